@@ -1,0 +1,1 @@
+//! Append-only logs that can be trusted, and the stores derived from them.
