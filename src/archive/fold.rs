@@ -1,0 +1,465 @@
+//! Folding stamps into turns: which stamps apply to a turn, and the one object their enrichments make.
+//!
+//! This file computes; it reads no file and no database. It promises the result of the plain rule (take every matching
+//! stamp in the order of time and then of byte offset, assign its keys over one object) at a cost that does not grow
+//! with turns x stamps.
+//!
+//! How: for each key the object holds, only two stamps matter: the first that assigned it (it decides the key's place)
+//! and the last (it decides the value). "First and last per key" is a summary that can be merged from parts in any
+//! order, so stamps are grouped by what their selectors fix (session, message, both, neither), each group keeps the
+//! summary of its unbounded stamps, and stamps with a time range stand in a segment tree over the group's range bounds.
+//! A turn merges four groups: one summary and at most log2(bounds) tree nodes each.
+//!
+//! Rejected: precomputing the object of every elementary interval of time (quadratic when long ranges overlap), and
+//! caching by session (message and range stamps would have to invalidate it).
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+
+/// One stamp as far as folding needs it.
+#[derive(Debug, Clone, Copy)]
+pub struct Stamp<'a> {
+    /// When it was set; compared bytewise.
+    pub ts: &'a str,
+    /// Where its line starts in the ledger, in bytes; decides between stamps with one `ts`.
+    pub offset: u64,
+    /// Which turns it applies to.
+    pub selector: Selector<'a>,
+    /// What it assigns, in the order of its text, each key once.
+    pub entries: &'a [Entry<'a>],
+}
+
+/// Which turns a stamp applies to: those that agree with every field it has. Without any field: none.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Selector<'a> {
+    /// The session's id.
+    pub session: Option<&'a str>,
+    /// The message's id.
+    pub message: Option<&'a str>,
+    /// A span of time; both bounds belong to it.
+    pub range: Option<Range<'a>>,
+}
+
+/// A span of time, compared bytewise with a turn's `ts`. A missing bound does not bind.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Range<'a> {
+    /// The first instant.
+    pub from: Option<&'a str>,
+    /// The last instant.
+    pub to: Option<&'a str>,
+}
+
+/// One assignment of a stamp.
+#[derive(Debug, Clone, Copy)]
+pub struct Entry<'a> {
+    /// The key as a JSON string, quotes included; two keys are one when these texts are equal.
+    pub key_json: &'a str,
+    /// The key's number when JavaScript takes it for an array index: such keys stand first, ascending.
+    pub array_index: Option<u32>,
+    /// The value as JSON text.
+    pub value_json: &'a str,
+    /// The value as it is stored in a column of its own.
+    pub value: &'a str,
+}
+
+/// What the stamps make of one turn.
+#[derive(Debug, Default, PartialEq, Eq, Clone, Copy)]
+pub struct Enrichment<'a> {
+    /// The value of `workflowId`.
+    pub workflow_id: Option<&'a str>,
+    /// The value of `agentId`.
+    pub agent_id: Option<&'a str>,
+    /// The value of `persona`.
+    pub persona: Option<&'a str>,
+    /// The value of `tier`.
+    pub tier: Option<&'a str>,
+    /// The whole object as compact JSON, keys in JavaScript's order; `{}` when nothing matched.
+    pub json: &'a str,
+}
+
+/// The enrichment of a turn that no stamp matches.
+pub const NOTHING: Enrichment<'static> =
+    Enrichment { workflow_id: None, agent_id: None, persona: None, tier: None, json: "{}" };
+
+/// The first and the last stamp that assigned one key. Order is the stamp's rank in the upper half, the place among its
+/// entries in the lower.
+#[derive(Debug, Clone, Copy)]
+struct Slot<'a> {
+    key: u32,
+    first: u64,
+    last: u64,
+    value_json: &'a str,
+    value: &'a str,
+}
+
+type Summary<'a> = Vec<Slot<'a>>;
+
+#[derive(Debug)]
+struct Key<'a> {
+    json: &'a str,
+    array_index: Option<u32>,
+}
+
+#[derive(Debug, Default)]
+struct Group<'a> {
+    open: Summary<'a>,
+    ranged: Vec<u32>,
+    tree: Option<Tree<'a>>,
+}
+
+/// Stamps with a range, in a segment tree over the distinct bounds of their group.
+#[derive(Debug)]
+struct Tree<'a> {
+    /// Sorted. A cut `(ts, false)` lies just before `ts`, `(ts, true)` just behind it.
+    cuts: Vec<(&'a str, bool)>,
+    /// A heap-shaped tree over the `cuts.len() + 1` elementary intervals; the leaf of interval `i` is `leaves + i`.
+    nodes: Vec<Summary<'a>>,
+    leaves: usize,
+}
+
+/// Every stamp of a ledger, ready to be folded into turns.
+#[derive(Debug, Default)]
+pub struct Fold<'a> {
+    keys: Vec<Key<'a>>,
+    everywhere: Group<'a>,
+    by_session: HashMap<&'a str, Group<'a>>,
+    by_message: HashMap<&'a str, Group<'a>>,
+    by_both: HashMap<(&'a str, &'a str), Group<'a>>,
+    stamps: usize,
+}
+
+/// Working memory of [`Fold::enrich`], one per thread.
+#[derive(Debug, Default)]
+pub struct Scratch<'a> {
+    merged: Summary<'a>,
+    /// Place of a key in `merged`, plus 1; 0 when it is not there.
+    places: Vec<u32>,
+    json: String,
+}
+
+impl<'a> Fold<'a> {
+    /// Prepares `stamps` (in any order) for folding. Time and memory grow with their number and the logarithm of the
+    /// number of ranges, not with the turns.
+    pub fn new(mut stamps: Vec<Stamp<'a>>) -> Self {
+        stamps.sort_unstable_by(|a, b| (a.ts, a.offset).cmp(&(b.ts, b.offset)));
+        let mut fold = Fold { stamps: stamps.len(), ..Fold::default() };
+        let mut key_ids: HashMap<&'a str, u32> = HashMap::new();
+        // Slots of a stamp, made once: assigning them in rank order makes every summary's `last` the latest.
+        let mut slots: Vec<Slot<'a>> = Vec::new();
+        let mut rank_slots: Vec<(u32, u32)> = Vec::with_capacity(stamps.len());
+        for (rank, stamp) in stamps.iter().enumerate() {
+            let start = slots.len() as u32;
+            for (place, entry) in stamp.entries.iter().enumerate() {
+                let key = *key_ids.entry(entry.key_json).or_insert_with(|| {
+                    fold.keys.push(Key { json: entry.key_json, array_index: entry.array_index });
+                    fold.keys.len() as u32 - 1
+                });
+                let order = (rank as u64) << 32 | place as u64;
+                slots.push(Slot {
+                    key,
+                    first: order,
+                    last: order,
+                    value_json: entry.value_json,
+                    value: entry.value,
+                });
+            }
+            rank_slots.push((start, slots.len() as u32));
+        }
+        for (rank, stamp) in stamps.iter().enumerate() {
+            let group = match (stamp.selector.session, stamp.selector.message) {
+                (Some(session), Some(message)) => fold.by_both.entry((session, message)).or_default(),
+                (Some(session), None) => fold.by_session.entry(session).or_default(),
+                (None, Some(message)) => fold.by_message.entry(message).or_default(),
+                (None, None) if stamp.selector.range.is_some() => &mut fold.everywhere,
+                (None, None) => continue,
+            };
+            match stamp.selector.range {
+                Some(range) if range.from.is_some() || range.to.is_some() => group.ranged.push(rank as u32),
+                _ => {
+                    let (start, end) = rank_slots[rank];
+                    assign(&mut group.open, &slots[start as usize..end as usize]);
+                }
+            }
+        }
+        let groups = std::iter::once(&mut fold.everywhere)
+            .chain(fold.by_session.values_mut())
+            .chain(fold.by_message.values_mut())
+            .chain(fold.by_both.values_mut());
+        for group in groups.filter(|group| !group.ranged.is_empty()) {
+            let ranks = std::mem::take(&mut group.ranged);
+            group.tree = Some(Tree::new(&stamps, &ranks, &slots, &rank_slots));
+        }
+        fold
+    }
+
+    /// How many stamps there are.
+    pub fn len(&self) -> usize {
+        self.stamps
+    }
+
+    /// Whether there is no stamp at all.
+    pub fn is_empty(&self) -> bool {
+        self.stamps == 0
+    }
+
+    /// Folds the stamps that match a turn. The result lives in `scratch` until the next call.
+    pub fn enrich<'r>(
+        &self,
+        session: &str,
+        message: &str,
+        ts: &str,
+        scratch: &'r mut Scratch<'a>,
+    ) -> Enrichment<'r> {
+        if self.stamps == 0 {
+            return NOTHING;
+        }
+        scratch.merged.clear();
+        let groups = [
+            Some(&self.everywhere),
+            self.by_session.get(session),
+            self.by_message.get(message),
+            if self.by_both.is_empty() { None } else { self.by_both.get(&(session, message)) },
+        ];
+        for group in groups.into_iter().flatten() {
+            merge(scratch, &group.open, self.keys.len());
+            if let Some(tree) = &group.tree {
+                tree.visit(ts, |summary| merge(scratch, summary, self.keys.len()));
+            }
+        }
+        if scratch.merged.is_empty() {
+            return NOTHING;
+        }
+        for slot in &scratch.merged {
+            scratch.places[slot.key as usize] = 0;
+        }
+        scratch.merged.sort_unstable_by_key(|slot| {
+            // Array indices first, ascending; then the order of first assignment.
+            match self.keys[slot.key as usize].array_index {
+                Some(index) => (0u8, u64::from(index)),
+                None => (1, slot.first),
+            }
+        });
+        scratch.json.clear();
+        let mut enrichment = Enrichment::default();
+        let mut separator = '{';
+        for slot in &scratch.merged {
+            let key = &self.keys[slot.key as usize];
+            // Writing to a String cannot fail.
+            let _ = write!(scratch.json, "{separator}{}:{}", key.json, slot.value_json);
+            separator = ',';
+            match key.json {
+                "\"workflowId\"" => enrichment.workflow_id = Some(slot.value),
+                "\"agentId\"" => enrichment.agent_id = Some(slot.value),
+                "\"persona\"" => enrichment.persona = Some(slot.value),
+                "\"tier\"" => enrichment.tier = Some(slot.value),
+                _ => {}
+            }
+        }
+        scratch.json.push('}');
+        enrichment.json = &scratch.json;
+        enrichment
+    }
+}
+
+impl<'a> Tree<'a> {
+    fn new(stamps: &[Stamp<'a>], ranks: &[u32], slots: &[Slot<'a>], rank_slots: &[(u32, u32)]) -> Self {
+        let bounds = |rank: u32| {
+            let range = stamps[rank as usize].selector.range.unwrap_or_default();
+            (range.from.map(|ts| (ts, false)), range.to.map(|ts| (ts, true)))
+        };
+        let mut cuts: Vec<(&str, bool)> = ranks
+            .iter()
+            .flat_map(|&rank| {
+                let (from, to) = bounds(rank);
+                [from, to].into_iter().flatten()
+            })
+            .collect();
+        cuts.sort_unstable();
+        cuts.dedup();
+        let leaves = cuts.len() + 1;
+        let mut tree = Tree { cuts, nodes: vec![Summary::new(); 2 * leaves], leaves };
+        for &rank in ranks {
+            let (from, to) = bounds(rank);
+            let place = |cut: (&str, bool)| tree.cuts.partition_point(|&other| other < cut);
+            // Interval i lies between cut i-1 and cut i.
+            let mut low = from.map_or(0, |cut| place(cut) + 1) + leaves;
+            let mut high = to.map_or(leaves, |cut| place(cut) + 1) + leaves;
+            let (start, end) = rank_slots[rank as usize];
+            let entries = &slots[start as usize..end as usize];
+            while low < high {
+                if low & 1 == 1 {
+                    assign(&mut tree.nodes[low], entries);
+                    low += 1;
+                }
+                if high & 1 == 1 {
+                    high -= 1;
+                    assign(&mut tree.nodes[high], entries);
+                }
+                low /= 2;
+                high /= 2;
+            }
+        }
+        tree
+    }
+
+    fn visit(&self, ts: &str, mut f: impl FnMut(&Summary<'a>)) {
+        let interval = self.cuts.partition_point(|&(cut, behind)| if behind { cut < ts } else { cut <= ts });
+        let mut node = self.leaves + interval;
+        while node >= 1 {
+            f(&self.nodes[node]);
+            node /= 2;
+        }
+    }
+}
+
+/// Assigns the slots of one stamp over a summary of earlier ones.
+fn assign<'a>(summary: &mut Summary<'a>, entries: &[Slot<'a>]) {
+    for entry in entries {
+        match summary.binary_search_by_key(&entry.key, |slot| slot.key) {
+            Ok(at) => summary[at] = Slot { first: summary[at].first, ..*entry },
+            Err(at) => summary.insert(at, *entry),
+        }
+    }
+}
+
+/// Merges a summary into what was found so far, whatever the order in which summaries come.
+fn merge<'a>(scratch: &mut Scratch<'a>, summary: &Summary<'a>, keys: usize) {
+    if scratch.places.len() < keys {
+        scratch.places.resize(keys, 0);
+    }
+    for slot in summary {
+        let place = &mut scratch.places[slot.key as usize];
+        if *place == 0 {
+            scratch.merged.push(*slot);
+            *place = scratch.merged.len() as u32;
+            continue;
+        }
+        let found = &mut scratch.merged[*place as usize - 1];
+        found.first = found.first.min(slot.first);
+        if slot.last > found.last {
+            *found = Slot { first: found.first, ..*slot };
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[derive(Debug, Clone)]
+    struct OwnedStamp {
+        ts: String,
+        session: Option<String>,
+        message: Option<String>,
+        range: Option<(Option<String>, Option<String>)>,
+        entries: Vec<(String, String)>,
+    }
+
+    fn time() -> impl Strategy<Value = String> {
+        (0u8..12).prop_map(|n| format!("t{n:02}"))
+    }
+
+    fn stamp() -> impl Strategy<Value = OwnedStamp> {
+        let name = |prefix: &'static str| (0u8..3).prop_map(move |n| format!("{prefix}{n}"));
+        let key = prop_oneof![
+            Just("workflowId".to_string()),
+            Just("tier".to_string()),
+            (0u32..12).prop_map(|n| n.to_string()),
+            Just("01".to_string()),
+            (0u8..4).prop_map(|n| format!("k{n}")),
+        ];
+        (
+            time(),
+            proptest::option::of(name("s")),
+            proptest::option::of(name("m")),
+            proptest::option::of((proptest::option::of(time()), proptest::option::of(time()))),
+            proptest::collection::btree_map(key, "[a-c]{0,2}", 0..4),
+            any::<bool>(),
+        )
+            .prop_map(|(ts, session, message, range, entries, reverse)| {
+                let mut entries: Vec<_> = entries.into_iter().collect();
+                if reverse {
+                    entries.reverse();
+                }
+                OwnedStamp { ts, session, message, range, entries }
+            })
+    }
+
+    /// The plain rule: every stamp, in order, key by key.
+    fn model(stamps: &[OwnedStamp], session: &str, message: &str, ts: &str) -> String {
+        let mut order: Vec<usize> = (0..stamps.len()).collect();
+        order.sort_by_key(|&i| (stamps[i].ts.clone(), i));
+        let mut object: Vec<(String, String)> = Vec::new();
+        for stamp in order.into_iter().map(|i| &stamps[i]) {
+            let has_any = stamp.session.is_some() || stamp.message.is_some() || stamp.range.is_some();
+            let in_range = stamp.range.as_ref().is_none_or(|(from, to)| {
+                from.as_deref().is_none_or(|from| from <= ts) && to.as_deref().is_none_or(|to| ts <= to)
+            });
+            if !has_any
+                || stamp.session.as_deref().is_some_and(|s| s != session)
+                || stamp.message.as_deref().is_some_and(|m| m != message)
+                || !in_range
+            {
+                continue;
+            }
+            for (key, value) in &stamp.entries {
+                match object.iter_mut().find(|(k, _)| k == key) {
+                    Some((_, v)) => v.clone_from(value),
+                    None => object.push((key.clone(), value.clone())),
+                }
+            }
+        }
+        let index = |key: &str| key.parse::<u32>().ok().filter(|n| n.to_string() == key);
+        object.sort_by_key(|(key, _)| index(key).map_or((1, 0), |n| (0, n)));
+        let members: Vec<String> = object.iter().map(|(k, v)| format!("\"{k}\":\"{v}\"")).collect();
+        format!("{{{}}}", members.join(","))
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(400))]
+        #[test]
+        fn folding_by_summaries_equals_the_plain_rule(
+            stamps in proptest::collection::vec(stamp(), 0..24),
+            turns in proptest::collection::vec((0u8..4, 0u8..4, time()), 1..12),
+        ) {
+            let json: Vec<Vec<(String, String)>> = stamps
+                .iter()
+                .map(|s| s.entries.iter().map(|(k, v)| (format!("\"{k}\""), format!("\"{v}\""))).collect())
+                .collect();
+            let entries: Vec<Vec<Entry<'_>>> = stamps
+                .iter()
+                .zip(&json)
+                .map(|(stamp, json)| {
+                    stamp.entries.iter().zip(json).map(|((key, value), (key_json, value_json))| Entry {
+                        key_json,
+                        array_index: key.parse::<u32>().ok().filter(|n| n.to_string() == *key),
+                        value_json,
+                        value,
+                    }).collect()
+                })
+                .collect();
+            let list: Vec<Stamp<'_>> = stamps.iter().enumerate().rev().map(|(i, stamp)| Stamp {
+                ts: &stamp.ts,
+                offset: i as u64,
+                selector: Selector {
+                    session: stamp.session.as_deref(),
+                    message: stamp.message.as_deref(),
+                    range: stamp.range.as_ref().map(|(from, to)| Range {
+                        from: from.as_deref(),
+                        to: to.as_deref(),
+                    }),
+                },
+                entries: &entries[i],
+            }).collect();
+            let fold = Fold::new(list);
+            let mut scratch = Scratch::default();
+            for (s, m, ts) in turns {
+                let (session, message) = (format!("s{s}"), format!("m{m}"));
+                let got = fold.enrich(&session, &message, &ts, &mut scratch);
+                prop_assert_eq!(got.json, model(&stamps, &session, &message, &ts));
+            }
+        }
+    }
+}

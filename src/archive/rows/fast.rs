@@ -1,0 +1,645 @@
+//! The fast path: simd-json's tape, strict types, every field in one walk.
+//!
+//! It answers only for lines about which nothing is unusual; for all others (an error of the parser, a wrong type, a
+//! missing field, a number that is not an i64, a known key twice) it says nothing and the exact path decides. So a
+//! refusal here is never a verdict.
+
+use bumpalo::Bump;
+use bumpalo::collections::Vec as BumpVec;
+use simd_json::{Buffers, Node, StaticNode, Tape};
+
+use super::{CallCells, Cell, Kind, Rows, StampLine, Turn};
+use crate::archive::fold::{Entry, NOTHING, Range, Selector, Stamp};
+use crate::scan::json;
+
+/// The fast parser and its buffers.
+pub(super) struct Parser {
+    buffers: Buffers,
+    tape: Tape<'static>,
+}
+
+impl std::fmt::Debug for Parser {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("fast::Parser")
+    }
+}
+
+impl Default for Parser {
+    fn default() -> Self {
+        Self { buffers: Buffers::default(), tape: Tape(Vec::new()) }
+    }
+}
+
+impl Parser {
+    /// Adds the row of `line`, or returns `None` with `rows` as they were.
+    pub(super) fn parse<'a>(
+        &mut self,
+        offset: u64,
+        line: &[u8],
+        bump: &'a Bump,
+        rows: &mut Rows<'a>,
+    ) -> Option<Kind> {
+        if line.is_empty() {
+            return None;
+        }
+        // The parser unescapes strings in place, so the line is copied to where the text of its rows shall live.
+        let padded = bump.alloc_slice_fill_copy(line.len() + simd_json::INPUT_PADDING, 0u8);
+        padded[..line.len()].copy_from_slice(line);
+        let mut tape = std::mem::replace(&mut self.tape, Tape(Vec::new())).reset();
+        let kind = match simd_json::fill_tape_padded(padded, line.len(), &mut self.buffers, &mut tape) {
+            Ok(()) => envelope(offset, &tape.0, bump, rows),
+            Err(_) => None,
+        };
+        self.tape = tape.reset();
+        kind
+    }
+}
+
+/// A walk over the tape: values in the order of the text, whole values skipped by their node count.
+#[derive(Clone, Copy)]
+struct Walk<'t, 'a> {
+    nodes: &'t [Node<'a>],
+}
+
+impl<'t, 'a> Walk<'t, 'a> {
+    fn next(&mut self) -> Option<Node<'a>> {
+        let (first, rest) = self.nodes.split_first()?;
+        self.nodes = rest;
+        Some(*first)
+    }
+
+    /// Steps over one value and returns a walk that starts with it.
+    fn take(&mut self) -> Option<Walk<'t, 'a>> {
+        let len = match self.nodes.first()? {
+            Node::Object { count, .. } | Node::Array { count, .. } => count + 1,
+            Node::String(_) | Node::Static(_) => 1,
+        };
+        let (value, rest) = self.nodes.split_at_checked(len)?;
+        self.nodes = rest;
+        Some(Walk { nodes: value })
+    }
+
+    fn key(&mut self) -> Option<&'a str> {
+        match self.next()? {
+            Node::String(key) => Some(key),
+            _ => None,
+        }
+    }
+
+    fn object(&mut self) -> Option<usize> {
+        match self.next()? {
+            Node::Object { len, .. } => Some(len),
+            _ => None,
+        }
+    }
+
+    /// An object, or nothing for null.
+    fn object_or_null(&mut self) -> Option<Option<usize>> {
+        match self.next()? {
+            Node::Object { len, .. } => Some(Some(len)),
+            Node::Static(StaticNode::Null) => Some(None),
+            _ => None,
+        }
+    }
+
+    fn array(&mut self) -> Option<usize> {
+        match self.next()? {
+            Node::Array { len, .. } => Some(len),
+            _ => None,
+        }
+    }
+
+    fn str(&mut self) -> Option<&'a str> {
+        match self.next()? {
+            Node::String(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    fn text(&mut self) -> Option<Cell<'a>> {
+        self.str().map(Cell::Text)
+    }
+
+    fn text_or_null(&mut self) -> Option<Cell<'a>> {
+        match self.next()? {
+            Node::String(text) => Some(Cell::Text(text)),
+            Node::Static(StaticNode::Null) => Some(Cell::Null),
+            _ => None,
+        }
+    }
+
+    fn int(&mut self) -> Option<Cell<'a>> {
+        match self.next()? {
+            Node::Static(StaticNode::I64(n)) => Some(Cell::Int(n)),
+            Node::Static(StaticNode::U64(n)) => i64::try_from(n).ok().map(Cell::Int),
+            _ => None,
+        }
+    }
+
+    fn int_or_null(&mut self) -> Option<Cell<'a>> {
+        match self.nodes.first()? {
+            Node::Static(StaticNode::Null) => {
+                self.next()?;
+                Some(Cell::Null)
+            }
+            _ => self.int(),
+        }
+    }
+
+    fn bool(&mut self) -> Option<bool> {
+        match self.next()? {
+            Node::Static(StaticNode::Bool(value)) => Some(value),
+            _ => None,
+        }
+    }
+
+    /// A flag that is stored: null is 0.
+    fn flag(&mut self) -> Option<Cell<'a>> {
+        match self.next()? {
+            Node::Static(StaticNode::Bool(value)) => Some(Cell::Int(i64::from(value))),
+            Node::Static(StaticNode::Null) => Some(Cell::Int(0)),
+            _ => None,
+        }
+    }
+}
+
+/// Notes that a known key was seen; a second time is for the exact path.
+fn once(seen: &mut u64, bit: u32) -> Option<()> {
+    let mask = 1 << bit;
+    if *seen & mask != 0 {
+        return None;
+    }
+    *seen |= mask;
+    Some(())
+}
+
+fn envelope<'a>(offset: u64, nodes: &[Node<'a>], bump: &'a Bump, rows: &mut Rows<'a>) -> Option<Kind> {
+    let mut walk = Walk { nodes };
+    let members = walk.object()?;
+    let mut seen = 0;
+    let (mut version, mut kind) = (None, None);
+    let (mut record, mut ts, mut selector, mut enrichment) = (None, None, None, None);
+    for _ in 0..members {
+        let key = walk.key()?;
+        let mut value = walk.take()?;
+        let place = match key {
+            "v" => {
+                once(&mut seen, 0)?;
+                version = Some(value.int()?);
+                continue;
+            }
+            "kind" => {
+                once(&mut seen, 1)?;
+                kind = Some(value.str()?);
+                continue;
+            }
+            "record" => (2, &mut record),
+            "ts" => (3, &mut ts),
+            "selector" => (4, &mut selector),
+            "enrichment" => (5, &mut enrichment),
+            _ => continue,
+        };
+        once(&mut seen, place.0)?;
+        *place.1 = Some(value);
+    }
+    if version? != Cell::Int(1) {
+        return Some(Kind::Unknown);
+    }
+    match kind? {
+        "turn" => turn(record?, bump, rows),
+        "tool_result_event" => event(record?, rows),
+        "compaction" => compaction(record?, rows),
+        "stamp" => stamp(offset, ts?, selector?, enrichment?, bump, rows),
+        "relationship" | "user_turn" => Some(Kind::Other),
+        _ => Some(Kind::Unknown),
+    }
+}
+
+fn turn<'a>(mut walk: Walk<'_, 'a>, bump: &'a Bump, rows: &mut Rows<'a>) -> Option<Kind> {
+    let members = walk.object()?;
+    let mut cells = [Cell::Null; 32];
+    cells[28] = Cell::Text(NOTHING.json);
+    let mut seen = 0u64;
+    let (mut usage, mut calls) = (None, None);
+    for _ in 0..members {
+        let key = walk.key()?;
+        let mut value = walk.take()?;
+        let (place, cell) = match key {
+            "source" => (0, value.text()?),
+            "sessionId" => (1, value.text()?),
+            "messageId" => (2, value.text()?),
+            "turnIndex" => (3, value.int()?),
+            "ts" => (4, value.text()?),
+            "model" => (5, value.text()?),
+            "project" => (6, value.text_or_null()?),
+            "projectKey" => (7, value.text_or_null()?),
+            "activity" => (8, value.text_or_null()?),
+            "stopReason" => (9, value.text_or_null()?),
+            "hasEdits" => (10, value.flag()?),
+            "retries" => (11, value.int_or_null()?),
+            "subagent" => {
+                once(&mut seen, 12)?;
+                subagent(value, &mut cells)?;
+                continue;
+            }
+            "usage" => {
+                once(&mut seen, 18)?;
+                usage = Some(value);
+                continue;
+            }
+            "toolCalls" => {
+                once(&mut seen, 24)?;
+                calls = Some(value);
+                continue;
+            }
+            "fidelity" => {
+                once(&mut seen, 29)?;
+                fidelity(value, &mut cells)?;
+                continue;
+            }
+            _ => continue,
+        };
+        once(&mut seen, place)?;
+        cells[place as usize] = cell;
+    }
+    const REQUIRED: u64 = 0b11_1111;
+    if seen & REQUIRED != REQUIRED {
+        return None;
+    }
+    usage_cells(usage?, &mut cells)?;
+    let start = rows.calls.len();
+    if tool_calls(calls?, &cells, bump, rows).is_none() {
+        rows.calls.truncate(start);
+        return None;
+    }
+    rows.turns.push(Turn { cells, calls: start..rows.calls.len() });
+    Some(Kind::Turn)
+}
+
+fn usage_cells<'a>(mut walk: Walk<'_, 'a>, cells: &mut [Cell<'a>; 32]) -> Option<()> {
+    let members = walk.object()?;
+    let mut seen = 0;
+    for _ in 0..members {
+        let key = walk.key()?;
+        let mut value = walk.take()?;
+        let place = match key {
+            "input" => 0,
+            "output" => 1,
+            "reasoning" => 2,
+            "cacheRead" => 3,
+            "cacheCreate5m" => 4,
+            "cacheCreate1h" => 5,
+            _ => continue,
+        };
+        once(&mut seen, place)?;
+        cells[18 + place as usize] = value.int()?;
+    }
+    (seen == 0b11_1111).then_some(())
+}
+
+fn subagent<'a>(mut walk: Walk<'_, 'a>, cells: &mut [Cell<'a>; 32]) -> Option<()> {
+    let Some(members) = walk.object_or_null()? else { return Some(()) };
+    cells[12] = Cell::Int(0);
+    let mut seen = 0;
+    for _ in 0..members {
+        let key = walk.key()?;
+        let mut value = walk.take()?;
+        let (place, cell) = match key {
+            "isSidechain" => (12, value.flag()?),
+            "agentId" => (13, value.text_or_null()?),
+            "parentAgentId" => (14, value.text_or_null()?),
+            "parentToolUseId" => (15, value.text_or_null()?),
+            "subagentType" => (16, value.text_or_null()?),
+            "description" => (17, value.text_or_null()?),
+            _ => continue,
+        };
+        once(&mut seen, place)?;
+        cells[place as usize] = cell;
+    }
+    Some(())
+}
+
+fn fidelity<'a>(mut walk: Walk<'_, 'a>, cells: &mut [Cell<'a>; 32]) -> Option<()> {
+    let Some(members) = walk.object_or_null()? else { return Some(()) };
+    let mut seen = 0;
+    let (mut class, mut granularity, mut tokens) = (None, None, None);
+    for _ in 0..members {
+        let key = walk.key()?;
+        let mut value = walk.take()?;
+        match key {
+            "class" => {
+                once(&mut seen, 0)?;
+                class = Some(value.text()?);
+            }
+            "granularity" => {
+                once(&mut seen, 1)?;
+                granularity = Some(value.str()?);
+            }
+            "coverage" => {
+                once(&mut seen, 2)?;
+                tokens = Some(covers_tokens(value)?);
+            }
+            _ => {}
+        }
+    }
+    cells[29] = class?;
+    cells[30] = Cell::Int(i64::from(tokens?));
+    cells[31] = Cell::Int(i64::from(granularity == Some("cost-only")));
+    Some(())
+}
+
+fn covers_tokens(mut walk: Walk<'_, '_>) -> Option<bool> {
+    let members = walk.object()?;
+    let (mut seen, mut any) = (0, false);
+    for _ in 0..members {
+        let key = walk.key()?;
+        let mut value = walk.take()?;
+        let place = match key {
+            "hasInputTokens" => 0,
+            "hasOutputTokens" => 1,
+            "hasReasoningTokens" => 2,
+            _ => continue,
+        };
+        once(&mut seen, place)?;
+        any |= value.bool()?;
+    }
+    Some(any)
+}
+
+fn tool_calls<'a>(
+    mut walk: Walk<'_, 'a>,
+    turn: &[Cell<'a>; 32],
+    bump: &'a Bump,
+    rows: &mut Rows<'a>,
+) -> Option<()> {
+    let calls = walk.array()?;
+    for index in 0..calls {
+        let mut call = walk.take()?;
+        let members = call.object()?;
+        let mut cells: CallCells<'a> = [Cell::Null; 11];
+        cells[..3].copy_from_slice(&turn[..3]);
+        cells[3] = Cell::Int(index as i64);
+        let mut seen = 0;
+        for _ in 0..members {
+            let key = call.key()?;
+            let mut value = call.take()?;
+            let (place, cell) = match key {
+                "id" => (4, value.text_or_null()?),
+                "name" => (5, value.text()?),
+                "target" => (6, value.text_or_null()?),
+                "argsHash" => (7, value.text_or_null()?),
+                "isError" => (8, value.flag()?),
+                "replacedTools" => (9, replaced_tools(value, bump)?),
+                "collapsedCalls" => (10, above_zero(value.int_or_null()?)),
+                _ => continue,
+            };
+            once(&mut seen, place)?;
+            cells[place as usize] = cell;
+        }
+        if cells[5] == Cell::Null {
+            return None;
+        }
+        rows.calls.push(cells);
+    }
+    Some(())
+}
+
+fn above_zero(cell: Cell<'_>) -> Cell<'_> {
+    match cell {
+        Cell::Int(n) if n > 0 => cell,
+        _ => Cell::Null,
+    }
+}
+
+fn replaced_tools<'a>(mut walk: Walk<'_, 'a>, bump: &'a Bump) -> Option<Cell<'a>> {
+    if let Some(Node::Static(StaticNode::Null)) = walk.nodes.first() {
+        return Some(Cell::Null);
+    }
+    let len = walk.array()?;
+    if len == 0 {
+        return Some(Cell::Null);
+    }
+    let mut text = BumpVec::with_capacity_in(16 * len, bump);
+    for index in 0..len {
+        text.push(if index == 0 { b'[' } else { b',' });
+        push_json_string(walk.str()?, &mut text);
+    }
+    text.push(b']');
+    into_text(text).map(Cell::Text)
+}
+
+fn event<'a>(mut walk: Walk<'_, 'a>, rows: &mut Rows<'a>) -> Option<Kind> {
+    let members = walk.object()?;
+    let mut cells = [Cell::Null; 14];
+    let mut seen = 0u64;
+    for _ in 0..members {
+        let key = walk.key()?;
+        let mut value = walk.take()?;
+        let (place, cell) = match key {
+            "source" => (0, value.text()?),
+            "sessionId" => (1, value.text()?),
+            "messageId" => (2, value.text_or_null()?),
+            "toolUseId" => (3, value.text()?),
+            "callIndex" => (4, value.int_or_null()?),
+            "eventIndex" => (5, value.int()?),
+            "status" => (6, value.text()?),
+            "contentLength" => (7, value.int_or_null()?),
+            "contentHash" => (8, value.text_or_null()?),
+            "isError" => (9, value.flag()?),
+            "subagentSessionId" => (10, value.text_or_null()?),
+            "agentId" => (11, value.text_or_null()?),
+            "eventSource" => (12, value.text()?),
+            "ts" => (13, value.text_or_null()?),
+            _ => continue,
+        };
+        once(&mut seen, place)?;
+        cells[place as usize] = cell;
+    }
+    const REQUIRED: u64 = 1 | 1 << 1 | 1 << 3 | 1 << 5 | 1 << 6 | 1 << 12;
+    if seen & REQUIRED != REQUIRED {
+        return None;
+    }
+    if cells[2] == Cell::Null {
+        cells[2] = Cell::Text("");
+    }
+    if cells[4] == Cell::Null {
+        cells[4] = Cell::Int(0);
+    }
+    rows.events.push(cells);
+    Some(Kind::Event)
+}
+
+fn compaction<'a>(mut walk: Walk<'_, 'a>, rows: &mut Rows<'a>) -> Option<Kind> {
+    let members = walk.object()?;
+    let mut cells = [Cell::Null; 5];
+    let mut seen = 0u64;
+    for _ in 0..members {
+        let key = walk.key()?;
+        let mut value = walk.take()?;
+        let (place, cell) = match key {
+            "source" => (0, value.text()?),
+            "sessionId" => (1, value.text()?),
+            "ts" => (2, value.text()?),
+            "precedingMessageId" => (3, value.text_or_null()?),
+            "tokensBeforeCompact" => (4, value.int_or_null()?),
+            _ => continue,
+        };
+        once(&mut seen, place)?;
+        cells[place as usize] = cell;
+    }
+    if seen & 0b111 != 0b111 {
+        return None;
+    }
+    rows.compactions.push(cells);
+    Some(Kind::Compaction)
+}
+
+fn stamp<'a>(
+    offset: u64,
+    mut ts: Walk<'_, 'a>,
+    mut selector: Walk<'_, 'a>,
+    mut enrichment: Walk<'_, 'a>,
+    bump: &'a Bump,
+    rows: &mut Rows<'a>,
+) -> Option<Kind> {
+    let ts = ts.str()?;
+    let mut fields = Selector::default();
+    let mut selector_json = BumpVec::with_capacity_in(96, bump);
+    let mut seen = 0;
+    let members = selector.object()?;
+    for index in 0..members {
+        let key = selector.key()?;
+        let mut value = selector.take()?;
+        selector_json.push(if index == 0 { b'{' } else { b',' });
+        push_json_string(key, &mut selector_json);
+        selector_json.push(b':');
+        match key {
+            "sessionId" | "messageId" => {
+                once(&mut seen, u32::from(key == "messageId"))?;
+                let text = value.str()?;
+                push_json_string(text, &mut selector_json);
+                if key == "sessionId" {
+                    fields.session = Some(text);
+                } else {
+                    fields.message = Some(text);
+                }
+            }
+            "range" => {
+                once(&mut seen, 2)?;
+                fields.range = Some(range(value, &mut selector_json)?);
+            }
+            // Unknown members are kept in the text: that needs the exact path.
+            _ => return None,
+        }
+    }
+    close_object(&mut selector_json);
+
+    let members = enrichment.object()?;
+    let mut entries = BumpVec::with_capacity_in(members, bump);
+    let mut enrichment_json = BumpVec::with_capacity_in(64, bump);
+    let mut keys = BumpVec::with_capacity_in(members, bump);
+    for index in 0..members {
+        let key = enrichment.key()?;
+        let value = enrichment.str()?;
+        // Array indices are sorted to the front, `__proto__` is special, and twice the same key needs a second look.
+        if key.as_bytes().first().is_none_or(u8::is_ascii_digit) || key == "__proto__" || keys.contains(&key) {
+            return None;
+        }
+        keys.push(key);
+        enrichment_json.push(if index == 0 { b'{' } else { b',' });
+        let entry = Entry {
+            key_json: json_string(key, bump)?,
+            array_index: None,
+            value_json: json_string(value, bump)?,
+            value,
+        };
+        enrichment_json.extend_from_slice(entry.key_json.as_bytes());
+        enrichment_json.push(b':');
+        enrichment_json.extend_from_slice(entry.value_json.as_bytes());
+        entries.push(entry);
+    }
+    close_object(&mut enrichment_json);
+    let stamp = Stamp { ts, offset, selector: fields, entries: entries.into_bump_slice() };
+    rows.stamps.push(StampLine {
+        cells: stamp_cells(&stamp, into_text(selector_json)?, into_text(enrichment_json)?)?,
+        stamp,
+    });
+    Some(Kind::Stamp)
+}
+
+/// The row of a stamp.
+pub(super) fn stamp_cells<'a>(
+    stamp: &Stamp<'a>,
+    selector_json: &'a str,
+    enrichment_json: &'a str,
+) -> Option<super::StampCells<'a>> {
+    Some([
+        Cell::Text("*"),
+        Cell::Text(stamp.selector.session.unwrap_or("*")),
+        Cell::Text(stamp.ts),
+        Cell::Text(selector_json),
+        Cell::Text(enrichment_json),
+        Cell::Int(i64::try_from(stamp.offset).ok()?),
+    ])
+}
+
+fn range<'a>(mut walk: Walk<'_, 'a>, json: &mut BumpVec<'_, u8>) -> Option<Range<'a>> {
+    let members = walk.object()?;
+    let mut range = Range::default();
+    let mut seen = 0;
+    for index in 0..members {
+        let key = walk.key()?;
+        let text = walk.str()?;
+        json.push(if index == 0 { b'{' } else { b',' });
+        push_json_string(key, json);
+        json.push(b':');
+        push_json_string(text, json);
+        let bound = Some(text).filter(|text| !text.is_empty());
+        match key {
+            "fromTs" => {
+                once(&mut seen, 0)?;
+                range.from = bound;
+            }
+            "toTs" => {
+                once(&mut seen, 1)?;
+                range.to = bound;
+            }
+            "fromMessageId" => once(&mut seen, 2)?,
+            "toMessageId" => once(&mut seen, 3)?,
+            _ => return None,
+        }
+    }
+    close_object(json);
+    Some(range)
+}
+
+fn close_object(json: &mut BumpVec<'_, u8>) {
+    if json.is_empty() || json.last() == Some(&b':') {
+        json.push(b'{');
+    }
+    json.push(b'}');
+}
+
+fn json_string<'a>(text: &str, bump: &'a Bump) -> Option<&'a str> {
+    let mut out = BumpVec::with_capacity_in(text.len() + 2, bump);
+    push_json_string(text, &mut out);
+    into_text(out)
+}
+
+fn into_text(bytes: BumpVec<'_, u8>) -> Option<&str> {
+    std::str::from_utf8(bytes.into_bump_slice()).ok()
+}
+
+/// Appends `text` as JSON.stringify prints it.
+fn push_json_string(text: &str, out: &mut BumpVec<'_, u8>) {
+    out.push(b'"');
+    if text.bytes().all(|byte| byte >= 0x20 && byte != b'"' && byte != b'\\') {
+        out.extend_from_slice(text.as_bytes());
+        out.push(b'"');
+        return;
+    }
+    let mut escaped = Vec::with_capacity(text.len() + 16);
+    json::write_js_string(text.as_bytes(), &mut escaped);
+    out.pop();
+    out.extend_from_slice(&escaped);
+}

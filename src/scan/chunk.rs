@@ -1,0 +1,114 @@
+//! Cutting a range of a log into chunks that end at line ends, and a chunk into lines.
+//!
+//! This file touches nothing but the bytes it is given. It promises that the chunks of a range follow each other without
+//! gap or overlap, that every chunk but the last ends just behind an LF, and that offsets are absolute.
+
+use std::ops::Range;
+
+use super::source::{ScanError, Source};
+
+/// The chunks of a range, in order. See [`chunks`].
+#[derive(Debug)]
+pub struct Chunks<'s> {
+    source: &'s Source,
+    next: u64,
+    end: u64,
+    chunk_bytes: u64,
+}
+
+/// Cuts `range` of `source` into chunks of about `chunk_bytes` (at least 1), each ending behind the first LF at or behind
+/// its nominal end. A line longer than a chunk stays whole.
+pub fn chunks(source: &Source, range: Range<u64>, chunk_bytes: u64) -> Chunks<'_> {
+    Chunks { source, next: range.start, end: range.end, chunk_bytes: chunk_bytes.max(1) }
+}
+
+impl Iterator for Chunks<'_> {
+    type Item = Result<Range<u64>, ScanError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.next >= self.end {
+            return None;
+        }
+        let start = self.next;
+        // The byte in front of the nominal end may be the LF that ends the chunk.
+        let probe = start + self.chunk_bytes - 1;
+        let end = if probe >= self.end {
+            Ok(self.end)
+        } else {
+            self.source.line_end_after(probe, self.end)
+        };
+        match end {
+            Ok(end) => {
+                self.next = end;
+                Some(Ok(start..end))
+            }
+            Err(error) => {
+                self.next = self.end;
+                Some(Err(error))
+            }
+        }
+    }
+}
+
+/// The lines of a chunk that starts at the absolute offset `base`: offset and bytes, without the LF. What stands behind the
+/// last LF comes too, as an unfinished last line.
+pub fn lines(base: u64, bytes: &[u8]) -> impl Iterator<Item = (u64, &[u8])> {
+    let mut start = 0;
+    let mut ends = memchr::memchr_iter(b'\n', bytes);
+    std::iter::from_fn(move || {
+        if start >= bytes.len() {
+            return None;
+        }
+        let end = ends.next().unwrap_or(bytes.len());
+        let line = (base + start as u64, &bytes[start..end]);
+        start = end + 1;
+        Some(line)
+    })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::scan::Io;
+    use proptest::prelude::*;
+    use std::io::Write;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn chunks_cover_the_range_and_end_at_line_ends(
+            lines_len in proptest::collection::vec(0usize..40, 0..60),
+            tail in 0usize..20,
+            chunk_bytes in 1u64..200,
+            mapped in any::<bool>(),
+        ) {
+            let mut bytes = Vec::new();
+            for len in lines_len {
+                bytes.extend(std::iter::repeat_n(b'x', len));
+                bytes.push(b'\n');
+            }
+            bytes.extend(std::iter::repeat_n(b'y', tail));
+            let mut file = tempfile::NamedTempFile::new().unwrap();
+            file.write_all(&bytes).unwrap();
+            let source = Source::open(file.path(), if mapped { Io::Mmap } else { Io::Read }).unwrap();
+            let mut at = 0;
+            for chunk in chunks(&source, 0..bytes.len() as u64, chunk_bytes) {
+                let chunk = chunk.unwrap();
+                prop_assert_eq!(chunk.start, at);
+                prop_assert!(chunk.end > chunk.start);
+                prop_assert!(chunk.end == bytes.len() as u64 || bytes[chunk.end as usize - 1] == b'\n');
+                at = chunk.end;
+            }
+            prop_assert_eq!(at, bytes.len() as u64);
+            let rejoined: Vec<u8> =
+                lines(7, &bytes).flat_map(|(_, line)| [line, b"\n"].concat()).collect();
+            prop_assert_eq!(rejoined.len(), bytes.len() + usize::from(tail > 0));
+            for (offset, line) in lines(7, &bytes) {
+                prop_assert_eq!(&bytes[offset as usize - 7..][..line.len()], line);
+            }
+            let complete = source.line_end_before(0, bytes.len() as u64).unwrap();
+            prop_assert_eq!(complete as usize, bytes.len() - tail);
+        }
+    }
+}

@@ -1,0 +1,12 @@
+//! Scanning a log: the mapped file, chunks that end at line ends, lines, and JSON.
+//!
+//! Nothing here knows what the lines mean, writes a file or takes a lock. Offsets are absolute, in bytes from the start of
+//! the file, so that every message can name them.
+
+mod chunk;
+pub mod json;
+mod source;
+pub mod truncation;
+
+pub use chunk::{Chunks, chunks, lines};
+pub use source::{Io, ScanError, Source};

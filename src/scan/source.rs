@@ -1,0 +1,239 @@
+//! A log file opened for scanning: mapped, or read in pieces.
+//!
+//! This file may open and map a file for reading. It never writes, never takes a lock, and promises that every byte it
+//! hands out lies below the length the file had when it was opened: a file that grows meanwhile is not seen growing,
+//! a file that shrinks ends in [`ScanError::Truncated`].
+
+use std::fs::File;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use memmap2::Mmap;
+
+use super::truncation::{self, Region};
+
+/// What can go wrong while a log file is scanned.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ScanError {
+    /// The file could not be opened or examined.
+    #[error("cannot open {}: {source}", path.display())]
+    Open {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The path names something that is not a regular file.
+    #[error("{} is not a regular file; name the log file itself", path.display())]
+    NotAFile {
+        /// The path.
+        path: PathBuf,
+    },
+    /// The file could not be mapped. Reading it (`--io read`) may still work.
+    #[error("cannot map {} into memory: {source}; `--io read` reads it without a map", path.display())]
+    Map {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// Bytes could not be read.
+    #[error("cannot read {} at byte {offset}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Where reading failed, in bytes from the start of the file.
+        offset: u64,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The file became shorter than it was when it was opened.
+    #[error(
+        "{} was truncated while it was read: it had {expected_bytes} bytes, now {found_bytes}; \
+         nothing was changed, run again when nobody rewrites it",
+        path.display()
+    )]
+    Truncated {
+        /// The file.
+        path: PathBuf,
+        /// Its length in bytes when it was opened.
+        expected_bytes: u64,
+        /// Its length in bytes now.
+        found_bytes: u64,
+    },
+}
+
+/// How a file's bytes are reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Io {
+    /// Through a memory map: no copy, the page cache is the buffer.
+    #[default]
+    Mmap,
+    /// Through positioned reads into a buffer: for file systems that cannot map, or where a map is not wanted.
+    Read,
+}
+
+/// A log file opened for scanning; its length is fixed at the moment it was opened.
+#[derive(Debug)]
+pub struct Source {
+    path: PathBuf,
+    file: File,
+    map: Option<(Mmap, Region)>,
+    len_bytes: u64,
+    mtime_ms: i64,
+}
+
+impl Source {
+    /// Opens `path` for scanning.
+    ///
+    /// # Errors
+    /// [`ScanError::Open`] (with the system's error, so that a missing file can be told from others),
+    /// [`ScanError::NotAFile`], [`ScanError::Map`].
+    pub fn open(path: &Path, io: Io) -> Result<Self, ScanError> {
+        let open = |source| ScanError::Open { path: path.to_path_buf(), source };
+        let file = File::open(path).map_err(open)?;
+        let metadata = file.metadata().map_err(open)?;
+        if !metadata.is_file() {
+            return Err(ScanError::NotAFile { path: path.to_path_buf() });
+        }
+        let len_bytes = metadata.len();
+        let map = match io {
+            // An empty file cannot be mapped, and needs no map.
+            Io::Mmap if len_bytes > 0 => {
+                // SAFETY: the map is read-only and private to this value. Another process may change or truncate the
+                // file under it. Changed bytes are copied out before they are interpreted as text, so no reference
+                // to text outlives a change. A truncated file raises SIGBUS when a page beyond the new end is touched:
+                // with `truncation::install` that becomes `ScanError::Truncated`, without it the process ends, which
+                // is what the documentation of `Io::Mmap` and `truncation::install` says.
+                let map = unsafe { Mmap::map(&file) }
+                    .map_err(|source| ScanError::Map { path: path.to_path_buf(), source })?;
+                #[cfg(unix)]
+                let _ = map.advise(memmap2::Advice::Sequential);
+                let region = truncation::watch(map.as_ptr() as usize, map.len());
+                Some((map, region))
+            }
+            _ => None,
+        };
+        Ok(Self { path: path.to_path_buf(), file, map, len_bytes, mtime_ms: mtime_ms(&metadata) })
+    }
+
+    /// The path it was opened by.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The length in bytes when it was opened.
+    pub fn len_bytes(&self) -> u64 {
+        self.len_bytes
+    }
+
+    /// The time of the last change when it was opened, in whole milliseconds since 1970, rounded down.
+    pub fn mtime_ms(&self) -> i64 {
+        self.mtime_ms
+    }
+
+    /// The bytes of `range`: a slice of the map, or read into `buffer`, whose old content is lost.
+    ///
+    /// # Errors
+    /// [`ScanError::Read`]; [`ScanError::Truncated`] when the file ends before the range does.
+    ///
+    /// # Panics
+    /// When the range reaches beyond [`Source::len_bytes`].
+    pub fn bytes<'b>(&'b self, range: Range<u64>, buffer: &'b mut Vec<u8>) -> Result<&'b [u8], ScanError> {
+        assert!(range.start <= range.end && range.end <= self.len_bytes, "{range:?} is outside the file");
+        if let Some((map, _)) = &self.map {
+            return Ok(&map[range.start as usize..range.end as usize]);
+        }
+        buffer.resize((range.end - range.start) as usize, 0);
+        let mut filled = 0;
+        while filled < buffer.len() {
+            let offset = range.start + filled as u64;
+            match read_at(&self.file, &mut buffer[filled..], offset) {
+                Ok(0) => return Err(self.truncated(offset)),
+                Ok(n) => filled += n,
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(source) => return Err(ScanError::Read { path: self.path.clone(), offset, source }),
+            }
+        }
+        Ok(buffer)
+    }
+
+    /// Says whether the bytes handed out so far can be trusted: the file is still as long as it was.
+    ///
+    /// A map of a truncated file shows zeros behind the new end, so a scan asks before it uses what it found.
+    ///
+    /// # Errors
+    /// [`ScanError::Truncated`], [`ScanError::Read`] when the file cannot be examined.
+    pub fn check_len(&self) -> Result<(), ScanError> {
+        let found = self
+            .file
+            .metadata()
+            .map_err(|source| ScanError::Read { path: self.path.clone(), offset: 0, source })?
+            .len();
+        let faulted = self.map.as_ref().is_some_and(|(_, region)| region.faulted());
+        if found < self.len_bytes || faulted { Err(self.truncated(found)) } else { Ok(()) }
+    }
+
+    /// The offset just behind the last LF in front of `end`, or `floor` when there is none between the two.
+    ///
+    /// # Errors
+    /// As [`Source::bytes`].
+    pub fn line_end_before(&self, floor: u64, end: u64) -> Result<u64, ScanError> {
+        const WINDOW_BYTES: u64 = 64 * 1024;
+        let mut buffer = Vec::new();
+        let mut end = end;
+        while end > floor {
+            let start = end.saturating_sub(WINDOW_BYTES).max(floor);
+            if let Some(at) = memchr::memrchr(b'\n', self.bytes(start..end, &mut buffer)?) {
+                return Ok(start + at as u64 + 1);
+            }
+            end = start;
+        }
+        Ok(floor)
+    }
+
+    /// The offset just behind the first LF at or behind `start`, or `end` when there is none between the two.
+    ///
+    /// # Errors
+    /// As [`Source::bytes`].
+    pub fn line_end_after(&self, start: u64, end: u64) -> Result<u64, ScanError> {
+        const WINDOW_BYTES: u64 = 64 * 1024;
+        let mut buffer = Vec::new();
+        let mut start = start;
+        while start < end {
+            let stop = (start + WINDOW_BYTES).min(end);
+            if let Some(at) = memchr::memchr(b'\n', self.bytes(start..stop, &mut buffer)?) {
+                return Ok(start + at as u64 + 1);
+            }
+            start = stop;
+        }
+        Ok(end)
+    }
+
+    fn truncated(&self, found_bytes: u64) -> ScanError {
+        ScanError::Truncated { path: self.path.clone(), expected_bytes: self.len_bytes, found_bytes }
+    }
+}
+
+fn mtime_ms(metadata: &std::fs::Metadata) -> i64 {
+    let Ok(modified) = metadata.modified() else { return 0 };
+    match modified.duration_since(std::time::UNIX_EPOCH) {
+        Ok(after) => i64::try_from(after.as_millis()).unwrap_or(i64::MAX),
+        Err(before) => {
+            // Rounded down, away from zero: 0.5 ms before 1970 is -1.
+            let nanos = before.duration().as_nanos();
+            -i64::try_from(nanos.div_ceil(1_000_000)).unwrap_or(i64::MAX)
+        }
+    }
+}
+
+#[cfg(unix)]
+fn read_at(file: &File, buffer: &mut [u8], offset: u64) -> std::io::Result<usize> {
+    std::os::unix::fs::FileExt::read_at(file, buffer, offset)
+}
+
+#[cfg(windows)]
+fn read_at(file: &File, buffer: &mut [u8], offset: u64) -> std::io::Result<usize> {
+    std::os::windows::fs::FileExt::seek_read(file, buffer, offset)
+}

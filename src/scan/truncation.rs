@@ -1,0 +1,166 @@
+//! A file truncated under its memory map, turned from a deadly signal into an error.
+//!
+//! This file may install one signal handler (SIGBUS), and only when a program asks for it: a library must not change
+//! the signals of the process it lives in. The handler promises to touch nothing but pages inside maps of this crate.
+//!
+//! How it works: reading a mapped page that no longer lies inside the file raises SIGBUS. The handler looks whether
+//! the address belongs to a watched map, marks the map as faulted, puts a page of zeros over the missing one, and
+//! returns; the scan goes on over zeros, asks [`Region::faulted`] before it uses what it read, and fails cleanly. A
+//! SIGBUS anywhere else keeps the action that was set before ours.
+//!
+//! Rejected: leaving the scan with a long jump out of the handler (undefined across Rust frames), and ending the
+//! process from the handler (it would leave the lock file and the half-built archive behind).
+
+#[cfg(unix)]
+pub use unix::install;
+pub(super) use unix::{Region, watch};
+
+/// Turns reads beyond the end of a truncated, mapped file into [`ScanError::Truncated`](super::ScanError::Truncated).
+///
+/// On systems without SIGBUS there is nothing to install.
+#[cfg(not(unix))]
+pub fn install() -> std::io::Result<()> {
+    Ok(())
+}
+
+#[cfg(unix)]
+mod unix {
+    use std::sync::OnceLock;
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+    /// More maps than any process of ours has open at one time; one that finds no slot is simply not watched.
+    const SLOTS: usize = 64;
+
+    struct Slot {
+        taken: AtomicBool,
+        start: AtomicUsize,
+        len: AtomicUsize,
+        faulted: AtomicBool,
+    }
+
+    static WATCHED: [Slot; SLOTS] = [const {
+        Slot {
+            taken: AtomicBool::new(false),
+            start: AtomicUsize::new(0),
+            len: AtomicUsize::new(0),
+            faulted: AtomicBool::new(false),
+        }
+    }; SLOTS];
+    static PAGE_BYTES: AtomicUsize = AtomicUsize::new(4096);
+    static PREVIOUS: OnceLock<libc::sigaction> = OnceLock::new();
+
+    /// A watched range of addresses; dropping it ends the watch.
+    #[derive(Debug)]
+    pub(in super::super) struct Region(Option<usize>);
+
+    impl Region {
+        /// Whether a page of this range was missing when it was read.
+        pub(in super::super) fn faulted(&self) -> bool {
+            self.0.is_some_and(|slot| WATCHED[slot].faulted.load(Ordering::Acquire))
+        }
+    }
+
+    impl Drop for Region {
+        fn drop(&mut self) {
+            if let Some(slot) = self.0 {
+                WATCHED[slot].len.store(0, Ordering::Release);
+                WATCHED[slot].taken.store(false, Ordering::Release);
+            }
+        }
+    }
+
+    pub(in super::super) fn watch(start: usize, len: usize) -> Region {
+        for (index, slot) in WATCHED.iter().enumerate() {
+            if slot.taken.compare_exchange(false, true, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+                slot.faulted.store(false, Ordering::Relaxed);
+                slot.start.store(start, Ordering::Relaxed);
+                slot.len.store(len, Ordering::Release);
+                return Region(Some(index));
+            }
+        }
+        Region(None)
+    }
+
+    /// Turns reads beyond the end of a truncated, mapped file into
+    /// [`ScanError::Truncated`](super::super::ScanError::Truncated), for the whole process.
+    ///
+    /// Meant for a program's `main`; a library leaves the choice to its user. Calling it again changes nothing.
+    ///
+    /// # Errors
+    /// What `sigaction` says.
+    pub fn install() -> std::io::Result<()> {
+        if PREVIOUS.get().is_some() {
+            return Ok(());
+        }
+        // SAFETY: plain calls of libc with pointers to live values of the right types. The handler only uses atomics,
+        // `mmap` and `sigaction`, which do not allocate and take no lock.
+        unsafe {
+            let page = libc::sysconf(libc::_SC_PAGESIZE);
+            if page > 0 {
+                PAGE_BYTES.store(page as usize, Ordering::Relaxed);
+            }
+            let mut action: libc::sigaction = std::mem::zeroed();
+            action.sa_sigaction = on_sigbus as extern "C" fn(_, _, _) as usize;
+            action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
+            libc::sigemptyset(&mut action.sa_mask);
+            let mut previous: libc::sigaction = std::mem::zeroed();
+            if libc::sigaction(libc::SIGBUS, &action, &mut previous) != 0 {
+                return Err(std::io::Error::last_os_error());
+            }
+            let _ = PREVIOUS.set(previous);
+        }
+        Ok(())
+    }
+
+    extern "C" fn on_sigbus(_signal: libc::c_int, info: *mut libc::siginfo_t, _context: *mut libc::c_void) {
+        // SAFETY: the system passes a valid siginfo because of SA_SIGINFO.
+        let address = unsafe { (*info).si_addr() } as usize;
+        for slot in &WATCHED {
+            let len = slot.len.load(Ordering::Acquire);
+            let start = slot.start.load(Ordering::Relaxed);
+            if len == 0 || address < start || address - start >= len {
+                continue;
+            }
+            let page_bytes = PAGE_BYTES.load(Ordering::Relaxed);
+            let page = address & !(page_bytes - 1);
+            // SAFETY: the page lies inside a live read-only map of ours, whose bytes nobody may rely on any more.
+            let mapped = unsafe {
+                libc::mmap(
+                    page as *mut libc::c_void,
+                    page_bytes,
+                    libc::PROT_READ,
+                    libc::MAP_PRIVATE | libc::MAP_ANON | libc::MAP_FIXED,
+                    -1,
+                    0,
+                )
+            };
+            if mapped != libc::MAP_FAILED {
+                slot.faulted.store(true, Ordering::Release);
+                return;
+            }
+        }
+        // Not ours: put the previous action back and return, so that the access faults again under it.
+        // SAFETY: both actions are valid; a zeroed one is SIG_DFL.
+        unsafe {
+            let default: libc::sigaction = std::mem::zeroed();
+            libc::sigaction(libc::SIGBUS, PREVIOUS.get().unwrap_or(&default), std::ptr::null_mut());
+        }
+    }
+}
+
+#[cfg(not(unix))]
+mod unix {
+    /// A watched range of addresses; nothing to watch on this system.
+    #[derive(Debug)]
+    pub(in super::super) struct Region;
+
+    impl Region {
+        pub(in super::super) fn faulted(&self) -> bool {
+            false
+        }
+    }
+
+    pub(in super::super) fn watch(_start: usize, _len: usize) -> Region {
+        Region
+    }
+}
