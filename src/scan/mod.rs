@@ -1,0 +1,3 @@
+//! Reading append-only files: lines, and the JSON inside them.
+
+pub mod json;
