@@ -1,0 +1,90 @@
+//! JSON exactly as JavaScript has it: what `JSON.parse` accepts, what `JSON.stringify` prints.
+//!
+//! The fast parser of the scan refuses some lines that the ledger's other writer accepts: lone surrogate escapes,
+//! integers beyond 64 bits, bytes that are not UTF-8, deep nesting. Those lines, and every record that is written
+//! again, go through this room. It touches nothing but the bytes it is given, and promises:
+//!
+//! - [`Document::parse`] accepts a line exactly when `JSON.parse` accepts its text, at any nesting depth; nothing here
+//!   recurses. Bytes that are not UTF-8 count as U+FFFD, one for each maximal subpart, as WHATWG decoders have it.
+//! - Strings keep lone surrogates (they are WTF-8 inside, [`JsStr`]), numbers keep their digits ([`Number`]).
+//! - The last of two equal keys gives the value, the first gives the place, in every object.
+//! - [`stringify`] prints what `JSON.stringify` prints, save that integer literals keep all their digits where
+//!   JavaScript would round them.
+//!
+//! ```
+//! use relayburn_ledger::scan::json::{Document, stringify, trim_js};
+//!
+//! let mut document = Document::default();
+//! let line = trim_js(b"\xEF\xBB\xBF {\"b\": 1e1, \"2\": \"\\ud800\", \"1\": 9007199254740993, \"b\": 1.50}\r");
+//! let value = document.parse(line)?;
+//! assert_eq!(value.get("b").and_then(|b| b.as_number()).map(|n| n.as_f64()), Some(1.5));
+//! let mut text = Vec::new();
+//! stringify(value, &mut text);
+//! assert_eq!(text, br#"{"1":9007199254740993,"2":"\ud800","b":1.5}"#);
+//! # Ok::<(), relayburn_ledger::scan::json::JsonError>(())
+//! ```
+
+mod document;
+mod text;
+mod value;
+mod write;
+
+#[cfg(test)]
+mod tests;
+
+pub use document::{Document, LINE_MAX_BYTES};
+pub use text::{JsStr, is_array_index_key, trim_js};
+pub use value::{Items, Kind, Members, Number, Value};
+pub use write::{stringify, write_js_number, write_js_string};
+
+/// Why and where `JSON.parse` would refuse a line. The line is not JSON: skip it and report it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not JSON: {reason} at byte {offset_bytes} of the line")]
+pub struct JsonError {
+    /// Where in the bytes given to [`Document::parse`] the offending byte stands; their length when they end too early.
+    pub offset_bytes: usize,
+    /// What was wrong there.
+    pub reason: Reason,
+}
+
+/// What a line that is not JSON has wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Reason {
+    /// The line ends inside a value, or holds none.
+    #[error("unexpected end")]
+    UnexpectedEnd,
+    /// Something that starts no value stands where a value must.
+    #[error("expected a value")]
+    ExpectedValue,
+    /// An object's member does not start with a string; a trailing comma, too.
+    #[error("expected a string as key")]
+    ExpectedKey,
+    /// No colon follows a key.
+    #[error("expected ':'")]
+    ExpectedColon,
+    /// An object goes on with something else than a comma or its end.
+    #[error("expected ',' or '}}'")]
+    ExpectedCommaOrBrace,
+    /// An array goes on with something else than a comma or its end.
+    #[error("expected ',' or ']'")]
+    ExpectedCommaOrBracket,
+    /// A sign, a decimal point or an exponent without a digit behind it.
+    #[error("expected a digit")]
+    ExpectedDigit,
+    /// A byte below 0x20 inside a string.
+    #[error("control character in string")]
+    ControlCharacter,
+    /// A backslash and then none of `"\/bfnrtu`.
+    #[error("unknown escape in string")]
+    UnknownEscape,
+    /// `\u` without four hexadecimal digits.
+    #[error("expected four hexadecimal digits")]
+    ExpectedHexDigits,
+    /// Something other than white space follows the value.
+    #[error("unexpected text after the value")]
+    TrailingText,
+    /// The line is longer than [`LINE_MAX_BYTES`]; offsets inside a document are 32 bits wide.
+    #[error("line longer than 1.4 GB")]
+    LineTooLong,
+}

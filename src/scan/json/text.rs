@@ -1,0 +1,126 @@
+//! Text as JavaScript sees it: its white space, its strings, its array-index keys. Works on bytes alone.
+
+use std::borrow::Cow;
+use std::fmt;
+
+/// U+FFFD in UTF-8: what a byte sequence that is not UTF-8, or a lone surrogate, becomes.
+pub(super) const REPLACEMENT: &[u8] = "\u{FFFD}".as_bytes();
+
+/// Strips JavaScript white space at both ends, as `String.prototype.trim` does.
+///
+/// That is ASCII TAB, LF, VT, FF, CR and space, and U+00A0, U+1680, U+2000–U+200A, U+2028, U+2029, U+202F, U+205F,
+/// U+3000 and U+FEFF in UTF-8; not U+0085. Bytes that are not UTF-8 are not white space. A lead byte always starts a
+/// new character, so stripping raw bytes and stripping the decoded text agree.
+pub fn trim_js(mut bytes: &[u8]) -> &[u8] {
+    loop {
+        bytes = match bytes {
+            [0x09..=0x0D | 0x20, rest @ ..] => rest,
+            [0xC2, 0xA0, rest @ ..] => rest,
+            [a, b, c, rest @ ..] if is_wide_space([*a, *b, *c]) => rest,
+            _ => break,
+        }
+    }
+    loop {
+        bytes = match bytes {
+            [rest @ .., 0x09..=0x0D | 0x20] => rest,
+            [rest @ .., 0xC2, 0xA0] => rest,
+            [rest @ .., a, b, c] if is_wide_space([*a, *b, *c]) => rest,
+            _ => return bytes,
+        }
+    }
+}
+
+/// Whether three bytes are one white-space character.
+fn is_wide_space(bytes: [u8; 3]) -> bool {
+    matches!(
+        bytes,
+        [0xE1, 0x9A, 0x80]
+            | [0xE2, 0x80, 0x80..=0x8A | 0xA8 | 0xA9 | 0xAF]
+            | [0xE2, 0x81, 0x9F]
+            | [0xE3, 0x80, 0x80]
+            | [0xEF, 0xBB, 0xBF]
+    )
+}
+
+/// The array index that a key spells, if it is one: 0 to 2^32-2 in canonical decimal form.
+///
+/// JavaScript puts such keys before all others, in ascending order.
+pub fn is_array_index_key(key: &[u8]) -> Option<u32> {
+    match key {
+        [b'0'] => Some(0),
+        [b'1'..=b'9', rest @ ..] if key.len() <= 10 && rest.iter().all(u8::is_ascii_digit) => {
+            let index = key.iter().fold(0, |index, digit| index * 10 + u64::from(digit - b'0'));
+            u32::try_from(index).ok().filter(|index| *index != u32::MAX)
+        }
+        _ => None,
+    }
+}
+
+/// How many bytes stand before the first that a JSON string cannot hold as it is: `"`, `\` or one below 0x20.
+pub(super) fn plain_len_bytes(bytes: &[u8]) -> usize {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    const HIGHS: u64 = 0x8080_8080_8080_8080;
+    let mut at = 0;
+    // Eight bytes at once. A borrow can raise a false flag only above a true one, so the lowest flag is right.
+    while let Some(chunk) = bytes[at..].first_chunk::<8>() {
+        let word = u64::from_le_bytes(*chunk);
+        let quote = word ^ (ONES * b'"' as u64);
+        let backslash = word ^ (ONES * b'\\' as u64);
+        let flags = (word.wrapping_sub(ONES * 0x20) & !word)
+            | (quote.wrapping_sub(ONES) & !quote)
+            | (backslash.wrapping_sub(ONES) & !backslash);
+        if flags & HIGHS != 0 {
+            return at + ((flags & HIGHS).trailing_zeros() / 8) as usize;
+        }
+        at += 8;
+    }
+    let special = bytes[at..].iter().position(|byte| *byte < 0x20 || matches!(byte, b'"' | b'\\'));
+    special.map_or(bytes.len(), |found| at + found)
+}
+
+/// A JavaScript string: UTF-8, save that a lone surrogate stands as the three bytes it would have (WTF-8).
+///
+/// A surrogate pair is always one character of four bytes, so equal strings have equal bytes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct JsStr<'d> {
+    wtf8: &'d [u8],
+}
+
+impl<'d> JsStr<'d> {
+    pub(super) fn new(wtf8: &'d [u8]) -> Self {
+        JsStr { wtf8 }
+    }
+
+    /// The bytes, lone surrogates included: what [`write_js_string`](super::write_js_string) takes.
+    pub fn as_wtf8(self) -> &'d [u8] {
+        self.wtf8
+    }
+
+    /// The text with U+FFFD for each lone surrogate: what is stored and hashed. Borrowed when there is none.
+    pub fn to_utf8_lossy(self) -> Cow<'d, str> {
+        if let Ok(text) = std::str::from_utf8(self.wtf8) {
+            return Cow::Borrowed(text);
+        }
+        let mut text = String::with_capacity(self.wtf8.len());
+        for chunk in self.wtf8.utf8_chunks() {
+            text.push_str(chunk.valid());
+            // A surrogate comes as three invalid chunks of a byte each; its lead byte stands for all of it.
+            if chunk.invalid().first() == Some(&0xED) {
+                text.push(char::REPLACEMENT_CHARACTER);
+            }
+        }
+        Cow::Owned(text)
+    }
+}
+
+impl PartialEq<str> for JsStr<'_> {
+    fn eq(&self, other: &str) -> bool {
+        self.wtf8 == other.as_bytes()
+    }
+}
+
+impl fmt::Debug for JsStr<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.to_utf8_lossy().fmt(f)
+    }
+}

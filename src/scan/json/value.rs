@@ -1,0 +1,265 @@
+//! Cursors into a parsed document: values, numbers, items and members.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use super::document::{Document, NONE, Node, Tag};
+use super::text::JsStr;
+use super::write::{stringify, write_js_number};
+
+/// What a value is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Kind {
+    Null,
+    Bool,
+    Number,
+    String,
+    Array,
+    Object,
+}
+
+/// One value of a parsed line: a cursor of three words, free to copy.
+///
+/// Two values mean the same to JavaScript when [`stringify`] prints them alike. `Display` prints that text too.
+#[derive(Clone, Copy)]
+pub struct Value<'d> {
+    document: &'d Document,
+    line: &'d [u8],
+    node: u32,
+}
+
+impl<'d> Value<'d> {
+    pub(super) fn root(document: &'d Document, line: &'d [u8]) -> Self {
+        Value { document, line, node: 0 }
+    }
+
+    fn node(self) -> Node {
+        self.document.nodes[self.node as usize]
+    }
+
+    fn moved_to(self, node: u32) -> Self {
+        Value { node, ..self }
+    }
+
+    /// What this value is.
+    pub fn kind(self) -> Kind {
+        match self.node().tag {
+            Tag::Null => Kind::Null,
+            Tag::False | Tag::True => Kind::Bool,
+            Tag::Number => Kind::Number,
+            Tag::Plain | Tag::Decoded => Kind::String,
+            Tag::Array => Kind::Array,
+            Tag::Object | Tag::IndexedObject => Kind::Object,
+        }
+    }
+
+    /// Whether this is `null`.
+    pub fn is_null(self) -> bool {
+        self.kind() == Kind::Null
+    }
+
+    /// Whether JavaScript calls this value true: all but null, false, 0 (a number that rounds to it, too) and "".
+    pub fn is_truthy(self) -> bool {
+        match self.node().tag {
+            Tag::Null | Tag::False => false,
+            Tag::Number => self.as_number().is_some_and(|number| number.as_f64() != 0.0),
+            Tag::Plain | Tag::Decoded => self.node().len != 0,
+            Tag::True | Tag::Array | Tag::Object | Tag::IndexedObject => true,
+        }
+    }
+
+    /// The value of `true` and `false`.
+    pub fn as_bool(self) -> Option<bool> {
+        match self.node().tag {
+            Tag::True => Some(true),
+            Tag::False => Some(false),
+            _ => None,
+        }
+    }
+
+    /// The number, if this is one.
+    pub fn as_number(self) -> Option<Number<'d>> {
+        let Node { tag: Tag::Number, start, len, .. } = self.node() else { return None };
+        // The parser let through nothing but ASCII here.
+        let literal = std::str::from_utf8(&self.line[start as usize..][..len as usize]).ok()?;
+        Some(Number { literal })
+    }
+
+    /// The string as JavaScript has it, lone surrogates included.
+    pub fn as_js_str(self) -> Option<JsStr<'d>> {
+        let is_string = self.kind() == Kind::String;
+        is_string.then(|| JsStr::new(self.document.string_bytes(self.line, self.node)))
+    }
+
+    /// The string as it is stored: U+FFFD for each lone surrogate. Borrowed when there is none.
+    pub fn as_str(self) -> Option<Cow<'d, str>> {
+        self.as_js_str().map(JsStr::to_utf8_lossy)
+    }
+
+    /// Whether the string stands in the line byte for byte: no escape, nothing that is not UTF-8.
+    pub(super) fn is_plain(self) -> bool {
+        self.node().tag == Tag::Plain
+    }
+
+    /// How many items an array or different keys an object has; 0 for anything else.
+    pub fn len(self) -> usize {
+        match self.kind() {
+            Kind::Array | Kind::Object => self.node().len as usize,
+            _ => 0,
+        }
+    }
+
+    /// Whether [`len`](Self::len) is 0.
+    pub fn is_empty(self) -> bool {
+        self.len() == 0
+    }
+
+    /// The member of an object with this key; `None` for anything but an object. Reads over the members before it.
+    pub fn get(self, key: &str) -> Option<Value<'d>> {
+        let mut members = self.members_in_text_order();
+        members.find(|(name, _)| *name == *key).map(|(_, value)| value)
+    }
+
+    /// The item of an array at this index; `None` for anything but an array. Reads over the items before it.
+    pub fn at(self, index: usize) -> Option<Value<'d>> {
+        self.items().nth(index)
+    }
+
+    /// The items of an array; none for anything else.
+    pub fn items(self) -> Items<'d> {
+        let end = if self.kind() == Kind::Array { self.node().link } else { 0 };
+        Items { next: self.moved_to(self.node + 1), end }
+    }
+
+    /// The members of an object in JavaScript's order, each key once: array indices ascending, then the others in the
+    /// order of the text. None for anything but an object. `__proto__` is a key like any other.
+    pub fn members(self) -> Members<'d> {
+        let Node { tag: Tag::IndexedObject, start, len, .. } = self.node() else {
+            return self.members_in_text_order();
+        };
+        Members { next: self.moved_to(start), end: start + len, is_ordered: true }
+    }
+
+    /// The members of an object in the order of the text, each key once, at its first place with its last value. None
+    /// for anything but an object.
+    pub fn members_in_text_order(self) -> Members<'d> {
+        let end = if self.kind() == Kind::Object { self.node().link } else { 0 };
+        Members { next: self.moved_to(self.node + 1), end, is_ordered: false }
+    }
+}
+
+impl fmt::Display for Value<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut text = Vec::new();
+        stringify(*self, &mut text);
+        f.write_str(&String::from_utf8_lossy(&text))
+    }
+}
+
+impl fmt::Debug for Value<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// The items of an array, in order.
+#[derive(Debug, Clone)]
+pub struct Items<'d> {
+    next: Value<'d>,
+    end: u32,
+}
+
+impl<'d> Iterator for Items<'d> {
+    type Item = Value<'d>;
+
+    fn next(&mut self) -> Option<Value<'d>> {
+        let item = self.next;
+        if item.node >= self.end {
+            return None;
+        }
+        self.next.node = item.document.behind(item.node);
+        Some(item)
+    }
+}
+
+/// The members of an object: key and value.
+#[derive(Debug, Clone)]
+pub struct Members<'d> {
+    /// At the next key; in the document's order, when ordered.
+    next: Value<'d>,
+    end: u32,
+    is_ordered: bool,
+}
+
+impl<'d> Iterator for Members<'d> {
+    type Item = (JsStr<'d>, Value<'d>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let Value { document, line, .. } = self.next;
+        while self.next.node < self.end {
+            let key = if self.is_ordered {
+                let key = document.order[self.next.node as usize];
+                self.next.node += 1;
+                key
+            } else {
+                let key = self.next.node;
+                self.next.node = document.behind(key + 1);
+                key
+            };
+            let value = document.nodes[key as usize].link;
+            if value != NONE {
+                return Some((JsStr::new(document.string_bytes(line, key)), self.next.moved_to(value)));
+            }
+        }
+        None
+    }
+}
+
+/// A number, with all of its digits.
+#[derive(Debug, Clone, Copy)]
+pub struct Number<'d> {
+    literal: &'d str,
+}
+
+impl<'d> Number<'d> {
+    /// The literal as it stands in the line.
+    pub fn literal(self) -> &'d str {
+        self.literal
+    }
+
+    /// The value JavaScript gives it: the nearest double, infinite beyond their range, -0 for `-0`.
+    pub fn as_f64(self) -> f64 {
+        // Rust reads every JSON number, so there is no other case.
+        self.literal.parse().unwrap_or(f64::NAN)
+    }
+
+    /// The exact value if it is integral and fits: `9007199254740993`, `-0` (0), `1.0`, `1e1`. The value of a literal with a
+    /// decimal point or an exponent is that of the nearest double.
+    pub fn as_i64(self) -> Option<i64> {
+        if self.is_integer_literal() {
+            return self.literal.parse().ok();
+        }
+        let value = self.as_f64();
+        let fits = value.fract() == 0.0 && value >= -(2f64.powi(63)) && value < 2f64.powi(63);
+        fits.then_some(value as i64)
+    }
+
+    /// Whether the literal has neither a decimal point nor an exponent.
+    pub fn is_integer_literal(self) -> bool {
+        !self.literal.bytes().any(|byte| matches!(byte, b'.' | b'e' | b'E'))
+    }
+
+    /// Appends the number as JSON: an integer literal digit for digit (`-0` as `0`), anything else in JavaScript's
+    /// form, `null` when its value is infinite.
+    pub fn write_json(self, out: &mut Vec<u8>) {
+        if self.is_integer_literal() {
+            let text = if self.literal == "-0" { "0" } else { self.literal };
+            out.extend_from_slice(text.as_bytes());
+        } else if self.as_f64().is_finite() {
+            write_js_number(self.as_f64(), out);
+        } else {
+            out.extend_from_slice(b"null");
+        }
+    }
+}
