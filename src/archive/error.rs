@@ -1,0 +1,142 @@
+//! What can go wrong with an archive, and what to do about it.
+
+use std::path::{Path, PathBuf};
+
+use super::publish::PublishError;
+use crate::disk;
+use crate::lock::LockError;
+use crate::scan::ScanError;
+
+/// An archive could not be built, opened or read.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ArchiveError {
+    /// The ledger could not be scanned.
+    #[error(transparent)]
+    Scan(#[from] ScanError),
+    /// The lock `archive` could not be taken, or was lost.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// A file operation beside the database failed.
+    #[error(transparent)]
+    Disk(#[from] disk::Error),
+    /// The new archive could not take the place of the old one.
+    #[error(transparent)]
+    Publish(#[from] PublishError),
+    /// SQLite refused an operation.
+    #[error("{} failed while {doing}: {source}{}", path.display(), remedy(source))]
+    Sqlite {
+        /// The database.
+        path: PathBuf,
+        /// What was being done.
+        doing: &'static str,
+        /// What SQLite said.
+        source: rusqlite::Error,
+    },
+    /// The file is not an archive, or its pages are damaged.
+    #[error(
+        "{} is not a usable archive ({reason}); `burn state rebuild archive --full` builds it anew from the ledger",
+        path.display()
+    )]
+    Damaged {
+        /// The database.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The archive was made by another version of the schema; it is built anew before it can be read.
+    #[error(
+        "{} has schema version {found}, this program reads version {}; `burn state rebuild archive` builds it anew",
+        path.display(),
+        super::schema::VERSION
+    )]
+    OtherVersion {
+        /// The database.
+        path: PathBuf,
+        /// Its version.
+        found: i64,
+    },
+    /// There is no archive where one is to be read.
+    #[error("there is no archive at {}; `burn state rebuild archive` builds it", path.display())]
+    Missing {
+        /// Where it was looked for.
+        path: PathBuf,
+    },
+    /// A full rebuild would replace an archive that has rows by an empty one, because the ledger is gone.
+    #[error(
+        "there is no ledger at {}, and the archive {} has rows: it is kept; put the ledger back, or delete the archive",
+        ledger.display(),
+        archive.display()
+    )]
+    LedgerMissing {
+        /// Where the ledger should be.
+        ledger: PathBuf,
+        /// The archive.
+        archive: PathBuf,
+    },
+    /// A line that cannot be archived, in a strict build.
+    #[error(
+        "{}: the line at byte {offset} ({length} bytes) is {verdict}: {reason}; nothing was changed; \
+         without --strict such lines are reported and left out",
+        ledger.display()
+    )]
+    Strict {
+        /// The ledger.
+        ledger: PathBuf,
+        /// Where the line starts, in bytes.
+        offset: u64,
+        /// Its length in bytes.
+        length: u64,
+        /// `malformed` or `rejected`.
+        verdict: &'static str,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The finished database did not pass its check and was thrown away.
+    #[error("the new archive did not pass its check ({reason}) and was thrown away; the old one is untouched, run again")]
+    Verify {
+        /// What the check said.
+        reason: String,
+    },
+    /// The worker threads could not be started.
+    #[error("cannot start {threads} worker threads: {reason}; try fewer (`--threads`)")]
+    Threads {
+        /// How many were wanted.
+        threads: usize,
+        /// What the system said.
+        reason: String,
+    },
+    /// The caller of the build wanted it to end.
+    #[error("interrupted; the archive is as it was")]
+    Interrupted,
+}
+
+fn remedy(error: &rusqlite::Error) -> &'static str {
+    use rusqlite::ErrorCode::{
+        CannotOpen, DatabaseBusy, DatabaseLocked, DiskFull, PermissionDenied, ReadOnly, SystemIoFailure,
+    };
+    match error.sqlite_error_code() {
+        Some(DiskFull) => "; free some space on that file system and run again",
+        Some(DatabaseBusy | DatabaseLocked) => "; another program holds it, run again when it has finished",
+        Some(CannotOpen | PermissionDenied | ReadOnly) => "; check the permissions of the file and its directory",
+        Some(SystemIoFailure) => "; the old content is untouched, check the disk, its space and file-size limits",
+        _ => "",
+    }
+}
+
+/// Adds path and operation to SQLite's errors; damage is told apart from failure.
+pub(crate) trait SqliteContext<T> {
+    /// Names the database and what was being done with it.
+    fn context(self, path: &Path, doing: &'static str) -> Result<T, ArchiveError>;
+}
+
+impl<T> SqliteContext<T> for Result<T, rusqlite::Error> {
+    fn context(self, path: &Path, doing: &'static str) -> Result<T, ArchiveError> {
+        self.map_err(|source| match source.sqlite_error_code() {
+            Some(rusqlite::ErrorCode::NotADatabase | rusqlite::ErrorCode::DatabaseCorrupt) => {
+                ArchiveError::Damaged { path: path.to_path_buf(), reason: source.to_string() }
+            }
+            _ => ArchiveError::Sqlite { path: path.to_path_buf(), doing, source },
+        })
+    }
+}

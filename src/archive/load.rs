@@ -1,0 +1,143 @@
+//! The inserting writer: rows into the tables of an open archive, many rows a statement.
+//!
+//! It is the engine of tail builds and one of the two of full rebuilds. It writes through the connection it is given, inside
+//! the caller's transaction, and keeps the rules of repeated keys: the last turn with a key wins and stands at the rowid
+//! of the first, only its tool calls stay; everything else that is repeated moves to the end.
+
+use rusqlite::Connection;
+
+use super::rows::{CallCells, Cell, Rows, Turn, TurnCells};
+use super::schema::{COMPACTIONS, STAMPS, TOOL_CALLS, TOOL_RESULT_EVENTS, TURNS, Table};
+use super::statement::Statement;
+
+/// Rows a statement, largest first. The largest stays below SQLite's limit of parameters for the widest table.
+const STEPS: [usize; 3] = [64, 8, 1];
+
+/// Inserts rows into an archive.
+#[derive(Debug)]
+pub struct InsertWriter<'c> {
+    new_turns: Ladder<'c>,
+    upsert_turn: Statement<'c>,
+    delete_calls: Statement<'c>,
+    calls: Ladder<'c>,
+    events: Ladder<'c>,
+    compactions: Ladder<'c>,
+    stamps: Ladder<'c>,
+}
+
+impl<'c> InsertWriter<'c> {
+    /// Prepares the statements; the tables must exist.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn new(connection: &'c Connection) -> Result<Self, rusqlite::Error> {
+        let updates: Vec<String> =
+            TURNS.columns[3..].iter().map(|column| format!("{column}=excluded.{column}")).collect();
+        let upsert = format!(
+            "{} ON CONFLICT(source, session_id, message_id) DO UPDATE SET {}",
+            insert_sql("INSERT", &TURNS, 1),
+            updates.join(", ")
+        );
+        Ok(Self {
+            new_turns: Ladder::new(connection, "INSERT OR IGNORE", &TURNS)?,
+            upsert_turn: Statement::new(connection, &upsert)?,
+            delete_calls: Statement::new(
+                connection,
+                "DELETE FROM tool_calls WHERE source = ? AND session_id = ? AND message_id = ?",
+            )?,
+            calls: Ladder::new(connection, "INSERT OR REPLACE", &TOOL_CALLS)?,
+            events: Ladder::new(connection, "INSERT OR REPLACE", &TOOL_RESULT_EVENTS)?,
+            compactions: Ladder::new(connection, "INSERT OR REPLACE", &COMPACTIONS)?,
+            stamps: Ladder::new(connection, "INSERT OR REPLACE", &STAMPS)?,
+        })
+    }
+
+    /// Inserts `rows`, in their order.
+    ///
+    /// # Errors
+    /// What SQLite says; the caller's transaction is then to be rolled back.
+    pub fn write(&mut self, rows: &Rows<'_>) -> Result<(), rusqlite::Error> {
+        self.turns(&rows.turns, &rows.calls)?;
+        self.events.insert(&rows.events)?;
+        self.compactions.insert(&rows.compactions)?;
+        let stamps: Vec<_> = rows.stamps.iter().map(|stamp| stamp.cells).collect();
+        self.stamps.insert(&stamps)
+    }
+
+    /// Most turns are new. A group of rows is inserted where its keys are free; when some were taken, which ones is found
+    /// out by writing the group once more, row by row: what was new is updated to what it is.
+    fn turns(&mut self, turns: &[Turn<'_>], calls: &[CallCells<'_>]) -> Result<(), rusqlite::Error> {
+        let mut rest = turns;
+        // Calls of new turns that are not inserted yet: a run in `calls`.
+        let mut pending = turns.first().map_or(0..0, |turn| turn.calls.start..turn.calls.start);
+        for (step, &rows) in STEPS.iter().enumerate() {
+            while rest.len() >= rows {
+                let (group, behind) = rest.split_at(rows);
+                rest = behind;
+                let inserted = self.new_turns.step(step, group.iter().map(|turn| &turn.cells))?;
+                let end = group.last().map_or(pending.end, |turn| turn.calls.end);
+                if inserted == rows as u64 {
+                    pending.end = end;
+                    continue;
+                }
+                self.calls.insert(&calls[pending])?;
+                for turn in group {
+                    self.upsert_turn.execute(&turn.cells)?;
+                    self.delete_calls.execute(&turn.cells[..3])?;
+                    self.calls.insert(&calls[turn.calls.clone()])?;
+                }
+                pending = end..end;
+            }
+        }
+        self.calls.insert(&calls[pending])
+    }
+}
+
+/// One statement prepared for several numbers of rows.
+#[derive(Debug)]
+struct Ladder<'c>(Vec<Statement<'c>>);
+
+impl<'c> Ladder<'c> {
+    fn new(connection: &'c Connection, verb: &str, table: &Table) -> Result<Self, rusqlite::Error> {
+        STEPS
+            .iter()
+            .map(|&rows| Statement::new(connection, &insert_sql(verb, table, rows)))
+            .collect::<Result<_, _>>()
+            .map(Self)
+    }
+
+    fn step<'a, const N: usize>(
+        &mut self,
+        step: usize,
+        rows: impl Iterator<Item = &'a [Cell<'a>; N]>,
+    ) -> Result<u64, rusqlite::Error> {
+        self.0[step].execute(rows.flatten())
+    }
+
+    fn insert<const N: usize>(&mut self, mut rows: &[[Cell<'_>; N]]) -> Result<(), rusqlite::Error> {
+        for (step, &len) in STEPS.iter().enumerate() {
+            while rows.len() >= len {
+                let (group, behind) = rows.split_at(len);
+                self.step(step, group.iter())?;
+                rows = behind;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Columns by name, because a migrated archive has some of them elsewhere.
+fn insert_sql(verb: &str, table: &Table, rows: usize) -> String {
+    let row = format!("({})", vec!["?"; table.columns.len()].join(","));
+    format!(
+        "{verb} INTO {} ({}) VALUES {}",
+        table.name,
+        table.columns.join(", "),
+        vec![row.as_str(); rows].join(",")
+    )
+}
+
+const _: () = {
+    let widest = std::mem::size_of::<TurnCells<'static>>() / std::mem::size_of::<Cell<'static>>();
+    assert!(STEPS[0] * widest <= 32_766);
+};
