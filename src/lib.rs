@@ -1,1 +1,4 @@
 //! Append-only logs that can be trusted, and the stores derived from them.
+
+pub mod disk;
+pub mod home;
