@@ -1,0 +1,622 @@
+//! Durable file operations: every log of this crate creates, appends, cuts, replaces and syncs its files through here.
+//!
+//! May touch: the paths it is given, and for [`replace`] one temporary file beside the target. Knows nothing of formats.
+//!
+//! Promises: files are created 0600 and directories 0700; exclusively created files never go through a symbolic link;
+//! an error names the operation, the path and, where one is known, the remedy; nothing is retried, so a failed sync is
+//! reported and its caller must not believe the data durable. Operations on bytes that a test wants to fail, count or
+//! replay after a power cut all pass through one function, `perform`, which `faults` hooks into.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write as _};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+#[cfg(all(test, unix))]
+pub(crate) mod faults;
+
+#[cfg(unix)]
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+#[cfg(windows)]
+use std::os::windows::fs::{FileExt, MetadataExt};
+
+/// How many names [`quarantine`] tries: the plain one, then `.1` to `.9999`.
+const QUARANTINE_NAMES: u32 = 10_000;
+
+/// How often [`File::open_append`] lets another process create and delete the file between its two attempts.
+const OPEN_ATTEMPTS: u32 = 8;
+
+/// A file operation that failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The operating system refused the operation.
+    #[error("cannot {operation} {}: {reason}{}", path.display(), remedy(reason))]
+    Io {
+        /// What was tried.
+        operation: Operation,
+        /// The file or directory it was tried on.
+        path: PathBuf,
+        /// What the operating system answered.
+        reason: io::Error,
+    },
+    /// A file is shorter than its reader was told.
+    #[error(
+        "{} ends at byte {len_bytes}, but bytes {} to {} were expected: the file was cut by something else",
+        path.display(), range.start, range.end
+    )]
+    UnexpectedEnd {
+        /// The file.
+        path: PathBuf,
+        /// The byte range that was to be read.
+        range: Range<u64>,
+        /// The file's length when the read came up short.
+        len_bytes: u64,
+    },
+    /// Every name under which damaged bytes could be saved is taken.
+    #[error(
+        "{} and its numbered successors up to .9999 all exist: look through them and move them away, then try again",
+        path.display()
+    )]
+    QuarantineFull {
+        /// The first name tried.
+        path: PathBuf,
+    },
+}
+
+impl Error {
+    /// The operating system's error kind, `UnexpectedEof` for a short file, `AlreadyExists` for a full quarantine.
+    pub fn kind(&self) -> io::ErrorKind {
+        match self {
+            Self::Io { reason, .. } => reason.kind(),
+            Self::UnexpectedEnd { .. } => io::ErrorKind::UnexpectedEof,
+            Self::QuarantineFull { .. } => io::ErrorKind::AlreadyExists,
+        }
+    }
+
+    /// The file or directory concerned.
+    pub fn path(&self) -> &Path {
+        match self {
+            Self::Io { path, .. } | Self::UnexpectedEnd { path, .. } | Self::QuarantineFull { path } => path,
+        }
+    }
+
+    /// Whether the file or directory does not exist.
+    pub fn is_not_found(&self) -> bool {
+        self.kind() == io::ErrorKind::NotFound
+    }
+}
+
+fn remedy(reason: &io::Error) -> &'static str {
+    #[cfg(unix)]
+    if reason.raw_os_error() == Some(libc::ELOOP) {
+        return "; symbolic links are not followed here: put the file itself in this place";
+    }
+    match reason.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            "; free space on that file system, then try again"
+        }
+        io::ErrorKind::PermissionDenied => "; check the owner and the mode of the file and of its directory",
+        io::ErrorKind::ReadOnlyFilesystem => "; choose a directory on a file system that is mounted writable",
+        _ => "",
+    }
+}
+
+/// What was tried when an [`Error`] arose. Prints as the words between "cannot" and the path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Operation {
+    /// Open an existing file.
+    Open,
+    /// Create a file that must not exist.
+    Create,
+    /// Create a directory.
+    CreateDirectory,
+    /// Ask for length, times, mode or identity.
+    Inspect,
+    /// Read from `offset`.
+    Read {
+        /// Byte offset in the file.
+        offset: u64,
+        /// How many bytes were wanted.
+        len_bytes: usize,
+    },
+    /// Write at `offset`, or at the end of the file when it is absent.
+    Write {
+        /// Byte offset in the file; absent for an append.
+        offset: Option<u64>,
+        /// How many bytes were to be written.
+        len_bytes: usize,
+    },
+    /// Cut or extend the file.
+    SetLength {
+        /// The length asked for.
+        len_bytes: u64,
+    },
+    /// Change the mode.
+    SetMode,
+    /// Set the modification time.
+    Touch,
+    /// Wait until the file's content is on stable storage.
+    Sync,
+    /// Wait until the directory's entries are on stable storage.
+    SyncDirectory,
+    /// Rename to another path.
+    Rename {
+        /// The new path.
+        to: PathBuf,
+    },
+    /// Delete.
+    Remove,
+}
+
+impl fmt::Display for Operation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Open => f.write_str("open"),
+            Self::Create => f.write_str("create"),
+            Self::CreateDirectory => f.write_str("create directory"),
+            Self::Inspect => f.write_str("inspect"),
+            Self::Read { offset, len_bytes } => write!(f, "read {len_bytes} bytes at offset {offset} of"),
+            Self::Write { offset: Some(offset), len_bytes } => {
+                write!(f, "write {len_bytes} bytes at offset {offset} of")
+            }
+            Self::Write { offset: None, len_bytes } => write!(f, "append {len_bytes} bytes to"),
+            Self::SetLength { len_bytes } => write!(f, "set to {len_bytes} bytes the length of"),
+            Self::SetMode => f.write_str("set the mode of"),
+            Self::Touch => f.write_str("set the modification time of"),
+            Self::Sync => f.write_str("sync"),
+            Self::SyncDirectory => f.write_str("sync directory"),
+            Self::Rename { to } => write!(f, "rename to {} the file", to.display()),
+            Self::Remove => f.write_str("delete"),
+        }
+    }
+}
+
+/// What an operation works on: always a path, and the open file and the bytes to be written where there are any.
+#[cfg_attr(not(all(test, unix)), allow(dead_code))]
+struct Target<'a> {
+    path: &'a Path,
+    file: Option<&'a fs::File>,
+    bytes: &'a [u8],
+}
+
+/// The one gate to the operating system: turns its answer into an [`Error`]; tests count, fail and record here.
+fn perform<T>(
+    operation: Operation,
+    target: Target<'_>,
+    run: impl FnOnce() -> io::Result<T>,
+) -> Result<T, Error> {
+    #[cfg(all(test, unix))]
+    let run = || faults::intercept(&operation, &target, run);
+    run().map_err(|reason| Error::Io { operation, path: target.path.to_owned(), reason })
+}
+
+fn perform_on_path<T>(
+    operation: Operation,
+    path: &Path,
+    run: impl FnOnce() -> io::Result<T>,
+) -> Result<T, Error> {
+    perform(operation, Target { path, file: None, bytes: &[] }, run)
+}
+
+/// Which file a path or a handle stands for: two files that exist at the same time never compare equal.
+///
+/// On Windows, where the standard library has no stable file index, this is the creation time, which a file created
+/// anew under the same name within seconds can inherit: callers there need a token in the file as well.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Identity {
+    device: u64,
+    inode: u64,
+}
+
+/// What the file system knows of a file.
+#[derive(Debug, Clone, Copy)]
+pub struct Metadata {
+    /// Length in bytes.
+    pub len_bytes: u64,
+    /// Time of the last modification.
+    pub modified: SystemTime,
+    /// Which file it is.
+    pub identity: Identity,
+    /// Whether it is a regular file (not a directory, link, socket or device).
+    pub is_file: bool,
+    /// Permission bits, 0o7777 at most; on Windows 0o600.
+    pub mode: u32,
+}
+
+impl Metadata {
+    fn of(metadata: &fs::Metadata) -> io::Result<Self> {
+        #[cfg(unix)]
+        let (identity, mode) =
+            (Identity { device: metadata.dev(), inode: metadata.ino() }, metadata.mode() & 0o7777);
+        #[cfg(windows)]
+        let (identity, mode) = (Identity { device: 0, inode: metadata.creation_time() }, 0o600);
+        Ok(Self {
+            len_bytes: metadata.len(),
+            modified: metadata.modified()?,
+            identity,
+            is_file: metadata.is_file(),
+            mode,
+        })
+    }
+}
+
+/// An open file that remembers its path for error messages. Closing it never syncs.
+#[derive(Debug)]
+pub struct File {
+    file: fs::File,
+    path: PathBuf,
+}
+
+impl File {
+    /// Creates a file of mode 0600 for reading and writing. An existing one, be it a dangling symbolic link, is the
+    /// error kind `AlreadyExists`.
+    pub fn create_new(path: &Path) -> Result<Self, Error> {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true);
+        Self::create_with(&mut options, path)
+    }
+
+    /// Opens a file for reading and for writing at its end, whatever its end then is; creates it with mode 0600 when it
+    /// is missing. The flag tells whether this call created it: a durable caller then syncs the directory too.
+    pub fn open_append(path: &Path) -> Result<(Self, bool), Error> {
+        let mut options = OpenOptions::new();
+        options.read(true).append(true);
+        let mut attempt = 1;
+        loop {
+            match Self::open_with(&options, path) {
+                Err(error) if error.is_not_found() => {}
+                opened => return opened.map(|file| (file, false)),
+            }
+            match Self::create_with(&mut options.clone(), path) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists && attempt < OPEN_ATTEMPTS => {}
+                created => return created.map(|file| (file, true)),
+            }
+            attempt += 1;
+        }
+    }
+
+    /// Opens an existing file for reading.
+    pub fn open_read(path: &Path) -> Result<Self, Error> {
+        Self::open_with(OpenOptions::new().read(true), path)
+    }
+
+    /// Opens an existing file for reading and writing at offsets.
+    pub fn open_rw(path: &Path) -> Result<Self, Error> {
+        Self::open_with(OpenOptions::new().read(true).write(true), path)
+    }
+
+    /// Opens an existing file for reading; a symbolic link in its place is an error.
+    pub fn open_read_no_follow(path: &Path) -> Result<Self, Error> {
+        let mut options = OpenOptions::new();
+        options.read(true);
+        no_follow(&mut options);
+        Self::open_with(&options, path)
+    }
+
+    fn create_with(options: &mut OpenOptions, path: &Path) -> Result<Self, Error> {
+        no_follow(options.create_new(true));
+        #[cfg(unix)]
+        options.mode(0o600);
+        let file = perform_on_path(Operation::Create, path, || options.open(path))?;
+        Ok(Self { file, path: path.to_owned() })
+    }
+
+    fn open_with(options: &OpenOptions, path: &Path) -> Result<Self, Error> {
+        let file = perform_on_path(Operation::Open, path, || options.open(path))?;
+        Ok(Self { file, path: path.to_owned() })
+    }
+
+    fn perform<T>(
+        &self,
+        operation: Operation,
+        bytes: &[u8],
+        run: impl FnOnce() -> io::Result<T>,
+    ) -> Result<T, Error> {
+        perform(operation, Target { path: &self.path, file: Some(&self.file), bytes }, run)
+    }
+
+    /// The path it was opened under.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The handle, for mapping it or taking a kernel lock on it. What is written through it escapes fault injection.
+    pub fn as_std(&self) -> &fs::File {
+        &self.file
+    }
+
+    /// Writes all of `bytes` at the handle's position: the end of the file after [`File::open_append`], behind the
+    /// previous write after the others. After an error an unknown part of them stands in the file.
+    pub fn write_all(&self, bytes: &[u8]) -> Result<(), Error> {
+        self.perform(Operation::Write { offset: None, len_bytes: bytes.len() }, bytes, || {
+            (&self.file).write_all(bytes)
+        })
+    }
+
+    /// Writes all of `bytes` at `offset`. Not for handles of [`File::open_append`], whose writes ignore offsets.
+    pub fn write_all_at(&self, bytes: &[u8], offset: u64) -> Result<(), Error> {
+        self.perform(Operation::Write { offset: Some(offset), len_bytes: bytes.len() }, bytes, || {
+            write_all_at(&self.file, bytes, offset)
+        })
+    }
+
+    /// Reads from `offset` into `buffer`; answers how many bytes, fewer than asked for only at the end of the file.
+    pub fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize, Error> {
+        self.perform(Operation::Read { offset, len_bytes: buffer.len() }, &[], || {
+            let mut filled = 0;
+            while filled < buffer.len() {
+                match read_once_at(&self.file, &mut buffer[filled..], offset + filled as u64) {
+                    Ok(0) => break,
+                    Ok(read) => filled += read,
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            Ok(filled)
+        })
+    }
+
+    /// Fills `buffer` from `offset`, or fails with [`Error::UnexpectedEnd`].
+    pub fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> Result<(), Error> {
+        let read = self.read_at(buffer, offset)?;
+        if read < buffer.len() {
+            return Err(Error::UnexpectedEnd {
+                path: self.path.clone(),
+                range: offset..offset + buffer.len() as u64,
+                len_bytes: offset + read as u64,
+            });
+        }
+        Ok(())
+    }
+
+    /// Length in bytes.
+    pub fn len_bytes(&self) -> Result<u64, Error> {
+        Ok(self.metadata()?.len_bytes)
+    }
+
+    /// Cuts the file, or extends it with zeros. Bytes worth keeping go through [`quarantine`] first.
+    pub fn set_len(&self, len_bytes: u64) -> Result<(), Error> {
+        self.perform(Operation::SetLength { len_bytes }, &[], || self.file.set_len(len_bytes))
+    }
+
+    /// Waits until content and length are on stable storage.
+    pub fn sync_data(&self) -> Result<(), Error> {
+        self.perform(Operation::Sync, &[], || self.file.sync_data())
+    }
+
+    /// Waits until content and all metadata are on stable storage. The file's name is not: see [`sync_dir`].
+    pub fn sync_all(&self) -> Result<(), Error> {
+        self.perform(Operation::Sync, &[], || self.file.sync_all())
+    }
+
+    /// Length, modification time, identity and mode, of the open file even when its name is gone.
+    pub fn metadata(&self) -> Result<Metadata, Error> {
+        self.perform(Operation::Inspect, &[], || Metadata::of(&self.file.metadata()?))
+    }
+
+    /// Sets the modification time of the open file, even when its name is gone.
+    pub fn set_modified(&self, time: SystemTime) -> Result<(), Error> {
+        self.perform(Operation::Touch, &[], || self.file.set_modified(time))
+    }
+}
+
+#[cfg(unix)]
+fn no_follow(options: &mut OpenOptions) {
+    options.custom_flags(libc::O_NOFOLLOW);
+}
+
+#[cfg(windows)]
+fn no_follow(options: &mut OpenOptions) {
+    use std::os::windows::fs::OpenOptionsExt;
+    const FILE_FLAG_OPEN_REPARSE_POINT: u32 = 0x0020_0000;
+    options.custom_flags(FILE_FLAG_OPEN_REPARSE_POINT);
+}
+
+#[cfg(unix)]
+fn write_all_at(file: &fs::File, bytes: &[u8], offset: u64) -> io::Result<()> {
+    file.write_all_at(bytes, offset)
+}
+
+#[cfg(windows)]
+fn write_all_at(file: &fs::File, mut bytes: &[u8], mut offset: u64) -> io::Result<()> {
+    while !bytes.is_empty() {
+        let written = file.seek_write(bytes, offset)?;
+        if written == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        bytes = &bytes[written..];
+        offset += written as u64;
+    }
+    Ok(())
+}
+
+#[cfg(unix)]
+fn read_once_at(file: &fs::File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+    file.read_at(buffer, offset)
+}
+
+#[cfg(windows)]
+fn read_once_at(file: &fs::File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+    file.seek_read(buffer, offset)
+}
+
+/// What stands at `path` itself: a symbolic link is reported, not followed.
+pub fn metadata(path: &Path) -> Result<Metadata, Error> {
+    perform_on_path(Operation::Inspect, path, || Metadata::of(&fs::symlink_metadata(path)?))
+}
+
+/// Creates a directory and its missing parents with mode 0700. Names created here are durable on return; a path that
+/// is a directory already costs one look and no sync.
+pub fn create_dir_all(path: &Path) -> Result<(), Error> {
+    let missing: Vec<&Path> = path
+        .ancestors()
+        .take_while(|ancestor| !ancestor.as_os_str().is_empty() && !ancestor.is_dir())
+        .collect();
+    for directory in missing.into_iter().rev() {
+        let mut builder = fs::DirBuilder::new();
+        #[cfg(unix)]
+        builder.mode(0o700);
+        match perform_on_path(Operation::CreateDirectory, directory, || builder.create(directory)) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && directory.is_dir() => {}
+            other => other?,
+        }
+        sync_dir(parent_of(directory))?;
+    }
+    Ok(())
+}
+
+/// Waits until the directory's entries (names created, renamed, deleted) are on stable storage. Nothing on Windows.
+pub fn sync_dir(path: &Path) -> Result<(), Error> {
+    perform_on_path(Operation::SyncDirectory, path, || sync_directory(path))
+}
+
+#[cfg(unix)]
+fn sync_directory(path: &Path) -> io::Result<()> {
+    match fs::File::open(path)?.sync_all() {
+        // Some network and FUSE file systems cannot sync a directory and say so this way; there is no other means.
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(()),
+        other => other,
+    }
+}
+
+#[cfg(windows)]
+fn sync_directory(_path: &Path) -> io::Result<()> {
+    Ok(())
+}
+
+/// The directory that holds `path`; `.` for a bare name.
+pub fn parent_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}
+
+/// Renames, replacing what stands at `to`. Not synced: see [`sync_dir`].
+pub fn rename(from: &Path, to: &Path) -> Result<(), Error> {
+    perform_on_path(Operation::Rename { to: to.to_owned() }, from, || fs::rename(from, to))
+}
+
+/// Deletes a file (of a symbolic link, the link). Not synced: see [`sync_dir`].
+pub fn remove_file(path: &Path) -> Result<(), Error> {
+    perform_on_path(Operation::Remove, path, || fs::remove_file(path))
+}
+
+/// Deletes a file unless it is gone already; answers whether this call deleted it.
+pub fn remove_file_if_exists(path: &Path) -> Result<bool, Error> {
+    match remove_file(path) {
+        Err(error) if error.is_not_found() => Ok(false),
+        other => other.map(|()| true),
+    }
+}
+
+/// Replaces the whole content of `path` atomically: see [`replace_with`].
+pub fn replace(path: &Path, bytes: &[u8], durable: bool) -> Result<(), Error> {
+    replace_with(path, durable, |file| file.write_all(bytes))
+}
+
+/// Replaces `path`, or creates it, with what `write` writes: readers see the old content or the new, never a mixture.
+///
+/// Written to an exclusively created temporary file beside it (`<name>.<32 hex digits>.tmp`), which takes over the mode
+/// of a file that is replaced and is deleted again on any error. With `durable`, file and directory are synced: after a
+/// power cut the old content or the whole new one is there, and after `Ok` the new one. A symbolic link at `path` is
+/// itself replaced.
+pub fn replace_with<E: From<Error>>(
+    path: &Path,
+    durable: bool,
+    write: impl FnOnce(&File) -> Result<(), E>,
+) -> Result<(), E> {
+    let mut name = path.file_name().map(OsString::from).unwrap_or_default();
+    name.push(format!(".{}.tmp", uuid::Uuid::new_v4().simple()));
+    let temporary = path.with_file_name(name);
+    let file = File::create_new(&temporary)?;
+    let replaced = fill(&file, path, durable, write).and_then(|()| Ok(rename(&temporary, path)?));
+    if replaced.is_err() {
+        // The first error is the one to report; a temporary file that cannot be deleted either is harmless.
+        let _ = remove_file(&temporary);
+        return replaced;
+    }
+    if durable {
+        sync_dir(parent_of(path))?;
+    }
+    Ok(())
+}
+
+fn fill<E: From<Error>>(
+    file: &File,
+    replaced: &Path,
+    durable: bool,
+    write: impl FnOnce(&File) -> Result<(), E>,
+) -> Result<(), E> {
+    match metadata(replaced) {
+        Ok(old) if old.is_file => set_mode(file, old.mode)?,
+        Err(error) if !error.is_not_found() => return Err(error.into()),
+        _ => {}
+    }
+    write(file)?;
+    if durable {
+        file.sync_all()?;
+    }
+    Ok(())
+}
+
+#[cfg(unix)]
+fn set_mode(file: &File, mode: u32) -> Result<(), Error> {
+    file.perform(Operation::SetMode, &[], || file.file.set_permissions(fs::Permissions::from_mode(mode)))
+}
+
+#[cfg(windows)]
+fn set_mode(_file: &File, _mode: u32) -> Result<(), Error> {
+    Ok(())
+}
+
+/// Saves a byte range of `file` as `directory/name`, or `name.1` to `name.9999` when that is taken, and answers the
+/// path. The copy and its name are durable on return: only then may the caller cut the range from the file. The
+/// directory is created when missing; nothing that stands in it is ever overwritten.
+pub fn quarantine(file: &File, range: Range<u64>, directory: &Path, name: &str) -> Result<PathBuf, Error> {
+    create_dir_all(directory)?;
+    let copy = create_numbered(directory, name)?;
+    let copied = copy_range(file, range, &copy).and_then(|()| copy.sync_all());
+    if let Err(error) = copied {
+        // Half a copy under a name that looks whole would mislead; the original still has the bytes.
+        let _ = remove_file(copy.path());
+        return Err(error);
+    }
+    sync_dir(directory)?;
+    Ok(copy.path)
+}
+
+fn create_numbered(directory: &Path, name: &str) -> Result<File, Error> {
+    for number in 0..QUARANTINE_NAMES {
+        let path = match number {
+            0 => directory.join(name),
+            _ => directory.join(format!("{name}.{number}")),
+        };
+        match File::create_new(&path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            other => return other,
+        }
+    }
+    Err(Error::QuarantineFull { path: directory.join(name) })
+}
+
+fn copy_range(from: &File, range: Range<u64>, to: &File) -> Result<(), Error> {
+    const CHUNK_BYTES: u64 = 1 << 20;
+    let mut buffer = vec![0; CHUNK_BYTES.min(range.end - range.start) as usize];
+    let mut offset = range.start;
+    while offset < range.end {
+        let chunk = &mut buffer[..CHUNK_BYTES.min(range.end - offset) as usize];
+        from.read_exact_at(chunk, offset)?;
+        to.write_all(chunk)?;
+        offset += chunk.len() as u64;
+    }
+    Ok(())
+}
+
+#[cfg(all(test, unix))]
+mod tests;
