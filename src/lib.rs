@@ -1,4 +1,6 @@
 //! Append-only logs that can be trusted, and the stores derived from them.
 
 pub mod archive;
+pub mod disk;
+pub mod home;
 pub mod scan;
