@@ -1,0 +1,369 @@
+//! Locks that are files: whoever creates `<name>.lock` holds it, deleting it lets go, and one untouched for 5 seconds
+//! is an orphan that anybody may take over. The TypeScript `@relayburn/ledger` 1.x speaks the same protocol, so both
+//! programs exclude each other on one home; `docs/locks.md` describes it.
+//!
+//! Touches the lock file it is given, and while taking over an orphan a side file `<lock file>.rob`.
+//!
+//! Promises: a holder that is alive is never taken for an orphan (its file is touched every second); letting go and
+//! taking over never delete somebody else's fresh lock; a panic lets go; nothing waits longer than about 11 seconds.
+//!
+//! ```
+//! use relayburn_ledger::lock::{LockError, with_lock};
+//!
+//! let home = tempfile::tempdir()?;
+//! let path = home.path().join("archive.lock");
+//! let total = with_lock(&path, |held| {
+//!     let total = 1 + 1;
+//!     held.still_held()?; // after long work, before its result becomes visible to others
+//!     Ok::<_, LockError>(total)
+//! })?;
+//! assert_eq!((total, path.exists()), (2, false));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod file;
+mod heartbeat;
+
+use self::file::{LockFile, Takeover};
+use crate::disk::{self, Identity};
+use std::cell::RefCell;
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+/// A lock file that was not touched for longer than this is an orphan. Shared with the reference.
+pub const STALE_AGE: Duration = Duration::from_secs(5);
+
+/// How often a holder touches its lock file.
+pub const HEARTBEAT: Duration = Duration::from_secs(1);
+
+const FAST_ATTEMPTS: u32 = 50;
+const FAST_WAIT: Duration = Duration::from_millis(20);
+const SLOW_ATTEMPTS: u32 = 40;
+const SLOW_WAIT: Duration = Duration::from_millis(250);
+const ATTEMPTS: u32 = FAST_ATTEMPTS + SLOW_ATTEMPTS;
+
+/// A waiter that arrives just after a holder's death must live to see the lock turn stale, and then have a try left.
+const _: () = assert!(
+    FAST_ATTEMPTS as u128 * FAST_WAIT.as_millis() + SLOW_ATTEMPTS as u128 * SLOW_WAIT.as_millis()
+        > STALE_AGE.as_millis() + SLOW_WAIT.as_millis()
+);
+
+/// A live holder must look alive even when two of its touches are late.
+const _: () = assert!(STALE_AGE.as_millis() > 3 * HEARTBEAT.as_millis());
+
+/// A wait that took this much longer than asked means that this process was stopped or the machine asleep. The holder
+/// may have been away for as long, so its file looks stale until its next touch.
+const AWAY: Duration = Duration::from_secs(1);
+
+/// How long a waiter that was away believes no lock file to be stale: time for a heartbeat.
+const GRACE: Duration = Duration::from_millis(1500);
+
+/// Why a lock was not taken, or is no longer held.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LockError {
+    /// Somebody held the lock, and touched its file, all the time.
+    #[error(
+        "lock {} was held by a live process{} through {attempts} attempts in {:.1} s: wait until it is done or end \
+         it, then try again",
+        path.display(), pid_note(*holder_pid), elapsed.as_secs_f64()
+    )]
+    Held {
+        /// The lock file.
+        path: PathBuf,
+        /// How often this process tried to create it.
+        attempts: u32,
+        /// How long it tried.
+        elapsed: Duration,
+        /// The holder, if it wrote its process id into the file as this crate does.
+        holder_pid: Option<u32>,
+    },
+    /// The lock is an orphan, but it could not be deleted.
+    #[error(
+        "lock {} looks stale, last touched {:.1} s ago, but could not be deleted through {attempts} attempts in {:.1} \
+         s ({obstacle}): make sure that no burn is running, then delete it by hand",
+        path.display(), age.as_secs_f64(), elapsed.as_secs_f64()
+    )]
+    Stale {
+        /// The lock file.
+        path: PathBuf,
+        /// How often this process tried to create it.
+        attempts: u32,
+        /// How long it tried.
+        elapsed: Duration,
+        /// How long the file had not been touched at the last attempt.
+        age: Duration,
+        /// What stood in the way.
+        obstacle: Obstacle,
+    },
+    /// The lock was held, but the file is gone or somebody else's: this process must have been stopped for longer than
+    /// a lock stays fresh, or the file was deleted by hand.
+    #[error(
+        "lock {} was lost to somebody else while this process held it (it was stopped for seconds, or the file was \
+         deleted): nothing more was written under it, try again",
+        path.display()
+    )]
+    Lost {
+        /// The lock file.
+        path: PathBuf,
+    },
+    /// The thread that touches lock files could not be started; the lock was let go.
+    #[error(
+        "lock {} cannot be kept: starting its heartbeat thread failed ({reason}): raise the limit on threads",
+        path.display()
+    )]
+    Heartbeat {
+        /// The lock file.
+        path: PathBuf,
+        /// What the operating system answered.
+        reason: io::Error,
+    },
+    /// The lock file could not be created or looked at.
+    #[error(transparent)]
+    Disk(#[from] disk::Error),
+}
+
+fn pid_note(holder_pid: Option<u32>) -> String {
+    holder_pid.map_or_else(String::new, |pid| format!(" (process {pid})"))
+}
+
+/// Why an orphaned lock file is still there.
+#[derive(Debug)]
+pub enum Obstacle {
+    /// Deleting it failed.
+    Refused(disk::Error),
+    /// Another process of ours is taking it over and has not finished; it holds the side file.
+    OtherTakeover,
+}
+
+impl fmt::Display for Obstacle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused(error) => error.fmt(f),
+            Self::OtherTakeover => f.write_str("another process began to take it over and does not finish"),
+        }
+    }
+}
+
+/// A lock that is held. It is let go when the work it was made for is done and the last clone is dropped.
+#[derive(Debug, Clone)]
+pub struct Held(Arc<HeldFile>);
+
+#[derive(Debug)]
+struct HeldFile {
+    file: Arc<LockFile>,
+    /// Taken out first on drop, so that a released lock is not touched for longer than one beat.
+    beat: Option<heartbeat::Beat>,
+}
+
+impl Drop for HeldFile {
+    fn drop(&mut self) {
+        self.beat.take();
+        self.file.release();
+    }
+}
+
+thread_local! {
+    static HELD_BY_THREAD: RefCell<Vec<Held>> = const { RefCell::new(Vec::new()) };
+}
+
+#[cfg(feature = "async")]
+tokio::task_local! {
+    static HELD_BY_TASK: Vec<Held>;
+}
+
+impl Held {
+    fn keep(file: LockFile) -> Result<Self, LockError> {
+        let file = Arc::new(file);
+        match heartbeat::start(Arc::clone(&file)) {
+            Ok(beat) => Ok(Self(Arc::new(HeldFile { file, beat: Some(beat) }))),
+            Err(reason) => {
+                file.release();
+                Err(LockError::Heartbeat { path: file.path().to_owned(), reason })
+            }
+        }
+    }
+
+    /// The lock file.
+    pub fn path(&self) -> &Path {
+        self.0.file.path()
+    }
+
+    /// Fails with [`LockError::Lost`] unless the lock is still this holder's; on `Ok` nobody will take it over for the
+    /// next seconds. Long work calls it before its result becomes visible to others.
+    pub fn still_held(&self) -> Result<(), LockError> {
+        if self.0.file.confirm()? { Ok(()) } else { Err(LockError::Lost { path: self.path().to_owned() }) }
+    }
+
+    /// Passes the lock on to this thread for the time of `work`: a [`with_lock`] in it on the same path goes straight
+    /// through, as it does in the thread that took the lock.
+    pub fn enter<T>(&self, work: impl FnOnce() -> T) -> T {
+        struct Leave;
+        impl Drop for Leave {
+            fn drop(&mut self) {
+                let left = HELD_BY_THREAD.with_borrow_mut(Vec::pop);
+                // Dropped outside the borrow: this may be the last clone, whose release runs code of its own.
+                drop(left);
+            }
+        }
+        HELD_BY_THREAD.with_borrow_mut(|held| held.push(self.clone()));
+        let _leave = Leave;
+        work()
+    }
+
+    /// Passes the lock on to the task that awaits `work`, which [`with_lock_async`] and [`with_lock`] in it then know.
+    #[cfg(feature = "async")]
+    pub async fn enter_async<F: Future>(&self, work: F) -> F::Output {
+        let mut held = HELD_BY_TASK.try_with(Clone::clone).unwrap_or_default();
+        held.push(self.clone());
+        HELD_BY_TASK.scope(held, work).await
+    }
+}
+
+/// Holds the lock file `path` while `work` runs; its directory must exist.
+///
+/// Waits up to about 11 seconds for another holder. Inside `work`, on the same thread or in a task that holds it, the
+/// same lock is taken again at no cost; a thread started by `work` gets it only through [`Held::enter`].
+pub fn with_lock<T, E: From<LockError>>(
+    path: &Path,
+    work: impl FnOnce(&Held) -> Result<T, E>,
+) -> Result<T, E> {
+    let held_already = |wanted: &dyn Fn(&Held) -> bool| {
+        #[cfg(feature = "async")]
+        if let Some(held) = held_by_task(wanted) {
+            return Some(held);
+        }
+        HELD_BY_THREAD.with_borrow(|held| held.iter().find(|held| wanted(held)).cloned())
+    };
+    if let Some(held) = held_already(&|held| held.path() == path) {
+        return work(&held);
+    }
+    let mut acquisition = Acquisition::new(path);
+    let held = loop {
+        match acquisition.attempt(&held_already)? {
+            Attempt::Took(held) => break held,
+            Attempt::Wait(wait) => std::thread::sleep(wait),
+        }
+    };
+    held.enter(|| work(&held))
+}
+
+/// [`with_lock`] for tasks on tokio: waits without blocking its thread, and is re-entrant for the task.
+///
+/// Does not look at locks that the thread holds through [`with_lock`], since a thread runs many tasks. Dropping the
+/// future lets the lock go.
+#[cfg(feature = "async")]
+pub async fn with_lock_async<T, E, F>(path: &Path, work: impl FnOnce(Held) -> F) -> Result<T, E>
+where
+    E: From<LockError>,
+    F: Future<Output = Result<T, E>>,
+{
+    if let Some(held) = held_by_task(&|held| held.path() == path) {
+        return work(held).await;
+    }
+    let mut acquisition = Acquisition::new(path);
+    let held = loop {
+        match acquisition.attempt(&held_by_task)? {
+            Attempt::Took(held) => break held,
+            Attempt::Wait(wait) => tokio::time::sleep(wait).await,
+        }
+    };
+    held.enter_async(work(held.clone())).await
+}
+
+#[cfg(feature = "async")]
+fn held_by_task(wanted: &dyn Fn(&Held) -> bool) -> Option<Held> {
+    HELD_BY_TASK.try_with(|held| held.iter().find(|held| wanted(held)).cloned()).ok().flatten()
+}
+
+enum Attempt {
+    Took(Held),
+    /// Try again after this long; zero after an orphan was deleted.
+    Wait(Duration),
+}
+
+/// One caller's way to a lock, from its first attempt to its last. Does not wait itself: threads and tasks differ there.
+struct Acquisition<'a> {
+    path: &'a Path,
+    attempts: u32,
+    started: Instant,
+    /// When the wait that was asked for should be over, by the clock that goes on while the machine sleeps.
+    expected: SystemTime,
+    /// Until then a stale file is not believed to be one.
+    grace_until: Option<Instant>,
+}
+
+impl<'a> Acquisition<'a> {
+    fn new(path: &'a Path) -> Self {
+        Self { path, attempts: 0, started: Instant::now(), expected: SystemTime::now(), grace_until: None }
+    }
+
+    /// `held_already` finds a lock of the caller's own, which may have been taken under another spelling of the path.
+    fn attempt(
+        &mut self,
+        held_already: &dyn Fn(&dyn Fn(&Held) -> bool) -> Option<Held>,
+    ) -> Result<Attempt, LockError> {
+        self.attempts += 1;
+        match LockFile::create(self.path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            created => return Held::keep(created?).map(Attempt::Took),
+        }
+        let present = match disk::metadata(self.path) {
+            Err(error) if error.is_not_found() => None,
+            other => Some(other?),
+        };
+        if let Some(own) = present
+            .and_then(|present| held_already(&|held: &Held| held.0.file.identity() == present.identity))
+        {
+            return Ok(Attempt::Took(own));
+        }
+        let age = present.map_or(Duration::ZERO, |present| file::age(present.modified));
+        let mut obstacle = None;
+        if let Some(present) = present.filter(|_| age > STALE_AGE && !self.was_away()) {
+            match self.take_over(present.identity) {
+                Ok(()) if self.attempts < ATTEMPTS => return Ok(self.wait(Duration::ZERO)),
+                Ok(()) => {}
+                Err(met) => obstacle = Some(met),
+            }
+        }
+        if self.attempts == ATTEMPTS {
+            return Err(self.give_up(age, obstacle));
+        }
+        Ok(self.wait(if self.attempts <= FAST_ATTEMPTS { FAST_WAIT } else { SLOW_WAIT }))
+    }
+
+    fn take_over(&self, orphan: Identity) -> Result<(), Obstacle> {
+        match file::take_over(self.path, orphan) {
+            Ok(Takeover::Done) => Ok(()),
+            Ok(Takeover::Busy) => Err(Obstacle::OtherTakeover),
+            Err(error) => Err(Obstacle::Refused(error)),
+        }
+    }
+
+    fn wait(&mut self, wait: Duration) -> Attempt {
+        self.expected = SystemTime::now() + wait;
+        Attempt::Wait(wait)
+    }
+
+    fn was_away(&mut self) -> bool {
+        if file::age(self.expected) > AWAY {
+            self.expected = SystemTime::now();
+            self.grace_until = Some(Instant::now() + GRACE);
+        }
+        self.grace_until.is_some_and(|until| Instant::now() < until)
+    }
+
+    fn give_up(&self, age: Duration, obstacle: Option<Obstacle>) -> LockError {
+        let (path, attempts, elapsed) = (self.path.to_owned(), self.attempts, self.started.elapsed());
+        match obstacle {
+            Some(obstacle) => LockError::Stale { path, attempts, elapsed, age, obstacle },
+            None => LockError::Held { holder_pid: file::holder_pid(&path), path, attempts, elapsed },
+        }
+    }
+}
+
+#[cfg(all(test, unix))]
+mod tests;

@@ -1,0 +1,107 @@
+//! Keeps held lock files fresh: one thread for the whole process touches each of them every [`HEARTBEAT`].
+//!
+//! The thread starts with the first lock and then stays. Taking and letting go of a lock for microseconds costs a
+//! mutex and, after a pause of more than a second, one wake-up: while any lock was held during the last second the
+//! thread looks at the list by itself, in time for locks it has not been told of.
+
+use super::HEARTBEAT;
+use super::file::LockFile;
+use std::io;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Instant;
+
+static HEART: Heart = Heart {
+    state: Mutex::new(State { beating: Vec::new(), thread: Thread::NotStarted, took_lately: false }),
+    woken: Condvar::new(),
+};
+
+struct Heart {
+    state: Mutex<State>,
+    woken: Condvar,
+}
+
+struct State {
+    beating: Vec<Beating>,
+    thread: Thread,
+    /// Whether a lock was taken since the thread last looked.
+    took_lately: bool,
+}
+
+struct Beating {
+    file: Arc<LockFile>,
+    due: Instant,
+}
+
+#[derive(PartialEq)]
+enum Thread {
+    NotStarted,
+    /// Waits to be woken.
+    Idle,
+    /// Looks at the list within one heartbeat, unasked.
+    Watching,
+}
+
+impl Heart {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A lock file being touched; dropping it ends that.
+#[derive(Debug)]
+pub(super) struct Beat(Arc<LockFile>);
+
+impl Drop for Beat {
+    fn drop(&mut self) {
+        HEART.state().beating.retain(|beating| !Arc::ptr_eq(&beating.file, &self.0));
+    }
+}
+
+/// Has `file` touched every [`HEARTBEAT`], first after one. Fails when the thread cannot be started.
+pub(super) fn start(file: Arc<LockFile>) -> io::Result<Beat> {
+    let mut state = HEART.state();
+    match state.thread {
+        Thread::NotStarted => drop(thread::Builder::new().name("lock heartbeat".to_owned()).spawn(run)?),
+        Thread::Idle => HEART.woken.notify_one(),
+        Thread::Watching => {}
+    }
+    state.thread = Thread::Watching;
+    state.took_lately = true;
+    state.beating.push(Beating { file: Arc::clone(&file), due: Instant::now() + HEARTBEAT });
+    Ok(Beat(file))
+}
+
+fn run() {
+    let mut state = HEART.state();
+    loop {
+        let now = Instant::now();
+        let mut due = Vec::new();
+        for beating in state.beating.iter_mut().filter(|beating| beating.due <= now) {
+            beating.due = now + HEARTBEAT;
+            due.push(Arc::clone(&beating.file));
+        }
+        if !due.is_empty() {
+            // A slow disk must not keep others from taking and letting go of locks. One let go meanwhile is deleted,
+            // and touching a deleted file harms nobody.
+            drop(state);
+            for file in due {
+                if let Err(error) = file.touch() {
+                    tracing::warn!("a held lock could not be touched and may be taken over: {error}");
+                }
+            }
+            state = HEART.state();
+            continue;
+        }
+        let next = state.beating.iter().map(|beating| beating.due).min();
+        let took_lately = std::mem::take(&mut state.took_lately);
+        if next.is_some() || took_lately {
+            let timeout = next.map_or(HEARTBEAT, |next| next.saturating_duration_since(now));
+            state = HEART.woken.wait_timeout(state, timeout).unwrap_or_else(PoisonError::into_inner).0;
+        } else {
+            state.thread = Thread::Idle;
+            state = HEART.woken.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state.thread = Thread::Watching;
+        }
+    }
+}
