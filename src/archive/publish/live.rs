@@ -1,0 +1,198 @@
+//! What stands in the live archive's place, and what dead rebuilds left beside it.
+//!
+//! Touches: reads the live archive as any other connection does (which applies a hot journal); removes regular files
+//! whose whole name is one that a rebuild makes. Follows no link but the archive's own.
+
+use std::fs::{self, File, Metadata};
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+
+use super::{MAGIC, PublishError, SIDECARS, directory, is_busy, is_unusable, open, replace};
+
+/// Between the archive's name and `<pid>-<32 hex digits>` in the name of a file that a rebuild makes.
+pub(super) const REBUILD: &str = ".rebuild-";
+
+/// Links in a row before a path is taken for a loop; Linux's own limit.
+const LINKS_MAX: usize = 40;
+
+/// What [`prepare`](super::prepare) found in the live archive's place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// Nothing.
+    Missing,
+    /// A database whose schema can be read; deeper pages were not looked at.
+    Archive {
+        /// Its page size.
+        page_size_bytes: u32,
+    },
+    /// A file that does not begin as a database does.
+    NotADatabase,
+    /// A database whose schema cannot be read.
+    Damaged,
+}
+
+pub(super) struct Look {
+    pub found: Found,
+    /// Another connection holds a lock on it.
+    pub in_use: bool,
+    /// As far as can be said now, it will have to be written into (path B).
+    pub keeps_inode: bool,
+}
+
+/// The path without links, its parent absolute. The last component need not exist.
+pub(super) fn resolve(path: &Path) -> Result<PathBuf, PublishError> {
+    let mut target = path.to_owned();
+    for _ in 0..LINKS_MAX {
+        let Some(name) = target.file_name() else {
+            return Err(PublishError::NotAFile { path: target });
+        };
+        let parent = match directory(&target) {
+            parent if parent.as_os_str().is_empty() => Path::new("."),
+            parent => parent,
+        };
+        let absolute = parent.canonicalize().map_err(PublishError::io("find", parent))?.join(name);
+        match fs::read_link(&absolute) {
+            Ok(next) => target = directory(&absolute).join(next),
+            // EINVAL: it exists and is no link.
+            Err(_) => return Ok(absolute),
+        }
+    }
+    Err(PublishError::Io {
+        action: "resolve",
+        path: path.to_owned(),
+        source: io::Error::other("too many symbolic links"),
+    })
+}
+
+/// The metadata of the regular file at `path`; `None` when nothing is there.
+pub(super) fn regular_file(path: &Path) -> Result<Option<Metadata>, PublishError> {
+    match fs::symlink_metadata(path) {
+        Ok(metadata) if metadata.is_file() => Ok(Some(metadata)),
+        Ok(_) => Err(PublishError::NotAFile { path: path.to_owned() }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(PublishError::io("look at", path)(error)),
+    }
+}
+
+pub(super) fn look(live: &Path) -> Result<Look, PublishError> {
+    let Some(metadata) = regular_file(live)? else {
+        return Ok(Look { found: Found::Missing, in_use: false, keeps_inode: false });
+    };
+    let in_use = replace::is_occupied(live)?;
+    let keeps_inode = in_use || replace::must_keep_inode(&metadata);
+    let page_size = open(live).and_then(|archive| {
+        archive.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
+        archive.pragma_query_value(None, "page_size", |row| row.get(0))
+    });
+    match page_size {
+        Ok(page_size_bytes) => Ok(Look { found: Found::Archive { page_size_bytes }, in_use, keeps_inode }),
+        Err(error) if is_busy(&error) => {
+            Ok(Look { found: read_header(live)?, in_use: true, keeps_inode: true })
+        }
+        Err(error) if is_unusable(&error) => {
+            let found = match read_header(live)? {
+                Found::Archive { .. } => Found::Damaged,
+                other => other,
+            };
+            Ok(Look { found, in_use, keeps_inode })
+        }
+        Err(error) => Err(PublishError::sqlite("read", live)(error)),
+    }
+}
+
+/// What the first bytes of a file that SQLite cannot read now say of it.
+fn read_header(live: &Path) -> Result<Found, PublishError> {
+    let mut header = Vec::new();
+    File::open(live)
+        .and_then(|file| file.take(18).read_to_end(&mut header))
+        .map_err(PublishError::io("read", live))?;
+    match header.strip_prefix(MAGIC) {
+        // Big-endian; 1 stands for 65536.
+        Some(&[0, 1]) => Ok(Found::Archive { page_size_bytes: 65536 }),
+        Some(&[high, low]) => {
+            Ok(Found::Archive { page_size_bytes: u32::from(u16::from_be_bytes([high, low])) })
+        }
+        _ => Ok(Found::NotADatabase),
+    }
+}
+
+/// Removes the files of rebuilds that died.
+pub(super) fn sweep(live: &Path) -> Result<(), PublishError> {
+    let directory = directory(live);
+    let listing = PublishError::io("list", directory);
+    let entries =
+        fs::read_dir(directory).and_then(Iterator::collect::<io::Result<Vec<_>>>).map_err(listing)?;
+    for entry in entries {
+        let is_ours = live.file_name().is_some_and(|archive| {
+            let name = entry.file_name();
+            let rest = name.as_encoded_bytes().strip_prefix(archive.as_encoded_bytes());
+            rest.and_then(|rest| str::from_utf8(rest).ok()).is_some_and(is_rebuild_tag)
+        });
+        // A name that vanishes meanwhile is what we want.
+        if is_ours && entry.file_type().is_ok_and(|kind| kind.is_file()) {
+            remove_if_there(&entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// `.rebuild-<digits>-<32 hex digits>`, alone or with a sidecar's suffix.
+fn is_rebuild_tag(rest: &str) -> bool {
+    let tag = SIDECARS.iter().find_map(|suffix| rest.strip_suffix(suffix)).unwrap_or(rest);
+    tag.strip_prefix(REBUILD).and_then(|ids| ids.split_once('-')).is_some_and(|(pid, random)| {
+        !pid.is_empty()
+            && pid.bytes().all(|byte| byte.is_ascii_digit())
+            && random.len() == 32
+            && random.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+    })
+}
+
+/// Removes a name; the file behind a link is left alone.
+pub(super) fn remove_if_there(path: &Path) -> Result<(), PublishError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(PublishError::io("remove", path)(error)),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_whole_names_of_rebuilds_are_swept() {
+        let random = "0123456789abcdef0123456789abcdef";
+        for ours in ["", "-wal", "-shm", "-journal"] {
+            assert!(is_rebuild_tag(&format!(".rebuild-17-{random}{ours}")), "{ours}");
+        }
+        for foreign in [
+            "",
+            "-wal",
+            ".rebuild-17",
+            ".rebuild-17-",
+            ".rebuild--0123456789abcdef0123456789abcdef",
+            ".rebuild-17-0123456789abcdef0123456789abcdeF",
+            ".rebuild-17-0123456789abcdef0123456789abcde",
+            ".rebuild-x7-0123456789abcdef0123456789abcdef",
+            ".rebuild-17-0123456789abcdef0123456789abcdef-wal-wal",
+            ".rebuild-17-0123456789abcdef0123456789abcdef.bak",
+            "x.rebuild-17-0123456789abcdef0123456789abcdef",
+        ] {
+            assert!(!is_rebuild_tag(foreign), "{foreign}");
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn links_are_followed_to_their_end_even_when_nothing_is_there() {
+        let home = tempfile::tempdir().unwrap();
+        let home = home.path().canonicalize().unwrap();
+        fs::create_dir(home.join("disk")).unwrap();
+        std::os::unix::fs::symlink("second", home.join("first")).unwrap();
+        std::os::unix::fs::symlink("disk/archive.sqlite", home.join("second")).unwrap();
+        assert_eq!(resolve(&home.join("first")).unwrap(), home.join("disk/archive.sqlite"));
+        std::os::unix::fs::symlink("loop", home.join("loop")).unwrap();
+        assert!(matches!(resolve(&home.join("loop")), Err(PublishError::Io { action: "resolve", .. })));
+    }
+}

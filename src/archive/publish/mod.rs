@@ -1,0 +1,375 @@
+//! Puts a rebuilt archive in the place of the live one, beside readers and writers of other programs.
+//!
+//! Touches: the live archive, its `-wal`, `-shm` and `-journal`, and files called `<archive>.rebuild-…` beside it.
+//!
+//! Promises: until [`Plan::publish`] replaces it everybody reads all of the old archive, afterwards all of the new one;
+//! whatever kills this process leaves one of the two, whole; the published file is in WAL mode. The protocol and
+//! what each crash leaves are in docs/publishing.md, to which the letters A, B and C refer here.
+//!
+//! ```no_run
+//! use relayburn_ledger::archive::publish;
+//!
+//! let plan = publish::prepare("archive.sqlite".as_ref())?; // lock `archive` is held from here on
+//! let archive = rusqlite::Connection::open(plan.build_path()).expect("an empty file of ours");
+//! archive.pragma_update(None, "page_size", plan.page_size()).expect("nothing is written yet");
+//! // … fill it …
+//! archive.close().expect("nothing is pending");
+//! let published = plan.publish(|| true)?;
+//! println!("published {:?}; the disk took {:?}", published.method, published.build_sync);
+//! # Ok::<(), publish::PublishError>(())
+//! ```
+
+mod in_place;
+mod live;
+mod replace;
+#[cfg(test)]
+mod tests;
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rusqlite::{Connection, ErrorCode, OpenFlags};
+
+pub use live::Found;
+
+/// The page size of a rebuilt archive in bytes, unless the live file's has to be kept.
+pub const PAGE_SIZE: u32 = 16384;
+
+/// How long a live archive that others have open is asked for before it is written into instead.
+const EXCLUSIVE_WAIT: Duration = Duration::from_millis(if cfg!(test) { 60 } else { 1000 });
+/// The pause between two such attempts.
+const EXCLUSIVE_PAUSE: Duration = Duration::from_millis(10);
+/// What a database begins with.
+const MAGIC: &[u8; 16] = b"SQLite format 3\0";
+/// Appended to a database's name, the files that SQLite finds by path.
+const SIDECARS: [&str; 3] = ["-wal", "-shm", "-journal"];
+
+/// Why an archive could not be prepared or published. In every case but [`NotDurable`](Self::NotDurable) the live archive is
+/// as it was.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PublishError {
+    /// The operating system refused an operation.
+    #[error("cannot {action} {}: {source}; the archive is unchanged", path.display())]
+    Io {
+        /// What was tried: a verb that goes before the path.
+        action: &'static str,
+        /// The file or directory.
+        path: PathBuf,
+        /// The operating system's reason.
+        source: io::Error,
+    },
+    /// SQLite refused an operation.
+    #[error("SQLite cannot {action} {}: {source}; the archive is unchanged", path.display())]
+    Sqlite {
+        /// What was tried: a verb that goes before the path.
+        action: &'static str,
+        /// The database.
+        path: PathBuf,
+        /// SQLite's reason.
+        source: rusqlite::Error,
+    },
+    /// Something that is no file stands where the archive should be.
+    #[error("{} is not a regular file; move it away, or name another archive", path.display())]
+    NotAFile {
+        /// The archive's path, links resolved.
+        path: PathBuf,
+    },
+    /// The live archive can neither be replaced nor written into, as another program has it open.
+    #[error("{} is in use by another program, which {doing}; close it, then rebuild again", path.display())]
+    InUse {
+        /// The live archive.
+        path: PathBuf,
+        /// What that program does.
+        doing: &'static str,
+    },
+    /// The built file vanished: another rebuild has swept it, which it does only under lock `archive`.
+    #[error("{} is gone: lock `archive` was lost to another rebuild; the archive is unchanged, rebuild again", path.display())]
+    BuildGone {
+        /// The path from [`Plan::build_path`].
+        path: PathBuf,
+    },
+    /// The built file must not be published as it is.
+    #[error("{} cannot be published: {reason}; the archive is unchanged", path.display())]
+    BuildUnfit {
+        /// The path from [`Plan::build_path`].
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// The new archive is in place, but the directory could not be synced.
+    #[error("{} is the new archive, but its directory cannot be synced: {source}; a power cut may undo the rebuild", path.display())]
+    NotDurable {
+        /// The live archive.
+        path: PathBuf,
+        /// The operating system's reason.
+        source: io::Error,
+    },
+    /// The caller's check said that lock `archive` is no longer held.
+    #[error("lock `archive` was lost before {} was replaced; it is unchanged, rebuild again", path.display())]
+    LockLost {
+        /// The live archive.
+        path: PathBuf,
+    },
+}
+
+impl PublishError {
+    fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> PublishError {
+        move |source| PublishError::Io { action, path: path.to_owned(), source }
+    }
+
+    fn sqlite(action: &'static str, path: &Path) -> impl FnOnce(rusqlite::Error) -> PublishError {
+        move |source| PublishError::Sqlite { action, path: path.to_owned(), source }
+    }
+}
+
+/// Where to build a new archive, and everything needed to publish it. Dropped, it removes the file that was built.
+#[derive(Debug)]
+#[must_use = "dropping the plan removes the file to build in"]
+pub struct Plan {
+    live: PathBuf,
+    build: TempDatabase,
+    page_size: u32,
+    found: Found,
+    in_use: bool,
+}
+
+/// What [`Plan::publish`] did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Published {
+    /// How the new archive came to its place.
+    pub method: Method,
+    /// How long the disk took to sync the built file.
+    pub build_sync: Duration,
+    /// How long the rest took: waiting for others, replacing or writing.
+    pub replacing: Duration,
+}
+
+/// How a new archive came to its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Method {
+    /// There was none (path C).
+    Created,
+    /// The built file was renamed over the live one, of which nobody had a hold (paths A and C).
+    Renamed,
+    /// The content was written into the live file in one transaction, beside its readers (path B).
+    InPlace {
+        /// Bytes that the write-ahead log still takes, because readers held an older snapshot.
+        log_len_bytes: u64,
+    },
+}
+
+/// Looks at the live archive, sweeps what dead rebuilds left beside it, and makes an empty file to build in.
+///
+/// The caller holds lock `archive`, and keeps it until the plan is published or dropped. No connection of this process has
+/// the live archive open, now or during [`Plan::publish`]. The directory must exist.
+///
+/// # Errors
+/// [`PublishError::NotAFile`], or [`PublishError::Io`] and [`PublishError::Sqlite`] when the directory or the archive cannot be
+/// read or written. A file that is no database, or a damaged one, is no error: see [`Plan::found`].
+pub fn prepare(live: &Path) -> Result<Plan, PublishError> {
+    let live = live::resolve(live)?;
+    live::sweep(&live)?;
+    let look = live::look(&live)?;
+    let page_size = match look.found {
+        Found::Archive { page_size_bytes } if look.keeps_inode => page_size_bytes,
+        _ => PAGE_SIZE,
+    };
+    let build = TempDatabase::create(&live)?;
+    Ok(Plan { live, build, page_size, found: look.found, in_use: look.in_use })
+}
+
+impl Plan {
+    /// The empty file to build in: beside the live archive, exclusively created, mode 0600.
+    #[must_use]
+    pub fn build_path(&self) -> &Path {
+        &self.build.path
+    }
+
+    /// The archive that will be replaced: the path given to [`prepare`], links resolved.
+    #[must_use]
+    pub fn live_path(&self) -> &Path {
+        &self.live
+    }
+
+    /// The page size in bytes to build with. Another one works too, but may have to be rewritten by `publish`.
+    #[must_use]
+    pub fn page_size(&self) -> u32 {
+        self.page_size
+    }
+
+    /// What [`prepare`] found in the archive's place.
+    #[must_use]
+    pub fn found(&self) -> Found {
+        self.found
+    }
+
+    /// Whether another connection held the live archive when [`prepare`] looked.
+    #[must_use]
+    pub fn in_use(&self) -> bool {
+        self.in_use
+    }
+
+    /// Puts the built file in the live archive's place and syncs it. No connection to the built file may be open.
+    ///
+    /// `still_held` says whether the caller still holds lock `archive`. It is asked before the point of no return, in
+    /// path B every 4 MiB; on `false` nothing is published.
+    ///
+    /// # Errors
+    /// Any [`PublishError`]; but for [`PublishError::NotDurable`] the live archive is then as it was. The built file is removed.
+    pub fn publish(self, mut still_held: impl FnMut() -> bool) -> Result<Published, PublishError> {
+        let build_sync = self.build.seal()?;
+        reached(Step::Sealed);
+        let started = Instant::now();
+        let method = loop {
+            match replace::attempt(&self.build.path, &self.live, &mut still_held)? {
+                Attempt::Done(method) => break method,
+                Attempt::Occupied if started.elapsed() < EXCLUSIVE_WAIT => thread::sleep(EXCLUSIVE_PAUSE),
+                Attempt::Occupied | Attempt::KeepInode => {
+                    break in_place::write(&self.build, &self.live, &mut still_held)?;
+                }
+            }
+        };
+        Ok(Published { method, build_sync, replacing: started.elapsed() })
+    }
+}
+
+/// The outcome of one attempt to replace the live file.
+enum Attempt {
+    Done(Method),
+    /// Somebody has a hold of it, or it changed under our hands: worth another attempt.
+    Occupied,
+    /// It must be written into: several hard links, an owner that we cannot give, or a platform without path A.
+    KeepInode,
+}
+
+/// A database of ours that was not published: removed with its sidecars when dropped. After a rename there is nothing to
+/// remove under this name.
+#[derive(Debug)]
+struct TempDatabase {
+    path: PathBuf,
+}
+
+impl TempDatabase {
+    fn create(live: &Path) -> Result<TempDatabase, PublishError> {
+        let tag = format!("{}{}-{}", live::REBUILD, std::process::id(), uuid::Uuid::new_v4().simple());
+        let path = with_suffix(live, &tag);
+        let mut options = OpenOptions::new();
+        options.write(true).create_new(true);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        options.open(&path).map_err(PublishError::io("create", &path))?;
+        Ok(TempDatabase { path })
+    }
+
+    /// Leaves one synced file in WAL mode, without sidecars. Returns how long the sync took.
+    fn seal(&self) -> Result<Duration, PublishError> {
+        let path = &self.path;
+        match live::regular_file(path)? {
+            None => return Err(PublishError::BuildGone { path: path.clone() }),
+            Some(metadata) if metadata.len() == 0 => {
+                return Err(PublishError::BuildUnfit { path: path.clone(), reason: "nothing was built" });
+            }
+            Some(_) => {}
+        }
+        open(path)
+            .and_then(|archive| {
+                archive.query_row("PRAGMA journal_mode=WAL", [], |_| Ok(()))?;
+                archive.close().map_err(|(_, error)| error)
+            })
+            .map_err(PublishError::sqlite("finish", path))?;
+        for sidecar in SIDECARS {
+            if with_suffix(path, sidecar).exists() {
+                let reason = "a connection to it is still open";
+                return Err(PublishError::BuildUnfit { path: path.clone(), reason });
+            }
+        }
+        let mut header = [0; 20];
+        let file = OpenOptions::new().read(true).write(true).open(path);
+        let file = file
+            .and_then(|mut file| file.read_exact(&mut header).map(|()| file))
+            .map_err(PublishError::io("read", path))?;
+        if &header[..16] != MAGIC || header[18..] != [2, 2] {
+            return Err(PublishError::BuildUnfit { path: path.clone(), reason: "it is not in WAL mode" });
+        }
+        let started = Instant::now();
+        file.sync_all().map_err(PublishError::io("sync", path))?;
+        Ok(started.elapsed())
+    }
+}
+
+impl Drop for TempDatabase {
+    fn drop(&mut self) {
+        // Nothing to report to, and the next sweep removes what stays.
+        let _ = fs::remove_file(&self.path);
+        for sidecar in SIDECARS {
+            let _ = fs::remove_file(with_suffix(&self.path, sidecar));
+        }
+    }
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+/// The directory that a resolved path lies in.
+fn directory(path: &Path) -> &Path {
+    path.parent().unwrap_or(path)
+}
+
+/// Makes the new archive's name durable, once it is in place.
+fn sync_directory(live: &Path) -> Result<(), PublishError> {
+    if cfg!(unix) {
+        File::open(directory(live))
+            .and_then(|directory| directory.sync_all())
+            .map_err(|source| PublishError::NotDurable { path: live.to_owned(), source })?;
+    }
+    Ok(())
+}
+
+/// Opens an existing database; whoever needs to wait for others sets a timeout.
+fn open(path: &Path) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    connection.busy_timeout(Duration::ZERO)?;
+    Ok(connection)
+}
+
+fn is_busy(error: &rusqlite::Error) -> bool {
+    matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
+}
+
+fn is_unusable(error: &rusqlite::Error) -> bool {
+    matches!(error.sqlite_error_code(), Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt))
+}
+
+/// The moments at which a test kills the process: after each step that a crash can fall behind.
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    Sealed,
+    Folded,
+    Locked,
+    Disarmed,
+    Renamed,
+    Cut,
+    Synced,
+    Overwritten,
+    StaleRemoved,
+    Linked,
+    Resized,
+    BackupHalf,
+    BackupCommitted,
+    Checkpointed,
+}
+
+#[cfg(not(test))]
+fn reached(_: Step) {}
+
+#[cfg(test)]
+use tests::reached;

@@ -1,0 +1,169 @@
+//! SIGKILL at every step, beside a connection in every state.
+
+use super::super::Step;
+use super::{Home, PAUSE_AT, PAUSED, Peer, check, fill, fs, header_modes};
+
+#[derive(Clone, Copy, PartialEq)]
+enum Before {
+    Archive,
+    Missing,
+    Damaged,
+}
+
+/// Kills a publisher of generation 2 at `step`, lets the attached connection go on, and publishes generation 3.
+fn kill_at(step: Step, before: Before, state: Option<&str>, survivor: i64) {
+    let case = format!("{step:?} beside {state:?}");
+    let home = Home::with_archive(1);
+    match before {
+        Before::Archive => {}
+        Before::Missing => fs::remove_file(&home.archive).unwrap(),
+        Before::Damaged => damage(&home),
+    }
+    let mut attached = state.map(|state| {
+        let mut peer = Peer::start("attached", &home.archive, &[("BURN_TEST_STATE", state)]);
+        peer.hear("attached").unwrap();
+        peer
+    });
+    let name = format!("{step:?}");
+    let mut publisher =
+        Peer::start("publisher", &home.archive, &[("BURN_TEST_GENERATION", "2"), (PAUSE_AT, &name)]);
+    assert!(publisher.hear(PAUSED).is_some(), "{case}: never reached");
+    publisher.kill();
+
+    if survivor > 0 {
+        assert_eq!(check(&home.archive), survivor, "{case}");
+    }
+    if let Some(peer) = &mut attached {
+        peer.say("go");
+        let then = peer.hear("then").unwrap();
+        let reads_old_or_new = then == "1" || then == survivor.to_string();
+        assert!(reads_old_or_new || then.starts_with("error"), "{case}: {then}");
+        // A damaged archive stays damaged until the next rebuild.
+        if survivor > 0 {
+            assert_eq!(peer.hear("reopened").unwrap(), survivor.to_string(), "{case}");
+        }
+    }
+
+    let mut publisher = Peer::start("publisher", &home.archive, &[("BURN_TEST_GENERATION", "3")]);
+    assert!(publisher.hear("published").is_some(), "{case}: the next rebuild failed");
+    assert!(publisher.finish().success());
+    if let Some(peer) = attached {
+        assert_eq!(check(&home.archive), 3, "{case}");
+        assert!(peer.finish().success());
+    }
+    assert_eq!(check(&home.archive), 3, "{case}");
+    assert_eq!(home.names(), ["archive.sqlite"], "{case}: leftovers");
+    assert_eq!(header_modes(&home.archive), [2, 2], "{case}");
+}
+
+fn damage(home: &Home) {
+    let mut bytes = fs::read(&home.archive).unwrap();
+    bytes[100..1000].fill(0xA5);
+    fs::write(&home.archive, bytes).unwrap();
+}
+
+#[test]
+fn killed_while_nobody_has_a_hold_of_the_archive() {
+    for state in [None, Some("opened")] {
+        for (step, survivor) in [
+            (Step::Sealed, 1),
+            (Step::Folded, 1),
+            (Step::Locked, 1),
+            (Step::Renamed, 2),
+            (Step::Cut, 2),
+            (Step::Synced, 2),
+            (Step::Overwritten, 2),
+        ] {
+            kill_at(step, Before::Archive, state, survivor);
+        }
+    }
+}
+
+#[test]
+fn killed_while_written_in_place() {
+    for state in ["snapshot", "reading", "writing"] {
+        for (step, survivor) in [
+            (Step::Sealed, 1),
+            (Step::Resized, 1),
+            (Step::BackupHalf, 1),
+            (Step::BackupCommitted, 2),
+            (Step::Checkpointed, 2),
+        ] {
+            kill_at(step, Before::Archive, Some(state), survivor);
+        }
+    }
+}
+
+#[test]
+fn killed_where_nothing_was() {
+    for (step, survivor) in [(Step::Sealed, 0), (Step::StaleRemoved, 0), (Step::Linked, 2)] {
+        kill_at(step, Before::Missing, None, survivor);
+    }
+}
+
+#[test]
+fn killed_while_a_damaged_archive_is_replaced() {
+    for state in [None, Some("opened")] {
+        for (step, survivor) in
+            [(Step::Folded, 0), (Step::Locked, 0), (Step::Disarmed, 0), (Step::Renamed, 2), (Step::Synced, 2)]
+        {
+            // A survivor of 0 cannot be read back by the attached connection either.
+            kill_at(step, Before::Damaged, if survivor == 0 { None } else { state }, survivor);
+        }
+    }
+}
+
+/// What row two of the table in docs/publishing.md says: between rename and cut, an old connection makes no log.
+#[test]
+fn an_old_connection_makes_no_log_beside_the_new_file() {
+    for step in [Step::Renamed, Step::Cut, Step::Synced, Step::Overwritten] {
+        let home = Home::with_archive(1);
+        let mut old = Peer::start("attached", &home.archive, &[("BURN_TEST_STATE", "opened")]);
+        old.hear("attached").unwrap();
+        let name = format!("{step:?}");
+        let mut publisher =
+            Peer::start("publisher", &home.archive, &[("BURN_TEST_GENERATION", "2"), (PAUSE_AT, &name)]);
+        publisher.hear(PAUSED).unwrap();
+        publisher.kill();
+        old.say("go");
+        let then = old.hear("then").unwrap();
+        let expected = match step {
+            Step::Renamed => "readonly database",
+            Step::Overwritten => "not a database",
+            _ => "malformed",
+        };
+        assert!(then.contains(expected), "{step:?}: {then}");
+        old.kill();
+        assert_eq!(home.names(), ["archive.sqlite"], "{step:?}");
+        assert_eq!(check(&home.archive), 2);
+    }
+}
+
+/// An archive of another page size, killed while it is rewritten, leaves its second temporary file to the sweep.
+#[test]
+fn the_sweep_takes_every_file_of_a_dead_rebuild_and_nothing_else() {
+    let home = Home::with_archive(1);
+    let beside = |suffix: &str| {
+        let mut name = home.archive.as_os_str().to_owned();
+        name.push(suffix);
+        std::path::PathBuf::from(name)
+    };
+    let dead = ".rebuild-4711-0123456789abcdef0123456789abcdef";
+    for suffix in ["", "-wal", "-shm", "-journal"] {
+        fs::write(beside(&format!("{dead}{suffix}")), "x").unwrap();
+    }
+    let kept = [".rebuild-note", ".rebuild-1-0", ".lock", ".bak"];
+    for suffix in kept {
+        fs::write(beside(suffix), "x").unwrap();
+    }
+    #[cfg(unix)]
+    std::os::unix::fs::symlink(beside(".bak"), beside(&dead.replace("4711", "4712"))).unwrap();
+    fill(&beside(".other"), 7, 4096);
+    drop(super::super::prepare(&home.archive).unwrap());
+    for suffix in kept {
+        assert!(beside(suffix).exists(), "{suffix}");
+    }
+    assert_eq!(check(&beside(".other")), 7);
+    let left: Vec<_> = home.names().into_iter().filter(|name| name.contains("abcdef")).collect();
+    assert_eq!(left, ["archive.sqlite.rebuild-4712-0123456789abcdef0123456789abcdef"]);
+}

@@ -1,0 +1,137 @@
+//! What the other processes do. Each speaks in lines: a word, then what it has to say.
+
+use std::io::BufRead as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rusqlite::Connection;
+
+use super::super::{open, prepare};
+use super::{fill, generation};
+
+/// Reopenings after which an error counts as one that outlives them.
+const REOPENINGS_MAX: u32 = 8;
+
+#[test]
+#[ignore = "runs as another process of the other tests"]
+fn role() {
+    let Some(role) = std::env::var_os("BURN_TEST_ROLE") else {
+        return;
+    };
+    let archive = PathBuf::from(std::env::var_os("BURN_TEST_ARCHIVE").unwrap());
+    match role.to_str().unwrap() {
+        "publisher" => publisher(&archive),
+        "attached" => attached(&archive),
+        "reader" => reader(&archive),
+        other => panic!("no such role: {other}"),
+    }
+}
+
+fn setting(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+/// Publishes once. `BURN_TEST_GENERATION`; `BURN_TEST_FILE_MAX`: a limit on the size of any file it writes from the backup on.
+fn publisher(live: &Path) {
+    let plan = prepare(live).unwrap();
+    println!("prepared {:?} {} {}", plan.found(), plan.in_use(), plan.page_size());
+    let generation = setting("BURN_TEST_GENERATION").unwrap().parse().unwrap();
+    fill(plan.build_path(), generation, plan.page_size());
+    #[cfg(unix)]
+    if let Some(limit) = setting("BURN_TEST_FILE_MAX") {
+        let limit = libc::rlimit { rlim_cur: limit.parse().unwrap(), rlim_max: libc::RLIM_INFINITY };
+        // SAFETY: `limit` outlives the call; ignoring SIGXFSZ turns the excess into EFBIG.
+        unsafe {
+            libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
+            assert_eq!(libc::setrlimit(libc::RLIMIT_FSIZE, &raw const limit), 0);
+        }
+    }
+    match plan.publish(|| true) {
+        Ok(published) => println!("published {:?}", published.method),
+        Err(error) => println!("refused {error}"),
+    }
+}
+
+/// Opens the archive as the reference does, gets into `BURN_TEST_STATE`, and after a line of input goes on: one read, then
+/// another one over a new connection.
+fn attached(live: &Path) {
+    let archive = open(live).unwrap();
+    match setting("BURN_TEST_STATE").unwrap().as_str() {
+        "opened" => {}
+        "snapshot" => {
+            set_wal(&archive).unwrap();
+            generation(&archive).unwrap();
+        }
+        "reading" => {
+            set_wal(&archive).unwrap();
+            archive.execute_batch("BEGIN").unwrap();
+            generation(&archive).unwrap();
+        }
+        "writing" => {
+            set_wal(&archive).unwrap();
+            archive.execute_batch("BEGIN IMMEDIATE; INSERT INTO tail VALUES(zeroblob(9000))").unwrap();
+        }
+        other => panic!("no such state: {other}"),
+    }
+    println!("attached");
+    if setting("BURN_TEST_STATE").unwrap() == "writing" {
+        std::thread::sleep(Duration::from_millis(200));
+        archive.execute_batch("COMMIT").unwrap();
+    }
+    let mut lines = std::io::stdin().lock().lines();
+    if lines.next().is_none() {
+        return;
+    }
+    match set_wal(&archive).and_then(|()| generation(&archive)) {
+        Ok(generation) => println!("then {generation}"),
+        Err(error) => println!("then error {error}"),
+    }
+    drop(archive);
+    println!("reopened {}", read_once(live).0);
+    lines.next();
+}
+
+fn set_wal(archive: &Connection) -> rusqlite::Result<()> {
+    archive.query_row("PRAGMA journal_mode=WAL", [], |_| Ok(()))
+}
+
+/// Reads the generation over a new connection, and says how often it had to be reopened.
+fn read_once(live: &Path) -> (i64, u32) {
+    let mut reopenings = 0;
+    loop {
+        let read = open(live).and_then(|archive| {
+            set_wal(&archive)?;
+            let before = generation(&archive)?;
+            archive.execute_batch("BEGIN")?;
+            let first = generation(&archive)?;
+            assert!(first >= before, "an older archive came back");
+            assert_eq!(generation(&archive)?, first, "a snapshot changed");
+            archive.execute_batch("COMMIT")?;
+            Ok(first)
+        });
+        match read {
+            Ok(generation) => return (generation, reopenings),
+            Err(error) => {
+                reopenings += 1;
+                assert!(reopenings <= REOPENINGS_MAX, "an error outlives reopening: {error}");
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        }
+    }
+}
+
+/// Opens, sets WAL, reads and closes until its input ends.
+fn reader(live: &Path) {
+    let stop = std::thread::spawn(|| std::io::stdin().lock().lines().count());
+    let (mut reads, mut reopened, mut worst, mut newest) = (0, 0, 0, 0);
+    println!("ready");
+    while !stop.is_finished() {
+        let (generation, reopenings) = read_once(live);
+        assert!(generation >= newest, "generation {generation} after {newest}");
+        newest = generation;
+        reads += 1;
+        reopened += reopenings;
+        worst = worst.max(reopenings);
+    }
+    println!("done {reads} reads, {reopened} reopenings, at most {worst} in a row, newest {newest}");
+}
