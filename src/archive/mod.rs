@@ -1,5 +1,29 @@
 //! The archive: `archive.sqlite`, derived from the ledger and from nothing else.
+//!
+//! [`build_tail`] takes in what was appended since the last build, [`rebuild_full`] makes the archive anew and puts it in the
+//! place of the old one. Whatever the number of threads, the size of chunks and the way there, the same ledger gives the
+//! same rows; lines that cannot be stored are reported with offset, length and reason, and left out.
 
+mod build;
+mod cursor;
+mod error;
 pub mod fold;
+mod load;
+mod open;
+mod pipeline;
+pub mod publish;
+mod refold;
 pub mod rows;
 pub mod schema;
+mod sessions;
+mod statement;
+mod status;
+mod survey;
+
+pub use build::{
+    BuildResult, Observer, Options, Paths, Phase, Progress, Timings, Unobserved, build_tail, rebuild_full,
+};
+pub use cursor::Restart;
+pub use error::ArchiveError;
+pub use open::{State, open_read_only};
+pub use status::{RowCounts, Status, Vacuumed, status, vacuum};

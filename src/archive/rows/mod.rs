@@ -33,7 +33,7 @@ impl<'a> Cell<'a> {
         value.map_or(Cell::Null, Cell::Text)
     }
 
-    fn as_text(self) -> &'a str {
+    pub(crate) fn as_text(self) -> &'a str {
         match self {
             Cell::Text(text) => text,
             _ => "",

@@ -1,0 +1,650 @@
+//! Building the archive: the tail behind the cursor into the live file, or everything into a new file that replaces it.
+//!
+//! This file holds lock `archive` while it works and writes nothing but the archive and the file it is built in. Both ways
+//! make rows with the same [`pipeline`]; they differ in where they start and what they write to. A build happens
+//! whole or not at all: a tail in one transaction, a rebuild beside the live archive until it is published.
+
+use std::collections::HashSet;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime};
+
+use bumpalo::Bump;
+use rusqlite::Connection;
+
+use super::cursor::{self, Restart};
+use super::error::{ArchiveError, SqliteContext};
+use super::fold::{Fold, Stamp};
+use super::load::InsertWriter;
+use super::open::{self, State};
+use super::pipeline::{self, Input};
+use super::publish;
+use super::refold;
+use super::rows::{Finding, Rows, Verdict, stored_stamp, turn_column};
+use super::schema::VERSION;
+use super::sessions;
+use super::survey::{self, StampSet, Survey};
+use crate::home::{Home, LockName};
+use crate::lock::{Held, with_lock};
+use crate::scan::{Io, ScanError, Source, json};
+
+/// The files of a build.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Paths {
+    /// The ledger, which is only read.
+    pub ledger: PathBuf,
+    /// The archive.
+    pub archive: PathBuf,
+    /// The lock file that keeps other builds away.
+    pub lock: PathBuf,
+}
+
+impl Paths {
+    /// Ledger, archive and lock of a home.
+    pub fn of_home(home: &Home) -> Self {
+        Self { ledger: home.ledger(), archive: home.archive(), lock: home.lock(LockName::Archive) }
+    }
+
+    /// A ledger and an archive outside any home; the lock is `<archive>.lock`.
+    pub fn offline(ledger: PathBuf, archive: PathBuf) -> Self {
+        let mut lock = archive.clone().into_os_string();
+        lock.push(".lock");
+        Self { ledger, archive, lock: lock.into() }
+    }
+}
+
+/// How to build.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Options {
+    /// Worker threads; 0 takes one for each core.
+    pub threads: usize,
+    /// About how many bytes of the ledger a worker takes at a time, at least 1.
+    pub chunk_bytes: u64,
+    /// How the ledger's bytes are reached.
+    pub io: Io,
+    /// Whether a malformed or rejected line is an error.
+    pub strict: bool,
+    /// Whether a rebuilt archive is checked (`PRAGMA quick_check`) before it is published.
+    pub verify: bool,
+    /// The time written into the archive's clock columns; `None` takes the system's.
+    pub now: Option<SystemTime>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { threads: 0, chunk_bytes: 1 << 20, io: Io::Mmap, strict: false, verify: true, now: None }
+    }
+}
+
+/// What a build is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Phase {
+    /// Looking for stamps.
+    Survey,
+    /// Parsing lines and writing rows.
+    Rows,
+    /// Creating indexes.
+    Indexes,
+    /// Aggregating sessions and folding new stamps into old turns.
+    Sessions,
+    /// Checking the new archive.
+    Verify,
+    /// Syncing it and putting it in place.
+    Publish,
+}
+
+/// How far a build has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    /// What it is doing.
+    pub phase: Phase,
+    /// Bytes of the ledger whose rows are written.
+    pub done_bytes: u64,
+    /// Bytes of the ledger to be taken in.
+    pub total_bytes: u64,
+}
+
+/// Who is told of a build's course.
+pub trait Observer {
+    /// Called now and then; `Break` ends the build, the archive stays as it was.
+    fn progress(&mut self, progress: Progress) -> ControlFlow<()>;
+    /// Called for each line that is not archived, in the order of the ledger.
+    fn finding(&mut self, finding: &Finding);
+}
+
+/// An observer that looks away.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Unobserved;
+
+impl Observer for Unobserved {
+    fn progress(&mut self, _: Progress) -> ControlFlow<()> {
+        ControlFlow::Continue(())
+    }
+
+    fn finding(&mut self, _: &Finding) {}
+}
+
+/// What a build did.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BuildResult {
+    /// How far the cursor moved, in bytes.
+    pub scanned_bytes: u64,
+    /// Turn lines.
+    pub turns_applied: u64,
+    /// Different session ids among turns and session stamps of this build, and archived turns that its stamps refold.
+    pub sessions_touched: u64,
+    /// Stamp lines.
+    pub stamps_applied: u64,
+    /// Compaction lines.
+    pub compactions_applied: u64,
+    /// Tool result event lines.
+    pub tool_result_events_applied: u64,
+    /// Whether a full rebuild was asked for.
+    pub rebuilt_from_zero: bool,
+    /// Lines that are not JSON.
+    pub malformed_lines: u64,
+    /// Lines of a known kind that cannot be stored.
+    pub rejected_lines: u64,
+    /// Lines of a version or kind of no interest.
+    pub unknown_lines: u64,
+    /// How long it took, in milliseconds.
+    pub duration_ms: u64,
+    /// Why a tail build went back to byte 0.
+    pub restarted: Option<&'static str>,
+    /// Lines that the exact path had to read.
+    #[serde(skip)]
+    pub exact_lines: u64,
+    /// Where the time went.
+    #[serde(skip)]
+    pub timings: Timings,
+}
+
+/// Where the time of a build went.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Timings {
+    /// Finding the stamps and preparing them for folding.
+    pub survey: Duration,
+    /// Parsing and inserting, side by side.
+    pub rows: Duration,
+    /// Creating indexes.
+    pub indexes: Duration,
+    /// Aggregating sessions; in a tail build refolding, too.
+    pub sessions: Duration,
+    /// Committing.
+    pub commit: Duration,
+    /// Checking the new archive.
+    pub verify: Duration,
+    /// Waiting for the disk to hold the new archive.
+    pub sync: Duration,
+    /// Putting it in place.
+    pub publish: Duration,
+}
+
+/// Takes the ledger's tail, behind the archive's cursor, into the archive, which is created when it is missing. When the
+/// cursor does not fit the ledger, everything is built again from byte 0.
+///
+/// Holds the lock of `paths`; appends to the ledger go on meanwhile and are left for the next build.
+///
+/// # Errors
+/// Any [`ArchiveError`]; the archive is then as it was.
+pub fn build_tail(paths: &Paths, options: &Options, observer: &mut dyn Observer) -> Result<BuildResult, ArchiveError> {
+    with_lock(&paths.lock, |held| Build::new(paths, options, observer, held)?.tail())
+}
+
+/// Builds the archive anew from byte 0 and puts it in the place of the old one, which everybody can read until then.
+///
+/// # Errors
+/// Any [`ArchiveError`]; the archive is then as it was.
+pub fn rebuild_full(
+    paths: &Paths,
+    options: &Options,
+    observer: &mut dyn Observer,
+) -> Result<BuildResult, ArchiveError> {
+    with_lock(&paths.lock, |held| {
+        let mut build = Build::new(paths, options, observer, held)?;
+        if build.source.is_none() {
+            build.refuse_to_empty()?;
+        }
+        build.result.rebuilt_from_zero = true;
+        build.rebuild(None)
+    })
+}
+
+struct Build<'b> {
+    paths: &'b Paths,
+    options: &'b Options,
+    observer: &'b mut dyn Observer,
+    held: &'b Held,
+    pool: rayon::ThreadPool,
+    /// `None` when there is no ledger.
+    source: Option<Source>,
+    /// Behind the last LF of the ledger.
+    end: u64,
+    started: Instant,
+    result: BuildResult,
+    session_ids: HashSet<String>,
+}
+
+impl<'b> Build<'b> {
+    fn new(
+        paths: &'b Paths,
+        options: &'b Options,
+        observer: &'b mut dyn Observer,
+        held: &'b Held,
+    ) -> Result<Self, ArchiveError> {
+        let started = Instant::now();
+        let source = match Source::open(&paths.ledger, options.io) {
+            Ok(source) => Some(source),
+            Err(ScanError::Open { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => None,
+            Err(error) => return Err(error.into()),
+        };
+        let end = match &source {
+            Some(source) => source.line_end_before(0, source.len_bytes())?,
+            None => 0,
+        };
+        let threads = match options.threads {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            threads => threads,
+        };
+        Ok(Self {
+            paths,
+            options,
+            observer,
+            held,
+            pool: pipeline::workers(threads)?,
+            source,
+            end,
+            started,
+            result: BuildResult::default(),
+            session_ids: HashSet::new(),
+        })
+    }
+
+    fn tail(mut self) -> Result<BuildResult, ArchiveError> {
+        let path = self.paths.archive.clone();
+        if !path.exists() {
+            return self.rebuild(None);
+        }
+        let connection = open::open_for_build(&path)?;
+        let state = open::read_state(&connection, &path)?;
+        let mut restart = None;
+        if let Some(state) = &state {
+            if state.archive_version != VERSION {
+                restart = Some(Restart::OtherVersion);
+            } else if let Some(source) = &self.source {
+                restart = cursor::check(source, state.ledger_offset_bytes, state.ledger_mark)?;
+            }
+        }
+        let is_empty = state.as_ref().is_none_or(|state| state.ledger_offset_bytes == 0)
+            && !open::has_rows(&connection, &path)?;
+        if restart.is_none() && !(is_empty && self.end > 0) {
+            match self.extend(&connection)? {
+                Outcome::Done => {
+                    self.result.duration_ms = self.started.elapsed().as_millis() as u64;
+                    return Ok(self.result);
+                }
+                Outcome::Restart(reason) => restart = Some(reason),
+            }
+        }
+        drop(connection);
+        self.result.restarted = restart.map(Restart::as_str);
+        let last_rebuild_at = match restart {
+            Some(Restart::OtherVersion) => None,
+            _ => state.and_then(|state| state.last_rebuild_at),
+        };
+        self.rebuild(last_rebuild_at)
+    }
+
+    /// Takes the tail into the live archive, in one transaction.
+    fn extend(&mut self, connection: &Connection) -> Result<Outcome, ArchiveError> {
+        let path = &self.paths.archive;
+        let transaction = Transaction::begin(connection, path)?;
+        open::complete(connection).context(path, "completing its schema")?;
+        let Some(state) = open::read_state(connection, path)? else {
+            return Err(ArchiveError::Damaged {
+                path: path.clone(),
+                reason: "it does not keep its state row".to_string(),
+            });
+        };
+        let start = state.ledger_offset_bytes.max(0) as u64;
+        let (mut mtime_ms, mut mark) = (state.ledger_mtime_ms, state.ledger_mark);
+        if let Some(source) = self.source.take() {
+            let outcome = self.extend_rows(connection, &source, start);
+            if let Outcome::Restart(reason) = outcome? {
+                self.source = Some(source);
+                return Ok(Outcome::Restart(reason));
+            }
+            mtime_ms = source.mtime_ms();
+            mark = cursor::mark(&source, self.end)?;
+            self.result.scanned_bytes = self.end - start;
+            self.source = Some(source);
+        }
+        let state = State {
+            ledger_offset_bytes: if self.source.is_some() { self.end as i64 } else { state.ledger_offset_bytes },
+            ledger_mtime_ms: mtime_ms,
+            archive_version: VERSION,
+            last_built_at: Some(self.timestamp()),
+            last_rebuild_at: state.last_rebuild_at,
+            ledger_mark: mark,
+        };
+        open::write_state(connection, &state).context(path, "writing its state")?;
+        self.held.still_held()?;
+        let committing = Instant::now();
+        transaction.commit()?;
+        self.result.timings.commit = committing.elapsed();
+        Ok(Outcome::Done)
+    }
+
+    fn extend_rows(&mut self, connection: &Connection, source: &Source, start: u64) -> Result<Outcome, ArchiveError> {
+        let path = &self.paths.archive;
+        let input = Input { source, range: start..self.end, chunk_bytes: self.options.chunk_bytes };
+        if input.range.is_empty() {
+            return Ok(Outcome::Done);
+        }
+        self.report(Phase::Survey, 0, &input)?;
+        let surveying = Instant::now();
+        let session_stamps = connection
+            .query_row("SELECT EXISTS (SELECT 1 FROM stamps WHERE session_id <> '*')", [], |row| row.get(0))
+            .context(path, "looking for stamps")?;
+        let survey = survey::survey(&self.pool, &input, session_stamps)?;
+        let new: Vec<Stamp<'_>> = stamps_of(&survey).collect();
+        let candidates = refold::candidates(connection, &new).context(path, "looking for turns to refold")?;
+        let refolded_sessions = candidates.sessions.iter().map(|(_, session)| session.as_str());
+        let wanted: HashSet<&str> =
+            survey.sessions.iter().map(String::as_str).chain(refolded_sessions).collect();
+        let archived = match archived_stamps(connection, path, &wanted)? {
+            Ok(archived) => archived,
+            Err(_) => return Ok(Outcome::Restart(Restart::UnreadableStamp)),
+        };
+        let fold = Fold::new(new.into_iter().chain(archived.borrow_dependent().iter().copied()).collect());
+        self.result.timings.survey = surveying.elapsed();
+
+        let writing = Instant::now();
+        let mut touched = candidates.sessions;
+        {
+            let mut writer = InsertWriter::new(connection).context(path, "preparing to write rows")?;
+            let mut last: Option<(String, String)> = None;
+            self.rows(&input, &fold, |rows| {
+                for turn in &rows.turns {
+                    let source = turn.cells[turn_column::SOURCE].as_text();
+                    let session = turn.cells[turn_column::SESSION_ID].as_text();
+                    if last.as_ref().is_none_or(|(s, id)| s != source || id != session) {
+                        let key = (source.to_string(), session.to_string());
+                        touched.insert(key.clone());
+                        last = Some(key);
+                    }
+                }
+                writer.write(rows).context(path, "writing rows")
+            })?;
+        }
+        self.result.timings.rows = writing.elapsed();
+
+        self.report(Phase::Sessions, self.end - start, &input)?;
+        let aggregating = Instant::now();
+        refold::refold(connection, &candidates.rowids, &fold).context(path, "folding stamps into turns")?;
+        sessions::some(connection, &touched).context(path, "aggregating sessions")?;
+        self.result.timings.sessions = aggregating.elapsed();
+        self.session_ids.extend(touched.into_iter().map(|(_, session)| session));
+        self.result.sessions_touched = self.session_ids.len() as u64;
+        Ok(Outcome::Done)
+    }
+
+    /// Builds everything from byte 0 in a file beside the archive, and publishes it.
+    fn rebuild(mut self, last_rebuild_at: Option<String>) -> Result<BuildResult, ArchiveError> {
+        let plan = publish::prepare(&self.paths.archive)?;
+        let built = plan.build_path().to_path_buf();
+        {
+            let connection = Connection::open(&built).context(&built, "opening it")?;
+            connection
+                .execute_batch(&format!(
+                    "PRAGMA page_size = {};
+                     PRAGMA journal_mode = OFF;
+                     PRAGMA synchronous = OFF;
+                     PRAGMA locking_mode = EXCLUSIVE;
+                     PRAGMA cache_size = -{};
+                     PRAGMA foreign_keys = OFF;
+                     BEGIN EXCLUSIVE;",
+                    plan.page_size(),
+                    REBUILD_CACHE_KIB
+                ))
+                .context(&built, "setting it up")?;
+            open::create_tables(&connection).context(&built, "creating tables")?;
+            let (mark, mtime_ms) = match self.source.take() {
+                Some(source) => {
+                    self.rebuild_rows(&connection, &built, &source)?;
+                    let found = (cursor::mark(&source, self.end)?, source.mtime_ms());
+                    self.source = Some(source);
+                    found
+                }
+                None => {
+                    open::create_indexes(&connection).context(&built, "creating indexes")?;
+                    (0, 0)
+                }
+            };
+            let now = self.timestamp();
+            let state = State {
+                ledger_offset_bytes: self.end as i64,
+                ledger_mtime_ms: mtime_ms,
+                archive_version: VERSION,
+                last_rebuild_at: if self.result.rebuilt_from_zero { Some(now.clone()) } else { last_rebuild_at },
+                last_built_at: Some(now),
+                ledger_mark: mark,
+            };
+            open::write_state(&connection, &state).context(&built, "writing its state")?;
+            let committing = Instant::now();
+            connection.execute_batch("COMMIT").context(&built, "committing")?;
+            self.result.timings.commit = committing.elapsed();
+            if self.options.verify {
+                self.report_at_end(Phase::Verify)?;
+                let verifying = Instant::now();
+                verify(&connection, &built)?;
+                self.result.timings.verify = verifying.elapsed();
+            }
+            connection.close().map_err(|(_, error)| error).context(&built, "closing it")?;
+        }
+        self.report_at_end(Phase::Publish)?;
+        let held = self.held;
+        let published = plan.publish(|| held.still_held().is_ok())?;
+        self.result.timings.sync = published.build_sync;
+        self.result.timings.publish = published.replacing;
+        self.result.scanned_bytes = self.end;
+        self.result.sessions_touched = self.session_ids.len() as u64;
+        self.result.duration_ms = self.started.elapsed().as_millis() as u64;
+        Ok(self.result)
+    }
+
+    fn rebuild_rows(&mut self, connection: &Connection, built: &Path, source: &Source) -> Result<(), ArchiveError> {
+        let input = Input { source, range: 0..self.end, chunk_bytes: self.options.chunk_bytes };
+        self.report(Phase::Survey, 0, &input)?;
+        let surveying = Instant::now();
+        let survey = survey::survey(&self.pool, &input, false)?;
+        let fold = Fold::new(stamps_of(&survey).collect());
+        self.result.timings.survey = surveying.elapsed();
+
+        let writing = Instant::now();
+        {
+            let mut writer = InsertWriter::new(connection).context(built, "preparing to write rows")?;
+            self.rows(&input, &fold, |rows| writer.write(rows).context(built, "writing rows"))?;
+        }
+        self.result.timings.rows = writing.elapsed();
+
+        self.report(Phase::Indexes, self.end, &input)?;
+        let indexing = Instant::now();
+        open::create_indexes(connection).context(built, "creating indexes")?;
+        self.result.timings.indexes = indexing.elapsed();
+
+        self.report(Phase::Sessions, self.end, &input)?;
+        let aggregating = Instant::now();
+        sessions::all(connection).context(built, "aggregating sessions")?;
+        self.result.timings.sessions = aggregating.elapsed();
+        Ok(())
+    }
+
+    /// Runs the pipeline over `input`, counts, reports findings, and hands rows to `write`.
+    fn rows<'f>(
+        &mut self,
+        input: &Input<'_>,
+        fold: &Fold<'f>,
+        mut write: impl FnMut(&Rows<'_>) -> Result<(), ArchiveError>,
+    ) -> Result<(), ArchiveError> {
+        let Self { pool, paths, options, observer, result, session_ids, .. } = self;
+        let total_bytes = input.range.end - input.range.start;
+        pipeline::run(pool, input, fold, |rows, end| {
+            result.turns_applied += rows.turns.len() as u64;
+            result.stamps_applied += rows.stamps.len() as u64;
+            result.compactions_applied += rows.compactions.len() as u64;
+            result.tool_result_events_applied += rows.events.len() as u64;
+            result.unknown_lines += rows.unknown_lines;
+            result.exact_lines += rows.exact_lines;
+            for finding in &rows.findings {
+                match finding.verdict {
+                    Verdict::Malformed => result.malformed_lines += 1,
+                    Verdict::Rejected => result.rejected_lines += 1,
+                }
+                observer.finding(finding);
+                if options.strict {
+                    return Err(ArchiveError::Strict {
+                        ledger: paths.ledger.clone(),
+                        offset: finding.offset,
+                        length: finding.length,
+                        verdict: finding.verdict.as_str(),
+                        reason: finding.reason.clone(),
+                    });
+                }
+            }
+            let turn_sessions = rows.turns.iter().map(|turn| turn.cells[turn_column::SESSION_ID].as_text());
+            let stamp_sessions = rows.stamps.iter().filter_map(|line| line.stamp.selector.session);
+            for session in turn_sessions.chain(stamp_sessions) {
+                if !session_ids.contains(session) {
+                    session_ids.insert(session.to_string());
+                }
+            }
+            write(rows)?;
+            let done_bytes = end - input.range.start;
+            match observer.progress(Progress { phase: Phase::Rows, done_bytes, total_bytes }) {
+                ControlFlow::Continue(()) => Ok(()),
+                ControlFlow::Break(()) => Err(ArchiveError::Interrupted),
+            }
+        })
+    }
+
+    fn report(&mut self, phase: Phase, done_bytes: u64, input: &Input<'_>) -> Result<(), ArchiveError> {
+        let total_bytes = input.range.end - input.range.start;
+        match self.observer.progress(Progress { phase, done_bytes, total_bytes }) {
+            ControlFlow::Continue(()) => Ok(()),
+            ControlFlow::Break(()) => Err(ArchiveError::Interrupted),
+        }
+    }
+
+    fn report_at_end(&mut self, phase: Phase) -> Result<(), ArchiveError> {
+        match self.observer.progress(Progress { phase, done_bytes: self.end, total_bytes: self.end }) {
+            ControlFlow::Continue(()) => Ok(()),
+            ControlFlow::Break(()) => Err(ArchiveError::Interrupted),
+        }
+    }
+
+    /// Without a ledger, a full rebuild would take every row away.
+    fn refuse_to_empty(&self) -> Result<(), ArchiveError> {
+        let path = &self.paths.archive;
+        if !path.exists() {
+            return Ok(());
+        }
+        let connection = open::open_read_only(path)?;
+        if open::has_rows(&connection, path)? {
+            return Err(ArchiveError::LedgerMissing { ledger: self.paths.ledger.clone(), archive: path.clone() });
+        }
+        Ok(())
+    }
+
+    /// ISO 8601 in UTC with milliseconds, as JavaScript prints it.
+    fn timestamp(&self) -> String {
+        let now = self.options.now.unwrap_or_else(SystemTime::now);
+        let now = jiff::Timestamp::try_from(now).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
+        now.strftime("%Y-%m-%dT%H:%M:%S.%3fZ").to_string()
+    }
+}
+
+/// The page cache of a rebuild, and by SQLite's rule the sorter's memory of each index, in KiB.
+const REBUILD_CACHE_KIB: u32 = 96 * 1024;
+
+enum Outcome {
+    Done,
+    Restart(Restart),
+}
+
+/// A transaction that is rolled back unless it is committed.
+struct Transaction<'c> {
+    connection: &'c Connection,
+    path: &'c Path,
+    is_open: bool,
+}
+
+impl<'c> Transaction<'c> {
+    fn begin(connection: &'c Connection, path: &'c Path) -> Result<Self, ArchiveError> {
+        connection.execute_batch("BEGIN IMMEDIATE").context(path, "beginning a transaction")?;
+        Ok(Self { connection, path, is_open: true })
+    }
+
+    fn commit(mut self) -> Result<(), ArchiveError> {
+        self.connection.execute_batch("COMMIT").context(self.path, "committing")?;
+        self.is_open = false;
+        Ok(())
+    }
+}
+
+impl Drop for Transaction<'_> {
+    fn drop(&mut self) {
+        if self.is_open {
+            // SQLite may have rolled back by itself; there is nothing more to be done about an error here.
+            let _ = self.connection.execute_batch("ROLLBACK");
+        }
+    }
+}
+
+fn stamps_of(survey: &Survey) -> impl Iterator<Item = Stamp<'_>> {
+    survey.stamps.iter().flat_map(|set| set.borrow_dependent().iter().copied())
+}
+
+/// The archived stamps that may apply to turns of the given sessions, or why one of them cannot be read.
+fn archived_stamps(
+    connection: &Connection,
+    path: &Path,
+    sessions: &HashSet<&str>,
+) -> Result<Result<StampSet, String>, ArchiveError> {
+    let sql = "SELECT ts, selector_json, enrichment_json, ledger_offset_bytes FROM stamps
+               WHERE source = '*' AND session_id = ?";
+    let mut statement = connection.prepare(sql).context(path, "reading stamps")?;
+    let mut document = json::Document::default();
+    let mut unreadable = None;
+    let set = StampSet::try_new(Bump::new(), |arena| {
+        let mut stamps = Vec::new();
+        for session in std::iter::once("*").chain(sessions.iter().copied().filter(|session| *session != "*")) {
+            let mut rows = statement.query([session])?;
+            while let Some(row) = rows.next()? {
+                let (ts, selector): (String, Option<String>) = (row.get(0)?, row.get(1)?);
+                let (enrichment, offset): (String, i64) = (row.get(2)?, row.get(3)?);
+                let selector = selector.as_deref().unwrap_or("{}");
+                match stored_stamp(&mut document, &ts, offset.max(0) as u64, selector, &enrichment, arena) {
+                    Ok(stamp) => stamps.push(stamp),
+                    Err(reason) => unreadable = Some(reason),
+                }
+            }
+        }
+        Ok(stamps)
+    })
+    .context(path, "reading stamps")?;
+    Ok(match unreadable {
+        None => Ok(set),
+        Some(reason) => Err(reason),
+    })
+}
+
+fn verify(connection: &Connection, path: &Path) -> Result<(), ArchiveError> {
+    let first: String = connection
+        .query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
+        .context(path, "checking it")?;
+    if first == "ok" { Ok(()) } else { Err(ArchiveError::Verify { reason: first }) }
+}

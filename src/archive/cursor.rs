@@ -1,0 +1,114 @@
+//! Whether an archive's cursor still fits its ledger.
+//!
+//! The cursor is the number of ledger bytes an archive has taken in. It fits when it stands just behind an LF, not past
+//! the last one, and the bytes in front of it are those that were taken in. The last is checked by a mark that builds of
+//! this crate leave in `PRAGMA user_version`, which other programs neither read nor write.
+//!
+//! The mark (31 bits): the upper 10 bits are a hash of the cursor, the lower 21 a checksum of the bytes in front of it. When
+//! the upper bits do not fit the cursor, another program has moved it since; then there is nothing to compare. 0 means no
+//! mark.
+//!
+//! The checksum reads everything in front of the cursor up to [`WHOLE_MAX_BYTES`], beyond that the first and last
+//! MiB and [`SAMPLES`] evenly spaced pieces of [`SAMPLE_BYTES`], so that its cost is bounded. A ledger that was rewritten
+//! between the samples, byte for byte of the same length, and with the same surroundings of the cursor, goes unnoticed.
+
+use crate::scan::{ScanError, Source};
+
+/// Up to here the whole prefix is part of the checksum.
+const WHOLE_MAX_BYTES: u64 = 32 << 20;
+const EDGE_BYTES: u64 = 1 << 20;
+const SAMPLES: u64 = 1024;
+const SAMPLE_BYTES: u64 = 4096;
+const PIECE_BYTES: u64 = 1 << 20;
+
+const SUM_BITS: u32 = 21;
+const SUM_MASK: u32 = (1 << SUM_BITS) - 1;
+
+/// Why the archive has to be built from byte 0 instead of going on at its cursor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Restart {
+    /// The archive has another schema version.
+    OtherVersion,
+    /// The ledger is shorter than the cursor.
+    LedgerShrank,
+    /// The cursor is not behind a line end.
+    CursorInsideLine,
+    /// The bytes in front of the cursor are not those that were taken in.
+    LedgerRewritten,
+    /// A stamp that the archive holds cannot be folded into new turns.
+    UnreadableStamp,
+}
+
+impl Restart {
+    /// In words, for people and for the `restarted` member of results.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Restart::OtherVersion => "the archive has another schema version",
+            Restart::LedgerShrank => "the ledger is shorter than what the archive has taken in",
+            Restart::CursorInsideLine => "the archive's cursor does not stand at a line end of the ledger",
+            Restart::LedgerRewritten => "the ledger was rewritten in front of the archive's cursor",
+            Restart::UnreadableStamp => "the archive holds a stamp that cannot be read",
+        }
+    }
+}
+
+/// Looks whether a build can go on at `cursor`.
+///
+/// # Errors
+/// When the ledger cannot be read.
+pub fn check(source: &Source, cursor: i64, mark: i32) -> Result<Option<Restart>, ScanError> {
+    let Ok(cursor) = u64::try_from(cursor) else { return Ok(Some(Restart::CursorInsideLine)) };
+    if cursor > source.len_bytes() {
+        return Ok(Some(Restart::LedgerShrank));
+    }
+    if cursor > 0 && source.bytes(cursor - 1..cursor, &mut Vec::new())? != b"\n" {
+        return Ok(Some(Restart::CursorInsideLine));
+    }
+    let mark = mark as u32;
+    if mark != 0 && mark >> SUM_BITS == cursor_bits(cursor) && checksum(source, cursor)? != mark & SUM_MASK {
+        return Ok(Some(Restart::LedgerRewritten));
+    }
+    Ok(None)
+}
+
+/// The mark of the bytes in front of `cursor`; never 0 when there are any.
+///
+/// # Errors
+/// When the ledger cannot be read.
+pub fn mark(source: &Source, cursor: u64) -> Result<i32, ScanError> {
+    if cursor == 0 {
+        return Ok(0);
+    }
+    Ok((cursor_bits(cursor) << SUM_BITS | checksum(source, cursor)?) as i32)
+}
+
+/// Ten bits of the cursor, never all zero, so that no mark is 0.
+fn cursor_bits(cursor: u64) -> u32 {
+    crc32c::crc32c(&cursor.to_le_bytes()) % 1023 + 1
+}
+
+fn checksum(source: &Source, cursor: u64) -> Result<u32, ScanError> {
+    let mut sum = 0;
+    let mut buffer = Vec::new();
+    let mut add = |start: u64, end: u64| -> Result<(), ScanError> {
+        let mut start = start;
+        while start < end {
+            let stop = (start + PIECE_BYTES).min(end);
+            sum = crc32c::crc32c_append(sum, source.bytes(start..stop, &mut buffer)?);
+            start = stop;
+        }
+        Ok(())
+    };
+    if cursor <= WHOLE_MAX_BYTES {
+        add(0, cursor)?;
+    } else {
+        add(0, EDGE_BYTES)?;
+        let step = cursor / (SAMPLES + 1);
+        for sample in 1..=SAMPLES {
+            add(sample * step, sample * step + SAMPLE_BYTES)?;
+        }
+        add(cursor - EDGE_BYTES, cursor)?;
+    }
+    Ok((sum ^ sum >> SUM_BITS) & SUM_MASK)
+}

@@ -1,0 +1,214 @@
+//! Opening an archive: what version it is, what an older one of this version lacks, what its state row says.
+//!
+//! Reading opens change nothing, whatever they find. Only a build, which is about to refill the archive, adds columns or
+//! inserts the state row; nothing here drops anything.
+
+use std::path::Path;
+use std::time::Duration;
+
+use rusqlite::{Connection, OpenFlags, OptionalExtension};
+
+use super::error::{ArchiveError, SqliteContext};
+use super::schema::{ADDED_COLUMNS, ARCHIVE_STATE, INDEXES, TABLES, VERSION};
+
+/// How long a statement waits for another program's transaction.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The state row of an archive.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct State {
+    /// How many bytes of the ledger the archive has taken in.
+    pub ledger_offset_bytes: i64,
+    /// The ledger's time of change at the last build, in milliseconds since 1970.
+    pub ledger_mtime_ms: i64,
+    /// The version of the schema.
+    pub archive_version: i64,
+    /// When the last build ended.
+    pub last_built_at: Option<String>,
+    /// When the last full rebuild ended.
+    pub last_rebuild_at: Option<String>,
+    /// The mark of the ledger's bytes in front of the offset, 0 when another program moved the offset last.
+    pub ledger_mark: i32,
+}
+
+/// Opens an existing archive for reading only.
+///
+/// # Errors
+/// [`ArchiveError::Missing`], [`ArchiveError::Damaged`], [`ArchiveError::Sqlite`].
+pub fn open_read_only(path: &Path) -> Result<Connection, ArchiveError> {
+    if !path.exists() {
+        return Err(ArchiveError::Missing { path: path.to_path_buf() });
+    }
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags).context(path, "opening it")?;
+    prepare(&connection).context(path, "opening it")?;
+    // The first read shows whether it is a database at all.
+    match schema_read(&connection) {
+        Ok(()) => Ok(connection),
+        // A database in WAL mode without its sidecars, in a place where nobody may write, can be read as it lies.
+        Err(error)
+            if matches!(
+                error.sqlite_error_code(),
+                Some(rusqlite::ErrorCode::CannotOpen | rusqlite::ErrorCode::ReadOnly)
+            ) =>
+        {
+            drop(connection);
+            open_immutable(path)
+        }
+        Err(error) => Err(error).context(path, "reading its schema"),
+    }
+}
+
+fn open_immutable(path: &Path) -> Result<Connection, ArchiveError> {
+    let mut uri = String::from("file:");
+    for byte in path.to_string_lossy().bytes() {
+        match byte {
+            b'/' | b'.' | b'-' | b'_' | b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' => uri.push(byte as char),
+            _ => uri.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    uri.push_str("?immutable=1");
+    let flags =
+        OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
+    let connection = Connection::open_with_flags(&uri, flags).context(path, "opening it")?;
+    prepare(&connection).context(path, "opening it")?;
+    schema_read(&connection).context(path, "reading its schema")?;
+    Ok(connection)
+}
+
+/// Opens an existing archive for a tail build, in WAL mode.
+pub(super) fn open_for_build(path: &Path) -> Result<Connection, ArchiveError> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags).context(path, "opening it")?;
+    prepare(&connection).context(path, "opening it")?;
+    connection
+        .query_row("PRAGMA journal_mode = WAL", [], |_| Ok(()))
+        .context(path, "setting its journal mode")?;
+    schema_read(&connection).context(path, "reading its schema")?;
+    Ok(connection)
+}
+
+/// Settings of every connection: archives may come from others, so their schema is not trusted to run functions.
+fn prepare(connection: &Connection) -> Result<(), rusqlite::Error> {
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    connection.execute_batch("PRAGMA trusted_schema = OFF; PRAGMA cell_size_check = ON; PRAGMA foreign_keys = OFF;")
+}
+
+fn schema_read(connection: &Connection) -> Result<(), rusqlite::Error> {
+    connection.query_row("SELECT count(*) FROM sqlite_master", [], |row| row.get::<_, i64>(0)).map(|_| ())
+}
+
+/// The state row, or `None` when there is no such table or row.
+pub(super) fn read_state(connection: &Connection, path: &Path) -> Result<Option<State>, ArchiveError> {
+    if !has_table(connection, ARCHIVE_STATE.name).context(path, "reading its schema")? {
+        return Ok(None);
+    }
+    let ledger_mark = connection
+        .query_row("PRAGMA user_version", [], |row| row.get(0))
+        .context(path, "reading its ledger mark")?;
+    connection
+        .query_row(
+            "SELECT ledger_offset_bytes, ledger_mtime_ms, archive_version, last_built_at, last_rebuild_at
+             FROM archive_state WHERE id = 1",
+            [],
+            |row| {
+                Ok(State {
+                    ledger_offset_bytes: row.get(0)?,
+                    ledger_mtime_ms: row.get::<_, f64>(1).map(|ms| ms as i64).or_else(|_| row.get(1))?,
+                    archive_version: row.get(2)?,
+                    last_built_at: row.get(3)?,
+                    last_rebuild_at: row.get(4)?,
+                    ledger_mark,
+                })
+            },
+        )
+        .optional()
+        .context(path, "reading its state")
+}
+
+/// Whether any of the archive's tables holds a row besides the state.
+pub(super) fn has_rows(connection: &Connection, path: &Path) -> Result<bool, ArchiveError> {
+    for table in TABLES.iter().filter(|table| table.name != ARCHIVE_STATE.name) {
+        if has_table(connection, table.name).context(path, "reading its schema")? {
+            let sql = format!("SELECT EXISTS (SELECT 1 FROM {})", table.name);
+            if connection.query_row(&sql, [], |row| row.get(0)).context(path, "looking for rows")? {
+                return Ok(true);
+            }
+        }
+    }
+    Ok(false)
+}
+
+pub(super) fn has_table(connection: &Connection, name: &str) -> Result<bool, rusqlite::Error> {
+    connection.query_row(
+        "SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?)",
+        [name],
+        |row| row.get(0),
+    )
+}
+
+pub(super) fn has_column(connection: &Connection, table: &str, column: &str) -> Result<bool, rusqlite::Error> {
+    connection.query_row(
+        "SELECT EXISTS (SELECT 1 FROM pragma_table_info(?) WHERE name = ?)",
+        [table, column],
+        |row| row.get(0),
+    )
+}
+
+/// Creates what is missing of an archive of this version: tables, columns, indexes, the state row. Keeps every row.
+pub(super) fn complete(connection: &Connection) -> Result<(), rusqlite::Error> {
+    for table in &TABLES {
+        if !has_table(connection, table.name)? {
+            connection.execute_batch(table.create)?;
+        }
+    }
+    for (table, column, kind) in ADDED_COLUMNS {
+        if !has_column(connection, table, column)? {
+            connection.execute_batch(&format!("ALTER TABLE {table} ADD COLUMN {column} {kind}"))?;
+        }
+    }
+    create_indexes(connection)?;
+    connection.execute(
+        "INSERT OR IGNORE INTO archive_state (id, ledger_offset_bytes, ledger_mtime_ms, archive_version)
+         VALUES (1, 0, 0, ?)",
+        [VERSION],
+    )?;
+    Ok(())
+}
+
+pub(super) fn create_tables(connection: &Connection) -> Result<(), rusqlite::Error> {
+    TABLES.iter().try_for_each(|table| connection.execute_batch(table.create))
+}
+
+pub(super) fn create_indexes(connection: &Connection) -> Result<(), rusqlite::Error> {
+    for (name, sql) in INDEXES {
+        let exists: bool = connection.query_row(
+            "SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE type = 'index' AND name = ?)",
+            [name],
+            |row| row.get(0),
+        )?;
+        if !exists {
+            connection.execute_batch(sql)?;
+        }
+    }
+    Ok(())
+}
+
+/// Writes the state row and the mark.
+pub(super) fn write_state(connection: &Connection, state: &State) -> Result<(), rusqlite::Error> {
+    connection.execute(
+        "INSERT INTO archive_state
+           (id, ledger_offset_bytes, ledger_mtime_ms, archive_version, last_built_at, last_rebuild_at)
+         VALUES (1, ?1, ?2, ?3, ?4, ?5)
+         ON CONFLICT (id) DO UPDATE SET ledger_offset_bytes = ?1, ledger_mtime_ms = ?2, archive_version = ?3,
+           last_built_at = ?4, last_rebuild_at = ?5",
+        rusqlite::params![
+            state.ledger_offset_bytes,
+            state.ledger_mtime_ms,
+            state.archive_version,
+            state.last_built_at,
+            state.last_rebuild_at
+        ],
+    )?;
+    connection.execute_batch(&format!("PRAGMA user_version = {}", state.ledger_mark))
+}

@@ -1,0 +1,194 @@
+//! What an archive holds and how far it is behind its ledger; and taking back the space of deleted rows.
+//!
+//! Looking takes no lock and changes nothing, whatever it finds: an archive of another version or without a state row is
+//! described as it is.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use rusqlite::Connection;
+
+use super::build::Paths;
+use super::error::{ArchiveError, SqliteContext};
+use super::open;
+use super::schema::VERSION;
+use crate::lock::with_lock;
+use crate::scan::{Io, ScanError, Source};
+
+/// An archive beside its ledger.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Status {
+    /// The archive.
+    pub archive_path: PathBuf,
+    /// Whether there is one.
+    pub exists: bool,
+    /// The version of its schema; `None` without a state row.
+    pub archive_version: Option<i64>,
+    /// How many bytes of the ledger it has taken in.
+    pub ledger_offset_bytes: i64,
+    /// The ledger's time of change at the last build, in milliseconds since 1970.
+    pub ledger_mtime_ms: i64,
+    /// The ledger's length now; `None` when there is no ledger.
+    pub ledger_size_bytes: Option<u64>,
+    /// The ledger's time of change now.
+    pub ledger_mtime_ms_current: Option<i64>,
+    /// Whether every whole line of the ledger has been taken in, by an archive of this version.
+    pub up_to_date: bool,
+    /// When the last build ended.
+    pub last_built_at: Option<String>,
+    /// When the last full rebuild ended.
+    pub last_rebuild_at: Option<String>,
+    /// How many rows its tables hold.
+    pub row_counts: RowCounts,
+    /// Turns by class of fidelity; those without one count as `unknown`.
+    pub fidelity_histogram: BTreeMap<String, u64>,
+}
+
+/// How many rows the tables of an archive hold.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+#[allow(missing_docs)]
+pub struct RowCounts {
+    pub sessions: u64,
+    pub turns: u64,
+    pub tool_calls: u64,
+    pub tool_result_events: u64,
+    pub compactions: u64,
+}
+
+/// What [`vacuum`] did, in bytes of the archive's file.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Vacuumed {
+    /// The archive.
+    pub archive_path: PathBuf,
+    /// Whether there was one.
+    pub existed: bool,
+    /// Its length before, once what stood in its write-ahead log had been taken in.
+    pub before_bytes: u64,
+    /// Its length after.
+    pub after_bytes: u64,
+    /// The difference.
+    pub reclaimed_bytes: i64,
+}
+
+/// Looks at an archive and its ledger.
+///
+/// # Errors
+/// When either is there and cannot be read, or the archive is damaged.
+pub fn status(paths: &Paths) -> Result<Status, ArchiveError> {
+    let path = &paths.archive;
+    let mut status = Status {
+        archive_path: path.clone(),
+        exists: path.exists(),
+        archive_version: None,
+        ledger_offset_bytes: 0,
+        ledger_mtime_ms: 0,
+        ledger_size_bytes: None,
+        ledger_mtime_ms_current: None,
+        up_to_date: false,
+        last_built_at: None,
+        last_rebuild_at: None,
+        row_counts: RowCounts::default(),
+        fidelity_histogram: BTreeMap::new(),
+    };
+    let mut complete_bytes = 0;
+    match Source::open(&paths.ledger, Io::Read) {
+        Ok(source) => {
+            status.ledger_size_bytes = Some(source.len_bytes());
+            status.ledger_mtime_ms_current = Some(source.mtime_ms());
+            complete_bytes = source.line_end_before(0, source.len_bytes())? as i64;
+        }
+        Err(ScanError::Open { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error.into()),
+    }
+    if !status.exists {
+        return Ok(status);
+    }
+    let connection = open::open_read_only(path)?;
+    if let Some(state) = open::read_state(&connection, path)? {
+        status.archive_version = Some(state.archive_version);
+        status.ledger_offset_bytes = state.ledger_offset_bytes;
+        status.ledger_mtime_ms = state.ledger_mtime_ms;
+        status.up_to_date = state.archive_version == VERSION
+            && state.ledger_offset_bytes >= complete_bytes
+            && status.ledger_size_bytes.is_none_or(|size| state.ledger_offset_bytes <= size as i64);
+        status.last_built_at = state.last_built_at;
+        status.last_rebuild_at = state.last_rebuild_at;
+    }
+    let counting = "counting rows";
+    status.row_counts = RowCounts {
+        sessions: count(&connection, "sessions").context(path, counting)?,
+        turns: count(&connection, "turns").context(path, counting)?,
+        tool_calls: count(&connection, "tool_calls").context(path, counting)?,
+        tool_result_events: count(&connection, "tool_result_events").context(path, counting)?,
+        compactions: count(&connection, "compactions").context(path, counting)?,
+    };
+    status.fidelity_histogram = histogram(&connection).context(path, counting)?;
+    Ok(status)
+}
+
+/// Rows of a table; 0 when the table is not there.
+fn count(connection: &Connection, table: &str) -> Result<u64, rusqlite::Error> {
+    if !open::has_table(connection, table)? {
+        return Ok(0);
+    }
+    let rows: i64 = connection.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0))?;
+    Ok(rows.unsigned_abs())
+}
+
+fn histogram(connection: &Connection) -> Result<BTreeMap<String, u64>, rusqlite::Error> {
+    if !open::has_column(connection, "turns", "attribution_fidelity")? {
+        let turns = count(connection, "turns")?;
+        return Ok(if turns == 0 { BTreeMap::new() } else { BTreeMap::from([("unknown".to_string(), turns)]) });
+    }
+    connection
+        .prepare(
+            "SELECT COALESCE(attribution_fidelity, 'unknown'), count(*) FROM turns GROUP BY attribution_fidelity",
+        )?
+        .query_map([], |row| Ok((row.get(0)?, row.get::<_, i64>(1)?.unsigned_abs())))?
+        .collect()
+}
+
+/// Writes the archive anew without the space of deleted rows, under its lock.
+///
+/// # Errors
+/// Any [`ArchiveError`]; the archive's content is then as it was.
+pub fn vacuum(paths: &Paths) -> Result<Vacuumed, ArchiveError> {
+    with_lock(&paths.lock, |held| {
+        let path = &paths.archive;
+        if !path.exists() {
+            return Ok(Vacuumed {
+                archive_path: path.clone(),
+                existed: false,
+                before_bytes: 0,
+                after_bytes: 0,
+                reclaimed_bytes: 0,
+            });
+        }
+        let connection = open::open_for_build(path)?;
+        let checkpoint = || {
+            connection
+                .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
+                .context(path, "taking in its write-ahead log")
+        };
+        checkpoint()?;
+        let before_bytes = len_bytes(path)?;
+        held.still_held()?;
+        connection.execute_batch("VACUUM").context(path, "vacuuming")?;
+        checkpoint()?;
+        let after_bytes = len_bytes(path)?;
+        Ok(Vacuumed {
+            archive_path: path.clone(),
+            existed: true,
+            before_bytes,
+            after_bytes,
+            reclaimed_bytes: before_bytes as i64 - after_bytes as i64,
+        })
+    })
+}
+
+fn len_bytes(path: &Path) -> Result<u64, ArchiveError> {
+    Ok(crate::disk::metadata(path)?.len_bytes)
+}

@@ -1,0 +1,54 @@
+//! `burn dev`: tools for benchmarks and tests.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+
+use super::{counted, human_bytes, print};
+use crate::dev::{GenerateOptions, Profile, generate_file, parse_size};
+
+#[derive(Debug, Args)]
+pub(super) struct DevArgs {
+    #[command(subcommand)]
+    command: DevCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum DevCommand {
+    /// Write a synthetic ledger; the same seed, size and profile give the same bytes.
+    #[command(after_help = "Example:\n  burn dev generate-ledger ledger.jsonl --size 64MB --seed 1")]
+    GenerateLedger {
+        /// The file to write.
+        out: PathBuf,
+        /// How long it shall be: bytes, or with KB, MB, GB, KiB, MiB, GiB.
+        #[arg(long, value_parser = parse_size)]
+        size: u64,
+        /// What its content is drawn from.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// What it is made of.
+        #[arg(long, value_enum, default_value_t = Profile::Mixed)]
+        profile: Profile,
+        /// Replace a file that is there.
+        #[arg(long)]
+        force: bool,
+    },
+}
+
+pub(super) fn run(args: DevArgs) -> anyhow::Result<ExitCode> {
+    let DevCommand::GenerateLedger { out, size, seed, profile, force } = args.command;
+    let options = GenerateOptions { size_bytes: size, seed, profile };
+    let started = std::time::Instant::now();
+    let summary = generate_file(&out, &options, force, |_| {})?;
+    let seconds = started.elapsed().as_secs_f64().max(0.001);
+    let text = format!(
+        "{}: {}, {} in {seconds:.2} s ({}/s)\n",
+        out.display(),
+        counted(summary.lines, "line"),
+        human_bytes(summary.bytes),
+        human_bytes((summary.bytes as f64 / seconds) as u64)
+    );
+    print(text.as_bytes())?;
+    Ok(ExitCode::SUCCESS)
+}

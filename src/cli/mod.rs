@@ -1,0 +1,141 @@
+//! The command line: one file a command, and what they share: output that survives a closed pipe, progress, sizes.
+//!
+//! Commands print results on stdout and everything else on stderr; with `--json` stdout is one JSON document. Exit codes: 0
+//! done, 1 failed, 2 wrong usage (clap's own).
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use clap::{Args, CommandFactory, Parser, Subcommand};
+
+mod dev;
+mod progress;
+mod state;
+
+/// An append-only ledger of AI coding agents' work, and the archive derived from it.
+#[derive(Debug, Parser)]
+#[command(name = "burn", version, max_term_width = 100, after_help = "\
+The home is $RELAYBURN_HOME, or ~/.relayburn when that is not set.
+
+Examples:
+  burn state                              what there is, and whether it is up to date
+  burn state rebuild archive              take in what was appended since the last build
+  burn state rebuild archive --full       build the archive anew and put it in place")]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Look at, rebuild and clean up what is derived from the ledger.
+    State(state::StateArgs),
+    /// Tools for benchmarks and tests.
+    Dev(dev::DevArgs),
+    /// Print a completion script for a shell.
+    Completions(CompletionsArgs),
+    /// Print the manual page.
+    Man,
+}
+
+#[derive(Debug, Args)]
+struct CompletionsArgs {
+    /// The shell.
+    shell: clap_complete::Shell,
+}
+
+/// Runs a parsed command line.
+///
+/// # Errors
+/// Whatever the command could not do, in words that name paths, offsets and remedies.
+pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    // A ledger truncated under its map shall end in a message, not in a signal.
+    crate::scan::truncation::install()?;
+    match cli.command {
+        Command::State(args) => state::run(args),
+        Command::Dev(args) => dev::run(args),
+        Command::Completions(args) => {
+            let mut script = Vec::new();
+            clap_complete::generate(args.shell, &mut Cli::command(), "burn", &mut script);
+            print(&script)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Man => {
+            let mut page = Vec::new();
+            clap_mangen::Man::new(Cli::command()).render(&mut page)?;
+            print(&page)?;
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+/// Whether an error only says that nobody reads our output any more.
+pub fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    error
+        .chain()
+        .filter_map(|cause| cause.downcast_ref::<io::Error>())
+        .any(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}
+
+/// Prints an error and its causes on stderr, each once.
+///
+/// # Errors
+/// When stderr cannot be written.
+pub fn print_error(error: &anyhow::Error) -> io::Result<()> {
+    let mut text = String::from("burn: ");
+    let mut last = String::new();
+    for cause in error.chain() {
+        let cause = cause.to_string();
+        if !last.is_empty() && !last.contains(&cause) {
+            text.push_str(": ");
+        }
+        if !last.contains(&cause) {
+            text.push_str(&cause);
+        }
+        last = text.clone();
+    }
+    text.push('\n');
+    io::stderr().lock().write_all(text.as_bytes())
+}
+
+/// Writes to stdout.
+fn print(bytes: &[u8]) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(bytes)?;
+    out.flush()
+}
+
+/// Writes one JSON document to stdout.
+fn print_json(value: &impl serde::Serialize) -> anyhow::Result<()> {
+    let mut text = serde_json::to_vec_pretty(value)?;
+    text.push(b'\n');
+    print(&text)?;
+    Ok(())
+}
+
+/// Bytes for people: `1.5 GB`, `312.0 kB`, `17 bytes`.
+fn human_bytes(bytes: u64) -> String {
+    const UNITS: [(&str, f64); 4] = [("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)];
+    match UNITS.iter().find(|(_, size)| bytes as f64 >= *size) {
+        Some((unit, size)) => format!("{:.1} {unit}", bytes as f64 / size),
+        None => format!("{bytes} bytes"),
+    }
+}
+
+/// A number with its thousands set apart: `2,345,678`.
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place) % 3 == 0 {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// `1 turn`, `2 turns`.
+fn counted(number: u64, one: &str) -> String {
+    if number == 1 { format!("1 {one}") } else { format!("{} {one}s", grouped(number)) }
+}

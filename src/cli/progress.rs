@@ -1,0 +1,60 @@
+//! The progress bar of long commands: on stderr, when that is a terminal and RELAYBURN_PROGRESS is not 0.
+
+use std::io::IsTerminal;
+use std::ops::ControlFlow;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::archive::{Phase, Progress};
+
+/// A bar of bytes, or nothing where it is not wanted.
+#[derive(Debug)]
+pub(super) struct Bar(Option<ProgressBar>);
+
+impl Bar {
+    pub(super) fn new() -> Self {
+        let wanted = std::io::stderr().is_terminal()
+            && std::env::var_os("RELAYBURN_PROGRESS").is_none_or(|value| value != "0");
+        Self(wanted.then(|| {
+            let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(10));
+            let template = "{msg:10} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}";
+            if let Ok(style) = ProgressStyle::with_template(template) {
+                bar.set_style(style);
+            }
+            bar
+        }))
+    }
+
+    pub(super) fn update(&self, progress: Progress) -> ControlFlow<()> {
+        if let Some(bar) = &self.0 {
+            bar.set_length(progress.total_bytes);
+            bar.set_position(progress.done_bytes);
+            bar.set_message(match progress.phase {
+                Phase::Survey => "stamps",
+                Phase::Rows => "rows",
+                Phase::Indexes => "indexes",
+                Phase::Sessions => "sessions",
+                Phase::Verify => "checking",
+                Phase::Publish => "publishing",
+            });
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// Prints a line above the bar.
+    pub(super) fn line(&self, text: &str) {
+        match &self.0 {
+            Some(bar) => bar.println(text),
+            // A closed stderr is no reason to stop.
+            None => {
+                let _ = std::io::Write::write_all(&mut std::io::stderr().lock(), format!("{text}\n").as_bytes());
+            }
+        }
+    }
+
+    pub(super) fn finish(self) {
+        if let Some(bar) = self.0 {
+            bar.finish_and_clear();
+        }
+    }
+}

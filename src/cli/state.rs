@@ -1,0 +1,339 @@
+//! `burn state`: what is derived from the ledger, and building it anew.
+
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Args, Subcommand, ValueEnum};
+
+use super::progress::Bar;
+use super::{counted, grouped, human_bytes, print, print_json};
+use crate::archive::rows::Finding;
+use crate::archive::{self, BuildResult, Observer, Options, Paths, Progress, Status};
+use crate::home::Home;
+use crate::scan::Io;
+
+#[derive(Debug, Args)]
+pub(super) struct StateArgs {
+    #[command(subcommand)]
+    command: Option<StateCommand>,
+    /// Print one JSON document.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum StateCommand {
+    /// Say what there is and whether it is up to date (the default).
+    Status {
+        /// Print one JSON document.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Build derived files anew.
+    Rebuild {
+        #[command(subcommand)]
+        what: RebuildCommand,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum RebuildCommand {
+    /// Bring archive.sqlite up to date with the ledger.
+    #[command(after_help = "\
+Without --full only what was appended since the last build is read. With it the archive is built from byte 0 in a
+file of its own and then put in the place of the old one, which stays readable until that moment.
+
+Examples:
+  burn state rebuild archive
+  burn state rebuild archive --full --report bad-lines.jsonl
+  burn state rebuild archive --full --ledger copy/ledger.jsonl --archive copy/archive.sqlite")]
+    Archive(ArchiveArgs),
+}
+
+#[derive(Debug, Args)]
+struct ArchiveArgs {
+    /// Build everything from byte 0.
+    #[arg(long)]
+    full: bool,
+    /// Do not build: give the space of deleted rows back.
+    #[arg(long, conflicts_with_all = ["full", "strict", "report"])]
+    vacuum: bool,
+    /// Print one JSON document.
+    #[arg(long)]
+    json: bool,
+    /// Take a malformed or rejected line as an error; nothing is changed then.
+    #[arg(long)]
+    strict: bool,
+    /// Write a JSON object for each malformed or rejected line to FILE.
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
+    /// Read this ledger instead of the home's (with --archive); it is never written.
+    #[arg(long, value_name = "FILE", requires = "archive")]
+    ledger: Option<PathBuf>,
+    /// Build this archive instead of the home's (with --ledger).
+    #[arg(long, value_name = "FILE", requires = "ledger")]
+    archive: Option<PathBuf>,
+    /// Parse with N threads [default: one for each core]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    threads: Option<u16>,
+    /// How to read the ledger.
+    #[arg(long, value_enum, default_value_t = IoArg::Mmap)]
+    io: IoArg,
+    /// Publish a full rebuild without checking it first.
+    #[arg(long)]
+    no_verify: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum IoArg {
+    /// Map it into memory.
+    Mmap,
+    /// Read it piece by piece.
+    Read,
+}
+
+pub(super) fn run(args: StateArgs) -> anyhow::Result<ExitCode> {
+    match args.command {
+        None => status(args.json),
+        Some(StateCommand::Status { json }) => status(json || args.json),
+        Some(StateCommand::Rebuild { what: RebuildCommand::Archive(archive) }) => rebuild_archive(archive, args.json),
+    }
+}
+
+fn status(json: bool) -> anyhow::Result<ExitCode> {
+    let home = Home::from_env()?;
+    let status = archive::status(&Paths::of_home(&home))?;
+    if json {
+        print_json(&status)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    print(describe(&status).as_bytes())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn describe(status: &Status) -> String {
+    let mut text = format!("archive       {}\n", status.archive_path.display());
+    let mut line = |name: &str, value: String| text.push_str(&format!("{name:<13} {value}\n"));
+    let ledger_bytes = status.ledger_size_bytes;
+    if !status.exists {
+        line("state", "missing; `burn state rebuild archive` builds it".to_string());
+        line("ledger", ledger_bytes.map_or("missing".to_string(), |bytes| format!("{} bytes", grouped(bytes))));
+        return text;
+    }
+    let state = match (status.archive_version, status.up_to_date) {
+        (Some(version), _) if version != archive::schema::VERSION => {
+            "of another schema version; `burn state rebuild archive` builds it anew".to_string()
+        }
+        (None, _) => "without a state row; `burn state rebuild archive` completes it".to_string(),
+        (_, true) => "up to date".to_string(),
+        (_, false) => match ledger_bytes {
+            Some(bytes) if bytes as i64 >= status.ledger_offset_bytes => {
+                format!(
+                    "behind by {} bytes; `burn state rebuild archive` takes them in",
+                    grouped(bytes - status.ledger_offset_bytes as u64)
+                )
+            }
+            Some(_) => "ahead of a ledger that became shorter; `burn state rebuild archive` builds it anew".to_string(),
+            None => "there is no ledger".to_string(),
+        },
+    };
+    line("state", state);
+    line("schema", status.archive_version.map_or("unknown".to_string(), |version| format!("version {version}")));
+    line(
+        "ledger",
+        format!(
+            "{} of {} bytes taken in",
+            grouped(status.ledger_offset_bytes.max(0) as u64),
+            ledger_bytes.map_or("0".to_string(), grouped)
+        ),
+    );
+    line("last build", status.last_built_at.clone().unwrap_or("never".to_string()));
+    line("last rebuild", status.last_rebuild_at.clone().unwrap_or("never".to_string()));
+    let counts = status.row_counts;
+    for (name, count) in [
+        ("sessions", counts.sessions),
+        ("turns", counts.turns),
+        ("tool calls", counts.tool_calls),
+        ("tool results", counts.tool_result_events),
+        ("compactions", counts.compactions),
+    ] {
+        line(name, grouped(count));
+    }
+    if !status.fidelity_histogram.is_empty() {
+        let classes: Vec<String> =
+            status.fidelity_histogram.iter().map(|(class, count)| format!("{class} {}", grouped(*count))).collect();
+        line("fidelity", classes.join(", "));
+    }
+    text
+}
+
+/// How many findings are printed; `--report` has them all.
+const FINDINGS_SHOWN: u64 = 5;
+
+struct Watch {
+    bar: Bar,
+    report: Option<(PathBuf, std::io::BufWriter<std::fs::File>)>,
+    report_error: Option<std::io::Error>,
+    findings: u64,
+}
+
+impl Observer for Watch {
+    fn progress(&mut self, progress: Progress) -> ControlFlow<()> {
+        if self.report_error.is_some() {
+            return ControlFlow::Break(());
+        }
+        self.bar.update(progress)
+    }
+
+    fn finding(&mut self, finding: &Finding) {
+        self.findings += 1;
+        if self.findings <= FINDINGS_SHOWN {
+            self.bar.line(&format!(
+                "burn: line at byte {} ({}) is {}: {}",
+                finding.offset,
+                counted(finding.length, "byte"),
+                finding.verdict.as_str(),
+                finding.reason
+            ));
+        }
+        if let Some((_, report)) = &mut self.report {
+            let written = serde_json::to_writer(&mut *report, &ReportLine::from(finding))
+                .map_err(std::io::Error::from)
+                .and_then(|()| std::io::Write::write_all(report, b"\n"));
+            if let Err(error) = written {
+                self.report_error.get_or_insert(error);
+            }
+        }
+    }
+}
+
+#[derive(serde::Serialize)]
+struct ReportLine<'a> {
+    offset: u64,
+    length: u64,
+    verdict: &'static str,
+    reason: &'a str,
+}
+
+impl<'a> From<&'a Finding> for ReportLine<'a> {
+    fn from(finding: &'a Finding) -> Self {
+        let Finding { offset, length, verdict, reason } = finding;
+        Self { offset: *offset, length: *length, verdict: verdict.as_str(), reason }
+    }
+}
+
+fn rebuild_archive(args: ArchiveArgs, json: bool) -> anyhow::Result<ExitCode> {
+    let json = json || args.json;
+    let paths = match (args.ledger, args.archive) {
+        (Some(ledger), Some(archive)) => Paths::offline(ledger, archive),
+        _ => {
+            let home = Home::from_env()?;
+            crate::disk::create_dir_all(home.root())?;
+            Paths::of_home(&home)
+        }
+    };
+    if args.vacuum {
+        let vacuumed = archive::vacuum(&paths)?;
+        if json {
+            print_json(&vacuumed)?;
+        } else if vacuumed.existed {
+            let text = format!(
+                "{}: {} bytes before, {} after, {} reclaimed\n",
+                vacuumed.archive_path.display(),
+                grouped(vacuumed.before_bytes),
+                grouped(vacuumed.after_bytes),
+                vacuumed.reclaimed_bytes
+            );
+            print(text.as_bytes())?;
+        } else {
+            print(format!("{}: there is no archive\n", vacuumed.archive_path.display()).as_bytes())?;
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut options = Options::default();
+    options.threads = args.threads.map_or(0, usize::from);
+    options.io = match args.io {
+        IoArg::Mmap => Io::Mmap,
+        IoArg::Read => Io::Read,
+    };
+    options.strict = args.strict;
+    options.verify = !args.no_verify;
+    let report = match args.report {
+        Some(path) => {
+            let file = create_report(&path).with_context(|| format!("cannot create the report {}", path.display()))?;
+            Some((path, std::io::BufWriter::new(file)))
+        }
+        None => None,
+    };
+    let mut watch = Watch { bar: Bar::new(), report, report_error: None, findings: 0 };
+    let result = if args.full {
+        archive::rebuild_full(&paths, &options, &mut watch)
+    } else {
+        archive::build_tail(&paths, &options, &mut watch)
+    };
+    let Watch { bar, report, report_error, findings } = watch;
+    bar.finish();
+    if let Some((path, mut report)) = report {
+        let flushed = report_error.map_or_else(|| std::io::Write::flush(&mut report), Err);
+        flushed.with_context(|| format!("cannot write the report {}", path.display()))?;
+    }
+    let result = result?;
+    if findings > FINDINGS_SHOWN {
+        let more = counted(findings - FINDINGS_SHOWN, "more line");
+        eprint_line(&format!("burn: and {more} left out; `--report FILE` lists all of them"));
+    }
+    if json {
+        print_json(&result)?;
+    } else {
+        print(summary(&paths, &result).as_bytes())?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn eprint_line(text: &str) {
+    // A closed stderr is no reason to fail after the work is done.
+    let _ = std::io::Write::write_all(&mut std::io::stderr().lock(), format!("{text}\n").as_bytes());
+}
+
+fn create_report(path: &std::path::Path) -> std::io::Result<std::fs::File> {
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).create(true).truncate(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path)
+}
+
+fn summary(paths: &Paths, result: &BuildResult) -> String {
+    let seconds = result.duration_ms as f64 / 1000.0;
+    let how = match (result.rebuilt_from_zero, result.restarted) {
+        (true, _) => "rebuilt from byte 0".to_string(),
+        (false, Some(why)) => format!("built again from byte 0 ({why})"),
+        (false, None) => "brought up to date".to_string(),
+    };
+    let mut text = format!(
+        "{} {how}: {} read in {seconds:.2} s ({}/s)\n",
+        paths.archive.display(),
+        human_bytes(result.scanned_bytes),
+        human_bytes((result.scanned_bytes as f64 / seconds.max(0.001)) as u64)
+    );
+    text.push_str(&format!(
+        "  {}, {} touched, {}, {}, {}\n",
+        counted(result.turns_applied, "turn"),
+        counted(result.sessions_touched, "session"),
+        counted(result.tool_result_events_applied, "tool result event"),
+        counted(result.compactions_applied, "compaction"),
+        counted(result.stamps_applied, "stamp"),
+    ));
+    let left_out = result.malformed_lines + result.rejected_lines + result.unknown_lines;
+    if left_out > 0 {
+        text.push_str(&format!(
+            "  left out: {}, {} rejected, {} of unknown kind\n",
+            counted(result.malformed_lines, "malformed line"),
+            grouped(result.rejected_lines),
+            grouped(result.unknown_lines),
+        ));
+    }
+    text
+}
