@@ -1,6 +1,8 @@
 //! Append-only logs that can be trusted, and the stores derived from them.
 
 pub mod archive;
+#[cfg(feature = "cli")]
+pub mod dev;
 pub mod disk;
 pub mod home;
 pub mod scan;
