@@ -1,0 +1,241 @@
+//! Ledgers of a given size in three profiles. Writes to any sink, or to a file of its own that appears whole or not
+//! at all; keeps no more than a few groups of lines in memory, and looks at nothing but the path it is to write.
+
+use std::fs;
+use std::io::{self, Write};
+use std::path::Path;
+
+use super::DevError;
+use super::odd::{Deck, LINE_1_MIB, ODD_KINDS, OddKind, Verdict, push_odd};
+use super::rng::Rng;
+use super::turns::{LineKind, Lines, Turns, push_message_stamp, push_range_stamp, push_session_stamp};
+
+/// Lines are handed to the sink when this much is waiting.
+const WRITE_LEN_BYTES: usize = 256 << 10;
+/// The first `line_1_mib` is due at this offset, the next ones this far apart.
+const FIRST_LINE_1_MIB: u64 = 3_000_000;
+const LINE_1_MIB_EVERY: u64 = 64_000_000;
+
+/// What a generated ledger is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Profile {
+    /// Turns, tool result events and user turns of interleaved sessions, with few stamps.
+    Mixed,
+    /// The lines of mixed, and after each turn two or three stamps on average.
+    Stamps,
+    /// As mixed, with odd lines of 136 kinds between its turns: what a reader must accept, pass over or report.
+    Adversarial,
+}
+
+/// What to generate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GenerateOptions {
+    /// The ledger ends with the first line that brings it to this many bytes; 0 gives an empty ledger.
+    pub size_bytes: u64,
+    /// Ledgers of one seed and profile are prefixes of each other; other seeds share no session.
+    pub seed: u64,
+    /// What the lines are.
+    pub profile: Profile,
+}
+
+/// How many lines of a kind, and how many bytes they take with their LF.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct KindTotals {
+    /// Lines.
+    pub lines: u64,
+    /// Bytes.
+    pub bytes: u64,
+}
+
+/// What was generated. Lines of odd kinds count as `odd` alone, whatever record they look like.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Summary {
+    /// Length of the ledger.
+    pub bytes: u64,
+    /// Lines in it.
+    pub lines: u64,
+    /// Turn lines, both copies of a turn that is written twice.
+    pub turns: KindTotals,
+    /// User turn lines.
+    pub user_turns: KindTotals,
+    /// Tool result event lines.
+    pub tool_result_events: KindTotals,
+    /// Relationship lines.
+    pub relationships: KindTotals,
+    /// Stamp lines.
+    pub stamps: KindTotals,
+    /// Compaction lines.
+    pub compactions: KindTotals,
+    /// Odd lines of all kinds.
+    pub odd: KindTotals,
+    /// Odd lines by kind, in the order of [`ODD_KINDS`].
+    pub odd_lines: [u64; ODD_KINDS.len()],
+}
+
+impl Summary {
+    fn new() -> Self {
+        let none = KindTotals::default();
+        Self {
+            bytes: 0,
+            lines: 0,
+            turns: none,
+            user_turns: none,
+            tool_result_events: none,
+            relationships: none,
+            stamps: none,
+            compactions: none,
+            odd: none,
+            odd_lines: [0; ODD_KINDS.len()],
+        }
+    }
+
+    fn count(&mut self, kind: LineKind, len_bytes: u64) {
+        let totals = match kind {
+            LineKind::Turn => &mut self.turns,
+            LineKind::UserTurn => &mut self.user_turns,
+            LineKind::ToolResultEvent => &mut self.tool_result_events,
+            LineKind::Relationship => &mut self.relationships,
+            LineKind::Stamp => &mut self.stamps,
+            LineKind::Compaction => &mut self.compactions,
+            LineKind::Odd(kind) => {
+                self.odd_lines[kind] += 1;
+                &mut self.odd
+            }
+        };
+        totals.lines += 1;
+        totals.bytes += len_bytes;
+        self.lines += 1;
+        self.bytes += len_bytes;
+    }
+
+    /// Odd lines that a reader owes this verdict.
+    pub fn odd_lines_with(&self, verdict: Verdict) -> u64 {
+        let of_verdict = |(kind, _): &(&OddKind, &u64)| kind.verdict == verdict;
+        ODD_KINDS.iter().zip(&self.odd_lines).filter(of_verdict).map(|(_, lines)| lines).sum()
+    }
+}
+
+/// Writes a ledger to `out`, whole lines in pieces of about 256 KiB, and calls `progress` with the bytes written so
+/// far after each piece.
+///
+/// # Errors
+///
+/// Those of `out`; what was written before one is a prefix of the ledger.
+pub fn generate(
+    options: &GenerateOptions,
+    out: &mut impl Write,
+    mut progress: impl FnMut(u64),
+) -> io::Result<Summary> {
+    let mut summary = Summary::new();
+    let mut groups = Groups::new(options);
+    let mut lines = Lines::default();
+    while summary.bytes < options.size_bytes {
+        let mut counted = lines.bytes.len();
+        groups.push_next(&mut lines, summary.bytes);
+        for (kind, end) in lines.ends.drain(..) {
+            if summary.bytes < options.size_bytes {
+                summary.count(kind, (end - counted) as u64);
+                counted = end;
+            }
+        }
+        lines.bytes.truncate(counted);
+        if lines.bytes.len() >= WRITE_LEN_BYTES || summary.bytes >= options.size_bytes {
+            out.write_all(&lines.bytes)?;
+            lines.bytes.clear();
+            progress(summary.bytes);
+        }
+    }
+    out.flush()?;
+    Ok(summary)
+}
+
+/// The lines of a profile, a turn with its followers at a time.
+struct Groups {
+    profile: Profile,
+    turns: Turns,
+    /// For what the profile adds; a stream of its own, so that the shared turns do not depend on it.
+    extra: Rng,
+    deck: Deck,
+    next_line_1_mib: u64,
+}
+
+impl Groups {
+    fn new(options: &GenerateOptions) -> Self {
+        let longest_burst = if options.profile == Profile::Adversarial { 1 } else { 3 };
+        Self {
+            profile: options.profile,
+            turns: Turns::new(Rng::new(options.seed, 0), longest_burst),
+            extra: Rng::new(options.seed, 1),
+            deck: Deck::new(),
+            next_line_1_mib: FIRST_LINE_1_MIB,
+        }
+    }
+
+    /// Appends the next group, which begins at byte `offset` of the ledger.
+    fn push_next(&mut self, lines: &mut Lines, offset: u64) {
+        let burst_ended = self.turns.next_turn(lines);
+        let (rng, session) = (&mut self.extra, self.turns.last_session());
+        match self.profile {
+            Profile::Mixed => {}
+            Profile::Stamps => {
+                push_session_stamp(lines, rng, session);
+                push_session_stamp(lines, rng, session);
+                if rng.chance(200) {
+                    push_message_stamp(lines, rng, session);
+                }
+                if rng.chance(500) {
+                    push_range_stamp(lines, rng, session);
+                }
+            }
+            Profile::Adversarial => {
+                if burst_ended && rng.chance(500) {
+                    let kind = self.deck.deal(rng);
+                    push_odd(lines, rng, session, kind);
+                }
+                if offset >= self.next_line_1_mib {
+                    self.next_line_1_mib += LINE_1_MIB_EVERY;
+                    push_odd(lines, rng, session, LINE_1_MIB);
+                }
+            }
+        }
+    }
+}
+
+/// [`generate`] to a new file at `path`, readable and writable by its owner alone. It is written under another
+/// name in the same directory and takes its own when it is whole, so an error or a full disk leaves nothing behind
+/// (a killed process leaves a file named `.burn-generate-…`). Nothing is synced: a ledger of numbers is made again
+/// sooner than it is missed.
+///
+/// # Errors
+///
+/// [`DevError::Exists`] when something is there and `force` is false, checked again when the name is taken;
+/// [`DevError::NotARegularFile`] when it is a directory, a link or a device; [`DevError::Io`] for all else.
+pub fn generate_file(
+    path: &Path,
+    options: &GenerateOptions,
+    force: bool,
+    progress: impl FnMut(u64),
+) -> Result<Summary, DevError> {
+    let failed = |action, source| DevError::Io { action, path: path.to_owned(), source };
+    match fs::symlink_metadata(path) {
+        Ok(found) if !found.is_file() => return Err(DevError::NotARegularFile { path: path.to_owned() }),
+        Ok(_) if !force => return Err(DevError::Exists { path: path.to_owned() }),
+        Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(failed("examine", error)),
+    }
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut file = tempfile::Builder::new()
+        .prefix(".burn-generate-")
+        .tempfile_in(directory)
+        .map_err(|error| failed("create", error))?;
+    let summary = generate(options, &mut file, progress).map_err(|error| failed("write", error))?;
+    let published = if force { file.persist(path) } else { file.persist_noclobber(path) };
+    match published {
+        Ok(_) => Ok(summary),
+        Err(error) if error.error.kind() == io::ErrorKind::AlreadyExists => {
+            Err(DevError::Exists { path: path.to_owned() })
+        }
+        Err(error) => Err(failed("publish", error.error)),
+    }
+}

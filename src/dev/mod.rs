@@ -1,0 +1,78 @@
+//! Synthetic ledgers for benchmarks and tests, reproducible byte for byte.
+//!
+//! Nothing here reads a home or a ledger: a seed goes in, lines come out. The same options give the same bytes on
+//! every platform and in every release that carries the same pinned hashes (the tests hold them); the random numbers
+//! come from the small generator in `rng`, so no dependency can change them. Memory is constant: less
+//! than 4 MiB, whatever the size asked for.
+//!
+//! - [`generate`] and [`generate_file`]: ledgers of a given size in one of three [`Profile`]s;
+//! - [`FoldHeavy`]: turns under many message and range stamps, for measuring how stamps fold into turns;
+//! - [`parse_size`]: sizes as people write them, `1.5GB`.
+//!
+//! What the lines look like, in which shares, is described in `docs/generated-ledgers.md`.
+//!
+//! ```
+//! use relayburn_ledger::dev::{GenerateOptions, Profile, generate};
+//!
+//! let options = GenerateOptions { size_bytes: 100_000, seed: 7, profile: Profile::Mixed };
+//! let mut ledger = Vec::new();
+//! let summary = generate(&options, &mut ledger, |_| {})?;
+//! assert_eq!(summary.bytes, ledger.len() as u64);
+//! assert!(ledger.ends_with(b"\n") && ledger.len() >= 100_000);
+//! # std::io::Result::Ok(())
+//! ```
+
+mod fold_heavy;
+mod generate;
+mod odd;
+mod rng;
+mod size;
+#[cfg(test)]
+mod tests;
+mod text;
+mod turns;
+
+use std::path::PathBuf;
+
+pub use fold_heavy::FoldHeavy;
+pub use generate::{GenerateOptions, KindTotals, Profile, Summary, generate, generate_file};
+pub use odd::{ODD_KINDS, OddKind, Verdict};
+pub use size::parse_size;
+
+/// What can go wrong in this room.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DevError {
+    /// The file is there and the caller did not ask to replace it.
+    #[error("{} exists; choose another name, or force it to be replaced", path.display())]
+    Exists {
+        /// The file that was to be written.
+        path: PathBuf,
+    },
+    /// What stands at the path is a directory, a link or a device: these are never replaced, forced or not.
+    #[error("{} is not a regular file and will not be replaced; choose another name", path.display())]
+    NotARegularFile {
+        /// The path that was to be written.
+        path: PathBuf,
+    },
+    /// The operating system refused; nothing stands at the path that did not stand there before.
+    #[error("cannot {action} {}: {source}; check that its directory exists, is writable and has room", path.display())]
+    Io {
+        /// What was being done: "examine", "create", "write" or "publish".
+        action: &'static str,
+        /// The file that was to be written.
+        path: PathBuf,
+        /// The operating system's reason.
+        source: std::io::Error,
+    },
+    /// A size that [`parse_size`] does not understand.
+    #[error(
+        "{text:?} is not a size: {reason}; write bytes (1500000) or a number with B, KB, MB, GB, KiB, MiB or GiB (1.5GB)"
+    )]
+    Size {
+        /// The text as given.
+        text: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+}
