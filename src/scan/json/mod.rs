@@ -30,6 +30,10 @@ mod value;
 mod write;
 
 #[cfg(test)]
+mod differential;
+#[cfg(test)]
+mod properties;
+#[cfg(test)]
 mod tests;
 
 pub use document::{Document, LINE_MAX_BYTES};
