@@ -26,7 +26,7 @@ pub enum Kind {
 
 /// One value of a parsed line: a cursor of three words, free to copy.
 ///
-/// Two values mean the same to JavaScript when [`stringify`] prints them alike. `Display` prints that text too.
+/// Two values mean the same to JavaScript when [`stringify()`] prints them alike. `Display` prints that text too.
 #[derive(Clone, Copy)]
 pub struct Value<'d> {
     document: &'d Document,
