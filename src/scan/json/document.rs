@@ -365,6 +365,9 @@ impl Parser<'_> {
     fn settle_keys(&mut self, object: u32) {
         let (document, line) = (&mut *self.document, self.line);
         let count = document.nodes[object as usize].len as usize;
+        if count < 2 {
+            return;
+        }
         let mut pairwise: [&[u8]; PAIRWISE_KEYS] = [&[]; PAIRWISE_KEYS];
         let mut may_repeat = count > PAIRWISE_KEYS;
         let mut has_index = false;

@@ -8,7 +8,7 @@
 //!   recurses. Bytes that are not UTF-8 count as U+FFFD, one for each maximal subpart, as WHATWG decoders have it.
 //! - Strings keep lone surrogates (they are WTF-8 inside, [`JsStr`]), numbers keep their digits ([`Number`]).
 //! - The last of two equal keys gives the value, the first gives the place, in every object.
-//! - [`stringify`] prints what `JSON.stringify` prints, save that integer literals keep all their digits where
+//! - [`stringify()`] prints what `JSON.stringify` prints, save that integer literals keep all their digits where
 //!   JavaScript would round them.
 //!
 //! ```
@@ -29,6 +29,10 @@ mod text;
 mod value;
 mod write;
 
+#[cfg(test)]
+mod differential;
+#[cfg(test)]
+mod properties;
 #[cfg(test)]
 mod tests;
 

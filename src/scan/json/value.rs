@@ -9,19 +9,24 @@ use super::write::{stringify, write_js_number};
 
 /// What a value is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[allow(missing_docs)]
 pub enum Kind {
+    /// `null`
     Null,
+    /// `true` or `false`: [`Value::as_bool`]
     Bool,
+    /// [`Value::as_number`]
     Number,
+    /// [`Value::as_js_str`], [`Value::as_str`]
     String,
+    /// [`Value::items`], [`Value::at`]
     Array,
+    /// [`Value::members`], [`Value::get`]
     Object,
 }
 
 /// One value of a parsed line: a cursor of three words, free to copy.
 ///
-/// Two values mean the same to JavaScript when [`stringify`] prints them alike. `Display` prints that text too.
+/// Two values mean the same to JavaScript when [`stringify()`] prints them alike. `Display` prints that text too.
 #[derive(Clone, Copy)]
 pub struct Value<'d> {
     document: &'d Document,
@@ -34,7 +39,7 @@ impl<'d> Value<'d> {
         Value { document, line, node: 0 }
     }
 
-    fn node(self) -> Node {
+    pub(super) fn node(self) -> Node {
         self.document.nodes[self.node as usize]
     }
 
@@ -63,7 +68,7 @@ impl<'d> Value<'d> {
     pub fn is_truthy(self) -> bool {
         match self.node().tag {
             Tag::Null | Tag::False => false,
-            Tag::Number => self.as_number().is_some_and(|number| number.as_f64() != 0.0),
+            Tag::Number => self.number().as_f64() != 0.0,
             Tag::Plain | Tag::Decoded => self.node().len != 0,
             Tag::True | Tag::Array | Tag::Object | Tag::IndexedObject => true,
         }
@@ -80,26 +85,30 @@ impl<'d> Value<'d> {
 
     /// The number, if this is one.
     pub fn as_number(self) -> Option<Number<'d>> {
-        let Node { tag: Tag::Number, start, len, .. } = self.node() else { return None };
-        // The parser let through nothing but ASCII here.
-        let literal = std::str::from_utf8(&self.line[start as usize..][..len as usize]).ok()?;
-        Some(Number { literal })
+        (self.kind() == Kind::Number).then(|| self.number())
+    }
+
+    /// The number of a number node.
+    pub(super) fn number(self) -> Number<'d> {
+        let Node { start, len, .. } = self.node();
+        let literal = &self.line[start as usize..][..len as usize];
+        // The parser lets nothing but ASCII into a number.
+        Number { literal: std::str::from_utf8(literal).unwrap_or_default() }
     }
 
     /// The string as JavaScript has it, lone surrogates included.
     pub fn as_js_str(self) -> Option<JsStr<'d>> {
-        let is_string = self.kind() == Kind::String;
-        is_string.then(|| JsStr::new(self.document.string_bytes(self.line, self.node)))
+        (self.kind() == Kind::String).then(|| self.js_str())
+    }
+
+    /// The string of a string node.
+    pub(super) fn js_str(self) -> JsStr<'d> {
+        JsStr::new(self.document.string_bytes(self.line, self.node))
     }
 
     /// The string as it is stored: U+FFFD for each lone surrogate. Borrowed when there is none.
     pub fn as_str(self) -> Option<Cow<'d, str>> {
         self.as_js_str().map(JsStr::to_utf8_lossy)
-    }
-
-    /// Whether the string stands in the line byte for byte: no escape, nothing that is not UTF-8.
-    pub(super) fn is_plain(self) -> bool {
-        self.node().tag == Tag::Plain
     }
 
     /// How many items an array or different keys an object has; 0 for anything else.
@@ -192,11 +201,10 @@ pub struct Members<'d> {
     is_ordered: bool,
 }
 
-impl<'d> Iterator for Members<'d> {
-    type Item = (JsStr<'d>, Value<'d>);
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let Value { document, line, .. } = self.next;
+impl<'d> Members<'d> {
+    /// The next member, its key as a value too.
+    pub(super) fn next_pair(&mut self) -> Option<(Value<'d>, Value<'d>)> {
+        let document = self.next.document;
         while self.next.node < self.end {
             let key = if self.is_ordered {
                 let key = document.order[self.next.node as usize];
@@ -209,10 +217,18 @@ impl<'d> Iterator for Members<'d> {
             };
             let value = document.nodes[key as usize].link;
             if value != NONE {
-                return Some((JsStr::new(document.string_bytes(line, key)), self.next.moved_to(value)));
+                return Some((self.next.moved_to(key), self.next.moved_to(value)));
             }
         }
         None
+    }
+}
+
+impl<'d> Iterator for Members<'d> {
+    type Item = (JsStr<'d>, Value<'d>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.next_pair().map(|(key, value)| (key.js_str(), value))
     }
 }
 

@@ -1,7 +1,8 @@
 //! Writing JSON as `JSON.stringify` does, without spaces. Touches nothing but the buffer it appends to.
 
+use super::document::Tag;
 use super::text::plain_len_bytes;
-use super::value::{Items, Kind, Members, Value};
+use super::value::{Items, Members, Value};
 
 /// Appends a value as `JSON.stringify` prints it: compact, keys in JavaScript's order.
 ///
@@ -14,16 +15,20 @@ pub fn stringify(value: Value<'_>, out: &mut Vec<u8>) {
     let mut open = Vec::new();
     let mut value = value;
     loop {
-        match value.kind() {
-            Kind::Array => {
+        match value.node().tag {
+            Tag::Array => {
                 out.push(b'[');
                 open.push(Open::Array(value.items()));
             }
-            Kind::Object => {
+            Tag::Object | Tag::IndexedObject => {
                 out.push(b'{');
                 open.push(Open::Object(value.members()));
             }
-            _ => write_scalar(value, out),
+            Tag::Plain | Tag::Decoded => write_string(value, out),
+            Tag::Number => value.number().write_json(out),
+            Tag::True => out.extend_from_slice(b"true"),
+            Tag::False => out.extend_from_slice(b"false"),
+            Tag::Null => out.extend_from_slice(b"null"),
         }
         value = loop {
             // No value ends in an opening bracket, so one there means that nothing precedes the next item.
@@ -31,14 +36,14 @@ pub fn stringify(value: Value<'_>, out: &mut Vec<u8>) {
             let next = match open.last_mut() {
                 None => return,
                 Some(Open::Array(items)) => items.next().map(|item| (None, item)),
-                Some(Open::Object(members)) => members.next().map(|(key, value)| (Some(key), value)),
+                Some(Open::Object(members)) => members.next_pair().map(|(key, value)| (Some(key), value)),
             };
             if let Some((key, value)) = next {
                 if !is_first {
                     out.push(b',');
                 }
                 if let Some(key) = key {
-                    write_js_string(key.as_wtf8(), out);
+                    write_string(key, out);
                     out.push(b':');
                 }
                 break value;
@@ -48,23 +53,15 @@ pub fn stringify(value: Value<'_>, out: &mut Vec<u8>) {
     }
 }
 
-fn write_scalar(value: Value<'_>, out: &mut Vec<u8>) {
-    if let Some(text) = value.as_js_str() {
-        if value.is_plain() {
-            out.push(b'"');
-            out.extend_from_slice(text.as_wtf8());
-            out.push(b'"');
-        } else {
-            write_js_string(text.as_wtf8(), out);
-        }
-    } else if let Some(number) = value.as_number() {
-        number.write_json(out);
+/// Appends a string node; one that stood in the line as it is needs no look at its bytes.
+fn write_string(string: Value<'_>, out: &mut Vec<u8>) {
+    let text = string.js_str().as_wtf8();
+    if string.node().tag == Tag::Plain {
+        out.push(b'"');
+        out.extend_from_slice(text);
+        out.push(b'"');
     } else {
-        out.extend_from_slice(match value.as_bool() {
-            Some(true) => b"true",
-            Some(false) => b"false",
-            None => b"null",
-        });
+        write_js_string(text, out);
     }
 }
 
