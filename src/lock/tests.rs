@@ -7,6 +7,7 @@ use crate::disk::faults::each_failure;
 use std::collections::BTreeSet;
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use std::time::SystemTime;
 
 fn home() -> (tempfile::TempDir, PathBuf) {
@@ -139,6 +140,49 @@ fn a_takeover_spares_what_is_no_longer_the_orphan_it_saw() {
     fs::File::open(&path).unwrap().set_modified(SystemTime::now()).unwrap();
     assert!(matches!(file::take_over(&path, seen), Ok(Takeover::Done)));
     assert!(path.exists(), "a holder that came to life again was robbed");
+}
+
+/// Four threads fall upon one orphan at the same instant, again and again; whoever has the lock must keep it.
+#[test]
+fn racing_takeovers_never_delete_a_fresh_lock() {
+    let (home, path) = home();
+    let start = std::sync::Barrier::new(4);
+    let (inside, violations) = (AtomicU32::new(0), AtomicU32::new(0));
+    let take = || loop {
+        match Acquisition::new(&path).attempt(&|_| None) {
+            Ok(Attempt::Took(held)) => break Ok(held),
+            Ok(Attempt::Wait(_)) => std::thread::yield_now(),
+            Err(error) => break Err(error),
+        }
+    };
+    let work = |held: Held| {
+        let alone = inside.fetch_add(1, SeqCst) == 0;
+        std::thread::yield_now();
+        let kept = held.still_held().is_ok();
+        inside.fetch_sub(1, SeqCst);
+        alone && kept
+    };
+    let race = |leads: bool| {
+        for _ in 0..2_000 {
+            if leads {
+                orphan(&path, STALE_AGE * 2);
+            }
+            start.wait();
+            // Counted, not asserted: a thread that panicked would leave the others at the barrier.
+            if !take().is_ok_and(work) {
+                violations.fetch_add(1, SeqCst);
+            }
+            start.wait();
+        }
+    };
+    std::thread::scope(|scope| {
+        for leads in [true, false, false, false] {
+            let race = &race;
+            scope.spawn(move || race(leads));
+        }
+    });
+    assert_eq!(violations.into_inner(), 0);
+    assert_eq!(names(home.path()), BTreeSet::new());
 }
 
 #[test]
@@ -313,16 +357,16 @@ mod tasks {
     #[test]
     fn tasks_exclude_each_other_while_they_yield() {
         let (_home, path) = home();
-        let inside = Arc::new(std::sync::atomic::AtomicU32::new(0));
+        let inside = Arc::new(AtomicU32::new(0));
         runtime().block_on(async {
             let tasks: Vec<_> = (0..8)
                 .map(|_| {
                     let (path, inside) = (path.clone(), Arc::clone(&inside));
                     tokio::spawn(async move {
                         with_lock_async(&path, |_| async move {
-                            assert_eq!(inside.fetch_add(1, std::sync::atomic::Ordering::SeqCst), 0);
+                            assert_eq!(inside.fetch_add(1, SeqCst), 0);
                             tokio::time::sleep(Duration::from_millis(5)).await;
-                            inside.fetch_sub(1, std::sync::atomic::Ordering::SeqCst);
+                            inside.fetch_sub(1, SeqCst);
                             Ok::<_, LockError>(())
                         })
                         .await
