@@ -58,10 +58,11 @@ fn the_same_thread_goes_straight_through_and_lets_go_once() {
     with_lock(&path, |outer| {
         let started = Instant::now();
         with_lock(&path, |_| Ok::<_, LockError>(()))?;
-        with_lock(&other_spelling, |inner| Ok::<_, LockError>(assert_eq!(inner.path(), outer.path())))?;
+        let inner = with_lock(&other_spelling, |inner| Ok::<_, LockError>(inner.path().to_owned()))?;
+        assert_eq!(inner, outer.path());
         assert!(started.elapsed() < Duration::from_secs(1));
         let other_lock = home.path().join("ledger-index.lock");
-        with_lock(&other_lock, |_| Ok::<_, LockError>(assert!(other_lock.exists())))?;
+        assert!(with_lock(&other_lock, |_| Ok::<_, LockError>(other_lock.exists()))?);
         assert!(!other_lock.exists());
         outer.still_held()
     })
@@ -123,7 +124,7 @@ fn a_symbolic_link_in_place_of_the_lock_is_not_followed() {
     fs::File::open(&target).unwrap().set_modified(SystemTime::UNIX_EPOCH).unwrap();
     std::os::unix::fs::symlink(&target, &path).unwrap();
     // The link itself is fresh; its target's age must not count.
-    assert!(matches!(Acquisition::new(&path).attempt(&|_| None), Ok(Attempt::Wait(FAST_WAIT))));
+    assert!(matches!(Acquisition::new(&path, Caller::Thread).attempt(), Ok(Attempt::Wait(FAST_WAIT))));
     assert_eq!(fs::read(&target).unwrap(), b"precious");
 }
 
@@ -149,7 +150,7 @@ fn racing_takeovers_never_delete_a_fresh_lock() {
     let start = std::sync::Barrier::new(4);
     let (inside, violations) = (AtomicU32::new(0), AtomicU32::new(0));
     let take = || loop {
-        match Acquisition::new(&path).attempt(&|_| None) {
+        match Acquisition::new(&path, Caller::Thread).attempt() {
             Ok(Attempt::Took(held)) => break Ok(held),
             Ok(Attempt::Wait(_)) => std::thread::yield_now(),
             Err(error) => break Err(error),
@@ -252,17 +253,17 @@ fn a_stale_holder_waits_for_a_takeover_under_way() {
 #[test]
 fn a_waiter_that_was_away_gives_the_holder_time_to_show_itself() {
     let (_home, path) = home();
-    let mut waiter = Acquisition::new(&path);
+    let mut waiter = Acquisition::new(&path, Caller::Thread);
     fs::write(&path, "").unwrap();
-    assert!(matches!(waiter.attempt(&|_| None), Ok(Attempt::Wait(FAST_WAIT))));
+    assert!(matches!(waiter.attempt(), Ok(Attempt::Wait(FAST_WAIT))));
     // As after ten seconds of sleep: the file has aged, and so has the wait.
     fs::File::open(&path).unwrap().set_modified(SystemTime::now() - STALE_AGE * 2).unwrap();
     waiter.expected -= STALE_AGE * 2;
-    assert!(matches!(waiter.attempt(&|_| None), Ok(Attempt::Wait(FAST_WAIT))));
+    assert!(matches!(waiter.attempt(), Ok(Attempt::Wait(FAST_WAIT))));
     std::thread::sleep(GRACE);
     waiter.expected = SystemTime::now();
-    assert!(matches!(waiter.attempt(&|_| None), Ok(Attempt::Wait(Duration::ZERO))));
-    assert!(matches!(waiter.attempt(&|_| None), Ok(Attempt::Took(_))));
+    assert!(matches!(waiter.attempt(), Ok(Attempt::Wait(Duration::ZERO))));
+    assert!(matches!(waiter.attempt(), Ok(Attempt::Took(_))));
 }
 
 #[test]
@@ -278,10 +279,10 @@ fn an_orphan_that_cannot_be_deleted_is_told_from_a_live_holder() {
     let (_home, path) = home();
     fs::create_dir(&path).unwrap();
     fs::File::open(&path).unwrap().set_modified(SystemTime::now() - STALE_AGE * 2).unwrap();
-    let mut waiter = Acquisition::new(&path);
+    let mut waiter = Acquisition::new(&path, Caller::Thread);
     waiter.attempts = ATTEMPTS - 2;
-    assert!(matches!(waiter.attempt(&|_| None), Ok(Attempt::Wait(SLOW_WAIT))));
-    let failed = waiter.attempt(&|_| None).err().unwrap();
+    assert!(matches!(waiter.attempt(), Ok(Attempt::Wait(SLOW_WAIT))));
+    let failed = waiter.attempt().err().unwrap();
     assert!(matches!(&failed, LockError::Stale { attempts: ATTEMPTS, obstacle: Obstacle::Refused(_), .. }));
     let text = failed.to_string();
     assert!(text.contains("looks stale, last touched 10.") && text.contains("delete it by hand"), "{text}");
