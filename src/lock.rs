@@ -97,7 +97,7 @@ pub enum LockError {
         /// How long the file had not been touched at the last attempt.
         age: Duration,
         /// What stood in the way.
-        obstacle: Obstacle,
+        obstacle: Box<Obstacle>,
     },
     /// The lock was held, but the file is gone or somebody else's: this process must have been stopped for longer than
     /// a lock stays fresh, or the file was deleted by hand.
@@ -329,8 +329,9 @@ impl<'a> Acquisition<'a> {
             return Ok(Attempt::Took(own));
         }
         let age = present.map_or(Duration::ZERO, |present| file::age(present.modified));
+        let in_grace = self.was_away();
         let mut obstacle = None;
-        if let Some(present) = present.filter(|_| age > STALE_AGE && !self.was_away()) {
+        if let Some(present) = present.filter(|_| age > STALE_AGE && !in_grace) {
             match self.take_over(present.identity) {
                 Ok(()) if self.attempts < ATTEMPTS => return Ok(self.wait(Duration::ZERO)),
                 Ok(()) => {}
@@ -367,7 +368,7 @@ impl<'a> Acquisition<'a> {
     fn give_up(&self, age: Duration, obstacle: Option<Obstacle>) -> LockError {
         let (path, attempts, elapsed) = (self.path.to_owned(), self.attempts, self.started.elapsed());
         match obstacle {
-            Some(obstacle) => LockError::Stale { path, attempts, elapsed, age, obstacle },
+            Some(obstacle) => LockError::Stale { path, attempts, elapsed, age, obstacle: Box::new(obstacle) },
             None => LockError::Held { holder_pid: file::holder_pid(&path), path, attempts, elapsed },
         }
     }

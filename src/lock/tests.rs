@@ -283,7 +283,8 @@ fn an_orphan_that_cannot_be_deleted_is_told_from_a_live_holder() {
     waiter.attempts = ATTEMPTS - 2;
     assert!(matches!(waiter.attempt(), Ok(Attempt::Wait(SLOW_WAIT))));
     let failed = waiter.attempt().err().unwrap();
-    assert!(matches!(&failed, LockError::Stale { attempts: ATTEMPTS, obstacle: Obstacle::Refused(_), .. }));
+    let LockError::Stale { attempts: ATTEMPTS, obstacle, .. } = &failed else { panic!("{failed}") };
+    assert!(matches!(**obstacle, Obstacle::Refused(_)));
     let text = failed.to_string();
     assert!(text.contains("looks stale, last touched 10.") && text.contains("delete it by hand"), "{text}");
 }
