@@ -97,13 +97,13 @@ pub enum LockError {
         /// How long the file had not been touched at the last attempt.
         age: Duration,
         /// What stood in the way.
-        obstacle: Obstacle,
+        obstacle: Box<Obstacle>,
     },
     /// The lock was held, but the file is gone or somebody else's: this process must have been stopped for longer than
     /// a lock stays fresh, or the file was deleted by hand.
     #[error(
         "lock {} was lost to somebody else while this process held it (it was stopped for seconds, or the file was \
-         deleted): nothing more was written under it, try again",
+         deleted): try again",
         path.display()
     )]
     Lost {
@@ -231,19 +231,12 @@ pub fn with_lock<T, E: From<LockError>>(
     path: &Path,
     work: impl FnOnce(&Held) -> Result<T, E>,
 ) -> Result<T, E> {
-    let held_already = |wanted: &dyn Fn(&Held) -> bool| {
-        #[cfg(feature = "async")]
-        if let Some(held) = held_by_task(wanted) {
-            return Some(held);
-        }
-        HELD_BY_THREAD.with_borrow(|held| held.iter().find(|held| wanted(held)).cloned())
-    };
-    if let Some(held) = held_already(&|held| held.path() == path) {
+    if let Some(held) = Caller::Thread.own(|held| held.path() == path) {
         return work(&held);
     }
-    let mut acquisition = Acquisition::new(path);
+    let mut acquisition = Acquisition::new(path, Caller::Thread);
     let held = loop {
-        match acquisition.attempt(&held_already)? {
+        match acquisition.attempt()? {
             Attempt::Took(held) => break held,
             Attempt::Wait(wait) => std::thread::sleep(wait),
         }
@@ -261,12 +254,12 @@ where
     E: From<LockError>,
     F: Future<Output = Result<T, E>>,
 {
-    if let Some(held) = held_by_task(&|held| held.path() == path) {
+    if let Some(held) = Caller::Task.own(|held| held.path() == path) {
         return work(held).await;
     }
-    let mut acquisition = Acquisition::new(path);
+    let mut acquisition = Acquisition::new(path, Caller::Task);
     let held = loop {
-        match acquisition.attempt(&held_by_task)? {
+        match acquisition.attempt()? {
             Attempt::Took(held) => break held,
             Attempt::Wait(wait) => tokio::time::sleep(wait).await,
         }
@@ -274,9 +267,25 @@ where
     held.enter_async(work(held.clone())).await
 }
 
-#[cfg(feature = "async")]
-fn held_by_task(wanted: &dyn Fn(&Held) -> bool) -> Option<Held> {
-    HELD_BY_TASK.try_with(|held| held.iter().find(|held| wanted(held)).cloned()).ok().flatten()
+/// Who asks for a lock, and so which locks it has already.
+#[derive(Clone, Copy, PartialEq)]
+enum Caller {
+    /// Knows its thread's locks, and those of the task that the thread runs, if any.
+    Thread,
+    /// Knows its own: its thread's may be another task's.
+    #[cfg(feature = "async")]
+    Task,
+}
+
+impl Caller {
+    fn own(self, wanted: impl Fn(&Held) -> bool) -> Option<Held> {
+        let find = |held: &Vec<Held>| held.iter().find(|held| wanted(held)).cloned();
+        #[cfg(feature = "async")]
+        let of_task = HELD_BY_TASK.try_with(find).ok().flatten();
+        #[cfg(not(feature = "async"))]
+        let of_task = None;
+        of_task.or_else(|| (self == Self::Thread).then(|| HELD_BY_THREAD.with_borrow(find)).flatten())
+    }
 }
 
 enum Attempt {
@@ -288,6 +297,7 @@ enum Attempt {
 /// One caller's way to a lock, from its first attempt to its last. Does not wait itself: threads and tasks differ there.
 struct Acquisition<'a> {
     path: &'a Path,
+    caller: Caller,
     attempts: u32,
     started: Instant,
     /// When the wait that was asked for should be over, by the clock that goes on while the machine sleeps.
@@ -297,15 +307,12 @@ struct Acquisition<'a> {
 }
 
 impl<'a> Acquisition<'a> {
-    fn new(path: &'a Path) -> Self {
-        Self { path, attempts: 0, started: Instant::now(), expected: SystemTime::now(), grace_until: None }
+    fn new(path: &'a Path, caller: Caller) -> Self {
+        let (started, expected) = (Instant::now(), SystemTime::now());
+        Self { path, caller, attempts: 0, started, expected, grace_until: None }
     }
 
-    /// `held_already` finds a lock of the caller's own, which may have been taken under another spelling of the path.
-    fn attempt(
-        &mut self,
-        held_already: &dyn Fn(&dyn Fn(&Held) -> bool) -> Option<Held>,
-    ) -> Result<Attempt, LockError> {
+    fn attempt(&mut self) -> Result<Attempt, LockError> {
         self.attempts += 1;
         match LockFile::create(self.path) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
@@ -315,14 +322,16 @@ impl<'a> Acquisition<'a> {
             Err(error) if error.is_not_found() => None,
             other => Some(other?),
         };
-        if let Some(own) = present
-            .and_then(|present| held_already(&|held: &Held| held.0.file.identity() == present.identity))
+        // A lock of the caller's own can have been taken under another spelling of the path.
+        if let Some(own) =
+            present.and_then(|present| self.caller.own(|held| held.0.file.identity() == present.identity))
         {
             return Ok(Attempt::Took(own));
         }
         let age = present.map_or(Duration::ZERO, |present| file::age(present.modified));
+        let in_grace = self.was_away();
         let mut obstacle = None;
-        if let Some(present) = present.filter(|_| age > STALE_AGE && !self.was_away()) {
+        if let Some(present) = present.filter(|_| age > STALE_AGE && !in_grace) {
             match self.take_over(present.identity) {
                 Ok(()) if self.attempts < ATTEMPTS => return Ok(self.wait(Duration::ZERO)),
                 Ok(()) => {}
@@ -359,7 +368,7 @@ impl<'a> Acquisition<'a> {
     fn give_up(&self, age: Duration, obstacle: Option<Obstacle>) -> LockError {
         let (path, attempts, elapsed) = (self.path.to_owned(), self.attempts, self.started.elapsed());
         match obstacle {
-            Some(obstacle) => LockError::Stale { path, attempts, elapsed, age, obstacle },
+            Some(obstacle) => LockError::Stale { path, attempts, elapsed, age, obstacle: Box::new(obstacle) },
             None => LockError::Held { holder_pid: file::holder_pid(&path), path, attempts, elapsed },
         }
     }

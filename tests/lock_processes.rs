@@ -109,8 +109,7 @@ fn child() {
         }
         ["count", path, counter, times] => {
             for _ in 0..times.parse().unwrap() {
-                let count =
-                    || with_lock(Path::new(path), |_| Ok::<_, LockError>(increment(Path::new(counter))));
+                let count = || with_lock(Path::new(path), |_| increment(Path::new(counter)));
                 // A crowd can keep one process out for its whole eleven seconds; that is no fault here.
                 while let Err(LockError::Held { .. }) = count() {}
             }
@@ -135,9 +134,10 @@ fn child() {
     }
 }
 
-fn increment(counter: &Path) {
+fn increment(counter: &Path) -> Result<(), LockError> {
     let number: u64 = fs::read_to_string(counter).unwrap().parse().unwrap();
     fs::write(counter, (number + 1).to_string()).unwrap();
+    Ok(())
 }
 
 #[test]

@@ -17,20 +17,20 @@
 //! harness.each_image(|image| { /* recover image.path(); image.after_events() says what must be there */ });
 //! ```
 
+pub(crate) use self::power_cut::Survival;
+use self::power_cut::{Event, Model, NodeId, ROOT};
 use super::{Operation, Target};
 use std::cell::RefCell;
-use std::collections::{BTreeMap, HashMap};
-use std::ffi::OsString;
+use std::collections::HashMap;
 use std::io::{self, Write as _};
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::{fmt, fs};
 
-/// Power cuts tear writes between multiples of this many bytes.
-const SECTOR_BYTES: u64 = 512;
-
 /// How many random outcomes [`Harness::each_image`] lays out for every point of time, besides the four pure ones.
 const TORN_IMAGES: u64 = 6;
+
+mod power_cut;
 
 thread_local! {
     static CURRENT: RefCell<Option<Harness>> = const { RefCell::new(None) };
@@ -217,25 +217,6 @@ impl fmt::Display for Image {
     }
 }
 
-/// What of the unsynced changes reached the disk before the power cut.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Survival {
-    /// None of it.
-    Nothing,
-    /// Names (created, renamed, deleted), no file content: what a rename before its sync risks.
-    Names,
-    /// File content, no names.
-    Content,
-    /// All of it, as after SIGKILL.
-    Everything,
-    /// Some of it, by seed: a prefix of the names; of each file either a prefix of its changes, torn at a sector, or
-    /// any of the sectors, with zeros where a lost one stood before a surviving one.
-    Torn {
-        /// Chooses what survives.
-        seed: u64,
-    },
-}
-
 /// Called by `perform` around every operation.
 pub(super) fn intercept<T>(
     operation: &Operation,
@@ -276,11 +257,6 @@ fn write_half(operation: &Operation, target: &Target<'_>) -> io::Result<()> {
     }
 }
 
-/// A file or directory of the model; never reused, unlike an inode number.
-type NodeId = usize;
-
-const ROOT: NodeId = 0;
-
 struct Recording {
     root: PathBuf,
     base: Model,
@@ -290,23 +266,11 @@ struct Recording {
     next_node: NodeId,
 }
 
-#[derive(Debug, Clone)]
-enum Event {
-    CreateFile { path: PathBuf, node: NodeId },
-    CreateDirectory { path: PathBuf, node: NodeId },
-    Write { node: NodeId, offset: u64, bytes: Vec<u8> },
-    SetLength { node: NodeId, len_bytes: u64 },
-    Sync { node: NodeId },
-    SyncDirectory { path: PathBuf },
-    Rename { from: PathBuf, to: PathBuf },
-    Remove { path: PathBuf },
-}
-
 impl Recording {
     fn start(root: &Path) -> Self {
         let mut recording = Self {
             root: root.to_owned(),
-            base: Model { nodes: BTreeMap::from([(ROOT, Node::default())]), pending_names: Vec::new() },
+            base: Model::empty(),
             events: Vec::new(),
             nodes: HashMap::new(),
             next_node: ROOT + 1,
@@ -322,18 +286,11 @@ impl Recording {
             let node = self.new_node(&entry.path());
             let content =
                 if is_directory { Vec::new() } else { fs::read(entry.path()).expect("a readable file") };
-            self.base.nodes.insert(
-                node,
-                Node { is_directory, live: content.clone(), durable: content, ..Node::default() },
-            );
-            self.base.link(parent, entry.file_name(), Some(node));
+            self.base.take_in(parent, entry.file_name(), node, is_directory, content);
             if is_directory {
                 self.take_in(&entry.path(), node);
             }
         }
-        self.base.pending_names.clear();
-        let children = self.base.nodes[&parent].live_names.clone();
-        self.base.nodes.entry(parent).and_modify(|node| node.durable_names = children);
     }
 
     fn new_node(&mut self, path: &Path) -> NodeId {
@@ -405,235 +362,5 @@ fn append_offset(mut file: &fs::File) -> u64 {
         file.metadata().expect("metadata of an open file").len()
     } else {
         io::Seek::stream_position(&mut file).expect("the position of an open file")
-    }
-}
-
-/// The file system as programs see it (live), as it would be after losing everything unsynced (durable), and the
-/// changes in between, in order.
-#[derive(Clone)]
-struct Model {
-    nodes: BTreeMap<NodeId, Node>,
-    pending_names: Vec<NameChange>,
-}
-
-#[derive(Clone, Default)]
-struct Node {
-    is_directory: bool,
-    live: Vec<u8>,
-    durable: Vec<u8>,
-    pending: Vec<ContentChange>,
-    live_names: BTreeMap<OsString, NodeId>,
-    durable_names: BTreeMap<OsString, NodeId>,
-}
-
-#[derive(Clone)]
-enum ContentChange {
-    Write { offset: u64, bytes: Vec<u8> },
-    SetLength { len_bytes: u64 },
-}
-
-/// Entries set or deleted together: a rename is one change of two entries.
-#[derive(Clone)]
-struct NameChange(Vec<(NodeId, OsString, Option<NodeId>)>);
-
-impl Model {
-    fn apply(&mut self, event: &Event) {
-        match event {
-            Event::CreateFile { path, node } | Event::CreateDirectory { path, node } => {
-                let is_directory = matches!(event, Event::CreateDirectory { .. });
-                self.nodes.insert(*node, Node { is_directory, ..Node::default() });
-                let (parent, name) = self.entry(path);
-                self.link(parent, name, Some(*node));
-            }
-            Event::Write { node, offset, bytes } => {
-                self.change(*node, ContentChange::Write { offset: *offset, bytes: bytes.clone() });
-            }
-            Event::SetLength { node, len_bytes } => {
-                self.change(*node, ContentChange::SetLength { len_bytes: *len_bytes });
-            }
-            Event::Sync { node } => {
-                let node = self.node_mut(*node);
-                node.pending.clear();
-                node.durable.clone_from(&node.live);
-            }
-            Event::SyncDirectory { path } => {
-                let directory = self.resolve(path);
-                let (synced, rest) = std::mem::take(&mut self.pending_names)
-                    .into_iter()
-                    .partition(|change| change.0.iter().any(|(parent, ..)| *parent == directory));
-                self.pending_names = rest;
-                self.make_durable(synced);
-            }
-            Event::Rename { from, to } => {
-                let node = self.resolve(from);
-                let (from_parent, from_name) = self.entry(from);
-                let (to_parent, to_name) = self.entry(to);
-                self.change_names(NameChange(vec![
-                    (from_parent, from_name, None),
-                    (to_parent, to_name, Some(node)),
-                ]));
-            }
-            Event::Remove { path } => {
-                let (parent, name) = self.entry(path);
-                self.link(parent, name, None);
-            }
-        }
-    }
-
-    fn node_mut(&mut self, node: NodeId) -> &mut Node {
-        self.nodes.get_mut(&node).expect("a node the recording created")
-    }
-
-    fn resolve(&self, path: &Path) -> NodeId {
-        path.components().filter(|part| !matches!(part, Component::CurDir)).fold(ROOT, |node, part| {
-            let names = &self.nodes[&node].live_names;
-            *names.get(part.as_os_str()).unwrap_or_else(|| panic!("{} was never recorded", path.display()))
-        })
-    }
-
-    fn entry(&self, path: &Path) -> (NodeId, OsString) {
-        let name = path.file_name().expect("a named file").to_owned();
-        (self.resolve(path.parent().unwrap_or(Path::new(""))), name)
-    }
-
-    fn link(&mut self, parent: NodeId, name: OsString, node: Option<NodeId>) {
-        self.change_names(NameChange(vec![(parent, name, node)]));
-    }
-
-    fn change_names(&mut self, change: NameChange) {
-        for (parent, name, node) in &change.0 {
-            set_name(&mut self.node_mut(*parent).live_names, name, *node);
-        }
-        self.pending_names.push(change);
-    }
-
-    fn make_durable(&mut self, changes: Vec<NameChange>) {
-        for (parent, name, node) in changes.into_iter().flat_map(|change| change.0) {
-            set_name(&mut self.node_mut(parent).durable_names, &name, node);
-        }
-    }
-
-    fn change(&mut self, node: NodeId, change: ContentChange) {
-        let node = self.node_mut(node);
-        apply_change(&mut node.live, &change);
-        node.pending.push(change);
-    }
-
-    /// Turns the durable state into what the power cut left.
-    fn cut_power(&mut self, survival: Survival) {
-        let mut random = Random(match survival {
-            Survival::Torn { seed } => seed,
-            _ => 0,
-        });
-        let names = std::mem::take(&mut self.pending_names);
-        let surviving_names = match survival {
-            Survival::Nothing | Survival::Content => 0,
-            Survival::Names | Survival::Everything => names.len(),
-            Survival::Torn { .. } => random.below(names.len() as u64 + 1) as usize,
-        };
-        self.make_durable(names.into_iter().take(surviving_names).collect());
-        for node in self.nodes.values_mut() {
-            match survival {
-                Survival::Nothing | Survival::Names => {}
-                Survival::Content | Survival::Everything => node.durable.clone_from(&node.live),
-                Survival::Torn { .. } if random.below(2) == 0 => node.keep_prefix(&mut random),
-                Survival::Torn { .. } => node.keep_sectors(&mut random),
-            }
-        }
-    }
-
-    fn write_out(&self, node: NodeId, into: &Path) {
-        for (name, child) in &self.nodes[&node].durable_names {
-            let (path, child_node) = (into.join(name), &self.nodes[child]);
-            if child_node.is_directory {
-                fs::create_dir(&path).expect("an image directory");
-                self.write_out(*child, &path);
-            } else {
-                fs::write(&path, &child_node.durable).expect("an image file");
-            }
-        }
-    }
-}
-
-impl Node {
-    fn keep_prefix(&mut self, random: &mut Random) {
-        let surviving = random.below(self.pending.len() as u64 + 1) as usize;
-        for change in &self.pending[..surviving] {
-            apply_change(&mut self.durable, change);
-        }
-        if let Some(ContentChange::Write { offset, bytes }) = self.pending.get(surviving) {
-            let sectors: Vec<_> = sectors(*offset, bytes).collect();
-            for (offset, bytes) in &sectors[..random.below(sectors.len() as u64 + 1) as usize] {
-                apply_change(
-                    &mut self.durable,
-                    &ContentChange::Write { offset: *offset, bytes: bytes.to_vec() },
-                );
-            }
-        }
-    }
-
-    fn keep_sectors(&mut self, random: &mut Random) {
-        for change in &self.pending {
-            match change {
-                ContentChange::SetLength { .. } => {
-                    if random.below(2) == 0 {
-                        apply_change(&mut self.durable, change);
-                    }
-                }
-                ContentChange::Write { offset, bytes } => {
-                    for (offset, bytes) in sectors(*offset, bytes) {
-                        if random.below(2) == 0 {
-                            let bytes = bytes.to_vec();
-                            apply_change(&mut self.durable, &ContentChange::Write { offset, bytes });
-                        }
-                    }
-                }
-            }
-        }
-    }
-}
-
-fn set_name(names: &mut BTreeMap<OsString, NodeId>, name: &OsString, node: Option<NodeId>) {
-    match node {
-        Some(node) => drop(names.insert(name.clone(), node)),
-        None => drop(names.remove(name)),
-    }
-}
-
-fn apply_change(content: &mut Vec<u8>, change: &ContentChange) {
-    match change {
-        ContentChange::SetLength { len_bytes } => content.resize(*len_bytes as usize, 0),
-        ContentChange::Write { offset, bytes } => {
-            let (start, end) = (*offset as usize, *offset as usize + bytes.len());
-            if content.len() < end {
-                content.resize(end, 0);
-            }
-            content[start..end].copy_from_slice(bytes);
-        }
-    }
-}
-
-/// The parts of a write that lie in different sectors, with their offsets.
-fn sectors(offset: u64, bytes: &[u8]) -> impl Iterator<Item = (u64, &[u8])> {
-    let mut at = 0;
-    std::iter::from_fn(move || {
-        let start = offset + at as u64;
-        let end = (at + (SECTOR_BYTES - start % SECTOR_BYTES) as usize).min(bytes.len());
-        let part = &bytes[at..end];
-        at = end;
-        (!part.is_empty()).then_some((start, part))
-    })
-}
-
-/// SplitMix64: a test's choices follow from its seed alone.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        (mixed ^ (mixed >> 31)) % limit
     }
 }

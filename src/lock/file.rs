@@ -85,9 +85,14 @@ impl LockFile {
     /// Deletes the file if it is still ours. Failing is no error of the work that was done under the lock: the file
     /// then turns stale, and others take it over.
     pub(super) fn release(&self) {
-        match self.confirm().and_then(|ours| if ours { disk::remove_file(self.path()) } else { Ok(()) }) {
-            Ok(()) => {}
-            Err(error) => tracing::warn!("lock {} was not let go: {error}", self.path().display()),
+        let path = self.path();
+        match self
+            .confirm()
+            .and_then(|ours| if ours { disk::remove_file(path).map(|()| true) } else { Ok(false) })
+        {
+            Ok(true) => {}
+            Ok(false) => tracing::warn!("lock {} was lost before it was let go", path.display()),
+            Err(error) => tracing::warn!("lock {} was not let go: {error}", path.display()),
         }
     }
 

@@ -7,6 +7,7 @@ use crate::disk::faults::each_failure;
 use std::collections::BTreeSet;
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use std::time::SystemTime;
 
 fn home() -> (tempfile::TempDir, PathBuf) {
@@ -57,10 +58,11 @@ fn the_same_thread_goes_straight_through_and_lets_go_once() {
     with_lock(&path, |outer| {
         let started = Instant::now();
         with_lock(&path, |_| Ok::<_, LockError>(()))?;
-        with_lock(&other_spelling, |inner| Ok::<_, LockError>(assert_eq!(inner.path(), outer.path())))?;
+        let inner = with_lock(&other_spelling, |inner| Ok::<_, LockError>(inner.path().to_owned()))?;
+        assert_eq!(inner, outer.path());
         assert!(started.elapsed() < Duration::from_secs(1));
         let other_lock = home.path().join("ledger-index.lock");
-        with_lock(&other_lock, |_| Ok::<_, LockError>(assert!(other_lock.exists())))?;
+        assert!(with_lock(&other_lock, |_| Ok::<_, LockError>(other_lock.exists()))?);
         assert!(!other_lock.exists());
         outer.still_held()
     })
@@ -122,7 +124,7 @@ fn a_symbolic_link_in_place_of_the_lock_is_not_followed() {
     fs::File::open(&target).unwrap().set_modified(SystemTime::UNIX_EPOCH).unwrap();
     std::os::unix::fs::symlink(&target, &path).unwrap();
     // The link itself is fresh; its target's age must not count.
-    assert!(matches!(Acquisition::new(&path).attempt(&|_| None), Ok(Attempt::Wait(FAST_WAIT))));
+    assert!(matches!(Acquisition::new(&path, Caller::Thread).attempt(), Ok(Attempt::Wait(FAST_WAIT))));
     assert_eq!(fs::read(&target).unwrap(), b"precious");
 }
 
@@ -139,6 +141,49 @@ fn a_takeover_spares_what_is_no_longer_the_orphan_it_saw() {
     fs::File::open(&path).unwrap().set_modified(SystemTime::now()).unwrap();
     assert!(matches!(file::take_over(&path, seen), Ok(Takeover::Done)));
     assert!(path.exists(), "a holder that came to life again was robbed");
+}
+
+/// Four threads fall upon one orphan at the same instant, again and again; whoever has the lock must keep it.
+#[test]
+fn racing_takeovers_never_delete_a_fresh_lock() {
+    let (home, path) = home();
+    let start = std::sync::Barrier::new(4);
+    let (inside, violations) = (AtomicU32::new(0), AtomicU32::new(0));
+    let take = || loop {
+        match Acquisition::new(&path, Caller::Thread).attempt() {
+            Ok(Attempt::Took(held)) => break Ok(held),
+            Ok(Attempt::Wait(_)) => std::thread::yield_now(),
+            Err(error) => break Err(error),
+        }
+    };
+    let work = |held: Held| {
+        let alone = inside.fetch_add(1, SeqCst) == 0;
+        std::thread::yield_now();
+        let kept = held.still_held().is_ok();
+        inside.fetch_sub(1, SeqCst);
+        alone && kept
+    };
+    let race = |leads: bool| {
+        for _ in 0..2_000 {
+            if leads {
+                orphan(&path, STALE_AGE * 2);
+            }
+            start.wait();
+            // Counted, not asserted: a thread that panicked would leave the others at the barrier.
+            if !take().is_ok_and(work) {
+                violations.fetch_add(1, SeqCst);
+            }
+            start.wait();
+        }
+    };
+    std::thread::scope(|scope| {
+        for leads in [true, false, false, false] {
+            let race = &race;
+            scope.spawn(move || race(leads));
+        }
+    });
+    assert_eq!(violations.into_inner(), 0);
+    assert_eq!(names(home.path()), BTreeSet::new());
 }
 
 #[test]
@@ -208,17 +253,17 @@ fn a_stale_holder_waits_for_a_takeover_under_way() {
 #[test]
 fn a_waiter_that_was_away_gives_the_holder_time_to_show_itself() {
     let (_home, path) = home();
-    let mut waiter = Acquisition::new(&path);
+    let mut waiter = Acquisition::new(&path, Caller::Thread);
     fs::write(&path, "").unwrap();
-    assert!(matches!(waiter.attempt(&|_| None), Ok(Attempt::Wait(FAST_WAIT))));
+    assert!(matches!(waiter.attempt(), Ok(Attempt::Wait(FAST_WAIT))));
     // As after ten seconds of sleep: the file has aged, and so has the wait.
     fs::File::open(&path).unwrap().set_modified(SystemTime::now() - STALE_AGE * 2).unwrap();
     waiter.expected -= STALE_AGE * 2;
-    assert!(matches!(waiter.attempt(&|_| None), Ok(Attempt::Wait(FAST_WAIT))));
+    assert!(matches!(waiter.attempt(), Ok(Attempt::Wait(FAST_WAIT))));
     std::thread::sleep(GRACE);
     waiter.expected = SystemTime::now();
-    assert!(matches!(waiter.attempt(&|_| None), Ok(Attempt::Wait(Duration::ZERO))));
-    assert!(matches!(waiter.attempt(&|_| None), Ok(Attempt::Took(_))));
+    assert!(matches!(waiter.attempt(), Ok(Attempt::Wait(Duration::ZERO))));
+    assert!(matches!(waiter.attempt(), Ok(Attempt::Took(_))));
 }
 
 #[test]
@@ -234,11 +279,12 @@ fn an_orphan_that_cannot_be_deleted_is_told_from_a_live_holder() {
     let (_home, path) = home();
     fs::create_dir(&path).unwrap();
     fs::File::open(&path).unwrap().set_modified(SystemTime::now() - STALE_AGE * 2).unwrap();
-    let mut waiter = Acquisition::new(&path);
+    let mut waiter = Acquisition::new(&path, Caller::Thread);
     waiter.attempts = ATTEMPTS - 2;
-    assert!(matches!(waiter.attempt(&|_| None), Ok(Attempt::Wait(SLOW_WAIT))));
-    let failed = waiter.attempt(&|_| None).err().unwrap();
-    assert!(matches!(&failed, LockError::Stale { attempts: ATTEMPTS, obstacle: Obstacle::Refused(_), .. }));
+    assert!(matches!(waiter.attempt(), Ok(Attempt::Wait(SLOW_WAIT))));
+    let failed = waiter.attempt().err().unwrap();
+    let LockError::Stale { attempts: ATTEMPTS, obstacle, .. } = &failed else { panic!("{failed}") };
+    assert!(matches!(**obstacle, Obstacle::Refused(_)));
     let text = failed.to_string();
     assert!(text.contains("looks stale, last touched 10.") && text.contains("delete it by hand"), "{text}");
 }
@@ -313,16 +359,16 @@ mod tasks {
     #[test]
     fn tasks_exclude_each_other_while_they_yield() {
         let (_home, path) = home();
-        let inside = Arc::new(std::sync::atomic::AtomicU32::new(0));
+        let inside = Arc::new(AtomicU32::new(0));
         runtime().block_on(async {
             let tasks: Vec<_> = (0..8)
                 .map(|_| {
                     let (path, inside) = (path.clone(), Arc::clone(&inside));
                     tokio::spawn(async move {
                         with_lock_async(&path, |_| async move {
-                            assert_eq!(inside.fetch_add(1, std::sync::atomic::Ordering::SeqCst), 0);
+                            assert_eq!(inside.fetch_add(1, SeqCst), 0);
                             tokio::time::sleep(Duration::from_millis(5)).await;
-                            inside.fetch_sub(1, std::sync::atomic::Ordering::SeqCst);
+                            inside.fetch_sub(1, SeqCst);
                             Ok::<_, LockError>(())
                         })
                         .await
