@@ -78,7 +78,7 @@ pub fn run<'f>(
     }
     let stop = AtomicBool::new(false);
     let next = Mutex::new(chunks(input.source, input.range.clone(), input.chunk_bytes).zip(0u64..));
-    let result = pool.in_place_scope(|scope| {
+    pool.in_place_scope(|scope| {
         for _ in 0..threads {
             let (free, done_sender) = (free.clone(), done_sender.clone());
             let (stop, next) = (&stop, &next);
@@ -137,6 +137,5 @@ pub fn run<'f>(
         let result = in_order();
         stop.store(true, Ordering::Relaxed);
         result
-    });
-    result
+    })
 }

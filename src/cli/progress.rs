@@ -1,7 +1,6 @@
 //! The progress bar of long commands: on stderr, when that is a terminal and RELAYBURN_PROGRESS is not 0.
 
 use std::io::IsTerminal;
-use std::ops::ControlFlow;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
@@ -25,7 +24,7 @@ impl Bar {
         }))
     }
 
-    pub(super) fn update(&self, progress: Progress) -> ControlFlow<()> {
+    pub(super) fn update(&self, progress: Progress) {
         if let Some(bar) = &self.0 {
             bar.set_length(progress.total_bytes);
             bar.set_position(progress.done_bytes);
@@ -38,7 +37,6 @@ impl Bar {
                 Phase::Publish => "publishing",
             });
         }
-        ControlFlow::Continue(())
     }
 
     /// Prints a line above the bar.

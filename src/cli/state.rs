@@ -8,7 +8,7 @@ use anyhow::Context;
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::progress::Bar;
-use super::{counted, grouped, human_bytes, print, print_json};
+use super::{counted, grouped, human_bytes, interrupt, print, print_json};
 use crate::archive::rows::Finding;
 use crate::archive::{self, BuildResult, Observer, Options, Paths, Progress, Status};
 use crate::home::Home;
@@ -193,10 +193,11 @@ struct Watch {
 
 impl Observer for Watch {
     fn progress(&mut self, progress: Progress) -> ControlFlow<()> {
-        if self.report_error.is_some() {
+        self.bar.update(progress);
+        if self.report_error.is_some() || interrupt::requested() {
             return ControlFlow::Break(());
         }
-        self.bar.update(progress)
+        ControlFlow::Continue(())
     }
 
     fn finding(&mut self, finding: &Finding) {
@@ -264,14 +265,16 @@ fn rebuild_archive(args: ArchiveArgs, json: bool) -> anyhow::Result<ExitCode> {
         }
         return Ok(ExitCode::SUCCESS);
     }
-    let mut options = Options::default();
-    options.threads = args.threads.map_or(0, usize::from);
-    options.io = match args.io {
-        IoArg::Mmap => Io::Mmap,
-        IoArg::Read => Io::Read,
+    let options = Options {
+        threads: args.threads.map_or(0, usize::from),
+        io: match args.io {
+            IoArg::Mmap => Io::Mmap,
+            IoArg::Read => Io::Read,
+        },
+        strict: args.strict,
+        verify: !args.no_verify,
+        ..Options::default()
     };
-    options.strict = args.strict;
-    options.verify = !args.no_verify;
     let report = match args.report {
         Some(path) => {
             let file = create_report(&path)
@@ -281,6 +284,7 @@ fn rebuild_archive(args: ArchiveArgs, json: bool) -> anyhow::Result<ExitCode> {
         None => None,
     };
     let mut watch = Watch { bar: Bar::new(), report, report_error: None, findings: 0 };
+    interrupt::watch();
     let result = if args.full {
         archive::rebuild_full(&paths, &options, &mut watch)
     } else {
