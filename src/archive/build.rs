@@ -604,7 +604,7 @@ impl<'b> Build<'b> {
 }
 
 /// The page cache of a rebuild, and by SQLite's rule the sorter's memory of each index, in KiB.
-const REBUILD_CACHE_KIB: u32 = 96 * 1024;
+const REBUILD_CACHE_KIB: u32 = 48 * 1024;
 
 enum Outcome {
     Done,

@@ -8,9 +8,9 @@ mod build;
 mod cursor;
 mod error;
 pub mod fold;
-mod load;
+pub mod load;
 mod open;
-mod pipeline;
+pub mod pipeline;
 pub mod publish;
 mod refold;
 pub mod rows;
@@ -18,7 +18,7 @@ pub mod schema;
 mod sessions;
 mod statement;
 mod status;
-mod survey;
+pub mod survey;
 
 pub use build::{
     BuildResult, Observer, Options, Paths, Phase, Progress, Timings, Unobserved, build_tail, rebuild_full,

@@ -31,7 +31,11 @@ pub struct State {
     pub ledger_mark: i32,
 }
 
-/// Opens an existing archive for reading only.
+/// Opens an existing archive for queries; nothing can be written through the connection.
+///
+/// A strictly read-only connection to a database in WAL mode leaves `-wal` and `-shm` behind when it is the last one, so
+/// where the file may be written it is opened for writing with `query_only` set; SQLite then cleans up on close. Where
+/// nothing may be written (a read-only mount, another user's file) the archive is read as it lies.
 ///
 /// # Errors
 /// [`ArchiveError::Missing`], [`ArchiveError::Damaged`], [`ArchiveError::Sqlite`].
@@ -39,24 +43,33 @@ pub fn open_read_only(path: &Path) -> Result<Connection, ArchiveError> {
     if !path.exists() {
         return Err(ArchiveError::Missing { path: path.to_path_buf() });
     }
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(path, flags).context(path, "opening it")?;
-    prepare(&connection).context(path, "opening it")?;
-    // The first read shows whether it is a database at all.
-    match schema_read(&connection) {
-        Ok(()) => Ok(connection),
-        // A database in WAL mode without its sidecars, in a place where nobody may write, can be read as it lies.
-        Err(error)
-            if matches!(
-                error.sqlite_error_code(),
-                Some(rusqlite::ErrorCode::CannotOpen | rusqlite::ErrorCode::ReadOnly)
-            ) =>
-        {
-            drop(connection);
-            open_immutable(path)
+    let plain = OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let opened = open_for_queries(path, OpenFlags::SQLITE_OPEN_READ_WRITE | plain).or_else(|error| {
+        if may_not_write(&error) {
+            open_for_queries(path, OpenFlags::SQLITE_OPEN_READ_ONLY | plain)
+        } else {
+            Err(error)
         }
-        Err(error) => Err(error).context(path, "reading its schema"),
+    });
+    match opened {
+        Ok(connection) => Ok(connection),
+        Err(error) if may_not_write(&error) => open_immutable(path),
+        Err(error) => Err(error).context(path, "opening it"),
     }
+}
+
+fn open_for_queries(path: &Path, flags: OpenFlags) -> Result<Connection, rusqlite::Error> {
+    let connection = Connection::open_with_flags(path, flags)?;
+    prepare(&connection)?;
+    connection.execute_batch("PRAGMA query_only = ON")?;
+    // The first read shows whether it is a database at all.
+    schema_read(&connection)?;
+    Ok(connection)
+}
+
+fn may_not_write(error: &rusqlite::Error) -> bool {
+    use rusqlite::ErrorCode::{CannotOpen, PermissionDenied, ReadOnly};
+    matches!(error.sqlite_error_code(), Some(CannotOpen | PermissionDenied | ReadOnly))
 }
 
 fn open_immutable(path: &Path) -> Result<Connection, ArchiveError> {

@@ -1,0 +1,143 @@
+//! The phases of a rebuild, each alone: scan, parse (fast path, exact path), fold, insert, and the whole of it at 64 MB.
+//!
+//! `cargo bench --bench archive` runs all, `cargo bench --bench archive -- parse` some. Throughput is bytes of the ledger.
+
+#![allow(missing_docs, clippy::unwrap_used)]
+
+use std::hint::black_box;
+use std::path::Path;
+
+use bumpalo::Bump;
+use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use relayburn_ledger::archive::fold::{Fold, Scratch};
+use relayburn_ledger::archive::load::InsertWriter;
+use relayburn_ledger::archive::pipeline::{self, Input};
+use relayburn_ledger::archive::rows::{RowMaker, Rows, add_chunk};
+use relayburn_ledger::archive::{Options, Paths, Unobserved, rebuild_full, schema, survey};
+use relayburn_ledger::dev::{GenerateOptions, Profile, generate};
+use relayburn_ledger::scan::{self, Io, Source};
+
+fn ledger(profile: Profile, size_bytes: u64) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    generate(&GenerateOptions { size_bytes, seed: 1, profile }, &mut bytes, |_| {}).unwrap();
+    bytes
+}
+
+/// Every member twice, which the fast path leaves to the exact one.
+fn odd(ledger: &[u8]) -> Vec<u8> {
+    let mut odd = Vec::with_capacity(ledger.len() + ledger.len() / 50);
+    for (_, line) in scan::lines(0, ledger) {
+        odd.extend_from_slice(b"{\"v\":1,");
+        odd.extend_from_slice(&line[1..]);
+        odd.push(b'\n');
+    }
+    odd
+}
+
+fn on_disk(directory: &Path, bytes: &[u8]) -> Source {
+    let path = directory.join("ledger.jsonl");
+    std::fs::write(&path, bytes).unwrap();
+    Source::open(&path, Io::Mmap).unwrap()
+}
+
+fn parse(bytes: &[u8]) -> usize {
+    let arena = Bump::new();
+    let mut rows = Rows::default();
+    add_chunk(&mut RowMaker::default(), 0, bytes, &Fold::default(), &arena, &mut rows);
+    rows.turns.len()
+}
+
+fn phases(c: &mut Criterion) {
+    let mixed = ledger(Profile::Mixed, 8 << 20);
+    let exact = odd(&mixed);
+    let stamps = ledger(Profile::Stamps, 8 << 20);
+
+    let mut group = c.benchmark_group("one thread");
+    group.throughput(Throughput::Bytes(mixed.len() as u64));
+    group.bench_function("scan", |b| {
+        b.iter(|| scan::lines(0, black_box(&mixed)).map(|(_, line)| line.len()).sum::<usize>());
+    });
+    group.bench_function("parse, fast path", |b| b.iter(|| parse(black_box(&mixed))));
+    group.throughput(Throughput::Bytes(exact.len() as u64));
+    group.bench_function("parse, exact path", |b| b.iter(|| parse(black_box(&exact))));
+
+    let arena = Bump::new();
+    let mut rows = Rows::default();
+    add_chunk(&mut RowMaker::default(), 0, &stamps, &Fold::default(), &arena, &mut rows);
+    let list: Vec<_> = rows.stamps.iter().map(|line| line.stamp).collect();
+    let fold = Fold::new(list);
+    group.throughput(Throughput::Elements(rows.turns.len() as u64));
+    group.bench_function("fold, per turn", |b| {
+        let mut scratch = Scratch::default();
+        b.iter(|| {
+            rows.turns
+                .iter()
+                .map(|turn| {
+                    let text = |column: usize| match turn.cells[column] {
+                        relayburn_ledger::archive::rows::Cell::Text(text) => text,
+                        _ => "",
+                    };
+                    fold.enrich(text(1), text(2), text(4), &mut scratch).json.len()
+                })
+                .sum::<usize>()
+        });
+    });
+
+    let arena = Bump::new();
+    let mut rows = Rows::default();
+    add_chunk(&mut RowMaker::default(), 0, &mixed, &Fold::default(), &arena, &mut rows);
+    group.throughput(Throughput::Bytes(mixed.len() as u64));
+    group.bench_function("insert, tables only", |b| {
+        b.iter_batched(
+            || {
+                let connection = rusqlite::Connection::open_in_memory().unwrap();
+                for table in schema::TABLES {
+                    connection.execute_batch(table.create).unwrap();
+                }
+                connection
+            },
+            |connection| {
+                connection.execute_batch("BEGIN").unwrap();
+                InsertWriter::new(&connection).unwrap().write(&rows).unwrap();
+                connection.execute_batch("COMMIT").unwrap();
+                connection
+            },
+            BatchSize::PerIteration,
+        );
+    });
+    group.finish();
+}
+
+fn whole(c: &mut Criterion) {
+    let directory = tempfile::tempdir().unwrap();
+    let bytes = ledger(Profile::Mixed, 64_000_000);
+    let source = on_disk(directory.path(), &bytes);
+    let mut group = c.benchmark_group("64 MB, all cores");
+    group.sample_size(10);
+    group.throughput(Throughput::Bytes(bytes.len() as u64));
+    let pool = pipeline::workers(std::thread::available_parallelism().map_or(1, usize::from)).unwrap();
+    let input = Input { source: &source, range: 0..source.len_bytes(), chunk_bytes: 1 << 20 };
+    group.bench_function("survey", |b| {
+        b.iter(|| survey::survey(&pool, &input, false).unwrap().stamps.len());
+    });
+    group.bench_function("pipeline, rows thrown away", |b| {
+        b.iter(|| {
+            let mut turns = 0;
+            pipeline::run(&pool, &input, &Fold::default(), |rows, _| {
+                turns += rows.turns.len();
+                Ok(())
+            })
+            .unwrap();
+            turns
+        });
+    });
+    let paths =
+        Paths::offline(directory.path().join("ledger.jsonl"), directory.path().join("archive.sqlite"));
+    group.bench_function("full rebuild", |b| {
+        b.iter(|| rebuild_full(&paths, &Options::default(), &mut Unobserved).unwrap().turns_applied);
+    });
+    group.finish();
+}
+
+criterion_group!(benches, phases, whole);
+criterion_main!(benches);
