@@ -1,4 +1,45 @@
 //! Append-only logs that can be trusted, and the stores derived from them.
+//!
+//! A log of this crate is only ever appended to. Whatever is derived from it can be thrown away and built again. Damage is
+//! found, named by byte offset and set aside; it is never destroyed and never skipped in silence. The first of these logs is the
+//! ledger of people who work with AI coding agents, `ledger.jsonl`: a JSON line for every turn, tool result and stamp. Its
+//! archive, `archive.sqlite`, is made from it by a parallel engine over a memory map.
+//!
+//! What this is not: a database server, a sync service, or an analytics tool. Files, locks and archives are those of the
+//! TypeScript package `@relayburn/ledger` 1.x, and both programs may work on one home at the same time.
+//!
+//! ```
+//! use relayburn_ledger::archive::{self, Options, Paths, Unobserved};
+//! use relayburn_ledger::home::Home;
+//!
+//! let directory = tempfile::tempdir()?;
+//! let home = Home::at(directory.path());
+//! std::fs::write(
+//!     home.ledger(),
+//!     r#"{"v":1,"kind":"turn","record":{"source":"claude-code","sessionId":"s-1","messageId":"m-1","turnIndex":0,
+//! "ts":"2026-04-20T00:00:00.000Z","model":"model-a","usage":{"input":10,"output":20,"reasoning":0,"cacheRead":0,
+//! "cacheCreate5m":0,"cacheCreate1h":0},"toolCalls":[]}}"#
+//!         .replace('\n', "")
+//!         + "\n",
+//! )?;
+//! let result = archive::rebuild_full(&Paths::of_home(&home), &Options::default(), &mut Unobserved)?;
+//! assert_eq!(result.turns_applied, 1);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # The rooms
+//!
+//! | room | what it is for | it uses |
+//! | --- | --- | --- |
+//! | [`archive`] | rows from lines, folding of stamps, builds, publishing, status | `scan`, `lock`, `disk`, `home` |
+//! | [`scan`] | mapped logs, chunks that end at line ends, exact JSON | nothing of ours |
+//! | [`lock`] | the lock-file protocol shared with other programs | `disk` |
+//! | [`disk`] | durable file operations, the place where faults are injected | nothing of ours |
+//! | [`home`] | where files live; session ids that may become paths | nothing of ours |
+//!
+//! # Features
+//!
+//! `cli` is the default and turns everything on. A program that wants the ledger alone sets `default-features = false`.
 
 pub mod archive;
 #[cfg(feature = "cli")]
