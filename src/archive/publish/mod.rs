@@ -42,7 +42,9 @@ pub const PAGE_SIZE: u32 = 16384;
 /// How long a live archive that others have open is asked for before it is written into instead.
 const EXCLUSIVE_WAIT: Duration = Duration::from_millis(if cfg!(test) { 60 } else { 1000 });
 /// The pause between two such attempts.
-const EXCLUSIVE_PAUSE: Duration = Duration::from_millis(10);
+const EXCLUSIVE_PAUSE: Duration = Duration::from_millis(20);
+/// How long another writer, or a reader that keeps the archive from WAL mode, is waited for.
+const WRITER_WAIT: Duration = Duration::from_secs(5);
 /// What a database begins with.
 const MAGIC: &[u8; 16] = b"SQLite format 3\0";
 /// Appended to a database's name, the files that SQLite finds by path.
@@ -165,8 +167,9 @@ pub enum Method {
 
 /// Looks at the live archive, sweeps what dead rebuilds left beside it, and makes an empty file to build in.
 ///
-/// The caller holds lock `archive`, and keeps it until the plan is published or dropped. No connection of this process has
-/// the live archive open, now or during [`Plan::publish`]. The directory must exist.
+/// The caller holds lock `archive`, and keeps it until the plan is published or dropped. The directory must exist. Other
+/// connections of this process to the live archive are treated like those of others; but no descriptor of the live file other
+/// than SQLite's may be closed in this process during [`Plan::publish`], as that drops SQLite's locks.
 ///
 /// # Errors
 /// [`PublishError::NotAFile`], or [`PublishError::Io`] and [`PublishError::Sqlite`] when the directory or the archive cannot be
@@ -341,6 +344,17 @@ fn open(path: &Path) -> rusqlite::Result<Connection> {
     Ok(connection)
 }
 
+/// Opens an existing database under SQLite's EXCLUSIVE lock, which the connection keeps until it is closed.
+///
+/// Fails at once, as busy, when any other connection holds a lock, this process's own included: one with a transaction, or
+/// one that has read a database in WAL mode. A journal or log that a dead process left is applied.
+fn hold(path: &Path) -> rusqlite::Result<Connection> {
+    let archive = open(path)?;
+    archive.query_row("PRAGMA locking_mode=EXCLUSIVE", [], |_| Ok(()))?;
+    archive.execute_batch("BEGIN EXCLUSIVE; COMMIT")?;
+    Ok(archive)
+}
+
 fn is_busy(error: &rusqlite::Error) -> bool {
     matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
 }
@@ -353,8 +367,8 @@ fn is_unusable(error: &rusqlite::Error) -> bool {
 #[derive(Clone, Copy, Debug)]
 enum Step {
     Sealed,
+    Held,
     Folded,
-    Locked,
     Disarmed,
     Renamed,
     Cut,
