@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::ErrorCode;
 
-use super::{PublishError, SIDECARS, WRITER_WAIT, directory, hold, is_busy, open, replace};
+use super::{PublishError, SIDECARS, WRITER_WAIT, hold, is_busy, open, replace};
+use crate::disk;
 
 /// Between the archive's name and `<pid>-<32 hex digits>` in the name of a file that a rebuild makes.
 pub(super) const REBUILD: &str = ".rebuild-";
@@ -50,13 +51,10 @@ pub(super) fn resolve(path: &Path) -> Result<PathBuf, PublishError> {
         let Some(name) = target.file_name() else {
             return Err(PublishError::NotAFile { path: target });
         };
-        let parent = match directory(&target) {
-            parent if parent.as_os_str().is_empty() => Path::new("."),
-            parent => parent,
-        };
+        let parent = disk::parent_of(&target);
         let absolute = parent.canonicalize().map_err(PublishError::io("find", parent))?.join(name);
         match fs::read_link(&absolute) {
-            Ok(next) => target = directory(&absolute).join(next),
+            Ok(next) => target = disk::parent_of(&absolute).join(next),
             // EINVAL: it exists and is no link.
             Err(_) => return Ok(absolute),
         }
@@ -102,7 +100,7 @@ pub(super) fn look(live: &Path) -> Result<Look, PublishError> {
 
 /// Removes the files of rebuilds that died.
 pub(super) fn sweep(live: &Path) -> Result<(), PublishError> {
-    let directory = directory(live);
+    let directory = disk::parent_of(live);
     let listing = PublishError::io("list", directory);
     let entries =
         fs::read_dir(directory).and_then(Iterator::collect::<io::Result<Vec<_>>>).map_err(listing)?;
@@ -114,7 +112,7 @@ pub(super) fn sweep(live: &Path) -> Result<(), PublishError> {
         });
         // A name that vanishes meanwhile is what we want.
         if is_ours && entry.file_type().is_ok_and(|kind| kind.is_file()) {
-            remove_if_there(&entry.path())?;
+            disk::remove_file_if_exists(&entry.path())?;
         }
     }
     Ok(())
@@ -129,14 +127,6 @@ fn is_rebuild_tag(rest: &str) -> bool {
             && random.len() == 32
             && random.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
     })
-}
-
-/// Removes a name; the file behind a link is left alone.
-pub(super) fn remove_if_there(path: &Path) -> Result<(), PublishError> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(PublishError::io("remove", path)(error)),
-        _ => Ok(()),
-    }
 }
 
 #[cfg(test)]

@@ -25,14 +25,14 @@ mod replace;
 #[cfg(test)]
 mod tests;
 
-use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, ErrorCode, OpenFlags};
+
+use crate::disk;
 
 pub use live::Found;
 
@@ -55,7 +55,10 @@ const SIDECARS: [&str; 3] = ["-wal", "-shm", "-journal"];
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PublishError {
-    /// The operating system refused an operation.
+    /// A file could not be created, written, synced, renamed or removed.
+    #[error("{0}; the archive is unchanged")]
+    Disk(#[from] disk::Error),
+    /// The operating system refused an operation on a name.
     #[error("cannot {action} {}: {source}; the archive is unchanged", path.display())]
     Io {
         /// What was tried: a verb that goes before the path.
@@ -104,12 +107,12 @@ pub enum PublishError {
         reason: &'static str,
     },
     /// The new archive is in place, but the directory could not be synced.
-    #[error("{} is the new archive, but its directory cannot be synced: {source}; a power cut may undo the rebuild", path.display())]
+    #[error("{} is the new archive, but a power cut may undo the rebuild: {source}", path.display())]
     NotDurable {
         /// The live archive.
         path: PathBuf,
-        /// The operating system's reason.
-        source: io::Error,
+        /// Why the directory could not be synced.
+        source: disk::Error,
     },
     /// The caller's check said that lock `archive` is no longer held.
     #[error("lock `archive` was lost before {} was replaced; it is unchanged, rebuild again", path.display())]
@@ -261,11 +264,7 @@ impl TempDatabase {
     fn create(live: &Path) -> Result<TempDatabase, PublishError> {
         let tag = format!("{}{}-{}", live::REBUILD, std::process::id(), uuid::Uuid::new_v4().simple());
         let path = with_suffix(live, &tag);
-        let mut options = OpenOptions::new();
-        options.write(true).create_new(true);
-        #[cfg(unix)]
-        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        options.open(&path).map_err(PublishError::io("create", &path))?;
+        disk::File::create_new(&path)?;
         Ok(TempDatabase { path })
     }
 
@@ -281,6 +280,8 @@ impl TempDatabase {
         }
         open(path)
             .and_then(|archive| {
+                // The one sync is ours.
+                archive.execute_batch("PRAGMA synchronous=OFF")?;
                 archive.query_row("PRAGMA journal_mode=WAL", [], |_| Ok(()))?;
                 archive.close().map_err(|(_, error)| error)
             })
@@ -292,15 +293,13 @@ impl TempDatabase {
             }
         }
         let mut header = [0; 20];
-        let file = OpenOptions::new().read(true).write(true).open(path);
-        let file = file
-            .and_then(|mut file| file.read_exact(&mut header).map(|()| file))
-            .map_err(PublishError::io("read", path))?;
+        let file = disk::File::open_rw(path)?;
+        file.read_exact_at(&mut header, 0)?;
         if &header[..16] != MAGIC || header[18..] != [2, 2] {
             return Err(PublishError::BuildUnfit { path: path.clone(), reason: "it is not in WAL mode" });
         }
         let started = Instant::now();
-        file.sync_all().map_err(PublishError::io("sync", path))?;
+        file.sync_all()?;
         Ok(started.elapsed())
     }
 }
@@ -308,9 +307,9 @@ impl TempDatabase {
 impl Drop for TempDatabase {
     fn drop(&mut self) {
         // Nothing to report to, and the next sweep removes what stays.
-        let _ = fs::remove_file(&self.path);
+        let _ = disk::remove_file(&self.path);
         for sidecar in SIDECARS {
-            let _ = fs::remove_file(with_suffix(&self.path, sidecar));
+            let _ = disk::remove_file(&with_suffix(&self.path, sidecar));
         }
     }
 }
@@ -321,19 +320,10 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     name.into()
 }
 
-/// The directory that a resolved path lies in.
-fn directory(path: &Path) -> &Path {
-    path.parent().unwrap_or(path)
-}
-
 /// Makes the new archive's name durable, once it is in place.
 fn sync_directory(live: &Path) -> Result<(), PublishError> {
-    if cfg!(unix) {
-        File::open(directory(live))
-            .and_then(|directory| directory.sync_all())
-            .map_err(|source| PublishError::NotDurable { path: live.to_owned(), source })?;
-    }
-    Ok(())
+    disk::sync_dir(disk::parent_of(live))
+        .map_err(|source| PublishError::NotDurable { path: live.to_owned(), source })
 }
 
 /// Opens an existing database; whoever needs to wait for others sets a timeout.

@@ -10,17 +10,17 @@ use std::fs::{self, Metadata};
 use std::io;
 use std::path::Path;
 
-use super::live::{regular_file, remove_if_there};
+use super::live::regular_file;
 use super::{Attempt, Method, PublishError, SIDECARS, Step, reached, sync_directory, with_suffix};
+use crate::disk;
 
 #[cfg(unix)]
 pub(super) use on_unix::{attempt, must_keep_inode};
 
 #[cfg(unix)]
 mod on_unix {
-    use std::fs::{File, OpenOptions};
     use std::os::fd::AsRawFd as _;
-    use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
+    use std::os::unix::fs::MetadataExt as _;
 
     use rusqlite::Connection;
 
@@ -46,7 +46,7 @@ mod on_unix {
         /// Holds the lock; `None` when SQLite cannot read the file, and `file` holds it. Closed before `file` is, as
         /// closing `file` would drop this connection's lock.
         archive: Option<Connection>,
-        file: File,
+        file: disk::File,
     }
 
     pub(crate) fn must_keep_inode(live: &Metadata) -> bool {
@@ -77,7 +77,7 @@ mod on_unix {
             return Ok(Attempt::Occupied);
         }
         reached(Step::Folded);
-        let now = held.file.metadata().map_err(PublishError::io("look at", live))?;
+        let now = held.file.as_std().metadata().map_err(PublishError::io("look at", live))?;
         if (now.dev(), now.ino(), now.nlink()) != (metadata.dev(), metadata.ino(), 1) {
             return Ok(Attempt::Occupied);
         }
@@ -86,7 +86,7 @@ mod on_unix {
         }
         disarm(&held.file, live)?;
         reached(Step::Disarmed);
-        fs::rename(build, live).map_err(PublishError::io("rename to", live))?;
+        disk::rename(build, live)?;
         reached(Step::Renamed);
 
         // The new archive is in place. What fails on the old inode now concerns connections that are still open on it, and is
@@ -124,16 +124,11 @@ mod on_unix {
 
     /// Takes the EXCLUSIVE lock; `None` while any other connection holds a lock.
     fn take(live: &Path) -> Result<Option<Held>, PublishError> {
-        let open_file = || {
-            let mut options = OpenOptions::new();
-            options.read(true).write(true).custom_flags(libc::O_NOFOLLOW);
-            options.open(live).map_err(PublishError::io("open", live))
-        };
         match hold(live) {
-            Ok(archive) => Ok(Some(Held { archive: Some(archive), file: open_file()? })),
+            Ok(archive) => Ok(Some(Held { archive: Some(archive), file: disk::File::open_rw(live)? })),
             Err(error) if is_busy(&error) => Ok(None),
             Err(error) if is_unusable(&error) => {
-                let file = open_file()?;
+                let file = disk::File::open_rw(live)?;
                 Ok(lock(&file, live)?.then_some(Held { archive: None, file }))
             }
             Err(error) => Err(PublishError::sqlite("lock", live)(error)),
@@ -141,7 +136,7 @@ mod on_unix {
     }
 
     /// Takes SQLite's EXCLUSIVE lock without SQLite, until `file` is closed; `false` when somebody holds any lock.
-    fn lock(file: &File, live: &Path) -> Result<bool, PublishError> {
+    fn lock(file: &disk::File, live: &Path) -> Result<bool, PublishError> {
         // SAFETY: `flock` is plain integers, for which zero is valid; open-file-description locks want l_pid = 0.
         let mut lock: libc::flock = unsafe { std::mem::zeroed() };
         lock.l_type = libc::F_WRLCK as libc::c_short;
@@ -149,7 +144,7 @@ mod on_unix {
         lock.l_start = LOCK_BYTES_START as libc::off_t;
         lock.l_len = LOCK_BYTES_LEN as libc::off_t;
         // SAFETY: `file` is open for the whole call, which reads the one `flock` it is given.
-        if unsafe { libc::fcntl(file.as_raw_fd(), SET_LOCK, &raw const lock) } != -1 {
+        if unsafe { libc::fcntl(file.as_std().as_raw_fd(), SET_LOCK, &raw const lock) } != -1 {
             return Ok(true);
         }
         match io::Error::last_os_error() {
@@ -170,13 +165,13 @@ mod on_unix {
 
     /// Leaves nothing of a held and folded file outside it, and no header by which a connection would make a log. Both
     /// orders of these two changes are whole archives.
-    fn disarm(file: &File, live: &Path) -> Result<(), PublishError> {
+    fn disarm(file: &disk::File, live: &Path) -> Result<(), PublishError> {
         for sidecar in SIDECARS {
-            remove_if_there(&with_suffix(live, sidecar))?;
+            disk::remove_file_if_exists(&with_suffix(live, sidecar))?;
         }
         let mut header = [0; 20];
         if file.read_exact_at(&mut header, 0).is_ok() && &header[..16] == MAGIC {
-            file.write_all_at(&[1, 1], 18).map_err(PublishError::io("disarm", live))?;
+            file.write_all_at(&[1, 1], 18)?;
         }
         Ok(())
     }
@@ -188,18 +183,18 @@ fn create(build: &Path, live: &Path, still_held: &mut dyn FnMut() -> bool) -> Re
         return Err(PublishError::LockLost { path: live.to_owned() });
     }
     for sidecar in SIDECARS {
-        remove_if_there(&with_suffix(live, sidecar))?;
+        disk::remove_file_if_exists(&with_suffix(live, sidecar))?;
     }
     reached(Step::StaleRemoved);
     match fs::hard_link(build, live) {
         Ok(()) => {
             reached(Step::Linked);
             // Under its second name the archive is only swept.
-            let _ = fs::remove_file(build);
+            let _ = disk::remove_file(build);
         }
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(Attempt::Occupied),
         // A file system without hard links.
-        Err(_) => fs::rename(build, live).map_err(PublishError::io("rename to", live))?,
+        Err(_) => disk::rename(build, live)?,
     }
     sync_directory(live)?;
     Ok(Attempt::Done(Method::Created))
@@ -236,9 +231,9 @@ mod elsewhere {
             return Err(PublishError::LockLost { path: live.to_owned() });
         }
         for sidecar in SIDECARS {
-            remove_if_there(&with_suffix(live, sidecar))?;
+            disk::remove_file_if_exists(&with_suffix(live, sidecar))?;
         }
-        fs::rename(build, live).map_err(PublishError::io("rename to", live))?;
+        disk::rename(build, live)?;
         sync_directory(live)?;
         Ok(Attempt::Done(Method::Renamed))
     }

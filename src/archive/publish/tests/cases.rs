@@ -288,3 +288,45 @@ fn a_connection_of_this_process_is_treated_like_any_other() {
     drop(own);
     assert_eq!(method(&home.archive, 4), Method::Renamed);
 }
+
+/// Each file operation of each path fails once, as EIO and as a full disk.
+#[cfg(unix)]
+#[test]
+fn whatever_operation_fails_one_whole_archive_is_left() {
+    use crate::disk::faults;
+
+    faults::each_failure(|harness| {
+        for before in ["archive", "read", "missing", "no database"] {
+            let home = Home::new();
+            match before {
+                "missing" => {}
+                "no database" => fs::write(&home.archive, "short").unwrap(),
+                _ => fill(&home.archive, 1, 4096),
+            }
+            let reader = open(&home.archive).ok().filter(|_| before == "read");
+            if let Some(reader) = &reader {
+                assert_eq!(generation(reader).unwrap(), 1);
+            }
+            let outcome = harness.run(|| publish_here(&home.archive, 2));
+            drop(reader);
+            match outcome {
+                Ok(_) | Err(PublishError::NotDurable { .. }) => {
+                    assert_eq!(check(&home.archive), 2, "{before}")
+                }
+                Err(error) => {
+                    assert!(error.to_string().contains("archive"), "{error}");
+                    match before {
+                        "missing" => assert!(!home.archive.exists(), "{error}"),
+                        "no database" => {
+                            assert!(fs::read(&home.archive).unwrap().starts_with(b"short"), "{error}")
+                        }
+                        _ => assert_eq!(check(&home.archive), 1, "{error}"),
+                    }
+                }
+            }
+            publish_here(&home.archive, 3).unwrap();
+            assert_eq!(check(&home.archive), 3);
+            assert_eq!(home.names(), ["archive.sqlite"]);
+        }
+    });
+}
