@@ -337,7 +337,8 @@ fn open(path: &Path) -> rusqlite::Result<Connection> {
 /// Opens an existing database under SQLite's EXCLUSIVE lock, which the connection keeps until it is closed.
 ///
 /// Fails at once, as busy, when any other connection holds a lock, this process's own included: one with a transaction, or
-/// one that has read a database in WAL mode. A journal or log that a dead process left is applied.
+/// one that has read a database in WAL mode. A journal or log that a dead process left is applied, and an empty file gets its
+/// first page: on an inode without one, an old connection would be allowed to make sidecars after the rename.
 fn hold(path: &Path) -> rusqlite::Result<Connection> {
     let archive = open(path)?;
     archive.query_row("PRAGMA locking_mode=EXCLUSIVE", [], |_| Ok(()))?;

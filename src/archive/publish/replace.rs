@@ -24,7 +24,7 @@ mod on_unix {
 
     use rusqlite::Connection;
 
-    use super::super::{MAGIC, hold, is_busy, is_unusable, open};
+    use super::super::{MAGIC, hold, is_busy, is_unusable};
     use super::*;
 
     /// The first of SQLite's lock bytes (PENDING), and how many there are with RESERVED and the 510 SHARED ones.
@@ -63,9 +63,6 @@ mod on_unix {
         };
         if must_keep_inode(&metadata) || !dress(build, &metadata)? {
             return Ok(Attempt::KeepInode);
-        }
-        if metadata.len() == 0 {
-            give_first_page(live).map_err(PublishError::sqlite("initialize", live))?;
         }
         let Some(held) = take(live)? else {
             return Ok(Attempt::Occupied);
@@ -113,13 +110,6 @@ mod on_unix {
         }
         fs::set_permissions(build, live.permissions()).map_err(PublishError::io("set the mode of", build))?;
         Ok(true)
-    }
-
-    /// On an inode without a page a connection would be allowed to make sidecars after the rename.
-    fn give_first_page(live: &Path) -> rusqlite::Result<()> {
-        let archive = open(live)?;
-        archive.query_row("PRAGMA journal_mode=WAL", [], |_| Ok(()))?;
-        archive.close().map_err(|(_, error)| error)
     }
 
     /// Takes the EXCLUSIVE lock; `None` while any other connection holds a lock.

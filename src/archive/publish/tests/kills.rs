@@ -7,18 +7,14 @@ use super::{Home, PAUSE_AT, PAUSED, Peer, check, fill, fs, generation, header_mo
 enum Before {
     Archive,
     Missing,
+    Empty,
     Damaged,
 }
 
 /// Kills a publisher of generation 2 at `step`, lets the attached connection go on, and publishes generation 3.
 fn kill_at(step: Step, before: Before, state: Option<&str>, survivor: i64) {
     let case = format!("{step:?} beside {state:?}");
-    let home = Home::with_archive(1);
-    match before {
-        Before::Archive => {}
-        Before::Missing => fs::remove_file(&home.archive).unwrap(),
-        Before::Damaged => damage(&home),
-    }
+    let home = home_with(before);
     let mut attached = state.map(|state| {
         let mut peer = Peer::start("attached", &home.archive, &[("BURN_TEST_STATE", state)]);
         peer.hear("attached").unwrap();
@@ -56,10 +52,19 @@ fn kill_at(step: Step, before: Before, state: Option<&str>, survivor: i64) {
     assert_eq!(header_modes(&home.archive), [2, 2], "{case}");
 }
 
-fn damage(home: &Home) {
-    let mut bytes = fs::read(&home.archive).unwrap();
-    bytes[100..1000].fill(0xA5);
-    fs::write(&home.archive, bytes).unwrap();
+fn home_with(before: Before) -> Home {
+    let home = Home::with_archive(1);
+    match before {
+        Before::Archive => {}
+        Before::Missing => fs::remove_file(&home.archive).unwrap(),
+        Before::Empty => fs::write(&home.archive, "").unwrap(),
+        Before::Damaged => {
+            let mut bytes = fs::read(&home.archive).unwrap();
+            bytes[100..1000].fill(0xA5);
+            fs::write(&home.archive, bytes).unwrap();
+        }
+    }
+    home
 }
 
 #[test]
@@ -139,13 +144,12 @@ fn an_old_connection_makes_no_log_beside_the_new_file() {
         (Step::Cut, Before::Archive),
         (Step::Synced, Before::Archive),
         (Step::Overwritten, Before::Archive),
+        (Step::Renamed, Before::Empty),
+        (Step::Overwritten, Before::Empty),
         (Step::Renamed, Before::Damaged),
         (Step::Overwritten, Before::Damaged),
     ] {
-        let home = Home::with_archive(1);
-        if before == Before::Damaged {
-            damage(&home);
-        }
+        let home = home_with(before);
         let mut old = Peer::start("attached", &home.archive, &[("BURN_TEST_STATE", "opened")]);
         old.hear("attached").unwrap();
         let name = format!("{step:?}");
@@ -156,7 +160,7 @@ fn an_old_connection_makes_no_log_beside_the_new_file() {
         old.say("go");
         let then = old.hear("then").unwrap();
         let expected = match step {
-            Step::Renamed if before == Before::Archive => "readonly database",
+            Step::Renamed if before != Before::Damaged => "readonly database",
             Step::Overwritten => "not a database",
             _ => "malformed",
         };
