@@ -12,10 +12,12 @@ use rusqlite::Connection;
 use rusqlite::backup::{Backup, StepResult};
 use rusqlite::types::{ToSqlOutput, ValueRef};
 
-use super::{Method, PublishError, Step, TempDatabase, is_busy, is_unusable, open, reached, with_suffix};
+use super::{
+    Method, PublishError, Step, TempDatabase, WRITER_WAIT, is_busy, is_unusable, open, reached, with_suffix,
+};
 
-/// How long another writer, or a reader that keeps the archive from WAL mode, is waited for.
-const WRITER_WAIT: Duration = Duration::from_secs(5);
+/// How long readers of an older snapshot are waited for before the log stays as it is.
+const CHECKPOINT_WAIT: Duration = Duration::from_millis(250);
 /// Between two questions whether lock `archive` is still held.
 const STRIDE_LEN_BYTES: u32 = if cfg!(test) { 64 << 10 } else { 4 << 20 };
 
@@ -43,7 +45,7 @@ pub(super) fn write(
         reached(Step::BackupCommitted);
     }
     // Also after a failure: what was rolled back still takes its space in the log.
-    archive.busy_timeout(Duration::ZERO).map_err(PublishError::sqlite("configure", live))?;
+    archive.busy_timeout(CHECKPOINT_WAIT).map_err(PublishError::sqlite("configure", live))?;
     let _ = archive.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
     written?;
     reached(Step::Checkpointed);

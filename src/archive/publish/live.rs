@@ -3,11 +3,14 @@
 //! Touches: reads the live archive as any other connection does (which applies a hot journal); removes regular files
 //! whose whole name is one that a rebuild makes. Follows no link but the archive's own.
 
-use std::fs::{self, File, Metadata};
-use std::io::{self, Read as _};
+use std::fs::{self, Metadata};
+use std::io;
 use std::path::{Path, PathBuf};
 
-use super::{MAGIC, PublishError, SIDECARS, directory, is_busy, is_unusable, open, replace};
+use rusqlite::ErrorCode;
+
+use super::{PublishError, SIDECARS, WRITER_WAIT, hold, is_busy, open, replace};
+use crate::disk;
 
 /// Between the archive's name and `<pid>-<32 hex digits>` in the name of a file that a rebuild makes.
 pub(super) const REBUILD: &str = ".rebuild-";
@@ -25,7 +28,9 @@ pub enum Found {
         /// Its page size.
         page_size_bytes: u32,
     },
-    /// A file that does not begin as a database does.
+    /// A database that another program kept locked, so that it could not be looked at.
+    Locked,
+    /// A file whose header is not a database's.
     NotADatabase,
     /// A database whose schema cannot be read.
     Damaged,
@@ -46,13 +51,10 @@ pub(super) fn resolve(path: &Path) -> Result<PathBuf, PublishError> {
         let Some(name) = target.file_name() else {
             return Err(PublishError::NotAFile { path: target });
         };
-        let parent = match directory(&target) {
-            parent if parent.as_os_str().is_empty() => Path::new("."),
-            parent => parent,
-        };
+        let parent = disk::parent_of(&target);
         let absolute = parent.canonicalize().map_err(PublishError::io("find", parent))?.join(name);
         match fs::read_link(&absolute) {
-            Ok(next) => target = directory(&absolute).join(next),
+            Ok(next) => target = disk::parent_of(&absolute).join(next),
             // EINVAL: it exists and is no link.
             Err(_) => return Ok(absolute),
         }
@@ -78,47 +80,27 @@ pub(super) fn look(live: &Path) -> Result<Look, PublishError> {
     let Some(metadata) = regular_file(live)? else {
         return Ok(Look { found: Found::Missing, in_use: false, keeps_inode: false });
     };
-    let in_use = replace::is_occupied(live)?;
-    let keeps_inode = in_use || replace::must_keep_inode(&metadata);
-    let page_size = open(live).and_then(|archive| {
+    let in_use = hold(live).is_err_and(|error| is_busy(&error));
+    let page_size_bytes = open(live).and_then(|archive| {
+        archive.busy_timeout(WRITER_WAIT)?;
         archive.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
         archive.pragma_query_value(None, "page_size", |row| row.get(0))
     });
-    match page_size {
-        Ok(page_size_bytes) => Ok(Look { found: Found::Archive { page_size_bytes }, in_use, keeps_inode }),
-        Err(error) if is_busy(&error) => {
-            Ok(Look { found: read_header(live)?, in_use: true, keeps_inode: true })
-        }
-        Err(error) if is_unusable(&error) => {
-            let found = match read_header(live)? {
-                Found::Archive { .. } => Found::Damaged,
-                other => other,
-            };
-            Ok(Look { found, in_use, keeps_inode })
-        }
-        Err(error) => Err(PublishError::sqlite("read", live)(error)),
-    }
-}
-
-/// What the first bytes of a file that SQLite cannot read now say of it.
-fn read_header(live: &Path) -> Result<Found, PublishError> {
-    let mut header = Vec::new();
-    File::open(live)
-        .and_then(|file| file.take(18).read_to_end(&mut header))
-        .map_err(PublishError::io("read", live))?;
-    match header.strip_prefix(MAGIC) {
-        // Big-endian; 1 stands for 65536.
-        Some(&[0, 1]) => Ok(Found::Archive { page_size_bytes: 65536 }),
-        Some(&[high, low]) => {
-            Ok(Found::Archive { page_size_bytes: u32::from(u16::from_be_bytes([high, low])) })
-        }
-        _ => Ok(Found::NotADatabase),
-    }
+    let found = match page_size_bytes {
+        Ok(page_size_bytes) => Found::Archive { page_size_bytes },
+        Err(error) => match error.sqlite_error_code() {
+            Some(ErrorCode::NotADatabase) => Found::NotADatabase,
+            Some(ErrorCode::DatabaseCorrupt) => Found::Damaged,
+            _ if is_busy(&error) => Found::Locked,
+            _ => return Err(PublishError::sqlite("read", live)(error)),
+        },
+    };
+    Ok(Look { found, in_use, keeps_inode: in_use || replace::must_keep_inode(&metadata) })
 }
 
 /// Removes the files of rebuilds that died.
 pub(super) fn sweep(live: &Path) -> Result<(), PublishError> {
-    let directory = directory(live);
+    let directory = disk::parent_of(live);
     let listing = PublishError::io("list", directory);
     let entries =
         fs::read_dir(directory).and_then(Iterator::collect::<io::Result<Vec<_>>>).map_err(listing)?;
@@ -130,7 +112,7 @@ pub(super) fn sweep(live: &Path) -> Result<(), PublishError> {
         });
         // A name that vanishes meanwhile is what we want.
         if is_ours && entry.file_type().is_ok_and(|kind| kind.is_file()) {
-            remove_if_there(&entry.path())?;
+            disk::remove_file_if_exists(&entry.path())?;
         }
     }
     Ok(())
@@ -145,14 +127,6 @@ fn is_rebuild_tag(rest: &str) -> bool {
             && random.len() == 32
             && random.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
     })
-}
-
-/// Removes a name; the file behind a link is left alone.
-pub(super) fn remove_if_there(path: &Path) -> Result<(), PublishError> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(PublishError::io("remove", path)(error)),
-        _ => Ok(()),
-    }
 }
 
 #[cfg(test)]

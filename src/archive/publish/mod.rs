@@ -25,14 +25,14 @@ mod replace;
 #[cfg(test)]
 mod tests;
 
-use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, ErrorCode, OpenFlags};
+
+use crate::disk;
 
 pub use live::Found;
 
@@ -42,7 +42,9 @@ pub const PAGE_SIZE: u32 = 16384;
 /// How long a live archive that others have open is asked for before it is written into instead.
 const EXCLUSIVE_WAIT: Duration = Duration::from_millis(if cfg!(test) { 60 } else { 1000 });
 /// The pause between two such attempts.
-const EXCLUSIVE_PAUSE: Duration = Duration::from_millis(10);
+const EXCLUSIVE_PAUSE: Duration = Duration::from_millis(20);
+/// How long another writer, or a reader that keeps the archive from WAL mode, is waited for.
+const WRITER_WAIT: Duration = Duration::from_secs(5);
 /// What a database begins with.
 const MAGIC: &[u8; 16] = b"SQLite format 3\0";
 /// Appended to a database's name, the files that SQLite finds by path.
@@ -53,7 +55,10 @@ const SIDECARS: [&str; 3] = ["-wal", "-shm", "-journal"];
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PublishError {
-    /// The operating system refused an operation.
+    /// A file could not be created, written, synced, renamed or removed.
+    #[error("{0}; the archive is unchanged")]
+    Disk(#[from] disk::Error),
+    /// The operating system refused an operation on a name.
     #[error("cannot {action} {}: {source}; the archive is unchanged", path.display())]
     Io {
         /// What was tried: a verb that goes before the path.
@@ -102,12 +107,12 @@ pub enum PublishError {
         reason: &'static str,
     },
     /// The new archive is in place, but the directory could not be synced.
-    #[error("{} is the new archive, but its directory cannot be synced: {source}; a power cut may undo the rebuild", path.display())]
+    #[error("{} is the new archive, but a power cut may undo the rebuild: {source}", path.display())]
     NotDurable {
         /// The live archive.
         path: PathBuf,
-        /// The operating system's reason.
-        source: io::Error,
+        /// Why the directory could not be synced.
+        source: disk::Error,
     },
     /// The caller's check said that lock `archive` is no longer held.
     #[error("lock `archive` was lost before {} was replaced; it is unchanged, rebuild again", path.display())]
@@ -165,8 +170,9 @@ pub enum Method {
 
 /// Looks at the live archive, sweeps what dead rebuilds left beside it, and makes an empty file to build in.
 ///
-/// The caller holds lock `archive`, and keeps it until the plan is published or dropped. No connection of this process has
-/// the live archive open, now or during [`Plan::publish`]. The directory must exist.
+/// The caller holds lock `archive`, and keeps it until the plan is published or dropped. The directory must exist. Other
+/// connections of this process to the live archive are treated like those of others; but no descriptor of the live file other
+/// than SQLite's may be closed in this process during [`Plan::publish`], as that drops SQLite's locks.
 ///
 /// # Errors
 /// [`PublishError::NotAFile`], or [`PublishError::Io`] and [`PublishError::Sqlite`] when the directory or the archive cannot be
@@ -258,11 +264,7 @@ impl TempDatabase {
     fn create(live: &Path) -> Result<TempDatabase, PublishError> {
         let tag = format!("{}{}-{}", live::REBUILD, std::process::id(), uuid::Uuid::new_v4().simple());
         let path = with_suffix(live, &tag);
-        let mut options = OpenOptions::new();
-        options.write(true).create_new(true);
-        #[cfg(unix)]
-        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        options.open(&path).map_err(PublishError::io("create", &path))?;
+        disk::File::create_new(&path)?;
         Ok(TempDatabase { path })
     }
 
@@ -278,6 +280,8 @@ impl TempDatabase {
         }
         open(path)
             .and_then(|archive| {
+                // The one sync is ours.
+                archive.execute_batch("PRAGMA synchronous=OFF")?;
                 archive.query_row("PRAGMA journal_mode=WAL", [], |_| Ok(()))?;
                 archive.close().map_err(|(_, error)| error)
             })
@@ -289,15 +293,13 @@ impl TempDatabase {
             }
         }
         let mut header = [0; 20];
-        let file = OpenOptions::new().read(true).write(true).open(path);
-        let file = file
-            .and_then(|mut file| file.read_exact(&mut header).map(|()| file))
-            .map_err(PublishError::io("read", path))?;
+        let file = disk::File::open_rw(path)?;
+        file.read_exact_at(&mut header, 0)?;
         if &header[..16] != MAGIC || header[18..] != [2, 2] {
             return Err(PublishError::BuildUnfit { path: path.clone(), reason: "it is not in WAL mode" });
         }
         let started = Instant::now();
-        file.sync_all().map_err(PublishError::io("sync", path))?;
+        file.sync_all()?;
         Ok(started.elapsed())
     }
 }
@@ -305,9 +307,9 @@ impl TempDatabase {
 impl Drop for TempDatabase {
     fn drop(&mut self) {
         // Nothing to report to, and the next sweep removes what stays.
-        let _ = fs::remove_file(&self.path);
+        let _ = disk::remove_file(&self.path);
         for sidecar in SIDECARS {
-            let _ = fs::remove_file(with_suffix(&self.path, sidecar));
+            let _ = disk::remove_file(&with_suffix(&self.path, sidecar));
         }
     }
 }
@@ -318,19 +320,10 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     name.into()
 }
 
-/// The directory that a resolved path lies in.
-fn directory(path: &Path) -> &Path {
-    path.parent().unwrap_or(path)
-}
-
 /// Makes the new archive's name durable, once it is in place.
 fn sync_directory(live: &Path) -> Result<(), PublishError> {
-    if cfg!(unix) {
-        File::open(directory(live))
-            .and_then(|directory| directory.sync_all())
-            .map_err(|source| PublishError::NotDurable { path: live.to_owned(), source })?;
-    }
-    Ok(())
+    disk::sync_dir(disk::parent_of(live))
+        .map_err(|source| PublishError::NotDurable { path: live.to_owned(), source })
 }
 
 /// Opens an existing database; whoever needs to wait for others sets a timeout.
@@ -339,6 +332,18 @@ fn open(path: &Path) -> rusqlite::Result<Connection> {
     let connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(Duration::ZERO)?;
     Ok(connection)
+}
+
+/// Opens an existing database under SQLite's EXCLUSIVE lock, which the connection keeps until it is closed.
+///
+/// Fails at once, as busy, when any other connection holds a lock, this process's own included: one with a transaction, or
+/// one that has read a database in WAL mode. A journal or log that a dead process left is applied, and an empty file gets its
+/// first page: on an inode without one, an old connection would be allowed to make sidecars after the rename.
+fn hold(path: &Path) -> rusqlite::Result<Connection> {
+    let archive = open(path)?;
+    archive.query_row("PRAGMA locking_mode=EXCLUSIVE", [], |_| Ok(()))?;
+    archive.execute_batch("BEGIN EXCLUSIVE; COMMIT")?;
+    Ok(archive)
 }
 
 fn is_busy(error: &rusqlite::Error) -> bool {
@@ -353,8 +358,8 @@ fn is_unusable(error: &rusqlite::Error) -> bool {
 #[derive(Clone, Copy, Debug)]
 enum Step {
     Sealed,
+    Held,
     Folded,
-    Locked,
     Disarmed,
     Renamed,
     Cut,

@@ -2,81 +2,55 @@
 //!
 //! Touches: the live archive's name, its sidecars, and the first 512 bytes of the inode that lost the name.
 //!
-//! Promises: an inode loses its name only while nobody has a transaction on it or holds it in WAL mode, at rest (rollback
-//! mode, no sidecars, not empty), and with one name. A connection that is open on it all the same, and has read nothing,
-//! gets an error and leaves the new file alone. The order of the steps is argued in docs/publishing.md.
+//! Promises: an inode loses its name only under SQLite's EXCLUSIVE lock, in rollback mode, without sidecars, not empty,
+//! and if that was its only name. A connection that is open on it all the same, and has read nothing, gets an error
+//! and leaves the new file alone. The order of the steps is argued in docs/publishing.md.
 
 use std::fs::{self, Metadata};
 use std::io;
 use std::path::Path;
 
-use super::live::{regular_file, remove_if_there};
+use super::live::regular_file;
 use super::{Attempt, Method, PublishError, SIDECARS, Step, reached, sync_directory, with_suffix};
+use crate::disk;
 
 #[cfg(unix)]
-pub(super) use on_unix::{attempt, is_occupied, must_keep_inode};
+pub(super) use on_unix::{attempt, must_keep_inode};
 
 #[cfg(unix)]
 mod on_unix {
-    use std::fs::{File, OpenOptions};
     use std::os::fd::AsRawFd as _;
-    use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
+    use std::os::unix::fs::MetadataExt as _;
 
-    use super::super::{MAGIC, is_busy, is_unusable, open};
+    use rusqlite::Connection;
+
+    use super::super::{MAGIC, hold, is_busy, is_unusable};
     use super::*;
 
-    /// The first of SQLite's lock bytes (PENDING), and how many follow it: RESERVED and 510 SHARED ones.
+    /// The first of SQLite's lock bytes (PENDING), and how many there are with RESERVED and the 510 SHARED ones.
     const LOCK_BYTES_START: i64 = 0x4000_0000;
     const LOCK_BYTES_LEN: i64 = 512;
 
-    /// What is left of a replaced inode: the smallest size that SQLite does not take for an empty database.
+    /// What is left of a replaced inode: more than the nothing that SQLite takes for a new database.
     const REMAINS_LEN_BYTES: u64 = 512;
     const EPITAPH: &[u8] = b"This archive was replaced by a rebuild; open archive.sqlite again.\n";
 
-    // A POSIX lock is dropped when this process closes any descriptor of the file, such as that of a query in another
-    // thread; an open-file-description lock is not.
+    // A POSIX lock is dropped when this process closes any descriptor of the file; an open-file-description lock is not.
     #[cfg(any(target_os = "linux", target_os = "android"))]
-    const LOCK_COMMANDS: (libc::c_int, libc::c_int) = (libc::F_OFD_GETLK, libc::F_OFD_SETLK);
+    const SET_LOCK: libc::c_int = libc::F_OFD_SETLK;
     #[cfg(not(any(target_os = "linux", target_os = "android")))]
-    const LOCK_COMMANDS: (libc::c_int, libc::c_int) = (libc::F_GETLK, libc::F_SETLK);
+    const SET_LOCK: libc::c_int = libc::F_SETLK;
+
+    /// The live file under SQLite's EXCLUSIVE lock.
+    struct Held {
+        /// Holds the lock; `None` when SQLite cannot read the file, and `file` holds it. Closed before `file` is, as
+        /// closing `file` would drop this connection's lock.
+        archive: Option<Connection>,
+        file: disk::File,
+    }
 
     pub(crate) fn must_keep_inode(live: &Metadata) -> bool {
         live.nlink() > 1
-    }
-
-    /// Whether any connection holds a lock on the live file. Takes none itself.
-    pub(crate) fn is_occupied(live: &Path) -> Result<bool, PublishError> {
-        let file = File::open(live).map_err(PublishError::io("open", live))?;
-        let mut lock = exclusive_lock();
-        // SAFETY: `file` is open for the whole call, and F_GETLK reads and writes the one `flock` it is given.
-        let outcome = unsafe { libc::fcntl(file.as_raw_fd(), LOCK_COMMANDS.0, &raw mut lock) };
-        if outcome == -1 {
-            return Err(PublishError::io("query the locks of", live)(io::Error::last_os_error()));
-        }
-        Ok(lock.l_type != libc::F_UNLCK as libc::c_short)
-    }
-
-    /// Takes SQLite's EXCLUSIVE lock until `file` is closed; `false` when somebody holds any lock.
-    fn lock(file: &File, live: &Path) -> Result<bool, PublishError> {
-        let lock = exclusive_lock();
-        // SAFETY: `file` is open for the whole call, and F_SETLK reads the one `flock` it is given.
-        if unsafe { libc::fcntl(file.as_raw_fd(), LOCK_COMMANDS.1, &raw const lock) } != -1 {
-            return Ok(true);
-        }
-        match io::Error::last_os_error() {
-            error if matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EACCES)) => Ok(false),
-            error => Err(PublishError::io("lock", live)(error)),
-        }
-    }
-
-    fn exclusive_lock() -> libc::flock {
-        // SAFETY: `flock` is plain integers, for which zero is valid; open-file-description locks want l_pid = 0.
-        let mut lock: libc::flock = unsafe { std::mem::zeroed() };
-        lock.l_type = libc::F_WRLCK as libc::c_short;
-        lock.l_whence = libc::SEEK_SET as libc::c_short;
-        lock.l_start = LOCK_BYTES_START as libc::off_t;
-        lock.l_len = LOCK_BYTES_LEN as libc::off_t;
-        lock
     }
 
     pub(crate) fn attempt(
@@ -90,53 +64,36 @@ mod on_unix {
         if must_keep_inode(&metadata) || !dress(build, &metadata)? {
             return Ok(Attempt::KeepInode);
         }
-        if is_occupied(live)? {
+        let Some(held) = take(live)? else {
             return Ok(Attempt::Occupied);
-        }
-        let is_usable = match fold(live, metadata.len()) {
-            Ok(()) => true,
-            Err(error) if is_busy(&error) => return Ok(Attempt::Occupied),
-            Err(error) if is_unusable(&error) => false,
-            Err(error) => return Err(PublishError::sqlite("fold the log of", live)(error)),
         };
-        reached(Step::Folded);
-
-        let old = match OpenOptions::new().read(true).write(true).custom_flags(libc::O_NOFOLLOW).open(live) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Attempt::Occupied),
-            other => other.map_err(PublishError::io("open", live))?,
-        };
-        if !lock(&old, live)? {
-            return Ok(Attempt::Occupied);
-        }
-        reached(Step::Locked);
-        let held = old.metadata().map_err(PublishError::io("look at", live))?;
-        let named = regular_file(live)?;
-        if named.is_none_or(|named| (named.dev(), named.ino()) != (held.dev(), held.ino()))
-            || must_keep_inode(&held)
-            || (is_usable && !is_at_rest(&old, live)?)
+        reached(Step::Held);
+        if let Some(archive) = &held.archive
+            && !fold(archive, live)?
         {
+            return Ok(Attempt::Occupied);
+        }
+        reached(Step::Folded);
+        let now = held.file.as_std().metadata().map_err(PublishError::io("look at", live))?;
+        if (now.dev(), now.ino(), now.nlink()) != (metadata.dev(), metadata.ino(), 1) {
             return Ok(Attempt::Occupied);
         }
         if !still_held() {
             return Err(PublishError::LockLost { path: live.to_owned() });
         }
-        if is_usable {
-            remove_if_there(&with_suffix(live, "-shm"))?;
-        } else {
-            disarm(&old, live)?;
-            reached(Step::Disarmed);
-        }
-
-        fs::rename(build, live).map_err(PublishError::io("rename to", live))?;
+        disarm(&held.file, live)?;
+        reached(Step::Disarmed);
+        disk::rename(build, live)?;
         reached(Step::Renamed);
-        // From here on the new archive is in place. What fails on the old inode concerns only connections that are
-        // still open on it, and must not be reported as a rebuild that failed.
-        let cut = old.set_len(REMAINS_LEN_BYTES);
+
+        // The new archive is in place. What fails on the old inode now concerns connections that are still open on it, and is
+        // no failure of the rebuild.
+        let cut = held.file.set_len(REMAINS_LEN_BYTES);
         reached(Step::Cut);
         sync_directory(live)?;
         reached(Step::Synced);
         let epitaph: Vec<u8> = EPITAPH.iter().copied().cycle().take(REMAINS_LEN_BYTES as usize).collect();
-        if let Err(error) = cut.and(old.write_all_at(&epitaph, 0)) {
+        if let Err(error) = cut.and(held.file.write_all_at(&epitaph, 0)) {
             tracing::warn!(path = %live.display(), %error, "the replaced archive could not be overwritten");
         }
         reached(Step::Overwritten);
@@ -155,39 +112,56 @@ mod on_unix {
         Ok(true)
     }
 
-    /// Checkpoints and removes the live file's log and leaves it in rollback mode, with at least one page.
-    fn fold(live: &Path, len_bytes: u64) -> rusqlite::Result<()> {
-        let archive = open(live)?;
-        if len_bytes == 0 {
-            archive.query_row("PRAGMA journal_mode=WAL", [], |_| Ok(()))?;
+    /// Takes the EXCLUSIVE lock; `None` while any other connection holds a lock.
+    fn take(live: &Path) -> Result<Option<Held>, PublishError> {
+        match hold(live) {
+            Ok(archive) => Ok(Some(Held { archive: Some(archive), file: disk::File::open_rw(live)? })),
+            Err(error) if is_busy(&error) => Ok(None),
+            Err(error) if is_unusable(&error) => {
+                let file = disk::File::open_rw(live)?;
+                Ok(lock(&file, live)?.then_some(Held { archive: None, file }))
+            }
+            Err(error) => Err(PublishError::sqlite("lock", live)(error)),
         }
-        archive.query_row("PRAGMA journal_mode=DELETE", [], |_| Ok(()))?;
-        archive.close().map_err(|(_, error)| error)
     }
 
-    /// Whether nothing that belongs to the locked file lies outside it, and nobody would make a log for it.
-    fn is_at_rest(old: &File, live: &Path) -> Result<bool, PublishError> {
-        let mut header = [0; 20];
-        match old.read_exact_at(&mut header, 0) {
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(false),
-            other => other.map_err(PublishError::io("read", live))?,
+    /// Takes SQLite's EXCLUSIVE lock without SQLite, until `file` is closed; `false` when somebody holds any lock.
+    fn lock(file: &disk::File, live: &Path) -> Result<bool, PublishError> {
+        // SAFETY: `flock` is plain integers, for which zero is valid; open-file-description locks want l_pid = 0.
+        let mut lock: libc::flock = unsafe { std::mem::zeroed() };
+        lock.l_type = libc::F_WRLCK as libc::c_short;
+        lock.l_whence = libc::SEEK_SET as libc::c_short;
+        lock.l_start = LOCK_BYTES_START as libc::off_t;
+        lock.l_len = LOCK_BYTES_LEN as libc::off_t;
+        // SAFETY: `file` is open for the whole call, which reads the one `flock` it is given.
+        if unsafe { libc::fcntl(file.as_std().as_raw_fd(), SET_LOCK, &raw const lock) } != -1 {
+            return Ok(true);
         }
-        if &header[..16] != MAGIC || header[18..] != [1, 1] {
-            return Ok(false);
+        match io::Error::last_os_error() {
+            error if matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EACCES)) => Ok(false),
+            error => Err(PublishError::io("lock", live)(error)),
         }
-        Ok(regular_file(&with_suffix(live, "-wal"))?.is_none()
-            && regular_file(&with_suffix(live, "-journal"))?.is_none())
     }
 
-    /// Makes a locked file that SQLite cannot read safe to replace: no sidecars, and no header that asks for a log.
-    fn disarm(old: &File, live: &Path) -> Result<(), PublishError> {
+    /// Brings all of the log into the held file; `false` when that has to wait. A damaged archive's log is given up.
+    fn fold(archive: &Connection, live: &Path) -> Result<bool, PublishError> {
+        match archive.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0)) {
+            Ok(busy) => Ok(busy == 0),
+            Err(error) if is_busy(&error) => Ok(false),
+            Err(error) if is_unusable(&error) => Ok(true),
+            Err(error) => Err(PublishError::sqlite("fold the log of", live)(error)),
+        }
+    }
+
+    /// Leaves nothing of a held and folded file outside it, and no header by which a connection would make a log. Both
+    /// orders of these two changes are whole archives.
+    fn disarm(file: &disk::File, live: &Path) -> Result<(), PublishError> {
         for sidecar in SIDECARS {
-            remove_if_there(&with_suffix(live, sidecar))?;
+            disk::remove_file_if_exists(&with_suffix(live, sidecar))?;
         }
         let mut header = [0; 20];
-        let has_header = old.read_exact_at(&mut header, 0).is_ok() && &header[..16] == MAGIC;
-        if has_header {
-            old.write_all_at(&[1, 1], 18).map_err(PublishError::io("disarm", live))?;
+        if file.read_exact_at(&mut header, 0).is_ok() && &header[..16] == MAGIC {
+            file.write_all_at(&[1, 1], 18)?;
         }
         Ok(())
     }
@@ -199,25 +173,25 @@ fn create(build: &Path, live: &Path, still_held: &mut dyn FnMut() -> bool) -> Re
         return Err(PublishError::LockLost { path: live.to_owned() });
     }
     for sidecar in SIDECARS {
-        remove_if_there(&with_suffix(live, sidecar))?;
+        disk::remove_file_if_exists(&with_suffix(live, sidecar))?;
     }
     reached(Step::StaleRemoved);
     match fs::hard_link(build, live) {
         Ok(()) => {
             reached(Step::Linked);
             // Under its second name the archive is only swept.
-            let _ = fs::remove_file(build);
+            let _ = disk::remove_file(build);
         }
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(Attempt::Occupied),
         // A file system without hard links.
-        Err(_) => fs::rename(build, live).map_err(PublishError::io("rename to", live))?,
+        Err(_) => disk::rename(build, live)?,
     }
     sync_directory(live)?;
     Ok(Attempt::Done(Method::Created))
 }
 
 #[cfg(not(unix))]
-pub(super) use elsewhere::{attempt, is_occupied, must_keep_inode};
+pub(super) use elsewhere::{attempt, must_keep_inode};
 
 #[cfg(not(unix))]
 mod elsewhere {
@@ -226,10 +200,6 @@ mod elsewhere {
 
     pub(crate) fn must_keep_inode(_: &Metadata) -> bool {
         true
-    }
-
-    pub(crate) fn is_occupied(_: &Path) -> Result<bool, PublishError> {
-        Ok(false)
     }
 
     /// A file that is open cannot be replaced here, so only an unusable one is; the rename fails while it is open.
@@ -251,9 +221,9 @@ mod elsewhere {
             return Err(PublishError::LockLost { path: live.to_owned() });
         }
         for sidecar in SIDECARS {
-            remove_if_there(&with_suffix(live, sidecar))?;
+            disk::remove_file_if_exists(&with_suffix(live, sidecar))?;
         }
-        fs::rename(build, live).map_err(PublishError::io("rename to", live))?;
+        disk::rename(build, live)?;
         sync_directory(live)?;
         Ok(Attempt::Done(Method::Renamed))
     }

@@ -158,7 +158,10 @@ fn a_page_size_that_the_live_archive_cannot_take_is_rewritten() {
 fn an_old_connection_never_mixes_old_rows_into_the_new_archive() {
     let home = Home::with_archive(1);
     let mut old = attach(&home, "opened");
-    assert_eq!(method(&home.archive, 2), Method::Renamed);
+    let plan = prepare(&home.archive).unwrap();
+    // The page size of the old one, with which the old pages would fit.
+    fill(plan.build_path(), 2, 4096);
+    assert_eq!(plan.publish(|| true).unwrap().method, Method::Renamed);
     let writer = open(&home.archive).unwrap();
     writer.execute("INSERT INTO tail VALUES(zeroblob(40000))", []).unwrap();
     old.say("go");
@@ -268,4 +271,62 @@ fn a_log_that_cannot_grow_leaves_the_old_archive_and_no_log() {
     assert!(reader.finish().success());
     assert!(matches!(method(&home.archive, 3), Method::Renamed));
     assert_eq!(check(&home.archive), 3);
+}
+
+#[test]
+fn a_connection_of_this_process_is_treated_like_any_other() {
+    let home = Home::with_archive(1);
+    let own = open(&home.archive).unwrap();
+    own.execute_batch("BEGIN").unwrap();
+    assert_eq!(generation(&own).unwrap(), 1);
+    for published in 2..4 {
+        assert!(matches!(method(&home.archive, published), Method::InPlace { .. }));
+        assert_eq!(generation(&own).unwrap(), 1);
+    }
+    own.execute_batch("COMMIT").unwrap();
+    assert_eq!(generation(&own).unwrap(), 3);
+    drop(own);
+    assert_eq!(method(&home.archive, 4), Method::Renamed);
+}
+
+/// Each file operation of each path fails once, as EIO and as a full disk.
+#[cfg(unix)]
+#[test]
+fn whatever_operation_fails_one_whole_archive_is_left() {
+    use crate::disk::faults;
+
+    faults::each_failure(|harness| {
+        for before in ["archive", "read", "missing", "no database"] {
+            let home = Home::new();
+            match before {
+                "missing" => {}
+                "no database" => fs::write(&home.archive, "short").unwrap(),
+                _ => fill(&home.archive, 1, 4096),
+            }
+            let reader = open(&home.archive).ok().filter(|_| before == "read");
+            if let Some(reader) = &reader {
+                assert_eq!(generation(reader).unwrap(), 1);
+            }
+            let outcome = harness.run(|| publish_here(&home.archive, 2));
+            drop(reader);
+            match outcome {
+                Ok(_) | Err(PublishError::NotDurable { .. }) => {
+                    assert_eq!(check(&home.archive), 2, "{before}")
+                }
+                Err(error) => {
+                    assert!(error.to_string().contains("archive"), "{error}");
+                    match before {
+                        "missing" => assert!(!home.archive.exists(), "{error}"),
+                        "no database" => {
+                            assert!(fs::read(&home.archive).unwrap().starts_with(b"short"), "{error}")
+                        }
+                        _ => assert_eq!(check(&home.archive), 1, "{error}"),
+                    }
+                }
+            }
+            publish_here(&home.archive, 3).unwrap();
+            assert_eq!(check(&home.archive), 3);
+            assert_eq!(home.names(), ["archive.sqlite"]);
+        }
+    });
 }

@@ -1,24 +1,20 @@
 //! SIGKILL at every step, beside a connection in every state.
 
-use super::super::Step;
-use super::{Home, PAUSE_AT, PAUSED, Peer, check, fill, fs, header_modes};
+use super::super::{Step, is_busy, open};
+use super::{Home, PAUSE_AT, PAUSED, Peer, check, fill, fs, generation, header_modes};
 
 #[derive(Clone, Copy, PartialEq)]
 enum Before {
     Archive,
     Missing,
+    Empty,
     Damaged,
 }
 
 /// Kills a publisher of generation 2 at `step`, lets the attached connection go on, and publishes generation 3.
 fn kill_at(step: Step, before: Before, state: Option<&str>, survivor: i64) {
     let case = format!("{step:?} beside {state:?}");
-    let home = Home::with_archive(1);
-    match before {
-        Before::Archive => {}
-        Before::Missing => fs::remove_file(&home.archive).unwrap(),
-        Before::Damaged => damage(&home),
-    }
+    let home = home_with(before);
     let mut attached = state.map(|state| {
         let mut peer = Peer::start("attached", &home.archive, &[("BURN_TEST_STATE", state)]);
         peer.hear("attached").unwrap();
@@ -56,10 +52,19 @@ fn kill_at(step: Step, before: Before, state: Option<&str>, survivor: i64) {
     assert_eq!(header_modes(&home.archive), [2, 2], "{case}");
 }
 
-fn damage(home: &Home) {
-    let mut bytes = fs::read(&home.archive).unwrap();
-    bytes[100..1000].fill(0xA5);
-    fs::write(&home.archive, bytes).unwrap();
+fn home_with(before: Before) -> Home {
+    let home = Home::with_archive(1);
+    match before {
+        Before::Archive => {}
+        Before::Missing => fs::remove_file(&home.archive).unwrap(),
+        Before::Empty => fs::write(&home.archive, "").unwrap(),
+        Before::Damaged => {
+            let mut bytes = fs::read(&home.archive).unwrap();
+            bytes[100..1000].fill(0xA5);
+            fs::write(&home.archive, bytes).unwrap();
+        }
+    }
+    home
 }
 
 #[test]
@@ -67,8 +72,9 @@ fn killed_while_nobody_has_a_hold_of_the_archive() {
     for state in [None, Some("opened")] {
         for (step, survivor) in [
             (Step::Sealed, 1),
+            (Step::Held, 1),
             (Step::Folded, 1),
-            (Step::Locked, 1),
+            (Step::Disarmed, 1),
             (Step::Renamed, 2),
             (Step::Cut, 2),
             (Step::Synced, 2),
@@ -105,7 +111,7 @@ fn killed_where_nothing_was() {
 fn killed_while_a_damaged_archive_is_replaced() {
     for state in [None, Some("opened")] {
         for (step, survivor) in
-            [(Step::Folded, 0), (Step::Locked, 0), (Step::Disarmed, 0), (Step::Renamed, 2), (Step::Synced, 2)]
+            [(Step::Held, 0), (Step::Folded, 0), (Step::Disarmed, 0), (Step::Renamed, 2), (Step::Synced, 2)]
         {
             // A survivor of 0 cannot be read back by the attached connection either.
             kill_at(step, Before::Damaged, if survivor == 0 { None } else { state }, survivor);
@@ -113,11 +119,37 @@ fn killed_while_a_damaged_archive_is_replaced() {
     }
 }
 
+/// The lock of path A lasts from the hold to the rename, also while the process stands still.
+#[test]
+fn nobody_gets_in_between_the_hold_and_the_rename() {
+    for step in [Step::Held, Step::Folded, Step::Disarmed] {
+        let home = Home::with_archive(1);
+        let name = format!("{step:?}");
+        let mut publisher =
+            Peer::start("publisher", &home.archive, &[("BURN_TEST_GENERATION", "2"), (PAUSE_AT, &name)]);
+        publisher.hear(PAUSED).unwrap();
+        let opener = open(&home.archive).unwrap();
+        let turned_away = generation(&opener).unwrap_err();
+        assert!(is_busy(&turned_away), "{step:?}: {turned_away}");
+        publisher.kill();
+        assert_eq!(generation(&opener).unwrap(), 1, "{step:?}");
+    }
+}
+
 /// What row two of the table in docs/publishing.md says: between rename and cut, an old connection makes no log.
 #[test]
 fn an_old_connection_makes_no_log_beside_the_new_file() {
-    for step in [Step::Renamed, Step::Cut, Step::Synced, Step::Overwritten] {
-        let home = Home::with_archive(1);
+    for (step, before) in [
+        (Step::Renamed, Before::Archive),
+        (Step::Cut, Before::Archive),
+        (Step::Synced, Before::Archive),
+        (Step::Overwritten, Before::Archive),
+        (Step::Renamed, Before::Empty),
+        (Step::Overwritten, Before::Empty),
+        (Step::Renamed, Before::Damaged),
+        (Step::Overwritten, Before::Damaged),
+    ] {
+        let home = home_with(before);
         let mut old = Peer::start("attached", &home.archive, &[("BURN_TEST_STATE", "opened")]);
         old.hear("attached").unwrap();
         let name = format!("{step:?}");
@@ -128,7 +160,7 @@ fn an_old_connection_makes_no_log_beside_the_new_file() {
         old.say("go");
         let then = old.hear("then").unwrap();
         let expected = match step {
-            Step::Renamed => "readonly database",
+            Step::Renamed if before != Before::Damaged => "readonly database",
             Step::Overwritten => "not a database",
             _ => "malformed",
         };
