@@ -371,6 +371,8 @@ fn odd_kinds_are_the_golden_ones_with_the_golden_verdicts() {
     let ours: BTreeMap<&str, Verdict> = ODD_KINDS.iter().map(|kind| (kind.name, kind.verdict)).collect();
     assert_eq!(ours.len(), ODD_KINDS.len());
     let mut names = BTreeSet::from(["line_70_kb".to_owned(), "line_1_mib".to_owned()]);
+    // One case's row holds a bare Infinity, which only JavaScript's other parsers read.
+    let cases = cases.replace(": Infinity", ": null");
     for case in cases.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()) {
         let name = string(&case, "name");
         let expected: &[Verdict] = match (string(&case, "verdict"), &case["lenient"]) {

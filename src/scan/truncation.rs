@@ -5,7 +5,7 @@
 //!
 //! How it works: reading a mapped page that no longer lies inside the file raises SIGBUS. The handler looks whether
 //! the address belongs to a watched map, marks the map as faulted, puts a page of zeros over the missing one, and
-//! returns; the scan goes on over zeros, asks [`Region::faulted`] before it uses what it read, and fails cleanly. A
+//! returns; the scan goes on over zeros, asks whether its map has faulted before it uses what it read, and fails cleanly. A
 //! SIGBUS anywhere else keeps the action that was set before ours.
 //!
 //! Rejected: leaving the scan with a long jump out of the handler (undefined across Rust frames), and ending the
