@@ -123,11 +123,11 @@ fn whole(c: &mut Criterion) {
     group.bench_function("pipeline, rows thrown away", |b| {
         b.iter(|| {
             let mut turns = 0;
-            pipeline::run(&pool, &input, &Fold::default(), |rows, _| {
+            let count = |rows: &Rows<'_>, _| {
                 turns += rows.turns.len();
                 Ok(())
-            })
-            .unwrap();
+            };
+            pipeline::run(&pool, &input, &Fold::default(), |_, _| Ok(()), count).unwrap();
             turns
         });
     });

@@ -391,7 +391,7 @@ impl<'b> Build<'b> {
         {
             let mut writer = InsertWriter::new(connection).context(path, "preparing to write rows")?;
             let mut last: Option<(String, String)> = None;
-            self.rows(&input, &fold, |rows| {
+            self.rows(&input, &fold, nothing_more, |rows| {
                 for turn in &rows.turns {
                     let source = turn.cells[turn_column::SOURCE].as_text();
                     let session = turn.cells[turn_column::SESSION_ID].as_text();
@@ -500,7 +500,7 @@ impl<'b> Build<'b> {
         let writing = Instant::now();
         {
             let mut writer = InsertWriter::new(connection).context(built, "preparing to write rows")?;
-            self.rows(&input, &fold, |rows| writer.write(rows).context(built, "writing rows"))?;
+            self.rows(&input, &fold, nothing_more, |rows| writer.write(rows).context(built, "writing rows"))?;
         }
         self.result.timings.rows = writing.elapsed();
 
@@ -521,11 +521,12 @@ impl<'b> Build<'b> {
         &mut self,
         input: &Input<'_>,
         fold: &Fold<'f>,
+        work: impl Fn(&Rows<'_>, u64) -> Result<(), ArchiveError> + Sync,
         mut write: impl FnMut(&Rows<'_>) -> Result<(), ArchiveError>,
     ) -> Result<(), ArchiveError> {
         let Self { pool, paths, options, observer, result, session_ids, .. } = self;
         let total_bytes = input.range.end - input.range.start;
-        pipeline::run(pool, input, fold, |rows, end| {
+        pipeline::run(pool, input, fold, work, |rows, end| {
             result.turns_applied += rows.turns.len() as u64;
             result.stamps_applied += rows.stamps.len() as u64;
             result.compactions_applied += rows.compactions.len() as u64;
@@ -605,6 +606,11 @@ impl<'b> Build<'b> {
 
 /// The page cache of a rebuild, and by SQLite's rule the sorter's memory of each index, in KiB.
 const REBUILD_CACHE_KIB: u32 = 48 * 1024;
+
+/// What workers of an inserting build do with rows besides making them.
+fn nothing_more(_: &Rows<'_>, _: u64) -> Result<(), ArchiveError> {
+    Ok(())
+}
 
 enum Outcome {
     Done,

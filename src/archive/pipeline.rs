@@ -18,7 +18,7 @@ use rayon::ThreadPool;
 use super::error::ArchiveError;
 use super::fold::Fold;
 use super::rows::{RowMaker, Rows, add_chunk};
-use crate::scan::{ScanError, Source, chunks};
+use crate::scan::{Source, chunks};
 
 /// Arenas for each worker: one being filled, and room for the writer to be behind or ahead.
 const ARENAS_PER_WORKER: usize = 3;
@@ -57,21 +57,23 @@ pub fn workers(threads: usize) -> Result<ThreadPool, ArchiveError> {
         .map_err(|error| ArchiveError::Threads { threads, reason: error.to_string() })
 }
 
-/// Parses `input` on `pool` and hands the rows of each chunk to `sink` on the calling thread, in the order of the ledger,
-/// together with the offset up to which the ledger has been read.
+/// Parses `input` on `pool`. The rows of each chunk go to `work` in the worker that made them, with the number of the
+/// chunk, and then to `sink` on the calling thread, in the order of the ledger, with the offset up to which it has been
+/// read.
 ///
 /// # Errors
-/// The first error of the sink or of reading; the pipeline has then come to rest.
+/// The first error of `work`, of `sink`, or of reading; the pipeline has then come to rest.
 pub fn run<'f>(
     pool: &ThreadPool,
     input: &Input<'_>,
     fold: &Fold<'f>,
+    work: impl Fn(&Rows<'_>, u64) -> Result<(), ArchiveError> + Sync,
     mut sink: impl FnMut(&Rows<'_>, u64) -> Result<(), ArchiveError>,
 ) -> Result<(), ArchiveError> {
     let threads = pool.current_num_threads();
     let arenas = threads * ARENAS_PER_WORKER;
     let (free_sender, free) = bounded::<Bump>(arenas);
-    let (done_sender, done) = bounded::<(u64, Result<(u64, Batch), ScanError>)>(arenas);
+    let (done_sender, done) = bounded::<(u64, Result<(u64, Batch), ArchiveError>)>(arenas);
     for _ in 0..arenas {
         // The channel has room for all of them.
         let _ = free_sender.send(Bump::new());
@@ -81,7 +83,7 @@ pub fn run<'f>(
     pool.in_place_scope(|scope| {
         for _ in 0..threads {
             let (free, done_sender) = (free.clone(), done_sender.clone());
-            let (stop, next) = (&stop, &next);
+            let (stop, next, work) = (&stop, &next, &work);
             scope.spawn(move |_| {
                 let mut maker = RowMaker::default();
                 let mut buffer = Vec::new();
@@ -92,7 +94,7 @@ pub fn run<'f>(
                     let Some((chunk, number)) = next.lock().ok().and_then(|mut next| next.next()) else {
                         break;
                     };
-                    let batch = chunk.and_then(|chunk| {
+                    let batch = chunk.map_err(ArchiveError::from).and_then(|chunk| {
                         let bytes = input.source.bytes(chunk.clone(), &mut buffer)?;
                         let batch = Batch::new(arena, |arena| {
                             let mut rows = Rows::default();
@@ -101,6 +103,7 @@ pub fn run<'f>(
                         });
                         // Rows of a file that was truncated meanwhile are not rows of the ledger.
                         input.source.check_len()?;
+                        work(batch.borrow_dependent(), number)?;
                         Ok((chunk.end, batch))
                     });
                     if done_sender.send((number, batch)).is_err() {
