@@ -1,0 +1,3 @@
+//! The archive: a SQLite database derived from the ledger.
+
+pub mod bulk;
