@@ -29,15 +29,38 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod batch;
+mod duplicates;
 mod error;
+mod file;
+mod index;
+mod key;
+mod page;
+mod record;
 mod schema;
+mod table;
+mod tree;
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
+use std::time::{Duration, Instant};
 
+pub use batch::Batch;
 pub use error::{Error, Result};
 pub use schema::{Duplicates, Schema, TableId};
+
+use batch::Encoded;
+use duplicates::Rows;
+use file::{Spill, Target};
+use page::Kind;
+use schema::Tree;
+use table::Leaves;
+
+/// How many emptied row buffers are kept for the next batches.
+const ENCODED_KEPT: usize = 16;
 
 /// One value of a row, before the column's affinity is applied.
 ///
@@ -106,13 +129,60 @@ impl Default for Options {
 /// A database being built. Shared by reference among the threads that make rows.
 ///
 /// Rows stand in the order of their batches' sequence numbers, and within a batch in the order they were pushed.
+/// Dropped before it is finished, it leaves an incomplete file.
 pub struct Loader {
-    file: File,
+    schema: Arc<Schema>,
+    options: Options,
+    spill: Spill,
+    queue: Mutex<Queue>,
+    /// Locked by whoever appends the batches whose turn it is; never while the queue is.
+    tables: Mutex<Tables>,
+    /// What batches are made of, to be used again.
+    batches: Mutex<Vec<Batch>>,
+    encoded: Mutex<Vec<Encoded>>,
+    /// Bytes of runs in memory.
+    runs_len: AtomicUsize,
+    failed: AtomicBool,
+    sort_ns: AtomicU64,
+    spilled_bytes: AtomicU64,
 }
 
-/// Rows on their way into a [`Loader`], in one thread's hands.
-pub struct Batch {
-    sequence: u64,
+/// Batches that wait for those before them.
+struct Queue {
+    next: u64,
+    waiting: BTreeMap<u64, Waiting>,
+    /// Bytes of waiting rows in memory.
+    rows_len: usize,
+}
+
+struct Waiting {
+    encoded: Encoded,
+    /// Where the rows are, if not there: offset and length in the spill file.
+    spilled: Option<(u64, usize)>,
+    runs: Runs,
+}
+
+/// A batch's runs, for all indexes.
+struct Runs {
+    bytes: Place,
+    ends: Vec<usize>,
+    estimates: Vec<u64>,
+}
+
+enum Place {
+    Memory(Vec<u8>),
+    Spilled(u64),
+}
+
+/// What batches became, in their order.
+struct Tables {
+    target: Target,
+    leaves: Vec<Leaves>,
+    hashes: Vec<Vec<u64>>,
+    parents: Vec<Vec<u32>>,
+    /// Runs, with the place of the first row of each table in the batch.
+    runs: Vec<(Runs, Vec<u32>)>,
+    busy: Duration,
 }
 
 /// What [`Loader::finish`] leaves: the whole database, written but not synced.
@@ -152,16 +222,46 @@ impl Loader {
     ///
     /// # Errors
     /// [`Error::PageSize`]; [`Error::Io`], also when something of that name exists.
-    pub fn create(_path: &Path, _schema: Schema, _options: Options) -> Result<Self> {
-        unreachable!("the interface alone is committed so far")
+    pub fn create(path: &Path, schema: Schema, options: Options) -> Result<Self> {
+        if !options.page_size.is_power_of_two() || !(4096..=32768).contains(&options.page_size) {
+            return Err(Error::PageSize { given: options.page_size });
+        }
+        let beside = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let spill = Spill::new(options.spill_dir.clone().unwrap_or_else(|| beside.to_owned()));
+        let count = schema.tables.len();
+        let tables = Tables {
+            target: Target::create(path, options.page_size)?,
+            leaves: (0..count).map(|_| Leaves::new(0)).collect(),
+            hashes: vec![Vec::new(); count],
+            parents: vec![Vec::new(); count],
+            runs: Vec::new(),
+            busy: Duration::ZERO,
+        };
+        Ok(Self {
+            schema: Arc::new(schema),
+            options,
+            spill,
+            queue: Mutex::new(Queue { next: 0, waiting: BTreeMap::new(), rows_len: 0 }),
+            tables: Mutex::new(tables),
+            batches: Mutex::new(Vec::new()),
+            encoded: Mutex::new(Vec::new()),
+            runs_len: AtomicUsize::new(0),
+            failed: AtomicBool::new(false),
+            sort_ns: AtomicU64::new(0),
+            spilled_bytes: AtomicU64::new(0),
+        })
     }
 
     /// An empty batch for the rows of place `sequence` among all batches, counted from 0 without gaps.
     ///
     /// Batches may be filled and submitted in any order, but those far ahead of the sequence have to wait, in memory up
-    /// to half of the budget and in a spill file beyond: hand out work in order. About a megabyte of rows is best.
+    /// to a quarter of the budget and in a spill file beyond: hand out work in order. About a megabyte of rows is best.
     pub fn batch(&self, sequence: u64) -> Batch {
-        Batch { sequence }
+        let used = self.batches.lock().ok().and_then(|mut batches| batches.pop());
+        let encoded = self.encoded.lock().ok().and_then(|mut encoded| encoded.pop());
+        let mut batch = used.unwrap_or_else(|| Batch::new(Arc::clone(&self.schema)));
+        batch.reuse(sequence, encoded.unwrap_or_default());
+        batch
     }
 
     /// Sorts the batch's keys in this thread and takes its rows; writes those whose turn has come.
@@ -169,8 +269,88 @@ impl Loader {
     /// # Errors
     /// [`Error::RepeatedBatch`], [`Error::Io`], [`Error::TooLarge`]; [`Error::Abandoned`] when another batch failed.
     pub fn submit(&self, batch: Batch) -> Result<()> {
-        let _ = batch.sequence;
-        Err(Error::Abandoned)
+        if self.failed.load(Ordering::Relaxed) {
+            return Err(Error::Abandoned);
+        }
+        self.take(batch).inspect_err(|_| self.failed.store(true, Ordering::Relaxed))
+    }
+
+    fn take(&self, mut batch: Batch) -> Result<()> {
+        let started = Instant::now();
+        let packed = batch.pack();
+        self.sort_ns.fetch_add(started.elapsed().as_nanos() as u64, Ordering::Relaxed);
+        let runs_len = packed.bytes.len();
+        let bytes = if self.runs_len.fetch_add(runs_len, Ordering::Relaxed) + runs_len
+            <= self.options.memory_bytes / 2
+        {
+            Place::Memory(packed.bytes)
+        } else {
+            self.runs_len.fetch_sub(runs_len, Ordering::Relaxed);
+            Place::Spilled(self.append_spill(&packed.bytes)?)
+        };
+        let runs = Runs { bytes, ends: packed.ends, estimates: packed.estimates };
+        let sequence = batch.sequence;
+        let mut encoded = std::mem::take(&mut batch.encoded);
+        lock(&self.batches)?.push(batch);
+        let rows_len = encoded.rows.len();
+        let rows_max = self.options.memory_bytes / 4;
+        if lock(&self.queue)?.rows_len + rows_len > rows_max {
+            // Whatever can go now goes first; what waits for a batch that is not there yet cannot.
+            self.drain(lock(&self.tables)?)?;
+        }
+        let queue = lock(&self.queue)?;
+        let is_ahead = sequence > queue.next && queue.rows_len + rows_len > rows_max;
+        drop(queue);
+        let mut spilled = None;
+        if is_ahead {
+            spilled = Some((self.append_spill(&encoded.rows)?, rows_len));
+            encoded.rows = Vec::new();
+        }
+        let mut queue = lock(&self.queue)?;
+        if sequence < queue.next || queue.waiting.contains_key(&sequence) {
+            return Err(Error::RepeatedBatch { sequence });
+        }
+        queue.rows_len += encoded.rows.len();
+        queue.waiting.insert(sequence, Waiting { encoded, spilled, runs });
+        drop(queue);
+        // Whoever has the lock may have looked before this batch was there, and may look no more.
+        while lock(&self.queue)?.is_ready() {
+            match self.tables.try_lock() {
+                Ok(tables) => self.drain(tables)?,
+                Err(TryLockError::WouldBlock) => break,
+                Err(TryLockError::Poisoned(_)) => return Err(Error::Abandoned),
+            }
+        }
+        Ok(())
+    }
+
+    fn append_spill(&self, bytes: &[u8]) -> Result<u64> {
+        self.spilled_bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        self.spill.append(bytes)
+    }
+
+    /// Appends all batches whose turn it is.
+    fn drain(&self, mut tables: MutexGuard<'_, Tables>) -> Result<()> {
+        let started = Instant::now();
+        loop {
+            let mut queue = lock(&self.queue)?;
+            let next = queue.next;
+            let Some(Waiting { mut encoded, spilled, runs }) = queue.waiting.remove(&next) else { break };
+            queue.next += 1;
+            queue.rows_len -= encoded.rows.len();
+            drop(queue);
+            if let Some((offset, length)) = spilled {
+                encoded.rows.resize(length, 0);
+                self.spill.read(offset, &mut encoded.rows)?;
+            }
+            tables.append(&self.schema, &encoded, runs)?;
+            let mut used = lock(&self.encoded)?;
+            if used.len() < ENCODED_KEPT {
+                used.push(encoded);
+            }
+        }
+        tables.busy += started.elapsed();
+        Ok(())
     }
 
     /// Builds the indexes and completes the file, on the rayon pool this is called in.
@@ -179,18 +359,121 @@ impl Loader {
     /// [`Error::MissingBatch`], [`Error::Duplicate`], [`Error::Io`], [`Error::TooLarge`]; [`Error::Abandoned`] when a
     /// batch had failed.
     pub fn finish(self) -> Result<Loaded> {
-        drop(self.file);
-        Err(Error::Abandoned)
+        if self.failed.load(Ordering::Relaxed) {
+            return Err(Error::Abandoned);
+        }
+        self.drain(lock(&self.tables)?)?;
+        let queue = self.queue.into_inner().map_err(|_| Error::Abandoned)?;
+        if !queue.waiting.is_empty() {
+            return Err(Error::MissingBatch { sequence: queue.next });
+        }
+        drop((self.batches, self.encoded));
+        let schema = &*self.schema;
+        let tables = self.tables.into_inner().map_err(|_| Error::Abandoned)?;
+        let Tables { mut target, leaves, hashes, parents, runs, busy } = tables;
+        let map = self.spill.into_map()?;
+        let map = map.as_deref().unwrap_or_default();
+        let runs_of = |index: usize| -> Vec<(&[u8], u32)> {
+            let table = schema.indexes[index].table;
+            runs.iter()
+                .map(|(runs, bases)| (runs.get(index, map), bases[table]))
+                .filter(|(run, _)| !run.is_empty())
+                .collect()
+        };
+
+        let started = Instant::now();
+        let counts: Vec<u64> = leaves.iter().map(|leaves| u64::from(leaves.rows)).collect();
+        let mut pages =
+            leaves.into_iter().map(|leaves| leaves.into_pages(&mut target)).collect::<Result<Vec<_>>>()?;
+        let key_runs = schema.tables.iter().map(|table| table.primary_key.map(runs_of).unwrap_or_default());
+        let rows: Vec<_> = hashes
+            .into_iter()
+            .zip(parents)
+            .zip(key_runs)
+            .map(|((hashes, parents), runs)| Rows { hashes, parents, runs })
+            .collect();
+        let fates = duplicates::find(schema, &rows)?;
+        drop(rows);
+        for (pages, fates) in pages.iter_mut().zip(&fates) {
+            pages.patch(&mut target, fates)?;
+        }
+        let duplicates = started.elapsed();
+
+        let started = Instant::now();
+        let sources = (0..schema.indexes.len()).map(|index| index::Source {
+            index,
+            runs: runs_of(index),
+            fates: &fates[schema.indexes[index].table],
+            estimate_bytes: runs.iter().map(|(runs, _)| runs.estimates[index]).sum(),
+        });
+        let (index_roots, write) = index::build(&mut target, schema, sources.collect())?;
+        let mut table_roots = Vec::new();
+        for pages in pages {
+            let (children, dividers) = pages.tree();
+            table_roots.push(tree::write_root(&mut target, Kind::TableLeaf, children, &dividers)?);
+        }
+        tree::write_schema(&mut target, schema, |tree| match tree {
+            Tree::Table(table) => table_roots[table],
+            Tree::Index(index) => index_roots[index],
+        })?;
+        tree::write_header(&mut target, schema, &self.options)?;
+        let superseded: Vec<u64> = fates.iter().map(|fates| fates.gone).collect();
+        Ok(Loaded {
+            len_bytes: u64::from(target.pages) * target.page_size as u64,
+            file: target.file,
+            rows: counts.iter().zip(&superseded).map(|(count, gone)| count - gone).collect(),
+            superseded,
+            phases: Phases {
+                sort: Duration::from_nanos(self.sort_ns.into_inner()),
+                tables: busy,
+                duplicates,
+                indexes: started.elapsed() - write,
+                write,
+                spilled_bytes: self.spilled_bytes.into_inner(),
+            },
+        })
     }
 }
 
-impl Batch {
-    /// Encodes one row, its values in the order of the table's columns.
-    ///
-    /// # Errors
-    /// [`Error::Columns`], [`Error::Null`], [`Error::NotAffine`], [`Error::NoParent`], [`Error::TooLarge`], and
-    /// [`Error::Unsupported`] for a table that takes no rows. The batch is unchanged then.
-    pub fn push(&mut self, _table: TableId, _row: &[Value<'_>]) -> Result<()> {
-        Err(Error::Abandoned)
+/// A lock that another thread left in a panic is as good as an error there.
+fn lock<T>(mutex: &Mutex<T>) -> Result<MutexGuard<'_, T>> {
+    mutex.lock().map_err(|_| Error::Abandoned)
+}
+
+impl Queue {
+    fn is_ready(&self) -> bool {
+        self.waiting.contains_key(&self.next)
+    }
+}
+
+impl Runs {
+    fn get<'a>(&'a self, index: usize, spilled: &'a [u8]) -> &'a [u8] {
+        let start = if index == 0 { 0 } else { self.ends[index - 1] };
+        match &self.bytes {
+            Place::Memory(bytes) => &bytes[start..self.ends[index]],
+            Place::Spilled(offset) => &spilled[*offset as usize..][start..self.ends[index]],
+        }
+    }
+}
+
+impl Tables {
+    fn append(&mut self, schema: &Schema, encoded: &Encoded, runs: Runs) -> Result<()> {
+        let bases = self.leaves.iter().map(|leaves| leaves.rows).collect();
+        let mut rest = &encoded.rows[..];
+        while let Some((head, more)) = rest.split_first_chunk::<8>() {
+            let [t0, t1, t2, t3, l0, l1, l2, l3] = *head;
+            let table = u32::from_le_bytes([t0, t1, t2, t3]) as usize;
+            let (record, more) = more.split_at(u32::from_le_bytes([l0, l1, l2, l3]) as usize);
+            if let Some(parent) = schema.tables[table].parent {
+                self.parents[table].push(self.leaves[parent].rows - 1);
+            }
+            self.leaves[table].append(&mut self.target, record)?;
+            rest = more;
+        }
+        for (all, hashes) in self.hashes.iter_mut().zip(&encoded.hashes) {
+            all.extend_from_slice(hashes);
+        }
+        self.runs.push((runs, bases));
+        Ok(())
     }
 }

@@ -170,6 +170,12 @@ impl Schema {
         Ok(())
     }
 
+    /// The affinities of an index's columns.
+    pub(super) fn affinities(&self, index: usize) -> Vec<Affinity> {
+        let index = &self.indexes[index];
+        index.columns.iter().map(|column| self.tables[index.table].columns[*column].affinity).collect()
+    }
+
     fn read_index(&mut self, db: &Connection, name: &str, table_name: &str) -> Result<usize> {
         let table = self.tables.iter().position(|table| table.name == table_name);
         let table = table.ok_or_else(|| unsupported(name, "an index of an unknown table"))?;
