@@ -517,16 +517,18 @@ fn integrity(db: &Connection) {
     assert_eq!(found, ["ok"]);
 }
 
-fn run(seed: u64, rows_max: usize) {
+/// Runs one case; whether a tiny budget made it spill.
+fn run(seed: u64, rows_max: usize) -> bool {
     let random = &mut Random(seed);
     let case = Case::new(random, rows_max);
     let dir = tempfile::tempdir().unwrap();
     let (first, bytes) = case.load(random, &dir.path().join("1"), 1, 512 << 20);
+    let mut spilled = false;
     for (threads, memory_bytes) in [(2, 1), (7, 30_000)] {
         let (again, other) = case.load(random, &dir.path().join(threads.to_string()), threads, memory_bytes);
         assert!(bytes == other, "{threads} threads and {memory_bytes} bytes of memory make another file");
         assert_eq!((&first.rows, &first.superseded), (&again.rows, &again.superseded));
-        assert!(again.phases.spilled_bytes > 0 || case.units.len() < 2 || memory_bytes > 1);
+        spilled |= again.phases.spilled_bytes > 0;
     }
     let reference = case.insert(&dir.path().join("reference"));
     let db = Connection::open(dir.path().join("1")).unwrap();
@@ -547,6 +549,7 @@ fn run(seed: u64, rows_max: usize) {
     case.change(&reference, seed);
     case.change(&db, seed);
     assert_same(&case.dump(&reference), &case.dump(&db));
+    spilled
 }
 
 fn assert_same(expected: &[Vec<Owned>], found: &[Vec<Owned>]) {
@@ -563,16 +566,20 @@ fn random_databases_equal_those_that_sqlite_inserts() {
     let number = |name| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
     let scale = number("BURN_TEST_SCALE").unwrap_or(1);
     let from = number("BURN_TEST_SEED").unwrap_or(0);
+    let mut spilled = 0;
     for seed in from..from + 60 * scale {
         let rows_max = match seed % 60 {
             7 if scale > 1 => 200_000,
             7 | 27 => 20_000,
             _ => 2_000,
         };
-        let outcome = std::panic::catch_unwind(|| run(seed, rows_max));
-        if let Err(panic) = outcome {
-            eprintln!("case {seed} failed; run it again with BURN_TEST_SEED={seed}");
-            std::panic::resume_unwind(panic);
+        match std::panic::catch_unwind(|| run(seed, rows_max)) {
+            Ok(has_spilled) => spilled += u64::from(has_spilled),
+            Err(panic) => {
+                eprintln!("case {seed} failed; run it again with BURN_TEST_SEED={seed}");
+                std::panic::resume_unwind(panic);
+            }
         }
     }
+    assert!(spilled > 30 * scale, "only {spilled} cases spilled");
 }
