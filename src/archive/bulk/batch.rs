@@ -65,53 +65,49 @@ impl Batch {
     /// [`Error::Columns`], [`Error::Null`], [`Error::NotAffine`], [`Error::NoParent`], [`Error::TooLarge`], and
     /// [`Error::Unsupported`] for a table that takes no rows. The batch is unchanged then.
     pub fn push(&mut self, table: TableId, row: &[Value<'_>]) -> Result<()> {
-        let schema = Arc::clone(&self.schema);
+        let Self { schema, encoded: Encoded { rows, counts, hashes }, keys, types, body, .. } = self;
         let place = table.0;
         let table = &schema.tables[place];
         if let Some(what) = table.sealed {
             return Err(Error::Unsupported { object: table.name.clone(), what });
         }
         if row.len() != table.columns.len() {
-            let table_name = table.name.clone();
-            return Err(Error::Columns {
-                table: table_name,
-                expected: table.columns.len(),
-                given: row.len(),
-            });
+            let (expected, given) = (table.columns.len(), row.len());
+            return Err(Error::Columns { table: table.name.clone(), expected, given });
         }
-        if let Some(parent) = table.parent.filter(|parent| self.encoded.counts[*parent] == 0) {
+        if let Some(parent) = table.parent.filter(|parent| counts[*parent] == 0) {
             let parent = schema.tables[parent].name.clone();
             return Err(Error::NoParent { table: table.name.clone(), parent });
         }
-        self.types.clear();
-        self.body.clear();
+        types.clear();
+        body.clear();
+        let mut has_real = false;
         for (value, column) in row.iter().zip(&table.columns) {
-            let names = || (table.name.clone(), column.name.clone());
-            let value = affine(*value, column.affinity).map_err(|given| {
-                let (table, column) = names();
-                Error::NotAffine { table, column, given }
+            let value = affine(*value, column.affinity).map_err(|given| Error::NotAffine {
+                table: table.name.clone(),
+                column: column.name.clone(),
+                given,
             })?;
             if column.not_null && value == Value::Null {
-                let (table, column) = names();
-                return Err(Error::Null { table, column });
+                return Err(Error::Null { table: table.name.clone(), column: column.name.clone() });
             }
-            push_type(&mut self.types, value);
-            push_body(&mut self.body, value);
+            has_real |= matches!(value, Value::Real(_));
+            push_type(types, value);
+            push_body(body, value);
         }
-        let header_len = header_len(self.types.len());
-        let record_len = header_len as usize + self.body.len();
+        let header_len = header_len(types.len());
+        let record_len = header_len as usize + body.len();
         if record_len > RECORD_MAX {
             return Err(Error::TooLarge { what: "a row in bytes", limit: RECORD_MAX as u64 });
         }
-        let Encoded { rows, counts, hashes } = &mut self.encoded;
         rows.extend_from_slice(&(place as u32).to_le_bytes());
         rows.extend_from_slice(&(record_len as u32).to_le_bytes());
         push_varint(rows, header_len);
-        rows.extend_from_slice(&self.types);
-        rows.extend_from_slice(&self.body);
+        rows.extend_from_slice(types);
+        rows.extend_from_slice(body);
         counts[place] += 1;
         for id in &table.indexes {
-            let Keys { bytes, ends } = &mut self.keys[*id];
+            let Keys { bytes, ends } = &mut keys[*id];
             let columns = schema.indexes[*id].columns.iter().map(|column| {
                 let affinity = table.columns[*column].affinity;
                 (affine(row[*column], affinity).unwrap_or(Value::Null), affinity)
@@ -123,7 +119,9 @@ impl Batch {
                 hasher.write(&bytes[start..]);
                 hashes[place].push(hasher.finish());
             }
-            push_shape(bytes, columns);
+            if has_real {
+                push_shape(bytes, columns);
+            }
             ends.push(bytes.len());
         }
         Ok(())

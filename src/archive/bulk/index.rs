@@ -4,8 +4,6 @@
 //! So all build in rounds: in each round every index that is not done fills about the same share of its pages; then
 //! their overflow chains and their pages get numbers in the order of the indexes; then all are written.
 
-use std::time::{Duration, Instant};
-
 use rayon::prelude::*;
 
 use super::duplicates::{Fates, repeated_error};
@@ -29,31 +27,31 @@ pub(super) struct Source<'a> {
 /// Bytes of index pages that are filled in a round. No budget changes it, nor so the file.
 const ROUND_LEN: u64 = 32 << 20;
 
-/// Builds all indexes and returns their roots in the order given, with the time that writing took.
-pub(super) fn build(
-    target: &mut Target,
-    schema: &Schema,
-    sources: Vec<Source<'_>>,
-) -> Result<(Vec<u32>, Duration)> {
+/// Builds all indexes and returns their roots in the order given.
+pub(super) fn build(target: &mut Target, schema: &Schema, sources: Vec<Source<'_>>) -> Result<Vec<u32>> {
     let total: u64 = sources.iter().map(|source| source.estimate_bytes).sum();
     let rounds = total.div_ceil(ROUND_LEN).max(1);
     let page_size = target.page_size;
     let new = |source| Builder::new(schema, source, rounds, page_size);
     let mut builders: Vec<_> = sources.into_iter().map(new).collect();
-    let mut writing = Duration::ZERO;
+    let mut numbered: Vec<Numbered> = Vec::new();
     while builders.iter().any(|builder| !builder.done) {
-        builders
-            .par_iter_mut()
-            .with_max_len(1)
-            .filter(|builder| !builder.done)
-            .try_for_each(Builder::fill)?;
-        let started = Instant::now();
-        let numbered: Vec<_> =
-            builders.iter_mut().map(|builder| builder.number(target)).collect::<Result<_>>()?;
-        let write = |(builder, numbered): (&mut Builder<'_>, _)| builder.write(target, numbered);
-        builders.par_iter_mut().with_max_len(1).zip(numbered).try_for_each(write)?;
-        writing += started.elapsed();
+        // The system writes to one file for one thread at a time: the others go on filling.
+        let (written, filled) = rayon::join(
+            || numbered.iter().try_for_each(|numbered| numbered.write(target)),
+            || {
+                let builders = builders.par_iter_mut().with_max_len(1);
+                builders.filter(|builder| !builder.done).try_for_each(Builder::fill)
+            },
+        );
+        written?;
+        filled?;
+        numbered.resize_with(builders.len(), Numbered::default);
+        for (builder, numbered) in builders.iter_mut().zip(&mut numbered) {
+            builder.number(target, numbered)?;
+        }
     }
+    numbered.iter().try_for_each(|numbered| numbered.write(target))?;
     let mut roots = Vec::new();
     for builder in builders {
         let mut dividers = Dividers::default();
@@ -65,7 +63,7 @@ pub(super) fn build(
         }
         roots.push(write_root(target, Kind::IndexLeaf, builder.leaves, &dividers)?);
     }
-    Ok((roots, writing))
+    Ok(roots)
 }
 
 /// A leaf cell. When there is a `rest`, its overflow chain has no pages yet, and their number is missing at the end.
@@ -263,32 +261,44 @@ impl<'a> Builder<'a> {
         }
     }
 
-    /// Gives page numbers to the chains and the pages of this round.
-    fn number(&mut self, target: &mut Target) -> Result<Vec<(u32, usize)>> {
+    /// Gives page numbers to the chains and the pages of this round, which `out` takes to be written; the page that is
+    /// being filled stays.
+    fn number(&mut self, target: &mut Target, out: &mut Numbered) -> Result<()> {
         for (at, rest) in self.chains.drain(..) {
             self.extent[at..at + 4].copy_from_slice(&target.write_chain(&rest)?.to_be_bytes());
         }
         self.chains_len = 0;
         let mut left = self.extent.len() / self.page_size - usize::from(!self.done);
-        let mut numbered = Vec::new();
+        let end = left * self.page_size;
+        out.places.clear();
         while left > 0 {
             let (first, count) = target.extend(left)?;
             self.leaves.extend(first..first + count as u32);
-            numbered.push((first, count));
+            out.places.push((first, count));
             left -= count;
         }
-        Ok(numbered)
+        out.pages.clear();
+        out.pages.extend_from_slice(&self.extent[end..]);
+        std::mem::swap(&mut out.pages, &mut self.extent);
+        Ok(())
     }
+}
 
-    /// Writes the numbered pages and keeps the one that is being filled.
-    fn write(&mut self, target: &Target, numbered: Vec<(u32, usize)>) -> Result<()> {
-        let mut at = 0;
-        for (first, count) in numbered {
-            let end = at + count * self.page_size;
-            target.write(first, &self.extent[at..end])?;
-            at = end;
+/// Pages of one index that have their numbers: the first of each stretch, and how many.
+#[derive(Default)]
+struct Numbered {
+    pages: Vec<u8>,
+    places: Vec<(u32, usize)>,
+}
+
+impl Numbered {
+    fn write(&self, target: &Target) -> Result<()> {
+        let mut rest = &self.pages[..];
+        for (first, count) in &self.places {
+            let (pages, more) = rest.split_at(count * target.page_size);
+            target.write(*first, pages)?;
+            rest = more;
         }
-        self.extent.drain(..at);
         Ok(())
     }
 }

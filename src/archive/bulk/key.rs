@@ -29,6 +29,7 @@ const SHAPE_REAL: u8 = 2;
 const SHAPE_NEGATIVE_ZERO: u8 = 3;
 
 /// Appends one affine column value.
+#[inline]
 pub(super) fn push_column(key: &mut Vec<u8>, value: Value<'_>) {
     match value {
         Value::Null => key.push(NULL),
@@ -49,6 +50,7 @@ pub(super) fn push_column(key: &mut Vec<u8>, value: Value<'_>) {
     }
 }
 
+#[inline]
 fn push_bytes(key: &mut Vec<u8>, tag: u8, mut bytes: &[u8]) {
     key.push(tag);
     while let Some(zero) = memchr::memchr(0, bytes) {

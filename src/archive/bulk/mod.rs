@@ -209,10 +209,8 @@ pub struct Phases {
     pub tables: Duration,
     /// Wall: finding repeated keys and rewriting the table pages they touch.
     pub duplicates: Duration,
-    /// Wall: merging keys and filling index pages.
+    /// Wall: merging keys, filling and writing index pages, and what completes the file.
     pub indexes: Duration,
-    /// Wall: writing index pages.
-    pub write: Duration,
     /// Bytes that went to spill files.
     pub spilled_bytes: u64,
 }
@@ -406,7 +404,7 @@ impl Loader {
             fates: &fates[schema.indexes[index].table],
             estimate_bytes: runs.iter().map(|(runs, _)| runs.estimates[index]).sum(),
         });
-        let (index_roots, write) = index::build(&mut target, schema, sources.collect())?;
+        let index_roots = index::build(&mut target, schema, sources.collect())?;
         let mut table_roots = Vec::new();
         for pages in pages {
             let (children, dividers) = pages.tree();
@@ -427,8 +425,7 @@ impl Loader {
                 sort: Duration::from_nanos(self.sort_ns.into_inner()),
                 tables: busy,
                 duplicates,
-                indexes: started.elapsed() - write,
-                write,
+                indexes: started.elapsed(),
                 spilled_bytes: self.spilled_bytes.into_inner(),
             },
         })

@@ -8,6 +8,7 @@ use super::schema::Affinity;
 pub(super) const VARINT_MAX: usize = 9;
 
 /// Writes SQLite's big-endian base-128 varint and says how many bytes it took.
+#[inline]
 pub(super) fn put_varint(out: &mut [u8; VARINT_MAX], value: u64) -> usize {
     if value < 0x80 {
         out[0] = value as u8;
@@ -29,7 +30,12 @@ pub(super) fn put_varint(out: &mut [u8; VARINT_MAX], value: u64) -> usize {
     length
 }
 
+#[inline]
 pub(super) fn push_varint(out: &mut Vec<u8>, value: u64) {
+    if value < 0x80 {
+        out.push(value as u8);
+        return;
+    }
     let mut bytes = [0; VARINT_MAX];
     let length = put_varint(&mut bytes, value);
     out.extend_from_slice(&bytes[..length]);
@@ -40,6 +46,7 @@ pub(super) fn varint_len(value: u64) -> usize {
 }
 
 /// Reads a varint at `*at` and moves behind it.
+#[inline]
 pub(super) fn read_varint(bytes: &[u8], at: &mut usize) -> u64 {
     let first = bytes[*at];
     *at += 1;
@@ -60,6 +67,7 @@ pub(super) fn read_varint(bytes: &[u8], at: &mut usize) -> u64 {
 }
 
 /// The serial type of an integer and how many bytes follow for it, as little as it needs.
+#[inline]
 pub(super) fn int_type(value: i64) -> (u8, usize) {
     match if value < 0 { !value } else { value } {
         0..=1 if value >= 0 => (8 + value as u8, 0),
@@ -73,6 +81,7 @@ pub(super) fn int_type(value: i64) -> (u8, usize) {
 }
 
 /// Appends the serial type of an affine value.
+#[inline]
 pub(super) fn push_type(header: &mut Vec<u8>, value: Value<'_>) {
     match value {
         Value::Null => header.push(0),
@@ -84,6 +93,7 @@ pub(super) fn push_type(header: &mut Vec<u8>, value: Value<'_>) {
 }
 
 /// Appends the body of an affine value.
+#[inline]
 pub(super) fn push_body(out: &mut Vec<u8>, value: Value<'_>) {
     match value {
         Value::Null => {}
@@ -112,7 +122,14 @@ pub(super) fn integral(value: f64) -> Option<i64> {
 }
 
 /// Applies a column's affinity as an INSERT does; `Err` names what SQLite would have to parse or print.
+#[inline]
 pub(super) fn affine(value: Value<'_>, affinity: Affinity) -> Result<Value<'_>, &'static str> {
+    if matches!(
+        (value, affinity),
+        (Value::Null | Value::Blob(_), _) | (Value::Text(_), Affinity::Text | Affinity::Blob)
+    ) {
+        return Ok(value);
+    }
     Ok(match (value, affinity) {
         (Value::Real(number), _) if number.is_nan() => Value::Null,
         (Value::Int(_) | Value::Real(_), Affinity::Text) => return Err("a number"),
