@@ -1,0 +1,242 @@
+//! Values as SQLite stores them: affinity, serial types, varints and records ("Database File Format", 2.1). Pure
+//! functions over byte buffers.
+
+use super::Value;
+use super::schema::Affinity;
+
+/// The longest varint in bytes.
+pub(super) const VARINT_MAX: usize = 9;
+
+/// Writes SQLite's big-endian base-128 varint and says how many bytes it took.
+#[inline]
+pub(super) fn put_varint(out: &mut [u8; VARINT_MAX], value: u64) -> usize {
+    if value < 0x80 {
+        out[0] = value as u8;
+        return 1;
+    }
+    let length = varint_len(value);
+    let mut rest = value;
+    let mut last = length;
+    if length == VARINT_MAX {
+        out[8] = rest as u8;
+        rest >>= 8;
+        last = 8;
+    }
+    for (place, byte) in out[..last].iter_mut().enumerate().rev() {
+        let more = if place + 1 < length { 0x80 } else { 0 };
+        *byte = (rest & 0x7f) as u8 | more;
+        rest >>= 7;
+    }
+    length
+}
+
+#[inline]
+pub(super) fn push_varint(out: &mut Vec<u8>, value: u64) {
+    if value < 0x80 {
+        out.push(value as u8);
+        return;
+    }
+    let mut bytes = [0; VARINT_MAX];
+    let length = put_varint(&mut bytes, value);
+    out.extend_from_slice(&bytes[..length]);
+}
+
+pub(super) fn varint_len(value: u64) -> usize {
+    (64 - (value | 1).leading_zeros() as usize).div_ceil(7).min(VARINT_MAX)
+}
+
+/// Reads a varint at `*at` and moves behind it.
+#[inline]
+pub(super) fn read_varint(bytes: &[u8], at: &mut usize) -> u64 {
+    let first = bytes[*at];
+    *at += 1;
+    if first < 0x80 {
+        return u64::from(first);
+    }
+    let mut value = u64::from(first & 0x7f);
+    for _ in 0..7 {
+        let byte = bytes[*at];
+        *at += 1;
+        value = value << 7 | u64::from(byte & 0x7f);
+        if byte < 0x80 {
+            return value;
+        }
+    }
+    *at += 1;
+    value << 8 | u64::from(bytes[*at - 1])
+}
+
+/// The serial type of an integer and how many bytes follow for it, as little as it needs.
+#[inline]
+pub(super) fn int_type(value: i64) -> (u8, usize) {
+    match if value < 0 { !value } else { value } {
+        0..=1 if value >= 0 => (8 + value as u8, 0),
+        0..=0x7f => (1, 1),
+        0..=0x7fff => (2, 2),
+        0..=0x7f_ffff => (3, 3),
+        0..=0x7fff_ffff => (4, 4),
+        0..=0x7fff_ffff_ffff => (5, 6),
+        _ => (6, 8),
+    }
+}
+
+/// Appends the serial type of an affine value.
+#[inline]
+pub(super) fn push_type(header: &mut Vec<u8>, value: Value<'_>) {
+    match value {
+        Value::Null => header.push(0),
+        Value::Int(value) => header.push(int_type(value).0),
+        Value::Real(_) => header.push(7),
+        Value::Text(bytes) => push_varint(header, bytes.len() as u64 * 2 + 13),
+        Value::Blob(bytes) => push_varint(header, bytes.len() as u64 * 2 + 12),
+    }
+}
+
+/// Appends the body of an affine value.
+#[inline]
+pub(super) fn push_body(out: &mut Vec<u8>, value: Value<'_>) {
+    match value {
+        Value::Null => {}
+        Value::Int(value) => out.extend_from_slice(&value.to_be_bytes()[8 - int_type(value).1..]),
+        Value::Real(value) => out.extend_from_slice(&value.to_bits().to_be_bytes()),
+        Value::Text(bytes) | Value::Blob(bytes) => out.extend_from_slice(bytes),
+    }
+}
+
+/// The varint that starts a record counts itself; `types_len` are the bytes of all serial types behind it.
+pub(super) fn header_len(types_len: usize) -> u64 {
+    let types_len = types_len as u64;
+    let alone = types_len + varint_len(types_len) as u64;
+    types_len + varint_len(alone) as u64
+}
+
+/// Whether SQLite stores this integer of a REAL column as an integer: it does below 48 bits.
+pub(super) fn is_short(value: i64) -> bool {
+    int_type(value).1 < 8
+}
+
+/// The integer that a numeric column makes of a real, if it does. The extremes of i64 stay real.
+pub(super) fn integral(value: f64) -> Option<i64> {
+    let whole = value as i64;
+    (whole as f64 == value && whole > i64::MIN && whole < i64::MAX).then_some(whole)
+}
+
+/// Applies a column's affinity as an INSERT does; `Err` names what SQLite would have to parse or print.
+#[inline]
+pub(super) fn affine(value: Value<'_>, affinity: Affinity) -> Result<Value<'_>, &'static str> {
+    if matches!(
+        (value, affinity),
+        (Value::Null | Value::Blob(_), _) | (Value::Text(_), Affinity::Text | Affinity::Blob)
+    ) {
+        return Ok(value);
+    }
+    Ok(match (value, affinity) {
+        (Value::Real(number), _) if number.is_nan() => Value::Null,
+        (Value::Int(_) | Value::Real(_), Affinity::Text) => return Err("a number"),
+        (Value::Text(bytes), Affinity::Numeric | Affinity::Real) if is_number(bytes) => {
+            return Err("text that reads as a number");
+        }
+        (Value::Real(number), Affinity::Numeric) => integral(number).map_or(value, Value::Int),
+        (Value::Real(number), Affinity::Real) => {
+            integral(number).filter(|whole| is_short(*whole)).map_or(value, Value::Int)
+        }
+        (Value::Int(number), Affinity::Real) if !is_short(number) => Value::Real(number as f64),
+        _ => value,
+    })
+}
+
+/// Whether SQLite converts this text in a numeric column: a literal with blanks around it and nothing else.
+fn is_number(text: &[u8]) -> bool {
+    let blank = |byte: &u8| matches!(byte, b' ' | b'\t'..=b'\r');
+    let digits = |text: &[u8]| text.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    let sign = |text: &[u8]| usize::from(matches!(text.first(), Some(b'+' | b'-')));
+    let mut rest = &text[text.iter().take_while(|byte| blank(byte)).count()..];
+    rest = &rest[sign(rest)..];
+    let mut seen = digits(rest);
+    rest = &rest[seen..];
+    if let [b'.', fraction @ ..] = rest {
+        let more = digits(fraction);
+        seen += more;
+        rest = &fraction[more..];
+    }
+    if let [b'e' | b'E', exponent @ ..] = rest {
+        let exponent = &exponent[sign(exponent)..];
+        let length = digits(exponent);
+        if length == 0 {
+            return false;
+        }
+        rest = &exponent[length..];
+    }
+    seen > 0 && rest.iter().all(blank)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use rusqlite::Connection;
+
+    #[test]
+    fn varints_return_at_every_length() {
+        for value in (0..64).flat_map(|bit| [(1u64 << bit) - 1, 1 << bit, (1 << bit) + 1]).chain([u64::MAX]) {
+            let mut bytes = Vec::new();
+            push_varint(&mut bytes, value);
+            let mut at = 0;
+            assert_eq!((read_varint(&bytes, &mut at), at), (value, varint_len(value)), "{value}");
+        }
+    }
+
+    #[test]
+    fn a_record_header_counts_its_own_length() {
+        for (types, whole) in [(1, 2), (126, 127), (127, 129), (16381, 16383), (16382, 16385)] {
+            assert_eq!(header_len(types), whole, "{types}");
+        }
+    }
+
+    /// SQLite stores the value in a column of that affinity, and its answer has to be ours.
+    #[test]
+    fn affinity_does_what_an_insert_does() {
+        let db = Connection::open_in_memory().unwrap();
+        db.execute_batch("CREATE TABLE t(a BLOB, b TEXT, c NUMERIC, d REAL)").unwrap();
+        let edges = [0, 1, 2, 127, 128, 1 << 47, (1 << 47) - 1, 1 << 53, i64::MAX];
+        let ints = edges.into_iter().flat_map(|edge| [edge, -edge, !edge]);
+        let reals =
+            [0.0, -0.0, 0.5, -1.0, 1e15, -1e18, 9.3e18, -9.223372036854775808e18, 1e300, f64::INFINITY];
+        let texts =
+            ["", " ", "1", " -1.5e3\n", "1e", ".", "1.", ".5", "+", "0x10", "12 monkeys", "1e+5 ", "\u{b}7"];
+        let values = ints.map(Value::Int).chain(reals.map(Value::Real)).chain(texts.map(Value::from));
+        for value in values.chain([Value::Blob(b"1"), Value::Real(f64::NAN), Value::Null]) {
+            let given: rusqlite::types::Value = match value {
+                Value::Null => rusqlite::types::Value::Null,
+                Value::Int(value) => value.into(),
+                Value::Real(value) => value.into(),
+                Value::Text(text) => String::from_utf8(text.to_vec()).unwrap().into(),
+                Value::Blob(bytes) => bytes.to_vec().into(),
+            };
+            db.execute("INSERT INTO t VALUES(?1, ?1, ?1, ?1)", [&given]).unwrap();
+            let kinds: [String; 4] = db
+                .query_row("SELECT typeof(a), typeof(b), typeof(c), typeof(d) FROM t", [], |row| {
+                    Ok([row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?])
+                })
+                .unwrap();
+            let columns = [Affinity::Blob, Affinity::Text, Affinity::Numeric, Affinity::Real];
+            for (affinity, kind) in columns.into_iter().zip(&kinds) {
+                let ours = match affine(value, affinity) {
+                    Err(_) => {
+                        let before = if matches!(value, Value::Text(_)) { "text" } else { "number" };
+                        assert_ne!(before, kind, "{value:?} {affinity:?} need not be refused");
+                        continue;
+                    }
+                    Ok(Value::Null) => "null",
+                    Ok(Value::Int(_)) if affinity == Affinity::Real => "real",
+                    Ok(Value::Int(_)) => "integer",
+                    Ok(Value::Real(_)) => "real",
+                    Ok(Value::Text(_)) => "text",
+                    Ok(Value::Blob(_)) => "blob",
+                };
+                assert_eq!(ours, kind, "{value:?} {affinity:?}");
+            }
+            db.execute_batch("DELETE FROM t").unwrap();
+        }
+    }
+}
