@@ -16,6 +16,7 @@ use super::cursor::{self, Restart};
 use super::error::{ArchiveError, SqliteContext};
 use super::fold::{Fold, Stamp};
 use super::load::InsertWriter;
+use super::load_bulk::BulkWriter;
 use super::open::{self, State};
 use super::pipeline::{self, Input};
 use super::publish;
@@ -24,6 +25,7 @@ use super::rows::{Finding, Rows, Verdict, stored_stamp, turn_column};
 use super::schema::VERSION;
 use super::sessions;
 use super::survey::{self, StampSet, Survey};
+use crate::disk;
 use crate::home::{Home, LockName};
 use crate::lock::{Held, with_lock};
 use crate::scan::{Io, ScanError, Source, json};
@@ -65,6 +67,10 @@ pub struct Options {
     pub io: Io,
     /// Whether a malformed or rejected line is an error.
     pub strict: bool,
+    /// What writes the rows of a rebuild. A tail build always inserts.
+    pub loader: Loader,
+    /// About how many bytes the bulk loader may keep in memory before it spills into files beside the archive.
+    pub memory_bytes: usize,
     /// Whether a rebuilt archive is checked (`PRAGMA quick_check`) before it is published.
     pub verify: bool,
     /// The time written into the archive's clock columns; `None` takes the system's.
@@ -73,8 +79,27 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { threads: 0, chunk_bytes: 1 << 20, io: Io::Mmap, strict: false, verify: true, now: None }
+        Self {
+            threads: 0,
+            chunk_bytes: 1 << 20,
+            io: Io::Mmap,
+            strict: false,
+            loader: Loader::default(),
+            memory_bytes: 512 << 20,
+            verify: true,
+            now: None,
+        }
     }
+}
+
+/// What writes the rows of a full rebuild. Both give the same content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Loader {
+    /// The database file is built bottom-up: encoded rows into table pages, sorted keys into index pages.
+    #[default]
+    Bulk,
+    /// Through SQLite: many rows a statement, indexes last.
+    Insert,
 }
 
 /// What a build is doing.
@@ -420,59 +445,54 @@ impl<'b> Build<'b> {
     fn rebuild(mut self, last_rebuild_at: Option<String>) -> Result<BuildResult, ArchiveError> {
         let plan = publish::prepare(&self.paths.archive)?;
         let built = plan.build_path().to_path_buf();
-        {
-            let connection = Connection::open(&built).context(&built, "opening it")?;
-            connection
-                .execute_batch(&format!(
-                    "PRAGMA page_size = {};
-                     PRAGMA journal_mode = OFF;
-                     PRAGMA synchronous = OFF;
-                     PRAGMA locking_mode = EXCLUSIVE;
-                     PRAGMA cache_size = -{};
-                     PRAGMA foreign_keys = OFF;
-                     BEGIN EXCLUSIVE;",
-                    plan.page_size(),
-                    REBUILD_CACHE_KIB
-                ))
-                .context(&built, "setting it up")?;
-            open::create_tables(&connection).context(&built, "creating tables")?;
-            let (mark, mtime_ms) = match self.source.take() {
-                Some(source) => {
-                    self.rebuild_rows(&connection, &built, &source)?;
-                    let found = (cursor::mark(&source, self.end)?, source.mtime_ms());
-                    self.source = Some(source);
-                    found
-                }
-                None => {
-                    open::create_indexes(&connection).context(&built, "creating indexes")?;
-                    (0, 0)
-                }
-            };
-            let now = self.timestamp();
-            let state = State {
-                ledger_offset_bytes: self.end as i64,
-                ledger_mtime_ms: mtime_ms,
-                archive_version: VERSION,
-                last_rebuild_at: if self.result.rebuilt_from_zero {
-                    Some(now.clone())
-                } else {
-                    last_rebuild_at
-                },
-                last_built_at: Some(now),
-                ledger_mark: mark,
-            };
-            open::write_state(&connection, &state).context(&built, "writing its state")?;
-            let committing = Instant::now();
-            connection.execute_batch("COMMIT").context(&built, "committing")?;
-            self.result.timings.commit = committing.elapsed();
-            if self.options.verify {
-                self.report_at_end(Phase::Verify)?;
-                let verifying = Instant::now();
-                verify(&connection, &built)?;
-                self.result.timings.verify = verifying.elapsed();
+        let source = self.source.take();
+        let bulk = match (&source, self.options.loader) {
+            (Some(source), Loader::Bulk) => {
+                self.bulk_rows(&built, plan.page_size(), source)?;
+                true
             }
-            connection.close().map_err(|(_, error)| error).context(&built, "closing it")?;
+            _ => false,
+        };
+        let connection = open_built(&built, plan.page_size())?;
+        if !bulk {
+            open::create_tables(&connection).context(&built, "creating tables")?;
+            if let Some(source) = &source {
+                self.insert_rows(&connection, &built, source)?;
+            }
+            let indexing = Instant::now();
+            open::create_indexes(&connection).context(&built, "creating indexes")?;
+            self.result.timings.indexes = indexing.elapsed();
         }
+        self.report_at_end(Phase::Sessions)?;
+        let aggregating = Instant::now();
+        sessions::all(&connection).context(&built, "aggregating sessions")?;
+        self.result.timings.sessions = aggregating.elapsed();
+
+        let (ledger_mark, ledger_mtime_ms) = match &source {
+            Some(source) => (cursor::mark(source, self.end)?, source.mtime_ms()),
+            None => (0, 0),
+        };
+        let now = self.timestamp();
+        let state = State {
+            ledger_offset_bytes: self.end as i64,
+            ledger_mtime_ms,
+            archive_version: VERSION,
+            last_rebuild_at: if self.result.rebuilt_from_zero { Some(now.clone()) } else { last_rebuild_at },
+            last_built_at: Some(now),
+            ledger_mark,
+        };
+        open::write_state(&connection, &state).context(&built, "writing its state")?;
+        let committing = Instant::now();
+        connection.execute_batch("COMMIT").context(&built, "committing")?;
+        self.result.timings.commit = committing.elapsed();
+        if self.options.verify {
+            self.report_at_end(Phase::Verify)?;
+            let verifying = Instant::now();
+            verify(&connection, &built)?;
+            self.result.timings.verify = verifying.elapsed();
+        }
+        connection.close().map_err(|(_, error)| error).context(&built, "closing it")?;
+
         self.report_at_end(Phase::Publish)?;
         let held = self.held;
         let published = plan.publish(|| held.still_held().is_ok())?;
@@ -484,35 +504,47 @@ impl<'b> Build<'b> {
         Ok(self.result)
     }
 
-    fn rebuild_rows(
+    /// Every stamp of the ledger, for folding.
+    fn survey_all(&mut self, input: &Input<'_>) -> Result<(Survey, Instant), ArchiveError> {
+        self.report(Phase::Survey, 0, input)?;
+        let surveying = Instant::now();
+        Ok((survey::survey(&self.pool, input, false)?, surveying))
+    }
+
+    /// Inserts every row through SQLite; the indexes are yet to be created.
+    fn insert_rows(
         &mut self,
         connection: &Connection,
         built: &Path,
         source: &Source,
     ) -> Result<(), ArchiveError> {
         let input = Input { source, range: 0..self.end, chunk_bytes: self.options.chunk_bytes };
-        self.report(Phase::Survey, 0, &input)?;
-        let surveying = Instant::now();
-        let survey = survey::survey(&self.pool, &input, false)?;
+        let (survey, surveying) = self.survey_all(&input)?;
         let fold = Fold::new(stamps_of(&survey).collect());
         self.result.timings.survey = surveying.elapsed();
-
         let writing = Instant::now();
-        {
-            let mut writer = InsertWriter::new(connection).context(built, "preparing to write rows")?;
-            self.rows(&input, &fold, nothing_more, |rows| writer.write(rows).context(built, "writing rows"))?;
-        }
+        let mut writer = InsertWriter::new(connection).context(built, "preparing to write rows")?;
+        self.rows(&input, &fold, nothing_more, |rows| writer.write(rows).context(built, "writing rows"))?;
         self.result.timings.rows = writing.elapsed();
+        self.report(Phase::Indexes, self.end, &input)
+    }
 
+    /// Builds the file bottom-up, all rows and indexes; sessions and state are yet to be inserted.
+    fn bulk_rows(&mut self, built: &Path, page_size: u32, source: &Source) -> Result<(), ArchiveError> {
+        let input = Input { source, range: 0..self.end, chunk_bytes: self.options.chunk_bytes };
+        let (survey, surveying) = self.survey_all(&input)?;
+        let fold = Fold::new(stamps_of(&survey).collect());
+        self.result.timings.survey = surveying.elapsed();
+        let writing = Instant::now();
+        // The loader creates its file exclusively, in the place of the empty one that the plan keeps.
+        disk::remove_file(built)?;
+        let writer = BulkWriter::create(built, page_size, self.options.memory_bytes)?;
+        self.rows(&input, &fold, |rows, number| Ok(writer.write(rows, number)?), |_| Ok(()))?;
+        self.result.timings.rows = writing.elapsed();
         self.report(Phase::Indexes, self.end, &input)?;
         let indexing = Instant::now();
-        open::create_indexes(connection).context(built, "creating indexes")?;
+        self.pool.install(|| writer.finish())?;
         self.result.timings.indexes = indexing.elapsed();
-
-        self.report(Phase::Sessions, self.end, &input)?;
-        let aggregating = Instant::now();
-        sessions::all(connection).context(built, "aggregating sessions")?;
-        self.result.timings.sessions = aggregating.elapsed();
         Ok(())
     }
 
@@ -606,6 +638,23 @@ impl<'b> Build<'b> {
 
 /// The page cache of a rebuild, and by SQLite's rule the sorter's memory of each index, in KiB.
 const REBUILD_CACHE_KIB: u32 = 48 * 1024;
+
+/// Opens the file of a rebuild, which nobody else knows, and begins the one transaction of it.
+fn open_built(built: &Path, page_size: u32) -> Result<Connection, ArchiveError> {
+    let connection = Connection::open(built).context(built, "opening it")?;
+    connection
+        .execute_batch(&format!(
+            "PRAGMA page_size = {page_size};
+             PRAGMA journal_mode = OFF;
+             PRAGMA synchronous = OFF;
+             PRAGMA locking_mode = EXCLUSIVE;
+             PRAGMA cache_size = -{REBUILD_CACHE_KIB};
+             PRAGMA foreign_keys = OFF;
+             BEGIN EXCLUSIVE;"
+        ))
+        .context(built, "setting it up")?;
+    Ok(connection)
+}
 
 /// What workers of an inserting build do with rows besides making them.
 fn nothing_more(_: &Rows<'_>, _: u64) -> Result<(), ArchiveError> {

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::bulk;
 use super::publish::PublishError;
 use crate::disk;
 use crate::lock::LockError;
@@ -23,6 +24,9 @@ pub enum ArchiveError {
     /// The new archive could not take the place of the old one.
     #[error(transparent)]
     Publish(#[from] PublishError),
+    /// The bulk loader could not build the new archive; the old one is untouched.
+    #[error(transparent)]
+    Bulk(#[from] bulk::Error),
     /// SQLite refused an operation.
     #[error("{} failed while {doing}: {source}{}", path.display(), remedy(source))]
     Sqlite {

@@ -5,10 +5,12 @@
 //! same rows; lines that cannot be stored are reported with offset, length and reason, and left out.
 
 mod build;
+pub mod bulk;
 mod cursor;
 mod error;
 pub mod fold;
 pub mod load;
+mod load_bulk;
 mod open;
 pub mod pipeline;
 pub mod publish;
@@ -21,7 +23,8 @@ mod status;
 pub mod survey;
 
 pub use build::{
-    BuildResult, Observer, Options, Paths, Phase, Progress, Timings, Unobserved, build_tail, rebuild_full,
+    BuildResult, Loader, Observer, Options, Paths, Phase, Progress, Timings, Unobserved, build_tail,
+    rebuild_full,
 };
 pub use cursor::Restart;
 pub use error::ArchiveError;

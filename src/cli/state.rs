@@ -10,7 +10,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use super::progress::Bar;
 use super::{counted, grouped, human_bytes, interrupt, print, print_json};
 use crate::archive::rows::Finding;
-use crate::archive::{self, BuildResult, Observer, Options, Paths, Progress, Status};
+use crate::archive::{self, BuildResult, Loader, Observer, Options, Paths, Progress, Status};
 use crate::home::Home;
 use crate::scan::Io;
 
@@ -81,6 +81,12 @@ struct ArchiveArgs {
     /// How to read the ledger.
     #[arg(long, value_enum, default_value_t = IoArg::Mmap)]
     io: IoArg,
+    /// What writes the rows of a full rebuild.
+    #[arg(long, value_enum, default_value_t = LoaderArg::Bulk)]
+    loader: LoaderArg,
+    /// How much memory the bulk loader may take before it spills into files beside the archive.
+    #[arg(long, value_name = "SIZE", default_value = "512MiB", value_parser = crate::dev::parse_size)]
+    memory: u64,
     /// Publish a full rebuild without checking it first.
     #[arg(long)]
     no_verify: bool,
@@ -92,6 +98,14 @@ enum IoArg {
     Mmap,
     /// Read it piece by piece.
     Read,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum LoaderArg {
+    /// Build the database file bottom-up.
+    Bulk,
+    /// Insert through SQLite.
+    Insert,
 }
 
 pub(super) fn run(args: StateArgs) -> anyhow::Result<ExitCode> {
@@ -272,6 +286,11 @@ fn rebuild_archive(args: ArchiveArgs, json: bool) -> anyhow::Result<ExitCode> {
             IoArg::Read => Io::Read,
         },
         strict: args.strict,
+        loader: match args.loader {
+            LoaderArg::Bulk => Loader::Bulk,
+            LoaderArg::Insert => Loader::Insert,
+        },
+        memory_bytes: usize::try_from(args.memory).unwrap_or(usize::MAX),
         verify: !args.no_verify,
         ..Options::default()
     };

@@ -1,0 +1,81 @@
+//! The bulk loader of full rebuilds: rows of the archive into a database file that is built bottom-up.
+//!
+//! The workers that make rows encode them too; what is left for the end is merging sorted keys. Sessions and the state row
+//! are few and go in through SQLite afterwards. The rules of repeated keys are those of [`load`](super::load).
+
+use std::path::Path;
+
+use super::bulk::{self, Duplicates, Loaded, Loader, Schema, TableId, Value};
+use super::rows::{Cell, Rows};
+use super::schema::{COMPACTIONS, INDEXES, STAMPS, TABLES, TOOL_CALLS, TOOL_RESULT_EVENTS, TURNS};
+
+/// Rows on their way into a new archive. Shared by the workers.
+pub(super) struct BulkWriter {
+    loader: Loader,
+    turns: TableId,
+    calls: TableId,
+    events: TableId,
+    compactions: TableId,
+    stamps: TableId,
+}
+
+impl BulkWriter {
+    /// Creates the file at `path`, where nothing may be yet.
+    pub(super) fn create(path: &Path, page_size: u32, memory_bytes: usize) -> Result<Self, bulk::Error> {
+        let tables = TABLES.iter().map(|table| table.create);
+        let indexes = INDEXES.iter().map(|(_, create)| *create);
+        let mut schema = Schema::from_sql(&tables.chain(indexes).collect::<Vec<_>>().join(";\n"))?;
+        let id = |name: &str| {
+            let missing = || bulk::Error::Unsupported { object: name.to_string(), what: "a missing table" };
+            schema.table(name).ok_or_else(missing)
+        };
+        let turns = id(TURNS.name)?;
+        let calls = id(TOOL_CALLS.name)?;
+        let events = id(TOOL_RESULT_EVENTS.name)?;
+        let compactions = id(COMPACTIONS.name)?;
+        let stamps = id(STAMPS.name)?;
+        schema.on_duplicate(turns, Duplicates::KeepLastAtFirst);
+        for table in [calls, events, compactions, stamps] {
+            schema.on_duplicate(table, Duplicates::KeepLast);
+        }
+        schema.children_of(calls, turns)?;
+        let options = bulk::Options { page_size, memory_bytes, ..bulk::Options::default() };
+        let loader = Loader::create(path, schema, options)?;
+        Ok(Self { loader, turns, calls, events, compactions, stamps })
+    }
+
+    /// Takes the rows of chunk `number`, counted from 0 without gaps, in any order of chunks.
+    pub(super) fn write(&self, rows: &Rows<'_>, number: u64) -> Result<(), bulk::Error> {
+        let mut batch = self.loader.batch(number);
+        for turn in &rows.turns {
+            batch.push(self.turns, &turn.cells.map(value))?;
+            for call in &rows.calls[turn.calls.clone()] {
+                batch.push(self.calls, &call.map(value))?;
+            }
+        }
+        for event in &rows.events {
+            batch.push(self.events, &event.map(value))?;
+        }
+        for compaction in &rows.compactions {
+            batch.push(self.compactions, &compaction.map(value))?;
+        }
+        for stamp in &rows.stamps {
+            batch.push(self.stamps, &stamp.cells.map(value))?;
+        }
+        self.loader.submit(batch)
+    }
+
+    /// Completes the file, on the rayon pool this is called in.
+    pub(super) fn finish(self) -> Result<Loaded, bulk::Error> {
+        self.loader.finish()
+    }
+}
+
+fn value(cell: Cell<'_>) -> Value<'_> {
+    match cell {
+        Cell::Null => Value::Null,
+        Cell::Int(number) => Value::Int(number),
+        Cell::Real(number) => Value::Real(number),
+        Cell::Text(text) => Value::Text(text.as_bytes()),
+    }
+}
