@@ -208,3 +208,28 @@ fn read_at(file: &File, mut bytes: &mut [u8], mut offset: u64) -> std::io::Resul
     }
     Ok(())
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_page_of_the_pending_byte_is_never_taken() {
+        let dir = tempfile::tempdir().unwrap();
+        for page_size in [4096, 8192, 16384, 32768] {
+            let pending = 0x4000_0000 / page_size + 1;
+            for before in 1..5 {
+                let path = dir.path().join(format!("{page_size}-{before}"));
+                let mut target = Target::create(&path, page_size).unwrap();
+                target.pages = pending - before;
+                let (first, count) = target.extend(3).unwrap();
+                let expected =
+                    if before == 1 { (pending + 1, 3) } else { (pending - before + 1, before - 1) };
+                assert_eq!((first, count as u32), expected.min((first, 3)));
+                assert!(!(first..first + count as u32).contains(&pending));
+                assert_ne!(target.allocate().unwrap(), pending);
+            }
+        }
+    }
+}

@@ -69,13 +69,15 @@ pub(super) fn read_varint(bytes: &[u8], at: &mut usize) -> u64 {
 /// The serial type of an integer and how many bytes follow for it, as little as it needs.
 #[inline]
 pub(super) fn int_type(value: i64) -> (u8, usize) {
+    if value == 0 || value == 1 {
+        return (8 + value as u8, 0);
+    }
     match if value < 0 { !value } else { value } {
-        0..=1 if value >= 0 => (8 + value as u8, 0),
         0..=0x7f => (1, 1),
-        0..=0x7fff => (2, 2),
-        0..=0x7f_ffff => (3, 3),
-        0..=0x7fff_ffff => (4, 4),
-        0..=0x7fff_ffff_ffff => (5, 6),
+        0x80..=0x7fff => (2, 2),
+        0x8000..=0x7f_ffff => (3, 3),
+        0x80_0000..=0x7fff_ffff => (4, 4),
+        0x8000_0000..=0x7fff_ffff_ffff => (5, 6),
         _ => (6, 8),
     }
 }
@@ -200,8 +202,7 @@ mod tests {
         db.execute_batch("CREATE TABLE t(a BLOB, b TEXT, c NUMERIC, d REAL)").unwrap();
         let edges = [0, 1, 2, 127, 128, 1 << 47, (1 << 47) - 1, 1 << 53, i64::MAX];
         let ints = edges.into_iter().flat_map(|edge| [edge, -edge, !edge]);
-        let reals =
-            [0.0, -0.0, 0.5, -1.0, 1e15, -1e18, 9.3e18, -9.223372036854775808e18, 1e300, f64::INFINITY];
+        let reals = [0.0, -0.0, 0.5, -1.0, 1e15, -1e18, 9.3e18, i64::MIN as f64, 1e300, f64::INFINITY];
         let texts =
             ["", " ", "1", " -1.5e3\n", "1e", ".", "1.", ".5", "+", "0x10", "12 monkeys", "1e+5 ", "\u{b}7"];
         let values = ints.map(Value::Int).chain(reals.map(Value::Real)).chain(texts.map(Value::from));

@@ -106,7 +106,7 @@ impl Schema {
     /// Runs `sql` in an in-memory database and reads back what it made.
     ///
     /// Refused by name: views, triggers, virtual, STRICT and WITHOUT ROWID tables, AUTOINCREMENT, generated columns,
-    /// and indexes that are partial, on expressions or the rowid, DESC, or of another collation than BINARY. Tables
+    /// and indexes that are partial, on expressions, DESC, or of another collation than BINARY. Tables
     /// with an INTEGER PRIMARY KEY, a CHECK or a FOREIGN KEY are created, but rows for them are refused.
     ///
     /// # Errors
@@ -194,7 +194,6 @@ impl Schema {
         while let Some(row) = rows.next()? {
             let (place, descending, collation): (i64, bool, String) = (row.get(0)?, row.get(1)?, row.get(2)?);
             match usize::try_from(place) {
-                Err(_) if place == -1 => return Err(unsupported(name, "an index on the rowid")),
                 Err(_) => return Err(unsupported(name, "an index on an expression")),
                 Ok(_) if descending => return Err(unsupported(name, "a DESC column")),
                 Ok(_) if collation != "BINARY" => {
