@@ -455,18 +455,9 @@ impl<'b> Build<'b> {
         };
         let connection = open_built(&built, plan.page_size())?;
         if !bulk {
-            open::create_tables(&connection).context(&built, "creating tables")?;
-            if let Some(source) = &source {
-                self.insert_rows(&connection, &built, source)?;
-            }
-            let indexing = Instant::now();
-            open::create_indexes(&connection).context(&built, "creating indexes")?;
-            self.result.timings.indexes = indexing.elapsed();
+            self.insert_rows(&connection, &built, source.as_ref())?;
         }
-        self.report_at_end(Phase::Sessions)?;
-        let aggregating = Instant::now();
-        sessions::all(&connection).context(&built, "aggregating sessions")?;
-        self.result.timings.sessions = aggregating.elapsed();
+        self.check_and_aggregate(&connection, &built)?;
 
         let (ledger_mark, ledger_mtime_ms) = match &source {
             Some(source) => (cursor::mark(source, self.end)?, source.mtime_ms()),
@@ -481,16 +472,12 @@ impl<'b> Build<'b> {
             last_built_at: Some(now),
             ledger_mark,
         };
-        open::write_state(&connection, &state).context(&built, "writing its state")?;
         let committing = Instant::now();
-        connection.execute_batch("COMMIT").context(&built, "committing")?;
+        let transaction = Transaction::begin(&connection, &built)?;
+        sessions::keep(&connection).context(&built, "writing sessions")?;
+        open::write_state(&connection, &state).context(&built, "writing its state")?;
+        transaction.commit()?;
         self.result.timings.commit = committing.elapsed();
-        if self.options.verify {
-            self.report_at_end(Phase::Verify)?;
-            let verifying = Instant::now();
-            verify(&connection, &built)?;
-            self.result.timings.verify = verifying.elapsed();
-        }
         connection.close().map_err(|(_, error)| error).context(&built, "closing it")?;
 
         self.report_at_end(Phase::Publish)?;
@@ -511,22 +498,55 @@ impl<'b> Build<'b> {
         Ok((survey::survey(&self.pool, input, false)?, surveying))
     }
 
-    /// Inserts every row through SQLite; the indexes are yet to be created.
+    /// Inserts every row through SQLite and creates the indexes; sessions and state are yet to be inserted.
     fn insert_rows(
         &mut self,
         connection: &Connection,
         built: &Path,
-        source: &Source,
+        source: Option<&Source>,
     ) -> Result<(), ArchiveError> {
-        let input = Input { source, range: 0..self.end, chunk_bytes: self.options.chunk_bytes };
-        let (survey, surveying) = self.survey_all(&input)?;
-        let fold = Fold::new(stamps_of(&survey).collect());
-        self.result.timings.survey = surveying.elapsed();
-        let writing = Instant::now();
-        let mut writer = InsertWriter::new(connection).context(built, "preparing to write rows")?;
-        self.rows(&input, &fold, nothing_more, |rows| writer.write(rows).context(built, "writing rows"))?;
-        self.result.timings.rows = writing.elapsed();
-        self.report(Phase::Indexes, self.end, &input)
+        let transaction = Transaction::begin(connection, built)?;
+        open::create_tables(connection).context(built, "creating tables")?;
+        if let Some(source) = source {
+            let input = Input { source, range: 0..self.end, chunk_bytes: self.options.chunk_bytes };
+            let (survey, surveying) = self.survey_all(&input)?;
+            let fold = Fold::new(stamps_of(&survey).collect());
+            self.result.timings.survey = surveying.elapsed();
+            let writing = Instant::now();
+            let mut writer = InsertWriter::new(connection).context(built, "preparing to write rows")?;
+            self.rows(&input, &fold, nothing_more, |rows| writer.write(rows).context(built, "writing rows"))?;
+            self.result.timings.rows = writing.elapsed();
+        }
+        self.report_at_end(Phase::Indexes)?;
+        let indexing = Instant::now();
+        open::create_indexes(connection).context(built, "creating indexes")?;
+        transaction.commit()?;
+        self.result.timings.indexes = indexing.elapsed();
+        Ok(())
+    }
+
+    /// Checks the new file while sessions are aggregated from it: both only read. What is inserted afterwards, through
+    /// SQLite, is the sessions and the state row.
+    fn check_and_aggregate(&mut self, connection: &Connection, built: &Path) -> Result<(), ArchiveError> {
+        self.report_at_end(Phase::Verify)?;
+        let is_checked = self.options.verify;
+        let (checked, aggregated) = std::thread::scope(|scope| {
+            let check = scope.spawn(|| {
+                let started = Instant::now();
+                if is_checked { verify(built).map(|()| started.elapsed()) } else { Ok(Duration::ZERO) }
+            });
+            let started = Instant::now();
+            let aggregated = sessions::prepare(connection)
+                .context(built, "aggregating sessions")
+                .map(|()| started.elapsed());
+            let checked = check.join().unwrap_or_else(|_| {
+                Err(ArchiveError::Verify { reason: "the check ended without a result".to_string() })
+            });
+            (checked, aggregated)
+        });
+        self.result.timings.verify = checked?;
+        self.result.timings.sessions = aggregated?;
+        Ok(())
     }
 
     /// Builds the file bottom-up, all rows and indexes; sessions and state are yet to be inserted.
@@ -639,7 +659,7 @@ impl<'b> Build<'b> {
 /// The page cache of a rebuild, and by SQLite's rule the sorter's memory of each index, in KiB.
 const REBUILD_CACHE_KIB: u32 = 48 * 1024;
 
-/// Opens the file of a rebuild, which nobody else knows, and begins the one transaction of it.
+/// Opens the file of a rebuild, which nobody else knows: a crash throws it away, so nothing of it is journalled.
 fn open_built(built: &Path, page_size: u32) -> Result<Connection, ArchiveError> {
     let connection = Connection::open(built).context(built, "opening it")?;
     connection
@@ -647,10 +667,8 @@ fn open_built(built: &Path, page_size: u32) -> Result<Connection, ArchiveError> 
             "PRAGMA page_size = {page_size};
              PRAGMA journal_mode = OFF;
              PRAGMA synchronous = OFF;
-             PRAGMA locking_mode = EXCLUSIVE;
              PRAGMA cache_size = -{REBUILD_CACHE_KIB};
-             PRAGMA foreign_keys = OFF;
-             BEGIN EXCLUSIVE;"
+             PRAGMA foreign_keys = OFF;"
         ))
         .context(built, "setting it up")?;
     Ok(connection)
@@ -734,7 +752,9 @@ fn archived_stamps(
     })
 }
 
-fn verify(connection: &Connection, path: &Path) -> Result<(), ArchiveError> {
+/// SQLite's own check of a file that nobody writes.
+fn verify(path: &Path) -> Result<(), ArchiveError> {
+    let connection = open::open_immutable(path)?;
     let first: String =
         connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).context(path, "checking it")?;
     if first == "ok" { Ok(()) } else { Err(ArchiveError::Verify { reason: first }) }

@@ -72,9 +72,16 @@ fn may_not_write(error: &rusqlite::Error) -> bool {
     matches!(error.sqlite_error_code(), Some(CannotOpen | PermissionDenied | ReadOnly))
 }
 
-fn open_immutable(path: &Path) -> Result<Connection, ArchiveError> {
+/// Opens a file that nobody writes meanwhile: no lock is taken, nothing is created beside it.
+pub(super) fn open_immutable(path: &Path) -> Result<Connection, ArchiveError> {
     let mut uri = String::from("file:");
-    for byte in path.to_string_lossy().bytes() {
+    #[cfg(unix)]
+    let bytes = std::os::unix::ffi::OsStrExt::as_bytes(path.as_os_str());
+    #[cfg(not(unix))]
+    let text = path.to_string_lossy();
+    #[cfg(not(unix))]
+    let bytes = text.as_bytes();
+    for &byte in bytes {
         match byte {
             b'/' | b'.' | b'-' | b'_' | b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' => uri.push(byte as char),
             _ => uri.push_str(&format!("%{byte:02X}")),
