@@ -1,0 +1,193 @@
+//! An archive's content in a form that two archives can be compared in: tables in a fixed order, columns by name (a
+//! migrated archive has some in other places), times of builds left out, `sessions.model_set_json` as the set it is.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::Path;
+use std::time::Duration;
+
+use relayburn_ledger::archive::schema;
+use rusqlite::types::ValueRef;
+use rusqlite::{Connection, OpenFlags};
+
+/// A value as SQLite stores it.
+#[derive(Clone, PartialEq)]
+pub enum Value {
+    Null,
+    Int(i64),
+    Real(f64),
+    Text(String),
+}
+
+impl fmt::Debug for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Value::Null => write!(f, "null"),
+            Value::Int(number) => write!(f, "{number}"),
+            Value::Real(number) => write!(f, "{number:?}"),
+            Value::Text(text) => write!(f, "{text:?}"),
+        }
+    }
+}
+
+/// Column names and values.
+pub type Row = BTreeMap<String, Value>;
+/// Rows of each table, in the order in which they were read.
+pub type Dump = BTreeMap<String, Vec<Row>>;
+
+/// Primary keys; by these the rows of a canonical dump are sorted.
+const KEYS: [(&str, &[&str]); 7] = [
+    ("sessions", &["source", "session_id"]),
+    ("turns", &["source", "session_id", "message_id"]),
+    ("tool_calls", &["source", "session_id", "message_id", "call_index"]),
+    ("tool_result_events", &["source", "session_id", "message_id", "tool_use_id", "event_index"]),
+    ("stamps", &["source", "session_id", "ts", "ledger_offset_bytes"]),
+    ("compactions", &["source", "session_id", "ts"]),
+    ("archive_state", &["id"]),
+];
+/// Columns that tell when something was built.
+const CLOCK: [&str; 3] = ["ledger_mtime_ms", "last_built_at", "last_rebuild_at"];
+
+/// Every row of the archive at `path`, tables sorted by primary key.
+pub fn by_key(path: &Path) -> Dump {
+    read(path, |key| key.join(", "))
+}
+
+/// Every row of the archive at `path` in the order of rowids; sessions, which have no order of their own, by key.
+pub fn by_rowid(path: &Path) -> Dump {
+    read(path, |key| if key.len() == 2 { key.join(", ") } else { "rowid".to_owned() })
+}
+
+/// A connection that leaves nothing behind. One that may only read leaves sidecars beside a database in WAL mode, so an
+/// archive of a test is opened for writing, too; reference data is taken as it lies, and nobody may be writing to it.
+fn open(path: &Path) -> Connection {
+    let (name, flags) = if path.starts_with(std::env::temp_dir()) {
+        (path.to_str().unwrap().to_owned(), OpenFlags::SQLITE_OPEN_READ_WRITE)
+    } else {
+        (format!("file:{}?immutable=1", path.display()), OpenFlags::SQLITE_OPEN_READ_ONLY)
+    };
+    let archive = Connection::open_with_flags(name, flags | OpenFlags::SQLITE_OPEN_URI).unwrap();
+    archive.busy_timeout(Duration::from_secs(10)).unwrap();
+    archive
+}
+
+fn read(path: &Path, order: impl Fn(&[&str]) -> String) -> Dump {
+    let archive = open(path);
+    let mut dump = Dump::new();
+    for (table, key) in KEYS {
+        let sql = format!("SELECT * FROM {table} ORDER BY {}", order(key));
+        let mut statement = archive.prepare(&sql).unwrap();
+        let columns: Vec<String> = statement.column_names().map(str::to_owned).collect();
+        let mut rows = statement.query([]).unwrap();
+        let dumped: &mut Vec<Row> = dump.entry(table.to_owned()).or_default();
+        while let Some(row) = rows.next().unwrap() {
+            let values = columns.iter().enumerate().filter(|(_, column)| !CLOCK.contains(&column.as_str()));
+            dumped.push(
+                values
+                    .map(|(at, column)| (column.clone(), canonical(column, stored(row.get_ref(at).unwrap()))))
+                    .collect(),
+            );
+        }
+    }
+    dump
+}
+
+fn stored(value: ValueRef<'_>) -> Value {
+    match value {
+        ValueRef::Null => Value::Null,
+        ValueRef::Integer(number) => Value::Int(number),
+        ValueRef::Real(number) => Value::Real(number),
+        ValueRef::Text(bytes) => Value::Text(String::from_utf8(bytes.to_vec()).expect("text is UTF-8")),
+        ValueRef::Blob(bytes) => panic!("the archive has no BLOBs, but {bytes:?}"),
+    }
+}
+
+fn canonical(column: &str, value: Value) -> Value {
+    match value {
+        Value::Text(text) if column == "model_set_json" => {
+            let mut models: Vec<serde_json::Value> = serde_json::from_str(&text).unwrap();
+            models.sort_by_key(ToString::to_string);
+            Value::Text(serde_json::Value::from(models).to_string())
+        }
+        value => value,
+    }
+}
+
+/// A row from `{"table": …, "row": {…}}`, the form in which reference data has them.
+pub fn parse_row(row: &serde_json::Value) -> (String, Row) {
+    let table = row["table"].as_str().unwrap().to_owned();
+    let columns = row["row"].as_object().unwrap().iter();
+    (table, columns.map(|(column, value)| (column.clone(), canonical(column, parse_value(value)))).collect())
+}
+
+/// Infinity, which is no JSON, as [`parse_json`] leaves it.
+const INFINITY: &str = "\u{221e}";
+
+fn parse_value(value: &serde_json::Value) -> Value {
+    match value {
+        serde_json::Value::Null => Value::Null,
+        serde_json::Value::Number(number) => {
+            number.as_i64().map_or_else(|| Value::Real(number.as_f64().unwrap()), Value::Int)
+        }
+        serde_json::Value::String(text) if text == INFINITY => Value::Real(f64::INFINITY),
+        serde_json::Value::String(text) => Value::Text(text.clone()),
+        other => panic!("not a value of a row: {other}"),
+    }
+}
+
+/// JSON as Python's `json` writes it: a REAL beyond all numbers stands there as `Infinity`.
+pub fn parse_json(text: &str) -> serde_json::Value {
+    serde_json::from_str(text).unwrap_or_else(|_| {
+        serde_json::from_str(&text.replace(": Infinity", &format!(": \"{INFINITY}\""))).unwrap()
+    })
+}
+
+/// The rows of JSON lines, in a dump that has every table.
+pub fn parse<'r>(rows: impl IntoIterator<Item = &'r serde_json::Value>) -> Dump {
+    let mut dump: Dump = KEYS.iter().map(|(table, _)| ((*table).to_owned(), Vec::new())).collect();
+    for row in rows {
+        let (table, row) = parse_row(row);
+        dump.get_mut(&table).unwrap().push(row);
+    }
+    dump
+}
+
+/// Panics with the first row that differs.
+#[track_caller]
+pub fn assert_same(found: &Dump, expected: &Dump, what: impl fmt::Display) {
+    if found == expected {
+        return;
+    }
+    for (table, rows) in expected {
+        let others = &found[table];
+        for (place, (row, other)) in rows.iter().zip(others).enumerate() {
+            assert!(row == other, "{what}: row {place} of {table}\nexpected {row:?}\n   found {other:?}");
+        }
+        assert_eq!(others.len(), rows.len(), "{what}: rows of {table}");
+    }
+    panic!("{what}: other tables");
+}
+
+/// The statements of the schema by name, without comments and line breaks.
+pub fn schema_of(path: &Path) -> BTreeMap<String, String> {
+    let archive = open(path);
+    let mut statement = archive.prepare("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL").unwrap();
+    let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get::<_, String>(1)?))).unwrap();
+    rows.map(|row| {
+        let (name, sql) = row.unwrap();
+        let words = sql.lines().flat_map(|line| line.split("--").next().unwrap().split_whitespace());
+        (name, words.collect::<Vec<_>>().join(" "))
+    })
+    .collect()
+}
+
+/// Checks the whole database: `integrity_check`, every row of every index.
+#[track_caller]
+pub fn assert_whole(path: &Path) {
+    let archive = open(path);
+    let verdict: String = archive.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
+    assert_eq!(verdict, "ok", "{}", path.display());
+    let version: i64 =
+        archive.query_row("SELECT archive_version FROM archive_state", [], |row| row.get(0)).unwrap();
+    assert_eq!(version, schema::VERSION);
+}

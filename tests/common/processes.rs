@@ -1,0 +1,130 @@
+//! Child processes: `burn`, and this very test executable again in a role of its own.
+
+use std::ffi::OsStr;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::path::Path;
+use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Output, Stdio};
+
+/// `burn` with the given home and nothing of the caller's own.
+pub fn burn(home: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_burn"));
+    command.env("RELAYBURN_HOME", home).env("RELAYBURN_PROGRESS", "0").stdin(Stdio::null());
+    command
+}
+
+/// `burn state rebuild archive` with more arguments.
+pub fn rebuild(home: &Path, more: &[&str]) -> Command {
+    let mut command = burn(home);
+    command.args(["state", "rebuild", "archive"]).args(more);
+    command
+}
+
+/// `burn state rebuild archive --full` on files outside any home.
+pub fn rebuild_offline(ledger: &Path, archive: &Path) -> Command {
+    // A home that cannot be made: whoever touches it fails.
+    let mut command = rebuild(Path::new("/dev/null/home"), &["--full", "--ledger"]);
+    command.arg(ledger).arg("--archive").arg(archive);
+    command
+}
+
+/// What a command prints on stderr, once it has failed with exit code 1.
+#[track_caller]
+pub fn failure(output: &Output) -> String {
+    let stderr = String::from_utf8(output.stderr.clone()).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{} {stderr}", output.status);
+    assert!(stderr.starts_with("burn: ") && stderr.ends_with('\n'), "{stderr:?}");
+    stderr
+}
+
+/// The JSON that a command prints on stdout, once it has succeeded.
+#[track_caller]
+pub fn success(output: &Output) -> serde_json::Value {
+    assert!(output.status.success(), "{} {}", output.status, String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// The role in which this process was started, with its arguments; `None` when it runs tests.
+///
+/// A test file with roles has one test `role` that is ignored otherwise and does what this says.
+pub fn role() -> Option<Vec<String>> {
+    let role = std::env::var("BURN_TEST_ROLE").ok()?;
+    Some(role.split('\n').map(str::to_owned).collect())
+}
+
+/// Says a line to the process that started this one; `false` when it is not there any more.
+pub fn say(words: &str) -> bool {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "> {words}").and_then(|()| out.flush()).is_ok()
+}
+
+/// Another process, spoken to in lines. Killed when dropped.
+pub struct Peer {
+    child: Child,
+    stdin: Option<ChildStdin>,
+    stdout: BufReader<ChildStdout>,
+}
+
+impl Peer {
+    /// This executable in a role.
+    pub fn start(role: &[&dyn AsRef<OsStr>]) -> Self {
+        let role: Vec<&str> = role.iter().map(|word| word.as_ref().to_str().unwrap()).collect();
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args(["--ignored", "--exact", "role", "--nocapture", "--quiet"]);
+        command.env("BURN_TEST_ROLE", role.join("\n"));
+        Self::spawn(&mut command)
+    }
+
+    /// Any command.
+    pub fn spawn(command: &mut Command) -> Self {
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        Self { stdin: child.stdin.take(), stdout, child }
+    }
+
+    /// The next line it says, without the mark; panics when it ends before.
+    #[track_caller]
+    pub fn hear(&mut self) -> String {
+        let mut line = String::new();
+        loop {
+            line.clear();
+            assert_ne!(
+                self.stdout.read_line(&mut line).unwrap(),
+                0,
+                "the other process ended without a word"
+            );
+            if let Some((_, words)) = line.split_once("> ") {
+                return words.trim_end().to_owned();
+            }
+        }
+    }
+
+    /// Ends its input, which every role takes as the sign to finish.
+    pub fn end_input(&mut self) {
+        self.stdin = None;
+    }
+
+    pub fn wait(&mut self) -> ExitStatus {
+        self.end_input();
+        self.child.wait().unwrap()
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        // It may have ended long ago.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Whether there is a Python with `sqlite3`, for readers on another SQLite; says so when there is none.
+pub fn have_python() -> bool {
+    let found = Command::new("python3")
+        .args(["-c", "import sqlite3"])
+        .output()
+        .is_ok_and(|output| output.status.success());
+    if !found {
+        println!("no python3 with sqlite3: our own readers stand in for it");
+    }
+    found
+}
