@@ -53,7 +53,11 @@ pub fn load(ledger: &Path, archive: &Path) -> Result<(), Failure> {
                 }
                 Some("tool_result_event") => {
                     let field = |name: &str| text(&record[name]);
-                    let message = if record["messageId"].is_null() { Sql::Text(String::new()) } else { field("messageId") };
+                    let message = if record["messageId"].is_null() {
+                        Sql::Text(String::new())
+                    } else {
+                        field("messageId")
+                    };
                     let call = record["callIndex"].as_i64().unwrap_or(0);
                     events.execute(params_from_iter([
                         field("source"),

@@ -55,9 +55,8 @@ impl Paths {
     }
 }
 
-/// How to build.
+/// How to build; take what you do not set from `Options::default()`.
 #[derive(Debug, Clone)]
-#[non_exhaustive]
 pub struct Options {
     /// Worker threads; 0 takes one for each core.
     pub threads: usize,

@@ -34,10 +34,15 @@ enum DevCommand {
         #[arg(long)]
         force: bool,
     },
+    /// Print SQLite's version and the options it was compiled with.
+    SqliteOptions,
 }
 
 pub(super) fn run(args: DevArgs) -> anyhow::Result<ExitCode> {
-    let DevCommand::GenerateLedger { out, size, seed, profile, force } = args.command;
+    let (out, size, seed, profile, force) = match args.command {
+        DevCommand::GenerateLedger { out, size, seed, profile, force } => (out, size, seed, profile, force),
+        DevCommand::SqliteOptions => return sqlite_options(),
+    };
     let options = GenerateOptions { size_bytes: size, seed, profile };
     let started = std::time::Instant::now();
     let summary = generate_file(&out, &options, force, |_| {})?;
@@ -49,6 +54,18 @@ pub(super) fn run(args: DevArgs) -> anyhow::Result<ExitCode> {
         human_bytes(summary.bytes),
         human_bytes((summary.bytes as f64 / seconds) as u64)
     );
+    print(text.as_bytes())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn sqlite_options() -> anyhow::Result<ExitCode> {
+    let connection = rusqlite::Connection::open_in_memory()?;
+    let mut text = format!("SQLite {}\n", rusqlite::version());
+    let mut statement = connection.prepare("PRAGMA compile_options")?;
+    for option in statement.query_map([], |row| row.get::<_, String>(0))? {
+        text.push_str(&option?);
+        text.push('\n');
+    }
     print(text.as_bytes())?;
     Ok(ExitCode::SUCCESS)
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use relayburn_ledger::archive::rows::{Finding, Verdict};
 use relayburn_ledger::archive::{
-    self, ArchiveError, BuildResult, Observer, Options, Paths, Progress, Unobserved,
+    self, ArchiveError, BuildResult, Loader, Observer, Options, Paths, Progress, Unobserved,
 };
 use relayburn_ledger::scan::Io;
 
@@ -17,6 +17,7 @@ pub fn variants() -> Vec<Options> {
         options.chunk_bytes = bytes
     });
     vary(&mut variants, [Io::Mmap, Io::Read], |options, io| options.io = io);
+    vary(&mut variants, [Loader::Bulk, Loader::Insert], |options, loader| options.loader = loader);
     variants
 }
 

@@ -1,0 +1,191 @@
+//! Full rebuilds measured as processes of their own: both loaders, the naive one, and any other program's, interleaved.
+//!
+//! `cargo bench --bench rebuild -- LEDGER [--rounds N] [--subjects a,b,…] [--threads N] [--page-note TEXT] [--memory SIZE]
+//! [--yardstick PROGRAM SCHEMA] [--keep]` prints a CSV line for each run. Subjects: `bulk`, `insert`, `naive`, `parse`
+//! (the pipeline with its rows thrown away), `disk` (writing and syncing as many bytes as the archive has), `yardstick`.
+//! `scripts/bench-rebuild` and `scripts/perf-gate` run it.
+//!
+//! Memory is RssAnon + RssShmem of the process, sampled every 10 ms where the system tells it: what the page cache holds of
+//! the ledger and of the archive does not count.
+
+#![allow(missing_docs, clippy::unwrap_used)]
+
+mod naive;
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use relayburn_ledger::archive::fold::Fold;
+use relayburn_ledger::archive::pipeline::{self, Input};
+use relayburn_ledger::archive::{Loader, Options, Paths, Unobserved, rebuild_full};
+use relayburn_ledger::dev::parse_size;
+use relayburn_ledger::scan::{Io, Source};
+
+struct Wish {
+    ledger: PathBuf,
+    rounds: usize,
+    subjects: Vec<String>,
+    threads: usize,
+    memory_bytes: u64,
+    yardstick: Option<(String, String)>,
+}
+
+fn main() {
+    let mut args: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
+    if args.first().is_some_and(|arg| arg == "--child") {
+        child(&args.split_off(1));
+        return;
+    }
+    let Some(wish) = parse(args) else {
+        // `cargo test --benches` and a plain `cargo bench` come by without a ledger.
+        println!("rebuild: give it a ledger, or run scripts/bench-rebuild");
+        return;
+    };
+    let directory = tempfile::tempdir_in(wish.ledger.parent().unwrap()).unwrap();
+    // A warm page cache for everybody.
+    std::io::copy(&mut std::fs::File::open(&wish.ledger).unwrap(), &mut std::io::sink()).unwrap();
+    let ledger_bytes = std::fs::metadata(&wish.ledger).unwrap().len();
+    println!("subject,round,ledger_bytes,threads,memory_bytes,seconds,peak_anon_kib,archive_bytes,detail");
+    for round in 1..=wish.rounds {
+        for subject in &wish.subjects {
+            let archive = directory.path().join("archive.sqlite");
+            let (seconds, peak, detail) = match (subject.as_str(), &wish.yardstick) {
+                ("yardstick", Some((program, schema))) => yardstick(program, schema, &wish.ledger),
+                _ => ours(subject, &wish, &archive),
+            };
+            let archive_bytes = std::fs::metadata(&archive).map_or(0, |metadata| metadata.len());
+            println!(
+                "{subject},{round},{ledger_bytes},{},{},{seconds:.3},{peak},{archive_bytes},{detail}",
+                wish.threads, wish.memory_bytes
+            );
+            for suffix in ["", "-wal", "-shm", ".lock"] {
+                let _ = std::fs::remove_file(directory.path().join(format!("archive.sqlite{suffix}")));
+            }
+        }
+    }
+}
+
+fn parse(args: Vec<String>) -> Option<Wish> {
+    let mut args = args.into_iter();
+    let mut wish = Wish {
+        ledger: args.next()?.into(),
+        rounds: 3,
+        subjects: ["naive", "insert", "bulk"].map(String::from).to_vec(),
+        threads: 0,
+        memory_bytes: Options::default().memory_bytes as u64,
+        yardstick: None,
+    };
+    while let Some(flag) = args.next() {
+        let mut value = || args.next().unwrap_or_else(|| panic!("{flag} needs a value"));
+        match flag.as_str() {
+            "--rounds" => wish.rounds = value().parse().unwrap(),
+            "--subjects" => wish.subjects = value().split(',').map(String::from).collect(),
+            "--threads" => wish.threads = value().parse().unwrap(),
+            "--memory" => wish.memory_bytes = parse_size(&value()).unwrap(),
+            "--yardstick" => wish.yardstick = Some((value(), value())),
+            other => panic!("unknown flag {other}"),
+        }
+    }
+    Some(wish)
+}
+
+/// Runs a subject as a child of this program and returns its seconds, its peak memory in KiB, and where the time went.
+fn ours(subject: &str, wish: &Wish, archive: &Path) -> (f64, u64, String) {
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .arg("--child")
+        .arg(subject)
+        .arg(&wish.ledger)
+        .arg(archive)
+        .arg(wish.threads.to_string())
+        .arg(wish.memory_bytes.to_string())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let peak = watch(&mut child);
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{subject} failed");
+    let text = String::from_utf8(output.stdout).unwrap();
+    let (seconds, detail) = text.trim().split_once(' ').unwrap_or((text.trim(), ""));
+    (seconds.parse().unwrap(), peak, detail.to_string())
+}
+
+fn yardstick(program: &str, schema: &str, ledger: &Path) -> (f64, u64, String) {
+    let mut child = Command::new(program)
+        .arg(ledger)
+        .arg(schema)
+        .arg("deferfastp16m8")
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let peak = watch(&mut child);
+    let output = child.wait_with_output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let after = |mark: &str| -> f64 {
+        let rest = &text[text.find(mark).unwrap() + mark.len()..];
+        rest.trim_start().split([' ', 's', '\n']).next().unwrap().parse().unwrap()
+    };
+    let (parse, total) = (after("parse"), after("TOTAL"));
+    (parse + total, peak, format!("parse={:.0} write={:.0}", parse * 1e3, total * 1e3))
+}
+
+/// Peak of RssAnon + RssShmem in KiB until the process ends; 0 where the system does not tell.
+fn watch(child: &mut Child) -> u64 {
+    let status = format!("/proc/{}/status", child.id());
+    let mut peak = 0;
+    while child.try_wait().unwrap().is_none() {
+        if let Ok(text) = std::fs::read_to_string(&status) {
+            let of = |field: &str| -> u64 {
+                let line = text.lines().find(|line| line.starts_with(field));
+                line.and_then(|line| line.split_whitespace().nth(1)?.parse().ok()).unwrap_or(0)
+            };
+            peak = peak.max(of("RssAnon:") + of("RssShmem:"));
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    peak
+}
+
+/// One measured run: prints its seconds and where they went.
+fn child(args: &[String]) {
+    let [subject, ledger, archive, threads, memory_bytes] = args else { panic!("five arguments") };
+    let (ledger, archive) = (PathBuf::from(ledger), PathBuf::from(archive));
+    let options = Options {
+        threads: threads.parse().unwrap(),
+        memory_bytes: memory_bytes.parse().unwrap(),
+        loader: if subject == "insert" { Loader::Insert } else { Loader::Bulk },
+        ..Options::default()
+    };
+    let started = Instant::now();
+    let mut detail = String::new();
+    match subject.as_str() {
+        "bulk" | "insert" => {
+            let paths = Paths::offline(ledger, archive);
+            let result = rebuild_full(&paths, &options, &mut Unobserved).unwrap();
+            let serde_json::Value::Object(timings) = serde_json::to_value(result.timings).unwrap() else {
+                return;
+            };
+            detail = timings.iter().map(|(phase, ms)| format!("{phase}={ms} ")).collect();
+        }
+        "naive" => naive::load(&ledger, &archive).unwrap(),
+        "parse" => {
+            let source = Source::open(&ledger, Io::Mmap).unwrap();
+            let cores = std::thread::available_parallelism().map_or(1, usize::from);
+            let pool = pipeline::workers(if options.threads == 0 { cores } else { options.threads }).unwrap();
+            let range = 0..source.line_end_before(0, source.len_bytes()).unwrap();
+            let input = Input { source: &source, range, chunk_bytes: options.chunk_bytes };
+            pipeline::run(&pool, &input, &Fold::default(), |_, _| Ok(()), |_, _| Ok(())).unwrap();
+        }
+        "disk" => {
+            // An archive is about two thirds of its ledger.
+            let file = std::fs::File::create(&archive).unwrap();
+            let block = vec![0x55; 1 << 20];
+            for _ in 0..(std::fs::metadata(&ledger).unwrap().len() * 2 / 3) >> 20 {
+                std::io::Write::write_all(&mut &file, &block).unwrap();
+            }
+            file.sync_all().unwrap();
+        }
+        other => panic!("no subject {other}"),
+    }
+    println!("{:.3} {}", started.elapsed().as_secs_f64(), detail.trim());
+}
