@@ -52,7 +52,7 @@ pub use batch::Batch;
 pub use error::{Error, Result};
 pub use schema::{Duplicates, Schema, TableId};
 
-use batch::Encoded;
+use batch::{Encoded, Runs};
 use duplicates::Rows;
 use file::{Spill, Target};
 use page::Kind;
@@ -162,18 +162,6 @@ struct Waiting {
     runs: Runs,
 }
 
-/// A batch's runs, for all indexes.
-struct Runs {
-    bytes: Place,
-    ends: Vec<usize>,
-    estimates: Vec<u64>,
-}
-
-enum Place {
-    Memory(Vec<u8>),
-    Spilled(u64),
-}
-
 /// What batches became, in their order.
 struct Tables {
     target: Target,
@@ -264,9 +252,13 @@ impl Loader {
 
     /// Sorts the batch's keys in this thread and takes its rows; writes those whose turn has come.
     ///
+    /// # Panics
+    /// When the batch is another loader's.
+    ///
     /// # Errors
     /// [`Error::RepeatedBatch`], [`Error::Io`], [`Error::TooLarge`]; [`Error::Abandoned`] when another batch failed.
     pub fn submit(&self, batch: Batch) -> Result<()> {
+        assert!(Arc::ptr_eq(&batch.schema, &self.schema), "a batch goes to the loader that gave it");
         if self.failed.load(Ordering::Relaxed) {
             return Err(Error::Abandoned);
         }
@@ -275,18 +267,15 @@ impl Loader {
 
     fn take(&self, mut batch: Batch) -> Result<()> {
         let started = Instant::now();
-        let packed = batch.pack();
+        let mut runs = batch.pack();
         self.sort_ns.fetch_add(started.elapsed().as_nanos() as u64, Ordering::Relaxed);
-        let runs_len = packed.bytes.len();
-        let bytes = if self.runs_len.fetch_add(runs_len, Ordering::Relaxed) + runs_len
-            <= self.options.memory_bytes / 2
-        {
-            Place::Memory(packed.bytes)
-        } else {
+        let runs_len = runs.bytes.len();
+        let held = self.runs_len.fetch_add(runs_len, Ordering::Relaxed) + runs_len;
+        if held > self.options.memory_bytes / 2 {
             self.runs_len.fetch_sub(runs_len, Ordering::Relaxed);
-            Place::Spilled(self.append_spill(&packed.bytes)?)
-        };
-        let runs = Runs { bytes, ends: packed.ends, estimates: packed.estimates };
+            runs.spilled = Some(self.append_spill(&runs.bytes)?);
+            runs.bytes = Vec::new();
+        }
         let sequence = batch.sequence;
         let mut encoded = std::mem::take(&mut batch.encoded);
         lock(&self.batches)?.push(batch);
@@ -440,16 +429,6 @@ fn lock<T>(mutex: &Mutex<T>) -> Result<MutexGuard<'_, T>> {
 impl Queue {
     fn is_ready(&self) -> bool {
         self.waiting.contains_key(&self.next)
-    }
-}
-
-impl Runs {
-    fn get<'a>(&'a self, index: usize, spilled: &'a [u8]) -> &'a [u8] {
-        let start = if index == 0 { 0 } else { self.ends[index - 1] };
-        match &self.bytes {
-            Place::Memory(bytes) => &bytes[start..self.ends[index]],
-            Place::Spilled(offset) => &spilled[*offset as usize..][start..self.ends[index]],
-        }
     }
 }
 
