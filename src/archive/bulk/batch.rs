@@ -32,7 +32,7 @@ pub(super) struct Encoded {
     /// How many rows each table has.
     pub counts: Vec<u32>,
     /// A hash of each row's primary key, for each table.
-    pub hashes: Vec<Vec<u64>>,
+    pub hashes: Vec<Vec<u32>>,
 }
 
 /// The runs of a batch, one behind another.
@@ -128,7 +128,7 @@ impl Batch {
             if table.primary_key == Some(*id) {
                 let mut hasher = std::hash::DefaultHasher::new();
                 hasher.write(&bytes[start..]);
-                hashes[place].push(hasher.finish());
+                hashes[place].push(hasher.finish() as u32);
             }
             if has_real {
                 push_shape(bytes, columns);

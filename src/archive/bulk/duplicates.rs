@@ -62,7 +62,7 @@ impl Fates {
 /// What is known of a table's rows when all have come.
 pub(super) struct Rows<'a> {
     /// A hash of each row's primary key; empty without one.
-    pub hashes: Vec<u64>,
+    pub hashes: Vec<u32>,
     /// Each row's parent; empty without one.
     pub parents: Vec<u32>,
     /// The runs of the primary key, in the order of the rows.
@@ -128,7 +128,7 @@ fn repeated(
     rows: &Rows<'_>,
     fates: &Fates,
 ) -> impl Iterator<Item = (Vec<u8>, Vec<u32>)> + use<> {
-    let mut hashes: Vec<(u64, u32)> = rows.hashes.iter().copied().zip(0..).collect();
+    let mut hashes: Vec<(u32, u32)> = rows.hashes.iter().copied().zip(0..).collect();
     hashes.par_sort_unstable();
     let mut candidates = RowSet::default();
     for same in hashes.chunk_by(|a, b| a.0 == b.0).filter(|same| same.len() > 1) {

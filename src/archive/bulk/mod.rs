@@ -59,6 +59,10 @@ use page::Kind;
 use schema::Tree;
 use table::Leaves;
 
+/// The parts of the budget that packed keys and waiting rows may take. Spilling costs little while the page cache has
+/// room, so that a large load need not take much more memory than a small one.
+const RUNS_SHARE: usize = 8;
+const ROWS_SHARE: usize = 4;
 /// How many emptied row buffers are kept for the next batches.
 const ENCODED_KEPT: usize = 16;
 
@@ -166,7 +170,7 @@ struct Waiting {
 struct Tables {
     target: Target,
     leaves: Vec<Leaves>,
-    hashes: Vec<Vec<u64>>,
+    hashes: Vec<Vec<u32>>,
     parents: Vec<Vec<u32>>,
     /// Runs, with the place of the first row of each table in the batch.
     runs: Vec<(Runs, Vec<u32>)>,
@@ -271,7 +275,7 @@ impl Loader {
         self.sort_ns.fetch_add(started.elapsed().as_nanos() as u64, Ordering::Relaxed);
         let runs_len = runs.bytes.len();
         let held = self.runs_len.fetch_add(runs_len, Ordering::Relaxed) + runs_len;
-        if held > self.options.memory_bytes / 2 {
+        if held > self.options.memory_bytes / RUNS_SHARE {
             self.runs_len.fetch_sub(runs_len, Ordering::Relaxed);
             runs.spilled = Some(self.append_spill(&runs.bytes)?);
             runs.bytes = Vec::new();
@@ -280,7 +284,7 @@ impl Loader {
         let mut encoded = std::mem::take(&mut batch.encoded);
         lock(&self.batches)?.push(batch);
         let rows_len = encoded.rows.len();
-        let rows_max = self.options.memory_bytes / 4;
+        let rows_max = self.options.memory_bytes / ROWS_SHARE;
         if lock(&self.queue)?.rows_len + rows_len > rows_max {
             // Whatever can go now goes first; what waits for a batch that is not there yet cannot.
             self.drain(lock(&self.tables)?)?;
