@@ -219,7 +219,8 @@ impl Case {
         if random.one_in(6) {
             // A schema table that does not fit page 1.
             for extra in 0..30 {
-                let filler = "-".repeat(random.below(900));
+                let longest = random.pick(&[900, 900, 900, 20_000]);
+                let filler = "-".repeat(random.below(longest));
                 case.sql += &format!("CREATE TABLE extra{extra}(a /* {filler} */, b, PRIMARY KEY(b, a));\n");
             }
         }
@@ -267,7 +268,7 @@ impl Case {
         let some_columns = |random: &mut Random| -> Vec<usize> {
             let mut all: Vec<_> = (0..columns).collect();
             random.shuffle(&mut all);
-            all.truncate(1 + random.below(3));
+            all.truncate(if random.one_in(20) { 70 } else { 1 + random.below(3) });
             all
         };
         let mut key = if random.one_in(4) { Vec::new() } else { some_columns(random) };

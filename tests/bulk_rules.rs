@@ -258,7 +258,7 @@ fn trees_of_every_size_are_whole() {
         let path = dir.path().join("db");
         load(
             &path,
-            "CREATE TABLE t(k TEXT PRIMARY KEY, v); CREATE INDEX i ON t(v, k)",
+            "CREATE TABLE t(k TEXT PRIMARY KEY, v); CREATE INDEX i ON t(v, k, v)",
             Duplicates::Refuse,
             &given,
         )

@@ -10,7 +10,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 use relayburn_ledger::archive::bulk::{Duplicates, Loaded, Loader, Options, Schema, Value};
@@ -309,6 +309,30 @@ fn insert(path: &Path, turns: u64) -> f64 {
     started.elapsed().as_secs_f64()
 }
 
+/// The largest memory that is not page cache while `measured` runs, in MiB, looked at every few milliseconds; 0 where
+/// the system does not tell.
+fn peak_mib<T>(measured: impl FnOnce() -> T) -> (T, u64) {
+    let peak_kib = AtomicU64::new(0);
+    let done = AtomicBool::new(false);
+    let value = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+                let lines = status
+                    .lines()
+                    .filter(|line| line.starts_with("RssAnon:") || line.starts_with("RssShmem:"));
+                let kib = lines.filter_map(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok()).sum();
+                peak_kib.fetch_max(kib, Ordering::Relaxed);
+                std::thread::sleep(std::time::Duration::from_millis(5));
+            }
+        });
+        let value = measured();
+        done.store(true, Ordering::Relaxed);
+        value
+    });
+    (value, peak_kib.into_inner() >> 10)
+}
+
 #[test]
 #[ignore = "a measurement"]
 fn speed() {
@@ -321,13 +345,14 @@ fn speed() {
     println!("making {values} values alone, one thread: {:.3} s", started.elapsed().as_secs_f64());
     for round in 0..3 {
         let started = Instant::now();
-        let (loaded, rows) = load(&dir.path().join(format!("bulk{round}")), turns, threads);
+        let ((loaded, rows), peak) =
+            peak_mib(|| load(&dir.path().join(format!("bulk{round}")), turns, threads));
         let total = started.elapsed().as_secs_f64();
         let started = Instant::now();
         loaded.file.sync_all().unwrap();
         let sync = started.elapsed().as_secs_f64();
         println!(
-            "bulk, {threads} threads: {total:.3} s, of it rows {rows:.3} s; sync {sync:.3} s; {} MB, rows {:?}, {:?}",
+            "bulk, {threads} threads: {total:.3} s, of it rows {rows:.3} s; sync {sync:.3} s; peak {peak} MiB; {} MB, rows {:?}, {:?}",
             loaded.len_bytes / 1_000_000,
             loaded.rows,
             loaded.phases,

@@ -15,7 +15,7 @@ const RECORD_MAX: usize = 1_000_000_000;
 /// Rows on their way into a [`Loader`](super::Loader), in one thread's hands.
 pub struct Batch {
     pub(super) sequence: u64,
-    schema: Arc<Schema>,
+    pub(super) schema: Arc<Schema>,
     pub(super) encoded: Encoded,
     keys: Vec<Keys>,
     types: Vec<u8>,
@@ -32,17 +32,28 @@ pub(super) struct Encoded {
     /// How many rows each table has.
     pub counts: Vec<u32>,
     /// A hash of each row's primary key, for each table.
-    pub hashes: Vec<Vec<u64>>,
+    pub hashes: Vec<Vec<u32>>,
 }
 
 /// The runs of a batch, one behind another.
 #[derive(Debug, Default)]
-pub(super) struct Packed {
+pub(super) struct Runs {
     pub bytes: Vec<u8>,
+    /// Where the bytes are in the spill file, if they are not here.
+    pub spilled: Option<u64>,
     /// Where each index's run ends.
-    pub ends: Vec<usize>,
-    /// How many bytes index records take, about, for each index.
+    ends: Vec<usize>,
+    /// How many bytes of pages the entries take, about, for each index.
     pub estimates: Vec<u64>,
+}
+
+impl Runs {
+    /// The run of an index; `spill` is all of the spill file.
+    pub fn get<'a>(&'a self, index: usize, spill: &'a [u8]) -> &'a [u8] {
+        let start = if index == 0 { 0 } else { self.ends[index - 1] };
+        let bytes = self.spilled.map_or(&self.bytes[..], |offset| &spill[offset as usize..]);
+        &bytes[start..self.ends[index]]
+    }
 }
 
 impl Batch {
@@ -117,7 +128,7 @@ impl Batch {
             if table.primary_key == Some(*id) {
                 let mut hasher = std::hash::DefaultHasher::new();
                 hasher.write(&bytes[start..]);
-                hashes[place].push(hasher.finish());
+                hashes[place].push(hasher.finish() as u32);
             }
             if has_real {
                 push_shape(bytes, columns);
@@ -128,17 +139,17 @@ impl Batch {
     }
 
     /// Sorts and packs the keys of all indexes, and leaves the batch without keys.
-    pub(super) fn pack(&mut self) -> Packed {
-        let mut packed = Packed::default();
+    pub(super) fn pack(&mut self) -> Runs {
+        let mut runs = Runs::default();
         self.packed.clear();
         for keys in &mut self.keys {
             keys.pack(&mut self.order, &mut self.packed);
-            packed.ends.push(self.packed.len());
-            packed.estimates.push((keys.bytes.len() + 8 * keys.ends.len()) as u64);
+            runs.ends.push(self.packed.len());
+            runs.estimates.push((keys.bytes.len() + 8 * keys.ends.len()) as u64);
             keys.clear();
         }
-        packed.bytes = self.packed.clone();
-        packed
+        runs.bytes = self.packed.clone();
+        runs
     }
 
     /// Empties the batch, whatever became of it, but for the room it has. `encoded` comes from an earlier one.

@@ -62,7 +62,7 @@ impl Fates {
 /// What is known of a table's rows when all have come.
 pub(super) struct Rows<'a> {
     /// A hash of each row's primary key; empty without one.
-    pub hashes: Vec<u64>,
+    pub hashes: Vec<u32>,
     /// Each row's parent; empty without one.
     pub parents: Vec<u32>,
     /// The runs of the primary key, in the order of the rows.
@@ -71,17 +71,15 @@ pub(super) struct Rows<'a> {
 
 /// Finds the fates of all tables' rows, parents before children.
 pub(super) fn find(schema: &Schema, rows: &[Rows<'_>]) -> Result<Vec<Fates>> {
-    let mut fates: Vec<Fates> = Vec::new();
-    let own = |table: usize, parent: Option<&Fates>| own_fates(schema, table, &rows[table], parent);
-    let tables = 0..schema.tables.len();
-    let parent = |table: usize| schema.tables[table].parent;
-    fates.extend(tables.clone().map(|_| Fates::default()));
-    for generation in [false, true] {
-        let found: Vec<_> = tables
-            .clone()
+    let mut fates: Vec<Fates> = rows.iter().map(|_| Fates::default()).collect();
+    for is_child in [false, true] {
+        let found: Vec<_> = (0..rows.len())
             .into_par_iter()
-            .filter(|table| parent(*table).is_some() == generation)
-            .map(|table| Ok((table, own(table, parent(table).map(|parent| &fates[parent]))?)))
+            .filter(|table| schema.tables[*table].parent.is_some() == is_child)
+            .map(|table| {
+                let parent = schema.tables[table].parent.map(|parent| &fates[parent]);
+                Ok((table, own_fates(schema, table, &rows[table], parent)?))
+            })
             .collect::<Result<_>>()?;
         for (table, found) in found {
             fates[table] = found;
@@ -101,7 +99,7 @@ fn own_fates(schema: &Schema, table: usize, rows: &Rows<'_>, parent: Option<&Fat
         }
     }
     let Some(index) = schema.tables[table].primary_key else { return Ok(fates) };
-    let mut first_repeated = None;
+    let mut refused: Option<(u32, u32, Vec<u8>)> = None;
     for (key, same) in repeated(schema, index, rows, &fates) {
         let (first, last) = (same[0], same[same.len() - 1]);
         for row in &same[..same.len() - 1] {
@@ -109,9 +107,7 @@ fn own_fates(schema: &Schema, table: usize, rows: &Rows<'_>, parent: Option<&Fat
         }
         fates.gone += same.len() as u64 - 1;
         match schema.tables[table].duplicates {
-            Duplicates::Refuse => {
-                first_repeated = first_repeated.into_iter().chain([(same[1], first, key)]).min();
-            }
+            Duplicates::Refuse => refused = refused.into_iter().chain([(same[1], first, key)]).min(),
             Duplicates::KeepLast => {}
             Duplicates::KeepLastAtFirst => {
                 fates.touched.insert(last, rows.hashes.len());
@@ -119,7 +115,7 @@ fn own_fates(schema: &Schema, table: usize, rows: &Rows<'_>, parent: Option<&Fat
             }
         }
     }
-    match first_repeated {
+    match refused {
         None => Ok(fates),
         Some((second, first, key)) => Err(repeated_error(schema, index, first, second, &key)),
     }
@@ -132,7 +128,7 @@ fn repeated(
     rows: &Rows<'_>,
     fates: &Fates,
 ) -> impl Iterator<Item = (Vec<u8>, Vec<u32>)> + use<> {
-    let mut hashes: Vec<(u64, u32)> = rows.hashes.iter().copied().zip(0..).collect();
+    let mut hashes: Vec<(u32, u32)> = rows.hashes.iter().copied().zip(0..).collect();
     hashes.par_sort_unstable();
     let mut candidates = RowSet::default();
     for same in hashes.chunk_by(|a, b| a.0 == b.0).filter(|same| same.len() > 1) {

@@ -25,7 +25,7 @@ pub(super) struct Source<'a> {
 }
 
 /// Bytes of index pages that are filled in a round. No budget changes it, nor so the file.
-const ROUND_LEN: u64 = 32 << 20;
+const ROUND_LEN: u64 = 16 << 20;
 
 /// Builds all indexes and returns their roots in the order given.
 pub(super) fn build(target: &mut Target, schema: &Schema, sources: Vec<Source<'_>>) -> Result<Vec<u32>> {
@@ -306,7 +306,10 @@ impl Numbered {
 impl Group {
     /// Puts places in order again, after rows moved or where a number is stored in two types.
     fn sort(&mut self) {
-        self.record_of.resize(self.places.len(), 0);
+        if self.record_of.is_empty() {
+            self.places.sort_unstable();
+            return;
+        }
         let mut both: Vec<_> = self.places.iter().copied().zip(self.record_of.iter().copied()).collect();
         both.sort_unstable();
         (self.places, self.record_of) = both.into_iter().unzip();

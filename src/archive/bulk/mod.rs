@@ -52,13 +52,17 @@ pub use batch::Batch;
 pub use error::{Error, Result};
 pub use schema::{Duplicates, Schema, TableId};
 
-use batch::Encoded;
+use batch::{Encoded, Runs};
 use duplicates::Rows;
 use file::{Spill, Target};
 use page::Kind;
 use schema::Tree;
 use table::Leaves;
 
+/// The parts of the budget that packed keys and waiting rows may take. Spilling costs little while the page cache has
+/// room, so that a large load need not take much more memory than a small one.
+const RUNS_SHARE: usize = 8;
+const ROWS_SHARE: usize = 4;
 /// How many emptied row buffers are kept for the next batches.
 const ENCODED_KEPT: usize = 16;
 
@@ -162,23 +166,11 @@ struct Waiting {
     runs: Runs,
 }
 
-/// A batch's runs, for all indexes.
-struct Runs {
-    bytes: Place,
-    ends: Vec<usize>,
-    estimates: Vec<u64>,
-}
-
-enum Place {
-    Memory(Vec<u8>),
-    Spilled(u64),
-}
-
 /// What batches became, in their order.
 struct Tables {
     target: Target,
     leaves: Vec<Leaves>,
-    hashes: Vec<Vec<u64>>,
+    hashes: Vec<Vec<u32>>,
     parents: Vec<Vec<u32>>,
     /// Runs, with the place of the first row of each table in the batch.
     runs: Vec<(Runs, Vec<u32>)>,
@@ -264,9 +256,13 @@ impl Loader {
 
     /// Sorts the batch's keys in this thread and takes its rows; writes those whose turn has come.
     ///
+    /// # Panics
+    /// When the batch is another loader's.
+    ///
     /// # Errors
     /// [`Error::RepeatedBatch`], [`Error::Io`], [`Error::TooLarge`]; [`Error::Abandoned`] when another batch failed.
     pub fn submit(&self, batch: Batch) -> Result<()> {
+        assert!(Arc::ptr_eq(&batch.schema, &self.schema), "a batch goes to the loader that gave it");
         if self.failed.load(Ordering::Relaxed) {
             return Err(Error::Abandoned);
         }
@@ -275,23 +271,20 @@ impl Loader {
 
     fn take(&self, mut batch: Batch) -> Result<()> {
         let started = Instant::now();
-        let packed = batch.pack();
+        let mut runs = batch.pack();
         self.sort_ns.fetch_add(started.elapsed().as_nanos() as u64, Ordering::Relaxed);
-        let runs_len = packed.bytes.len();
-        let bytes = if self.runs_len.fetch_add(runs_len, Ordering::Relaxed) + runs_len
-            <= self.options.memory_bytes / 2
-        {
-            Place::Memory(packed.bytes)
-        } else {
+        let runs_len = runs.bytes.len();
+        let held = self.runs_len.fetch_add(runs_len, Ordering::Relaxed) + runs_len;
+        if held > self.options.memory_bytes / RUNS_SHARE {
             self.runs_len.fetch_sub(runs_len, Ordering::Relaxed);
-            Place::Spilled(self.append_spill(&packed.bytes)?)
-        };
-        let runs = Runs { bytes, ends: packed.ends, estimates: packed.estimates };
+            runs.spilled = Some(self.append_spill(&runs.bytes)?);
+            runs.bytes = Vec::new();
+        }
         let sequence = batch.sequence;
         let mut encoded = std::mem::take(&mut batch.encoded);
         lock(&self.batches)?.push(batch);
         let rows_len = encoded.rows.len();
-        let rows_max = self.options.memory_bytes / 4;
+        let rows_max = self.options.memory_bytes / ROWS_SHARE;
         if lock(&self.queue)?.rows_len + rows_len > rows_max {
             // Whatever can go now goes first; what waits for a batch that is not there yet cannot.
             self.drain(lock(&self.tables)?)?;
@@ -440,16 +433,6 @@ fn lock<T>(mutex: &Mutex<T>) -> Result<MutexGuard<'_, T>> {
 impl Queue {
     fn is_ready(&self) -> bool {
         self.waiting.contains_key(&self.next)
-    }
-}
-
-impl Runs {
-    fn get<'a>(&'a self, index: usize, spilled: &'a [u8]) -> &'a [u8] {
-        let start = if index == 0 { 0 } else { self.ends[index - 1] };
-        match &self.bytes {
-            Place::Memory(bytes) => &bytes[start..self.ends[index]],
-            Place::Spilled(offset) => &spilled[*offset as usize..][start..self.ends[index]],
-        }
     }
 }
 

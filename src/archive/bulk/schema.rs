@@ -9,7 +9,8 @@ use super::{Error, Result};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TableId(pub(super) usize);
 
-/// What becomes of rows whose primary key was seen before. Keys with a NULL in them never repeat.
+/// What becomes of rows whose primary key was seen before. Keys with a NULL in them never repeat. In other unique
+/// indexes a repeated key is [`Error::Duplicate`] whatever the rule.
 ///
 /// Rowids are given in order of arrival, from 1; a row that goes leaves its rowid unused.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
