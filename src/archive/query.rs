@@ -10,10 +10,12 @@ use std::path::Path;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Row, Statement, params_from_iter};
 
+use super::build::Paths;
 use super::error::{ArchiveError, SqliteContext};
 use super::open;
 use super::schema::VERSION;
 use crate::scan::json::{Document, Value, write_js_number, write_js_string};
+use crate::scan::{Io, ScanError, Source};
 
 /// Which records are wanted: those that agree with everything that is given.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -200,6 +202,22 @@ pub fn tool_result_events(
         object.close();
         Ok(hand_over(&text, sink))
     })
+}
+
+/// How many bytes of whole ledger lines the archive has not taken in; 0 when there is no ledger.
+///
+/// # Errors
+/// When either cannot be read.
+pub fn lag_bytes(paths: &Paths) -> Result<u64, ArchiveError> {
+    let source = match Source::open(&paths.ledger, Io::Read) {
+        Ok(source) => source,
+        Err(ScanError::Open { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => return Ok(0),
+        Err(error) => return Err(error.into()),
+    };
+    let connection = open::open_read_only(&paths.archive)?;
+    let state = open::read_state(&connection, &paths.archive)?;
+    let cursor = state.map_or(0, |state| state.ledger_offset_bytes.max(0) as u64);
+    Ok(source.line_end_before(0, source.len_bytes())?.saturating_sub(cursor))
 }
 
 fn open_for_query(archive: &Path) -> Result<Connection, ArchiveError> {
