@@ -48,5 +48,6 @@ pub mod cli;
 pub mod dev;
 pub mod disk;
 pub mod home;
+pub mod ledger;
 pub mod lock;
 pub mod scan;

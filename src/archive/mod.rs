@@ -14,6 +14,7 @@ mod load_bulk;
 mod open;
 pub mod pipeline;
 pub mod publish;
+pub mod query;
 mod refold;
 pub mod rows;
 pub mod schema;

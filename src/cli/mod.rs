@@ -8,9 +8,13 @@ use std::process::ExitCode;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
+mod clean;
 mod dev;
 mod interrupt;
+mod ledger;
+mod manual;
 mod progress;
+mod query;
 mod state;
 
 /// An append-only ledger of AI coding agents' work, and the archive derived from it.
@@ -25,7 +29,10 @@ The home is $RELAYBURN_HOME, or ~/.relayburn when that is not set.
 Examples:
   burn state                              what there is, and whether it is up to date
   burn state rebuild archive              take in what was appended since the last build
-  burn state rebuild archive --full       build the archive anew and put it in place"
+  burn state rebuild archive --full       build the archive anew and put it in place
+  burn ledger append --kind turns         append records from stdin, each once
+  burn ledger check                       find everything that is wrong with the ledger
+  burn query turns --since 2026-04-20     ask for records"
 )]
 pub struct Cli {
     #[command(subcommand)]
@@ -36,6 +43,10 @@ pub struct Cli {
 enum Command {
     /// Look at, rebuild and clean up what is derived from the ledger.
     State(state::StateArgs),
+    /// Append to the ledger, and check it.
+    Ledger(ledger::LedgerArgs),
+    /// Ask for records.
+    Query(query::QueryArgs),
     /// Tools for benchmarks and tests.
     Dev(dev::DevArgs),
     /// Print a completion script for a shell.
@@ -59,6 +70,8 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     crate::scan::truncation::install()?;
     match cli.command {
         Command::State(args) => state::run(args),
+        Command::Ledger(args) => ledger::run(args),
+        Command::Query(args) => query::run(args),
         Command::Dev(args) => dev::run(args),
         Command::Completions(args) => {
             let mut script = Vec::new();
@@ -67,9 +80,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Man => {
-            let mut page = Vec::new();
-            clap_mangen::Man::new(Cli::command()).render(&mut page)?;
-            print(&page)?;
+            print(&manual::page()?)?;
             Ok(ExitCode::SUCCESS)
         }
     }
@@ -109,6 +120,12 @@ fn print(bytes: &[u8]) -> io::Result<()> {
     let mut out = io::stdout().lock();
     out.write_all(bytes)?;
     out.flush()
+}
+
+/// Writes a warning to stderr.
+fn warn(text: &str) {
+    // A closed stderr is no reason to fail.
+    let _ = io::stderr().lock().write_all(format!("burn: {text}\n").as_bytes());
 }
 
 /// Writes one JSON document to stdout.

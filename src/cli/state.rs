@@ -7,11 +7,13 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::{Args, Subcommand, ValueEnum};
 
+use super::clean::{self, PruneArgs, ResetArgs};
 use super::progress::Bar;
 use super::{counted, grouped, human_bytes, interrupt, print, print_json};
 use crate::archive::rows::Finding;
 use crate::archive::{self, BuildResult, Loader, Observer, Options, Paths, Progress, Status};
 use crate::home::Home;
+use crate::ledger::{Ledger, Reindexed};
 use crate::scan::Io;
 
 #[derive(Debug, Args)]
@@ -36,6 +38,21 @@ enum StateCommand {
         #[command(subcommand)]
         what: RebuildCommand,
     },
+    /// Say which old content would go, and delete it with --force.
+    #[command(after_help = "\
+Examples:
+  burn state prune --days 90
+  burn state prune --days 90 --force")]
+    Prune(PruneArgs),
+    /// Say what a reset would delete, and do it with --force.
+    #[command(after_help = "\
+Deleted are the archive and the index files, which can be built again. With --everything ledger, content, cursors.json and
+hwm.json are moved to a directory trash-<time> in the home; nothing of theirs is ever deleted.
+
+Examples:
+  burn state reset
+  burn state reset --everything --force")]
+    Reset(ResetArgs),
 }
 
 #[derive(Debug, Subcommand)]
@@ -50,6 +67,18 @@ Examples:
   burn state rebuild archive --full --report bad-lines.jsonl
   burn state rebuild archive --full --ledger copy/ledger.jsonl --archive copy/archive.sqlite")]
     Archive(ArchiveArgs),
+    /// Make ledger.idx and ledger.content.idx anew from the ledger.
+    Index {
+        /// Print one JSON document.
+        #[arg(long)]
+        json: bool,
+    },
+    /// The index, then the archive.
+    All {
+        /// Print one JSON document.
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -115,7 +144,65 @@ pub(super) fn run(args: StateArgs) -> anyhow::Result<ExitCode> {
         Some(StateCommand::Rebuild { what: RebuildCommand::Archive(archive) }) => {
             rebuild_archive(archive, args.json)
         }
+        Some(StateCommand::Rebuild { what: RebuildCommand::Index { json } }) => {
+            rebuild_index(json || args.json)
+        }
+        Some(StateCommand::Rebuild { what: RebuildCommand::All { json } }) => rebuild_all(json || args.json),
+        Some(StateCommand::Prune(prune)) => clean::prune(&prune, args.json),
+        Some(StateCommand::Reset(reset)) => clean::reset(&reset, args.json),
     }
+}
+
+fn rebuild_index(json: bool) -> anyhow::Result<ExitCode> {
+    let ledger = Ledger::new(Home::from_env()?);
+    let result = ledger.rebuild_index()?;
+    if json {
+        print_json(&result)?;
+    } else {
+        print(reindexed(&ledger, &result).as_bytes())?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn reindexed(ledger: &Ledger, result: &Reindexed) -> String {
+    let seconds = result.duration_ms as f64 / 1000.0;
+    let mut text = format!(
+        "{} made anew: {} read in {seconds:.2} s, {}, {}\n",
+        ledger.home().ids_index().display(),
+        human_bytes(result.scanned_bytes),
+        counted(result.ids, "id"),
+        counted(result.fingerprints, "fingerprint")
+    );
+    if result.malformed_lines > 0 {
+        let lines = counted(result.malformed_lines, "malformed line");
+        text.push_str(&format!("  left out: {lines}; `burn ledger check` lists them\n"));
+    }
+    text
+}
+
+fn rebuild_all(json: bool) -> anyhow::Result<ExitCode> {
+    #[derive(serde::Serialize)]
+    struct Rebuilt {
+        index: Reindexed,
+        archive: BuildResult,
+    }
+    let ledger = Ledger::new(Home::from_env()?);
+    let index = ledger.rebuild_index()?;
+    if !json {
+        print(reindexed(&ledger, &index).as_bytes())?;
+    }
+    let paths = Paths::of_home(ledger.home());
+    let mut watch = Watch { bar: Bar::new(), report: None, report_error: None, findings: 0 };
+    interrupt::watch();
+    let archive = archive::build_tail(&paths, &Options::default(), &mut watch);
+    watch.bar.finish();
+    let archive = archive?;
+    if json {
+        print_json(&Rebuilt { index, archive })?;
+    } else {
+        print(summary(&paths, &archive).as_bytes())?;
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn status(json: bool) -> anyhow::Result<ExitCode> {
@@ -125,8 +212,37 @@ fn status(json: bool) -> anyhow::Result<ExitCode> {
         print_json(&status)?;
         return Ok(ExitCode::SUCCESS);
     }
-    print(describe(&status).as_bytes())?;
+    let mut text = describe(&status);
+    text.push_str(&describe_home(&home)?);
+    print(text.as_bytes())?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Index and content of a home.
+fn describe_home(home: &Home) -> anyhow::Result<String> {
+    /// An id or a fingerprint with its LF.
+    const INDEX_LINE_BYTES: u64 = 17;
+    let mut text = String::new();
+    for (name, path, one) in
+        [("index", home.ids_index(), "id"), ("", home.fingerprints_index(), "fingerprint")]
+    {
+        let what = match crate::disk::metadata(&path) {
+            Ok(found) => counted(found.len_bytes / INDEX_LINE_BYTES, one),
+            Err(error) if error.is_not_found() => "missing; `burn state rebuild index` makes it".to_string(),
+            Err(error) => return Err(error.into()),
+        };
+        text.push_str(&format!("{name:<13} {}, {what}\n", path.display()));
+    }
+    let sidecars = Ledger::new(home.clone()).sidecars()?;
+    let bytes = sidecars.iter().map(|sidecar| sidecar.len_bytes).sum();
+    let files = counted(sidecars.len() as u64, "file");
+    text.push_str(&format!(
+        "{:<13} {}, {files}, {}\n",
+        "content",
+        home.content_dir().display(),
+        human_bytes(bytes)
+    ));
+    Ok(text)
 }
 
 fn describe(status: &Status) -> String {

@@ -1,0 +1,207 @@
+//! `burn state prune` and `burn state reset`: both say what would go, and act only with `--force`.
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context, bail};
+use clap::Args;
+
+use super::{counted, human_bytes, print, print_json};
+use crate::home::Home;
+use crate::ledger::{Belonging, Ledger, Sidecar};
+
+/// Overrides `content.retentionDays` of config.json.
+const TTL_VARIABLE: &str = "RELAYBURN_CONTENT_TTL_DAYS";
+
+#[derive(Debug, Args)]
+pub(super) struct PruneArgs {
+    /// How many days content is kept, or `forever` [default: RELAYBURN_CONTENT_TTL_DAYS, else content.retentionDays of
+    /// config.json, else forever]
+    #[arg(long, value_name = "N|forever", value_parser = parse_days)]
+    days: Option<Days>,
+    /// Delete them.
+    #[arg(long)]
+    force: bool,
+    /// Print one JSON document.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ResetArgs {
+    /// Move the ledger, the content and what was noted of sources to a trash directory, too.
+    #[arg(long)]
+    everything: bool,
+    /// Do it.
+    #[arg(long)]
+    force: bool,
+    /// Print one JSON document.
+    #[arg(long)]
+    json: bool,
+}
+
+/// How long content is kept.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Days {
+    Forever,
+    Count(f64),
+}
+
+fn parse_days(text: &str) -> Result<Days, String> {
+    match text.trim() {
+        "forever" => Ok(Days::Forever),
+        number => match number.parse::<f64>() {
+            Ok(days) if days >= 0.0 && days.is_finite() => Ok(Days::Count(days)),
+            _ => Err("a number of days, or `forever`, is needed".to_owned()),
+        },
+    }
+}
+
+/// What the environment or config.json say.
+fn configured_days(home: &Home) -> anyhow::Result<Days> {
+    if let Some(days) = std::env::var_os(TTL_VARIABLE).filter(|days| !days.is_empty()) {
+        return parse_days(&days.to_string_lossy())
+            .map_err(|reason| anyhow::anyhow!("{TTL_VARIABLE} is {}: {reason}", days.display()));
+    }
+    let path = home.config();
+    let text = match std::fs::read(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Days::Forever),
+        Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
+    };
+    let config: serde_json::Value = serde_json::from_slice(&text)
+        .with_context(|| format!("{} is not JSON; give --days, or mend it", path.display()))?;
+    match &config["content"]["retentionDays"] {
+        serde_json::Value::Null => Ok(Days::Forever),
+        serde_json::Value::String(text) => parse_days(text),
+        other => parse_days(&other.to_string()),
+    }
+    .map_err(|reason| anyhow::anyhow!("content.retentionDays in {}: {reason}", path.display()))
+}
+
+#[derive(serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Pruned<'p> {
+    /// Days, or null for ever.
+    retention_days: Option<f64>,
+    /// Content last written at or before this goes.
+    cut_off: Option<String>,
+    forced: bool,
+    files: Vec<PrunedFile<'p>>,
+    bytes: u64,
+    kept: u64,
+}
+
+#[derive(serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+struct PrunedFile<'p> {
+    path: &'p Path,
+    session_id: &'p str,
+    bytes: u64,
+    modified: String,
+}
+
+pub(super) fn prune(args: &PruneArgs, json: bool) -> anyhow::Result<ExitCode> {
+    let home = Home::from_env()?;
+    let days = match args.days {
+        Some(days) => days,
+        None => configured_days(&home)?,
+    };
+    let ledger = Ledger::new(home);
+    let now = SystemTime::now();
+    let cut_off = match days {
+        Days::Forever => None,
+        Days::Count(days) => {
+            let Ok(age) = Duration::try_from_secs_f64(days * 86_400.0) else {
+                bail!("{days} days are too many")
+            };
+            now.checked_sub(age)
+        }
+    };
+    let sidecars = match (cut_off, args.force) {
+        // Nothing is older than for ever.
+        (None, _) => ledger.expired_content(SystemTime::UNIX_EPOCH, |_| true)?,
+        (Some(cut_off), false) => ledger.expired_content(cut_off, |_| false)?,
+        (Some(cut_off), true) => ledger.prune_content(cut_off, |_| false)?,
+    };
+    let bytes = sidecars.expired.iter().map(|sidecar| sidecar.len_bytes).sum();
+    if json || args.json {
+        let files = sidecars.expired.iter().map(|sidecar| PrunedFile {
+            path: &sidecar.path,
+            session_id: &sidecar.session,
+            bytes: sidecar.len_bytes,
+            modified: timestamp(sidecar.modified),
+        });
+        let retention_days = if let Days::Count(days) = days { Some(days) } else { None };
+        print_json(&Pruned {
+            retention_days,
+            cut_off: cut_off.map(timestamp),
+            forced: args.force,
+            files: files.collect(),
+            bytes,
+            kept: sidecars.kept,
+        })?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut text = String::new();
+    for Sidecar { path, len_bytes, modified, .. } in &sidecars.expired {
+        let age = now.duration_since(*modified).unwrap_or_default().as_secs() / 86_400;
+        text.push_str(&format!(
+            "{}  {}, {} old\n",
+            path.display(),
+            human_bytes(*len_bytes),
+            counted(age, "day")
+        ));
+    }
+    let files = counted(sidecars.expired.len() as u64, "content file");
+    let kept = counted(sidecars.kept, "file");
+    text.push_str(&match (days, args.force) {
+        (Days::Forever, _) => format!("content is kept for ever; {kept} kept\n"),
+        (_, true) => format!("{files} deleted, {}; {kept} kept\n", human_bytes(bytes)),
+        (_, false) if sidecars.expired.is_empty() => format!("nothing to delete; {kept} kept\n"),
+        (_, false) => {
+            format!("{files} would go, {}; {kept} kept; --force deletes them\n", human_bytes(bytes))
+        }
+    });
+    print(text.as_bytes())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(super) fn reset(args: &ResetArgs, json: bool) -> anyhow::Result<ExitCode> {
+    let ledger = Ledger::new(Home::from_env()?);
+    let done =
+        if args.force { ledger.reset(args.everything)? } else { ledger.plan_reset(args.everything)? };
+    if json || args.json {
+        let mut document = serde_json::to_value(&done)?;
+        document["forced"] = args.force.into();
+        print_json(&document)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut text = String::new();
+    let mut list = |title: &str, belongings: &[Belonging]| {
+        for Belonging { path, len_bytes } in belongings {
+            text.push_str(&format!("{title:<12}  {}  {}\n", path.display(), human_bytes(*len_bytes)));
+        }
+    };
+    let (delete, move_aside) = if args.force { ("deleted", "moved") } else { ("would delete", "would move") };
+    list(delete, &done.deleted);
+    list(move_aside, &done.moved);
+    list("stays", &done.kept);
+    match (&done.trash, args.force) {
+        (Some(trash), _) => text.push_str(&format!("what was moved is in {}\n", trash.display())),
+        (None, true) => {}
+        (None, false) if done.deleted.is_empty() && done.moved.is_empty() => {
+            text.push_str("there is nothing to reset\n");
+        }
+        (None, false) => text.push_str("nothing was changed; --force does it\n"),
+    }
+    print(text.as_bytes())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// ISO 8601 in UTC with milliseconds.
+fn timestamp(time: SystemTime) -> String {
+    let time = jiff::Timestamp::try_from(time).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
+    time.strftime("%Y-%m-%dT%H:%M:%S.%3fZ").to_string()
+}

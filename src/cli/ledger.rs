@@ -1,0 +1,200 @@
+//! `burn ledger`: appending records, and checking what stands in the ledger.
+
+use std::io::{self, BufWriter, Read, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Args, Subcommand, ValueEnum};
+
+use super::{counted, grouped, human_bytes, print, print_json, warn};
+use crate::home::Home;
+use crate::ledger::{
+    AppendOptions, Batch, CheckFiles, CheckFinding, CheckReport, CheckedFile, Ledger, LedgerError,
+    RecordKind, check,
+};
+
+#[derive(Debug, Args)]
+pub(super) struct LedgerArgs {
+    #[command(subcommand)]
+    command: LedgerCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum LedgerCommand {
+    /// Append JSON records from stdin, one a line; those that are there already are dropped.
+    #[command(after_help = "\
+The lines of one run are one batch: a record that cannot be appended is an error that names its line, and nothing of the
+batch is written. A stamp is given as its whole line, other kinds as what stands in the ledger as `record`.
+
+Examples:
+  burn ledger append --kind turns < turns.jsonl
+  burn ledger append --kind compactions --durable --json < compactions.jsonl
+  echo '{\"v\":1,\"kind\":\"stamp\",\"ts\":\"2026-04-20T00:00:00.000Z\",\"selector\":{\"sessionId\":\"s1\"},\"enrichment\":{\"tier\":\"gold\"}}' \\
+    | burn ledger append --kind stamp")]
+    Append {
+        /// What the records are.
+        #[arg(long, value_enum)]
+        kind: AppendKind,
+        /// Return only when the lines would survive a power cut.
+        #[arg(long)]
+        durable: bool,
+        /// Print one JSON document.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Find everything that is wrong with a ledger; exit 1 if there is anything.
+    #[command(after_help = "\
+Faults are lines that are malformed, rejected, torn or not UTF-8, and an index of ids that disagrees. Lines of unknown
+kinds, repeated records and lines out of time order are counted, no faults. With FILE its index is FILE with the extension
+idx, if there is one.
+
+Examples:
+  burn ledger check
+  burn ledger check copy/ledger.jsonl --json")]
+    Check {
+        /// Another ledger than the home's.
+        file: Option<PathBuf>,
+        /// Print one JSON document.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum AppendKind {
+    Turns,
+    Compactions,
+    Relationships,
+    ToolResultEvents,
+    UserTurns,
+    /// What a session said, for its content sidecar.
+    Content,
+    /// Whole stamp lines.
+    Stamp,
+}
+
+pub(super) fn run(args: LedgerArgs) -> anyhow::Result<ExitCode> {
+    match args.command {
+        LedgerCommand::Append { kind, durable, json } => append(kind, durable, json),
+        LedgerCommand::Check { file, json } => check_ledger(file, json),
+    }
+}
+
+fn append(kind: AppendKind, durable: bool, json: bool) -> anyhow::Result<ExitCode> {
+    let ledger = Ledger::new(Home::from_env()?);
+    let mut input = Vec::new();
+    io::stdin().lock().read_to_end(&mut input).context("cannot read stdin")?;
+    let mut batch = Batch::new();
+    for (_, line) in crate::scan::lines(0, &input) {
+        let pushed = match kind {
+            AppendKind::Turns => batch.push(RecordKind::Turn, line),
+            AppendKind::Compactions => batch.push(RecordKind::Compaction, line),
+            AppendKind::Relationships => batch.push(RecordKind::Relationship, line),
+            AppendKind::ToolResultEvents => batch.push(RecordKind::ToolResultEvent, line),
+            AppendKind::UserTurns => batch.push(RecordKind::UserTurn, line),
+            AppendKind::Content => batch.push_content(line),
+            AppendKind::Stamp => batch.push_stamp(line),
+        };
+        pushed.map_err(|refusal| LedgerError::Refused { refusal })?;
+    }
+    for session in batch.skipped_sessions() {
+        warn(&format!("records of session {session:?} are skipped: that name cannot be a file's"));
+    }
+    let options = if durable { AppendOptions::durable() } else { AppendOptions::default() };
+    let done = ledger.append(&batch, &options)?;
+    if json {
+        print_json(&done)?;
+    } else {
+        let mut text = format!("{} appended", grouped(done.appended));
+        if done.duplicates > 0 {
+            text.push_str(&format!(", {}", counted(done.duplicates, "duplicate")));
+        }
+        if done.skipped > 0 {
+            text.push_str(&format!(", {} skipped", grouped(done.skipped)));
+        }
+        text.push('\n');
+        print(text.as_bytes())?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn check_ledger(file: Option<PathBuf>, json: bool) -> anyhow::Result<ExitCode> {
+    let files = match file {
+        Some(file) => CheckFiles::of_ledger(file),
+        None => CheckFiles::of_home(&Home::from_env()?),
+    };
+    let mut out = BufWriter::new(io::stdout().lock());
+    let mut written: io::Result<()> = Ok(());
+    let mut findings = 0u64;
+    if json {
+        out.write_all(b"{\n  \"findings\": [")?;
+    }
+    let report = check(&files, &mut |finding| {
+        if written.is_ok() {
+            written = if json {
+                write_json_finding(&mut out, finding, findings)
+            } else {
+                write_finding(&mut out, finding)
+            };
+        }
+        findings += 1;
+    })?;
+    written?;
+    if json {
+        // The report's members follow the findings, which were written while it was being made.
+        let report = serde_json::to_string_pretty(&report)?;
+        let members = report.strip_prefix('{').unwrap_or(&report);
+        writeln!(out, "{}],{members}", if findings > 0 { "\n  " } else { "" })?;
+    } else {
+        out.write_all(describe(&report).as_bytes())?;
+    }
+    out.flush()?;
+    Ok(if report.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn write_json_finding(out: &mut impl Write, finding: &CheckFinding, before: u64) -> io::Result<()> {
+    out.write_all(if before > 0 { b",\n    " } else { b"\n    " })?;
+    serde_json::to_writer(&mut *out, finding).map_err(io::Error::from)
+}
+
+fn write_finding(out: &mut impl Write, finding: &CheckFinding) -> io::Result<()> {
+    let CheckFinding { file, offset, length, problem, reason } = finding;
+    let file = match file {
+        CheckedFile::Ledger => "ledger",
+        CheckedFile::Index => "index",
+    };
+    writeln!(out, "{file} byte {offset} ({}): {}: {reason}", counted(*length, "byte"), problem.as_str())
+}
+
+fn describe(report: &CheckReport) -> String {
+    let mut text = format!(
+        "{}: {}, {}, checked in {:.2} s: {}\n",
+        report.ledger.display(),
+        human_bytes(report.bytes),
+        counted(report.lines, "line"),
+        report.duration_ms as f64 / 1000.0,
+        if report.ok { "nothing is wrong" } else { "there are faults" }
+    );
+    let mut line = |name: &str, count: u64| text.push_str(&format!("  {name:<22} {}\n", grouped(count)));
+    line("malformed", report.malformed_lines);
+    line("rejected", report.rejected_lines);
+    line("not UTF-8", report.invalid_utf8_lines);
+    line("torn", report.torn_lines);
+    line("unknown", report.unknown_lines);
+    for (kind, count) in &report.unknown_kinds {
+        line(&format!("  {kind}"), *count);
+    }
+    line("repeated records", report.repeated_records);
+    line("out of time order", report.out_of_order_lines);
+    match &report.index {
+        Some(index) => {
+            line("ids in the index", index.ids);
+            line("  missing", index.missing_ids);
+            line("  too many", index.extra_ids);
+            line("  no ids", index.invalid_lines);
+        }
+        None => text.push_str("  there is no index beside it, so ids were not compared\n"),
+    }
+    text
+}

@@ -1,0 +1,320 @@
+//! `burn query`: records by time, session, source, project and enrichment, from the archive or from the ledger.
+
+use std::io::{self, BufWriter, Write};
+use std::ops::ControlFlow;
+use std::process::ExitCode;
+
+use clap::{Args, CommandFactory, ValueEnum};
+use comfy_table::{CellAlignment, Table, presets};
+
+use super::{Cli, counted, warn};
+use crate::archive::{self, Paths, query};
+use crate::home::Home;
+use crate::ledger::{Filter, Ledger, RecordKind};
+use crate::scan::json::{Document, Kind, Value};
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Turns come from the archive, by time; the other kinds from the ledger, in its order. Times are compared as text.
+
+Examples:
+  burn query turns --since 2026-04-20 --project acme/api
+  burn query turns --enrichment tier=gold --jsonl
+  burn query tool-result-events --session s1 --json
+  burn query turns --from ledger --jsonl")]
+pub(super) struct QueryArgs {
+    /// What to ask for.
+    #[arg(value_enum)]
+    kind: KindArg,
+    /// Nothing before this time.
+    #[arg(long, value_name = "TIME")]
+    since: Option<String>,
+    /// Nothing behind this time.
+    #[arg(long, value_name = "TIME")]
+    until: Option<String>,
+    /// Turns of this project or project key.
+    #[arg(long)]
+    project: Option<String>,
+    /// Records of this session; relationships with it on either end.
+    #[arg(long)]
+    session: Option<String>,
+    /// Records of this source.
+    #[arg(long)]
+    source: Option<String>,
+    /// Turns whose stamps say this; may be given several times.
+    #[arg(long, value_name = "KEY=VALUE", value_parser = with_equals_sign)]
+    enrichment: Vec<String>,
+    /// Where to look.
+    #[arg(long, value_enum)]
+    from: Option<From>,
+    /// Print one JSON document: an array.
+    #[arg(long, conflicts_with = "jsonl")]
+    json: bool,
+    /// Print one JSON record a line.
+    #[arg(long)]
+    jsonl: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum KindArg {
+    Turns,
+    Compactions,
+    Relationships,
+    ToolResultEvents,
+    UserTurns,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum From {
+    /// archive.sqlite: fast, and as of its last build.
+    Archive,
+    /// ledger.jsonl: every line, whatever the archive's state.
+    Ledger,
+}
+
+fn with_equals_sign(pair: &str) -> Result<String, String> {
+    if pair.contains('=') { Ok(pair.to_owned()) } else { Err("KEY=VALUE is needed".to_owned()) }
+}
+
+pub(super) fn run(args: QueryArgs) -> anyhow::Result<ExitCode> {
+    let kind = match args.kind {
+        KindArg::Turns => RecordKind::Turn,
+        KindArg::Compactions => RecordKind::Compaction,
+        KindArg::Relationships => RecordKind::Relationship,
+        KindArg::ToolResultEvents => RecordKind::ToolResultEvent,
+        KindArg::UserTurns => RecordKind::UserTurn,
+    };
+    let is_turn = kind == RecordKind::Turn;
+    let from = args.from.unwrap_or(if is_turn { From::Archive } else { From::Ledger });
+    if from == From::Archive && matches!(kind, RecordKind::Relationship | RecordKind::UserTurn) {
+        Cli::command()
+            .error(
+                clap::error::ErrorKind::ArgumentConflict,
+                "relationships and user turns are not archived: leave out --from archive",
+            )
+            .exit();
+    }
+    if !is_turn && (args.project.is_some() || !args.enrichment.is_empty()) {
+        warn("--project and --enrichment are for turns and have no effect here");
+    }
+    // Where there are several equals signs the key may end at each of them: all readings are tried on what is found.
+    let (ambiguous, plain): (Vec<&String>, Vec<&String>) =
+        args.enrichment.iter().partition(|pair| pair.matches('=').count() > 1);
+    let filter = Filter {
+        since: args.since.clone(),
+        until: args.until.clone(),
+        session: args.session.clone(),
+        source: args.source.clone(),
+        project: args.project.clone(),
+        enrichment: plain.iter().filter_map(|pair| pair.split_once('=')).map(owned).collect(),
+    };
+    let mut out = Output::new(&args, kind);
+    let mut written: io::Result<()> = Ok(());
+    let mut document = Document::default();
+    let mut sink = |record: &str| {
+        if is_turn && !ambiguous.is_empty() && !has_all(&mut document, record, &ambiguous) {
+            return ControlFlow::Continue(());
+        }
+        written = out.record(record);
+        if written.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    };
+    let home = Home::from_env()?;
+    match from {
+        From::Ledger => Ledger::new(home).query(kind, &filter, &mut sink)?,
+        From::Archive => {
+            let paths = Paths::of_home(&home);
+            match kind {
+                RecordKind::Compaction => query::compactions(&paths.archive, &filter, &mut sink)?,
+                RecordKind::ToolResultEvent => query::tool_result_events(&paths.archive, &filter, &mut sink)?,
+                _ => query::turns(&paths.archive, &filter, &mut sink)?,
+            }
+            warn_if_behind(&paths)?;
+        }
+    }
+    written?;
+    out.finish()?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn owned((key, value): (&str, &str)) -> (String, String) {
+    (key.to_owned(), value.to_owned())
+}
+
+/// Whether the record's enrichment has each pair, read in one way or another.
+fn has_all(document: &mut Document, record: &str, pairs: &[&String]) -> bool {
+    let Ok(root) = document.parse(record.as_bytes()) else { return false };
+    let Some(enrichment) = root.get("enrichment") else { return false };
+    pairs.iter().all(|pair| {
+        pair.match_indices('=').any(|(at, _)| {
+            let found = enrichment.get(&pair[..at]).and_then(Value::as_js_str);
+            found.is_some_and(|found| found == pair[at + 1..])
+        })
+    })
+}
+
+fn warn_if_behind(paths: &Paths) -> anyhow::Result<()> {
+    let bytes = archive::query::lag_bytes(paths)?;
+    if bytes > 0 {
+        warn(&format!(
+            "the archive lacks the last {} of the ledger; `burn state rebuild archive` takes them in",
+            counted(bytes, "byte")
+        ));
+    }
+    Ok(())
+}
+
+/// How many rows a table has before the next one begins: widths follow the rows, memory must not.
+const TABLE_ROWS: usize = 500;
+
+enum Form {
+    Json { count: u64 },
+    Lines,
+    Table { kind: RecordKind, rows: Vec<Vec<String>>, document: Document },
+}
+
+struct Output {
+    out: BufWriter<io::StdoutLock<'static>>,
+    form: Form,
+}
+
+impl Output {
+    fn new(args: &QueryArgs, kind: RecordKind) -> Self {
+        let form = match (args.json, args.jsonl) {
+            (true, _) => Form::Json { count: 0 },
+            (_, true) => Form::Lines,
+            _ => Form::Table { kind, rows: Vec::new(), document: Document::default() },
+        };
+        Self { out: BufWriter::new(io::stdout().lock()), form }
+    }
+
+    fn record(&mut self, record: &str) -> io::Result<()> {
+        match &mut self.form {
+            Form::Json { count } => {
+                self.out.write_all(if *count == 0 { b"[\n" } else { b",\n" })?;
+                *count += 1;
+                self.out.write_all(record.as_bytes())
+            }
+            Form::Lines => {
+                self.out.write_all(record.as_bytes())?;
+                self.out.write_all(b"\n")
+            }
+            Form::Table { kind, rows, document } => {
+                if let Ok(root) = document.parse(record.as_bytes()) {
+                    rows.push(columns(*kind).iter().map(|column| column.cell(root)).collect());
+                }
+                if rows.len() == TABLE_ROWS {
+                    let table = table(*kind, std::mem::take(rows));
+                    writeln!(self.out, "{table}\n")?;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn finish(mut self) -> io::Result<()> {
+        match self.form {
+            Form::Json { count: 0 } => self.out.write_all(b"[]\n")?,
+            Form::Json { .. } => self.out.write_all(b"\n]\n")?,
+            Form::Lines => {}
+            Form::Table { kind, rows, .. } => {
+                if !rows.is_empty() {
+                    writeln!(self.out, "{}", table(kind, rows))?;
+                }
+            }
+        }
+        self.out.flush()
+    }
+}
+
+/// A column of a table: its title, and where its value stands in a record.
+struct Column {
+    title: &'static str,
+    path: &'static [&'static str],
+    is_number: bool,
+}
+
+impl Column {
+    /// What a record has there; of an array, how many items.
+    fn cell(&self, record: Value<'_>) -> String {
+        let value = self.path.iter().try_fold(record, |value, key| value.get(key));
+        match value {
+            None => String::new(),
+            Some(value) if value.kind() == Kind::Array => value.len().to_string(),
+            Some(value) => value.as_str().map_or_else(|| value.to_string(), printable),
+        }
+    }
+}
+
+/// Text from a record, without what would move the cursor of a terminal.
+fn printable(text: std::borrow::Cow<'_, str>) -> String {
+    text.chars().map(|character| if character.is_control() { '\u{FFFD}' } else { character }).collect()
+}
+
+const fn text(title: &'static str, path: &'static [&'static str]) -> Column {
+    Column { title, path, is_number: false }
+}
+
+const fn number(title: &'static str, path: &'static [&'static str]) -> Column {
+    Column { title, path, is_number: true }
+}
+
+const TS: Column = text("time", &["ts"]);
+const SOURCE: Column = text("source", &["source"]);
+const SESSION: Column = text("session", &["sessionId"]);
+
+const TURN_COLUMNS: &[Column] = &[
+    TS,
+    SOURCE,
+    SESSION,
+    text("model", &["model"]),
+    number("input", &["usage", "input"]),
+    number("output", &["usage", "output"]),
+    number("cache read", &["usage", "cacheRead"]),
+    number("calls", &["toolCalls"]),
+    text("project", &["project"]),
+];
+const COMPACTION_COLUMNS: &[Column] =
+    &[TS, SOURCE, SESSION, number("tokens before", &["tokensBeforeCompact"])];
+const RELATIONSHIP_COLUMNS: &[Column] = &[
+    TS,
+    SOURCE,
+    SESSION,
+    text("type", &["relationshipType"]),
+    text("related session", &["relatedSessionId"]),
+    text("agent", &["agentId"]),
+];
+const EVENT_COLUMNS: &[Column] = &[
+    TS,
+    SOURCE,
+    SESSION,
+    text("tool use", &["toolUseId"]),
+    number("event", &["eventIndex"]),
+    text("status", &["status"]),
+    number("bytes", &["contentLength"]),
+];
+const USER_TURN_COLUMNS: &[Column] =
+    &[TS, SOURCE, SESSION, text("user turn", &["userUuid"]), number("blocks", &["blocks"])];
+
+fn columns(kind: RecordKind) -> &'static [Column] {
+    match kind {
+        RecordKind::Turn => TURN_COLUMNS,
+        RecordKind::Compaction => COMPACTION_COLUMNS,
+        RecordKind::Relationship => RELATIONSHIP_COLUMNS,
+        RecordKind::ToolResultEvent => EVENT_COLUMNS,
+        RecordKind::UserTurn => USER_TURN_COLUMNS,
+    }
+}
+
+fn table(kind: RecordKind, rows: Vec<Vec<String>>) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    table.set_header(columns(kind).iter().map(|column| column.title));
+    table.add_rows(rows);
+    for (column, described) in table.column_iter_mut().zip(columns(kind)) {
+        column.set_padding((0, 2));
+        if described.is_number {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    table
+}

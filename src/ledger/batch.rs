@@ -1,0 +1,350 @@
+//! A batch of records, read, checked and written as they will stand in the ledger.
+//!
+//! This file touches nothing but memory. It promises that what a batch holds can be appended as it is: every record has
+//! what its kind needs, its line is what `JSON.stringify` prints, its id and fingerprint are known.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::ops::Range;
+
+use bumpalo::Bump;
+
+use super::ids::{Hasher, Id};
+use super::{Line, RecordKind, line_of};
+use crate::archive::fold::Fold;
+use crate::archive::rows::{RowMaker, Rows};
+use crate::home::SessionId;
+use crate::scan::json::{Document, Kind as JsonKind, Value, stringify, trim_js, write_js_string};
+
+/// Why a record was not taken into a batch.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("record {line_number} cannot be appended: {reason}")]
+pub struct Refusal {
+    /// Which record, counted from 1; of records given one a line, the line.
+    pub line_number: u64,
+    /// What is wrong with it.
+    pub reason: String,
+}
+
+/// A line to be appended to the ledger.
+#[derive(Debug, Clone)]
+pub(super) struct Entry {
+    /// Where it stands in the batch's text, LF included.
+    pub line: Range<usize>,
+    /// None for stamps, which are always written.
+    pub id: Option<Id>,
+    /// Of turns.
+    pub fingerprint: Option<Id>,
+    /// The relationship that a stamp implies; nobody counts it as a record of the batch.
+    pub is_implied: bool,
+}
+
+/// A line to be appended to a content sidecar.
+#[derive(Debug, Clone)]
+pub(super) struct ContentEntry {
+    pub session: String,
+    /// Where it stands in the batch's text, LF included.
+    pub line: Range<usize>,
+}
+
+/// Records that will be appended together.
+///
+/// Records come as JSON text, one by one; the first that cannot be appended is an error, and its batch should be dropped.
+#[derive(Default)]
+pub struct Batch {
+    text: Vec<u8>,
+    pub(super) entries: Vec<Entry>,
+    pub(super) content: Vec<ContentEntry>,
+    /// Session ids of content records that cannot name a file.
+    skipped: Vec<String>,
+    /// Content records without a session id.
+    without_session: u64,
+    /// Lines pushed so far, blank ones included.
+    lines: u64,
+    tools: Tools,
+}
+
+/// What reads and checks records, kept from one to the next.
+#[derive(Default)]
+struct Tools {
+    document: Document,
+    hasher: Hasher,
+    rows: RowMaker<'static>,
+}
+
+impl fmt::Debug for Batch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Batch")
+            .field("entries", &self.entries.len())
+            .field("content", &self.content.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Batch {
+    /// A batch without records.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// How many records it holds; those that were skipped do not count.
+    pub fn len(&self) -> usize {
+        self.entries.iter().filter(|entry| !entry.is_implied).count() + self.content.len()
+    }
+
+    /// Whether it holds no record.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty() && self.content.is_empty()
+    }
+
+    /// The session ids of content records that were skipped because no file can have that name, each once.
+    pub fn skipped_sessions(&self) -> Vec<&str> {
+        let mut seen = HashSet::new();
+        self.skipped.iter().map(String::as_str).filter(|session| seen.insert(*session)).collect()
+    }
+
+    /// How many content records were skipped: their session id cannot name a file, or is missing.
+    pub fn skipped(&self) -> u64 {
+        self.skipped.len() as u64 + self.without_session
+    }
+
+    /// Takes in a record of the given kind: what stands in the ledger as `record`. Blank text is nothing.
+    ///
+    /// # Errors
+    /// When it is not JSON, not an object, lacks what its kind needs, or has another type there: what the archive could
+    /// never store is not written.
+    pub fn push(&mut self, kind: RecordKind, record: &[u8]) -> Result<(), Refusal> {
+        self.parsed(record, |batch, tools, root| {
+            object(root, kind.as_str())?;
+            batch.push_record(kind, root, &mut tools.hasher, &mut tools.rows)
+        })
+    }
+
+    /// Takes in a stamp: its whole line, `{"v":1,"kind":"stamp",...}`. One that names a session and a parent agent brings
+    /// the relationship between the two with it. Blank text is nothing.
+    ///
+    /// # Errors
+    /// When it is no stamp, or its selector has none of `sessionId`, `messageId` and `range`.
+    pub fn push_stamp(&mut self, line: &[u8]) -> Result<(), Refusal> {
+        self.parsed(line, |batch, tools, root| match line_of(root) {
+            Line::Stamp => batch.push_parsed_stamp(root, &mut tools.hasher, &mut tools.rows),
+            _ => Err("it is no stamp: {\"v\":1,\"kind\":\"stamp\",\"ts\":…,\"selector\":…,\"enrichment\":…} is needed".into()),
+        })
+    }
+
+    /// Takes in a line of a ledger, a record or a stamp, as [`Batch::push`] and [`Batch::push_stamp`] do with its parts.
+    /// Blank text is nothing.
+    ///
+    /// # Errors
+    /// As theirs; also for a line of a version or kind that this program does not know.
+    pub fn push_line(&mut self, line: &[u8]) -> Result<(), Refusal> {
+        self.parsed(line, |batch, tools, root| match line_of(root) {
+            Line::Record(kind, record) => batch.push_record(kind, record, &mut tools.hasher, &mut tools.rows),
+            Line::Stamp => batch.push_parsed_stamp(root, &mut tools.hasher, &mut tools.rows),
+            Line::Shapeless => Err("its record is missing or no object".into()),
+            Line::Unknown => Err("it is no ledger line of a known version and kind".into()),
+        })
+    }
+
+    /// Takes in a content record, which goes to the sidecar of its session. One whose session id cannot name a file, or is
+    /// missing, is skipped and counted. Blank text is nothing.
+    ///
+    /// # Errors
+    /// When it is not a JSON object.
+    pub fn push_content(&mut self, record: &[u8]) -> Result<(), Refusal> {
+        self.parsed(record, |batch, _, root| {
+            object(root, "content record")?;
+            let Some(session) = root.get("sessionId").filter(|session| session.is_truthy()) else {
+                batch.without_session += 1;
+                return Ok(());
+            };
+            let text = session.as_str().unwrap_or_else(|| session.to_string().into()).into_owned();
+            if session.kind() != JsonKind::String || SessionId::new(&text).is_err() {
+                batch.skipped.push(text);
+                return Ok(());
+            }
+            let start = batch.text.len();
+            stringify(root, &mut batch.text);
+            batch.text.push(b'\n');
+            batch.content.push(ContentEntry { session: text, line: start..batch.text.len() });
+            Ok(())
+        })
+    }
+
+    /// A line's bytes, LF included.
+    pub(super) fn line(&self, range: &Range<usize>) -> &[u8] {
+        &self.text[range.clone()]
+    }
+
+    /// Parses `text` and hands its root to `take`, unless it is blank; what `take` refuses becomes a [`Refusal`].
+    fn parsed(
+        &mut self,
+        text: &[u8],
+        take: impl FnOnce(&mut Self, &mut Tools, Value<'_>) -> Result<(), String>,
+    ) -> Result<(), Refusal> {
+        self.lines += 1;
+        let text = trim_js(text);
+        if text.is_empty() {
+            return Ok(());
+        }
+        let mut tools = std::mem::take(&mut self.tools);
+        let mut document = std::mem::take(&mut tools.document);
+        let taken = match document.parse(text) {
+            Ok(root) => take(self, &mut tools, root),
+            Err(error) => Err(error.to_string()),
+        };
+        tools.document = document;
+        self.tools = tools;
+        taken.map_err(|reason| Refusal { line_number: self.lines, reason })
+    }
+
+    fn push_record(
+        &mut self,
+        kind: RecordKind,
+        record: Value<'_>,
+        hasher: &mut Hasher,
+        rows: &mut RowMaker<'static>,
+    ) -> Result<(), String> {
+        match kind {
+            RecordKind::Relationship => check_relationship(record)?,
+            RecordKind::UserTurn => check_user_turn(record)?,
+            RecordKind::Turn | RecordKind::Compaction | RecordKind::ToolResultEvent => {}
+        }
+        let start = self.text.len();
+        self.text.extend_from_slice(b"{\"v\":1,\"kind\":\"");
+        self.text.extend_from_slice(kind.as_str().as_bytes());
+        self.text.extend_from_slice(b"\",\"record\":");
+        stringify(record, &mut self.text);
+        self.text.push(b'}');
+        self.check_line(start, rows)?;
+        self.text.push(b'\n');
+        self.entries.push(Entry {
+            line: start..self.text.len(),
+            id: Some(hasher.id(kind, record)),
+            fingerprint: if kind == RecordKind::Turn { hasher.fingerprint(record) } else { None },
+            is_implied: false,
+        });
+        Ok(())
+    }
+
+    fn push_parsed_stamp(
+        &mut self,
+        stamp: Value<'_>,
+        hasher: &mut Hasher,
+        rows: &mut RowMaker<'static>,
+    ) -> Result<(), String> {
+        let selector = stamp.get("selector").filter(|selector| selector.kind() == JsonKind::Object);
+        let Some(selector) = selector else { return Err("the stamp has no selector".into()) };
+        if !["sessionId", "messageId", "range"]
+            .iter()
+            .any(|key| selector.get(key).is_some_and(Value::is_truthy))
+        {
+            return Err("the stamp's selector needs a sessionId, a messageId or a range".into());
+        }
+        let start = self.text.len();
+        stringify(stamp, &mut self.text);
+        self.check_line(start, rows)?;
+        self.text.push(b'\n');
+        self.entries.push(Entry {
+            line: start..self.text.len(),
+            id: None,
+            fingerprint: None,
+            is_implied: false,
+        });
+        let text = |value: Option<Value<'_>>| {
+            value
+                .and_then(Value::as_js_str)
+                .filter(|text| !text.as_wtf8().is_empty())
+                .map(|text| (text.to_utf8_lossy().into_owned(), text.as_wtf8().to_vec()))
+        };
+        let enrichment = stamp.get("enrichment");
+        let of_enrichment = |key: &str| text(enrichment.and_then(|enrichment| enrichment.get(key)));
+        let (Some(session), Some(parent)) = (text(selector.get("sessionId")), of_enrichment("parentAgentId"))
+        else {
+            return Ok(());
+        };
+        let agent = of_enrichment("agentId");
+        let start = self.text.len();
+        self.text.extend_from_slice(
+            b"{\"v\":1,\"kind\":\"relationship\",\"record\":{\"v\":1,\"source\":\"spawn-env\",\"sessionId\":",
+        );
+        write_js_string(&session.1, &mut self.text);
+        self.text.extend_from_slice(b",\"relatedSessionId\":");
+        write_js_string(&parent.1, &mut self.text);
+        self.text.extend_from_slice(b",\"relationshipType\":\"subagent\"");
+        if let Some(ts) = stamp.get("ts") {
+            self.text.extend_from_slice(b",\"ts\":");
+            stringify(ts, &mut self.text);
+        }
+        if let Some((_, agent)) = &agent {
+            self.text.extend_from_slice(b",\"agentId\":");
+            write_js_string(agent, &mut self.text);
+        }
+        self.text.extend_from_slice(b"}}\n");
+        let agent = agent.map_or_else(String::new, |(agent, _)| agent);
+        self.entries.push(Entry {
+            line: start..self.text.len(),
+            id: Some(hasher.id_of_parts(&["spawn-env", &session.0, "subagent", &parent.0, &agent, ""])),
+            fingerprint: None,
+            is_implied: true,
+        });
+        Ok(())
+    }
+
+    /// Refuses the line at `start` if the archive would, and takes it out of the text again.
+    fn check_line(&mut self, start: usize, rows: &mut RowMaker<'static>) -> Result<(), String> {
+        let arena = Bump::new();
+        let mut made = Rows::default();
+        rows.add(0, &self.text[start..], &Fold::default(), &arena, &mut made);
+        match made.findings.pop() {
+            None => Ok(()),
+            Some(finding) => {
+                self.text.truncate(start);
+                Err(finding.reason)
+            }
+        }
+    }
+}
+
+fn object(value: Value<'_>, what: &str) -> Result<(), String> {
+    if value.kind() == JsonKind::Object { Ok(()) } else { Err(format!("the {what} is no JSON object")) }
+}
+
+fn require(object: Value<'_>, what: &str, keys: &[&str], kind: JsonKind) -> Result<(), String> {
+    for key in keys {
+        let wanted = match kind {
+            JsonKind::String => "a string",
+            JsonKind::Number => "a number",
+            _ => "an array",
+        };
+        match object.get(key) {
+            None => return Err(format!("the {what} has no {key}")),
+            Some(value) if value.kind() != kind => {
+                return Err(format!("{key} of the {what} must be {wanted}"));
+            }
+            Some(_) => {}
+        }
+    }
+    Ok(())
+}
+
+fn check_relationship(record: Value<'_>) -> Result<(), String> {
+    require(record, "relationship", &["source", "sessionId", "relationshipType"], JsonKind::String)?;
+    for key in ["relatedSessionId", "agentId", "parentToolUseId"] {
+        if record.get(key).is_some_and(|value| !value.is_null() && value.kind() != JsonKind::String) {
+            return Err(format!("{key} of the relationship must be a string"));
+        }
+    }
+    Ok(())
+}
+
+fn check_user_turn(record: Value<'_>) -> Result<(), String> {
+    require(record, "user turn", &["source", "sessionId", "userUuid", "ts"], JsonKind::String)?;
+    require(record, "user turn", &["blocks"], JsonKind::Array)?;
+    for block in record.get("blocks").into_iter().flat_map(|blocks| blocks.items()) {
+        object(block, "block of the user turn")?;
+        require(block, "user turn's block", &["kind"], JsonKind::String)?;
+        require(block, "user turn's block", &["byteLen", "approxTokens"], JsonKind::Number)?;
+    }
+    Ok(())
+}

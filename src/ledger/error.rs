@@ -1,0 +1,89 @@
+//! What can go wrong in the ledger room, and what to do about it.
+
+use std::io;
+use std::path::PathBuf;
+
+use super::batch::Refusal;
+use crate::archive::ArchiveError;
+use crate::disk;
+use crate::lock::LockError;
+use crate::scan::ScanError;
+
+/// An append, a query, a check or a clean-up failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LedgerError {
+    /// A record cannot be appended; nothing of its batch was written.
+    #[error("{refusal}; nothing was written")]
+    Refused {
+        /// Which one, and why.
+        refusal: Refusal,
+    },
+    /// A write ended early. Whole lines that landed stay, are in the index, and will not be written again.
+    #[error(
+        "{landed} of {wanted} new lines were written to {}, then: {source}; append the same batch again, what \
+         landed is dropped as repeated", path.display()
+    )]
+    Partial {
+        /// The ledger, or the content sidecar.
+        path: PathBuf,
+        /// Lines that were written whole.
+        landed: u64,
+        /// Lines that were to be written.
+        wanted: u64,
+        /// What went wrong.
+        source: disk::Error,
+    },
+    /// The lines are in the ledger, their ids not in the index. The next append notices and adds them.
+    #[error(
+        "all {landed} new lines were written to {}, but the index does not have them: {source}; append the same \
+         batch again, or run `burn state rebuild index`", path.display()
+    )]
+    NotIndexed {
+        /// The ledger.
+        path: PathBuf,
+        /// Lines that were written.
+        landed: u64,
+        /// What went wrong.
+        source: Box<LedgerError>,
+    },
+    /// The lines are in the file, but it is not known whether they would survive a power cut.
+    #[error(
+        "{landed} new lines were written to {}, but not synced: {source}; they may be lost if the machine \
+         stops now", path.display()
+    )]
+    NotDurable {
+        /// The ledger, or the content sidecar.
+        path: PathBuf,
+        /// Lines that were written.
+        landed: u64,
+        /// What went wrong.
+        source: disk::Error,
+    },
+    /// A file operation failed.
+    #[error(transparent)]
+    Disk(#[from] disk::Error),
+    /// A file could not be scanned.
+    #[error(transparent)]
+    Scan(#[from] ScanError),
+    /// A lock could not be taken, or was lost.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// Stamps could not be prepared for folding.
+    #[error(transparent)]
+    Archive(#[from] ArchiveError),
+    /// The worker threads could not be started.
+    #[error("cannot start a worker thread: {reason}; raise the limit on threads")]
+    Threads {
+        /// What the system said.
+        reason: io::Error,
+    },
+    /// A directory could not be listed.
+    #[error("cannot list {}: {reason}; check its permissions", path.display())]
+    List {
+        /// The directory.
+        path: PathBuf,
+        /// What the system said.
+        reason: io::Error,
+    },
+}

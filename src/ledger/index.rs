@@ -1,0 +1,397 @@
+//! The index files: which ids and fingerprints the ledger has.
+//!
+//! Touches `ledger.idx`, `ledger.content.idx` and `ledger.idx.sorted`, always under lock `ledger-index`. Promises: an id is
+//! called known only if `ledger.idx` itself has it; asking for a few ids costs the same whether it has a thousand or a
+//! million; ids of lines that were written by somebody who died before writing the ids are added first.
+
+use std::collections::{HashSet, VecDeque};
+use std::ops::{ControlFlow, Range};
+use std::path::PathBuf;
+
+use super::ids::{Hasher, Id};
+use super::lines::LineFile;
+use super::pipeline::{Work, in_order};
+use super::sorted::{Seen, Sorted, Stat, each_piece};
+use super::{Ledger, LedgerError, Line, RecordKind, line_of};
+use crate::disk::{self, File};
+use crate::home::{Home, LockName};
+use crate::lock::with_lock;
+use crate::scan::{self, Io, ScanError, Source, json};
+
+/// How many fingerprints are kept.
+const FINGERPRINTS: usize = 10_000;
+/// Ids behind the sorted ones: as many as this are always left there.
+const TAIL_MIN: u64 = 4096;
+/// And never more than these.
+const TAIL_MAX: u64 = 65_536;
+/// What a thread takes at a time when ids are read from the ledger.
+const CHUNK_BYTES: u64 = 1 << 20;
+
+/// What `burn state rebuild index` did.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Reindexed {
+    /// The ledger, in bytes, up to its last LF.
+    pub scanned_bytes: u64,
+    /// Different ids.
+    pub ids: u64,
+    /// Fingerprints kept.
+    pub fingerprints: u64,
+    /// Lines that are not JSON, and so have no id.
+    pub malformed_lines: u64,
+    /// How long it took, in milliseconds.
+    pub duration_ms: u64,
+}
+
+/// Where the sorted ids of a home are kept.
+pub(super) fn sorted_path(home: &Home) -> PathBuf {
+    let mut path = home.ids_index().into_os_string();
+    path.push(".sorted");
+    path.into()
+}
+
+/// The index of a home, open for an append.
+#[derive(Debug)]
+pub(super) struct Index<'h> {
+    home: &'h Home,
+    sorted: Sorted,
+    /// `ledger.idx`, if there is one.
+    ids: Option<File>,
+    /// Ids behind the sorted ones.
+    tail: Vec<Id>,
+    fingerprints: Fingerprints,
+}
+
+#[derive(Debug, Default)]
+struct Fingerprints {
+    /// The last ones, in the order of the file.
+    window: VecDeque<Id>,
+    /// Lines of the file, of whatever form.
+    lines: usize,
+}
+
+impl<'h> Index<'h> {
+    /// Opens the index and brings it up to date with `ledger`, the open ledger.
+    pub(super) fn open(home: &'h Home, ledger: &LineFile) -> Result<Self, LedgerError> {
+        let ids = open_existing(home.ids_index())?;
+        let stat = ids.as_ref().map(Stat::of).transpose()?.unwrap_or_default();
+        let ledger_stat = Stat::of(ledger.file())?;
+        let path = sorted_path(home);
+        // What stands in the ledger of an index that nobody took notes of counts as indexed, save for an unfinished line.
+        let whole_bytes = match ledger.is_torn() {
+            true => Source::open(&home.ledger(), Io::Read)?.line_end_before(0, ledger.len_bytes())?,
+            false => ledger.len_bytes(),
+        };
+        let fresh = Seen { ids: stat, ledger: ledger_stat, indexed_bytes: whole_bytes };
+        let (sorted, seen) = match Sorted::open(&path)? {
+            Some((sorted, Some(seen))) if seen.ids == stat => (sorted, seen),
+            Some((sorted, seen)) => {
+                let is_covered = match &ids {
+                    Some(ids) => sorted.covers(ids)?,
+                    None => sorted.covered_bytes() == 0,
+                };
+                // An index that lost ids since is taken as it stands, with nothing to catch up with.
+                let seen = seen.filter(|seen| is_covered && stat.len_bytes >= seen.ids.len_bytes);
+                let seen = seen.map_or(fresh, |seen| Seen { ids: stat, ..seen });
+                if is_covered {
+                    sorted.note(&seen)?;
+                    (sorted, seen)
+                } else {
+                    (Sorted::write(&path, ids.as_ref(), None, &seen)?, seen)
+                }
+            }
+            None => (Sorted::write(&path, ids.as_ref(), None, &fresh)?, fresh),
+        };
+        let mut index = Self { home, sorted, ids, tail: Vec::new(), fingerprints: Fingerprints::default() };
+        index.read_tail()?;
+        if index.tail.len() as u64 > (index.sorted.len() / 16).clamp(TAIL_MIN, TAIL_MAX) {
+            index.sorted = Sorted::write(&path, index.ids.as_ref(), Some(&index.sorted), &seen)?;
+            index.read_tail()?;
+        }
+        index.fingerprints = Fingerprints::read(home)?;
+        if seen.ledger.is_same_file(&ledger_stat) && seen.indexed_bytes < whole_bytes {
+            index.catch_up(seen.indexed_bytes..whole_bytes, ledger)?;
+        }
+        Ok(index)
+    }
+
+    fn read_tail(&mut self) -> Result<(), disk::Error> {
+        self.tail.clear();
+        if let Some(ids) = &self.ids {
+            each_piece(ids, self.sorted.covered_bytes(), |_, piece| {
+                self.tail.extend(scan::lines(0, piece).filter_map(|(_, line)| Id::parse(line)));
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Adds what the index lacks of the ledger's lines in `range`.
+    fn catch_up(&mut self, range: Range<u64>, ledger: &LineFile) -> Result<(), LedgerError> {
+        let source = Source::open(&self.home.ledger(), Io::Read)?;
+        let mut work = Work::whole(&source, CHUNK_BYTES, usize::MAX)?;
+        let indexed_bytes = range.end.min(work.range.end);
+        work.range = range.start.min(indexed_bytes)..indexed_bytes;
+        let mut found: Vec<Found> = Vec::new();
+        in_order(&work, Finder::default, Finder::find, |(mut part, _)| {
+            found.append(&mut part);
+            Ok(ControlFlow::Continue(()))
+        })?;
+        let mut known = self.known(found.iter().map(|found| found.id))?;
+        let (mut ids, mut fingerprints) = (Vec::new(), Vec::new());
+        for found in found {
+            if known.insert(found.id) {
+                ids.push(found.id);
+                fingerprints.extend(found.fingerprint);
+            }
+        }
+        self.add(&ids, &fingerprints, ledger, indexed_bytes)
+    }
+
+    /// Those of `wanted` that the index has.
+    pub(super) fn known(&mut self, wanted: impl Iterator<Item = Id>) -> Result<HashSet<Id>, LedgerError> {
+        let mut wanted: Vec<Id> = wanted.collect();
+        wanted.sort_unstable();
+        wanted.dedup();
+        let in_tail = self.tail.iter().copied().filter(|id| wanted.binary_search(id).is_ok());
+        let mut known: HashSet<Id> = in_tail.collect();
+        let Some(ids) = &self.ids else { return Ok(known) };
+        for id in &wanted {
+            match self.sorted.contains(*id, ids)? {
+                Some(true) => {
+                    known.insert(*id);
+                }
+                Some(false) => {}
+                None => {
+                    // The sorted ids promise what `ledger.idx` does not hold: they are no use.
+                    let seen = Seen { ids: Stat::of(ids)?, ledger: Stat::default(), indexed_bytes: 0 };
+                    self.sorted = Sorted::write(&sorted_path(self.home), Some(ids), None, &seen)?;
+                    self.read_tail()?;
+                    return self.known(wanted.into_iter());
+                }
+            }
+        }
+        Ok(known)
+    }
+
+    /// Those of `wanted` that a turn among the last 10 000 has.
+    pub(super) fn known_fingerprints(&self, wanted: impl Iterator<Item = Id>) -> HashSet<Id> {
+        self.fingerprints.known(wanted)
+    }
+
+    /// Adds ids and fingerprints of lines that stand in `ledger`, whose ids are then in the index up to `indexed_bytes`.
+    ///
+    /// Fingerprints go first: a line whose id is missing is found again, and its fingerprint with it.
+    pub(super) fn add(
+        &mut self,
+        ids: &[Id],
+        fingerprints: &[Id],
+        ledger: &LineFile,
+        indexed_bytes: u64,
+    ) -> Result<(), LedgerError> {
+        self.fingerprints.add(self.home, fingerprints)?;
+        let mut file = None;
+        if !ids.is_empty() {
+            let mut lines = LineFile::open(&self.home.ids_index())?;
+            lines.append(&text_of(ids)).map_err(|short| short.source)?;
+            self.tail.extend(ids);
+            file = Some(lines);
+        }
+        let stat = match (&file, &self.ids) {
+            (Some(lines), _) => Stat::of(lines.file())?,
+            (None, Some(ids)) => Stat::of(ids)?,
+            (None, None) => Stat::default(),
+        };
+        // Another program may write without asking for the lock; then the next append looks at the whole file again.
+        if file.as_ref().is_none_or(|lines| lines.len_bytes() == stat.len_bytes) {
+            let seen = Seen { ids: stat, ledger: Stat::of(ledger.file())?, indexed_bytes };
+            // Without the note the next append sums the index and reads the ledger's tail: slower, not wrong.
+            let _ = self.sorted.note(&seen);
+        }
+        Ok(())
+    }
+}
+
+fn open_existing(path: PathBuf) -> Result<Option<File>, disk::Error> {
+    match File::open_read(&path) {
+        Err(error) if error.is_not_found() => Ok(None),
+        opened => opened.map(Some),
+    }
+}
+
+/// Ids as lines.
+fn text_of<'i>(ids: impl IntoIterator<Item = &'i Id>) -> Vec<u8> {
+    let mut text = Vec::new();
+    ids.into_iter().for_each(|id| id.write_line(&mut text));
+    text
+}
+
+impl Fingerprints {
+    fn read(home: &Home) -> Result<Self, disk::Error> {
+        let mut read = Self::default();
+        if let Some(file) = open_existing(home.fingerprints_index())? {
+            each_piece(&file, 0, |_, piece| {
+                for (_, line) in scan::lines(0, piece) {
+                    read.lines += 1;
+                    read.window.extend(Id::parse(line));
+                }
+            })?;
+        }
+        read.window.drain(..read.window.len().saturating_sub(FINGERPRINTS));
+        Ok(read)
+    }
+
+    fn known(&self, wanted: impl Iterator<Item = Id>) -> HashSet<Id> {
+        let mut wanted: Vec<Id> = wanted.collect();
+        wanted.sort_unstable();
+        self.window.iter().copied().filter(|id| wanted.binary_search(id).is_ok()).collect()
+    }
+
+    /// Adds those of `fresh` that are not in the window yet.
+    fn add(&mut self, home: &Home, fresh: &[Id]) -> Result<(), disk::Error> {
+        let mut known = self.known(fresh.iter().copied());
+        let fresh: Vec<Id> = fresh.iter().copied().filter(|id| known.insert(*id)).collect();
+        if fresh.is_empty() {
+            return Ok(());
+        }
+        let path = home.fingerprints_index();
+        self.window.extend(&fresh);
+        self.lines += fresh.len();
+        if self.lines <= FINGERPRINTS {
+            let mut lines = LineFile::open(&path)?;
+            return lines.append(&text_of(&fresh)).map_err(|short| short.source);
+        }
+        self.window.drain(..self.window.len().saturating_sub(FINGERPRINTS));
+        self.lines = self.window.len();
+        disk::replace(&path, &text_of(&self.window), false)
+    }
+}
+
+/// What the index holds of one line.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Found {
+    pub id: Id,
+    pub fingerprint: Option<Id>,
+}
+
+/// Finds ids in a ledger; one per thread.
+#[derive(Debug, Default)]
+struct Finder {
+    document: json::Document,
+    hasher: Hasher,
+}
+
+impl Finder {
+    /// What the index holds of the lines of `chunk`, and how many lines are not JSON.
+    fn find(&mut self, _: u64, chunk: &[u8]) -> (Vec<Found>, u64) {
+        let mut found = Vec::new();
+        let mut malformed = 0;
+        for (_, line) in scan::lines(0, chunk) {
+            let line = json::trim_js(line);
+            if line.is_empty() {
+                continue;
+            }
+            match self.document.parse(line) {
+                Ok(root) => {
+                    if let Line::Record(kind, record) = line_of(root) {
+                        let is_turn = kind == RecordKind::Turn;
+                        found.push(Found {
+                            id: self.hasher.id(kind, record),
+                            fingerprint: if is_turn { self.hasher.fingerprint(record) } else { None },
+                        });
+                    }
+                }
+                Err(_) => malformed += 1,
+            }
+        }
+        (found, malformed)
+    }
+}
+
+/// Ids and fingerprints of a ledger, in the order in which they were first seen.
+#[derive(Debug, Default)]
+struct Collected {
+    ids: Vec<Id>,
+    known_ids: HashSet<Id>,
+    fingerprints: Vec<Id>,
+    known_fingerprints: HashSet<Id>,
+    malformed: u64,
+}
+
+impl Collected {
+    fn read(&mut self, work: &Work<'_>) -> Result<(), LedgerError> {
+        in_order(work, Finder::default, Finder::find, |(part, malformed)| {
+            self.malformed += malformed;
+            for found in part {
+                if self.known_ids.insert(found.id) {
+                    self.ids.push(found.id);
+                }
+                self.fingerprints.extend(found.fingerprint.filter(|id| self.known_fingerprints.insert(*id)));
+            }
+            Ok(ControlFlow::Continue(()))
+        })
+    }
+}
+
+impl Ledger {
+    /// Makes both index files anew from the ledger, and the sorted ids with them. Appends go on while the ledger is read; what
+    /// they wrote meanwhile is read under lock `ledger` at the end.
+    ///
+    /// # Errors
+    /// When the ledger cannot be read, a lock not be taken or a file not be written; each index file is then the old one or
+    /// the new one.
+    pub fn rebuild_index(&self) -> Result<Reindexed, LedgerError> {
+        let started = std::time::Instant::now();
+        let home = self.home();
+        disk::create_dir_all(home.root())?;
+        let mut collected = Collected::default();
+        let mut done = 0;
+        if let Some(source) = open_ledger(home)? {
+            let work = Work::whole(&source, CHUNK_BYTES, usize::MAX)?;
+            collected.read(&work)?;
+            done = work.range.end;
+        }
+        with_lock(&home.lock(LockName::Ledger), |_| {
+            with_lock(&home.lock(LockName::LedgerIndex), |held| {
+                let source = open_ledger(home)?;
+                if let Some(source) = &source {
+                    let mut work = Work::whole(source, CHUNK_BYTES, usize::MAX)?;
+                    if work.range.end < done {
+                        collected = Collected::default();
+                        done = 0;
+                    }
+                    work.range.start = done;
+                    collected.read(&work)?;
+                    done = work.range.end;
+                }
+                let skipped = collected.fingerprints.len().saturating_sub(FINGERPRINTS);
+                let fingerprints = &collected.fingerprints[skipped..];
+                held.still_held()?;
+                disk::replace(&home.fingerprints_index(), &text_of(fingerprints), false)?;
+                disk::replace(&home.ids_index(), &text_of(&collected.ids), false)?;
+                let ids = File::open_read(&home.ids_index())?;
+                let ledger = match open_existing(home.ledger())? {
+                    Some(ledger) => Stat::of(&ledger)?,
+                    None => Stat::default(),
+                };
+                let seen = Seen { ids: Stat::of(&ids)?, ledger, indexed_bytes: done };
+                Sorted::write(&sorted_path(home), Some(&ids), None, &seen)?;
+                Ok(Reindexed {
+                    scanned_bytes: done,
+                    ids: collected.ids.len() as u64,
+                    fingerprints: fingerprints.len() as u64,
+                    malformed_lines: collected.malformed,
+                    duration_ms: started.elapsed().as_millis() as u64,
+                })
+            })
+        })
+    }
+}
+
+/// The ledger of a home, if there is one.
+pub(super) fn open_ledger(home: &Home) -> Result<Option<Source>, ScanError> {
+    match Source::open(&home.ledger(), Io::Mmap) {
+        Ok(source) => Ok(Some(source)),
+        Err(ScanError::Open { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}

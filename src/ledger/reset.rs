@@ -1,0 +1,164 @@
+//! Resetting a home: what is derived is deleted, what is not is moved aside.
+//!
+//! Touches the archive, the index files and, when everything is to go, the ledger, the content and what was noted of
+//! sources. Promises: nothing that cannot be made again is ever deleted, and a plan changes nothing.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use super::index::sorted_path;
+use super::{Ledger, LedgerError};
+use crate::disk;
+use crate::home::LockName;
+use crate::lock::with_lock;
+
+/// Something in a home, and how much it is.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Belonging {
+    /// The file or directory.
+    pub path: PathBuf,
+    /// Its length in bytes; of a directory, that of all files in it.
+    #[serde(rename = "bytes")]
+    pub len_bytes: u64,
+}
+
+/// What a reset does, or did, with each thing in a home.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Reset {
+    /// Derived files, which are deleted.
+    pub deleted: Vec<Belonging>,
+    /// What is moved to the trash directory.
+    pub moved: Vec<Belonging>,
+    /// What stays.
+    pub kept: Vec<Belonging>,
+    /// The trash directory; `None` when nothing is moved, or not yet.
+    pub trash: Option<PathBuf>,
+}
+
+impl Ledger {
+    /// Says what [`Ledger::reset`] would do. Changes nothing and takes no lock.
+    ///
+    /// # Errors
+    /// When the home cannot be looked through.
+    pub fn plan_reset(&self, everything: bool) -> Result<Reset, LedgerError> {
+        let home = self.home();
+        let archive = home.archive();
+        let derived = [
+            archive.clone(),
+            with_suffix(&archive, "-wal"),
+            with_suffix(&archive, "-shm"),
+            home.ids_index(),
+            home.fingerprints_index(),
+            sorted_path(home),
+        ];
+        let sources = [home.ledger(), home.content_dir(), home.cursors(), home.high_water_marks()];
+        let mut plan = Reset::default();
+        for path in list(home.root())? {
+            let len_bytes = total_len(&path)?;
+            let list = match () {
+                () if derived.contains(&path) => &mut plan.deleted,
+                () if everything && sources.contains(&path) => &mut plan.moved,
+                () => &mut plan.kept,
+            };
+            list.push(Belonging { path, len_bytes });
+        }
+        // The database goes before its write-ahead log: a log without a database is harmless, the reverse is not.
+        plan.deleted.sort_by_key(|belonging| derived.iter().position(|path| *path == belonging.path));
+        Ok(plan)
+    }
+
+    /// Deletes what is derived from the ledger: archive and index files. With `everything` also moves ledger, content,
+    /// `cursors.json` and `hwm.json` to a directory `trash-<time>` in the home.
+    ///
+    /// # Errors
+    /// When a lock cannot be taken, or a file not be deleted or moved; what came before it is then done.
+    pub fn reset(&self, everything: bool) -> Result<Reset, LedgerError> {
+        let home = self.home();
+        if !home.root().is_dir() {
+            return Ok(Reset::default());
+        }
+        let lock = |name| home.lock(name);
+        with_lock(&lock(LockName::Archive), |_| {
+            with_lock(&lock(LockName::Ledger), |_| {
+                with_lock(&lock(LockName::LedgerIndex), |_| {
+                    with_lock(&lock(LockName::Cursors), |held| {
+                        held.still_held()?;
+                        self.carry_out(self.plan_reset(everything)?)
+                    })
+                })
+            })
+        })
+    }
+
+    fn carry_out(&self, mut plan: Reset) -> Result<Reset, LedgerError> {
+        let root = self.home().root();
+        if !plan.moved.is_empty() {
+            let trash = self.new_trash()?;
+            disk::create_dir_all(&trash)?;
+            for belonging in &plan.moved {
+                let Some(name) = belonging.path.file_name() else { continue };
+                disk::rename(&belonging.path, &trash.join(name))?;
+            }
+            plan.trash = Some(trash);
+        }
+        for belonging in &plan.deleted {
+            disk::remove_file_if_exists(&belonging.path)?;
+        }
+        disk::sync_dir(root)?;
+        // The locks that are held now are no belongings.
+        plan.kept.retain(|belonging| belonging.path.extension().is_none_or(|extension| extension != "lock"));
+        Ok(plan)
+    }
+
+    /// A name for a trash directory that nothing has yet.
+    fn new_trash(&self) -> Result<PathBuf, LedgerError> {
+        let now = jiff::Timestamp::try_from(SystemTime::now()).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
+        let base = format!("trash-{}", now.strftime("%Y-%m-%dT%H-%M-%S.%3fZ"));
+        let mut number = 0;
+        loop {
+            let name = if number == 0 { base.clone() } else { format!("{base}.{number}") };
+            let path = self.home().root().join(name);
+            match disk::metadata(&path) {
+                Err(error) if error.is_not_found() => return Ok(path),
+                other => other?,
+            };
+            number += 1;
+        }
+    }
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut path = path.to_owned().into_os_string();
+    path.push(suffix);
+    path.into()
+}
+
+/// What stands in a directory, by name; nothing when there is none.
+fn list(directory: &Path) -> Result<Vec<PathBuf>, LedgerError> {
+    let failed = |reason| LedgerError::List { path: directory.to_owned(), reason };
+    let entries = match std::fs::read_dir(directory) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(failed(error)),
+    };
+    let mut paths: Vec<PathBuf> =
+        entries.map(|entry| entry.map(|entry| entry.path())).collect::<Result<_, _>>().map_err(failed)?;
+    paths.sort();
+    Ok(paths)
+}
+
+/// The length of a file, or of all files in a directory, in bytes; links are not followed.
+fn total_len(path: &Path) -> Result<u64, LedgerError> {
+    let metadata = match std::fs::symlink_metadata(path) {
+        Ok(metadata) => metadata,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+        Err(reason) => return Err(LedgerError::List { path: path.to_owned(), reason }),
+    };
+    if !metadata.is_dir() {
+        return Ok(metadata.len());
+    }
+    list(path)?.iter().map(|path| total_len(path)).sum()
+}

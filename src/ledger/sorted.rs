@@ -1,0 +1,297 @@
+//! `ledger.idx.sorted`: the ids of a prefix of `ledger.idx` in order, and how far both files had come when last seen.
+//!
+//! The caller holds lock `ledger-index`. The file is derived: it may be deleted, and is made anew whenever it does not
+//! agree with `ledger.idx`. Its bytes are described in `docs/ledger.md`.
+
+use std::path::{Path, PathBuf};
+
+use super::LedgerError;
+use super::ids::{ID_LEN_BYTES, Id};
+use crate::disk::{self, File};
+use crate::scan::{self, Io, ScanError, Source};
+
+const MAGIC: &[u8; 8] = b"BURNIDX1";
+const HEADER_LEN_BYTES: usize = 256;
+const SUMMED_HEADER_BYTES: usize = 28;
+const SEEN_AT: usize = 64;
+const SEEN_LEN_BYTES: usize = 64;
+const ENTRY_LEN_BYTES: usize = 16;
+/// How much of `ledger.idx` is read at a time.
+const PIECE_BYTES: u64 = 1 << 20;
+
+/// A file as the system describes it; any change to it changes this.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Stat {
+    pub device: u64,
+    pub inode: u64,
+    pub len_bytes: u64,
+    pub modified_ns: i64,
+    pub changed_ns: i64,
+}
+
+impl Stat {
+    pub(super) fn of(file: &File) -> Result<Self, disk::Error> {
+        let metadata = file.as_std().metadata().map_err(|reason| disk::Error::Io {
+            operation: disk::Operation::Inspect,
+            path: file.path().to_owned(),
+            reason,
+        })?;
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::MetadataExt;
+            let nanoseconds =
+                |seconds: i64, rest: i64| seconds.wrapping_mul(1_000_000_000).wrapping_add(rest);
+            Ok(Self {
+                device: metadata.dev(),
+                inode: metadata.ino(),
+                len_bytes: metadata.len(),
+                modified_ns: nanoseconds(metadata.mtime(), metadata.mtime_nsec()),
+                changed_ns: nanoseconds(metadata.ctime(), metadata.ctime_nsec()),
+            })
+        }
+        #[cfg(windows)]
+        {
+            use std::os::windows::fs::MetadataExt;
+            Ok(Self {
+                device: 0,
+                inode: metadata.creation_time(),
+                len_bytes: metadata.len(),
+                modified_ns: metadata.last_write_time() as i64,
+                changed_ns: 0,
+            })
+        }
+    }
+
+    pub(super) fn is_same_file(&self, other: &Self) -> bool {
+        (self.device, self.inode) == (other.device, other.inode)
+    }
+}
+
+/// How far the files had come when this program last wrote them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Seen {
+    /// `ledger.idx`.
+    pub ids: Stat,
+    /// `ledger.jsonl`, of which only the identity counts.
+    pub ledger: Stat,
+    /// Up to here, in bytes, the ids of the ledger's lines are in `ledger.idx`.
+    pub indexed_bytes: u64,
+}
+
+impl Seen {
+    fn encode(&self) -> [u8; SEEN_LEN_BYTES + 4] {
+        let words = [
+            self.ids.device,
+            self.ids.inode,
+            self.ids.len_bytes,
+            self.ids.modified_ns as u64,
+            self.ids.changed_ns as u64,
+            self.ledger.device,
+            self.ledger.inode,
+            self.indexed_bytes,
+        ];
+        let mut bytes = [0; SEEN_LEN_BYTES + 4];
+        for (place, word) in words.into_iter().enumerate() {
+            bytes[place * 8..][..8].copy_from_slice(&word.to_le_bytes());
+        }
+        let sum = crc32c::crc32c(&bytes[..SEEN_LEN_BYTES]);
+        bytes[SEEN_LEN_BYTES..].copy_from_slice(&sum.to_le_bytes());
+        bytes
+    }
+
+    fn decode(header: &[u8]) -> Option<Self> {
+        let bytes = &header[SEEN_AT..][..SEEN_LEN_BYTES + 4];
+        if crc32c::crc32c(&bytes[..SEEN_LEN_BYTES]) != u32_at(bytes, SEEN_LEN_BYTES) {
+            return None;
+        }
+        let word = |place: usize| u64_at(bytes, place * 8);
+        let ids = Stat {
+            device: word(0),
+            inode: word(1),
+            len_bytes: word(2),
+            modified_ns: word(3) as i64,
+            changed_ns: word(4) as i64,
+        };
+        let ledger = Stat { device: word(5), inode: word(6), ..Stat::default() };
+        Some(Self { ids, ledger, indexed_bytes: word(7) })
+    }
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> u64 {
+    bytes[at..].first_chunk().map_or(0, |word| u64::from_le_bytes(*word))
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    bytes[at..].first_chunk().map_or(0, |word| u32::from_le_bytes(*word))
+}
+
+/// The open file; its entries are mapped.
+#[derive(Debug)]
+pub(super) struct Sorted {
+    path: PathBuf,
+    source: Source,
+    covered_bytes: u64,
+    entries: u64,
+    covered_sum: u32,
+}
+
+impl Sorted {
+    /// Opens the file; `None` when there is none, or none of the right form.
+    pub(super) fn open(path: &Path) -> Result<Option<(Self, Option<Seen>)>, LedgerError> {
+        let source = match Source::open(path, Io::Mmap) {
+            Ok(source) => source,
+            Err(ScanError::Open { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+                return Ok(None);
+            }
+            Err(error) => return Err(error.into()),
+        };
+        if source.len_bytes() < HEADER_LEN_BYTES as u64 {
+            return Ok(None);
+        }
+        let mut buffer = Vec::new();
+        let header = source.bytes(0..HEADER_LEN_BYTES as u64, &mut buffer)?;
+        let is_sound = header.starts_with(MAGIC)
+            && crc32c::crc32c(&header[..SUMMED_HEADER_BYTES]) == u32_at(header, SUMMED_HEADER_BYTES);
+        let (covered_bytes, entries, covered_sum) =
+            (u64_at(header, 8), u64_at(header, 16), u32_at(header, 24));
+        let seen = Seen::decode(header);
+        let len_bytes = entries.checked_mul(ENTRY_LEN_BYTES as u64).map(|len| len + HEADER_LEN_BYTES as u64);
+        if !is_sound || len_bytes != Some(source.len_bytes()) {
+            return Ok(None);
+        }
+        Ok(Some((Self { path: path.to_owned(), source, covered_bytes, entries, covered_sum }, seen)))
+    }
+
+    /// How long the prefix of `ledger.idx` is that the entries cover, in bytes.
+    pub(super) fn covered_bytes(&self) -> u64 {
+        self.covered_bytes
+    }
+
+    /// How many ids it holds.
+    pub(super) fn len(&self) -> u64 {
+        self.entries
+    }
+
+    /// Whether `ids`, whatever happened to it, still begins with the bytes that the entries were made from.
+    pub(super) fn covers(&self, ids: &File) -> Result<bool, disk::Error> {
+        let mut sum = 0;
+        let mut piece = vec![0; PIECE_BYTES.min(self.covered_bytes) as usize];
+        let mut at = 0;
+        while at < self.covered_bytes {
+            let wanted = PIECE_BYTES.min(self.covered_bytes - at) as usize;
+            if ids.read_at(&mut piece[..wanted], at)? < wanted {
+                return Ok(false);
+            }
+            sum = crc32c::crc32c_append(sum, &piece[..wanted]);
+            at += wanted as u64;
+        }
+        Ok(sum == self.covered_sum)
+    }
+
+    /// Whether `ids` has `id` in the covered prefix; `None` when the two files contradict each other.
+    pub(super) fn contains(&self, id: Id, ids: &File) -> Result<Option<bool>, LedgerError> {
+        let mut buffer = Vec::new();
+        let bytes = self.source.bytes(HEADER_LEN_BYTES as u64..self.source.len_bytes(), &mut buffer)?;
+        let (entries, _) = bytes.as_chunks::<ENTRY_LEN_BYTES>();
+        let key = id.0.to_be_bytes();
+        let first = entries.partition_point(|entry| entry[..8] < key[..]);
+        let Some(entry) = entries.get(first).filter(|entry| entry[..8] == key) else {
+            return Ok(Some(false));
+        };
+        let offset = entry[8..].first_chunk().map_or(0, |offset| u64::from_be_bytes(*offset));
+        let mut line = [0; ID_LEN_BYTES + 1];
+        let is_there = ids.read_at(&mut line, offset)? == line.len()
+            && Id::parse(&line[..ID_LEN_BYTES]) == Some(id)
+            && line[ID_LEN_BYTES] == b'\n';
+        Ok(is_there.then_some(true))
+    }
+
+    /// Notes how far the files have come.
+    pub(super) fn note(&self, seen: &Seen) -> Result<(), disk::Error> {
+        File::open_rw(&self.path)?.write_all_at(&seen.encode(), SEEN_AT as u64)
+    }
+
+    /// Writes the file anew from the whole lines of `ids`, and opens it. Entries of `old` are taken over when it covers the
+    /// beginning of `ids`, as the caller knows.
+    pub(super) fn write(
+        path: &Path,
+        ids: Option<&File>,
+        old: Option<&Self>,
+        seen: &Seen,
+    ) -> Result<Self, LedgerError> {
+        let mut entries: Vec<(Id, u64)> = Vec::new();
+        let (mut at, mut sum) = (0, 0);
+        if let Some(old) = old {
+            let mut buffer = Vec::new();
+            let bytes = old.source.bytes(HEADER_LEN_BYTES as u64..old.source.len_bytes(), &mut buffer)?;
+            entries.extend(bytes.as_chunks::<ENTRY_LEN_BYTES>().0.iter().map(|entry| {
+                let word = |at: usize| entry[at..].first_chunk().map_or(0, |word| u64::from_be_bytes(*word));
+                (Id(word(0)), word(8))
+            }));
+            (at, sum) = (old.covered_bytes, old.covered_sum);
+        }
+        if let Some(ids) = ids {
+            each_piece(ids, at, |offset, piece| {
+                sum = crc32c::crc32c_append(sum, piece);
+                entries
+                    .extend(scan::lines(offset, piece).filter_map(|(at, line)| Some((Id::parse(line)?, at))));
+                at = offset + piece.len() as u64;
+            })?;
+        }
+        // Stable, for it merges the old entries and the new ones instead of sorting them all again.
+        entries.sort();
+        let mut bytes = vec![0; HEADER_LEN_BYTES];
+        bytes[..8].copy_from_slice(MAGIC);
+        bytes[8..16].copy_from_slice(&at.to_le_bytes());
+        bytes[16..24].copy_from_slice(&(entries.len() as u64).to_le_bytes());
+        bytes[24..28].copy_from_slice(&sum.to_le_bytes());
+        let header_sum = crc32c::crc32c(&bytes[..SUMMED_HEADER_BYTES]);
+        bytes[28..32].copy_from_slice(&header_sum.to_le_bytes());
+        bytes[SEEN_AT..][..SEEN_LEN_BYTES + 4].copy_from_slice(&seen.encode());
+        bytes.reserve(entries.len() * ENTRY_LEN_BYTES);
+        for (id, offset) in &entries {
+            bytes.extend_from_slice(&id.0.to_be_bytes());
+            bytes.extend_from_slice(&offset.to_be_bytes());
+        }
+        // Durable, so that after a power cut the name never stands for half of the entries.
+        disk::replace(path, &bytes, true)?;
+        match Self::open(path)? {
+            Some((sorted, _)) => Ok(sorted),
+            None => Err(LedgerError::Disk(disk::Error::UnexpectedEnd {
+                path: path.to_owned(),
+                range: 0..bytes.len() as u64,
+                len_bytes: 0,
+            })),
+        }
+    }
+}
+
+/// Hands the whole lines of `file` behind `from` to `each`, a piece at a time, with the offset of each piece.
+pub(super) fn each_piece(
+    file: &File,
+    from: u64,
+    mut each: impl FnMut(u64, &[u8]),
+) -> Result<(), disk::Error> {
+    let len_bytes = file.len_bytes()?;
+    let mut piece = Vec::new();
+    let mut at = from;
+    // Bytes of an unfinished line at the start of `piece`.
+    let mut carried = 0;
+    while at + (carried as u64) < len_bytes {
+        let wanted = PIECE_BYTES.min(len_bytes - at - carried as u64) as usize;
+        piece.resize(carried + wanted, 0);
+        let read = file.read_at(&mut piece[carried..], at + carried as u64)?;
+        if read == 0 {
+            break;
+        }
+        let filled = carried + read;
+        let whole = memchr::memrchr(b'\n', &piece[..filled]).map_or(0, |end| end + 1);
+        if whole > 0 {
+            each(at, &piece[..whole]);
+        }
+        piece.copy_within(whole..filled, 0);
+        carried = filled - whole;
+        at += whole as u64;
+    }
+    Ok(())
+}
