@@ -9,3 +9,5 @@ pub mod disk;
 pub mod home;
 pub mod lock;
 pub mod scan;
+#[cfg(feature = "session")]
+pub mod session;
