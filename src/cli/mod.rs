@@ -10,6 +10,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 
 mod dev;
 mod progress;
+mod session;
 mod state;
 
 /// An append-only ledger of AI coding agents' work, and the archive derived from it.
@@ -35,6 +36,8 @@ pub struct Cli {
 enum Command {
     /// Look at, rebuild and clean up what is derived from the ledger.
     State(state::StateArgs),
+    /// Append to, read, check and repair session stores.
+    Session(session::SessionArgs),
     /// Tools for benchmarks and tests.
     Dev(dev::DevArgs),
     /// Print a completion script for a shell.
@@ -58,6 +61,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     crate::scan::truncation::install()?;
     match cli.command {
         Command::State(args) => state::run(args),
+        Command::Session(args) => session::run(args),
         Command::Dev(args) => dev::run(args),
         Command::Completions(args) => {
             let mut script = Vec::new();
