@@ -51,3 +51,5 @@ pub mod home;
 pub mod ledger;
 pub mod lock;
 pub mod scan;
+#[cfg(feature = "session")]
+pub mod session;

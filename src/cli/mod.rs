@@ -15,6 +15,7 @@ mod ledger;
 mod manual;
 mod progress;
 mod query;
+mod session;
 mod state;
 
 /// An append-only ledger of AI coding agents' work, and the archive derived from it.
@@ -47,6 +48,8 @@ enum Command {
     Ledger(ledger::LedgerArgs),
     /// Ask for records.
     Query(query::QueryArgs),
+    /// Append to, read, check and repair session stores.
+    Session(session::SessionArgs),
     /// Tools for benchmarks and tests.
     Dev(dev::DevArgs),
     /// Print a completion script for a shell.
@@ -72,6 +75,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::State(args) => state::run(args),
         Command::Ledger(args) => ledger::run(args),
         Command::Query(args) => query::run(args),
+        Command::Session(args) => session::run(args),
         Command::Dev(args) => dev::run(args),
         Command::Completions(args) => {
             let mut script = Vec::new();

@@ -1,0 +1,168 @@
+//! Checkpoints: which entry was last, and the chain up to it.
+//!
+//! May create files in `checkpoints/`. Promises: a checkpoint certifies data that is on stable storage; none is ever
+//! overwritten; heads do not fall while checkpoint numbers rise.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::error::Error;
+use super::layout::{Layout, read_if_exists};
+use super::time;
+use super::view::View;
+use super::writer::Store;
+use crate::disk;
+
+/// The schema of a checkpoint.
+pub const CHECKPOINT_SCHEMA: &str = "pi.session_store_v2.checkpoint.v1";
+/// The longest reason: 64 KiB.
+pub const MAX_REASON_BYTES: usize = 64 * 1024;
+
+/// A checkpoint as it stands in its file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Checkpoint {
+    /// [`CHECKPOINT_SCHEMA`].
+    pub schema: String,
+    /// Its number, from 1; also in its file name.
+    pub checkpoint_seq: u64,
+    /// When it was made.
+    pub at: String,
+    /// Sequence of the last entry then, 0 for an empty store.
+    pub head_entry_seq: u64,
+    /// Id of the last entry, empty for an empty store.
+    pub head_entry_id: String,
+    /// Its file, relative to the root.
+    pub snapshot_ref: String,
+    /// Always 0: nothing is compacted away.
+    pub compacted_before_entry_seq: u64,
+    /// The chain over all entries up to the head.
+    pub chain_hash: String,
+    /// Why it was made; any text.
+    pub reason: String,
+}
+
+impl Layout {
+    /// The checkpoint of this number, checked against its name; `None` when there is none.
+    pub(super) fn read_checkpoint(&self, checkpoint_seq: u64) -> Result<Option<Checkpoint>, Error> {
+        let path = self.checkpoint(checkpoint_seq);
+        let Some(bytes) = read_if_exists(&path)? else { return Ok(None) };
+        let checkpoint: Checkpoint = serde_json::from_slice(&bytes)
+            .map_err(|error| Error::Json { place: View::document_place(&path), reason: error.to_string() })?;
+        if checkpoint.schema != CHECKPOINT_SCHEMA {
+            let place = View::document_place(&path);
+            return Err(Error::UnsupportedSchema { place, found: checkpoint.schema });
+        }
+        if checkpoint.checkpoint_seq != checkpoint_seq {
+            let reason = format!("it says it is checkpoint {}", checkpoint.checkpoint_seq);
+            return Err(Error::CheckpointInvalid { path, reason });
+        }
+        let is_hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+        if checkpoint.chain_hash.len() != 64 || !checkpoint.chain_hash.bytes().all(is_hex) {
+            let reason = "its chainHash is not 64 lower-case hex digits".to_owned();
+            return Err(Error::CheckpointInvalid { path, reason });
+        }
+        Ok(Some(checkpoint))
+    }
+
+    /// Whether heads do not fall over ascending checkpoints, all of them readable.
+    pub(super) fn checkpoints_monotonic(&self) -> Result<bool, Error> {
+        let mut floor = 0;
+        for checkpoint_seq in self.checkpoint_seqs()? {
+            match self.read_checkpoint(checkpoint_seq) {
+                Ok(Some(checkpoint)) if checkpoint.head_entry_seq >= floor => {
+                    floor = checkpoint.head_entry_seq
+                }
+                _ => return Ok(false),
+            }
+        }
+        Ok(true)
+    }
+}
+
+impl View<'_> {
+    /// The numbers of all checkpoints, ascending.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn checkpoints(&self) -> Result<Vec<u64>, Error> {
+        self.layout.checkpoint_seqs()
+    }
+
+    /// The checkpoint of this number; none when there is no such file.
+    ///
+    /// # Errors
+    /// [`Error::Json`], [`Error::UnsupportedSchema`], [`Error::CheckpointInvalid`] when it contradicts its name or its
+    /// hash is none, or what the system says.
+    pub fn checkpoint(&self, checkpoint_seq: u64) -> Result<Option<Checkpoint>, Error> {
+        self.layout.read_checkpoint(checkpoint_seq)
+    }
+}
+
+impl Store {
+    /// Certifies the present head as checkpoint `checkpoint_seq`.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] for number 0, an empty store or a reason beyond [`MAX_REASON_BYTES`];
+    /// [`Error::CheckpointInvalid`] when the number is taken or heads would fall; as [`Store::sync`].
+    pub fn create_checkpoint(&mut self, checkpoint_seq: u64, reason: &str) -> Result<Checkpoint, Error> {
+        self.sync()?;
+        let invalid = |reason: &str| Error::InvalidArgument { reason: reason.to_owned() };
+        if checkpoint_seq == 0 {
+            return Err(invalid("checkpoint numbers start at 1"));
+        }
+        if reason.len() > MAX_REASON_BYTES {
+            return Err(invalid("the reason of a checkpoint has at most 65536 bytes"));
+        }
+        let Some(head) = self.view().head() else {
+            return Err(invalid("an empty store has no head to certify; append an entry first"));
+        };
+        let path = self.layout.checkpoint(checkpoint_seq);
+        self.check_free(&path, checkpoint_seq, head.entry_seq)?;
+        let checkpoint = Checkpoint {
+            schema: CHECKPOINT_SCHEMA.to_owned(),
+            checkpoint_seq,
+            at: time::now(),
+            head_entry_seq: head.entry_seq,
+            head_entry_id: head.entry_id,
+            snapshot_ref: self.layout.relative(&path),
+            compacted_before_entry_seq: 0,
+            chain_hash: self.view().chain_hash()?,
+            reason: reason.to_owned(),
+        };
+        let text = serde_json::to_vec_pretty(&checkpoint)
+            .map_err(|error| Error::Json { place: View::document_place(&path), reason: error.to_string() })?;
+        let stage = format!("{checkpoint_seq:016}.json.tmp");
+        self.layout.replace(&stage, &path, |file| Ok(file.write_all(&text)?))?;
+        Ok(checkpoint)
+    }
+
+    fn check_free(&self, path: &Path, checkpoint_seq: u64, head_entry_seq: u64) -> Result<(), Error> {
+        let taken = |reason| Err(Error::CheckpointInvalid { path: path.to_owned(), reason });
+        match disk::metadata(path) {
+            Ok(_) => {
+                return taken(
+                    "it exists; checkpoints are never overwritten, choose another number".to_owned(),
+                );
+            }
+            Err(error) if error.is_not_found() => {}
+            Err(error) => return Err(error.into()),
+        }
+        for other in self.layout.checkpoint_seqs()? {
+            let Some(checkpoint) = self.layout.read_checkpoint(other)? else { continue };
+            let falls = if other < checkpoint_seq {
+                checkpoint.head_entry_seq > head_entry_seq
+            } else {
+                checkpoint.head_entry_seq < head_entry_seq
+            };
+            if falls {
+                return taken(format!(
+                    "its head would be entry {head_entry_seq}, checkpoint {other} has entry {}; heads do not fall",
+                    checkpoint.head_entry_seq
+                ));
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,504 @@
+//! Everything that can go wrong in a session store, and the class each failure belongs to.
+//!
+//! This file touches nothing. It promises that every message names the file, the byte offset where there is one, the reason,
+//! and what to do.
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+
+use super::migration::Verification;
+use crate::disk;
+use crate::scan::ScanError;
+
+/// A place in a file of lines.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// The file.
+    pub path: PathBuf,
+    /// Line number, from 1.
+    pub line: u64,
+    /// First byte of the line, from the start of the file.
+    pub offset: u64,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} line {} (byte {})", self.path.display(), self.line, self.offset)
+    }
+}
+
+/// The byte range of a frame, as its index row has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FramePlace {
+    /// The segment file.
+    pub path: PathBuf,
+    /// The entry.
+    pub entry_seq: u64,
+    /// First byte of its line in the segment.
+    pub offset: u64,
+    /// Length of its line, LF included.
+    pub len_bytes: u64,
+}
+
+impl fmt::Display for FramePlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { path, entry_seq, offset, len_bytes } = self;
+        write!(f, "entry {entry_seq} at byte {offset} of {} ({len_bytes} bytes)", path.display())
+    }
+}
+
+const RESTORE: &str = "restore the segment from a copy; nothing was changed here";
+const REINDEX: &str = "`burn session reindex` builds the index again from the segments";
+
+/// A failure of a session store.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// An argument that no store can accept.
+    #[error("{reason}")]
+    InvalidArgument {
+        /// What was wrong and what is allowed.
+        reason: String,
+    },
+    /// A file operation failed.
+    #[error(transparent)]
+    Disk(#[from] disk::Error),
+    /// A segment or the index could not be scanned.
+    #[error(transparent)]
+    Scan(#[from] ScanError),
+    /// A directory could not be listed.
+    #[error("cannot list {}: {reason}", path.display())]
+    List {
+        /// The directory.
+        path: PathBuf,
+        /// What the system said.
+        reason: io::Error,
+    },
+    /// A symbolic link where the store keeps a file or directory of its own.
+    #[error("{} is a symbolic link; a session store does not follow links: put the file itself in this place", path.display())]
+    SymbolicLink {
+        /// The link.
+        path: PathBuf,
+    },
+    /// Another handle may write to this store.
+    #[error("{} is locked: another process writes to this store; try again when it has finished", path.display())]
+    Locked {
+        /// The lock file.
+        path: PathBuf,
+    },
+    /// Files changed under a write handle.
+    #[error("{} changed under the handle: {reason}; open the store again", path.display())]
+    Stale {
+        /// The file.
+        path: PathBuf,
+        /// What differs.
+        reason: String,
+    },
+    /// An earlier failure left it open what is on the disk; the handle no longer writes.
+    #[error("the handle of {} no longer writes since an earlier failure ({reason}); open the store again", root.display())]
+    Poisoned {
+        /// The store.
+        root: PathBuf,
+        /// The failure.
+        reason: String,
+    },
+    /// A line or file is not the JSON document it should be.
+    #[error("{place}: {reason}")]
+    Json {
+        /// Where.
+        place: Place,
+        /// What the parser said.
+        reason: String,
+    },
+    /// An index line is not UTF-8 or longer than 100 MiB.
+    #[error("{place}: the line {reason}; {REINDEX}")]
+    IndexLineUnreadable {
+        /// Where.
+        place: Place,
+        /// `is not UTF-8` or `is longer than …`.
+        reason: String,
+    },
+    /// An index row is of a schema or state this version does not know.
+    #[error("{place}: unknown schema or state {found:?}; {REINDEX}")]
+    UnsupportedRow {
+        /// Where.
+        place: Place,
+        /// The text found.
+        found: String,
+    },
+    /// A document is of a schema this version does not know.
+    #[error("{place}: unknown schema {found:?}: a newer program wrote it; read it with that program")]
+    UnsupportedSchema {
+        /// Where.
+        place: Place,
+        /// The text found.
+        found: String,
+    },
+    /// An index row does not come after the row before it.
+    #[error("{}: row {row} has entry sequence {found} after {previous}; {REINDEX}", path.display())]
+    EntrySeqNotIncreasing {
+        /// The index.
+        path: PathBuf,
+        /// Row number, from 1.
+        row: u64,
+        /// The sequence of the row before, 0 for the first row.
+        previous: u64,
+        /// The sequence found.
+        found: u64,
+    },
+    /// An index row reaches beyond the end of its segment.
+    #[error("{place}: the segment has only {segment_bytes} bytes; {REINDEX}")]
+    IndexOutOfBounds {
+        /// Where.
+        place: FramePlace,
+        /// Length of the segment.
+        segment_bytes: u64,
+    },
+    /// Offset plus length of an index row do not fit into 64 bits.
+    #[error("{place}: the range overflows; {REINDEX}")]
+    ByteRangeOverflow {
+        /// Where.
+        place: FramePlace,
+    },
+    /// The CRC-32C of a frame's bytes is not that of its index row.
+    #[error(
+        "{place}: CRC-32C is {found:08X}, the index has {expected}; `burn session reindex` tells whether payloads are sound"
+    )]
+    ChecksumMismatch {
+        /// Where.
+        place: FramePlace,
+        /// As the index has it.
+        expected: String,
+        /// Of the bytes.
+        found: u32,
+    },
+    /// A frame and its index row disagree.
+    #[error("{place}: frame and index row differ in {field}; {REINDEX}")]
+    IndexFrameMismatch {
+        /// Where.
+        place: FramePlace,
+        /// The first field that differs.
+        field: &'static str,
+    },
+    /// Payload hash or length differ from the frame's header.
+    #[error("{place}: {reason}; {RESTORE}")]
+    PayloadIntegrityMismatch {
+        /// Where.
+        place: FramePlace,
+        /// Which of the two, with both values.
+        reason: String,
+    },
+    /// The segment file of an index row does not exist.
+    #[error(
+        "{} is missing, the index has entry {entry_seq} in it; put the file back, or move {} away to give its entries up",
+        path.display(), index.display()
+    )]
+    IndexMissingFrame {
+        /// The segment file.
+        path: PathBuf,
+        /// The first entry in it.
+        entry_seq: u64,
+        /// The index.
+        index: PathBuf,
+    },
+    /// The segment file of the last index row does not exist.
+    #[error(
+        "{} is missing, the index has the last entry, {entry_seq}, in it; put the file back, or move {} away to give its \
+         entries up",
+        path.display(), index.display()
+    )]
+    ActiveSegmentMissing {
+        /// The segment file.
+        path: PathBuf,
+        /// The last entry.
+        entry_seq: u64,
+        /// The index.
+        index: PathBuf,
+    },
+    /// A segment that the index names cannot be opened.
+    #[error("cannot open {}, which the index names: {reason}", path.display())]
+    SegmentUnreadable {
+        /// The segment file.
+        path: PathBuf,
+        /// What the system said.
+        reason: String,
+    },
+    /// A frame is longer than can be read back.
+    #[error("{place}: longer than the {limit_bytes} bytes that can be read back")]
+    FrameTooLarge {
+        /// Where.
+        place: FramePlace,
+        /// The limit.
+        limit_bytes: u64,
+    },
+    /// Two entries have one id.
+    #[error(
+        "entry id {entry_id:?} is used by entry {first_seq} and again by entry {second_seq}; ids are unique in a store"
+    )]
+    DuplicateEntryId {
+        /// The id.
+        entry_id: String,
+        /// The entry that has it.
+        first_seq: u64,
+        /// The entry that has it again, or would.
+        second_seq: u64,
+    },
+    /// An entry's parent does not exist.
+    #[error(
+        "entry {entry_id:?} names the parent {parent_id:?}, which the store does not have; append the parent first"
+    )]
+    MissingParent {
+        /// The child.
+        entry_id: String,
+        /// The parent named.
+        parent_id: String,
+    },
+    /// An entry is its own ancestor.
+    #[error("entry {entry_id:?} is its own ancestor; parents must lead to a root")]
+    CyclicParent {
+        /// An entry on the cycle.
+        entry_id: String,
+    },
+    /// A terminated line of a segment is not a frame.
+    #[error("{place}: not a frame: {reason}; {RESTORE}")]
+    SegmentFrameCorrupt {
+        /// Where.
+        place: Place,
+        /// What the parser said.
+        reason: String,
+    },
+    /// A terminated line of a segment is not UTF-8 or longer than 100 MiB.
+    #[error("{place}: the line {reason}; {RESTORE}")]
+    SegmentLineUnreadable {
+        /// Where.
+        place: Place,
+        /// `is not UTF-8` or `is longer than …`.
+        reason: String,
+    },
+    /// There is no such checkpoint.
+    #[error("{} does not exist: no such checkpoint", path.display())]
+    CheckpointNotFound {
+        /// Where it would be.
+        path: PathBuf,
+    },
+    /// A checkpoint that contradicts itself, its name, or the checkpoints beside it.
+    #[error("{}: {reason}", path.display())]
+    CheckpointInvalid {
+        /// The file.
+        path: PathBuf,
+        /// What contradicts what.
+        reason: String,
+    },
+    /// The entries up to a checkpoint are not those it certifies; the rollback changed nothing.
+    #[error(
+        "the entries up to checkpoint {checkpoint_seq} are not those it certifies ({verification}); nothing was rolled back, \
+         the attempt is in the migration ledger"
+    )]
+    RollbackVerificationFailed {
+        /// The checkpoint.
+        checkpoint_seq: u64,
+        /// What matched and what did not.
+        verification: Verification,
+    },
+    /// A manifest that is not one.
+    #[error("{}: {reason}; `burn session manifest --write` writes a new one when the file is moved away", path.display())]
+    ManifestUnreadable {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A manifest whose hash is not that of its content.
+    #[error("{}: manifestHash is {expected}, its content hashes to {found}: it was altered", path.display())]
+    ManifestHashMismatch {
+        /// The file.
+        path: PathBuf,
+        /// As written in it.
+        expected: String,
+        /// Of the content.
+        found: String,
+    },
+    /// The migration ledger's last line is torn: nothing is appended after it.
+    #[error(
+        "{place}: the last line is torn; `burn session reindex --repair-ledger` saves it aside and cuts it"
+    )]
+    LedgerTorn {
+        /// Where.
+        place: Place,
+    },
+    /// A sequence has no next number.
+    #[error("{} has no next {what} number", root.display())]
+    SequenceExhausted {
+        /// The store.
+        root: PathBuf,
+        /// `entry`, `frame` or `segment`.
+        what: &'static str,
+    },
+    /// All backup names are taken.
+    #[error("{} and its numbered successors up to .9999 all exist: move them away, then try again", path.display())]
+    QuarantineFull {
+        /// The first name tried.
+        path: PathBuf,
+    },
+}
+
+/// What kind of failure an [`Error`] is. Prints as the class name, `checksum_mismatch` for instance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+#[allow(missing_docs)] // The variants are the names of section "Errors" in docs/session-store.md.
+pub enum Class {
+    InvalidArgument,
+    Json,
+    IoUnexpectedEof,
+    IoInvalidData,
+    IoNotFound,
+    IoOther,
+    EntrySeqNotIncreasing,
+    IndexOutOfBounds,
+    ByteRangeOverflow,
+    ChecksumMismatch,
+    IndexFrameMismatch,
+    PayloadIntegrityMismatch,
+    IndexMissingFrame,
+    ActiveSegmentMissing,
+    SegmentUnreadable,
+    FrameTooLarge,
+    DuplicateEntryId,
+    MissingParent,
+    CyclicParent,
+    SegmentFrameCorrupt,
+    SegmentLineUnreadable,
+    CheckpointNotFound,
+    CheckpointInvalid,
+    RollbackVerificationFailed,
+    UnsupportedSchema,
+    SessionError,
+    ManifestHashMismatch,
+    LedgerTorn,
+    Locked,
+    StaleHandle,
+    PoisonedHandle,
+    SequenceExhausted,
+}
+
+impl Class {
+    /// The name: lower case, words joined by `_`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::InvalidArgument => "invalid_argument",
+            Self::Json => "json",
+            Self::IoUnexpectedEof => "io_unexpected_eof",
+            Self::IoInvalidData => "io_invalid_data",
+            Self::IoNotFound => "io_not_found",
+            Self::IoOther => "io_other",
+            Self::EntrySeqNotIncreasing => "entry_seq_not_increasing",
+            Self::IndexOutOfBounds => "index_out_of_bounds",
+            Self::ByteRangeOverflow => "byte_range_overflow",
+            Self::ChecksumMismatch => "checksum_mismatch",
+            Self::IndexFrameMismatch => "index_frame_mismatch",
+            Self::PayloadIntegrityMismatch => "payload_integrity_mismatch",
+            Self::IndexMissingFrame => "index_missing_frame",
+            Self::ActiveSegmentMissing => "active_segment_missing",
+            Self::SegmentUnreadable => "segment_unreadable",
+            Self::FrameTooLarge => "frame_too_large",
+            Self::DuplicateEntryId => "duplicate_entry_id",
+            Self::MissingParent => "missing_parent",
+            Self::CyclicParent => "cyclic_parent",
+            Self::SegmentFrameCorrupt => "segment_frame_corrupt",
+            Self::SegmentLineUnreadable => "segment_line_unreadable",
+            Self::CheckpointNotFound => "checkpoint_not_found",
+            Self::CheckpointInvalid => "checkpoint_invalid",
+            Self::RollbackVerificationFailed => "rollback_verification_failed",
+            Self::UnsupportedSchema => "unsupported_schema",
+            Self::SessionError => "session_error",
+            Self::ManifestHashMismatch => "manifest_hash_mismatch",
+            Self::LedgerTorn => "ledger_torn",
+            Self::Locked => "locked",
+            Self::StaleHandle => "stale_handle",
+            Self::PoisonedHandle => "poisoned_handle",
+            Self::SequenceExhausted => "sequence_exhausted",
+        }
+    }
+}
+
+impl fmt::Display for Class {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+fn class_of_io(kind: io::ErrorKind) -> Class {
+    match kind {
+        io::ErrorKind::UnexpectedEof => Class::IoUnexpectedEof,
+        io::ErrorKind::InvalidData => Class::IoInvalidData,
+        io::ErrorKind::NotFound => Class::IoNotFound,
+        _ => Class::IoOther,
+    }
+}
+
+impl Error {
+    /// What kind of failure it is.
+    pub fn class(&self) -> Class {
+        match self {
+            Self::InvalidArgument { .. } => Class::InvalidArgument,
+            Self::Disk(error) => class_of_io(error.kind()),
+            Self::Scan(error) => match error {
+                ScanError::Open { source, .. }
+                | ScanError::Map { source, .. }
+                | ScanError::Read { source, .. } => class_of_io(source.kind()),
+                ScanError::Truncated { .. } => Class::IoUnexpectedEof,
+                _ => Class::IoOther,
+            },
+            Self::List { reason, .. } => class_of_io(reason.kind()),
+            Self::SymbolicLink { .. } | Self::QuarantineFull { .. } => Class::IoOther,
+            Self::Locked { .. } => Class::Locked,
+            Self::Stale { .. } => Class::StaleHandle,
+            Self::Poisoned { .. } => Class::PoisonedHandle,
+            Self::Json { .. } => Class::Json,
+            Self::IndexLineUnreadable { .. } => Class::IoInvalidData,
+            Self::UnsupportedRow { .. } | Self::UnsupportedSchema { .. } => Class::UnsupportedSchema,
+            Self::EntrySeqNotIncreasing { .. } => Class::EntrySeqNotIncreasing,
+            Self::IndexOutOfBounds { .. } => Class::IndexOutOfBounds,
+            Self::ByteRangeOverflow { .. } => Class::ByteRangeOverflow,
+            Self::ChecksumMismatch { .. } => Class::ChecksumMismatch,
+            Self::IndexFrameMismatch { .. } => Class::IndexFrameMismatch,
+            Self::PayloadIntegrityMismatch { .. } => Class::PayloadIntegrityMismatch,
+            Self::IndexMissingFrame { .. } => Class::IndexMissingFrame,
+            Self::ActiveSegmentMissing { .. } => Class::ActiveSegmentMissing,
+            Self::SegmentUnreadable { .. } => Class::SegmentUnreadable,
+            Self::FrameTooLarge { .. } => Class::FrameTooLarge,
+            Self::DuplicateEntryId { .. } => Class::DuplicateEntryId,
+            Self::MissingParent { .. } => Class::MissingParent,
+            Self::CyclicParent { .. } => Class::CyclicParent,
+            Self::SegmentFrameCorrupt { .. } => Class::SegmentFrameCorrupt,
+            Self::SegmentLineUnreadable { .. } => Class::SegmentLineUnreadable,
+            Self::CheckpointNotFound { .. } => Class::CheckpointNotFound,
+            Self::CheckpointInvalid { .. } => Class::CheckpointInvalid,
+            Self::RollbackVerificationFailed { .. } => Class::RollbackVerificationFailed,
+            Self::ManifestUnreadable { .. } => Class::SessionError,
+            Self::ManifestHashMismatch { .. } => Class::ManifestHashMismatch,
+            Self::LedgerTorn { .. } => Class::LedgerTorn,
+            Self::SequenceExhausted { .. } => Class::SequenceExhausted,
+        }
+    }
+
+    /// Whether an opening writer answers this failure of the index by building the index again from the segments.
+    pub fn is_recoverable(&self) -> bool {
+        matches!(self, Self::UnsupportedRow { .. })
+            || matches!(
+                self.class(),
+                Class::Json
+                    | Class::IoUnexpectedEof
+                    | Class::IoInvalidData
+                    | Class::EntrySeqNotIncreasing
+                    | Class::IndexOutOfBounds
+                    | Class::ByteRangeOverflow
+                    | Class::ChecksumMismatch
+                    | Class::IndexFrameMismatch
+                    | Class::PayloadIntegrityMismatch
+                    | Class::IndexMissingFrame
+                    | Class::ActiveSegmentMissing
+            )
+    }
+}

@@ -1,0 +1,365 @@
+//! The frame: one line of a segment. Parsing it, writing it, and the hashes over it.
+//!
+//! This file touches nothing but the bytes it is given. It promises that a payload's text is kept byte for byte as it stands
+//! in the line, and that a line in the form our writers give it and a line with other spacing or key order read the same.
+
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use sha2::{Digest, Sha256};
+
+use super::canonical::Canonical;
+
+/// The schema of a frame.
+pub const FRAME_SCHEMA: &str = "pi.session_store_v2.segment_frame.v1";
+
+/// One entry as it stands in a segment.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Frame {
+    /// Number of the segment file it is in.
+    pub segment_seq: u64,
+    /// Position among the frames of that file, from 1.
+    pub frame_seq: u64,
+    /// Position in the store, from 1; gaps are possible.
+    pub entry_seq: u64,
+    /// Unique in the store.
+    pub entry_id: String,
+    /// The entry this one follows; none for a root.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub parent_entry_id: Option<String>,
+    /// `message`, `model_change`, …; any text.
+    pub entry_type: String,
+    /// Time of writing, as written: RFC 3339 in UTC with milliseconds when written here.
+    pub timestamp: String,
+    /// SHA-256 of the payload text, 64 lower-case hex digits.
+    pub payload_sha256: String,
+    /// Length of the payload text in bytes.
+    pub payload_bytes: u64,
+    /// The payload text, byte for byte.
+    pub payload: Box<RawValue>,
+}
+
+/// A frame as parsed, borrowing from its line.
+#[derive(Debug)]
+pub(super) struct FrameLine<'a> {
+    pub(super) segment_seq: u64,
+    pub(super) frame_seq: u64,
+    pub(super) entry_seq: u64,
+    pub(super) entry_id: Cow<'a, str>,
+    pub(super) parent_entry_id: Option<Cow<'a, str>>,
+    pub(super) entry_type: Cow<'a, str>,
+    pub(super) timestamp: Cow<'a, str>,
+    pub(super) payload_sha256: Cow<'a, str>,
+    pub(super) payload_bytes: u64,
+    pub(super) payload: &'a RawValue,
+}
+
+/// Why a line is not a frame.
+#[derive(Debug)]
+pub(super) enum NotAFrame {
+    NotText,
+    Json(String),
+    Schema(String),
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct AnyOrder<'a> {
+    #[serde(borrow)]
+    schema: Cow<'a, str>,
+    segment_seq: u64,
+    frame_seq: u64,
+    entry_seq: u64,
+    #[serde(borrow)]
+    entry_id: Cow<'a, str>,
+    #[serde(default)]
+    parent_entry_id: Option<String>,
+    #[serde(borrow)]
+    entry_type: Cow<'a, str>,
+    #[serde(borrow)]
+    timestamp: Cow<'a, str>,
+    #[serde(borrow)]
+    payload_sha256: Cow<'a, str>,
+    payload_bytes: u64,
+    #[serde(borrow)]
+    payload: &'a RawValue,
+}
+
+impl<'a> FrameLine<'a> {
+    /// Parses a line; LF, CR and blanks around the JSON text are allowed.
+    pub(super) fn parse(line: &'a [u8]) -> Result<Self, NotAFrame> {
+        let text = std::str::from_utf8(line).map_err(|_| NotAFrame::NotText)?;
+        if let Some(frame) = Self::parse_canonical(text) {
+            return Ok(frame);
+        }
+        let any: AnyOrder<'a> =
+            serde_json::from_str(text).map_err(|error| NotAFrame::Json(error.to_string()))?;
+        if any.schema != FRAME_SCHEMA {
+            return Err(NotAFrame::Schema(any.schema.into_owned()));
+        }
+        Ok(Self {
+            segment_seq: any.segment_seq,
+            frame_seq: any.frame_seq,
+            entry_seq: any.entry_seq,
+            entry_id: any.entry_id,
+            parent_entry_id: any.parent_entry_id.map(Cow::Owned),
+            entry_type: any.entry_type,
+            timestamp: any.timestamp,
+            payload_sha256: any.payload_sha256,
+            payload_bytes: any.payload_bytes,
+            payload: any.payload,
+        })
+    }
+
+    /// The form writers give a frame; `None` for any other, which need not be wrong.
+    fn parse_canonical(text: &'a str) -> Option<Self> {
+        let mut rest = Canonical::new(text.strip_suffix('\n').unwrap_or(text));
+        rest.literal("{\"schema\":\"pi.session_store_v2.segment_frame.v1\",\"segmentSeq\":")?;
+        let segment_seq = rest.number()?;
+        rest.literal(",\"frameSeq\":")?;
+        let frame_seq = rest.number()?;
+        rest.literal(",\"entrySeq\":")?;
+        let entry_seq = rest.number()?;
+        rest.literal(",\"entryId\":")?;
+        let entry_id = rest.string()?;
+        let parent_entry_id = match rest.literal(",\"parentEntryId\":") {
+            Some(()) => Some(Cow::Borrowed(rest.string()?)),
+            None => None,
+        };
+        rest.literal(",\"entryType\":")?;
+        let entry_type = rest.string()?;
+        rest.literal(",\"timestamp\":")?;
+        let timestamp = rest.string()?;
+        rest.literal(",\"payloadSha256\":")?;
+        let payload_sha256 = rest.string()?;
+        rest.literal(",\"payloadBytes\":")?;
+        let payload_bytes = rest.number()?;
+        rest.literal(",\"payload\":")?;
+        // What stands before the last brace must be one value: with keys behind the payload this fails, and the line is
+        // read in full.
+        let payload = serde_json::from_str::<&RawValue>(rest.rest().strip_suffix('}')?).ok()?;
+        Some(Self {
+            segment_seq,
+            frame_seq,
+            entry_seq,
+            entry_id: Cow::Borrowed(entry_id),
+            parent_entry_id,
+            entry_type: Cow::Borrowed(entry_type),
+            timestamp: Cow::Borrowed(timestamp),
+            payload_sha256: Cow::Borrowed(payload_sha256),
+            payload_bytes,
+            payload,
+        })
+    }
+
+    /// The SHA-256 of the payload, or in what way payload and header disagree.
+    pub(super) fn verify_payload(&self) -> Result<[u8; 32], String> {
+        let payload = self.payload.get();
+        if payload.len() as u64 != self.payload_bytes {
+            return Err(format!(
+                "the payload has {} bytes, the header says {}",
+                payload.len(),
+                self.payload_bytes
+            ));
+        }
+        let digest: [u8; 32] = Sha256::digest(payload).into();
+        let found = hex(&digest);
+        if self.payload_sha256.as_bytes() != found {
+            return Err(format!(
+                "the payload hashes to {}, the header says {}",
+                String::from_utf8_lossy(&found),
+                self.payload_sha256
+            ));
+        }
+        Ok(digest)
+    }
+
+    /// An owned frame.
+    pub(super) fn to_frame(&self) -> Frame {
+        Frame {
+            segment_seq: self.segment_seq,
+            frame_seq: self.frame_seq,
+            entry_seq: self.entry_seq,
+            entry_id: self.entry_id.clone().into_owned(),
+            parent_entry_id: self.parent_entry_id.clone().map(Cow::into_owned),
+            entry_type: self.entry_type.clone().into_owned(),
+            timestamp: self.timestamp.clone().into_owned(),
+            payload_sha256: self.payload_sha256.clone().into_owned(),
+            payload_bytes: self.payload_bytes,
+            payload: self.payload.to_owned(),
+        }
+    }
+}
+
+/// Numbers of a frame about to be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Coordinates {
+    pub(super) segment_seq: u64,
+    pub(super) frame_seq: u64,
+    pub(super) entry_seq: u64,
+}
+
+/// Appends the line of a frame, LF included.
+pub(super) fn write_line(
+    out: &mut Vec<u8>,
+    at: Coordinates,
+    entry: &super::NewEntry<'_>,
+    timestamp: &str,
+    payload_sha256: &[u8; 64],
+) -> Result<(), serde_json::Error> {
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Line<'a> {
+        schema: &'static str,
+        segment_seq: u64,
+        frame_seq: u64,
+        entry_seq: u64,
+        entry_id: &'a str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        parent_entry_id: Option<&'a str>,
+        entry_type: &'a str,
+        timestamp: &'a str,
+        payload_sha256: &'a str,
+        payload_bytes: u64,
+        payload: &'a RawValue,
+    }
+    let payload_sha256 = str::from_utf8(payload_sha256).unwrap_or_default();
+    let payload = entry.payload.as_raw();
+    let line = Line {
+        schema: FRAME_SCHEMA,
+        segment_seq: at.segment_seq,
+        frame_seq: at.frame_seq,
+        entry_seq: at.entry_seq,
+        entry_id: &entry.id,
+        parent_entry_id: entry.parent_id.as_deref(),
+        entry_type: &entry.entry_type,
+        timestamp,
+        payload_sha256,
+        payload_bytes: payload.get().len() as u64,
+        payload,
+    };
+    serde_json::to_writer(&mut *out, &line)?;
+    out.push(b'\n');
+    Ok(())
+}
+
+/// 64 lower-case hex digits.
+pub(super) fn hex(digest: &[u8; 32]) -> [u8; 64] {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut text = [0; 64];
+    for (pair, byte) in text.chunks_exact_mut(2).zip(digest) {
+        pair[0] = DIGITS[usize::from(byte >> 4)];
+        pair[1] = DIGITS[usize::from(byte & 15)];
+    }
+    text
+}
+
+/// The hash over all payload hashes, in index order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Chain([u8; 64]);
+
+impl Chain {
+    /// The chain of an empty store: 64 zeros.
+    pub(super) const GENESIS: Self = Self([b'0'; 64]);
+
+    /// The chain with one more frame.
+    pub(super) fn link(self, payload_sha256: &[u8; 32]) -> Self {
+        let mut hasher = Sha256::new();
+        hasher.update(self.0);
+        hasher.update(hex(payload_sha256));
+        Self(hex(&hasher.finalize().into()))
+    }
+}
+
+impl std::fmt::Display for Chain {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(str::from_utf8(&self.0).unwrap_or_default())
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::session::{NewEntry, Payload};
+
+    fn line(payload: &str, parent: Option<&str>, id: &str) -> Vec<u8> {
+        let payload = Payload::verbatim(payload).unwrap();
+        let sha = hex(&Sha256::digest(payload.as_raw().get()).into());
+        let entry = NewEntry {
+            id: id.into(),
+            parent_id: parent.map(Into::into),
+            entry_type: "message".into(),
+            payload,
+        };
+        let mut out = Vec::new();
+        let at = Coordinates { segment_seq: 1, frame_seq: 2, entry_seq: 3 };
+        write_line(&mut out, at, &entry, "2026-11-21T00:09:09.577Z", &sha).unwrap();
+        out
+    }
+
+    #[test]
+    fn lines_as_written_take_the_short_way_and_read_as_on_the_long_one() {
+        for (payload, parent, id) in [
+            ("{\"a\":1}", Some("p"), "id"),
+            ("null", None, "é"),
+            ("\"}\\n\"", Some("p"), "x"),
+            ("[1,2.50]", None, "y"),
+        ] {
+            let line = line(payload, parent, id);
+            let text = str::from_utf8(&line).unwrap();
+            let short = FrameLine::parse_canonical(text).unwrap();
+            let spaced = text.replace("\"frameSeq\":2", "  \"frameSeq\" : 2 ");
+            assert!(FrameLine::parse_canonical(&spaced).is_none());
+            let long = FrameLine::parse(spaced.as_bytes()).unwrap();
+            assert_eq!(format!("{short:?}"), format!("{long:?}"));
+            assert_eq!(short.payload.get(), payload);
+            short.verify_payload().unwrap();
+        }
+    }
+
+    #[test]
+    fn keys_behind_the_payload_and_escapes_are_read_in_full() {
+        let line = String::from_utf8(line("{\"a\":1}", Some("p"), "quote\"d")).unwrap();
+        assert_eq!(FrameLine::parse(line.as_bytes()).unwrap().entry_id, "quote\"d");
+        let more = line.replace("{\"a\":1}}", "{\"a\":1},\"later\":[{}]}");
+        assert_eq!(FrameLine::parse(more.as_bytes()).unwrap().payload.get(), "{\"a\":1}");
+        let nulled = line.replace("\"parentEntryId\":\"p\"", "\"parentEntryId\":null");
+        assert_eq!(FrameLine::parse(nulled.as_bytes()).unwrap().parent_entry_id, None);
+    }
+
+    #[test]
+    fn what_is_not_a_frame_says_why() {
+        let good = String::from_utf8(line("{\"a\":1}", None, "id")).unwrap();
+        let newer = good.replace("frame.v1", "frame.v9");
+        assert!(
+            matches!(FrameLine::parse(newer.as_bytes()), Err(NotAFrame::Schema(found)) if found.ends_with("v9"))
+        );
+        for bad in
+            [&good[..good.len() / 2], "{}", "[]", &good.replace(":3,", ":-3,"), &good.replace(":1}", ":01}")]
+        {
+            assert!(matches!(FrameLine::parse(bad.as_bytes()), Err(NotAFrame::Json(_))), "{bad}");
+        }
+        assert!(matches!(FrameLine::parse(b"\xff"), Err(NotAFrame::NotText)));
+    }
+
+    #[test]
+    fn altered_payloads_and_headers_are_found() {
+        let good = String::from_utf8(line("{\"a\":1}", None, "id")).unwrap();
+        for bad in
+            [good.replace("\"a\":1", "\"a\":2"), good.replace("\"payloadBytes\":7", "\"payloadBytes\":8")]
+        {
+            FrameLine::parse(bad.as_bytes()).unwrap().verify_payload().unwrap_err();
+        }
+    }
+
+    #[test]
+    fn the_chain_hashes_hex_texts() {
+        let sha: [u8; 32] = Sha256::digest(b"{}").into();
+        let text = [Chain::GENESIS.0, hex(&sha)].concat();
+        assert_eq!(Chain::GENESIS.link(&sha).0, hex(&Sha256::digest(text).into()));
+        assert_eq!(Chain::GENESIS.to_string(), "0".repeat(64));
+    }
+}

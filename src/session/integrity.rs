@@ -1,0 +1,368 @@
+//! Whether frames are what the index says, and entries what their parents say.
+//!
+//! May map and read segments; writes nothing. Promises: every range is checked against the file, its CRC-32C, its frame's
+//! numbers and its payload's hash, on all cores, reading each byte once; of several failures the first in numeric order of
+//! segments is reported.
+
+use std::ops::Range;
+
+use rayon::prelude::*;
+
+use super::error::{Error, FramePlace, Place};
+use super::frame::{Chain, FrameLine, NotAFrame};
+use super::index::{CrcText, RowNumbers, Rows};
+use super::layout::{Layout, refuse_link};
+use crate::scan::{Io, ScanError, Source};
+
+/// Files below this are read, others mapped: mapping costs more than reading a page or two.
+const MAP_FROM_BYTES: u64 = 64 * 1024;
+/// How many rows one task checks.
+const TASK_ROWS: usize = 512;
+
+/// What a verified frame adds to the store.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Facts {
+    pub(super) payload_sha256: [u8; 32],
+    pub(super) parent: Parent,
+    pub(super) kind: Kind,
+}
+
+/// An entry's parent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Parent {
+    None,
+    Row(u32),
+    Missing,
+}
+
+/// The entry types that a manifest counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Message,
+    Compaction,
+    Other,
+}
+
+impl Kind {
+    pub(super) fn of(entry_type: &str) -> Self {
+        match entry_type {
+            "message" => Self::Message,
+            "compaction" => Self::Compaction,
+            _ => Self::Other,
+        }
+    }
+}
+
+/// The facts of consecutive rows, and the first parent among them that is missing.
+#[derive(Debug, Default)]
+pub(super) struct Verified {
+    pub(super) facts: Vec<Facts>,
+    pub(super) missing_parent: Option<(usize, String)>,
+}
+
+impl Verified {
+    /// Adds the facts of the rows that follow.
+    pub(super) fn append(&mut self, mut next: Self) {
+        self.facts.append(&mut next.facts);
+        self.missing_parent = self.missing_parent.take().or(next.missing_parent);
+    }
+
+    pub(super) fn chain_from(&self, start: Chain) -> Chain {
+        self.facts.iter().fold(start, |chain, facts| chain.link(&facts.payload_sha256))
+    }
+}
+
+/// Opens a segment for scanning. A link or a missing file is an error.
+pub(super) fn open_segment(layout: &Layout, segment_seq: u64, len_hint_bytes: u64) -> Result<Source, Error> {
+    let path = layout.segment(segment_seq);
+    refuse_link(&path)?;
+    let io = if len_hint_bytes < MAP_FROM_BYTES { Io::Read } else { Io::Mmap };
+    Ok(Source::open(&path, io)?)
+}
+
+/// Where the frame of a row is, for messages.
+pub(super) fn frame_place(layout: &Layout, numbers: &RowNumbers) -> FramePlace {
+    FramePlace {
+        path: layout.segment(numbers.segment_seq),
+        entry_seq: numbers.entry_seq,
+        offset: numbers.byte_offset,
+        len_bytes: numbers.byte_length,
+    }
+}
+
+/// The first row, if any, that breaks the order of sequences.
+pub(super) fn check_order(layout: &Layout, rows: &Rows) -> Result<(), Error> {
+    match rows.first_unordered() {
+        None => Ok(()),
+        Some(row) => Err(Error::EntrySeqNotIncreasing {
+            path: layout.index(),
+            row: row as u64 + 1,
+            previous: row.checked_sub(1).map_or(0, |row| rows.numbers(row).entry_seq),
+            found: rows.numbers(row).entry_seq,
+        }),
+    }
+}
+
+/// Whether a row's range lies inside its segment and can be read.
+pub(super) fn check_range(
+    layout: &Layout,
+    numbers: &RowNumbers,
+    segment_bytes: u64,
+    limit_bytes: u64,
+) -> Result<Range<u64>, Error> {
+    let place = || frame_place(layout, numbers);
+    let end = numbers.end().ok_or_else(|| Error::ByteRangeOverflow { place: place() })?;
+    if end > segment_bytes {
+        return Err(Error::IndexOutOfBounds { place: place(), segment_bytes });
+    }
+    if numbers.byte_length > limit_bytes {
+        return Err(Error::FrameTooLarge { place: place(), limit_bytes });
+    }
+    Ok(numbers.byte_offset..end)
+}
+
+/// The frame of a row, its bytes checked against the row and its payload against its header.
+pub(super) fn check_frame<'a>(
+    layout: &Layout,
+    numbers: &RowNumbers,
+    id: &str,
+    bytes: &'a [u8],
+) -> Result<(FrameLine<'a>, [u8; 32]), Error> {
+    let place = || frame_place(layout, numbers);
+    let found = crc32c::crc32c(bytes);
+    if CrcText::of(found) != numbers.crc {
+        let expected = numbers.crc.as_str().to_owned();
+        return Err(Error::ChecksumMismatch { place: place(), expected, found });
+    }
+    let frame = FrameLine::parse(bytes).map_err(|reason| {
+        // The line number is that of the frame: a row knows no other.
+        let place = Place {
+            path: layout.segment(numbers.segment_seq),
+            line: numbers.frame_seq,
+            offset: numbers.byte_offset,
+        };
+        match reason {
+            NotAFrame::NotText => Error::Json { place, reason: "not UTF-8".to_owned() },
+            NotAFrame::Json(reason) => Error::Json { place, reason },
+            NotAFrame::Schema(found) => Error::UnsupportedSchema { place, found },
+        }
+    })?;
+    let field = if frame.entry_seq != numbers.entry_seq {
+        Some("entrySeq")
+    } else if frame.entry_id != id {
+        Some("entryId")
+    } else if frame.segment_seq != numbers.segment_seq {
+        Some("segmentSeq")
+    } else if frame.frame_seq != numbers.frame_seq {
+        Some("frameSeq")
+    } else {
+        None
+    };
+    if let Some(field) = field {
+        return Err(Error::IndexFrameMismatch { place: place(), field });
+    }
+    match frame.verify_payload() {
+        Ok(sha) => Ok((frame, sha)),
+        Err(reason) => Err(Error::PayloadIntegrityMismatch { place: place(), reason }),
+    }
+}
+
+/// Verifies the frames of `range` of the rows. A parent counts as missing when it is not among the first `known_rows`.
+pub(super) fn verify(
+    layout: &Layout,
+    rows: &Rows,
+    range: Range<usize>,
+    known_rows: usize,
+    limit_bytes: u64,
+) -> Result<Verified, Error> {
+    let mut verified = Verified::default();
+    verified.facts.reserve_exact(range.len());
+    let by_segment = group_by_segment(rows, range);
+    let in_order = by_segment.windows(2).all(|pair| pair[0].1.last() < pair[1].1.first());
+    let mut misplaced = Vec::new();
+    for (segment_seq, members) in by_segment {
+        let hint_bytes =
+            members.iter().map(|row| rows.numbers(*row).byte_length).fold(0, u64::saturating_add);
+        let source = open_segment(layout, segment_seq, hint_bytes).map_err(|error| match error {
+            Error::Scan(ScanError::Truncated { .. }) => error,
+            other => {
+                Error::SegmentUnreadable { path: layout.segment(segment_seq), reason: other.to_string() }
+            }
+        })?;
+        let tasks: Vec<Result<Verified, Error>> = members
+            .par_chunks(TASK_ROWS)
+            .map(|members| verify_task(layout, rows, known_rows, &source, members, limit_bytes))
+            .collect();
+        // Zeros behind the end of a file cut under its map must not pass for damage.
+        source.check_len()?;
+        for task in tasks {
+            verified.append(task?);
+        }
+        misplaced.extend(members);
+    }
+    if !in_order {
+        let mut sorted: Vec<(usize, Facts)> = misplaced.into_iter().zip(verified.facts).collect();
+        sorted.sort_by_key(|(row, _)| *row);
+        verified.facts = sorted.into_iter().map(|(_, facts)| facts).collect();
+    }
+    Ok(verified)
+}
+
+/// The rows of a range by segment, segments ascending.
+fn group_by_segment(rows: &Rows, range: Range<usize>) -> Vec<(u64, Vec<usize>)> {
+    let mut groups: Vec<(u64, Vec<usize>)> = Vec::new();
+    for row in range {
+        let segment_seq = rows.numbers(row).segment_seq;
+        match groups.last_mut() {
+            Some((last, members)) if *last == segment_seq => members.push(row),
+            _ => groups.push((segment_seq, vec![row])),
+        }
+    }
+    groups.sort_by_key(|(segment_seq, _)| *segment_seq);
+    groups.dedup_by(|next, kept| {
+        let same = next.0 == kept.0;
+        if same {
+            kept.1.append(&mut next.1);
+        }
+        same
+    });
+    groups
+}
+
+fn verify_task(
+    layout: &Layout,
+    rows: &Rows,
+    known_rows: usize,
+    source: &Source,
+    members: &[usize],
+    limit_bytes: u64,
+) -> Result<Verified, Error> {
+    let mut verified = Verified::default();
+    let mut buffer = Vec::new();
+    for &row in members {
+        let numbers = rows.numbers(row);
+        let range = check_range(layout, &numbers, source.len_bytes(), limit_bytes)?;
+        let bytes = source.bytes(range, &mut buffer)?;
+        let (frame, payload_sha256) = check_frame(layout, &numbers, rows.id(row), bytes)?;
+        let parent = resolve(rows, known_rows, frame.parent_entry_id.as_deref());
+        if let (Parent::Missing, Some(id)) = (parent, &frame.parent_entry_id) {
+            verified.missing_parent.get_or_insert_with(|| (row, id.clone().into_owned()));
+        }
+        verified.facts.push(Facts { payload_sha256, parent, kind: Kind::of(&frame.entry_type) });
+    }
+    Ok(verified)
+}
+
+/// The row of a parent among the first `known_rows`.
+pub(super) fn resolve(rows: &Rows, known_rows: usize, parent: Option<&str>) -> Parent {
+    let Some(id) = parent else { return Parent::None };
+    match rows.find_id(id) {
+        Some(row) if row < known_rows => Parent::Row(row as u32),
+        _ => Parent::Missing,
+    }
+}
+
+/// Whether no id is used twice.
+pub(super) fn check_ids_unique(rows: &Rows) -> Result<(), Error> {
+    let Some(row) = rows.first_duplicate() else { return Ok(()) };
+    let id = rows.id(row);
+    let first = (0..row).find(|earlier| rows.id(*earlier) == id).unwrap_or(row);
+    Err(Error::DuplicateEntryId {
+        entry_id: id.to_owned(),
+        first_seq: rows.numbers(first).entry_seq,
+        second_seq: rows.numbers(row).entry_seq,
+    })
+}
+
+/// Whether ids are unique, parents exist, and lead to roots. `verified` holds the facts of all rows.
+pub(super) fn check_graph(rows: &Rows, verified: &Verified) -> Result<(), Error> {
+    check_ids_unique(rows)?;
+    if let Some((row, parent_id)) = &verified.missing_parent {
+        return Err(Error::MissingParent {
+            entry_id: rows.id(*row).to_owned(),
+            parent_id: parent_id.clone(),
+        });
+    }
+    match find_cycle(&verified.facts) {
+        Some(row) => Err(Error::CyclicParent { entry_id: rows.id(row).to_owned() }),
+        None => Ok(()),
+    }
+}
+
+fn find_cycle(facts: &[Facts]) -> Option<usize> {
+    // The walk a row was first met on; rows of finished walks lead to a root.
+    let mut walk_of = vec![0u32; facts.len()];
+    for start in 0..facts.len() {
+        let walk = start as u32 + 1;
+        let mut row = start;
+        while walk_of[row] == 0 {
+            walk_of[row] = walk;
+            match facts[row].parent {
+                Parent::Row(parent) => row = parent as usize,
+                Parent::None | Parent::Missing => break,
+            }
+        }
+        // Stopped at a row of this very walk that has a parent: went round. A root has none.
+        if walk_of[row] == walk && matches!(facts[row].parent, Parent::Row(_)) {
+            return Some(row);
+        }
+    }
+    None
+}
+
+/// How many entries have two children or more.
+pub(super) fn branches(facts: &[Facts]) -> u64 {
+    let mut children = vec![0u8; facts.len()];
+    for fact in facts {
+        if let Parent::Row(parent) = fact.parent {
+            let count = &mut children[parent as usize];
+            *count = count.saturating_add(1).min(2);
+        }
+    }
+    children.iter().filter(|count| **count == 2).count() as u64
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn facts(parents: &[Option<u32>]) -> Vec<Facts> {
+        parents
+            .iter()
+            .map(|parent| Facts {
+                payload_sha256: [0; 32],
+                parent: parent.map_or(Parent::None, Parent::Row),
+                kind: Kind::Other,
+            })
+            .collect()
+    }
+
+    proptest! {
+        #[test]
+        fn cycles_are_found_as_by_walking_from_every_row(
+            parents in (1usize..12).prop_flat_map(|len| {
+                proptest::collection::vec(proptest::option::of(0..len as u32), len)
+            }),
+        ) {
+            let loops = (0..parents.len()).any(|start| {
+                let mut row = Some(start as u32);
+                (0..=parents.len()).all(|_| match row {
+                    Some(at) => {
+                        row = parents[at as usize];
+                        true
+                    }
+                    None => false,
+                })
+            });
+            let found = find_cycle(&facts(&parents));
+            prop_assert_eq!(found.is_some(), loops);
+        }
+    }
+
+    #[test]
+    fn a_branch_is_an_entry_with_two_children() {
+        assert_eq!(branches(&facts(&[None, Some(0), Some(0), Some(0), Some(1), Some(2), Some(2)])), 2);
+    }
+}

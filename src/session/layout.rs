@@ -1,0 +1,334 @@
+//! Where a store keeps its files, and the file operations that every part of it shares.
+//!
+//! May list directories, stage and rename files inside the store. Promises: a name outside the canonical form is never taken
+//! for a segment; a symbolic link is refused; a staged file replaces its target whole and durably; a quarantined file
+//! never overwrites another.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use super::error::{Error, Place};
+use crate::disk;
+
+/// How many names a quarantine tries: `.bak`, then `.bak.1` to `.bak.9999`.
+const QUARANTINE_NAMES: u32 = 10_000;
+
+/// The staging name of a rebuilt index.
+pub(super) const REBUILD_STAGE: &str = "offsets.rebuild.tmp";
+/// The staging name of the index a rollback leaves.
+pub(super) const ROLLBACK_STAGE: &str = "offsets.rollback.stage";
+/// The record of a rollback under way.
+pub(super) const ROLLBACK_INTENT: &str = "rollback.intent.json";
+
+/// The directory of the store that belongs to a session file: `dir/stem.v2` beside `dir/stem.ext`.
+///
+/// The last extension is removed: `a.tar.jsonl` gives `a.tar.v2`, `.jsonl` gives `.jsonl.v2`; a path without a file name
+/// gives `session.v2`, one without a directory starts with `./`.
+pub fn sidecar_root(session_file: &Path) -> PathBuf {
+    let mut name = session_file.file_stem().unwrap_or("session".as_ref()).to_owned();
+    name.push(".v2");
+    disk::parent_of(session_file).join(name)
+}
+
+/// Whether a session file has a store beside it: [`sidecar_root`] holds a manifest or an index.
+pub fn sidecar_exists(session_file: &Path) -> bool {
+    let layout = Layout { root: sidecar_root(session_file) };
+    layout.manifest().exists() || layout.index().exists()
+}
+
+/// The paths of one store.
+#[derive(Debug, Clone)]
+pub(super) struct Layout {
+    pub(super) root: PathBuf,
+}
+
+/// What lies in `segments/`.
+#[derive(Debug, Default, Clone)]
+pub(super) struct SegmentFiles {
+    /// Length in bytes by segment number.
+    pub(super) len_bytes: BTreeMap<u64, u64>,
+    /// Names ending in `.seg` that are not canonical: `1.seg` beside `0000000000000001.seg`.
+    pub(super) ignored: Vec<String>,
+}
+
+fn numbered(number: u64, extension: &str) -> String {
+    format!("{number:016}.{extension}")
+}
+
+/// The number of a canonical name, `None` for any other.
+fn number_of(name: &str, extension: &str) -> Option<u64> {
+    let number = name.strip_suffix(extension)?.strip_suffix('.')?.parse().ok()?;
+    (numbered(number, extension) == name).then_some(number)
+}
+
+impl Layout {
+    pub(super) fn segments_dir(&self) -> PathBuf {
+        self.root.join("segments")
+    }
+
+    pub(super) fn segment(&self, segment_seq: u64) -> PathBuf {
+        self.segments_dir().join(numbered(segment_seq, "seg"))
+    }
+
+    pub(super) fn index(&self) -> PathBuf {
+        self.root.join("index").join("offsets.jsonl")
+    }
+
+    pub(super) fn checkpoints_dir(&self) -> PathBuf {
+        self.root.join("checkpoints")
+    }
+
+    pub(super) fn checkpoint(&self, checkpoint_seq: u64) -> PathBuf {
+        self.checkpoints_dir().join(numbered(checkpoint_seq, "json"))
+    }
+
+    pub(super) fn ledger(&self) -> PathBuf {
+        self.root.join("migrations").join("ledger.jsonl")
+    }
+
+    pub(super) fn manifest(&self) -> PathBuf {
+        self.root.join("manifest.json")
+    }
+
+    pub(super) fn staging(&self, name: &str) -> PathBuf {
+        self.root.join("tmp").join(name)
+    }
+
+    pub(super) fn lock(&self) -> PathBuf {
+        self.root.join("store.mutation.lock")
+    }
+
+    /// A path as reports and snapshot references have it: relative to the root, with `/`.
+    pub(super) fn relative(&self, path: &Path) -> String {
+        let inside = path.strip_prefix(&self.root).unwrap_or(path);
+        inside.components().map(|part| part.as_os_str().to_string_lossy()).collect::<Vec<_>>().join("/")
+    }
+
+    /// The root and its five directories.
+    pub(super) fn directories(&self) -> [PathBuf; 6] {
+        let inside = |name| self.root.join(name);
+        [
+            self.root.clone(),
+            inside("segments"),
+            inside("index"),
+            inside("checkpoints"),
+            inside("migrations"),
+            inside("tmp"),
+        ]
+    }
+
+    /// Creates the root and its directories; answers those that others may enter.
+    pub(super) fn create_directories(&self) -> Result<Vec<PathBuf>, Error> {
+        let mut wide = Vec::new();
+        for directory in self.directories() {
+            if directory != self.root {
+                refuse_link(&directory)?;
+            }
+            disk::create_dir_all(&directory)?;
+            if disk::metadata(&directory)?.mode & 0o077 != 0 {
+                wide.push(directory);
+            }
+        }
+        Ok(wide)
+    }
+
+    /// The segment files; none when the directory does not exist.
+    pub(super) fn segment_files(&self) -> Result<SegmentFiles, Error> {
+        let mut files = SegmentFiles::default();
+        for name in list(&self.segments_dir())? {
+            let Some(segment_seq) = number_of(&name, "seg") else {
+                if name.ends_with(".seg") {
+                    files.ignored.push(name);
+                }
+                continue;
+            };
+            let path = self.segment(segment_seq);
+            let metadata = disk::metadata(&path)?;
+            if !metadata.is_file {
+                return Err(Error::SymbolicLink { path });
+            }
+            files.len_bytes.insert(segment_seq, metadata.len_bytes);
+        }
+        files.ignored.sort();
+        Ok(files)
+    }
+
+    /// The numbers of the checkpoints, ascending.
+    pub(super) fn checkpoint_seqs(&self) -> Result<Vec<u64>, Error> {
+        let mut seqs: Vec<u64> =
+            list(&self.checkpoints_dir())?.iter().filter_map(|name| number_of(name, "json")).collect();
+        seqs.sort_unstable();
+        Ok(seqs)
+    }
+
+    /// Replaces `target` with what `write` writes into `tmp/stage`: synced, renamed, directory synced. After an error the
+    /// target is as it was and the staging file is gone.
+    pub(super) fn replace(
+        &self,
+        stage: &str,
+        target: &Path,
+        write: impl FnOnce(&disk::File) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        self.stage(stage, write)?;
+        let staged = self.staging(stage);
+        if let Err(error) = disk::rename(&staged, target) {
+            // The first error is the one to report; a left-over is harmless.
+            let _ = disk::remove_file(&staged);
+            return Err(error.into());
+        }
+        disk::sync_dir(disk::parent_of(target))?;
+        Ok(())
+    }
+
+    /// Writes `tmp/stage` and syncs it. After an error it is gone.
+    pub(super) fn stage(
+        &self,
+        stage: &str,
+        write: impl FnOnce(&disk::File) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let path = self.staging(stage);
+        disk::remove_file_if_exists(&path)?;
+        let file = disk::File::create_new(&path)?;
+        let written = write(&file).and_then(|()| Ok(file.sync_all()?));
+        if written.is_err() {
+            let _ = disk::remove_file(&path);
+        }
+        written
+    }
+
+    /// Saves `range` of a file beside it as `<name>.cut`, then cuts the file at the start of the range; both are durable on
+    /// return. White space alone is not worth saving. Answers where the bytes went.
+    pub(super) fn cut(&self, path: &Path, range: Range<u64>) -> Result<Option<PathBuf>, Error> {
+        let file = disk::File::open_rw(path)?;
+        let saved = if is_blank(&file, range.clone())? {
+            None
+        } else {
+            let name = format!("{}.cut", path.file_name().unwrap_or_default().to_string_lossy());
+            Some(disk::quarantine(&file, range.clone(), disk::parent_of(path), &name)?)
+        };
+        file.set_len(range.start)?;
+        file.sync_all()?;
+        Ok(saved)
+    }
+}
+
+/// Whether a byte range of a file holds ASCII white space only.
+pub(super) fn is_blank(file: &disk::File, range: Range<u64>) -> Result<bool, Error> {
+    const PIECE_BYTES: u64 = 64 * 1024;
+    let mut buffer = vec![0; PIECE_BYTES.min(range.end.saturating_sub(range.start)) as usize];
+    let mut offset = range.start;
+    while offset < range.end {
+        let piece = &mut buffer[..PIECE_BYTES.min(range.end - offset) as usize];
+        file.read_exact_at(piece, offset)?;
+        if !piece.iter().all(|byte| byte.is_ascii_whitespace() || *byte == 0x0b) {
+            return Ok(false);
+        }
+        offset += piece.len() as u64;
+    }
+    Ok(true)
+}
+
+/// Renames a file to `<name>.bak`, or `.bak.1` to `.bak.9999` when that is taken; the directory is not yet synced.
+pub(super) fn quarantine(path: &Path) -> Result<PathBuf, Error> {
+    let backup = |number: u32| {
+        let mut name = path.file_name().unwrap_or_default().to_owned();
+        name.push(if number == 0 { ".bak".to_owned() } else { format!(".bak.{number}") });
+        path.with_file_name(name)
+    };
+    for number in 0..QUARANTINE_NAMES {
+        let target = backup(number);
+        match disk::metadata(&target) {
+            Ok(_) => {}
+            Err(error) if error.is_not_found() => {
+                disk::rename(path, &target)?;
+                return Ok(target);
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Err(Error::QuarantineFull { path: backup(0) })
+}
+
+/// Fails when `path` is a symbolic link; nothing at the path is fine.
+pub(super) fn refuse_link(path: &Path) -> Result<(), Error> {
+    match fs::symlink_metadata(path) {
+        Ok(metadata) if metadata.is_symlink() => Err(Error::SymbolicLink { path: path.to_owned() }),
+        _ => Ok(()),
+    }
+}
+
+/// Reads a whole small file; `None` when there is none.
+pub(super) fn read_if_exists(path: &Path) -> Result<Option<Vec<u8>>, Error> {
+    let file = match disk::File::open_read_no_follow(path) {
+        Ok(file) => file,
+        Err(error) if error.is_not_found() => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    let len_bytes = file.len_bytes()?;
+    if len_bytes > super::MAX_LINE_BYTES {
+        return Err(Error::Json {
+            place: Place { path: path.to_owned(), line: 1, offset: 0 },
+            reason: format!(
+                "the file has {len_bytes} bytes, more than the {} allowed",
+                super::MAX_LINE_BYTES
+            ),
+        });
+    }
+    let mut bytes = vec![0; len_bytes as usize];
+    file.read_exact_at(&mut bytes, 0)?;
+    Ok(Some(bytes))
+}
+
+fn list(directory: &Path) -> Result<Vec<String>, Error> {
+    let failed = |reason| Error::List { path: directory.to_owned(), reason };
+    let entries = match fs::read_dir(directory) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(failed(error)),
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        // A name that is not UTF-8 is none of ours.
+        if let Ok(name) = entry.map_err(failed)?.file_name().into_string() {
+            names.push(name);
+        }
+    }
+    Ok(names)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_canonical_names_are_segments() {
+        assert_eq!(number_of("0000000000000001.seg", "seg"), Some(1));
+        assert_eq!(number_of("18446744073709551615.seg", "seg"), Some(u64::MAX));
+        for name in [
+            "1.seg",
+            "+000000000000001.seg",
+            "0000000000000001.SEG",
+            "0000000000000001.seg.bak",
+            ".seg",
+            "seg",
+        ] {
+            assert_eq!(number_of(name, "seg"), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn sidecars_stand_beside_their_session_files() {
+        for (file, root) in [
+            ("/h/s.jsonl", "/h/s.v2"),
+            ("/h/a.tar.jsonl", "/h/a.tar.v2"),
+            ("/h/.jsonl", "/h/.jsonl.v2"),
+            ("/h/plain", "/h/plain.v2"),
+            ("s.jsonl", "./s.v2"),
+            ("", "./session.v2"),
+        ] {
+            assert_eq!(sidecar_root(Path::new(file)), Path::new(root), "{file}");
+        }
+    }
+}

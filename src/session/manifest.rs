@@ -1,0 +1,303 @@
+//! The manifest: what a store held when it was last summed up, and which of its promises held.
+//!
+//! May replace `manifest.json`. Promises: what is read was hashed and compared; what is written was counted from verified
+//! frames.
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::error::Error;
+use super::frame::hex;
+use super::layout::{Layout, read_if_exists};
+use super::time;
+use super::view::View;
+use super::writer::Store;
+
+/// The schema of a manifest.
+pub const MANIFEST_SCHEMA: &str = "pi.session_store_v2.manifest.v1";
+const STORE_VERSION: u8 = 2;
+const NO_CRC: &str = "00000000";
+
+/// A manifest as it stands in its file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Manifest {
+    /// [`MANIFEST_SCHEMA`].
+    pub schema: String,
+    /// 2.
+    pub store_version: u8,
+    /// The session this is; any text.
+    pub session_id: String,
+    /// Where the entries came from: `jsonl_v3`, `sqlite_v1`, `native_v2`.
+    pub source_format: String,
+    /// When the first manifest of this store was written.
+    pub created_at: String,
+    /// When this one was written.
+    pub updated_at: String,
+    /// The last entry.
+    pub head: ManifestHead,
+    /// Counts.
+    pub counters: Counters,
+    /// Where the files are.
+    pub files: Files,
+    /// Hashes.
+    pub integrity: Integrity,
+    /// Which promises held.
+    pub invariants: Invariants,
+}
+
+/// The last entry of a store; 0, 0 and empty for an empty one.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ManifestHead {
+    /// The segment it is in.
+    pub segment_seq: u64,
+    /// Its sequence.
+    pub entry_seq: u64,
+    /// Its id.
+    pub entry_id: String,
+}
+
+/// Counts over all entries.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Counters {
+    /// Index rows.
+    pub entries_total: u64,
+    /// Entries of type `message`.
+    pub messages_total: u64,
+    /// Entries with two children or more.
+    pub branches_total: u64,
+    /// Entries of type `compaction`.
+    pub compactions_total: u64,
+    /// Lengths of all indexed lines.
+    pub bytes_total: u64,
+}
+
+/// Where the files are, relative to the root.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Files {
+    /// `segments/`.
+    pub segment_dir: String,
+    /// Segments that hold indexed frames.
+    pub segment_count: u64,
+    /// `index/offsets.jsonl`.
+    pub index_path: String,
+    /// `checkpoints/`.
+    pub checkpoint_dir: String,
+    /// `migrations/ledger.jsonl`.
+    pub migration_ledger_path: String,
+}
+
+/// Hashes over the store and over the manifest itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Integrity {
+    /// The chain over all payload hashes.
+    pub chain_hash: String,
+    /// SHA-256 of the compact manifest with this field empty.
+    pub manifest_hash: String,
+    /// CRC-32C of the last frame, `00000000` for an empty store.
+    pub last_crc32c: String,
+}
+
+/// Which promises held when the manifest was written.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[allow(clippy::struct_excessive_bools)] // The format has them.
+pub struct Invariants {
+    /// Every parent exists.
+    pub parent_links_closed: bool,
+    /// Entry sequences rise.
+    pub monotonic_entry_seq: bool,
+    /// Segment numbers do not fall.
+    pub monotonic_segment_seq: bool,
+    /// Full validation passed.
+    pub index_within_segment_bounds: bool,
+    /// Every byte of every segment is indexed.
+    pub branch_heads_indexed: bool,
+    /// Heads do not fall over ascending checkpoints.
+    pub checkpoints_monotonic: bool,
+    /// The recomputed chain is the handle's.
+    pub hash_chain_valid: bool,
+}
+
+impl Manifest {
+    /// The hash that belongs into `integrity.manifestHash`.
+    pub fn hash(&self) -> String {
+        let mut bare = self.clone();
+        bare.integrity.manifest_hash.clear();
+        // Strings, numbers and booleans always serialise.
+        let text = serde_json::to_vec(&bare).unwrap_or_default();
+        String::from_utf8_lossy(&hex(&Sha256::digest(text).into())).into_owned()
+    }
+}
+
+impl Layout {
+    /// The manifest as it stands there, its hash not yet compared; `None` when there is none.
+    pub(super) fn read_manifest(&self) -> Result<Option<Manifest>, Error> {
+        let path = self.manifest();
+        let Some(bytes) = read_if_exists(&path)? else { return Ok(None) };
+        match serde_json::from_slice(&bytes) {
+            Ok(manifest) => Ok(Some(manifest)),
+            Err(error) => Err(Error::ManifestUnreadable { path, reason: error.to_string() }),
+        }
+    }
+}
+
+impl View<'_> {
+    /// The manifest, its schema, version and hash verified; none when there is no such file.
+    ///
+    /// # Errors
+    /// [`Error::ManifestUnreadable`], [`Error::UnsupportedSchema`], [`Error::ManifestHashMismatch`], or what the system
+    /// says.
+    pub fn manifest(&self) -> Result<Option<Manifest>, Error> {
+        let path = self.layout.manifest();
+        let Some(manifest) = self.layout.read_manifest()? else { return Ok(None) };
+        if manifest.schema != MANIFEST_SCHEMA || manifest.store_version != STORE_VERSION {
+            let found = format!("{} version {}", manifest.schema, manifest.store_version);
+            return Err(Error::UnsupportedSchema { place: View::document_place(&path), found });
+        }
+        let found = manifest.hash();
+        if found != manifest.integrity.manifest_hash {
+            let expected = manifest.integrity.manifest_hash;
+            return Err(Error::ManifestHashMismatch { path, expected, found });
+        }
+        Ok(Some(manifest))
+    }
+
+    /// The fields in which a manifest differs from the store, such as `counters.entriesTotal`; none when it is up to date.
+    /// The store is validated on the way.
+    ///
+    /// # Errors
+    /// As [`View::validate`].
+    pub fn manifest_differences(&self, manifest: &Manifest) -> Result<Vec<&'static str>, Error> {
+        let now = self.sum_up()?;
+        let of = |differs: bool, name| differs.then_some(name);
+        let (then, now) = (manifest, &now);
+        Ok([
+            of(then.head.segment_seq != now.head.segment_seq, "head.segmentSeq"),
+            of(then.head.entry_seq != now.head.entry_seq, "head.entrySeq"),
+            of(then.head.entry_id != now.head.entry_id, "head.entryId"),
+            of(then.counters.entries_total != now.counters.entries_total, "counters.entriesTotal"),
+            of(then.counters.messages_total != now.counters.messages_total, "counters.messagesTotal"),
+            of(then.counters.branches_total != now.counters.branches_total, "counters.branchesTotal"),
+            of(
+                then.counters.compactions_total != now.counters.compactions_total,
+                "counters.compactionsTotal",
+            ),
+            of(then.counters.bytes_total != now.counters.bytes_total, "counters.bytesTotal"),
+            of(then.files.segment_count != now.segment_count, "files.segmentCount"),
+            of(then.integrity.chain_hash != now.chain_hash, "integrity.chainHash"),
+            of(then.integrity.last_crc32c != now.last_crc32c, "integrity.lastCrc32c"),
+        ]
+        .into_iter()
+        .flatten()
+        .collect())
+    }
+
+    fn sum_up(&self) -> Result<Sum, Error> {
+        let validated = self.validate()?;
+        let rows = &self.snapshot.rows;
+        let head = self.head().map(|head| ManifestHead {
+            segment_seq: head.segment_seq,
+            entry_seq: head.entry_seq,
+            entry_id: head.entry_id,
+        });
+        let segments: std::collections::BTreeSet<u64> =
+            (0..rows.len()).map(|row| rows.numbers(row).segment_seq).collect();
+        Ok(Sum {
+            head: head.unwrap_or_default(),
+            counters: Counters {
+                entries_total: rows.len() as u64,
+                messages_total: validated.messages_total,
+                branches_total: validated.branches_total,
+                compactions_total: validated.compactions_total,
+                bytes_total: rows.total_bytes(),
+            },
+            segment_count: segments.len() as u64,
+            chain_hash: validated.chain_hash,
+            last_crc32c: rows.last().map_or(NO_CRC.to_owned(), |last| last.crc.as_str().to_owned()),
+        })
+    }
+
+    /// Writes a manifest for the store as it is.
+    pub(super) fn write_manifest(&self, origin: ManifestOrigin) -> Result<Manifest, Error> {
+        let sum = self.sum_up()?;
+        let rows = &self.snapshot.rows;
+        let segment = |row| rows.numbers(row).segment_seq;
+        let mut manifest = Manifest {
+            schema: MANIFEST_SCHEMA.to_owned(),
+            store_version: STORE_VERSION,
+            session_id: origin.session_id,
+            source_format: origin.source_format,
+            created_at: origin.created_at,
+            updated_at: time::now(),
+            head: sum.head,
+            counters: sum.counters,
+            files: Files {
+                segment_dir: "segments/".to_owned(),
+                segment_count: sum.segment_count,
+                index_path: "index/offsets.jsonl".to_owned(),
+                checkpoint_dir: "checkpoints/".to_owned(),
+                migration_ledger_path: "migrations/ledger.jsonl".to_owned(),
+            },
+            invariants: Invariants {
+                // Summing up validated the store: otherwise there is no manifest.
+                parent_links_closed: true,
+                monotonic_entry_seq: true,
+                index_within_segment_bounds: true,
+                monotonic_segment_seq: (1..rows.len()).all(|row| segment(row - 1) <= segment(row)),
+                branch_heads_indexed: self.unindexed()?.is_empty(),
+                checkpoints_monotonic: self.layout.checkpoints_monotonic()?,
+                hash_chain_valid: self.chain_hash()? == sum.chain_hash,
+            },
+            integrity: Integrity {
+                chain_hash: sum.chain_hash,
+                manifest_hash: String::new(),
+                last_crc32c: sum.last_crc32c,
+            },
+        };
+        manifest.integrity.manifest_hash = manifest.hash();
+        let path = self.layout.manifest();
+        let text = serde_json::to_vec_pretty(&manifest)
+            .map_err(|error| Error::ManifestUnreadable { path: path.clone(), reason: error.to_string() })?;
+        self.layout.replace("manifest.json.tmp", &path, |file| Ok(file.write_all(&text)?))?;
+        Ok(manifest)
+    }
+}
+
+/// What a store says of itself at one moment.
+struct Sum {
+    head: ManifestHead,
+    counters: Counters,
+    segment_count: u64,
+    chain_hash: String,
+    last_crc32c: String,
+}
+
+/// What a manifest takes over from the one before it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct ManifestOrigin {
+    pub(super) session_id: String,
+    pub(super) source_format: String,
+    pub(super) created_at: String,
+}
+
+impl Store {
+    /// Validates the store and writes its manifest. The time of creation is taken over from a manifest that is there.
+    ///
+    /// # Errors
+    /// As [`View::validate`] and [`Store::sync`]; [`Error::ManifestUnreadable`] when the one there is none.
+    pub fn write_manifest(&mut self, session_id: &str, source_format: &str) -> Result<Manifest, Error> {
+        self.sync()?;
+        let created_at = self.layout.read_manifest()?.map_or_else(time::now, |manifest| manifest.created_at);
+        self.view().write_manifest(ManifestOrigin {
+            session_id: session_id.to_owned(),
+            source_format: source_format.to_owned(),
+            created_at,
+        })
+    }
+}

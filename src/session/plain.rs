@@ -1,0 +1,113 @@
+//! Entries as plain JSON Lines: what an agent's session file holds, and back.
+//!
+//! This file touches nothing. It promises that every line [`export_line`] makes is read by [`parse_import_line`] as the same
+//! entry: id, parent, type and payload, byte for byte.
+
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use super::error::Error;
+use super::frame::Frame;
+use super::payload::{NewEntry, Payload};
+
+/// The type of the line that opens a session file: about the session, not an entry of it.
+const HEADER_TYPE: &str = "session";
+
+/// A line of plain JSON Lines.
+#[derive(Debug, Clone)]
+pub enum ImportLine<'a> {
+    /// An entry.
+    Entry(NewEntry<'a>),
+    /// The header of a session file, and the session's id if it has one.
+    Header(Option<String>),
+}
+
+/// The fields of both shapes of a line.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Fields<'a> {
+    #[serde(borrow, default)]
+    entry_id: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    parent_entry_id: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    entry_type: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    payload: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    id: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    parent_id: Option<Cow<'a, str>>,
+    #[serde(borrow, default, rename = "type")]
+    session_type: Option<Cow<'a, str>>,
+}
+
+/// Reads a line of plain JSON Lines.
+///
+/// A line is an entry with its payload inside, `{"entryId":…,"parentEntryId":…,"entryType":…,"payload":…}`, or a line of a
+/// session file, `{"type":…,"id":…,"parentId":…,…}`, which as a whole is the payload. The first line of a session file
+/// may be its header, of type `session`.
+///
+/// # Errors
+/// [`Error::InvalidArgument`] with the reason; the caller knows the file and the line.
+pub fn parse_import_line(line: &str, is_first: bool) -> Result<ImportLine<'_>, Error> {
+    let invalid = |reason: String| Error::InvalidArgument { reason };
+    let fields: Fields<'_> = serde_json::from_str(line).map_err(|error| invalid(error.to_string()))?;
+    if let (Some(id), Some(entry_type), Some(payload)) = (fields.entry_id, fields.entry_type, fields.payload)
+    {
+        let payload = Payload::verbatim(payload.get())?;
+        return Ok(ImportLine::Entry(NewEntry {
+            id,
+            parent_id: fields.parent_entry_id,
+            entry_type,
+            payload,
+        }));
+    }
+    let Some(entry_type) = fields.session_type else {
+        return Err(invalid(
+            "neither an entry (entryId, entryType, payload) nor a session line (type, id)".to_owned(),
+        ));
+    };
+    if is_first && entry_type == HEADER_TYPE && fields.parent_id.is_none() {
+        return Ok(ImportLine::Header(fields.id.map(Cow::into_owned)));
+    }
+    let Some(id) = fields.id else {
+        return Err(invalid(format!("a session line of type {entry_type:?} without an id")));
+    };
+    let payload = Payload::verbatim(line)?;
+    Ok(ImportLine::Entry(NewEntry { id, parent_id: fields.parent_id, entry_type, payload }))
+}
+
+/// An entry as a line of plain JSON Lines, without LF: its payload alone where that says the same id, parent and type, else
+/// an object with all of them.
+pub fn export_line(frame: &Frame) -> String {
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Whole<'a> {
+        entry_id: &'a str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        parent_entry_id: Option<&'a str>,
+        entry_type: &'a str,
+        timestamp: &'a str,
+        payload: &'a RawValue,
+    }
+    if let Ok(ImportLine::Entry(read)) = parse_import_line(frame.payload.get(), true)
+        && read.id == frame.entry_id
+        && read.parent_id.as_deref() == frame.parent_entry_id.as_deref()
+        && read.entry_type == frame.entry_type
+        && read.payload.get() == frame.payload.get()
+    {
+        return frame.payload.get().to_owned();
+    }
+    let whole = Whole {
+        entry_id: &frame.entry_id,
+        parent_entry_id: frame.parent_entry_id.as_deref(),
+        entry_type: &frame.entry_type,
+        timestamp: &frame.timestamp,
+        payload: &frame.payload,
+    };
+    // Strings and a text that is JSON already always serialise.
+    serde_json::to_string(&whole).unwrap_or_default()
+}

@@ -1,0 +1,585 @@
+//! Bringing index and segments into agreement when a store is opened for writing.
+//!
+//! May append an LF to a segment, append to or replace the index, cut segments (what is cut is saved first) and rename later
+//! segments out of the way. Promises: the whole outcome is decided before the first byte is changed, so a refusal changes
+//! nothing; a good frame is never cut; a crash at any point leaves a store that recovers to the same outcome; a second
+//! recovery changes nothing.
+//!
+//! The order of changes is what makes the last two hold: missing LFs, then the index, then later segments from the highest
+//! number down, then cuts. Until the cut is done, every recovery meets the same damaged line and decides the same.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use super::error::{Error, FramePlace};
+use super::index::{self, CrcText, IndexFile, RowNumbers, Rows, place_of};
+use super::integrity::{
+    Facts, Parent, Verified, check_frame, check_graph, check_order, check_range, open_segment, resolve,
+    verify,
+};
+use super::layout::{self, Layout, REBUILD_STAGE, SegmentFiles};
+use super::report::{ChangedCrc, LostEntry, Quarantined, RecoveryReport, Truncated, Unindexed};
+use super::segment::{self, BadLine, Content, Line, Scanned};
+use crate::disk;
+use crate::scan::Source;
+
+/// How much an opening writer verifies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Verify {
+    /// Every frame: bytes, numbers, payload hash; ids and parents. Costs one pass over the segments.
+    #[default]
+    Full,
+    /// Index rows against each other and against the lengths of the segments; frames only where the index does not reach.
+    /// What is read later is verified then.
+    Rows,
+}
+
+/// What a recovered store is.
+#[derive(Debug)]
+pub(super) struct Recovered {
+    pub(super) rows: Rows,
+    /// The facts of all rows; none with [`Verify::Rows`].
+    pub(super) verified: Option<Verified>,
+    pub(super) report: RecoveryReport,
+}
+
+/// The outcome of recovery, decided but not carried out.
+struct Plan {
+    rows: Rows,
+    verified: Option<Verified>,
+    /// Rows from here on are new.
+    first_new: usize,
+    replace_index: bool,
+    /// The index's last line lacks its LF.
+    complete_index: bool,
+    heal: Vec<u64>,
+    cuts: Vec<(u64, Range<u64>)>,
+    quarantine: Vec<u64>,
+    unindexed: Vec<(u64, Range<u64>)>,
+    /// New rows whose parents did not stand before them.
+    late_parents: Vec<(usize, String)>,
+    /// The rows of the index that is replaced, where it could be read, and why it is.
+    replaced: Option<(Option<Rows>, String)>,
+}
+
+/// How lines that cannot be rows are judged.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    /// All segments from their start: nothing is known.
+    Rebuild,
+    /// What stands behind the last row: it was never acknowledged, unless the index lost rows.
+    Tail,
+}
+
+/// Recovers a store: decides, refuses or carries out.
+pub(super) fn recover(layout: &Layout, verification: Verify, limit_bytes: u64) -> Result<Recovered, Error> {
+    let files = layout.segment_files()?;
+    let mut rows = Rows::default();
+    let plan = match index::read(&layout.index(), 0, &mut rows) {
+        Ok(_) if rows.is_empty() && files.len_bytes.values().any(|len_bytes| *len_bytes > 0) => {
+            plan_rebuild(layout, &files, Some(rows), "the index has no rows".to_owned())?
+        }
+        Ok(file) => {
+            check_segments_exist(layout, &files, &rows)?;
+            match check_rows(layout, &files, &rows, verification, limit_bytes) {
+                Ok(verified) => plan_tail(layout, &files, rows, verified, &file, limit_bytes)?,
+                Err(error) if error.is_recoverable() => {
+                    plan_rebuild(layout, &files, Some(rows), error.to_string())?
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Err(error) if error.is_recoverable() => plan_rebuild(layout, &files, None, error.to_string())?,
+        Err(error) => return Err(error),
+    };
+    if let Some(verified) = &plan.verified {
+        check_graph(&plan.rows, verified)?;
+    }
+    carry_out(layout, &files, plan)
+}
+
+/// Builds the index again from the segments, whatever it holds. Ids and parents are not checked.
+pub(super) fn rebuild(layout: &Layout) -> Result<Recovered, Error> {
+    let files = layout.segment_files()?;
+    let mut rows = Rows::default();
+    let old = match index::read(&layout.index(), 0, &mut rows) {
+        Ok(_) => {
+            check_segments_exist(layout, &files, &rows)?;
+            Some(rows)
+        }
+        Err(error) if error.is_recoverable() => None,
+        Err(error) => return Err(error),
+    };
+    let plan = plan_rebuild(layout, &files, old, "asked for".to_owned())?;
+    carry_out(layout, &files, plan)
+}
+
+/// Refuses an index that names a segment file which does not exist: it is the only record of what is missing.
+fn check_segments_exist(layout: &Layout, files: &SegmentFiles, rows: &Rows) -> Result<(), Error> {
+    let missing = |segment_seq: u64| !files.len_bytes.contains_key(&segment_seq);
+    if let Some(last) = rows.last().filter(|last| missing(last.segment_seq)) {
+        let (path, index) = (layout.segment(last.segment_seq), layout.index());
+        return Err(Error::ActiveSegmentMissing { path, entry_seq: last.entry_seq, index });
+    }
+    let mut known = None;
+    for row in 0..rows.len() {
+        let numbers = rows.numbers(row);
+        if known == Some(numbers.segment_seq) {
+            continue;
+        }
+        if missing(numbers.segment_seq) {
+            let (path, index) = (layout.segment(numbers.segment_seq), layout.index());
+            return Err(Error::IndexMissingFrame { path, entry_seq: numbers.entry_seq, index });
+        }
+        known = Some(numbers.segment_seq);
+    }
+    Ok(())
+}
+
+fn check_rows(
+    layout: &Layout,
+    files: &SegmentFiles,
+    rows: &Rows,
+    verification: Verify,
+    limit_bytes: u64,
+) -> Result<Option<Verified>, Error> {
+    check_order(layout, rows)?;
+    for row in 0..rows.len() {
+        let numbers = rows.numbers(row);
+        let segment_bytes = files.len_bytes.get(&numbers.segment_seq).copied().unwrap_or_default();
+        check_range(layout, &numbers, segment_bytes, limit_bytes)?;
+    }
+    match verification {
+        Verify::Full => verify(layout, rows, 0..rows.len(), rows.len(), limit_bytes).map(Some),
+        Verify::Rows => {
+            // The last row decides where the next frame goes: it at least must be right.
+            let Some(last) = rows.last() else { return Ok(None) };
+            let source = open_segment(layout, last.segment_seq, last.byte_length)?;
+            let mut buffer = Vec::new();
+            let range = check_range(layout, &last, source.len_bytes(), limit_bytes)?;
+            check_frame(layout, &last, rows.id(rows.len() - 1), source.bytes(range, &mut buffer)?)?;
+            Ok(None)
+        }
+    }
+}
+
+fn plan_rebuild(
+    layout: &Layout,
+    files: &SegmentFiles,
+    old: Option<Rows>,
+    reason: String,
+) -> Result<Plan, Error> {
+    let mut plan = Plan::new(Rows::default(), Some(Verified::default()));
+    plan.replace_index = true;
+    plan.replaced = Some((old, reason));
+    plan.take_in(layout, files, Mode::Rebuild)?;
+    Ok(plan)
+}
+
+fn plan_tail(
+    layout: &Layout,
+    files: &SegmentFiles,
+    rows: Rows,
+    verified: Option<Verified>,
+    file: &IndexFile,
+    limit_bytes: u64,
+) -> Result<Plan, Error> {
+    let unindexed = unindexed(layout, files, &rows)?;
+    if !unindexed.is_empty() {
+        // Rows were lost in the middle: a rebuild that keeps everything brings them back.
+        let rebuilt = plan_rebuild(layout, files, Some(rows.clone()), "the index skips frames".to_owned());
+        if let Ok(plan) = rebuilt
+            && plan.keeps(&rows)
+        {
+            return Ok(plan);
+        }
+    }
+    let mut plan = Plan::new(rows, verified);
+    plan.complete_index = !file.terminated;
+    plan.unindexed = unindexed;
+    plan.take_in(layout, files, Mode::Tail)?;
+    if plan.first_new < plan.rows.len()
+        && let Some(Verified { facts, missing_parent: Some((row, _)) }) = &mut plan.verified
+        && *row < plan.first_new
+    {
+        // The parent may be among the rows that came in since.
+        let new = facts.split_off(plan.first_new);
+        let mut again = verify(layout, &plan.rows, 0..plan.first_new, plan.rows.len(), limit_bytes)?;
+        again.append(resolve_parents(&plan.rows, plan.first_new, new, &plan.late_parents));
+        plan.verified = Some(again);
+    }
+    Ok(plan)
+}
+
+/// The bytes in front of the end of the last row that are in no row and not blank.
+pub(super) fn unindexed(
+    layout: &Layout,
+    files: &SegmentFiles,
+    rows: &Rows,
+) -> Result<Vec<(u64, Range<u64>)>, Error> {
+    let Some(last) = rows.last() else { return Ok(Vec::new()) };
+    let mut ends: BTreeMap<u64, u64> = BTreeMap::new();
+    let mut holes = Vec::new();
+    let mut current = (u64::MAX, 0);
+    for row in 0..rows.len() {
+        let numbers = rows.numbers(row);
+        if numbers.segment_seq != current.0 {
+            current = (numbers.segment_seq, ends.get(&numbers.segment_seq).copied().unwrap_or_default());
+        }
+        if numbers.byte_offset > current.1 {
+            holes.push((numbers.segment_seq, current.1..numbers.byte_offset));
+        }
+        current.1 = current.1.max(numbers.byte_offset.saturating_add(numbers.byte_length));
+        ends.insert(current.0, current.1);
+    }
+    for (segment_seq, len_bytes) in &files.len_bytes {
+        let end = ends.get(segment_seq).copied().unwrap_or_default();
+        if *segment_seq < last.segment_seq && end < *len_bytes {
+            holes.push((*segment_seq, end..*len_bytes));
+        }
+    }
+    let mut unindexed = Vec::new();
+    for (segment_seq, range) in holes {
+        let file = disk::File::open_read_no_follow(&layout.segment(segment_seq))?;
+        if !layout::is_blank(&file, range.clone())? {
+            unindexed.push((segment_seq, range));
+        }
+    }
+    unindexed.sort_by_key(|(segment_seq, range)| (*segment_seq, range.start));
+    Ok(unindexed)
+}
+
+/// Where the next line is expected.
+struct Cursor {
+    segment_seq: u64,
+    frame_seq: u64,
+    entry_seq: u64,
+}
+
+impl Plan {
+    fn new(rows: Rows, verified: Option<Verified>) -> Self {
+        Self {
+            first_new: rows.len(),
+            rows,
+            verified,
+            replace_index: false,
+            complete_index: false,
+            heal: Vec::new(),
+            cuts: Vec::new(),
+            quarantine: Vec::new(),
+            unindexed: Vec::new(),
+            late_parents: Vec::new(),
+            replaced: None,
+        }
+    }
+
+    /// Whether all of `rows` are in the plan and no segment loses anything.
+    fn keeps(&self, rows: &Rows) -> bool {
+        self.cuts.is_empty()
+            && self.quarantine.is_empty()
+            && (0..rows.len()).all(|row| {
+                let kept = self.rows.find_seq(rows.numbers(row).entry_seq);
+                kept.is_some_and(|kept| {
+                    self.rows.numbers(kept) == rows.numbers(row) && self.rows.id(kept) == rows.id(row)
+                })
+            })
+    }
+
+    /// Takes in what stands behind the last row: frames as rows, everything else as something to refuse or to cut.
+    fn take_in(&mut self, layout: &Layout, files: &SegmentFiles, mode: Mode) -> Result<(), Error> {
+        let last = self.rows.last();
+        let first_segment = last.map_or(0, |last| last.segment_seq);
+        let mut cursor = Cursor {
+            segment_seq: first_segment,
+            frame_seq: last.map_or(0, |last| last.frame_seq),
+            entry_seq: last.map_or(0, |last| last.entry_seq),
+        };
+        let start_row = self.rows.len();
+        let mut facts: Vec<Facts> = Vec::new();
+        let mut blank_behind = Vec::new();
+        for (&segment_seq, &len_bytes) in files.len_bytes.range(first_segment..) {
+            let from = match last {
+                Some(last) if last.segment_seq == segment_seq => last.end().unwrap_or(len_bytes),
+                _ => 0,
+            };
+            if from >= len_bytes {
+                continue;
+            }
+            if segment_seq != cursor.segment_seq || last.is_none() {
+                (cursor.segment_seq, cursor.frame_seq) = (segment_seq, 0);
+            }
+            let (source, scanned) = segment::scan(layout, segment_seq, from, len_bytes - from)?;
+            let mut end = from;
+            let stop = self.take_segment(&scanned, &mut cursor, &mut facts, &mut end);
+            if let Some((chunk, line)) = stop {
+                self.judge(layout, files, mode, &source, &scanned, (chunk, line), &cursor)?;
+                let cut_from = scanned[chunk].lines[line].offset;
+                self.cuts.push((segment_seq, cut_from..source.len_bytes()));
+                let later = files.len_bytes.range(segment_seq + 1..);
+                self.quarantine.extend(later.filter(|(_, len)| **len > 0).map(|(seq, _)| *seq));
+                break;
+            }
+            if end < source.len_bytes() {
+                blank_behind.push((segment_seq, end..source.len_bytes()));
+            }
+        }
+        // Blanks behind the last frame would stand in the way of the next one.
+        let active = self.rows.last().map_or(0, |last| last.segment_seq);
+        self.cuts.extend(blank_behind.into_iter().filter(|(segment_seq, _)| *segment_seq >= active));
+        self.cuts.sort_by_key(|(segment_seq, _)| *segment_seq);
+        if let Some(verified) = &mut self.verified {
+            verified.append(resolve_parents(&self.rows, start_row, facts, &self.late_parents));
+        }
+        Ok(())
+    }
+
+    /// Takes the frames of a segment until a line that cannot be a row; answers which (chunk, line).
+    fn take_segment(
+        &mut self,
+        scanned: &[Scanned],
+        cursor: &mut Cursor,
+        facts: &mut Vec<Facts>,
+        end: &mut u64,
+    ) -> Option<(usize, usize)> {
+        for (chunk_number, chunk) in scanned.iter().enumerate() {
+            self.rows.reserve(chunk.lines.len());
+            for (line_number, line) in chunk.lines.iter().enumerate() {
+                let stop = Some((chunk_number, line_number));
+                let Content::Frame(frame) = &line.content else { return stop };
+                if frame.segment_seq != cursor.segment_seq
+                    || cursor.frame_seq.checked_add(1) != Some(frame.frame_seq)
+                    || frame.entry_seq <= cursor.entry_seq
+                {
+                    return stop;
+                }
+                let Some(payload_sha256) = frame.payload_sha256 else { return stop };
+                (cursor.frame_seq, cursor.entry_seq) = (frame.frame_seq, frame.entry_seq);
+                let (mut crc, mut byte_length) = (frame.crc, line.len_bytes);
+                if !line.terminated {
+                    self.heal.push(cursor.segment_seq);
+                    crc = crc32c::crc32c_append(crc, b"\n");
+                    byte_length += 1;
+                }
+                let numbers = RowNumbers {
+                    entry_seq: frame.entry_seq,
+                    segment_seq: frame.segment_seq,
+                    frame_seq: frame.frame_seq,
+                    byte_offset: line.offset,
+                    byte_length,
+                    crc: CrcText::of(crc),
+                };
+                let row = self.rows.len();
+                let parent = resolve(&self.rows, row, chunk.parent(frame));
+                if let (Parent::Missing, Some(id)) = (parent, chunk.parent(frame)) {
+                    self.late_parents.push((row, id.to_owned()));
+                }
+                self.rows.push(numbers, chunk.id(frame));
+                facts.push(Facts { payload_sha256, parent, kind: frame.kind });
+                *end = line.offset + byte_length;
+            }
+        }
+        None
+    }
+
+    /// Refuses when cutting at this line would destroy more than a torn tail.
+    #[allow(clippy::too_many_arguments)]
+    fn judge(
+        &self,
+        layout: &Layout,
+        files: &SegmentFiles,
+        mode: Mode,
+        source: &Source,
+        scanned: &[Scanned],
+        at: (usize, usize),
+        cursor: &Cursor,
+    ) -> Result<(), Error> {
+        let line = &scanned[at.0].lines[at.1];
+        let good_behind = || good_frame_behind(layout, files, scanned, at, cursor);
+        let place = || place_of(source, line.offset);
+        let (reason, has_nul) = match &line.content {
+            Content::Bad { reason, has_nul } => (reason, *has_nul),
+            Content::Frame(frame) => {
+                let continues = frame.segment_seq == cursor.segment_seq
+                    && cursor.frame_seq.checked_add(1) == Some(frame.frame_seq)
+                    && frame.entry_seq > cursor.entry_seq;
+                // A frame that does not continue the numbering is cut, after it was saved, in either mode.
+                if !continues || (mode == Mode::Tail && !good_behind()?) {
+                    return Ok(());
+                }
+                return Err(Error::PayloadIntegrityMismatch {
+                    place: FramePlace {
+                        path: source.path().to_owned(),
+                        entry_seq: frame.entry_seq,
+                        offset: line.offset,
+                        len_bytes: line.len_bytes,
+                    },
+                    reason: segment::payload_fault(source, line)?,
+                });
+            }
+        };
+        let torn = !line.terminated
+            || match mode {
+                // Lost sectors read as zeros, which no JSON text contains.
+                Mode::Tail => has_nul || !good_behind()?,
+                Mode::Rebuild => has_nul && !good_behind()?,
+            };
+        match reason {
+            BadLine::Schema(found) => Err(Error::UnsupportedSchema { place: place(), found: found.clone() }),
+            _ if torn => Ok(()),
+            BadLine::Json(reason) => {
+                Err(Error::SegmentFrameCorrupt { place: place(), reason: reason.clone() })
+            }
+            BadLine::NotText => {
+                Err(Error::SegmentLineUnreadable { place: place(), reason: "is not UTF-8".to_owned() })
+            }
+            BadLine::TooLong => Err(Error::SegmentLineUnreadable {
+                place: place(),
+                reason: format!("is longer than {} bytes", super::MAX_LINE_BYTES),
+            }),
+        }
+    }
+}
+
+/// Whether a sound frame that would continue the store stands behind the line `at`, in its segment or in a later one.
+fn good_frame_behind(
+    layout: &Layout,
+    files: &SegmentFiles,
+    scanned: &[Scanned],
+    at: (usize, usize),
+    cursor: &Cursor,
+) -> Result<bool, Error> {
+    let good = |segment_seq: u64, frame_floor: u64, line: &Line| match &line.content {
+        Content::Frame(frame) => {
+            frame.segment_seq == segment_seq
+                && frame.frame_seq > frame_floor
+                && frame.entry_seq > cursor.entry_seq
+                && frame.payload_sha256.is_some()
+        }
+        Content::Bad { .. } => false,
+    };
+    let rest = scanned[at.0].lines[at.1 + 1..]
+        .iter()
+        .chain(scanned[at.0 + 1..].iter().flat_map(|chunk| &chunk.lines));
+    if rest.into_iter().any(|line| good(cursor.segment_seq, cursor.frame_seq, line)) {
+        return Ok(true);
+    }
+    for (&segment_seq, &len_bytes) in files.len_bytes.range(cursor.segment_seq + 1..) {
+        if len_bytes > 0 {
+            let (_, scanned) = segment::scan(layout, segment_seq, 0, len_bytes)?;
+            if scanned.iter().flat_map(|chunk| &chunk.lines).any(|line| good(segment_seq, 0, line)) {
+                return Ok(true);
+            }
+        }
+    }
+    Ok(false)
+}
+
+/// The facts with the parents that come after their children: only now are all rows known.
+fn resolve_parents(
+    rows: &Rows,
+    start_row: usize,
+    mut facts: Vec<Facts>,
+    late_parents: &[(usize, String)],
+) -> Verified {
+    let mut missing_parent = None;
+    for (row, id) in late_parents {
+        let parent = resolve(rows, rows.len(), Some(id));
+        facts[row - start_row].parent = parent;
+        if parent == Parent::Missing {
+            missing_parent.get_or_insert_with(|| (*row, id.clone()));
+        }
+    }
+    Verified { facts, missing_parent }
+}
+
+fn carry_out(layout: &Layout, files: &SegmentFiles, plan: Plan) -> Result<Recovered, Error> {
+    let mut report = RecoveryReport {
+        index_rebuilt: plan.replace_index,
+        rows_before: Some(plan.first_new as u64),
+        rows_after: plan.rows.len() as u64,
+        gaps: gaps(&plan.rows),
+        ignored: files.ignored.clone(),
+        index_completed: plan.complete_index,
+        ..RecoveryReport::default()
+    };
+    let name = |segment_seq| layout.relative(&layout.segment(segment_seq));
+    for (segment_seq, range) in plan.unindexed {
+        report.unindexed.push(Unindexed { file: name(segment_seq), range });
+    }
+    for segment_seq in plan.heal {
+        let (file, _) = disk::File::open_append(&layout.segment(segment_seq))?;
+        file.write_all(b"\n")?;
+        file.sync_data()?;
+        report.healed.push(name(segment_seq));
+    }
+    if let Some((old, reason)) = plan.replaced {
+        report.reason = Some(reason);
+        report.rows_before = old.as_ref().map(|old| old.len() as u64);
+        if let Some(old) = &old {
+            compare(old, &plan.rows, &mut report);
+        }
+    }
+    if plan.replace_index {
+        layout.replace(REBUILD_STAGE, &layout.index(), |file| {
+            plan.rows.write_lines(0..plan.rows.len(), |lines| Ok(file.write_all(lines)?))
+        })?;
+    } else if plan.complete_index || plan.first_new < plan.rows.len() {
+        let mut lines = if plan.complete_index { b"\n".to_vec() } else { Vec::new() };
+        plan.rows.write_lines(plan.first_new..plan.rows.len(), |block| {
+            lines.extend_from_slice(block);
+            Ok(())
+        })?;
+        let (file, _) = disk::File::open_append(&layout.index())?;
+        file.write_all(&lines)?;
+        file.sync_data()?;
+    }
+    for &segment_seq in plan.quarantine.iter().rev() {
+        let saved = layout::quarantine(&layout.segment(segment_seq))?;
+        let quarantined = Quarantined { file: name(segment_seq), saved_as: layout.relative(&saved) };
+        report.quarantined.insert(0, quarantined);
+    }
+    if !plan.quarantine.is_empty() {
+        disk::sync_dir(&layout.segments_dir())?;
+    }
+    for (segment_seq, range) in plan.cuts {
+        let saved = layout.cut(&layout.segment(segment_seq), range.clone())?;
+        report.truncated.push(Truncated {
+            file: name(segment_seq),
+            length: range.start,
+            from_length: range.end,
+            saved_as: saved.map(|saved| layout.relative(&saved)),
+        });
+    }
+    Ok(Recovered { rows: plan.rows, verified: plan.verified, report })
+}
+
+/// Reports entries of the old index that changed or went.
+fn compare(old: &Rows, new: &Rows, report: &mut RecoveryReport) {
+    for row in 0..old.len() {
+        let (numbers, entry_id) = (old.numbers(row), old.id(row).to_owned());
+        let entry_seq = numbers.entry_seq;
+        match new.find_seq(entry_seq) {
+            Some(found) if new.numbers(found).crc != numbers.crc => report.changed_crcs.push(ChangedCrc {
+                entry_seq,
+                entry_id,
+                before: numbers.crc.as_str().to_owned(),
+                after: new.numbers(found).crc.as_str().to_owned(),
+            }),
+            Some(found) if new.id(found) == entry_id => {}
+            _ => report.lost_entries.push(LostEntry { entry_seq, entry_id }),
+        }
+    }
+}
+
+fn gaps(rows: &Rows) -> Vec<(u64, u64)> {
+    let mut expected = 1;
+    let mut gaps = Vec::new();
+    for row in 0..rows.len() {
+        let entry_seq = rows.numbers(row).entry_seq;
+        if entry_seq > expected {
+            gaps.push((expected, entry_seq - 1));
+        }
+        expected = entry_seq.saturating_add(1);
+    }
+    gaps
+}

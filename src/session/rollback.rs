@@ -1,0 +1,414 @@
+//! Going back to a checkpoint.
+//!
+//! May replace the index, cut and rename segments and checkpoints, rewrite the manifest and append to the migration ledger.
+//! Promises: nothing is touched before the checkpoint was verified against the data; nothing is deleted; once the intent
+//! is on stable storage the rollback happens, if need be by the next handle that opens the store.
+//!
+//! The steps: stage the index that stays (`tmp/offsets.rollback.stage`), record the intent (`tmp/rollback.intent.json`), then
+//! rename the staged index into place, rename later segments away, save and cut the end of the last one that stays,
+//! rename later checkpoints away, rewrite the manifest, log the event, remove the intent. Every step leaves a state in
+//! which the steps from the third on can be taken again.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::checkpoint::Checkpoint;
+use super::error::{Class, Error};
+use super::frame::{Chain, hex};
+use super::index::{self, Rows};
+use super::integrity::{check_graph, verify};
+use super::layout::{self, Layout, ROLLBACK_INTENT, ROLLBACK_STAGE, read_if_exists};
+use super::manifest::ManifestOrigin;
+use super::migration::{MigrationEvent, Verification};
+use super::report::{Quarantined, Truncated};
+use super::view::{Snapshot, View};
+use super::writer::Store;
+use crate::disk;
+
+const INTENT_SCHEMA: &str = "pi.session_store_v2.rollback_intent.v1";
+const FORMAT: &str = "native_v2";
+const VERIFIED: Verification =
+    Verification { entry_count_match: true, hash_chain_match: true, index_consistent: true };
+
+/// A rollback that was decided.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Intent {
+    schema: String,
+    checkpoint: Checkpoint,
+    migration_id: String,
+    correlation_id: String,
+    retained_index_sha256: String,
+    retained_index_bytes: u64,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    manifest: Option<ManifestOrigin>,
+}
+
+impl Intent {
+    /// Whether a file is the index that stays.
+    fn retains(&self, path: &std::path::Path) -> Result<bool, Error> {
+        const PIECE_BYTES: usize = 1 << 20;
+        let file = match disk::File::open_read_no_follow(path) {
+            Ok(file) => file,
+            Err(error) if error.is_not_found() => return Ok(false),
+            Err(error) => return Err(error.into()),
+        };
+        let (mut hasher, mut piece, mut len_bytes) = (Sha256::new(), vec![0; PIECE_BYTES], 0);
+        loop {
+            let read = file.read_at(&mut piece, len_bytes)?;
+            if read == 0 {
+                break;
+            }
+            hasher.update(&piece[..read]);
+            len_bytes += read as u64;
+        }
+        Ok(len_bytes == self.retained_index_bytes
+            && hex_text(&hasher.finalize().into()) == self.retained_index_sha256)
+    }
+}
+
+/// What an opening writer did about an intent it found.
+#[derive(Debug, Default)]
+pub(super) struct Resumed {
+    /// The checkpoint gone back to.
+    pub(super) completed: Option<u64>,
+    /// Why an intent was not followed.
+    pub(super) abandoned: Option<String>,
+    pub(super) truncated: Vec<Truncated>,
+    pub(super) quarantined: Vec<Quarantined>,
+}
+
+impl Store {
+    /// Goes back to a checkpoint: entries after it leave the store. Their segments and later checkpoints are renamed to
+    /// `.bak`, the cut end of the last segment that stays is saved as `.cut`. Every attempt is one event in the migration
+    /// ledger; the event is answered.
+    ///
+    /// # Errors
+    /// [`Error::CheckpointNotFound`]; [`Error::RollbackVerificationFailed`] when the entries up to the checkpoint are not
+    /// those it certifies; [`Error::LedgerTorn`]: all of them before anything was changed. A failure of the file system
+    /// after the intent was recorded ends this handle; opening the store again completes the rollback.
+    pub fn rollback(
+        &mut self,
+        checkpoint_seq: u64,
+        migration_id: &str,
+        correlation_id: &str,
+    ) -> Result<MigrationEvent, Error> {
+        self.sync()?;
+        if let Some(place) = self.layout.read_ledger()?.torn {
+            return Err(Error::LedgerTorn { place });
+        }
+        let attempt = Attempt { layout: &self.layout, migration_id, correlation_id };
+        let path = self.layout.checkpoint(checkpoint_seq);
+        let checkpoint = match self.layout.read_checkpoint(checkpoint_seq) {
+            Ok(Some(checkpoint)) => checkpoint,
+            Ok(None) => {
+                let error = Error::CheckpointNotFound { path: path.clone() };
+                return Err(attempt.failed(&path, error));
+            }
+            Err(error) => return Err(attempt.failed(&path, error)),
+        };
+        let mut rows = self.snapshot.rows.clone();
+        let kept = (0..rows.len())
+            .find(|row| rows.numbers(*row).entry_seq > checkpoint.head_entry_seq)
+            .unwrap_or(rows.len());
+        rows.truncate(kept);
+        let head_matches = match rows.last() {
+            None => checkpoint.head_entry_seq == 0 && checkpoint.head_entry_id.is_empty(),
+            Some(last) => {
+                last.entry_seq == checkpoint.head_entry_seq && rows.id(kept - 1) == checkpoint.head_entry_id
+            }
+        };
+        let verified = verify(&self.layout, &rows, 0..kept, kept, self.limit_bytes)
+            .and_then(|verified| check_graph(&rows, &verified).map(|()| verified));
+        let verification = Verification {
+            entry_count_match: head_matches,
+            hash_chain_match: verified.as_ref().is_ok_and(|verified| {
+                verified.chain_from(Chain::GENESIS).to_string() == checkpoint.chain_hash
+            }),
+            index_consistent: verified.is_ok(),
+        };
+        let verified = match verified {
+            Ok(verified) if verification == VERIFIED => verified,
+            Err(error) if matches!(error.class(), Class::IoOther | Class::IoNotFound) => {
+                return Err(attempt.failed(&path, error));
+            }
+            _ => {
+                let (outcome, class) = if verification.index_consistent {
+                    ("recoverable_error", "integrity_mismatch")
+                } else {
+                    ("fatal_error", "index_corruption")
+                };
+                let event = attempt.event(&checkpoint.snapshot_ref, verification, outcome, Some(class));
+                // The refusal is what the caller must hear of, even when it cannot be logged.
+                let _ = self.layout.append_event(event);
+                return Err(Error::RollbackVerificationFailed { checkpoint_seq, verification });
+            }
+        };
+        let intent = match attempt.record(checkpoint, &rows) {
+            Ok(intent) => intent,
+            Err(error) => return Err(attempt.failed(&path, error)),
+        };
+        let snapshot = Snapshot::verified(rows, &verified);
+        let done =
+            complete(&self.layout, &intent, &snapshot, self.limit_bytes, None, &mut Resumed::default())
+                .and_then(|event| self.adopt(snapshot).map(|()| event));
+        if let Err(error) = &done {
+            self.poison(error);
+        }
+        done
+    }
+}
+
+/// One call of [`Store::rollback`].
+struct Attempt<'a> {
+    layout: &'a Layout,
+    migration_id: &'a str,
+    correlation_id: &'a str,
+}
+
+impl Attempt<'_> {
+    fn event(
+        &self,
+        source_path: &str,
+        verification: Verification,
+        outcome: &str,
+        error_class: Option<&str>,
+    ) -> MigrationEvent {
+        event(
+            self.layout,
+            (self.migration_id, self.correlation_id),
+            source_path,
+            verification,
+            outcome,
+            error_class,
+        )
+    }
+
+    /// Logs an attempt that ended before anything was verified; a failure to log is not reported.
+    fn failed(&self, source: &std::path::Path, error: Error) -> Error {
+        let class = match error.class() {
+            Class::CheckpointNotFound => "checkpoint_not_found",
+            Class::IndexOutOfBounds | Class::ByteRangeOverflow => "index_range_overflow",
+            Class::Json => "json",
+            Class::IoNotFound | Class::IoOther | Class::IoUnexpectedEof | Class::IoInvalidData => "io",
+            Class::InvalidArgument => "validation",
+            _ => "session_error",
+        };
+        let source = source.display().to_string();
+        let _ = self.layout.append_event(self.event(
+            &source,
+            Verification::default(),
+            "fatal_error",
+            Some(class),
+        ));
+        error
+    }
+
+    /// Stages the index that stays and records the intent. From here on the rollback happens.
+    fn record(&self, checkpoint: Checkpoint, rows: &Rows) -> Result<Intent, Error> {
+        let layout = self.layout;
+        let (mut hasher, mut retained_index_bytes) = (Sha256::new(), 0);
+        layout.stage(ROLLBACK_STAGE, |file| {
+            rows.write_lines(0..rows.len(), |lines| {
+                hasher.update(lines);
+                retained_index_bytes += lines.len() as u64;
+                Ok(file.write_all(lines)?)
+            })
+        })?;
+        let manifest = layout.read_manifest()?.map(|manifest| ManifestOrigin {
+            session_id: manifest.session_id,
+            source_format: manifest.source_format,
+            created_at: manifest.created_at,
+        });
+        let intent = Intent {
+            schema: INTENT_SCHEMA.to_owned(),
+            checkpoint,
+            migration_id: self.migration_id.to_owned(),
+            correlation_id: self.correlation_id.to_owned(),
+            retained_index_sha256: hex_text(&hasher.finalize().into()),
+            retained_index_bytes,
+            manifest,
+        };
+        let path = layout.staging(ROLLBACK_INTENT);
+        let text = serde_json::to_vec(&intent)
+            .map_err(|error| Error::Json { place: View::document_place(&path), reason: error.to_string() })?;
+        layout.replace("rollback.intent.tmp", &path, |file| Ok(file.write_all(&text)?))?;
+        Ok(intent)
+    }
+}
+
+fn hex_text(digest: &[u8; 32]) -> String {
+    String::from_utf8_lossy(&hex(digest)).into_owned()
+}
+
+fn event(
+    layout: &Layout,
+    (migration_id, correlation_id): (&str, &str),
+    source_path: &str,
+    verification: Verification,
+    outcome: &str,
+    error_class: Option<&str>,
+) -> MigrationEvent {
+    MigrationEvent {
+        migration_id: migration_id.to_owned(),
+        phase: "rollback".to_owned(),
+        source_path: source_path.to_owned(),
+        target_path: layout.root.display().to_string(),
+        source_format: FORMAT.to_owned(),
+        target_format: FORMAT.to_owned(),
+        verification,
+        outcome: outcome.to_owned(),
+        error_class: error_class.map(str::to_owned),
+        correlation_id: correlation_id.to_owned(),
+        ..MigrationEvent::default()
+    }
+}
+
+/// Completes a rollback that a crash interrupted. An intent in a form we do not write is left alone; one that fits neither
+/// the staged index nor the one in place is renamed out of the way.
+pub(super) fn resume(layout: &Layout, limit_bytes: u64) -> Result<Resumed, Error> {
+    let mut resumed = Resumed::default();
+    let path = layout.staging(ROLLBACK_INTENT);
+    let Some(bytes) = read_if_exists(&path)? else { return Ok(resumed) };
+    let intent: Intent = match serde_json::from_slice::<Intent>(&bytes) {
+        Ok(intent) if intent.schema == INTENT_SCHEMA => intent,
+        _ => {
+            resumed.abandoned =
+                Some(format!("{} is not in a known form; left alone", layout.relative(&path)));
+            return Ok(resumed);
+        }
+    };
+    let staged = layout.staging(ROLLBACK_STAGE);
+    let source = if intent.retains(&staged)? { staged } else { layout.index() };
+    if !intent.retains(&source)? {
+        let saved = layout::quarantine(&path)?;
+        disk::sync_dir(disk::parent_of(&path))?;
+        resumed.abandoned =
+            Some(format!("it fits no index that is there; renamed to {}", layout.relative(&saved)));
+        return Ok(resumed);
+    }
+    let mut rows = Rows::default();
+    index::read(&source, 0, &mut rows)?;
+    let snapshot = Snapshot::new(rows);
+    let recorded = jiff::Timestamp::try_from(disk::metadata(&path)?.modified).ok();
+    complete(layout, &intent, &snapshot, limit_bytes, recorded, &mut resumed)?;
+    resumed.completed = Some(intent.checkpoint.checkpoint_seq);
+    Ok(resumed)
+}
+
+/// Takes every step after the intent was recorded; `snapshot` holds the rows that stay. `resumed_since` is the time the
+/// intent was recorded when this is not the first try.
+fn complete(
+    layout: &Layout,
+    intent: &Intent,
+    snapshot: &Snapshot,
+    limit_bytes: u64,
+    resumed_since: Option<jiff::Timestamp>,
+    done: &mut Resumed,
+) -> Result<MigrationEvent, Error> {
+    let staged = layout.staging(ROLLBACK_STAGE);
+    match disk::metadata(&staged) {
+        Ok(_) => {
+            disk::rename(&staged, &layout.index())?;
+            disk::sync_dir(disk::parent_of(&layout.index()))?;
+        }
+        Err(error) if error.is_not_found() => {}
+        Err(error) => return Err(error.into()),
+    }
+    let rows = &snapshot.rows;
+    let mut ends: BTreeMap<u64, u64> = BTreeMap::new();
+    for row in 0..rows.len() {
+        let numbers = rows.numbers(row);
+        let end = ends.entry(numbers.segment_seq).or_default();
+        *end = (*end).max(numbers.end().unwrap_or_default());
+    }
+    let files = layout.segment_files()?;
+    for segment_seq in files.len_bytes.keys().rev().filter(|segment_seq| !ends.contains_key(segment_seq)) {
+        let path = layout.segment(*segment_seq);
+        let saved = layout::quarantine(&path)?;
+        let quarantined = Quarantined { file: layout.relative(&path), saved_as: layout.relative(&saved) };
+        done.quarantined.insert(0, quarantined);
+    }
+    disk::sync_dir(&layout.segments_dir())?;
+    for (segment_seq, end) in ends {
+        let len_bytes = files.len_bytes.get(&segment_seq).copied().unwrap_or_default();
+        if len_bytes > end {
+            let path = layout.segment(segment_seq);
+            let saved = layout.cut(&path, end..len_bytes)?;
+            done.truncated.push(Truncated {
+                file: layout.relative(&path),
+                length: end,
+                from_length: len_bytes,
+                saved_as: saved.map(|saved| layout.relative(&saved)),
+            });
+        }
+    }
+    quarantine_later_checkpoints(layout, &intent.checkpoint, done)?;
+    if let Some(origin) = &intent.manifest {
+        View { layout, snapshot, limit_bytes }.write_manifest(origin.clone())?;
+    }
+    let event = event(
+        layout,
+        (&intent.migration_id, &intent.correlation_id),
+        &intent.checkpoint.snapshot_ref,
+        VERIFIED,
+        "ok",
+        None,
+    );
+    let logged = match resumed_since {
+        Some(since) => find_logged(layout, &event, since)?,
+        None => None,
+    };
+    let event = match logged {
+        Some(logged) => logged,
+        None => layout.append_event(event)?,
+    };
+    disk::remove_file(&layout.staging(ROLLBACK_INTENT))?;
+    disk::sync_dir(disk::parent_of(&layout.staging(ROLLBACK_INTENT)))?;
+    Ok(event)
+}
+
+fn quarantine_later_checkpoints(layout: &Layout, kept: &Checkpoint, done: &mut Resumed) -> Result<(), Error> {
+    for checkpoint_seq in layout.checkpoint_seqs()? {
+        let stays = match layout.read_checkpoint(checkpoint_seq) {
+            Ok(Some(other)) => other.head_entry_seq <= kept.head_entry_seq,
+            // What cannot be read cannot be said to describe what is gone.
+            _ => checkpoint_seq <= kept.checkpoint_seq,
+        };
+        if !stays {
+            let path = layout.checkpoint(checkpoint_seq);
+            let saved = layout::quarantine(&path)?;
+            let quarantined = Quarantined { file: layout.relative(&path), saved_as: layout.relative(&saved) };
+            done.quarantined.push(quarantined);
+        }
+    }
+    disk::sync_dir(&layout.checkpoints_dir())?;
+    Ok(())
+}
+
+/// The event of a rollback under way, if the crash came after it was logged: the ledger's last, not older than the intent.
+fn find_logged(
+    layout: &Layout,
+    event: &MigrationEvent,
+    since: jiff::Timestamp,
+) -> Result<Option<MigrationEvent>, Error> {
+    let ledger = layout.read_ledger()?;
+    if let Some(place) = &ledger.torn {
+        // It is this very event: nobody else logs while an intent stands.
+        let end = disk::metadata(&place.path)?.len_bytes;
+        layout.cut(&place.path, place.offset..end)?;
+    }
+    let same = |last: &&MigrationEvent| {
+        last.migration_id == event.migration_id
+            && last.correlation_id == event.correlation_id
+            && last.source_path == event.source_path
+            && last.outcome == event.outcome
+            && last
+                .at
+                .parse::<jiff::Timestamp>()
+                .is_ok_and(|at| at.as_millisecond() >= since.as_millisecond())
+    };
+    Ok(ledger.events.last().filter(same).cloned())
+}

@@ -1,0 +1,505 @@
+//! Reading a store: a consistent view of its index, and frames verified as they are handed out.
+//!
+//! May read the index and segments; writes nothing and creates nothing. Promises: no altered byte is handed out as a frame;
+//! an operation costs what it returns, not what the store holds.
+
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use serde::Serialize;
+
+use super::error::{Error, Place};
+use super::frame::{Chain, Frame, FrameLine, NotAFrame};
+use super::index::{self, Row, Rows};
+use super::integrity::{
+    Kind, Verified, branches, check_frame, check_graph, check_ids_unique, check_order, check_range, verify,
+};
+use super::layout::Layout;
+use super::{Options, recovery};
+use crate::disk;
+
+/// How often a reader waits for a writer that is in the middle of a row.
+const RETRIES: u32 = 20;
+const RETRY_AFTER: Duration = Duration::from_millis(2);
+
+/// The last entry of a store.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Head {
+    /// The segment it is in.
+    pub segment_seq: u64,
+    /// Its sequence.
+    pub entry_seq: u64,
+    /// Its id.
+    pub entry_id: String,
+}
+
+/// What an index holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct IndexSummary {
+    /// Number of rows.
+    pub entry_count: u64,
+    /// Sequence of the first row.
+    pub first_entry_seq: u64,
+    /// Sequence of the last row.
+    pub last_entry_seq: u64,
+    /// Id of the last row.
+    pub last_entry_id: String,
+}
+
+/// What a full validation found in a sound store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Validated {
+    /// The hash over all payload hashes.
+    pub chain_hash: String,
+    /// Entries of type `message`.
+    pub messages_total: u64,
+    /// Entries of type `compaction`.
+    pub compactions_total: u64,
+    /// Entries with two children or more.
+    pub branches_total: u64,
+}
+
+/// Rows, and the chain over as many of them as it was needed for.
+#[derive(Debug)]
+pub(super) struct Snapshot {
+    pub(super) rows: Rows,
+    chain: Mutex<(usize, Chain)>,
+}
+
+impl Snapshot {
+    pub(super) fn new(rows: Rows) -> Self {
+        Self { rows, chain: Mutex::new((0, Chain::GENESIS)) }
+    }
+
+    /// A snapshot whose rows were all verified.
+    pub(super) fn verified(rows: Rows, verified: &Verified) -> Self {
+        let chain = verified.chain_from(Chain::GENESIS);
+        Self { chain: Mutex::new((rows.len(), chain)), rows }
+    }
+
+    /// Adds the row of a frame just written.
+    pub(super) fn push(&mut self, numbers: index::RowNumbers, id: &str, payload_sha256: &[u8; 32]) {
+        self.rows.push(numbers, id);
+        let chain = self.chain.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if chain.0 + 1 == self.rows.len() {
+            *chain = (chain.0 + 1, chain.1.link(payload_sha256));
+        }
+    }
+
+    /// Drops the rows from `len` on; `chain` is the chain that [`Snapshot::chain`] gave when there were `len` rows.
+    pub(super) fn truncate(&mut self, len: usize, chain: (usize, Chain)) {
+        self.rows.truncate(len);
+        *self.chain.get_mut().unwrap_or_else(PoisonError::into_inner) = chain;
+    }
+
+    /// The chain as far as it is known, and over how many rows.
+    pub(super) fn chain(&self) -> (usize, Chain) {
+        *self.chain.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A store opened for reading: touches nothing, may be held while others write.
+///
+/// ```
+/// use relayburn_ledger::session::{NewEntry, Options, Payload, Reader, Store};
+///
+/// let directory = tempfile::tempdir()?;
+/// let root = directory.path().join("talk.v2");
+/// let (mut store, _) = Store::open(&root, &Options::default())?;
+/// store.append(&NewEntry {
+///     id: "e1".into(),
+///     parent_id: None,
+///     entry_type: "message".into(),
+///     payload: Payload::from_value(&serde_json::json!({"role": "user", "content": "hello"}))?,
+/// })?;
+///
+/// let mut reader = Reader::open(&root, &Options::default())?;
+/// let view = reader.view()?;
+/// assert_eq!(view.entry_count(), 1);
+/// let path = view.active_path("e1")?;
+/// assert_eq!(path[0].payload.get(), r#"{"content":"hello","role":"user"}"#);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct Reader {
+    layout: Layout,
+    limit_bytes: u64,
+    snapshot: Snapshot,
+    seen: Option<Seen>,
+}
+
+/// The index file as it was when it was read.
+#[derive(Debug)]
+struct Seen {
+    identity: disk::Identity,
+    len_bytes: u64,
+    modified: SystemTime,
+    last_line_start: u64,
+    last_line: Vec<u8>,
+}
+
+impl Reader {
+    /// Opens a store for reading. Nothing is read yet, and the store need not exist.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] for options that no store can have.
+    pub fn open(root: &Path, options: &Options) -> Result<Self, Error> {
+        let limit_bytes = options.frame_limit_bytes()?;
+        let layout = Layout { root: root.to_owned() };
+        Ok(Self { layout, limit_bytes, snapshot: Snapshot::new(Rows::default()), seen: None })
+    }
+
+    /// The store as its index has it now. Rows appended since the last call are read, others are not read again.
+    ///
+    /// # Errors
+    /// [`Error::Json`], [`Error::IndexLineUnreadable`], [`Error::UnsupportedRow`] for an index that is not one, and what
+    /// the system says.
+    pub fn view(&mut self) -> Result<View<'_>, Error> {
+        let mut attempt = 0;
+        while let Err(error) = self.refresh() {
+            // A writer may be in the middle of a row: then the file is about to grow or to be replaced.
+            attempt += 1;
+            let before = disk::metadata(&self.layout.index()).ok();
+            if attempt < RETRIES && error.is_recoverable() {
+                std::thread::sleep(RETRY_AFTER);
+                let after = disk::metadata(&self.layout.index()).ok();
+                let same = before.zip(after).is_some_and(|(before, after)| {
+                    (before.len_bytes, before.modified) == (after.len_bytes, after.modified)
+                });
+                if !same {
+                    continue;
+                }
+            }
+            return Err(error);
+        }
+        Ok(View { layout: &self.layout, snapshot: &self.snapshot, limit_bytes: self.limit_bytes })
+    }
+
+    fn refresh(&mut self) -> Result<(), Error> {
+        let path = self.layout.index();
+        let now = match disk::metadata(&path) {
+            Ok(now) => now,
+            Err(error) if error.is_not_found() => {
+                (self.snapshot, self.seen) = (Snapshot::new(Rows::default()), None);
+                return Ok(());
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let (mut from, mut fresh) = (0, None);
+        if let Some(seen) = &self.seen {
+            let same_file = seen.identity == now.identity;
+            if same_file && (seen.len_bytes, seen.modified) == (now.len_bytes, now.modified) {
+                return Ok(());
+            }
+            if same_file && seen.len_bytes < now.len_bytes && seen.still_there(&path)? {
+                from = seen.len_bytes;
+            }
+        }
+        let rows = if from > 0 { &mut self.snapshot.rows } else { fresh.insert(Rows::default()) };
+        let file = index::read(&path, from, rows)?;
+        if let Some(rows) = fresh {
+            self.snapshot = Snapshot::new(rows);
+        }
+        // What is not terminated is read again: it may still grow.
+        let mut last_line = vec![0; (file.last_line.end - file.last_line.start) as usize];
+        if file.terminated && !last_line.is_empty() {
+            disk::File::open_read_no_follow(&path)?.read_exact_at(&mut last_line, file.last_line.start)?;
+        }
+        self.seen = file.terminated.then_some(Seen {
+            identity: now.identity,
+            len_bytes: file.len_bytes,
+            // An append between the look and the read leaves the time unknown.
+            modified: if now.len_bytes == file.len_bytes { now.modified } else { SystemTime::UNIX_EPOCH },
+            last_line_start: file.last_line.start,
+            last_line,
+        });
+        Ok(())
+    }
+}
+
+impl Seen {
+    /// Whether the last line read still stands where it stood: a writer whose append fails takes its row back.
+    fn still_there(&self, path: &Path) -> Result<bool, Error> {
+        let mut now = vec![0; self.last_line.len()];
+        let read = disk::File::open_read_no_follow(path)?.read_at(&mut now, self.last_line_start)?;
+        Ok(read == now.len() && now == self.last_line)
+    }
+}
+
+/// A store at one moment. Frames are read when asked for, and verified against the index and their own headers.
+#[derive(Debug, Clone, Copy)]
+pub struct View<'s> {
+    pub(super) layout: &'s Layout,
+    pub(super) snapshot: &'s Snapshot,
+    pub(super) limit_bytes: u64,
+}
+
+impl<'s> View<'s> {
+    /// The store's directory, as the caller spelled it.
+    pub fn root(&self) -> &'s Path {
+        &self.layout.root
+    }
+
+    fn rows(&self) -> &'s Rows {
+        &self.snapshot.rows
+    }
+
+    /// Sequence of the last entry, 0 for an empty store: the number of entries unless there are gaps.
+    pub fn entry_count(&self) -> u64 {
+        self.rows().last().map_or(0, |last| last.entry_seq)
+    }
+
+    /// Number of index rows.
+    pub fn row_count(&self) -> usize {
+        self.rows().len()
+    }
+
+    /// The last entry.
+    pub fn head(&self) -> Option<Head> {
+        let last = self.rows().last()?;
+        let entry_id = self.rows().id(self.rows().len() - 1).to_owned();
+        Some(Head { segment_seq: last.segment_seq, entry_seq: last.entry_seq, entry_id })
+    }
+
+    /// What the index holds; none when it is empty.
+    pub fn index_summary(&self) -> Option<IndexSummary> {
+        let last = self.rows().last()?;
+        Some(IndexSummary {
+            entry_count: self.rows().len() as u64,
+            first_entry_seq: self.rows().numbers(0).entry_seq,
+            last_entry_seq: last.entry_seq,
+            last_entry_id: self.rows().id(self.rows().len() - 1).to_owned(),
+        })
+    }
+
+    /// Sum of the lengths of all lines in the index.
+    pub fn total_bytes(&self) -> u64 {
+        self.rows().total_bytes()
+    }
+
+    /// All index rows, in order.
+    pub fn index(&self) -> impl ExactSizeIterator<Item = Row> + 's {
+        let rows = self.rows();
+        (0..rows.len()).map(move |row| rows.row(row))
+    }
+
+    /// The ids of all rows, in order.
+    pub fn entry_ids(&self) -> impl ExactSizeIterator<Item = &'s str> + 's {
+        let rows = self.rows();
+        (0..rows.len()).map(move |row| rows.id(row))
+    }
+
+    /// The entry with this sequence; the first of several.
+    ///
+    /// # Errors
+    /// As every reading operation: [`Error::ChecksumMismatch`], [`Error::IndexOutOfBounds`],
+    /// [`Error::IndexMissingFrame`], [`Error::IndexFrameMismatch`], [`Error::PayloadIntegrityMismatch`],
+    /// [`Error::Json`], [`Error::FrameTooLarge`], or what the system says.
+    pub fn entry(&self, entry_seq: u64) -> Result<Option<Frame>, Error> {
+        self.rows().find_seq(entry_seq).map(|row| self.read(row, &mut None)).transpose()
+    }
+
+    /// The entry with this id; the last of several.
+    ///
+    /// # Errors
+    /// As [`View::entry`].
+    pub fn entry_with_id(&self, entry_id: &str) -> Result<Option<Frame>, Error> {
+        self.rows().find_id(entry_id).map(|row| self.read(row, &mut None)).transpose()
+    }
+
+    /// The entries with this sequence or a higher one, in index order; each is read when it is asked for.
+    pub fn entries_from(&self, entry_seq: u64) -> Entries<'s> {
+        self.entries_of(self.rows().from_seq(entry_seq))
+    }
+
+    /// All entries, in index order.
+    pub fn entries(&self) -> Entries<'s> {
+        self.entries_of((0..self.rows().len()).collect())
+    }
+
+    /// The entries of the last `count` rows, in index order.
+    pub fn tail(&self, count: usize) -> Entries<'s> {
+        let len = self.rows().len();
+        self.entries_of((len.saturating_sub(count)..len).collect())
+    }
+
+    fn entries_of(&self, rows: Vec<usize>) -> Entries<'s> {
+        Entries { view: *self, rows: rows.into_iter(), open: None }
+    }
+
+    /// The entries from a root to `leaf`, following parents; empty when there is no such entry.
+    ///
+    /// # Errors
+    /// [`Error::DuplicateEntryId`] when any id of the index is not unique, [`Error::MissingParent`],
+    /// [`Error::CyclicParent`], and as [`View::entry`].
+    pub fn active_path(&self, leaf: &str) -> Result<Vec<Frame>, Error> {
+        check_ids_unique(self.rows())?;
+        let mut open = None;
+        let mut path: Vec<Frame> = Vec::new();
+        let mut next = self.rows().find_id(leaf);
+        let mut visited = std::collections::HashSet::new();
+        while let Some(row) = next {
+            if !visited.insert(row) {
+                return Err(Error::CyclicParent { entry_id: self.rows().id(row).to_owned() });
+            }
+            let frame = self.read(row, &mut open)?;
+            next = match &frame.parent_entry_id {
+                None => None,
+                Some(parent_id) => Some(self.rows().find_id(parent_id).ok_or_else(|| {
+                    Error::MissingParent { entry_id: frame.entry_id.clone(), parent_id: parent_id.clone() }
+                })?),
+            };
+            path.push(frame);
+        }
+        path.reverse();
+        Ok(path)
+    }
+
+    /// All frames of a segment file in file order, without the index; empty when there is no such file.
+    ///
+    /// # Errors
+    /// [`Error::Json`] for a line that is not a frame, [`Error::PayloadIntegrityMismatch`], or what the system says.
+    pub fn segment(&self, segment_seq: u64) -> Result<Vec<Frame>, Error> {
+        let source = match super::integrity::open_segment(self.layout, segment_seq, u64::MAX) {
+            Ok(source) => source,
+            Err(error) if error.class() == super::Class::IoNotFound => return Ok(Vec::new()),
+            Err(error) => return Err(error),
+        };
+        let mut buffer = Vec::new();
+        let bytes = source.bytes(0..source.len_bytes(), &mut buffer)?;
+        let mut frames = Vec::new();
+        for (offset, line) in crate::scan::lines(0, bytes) {
+            if str::from_utf8(line).is_ok_and(|text| text.trim().is_empty()) {
+                continue;
+            }
+            let place = || index::place_of(&source, offset);
+            let frame = FrameLine::parse(line).map_err(|reason| match reason {
+                NotAFrame::NotText => Error::Json { place: place(), reason: "not UTF-8".to_owned() },
+                NotAFrame::Json(reason) => Error::Json { place: place(), reason },
+                NotAFrame::Schema(found) => Error::UnsupportedSchema { place: place(), found },
+            })?;
+            frame.verify_payload().map_err(|reason| Error::PayloadIntegrityMismatch {
+                place: super::error::FramePlace {
+                    path: source.path().to_owned(),
+                    entry_seq: frame.entry_seq,
+                    offset,
+                    len_bytes: line.len() as u64 + 1,
+                },
+                reason,
+            })?;
+            frames.push(frame.to_frame());
+        }
+        source.check_len()?;
+        Ok(frames)
+    }
+
+    /// The hash over the payload hashes of all entries: 64 zeros for an empty store. What is not known yet is read, and
+    /// verified, once.
+    ///
+    /// # Errors
+    /// As [`View::entry`]; [`Error::SegmentUnreadable`].
+    pub fn chain_hash(&self) -> Result<String, Error> {
+        let (known, chain) = self.snapshot.chain();
+        if known == self.rows().len() {
+            return Ok(chain.to_string());
+        }
+        let rest =
+            verify(self.layout, self.rows(), known..self.rows().len(), self.rows().len(), self.limit_bytes)?;
+        let chain = rest.chain_from(chain);
+        *self.snapshot.chain.lock().unwrap_or_else(PoisonError::into_inner) = (self.rows().len(), chain);
+        Ok(chain.to_string())
+    }
+
+    /// Checks everything: order of rows, every frame's bytes, numbers and payload, unique ids, parents that exist and lead to
+    /// roots.
+    ///
+    /// # Errors
+    /// The first failure found.
+    pub fn validate(&self) -> Result<Validated, Error> {
+        let rows = self.rows();
+        check_order(self.layout, rows)?;
+        let verified = verify(self.layout, rows, 0..rows.len(), rows.len(), self.limit_bytes)?;
+        check_graph(rows, &verified)?;
+        let of_kind = |kind| verified.facts.iter().filter(|facts| facts.kind == kind).count() as u64;
+        Ok(Validated {
+            chain_hash: verified.chain_from(Chain::GENESIS).to_string(),
+            messages_total: of_kind(Kind::Message),
+            compactions_total: of_kind(Kind::Compaction),
+            branches_total: branches(&verified.facts),
+        })
+    }
+
+    /// Bytes of segments that are in no row and not blank: they wait for an opening writer, or were left alone by one.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn unindexed(&self) -> Result<Vec<(PathBuf, Range<u64>)>, Error> {
+        let files = self.layout.segment_files()?;
+        let mut found = recovery::unindexed(self.layout, &files, self.rows())?;
+        let last = self.rows().last();
+        for (&segment_seq, &len_bytes) in files.len_bytes.range(last.map_or(0, |last| last.segment_seq)..) {
+            let end = last.filter(|last| last.segment_seq == segment_seq).and_then(|last| last.end());
+            if end.unwrap_or(0) < len_bytes {
+                found.push((segment_seq, end.unwrap_or(0)..len_bytes));
+            }
+        }
+        Ok(found.into_iter().map(|(segment_seq, range)| (self.layout.segment(segment_seq), range)).collect())
+    }
+
+    /// Reads the frame of a row. `open` keeps the last segment open between calls.
+    fn read(&self, row: usize, open: &mut Option<(u64, disk::File)>) -> Result<Frame, Error> {
+        let numbers = self.rows().numbers(row);
+        let file = match open {
+            Some((segment_seq, file)) if *segment_seq == numbers.segment_seq => file,
+            _ => {
+                let path = self.layout.segment(numbers.segment_seq);
+                let file = disk::File::open_read_no_follow(&path).map_err(|error| {
+                    if error.is_not_found() {
+                        let index = self.layout.index();
+                        Error::IndexMissingFrame { path, entry_seq: numbers.entry_seq, index }
+                    } else {
+                        error.into()
+                    }
+                })?;
+                &mut open.insert((numbers.segment_seq, file)).1
+            }
+        };
+        let range = check_range(self.layout, &numbers, file.len_bytes()?, self.limit_bytes)?;
+        let mut bytes = vec![0; (range.end - range.start) as usize];
+        file.read_exact_at(&mut bytes, range.start)?;
+        let (frame, _) = check_frame(self.layout, &numbers, self.rows().id(row), &bytes)?;
+        Ok(frame.to_frame())
+    }
+
+    /// The place of a whole document, for messages.
+    pub(super) fn document_place(path: &Path) -> Place {
+        Place { path: path.to_owned(), line: 1, offset: 0 }
+    }
+}
+
+/// Entries in index order, each read and verified when it is asked for.
+#[derive(Debug)]
+pub struct Entries<'s> {
+    view: View<'s>,
+    rows: std::vec::IntoIter<usize>,
+    open: Option<(u64, disk::File)>,
+}
+
+impl Iterator for Entries<'_> {
+    type Item = Result<Frame, Error>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let row = self.rows.next()?;
+        Some(self.view.read(row, &mut self.open))
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.rows.size_hint()
+    }
+}
+
+impl ExactSizeIterator for Entries<'_> {}

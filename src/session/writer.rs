@@ -1,0 +1,591 @@
+//! The write handle: opening with recovery, and appending.
+//!
+//! May create and change every file of the store it has locked. Promises: a segment's data is on stable storage before its
+//! index row is written, and the row before the append is acknowledged; a failed append leaves files and handle as they
+//! were; when that cannot be done, the handle writes no more.
+
+use std::path::Path;
+
+use sha2::{Digest, Sha256};
+
+use super::error::Error;
+use super::frame::{Coordinates, hex, write_line};
+use super::index::{CrcText, Row, RowNumbers};
+use super::layout::{Layout, refuse_link};
+use super::payload::NewEntry;
+use super::recovery::{self, Recovered};
+use super::report::RecoveryReport;
+use super::view::{Snapshot, View};
+use super::{MAX_LINE_BYTES, Options, rollback, time};
+use crate::disk;
+
+/// When appended entries become durable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Durability {
+    /// Before [`Store::append`] returns.
+    #[default]
+    Each,
+    /// When [`Store::sync`] returns. Until then an entry is in its segment but not in the index: other handles do not see it;
+    /// a process that dies loses nothing, since the next opening writer finds it; a power cut may lose it. Dropping
+    /// the handle tries a last sync.
+    Grouped,
+}
+
+/// A store opened for writing. There is one such handle at a time, in all processes; readers are not disturbed.
+#[derive(Debug)]
+pub struct Store {
+    pub(super) layout: Layout,
+    pub(super) options: Options,
+    pub(super) limit_bytes: u64,
+    pub(super) snapshot: Snapshot,
+    tail: Tail,
+    active: Option<disk::File>,
+    index: Option<disk::File>,
+    /// Length of the index file as far as it is known to be written.
+    index_bytes: u64,
+    /// Rows from here on are not in the index file yet.
+    first_unwritten: usize,
+    poisoned: Option<String>,
+    /// Held for its kernel lock.
+    _lock: disk::File,
+}
+
+/// Where the next frame goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Tail {
+    at: Coordinates,
+    segment_bytes: u64,
+}
+
+impl Tail {
+    fn of(snapshot: &Snapshot, layout: &Layout) -> Result<Self, Error> {
+        let next = |number: u64, what| {
+            number.checked_add(1).ok_or_else(|| Error::SequenceExhausted { root: layout.root.clone(), what })
+        };
+        Ok(match snapshot.rows.last() {
+            None => Self { at: Coordinates { segment_seq: 1, frame_seq: 1, entry_seq: 1 }, segment_bytes: 0 },
+            Some(last) => Self {
+                at: Coordinates {
+                    segment_seq: last.segment_seq,
+                    frame_seq: next(last.frame_seq, "frame")?,
+                    entry_seq: next(last.entry_seq, "entry")?,
+                },
+                segment_bytes: last.end().unwrap_or_default(),
+            },
+        })
+    }
+}
+
+/// A frame about to be written.
+struct Encoded {
+    line: Vec<u8>,
+    payload_sha256: [u8; 32],
+    tail: Tail,
+}
+
+impl Store {
+    /// Opens a store for writing, creating it when there is none, and recovers what a crash or damage left.
+    ///
+    /// Recovery takes in complete frames that the index does not have, completes a last line that lacks its LF, saves a
+    /// torn tail aside before it cuts it, and builds the index again when it is lost or wrong. The report says what it
+    /// did; for a sound store it is empty and nothing was changed.
+    ///
+    /// # Errors
+    /// [`Error::Locked`] while another handle writes. Damage that recovery must not touch is refused and left as it is:
+    /// [`Error::SegmentFrameCorrupt`], [`Error::SegmentLineUnreadable`], [`Error::PayloadIntegrityMismatch`],
+    /// [`Error::ActiveSegmentMissing`], [`Error::IndexMissingFrame`], [`Error::DuplicateEntryId`],
+    /// [`Error::MissingParent`], [`Error::CyclicParent`], [`Error::UnsupportedSchema`], [`Error::FrameTooLarge`].
+    /// [`Error::InvalidArgument`] for a segment size of 0, [`Error::SymbolicLink`], and what the system says.
+    pub fn open(root: &Path, options: &Options) -> Result<(Self, RecoveryReport), Error> {
+        Self::open_with(root, options, |layout, limit_bytes| {
+            recovery::recover(layout, options.verify, limit_bytes)
+        })
+    }
+
+    /// Opens a store for writing after building its index again from the segments, whatever the index holds. Frames are
+    /// verified, ids and parents are not.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub fn open_rebuilding(root: &Path, options: &Options) -> Result<(Self, RecoveryReport), Error> {
+        Self::open_with(root, options, |layout, _| recovery::rebuild(layout))
+    }
+
+    fn open_with(
+        root: &Path,
+        options: &Options,
+        recover: impl FnOnce(&Layout, u64) -> Result<Recovered, Error>,
+    ) -> Result<(Self, RecoveryReport), Error> {
+        let limit_bytes = options.frame_limit_bytes()?;
+        let layout = Layout { root: root.to_owned() };
+        let wide = layout.create_directories()?;
+        let lock = lock(&layout)?;
+        let resumed = rollback::resume(&layout, limit_bytes)?;
+        let recovered = recover(&layout, limit_bytes)?;
+        let mut report = recovered.report;
+        report.wide_directories = wide.iter().map(|path| path.display().to_string()).collect();
+        report.resumed_rollback = resumed.completed;
+        report.abandoned_rollback = resumed.abandoned;
+        report.truncated.splice(0..0, resumed.truncated);
+        report.quarantined.splice(0..0, resumed.quarantined);
+        let snapshot = match &recovered.verified {
+            Some(verified) => Snapshot::verified(recovered.rows, verified),
+            None => Snapshot::new(recovered.rows),
+        };
+        let mut store = Self {
+            tail: Tail::of(&snapshot, &layout)?,
+            first_unwritten: snapshot.rows.len(),
+            layout,
+            options: options.clone(),
+            limit_bytes,
+            snapshot,
+            active: None,
+            index: None,
+            index_bytes: 0,
+            poisoned: None,
+            _lock: lock,
+        };
+        store.index_bytes = store.index_file_bytes()?;
+        Ok((store, report))
+    }
+
+    /// The store as this handle knows it, entries not yet synced included.
+    pub fn view(&self) -> View<'_> {
+        View { layout: &self.layout, snapshot: &self.snapshot, limit_bytes: self.limit_bytes }
+    }
+
+    /// Builds the index again from the segments, as [`Store::open_rebuilding`] does.
+    ///
+    /// # Errors
+    /// As [`Store::open`]; the handle is then as it was.
+    pub fn rebuild_index(&mut self) -> Result<RecoveryReport, Error> {
+        self.sync()?;
+        let recovered = recovery::rebuild(&self.layout)?;
+        let verified = recovered.verified.unwrap_or_default();
+        self.adopt(Snapshot::verified(recovered.rows, &verified))?;
+        Ok(recovered.report)
+    }
+
+    /// Goes on with other rows, which the index file holds.
+    pub(super) fn adopt(&mut self, snapshot: Snapshot) -> Result<(), Error> {
+        self.tail = Tail::of(&snapshot, &self.layout)?;
+        self.snapshot = snapshot;
+        self.first_unwritten = self.snapshot.rows.len();
+        (self.active, self.index) = (None, None);
+        self.index_bytes = self.index_file_bytes()?;
+        Ok(())
+    }
+
+    fn index_file_bytes(&self) -> Result<u64, Error> {
+        match disk::metadata(&self.layout.index()) {
+            Ok(metadata) => Ok(metadata.len_bytes),
+            Err(error) if error.is_not_found() => Ok(0),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Appends an entry. With [`Durability::Each`] it is durable when this returns.
+    ///
+    /// # Errors
+    /// [`Error::DuplicateEntryId`], [`Error::MissingParent`], [`Error::CyclicParent`] (its own parent),
+    /// [`Error::FrameTooLarge`], [`Error::Stale`] when somebody wrote past the lock, [`Error::Poisoned`],
+    /// [`Error::SequenceExhausted`], or what the system says. The store is then as it was.
+    pub fn append(&mut self, entry: &NewEntry<'_>) -> Result<Row, Error> {
+        self.check_writable()?;
+        self.check_links(entry)?;
+        let from = self.mark();
+        let done = self.write_frame(entry).and_then(|()| match self.options.durability {
+            Durability::Each => self.write_rows(),
+            Durability::Grouped => Ok(()),
+        });
+        self.done_or_undone(from, done)?;
+        Ok(self.snapshot.rows.row(self.snapshot.rows.len() - 1))
+    }
+
+    /// Appends entries as one group, each after the ones before it: all of them are durable when this returns, at the cost
+    /// of one sync, or none is there.
+    ///
+    /// # Errors
+    /// As [`Store::append`].
+    pub fn append_all(&mut self, entries: &[NewEntry<'_>]) -> Result<(), Error> {
+        self.check_writable()?;
+        let from = self.mark();
+        let done = entries
+            .iter()
+            .try_for_each(|entry| {
+                self.check_links(entry)?;
+                self.write_frame(entry)
+            })
+            .and_then(|()| self.write_rows());
+        self.done_or_undone(from, done)
+    }
+
+    /// As [`Store::append_all`], but an entry may name a parent that comes later in the group.
+    ///
+    /// # Errors
+    /// As [`Store::append`]; links are checked before anything is written.
+    pub fn import(&mut self, entries: &[NewEntry<'_>]) -> Result<(), Error> {
+        self.check_writable()?;
+        self.check_group(entries)?;
+        let from = self.mark();
+        let done =
+            entries.iter().try_for_each(|entry| self.write_frame(entry)).and_then(|()| self.write_rows());
+        self.done_or_undone(from, done)
+    }
+
+    /// Makes everything appended so far durable and visible to others.
+    ///
+    /// # Errors
+    /// [`Error::Poisoned`], or what the system says. After a failed write of the index the entries are still pending and
+    /// this may be tried again.
+    pub fn sync(&mut self) -> Result<(), Error> {
+        self.check_writable()?;
+        self.write_rows()
+    }
+
+    pub(super) fn check_writable(&self) -> Result<(), Error> {
+        match &self.poisoned {
+            None => Ok(()),
+            Some(reason) => Err(Error::Poisoned { root: self.layout.root.clone(), reason: reason.clone() }),
+        }?;
+        self.check_index_unchanged(self.index.as_ref())
+    }
+
+    pub(super) fn poison(&mut self, reason: &Error) {
+        self.poisoned.get_or_insert_with(|| reason.to_string());
+    }
+
+    fn check_links(&self, entry: &NewEntry<'_>) -> Result<(), Error> {
+        self.check_new_id(&entry.id)?;
+        match &entry.parent_id {
+            None => Ok(()),
+            Some(parent) if *parent == entry.id => {
+                Err(Error::CyclicParent { entry_id: entry.id.clone().into_owned() })
+            }
+            Some(parent) if self.snapshot.rows.find_id(parent).is_some() => Ok(()),
+            Some(parent) => Err(missing_parent(entry, parent)),
+        }
+    }
+
+    fn check_new_id(&self, id: &str) -> Result<(), Error> {
+        let rows = &self.snapshot.rows;
+        match rows.find_id(id) {
+            None => Ok(()),
+            Some(row) => Err(Error::DuplicateEntryId {
+                entry_id: id.to_owned(),
+                first_seq: rows.numbers(row).entry_seq,
+                second_seq: self.tail.at.entry_seq,
+            }),
+        }
+    }
+
+    /// Links of a group in which parents may follow their children.
+    fn check_group(&self, entries: &[NewEntry<'_>]) -> Result<(), Error> {
+        let mut places = std::collections::HashMap::with_capacity(entries.len());
+        for (place, entry) in entries.iter().enumerate() {
+            self.check_new_id(&entry.id)?;
+            if let Some(first) = places.insert(&*entry.id, place) {
+                let seq = |place| self.tail.at.entry_seq.saturating_add(place as u64);
+                return Err(Error::DuplicateEntryId {
+                    entry_id: entry.id.clone().into_owned(),
+                    first_seq: seq(first),
+                    second_seq: seq(place),
+                });
+            }
+        }
+        // The walk each entry was first met on: meeting it again on the same walk is going round.
+        let mut walk_of = vec![0; entries.len()];
+        for start in 0..entries.len() {
+            let mut next = Some(start);
+            while let Some(place) = next {
+                let entry = &entries[place];
+                if walk_of[place] == start + 1 {
+                    return Err(Error::CyclicParent { entry_id: entry.id.clone().into_owned() });
+                }
+                if walk_of[place] != 0 {
+                    break;
+                }
+                walk_of[place] = start + 1;
+                next = match &entry.parent_id {
+                    None => None,
+                    Some(parent) => match places.get(&**parent) {
+                        Some(parent) => Some(*parent),
+                        None if self.snapshot.rows.find_id(parent).is_some() => None,
+                        None => return Err(missing_parent(entry, parent)),
+                    },
+                };
+            }
+        }
+        Ok(())
+    }
+
+    fn encode(&self, entry: &NewEntry<'_>) -> Result<Encoded, Error> {
+        let payload = entry.payload.get();
+        let payload_sha256: [u8; 32] = Sha256::digest(payload).into();
+        let mut tail = self.tail;
+        let mut line = Vec::with_capacity(payload.len() + 512);
+        let mut write = |tail: &Tail| {
+            line.clear();
+            write_line(&mut line, tail.at, entry, &time::now(), &hex(&payload_sha256)).map_err(|error| {
+                Error::InvalidArgument { reason: format!("the entry does not serialise: {error}") }
+            })?;
+            Ok::<_, Error>(line.len() as u64)
+        };
+        let mut len_bytes = write(&tail)?;
+        // The length with the old numbers decides, as for the format's other writers.
+        let full = tail.segment_bytes.saturating_add(len_bytes) > self.options.max_segment_bytes;
+        if tail.segment_bytes > 0 && full {
+            let segment_seq = tail.at.segment_seq.checked_add(1).ok_or_else(|| Error::SequenceExhausted {
+                root: self.layout.root.clone(),
+                what: "segment",
+            })?;
+            tail = Tail { at: Coordinates { segment_seq, frame_seq: 1, ..tail.at }, segment_bytes: 0 };
+            len_bytes = write(&tail)?;
+        }
+        if len_bytes > MAX_LINE_BYTES {
+            return Err(Error::FrameTooLarge {
+                place: super::error::FramePlace {
+                    path: self.layout.segment(tail.at.segment_seq),
+                    entry_seq: tail.at.entry_seq,
+                    offset: tail.segment_bytes,
+                    len_bytes,
+                },
+                limit_bytes: MAX_LINE_BYTES,
+            });
+        }
+        Ok(Encoded { line, payload_sha256, tail })
+    }
+
+    /// Writes a frame at the end of its segment and takes its row into memory.
+    fn write_frame(&mut self, entry: &NewEntry<'_>) -> Result<(), Error> {
+        let encoded = self.encode(entry)?;
+        let (at, offset) = (encoded.tail.at, encoded.tail.segment_bytes);
+        if at.segment_seq != self.tail.at.segment_seq {
+            // Only the active segment may hold frames that are not durable yet.
+            self.sync_active()?;
+            self.active = None;
+            self.tail = Tail { at, segment_bytes: 0 };
+        }
+        self.open_active(at.segment_seq, offset)?.write_all(&encoded.line)?;
+        let numbers = RowNumbers {
+            entry_seq: at.entry_seq,
+            segment_seq: at.segment_seq,
+            frame_seq: at.frame_seq,
+            byte_offset: offset,
+            byte_length: encoded.line.len() as u64,
+            crc: CrcText::of(crc32c::crc32c(&encoded.line)),
+        };
+        self.snapshot.push(numbers, &entry.id, &encoded.payload_sha256);
+        self.tail = Tail::of(&self.snapshot, &self.layout)?;
+        if self.snapshot.rows.len() == 1 {
+            // A power cut can leave lost sectors in front of later frames of a group. With one durable row recovery knows
+            // that what stands behind it was never acknowledged; without any it has to take it for damage.
+            self.write_rows()?;
+        }
+        Ok(())
+    }
+
+    /// The active segment, open for appending and `expected_bytes` long.
+    fn open_active(&mut self, segment_seq: u64, expected_bytes: u64) -> Result<&disk::File, Error> {
+        let file = match self.active.take() {
+            Some(file) => file,
+            None => {
+                let path = self.layout.segment(segment_seq);
+                refuse_link(&path)?;
+                let (file, created) = disk::File::open_append(&path)?;
+                if created {
+                    disk::sync_dir(&self.layout.segments_dir())?;
+                }
+                file
+            }
+        };
+        let len_bytes = file.len_bytes()?;
+        if len_bytes != expected_bytes {
+            return Err(Error::Stale {
+                path: file.path().to_owned(),
+                reason: format!("it has {len_bytes} bytes, {expected_bytes} were expected"),
+            });
+        }
+        Ok(self.active.insert(file))
+    }
+
+    fn sync_active(&mut self) -> Result<(), Error> {
+        if self.tail.segment_bytes == 0 {
+            return Ok(());
+        }
+        let tail = self.tail;
+        let synced = self.open_active(tail.at.segment_seq, tail.segment_bytes)?.sync_data();
+        synced.map_err(|error| {
+            // After a failed sync nobody knows what is on the disk.
+            let error = error.into();
+            self.poison(&error);
+            error
+        })
+    }
+
+    /// Syncs the active segment, then writes the rows that are not in the index yet and syncs it.
+    fn write_rows(&mut self) -> Result<(), Error> {
+        let rows = self.first_unwritten..self.snapshot.rows.len();
+        if rows.is_empty() {
+            return Ok(());
+        }
+        self.sync_active()?;
+        let mut lines = Vec::new();
+        self.snapshot.rows.write_lines(rows.clone(), |block| {
+            lines.extend_from_slice(block);
+            Ok(())
+        })?;
+        let index = self.open_index()?;
+        if let Err(error) = index.write_all(&lines) {
+            // Half a row would make the next open build the whole index again.
+            if index.set_len(self.index_bytes).is_err() {
+                self.poison(&error.into());
+                return Err(Error::Poisoned {
+                    root: self.layout.root.clone(),
+                    reason: "a row was written in part and could not be taken back".to_owned(),
+                });
+            }
+            return Err(error.into());
+        }
+        if let Err(error) = index.sync_data() {
+            let _ = index.set_len(self.index_bytes);
+            let error = error.into();
+            self.poison(&error);
+            return Err(error);
+        }
+        self.index_bytes += lines.len() as u64;
+        self.index = Some(index);
+        self.first_unwritten = rows.end;
+        Ok(())
+    }
+
+    /// The index, open for appending and as long as this handle left it.
+    fn open_index(&mut self) -> Result<disk::File, Error> {
+        let path = self.layout.index();
+        let index = match self.index.take() {
+            Some(index) => index,
+            None => {
+                refuse_link(&path)?;
+                let (index, created) = disk::File::open_append(&path)?;
+                if created {
+                    disk::sync_dir(disk::parent_of(&path))?;
+                }
+                index
+            }
+        };
+        self.check_index_unchanged(Some(&index))?;
+        Ok(index)
+    }
+
+    /// Fails when the index is not the file this handle wrote last: a writer that takes no lock was here.
+    fn check_index_unchanged(&self, open: Option<&disk::File>) -> Result<(), Error> {
+        let path = self.layout.index();
+        let stale = |reason| Err(Error::Stale { path: path.clone(), reason });
+        let named = match disk::metadata(&path) {
+            Ok(named) => named,
+            Err(error) if error.is_not_found() && self.index_bytes == 0 => return Ok(()),
+            Err(error) if error.is_not_found() => return stale("it is gone".to_owned()),
+            Err(error) => return Err(error.into()),
+        };
+        if named.len_bytes != self.index_bytes {
+            return stale(format!("it has {} bytes, {} were expected", named.len_bytes, self.index_bytes));
+        }
+        match open {
+            Some(open) if open.metadata()?.identity != named.identity => stale("it was replaced".to_owned()),
+            _ => Ok(()),
+        }
+    }
+
+    fn mark(&self) -> Mark {
+        Mark {
+            rows: self.snapshot.rows.len(),
+            chain: self.snapshot.chain(),
+            tail: self.tail,
+            index_bytes: self.index_bytes,
+        }
+    }
+
+    /// After a failure takes back what was written since `from`.
+    fn done_or_undone(&mut self, from: Mark, done: Result<(), Error>) -> Result<(), Error> {
+        let Err(error) = done else { return Ok(()) };
+        if let Error::Stale { .. } = error {
+            // Somebody else's bytes stand where ours would be cut.
+            self.poison(&error);
+        } else {
+            // The index first, then the highest segment: what a crash leaves in between is frames without a hole.
+            let mut undone = Ok(());
+            if self.index_bytes > from.index_bytes {
+                undone = cut_back(&self.layout.index(), from.index_bytes);
+                self.index_bytes = from.index_bytes;
+            }
+            let first = from.tail.at.segment_seq;
+            for segment_seq in (first..=self.tail.at.segment_seq).rev() {
+                let len_bytes = if segment_seq == first { from.tail.segment_bytes } else { 0 };
+                undone = undone.and_then(|()| cut_back(&self.layout.segment(segment_seq), len_bytes));
+            }
+            if let Err(reason) = undone {
+                self.poison(&reason);
+            }
+        }
+        (self.active, self.index) = (None, None);
+        self.snapshot.truncate(from.rows, from.chain);
+        self.tail = from.tail;
+        self.first_unwritten = self.first_unwritten.min(from.rows);
+        Err(error)
+    }
+}
+
+/// The state to return to when an append fails.
+#[derive(Debug, Clone, Copy)]
+struct Mark {
+    rows: usize,
+    chain: (usize, super::frame::Chain),
+    tail: Tail,
+    index_bytes: u64,
+}
+
+/// Cuts a file back to its old length; a missing one, or a shorter one, has nothing to take back.
+fn cut_back(path: &Path, len_bytes: u64) -> Result<(), Error> {
+    let file = match disk::File::open_rw(path) {
+        Ok(file) => file,
+        Err(error) if error.is_not_found() => return Ok(()),
+        Err(error) => return Err(error.into()),
+    };
+    if file.len_bytes()? > len_bytes {
+        file.set_len(len_bytes)?;
+    }
+    Ok(())
+}
+
+fn missing_parent(entry: &NewEntry<'_>, parent: &str) -> Error {
+    Error::MissingParent { entry_id: entry.id.clone().into_owned(), parent_id: parent.to_owned() }
+}
+
+/// Takes the writer's lock. The file stays; the kernel releases the lock when the handle closes or its process ends.
+fn lock(layout: &Layout) -> Result<disk::File, Error> {
+    let path = layout.lock();
+    let file = loop {
+        match disk::File::create_new(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+            created => break created?,
+        }
+        match disk::File::open_read_no_follow(&path) {
+            Err(error) if error.is_not_found() => {}
+            opened => break opened?,
+        }
+    };
+    match file.as_std().try_lock() {
+        Ok(()) => Ok(file),
+        Err(std::fs::TryLockError::WouldBlock) => Err(Error::Locked { path }),
+        Err(std::fs::TryLockError::Error(reason)) => {
+            Err(disk::Error::Io { operation: disk::Operation::Open, path, reason }.into())
+        }
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        // What fails here is found again by the next opening writer.
+        let _ = self.sync();
+    }
+}

@@ -1,0 +1,641 @@
+//! Session stores that the format's first implementation wrote, then damaged: every result it gave, through the library and
+//! through `burn session`.
+//!
+//! The cases lie in `fixtures/session-store`; a folder named by BURN_GOLDEN (by default `../shared/golden`) is run as well
+//! when it is there.
+
+#![cfg(all(feature = "session", feature = "cli"))]
+#![allow(clippy::unwrap_used)]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use relayburn_ledger::session::{Error, Frame, NewEntry, Options, Payload, Reader, Store, View};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+struct Case {
+    name: String,
+    folder: PathBuf,
+    expect: Value,
+    advisory: BTreeSet<String>,
+}
+
+impl Case {
+    fn options(&self) -> Options {
+        Options {
+            max_segment_bytes: self.expect["max_segment_bytes"].as_u64().unwrap(),
+            ..Options::default()
+        }
+    }
+
+    /// A fresh copy of the store.
+    fn copy(&self) -> (tempfile::TempDir, PathBuf) {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path().join("store");
+        copy_tree(&self.folder.join("store"), &root);
+        (directory, root)
+    }
+
+    /// Compares unless the expectation at `pointer` is advisory; members are compared one by one.
+    fn compare(&self, pointer: &str, expected: &Value, found: &Value) {
+        if self.advisory.contains(pointer) {
+            return;
+        }
+        match (expected, found) {
+            (Value::Object(expected), Value::Object(_))
+                if self.advisory.iter().any(|at| at.starts_with(&format!("{pointer}/"))) =>
+            {
+                for (key, expected) in expected {
+                    let key_pointer = format!("{pointer}/{}", key.replace('~', "~0").replace('/', "~1"));
+                    self.compare(&key_pointer, expected, &found[key]);
+                }
+            }
+            _ => assert_eq!(expected, found, "case {} {pointer}", self.name),
+        }
+    }
+}
+
+fn cases() -> Vec<Case> {
+    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let golden =
+        std::env::var_os("BURN_GOLDEN").map_or_else(|| package.join("../shared/golden"), PathBuf::from);
+    let mut cases = Vec::new();
+    for folder in [package.join("fixtures/session-store"), golden.join("session-store")] {
+        let Ok(entries) = fs::read_dir(&folder) else {
+            println!("{} is not there", folder.display());
+            continue;
+        };
+        for entry in entries.map(|entry| entry.unwrap().path()).filter(|path| path.is_dir()) {
+            let expect: Value =
+                serde_json::from_slice(&fs::read(entry.join("expect.json")).unwrap()).unwrap();
+            let advisory =
+                expect["advisory"].as_array().unwrap().iter().map(|at| at.as_str().unwrap().to_owned());
+            cases.push(Case {
+                name: entry.file_name().unwrap().to_str().unwrap().to_owned(),
+                advisory: advisory.collect(),
+                folder: entry,
+                expect,
+            });
+        }
+    }
+    cases.sort_by(|a, b| a.name.cmp(&b.name));
+    println!("{} cases", cases.len());
+    assert!(cases.len() >= 23);
+    cases
+}
+
+fn copy_tree(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy_tree(&entry.path(), &target);
+        } else {
+            fs::write(target, fs::read(entry.path()).unwrap()).unwrap();
+        }
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Every file under `root`, with size and hash.
+fn files(root: &Path) -> BTreeMap<String, Value> {
+    fn walk(root: &Path, directory: &Path, found: &mut BTreeMap<String, Value>) {
+        for entry in fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                walk(root, &path, found);
+            } else {
+                let bytes = fs::read(&path).unwrap();
+                let name = path.strip_prefix(root).unwrap().to_str().unwrap().to_owned();
+                found.insert(name, json!({"bytes": bytes.len(), "sha256": hex(&bytes)}));
+            }
+        }
+    }
+    let mut found = BTreeMap::new();
+    walk(root, root, &mut found);
+    found
+}
+
+/// The files that a case may expect: without the lock, staging leftovers and what was saved before a cut.
+fn binding_files(root: &Path) -> BTreeMap<String, Value> {
+    let mut found = files(root);
+    found.retain(|name, _| {
+        name != "store.mutation.lock"
+            && !name.starts_with("tmp/")
+            && !name.rsplit('/').next().unwrap().contains(".cut")
+    });
+    found
+}
+
+fn class(error: &Error) -> Value {
+    json!({"error_class": error.class().as_str()})
+}
+
+fn ok_or_class(found: Result<Value, Error>) -> Value {
+    match found {
+        Ok(value) => json!({"ok": value}),
+        Err(error) => class(&error),
+    }
+}
+
+fn ids(frames: impl IntoIterator<Item = Result<Frame, Error>>) -> Result<Value, Error> {
+    let ids: Result<Vec<String>, Error> =
+        frames.into_iter().map(|frame| frame.map(|frame| frame.entry_id)).collect();
+    Ok(json!(ids?))
+}
+
+/// The reading operations that the cases list, on one view.
+fn views(view: Result<View<'_>, Error>, expected: &Value) -> Value {
+    let with = |operation: &dyn Fn(View<'_>) -> Result<Value, Error>| match &view {
+        Ok(view) => ok_or_class(operation(*view)),
+        Err(error) => class(error),
+    };
+    let paths: serde_json::Map<String, Value> = expected["active_paths"]
+        .as_object()
+        .unwrap()
+        .keys()
+        .map(|leaf| (leaf.clone(), with(&|view| ids(view.active_path(leaf)?.into_iter().map(Ok)))))
+        .collect();
+    json!({
+        "active_paths": paths,
+        "all_entry_ids": with(&|view| ids(view.entries())),
+        "from_seq_3_entry_ids": with(&|view| ids(view.entries_from(3))),
+        "index_entry_ids": with(&|view| Ok(json!(view.entry_ids().collect::<Vec<_>>()))),
+        "index_summary": with(&|view| Ok(json!(view.index_summary()))),
+        "lookup_seq_2": with(&|view| Ok(match view.entry(2)? {
+            None => Value::Null,
+            Some(frame) => json!({
+                "entryId": frame.entry_id,
+                "payload": serde_json::from_str::<Value>(frame.payload.get()).unwrap(),
+            }),
+        })),
+        "tail_2_entry_ids": with(&|view| ids(view.tail(2))),
+        "validate_integrity": with(&|view| view.validate().map(|_| Value::Null)),
+    })
+}
+
+/// All row and frame fields, as the cases list them.
+fn entries(view: View<'_>) -> Value {
+    let rows = view.index().zip(view.entries());
+    rows.map(|(row, frame)| {
+        let frame = frame.unwrap();
+        json!({
+            "byteLength": row.byte_length, "byteOffset": row.byte_offset, "crc32c": row.crc32c,
+            "entryId": frame.entry_id, "entrySeq": frame.entry_seq, "entryType": frame.entry_type,
+            "frameSeq": frame.frame_seq, "parentEntryId": frame.parent_entry_id,
+            "payloadBytes": frame.payload_bytes, "payloadSha256": frame.payload_sha256,
+            "segmentSeq": frame.segment_seq,
+        })
+    })
+    .collect()
+}
+
+fn entry(id: &str, parent_id: Option<String>, payload: &str) -> NewEntry<'static> {
+    NewEntry {
+        id: id.to_owned().into(),
+        parent_id: parent_id.map(Into::into),
+        entry_type: "custom".into(),
+        payload: Payload::sorted(payload).unwrap(),
+    }
+}
+
+#[test]
+fn checkouts_are_whole() {
+    for case in cases() {
+        let expected: BTreeMap<String, Value> = case.expect["files"]
+            .as_object()
+            .unwrap()
+            .iter()
+            .map(|(name, file)| (name.clone(), json!({"bytes": file["bytes"], "sha256": file["sha256"]})))
+            .collect();
+        assert_eq!(files(&case.folder.join("store")), expected, "case {}", case.name);
+    }
+}
+
+#[test]
+fn inspection_answers_as_the_reference_and_touches_nothing() {
+    for case in cases() {
+        let (_directory, root) = case.copy();
+        let before = files(&root);
+        let expected = &case.expect["inspection"];
+        let mut reader = Reader::open(&root, &case.options()).unwrap();
+        let found = views(reader.view(), expected);
+        case.compare("/inspection", expected, &found);
+        assert_eq!(files(&root), before, "case {}", case.name);
+        assert!(!root.join("tmp").exists() || case.folder.join("store/tmp").exists());
+    }
+}
+
+#[test]
+fn rows_that_fail_verification_are_never_handed_out() {
+    for case in cases() {
+        let (_directory, root) = case.copy();
+        let Some(failing) = case.expect["rows_failing_verification"].as_array() else { continue };
+        let mut reader = Reader::open(&root, &case.options()).unwrap();
+        let view = reader.view().unwrap();
+        for row in view.index() {
+            let outcome = view.entry(row.entry_seq);
+            if failing.contains(&json!(row.entry_seq)) {
+                let class = outcome.unwrap_err().class().as_str();
+                assert!(["checksum_mismatch", "index_missing_frame"].contains(&class), "{class}");
+            }
+        }
+    }
+}
+
+#[test]
+fn an_explicit_rebuild_gives_the_reference_s_index() {
+    for case in cases() {
+        let (_directory, root) = case.copy();
+        let expected = &case.expect["rebuild_index_only"];
+        let found = ok_or_class(Store::open_rebuilding(&root, &case.options()).map(|(store, report)| {
+            json!({
+                "chain_hash": store.view().chain_hash().unwrap(),
+                "rebuilt": report.rows_after,
+                "total_bytes": store.view().total_bytes(),
+            })
+        }));
+        case.compare("/rebuild_index_only", expected, &found);
+    }
+}
+
+/// Opens for writing and describes what happened in the words of the cases.
+fn recovering_open(case: &Case, root: &Path, expected: &Value) -> Value {
+    let index = root.join("index/offsets.jsonl");
+    match Store::open(root, &case.options()) {
+        Err(error) => json!({"result": "error", "error_class": error.class().as_str()}),
+        Ok((store, _)) => {
+            drop(store);
+            let after = binding_files(root);
+            let (mut store, second) = Store::open(root, &case.options()).unwrap();
+            let unchanged = binding_files(root) == after && !second.changed_files();
+            let view = store.view();
+            let mut found = json!({
+                "result": "ok",
+                "entry_count": view.entry_count(),
+                "head": view.head().map(|head| json!({
+                    "segmentSeq": head.segment_seq, "entrySeq": head.entry_seq, "entryId": head.entry_id,
+                })),
+                "chain_hash": view.chain_hash().unwrap(),
+                "total_bytes": view.total_bytes(),
+                "entries": entries(view),
+                "views": views(Ok(view), &expected["views"]),
+                "files_after": after,
+                "second_open": {"changes": if unchanged { json!([]) } else { json!("some") }, "result": "ok"},
+            });
+            let head = view.head().map(|head| head.entry_id);
+            let row = store.append(&entry("probe-entry", head, "{\"probe\":true}")).unwrap();
+            found["append_probe"] = json!({"ok": {
+                "byteLength": row.byte_length, "byteOffset": row.byte_offset,
+                "chain_hash_after": store.view().chain_hash().unwrap(),
+                "entrySeq": row.entry_seq, "frameSeq": row.frame_seq, "segmentSeq": row.segment_seq,
+                "total_bytes_after": store.view().total_bytes(),
+            }});
+            drop(store);
+            assert!(!Store::open(root, &case.options()).unwrap().1.changed_files());
+            assert!(index.exists());
+            found
+        }
+    }
+}
+
+#[test]
+fn a_recovering_open_has_one_of_the_accepted_outcomes() {
+    for case in cases() {
+        let (_directory, root) = case.copy();
+        let before = files(&root);
+        let better = &case.expect["recovering_open_better"]["outcome"];
+        let expected = if better.is_object() { better } else { &case.expect["recovering_open"] };
+        let found = recovering_open(&case, &root, expected);
+        for (key, expected) in expected.as_object().unwrap() {
+            let pointer = format!("/recovering_open/{key}");
+            match key.as_str() {
+                // What our open did instead is compared by its files.
+                "changes" | "index_replaced" => {}
+                "unchanged_files" => {
+                    for name in expected.as_array().unwrap() {
+                        let name = name.as_str().unwrap();
+                        assert_eq!(files(&root)[name], before[name], "case {} {name}", case.name);
+                    }
+                }
+                "error_class_one_of" => {
+                    assert!(
+                        expected.as_array().unwrap().contains(&found["error_class"]),
+                        "case {}",
+                        case.name
+                    );
+                }
+                "second_open" if found["result"] == "error" => {
+                    let after = binding_files(&root);
+                    let again = recovering_open(&case, &root, expected);
+                    assert_eq!(again["error_class"], found["error_class"], "case {}", case.name);
+                    assert_eq!(binding_files(&root), after, "case {}", case.name);
+                }
+                "files_after" if found["result"] == "error" => {
+                    let mut expected = expected.as_object().unwrap().clone();
+                    expected.retain(|name, _| !name.starts_with("tmp/"));
+                    case.compare(&pointer, &Value::Object(expected), &json!(binding_files(&root)));
+                }
+                _ => case.compare(&pointer, expected, &found[key]),
+            }
+        }
+    }
+}
+
+#[test]
+fn recovery_reports_what_it_did() {
+    let case = |prefix: &str| cases().into_iter().find(|case| case.name.starts_with(prefix)).unwrap();
+    let report = |prefix| {
+        let case = case(prefix);
+        let (_directory, root) = case.copy();
+        Store::open(&root, &case.options()).unwrap().1
+    };
+    assert!(!report("01").changed_files() && !report("20").changed_files());
+    assert!(
+        report("04").index_rebuilt && report("04").rows_before == Some(0) && report("04").rows_after == 5
+    );
+    assert!(report("05").rows_before.is_none());
+    let torn = report("08");
+    assert!(!torn.index_rebuilt);
+    assert_eq!((torn.truncated[0].length, torn.truncated[0].from_length), (1004, 1174));
+    assert_eq!(torn.truncated[0].saved_as.as_deref(), Some("segments/0000000000000001.seg.cut"));
+    let lost = report("09").lost_entries;
+    assert_eq!((lost.len(), lost[0].entry_id.as_str()), (1, "q5"));
+    assert_eq!(report("10").healed, ["segments/0000000000000001.seg"]);
+    let wrong = report("12");
+    assert_eq!(wrong.quarantined[0].saved_as, "segments/0000000000000003.seg.bak");
+    assert_eq!(wrong.lost_entries.len(), 5);
+    let more = report("19");
+    assert_eq!((more.rows_before, more.rows_after), (Some(3), 5));
+    let altered = report("21").changed_crcs;
+    assert_eq!((altered.len(), altered[0].entry_seq), (1, 2));
+}
+
+#[test]
+fn rollback_leaves_the_reference_s_store() {
+    for case in cases() {
+        let expected = &case.expect["rollback"];
+        if expected.is_null() {
+            continue;
+        }
+        let (_directory, root) = case.copy();
+        let (mut store, _) = Store::open(&root, &case.options()).unwrap();
+        let number = expected["checkpoint_seq"].as_u64().unwrap();
+        assert_eq!(json!(store.view().checkpoint(number).unwrap()), expected["checkpoint"]);
+        let event = &expected["event"];
+        let found = store
+            .rollback(
+                number,
+                event["migrationId"].as_str().unwrap(),
+                expected["correlation_id"].as_str().unwrap(),
+            )
+            .unwrap();
+        case.compare("/rollback/event", event, &json!(found));
+        assert_eq!(entries(store.view()), expected["entries_after"]);
+        assert_eq!(store.view().migration_ledger().unwrap().events, [found]);
+        let after = binding_files(&root);
+        for (name, file) in expected["files_after"].as_object().unwrap() {
+            let pointer = format!("/rollback/files_after/{}", name.replace('/', "~1"));
+            case.compare(&pointer, file, after.get(name).unwrap_or(&Value::Null));
+        }
+        assert!(!after.contains_key("segments/0000000000000003.seg"));
+        assert_eq!(
+            after["segments/0000000000000003.seg.bak"],
+            case.expect["files"]["segments/0000000000000003.seg"]
+        );
+        drop(store);
+        assert!(!Store::open(&root, &case.options()).unwrap().1.changed_files());
+    }
+}
+
+#[test]
+fn manifests_are_read_compared_and_written_as_by_the_reference() {
+    for case in cases() {
+        let expected = &case.expect["manifest"];
+        if expected.is_null() {
+            continue;
+        }
+        let (_directory, root) = case.copy();
+        let mut reader = Reader::open(&root, &case.options()).unwrap();
+        let view = reader.view().unwrap();
+        let before = view.manifest().unwrap().unwrap();
+        for (key, value) in expected["document"].as_object().unwrap() {
+            assert_eq!(&json!(before)[key], value);
+        }
+        assert!(view.manifest_differences(&before).unwrap().is_empty());
+        assert_eq!(json!(view.checkpoint(3).unwrap()), case.expect["checkpoint_3"]);
+        let mut hashed = before.clone();
+        hashed.integrity.manifest_hash.clear();
+        assert_eq!(
+            serde_json::to_string(&hashed).unwrap(),
+            expected["manifest_hash_input_utf8"].as_str().unwrap()
+        );
+
+        let (mut store, _) = Store::open(&root, &case.options()).unwrap();
+        let mut written = store.write_manifest(&before.session_id, &before.source_format).unwrap();
+        assert_eq!(written.hash(), written.integrity.manifest_hash);
+        written.updated_at.clone_from(&before.updated_at);
+        written.integrity.manifest_hash.clone_from(&before.integrity.manifest_hash);
+        assert_eq!(written, before);
+        let mut text = fs::read_to_string(root.join("manifest.json")).unwrap();
+        assert!(text.ends_with('}'));
+        text = text.replace("\"messagesTotal\": 3", "\"messagesTotal\": 4");
+        fs::write(root.join("manifest.json"), text).unwrap();
+        assert_eq!(store.view().manifest().unwrap_err().class().as_str(), "manifest_hash_mismatch");
+    }
+}
+
+fn burn(arguments: &[&str], input: &str) -> (Option<i32>, String, String) {
+    use std::io::Write;
+    let mut child = Command::new(env!("CARGO_BIN_EXE_burn"))
+        .arg("session")
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+fn burn_json(arguments: &[&str], input: &str) -> Value {
+    let (code, out, err) = burn(&[arguments, &["--json"]].concat(), input);
+    let found: Value = serde_json::from_str(&out).unwrap_or_else(|error| panic!("{error}: {out} {err}"));
+    let failed = found.get("ok") == Some(&json!(false));
+    assert_eq!(code, Some(i32::from(failed)), "{arguments:?}: {out} {err}");
+    found
+}
+
+/// A list of ids, or the class of the failure, from `show` and `path`.
+fn shown(arguments: &[&str]) -> Value {
+    let found = burn_json(arguments, "");
+    match found.get("error") {
+        Some(error) => json!({"error_class": error["class"]}),
+        None => {
+            let frames = found["entries"].as_array().unwrap().iter();
+            json!({"ok": frames.map(|frame| frame["entryId"].clone()).collect::<Vec<_>>()})
+        }
+    }
+}
+
+#[test]
+fn the_command_line_inspects_every_case() {
+    for case in cases() {
+        let (_directory, root) = case.copy();
+        let dir = root.to_str().unwrap();
+        let before = files(&root);
+        let expected = &case.expect["inspection"];
+        let check = burn_json(&["check", dir], "");
+        let validity = match &check["error"] {
+            Value::Null => json!({"ok": null}),
+            error => json!({"error_class": error["class"]}),
+        };
+        case.compare("/inspection/validate_integrity", &expected["validate_integrity"], &validity);
+        if let Some(ids) = expected["index_entry_ids"].get("ok") {
+            assert_eq!(&check["entryIds"], ids, "case {}", case.name);
+            assert_eq!(check["indexSummary"], expected["index_summary"]["ok"], "case {}", case.name);
+        }
+        if check["ok"] == json!(true) && case.expect["recovering_open"]["changes"] == json!([]) {
+            assert_eq!(
+                check["chainHash"], case.expect["recovering_open"]["chain_hash"],
+                "case {}",
+                case.name
+            );
+        }
+        case.compare("/inspection/all_entry_ids", &expected["all_entry_ids"], &shown(&["show", dir]));
+        let from = shown(&["show", dir, "--from", "3"]);
+        case.compare("/inspection/from_seq_3_entry_ids", &expected["from_seq_3_entry_ids"], &from);
+        let tail = shown(&["show", dir, "--tail", "2"]);
+        case.compare("/inspection/tail_2_entry_ids", &expected["tail_2_entry_ids"], &tail);
+        for (leaf, path) in expected["active_paths"].as_object().unwrap() {
+            let found = shown(&["path", dir, leaf]);
+            case.compare(&format!("/inspection/active_paths/{leaf}"), path, &found);
+        }
+        assert_eq!(files(&root), before, "case {}", case.name);
+    }
+}
+
+#[test]
+fn the_command_line_recovers_every_case() {
+    for case in cases() {
+        let (_directory, root) = case.copy();
+        let dir = root.to_str().unwrap();
+        let before = files(&root);
+        let better = &case.expect["recovering_open_better"]["outcome"];
+        let expected = if better.is_object() { better } else { &case.expect["recovering_open"] };
+        let size = case.expect["max_segment_bytes"].to_string();
+        let found = burn_json(&["reindex", dir, "--max-segment-bytes", &size], "");
+        if expected["result"] == "error" {
+            let class = &found["error"]["class"];
+            match expected["error_class_one_of"].as_array() {
+                Some(classes) => assert!(classes.contains(class), "case {}", case.name),
+                None => assert_eq!(class, &expected["error_class"], "case {}", case.name),
+            }
+            let lock = "store.mutation.lock";
+            let mut after = files(&root);
+            after.remove(lock);
+            assert_eq!(after, before, "case {}: a refusal changes nothing", case.name);
+            continue;
+        }
+        assert_eq!(found["ok"], json!(true), "case {}: {found}", case.name);
+        assert_eq!(found["entryCount"], expected["entry_count"], "case {}", case.name);
+        assert_eq!(found["head"], expected["head"], "case {}", case.name);
+        assert_eq!(found["chainHash"], expected["chain_hash"], "case {}", case.name);
+        assert_eq!(found["totalBytes"], expected["total_bytes"], "case {}", case.name);
+        assert_eq!(
+            json!({"ok": found["indexSummary"]}),
+            expected["views"]["index_summary"],
+            "case {}",
+            case.name
+        );
+        assert_eq!(
+            json!({"ok": found["entryIds"]}),
+            expected["views"]["index_entry_ids"],
+            "case {}",
+            case.name
+        );
+        assert_eq!(json!(binding_files(&root)), expected["files_after"], "case {}", case.name);
+        if !better.is_object() {
+            let truncated: Vec<_> =
+                changes(&case, "truncated").filter(|(path, _)| path.ends_with(".seg")).collect();
+            let reported = found["recovery"]["truncated"].as_array().unwrap().iter();
+            assert_eq!(
+                truncated,
+                reported
+                    .map(|cut| (cut["file"].clone(), cut["length"].clone()))
+                    .map(pair)
+                    .collect::<Vec<_>>()
+            );
+            let quarantined: Vec<_> = changes(&case, "quarantined").map(|(path, _)| path).collect();
+            let reported = found["recovery"]["quarantined"].as_array().unwrap().iter();
+            assert_eq!(
+                quarantined,
+                reported.map(|file| file["file"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+            );
+            assert_eq!(found["recovery"]["indexRebuilt"], expected["index_replaced"], "case {}", case.name);
+        }
+        let again = burn_json(&["reindex", dir, "--max-segment-bytes", &size], "");
+        assert_eq!(again["recovery"]["indexRebuilt"], json!(false));
+        assert_eq!(json!(binding_files(&root)), expected["files_after"], "case {}", case.name);
+
+        let mut probe = json!({"entryId": "probe-entry", "entryType": "custom", "payload": {"probe": true}});
+        if let Some(head) = found["head"].as_object() {
+            probe["parentEntryId"] = head["entryId"].clone();
+        }
+        let appended = burn_json(&["append", dir, "--max-segment-bytes", &size], &format!("{probe}\n"));
+        assert_eq!(appended["appended"], json!(1));
+        let after = burn_json(&["check", dir], "");
+        let expected = &expected["append_probe"]["ok"];
+        assert_eq!(after["chainHash"], expected["chain_hash_after"], "case {}", case.name);
+        assert_eq!(after["totalBytes"], expected["total_bytes_after"], "case {}", case.name);
+        assert_eq!(after["head"]["segmentSeq"], expected["segmentSeq"], "case {}", case.name);
+        assert_eq!(after["head"]["entrySeq"], expected["entrySeq"], "case {}", case.name);
+    }
+}
+
+fn changes<'c>(case: &'c Case, kind: &'c str) -> impl Iterator<Item = (String, Value)> + 'c {
+    let all = case.expect["recovering_open"]["changes"].as_array().unwrap().iter();
+    all.filter(move |change| change["kind"] == kind)
+        .map(|change| (change["path"].as_str().unwrap().to_owned(), change["to_bytes"].clone()))
+}
+
+fn pair((file, length): (Value, Value)) -> (String, Value) {
+    (file.as_str().unwrap().to_owned(), length)
+}
+
+#[test]
+fn the_command_line_rolls_back_and_sums_up() {
+    for case in cases() {
+        let (_directory, root) = case.copy();
+        let dir = root.to_str().unwrap();
+        if case.expect["manifest"].is_object() {
+            let found = burn_json(&["manifest", dir], "");
+            for (key, value) in case.expect["manifest"]["document"].as_object().unwrap() {
+                assert_eq!(&found[key], value);
+            }
+            assert_eq!(found["differences"], json!([]));
+        }
+        let expected = &case.expect["rollback"];
+        if expected.is_object() {
+            let event = &expected["event"];
+            let migration = event["migrationId"].as_str().unwrap();
+            let correlation = expected["correlation_id"].as_str().unwrap();
+            let number = expected["checkpoint_seq"].to_string();
+            let arguments =
+                ["rollback", dir, &number, "--migration-id", migration, "--correlation-id", correlation];
+            case.compare("/rollback/event", event, &burn_json(&arguments, ""));
+            let check = burn_json(&["check", dir], "");
+            assert_eq!(check["chainHash"], expected["checkpoint"]["chainHash"]);
+        }
+    }
+}
