@@ -1,6 +1,8 @@
 //! Append-only logs that can be trusted, and the stores derived from them.
 
 pub mod archive;
+#[cfg(feature = "book")]
+pub mod book;
 #[cfg(feature = "cli")]
 pub mod cli;
 #[cfg(feature = "cli")]

@@ -190,7 +190,11 @@ pub struct Timings {
 ///
 /// # Errors
 /// Any [`ArchiveError`]; the archive is then as it was.
-pub fn build_tail(paths: &Paths, options: &Options, observer: &mut dyn Observer) -> Result<BuildResult, ArchiveError> {
+pub fn build_tail(
+    paths: &Paths,
+    options: &Options,
+    observer: &mut dyn Observer,
+) -> Result<BuildResult, ArchiveError> {
     with_lock(&paths.lock, |held| Build::new(paths, options, observer, held)?.tail())
 }
 
@@ -323,7 +327,11 @@ impl<'b> Build<'b> {
             self.source = Some(source);
         }
         let state = State {
-            ledger_offset_bytes: if self.source.is_some() { self.end as i64 } else { state.ledger_offset_bytes },
+            ledger_offset_bytes: if self.source.is_some() {
+                self.end as i64
+            } else {
+                state.ledger_offset_bytes
+            },
             ledger_mtime_ms: mtime_ms,
             archive_version: VERSION,
             last_built_at: Some(self.timestamp()),
@@ -338,7 +346,12 @@ impl<'b> Build<'b> {
         Ok(Outcome::Done)
     }
 
-    fn extend_rows(&mut self, connection: &Connection, source: &Source, start: u64) -> Result<Outcome, ArchiveError> {
+    fn extend_rows(
+        &mut self,
+        connection: &Connection,
+        source: &Source,
+        start: u64,
+    ) -> Result<Outcome, ArchiveError> {
         let path = &self.paths.archive;
         let input = Input { source, range: start..self.end, chunk_bytes: self.options.chunk_bytes };
         if input.range.is_empty() {
@@ -429,7 +442,11 @@ impl<'b> Build<'b> {
                 ledger_offset_bytes: self.end as i64,
                 ledger_mtime_ms: mtime_ms,
                 archive_version: VERSION,
-                last_rebuild_at: if self.result.rebuilt_from_zero { Some(now.clone()) } else { last_rebuild_at },
+                last_rebuild_at: if self.result.rebuilt_from_zero {
+                    Some(now.clone())
+                } else {
+                    last_rebuild_at
+                },
                 last_built_at: Some(now),
                 ledger_mark: mark,
             };
@@ -456,7 +473,12 @@ impl<'b> Build<'b> {
         Ok(self.result)
     }
 
-    fn rebuild_rows(&mut self, connection: &Connection, built: &Path, source: &Source) -> Result<(), ArchiveError> {
+    fn rebuild_rows(
+        &mut self,
+        connection: &Connection,
+        built: &Path,
+        source: &Source,
+    ) -> Result<(), ArchiveError> {
         let input = Input { source, range: 0..self.end, chunk_bytes: self.options.chunk_bytes };
         self.report(Phase::Survey, 0, &input)?;
         let surveying = Instant::now();
@@ -554,7 +576,10 @@ impl<'b> Build<'b> {
         }
         let connection = open::open_read_only(path)?;
         if open::has_rows(&connection, path)? {
-            return Err(ArchiveError::LedgerMissing { ledger: self.paths.ledger.clone(), archive: path.clone() });
+            return Err(ArchiveError::LedgerMissing {
+                ledger: self.paths.ledger.clone(),
+                archive: path.clone(),
+            });
         }
         Ok(())
     }
@@ -621,7 +646,8 @@ fn archived_stamps(
     let mut unreadable = None;
     let set = StampSet::try_new(Bump::new(), |arena| {
         let mut stamps = Vec::new();
-        for session in std::iter::once("*").chain(sessions.iter().copied().filter(|session| *session != "*")) {
+        for session in std::iter::once("*").chain(sessions.iter().copied().filter(|session| *session != "*"))
+        {
             let mut rows = statement.query([session])?;
             while let Some(row) = rows.next()? {
                 let (ts, selector): (String, Option<String>) = (row.get(0)?, row.get(1)?);
@@ -643,8 +669,7 @@ fn archived_stamps(
 }
 
 fn verify(connection: &Connection, path: &Path) -> Result<(), ArchiveError> {
-    let first: String = connection
-        .query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
-        .context(path, "checking it")?;
+    let first: String =
+        connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).context(path, "checking it")?;
     if first == "ok" { Ok(()) } else { Err(ArchiveError::Verify { reason: first }) }
 }

@@ -93,7 +93,9 @@ pub enum ArchiveError {
         reason: String,
     },
     /// The finished database did not pass its check and was thrown away.
-    #[error("the new archive did not pass its check ({reason}) and was thrown away; the old one is untouched, run again")]
+    #[error(
+        "the new archive did not pass its check ({reason}) and was thrown away; the old one is untouched, run again"
+    )]
     Verify {
         /// What the check said.
         reason: String,
@@ -118,8 +120,12 @@ fn remedy(error: &rusqlite::Error) -> &'static str {
     match error.sqlite_error_code() {
         Some(DiskFull) => "; free some space on that file system and run again",
         Some(DatabaseBusy | DatabaseLocked) => "; another program holds it, run again when it has finished",
-        Some(CannotOpen | PermissionDenied | ReadOnly) => "; check the permissions of the file and its directory",
-        Some(SystemIoFailure) => "; the old content is untouched, check the disk, its space and file-size limits",
+        Some(CannotOpen | PermissionDenied | ReadOnly) => {
+            "; check the permissions of the file and its directory"
+        }
+        Some(SystemIoFailure) => {
+            "; the old content is untouched, check the disk, its space and file-size limits"
+        }
         _ => "",
     }
 }

@@ -91,7 +91,8 @@ pub(super) fn open_for_build(path: &Path) -> Result<Connection, ArchiveError> {
 /// Settings of every connection: archives may come from others, so their schema is not trusted to run functions.
 fn prepare(connection: &Connection) -> Result<(), rusqlite::Error> {
     connection.busy_timeout(BUSY_TIMEOUT)?;
-    connection.execute_batch("PRAGMA trusted_schema = OFF; PRAGMA cell_size_check = ON; PRAGMA foreign_keys = OFF;")
+    connection
+        .execute_batch("PRAGMA trusted_schema = OFF; PRAGMA cell_size_check = ON; PRAGMA foreign_keys = OFF;")
 }
 
 fn schema_read(connection: &Connection) -> Result<(), rusqlite::Error> {
@@ -147,7 +148,11 @@ pub(super) fn has_table(connection: &Connection, name: &str) -> Result<bool, rus
     )
 }
 
-pub(super) fn has_column(connection: &Connection, table: &str, column: &str) -> Result<bool, rusqlite::Error> {
+pub(super) fn has_column(
+    connection: &Connection,
+    table: &str,
+    column: &str,
+) -> Result<bool, rusqlite::Error> {
     connection.query_row(
         "SELECT EXISTS (SELECT 1 FROM pragma_table_info(?) WHERE name = ?)",
         [table, column],

@@ -89,7 +89,9 @@ pub fn run<'f>(
                     if stop.load(Ordering::Relaxed) {
                         break;
                     }
-                    let Some((chunk, number)) = next.lock().ok().and_then(|mut next| next.next()) else { break };
+                    let Some((chunk, number)) = next.lock().ok().and_then(|mut next| next.next()) else {
+                        break;
+                    };
                     let batch = chunk.and_then(|chunk| {
                         let bytes = input.source.bytes(chunk.clone(), &mut buffer)?;
                         let batch = Batch::new(arena, |arena| {
@@ -121,7 +123,9 @@ pub fn run<'f>(
                     expected += 1;
                     sink(batch.borrow_dependent(), end)?;
                     let mut arena = batch.into_owner();
-                    if arena.allocated_bytes() as u64 > ARENA_KEEP_CHUNKS as u64 * input.chunk_bytes.max(1 << 20) {
+                    if arena.allocated_bytes() as u64
+                        > ARENA_KEEP_CHUNKS as u64 * input.chunk_bytes.max(1 << 20)
+                    {
                         arena = Bump::new();
                     }
                     arena.reset();

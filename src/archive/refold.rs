@@ -27,7 +27,8 @@ pub fn candidates(connection: &Connection, stamps: &[Stamp<'_>]) -> Result<Candi
     let sessions: HashSet<&str> = stamps.iter().filter_map(|stamp| stamp.selector.session).collect();
     let unbound = || stamps.iter().map(|stamp| stamp.selector).filter(|selector| selector.session.is_none());
     let messages: HashSet<&str> = unbound().filter_map(|selector| selector.message).collect();
-    let ranges = unbound().filter(|selector| selector.message.is_none()).filter_map(|selector| selector.range);
+    let ranges =
+        unbound().filter(|selector| selector.message.is_none()).filter_map(|selector| selector.range);
     by_session(connection, &sessions, &mut found)?;
     by_message(connection, &messages, &mut found)?;
     by_range(connection, union(ranges.map(|range| (range.from, range.to))), &mut found)?;
@@ -159,7 +160,8 @@ pub fn refold<'f>(connection: &Connection, rowids: &[i64], fold: &Fold<'f>) -> R
     for rowid in rowids {
         let mut rows = select.query([rowid])?;
         let Some(row) = rows.next()? else { continue };
-        let (session, message, ts) = (row.get::<_, String>(0)?, row.get::<_, String>(1)?, row.get::<_, String>(2)?);
+        let (session, message, ts) =
+            (row.get::<_, String>(0)?, row.get::<_, String>(1)?, row.get::<_, String>(2)?);
         let enrichment = fold.enrich(&session, &message, &ts, &mut scratch);
         // The columns follow from the object's text, so an equal text means an equal row.
         if row.get_ref(3)?.as_bytes_or_null()? == Some(enrichment.json.as_bytes()) {

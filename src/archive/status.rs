@@ -141,7 +141,11 @@ fn count(connection: &Connection, table: &str) -> Result<u64, rusqlite::Error> {
 fn histogram(connection: &Connection) -> Result<BTreeMap<String, u64>, rusqlite::Error> {
     if !open::has_column(connection, "turns", "attribution_fidelity")? {
         let turns = count(connection, "turns")?;
-        return Ok(if turns == 0 { BTreeMap::new() } else { BTreeMap::from([("unknown".to_string(), turns)]) });
+        return Ok(if turns == 0 {
+            BTreeMap::new()
+        } else {
+            BTreeMap::from([("unknown".to_string(), turns)])
+        });
     }
     connection
         .prepare(

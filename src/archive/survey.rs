@@ -132,7 +132,9 @@ fn copied<'a>(stamp: &Stamp<'_>, previous: Option<Stamp<'a>>, arena: &'a Bump) -
                 .unwrap_or_else(|| arena.alloc_str(entry.key_json)),
             array_index: entry.array_index,
             value_json,
-            value: inside.filter(|inside| *inside == entry.value).unwrap_or_else(|| arena.alloc_str(entry.value)),
+            value: inside
+                .filter(|inside| *inside == entry.value)
+                .unwrap_or_else(|| arena.alloc_str(entry.value)),
         }
     });
     Stamp {
@@ -141,10 +143,10 @@ fn copied<'a>(stamp: &Stamp<'_>, previous: Option<Stamp<'a>>, arena: &'a Bump) -
         selector: super::fold::Selector {
             session: keep(stamp.selector.session, near.session),
             message: keep(stamp.selector.message, near.message),
-            range: stamp.selector.range.map(|range| super::fold::Range {
-                from: keep(range.from, None),
-                to: keep(range.to, None),
-            }),
+            range: stamp
+                .selector
+                .range
+                .map(|range| super::fold::Range { from: keep(range.from, None), to: keep(range.to, None) }),
         },
         entries: arena.alloc_slice_fill_iter(entries),
     }

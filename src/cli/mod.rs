@@ -14,13 +14,18 @@ mod state;
 
 /// An append-only ledger of AI coding agents' work, and the archive derived from it.
 #[derive(Debug, Parser)]
-#[command(name = "burn", version, max_term_width = 100, after_help = "\
+#[command(
+    name = "burn",
+    version,
+    max_term_width = 100,
+    after_help = "\
 The home is $RELAYBURN_HOME, or ~/.relayburn when that is not set.
 
 Examples:
   burn state                              what there is, and whether it is up to date
   burn state rebuild archive              take in what was appended since the last build
-  burn state rebuild archive --full       build the archive anew and put it in place")]
+  burn state rebuild archive --full       build the archive anew and put it in place"
+)]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,

@@ -47,7 +47,8 @@ impl Bar {
             Some(bar) => bar.println(text),
             // A closed stderr is no reason to stop.
             None => {
-                let _ = std::io::Write::write_all(&mut std::io::stderr().lock(), format!("{text}\n").as_bytes());
+                let _ =
+                    std::io::Write::write_all(&mut std::io::stderr().lock(), format!("{text}\n").as_bytes());
             }
         }
     }

@@ -98,7 +98,9 @@ pub(super) fn run(args: StateArgs) -> anyhow::Result<ExitCode> {
     match args.command {
         None => status(args.json),
         Some(StateCommand::Status { json }) => status(json || args.json),
-        Some(StateCommand::Rebuild { what: RebuildCommand::Archive(archive) }) => rebuild_archive(archive, args.json),
+        Some(StateCommand::Rebuild { what: RebuildCommand::Archive(archive) }) => {
+            rebuild_archive(archive, args.json)
+        }
     }
 }
 
@@ -119,7 +121,10 @@ fn describe(status: &Status) -> String {
     let ledger_bytes = status.ledger_size_bytes;
     if !status.exists {
         line("state", "missing; `burn state rebuild archive` builds it".to_string());
-        line("ledger", ledger_bytes.map_or("missing".to_string(), |bytes| format!("{} bytes", grouped(bytes))));
+        line(
+            "ledger",
+            ledger_bytes.map_or("missing".to_string(), |bytes| format!("{} bytes", grouped(bytes))),
+        );
         return text;
     }
     let state = match (status.archive_version, status.up_to_date) {
@@ -135,12 +140,16 @@ fn describe(status: &Status) -> String {
                     grouped(bytes - status.ledger_offset_bytes as u64)
                 )
             }
-            Some(_) => "ahead of a ledger that became shorter; `burn state rebuild archive` builds it anew".to_string(),
+            Some(_) => "ahead of a ledger that became shorter; `burn state rebuild archive` builds it anew"
+                .to_string(),
             None => "there is no ledger".to_string(),
         },
     };
     line("state", state);
-    line("schema", status.archive_version.map_or("unknown".to_string(), |version| format!("version {version}")));
+    line(
+        "schema",
+        status.archive_version.map_or("unknown".to_string(), |version| format!("version {version}")),
+    );
     line(
         "ledger",
         format!(
@@ -162,8 +171,11 @@ fn describe(status: &Status) -> String {
         line(name, grouped(count));
     }
     if !status.fidelity_histogram.is_empty() {
-        let classes: Vec<String> =
-            status.fidelity_histogram.iter().map(|(class, count)| format!("{class} {}", grouped(*count))).collect();
+        let classes: Vec<String> = status
+            .fidelity_histogram
+            .iter()
+            .map(|(class, count)| format!("{class} {}", grouped(*count)))
+            .collect();
         line("fidelity", classes.join(", "));
     }
     text
@@ -262,7 +274,8 @@ fn rebuild_archive(args: ArchiveArgs, json: bool) -> anyhow::Result<ExitCode> {
     options.verify = !args.no_verify;
     let report = match args.report {
         Some(path) => {
-            let file = create_report(&path).with_context(|| format!("cannot create the report {}", path.display()))?;
+            let file = create_report(&path)
+                .with_context(|| format!("cannot create the report {}", path.display()))?;
             Some((path, std::io::BufWriter::new(file)))
         }
         None => None,

@@ -10,7 +10,9 @@ use bumpalo::Bump;
 use super::fast::stamp_cells;
 use super::{CallCells, Cell, Kind, Refusal, Rows, StampLine, Turn, Verdict};
 use crate::archive::fold::{Entry, NOTHING, Range, Selector, Stamp};
-use crate::scan::json::{Document, JsStr, Kind as JsonKind, Value, is_array_index_key, stringify, write_js_string};
+use crate::scan::json::{
+    Document, JsStr, Kind as JsonKind, Value, is_array_index_key, stringify, write_js_string,
+};
 
 /// Adds the row of `line`, which is trimmed and not empty.
 pub(super) fn parse<'a, 'd>(
@@ -218,7 +220,11 @@ fn turn<'a>(record: Fields<'_, 'a>, rows: &mut Rows<'a>) -> Result<Kind, Refusal
     Ok(Kind::Turn)
 }
 
-fn tool_calls<'a>(record: &Fields<'_, 'a>, turn: &[Cell<'a>; 32], rows: &mut Rows<'a>) -> Result<(), Refusal> {
+fn tool_calls<'a>(
+    record: &Fields<'_, 'a>,
+    turn: &[Cell<'a>; 32],
+    rows: &mut Rows<'a>,
+) -> Result<(), Refusal> {
     let list = record.required("toolCalls")?;
     if list.kind() != JsonKind::Array {
         return Err(record.wrong("toolCalls", list, "an array"));
@@ -302,12 +308,7 @@ fn compaction<'a>(record: Fields<'_, 'a>, rows: &mut Rows<'a>) -> Result<Kind, R
     Ok(Kind::Compaction)
 }
 
-fn stamp<'a>(
-    offset: u64,
-    root: Value<'_>,
-    bump: &'a Bump,
-    rows: &mut Rows<'a>,
-) -> Result<Kind, Refusal> {
+fn stamp<'a>(offset: u64, root: Value<'_>, bump: &'a Bump, rows: &mut Rows<'a>) -> Result<Kind, Refusal> {
     let line = Fields { object: root, what: "stamp", bump };
     let (fields, selector_json) = selector(Fields::new(root, "selector", "stamp", bump)?)?;
     let enrichment = Fields::new(root, "enrichment", "stamp", bump)?.object;

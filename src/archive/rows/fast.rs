@@ -542,7 +542,8 @@ fn stamp<'a>(
         let key = enrichment.key()?;
         let value = enrichment.str()?;
         // Array indices are sorted to the front, `__proto__` is special, and twice the same key needs a second look.
-        if key.as_bytes().first().is_none_or(u8::is_ascii_digit) || key == "__proto__" || keys.contains(&key) {
+        if key.as_bytes().first().is_none_or(u8::is_ascii_digit) || key == "__proto__" || keys.contains(&key)
+        {
             return None;
         }
         keys.push(key);
