@@ -53,7 +53,8 @@ async fn published(directory: &Path) -> Arc<dyn Store> {
 }
 
 async fn set_up(store: &dyn Store) {
-    let usd = AssetDef { id: AssetId::new("USD"), class: AssetClass::Fiat, precision: 2, name: "US dollar".into() };
+    let usd =
+        AssetDef { id: AssetId::new("USD"), class: AssetClass::Fiat, precision: 2, name: "US dollar".into() };
     store.register_asset(&usd).await.unwrap();
     for number in 0..ACCOUNTS {
         let def = AccountDef { id: account(number), asset: usd.id.clone(), kind: AccountKind::Clearing };
@@ -103,8 +104,11 @@ fn commits(criterion: &mut Criterion) {
         for which in ["talea-store-log", "relayburn"] {
             let directory = directory();
             let store = runtime.block_on(async {
-                let store =
-                    if which == "relayburn" { ours(directory.path()).await } else { published(directory.path()).await };
+                let store = if which == "relayburn" {
+                    ours(directory.path()).await
+                } else {
+                    published(directory.path()).await
+                };
                 set_up(store.as_ref()).await;
                 store
             });
@@ -153,7 +157,8 @@ fn opening(criterion: &mut Criterion) {
                 (0..count)
                     .map(|_| {
                         let started = Instant::now();
-                        let store = runtime.block_on(talea_store_log::LogTaleaStore::open(directory.path())).unwrap();
+                        let store =
+                            runtime.block_on(talea_store_log::LogTaleaStore::open(directory.path())).unwrap();
                         let elapsed = started.elapsed();
                         runtime.block_on(store.shutdown());
                         elapsed

@@ -28,9 +28,6 @@ use crate::scan::{Io, Source};
 /// More runs than this are merged into one.
 const MAX_RUNS: usize = 8;
 
-/// Spilled keys whose index entries may stay in memory.
-const INDEX_RECENT_MAX: usize = 1 << 16;
-
 /// Bytes of a run or snapshot that are collected before they are written.
 pub(super) const WRITE_BYTES: usize = 1 << 18;
 
@@ -50,10 +47,10 @@ impl From<Outcome> for Committed {
 
 /// A 128-bit hash of keys, different in every process, so that nobody can choose keys that collide.
 #[derive(Debug, Default)]
-struct KeyHasher(RandomState, RandomState);
+pub(super) struct KeyHasher(RandomState, RandomState);
 
 impl KeyHasher {
-    fn hash(&self, key: &str) -> u128 {
+    pub(super) fn hash(&self, key: &str) -> u128 {
         u128::from(self.0.hash_one(key)) << 64 | u128::from(self.1.hash_one(key))
     }
 }
@@ -180,7 +177,7 @@ impl Keys {
     /// Keeps the index of spilled keys out of memory. A failure is logged and costs memory, nothing else.
     fn tidy_index(&mut self, scratch: &Arc<Scratch>) {
         let tidied = (|| {
-            if self.spilled.recent_len() < INDEX_RECENT_MAX {
+            if !self.spilled.is_flush_due() {
                 return Ok(());
             }
             self.spilled.flush(scratch)?;

@@ -47,6 +47,7 @@
 //! # }
 //! ```
 
+mod check;
 mod error;
 mod files;
 mod frame;
@@ -60,5 +61,6 @@ mod store;
 mod subscribe;
 mod writer;
 
+pub use check::{BookReport, CheckReport, Finding, FindingKind, check};
 pub use error::BookError;
 pub use store::{LogStoreOptions, LogTaleaStore};

@@ -126,6 +126,9 @@ pub(super) struct SeqIndex {
 
 const ENTRY_BYTES: usize = 24;
 
+/// Entries that [`SeqIndex::is_flush_due`] allows in memory.
+const RECENT_MAX: usize = 1 << 16;
+
 /// Entries between two fences; one read brings in that many.
 const PAGE_ENTRIES: usize = 128;
 
@@ -249,6 +252,11 @@ impl SeqIndex {
         self.recent.len() + self.repeats.len()
     }
 
+    /// Whether more is in memory than should be, for an index that is flushed on its own.
+    pub(super) fn is_flush_due(&self) -> bool {
+        self.recent_len() >= RECENT_MAX
+    }
+
     /// Whether nothing was ever inserted.
     pub(super) fn is_empty(&self) -> bool {
         self.recent.is_empty() && self.runs.is_empty()
@@ -320,6 +328,30 @@ impl SeqIndex {
     }
 }
 
+impl SeqIndex {
+    /// Pairs of numbers that were inserted under the same id, ascending. Leaves everything in one run.
+    pub(super) fn repeated(&mut self, scratch: &Scratch) -> Result<Vec<(Seq, Seq)>, BookError> {
+        self.flush(scratch)?;
+        while let [.., older, newer] = self.runs.as_slice() {
+            let merged = merge(scratch, older, newer)?;
+            self.install(merged);
+        }
+        let mut repeated = Vec::new();
+        let Some(run) = self.runs.first() else { return Ok(repeated) };
+        let mut reader = RunReader::new(scratch, run);
+        let mut last: Option<(u128, Seq)> = None;
+        while let Some(entry) = reader.peek()? {
+            reader.at += 1;
+            if let Some(last) = last.filter(|last| last.0 == entry.0) {
+                repeated.push((last.1, entry.1));
+            }
+            last = Some(entry);
+        }
+        repeated.sort_unstable();
+        Ok(repeated)
+    }
+}
+
 /// Merges two runs into a new one.
 pub(super) fn merge(scratch: &Scratch, older: &Run, newer: &Run) -> Result<Run, BookError> {
     let mut left = RunReader::new(scratch, older);
@@ -358,7 +390,8 @@ pub(super) struct Row {
 const ROW_BYTES: usize = 52;
 
 impl Row {
-    fn write(&self, out: &mut Vec<u8>) {
+    /// Appends its fixed form.
+    pub(super) fn write(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.seq.to_le_bytes());
         out.extend_from_slice(&self.at.timestamp().to_le_bytes());
         // Nanoseconds stay below 2^31, leap seconds included.

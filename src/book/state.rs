@@ -313,6 +313,25 @@ impl State {
         Ok(self.txids.find(self.scratch_if_any(), txid.as_u128())?.into_iter().max())
     }
 
+    /// Calls `visit` with every posting of an account, oldest first.
+    pub(super) fn each_row(
+        &self,
+        account: &Account,
+        visit: impl FnMut(&Row) -> Result<(), BookError>,
+    ) -> Result<(), BookError> {
+        each_row(self.scratch_if_any(), account, visit)
+    }
+
+    /// Calls `visit` with every transaction's id and number.
+    pub(super) fn each_txid(
+        &self,
+        mut visit: impl FnMut(Uuid, Seq) -> Result<(), BookError>,
+    ) -> Result<(), BookError> {
+        self.txids.visit(self.scratch_if_any(), |entries| {
+            entries.iter().try_for_each(|(txid, seq)| visit(Uuid::from_u128(*txid), *seq))
+        })
+    }
+
     /// Sums by asset, in the order of the assets' bytes.
     pub(super) fn trial_balance(&self) -> Vec<TrialBalanceRow> {
         rows_of(&self.sums)
@@ -399,16 +418,9 @@ impl Image {
     pub(super) fn each_row(
         &self,
         account: &Account,
-        mut visit: impl FnMut(&Row) -> Result<(), BookError>,
+        visit: impl FnMut(&Row) -> Result<(), BookError>,
     ) -> Result<(), BookError> {
-        if let (Some(scratch), Some(last)) = (&self.scratch, account.last_block) {
-            let mut block = Block::find(scratch, last, |block| block.is_first())?;
-            while let Some(current) = block {
-                current.rows(scratch)?.iter().try_for_each(&mut visit)?;
-                block = current.next(scratch, last)?;
-            }
-        }
-        account.recent.iter().try_for_each(visit)
+        each_row(self.scratch.as_deref(), account, visit)
     }
 
     /// Calls `visit` with every transaction's id, number and position; of an id used twice the later comes later.
@@ -426,6 +438,21 @@ impl Image {
             Ok(())
         })
     }
+}
+
+fn each_row(
+    scratch: Option<&Scratch>,
+    account: &Account,
+    mut visit: impl FnMut(&Row) -> Result<(), BookError>,
+) -> Result<(), BookError> {
+    if let (Some(scratch), Some(last)) = (scratch, account.last_block) {
+        let mut block = Block::find(scratch, last, |block| block.is_first())?;
+        while let Some(current) = block {
+            current.rows(scratch)?.iter().try_for_each(&mut visit)?;
+            block = current.next(scratch, last)?;
+        }
+    }
+    account.recent.iter().try_for_each(visit)
 }
 
 /// An account's history at one moment.

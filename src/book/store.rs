@@ -300,7 +300,8 @@ impl Shared {
     }
 }
 
-fn take_lock(directory: &Path) -> Result<fs::File, BookError> {
+/// Takes the lock of the store in `directory`, which exists.
+pub(super) fn take_lock(directory: &Path) -> Result<fs::File, BookError> {
     let path = directory.join("LOCK");
     let lock = match disk::File::open_read_no_follow(&path) {
         Err(error) if error.is_not_found() => match disk::File::create_new(&path) {

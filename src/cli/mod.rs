@@ -8,6 +8,7 @@ use std::process::ExitCode;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
+mod book;
 mod dev;
 mod progress;
 mod state;
@@ -35,6 +36,8 @@ pub struct Cli {
 enum Command {
     /// Look at, rebuild and clean up what is derived from the ledger.
     State(state::StateArgs),
+    /// Double-entry books: accounts over an append-only log.
+    Book(book::BookArgs),
     /// Tools for benchmarks and tests.
     Dev(dev::DevArgs),
     /// Print a completion script for a shell.
@@ -58,6 +61,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     crate::scan::truncation::install()?;
     match cli.command {
         Command::State(args) => state::run(args),
+        Command::Book(args) => book::run(args),
         Command::Dev(args) => dev::run(args),
         Command::Completions(args) => {
             let mut script = Vec::new();

@@ -40,8 +40,12 @@ async fn observed(store: &dyn Store, expected: &Value) -> Value {
     }
     let mut books = serde_json::Map::new();
     for (book, told) in expected["books"].as_object().unwrap() {
-        let times: Vec<String> =
-            told["as_of"].as_array().unwrap().iter().map(|point| point["t"].as_str().unwrap().to_owned()).collect();
+        let times: Vec<String> = told["as_of"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|point| point["t"].as_str().unwrap().to_owned())
+            .collect();
         books.insert(book.clone(), observe_book(store, book, &times).await);
     }
     json!({"assets": assets, "books": books})
@@ -72,7 +76,11 @@ async fn stores_of_the_published_crate_give_the_recorded_answers_here_and_there_
         let name = case.display().to_string();
         for round in 0..2 {
             let store = LogTaleaStore::open_with(directory.path(), options.clone()).await.unwrap();
-            assert_eq!(observed(&store, &expect["observed"]).await, expect["observed"], "{name}, opening {round}");
+            assert_eq!(
+                observed(&store, &expect["observed"]).await,
+                expect["observed"],
+                "{name}, opening {round}"
+            );
             check_keys(&store, &expect["keys"], &name).await;
             store.shutdown().await;
         }
@@ -91,10 +99,14 @@ fn mutate(directory: &Path, mutation: &Value) {
     let mut bytes = fs::read(&path).unwrap();
     match mutation["op"].as_str().unwrap() {
         "truncate" => bytes.truncate(mutation["len"].as_u64().unwrap() as usize),
-        "xor" => bytes[mutation["offset"].as_u64().unwrap() as usize] ^= mutation["mask"].as_u64().unwrap() as u8,
+        "xor" => {
+            bytes[mutation["offset"].as_u64().unwrap() as usize] ^= mutation["mask"].as_u64().unwrap() as u8
+        }
         "append_hex" => {
             let hex = mutation["hex"].as_str().unwrap();
-            bytes.extend((0..hex.len() / 2).map(|at| u8::from_str_radix(&hex[2 * at..2 * at + 2], 16).unwrap()));
+            bytes.extend(
+                (0..hex.len() / 2).map(|at| u8::from_str_radix(&hex[2 * at..2 * at + 2], 16).unwrap()),
+            );
         }
         "delete" => return fs::remove_file(&path).unwrap(),
         other => panic!("unknown mutation {other}"),
@@ -136,11 +148,19 @@ async fn damaged_stores_are_repaired_or_refused_as_recorded() {
 
 async fn check_repaired(store: &LogTaleaStore, directory: &Path, wanted: &Value, keys: &Value, name: &str) {
     for (file, len) in wanted["segment_lengths"].as_object().unwrap() {
-        assert_eq!(fs::metadata(directory.join(file)).unwrap().len(), len.as_u64().unwrap(), "{name}: {file}");
+        assert_eq!(
+            fs::metadata(directory.join(file)).unwrap().len(),
+            len.as_u64().unwrap(),
+            "{name}: {file}"
+        );
     }
     for (book, told) in wanted["books"].as_object().unwrap() {
         let seen = observe_book(store, book, &["2100-01-01T00:00:00Z".to_owned()]).await;
-        assert_eq!(seen["events"].as_array().unwrap().len() as u64, told["last_seq"].as_u64().unwrap(), "{name}");
+        assert_eq!(
+            seen["events"].as_array().unwrap().len() as u64,
+            told["last_seq"].as_u64().unwrap(),
+            "{name}"
+        );
         assert_eq!(seen["trial_balance"], told["trial_balance"], "{name}");
         assert_eq!(seen["as_of"][0]["trial_balance"], told["trial_balance"], "{name}");
         for (path, balance) in told["balances"].as_object().unwrap() {
