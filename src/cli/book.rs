@@ -379,7 +379,8 @@ fn table(header: &[&str], right: &[usize]) -> Table {
 fn print_table(table: &Table) -> anyhow::Result<()> {
     let mut text = String::new();
     for line in table.lines() {
-        writeln!(text, "{}", line.trim())?;
+        // Cells are padded on both sides.
+        writeln!(text, "{}", line.strip_prefix(' ').unwrap_or(&line).trim_end())?;
     }
     Ok(print(text.as_bytes())?)
 }
