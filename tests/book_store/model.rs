@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
-use relayburn_ledger::book::{LogStoreOptions, LogTaleaStore, check};
+use relayburn_ledger::book::{FindingKind, LogStoreOptions, LogTaleaStore, check};
 use talea_core::store::{Committed, Store, StoreError};
 use talea_core::types::*;
 
@@ -233,8 +233,10 @@ async fn play(steps: Vec<Step>, options: LogStoreOptions) {
     compare(&store, &model).await;
     store.shutdown().await;
     // What is left behind is in order, and the published crate reads the same in it and knows every key.
-    let report = check(directory.path()).unwrap();
-    assert!(report.ok, "{:?}", report.findings);
+    let mut findings = check(directory.path()).unwrap().findings;
+    // A flipped snapshot is passed over until newer ones displace it.
+    findings.retain(|finding| finding.kind != FindingKind::DamagedSnapshot);
+    assert!(findings.is_empty(), "{findings:?}");
     let back = published(directory.path(), &options).await;
     compare(&back, &model).await;
     for (key, number) in &model.keys {
@@ -245,7 +247,7 @@ async fn play(steps: Vec<Step>, options: LogStoreOptions) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 64, max_shrink_iters: 200, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 64, max_shrink_iters: 200, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn a_book_does_what_its_model_does(
