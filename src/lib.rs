@@ -42,6 +42,8 @@
 //! `cli` is the default and turns everything on. A program that wants the ledger alone sets `default-features = false`.
 
 pub mod archive;
+#[cfg(feature = "book")]
+pub mod book;
 #[cfg(feature = "cli")]
 pub mod cli;
 #[cfg(feature = "cli")]

@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
 mod clean;
+mod book;
 mod dev;
 mod interrupt;
 mod ledger;
@@ -50,6 +51,8 @@ enum Command {
     Query(query::QueryArgs),
     /// Append to, read, check and repair session stores.
     Session(session::SessionArgs),
+    /// Double-entry books: accounts over an append-only log.
+    Book(book::BookArgs),
     /// Tools for benchmarks and tests.
     Dev(dev::DevArgs),
     /// Print a completion script for a shell.
@@ -76,6 +79,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Ledger(args) => ledger::run(args),
         Command::Query(args) => query::run(args),
         Command::Session(args) => session::run(args),
+        Command::Book(args) => book::run(args),
         Command::Dev(args) => dev::run(args),
         Command::Completions(args) => {
             let mut script = Vec::new();

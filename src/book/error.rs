@@ -1,0 +1,161 @@
+//! What can go wrong with a book, and what to do about it.
+//!
+//! `talea_core::store::Store` has one variant for everything that is not the caller's doing, `StoreError::Io`; every
+//! such error of this store carries a [`BookError`], which can be got back by downcasting.
+
+use std::io;
+use std::path::PathBuf;
+
+use talea_core::store::StoreError;
+use talea_core::types::{AccountId, Seq};
+
+use crate::disk;
+use crate::scan::ScanError;
+
+/// A book store could not be opened, read or written.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BookError {
+    /// A file operation failed.
+    #[error(transparent)]
+    Disk(#[from] disk::Error),
+    /// A segment, snapshot or run could not be mapped or read.
+    #[error(transparent)]
+    Scan(#[from] ScanError),
+    /// A directory could not be listed.
+    #[error("cannot list {}: {reason}", path.display())]
+    List {
+        /// The directory.
+        path: PathBuf,
+        /// What the system said.
+        reason: io::Error,
+    },
+    /// Another store has the directory open.
+    #[error("{} is held by another program that has this store open; end it, then try again", path.display())]
+    Locked {
+        /// The lock file.
+        path: PathBuf,
+    },
+    /// The lock file could not be locked for another reason.
+    #[error("cannot lock {}: {reason}; the file system must support flock", path.display())]
+    Lock {
+        /// The lock file.
+        path: PathBuf,
+        /// What the system said.
+        reason: io::Error,
+    },
+    /// A name that cannot be a book's.
+    #[error("{name:?} cannot name a book: it must not be empty, be \".\" or contain '/', '\\' or \"..\"")]
+    BadName {
+        /// The name.
+        name: String,
+    },
+    /// A file or directory whose name is not text.
+    #[error("{} has a name that is not UTF-8; move it away, then open the store again", path.display())]
+    NotText {
+        /// The path.
+        path: PathBuf,
+    },
+    /// There is no book of this name.
+    #[error("there is no book {name:?}; a book begins with its first account")]
+    UnknownBook {
+        /// The name.
+        name: String,
+    },
+    /// The store has been shut down.
+    #[error("the store has been shut down; open it again")]
+    ShutDown,
+    /// A write failed, and the book takes no further ones.
+    #[error(
+        "book {book:?} takes no more writes since one failed ({reason}); nothing of that batch was acknowledged: open the \
+         store again and retry with the same idempotency keys"
+    )]
+    Poisoned {
+        /// The book.
+        book: String,
+        /// What failed first.
+        reason: String,
+    },
+    /// A damaged frame where only the end of the log could be repaired.
+    #[error(
+        "{}: the frame at byte {offset} is damaged ({reason}), and the log goes on in later segments: nothing was changed; \
+         restore this file from a backup",
+        path.display()
+    )]
+    Frame {
+        /// The segment.
+        path: PathBuf,
+        /// Where the frame's header begins, in bytes.
+        offset: u64,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Sequence numbers that do not follow one another.
+    #[error(
+        "{}: sequence number {expected} should stand at byte {offset}, found {found}: events are missing; restore the \
+         missing segment from a backup",
+        path.display()
+    )]
+    Gap {
+        /// The segment.
+        path: PathBuf,
+        /// Where the event's frame begins, in bytes.
+        offset: u64,
+        /// The number that should stand there.
+        expected: Seq,
+        /// The number that stands there, or begins the segment.
+        found: Seq,
+    },
+    /// Replaying the log, an account's balance leaves the range of 64 bits.
+    #[error(
+        "book {book:?}, {}, frame at byte {offset}: the balance of account {account:?} leaves the range of 64-bit integers; \
+         no store wrote this, restore the file from a backup",
+        path.display()
+    )]
+    ReplayOverflow {
+        /// The book.
+        book: String,
+        /// The account.
+        account: String,
+        /// The segment.
+        path: PathBuf,
+        /// Where the frame begins, in bytes.
+        offset: u64,
+    },
+    /// A transaction, or the sign of the smallest integer, takes a balance out of the range of 64 bits.
+    #[error("the balance of account {:?} would leave the range of 64-bit integers; split the amount over accounts", account.to_key())]
+    Overflow {
+        /// The account.
+        account: AccountId,
+    },
+    /// An event that could be written but never read again.
+    #[error("this event cannot be stored: {reason}")]
+    Unwritable {
+        /// Why not.
+        reason: String,
+    },
+    /// A snapshot or a run that cannot be used.
+    #[error("{} is damaged at byte {offset}: {reason}; it can be deleted, the log has everything", path.display())]
+    Derived {
+        /// The file.
+        path: PathBuf,
+        /// Where, in bytes.
+        offset: u64,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A thread that the store needs could not be started, or ended early.
+    #[error("the store's worker for {what} is gone: {reason}")]
+    Worker {
+        /// What it was doing.
+        what: &'static str,
+        /// What happened.
+        reason: String,
+    },
+}
+
+impl From<BookError> for StoreError {
+    fn from(error: BookError) -> Self {
+        Self::Io(Box::new(error))
+    }
+}

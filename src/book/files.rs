@@ -1,0 +1,207 @@
+//! The files of one book's directory: their names, and reading frames by position.
+//!
+//! Reads only. Promises: a reader never sees bytes past the event it was told to stop at, and never loads a segment: it
+//! reads pieces of [`READ_BYTES`].
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use talea_core::events::LedgerEvent;
+use talea_core::store::Sequenced;
+use talea_core::types::Seq;
+
+use super::error::BookError;
+use super::frame::{self, HEADER_BYTES, Split};
+use super::state::FramePos;
+use crate::disk;
+
+/// How much of a segment is read at a time when a range of events is wanted.
+const READ_BYTES: usize = 1 << 18;
+
+/// How much is read for a single event; most are shorter.
+const READ_ONE_BYTES: usize = 1 << 10;
+
+/// `segment-<first seq, 20 digits>.log`
+pub(super) fn segment_path(directory: &Path, base: Seq) -> PathBuf {
+    directory.join(format!("segment-{base:020}.log"))
+}
+
+/// `snapshot-<last seq, 20 digits>.snap`
+pub(super) fn snapshot_path(directory: &Path, last: Seq) -> PathBuf {
+    directory.join(format!("snapshot-{last:020}.snap"))
+}
+
+/// `idem-<number, 6 digits>.run`
+pub(super) fn run_path(directory: &Path, number: u64) -> PathBuf {
+    directory.join(format!("idem-{number:06}.run"))
+}
+
+/// What lies in a book's directory.
+#[derive(Debug, Default)]
+pub(super) struct Listing {
+    /// Segments by first number, ascending. Paths as found: other programs may pad numbers differently.
+    pub segments: Vec<(Seq, PathBuf)>,
+    /// Snapshots by last number, newest first.
+    pub snapshots: Vec<(Seq, PathBuf)>,
+    /// Idempotency runs by number, ascending.
+    pub runs: Vec<(u64, PathBuf)>,
+    /// What an interrupted program left: `*.tmp`.
+    pub leftovers: Vec<PathBuf>,
+}
+
+/// Lists a book's directory.
+pub(super) fn list(directory: &Path) -> Result<Listing, BookError> {
+    let failed = |reason| BookError::List { path: directory.to_owned(), reason };
+    let mut listing = Listing::default();
+    for entry in fs::read_dir(directory).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        let path = entry.path();
+        let Ok(name) = entry.file_name().into_string() else { return Err(BookError::NotText { path }) };
+        if let Some(base) = number(&name, "segment-", ".log") {
+            listing.segments.push((base, path));
+        } else if let Some(last) = number(&name, "snapshot-", ".snap") {
+            listing.snapshots.push((last, path));
+        } else if let Some(number) = number(&name, "idem-", ".run") {
+            listing.runs.push((number, path));
+        } else if name.ends_with(".tmp") {
+            listing.leftovers.push(path);
+        }
+    }
+    listing.segments.sort();
+    listing.snapshots.sort();
+    listing.snapshots.reverse();
+    listing.runs.sort();
+    Ok(listing)
+}
+
+fn number<N: std::str::FromStr>(name: &str, prefix: &str, suffix: &str) -> Option<N> {
+    let digits = name.strip_prefix(prefix)?.strip_suffix(suffix)?;
+    if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    digits.parse().ok()
+}
+
+/// Reads the event `seq` at a position.
+pub(super) fn read_event(
+    directory: &Path,
+    position: FramePos,
+    seq: Seq,
+) -> Result<Sequenced<LedgerEvent>, BookError> {
+    let path = segment_path(directory, position.base);
+    let file = disk::File::open_read(&path)?;
+    let mut bytes = vec![0; READ_ONE_BYTES];
+    let filled = file.read_at(&mut bytes, position.offset)?;
+    bytes.truncate(filled);
+    if let Some(len) = bytes.first_chunk::<4>() {
+        let frame_bytes = HEADER_BYTES + u32::from_le_bytes(*len) as usize;
+        if frame_bytes > bytes.len() {
+            // A length that is damaged can be anything up to 4 GiB; the file bounds what is allocated.
+            let left = file.len_bytes()?.saturating_sub(position.offset);
+            bytes.resize(frame_bytes.min(left as usize), 0);
+            let filled = file.read_at(&mut bytes, position.offset)?;
+            bytes.truncate(filled);
+        }
+    }
+    take(&bytes, &path, position.offset, seq).map(|(event, _)| event)
+}
+
+/// Takes event `seq` from the front of `bytes`, which stand at `offset`; answers its length too.
+fn take(
+    bytes: &[u8],
+    path: &Path,
+    offset: u64,
+    seq: Seq,
+) -> Result<(Sequenced<LedgerEvent>, usize), BookError> {
+    let damaged = |reason: String| BookError::Frame { path: path.to_owned(), offset, reason };
+    let Split::Whole { crc, payload } = frame::split(bytes) else {
+        return Err(damaged("it is cut short".to_owned()));
+    };
+    frame::check(crc, payload).map_err(damaged)?;
+    let event = frame::decode(payload).map_err(damaged)?;
+    if event.seq != seq {
+        return Err(BookError::Gap { path: path.to_owned(), offset, expected: seq, found: event.seq });
+    }
+    Ok((event, HEADER_BYTES + payload.len()))
+}
+
+/// Reads events one after the other.
+#[derive(Debug)]
+pub(super) struct EventReader {
+    directory: PathBuf,
+    /// First numbers of the segments behind the one being read, last one first.
+    later: Vec<Seq>,
+    file: disk::File,
+    /// What was read ahead, and where in the file it begins.
+    bytes: Vec<u8>,
+    bytes_offset: u64,
+    at: usize,
+    next: Seq,
+    last: Seq,
+}
+
+impl EventReader {
+    /// Reads the events `first` to `last`; `position` is the first one's, `bases` are the segments'.
+    pub(super) fn new(
+        directory: &Path,
+        bases: &[Seq],
+        position: FramePos,
+        first: Seq,
+        last: Seq,
+    ) -> Result<Self, BookError> {
+        let later = bases.iter().rev().take_while(|base| **base > position.base).copied().collect();
+        Ok(Self {
+            directory: directory.to_owned(),
+            later,
+            file: disk::File::open_read(&segment_path(directory, position.base))?,
+            bytes: Vec::new(),
+            bytes_offset: position.offset,
+            at: 0,
+            next: first,
+            last,
+        })
+    }
+
+    /// The next event, or `None` behind the last.
+    pub(super) fn next_event(&mut self) -> Result<Option<Sequenced<LedgerEvent>>, BookError> {
+        if self.next > self.last {
+            return Ok(None);
+        }
+        if self.later.last() == Some(&self.next) {
+            self.later.pop();
+            self.file = disk::File::open_read(&segment_path(&self.directory, self.next))?;
+            self.bytes.clear();
+            self.bytes_offset = 0;
+            self.at = 0;
+        }
+        let wanted = match self.bytes.get(self.at..).and_then(|bytes| bytes.first_chunk::<4>()) {
+            Some(len) => HEADER_BYTES + u32::from_le_bytes(*len) as usize,
+            None => HEADER_BYTES,
+        };
+        if self.bytes.len() - self.at < wanted.max(HEADER_BYTES) {
+            self.fill(wanted)?;
+            if let Some(len) = self.bytes.first_chunk::<4>() {
+                let wanted = HEADER_BYTES + u32::from_le_bytes(*len) as usize;
+                if self.bytes.len() < wanted {
+                    self.fill(wanted)?;
+                }
+            }
+        }
+        let offset = self.bytes_offset + self.at as u64;
+        let (event, len) = take(&self.bytes[self.at..], self.file.path(), offset, self.next)?;
+        self.at += len;
+        self.next += 1;
+        Ok(Some(event))
+    }
+
+    /// Brings in at least `wanted` bytes from where reading stands, if the file has them.
+    fn fill(&mut self, wanted: usize) -> Result<(), BookError> {
+        self.bytes_offset += self.at as u64;
+        self.at = 0;
+        let left = self.file.len_bytes()?.saturating_sub(self.bytes_offset);
+        self.bytes.resize((wanted.max(READ_BYTES) as u64).min(left) as usize, 0);
+        let filled = self.file.read_at(&mut self.bytes, self.bytes_offset)?;
+        self.bytes.truncate(filled);
+        Ok(())
+    }
+}

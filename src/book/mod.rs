@@ -1,0 +1,66 @@
+//! Books: double-entry accounts over an append-only log, an implementation of `talea_core::store::Store`.
+//!
+//! A book is a log of events: accounts opened, transactions posted. Balances, sums and histories are derived from it; on
+//! opening, the log is scanned, the derived part is made again, and from then on each batch of commits is one write and
+//! one sync, acknowledged afterwards. A commit carries an idempotency key, and a key takes effect once, for ever.
+//!
+//! Directories can be exchanged with those of the crate `talea-store-log` 0.1.0, in both directions. The format, and what
+//! is done about damage, are described in docs/books.md.
+//!
+//! ```
+//! use relayburn_ledger::book::LogTaleaStore;
+//! use talea_core::store::{AccountCfg, Store};
+//! use talea_core::types::*;
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let directory = tempfile::tempdir()?;
+//! let store = LogTaleaStore::open(directory.path()).await?;
+//! let usd = AssetId::new("USD");
+//! store
+//!     .register_asset(&AssetDef { id: usd.clone(), class: AssetClass::Fiat, precision: 2, name: "US dollar".into() })
+//!     .await?;
+//! let account = |path: &str| AccountId { book: Book("shop".into()), path: path.into() };
+//! for (path, kind) in [("cash", AccountKind::Asset), ("sales", AccountKind::Income)] {
+//!     let cfg = AccountCfg { normal_side: kind.normal_side(), min_balance: None };
+//!     store.open_account(&AccountDef { id: account(path), asset: usd.clone(), kind }, &cfg).await?;
+//! }
+//! let posting = |path: &str, direction| Posting {
+//!     account: account(path),
+//!     amount: Amount::new(1250, usd.clone()),
+//!     direction,
+//! };
+//! let sale = Transaction {
+//!     id: TxId(uuid::Uuid::new_v4()),
+//!     book: Book("shop".into()),
+//!     postings: vec![posting("cash", Direction::Debit), posting("sales", Direction::Credit)],
+//!     idempotency_key: IdempotencyKey("receipt 1".into()),
+//!     external_refs: vec![],
+//!     metadata: serde_json::json!({}),
+//!     occurred_at: chrono::Utc::now(),
+//! };
+//! let first = store.commit(&sale).await?;
+//! assert_eq!(store.commit(&sale).await?, first);
+//! assert_eq!(store.balance(&account("sales"), None).await?.amount.minor(), 1250);
+//! store.shutdown().await;
+//! # Ok(())
+//! # }
+//! ```
+
+mod check;
+mod error;
+mod files;
+mod frame;
+mod keys;
+mod open;
+mod scan;
+mod scratch;
+mod snapshot;
+mod state;
+mod store;
+mod subscribe;
+mod writer;
+
+pub use check::{BookReport, CheckReport, Finding, FindingKind, check};
+pub use error::BookError;
+pub use store::{LogStoreOptions, LogTaleaStore};

@@ -1,0 +1,288 @@
+//! Opening one book: repair the end of its log, load a snapshot, replay what came later, take in the runs.
+//!
+//! May cut the last segment, move damaged bytes and misleading snapshots aside, delete runs and leftovers, write a run;
+//! docs/books.md says when. Promises: nothing that could be an acknowledged event is destroyed: bytes that are cut and
+//! may hold one are saved first; and what cannot be made whole from the log is refused, with file and offset.
+
+use std::path::{Path, PathBuf};
+
+use memchr::memmem;
+use talea_core::store::SYSTEM_BOOK;
+use talea_core::types::{AssetDef, Direction, Seq};
+
+use super::error::BookError;
+use super::files::{self, Listing};
+use super::frame::{self, HEADER_BYTES, PostingIn, Replayed, Split};
+use super::keys::{Covered, Keys, Outcome};
+use super::scan::{self, Bad, Found};
+use super::snapshot;
+use super::state::{PostingRef, State};
+use super::store::LogStoreOptions;
+use crate::disk;
+use crate::scan::{Io, Source};
+
+/// Keys that are replayed beyond the limit before they are spilled: runs worth writing, where the limit is small.
+const REPLAY_HOT_MIN: usize = 1 << 16;
+
+/// A book as it is after opening.
+#[derive(Debug)]
+pub(super) struct Opened {
+    pub state: State,
+    pub keys: Keys,
+    /// Registrations in its log.
+    pub assets: Vec<AssetDef>,
+    /// The last segment, to append to.
+    pub active: disk::File,
+    pub active_len_bytes: u64,
+    /// Events behind the snapshot it was opened with.
+    pub events_since_snapshot: u64,
+}
+
+/// Creates a book: its directory and an empty segment, durable on return.
+pub(super) fn create(directory: &Path, options: &LogStoreOptions) -> Result<Opened, BookError> {
+    disk::create_dir_all(directory)?;
+    open(directory, "", options)
+}
+
+/// Opens the book in `directory`.
+pub(super) fn open(directory: &Path, name: &str, options: &LogStoreOptions) -> Result<Opened, BookError> {
+    let listing = prepare(directory)?;
+    let (last_base, last_path) = listing.segments[listing.segments.len() - 1].clone();
+    // The registry is made of all registrations, and a snapshot holds none.
+    let snapshots = if name == SYSTEM_BOOK { &[][..] } else { &listing.snapshots[..] };
+    let mut start = load_newest(snapshots, 0, directory, options);
+    let mut runs = listing.runs.clone();
+    // Frames are longer than 16 bytes, so no event has a higher number than this.
+    let max_seq = last_base + (disk::metadata(&last_path)?.len_bytes / 16) as Seq;
+    let mut keys_were_missing = false;
+    let (mut replay, snapshot_seq) = loop {
+        let (state, keys, candidate) = match start.take() {
+            Some((state, keys, candidate)) => (state, keys, Some(candidate)),
+            None => (State::new(directory), Keys::new(directory, options.idem_hot_cap), None),
+        };
+        let snapshot_seq = candidate.map_or(0, |at| snapshots[at].0);
+        let mut replay = Replay {
+            name,
+            listing: &listing,
+            state,
+            keys,
+            covered: Covered::default(),
+            assets: Vec::new(),
+            events: 0,
+        };
+        replay.covered =
+            replay.keys.attach_runs(&runs, snapshot_seq + 1, max_seq.max(snapshot_seq), &mut replay.state)?;
+        if candidate.is_some() && !replay.has_all_keys(snapshot_seq) {
+            tracing::warn!(directory = %directory.display(), "keys are missing from runs; replaying the whole log for them");
+            keys_were_missing = true;
+            continue;
+        }
+        if let Some(bad) = replay.run(snapshot_seq)? {
+            repair(&listing, &bad)?;
+        }
+        if let Some(at) = candidate.filter(|_| replay.events < snapshot_seq) {
+            start = load_newest(snapshots, at + 1, directory, options);
+            continue;
+        }
+        if !replay.covered.is_confirmed(replay.events) {
+            tracing::warn!(directory = %directory.display(), "runs disagree with the log; made anew from it");
+            replay.keys.discard_runs()?;
+            runs.clear();
+            continue;
+        }
+        break (replay, snapshot_seq);
+    };
+    for (_, path) in listing.snapshots.iter().filter(|(last, _)| *last > replay.events) {
+        set_aside(path)?;
+    }
+    if keys_were_missing {
+        // A program that starts from the snapshot finds older keys in runs, or nowhere.
+        let through = snapshots.first().map_or(0, |(last, _)| *last);
+        let count = replay.keys.hot().take_while(|(_, outcome)| outcome.seq <= through).count();
+        replay.spill(count);
+    }
+    if replay.keys.is_spill_due() {
+        replay.spill(replay.keys.hot_len() - options.idem_hot_cap);
+    }
+    let events_since_snapshot = (replay.events - snapshot_seq) as u64;
+    let Replay { state, keys, assets, .. } = replay;
+    let (active, _) = disk::File::open_append(&last_path)?;
+    let active_len_bytes = active.len_bytes()?;
+    Ok(Opened { state, keys, assets, active, active_len_bytes, events_since_snapshot })
+}
+
+/// Lists the directory, removes leftovers, gives segments their names, and makes the first one where there is none.
+fn prepare(directory: &Path) -> Result<Listing, BookError> {
+    let mut listing = files::list(directory)?;
+    for leftover in &listing.leftovers {
+        disk::remove_file_if_exists(leftover)?;
+    }
+    for (base, path) in &mut listing.segments {
+        let named = files::segment_path(directory, *base);
+        if *path != named {
+            // Another name for a number that has its segment already is refused as a gap by the scan.
+            if disk::metadata(&named).is_err_and(|error| error.is_not_found()) {
+                disk::rename(path, &named)?;
+                disk::sync_dir(directory)?;
+                *path = named;
+            }
+        }
+    }
+    if listing.segments.is_empty() {
+        let path = files::segment_path(directory, 1);
+        disk::File::create_new(&path)?;
+        disk::sync_dir(directory)?;
+        listing.segments.push((1, path));
+    }
+    Ok(listing)
+}
+
+/// Loads the newest snapshot that can be read, from the one with index `from` on.
+fn load_newest(
+    snapshots: &[(Seq, PathBuf)],
+    from: usize,
+    directory: &Path,
+    options: &LogStoreOptions,
+) -> Option<(State, Keys, usize)> {
+    for (at, (last, path)) in snapshots.iter().enumerate().skip(from) {
+        match snapshot::load(path, *last, directory, options.idem_hot_cap) {
+            Ok((state, keys)) => return Some((state, keys, at)),
+            Err(error) => tracing::warn!(%error, "snapshot skipped"),
+        }
+    }
+    None
+}
+
+/// A snapshot of events that the log does not have would be believed again once the log is as long.
+fn set_aside(snapshot: &Path) -> Result<(), BookError> {
+    let mut name = snapshot.as_os_str().to_owned();
+    name.push(".stale");
+    tracing::warn!(snapshot = %snapshot.display(), "snapshot is ahead of its log and was renamed to *.stale");
+    disk::rename(snapshot, Path::new(&name))?;
+    Ok(disk::sync_dir(disk::parent_of(snapshot))?)
+}
+
+struct Replay<'a> {
+    name: &'a str,
+    listing: &'a Listing,
+    state: State,
+    keys: Keys,
+    covered: Covered,
+    assets: Vec<AssetDef>,
+    /// Events in the log.
+    events: Seq,
+}
+
+impl Replay<'_> {
+    /// Whether runs and memory hold a key for each transaction up to the snapshot. Each has one of its own, and every
+    /// other event opened an account.
+    fn has_all_keys(&self, snapshot_seq: Seq) -> bool {
+        let hot = self.keys.hot().filter(|(_, outcome)| !self.covered.contains(outcome.seq)).count() as u64;
+        hot + self.covered.early() == (snapshot_seq as u64).saturating_sub(self.state.account_count() as u64)
+    }
+
+    /// Replays what is behind the snapshot; answers the first frame that is not good.
+    fn run(&mut self, snapshot_seq: Seq) -> Result<Option<Bad>, BookError> {
+        let listing = self.listing;
+        scan::scan(&listing.segments, snapshot_seq + 1, |found| match found {
+            Found::Segment(index) => {
+                self.state.add_segment(listing.segments[index].0);
+                Ok(())
+            }
+            Found::Event(index, frame) => {
+                self.events = frame.seq;
+                self.state.add_position(frame.offset);
+                if let Some((at, event)) = &frame.event {
+                    self.apply(frame.seq, *at, event).map_err(|account| BookError::ReplayOverflow {
+                        book: self.name.to_owned(),
+                        account,
+                        path: listing.segments[index].1.clone(),
+                        offset: frame.offset,
+                    })?;
+                }
+                if self.state.is_flush_due() {
+                    self.state.tidy();
+                }
+                if self.keys.hot_len() > self.keys.cap().max(REPLAY_HOT_MIN) {
+                    self.spill(self.keys.hot_len() / 2);
+                }
+                Ok(())
+            }
+        })
+    }
+
+    fn apply(
+        &mut self,
+        seq: Seq,
+        at: chrono::DateTime<chrono::Utc>,
+        event: &Replayed<'_>,
+    ) -> Result<(), String> {
+        match event {
+            Replayed::Asset(asset) => self.assets.push(asset.clone()),
+            Replayed::Account(def, cfg) => self.state.add_account(def, cfg),
+            Replayed::Posted(posted) => {
+                self.state.post(seq, at, posted.txid, posted.postings.iter().map(PostingRef::from))?;
+                let outcome = Outcome { txid: posted.txid, seq, at };
+                self.keys.replay(&posted.key, outcome, &mut self.covered);
+            }
+        }
+        self.state.advance(seq, at);
+        Ok(())
+    }
+
+    /// Spills the oldest keys. A failure is logged and costs memory, nothing else.
+    fn spill(&mut self, count: usize) {
+        let spilled = self.state.scratch().and_then(|scratch| self.keys.spill(count, &scratch));
+        if let Err(error) = spilled {
+            tracing::warn!(book = self.name, %error, "keys stay in memory");
+        }
+    }
+}
+
+impl<'a> From<&'a PostingIn<'_>> for PostingRef<'a> {
+    fn from(posting: &'a PostingIn<'_>) -> Self {
+        Self {
+            book: &posting.account.book,
+            path: &posting.account.path,
+            asset: &posting.amount.asset,
+            minor: posting.amount.minor,
+            credit: posting.direction == Direction::Credit,
+        }
+    }
+}
+
+/// Cuts the last segment at its first bad frame; a bad frame anywhere else is refused.
+fn repair(listing: &Listing, bad: &Bad) -> Result<(), BookError> {
+    let path = &listing.segments[bad.segment].1;
+    if bad.segment + 1 < listing.segments.len() {
+        return Err(BookError::Frame { path: path.clone(), offset: bad.offset, reason: bad.reason.clone() });
+    }
+    let file = disk::File::open_rw(path)?;
+    let len_bytes = file.len_bytes()?;
+    if is_worth_saving(path, bad)? {
+        let mut name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        name.push_str(".torn");
+        let saved = disk::quarantine(&file, bad.offset..len_bytes, disk::parent_of(path), &name)?;
+        tracing::warn!(
+            segment = %path.display(), offset = bad.offset, reason = bad.reason, saved = %saved.display(),
+            "the end of the log is damaged and was cut; the bytes were saved"
+        );
+    }
+    file.set_len(bad.offset)?;
+    Ok(file.sync_all()?)
+}
+
+/// Whether the bytes behind the last good frame can be more than a write that was never acknowledged: there is a whole
+/// frame among them, or one in full length that is not zeros.
+fn is_worth_saving(path: &Path, bad: &Bad) -> Result<bool, BookError> {
+    let source = Source::open(path, Io::Mmap)?;
+    let mut buffer = Vec::new();
+    let tail = source.bytes(bad.offset..source.len_bytes(), &mut buffer)?;
+    let has_whole_frame = memmem::find_iter(tail, b"{\"seq\":").any(|at| {
+        at >= HEADER_BYTES
+            && matches!(frame::split(&tail[at - HEADER_BYTES..]),
+                Split::Whole { crc, payload } if frame::check(crc, payload).is_ok())
+    });
+    source.check_len()?;
+    Ok(has_whole_frame || (!bad.is_torn && tail.iter().any(|byte| *byte != 0)))
+}

@@ -1,0 +1,247 @@
+//! Scanning a book's segments on opening: mapped, once, in parallel; the one place that decides which frames are good.
+//!
+//! Reads only; what is wrong is reported to the caller, who repairs or refuses. Promises: events are handed on in order,
+//! each once; memory is bounded by a window of chunks, whatever the size of the log.
+
+use std::path::PathBuf;
+
+use chrono::{DateTime, Utc};
+use rayon::prelude::*;
+use talea_core::types::Seq;
+
+use super::error::BookError;
+use super::frame::{self, HEADER_BYTES, Replayed, Split};
+use crate::scan::{Io, Source};
+
+/// Segments that are mapped at a time.
+const GROUP_SEGMENTS: usize = 16;
+
+/// Log bytes that one thread takes at a time.
+const CHUNK_BYTES: usize = 1 << 20;
+
+/// Chunks that are decoded together, while those before them are applied.
+const WINDOW_CHUNKS: usize = 8;
+
+/// A good frame.
+pub(super) struct Frame<'a> {
+    /// Its number, as its place in the log says.
+    pub seq: Seq,
+    /// Where its header begins in its segment.
+    pub offset: u64,
+    /// What it says; absent where only its checksum was wanted.
+    pub event: Option<(DateTime<Utc>, Replayed<'a>)>,
+}
+
+/// What the caller is told of, in the order of the log.
+pub(super) enum Found<'f, 'a> {
+    /// The segment with this index begins.
+    Segment(usize),
+    /// The next event, of the segment with this index.
+    Event(usize, &'f Frame<'a>),
+}
+
+/// The first frame that is not good.
+#[derive(Debug)]
+pub(super) struct Bad {
+    /// Index of its segment.
+    pub segment: usize,
+    /// Where its header begins, which is where the good part ends.
+    pub offset: u64,
+    /// Whether it is only cut short.
+    pub is_torn: bool,
+    /// What is wrong.
+    pub reason: String,
+}
+
+/// Consecutive frames of one segment.
+struct Chunk<'a> {
+    segment: usize,
+    path: &'a PathBuf,
+    bytes: &'a [u8],
+    offset: u64,
+    first_seq: Seq,
+    is_first: bool,
+}
+
+struct Decoded<'a> {
+    chunk: Chunk<'a>,
+    frames: Vec<Frame<'a>>,
+    bad: Option<Bad>,
+    gap: Option<BookError>,
+}
+
+/// Scans segments, given by first number in ascending order; events before `decode_from` have only their checksums and
+/// numbers compared.
+///
+/// Answers the first bad frame, if there is one, in which case nothing behind it was handed on.
+///
+/// # Errors
+/// Those of `sink`; reading; [`BookError::Gap`] where numbers do not follow.
+pub(super) fn scan(
+    segments: &[(Seq, PathBuf)],
+    decode_from: Seq,
+    mut sink: impl FnMut(Found<'_, '_>) -> Result<(), BookError> + Send,
+) -> Result<Option<Bad>, BookError> {
+    let mut next = 1;
+    for (group, members) in segments.chunks(GROUP_SEGMENTS).enumerate() {
+        let sources: Vec<Source> =
+            members.iter().map(|(_, path)| Source::open(path, Io::Mmap)).collect::<Result<_, _>>()?;
+        let mut buffers = vec![Vec::new(); sources.len()];
+        let mut walk =
+            Walk { next, torn: None, gap: None, segments: Vec::new(), at: 0, offset: 0, is_first: true };
+        for ((source, buffer), (at, (base, path))) in
+            sources.iter().zip(&mut buffers).zip(members.iter().enumerate())
+        {
+            let bytes = source.bytes(0..source.len_bytes(), buffer)?;
+            walk.segments.push((group * GROUP_SEGMENTS + at, *base, path, bytes));
+        }
+        let bad = pass(&mut walk, decode_from, &mut sink);
+        for source in &sources {
+            source.check_len()?;
+        }
+        if let Some(bad) = bad? {
+            return Ok(Some(bad));
+        }
+        next = walk.next;
+    }
+    Ok(None)
+}
+
+/// Hands on everything of one group: while one window is applied, the next is decoded.
+fn pass<'a>(
+    walk: &mut Walk<'a>,
+    decode_from: Seq,
+    sink: &mut (impl FnMut(Found<'_, '_>) -> Result<(), BookError> + Send),
+) -> Result<Option<Bad>, BookError> {
+    let decode = |window: Vec<Chunk<'a>>| -> Vec<Decoded<'a>> {
+        window.into_par_iter().map(|chunk| decode_chunk(chunk, decode_from)).collect()
+    };
+    let mut decoded = decode(walk.window());
+    while !decoded.is_empty() {
+        let window = walk.window();
+        let (applied, next) = rayon::join(|| apply(decoded, sink), || decode(window));
+        if let Some(bad) = applied? {
+            return Ok(Some(bad));
+        }
+        decoded = next;
+    }
+    if let Some(gap) = walk.gap.take() {
+        return Err(gap);
+    }
+    Ok(walk.torn.take())
+}
+
+fn apply(
+    decoded: Vec<Decoded<'_>>,
+    sink: &mut impl FnMut(Found<'_, '_>) -> Result<(), BookError>,
+) -> Result<Option<Bad>, BookError> {
+    for Decoded { chunk, frames, bad, gap } in decoded {
+        if chunk.is_first {
+            sink(Found::Segment(chunk.segment))?;
+        }
+        for frame in &frames {
+            sink(Found::Event(chunk.segment, frame))?;
+        }
+        if bad.is_some() {
+            return Ok(bad);
+        }
+        if let Some(gap) = gap {
+            return Err(gap);
+        }
+    }
+    Ok(None)
+}
+
+/// Goes from header to header and cuts segments into chunks.
+struct Walk<'a> {
+    segments: Vec<(usize, Seq, &'a PathBuf, &'a [u8])>,
+    at: usize,
+    offset: usize,
+    is_first: bool,
+    next: Seq,
+    torn: Option<Bad>,
+    gap: Option<BookError>,
+}
+
+impl<'a> Walk<'a> {
+    fn window(&mut self) -> Vec<Chunk<'a>> {
+        let mut chunks = Vec::new();
+        while chunks.len() < WINDOW_CHUNKS
+            && self.torn.is_none()
+            && self.gap.is_none()
+            && self.at < self.segments.len()
+        {
+            chunks.extend(self.chunk());
+        }
+        chunks
+    }
+
+    /// The next chunk; none where a segment is not the one that should follow.
+    fn chunk(&mut self) -> Option<Chunk<'a>> {
+        let (segment, base, path, bytes) = self.segments[self.at];
+        if self.is_first && base != self.next {
+            self.gap =
+                Some(BookError::Gap { path: path.clone(), offset: 0, expected: self.next, found: base });
+            return None;
+        }
+        let (start, first_seq, is_first) = (self.offset, self.next, self.is_first);
+        self.is_first = false;
+        while self.offset - start < CHUNK_BYTES {
+            match frame::split(&bytes[self.offset..]) {
+                Split::Whole { payload, .. } => {
+                    self.offset += HEADER_BYTES + payload.len();
+                    self.next += 1;
+                }
+                Split::End => break,
+                Split::Torn => {
+                    let reason = format!("it is cut short: {} bytes are left", bytes.len() - self.offset);
+                    self.torn = Some(Bad { segment, offset: self.offset as u64, is_torn: true, reason });
+                    break;
+                }
+            }
+        }
+        let chunk = Chunk {
+            segment,
+            path,
+            bytes: &bytes[start..self.offset],
+            offset: start as u64,
+            first_seq,
+            is_first,
+        };
+        if self.offset == bytes.len() {
+            self.at += 1;
+            self.offset = 0;
+            self.is_first = true;
+        }
+        Some(chunk)
+    }
+}
+
+fn decode_chunk(chunk: Chunk<'_>, decode_from: Seq) -> Decoded<'_> {
+    let mut decoded = Decoded { frames: Vec::new(), bad: None, gap: None, chunk };
+    let mut at = 0;
+    let mut seq = decoded.chunk.first_seq;
+    while let Split::Whole { crc, payload } = frame::split(&decoded.chunk.bytes[at..]) {
+        let offset = decoded.chunk.offset + at as u64;
+        let read = frame::check(crc, payload).and_then(|()| match frame::leading_seq(payload) {
+            Some(found) if found < decode_from => Ok((found, None)),
+            _ => frame::replay(payload).map(|(found, at, event)| (found, Some((at, event)))),
+        });
+        match read {
+            Ok((found, event)) if found == seq => decoded.frames.push(Frame { seq, offset, event }),
+            Ok((found, _)) => {
+                let path = decoded.chunk.path.clone();
+                decoded.gap = Some(BookError::Gap { path, offset, expected: seq, found });
+                break;
+            }
+            Err(reason) => {
+                let segment = decoded.chunk.segment;
+                decoded.bad = Some(Bad { segment, offset, is_torn: false, reason });
+                break;
+            }
+        }
+        at += HEADER_BYTES + payload.len();
+        seq += 1;
+    }
+    decoded
+}

@@ -1,0 +1,540 @@
+//! What a book knows about its log and does not keep in memory: a scratch file without a name.
+//!
+//! Where each event stands, which transaction has which id, and every account's postings grow with the log. Their recent
+//! part is in memory; the rest lies here, in an unlinked file beside the segments that dies with the process and is made
+//! again from the log on opening. It is append-only while it lives, so a reader who copied an offset needs no lock.
+//!
+//! Three structures share the file: [`Positions`], an array; [`SeqIndex`], sorted runs; and chains of [`Block`]s.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use chrono::{DateTime, Utc};
+use talea_core::types::Seq;
+use uuid::Uuid;
+
+use super::error::BookError;
+use crate::disk;
+
+/// An append-only file that has no name.
+#[derive(Debug)]
+pub(super) struct Scratch {
+    file: disk::File,
+    len_bytes: AtomicU64,
+}
+
+impl Scratch {
+    /// Creates one in `directory`. What a crash between creating and unlinking leaves is a `.tmp`, removed on opening.
+    pub(super) fn create(directory: &Path) -> Result<Self, BookError> {
+        let path = directory.join(format!("scratch.{}.tmp", Uuid::new_v4().simple()));
+        let file = disk::File::create_new(&path)?;
+        disk::remove_file(&path)?;
+        Ok(Self { file, len_bytes: AtomicU64::new(0) })
+    }
+
+    /// Where the next [`Scratch::append`] will write.
+    fn end(&self) -> u64 {
+        self.len_bytes.load(Ordering::Acquire)
+    }
+
+    /// Appends, for the one thread that writes; answers the offset. After an error the file is as it was.
+    fn append(&self, bytes: &[u8]) -> Result<u64, BookError> {
+        let offset = self.end();
+        self.file.write_all_at(bytes, offset)?;
+        self.len_bytes.store(offset + bytes.len() as u64, Ordering::Release);
+        Ok(offset)
+    }
+
+    fn read(&self, buffer: &mut [u8], offset: u64) -> Result<(), BookError> {
+        Ok(self.file.read_exact_at(buffer, offset)?)
+    }
+}
+
+fn word(bytes: &[u8], at: usize) -> u64 {
+    let mut word = [0; 8];
+    word.copy_from_slice(&bytes[at..at + 8]);
+    u64::from_le_bytes(word)
+}
+
+/// Byte offsets of events in their segments, by sequence number.
+#[derive(Debug, Clone)]
+pub(super) struct Positions {
+    /// The number of the first event whose offset is in memory.
+    recent_first: Seq,
+    recent: Vec<u64>,
+    /// Parts of the array that lie in the scratch file: first number, offset there. Ascending.
+    parts: Vec<(Seq, u64)>,
+}
+
+impl Positions {
+    pub(super) fn new() -> Self {
+        Self { recent_first: 1, recent: Vec::new(), parts: Vec::new() }
+    }
+
+    /// Adds the event that follows the last.
+    pub(super) fn push(&mut self, offset: u64) {
+        self.recent.push(offset);
+    }
+
+    /// How many events have been pushed since [`Positions::flush`].
+    pub(super) fn recent_len(&self) -> usize {
+        self.recent.len()
+    }
+
+    /// The offset of event `seq`, which must have been pushed.
+    pub(super) fn get(&self, scratch: Option<&Scratch>, seq: Seq) -> Result<u64, BookError> {
+        if seq >= self.recent_first {
+            return Ok(self.recent[(seq - self.recent_first) as usize]);
+        }
+        let part = self.parts.partition_point(|(first, _)| *first <= seq) - 1;
+        let (first, offset) = self.parts[part];
+        let mut bytes = [0; 8];
+        in_file(scratch).read(&mut bytes, offset + (seq - first) as u64 * 8)?;
+        Ok(u64::from_le_bytes(bytes))
+    }
+
+    /// Moves what is in memory to the scratch file.
+    pub(super) fn flush(&mut self, scratch: &Scratch) -> Result<(), BookError> {
+        if self.recent.is_empty() {
+            return Ok(());
+        }
+        let bytes: Vec<u8> = self.recent.iter().flat_map(|offset| offset.to_le_bytes()).collect();
+        let offset = scratch.append(&bytes)?;
+        self.parts.push((self.recent_first, offset));
+        self.recent_first += self.recent.len() as Seq;
+        self.recent.clear();
+        Ok(())
+    }
+}
+
+/// Something was flushed, so there is a file: both happen together.
+fn in_file(scratch: Option<&Scratch>) -> &Scratch {
+    scratch.expect("what was flushed has a scratch file")
+}
+
+/// Sequence numbers by a 128-bit id, several to an id where it was used several times.
+#[derive(Debug, Default, Clone)]
+pub(super) struct SeqIndex {
+    recent: HashMap<u128, Seq>,
+    /// Recent entries whose id stands in `recent` already.
+    repeats: Vec<(u128, Seq)>,
+    /// Oldest first; see [`SeqIndex::merge_due`] for their sizes.
+    runs: Vec<Arc<Run>>,
+}
+
+const ENTRY_BYTES: usize = 24;
+
+/// Entries that [`SeqIndex::is_flush_due`] allows in memory.
+const RECENT_MAX: usize = 1 << 16;
+
+/// Entries between two fences; one read brings in that many.
+const PAGE_ENTRIES: usize = 128;
+
+/// Runs of more entries are not merged any more, which bounds the time one merge takes.
+const MERGE_MAX_ENTRIES: usize = 1 << 22;
+
+/// Entries read or written at a time while merging.
+const MERGE_CHUNK_ENTRIES: usize = 1 << 15;
+
+/// A sorted run of entries in the scratch file.
+#[derive(Debug)]
+pub(super) struct Run {
+    offset: u64,
+    len: usize,
+    /// The id of every [`PAGE_ENTRIES`]th entry.
+    fences: Vec<u128>,
+}
+
+impl Run {
+    fn read(
+        &self,
+        scratch: &Scratch,
+        first: usize,
+        entries: &mut Vec<(u128, Seq)>,
+        max: usize,
+    ) -> Result<(), BookError> {
+        let count = max.min(self.len - first);
+        let mut bytes = vec![0; count * ENTRY_BYTES];
+        scratch.read(&mut bytes, self.offset + (first * ENTRY_BYTES) as u64)?;
+        entries.clear();
+        entries.extend(bytes.chunks_exact(ENTRY_BYTES).map(|entry| {
+            let id = u128::from(word(entry, 0)) | u128::from(word(entry, 8)) << 64;
+            (id, word(entry, 16) as Seq)
+        }));
+        Ok(())
+    }
+
+    fn find(&self, scratch: &Scratch, id: u128, found: &mut Vec<Seq>) -> Result<(), BookError> {
+        let mut page = self.fences.partition_point(|fence| *fence < id).saturating_sub(1);
+        let mut entries = Vec::new();
+        // An id used often can fill pages.
+        while page < self.fences.len() && self.fences[page] <= id {
+            self.read(scratch, page * PAGE_ENTRIES, &mut entries, PAGE_ENTRIES)?;
+            let start = entries.partition_point(|entry| entry.0 < id);
+            found.extend(entries[start..].iter().take_while(|entry| entry.0 == id).map(|entry| entry.1));
+            page += 1;
+        }
+        Ok(())
+    }
+}
+
+/// Writes a run piece by piece.
+struct RunWriter<'a> {
+    scratch: &'a Scratch,
+    run: Run,
+    bytes: Vec<u8>,
+}
+
+impl<'a> RunWriter<'a> {
+    fn new(scratch: &'a Scratch) -> Self {
+        Self { scratch, run: Run { offset: scratch.end(), len: 0, fences: Vec::new() }, bytes: Vec::new() }
+    }
+
+    fn push(&mut self, (id, seq): (u128, Seq)) -> Result<(), BookError> {
+        if self.run.len.is_multiple_of(PAGE_ENTRIES) {
+            self.run.fences.push(id);
+        }
+        self.run.len += 1;
+        self.bytes.extend_from_slice(&id.to_le_bytes());
+        self.bytes.extend_from_slice(&seq.to_le_bytes());
+        if self.bytes.len() >= MERGE_CHUNK_ENTRIES * ENTRY_BYTES {
+            self.scratch.append(&self.bytes)?;
+            self.bytes.clear();
+        }
+        Ok(())
+    }
+
+    fn finish(self) -> Result<Run, BookError> {
+        self.scratch.append(&self.bytes)?;
+        Ok(self.run)
+    }
+}
+
+/// Reads a run from its beginning.
+struct RunReader<'a> {
+    scratch: &'a Scratch,
+    run: &'a Run,
+    next: usize,
+    entries: Vec<(u128, Seq)>,
+    at: usize,
+}
+
+impl<'a> RunReader<'a> {
+    fn new(scratch: &'a Scratch, run: &'a Run) -> Self {
+        Self { scratch, run, next: 0, entries: Vec::new(), at: 0 }
+    }
+
+    fn peek(&mut self) -> Result<Option<(u128, Seq)>, BookError> {
+        if self.at == self.entries.len() {
+            if self.next == self.run.len {
+                return Ok(None);
+            }
+            self.run.read(self.scratch, self.next, &mut self.entries, MERGE_CHUNK_ENTRIES)?;
+            self.next += self.entries.len();
+            self.at = 0;
+        }
+        Ok(Some(self.entries[self.at]))
+    }
+}
+
+impl SeqIndex {
+    /// Adds an entry.
+    pub(super) fn insert(&mut self, id: u128, seq: Seq) {
+        if let Some(first) = self.recent.insert(id, seq) {
+            self.repeats.push((id, first));
+        }
+    }
+
+    /// How many entries are in memory.
+    pub(super) fn recent_len(&self) -> usize {
+        self.recent.len() + self.repeats.len()
+    }
+
+    /// Whether more is in memory than should be, for an index that is flushed on its own.
+    pub(super) fn is_flush_due(&self) -> bool {
+        self.recent_len() >= RECENT_MAX
+    }
+
+    /// Whether nothing was ever inserted.
+    pub(super) fn is_empty(&self) -> bool {
+        self.recent.is_empty() && self.runs.is_empty()
+    }
+
+    /// Every sequence number inserted under `id`, in no order.
+    pub(super) fn find(&self, scratch: Option<&Scratch>, id: u128) -> Result<Vec<Seq>, BookError> {
+        let mut found: Vec<Seq> = self.recent.get(&id).copied().into_iter().collect();
+        if !found.is_empty() {
+            found.extend(self.repeats.iter().filter(|entry| entry.0 == id).map(|entry| entry.1));
+        }
+        for run in &self.runs {
+            run.find(in_file(scratch), id, &mut found)?;
+        }
+        Ok(found)
+    }
+
+    /// Moves what is in memory to the scratch file.
+    pub(super) fn flush(&mut self, scratch: &Scratch) -> Result<(), BookError> {
+        if self.recent.is_empty() {
+            return Ok(());
+        }
+        let mut entries: Vec<_> =
+            self.recent.iter().map(|(id, seq)| (*id, *seq)).chain(self.repeats.iter().copied()).collect();
+        entries.sort_unstable();
+        let mut writer = RunWriter::new(scratch);
+        for entry in entries {
+            writer.push(entry)?;
+        }
+        self.runs.push(Arc::new(writer.finish()?));
+        self.recent.clear();
+        self.repeats.clear();
+        Ok(())
+    }
+
+    /// The last two runs, if they are near enough in size to be merged: sizes fall by half or more from run to run, so
+    /// there are about log2 of them, up to [`MERGE_MAX_ENTRIES`].
+    pub(super) fn merge_due(&self) -> Option<(Arc<Run>, Arc<Run>)> {
+        let [.., older, newer] = self.runs.as_slice() else { return None };
+        let due = older.len < newer.len * 2 && older.len + newer.len <= MERGE_MAX_ENTRIES;
+        due.then(|| (Arc::clone(older), Arc::clone(newer)))
+    }
+
+    /// Puts the merger of the last two runs in their place.
+    pub(super) fn install(&mut self, merged: Run) {
+        self.runs.truncate(self.runs.len() - 2);
+        self.runs.push(Arc::new(merged));
+    }
+
+    /// Calls `visit` with pieces of all entries; an entry of a later piece is not older than an equal id of an earlier
+    /// one. Within a piece entries are in the order of their sequence numbers.
+    pub(super) fn visit(
+        &self,
+        scratch: Option<&Scratch>,
+        mut visit: impl FnMut(&[(u128, Seq)]) -> Result<(), BookError>,
+    ) -> Result<(), BookError> {
+        let mut entries = Vec::new();
+        for run in &self.runs {
+            for first in (0..run.len).step_by(MERGE_CHUNK_ENTRIES) {
+                run.read(in_file(scratch), first, &mut entries, MERGE_CHUNK_ENTRIES)?;
+                entries.sort_unstable_by_key(|entry| entry.1);
+                visit(&entries)?;
+            }
+        }
+        entries.clear();
+        entries.extend(self.recent.iter().map(|(id, seq)| (*id, *seq)).chain(self.repeats.iter().copied()));
+        entries.sort_unstable_by_key(|entry| entry.1);
+        visit(&entries)
+    }
+}
+
+impl SeqIndex {
+    /// Pairs of numbers that were inserted under the same id, ascending. Leaves everything in one run.
+    pub(super) fn repeated(&mut self, scratch: &Scratch) -> Result<Vec<(Seq, Seq)>, BookError> {
+        self.flush(scratch)?;
+        while let [.., older, newer] = self.runs.as_slice() {
+            let merged = merge(scratch, older, newer)?;
+            self.install(merged);
+        }
+        let mut repeated = Vec::new();
+        let Some(run) = self.runs.first() else { return Ok(repeated) };
+        let mut reader = RunReader::new(scratch, run);
+        let mut last: Option<(u128, Seq)> = None;
+        while let Some(entry) = reader.peek()? {
+            reader.at += 1;
+            if let Some(last) = last.filter(|last| last.0 == entry.0) {
+                repeated.push((last.1, entry.1));
+            }
+            last = Some(entry);
+        }
+        repeated.sort_unstable();
+        Ok(repeated)
+    }
+}
+
+/// Merges two runs into a new one.
+pub(super) fn merge(scratch: &Scratch, older: &Run, newer: &Run) -> Result<Run, BookError> {
+    let mut left = RunReader::new(scratch, older);
+    let mut right = RunReader::new(scratch, newer);
+    // The readers read what lies before the writer's beginning.
+    let mut writer = RunWriter::new(scratch);
+    loop {
+        let reader = match (left.peek()?, right.peek()?) {
+            (None, None) => return writer.finish(),
+            (Some(a), Some(b)) if a <= b => &mut left,
+            (Some(_), None) => &mut left,
+            _ => &mut right,
+        };
+        writer.push(reader.entries[reader.at])?;
+        reader.at += 1;
+    }
+}
+
+/// A posting as an account's history keeps it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Row {
+    /// The event.
+    pub seq: Seq,
+    /// When it was committed.
+    pub at: DateTime<Utc>,
+    /// The transaction.
+    pub txid: Uuid,
+    /// The amount in minor units.
+    pub minor: i64,
+    /// On which side.
+    pub credit: bool,
+    /// The debit-positive balance behind it.
+    pub raw_after: i64,
+}
+
+const ROW_BYTES: usize = 52;
+
+impl Row {
+    /// Appends its fixed form.
+    pub(super) fn write(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.seq.to_le_bytes());
+        out.extend_from_slice(&self.at.timestamp().to_le_bytes());
+        // Nanoseconds stay below 2^31, leap seconds included.
+        let nanos = self.at.timestamp_subsec_nanos() | u32::from(self.credit) << 31;
+        out.extend_from_slice(&nanos.to_le_bytes());
+        out.extend_from_slice(&self.minor.to_le_bytes());
+        out.extend_from_slice(&self.raw_after.to_le_bytes());
+        out.extend_from_slice(self.txid.as_bytes());
+    }
+
+    fn read(bytes: &[u8]) -> Self {
+        let mut nanos = [0; 4];
+        nanos.copy_from_slice(&bytes[16..20]);
+        let nanos = u32::from_le_bytes(nanos);
+        let mut txid = [0; 16];
+        txid.copy_from_slice(&bytes[36..52]);
+        Self {
+            seq: word(bytes, 0) as Seq,
+            at: DateTime::from_timestamp(word(bytes, 8) as i64, nanos & !(1 << 31)).unwrap_or_default(),
+            credit: nanos >> 31 == 1,
+            minor: word(bytes, 20) as i64,
+            raw_after: word(bytes, 28) as i64,
+            txid: Uuid::from_bytes(txid),
+        }
+    }
+}
+
+/// Postings of one account that were moved to the scratch file together.
+///
+/// Each block points to the one before it and, past many, to an older one chosen as in a skew-binary list, so that any
+/// block is found from the last one in a logarithmic number of reads while memory keeps one offset an account.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Block {
+    offset: u64,
+    previous: Option<u64>,
+    jump: Option<u64>,
+    /// How many blocks of this account are older.
+    number: u64,
+    len: usize,
+    /// Its first posting.
+    pub first: Row,
+}
+
+const BLOCK_HEADER_BYTES: usize = 28;
+
+impl Block {
+    fn read(scratch: &Scratch, offset: u64) -> Result<Self, BookError> {
+        let mut bytes = [0; BLOCK_HEADER_BYTES + ROW_BYTES];
+        scratch.read(&mut bytes, offset)?;
+        let mut len = [0; 4];
+        len.copy_from_slice(&bytes[24..28]);
+        Ok(Self {
+            offset,
+            // Offsets are stored one higher; 0 is none.
+            previous: word(&bytes, 0).checked_sub(1),
+            jump: word(&bytes, 8).checked_sub(1),
+            number: word(&bytes, 16),
+            len: u32::from_le_bytes(len) as usize,
+            first: Row::read(&bytes[BLOCK_HEADER_BYTES..]),
+        })
+    }
+
+    /// Whether it is its account's oldest.
+    pub(super) fn is_first(&self) -> bool {
+        self.number == 0
+    }
+
+    /// All its postings, oldest first.
+    pub(super) fn rows(&self, scratch: &Scratch) -> Result<Vec<Row>, BookError> {
+        let mut bytes = vec![0; self.len * ROW_BYTES];
+        scratch.read(&mut bytes, self.offset + BLOCK_HEADER_BYTES as u64)?;
+        Ok(bytes.chunks_exact(ROW_BYTES).map(Row::read).collect())
+    }
+
+    /// Of the chain that ends at `last`, the newest block for which `early` holds; it must hold for every block older
+    /// than one it holds for.
+    pub(super) fn find(
+        scratch: &Scratch,
+        last: u64,
+        early: impl Fn(&Self) -> bool,
+    ) -> Result<Option<Self>, BookError> {
+        let mut block = Self::read(scratch, last)?;
+        while !early(&block) {
+            let (Some(previous), Some(jump)) = (block.previous, block.jump) else { return Ok(None) };
+            let jumped = Self::read(scratch, jump)?;
+            block = if early(&jumped) { Self::read(scratch, previous)? } else { jumped };
+        }
+        Ok(Some(block))
+    }
+
+    /// The block behind this one in the chain that ends at `last`.
+    pub(super) fn next(&self, scratch: &Scratch, last: u64) -> Result<Option<Self>, BookError> {
+        if self.offset == last {
+            return Ok(None);
+        }
+        Self::find(scratch, last, |block| block.number <= self.number + 1)
+    }
+}
+
+/// Blocks on their way to the scratch file: written together, linked to what is there.
+pub(super) struct Blocks<'a> {
+    scratch: &'a Scratch,
+    base: u64,
+    bytes: Vec<u8>,
+}
+
+impl<'a> Blocks<'a> {
+    pub(super) fn new(scratch: &'a Scratch) -> Self {
+        Self { scratch, base: scratch.end(), bytes: Vec::new() }
+    }
+
+    /// Adds a block behind `last` and answers where it will stand. At most one block an account, and no empty one.
+    pub(super) fn push(&mut self, last: Option<u64>, rows: &[Row]) -> Result<u64, BookError> {
+        let offset = self.base + self.bytes.len() as u64;
+        let (jump, number) = match last {
+            None => (None, 0),
+            Some(last) => {
+                let last = Block::read(self.scratch, last)?;
+                (Some(self.jump_over(&last)?), last.number + 1)
+            }
+        };
+        for link in [last, jump] {
+            self.bytes.extend_from_slice(&link.map_or(0, |offset| offset + 1).to_le_bytes());
+        }
+        self.bytes.extend_from_slice(&number.to_le_bytes());
+        self.bytes.extend_from_slice(&(rows.len() as u32).to_le_bytes());
+        for row in rows {
+            row.write(&mut self.bytes);
+        }
+        Ok(offset)
+    }
+
+    /// Where a block behind `last` jumps to: as far again as `last` does, if `last` and its own target jump equally far.
+    fn jump_over(&self, last: &Block) -> Result<u64, BookError> {
+        let Some(jump) = last.jump else { return Ok(last.offset) };
+        let middle = Block::read(self.scratch, jump)?;
+        let Some(far) = middle.jump else { return Ok(last.offset) };
+        let target = Block::read(self.scratch, far)?;
+        let equal = last.number - middle.number == middle.number - target.number;
+        Ok(if equal { far } else { last.offset })
+    }
+
+    pub(super) fn write(self) -> Result<(), BookError> {
+        self.scratch.append(&self.bytes).map(drop)
+    }
+}

@@ -1,0 +1,371 @@
+//! Snapshots: a book at one moment, so that opening replays only what came later. Format: docs/books.md.
+//!
+//! Touches `snapshot-*.snap` files. Promises: a snapshot is written from an [`Image`] and read into a [`State`] as a
+//! stream, so neither takes memory for the history inside; one that is written is durable before the older ones go.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::path::Path;
+
+use chrono::{DateTime, Utc};
+use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Serialize};
+use talea_core::store::AccountCfg;
+use talea_core::types::{AccountDef, Direction, Seq, TxId};
+use uuid::Uuid;
+
+use super::error::BookError;
+use super::files;
+use super::keys::{Checksummed, Keys, Outcome, RunFile};
+use super::scratch::Row;
+use super::state::{Image, State};
+use crate::disk;
+
+/// How many snapshots are kept.
+const KEPT: usize = 2;
+
+/// A posting as snapshots store it.
+#[derive(Serialize, Deserialize)]
+struct PostingOut {
+    seq: Seq,
+    at: DateTime<Utc>,
+    txid: TxId,
+    minor: i64,
+    direction: Direction,
+    raw_after: i64,
+}
+
+/// Keys in memory at the moment of a snapshot, oldest first.
+#[derive(Debug)]
+pub(super) struct KeysImage {
+    hot: Vec<(std::sync::Arc<str>, Outcome)>,
+    cap: usize,
+}
+
+impl KeysImage {
+    pub(super) fn of(keys: &Keys) -> Self {
+        Self {
+            hot: keys.hot().map(|(key, outcome)| (std::sync::Arc::clone(key), outcome)).collect(),
+            cap: keys.cap(),
+        }
+    }
+}
+
+/// Writes a snapshot and deletes all but the newest two.
+pub(super) fn write(directory: &Path, image: &Image, keys: &KeysImage) -> Result<(), BookError> {
+    let path = files::snapshot_path(directory, image.next_seq - 1);
+    disk::replace_with(&path, true, |file| {
+        let mut out = Checksummed::new(file)?;
+        write_json(&mut out, image, keys)?;
+        out.finish()
+    })?;
+    for (_, old) in files::list(directory)?.snapshots.into_iter().skip(KEPT) {
+        if let Err(error) = disk::remove_file_if_exists(&old) {
+            tracing::warn!(%error, "an old snapshot stays");
+        }
+    }
+    Ok(())
+}
+
+fn write_json(out: &mut Checksummed<'_>, image: &Image, keys: &KeysImage) -> Result<(), BookError> {
+    out.text("{\"next_seq\":")?;
+    out.json(&image.next_seq)?;
+    out.text(",\"accounts\":{")?;
+    for (number, account) in image.accounts.iter().enumerate() {
+        let (def, cfg) = &*account.opened;
+        comma(out, number)?;
+        out.json(&def.id.to_key())?;
+        out.text(":{\"def\":")?;
+        out.json(def)?;
+        out.text(",\"cfg\":")?;
+        out.json(cfg)?;
+        out.text(",\"raw_balance\":")?;
+        out.json(&account.raw)?;
+        out.text(",\"updated_seq\":")?;
+        out.json(&account.updated_seq)?;
+        out.text(",\"postings\":[")?;
+        let mut postings = 0;
+        image.each_row(account, |row| {
+            comma(out, postings)?;
+            postings += 1;
+            out.json(&PostingOut {
+                seq: row.seq,
+                at: row.at,
+                txid: TxId(row.txid),
+                minor: row.minor,
+                direction: if row.credit { Direction::Credit } else { Direction::Debit },
+                raw_after: row.raw_after,
+            })
+        })?;
+        out.text("]}")?;
+    }
+    out.text("},\"idem\":{\"hot\":{")?;
+    for (number, (key, outcome)) in keys.hot.iter().enumerate() {
+        comma(out, number)?;
+        out.json(&key.as_ref())?;
+        out.text(":")?;
+        out.json(outcome)?;
+    }
+    out.text("},\"order\":[")?;
+    for (number, (key, _)) in keys.hot.iter().enumerate() {
+        comma(out, number)?;
+        out.json(&key.as_ref())?;
+    }
+    out.text("],\"cap\":")?;
+    out.json(&keys.cap)?;
+    // Of an id that was used twice both are written, the later behind the earlier, which is the one readers keep.
+    out.text("},\"txids\":{")?;
+    let mut txids = 0;
+    image.each_txid(|txid, seq, position| {
+        comma(out, txids)?;
+        txids += 1;
+        out.json(&txid)?;
+        out.text(":")?;
+        out.json(&(seq, (position.base, position.offset)))
+    })?;
+    out.text("},\"sums\":{")?;
+    for (number, (asset, sums)) in image.sums.iter().enumerate() {
+        comma(out, number)?;
+        out.json(asset)?;
+        out.text(":")?;
+        out.json(sums)?;
+    }
+    out.text("},\"last_at\":")?;
+    out.json(&image.last_at)?;
+    out.text("}")
+}
+
+fn comma(out: &mut Checksummed<'_>, number: usize) -> Result<(), BookError> {
+    if number > 0 { out.text(",") } else { Ok(()) }
+}
+
+/// Reads a snapshot of event `last` into a new state and new keys. Positions and segments are not in it.
+pub(super) fn load(path: &Path, last: Seq, directory: &Path, cap: usize) -> Result<(State, Keys), BookError> {
+    let file = RunFile::open(path)?;
+    let mut buffer = Vec::new();
+    let payload = file.payload(&mut buffer)?;
+    let mut loaded = Loaded { state: State::new(directory), keys: Keys::new(directory, cap) };
+    let mut json = serde_json::Deserializer::from_slice(payload);
+    (&mut loaded)
+        .deserialize(&mut json)
+        .and_then(|()| json.end())
+        .map_err(|error| damaged(path, error.to_string()))?;
+    if loaded.state.next_seq != last + 1 {
+        let reason = format!("its next event is {}, its name says {}", loaded.state.next_seq, last + 1);
+        return Err(damaged(path, reason));
+    }
+    Ok((loaded.state, loaded.keys))
+}
+
+fn damaged(path: &Path, reason: String) -> BookError {
+    BookError::Derived { path: path.to_owned(), offset: 4, reason }
+}
+
+struct Loaded {
+    state: State,
+    keys: Keys,
+}
+
+#[derive(Deserialize)]
+struct IdemIn {
+    hot: HashMap<String, Outcome>,
+    order: Vec<String>,
+    #[allow(dead_code)]
+    cap: usize,
+}
+
+impl<'de> DeserializeSeed<'de> for &mut Loaded {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for &mut Loaded {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a snapshot")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<(), A::Error> {
+        const FIELDS: [&str; 6] = ["next_seq", "accounts", "idem", "txids", "sums", "last_at"];
+        let mut missing = FIELDS.to_vec();
+        while let Some(name) = fields.next_key::<String>()? {
+            match name.as_str() {
+                "next_seq" => self.state.next_seq = fields.next_value()?,
+                "accounts" => fields.next_value_seed(Accounts(&mut self.state))?,
+                "idem" => self.keep_hot(fields.next_value()?),
+                "txids" => fields.next_value_seed(Txids(&mut self.state))?,
+                "sums" => {
+                    for (asset, (debits, credits)) in fields.next_value::<HashMap<String, (i64, i64)>>()? {
+                        self.state.restore_sums(asset, debits, credits);
+                    }
+                }
+                "last_at" => self.state.last_at = fields.next_value()?,
+                _ => {
+                    fields.next_value::<IgnoredAny>()?;
+                }
+            }
+            missing.retain(|field| *field != name);
+        }
+        match missing.first() {
+            None => Ok(()),
+            Some(field) => Err(A::Error::missing_field(field)),
+        }
+    }
+}
+
+impl Loaded {
+    fn keep_hot(&mut self, mut idem: IdemIn) {
+        for key in idem.order {
+            if let Some(outcome) = idem.hot.remove(&key) {
+                self.keys.insert(key.into(), outcome);
+            }
+        }
+    }
+}
+
+struct Accounts<'s>(&'s mut State);
+
+impl<'de> DeserializeSeed<'de> for Accounts<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Accounts<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("accounts by key")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut accounts: A) -> Result<(), A::Error> {
+        while accounts.next_key::<IgnoredAny>()?.is_some() {
+            accounts.next_value_seed(AccountSeed(self.0))?;
+        }
+        Ok(())
+    }
+}
+
+struct AccountSeed<'s>(&'s mut State);
+
+impl<'de> DeserializeSeed<'de> for AccountSeed<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for AccountSeed<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an account")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<(), A::Error> {
+        let (mut def, mut cfg) = (None::<AccountDef>, None::<AccountCfg>);
+        let (mut raw, mut updated_seq, mut index) = (None, None, None);
+        while let Some(name) = fields.next_key::<String>()? {
+            match name.as_str() {
+                "def" => def = Some(fields.next_value()?),
+                "cfg" => cfg = Some(fields.next_value()?),
+                "raw_balance" => raw = Some(fields.next_value()?),
+                "updated_seq" => updated_seq = Some(fields.next_value()?),
+                // Written last, so that they need not be collected before it is known whose they are.
+                "postings" => {
+                    let (Some(def), Some(cfg)) = (&def, &cfg) else {
+                        return Err(A::Error::custom("postings stand before their account's definition"));
+                    };
+                    if self.0.find(&def.id.book.0, &def.id.path).is_some() {
+                        return Err(A::Error::custom(format!(
+                            "account {:?} stands there twice",
+                            def.id.to_key()
+                        )));
+                    }
+                    let account = self.0.account_count() as u32;
+                    self.0.add_account(def, cfg);
+                    fields.next_value_seed(Postings(self.0, account))?;
+                    index = Some(account);
+                }
+                _ => {
+                    fields.next_value::<IgnoredAny>()?;
+                }
+            }
+        }
+        let (Some(index), Some(raw), Some(updated_seq)) = (index, raw, updated_seq) else {
+            return Err(A::Error::custom("an account lacks postings, raw_balance or updated_seq"));
+        };
+        self.0.restore_account(index, raw, updated_seq);
+        Ok(())
+    }
+}
+
+struct Postings<'s>(&'s mut State, u32);
+
+impl<'de> DeserializeSeed<'de> for Postings<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_seq(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Postings<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("postings in the order of their events")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut postings: A) -> Result<(), A::Error> {
+        let mut last = 0;
+        while let Some(posting) = postings.next_element::<PostingOut>()? {
+            let PostingOut { seq, at, txid, minor, direction, raw_after } = posting;
+            if seq < last {
+                return Err(A::Error::custom(format!("posting of event {seq} behind one of event {last}")));
+            }
+            last = seq;
+            let credit = direction == Direction::Credit;
+            self.0.add_row(self.1, Row { seq, at, txid: txid.0, minor, credit, raw_after });
+            if self.0.is_flush_due() {
+                self.0.tidy();
+            }
+        }
+        Ok(())
+    }
+}
+
+struct Txids<'s>(&'s mut State);
+
+impl<'de> DeserializeSeed<'de> for Txids<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Txids<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("transactions by id")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut txids: A) -> Result<(), A::Error> {
+        while let Some((txid, (seq, _))) = txids.next_entry::<Uuid, (Seq, (Seq, u64))>()? {
+            self.0.add_txid(txid, seq);
+            if self.0.is_flush_due() {
+                self.0.tidy();
+            }
+        }
+        Ok(())
+    }
+}

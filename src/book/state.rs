@@ -1,0 +1,523 @@
+//! What a book amounts to: accounts, sums, and where its events stand. Made by replaying events, changed by the writer.
+//!
+//! Touches only the scratch file. Promises: memory follows the number of accounts, not of events: what a posting or an
+//! event adds is moved to the scratch file every [`FLUSH_EVENTS`]; and a reader that copied an [`AccountView`] reads a
+//! history without holding up the writer.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use talea_core::store::{AccountCfg, TrialBalanceRow};
+use talea_core::types::{AccountDef, AssetId, Direction, Seq};
+use uuid::Uuid;
+
+use super::error::BookError;
+use super::scratch::{self, Block, Blocks, Positions, Row, Scratch, SeqIndex};
+
+/// Events, or postings, after which their details leave memory.
+const FLUSH_EVENTS: usize = 1 << 16;
+
+/// Where the frame of an event stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct FramePos {
+    /// The first number of the segment, which names it.
+    pub base: Seq,
+    /// The byte offset of the frame's header.
+    pub offset: u64,
+}
+
+/// One posting as it changes a state.
+pub(super) struct PostingRef<'a> {
+    pub book: &'a str,
+    pub path: &'a str,
+    pub asset: &'a str,
+    pub minor: i64,
+    pub credit: bool,
+}
+
+/// An account.
+#[derive(Debug, Clone)]
+pub(super) struct Account {
+    /// As it was opened.
+    pub opened: Arc<(AccountDef, AccountCfg)>,
+    /// Debit-positive balance.
+    pub raw: i64,
+    /// The last event that touched it; 0 for none.
+    pub updated_seq: Seq,
+    /// The last block of its history in the scratch file.
+    last_block: Option<u64>,
+    /// Its history behind that.
+    recent: Vec<Row>,
+}
+
+impl Account {
+    pub(super) fn new(def: AccountDef, cfg: AccountCfg) -> Self {
+        Self { opened: Arc::new((def, cfg)), raw: 0, updated_seq: 0, last_block: None, recent: Vec::new() }
+    }
+}
+
+/// What callers are told of a debit-positive balance. `None` for the smallest integer on the credit side.
+pub(super) fn effective(raw: i64, cfg: &AccountCfg) -> Option<i64> {
+    if cfg.normal_side == Some(Direction::Credit) { raw.checked_neg() } else { Some(raw) }
+}
+
+/// A book.
+#[derive(Debug)]
+pub(super) struct State {
+    directory: PathBuf,
+    pub next_seq: Seq,
+    pub last_at: Option<DateTime<Utc>>,
+    accounts: Vec<Account>,
+    /// Index in `accounts` by path, by book: all but a handful of accounts are of one book.
+    ids: HashMap<String, HashMap<String, u32>>,
+    /// Debits and credits by asset.
+    sums: HashMap<String, (i64, i64)>,
+    /// First numbers of the segments, ascending.
+    bases: Vec<Seq>,
+    positions: Positions,
+    txids: SeqIndex,
+    /// Accounts with recent postings.
+    touched: Vec<u32>,
+    recent_rows: usize,
+    scratch: Option<Arc<Scratch>>,
+    /// After a failed flush memory is let grow before the next attempt.
+    flush_at: usize,
+}
+
+impl State {
+    /// A book without events; its scratch file will be made in `directory`.
+    pub(super) fn new(directory: &Path) -> Self {
+        Self {
+            directory: directory.to_owned(),
+            next_seq: 1,
+            last_at: None,
+            accounts: Vec::new(),
+            ids: HashMap::new(),
+            sums: HashMap::new(),
+            bases: Vec::new(),
+            positions: Positions::new(),
+            txids: SeqIndex::default(),
+            touched: Vec::new(),
+            recent_rows: 0,
+            scratch: None,
+            flush_at: FLUSH_EVENTS,
+        }
+    }
+
+    /// The index of an account.
+    pub(super) fn find(&self, book: &str, path: &str) -> Option<u32> {
+        self.ids.get(book)?.get(path).copied()
+    }
+
+    pub(super) fn account(&self, index: u32) -> &Account {
+        &self.accounts[index as usize]
+    }
+
+    pub(super) fn account_count(&self) -> usize {
+        self.accounts.len()
+    }
+
+    /// Accounts in the order of their opening.
+    pub(super) fn accounts(&self) -> impl Iterator<Item = &Account> {
+        self.accounts.iter()
+    }
+
+    /// Makes an account known; of one that is known already nothing changes.
+    pub(super) fn add_account(&mut self, def: &AccountDef, cfg: &AccountCfg) {
+        if self.find(&def.id.book.0, &def.id.path).is_some() {
+            return;
+        }
+        let index = self.accounts.len() as u32;
+        if !self.ids.contains_key(&def.id.book.0) {
+            self.ids.insert(def.id.book.0.clone(), HashMap::new());
+        }
+        if let Some(paths) = self.ids.get_mut(&def.id.book.0) {
+            paths.insert(def.id.path.clone(), index);
+        }
+        self.accounts.push(Account::new(def.clone(), cfg.clone()));
+    }
+
+    /// Notes that the next segment begins with the event `base`.
+    pub(super) fn add_segment(&mut self, base: Seq) {
+        self.bases.push(base);
+    }
+
+    /// Notes where the next event stands; its numbers and times are noted by [`State::advance`].
+    pub(super) fn add_position(&mut self, offset: u64) {
+        self.positions.push(offset);
+    }
+
+    /// Counts an event.
+    pub(super) fn advance(&mut self, seq: Seq, at: DateTime<Utc>) {
+        self.next_seq = seq + 1;
+        self.last_at = Some(at);
+    }
+
+    /// Notes which transaction an event is.
+    pub(super) fn add_txid(&mut self, txid: Uuid, seq: Seq) {
+        self.txids.insert(txid.as_u128(), seq);
+    }
+
+    /// Applies a posted transaction. Accounts that are unknown are passed over, as nobody could have posted to them.
+    ///
+    /// # Errors
+    /// The account whose balance leaves the 64-bit range; the state is then of no use.
+    pub(super) fn post<'a>(
+        &mut self,
+        seq: Seq,
+        at: DateTime<Utc>,
+        txid: Uuid,
+        postings: impl Iterator<Item = PostingRef<'a>>,
+    ) -> Result<(), String> {
+        for posting in postings {
+            let PostingRef { book, path, asset, minor, credit } = posting;
+            if let Some(index) = self.find(book, path) {
+                let account = &mut self.accounts[index as usize];
+                account.raw = add(account.raw, minor, credit).ok_or_else(|| account.opened.0.id.to_key())?;
+                account.updated_seq = seq;
+                let row = Row { seq, at, txid, minor, credit, raw_after: account.raw };
+                self.add_row(index, row);
+            }
+            self.add_to_sums(asset, minor, credit);
+        }
+        self.add_txid(txid, seq);
+        self.advance(seq, at);
+        Ok(())
+    }
+
+    fn add_to_sums(&mut self, asset: &str, minor: i64, credit: bool) {
+        match self.sums.get_mut(asset) {
+            Some(sums) => add_to_side(sums, minor, credit),
+            None => {
+                let mut sums = (0, 0);
+                add_to_side(&mut sums, minor, credit);
+                self.sums.insert(asset.to_owned(), sums);
+            }
+        }
+    }
+
+    /// Adds a posting to an account's history.
+    pub(super) fn add_row(&mut self, index: u32, row: Row) {
+        let account = &mut self.accounts[index as usize];
+        if account.recent.is_empty() {
+            self.touched.push(index);
+        }
+        account.recent.push(row);
+        self.recent_rows += 1;
+    }
+
+    /// Takes over an account as a snapshot describes it; its history is added by [`State::add_row`].
+    pub(super) fn restore_account(&mut self, index: u32, raw: i64, updated_seq: Seq) {
+        let account = &mut self.accounts[index as usize];
+        account.raw = raw;
+        account.updated_seq = updated_seq;
+    }
+
+    /// Takes over an asset's sums as a snapshot states them.
+    pub(super) fn restore_sums(&mut self, asset: String, debits: i64, credits: i64) {
+        self.sums.insert(asset, (debits, credits));
+    }
+
+    /// Whether enough is in memory to be moved out.
+    pub(super) fn is_flush_due(&self) -> bool {
+        let most = self.positions.recent_len().max(self.recent_rows).max(self.txids.recent_len());
+        most >= self.flush_at
+    }
+
+    /// The scratch file, made on first use.
+    pub(super) fn scratch(&mut self) -> Result<Arc<Scratch>, BookError> {
+        if let Some(scratch) = &self.scratch {
+            return Ok(Arc::clone(scratch));
+        }
+        let scratch = Arc::new(Scratch::create(&self.directory)?);
+        self.scratch = Some(Arc::clone(&scratch));
+        Ok(scratch)
+    }
+
+    /// The scratch file, if there is one yet.
+    pub(super) fn scratch_if_any(&self) -> Option<&Scratch> {
+        self.scratch.as_deref()
+    }
+
+    /// Moves recent details to the scratch file. A failure is logged and costs memory, nothing else.
+    pub(super) fn flush(&mut self) {
+        match self.try_flush() {
+            Ok(()) => self.flush_at = FLUSH_EVENTS,
+            Err(error) => {
+                self.flush_at = self.flush_at.saturating_mul(2);
+                tracing::warn!(directory = %self.directory.display(), %error, "history stays in memory");
+            }
+        }
+    }
+
+    /// [`State::flush`] with the mergers it makes due, for the time before the book is open.
+    pub(super) fn tidy(&mut self) {
+        self.flush();
+        while let Some((scratch, older, newer)) = self.merge_due() {
+            match scratch::merge(&scratch, &older, &newer) {
+                Ok(merged) => self.install_merged(merged),
+                Err(error) => {
+                    tracing::warn!(directory = %self.directory.display(), %error, "the index stays in pieces");
+                    return;
+                }
+            }
+        }
+    }
+
+    fn try_flush(&mut self) -> Result<(), BookError> {
+        let scratch = self.scratch()?;
+        let mut blocks = Blocks::new(&scratch);
+        let mut moved = Vec::with_capacity(self.touched.len());
+        for index in &self.touched {
+            let account = &self.accounts[*index as usize];
+            moved.push((*index, blocks.push(account.last_block, &account.recent)?));
+        }
+        blocks.write()?;
+        for (index, block) in moved {
+            let account = &mut self.accounts[index as usize];
+            account.last_block = Some(block);
+            account.recent = Vec::new();
+        }
+        self.touched.clear();
+        self.recent_rows = 0;
+        self.positions.flush(&scratch)?;
+        self.txids.flush(&scratch)
+    }
+
+    /// Two runs of the transaction index that should be merged, and the file they lie in.
+    pub(super) fn merge_due(&self) -> Option<(Arc<Scratch>, Arc<scratch::Run>, Arc<scratch::Run>)> {
+        let (older, newer) = self.txids.merge_due()?;
+        Some((Arc::clone(self.scratch.as_ref()?), older, newer))
+    }
+
+    /// Puts their merger in their place.
+    pub(super) fn install_merged(&mut self, merged: scratch::Run) {
+        self.txids.install(merged);
+    }
+
+    /// Where event `seq` stands. It must have been applied.
+    pub(super) fn position(&self, seq: Seq) -> Result<FramePos, BookError> {
+        let base = self.bases[self.bases.partition_point(|base| *base <= seq) - 1];
+        Ok(FramePos { base, offset: self.positions.get(self.scratch_if_any(), seq)? })
+    }
+
+    /// The first numbers of the segments, ascending.
+    pub(super) fn bases(&self) -> &[Seq] {
+        &self.bases
+    }
+
+    /// The latest transaction with this id.
+    pub(super) fn latest_with_txid(&self, txid: Uuid) -> Result<Option<Seq>, BookError> {
+        Ok(self.txids.find(self.scratch_if_any(), txid.as_u128())?.into_iter().max())
+    }
+
+    /// Calls `visit` with every posting of an account, oldest first.
+    pub(super) fn each_row(
+        &self,
+        account: &Account,
+        visit: impl FnMut(&Row) -> Result<(), BookError>,
+    ) -> Result<(), BookError> {
+        each_row(self.scratch_if_any(), account, visit)
+    }
+
+    /// Calls `visit` with every transaction's id and number.
+    pub(super) fn each_txid(
+        &self,
+        mut visit: impl FnMut(Uuid, Seq) -> Result<(), BookError>,
+    ) -> Result<(), BookError> {
+        self.txids.visit(self.scratch_if_any(), |entries| {
+            entries.iter().try_for_each(|(txid, seq)| visit(Uuid::from_u128(*txid), *seq))
+        })
+    }
+
+    /// Sums by asset, in the order of the assets' bytes.
+    pub(super) fn trial_balance(&self) -> Vec<TrialBalanceRow> {
+        rows_of(&self.sums)
+    }
+
+    /// Copies what is needed to read the histories of all accounts and all positions as they are now.
+    pub(super) fn image(&self) -> Image {
+        Image {
+            next_seq: self.next_seq,
+            last_at: self.last_at,
+            accounts: self.accounts.clone(),
+            sums: self.sums.clone(),
+            bases: self.bases.clone(),
+            positions: self.positions.clone(),
+            txids: self.txids.clone(),
+            scratch: self.scratch.clone(),
+        }
+    }
+
+    /// Copies what is needed to find the last posting for which `early` holds; see [`AccountView::last`].
+    pub(super) fn view_before(&self, index: u32, early: impl Fn(&Row) -> bool) -> AccountView {
+        let recent = &self.account(index).recent;
+        self.view(index, recent[..recent.partition_point(early)].last().copied().into_iter().collect())
+    }
+
+    /// Copies what is needed to read a page of postings; see [`AccountView::page`].
+    pub(super) fn view_page(&self, index: u32, after: Seq, limit: usize) -> AccountView {
+        let mut page = Page { after, limit, rows: Vec::new(), events: 0 };
+        page.take(&self.account(index).recent);
+        self.view(index, page.rows)
+    }
+
+    fn view(&self, index: u32, recent: Vec<Row>) -> AccountView {
+        let account = self.account(index);
+        AccountView {
+            opened: Arc::clone(&account.opened),
+            last_block: account.last_block,
+            scratch: self.scratch.clone(),
+            recent,
+        }
+    }
+}
+
+/// Adds an amount to a debit-positive balance.
+pub(super) fn add(raw: i64, minor: i64, credit: bool) -> Option<i64> {
+    if credit { raw.checked_sub(minor) } else { raw.checked_add(minor) }
+}
+
+/// Adds an amount to debits or credits.
+pub(super) fn add_to_side(sums: &mut (i64, i64), minor: i64, credit: bool) {
+    let side = if credit { &mut sums.1 } else { &mut sums.0 };
+    *side = side.saturating_add(minor);
+}
+
+/// Sums as the store answers them.
+pub(super) fn rows_of(sums: &HashMap<String, (i64, i64)>) -> Vec<TrialBalanceRow> {
+    let mut rows: Vec<_> = sums
+        .iter()
+        .map(|(asset, (debits, credits))| TrialBalanceRow {
+            asset: AssetId::new(asset.as_str()),
+            debits: *debits,
+            credits: *credits,
+        })
+        .collect();
+    rows.sort_by(|a, b| a.asset.as_str().cmp(b.asset.as_str()));
+    rows
+}
+
+/// A state at one moment, for writing a snapshot while the book goes on.
+#[derive(Debug)]
+pub(super) struct Image {
+    pub next_seq: Seq,
+    pub last_at: Option<DateTime<Utc>>,
+    pub accounts: Vec<Account>,
+    pub sums: HashMap<String, (i64, i64)>,
+    bases: Vec<Seq>,
+    positions: Positions,
+    txids: SeqIndex,
+    scratch: Option<Arc<Scratch>>,
+}
+
+impl Image {
+    /// Calls `visit` with every posting of an account, oldest first.
+    pub(super) fn each_row(
+        &self,
+        account: &Account,
+        visit: impl FnMut(&Row) -> Result<(), BookError>,
+    ) -> Result<(), BookError> {
+        each_row(self.scratch.as_deref(), account, visit)
+    }
+
+    /// Calls `visit` with every transaction's id, number and position; of an id used twice the later comes later.
+    pub(super) fn each_txid(
+        &self,
+        mut visit: impl FnMut(Uuid, Seq, FramePos) -> Result<(), BookError>,
+    ) -> Result<(), BookError> {
+        let scratch = self.scratch.as_deref();
+        self.txids.visit(scratch, |entries| {
+            for (txid, seq) in entries {
+                let base = self.bases[self.bases.partition_point(|base| base <= seq) - 1];
+                let offset = self.positions.get(scratch, *seq)?;
+                visit(Uuid::from_u128(*txid), *seq, FramePos { base, offset })?;
+            }
+            Ok(())
+        })
+    }
+}
+
+fn each_row(
+    scratch: Option<&Scratch>,
+    account: &Account,
+    mut visit: impl FnMut(&Row) -> Result<(), BookError>,
+) -> Result<(), BookError> {
+    if let (Some(scratch), Some(last)) = (scratch, account.last_block) {
+        let mut block = Block::find(scratch, last, |block| block.is_first())?;
+        while let Some(current) = block {
+            current.rows(scratch)?.iter().try_for_each(&mut visit)?;
+            block = current.next(scratch, last)?;
+        }
+    }
+    account.recent.iter().try_for_each(visit)
+}
+
+/// An account's history at one moment.
+#[derive(Debug)]
+pub(super) struct AccountView {
+    /// As it was opened.
+    pub opened: Arc<(AccountDef, AccountCfg)>,
+    last_block: Option<u64>,
+    scratch: Option<Arc<Scratch>>,
+    recent: Vec<Row>,
+}
+
+impl AccountView {
+    /// The last posting for which `early` holds; it must hold for every posting before one it holds for.
+    pub(super) fn last(&self, early: impl Fn(&Row) -> bool) -> Result<Option<Row>, BookError> {
+        if let Some(row) = self.recent.last() {
+            return Ok(Some(*row));
+        }
+        let (Some(scratch), Some(last)) = (&self.scratch, self.last_block) else { return Ok(None) };
+        let Some(block) = Block::find(scratch, last, |block| early(&block.first))? else { return Ok(None) };
+        let rows = block.rows(scratch)?;
+        let end = rows.partition_point(early);
+        Ok(Some(rows[end - 1]))
+    }
+
+    /// Postings behind event `after`, of at most `limit` events, none of them split.
+    pub(super) fn page(&self, after: Seq, limit: usize) -> Result<Vec<Row>, BookError> {
+        let mut page = Page { after, limit, rows: Vec::new(), events: 0 };
+        if let (Some(scratch), Some(last)) = (&self.scratch, self.last_block) {
+            // The block in which `after` stands, or the first.
+            let mut block = match Block::find(scratch, last, |block| block.first.seq <= after)? {
+                None => Block::find(scratch, last, |block| block.is_first())?,
+                found => found,
+            };
+            while let Some(current) = block {
+                if !page.take(&current.rows(scratch)?) {
+                    return Ok(page.rows);
+                }
+                block = current.next(scratch, last)?;
+            }
+        }
+        page.take(&self.recent);
+        Ok(page.rows)
+    }
+}
+
+struct Page {
+    after: Seq,
+    limit: usize,
+    rows: Vec<Row>,
+    events: usize,
+}
+
+impl Page {
+    /// Adds rows; answers whether more are wanted.
+    fn take(&mut self, rows: &[Row]) -> bool {
+        for row in &rows[rows.partition_point(|row| row.seq <= self.after)..] {
+            if self.rows.last().is_none_or(|last| last.seq != row.seq) {
+                if self.events == self.limit {
+                    return false;
+                }
+                self.events += 1;
+            }
+            self.rows.push(*row);
+        }
+        true
+    }
+}

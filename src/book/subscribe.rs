@@ -1,0 +1,120 @@
+//! Subscriptions: a book's events from a number on, for ever, read from the log as they become durable.
+//!
+//! There is no feed that could overrun: a stream remembers the next number, reads pages up to the last durable event, and
+//! sleeps until that changes. It therefore has no gap and no repeat, and a slow reader costs nobody anything. Rejected:
+//! a broadcast of events, which needs exactly this behind it for readers that fall behind.
+//!
+//! Reads only. A stream holds neither the queue nor the lock: shutdown ends it.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use futures::StreamExt;
+use talea_core::events::LedgerEvent;
+use talea_core::store::{EventStream, Sequenced, StoreError};
+use talea_core::types::Seq;
+use tokio::sync::watch;
+
+use super::error::BookError;
+use super::store::{Created, Shared, blocking, check_name, read_page};
+use super::writer::{Book, Closed, Progress};
+
+/// Events that are read at a time.
+const PAGE_EVENTS: usize = 512;
+
+/// Where a stream stands.
+enum Stage {
+    /// The first look has not been taken.
+    Start,
+    /// The book has no event yet.
+    Waiting(watch::Receiver<Created>),
+    Reading(Arc<Book>, watch::Receiver<Progress>),
+    Ended,
+}
+
+struct Stream {
+    shared: Arc<Shared>,
+    name: String,
+    next: Seq,
+    page: VecDeque<Sequenced<LedgerEvent>>,
+    stage: Stage,
+}
+
+/// The events of `name` from `from` on.
+pub(super) fn stream(shared: Arc<Shared>, name: &str, from: Seq) -> EventStream {
+    let stream = Stream {
+        shared,
+        name: name.to_owned(),
+        next: from.max(1),
+        page: VecDeque::new(),
+        stage: Stage::Start,
+    };
+    futures::stream::unfold(stream, |mut stream| async move {
+        let item = match stream.step().await {
+            Ok(event) => Ok(event?),
+            Err(error) => {
+                stream.stage = Stage::Ended;
+                Err(StoreError::from(error))
+            }
+        };
+        Some((item, stream))
+    })
+    .boxed()
+}
+
+impl Stream {
+    /// The next event; `None` when the store was shut down.
+    async fn step(&mut self) -> Result<Option<Sequenced<LedgerEvent>>, BookError> {
+        loop {
+            if let Some(event) = self.page.pop_front() {
+                self.next = event.seq.saturating_add(1);
+                return Ok(Some(event));
+            }
+            match &mut self.stage {
+                Stage::Start => {
+                    check_name(&self.name)?;
+                    // Followed before it is looked for, so that it cannot be created in between.
+                    let created = self.shared.follow();
+                    self.stage = match self.shared.find(&self.name)? {
+                        Some(book) => reading(book),
+                        None => Stage::Waiting(created),
+                    };
+                }
+                Stage::Waiting(created) => {
+                    if created.changed().await.is_err() || created.borrow_and_update().closed {
+                        return Ok(None);
+                    }
+                    match self.shared.find(&self.name) {
+                        Ok(Some(book)) => self.stage = reading(book),
+                        Ok(None) => {}
+                        Err(BookError::ShutDown) => return Ok(None),
+                        Err(error) => return Err(error),
+                    }
+                }
+                Stage::Reading(book, follow) => {
+                    let Progress { last, closed } = follow.borrow_and_update().clone();
+                    if self.next <= last {
+                        let (book, next) = (Arc::clone(book), self.next);
+                        self.page = blocking(move || read_page(&book, next, PAGE_EVENTS)).await?.into();
+                        continue;
+                    }
+                    match closed {
+                        None => {
+                            if follow.changed().await.is_err() {
+                                return Ok(None);
+                            }
+                        }
+                        Some(Closed::ShutDown) => return Ok(None),
+                        Some(Closed::Failed(_)) => return Err(book.closed_error()),
+                    }
+                }
+                Stage::Ended => return Ok(None),
+            }
+        }
+    }
+}
+
+fn reading(book: Arc<Book>) -> Stage {
+    let follow = book.follow();
+    Stage::Reading(book, follow)
+}
