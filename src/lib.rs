@@ -4,3 +4,4 @@ pub mod archive;
 pub mod disk;
 pub mod home;
 pub mod scan;
+pub mod journal;
