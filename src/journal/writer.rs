@@ -213,7 +213,11 @@ impl Journal {
     /// # Errors
     /// [`JournalError::Poisoned`].
     pub fn sync(&self) -> Result<(), JournalError> {
-        let end = self.end();
+        let end = {
+            let state = self.shared.state();
+            state.refuse_if_poisoned()?;
+            state.end()
+        };
         self.shared.sync_to(end)
     }
 
