@@ -4,4 +4,6 @@ pub mod archive;
 pub mod disk;
 pub mod home;
 pub mod scan;
+#[cfg(feature = "ingest")]
+pub mod ingest;
 pub mod journal;
