@@ -3,7 +3,7 @@
 pub mod archive;
 pub mod disk;
 pub mod home;
-pub mod scan;
 #[cfg(feature = "ingest")]
 pub mod ingest;
 pub mod journal;
+pub mod scan;

@@ -19,7 +19,9 @@ pub enum IngestError {
     #[error(transparent)]
     Payload(#[from] PayloadError),
     /// The ledger did not take lines.
-    #[error("the ledger did not take the journal's lines from offset {offset} on: {source}; they stay queued")]
+    #[error(
+        "the ledger did not take the journal's lines from offset {offset} on: {source}; they stay queued"
+    )]
     Ledger {
         /// Offset of the first line's record.
         offset: u64,
@@ -27,13 +29,17 @@ pub enum IngestError {
         source: SinkError,
     },
     /// The journal holds a line for the ledger, and this ingestor was given no ledger.
-    #[error("the record at offset {offset} is a line for the ledger, and no ledger was given to deliver it to")]
+    #[error(
+        "the record at offset {offset} is a line for the ledger, and no ledger was given to deliver it to"
+    )]
     NoLedger {
         /// Offset of the record.
         offset: u64,
     },
     /// The store's cursor is not an offset.
-    #[error("the cursor in the store has {len_bytes} bytes instead of 8: the store is not one of an ingestor")]
+    #[error(
+        "the cursor in the store has {len_bytes} bytes instead of 8: the store is not one of an ingestor"
+    )]
     Cursor {
         /// Its length.
         len_bytes: usize,

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 use redb::{ReadableDatabase, TableDefinition, TableError};
 
-use super::store::{KVStore, StoreError};
+use super::store::{KVStore, KeyValue, StoreError};
 use crate::disk;
 
 const INDEX: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("index");
@@ -84,7 +84,7 @@ impl KVStore for HybridStore {
         read().map_err(|error| self.failed("reading index.redb")(error.into()))
     }
 
-    fn put_batch(&mut self, batch: &[(Vec<u8>, Vec<u8>)]) -> Result<(), StoreError> {
+    fn put_batch(&mut self, batch: &[KeyValue]) -> Result<(), StoreError> {
         let mut records = self.records_database.batch();
         let mut indexed = Vec::new();
         for (key, value) in batch {
@@ -113,7 +113,7 @@ impl KVStore for HybridStore {
         write().map_err(|error| self.failed("writing index.redb")(error.into()))
     }
 
-    fn scan_prefix(&self, prefix: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, StoreError> {
+    fn scan_prefix(&self, prefix: &[u8]) -> Result<Vec<KeyValue>, StoreError> {
         let mut found = Vec::new();
         for entry in self.records.prefix(prefix) {
             let (key, value) =

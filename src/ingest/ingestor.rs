@@ -35,10 +35,13 @@ impl<S> std::fmt::Debug for Ingestor<S> {
     }
 }
 
+/// What a background thread leaves: the worker, and what it drained.
+type Ended<S> = (Box<Worker<S>>, Result<Drained, IngestError>);
+
 /// Where the worker is.
 enum Place<S> {
     Here(Box<Worker<S>>),
-    Thread(JoinHandle<(Box<Worker<S>>, Result<Drained, IngestError>)>),
+    Thread(JoinHandle<Ended<S>>),
     /// Its thread panicked.
     Lost,
 }
@@ -189,7 +192,8 @@ impl<S: KVStore> Ingestor<S> {
     fn join(&mut self) -> Result<Drained, IngestError> {
         match std::mem::replace(&mut self.place, Place::Lost) {
             Place::Thread(thread) => {
-                let (worker, outcome) = thread.join().map_err(|_| IngestError::Thread { state: "panicked" })?;
+                let (worker, outcome) =
+                    thread.join().map_err(|_| IngestError::Thread { state: "panicked" })?;
                 self.place = Place::Here(worker);
                 outcome
             }

@@ -47,5 +47,5 @@ pub use payload::{
     Assertion, Epoch, Payload, PayloadError, Vote, deserialize, serialize_assertion, serialize_epoch,
     serialize_ledger_line, serialize_vote,
 };
-pub use store::{KVStore, MemoryStore, StoreError};
+pub use store::{KVStore, KeyValue, MemoryStore, StoreError};
 pub use worker::{Drained, LedgerEntry, LedgerSink, RefusedLine, SinkError};

@@ -144,8 +144,7 @@ pub fn serialize_ledger_line(line: &str) -> Result<Vec<u8>, PayloadError> {
 }
 
 fn framed(type_byte: u8, archive: Result<AlignedVec, rancor::Error>) -> Result<Vec<u8>, PayloadError> {
-    let archive =
-        archive.map_err(|error| PayloadError::Archive { type_byte, reason: error.to_string() })?;
+    let archive = archive.map_err(|error| PayloadError::Archive { type_byte, reason: error.to_string() })?;
     let mut payload = Vec::with_capacity(PREFIX_LEN + archive.len());
     payload.push(type_byte);
     payload.resize(PREFIX_LEN, 0);

@@ -5,6 +5,9 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+/// A key and its value.
+pub type KeyValue = (Vec<u8>, Vec<u8>);
+
 /// A key-value store. Keys are ordered as bytes.
 pub trait KVStore: Send + 'static {
     /// The value of a key.
@@ -15,10 +18,10 @@ pub trait KVStore: Send + 'static {
 
     /// Sets keys, later entries winning over earlier ones. Keys that start with `S:` or `C:` are set all together or
     /// not at all. Durable after the next [`KVStore::flush`] at the latest.
-    fn put_batch(&mut self, batch: &[(Vec<u8>, Vec<u8>)]) -> Result<(), StoreError>;
+    fn put_batch(&mut self, batch: &[KeyValue]) -> Result<(), StoreError>;
 
     /// All keys that start with `prefix`, in order, with their values.
-    fn scan_prefix(&self, prefix: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, StoreError>;
+    fn scan_prefix(&self, prefix: &[u8]) -> Result<Vec<KeyValue>, StoreError>;
 
     /// Waits until everything set so far is on stable storage.
     fn flush(&mut self) -> Result<(), StoreError>;
@@ -47,12 +50,12 @@ impl KVStore for MemoryStore {
         Ok(self.entries.get(key).cloned())
     }
 
-    fn put_batch(&mut self, batch: &[(Vec<u8>, Vec<u8>)]) -> Result<(), StoreError> {
+    fn put_batch(&mut self, batch: &[KeyValue]) -> Result<(), StoreError> {
         self.entries.extend(batch.iter().cloned());
         Ok(())
     }
 
-    fn scan_prefix(&self, prefix: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, StoreError> {
+    fn scan_prefix(&self, prefix: &[u8]) -> Result<Vec<KeyValue>, StoreError> {
         let from_prefix = self.entries.range(prefix.to_vec()..);
         let matching = from_prefix.take_while(|(key, _)| key.starts_with(prefix));
         Ok(matching.map(|(key, value)| (key.clone(), value.clone())).collect())

@@ -4,11 +4,11 @@
 //! in the same transaction as the subjects' lists and after everything else of its batch is durable, so that a crash
 //! anywhere makes records arrive again and never go missing; keys and lists are such that arriving again changes nothing.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 use super::error::IngestError;
 use super::payload::{Payload, deserialize};
-use super::store::KVStore;
+use super::store::{KVStore, KeyValue};
 use crate::journal::{Cursor, JournalReader, Record};
 
 /// What one batch takes at most: the ingestor's back-pressure is that it reads no further before a batch is stored.
@@ -99,7 +99,8 @@ impl<S: KVStore> Worker<S> {
     pub(super) fn drain_batch(&mut self) -> Result<Drained, IngestError> {
         let mut batch = Batch::default();
         let mut next = self.offset;
-        while batch.drained.records < BATCH_RECORDS as u64 && batch.drained.payload_bytes < BATCH_BYTES as u64 {
+        while batch.drained.records < BATCH_RECORDS as u64 && batch.drained.payload_bytes < BATCH_BYTES as u64
+        {
             let Some(record) = self.reader.read(next)? else { break };
             next = record.next_offset;
             batch.take(record);
@@ -137,14 +138,18 @@ impl<S: KVStore> Worker<S> {
         batch.drained.ledger_lines += (batch.lines.len() - refused.len()) as u64;
         for RefusedLine { index, reason } in refused {
             let LedgerEntry { offset, line } = &batch.lines[index];
-            batch.entries.push(set_aside(*offset, &format!("the ledger refused the line: {reason}"), line.as_bytes()));
+            batch.entries.push(set_aside(
+                *offset,
+                &format!("the ledger refused the line: {reason}"),
+                line.as_bytes(),
+            ));
             batch.drained.set_aside += 1;
         }
         Ok(())
     }
 
     /// The lists of the batch's subjects, old hashes first, each once.
-    fn subject_lists(&self, batch: &Batch) -> Result<Vec<(Vec<u8>, Vec<u8>)>, IngestError> {
+    fn subject_lists(&self, batch: &Batch) -> Result<Vec<KeyValue>, IngestError> {
         let mut lists = Vec::with_capacity(batch.subjects.len() + 1);
         for (key, hashes) in &batch.subjects {
             let mut list = self.store.get(key)?.unwrap_or_default();
@@ -170,9 +175,9 @@ impl<S: KVStore> Worker<S> {
 #[derive(Default)]
 struct Batch {
     /// `H:`, `V:`, `E:` and `Q:`.
-    entries: Vec<(Vec<u8>, Vec<u8>)>,
+    entries: Vec<KeyValue>,
     /// `S:` keys and the hashes to add, in order of arrival.
-    subjects: std::collections::BTreeMap<Vec<u8>, Vec<[u8; 32]>>,
+    subjects: BTreeMap<Vec<u8>, Vec<[u8; 32]>>,
     lines: Vec<LedgerEntry>,
     drained: Drained,
 }
@@ -206,7 +211,7 @@ impl Batch {
 }
 
 /// Key and value of a record that is set aside: length of the reason, the reason, the payload.
-fn set_aside(offset: u64, reason: &str, payload: &[u8]) -> (Vec<u8>, Vec<u8>) {
+fn set_aside(offset: u64, reason: &str, payload: &[u8]) -> KeyValue {
     let mut value = (reason.len() as u32).to_le_bytes().to_vec();
     value.extend_from_slice(reason.as_bytes());
     value.extend_from_slice(payload);

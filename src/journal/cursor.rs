@@ -140,8 +140,7 @@ pub(super) fn cleanup_locked(directory: &Directory) -> Result<CleanupReport, Jou
     let mut skips = directory.read_skips()?;
     let passed = cursors(directory.root())?.into_iter().map(|cursor| cursor.offset).min().unwrap_or(0);
     let segments = directory.segments()?;
-    let passed_count =
-        segments.windows(2).take_while(|pair| pair[1].base <= passed.max(skips.start)).count();
+    let passed_count = segments.windows(2).take_while(|pair| pair[1].base <= passed.max(skips.start)).count();
     let (deleted, left) = segments.split_at(passed_count);
     if let Some(first) = left.first()
         && first.base > skips.start

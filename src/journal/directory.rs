@@ -184,11 +184,8 @@ pub(super) fn read_small(path: &Path) -> Result<Option<Vec<u8>>, JournalError> {
 
 /// The names in a directory, unsorted.
 pub(super) fn names(directory: &Path) -> Result<Vec<OsString>, disk::Error> {
-    let inspect = |reason| disk::Error::Io {
-        operation: disk::Operation::Inspect,
-        path: directory.to_owned(),
-        reason,
-    };
+    let inspect =
+        |reason| disk::Error::Io { operation: disk::Operation::Inspect, path: directory.to_owned(), reason };
     std::fs::read_dir(directory)
         .map_err(inspect)?
         .map(|entry| entry.map(|entry| entry.file_name()).map_err(inspect))

@@ -57,7 +57,9 @@ pub enum JournalError {
         flags: u16,
     },
     /// A payload is larger than the writer accepts.
-    #[error("a payload of {len_bytes} bytes is over the limit of {limit_bytes}; split it, or raise the limit")]
+    #[error(
+        "a payload of {len_bytes} bytes is over the limit of {limit_bytes}; split it, or raise the limit"
+    )]
     PayloadTooLarge {
         /// The payload's length.
         len_bytes: usize,

@@ -135,10 +135,7 @@ impl Queue {
         let bytes = u32::try_from(record.bytes().len()).unwrap_or(u32::MAX).min(self.room_bytes);
         let room = self.room.clone().acquire_many_owned(bytes).await.map_err(|_| JournalError::Closed)?;
         let (answer, answered) = oneshot::channel();
-        sender
-            .send(Request { record, answer, _room: room })
-            .await
-            .map_err(|_| JournalError::Closed)?;
+        sender.send(Request { record, answer, _room: room }).await.map_err(|_| JournalError::Closed)?;
         // The writing thread waits for every sender: ours must go before we wait for it.
         drop(sender);
         answered.await.unwrap_or(Err(JournalError::Closed))

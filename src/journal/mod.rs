@@ -41,5 +41,6 @@ pub use reader::{JournalReader, Record};
 pub use recovery::{OpenCheck, RecoveryReport, SavedRange, recover};
 pub use status::{JournalStatus, status};
 pub use writer::{
-    DEFAULT_MAX_PAYLOAD_BYTES, DEFAULT_MAX_SEGMENT_BYTES, DurabilityLevel, FsyncGuard, Journal, JournalOptions,
+    DEFAULT_MAX_PAYLOAD_BYTES, DEFAULT_MAX_SEGMENT_BYTES, DurabilityLevel, FsyncGuard, Journal,
+    JournalOptions,
 };

@@ -176,7 +176,9 @@ impl<'d> Survey<'d> {
         let furthest_cursor = cursor::readable_offsets(directory)?.into_iter().max();
         let listed_end = segments.last().map_or(skips.advance(0), |last| skips.advance(last.end()));
         let from = match (check, mark) {
-            (OpenCheck::FromSyncedMark, Some(mark)) if mark <= listed_end && continues(&segments, &skips) => mark,
+            (OpenCheck::FromSyncedMark, Some(mark)) if mark <= listed_end && continues(&segments, &skips) => {
+                mark
+            }
             _ => 0,
         };
         let mut survey = Self {
@@ -281,7 +283,8 @@ impl<'d> Survey<'d> {
                 reason: DamageReason::Header,
             })?);
         }
-        if self.skips != found_skips || quarantined.iter().any(|saved| saved.damage.segment == self.directory.skips())
+        if self.skips != found_skips
+            || quarantined.iter().any(|saved| saved.damage.segment == self.directory.skips())
         {
             self.directory.write_skips(&self.skips)?;
         }

@@ -520,9 +520,8 @@ fn start_syncer(shared: Arc<Shared>, max_delay: Duration) -> JoinHandle<()> {
     };
     std::thread::spawn(move || {
         #[cfg(all(test, unix))]
-        match harness {
-            Some(harness) => return harness.run(work),
-            None => {}
+        if let Some(harness) = harness {
+            return harness.run(work);
         }
         work();
     })

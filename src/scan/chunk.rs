@@ -32,11 +32,7 @@ impl Iterator for Chunks<'_> {
         let start = self.next;
         // The byte in front of the nominal end may be the LF that ends the chunk.
         let probe = start + self.chunk_bytes - 1;
-        let end = if probe >= self.end {
-            Ok(self.end)
-        } else {
-            self.source.line_end_after(probe, self.end)
-        };
+        let end = if probe >= self.end { Ok(self.end) } else { self.source.line_end_after(probe, self.end) };
         match end {
             Ok(end) => {
                 self.next = end;

@@ -131,9 +131,8 @@ fn a_lost_segment_is_named_wherever_it_was() {
     for (index, path) in paths.iter().enumerate() {
         let copy = copy_of(&files, original.path());
         std::fs::remove_file(copy.path().join(path.file_name().unwrap())).unwrap();
-        let base_of = |path: &PathBuf| {
-            u64::from_str_radix(path.file_stem().unwrap().to_str().unwrap(), 16).unwrap()
-        };
+        let base_of =
+            |path: &PathBuf| u64::from_str_radix(path.file_stem().unwrap().to_str().unwrap(), 16).unwrap();
         let start = base_of(path);
         let end = paths.get(index + 1).map_or(u64::MAX, base_of);
         let lost: Vec<u64> = records.range(start..end).map(|(offset, _)| *offset).collect();
@@ -208,7 +207,10 @@ fn a_valid_record_behind_a_torn_one_makes_it_corruption() {
     assert_eq!(damages.len(), 1);
     assert_eq!(damages[0].position, at as u64);
     assert_eq!(damages[0].offsets.end - damages[0].offsets.start, 77);
-    assert!(message.contains("0000000000000000.wal at byte") && message.contains("--skip-corrupt"), "{message}");
+    assert!(
+        message.contains("0000000000000000.wal at byte") && message.contains("--skip-corrupt"),
+        "{message}"
+    );
     recover(original.path(), true).unwrap();
     let read = read_all(original.path());
     assert_eq!(read.len(), records.len() + 1);

@@ -33,7 +33,11 @@ fn check_attempts(directory: &Path, attempts: &Attempts, events: usize) {
 }
 
 /// Single appends, a batch and a guard over several segments; every acknowledgement noted.
-fn appends(directory: &Path, harness: &Harness, durability: DurabilityLevel) -> (Attempts, Result<(), JournalError>) {
+fn appends(
+    directory: &Path,
+    harness: &Harness,
+    durability: DurabilityLevel,
+) -> (Attempts, Result<(), JournalError>) {
     let mut attempts = Attempts::new();
     let outcome = (|| {
         let options = JournalOptions { durability, ..small_segments(300) };
@@ -127,7 +131,8 @@ fn a_missing_sync_is_caught() {
         lost += attempts
             .iter()
             .filter(|(offset, payload, acknowledged)| {
-                acknowledged.unwrap() <= image.after_events() && records.get(&offset.unwrap()) != Some(payload)
+                acknowledged.unwrap() <= image.after_events()
+                    && records.get(&offset.unwrap()) != Some(payload)
             })
             .count();
     });

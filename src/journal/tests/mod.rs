@@ -27,7 +27,8 @@ fn payload(number: usize) -> Vec<u8> {
 /// Appends `count` records and closes; answers their offsets and payloads.
 fn filled(directory: &Path, count: usize, max_segment_bytes: u64) -> BTreeMap<u64, Vec<u8>> {
     let journal = Journal::open(directory, small_segments(max_segment_bytes)).unwrap();
-    let records = (0..count).map(|number| (journal.append(&payload(number)).unwrap(), payload(number))).collect();
+    let records =
+        (0..count).map(|number| (journal.append(&payload(number)).unwrap(), payload(number))).collect();
     journal.close().unwrap();
     records
 }
