@@ -190,7 +190,7 @@ fn queue(directory: &Path) {
         medians.push(median);
         let options = JournalOptions { check: OpenCheck::FromSyncedMark, ..JournalOptions::default() };
         let journal = Journal::open(&directory, options).unwrap();
-        assert_eq!(journal.report().records, 0);
+        assert!(journal.report().bytes < 64 * 1024);
     }
     println!(
         "ratio {:.2}; one write and sync: {:.0} µs",

@@ -24,6 +24,10 @@ pub const DEFAULT_MAX_SEGMENT_BYTES: u64 = 64 << 20;
 /// The largest payload that default options accept, in bytes.
 pub const DEFAULT_MAX_PAYLOAD_BYTES: u32 = 64 << 20;
 
+/// A journal opened from the synced mark leaves the mark where it is while fewer bytes follow it: replacing a file costs
+/// more than checking as much again, and more than the sync that a short-lived writer came for.
+const NEAR_MARK_BYTES: u64 = 64 * 1024;
+
 /// When an appended record is on stable storage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum DurabilityLevel {
@@ -86,8 +90,9 @@ struct Shared {
     directory: Directory,
     options: JournalOptions,
     state: Mutex<State>,
-    /// Held by the one caller that syncs; the others find their records synced when they get it.
-    syncing: Mutex<()>,
+    /// Whether a caller syncs just now; the others wait, and mostly find their records synced afterwards.
+    is_syncing: Mutex<bool>,
+    sync_ended: Condvar,
     /// Every record before this offset is on stable storage.
     synced: AtomicU64,
     /// Wakes the thread of `Batched`: there is something to sync, or it is to end.
@@ -158,7 +163,8 @@ impl Journal {
             directory,
             options,
             state: Mutex::new(state),
-            syncing: Mutex::new(()),
+            is_syncing: Mutex::new(false),
+            sync_ended: Condvar::new(),
             synced,
             wake: Condvar::new(),
         });
@@ -249,7 +255,7 @@ impl Journal {
         cleanup_locked(&self.shared.directory)
     }
 
-    /// Syncs, leaves a synced mark and lets go of the lock.
+    /// Syncs, replaces the synced mark (unless it was opened from a mark that is near) and lets go of the lock.
     ///
     /// # Errors
     /// [`JournalError::Poisoned`] when an append or sync failed, be it this last one.
@@ -288,7 +294,10 @@ impl Journal {
         self.sync()?;
         let mut state = self.shared.state();
         let end = state.end();
-        if state.mark != Some(end) {
+        let may_stay = self.shared.options.check == OpenCheck::FromSyncedMark;
+        let is_near =
+            state.mark.is_some_and(|mark| mark == end || (may_stay && end - mark < NEAR_MARK_BYTES));
+        if !is_near {
             self.shared
                 .directory
                 .write_mark(end, false)
@@ -435,13 +444,27 @@ impl Shared {
 
     /// Waits until every record before `end` is on stable storage.
     fn sync_to(&self, end: u64) -> Result<(), JournalError> {
-        if self.synced.load(Ordering::Acquire) >= end {
+        let is_synced = || self.synced.load(Ordering::Acquire) >= end;
+        if is_synced() {
             return Ok(());
         }
-        let _turn = self.syncing.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.synced.load(Ordering::Acquire) >= end {
+        let mut is_syncing = self.is_syncing.lock().unwrap_or_else(PoisonError::into_inner);
+        while *is_syncing && !is_synced() {
+            is_syncing = self.sync_ended.wait(is_syncing).unwrap_or_else(PoisonError::into_inner);
+        }
+        if is_synced() {
             return Ok(());
         }
+        *is_syncing = true;
+        drop(is_syncing);
+        let outcome = self.sync_written();
+        *self.is_syncing.lock().unwrap_or_else(PoisonError::into_inner) = false;
+        self.sync_ended.notify_all();
+        outcome
+    }
+
+    /// Syncs everything written so far; for the one caller whose turn it is.
+    fn sync_written(&self) -> Result<(), JournalError> {
         let (segment, target) = {
             let mut state = self.state();
             state.refuse_if_poisoned()?;

@@ -71,7 +71,7 @@ proptest! {
                     let check = if from_mark { OpenCheck::FromSyncedMark } else { OpenCheck::Everything };
                     let reopened = Journal::open(directory.path(), JournalOptions { check, ..options.clone() }).unwrap();
                     if from_mark {
-                        prop_assert_eq!((reopened.report().checked_from, reopened.report().records), (end, 0));
+                        prop_assert!(reopened.report().checked_from <= end && end - reopened.report().checked_from < 64 << 10);
                     }
                     journal = Some(reopened);
                 }
