@@ -50,6 +50,9 @@ pub mod cli;
 pub mod dev;
 pub mod disk;
 pub mod home;
+#[cfg(feature = "ingest")]
+pub mod ingest;
+pub mod journal;
 pub mod ledger;
 pub mod lock;
 pub mod scan;

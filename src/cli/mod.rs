@@ -11,7 +11,9 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 mod clean;
 mod book;
 mod dev;
+mod ingest;
 mod interrupt;
+mod journal;
 mod ledger;
 mod manual;
 mod progress;
@@ -53,6 +55,10 @@ enum Command {
     Session(session::SessionArgs),
     /// Double-entry books: accounts over an append-only log.
     Book(book::BookArgs),
+    /// Append to, read and recover write-ahead journals.
+    Journal(journal::JournalArgs),
+    /// Drain a journal into a store.
+    Ingest(ingest::IngestArgs),
     /// Tools for benchmarks and tests.
     Dev(dev::DevArgs),
     /// Print a completion script for a shell.
@@ -80,6 +86,8 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Query(args) => query::run(args),
         Command::Session(args) => session::run(args),
         Command::Book(args) => book::run(args),
+        Command::Journal(args) => journal::run(args),
+        Command::Ingest(args) => ingest::run(args),
         Command::Dev(args) => dev::run(args),
         Command::Completions(args) => {
             let mut script = Vec::new();

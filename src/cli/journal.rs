@@ -1,0 +1,387 @@
+//! `burn journal`: append to, read, look at, recover and clean up a write-ahead log.
+//!
+//! May touch: the journal's directory, standard input and output. Promises: an offset is printed only for a record on
+//! stable storage; reading and looking take no lock; with `--json` nothing but one document goes to standard output.
+
+use std::fmt::Write as _;
+use std::io::{self, BufRead, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use crate::journal::{
+    Damage, Journal, JournalError, JournalOptions, JournalReader, OpenCheck, RecoveryReport, SavedRange,
+    recover, status,
+};
+use serde_json::{Value, json};
+
+/// How often `read --follow` looks for new records.
+const POLL: Duration = Duration::from_millis(20);
+
+/// Write to and read from a journal: a write-ahead log in segments.
+///
+/// One process writes at a time; any number may read meanwhile.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  printf 'first\\nsecond\\n' | burn journal append ./log
+  burn journal read ./log --follow
+  burn journal read ./log --from 46 --json
+  burn journal recover ./log --skip-corrupt")]
+pub struct JournalArgs {
+    #[command(subcommand)]
+    command: JournalCommand,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum JournalCommand {
+    /// Append the lines of standard input, each as one record.
+    ///
+    /// Prints each record's offset on a line of its own once the record is on stable storage. Lines that are there at
+    /// the same time share a sync.
+    Append {
+        /// The journal's directory; created when missing.
+        dir: PathBuf,
+    },
+    /// Print records: offset, tab, payload.
+    ///
+    /// Control characters, backslashes and bytes that are not UTF-8 are escaped: \n, \t, \r, \\, \x1b.
+    Read {
+        /// The journal's directory.
+        dir: PathBuf,
+        /// Start at the record with this offset instead of the first.
+        #[arg(long, value_name = "OFFSET")]
+        from: Option<u64>,
+        /// Go on with records as they are appended.
+        #[arg(long, conflicts_with = "json")]
+        follow: bool,
+        /// Print one JSON document, payloads in base64.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show segments, offsets, cursors and what was set aside.
+    Status {
+        /// The journal's directory.
+        dir: PathBuf,
+        /// Print one JSON document.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Check every record; cut off torn writes, and set damage aside when asked.
+    ///
+    /// Whatever is cut off or stepped over is first saved under quarantine/ in the journal's directory.
+    Recover {
+        /// The journal's directory.
+        dir: PathBuf,
+        /// Set damaged ranges aside, so that reads step over them.
+        #[arg(long)]
+        skip_corrupt: bool,
+        /// Print one JSON document.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Delete the sealed segments that every cursor has passed. Without a cursor, none.
+    Cleanup {
+        /// The journal's directory.
+        dir: PathBuf,
+        /// Print one JSON document.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// Runs `burn journal`.
+pub fn run(args: JournalArgs) -> anyhow::Result<ExitCode> {
+    match args.command {
+        JournalCommand::Append { dir } => append(&dir)?,
+        JournalCommand::Read { dir, from, json: true, .. } => read_json(&dir, from)?,
+        JournalCommand::Read { dir, from, follow, .. } => read_lines(&dir, from, follow)?,
+        JournalCommand::Status { dir, json } => show_status(&dir, json)?,
+        JournalCommand::Recover { dir, skip_corrupt, json } => return run_recover(&dir, skip_corrupt, json),
+        JournalCommand::Cleanup { dir, json } => cleanup(&dir, json)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn append(dir: &Path) -> anyhow::Result<()> {
+    let journal = Journal::open(dir, JournalOptions::default())?;
+    for cut in &journal.report().truncated {
+        eprintln!("burn: cut off a torn write of {} bytes: {}", cut.len_bytes, cut.damage);
+    }
+    let mut input = io::BufReader::with_capacity(1 << 20, io::stdin().lock());
+    let mut output = io::BufWriter::new(io::stdout().lock());
+    let mut acknowledge = |payloads: &[&[u8]]| -> anyhow::Result<()> {
+        for offset in journal.append_batch(payloads)? {
+            writeln!(output, "{offset}")?;
+        }
+        Ok(output.flush()?)
+    };
+    // What was read and has no line end yet.
+    let mut unfinished = Vec::new();
+    loop {
+        let available = input.fill_buf().context("cannot read standard input")?;
+        if available.is_empty() {
+            break;
+        }
+        let len = available.len();
+        let Some(last_end) = memchr::memrchr(b'\n', available) else {
+            unfinished.extend_from_slice(available);
+            input.consume(len);
+            continue;
+        };
+        unfinished.extend_from_slice(&available[..last_end]);
+        let payloads: Vec<&[u8]> = unfinished.split(|byte| *byte == b'\n').collect();
+        acknowledge(&payloads)?;
+        unfinished.clear();
+        unfinished.extend_from_slice(&available[last_end + 1..]);
+        input.consume(len);
+    }
+    if !unfinished.is_empty() {
+        acknowledge(&[&unfinished])?;
+    }
+    Ok(journal.close()?)
+}
+
+fn read_lines(dir: &Path, from: Option<u64>, follow: bool) -> anyhow::Result<()> {
+    let mut reader = JournalReader::open(dir)?;
+    let mut offset = from.unwrap_or_else(|| reader.start());
+    let mut output = io::BufWriter::new(io::stdout().lock());
+    let mut line = String::new();
+    loop {
+        while let Some(record) = reader.read(offset)? {
+            offset = record.next_offset;
+            line.clear();
+            let _ = write!(line, "{}\t", record.offset);
+            escape(record.payload, &mut line);
+            line.push('\n');
+            output.write_all(line.as_bytes())?;
+        }
+        output.flush()?;
+        if !follow {
+            return Ok(());
+        }
+        std::thread::sleep(POLL);
+    }
+}
+
+/// One document, written record by record: a journal may be larger than memory.
+fn read_json(dir: &Path, from: Option<u64>) -> anyhow::Result<()> {
+    let mut reader = JournalReader::open(dir)?;
+    let mut offset = from.unwrap_or_else(|| reader.start());
+    let mut output = io::BufWriter::new(io::stdout().lock());
+    write!(output, "{{\"from\":{offset},\"records\":[")?;
+    let mut separator = "";
+    while let Some(record) = reader.read(offset)? {
+        offset = record.next_offset;
+        let record = json!({
+            "offset": record.offset,
+            "nextOffset": record.next_offset,
+            "blake3": record.hash.to_string(),
+            "payload": base64(record.payload),
+        });
+        write!(output, "{separator}{record}")?;
+        separator = ",";
+    }
+    writeln!(output, "],\"next\":{offset}}}")?;
+    Ok(output.flush()?)
+}
+
+fn show_status(dir: &Path, as_json: bool) -> anyhow::Result<()> {
+    let status = status(dir)?;
+    if as_json {
+        return print(&json!({
+            "start": status.start,
+            "end": status.end,
+            "synced": status.synced,
+            "segments": status.segments.iter().map(|(path, base, len_bytes)| json!({
+                "path": path, "base": base, "lenBytes": len_bytes,
+            })).collect::<Vec<_>>(),
+            "cursors": status.cursors.iter().map(|cursor| json!({
+                "name": cursor.name, "offset": cursor.offset, "lagBytes": status.end.saturating_sub(cursor.offset),
+            })).collect::<Vec<_>>(),
+            "skipped": status.skipped.iter().map(|range| json!([range.start, range.end])).collect::<Vec<_>>(),
+            "quarantine": status.quarantine,
+        }));
+    }
+    let mut text = String::new();
+    let _ = writeln!(text, "records    offsets {} to {}", status.start, status.end);
+    match status.synced {
+        Some(mark) => drop(writeln!(text, "synced     up to {mark} at the last rotation or clean close")),
+        None => text.push_str("synced     no mark\n"),
+    }
+    let total: u64 = status.segments.iter().map(|(.., len_bytes)| len_bytes).sum();
+    let _ = writeln!(text, "segments   {} files, {total} bytes", status.segments.len());
+    for cursor in &status.cursors {
+        let lag = status.end.saturating_sub(cursor.offset);
+        let _ = writeln!(text, "cursor     {} at {}, {lag} bytes behind", cursor.name, cursor.offset);
+    }
+    for range in &status.skipped {
+        let _ = writeln!(text, "skipped    offsets {} to {}", range.start, range.end);
+    }
+    for path in &status.quarantine {
+        let _ = writeln!(text, "set aside  {}", path.display());
+    }
+    Ok(io::stdout().lock().write_all(text.as_bytes())?)
+}
+
+fn run_recover(dir: &Path, skip_corrupt: bool, as_json: bool) -> anyhow::Result<ExitCode> {
+    match recover(dir, skip_corrupt) {
+        Ok(report) if as_json => print(&report_json(&report))?,
+        Ok(report) => io::stdout().lock().write_all(report_text(&report).as_bytes())?,
+        Err(JournalError::Corrupt { damages, .. }) if as_json => {
+            let damages: Vec<Value> = damages.iter().map(damage_json).collect();
+            print(&json!({ "ok": false, "damages": damages }))?;
+            return Ok(ExitCode::FAILURE);
+        }
+        Err(error @ JournalError::Corrupt { .. }) => {
+            if let JournalError::Corrupt { damages, .. } = &error {
+                for damage in damages {
+                    eprintln!("{damage}");
+                }
+            }
+            return Err(error.into());
+        }
+        Err(error) => return Err(error.into()),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn report_text(report: &RecoveryReport) -> String {
+    let mut text = String::new();
+    let _ = writeln!(
+        text,
+        "{} segments, {} records, {} bytes checked in {:.3} s; offsets {} to {}",
+        report.segments,
+        report.records,
+        report.bytes,
+        report.duration.as_secs_f64(),
+        report.start,
+        report.end
+    );
+    let changes = [("cut off", &report.truncated), ("set aside", &report.quarantined)];
+    for (what, saved) in changes.into_iter().flat_map(|(what, all)| all.iter().map(move |one| (what, one))) {
+        let copy = saved.saved.as_ref().map(|path| format!("; saved as {}", path.display()));
+        let copy = copy.unwrap_or_default();
+        let _ = writeln!(text, "{what} {} bytes: {}{copy}", saved.len_bytes, saved.damage);
+    }
+    for range in &report.skipped {
+        let _ = writeln!(text, "reads step over offsets {} to {}", range.start, range.end);
+    }
+    text
+}
+
+fn report_json(report: &RecoveryReport) -> Value {
+    let saved = |saved: &SavedRange| {
+        let mut value = damage_json(&saved.damage);
+        value["lenBytes"] = saved.len_bytes.into();
+        value["saved"] = json!(saved.saved);
+        value
+    };
+    json!({
+        "ok": true,
+        "segments": report.segments,
+        "records": report.records,
+        "bytes": report.bytes,
+        "start": report.start,
+        "end": report.end,
+        "truncatedBytes": report.truncated_bytes(),
+        "truncated": report.truncated.iter().map(saved).collect::<Vec<_>>(),
+        "quarantined": report.quarantined.iter().map(saved).collect::<Vec<_>>(),
+        "skipped": report.skipped.iter().map(|range| json!([range.start, range.end])).collect::<Vec<_>>(),
+        "durationMs": report.duration.as_secs_f64() * 1000.0,
+    })
+}
+
+fn damage_json(damage: &Damage) -> Value {
+    json!({
+        "segment": damage.segment,
+        "position": damage.position,
+        "offsets": [damage.offsets.start, damage.offsets.end],
+        "reason": damage.reason.to_string(),
+    })
+}
+
+fn cleanup(dir: &Path, as_json: bool) -> anyhow::Result<()> {
+    // Opening for writing would create a journal where a name was mistyped.
+    JournalReader::open(dir)?;
+    let options = JournalOptions { check: OpenCheck::FromSyncedMark, ..JournalOptions::default() };
+    let journal = Journal::open(dir, options)?;
+    let report = journal.cleanup()?;
+    journal.close()?;
+    if as_json {
+        return print(&json!({
+            "deleted": report.deleted, "deletedBytes": report.deleted_bytes, "start": report.start,
+        }));
+    }
+    let (count, bytes, start) = (report.deleted.len(), report.deleted_bytes, report.start);
+    writeln!(
+        io::stdout().lock(),
+        "{count} segments deleted, {bytes} bytes; the journal starts at offset {start}"
+    )?;
+    Ok(())
+}
+
+fn print(document: &Value) -> anyhow::Result<()> {
+    writeln!(io::stdout().lock(), "{document}")?;
+    Ok(())
+}
+
+/// Text as it is but for backslashes and control characters; other bytes as `\x` and two digits.
+fn escape(payload: &[u8], line: &mut String) {
+    for chunk in payload.utf8_chunks() {
+        for character in chunk.valid().chars() {
+            match character {
+                '\\' => line.push_str("\\\\"),
+                '\n' => line.push_str("\\n"),
+                '\r' => line.push_str("\\r"),
+                '\t' => line.push_str("\\t"),
+                control if control.is_control() && (control as u32) < 0x80 => {
+                    let _ = write!(line, "\\x{:02x}", control as u32);
+                }
+                other => line.push(other),
+            }
+        }
+        for byte in chunk.invalid() {
+            let _ = write!(line, "\\x{byte:02x}");
+        }
+    }
+}
+
+/// RFC 4648, with padding.
+fn base64(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
+    for chunk in bytes.chunks(3) {
+        let byte = |at: usize| u32::from(chunk.get(at).copied().unwrap_or(0));
+        let bits = byte(0) << 16 | byte(1) << 8 | byte(2);
+        for digit in 0..4 {
+            if digit <= chunk.len() {
+                text.push(char::from(DIGITS[(bits >> (18 - 6 * digit) & 63) as usize]));
+            } else {
+                text.push('=');
+            }
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn base64_is_that_of_the_standard() {
+        let vectors = [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foobar", "Zm9vYmFy")];
+        for (bytes, text) in vectors {
+            assert_eq!(base64(bytes.as_bytes()), text);
+        }
+        assert_eq!(base64(&[0xFB, 0xFF]), "+/8=");
+    }
+
+    #[test]
+    fn escaped_lines_stay_lines_and_tell_bytes_apart() {
+        let mut line = String::new();
+        escape(b"a\\n\n\t\r\x1b\xff\xc3\xa9", &mut line);
+        assert_eq!(line, "a\\\\n\\n\\t\\r\\x1b\\xff\u{e9}");
+    }
+}

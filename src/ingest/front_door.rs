@@ -1,0 +1,34 @@
+//! The durable front door of the ledger: lines that must not wait for its locks are queued in a journal.
+//!
+//! May touch: the journal's directory, under its lock, for one write and one sync. Promises: what is answered is on stable
+//! storage; the price does not depend on how much is queued.
+
+use std::path::Path;
+use std::time::Duration;
+
+use super::error::IngestError;
+use super::payload::serialize_ledger_line;
+use crate::journal::{Journal, JournalOptions, OpenCheck};
+
+/// Appends `lines` (each without its line end) to the journal in `directory` as records for the ledger, in one write and
+/// one sync, and answers their offsets. Waits up to `lock_timeout` for others who do the same. [`super::Ingestor`]
+/// delivers them.
+///
+/// # Errors
+/// [`IngestError::Payload`] for a line with a line end in it, before anything is queued; [`IngestError::Journal`].
+pub fn queue_ledger_lines(
+    directory: &Path,
+    lines: &[&str],
+    lock_timeout: Duration,
+) -> Result<Vec<u64>, IngestError> {
+    let payloads = lines.iter().map(|line| serialize_ledger_line(line)).collect::<Result<Vec<_>, _>>()?;
+    let options =
+        JournalOptions { check: OpenCheck::FromSyncedMark, lock_timeout, ..JournalOptions::default() };
+    let journal = Journal::open(directory, options)?;
+    let offsets = journal.append_batch(&payloads)?;
+    // The records are durable; a mark that could not be replaced only makes the next opening check more.
+    if let Err(error) = journal.close() {
+        tracing::warn!(%error, "the journal was not closed cleanly");
+    }
+    Ok(offsets)
+}

@@ -1,0 +1,147 @@
+//! The store on disk: fjall for what is written once and much (`H:`, `V:`, `E:`, `Q:`), redb for what is read, changed
+//! and must change together (`S:`, and the cursor under `C:`).
+//!
+//! May touch: its directory (`fjall/` and `index.redb` in it). Promises: the half in redb changes atomically and is durable
+//! when `put_batch` returns; the half in fjall is durable after `flush`; one process at a time.
+
+use std::path::{Path, PathBuf};
+
+use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
+use redb::{ReadableDatabase, TableDefinition, TableError};
+
+use super::store::{KVStore, KeyValue, StoreError};
+use crate::disk;
+
+const INDEX: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("index");
+
+/// A [`KVStore`] over fjall and redb.
+pub struct HybridStore {
+    path: PathBuf,
+    records_database: Database,
+    records: Keyspace,
+    index: redb::Database,
+}
+
+impl std::fmt::Debug for HybridStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("HybridStore").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+impl HybridStore {
+    /// Opens the store in `directory`, creating it when missing.
+    ///
+    /// # Errors
+    /// [`StoreError`], also when another process has it open.
+    pub fn open(directory: &Path) -> Result<Self, StoreError> {
+        let path = directory.to_owned();
+        disk::create_dir_all(directory).map_err(|error| failed(&path, "creating it", error))?;
+        // redb first: its lock tells that another process has the store open before fjall is touched.
+        let index = redb::Database::create(directory.join("index.redb"))
+            .map_err(|error| failed(&path, "opening index.redb", error))?;
+        let records_database = Database::builder(directory.join("fjall"))
+            .open()
+            .map_err(|error| failed(&path, "opening fjall", error))?;
+        let records = records_database
+            .keyspace("records", KeyspaceCreateOptions::default)
+            .map_err(|error| failed(&path, "opening fjall's keyspace", error))?;
+        Ok(Self { path, records_database, records, index })
+    }
+
+    fn failed(
+        &self,
+        doing: &'static str,
+    ) -> impl Fn(Box<dyn std::error::Error + Send + Sync>) -> StoreError + '_ {
+        move |source| StoreError { path: self.path.clone(), doing, source }
+    }
+}
+
+fn failed(
+    path: &Path,
+    doing: &'static str,
+    source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+) -> StoreError {
+    StoreError { path: path.to_owned(), doing, source: source.into() }
+}
+
+fn is_indexed(key: &[u8]) -> bool {
+    key.starts_with(b"S:") || key.starts_with(b"C:")
+}
+
+impl KVStore for HybridStore {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        if !is_indexed(key) {
+            let value = self.records.get(key).map_err(|error| failed(&self.path, "reading fjall", error))?;
+            return Ok(value.map(|value| value.to_vec()));
+        }
+        let read = || -> Result<Option<Vec<u8>>, redb::Error> {
+            let table = match self.index.begin_read()?.open_table(INDEX) {
+                Err(TableError::TableDoesNotExist(_)) => return Ok(None),
+                table => table?,
+            };
+            Ok(table.get(key)?.map(|value| value.value().to_vec()))
+        };
+        read().map_err(|error| self.failed("reading index.redb")(error.into()))
+    }
+
+    fn put_batch(&mut self, batch: &[KeyValue]) -> Result<(), StoreError> {
+        let mut records = self.records_database.batch();
+        let mut indexed = Vec::new();
+        for (key, value) in batch {
+            if is_indexed(key) {
+                indexed.push((key, value));
+            } else {
+                records.insert(&self.records, key.as_slice(), value.as_slice());
+            }
+        }
+        if !records.is_empty() {
+            records.commit().map_err(|error| failed(&self.path, "writing fjall", error))?;
+        }
+        if indexed.is_empty() {
+            return Ok(());
+        }
+        let write = || -> Result<(), redb::Error> {
+            let transaction = self.index.begin_write()?;
+            {
+                let mut table = transaction.open_table(INDEX)?;
+                for (key, value) in indexed {
+                    table.insert(key.as_slice(), value.as_slice())?;
+                }
+            }
+            Ok(transaction.commit()?)
+        };
+        write().map_err(|error| self.failed("writing index.redb")(error.into()))
+    }
+
+    fn scan_prefix(&self, prefix: &[u8]) -> Result<Vec<KeyValue>, StoreError> {
+        let mut found = Vec::new();
+        for entry in self.records.prefix(prefix) {
+            let (key, value) =
+                entry.into_inner().map_err(|error| failed(&self.path, "scanning fjall", error))?;
+            found.push((key.to_vec(), value.to_vec()));
+        }
+        let mut scan = || -> Result<(), redb::Error> {
+            let table = match self.index.begin_read()?.open_table(INDEX) {
+                Err(TableError::TableDoesNotExist(_)) => return Ok(()),
+                table => table?,
+            };
+            for entry in table.range(prefix..)? {
+                let (key, value) = entry?;
+                if !key.value().starts_with(prefix) {
+                    break;
+                }
+                found.push((key.value().to_vec(), value.value().to_vec()));
+            }
+            Ok(())
+        };
+        scan().map_err(|error| self.failed("scanning index.redb")(error.into()))?;
+        found.sort_unstable();
+        Ok(found)
+    }
+
+    fn flush(&mut self) -> Result<(), StoreError> {
+        // redb commits are durable by themselves.
+        let persisted = self.records_database.persist(PersistMode::SyncAll);
+        persisted.map_err(|error| failed(&self.path, "syncing fjall", error))
+    }
+}

@@ -1,0 +1,267 @@
+//! The ingestor: draining in the caller's thread, or in one of its own until it is stopped.
+//!
+//! May touch: what its worker touches. Promises: `stop` returns after the batch under way is stored; a ledger that does
+//! not take lines now is asked again; any other failure ends the thread, keeps the error for `stop` and loses nothing.
+
+use std::future::poll_fn;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::task::{Poll, Waker};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use super::error::IngestError;
+use super::store::KVStore;
+use super::worker::{Drained, LedgerSink, Worker};
+use crate::journal::JournalReader;
+
+/// How long the background thread sleeps when the journal has nothing new: at first, and at most.
+const FIRST_WAIT: Duration = Duration::from_millis(1);
+const LONGEST_WAIT: Duration = Duration::from_millis(50);
+
+/// How long it waits before it asks a ledger again that did not take lines.
+const LEDGER_RETRY: Duration = Duration::from_millis(500);
+
+/// Drains one journal into one store.
+pub struct Ingestor<S> {
+    place: Place<S>,
+    shared: Arc<Shared>,
+    /// For looking at how far the journal is ahead while the worker's own reader is busy.
+    lag_reader: Mutex<JournalReader>,
+}
+
+impl<S> std::fmt::Debug for Ingestor<S> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Ingestor").field("shared", &self.shared).finish_non_exhaustive()
+    }
+}
+
+/// What a background thread leaves: the worker, and what it drained.
+type Ended<S> = (Box<Worker<S>>, Result<Drained, IngestError>);
+
+/// Where the worker is.
+enum Place<S> {
+    Here(Box<Worker<S>>),
+    Thread(JoinHandle<Ended<S>>),
+    /// Its thread panicked.
+    Lost,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    progress: Mutex<Progress>,
+    wake: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Progress {
+    /// Offset of the next record to consume.
+    offset: u64,
+    is_stopping: bool,
+    is_finished: bool,
+    /// Who awaits the end of the thread.
+    waiter: Option<Waker>,
+}
+
+impl Shared {
+    fn progress(&self) -> MutexGuard<'_, Progress> {
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<S: KVStore> Ingestor<S> {
+    /// Prepares to drain `journal` into `store` from where the store's cursor stands.
+    ///
+    /// # Errors
+    /// [`IngestError::Store`], [`IngestError::Cursor`]; [`IngestError::Journal`] when the journal's cursor `ingest` cannot
+    /// be opened.
+    pub fn new(journal: JournalReader, store: S) -> Result<Self, IngestError> {
+        let lag_reader = Mutex::new(JournalReader::open(journal.directory())?);
+        let worker = Worker::new(journal, store)?;
+        let shared = Arc::new(Shared::default());
+        shared.progress().offset = worker.offset;
+        Ok(Self { place: Place::Here(Box::new(worker)), shared, lag_reader })
+    }
+
+    /// Delivers ledger lines to `sink`. Without one, a ledger line is [`IngestError::NoLedger`].
+    ///
+    /// # Errors
+    /// [`IngestError::Thread`] while the background thread is running.
+    pub fn set_ledger_sink(&mut self, sink: LedgerSink) -> Result<(), IngestError> {
+        self.worker()?.sink = Some(sink);
+        Ok(())
+    }
+
+    /// Drains in this thread until the journal has nothing more.
+    ///
+    /// # Errors
+    /// Every [`IngestError`]; what was stored before stays, and draining may be tried again.
+    pub fn drain(&mut self) -> Result<Drained, IngestError> {
+        let mut total = Drained::default();
+        loop {
+            let worker = self.worker()?;
+            let drained = worker.drain_batch()?;
+            let offset = worker.offset;
+            self.shared.progress().offset = offset;
+            if drained.records == 0 {
+                return Ok(total);
+            }
+            total.add(drained);
+        }
+    }
+
+    /// Starts draining in the background, until [`Ingestor::stop`]. Does nothing when it was started already.
+    ///
+    /// # Errors
+    /// [`IngestError::Thread`] when an earlier thread panicked.
+    pub fn start(&mut self) -> Result<(), IngestError> {
+        match std::mem::replace(&mut self.place, Place::Lost) {
+            Place::Here(mut worker) => {
+                {
+                    let mut progress = self.shared.progress();
+                    (progress.is_stopping, progress.is_finished) = (false, false);
+                }
+                let shared = self.shared.clone();
+                self.place = Place::Thread(std::thread::spawn(move || {
+                    let _finish = Finish(&shared);
+                    let outcome = follow(&mut worker, &shared);
+                    if let Err(error) = &outcome {
+                        tracing::error!(%error, "the ingestor stopped");
+                    }
+                    (worker, outcome)
+                }));
+                Ok(())
+            }
+            running @ Place::Thread(_) => {
+                self.place = running;
+                Ok(())
+            }
+            Place::Lost => Err(IngestError::Thread { state: "panicked" }),
+        }
+    }
+
+    /// Ends the background thread after the batch under way, and answers what it drained since it was started; nothing
+    /// when it was not running. Works under any executor; dropping the future leaves the thread to end by itself.
+    ///
+    /// # Errors
+    /// What ended the thread before it was asked to.
+    pub async fn stop(&mut self) -> Result<Drained, IngestError> {
+        self.shared.progress().is_stopping = true;
+        self.shared.wake.notify_all();
+        if matches!(self.place, Place::Thread(_)) {
+            poll_fn(|context| {
+                let mut progress = self.shared.progress();
+                if progress.is_finished {
+                    return Poll::Ready(());
+                }
+                progress.waiter = Some(context.waker().clone());
+                Poll::Pending
+            })
+            .await;
+        }
+        self.join()
+    }
+
+    /// How many bytes of records the journal holds that were not consumed yet.
+    ///
+    /// # Errors
+    /// [`IngestError::Journal`].
+    pub fn lag(&self) -> Result<u64, IngestError> {
+        let end = self.lag_reader.lock().unwrap_or_else(PoisonError::into_inner).written_end()?;
+        Ok(end.saturating_sub(self.shared.progress().offset))
+    }
+
+    /// Whether the background thread runs; it ends by itself only after an error, which [`Ingestor::stop`] tells.
+    pub fn is_running(&self) -> bool {
+        matches!(self.place, Place::Thread(_)) && !self.shared.progress().is_finished
+    }
+
+    /// Ends the background thread and answers the store.
+    ///
+    /// # Errors
+    /// As [`Ingestor::stop`].
+    pub fn into_store(mut self) -> Result<S, IngestError> {
+        self.shared.progress().is_stopping = true;
+        self.shared.wake.notify_all();
+        self.join()?;
+        match std::mem::replace(&mut self.place, Place::Lost) {
+            Place::Here(worker) => Ok(worker.store),
+            Place::Thread(_) | Place::Lost => Err(IngestError::Thread { state: "panicked" }),
+        }
+    }
+
+    fn join(&mut self) -> Result<Drained, IngestError> {
+        match std::mem::replace(&mut self.place, Place::Lost) {
+            Place::Thread(thread) => {
+                let (worker, outcome) =
+                    thread.join().map_err(|_| IngestError::Thread { state: "panicked" })?;
+                self.place = Place::Here(worker);
+                outcome
+            }
+            Place::Here(worker) => {
+                self.place = Place::Here(worker);
+                Ok(Drained::default())
+            }
+            Place::Lost => Err(IngestError::Thread { state: "panicked" }),
+        }
+    }
+
+    fn worker(&mut self) -> Result<&mut Worker<S>, IngestError> {
+        match &mut self.place {
+            Place::Here(worker) => Ok(worker),
+            Place::Thread(_) => Err(IngestError::Thread { state: "is running: stop it first" }),
+            Place::Lost => Err(IngestError::Thread { state: "panicked" }),
+        }
+    }
+}
+
+/// Tells who waits that the thread is about to end, be it by a panic.
+struct Finish<'s>(&'s Shared);
+
+impl Drop for Finish<'_> {
+    fn drop(&mut self) {
+        let mut progress = self.0.progress();
+        progress.is_finished = true;
+        if let Some(waiter) = progress.waiter.take() {
+            waiter.wake();
+        }
+    }
+}
+
+fn follow<S: KVStore>(worker: &mut Worker<S>, shared: &Shared) -> Result<Drained, IngestError> {
+    let mut total = Drained::default();
+    let mut wait = FIRST_WAIT;
+    loop {
+        let pause = match worker.drain_batch() {
+            Ok(drained) if drained.records == 0 => {
+                wait = (wait * 2).min(LONGEST_WAIT);
+                wait
+            }
+            Ok(drained) => {
+                total.add(drained);
+                wait = FIRST_WAIT;
+                Duration::ZERO
+            }
+            Err(error @ IngestError::Ledger { .. }) => {
+                tracing::warn!(%error, "the ingestor asks again");
+                LEDGER_RETRY
+            }
+            Err(error) => return Err(error),
+        };
+        let mut progress = shared.progress();
+        progress.offset = worker.offset;
+        if !progress.is_stopping && !pause.is_zero() {
+            (progress, _) = shared.wake.wait_timeout(progress, pause).unwrap_or_else(PoisonError::into_inner);
+        }
+        if progress.is_stopping {
+            return Ok(total);
+        }
+    }
+}
+
+impl<S> Drop for Ingestor<S> {
+    /// Asks the background thread to end, without waiting for it.
+    fn drop(&mut self) {
+        self.shared.progress().is_stopping = true;
+        self.shared.wake.notify_all();
+    }
+}

@@ -1,0 +1,51 @@
+//! The ingestor: drains a journal of assertions, votes, epochs and ledger lines into a key-value store and the ledger.
+//!
+//! May touch: the store it is given, one cursor of the journal, and whatever the ledger sink writes. Promises: every
+//! record has its effect exactly once in what the store holds, whatever crash comes between; a record that cannot be
+//! understood is set aside with the reason and stops nothing; archives are validated before they are read. Payloads,
+//! keys and values are specified in `docs/ingest.md`.
+//!
+//! ```
+//! use relayburn_ledger::ingest::{Assertion, HybridStore, Ingestor, KVStore, serialize_assertion};
+//! use relayburn_ledger::journal::{Journal, JournalOptions};
+//!
+//! let directory = tempfile::tempdir()?;
+//! let journal = Journal::open(&directory.path().join("journal"), JournalOptions::default())?;
+//! journal.append(&serialize_assertion(&Assertion {
+//!     subject: "water".into(),
+//!     predicate: "boils at".into(),
+//!     object: "100 °C".into(),
+//!     source: "textbook".into(),
+//!     confidence: 0.99,
+//!     timestamp_ms: 1_790_000_000_000,
+//! })?)?;
+//!
+//! let store = HybridStore::open(&directory.path().join("store"))?;
+//! let mut ingestor = Ingestor::new(journal.reader()?, store)?;
+//! ingestor.drain()?; // or start() and stop().await
+//! let store = ingestor.into_store()?;
+//! assert_eq!(store.get(b"S:water")?.map(|hashes| hashes.len()), Some(32));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod error;
+mod front_door;
+mod hybrid;
+mod ingestor;
+mod payload;
+mod store;
+mod worker;
+
+#[cfg(test)]
+mod tests;
+
+pub use error::IngestError;
+pub use front_door::queue_ledger_lines;
+pub use hybrid::HybridStore;
+pub use ingestor::Ingestor;
+pub use payload::{
+    Assertion, Epoch, Payload, PayloadError, Vote, deserialize, serialize_assertion, serialize_epoch,
+    serialize_ledger_line, serialize_vote,
+};
+pub use store::{KVStore, KeyValue, MemoryStore, StoreError};
+pub use worker::{Drained, LedgerEntry, LedgerSink, RefusedLine, SinkError};

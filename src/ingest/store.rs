@@ -1,0 +1,67 @@
+//! What the ingestor writes to: a small trait, and a store in memory.
+//!
+//! Touches nothing. Promises of every implementation: see [`KVStore`].
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+/// A key and its value.
+pub type KeyValue = (Vec<u8>, Vec<u8>);
+
+/// A key-value store. Keys are ordered as bytes.
+pub trait KVStore: Send + 'static {
+    /// The value of a key.
+    ///
+    /// # Errors
+    /// [`StoreError`], as for all methods.
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError>;
+
+    /// Sets keys, later entries winning over earlier ones. Keys that start with `S:` or `C:` are set all together or
+    /// not at all. Durable after the next [`KVStore::flush`] at the latest.
+    fn put_batch(&mut self, batch: &[KeyValue]) -> Result<(), StoreError>;
+
+    /// All keys that start with `prefix`, in order, with their values.
+    fn scan_prefix(&self, prefix: &[u8]) -> Result<Vec<KeyValue>, StoreError>;
+
+    /// Waits until everything set so far is on stable storage.
+    fn flush(&mut self) -> Result<(), StoreError>;
+}
+
+/// A store failed.
+#[derive(Debug, thiserror::Error)]
+#[error("the store at {} failed while {doing}: {source}", path.display())]
+pub struct StoreError {
+    /// The store's directory.
+    pub path: PathBuf,
+    /// What was being done.
+    pub doing: &'static str,
+    /// What the engine said.
+    pub source: Box<dyn std::error::Error + Send + Sync>,
+}
+
+/// A store in memory, for programs that want what a journal says now and nothing on the disk.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct MemoryStore {
+    entries: BTreeMap<Vec<u8>, Vec<u8>>,
+}
+
+impl KVStore for MemoryStore {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        Ok(self.entries.get(key).cloned())
+    }
+
+    fn put_batch(&mut self, batch: &[KeyValue]) -> Result<(), StoreError> {
+        self.entries.extend(batch.iter().cloned());
+        Ok(())
+    }
+
+    fn scan_prefix(&self, prefix: &[u8]) -> Result<Vec<KeyValue>, StoreError> {
+        let from_prefix = self.entries.range(prefix.to_vec()..);
+        let matching = from_prefix.take_while(|(key, _)| key.starts_with(prefix));
+        Ok(matching.map(|(key, value)| (key.clone(), value.clone())).collect())
+    }
+
+    fn flush(&mut self) -> Result<(), StoreError> {
+        Ok(())
+    }
+}

@@ -1,0 +1,219 @@
+//! Draining: read a batch, sync the journal up to it, deliver and store it, move the cursors.
+//!
+//! May touch: the store, the journal's cursor `ingest`, and what the sink writes. Promises: the cursor in the store moves
+//! in the same transaction as the subjects' lists and after everything else of its batch is durable, so that a crash
+//! anywhere makes records arrive again and never go missing; keys and lists are such that arriving again changes nothing.
+
+use std::collections::{BTreeMap, HashSet};
+
+use super::error::IngestError;
+use super::payload::{Payload, deserialize};
+use super::store::{KVStore, KeyValue};
+use crate::journal::{Cursor, JournalReader, Record};
+
+/// What one batch takes at most: the ingestor's back-pressure is that it reads no further before a batch is stored.
+const BATCH_RECORDS: usize = 16 * 1024;
+const BATCH_BYTES: usize = 16 << 20;
+
+/// Name of the journal's cursor, which tells cleanup what was consumed.
+const CURSOR_NAME: &str = "ingest";
+
+/// Key of the cursor in the store: where draining goes on, 8 bytes little endian.
+const CURSOR_KEY: &[u8] = b"C:offset";
+
+/// A line for `ledger.jsonl`, as a [`LedgerSink`] gets it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LedgerEntry {
+    /// Offset of its record in the journal.
+    pub offset: u64,
+    /// The line, without its line end.
+    pub line: String,
+}
+
+/// A line that the ledger will never take.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RefusedLine {
+    /// Its index in the slice the sink was given.
+    pub index: usize,
+    /// Why.
+    pub reason: String,
+}
+
+/// Why a ledger did not take lines now, though it may later.
+pub type SinkError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Delivers lines to the ledger, in their order and durably, and answers those that it refuses for good; they are set
+/// aside under `Q:`. After an error none counts as delivered, and all come again; after a crash lines may come again that
+/// were delivered.
+pub type LedgerSink = Box<dyn FnMut(&[LedgerEntry]) -> Result<Vec<RefusedLine>, SinkError> + Send>;
+
+/// What was drained.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Drained {
+    /// Records consumed, those set aside included.
+    pub records: u64,
+    /// Their payloads' bytes.
+    pub payload_bytes: u64,
+    /// Lines that the ledger took.
+    pub ledger_lines: u64,
+    /// Records set aside under `Q:`.
+    pub set_aside: u64,
+}
+
+impl Drained {
+    pub(super) fn add(&mut self, other: Self) {
+        self.records += other.records;
+        self.payload_bytes += other.payload_bytes;
+        self.ledger_lines += other.ledger_lines;
+        self.set_aside += other.set_aside;
+    }
+}
+
+/// Everything that draining needs; lives in the caller or in the background thread.
+pub(super) struct Worker<S> {
+    pub(super) reader: JournalReader,
+    pub(super) store: S,
+    pub(super) sink: Option<LedgerSink>,
+    cursor: Cursor,
+    /// Offset of the next record to consume.
+    pub(super) offset: u64,
+}
+
+impl<S: KVStore> Worker<S> {
+    pub(super) fn new(reader: JournalReader, store: S) -> Result<Self, IngestError> {
+        let cursor = Cursor::open(reader.directory(), CURSOR_NAME)?;
+        let offset = match store.get(CURSOR_KEY)? {
+            None => reader.start(),
+            Some(bytes) => {
+                let bytes: [u8; 8] = bytes
+                    .as_slice()
+                    .try_into()
+                    .map_err(|_| IngestError::Cursor { len_bytes: bytes.len() })?;
+                u64::from_le_bytes(bytes)
+            }
+        };
+        Ok(Self { reader, store, sink: None, cursor, offset })
+    }
+
+    /// Drains one batch; nothing when there is nothing yet.
+    pub(super) fn drain_batch(&mut self) -> Result<Drained, IngestError> {
+        let mut batch = Batch::default();
+        let mut next = self.offset;
+        while batch.drained.records < BATCH_RECORDS as u64 && batch.drained.payload_bytes < BATCH_BYTES as u64
+        {
+            let Some(record) = self.reader.read(next)? else { break };
+            next = record.next_offset;
+            batch.take(record);
+        }
+        if batch.drained.records > 0 {
+            self.store_batch(&mut batch, next)?;
+            self.offset = next;
+        } else if self.cursor.offset() != self.offset {
+            // A crash came between the store's cursor and the journal's.
+            self.cursor.set(self.offset)?;
+        }
+        Ok(batch.drained)
+    }
+
+    fn store_batch(&mut self, batch: &mut Batch, next: u64) -> Result<(), IngestError> {
+        self.reader.sync_through(next)?;
+        self.deliver(batch)?;
+        if !batch.entries.is_empty() {
+            self.store.put_batch(&batch.entries)?;
+            self.store.flush()?;
+        }
+        let mut together = self.subject_lists(batch)?;
+        together.push((CURSOR_KEY.to_vec(), next.to_le_bytes().to_vec()));
+        self.store.put_batch(&together)?;
+        self.store.flush()?;
+        Ok(self.cursor.set(next)?)
+    }
+
+    /// Hands lines to the ledger and sets aside those it refuses.
+    fn deliver(&mut self, batch: &mut Batch) -> Result<(), IngestError> {
+        let Some(first) = batch.lines.first() else { return Ok(()) };
+        let offset = first.offset;
+        let Some(sink) = &mut self.sink else { return Err(IngestError::NoLedger { offset }) };
+        let refused = sink(&batch.lines).map_err(|source| IngestError::Ledger { offset, source })?;
+        batch.drained.ledger_lines += (batch.lines.len() - refused.len()) as u64;
+        for RefusedLine { index, reason } in refused {
+            let LedgerEntry { offset, line } = &batch.lines[index];
+            batch.entries.push(set_aside(
+                *offset,
+                &format!("the ledger refused the line: {reason}"),
+                line.as_bytes(),
+            ));
+            batch.drained.set_aside += 1;
+        }
+        Ok(())
+    }
+
+    /// The lists of the batch's subjects, old hashes first, each once.
+    fn subject_lists(&self, batch: &Batch) -> Result<Vec<KeyValue>, IngestError> {
+        let mut lists = Vec::with_capacity(batch.subjects.len() + 1);
+        for (key, hashes) in &batch.subjects {
+            let mut list = self.store.get(key)?.unwrap_or_default();
+            let mut missing: HashSet<[u8; 32]> = hashes.iter().copied().collect();
+            for known in list.chunks_exact(32) {
+                missing.remove(known);
+            }
+            if missing.is_empty() {
+                continue;
+            }
+            for hash in hashes {
+                if missing.remove(hash) {
+                    list.extend_from_slice(hash);
+                }
+            }
+            lists.push((key.clone(), list));
+        }
+        Ok(lists)
+    }
+}
+
+/// Records on their way to the store.
+#[derive(Default)]
+struct Batch {
+    /// `H:`, `V:`, `E:` and `Q:`.
+    entries: Vec<KeyValue>,
+    /// `S:` keys and the hashes to add, in order of arrival.
+    subjects: BTreeMap<Vec<u8>, Vec<[u8; 32]>>,
+    lines: Vec<LedgerEntry>,
+    drained: Drained,
+}
+
+impl Batch {
+    fn take(&mut self, record: Record<'_>) {
+        self.drained.records += 1;
+        self.drained.payload_bytes += record.payload.len() as u64;
+        let key = match deserialize(record.payload) {
+            Ok(Payload::Assertion(assertion)) => {
+                let subject = [b"S:", assertion.subject.as_bytes()].concat();
+                self.subjects.entry(subject).or_default().push(*record.hash.as_bytes());
+                format!("H:{}", record.hash)
+            }
+            Ok(Payload::Vote(vote)) => {
+                format!("V:{}:{}", blake3::Hash::from_bytes(vote.assertion), record.hash)
+            }
+            Ok(Payload::Epoch(epoch)) => format!("E:{}", blake3::Hash::from_bytes(epoch.id)),
+            Ok(Payload::LedgerLine(line)) => {
+                self.lines.push(LedgerEntry { offset: record.offset, line });
+                return;
+            }
+            Err(reason) => {
+                self.entries.push(set_aside(record.offset, &reason.to_string(), record.payload));
+                self.drained.set_aside += 1;
+                return;
+            }
+        };
+        self.entries.push((key.into_bytes(), record.payload.to_vec()));
+    }
+}
+
+/// Key and value of a record that is set aside: length of the reason, the reason, the payload.
+fn set_aside(offset: u64, reason: &str, payload: &[u8]) -> KeyValue {
+    let mut value = (reason.len() as u32).to_le_bytes().to_vec();
+    value.extend_from_slice(reason.as_bytes());
+    value.extend_from_slice(payload);
+    (format!("Q:{offset:016x}").into_bytes(), value)
+}

@@ -1,0 +1,130 @@
+//! Checking one segment: its header, its length against the next base, and its records.
+//!
+//! Touches nothing but the mapped file. Promises: every byte of the range asked for is a verified record, inside a known
+//! skip, or named in what is returned.
+
+use super::directory::SegmentFile;
+use super::error::{Damage, DamageReason, JournalError};
+use super::format::{HEADER_LEN_BYTES, RecordFlaw, Skips, Stamp, StampFlaw, verified_record};
+use super::resync::Resync;
+use crate::scan::{Io, Source};
+use std::path::Path;
+
+/// What the check of one segment found.
+#[derive(Debug, Default)]
+pub(super) struct Checked {
+    pub(super) records: u64,
+    /// Bytes of the records that were checked, overhead included.
+    pub(super) bytes: u64,
+    pub(super) damages: Vec<Damage>,
+    /// In the last segment: where bytes begin that are no record and have none behind them.
+    pub(super) torn: Option<(u64, DamageReason)>,
+}
+
+/// Which segment to check, and from where on.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Extent<'a> {
+    pub(super) path: &'a Path,
+    pub(super) file: SegmentFile,
+    /// Base of the next segment; none for the last one.
+    pub(super) next_base: Option<u64>,
+    /// Records before this offset are taken as checked.
+    pub(super) from: u64,
+}
+
+impl Extent<'_> {
+    fn end(&self) -> u64 {
+        self.next_base.unwrap_or_else(|| self.file.end())
+    }
+
+    fn damage(&self, position: u64, offsets: std::ops::Range<u64>, reason: DamageReason) -> Damage {
+        Damage { segment: self.path.to_owned(), position, offsets, reason }
+    }
+}
+
+/// Checks one segment.
+pub(super) fn check_segment(extent: Extent<'_>, skips: &Skips) -> Result<Checked, JournalError> {
+    let mut checked = Checked::default();
+    let SegmentFile { base, .. } = extent.file;
+    if base < extent.end() && skips.advance(base) >= extent.end() {
+        return Ok(checked);
+    }
+    let source = Source::open(extent.path, Io::Mmap)?;
+    let mut buffer = Vec::new();
+    // The length of the map, which may differ from the listed one only when something else writes here.
+    let file = SegmentFile { base, len_bytes: source.len_bytes() };
+    let extent = Extent { file, ..extent };
+    let bytes = source.bytes(0..file.len_bytes, &mut buffer)?;
+
+    match Stamp::Segment.decode(bytes) {
+        Ok(found) if found != base => {
+            let offsets = base..extent.end();
+            checked.damages.push(extent.damage(0, offsets, DamageReason::Base(found)));
+            return Ok(checked);
+        }
+        Ok(_) => {}
+        Err(StampFlaw::Unsupported { version, flags }) => {
+            return Err(JournalError::Unsupported { path: extent.path.to_owned(), version, flags });
+        }
+        Err(StampFlaw::Damaged) => checked.damages.push(extent.damage(0, base..base, DamageReason::Header)),
+    }
+    check_records(extent, bytes, skips, &mut checked);
+    if let Some(next_base) = extent.next_base {
+        let end = skips.advance(file.end());
+        if file.end() > next_base {
+            let position = file.position(next_base);
+            checked.damages.push(extent.damage(position, next_base..file.end(), DamageReason::Overlap));
+        } else if end < next_base {
+            checked.damages.push(extent.damage(file.len_bytes, end..next_base, DamageReason::Missing));
+        }
+    }
+    source.check_len()?;
+    Ok(checked)
+}
+
+fn check_records(extent: Extent<'_>, bytes: &[u8], skips: &Skips, checked: &mut Checked) {
+    let Extent { file, next_base, from, .. } = extent;
+    let end = extent.end().min(file.end());
+    let mut offset = skips.advance(from.max(file.base));
+    let mut resync: Option<(u64, Resync<'_>)> = None;
+    while offset < end {
+        // No record reaches into a skipped range.
+        let bound = skips.next_after(offset).map_or(end, |range| range.start.min(end));
+        let within = &bytes[..file.position(bound) as usize];
+        let position = file.position(offset) as usize;
+        let flaw = match verified_record(&within[position..]) {
+            Ok(len) => {
+                checked.records += 1;
+                checked.bytes += len as u64;
+                offset = skips.advance(offset + len as u64);
+                continue;
+            }
+            Err(flaw) => DamageReason::from(flaw),
+        };
+        if resync.as_ref().is_none_or(|(known, _)| *known != bound) {
+            resync = Some((bound, Resync::new(within, position)));
+        }
+        let next = resync.as_ref().and_then(|(_, resync)| resync.next_record(position + 1));
+        match next {
+            None if bound == end && next_base.is_none() => {
+                checked.torn = Some((offset, flaw));
+                return;
+            }
+            found => {
+                let behind = found.map_or(bound, |at| file.base + at as u64 - HEADER_LEN_BYTES);
+                checked.damages.push(extent.damage(position as u64, offset..behind, flaw));
+                offset = skips.advance(behind);
+            }
+        }
+    }
+}
+
+impl From<RecordFlaw> for DamageReason {
+    fn from(flaw: RecordFlaw) -> Self {
+        match flaw {
+            RecordFlaw::Partial => Self::Partial,
+            RecordFlaw::Checksum => Self::Checksum,
+            RecordFlaw::Hash => Self::Hash,
+        }
+    }
+}

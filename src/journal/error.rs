@@ -1,0 +1,203 @@
+//! What can go wrong with a journal, and what to do about it.
+
+use std::fmt;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::disk;
+use crate::scan::ScanError;
+
+/// A journal could not be opened, written, read or cleaned up.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum JournalError {
+    /// A file operation failed.
+    #[error(transparent)]
+    Disk(#[from] Arc<disk::Error>),
+    /// A segment could not be scanned.
+    #[error(transparent)]
+    Scan(#[from] Arc<ScanError>),
+    /// Another writer has the journal open.
+    #[error(
+        "another process writes to this journal (it holds {}); wait until it is done, or raise the time to wait",
+        path.display()
+    )]
+    Locked {
+        /// The lock file.
+        path: PathBuf,
+    },
+    /// An earlier operation failed, and the writer does not know what is on the disk. Opening the journal again finds out.
+    #[error("the journal stopped taking records when this failed: {first}; close it and open it again")]
+    Poisoned {
+        /// The failure.
+        first: Arc<disk::Error>,
+    },
+    /// The journal is damaged in a way that no torn write explains. Nothing was changed.
+    #[error("{}", refusal(directory, damages))]
+    Corrupt {
+        /// The journal's directory.
+        directory: PathBuf,
+        /// Everything that was found, in the order of offsets; at least one.
+        damages: Vec<Damage>,
+    },
+    /// A file was written by a version of the format that this program does not know.
+    #[error(
+        "{} has format version {version} and flags {flags:#x}; this program knows version {} without flags: use the \
+         program that wrote it",
+        path.display(),
+        super::format::VERSION
+    )]
+    Unsupported {
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        version: u16,
+        /// Its flags.
+        flags: u16,
+    },
+    /// A payload is larger than the writer accepts.
+    #[error(
+        "a payload of {len_bytes} bytes is over the limit of {limit_bytes}; split it, or raise the limit"
+    )]
+    PayloadTooLarge {
+        /// The payload's length.
+        len_bytes: usize,
+        /// The largest payload accepted.
+        limit_bytes: u32,
+    },
+    /// An offset to read from lies inside a record.
+    #[error("no record starts at offset {offset}; the record around it starts at {start}")]
+    NotARecord {
+        /// The offset asked for.
+        offset: u64,
+        /// Where the record around it starts.
+        start: u64,
+    },
+    /// An offset lies behind the end of the journal.
+    #[error("offset {offset} is behind the end of the journal, which is {end}")]
+    BeyondEnd {
+        /// The offset asked for.
+        offset: u64,
+        /// Where the last complete record ends.
+        end: u64,
+    },
+    /// An offset lies before the first record that cleanup left.
+    #[error("the records before offset {start} were deleted by cleanup; {offset} is one of them")]
+    Deleted {
+        /// The offset asked for.
+        offset: u64,
+        /// Where the journal now starts.
+        start: u64,
+    },
+    /// A name that cannot be a cursor's.
+    #[error(
+        "{name:?} cannot name a cursor: it must start with a letter or digit, go on with letters, digits, '.', '_' or \
+         '-', have at most 128 characters and not end in .tmp"
+    )]
+    CursorName {
+        /// The name.
+        name: String,
+    },
+    /// A cursor file or SKIPS fails its checksum or has the wrong shape.
+    #[error("{} is damaged ({reason}); {remedy}", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: &'static str,
+        /// What to do.
+        remedy: &'static str,
+    },
+    /// The group-commit buffer was closed before the record was queued.
+    #[error("the journal's group-commit buffer is closed; open the journal again")]
+    Closed,
+}
+
+impl From<disk::Error> for JournalError {
+    fn from(error: disk::Error) -> Self {
+        Self::Disk(Arc::new(error))
+    }
+}
+
+impl From<ScanError> for JournalError {
+    fn from(error: ScanError) -> Self {
+        Self::Scan(Arc::new(error))
+    }
+}
+
+/// A range of a journal that cannot be read. Prints as one line that names file, byte, offset and reason.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Damage {
+    /// The segment file; of a missing one, the path it would have.
+    pub segment: PathBuf,
+    /// Byte offset in that file.
+    pub position: u64,
+    /// The global offsets that cannot be read; empty for a header.
+    pub offsets: Range<u64>,
+    /// What is wrong.
+    pub reason: DamageReason,
+}
+
+/// What is wrong with a range of a journal. Prints as a clause.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum DamageReason {
+    /// A record reaches beyond the end of its segment.
+    Partial,
+    /// A record's CRC32C does not fit.
+    Checksum,
+    /// A record's CRC32C fits and its BLAKE3 does not.
+    Hash,
+    /// A segment's header fails its checksum.
+    Header,
+    /// A segment's header is whole and names this base, not the one in the file's name.
+    Base(u64),
+    /// No file has these records.
+    Missing,
+    /// A segment has bytes that the next one claims.
+    Overlap,
+    /// The journal ends before the offset up to which it was synced or consumed.
+    LostEnd,
+}
+
+impl fmt::Display for DamageReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Partial => f.write_str("a record reaches beyond the end of the segment"),
+            Self::Checksum => f.write_str("the CRC32C of a record does not fit"),
+            Self::Hash => f.write_str("the BLAKE3 of a record does not fit"),
+            Self::Header => f.write_str("the header fails its checksum"),
+            Self::Base(found) => write!(f, "the header names base {found}: files were renamed or swapped"),
+            Self::Missing => f.write_str("no file has these records"),
+            Self::Overlap => f.write_str("the segment reaches into the next one"),
+            Self::LostEnd => f.write_str("these records were synced or consumed, and are gone"),
+        }
+    }
+}
+
+impl fmt::Display for Damage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { segment, position, offsets, reason } = self;
+        write!(
+            f,
+            "{} at byte {position} (offsets {} to {}): {reason}",
+            segment.display(),
+            offsets.start,
+            offsets.end
+        )
+    }
+}
+
+fn refusal(directory: &Path, damages: &[Damage]) -> String {
+    let more = match damages.len() {
+        0 | 1 => String::new(),
+        len => format!(" (and {} more)", len - 1),
+    };
+    format!(
+        "{}{more}; nothing was changed: restore the file from a copy, or let `burn journal recover {} --skip-corrupt` \
+         set the damaged bytes aside",
+        damages.first().map(Damage::to_string).unwrap_or_default(),
+        directory.display()
+    )
+}

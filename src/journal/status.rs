@@ -1,0 +1,59 @@
+//! What stands in a journal's directory, for people: segments, end, mark, cursors, quarantine.
+//!
+//! May touch: the journal's directory, for reading, without the lock. Promises: changes nothing, and checks only the
+//! records of the last segment.
+
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use super::cursor::{CursorStatus, cursors};
+use super::directory::{Directory, names};
+use super::error::JournalError;
+use super::reader::JournalReader;
+
+/// The state of a journal as it is on the disk.
+#[derive(Debug, Clone)]
+pub struct JournalStatus {
+    /// Segments: path, base offset, length of the file in bytes.
+    pub segments: Vec<(PathBuf, u64, u64)>,
+    /// Offset of the first record, or where it will stand.
+    pub start: u64,
+    /// Offset behind the last complete record.
+    pub end: u64,
+    /// The synced mark.
+    pub synced: Option<u64>,
+    /// Every cursor.
+    pub cursors: Vec<CursorStatus>,
+    /// Ranges of offsets that reads step over.
+    pub skipped: Vec<Range<u64>>,
+    /// Files under `quarantine/`.
+    pub quarantine: Vec<PathBuf>,
+}
+
+/// Looks at the journal in `directory`.
+///
+/// # Errors
+/// As [`JournalReader::read`] and [`cursors`].
+pub fn status(directory: &Path) -> Result<JournalStatus, JournalError> {
+    let mut reader = JournalReader::open(directory)?;
+    let (start, end) = (reader.start(), reader.end()?);
+    let directory = Directory::at(directory);
+    let segments = directory.segments()?;
+    let mut quarantine = match names(&directory.quarantine()) {
+        Err(error) if error.is_not_found() => Vec::new(),
+        listed => listed?,
+    };
+    quarantine.sort_unstable();
+    Ok(JournalStatus {
+        segments: segments
+            .iter()
+            .map(|segment| (directory.segment(segment.base), segment.base, segment.len_bytes))
+            .collect(),
+        start,
+        end,
+        synced: directory.read_mark()?,
+        cursors: cursors(directory.root())?,
+        skipped: directory.read_skips()?.ranges().to_vec(),
+        quarantine: quarantine.into_iter().map(|name| directory.quarantine().join(name)).collect(),
+    })
+}

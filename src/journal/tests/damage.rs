@@ -1,0 +1,369 @@
+//! Damage of every kind: what is a torn write is cut and saved, everything else refused, named and, when asked, set aside.
+
+use super::*;
+
+const SEGMENT_BYTES: u64 = 260;
+
+/// Flips, cuts or swaps something in a copy of a journal, then checks what every kind of damage has in common: either
+/// open succeeds, or it refuses and changes nothing and `recover` sets the damage aside. Afterwards all records but
+/// `lost` are there, the journal takes new ones at offsets never used, and what was cut is under `quarantine/`.
+fn damaged(
+    directory: &Path,
+    records: &BTreeMap<u64, Vec<u8>>,
+    lost: &[u64],
+) -> Result<RecoveryReport, Vec<Damage>> {
+    let before = snapshot(directory);
+    let end = records.last_key_value().map(|(offset, payload)| offset + 40 + payload.len() as u64).unwrap();
+    let outcome = match Journal::open(directory, small_segments(SEGMENT_BYTES)) {
+        Ok(journal) => Ok(journal.report().clone()),
+        Err(JournalError::Corrupt { damages, .. }) => {
+            assert_eq!(snapshot(directory), before, "a refused open changes nothing");
+            let report = recover(directory, true).unwrap();
+            assert!(!report.quarantined.is_empty());
+            Err(damages)
+        }
+        Err(other) => panic!("{other}"),
+    };
+    if lost.is_empty() {
+        assert_eq!(read_all(directory), *records);
+    } else {
+        let mut left = records.clone();
+        left.retain(|offset, _| !lost.contains(offset));
+        assert_eq!(read_all(directory), left);
+    }
+    let journal = Journal::open(directory, small_segments(SEGMENT_BYTES)).unwrap();
+    let offset = journal.append(b"after").unwrap();
+    assert!(offset >= end || lost.contains(&offset), "offset {offset} was given out before");
+    drop(journal);
+    assert_eq!(read_all(directory).get(&offset).map(Vec::as_slice), Some(&b"after"[..]));
+    assert_settled(directory);
+    outcome
+}
+
+#[test]
+fn a_torn_write_is_cut_at_every_byte_of_the_last_record() {
+    let original = tempfile::tempdir().unwrap();
+    let records = filled(original.path(), 7, SEGMENT_BYTES);
+    let files = snapshot(original.path());
+    let last_segment = segments(original.path()).pop().unwrap();
+    let (last, last_payload) = records.last_key_value().unwrap();
+    let file_len = files[&last_segment].len();
+    let record_len = 40 + last_payload.len();
+    for kept in 0..record_len {
+        for with_mark in [false, true] {
+            let copy = copy_of(&files, original.path());
+            let path = copy.path().join(last_segment.file_name().unwrap());
+            let cut = &files[&last_segment][..file_len - record_len + kept];
+            std::fs::write(&path, cut).unwrap();
+            if !with_mark {
+                std::fs::remove_file(copy.path().join("SYNCED")).unwrap();
+            }
+            let outcome = damaged(copy.path(), &records, &[*last]);
+            if kept == 0 && with_mark {
+                let refused = outcome.unwrap_err();
+                assert_eq!(refused[0].reason, DamageReason::LostEnd);
+                assert_eq!(refused[0].offsets, *last..*last + record_len as u64);
+                continue;
+            }
+            let report = outcome.unwrap();
+            assert_eq!(report.truncated_bytes(), kept as u64);
+            if kept > 0 {
+                assert_eq!(report.truncated[0].damage.offsets.start, *last);
+                assert_eq!(report.truncated[0].damage.segment, path);
+                let tail = &cut[cut.len() - kept..];
+                assert_eq!(quarantined(copy.path()), [tail.to_vec()]);
+            }
+            // Offsets that were once synced are never given out again.
+            assert_eq!(report.end, if with_mark { last + record_len as u64 } else { *last });
+        }
+    }
+}
+
+#[test]
+fn every_flipped_byte_is_found_and_costs_one_record_at_most() {
+    let original = tempfile::tempdir().unwrap();
+    let records = filled(original.path(), 9, SEGMENT_BYTES);
+    let files = snapshot(original.path());
+    let paths = segments(original.path());
+    assert!(paths.len() >= 3);
+    let (last, _) = records.last_key_value().unwrap();
+    for path in &paths {
+        let base = u64::from_str_radix(path.file_stem().unwrap().to_str().unwrap(), 16).unwrap();
+        for at in 0..files[path].len() {
+            let copy = copy_of(&files, original.path());
+            let damaged_path = copy.path().join(path.file_name().unwrap());
+            let mut bytes = files[path].clone();
+            bytes[at] ^= 1 << (at % 8);
+            std::fs::write(&damaged_path, &bytes).unwrap();
+            if at < 32 {
+                let refused = damaged(copy.path(), &records, &[]).unwrap_err();
+                assert_eq!((refused[0].position, refused[0].reason), (0, DamageReason::Header));
+                assert_eq!(quarantined(copy.path()), [bytes[..32].to_vec()]);
+                continue;
+            }
+            let offset = base + at as u64 - 32;
+            let (hit, hit_payload) = records.range(..=offset).next_back().unwrap();
+            let position = 32 + hit - base;
+            let saved = bytes[position as usize..][..40 + hit_payload.len()].to_vec();
+            match damaged(copy.path(), &records, &[*hit]) {
+                Ok(report) => {
+                    assert_eq!(hit, last, "only the last record can look torn");
+                    assert_eq!(report.truncated[0].damage.position, position);
+                }
+                Err(damages) => {
+                    assert_ne!(hit, last);
+                    assert_eq!(damages.len(), 1);
+                    assert_eq!(damages[0].segment, damaged_path);
+                    assert_eq!((damages[0].position, damages[0].offsets.start), (position, *hit));
+                }
+            }
+            assert_eq!(quarantined(copy.path()), [saved]);
+        }
+    }
+}
+
+#[test]
+fn a_lost_segment_is_named_wherever_it_was() {
+    let original = tempfile::tempdir().unwrap();
+    let records = filled(original.path(), 12, SEGMENT_BYTES);
+    let files = snapshot(original.path());
+    let paths = segments(original.path());
+    for (index, path) in paths.iter().enumerate() {
+        let copy = copy_of(&files, original.path());
+        std::fs::remove_file(copy.path().join(path.file_name().unwrap())).unwrap();
+        let base_of =
+            |path: &PathBuf| u64::from_str_radix(path.file_stem().unwrap().to_str().unwrap(), 16).unwrap();
+        let start = base_of(path);
+        let end = paths.get(index + 1).map_or(u64::MAX, base_of);
+        let lost: Vec<u64> = records.range(start..end).map(|(offset, _)| *offset).collect();
+        let refused = damaged(copy.path(), &records, &lost).unwrap_err();
+        let expected = if index + 1 == paths.len() { DamageReason::LostEnd } else { DamageReason::Missing };
+        assert_eq!(refused[0].reason, expected, "{refused:?}");
+        assert_eq!(refused[0].offsets.start, start);
+    }
+}
+
+#[test]
+fn swapped_segments_are_refused_and_set_aside() {
+    let original = tempfile::tempdir().unwrap();
+    let records = filled(original.path(), 12, SEGMENT_BYTES);
+    let files = snapshot(original.path());
+    let paths = segments(original.path());
+    for first in 0..paths.len() {
+        for second in first + 1..paths.len() {
+            let copy = copy_of(&files, original.path());
+            for (path, content) in [(&paths[first], &paths[second]), (&paths[second], &paths[first])] {
+                std::fs::write(copy.path().join(path.file_name().unwrap()), &files[content]).unwrap();
+            }
+            let lost: Vec<u64> = [first, second]
+                .into_iter()
+                .flat_map(|index| {
+                    let base = |path: &PathBuf| {
+                        u64::from_str_radix(path.file_stem().unwrap().to_str().unwrap(), 16).unwrap()
+                    };
+                    let end = paths.get(index + 1).map_or(u64::MAX, base);
+                    records.range(base(&paths[index])..end).map(|(offset, _)| *offset).collect::<Vec<_>>()
+                })
+                .collect();
+            let refused = damaged(copy.path(), &records, &lost).unwrap_err();
+            assert!(matches!(refused[0].reason, DamageReason::Base(_)), "{refused:?}");
+            let saved = quarantined(copy.path());
+            assert!(saved.contains(&files[&paths[first]]) && saved.contains(&files[&paths[second]]));
+        }
+    }
+}
+
+#[test]
+fn a_zero_filled_tail_is_a_torn_write() {
+    let original = tempfile::tempdir().unwrap();
+    let records = filled(original.path(), 7, SEGMENT_BYTES);
+    let files = snapshot(original.path());
+    let last = segments(original.path()).pop().unwrap();
+    for zeros in [1, 39, 40, 41, 4096, 100_000] {
+        let copy = copy_of(&files, original.path());
+        let mut bytes = files[&last].clone();
+        bytes.resize(bytes.len() + zeros, 0);
+        std::fs::write(copy.path().join(last.file_name().unwrap()), bytes).unwrap();
+        let report = damaged(copy.path(), &records, &[]).unwrap();
+        assert_eq!(report.truncated_bytes(), zeros as u64);
+        assert_eq!(quarantined(copy.path()), [vec![0; zeros]]);
+    }
+}
+
+#[test]
+fn a_valid_record_behind_a_torn_one_makes_it_corruption() {
+    let original = tempfile::tempdir().unwrap();
+    let records = filled(original.path(), 3, 1 << 20);
+    let path = segments(original.path()).pop().unwrap();
+    let mut bytes = std::fs::read(&path).unwrap();
+    let record = bytes[32..32 + 40 + payload(0).len()].to_vec();
+    let at = bytes.len();
+    bytes.extend_from_slice(&[0xEE; 77]);
+    bytes.extend_from_slice(&record);
+    std::fs::write(&path, &bytes).unwrap();
+    let refused = Journal::open(original.path(), JournalOptions::default()).unwrap_err();
+    let message = refused.to_string();
+    let JournalError::Corrupt { damages, .. } = refused else { panic!("{message}") };
+    assert_eq!(damages.len(), 1);
+    assert_eq!(damages[0].position, at as u64);
+    assert_eq!(damages[0].offsets.end - damages[0].offsets.start, 77);
+    assert!(
+        message.contains("0000000000000000.wal at byte") && message.contains("--skip-corrupt"),
+        "{message}"
+    );
+    recover(original.path(), true).unwrap();
+    let read = read_all(original.path());
+    assert_eq!(read.len(), records.len() + 1);
+    assert_eq!(quarantined(original.path()), [vec![0xEE; 77]]);
+    assert_settled(original.path());
+}
+
+#[test]
+fn bytes_that_overlap_the_next_segment_are_cut_off_only_on_request() {
+    let original = tempfile::tempdir().unwrap();
+    let records = filled(original.path(), 9, SEGMENT_BYTES);
+    let first = segments(original.path()).remove(0);
+    let mut bytes = std::fs::read(&first).unwrap();
+    bytes.extend_from_slice(b"surplus");
+    std::fs::write(&first, bytes).unwrap();
+    let refused = damaged(original.path(), &records, &[]).unwrap_err();
+    assert_eq!(refused[0].reason, DamageReason::Overlap);
+    assert_eq!(quarantined(original.path()), [b"surplus".to_vec()]);
+}
+
+#[test]
+fn a_sealed_segment_cut_short_is_corruption() {
+    let original = tempfile::tempdir().unwrap();
+    let records = filled(original.path(), 9, SEGMENT_BYTES);
+    let files = snapshot(original.path());
+    let first = segments(original.path()).remove(0);
+    for len in 0..files[&first].len() {
+        let copy = copy_of(&files, original.path());
+        std::fs::write(copy.path().join(first.file_name().unwrap()), &files[&first][..len]).unwrap();
+        let lost: Vec<u64> = records
+            .iter()
+            .filter(|(offset, payload)| {
+                let end = 32 + **offset as usize + 40 + payload.len();
+                end > len && end <= files[&first].len()
+            })
+            .map(|(offset, _)| *offset)
+            .collect();
+        damaged(copy.path(), &records, &lost).unwrap_err();
+    }
+}
+
+#[test]
+fn a_last_segment_without_a_whole_header_was_never_finished() {
+    let original = tempfile::tempdir().unwrap();
+    let records = filled(original.path(), 6, 1 << 20);
+    let end = reader_end(original.path());
+    let files = snapshot(original.path());
+    for len in 0..32 {
+        let copy = copy_of(&files, original.path());
+        let header = &super::super::format::Stamp::Segment.encode(end)[..len];
+        let path = copy.path().join(format!("{end:016x}.wal"));
+        std::fs::write(&path, header).unwrap();
+        assert_eq!(read_all(copy.path()), records, "a reader is not disturbed by it");
+        let report = damaged(copy.path(), &records, &[]).unwrap();
+        assert_eq!(report.truncated[0].damage.segment, path);
+        let expected: Vec<Vec<u8>> = if len == 0 { vec![] } else { vec![header.to_vec()] };
+        assert_eq!(quarantined(copy.path()), expected);
+    }
+}
+
+#[test]
+fn checking_from_the_mark_sees_what_is_behind_it_and_only_that() {
+    let original = tempfile::tempdir().unwrap();
+    filled(original.path(), 9, 1 << 20);
+    let mark = status(original.path()).unwrap().synced.unwrap();
+    let (_, late) = {
+        let journal = Journal::open(original.path(), JournalOptions::default()).unwrap();
+        let late = journal.append(b"behind the mark").unwrap();
+        let later = journal.append(b"and one more").unwrap();
+        // As killed: no clean close.
+        std::mem::forget(journal);
+        (later, late)
+    };
+    assert_eq!(late, mark);
+    let files = snapshot(original.path());
+    let path = segment_paths(original.path()).pop().unwrap();
+    let from_mark = JournalOptions { check: OpenCheck::FromSyncedMark, ..JournalOptions::default() };
+    let open_with_flip = |at: usize, options: &JournalOptions| {
+        let copy = copy_of(&files, original.path());
+        let mut bytes = files[&path].clone();
+        bytes[at] ^= 4;
+        std::fs::write(copy.path().join(path.file_name().unwrap()), bytes).unwrap();
+        Journal::open(copy.path(), options.clone()).map(|journal| journal.report().clone())
+    };
+    let before = open_with_flip(32 + 50, &from_mark).unwrap();
+    assert_eq!((before.checked_from, before.records), (mark, 2));
+    assert!(open_with_flip(32 + 50, &JournalOptions::default()).is_err());
+    assert!(open_with_flip(32 + mark as usize + 41, &from_mark).is_err());
+    assert!(open_with_flip(3, &from_mark).is_err(), "the header of the segment with the mark is checked");
+}
+
+#[test]
+fn a_mark_that_does_not_fit_only_costs_the_longer_check() {
+    let original = tempfile::tempdir().unwrap();
+    let records = filled(original.path(), 9, SEGMENT_BYTES);
+    let from_mark = JournalOptions { check: OpenCheck::FromSyncedMark, ..JournalOptions::default() };
+    std::fs::write(original.path().join("SYNCED"), b"torn").unwrap();
+    let journal = Journal::open(original.path(), from_mark).unwrap();
+    assert_eq!((journal.report().checked_from, journal.report().records), (0, records.len() as u64));
+}
+
+#[test]
+fn an_unknown_version_is_refused_and_left_alone() {
+    let original = tempfile::tempdir().unwrap();
+    filled(original.path(), 2, 1 << 20);
+    let path = segments(original.path()).remove(0);
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[8] = 9;
+    let crc = crc32c::crc32c(&bytes[..24]);
+    bytes[24..28].copy_from_slice(&crc.to_le_bytes());
+    std::fs::write(&path, bytes).unwrap();
+    let before = snapshot(original.path());
+    for outcome in [
+        Journal::open(original.path(), JournalOptions::default()).map(drop),
+        recover(original.path(), true).map(drop),
+    ] {
+        assert!(matches!(outcome, Err(JournalError::Unsupported { version: 9, .. })), "{outcome:?}");
+    }
+    assert_eq!(snapshot(original.path()), before);
+}
+
+#[test]
+fn damaged_skips_are_set_aside_and_found_again() {
+    let original = tempfile::tempdir().unwrap();
+    let records = filled(original.path(), 9, SEGMENT_BYTES);
+    let first = segments(original.path()).remove(0);
+    let mut bytes = std::fs::read(&first).unwrap();
+    bytes[32 + 45] ^= 1;
+    std::fs::write(&first, bytes).unwrap();
+    damaged(original.path(), &records, &[0]).unwrap_err();
+    let skips = original.path().join("SKIPS");
+    let mut bytes = std::fs::read(&skips).unwrap();
+    bytes[30] ^= 1;
+    std::fs::write(&skips, bytes).unwrap();
+    let refused = Journal::open(original.path(), JournalOptions::default()).unwrap_err();
+    assert!(matches!(refused, JournalError::Damaged { .. }), "{refused}");
+    recover(original.path(), true).unwrap();
+    assert_eq!(read_all(original.path()).len(), records.len());
+    assert_settled(original.path());
+}
+
+#[test]
+fn a_reader_names_damage_instead_of_stepping_over_it() {
+    let original = tempfile::tempdir().unwrap();
+    let records = filled(original.path(), 9, SEGMENT_BYTES);
+    for path in segments(original.path()) {
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes[32 + 45] ^= 1;
+        std::fs::write(&path, bytes).unwrap();
+        let base = u64::from_str_radix(path.file_stem().unwrap().to_str().unwrap(), 16).unwrap();
+        let refused = JournalReader::open(original.path()).unwrap().read(base).map(drop).unwrap_err();
+        let JournalError::Corrupt { damages, .. } = &refused else { panic!("{refused}") };
+        assert_eq!((&damages[0].segment, damages[0].position), (&path, 32));
+        assert!(records.contains_key(&base));
+    }
+}

@@ -1,0 +1,307 @@
+//! Failing operations and power cuts: nothing acknowledged is lost, nothing invented, a second recovery changes nothing.
+
+use super::*;
+use crate::disk::faults::{Harness, each_failure};
+
+/// What a scenario tried to append, by offset, and after how many events it was acknowledged, if it was.
+type Attempts = Vec<(Option<u64>, Vec<u8>, Option<usize>)>;
+
+/// Opens after a failure or power cut, setting damage aside where open refuses, as the documentation says it may when
+/// several unsynced records were written.
+fn reopened(directory: &Path, may_refuse: bool) {
+    match Journal::open(directory, small_segments(300)) {
+        Ok(_) => {}
+        Err(JournalError::Corrupt { damages, .. }) if may_refuse => {
+            assert!(!damages.is_empty());
+            recover(directory, true).unwrap();
+        }
+        Err(other) => panic!("{other}"),
+    }
+}
+
+fn check_attempts(directory: &Path, attempts: &Attempts, events: usize) {
+    let records = read_all(directory);
+    for (offset, payload, acknowledged) in attempts {
+        if acknowledged.is_some_and(|at| at <= events) {
+            let offset = offset.unwrap();
+            assert_eq!(records.get(&offset), Some(payload), "the record at {offset} was acknowledged");
+        }
+    }
+    for payload in records.values() {
+        assert!(attempts.iter().any(|(_, tried, _)| tried == payload), "{payload:?} was never appended");
+    }
+}
+
+/// Single appends, a batch and a guard over several segments; every acknowledgement noted.
+fn appends(
+    directory: &Path,
+    harness: &Harness,
+    durability: DurabilityLevel,
+) -> (Attempts, Result<(), JournalError>) {
+    let mut attempts = Attempts::new();
+    let outcome = (|| {
+        let options = JournalOptions { durability, ..small_segments(300) };
+        let journal = Journal::open(directory, options)?;
+        for number in 0..4 {
+            attempts.push((None, payload(number), None));
+            let offset = journal.append(&payload(number))?;
+            *attempts.last_mut().unwrap() = (Some(offset), payload(number), Some(harness.events()));
+        }
+        let batch: Vec<Vec<u8>> = (4..9).map(payload).collect();
+        attempts.extend(batch.iter().map(|payload| (None, payload.clone(), None)));
+        let offsets = journal.append_batch(&batch)?;
+        for (attempt, offset) in attempts[4..].iter_mut().zip(offsets) {
+            (attempt.0, attempt.2) = (Some(offset), Some(harness.events()));
+        }
+        let mut guard = journal.fsync_guard();
+        for number in 9..12 {
+            attempts.push((None, payload(number), None));
+            attempts.last_mut().unwrap().0 = Some(guard.append(&payload(number))?);
+        }
+        guard.commit()?;
+        attempts[9..].iter_mut().for_each(|attempt| attempt.2 = Some(harness.events()));
+        journal.close()
+    })();
+    (attempts, outcome)
+}
+
+#[test]
+fn any_operation_of_append_and_rotation_may_fail() {
+    each_failure(|harness| {
+        let directory = tempfile::tempdir().unwrap();
+        let journal = directory.path().join("journal");
+        let (attempts, outcome) = harness.run(|| appends(&journal, harness, DurabilityLevel::Immediate));
+        if let Err(error) = &outcome {
+            assert!(error.to_string().contains(directory.path().to_str().unwrap()), "{error}");
+        }
+        std::fs::create_dir_all(&journal).unwrap();
+        reopened(&journal, false);
+        check_attempts(&journal, &attempts, usize::MAX);
+        assert_settled(&journal);
+    });
+}
+
+#[test]
+fn every_power_cut_during_append_and_rotation_keeps_what_was_acknowledged() {
+    let directory = tempfile::tempdir().unwrap();
+    let harness = Harness::recording(directory.path());
+    let (attempts, outcome) = harness.run(|| appends(directory.path(), &harness, DurabilityLevel::Immediate));
+    outcome.unwrap();
+    assert!(segment_paths(directory.path()).len() >= 3);
+    harness.each_image(|image| {
+        reopened(image.path(), true);
+        check_attempts(image.path(), &attempts, image.after_events());
+        assert_settled(image.path());
+    });
+}
+
+#[test]
+fn a_power_cut_with_one_record_under_way_is_never_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let harness = Harness::recording(directory.path());
+    let mut attempts = Attempts::new();
+    harness.run(|| {
+        let journal = Journal::open(directory.path(), small_segments(2000)).unwrap();
+        for number in 0..6 {
+            // Longer than a sector, so that it can tear.
+            let payload = vec![number as u8 + 1; 700];
+            let offset = journal.append(&payload).unwrap();
+            attempts.push((Some(offset), payload, Some(harness.events())));
+        }
+        journal.close().unwrap();
+    });
+    harness.each_image(|image| {
+        reopened(image.path(), false);
+        check_attempts(image.path(), &attempts, image.after_events());
+        assert_settled(image.path());
+    });
+}
+
+/// The canary: the same images must show that records which were not synced get lost.
+#[test]
+fn a_missing_sync_is_caught() {
+    let directory = tempfile::tempdir().unwrap();
+    let harness = Harness::recording(directory.path());
+    let (attempts, outcome) = harness.run(|| appends(directory.path(), &harness, DurabilityLevel::Os));
+    outcome.unwrap();
+    let mut lost = 0;
+    harness.each_image(|image| {
+        reopened(image.path(), true);
+        let records = read_all(image.path());
+        lost += attempts
+            .iter()
+            .filter(|(offset, payload, acknowledged)| {
+                acknowledged.unwrap() <= image.after_events()
+                    && records.get(&offset.unwrap()) != Some(payload)
+            })
+            .count();
+    });
+    assert!(lost > 0);
+}
+
+#[test]
+fn recovery_may_be_cut_off_anywhere_and_comes_to_the_same_end() {
+    let original = tempfile::tempdir().unwrap();
+    let mut records = filled(original.path(), 9, 260);
+    let paths = segments(original.path());
+    let mut files = snapshot(original.path());
+    // A damaged record, a damaged header and a torn tail at once.
+    files.get_mut(&paths[0]).unwrap()[32 + 45] ^= 1;
+    files.get_mut(&paths[1]).unwrap()[20] ^= 1;
+    let last = files.get_mut(paths.last().unwrap()).unwrap();
+    last.truncate(last.len() - 3);
+    records.remove(&0);
+    records.pop_last();
+
+    let clean = copy_of(&files, original.path());
+    let expected_end = recover(clean.path(), true).unwrap().end;
+
+    let recorded = copy_of(&files, original.path());
+    let harness = Harness::recording(recorded.path());
+    harness.run(|| recover(recorded.path(), true)).unwrap();
+    harness.each_image(|image| {
+        let report = recover(image.path(), true).unwrap();
+        assert_eq!(report.end, expected_end);
+        assert_eq!(read_all(image.path()), records);
+        assert_settled(image.path());
+    });
+    each_failure(|harness| {
+        let copy = copy_of(&files, original.path());
+        let _ = harness.run(|| recover(copy.path(), true));
+        assert_eq!(recover(copy.path(), true).unwrap().end, expected_end);
+        assert_eq!(read_all(copy.path()), records);
+        assert_settled(copy.path());
+    });
+}
+
+#[test]
+fn cursors_and_cleanup_survive_failures_and_power_cuts() {
+    let original = tempfile::tempdir().unwrap();
+    let records = filled(original.path(), 12, 260);
+    let files = snapshot(original.path());
+    let middle = *records.keys().nth(8).unwrap();
+    let scenario = |directory: &Path| -> Result<(), JournalError> {
+        let mut cursor = Cursor::open(directory, "c")?;
+        cursor.set(middle)?;
+        let journal = Journal::open(directory, small_segments(260))?;
+        journal.cleanup()?;
+        journal.close()
+    };
+    let check = |directory: &Path| {
+        reopened(directory, false);
+        let cursor = Cursor::open(directory, "c").unwrap();
+        assert!([0, middle].contains(&cursor.offset()));
+        let left = read_all(directory);
+        let start = JournalReader::open(directory).unwrap().start();
+        assert!(start <= cursor.offset());
+        assert_eq!(left, records.range(start..).map(|(o, p)| (*o, p.clone())).collect());
+        assert_settled(directory);
+    };
+    each_failure(|harness| {
+        let copy = copy_of(&files, original.path());
+        let _ = harness.run(|| scenario(copy.path()));
+        check(copy.path());
+    });
+    let recorded = copy_of(&files, original.path());
+    let harness = Harness::recording(recorded.path());
+    harness.run(|| scenario(recorded.path())).unwrap();
+    harness.each_image(|image| check(image.path()));
+}
+
+/// A consumer reads records that no writer has synced; moving its cursor must make them durable first.
+#[test]
+fn a_cursor_never_stands_behind_what_a_power_cut_leaves() {
+    let directory = tempfile::tempdir().unwrap();
+    let harness = Harness::recording(directory.path());
+    harness.run(|| {
+        let options = JournalOptions { durability: DurabilityLevel::Os, ..JournalOptions::default() };
+        let journal = Journal::open(directory.path(), options).unwrap();
+        let mut cursor = Cursor::open(directory.path(), "c").unwrap();
+        for number in 0..5 {
+            journal.append(&vec![number + 1; 900]).unwrap();
+            cursor.set(journal.end()).unwrap();
+        }
+    });
+    harness.each_image(|image| {
+        reopened(image.path(), false);
+        let status = status(image.path()).unwrap();
+        for cursor in &status.cursors {
+            assert!(cursor.offset <= status.end && status.skipped.is_empty(), "{image}: {status:?}");
+        }
+    });
+}
+
+#[cfg(feature = "group-commit")]
+mod group_commit {
+    use super::*;
+    use std::sync::Arc;
+
+    /// Eight tasks at once; what each was answered, and after how many events.
+    fn committed(directory: &Path, harness: &Harness) -> (Attempts, Result<(), JournalError>) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let journal = match Journal::open(directory, small_segments(300)) {
+            Ok(journal) => Arc::new(journal),
+            Err(error) => return (Attempts::new(), Err(error)),
+        };
+        let buffer = Arc::new(GroupCommitBuffer::new(journal.clone(), GroupCommitOptions::default()));
+        let answers = runtime.block_on(async {
+            let mut tasks = Vec::new();
+            for number in 0..8 {
+                let (buffer, harness) = (buffer.clone(), harness.clone());
+                tasks.push(tokio::spawn(async move {
+                    let answer = buffer.append(&payload(number)).await;
+                    (number, answer, harness.events())
+                }));
+            }
+            let mut answers = Vec::new();
+            for task in tasks {
+                answers.push(task.await.unwrap());
+            }
+            buffer.close().await;
+            answers
+        });
+        drop(buffer);
+        let mut first_error = Ok(());
+        let attempts = answers
+            .into_iter()
+            .map(|(number, answer, events)| match answer {
+                Ok(offset) => (Some(offset), payload(number), Some(events)),
+                Err(error) => {
+                    first_error = Err(error);
+                    (None, payload(number), None)
+                }
+            })
+            .collect();
+        let closed = Arc::into_inner(journal).unwrap().close();
+        (attempts, first_error.and(closed))
+    }
+
+    #[test]
+    fn any_operation_of_a_group_commit_may_fail() {
+        // How many records a batch takes is a matter of timing, so operations are counted anew in every run.
+        for fault in [crate::disk::faults::Fault::Io, crate::disk::faults::Fault::PartialWrite] {
+            for fail_at in 0..60 {
+                let harness = Harness::failing(fault, fail_at);
+                let directory = tempfile::tempdir().unwrap();
+                let (attempts, outcome) = harness.run(|| committed(directory.path(), &harness));
+                assert_eq!(outcome.is_err(), harness.has_failed());
+                reopened(directory.path(), true);
+                check_attempts(directory.path(), &attempts, usize::MAX);
+                assert_settled(directory.path());
+            }
+        }
+    }
+
+    #[test]
+    fn every_power_cut_during_group_commit_keeps_what_was_answered() {
+        let directory = tempfile::tempdir().unwrap();
+        let harness = Harness::recording(directory.path());
+        let (attempts, outcome) = harness.run(|| committed(directory.path(), &harness));
+        outcome.unwrap();
+        harness.each_image(|image| {
+            reopened(image.path(), true);
+            check_attempts(image.path(), &attempts, image.after_events());
+            assert_settled(image.path());
+        });
+    }
+}

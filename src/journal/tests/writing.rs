@@ -1,0 +1,259 @@
+//! Durability levels, guards, poison, rotation, readers beside writers, cursors and cleanup.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use super::*;
+use crate::disk::faults::{Fault, Harness};
+
+#[test]
+fn a_record_that_would_overfill_a_segment_opens_the_next() {
+    let directory = tempfile::tempdir().unwrap();
+    let journal = Journal::open(directory.path(), small_segments(132)).unwrap();
+    // 32 + 60 fits; + 40 is exactly the maximum; one more byte is not.
+    for (len, expected_segments) in [(20, 1), (0, 1), (0, 2), (500, 3), (1, 4)] {
+        journal.append(&vec![7; len]).unwrap();
+        assert_eq!(segment_paths(directory.path()).len(), expected_segments);
+    }
+    let status = status(directory.path()).unwrap();
+    let mut base = 0;
+    for (_, found, len_bytes) in &status.segments {
+        assert_eq!(*found, base);
+        base += len_bytes - 32;
+    }
+    assert_eq!(status.end, base);
+    assert_eq!(status.synced, Some(status.segments[3].1));
+}
+
+#[test]
+fn a_second_writer_waits_or_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let journal = Journal::open(directory.path(), JournalOptions::default()).unwrap();
+    let refused = Journal::open(directory.path(), JournalOptions::default()).unwrap_err();
+    assert!(matches!(refused, JournalError::Locked { .. }), "{refused}");
+    let waiting = std::thread::scope(|scope| {
+        let patient = JournalOptions { lock_timeout: Duration::from_secs(20), ..JournalOptions::default() };
+        let waiting = scope.spawn(|| Journal::open(directory.path(), patient).unwrap().end());
+        std::thread::sleep(Duration::from_millis(30));
+        journal.append(b"before").unwrap();
+        journal.close().unwrap();
+        waiting.join().unwrap()
+    });
+    assert_eq!(waiting, 46);
+}
+
+#[test]
+fn the_lock_file_is_not_followed_through_a_link() {
+    let directory = tempfile::tempdir().unwrap();
+    let target = directory.path().join("elsewhere");
+    std::fs::write(&target, b"").unwrap();
+    let journal = directory.path().join("journal");
+    std::fs::create_dir(&journal).unwrap();
+    std::os::unix::fs::symlink(&target, journal.join("LOCK")).unwrap();
+    let refused = Journal::open(&journal, JournalOptions::default()).unwrap_err().to_string();
+    assert!(refused.contains("symbolic links are not followed"), "{refused}");
+}
+
+#[test]
+fn a_payload_over_the_limit_is_refused_and_the_journal_goes_on() {
+    let directory = tempfile::tempdir().unwrap();
+    let options = JournalOptions { max_payload_bytes: 10, ..JournalOptions::default() };
+    let journal = Journal::open(directory.path(), options).unwrap();
+    let refused = journal.append(&[0; 11]).unwrap_err();
+    assert!(matches!(refused, JournalError::PayloadTooLarge { len_bytes: 11, limit_bytes: 10 }));
+    assert!(journal.append_batch(&[vec![0; 3], vec![0; 11]]).is_err());
+    assert_eq!(journal.append(&[0; 10]).unwrap(), 0);
+}
+
+#[test]
+fn levels_sync_when_they_say() {
+    let directory = tempfile::tempdir().unwrap();
+    let open = |durability| {
+        Journal::open(directory.path(), JournalOptions { durability, ..JournalOptions::default() }).unwrap()
+    };
+    let immediate = open(DurabilityLevel::Immediate);
+    immediate.append(b"x").unwrap();
+    assert_eq!(immediate.synced(), immediate.end());
+    immediate.close().unwrap();
+
+    let os = open(DurabilityLevel::Os);
+    os.append(b"x").unwrap();
+    assert!(os.synced() < os.end());
+    let mut guard = os.fsync_guard();
+    guard.append(b"y").unwrap();
+    drop(guard);
+    assert_eq!(os.synced(), os.end());
+    os.close().unwrap();
+
+    let long = Duration::from_secs(3600);
+    let batched = open(DurabilityLevel::Batched { max_records: 3, max_delay: long });
+    batched.append(b"1").unwrap();
+    batched.append(b"2").unwrap();
+    assert!(batched.synced() < batched.end());
+    batched.append(b"3").unwrap();
+    assert_eq!(batched.synced(), batched.end());
+    batched.close().unwrap();
+
+    let delayed =
+        open(DurabilityLevel::Batched { max_records: usize::MAX, max_delay: Duration::from_millis(20) });
+    for _ in 0..3 {
+        delayed.append(b"x").unwrap();
+        let started = Instant::now();
+        while delayed.synced() < delayed.end() {
+            assert!(started.elapsed() < Duration::from_secs(10), "nobody synced");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+#[test]
+fn after_a_failed_write_or_sync_nothing_is_taken_until_reopened() {
+    // In this order: the write of the second append, then its sync.
+    for (fault, fail_at) in [(Fault::PartialWrite, 0), (Fault::NoSpace, 0), (Fault::Io, 1)] {
+        let directory = tempfile::tempdir().unwrap();
+        let journal = Journal::open(directory.path(), JournalOptions::default()).unwrap();
+        let first = journal.append(b"acknowledged").unwrap();
+        let harness = Harness::failing(fault, fail_at);
+        let failed = harness.run(|| journal.append(b"failed")).unwrap_err();
+        assert!(harness.has_failed());
+        assert!(matches!(failed, JournalError::Poisoned { .. }), "{failed}");
+        for refused in [journal.append(b"later").map(drop), journal.sync()] {
+            let message = refused.unwrap_err().to_string();
+            assert!(message.contains(".wal") && message.contains("open it again"), "{message}");
+        }
+        let mut guard = journal.fsync_guard();
+        assert!(guard.append(b"later").is_err());
+        drop(guard);
+        assert!(journal.close().is_err());
+        let journal = Journal::open(directory.path(), JournalOptions::default()).unwrap();
+        journal.append(b"again").unwrap();
+        let records = read_all(directory.path());
+        assert_eq!(records[&first], b"acknowledged");
+        assert!(records.values().all(|payload| payload != b"later"));
+    }
+}
+
+#[test]
+fn threads_share_a_journal_and_readers_follow_it() {
+    const THREADS: usize = 4;
+    const EACH: usize = 150;
+    let directory = tempfile::tempdir().unwrap();
+    let journal = Journal::open(directory.path(), small_segments(4000)).unwrap();
+    let done = AtomicBool::new(false);
+    let (seen, acknowledged) = std::thread::scope(|scope| {
+        let follower = scope.spawn(|| {
+            let mut reader = JournalReader::open(directory.path()).unwrap();
+            let (mut offset, mut seen) = (0, BTreeMap::new());
+            loop {
+                let was_done = done.load(Ordering::Acquire);
+                while let Some(record) = reader.read(offset).unwrap() {
+                    assert_eq!(record.offset, offset);
+                    offset = record.next_offset;
+                    seen.insert(record.offset, record.payload.to_vec());
+                }
+                if was_done {
+                    return seen;
+                }
+            }
+        });
+        let writers: Vec<_> = (0..THREADS)
+            .map(|thread| {
+                let journal = &journal;
+                scope.spawn(move || {
+                    (0..EACH)
+                        .map(|number| {
+                            let payload = payload(thread * EACH + number);
+                            (journal.append(&payload).unwrap(), payload)
+                        })
+                        .collect::<Vec<_>>()
+                })
+            })
+            .collect();
+        let acknowledged: BTreeMap<_, _> =
+            writers.into_iter().flat_map(|writer| writer.join().unwrap()).collect();
+        done.store(true, Ordering::Release);
+        (follower.join().unwrap(), acknowledged)
+    });
+    assert_eq!(acknowledged.len(), THREADS * EACH);
+    assert_eq!(seen, acknowledged);
+}
+
+#[test]
+fn only_the_starts_of_records_can_be_read() {
+    let directory = tempfile::tempdir().unwrap();
+    // A payload that holds a whole record: an offset into it must not pass for one.
+    let inner = super::super::format::EncodedRecord::new(b"inner").bytes().to_vec();
+    let journal = Journal::open(directory.path(), small_segments(300)).unwrap();
+    let mut starts = BTreeSet::new();
+    for _ in 0..8 {
+        starts.insert(journal.append(&inner).unwrap());
+    }
+    let end = journal.end();
+    for offset in 0..=end + 50 {
+        // A fresh reader has no memory of where records start.
+        let mut reader = journal.reader().unwrap();
+        match reader.read(offset) {
+            Ok(Some(record)) => {
+                assert!(starts.contains(&offset));
+                assert_eq!((record.offset, record.payload), (offset, &inner[..]));
+            }
+            Ok(None) => assert_eq!(offset, end),
+            Err(JournalError::NotARecord { start, .. }) => {
+                assert_eq!(starts.range(..offset).next_back(), Some(&start));
+                assert!(!starts.contains(&offset) && offset < end);
+            }
+            Err(JournalError::BeyondEnd { end: found, .. }) => assert!(found == end && offset > end),
+            Err(other) => panic!("{other}"),
+        }
+    }
+}
+
+#[test]
+fn cleanup_deletes_what_every_cursor_has_passed_and_no_more() {
+    let directory = tempfile::tempdir().unwrap();
+    let records = filled(directory.path(), 12, 260);
+    let journal = Journal::open(directory.path(), small_segments(260)).unwrap();
+    let before = segments(directory.path());
+    assert!(before.len() >= 4);
+    assert!(journal.cleanup().unwrap().deleted.is_empty(), "no cursor, nothing is deleted");
+    let mut fast = Cursor::open(directory.path(), "fast").unwrap();
+    let mut slow = Cursor::open(directory.path(), "slow").unwrap();
+    fast.set(journal.end()).unwrap();
+    assert!(journal.cleanup().unwrap().deleted.is_empty(), "the slow cursor still stands at the start");
+    let second_base = status(directory.path()).unwrap().segments[1].1;
+    let third_base = status(directory.path()).unwrap().segments[2].1;
+    slow.set(third_base - 1).unwrap();
+    let report = journal.cleanup().unwrap();
+    assert_eq!((report.deleted, report.start), (vec![before[0].clone()], second_base));
+    let left = read_all(directory.path());
+    assert_eq!(left, records.range(second_base..).map(|(o, p)| (*o, p.clone())).collect());
+    let deleted = journal.reader().unwrap().read(0).map(drop).unwrap_err();
+    assert!(matches!(deleted, JournalError::Deleted { start, .. } if start == second_base));
+    slow.set(journal.end()).unwrap();
+    journal.cleanup().unwrap();
+    assert_eq!(segments(directory.path()), before[before.len() - 1..], "the active segment stays");
+    let late = Cursor::open(directory.path(), "late").unwrap();
+    assert_eq!(late.offset(), journal.reader().unwrap().start());
+    journal.close().unwrap();
+    assert_settled(directory.path());
+}
+
+#[test]
+fn cursors_have_names_bounds_and_checksums() {
+    let directory = tempfile::tempdir().unwrap();
+    filled(directory.path(), 3, 1 << 20);
+    for name in ["", "..", "a/b", ".x", "x.tmp"] {
+        let refused = Cursor::open(directory.path(), name).unwrap_err();
+        assert!(matches!(refused, JournalError::CursorName { .. }), "{refused}");
+    }
+    let mut cursor = Cursor::open(directory.path(), "c").unwrap();
+    std::fs::remove_file(directory.path().join("SYNCED")).unwrap();
+    let refused = cursor.set(1_000_000).unwrap_err();
+    assert!(matches!(refused, JournalError::BeyondEnd { .. }), "{refused}");
+    cursor.set(60).unwrap();
+    assert_eq!(Cursor::open(directory.path(), "c").unwrap().offset(), 60);
+    std::fs::write(directory.path().join("cursors/c"), [0; 32]).unwrap();
+    let journal = Journal::open(directory.path(), JournalOptions::default()).unwrap();
+    assert!(matches!(journal.cleanup().unwrap_err(), JournalError::Damaged { .. }));
+}
