@@ -72,6 +72,9 @@ impl Batch {
 
     /// Encodes one row, its values in the order of the table's columns.
     ///
+    /// The order of rows of different tables changes no row, but the places of pages in the file: for the same bytes
+    /// however rows are cut into batches, push them in the order of their source, not table after table.
+    ///
     /// # Errors
     /// [`Error::Columns`], [`Error::Null`], [`Error::NotAffine`], [`Error::NoParent`], [`Error::TooLarge`], and
     /// [`Error::Unsupported`] for a table that takes no rows. The batch is unchanged then.

@@ -3,7 +3,8 @@
 //! It may create and write one target file, and unnamed spill files beside it. It knows tables, columns and indexes,
 //! and nothing of what they mean. It promises the database that SQLite would hold after inserting the same rows in
 //! order — byte order of texts, types of values, order of rows — and the same bytes whatever the number of threads and
-//! the cutting of rows into batches. What it writes of the file format is in `docs/bulk-format.md`.
+//! the cutting of rows into batches, if the rows of all tables together are pushed in one order: the pages of a table are
+//! numbered when they fill up. What it writes of the file format is in `docs/bulk-format.md`.
 //!
 //! ```
 //! use relayburn_ledger::archive::bulk::{Duplicates, Loader, Options, Schema, Value};
