@@ -230,6 +230,7 @@ pub fn build_tail(
     options: &Options,
     observer: &mut dyn Observer,
 ) -> Result<BuildResult, ArchiveError> {
+    refuse_one_file(paths)?;
     with_lock(&paths.lock, |held| Build::new(paths, options, observer, held)?.tail())
 }
 
@@ -242,11 +243,10 @@ pub fn rebuild_full(
     options: &Options,
     observer: &mut dyn Observer,
 ) -> Result<BuildResult, ArchiveError> {
+    refuse_one_file(paths)?;
     with_lock(&paths.lock, |held| {
         let mut build = Build::new(paths, options, observer, held)?;
-        if build.source.is_none() {
-            build.refuse_to_empty()?;
-        }
+        build.refuse_to_replace()?;
         build.result.rebuilt_from_zero = true;
         build.rebuild(None)
     })
@@ -308,6 +308,9 @@ impl<'b> Build<'b> {
             return self.rebuild(None);
         }
         let connection = open::open_for_build(&path)?;
+        if open::is_foreign(&connection, &path)? {
+            return Err(ArchiveError::NotAnArchive { path });
+        }
         let state = open::read_state(&connection, &path)?;
         let mut restart = None;
         if let Some(state) = &state {
@@ -329,6 +332,7 @@ impl<'b> Build<'b> {
             }
         }
         drop(connection);
+        self.refuse_to_empty()?;
         self.result.restarted = restart.map(Restart::as_str);
         let last_rebuild_at = match restart {
             Some(Restart::OtherVersion) => None,
@@ -399,7 +403,8 @@ impl<'b> Build<'b> {
             .context(path, "looking for stamps")?;
         let survey = survey::survey(&self.pool, &input, session_stamps)?;
         let new: Vec<Stamp<'_>> = stamps_of(&survey).collect();
-        let candidates = refold::candidates(connection, &new).context(path, "looking for turns to refold")?;
+        let candidates =
+            refold::turns_to_refold(connection, &new).context(path, "looking for turns to refold")?;
         let refolded_sessions = candidates.sessions.iter().map(|(_, session)| session.as_str());
         let wanted: HashSet<&str> =
             survey.sessions.iter().map(String::as_str).chain(refolded_sessions).collect();
@@ -433,6 +438,8 @@ impl<'b> Build<'b> {
         self.report(Phase::Sessions, self.end - start, &input)?;
         let aggregating = Instant::now();
         refold::refold(connection, &candidates.rowids, &fold).context(path, "folding stamps into turns")?;
+        let mut touched: Vec<(String, String)> = touched.into_iter().collect();
+        touched.sort_unstable();
         sessions::some(connection, &touched).context(path, "aggregating sessions")?;
         self.result.timings.sessions = aggregating.elapsed();
         self.session_ids.extend(touched.into_iter().map(|(_, session)| session));
@@ -442,9 +449,11 @@ impl<'b> Build<'b> {
 
     /// Builds everything from byte 0 in a file beside the archive, and publishes it.
     fn rebuild(mut self, last_rebuild_at: Option<String>) -> Result<BuildResult, ArchiveError> {
+        set_aside_what_is_no_database(&self.paths.archive)?;
         let plan = publish::prepare(&self.paths.archive)?;
         let built = plan.build_path().to_path_buf();
         let source = self.source.take();
+        let mark_before = source.as_ref().map(|source| cursor::mark(source, self.end)).transpose()?;
         let bulk = match (&source, self.options.loader) {
             (Some(source), Loader::Bulk) => {
                 self.bulk_rows(&built, plan.page_size(), source)?;
@@ -462,6 +471,9 @@ impl<'b> Build<'b> {
             Some(source) => (cursor::mark(source, self.end)?, source.mtime_ms()),
             None => (0, 0),
         };
+        if mark_before.is_some_and(|mark| mark != ledger_mark) {
+            return Err(ArchiveError::LedgerChanged { ledger: self.paths.ledger.clone() });
+        }
         let now = self.timestamp();
         let state = State {
             ledger_offset_bytes: self.end as i64,
@@ -577,6 +589,7 @@ impl<'b> Build<'b> {
     ) -> Result<(), ArchiveError> {
         let Self { pool, paths, options, observer, result, session_ids, .. } = self;
         let total_bytes = input.range.end - input.range.start;
+        let mut strict_failure = None;
         pipeline::run(pool, input, fold, work, |rows, end| {
             result.turns_applied += rows.turns.len() as u64;
             result.stamps_applied += rows.stamps.len() as u64;
@@ -590,8 +603,8 @@ impl<'b> Build<'b> {
                     Verdict::Rejected => result.rejected_lines += 1,
                 }
                 observer.finding(finding);
-                if options.strict {
-                    return Err(ArchiveError::Strict {
+                if options.strict && strict_failure.is_none() {
+                    strict_failure = Some(ArchiveError::Strict {
                         ledger: paths.ledger.clone(),
                         offset: finding.offset,
                         length: finding.length,
@@ -607,13 +620,17 @@ impl<'b> Build<'b> {
                     session_ids.insert(session.to_string());
                 }
             }
-            write(rows)?;
+            // A strict build that has failed goes on looking, so that its report is whole, and writes no more.
+            if strict_failure.is_none() {
+                write(rows)?;
+            }
             let done_bytes = end - input.range.start;
             match observer.progress(Progress { phase: Phase::Rows, done_bytes, total_bytes }) {
                 ControlFlow::Continue(()) => Ok(()),
                 ControlFlow::Break(()) => Err(ArchiveError::Interrupted),
             }
-        })
+        })?;
+        strict_failure.map_or(Ok(()), Err)
     }
 
     fn report(&mut self, phase: Phase, done_bytes: u64, input: &Input<'_>) -> Result<(), ArchiveError> {
@@ -631,14 +648,31 @@ impl<'b> Build<'b> {
         }
     }
 
-    /// Without a ledger, a full rebuild would take every row away.
+    /// A full rebuild replaces archives, damaged ones too, and files that are no database, which are set aside; it leaves
+    /// another program's database alone.
+    fn refuse_to_replace(&self) -> Result<(), ArchiveError> {
+        let path = &self.paths.archive;
+        if let Ok(connection) = open::open_read_only(path)
+            && open::is_foreign(&connection, path).unwrap_or(false)
+        {
+            return Err(ArchiveError::NotAnArchive { path: path.clone() });
+        }
+        self.refuse_to_empty()
+    }
+
+    /// Without a ledger, a build from byte 0 would take every row away.
     fn refuse_to_empty(&self) -> Result<(), ArchiveError> {
         let path = &self.paths.archive;
-        if !path.exists() {
+        if self.source.is_some() || !path.exists() {
             return Ok(());
         }
-        let connection = open::open_read_only(path)?;
-        if open::has_rows(&connection, path)? {
+        let is_kept = match open::open_read_only(path) {
+            Ok(connection) => open::has_rows(&connection, path)?,
+            // What cannot be read may hold rows that somebody can still save.
+            Err(ArchiveError::Damaged { .. }) => true,
+            Err(error) => return Err(error),
+        };
+        if is_kept {
             return Err(ArchiveError::LedgerMissing {
                 ledger: self.paths.ledger.clone(),
                 archive: path.clone(),
@@ -676,6 +710,31 @@ fn open_built(built: &Path, page_size: u32) -> Result<Connection, ArchiveError> 
 /// What workers of an inserting build do with rows besides making them.
 fn nothing_more(_: &Rows<'_>, _: u64) -> Result<(), ArchiveError> {
     Ok(())
+}
+
+/// Ledger and archive must be two files, whatever they are called.
+fn refuse_one_file(paths: &Paths) -> Result<(), ArchiveError> {
+    let resolved = |path: &Path| std::fs::canonicalize(path).ok();
+    let (ledger, archive) = (resolved(&paths.ledger), resolved(&paths.archive));
+    if ledger.is_some() && ledger == archive {
+        return Err(ArchiveError::SameFile { path: paths.ledger.clone() });
+    }
+    Ok(())
+}
+
+/// A file in the archive's place that does not begin as a database does may be anything: it is renamed, not replaced.
+fn set_aside_what_is_no_database(archive: &Path) -> Result<(), ArchiveError> {
+    let mut start = [0; 16];
+    let Ok(file) = disk::File::open_read_no_follow(archive) else { return Ok(()) };
+    let is_file = file.metadata()?.is_file && file.len_bytes()? > 0;
+    if !is_file || file.read_at(&mut start, 0)? == 16 && &start == b"SQLite format 3\0" {
+        return Ok(());
+    }
+    let stamp = jiff::Timestamp::now().as_millisecond();
+    let mut aside = archive.as_os_str().to_owned();
+    aside.push(format!(".set-aside-{stamp}"));
+    tracing::warn!(archive = %archive.display(), "not a database: renamed to {}", aside.to_string_lossy());
+    Ok(disk::rename(archive, Path::new(&aside))?)
 }
 
 enum Outcome {

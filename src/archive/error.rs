@@ -112,6 +112,47 @@ pub enum ArchiveError {
         /// What the system said.
         reason: String,
     },
+    /// A worker thread panicked: a fault of this program.
+    #[error(
+        "an internal error while reading chunk {number} of {}; the archive is as it was; please report it with that ledger",
+        ledger.display()
+    )]
+    Worker {
+        /// The ledger.
+        ledger: PathBuf,
+        /// Which chunk, counted from 0.
+        number: u64,
+    },
+    /// The ledger was rewritten while it was read.
+    #[error("{} was rewritten while it was read; the archive is as it was, run again", ledger.display())]
+    LedgerChanged {
+        /// The ledger.
+        ledger: PathBuf,
+    },
+    /// The path of the archive names a database that is something else.
+    #[error(
+        "{} is a database, but not an archive: it has none of an archive's tables and is left alone; name another file",
+        path.display()
+    )]
+    NotAnArchive {
+        /// The database.
+        path: PathBuf,
+    },
+    /// Ledger and archive are one file.
+    #[error("{} is given both as ledger and as archive; name two files", path.display())]
+    SameFile {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Others read the archive, so its space cannot be given back.
+    #[error(
+        "{} is being read by another program, which keeps its space from being given back; run again when it has finished",
+        path.display()
+    )]
+    InUse {
+        /// The archive.
+        path: PathBuf,
+    },
     /// The caller of the build wanted it to end.
     #[error("interrupted; the archive is as it was")]
     Interrupted,

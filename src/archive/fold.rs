@@ -92,7 +92,36 @@ struct Slot<'a> {
     value: &'a str,
 }
 
-type Summary<'a> = Vec<Slot<'a>>;
+/// Slots by key. They are appended as stamps come and put in order when they have doubled, so that assigning costs the
+/// logarithm of the keys whatever their order.
+#[derive(Debug, Clone, Default)]
+struct Summary<'a> {
+    slots: Vec<Slot<'a>>,
+    ordered: usize,
+}
+
+impl<'a> Summary<'a> {
+    /// Assigns the slots of one stamp.
+    fn assign(&mut self, entries: &[Slot<'a>]) {
+        self.slots.extend_from_slice(entries);
+        if self.slots.len() > 2 * self.ordered.max(16) {
+            self.put_in_order();
+        }
+    }
+
+    /// One slot a key, by key.
+    fn put_in_order(&mut self) {
+        self.slots.sort_unstable_by_key(|slot| (slot.key, slot.last));
+        self.slots.dedup_by(|later, kept| {
+            if later.key != kept.key {
+                return false;
+            }
+            *kept = Slot { first: kept.first.min(later.first), ..*later };
+            true
+        });
+        self.ordered = self.slots.len();
+    }
+}
 
 #[derive(Debug)]
 struct Key<'a> {
@@ -131,7 +160,7 @@ pub struct Fold<'a> {
 /// Working memory of [`Fold::enrich`], one per thread.
 #[derive(Debug, Default)]
 pub struct Scratch<'a> {
-    merged: Summary<'a>,
+    merged: Vec<Slot<'a>>,
     /// Place of a key in `merged`, plus 1; 0 when it is not there.
     places: Vec<u32>,
     json: String,
@@ -177,7 +206,7 @@ impl<'a> Fold<'a> {
                 Some(range) if range.from.is_some() || range.to.is_some() => group.ranged.push(rank as u32),
                 _ => {
                     let (start, end) = rank_slots[rank];
-                    assign(&mut group.open, &slots[start as usize..end as usize]);
+                    group.open.assign(&slots[start as usize..end as usize]);
                 }
             }
         }
@@ -185,7 +214,11 @@ impl<'a> Fold<'a> {
             .chain(fold.by_session.values_mut())
             .chain(fold.by_message.values_mut())
             .chain(fold.by_both.values_mut());
-        for group in groups.filter(|group| !group.ranged.is_empty()) {
+        for group in groups {
+            group.open.put_in_order();
+            if group.ranged.is_empty() {
+                continue;
+            }
             let ranks = std::mem::take(&mut group.ranged);
             group.tree = Some(Tree::new(&stamps, &ranks, &slots, &rank_slots));
         }
@@ -277,7 +310,7 @@ impl<'a> Tree<'a> {
         cuts.sort_unstable();
         cuts.dedup();
         let leaves = cuts.len() + 1;
-        let mut tree = Tree { cuts, nodes: vec![Summary::new(); 2 * leaves], leaves };
+        let mut tree = Tree { cuts, nodes: vec![Summary::default(); 2 * leaves], leaves };
         for &rank in ranks {
             let (from, to) = bounds(rank);
             let place = |cut: (&str, bool)| tree.cuts.partition_point(|&other| other < cut);
@@ -288,17 +321,18 @@ impl<'a> Tree<'a> {
             let entries = &slots[start as usize..end as usize];
             while low < high {
                 if low & 1 == 1 {
-                    assign(&mut tree.nodes[low], entries);
+                    tree.nodes[low].assign(entries);
                     low += 1;
                 }
                 if high & 1 == 1 {
                     high -= 1;
-                    assign(&mut tree.nodes[high], entries);
+                    tree.nodes[high].assign(entries);
                 }
                 low /= 2;
                 high /= 2;
             }
         }
+        tree.nodes.iter_mut().for_each(Summary::put_in_order);
         tree
     }
 
@@ -312,22 +346,12 @@ impl<'a> Tree<'a> {
     }
 }
 
-/// Assigns the slots of one stamp over a summary of earlier ones.
-fn assign<'a>(summary: &mut Summary<'a>, entries: &[Slot<'a>]) {
-    for entry in entries {
-        match summary.binary_search_by_key(&entry.key, |slot| slot.key) {
-            Ok(at) => summary[at] = Slot { first: summary[at].first, ..*entry },
-            Err(at) => summary.insert(at, *entry),
-        }
-    }
-}
-
 /// Merges a summary into what was found so far, whatever the order in which summaries come.
 fn merge<'a>(scratch: &mut Scratch<'a>, summary: &Summary<'a>, keys: usize) {
     if scratch.places.len() < keys {
         scratch.places.resize(keys, 0);
     }
-    for slot in summary {
+    for slot in &summary.slots {
         let place = &mut scratch.places[slot.key as usize];
         if *place == 0 {
             scratch.merged.push(*slot);

@@ -6,7 +6,7 @@
 use std::path::Path;
 
 use super::bulk::{self, Duplicates, Loaded, Loader, Schema, TableId, Value};
-use super::rows::{Cell, Rows};
+use super::rows::{Cell, Kind, Rows};
 use super::schema::{COMPACTIONS, INDEXES, STAMPS, TABLES, TOOL_CALLS, TOOL_RESULT_EVENTS, TURNS};
 
 /// Rows on their way into a new archive. Shared by the workers.
@@ -47,20 +47,32 @@ impl BulkWriter {
     /// Takes the rows of chunk `number`, counted from 0 without gaps, in any order of chunks.
     pub(super) fn write(&self, rows: &Rows<'_>, number: u64) -> Result<(), bulk::Error> {
         let mut batch = self.loader.batch(number);
-        for turn in &rows.turns {
-            batch.push(self.turns, &turn.cells.map(value))?;
-            for call in &rows.calls[turn.calls.clone()] {
-                batch.push(self.calls, &call.map(value))?;
+        let (mut turns, mut events) = (rows.turns.iter(), rows.events.iter());
+        let (mut compactions, mut stamps) = (rows.compactions.iter(), rows.stamps.iter());
+        // The order of pushes decides which pages a table gets: that of the ledger does not depend on the chunks.
+        for kind in &rows.order {
+            match kind {
+                Kind::Turn => {
+                    for turn in turns.by_ref().take(1) {
+                        batch.push(self.turns, &turn.cells.map(value))?;
+                        for call in &rows.calls[turn.calls.clone()] {
+                            batch.push(self.calls, &call.map(value))?;
+                        }
+                    }
+                }
+                Kind::Event => {
+                    events.by_ref().take(1).try_for_each(|row| batch.push(self.events, &row.map(value)))?;
+                }
+                Kind::Compaction => {
+                    let mut next = compactions.by_ref().take(1);
+                    next.try_for_each(|row| batch.push(self.compactions, &row.map(value)))?;
+                }
+                Kind::Stamp => {
+                    let mut next = stamps.by_ref().take(1);
+                    next.try_for_each(|row| batch.push(self.stamps, &row.cells.map(value)))?;
+                }
+                Kind::Other | Kind::Unknown => {}
             }
-        }
-        for event in &rows.events {
-            batch.push(self.events, &event.map(value))?;
-        }
-        for compaction in &rows.compactions {
-            batch.push(self.compactions, &compaction.map(value))?;
-        }
-        for stamp in &rows.stamps {
-            batch.push(self.stamps, &stamp.cells.map(value))?;
         }
         self.loader.submit(batch)
     }

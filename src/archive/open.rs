@@ -74,6 +74,16 @@ fn may_not_write(error: &rusqlite::Error) -> bool {
 
 /// Opens a file that nobody writes meanwhile: no lock is taken, nothing is created beside it.
 pub(super) fn open_immutable(path: &Path) -> Result<Connection, ArchiveError> {
+    let mut log = path.as_os_str().to_owned();
+    log.push("-wal");
+    if std::fs::metadata(&log).is_ok_and(|log| log.len() > 0) {
+        return Err(ArchiveError::Damaged {
+            path: path.to_path_buf(),
+            reason:
+                "its write-ahead log holds changes that only a program that may write the archive can take in"
+                    .to_string(),
+        });
+    }
     let mut uri = String::from("file:");
     #[cfg(unix)]
     let bytes = std::os::unix::ffi::OsStrExt::as_bytes(path.as_os_str());
@@ -127,7 +137,7 @@ pub(super) fn read_state(connection: &Connection, path: &Path) -> Result<Option<
     let ledger_mark = connection
         .query_row("PRAGMA user_version", [], |row| row.get(0))
         .context(path, "reading its ledger mark")?;
-    connection
+    let state = connection
         .query_row(
             "SELECT ledger_offset_bytes, ledger_mtime_ms, archive_version, last_built_at, last_rebuild_at
              FROM archive_state WHERE id = 1",
@@ -135,7 +145,7 @@ pub(super) fn read_state(connection: &Connection, path: &Path) -> Result<Option<
             |row| {
                 Ok(State {
                     ledger_offset_bytes: row.get(0)?,
-                    ledger_mtime_ms: row.get::<_, f64>(1).map(|ms| ms as i64).or_else(|_| row.get(1))?,
+                    ledger_mtime_ms: row.get::<_, f64>(1)? as i64,
                     archive_version: row.get(2)?,
                     last_built_at: row.get(3)?,
                     last_rebuild_at: row.get(4)?,
@@ -143,8 +153,27 @@ pub(super) fn read_state(connection: &Connection, path: &Path) -> Result<Option<
                 })
             },
         )
-        .optional()
-        .context(path, "reading its state")
+        .optional();
+    match state {
+        Err(
+            error @ (rusqlite::Error::InvalidColumnType(..) | rusqlite::Error::FromSqlConversionFailure(..)),
+        ) => {
+            Err(ArchiveError::Damaged { path: path.to_path_buf(), reason: format!("its state row: {error}") })
+        }
+        state => state.context(path, "reading its state"),
+    }
+}
+
+/// Whether a database is somebody else's: it has tables, and none of an archive's.
+pub(super) fn is_foreign(connection: &Connection, path: &Path) -> Result<bool, ArchiveError> {
+    let tables = || -> Result<Vec<String>, rusqlite::Error> {
+        connection
+            .prepare("SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'")?
+            .query_map([], |row| row.get(0))?
+            .collect()
+    };
+    let found = tables().context(path, "reading its schema")?;
+    Ok(!found.is_empty() && !found.iter().any(|name| TABLES.iter().any(|table| table.name == name)))
 }
 
 /// Whether any of the archive's tables holds a row besides the state.

@@ -8,6 +8,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -116,17 +117,24 @@ pub fn run<'f>(
                     let Some((chunk, number)) = next.lock().ok().and_then(|mut next| next.next()) else {
                         break;
                     };
-                    let batch = chunk.map_err(ArchiveError::from).and_then(|chunk| {
-                        let bytes = input.source.bytes(chunk.clone(), &mut buffer)?;
-                        let batch = Batch::new(arena, |arena| {
-                            let mut rows = Rows::default();
-                            add_chunk(&mut maker, chunk.start, bytes, fold, arena, &mut rows);
-                            rows
-                        });
-                        // Rows of a file that was truncated meanwhile are not rows of the ledger.
-                        input.source.check_len()?;
-                        work(batch.borrow_dependent(), number)?;
-                        Ok((chunk.end, batch))
+                    let made = AssertUnwindSafe(|| {
+                        chunk.map_err(ArchiveError::from).and_then(|chunk| {
+                            let bytes = input.source.bytes(chunk.clone(), &mut buffer)?;
+                            let batch = Batch::new(arena, |arena| {
+                                let mut rows = Rows::default();
+                                add_chunk(&mut maker, chunk.start, bytes, fold, arena, &mut rows);
+                                rows
+                            });
+                            // Rows of a file that was truncated meanwhile are not rows of the ledger.
+                            input.source.check_len()?;
+                            work(batch.borrow_dependent(), number)?;
+                            Ok((chunk.end, batch))
+                        })
+                    });
+                    // A panic must not leave the writer waiting for this chunk for ever.
+                    let batch = catch_unwind(made).unwrap_or_else(|_| {
+                        maker = RowMaker::default();
+                        Err(ArchiveError::Worker { ledger: input.source.path().to_path_buf(), number })
                     });
                     if done_sender.send((number, batch)).is_err() {
                         break;

@@ -11,7 +11,7 @@ use super::fold::{Fold, Scratch, Stamp};
 
 /// The archived turns that a set of stamps refolds.
 #[derive(Debug, Default)]
-pub struct Candidates {
+pub struct TurnsToRefold {
     /// Their rowids, ascending.
     pub rowids: Vec<i64>,
     /// Their sessions: source and session id.
@@ -22,8 +22,11 @@ pub struct Candidates {
 ///
 /// # Errors
 /// What SQLite says.
-pub fn candidates(connection: &Connection, stamps: &[Stamp<'_>]) -> Result<Candidates, rusqlite::Error> {
-    let mut found = Candidates::default();
+pub fn turns_to_refold(
+    connection: &Connection,
+    stamps: &[Stamp<'_>],
+) -> Result<TurnsToRefold, rusqlite::Error> {
+    let mut found = TurnsToRefold::default();
     let sessions: HashSet<&str> = stamps.iter().filter_map(|stamp| stamp.selector.session).collect();
     let unbound = || stamps.iter().map(|stamp| stamp.selector).filter(|selector| selector.session.is_none());
     let messages: HashSet<&str> = unbound().filter_map(|selector| selector.message).collect();
@@ -37,23 +40,37 @@ pub fn candidates(connection: &Connection, stamps: &[Stamp<'_>]) -> Result<Candi
     Ok(found)
 }
 
-fn add(found: &mut Candidates, rowid: i64, source: &str, session: &str) {
+fn add(found: &mut TurnsToRefold, rowid: i64, source: &str, session: &str) {
     found.rowids.push(rowid);
-    // Turns of a session come together: looking before copying saves most copies.
     let key = (source.to_string(), session.to_string());
     found.sessions.insert(key);
 }
 
+/// The index on turns leads with the source: with more of them than this, one read through it beats asking for each.
+const SOURCES_MAX: usize = 16;
+
 fn by_session(
     connection: &Connection,
     sessions: &HashSet<&str>,
-    found: &mut Candidates,
+    found: &mut TurnsToRefold,
 ) -> Result<(), rusqlite::Error> {
     if sessions.is_empty() {
         return Ok(());
     }
+    let sources = sources(connection)?;
+    if sources.len() > SOURCES_MAX {
+        let mut statement = connection.prepare("SELECT rowid, source, session_id FROM turns")?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            let session = row.get_ref(2)?.as_bytes()?;
+            if std::str::from_utf8(session).is_ok_and(|session| sessions.contains(session)) {
+                add(found, row.get(0)?, &row.get::<_, String>(1)?, &row.get::<_, String>(2)?);
+            }
+        }
+        return Ok(());
+    }
     let mut turns = connection.prepare("SELECT rowid FROM turns WHERE source = ? AND session_id = ?")?;
-    for source in sources(connection)? {
+    for source in sources {
         for session in sessions {
             let mut rows = turns.query(params![source, session])?;
             while let Some(row) = rows.next()? {
@@ -81,7 +98,7 @@ fn sources(connection: &Connection) -> Result<Vec<String>, rusqlite::Error> {
 fn by_message(
     connection: &Connection,
     messages: &HashSet<&str>,
-    found: &mut Candidates,
+    found: &mut TurnsToRefold,
 ) -> Result<(), rusqlite::Error> {
     if messages.is_empty() {
         return Ok(());
@@ -129,7 +146,7 @@ fn union<'a>(ranges: impl Iterator<Item = Bounds<'a>>) -> Vec<Bounds<'a>> {
 fn by_range(
     connection: &Connection,
     ranges: Vec<Bounds<'_>>,
-    found: &mut Candidates,
+    found: &mut TurnsToRefold,
 ) -> Result<(), rusqlite::Error> {
     for (from, to) in ranges {
         let mut statement = connection.prepare_cached(match (from, to) {

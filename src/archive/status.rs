@@ -113,7 +113,7 @@ pub fn status(paths: &Paths) -> Result<Status, ArchiveError> {
         status.ledger_mtime_ms = state.ledger_mtime_ms;
         status.up_to_date = state.archive_version == VERSION
             && state.ledger_offset_bytes >= complete_bytes
-            && status.ledger_size_bytes.is_none_or(|size| state.ledger_offset_bytes <= size as i64);
+            && status.ledger_size_bytes.is_some_and(|size| state.ledger_offset_bytes <= size as i64);
         status.last_built_at = state.last_built_at;
         status.last_rebuild_at = state.last_rebuild_at;
     }
@@ -173,9 +173,10 @@ pub fn vacuum(paths: &Paths) -> Result<Vacuumed, ArchiveError> {
         }
         let connection = open::open_for_build(path)?;
         let checkpoint = || {
-            connection
-                .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
-                .context(path, "taking in its write-ahead log")
+            let is_busy: bool = connection
+                .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))
+                .context(path, "taking in its write-ahead log")?;
+            if is_busy { Err(ArchiveError::InUse { path: path.clone() }) } else { Ok(()) }
         };
         checkpoint()?;
         let before_bytes = len_bytes(path)?;

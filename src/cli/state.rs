@@ -412,6 +412,7 @@ fn rebuild_archive(args: ArchiveArgs, json: bool) -> anyhow::Result<ExitCode> {
     };
     let report = match args.report {
         Some(path) => {
+            refuse_to_overwrite(&path, &paths)?;
             let file = create_report(&path)
                 .with_context(|| format!("cannot create the report {}", path.display()))?;
             Some((path, std::io::BufWriter::new(file)))
@@ -428,10 +429,15 @@ fn rebuild_archive(args: ArchiveArgs, json: bool) -> anyhow::Result<ExitCode> {
     let Watch { bar, report, report_error, findings } = watch;
     bar.finish();
     if let Some((path, mut report)) = report {
-        let flushed = report_error.map_or_else(|| std::io::Write::flush(&mut report), Err);
-        flushed.with_context(|| format!("cannot write the report {}", path.display()))?;
+        // In words, so that a closed pipe here is not taken for a closed stdout.
+        if let Err(error) = report_error.map_or_else(|| std::io::Write::flush(&mut report), Err) {
+            anyhow::bail!("cannot write the report {}: {error}; the archive is as it was", path.display());
+        }
     }
     let result = result?;
+    if !paths.ledger.exists() {
+        eprint_line(&format!("burn: there is no ledger at {}; nothing was taken in", paths.ledger.display()));
+    }
     if findings > FINDINGS_SHOWN {
         let more = counted(findings - FINDINGS_SHOWN, "more line");
         eprint_line(&format!("burn: and {more} left out; `--report FILE` lists all of them"));
@@ -447,6 +453,18 @@ fn rebuild_archive(args: ArchiveArgs, json: bool) -> anyhow::Result<ExitCode> {
 fn eprint_line(text: &str) {
     // A closed stderr is no reason to fail after the work is done.
     let _ = std::io::Write::write_all(&mut std::io::stderr().lock(), format!("{text}\n").as_bytes());
+}
+
+/// A report must not be written over what it reports on.
+fn refuse_to_overwrite(report: &std::path::Path, paths: &Paths) -> anyhow::Result<()> {
+    let resolved = |path: &std::path::Path| std::fs::canonicalize(path).ok();
+    let Some(report_file) = resolved(report) else { return Ok(()) };
+    for file in [&paths.ledger, &paths.archive, &paths.lock] {
+        if resolved(file).as_ref() == Some(&report_file) {
+            anyhow::bail!("{} cannot be the report: name another file", report.display());
+        }
+    }
+    Ok(())
 }
 
 fn create_report(path: &std::path::Path) -> std::io::Result<std::fs::File> {

@@ -79,7 +79,8 @@ pub enum Io {
 pub struct Source {
     path: PathBuf,
     file: File,
-    map: Option<(Mmap, Region)>,
+    /// The watch ends before the map does: fields of a tuple are dropped in order.
+    map: Option<(Region, Mmap)>,
     len_bytes: u64,
     mtime_ms: i64,
 }
@@ -92,7 +93,7 @@ impl Source {
     /// [`ScanError::NotAFile`], [`ScanError::Map`].
     pub fn open(path: &Path, io: Io) -> Result<Self, ScanError> {
         let open = |source| ScanError::Open { path: path.to_path_buf(), source };
-        let file = File::open(path).map_err(open)?;
+        let file = open_without_waiting(path).map_err(open)?;
         let metadata = file.metadata().map_err(open)?;
         if !metadata.is_file() {
             return Err(ScanError::NotAFile { path: path.to_path_buf() });
@@ -102,8 +103,8 @@ impl Source {
             // An empty file cannot be mapped, and needs no map.
             Io::Mmap if len_bytes > 0 => {
                 // SAFETY: the map is read-only and private to this value. Another process may change or truncate the
-                // file under it. Changed bytes are copied out before they are interpreted as text, so no reference
-                // to text outlives a change. A truncated file raises SIGBUS when a page beyond the new end is touched:
+                // file under it. Lines are copied out before they are interpreted as text, so a change
+                // cannot reach text that was checked. A truncated file raises SIGBUS when a page beyond the new end is touched:
                 // with `truncation::install` that becomes `ScanError::Truncated`, without it the process ends, which
                 // is what the documentation of `Io::Mmap` and `truncation::install` says.
                 let map = unsafe { Mmap::map(&file) }
@@ -111,7 +112,7 @@ impl Source {
                 #[cfg(unix)]
                 let _ = map.advise(memmap2::Advice::Sequential);
                 let region = truncation::watch(map.as_ptr() as usize, map.len());
-                Some((map, region))
+                Some((region, map))
             }
             _ => None,
         };
@@ -142,7 +143,7 @@ impl Source {
     /// When the range reaches beyond [`Source::len_bytes`].
     pub fn bytes<'b>(&'b self, range: Range<u64>, buffer: &'b mut Vec<u8>) -> Result<&'b [u8], ScanError> {
         assert!(range.start <= range.end && range.end <= self.len_bytes, "{range:?} is outside the file");
-        if let Some((map, _)) = &self.map {
+        if let Some((_, map)) = &self.map {
             return Ok(&map[range.start as usize..range.end as usize]);
         }
         buffer.resize((range.end - range.start) as usize, 0);
@@ -171,7 +172,7 @@ impl Source {
             .metadata()
             .map_err(|source| ScanError::Read { path: self.path.clone(), offset: 0, source })?
             .len();
-        let faulted = self.map.as_ref().is_some_and(|(_, region)| region.faulted());
+        let faulted = self.map.as_ref().is_some_and(|(region, _)| region.faulted());
         if found < self.len_bytes || faulted { Err(self.truncated(found)) } else { Ok(()) }
     }
 
@@ -214,6 +215,15 @@ impl Source {
     fn truncated(&self, found_bytes: u64) -> ScanError {
         ScanError::Truncated { path: self.path.clone(), expected_bytes: self.len_bytes, found_bytes }
     }
+}
+
+/// Opening a pipe would wait for a writer before it can be seen to be one.
+fn open_without_waiting(path: &Path) -> std::io::Result<File> {
+    let mut options = std::fs::OpenOptions::new();
+    options.read(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, libc::O_NONBLOCK);
+    options.open(path)
 }
 
 fn mtime_ms(metadata: &std::fs::Metadata) -> i64 {

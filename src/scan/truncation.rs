@@ -63,7 +63,8 @@ mod unix {
     impl Drop for Region {
         fn drop(&mut self) {
             if let Some(slot) = self.0 {
-                WATCHED[slot].len.store(0, Ordering::Release);
+                WATCHED[slot].len.store(0, Ordering::SeqCst);
+                WATCHED[slot].start.store(0, Ordering::SeqCst);
                 WATCHED[slot].taken.store(false, Ordering::Release);
             }
         }
@@ -73,8 +74,8 @@ mod unix {
         for (index, slot) in WATCHED.iter().enumerate() {
             if slot.taken.compare_exchange(false, true, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
                 slot.faulted.store(false, Ordering::Relaxed);
-                slot.start.store(start, Ordering::Relaxed);
-                slot.len.store(len, Ordering::Release);
+                slot.start.store(start, Ordering::SeqCst);
+                slot.len.store(len, Ordering::SeqCst);
                 return Region(Some(index));
             }
         }
@@ -116,9 +117,11 @@ mod unix {
         // SAFETY: the system passes a valid siginfo because of SA_SIGINFO.
         let address = unsafe { (*info).si_addr() } as usize;
         for slot in &WATCHED {
-            let len = slot.len.load(Ordering::Acquire);
-            let start = slot.start.load(Ordering::Relaxed);
-            if len == 0 || address < start || address - start >= len {
+            // Both belong together only if the length is the same before and after: it is 0 while a slot changes hands.
+            let len = slot.len.load(Ordering::SeqCst);
+            let start = slot.start.load(Ordering::SeqCst);
+            if len == 0 || slot.len.load(Ordering::SeqCst) != len || address < start || address - start >= len
+            {
                 continue;
             }
             let page_bytes = PAGE_BYTES.load(Ordering::Relaxed);

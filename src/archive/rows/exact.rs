@@ -45,6 +45,16 @@ fn rejected(reason: String) -> Refusal {
     Refusal { verdict: Verdict::Rejected, reason }
 }
 
+/// Text from a ledger as a message shows it: control characters escaped, at most 60 characters.
+fn shown(text: &str) -> String {
+    const SHOWN_CHARS: usize = 60;
+    let mut shown: String = text.chars().take(SHOWN_CHARS).flat_map(char::escape_debug).collect();
+    if text.chars().nth(SHOWN_CHARS).is_some() {
+        shown.push('…');
+    }
+    shown
+}
+
 fn kind_name(kind: JsonKind) -> &'static str {
     match kind {
         JsonKind::Null => "null",
@@ -349,7 +359,7 @@ fn entries<'a>(enrichment: Value<'_>, bump: &'a Bump) -> Result<&'a [Entry<'a>],
         let Some(text) = value.as_js_str() else {
             return Err(rejected(format!(
                 "enrichment.{} is {}, a string is needed",
-                key.to_utf8_lossy(),
+                shown(&key.to_utf8_lossy()),
                 kind_name(value.kind())
             )));
         };

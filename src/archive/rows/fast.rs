@@ -12,6 +12,9 @@ use super::{CallCells, Cell, Kind, Rows, StampLine, Turn};
 use crate::archive::fold::{Entry, NOTHING, Range, Selector, Stamp};
 use crate::scan::json;
 
+/// Buffers that a longer line has blown up are not kept.
+const KEEP_LINE_BYTES: usize = 4 << 20;
+
 /// The fast parser and its buffers.
 pub(super) struct Parser {
     buffers: Buffers,
@@ -51,6 +54,9 @@ impl Parser {
             Err(_) => None,
         };
         self.tape = tape.reset();
+        if line.len() > KEEP_LINE_BYTES {
+            *self = Self::default();
+        }
         kind
     }
 }
@@ -535,6 +541,8 @@ fn stamp<'a>(
     close_object(&mut selector_json);
 
     let members = enrichment.object()?;
+    // Keys are compared pair by pair here; the exact path sorts them.
+    const KEYS_MAX: usize = 32;
     let mut entries = BumpVec::with_capacity_in(members, bump);
     let mut enrichment_json = BumpVec::with_capacity_in(64, bump);
     let mut keys = BumpVec::with_capacity_in(members, bump);
@@ -542,7 +550,10 @@ fn stamp<'a>(
         let key = enrichment.key()?;
         let value = enrichment.str()?;
         // Array indices are sorted to the front, `__proto__` is special, and twice the same key needs a second look.
-        if key.as_bytes().first().is_none_or(u8::is_ascii_digit) || key == "__proto__" || keys.contains(&key)
+        if keys.len() == KEYS_MAX
+            || key.as_bytes().first().is_none_or(u8::is_ascii_digit)
+            || key == "__proto__"
+            || keys.contains(&key)
         {
             return None;
         }

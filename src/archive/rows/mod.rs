@@ -129,6 +129,8 @@ pub struct Rows<'a> {
     pub compactions: Vec<CompactionCells<'a>>,
     /// Stamps.
     pub stamps: Vec<StampLine<'a>>,
+    /// Which of the lists above has the next row, for each line that stores any: the order of the ledger.
+    pub order: Vec<Kind>,
     /// Lines that were not archived.
     pub findings: Vec<Finding>,
     /// Lines of an unknown version or kind.
@@ -141,10 +143,14 @@ pub struct Rows<'a> {
 
 /// What a line turned out to be, once its row (if any) has been added to the [`Rows`].
 #[derive(Debug, PartialEq, Eq, Clone, Copy)]
-enum Kind {
+pub enum Kind {
+    /// A turn.
     Turn,
+    /// A tool result event.
     Event,
+    /// A compaction.
     Compaction,
+    /// A stamp.
     Stamp,
     /// A known kind that has no table.
     Other,
@@ -185,6 +191,8 @@ impl<'f> RowMaker<'f> {
                     return;
                 }
                 rows.exact_lines += 1;
+                // A copy: what is checked to be text must not change under a map before it is used as text.
+                let trimmed = bump.alloc_slice_copy(trimmed);
                 match exact::parse(&mut self.exact, offset, trimmed, bump, rows) {
                     Ok(kind) => kind,
                     Err(Refusal { verdict, reason }) => {
@@ -217,6 +225,9 @@ impl<'f> RowMaker<'f> {
             Kind::Unknown => rows.unknown_lines += 1,
             Kind::Other => rows.other_lines += 1,
             Kind::Event | Kind::Compaction | Kind::Stamp => {}
+        }
+        if !matches!(kind, Kind::Unknown | Kind::Other) {
+            rows.order.push(kind);
         }
     }
 }
