@@ -15,8 +15,8 @@ use common::archives::{Place, count, variants};
 use common::dump::{self, Dump, Value};
 use common::{fixture, golden, in_parallel, ledgers, processes};
 use relayburn_ledger::archive::rows::{Finding, Verdict};
-use relayburn_ledger::archive::{self, BuildResult, Options};
-use relayburn_ledger::dev::{self, ODD_KINDS};
+use relayburn_ledger::archive::{self, BuildResult, Options, Unobserved, rebuild_full};
+use relayburn_ledger::dev::{self, GenerateOptions, ODD_KINDS, Profile, generate};
 use serde_json::json;
 
 /// The time written into archives here, and as they hold it.
@@ -464,4 +464,23 @@ fn archives_of_the_reference_are_opened_as_they_are() {
         assert_eq!(dump::by_rowid(place.archive())["turns"][..before["turns"].len()], before["turns"][..]);
         dump::assert_whole(place.archive());
     });
+}
+
+#[test]
+fn a_rebuilt_archive_is_the_same_bytes_whatever_the_threads_and_chunks() {
+    let mut ledger = Vec::new();
+    for profile in [Profile::Mixed, Profile::Stamps, Profile::Adversarial] {
+        let options = GenerateOptions { size_bytes: 3_000_000, seed: 11, profile };
+        generate(&options, &mut ledger, |_| {}).unwrap();
+    }
+    let place = Place::new();
+    std::fs::write(&place.paths.ledger, &ledger).unwrap();
+    let mut first: Option<Vec<u8>> = None;
+    for (threads, chunk_bytes) in [(1, 1 << 20), (2, 1 << 20), (7, 1 << 16), (2, 100_000), (1, 64 << 20)] {
+        let options = Options { threads, chunk_bytes, ..at_now(&Options::default()) };
+        rebuild_full(&place.paths, &options, &mut Unobserved).unwrap();
+        let bytes = std::fs::read(&place.paths.archive).unwrap();
+        let first = first.get_or_insert_with(|| bytes.clone());
+        assert!(*first == bytes, "{threads} threads, chunks of {chunk_bytes} bytes");
+    }
 }

@@ -7,6 +7,8 @@
 //! Text of rows lives in the [`Bump`] of the chunk; a row is an array of [`Cell`]s in the column order of
 //! [`schema`](crate::archive::schema).
 
+#[cfg(test)]
+mod agreement;
 mod exact;
 mod fast;
 
