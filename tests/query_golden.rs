@@ -32,11 +32,8 @@ fn cases() -> Vec<(String, PathBuf, PathBuf)> {
 }
 
 fn burn(home: &Path, args: &[&str]) -> String {
-    let output = Command::new(env!("CARGO_BIN_EXE_burn"))
-        .args(args)
-        .env("RELAYBURN_HOME", home)
-        .output()
-        .unwrap();
+    let output =
+        Command::new(env!("CARGO_BIN_EXE_burn")).args(args).env("RELAYBURN_HOME", home).output().unwrap();
     assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
 }
