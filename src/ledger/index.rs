@@ -262,9 +262,28 @@ impl Fingerprints {
         }
         self.window.drain(..self.window.len().saturating_sub(FINGERPRINTS));
         self.lines = self.window.len();
-        disk::replace(&path, &text_of(&self.window), false)
+        let text = text_of(&self.window);
+        disk::replace_with(&path, false, |file| {
+            preallocate(file, text.len());
+            file.write_all(&text)
+        })
     }
 }
+
+/// Gives a new file its blocks before it is written. ext4 writes a file whose blocks are not allocated yet out to the disk
+/// when it is renamed over another, which here, at every append of a turn to a full window, took three times as long
+/// as the rest of the append. After a power cut the window may be zeros, then: nothing but fingerprints is lost.
+#[cfg(target_os = "linux")]
+fn preallocate(file: &File, len_bytes: usize) {
+    use std::os::fd::AsRawFd;
+    let Ok(len_bytes) = libc::off_t::try_from(len_bytes) else { return };
+    // SAFETY: the descriptor is open as long as `file` is borrowed; no memory is passed.
+    // A file system that cannot do it needs no help.
+    let _ = unsafe { libc::fallocate(file.as_std().as_raw_fd(), libc::FALLOC_FL_KEEP_SIZE, 0, len_bytes) };
+}
+
+#[cfg(not(target_os = "linux"))]
+fn preallocate(_file: &File, _len_bytes: usize) {}
 
 /// What the index holds of one line.
 #[derive(Debug, Clone, Copy)]
