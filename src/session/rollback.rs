@@ -150,7 +150,7 @@ impl Store {
             Ok(intent) => intent,
             Err(error) => return Err(attempt.failed(&path, error)),
         };
-        let snapshot = Snapshot::verified(rows, &verified);
+        let snapshot = Snapshot::with_chain(rows, Some(verified.chain_from(Chain::GENESIS)));
         let done =
             complete(&self.layout, &intent, &snapshot, self.limit_bytes, None, &mut Resumed::default())
                 .and_then(|event| self.adopt(snapshot).map(|()| event));
@@ -210,13 +210,13 @@ impl Attempt<'_> {
     fn record(&self, checkpoint: Checkpoint, rows: &Rows) -> Result<Intent, Error> {
         let layout = self.layout;
         let (mut hasher, mut retained_index_bytes) = (Sha256::new(), 0);
-        layout.stage(ROLLBACK_STAGE, |file| {
-            rows.write_lines(0..rows.len(), |lines| {
-                hasher.update(lines);
-                retained_index_bytes += lines.len() as u64;
-                Ok(file.write_all(lines)?)
-            })
+        let staged = layout.stage(ROLLBACK_STAGE)?;
+        rows.write_lines(0..rows.len(), |lines| {
+            hasher.update(lines);
+            retained_index_bytes += lines.len() as u64;
+            Ok(staged.file.write_all(lines)?)
         })?;
+        staged.leave()?;
         let manifest = layout.read_manifest()?.map(|manifest| ManifestOrigin {
             session_id: manifest.session_id,
             source_format: manifest.source_format,
