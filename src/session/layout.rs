@@ -19,6 +19,8 @@ const QUARANTINE_NAMES: u32 = 10_000;
 pub(super) const REBUILD_STAGE: &str = "offsets.rebuild.tmp";
 /// The staging name of the index a rollback leaves.
 pub(super) const ROLLBACK_STAGE: &str = "offsets.rollback.stage";
+/// The event that a rollback under way logs when it is done.
+pub(super) const ROLLBACK_EVENT: &str = "rollback.event.json";
 /// The record of a rollback under way.
 pub(super) const ROLLBACK_INTENT: &str = "rollback.intent.json";
 
