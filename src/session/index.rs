@@ -234,7 +234,13 @@ impl Rows {
         self.push_hashed(numbers, id, self.hash(id));
     }
 
-    fn push_hashed(&mut self, numbers: RowNumbers, id: &str, hash: u64) {
+    /// What ids are hashed with.
+    pub(super) fn hasher(&self) -> RandomState {
+        self.hasher.clone()
+    }
+
+    /// As [`Rows::push`], with the hash that [`Rows::hasher`] gives the id.
+    pub(super) fn push_hashed(&mut self, numbers: RowNumbers, id: &str, hash: u64) {
         let row = self.slots.len() as u32;
         let floor = self.last().map_or(0, |last| last.entry_seq);
         if numbers.entry_seq <= floor {

@@ -19,6 +19,8 @@ const QUARANTINE_NAMES: u32 = 10_000;
 pub(super) const REBUILD_STAGE: &str = "offsets.rebuild.tmp";
 /// The staging name of the index a rollback leaves.
 pub(super) const ROLLBACK_STAGE: &str = "offsets.rollback.stage";
+/// The event that a rollback under way logs when it is done.
+pub(super) const ROLLBACK_EVENT: &str = "rollback.event.json";
 /// The record of a rollback under way.
 pub(super) const ROLLBACK_INTENT: &str = "rollback.intent.json";
 
@@ -171,31 +173,16 @@ impl Layout {
         target: &Path,
         write: impl FnOnce(&disk::File) -> Result<(), Error>,
     ) -> Result<(), Error> {
-        self.stage(stage, write)?;
-        let staged = self.staging(stage);
-        if let Err(error) = disk::rename(&staged, target) {
-            // The first error is the one to report; a left-over is harmless.
-            let _ = disk::remove_file(&staged);
-            return Err(error.into());
-        }
-        disk::sync_dir(disk::parent_of(target))?;
-        Ok(())
+        let staged = self.stage(stage)?;
+        write(&staged.file)?;
+        staged.rename_over(target)
     }
 
-    /// Writes `tmp/stage` and syncs it. After an error it is gone.
-    pub(super) fn stage(
-        &self,
-        stage: &str,
-        write: impl FnOnce(&disk::File) -> Result<(), Error>,
-    ) -> Result<(), Error> {
+    /// An empty file `tmp/stage`, in place of a left-over.
+    pub(super) fn stage(&self, stage: &str) -> Result<Staged, Error> {
         let path = self.staging(stage);
         disk::remove_file_if_exists(&path)?;
-        let file = disk::File::create_new(&path)?;
-        let written = write(&file).and_then(|()| Ok(file.sync_all()?));
-        if written.is_err() {
-            let _ = disk::remove_file(&path);
-        }
-        written
+        Ok(Staged { file: disk::File::create_new(&path)?, keep: false })
     }
 
     /// Saves `range` of a file beside it as `<name>.cut`, then cuts the file at the start of the range; both are durable on
@@ -211,6 +198,40 @@ impl Layout {
         file.set_len(range.start)?;
         file.sync_all()?;
         Ok(saved)
+    }
+}
+
+/// A file in `tmp/` on its way to its place; dropped before it is there, it is deleted.
+#[derive(Debug)]
+pub(super) struct Staged {
+    pub(super) file: disk::File,
+    keep: bool,
+}
+
+impl Staged {
+    /// Syncs the file and puts it in place of `target`, durably.
+    pub(super) fn rename_over(mut self, target: &Path) -> Result<(), Error> {
+        self.file.sync_all()?;
+        disk::rename(self.file.path(), target)?;
+        self.keep = true;
+        disk::sync_dir(disk::parent_of(target))?;
+        Ok(())
+    }
+
+    /// Syncs the file and leaves it where it is.
+    pub(super) fn leave(mut self) -> Result<(), Error> {
+        self.file.sync_all()?;
+        self.keep = true;
+        Ok(())
+    }
+}
+
+impl Drop for Staged {
+    fn drop(&mut self) {
+        if !self.keep {
+            // A left-over is harmless: the next one of its name replaces it.
+            let _ = disk::remove_file(self.file.path());
+        }
     }
 }
 

@@ -9,17 +9,19 @@
 //! number down, then cuts. Until the cut is done, every recovery meets the same damaged line and decides the same.
 
 use std::collections::BTreeMap;
+use std::hash::RandomState;
 use std::ops::Range;
 
 use super::error::{Error, FramePlace};
+use super::frame::Chain;
 use super::index::{self, CrcText, IndexFile, RowNumbers, Rows, place_of};
 use super::integrity::{
     Facts, Parent, Verified, check_frame, check_graph, check_order, check_range, open_segment, resolve,
     verify,
 };
-use super::layout::{self, Layout, REBUILD_STAGE, SegmentFiles};
+use super::layout::{self, Layout, REBUILD_STAGE, SegmentFiles, Staged};
 use super::report::{ChangedCrc, LostEntry, Quarantined, RecoveryReport, Truncated, Unindexed};
-use super::segment::{self, BadLine, Content, Line, Scanned};
+use super::segment::{self, BadLine, Batch, Batches, Content, Line, Scanned, ScannedFrame};
 use crate::disk;
 use crate::scan::Source;
 
@@ -38,8 +40,8 @@ pub enum Verify {
 #[derive(Debug)]
 pub(super) struct Recovered {
     pub(super) rows: Rows,
-    /// The facts of all rows; none with [`Verify::Rows`].
-    pub(super) verified: Option<Verified>,
+    /// The chain over all rows; none with [`Verify::Rows`].
+    pub(super) chain: Option<Chain>,
     pub(super) report: RecoveryReport,
 }
 
@@ -49,7 +51,10 @@ struct Plan {
     verified: Option<Verified>,
     /// Rows from here on are new.
     first_new: usize,
-    replace_index: bool,
+    /// The new index, written but neither synced nor in place.
+    staged: Option<Staged>,
+    /// The chain over all rows, when all facts are known.
+    chain: Option<Chain>,
     /// The index's last line lacks its LF.
     complete_index: bool,
     heal: Vec<u64>,
@@ -170,7 +175,8 @@ fn plan_rebuild(
     reason: String,
 ) -> Result<Plan, Error> {
     let mut plan = Plan::new(Rows::default(), Some(Verified::default()));
-    plan.replace_index = true;
+    plan.staged = Some(layout.stage(REBUILD_STAGE)?);
+    plan.chain = Some(Chain::GENESIS);
     plan.replaced = Some((old, reason));
     plan.take_in(layout, files, Mode::Rebuild)?;
     Ok(plan)
@@ -250,10 +256,21 @@ pub(super) fn unindexed(
 }
 
 /// Where the next line is expected.
+#[derive(Debug, Clone, Copy)]
 struct Cursor {
     segment_seq: u64,
     frame_seq: u64,
     entry_seq: u64,
+    /// The first byte behind the last frame.
+    end: u64,
+}
+
+impl Cursor {
+    fn continues(&self, frame: &ScannedFrame) -> bool {
+        frame.segment_seq == self.segment_seq
+            && self.frame_seq.checked_add(1) == Some(frame.frame_seq)
+            && frame.entry_seq > self.entry_seq
+    }
 }
 
 impl Plan {
@@ -262,7 +279,8 @@ impl Plan {
             first_new: rows.len(),
             rows,
             verified,
-            replace_index: false,
+            staged: None,
+            chain: None,
             complete_index: false,
             heal: Vec::new(),
             cuts: Vec::new(),
@@ -293,35 +311,35 @@ impl Plan {
             segment_seq: first_segment,
             frame_seq: last.map_or(0, |last| last.frame_seq),
             entry_seq: last.map_or(0, |last| last.entry_seq),
+            end: last.and_then(|last| last.end()).unwrap_or(0),
         };
         let start_row = self.rows.len();
         let mut facts: Vec<Facts> = Vec::new();
         let mut blank_behind = Vec::new();
-        for (&segment_seq, &len_bytes) in files.len_bytes.range(first_segment..) {
-            let from = match last {
-                Some(last) if last.segment_seq == segment_seq => last.end().unwrap_or(len_bytes),
-                _ => 0,
-            };
-            if from >= len_bytes {
-                continue;
+        let mut batches = Batches::new(layout, files, first_segment, cursor.end, self.rows.hasher());
+        let mut current = batches.next()?;
+        while let Some(batch) = current.take() {
+            if batch.segment_seq != cursor.segment_seq {
+                cursor = Cursor { segment_seq: batch.segment_seq, frame_seq: 0, end: 0, ..cursor };
             }
-            if segment_seq != cursor.segment_seq || last.is_none() {
-                (cursor.segment_seq, cursor.frame_seq) = (segment_seq, 0);
-            }
-            let (source, scanned) = segment::scan(layout, segment_seq, from, len_bytes - from)?;
-            let mut end = from;
-            let stop = self.take_segment(&scanned, &mut cursor, &mut facts, &mut end);
+            let mut next = Ok(None);
+            // This thread takes in one batch, and writes it, while the others scan the next.
+            let stop = rayon::in_place_scope(|scope| {
+                scope.spawn(|_| next = batches.next());
+                self.take_batch(&batch, &mut cursor, &mut facts)
+            })?;
             if let Some((chunk, line)) = stop {
-                self.judge(layout, files, mode, &source, &scanned, (chunk, line), &cursor)?;
-                let cut_from = scanned[chunk].lines[line].offset;
-                self.cuts.push((segment_seq, cut_from..source.len_bytes()));
-                let later = files.len_bytes.range(segment_seq + 1..);
+                let line = &batch.scanned[chunk].lines[line];
+                self.judge(layout, files, mode, &batch.source, line, &cursor)?;
+                self.cuts.push((batch.segment_seq, line.offset..batch.source.len_bytes()));
+                let later = files.len_bytes.range(batch.segment_seq + 1..);
                 self.quarantine.extend(later.filter(|(_, len)| **len > 0).map(|(seq, _)| *seq));
                 break;
             }
-            if end < source.len_bytes() {
-                blank_behind.push((segment_seq, end..source.len_bytes()));
+            if batch.is_last && cursor.end < batch.source.len_bytes() {
+                blank_behind.push((batch.segment_seq, cursor.end..batch.source.len_bytes()));
             }
+            current = next?;
         }
         // Blanks behind the last frame would stand in the way of the next one.
         let active = self.rows.last().map_or(0, |last| last.segment_seq);
@@ -333,77 +351,86 @@ impl Plan {
         Ok(())
     }
 
-    /// Takes the frames of a segment until a line that cannot be a row; answers which (chunk, line).
-    fn take_segment(
+    /// Takes the frames of a batch until a line that cannot be a row; answers which (chunk, line). What is taken goes into
+    /// the staged index.
+    fn take_batch(
         &mut self,
-        scanned: &[Scanned],
+        batch: &Batch,
         cursor: &mut Cursor,
         facts: &mut Vec<Facts>,
-        end: &mut u64,
-    ) -> Option<(usize, usize)> {
-        for (chunk_number, chunk) in scanned.iter().enumerate() {
-            self.rows.reserve(chunk.lines.len());
-            for (line_number, line) in chunk.lines.iter().enumerate() {
-                let stop = Some((chunk_number, line_number));
-                let Content::Frame(frame) = &line.content else { return stop };
-                if frame.segment_seq != cursor.segment_seq
-                    || cursor.frame_seq.checked_add(1) != Some(frame.frame_seq)
-                    || frame.entry_seq <= cursor.entry_seq
-                {
-                    return stop;
-                }
-                let Some(payload_sha256) = frame.payload_sha256 else { return stop };
-                (cursor.frame_seq, cursor.entry_seq) = (frame.frame_seq, frame.entry_seq);
-                let (mut crc, mut byte_length) = (frame.crc, line.len_bytes);
-                if !line.terminated {
-                    self.heal.push(cursor.segment_seq);
-                    crc = crc32c::crc32c_append(crc, b"\n");
-                    byte_length += 1;
-                }
-                let numbers = RowNumbers {
-                    entry_seq: frame.entry_seq,
-                    segment_seq: frame.segment_seq,
-                    frame_seq: frame.frame_seq,
-                    byte_offset: line.offset,
-                    byte_length,
-                    crc: CrcText::of(crc),
-                };
-                let row = self.rows.len();
-                let parent = resolve(&self.rows, row, chunk.parent(frame));
-                if let (Parent::Missing, Some(id)) = (parent, chunk.parent(frame)) {
-                    self.late_parents.push((row, id.to_owned()));
-                }
-                self.rows.push(numbers, chunk.id(frame));
-                facts.push(Facts { payload_sha256, parent, kind: frame.kind });
-                *end = line.offset + byte_length;
+    ) -> Result<Option<(usize, usize)>, Error> {
+        let mut lines = Vec::new();
+        for (chunk_number, chunk) in batch.scanned.iter().enumerate() {
+            let first_row = self.rows.len();
+            let stop = self.take_chunk(chunk, cursor, facts);
+            if let Some(staged) = &self.staged {
+                lines.clear();
+                (first_row..self.rows.len()).for_each(|row| self.rows.write_line(row, &mut lines));
+                staged.file.write_all(&lines)?;
             }
+            if let Some(line_number) = stop {
+                return Ok(Some((chunk_number, line_number)));
+            }
+        }
+        Ok(None)
+    }
+
+    fn take_chunk(&mut self, chunk: &Scanned, cursor: &mut Cursor, facts: &mut Vec<Facts>) -> Option<usize> {
+        for (line_number, line) in chunk.lines.iter().enumerate() {
+            let Content::Frame(frame) = &line.content else { return Some(line_number) };
+            let Some(payload_sha256) = frame.payload_sha256.filter(|_| cursor.continues(frame)) else {
+                return Some(line_number);
+            };
+            let (mut crc, mut byte_length) = (frame.crc, line.len_bytes);
+            if !line.terminated {
+                self.heal.push(cursor.segment_seq);
+                crc = crc32c::crc32c_append(crc, b"\n");
+                byte_length += 1;
+            }
+            let row = self.rows.len();
+            let parent = match chunk.parent(frame) {
+                // Mostly the entry just before.
+                Some(id) if row > 0 && self.rows.id(row - 1) == id => Parent::Row(row as u32 - 1),
+                parent => resolve(&self.rows, row, parent),
+            };
+            if let (Parent::Missing, Some(id)) = (parent, chunk.parent(frame)) {
+                self.late_parents.push((row, id.to_owned()));
+            }
+            let numbers = RowNumbers {
+                entry_seq: frame.entry_seq,
+                segment_seq: frame.segment_seq,
+                frame_seq: frame.frame_seq,
+                byte_offset: line.offset,
+                byte_length,
+                crc: CrcText::of(crc),
+            };
+            self.rows.push_hashed(numbers, chunk.id(frame), frame.id_hash);
+            self.chain = self.chain.map(|chain| chain.link(&payload_sha256));
+            facts.push(Facts { payload_sha256, parent, kind: frame.kind });
+            cursor.frame_seq = frame.frame_seq;
+            cursor.entry_seq = frame.entry_seq;
+            cursor.end = line.offset + byte_length;
         }
         None
     }
 
     /// Refuses when cutting at this line would destroy more than a torn tail.
-    #[allow(clippy::too_many_arguments)]
     fn judge(
         &self,
         layout: &Layout,
         files: &SegmentFiles,
         mode: Mode,
         source: &Source,
-        scanned: &[Scanned],
-        at: (usize, usize),
+        line: &Line,
         cursor: &Cursor,
     ) -> Result<(), Error> {
-        let line = &scanned[at.0].lines[at.1];
-        let good_behind = || good_frame_behind(layout, files, scanned, at, cursor);
+        let good_behind = || good_frame_behind(layout, files, line, cursor);
         let place = || place_of(source, line.offset);
         let (reason, has_nul) = match &line.content {
             Content::Bad { reason, has_nul } => (reason, *has_nul),
             Content::Frame(frame) => {
-                let continues = frame.segment_seq == cursor.segment_seq
-                    && cursor.frame_seq.checked_add(1) == Some(frame.frame_seq)
-                    && frame.entry_seq > cursor.entry_seq;
                 // A frame that does not continue the numbering is cut, after it was saved, in either mode.
-                if !continues || (mode == Mode::Tail && !good_behind()?) {
+                if !cursor.continues(frame) || (mode == Mode::Tail && !good_behind()?) {
                     return Ok(());
                 }
                 return Err(Error::PayloadIntegrityMismatch {
@@ -440,35 +467,28 @@ impl Plan {
     }
 }
 
-/// Whether a sound frame that would continue the store stands behind the line `at`, in its segment or in a later one.
+/// Whether a sound frame that would continue the store stands behind `line`, in its segment or in a later one.
 fn good_frame_behind(
     layout: &Layout,
     files: &SegmentFiles,
-    scanned: &[Scanned],
-    at: (usize, usize),
+    line: &Line,
     cursor: &Cursor,
 ) -> Result<bool, Error> {
-    let good = |segment_seq: u64, frame_floor: u64, line: &Line| match &line.content {
-        Content::Frame(frame) => {
-            frame.segment_seq == segment_seq
-                && frame.frame_seq > frame_floor
-                && frame.entry_seq > cursor.entry_seq
-                && frame.payload_sha256.is_some()
-        }
-        Content::Bad { .. } => false,
-    };
-    let rest = scanned[at.0].lines[at.1 + 1..]
-        .iter()
-        .chain(scanned[at.0 + 1..].iter().flat_map(|chunk| &chunk.lines));
-    if rest.into_iter().any(|line| good(cursor.segment_seq, cursor.frame_seq, line)) {
-        return Ok(true);
-    }
-    for (&segment_seq, &len_bytes) in files.len_bytes.range(cursor.segment_seq + 1..) {
-        if len_bytes > 0 {
-            let (_, scanned) = segment::scan(layout, segment_seq, 0, len_bytes)?;
-            if scanned.iter().flat_map(|chunk| &chunk.lines).any(|line| good(segment_seq, 0, line)) {
-                return Ok(true);
+    let behind = line.offset + line.len_bytes;
+    let mut batches = Batches::new(layout, files, cursor.segment_seq, behind, RandomState::new());
+    while let Some(batch) = batches.next()? {
+        let floor = if batch.segment_seq == cursor.segment_seq { cursor.frame_seq } else { 0 };
+        let good = |line: &Line| match &line.content {
+            Content::Frame(frame) => {
+                frame.segment_seq == batch.segment_seq
+                    && frame.frame_seq > floor
+                    && frame.entry_seq > cursor.entry_seq
+                    && frame.payload_sha256.is_some()
             }
+            Content::Bad { .. } => false,
+        };
+        if batch.scanned.iter().flat_map(|chunk| &chunk.lines).any(good) {
+            return Ok(true);
         }
     }
     Ok(false)
@@ -494,7 +514,7 @@ fn resolve_parents(
 
 fn carry_out(layout: &Layout, files: &SegmentFiles, plan: Plan) -> Result<Recovered, Error> {
     let mut report = RecoveryReport {
-        index_rebuilt: plan.replace_index,
+        index_rebuilt: plan.staged.is_some(),
         rows_before: Some(plan.first_new as u64),
         rows_after: plan.rows.len() as u64,
         gaps: gaps(&plan.rows),
@@ -519,10 +539,8 @@ fn carry_out(layout: &Layout, files: &SegmentFiles, plan: Plan) -> Result<Recove
             compare(old, &plan.rows, &mut report);
         }
     }
-    if plan.replace_index {
-        layout.replace(REBUILD_STAGE, &layout.index(), |file| {
-            plan.rows.write_lines(0..plan.rows.len(), |lines| Ok(file.write_all(lines)?))
-        })?;
+    if let Some(staged) = plan.staged {
+        staged.rename_over(&layout.index())?;
     } else if plan.complete_index || plan.first_new < plan.rows.len() {
         let mut lines = if plan.complete_index { b"\n".to_vec() } else { Vec::new() };
         plan.rows.write_lines(plan.first_new..plan.rows.len(), |block| {
@@ -550,7 +568,8 @@ fn carry_out(layout: &Layout, files: &SegmentFiles, plan: Plan) -> Result<Recove
             saved_as: saved.map(|saved| layout.relative(&saved)),
         });
     }
-    Ok(Recovered { rows: plan.rows, verified: plan.verified, report })
+    let chain = plan.chain.or_else(|| plan.verified.map(|verified| verified.chain_from(Chain::GENESIS)));
+    Ok(Recovered { rows: plan.rows, chain, report })
 }
 
 /// Reports entries of the old index that changed or went.

@@ -4,7 +4,7 @@
 //! Promises: nothing is touched before the checkpoint was verified against the data; nothing is deleted; once the intent
 //! is on stable storage the rollback happens, if need be by the next handle that opens the store.
 //!
-//! The steps: stage the index that stays (`tmp/offsets.rollback.stage`), record the intent (`tmp/rollback.intent.json`), then
+//! The steps: stage the index that stays (`tmp/offsets.rollback.stage`), record the intent (`tmp/rollback.intent.json`, with the event to log beside it), then
 //! rename the staged index into place, rename later segments away, save and cut the end of the last one that stays,
 //! rename later checkpoints away, rewrite the manifest, log the event, remove the intent. Every step leaves a state in
 //! which the steps from the third on can be taken again.
@@ -19,10 +19,11 @@ use super::error::{Class, Error};
 use super::frame::{Chain, hex};
 use super::index::{self, Rows};
 use super::integrity::{check_graph, verify};
-use super::layout::{self, Layout, ROLLBACK_INTENT, ROLLBACK_STAGE, read_if_exists};
+use super::layout::{self, Layout, ROLLBACK_EVENT, ROLLBACK_INTENT, ROLLBACK_STAGE, read_if_exists};
 use super::manifest::ManifestOrigin;
-use super::migration::{MigrationEvent, Verification};
+use super::migration::{EVENT_SCHEMA, MigrationEvent, Verification};
 use super::report::{Quarantined, Truncated};
+use super::time;
 use super::view::{Snapshot, View};
 use super::writer::Store;
 use crate::disk;
@@ -150,10 +151,9 @@ impl Store {
             Ok(intent) => intent,
             Err(error) => return Err(attempt.failed(&path, error)),
         };
-        let snapshot = Snapshot::verified(rows, &verified);
-        let done =
-            complete(&self.layout, &intent, &snapshot, self.limit_bytes, None, &mut Resumed::default())
-                .and_then(|event| self.adopt(snapshot).map(|()| event));
+        let snapshot = Snapshot::with_chain(rows, Some(verified.chain_from(Chain::GENESIS)));
+        let done = complete(&self.layout, &intent, &snapshot, self.limit_bytes, &mut Resumed::default())
+            .and_then(|event| self.adopt(snapshot).map(|()| event));
         if let Err(error) = &done {
             self.poison(error);
         }
@@ -210,13 +210,13 @@ impl Attempt<'_> {
     fn record(&self, checkpoint: Checkpoint, rows: &Rows) -> Result<Intent, Error> {
         let layout = self.layout;
         let (mut hasher, mut retained_index_bytes) = (Sha256::new(), 0);
-        layout.stage(ROLLBACK_STAGE, |file| {
-            rows.write_lines(0..rows.len(), |lines| {
-                hasher.update(lines);
-                retained_index_bytes += lines.len() as u64;
-                Ok(file.write_all(lines)?)
-            })
+        let staged = layout.stage(ROLLBACK_STAGE)?;
+        rows.write_lines(0..rows.len(), |lines| {
+            hasher.update(lines);
+            retained_index_bytes += lines.len() as u64;
+            Ok(staged.file.write_all(lines)?)
         })?;
+        staged.leave()?;
         let manifest = layout.read_manifest()?.map(|manifest| ManifestOrigin {
             session_id: manifest.session_id,
             source_format: manifest.source_format,
@@ -231,12 +231,19 @@ impl Attempt<'_> {
             retained_index_bytes,
             manifest,
         };
-        let path = layout.staging(ROLLBACK_INTENT);
-        let text = serde_json::to_vec(&intent)
-            .map_err(|error| Error::Json { place: View::document_place(&path), reason: error.to_string() })?;
-        layout.replace("rollback.intent.tmp", &path, |file| Ok(file.write_all(&text)?))?;
+        let mut event = completed_event(layout, &intent);
+        (event.schema, event.at) = (EVENT_SCHEMA.to_owned(), time::now());
+        write_document(layout, ROLLBACK_EVENT, &event)?;
+        write_document(layout, ROLLBACK_INTENT, &intent)?;
         Ok(intent)
     }
+}
+
+fn write_document(layout: &Layout, name: &str, document: &impl Serialize) -> Result<(), Error> {
+    let path = layout.staging(name);
+    let text = serde_json::to_vec(document)
+        .map_err(|error| Error::Json { place: View::document_place(&path), reason: error.to_string() })?;
+    layout.replace(&name.replace(".json", ".tmp"), &path, |file| Ok(file.write_all(&text)?))
 }
 
 fn hex_text(digest: &[u8; 32]) -> String {
@@ -292,20 +299,17 @@ pub(super) fn resume(layout: &Layout, limit_bytes: u64) -> Result<Resumed, Error
     let mut rows = Rows::default();
     index::read(&source, 0, &mut rows)?;
     let snapshot = Snapshot::new(rows);
-    let recorded = jiff::Timestamp::try_from(disk::metadata(&path)?.modified).ok();
-    complete(layout, &intent, &snapshot, limit_bytes, recorded, &mut resumed)?;
+    complete(layout, &intent, &snapshot, limit_bytes, &mut resumed)?;
     resumed.completed = Some(intent.checkpoint.checkpoint_seq);
     Ok(resumed)
 }
 
-/// Takes every step after the intent was recorded; `snapshot` holds the rows that stay. `resumed_since` is the time the
-/// intent was recorded when this is not the first try.
+/// Takes every step after the intent was recorded; `snapshot` holds the rows that stay.
 fn complete(
     layout: &Layout,
     intent: &Intent,
     snapshot: &Snapshot,
     limit_bytes: u64,
-    resumed_since: Option<jiff::Timestamp>,
     done: &mut Resumed,
 ) -> Result<MigrationEvent, Error> {
     let staged = layout.staging(ROLLBACK_STAGE);
@@ -349,24 +353,10 @@ fn complete(
     if let Some(origin) = &intent.manifest {
         View { layout, snapshot, limit_bytes }.write_manifest(origin.clone())?;
     }
-    let event = event(
-        layout,
-        (&intent.migration_id, &intent.correlation_id),
-        &intent.checkpoint.snapshot_ref,
-        VERIFIED,
-        "ok",
-        None,
-    );
-    let logged = match resumed_since {
-        Some(since) => find_logged(layout, &event, since)?,
-        None => None,
-    };
-    let event = match logged {
-        Some(logged) => logged,
-        None => layout.append_event(event)?,
-    };
+    let event = log_once(layout, intent)?;
     disk::remove_file(&layout.staging(ROLLBACK_INTENT))?;
     disk::sync_dir(disk::parent_of(&layout.staging(ROLLBACK_INTENT)))?;
+    disk::remove_file_if_exists(&layout.staging(ROLLBACK_EVENT))?;
     Ok(event)
 }
 
@@ -388,27 +378,28 @@ fn quarantine_later_checkpoints(layout: &Layout, kept: &Checkpoint, done: &mut R
     Ok(())
 }
 
-/// The event of a rollback under way, if the crash came after it was logged: the ledger's last, not older than the intent.
-fn find_logged(
-    layout: &Layout,
-    event: &MigrationEvent,
-    since: jiff::Timestamp,
-) -> Result<Option<MigrationEvent>, Error> {
+/// Logs the event that was prepared with the intent, unless the crash came after it was logged: then it is the last one.
+fn log_once(layout: &Layout, intent: &Intent) -> Result<MigrationEvent, Error> {
     let ledger = layout.read_ledger()?;
     if let Some(place) = &ledger.torn {
         // It is this very event: nobody else logs while an intent stands.
         let end = disk::metadata(&place.path)?.len_bytes;
         layout.cut(&place.path, place.offset..end)?;
     }
-    let same = |last: &&MigrationEvent| {
-        last.migration_id == event.migration_id
-            && last.correlation_id == event.correlation_id
-            && last.source_path == event.source_path
-            && last.outcome == event.outcome
-            && last
-                .at
-                .parse::<jiff::Timestamp>()
-                .is_ok_and(|at| at.as_millisecond() >= since.as_millisecond())
-    };
-    Ok(ledger.events.last().filter(same).cloned())
+    let prepared = read_if_exists(&layout.staging(ROLLBACK_EVENT))?
+        .and_then(|bytes| serde_json::from_slice::<MigrationEvent>(&bytes).ok())
+        .filter(|event| {
+            event.migration_id == intent.migration_id && event.correlation_id == intent.correlation_id
+        });
+    match (prepared, ledger.events.last()) {
+        (Some(prepared), Some(last)) if prepared == *last => Ok(prepared),
+        (Some(prepared), _) => layout.append_event(prepared),
+        // The intent is another program's.
+        (None, _) => layout.append_event(completed_event(layout, intent)),
+    }
+}
+
+fn completed_event(layout: &Layout, intent: &Intent) -> MigrationEvent {
+    let ids = (intent.migration_id.as_str(), intent.correlation_id.as_str());
+    event(layout, ids, &intent.checkpoint.snapshot_ref, VERIFIED, "ok", None)
 }

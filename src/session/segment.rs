@@ -3,7 +3,9 @@
 //! May map and read segments; writes nothing. Promises: every byte of the scanned range belongs to one line or to white
 //! space; lines are judged by their bytes alone, on all cores; no judgement depends on how the file was cut into chunks.
 
+use std::hash::{BuildHasher, RandomState};
 use std::ops::Range;
+use std::sync::Arc;
 
 use rayon::prelude::*;
 
@@ -11,11 +13,13 @@ use super::MAX_LINE_BYTES;
 use super::error::Error;
 use super::frame::{FrameLine, NotAFrame};
 use super::integrity::{Kind, open_segment};
-use super::layout::Layout;
+use super::layout::{Layout, SegmentFiles};
 use crate::scan::{self, Source};
 
 /// How much of a segment one task reads.
 const CHUNK_BYTES: u64 = 1 << 20;
+/// How many chunks are scanned while the ones before them are taken in.
+const BATCH_CHUNKS: usize = 16;
 
 /// A line that is not blank.
 #[derive(Debug)]
@@ -57,6 +61,8 @@ pub(super) struct ScannedFrame {
     pub(super) kind: Kind,
     /// The payload's hash; `None` when header and payload disagree.
     pub(super) payload_sha256: Option<[u8; 32]>,
+    /// With the hasher that the scan was given.
+    pub(super) id_hash: u64,
     id: Range<u32>,
     parent: Option<Range<u32>>,
 }
@@ -84,24 +90,77 @@ impl Scanned {
     }
 }
 
-/// The lines of a segment from `from` (the start of a line) to its end.
-pub(super) fn scan(
-    layout: &Layout,
-    segment_seq: u64,
-    from: u64,
-    len_hint_bytes: u64,
-) -> Result<(Source, Vec<Scanned>), Error> {
-    let source = open_segment(layout, segment_seq, len_hint_bytes)?;
-    let len_bytes = source.len_bytes();
-    let chunks =
-        scan::chunks(&source, from.min(len_bytes)..len_bytes, CHUNK_BYTES).collect::<Result<Vec<_>, _>>()?;
-    let scanned =
-        chunks.into_par_iter().map(|chunk| scan_chunk(&source, chunk)).collect::<Result<Vec<_>, Error>>()?;
-    source.check_len()?;
-    Ok((source, scanned))
+/// Part of a segment: as many chunks as are scanned at once.
+#[derive(Debug)]
+pub(super) struct Batch {
+    pub(super) segment_seq: u64,
+    pub(super) source: Arc<Source>,
+    pub(super) scanned: Vec<Scanned>,
+    /// Whether it reaches the end of the segment.
+    pub(super) is_last: bool,
 }
 
-fn scan_chunk(source: &Source, chunk: Range<u64>) -> Result<Scanned, Error> {
+/// Segments in numeric order, batch by batch.
+pub(super) struct Batches<'l> {
+    layout: &'l Layout,
+    /// Number, first byte to scan and length of the segments still to come, in reverse.
+    segments: Vec<(u64, u64, u64)>,
+    open: Option<(u64, Arc<Source>, std::vec::IntoIter<Range<u64>>)>,
+    hasher: RandomState,
+}
+
+impl<'l> Batches<'l> {
+    /// All segments from number `first`, that one from byte `from`; empty ones are passed over.
+    pub(super) fn new(
+        layout: &'l Layout,
+        files: &SegmentFiles,
+        first: u64,
+        from: u64,
+        hasher: RandomState,
+    ) -> Self {
+        let segments = files.len_bytes.range(first..).rev();
+        let segments = segments
+            .map(|(&segment_seq, &len_bytes)| {
+                (segment_seq, if segment_seq == first { from } else { 0 }, len_bytes)
+            })
+            .filter(|(_, from, len_bytes)| from < len_bytes)
+            .collect();
+        Self { layout, segments, open: None, hasher }
+    }
+
+    /// Scans the next batch; none behind the last segment.
+    pub(super) fn next(&mut self) -> Result<Option<Batch>, Error> {
+        loop {
+            let (segment_seq, source, mut chunks) = match self.open.take() {
+                Some(open) => open,
+                None => {
+                    let Some((segment_seq, from, len_bytes)) = self.segments.pop() else { return Ok(None) };
+                    let source = Arc::new(open_segment(self.layout, segment_seq, len_bytes - from)?);
+                    let end = source.len_bytes();
+                    let chunks = scan::chunks(&source, from.min(end)..end, CHUNK_BYTES);
+                    let chunks = chunks.collect::<Result<Vec<_>, _>>()?;
+                    (segment_seq, source, chunks.into_iter())
+                }
+            };
+            let batch: Vec<Range<u64>> = chunks.by_ref().take(BATCH_CHUNKS).collect();
+            if batch.is_empty() {
+                continue;
+            }
+            let scanned = batch
+                .into_par_iter()
+                .map(|chunk| scan_chunk(&source, chunk, &self.hasher))
+                .collect::<Result<Vec<_>, Error>>()?;
+            source.check_len()?;
+            let is_last = chunks.len() == 0;
+            if !is_last {
+                self.open = Some((segment_seq, Arc::clone(&source), chunks));
+            }
+            return Ok(Some(Batch { segment_seq, source, scanned, is_last }));
+        }
+    }
+}
+
+fn scan_chunk(source: &Source, chunk: Range<u64>, hasher: &RandomState) -> Result<Scanned, Error> {
     let mut buffer = Vec::new();
     let bytes = source.bytes(chunk.clone(), &mut buffer)?;
     let mut scanned = Scanned::default();
@@ -123,6 +182,7 @@ fn scan_chunk(source: &Source, chunk: Range<u64>) -> Result<Scanned, Error> {
                     crc: crc32c::crc32c(whole),
                     kind: Kind::of(&frame.entry_type),
                     payload_sha256: frame.verify_payload().ok(),
+                    id_hash: hasher.hash_one(&*frame.entry_id),
                     id: scanned.keep(&frame.entry_id),
                     parent: frame.parent_entry_id.as_deref().map(|parent| scanned.keep(parent)),
                 }),

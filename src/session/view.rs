@@ -14,7 +14,7 @@ use super::error::{Error, Place};
 use super::frame::{Chain, Frame, FrameLine, NotAFrame};
 use super::index::{self, Row, Rows};
 use super::integrity::{
-    Kind, Verified, branches, check_frame, check_graph, check_ids_unique, check_order, check_range, verify,
+    Kind, branches, check_frame, check_graph, check_ids_unique, check_order, check_range, verify,
 };
 use super::layout::Layout;
 use super::{Options, recovery};
@@ -75,10 +75,12 @@ impl Snapshot {
         Self { rows, chain: Mutex::new((0, Chain::GENESIS)) }
     }
 
-    /// A snapshot whose rows were all verified.
-    pub(super) fn verified(rows: Rows, verified: &Verified) -> Self {
-        let chain = verified.chain_from(Chain::GENESIS);
-        Self { chain: Mutex::new((rows.len(), chain)), rows }
+    /// A snapshot whose chain over all rows is known.
+    pub(super) fn with_chain(rows: Rows, chain: Option<Chain>) -> Self {
+        match chain {
+            Some(chain) => Self { chain: Mutex::new((rows.len(), chain)), rows },
+            None => Self::new(rows),
+        }
     }
 
     /// Adds the row of a frame just written.

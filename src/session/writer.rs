@@ -128,10 +128,7 @@ impl Store {
         report.abandoned_rollback = resumed.abandoned;
         report.truncated.splice(0..0, resumed.truncated);
         report.quarantined.splice(0..0, resumed.quarantined);
-        let snapshot = match &recovered.verified {
-            Some(verified) => Snapshot::verified(recovered.rows, verified),
-            None => Snapshot::new(recovered.rows),
-        };
+        let snapshot = Snapshot::with_chain(recovered.rows, recovered.chain);
         let mut store = Self {
             tail: Tail::of(&snapshot, &layout)?,
             first_unwritten: snapshot.rows.len(),
@@ -161,8 +158,7 @@ impl Store {
     pub fn rebuild_index(&mut self) -> Result<RecoveryReport, Error> {
         self.sync()?;
         let recovered = recovery::rebuild(&self.layout)?;
-        let verified = recovered.verified.unwrap_or_default();
-        self.adopt(Snapshot::verified(recovered.rows, &verified))?;
+        self.adopt(Snapshot::with_chain(recovered.rows, recovered.chain))?;
         Ok(recovered.report)
     }
 

@@ -2,8 +2,17 @@
 
 #![allow(clippy::unwrap_used)]
 
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
 use proptest::prelude::*;
 use serde_json::Value;
+
+use super::{NewEntry, Options, Payload};
+
+#[cfg(unix)]
+mod crash;
+mod format;
 
 /// Any JSON value of moderate size.
 pub(super) fn any_json() -> impl Strategy<Value = Value> {
@@ -21,4 +30,32 @@ pub(super) fn any_json() -> impl Strategy<Value = Value> {
                 .prop_map(|members| Value::Object(members.into_iter().collect())),
         ]
     })
+}
+
+/// An entry whose payload has `len_bytes` and a little more.
+fn entry(id: &str, parent_id: Option<&str>, len_bytes: usize) -> NewEntry<'static> {
+    NewEntry {
+        id: id.to_owned().into(),
+        parent_id: parent_id.map(|id| id.to_owned().into()),
+        entry_type: "message".into(),
+        payload: Payload::from_value(&serde_json::json!({"text": "x".repeat(len_bytes)})).unwrap(),
+    }
+}
+
+fn options(max_segment_bytes: u64) -> Options {
+    Options { max_segment_bytes, ..Options::default() }
+}
+
+/// Every file below `root` with its content.
+fn files(root: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    for entry in std::fs::read_dir(root).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(files(&path));
+        } else {
+            found.insert(path.clone(), std::fs::read(&path).unwrap());
+        }
+    }
+    found
 }

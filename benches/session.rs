@@ -1,0 +1,207 @@
+//! Session stores at full size: building the index again against the plain way of reading segments, opening, lookups, appends.
+//!
+//! ```text
+//! cargo bench --bench session                      1 GB of segments, payloads of 1 KiB, in a temporary directory
+//! SESSION_BENCH_MB=100 cargo bench --bench session  smaller
+//! SESSION_BENCH_DIR=/fast cargo bench --bench session  elsewhere
+//! ```
+//!
+//! The rival reads every segment line by line on one thread with serde_json into a struct with a `RawValue` and hashes the
+//! payload with sha2; it writes nothing. Both run alternately on a warm page cache; medians are compared.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use relayburn_ledger::session::{Durability, NewEntry, Options, Payload, Reader, Store, Verify};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use sha2::{Digest, Sha256};
+
+type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
+
+const ROUNDS: usize = 5;
+const PAYLOAD_BYTES: usize = 1024;
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[allow(dead_code)] // Read as a whole, as a reader would.
+struct PlainFrame {
+    schema: String,
+    segment_seq: u64,
+    frame_seq: u64,
+    entry_seq: u64,
+    entry_id: String,
+    #[serde(default)]
+    parent_entry_id: Option<String>,
+    entry_type: String,
+    timestamp: String,
+    payload_sha256: String,
+    payload_bytes: u64,
+    payload: Box<RawValue>,
+}
+
+/// The plain way: answers how many frames had the hash their header says.
+fn read_plainly(root: &Path) -> Outcome<u64> {
+    let mut sound = 0;
+    let mut segments: Vec<_> = std::fs::read_dir(root.join("segments"))?
+        .map(|entry| entry.map(|entry| entry.path()))
+        .collect::<Result<_, _>>()?;
+    segments.sort();
+    let mut line = String::new();
+    for segment in segments {
+        let mut lines = BufReader::with_capacity(1 << 20, File::open(segment)?);
+        loop {
+            line.clear();
+            if lines.read_line(&mut line)? == 0 {
+                break;
+            }
+            let frame: PlainFrame = serde_json::from_str(&line)?;
+            let digest: String = Sha256::digest(frame.payload.get()).iter().fold(
+                String::with_capacity(64),
+                |mut text, byte| {
+                    use std::fmt::Write;
+                    let _ = write!(text, "{byte:02x}");
+                    text
+                },
+            );
+            sound += u64::from(digest == frame.payload_sha256);
+        }
+    }
+    Ok(sound)
+}
+
+/// A payload of [`PAYLOAD_BYTES`]: an agent's message, text with a few escapes.
+fn payload(number: u64) -> Outcome<Payload<'static>> {
+    let mut text = format!("{{\"content\":[{{\"type\":\"text\",\"text\":\"turn {number}: ");
+    while text.len() < PAYLOAD_BYTES - 40 {
+        text.push_str("let it read \\\"the file\\\" and say what it found; ");
+    }
+    text.truncate(PAYLOAD_BYTES - 40);
+    while text.ends_with('\\') {
+        text.pop();
+    }
+    text.push_str("\"}],\"role\":\"assistant\",\"n\":");
+    let room = PAYLOAD_BYTES - text.len() - 1;
+    text.push_str(&format!("{:0>room$}", 0).replace('0', "1"));
+    text.push('}');
+    Ok(Payload::verbatim(Box::leak(text.into_boxed_str()))?)
+}
+
+fn build(root: &Path, bytes: u64) -> Outcome<u64> {
+    let options = Options { durability: Durability::Grouped, ..Options::default() };
+    let (mut store, _) = Store::open(root, &options)?;
+    let mut parent: Option<String> = None;
+    let mut number = 0;
+    while store.view().total_bytes() < bytes {
+        let id = format!("{number:08x}-entry");
+        let payload = payload(number)?;
+        store.append(&NewEntry {
+            id: id.clone().into(),
+            parent_id: parent.take().map(Into::into),
+            entry_type: "message".into(),
+            payload,
+        })?;
+        parent = Some(id);
+        number += 1;
+    }
+    store.sync()?;
+    Ok(number)
+}
+
+fn timed<T>(operation: impl FnOnce() -> Outcome<T>) -> Outcome<(T, Duration)> {
+    let start = Instant::now();
+    let value = operation()?;
+    Ok((value, start.elapsed()))
+}
+
+fn median(mut times: Vec<Duration>) -> Duration {
+    times.sort();
+    times[times.len() / 2]
+}
+
+fn main() -> Outcome<()> {
+    let megabytes: u64 = std::env::var("SESSION_BENCH_MB").map_or(Ok(1000), |text| text.parse())?;
+    let directory = match std::env::var_os("SESSION_BENCH_DIR") {
+        Some(path) => tempfile::tempdir_in(path)?,
+        None => tempfile::tempdir()?,
+    };
+    let root = directory.path().join("store.v2");
+    let (entries, took) = timed(|| build(&root, megabytes * 1_000_000))?;
+    println!("built        {entries} entries, {megabytes} MB, grouped appends: {took:.2?}");
+
+    let (mut plain, mut rebuild) = (Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        let (sound, took) = timed(|| read_plainly(&root))?;
+        assert_eq!(sound, entries);
+        plain.push(took);
+        let (report, took) = timed(|| Ok(Store::open_rebuilding(&root, &Options::default())?.1))?;
+        assert_eq!(report.rows_after, entries);
+        rebuild.push(took);
+    }
+    println!("plain        {plain:.3?}");
+    println!("rebuild      {rebuild:.3?}");
+    let (plain, rebuild) = (median(plain), median(rebuild));
+    let ratio = plain.as_secs_f64() / rebuild.as_secs_f64();
+    println!(
+        "medians      plain {plain:.3?}, rebuild with index written and synced {rebuild:.3?}: {ratio:.2} times as fast"
+    );
+
+    for verify in [Verify::Full, Verify::Rows] {
+        let options = Options { verify, ..Options::default() };
+        let times = (0..ROUNDS)
+            .map(|_| Ok(timed(|| Ok(drop(Store::open(&root, &options)?)))?.1))
+            .collect::<Outcome<_>>()?;
+        println!("open {verify:?}    {:.3?}", median(times));
+    }
+    let ((), took) = timed(|| {
+        let mut reader = Reader::open(&root, &Options::default())?;
+        reader.view()?;
+        Ok(())
+    })?;
+    println!("first view   {took:.3?}");
+    let mut reader = Reader::open(&root, &Options::default())?;
+    reader.view()?;
+    const LOOKUPS: u64 = 100_000;
+    let ((), took) = timed(|| {
+        for lookup in 0..LOOKUPS {
+            let seq = lookup.wrapping_mul(0x9E37_79B9) % entries + 1;
+            assert!(reader.view()?.entry(seq)?.is_some());
+        }
+        Ok(())
+    })?;
+    println!("lookup seq   {:.2?} each, refresh and verification included", took / LOOKUPS as u32);
+    let ((), took) = timed(|| {
+        for lookup in 0..LOOKUPS {
+            let id = format!("{:08x}-entry", lookup.wrapping_mul(0x9E37_79B9) % entries);
+            assert!(reader.view()?.entry_with_id(&id)?.is_some());
+        }
+        Ok(())
+    })?;
+    println!("lookup id    {:.2?} each", took / LOOKUPS as u32);
+    measure_appends(&root, &directory.path().join("small.v2"))
+}
+
+/// Appends to the full store and to an empty one.
+fn measure_appends(full: &Path, small: &Path) -> Outcome<()> {
+    for (name, durability, count) in
+        [("grouped", Durability::Grouped, 20_000u32), ("durable", Durability::Each, 200)]
+    {
+        for root in [small, full] {
+            let options = Options { verify: Verify::Rows, durability, ..Options::default() };
+            let (mut store, _) = Store::open(root, &options)?;
+            let before = store.view().row_count();
+            let ((), took) = timed(|| {
+                for number in 0..count {
+                    let payload = payload(u64::from(number))?;
+                    let id = format!("{name}-{number}").into();
+                    store.append(&NewEntry { id, parent_id: None, entry_type: "message".into(), payload })?;
+                }
+                Ok(store.sync()?)
+            })?;
+            println!("append       {name}, store of {before} entries: {:.2?} each", took / count);
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,390 @@
+//! Power cuts and failing operations: what was acknowledged is there, nothing else is, a second recovery changes nothing.
+
+use std::path::Path;
+
+use super::{entry, files, options};
+use crate::disk::faults::{Harness, Image, each_failure};
+use crate::session::{Class, Durability, Error, NewEntry, Options, Reader, Store};
+
+/// Opens an image twice: the second time nothing changes. Answers the ids and the store.
+fn recover(image: &Path, options: &Options, told: &dyn std::fmt::Display) -> (Vec<String>, Store) {
+    let (store, _) = Store::open(image, options).unwrap_or_else(|error| panic!("{told}: {error}"));
+    drop(store);
+    let after = files(image);
+    let (store, report) =
+        Store::open(image, options).unwrap_or_else(|error| panic!("{told}, again: {error}"));
+    assert!(!report.changed_files(), "{told}: {report:?}");
+    assert_eq!(files(image), after, "{told}");
+    store.view().validate().unwrap_or_else(|error| panic!("{told}: {error}"));
+    let ids = store.view().entry_ids().map(str::to_owned).collect();
+    (ids, store)
+}
+
+/// What `scenario` acknowledged, as (events recorded by then, number of entries).
+struct Acknowledged(Vec<(usize, usize)>);
+
+impl Acknowledged {
+    fn at(&self, image: &Image) -> usize {
+        let known = self.0.iter().filter(|(events, _)| *events <= image.after_events());
+        known.map(|(_, entries)| *entries).max().unwrap_or(0)
+    }
+}
+
+/// Every image must hold a prefix of `all` that is at least what was acknowledged.
+fn check_images(harness: &Harness, acknowledged: &Acknowledged, options: &Options, all: &[String]) {
+    let mut images = 0;
+    harness.each_image(|image| {
+        let (ids, mut store) = recover(&image.path().join("s"), options, image);
+        assert!(
+            ids.len() >= acknowledged.at(image),
+            "{image}: {} acknowledged, {ids:?} there",
+            acknowledged.at(image)
+        );
+        assert_eq!(ids, all[..ids.len()], "{image}");
+        let next = entry("next", ids.last().map(String::as_str), 3);
+        store.append(&next).unwrap_or_else(|error| panic!("{image}: {error}"));
+        images += 1;
+    });
+    assert!(images > 50, "{images}");
+}
+
+fn names(count: usize) -> Vec<String> {
+    (0..count).map(|number| format!("e{number}")).collect()
+}
+
+#[test]
+fn appends_and_rotations_survive_a_power_cut_at_any_point() {
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path().join("s");
+    let options = options(2500);
+    let all = names(7);
+    let harness = Harness::recording(directory.path());
+    let mut acknowledged = Acknowledged(Vec::new());
+    harness.run(|| {
+        let (mut store, _) = Store::open(&root, &options).unwrap();
+        let mut parent: Option<&str> = None;
+        for (done, id) in all.iter().enumerate() {
+            store.append(&entry(id, parent, 900)).unwrap();
+            acknowledged.0.push((harness.events(), done + 1));
+            parent = Some(id);
+        }
+    });
+    check_images(&harness, &acknowledged, &options, &all);
+}
+
+#[test]
+fn groups_survive_a_power_cut_at_any_point() {
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path().join("s");
+    let options = Options { durability: Durability::Grouped, ..options(4000) };
+    let all = names(9);
+    let harness = Harness::recording(directory.path());
+    let mut acknowledged = Acknowledged(Vec::new());
+    harness.run(|| {
+        let (mut store, _) = Store::open(&root, &options).unwrap();
+        for (done, id) in all.iter().enumerate() {
+            store.append(&entry(id, None, 700)).unwrap();
+            if done % 3 == 2 {
+                store.sync().unwrap();
+                acknowledged.0.push((harness.events(), done + 1));
+            }
+        }
+    });
+    check_images(&harness, &acknowledged, &options, &all);
+}
+
+#[test]
+fn a_group_into_an_empty_store_survives_a_power_cut_at_any_point() {
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path().join("s");
+    let options = options(3000);
+    let all = names(6);
+    let harness = Harness::recording(directory.path());
+    let mut acknowledged = Acknowledged(Vec::new());
+    harness.run(|| {
+        let (mut store, _) = Store::open(&root, &options).unwrap();
+        let entries: Vec<NewEntry<'_>> = all.iter().map(|id| entry(id, None, 800)).collect();
+        store.append_all(&entries).unwrap();
+        acknowledged.0.push((harness.events(), all.len()));
+    });
+    check_images(&harness, &acknowledged, &options, &all);
+}
+
+/// A store of four entries in two segments, with one more frame and half a frame behind the index.
+fn leave_a_tail(root: &Path, options: &Options) {
+    let (mut store, _) = Store::open(root, options).unwrap();
+    for id in ["e0", "e1", "e2", "e3"] {
+        store.append(&entry(id, None, 600)).unwrap();
+    }
+    drop(store);
+    let index = root.join("index/offsets.jsonl");
+    let rows = std::fs::read_to_string(&index).unwrap();
+    std::fs::write(&index, rows.lines().take(3).map(|line| format!("{line}\n")).collect::<String>()).unwrap();
+    let segment = root.join("segments/0000000000000002.seg");
+    let mut bytes = std::fs::read(&segment).unwrap();
+    bytes.extend_from_slice(b"{\"schema\":\"pi.session_store_v2.segment_frame.v1\",\"segm");
+    std::fs::write(&segment, bytes).unwrap();
+}
+
+#[test]
+fn recovery_itself_survives_a_power_cut_at_any_point() {
+    for lose_index in [false, true] {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path().join("s");
+        let options = options(2000);
+        leave_a_tail(&root, &options);
+        if lose_index {
+            std::fs::write(root.join("index/offsets.jsonl"), b"{\"torn").unwrap();
+        }
+        let harness = Harness::recording(directory.path());
+        harness.run(|| drop(Store::open(&root, &options).unwrap()));
+        check_images(&harness, &Acknowledged(vec![(0, 4)]), &options, &names(4));
+    }
+}
+
+#[test]
+fn a_cut_with_later_segments_survives_a_power_cut_at_any_point() {
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path().join("s");
+    let options = options(1500);
+    {
+        let (mut store, _) = Store::open(&root, &options).unwrap();
+        for id in names(7) {
+            store.append(&entry(&id, None, 400)).unwrap();
+        }
+    }
+    let segment = root.join("segments/0000000000000002.seg");
+    let text = std::fs::read_to_string(&segment).unwrap();
+    let altered = text.replacen("\"frameSeq\":1", "\"frameSeq\":8", 1);
+    assert_ne!(text, altered);
+    std::fs::write(&segment, altered).unwrap();
+    let kept = text.lines().count();
+    let harness = Harness::recording(directory.path());
+    harness.run(|| drop(Store::open(&root, &options).unwrap()));
+    let left = Store::open(&root, &options).unwrap().0.view().row_count();
+    assert!(kept >= 1 && left < 7 - kept);
+    harness.each_image(|image| {
+        let (ids, _) = recover(&image.path().join("s"), &options, image);
+        assert_eq!(ids, names(7)[..left], "{image}: the same outcome whenever the power went");
+    });
+}
+
+#[test]
+fn checkpoints_and_manifests_are_whole_or_absent_after_a_power_cut() {
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path().join("s");
+    let options = options(2000);
+    {
+        let (mut store, _) = Store::open(&root, &options).unwrap();
+        store.append(&entry("e0", None, 10)).unwrap();
+        store.write_manifest("talk", "native_v2").unwrap();
+    }
+    let harness = Harness::recording(directory.path());
+    let mut done = (usize::MAX, usize::MAX);
+    harness.run(|| {
+        let (mut store, _) = Store::open(&root, &options).unwrap();
+        store.append(&entry("e1", Some("e0"), 700)).unwrap();
+        store.create_checkpoint(1, "manual").unwrap();
+        done.0 = harness.events();
+        store.write_manifest("talk", "native_v2").unwrap();
+        done.1 = harness.events();
+    });
+    harness.each_image(|image| {
+        let root = image.path().join("s");
+        let mut reader = Reader::open(&root, &options).unwrap();
+        let view = reader.view().unwrap_or_else(|error| panic!("{image}: {error}"));
+        let checkpoint = view.checkpoint(1).unwrap_or_else(|error| panic!("{image}: {error}"));
+        assert!(checkpoint.is_some() || image.after_events() < done.0, "{image}");
+        let manifest = view.manifest().unwrap_or_else(|error| panic!("{image}: {error}")).unwrap();
+        assert!([1, 2].contains(&manifest.counters.entries_total), "{image}");
+        assert!(manifest.counters.entries_total == 2 || image.after_events() < done.1, "{image}");
+        let (ids, store) = recover(&root, &options, image);
+        if let Some(checkpoint) = checkpoint {
+            assert_eq!(ids, names(2), "{image}: what a checkpoint certifies is durable");
+            assert_eq!(store.view().chain_hash().unwrap(), checkpoint.chain_hash, "{image}");
+        }
+    });
+}
+
+/// Seven entries over several segments; checkpoint 1 at the third, 2 at the last; a manifest.
+fn with_checkpoints(root: &Path, options: &Options) {
+    let (mut store, _) = Store::open(root, options).unwrap();
+    for (number, id) in names(7).iter().enumerate() {
+        store.append(&entry(id, None, 400)).unwrap();
+        if number == 2 {
+            store.create_checkpoint(1, "manual").unwrap();
+        }
+    }
+    store.create_checkpoint(2, "manual").unwrap();
+    store.write_manifest("talk", "native_v2").unwrap();
+}
+
+#[test]
+fn a_rollback_happens_wholly_or_not_at_all() {
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path().join("s");
+    let options = options(1500);
+    with_checkpoints(&root, &options);
+    let harness = Harness::recording(directory.path());
+    let mut done = usize::MAX;
+    harness.run(|| {
+        let (mut store, _) = Store::open(&root, &options).unwrap();
+        store.rollback(1, "m", "c").unwrap();
+        done = harness.events();
+    });
+    let (mut back, mut forth) = (0, 0);
+    harness.each_image(|image| {
+        let root = image.path().join("s");
+        let (ids, store) = recover(&root, &options, image);
+        let view = store.view();
+        let manifest = view.manifest().unwrap().unwrap();
+        assert!(view.manifest_differences(&manifest).unwrap().is_empty(), "{image}");
+        let ledger = view.migration_ledger().unwrap();
+        assert!(ledger.torn.is_none(), "{image}");
+        if ids.len() == 3 {
+            back += 1;
+            assert_eq!(ledger.events.len(), 1, "{image}: {:?}", ledger.events);
+            assert_eq!(view.checkpoints().unwrap(), [1], "{image}");
+            assert_eq!(view.chain_hash().unwrap(), view.checkpoint(1).unwrap().unwrap().chain_hash);
+        } else {
+            forth += 1;
+            assert_eq!(ids, names(7), "{image}");
+            assert!(image.after_events() < done && ledger.events.is_empty(), "{image}");
+            assert_eq!(view.checkpoints().unwrap(), [1, 2], "{image}");
+        }
+    });
+    assert!(back > 20 && forth > 20, "{back} {forth}");
+}
+
+#[test]
+fn a_failing_append_leaves_store_and_handle_as_they_were() {
+    each_failure(|harness| {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path().join("s");
+        let options = options(2500);
+        let mut acknowledged = Vec::new();
+        harness.run(|| {
+            let Ok((mut store, _)) = Store::open(&root, &options) else { return };
+            for id in names(6) {
+                let before = (store.view().row_count(), store.view().head());
+                match store.append(&entry(&id, None, 700)) {
+                    Ok(row) => acknowledged.push(row.entry_id),
+                    Err(error) => {
+                        assert!(error.to_string().contains(&*root.to_string_lossy()), "{error}");
+                        assert_eq!((store.view().row_count(), store.view().head()), before, "{harness:?}");
+                    }
+                }
+            }
+        });
+        let (ids, mut store) = recover(&root, &options, &format!("{harness:?}"));
+        for id in &acknowledged {
+            assert!(ids.contains(id), "{harness:?}: {id} was acknowledged, {ids:?} there");
+        }
+        store.append(&entry("after", None, 10)).unwrap();
+    });
+}
+
+#[test]
+fn a_handle_goes_on_after_a_full_disk_was_cleared() {
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path().join("s");
+    let (mut store, _) = Store::open(&root, &options(2500)).unwrap();
+    store.append(&entry("e0", None, 700)).unwrap();
+    for fail_at in 0..2 {
+        let harness = Harness::failing(crate::disk::faults::Fault::PartialWrite, fail_at);
+        let failed = harness.run(|| store.append(&entry("full", None, 700))).unwrap_err();
+        assert!(matches!(failed, Error::Disk(_)), "{failed}");
+    }
+    store.append(&entry("e1", Some("e0"), 700)).unwrap();
+    drop(store);
+    let (store, report) = Store::open(&root, &options(2500)).unwrap();
+    assert!(!report.changed_files(), "nothing was left behind: {report:?}");
+    assert_eq!(store.view().entry_ids().collect::<Vec<_>>(), ["e0", "e1"]);
+}
+
+#[test]
+fn a_failing_group_is_not_there_at_all() {
+    each_failure(|harness| {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path().join("s");
+        let options = options(2000);
+        {
+            let (mut store, _) = Store::open(&root, &options).unwrap();
+            store.append(&entry("old", None, 700)).unwrap();
+        }
+        let outcome = harness.run(|| {
+            let (mut store, _) = Store::open(&root, &options)?;
+            let entries: Vec<NewEntry<'static>> =
+                names(5).iter().map(|id| entry(id, Some("old"), 600)).collect();
+            store.append_all(&entries)
+        });
+        let (ids, _) = recover(&root, &options, &format!("{harness:?}"));
+        if outcome.is_ok() {
+            assert_eq!(ids.len(), 6, "{harness:?}");
+        }
+        assert_eq!(ids[0], "old");
+    });
+}
+
+#[test]
+fn a_failing_rollback_is_completed_by_the_next_handle_or_never_happened() {
+    each_failure(|harness| {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path().join("s");
+        let options = options(1500);
+        with_checkpoints(&root, &options);
+        let outcome = harness.run(|| {
+            let (mut store, _) = Store::open(&root, &options)?;
+            let outcome = store.rollback(1, "m", "c");
+            if let Err(error) = &outcome {
+                let next = store.append(&entry("next", None, 10));
+                let poisoned = next.as_ref().is_err_and(|next| next.class() == Class::PoisonedHandle);
+                assert!(poisoned || store.view().row_count() == 8 || next.is_err(), "{harness:?}: {error}");
+            }
+            outcome
+        });
+        let (ids, store) = recover(&root, &options, &format!("{harness:?}"));
+        let events = store.view().migration_ledger().unwrap().events;
+        let ok_events = events.iter().filter(|event| event.outcome == "ok").count();
+        if ids.len() == 3 {
+            assert_eq!(ok_events, 1, "{harness:?}: {events:?}");
+        } else {
+            assert!(outcome.is_err() && ids.len() >= 7 && ok_events == 0, "{harness:?}: {ids:?} {events:?}");
+        }
+    });
+}
+
+#[test]
+fn a_failing_recovery_leaves_what_the_next_one_recovers() {
+    each_failure(|harness| {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path().join("s");
+        let options = options(2000);
+        leave_a_tail(&root, &options);
+        let _ = harness.run(|| Store::open(&root, &options).map(drop));
+        let (ids, _) = recover(&root, &options, &format!("{harness:?}"));
+        assert_eq!(ids, names(4), "{harness:?}");
+    });
+}
+
+/// A canary: an append that does not sync must be caught by the images.
+#[test]
+fn the_images_catch_rows_that_are_not_durable() {
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path().join("s");
+    let options = Options { durability: Durability::Grouped, ..options(1 << 20) };
+    let harness = Harness::recording(directory.path());
+    harness.run(|| {
+        let (mut store, _) = Store::open(&root, &options).unwrap();
+        store.append(&entry("e0", None, 10)).unwrap();
+        store.append(&entry("e1", None, 10)).unwrap();
+        std::mem::forget(store);
+    });
+    let mut lost = 0;
+    harness.each_image(|image| {
+        if image.after_events() == harness.events() {
+            lost += usize::from(recover(&image.path().join("s"), &options, image).0.len() < 2);
+        }
+    });
+    assert!(lost > 0);
+}

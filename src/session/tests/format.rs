@@ -1,0 +1,440 @@
+//! What the format's first implementation must find in what we write, and we in what others left.
+
+use std::fs;
+
+use serde_json::{Value, json};
+
+use super::{entry, files, options};
+use crate::session::{
+    Class, ImportLine, MigrationEvent, NewEntry, Options, Payload, Reader, Store, Verify, export_line,
+    parse_import_line, sidecar_exists, sidecar_root,
+};
+
+fn class(outcome: Result<impl std::fmt::Debug, crate::session::Error>) -> Class {
+    outcome.unwrap_err().class()
+}
+
+#[test]
+fn an_empty_store_has_its_directories_and_no_index() {
+    let directory = tempfile::tempdir().unwrap();
+    let session = directory.path().join("talk.jsonl");
+    let root = sidecar_root(&session);
+    let (store, report) = Store::open(&root, &options(1000)).unwrap();
+    assert!(!report.changed_files() && report.wide_directories.is_empty());
+    assert_eq!(
+        files(&root).keys().map(|path| path.file_name().unwrap()).collect::<Vec<_>>(),
+        ["store.mutation.lock"]
+    );
+    for name in ["segments", "index", "checkpoints", "migrations", "tmp"] {
+        assert_eq!(crate::disk::metadata(&root.join(name)).unwrap().mode, 0o700, "{name}");
+    }
+    let view = store.view();
+    assert_eq!(
+        (view.entry_count(), view.head(), view.index_summary(), view.total_bytes()),
+        (0, None, None, 0)
+    );
+    assert_eq!(view.chain_hash().unwrap(), "0".repeat(64));
+    assert!(!sidecar_exists(&session));
+    drop(store);
+    Store::open(&root, &options(1000)).unwrap().0.append(&entry("a", None, 1)).unwrap();
+    assert!(sidecar_exists(&session));
+}
+
+#[test]
+fn lines_are_byte_for_byte_what_the_format_says() {
+    let directory = tempfile::tempdir().unwrap();
+    let (mut store, _) = Store::open(directory.path(), &options(1000)).unwrap();
+    store.append(&entry("r", None, 0)).unwrap();
+    store
+        .append(&NewEntry {
+            id: "ü/\"\u{1}".into(),
+            parent_id: Some("r".into()),
+            entry_type: "label".into(),
+            payload: Payload::from_value(&json!({"b": 1.5, "a": [null, "é\n"]})).unwrap(),
+        })
+        .unwrap();
+    let frame = store.view().entry(2).unwrap().unwrap();
+    let text = fs::read_to_string(directory.path().join("segments/0000000000000001.seg")).unwrap();
+    let line = text.lines().nth(1).unwrap();
+    assert_eq!(
+        line,
+        format!(
+            "{{\"schema\":\"pi.session_store_v2.segment_frame.v1\",\"segmentSeq\":1,\"frameSeq\":2,\"entrySeq\":2,\
+             \"entryId\":\"ü/\\\"\\u0001\",\"parentEntryId\":\"r\",\"entryType\":\"label\",\"timestamp\":\"{}\",\
+             \"payloadSha256\":\"{}\",\"payloadBytes\":27,\"payload\":{{\"a\":[null,\"é\\n\"],\"b\":1.5}}}}",
+            frame.timestamp, frame.payload_sha256
+        )
+    );
+    let rows = fs::read_to_string(directory.path().join("index/offsets.jsonl")).unwrap();
+    let offset = text.find('\n').unwrap() + 1;
+    let crc = crc32c::crc32c(&text.as_bytes()[offset..]);
+    assert_eq!(
+        rows.lines().nth(1).unwrap(),
+        format!(
+            "{{\"schema\":\"pi.session_store_v2.offset_index.v1\",\"entrySeq\":2,\"entryId\":\"ü/\\\"\\u0001\",\
+             \"segmentSeq\":1,\"frameSeq\":2,\"byteOffset\":{offset},\"byteLength\":{},\"crc32c\":\"{crc:08X}\",\
+             \"state\":\"active\"}}",
+            line.len() + 1
+        )
+    );
+}
+
+#[test]
+fn segments_rotate_where_the_format_says() {
+    let directory = tempfile::tempdir().unwrap();
+    let measure = |store: &mut Store, id: &str, len| store.append(&entry(id, None, len)).unwrap();
+    let line_bytes = {
+        let (mut store, _) = Store::open(&directory.path().join("measure"), &options(1 << 20)).unwrap();
+        measure(&mut store, "a0", 100).byte_length
+    };
+    let root = directory.path().join("store");
+    let (mut store, _) = Store::open(&root, &options(2 * line_bytes)).unwrap();
+    let places: Vec<(u64, u64, u64)> = [("a0", 100), ("a1", 100), ("a2", 100), ("big", 5000), ("a3", 100)]
+        .into_iter()
+        .map(|(id, len)| measure(&mut store, id, len))
+        .map(|row| (row.segment_seq, row.frame_seq, row.byte_offset))
+        .collect();
+    assert_eq!(
+        places,
+        [(1, 1, 0), (1, 2, line_bytes), (2, 1, 0), (3, 1, 0), (4, 1, 0)],
+        "filled exactly: no rotation"
+    );
+    drop(store);
+    let (mut store, _) = Store::open(&root, &options(2 * line_bytes)).unwrap();
+    assert_eq!(measure(&mut store, "a4", 100).segment_seq, 4, "the segment's length is known after opening");
+}
+
+#[test]
+fn what_would_not_open_again_is_refused_before_it_is_written() {
+    let directory = tempfile::tempdir().unwrap();
+    let (mut store, _) = Store::open(directory.path(), &options(1000)).unwrap();
+    store.append(&entry("a", None, 1)).unwrap();
+    let before = files(directory.path());
+    assert_eq!(class(store.append(&entry("a", None, 1))), Class::DuplicateEntryId);
+    assert_eq!(class(store.append(&entry("b", Some("ghost"), 1))), Class::MissingParent);
+    assert_eq!(class(store.append(&entry("b", Some("b"), 1))), Class::CyclicParent);
+    let group = [entry("b", Some("a"), 1), entry("b", None, 1)];
+    assert_eq!(class(store.append_all(&group)), Class::DuplicateEntryId);
+    assert_eq!(
+        class(store.append_all(&[entry("c", Some("d"), 1), entry("d", None, 1)])),
+        Class::MissingParent
+    );
+    for bad in [
+        vec![entry("b", Some("c"), 1), entry("c", Some("b"), 1)],
+        vec![entry("b", Some("b"), 1)],
+        vec![entry("b", Some("ghost"), 1)],
+        vec![entry("a", None, 1)],
+        vec![entry("b", None, 1), entry("b", None, 1)],
+    ] {
+        assert!(store.import(&bad).is_err());
+    }
+    assert_eq!(files(directory.path()), before);
+    store.import(&[entry("c", Some("b"), 1), entry("b", Some("a"), 1)]).unwrap();
+    let path: Vec<String> =
+        store.view().active_path("c").unwrap().into_iter().map(|frame| frame.entry_id).collect();
+    assert_eq!(path, ["a", "b", "c"]);
+    assert_eq!(class(Store::open(&directory.path().join("x"), &options(0))), Class::InvalidArgument);
+    assert_eq!(class(Reader::open(directory.path(), &options(0))), Class::InvalidArgument);
+}
+
+#[test]
+fn one_writer_at_a_time_and_readers_beside_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let (mut store, _) = Store::open(directory.path(), &options(1000)).unwrap();
+    assert_eq!(class(Store::open(directory.path(), &options(1000))), Class::Locked);
+    let mut reader = Reader::open(directory.path(), &options(1000)).unwrap();
+    for number in 0..20 {
+        store.append(&entry(&format!("e{number}"), None, number * 20)).unwrap();
+        let view = reader.view().unwrap();
+        assert_eq!(view.entry_count(), number as u64 + 1);
+        assert_eq!(view.head(), store.view().head());
+        assert_eq!(view.entry_with_id(&format!("e{number}")).unwrap().unwrap().entry_seq, number as u64 + 1);
+    }
+    store.create_checkpoint(1, "").unwrap();
+    store.append(&entry("gone", None, 1)).unwrap();
+    assert_eq!(reader.view().unwrap().row_count(), 21);
+    store.rollback(1, "m", "c").unwrap();
+    assert_eq!(reader.view().unwrap().row_count(), 20, "an index replaced is read again");
+    drop(store);
+    Store::open(directory.path(), &options(1000)).unwrap();
+}
+
+#[test]
+fn a_writer_notices_another_that_takes_no_lock() {
+    let directory = tempfile::tempdir().unwrap();
+    let (mut store, _) = Store::open(directory.path(), &options(10_000)).unwrap();
+    store.append(&entry("a", None, 1)).unwrap();
+    let segment = directory.path().join("segments/0000000000000001.seg");
+    let mut foreign = fs::read(&segment).unwrap();
+    foreign.extend_from_slice(b"{}\n");
+    fs::write(&segment, &foreign).unwrap();
+    assert_eq!(class(store.append(&entry("b", None, 1))), Class::StaleHandle);
+    assert_eq!(fs::read(&segment).unwrap(), foreign, "the other's bytes stay");
+    assert_eq!(class(store.append(&entry("b", None, 1))), Class::PoisonedHandle);
+}
+
+#[test]
+fn frames_in_front_of_the_last_row_come_back_and_foreign_bytes_there_stay() {
+    let directory = tempfile::tempdir().unwrap();
+    let options = options(900);
+    {
+        let (mut store, _) = Store::open(directory.path(), &options).unwrap();
+        for number in 0..8 {
+            store.append(&entry(&format!("e{number}"), None, 60)).unwrap();
+        }
+    }
+    let index = directory.path().join("index/offsets.jsonl");
+    let whole = fs::read_to_string(&index).unwrap();
+    let without: String = whole
+        .split_inclusive('\n')
+        .enumerate()
+        .filter(|(row, _)| ![1, 4].contains(row))
+        .map(|(_, row)| row)
+        .collect();
+    for verify in [Verify::Full, Verify::Rows] {
+        fs::write(&index, &without).unwrap();
+        let (store, report) = Store::open(directory.path(), &Options { verify, ..options.clone() }).unwrap();
+        assert!(report.index_rebuilt && report.lost_entries.is_empty());
+        assert_eq!(store.view().row_count(), 8);
+        assert_eq!(fs::read_to_string(&index).unwrap(), whole);
+    }
+    // Bytes behind the last frame of an earlier segment that are no frames.
+    let first = directory.path().join("segments/0000000000000001.seg");
+    let mut bytes = fs::read(&first).unwrap();
+    let end = bytes.len() as u64;
+    bytes.extend_from_slice(b"what is this\n");
+    fs::write(&first, &bytes).unwrap();
+    let (mut store, report) = Store::open(directory.path(), &options).unwrap();
+    assert!(!report.changed_files());
+    assert_eq!(report.unindexed[0].range, end..end + 13);
+    let manifest = store.write_manifest("s", "native_v2").unwrap();
+    assert!(!manifest.invariants.branch_heads_indexed);
+    assert_eq!(fs::read(&first).unwrap(), bytes);
+}
+
+#[test]
+fn damage_in_an_unindexed_tail_is_refused_with_its_place_when_good_frames_follow() {
+    let directory = tempfile::tempdir().unwrap();
+    let options = options(1 << 20);
+    {
+        let (mut store, _) = Store::open(directory.path(), &options).unwrap();
+        for number in 0..5 {
+            store.append(&entry(&format!("e{number}"), None, 60)).unwrap();
+        }
+    }
+    let index = directory.path().join("index/offsets.jsonl");
+    let rows = fs::read_to_string(&index).unwrap();
+    fs::write(&index, rows.split_inclusive('\n').take(2).collect::<String>()).unwrap();
+    let segment = directory.path().join("segments/0000000000000001.seg");
+    let text = fs::read_to_string(&segment).unwrap();
+    let lines: Vec<&str> = text.split_inclusive('\n').collect();
+    let offset = lines[..3].concat().len();
+    for (from, to, expected) in [
+        ("\"payload\":", "\"payload\"!", Class::SegmentFrameCorrupt),
+        ("xx", "xy", Class::PayloadIntegrityMismatch),
+    ] {
+        let damaged = lines[..3].concat() + &lines[3].replacen(from, to, 1) + lines[4];
+        fs::write(&segment, &damaged).unwrap();
+        let before = files(directory.path());
+        let error = Store::open(directory.path(), &options).unwrap_err();
+        assert_eq!(error.class(), expected);
+        let place = format!("{}", segment.display());
+        assert!(
+            error.to_string().contains(&place) && error.to_string().contains(&format!("byte {offset}")),
+            "{error}"
+        );
+        assert_eq!(files(directory.path()), before);
+        // With nothing good behind it the same line is a tail, saved before it is cut.
+        fs::write(&segment, &damaged[..damaged.len() - lines[4].len()]).unwrap();
+        let (store, report) = Store::open(directory.path(), &options).unwrap();
+        assert_eq!(store.view().row_count(), 3);
+        let saved = directory.path().join(report.truncated[0].saved_as.as_ref().unwrap());
+        assert_eq!(fs::read(saved).unwrap(), &damaged.as_bytes()[offset..damaged.len() - lines[4].len()]);
+        drop(store);
+        fs::write(&index, rows.split_inclusive('\n').take(2).collect::<String>()).unwrap();
+    }
+}
+
+#[test]
+fn other_names_links_and_newer_files_are_left_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let options = options(1000);
+    let root = directory.path();
+    {
+        let (mut store, _) = Store::open(root, &options).unwrap();
+        store.append(&entry("a", None, 1)).unwrap();
+    }
+    for name in [
+        "segments/1.seg",
+        "segments/0000000000000002.seg.bak",
+        "source-state.json",
+        "tmp/rollback.intent.tmp",
+        "checkpoints/x.json.bak",
+    ] {
+        fs::write(root.join(name), "not ours").unwrap();
+    }
+    fs::write(
+        root.join("tmp/rollback.intent.json"),
+        "{\"schema\":\"pi.session_store_v2.rollback_intent.v1\",\"checkpoint\":7}",
+    )
+    .unwrap();
+    let before = files(root);
+    let (store, report) = Store::open(root, &options).unwrap();
+    assert_eq!(report.ignored, ["1.seg"]);
+    assert!(report.abandoned_rollback.is_some());
+    assert_eq!(files(root), before);
+    drop(store);
+    let segment = root.join("segments/0000000000000002.seg");
+    std::os::unix::fs::symlink(root.join("segments/0000000000000001.seg"), &segment).unwrap();
+    assert!(Store::open(root, &options).unwrap_err().to_string().contains("symbolic link"));
+}
+
+#[test]
+fn a_torn_ledger_is_not_appended_to_until_it_is_repaired() {
+    let directory = tempfile::tempdir().unwrap();
+    let (mut store, _) = Store::open(directory.path(), &options(1000)).unwrap();
+    store.append(&entry("a", None, 1)).unwrap();
+    store.create_checkpoint(1, "").unwrap();
+    assert_eq!(class(store.rollback(9, "m", "c")), Class::CheckpointNotFound);
+    let ledger = directory.path().join("migrations/ledger.jsonl");
+    let good = fs::read(&ledger).unwrap();
+    for torn in [&good[..40], &good[..good.len() - 1]] {
+        fs::write(&ledger, [&good, torn].concat()).unwrap();
+        let read = store.view().migration_ledger().unwrap();
+        assert_eq!((read.events.len(), read.torn.unwrap().offset), (1, good.len() as u64));
+        assert_eq!(class(store.append_event(MigrationEvent::default())), Class::LedgerTorn);
+        assert_eq!(class(store.rollback(1, "m", "c")), Class::LedgerTorn);
+        store.repair_ledger().unwrap();
+        assert!(store.view().migration_ledger().unwrap().torn.is_none());
+    }
+    assert_eq!(
+        store.view().migration_ledger().unwrap().events.len(),
+        2,
+        "a line that only missed its LF is kept"
+    );
+    let event = store
+        .append_event(MigrationEvent { migration_id: "m".to_owned(), ..MigrationEvent::default() })
+        .unwrap();
+    assert_eq!(event.schema, crate::session::EVENT_SCHEMA);
+    assert_eq!(event.at.len(), 24);
+}
+
+#[test]
+fn checkpoints_keep_their_rules_and_failed_rollbacks_their_event() {
+    let directory = tempfile::tempdir().unwrap();
+    let (mut store, _) = Store::open(directory.path(), &options(600)).unwrap();
+    assert_eq!(class(store.create_checkpoint(1, "")), Class::InvalidArgument, "an empty store");
+    for id in ["a", "b", "c"] {
+        store.append(&entry(id, None, 100)).unwrap();
+    }
+    assert_eq!(class(store.create_checkpoint(0, "")), Class::InvalidArgument);
+    assert_eq!(class(store.create_checkpoint(1, &"x".repeat(70_000))), Class::InvalidArgument);
+    store.create_checkpoint(5, "manual").unwrap();
+    assert_eq!(class(store.create_checkpoint(5, "manual")), Class::CheckpointInvalid);
+    store.append(&entry("d", None, 100)).unwrap();
+    assert_eq!(class(store.create_checkpoint(4, "manual")), Class::CheckpointInvalid, "heads would fall");
+    let path = directory.path().join("checkpoints/0000000000000005.json");
+    let text = fs::read_to_string(&path).unwrap();
+    for (from, to, outcome, class_expected) in [
+        ("\"headEntryId\": \"c\"", "\"headEntryId\": \"b\"", "recoverable_error", "integrity_mismatch"),
+        ("\"chainHash\": \"", "\"chainHash\": \"0", "fatal_error", "session_error"),
+        ("\"checkpointSeq\": 5", "\"checkpointSeq\": 6", "fatal_error", "session_error"),
+        ("{", "[", "fatal_error", "json"),
+    ] {
+        fs::write(&path, text.replacen(from, to, 1)).unwrap();
+        let before =
+            (store.view().row_count(), fs::read(directory.path().join("index/offsets.jsonl")).unwrap());
+        store.rollback(5, "m", "c").unwrap_err();
+        let after =
+            (store.view().row_count(), fs::read(directory.path().join("index/offsets.jsonl")).unwrap());
+        assert_eq!(before, after);
+        let events = store.view().migration_ledger().unwrap().events;
+        let last = events.last().unwrap();
+        assert_eq!((last.outcome.as_str(), last.error_class.as_deref()), (outcome, Some(class_expected)));
+    }
+    assert_eq!(store.view().migration_ledger().unwrap().events.len(), 4, "one event an attempt");
+    fs::write(&path, text).unwrap();
+    let segment = directory.path().join("segments/0000000000000001.seg");
+    let sound = fs::read_to_string(&segment).unwrap();
+    fs::write(&segment, sound.replacen("xx", "xy", 1)).unwrap();
+    assert_eq!(class(store.rollback(5, "m", "c")), Class::RollbackVerificationFailed);
+    let last = store.view().migration_ledger().unwrap().events.pop().unwrap();
+    assert_eq!(
+        (last.outcome.as_str(), last.error_class.as_deref()),
+        ("fatal_error", Some("index_corruption"))
+    );
+    fs::write(&segment, sound).unwrap();
+    store.rollback(5, "m", "c").unwrap();
+    let twice = store.rollback(5, "m", "c").unwrap();
+    assert_eq!(store.view().migration_ledger().unwrap().events.len(), 7);
+    assert_eq!(twice.outcome, "ok");
+    assert_eq!(store.view().entry_ids().collect::<Vec<_>>(), ["a", "b", "c"]);
+    assert_eq!(store.append(&entry("d", None, 100)).unwrap().entry_seq, 4);
+}
+
+#[test]
+fn going_back_to_an_empty_store_leaves_an_empty_index_and_no_segments() {
+    let directory = tempfile::tempdir().unwrap();
+    let (mut store, _) = Store::open(directory.path(), &options(600)).unwrap();
+    store.append(&entry("a", None, 100)).unwrap();
+    let checkpoint = json!({
+        "schema": "pi.session_store_v2.checkpoint.v1", "checkpointSeq": 1, "at": "2026-11-21T00:09:09.762Z",
+        "headEntrySeq": 0, "headEntryId": "", "snapshotRef": "checkpoints/0000000000000001.json",
+        "compactedBeforeEntrySeq": 0, "chainHash": "0".repeat(64), "reason": "",
+    });
+    fs::write(directory.path().join("checkpoints/0000000000000001.json"), checkpoint.to_string()).unwrap();
+    store.rollback(1, "m", "c").unwrap();
+    assert_eq!(fs::read(directory.path().join("index/offsets.jsonl")).unwrap(), b"");
+    assert!(!directory.path().join("segments/0000000000000001.seg").exists());
+    assert!(directory.path().join("segments/0000000000000001.seg.bak").exists());
+    assert_eq!(store.append(&entry("b", None, 100)).unwrap().entry_seq, 1);
+}
+
+#[test]
+fn plain_lines_come_back_as_the_same_entries() {
+    let directory = tempfile::tempdir().unwrap();
+    let (mut store, _) = Store::open(&directory.path().join("a"), &options(600)).unwrap();
+    let lines = [
+        r#"{"type":"message","id":"m2","parentId":"m1","message":{"role":"user","n":1.50}}"#,
+        r#"{"type":"session_info","id":"m1","parentId":null,"name":"\u00e9"}"#,
+        r#"{"entryId":"w","parentEntryId":"m2","entryType":"custom","payload":[1,{"z":0,"a":1}]}"#,
+        r#"{"entryId":"x","entryType":"message","payload":{"type":"message","id":"other"}}"#,
+    ];
+    let parsed: Vec<NewEntry<'_>> = lines
+        .iter()
+        .map(|line| match parse_import_line(line, false).unwrap() {
+            ImportLine::Entry(entry) => entry,
+            ImportLine::Header(_) => panic!("not a header"),
+        })
+        .collect();
+    store.import(&parsed).unwrap();
+    let exported: Vec<String> = store.view().entries().map(|frame| export_line(&frame.unwrap())).collect();
+    assert_eq!(exported[..2], lines[..2], "session lines are their payloads, byte for byte");
+    assert!(exported[2].starts_with("{\"entryId\":\"w\",\"parentEntryId\":\"m2\""));
+    let again: Vec<NewEntry<'_>> = exported
+        .iter()
+        .map(|line| match parse_import_line(line, true).unwrap() {
+            ImportLine::Entry(entry) => entry,
+            ImportLine::Header(_) => panic!("not a header"),
+        })
+        .collect();
+    let (mut copy, _) = Store::open(&directory.path().join("b"), &options(600)).unwrap();
+    copy.import(&again).unwrap();
+    assert_eq!(copy.view().chain_hash().unwrap(), store.view().chain_hash().unwrap());
+    let key = |store: &Store| -> Vec<(String, Option<String>, String)> {
+        store
+            .view()
+            .entries()
+            .map(Result::unwrap)
+            .map(|frame| (frame.entry_id, frame.parent_entry_id, frame.entry_type))
+            .collect()
+    };
+    assert_eq!(key(&copy), key(&store));
+    let header = r#"{"type":"session","version":3,"id":"s-1","cwd":"/h"}"#;
+    assert!(matches!(parse_import_line(header, true).unwrap(), ImportLine::Header(Some(id)) if id == "s-1"));
+    for bad in ["", "[]", "{}", "{\"type\":\"message\"}", "{\"entryId\":\"a\",\"payload\":1}"] {
+        assert_eq!(class(parse_import_line(bad, true)), Class::InvalidArgument, "{bad}");
+    }
+    let values: Vec<Value> = exported.iter().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(values.len(), 4);
+}
