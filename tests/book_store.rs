@@ -1,5 +1,5 @@
 //! Books, seen from outside: the recorded stores of the published crate, every method of `Store` beside that crate,
-//! histories drawn at random beside a model, damage, crashes, and killed processes.
+//! histories drawn at random beside a model, and damage.
 #![cfg(feature = "book")]
 #![allow(clippy::unwrap_used)]
 
@@ -9,8 +9,6 @@ mod conformance;
 mod damage;
 #[path = "book_store/golden.rs"]
 mod golden;
-#[path = "book_store/killed.rs"]
-mod killed;
 #[path = "book_store/model.rs"]
 mod model;
 #[path = "book_store/support.rs"]

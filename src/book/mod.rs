@@ -64,3 +64,6 @@ mod writer;
 pub use check::{BookReport, CheckReport, Finding, FindingKind, check};
 pub use error::BookError;
 pub use store::{LogStoreOptions, LogTaleaStore};
+
+#[cfg(all(test, unix))]
+mod tests;

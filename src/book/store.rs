@@ -66,7 +66,7 @@ pub(super) struct Shared {
     registering: tokio::sync::Mutex<()>,
     /// How many books have been created, for those who wait for one; closed by shutdown.
     created: watch::Sender<Created>,
-    lock: Mutex<Option<fs::File>>,
+    lock: Mutex<Option<StoreLock>>,
 }
 
 /// What [`Shared::created`] tells.
@@ -188,7 +188,7 @@ async fn ask<T>(
     job: impl FnOnce(oneshot::Sender<Result<T, StoreError>>) -> Job,
 ) -> Result<T, StoreError> {
     let (reply, answer) = oneshot::channel();
-    book.submit(job(reply)).await?;
+    book.submit(vec![job(reply)]).await?;
     answered(book, answer).await
 }
 
@@ -300,8 +300,19 @@ impl Shared {
     }
 }
 
+/// The lock of a store, held until this is dropped.
+#[derive(Debug)]
+pub(super) struct StoreLock(fs::File);
+
+impl Drop for StoreLock {
+    fn drop(&mut self) {
+        // Closing alone does not release it while a process that was forked just now has not closed its copy.
+        let _ = self.0.unlock();
+    }
+}
+
 /// Takes the lock of the store in `directory`, which exists.
-pub(super) fn take_lock(directory: &Path) -> Result<fs::File, BookError> {
+pub(super) fn take_lock(directory: &Path) -> Result<StoreLock, BookError> {
     let path = directory.join("LOCK");
     let lock = match disk::File::open_read_no_follow(&path) {
         Err(error) if error.is_not_found() => match disk::File::create_new(&path) {
@@ -316,7 +327,7 @@ pub(super) fn take_lock(directory: &Path) -> Result<fs::File, BookError> {
     let failed = |reason| BookError::Lock { path: path.clone(), reason };
     let lock = lock.as_std().try_clone().map_err(failed)?;
     match lock.try_lock() {
-        Ok(()) => Ok(lock),
+        Ok(()) => Ok(StoreLock(lock)),
         Err(TryLockError::WouldBlock) => Err(BookError::Locked { path: path.clone() }),
         Err(TryLockError::Error(reason)) => Err(failed(reason)),
     }
@@ -399,15 +410,27 @@ impl Store for LogTaleaStore {
     }
 
     async fn commit_batch(&self, transactions: &[Transaction]) -> Vec<Result<Committed, StoreError>> {
+        let mut queues: Vec<(Arc<Book>, Vec<Job>)> = Vec::new();
         let mut waiting = Vec::with_capacity(transactions.len());
         for transaction in transactions {
-            let queued = async {
-                let book = self.shared.book_for(transaction).await?;
-                let (reply, answer) = oneshot::channel();
-                book.submit(Job::Commit(Draft::new(transaction), reply)).await?;
-                Ok((book, answer))
+            let book = match self.shared.book_for(transaction).await {
+                Ok(book) => book,
+                Err(error) => {
+                    waiting.push(Err(error));
+                    continue;
+                }
             };
-            waiting.push(queued.await);
+            let (reply, answer) = oneshot::channel();
+            let job = Job::Commit(Draft::new(transaction), reply);
+            match queues.iter_mut().find(|(known, _)| Arc::ptr_eq(known, &book)) {
+                Some((_, jobs)) => jobs.push(job),
+                None => queues.push((Arc::clone(&book), vec![job])),
+            }
+            waiting.push(Ok((book, answer)));
+        }
+        for (book, jobs) in queues {
+            // Jobs that are not taken drop their replies, which is answered below.
+            let _ = book.submit(jobs).await;
         }
         let mut outcomes = Vec::with_capacity(waiting.len());
         for queued in waiting {

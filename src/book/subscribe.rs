@@ -24,12 +24,11 @@ const PAGE_EVENTS: usize = 512;
 
 /// Where a stream stands.
 enum Stage {
-    /// The first look has not been taken.
-    Start,
+    /// Nothing more will be read; what is inside is still to be said.
+    Failed(Option<BookError>),
     /// The book has no event yet.
     Waiting(watch::Receiver<Created>),
     Reading(Arc<Book>, watch::Receiver<Progress>),
-    Ended,
 }
 
 struct Stream {
@@ -42,18 +41,19 @@ struct Stream {
 
 /// The events of `name` from `from` on.
 pub(super) fn stream(shared: Arc<Shared>, name: &str, from: Seq) -> EventStream {
-    let stream = Stream {
-        shared,
-        name: name.to_owned(),
-        next: from.max(1),
-        page: VecDeque::new(),
-        stage: Stage::Start,
+    // Followed before it is looked for, so that it cannot be created in between.
+    let created = shared.follow();
+    let stage = match check_name(name).and_then(|()| shared.find(name)) {
+        Ok(Some(book)) => reading(book),
+        Ok(None) => Stage::Waiting(created),
+        Err(error) => Stage::Failed(Some(error)),
     };
+    let stream = Stream { shared, name: name.to_owned(), next: from.max(1), page: VecDeque::new(), stage };
     futures::stream::unfold(stream, |mut stream| async move {
         let item = match stream.step().await {
             Ok(event) => Ok(event?),
             Err(error) => {
-                stream.stage = Stage::Ended;
+                stream.stage = Stage::Failed(None);
                 Err(StoreError::from(error))
             }
         };
@@ -71,15 +71,7 @@ impl Stream {
                 return Ok(Some(event));
             }
             match &mut self.stage {
-                Stage::Start => {
-                    check_name(&self.name)?;
-                    // Followed before it is looked for, so that it cannot be created in between.
-                    let created = self.shared.follow();
-                    self.stage = match self.shared.find(&self.name)? {
-                        Some(book) => reading(book),
-                        None => Stage::Waiting(created),
-                    };
-                }
+                Stage::Failed(error) => return error.take().map_or(Ok(None), Err),
                 Stage::Waiting(created) => {
                     if created.changed().await.is_err() || created.borrow_and_update().closed {
                         return Ok(None);
@@ -108,7 +100,6 @@ impl Stream {
                         Some(Closed::Failed(_)) => return Err(book.closed_error()),
                     }
                 }
-                Stage::Ended => return Ok(None),
             }
         }
     }

@@ -203,24 +203,29 @@ impl Book {
         self.progress.subscribe()
     }
 
-    /// Queues a job; its answer comes through its reply, unless this fails.
-    pub(super) async fn submit(self: &Arc<Self>, job: Job) -> Result<(), BookError> {
-        match self.permits.acquire().await {
-            Ok(permit) => permit.forget(),
-            Err(_) => return Err(self.closed_error()),
+    /// Queues jobs, as many together as a batch holds; their answers come through their replies, unless this fails.
+    pub(super) async fn submit(self: &Arc<Self>, jobs: Vec<Job>) -> Result<(), BookError> {
+        let mut jobs = jobs.into_iter();
+        while jobs.len() > 0 {
+            let count = jobs.len().min(BATCH_MAX);
+            match self.permits.acquire_many(count as u32).await {
+                Ok(permits) => permits.forget(),
+                Err(_) => return Err(self.closed_error()),
+            }
+            let mut queue = locked(&self.queue);
+            if let Some(closed) = &queue.closed {
+                return Err(self.error_of(closed));
+            }
+            queue.jobs.extend(jobs.by_ref().take(count));
+            if queue.has_thread {
+                self.changed.notify_all();
+            } else {
+                queue.has_thread = true;
+                drop(queue);
+                self.start()?;
+            }
         }
-        let mut queue = locked(&self.queue);
-        if let Some(closed) = &queue.closed {
-            return Err(self.error_of(closed));
-        }
-        queue.jobs.push_back(job);
-        if queue.has_thread {
-            self.changed.notify_all();
-            return Ok(());
-        }
-        queue.has_thread = true;
-        drop(queue);
-        self.start()
+        Ok(())
     }
 
     fn start(self: &Arc<Self>) -> Result<(), BookError> {

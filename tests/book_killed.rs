@@ -1,5 +1,12 @@
 //! A process that posts with many callers at once is killed, again and again: nothing that it was told is committed may
 //! be lost, and nothing may be applied twice. `BOOK_KILL_ROUNDS` (default 8) says how often; 50 by hand.
+//!
+//! Alone in its process: children inherit locks for a moment, which tests beside it would trip over.
+#![cfg(feature = "book")]
+#![allow(clippy::unwrap_used, dead_code)]
+
+#[path = "book_store/support.rs"]
+mod support;
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Write};
@@ -13,7 +20,7 @@ use relayburn_ledger::book::{LogStoreOptions, LogTaleaStore, check};
 use talea_core::store::Store;
 use talea_core::types::Book;
 
-use super::support::*;
+use support::*;
 
 const CALLERS: u64 = 32;
 
@@ -71,7 +78,7 @@ fn a_killed_process_loses_nothing_it_acknowledged_and_posts_nothing_twice() {
     let mut first = 1;
     for round in 0..rounds {
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "killed::child_that_posts", "--nocapture"])
+            .args(["--exact", "child_that_posts", "--nocapture"])
             .env("BOOK_KILL_DIRECTORY", directory.path())
             .env("BOOK_KILL_FIRST", first.to_string())
             .stdout(Stdio::null())

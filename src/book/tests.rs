@@ -1,0 +1,200 @@
+//! What only faults can show: every file operation failing in turn, and the directory as a power cut could leave it.
+#![allow(clippy::unwrap_used)]
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use proptest::prelude::*;
+use talea_core::store::{AccountCfg, Store};
+use talea_core::types::*;
+use uuid::Uuid;
+
+use super::scratch::{self, Block, Blocks, Row, Scratch, SeqIndex};
+use super::{LogStoreOptions, LogTaleaStore, check};
+use crate::disk::faults::{self, Harness};
+
+fn runtime() -> tokio::runtime::Runtime {
+    // One thread: the one the harness is entered on.
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+}
+
+/// No automatic snapshots: they run beside the writer, and operations are counted.
+const OPTIONS: LogStoreOptions = LogStoreOptions { idem_hot_cap: 3, snapshot_every: 0, segment_max: 1000 };
+
+fn account(path: &str) -> AccountId {
+    AccountId { book: Book("shop".into()), path: path.into() }
+}
+
+fn sale(number: u64) -> Transaction {
+    let posting = |path, direction| Posting {
+        account: account(path),
+        amount: Amount::new(1, AssetId::new("USD")),
+        direction,
+    };
+    Transaction {
+        id: TxId(Uuid::from_u128(u128::from(number))),
+        book: Book("shop".into()),
+        postings: vec![posting("cash", Direction::Debit), posting("sales", Direction::Credit)],
+        idempotency_key: IdempotencyKey(format!("k{number}")),
+        external_refs: vec![],
+        metadata: serde_json::json!({"filler": "x".repeat(100)}),
+        occurred_at: chrono::DateTime::UNIX_EPOCH,
+    }
+}
+
+/// Accounts, sales in batches of two, restarts; notes every acknowledged key with its outcome.
+async fn work(directory: &Path, acknowledged: &mut Vec<(usize, u64, i64)>) -> Option<()> {
+    for round in 0..3_u64 {
+        let store = LogTaleaStore::open_with(directory, OPTIONS).await.ok()?;
+        let usd =
+            AssetDef { id: AssetId::new("USD"), class: AssetClass::Fiat, precision: 2, name: "USD".into() };
+        store.register_asset(&usd).await.ok()?;
+        for path in ["cash", "sales"] {
+            let def = AccountDef { id: account(path), asset: usd.id.clone(), kind: AccountKind::Clearing };
+            store.open_account(&def, &AccountCfg { normal_side: None, min_balance: None }).await.ok()?;
+        }
+        for pair in 0..3 {
+            let first = round * 6 + pair * 2;
+            for (number, outcome) in (first..).zip(store.commit_batch(&[sale(first), sale(first + 1)]).await)
+            {
+                let committed = outcome.ok()?;
+                let events = faults::current().map_or(0, |harness| harness.events());
+                acknowledged.push((events, number, committed.seq));
+            }
+        }
+        if round > 0 {
+            store.snapshot_now("shop").await.ok()?;
+        }
+        store.shutdown().await;
+    }
+    Some(())
+}
+
+/// Everything acknowledged is there and is found by its key, nothing is there twice, and the rest can be posted.
+async fn verify(directory: &Path, acknowledged: &[(usize, u64, i64)], context: &str) {
+    let store = LogTaleaStore::open_with(directory, OPTIONS)
+        .await
+        .unwrap_or_else(|error| panic!("{context}: cannot be opened again: {error}"));
+    let mut seqs: HashMap<String, i64> = HashMap::new();
+    for event in store.read_events(&Book("shop".into()), 1, usize::MAX).await.unwrap() {
+        let talea_core::events::LedgerEvent::TransactionPosted(posted) = event.event else { continue };
+        assert!(seqs.insert(posted.idempotency_key.0, event.seq).is_none(), "{context}: posted twice");
+    }
+    for (_, number, seq) in acknowledged {
+        assert_eq!(seqs.get(&format!("k{number}")), Some(seq), "{context}: sale {number} is lost");
+        assert_eq!(store.commit(&sale(*number)).await.unwrap().seq, *seq, "{context}");
+    }
+    if !seqs.is_empty() {
+        let cash = store.balance(&account("cash"), None).await.unwrap();
+        assert_eq!(cash.amount.minor(), seqs.len() as i64, "{context}");
+        store.commit(&sale(77)).await.unwrap();
+    }
+    store.shutdown().await;
+    let report = check(directory).unwrap();
+    assert!(report.ok, "{context}: {:?}", report.findings);
+}
+
+#[test]
+fn whichever_operation_fails_nothing_acknowledged_is_lost() {
+    faults::each_failure(|harness| {
+        let directory = tempfile::tempdir().unwrap();
+        let mut acknowledged = Vec::new();
+        let finished = harness.run(|| runtime().block_on(work(directory.path(), &mut acknowledged)));
+        if !harness.has_failed() {
+            finished.expect("without a fault everything is acknowledged");
+        }
+        runtime().block_on(verify(directory.path(), &acknowledged, &format!("{harness:?}")));
+    });
+}
+
+#[test]
+fn after_a_power_cut_everything_acknowledged_is_there() {
+    let directory = tempfile::tempdir().unwrap();
+    let harness = Harness::recording(directory.path());
+    let mut acknowledged = Vec::new();
+    harness.run(|| runtime().block_on(work(directory.path(), &mut acknowledged))).unwrap();
+    let mut images = 0;
+    harness.each_image(|image| {
+        // Every seventh keeps the suite fast; the offset moves through the kinds of survival.
+        images += 1;
+        if images % 7 != 0 {
+            return;
+        }
+        let due: Vec<_> =
+            acknowledged.iter().filter(|(events, ..)| *events <= image.after_events()).copied().collect();
+        runtime().block_on(verify(image.path(), &due, &image.to_string()));
+    });
+    assert!(images > 500, "{images}");
+}
+
+fn row(seq: i64) -> Row {
+    Row {
+        seq,
+        at: chrono::DateTime::from_timestamp(1_700_000_000 + seq, 123_456_000).unwrap(),
+        txid: Uuid::from_u128(seq as u128 * 7),
+        minor: -seq,
+        credit: seq % 2 == 0,
+        raw_after: i64::MIN + seq,
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_chain_of_blocks_is_its_rows(lens in prop::collection::vec(1..5_usize, 1..60), target in 0..400_i64) {
+        let directory = tempfile::tempdir().unwrap();
+        let scratch = Scratch::create(directory.path()).unwrap();
+        let (mut last, mut all) = (None, Vec::new());
+        for len in lens {
+            let rows: Vec<Row> = (0..len).map(|at| row(2 * (all.len() + at) as i64)).collect();
+            let mut blocks = Blocks::new(&scratch);
+            last = Some(blocks.push(last, &rows).unwrap());
+            blocks.write().unwrap();
+            all.extend(rows);
+        }
+        let last = last.unwrap();
+        let mut block = Block::find(&scratch, last, |block| block.is_first()).unwrap();
+        let mut read = Vec::new();
+        while let Some(current) = block {
+            read.extend(current.rows(&scratch).unwrap());
+            block = current.next(&scratch, last).unwrap();
+        }
+        prop_assert_eq!(&read, &all);
+        let found = Block::find(&scratch, last, |block| block.first.seq <= target).unwrap();
+        let rows = found.map(|block| block.rows(&scratch).unwrap());
+        let wanted = all.iter().rev().find(|row| row.seq <= target);
+        let newest = rows.and_then(|rows| rows.into_iter().rev().find(|row| row.seq <= target));
+        prop_assert_eq!(newest.as_ref(), wanted);
+    }
+
+    #[test]
+    fn an_index_finds_what_a_map_finds(entries in prop::collection::vec((0..300_u128, any::<bool>()), 1..3000)) {
+        let directory = tempfile::tempdir().unwrap();
+        let scratch = Scratch::create(directory.path()).unwrap();
+        let mut index = SeqIndex::default();
+        let mut map: HashMap<u128, Vec<i64>> = HashMap::new();
+        for (seq, (id, flush)) in entries.iter().enumerate() {
+            // A few ids are used so often that they fill pages of a run.
+            let id = if id % 3 == 0 { id % 4 } else { *id };
+            index.insert(id, seq as i64);
+            map.entry(id).or_default().push(seq as i64);
+            if *flush && seq % 5 == 0 {
+                index.flush(&scratch).unwrap();
+                while let Some((older, newer)) = index.merge_due() {
+                    index.install(scratch::merge(&scratch, &older, &newer).unwrap());
+                }
+            }
+        }
+        for id in 0..300 {
+            let mut found = index.find(Some(&scratch), id).unwrap();
+            found.sort_unstable();
+            prop_assert_eq!(found, map.get(&id).cloned().unwrap_or_default());
+        }
+        let mut visited = 0;
+        index.visit(Some(&scratch), |entries| { visited += entries.len(); Ok(()) }).unwrap();
+        prop_assert_eq!(visited, entries.len());
+        let repeated: usize = map.values().map(|seqs| seqs.len() - 1).sum();
+        prop_assert_eq!(index.repeated(&scratch).unwrap().len(), repeated);
+    }
+}
