@@ -46,7 +46,7 @@ pub fn success(output: &Output) -> serde_json::Value {
 /// The role in which this process was started, with its arguments; `None` when it runs tests.
 ///
 /// A test file with roles has one test `role` that is ignored otherwise and does what this says.
-pub fn role() -> Option<Vec<String>> {
+pub fn role_played() -> Option<Vec<String>> {
     let role = std::env::var("BURN_TEST_ROLE").ok()?;
     Some(role.split('\n').map(str::to_owned).collect())
 }
