@@ -135,6 +135,9 @@ fn until_there_is_room(
     failures
 }
 
+/// Every loader, alone and beside a reader.
+const SETTINGS: [(&str, bool); 4] = [("bulk", false), ("bulk", true), ("insert", false), ("insert", true)];
+
 /// A rebuild no file of which may grow beyond so many bytes.
 fn limited(ledger: &Path, archive: &Path, file_max_bytes: u64) -> Command {
     let build = rebuild_offline(ledger, archive);
@@ -166,12 +169,14 @@ fn a_file_size_limit_that_only_the_log_hits_is_an_error() {
 #[test]
 fn a_file_size_limit_is_an_error_that_names_it() {
     let elsewhere = Place::with_ledger(&ledgers::generated(Profile::Mixed, 3_000_000, 2).0);
-    for beside_reader in [false, true] {
+    for (loader, beside_reader) in SETTINGS {
         let (place, rows) = old_archive();
         let failures = until_there_is_room(place.archive(), &rows, 300 * 1024, beside_reader, |room_bytes| {
-            limited(&elsewhere.paths.ledger, place.archive(), room_bytes)
+            let mut command = limited(&elsewhere.paths.ledger, place.archive(), room_bytes);
+            command.args(["--loader", loader]);
+            command
         });
-        println!("beside a reader {beside_reader}: {failures} rebuilds hit the limit");
+        println!("{loader}, beside a reader {beside_reader}: {failures} rebuilds hit the limit");
         assert!(failures >= 3);
     }
 }
@@ -208,7 +213,7 @@ impl Drop for Mount {
 #[test]
 fn a_full_disk_is_an_error_that_names_it() {
     let elsewhere = Place::with_ledger(&ledgers::generated(Profile::Mixed, 3_000_000, 2).0);
-    for beside_reader in [false, true] {
+    for (loader, beside_reader) in SETTINGS {
         let Some(mount) = Mount::new() else { return };
         let (place, rows) = old_archive();
         let archive = mount.0.path().join("archive.sqlite");
@@ -216,9 +221,11 @@ fn a_full_disk_is_an_error_that_names_it() {
         let taken_bytes = fs::metadata(&archive).unwrap().blocks() * 512 + 256 * 1024;
         let failures = until_there_is_room(&archive, &rows, 300 * 1024, beside_reader, |room_bytes| {
             mount.resize(taken_bytes + room_bytes);
-            rebuild_offline(&elsewhere.paths.ledger, &archive)
+            let mut command = rebuild_offline(&elsewhere.paths.ledger, &archive);
+            command.args(["--loader", loader]);
+            command
         });
-        println!("beside a reader {beside_reader}: {failures} rebuilds filled the disk");
+        println!("{loader}, beside a reader {beside_reader}: {failures} rebuilds filled the disk");
         assert!(failures >= 3);
     }
 }

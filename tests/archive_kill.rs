@@ -14,7 +14,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use common::archives::Place;
 use common::dump::{self, fingerprint, open_like_the_reference, read_reopening};
-use common::processes::{Peer, rebuild, rebuild_offline, role_played, say};
+use common::processes::{Peer, loader, rebuild, rebuild_offline, role_played, say};
 use common::{Random, ledgers, scale};
 use relayburn_ledger::archive::Options;
 use relayburn_ledger::dev::Profile;
@@ -41,8 +41,14 @@ impl Generation {
     }
 }
 
+fn full(ledger: &Path, archive: &Path) -> Command {
+    let mut command = rebuild_offline(ledger, archive);
+    command.args(loader());
+    command
+}
+
 fn build(ledger: &Path, archive: &Path) {
-    let output = rebuild_offline(ledger, archive).output().unwrap();
+    let output = full(ledger, archive).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
@@ -139,7 +145,7 @@ fn calibrate(place: &Place, generations: &[Generation; 2], beside_reader: bool) 
     let mut times = Times { whole: Duration::MAX, publishing: Duration::MAX };
     for generation in [0, 1, 0].map(|at: usize| &generations[at]) {
         let reader = beside_reader.then(|| Reader::attach(place.archive()));
-        let mut run = Run::start(rebuild_offline(&generation.ledger, place.archive()), place.directory());
+        let mut run = Run::start(full(&generation.ledger, place.archive()), place.directory());
         assert!(run.wait_for_the_seal(), "the seal was not seen");
         let sealed = Instant::now();
         assert!(run.child.wait().unwrap().success());
@@ -192,7 +198,7 @@ fn a_killed_rebuild_leaves_the_old_archive_or_the_new_one() {
         let [old, new] = &generations;
 
         let reader = beside_reader.then(|| Reader::attach(place.archive()));
-        let mut run = Run::start(rebuild_offline(&new.ledger, place.archive()), place.directory());
+        let mut run = Run::start(full(&new.ledger, place.archive()), place.directory());
         // Two in five are aimed at the publish phase; beside a reader that begins with a second of waiting for it to go, so
         // most of those are aimed at the end.
         let publishing = kills % 5 >= 3 && run.wait_for_the_seal();

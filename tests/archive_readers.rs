@@ -14,7 +14,7 @@ use std::thread;
 
 use common::archives::Place;
 use common::dump::{self, read_reopening};
-use common::processes::{Peer, have_python, rebuild_offline, role_played, say};
+use common::processes::{Peer, have_python, loader, rebuild_offline, role_played, say};
 use common::{fixture, ledgers, scale};
 use relayburn_ledger::dev::Profile;
 use rusqlite::Connection;
@@ -135,7 +135,7 @@ fn rebuild_beside_readers(place: &Place, rebuilds: usize) {
     let mut page_sizes = BTreeSet::new();
     for round in 0..rebuilds {
         let (ledger, expected) = &generations[round % 2];
-        let output = rebuild_offline(ledger, place.archive()).output().unwrap();
+        let output = rebuild_offline(ledger, place.archive()).args(loader()).output().unwrap();
         assert!(output.status.success(), "rebuild {round}: {}", String::from_utf8_lossy(&output.stderr));
         let ((verdict, page_size), _) = read_reopening(place.archive(), |archive| {
             let page_size: i64 = archive.query_row("PRAGMA page_size", [], |row| row.get(0))?;

@@ -27,6 +27,11 @@ pub fn rebuild_offline(ledger: &Path, archive: &Path) -> Command {
     command
 }
 
+/// What every full rebuild of a test that runs for long is started with: the loader that `BURN_TEST_LOADER` names, if any.
+pub fn loader() -> Vec<String> {
+    std::env::var("BURN_TEST_LOADER").map_or(Vec::new(), |loader| vec!["--loader".to_owned(), loader])
+}
+
 /// What a command prints on stderr, once it has failed with exit code 1.
 #[track_caller]
 pub fn failure(output: &Output) -> String {
