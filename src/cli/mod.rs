@@ -78,8 +78,9 @@ struct CompletionsArgs {
 /// # Errors
 /// Whatever the command could not do, in words that name paths, offsets and remedies.
 pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
-    // A ledger truncated under its map shall end in a message, not in a signal.
+    // A ledger truncated under its map, or a file at its size limit, shall end in a message, not in a signal.
     crate::scan::truncation::install()?;
+    ignore_file_size_signal();
     match cli.command {
         Command::State(args) => state::run(args),
         Command::Ledger(args) => ledger::run(args),
@@ -99,6 +100,15 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             print(&manual::page()?)?;
             Ok(ExitCode::SUCCESS)
         }
+    }
+}
+
+/// Writing beyond the limit on file sizes (RLIMIT_FSIZE) is an error of the write from now on, and no SIGXFSZ.
+fn ignore_file_size_signal() {
+    #[cfg(unix)]
+    // SAFETY: a plain call that sets no handler; without it the signal keeps its effect, which is to end the process.
+    unsafe {
+        libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
     }
 }
 

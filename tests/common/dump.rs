@@ -3,12 +3,13 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use relayburn_ledger::archive::schema;
 use rusqlite::types::ValueRef;
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 /// A value as SQLite stores it.
 #[derive(Clone, PartialEq)]
@@ -55,7 +56,11 @@ pub fn by_key(path: &Path) -> Dump {
 
 /// Every row of the archive at `path` in the order of rowids; sessions, which have no order of their own, by key.
 pub fn by_rowid(path: &Path) -> Dump {
-    read(path, |key| if key.len() == 2 { key.join(", ") } else { "rowid".to_owned() })
+    read(path, rowid_order)
+}
+
+fn rowid_order(key: &[&str]) -> String {
+    if key == ["source", "session_id"] { key.join(", ") } else { "rowid".to_owned() }
 }
 
 /// A connection that leaves nothing behind. One that may only read leaves sidecars beside a database in WAL mode, so an
@@ -179,6 +184,68 @@ pub fn schema_of(path: &Path) -> BTreeMap<String, String> {
         (name, words.collect::<Vec<_>>().join(" "))
     })
     .collect()
+}
+
+/// A number that stands for every row of [`by_rowid`]: the same in every process.
+///
+/// # Errors
+/// Those of the queries, for callers that read beside a rebuild.
+pub fn fingerprint(archive: &Connection) -> rusqlite::Result<u64> {
+    let mut hasher = DefaultHasher::new();
+    for (table, key) in KEYS {
+        let mut statement =
+            archive.prepare(&format!("SELECT * FROM {table} ORDER BY {}", rowid_order(key)))?;
+        let columns: Vec<bool> = statement.column_names().map(|name| !CLOCK.contains(&name)).collect();
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            for at in (0..columns.len()).filter(|at| columns[*at]) {
+                match row.get_ref(at)? {
+                    ValueRef::Integer(number) => (1_u8, number).hash(&mut hasher),
+                    ValueRef::Real(number) => (2_u8, number.to_bits()).hash(&mut hasher),
+                    ValueRef::Text(bytes) | ValueRef::Blob(bytes) => (3_u8, bytes).hash(&mut hasher),
+                    ValueRef::Null => 0_u8.hash(&mut hasher),
+                }
+            }
+        }
+        table.hash(&mut hasher);
+    }
+    Ok(hasher.finish())
+}
+
+/// Opens the archive as the reference does at every open: WAL mode is set, and nothing is waited for.
+///
+/// # Errors
+/// Those of SQLite, "database is locked" among them.
+pub fn open_like_the_reference(path: &Path) -> rusqlite::Result<Connection> {
+    let archive = Connection::open(path)?;
+    archive.busy_timeout(Duration::ZERO)?;
+    archive.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(()))?;
+    Ok(archive)
+}
+
+/// Reads over new connections until one answers, and says how often it had to reopen. An error that outlives that is a failure:
+/// "database is locked" may come for a while, as whoever closes last copies the log into the file and lets nobody in
+/// meanwhile; any other may come once or twice.
+#[track_caller]
+pub fn read_reopening<T>(path: &Path, read: impl Fn(&Connection) -> rusqlite::Result<T>) -> (T, u32) {
+    const LOCKED_MAX: Duration = Duration::from_secs(3);
+    const OTHERS_MAX: u32 = 2;
+    let started = Instant::now();
+    let (mut reopenings, mut others) = (0, 0);
+    loop {
+        match open_like_the_reference(path).and_then(|archive| read(&archive)) {
+            Ok(answer) => return (answer, reopenings),
+            Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => {
+                assert!(started.elapsed() < LOCKED_MAX, "locked for {LOCKED_MAX:?}: {error}");
+            }
+            Err(error) => {
+                others += 1;
+                assert!(others <= OTHERS_MAX, "an error outlives reopening: {error}");
+            }
+        }
+        reopenings += 1;
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 /// Checks the whole database: `integrity_check`, every row of every index.

@@ -2,7 +2,8 @@
 //! child processes. Each test file takes what it needs.
 //!
 //! Environment: `BURN_GOLDEN` names the folder with the whole reference data (default `../shared/golden`), of which
-//! `fixtures/` has a part; `BURN_TEST_SCALE` (default 1) multiplies the counts of long tests; `BURN_TEST_SEED` (default 1)
+//! `fixtures/` has a part; `BURN_TEST_SCALE` (default 1) multiplies the counts of long tests,
+//! `BURN_TEST_LOADER` (`bulk` or `insert`) chooses what they rebuild with; `BURN_TEST_SEED` (default 1)
 //! changes what they draw.
 #![allow(dead_code, clippy::unwrap_used)]
 

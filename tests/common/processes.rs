@@ -27,6 +27,11 @@ pub fn rebuild_offline(ledger: &Path, archive: &Path) -> Command {
     command
 }
 
+/// What every full rebuild of a test that runs for long is started with: the loader that `BURN_TEST_LOADER` names, if any.
+pub fn loader() -> Vec<String> {
+    std::env::var("BURN_TEST_LOADER").map_or(Vec::new(), |loader| vec!["--loader".to_owned(), loader])
+}
+
 /// What a command prints on stderr, once it has failed with exit code 1.
 #[track_caller]
 pub fn failure(output: &Output) -> String {
@@ -46,7 +51,7 @@ pub fn success(output: &Output) -> serde_json::Value {
 /// The role in which this process was started, with its arguments; `None` when it runs tests.
 ///
 /// A test file with roles has one test `role` that is ignored otherwise and does what this says.
-pub fn role() -> Option<Vec<String>> {
+pub fn role_played() -> Option<Vec<String>> {
     let role = std::env::var("BURN_TEST_ROLE").ok()?;
     Some(role.split('\n').map(str::to_owned).collect())
 }
