@@ -217,7 +217,7 @@ impl Rows {
     }
 
     /// The rows with this sequence or a higher one, in index order.
-    pub(super) fn from_seq(&self, entry_seq: u64) -> Vec<usize> {
+    pub(super) fn at_or_after(&self, entry_seq: u64) -> Vec<usize> {
         if self.first_unordered.is_none() {
             (self.slots.partition_point(|slot| slot.numbers.entry_seq < entry_seq)..self.len()).collect()
         } else {
@@ -561,7 +561,7 @@ mod tests {
         }
         assert_eq!(rows.first_unordered(), Some(2));
         assert_eq!(rows.find_seq(5), Some(1));
-        assert_eq!(rows.from_seq(4), [1, 2, 3]);
+        assert_eq!(rows.at_or_after(4), [1, 2, 3]);
         assert_eq!(rows.find_id("c"), Some(2));
     }
 

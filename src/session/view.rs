@@ -315,7 +315,7 @@ impl<'s> View<'s> {
 
     /// The entries with this sequence or a higher one, in index order; each is read when it is asked for.
     pub fn entries_from(&self, entry_seq: u64) -> Entries<'s> {
-        self.entries_of(self.rows().from_seq(entry_seq))
+        self.entries_of(self.rows().at_or_after(entry_seq))
     }
 
     /// All entries, in index order.
