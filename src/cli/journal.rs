@@ -9,11 +9,11 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::Context as _;
 use crate::journal::{
     Damage, Journal, JournalError, JournalOptions, JournalReader, OpenCheck, RecoveryReport, SavedRange,
     recover, status,
 };
+use anyhow::Context as _;
 use serde_json::{Value, json};
 
 /// How often `read --follow` looks for new records.

@@ -8,8 +8,8 @@ use std::process::ExitCode;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
-mod clean;
 mod book;
+mod clean;
 mod dev;
 mod ingest;
 mod interrupt;
