@@ -405,7 +405,7 @@ impl<'b> Build<'b> {
         let new: Vec<Stamp<'_>> = stamps_of(&survey).collect();
         let candidates =
             refold::turns_to_refold(connection, &new).context(path, "looking for turns to refold")?;
-        let refolded_sessions = candidates.sessions.iter().map(|(_, session)| session.as_str());
+        let refolded_sessions = candidates.sessions.values().flatten().map(String::as_str);
         let wanted: HashSet<&str> =
             survey.sessions.iter().map(String::as_str).chain(refolded_sessions).collect();
         let archived = match archived_stamps(connection, path, &wanted)? {
@@ -416,7 +416,11 @@ impl<'b> Build<'b> {
         self.result.timings.survey = surveying.elapsed();
 
         let writing = Instant::now();
-        let mut touched = candidates.sessions;
+        let mut touched: HashSet<(String, String)> = candidates
+            .sessions
+            .into_iter()
+            .flat_map(|(source, sessions)| sessions.into_iter().map(move |session| (source.clone(), session)))
+            .collect();
         {
             let mut writer = InsertWriter::new(connection).context(path, "preparing to write rows")?;
             let mut last: Option<(String, String)> = None;
@@ -437,7 +441,8 @@ impl<'b> Build<'b> {
 
         self.report(Phase::Sessions, self.end - start, &input)?;
         let aggregating = Instant::now();
-        refold::refold(connection, &candidates.rowids, &fold).context(path, "folding stamps into turns")?;
+        refold::refold(connection, &self.pool, &candidates.rowids, &fold)
+            .context(path, "folding stamps into turns")?;
         let mut touched: Vec<(String, String)> = touched.into_iter().collect();
         touched.sort_unstable();
         sessions::some(connection, &touched).context(path, "aggregating sessions")?;

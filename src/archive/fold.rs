@@ -7,14 +7,16 @@
 //! How: for each key the object holds, only two stamps matter: the first that assigned it (it decides the key's place)
 //! and the last (it decides the value). "First and last per key" is a summary that can be merged from parts in any
 //! order, so stamps are grouped by what their selectors fix (session, message, both, neither), each group keeps the
-//! summary of its unbounded stamps, and stamps with a time range stand in a segment tree over the group's range bounds.
-//! A turn merges four groups: one summary and at most log2(bounds) tree nodes each.
+//! summary of its unbounded stamps, and stamps with a time range stand in a segment tree over the group's range bounds
+//! (a few of them in a list). A turn merges four groups: one summary and at most log2(bounds) tree nodes each.
 //!
 //! Rejected: precomputing the object of every elementary interval of time (quadratic when long ranges overlap), and
 //! caching by session (message and range stamps would have to invalidate it).
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
+
+use bumpalo::Bump;
 
 /// One stamp as far as folding needs it.
 #[derive(Debug, Clone, Copy)]
@@ -103,6 +105,10 @@ struct Summary<'a> {
 impl<'a> Summary<'a> {
     /// Assigns the slots of one stamp.
     fn assign(&mut self, entries: &[Slot<'a>]) {
+        if self.slots.is_empty() {
+            // Most groups get one stamp; room for more would be most of their memory.
+            self.slots.reserve_exact(entries.len());
+        }
         self.slots.extend_from_slice(entries);
         if self.slots.len() > 2 * self.ordered.max(16) {
             self.put_in_order();
@@ -132,9 +138,26 @@ struct Key<'a> {
 #[derive(Debug, Default)]
 struct Group<'a> {
     open: Summary<'a>,
-    ranged: Vec<u32>,
-    tree: Option<Tree<'a>>,
+    /// In the order of time, unless they stand in the tree.
+    ranged: Vec<Ranged<'a>>,
+    tree: Option<Box<Tree<'a>>>,
 }
+
+/// A stamp with a range.
+#[derive(Debug)]
+struct Ranged<'a> {
+    range: Range<'a>,
+    slots: Vec<Slot<'a>>,
+}
+
+impl Ranged<'_> {
+    fn matches(&self, ts: &str) -> bool {
+        self.range.from.is_none_or(|from| from <= ts) && self.range.to.is_none_or(|to| ts <= to)
+    }
+}
+
+/// A group with no more stamps with a range is searched one by one: a tree would take several times their memory.
+const RANGED_WITHOUT_TREE: usize = 32;
 
 /// Stamps with a range, in a segment tree over the distinct bounds of their group.
 #[derive(Debug)]
@@ -171,58 +194,9 @@ impl<'a> Fold<'a> {
     /// number of ranges, not with the turns.
     pub fn new(mut stamps: Vec<Stamp<'a>>) -> Self {
         stamps.sort_unstable_by(|a, b| (a.ts, a.offset).cmp(&(b.ts, b.offset)));
-        let mut fold = Fold { stamps: stamps.len(), ..Fold::default() };
-        let mut key_ids: HashMap<&'a str, u32> = HashMap::new();
-        // Slots of a stamp, made once: assigning them in rank order makes every summary's `last` the latest.
-        let mut slots: Vec<Slot<'a>> = Vec::new();
-        let mut rank_slots: Vec<(u32, u32)> = Vec::with_capacity(stamps.len());
-        for (rank, stamp) in stamps.iter().enumerate() {
-            let start = slots.len() as u32;
-            for (place, entry) in stamp.entries.iter().enumerate() {
-                let key = *key_ids.entry(entry.key_json).or_insert_with(|| {
-                    fold.keys.push(Key { json: entry.key_json, array_index: entry.array_index });
-                    fold.keys.len() as u32 - 1
-                });
-                let order = (rank as u64) << 32 | place as u64;
-                slots.push(Slot {
-                    key,
-                    first: order,
-                    last: order,
-                    value_json: entry.value_json,
-                    value: entry.value,
-                });
-            }
-            rank_slots.push((start, slots.len() as u32));
-        }
-        for (rank, stamp) in stamps.iter().enumerate() {
-            let group = match (stamp.selector.session, stamp.selector.message) {
-                (Some(session), Some(message)) => fold.by_both.entry((session, message)).or_default(),
-                (Some(session), None) => fold.by_session.entry(session).or_default(),
-                (None, Some(message)) => fold.by_message.entry(message).or_default(),
-                (None, None) if stamp.selector.range.is_some() => &mut fold.everywhere,
-                (None, None) => continue,
-            };
-            match stamp.selector.range {
-                Some(range) if range.from.is_some() || range.to.is_some() => group.ranged.push(rank as u32),
-                _ => {
-                    let (start, end) = rank_slots[rank];
-                    group.open.assign(&slots[start as usize..end as usize]);
-                }
-            }
-        }
-        let groups = std::iter::once(&mut fold.everywhere)
-            .chain(fold.by_session.values_mut())
-            .chain(fold.by_message.values_mut())
-            .chain(fold.by_both.values_mut());
-        for group in groups {
-            group.open.put_in_order();
-            if group.ranged.is_empty() {
-                continue;
-            }
-            let ranks = std::mem::take(&mut group.ranged);
-            group.tree = Some(Tree::new(&stamps, &ranks, &slots, &rank_slots));
-        }
-        fold
+        let mut fold = Unfinished::default();
+        stamps.iter().for_each(|stamp| fold.add(stamp.selector, stamp.entries));
+        fold.finish()
     }
 
     /// How many stamps there are.
@@ -254,9 +228,12 @@ impl<'a> Fold<'a> {
             if self.by_both.is_empty() { None } else { self.by_both.get(&(session, message)) },
         ];
         for group in groups.into_iter().flatten() {
-            merge(scratch, &group.open, self.keys.len());
+            merge(scratch, &group.open.slots, self.keys.len());
+            for stamp in group.ranged.iter().filter(|stamp| stamp.matches(ts)) {
+                merge(scratch, &stamp.slots, self.keys.len());
+            }
             if let Some(tree) = &group.tree {
-                tree.visit(ts, |summary| merge(scratch, summary, self.keys.len()));
+                tree.visit(ts, |summary| merge(scratch, &summary.slots, self.keys.len()));
             }
         }
         if scratch.merged.is_empty() {
@@ -294,16 +271,125 @@ impl<'a> Fold<'a> {
     }
 }
 
-impl<'a> Tree<'a> {
-    fn new(stamps: &[Stamp<'a>], ranks: &[u32], slots: &[Slot<'a>], rank_slots: &[(u32, u32)]) -> Self {
-        let bounds = |rank: u32| {
-            let range = stamps[rank as usize].selector.range.unwrap_or_default();
-            (range.from.map(|ts| (ts, false)), range.to.map(|ts| (ts, true)))
+/// A fold that stamps are added to in the order of (`ts`, offset).
+#[derive(Debug, Default)]
+struct Unfinished<'a> {
+    fold: Fold<'a>,
+    key_ids: HashMap<&'a str, u32>,
+    /// Those of the stamp being added.
+    slots: Vec<Slot<'a>>,
+}
+
+impl<'a> Unfinished<'a> {
+    fn add(&mut self, selector: Selector<'a>, entries: &[Entry<'a>]) {
+        let Self { fold, key_ids, slots } = self;
+        let rank = fold.stamps as u64;
+        fold.stamps += 1;
+        slots.clear();
+        for (place, entry) in entries.iter().enumerate() {
+            let key = *key_ids.entry(entry.key_json).or_insert_with(|| {
+                fold.keys.push(Key { json: entry.key_json, array_index: entry.array_index });
+                fold.keys.len() as u32 - 1
+            });
+            let order = rank << 32 | place as u64;
+            let (value_json, value) = (entry.value_json, entry.value);
+            slots.push(Slot { key, first: order, last: order, value_json, value });
+        }
+        let group = match (selector.session, selector.message) {
+            (Some(session), Some(message)) => fold.by_both.entry((session, message)).or_default(),
+            (Some(session), None) => fold.by_session.entry(session).or_default(),
+            (None, Some(message)) => fold.by_message.entry(message).or_default(),
+            (None, None) if selector.range.is_some() => &mut fold.everywhere,
+            (None, None) => return,
         };
-        let mut cuts: Vec<(&str, bool)> = ranks
+        match selector.range {
+            Some(range) if range.from.is_some() || range.to.is_some() => {
+                group.ranged.push(Ranged { range, slots: slots.clone() });
+            }
+            _ => group.open.assign(slots),
+        }
+    }
+
+    fn finish(self) -> Fold<'a> {
+        let mut fold = self.fold;
+        let groups = std::iter::once(&mut fold.everywhere)
+            .chain(fold.by_session.values_mut())
+            .chain(fold.by_message.values_mut())
+            .chain(fold.by_both.values_mut());
+        for group in groups {
+            group.open.put_in_order();
+            if group.ranged.len() > RANGED_WITHOUT_TREE {
+                group.tree = Some(Box::new(Tree::new(&std::mem::take(&mut group.ranged))));
+            }
+            group.ranged.shrink_to_fit();
+        }
+        fold
+    }
+}
+
+/// Builds a [`Fold`] from stamps that are gone once they are added: what is needed of their text is copied, and of stamps that
+/// later ones override only that. For ledgers with more stamps than shall be in memory at one time.
+#[derive(Debug)]
+pub struct Builder<'a> {
+    arena: &'a Bump,
+    unfinished: Unfinished<'a>,
+}
+
+impl<'a> Builder<'a> {
+    /// A fold of no stamps, whose text will stand in `arena`.
+    pub fn new(arena: &'a Bump) -> Self {
+        Self { arena, unfinished: Unfinished::default() }
+    }
+
+    /// Adds a stamp. They come in the order of (`ts`, offset).
+    pub fn add(&mut self, stamp: &Stamp<'_>) {
+        let Self { arena, unfinished } = self;
+        let keep = |text: &str| -> &'a str { arena.alloc_str(text) };
+        let session = stamp.selector.session.map(|session| {
+            unfinished
+                .fold
+                .by_session
+                .get_key_value(session)
+                .map_or_else(|| keep(session), |(known, _)| *known)
+        });
+        let entries: Vec<Entry<'a>> = stamp
+            .entries
             .iter()
-            .flat_map(|&rank| {
-                let (from, to) = bounds(rank);
+            .map(|entry| {
+                let known = unfinished.key_ids.get_key_value(entry.key_json).map(|(known, _)| *known);
+                let value_json = keep(entry.value_json);
+                let inside = value_json.get(1..value_json.len().saturating_sub(1));
+                Entry {
+                    key_json: known.unwrap_or_else(|| keep(entry.key_json)),
+                    array_index: entry.array_index,
+                    value_json,
+                    value: inside
+                        .filter(|inside| *inside == entry.value)
+                        .unwrap_or_else(|| keep(entry.value)),
+                }
+            })
+            .collect();
+        let range =
+            stamp.selector.range.map(|range| Range { from: range.from.map(keep), to: range.to.map(keep) });
+        let selector = Selector { session, message: stamp.selector.message.map(keep), range };
+        unfinished.add(selector, &entries);
+    }
+
+    /// The fold.
+    pub fn finish(self) -> Fold<'a> {
+        self.unfinished.finish()
+    }
+}
+
+impl<'a> Tree<'a> {
+    fn new(stamps: &[Ranged<'a>]) -> Self {
+        let bounds = |stamp: &Ranged<'a>| {
+            (stamp.range.from.map(|ts| (ts, false)), stamp.range.to.map(|ts| (ts, true)))
+        };
+        let mut cuts: Vec<(&str, bool)> = stamps
+            .iter()
+            .flat_map(|stamp| {
+                let (from, to) = bounds(stamp);
                 [from, to].into_iter().flatten()
             })
             .collect();
@@ -311,22 +397,20 @@ impl<'a> Tree<'a> {
         cuts.dedup();
         let leaves = cuts.len() + 1;
         let mut tree = Tree { cuts, nodes: vec![Summary::default(); 2 * leaves], leaves };
-        for &rank in ranks {
-            let (from, to) = bounds(rank);
+        for stamp in stamps {
+            let (from, to) = bounds(stamp);
             let place = |cut: (&str, bool)| tree.cuts.partition_point(|&other| other < cut);
             // Interval i lies between cut i-1 and cut i.
             let mut low = from.map_or(0, |cut| place(cut) + 1) + leaves;
             let mut high = to.map_or(leaves, |cut| place(cut) + 1) + leaves;
-            let (start, end) = rank_slots[rank as usize];
-            let entries = &slots[start as usize..end as usize];
             while low < high {
                 if low & 1 == 1 {
-                    tree.nodes[low].assign(entries);
+                    tree.nodes[low].assign(&stamp.slots);
                     low += 1;
                 }
                 if high & 1 == 1 {
                     high -= 1;
-                    tree.nodes[high].assign(entries);
+                    tree.nodes[high].assign(&stamp.slots);
                 }
                 low /= 2;
                 high /= 2;
@@ -347,11 +431,11 @@ impl<'a> Tree<'a> {
 }
 
 /// Merges a summary into what was found so far, whatever the order in which summaries come.
-fn merge<'a>(scratch: &mut Scratch<'a>, summary: &Summary<'a>, keys: usize) {
+fn merge<'a>(scratch: &mut Scratch<'a>, slots: &[Slot<'a>], keys: usize) {
     if scratch.places.len() < keys {
         scratch.places.resize(keys, 0);
     }
-    for slot in &summary.slots {
+    for slot in slots {
         let place = &mut scratch.places[slot.key as usize];
         if *place == 0 {
             scratch.merged.push(*slot);
@@ -445,7 +529,8 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(400))]
         #[test]
         fn folding_by_summaries_equals_the_plain_rule(
-            stamps in proptest::collection::vec(stamp(), 0..24),
+            // More than a list holds, too, so that trees are made.
+            stamps in proptest::collection::vec(stamp(), 0..120),
             turns in proptest::collection::vec((0u8..4, 0u8..4, time()), 1..12),
         ) {
             let json: Vec<Vec<(String, String)>> = stamps
@@ -477,12 +562,20 @@ mod tests {
                 },
                 entries: &entries[i],
             }).collect();
+            let arena = Bump::new();
+            let mut builder = Builder::new(&arena);
+            let mut ordered = list.clone();
+            ordered.sort_by_key(|stamp| (stamp.ts, stamp.offset));
+            ordered.iter().for_each(|stamp| builder.add(stamp));
+            let built = builder.finish();
             let fold = Fold::new(list);
             let mut scratch = Scratch::default();
+            let mut other_scratch = Scratch::default();
             for (s, m, ts) in turns {
                 let (session, message) = (format!("s{s}"), format!("m{m}"));
                 let got = fold.enrich(&session, &message, &ts, &mut scratch);
                 prop_assert_eq!(got.json, model(&stamps, &session, &message, &ts));
+                prop_assert_eq!(got, built.enrich(&session, &message, &ts, &mut other_scratch));
             }
         }
     }

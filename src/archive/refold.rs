@@ -3,19 +3,23 @@
 //! A stamp refolds the turns of its session; without a session, those of its message; without either, those of its range,
 //! whether or not the rest of its selector agrees. Every refolded turn is folded again from all stamps.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
+use rayon::ThreadPool;
+use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::fold::{Fold, Scratch, Stamp};
+use super::fold::{Enrichment, Fold, Scratch, Stamp};
+use super::rows::Cell;
+use super::statement::Statement;
 
 /// The archived turns that a set of stamps refolds.
 #[derive(Debug, Default)]
 pub struct TurnsToRefold {
     /// Their rowids, ascending.
     pub rowids: Vec<i64>,
-    /// Their sessions: source and session id.
-    pub sessions: HashSet<(String, String)>,
+    /// Ids of their sessions, by source.
+    pub sessions: HashMap<String, HashSet<String>>,
 }
 
 /// Finds the archived turns that `stamps` refold.
@@ -42,8 +46,20 @@ pub fn turns_to_refold(
 
 fn add(found: &mut TurnsToRefold, rowid: i64, source: &str, session: &str) {
     found.rowids.push(rowid);
-    let key = (source.to_string(), session.to_string());
-    found.sessions.insert(key);
+    if !found.sessions.contains_key(source) {
+        found.sessions.insert(source.to_string(), HashSet::new());
+    }
+    if let Some(sessions) = found.sessions.get_mut(source)
+        && !sessions.contains(session)
+    {
+        sessions.insert(session.to_string());
+    }
+}
+
+/// Adds the row at hand, whose first columns are rowid, source and session id.
+fn add_row(found: &mut TurnsToRefold, row: &rusqlite::Row<'_>) -> Result<(), rusqlite::Error> {
+    add(found, row.get(0)?, row.get_ref(1)?.as_str()?, row.get_ref(2)?.as_str()?);
+    Ok(())
 }
 
 /// The index on turns leads with the source: with more of them than this, one read through it beats asking for each.
@@ -64,7 +80,7 @@ fn by_session(
         while let Some(row) = rows.next()? {
             let session = row.get_ref(2)?.as_bytes()?;
             if std::str::from_utf8(session).is_ok_and(|session| sessions.contains(session)) {
-                add(found, row.get(0)?, &row.get::<_, String>(1)?, &row.get::<_, String>(2)?);
+                add_row(found, row)?;
             }
         }
         return Ok(());
@@ -109,7 +125,7 @@ fn by_message(
     while let Some(row) = rows.next()? {
         let message = row.get_ref(3)?.as_bytes()?;
         if std::str::from_utf8(message).is_ok_and(|message| messages.contains(message)) {
-            add(found, row.get(0)?, &row.get::<_, String>(1)?, &row.get::<_, String>(2)?);
+            add_row(found, row)?;
         }
     }
     Ok(())
@@ -157,41 +173,128 @@ fn by_range(
         })?;
         let mut rows = statement.query(params![from, to])?;
         while let Some(row) = rows.next()? {
-            add(found, row.get(0)?, &row.get::<_, String>(1)?, &row.get::<_, String>(2)?);
+            add_row(found, row)?;
         }
     }
     Ok(())
 }
 
-/// Folds the turns at `rowids` again and writes those that changed.
+/// Folds the turns at `rowids`, which ascend, again and writes those that changed. Folding is done on `pool`, reading and
+/// writing on this thread.
 ///
 /// # Errors
 /// What SQLite says.
-pub fn refold<'f>(connection: &Connection, rowids: &[i64], fold: &Fold<'f>) -> Result<(), rusqlite::Error> {
-    let mut scratch: Scratch<'f> = Scratch::default();
-    let mut select = connection
-        .prepare("SELECT session_id, message_id, ts, enrichment_json FROM turns WHERE rowid = ?")?;
-    let mut update = connection.prepare(
+pub fn refold(
+    connection: &Connection,
+    pool: &ThreadPool,
+    rowids: &[i64],
+    fold: &Fold<'_>,
+) -> Result<(), rusqlite::Error> {
+    let mut select = connection.prepare(
+        "SELECT rowid, session_id, message_id, ts, enrichment_json FROM turns
+         WHERE rowid BETWEEN ? AND ? ORDER BY rowid",
+    )?;
+    let mut update = Statement::new(
+        connection,
         "UPDATE turns SET workflow_id = ?, agent_id = ?, persona = ?, tier = ?, enrichment_json = ? WHERE rowid = ?",
     )?;
-    for rowid in rowids {
-        let mut rows = select.query([rowid])?;
-        let Some(row) = rows.next()? else { continue };
-        let (session, message, ts) =
-            (row.get::<_, String>(0)?, row.get::<_, String>(1)?, row.get::<_, String>(2)?);
-        let enrichment = fold.enrich(&session, &message, &ts, &mut scratch);
-        // The columns follow from the object's text, so an equal text means an equal row.
-        if row.get_ref(3)?.as_bytes_or_null()? == Some(enrichment.json.as_bytes()) {
-            continue;
+    for run in runs(rowids) {
+        let mut turns = Vec::with_capacity(run.len());
+        let mut rows = select.query([run[0], run[run.len() - 1]])?;
+        let mut wanted = run.iter().peekable();
+        while let Some(row) = rows.next()? {
+            let rowid: i64 = row.get(0)?;
+            while wanted.next_if(|wanted| **wanted < rowid).is_some() {}
+            if wanted.next_if(|wanted| **wanted == rowid).is_some() {
+                let text =
+                    |column| row.get_ref(column)?.as_str().map(str::to_string).map_err(rusqlite::Error::from);
+                let json = row.get_ref(4)?.as_str_or_null()?.map(str::to_string);
+                turns.push((rowid, text(1)?, text(2)?, text(3)?, json));
+            }
         }
-        update.execute(params![
-            enrichment.workflow_id,
-            enrichment.agent_id,
-            enrichment.persona,
-            enrichment.tier,
-            enrichment.json,
-            rowid
-        ])?;
+        drop(rows);
+        let changed: Vec<(i64, Changed)> = pool.install(|| {
+            turns
+                .par_iter()
+                .map_init(Scratch::default, |scratch, (rowid, session, message, ts, json)| {
+                    let enrichment = fold.enrich(session, message, ts, scratch);
+                    // The columns follow from the object's text, so an equal text means an equal row.
+                    let is_changed = json.as_deref() != Some(enrichment.json);
+                    is_changed.then(|| (*rowid, Changed::from(enrichment)))
+                })
+                .flatten()
+                .collect()
+        });
+        for (rowid, changed) in &changed {
+            let Changed { columns, json } = changed;
+            update.execute(&[
+                Cell::text(columns[0].as_deref()),
+                Cell::text(columns[1].as_deref()),
+                Cell::text(columns[2].as_deref()),
+                Cell::text(columns[3].as_deref()),
+                Cell::Text(json),
+                Cell::Int(*rowid),
+            ])?;
+        }
     }
     Ok(())
+}
+
+/// An enrichment on its way from a worker to the writer.
+struct Changed {
+    columns: [Option<String>; 4],
+    json: String,
+}
+
+impl From<Enrichment<'_>> for Changed {
+    fn from(enrichment: Enrichment<'_>) -> Self {
+        let Enrichment { workflow_id, agent_id, persona, tier, json } = enrichment;
+        Self {
+            columns: [workflow_id, agent_id, persona, tier].map(|value| value.map(str::to_string)),
+            json: json.to_string(),
+        }
+    }
+}
+
+/// How many turns are read, folded and written at a time.
+const RUN_TURNS: usize = 8192;
+
+/// Rowids cut into runs that are read as one range each: not too long, and with few other rows in between.
+fn runs(rowids: &[i64]) -> impl Iterator<Item = &[i64]> {
+    let mut rest = rowids;
+    std::iter::from_fn(move || {
+        let first = *rest.first()?;
+        let most = rest.len().min(RUN_TURNS);
+        // A gap wider than this is cheaper to step over by a new search than to read through.
+        const GAP_ROWS: i64 = 64;
+        let mut last = first;
+        let len = rest[..most]
+            .iter()
+            .position(|&rowid| {
+                let is_far = rowid - last > GAP_ROWS;
+                last = rowid;
+                is_far
+            })
+            .unwrap_or(most);
+        let (run, behind) = rest.split_at(len);
+        rest = behind;
+        Some(run)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runs_cover_every_rowid_once_and_never_span_a_wide_gap() {
+        let rowids: Vec<i64> = (0..20_000).filter(|n| n % 7 != 0).chain([30_000, 30_001, 90_000]).collect();
+        let all: Vec<i64> = runs(&rowids).flatten().copied().collect();
+        assert_eq!(all, rowids);
+        for run in runs(&rowids) {
+            assert!(!run.is_empty() && run.len() <= RUN_TURNS);
+            assert!(run.windows(2).all(|pair| pair[1] - pair[0] <= 64));
+        }
+        assert_eq!(runs(&[]).count(), 0);
+    }
 }

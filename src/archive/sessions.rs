@@ -50,6 +50,15 @@ pub fn some<'k>(
     connection: &Connection,
     keys: impl IntoIterator<Item = &'k (String, String)>,
 ) -> Result<(), rusqlite::Error> {
+    let keys: Vec<_> = keys.into_iter().collect();
+    let sessions: i64 = connection.query_row("SELECT count(*) FROM sessions", [], |row| row.get(0))?;
+    if keys.len() as i64 > sessions / 2 {
+        // One walk over all turns is cheaper than a search for each of so many sessions.
+        return connection.execute_batch(&format!(
+            "DELETE FROM sessions; INSERT INTO sessions ({COLUMNS}) {}",
+            aggregation("")
+        ));
+    }
     let mut statement = connection.prepare(&format!(
         "INSERT OR REPLACE INTO sessions ({COLUMNS}) {}",
         aggregation("WHERE source = ? AND session_id = ?")

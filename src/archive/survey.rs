@@ -96,7 +96,7 @@ fn look_through(input: &Input<'_>, chunk: Range<u64>, with_sessions: bool) -> Re
 }
 
 /// The lines that may be stamps, in order. A letter of `stamp` can only be escaped as `\u006_` or `\u007_`.
-fn possible_stamps(bytes: &[u8]) -> Vec<Range<usize>> {
+pub(crate) fn possible_stamps(bytes: &[u8]) -> Vec<Range<usize>> {
     let mut hits: Vec<usize> = Vec::new();
     for needle in [&b"\"stamp\""[..], b"\\u006", b"\\u007"] {
         hits.extend(Finder::new(needle).find_iter(bytes));

@@ -6,14 +6,16 @@
 
 use std::ops::ControlFlow;
 
+use bumpalo::Bump;
+
 use super::index::open_ledger;
 use super::pipeline::{Work, in_order};
 use super::{Filter, Ledger, LedgerError, Line, RecordKind, line_of};
-use crate::archive::fold::{Fold, Scratch};
-use crate::archive::pipeline::{Input, workers};
-use crate::archive::survey::{Survey, survey};
+use crate::archive::fold::{Builder, Fold, Scratch, Stamp};
+use crate::archive::rows::{RowMaker, Rows};
+use crate::archive::survey::possible_stamps;
+use crate::scan;
 use crate::scan::json::{Document, Kind as JsonKind, Value, stringify, trim_js, write_js_string};
-use crate::scan::{self, Source};
 
 /// Smaller than elsewhere: several are in memory as text.
 const CHUNK_BYTES: u64 = 256 << 10;
@@ -38,16 +40,73 @@ impl Ledger {
         if kind != RecordKind::Turn {
             return each_record(&work, kind, filter, &Fold::default(), sink);
         }
-        let survey = stamps_of(&source, &work)?;
-        let stamps = survey.stamps.iter().flat_map(|set| set.borrow_dependent().iter().copied());
-        each_record(&work, kind, filter, &Fold::new(stamps.collect()), sink)
+        let arena = Bump::new();
+        let fold = fold_stamps(&work, &arena)?;
+        each_record(&work, kind, filter, &fold, sink)
     }
 }
 
-fn stamps_of(source: &Source, work: &Work<'_>) -> Result<Survey, LedgerError> {
-    let pool = workers(work.threads)?;
-    let input = Input { source, range: work.range.clone(), chunk_bytes: work.chunk_bytes };
-    Ok(survey(&pool, &input, false)?)
+/// The place of a stamp line, and what it sorts by.
+struct Place<'a> {
+    ts: &'a str,
+    offset: u64,
+    len_bytes: u32,
+}
+
+/// Folds every stamp of the ledger. They are found first and read again in their order, so that of each no more than its
+/// place is kept until then.
+fn fold_stamps<'a>(work: &Work<'_>, arena: &'a Bump) -> Result<Fold<'a>, LedgerError> {
+    let places_arena = Bump::new();
+    let mut places: Vec<Place<'_>> = Vec::new();
+    in_order(work, StampFinder::default, StampFinder::chunk, |found| {
+        places.extend(found.into_iter().map(|(ts, offset, len_bytes)| Place {
+            ts: places_arena.alloc_str(&ts),
+            offset,
+            len_bytes,
+        }));
+        Ok(ControlFlow::Continue(()))
+    })?;
+    places.sort_unstable_by_key(|place| (place.ts, place.offset));
+    let mut builder = Builder::new(arena);
+    let mut finder = StampFinder::default();
+    let mut buffer = Vec::new();
+    for Place { offset, len_bytes, .. } in places {
+        let line = work.source.bytes(offset..offset + u64::from(len_bytes), &mut buffer)?;
+        finder.stamp(offset, line, |stamp| builder.add(stamp));
+    }
+    work.source.check_len()?;
+    Ok(builder.finish())
+}
+
+/// Finds stamps as the archive's builds do; one per thread.
+#[derive(Default)]
+struct StampFinder {
+    rows: RowMaker<'static>,
+    arena: Bump,
+}
+
+impl StampFinder {
+    /// Time, offset and length of every stamp line that folds.
+    fn chunk(&mut self, base: u64, bytes: &[u8]) -> Vec<(String, u64, u32)> {
+        let mut found = Vec::new();
+        for line in possible_stamps(bytes) {
+            let (offset, line) = (base + line.start as u64, &bytes[line]);
+            if let Ok(len_bytes) = u32::try_from(line.len()) {
+                self.stamp(offset, line, |stamp| found.push((stamp.ts.to_owned(), offset, len_bytes)));
+            }
+        }
+        found
+    }
+
+    /// Hands the stamp of a line to `take`, if the line is one.
+    fn stamp(&mut self, offset: u64, line: &[u8], take: impl FnOnce(&Stamp<'_>)) {
+        self.arena.reset();
+        let mut rows = Rows::default();
+        self.rows.add(offset, line, &Fold::default(), &self.arena, &mut rows);
+        if let Some(line) = rows.stamps.first() {
+            take(&line.stamp);
+        }
+    }
 }
 
 fn each_record(

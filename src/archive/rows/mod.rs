@@ -31,7 +31,7 @@ pub enum Cell<'a> {
 }
 
 impl<'a> Cell<'a> {
-    fn text(value: Option<&'a str>) -> Self {
+    pub(crate) fn text(value: Option<&'a str>) -> Self {
         value.map_or(Cell::Null, Cell::Text)
     }
 
@@ -110,7 +110,7 @@ impl Verdict {
 pub struct Finding {
     /// Where the line starts, in bytes from the start of the ledger.
     pub offset: u64,
-    /// Its length in bytes, without the LF.
+    /// Its length in bytes, LF included.
     pub length: u64,
     /// What is wrong with it.
     pub verdict: Verdict,
@@ -198,7 +198,9 @@ impl<'f> RowMaker<'f> {
                 match exact::parse(&mut self.exact, offset, trimmed, bump, rows) {
                     Ok(kind) => kind,
                     Err(Refusal { verdict, reason }) => {
-                        rows.findings.push(Finding { offset, length: line.len() as u64, verdict, reason });
+                        // Lines of a scan end in an LF.
+                        let length = line.len() as u64 + 1;
+                        rows.findings.push(Finding { offset, length, verdict, reason });
                         return;
                     }
                 }
