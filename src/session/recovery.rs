@@ -84,16 +84,16 @@ pub(super) fn recover(layout: &Layout, verification: Verify, limit_bytes: u64) -
         Ok(_) if rows.is_empty() && files.len_bytes.values().any(|len_bytes| *len_bytes > 0) => {
             plan_rebuild(layout, &files, Some(rows), "the index has no rows".to_owned())?
         }
-        Ok(file) => {
-            check_segments_exist(layout, &files, &rows)?;
-            match check_rows(layout, &files, &rows, verification, limit_bytes) {
+        Ok(file) => match check_segments_exist(layout, &files, &rows) {
+            Err(error) => plan_without_segments(layout, &files, rows, error)?,
+            Ok(()) => match check_rows(layout, &files, &rows, verification, limit_bytes) {
                 Ok(verified) => plan_tail(layout, &files, rows, verified, &file, limit_bytes)?,
                 Err(error) if error.is_recoverable() => {
                     plan_rebuild(layout, &files, Some(rows), error.to_string())?
                 }
                 Err(error) => return Err(error),
-            }
-        }
+            },
+        },
         Err(error) if error.is_recoverable() => plan_rebuild(layout, &files, None, error.to_string())?,
         Err(error) => return Err(error),
     };
@@ -108,18 +108,43 @@ pub(super) fn rebuild(layout: &Layout) -> Result<Recovered, Error> {
     let files = layout.segment_files()?;
     let mut rows = Rows::default();
     let old = match index::read(&layout.index(), 0, &mut rows) {
-        Ok(_) => {
-            check_segments_exist(layout, &files, &rows)?;
-            Some(rows)
-        }
+        Ok(_) => Some(rows),
         Err(error) if error.is_recoverable() => None,
         Err(error) => return Err(error),
     };
-    let plan = plan_rebuild(layout, &files, old, "asked for".to_owned())?;
+    let plan = match old.map(|old| (check_segments_exist(layout, &files, &old), old)) {
+        Some((Err(error), old)) => plan_without_segments(layout, &files, old, error)?,
+        Some((Ok(()), old)) => plan_rebuild(layout, &files, Some(old), "asked for".to_owned())?,
+        None => plan_rebuild(layout, &files, None, "asked for".to_owned())?,
+    };
     carry_out(layout, &files, plan)
 }
 
-/// Refuses an index that names a segment file which does not exist: it is the only record of what is missing.
+/// Plans for an index that names a segment file which does not exist. It is refused with `missing`, being the only record of
+/// what is missing; unless the entries it looks for there are elsewhere, and it is the index that is wrong.
+fn plan_without_segments(
+    layout: &Layout,
+    files: &SegmentFiles,
+    rows: Rows,
+    missing: Error,
+) -> Result<Plan, Error> {
+    let sought: Vec<(u64, String)> = (0..rows.len())
+        .filter(|row| !files.len_bytes.contains_key(&rows.numbers(*row).segment_seq))
+        .map(|row| (rows.numbers(row).entry_seq, rows.id(row).to_owned()))
+        .collect();
+    match plan_rebuild(layout, files, Some(rows), missing.to_string()) {
+        Ok(plan)
+            if sought.iter().all(|(entry_seq, id)| {
+                plan.rows.find_seq(*entry_seq).is_some() || plan.rows.find_id(id).is_some()
+            }) =>
+        {
+            Ok(plan)
+        }
+        _ => Err(missing),
+    }
+}
+
+/// Whether every segment file that the index names exists.
 fn check_segments_exist(layout: &Layout, files: &SegmentFiles, rows: &Rows) -> Result<(), Error> {
     let missing = |segment_seq: u64| !files.len_bytes.contains_key(&segment_seq);
     if let Some(last) = rows.last().filter(|last| missing(last.segment_seq)) {

@@ -161,22 +161,21 @@ impl Reader {
     /// [`Error::Json`], [`Error::IndexLineUnreadable`], [`Error::UnsupportedRow`] for an index that is not one, and what
     /// the system says.
     pub fn view(&mut self) -> Result<View<'_>, Error> {
-        let mut attempt = 0;
-        while let Err(error) = self.refresh() {
-            // A writer may be in the middle of a row: then the file is about to grow or to be replaced.
-            attempt += 1;
-            let before = disk::metadata(&self.layout.index()).ok();
-            if attempt < RETRIES && error.is_recoverable() {
-                std::thread::sleep(RETRY_AFTER);
-                let after = disk::metadata(&self.layout.index()).ok();
-                let same = before.zip(after).is_some_and(|(before, after)| {
-                    (before.len_bytes, before.modified) == (after.len_bytes, after.modified)
-                });
-                if !same {
-                    continue;
+        for attempt in 1.. {
+            let state =
+                |path: &Path| disk::metadata(path).ok().map(|found| (found.len_bytes, found.modified));
+            let before = state(&self.layout.index());
+            match self.refresh() {
+                Ok(()) => break,
+                Err(error) if attempt == RETRIES || !error.is_recoverable() => return Err(error),
+                // A writer may have been in the middle of a row: then the file was about to change.
+                Err(error) => {
+                    std::thread::sleep(RETRY_AFTER);
+                    if state(&self.layout.index()) == before {
+                        return Err(error);
+                    }
                 }
             }
-            return Err(error);
         }
         Ok(View { layout: &self.layout, snapshot: &self.snapshot, limit_bytes: self.limit_bytes })
     }
