@@ -15,6 +15,7 @@ use talea_core::types::{AccountDef, AssetDef, Direction, Seq, Transaction, TxId}
 use uuid::Uuid;
 
 use super::error::BookError;
+use super::time;
 
 /// Length and checksum in front of each payload.
 pub(super) const HEADER_BYTES: usize = 8;
@@ -225,6 +226,7 @@ pub(super) struct AmountIn<'a> {
 #[derive(Deserialize)]
 struct WireIn<'a> {
     seq: Seq,
+    #[serde(deserialize_with = "time::read")]
     at: DateTime<Utc>,
     #[serde(borrow)]
     event: TransactionIn<'a>,
@@ -247,6 +249,7 @@ struct TransactionIn<'a> {
     external_refs: Vec<ReferenceIn<'a>>,
     #[allow(dead_code)]
     metadata: AnyJson,
+    #[serde(deserialize_with = "time::read")]
     #[allow(dead_code)]
     occurred_at: DateTime<Utc>,
 }

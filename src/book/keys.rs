@@ -22,6 +22,7 @@ use super::error::BookError;
 use super::files;
 use super::scratch::{self, Scratch, SeqIndex};
 use super::state::State;
+use super::time;
 use crate::disk;
 use crate::scan::{Io, Source};
 
@@ -36,6 +37,7 @@ pub(super) const WRITE_BYTES: usize = 1 << 18;
 pub(super) struct Outcome {
     pub txid: Uuid,
     pub seq: Seq,
+    #[serde(deserialize_with = "time::read")]
     pub at: DateTime<Utc>,
 }
 

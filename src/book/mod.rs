@@ -59,6 +59,7 @@ mod snapshot;
 mod state;
 mod store;
 mod subscribe;
+mod time;
 mod writer;
 
 pub use check::{BookReport, CheckReport, Finding, FindingKind, check};

@@ -19,6 +19,7 @@ use super::files;
 use super::keys::{Checksummed, Keys, Outcome, RunFile};
 use super::scratch::Row;
 use super::state::{Image, State};
+use super::time;
 use crate::disk;
 
 /// How many snapshots are kept.
@@ -28,6 +29,7 @@ const KEPT: usize = 2;
 #[derive(Serialize, Deserialize)]
 struct PostingOut {
     seq: Seq,
+    #[serde(deserialize_with = "time::read")]
     at: DateTime<Utc>,
     txid: TxId,
     minor: i64,

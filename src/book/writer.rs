@@ -193,7 +193,7 @@ impl Book {
         self.state.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The state and the last event that may be shown, which belong together.
+    /// The last event that may be shown. Asked before the state, which is then at least as far.
     pub(super) fn last_seq(&self) -> Seq {
         self.progress.borrow().last
     }

@@ -339,7 +339,7 @@ async fn after_shutdown_everything_is_refused_and_the_directory_is_free() {
     }
     let cash = account("shop", "cash");
     assert!(is_io(store.commit(&sale).await));
-    assert!(is_io(store.commit_batch(&[sale.clone()]).await.pop().unwrap()));
+    assert!(is_io(store.commit_batch(std::slice::from_ref(&sale)).await.pop().unwrap()));
     assert!(is_io(store.register_asset(&asset("USD")).await));
     let def = AccountDef { id: cash.clone(), asset: AssetId::new("USD"), kind: AccountKind::Asset };
     assert!(is_io(store.open_account(&def, &AccountCfg { normal_side: None, min_balance: None }).await));
