@@ -67,14 +67,9 @@ struct Plan {
     replaced: Option<(Option<Rows>, String)>,
 }
 
-/// How lines that cannot be rows are judged.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Mode {
-    /// All segments from their start: nothing is known.
-    Rebuild,
-    /// What stands behind the last row: it was never acknowledged, unless the index lost rows.
-    Tail,
-}
+/// The segment and byte where the last row ends: what stands behind was never acknowledged, unless the index lost rows. None
+/// when nothing is known of what was acknowledged.
+type Acknowledged = Option<(u64, u64)>;
 
 /// Recovers a store: decides, refuses or carries out.
 pub(super) fn recover(layout: &Layout, verification: Verify, limit_bytes: u64) -> Result<Recovered, Error> {
@@ -82,19 +77,19 @@ pub(super) fn recover(layout: &Layout, verification: Verify, limit_bytes: u64) -
     let mut rows = Rows::default();
     let plan = match index::read(&layout.index(), 0, &mut rows) {
         Ok(_) if rows.is_empty() && files.len_bytes.values().any(|len_bytes| *len_bytes > 0) => {
-            plan_rebuild(layout, &files, Some(rows), "the index has no rows".to_owned())?
+            plan_rebuild(layout, &files, Some(rows), "the index has no rows".to_owned(), None)?
         }
         Ok(file) => match check_segments_exist(layout, &files, &rows) {
             Err(error) => plan_without_segments(layout, &files, rows, error)?,
             Ok(()) => match check_rows(layout, &files, &rows, verification, limit_bytes) {
                 Ok(verified) => plan_tail(layout, &files, rows, verified, &file, limit_bytes)?,
                 Err(error) if error.is_recoverable() => {
-                    plan_rebuild(layout, &files, Some(rows), error.to_string())?
+                    plan_rebuild(layout, &files, Some(rows), error.to_string(), None)?
                 }
                 Err(error) => return Err(error),
             },
         },
-        Err(error) if error.is_recoverable() => plan_rebuild(layout, &files, None, error.to_string())?,
+        Err(error) if error.is_recoverable() => plan_rebuild(layout, &files, None, error.to_string(), None)?,
         Err(error) => return Err(error),
     };
     if let Some(verified) = &plan.verified {
@@ -114,8 +109,8 @@ pub(super) fn rebuild(layout: &Layout) -> Result<Recovered, Error> {
     };
     let plan = match old.map(|old| (check_segments_exist(layout, &files, &old), old)) {
         Some((Err(error), old)) => plan_without_segments(layout, &files, old, error)?,
-        Some((Ok(()), old)) => plan_rebuild(layout, &files, Some(old), "asked for".to_owned())?,
-        None => plan_rebuild(layout, &files, None, "asked for".to_owned())?,
+        Some((Ok(()), old)) => plan_rebuild(layout, &files, Some(old), "asked for".to_owned(), None)?,
+        None => plan_rebuild(layout, &files, None, "asked for".to_owned(), None)?,
     };
     carry_out(layout, &files, plan)
 }
@@ -128,18 +123,10 @@ fn plan_without_segments(
     rows: Rows,
     missing: Error,
 ) -> Result<Plan, Error> {
-    let sought: Vec<(u64, String)> = (0..rows.len())
-        .filter(|row| !files.len_bytes.contains_key(&rows.numbers(*row).segment_seq))
-        .map(|row| (rows.numbers(row).entry_seq, rows.id(row).to_owned()))
-        .collect();
-    match plan_rebuild(layout, files, Some(rows), missing.to_string()) {
-        Ok(plan)
-            if sought.iter().all(|(entry_seq, id)| {
-                plan.rows.find_seq(*entry_seq).is_some() || plan.rows.find_id(id).is_some()
-            }) =>
-        {
-            Ok(plan)
-        }
+    let plan = plan_rebuild(layout, files, Some(rows.clone()), missing.to_string(), None);
+    let sought = (0..rows.len()).filter(|row| !files.len_bytes.contains_key(&rows.numbers(*row).segment_seq));
+    match plan {
+        Ok(plan) if plan.has_entries_of(&rows, sought) => Ok(plan),
         _ => Err(missing),
     }
 }
@@ -198,12 +185,13 @@ fn plan_rebuild(
     files: &SegmentFiles,
     old: Option<Rows>,
     reason: String,
+    acknowledged: Acknowledged,
 ) -> Result<Plan, Error> {
     let mut plan = Plan::new(Rows::default(), Some(Verified::default()));
     plan.staged = Some(layout.stage(REBUILD_STAGE)?);
     plan.chain = Some(Chain::GENESIS);
     plan.replaced = Some((old, reason));
-    plan.take_in(layout, files, Mode::Rebuild)?;
+    plan.take_in(layout, files, acknowledged)?;
     Ok(plan)
 }
 
@@ -215,12 +203,19 @@ fn plan_tail(
     file: &IndexFile,
     limit_bytes: u64,
 ) -> Result<Plan, Error> {
+    let acknowledged = rows.last().and_then(|last| Some((last.segment_seq, last.end()?)));
     let unindexed = unindexed(layout, files, &rows)?;
     if !unindexed.is_empty() {
         // Rows were lost in the middle: a rebuild that keeps everything brings them back.
-        let rebuilt = plan_rebuild(layout, files, Some(rows.clone()), "the index skips frames".to_owned());
+        let rebuilt = plan_rebuild(
+            layout,
+            files,
+            Some(rows.clone()),
+            "the index skips frames".to_owned(),
+            acknowledged,
+        );
         if let Ok(plan) = rebuilt
-            && plan.keeps(&rows)
+            && plan.has_entries_of(&rows, 0..rows.len())
         {
             return Ok(plan);
         }
@@ -228,7 +223,7 @@ fn plan_tail(
     let mut plan = Plan::new(rows, verified);
     plan.complete_index = !file.terminated;
     plan.unindexed = unindexed;
-    plan.take_in(layout, files, Mode::Tail)?;
+    plan.take_in(layout, files, acknowledged)?;
     if plan.first_new < plan.rows.len()
         && let Some(Verified { facts, missing_parent: Some((row, _)) }) = &mut plan.verified
         && *row < plan.first_new
@@ -316,20 +311,21 @@ impl Plan {
         }
     }
 
-    /// Whether all of `rows` are in the plan and no segment loses anything.
-    fn keeps(&self, rows: &Rows) -> bool {
-        self.cuts.is_empty()
-            && self.quarantine.is_empty()
-            && (0..rows.len()).all(|row| {
-                let kept = self.rows.find_seq(rows.numbers(row).entry_seq);
-                kept.is_some_and(|kept| {
-                    self.rows.numbers(kept) == rows.numbers(row) && self.rows.id(kept) == rows.id(row)
-                })
-            })
+    /// Whether every entry that `rows` name is in the plan, found by sequence or, where a row is altered, by id.
+    fn has_entries_of(&self, rows: &Rows, mut named: impl Iterator<Item = usize>) -> bool {
+        named.all(|row| {
+            self.rows.find_seq(rows.numbers(row).entry_seq).is_some()
+                || self.rows.find_id(rows.id(row)).is_some()
+        })
     }
 
     /// Takes in what stands behind the last row: frames as rows, everything else as something to refuse or to cut.
-    fn take_in(&mut self, layout: &Layout, files: &SegmentFiles, mode: Mode) -> Result<(), Error> {
+    fn take_in(
+        &mut self,
+        layout: &Layout,
+        files: &SegmentFiles,
+        acknowledged: Acknowledged,
+    ) -> Result<(), Error> {
         let last = self.rows.last();
         let first_segment = last.map_or(0, |last| last.segment_seq);
         let mut cursor = Cursor {
@@ -355,8 +351,9 @@ impl Plan {
             })?;
             if let Some((chunk, line)) = stop {
                 let line = &batch.scanned[chunk].lines[line];
-                self.judge(layout, files, mode, &batch.source, line, &cursor)?;
-                self.cuts.push((batch.segment_seq, line.offset..batch.source.len_bytes()));
+                self.judge(layout, files, acknowledged, &batch.source, line, &cursor)?;
+                // Blanks in front of the line go with it.
+                self.cuts.push((batch.segment_seq, cursor.end..batch.source.len_bytes()));
                 let later = files.len_bytes.range(batch.segment_seq + 1..);
                 self.quarantine.extend(later.filter(|(_, len)| **len > 0).map(|(seq, _)| *seq));
                 break;
@@ -444,18 +441,19 @@ impl Plan {
         &self,
         layout: &Layout,
         files: &SegmentFiles,
-        mode: Mode,
+        acknowledged: Acknowledged,
         source: &Source,
         line: &Line,
         cursor: &Cursor,
     ) -> Result<(), Error> {
         let good_behind = || good_frame_behind(layout, files, line, cursor);
+        let is_tail = acknowledged.is_some_and(|end| (cursor.segment_seq, line.offset) >= end);
         let place = || place_of(source, line.offset);
         let (reason, has_nul) = match &line.content {
             Content::Bad { reason, has_nul } => (reason, *has_nul),
             Content::Frame(frame) => {
                 // A frame that does not continue the numbering is cut, after it was saved, in either mode.
-                if !cursor.continues(frame) || (mode == Mode::Tail && !good_behind()?) {
+                if !cursor.continues(frame) || (is_tail && !good_behind()?) {
                     return Ok(());
                 }
                 return Err(Error::PayloadIntegrityMismatch {
@@ -470,11 +468,8 @@ impl Plan {
             }
         };
         let torn = !line.terminated
-            || match mode {
-                // Lost sectors read as zeros, which no JSON text contains.
-                Mode::Tail => has_nul || !good_behind()?,
-                Mode::Rebuild => has_nul && !good_behind()?,
-            };
+            // Lost sectors read as zeros, which no JSON text contains.
+            || if is_tail { has_nul || !good_behind()? } else { has_nul && !good_behind()? };
         match reason {
             BadLine::Schema(found) => Err(Error::UnsupportedSchema { place: place(), found: found.clone() }),
             _ if torn => Ok(()),
