@@ -17,7 +17,7 @@ use talea_core::store::Store;
 use talea_core::types::Book;
 
 const OPTIONS: LogStoreOptions =
-    LogStoreOptions { idem_hot_cap: 1000, snapshot_every: 0, segment_max: 8 << 20 };
+    LogStoreOptions { idem_hot_cap: 20_000, snapshot_every: 0, segment_max: 8 << 20 };
 
 fn anonymous_kib() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
