@@ -20,8 +20,8 @@ use relayburn_ledger::journal::{
 };
 
 const PAYLOAD_LEN: usize = 1024;
-const RUN: Duration = Duration::from_millis(1000);
-const ROUNDS: usize = 5;
+const RUN: Duration = Duration::from_millis(300);
+const ROUNDS: usize = 11;
 const CALLERS: [usize; 3] = [1, 16, 128];
 
 fn main() {
@@ -54,7 +54,7 @@ fn median(mut samples: Vec<f64>) -> f64 {
 fn sync_latency_us(directory: &Path) -> f64 {
     let path = directory.join("sync");
     let mut file = File::create(&path).unwrap();
-    let samples = (0..300)
+    let samples = (0..50)
         .map(|_| {
             let started = Instant::now();
             file.write_all(&[7; PAYLOAD_LEN + 40]).unwrap();
@@ -131,23 +131,26 @@ fn okaywal(directory: &Path, callers: usize) -> f64 {
     rate
 }
 
-/// In turns, so that a slow moment of the disk hits all alike.
+/// In turns, so that a slow moment of the disk hits all alike; ratios are taken within a round.
 fn commits(directory: &Path) {
-    println!("commits of {PAYLOAD_LEN} bytes a second, median of {ROUNDS} rounds in turns");
-    println!("callers  immediate  group commit  okaywal  group commit / okaywal  one write and sync");
+    println!(
+        "commits of {PAYLOAD_LEN} bytes a second, medians of {ROUNDS} rounds in turns; ratios to okaywal"
+    );
+    println!("callers  immediate   ratio  group commit   ratio  okaywal  one write and sync");
     for callers in CALLERS {
-        let mut rates = [Vec::new(), Vec::new(), Vec::new(), Vec::new()];
+        let mut columns: [Vec<f64>; 6] = Default::default();
         for round in 0..ROUNDS {
             let fresh = |name: &str| directory.join(format!("{name}-{callers}-{round}"));
-            rates[0].push(immediate(&fresh("immediate"), callers));
-            rates[1].push(group_commit(&fresh("group"), callers));
-            rates[2].push(okaywal(&fresh("okaywal"), callers));
-            rates[3].push(sync_latency_us(directory));
+            let immediate = immediate(&fresh("immediate"), callers);
+            let group = group_commit(&fresh("group"), callers);
+            let okaywal = okaywal(&fresh("okaywal"), callers);
+            let sync_us = sync_latency_us(directory);
+            let row = [immediate, immediate / okaywal, group, group / okaywal, okaywal, sync_us];
+            columns.iter_mut().zip(row).for_each(|(column, figure)| column.push(figure));
         }
-        let [immediate, group, okaywal, sync_us] = rates.map(median);
-        let ratio = group / okaywal;
+        let [immediate, to_immediate, group, to_group, okaywal, sync_us] = columns.map(median);
         println!(
-            "{callers:7}  {immediate:9.0}  {group:12.0}  {okaywal:7.0}  {ratio:22.2}  {sync_us:15.0} µs"
+            "{callers:7}  {immediate:9.0}  {to_immediate:6.2}  {group:12.0}  {to_group:6.2}  {okaywal:7.0}  {sync_us:15.0} µs"
         );
     }
 }

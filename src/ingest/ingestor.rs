@@ -166,7 +166,7 @@ impl<S: KVStore> Ingestor<S> {
     /// # Errors
     /// [`IngestError::Journal`].
     pub fn lag(&self) -> Result<u64, IngestError> {
-        let end = self.lag_reader.lock().unwrap_or_else(PoisonError::into_inner).written_end()?;
+        let end = self.lag_reader.lock().unwrap_or_else(PoisonError::into_inner).end()?;
         Ok(end.saturating_sub(self.shared.progress().offset))
     }
 

@@ -133,16 +133,6 @@ impl JournalReader {
         }
     }
 
-    /// The offset behind the last byte of the last segment, whether it ends a record or not: what [`JournalReader::end`]
-    /// is at most, at the price of a look at the directory.
-    ///
-    /// # Errors
-    /// File operations that fail.
-    pub fn written_end(&mut self) -> Result<u64, JournalError> {
-        self.refresh()?;
-        Ok(self.skips.advance(self.segments.last().map_or(0, SegmentFile::end)))
-    }
-
     /// Waits until every record before `offset` is on stable storage, whatever level its writer chose: what a consumer
     /// does before it durably remembers to have consumed them.
     ///
@@ -391,8 +381,10 @@ impl OpenSegment {
         let mut bytes = vec![0; (len_bytes - position) as usize];
         let read = self.file.read_at(&mut bytes, position)?;
         bytes.truncate(read);
-        // A writer may have finished the very record meanwhile.
-        let found = verified_record(&bytes).is_err() && Resync::new(&bytes, 1).next_record(1).is_some();
+        // Mostly zeros that the writer wrote ahead. And it may have finished the very record meanwhile.
+        let found = bytes.iter().any(|byte| *byte != 0)
+            && verified_record(&bytes).is_err()
+            && Resync::new(&bytes, 1).next_record(1).is_some();
         if !found {
             self.searched = Some((offset, len_bytes));
         }

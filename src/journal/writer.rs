@@ -28,6 +28,11 @@ pub const DEFAULT_MAX_PAYLOAD_BYTES: u32 = 64 << 20;
 /// more than checking as much again, and more than the sync that a short-lived writer came for.
 const NEAR_MARK_BYTES: u64 = 64 * 1024;
 
+/// Once a writer has appended so much, it writes zeros ahead of its records, so many at a time: a sync then has no new
+/// length or block to make durable, which on ext4 takes it from 1.5 ms to 0.5 ms while the disk is busy.
+const AHEAD_AFTER_BYTES: u64 = if cfg!(test) { 200 } else { 64 * 1024 };
+const AHEAD_BYTES: u64 = if cfg!(test) { 700 } else { 512 * 1024 };
+
 /// When an appended record is on stable storage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum DurabilityLevel {
@@ -103,7 +108,12 @@ struct Shared {
 struct State {
     segment: Arc<disk::File>,
     base: u64,
+    /// Header and records.
     len_bytes: u64,
+    /// The file's length: more than that when zeros were written ahead.
+    allocated_bytes: u64,
+    /// Since this writer opened the journal.
+    appended_bytes: u64,
     /// The offset in the synced mark's file, when it is known to be there.
     mark: Option<u64>,
     poisoned: Option<Arc<disk::Error>>,
@@ -116,6 +126,16 @@ struct State {
 impl State {
     fn end(&self) -> u64 {
         self.base + self.len_bytes - HEADER_LEN_BYTES
+    }
+
+    /// Cuts off the zeros written ahead, and answers whether there were any.
+    fn cut_zeros(&mut self) -> Result<bool, disk::Error> {
+        let has_zeros = self.allocated_bytes > self.len_bytes;
+        if has_zeros {
+            self.segment.set_len(self.len_bytes)?;
+            self.allocated_bytes = self.len_bytes;
+        }
+        Ok(has_zeros)
     }
 
     fn refuse_if_poisoned(&self) -> Result<(), JournalError> {
@@ -152,6 +172,8 @@ impl Journal {
             segment: Arc::new(segment),
             base,
             len_bytes,
+            allocated_bytes: len_bytes,
+            appended_bytes: 0,
             mark: recovered.mark,
             poisoned: None,
             waiting: 0,
@@ -294,6 +316,11 @@ impl Journal {
         self.sync()?;
         let mut state = self.shared.state();
         let end = state.end();
+        let cut = state.cut_zeros().and_then(|had_zeros| match had_zeros {
+            true => state.segment.sync_data(),
+            false => Ok(()),
+        });
+        cut.map_err(|error| self.shared.poison(&mut state, error))?;
         let may_stay = self.shared.options.check == OpenCheck::FromSyncedMark;
         let is_near =
             state.mark.is_some_and(|mark| mark == end || (may_stay && end - mark < NEAR_MARK_BYTES));
@@ -402,12 +429,22 @@ impl Shared {
     }
 
     fn flush_run(&self, state: &mut State, run: &mut Run<'_>) -> Result<(), JournalError> {
-        let written = match run.bytes() {
-            [] => return Ok(()),
-            bytes => state.segment.write_all_at(bytes, state.len_bytes),
-        };
+        if run.records == 0 {
+            return Ok(());
+        }
+        let end = state.len_bytes + run.len_bytes();
+        state.appended_bytes += run.len_bytes();
+        let is_long_lived = state.appended_bytes > AHEAD_AFTER_BYTES;
+        if end > state.allocated_bytes {
+            state.allocated_bytes = end;
+            if is_long_lived && self.options.durability != DurabilityLevel::Os {
+                state.allocated_bytes = (end + AHEAD_BYTES).min(self.options.max_segment_bytes).max(end);
+                run.extend_with_zeros(state.allocated_bytes - end);
+            }
+        }
+        let written = state.segment.write_all_at(run.bytes(), state.len_bytes);
         written.map_err(|error| self.poison(state, error))?;
-        state.len_bytes += run.len_bytes();
+        state.len_bytes = end;
         if let DurabilityLevel::Batched { .. } = self.options.durability {
             state.waiting += run.records;
             if state.waiting_since.is_none() {
@@ -422,11 +459,13 @@ impl Shared {
     /// Seals the active segment and starts the next one.
     fn rotate(&self, state: &mut State) -> Result<(), disk::Error> {
         let end = state.end();
+        state.cut_zeros()?;
         state.segment.sync_data()?;
         self.synced.fetch_max(end, Ordering::AcqRel);
         let next = create_segment(&self.directory, end)?;
         self.directory.write_mark(end, true)?;
         (state.segment, state.base, state.len_bytes) = (Arc::new(next), end, HEADER_LEN_BYTES);
+        state.allocated_bytes = HEADER_LEN_BYTES;
         (state.mark, state.waiting, state.waiting_since) = (Some(end), 0, None);
         Ok(())
     }
@@ -497,6 +536,13 @@ impl<'r> Run<'r> {
             self.joined.extend_from_slice(first);
         }
         self.joined.extend_from_slice(record);
+    }
+
+    fn extend_with_zeros(&mut self, len_bytes: u64) {
+        if let Some(only) = self.single.take() {
+            self.joined.extend_from_slice(only);
+        }
+        self.joined.resize(self.joined.len() + len_bytes as usize, 0);
     }
 
     fn bytes(&self) -> &[u8] {
