@@ -137,7 +137,9 @@ fn opening(criterion: &mut Criterion) {
         set_up(&store).await;
         for first in (0..events).step_by(1000) {
             let transactions: Vec<_> = (first..first + 1000).map(transaction).collect();
-            store.commit_batch(&transactions).await.into_iter().for_each(|outcome| drop(outcome.unwrap()));
+            for outcome in store.commit_batch(&transactions).await {
+                outcome.unwrap();
+            }
         }
         store.shutdown().await;
     });
