@@ -149,7 +149,7 @@ fn main() -> Outcome<()> {
     for verify in [Verify::Full, Verify::Rows] {
         let options = Options { verify, ..Options::default() };
         let times = (0..ROUNDS)
-            .map(|_| Ok(timed(|| Store::open(&root, &options).map(|_| ()))?.1))
+            .map(|_| Ok(timed(|| Store::open(&root, &options).map(drop).map_err(Into::into))?.1))
             .collect::<Outcome<_>>()?;
         println!("open {verify:?}    {:.3?}", median(times));
     }
