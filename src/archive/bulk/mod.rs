@@ -62,7 +62,7 @@ use table::Leaves;
 
 /// The parts of the budget that packed keys and waiting rows may take. Spilling costs little while the page cache has
 /// room, so that a large load need not take much more memory than a small one.
-const RUNS_SHARE: usize = 16;
+const RUNS_SHARE: usize = 32;
 const ROWS_SHARE: usize = 4;
 /// How many emptied row buffers are kept for the next batches.
 const ENCODED_KEPT: usize = 16;
