@@ -33,16 +33,16 @@ pub(super) struct QueryArgs {
     #[arg(long, value_name = "TIME")]
     until: Option<String>,
     /// Turns of this project or project key.
-    #[arg(long)]
+    #[arg(long, allow_hyphen_values = true)]
     project: Option<String>,
     /// Records of this session; relationships with it on either end.
-    #[arg(long)]
+    #[arg(long, allow_hyphen_values = true)]
     session: Option<String>,
     /// Records of this source.
-    #[arg(long)]
+    #[arg(long, allow_hyphen_values = true)]
     source: Option<String>,
     /// Turns whose stamps say this; may be given several times.
-    #[arg(long, value_name = "KEY=VALUE", value_parser = with_equals_sign)]
+    #[arg(long, value_name = "KEY=VALUE", allow_hyphen_values = true, value_parser = with_equals_sign)]
     enrichment: Vec<String>,
     /// Where to look.
     #[arg(long, value_enum)]

@@ -21,8 +21,8 @@ pub enum LedgerError {
     },
     /// A write ended early. Whole lines that landed stay, are in the index, and will not be written again.
     #[error(
-        "{landed} of {wanted} new lines were written to {}, then: {source}; append the same batch again, what \
-         landed is dropped as repeated", path.display()
+        "{landed} of {wanted} new lines were written to {}, then: {source}; append the same batch again: what \
+         landed and has an id is not written twice", path.display()
     )]
     Partial {
         /// The ledger, or the content sidecar.

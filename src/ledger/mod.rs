@@ -139,3 +139,6 @@ pub(crate) fn line_of(root: crate::scan::json::Value<'_>) -> Line<'_> {
         None => Line::Unknown,
     }
 }
+
+#[cfg(all(test, unix))]
+mod tests;
