@@ -81,7 +81,7 @@ fn twenty_processes_with_one_record_write_it_once() {
     let home = tempfile::tempdir().unwrap();
     let line = turn("same", 1);
     let children: Vec<Child> = (0..20).map(|_| start(home.path(), &line)).collect();
-    assert!(children.into_iter().map(did).any(|it_did| it_did));
+    assert!(children.into_iter().any(did));
     assert_eq!(messages(home.path()), HashMap::from([("same-1".to_owned(), 1)]));
     run(home.path(), &["ledger", "check"]);
 }
