@@ -38,6 +38,8 @@ pub enum Restart {
     LedgerRewritten,
     /// A stamp that the archive holds cannot be folded into new turns.
     UnreadableStamp,
+    /// New stamps change so many archived turns that building everything is faster.
+    RefoldsMost,
 }
 
 impl Restart {
@@ -48,6 +50,7 @@ impl Restart {
             Restart::LedgerShrank => "the ledger is shorter than what the archive has taken in",
             Restart::CursorInsideLine => "the archive's cursor does not stand at a line end of the ledger",
             Restart::LedgerRewritten => "the ledger was rewritten in front of the archive's cursor",
+            Restart::RefoldsMost => "new stamps change most of the archive's turns",
             Restart::UnreadableStamp => "the archive holds a stamp that cannot be read",
         }
     }

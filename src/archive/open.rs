@@ -14,6 +14,10 @@ use super::schema::{ADDED_COLUMNS, ARCHIVE_STATE, INDEXES, TABLES, VERSION};
 /// How long a statement waits for another program's transaction.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// The page cache of a build, and by SQLite's rule the memory of a sorter, in KiB. A transaction that changes more pages
+/// than that writes some of them twice.
+pub(super) const BUILD_CACHE_KIB: u32 = 48 * 1024;
+
 /// The state row of an archive.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct State {
@@ -114,6 +118,9 @@ pub(super) fn open_for_build(path: &Path) -> Result<Connection, ArchiveError> {
     connection
         .query_row("PRAGMA journal_mode = WAL", [], |_| Ok(()))
         .context(path, "setting its journal mode")?;
+    connection
+        .execute_batch(&format!("PRAGMA cache_size = -{BUILD_CACHE_KIB};"))
+        .context(path, "setting its page cache")?;
     schema_read(&connection).context(path, "reading its schema")?;
     Ok(connection)
 }

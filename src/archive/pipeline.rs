@@ -21,7 +21,7 @@ use super::bulk;
 use super::error::ArchiveError;
 use super::fold::Fold;
 use super::rows::{RowMaker, Rows, add_chunk};
-use crate::scan::{Source, chunks};
+use crate::scan::{ScanError, Source, chunks};
 
 /// Arenas for each worker: one being filled, and room for the writer to be behind or ahead.
 const ARENAS_PER_WORKER: usize = 3;
@@ -46,6 +46,18 @@ pub struct Input<'s> {
     pub range: Range<u64>,
     /// How long a chunk is, about.
     pub chunk_bytes: u64,
+    /// A line start at which a chunk ends, too, so that what stands in front of it can be told from what stands behind it;
+    /// without effect outside of the range.
+    pub cut_at: u64,
+}
+
+impl Input<'_> {
+    /// The chunks, in order.
+    fn chunks(&self) -> impl Iterator<Item = Result<Range<u64>, ScanError>> {
+        let cut = self.cut_at.clamp(self.range.start, self.range.end);
+        let parts = [self.range.start..cut, cut..self.range.end];
+        parts.into_iter().flat_map(|part| chunks(self.source, part, self.chunk_bytes))
+    }
 }
 
 /// Starts `threads` workers (at least 1).
@@ -102,7 +114,7 @@ pub fn run<'f>(
         let _ = free_sender.send(Bump::new());
     }
     let stop = AtomicBool::new(false);
-    let next = Mutex::new(chunks(input.source, input.range.clone(), input.chunk_bytes).zip(0u64..));
+    let next = Mutex::new(input.chunks().zip(0u64..));
     pool.in_place_scope(|scope| {
         for _ in 0..threads {
             let (free, done_sender) = (free.clone(), done_sender.clone());

@@ -159,28 +159,57 @@ fn union<'a>(ranges: impl Iterator<Item = Bounds<'a>>) -> Vec<Bounds<'a>> {
     union
 }
 
+/// The index on `ts` gives rowids alone; source and session are read afterwards, in the order of the table.
 fn by_range(
     connection: &Connection,
     ranges: Vec<Bounds<'_>>,
     found: &mut TurnsToRefold,
 ) -> Result<(), rusqlite::Error> {
+    let mut rowids: Vec<i64> = Vec::new();
     for (from, to) in ranges {
         let mut statement = connection.prepare_cached(match (from, to) {
-            (Some(_), Some(_)) => "SELECT rowid, source, session_id FROM turns WHERE ts >= ?1 AND ts <= ?2",
-            (Some(_), None) => "SELECT rowid, source, session_id FROM turns WHERE ts >= ?1 AND ?2 IS NULL",
-            (None, Some(_)) => "SELECT rowid, source, session_id FROM turns WHERE ?1 IS NULL AND ts <= ?2",
-            (None, None) => "SELECT rowid, source, session_id FROM turns WHERE ?1 IS NULL AND ?2 IS NULL",
+            (Some(_), Some(_)) => "SELECT rowid FROM turns WHERE ts >= ?1 AND ts <= ?2",
+            (Some(_), None) => "SELECT rowid FROM turns WHERE ts >= ?1 AND ?2 IS NULL",
+            (None, Some(_)) => "SELECT rowid FROM turns WHERE ?1 IS NULL AND ts <= ?2",
+            (None, None) => "SELECT rowid FROM turns WHERE ?1 IS NULL AND ?2 IS NULL",
         })?;
         let mut rows = statement.query(params![from, to])?;
         while let Some(row) = rows.next()? {
-            add_row(found, row)?;
+            rowids.push(row.get(0)?);
+        }
+    }
+    rowids.sort_unstable();
+    rowids.dedup();
+    let mut select =
+        connection.prepare("SELECT rowid, source, session_id FROM turns WHERE rowid BETWEEN ? AND ?")?;
+    for run in runs(&rowids) {
+        let mut rows = select.query([run[0], run[run.len() - 1]])?;
+        let mut wanted = Wanted::new(run);
+        while let Some(row) = rows.next()? {
+            if wanted.has(row.get(0)?) {
+                add_row(found, row)?;
+            }
         }
     }
     Ok(())
 }
 
-/// Folds the turns at `rowids`, which ascend, again and writes those that changed. Folding is done on `pool`, reading and
-/// writing on this thread.
+/// Tells, of rowids that ascend, which are among those of a run.
+struct Wanted<'r>(std::iter::Peekable<std::slice::Iter<'r, i64>>);
+
+impl<'r> Wanted<'r> {
+    fn new(run: &'r [i64]) -> Self {
+        Self(run.iter().peekable())
+    }
+
+    fn has(&mut self, rowid: i64) -> bool {
+        while self.0.next_if(|wanted| **wanted < rowid).is_some() {}
+        self.0.next_if(|wanted| **wanted == rowid).is_some()
+    }
+}
+
+/// Folds the turns at `rowids`, which ascend, again and writes those that changed. Reading and writing are done on this
+/// thread; `pool` folds one run meanwhile that the run before it is written.
 ///
 /// # Errors
 /// What SQLite says.
@@ -198,60 +227,89 @@ pub fn refold(
         connection,
         "UPDATE turns SET workflow_id = ?, agent_id = ?, persona = ?, tier = ?, enrichment_json = ? WHERE rowid = ?",
     )?;
+    let mut folded: Vec<Changed> = Vec::new();
     for run in runs(rowids) {
-        let mut turns = Vec::with_capacity(run.len());
-        let mut rows = select.query([run[0], run[run.len() - 1]])?;
-        let mut wanted = run.iter().peekable();
-        while let Some(row) = rows.next()? {
-            let rowid: i64 = row.get(0)?;
-            while wanted.next_if(|wanted| **wanted < rowid).is_some() {}
-            if wanted.next_if(|wanted| **wanted == rowid).is_some() {
-                let text =
-                    |column| row.get_ref(column)?.as_str().map(str::to_string).map_err(rusqlite::Error::from);
-                let json = row.get_ref(4)?.as_str_or_null()?.map(str::to_string);
-                turns.push((rowid, text(1)?, text(2)?, text(3)?, json));
-            }
+        let turns = turns_of(&mut select, run)?;
+        let mut next = Vec::new();
+        pool.in_place_scope(|scope| {
+            scope.spawn(|_| next = changed(&turns, fold));
+            write(&mut update, &folded)
+        })?;
+        folded = next;
+    }
+    write(&mut update, &folded)
+}
+
+/// An archived turn, as far as folding asks for it.
+struct Turn {
+    rowid: i64,
+    session: String,
+    message: String,
+    ts: String,
+    enrichment_json: Option<String>,
+}
+
+fn turns_of(select: &mut rusqlite::Statement<'_>, run: &[i64]) -> Result<Vec<Turn>, rusqlite::Error> {
+    let mut turns = Vec::with_capacity(run.len());
+    let mut rows = select.query([run[0], run[run.len() - 1]])?;
+    let mut wanted = Wanted::new(run);
+    while let Some(row) = rows.next()? {
+        let rowid = row.get(0)?;
+        if wanted.has(rowid) {
+            turns.push(Turn {
+                rowid,
+                session: row.get(1)?,
+                message: row.get(2)?,
+                ts: row.get(3)?,
+                enrichment_json: row.get(4)?,
+            });
         }
-        drop(rows);
-        let changed: Vec<(i64, Changed)> = pool.install(|| {
-            turns
-                .par_iter()
-                .map_init(Scratch::default, |scratch, (rowid, session, message, ts, json)| {
-                    let enrichment = fold.enrich(session, message, ts, scratch);
-                    // The columns follow from the object's text, so an equal text means an equal row.
-                    let is_changed = json.as_deref() != Some(enrichment.json);
-                    is_changed.then(|| (*rowid, Changed::from(enrichment)))
-                })
-                .flatten()
-                .collect()
-        });
-        for (rowid, changed) in &changed {
-            let Changed { columns, json } = changed;
-            update.execute(&[
-                Cell::text(columns[0].as_deref()),
-                Cell::text(columns[1].as_deref()),
-                Cell::text(columns[2].as_deref()),
-                Cell::text(columns[3].as_deref()),
-                Cell::Text(json),
-                Cell::Int(*rowid),
-            ])?;
-        }
+    }
+    Ok(turns)
+}
+
+/// Those of `turns` that fold to something else than they have, folded on the cores of the pool that this is called in.
+fn changed(turns: &[Turn], fold: &Fold<'_>) -> Vec<Changed> {
+    turns
+        .par_iter()
+        .map_init(Scratch::default, |scratch, turn| {
+            let enrichment = fold.enrich(&turn.session, &turn.message, &turn.ts, scratch);
+            // The columns follow from the object's text, so an equal text means an equal row.
+            let is_changed = turn.enrichment_json.as_deref() != Some(enrichment.json);
+            is_changed.then(|| Changed::new(turn.rowid, &enrichment))
+        })
+        .flatten()
+        .collect()
+}
+
+fn write(update: &mut Statement<'_>, folded: &[Changed]) -> Result<(), rusqlite::Error> {
+    for Changed { rowid, columns: [workflow_id, agent_id, persona, tier], json } in folded {
+        update.execute(&[
+            Cell::text(workflow_id.as_deref()),
+            Cell::text(agent_id.as_deref()),
+            Cell::text(persona.as_deref()),
+            Cell::text(tier.as_deref()),
+            Cell::Text(json),
+            Cell::Int(*rowid),
+        ])?;
     }
     Ok(())
 }
 
 /// An enrichment on its way from a worker to the writer.
 struct Changed {
+    rowid: i64,
     columns: [Option<String>; 4],
     json: String,
 }
 
-impl From<Enrichment<'_>> for Changed {
-    fn from(enrichment: Enrichment<'_>) -> Self {
+impl Changed {
+    fn new(rowid: i64, enrichment: &Enrichment<'_>) -> Self {
         let Enrichment { workflow_id, agent_id, persona, tier, json } = enrichment;
         Self {
+            rowid,
             columns: [workflow_id, agent_id, persona, tier].map(|value| value.map(str::to_string)),
-            json: json.to_string(),
+            json: (*json).to_string(),
         }
     }
 }

@@ -1,0 +1,78 @@
+//! What a build is asked: files, threads, loader.
+
+use std::path::PathBuf;
+use std::time::SystemTime;
+
+use crate::home::{Home, LockName};
+use crate::scan::Io;
+
+/// The files of a build.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Paths {
+    /// The ledger, which is only read.
+    pub ledger: PathBuf,
+    /// The archive.
+    pub archive: PathBuf,
+    /// The lock file that keeps other builds away.
+    pub lock: PathBuf,
+}
+
+impl Paths {
+    /// Ledger, archive and lock of a home.
+    pub fn of_home(home: &Home) -> Self {
+        Self { ledger: home.ledger(), archive: home.archive(), lock: home.lock(LockName::Archive) }
+    }
+
+    /// A ledger and an archive outside any home; the lock is `<archive>.lock`.
+    pub fn offline(ledger: PathBuf, archive: PathBuf) -> Self {
+        let mut lock = archive.clone().into_os_string();
+        lock.push(".lock");
+        Self { ledger, archive, lock: lock.into() }
+    }
+}
+
+/// How to build; take what you do not set from `Options::default()`.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Worker threads; 0 takes one for each core.
+    pub threads: usize,
+    /// About how many bytes of the ledger a worker takes at a time, at least 1.
+    pub chunk_bytes: u64,
+    /// How the ledger's bytes are reached.
+    pub io: Io,
+    /// Whether a malformed or rejected line is an error.
+    pub strict: bool,
+    /// What writes the rows of a rebuild. A tail build always inserts.
+    pub loader: Loader,
+    /// About how many bytes the bulk loader may keep in memory before it spills into files beside the archive.
+    pub memory_bytes: usize,
+    /// Whether a rebuilt archive is checked (`PRAGMA quick_check`) before it is published.
+    pub verify: bool,
+    /// The time written into the archive's clock columns; `None` takes the system's.
+    pub now: Option<SystemTime>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            threads: 0,
+            chunk_bytes: 1 << 20,
+            io: Io::Mmap,
+            strict: false,
+            loader: Loader::default(),
+            memory_bytes: 512 << 20,
+            verify: true,
+            now: None,
+        }
+    }
+}
+
+/// What writes the rows of a full rebuild. Both give the same content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Loader {
+    /// The database file is built bottom-up: encoded rows into table pages, sorted keys into index pages.
+    #[default]
+    Bulk,
+    /// Through SQLite: many rows a statement, indexes last.
+    Insert,
+}
