@@ -7,6 +7,7 @@
 //! reported and its caller must not believe the data durable. Operations on bytes that a test wants to fail, count or
 //! replay after a power cut all pass through one function, `perform`, which `faults` hooks into.
 
+use std::borrow::Cow;
 use std::ffi::OsString;
 use std::fmt;
 use std::fs::{self, OpenOptions};
@@ -34,7 +35,7 @@ const OPEN_ATTEMPTS: u32 = 8;
 #[non_exhaustive]
 pub enum Error {
     /// The operating system refused the operation.
-    #[error("cannot {operation} {}: {reason}{}", path.display(), remedy(reason))]
+    #[error("cannot {operation} {}: {reason}{}", path.display(), remedy(operation, path, reason))]
     Io {
         /// What was tried.
         operation: Operation,
@@ -90,19 +91,28 @@ impl Error {
     }
 }
 
-fn remedy(reason: &io::Error) -> &'static str {
+fn remedy(operation: &Operation, path: &Path, reason: &io::Error) -> Cow<'static, str> {
     #[cfg(unix)]
     if reason.raw_os_error() == Some(libc::ELOOP) {
-        return "; symbolic links are not followed here: put the file itself in this place";
+        return Cow::Borrowed("; symbolic links are not followed here: put the file itself in this place");
     }
-    match reason.kind() {
+    Cow::Borrowed(match reason.kind() {
+        io::ErrorKind::NotFound if matches!(operation, Operation::Create | Operation::CreateDirectory) => {
+            let directory = parent_of(path).display();
+            return Cow::Owned(format!(
+                "; directory {directory} does not exist: create it, or choose another"
+            ));
+        }
+        io::ErrorKind::IsADirectory => "; a directory stands in the place of a file: move it away",
+        io::ErrorKind::NotADirectory => "; a file stands in the place of a directory: move it away",
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
             "; free space on that file system, then try again"
         }
+        io::ErrorKind::FileTooLarge => "; raise the limit on file sizes (ulimit -f), then try again",
         io::ErrorKind::PermissionDenied => "; check the owner and the mode of the file and of its directory",
         io::ErrorKind::ReadOnlyFilesystem => "; choose a directory on a file system that is mounted writable",
         _ => "",
-    }
+    })
 }
 
 /// What was tried when an [`Error`] arose. Prints as the words between "cannot" and the path.

@@ -127,9 +127,6 @@ fn check_ledger(file: Option<PathBuf>, json: bool) -> anyhow::Result<ExitCode> {
     let mut out = BufWriter::new(io::stdout().lock());
     let mut written: io::Result<()> = Ok(());
     let mut findings = 0u64;
-    if json {
-        out.write_all(b"{\n  \"findings\": [")?;
-    }
     let report = check(&files, &mut |finding| {
         if written.is_ok() {
             written = if json {
@@ -145,7 +142,7 @@ fn check_ledger(file: Option<PathBuf>, json: bool) -> anyhow::Result<ExitCode> {
         // The report's members follow the findings, which were written while it was being made.
         let report = serde_json::to_string_pretty(&report)?;
         let members = report.strip_prefix('{').unwrap_or(&report);
-        writeln!(out, "{}],{members}", if findings > 0 { "\n  " } else { "" })?;
+        writeln!(out, "{}],{members}", if findings > 0 { "\n  " } else { "{\n  \"findings\": [" })?;
     } else {
         out.write_all(describe(&report).as_bytes())?;
     }
@@ -154,7 +151,8 @@ fn check_ledger(file: Option<PathBuf>, json: bool) -> anyhow::Result<ExitCode> {
 }
 
 fn write_json_finding(out: &mut impl Write, finding: &CheckFinding, before: u64) -> io::Result<()> {
-    out.write_all(if before > 0 { b",\n    " } else { b"\n    " })?;
+    // Not before there is something to say: a check that fails at once leaves stdout empty.
+    out.write_all(if before > 0 { b",\n    " } else { b"{\n  \"findings\": [\n    " })?;
     serde_json::to_writer(&mut *out, finding).map_err(io::Error::from)
 }
 

@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use std::process::ExitCode;
 
 use clap::{Args, CommandFactory, ValueEnum};
-use comfy_table::{CellAlignment, Table, presets};
+use comfy_table::{CellAlignment, ContentArrangement, Row, Table, presets};
 
 use super::{Cli, counted, warn};
 use crate::archive::{self, Paths, query};
@@ -175,6 +175,7 @@ enum Form {
 struct Output {
     out: BufWriter<io::StdoutLock<'static>>,
     form: Form,
+    has_records: bool,
 }
 
 impl Output {
@@ -184,10 +185,11 @@ impl Output {
             (_, true) => Form::Lines,
             _ => Form::Table { kind, rows: Vec::new(), document: Document::default() },
         };
-        Self { out: BufWriter::new(io::stdout().lock()), form }
+        Self { out: BufWriter::new(io::stdout().lock()), form, has_records: false }
     }
 
     fn record(&mut self, record: &str) -> io::Result<()> {
+        self.has_records = true;
         match &mut self.form {
             Form::Json { count } => {
                 self.out.write_all(if *count == 0 { b"[\n" } else { b",\n" })?;
@@ -219,6 +221,8 @@ impl Output {
             Form::Table { kind, rows, .. } => {
                 if !rows.is_empty() {
                     writeln!(self.out, "{}", table(kind, rows))?;
+                } else if !self.has_records {
+                    warn("no record agrees with all that was asked for");
                 }
             }
         }
@@ -305,11 +309,20 @@ fn columns(kind: RecordKind) -> &'static [Column] {
     }
 }
 
+fn one_line<T: ToString>(cells: impl IntoIterator<Item = T>) -> Row {
+    let mut row = Row::from(cells.into_iter().map(|cell| cell.to_string()).collect::<Vec<_>>());
+    row.max_height(1);
+    row
+}
+
 fn table(kind: RecordKind, rows: Vec<Vec<String>>) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
-    table.set_header(columns(kind).iter().map(|column| column.title));
-    table.add_rows(rows);
+    // On a terminal columns shrink to its width, and what is cut off ends in an ellipsis: a record is a line.
+    table.set_content_arrangement(ContentArrangement::Dynamic);
+    table.set_truncation_indicator("…");
+    table.set_header(one_line(columns(kind).iter().map(|column| column.title)));
+    table.add_rows(rows.into_iter().map(one_line));
     for (column, described) in table.column_iter_mut().zip(columns(kind)) {
         column.set_padding((0, 2));
         if described.is_number {

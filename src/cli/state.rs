@@ -87,7 +87,7 @@ struct ArchiveArgs {
     #[arg(long)]
     full: bool,
     /// Do not build: give the space of deleted rows back.
-    #[arg(long, conflicts_with_all = ["full", "strict", "report"])]
+    #[arg(long, conflicts_with_all = ["full", "strict", "report", "threads", "io", "loader", "memory", "no_verify"])]
     vacuum: bool,
     /// Print one JSON document.
     #[arg(long)]

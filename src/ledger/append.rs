@@ -96,7 +96,8 @@ impl Ledger {
             }
         }
         if fresh.is_empty() {
-            return Ok(());
+            // What is there already may have been written by an append that did not sync, or died before it could.
+            return sync_lines(&ledger, 0, options);
         }
         index_held.still_held()?;
         let written = self.write(batch, &fresh, &mut ledger, held, options);
@@ -154,12 +155,17 @@ pub(super) fn append_lines(
         wanted: count as u64,
         source: short.source,
     })?;
-    if options.durable {
-        file.sync().map_err(|source| LedgerError::NotDurable {
-            path: file.file().path().to_owned(),
-            landed: count as u64,
-            source,
-        })?;
+    sync_lines(file, count, options)
+}
+
+/// Syncs `file`, to which `count` lines were appended, when that is wanted.
+pub(super) fn sync_lines(file: &LineFile, count: usize, options: &AppendOptions) -> Result<(), LedgerError> {
+    if !options.durable {
+        return Ok(());
     }
-    Ok(())
+    file.sync().map_err(|source| LedgerError::NotDurable {
+        path: file.file().path().to_owned(),
+        landed: count as u64,
+        source,
+    })
 }

@@ -199,6 +199,35 @@ fn a_durable_append_survives_a_power_cut_at_any_moment() {
 }
 
 #[test]
+fn a_durable_append_of_what_is_there_already_makes_it_durable() {
+    let directory = tempfile::tempdir().unwrap();
+    let harness = Harness::recording(directory.path());
+    let mut content = Batch::new();
+    content.push_content(br#"{"sessionId":"s1","text":"said"}"#).unwrap();
+    let mut acknowledged = 0;
+    harness.run(|| {
+        let ledger = ledger(directory.path());
+        for batch in [&turns(0..1), &content] {
+            ledger.append(batch, &AppendOptions::default()).unwrap();
+            assert_eq!(ledger.append(batch, &AppendOptions::durable()).unwrap().duplicates, 1);
+        }
+        acknowledged = harness.events();
+    });
+    let (mut images, mut behind) = (0, 0);
+    harness.each_image(|image| {
+        images += 1;
+        if acknowledged <= image.after_events() {
+            behind += 1;
+            let home = Home::at(image.path());
+            assert!(fs::read_to_string(home.ledger()).unwrap().contains(&turn(0)), "{image}");
+            let sidecar = home.content(crate::home::SessionId::new("s1").unwrap());
+            assert!(fs::read_to_string(sidecar).unwrap().contains("said"), "{image}");
+        }
+    });
+    assert!(images > 50 && behind > 0, "{images} images, {behind} of them after the last sync");
+}
+
+#[test]
 fn a_process_that_died_between_ledger_and_index_costs_no_second_line() {
     let directory = tempfile::tempdir().unwrap();
     let ledger = ledger(directory.path());
@@ -328,7 +357,7 @@ fn handles_on_several_homes_work_from_any_thread() {
 
 #[test]
 fn records_that_lack_something_are_refused_with_their_line() {
-    let cases: [(RecordKind, &str, &str); 9] = [
+    let cases: [(RecordKind, &str, &str); 10] = [
         (RecordKind::Turn, "[]", "no JSON object"),
         (RecordKind::Turn, "{", "not JSON"),
         (RecordKind::Turn, &TURN.replace(",\"toolCalls\":[]", ""), "toolCalls"),
@@ -337,6 +366,11 @@ fn records_that_lack_something_are_refused_with_their_line() {
         (RecordKind::Compaction, r#"{"source":"x","sessionId":"s"}"#, "no ts"),
         (RecordKind::Relationship, r#"{"source":"x","sessionId":"s"}"#, "relationshipType"),
         (RecordKind::ToolResultEvent, r#"{"source":"x","sessionId":"s","toolUseId":"u"}"#, "eventIndex"),
+        (
+            RecordKind::ToolResultEvent,
+            r#"{"source":"x","sessionId":"s","toolUseId":"u","eventIndex":0,"status":null,"eventSource":"e"}"#,
+            "status",
+        ),
         (
             RecordKind::UserTurn,
             r#"{"source":"x","sessionId":"s","userUuid":"u","ts":"t","blocks":[{}]}"#,

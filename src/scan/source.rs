@@ -12,12 +12,22 @@ use memmap2::Mmap;
 
 use super::truncation::{self, Region};
 
+fn remedy(reason: &std::io::Error) -> &'static str {
+    match reason.kind() {
+        std::io::ErrorKind::NotFound => "name a file that exists",
+        std::io::ErrorKind::PermissionDenied => {
+            "check the owner and the mode of the file and of its directory"
+        }
+        _ => "name another file, or mend this one",
+    }
+}
+
 /// What can go wrong while a log file is scanned.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ScanError {
     /// The file could not be opened or examined.
-    #[error("cannot open {}: {source}", path.display())]
+    #[error("cannot open {}: {source}; {}", path.display(), remedy(source))]
     Open {
         /// The file.
         path: PathBuf,
