@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::{counted, grouped, human_bytes, print, print_json, warn};
+use super::{STDOUT, counted, grouped, human_bytes, print, print_json, warn};
 use crate::home::Home;
 use crate::ledger::{
     AppendOptions, Batch, CheckFiles, CheckFinding, CheckReport, CheckedFile, Ledger, LedgerError,
@@ -137,16 +137,16 @@ fn check_ledger(file: Option<PathBuf>, json: bool) -> anyhow::Result<ExitCode> {
         }
         findings += 1;
     })?;
-    written?;
-    if json {
+    written.context(STDOUT)?;
+    let ended = if json {
         // The report's members follow the findings, which were written while it was being made.
         let report = serde_json::to_string_pretty(&report)?;
         let members = report.strip_prefix('{').unwrap_or(&report);
-        writeln!(out, "{}],{members}", if findings > 0 { "\n  " } else { "{\n  \"findings\": [" })?;
+        writeln!(out, "{}],{members}", if findings > 0 { "\n  " } else { "{\n  \"findings\": [" })
     } else {
-        out.write_all(describe(&report).as_bytes())?;
-    }
-    out.flush()?;
+        out.write_all(describe(&report).as_bytes())
+    };
+    ended.and_then(|()| out.flush()).context(STDOUT)?;
     Ok(if report.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 

@@ -4,10 +4,11 @@ use std::io::{self, BufWriter, Write};
 use std::ops::ControlFlow;
 use std::process::ExitCode;
 
+use anyhow::Context;
 use clap::{Args, CommandFactory, ValueEnum};
 use comfy_table::{CellAlignment, ContentArrangement, Row, Table, presets};
 
-use super::{Cli, counted, warn};
+use super::{Cli, STDOUT, counted, warn};
 use crate::archive::{self, Paths, query};
 use crate::home::Home;
 use crate::ledger::{Filter, Ledger, RecordKind};
@@ -131,8 +132,7 @@ pub(super) fn run(args: QueryArgs) -> anyhow::Result<ExitCode> {
             warn_if_behind(&paths)?;
         }
     }
-    written?;
-    out.finish()?;
+    written.and_then(|()| out.finish()).context(STDOUT)?;
     Ok(ExitCode::SUCCESS)
 }
 

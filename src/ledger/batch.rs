@@ -210,7 +210,11 @@ impl Batch {
             RecordKind::UserTurn => check_user_turn(record)?,
             // The archive takes null here, as the other program's does.
             RecordKind::ToolResultEvent => {
-                require(record, "tool_result_event", &["status", "eventSource"], JsonKind::String)?;
+                for key in ["status", "eventSource"] {
+                    if record.get(key).is_some_and(Value::is_null) {
+                        return Err(format!("{key} of the tool_result_event must be a string"));
+                    }
+                }
             }
             RecordKind::Turn | RecordKind::Compaction => {}
         }

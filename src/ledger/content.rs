@@ -83,6 +83,15 @@ impl Ledger {
                 Ok::<_, LedgerError>(())
             })?;
         }
+        // Names of sidecars: also of those that an append which did not sync had created.
+        if options.durable && !batch.content.is_empty() {
+            let path = self.home().content_dir();
+            disk::sync_dir(&path).map_err(|source| LedgerError::NotDurable {
+                path,
+                landed: done.appended,
+                source,
+            })?;
+        }
         Ok(())
     }
 

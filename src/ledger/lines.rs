@@ -89,10 +89,8 @@ impl LineFile {
         whole
     }
 
-    /// Waits until the content and the name are on stable storage. The name, too, of a file that was there before: whoever
-    /// created it may not have waited for that.
+    /// Waits until the content is on stable storage; the name is the caller's care.
     pub(super) fn sync(&self) -> Result<(), disk::Error> {
-        self.file.sync_all()?;
-        disk::sync_dir(disk::parent_of(self.file.path()))
+        self.file.sync_all()
     }
 }

@@ -95,6 +95,18 @@ pub struct Source {
     mtime_ms: i64,
 }
 
+#[cfg(unix)]
+fn file_identity(metadata: &std::fs::Metadata) -> (u64, u64) {
+    use std::os::unix::fs::MetadataExt;
+    (metadata.dev(), metadata.ino())
+}
+
+#[cfg(windows)]
+fn file_identity(metadata: &std::fs::Metadata) -> (u64, u64) {
+    use std::os::windows::fs::MetadataExt;
+    (0, metadata.creation_time())
+}
+
 impl Source {
     /// Opens `path` for scanning.
     ///
@@ -137,6 +149,12 @@ impl Source {
     /// The length in bytes when it was opened.
     pub fn len_bytes(&self) -> u64 {
         self.len_bytes
+    }
+
+    /// Whether both are the same open file: a path may come to stand for another.
+    pub fn is_same_file(&self, other: &Self) -> bool {
+        let identity = |source: &Self| source.file.metadata().map(|metadata| file_identity(&metadata));
+        matches!((identity(self), identity(other)), (Ok(a), Ok(b)) if a == b)
     }
 
     /// The time of the last change when it was opened, in whole milliseconds since 1970, rounded down.
