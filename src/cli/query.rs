@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Args, CommandFactory, ValueEnum};
-use comfy_table::{CellAlignment, ContentArrangement, Row, Table, presets};
+use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, Row, Table, Width, presets};
 
 use super::{Cli, STDOUT, counted, warn};
 use crate::archive::{self, Paths, query};
@@ -165,6 +165,9 @@ fn warn_if_behind(paths: &Paths) -> anyhow::Result<()> {
 
 /// How many rows a table has before the next one begins: widths follow the rows, memory must not.
 const TABLE_ROWS: usize = 500;
+
+/// `2026-04-20T10:15:00`, an ellipsis, and two blanks.
+const TIME_WIDTH: u16 = 22;
 
 enum Form {
     Json { count: u64 },
@@ -325,8 +328,12 @@ fn table(kind: RecordKind, rows: Vec<Vec<String>>) -> Table {
     table.add_rows(rows.into_iter().map(one_line));
     for (column, described) in table.column_iter_mut().zip(columns(kind)) {
         column.set_padding((0, 2));
+        // Half a number is a lie, and a time without its minutes is no use.
         if described.is_number {
             column.set_cell_alignment(CellAlignment::Right);
+            column.set_constraint(ColumnConstraint::ContentWidth);
+        } else if described.path == TS.path {
+            column.set_constraint(ColumnConstraint::LowerBoundary(Width::Fixed(TIME_WIDTH)));
         }
     }
     table
