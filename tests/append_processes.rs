@@ -197,11 +197,11 @@ fn appends_that_are_killed_can_be_repeated_and_cost_no_record() {
     println!("{} half lines of {kills} kills", torn.len());
     assert!(torn.len() as u64 <= kills);
     for half in &torn {
-        let number = half.split(r#""turnIndex":"#).nth(1).and_then(|rest| rest.split(',').next());
-        let name = half.split(r#""sessionId":""#).nth(1).and_then(|rest| rest.split('"').next());
+        let member = |key: &str, end: char| Some(half.split_once(key)?.1.split_once(end)?.0.to_owned());
+        let number = member(r#""turnIndex":"#, ',').and_then(|number| number.parse().ok());
         // Shorter ones do not say which record they are the beginning of.
-        if let (Some(name), Some(number)) = (name, number.and_then(|number| number.parse().ok())) {
-            let whole = format!(r#"{{"v":1,"kind":"turn","record":{}}}"#, turn(name, number));
+        if let (Some(name), Some(number)) = (member(r#""sessionId":""#, '"'), number) {
+            let whole = format!(r#"{{"v":1,"kind":"turn","record":{}}}"#, turn(&name, number));
             assert!(whole.starts_with(half.as_str()), "{half}");
         }
     }
