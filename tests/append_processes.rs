@@ -208,5 +208,7 @@ fn appends_that_are_killed_can_be_repeated_and_cost_no_record() {
     let output = burn(home.path(), &["ledger", "check", "--json"]).stdout(Stdio::piped()).output().unwrap();
     let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(report["malformedLines"], torn.len());
-    assert_eq!(report["findings"].as_array().unwrap().len(), torn.len(), "{report}");
+    // The index may have half lines, too, but lacks no id and has none too many.
+    let findings = report["findings"].as_array().unwrap();
+    assert_eq!(findings.iter().filter(|found| found["problem"] != "notAnId").count(), torn.len(), "{report}");
 }
