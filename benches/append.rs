@@ -15,7 +15,7 @@ use relayburn_ledger::ledger::{AppendOptions, Batch, Ledger, RecordKind};
 
 const HOMES: [usize; 2] = [1_000, 1_000_000];
 
-/// A turn of 420 bytes; neither its id nor its fingerprint is that of one with another name or number.
+/// A turn of about 400 bytes; neither its id nor its fingerprint is that of one with another name or number.
 fn turn(name: &str, number: usize) -> String {
     format!(
         r#"{{"source":"claude-code","sessionId":"{name}-{}","messageId":"{name}-{number}","turnIndex":{},"ts":"2026-04-20T00:00:00.{number:09}Z","model":"claude-{name}","usage":{{"input":12,"output":{number},"reasoning":0,"cacheRead":18210,"cacheCreate5m":512,"cacheCreate1h":0}},"toolCalls":[{{"id":"toolu_{number}","name":"Read","target":"src/main.rs","argsHash":"0f3a9c1d22"}}],"project":"/home/u/work/api"}}"#,
