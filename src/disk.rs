@@ -8,15 +8,17 @@
 //! replay after a power cut all pass through one function, `perform`, which `faults` hooks into.
 
 use std::ffi::OsString;
-use std::fmt;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+mod error;
 #[cfg(all(test, unix))]
 pub(crate) mod faults;
+
+pub use self::error::{Error, Operation};
 
 #[cfg(unix)]
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
@@ -28,153 +30,6 @@ const QUARANTINE_NAMES: u32 = 10_000;
 
 /// How often [`File::open_append`] lets another process create and delete the file between its two attempts.
 const OPEN_ATTEMPTS: u32 = 8;
-
-/// A file operation that failed.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum Error {
-    /// The operating system refused the operation.
-    #[error("cannot {operation} {}: {reason}{}", path.display(), remedy(reason))]
-    Io {
-        /// What was tried.
-        operation: Operation,
-        /// The file or directory it was tried on.
-        path: PathBuf,
-        /// What the operating system answered.
-        reason: io::Error,
-    },
-    /// A file is shorter than its reader was told.
-    #[error(
-        "{} ends at byte {len_bytes}, but bytes {} to {} were expected: the file was cut by something else",
-        path.display(), range.start, range.end
-    )]
-    UnexpectedEnd {
-        /// The file.
-        path: PathBuf,
-        /// The byte range that was to be read.
-        range: Range<u64>,
-        /// The file's length when the read came up short.
-        len_bytes: u64,
-    },
-    /// Every name under which damaged bytes could be saved is taken.
-    #[error(
-        "{} and its numbered successors up to .9999 all exist: look through them and move them away, then try again",
-        path.display()
-    )]
-    QuarantineFull {
-        /// The first name tried.
-        path: PathBuf,
-    },
-}
-
-impl Error {
-    /// The operating system's error kind, `UnexpectedEof` for a short file, `AlreadyExists` for a full quarantine.
-    pub fn kind(&self) -> io::ErrorKind {
-        match self {
-            Self::Io { reason, .. } => reason.kind(),
-            Self::UnexpectedEnd { .. } => io::ErrorKind::UnexpectedEof,
-            Self::QuarantineFull { .. } => io::ErrorKind::AlreadyExists,
-        }
-    }
-
-    /// The file or directory concerned.
-    pub fn path(&self) -> &Path {
-        match self {
-            Self::Io { path, .. } | Self::UnexpectedEnd { path, .. } | Self::QuarantineFull { path } => path,
-        }
-    }
-
-    /// Whether the file or directory does not exist.
-    pub fn is_not_found(&self) -> bool {
-        self.kind() == io::ErrorKind::NotFound
-    }
-}
-
-fn remedy(reason: &io::Error) -> &'static str {
-    #[cfg(unix)]
-    if reason.raw_os_error() == Some(libc::ELOOP) {
-        return "; symbolic links are not followed here: put the file itself in this place";
-    }
-    match reason.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            "; free space on that file system, then try again"
-        }
-        io::ErrorKind::PermissionDenied => "; check the owner and the mode of the file and of its directory",
-        io::ErrorKind::ReadOnlyFilesystem => "; choose a directory on a file system that is mounted writable",
-        _ => "",
-    }
-}
-
-/// What was tried when an [`Error`] arose. Prints as the words between "cannot" and the path.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Operation {
-    /// Open an existing file.
-    Open,
-    /// Create a file that must not exist.
-    Create,
-    /// Create a directory.
-    CreateDirectory,
-    /// Ask for length, times, mode or identity.
-    Inspect,
-    /// Read from `offset`.
-    Read {
-        /// Byte offset in the file.
-        offset: u64,
-        /// How many bytes were wanted.
-        len_bytes: usize,
-    },
-    /// Write at `offset`, or at the end of the file when it is absent.
-    Write {
-        /// Byte offset in the file; absent for an append.
-        offset: Option<u64>,
-        /// How many bytes were to be written.
-        len_bytes: usize,
-    },
-    /// Cut or extend the file.
-    SetLength {
-        /// The length asked for.
-        len_bytes: u64,
-    },
-    /// Change the mode.
-    SetMode,
-    /// Set the modification time.
-    Touch,
-    /// Wait until the file's content is on stable storage.
-    Sync,
-    /// Wait until the directory's entries are on stable storage.
-    SyncDirectory,
-    /// Rename to another path.
-    Rename {
-        /// The new path.
-        to: PathBuf,
-    },
-    /// Delete.
-    Remove,
-}
-
-impl fmt::Display for Operation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Open => f.write_str("open"),
-            Self::Create => f.write_str("create"),
-            Self::CreateDirectory => f.write_str("create directory"),
-            Self::Inspect => f.write_str("inspect"),
-            Self::Read { offset, len_bytes } => write!(f, "read {len_bytes} bytes at offset {offset} of"),
-            Self::Write { offset: Some(offset), len_bytes } => {
-                write!(f, "write {len_bytes} bytes at offset {offset} of")
-            }
-            Self::Write { offset: None, len_bytes } => write!(f, "append {len_bytes} bytes to"),
-            Self::SetLength { len_bytes } => write!(f, "set to {len_bytes} bytes the length of"),
-            Self::SetMode => f.write_str("set the mode of"),
-            Self::Touch => f.write_str("set the modification time of"),
-            Self::Sync => f.write_str("sync"),
-            Self::SyncDirectory => f.write_str("sync directory"),
-            Self::Rename { to } => write!(f, "rename to {} the file", to.display()),
-            Self::Remove => f.write_str("delete"),
-        }
-    }
-}
 
 /// What an operation works on: always a path, and the open file and the bytes to be written where there are any.
 #[cfg_attr(not(all(test, unix)), allow(dead_code))]

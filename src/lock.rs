@@ -67,9 +67,9 @@ const GRACE: Duration = Duration::from_millis(1500);
 pub enum LockError {
     /// Somebody held the lock, and touched its file, all the time.
     #[error(
-        "lock {} was held by a live process{} through {attempts} attempts in {:.1} s: wait until it is done or end \
-         it, then try again",
-        path.display(), pid_note(*holder_pid), elapsed.as_secs_f64()
+        "lock {} was held by a live process{} through {attempts} attempts in {:.1} s, and touched last {:.1} s ago: \
+         wait until it is done or end it, then try again",
+        path.display(), pid_note(*holder_pid), elapsed.as_secs_f64(), age.as_secs_f64()
     )]
     Held {
         /// The lock file.
@@ -78,14 +78,16 @@ pub enum LockError {
         attempts: u32,
         /// How long it tried.
         elapsed: Duration,
+        /// How long the file had not been touched at the last attempt.
+        age: Duration,
         /// The holder, if it wrote its process id into the file as this crate does.
         holder_pid: Option<u32>,
     },
     /// The lock is an orphan, but it could not be deleted.
     #[error(
-        "lock {} looks stale, last touched {:.1} s ago, but could not be deleted through {attempts} attempts in {:.1} \
-         s ({obstacle}): make sure that no burn is running, then delete it by hand",
-        path.display(), age.as_secs_f64(), elapsed.as_secs_f64()
+        "lock {}{} looks stale, last touched {:.1} s ago, but could not be deleted through {attempts} attempts in \
+         {:.1} s ({obstacle}): make sure that no burn is running, then delete it by hand",
+        path.display(), pid_note(*holder_pid), age.as_secs_f64(), elapsed.as_secs_f64()
     )]
     Stale {
         /// The lock file.
@@ -96,6 +98,8 @@ pub enum LockError {
         elapsed: Duration,
         /// How long the file had not been touched at the last attempt.
         age: Duration,
+        /// Who held it last, if it wrote its process id into the file as this crate does.
+        holder_pid: Option<u32>,
         /// What stood in the way.
         obstacle: Box<Obstacle>,
     },
@@ -367,9 +371,12 @@ impl<'a> Acquisition<'a> {
 
     fn give_up(&self, age: Duration, obstacle: Option<Obstacle>) -> LockError {
         let (path, attempts, elapsed) = (self.path.to_owned(), self.attempts, self.started.elapsed());
+        let holder_pid = file::holder_pid(&path);
         match obstacle {
-            Some(obstacle) => LockError::Stale { path, attempts, elapsed, age, obstacle: Box::new(obstacle) },
-            None => LockError::Held { holder_pid: file::holder_pid(&path), path, attempts, elapsed },
+            Some(obstacle) => {
+                LockError::Stale { path, attempts, elapsed, age, holder_pid, obstacle: Box::new(obstacle) }
+            }
+            None => LockError::Held { path, attempts, elapsed, age, holder_pid },
         }
     }
 }

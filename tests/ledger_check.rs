@@ -144,7 +144,10 @@ fn a_file_anywhere_is_checked_with_the_index_beside_it_if_there_is_one() {
 
     let missing = burn(home.path(), &["ledger", "check", "nowhere.jsonl"]);
     assert_eq!(missing.status.code(), Some(1));
-    assert!(String::from_utf8_lossy(&missing.stderr).contains("nowhere.jsonl"));
+    let said = String::from_utf8_lossy(&missing.stderr);
+    assert!(said.contains("nowhere.jsonl") && said.contains("name a file that exists"), "{said}");
+    let missing = burn(home.path(), &["ledger", "check", "nowhere.jsonl", "--json"]);
+    assert_eq!((missing.status.code(), missing.stdout.len()), (Some(1), 0));
     // A home where nothing was ever appended has nothing wrong.
     assert_eq!(check(&home.path().join("none"), &[]).0, 0);
 }

@@ -151,6 +151,57 @@ fn reset_deletes_what_is_derived_and_moves_the_rest_to_the_trash() {
 }
 
 #[test]
+fn what_is_no_file_is_named_with_a_remedy_and_spared() {
+    let home = full_home();
+    let archive = home.path().join("archive.sqlite");
+    for suffix in ["", "-wal", "-shm"] {
+        let _ = fs::remove_file(home.path().join(format!("archive.sqlite{suffix}")));
+    }
+    fs::create_dir(&archive).unwrap();
+    let rebuild = ["state", "rebuild", "archive"];
+    for args in [&["state"][..], &rebuild, &["state", "rebuild", "archive", "--full"], &["query", "turns"]] {
+        let (code, said) = burn(home.path(), args, None);
+        assert_eq!(code, 1);
+        assert!(said.contains("archive.sqlite is not a regular file; move it away"), "{args:?}: {said}");
+    }
+    assert_eq!(burn(home.path(), &["state", "reset", "--force"], None).0, 0);
+    assert!(archive.is_dir());
+    fs::remove_file(home.path().join("ledger.jsonl")).unwrap();
+    fs::create_dir(home.path().join("ledger.jsonl")).unwrap();
+    for args in [&["ledger", "check"][..], &["query", "turns", "--from", "ledger"], &rebuild] {
+        let (code, said) = burn(home.path(), args, None);
+        assert_eq!(code, 1);
+        assert!(said.contains("ledger.jsonl is not a regular file"), "{args:?}: {said}");
+    }
+    let (_, said) = burn(
+        home.path(),
+        &["state", "rebuild", "archive", "--full", "--ledger", "x.jsonl", "--archive", "/no/where/a.sqlite"],
+        None,
+    );
+    assert!(said.contains("directory /no/where does not exist: create it"), "{said}");
+}
+
+#[test]
+fn vacuum_takes_no_options_of_a_build() {
+    let home = tempfile::tempdir().unwrap();
+    for option in [
+        &["--full"][..],
+        &["--strict"],
+        &["--report", "f"],
+        &["--threads", "1"],
+        &["--io", "read"],
+        &["--loader", "insert"],
+        &["--memory", "1GB"],
+        &["--no-verify"],
+    ] {
+        let (code, said) =
+            burn(home.path(), &[&["state", "rebuild", "archive", "--vacuum"], option].concat(), None);
+        assert!(code == 2 && said.contains("cannot be used with"), "{option:?}: {said}");
+    }
+    assert_eq!(burn(home.path(), &["state", "rebuild", "archive", "--vacuum"], None).0, 0);
+}
+
+#[test]
 fn status_tells_of_index_and_content() {
     let home = full_home();
     let (_, text) = burn(home.path(), &["state"], None);
@@ -173,6 +224,8 @@ fn completions_and_the_manual_know_every_command() {
     ] {
         assert!(page.contains(&format!(".SS {command}\n")), "{command}");
     }
+    // Examples stand as they are.
+    assert!(page.contains(".nf\n\\&  burn ledger check\n"), "{page}");
     for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
         let (code, script) = burn(home.path(), &["completions", shell], None);
         assert_eq!(code, 0);

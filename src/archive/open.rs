@@ -9,6 +9,7 @@ use std::time::Duration;
 use rusqlite::{Connection, OpenFlags, OptionalExtension};
 
 use super::error::{ArchiveError, SqliteContext};
+use super::publish::PublishError;
 use super::schema::{ADDED_COLUMNS, ARCHIVE_STATE, INDEXES, TABLES, VERSION};
 
 /// How long a statement waits for another program's transaction.
@@ -47,6 +48,7 @@ pub fn open_read_only(path: &Path) -> Result<Connection, ArchiveError> {
     if !path.exists() {
         return Err(ArchiveError::Missing { path: path.to_path_buf() });
     }
+    refuse_directory(path)?;
     let plain = OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let opened = open_for_queries(path, OpenFlags::SQLITE_OPEN_READ_WRITE | plain).or_else(|error| {
         if may_not_write(&error) {
@@ -110,8 +112,14 @@ pub(super) fn open_immutable(path: &Path) -> Result<Connection, ArchiveError> {
     Ok(connection)
 }
 
+/// What SQLite says of a directory sounds like a broken disk.
+fn refuse_directory(path: &Path) -> Result<(), ArchiveError> {
+    if path.is_dir() { Err(PublishError::NotAFile { path: path.to_path_buf() }.into()) } else { Ok(()) }
+}
+
 /// Opens an existing archive for a tail build, in WAL mode.
 pub(super) fn open_for_build(path: &Path) -> Result<Connection, ArchiveError> {
+    refuse_directory(path)?;
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags).context(path, "opening it")?;
     prepare(&connection).context(path, "opening it")?;

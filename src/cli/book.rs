@@ -382,7 +382,7 @@ fn print_table(table: &Table) -> anyhow::Result<()> {
         // Cells are padded on both sides.
         writeln!(text, "{}", line.strip_prefix(' ').unwrap_or(&line).trim_end())?;
     }
-    Ok(print(text.as_bytes())?)
+    print(text.as_bytes())
 }
 
 /// Minor units with a decimal point.

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::{counted, grouped, human_bytes, print, print_json, warn};
+use super::{STDOUT, counted, grouped, human_bytes, print, print_json, warn};
 use crate::home::Home;
 use crate::ledger::{
     AppendOptions, Batch, CheckFiles, CheckFinding, CheckReport, CheckedFile, Ledger, LedgerError,
@@ -127,9 +127,6 @@ fn check_ledger(file: Option<PathBuf>, json: bool) -> anyhow::Result<ExitCode> {
     let mut out = BufWriter::new(io::stdout().lock());
     let mut written: io::Result<()> = Ok(());
     let mut findings = 0u64;
-    if json {
-        out.write_all(b"{\n  \"findings\": [")?;
-    }
     let report = check(&files, &mut |finding| {
         if written.is_ok() {
             written = if json {
@@ -140,21 +137,22 @@ fn check_ledger(file: Option<PathBuf>, json: bool) -> anyhow::Result<ExitCode> {
         }
         findings += 1;
     })?;
-    written?;
-    if json {
+    written.context(STDOUT)?;
+    let ended = if json {
         // The report's members follow the findings, which were written while it was being made.
         let report = serde_json::to_string_pretty(&report)?;
         let members = report.strip_prefix('{').unwrap_or(&report);
-        writeln!(out, "{}],{members}", if findings > 0 { "\n  " } else { "" })?;
+        writeln!(out, "{}],{members}", if findings > 0 { "\n  " } else { "{\n  \"findings\": [" })
     } else {
-        out.write_all(describe(&report).as_bytes())?;
-    }
-    out.flush()?;
+        out.write_all(describe(&report).as_bytes())
+    };
+    ended.and_then(|()| out.flush()).context(STDOUT)?;
     Ok(if report.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn write_json_finding(out: &mut impl Write, finding: &CheckFinding, before: u64) -> io::Result<()> {
-    out.write_all(if before > 0 { b",\n    " } else { b"\n    " })?;
+    // Not before there is something to say: a check that fails at once leaves stdout empty.
+    out.write_all(if before > 0 { b",\n    " } else { b"{\n  \"findings\": [\n    " })?;
     serde_json::to_writer(&mut *out, finding).map_err(io::Error::from)
 }
 

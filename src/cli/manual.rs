@@ -21,9 +21,33 @@ pub(super) fn page() -> io::Result<Vec<u8>> {
     man.render_options_section(&mut page)?;
     page.extend_from_slice(b".SH COMMANDS\n");
     commands(&root, &mut page)?;
-    man.render_extra_section(&mut page)?;
+    page.extend_from_slice(b".SH NOTES\n");
+    notes(&root, &mut page);
     man.render_version_section(&mut page)?;
     Ok(page)
+}
+
+/// Appends what a command's help says behind its options; indented lines as they stand, neither filled nor hyphenated.
+fn notes(command: &Command, page: &mut Vec<u8>) {
+    let Some(text) = command.get_after_long_help().or(command.get_after_help()) else { return };
+    let mut is_filled = true;
+    for line in text.to_string().lines() {
+        let fills = !line.starts_with(' ');
+        if fills != is_filled && !line.is_empty() {
+            page.extend_from_slice(if fills { b".fi\n" } else { b".nf\n" });
+            is_filled = fills;
+        }
+        let escaped =
+            line.replace('\\', "\\(rs").replace('-', "\\-").replace('\'', "\\(aq").replace('…', "...");
+        // A line of its own must not begin as a request does; an empty one ends the paragraph.
+        match escaped.as_str() {
+            "" => page.extend_from_slice(if is_filled { b".PP\n" } else { b"\n" }),
+            text => page.extend_from_slice(format!("\\&{text}\n").as_bytes()),
+        }
+    }
+    if !is_filled {
+        page.extend_from_slice(b".fi\n");
+    }
 }
 
 /// Appends a section for each command that does something, however deep it stands.
@@ -40,7 +64,6 @@ fn commands(parent: &Command, page: &mut Vec<u8>) -> io::Result<()> {
         man.render_description_section(&mut part)?;
         man.render_synopsis_section(&mut part)?;
         man.render_options_section(&mut part)?;
-        man.render_extra_section(&mut part)?;
         let name = command.get_bin_name().unwrap_or(command.get_name());
         page.extend_from_slice(format!(".SS {name}\n").as_bytes());
         // Sections of a page of its own become paragraphs of this one.
@@ -52,6 +75,10 @@ fn commands(parent: &Command, page: &mut Vec<u8>) -> io::Result<()> {
                     page.push(b'\n');
                 }
             }
+        }
+        if command.get_after_help().is_some() {
+            page.extend_from_slice(b".PP\n");
+            notes(command, page);
         }
     }
     Ok(())

@@ -6,6 +6,7 @@
 use std::io::{self, Write};
 use std::process::ExitCode;
 
+use anyhow::Context;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
 mod book;
@@ -142,11 +143,13 @@ pub fn print_error(error: &anyhow::Error) -> io::Result<()> {
 }
 
 /// Writes to stdout.
-fn print(bytes: &[u8]) -> io::Result<()> {
+fn print(bytes: &[u8]) -> anyhow::Result<()> {
     let mut out = io::stdout().lock();
-    out.write_all(bytes)?;
-    out.flush()
+    out.write_all(bytes).and_then(|()| out.flush()).context(STDOUT)
 }
+
+/// What failed when results could not be written.
+const STDOUT: &str = "cannot write to standard output";
 
 /// Writes a warning to stderr.
 fn warn(text: &str) {

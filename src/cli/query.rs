@@ -4,10 +4,11 @@ use std::io::{self, BufWriter, Write};
 use std::ops::ControlFlow;
 use std::process::ExitCode;
 
+use anyhow::Context;
 use clap::{Args, CommandFactory, ValueEnum};
-use comfy_table::{CellAlignment, Table, presets};
+use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, Row, Table, Width, presets};
 
-use super::{Cli, counted, warn};
+use super::{Cli, STDOUT, counted, warn};
 use crate::archive::{self, Paths, query};
 use crate::home::Home;
 use crate::ledger::{Filter, Ledger, RecordKind};
@@ -131,8 +132,7 @@ pub(super) fn run(args: QueryArgs) -> anyhow::Result<ExitCode> {
             warn_if_behind(&paths)?;
         }
     }
-    written?;
-    out.finish()?;
+    written.and_then(|()| out.finish()).context(STDOUT)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -166,6 +166,9 @@ fn warn_if_behind(paths: &Paths) -> anyhow::Result<()> {
 /// How many rows a table has before the next one begins: widths follow the rows, memory must not.
 const TABLE_ROWS: usize = 500;
 
+/// `2026-04-20T10:15:00`, an ellipsis, and two blanks.
+const TIME_WIDTH: u16 = 22;
+
 enum Form {
     Json { count: u64 },
     Lines,
@@ -175,6 +178,7 @@ enum Form {
 struct Output {
     out: BufWriter<io::StdoutLock<'static>>,
     form: Form,
+    has_records: bool,
 }
 
 impl Output {
@@ -184,10 +188,11 @@ impl Output {
             (_, true) => Form::Lines,
             _ => Form::Table { kind, rows: Vec::new(), document: Document::default() },
         };
-        Self { out: BufWriter::new(io::stdout().lock()), form }
+        Self { out: BufWriter::new(io::stdout().lock()), form, has_records: false }
     }
 
     fn record(&mut self, record: &str) -> io::Result<()> {
+        self.has_records = true;
         match &mut self.form {
             Form::Json { count } => {
                 self.out.write_all(if *count == 0 { b"[\n" } else { b",\n" })?;
@@ -219,6 +224,8 @@ impl Output {
             Form::Table { kind, rows, .. } => {
                 if !rows.is_empty() {
                     writeln!(self.out, "{}", table(kind, rows))?;
+                } else if !self.has_records {
+                    warn("no record agrees with all that was asked for");
                 }
             }
         }
@@ -305,15 +312,28 @@ fn columns(kind: RecordKind) -> &'static [Column] {
     }
 }
 
+fn one_line<T: ToString>(cells: impl IntoIterator<Item = T>) -> Row {
+    let mut row = Row::from(cells.into_iter().map(|cell| cell.to_string()).collect::<Vec<_>>());
+    row.max_height(1);
+    row
+}
+
 fn table(kind: RecordKind, rows: Vec<Vec<String>>) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
-    table.set_header(columns(kind).iter().map(|column| column.title));
-    table.add_rows(rows);
+    // On a terminal columns shrink to its width, and what is cut off ends in an ellipsis: a record is a line.
+    table.set_content_arrangement(ContentArrangement::Dynamic);
+    table.set_truncation_indicator("…");
+    table.set_header(one_line(columns(kind).iter().map(|column| column.title)));
+    table.add_rows(rows.into_iter().map(one_line));
     for (column, described) in table.column_iter_mut().zip(columns(kind)) {
         column.set_padding((0, 2));
+        // Half a number is a lie, and a time without its minutes is no use.
         if described.is_number {
             column.set_cell_alignment(CellAlignment::Right);
+            column.set_constraint(ColumnConstraint::ContentWidth);
+        } else if described.path == TS.path {
+            column.set_constraint(ColumnConstraint::LowerBoundary(Width::Fixed(TIME_WIDTH)));
         }
     }
     table

@@ -87,7 +87,7 @@ struct ArchiveArgs {
     #[arg(long)]
     full: bool,
     /// Do not build: give the space of deleted rows back.
-    #[arg(long, conflicts_with_all = ["full", "strict", "report"])]
+    #[arg(long, conflicts_with_all = ["full", "strict", "report", "threads", "io", "loader", "memory", "no_verify"])]
     vacuum: bool,
     /// Print one JSON document.
     #[arg(long)]
@@ -413,8 +413,12 @@ fn rebuild_archive(args: ArchiveArgs, json: bool) -> anyhow::Result<ExitCode> {
     let report = match args.report {
         Some(path) => {
             refuse_to_overwrite(&path, &paths)?;
-            let file = create_report(&path)
-                .with_context(|| format!("cannot create the report {}", path.display()))?;
+            let file = create_report(&path).with_context(|| {
+                format!(
+                    "cannot create the report {}; its directory must exist and be writable",
+                    path.display()
+                )
+            })?;
             Some((path, std::io::BufWriter::new(file)))
         }
         None => None,

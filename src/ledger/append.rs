@@ -60,7 +60,7 @@ impl Ledger {
                 if batch.entries.iter().all(|entry| entry.id.is_none()) {
                     let entries: Vec<&Entry> = batch.entries.iter().collect();
                     done.appended += entries.len() as u64;
-                    let mut ledger = LineFile::open(&self.home().ledger())?;
+                    let mut ledger = self.open_for_append()?;
                     return self.write(batch, &entries, &mut ledger, held, options).map(|_| ());
                 }
                 with_lock(&self.home().lock(LockName::LedgerIndex), |index_held| {
@@ -80,7 +80,7 @@ impl Ledger {
         held: &Held,
         index_held: &Held,
     ) -> Result<(), LedgerError> {
-        let mut ledger = LineFile::open(&self.home().ledger())?;
+        let mut ledger = self.open_for_append()?;
         let mut index = Index::open(self.home(), &ledger)?;
         let mut known = index.known(batch.entries.iter().filter_map(|entry| entry.id))?;
         let known_fingerprints =
@@ -96,7 +96,8 @@ impl Ledger {
             }
         }
         if fresh.is_empty() {
-            return Ok(());
+            // What is there already may have been written by an append that did not sync, or died before it could.
+            return sync_lines(&ledger, 0, options);
         }
         index_held.still_held()?;
         let written = self.write(batch, &fresh, &mut ledger, held, options);
@@ -123,6 +124,16 @@ impl Ledger {
         })?;
         done.appended += fresh.iter().filter(|entry| !entry.is_implied).count() as u64;
         Ok(())
+    }
+
+    /// Opens the ledger, creating it when it is missing. Its name is durable before its first line, whether the append is or
+    /// not: the directory, which lock files change all the time, need not be synced at every durable append then.
+    fn open_for_append(&self) -> Result<LineFile, disk::Error> {
+        let ledger = LineFile::open(&self.home().ledger())?;
+        if ledger.len_bytes() == 0 {
+            disk::sync_dir(self.home().root())?;
+        }
+        Ok(ledger)
     }
 
     /// Writes `entries` in one go.
@@ -154,12 +165,17 @@ pub(super) fn append_lines(
         wanted: count as u64,
         source: short.source,
     })?;
-    if options.durable {
-        file.sync().map_err(|source| LedgerError::NotDurable {
-            path: file.file().path().to_owned(),
-            landed: count as u64,
-            source,
-        })?;
+    sync_lines(file, count, options)
+}
+
+/// Syncs `file`, to which `count` lines were appended, when that is wanted.
+pub(super) fn sync_lines(file: &LineFile, count: usize, options: &AppendOptions) -> Result<(), LedgerError> {
+    if !options.durable {
+        return Ok(());
     }
-    Ok(())
+    file.sync().map_err(|source| LedgerError::NotDurable {
+        path: file.file().path().to_owned(),
+        landed: count as u64,
+        source,
+    })
 }

@@ -18,7 +18,7 @@ use crate::scan::json::{Document, Kind as JsonKind, Value, stringify, trim_js, w
 
 /// Why a record was not taken into a batch.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("record {line_number} cannot be appended: {reason}")]
+#[error("line {line_number} of the input cannot be appended: {reason}")]
 pub struct Refusal {
     /// Which record, counted from 1; of records given one a line, the line.
     pub line_number: u64,
@@ -208,7 +208,15 @@ impl Batch {
         match kind {
             RecordKind::Relationship => check_relationship(record)?,
             RecordKind::UserTurn => check_user_turn(record)?,
-            RecordKind::Turn | RecordKind::Compaction | RecordKind::ToolResultEvent => {}
+            // The archive takes null here, as the other program's does.
+            RecordKind::ToolResultEvent => {
+                for key in ["status", "eventSource"] {
+                    if record.get(key).is_some_and(Value::is_null) {
+                        return Err(format!("{key} of the tool_result_event must be a string"));
+                    }
+                }
+            }
+            RecordKind::Turn | RecordKind::Compaction => {}
         }
         let start = self.text.len();
         self.text.extend_from_slice(b"{\"v\":1,\"kind\":\"");

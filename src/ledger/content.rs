@@ -9,7 +9,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
-use super::append::{AppendOptions, Appended, append_lines};
+use super::append::{AppendOptions, Appended, append_lines, sync_lines};
 use super::batch::{Batch, ContentEntry};
 use super::lines::LineFile;
 use super::{Ledger, LedgerError};
@@ -75,10 +75,21 @@ impl Ledger {
                 if !fresh.is_empty() {
                     held.still_held()?;
                     append_lines(&mut file, &fresh.concat(), fresh.len(), options)?;
+                } else {
+                    sync_lines(&file, 0, options)?;
                 }
                 done.appended += appended;
                 done.duplicates += entries.len() as u64 - appended;
                 Ok::<_, LedgerError>(())
+            })?;
+        }
+        // Names of sidecars: also of those that an append which did not sync had created.
+        if options.durable && !batch.content.is_empty() {
+            let path = self.home().content_dir();
+            disk::sync_dir(&path).map_err(|source| LedgerError::NotDurable {
+                path,
+                landed: done.appended,
+                source,
             })?;
         }
         Ok(())

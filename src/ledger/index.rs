@@ -364,20 +364,25 @@ impl Ledger {
         disk::create_dir_all(home.root())?;
         let mut collected = Collected::default();
         let mut done = 0;
-        if let Some(source) = open_ledger(home)? {
-            let work = Work::whole(&source, CHUNK_BYTES, usize::MAX)?;
+        let first = open_ledger(home)?;
+        if let Some(source) = &first {
+            let work = Work::whole(source, CHUNK_BYTES, usize::MAX)?;
             collected.read(&work)?;
             done = work.range.end;
         }
         with_lock(&home.lock(LockName::Ledger), |_| {
             with_lock(&home.lock(LockName::LedgerIndex), |held| {
                 let source = open_ledger(home)?;
+                let is_same = |now: &Source| {
+                    first.as_ref().is_none_or(|first| now.is_same_file(first)) && now.len_bytes() >= done
+                };
+                if !source.as_ref().is_some_and(is_same) {
+                    // Another program has written it anew, or deleted it: what was read is of no file that stands here.
+                    collected = Collected::default();
+                    done = 0;
+                }
                 if let Some(source) = &source {
                     let mut work = Work::whole(source, CHUNK_BYTES, usize::MAX)?;
-                    if work.range.end < done {
-                        collected = Collected::default();
-                        done = 0;
-                    }
                     work.range.start = done;
                     collected.read(&work)?;
                     done = work.range.end;

@@ -59,7 +59,8 @@ impl Ledger {
         for path in list(home.root())? {
             let len_bytes = total_len(&path)?;
             let list = match () {
-                () if derived.contains(&path) => &mut plan.deleted,
+                // A directory under a file's name is nothing of ours.
+                () if derived.contains(&path) && !path.is_dir() => &mut plan.deleted,
                 () if everything && sources.contains(&path) => &mut plan.moved,
                 () => &mut plan.kept,
             };

@@ -10,6 +10,7 @@ use std::path::Path;
 use super::index::sorted_path;
 use super::*;
 use crate::disk::faults::{Harness, each_failure};
+use crate::lock::LockError;
 
 const TURN: &str = r#"{"source":"codex","sessionId":"s1","messageId":"m1","turnIndex":0,"ts":"2026-04-20T00:00:00.000Z","model":"m","usage":{"input":1,"output":2,"reasoning":0,"cacheRead":0,"cacheCreate5m":0,"cacheCreate1h":0},"toolCalls":[]}"#;
 
@@ -199,6 +200,36 @@ fn a_durable_append_survives_a_power_cut_at_any_moment() {
 }
 
 #[test]
+fn a_durable_append_of_what_is_there_already_makes_it_durable() {
+    let directory = tempfile::tempdir().unwrap();
+    let harness = Harness::recording(directory.path());
+    let mut content = Batch::new();
+    content.push_content(br#"{"sessionId":"s1","text":"said"}"#).unwrap();
+    let mut acknowledged = 0;
+    harness.run(|| {
+        let ledger = ledger(directory.path());
+        for batch in [&turns(0..1), &content] {
+            ledger.append(batch, &AppendOptions::default()).unwrap();
+            assert_eq!(ledger.append(batch, &AppendOptions::durable()).unwrap().duplicates, 1);
+        }
+        acknowledged = harness.events();
+    });
+    let (mut images, mut behind) = (0, 0);
+    harness.each_image(|image| {
+        images += 1;
+        if acknowledged <= image.after_events() {
+            behind += 1;
+            let ledger = ledger(image.path());
+            let home = ledger.home();
+            assert!(fs::read_to_string(home.ledger()).unwrap().contains(&turn(0)), "{image}");
+            let sidecar = home.content(crate::home::SessionId::new("s1").unwrap());
+            assert!(fs::read_to_string(sidecar).unwrap().contains("said"), "{image}");
+        }
+    });
+    assert!(images > 50 && behind > 0, "{images} images, {behind} of them after the last sync");
+}
+
+#[test]
 fn a_process_that_died_between_ledger_and_index_costs_no_second_line() {
     let directory = tempfile::tempdir().unwrap();
     let ledger = ledger(directory.path());
@@ -255,6 +286,37 @@ fn ids_that_another_program_appended_or_rebuilt_are_known() {
     assert_eq!(ledger.append(&turns(0..3), &options).unwrap().appended, 1);
     let text = fs::read_to_string(ledger.home().ledger()).unwrap();
     assert_eq!(text.matches("\"m1\"").count(), 2);
+}
+
+#[test]
+fn an_index_made_while_the_ledger_is_replaced_is_of_the_new_one() {
+    for is_deleted in [false, true] {
+        let directory = tempfile::tempdir().unwrap();
+        let ledger = ledger(directory.path());
+        ledger.append(&turns(0..50), &AppendOptions::default()).unwrap();
+        let home = ledger.home();
+        let ids = std::thread::scope(|scope| {
+            let rebuild = crate::lock::with_lock(&home.lock(crate::home::LockName::Ledger), |_| {
+                let rebuild = scope.spawn(|| ledger.rebuild_index().unwrap().ids);
+                // Time for it to have read the old ledger; it then waits for the lock.
+                std::thread::sleep(std::time::Duration::from_millis(300));
+                let other = directory.path().join("other");
+                fs::write(&other, turns_text(100..200)).unwrap();
+                fs::rename(&other, home.ledger()).unwrap();
+                if is_deleted {
+                    fs::remove_file(home.ledger()).unwrap();
+                }
+                Ok::<_, LockError>(rebuild)
+            });
+            rebuild.unwrap().join().unwrap()
+        });
+        assert_eq!(ids, if is_deleted { 0 } else { 100 });
+        is_sound(home);
+    }
+}
+
+fn turns_text(numbers: std::ops::Range<usize>) -> String {
+    numbers.map(|number| format!("{{\"v\":1,\"kind\":\"turn\",\"record\":{}}}\n", turn(number))).collect()
 }
 
 #[test]
@@ -328,7 +390,7 @@ fn handles_on_several_homes_work_from_any_thread() {
 
 #[test]
 fn records_that_lack_something_are_refused_with_their_line() {
-    let cases: [(RecordKind, &str, &str); 9] = [
+    let cases: [(RecordKind, &str, &str); 10] = [
         (RecordKind::Turn, "[]", "no JSON object"),
         (RecordKind::Turn, "{", "not JSON"),
         (RecordKind::Turn, &TURN.replace(",\"toolCalls\":[]", ""), "toolCalls"),
@@ -337,6 +399,11 @@ fn records_that_lack_something_are_refused_with_their_line() {
         (RecordKind::Compaction, r#"{"source":"x","sessionId":"s"}"#, "no ts"),
         (RecordKind::Relationship, r#"{"source":"x","sessionId":"s"}"#, "relationshipType"),
         (RecordKind::ToolResultEvent, r#"{"source":"x","sessionId":"s","toolUseId":"u"}"#, "eventIndex"),
+        (
+            RecordKind::ToolResultEvent,
+            r#"{"source":"x","sessionId":"s","toolUseId":"u","eventIndex":0,"status":null,"eventSource":"e"}"#,
+            "status",
+        ),
         (
             RecordKind::UserTurn,
             r#"{"source":"x","sessionId":"s","userUuid":"u","ts":"t","blocks":[{}]}"#,

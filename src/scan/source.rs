@@ -12,12 +12,22 @@ use memmap2::Mmap;
 
 use super::truncation::{self, Region};
 
+fn remedy(reason: &std::io::Error) -> &'static str {
+    match reason.kind() {
+        std::io::ErrorKind::NotFound => "name a file that exists",
+        std::io::ErrorKind::PermissionDenied => {
+            "check the owner and the mode of the file and of its directory"
+        }
+        _ => "name another file, or mend this one",
+    }
+}
+
 /// What can go wrong while a log file is scanned.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ScanError {
     /// The file could not be opened or examined.
-    #[error("cannot open {}: {source}", path.display())]
+    #[error("cannot open {}: {source}; {}", path.display(), remedy(source))]
     Open {
         /// The file.
         path: PathBuf,
@@ -85,6 +95,18 @@ pub struct Source {
     mtime_ms: i64,
 }
 
+#[cfg(unix)]
+fn file_identity(metadata: &std::fs::Metadata) -> (u64, u64) {
+    use std::os::unix::fs::MetadataExt;
+    (metadata.dev(), metadata.ino())
+}
+
+#[cfg(windows)]
+fn file_identity(metadata: &std::fs::Metadata) -> (u64, u64) {
+    use std::os::windows::fs::MetadataExt;
+    (0, metadata.creation_time())
+}
+
 impl Source {
     /// Opens `path` for scanning.
     ///
@@ -127,6 +149,12 @@ impl Source {
     /// The length in bytes when it was opened.
     pub fn len_bytes(&self) -> u64 {
         self.len_bytes
+    }
+
+    /// Whether both are the same open file: a path may come to stand for another.
+    pub fn is_same_file(&self, other: &Self) -> bool {
+        let identity = |source: &Self| source.file.metadata().map(|metadata| file_identity(&metadata));
+        matches!((identity(self), identity(other)), (Ok(a), Ok(b)) if a == b)
     }
 
     /// The time of the last change when it was opened, in whole milliseconds since 1970, rounded down.

@@ -1,0 +1,164 @@
+//! What can go wrong with a file, in words: which operation, on what, why, and what to do about it.
+
+use super::parent_of;
+use std::borrow::Cow;
+use std::fmt;
+use std::io;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+/// A file operation that failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The operating system refused the operation.
+    #[error("cannot {operation} {}: {reason}{}", path.display(), remedy(operation, path, reason))]
+    Io {
+        /// What was tried.
+        operation: Operation,
+        /// The file or directory it was tried on.
+        path: PathBuf,
+        /// What the operating system answered.
+        reason: io::Error,
+    },
+    /// A file is shorter than its reader was told.
+    #[error(
+        "{} ends at byte {len_bytes}, but bytes {} to {} were expected: the file was cut by something else",
+        path.display(), range.start, range.end
+    )]
+    UnexpectedEnd {
+        /// The file.
+        path: PathBuf,
+        /// The byte range that was to be read.
+        range: Range<u64>,
+        /// The file's length when the read came up short.
+        len_bytes: u64,
+    },
+    /// Every name under which damaged bytes could be saved is taken.
+    #[error(
+        "{} and its numbered successors up to .9999 all exist: look through them and move them away, then try again",
+        path.display()
+    )]
+    QuarantineFull {
+        /// The first name tried.
+        path: PathBuf,
+    },
+}
+
+impl Error {
+    /// The operating system's error kind, `UnexpectedEof` for a short file, `AlreadyExists` for a full quarantine.
+    pub fn kind(&self) -> io::ErrorKind {
+        match self {
+            Self::Io { reason, .. } => reason.kind(),
+            Self::UnexpectedEnd { .. } => io::ErrorKind::UnexpectedEof,
+            Self::QuarantineFull { .. } => io::ErrorKind::AlreadyExists,
+        }
+    }
+
+    /// The file or directory concerned.
+    pub fn path(&self) -> &Path {
+        match self {
+            Self::Io { path, .. } | Self::UnexpectedEnd { path, .. } | Self::QuarantineFull { path } => path,
+        }
+    }
+
+    /// Whether the file or directory does not exist.
+    pub fn is_not_found(&self) -> bool {
+        self.kind() == io::ErrorKind::NotFound
+    }
+}
+
+fn remedy(operation: &Operation, path: &Path, reason: &io::Error) -> Cow<'static, str> {
+    #[cfg(unix)]
+    if reason.raw_os_error() == Some(libc::ELOOP) {
+        return Cow::Borrowed("; symbolic links are not followed here: put the file itself in this place");
+    }
+    Cow::Borrowed(match reason.kind() {
+        io::ErrorKind::NotFound if matches!(operation, Operation::Create | Operation::CreateDirectory) => {
+            let directory = parent_of(path).display();
+            return Cow::Owned(format!(
+                "; directory {directory} does not exist: create it, or choose another"
+            ));
+        }
+        io::ErrorKind::IsADirectory => "; a directory stands in the place of a file: move it away",
+        io::ErrorKind::NotADirectory => "; a file stands in the place of a directory: move it away",
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            "; free space on that file system, then try again"
+        }
+        io::ErrorKind::FileTooLarge => "; raise the limit on file sizes (ulimit -f), then try again",
+        io::ErrorKind::PermissionDenied => "; check the owner and the mode of the file and of its directory",
+        io::ErrorKind::ReadOnlyFilesystem => "; choose a directory on a file system that is mounted writable",
+        _ => "",
+    })
+}
+
+/// What was tried when an [`Error`] arose. Prints as the words between "cannot" and the path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Operation {
+    /// Open an existing file.
+    Open,
+    /// Create a file that must not exist.
+    Create,
+    /// Create a directory.
+    CreateDirectory,
+    /// Ask for length, times, mode or identity.
+    Inspect,
+    /// Read from `offset`.
+    Read {
+        /// Byte offset in the file.
+        offset: u64,
+        /// How many bytes were wanted.
+        len_bytes: usize,
+    },
+    /// Write at `offset`, or at the end of the file when it is absent.
+    Write {
+        /// Byte offset in the file; absent for an append.
+        offset: Option<u64>,
+        /// How many bytes were to be written.
+        len_bytes: usize,
+    },
+    /// Cut or extend the file.
+    SetLength {
+        /// The length asked for.
+        len_bytes: u64,
+    },
+    /// Change the mode.
+    SetMode,
+    /// Set the modification time.
+    Touch,
+    /// Wait until the file's content is on stable storage.
+    Sync,
+    /// Wait until the directory's entries are on stable storage.
+    SyncDirectory,
+    /// Rename to another path.
+    Rename {
+        /// The new path.
+        to: PathBuf,
+    },
+    /// Delete.
+    Remove,
+}
+
+impl fmt::Display for Operation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Open => f.write_str("open"),
+            Self::Create => f.write_str("create"),
+            Self::CreateDirectory => f.write_str("create directory"),
+            Self::Inspect => f.write_str("inspect"),
+            Self::Read { offset, len_bytes } => write!(f, "read {len_bytes} bytes at offset {offset} of"),
+            Self::Write { offset: Some(offset), len_bytes } => {
+                write!(f, "write {len_bytes} bytes at offset {offset} of")
+            }
+            Self::Write { offset: None, len_bytes } => write!(f, "append {len_bytes} bytes to"),
+            Self::SetLength { len_bytes } => write!(f, "set to {len_bytes} bytes the length of"),
+            Self::SetMode => f.write_str("set the mode of"),
+            Self::Touch => f.write_str("set the modification time of"),
+            Self::Sync => f.write_str("sync"),
+            Self::SyncDirectory => f.write_str("sync directory"),
+            Self::Rename { to } => write!(f, "rename to {} the file", to.display()),
+            Self::Remove => f.write_str("delete"),
+        }
+    }
+}
