@@ -13,8 +13,6 @@ use crate::disk::{self, File};
 #[derive(Debug)]
 pub(super) struct LineFile {
     file: File,
-    /// Created by this handle: its name is to be synced, too.
-    is_new: bool,
     len_bytes: u64,
     /// Whether its last line lacks its LF.
     is_torn: bool,
@@ -31,13 +29,13 @@ pub(super) struct Short {
 impl LineFile {
     /// Opens `path`, creating it when it is missing.
     pub(super) fn open(path: &Path) -> Result<Self, disk::Error> {
-        let (file, is_new) = File::open_append(path)?;
+        let (file, _) = File::open_append(path)?;
         let len_bytes = file.len_bytes()?;
         let mut last = [b'\n'];
         if len_bytes > 0 {
             file.read_exact_at(&mut last, len_bytes - 1)?;
         }
-        Ok(Self { file, is_new, len_bytes, is_torn: last != [b'\n'] })
+        Ok(Self { file, len_bytes, is_torn: last != [b'\n'] })
     }
 
     pub(super) fn file(&self) -> &File {
@@ -91,9 +89,10 @@ impl LineFile {
         whole
     }
 
-    /// Waits until the content, and of a new file the name, are on stable storage.
+    /// Waits until content and name are on stable storage. The name also of a file that was there: who made it may not have
+    /// waited.
     pub(super) fn sync(&self) -> Result<(), disk::Error> {
         self.file.sync_all()?;
-        if self.is_new { disk::sync_dir(disk::parent_of(self.file.path())) } else { Ok(()) }
+        disk::sync_dir(disk::parent_of(self.file.path()))
     }
 }
