@@ -116,7 +116,7 @@ impl Ledger {
         wanted.entries.retain(|entry| match standing.get_mut(batch.line(&entry.line)) {
             Some(count) if *count > 0 => {
                 *count -= 1;
-                // The index tells that it is a duplicate, and gets its id if it lacks it.
+                // Those with an id stay, for the index.
                 wanted.landed.extend(entry.id);
                 entry.id.is_some()
             }
@@ -156,8 +156,13 @@ impl Ledger {
             index.known_fingerprints(entries.iter().filter_map(|entry| entry.fingerprint));
         let mut fresh: Vec<&Entry> = Vec::with_capacity(entries.len());
         let is_landed = |entry: &Entry| entry.id.is_some_and(|id| landed.contains(&id));
+        // A power cut may have taken ids of lines that it left.
+        let mut to_index: Vec<&Entry> = Vec::new();
         for entry in entries.iter().filter(|entry| is_landed(entry)) {
             entry.fingerprint.map(|fingerprint| known_fingerprints.remove(&fingerprint));
+            if entry.id.is_some_and(|id| known.insert(id)) {
+                to_index.push(entry);
+            }
         }
         // Turns of one part do not know each other's fingerprints, those of later parts do.
         let mut part = 0;
@@ -178,11 +183,11 @@ impl Ledger {
                 (false, true) => {}
             }
         }
-        if fresh.is_empty() {
-            return self.sync_duplicates(&ledger, options);
-        }
         index_held.still_held()?;
-        let written = self.write(batch, &fresh, &mut ledger, held, options);
+        let written = match fresh.is_empty() {
+            true => self.sync_duplicates(&ledger, options),
+            false => self.write(batch, &fresh, &mut ledger, held, options),
+        };
         let landed = match &written {
             Ok(()) => fresh.len(),
             Err(LedgerError::Partial { landed, .. } | LedgerError::NotDurable { landed, .. }) => {
@@ -190,18 +195,18 @@ impl Ledger {
             }
             Err(_) => 0,
         };
-        let landed = &fresh[..landed];
-        let ids: Vec<Id> = landed.iter().filter_map(|entry| entry.id).collect();
-        let fingerprints: Vec<Id> = landed.iter().filter_map(|entry| entry.fingerprint).collect();
-        let indexed = match landed {
-            [] => Ok(()),
-            _ => index.add(&ids, &fingerprints, &ledger, ledger.len_bytes()),
+        to_index.extend(&fresh[..landed]);
+        let ids: Vec<Id> = to_index.iter().filter_map(|entry| entry.id).collect();
+        let fingerprints: Vec<Id> = to_index.iter().filter_map(|entry| entry.fingerprint).collect();
+        let indexed = match to_index.is_empty() {
+            true => Ok(()),
+            false => index.add(&ids, &fingerprints, &ledger, ledger.len_bytes()),
         };
         // An unfinished write is the greater trouble; what landed of it is found by the next append in any case.
         written?;
         indexed.map_err(|source| LedgerError::NotIndexed {
             path: self.home().ledger(),
-            landed: landed.len() as u64,
+            landed: landed as u64,
             source: Box::new(source),
         })?;
         done.appended += fresh.iter().filter(|entry| !entry.is_implied).count() as u64;
