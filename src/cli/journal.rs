@@ -9,11 +9,12 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use super::warn;
 use crate::journal::{
-    Damage, Journal, JournalError, JournalOptions, JournalReader, OpenCheck, RecoveryReport, SavedRange,
-    recover, status,
+    DEFAULT_MAX_PAYLOAD_BYTES, Damage, Journal, JournalError, JournalOptions, JournalReader, OpenCheck,
+    RecoveryReport, SavedRange, recover, status,
 };
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use serde_json::{Value, json};
 
 /// How often `read --follow` looks for new records.
@@ -106,7 +107,7 @@ pub fn run(args: JournalArgs) -> anyhow::Result<ExitCode> {
 fn append(dir: &Path) -> anyhow::Result<()> {
     let journal = Journal::open(dir, JournalOptions::default())?;
     for cut in &journal.report().truncated {
-        eprintln!("burn: cut off a torn write of {} bytes: {}", cut.len_bytes, cut.damage);
+        warn(&format!("cut off a torn write of {} bytes: {}", cut.len_bytes, cut.damage));
     }
     let mut input = io::BufReader::with_capacity(1 << 20, io::stdin().lock());
     let mut output = io::BufWriter::new(io::stdout().lock());
@@ -127,6 +128,11 @@ fn append(dir: &Path) -> anyhow::Result<()> {
         let Some(last_end) = memchr::memrchr(b'\n', available) else {
             unfinished.extend_from_slice(available);
             input.consume(len);
+            if unfinished.len() > DEFAULT_MAX_PAYLOAD_BYTES as usize {
+                bail!(
+                    "a line has more than {DEFAULT_MAX_PAYLOAD_BYTES} bytes; split it: a record holds no more"
+                );
+            }
             continue;
         };
         unfinished.extend_from_slice(&available[..last_end]);
@@ -236,7 +242,7 @@ fn run_recover(dir: &Path, skip_corrupt: bool, as_json: bool) -> anyhow::Result<
         Err(error @ JournalError::Corrupt { .. }) => {
             if let JournalError::Corrupt { damages, .. } = &error {
                 for damage in damages {
-                    eprintln!("{damage}");
+                    warn(&damage.to_string());
                 }
             }
             return Err(error.into());
