@@ -11,6 +11,7 @@ use std::time::Duration;
 use anyhow::bail;
 use serde_json::json;
 
+use super::journal::require_journal;
 use super::{counted, grouped, human_bytes, interrupt, print, progress::Spinner, warn};
 use crate::home::Home;
 use crate::ingest::{Drained, HybridStore, IngestError, Ingestor, ledger_sink};
@@ -22,11 +23,13 @@ const POLL: Duration = Duration::from_millis(20);
 const LEDGER_RETRY: Duration = Duration::from_millis(500);
 
 /// Drain a journal: assertions, votes and epochs into a store, ledger lines into the ledger of the home.
-///
-/// Records that cannot be understood are set aside in the store, under Q: and their offset, with the reason. How far the
-/// store is behind is the cursor `ingest` of `burn journal status`.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:
+#[command(after_help = "\
+Assertions, votes and epochs go to the store, lines queued by `burn ledger append --via-journal` to the ledger of the \
+home, each once. Records that cannot be understood are set aside in the store, under Q: and their offset, with the \
+reason. Killed anywhere, the next run goes on. How far it is behind is the cursor `ingest` of `burn journal status`.
+
+Examples:
   burn ingest --once
   burn ingest --journal ./log --store ./store --follow
   burn journal status ~/.relayburn/journal")]
@@ -59,6 +62,7 @@ pub fn run(args: IngestArgs) -> anyhow::Result<ExitCode> {
         None => Home::from_env()?.root().join("ingest"),
     };
     // The journal first: a mistyped name makes no store.
+    require_journal(&journal)?;
     let reader = JournalReader::open(&journal)?;
     let mut ingestor = Ingestor::new(reader, HybridStore::open(&store)?)?;
     // Without a home, a journal without lines for the ledger can be drained all the same.

@@ -40,6 +40,9 @@ enum JournalCommand {
     ///
     /// Prints each record's offset on a line of its own once the record is on stable storage. Lines that are there at
     /// the same time share a sync.
+    #[command(after_help = "Examples:
+  printf 'first\\nsecond\\n' | burn journal append ./log
+  tail -f app.log | burn journal append ./log > offsets")]
     Append {
         /// The journal's directory; created when missing.
         dir: PathBuf,
@@ -47,6 +50,10 @@ enum JournalCommand {
     /// Print records: offset, tab, payload.
     ///
     /// Control characters, backslashes and bytes that are not UTF-8 are escaped: \n, \t, \r, \\, \x1b.
+    #[command(after_help = "Examples:
+  burn journal read ./log --from 46
+  burn journal read ./log --follow
+  burn journal read ./log --json")]
     Read {
         /// The journal's directory.
         dir: PathBuf,
@@ -61,6 +68,9 @@ enum JournalCommand {
         json: bool,
     },
     /// Show segments, offsets, cursors and what was set aside.
+    #[command(after_help = "Examples:
+  burn journal status ./log
+  burn journal status ~/.relayburn/journal --json")]
     Status {
         /// The journal's directory.
         dir: PathBuf,
@@ -71,6 +81,9 @@ enum JournalCommand {
     /// Check every record; cut off torn writes, and set damage aside when asked.
     ///
     /// Whatever is cut off or stepped over is first saved under quarantine/ in the journal's directory.
+    #[command(after_help = "Examples:
+  burn journal recover ./log
+  burn journal recover ./log --skip-corrupt --json")]
     Recover {
         /// The journal's directory.
         dir: PathBuf,
@@ -82,6 +95,8 @@ enum JournalCommand {
         json: bool,
     },
     /// Delete the sealed segments that every cursor has passed. Without a cursor, none.
+    #[command(after_help = "Examples:
+  burn journal cleanup ./log")]
     Cleanup {
         /// The journal's directory.
         dir: PathBuf,
@@ -91,8 +106,23 @@ enum JournalCommand {
     },
 }
 
+/// Refuses a directory that is not there: only appending makes one.
+pub(super) fn require_journal(dir: &Path) -> anyhow::Result<()> {
+    if !dir.try_exists().with_context(|| format!("cannot look at {}", dir.display()))? {
+        bail!("there is no journal at {}; the first append makes one", dir.display());
+    }
+    Ok(())
+}
+
 /// Runs `burn journal`.
 pub fn run(args: JournalArgs) -> anyhow::Result<ExitCode> {
+    match &args.command {
+        JournalCommand::Append { .. } => {}
+        JournalCommand::Read { dir, .. }
+        | JournalCommand::Status { dir, .. }
+        | JournalCommand::Recover { dir, .. }
+        | JournalCommand::Cleanup { dir, .. } => require_journal(dir)?,
+    }
     match args.command {
         JournalCommand::Append { dir } => append(&dir)?,
         JournalCommand::Read { dir, from, json: true, .. } => read_json(&dir, from)?,
@@ -308,8 +338,6 @@ fn damage_json(damage: &Damage) -> Value {
 }
 
 fn cleanup(dir: &Path, as_json: bool) -> anyhow::Result<()> {
-    // Opening for writing would create a journal where a name was mistyped.
-    JournalReader::open(dir)?;
     let options = JournalOptions { check: OpenCheck::FromSyncedMark, ..JournalOptions::default() };
     let journal = Journal::open(dir, options)?;
     let report = journal.cleanup()?;

@@ -30,11 +30,11 @@ pub(super) struct LedgerArgs {
 enum LedgerCommand {
     /// Append JSON records from stdin, one a line; those that are there already are dropped.
     #[command(after_help = "\
-The lines of one run are one batch: a record that cannot be appended is an error that names its line, and nothing of the
+The lines of one run are one batch: a record that cannot be appended is an error that names its line, and nothing of the \
 batch is written. A stamp is given as its whole line, other kinds as what stands in the ledger as `record`.
 
-With --via-journal the batch waits for nobody who holds the ledger: it is checked, appended to the journal in the home with one
-write and one sync, and delivered, each record once, by the next `burn ingest`.
+With --via-journal the batch waits for nobody who holds the ledger: it is checked, appended to the journal in the home \
+with one write and one sync, and delivered, each record once, by the next `burn ingest`.
 
 Examples:
   burn ledger append --kind turns < turns.jsonl

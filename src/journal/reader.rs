@@ -130,8 +130,9 @@ impl JournalReader {
         let mut attempt = 1;
         loop {
             self.refresh()?;
-            let Some(last) = self.segments.last().copied() else { return Ok(self.skips.advance(0)) };
-            match self.find(last.end().max(last.base)) {
+            // An offset that no record has: the walk ends where the records do. The listed length would not do: a writer may
+            // put a record across it meanwhile.
+            match self.find(u64::MAX) {
                 Ok(found) => return Ok(found.offset + found.len_bytes as u64),
                 Err(Miss::End(end)) => return Ok(end),
                 // Bytes that the writer was just changing are whole when they are read again.
