@@ -56,7 +56,7 @@ pub struct Drained {
     pub records: u64,
     /// Their payloads' bytes.
     pub payload_bytes: u64,
-    /// Lines that the ledger took.
+    /// Lines delivered to the ledger, those it had already included.
     pub ledger_lines: u64,
     /// Records set aside under `Q:`.
     pub set_aside: u64,
