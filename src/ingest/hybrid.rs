@@ -83,12 +83,11 @@ fn make(
     if path.try_exists()? {
         return Ok(());
     }
-    let removed = if unfinished.is_dir() {
-        std::fs::remove_dir_all(&unfinished).map(|()| true)
+    if unfinished.is_dir() {
+        std::fs::remove_dir_all(&unfinished)?;
     } else {
-        Ok(disk::remove_file_if_exists(&unfinished)?)
-    };
-    removed?;
+        disk::remove_file_if_exists(&unfinished)?;
+    }
     make(&unfinished)?;
     disk::rename(&unfinished, &path)?;
     Ok(disk::sync_dir(directory)?)

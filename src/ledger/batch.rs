@@ -107,8 +107,8 @@ impl Batch {
         self.part += 1;
     }
 
-    /// The lines that appending the batch to an empty ledger would write, without their line ends, those left out that
-    /// stamps imply: what [`Batch::push_line`] makes the same batch of. Content is not among them.
+    /// Its records as lines of a ledger, without their line ends: what [`Batch::push_line`] makes the same batch of. What
+    /// stamps imply is left out, and content.
     pub fn lines(&self) -> impl Iterator<Item = &[u8]> {
         let own = self.entries.iter().filter(|entry| !entry.is_implied);
         own.map(|entry| &self.text[entry.line.start..entry.line.end - 1])
