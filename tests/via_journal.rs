@@ -140,9 +140,26 @@ fn a_crowd_queues_and_an_ingestor_that_is_killed_and_restarted_delivers_each_rec
     let mut found: HashMap<String, usize> = HashMap::new();
     ledger.lines().for_each(|line| *found.entry(line.to_owned()).or_default() += 1);
     println!("{killed} killed alive, {killed_after_delivery} of them after the ledger had grown");
-    assert!(found == expected, "{} lines instead of {}", ledger.lines().count(), expected.len());
+    // A kill in the middle of the write leaves half a line, which the next append ends and readers report as malformed;
+    // the record itself comes again.
+    let halves: Vec<String> = found
+        .keys()
+        .filter(|line| serde_json::from_str::<serde_json::Value>(line).is_err())
+        .cloned()
+        .collect();
+    for half in &halves {
+        assert!(expected.keys().any(|line| line.starts_with(half)), "nobody wrote {half}");
+        found.remove(half);
+    }
+    for (line, times) in &found {
+        assert_eq!((*times, expected.get(line)), (1, Some(&1)), "{line}");
+    }
+    assert_eq!(found.len(), expected.len(), "records are missing");
     assert!(killed >= 5 * rounds, "only {killed} kills met a living process");
-    assert_eq!(success(&burn(home).args(["ledger", "check", "--json"]).output().unwrap())["ok"], true);
+    let check = burn(home).args(["ledger", "check", "--json"]).output().unwrap();
+    let check: serde_json::Value = serde_json::from_slice(&check.stdout).unwrap();
+    assert_eq!(check["malformedLines"], halves.len());
+    assert_eq!((&check["rejectedLines"], &check["repeatedRecords"]), (&0.into(), &0.into()));
 }
 
 #[test]
