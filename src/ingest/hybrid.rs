@@ -55,7 +55,8 @@ impl HybridStore {
         .map_err(|source| StoreError { path: path.clone(), doing: "making fjall", source })?;
         make(directory, REDB, |index| {
             disk::File::create_new(index)?;
-            Ok(drop(redb::Database::create(index)?))
+            redb::Database::create(index)?;
+            Ok(())
         })
         .map_err(|source| StoreError { path: path.clone(), doing: "making index.redb", source })?;
         let (records_database, records) = open_fjall(&directory.join(FJALL))
