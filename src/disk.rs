@@ -153,6 +153,14 @@ impl File {
         Self::open_with(&options, path)
     }
 
+    /// Opens a file to take a kernel lock on, creating it when it is missing; a symbolic link in its place is an error.
+    pub fn open_lock(path: &Path) -> Result<Self, Error> {
+        match Self::create_new(path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Self::open_read_no_follow(path),
+            created => created,
+        }
+    }
+
     fn create_with(options: &mut OpenOptions, path: &Path) -> Result<Self, Error> {
         no_follow(options.create_new(true));
         #[cfg(unix)]

@@ -124,3 +124,33 @@ fn what_was_drained_is_printed_as_one_document() {
     assert_eq!((&document["records"], &document["setAside"]), (&40.into(), &2.into()));
     assert_eq!(document["lagBytes"], 0);
 }
+
+/// Neither engine opens again what a kill cut off while it was made; the store makes it anew.
+#[test]
+fn killed_while_it_makes_its_store_it_makes_it_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let journal_dir = directory.path().join("journal");
+    let journal = Journal::open(&journal_dir, JournalOptions::default()).unwrap();
+    for number in 0..40 {
+        journal.append(&payload(number)).unwrap();
+    }
+    let undisturbed = directory.path().join("undisturbed");
+    assert!(ingest(&journal_dir, &undisturbed).status().unwrap().success());
+    let undisturbed = contents(&undisturbed);
+    let mut unfinished = 0;
+    for round in 0..rounds() as u64 {
+        let store = directory.path().join(format!("store-{round}"));
+        let mut child = ingest(&journal_dir, &store).spawn().unwrap();
+        // Each a little later into its making than the one before.
+        while !store.exists() && child.try_wait().unwrap().is_none() {}
+        std::thread::sleep(Duration::from_micros(round * 120));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        unfinished += u32::from(!store.join("index.redb").exists());
+        let again = ingest(&journal_dir, &store).stderr(Stdio::piped()).output().unwrap();
+        assert!(again.status.success(), "round {round}: {}", String::from_utf8_lossy(&again.stderr));
+        assert!(contents(&store) == undisturbed, "round {round}");
+        std::fs::remove_dir_all(&store).unwrap();
+    }
+    assert!(unfinished > 0, "every store was whole before the kill");
+}

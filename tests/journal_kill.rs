@@ -9,7 +9,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use relayburn_ledger::ingest::{Payload, deserialize, queue_ledger_lines};
+use relayburn_ledger::ingest::{LedgerLine, Payload, deserialize, queue_ledger_lines};
 use relayburn_ledger::journal::{
     GroupCommitBuffer, GroupCommitOptions, Journal, JournalError, JournalOptions, JournalReader, recover,
 };
@@ -179,7 +179,9 @@ fn fifty_processes_queue_a_line_each_at_once() {
     let mut queued = BTreeSet::new();
     let mut offset = 0;
     while let Some(record) = reader.read(offset).unwrap() {
-        let Payload::LedgerLine(line) = deserialize(record.payload).unwrap() else { panic!("no line") };
+        let Payload::LedgerLine(LedgerLine { line, .. }) = deserialize(record.payload).unwrap() else {
+            panic!("no line")
+        };
         let pid = line.trim_start_matches("{\"pid\":").trim_end_matches('}').parse().unwrap();
         assert!(queued.insert(pid), "{line} is there twice");
         offset = record.next_offset;

@@ -1,28 +1,38 @@
 //! `burn ingest`: drain a journal into a store and the ledger.
 //!
-//! May touch: the journal's cursor, the store, and the ledger by its ordinary append path. Promises: stopped or killed
-//! anywhere, the next run goes on where this one was, and nothing is missing or there twice.
+//! May touch: the journal's cursor `ingest` and its file `DELIVERED`, the store, and the ledger by its ordinary append
+//! path. Promises: stopped or killed anywhere, the next run goes on where this one was, and nothing is missing or there
+//! twice.
 
-use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use crate::home::Home;
-use crate::ingest::{HybridStore, Ingestor};
-use crate::journal::JournalReader;
+use anyhow::bail;
 use serde_json::json;
 
-/// How often `--follow` looks whether draining ended with an error.
-const WATCH: Duration = Duration::from_millis(100);
+use super::journal::require_journal;
+use super::{counted, grouped, human_bytes, interrupt, print, progress::Spinner, warn};
+use crate::home::Home;
+use crate::ingest::{Drained, HybridStore, IngestError, Ingestor, ledger_sink};
+use crate::journal::JournalReader;
+use crate::ledger::Ledger;
 
-/// Drain a journal: assertions, votes and epochs into a store, ledger lines into the ledger.
-///
-/// Records that cannot be understood are set aside in the store, under Q: and their offset, with the reason.
+/// How long `--follow` sleeps when the journal has nothing new, and when the ledger did not take lines.
+const POLL: Duration = Duration::from_millis(20);
+const LEDGER_RETRY: Duration = Duration::from_millis(500);
+
+/// Drain a journal: assertions, votes and epochs into a store, ledger lines into the ledger of the home.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:
+#[command(after_help = "\
+Assertions, votes and epochs go to the store, lines queued by `burn ledger append --via-journal` to the ledger of the \
+home, each once. Records that cannot be understood are set aside in the store, under Q: and their offset, with the \
+reason. Killed anywhere, the next run goes on. How far it is behind is the cursor `ingest` of `burn journal status`.
+
+Examples:
   burn ingest --once
-  burn ingest --journal ./log --store ./store --follow")]
+  burn ingest --journal ./log --store ./store --follow
+  burn journal status ~/.relayburn/journal")]
 pub struct IngestArgs {
     /// The journal's directory [default: journal in the home].
     #[arg(long, value_name = "DIR")]
@@ -33,7 +43,7 @@ pub struct IngestArgs {
     /// Stop when the journal has nothing more. This is the default.
     #[arg(long, conflicts_with = "follow")]
     once: bool,
-    /// Go on with records as they are appended, until killed.
+    /// Go on with records as they are appended, until told to stop by SIGINT or SIGTERM.
     #[arg(long, conflicts_with = "json")]
     follow: bool,
     /// Print one JSON document.
@@ -51,18 +61,17 @@ pub fn run(args: IngestArgs) -> anyhow::Result<ExitCode> {
         Some(store) => store,
         None => Home::from_env()?.root().join("ingest"),
     };
-    let mut ingestor = Ingestor::new(JournalReader::open(&journal)?, HybridStore::open(&store)?)?;
-    if args.follow {
-        ingestor.start()?;
-        while ingestor.is_running() {
-            std::thread::sleep(WATCH);
-        }
-        ingestor.into_store()?;
-        return Ok(ExitCode::SUCCESS);
+    // The journal first: a mistyped name makes no store.
+    require_journal(&journal)?;
+    let reader = JournalReader::open(&journal)?;
+    let mut ingestor = Ingestor::new(reader, HybridStore::open(&store)?)?;
+    // Without a home, a journal without lines for the ledger can be drained all the same.
+    if let Ok(home) = Home::from_env() {
+        ingestor.set_ledger_sink(ledger_sink(Ledger::new(home), &journal))?;
     }
-    let drained = ingestor.drain()?;
+    interrupt::watch();
+    let drained = drain(&mut ingestor, args.follow)?;
     let lag_bytes = ingestor.lag()?;
-    let mut output = io::stdout().lock();
     if args.json {
         let document = json!({
             "records": drained.records,
@@ -71,10 +80,52 @@ pub fn run(args: IngestArgs) -> anyhow::Result<ExitCode> {
             "setAside": drained.set_aside,
             "lagBytes": lag_bytes,
         });
-        writeln!(output, "{document}")?;
+        print(format!("{document}\n").as_bytes())?;
     } else {
-        let (records, lines, aside) = (drained.records, drained.ledger_lines, drained.set_aside);
-        writeln!(output, "{records} records drained: {lines} lines to the ledger, {aside} set aside")?;
+        let (lines, aside) = (counted(drained.ledger_lines, "line"), grouped(drained.set_aside));
+        let mut text = format!(
+            "{} drained: {lines} to the ledger, {aside} set aside",
+            counted(drained.records, "record")
+        );
+        if lag_bytes > 0 {
+            text.push_str(&format!("; {} of the journal are left", human_bytes(lag_bytes)));
+        }
+        print(format!("{text}\n").as_bytes())?;
+    }
+    if interrupt::requested() && !args.follow && lag_bytes > 0 {
+        bail!("interrupted; run it again to go on");
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Drains until the journal has nothing more, with `follow` until interrupted; always to the end of a batch.
+fn drain(ingestor: &mut Ingestor<HybridStore>, follow: bool) -> anyhow::Result<Drained> {
+    let spinner = Spinner::new();
+    let mut total = Drained::default();
+    let mut last_warning = String::new();
+    while !interrupt::requested() {
+        match ingestor.drain_batch() {
+            Ok(drained) if drained.records > 0 => {
+                total.add(drained);
+                last_warning.clear();
+            }
+            Ok(_) if !follow => break,
+            Ok(_) => std::thread::sleep(POLL),
+            Err(error @ IngestError::Ledger { .. }) if follow => {
+                let warning = format!("{error}; asking again");
+                if warning != last_warning {
+                    warn(&warning);
+                    last_warning = warning;
+                }
+                std::thread::sleep(LEDGER_RETRY);
+            }
+            Err(error) => return Err(error.into()),
+        }
+        spinner.say(|| {
+            let behind = ingestor.lag().map_or_else(|error| error.to_string(), human_bytes);
+            format!("{} drained, {behind} behind", counted(total.records, "record"))
+        });
+    }
+    spinner.finish();
+    Ok(total)
 }

@@ -9,11 +9,12 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use super::warn;
 use crate::journal::{
-    Damage, Journal, JournalError, JournalOptions, JournalReader, OpenCheck, RecoveryReport, SavedRange,
-    recover, status,
+    DEFAULT_MAX_PAYLOAD_BYTES, Damage, Journal, JournalError, JournalOptions, JournalReader, OpenCheck,
+    RecoveryReport, SavedRange, recover, status,
 };
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use serde_json::{Value, json};
 
 /// How often `read --follow` looks for new records.
@@ -39,6 +40,9 @@ enum JournalCommand {
     ///
     /// Prints each record's offset on a line of its own once the record is on stable storage. Lines that are there at
     /// the same time share a sync.
+    #[command(after_help = "Examples:
+  printf 'first\\nsecond\\n' | burn journal append ./log
+  tail -f app.log | burn journal append ./log > offsets")]
     Append {
         /// The journal's directory; created when missing.
         dir: PathBuf,
@@ -46,6 +50,10 @@ enum JournalCommand {
     /// Print records: offset, tab, payload.
     ///
     /// Control characters, backslashes and bytes that are not UTF-8 are escaped: \n, \t, \r, \\, \x1b.
+    #[command(after_help = "Examples:
+  burn journal read ./log --from 46
+  burn journal read ./log --follow
+  burn journal read ./log --json")]
     Read {
         /// The journal's directory.
         dir: PathBuf,
@@ -60,6 +68,9 @@ enum JournalCommand {
         json: bool,
     },
     /// Show segments, offsets, cursors and what was set aside.
+    #[command(after_help = "Examples:
+  burn journal status ./log
+  burn journal status ~/.relayburn/journal --json")]
     Status {
         /// The journal's directory.
         dir: PathBuf,
@@ -70,6 +81,9 @@ enum JournalCommand {
     /// Check every record; cut off torn writes, and set damage aside when asked.
     ///
     /// Whatever is cut off or stepped over is first saved under quarantine/ in the journal's directory.
+    #[command(after_help = "Examples:
+  burn journal recover ./log
+  burn journal recover ./log --skip-corrupt --json")]
     Recover {
         /// The journal's directory.
         dir: PathBuf,
@@ -81,6 +95,8 @@ enum JournalCommand {
         json: bool,
     },
     /// Delete the sealed segments that every cursor has passed. Without a cursor, none.
+    #[command(after_help = "Examples:
+  burn journal cleanup ./log")]
     Cleanup {
         /// The journal's directory.
         dir: PathBuf,
@@ -90,8 +106,23 @@ enum JournalCommand {
     },
 }
 
+/// Refuses a directory that is not there: only appending makes one.
+pub(super) fn require_journal(dir: &Path) -> anyhow::Result<()> {
+    if !dir.try_exists().with_context(|| format!("cannot look at {}", dir.display()))? {
+        bail!("there is no journal at {}; the first append makes one", dir.display());
+    }
+    Ok(())
+}
+
 /// Runs `burn journal`.
 pub fn run(args: JournalArgs) -> anyhow::Result<ExitCode> {
+    match &args.command {
+        JournalCommand::Append { .. } => {}
+        JournalCommand::Read { dir, .. }
+        | JournalCommand::Status { dir, .. }
+        | JournalCommand::Recover { dir, .. }
+        | JournalCommand::Cleanup { dir, .. } => require_journal(dir)?,
+    }
     match args.command {
         JournalCommand::Append { dir } => append(&dir)?,
         JournalCommand::Read { dir, from, json: true, .. } => read_json(&dir, from)?,
@@ -106,7 +137,7 @@ pub fn run(args: JournalArgs) -> anyhow::Result<ExitCode> {
 fn append(dir: &Path) -> anyhow::Result<()> {
     let journal = Journal::open(dir, JournalOptions::default())?;
     for cut in &journal.report().truncated {
-        eprintln!("burn: cut off a torn write of {} bytes: {}", cut.len_bytes, cut.damage);
+        warn(&format!("cut off a torn write of {} bytes: {}", cut.len_bytes, cut.damage));
     }
     let mut input = io::BufReader::with_capacity(1 << 20, io::stdin().lock());
     let mut output = io::BufWriter::new(io::stdout().lock());
@@ -127,6 +158,11 @@ fn append(dir: &Path) -> anyhow::Result<()> {
         let Some(last_end) = memchr::memrchr(b'\n', available) else {
             unfinished.extend_from_slice(available);
             input.consume(len);
+            if unfinished.len() > DEFAULT_MAX_PAYLOAD_BYTES as usize {
+                bail!(
+                    "a line has more than {DEFAULT_MAX_PAYLOAD_BYTES} bytes; split it: a record holds no more"
+                );
+            }
             continue;
         };
         unfinished.extend_from_slice(&available[..last_end]);
@@ -236,7 +272,7 @@ fn run_recover(dir: &Path, skip_corrupt: bool, as_json: bool) -> anyhow::Result<
         Err(error @ JournalError::Corrupt { .. }) => {
             if let JournalError::Corrupt { damages, .. } = &error {
                 for damage in damages {
-                    eprintln!("{damage}");
+                    warn(&damage.to_string());
                 }
             }
             return Err(error.into());
@@ -302,8 +338,6 @@ fn damage_json(damage: &Damage) -> Value {
 }
 
 fn cleanup(dir: &Path, as_json: bool) -> anyhow::Result<()> {
-    // Opening for writing would create a journal where a name was mistyped.
-    JournalReader::open(dir)?;
     let options = JournalOptions { check: OpenCheck::FromSyncedMark, ..JournalOptions::default() };
     let journal = Journal::open(dir, options)?;
     let report = journal.cleanup()?;

@@ -3,16 +3,22 @@
 use std::io::{self, BufWriter, Read, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context;
-use clap::{Args, Subcommand, ValueEnum};
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory, Subcommand, ValueEnum};
 
 use super::{STDOUT, counted, grouped, human_bytes, print, print_json, warn};
 use crate::home::Home;
+use crate::ingest::queue_ledger_lines;
 use crate::ledger::{
     AppendOptions, Batch, CheckFiles, CheckFinding, CheckReport, CheckedFile, Ledger, LedgerError,
     RecordKind, check,
 };
+
+/// How long an append to the journal waits for others who append to it, one write and one sync each.
+const QUEUE_WAIT: Duration = Duration::from_secs(30);
 
 #[derive(Debug, Args)]
 pub(super) struct LedgerArgs {
@@ -24,12 +30,16 @@ pub(super) struct LedgerArgs {
 enum LedgerCommand {
     /// Append JSON records from stdin, one a line; those that are there already are dropped.
     #[command(after_help = "\
-The lines of one run are one batch: a record that cannot be appended is an error that names its line, and nothing of the
+The lines of one run are one batch: a record that cannot be appended is an error that names its line, and nothing of the \
 batch is written. A stamp is given as its whole line, other kinds as what stands in the ledger as `record`.
+
+With --via-journal the batch waits for nobody who holds the ledger: it is checked, appended to the journal in the home \
+with one write and one sync, and delivered, each record once, by the next `burn ingest`.
 
 Examples:
   burn ledger append --kind turns < turns.jsonl
   burn ledger append --kind compactions --durable --json < compactions.jsonl
+  burn ledger append --kind turns --via-journal < turns.jsonl && burn ingest --once
   echo '{\"v\":1,\"kind\":\"stamp\",\"ts\":\"2026-04-20T00:00:00.000Z\",\"selector\":{\"sessionId\":\"s1\"},\"enrichment\":{\"tier\":\"gold\"}}' \\
     | burn ledger append --kind stamp")]
     Append {
@@ -39,6 +49,9 @@ Examples:
         /// Return only when the lines would survive a power cut.
         #[arg(long)]
         durable: bool,
+        /// Queue the batch in the journal of the home, durably, instead of waiting for the ledger.
+        #[arg(long)]
+        via_journal: bool,
         /// Print one JSON document.
         #[arg(long)]
         json: bool,
@@ -76,13 +89,21 @@ enum AppendKind {
 
 pub(super) fn run(args: LedgerArgs) -> anyhow::Result<ExitCode> {
     match args.command {
-        LedgerCommand::Append { kind, durable, json } => append(kind, durable, json),
+        LedgerCommand::Append { kind, durable, via_journal, json } => {
+            if via_journal && kind == AppendKind::Content {
+                let text = "content goes to the sidecars of its sessions, not to the ledger, and waits for nobody: \
+                            append it without --via-journal";
+                super::Cli::command().error(ErrorKind::ArgumentConflict, text).exit();
+            }
+            let batch = read_batch(kind)?;
+            if via_journal { queue(&batch, json) } else { append(&batch, durable, json) }
+        }
         LedgerCommand::Check { file, json } => check_ledger(file, json),
     }
 }
 
-fn append(kind: AppendKind, durable: bool, json: bool) -> anyhow::Result<ExitCode> {
-    let ledger = Ledger::new(Home::from_env()?);
+/// The batch on standard input; the first record that cannot be appended is an error.
+fn read_batch(kind: AppendKind) -> anyhow::Result<Batch> {
     let mut input = Vec::new();
     io::stdin().lock().read_to_end(&mut input).context("cannot read stdin")?;
     let mut batch = Batch::new();
@@ -101,8 +122,23 @@ fn append(kind: AppendKind, durable: bool, json: bool) -> anyhow::Result<ExitCod
     for session in batch.skipped_sessions() {
         warn(&format!("records of session {session:?} are skipped: that name cannot be a file's"));
     }
+    Ok(batch)
+}
+
+fn queue(batch: &Batch, json: bool) -> anyhow::Result<ExitCode> {
+    let lines = batch.lines().map(std::str::from_utf8).collect::<Result<Vec<_>, _>>()?;
+    let offsets = queue_ledger_lines(&Home::from_env()?.journal_dir(), &lines, QUEUE_WAIT)?;
+    if json {
+        print_json(&serde_json::json!({ "queued": offsets.len(), "offsets": offsets }))?;
+    } else {
+        print(format!("{} queued\n", grouped(offsets.len() as u64)).as_bytes())?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn append(batch: &Batch, durable: bool, json: bool) -> anyhow::Result<ExitCode> {
     let options = if durable { AppendOptions::durable() } else { AppendOptions::default() };
-    let done = ledger.append(&batch, &options)?;
+    let done = Ledger::new(Home::from_env()?).append(batch, &options)?;
     if json {
         print_json(&done)?;
     } else {

@@ -1,4 +1,4 @@
-//! The progress bar of long commands: on stderr, when that is a terminal and RELAYBURN_PROGRESS is not 0.
+//! What long commands show of their progress: on stderr, when that is a terminal and RELAYBURN_PROGRESS is not 0.
 
 use std::io::IsTerminal;
 
@@ -6,15 +6,44 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::archive::{Phase, Progress};
 
+fn is_wanted() -> bool {
+    std::io::stderr().is_terminal() && std::env::var_os("RELAYBURN_PROGRESS").is_none_or(|value| value != "0")
+}
+
+/// A line of words for work without an end in sight, or nothing where it is not wanted.
+#[derive(Debug)]
+pub(super) struct Spinner(Option<ProgressBar>);
+
+impl Spinner {
+    pub(super) fn new() -> Self {
+        Self(is_wanted().then(|| {
+            let spinner = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(10));
+            spinner.set_style(ProgressStyle::default_spinner());
+            spinner
+        }))
+    }
+
+    /// Shows what `words` makes, which is not asked where nothing is shown.
+    pub(super) fn say(&self, words: impl FnOnce() -> String) {
+        if let Some(spinner) = &self.0 {
+            spinner.set_message(words());
+        }
+    }
+
+    pub(super) fn finish(self) {
+        if let Some(spinner) = self.0 {
+            spinner.finish_and_clear();
+        }
+    }
+}
+
 /// A bar of bytes, or nothing where it is not wanted.
 #[derive(Debug)]
 pub(super) struct Bar(Option<ProgressBar>);
 
 impl Bar {
     pub(super) fn new() -> Self {
-        let wanted = std::io::stderr().is_terminal()
-            && std::env::var_os("RELAYBURN_PROGRESS").is_none_or(|value| value != "0");
-        Self(wanted.then(|| {
+        Self(is_wanted().then(|| {
             let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(10));
             let template = "{msg:10} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}";
             if let Ok(style) = ProgressStyle::with_template(template) {

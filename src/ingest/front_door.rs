@@ -7,12 +7,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::error::IngestError;
-use super::payload::serialize_ledger_line;
+use super::payload::{LedgerLine, serialize_ledger_line};
 use crate::journal::{Journal, JournalOptions, OpenCheck};
 
-/// Appends `lines` (each without its line end) to the journal in `directory` as records for the ledger, in one write and
+/// Appends `lines` (each without its line end) to the journal in `directory` as one batch for the ledger, in one write and
 /// one sync, and answers their offsets. Waits up to `lock_timeout` for others who do the same. [`super::Ingestor`]
-/// delivers them.
+/// delivers them. Without lines nothing is opened or made.
 ///
 /// # Errors
 /// [`IngestError::Payload`] for a line with a line end in it, before anything is queued; [`IngestError::Journal`].
@@ -21,7 +21,13 @@ pub fn queue_ledger_lines(
     lines: &[&str],
     lock_timeout: Duration,
 ) -> Result<Vec<u64>, IngestError> {
-    let payloads = lines.iter().map(|line| serialize_ledger_line(line)).collect::<Result<Vec<_>, _>>()?;
+    if lines.is_empty() {
+        return Ok(Vec::new());
+    }
+    let payload_of = |(index, line): (usize, &&str)| {
+        serialize_ledger_line(&LedgerLine { line: (*line).to_owned(), continues_batch: index > 0 })
+    };
+    let payloads = lines.iter().enumerate().map(payload_of).collect::<Result<Vec<_>, _>>()?;
     let options =
         JournalOptions { check: OpenCheck::FromSyncedMark, lock_timeout, ..JournalOptions::default() };
     let journal = Journal::open(directory, options)?;

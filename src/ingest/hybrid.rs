@@ -1,9 +1,11 @@
 //! The store on disk: fjall for what is written once and much (`H:`, `V:`, `E:`, `Q:`), redb for what is read, changed
 //! and must change together (`S:`, and the cursor under `C:`).
 //!
-//! May touch: its directory (`fjall/` and `index.redb` in it). Promises: the half in redb changes atomically and is durable
-//! when `put_batch` returns; the half in fjall is durable after `flush`; one process at a time.
+//! May touch: its directory (`fjall/`, `index.redb` and `LOCK` in it). Promises: the half in redb changes atomically and is
+//! durable when `put_batch` returns; the half in fjall is durable after `flush`; one process at a time; killed while it is
+//! made, it is made again.
 
+use std::fs::TryLockError;
 use std::path::{Path, PathBuf};
 
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
@@ -12,6 +14,8 @@ use redb::{ReadableDatabase, TableDefinition, TableError};
 use super::store::{KVStore, KeyValue, StoreError};
 use crate::disk;
 
+const FJALL: &str = "fjall";
+const REDB: &str = "index.redb";
 const INDEX: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("index");
 
 /// A [`KVStore`] over fjall and redb.
@@ -20,6 +24,8 @@ pub struct HybridStore {
     records_database: Database,
     records: Keyspace,
     index: redb::Database,
+    // Dropped last: nobody else may open what is still being closed.
+    _lock: disk::File,
 }
 
 impl std::fmt::Debug for HybridStore {
@@ -36,31 +42,65 @@ impl HybridStore {
     pub fn open(directory: &Path) -> Result<Self, StoreError> {
         let path = directory.to_owned();
         disk::create_dir_all(directory).map_err(|error| failed(&path, "creating it", error))?;
-        // redb first: its lock tells that another process has the store open before fjall is touched.
-        let index = redb::Database::create(directory.join("index.redb"))
+        let lock = disk::File::open_lock(&directory.join("LOCK"))
+            .map_err(|error| failed(&path, "opening its lock file", error))?;
+        lock.as_std().try_lock().map_err(|error| match error {
+            TryLockError::WouldBlock => failed(&path, "opening it", "another process has it open"),
+            TryLockError::Error(error) => failed(&path, "locking it", error),
+        })?;
+        make(directory, FJALL, |fjall| {
+            disk::create_dir_all(fjall)?;
+            open_fjall(fjall).map(drop)
+        })
+        .map_err(|source| StoreError { path: path.clone(), doing: "making fjall", source })?;
+        make(directory, REDB, |index| {
+            disk::File::create_new(index)?;
+            redb::Database::create(index)?;
+            Ok(())
+        })
+        .map_err(|source| StoreError { path: path.clone(), doing: "making index.redb", source })?;
+        let (records_database, records) = open_fjall(&directory.join(FJALL))
+            .map_err(|source| StoreError { path: path.clone(), doing: "opening fjall", source })?;
+        let index = redb::Database::open(directory.join(REDB))
             .map_err(|error| failed(&path, "opening index.redb", error))?;
-        let records_database = Database::builder(directory.join("fjall"))
-            .open()
-            .map_err(|error| failed(&path, "opening fjall", error))?;
-        let records = records_database
-            .keyspace("records", KeyspaceCreateOptions::default)
-            .map_err(|error| failed(&path, "opening fjall's keyspace", error))?;
-        Ok(Self { path, records_database, records, index })
+        Ok(Self { path, records_database, records, index, _lock: lock })
     }
 
-    fn failed(
-        &self,
-        doing: &'static str,
-    ) -> impl Fn(Box<dyn std::error::Error + Send + Sync>) -> StoreError + '_ {
+    fn failed(&self, doing: &'static str) -> impl Fn(EngineError) -> StoreError + '_ {
         move |source| StoreError { path: self.path.clone(), doing, source }
     }
 }
 
-fn failed(
-    path: &Path,
-    doing: &'static str,
-    source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
-) -> StoreError {
+type EngineError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Makes `name` in `directory` unless it is there. Both engines refuse to open what a kill cut off while they made it, so
+/// it is made beside and gets its name when it is whole.
+fn make(
+    directory: &Path,
+    name: &str,
+    make: impl FnOnce(&Path) -> Result<(), EngineError>,
+) -> Result<(), EngineError> {
+    let (path, unfinished) = (directory.join(name), directory.join(format!("{name}.new")));
+    if path.try_exists()? {
+        return Ok(());
+    }
+    if unfinished.is_dir() {
+        std::fs::remove_dir_all(&unfinished)?;
+    } else {
+        disk::remove_file_if_exists(&unfinished)?;
+    }
+    make(&unfinished)?;
+    disk::rename(&unfinished, &path)?;
+    Ok(disk::sync_dir(directory)?)
+}
+
+fn open_fjall(path: &Path) -> Result<(Database, Keyspace), EngineError> {
+    let database = Database::builder(path).open()?;
+    let records = database.keyspace("records", KeyspaceCreateOptions::default)?;
+    Ok((database, records))
+}
+
+fn failed(path: &Path, doing: &'static str, source: impl Into<EngineError>) -> StoreError {
     StoreError { path: path.to_owned(), doing, source: source.into() }
 }
 

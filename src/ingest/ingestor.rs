@@ -98,15 +98,24 @@ impl<S: KVStore> Ingestor<S> {
     pub fn drain(&mut self) -> Result<Drained, IngestError> {
         let mut total = Drained::default();
         loop {
-            let worker = self.worker()?;
-            let drained = worker.drain_batch()?;
-            let offset = worker.offset;
-            self.shared.progress().offset = offset;
+            let drained = self.drain_batch()?;
             if drained.records == 0 {
                 return Ok(total);
             }
             total.add(drained);
         }
+    }
+
+    /// Drains one batch in this thread, at most 16 384 records or 16 MiB; no records when the journal has nothing more.
+    ///
+    /// # Errors
+    /// As [`Ingestor::drain`].
+    pub fn drain_batch(&mut self) -> Result<Drained, IngestError> {
+        let worker = self.worker()?;
+        let drained = worker.drain_batch()?;
+        let offset = worker.offset;
+        self.shared.progress().offset = offset;
+        Ok(drained)
     }
 
     /// Starts draining in the background, until [`Ingestor::stop`]. Does nothing when it was started already.

@@ -28,6 +28,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod delivery;
 mod error;
 mod front_door;
 mod hybrid;
@@ -39,13 +40,14 @@ mod worker;
 #[cfg(test)]
 mod tests;
 
+pub use delivery::{DeliveryError, ledger_sink};
 pub use error::IngestError;
 pub use front_door::queue_ledger_lines;
 pub use hybrid::HybridStore;
 pub use ingestor::Ingestor;
 pub use payload::{
-    Assertion, Epoch, Payload, PayloadError, Vote, deserialize, serialize_assertion, serialize_epoch,
-    serialize_ledger_line, serialize_vote,
+    Assertion, Epoch, LedgerLine, Payload, PayloadError, Vote, deserialize, serialize_assertion,
+    serialize_epoch, serialize_ledger_line, serialize_vote,
 };
 pub use store::{KVStore, KeyValue, MemoryStore, StoreError};
 pub use worker::{Drained, LedgerEntry, LedgerSink, RefusedLine, SinkError};

@@ -54,9 +54,14 @@ pub struct Epoch {
     pub supersedes: Option<[u8; 32]>,
 }
 
-#[derive(rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
-struct LedgerLine {
-    line: String,
+/// A line for `ledger.jsonl`.
+#[derive(Debug, Clone, PartialEq, Eq, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+pub struct LedgerLine {
+    /// The line, without its line end.
+    pub line: String,
+    /// Whether it was queued in one batch with the line in front of it. The ledger compares turns of different batches by
+    /// their fingerprints, and those of one batch not.
+    pub continues_batch: bool,
 }
 
 /// A payload that was understood.
@@ -69,8 +74,8 @@ pub enum Payload {
     Vote(Vote),
     /// Type 2.
     Epoch(Epoch),
-    /// Type 3: one line for `ledger.jsonl`, without its line end.
-    LedgerLine(String),
+    /// Type 3.
+    LedgerLine(LedgerLine),
 }
 
 /// A payload that cannot be understood, or made.
@@ -132,15 +137,15 @@ pub fn serialize_epoch(epoch: &Epoch) -> Result<Vec<u8>, PayloadError> {
     framed(2, rkyv::to_bytes::<rancor::Error>(epoch))
 }
 
-/// The payload of one line for `ledger.jsonl`, given without its line end.
+/// The payload of one line for `ledger.jsonl`.
 ///
 /// # Errors
 /// [`PayloadError::LineEnd`]; otherwise as [`serialize_assertion`].
-pub fn serialize_ledger_line(line: &str) -> Result<Vec<u8>, PayloadError> {
-    if let Some(at) = line.find('\n') {
+pub fn serialize_ledger_line(line: &LedgerLine) -> Result<Vec<u8>, PayloadError> {
+    if let Some(at) = line.line.find('\n') {
         return Err(PayloadError::LineEnd { at });
     }
-    framed(3, rkyv::to_bytes::<rancor::Error>(&LedgerLine { line: line.to_owned() }))
+    framed(3, rkyv::to_bytes::<rancor::Error>(line))
 }
 
 fn framed(type_byte: u8, archive: Result<AlignedVec, rancor::Error>) -> Result<Vec<u8>, PayloadError> {
@@ -175,9 +180,8 @@ pub fn deserialize(payload: &[u8]) -> Result<Payload, PayloadError> {
         1 => rkyv::from_bytes::<Vote, rancor::Error>(&archive).map(Payload::Vote).map_err(invalid),
         2 => rkyv::from_bytes::<Epoch, rancor::Error>(&archive).map(Payload::Epoch).map_err(invalid),
         _ => {
-            let LedgerLine { line } =
-                rkyv::from_bytes::<LedgerLine, rancor::Error>(&archive).map_err(invalid)?;
-            match line.find('\n') {
+            let line = rkyv::from_bytes::<LedgerLine, rancor::Error>(&archive).map_err(invalid)?;
+            match line.line.find('\n') {
                 Some(at) => Err(PayloadError::LineEnd { at }),
                 None => Ok(Payload::LedgerLine(line)),
             }

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, HashSet};
 
 use super::error::IngestError;
-use super::payload::{Payload, deserialize};
+use super::payload::{LedgerLine, Payload, deserialize};
 use super::store::{KVStore, KeyValue};
 use crate::journal::{Cursor, JournalReader, Record};
 
@@ -28,6 +28,8 @@ pub struct LedgerEntry {
     pub offset: u64,
     /// The line, without its line end.
     pub line: String,
+    /// Whether it belongs to one batch with the entry in front of it.
+    pub continues_batch: bool,
 }
 
 /// A line that the ledger will never take.
@@ -54,14 +56,15 @@ pub struct Drained {
     pub records: u64,
     /// Their payloads' bytes.
     pub payload_bytes: u64,
-    /// Lines that the ledger took.
+    /// Lines delivered to the ledger, those it had already included.
     pub ledger_lines: u64,
     /// Records set aside under `Q:`.
     pub set_aside: u64,
 }
 
 impl Drained {
-    pub(super) fn add(&mut self, other: Self) {
+    /// Counts what another batch drained.
+    pub fn add(&mut self, other: Self) {
         self.records += other.records;
         self.payload_bytes += other.payload_bytes;
         self.ledger_lines += other.ledger_lines;
@@ -137,7 +140,7 @@ impl<S: KVStore> Worker<S> {
         let refused = sink(&batch.lines).map_err(|source| IngestError::Ledger { offset, source })?;
         batch.drained.ledger_lines += (batch.lines.len() - refused.len()) as u64;
         for RefusedLine { index, reason } in refused {
-            let LedgerEntry { offset, line } = &batch.lines[index];
+            let LedgerEntry { offset, line, .. } = &batch.lines[index];
             batch.entries.push(set_aside(
                 *offset,
                 &format!("the ledger refused the line: {reason}"),
@@ -196,8 +199,8 @@ impl Batch {
                 format!("V:{}:{}", blake3::Hash::from_bytes(vote.assertion), record.hash)
             }
             Ok(Payload::Epoch(epoch)) => format!("E:{}", blake3::Hash::from_bytes(epoch.id)),
-            Ok(Payload::LedgerLine(line)) => {
-                self.lines.push(LedgerEntry { offset: record.offset, line });
+            Ok(Payload::LedgerLine(LedgerLine { line, continues_batch })) => {
+                self.lines.push(LedgerEntry { offset: record.offset, line, continues_batch });
                 return;
             }
             Err(reason) => {

@@ -78,12 +78,7 @@ impl Directory {
     /// Takes the writer's lock, trying again until `timeout` has passed.
     pub(super) fn lock(&self, timeout: Duration) -> Result<WriterLock, JournalError> {
         let path = self.root.join("LOCK");
-        let file = match disk::File::create_new(&path) {
-            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
-                disk::File::open_read_no_follow(&path)?
-            }
-            created => created?,
-        };
+        let file = disk::File::open_lock(&path)?;
         let deadline = Instant::now().checked_add(timeout);
         let mut wait = FIRST_WAIT;
         loop {

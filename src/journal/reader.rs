@@ -18,6 +18,9 @@ use crate::disk;
 /// What one read from a segment fetches at least, when there is as much.
 const WINDOW_BYTES: usize = 256 * 1024;
 
+/// How often the end is looked for before damage in front of it is believed.
+const END_ATTEMPTS: u32 = 3;
+
 /// How far known starts of records lie apart, at least: what a read at a new offset may have to walk.
 const LANDMARK_EVERY_BYTES: u64 = 64 * 1024;
 
@@ -124,12 +127,18 @@ impl JournalReader {
     /// # Errors
     /// As [`JournalReader::read`].
     pub fn end(&mut self) -> Result<u64, JournalError> {
-        self.refresh()?;
-        let Some(last) = self.segments.last().copied() else { return Ok(self.skips.advance(0)) };
-        match self.find(last.end().max(last.base)) {
-            Ok(found) => Ok(found.offset + found.len_bytes as u64),
-            Err(Miss::End(end)) => Ok(end),
-            Err(Miss::Error(error)) => Err(error),
+        let mut attempt = 1;
+        loop {
+            self.refresh()?;
+            // An offset that no record has: the walk ends where the records do. The listed length would not do: a writer may
+            // put a record across it meanwhile.
+            match self.find(u64::MAX) {
+                Ok(found) => return Ok(found.offset + found.len_bytes as u64),
+                Err(Miss::End(end)) => return Ok(end),
+                // Bytes that the writer was just changing are whole when they are read again.
+                Err(Miss::Error(JournalError::Corrupt { .. })) if attempt < END_ATTEMPTS => attempt += 1,
+                Err(Miss::Error(error)) => return Err(error),
+            }
         }
     }
 

@@ -4,6 +4,8 @@
 //! that deliver one record write it once. Content goes to its sidecars afterwards, each under its own lock. Writes only
 //! at the end of files, through [`lines`](super::lines) and [`index`](super::index).
 
+use std::collections::{HashMap, HashSet};
+
 use super::batch::{Batch, Entry};
 use super::ids::Id;
 use super::index::Index;
@@ -12,19 +14,25 @@ use super::{Ledger, LedgerError};
 use crate::disk;
 use crate::home::LockName;
 use crate::lock::{Held, with_lock};
+use crate::scan::{Io, Source};
 
 /// How to append.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct AppendOptions {
-    /// Whether the lines, and the names of new files, are on stable storage before the append returns.
+    /// Whether the lines, duplicates too, and the names of their files are on stable storage before the append returns.
     pub durable: bool,
+    /// For a batch whose earlier append may have been cut off: how long the ledger was before it, in bytes. Then the batch is
+    /// completed as if it had not been: a stamp, which has no id to be known by, is a duplicate when its line stands
+    /// behind that length, once for each time it does, and turns that landed do not keep out others of their batch by
+    /// their fingerprints.
+    pub interrupted_at_bytes: Option<u64>,
 }
 
 impl AppendOptions {
     /// Lines survive a power cut once the append has returned.
     pub fn durable() -> Self {
-        Self { durable: true }
+        Self { durable: true, ..Self::default() }
     }
 }
 
@@ -39,6 +47,14 @@ pub struct Appended {
     pub skipped: u64,
 }
 
+/// What is left of a batch to be appended.
+struct Wanted<'b> {
+    entries: Vec<&'b Entry>,
+    /// Ids of those among the entries that an interrupted append has written. Their fingerprints are no reason to drop
+    /// others of their part.
+    landed: HashSet<Id>,
+}
+
 impl Ledger {
     /// Appends what is new of `batch`: records to the ledger, content to the sidecars of its sessions.
     ///
@@ -47,7 +63,8 @@ impl Ledger {
     /// # Errors
     /// [`LedgerError::Partial`], [`LedgerError::NotIndexed`] and [`LedgerError::NotDurable`] say what was written
     /// nevertheless; with any other error nothing of the batch's ledger lines was. Appending the same batch again
-    /// writes what is missing and nothing twice, save for stamps, which have no id.
+    /// writes what is missing and nothing twice, save for stamps, which have no id: see
+    /// [`AppendOptions::interrupted_at_bytes`].
     pub fn append(&self, batch: &Batch, options: &AppendOptions) -> Result<Appended, LedgerError> {
         let mut done = Appended { skipped: batch.skipped(), ..Appended::default() };
         if batch.is_empty() {
@@ -56,15 +73,20 @@ impl Ledger {
         disk::create_dir_all(self.home().root())?;
         if !batch.entries.is_empty() {
             with_lock(&self.home().lock(LockName::Ledger), |held| {
+                let wanted = self.still_wanted(batch, options)?;
+                let entries = &wanted.entries;
+                done.duplicates += (batch.entries.len() - entries.len()) as u64;
+                if entries.is_empty() {
+                    return sync_lines(&self.open_for_append()?, 0, options);
+                }
                 // Stamps without a relationship have nothing to do with the index.
-                if batch.entries.iter().all(|entry| entry.id.is_none()) {
-                    let entries: Vec<&Entry> = batch.entries.iter().collect();
+                if entries.iter().all(|entry| entry.id.is_none()) {
                     done.appended += entries.len() as u64;
                     let mut ledger = self.open_for_append()?;
-                    return self.write(batch, &entries, &mut ledger, held, options).map(|_| ());
+                    return self.write(batch, entries, &mut ledger, held, options);
                 }
                 with_lock(&self.home().lock(LockName::LedgerIndex), |index_held| {
-                    self.append_indexed(batch, options, &mut done, held, index_held)
+                    self.append_indexed(batch, &wanted, options, &mut done, held, index_held)
                 })
             })?;
         }
@@ -72,9 +94,48 @@ impl Ledger {
         Ok(done)
     }
 
+    /// The batch as it is to be appended, with what an interrupted append of it has written, if one may have.
+    fn still_wanted<'b>(&self, batch: &'b Batch, options: &AppendOptions) -> Result<Wanted<'b>, LedgerError> {
+        let mut wanted = Wanted { entries: batch.entries.iter().collect(), landed: HashSet::new() };
+        let Some(from_bytes) = options.interrupted_at_bytes else { return Ok(wanted) };
+        if !self.is_there()? {
+            return Ok(wanted);
+        }
+        let mut standing: HashMap<&[u8], usize> =
+            batch.entries.iter().map(|entry| (batch.line(&entry.line), 0)).collect();
+        let source = Source::open(&self.home().ledger(), Io::Mmap)?;
+        let len_bytes = source.len_bytes();
+        let mut buffer = Vec::new();
+        let behind = source.bytes(from_bytes.min(len_bytes)..len_bytes, &mut buffer)?;
+        for line in behind.split_inclusive(|byte| *byte == b'\n') {
+            if let Some(count) = standing.get_mut(line) {
+                *count += 1;
+            }
+        }
+        source.check_len()?;
+        wanted.entries.retain(|entry| match standing.get_mut(batch.line(&entry.line)) {
+            Some(count) if *count > 0 => {
+                *count -= 1;
+                // Those with an id stay, for the index.
+                wanted.landed.extend(entry.id);
+                entry.id.is_some()
+            }
+            _ => true,
+        });
+        Ok(wanted)
+    }
+
+    fn is_there(&self) -> Result<bool, disk::Error> {
+        match disk::metadata(&self.home().ledger()) {
+            Err(error) if error.is_not_found() => Ok(false),
+            found => found.map(|_| true),
+        }
+    }
+
     fn append_indexed(
         &self,
         batch: &Batch,
+        Wanted { entries, landed }: &Wanted<'_>,
         options: &AppendOptions,
         done: &mut Appended,
         held: &Held,
@@ -82,25 +143,44 @@ impl Ledger {
     ) -> Result<(), LedgerError> {
         let mut ledger = self.open_for_append()?;
         let mut index = Index::open(self.home(), &ledger)?;
-        let mut known = index.known(batch.entries.iter().filter_map(|entry| entry.id))?;
-        let known_fingerprints =
-            index.known_fingerprints(batch.entries.iter().filter_map(|entry| entry.fingerprint));
-        let mut fresh: Vec<&Entry> = Vec::with_capacity(batch.entries.len());
-        for entry in &batch.entries {
+        let mut known = index.known(entries.iter().filter_map(|entry| entry.id))?;
+        let mut known_fingerprints =
+            index.known_fingerprints(entries.iter().filter_map(|entry| entry.fingerprint));
+        let mut fresh: Vec<&Entry> = Vec::with_capacity(entries.len());
+        let is_landed = |entry: &Entry| entry.id.is_some_and(|id| landed.contains(&id));
+        // A power cut may have taken ids of lines that it left.
+        let mut to_index: Vec<&Entry> = Vec::new();
+        for entry in entries.iter().filter(|entry| is_landed(entry)) {
+            entry.fingerprint.map(|fingerprint| known_fingerprints.remove(&fingerprint));
+            if entry.id.is_some_and(|id| known.insert(id)) {
+                to_index.push(entry);
+            }
+        }
+        // Turns of one part do not know each other's fingerprints, those of later parts do.
+        let mut part = 0;
+        let mut of_part = Vec::new();
+        for entry in entries {
+            if entry.part != part {
+                known_fingerprints.extend(of_part.drain(..));
+                part = entry.part;
+            }
             let is_fresh = entry.fingerprint.is_none_or(|id| !known_fingerprints.contains(&id))
                 && entry.id.is_none_or(|id| known.insert(id));
+            if is_fresh || is_landed(entry) {
+                of_part.extend(entry.fingerprint);
+            }
             match (is_fresh, entry.is_implied) {
                 (true, _) => fresh.push(entry),
                 (false, false) => done.duplicates += 1,
                 (false, true) => {}
             }
         }
-        if fresh.is_empty() {
-            // What is there already may have been written by an append that did not sync, or died before it could.
-            return sync_lines(&ledger, 0, options);
-        }
         index_held.still_held()?;
-        let written = self.write(batch, &fresh, &mut ledger, held, options);
+        let written = match fresh.is_empty() {
+            // What is there already may have been written by an append that did not sync, or died before it could.
+            true => sync_lines(&ledger, 0, options),
+            false => self.write(batch, &fresh, &mut ledger, held, options),
+        };
         let landed = match &written {
             Ok(()) => fresh.len(),
             Err(LedgerError::Partial { landed, .. } | LedgerError::NotDurable { landed, .. }) => {
@@ -108,18 +188,18 @@ impl Ledger {
             }
             Err(_) => 0,
         };
-        let landed = &fresh[..landed];
-        let ids: Vec<Id> = landed.iter().filter_map(|entry| entry.id).collect();
-        let fingerprints: Vec<Id> = landed.iter().filter_map(|entry| entry.fingerprint).collect();
-        let indexed = match landed {
-            [] => Ok(()),
-            _ => index.add(&ids, &fingerprints, &ledger, ledger.len_bytes()),
+        to_index.extend(&fresh[..landed]);
+        let ids: Vec<Id> = to_index.iter().filter_map(|entry| entry.id).collect();
+        let fingerprints: Vec<Id> = to_index.iter().filter_map(|entry| entry.fingerprint).collect();
+        let indexed = match to_index.is_empty() {
+            true => Ok(()),
+            false => index.add(&ids, &fingerprints, &ledger, ledger.len_bytes()),
         };
         // An unfinished write is the greater trouble; what landed of it is found by the next append in any case.
         written?;
         indexed.map_err(|source| LedgerError::NotIndexed {
             path: self.home().ledger(),
-            landed: landed.len() as u64,
+            landed: landed as u64,
             source: Box::new(source),
         })?;
         done.appended += fresh.iter().filter(|entry| !entry.is_implied).count() as u64;

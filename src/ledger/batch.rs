@@ -37,6 +37,8 @@ pub(super) struct Entry {
     pub fingerprint: Option<Id>,
     /// The relationship that a stamp implies; nobody counts it as a record of the batch.
     pub is_implied: bool,
+    /// Which of the batches that were joined into this one it came in, counted from 0.
+    pub part: u32,
 }
 
 /// A line to be appended to a content sidecar.
@@ -49,7 +51,8 @@ pub(super) struct ContentEntry {
 
 /// Records that will be appended together.
 ///
-/// Records come as JSON text, one by one; the first that cannot be appended is an error, and its batch should be dropped.
+/// Records come as JSON text, one by one; one that cannot be appended is an error and leaves the batch as it was. Who
+/// promises all or nothing drops the batch then.
 #[derive(Default)]
 pub struct Batch {
     text: Vec<u8>,
@@ -61,6 +64,7 @@ pub struct Batch {
     without_session: u64,
     /// Lines pushed so far, blank ones included.
     lines: u64,
+    part: u32,
     tools: Tools,
 }
 
@@ -95,6 +99,19 @@ impl Batch {
     /// Whether it holds no record.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty() && self.content.is_empty()
+    }
+
+    /// What is pushed from now on counts as a batch of its own, appended right behind what was pushed before: turns are
+    /// also compared with those before by their fingerprints.
+    pub fn join_next(&mut self) {
+        self.part += 1;
+    }
+
+    /// Its records as lines of a ledger, without their line ends: what [`Batch::push_line`] makes the same batch of. What
+    /// stamps imply is left out, and content.
+    pub fn lines(&self) -> impl Iterator<Item = &[u8]> {
+        let own = self.entries.iter().filter(|entry| !entry.is_implied);
+        own.map(|entry| &self.text[entry.line.start..entry.line.end - 1])
     }
 
     /// The session ids of content records that were skipped because no file can have that name, each once.
@@ -231,6 +248,7 @@ impl Batch {
             id: Some(hasher.id(kind, record)),
             fingerprint: if kind == RecordKind::Turn { hasher.fingerprint(record) } else { None },
             is_implied: false,
+            part: self.part,
         });
         Ok(())
     }
@@ -258,6 +276,7 @@ impl Batch {
             id: None,
             fingerprint: None,
             is_implied: false,
+            part: self.part,
         });
         let text = |value: Option<Value<'_>>| {
             value
@@ -295,6 +314,7 @@ impl Batch {
             id: Some(hasher.id_of_parts(&["spawn-env", &session.0, "subagent", &parent.0, &agent, ""])),
             fingerprint: None,
             is_implied: true,
+            part: self.part,
         });
         Ok(())
     }

@@ -159,6 +159,16 @@ fn threads_share_a_journal_and_readers_follow_it() {
                 }
             }
         });
+        let watcher = scope.spawn(|| {
+            let mut reader = JournalReader::open(directory.path()).unwrap();
+            let mut ends = vec![0];
+            while !done.load(Ordering::Acquire) {
+                let end = reader.end().unwrap();
+                assert!(end >= ends[ends.len() - 1], "the end went back");
+                ends.push(end);
+            }
+            ends
+        });
         let writers: Vec<_> = (0..THREADS)
             .map(|thread| {
                 let journal = &journal;
@@ -175,6 +185,9 @@ fn threads_share_a_journal_and_readers_follow_it() {
         let acknowledged: BTreeMap<_, _> =
             writers.into_iter().flat_map(|writer| writer.join().unwrap()).collect();
         done.store(true, Ordering::Release);
+        for end in watcher.join().unwrap() {
+            assert!(end == journal.end() || acknowledged.contains_key(&end), "{end} is inside a record");
+        }
         (follower.join().unwrap(), acknowledged)
     });
     assert_eq!(acknowledged.len(), THREADS * EACH);

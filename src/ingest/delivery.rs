@@ -1,0 +1,204 @@
+//! Delivering a journal's lines to the ledger, each once, whatever crash comes between.
+//!
+//! May touch: the ledger, by its ordinary append path and under its lock, and the file `DELIVERED` in the journal's
+//! directory. Promises: a line that the ledger takes stands there once however often it arrives here. Records are known
+//! by their ids; stamps have none, so before every append a durable note says which lines are under way and how long the
+//! ledger was, and a stamp that stands behind that length is not written again. The note lies with the journal, not with
+//! the store: a store thrown away and filled anew delivers nothing twice either.
+
+use std::path::{Path, PathBuf};
+
+use super::worker::{LedgerEntry, LedgerSink, RefusedLine};
+use crate::disk;
+use crate::home::LockName;
+use crate::journal::VERSION;
+use crate::ledger::{AppendOptions, Batch, Ledger, LedgerError};
+use crate::lock::{LockError, with_lock};
+
+/// How many bytes in front of the noted length of the ledger are hashed, at most, to know the ledger by.
+const WITNESS_BYTES: u64 = 4096;
+
+const NOTE_LEN: usize = 80;
+const NOTE_MAGIC: [u8; 8] = *b"BURNDLVR";
+
+/// Lines could not be delivered now. They stay queued.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DeliveryError {
+    /// The ledger failed.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// A file operation failed.
+    #[error(transparent)]
+    Disk(#[from] disk::Error),
+    /// The ledger's lock could not be taken.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// The note was written by a version of the format that this program does not know.
+    #[error("{} has format version {version}; use the program that wrote it", path.display())]
+    Unsupported {
+        /// The note.
+        path: PathBuf,
+        /// Its version.
+        version: u16,
+    },
+}
+
+/// A sink that appends lines of the journal in `journal` to `ledger`, durably. Lines that are no records the ledger could
+/// take are refused for good; whatever else fails is worth another try.
+pub fn ledger_sink(ledger: Ledger, journal: &Path) -> LedgerSink {
+    let note = journal.join("DELIVERED");
+    Box::new(move |entries| Ok(deliver(&ledger, &note, entries)?))
+}
+
+fn deliver(ledger: &Ledger, note: &Path, entries: &[LedgerEntry]) -> Result<Vec<RefusedLine>, DeliveryError> {
+    let (Some(first), Some(last)) = (entries.first(), entries.last()) else { return Ok(Vec::new()) };
+    disk::create_dir_all(ledger.home().root())?;
+    // Under the ledger's lock its length is that in front of our append, and no other ingestor reads the note meanwhile.
+    with_lock(&ledger.home().lock(LockName::Ledger), |_| {
+        let file = ledger.home().ledger();
+        let mut before = match read_note(note)? {
+            Note::None => UnderWay::nothing(),
+            Note::Read(under_way) => under_way,
+            Note::Damaged => {
+                // Nothing is known of these lines: each may stand anywhere in the ledger.
+                let unknown = UnderWay { lines: first.offset..last.offset + 1, ..UnderWay::nothing() };
+                disk::replace(note, &unknown.encode(), true)?;
+                unknown
+            }
+        };
+        if witness(&file, before.ledger_len_bytes)? != Some(before.witness) {
+            // The ledger was emptied, replaced, or cut by a power failure: what it lacks it gets again.
+            before = UnderWay { lines: 0..before.lines.end, ..UnderWay::nothing() };
+        }
+        let [mut passed, mut again, mut new] = [Batch::new(), Batch::new(), Batch::new()];
+        let mut new_lines: Option<std::ops::Range<u64>> = None;
+        let mut refused = Vec::new();
+        for (index, entry) in entries.iter().enumerate() {
+            let offset = entry.offset;
+            let batch = if offset < before.lines.start {
+                // Synced to the ledger before the note was made; looked at only for what the ledger refuses.
+                &mut passed
+            } else if offset < before.lines.end {
+                &mut again
+            } else {
+                new_lines = Some(new_lines.map_or(offset, |lines| lines.start)..offset + 1);
+                &mut new
+            };
+            if !entry.continues_batch {
+                batch.join_next();
+            }
+            if let Err(refusal) = batch.push_line(entry.line.as_bytes()) {
+                refused.push(RefusedLine { index, reason: refusal.reason });
+            }
+        }
+        if !again.is_empty() {
+            let mut options = AppendOptions::durable();
+            options.interrupted_at_bytes = Some(before.ledger_len_bytes);
+            ledger.append(&again, &options)?;
+        }
+        if let Some(lines) = new_lines {
+            let ledger_len_bytes = len_bytes(&file)?;
+            let witness = witness(&file, ledger_len_bytes)?.unwrap_or_default();
+            disk::replace(note, &UnderWay { lines, ledger_len_bytes, witness }.encode(), true)?;
+            ledger.append(&new, &AppendOptions::durable())?;
+        }
+        Ok(refused)
+    })
+}
+
+fn len_bytes(file: &Path) -> Result<u64, disk::Error> {
+    match disk::metadata(file) {
+        Err(error) if error.is_not_found() => Ok(0),
+        found => found.map(|metadata| metadata.len_bytes),
+    }
+}
+
+/// BLAKE3 of the last bytes in front of `end`, which a ledger that is only appended to keeps; none when it is shorter.
+fn witness(ledger: &Path, end: u64) -> Result<Option<[u8; 32]>, disk::Error> {
+    if len_bytes(ledger)? < end {
+        return Ok(None);
+    }
+    let start = end.saturating_sub(WITNESS_BYTES);
+    let mut bytes = vec![0; (end - start) as usize];
+    if !bytes.is_empty() {
+        disk::File::open_read(ledger)?.read_exact_at(&mut bytes, start)?;
+    }
+    Ok(Some(*blake3::hash(&bytes).as_bytes()))
+}
+
+/// The append that was started last: the content of the note.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct UnderWay {
+    /// From the offset of its first line in the journal to behind that of its last. Lines in front of them are done.
+    lines: std::ops::Range<u64>,
+    /// Length of the ledger before it, in bytes.
+    ledger_len_bytes: u64,
+    /// What [`witness`] said of that length.
+    witness: [u8; 32],
+}
+
+/// What a note's file holds.
+#[derive(Debug, PartialEq, Eq)]
+enum Note {
+    None,
+    Damaged,
+    Read(UnderWay),
+}
+
+impl UnderWay {
+    /// No line, and no length: what fits every ledger.
+    fn nothing() -> Self {
+        Self { lines: 0..0, ledger_len_bytes: 0, witness: *blake3::hash(&[]).as_bytes() }
+    }
+
+    fn encode(&self) -> [u8; NOTE_LEN] {
+        let mut bytes = [0; NOTE_LEN];
+        bytes[..8].copy_from_slice(&NOTE_MAGIC);
+        bytes[8..10].copy_from_slice(&VERSION.to_le_bytes());
+        bytes[12..16].copy_from_slice(&(NOTE_LEN as u32).to_le_bytes());
+        bytes[16..24].copy_from_slice(&self.lines.start.to_le_bytes());
+        bytes[24..32].copy_from_slice(&self.lines.end.to_le_bytes());
+        bytes[32..40].copy_from_slice(&self.ledger_len_bytes.to_le_bytes());
+        bytes[40..72].copy_from_slice(&self.witness);
+        let crc = crc32c::crc32c(&bytes[..72]);
+        bytes[72..76].copy_from_slice(&crc.to_le_bytes());
+        bytes
+    }
+}
+
+fn read_note(path: &Path) -> Result<Note, DeliveryError> {
+    let file = match disk::File::open_read(path) {
+        Err(error) if error.is_not_found() => return Ok(Note::None),
+        opened => opened?,
+    };
+    // One byte more than there may be, to tell a longer file.
+    let mut buffer = [0; NOTE_LEN + 1];
+    let read = file.read_at(&mut buffer, 0)?;
+    decode(path, &buffer[..read])
+}
+
+fn decode(path: &Path, bytes: &[u8]) -> Result<Note, DeliveryError> {
+    let is_whole = bytes.len() == NOTE_LEN
+        && bytes[..8] == NOTE_MAGIC
+        && crc32c::crc32c(&bytes[..72]).to_le_bytes() == bytes[72..76]
+        && bytes[76..] == [0; 4];
+    if !is_whole {
+        return Ok(Note::Damaged);
+    }
+    let version = u16::from_le_bytes([bytes[8], bytes[9]]);
+    if version != VERSION || bytes[10..16] != [0, 0, NOTE_LEN as u8, 0, 0, 0] {
+        return Err(DeliveryError::Unsupported { path: path.to_owned(), version });
+    }
+    let number = |at: usize| {
+        let mut number = [0; 8];
+        number.copy_from_slice(&bytes[at..at + 8]);
+        u64::from_le_bytes(number)
+    };
+    let mut witness = [0; 32];
+    witness.copy_from_slice(&bytes[40..72]);
+    Ok(Note::Read(UnderWay { lines: number(16)..number(24), ledger_len_bytes: number(32), witness }))
+}
+
+#[cfg(all(test, unix))]
+mod tests;
