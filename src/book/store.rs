@@ -23,9 +23,9 @@ use tokio::sync::{oneshot, watch};
 use super::error::BookError;
 use super::files::{self, EventReader};
 use super::open;
+use super::queue::{Book, Draft, Job};
 use super::state::{PostingRef, add_to_side, effective, rows_of};
 use super::subscribe;
-use super::writer::{Book, Draft, Job};
 use crate::disk;
 
 /// How a [`LogTaleaStore`] uses memory and disk. None of it is stored: a directory can be opened with other options.
@@ -324,6 +324,20 @@ pub(super) fn take_lock(directory: &Path) -> Result<StoreLock, BookError> {
         },
         opened => opened?,
     };
+    lock_of(&path, &lock)
+}
+
+/// Takes the lock of the store in `directory` and creates nothing: where there is no lock file, nobody has it open.
+pub(super) fn take_lock_if_there(directory: &Path) -> Result<Option<StoreLock>, BookError> {
+    let path = directory.join("LOCK");
+    match disk::File::open_read_no_follow(&path) {
+        Err(error) if error.is_not_found() => Ok(None),
+        opened => lock_of(&path, &opened?).map(Some),
+    }
+}
+
+fn lock_of(path: &Path, lock: &disk::File) -> Result<StoreLock, BookError> {
+    let path = path.to_owned();
     let failed = |reason| BookError::Lock { path: path.clone(), reason };
     let lock = lock.as_std().try_clone().map_err(failed)?;
     match lock.try_lock() {

@@ -17,6 +17,7 @@ mod canonical;
 mod checkpoint;
 mod error;
 mod frame;
+mod import;
 mod index;
 mod integrity;
 mod layout;
