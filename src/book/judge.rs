@@ -4,13 +4,13 @@
 //! would take a balance out of range or below its floor.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use talea_core::store::{AccountCfg, StoreError};
-use talea_core::types::{AccountDef, AccountId, Direction, Posting};
+use talea_core::types::{AccountDef, AccountId, AssetDef, AssetId, Direction, Posting};
 
 use super::error::BookError;
-use super::queue::Draft;
+use super::queue::{Assets, Draft};
 use super::state::{PostingRef, State, add, effective};
 
 impl<'a> From<&'a Posting> for PostingRef<'a> {
@@ -32,6 +32,7 @@ pub(super) struct Overlay {
     /// Accepted events by key.
     pub(super) keys: HashMap<Arc<str>, usize>,
     pub(super) opened: Vec<(AccountDef, AccountCfg)>,
+    pub(super) registered: Vec<AssetDef>,
 }
 
 impl Overlay {
@@ -56,6 +57,12 @@ impl Overlay {
             true => state.account(index).raw,
             false => 0,
         })
+    }
+
+    /// The definition of an asset, if it has one.
+    pub(super) fn asset(&self, assets: &Assets, id: &AssetId) -> Option<AssetDef> {
+        let here = self.registered.iter().find(|asset| asset.id == *id);
+        here.cloned().or_else(|| assets.read().unwrap_or_else(PoisonError::into_inner).get(id).cloned())
     }
 
     /// Decides about a transaction whose key is free; answers the balances it would leave.

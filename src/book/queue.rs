@@ -3,13 +3,13 @@
 //! The thread is started by the first job and ends after a moment without any. Promises: every job is answered, or its
 //! caller is told why not; after the first failed write every caller gets an error; shutting down finishes what is queued.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
 use talea_core::store::{AccountCfg, Committed, StoreError};
-use talea_core::types::{AccountDef, AssetDef, Book as BookName, Posting, Seq, Transaction};
+use talea_core::types::{AccountDef, AssetDef, AssetId, Book as BookName, Posting, Seq, Transaction};
 use tokio::sync::{Semaphore, oneshot, watch};
 use uuid::Uuid;
 
@@ -29,7 +29,7 @@ const BATCH_MAX: usize = 1024;
 const QUEUE_MAX: usize = 4 * BATCH_MAX;
 
 /// How long a writer waits for another job before its thread ends.
-const LINGER: Duration = Duration::from_secs(1);
+const LINGER: Duration = if cfg!(test) { Duration::from_millis(1) } else { Duration::from_secs(1) };
 
 /// The answer to a job.
 pub(super) type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
@@ -79,6 +79,9 @@ impl Draft {
     }
 }
 
+/// All registered assets, by id. Read by everybody, changed by the writer of the system book.
+pub(super) type Assets = RwLock<HashMap<AssetId, AssetDef>>;
+
 /// Why a book takes no more jobs.
 #[derive(Debug, Clone)]
 pub(super) enum Closed {
@@ -120,6 +123,7 @@ impl std::fmt::Debug for Job {
 pub(super) struct Book {
     pub(super) name: String,
     pub(super) directory: PathBuf,
+    pub(super) assets: Arc<Assets>,
     pub(super) state: RwLock<State>,
     queue: Mutex<Queue>,
     /// Signalled when a job comes in, when the queue is closed, and when the thread ends.
@@ -138,12 +142,19 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Book {
     /// Puts an opened book to work.
-    pub(super) fn new(name: &str, directory: &Path, opened: Opened, options: &LogStoreOptions) -> Self {
+    pub(super) fn new(
+        name: &str,
+        directory: &Path,
+        opened: Opened,
+        options: &LogStoreOptions,
+        assets: &Arc<Assets>,
+    ) -> Self {
         let (writer, state) = Writer::new(name, opened, options);
         let (progress, _) = watch::channel(Progress { last: state.next_seq - 1, closed: None });
         Self {
             name: name.to_owned(),
             directory: directory.to_owned(),
+            assets: Arc::clone(assets),
             state: RwLock::new(state),
             queue: Mutex::default(),
             changed: Condvar::new(),
@@ -211,7 +222,9 @@ impl Book {
         started.map(drop).map_err(|reason| {
             let mut queue = locked(&self.queue);
             queue.has_thread = false;
+            self.permits.add_permits(queue.jobs.len());
             queue.jobs.clear();
+            self.changed.notify_all();
             BookError::Worker { what: "writing", reason: reason.to_string() }
         })
     }
@@ -235,18 +248,20 @@ impl Book {
 
     /// The writer's thread.
     fn work(book: &Arc<Self>) {
-        /// Whatever ends the thread, a panic included, nobody is left waiting for it.
+        /// A panic must leave nobody waiting. Every other end was noted by [`Book::next_batch`], and by now another thread
+        /// may be at work.
         struct Ended<'a>(&'a Book);
         impl Drop for Ended<'_> {
             fn drop(&mut self) {
                 if std::thread::panicking() {
                     self.0.fail("the writer panicked".into());
+                    locked(&self.0.queue).has_thread = false;
+                    self.0.changed.notify_all();
                 }
-                locked(&self.0.queue).has_thread = false;
-                self.0.changed.notify_all();
             }
         }
-        let ended = Ended(book);
+        let _ended = Ended(book);
+        // Who waits for the thread's end takes this lock behind it, so it is released last but for `_ended`.
         let mut writer = locked(&book.writer);
         while let Some(jobs) = book.next_batch() {
             if let Err(error) = writer.batch(book, jobs) {
@@ -254,14 +269,13 @@ impl Book {
                 book.fail(error.to_string().into());
             }
         }
-        drop(writer);
-        drop(ended);
     }
 
     /// Waits for jobs; `None` ends the thread, which is then noted under the same lock.
     fn next_batch(&self) -> Option<Vec<Job>> {
         let mut queue = locked(&self.queue);
         loop {
+            debug_assert!(queue.has_thread, "a thread that nobody would wait for");
             if !queue.jobs.is_empty() {
                 let count = queue.jobs.len().min(BATCH_MAX);
                 let jobs: Vec<Job> = queue.jobs.drain(..count).collect();
@@ -281,6 +295,7 @@ impl Book {
             };
             if queue.jobs.is_empty() && (timed_out || queue.closed.is_some()) {
                 queue.has_thread = false;
+                self.changed.notify_all();
                 return None;
             }
         }

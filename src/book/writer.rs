@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 
 use chrono::{DateTime, Utc};
 use talea_core::store::{AccountCfg, Committed, SYSTEM_BOOK, StoreError, ledger_now};
-use talea_core::types::{AccountDef, Seq};
+use talea_core::types::{AccountDef, AssetDef, Seq};
 use uuid::Uuid;
 
 use super::error::BookError;
@@ -49,7 +49,7 @@ struct Accepted {
 enum Change {
     Posted(Draft),
     Opened(AccountDef, AccountCfg),
-    Registered,
+    Registered(AssetDef),
 }
 
 /// An answer that awaits the sync.
@@ -148,7 +148,7 @@ impl Writer {
                 batch.collect(job);
                 continue;
             }
-            let Some((json, change)) = self.decide(&state, job, batch) else { continue };
+            let Some((json, change)) = self.decide(book, &state, job, batch) else { continue };
             let written = json.and_then(|json| self.append(book, next, at, &json, batch));
             if let Err(error) = written {
                 failed = Some(error);
@@ -173,6 +173,7 @@ impl Writer {
     /// Decides about one job: what to write, or nothing when its answer stands already.
     fn decide(
         &self,
+        book: &Book,
         state: &State,
         job: Job,
         batch: &mut Batch,
@@ -221,8 +222,19 @@ impl Writer {
                 None
             }
             Job::Register(asset, reply) => {
-                batch.answers.push(Answer::Done(reply, Ok(())));
-                Some((frame::asset_json(&asset), Change::Registered))
+                let answer = match batch.overlay.asset(&book.assets, &asset.id) {
+                    None => {
+                        batch.overlay.registered.push(asset.clone());
+                        batch.answers.push(Answer::Done(reply, Ok(())));
+                        return Some((frame::asset_json(&asset), Change::Registered(asset)));
+                    }
+                    Some(known) if known == asset => Ok(()),
+                    Some(_) => {
+                        Err(StoreError::AlreadyExists { what: format!("asset {}", asset.id.as_str()) })
+                    }
+                };
+                batch.answers.push(Answer::Done(reply, answer));
+                None
             }
             Job::Snapshot(reply) => {
                 batch.snapshots.push(reply);
@@ -284,7 +296,12 @@ impl Writer {
                     state.add_account(&def, &cfg);
                     state.advance(seq, at);
                 }
-                Change::Registered => state.advance(seq, at),
+                Change::Registered(asset) => {
+                    // Here and not by the caller, who may have gone: what is in the log is known.
+                    let mut assets = book.assets.write().unwrap_or_else(PoisonError::into_inner);
+                    assets.insert(asset.id.clone(), asset);
+                    state.advance(seq, at);
+                }
             }
         }
         // Readers ask for progress first, then for the state, so the state must not be behind.

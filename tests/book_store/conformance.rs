@@ -509,6 +509,27 @@ async fn openings_and_registrations_at_once_are_settled_one_by_one() {
 }
 
 #[tokio::test]
+async fn a_registration_whose_caller_gave_up_is_known_all_the_same() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = ours(directory.path()).await;
+    store.register_asset(&asset("EUR")).await.unwrap();
+    let other = AssetDef { precision: 7, ..asset("USD") };
+    // Asked once, which queues it, and then dropped.
+    let usd = asset("USD");
+    let mut asked = store.register_asset(&usd);
+    let mut nobody = std::task::Context::from_waker(std::task::Waker::noop());
+    assert!(asked.as_mut().poll(&mut nobody).is_pending());
+    drop(asked);
+    let outcome = store.register_asset(&other).await;
+    assert!(matches!(outcome, Err(StoreError::AlreadyExists { .. })), "{outcome:?}");
+    store.register_asset(&usd).await.unwrap();
+    assert_eq!(store.asset(&usd.id).await.unwrap(), Some(usd.clone()));
+    assert_eq!(store.read_events(&Book("_system".into()), 1, 9).await.unwrap().len(), 2);
+    store.shutdown().await;
+    assert_eq!(ours(directory.path()).await.asset(&usd.id).await.unwrap(), Some(usd));
+}
+
+#[tokio::test]
 async fn of_several_broken_floors_the_first_posting_is_named() {
     let directory = tempfile::tempdir().unwrap();
     let store = ours(directory.path()).await;
