@@ -236,14 +236,14 @@ fn input_that_is_no_text_or_no_entry_is_named_by_line_and_byte() {
     let told = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(1));
     assert_eq!(output.stdout, b"1\te0\n", "what came before is kept and acknowledged");
-    assert!(told.contains(&format!("line 2 (byte {second}): byte {}", second + 31)), "{told}");
+    assert!(told.contains(&format!("line 2 (byte {second}): byte {}", second + 29)), "{told}");
     let file = directory.path().join("talk.jsonl");
     std::fs::write(&file, &input).unwrap();
     let copy = directory.path().join("copy.v2");
     let refused = burn(&["import", copy.to_str().unwrap(), file.to_str().unwrap()]);
     let told = String::from_utf8(refused.stderr).unwrap();
     assert!(
-        told.contains("nothing was imported") && told.contains(&format!("byte {}", second + 31)),
+        told.contains("nothing was imported") && told.contains(&format!("byte {}", second + 29)),
         "{told}"
     );
     assert!(!copy.exists());

@@ -30,6 +30,7 @@ mod recovery;
 mod report;
 mod rollback;
 mod segment;
+mod skip;
 mod time;
 mod view;
 mod writer;

@@ -36,6 +36,9 @@ pub(super) struct Plan {
     pub(super) replaced: Option<(Option<Rows>, String)>,
 }
 
+/// No frame is shorter: its schema, keys and hash alone take more.
+const MIN_FRAME_BYTES: u64 = 200;
+
 /// The segment and byte where the last row ends: what stands behind was never acknowledged, unless the index lost rows. None
 /// when nothing is known of what was acknowledged.
 pub(super) type Acknowledged = Option<(u64, u64)>;
@@ -104,6 +107,8 @@ impl Plan {
         let mut blank_behind = Vec::new();
         let mut batches = Batches::new(layout, files, first_segment, cursor.end, self.rows.hasher());
         let mut current = batches.next()?;
+        let start = cursor.end;
+        let mut left_bytes = files.len_bytes.range(first_segment..).map(|(_, len)| len).sum::<u64>();
         while let Some(batch) = current.take() {
             if batch.segment_seq != cursor.segment_seq {
                 cursor = Cursor { segment_seq: batch.segment_seq, frame_seq: 0, end: 0, ..cursor };
@@ -122,6 +127,15 @@ impl Plan {
                 let later = files.len_bytes.range(batch.segment_seq + 1..);
                 self.quarantine.extend(later.filter(|(_, len)| **len > 0).map(|(seq, _)| *seq));
                 break;
+            }
+            if left_bytes > 0 && cursor.end > start {
+                // From the first batch it is known how long frames are: growing maps and lists would move everything again.
+                let rows = (self.rows.len() - start_row) as u64;
+                let more = (left_bytes / (cursor.end - start).max(1) + 1).saturating_mul(rows);
+                let more = more.min(left_bytes / MIN_FRAME_BYTES) as usize;
+                self.rows.reserve(more);
+                facts.reserve(more);
+                left_bytes = 0;
             }
             if batch.is_last && cursor.end < batch.source.len_bytes() {
                 blank_behind.push((batch.segment_seq, cursor.end..batch.source.len_bytes()));
