@@ -136,6 +136,7 @@ pub(super) async fn post(common: &Common, batch: usize) -> anyhow::Result<ExitCo
     let lines = lines()?;
     let mut results = Vec::new();
     let (mut committed, mut rejected) = (0_u64, 0_u64);
+    let mut failed = None;
     while let Ok(first) = tokio::task::block_in_place(|| lines.recv()) {
         let mut numbers = Vec::new();
         let mut transactions = Vec::new();
@@ -187,16 +188,21 @@ pub(super) async fn post(common: &Common, batch: usize) -> anyhow::Result<ExitCo
         }
         // A store that cannot write any more is not asked again and again.
         if let Some(error) = broken.filter(is_final) {
-            store.shutdown().await;
-            return Err(error.into());
+            failed = Some(error);
+            break;
         }
     }
     store.shutdown().await;
     if common.json {
+        // What was committed before a failure is told too: it is durable.
         results.sort_by_key(|result| result["line"].as_u64());
         print_json(&json!({"committed": committed, "rejected": rejected, "results": results}))?;
     }
-    Ok(if rejected == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    match failed {
+        Some(error) => Err(error.into()),
+        None if rejected == 0 => Ok(ExitCode::SUCCESS),
+        None => Ok(ExitCode::FAILURE),
+    }
 }
 
 fn is_final(error: &StoreError) -> bool {
