@@ -47,7 +47,7 @@ pub struct Store {
     first_unwritten: usize,
     poisoned: Option<String>,
     /// Held for its kernel lock.
-    _lock: disk::File,
+    lock: disk::File,
 }
 
 /// Where the next frame goes.
@@ -143,7 +143,7 @@ impl Store {
             index: None,
             index_bytes: 0,
             poisoned: None,
-            _lock: lock,
+            lock,
         };
         store.index_bytes = store.index_file_bytes()?;
         Ok((store, report))
@@ -547,5 +547,7 @@ impl Drop for Store {
     fn drop(&mut self) {
         // What fails here is found again by the next opening writer.
         let _ = self.sync();
+        // Closing alone does not release it while a process that was forked just now has not closed its copy.
+        let _ = self.lock.as_std().unlock();
     }
 }
