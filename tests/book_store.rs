@@ -9,6 +9,8 @@ mod conformance;
 mod damage;
 #[path = "book_store/golden.rs"]
 mod golden;
+#[path = "book_store/mended.rs"]
+mod mended;
 #[path = "book_store/model.rs"]
 mod model;
 #[path = "book_store/support.rs"]

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use relayburn_ledger::session::{Class, Options, Reader, Store};
+use relayburn_ledger::session::{Class, NewEntry, Options, Payload, Reader, Store};
 
 fn append(root: &Path, arguments: &[&str]) -> Child {
     Command::new(env!("CARGO_BIN_EXE_burn"))
@@ -67,6 +67,63 @@ fn acknowledged_entries_survive_a_killed_writer() {
         assert!(!Store::open(&root, &Options::default()).unwrap().1.changed_files());
     }
     assert!(there > 25);
+}
+
+#[test]
+fn a_killed_import_is_there_wholly_or_not_at_all() {
+    const LINES: usize = 4000;
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("talk.jsonl");
+    // Every entry names the one behind it: half of an import could not be opened.
+    let lines: String = (0..LINES)
+        .map(|number| {
+            let parent = if number + 1 == LINES { "null".to_owned() } else { format!("\"e{}\"", number + 1) };
+            let text = "x".repeat(700);
+            format!(
+                "{{\"type\":\"message\",\"id\":\"e{number}\",\"parentId\":{parent},\"text\":\"{text}\"}}\n"
+            )
+        })
+        .collect();
+    std::fs::write(&file, lines).unwrap();
+    let mut interrupted = 0;
+    for round in 0..24 {
+        let root = directory.path().join(format!("talk-{round}.v2"));
+        let before = if round % 2 == 0 { 0 } else { 3 };
+        if before > 0 {
+            let (mut store, _) = Store::open(&root, &Options::default()).unwrap();
+            for number in 0..before {
+                let payload = Payload::verbatim("{}").unwrap();
+                let id = format!("old{number}").into();
+                store
+                    .append(&NewEntry { id, parent_id: None, entry_type: "custom".into(), payload })
+                    .unwrap();
+            }
+        }
+        let mut import = Command::new(env!("CARGO_BIN_EXE_burn"))
+            .args(["session", "import"])
+            .args([&root, &file])
+            .args(["--max-segment-bytes", "900000"])
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        // Killed once a certain length is written, or when it is done.
+        let wanted = 120_000 * (round as u64 + 1);
+        let written = |root: &Path| -> u64 {
+            let Ok(entries) = std::fs::read_dir(root.join("segments")) else { return 0 };
+            entries.filter_map(|entry| entry.ok()?.metadata().ok()).map(|metadata| metadata.len()).sum()
+        };
+        while written(&root) < wanted && import.try_wait().unwrap().is_none() {}
+        import.kill().unwrap();
+        import.wait().unwrap();
+        let (store, report) = Store::open(&root, &Options::default()).unwrap();
+        let rows = store.view().row_count();
+        assert!([before, before + LINES].contains(&rows), "round {round}: {rows} rows");
+        interrupted += u32::from(report.import_taken_back);
+        store.view().validate().unwrap();
+        drop(store);
+        assert!(!Store::open(&root, &Options::default()).unwrap().1.changed_files());
+    }
+    assert!(interrupted > 3, "{interrupted}");
 }
 
 #[test]
@@ -164,6 +221,41 @@ fn usage_failures_and_closed_pipes_have_their_exit_codes() {
     assert!(first.starts_with("1\te0\t-\tmessage\t"));
     let closed = show.wait_with_output().unwrap();
     assert!(closed.status.success() && closed.stderr.is_empty(), "a closed pipe ends quietly");
+}
+
+#[test]
+fn input_that_is_no_text_or_no_entry_is_named_by_line_and_byte() {
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path().join("talk.v2");
+    let mut input = line(0).into_bytes();
+    let second = input.len();
+    input.extend_from_slice(b"{\"entryId\":\"e1\",\"entryType\":\"\xff\",\"payload\":1}\n");
+    let mut writer = append(&root, &[]);
+    writer.stdin.take().unwrap().write_all(&input).unwrap();
+    let output = writer.wait_with_output().unwrap();
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(output.stdout, b"1\te0\n", "what came before is kept and acknowledged");
+    assert!(told.contains(&format!("line 2 (byte {second}): byte {}", second + 29)), "{told}");
+    let file = directory.path().join("talk.jsonl");
+    std::fs::write(&file, &input).unwrap();
+    let copy = directory.path().join("copy.v2");
+    let refused = burn(&["import", copy.to_str().unwrap(), file.to_str().unwrap()]);
+    let told = String::from_utf8(refused.stderr).unwrap();
+    assert!(
+        told.contains("nothing was imported") && told.contains(&format!("byte {}", second + 29)),
+        "{told}"
+    );
+    assert!(!copy.exists());
+    let mut writer = append(&root, &[]);
+    writer
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(b"\n{\"entryId\":\"e0\",\"entryType\":\"a\",\"payload\":1}\n")
+        .unwrap();
+    let told = String::from_utf8(writer.wait_with_output().unwrap().stderr).unwrap();
+    assert!(told.contains("standard input line 2 (byte 1): entry id \"e0\""), "{told}");
 }
 
 #[test]

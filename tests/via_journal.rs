@@ -219,7 +219,7 @@ fn what_the_ledger_would_refuse_is_refused_before_it_is_queued() {
     let home = directory.path().join("home");
     let input = format!("{}\n{{\"source\":\"x\"}}\n", turn("s", 1));
     let stderr = failure(&queue(&home, "turns", &[], &input));
-    assert!(stderr.contains("record 2") && stderr.contains("nothing was written"), "{stderr}");
+    assert!(stderr.contains("line 2") && stderr.contains("nothing was written"), "{stderr}");
     assert!(!home.exists());
     assert_eq!(success(&queue(&home, "turns", &["--json"], "\n \n"))["queued"], 0);
     assert!(!home.exists(), "nothing to queue makes nothing");

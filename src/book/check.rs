@@ -1,26 +1,26 @@
 //! Checking a store without changing it: every segment, snapshot and run, against its checksum and against each other.
 //!
-//! Takes the lock, so that nobody writes meanwhile, and writes nothing into the store; scratch data goes to the temporary
-//! directory. Promises: one finding for each thing that is wrong, with file and byte offset; damage in one file does not
-//! keep the others from being looked at.
+//! Holds the lock where there is one, so that nobody writes meanwhile, and writes nothing into the store; scratch data goes
+//! to the temporary directory. Promises: everything that is wrong is found, with file and byte offset; damage in one file
+//! does not keep the others, nor the rest of that file, from being looked at.
+
+mod derived;
+mod log;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
-use talea_core::store::SYSTEM_BOOK;
 use talea_core::types::Seq;
 
+use self::log::LogEnd;
 use super::error::BookError;
-use super::files::{self, Listing};
-use super::frame::{self, HEADER_BYTES, Replayed, Split};
-use super::keys::{KeyHasher, Keys, Outcome, RunFile};
-use super::scan::{self, Found};
+use super::files;
+use super::keys::{KeyHasher, Keys};
 use super::scratch::SeqIndex;
-use super::snapshot;
-use super::state::{Account, PostingRef, State};
-use super::store::{book_names, take_lock};
+use super::state::State;
+use super::store::{book_names, take_lock_if_there};
 use crate::scan::{Io, Source};
 
 /// What a check found.
@@ -115,40 +115,72 @@ pub enum FindingKind {
     WrongRun,
     /// Keys from before the newest snapshot that stand neither in it nor in a run.
     MissingKeys,
-    /// A file that could not be read.
+    /// A file or directory that could not be read.
     Unreadable,
 }
 
-/// Checks the store in `directory`. Of a store that does not exist nothing is created.
+/// Checks the store in `directory` and changes nothing.
 ///
 /// # Errors
 /// When the store is in use, or is not there.
 pub fn check(directory: &Path) -> Result<CheckReport, BookError> {
+    let lock = take_lock_if_there(directory)?;
     let books_directory = directory.join("books");
-    let names = book_names(&books_directory)?;
-    let _lock = take_lock(directory)?;
+    // A new store from which somebody took the empty directory: opening makes it again.
+    let names =
+        if lock.is_some() && !books_directory.exists() { Vec::new() } else { book_names(&books_directory)? };
     let mut report = CheckReport { ok: true, books: Vec::new(), findings: Vec::new() };
     for name in names {
         let mut check = Check::new(&name, &books_directory.join(&name), &mut report.findings);
-        check.run()?;
+        if let Err(error) = check.run() {
+            let directory = check.directory.clone();
+            check.find(FindingKind::Unreadable, &directory, None, error.to_string());
+        }
         report.books.push(check.report);
     }
     report.ok = report.findings.is_empty();
     Ok(report)
 }
 
+/// A segment, opened when it is first wanted.
+struct Segment {
+    base: Seq,
+    path: PathBuf,
+    source: Option<Source>,
+}
+
+impl Segment {
+    fn source(&mut self) -> Result<&Source, BookError> {
+        match &mut self.source {
+            Some(source) => Ok(source),
+            empty => Ok(empty.insert(Source::open(&self.path, Io::Mmap)?)),
+        }
+    }
+}
+
+/// The newest snapshot that can be read and that the log reaches.
+struct Newest {
+    last: Seq,
+    path: PathBuf,
+    /// Events up to it that are no transactions.
+    openings: u64,
+    keys: Keys,
+}
+
+/// The check of one book.
 struct Check<'a> {
     directory: PathBuf,
     findings: &'a mut Vec<Finding>,
     report: BookReport,
+    segments: Vec<Segment>,
+    /// As replaying the log makes it.
     state: State,
     hasher: KeyHasher,
     /// Every key of the log.
     keys: SeqIndex,
     openings: u64,
     last_at: Option<DateTime<Utc>>,
-    /// Openings up to the newest snapshot, and the keys in it.
-    newest: Option<(Seq, u64, Keys)>,
+    newest: Option<Newest>,
 }
 
 impl<'a> Check<'a> {
@@ -157,6 +189,7 @@ impl<'a> Check<'a> {
             directory: directory.to_owned(),
             findings,
             report: BookReport { book: name.to_owned(), ..BookReport::default() },
+            segments: Vec::new(),
             state: State::new(&std::env::temp_dir()),
             hasher: KeyHasher::default(),
             keys: SeqIndex::default(),
@@ -176,307 +209,22 @@ impl<'a> Check<'a> {
         self.report.segments = listing.segments.len() as u64;
         self.report.snapshots = listing.snapshots.len() as u64;
         self.report.runs = listing.runs.len() as u64;
-        for (_, path) in &listing.segments {
+        for (base, path) in &listing.segments {
             self.report.segments_bytes += crate::disk::metadata(path)?.len_bytes;
+            self.segments.push(Segment { base: *base, path: path.clone(), source: None });
         }
-        self.log(&listing)?;
-        self.report.events = (self.state.next_seq - 1) as u64;
+        let end = self.log(&listing)?;
+        self.report.events = self.replayed() as u64;
         self.report.accounts = self.state.account_count() as u64;
         self.repeated_keys()?;
-        let next_seq = self.state.next_seq;
-        for (last, path) in listing.snapshots.iter().filter(|(last, _)| *last >= next_seq) {
-            let reason = format!(
-                "it is of event {last}, the log ends at {}; opening moves it aside",
-                self.report.events
-            );
-            self.find(FindingKind::WrongSnapshot, path, None, reason);
-        }
-        let covered = self.runs(&listing)?;
-        self.missing_keys(&listing, &covered);
+        self.snapshots_ahead(&listing, end);
+        let covered = self.runs(&listing, end)?;
+        self.missing_keys(&covered);
         Ok(())
     }
 
-    /// Replays the log, and looks at each snapshot when its event has come.
-    fn log(&mut self, listing: &Listing) -> Result<(), BookError> {
-        let scanned = scan::scan(&listing.segments, 1, |found| match found {
-            Found::Segment(index) => {
-                self.state.add_segment(listing.segments[index].0);
-                Ok(())
-            }
-            Found::Event(index, frame) => {
-                let path = &listing.segments[index].1;
-                self.state.add_position(frame.offset);
-                if let Some((at, event)) = &frame.event {
-                    self.event(path, frame.offset, frame.seq, *at, event)?;
-                }
-                if self.state.is_flush_due() {
-                    self.state.tidy();
-                }
-                for (last, path) in listing.snapshots.iter().filter(|(last, _)| *last == frame.seq) {
-                    self.snapshot(*last, path, listing.snapshots[0].0 == *last)?;
-                }
-                Ok(())
-            }
-        });
-        let rest = match scanned {
-            Ok(None) => return Ok(()),
-            Ok(Some(bad)) => {
-                let path = &listing.segments[bad.segment].1;
-                let is_last = bad.segment + 1 == listing.segments.len();
-                let (kind, outlook) = match (is_last, bad.is_torn) {
-                    (true, true) => (FindingKind::TornTail, "opening cuts the log here"),
-                    (true, false) => {
-                        (FindingKind::DamagedFrame, "opening cuts the log here and saves what it cuts")
-                    }
-                    (false, _) => (FindingKind::DamagedFrame, "the store cannot be opened"),
-                };
-                let reason = format!("damaged frame: {}; {outlook}", bad.reason);
-                self.find(kind, path, Some(bad.offset), reason);
-                bad.segment + 1
-            }
-            Err(BookError::Gap { path, offset, expected, found }) => {
-                let reason =
-                    format!("event {expected} should stand here, found {found}; the store cannot be opened");
-                self.find(FindingKind::Gap, &path, Some(offset), reason);
-                listing.segments.iter().position(|(_, segment)| *segment == path).map_or(0, |at| at + 1)
-            }
-            Err(BookError::ReplayOverflow { account, path, offset, .. }) => {
-                let reason = format!("the balance of account {account:?} leaves the 64-bit range");
-                self.find(FindingKind::Overflow, &path, Some(offset), reason);
-                listing.segments.iter().position(|(_, segment)| *segment == path).map_or(0, |at| at + 1)
-            }
-            Err(error) => return Err(error),
-        };
-        // What comes behind cannot be replayed; its frames can still be looked at.
-        for (_, path) in &listing.segments[rest..] {
-            self.frames(path)?;
-        }
-        Ok(())
+    /// The last event that was replayed.
+    fn replayed(&self) -> Seq {
+        self.state.next_seq - 1
     }
-
-    fn event(
-        &mut self,
-        path: &Path,
-        offset: u64,
-        seq: Seq,
-        at: DateTime<Utc>,
-        event: &Replayed<'_>,
-    ) -> Result<(), BookError> {
-        if self.last_at.is_some_and(|last| at < last) {
-            let reason = format!("event {seq} is of {at}, which is before the event in front of it");
-            self.find(FindingKind::TimeGoesBack, path, Some(offset), reason);
-        }
-        self.last_at = Some(at);
-        match event {
-            Replayed::Posted(posted) => {
-                self.report.transactions += 1;
-                self.state.post(seq, at, posted.txid, posted.postings.iter().map(PostingRef::from)).map_err(
-                    |account| BookError::ReplayOverflow {
-                        book: self.report.book.clone(),
-                        account,
-                        path: path.to_owned(),
-                        offset,
-                    },
-                )?;
-                self.keys.insert(self.hasher.hash(&posted.key), seq);
-                if self.keys.is_flush_due() {
-                    let scratch = self.state.scratch()?;
-                    self.keys.flush(&scratch)?;
-                }
-            }
-            Replayed::Account(def, cfg) => {
-                self.openings += 1;
-                self.state.add_account(def, cfg);
-            }
-            Replayed::Asset(_) => self.openings += 1,
-        }
-        self.state.advance(seq, at);
-        Ok(())
-    }
-
-    fn frames(&mut self, path: &Path) -> Result<(), BookError> {
-        let source = Source::open(path, Io::Mmap)?;
-        let mut buffer = Vec::new();
-        let bytes = source.bytes(0..source.len_bytes(), &mut buffer)?;
-        let mut at = 0;
-        let bad = loop {
-            match frame::split(&bytes[at..]) {
-                Split::End => break None,
-                Split::Torn => break Some("it is cut short".to_owned()),
-                Split::Whole { crc, payload } => {
-                    if let Err(reason) =
-                        frame::check(crc, payload).and_then(|()| frame::decode(payload).map(drop))
-                    {
-                        break Some(reason);
-                    }
-                    at += HEADER_BYTES + payload.len();
-                }
-            }
-        };
-        source.check_len()?;
-        if let Some(reason) = bad {
-            self.find(FindingKind::DamagedFrame, path, Some(at as u64), format!("damaged frame: {reason}"));
-        }
-        Ok(())
-    }
-
-    /// Compares a snapshot with the state at its event.
-    fn snapshot(&mut self, last: Seq, path: &Path, is_newest: bool) -> Result<(), BookError> {
-        let (state, keys) = match snapshot::load(path, last, &std::env::temp_dir(), usize::MAX) {
-            Ok(loaded) => loaded,
-            Err(error) => {
-                self.find(FindingKind::DamagedSnapshot, path, derived_offset(&error), error.to_string());
-                return Ok(());
-            }
-        };
-        if let Some(difference) = differences(&self.state, &state)? {
-            self.find(
-                FindingKind::WrongSnapshot,
-                path,
-                None,
-                format!("it disagrees with the log: {difference}"),
-            );
-        }
-        for (key, outcome) in keys.hot() {
-            if let Some(reason) = self.contradiction(key, outcome)? {
-                self.find(FindingKind::WrongSnapshot, path, None, reason);
-            }
-        }
-        if is_newest && self.report.book != SYSTEM_BOOK {
-            self.newest = Some((last, self.openings, keys));
-        }
-        Ok(())
-    }
-
-    /// What the log says against an outcome.
-    fn contradiction(&self, key: &str, outcome: Outcome) -> Result<Option<String>, BookError> {
-        if outcome.seq < 1 || outcome.seq >= self.state.next_seq {
-            return Ok(Some(format!(
-                "key {key:?} is said to be of event {}, which the log does not have",
-                outcome.seq
-            )));
-        }
-        let event = files::read_event(&self.directory, self.state.position(outcome.seq)?, outcome.seq)?;
-        let agrees = matches!(&event.event, talea_core::events::LedgerEvent::TransactionPosted(transaction)
-            if transaction.idempotency_key.0 == key && transaction.id.0 == outcome.txid && event.at == outcome.at);
-        Ok((!agrees)
-            .then(|| format!("key {key:?} is said to be of event {}, which is another one", outcome.seq)))
-    }
-
-    /// Looks at the runs; answers the events whose keys they hold.
-    fn runs(&mut self, listing: &Listing) -> Result<Vec<Seq>, BookError> {
-        let mut covered = Vec::new();
-        for (_, path) in &listing.runs {
-            let run = match RunFile::open(path) {
-                Ok(run) => run,
-                Err(error) => {
-                    self.find(FindingKind::DamagedRun, path, derived_offset(&error), error.to_string());
-                    continue;
-                }
-            };
-            for entry in run.entries(&mut Vec::new())? {
-                match entry {
-                    Ok((key, outcome)) => match self.contradiction(&key, outcome)? {
-                        Some(reason) => self.find(FindingKind::WrongRun, path, None, reason),
-                        None => {
-                            self.report.run_keys += 1;
-                            covered.push(outcome.seq);
-                        }
-                    },
-                    Err(error) => {
-                        self.find(FindingKind::DamagedRun, path, derived_offset(&error), error.to_string());
-                        break;
-                    }
-                }
-            }
-        }
-        covered.sort_unstable();
-        covered.dedup();
-        Ok(covered)
-    }
-
-    fn missing_keys(&mut self, listing: &Listing, covered: &[Seq]) {
-        let Some((last, openings, keys)) = self.newest.take() else { return };
-        let in_runs = covered.partition_point(|seq| *seq <= last);
-        let in_snapshot =
-            keys.hot().filter(|(_, outcome)| covered.binary_search(&outcome.seq).is_err()).count();
-        let missing = (last as u64 - openings).saturating_sub((in_runs + in_snapshot) as u64);
-        if missing > 0 {
-            let reason = format!(
-                "{missing} idempotency keys from before this snapshot stand neither in it nor in a run; opening takes them from \
-                 the log, talea-store-log 0.1.0 would post them again"
-            );
-            self.find(FindingKind::MissingKeys, &listing.snapshots[0].1, None, reason);
-        }
-    }
-
-    fn repeated_keys(&mut self) -> Result<(), BookError> {
-        let scratch = self.state.scratch()?;
-        for (first, second) in self.keys.repeated(&scratch)? {
-            let position = self.state.position(second)?;
-            let path = files::segment_path(&self.directory, position.base);
-            let reason =
-                format!("event {second} has the idempotency key of event {first}: it was posted twice");
-            self.find(FindingKind::RepeatedKey, &path, Some(position.offset), reason);
-        }
-        Ok(())
-    }
-}
-
-fn derived_offset(error: &BookError) -> Option<u64> {
-    match error {
-        BookError::Derived { offset, .. } => Some(*offset),
-        _ => None,
-    }
-}
-
-fn history_digest(state: &State, account: &Account) -> Result<blake3::Hash, BookError> {
-    let mut digest = blake3::Hasher::new();
-    let mut bytes = Vec::new();
-    state.each_row(account, |row| {
-        bytes.clear();
-        row.write(&mut bytes);
-        digest.update(&bytes);
-        Ok(())
-    })?;
-    Ok(digest.finalize())
-}
-
-/// The first difference between what the log and what a snapshot says.
-fn differences(log: &State, snapshot: &State) -> Result<Option<String>, BookError> {
-    if log.last_at != snapshot.last_at {
-        return Ok(Some("the time of the last event".to_owned()));
-    }
-    if log.account_count() != snapshot.account_count() {
-        return Ok(Some(format!(
-            "{} accounts, the log has {}",
-            snapshot.account_count(),
-            log.account_count()
-        )));
-    }
-    if log.trial_balance() != snapshot.trial_balance() {
-        return Ok(Some("the sums of the assets".to_owned()));
-    }
-    for account in log.accounts() {
-        let id = &account.opened.0.id;
-        let Some(index) = snapshot.find(&id.book.0, &id.path) else {
-            return Ok(Some(format!("account {:?} is missing", id.to_key())));
-        };
-        let said = snapshot.account(index);
-        if said.opened != account.opened || said.raw != account.raw || said.updated_seq != account.updated_seq
-        {
-            return Ok(Some(format!("account {:?}", id.to_key())));
-        }
-        if history_digest(log, account)? != history_digest(snapshot, said)? {
-            return Ok(Some(format!("the history of account {:?}", id.to_key())));
-        }
-    }
-    let mut wrong = None;
-    snapshot.each_txid(|txid, seq| {
-        if log.latest_with_txid(txid)? != Some(seq) {
-            wrong = Some(format!("transaction {txid}"));
-        }
-        Ok(())
-    })?;
-    Ok(wrong)
 }

@@ -23,9 +23,9 @@ use tokio::sync::{oneshot, watch};
 use super::error::BookError;
 use super::files::{self, EventReader};
 use super::open;
+use super::queue::{Assets, Book, Draft, Job};
 use super::state::{PostingRef, add_to_side, effective, rows_of};
 use super::subscribe;
-use super::writer::{Book, Draft, Job};
 use crate::disk;
 
 /// How a [`LogTaleaStore`] uses memory and disk. None of it is stored: a directory can be opened with other options.
@@ -61,9 +61,7 @@ pub(super) struct Shared {
     options: LogStoreOptions,
     /// Absent after shutdown, so that nothing can be created any more.
     books: RwLock<Option<HashMap<String, Arc<Book>>>>,
-    assets: RwLock<HashMap<AssetId, AssetDef>>,
-    /// Held while one asset is registered.
-    registering: tokio::sync::Mutex<()>,
+    assets: Arc<Assets>,
     /// How many books have been created, for those who wait for one; closed by shutdown.
     created: watch::Sender<Created>,
     lock: Mutex<Option<StoreLock>>,
@@ -202,20 +200,20 @@ impl Shared {
         disk::create_dir_all(&books_directory)?;
         let lock = take_lock(directory)?;
         let mut books = HashMap::new();
-        let mut assets = HashMap::new();
+        let assets = Arc::<Assets>::default();
         for name in book_names(&books_directory)? {
             let book_directory = books_directory.join(&name);
             let mut opened = open::open(&book_directory, &name, &options)?;
-            assets.extend(opened.assets.drain(..).map(|asset| (asset.id.clone(), asset)));
-            let book = Arc::new(Book::new(&name, &book_directory, opened, &options));
+            let registered = opened.assets.drain(..).map(|asset| (asset.id.clone(), asset));
+            assets.write().unwrap_or_else(PoisonError::into_inner).extend(registered);
+            let book = Arc::new(Book::new(&name, &book_directory, opened, &options, &assets));
             books.insert(name, book);
         }
         Ok(Self {
             directory: directory.to_owned(),
             options,
             books: RwLock::new(Some(books)),
-            assets: RwLock::new(assets),
-            registering: tokio::sync::Mutex::new(()),
+            assets,
             created: watch::channel(Created::default()).0,
             lock: Mutex::new(Some(lock)),
         })
@@ -258,7 +256,7 @@ impl Shared {
         }
         let directory = self.directory.join("books").join(name);
         let opened = open::create(&directory, &self.options)?;
-        let book = Arc::new(Book::new(name, &directory, opened, &self.options));
+        let book = Arc::new(Book::new(name, &directory, opened, &self.options, &self.assets));
         books.insert(name.to_owned(), Arc::clone(&book));
         self.created.send_modify(|created| created.books += 1);
         Ok(book)
@@ -324,6 +322,20 @@ pub(super) fn take_lock(directory: &Path) -> Result<StoreLock, BookError> {
         },
         opened => opened?,
     };
+    lock_of(&path, &lock)
+}
+
+/// Takes the lock of the store in `directory` and creates nothing: where there is no lock file, nobody has it open.
+pub(super) fn take_lock_if_there(directory: &Path) -> Result<Option<StoreLock>, BookError> {
+    let path = directory.join("LOCK");
+    match disk::File::open_read_no_follow(&path) {
+        Err(error) if error.is_not_found() => Ok(None),
+        opened => lock_of(&path, &opened?).map(Some),
+    }
+}
+
+fn lock_of(path: &Path, lock: &disk::File) -> Result<StoreLock, BookError> {
+    let path = path.to_owned();
     let failed = |reason| BookError::Lock { path: path.clone(), reason };
     let lock = lock.as_std().try_clone().map_err(failed)?;
     match lock.try_lock() {
@@ -376,20 +388,17 @@ pub(super) fn read_page(
 #[async_trait]
 impl Store for LogTaleaStore {
     async fn register_asset(&self, asset: &AssetDef) -> Result<(), StoreError> {
-        let _turn = self.shared.registering.lock().await;
         // Says so after shutdown, whatever is known.
         self.shared.find(SYSTEM_BOOK)?;
-        if let Some(known) = self.shared.assets().get(&asset.id) {
-            if known == asset {
-                return Ok(());
+        let known = self.shared.assets().get(&asset.id).cloned();
+        match known {
+            Some(known) if known == *asset => Ok(()),
+            Some(_) => Err(StoreError::AlreadyExists { what: format!("asset {}", asset.id.as_str()) }),
+            None => {
+                let book = self.shared.create(SYSTEM_BOOK).await?;
+                ask(&book, |reply| Job::Register(asset.clone(), reply)).await
             }
-            return Err(StoreError::AlreadyExists { what: format!("asset {}", asset.id.as_str()) });
         }
-        let book = self.shared.create(SYSTEM_BOOK).await?;
-        ask(&book, |reply| Job::Register(asset.clone(), reply)).await?;
-        let mut assets = self.shared.assets.write().unwrap_or_else(PoisonError::into_inner);
-        assets.insert(asset.id.clone(), asset.clone());
-        Ok(())
     }
 
     async fn open_account(&self, def: &AccountDef, cfg: &AccountCfg) -> Result<(), StoreError> {

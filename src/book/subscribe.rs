@@ -16,8 +16,8 @@ use talea_core::types::Seq;
 use tokio::sync::watch;
 
 use super::error::BookError;
+use super::queue::{Book, Closed, Progress};
 use super::store::{Created, Shared, blocking, check_name, read_page};
-use super::writer::{Book, Closed, Progress};
 
 /// Events that are read at a time.
 const PAGE_EVENTS: usize = 512;

@@ -42,17 +42,21 @@ fn sale(number: u64) -> Transaction {
     }
 }
 
+async fn set_up(store: &LogTaleaStore) -> Option<()> {
+    let usd = AssetDef { id: AssetId::new("USD"), class: AssetClass::Fiat, precision: 2, name: "USD".into() };
+    store.register_asset(&usd).await.ok()?;
+    for path in ["cash", "sales"] {
+        let def = AccountDef { id: account(path), asset: usd.id.clone(), kind: AccountKind::Clearing };
+        store.open_account(&def, &AccountCfg { normal_side: None, min_balance: None }).await.ok()?;
+    }
+    Some(())
+}
+
 /// Accounts, sales in batches of two, restarts; notes every acknowledged key with its outcome.
 async fn work(directory: &Path, acknowledged: &mut Vec<(usize, u64, i64)>) -> Option<()> {
     for round in 0..3_u64 {
         let store = LogTaleaStore::open_with(directory, OPTIONS).await.ok()?;
-        let usd =
-            AssetDef { id: AssetId::new("USD"), class: AssetClass::Fiat, precision: 2, name: "USD".into() };
-        store.register_asset(&usd).await.ok()?;
-        for path in ["cash", "sales"] {
-            let def = AccountDef { id: account(path), asset: usd.id.clone(), kind: AccountKind::Clearing };
-            store.open_account(&def, &AccountCfg { normal_side: None, min_balance: None }).await.ok()?;
-        }
+        set_up(&store).await?;
         for pair in 0..3 {
             let first = round * 6 + pair * 2;
             for (number, outcome) in (first..).zip(store.commit_batch(&[sale(first), sale(first + 1)]).await)
@@ -92,6 +96,41 @@ async fn verify(directory: &Path, acknowledged: &[(usize, u64, i64)], context: &
     store.shutdown().await;
     let report = check(directory).unwrap();
     assert!(report.ok, "{context}: {:?}", report.findings);
+}
+
+/// Commits come at about the pace at which the writer's thread ends, so that threads end and start beside each other.
+#[test]
+fn threads_that_end_and_start_at_once_lose_no_job_and_are_waited_for() {
+    let directory = tempfile::tempdir().unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(3).enable_all().build().unwrap();
+    for round in 0..20_u64 {
+        runtime.block_on(async {
+            let store =
+                std::sync::Arc::new(LogTaleaStore::open_with(directory.path(), OPTIONS).await.unwrap());
+            if round == 0 {
+                set_up(&store).await.unwrap();
+            }
+            let callers: Vec<_> = (0..4_u64)
+                .map(|caller| {
+                    let store = std::sync::Arc::clone(&store);
+                    tokio::spawn(async move {
+                        for number in 0..10 {
+                            let pause = 900 + 40 * ((caller * 7 + number * 3 + round) % 10);
+                            tokio::time::sleep(std::time::Duration::from_micros(pause)).await;
+                            store.commit(&sale(round * 1000 + caller * 100 + number)).await.unwrap();
+                        }
+                    })
+                })
+                .collect();
+            for caller in callers {
+                caller.await.unwrap();
+            }
+            store.shutdown().await;
+        });
+    }
+    let store = runtime.block_on(LogTaleaStore::open_with(directory.path(), OPTIONS)).unwrap();
+    let cash = runtime.block_on(store.balance(&account("cash"), None)).unwrap();
+    assert_eq!(cash.amount.minor(), 20 * 40);
 }
 
 #[test]

@@ -1,361 +1,32 @@
-//! One book at work: its queue, its writer, and what readers see.
+//! The writer of a book: batch by batch it decides, appends, syncs once, applies, publishes and answers; docs/books.md.
 //!
-//! A thread drains the queue batch by batch: decide, append, sync once, apply, publish, answer; see docs/books.md. It is
-//! started by the first job and ends after a moment without any. Promises: no answer leaves before its batch is synced;
-//! after the first failed write nothing more is written and every caller gets an error.
+//! Appends to segments, begins new ones, and starts snapshots. Promises: no answer leaves before its batch is synced; after
+//! a failed write nothing of the batch was acknowledged, and its caller lets no other batch through.
 
-use std::collections::{HashMap, VecDeque};
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use talea_core::store::{AccountCfg, Committed, SYSTEM_BOOK, StoreError, ledger_now};
-use talea_core::types::{
-    AccountDef, AccountId, AssetDef, Book as BookName, Direction, Posting, Seq, Transaction,
-};
-use tokio::sync::{Semaphore, oneshot, watch};
+use talea_core::types::{AccountDef, AssetDef, Seq};
 use uuid::Uuid;
 
 use super::error::BookError;
 use super::files;
 use super::frame;
+use super::judge::Overlay;
 use super::keys::{Keys, Outcome};
 use super::open::Opened;
+use super::queue::{Book, Draft, Job, Reply};
 use super::scratch;
 use super::snapshot::{self, KeysImage};
-use super::state::{PostingRef, State, add, effective};
+use super::state::{PostingRef, State};
 use super::store::LogStoreOptions;
 use crate::disk;
 
-/// Jobs that are decided, written and synced together.
-const BATCH_MAX: usize = 1024;
-
-/// Jobs that may wait; callers beyond that wait to be let in.
-const QUEUE_MAX: usize = 4 * BATCH_MAX;
-
-/// How long a writer waits for another job before its thread ends.
-const LINGER: Duration = Duration::from_secs(1);
-
-/// The answer to a job.
-pub(super) type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
-
-/// What a writer can be asked.
-pub(super) enum Job {
-    /// Commit a transaction.
-    Commit(Draft, Reply<Committed>),
-    /// Open an account.
-    Open(AccountDef, AccountCfg, Reply<()>),
-    /// Register an asset.
-    Register(AssetDef, Reply<()>),
-    /// Write a snapshot.
-    Snapshot(Reply<()>),
-}
-
-impl Job {
-    fn refuse(self, error: BookError) {
-        // Nobody may be waiting for the answer any more; here and below.
-        match self {
-            Self::Commit(_, reply) => drop(reply.send(Err(error.into()))),
-            Self::Open(_, _, reply) | Self::Register(_, reply) | Self::Snapshot(reply) => {
-                drop(reply.send(Err(error.into())));
-            }
-        }
-    }
-}
-
-/// What the writer needs of a transaction; its JSON is made by the caller, so that many callers make theirs at once.
-pub(super) struct Draft {
-    txid: Uuid,
-    book: BookName,
-    key: Arc<str>,
-    postings: Vec<Posting>,
-    json: Result<Vec<u8>, BookError>,
-}
-
-impl Draft {
-    pub(super) fn new(transaction: &Transaction) -> Self {
-        Self {
-            txid: transaction.id.0,
-            book: transaction.book.clone(),
-            key: transaction.idempotency_key.0.as_str().into(),
-            postings: transaction.postings.clone(),
-            json: frame::transaction_json(transaction),
-        }
-    }
-}
-
-impl<'a> From<&'a Posting> for PostingRef<'a> {
-    fn from(posting: &'a Posting) -> Self {
-        Self {
-            book: &posting.account.book.0,
-            path: &posting.account.path,
-            asset: posting.amount.asset().as_str(),
-            minor: posting.amount.minor(),
-            credit: posting.direction == Direction::Credit,
-        }
-    }
-}
-
-/// Why a book takes no more jobs.
-#[derive(Debug, Clone)]
-pub(super) enum Closed {
-    /// The store was shut down.
-    ShutDown,
-    /// A write failed.
-    Failed(Arc<str>),
-}
-
-/// How far readers may read, and whether that will change again.
-#[derive(Debug, Clone)]
-pub(super) struct Progress {
-    /// The last event that is durable and applied.
-    pub last: Seq,
-    /// Set when no more events will come.
-    pub closed: Option<Closed>,
-}
-
-#[derive(Debug, Default)]
-struct Queue {
-    jobs: VecDeque<Job>,
-    closed: Option<Closed>,
-    has_thread: bool,
-}
-
-impl std::fmt::Debug for Job {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Commit(..) => "Commit",
-            Self::Open(..) => "Open",
-            Self::Register(..) => "Register",
-            Self::Snapshot(..) => "Snapshot",
-        })
-    }
-}
-
-/// An open book.
-#[derive(Debug)]
-pub(super) struct Book {
-    name: String,
-    directory: PathBuf,
-    state: RwLock<State>,
-    queue: Mutex<Queue>,
-    /// Signalled when a job comes in, when the queue is closed, and when the thread ends.
-    changed: Condvar,
-    permits: Semaphore,
-    progress: watch::Sender<Progress>,
-    writer: Mutex<Writer>,
-    #[cfg(all(test, unix))]
-    faults: Option<disk::faults::Harness>,
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // A thread that panicked has closed the queue; what it left is only read and shut down.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-impl Book {
-    /// Puts an opened book to work.
-    pub(super) fn new(name: &str, directory: &Path, opened: Opened, options: &LogStoreOptions) -> Self {
-        let Opened { state, keys, active, active_len_bytes, events_since_snapshot, .. } = opened;
-        let (progress, _) = watch::channel(Progress { last: state.next_seq - 1, closed: None });
-        Self {
-            name: name.to_owned(),
-            directory: directory.to_owned(),
-            state: RwLock::new(state),
-            queue: Mutex::default(),
-            changed: Condvar::new(),
-            permits: Semaphore::new(QUEUE_MAX),
-            progress,
-            writer: Mutex::new(Writer {
-                keys,
-                active,
-                active_len_bytes,
-                segment_max_bytes: options.segment_max.max(1),
-                // A snapshot of the system book would hold no registrations, and mislead programs that believe it does.
-                snapshot_every: if name == SYSTEM_BOOK { 0 } else { options.snapshot_every },
-                events_since_snapshot,
-                snapshot: None,
-                buffer: Vec::new(),
-            }),
-            #[cfg(all(test, unix))]
-            faults: disk::faults::current(),
-        }
-    }
-
-    pub(super) fn directory(&self) -> &Path {
-        &self.directory
-    }
-
-    /// The state for reading.
-    pub(super) fn state(&self) -> RwLockReadGuard<'_, State> {
-        self.state.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The last event that may be shown. Asked before the state, which is then at least as far.
-    pub(super) fn last_seq(&self) -> Seq {
-        self.progress.borrow().last
-    }
-
-    /// Follows the book's progress.
-    pub(super) fn follow(&self) -> watch::Receiver<Progress> {
-        self.progress.subscribe()
-    }
-
-    /// Queues jobs, as many together as a batch holds; their answers come through their replies, unless this fails.
-    pub(super) async fn submit(self: &Arc<Self>, jobs: Vec<Job>) -> Result<(), BookError> {
-        let mut jobs = jobs.into_iter();
-        while jobs.len() > 0 {
-            let count = jobs.len().min(BATCH_MAX);
-            match self.permits.acquire_many(count as u32).await {
-                Ok(permits) => permits.forget(),
-                Err(_) => return Err(self.closed_error()),
-            }
-            let mut queue = locked(&self.queue);
-            if let Some(closed) = &queue.closed {
-                return Err(self.error_of(closed));
-            }
-            queue.jobs.extend(jobs.by_ref().take(count));
-            if queue.has_thread {
-                self.changed.notify_all();
-            } else {
-                queue.has_thread = true;
-                drop(queue);
-                self.start()?;
-            }
-        }
-        Ok(())
-    }
-
-    fn start(self: &Arc<Self>) -> Result<(), BookError> {
-        let book = Arc::clone(self);
-        let started = std::thread::Builder::new().name("book-writer".to_owned()).spawn(move || {
-            #[cfg(all(test, unix))]
-            if let Some(faults) = book.faults.clone() {
-                return faults.run(|| Book::work(&book));
-            }
-            Self::work(&book);
-        });
-        started.map(drop).map_err(|reason| {
-            let mut queue = locked(&self.queue);
-            queue.has_thread = false;
-            queue.jobs.clear();
-            BookError::Worker { what: "writing", reason: reason.to_string() }
-        })
-    }
-
-    fn error_of(&self, closed: &Closed) -> BookError {
-        match closed {
-            Closed::ShutDown => BookError::ShutDown,
-            Closed::Failed(reason) => {
-                BookError::Poisoned { book: self.name.clone(), reason: reason.to_string() }
-            }
-        }
-    }
-
-    /// Why the book is closed.
-    pub(super) fn closed_error(&self) -> BookError {
-        match &locked(&self.queue).closed {
-            Some(closed) => self.error_of(closed),
-            None => BookError::ShutDown,
-        }
-    }
-
-    /// The writer's thread.
-    fn work(book: &Arc<Self>) {
-        /// Whatever ends the thread, a panic included, nobody is left waiting for it.
-        struct Ended<'a>(&'a Book);
-        impl Drop for Ended<'_> {
-            fn drop(&mut self) {
-                if std::thread::panicking() {
-                    self.0.fail("the writer panicked".into());
-                }
-                locked(&self.0.queue).has_thread = false;
-                self.0.changed.notify_all();
-            }
-        }
-        let ended = Ended(book);
-        let mut writer = locked(&book.writer);
-        while let Some(jobs) = book.next_batch() {
-            if let Err(error) = writer.batch(book, jobs) {
-                tracing::error!(book = book.name, %error, "write failed; the book takes no more writes");
-                book.fail(error.to_string().into());
-            }
-        }
-        drop(writer);
-        drop(ended);
-    }
-
-    /// Waits for jobs; `None` ends the thread, which is then noted under the same lock.
-    fn next_batch(&self) -> Option<Vec<Job>> {
-        let mut queue = locked(&self.queue);
-        loop {
-            if !queue.jobs.is_empty() {
-                let count = queue.jobs.len().min(BATCH_MAX);
-                let jobs: Vec<Job> = queue.jobs.drain(..count).collect();
-                self.permits.add_permits(count);
-                return Some(jobs);
-            }
-            let timed_out;
-            (queue, timed_out) = match self
-                .changed
-                .wait_timeout_while(queue, LINGER, |queue| queue.jobs.is_empty() && queue.closed.is_none())
-            {
-                Ok((queue, timeout)) => (queue, timeout.timed_out()),
-                Err(poisoned) => {
-                    let (queue, timeout) = poisoned.into_inner();
-                    (queue, timeout.timed_out())
-                }
-            };
-            if queue.jobs.is_empty() && (timed_out || queue.closed.is_some()) {
-                queue.has_thread = false;
-                return None;
-            }
-        }
-    }
-
-    /// Refuses everything queued and everything to come.
-    fn fail(&self, reason: Arc<str>) {
-        let closed = Closed::Failed(reason);
-        let jobs = {
-            let mut queue = locked(&self.queue);
-            queue.closed.get_or_insert_with(|| closed.clone());
-            std::mem::take(&mut queue.jobs)
-        };
-        self.permits.close();
-        for job in jobs {
-            job.refuse(self.error_of(&closed));
-        }
-        self.progress.send_modify(|progress| {
-            progress.closed.get_or_insert(closed);
-        });
-    }
-
-    /// Takes no more jobs, finishes those that are queued, waits for snapshots, and ends subscriptions. Blocks.
-    pub(super) fn shut_down(&self) {
-        let mut queue = locked(&self.queue);
-        queue.closed.get_or_insert(Closed::ShutDown);
-        self.permits.close();
-        self.changed.notify_all();
-        while queue.has_thread {
-            queue = self.changed.wait(queue).unwrap_or_else(PoisonError::into_inner);
-        }
-        drop(queue);
-        let snapshot = locked(&self.writer).snapshot.take();
-        if let Some(thread) = snapshot {
-            // It logged what went wrong.
-            let _ = thread.join();
-        }
-        self.progress.send_modify(|progress| {
-            progress.closed.get_or_insert(Closed::ShutDown);
-        });
-    }
-}
-
 /// What only the writer's thread touches.
 #[derive(Debug)]
-struct Writer {
+pub(super) struct Writer {
     keys: Keys,
     active: disk::File,
     active_len_bytes: u64,
@@ -378,7 +49,7 @@ struct Accepted {
 enum Change {
     Posted(Draft),
     Opened(AccountDef, AccountCfg),
-    Registered,
+    Registered(AssetDef),
 }
 
 /// An answer that awaits the sync.
@@ -406,89 +77,6 @@ impl Answer {
     }
 }
 
-/// What the accepted part of a batch would make of the state.
-#[derive(Default)]
-struct Overlay {
-    raw: HashMap<u32, i64>,
-    /// Accepted events by key.
-    keys: HashMap<Arc<str>, usize>,
-    opened: Vec<(AccountDef, AccountCfg)>,
-}
-
-impl Overlay {
-    /// The index of an account: those opened in this batch follow those of the state.
-    fn find(&self, state: &State, id: &AccountId) -> Option<u32> {
-        state.find(&id.book.0, &id.path).or_else(|| {
-            let at = self.opened.iter().position(|(def, _)| def.id == *id)?;
-            Some((state.account_count() + at) as u32)
-        })
-    }
-
-    fn account<'s>(&'s self, state: &'s State, index: u32) -> (&'s AccountDef, &'s AccountCfg) {
-        let (def, cfg) = match (index as usize).checked_sub(state.account_count()) {
-            None => &*state.account(index).opened,
-            Some(at) => &self.opened[at],
-        };
-        (def, cfg)
-    }
-
-    fn raw(&self, state: &State, index: u32) -> i64 {
-        self.raw.get(&index).copied().unwrap_or_else(|| match (index as usize) < state.account_count() {
-            true => state.account(index).raw,
-            false => 0,
-        })
-    }
-
-    /// Decides about a transaction whose key is free; answers the balances it would leave.
-    fn judge(&self, state: &State, draft: &Draft) -> Result<Vec<(u32, i64)>, StoreError> {
-        if draft.book.is_reserved() {
-            return Err(StoreError::InvalidBook(draft.book.clone()));
-        }
-        let mut balances: Vec<(u32, i64)> = Vec::with_capacity(draft.postings.len());
-        let mut indices = Vec::with_capacity(draft.postings.len());
-        for posting in &draft.postings {
-            let index = self
-                .find(state, &posting.account)
-                .ok_or_else(|| StoreError::UnknownAccount(posting.account.clone()))?;
-            let (def, _) = self.account(state, index);
-            if def.asset != *posting.amount.asset() {
-                return Err(StoreError::AssetMismatch {
-                    account: posting.account.clone(),
-                    account_asset: def.asset.clone(),
-                    asset: posting.amount.asset().clone(),
-                });
-            }
-            indices.push(index);
-        }
-        for (posting, index) in draft.postings.iter().zip(indices) {
-            let at = match balances.iter().position(|(known, _)| *known == index) {
-                Some(at) => at,
-                None => {
-                    balances.push((index, self.raw(state, index)));
-                    balances.len() - 1
-                }
-            };
-            let credit = posting.direction == Direction::Credit;
-            balances[at].1 = add(balances[at].1, posting.amount.minor(), credit)
-                // The smallest integer has no negative, which the other side of the book would show.
-                .filter(|raw| *raw != i64::MIN)
-                .ok_or_else(|| BookError::Overflow { account: posting.account.clone() })?;
-        }
-        for (index, raw) in &balances {
-            let (def, cfg) = self.account(state, *index);
-            let would_be = effective(*raw, cfg).unwrap_or(i64::MAX);
-            if let Some(min_balance) = cfg.min_balance.filter(|min_balance| would_be < *min_balance) {
-                return Err(StoreError::ConstraintViolation {
-                    account: def.id.clone(),
-                    min_balance,
-                    would_be,
-                });
-            }
-        }
-        Ok(balances)
-    }
-}
-
 /// What a batch has come to.
 #[derive(Default)]
 struct Batch {
@@ -503,11 +91,33 @@ struct Batch {
 }
 
 impl Writer {
+    /// The writer of an opened book, and the state it will change.
+    pub(super) fn new(name: &str, opened: Opened, options: &LogStoreOptions) -> (Self, State) {
+        let Opened { state, keys, active, active_len_bytes, events_since_snapshot, .. } = opened;
+        let writer = Self {
+            keys,
+            active,
+            active_len_bytes,
+            segment_max_bytes: options.segment_max.max(1),
+            // A snapshot of the system book would hold no registrations, and mislead programs that believe it does.
+            snapshot_every: if name == SYSTEM_BOOK { 0 } else { options.snapshot_every },
+            events_since_snapshot,
+            snapshot: None,
+            buffer: Vec::new(),
+        };
+        (writer, state)
+    }
+
+    /// The thread that writes a snapshot, if there is one, to be waited for.
+    pub(super) fn take_snapshot_thread(&mut self) -> Option<JoinHandle<()>> {
+        self.snapshot.take()
+    }
+
     /// Decides, writes, syncs, applies, publishes and answers.
     ///
     /// # Errors
     /// When something could not be written: then nothing of the batch was acknowledged.
-    fn batch(&mut self, book: &Book, jobs: Vec<Job>) -> Result<(), BookError> {
+    pub(super) fn batch(&mut self, book: &Book, jobs: Vec<Job>) -> Result<(), BookError> {
         let mut batch = Batch::default();
         if let Err(error) = self.write(book, jobs, &mut batch) {
             let reason = error.to_string();
@@ -538,7 +148,7 @@ impl Writer {
                 batch.collect(job);
                 continue;
             }
-            let Some((json, change)) = self.decide(&state, job, batch) else { continue };
+            let Some((json, change)) = self.decide(book, &state, job, batch) else { continue };
             let written = json.and_then(|json| self.append(book, next, at, &json, batch));
             if let Err(error) = written {
                 failed = Some(error);
@@ -563,6 +173,7 @@ impl Writer {
     /// Decides about one job: what to write, or nothing when its answer stands already.
     fn decide(
         &self,
+        book: &Book,
         state: &State,
         job: Job,
         batch: &mut Batch,
@@ -611,8 +222,19 @@ impl Writer {
                 None
             }
             Job::Register(asset, reply) => {
-                batch.answers.push(Answer::Done(reply, Ok(())));
-                Some((frame::asset_json(&asset), Change::Registered))
+                let answer = match batch.overlay.asset(&book.assets, &asset.id) {
+                    None => {
+                        batch.overlay.registered.push(asset.clone());
+                        batch.answers.push(Answer::Done(reply, Ok(())));
+                        return Some((frame::asset_json(&asset), Change::Registered(asset)));
+                    }
+                    Some(known) if known == asset => Ok(()),
+                    Some(_) => {
+                        Err(StoreError::AlreadyExists { what: format!("asset {}", asset.id.as_str()) })
+                    }
+                };
+                batch.answers.push(Answer::Done(reply, answer));
+                None
             }
             Job::Snapshot(reply) => {
                 batch.snapshots.push(reply);
@@ -674,7 +296,12 @@ impl Writer {
                     state.add_account(&def, &cfg);
                     state.advance(seq, at);
                 }
-                Change::Registered => state.advance(seq, at),
+                Change::Registered(asset) => {
+                    // Here and not by the caller, who may have gone: what is in the log is known.
+                    let mut assets = book.assets.write().unwrap_or_else(PoisonError::into_inner);
+                    assets.insert(asset.id.clone(), asset);
+                    state.advance(seq, at);
+                }
             }
         }
         // Readers ask for progress first, then for the state, so the state must not be behind.

@@ -3,6 +3,8 @@
 //! This file touches nothing but the text it is given. It promises to give up (`None`) on anything that is not in the
 //! expected form: whoever calls it then reads the text with a full parser.
 
+use super::skip::plain_len;
+
 /// What of a text is still to be read.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Canonical<'a> {
@@ -38,8 +40,8 @@ impl<'a> Canonical<'a> {
     #[inline]
     pub(super) fn string(&mut self) -> Option<&'a str> {
         let inside = self.rest.strip_prefix('"')?;
-        let end = inside.bytes().position(|byte| byte == b'"' || byte == b'\\' || byte < 0x20)?;
-        if inside.as_bytes()[end] != b'"' {
+        let end = plain_len(inside.as_bytes());
+        if inside.as_bytes().get(end) != Some(&b'"') {
             return None;
         }
         self.rest = &inside[end + 1..];

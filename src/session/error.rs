@@ -276,6 +276,18 @@ pub enum Error {
         /// `is not UTF-8` or `is longer than …`.
         reason: String,
     },
+    /// A payload that is no session entry, or one of another id, parent or type than its frame.
+    #[error(
+        "the payload of entry {entry_seq} ({entry_id:?}) is not that session entry: {reason}; read it as plain JSON"
+    )]
+    NotASessionEntry {
+        /// The entry.
+        entry_seq: u64,
+        /// Its id.
+        entry_id: String,
+        /// What is missing or differs.
+        reason: String,
+    },
     /// There is no such checkpoint.
     #[error("{} does not exist: no such checkpoint", path.display())]
     CheckpointNotFound {
@@ -442,6 +454,7 @@ impl Error {
     pub fn class(&self) -> Class {
         match self {
             Self::InvalidArgument { .. } => Class::InvalidArgument,
+            Self::NotASessionEntry { .. } => Class::SessionError,
             Self::Disk(error) => class_of_io(error.kind()),
             Self::Scan(error) => match error {
                 ScanError::Open { source, .. }

@@ -10,6 +10,7 @@ use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
 use super::canonical::Canonical;
+use super::skip::is_value;
 
 /// The schema of a frame.
 pub const FRAME_SCHEMA: &str = "pi.session_store_v2.segment_frame.v1";
@@ -53,7 +54,8 @@ pub(super) struct FrameLine<'a> {
     pub(super) timestamp: Cow<'a, str>,
     pub(super) payload_sha256: Cow<'a, str>,
     pub(super) payload_bytes: u64,
-    pub(super) payload: &'a RawValue,
+    /// One JSON value, without blanks around it.
+    pub(super) payload: &'a str,
 }
 
 /// Why a line is not a frame.
@@ -109,7 +111,7 @@ impl<'a> FrameLine<'a> {
             timestamp: any.timestamp,
             payload_sha256: any.payload_sha256,
             payload_bytes: any.payload_bytes,
-            payload: any.payload,
+            payload: any.payload.get(),
         })
     }
 
@@ -137,9 +139,9 @@ impl<'a> FrameLine<'a> {
         rest.literal(",\"payloadBytes\":")?;
         let payload_bytes = rest.number()?;
         rest.literal(",\"payload\":")?;
-        // What stands before the last brace must be one value: with keys behind the payload this fails, and the line is
-        // read in full.
-        let payload = serde_json::from_str::<&RawValue>(rest.rest().strip_suffix('}')?).ok()?;
+        // What stands before the last brace must be one value: with keys behind the payload it is not, and the line is
+        // read in full, as with a payload that nests deep.
+        let payload = rest.rest().strip_suffix('}').filter(|payload| is_value(payload) == Some(true))?;
         Some(Self {
             segment_seq,
             frame_seq,
@@ -156,7 +158,7 @@ impl<'a> FrameLine<'a> {
 
     /// The SHA-256 of the payload, or in what way payload and header disagree.
     pub(super) fn verify_payload(&self) -> Result<[u8; 32], String> {
-        let payload = self.payload.get();
+        let payload = self.payload;
         if payload.len() as u64 != self.payload_bytes {
             return Err(format!(
                 "the payload has {} bytes, the header says {}",
@@ -177,8 +179,9 @@ impl<'a> FrameLine<'a> {
     }
 
     /// An owned frame.
-    pub(super) fn to_frame(&self) -> Frame {
-        Frame {
+    pub(super) fn to_frame(&self) -> Result<Frame, String> {
+        let payload = RawValue::from_string(self.payload.to_owned()).map_err(|error| error.to_string())?;
+        Ok(Frame {
             segment_seq: self.segment_seq,
             frame_seq: self.frame_seq,
             entry_seq: self.entry_seq,
@@ -188,8 +191,8 @@ impl<'a> FrameLine<'a> {
             timestamp: self.timestamp.clone().into_owned(),
             payload_sha256: self.payload_sha256.clone().into_owned(),
             payload_bytes: self.payload_bytes,
-            payload: self.payload.to_owned(),
-        }
+            payload,
+        })
     }
 }
 
@@ -247,11 +250,12 @@ pub(super) fn write_line(
 
 /// 64 lower-case hex digits.
 pub(super) fn hex(digest: &[u8; 32]) -> [u8; 64] {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let mut text = [0; 64];
     for (pair, byte) in text.chunks_exact_mut(2).zip(digest) {
-        pair[0] = DIGITS[usize::from(byte >> 4)];
-        pair[1] = DIGITS[usize::from(byte & 15)];
+        for (digit, half) in pair.iter_mut().zip([byte >> 4, byte & 15]) {
+            // By arithmetic, which vectorizes; a table does not.
+            *digit = half + b'0' + u8::from(half > 9) * (b'a' - b'9' - 1);
+        }
     }
     text
 }
@@ -266,10 +270,10 @@ impl Chain {
 
     /// The chain with one more frame.
     pub(super) fn link(self, payload_sha256: &[u8; 32]) -> Self {
-        let mut hasher = Sha256::new();
-        hasher.update(self.0);
-        hasher.update(hex(payload_sha256));
-        Self(hex(&hasher.finalize().into()))
+        let mut text = [0; 128];
+        text[..64].copy_from_slice(&self.0);
+        text[64..].copy_from_slice(&hex(payload_sha256));
+        Self(hex(&Sha256::digest(text).into()))
     }
 }
 
@@ -315,7 +319,7 @@ mod tests {
             assert!(FrameLine::parse_canonical(&spaced).is_none());
             let long = FrameLine::parse(spaced.as_bytes()).unwrap();
             assert_eq!(format!("{short:?}"), format!("{long:?}"));
-            assert_eq!(short.payload.get(), payload);
+            assert_eq!(short.payload, payload);
             short.verify_payload().unwrap();
         }
     }
@@ -325,7 +329,7 @@ mod tests {
         let line = String::from_utf8(line("{\"a\":1}", Some("p"), "quote\"d")).unwrap();
         assert_eq!(FrameLine::parse(line.as_bytes()).unwrap().entry_id, "quote\"d");
         let more = line.replace("{\"a\":1}}", "{\"a\":1},\"later\":[{}]}");
-        assert_eq!(FrameLine::parse(more.as_bytes()).unwrap().payload.get(), "{\"a\":1}");
+        assert_eq!(FrameLine::parse(more.as_bytes()).unwrap().payload, "{\"a\":1}");
         let nulled = line.replace("\"parentEntryId\":\"p\"", "\"parentEntryId\":null");
         assert_eq!(FrameLine::parse(nulled.as_bytes()).unwrap().parent_entry_id, None);
     }

@@ -192,7 +192,11 @@ impl Rows {
     }
 
     fn newest_with_id(&self, id: &str, hash: u64) -> Option<usize> {
-        let mut row = *self.newest_by_hash.get(&hash)?;
+        self.newest_from(*self.newest_by_hash.get(&hash)?, id)
+    }
+
+    /// The newest row with this id among those with the same hash, `row` being the newest of them.
+    fn newest_from(&self, mut row: u32, id: &str) -> Option<usize> {
         while row != NO_ROW {
             if self.id(row as usize) == id {
                 return Some(row as usize);
@@ -246,13 +250,14 @@ impl Rows {
         if numbers.entry_seq <= floor {
             self.first_unordered.get_or_insert(row);
         }
-        if self.newest_with_id(id, hash).is_some() {
+        // One look at the map, which is what this costs: it is larger than the caches.
+        let same_hash = self.newest_by_hash.insert(hash, row).unwrap_or(NO_ROW);
+        if self.newest_from(same_hash, id).is_some() {
             self.first_duplicate.get_or_insert(row);
         }
         let id_start = self.ids.len() as u64;
         self.ids.push_str(id);
         self.total_bytes = self.total_bytes.saturating_add(numbers.byte_length);
-        let same_hash = self.newest_by_hash.insert(hash, row).unwrap_or(NO_ROW);
         self.slots.push(Slot { numbers, id_start, id_len: id.len() as u32, same_hash });
     }
 

@@ -24,6 +24,9 @@ pub(super) const ROLLBACK_EVENT: &str = "rollback.event.json";
 /// The record of a rollback under way.
 pub(super) const ROLLBACK_INTENT: &str = "rollback.intent.json";
 
+/// The record of an import under way.
+pub(super) const IMPORT_INTENT: &str = "import.intent.json";
+
 /// The directory of the store that belongs to a session file: `dir/stem.v2` beside `dir/stem.ext`.
 ///
 /// The last extension is removed: `a.tar.jsonl` gives `a.tar.v2`, `.jsonl` gives `.jsonl.v2`; a path without a file name

@@ -8,7 +8,8 @@
 //! - [`Store`] writes: one handle at a time, recovering what a crash or damage left when it opens, and reporting it
 //!   ([`RecoveryReport`]).
 //! - [`Store::create_checkpoint`] and [`Store::rollback`] go back to a certified point; [`Store::write_manifest`] sums up.
-//! - [`export_line`] and [`parse_import_line`] turn entries into plain JSON Lines and back.
+//! - [`export_line`] and [`parse_import_line`] turn entries into plain JSON Lines and back; [`session_entry`] reads a
+//!   payload as the session entry its frame says it is.
 //!
 //! What is handed out was verified: range, CRC-32C, numbers and the payload's SHA-256. What is acknowledged is on stable
 //! storage. Damage that is not a torn tail is refused, with file, line and byte offset.
@@ -17,6 +18,7 @@ mod canonical;
 mod checkpoint;
 mod error;
 mod frame;
+mod import;
 mod index;
 mod integrity;
 mod layout;
@@ -28,6 +30,7 @@ mod recovery;
 mod report;
 mod rollback;
 mod segment;
+mod skip;
 mod time;
 mod view;
 mod writer;
@@ -43,7 +46,7 @@ pub use layout::{sidecar_exists, sidecar_root};
 pub use manifest::{Counters, Files, Integrity, Invariants, MANIFEST_SCHEMA, Manifest, ManifestHead};
 pub use migration::{EVENT_SCHEMA, MigrationEvent, MigrationLedger, Verification};
 pub use payload::{NewEntry, Payload};
-pub use plain::{ImportLine, export_line, parse_import_line};
+pub use plain::{ImportLine, export_line, parse_import_line, session_entry};
 pub use recovery::Verify;
 pub use report::{ChangedCrc, LostEntry, Quarantined, RecoveryReport, Truncated, Unindexed};
 pub use view::{Entries, Head, IndexSummary, Reader, Validated, View};

@@ -80,6 +80,41 @@ pub fn parse_import_line(line: &str, is_first: bool) -> Result<ImportLine<'_>, E
     Ok(ImportLine::Entry(NewEntry { id, parent_id: fields.parent_id, entry_type, payload }))
 }
 
+/// The payload of a frame as the session entry it holds, which must name the frame's own id, parent and type.
+///
+/// # Errors
+/// [`Error::NotASessionEntry`] when it is none, or names others.
+pub fn session_entry(frame: &Frame) -> Result<NewEntry<'_>, Error> {
+    let failed = |reason: String| Error::NotASessionEntry {
+        entry_seq: frame.entry_seq,
+        entry_id: frame.entry_id.clone(),
+        reason,
+    };
+    let fields: Fields<'_> =
+        serde_json::from_str(frame.payload.get()).map_err(|error| failed(error.to_string()))?;
+    let (Some(id), Some(entry_type)) = (fields.id, fields.session_type) else {
+        return Err(failed("it lacks an id or a type".to_owned()));
+    };
+    let differs = if id != frame.entry_id {
+        Some(format!("its id is {id:?}"))
+    } else if fields.parent_id.as_deref() != frame.parent_entry_id.as_deref() {
+        Some(format!("its parentId is {:?}", fields.parent_id))
+    } else if entry_type != frame.entry_type {
+        Some(format!("its type is {entry_type:?}"))
+    } else {
+        None
+    };
+    match differs {
+        Some(reason) => Err(failed(reason)),
+        None => Ok(NewEntry {
+            id,
+            parent_id: fields.parent_id,
+            entry_type,
+            payload: Payload::verbatim(frame.payload.get())?,
+        }),
+    }
+}
+
 /// An entry as a line of plain JSON Lines, without LF: its payload alone where that says the same id, parent and type, else
 /// an object with all of them.
 pub fn export_line(frame: &Frame) -> String {

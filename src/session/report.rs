@@ -43,6 +43,8 @@ pub struct RecoveryReport {
     /// The checkpoint of an interrupted rollback that was completed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resumed_rollback: Option<u64>,
+    /// Whether an import that did not finish was taken back; its lines are kept beside the segments.
+    pub import_taken_back: bool,
     /// An intent of a rollback that could not be resumed, and why.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub abandoned_rollback: Option<String>,
@@ -53,6 +55,7 @@ impl RecoveryReport {
     pub fn changed_files(&self) -> bool {
         self.index_rebuilt
             || self.index_completed
+            || self.import_taken_back
             || self.resumed_rollback.is_some()
             || self.rows_before.is_some_and(|before| before != self.rows_after)
             || !(self.truncated.is_empty() && self.quarantined.is_empty() && self.healed.is_empty())

@@ -239,7 +239,7 @@ impl Attempt<'_> {
     }
 }
 
-fn write_document(layout: &Layout, name: &str, document: &impl Serialize) -> Result<(), Error> {
+pub(super) fn write_document(layout: &Layout, name: &str, document: &impl Serialize) -> Result<(), Error> {
     let path = layout.staging(name);
     let text = serde_json::to_vec(document)
         .map_err(|error| Error::Json { place: View::document_place(&path), reason: error.to_string() })?;

@@ -19,7 +19,7 @@ use crate::scan::{self, Source};
 /// How much of a segment one task reads.
 const CHUNK_BYTES: u64 = 1 << 20;
 /// How many chunks are scanned while the ones before them are taken in.
-const BATCH_CHUNKS: usize = 16;
+const BATCH_CHUNKS: usize = 32;
 
 /// A line that is not blank.
 #[derive(Debug)]

@@ -392,7 +392,7 @@ impl<'s> View<'s> {
                 },
                 reason,
             })?;
-            frames.push(frame.to_frame());
+            frames.push(frame.to_frame().map_err(|reason| Error::Json { place: place(), reason })?);
         }
         source.check_len()?;
         Ok(frames)
@@ -473,7 +473,13 @@ impl<'s> View<'s> {
         let mut bytes = vec![0; (range.end - range.start) as usize];
         file.read_exact_at(&mut bytes, range.start)?;
         let (frame, _) = check_frame(self.layout, &numbers, self.rows().id(row), &bytes)?;
-        Ok(frame.to_frame())
+        frame.to_frame().map_err(|reason| {
+            let path = self.layout.segment(numbers.segment_seq);
+            Error::Json {
+                place: Place { path, line: numbers.frame_seq, offset: numbers.byte_offset },
+                reason,
+            }
+        })
     }
 
     /// The place of a whole document, for messages.

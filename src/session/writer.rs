@@ -16,7 +16,7 @@ use super::payload::NewEntry;
 use super::recovery::{self, Recovered};
 use super::report::RecoveryReport;
 use super::view::{Snapshot, View};
-use super::{MAX_LINE_BYTES, Options, rollback, time};
+use super::{MAX_LINE_BYTES, Options, import, rollback, time};
 use crate::disk;
 
 /// When appended entries become durable.
@@ -47,7 +47,7 @@ pub struct Store {
     first_unwritten: usize,
     poisoned: Option<String>,
     /// Held for its kernel lock.
-    _lock: disk::File,
+    lock: disk::File,
 }
 
 /// Where the next frame goes.
@@ -121,13 +121,16 @@ impl Store {
         let wide = layout.create_directories()?;
         let lock = lock(&layout)?;
         let resumed = rollback::resume(&layout, limit_bytes)?;
+        let taken_back = import::resume(&layout)?;
         let recovered = recover(&layout, limit_bytes)?;
         let mut report = recovered.report;
         report.wide_directories = wide.iter().map(|path| path.display().to_string()).collect();
         report.resumed_rollback = resumed.completed;
         report.abandoned_rollback = resumed.abandoned;
-        report.truncated.splice(0..0, resumed.truncated);
-        report.quarantined.splice(0..0, resumed.quarantined);
+        report.import_taken_back = taken_back.is_some();
+        let taken_back = taken_back.unwrap_or_default();
+        report.truncated.splice(0..0, resumed.truncated.into_iter().chain(taken_back.truncated));
+        report.quarantined.splice(0..0, resumed.quarantined.into_iter().chain(taken_back.quarantined));
         let snapshot = Snapshot::with_chain(recovered.rows, recovered.chain);
         let mut store = Self {
             tail: Tail::of(&snapshot, &layout)?,
@@ -140,7 +143,7 @@ impl Store {
             index: None,
             index_bytes: 0,
             poisoned: None,
-            _lock: lock,
+            lock,
         };
         store.index_bytes = store.index_file_bytes()?;
         Ok((store, report))
@@ -190,7 +193,7 @@ impl Store {
         self.check_writable()?;
         self.check_links(entry)?;
         let from = self.mark();
-        let done = self.write_frame(entry).and_then(|()| match self.options.durability {
+        let done = self.write_grouped(entry).and_then(|()| match self.options.durability {
             Durability::Each => self.write_rows(),
             Durability::Grouped => Ok(()),
         });
@@ -210,22 +213,9 @@ impl Store {
             .iter()
             .try_for_each(|entry| {
                 self.check_links(entry)?;
-                self.write_frame(entry)
+                self.write_grouped(entry)
             })
             .and_then(|()| self.write_rows());
-        self.done_or_undone(from, done)
-    }
-
-    /// As [`Store::append_all`], but an entry may name a parent that comes later in the group.
-    ///
-    /// # Errors
-    /// As [`Store::append`]; links are checked before anything is written.
-    pub fn import(&mut self, entries: &[NewEntry<'_>]) -> Result<(), Error> {
-        self.check_writable()?;
-        self.check_group(entries)?;
-        let from = self.mark();
-        let done =
-            entries.iter().try_for_each(|entry| self.write_frame(entry)).and_then(|()| self.write_rows());
         self.done_or_undone(from, done)
     }
 
@@ -247,6 +237,14 @@ impl Store {
         self.check_index_unchanged(self.index.as_ref())
     }
 
+    pub(super) fn is_poisoned(&self) -> bool {
+        self.poisoned.is_some()
+    }
+
+    pub(super) fn next_entry_seq(&self) -> u64 {
+        self.tail.at.entry_seq
+    }
+
     pub(super) fn poison(&mut self, reason: &Error) {
         self.poisoned.get_or_insert_with(|| reason.to_string());
     }
@@ -263,7 +261,7 @@ impl Store {
         }
     }
 
-    fn check_new_id(&self, id: &str) -> Result<(), Error> {
+    pub(super) fn check_new_id(&self, id: &str) -> Result<(), Error> {
         let rows = &self.snapshot.rows;
         match rows.find_id(id) {
             None => Ok(()),
@@ -273,46 +271,6 @@ impl Store {
                 second_seq: self.tail.at.entry_seq,
             }),
         }
-    }
-
-    /// Links of a group in which parents may follow their children.
-    fn check_group(&self, entries: &[NewEntry<'_>]) -> Result<(), Error> {
-        let mut places = std::collections::HashMap::with_capacity(entries.len());
-        for (place, entry) in entries.iter().enumerate() {
-            self.check_new_id(&entry.id)?;
-            if let Some(first) = places.insert(&*entry.id, place) {
-                let seq = |place| self.tail.at.entry_seq.saturating_add(place as u64);
-                return Err(Error::DuplicateEntryId {
-                    entry_id: entry.id.clone().into_owned(),
-                    first_seq: seq(first),
-                    second_seq: seq(place),
-                });
-            }
-        }
-        // The walk each entry was first met on: meeting it again on the same walk is going round.
-        let mut walk_of = vec![0; entries.len()];
-        for start in 0..entries.len() {
-            let mut next = Some(start);
-            while let Some(place) = next {
-                let entry = &entries[place];
-                if walk_of[place] == start + 1 {
-                    return Err(Error::CyclicParent { entry_id: entry.id.clone().into_owned() });
-                }
-                if walk_of[place] != 0 {
-                    break;
-                }
-                walk_of[place] = start + 1;
-                next = match &entry.parent_id {
-                    None => None,
-                    Some(parent) => match places.get(&**parent) {
-                        Some(parent) => Some(*parent),
-                        None if self.snapshot.rows.find_id(parent).is_some() => None,
-                        None => return Err(missing_parent(entry, parent)),
-                    },
-                };
-            }
-        }
-        Ok(())
     }
 
     fn encode(&self, entry: &NewEntry<'_>) -> Result<Encoded, Error> {
@@ -353,7 +311,7 @@ impl Store {
     }
 
     /// Writes a frame at the end of its segment and takes its row into memory.
-    fn write_frame(&mut self, entry: &NewEntry<'_>) -> Result<(), Error> {
+    pub(super) fn write_frame(&mut self, entry: &NewEntry<'_>) -> Result<(), Error> {
         let encoded = self.encode(entry)?;
         let (at, offset) = (encoded.tail.at, encoded.tail.segment_bytes);
         if at.segment_seq != self.tail.at.segment_seq {
@@ -373,6 +331,12 @@ impl Store {
         };
         self.snapshot.push(numbers, &entry.id, &encoded.payload_sha256);
         self.tail = Tail::of(&self.snapshot, &self.layout)?;
+        Ok(())
+    }
+
+    /// As [`Store::write_frame`], for a group without an intent.
+    fn write_grouped(&mut self, entry: &NewEntry<'_>) -> Result<(), Error> {
+        self.write_frame(entry)?;
         if self.snapshot.rows.len() == 1 {
             // A power cut can leave lost sectors in front of later frames of a group. With one durable row recovery knows
             // that what stands behind it was never acknowledged; without any it has to take it for damage.
@@ -420,7 +384,7 @@ impl Store {
     }
 
     /// Syncs the active segment, then writes the rows that are not in the index yet and syncs it.
-    fn write_rows(&mut self) -> Result<(), Error> {
+    pub(super) fn write_rows(&mut self) -> Result<(), Error> {
         let rows = self.first_unwritten..self.snapshot.rows.len();
         if rows.is_empty() {
             return Ok(());
@@ -492,7 +456,7 @@ impl Store {
         }
     }
 
-    fn mark(&self) -> Mark {
+    pub(super) fn mark(&self) -> Mark {
         Mark {
             rows: self.snapshot.rows.len(),
             chain: self.snapshot.chain(),
@@ -502,7 +466,7 @@ impl Store {
     }
 
     /// After a failure takes back what was written since `from`.
-    fn done_or_undone(&mut self, from: Mark, done: Result<(), Error>) -> Result<(), Error> {
+    pub(super) fn done_or_undone(&mut self, from: Mark, done: Result<(), Error>) -> Result<(), Error> {
         let Err(error) = done else { return Ok(()) };
         if let Error::Stale { .. } = error {
             // Somebody else's bytes stand where ours would be cut.
@@ -533,11 +497,11 @@ impl Store {
 
 /// The state to return to when an append fails.
 #[derive(Debug, Clone, Copy)]
-struct Mark {
-    rows: usize,
+pub(super) struct Mark {
+    pub(super) rows: usize,
     chain: (usize, super::frame::Chain),
     tail: Tail,
-    index_bytes: u64,
+    pub(super) index_bytes: u64,
 }
 
 /// Cuts a file back to its old length; a missing one, or a shorter one, has nothing to take back.
@@ -553,7 +517,7 @@ fn cut_back(path: &Path, len_bytes: u64) -> Result<(), Error> {
     Ok(())
 }
 
-fn missing_parent(entry: &NewEntry<'_>, parent: &str) -> Error {
+pub(super) fn missing_parent(entry: &NewEntry<'_>, parent: &str) -> Error {
     Error::MissingParent { entry_id: entry.id.clone().into_owned(), parent_id: parent.to_owned() }
 }
 
@@ -583,5 +547,7 @@ impl Drop for Store {
     fn drop(&mut self) {
         // What fails here is found again by the next opening writer.
         let _ = self.sync();
+        // Closing alone does not release it while a process that was forked just now has not closed its copy.
+        let _ = self.lock.as_std().unlock();
     }
 }

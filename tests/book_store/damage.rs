@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use relayburn_ledger::book::{FindingKind, LogTaleaStore, check};
+use relayburn_ledger::book::{FindingKind, LogStoreOptions, LogTaleaStore, check};
 use talea_core::store::{Store, StoreError};
 use talea_core::types::Book;
 
@@ -166,6 +166,154 @@ async fn damage_in_two_sealed_segments_is_reported_twice_and_changes_nothing() {
     LogTaleaStore::open(directory.path()).await.unwrap_err();
     let after: Vec<Vec<u8>> = segments.iter().map(|path| fs::read(path).unwrap()).collect();
     assert_eq!(before, after);
+}
+
+/// What a check says: kind, file name, offset.
+fn told(directory: &Path) -> Vec<(FindingKind, String, Option<u64>)> {
+    let found = check(directory).unwrap().findings.into_iter();
+    found
+        .map(|finding| {
+            let name = finding.file.file_name().unwrap().to_string_lossy().into_owned();
+            (finding.kind, name, finding.offset)
+        })
+        .collect()
+}
+
+fn everything(directory: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(everything(&path));
+        } else {
+            found.push((path.clone(), fs::read(&path).unwrap()));
+        }
+    }
+    found.sort();
+    found
+}
+
+#[tokio::test]
+async fn a_check_goes_on_behind_damage_and_says_each_thing_once() {
+    let original = tempfile::tempdir().unwrap();
+    let options = LogStoreOptions { idem_hot_cap: 4, snapshot_every: 0, segment_max: 2200 };
+    let store = LogTaleaStore::open_with(original.path(), options).await.unwrap();
+    set_up(&store, "shop").await;
+    for number in 0..30 {
+        store.commit(&transfer(number, &format!("k{number}"), "shop", "cash", "sales", 1)).await.unwrap();
+        if number == 12 || number == 25 {
+            store.snapshot_now("shop").await.unwrap();
+        }
+    }
+    store.shutdown().await;
+    assert_eq!(told(original.path()), []);
+    let shop = original.path().join("books/shop");
+    let names = |ending: &str| {
+        let mut names: Vec<String> = fs::read_dir(&shop)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.retain(|name| name.ends_with(ending));
+        names.sort();
+        names
+    };
+    let (segments, snapshots, runs) = (names(".log"), names(".snap"), names(".run"));
+    assert!(segments.len() > 5 && snapshots.len() == 2 && runs.len() > 2);
+    let offsets = |name: &str| {
+        let bytes = fs::read(shop.join(name)).unwrap();
+        let (mut at, mut offsets) = (0, Vec::new());
+        while at < bytes.len() {
+            offsets.push(at as u64);
+            at += 8 + u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap()) as usize;
+        }
+        offsets
+    };
+    let damaged = |damage: &dyn Fn(&Path)| {
+        let directory = tempfile::tempdir().unwrap();
+        copy_tree(original.path(), directory.path());
+        damage(&directory.path().join("books/shop"));
+        let before = everything(directory.path());
+        let told = told(directory.path());
+        assert_eq!(everything(directory.path()), before, "a check changes nothing");
+        told
+    };
+    let flip = |path: PathBuf, at: u64| {
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[at as usize] ^= 4;
+        fs::write(path, bytes).unwrap();
+    };
+    let frame = FindingKind::DamagedFrame;
+    let (second, third) = (offsets(&segments[1]), offsets(&segments[2]));
+    assert!(second.len() > 4);
+    // Two frames of one segment, one of them in its length, and a third in a later one.
+    let found = damaged(&|shop| {
+        flip(shop.join(&segments[1]), second[1] + 20);
+        flip(shop.join(&segments[1]), second[3] + 1);
+        flip(shop.join(&segments[2]), third[2] + 30);
+        flip(shop.join(&runs[1]), 40);
+        flip(shop.join(&snapshots[1]), 40);
+    });
+    let at = |name: &str, offset| (frame, name.to_owned(), Some(offset));
+    assert_eq!(
+        found,
+        [
+            at(&segments[1], second[1]),
+            at(&segments[1], second[3]),
+            at(&segments[2], third[2]),
+            (FindingKind::DamagedSnapshot, snapshots[1].clone(), Some(0)),
+            (FindingKind::DamagedRun, runs[1].clone(), Some(0)),
+        ]
+    );
+    // A missing segment, and damage in the one that comes in its place.
+    let found = damaged(&|shop| {
+        fs::remove_file(shop.join(&segments[1])).unwrap();
+        flip(shop.join(&segments[2]), third[1] + 20);
+        fs::remove_file(shop.join(&segments[4])).unwrap();
+    });
+    assert_eq!(
+        found,
+        [
+            (FindingKind::Gap, segments[2].clone(), Some(0)),
+            at(&segments[2], third[1]),
+            (FindingKind::Gap, segments[5].clone(), Some(0)),
+        ]
+    );
+    // A file that cannot be read.
+    let found = damaged(&|shop| {
+        fs::remove_file(shop.join(&segments[2])).unwrap();
+        fs::create_dir(shop.join(&segments[2])).unwrap();
+        flip(shop.join(&segments[3]), 30);
+    });
+    assert_eq!(found, [(FindingKind::Unreadable, segments[2].clone(), None), at(&segments[3], 0)]);
+    // Keys that the log does not have, told once a run; and names that other programs may write.
+    let found = damaged(&|shop| {
+        fs::copy(shop.join(&runs[0]), shop.join("idem-000099.run")).unwrap();
+        let json = b"[[\"a\",{\"txid\":\"00000000-0000-0000-0000-000000000000\",\"seq\":5,\"at\":\"2026-01-01T00:00:00Z\"}],[\"b\",{\"txid\":\"00000000-0000-0000-0000-000000000000\",\"seq\":500,\"at\":\"2026-01-01T00:00:00Z\"}]]";
+        let bytes = [&crc32fast::hash(json).to_le_bytes()[..], json].concat();
+        fs::write(shop.join("idem-000100.run"), bytes).unwrap();
+        fs::rename(shop.join(&segments[0]), shop.join("segment-1.log")).unwrap();
+    });
+    assert_eq!(found, [(FindingKind::WrongRun, "idem-000100.run".to_owned(), None)]);
+    // The newest snapshot is lost and a run with it: the keys are missed beside the older one.
+    let found = damaged(&|shop| {
+        flip(shop.join(&snapshots[1]), 40);
+        fs::remove_file(shop.join(&runs[0])).unwrap();
+    });
+    assert_eq!(
+        found,
+        [
+            (FindingKind::DamagedSnapshot, snapshots[1].clone(), Some(0)),
+            (FindingKind::MissingKeys, snapshots[0].clone(), None),
+        ]
+    );
+    // A copy without its lock file gets none, and an empty store without its directory is one.
+    fs::remove_file(original.path().join("LOCK")).unwrap();
+    assert_eq!(told(original.path()), []);
+    assert!(!original.path().join("LOCK").exists());
+    let empty = tempfile::tempdir().unwrap();
+    check(empty.path()).unwrap_err();
+    fs::write(empty.path().join("LOCK"), b"").unwrap();
+    assert!(check(empty.path()).unwrap().books.is_empty());
 }
 
 #[tokio::test]

@@ -110,6 +110,68 @@ fn a_group_into_an_empty_store_survives_a_power_cut_at_any_point() {
     check_images(&harness, &acknowledged, &options, &all);
 }
 
+/// Six entries of which each but the last names the next as its parent.
+fn backwards(all: &[String]) -> Vec<NewEntry<'static>> {
+    all.iter().enumerate().map(|(at, id)| entry(id, all.get(at + 1).map(String::as_str), 700)).collect()
+}
+
+#[test]
+fn an_import_is_there_wholly_or_not_at_all_after_a_power_cut() {
+    for before in [0, 2] {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path().join("s");
+        let options = options(2500);
+        {
+            let (mut store, _) = Store::open(&root, &options).unwrap();
+            (0..before).for_each(|at| drop(store.append(&entry(&format!("old{at}"), None, 300)).unwrap()));
+        }
+        let harness = Harness::recording(directory.path());
+        let mut done = usize::MAX;
+        harness.run(|| {
+            let (mut store, _) = Store::open(&root, &options).unwrap();
+            store.import(&backwards(&names(6))).unwrap();
+            done = harness.events();
+        });
+        let (mut with, mut without) = (0, 0);
+        harness.each_image(|image| {
+            let (ids, mut store) = recover(&image.path().join("s"), &options, image);
+            if ids.len() == before {
+                without += 1;
+                assert!(image.after_events() < done, "{image}");
+            } else {
+                with += 1;
+                assert_eq!(ids[before..], names(6), "{image}");
+            }
+            assert!(!image.path().join("s/tmp/import.intent.json").exists(), "{image}");
+            store.append(&entry("next", ids.last().map(String::as_str), 3)).unwrap();
+        });
+        assert!(with > 3 && without > 20, "{with} {without}");
+    }
+}
+
+#[test]
+fn a_failing_import_is_there_wholly_or_not_at_all() {
+    each_failure(|harness| {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path().join("s");
+        let options = options(2000);
+        drop(Store::open(&root, &options).unwrap().0.append(&entry("old", None, 700)).unwrap());
+        let told = harness.run(|| {
+            let (mut store, _) = Store::open(&root, &options).ok()?;
+            let imported = store.import(&backwards(&names(5))).is_ok();
+            // What the handle takes after a failed import must not be taken back with it.
+            Some((imported, store.append(&entry("next", None, 10)).is_ok()))
+        });
+        let (ids, _) = recover(&root, &options, &format!("{harness:?}"));
+        let there = ids.iter().filter(|id| id.starts_with('e')).count();
+        assert!([0, 5].contains(&there), "{harness:?}: {ids:?}");
+        if let Some((imported, next)) = told {
+            assert!(!imported || there == 5, "{harness:?}");
+            assert!(!next || ids.contains(&"next".to_owned()), "{harness:?}");
+        }
+    });
+}
+
 /// A store of four entries in two segments, with one more frame and half a frame behind the index.
 fn leave_a_tail(root: &Path, options: &Options) {
     let (mut store, _) = Store::open(root, options).unwrap();

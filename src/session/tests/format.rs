@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::{entry, files, options};
 use crate::session::{
     Class, ImportLine, MigrationEvent, NewEntry, Options, Payload, Reader, Store, Verify, export_line,
-    parse_import_line, sidecar_exists, sidecar_root,
+    parse_import_line, session_entry, sidecar_exists, sidecar_root,
 };
 
 fn class(outcome: Result<impl std::fmt::Debug, crate::session::Error>) -> Class {
@@ -437,4 +437,28 @@ fn plain_lines_come_back_as_the_same_entries() {
     }
     let values: Vec<Value> = exported.iter().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(values.len(), 4);
+}
+
+#[test]
+fn a_payload_is_a_session_entry_only_if_it_says_what_its_frame_says() {
+    let payloads = [
+        (r#"{"type":"message","id":"b","parentId":"a","text":"hi"}"#, true),
+        (r#"{"type":"message","id":"x","parentId":"a"}"#, false),
+        (r#"{"type":"message","id":"b"}"#, false),
+        (r#"{"type":"label","id":"b","parentId":"a"}"#, false),
+        (r#"{"type":"message","parentId":"a"}"#, false),
+        ("[1]", false),
+    ];
+    for (at, (payload, is_entry)) in payloads.into_iter().enumerate() {
+        let directory = tempfile::tempdir().unwrap();
+        let (mut store, _) = Store::open(directory.path(), &options(1000)).unwrap();
+        store.append(&entry("a", None, 1)).unwrap();
+        let new = NewEntry { payload: Payload::verbatim(payload).unwrap(), ..entry("b", Some("a"), 1) };
+        store.append(&new).unwrap();
+        let frame = store.view().entry(2).unwrap().unwrap();
+        match session_entry(&frame) {
+            Ok(read) => assert!(is_entry && read.id == "b" && read.payload.get() == payload, "{at}"),
+            Err(error) => assert!(!is_entry && error.class() == Class::SessionError, "{at}: {error}"),
+        }
+    }
 }

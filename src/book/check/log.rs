@@ -1,0 +1,302 @@
+//! Checking a log: replayed as opening replays it, and beyond the first damage frame by frame.
+//!
+//! Reads segments only.
+
+use std::path::Path;
+
+use chrono::{DateTime, Utc};
+use memchr::memmem;
+use talea_core::types::Seq;
+
+use super::{Check, FindingKind};
+use crate::book::error::BookError;
+use crate::book::files::Listing;
+use crate::book::frame::{self, HEADER_BYTES, Replayed, Split};
+use crate::book::scan::{self, Found};
+use crate::book::state::PostingRef;
+
+/// How far the log reaches.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct LogEnd {
+    /// The last event that can be read anywhere in it.
+    pub(super) last_readable: Seq,
+    /// Whether a store with this log opens; what follows the replayed part is then cut.
+    pub(super) opens: bool,
+}
+
+/// Where frames are looked at one by one from.
+struct Stop {
+    segment: usize,
+    offset: usize,
+    /// The event that should stand there; unknown behind damage.
+    expected: Option<Seq>,
+    /// What is there was said already.
+    is_known: bool,
+}
+
+/// What was found frame by frame.
+#[derive(Default)]
+struct Walked {
+    last: Seq,
+    good_frames: bool,
+}
+
+/// Why replaying stopped where a frame is bad.
+struct BadFrame {
+    segment: usize,
+    offset: u64,
+    is_torn: bool,
+    reason: String,
+}
+
+impl Check<'_> {
+    /// Replays the log, and looks at each snapshot when its event has come.
+    pub(super) fn log(&mut self, listing: &Listing) -> Result<LogEnd, BookError> {
+        let mut unreadable = None;
+        for at in 0..self.segments.len() {
+            if let Err(error) = self.segments[at].source() {
+                let path = self.segments[at].path.clone();
+                self.find(FindingKind::Unreadable, &path, None, error.to_string());
+                unreadable.get_or_insert(at);
+            }
+        }
+        let readable = &listing.segments[..unreadable.unwrap_or(listing.segments.len())];
+        let scanned = scan::scan(readable, 1, |found| match found {
+            Found::Segment(index) => {
+                self.state.add_segment(listing.segments[index].0);
+                Ok(())
+            }
+            Found::Event(index, frame) => {
+                let path = &listing.segments[index].1;
+                self.state.add_position(frame.offset);
+                if let Some((at, event)) = &frame.event {
+                    self.event(path, frame.offset, frame.seq, *at, event)?;
+                }
+                if self.state.is_flush_due() {
+                    self.state.tidy();
+                }
+                for (last, path) in listing.snapshots.iter().filter(|(last, _)| *last == frame.seq) {
+                    self.snapshot(*last, path)?;
+                }
+                Ok(())
+            }
+        });
+        let place = |path: &Path| listing.segments.iter().position(|(_, segment)| segment == path);
+        let mut bad_frame = None;
+        let stop = match scanned {
+            Ok(None) => unreadable.map(|at| Stop { segment: at, offset: 0, expected: None, is_known: true }),
+            Ok(Some(bad)) => {
+                let stop = Stop {
+                    segment: bad.segment,
+                    offset: bad.offset as usize,
+                    expected: None,
+                    is_known: true,
+                };
+                bad_frame = Some(BadFrame {
+                    segment: bad.segment,
+                    offset: bad.offset,
+                    is_torn: bad.is_torn,
+                    reason: bad.reason,
+                });
+                Some(stop)
+            }
+            Err(BookError::Gap { path, offset, expected, found }) => {
+                self.gap(&path, offset, expected, found);
+                place(&path).map(|segment| Stop {
+                    segment,
+                    offset: offset as usize,
+                    expected: Some(found),
+                    is_known: false,
+                })
+            }
+            Err(BookError::ReplayOverflow { account, path, offset, .. }) => {
+                let reason = format!(
+                    "the balance of account {account:?} leaves the 64-bit range; the store cannot be opened"
+                );
+                self.find(FindingKind::Overflow, &path, Some(offset), reason);
+                place(&path).map(|segment| Stop {
+                    segment,
+                    offset: offset as usize,
+                    expected: None,
+                    is_known: false,
+                })
+            }
+            Err(error) => return Err(error),
+        };
+        let last_segment = listing.segments.len().saturating_sub(1);
+        let opens = match (&stop, &bad_frame) {
+            (None, _) => true,
+            (Some(_), Some(bad)) => bad.segment == last_segment && unreadable.is_none(),
+            (Some(_), None) => false,
+        };
+        let first_finding = self.findings.len();
+        let walked = match stop {
+            Some(stop) => self.walk(stop)?,
+            None => Walked::default(),
+        };
+        if let Some(bad) = bad_frame {
+            self.bad_frame(&bad, opens, walked.good_frames, first_finding)?;
+        }
+        Ok(LogEnd { last_readable: self.replayed().max(walked.last), opens })
+    }
+
+    fn gap(&mut self, path: &Path, offset: u64, expected: Seq, found: Seq) {
+        let reason = format!("event {expected} should stand here, found {found}; the store cannot be opened");
+        self.find(FindingKind::Gap, path, Some(offset), reason);
+    }
+
+    /// Reports the frame at which replaying stopped, in front of what was found behind it.
+    fn bad_frame(
+        &mut self,
+        bad: &BadFrame,
+        opens: bool,
+        good_behind: bool,
+        place: usize,
+    ) -> Result<(), BookError> {
+        let source = self.segments[bad.segment].source()?;
+        let mut buffer = Vec::new();
+        let rest = source.bytes(bad.offset..source.len_bytes(), &mut buffer)?;
+        let is_blank = rest.iter().all(|byte| *byte == 0);
+        let (kind, outlook) = match (opens, good_behind) {
+            (false, _) => (FindingKind::DamagedFrame, "the store cannot be opened"),
+            (true, false) if bad.is_torn || is_blank => (FindingKind::TornTail, "opening cuts the log here"),
+            (true, _) => (FindingKind::DamagedFrame, "opening cuts the log here and saves what it cuts"),
+        };
+        let path = self.segments[bad.segment].path.clone();
+        self.find(kind, &path, Some(bad.offset), format!("damaged frame: {}; {outlook}", bad.reason));
+        self.findings[place..].rotate_right(1);
+        Ok(())
+    }
+
+    fn event(
+        &mut self,
+        path: &Path,
+        offset: u64,
+        seq: Seq,
+        at: DateTime<Utc>,
+        event: &Replayed<'_>,
+    ) -> Result<(), BookError> {
+        if self.last_at.is_some_and(|last| at < last) {
+            let reason = format!("event {seq} is of {at}, which is before the event in front of it");
+            self.find(FindingKind::TimeGoesBack, path, Some(offset), reason);
+        }
+        self.last_at = Some(at);
+        match event {
+            Replayed::Posted(posted) => {
+                self.state.post(seq, at, posted.txid, posted.postings.iter().map(PostingRef::from)).map_err(
+                    |account| BookError::ReplayOverflow {
+                        book: self.report.book.clone(),
+                        account,
+                        path: path.to_owned(),
+                        offset,
+                    },
+                )?;
+                self.report.transactions += 1;
+                self.keys.insert(self.hasher.hash(&posted.key), seq);
+                if self.keys.is_flush_due() {
+                    let scratch = self.state.scratch()?;
+                    self.keys.flush(&scratch)?;
+                }
+            }
+            Replayed::Account(def, cfg) => {
+                self.openings += 1;
+                self.state.add_account(def, cfg);
+            }
+            Replayed::Asset(_) => self.openings += 1,
+        }
+        self.state.advance(seq, at);
+        Ok(())
+    }
+
+    /// Looks at everything from `stop` on: what cannot be replayed can still be whole, or damaged again.
+    fn walk(&mut self, stop: Stop) -> Result<Walked, BookError> {
+        let mut walked = Walked::default();
+        let Stop { segment: first, offset, mut expected, mut is_known } = stop;
+        for at in first..self.segments.len() {
+            let mut damage = Vec::new();
+            let (base, path) = (self.segments[at].base, self.segments[at].path.clone());
+            let Ok(source) = self.segments[at].source() else {
+                expected = None;
+                continue;
+            };
+            let mut buffer = Vec::new();
+            let bytes = source.bytes(0..source.len_bytes(), &mut buffer)?;
+            let from = if at == first { offset } else { 0 };
+            if at > first {
+                if let Some(expected) = expected.filter(|expected| *expected != base) {
+                    damage.push((0, Damage::Gap(expected, base)));
+                }
+                (expected, is_known) = (Some(base), false);
+            }
+            frames(bytes, from, &mut expected, is_known, &mut walked, &mut damage);
+            source.check_len()?;
+            for (offset, damage) in damage {
+                match damage {
+                    Damage::Gap(expected, found) => self.gap(&path, offset, expected, found),
+                    Damage::Frame(reason) => {
+                        let reason = format!("damaged frame: {reason}");
+                        self.find(FindingKind::DamagedFrame, &path, Some(offset), reason);
+                    }
+                }
+            }
+        }
+        Ok(walked)
+    }
+}
+
+enum Damage {
+    Gap(Seq, Seq),
+    Frame(String),
+}
+
+/// Goes over the frames of a segment from `at` on; behind a bad one it goes on with the next whole one.
+fn frames(
+    bytes: &[u8],
+    mut at: usize,
+    expected: &mut Option<Seq>,
+    mut is_known: bool,
+    walked: &mut Walked,
+    damage: &mut Vec<(u64, Damage)>,
+) {
+    loop {
+        let reason = match frame::split(&bytes[at..]) {
+            Split::End => return,
+            Split::Torn => format!("it is cut short: {} bytes are left", bytes.len() - at),
+            Split::Whole { crc, payload } => {
+                match frame::check(crc, payload).and_then(|()| frame::replay(payload)) {
+                    Ok((seq, ..)) => {
+                        if let Some(expected) = expected.filter(|expected| *expected != seq) {
+                            damage.push((at as u64, Damage::Gap(expected, seq)));
+                        }
+                        *expected = seq.checked_add(1);
+                        walked.last = walked.last.max(seq);
+                        walked.good_frames = true;
+                        is_known = false;
+                        at += HEADER_BYTES + payload.len();
+                        continue;
+                    }
+                    Err(reason) => reason,
+                }
+            }
+        };
+        if !is_known {
+            damage.push((at as u64, Damage::Frame(reason)));
+        }
+        is_known = false;
+        // How many events the damaged bytes were cannot be said.
+        *expected = None;
+        match next_whole(bytes, at + 1) {
+            Some(next) => at = next,
+            None => return,
+        }
+    }
+}
+
+/// Where, from `from` on, the next frame begins whose checksum fits.
+fn next_whole(bytes: &[u8], from: usize) -> Option<usize> {
+    memmem::find_iter(&bytes[from..], b"{\"seq\":").find_map(|found| {
+        let start = (from + found).checked_sub(HEADER_BYTES).filter(|start| *start >= from)?;
+        let Split::Whole { crc, payload } = frame::split(&bytes[start..]) else { return None };
+        frame::check(crc, payload).is_ok().then_some(start)
+    })
+}

@@ -1,0 +1,116 @@
+//! Deciding about a job, given the state and what was accepted before it in the same batch.
+//!
+//! Touches nothing. Promises: the first reason to refuse, in the order the trait's users know; nothing is accepted that
+//! would take a balance out of range or below its floor.
+
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError};
+
+use talea_core::store::{AccountCfg, StoreError};
+use talea_core::types::{AccountDef, AccountId, AssetDef, AssetId, Direction, Posting};
+
+use super::error::BookError;
+use super::queue::{Assets, Draft};
+use super::state::{PostingRef, State, add, effective};
+
+impl<'a> From<&'a Posting> for PostingRef<'a> {
+    fn from(posting: &'a Posting) -> Self {
+        Self {
+            book: &posting.account.book.0,
+            path: &posting.account.path,
+            asset: posting.amount.asset().as_str(),
+            minor: posting.amount.minor(),
+            credit: posting.direction == Direction::Credit,
+        }
+    }
+}
+
+/// What the accepted part of a batch would make of the state.
+#[derive(Default)]
+pub(super) struct Overlay {
+    pub(super) raw: HashMap<u32, i64>,
+    /// Accepted events by key.
+    pub(super) keys: HashMap<Arc<str>, usize>,
+    pub(super) opened: Vec<(AccountDef, AccountCfg)>,
+    pub(super) registered: Vec<AssetDef>,
+}
+
+impl Overlay {
+    /// The index of an account: those opened in this batch follow those of the state.
+    pub(super) fn find(&self, state: &State, id: &AccountId) -> Option<u32> {
+        state.find(&id.book.0, &id.path).or_else(|| {
+            let at = self.opened.iter().position(|(def, _)| def.id == *id)?;
+            Some((state.account_count() + at) as u32)
+        })
+    }
+
+    pub(super) fn account<'s>(&'s self, state: &'s State, index: u32) -> (&'s AccountDef, &'s AccountCfg) {
+        let (def, cfg) = match (index as usize).checked_sub(state.account_count()) {
+            None => &*state.account(index).opened,
+            Some(at) => &self.opened[at],
+        };
+        (def, cfg)
+    }
+
+    fn raw(&self, state: &State, index: u32) -> i64 {
+        self.raw.get(&index).copied().unwrap_or_else(|| match (index as usize) < state.account_count() {
+            true => state.account(index).raw,
+            false => 0,
+        })
+    }
+
+    /// The definition of an asset, if it has one.
+    pub(super) fn asset(&self, assets: &Assets, id: &AssetId) -> Option<AssetDef> {
+        let here = self.registered.iter().find(|asset| asset.id == *id);
+        here.cloned().or_else(|| assets.read().unwrap_or_else(PoisonError::into_inner).get(id).cloned())
+    }
+
+    /// Decides about a transaction whose key is free; answers the balances it would leave.
+    pub(super) fn judge(&self, state: &State, draft: &Draft) -> Result<Vec<(u32, i64)>, StoreError> {
+        if draft.book.is_reserved() {
+            return Err(StoreError::InvalidBook(draft.book.clone()));
+        }
+        let mut balances: Vec<(u32, i64)> = Vec::with_capacity(draft.postings.len());
+        let mut indices = Vec::with_capacity(draft.postings.len());
+        for posting in &draft.postings {
+            let index = self
+                .find(state, &posting.account)
+                .ok_or_else(|| StoreError::UnknownAccount(posting.account.clone()))?;
+            let (def, _) = self.account(state, index);
+            if def.asset != *posting.amount.asset() {
+                return Err(StoreError::AssetMismatch {
+                    account: posting.account.clone(),
+                    account_asset: def.asset.clone(),
+                    asset: posting.amount.asset().clone(),
+                });
+            }
+            indices.push(index);
+        }
+        for (posting, index) in draft.postings.iter().zip(indices) {
+            let at = match balances.iter().position(|(known, _)| *known == index) {
+                Some(at) => at,
+                None => {
+                    balances.push((index, self.raw(state, index)));
+                    balances.len() - 1
+                }
+            };
+            let credit = posting.direction == Direction::Credit;
+            balances[at].1 = add(balances[at].1, posting.amount.minor(), credit)
+                // The smallest integer has no negative, which the other side of the book would show.
+                .filter(|raw| *raw != i64::MIN)
+                .ok_or_else(|| BookError::Overflow { account: posting.account.clone() })?;
+        }
+        for (index, raw) in &balances {
+            let (def, cfg) = self.account(state, *index);
+            let would_be = effective(*raw, cfg).unwrap_or(i64::MAX);
+            if let Some(min_balance) = cfg.min_balance.filter(|min_balance| would_be < *min_balance) {
+                return Err(StoreError::ConstraintViolation {
+                    account: def.id.clone(),
+                    min_balance,
+                    would_be,
+                });
+            }
+        }
+        Ok(balances)
+    }
+}

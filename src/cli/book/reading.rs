@@ -1,0 +1,290 @@
+//! `burn book balance`, `history`, `trial-balance`, `events`, `check` and the lists: tables, or JSON.
+
+use std::fmt::Write as _;
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+
+use anyhow::bail;
+use chrono::{DateTime, Utc};
+use comfy_table::{CellAlignment, Table, presets};
+use serde_json::json;
+use talea_core::store::Store as _;
+use talea_core::types::{AccountId, AssetClass, AssetId, Book, Direction, Seq};
+
+use super::{Common, user_books};
+use crate::book::{self, LogTaleaStore};
+use crate::cli::{counted, human_bytes, print, print_json};
+
+/// Events or postings fetched at a time.
+const PAGE: usize = 1000;
+
+/// A table without lines; numbers stand on the right.
+fn table(header: &[&str], right: &[usize]) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    table.set_header(header.iter().map(|name| name.to_uppercase()));
+    for column in right {
+        if let Some(column) = table.column_mut(*column) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    table
+}
+
+fn print_table(table: &Table) -> anyhow::Result<()> {
+    let mut text = String::new();
+    for line in table.lines() {
+        // Cells are padded on both sides.
+        writeln!(text, "{}", line.strip_prefix(' ').unwrap_or(&line).trim_end())?;
+    }
+    print(text.as_bytes())
+}
+
+/// Minor units with a decimal point.
+fn amount(minor: i64, precision: u8) -> String {
+    let digits = format!("{:0width$}", minor.unsigned_abs(), width = usize::from(precision) + 1);
+    let (whole, fraction) = digits.split_at(digits.len() - usize::from(precision));
+    let sign = if minor < 0 { "-" } else { "" };
+    if fraction.is_empty() { format!("{sign}{whole}") } else { format!("{sign}{whole}.{fraction}") }
+}
+
+/// The precision of an asset; that of one nobody registered is 0.
+async fn precision(store: &LogTaleaStore, asset: &AssetId) -> anyhow::Result<u8> {
+    Ok(store.asset(asset).await?.map_or(0, |asset| asset.precision))
+}
+
+pub(super) fn list_assets(store: &LogTaleaStore, json: bool) -> anyhow::Result<()> {
+    let assets = store.assets();
+    if json {
+        return print_json(&assets);
+    }
+    let mut rows = table(&["asset", "precision", "class", "name"], &[1]);
+    for asset in assets {
+        let class = match asset.class {
+            AssetClass::Fiat => "fiat".to_owned(),
+            AssetClass::Crypto { network, native_id: None } => network.as_str().to_owned(),
+            AssetClass::Crypto { network, native_id: Some(id) } => format!("{}/{id}", network.as_str()),
+        };
+        rows.add_row([asset.id.as_str().to_owned(), asset.precision.to_string(), class, asset.name]);
+    }
+    print_table(&rows)
+}
+
+pub(super) fn list_accounts(store: &LogTaleaStore, json: bool) -> anyhow::Result<()> {
+    let mut accounts = Vec::new();
+    for book in user_books(store)? {
+        accounts.extend(store.accounts(&book)?);
+    }
+    if json {
+        let accounts = accounts.iter().map(|(def, cfg)| {
+            json!({
+                "account": def.id.to_key(), "asset": def.asset, "kind": def.kind,
+                "normalSide": cfg.normal_side, "minBalance": cfg.min_balance,
+            })
+        });
+        return print_json(&accounts.collect::<Vec<_>>());
+    }
+    let mut rows = table(&["account", "asset", "kind", "normal side", "min balance"], &[4]);
+    for (def, cfg) in accounts {
+        let side = match cfg.normal_side {
+            Some(Direction::Debit) => "debit",
+            Some(Direction::Credit) => "credit",
+            None => "-",
+        };
+        let min = cfg.min_balance.map_or_else(|| "-".to_owned(), |min| min.to_string());
+        let kind = def.kind.as_str().to_owned();
+        rows.add_row([def.id.to_key(), def.asset.as_str().to_owned(), kind, side.to_owned(), min]);
+    }
+    print_table(&rows)
+}
+
+pub(super) async fn balance(
+    store: &LogTaleaStore,
+    account: Option<AccountId>,
+    as_of: Option<DateTime<Utc>>,
+    json: bool,
+) -> anyhow::Result<()> {
+    let accounts = match account {
+        Some(account) => vec![account],
+        None => {
+            let mut accounts = Vec::new();
+            for book in user_books(store)? {
+                accounts.extend(store.accounts(&book)?.into_iter().map(|(def, _)| def.id));
+            }
+            accounts
+        }
+    };
+    let mut documents = Vec::new();
+    let mut rows = table(&["account", "balance", "asset", "last event"], &[1, 3]);
+    for account in accounts {
+        let balance = store.balance(&account, as_of).await?;
+        let asset = balance.amount.asset();
+        let (minor, seq) = (balance.amount.minor(), balance.updated_seq);
+        documents
+            .push(json!({"account": account.to_key(), "minor": minor, "asset": asset, "updatedSeq": seq}));
+        let shown = amount(minor, precision(store, asset).await?);
+        rows.add_row([account.to_key(), shown, asset.as_str().to_owned(), seq.to_string()]);
+    }
+    if json { print_json(&documents) } else { print_table(&rows) }
+}
+
+pub(super) async fn history(
+    store: &LogTaleaStore,
+    account: &AccountId,
+    after: Seq,
+    limit: usize,
+    json: bool,
+) -> anyhow::Result<()> {
+    let mut documents = Vec::new();
+    let mut rows = table(&["event", "time", "debit", "credit", "asset", "transaction"], &[0, 2, 3]);
+    let (mut after, mut left) = (after, limit);
+    while left > 0 {
+        let page = store.account_history(account, Some(after), left.min(PAGE)).await?;
+        let Some(last) = page.last().map(|row| row.seq) else { break };
+        let mut seqs: Vec<Seq> = page.iter().map(|row| row.seq).collect();
+        seqs.dedup();
+        left -= seqs.len();
+        after = last;
+        for row in page {
+            let asset = row.amount.asset();
+            let minor = row.amount.minor();
+            if json {
+                documents.push(json!({
+                    "seq": row.seq, "at": row.at, "txid": row.txid.0, "minor": minor, "asset": asset,
+                    "direction": row.direction,
+                }));
+                continue;
+            }
+            let shown = amount(minor, precision(store, asset).await?);
+            let (debit, credit) = match row.direction {
+                Direction::Debit => (shown, String::new()),
+                Direction::Credit => (String::new(), shown),
+            };
+            let at = serde_json::to_value(row.at)?.as_str().unwrap_or_default().to_owned();
+            let asset = asset.as_str().to_owned();
+            rows.add_row([row.seq.to_string(), at, debit, credit, asset, row.txid.0.to_string()]);
+        }
+    }
+    if json { print_json(&documents) } else { print_table(&rows) }
+}
+
+pub(super) async fn trial_balance(
+    store: &LogTaleaStore,
+    book: Option<String>,
+    as_of: Option<DateTime<Utc>>,
+    json: bool,
+) -> anyhow::Result<()> {
+    let books = match book {
+        Some(book) if !store.books()?.contains(&book) => bail!("there is no book {book:?}"),
+        Some(book) => vec![book],
+        None => user_books(store)?,
+    };
+    let mut documents = Vec::new();
+    let mut rows = table(&["book", "asset", "debits", "credits", "difference"], &[2, 3, 4]);
+    for book in books {
+        for row in store.trial_balance(&Book(book.clone()), as_of).await? {
+            let asset = &row.asset;
+            documents
+                .push(json!({"book": book, "asset": asset, "debits": row.debits, "credits": row.credits}));
+            let precision = precision(store, asset).await?;
+            let difference = row.debits.saturating_sub(row.credits);
+            let [debits, credits, difference] =
+                [row.debits, row.credits, difference].map(|minor| amount(minor, precision));
+            rows.add_row([book.clone(), asset.as_str().to_owned(), debits, credits, difference]);
+        }
+    }
+    if json { print_json(&documents) } else { print_table(&rows) }
+}
+
+pub(super) async fn events(
+    store: &LogTaleaStore,
+    book: &str,
+    from: Seq,
+    limit: usize,
+    json: bool,
+) -> anyhow::Result<()> {
+    if !store.books()?.iter().any(|name| name == book) {
+        bail!("there is no book {book:?}");
+    }
+    let name = Book(book.to_owned());
+    let mut out = io::stdout().lock();
+    let (mut from, mut left, mut is_first) = (from.max(1), limit, true);
+    // Page by page: a book can be larger than memory. With --json the pages make up one array.
+    if json {
+        out.write_all(b"[")?;
+    }
+    while left > 0 {
+        let page = store.read_events(&name, from, left.min(PAGE)).await?;
+        let Some(last) = page.last().map(|event| event.seq) else { break };
+        left -= page.len();
+        from = last + 1;
+        let mut text = Vec::new();
+        for event in page {
+            if json && !is_first {
+                text.extend_from_slice(b",\n");
+            }
+            is_first = false;
+            serde_json::to_writer(
+                &mut text,
+                &json!({"seq": event.seq, "at": event.at, "event": event.event}),
+            )?;
+            if !json {
+                text.push(b'\n');
+            }
+        }
+        out.write_all(&text)?;
+    }
+    if json {
+        out.write_all(b"]\n")?;
+    }
+    Ok(out.flush()?)
+}
+
+pub(super) fn check(common: &Common) -> anyhow::Result<ExitCode> {
+    let report = book::check(&common.dir)?;
+    if common.json {
+        print_json(&report)?;
+    } else {
+        let mut rows = table(
+            &["book", "events", "accounts", "segments", "bytes", "snapshots", "runs"],
+            &[1, 2, 3, 4, 5, 6],
+        );
+        for book in &report.books {
+            rows.add_row([
+                book.book.clone(),
+                book.events.to_string(),
+                book.accounts.to_string(),
+                book.segments.to_string(),
+                human_bytes(book.segments_bytes),
+                book.snapshots.to_string(),
+                book.runs.to_string(),
+            ]);
+        }
+        print_table(&rows)?;
+        let mut text = String::new();
+        for finding in &report.findings {
+            writeln!(text, "{finding}")?;
+        }
+        let count = report.findings.len() as u64;
+        if report.ok {
+            text.push_str("nothing is wrong\n");
+        } else {
+            writeln!(text, "{}", counted(count, "finding"))?;
+        }
+        print(text.as_bytes())?;
+    }
+    Ok(if report.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn amounts_show_the_precision_of_their_asset() {
+        assert_eq!(amount(1250, 2), "12.50");
+        assert_eq!(amount(-5, 2), "-0.05");
+        assert_eq!(amount(7, 0), "7");
+        assert_eq!(amount(i64::MIN, 18), "-9.223372036854775808");
+    }
+}

@@ -1,0 +1,174 @@
+//! `burn session check` and `reindex`: what a store holds, whether it is sound, and what recovery did.
+
+use std::process::ExitCode;
+
+use serde::Serialize;
+
+use super::{CheckArgs, Failure, ReindexArgs, StoreDir, WriterArgs, must_exist, reader};
+use crate::cli::{counted, print, print_json};
+use crate::session::{Head, IndexSummary, RecoveryReport, Store, View};
+
+/// What `check` and `reindex` print.
+#[derive(Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Summary {
+    ok: bool,
+    entry_count: u64,
+    head: Option<Head>,
+    chain_hash: Option<String>,
+    total_bytes: u64,
+    index_summary: Option<IndexSummary>,
+    entry_ids: Vec<String>,
+    error: Option<Failure>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    recovery: Option<RecoveryReport>,
+}
+
+/// What is known of a store, and whether all of it is sound.
+fn summarize(view: &View<'_>) -> Summary {
+    let mut summary = Summary {
+        entry_count: view.entry_count(),
+        head: view.head(),
+        total_bytes: view.total_bytes(),
+        index_summary: view.index_summary(),
+        entry_ids: view.entry_ids().map(str::to_owned).collect(),
+        ..Summary::default()
+    };
+    match view.validate() {
+        Ok(validated) => {
+            summary.ok = true;
+            summary.chain_hash = Some(validated.chain_hash);
+        }
+        Err(error) => summary.error = Some(Failure::of(&error)),
+    }
+    summary
+}
+
+fn print_summary(summary: &Summary, json: bool) -> anyhow::Result<ExitCode> {
+    if json {
+        print_json(summary)?;
+    } else if let Some(error) = &summary.error {
+        eprintln!("burn: {} ({})", error.message, error.class);
+    } else {
+        let head = summary.head.as_ref().map_or("none".to_owned(), |head| {
+            format!("{} (entry {}, segment {})", head.entry_id, head.entry_seq, head.segment_seq)
+        });
+        let chain = summary.chain_hash.as_deref().unwrap_or("unknown");
+        let entries = summary.entry_ids.len();
+        print(
+            format!("sound\nentries       {entries}\nhead          {head}\nbytes         {}\nchain         {chain}\n", summary.total_bytes)
+                .as_bytes(),
+        )?;
+    }
+    Ok(if summary.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+pub(super) fn check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
+    let mut reader = reader(&args.store)?;
+    let summary = match reader.view() {
+        Ok(view) => {
+            for (path, range) in view.unindexed()? {
+                eprintln!(
+                    "burn: bytes {} to {} of {} are not in the index; `burn session reindex` looks at them",
+                    range.start,
+                    range.end,
+                    path.display()
+                );
+            }
+            summarize(&view)
+        }
+        Err(error) => Summary { error: Some(Failure::of(&error)), ..Summary::default() },
+    };
+    print_summary(&summary, args.store.json)
+}
+
+pub(super) fn reindex(args: &ReindexArgs) -> anyhow::Result<ExitCode> {
+    let WriterArgs { store: StoreDir { dir, json }, .. } = &args.writer;
+    must_exist(dir)?;
+    let opened = if args.rebuild {
+        Store::open_rebuilding(dir, &args.writer.options())
+    } else {
+        Store::open(dir, &args.writer.options())
+    };
+    let summary = match opened {
+        Ok((mut store, report)) => {
+            tell(&report);
+            if args.repair_ledger
+                && let Some(cut) = store.repair_ledger()?
+            {
+                eprintln!("burn: {} was cut to {} bytes", cut.file, cut.length);
+            }
+            Summary { recovery: Some(report), ..summarize(&store.view()) }
+        }
+        Err(error) => Summary { error: Some(Failure::of(&error)), ..Summary::default() },
+    };
+    print_summary(&summary, *json)
+}
+
+/// Says on standard error what recovery did and found.
+pub(super) fn tell(report: &RecoveryReport) {
+    if let Some(checkpoint) = report.resumed_rollback {
+        eprintln!("burn: an interrupted rollback to checkpoint {checkpoint} was completed");
+    }
+    if let Some(reason) = &report.abandoned_rollback {
+        eprintln!("burn: the intent of an interrupted rollback was not followed: {reason}");
+    }
+    if report.import_taken_back {
+        eprintln!(
+            "burn: an import that did not finish was taken back; what it wrote is kept beside the segments"
+        );
+    }
+    if report.index_rebuilt {
+        let rows = counted(report.rows_after, "row");
+        eprintln!(
+            "burn: the index was built again, {rows}: {}",
+            report.reason.as_deref().unwrap_or("asked for")
+        );
+    } else if report.rows_before.is_some_and(|before| before < report.rows_after) {
+        let new = report.rows_after - report.rows_before.unwrap_or_default();
+        eprintln!(
+            "burn: {} that the index did not have came in",
+            counted(new, "entry").replace("entrys", "entries")
+        );
+    }
+    for cut in &report.truncated {
+        let saved = cut.saved_as.as_deref().unwrap_or("nowhere: they were blank");
+        eprintln!(
+            "burn: {} was cut from {} to {} bytes; the rest is saved as {saved}",
+            cut.file, cut.from_length, cut.length
+        );
+    }
+    for renamed in &report.quarantined {
+        eprintln!("burn: {} was renamed to {}", renamed.file, renamed.saved_as);
+    }
+    for file in &report.healed {
+        eprintln!("burn: {file} got the line end its last line missed");
+    }
+    if report.index_completed {
+        eprintln!("burn: the index got the line end its last row missed");
+    }
+    for entry in &report.changed_crcs {
+        eprintln!(
+            "burn: entry {} ({}) was altered outside its payload: CRC-32C {} became {}",
+            entry.entry_seq, entry.entry_id, entry.before, entry.after
+        );
+    }
+    for entry in &report.lost_entries {
+        eprintln!("burn: entry {} ({}) is no longer there", entry.entry_seq, entry.entry_id);
+    }
+    for (first, last) in &report.gaps {
+        eprintln!("burn: there are no entries {first} to {last}");
+    }
+    for left in &report.unindexed {
+        eprintln!(
+            "burn: bytes {} to {} of {} are no entries; left alone",
+            left.range.start, left.range.end, left.file
+        );
+    }
+    for name in &report.ignored {
+        eprintln!("burn: segments/{name} is not named as a segment is; left alone");
+    }
+    for directory in &report.wide_directories {
+        eprintln!("burn: {directory} can be entered by other users");
+    }
+}

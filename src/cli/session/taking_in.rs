@@ -1,0 +1,155 @@
+//! `burn session append` and `import`: entries from JSON Lines.
+
+use std::io::{BufRead, Read};
+use std::process::ExitCode;
+
+use anyhow::{Context, anyhow};
+use serde::Serialize;
+
+use super::{AppendArgs, ImportArgs};
+use crate::cli::{counted, print, print_json};
+use crate::session::{Durability, Error, Head, ImportLine, NewEntry, Payload, Store, parse_import_line};
+
+/// How many entries `append --group` acknowledges together.
+const GROUP_ENTRIES: usize = 1000;
+
+/// A line of input, and where it stands, for messages.
+struct Line<'a> {
+    name: &'a str,
+    /// From 1.
+    number: u64,
+    /// First byte.
+    offset: u64,
+}
+
+impl Line<'_> {
+    fn text<'t>(&self, bytes: &'t [u8]) -> anyhow::Result<&'t str> {
+        std::str::from_utf8(bytes).map_err(|error| {
+            anyhow!(
+                "{self}: byte {} is not UTF-8 text; write the line as UTF-8",
+                self.offset + error.valid_up_to() as u64
+            )
+        })
+    }
+}
+
+impl std::fmt::Display for Line<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} line {} (byte {})", self.name, self.number, self.offset)
+    }
+}
+
+pub(super) fn append(args: &AppendArgs) -> anyhow::Result<ExitCode> {
+    #[derive(Serialize)]
+    struct Appended {
+        appended: u64,
+        head: Option<Head>,
+    }
+    let durability = if args.group { Durability::Grouped } else { Durability::Each };
+    let mut store = args.writer.open(durability)?;
+    let (mut waiting, mut appended) = (Vec::new(), 0);
+    let acknowledge = |store: &mut Store, waiting: &mut Vec<String>| -> anyhow::Result<()> {
+        store.sync()?;
+        if !args.writer.store.json {
+            print(waiting.concat().as_bytes())?;
+        }
+        waiting.clear();
+        Ok(())
+    };
+    let mut input = std::io::stdin().lock();
+    let mut at = Line { name: "standard input", number: 0, offset: 0 };
+    let mut line = Vec::new();
+    loop {
+        at.number += 1;
+        at.offset += line.len() as u64;
+        line.clear();
+        if input.read_until(b'\n', &mut line).context("cannot read standard input")? == 0 {
+            break;
+        }
+        if line.trim_ascii().is_empty() {
+            continue;
+        }
+        let entry = at.text(&line).and_then(|text| parse_entry(text).with_context(|| at.to_string()));
+        let row = match entry.and_then(|entry| store.append(&entry).with_context(|| at.to_string())) {
+            Ok(row) => row,
+            Err(error) => {
+                // What came before is acknowledged first.
+                acknowledge(&mut store, &mut waiting)?;
+                return Err(error);
+            }
+        };
+        appended += 1;
+        waiting.push(format!("{}\t{}\n", row.entry_seq, row.entry_id));
+        if !args.group || waiting.len() >= GROUP_ENTRIES {
+            acknowledge(&mut store, &mut waiting)?;
+        }
+    }
+    acknowledge(&mut store, &mut waiting)?;
+    if args.writer.store.json {
+        print_json(&Appended { appended, head: store.view().head() })?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// An entry to append: keys of its payload sorted, as the store's other writers do.
+fn parse_entry(line: &str) -> Result<NewEntry<'_>, Error> {
+    match parse_import_line(line, false)? {
+        ImportLine::Entry(entry) => Ok(NewEntry { payload: Payload::sorted(entry.payload.get())?, ..entry }),
+        ImportLine::Header(_) => {
+            Err(Error::InvalidArgument { reason: "a session header is not an entry".to_owned() })
+        }
+    }
+}
+
+pub(super) fn import(args: &ImportArgs) -> anyhow::Result<ExitCode> {
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Imported {
+        imported: usize,
+        header: bool,
+        head: Option<Head>,
+    }
+    let (bytes, name) = match &args.file {
+        None => {
+            let mut bytes = Vec::new();
+            std::io::stdin().lock().read_to_end(&mut bytes).context("cannot read standard input")?;
+            (bytes, "standard input".to_owned())
+        }
+        Some(file) => {
+            let name = file.display().to_string();
+            (std::fs::read(file).with_context(|| format!("cannot read {name}"))?, name)
+        }
+    };
+    let (mut entries, mut session_id, mut header) = (Vec::new(), None, false);
+    let mut at = Line { name: &name, number: 0, offset: 0 };
+    for line in bytes.split_inclusive(|byte| *byte == b'\n') {
+        at.number += 1;
+        let read = if line.trim_ascii().is_empty() {
+            None
+        } else {
+            let text = at.text(line).context("nothing was imported")?;
+            let read = parse_import_line(text, entries.is_empty() && !header);
+            Some(read.with_context(|| format!("{at}; nothing was imported"))?)
+        };
+        match read {
+            Some(ImportLine::Entry(entry)) => entries.push(entry),
+            Some(ImportLine::Header(id)) => (session_id, header) = (id, true),
+            None => {}
+        }
+        at.offset += line.len() as u64;
+    }
+    let mut store = args.writer.open(Durability::Each)?;
+    store.import(&entries).with_context(|| format!("{name}: nothing was imported"))?;
+    if let Some(session_id) = session_id {
+        store.write_manifest(&session_id, "jsonl_v3")?;
+    }
+    if header {
+        eprintln!("burn: the session header is not an entry; its id is in the manifest");
+    }
+    if args.writer.store.json {
+        print_json(&Imported { imported: entries.len(), header, head: store.view().head() })?;
+    } else {
+        print(format!("{} imported\n", counted(entries.len() as u64, "line")).as_bytes())?;
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,187 @@
+//! Taking in entries whose parents may come later: all of them or none, also when the process or the power goes.
+//!
+//! May append to segments and index and write `tmp/import.intent.json`. Promises: links are checked before anything is
+//! written; no store is left with a child whose parent was still to come.
+//!
+//! Frames alone would not do: what an interrupted import left is sound frame by frame, and would be taken in by the next
+//! opening writer although parents are missing. So the intent records where the store ended before. While the index is
+//! still as long as then, no row was written, nothing was acknowledged, and the frames are saved aside and cut; rows are
+//! written only when all frames are on stable storage, so with a longer index the import is complete.
+
+use std::collections::HashMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::error::Error;
+use super::index::{self, Rows};
+use super::layout::{self, IMPORT_INTENT, Layout, read_if_exists};
+use super::payload::NewEntry;
+use super::report::{Quarantined, Truncated};
+use super::rollback::write_document;
+use super::writer::{Store, missing_parent};
+use crate::disk;
+
+const INTENT_SCHEMA: &str = "relayburn.session_store_v2.import_intent.v1";
+
+/// Where a store ended before an import; all 0 for an empty one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Intent {
+    schema: String,
+    segment_seq: u64,
+    segment_bytes: u64,
+    index_bytes: u64,
+}
+
+impl Intent {
+    fn of(rows: &Rows, index_bytes: u64) -> Self {
+        let last = rows.last();
+        Self {
+            schema: INTENT_SCHEMA.to_owned(),
+            segment_seq: last.map_or(0, |last| last.segment_seq),
+            segment_bytes: last.and_then(|last| last.end()).unwrap_or_default(),
+            index_bytes,
+        }
+    }
+}
+
+/// What was moved out of the way of a store whose import did not finish.
+#[derive(Debug, Default)]
+pub(super) struct TakenBack {
+    pub(super) truncated: Vec<Truncated>,
+    pub(super) quarantined: Vec<Quarantined>,
+}
+
+impl Store {
+    /// As [`Store::append_all`], but an entry may name a parent that comes later in the group; and should the process or the
+    /// power go in between, the next opening writer takes back what was written of the group.
+    ///
+    /// # Errors
+    /// As [`Store::append`]; links are checked before anything is written.
+    pub fn import(&mut self, entries: &[NewEntry<'_>]) -> Result<(), Error> {
+        // Entries of an earlier group that are not in the index yet are not for an import to take back.
+        self.sync()?;
+        self.check_group(entries)?;
+        if entries.is_empty() {
+            return Ok(());
+        }
+        let from = self.mark();
+        write_document(&self.layout, IMPORT_INTENT, &Intent::of(&self.snapshot.rows, from.index_bytes))?;
+        let done =
+            entries.iter().try_for_each(|entry| self.write_frame(entry)).and_then(|()| self.write_rows());
+        let done = self.done_or_undone(from, done);
+        // With a handle that could not undo, the next one has to.
+        if !self.is_poisoned()
+            && let Err(error) = forget(&self.layout)
+        {
+            // Beside an index that became shorter again the intent would be believed.
+            self.poison(&error);
+        }
+        done
+    }
+
+    /// Links of a group in which parents may follow their children.
+    fn check_group(&self, entries: &[NewEntry<'_>]) -> Result<(), Error> {
+        let mut places = HashMap::with_capacity(entries.len());
+        for (place, entry) in entries.iter().enumerate() {
+            self.check_new_id(&entry.id)?;
+            if let Some(first) = places.insert(&*entry.id, place) {
+                let seq = |place| self.next_entry_seq().saturating_add(place as u64);
+                return Err(Error::DuplicateEntryId {
+                    entry_id: entry.id.clone().into_owned(),
+                    first_seq: seq(first),
+                    second_seq: seq(place),
+                });
+            }
+        }
+        // The walk each entry was first met on: meeting it again on the same walk is going round.
+        let mut walk_of = vec![0; entries.len()];
+        for start in 0..entries.len() {
+            let mut next = Some(start);
+            while let Some(place) = next {
+                let entry = &entries[place];
+                if walk_of[place] == start + 1 {
+                    return Err(Error::CyclicParent { entry_id: entry.id.clone().into_owned() });
+                }
+                if walk_of[place] != 0 {
+                    break;
+                }
+                walk_of[place] = start + 1;
+                next = match &entry.parent_id {
+                    None => None,
+                    Some(parent) => match places.get(&**parent) {
+                        Some(parent) => Some(*parent),
+                        None if self.snapshot.rows.find_id(parent).is_some() => None,
+                        None => return Err(missing_parent(entry, parent)),
+                    },
+                };
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Removes the intent, durably.
+fn forget(layout: &Layout) -> Result<(), Error> {
+    let path = layout.staging(IMPORT_INTENT);
+    if disk::remove_file_if_exists(&path)? {
+        disk::sync_dir(disk::parent_of(&path))?;
+    }
+    Ok(())
+}
+
+/// Takes back an import that did not finish. Every step can be taken again.
+pub(super) fn resume(layout: &Layout) -> Result<Option<TakenBack>, Error> {
+    let Some(bytes) = read_if_exists(&layout.staging(IMPORT_INTENT))? else { return Ok(None) };
+    let is_unfinished = match serde_json::from_slice::<Intent>(&bytes) {
+        Ok(intent) => is_as_before(layout, &intent)?.then_some(intent),
+        // It is replaced as a whole: what does not read is not ours.
+        Err(_) => None,
+    };
+    let Some(intent) = is_unfinished else {
+        forget(layout)?;
+        return Ok(None);
+    };
+    let mut taken_back = TakenBack::default();
+    let files = layout.segment_files()?;
+    for (&segment_seq, &len_bytes) in files.len_bytes.range(intent.segment_seq..).rev() {
+        let path = layout.segment(segment_seq);
+        if segment_seq > intent.segment_seq {
+            if len_bytes > 0 {
+                let saved = layout::quarantine(&path)?;
+                disk::sync_dir(&layout.segments_dir())?;
+                let quarantined =
+                    Quarantined { file: layout.relative(&path), saved_as: layout.relative(&saved) };
+                taken_back.quarantined.insert(0, quarantined);
+            }
+        } else if len_bytes > intent.segment_bytes {
+            let saved = layout.cut(&path, intent.segment_bytes..len_bytes)?;
+            taken_back.truncated.push(Truncated {
+                file: layout.relative(&path),
+                length: intent.segment_bytes,
+                from_length: len_bytes,
+                saved_as: saved.map(|saved| layout.relative(&saved)),
+            });
+        }
+    }
+    forget(layout)?;
+    Ok(Some(taken_back))
+}
+
+/// Whether the index is the one the intent was recorded beside.
+fn is_as_before(layout: &Layout, intent: &Intent) -> Result<bool, Error> {
+    let len_bytes = match disk::metadata(&layout.index()) {
+        Ok(metadata) => metadata.len_bytes,
+        Err(error) if error.is_not_found() => 0,
+        Err(error) => return Err(error.into()),
+    };
+    if len_bytes != intent.index_bytes {
+        return Ok(false);
+    }
+    let mut rows = Rows::default();
+    match index::read(&layout.index(), 0, &mut rows) {
+        Ok(_) => Ok(Intent::of(&rows, len_bytes) == *intent),
+        Err(error) if error.is_recoverable() => Ok(false),
+        Err(error) => Err(error),
+    }
+}

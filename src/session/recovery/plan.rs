@@ -1,0 +1,312 @@
+//! What recovery would make of a store: taking in lines, and judging the first that cannot be a row.
+//!
+//! May read segments and write the staged index; changes nothing else. Promises: a line is refused, cut or taken in by its
+//! bytes and its place alone; docs/session-store.md has the table.
+
+use std::hash::RandomState;
+use std::ops::Range;
+
+use crate::scan::Source;
+use crate::session::error::{Error, FramePlace};
+use crate::session::frame::Chain;
+use crate::session::index::{CrcText, RowNumbers, Rows, place_of};
+use crate::session::integrity::{Facts, Parent, Verified, resolve};
+use crate::session::layout::{Layout, SegmentFiles, Staged};
+use crate::session::segment::{self, BadLine, Batch, Batches, Content, Line, Scanned, ScannedFrame};
+
+/// The outcome of recovery, decided but not carried out.
+pub(super) struct Plan {
+    pub(super) rows: Rows,
+    pub(super) verified: Option<Verified>,
+    /// Rows from here on are new.
+    pub(super) first_new: usize,
+    /// The new index, written but neither synced nor in place.
+    pub(super) staged: Option<Staged>,
+    /// The chain over all rows, when all facts are known.
+    pub(super) chain: Option<Chain>,
+    /// The index's last line lacks its LF.
+    pub(super) complete_index: bool,
+    pub(super) heal: Vec<u64>,
+    pub(super) cuts: Vec<(u64, Range<u64>)>,
+    pub(super) quarantine: Vec<u64>,
+    pub(super) unindexed: Vec<(u64, Range<u64>)>,
+    /// New rows whose parents did not stand before them.
+    pub(super) late_parents: Vec<(usize, String)>,
+    /// The rows of the index that is replaced, where it could be read, and why it is.
+    pub(super) replaced: Option<(Option<Rows>, String)>,
+}
+
+/// No frame is shorter: its schema, keys and hash alone take more.
+const MIN_FRAME_BYTES: u64 = 200;
+
+/// The segment and byte where the last row ends: what stands behind was never acknowledged, unless the index lost rows. None
+/// when nothing is known of what was acknowledged.
+pub(super) type Acknowledged = Option<(u64, u64)>;
+
+/// Where the next line is expected.
+#[derive(Debug, Clone, Copy)]
+struct Cursor {
+    segment_seq: u64,
+    frame_seq: u64,
+    entry_seq: u64,
+    /// The first byte behind the last frame.
+    end: u64,
+}
+
+impl Cursor {
+    fn continues(&self, frame: &ScannedFrame) -> bool {
+        frame.segment_seq == self.segment_seq
+            && self.frame_seq.checked_add(1) == Some(frame.frame_seq)
+            && frame.entry_seq > self.entry_seq
+    }
+}
+
+impl Plan {
+    pub(super) fn new(rows: Rows, verified: Option<Verified>) -> Self {
+        Self {
+            first_new: rows.len(),
+            rows,
+            verified,
+            staged: None,
+            chain: None,
+            complete_index: false,
+            heal: Vec::new(),
+            cuts: Vec::new(),
+            quarantine: Vec::new(),
+            unindexed: Vec::new(),
+            late_parents: Vec::new(),
+            replaced: None,
+        }
+    }
+
+    /// Whether every entry that `rows` name is in the plan, found by sequence or, where a row is altered, by id.
+    pub(super) fn has_entries_of(&self, rows: &Rows, mut named: impl Iterator<Item = usize>) -> bool {
+        named.all(|row| {
+            self.rows.find_seq(rows.numbers(row).entry_seq).is_some()
+                || self.rows.find_id(rows.id(row)).is_some()
+        })
+    }
+
+    /// Takes in what stands behind the last row: frames as rows, everything else as something to refuse or to cut.
+    pub(super) fn take_in(
+        &mut self,
+        layout: &Layout,
+        files: &SegmentFiles,
+        acknowledged: Acknowledged,
+    ) -> Result<(), Error> {
+        let last = self.rows.last();
+        let first_segment = last.map_or(0, |last| last.segment_seq);
+        let mut cursor = Cursor {
+            segment_seq: first_segment,
+            frame_seq: last.map_or(0, |last| last.frame_seq),
+            entry_seq: last.map_or(0, |last| last.entry_seq),
+            end: last.and_then(|last| last.end()).unwrap_or(0),
+        };
+        let start_row = self.rows.len();
+        let mut facts: Vec<Facts> = Vec::new();
+        let mut blank_behind = Vec::new();
+        let mut batches = Batches::new(layout, files, first_segment, cursor.end, self.rows.hasher());
+        let mut current = batches.next()?;
+        let start = cursor.end;
+        let mut left_bytes = files.len_bytes.range(first_segment..).map(|(_, len)| len).sum::<u64>();
+        while let Some(batch) = current.take() {
+            if batch.segment_seq != cursor.segment_seq {
+                cursor = Cursor { segment_seq: batch.segment_seq, frame_seq: 0, end: 0, ..cursor };
+            }
+            let mut next = Ok(None);
+            // This thread takes in one batch, and writes it, while the others scan the next.
+            let stop = rayon::in_place_scope(|scope| {
+                scope.spawn(|_| next = batches.next());
+                self.take_batch(&batch, &mut cursor, &mut facts)
+            })?;
+            if let Some((chunk, line)) = stop {
+                let line = &batch.scanned[chunk].lines[line];
+                self.judge(layout, files, acknowledged, &batch.source, line, &cursor)?;
+                // Blanks in front of the line go with it.
+                self.cuts.push((batch.segment_seq, cursor.end..batch.source.len_bytes()));
+                let later = files.len_bytes.range(batch.segment_seq + 1..);
+                self.quarantine.extend(later.filter(|(_, len)| **len > 0).map(|(seq, _)| *seq));
+                break;
+            }
+            if left_bytes > 0 && cursor.end > start {
+                // From the first batch it is known how long frames are: growing maps and lists would move everything again.
+                let rows = (self.rows.len() - start_row) as u64;
+                let more = (left_bytes / (cursor.end - start).max(1) + 1).saturating_mul(rows);
+                let more = more.min(left_bytes / MIN_FRAME_BYTES) as usize;
+                self.rows.reserve(more);
+                facts.reserve(more);
+                left_bytes = 0;
+            }
+            if batch.is_last && cursor.end < batch.source.len_bytes() {
+                blank_behind.push((batch.segment_seq, cursor.end..batch.source.len_bytes()));
+            }
+            current = next?;
+        }
+        // Blanks behind the last frame would stand in the way of the next one.
+        let active = self.rows.last().map_or(0, |last| last.segment_seq);
+        self.cuts.extend(blank_behind.into_iter().filter(|(segment_seq, _)| *segment_seq >= active));
+        self.cuts.sort_by_key(|(segment_seq, _)| *segment_seq);
+        if let Some(verified) = &mut self.verified {
+            verified.append(resolve_parents(&self.rows, start_row, facts, &self.late_parents));
+        }
+        Ok(())
+    }
+
+    /// Takes the frames of a batch until a line that cannot be a row; answers which (chunk, line). What is taken goes into
+    /// the staged index.
+    fn take_batch(
+        &mut self,
+        batch: &Batch,
+        cursor: &mut Cursor,
+        facts: &mut Vec<Facts>,
+    ) -> Result<Option<(usize, usize)>, Error> {
+        let mut lines = Vec::new();
+        for (chunk_number, chunk) in batch.scanned.iter().enumerate() {
+            let first_row = self.rows.len();
+            let stop = self.take_chunk(chunk, cursor, facts);
+            if let Some(staged) = &self.staged {
+                lines.clear();
+                (first_row..self.rows.len()).for_each(|row| self.rows.write_line(row, &mut lines));
+                staged.file.write_all(&lines)?;
+            }
+            if let Some(line_number) = stop {
+                return Ok(Some((chunk_number, line_number)));
+            }
+        }
+        Ok(None)
+    }
+
+    fn take_chunk(&mut self, chunk: &Scanned, cursor: &mut Cursor, facts: &mut Vec<Facts>) -> Option<usize> {
+        for (line_number, line) in chunk.lines.iter().enumerate() {
+            let Content::Frame(frame) = &line.content else { return Some(line_number) };
+            let Some(payload_sha256) = frame.payload_sha256.filter(|_| cursor.continues(frame)) else {
+                return Some(line_number);
+            };
+            let (mut crc, mut byte_length) = (frame.crc, line.len_bytes);
+            if !line.terminated {
+                self.heal.push(cursor.segment_seq);
+                crc = crc32c::crc32c_append(crc, b"\n");
+                byte_length += 1;
+            }
+            let row = self.rows.len();
+            let parent = match chunk.parent(frame) {
+                // Mostly the entry just before.
+                Some(id) if row > 0 && self.rows.id(row - 1) == id => Parent::Row(row as u32 - 1),
+                parent => resolve(&self.rows, row, parent),
+            };
+            if let (Parent::Missing, Some(id)) = (parent, chunk.parent(frame)) {
+                self.late_parents.push((row, id.to_owned()));
+            }
+            let numbers = RowNumbers {
+                entry_seq: frame.entry_seq,
+                segment_seq: frame.segment_seq,
+                frame_seq: frame.frame_seq,
+                byte_offset: line.offset,
+                byte_length,
+                crc: CrcText::of(crc),
+            };
+            self.rows.push_hashed(numbers, chunk.id(frame), frame.id_hash);
+            self.chain = self.chain.map(|chain| chain.link(&payload_sha256));
+            facts.push(Facts { payload_sha256, parent, kind: frame.kind });
+            cursor.frame_seq = frame.frame_seq;
+            cursor.entry_seq = frame.entry_seq;
+            cursor.end = line.offset + byte_length;
+        }
+        None
+    }
+
+    /// Refuses when cutting at this line would destroy more than a torn tail.
+    fn judge(
+        &self,
+        layout: &Layout,
+        files: &SegmentFiles,
+        acknowledged: Acknowledged,
+        source: &Source,
+        line: &Line,
+        cursor: &Cursor,
+    ) -> Result<(), Error> {
+        let good_behind = || good_frame_behind(layout, files, line, cursor);
+        let is_tail = acknowledged.is_some_and(|end| (cursor.segment_seq, line.offset) >= end);
+        let place = || place_of(source, line.offset);
+        let (reason, has_nul) = match &line.content {
+            Content::Bad { reason, has_nul } => (reason, *has_nul),
+            Content::Frame(frame) => {
+                // A frame that does not continue the numbering is cut, after it was saved, in either mode.
+                if !cursor.continues(frame) || (is_tail && !good_behind()?) {
+                    return Ok(());
+                }
+                return Err(Error::PayloadIntegrityMismatch {
+                    place: FramePlace {
+                        path: source.path().to_owned(),
+                        entry_seq: frame.entry_seq,
+                        offset: line.offset,
+                        len_bytes: line.len_bytes,
+                    },
+                    reason: segment::payload_fault(source, line)?,
+                });
+            }
+        };
+        let torn = !line.terminated
+            // Lost sectors read as zeros, which no JSON text contains.
+            || if is_tail { has_nul || !good_behind()? } else { has_nul && !good_behind()? };
+        match reason {
+            BadLine::Schema(found) => Err(Error::UnsupportedSchema { place: place(), found: found.clone() }),
+            _ if torn => Ok(()),
+            BadLine::Json(reason) => {
+                Err(Error::SegmentFrameCorrupt { place: place(), reason: reason.clone() })
+            }
+            BadLine::NotText => {
+                Err(Error::SegmentLineUnreadable { place: place(), reason: "is not UTF-8".to_owned() })
+            }
+            BadLine::TooLong => Err(Error::SegmentLineUnreadable {
+                place: place(),
+                reason: format!("is longer than {} bytes", crate::session::MAX_LINE_BYTES),
+            }),
+        }
+    }
+}
+
+/// Whether a sound frame that would continue the store stands behind `line`, in its segment or in a later one.
+fn good_frame_behind(
+    layout: &Layout,
+    files: &SegmentFiles,
+    line: &Line,
+    cursor: &Cursor,
+) -> Result<bool, Error> {
+    let behind = line.offset + line.len_bytes;
+    let mut batches = Batches::new(layout, files, cursor.segment_seq, behind, RandomState::new());
+    while let Some(batch) = batches.next()? {
+        let floor = if batch.segment_seq == cursor.segment_seq { cursor.frame_seq } else { 0 };
+        let good = |line: &Line| match &line.content {
+            Content::Frame(frame) => {
+                frame.segment_seq == batch.segment_seq
+                    && frame.frame_seq > floor
+                    && frame.entry_seq > cursor.entry_seq
+                    && frame.payload_sha256.is_some()
+            }
+            Content::Bad { .. } => false,
+        };
+        if batch.scanned.iter().flat_map(|chunk| &chunk.lines).any(good) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// The facts with the parents that come after their children: only now are all rows known.
+pub(super) fn resolve_parents(
+    rows: &Rows,
+    start_row: usize,
+    mut facts: Vec<Facts>,
+    late_parents: &[(usize, String)],
+) -> Verified {
+    let mut missing_parent = None;
+    for (row, id) in late_parents {
+        let parent = resolve(rows, rows.len(), Some(id));
+        facts[row - start_row].parent = parent;
+        if parent == Parent::Missing {
+            missing_parent.get_or_insert_with(|| (*row, id.clone()));
+        }
+    }
+    Verified { facts, missing_parent }
+}

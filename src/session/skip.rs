@@ -1,0 +1,309 @@
+//! Whether a text is one JSON value, decided without building anything.
+//!
+//! This file touches nothing but the text it is given. It promises to accept exactly what serde_json accepts as a `RawValue`
+//! without blanks around it; a property test holds both against each other.
+
+/// Levels of nesting that are followed; a deeper text is left to serde_json.
+const MAX_DEPTH: u32 = 64;
+
+const ONES: u64 = 0x0101_0101_0101_0101;
+const HIGHS: u64 = 0x8080_8080_8080_8080;
+
+/// Length of the text up to the first quote, backslash or control character.
+#[inline]
+pub(super) fn plain_len(bytes: &[u8]) -> usize {
+    let mut at = 0;
+    while let Some(word) = bytes.get(at..).and_then(|rest| rest.first_chunk::<8>()) {
+        let word = u64::from_le_bytes(*word);
+        // The high bit of each byte that is 0 behind the exclusive or, or below 0x20; bytes above 0x7f are none. A borrow
+        // can only mark bytes above the first marked one, which is the one that counts.
+        let zero = |word: u64| word.wrapping_sub(ONES) & !word;
+        let control = word.wrapping_sub(ONES * 0x20) & !word;
+        let quote = zero(word ^ (ONES * u64::from(b'"')));
+        let backslash = zero(word ^ (ONES * u64::from(b'\\')));
+        let found = (control | quote | backslash) & HIGHS;
+        if found != 0 {
+            return at + found.trailing_zeros() as usize / 8;
+        }
+        at += 8;
+    }
+    let rest = &bytes[at..];
+    at + rest.iter().position(|byte| *byte < 0x20 || *byte == b'"' || *byte == b'\\').unwrap_or(rest.len())
+}
+
+/// Whether `text` is one JSON value with nothing around it. `None` when it nests too deep to say.
+pub(super) fn is_value(text: &str) -> Option<bool> {
+    let bytes = text.as_bytes();
+    let first = bytes.first()?;
+    if is_blank(*first) || bytes.last().is_some_and(|last| is_blank(*last)) {
+        return Some(false);
+    }
+    let mut text = Text { bytes, at: 0 };
+    text.value().map(|end| end == Some(bytes.len()))
+}
+
+fn is_blank(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\n' | b'\r' | b'\t')
+}
+
+struct Text<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl Text<'_> {
+    fn peek(&self) -> Option<u8> {
+        self.bytes.get(self.at).copied()
+    }
+
+    fn next_token(&mut self) -> Option<u8> {
+        while is_blank(self.peek()?) {
+            self.at += 1;
+        }
+        self.peek()
+    }
+
+    /// Where the value ends, or `None` where it is none; all of it `None` when it nests too deep.
+    fn value(&mut self) -> Option<Option<usize>> {
+        // A bit a level, set for objects.
+        let (mut kinds, mut depth) = (0_u64, 0_u32);
+        loop {
+            // A value begins here.
+            let Some(byte) = self.next_token() else { return Some(None) };
+            let opened = matches!(byte, b'{' | b'[');
+            if opened {
+                if depth == MAX_DEPTH {
+                    return None;
+                }
+                kinds = kinds << 1 | u64::from(byte == b'{');
+                depth += 1;
+                self.at += 1;
+                let closing = if byte == b'{' { b'}' } else { b']' };
+                if self.next_token() != Some(closing) {
+                    if byte == b'{' && !self.key() {
+                        return Some(None);
+                    }
+                    continue;
+                }
+            } else if !self.scalar(byte) {
+                return Some(None);
+            }
+            // A value, or an empty container that is still open, ends here.
+            let mut is_empty = opened;
+            loop {
+                if depth == 0 {
+                    return Some(Some(self.at));
+                }
+                let is_object = kinds & 1 == 1;
+                let Some(byte) = self.next_token() else { return Some(None) };
+                self.at += 1;
+                if byte == if is_object { b'}' } else { b']' } {
+                    kinds >>= 1;
+                    depth -= 1;
+                    is_empty = false;
+                } else if byte == b',' && !is_empty {
+                    if is_object && !self.key() {
+                        return Some(None);
+                    }
+                    break;
+                } else {
+                    return Some(None);
+                }
+            }
+        }
+    }
+
+    /// A key and its colon.
+    fn key(&mut self) -> bool {
+        if self.next_token() != Some(b'"') || !self.string() || self.next_token() != Some(b':') {
+            return false;
+        }
+        self.at += 1;
+        true
+    }
+
+    fn scalar(&mut self, first: u8) -> bool {
+        match first {
+            b'"' => self.string(),
+            b't' => self.literal(b"true"),
+            b'f' => self.literal(b"false"),
+            b'n' => self.literal(b"null"),
+            _ => self.number(),
+        }
+    }
+
+    fn literal(&mut self, literal: &[u8]) -> bool {
+        let is_there = self.bytes[self.at..].starts_with(literal);
+        self.at += literal.len();
+        is_there
+    }
+
+    fn digits(&mut self) -> usize {
+        let count = self.bytes[self.at..].iter().take_while(|byte| byte.is_ascii_digit()).count();
+        self.at += count;
+        count
+    }
+
+    fn number(&mut self) -> bool {
+        if self.peek() == Some(b'-') {
+            self.at += 1;
+        }
+        let starts_with_zero = self.peek() == Some(b'0');
+        let digits = self.digits();
+        if digits == 0 || (starts_with_zero && digits > 1) {
+            return false;
+        }
+        if self.peek() == Some(b'.') {
+            self.at += 1;
+            if self.digits() == 0 {
+                return false;
+            }
+        }
+        if matches!(self.peek(), Some(b'e' | b'E')) {
+            self.at += 1;
+            if matches!(self.peek(), Some(b'+' | b'-')) {
+                self.at += 1;
+            }
+            if self.digits() == 0 {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// A string, from its opening quote on.
+    fn string(&mut self) -> bool {
+        self.at += 1;
+        loop {
+            self.at += plain_len(&self.bytes[self.at..]);
+            match self.peek() {
+                Some(b'"') => {
+                    self.at += 1;
+                    return true;
+                }
+                Some(b'\\') => match self.bytes.get(self.at + 1) {
+                    Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => self.at += 2,
+                    Some(b'u') => {
+                        let hex = self.bytes.get(self.at + 2..self.at + 6);
+                        if !hex.is_some_and(|hex| hex.iter().all(u8::is_ascii_hexdigit)) {
+                            return false;
+                        }
+                        self.at += 6;
+                    }
+                    _ => return false,
+                },
+                _ => return false,
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use serde_json::value::RawValue;
+
+    fn by_serde(text: &str) -> bool {
+        serde_json::from_str::<&RawValue>(text).is_ok_and(|raw| raw.get().len() == text.len())
+    }
+
+    #[test]
+    fn odd_texts_are_judged_as_by_serde_json() {
+        for text in [
+            "",
+            " ",
+            "{}",
+            "[]",
+            "{ }",
+            "[ ]",
+            "[,]",
+            "{,}",
+            "[1,]",
+            "{\"a\":1,}",
+            "[[],[]]",
+            "[[]",
+            "[]]",
+            "{\"a\"}",
+            "{\"a\":}",
+            "{a:1}",
+            "{\"a\":1 \"b\":2}",
+            "{1:2}",
+            "0",
+            "-0",
+            "-",
+            "00",
+            "01",
+            "-01",
+            "1.",
+            ".5",
+            "1.5",
+            "1e",
+            "1e+",
+            "1E-7",
+            "1e400",
+            "+1",
+            "true",
+            "tru",
+            "truex",
+            "null",
+            "nul",
+            "\"",
+            "\"\"",
+            "\"\\\"",
+            "\"\\u12\"",
+            "\"\\u12G4\"",
+            "\"\\uD800\"",
+            "\"\\x\"",
+            "\"\t\"",
+            "\"\u{7f}\u{80}é\u{10ffff}\"",
+            "{} {}",
+            " {}",
+            "{}\n",
+            "{\n\"a\"\t:\r[ 1 , 2 ] }",
+            "[{\"a\":[]},{}]",
+            "{\"a\":{}}",
+            "{\"a\":{},}",
+            "[{]}",
+            "[1 2]",
+            "[\"a\" : 1]",
+        ] {
+            assert_eq!(is_value(text).unwrap_or(false), by_serde(text), "{text:?}");
+        }
+        for (depth, known) in [(64, true), (65, false)] {
+            let text = format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+            assert_eq!(is_value(&text), known.then_some(true));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_judged_as_by_serde_json(text in "[\\[\\]{},:\"\\\\truefalsn0-9.eE+ \u{e9}\u{1}-]{0,14}") {
+            prop_assert_eq!(is_value(&text).unwrap_or(false), by_serde(&text));
+        }
+
+        #[test]
+        fn values_with_one_byte_changed_are_judged_as_by_serde_json(
+            value in crate::session::tests::any_json(),
+            pretty in any::<bool>(),
+            at in any::<prop::sample::Index>(),
+            with in prop::sample::select(&b"\"\\{}[],:019-+.eEutn \n\x01\x1f\x20\x7f"[..]),
+        ) {
+            let text = if pretty { serde_json::to_string_pretty(&value) } else { serde_json::to_string(&value) }.unwrap();
+            prop_assert_eq!(is_value(&text), Some(by_serde(&text)));
+            let mut bytes = text.into_bytes();
+            let at = at.index(bytes.len());
+            bytes[at] = with;
+            if let Ok(text) = String::from_utf8(bytes) {
+                prop_assert_eq!(is_value(&text).unwrap_or(false), by_serde(&text), "{}", text);
+            }
+        }
+
+        #[test]
+        fn plain_text_ends_where_a_byte_by_byte_search_ends(bytes in prop::collection::vec(prop_oneof![3 => any::<u8>(), 9 => 0x20_u8..], 0..40)) {
+            let slow = bytes.iter().position(|byte| *byte < 0x20 || *byte == b'"' || *byte == b'\\');
+            prop_assert_eq!(plain_len(&bytes), slow.unwrap_or(bytes.len()));
+        }
+    }
+}
