@@ -133,6 +133,14 @@ pub(super) fn open_for_build(path: &Path) -> Result<Connection, ArchiveError> {
     Ok(connection)
 }
 
+/// Lets a connection read through a map of the file, up to SQLite's limit of 2 GiB, instead of copying pages into its cache.
+/// For a file that nobody else has: one that is cut off under a map kills the process.
+pub(super) fn read_mapped(connection: &Connection) -> Result<(), rusqlite::Error> {
+    const MAP_BYTES: i64 = i32::MAX as i64;
+    connection.query_row(&format!("PRAGMA mmap_size = {MAP_BYTES}"), [], |_| Ok(())).optional().map(|_| ())?;
+    connection.execute_batch("PRAGMA cache_size = -2048; PRAGMA shrink_memory;")
+}
+
 /// Settings of every connection: archives may come from others, so their schema is not trusted to run functions.
 fn prepare(connection: &Connection) -> Result<(), rusqlite::Error> {
     connection.busy_timeout(BUSY_TIMEOUT)?;

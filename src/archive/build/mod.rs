@@ -372,6 +372,7 @@ impl<'b> Build<'b> {
     /// SQLite, is the sessions and the state row.
     fn check_and_aggregate(&mut self, connection: &Connection, built: &Path) -> Result<(), ArchiveError> {
         self.report_at_end(Phase::Verify)?;
+        open::read_mapped(connection).context(built, "mapping it")?;
         let is_checked = self.options.verify;
         let (checked, aggregated) = std::thread::scope(|scope| {
             let check = scope.spawn(|| {
@@ -670,6 +671,7 @@ fn archived_stamps(
 /// SQLite's own check of a file that nobody writes.
 fn verify(path: &Path) -> Result<(), ArchiveError> {
     let connection = open::open_immutable(path)?;
+    open::read_mapped(&connection).context(path, "mapping it")?;
     let first: String =
         connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).context(path, "checking it")?;
     if first == "ok" { Ok(()) } else { Err(ArchiveError::Verify { reason: first }) }
