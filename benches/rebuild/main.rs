@@ -1,9 +1,10 @@
 //! Full rebuilds measured as processes of their own: both loaders, the naive one, and any other program's, interleaved.
 //!
-//! `cargo bench --bench rebuild -- LEDGER [--rounds N] [--subjects a,b,…] [--threads N] [--page-note TEXT] [--memory SIZE]
-//! [--yardstick PROGRAM SCHEMA] [--keep]` prints a CSV line for each run. Subjects: `bulk`, `insert`, `naive`, `parse`
+//! `cargo bench --bench rebuild -- LEDGER [--rounds N] [--subjects a,b,…] [--threads N] [--page-size BYTES] [--memory SIZE]
+//! [--yardstick PROGRAM SCHEMA] [--cold]` prints a CSV line for each run. Subjects: `bulk`, `insert`, `naive`, `parse`
 //! (the pipeline with its rows thrown away), `disk` (writing and syncing as many bytes as the archive has), `yardstick`.
-//! `scripts/bench-rebuild` and `scripts/perf-gate` run it.
+//! `scripts/bench-rebuild` and `scripts/perf-gate` run it. `--cold` drops the system's page cache in front of each run, which takes
+//! the right to write `/proc/sys/vm/drop_caches`; without it the ledger is read once at the start.
 //!
 //! Memory is RssAnon + RssShmem of the process, sampled every 10 ms where the system tells it: what the page cache holds of
 //! the ledger and of the archive does not count.
@@ -28,6 +29,8 @@ struct Wish {
     subjects: Vec<String>,
     threads: usize,
     memory_bytes: u64,
+    page_size_bytes: u32,
+    is_cold: bool,
     yardstick: Option<(String, String)>,
 }
 
@@ -46,18 +49,27 @@ fn main() {
     // A warm page cache for everybody.
     std::io::copy(&mut std::fs::File::open(&wish.ledger).unwrap(), &mut std::io::sink()).unwrap();
     let ledger_bytes = std::fs::metadata(&wish.ledger).unwrap().len();
-    println!("subject,round,ledger_bytes,threads,memory_bytes,seconds,peak_anon_kib,archive_bytes,detail");
+    println!(
+        "subject,round,ledger_bytes,threads,memory_bytes,page_bytes,cache,seconds,peak_anon_kib,archive_bytes,detail"
+    );
+    let cache = if wish.is_cold { "cold" } else { "warm" };
     for round in 1..=wish.rounds {
         for subject in &wish.subjects {
             let archive = directory.path().join("archive.sqlite");
+            if wish.is_cold
+                && let Err(error) = std::fs::write("/proc/sys/vm/drop_caches", "1")
+            {
+                println!("# cold runs left out: /proc/sys/vm/drop_caches: {error}");
+                return;
+            }
             let (seconds, peak, detail) = match (subject.as_str(), &wish.yardstick) {
                 ("yardstick", Some((program, schema))) => yardstick(program, schema, &wish.ledger),
                 _ => ours(subject, &wish, &archive),
             };
             let archive_bytes = std::fs::metadata(&archive).map_or(0, |metadata| metadata.len());
             println!(
-                "{subject},{round},{ledger_bytes},{},{},{seconds:.3},{peak},{archive_bytes},{detail}",
-                wish.threads, wish.memory_bytes
+                "{subject},{round},{ledger_bytes},{},{},{},{cache},{seconds:.3},{peak},{archive_bytes},{detail}",
+                wish.threads, wish.memory_bytes, wish.page_size_bytes
             );
             for suffix in ["", "-wal", "-shm", ".lock"] {
                 let _ = std::fs::remove_file(directory.path().join(format!("archive.sqlite{suffix}")));
@@ -74,6 +86,8 @@ fn parse(args: Vec<String>) -> Option<Wish> {
         subjects: ["naive", "insert", "bulk"].map(String::from).to_vec(),
         threads: 0,
         memory_bytes: Options::default().memory_bytes as u64,
+        page_size_bytes: Options::default().page_size_bytes,
+        is_cold: false,
         yardstick: None,
     };
     while let Some(flag) = args.next() {
@@ -83,6 +97,8 @@ fn parse(args: Vec<String>) -> Option<Wish> {
             "--subjects" => wish.subjects = value().split(',').map(String::from).collect(),
             "--threads" => wish.threads = value().parse().unwrap(),
             "--memory" => wish.memory_bytes = parse_size(&value()).unwrap(),
+            "--page-size" => wish.page_size_bytes = value().parse().unwrap(),
+            "--cold" => wish.is_cold = true,
             "--yardstick" => wish.yardstick = Some((value(), value())),
             other => panic!("unknown flag {other}"),
         }
@@ -99,6 +115,7 @@ fn ours(subject: &str, wish: &Wish, archive: &Path) -> (f64, u64, String) {
         .arg(archive)
         .arg(wish.threads.to_string())
         .arg(wish.memory_bytes.to_string())
+        .arg(wish.page_size_bytes.to_string())
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
@@ -148,11 +165,14 @@ fn watch(child: &mut Child) -> u64 {
 
 /// One measured run: prints its seconds and where they went.
 fn child(args: &[String]) {
-    let [subject, ledger, archive, threads, memory_bytes] = args else { panic!("five arguments") };
+    let [subject, ledger, archive, threads, memory_bytes, page_size_bytes] = args else {
+        panic!("six arguments")
+    };
     let (ledger, archive) = (PathBuf::from(ledger), PathBuf::from(archive));
     let options = Options {
         threads: threads.parse().unwrap(),
         memory_bytes: memory_bytes.parse().unwrap(),
+        page_size_bytes: page_size_bytes.parse().unwrap(),
         loader: if subject == "insert" { Loader::Insert } else { Loader::Bulk },
         ..Options::default()
     };

@@ -137,7 +137,10 @@ pub(super) fn open_for_build(path: &Path) -> Result<Connection, ArchiveError> {
 /// For a file that nobody else has: one that is cut off under a map kills the process.
 pub(super) fn read_mapped(connection: &Connection) -> Result<(), rusqlite::Error> {
     const MAP_BYTES: i64 = i32::MAX as i64;
-    connection.query_row(&format!("PRAGMA mmap_size = {MAP_BYTES}"), [], |_| Ok(())).optional().map(|_| ())?;
+    connection
+        .query_row(&format!("PRAGMA mmap_size = {MAP_BYTES}"), [], |_| Ok(()))
+        .optional()
+        .map(|_| ())?;
     connection.execute_batch("PRAGMA cache_size = -2048; PRAGMA shrink_memory;")
 }
 

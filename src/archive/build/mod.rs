@@ -284,16 +284,20 @@ impl<'b> Build<'b> {
         set_aside_what_is_no_database(&self.paths.archive)?;
         let plan = publish::prepare(&self.paths.archive)?;
         let built = plan.build_path().to_path_buf();
+        let page_size = match plan.page_size() {
+            publish::PAGE_SIZE => self.options.page_size_bytes,
+            of_the_live_archive => of_the_live_archive,
+        };
         let source = self.source.take();
         let mark_before = source.as_ref().map(|source| cursor::mark(source, self.end)).transpose()?;
         let bulk = match (&source, self.options.loader) {
             (Some(source), Loader::Bulk) => {
-                self.bulk_rows(&built, plan.page_size(), source)?;
+                self.bulk_rows(&built, page_size, source)?;
                 true
             }
             _ => false,
         };
-        let connection = open_built(&built, plan.page_size())?;
+        let connection = open_built(&built, page_size)?;
         if !bulk {
             self.insert_rows(&connection, &built, source.as_ref())?;
         }

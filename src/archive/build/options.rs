@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::SystemTime;
 
+use crate::archive::publish::PAGE_SIZE;
 use crate::home::{Home, LockName};
 use crate::scan::Io;
 
@@ -46,6 +47,9 @@ pub struct Options {
     pub loader: Loader,
     /// About how many bytes the bulk loader may keep in memory before it spills into files beside the archive.
     pub memory_bytes: usize,
+    /// Page size of a rebuilt archive in bytes, a power of two from 4096 to 32768. One that has to keep its file, because others
+    /// have it open, may keep its page size, too.
+    pub page_size_bytes: u32,
     /// Whether a rebuilt archive is checked (`PRAGMA quick_check`) before it is published.
     pub verify: bool,
     /// The time written into the archive's clock columns; `None` takes the system's.
@@ -61,6 +65,7 @@ impl Default for Options {
             strict: false,
             loader: Loader::default(),
             memory_bytes: 512 << 20,
+            page_size_bytes: PAGE_SIZE,
             verify: true,
             now: None,
         }
