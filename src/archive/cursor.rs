@@ -75,6 +75,12 @@ pub fn check(source: &Source, cursor: i64, mark: i32) -> Result<Option<Restart>,
     Ok(None)
 }
 
+/// Whether `mark` was made for `cursor`: nobody else has moved the cursor since.
+pub fn is_marked(cursor: i64, mark: i32) -> bool {
+    let mark = mark as u32;
+    u64::try_from(cursor).is_ok_and(|cursor| mark != 0 && mark >> SUM_BITS == cursor_bits(cursor))
+}
+
 /// The mark of the bytes in front of `cursor`; never 0 when there are any.
 ///
 /// # Errors

@@ -190,16 +190,32 @@ pub(super) fn read_state(connection: &Connection, path: &Path) -> Result<Option<
     }
 }
 
-/// Whether a database is somebody else's: it has tables, and none of an archive's.
+/// Whether a database is somebody else's. An archive has its state table, whatever its version, or no tables and views but
+/// those of an archive, with their first key columns.
 pub(super) fn is_foreign(connection: &Connection, path: &Path) -> Result<bool, ArchiveError> {
-    let tables = || -> Result<Vec<String>, rusqlite::Error> {
-        connection
-            .prepare("SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'")?
+    let look = || -> Result<bool, rusqlite::Error> {
+        let is_state = |column| has_column(connection, ARCHIVE_STATE.name, column);
+        if is_state("archive_version")? && is_state("ledger_offset_bytes")? {
+            return Ok(false);
+        }
+        let names: Vec<String> = connection
+            .prepare(
+                "SELECT name FROM sqlite_master
+                 WHERE type IN ('table', 'view') AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'",
+            )?
             .query_map([], |row| row.get(0))?
-            .collect()
+            .collect::<Result<_, _>>()?;
+        for name in names {
+            let is_ours = TABLES.iter().any(|table| table.name == name && name != ARCHIVE_STATE.name)
+                && has_column(connection, &name, "source")?
+                && has_column(connection, &name, "session_id")?;
+            if !is_ours {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     };
-    let found = tables().context(path, "reading its schema")?;
-    Ok(!found.is_empty() && !found.iter().any(|name| TABLES.iter().any(|table| table.name == name)))
+    look().context(path, "reading its schema")
 }
 
 /// Whether any of the archive's tables holds a row besides the state.

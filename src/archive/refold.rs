@@ -180,8 +180,8 @@ fn by_range(
     }
     rowids.sort_unstable();
     rowids.dedup();
-    let mut select =
-        connection.prepare("SELECT rowid, source, session_id FROM turns WHERE rowid BETWEEN ? AND ?")?;
+    let mut select = connection
+        .prepare("SELECT rowid, source, session_id FROM turns WHERE rowid BETWEEN ? AND ? ORDER BY rowid")?;
     for run in runs(&rowids) {
         let mut rows = select.query([run[0], run[run.len() - 1]])?;
         let mut wanted = Wanted::new(run);

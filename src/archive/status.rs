@@ -148,9 +148,7 @@ fn histogram(connection: &Connection) -> Result<BTreeMap<String, u64>, rusqlite:
         });
     }
     connection
-        .prepare(
-            "SELECT COALESCE(attribution_fidelity, 'unknown'), count(*) FROM turns GROUP BY attribution_fidelity",
-        )?
+        .prepare("SELECT COALESCE(attribution_fidelity, 'unknown'), count(*) FROM turns GROUP BY 1")?
         .query_map([], |row| Ok((row.get(0)?, row.get::<_, i64>(1)?.unsigned_abs())))?
         .collect()
 }
@@ -170,6 +168,9 @@ pub fn vacuum(paths: &Paths) -> Result<Vacuumed, ArchiveError> {
                 after_bytes: 0,
                 reclaimed_bytes: 0,
             });
+        }
+        if open::is_foreign(&open::open_read_only(path)?, path)? {
+            return Err(ArchiveError::NotAnArchive { path: path.clone() });
         }
         let connection = open::open_for_build(path)?;
         let checkpoint = || {

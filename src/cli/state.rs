@@ -11,7 +11,7 @@ use super::clean::{self, PruneArgs, ResetArgs};
 use super::progress::Bar;
 use super::{counted, grouped, human_bytes, interrupt, print, print_json};
 use crate::archive::rows::Finding;
-use crate::archive::{self, BuildResult, Loader, Observer, Options, Paths, Progress, Status};
+use crate::archive::{self, BuildResult, Loader, Observer, Options, Paths, Phase, Progress, Status};
 use crate::home::Home;
 use crate::ledger::{Ledger, Reindexed};
 use crate::scan::Io;
@@ -324,6 +324,13 @@ struct Watch {
 impl Observer for Watch {
     fn progress(&mut self, progress: Progress) -> ControlFlow<()> {
         self.bar.update(progress);
+        // Whole before anything is committed or published.
+        if progress.phase != Phase::Rows
+            && let Some((_, report)) = &mut self.report
+            && let Err(error) = std::io::Write::flush(report)
+        {
+            self.report_error.get_or_insert(error);
+        }
         if self.report_error.is_some() || interrupt::requested() {
             return ControlFlow::Break(());
         }
@@ -435,12 +442,22 @@ fn rebuild_archive(args: ArchiveArgs, json: bool) -> anyhow::Result<ExitCode> {
     if let Some((path, mut report)) = report {
         // In words, so that a closed pipe here is not taken for a closed stdout.
         if let Err(error) = report_error.map_or_else(|| std::io::Write::flush(&mut report), Err) {
-            anyhow::bail!("cannot write the report {}: {error}; the archive is as it was", path.display());
+            let archive = match &result {
+                Ok(_) => "up to date all the same; `--full --report FILE` lists everything again",
+                Err(_) => "as it was",
+            };
+            anyhow::bail!("cannot write the report {}: {error}; the archive is {archive}", path.display());
         }
     }
     let result = result?;
     if !paths.ledger.exists() {
         eprint_line(&format!("burn: there is no ledger at {}; nothing was taken in", paths.ledger.display()));
+    }
+    if let Some(aside) = &result.set_aside {
+        eprint_line(&format!(
+            "burn: what stood in the archive's place is no database; it is now {}",
+            aside.display()
+        ));
     }
     if findings > FINDINGS_SHOWN {
         let more = counted(findings - FINDINGS_SHOWN, "more line");
@@ -461,12 +478,25 @@ fn eprint_line(text: &str) {
 
 /// A report must not be written over what it reports on.
 fn refuse_to_overwrite(report: &std::path::Path, paths: &Paths) -> anyhow::Result<()> {
-    let resolved = |path: &std::path::Path| std::fs::canonicalize(path).ok();
-    let Some(report_file) = resolved(report) else { return Ok(()) };
-    for file in [&paths.ledger, &paths.archive, &paths.lock] {
-        if resolved(file).as_ref() == Some(&report_file) {
-            anyhow::bail!("{} cannot be the report: name another file", report.display());
+    // A file that is not there yet is known by its directory and name.
+    let resolved = |path: &std::path::Path| {
+        std::fs::canonicalize(path).ok().or_else(|| {
+            let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+            let parent = parent.unwrap_or_else(|| std::path::Path::new("."));
+            Some(std::fs::canonicalize(parent).ok()?.join(path.file_name()?))
+        })
+    };
+    let mut taken = vec![paths.ledger.clone(), paths.archive.clone(), paths.lock.clone()];
+    for archive in [Some(paths.archive.clone()), resolved(&paths.archive)].into_iter().flatten() {
+        for suffix in ["-wal", "-shm", "-journal"] {
+            let mut sidecar = archive.clone().into_os_string();
+            sidecar.push(suffix);
+            taken.push(sidecar.into());
         }
+    }
+    let report_file = resolved(report);
+    if report_file.is_some() && taken.iter().any(|file| resolved(file) == report_file) {
+        anyhow::bail!("{} cannot be the report: name another file", report.display());
     }
     Ok(())
 }

@@ -6,7 +6,7 @@
 
 use std::collections::HashSet;
 use std::ops::ControlFlow;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
 use bumpalo::Bump;
@@ -81,6 +81,8 @@ struct Build<'b> {
     source: Option<Source>,
     /// Behind the last LF of the ledger.
     end: u64,
+    /// Whether turns are refolded in the live archive, however many they are.
+    is_in_place: bool,
     /// What the archive has taken in before and this build does not count: 0, unless a tail build rebuilds for speed alone.
     counted_from: u64,
     started: Instant,
@@ -117,6 +119,7 @@ impl<'b> Build<'b> {
             pool: pipeline::workers(threads)?,
             source,
             end,
+            is_in_place: false,
             counted_from: 0,
             started,
             result: BuildResult::default(),
@@ -129,10 +132,11 @@ impl<'b> Build<'b> {
         if !path.exists() {
             return self.rebuild(None);
         }
-        let connection = open::open_for_build(&path)?;
-        if open::is_foreign(&connection, &path)? {
+        // Asked before the build's settings are made: somebody else's file is left as it is.
+        if open::is_foreign(&open::open_read_only(&path)?, &path)? {
             return Err(ArchiveError::NotAnArchive { path });
         }
+        let mut connection = open::open_for_build(&path)?;
         let state = open::read_state(&connection, &path)?;
         let mut restart = None;
         if let Some(state) = &state {
@@ -145,13 +149,34 @@ impl<'b> Build<'b> {
         let is_empty = state.as_ref().is_none_or(|state| state.ledger_offset_bytes == 0)
             && !open::has_rows(&connection, &path)?;
         if restart.is_none() && !(is_empty && self.end > 0) {
-            match self.extend(&connection)? {
-                Outcome::Done => {
-                    self.result.duration_ms = self.started.elapsed().as_millis() as u64;
-                    return Ok(self.result);
+            loop {
+                match self.extend(&connection)? {
+                    Outcome::Done => {
+                        self.result.duration_ms = self.started.elapsed().as_millis() as u64;
+                        return Ok(self.result);
+                    }
+                    Outcome::Restart(Restart::RefoldsMost) => {
+                        drop(connection);
+                        let is_free = publish::is_free(&path)?;
+                        connection = open::open_for_build(&path)?;
+                        if is_free {
+                            restart = Some(Restart::RefoldsMost);
+                            break;
+                        }
+                        // Beside others, publishing writes everything twice more and waits for them.
+                        self.is_in_place = true;
+                    }
+                    Outcome::Restart(reason) => {
+                        restart = Some(reason);
+                        break;
+                    }
                 }
-                Outcome::Restart(reason) => restart = Some(reason),
             }
+        }
+        if restart == Some(Restart::RefoldsMost) {
+            self.counted_from = state.as_ref().map_or(0, |state| state.ledger_offset_bytes.max(0) as u64);
+        } else {
+            self.session_ids.clear();
         }
         drop(connection);
         self.refuse_to_empty()?;
@@ -176,7 +201,10 @@ impl<'b> Build<'b> {
         };
         let start = state.ledger_offset_bytes.max(0) as u64;
         let (mut mtime_ms, mut mark) = (state.ledger_mtime_ms, state.ledger_mark);
+        // Another program may have stored rows that a rebuild would not.
+        self.is_in_place |= !cursor::is_marked(state.ledger_offset_bytes, mark);
         if let Some(source) = self.source.take() {
+            let mark_before = cursor::mark(&source, self.end)?;
             let outcome = self.extend_rows(connection, &source, start);
             if let Outcome::Restart(reason) = outcome? {
                 self.source = Some(source);
@@ -184,6 +212,9 @@ impl<'b> Build<'b> {
             }
             mtime_ms = source.mtime_ms();
             mark = cursor::mark(&source, self.end)?;
+            if mark != mark_before {
+                return Err(ArchiveError::LedgerChanged { ledger: self.paths.ledger.clone() });
+            }
             self.result.scanned_bytes = self.end - start;
             self.source = Some(source);
         }
@@ -227,8 +258,7 @@ impl<'b> Build<'b> {
         let new: Vec<Stamp<'_>> = stamps_of(&survey).collect();
         let candidates =
             refold::turns_to_refold(connection, &new).context(path, "looking for turns to refold")?;
-        if is_faster_rebuilt(candidates.rowids.len() as u64, self.end) {
-            self.counted_from = start;
+        if !self.is_in_place && is_faster_rebuilt(candidates.rowids.len() as u64, self.end) {
             self.session_ids.extend(candidates.sessions.into_values().flatten());
             return Ok(Outcome::Restart(Restart::RefoldsMost));
         }
@@ -279,9 +309,24 @@ impl<'b> Build<'b> {
         Ok(Outcome::Done)
     }
 
-    /// Builds everything from byte 0 in a file beside the archive, and publishes it.
-    fn rebuild(mut self, last_rebuild_at: Option<String>) -> Result<BuildResult, ArchiveError> {
-        set_aside_what_is_no_database(&self.paths.archive)?;
+    /// Builds everything from byte 0 in a file beside the archive, and publishes it. What stood there and is no database is
+    /// renamed, and gets its name back when the build fails.
+    fn rebuild(self, last_rebuild_at: Option<String>) -> Result<BuildResult, ArchiveError> {
+        let Some((place, aside)) = set_aside_what_is_no_database(&self.paths.archive)? else {
+            return self.rebuild_beside(last_rebuild_at);
+        };
+        match self.rebuild_beside(last_rebuild_at) {
+            Ok(result) => Ok(BuildResult { set_aside: Some(aside), ..result }),
+            Err(error) => {
+                if !place.exists() {
+                    disk::rename(&aside, &place)?;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn rebuild_beside(mut self, last_rebuild_at: Option<String>) -> Result<BuildResult, ArchiveError> {
         let plan = publish::prepare(&self.paths.archive)?;
         let built = plan.build_path().to_path_buf();
         let page_size = match plan.page_size() {
@@ -485,10 +530,15 @@ impl<'b> Build<'b> {
     /// another program's database alone.
     fn refuse_to_replace(&self) -> Result<(), ArchiveError> {
         let path = &self.paths.archive;
-        if let Ok(connection) = open::open_read_only(path)
-            && open::is_foreign(&connection, path).unwrap_or(false)
-        {
-            return Err(ArchiveError::NotAnArchive { path: path.clone() });
+        match open::open_read_only(path) {
+            Ok(connection) => match open::is_foreign(&connection, path) {
+                Ok(false) | Err(ArchiveError::Damaged { .. }) => {}
+                Ok(true) => return Err(ArchiveError::NotAnArchive { path: path.clone() }),
+                Err(error) => return Err(error),
+            },
+            Err(ArchiveError::Missing { .. } | ArchiveError::Damaged { .. }) => {}
+            // Whose file it is cannot be told, for one because somebody keeps it locked.
+            Err(error) => return Err(error),
         }
         self.refuse_to_empty()
     }
@@ -585,18 +635,22 @@ fn refuse_one_file(paths: &Paths) -> Result<(), ArchiveError> {
 }
 
 /// A file in the archive's place that does not begin as a database does may be anything: it is renamed, not replaced.
-fn set_aside_what_is_no_database(archive: &Path) -> Result<(), ArchiveError> {
-    let mut start = [0; 16];
-    let Ok(file) = disk::File::open_read_no_follow(archive) else { return Ok(()) };
-    let is_file = file.metadata()?.is_file && file.len_bytes()? > 0;
-    if !is_file || file.read_at(&mut start, 0)? == 16 && &start == b"SQLite format 3\0" {
-        return Ok(());
+/// Answers its old name, links resolved, and its new one.
+fn set_aside_what_is_no_database(archive: &Path) -> Result<Option<(PathBuf, PathBuf)>, ArchiveError> {
+    let Ok(place) = std::fs::canonicalize(archive) else { return Ok(None) };
+    if !disk::metadata(&place)?.is_file {
+        return Ok(None);
     }
-    let stamp = jiff::Timestamp::now().as_millisecond();
-    let mut aside = archive.as_os_str().to_owned();
-    aside.push(format!(".set-aside-{stamp}"));
-    tracing::warn!(archive = %archive.display(), "not a database: renamed to {}", aside.to_string_lossy());
-    Ok(disk::rename(archive, Path::new(&aside))?)
+    let mut start = [0; 16];
+    let file = disk::File::open_read_no_follow(&place)?;
+    if file.len_bytes()? == 0 || file.read_at(&mut start, 0)? == 16 && &start == b"SQLite format 3\0" {
+        return Ok(None);
+    }
+    let mut aside = place.as_os_str().to_owned();
+    aside.push(format!(".set-aside-{}", jiff::Timestamp::now().as_millisecond()));
+    let aside = PathBuf::from(aside);
+    disk::rename(&place, &aside)?;
+    Ok(Some((place, aside)))
 }
 
 enum Outcome {

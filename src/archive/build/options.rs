@@ -43,7 +43,8 @@ pub struct Options {
     pub io: Io,
     /// Whether a malformed or rejected line is an error.
     pub strict: bool,
-    /// What writes the rows of a rebuild. A tail build always inserts.
+    /// What writes the rows of a rebuild. A tail inserts, unless it
+    /// is rebuilt.
     pub loader: Loader,
     /// About how many bytes the bulk loader may keep in memory before it spills into files beside the archive.
     pub memory_bytes: usize,

@@ -1,5 +1,6 @@
 //! What a build says when it is done.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// What a build did.
@@ -30,6 +31,9 @@ pub struct BuildResult {
     pub duration_ms: u64,
     /// Why a tail build went back to byte 0.
     pub restarted: Option<&'static str>,
+    /// What the file that stood in the archive's place, and was no database, is called now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub set_aside: Option<PathBuf>,
     /// Lines that the exact path had to read.
     pub exact_lines: u64,
     /// Where the time went.

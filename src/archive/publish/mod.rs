@@ -182,11 +182,24 @@ pub fn prepare(live: &Path) -> Result<Plan, PublishError> {
     live::sweep(&live)?;
     let look = live::look(&live)?;
     let page_size = match look.found {
-        Found::Archive { page_size_bytes } if look.keeps_inode => page_size_bytes,
+        // Other sizes are rewritten when the content is put in place.
+        Found::Archive { page_size_bytes }
+            if look.keeps_inode && (4096..=32768).contains(&page_size_bytes) =>
+        {
+            page_size_bytes
+        }
         _ => PAGE_SIZE,
     };
     let build = TempDatabase::create(&live)?;
     Ok(Plan { live, build, page_size, found: look.found, in_use: look.in_use })
+}
+
+/// Whether the live archive could be replaced by a rename now: nobody has it open, and no other name leads to it.
+///
+/// # Errors
+/// As [`prepare`].
+pub fn is_free(live: &Path) -> Result<bool, PublishError> {
+    Ok(!live::look(&live::resolve(live)?)?.keeps_inode)
 }
 
 impl Plan {

@@ -1,0 +1,164 @@
+//! What stands in the archive's place and is no archive: other programs' databases are left as they are, other files keep
+//! their content under another name, a report never goes over what it reports on.
+#![cfg(all(unix, feature = "cli"))]
+#![allow(clippy::unwrap_used)]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use rusqlite::Connection;
+
+struct Place {
+    directory: tempfile::TempDir,
+}
+
+impl Place {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let sample = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/sample/ledger.jsonl");
+        fs::copy(sample, directory.path().join("l.jsonl")).unwrap();
+        Self { directory }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// `burn state rebuild archive` in the directory, ledger `l.jsonl`, archive `a.sqlite`.
+    fn burn(&self, more: &[&str]) -> Output {
+        Command::new(env!("CARGO_BIN_EXE_burn"))
+            .current_dir(self.directory.path())
+            .args(["state", "rebuild", "archive", "--ledger", "l.jsonl", "--archive", "a.sqlite"])
+            .args(more)
+            .output()
+            .unwrap()
+    }
+
+    fn refused(&self, more: &[&str]) -> String {
+        let output = self.burn(more);
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        String::from_utf8(output.stderr).unwrap()
+    }
+}
+
+#[test]
+fn databases_of_other_programs_are_left_byte_for_byte() {
+    for schema in [
+        "CREATE TABLE users(name); INSERT INTO users VALUES ('a')",
+        "CREATE TABLE users(name); CREATE TABLE sessions(id, token); INSERT INTO users VALUES ('a')",
+        "CREATE TABLE sessions(id, token); INSERT INTO sessions VALUES (1, 'x')",
+        "CREATE TABLE archive_state(id)",
+        "CREATE VIEW v AS SELECT 1",
+    ] {
+        let place = Place::new();
+        let archive = place.path("a.sqlite");
+        Connection::open(&archive).unwrap().execute_batch(schema).unwrap();
+        let before = fs::read(&archive).unwrap();
+        for more in [&[][..], &["--full"], &["--vacuum"]] {
+            let stderr = place.refused(more);
+            assert!(stderr.contains("a.sqlite"), "{stderr}");
+            assert_eq!(fs::read(&archive).unwrap(), before, "{schema} {more:?}");
+        }
+    }
+}
+
+#[test]
+fn a_database_that_somebody_keeps_locked_is_not_replaced() {
+    let place = Place::new();
+    let archive = place.path("a.sqlite");
+    let other = Connection::open(&archive).unwrap();
+    other.execute_batch("CREATE TABLE users(name); BEGIN EXCLUSIVE").unwrap();
+    let stderr = place.refused(&["--full"]);
+    assert!(stderr.contains("locked") || stderr.contains("in use"), "{stderr}");
+    other.execute_batch("ROLLBACK").unwrap();
+    other.query_row("SELECT count(*) FROM users", [], |_| Ok(())).unwrap();
+}
+
+#[test]
+fn what_is_no_database_keeps_its_content_behind_a_link_too() {
+    for linked in [false, true] {
+        let place = Place::new();
+        let precious = if linked { place.path("precious.txt") } else { place.path("a.sqlite") };
+        fs::write(&precious, "somebody's notes").unwrap();
+        if linked {
+            std::os::unix::fs::symlink("precious.txt", place.path("a.sqlite")).unwrap();
+        }
+        let content = || -> Vec<PathBuf> {
+            let files = fs::read_dir(place.directory.path()).unwrap().map(|entry| entry.unwrap().path());
+            files.filter(|path| fs::read(path).is_ok_and(|text| text == b"somebody's notes")).collect()
+        };
+
+        // A build that fails puts the name back.
+        place.refused(&["--full", "--strict"]);
+        assert_eq!(fs::read(&precious).unwrap(), b"somebody's notes");
+        assert!(place.refused(&[]).contains("--full"));
+
+        let output = place.burn(&["--full"]);
+        assert!(output.status.success(), "{output:?}");
+        let kept = content();
+        assert_eq!(kept.len(), 1, "{kept:?}");
+        let name = kept[0].file_name().unwrap().to_str().unwrap();
+        assert!(name.contains(".set-aside-"), "{name}");
+        assert!(String::from_utf8(output.stderr).unwrap().contains(name));
+        let turns: i64 = Connection::open(place.path("a.sqlite"))
+            .unwrap()
+            .query_row("SELECT count(*) FROM turns", [], |row| row.get(0))
+            .unwrap();
+        assert!(turns > 100);
+    }
+}
+
+#[test]
+fn a_report_does_not_go_over_what_it_reports_on() {
+    let place = Place::new();
+    for name in ["l.jsonl", "a.sqlite", "./a.sqlite", "a.sqlite-wal", "a.sqlite-shm", "a.sqlite.lock"] {
+        let stderr = place.refused(&["--report", name]);
+        assert!(stderr.contains("cannot be the report"), "{stderr}");
+        assert!(!place.path("a.sqlite").exists());
+    }
+    assert!(place.burn(&["--report", "report.jsonl"]).status.success());
+    assert_eq!(fs::read_to_string(place.path("report.jsonl")).unwrap().lines().count(), 2);
+}
+
+/// A report that cannot be written stops a tail before its commit.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_report_on_a_full_disk_leaves_the_archive_as_it_was() {
+    let place = Place::new();
+    assert!(place.burn(&[]).status.success());
+    let cursor = || -> i64 {
+        Connection::open(place.path("a.sqlite"))
+            .unwrap()
+            .query_row("SELECT ledger_offset_bytes FROM archive_state", [], |row| row.get(0))
+            .unwrap()
+    };
+    let before = cursor();
+    let mut ledger = fs::OpenOptions::new().append(true).open(place.path("l.jsonl")).unwrap();
+    std::io::Write::write_all(&mut ledger, b"{\"v\":1,\n").unwrap();
+    let stderr = place.refused(&["--report", "/dev/full"]);
+    assert!(stderr.contains("as it was"), "{stderr}");
+    assert_eq!(cursor(), before);
+}
+
+#[test]
+fn archives_of_any_page_size_are_rebuilt_in_place() {
+    for page_size in [512, 1024, 65536] {
+        let place = Place::new();
+        assert!(place.burn(&["--full"]).status.success());
+        let archive = Connection::open(place.path("a.sqlite")).unwrap();
+        archive
+            .execute_batch(&format!("PRAGMA journal_mode = DELETE; PRAGMA page_size = {page_size}; VACUUM"))
+            .unwrap();
+        drop(archive);
+        // A second name: the file has to stay.
+        fs::hard_link(place.path("a.sqlite"), place.path("b.sqlite")).unwrap();
+        let output = place.burn(&["--full"]);
+        assert!(output.status.success(), "{page_size}: {output:?}");
+        let found: i64 = Connection::open(place.path("b.sqlite"))
+            .unwrap()
+            .query_row("SELECT count(*) FROM turns", [], |row| row.get(0))
+            .unwrap();
+        assert!(found > 100);
+    }
+}
