@@ -59,8 +59,29 @@ async fn read_everything(store: &LogTaleaStore, events: u64) {
     }
 }
 
+/// What glibc's allocator keeps of freed memory, in up to eight arenas a core, would hide what the store holds: the measurement
+/// runs in a process with one arena that gives back what is free.
+#[test]
+fn memory_does_not_follow_the_log() {
+    let output = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "measured", "--ignored", "--nocapture"])
+        .env("MALLOC_ARENA_MAX", "1")
+        .env("MALLOC_TRIM_THRESHOLD_", "65536")
+        .env("MALLOC_MMAP_THRESHOLD_", "65536")
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    println!("{text}");
+    assert!(
+        output.status.success() && text.contains("1 passed"),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn memory_does_not_follow_the_log() {
+#[ignore = "run by memory_does_not_follow_the_log"]
+async fn measured() {
     let events: u64 = std::env::var("BOOK_MEMORY_EVENTS").map_or(70_000, |text| text.parse().unwrap());
     let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let mut peaks: Vec<(u64, &str, u64)> = Vec::new();
