@@ -31,9 +31,14 @@
 //!
 //! | room | what it is for | it uses |
 //! | --- | --- | --- |
+//! | [`ledger`] | appends, index files, queries over the ledger, check, prune, reset | `archive`, `scan`, `lock`, `disk`, `home` |
 //! | [`archive`] | rows from lines, folding of stamps, builds, publishing, status | `scan`, `lock`, `disk`, `home` |
 //! | [`scan`] | mapped logs, chunks that end at line ends, exact JSON | nothing of ours |
 //! | [`lock`] | the lock-file protocol shared with other programs | `disk` |
+//! | [`journal`] | a write-ahead log of opaque payloads | `scan`, `disk`, `home` |
+//! | `session` | segmented session stores | `scan`, `disk` |
+//! | `book` | double-entry books | `scan`, `disk` |
+//! | `ingest` | from a journal into a key-value store and the ledger | `journal`, `ledger`, `lock`, `disk`, `home` |
 //! | [`disk`] | durable file operations, the place where faults are injected | nothing of ours |
 //! | [`home`] | where files live; session ids that may become paths | nothing of ours |
 //!
