@@ -82,7 +82,7 @@ fn a_ledger_truncated_while_it_is_read_is_an_error() {
 
 /// Holds a read transaction on the archive until its input ends.
 #[test]
-#[ignore = "runs as another process of the other tests"]
+#[ignore = "runs as another process of the other tests, which start it: cargo test --test archive_faults"]
 fn role() {
     let Some(role) = role_played() else { return };
     let archive = open_like_the_reference(Path::new(&role[0])).unwrap();

@@ -72,7 +72,7 @@ impl Reader {
 }
 
 #[test]
-#[ignore = "runs as another process of the other tests"]
+#[ignore = "runs as another process of the other tests, which start it: cargo test --test archive_kill"]
 fn role() {
     let Some(role) = role_played() else { return };
     let archive = Path::new(&role[1]);

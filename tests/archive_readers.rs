@@ -72,7 +72,7 @@ fn summary(archive: &Connection) -> rusqlite::Result<(String, String)> {
 }
 
 #[test]
-#[ignore = "runs as another process of the other tests"]
+#[ignore = "runs as another process of the other tests, which start it: cargo test --test archive_readers"]
 fn role() {
     let Some(role) = role_played() else { return };
     let (archive, known) = (Path::new(&role[0]), &role[1..]);

@@ -80,7 +80,7 @@ fn memory_does_not_follow_the_log() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "run by memory_does_not_follow_the_log"]
+#[ignore = "needs an allocator set by its environment; memory_does_not_follow_the_log starts it: cargo test --test book_memory"]
 async fn measured() {
     let events: u64 = std::env::var("BOOK_MEMORY_EVENTS").map_or(70_000, |text| text.parse().unwrap());
     let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();

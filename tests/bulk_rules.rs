@@ -301,7 +301,7 @@ fn a_file_that_may_not_grow_is_an_error_that_names_it() {
 
 #[cfg(unix)]
 #[test]
-#[ignore = "run by the one above"]
+#[ignore = "limits the size of files of its whole process; the one above starts it: cargo test --test bulk_rules"]
 fn under_a_limit() {
     let dir = TempDir::new().unwrap();
     let path = dir.path().join("db");

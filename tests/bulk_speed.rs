@@ -334,7 +334,7 @@ fn peak_mib<T>(measured: impl FnOnce() -> T) -> (T, u64) {
 }
 
 #[test]
-#[ignore = "a measurement"]
+#[ignore = "a measurement: cargo test --release --test bulk_speed -- --ignored --nocapture --exact speed"]
 fn speed() {
     let turns = env("BURN_BENCH_TURNS", 160_000);
     let threads = std::thread::available_parallelism().unwrap().get();
@@ -366,7 +366,7 @@ fn speed() {
 }
 
 #[test]
-#[ignore = "writes 1.3 GB and checks it in full"]
+#[ignore = "writes 1.3 GB and checks it in full: cargo test --release --test bulk_speed -- --ignored --exact a_file_beyond_one_gibibyte"]
 fn a_file_beyond_one_gibibyte() {
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let path = dir.path().join("large");

@@ -136,7 +136,7 @@ impl<'b> Build<'b> {
         if open::is_foreign(&open::open_read_only(&path)?, &path)? {
             return Err(ArchiveError::NotAnArchive { path });
         }
-        let mut connection = open::open_for_build(&path)?;
+        let connection = open::open_for_build(&path)?;
         let state = open::read_state(&connection, &path)?;
         let mut restart = None;
         if let Some(state) = &state {
@@ -149,36 +149,16 @@ impl<'b> Build<'b> {
         let is_empty = state.as_ref().is_none_or(|state| state.ledger_offset_bytes == 0)
             && !open::has_rows(&connection, &path)?;
         if restart.is_none() && !(is_empty && self.end > 0) {
-            loop {
-                match self.extend(&connection)? {
-                    Outcome::Done => {
-                        self.result.duration_ms = self.started.elapsed().as_millis() as u64;
-                        return Ok(self.result);
-                    }
-                    Outcome::Restart(Restart::RefoldsMost) => {
-                        drop(connection);
-                        let is_free = publish::is_free(&path)?;
-                        connection = open::open_for_build(&path)?;
-                        if is_free {
-                            restart = Some(Restart::RefoldsMost);
-                            break;
-                        }
-                        // Beside others, publishing writes everything twice more and waits for them.
-                        self.is_in_place = true;
-                    }
-                    Outcome::Restart(reason) => {
-                        restart = Some(reason);
-                        break;
-                    }
+            match self.extend_or_restart(connection)? {
+                Outcome::Done => {
+                    self.result.duration_ms = self.started.elapsed().as_millis() as u64;
+                    return Ok(self.result);
                 }
+                Outcome::Restart(reason) => restart = Some(reason),
             }
-        }
-        if restart == Some(Restart::RefoldsMost) {
-            self.counted_from = state.as_ref().map_or(0, |state| state.ledger_offset_bytes.max(0) as u64);
         } else {
-            self.session_ids.clear();
+            drop(connection);
         }
-        drop(connection);
         self.refuse_to_empty()?;
         self.result.restarted = restart.map(Restart::as_str);
         let last_rebuild_at = match restart {
@@ -186,6 +166,22 @@ impl<'b> Build<'b> {
             _ => state.and_then(|state| state.last_rebuild_at),
         };
         self.rebuild(last_rebuild_at)
+    }
+
+    /// Takes the tail into the live archive. Where building everything is faster it says so, unless others keep the archive from
+    /// being replaced by a rename: publishing would then write everything twice more, and wait for them.
+    fn extend_or_restart(&mut self, connection: Connection) -> Result<Outcome, ArchiveError> {
+        let path = &self.paths.archive;
+        let outcome = self.extend(&connection)?;
+        // An open connection of ours would count as somebody else's.
+        drop(connection);
+        if !matches!(outcome, Outcome::Restart(Restart::RefoldsMost)) || publish::is_free(path)? {
+            return Ok(outcome);
+        }
+        self.is_in_place = true;
+        self.counted_from = 0;
+        self.session_ids.clear();
+        self.extend(&open::open_for_build(path)?)
     }
 
     /// Takes the tail into the live archive, in one transaction.
@@ -259,6 +255,7 @@ impl<'b> Build<'b> {
         let candidates =
             refold::turns_to_refold(connection, &new).context(path, "looking for turns to refold")?;
         if !self.is_in_place && is_faster_rebuilt(candidates.rowids.len() as u64, self.end) {
+            self.counted_from = start;
             self.session_ids.extend(candidates.sessions.into_values().flatten());
             return Ok(Outcome::Restart(Restart::RefoldsMost));
         }

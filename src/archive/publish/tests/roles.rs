@@ -16,7 +16,7 @@ const BUSY_MAX: Duration = Duration::from_secs(3);
 const ERRORS_MAX: u32 = 2;
 
 #[test]
-#[ignore = "runs as another process of the other tests"]
+#[ignore = "runs as another process of the other tests, which start it: cargo test --lib publish"]
 fn role() {
     let Some(role) = std::env::var_os("BURN_TEST_ROLE") else {
         return;
