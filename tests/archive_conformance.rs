@@ -15,7 +15,7 @@ use common::archives::{Place, count, variants};
 use common::dump::{self, Dump, Value};
 use common::{fixture, golden, in_parallel, ledgers, processes};
 use relayburn_ledger::archive::rows::{Finding, Verdict};
-use relayburn_ledger::archive::{self, BuildResult, Options, Unobserved, rebuild_full};
+use relayburn_ledger::archive::{self, BuildResult, Options, Restart, Unobserved, rebuild_full};
 use relayburn_ledger::dev::{self, GenerateOptions, ODD_KINDS, Profile, generate};
 use serde_json::json;
 
@@ -270,9 +270,18 @@ fn parse_result(result: &serde_json::Value) -> BuildResult {
         rebuilt_from_zero: result["rebuiltFromZero"].as_bool().unwrap(),
         malformed_lines: number("malformedLines"),
         rejected_lines: number("rejectedLines"),
-        restarted: result["restarted"].as_str().map(|_| "restarted"),
+        restarted: result["restarted"].as_str().map(parse_restart),
         ..BuildResult::default()
     }
+}
+
+fn parse_restart(text: &str) -> Restart {
+    let known =
+        [Restart::OtherVersion, Restart::LedgerShrank, Restart::CursorInsideLine, Restart::LedgerRewritten];
+    known
+        .into_iter()
+        .find(|restart| restart.to_string() == text)
+        .unwrap_or_else(|| panic!("no such reason: {text}"))
 }
 
 /// A small ledger with one odd line among good ones.

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use common::archives::Place;
 use common::dump::{self, Dump, Value};
 use common::ledgers;
-use relayburn_ledger::archive::{BuildResult, Options};
+use relayburn_ledger::archive::{BuildResult, Options, Restart};
 use relayburn_ledger::dev::{FoldHeavy, Profile};
 use serde_json::Value as Json;
 
@@ -170,7 +170,7 @@ fn a_tail_that_changes_most_turns_is_rebuilt_and_counts_the_tail() {
     let (full, _) = place.full(&Options::default());
     fs::write(&place.paths.ledger, &whole).unwrap();
     let (tail, _) = place.tail(&Options::default());
-    assert_eq!(tail.restarted, Some("new stamps change most of the archive's turns"));
+    assert_eq!(tail.restarted, Some(Restart::RefoldsMost));
     assert!(!tail.rebuilt_from_zero);
     assert_eq!((full.turns_applied, full.stamps_applied, full.malformed_lines), (50_000, 0, 1));
     assert_eq!((tail.turns_applied, tail.stamps_applied, tail.malformed_lines), (0, 120, 1));

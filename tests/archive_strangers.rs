@@ -7,6 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use relayburn_ledger::archive::{self, Loader, Options, Paths, Unobserved};
 use rusqlite::Connection;
 
 struct Place {
@@ -161,4 +162,87 @@ fn archives_of_any_page_size_are_rebuilt_in_place() {
             .unwrap();
         assert!(found > 100);
     }
+}
+
+/// Two builds by two names of one archive must not work at the same time.
+#[test]
+fn all_names_of_an_archive_have_one_lock() {
+    let place = Place::new();
+    assert!(place.burn(&["--full"]).status.success());
+    let elsewhere = place.path("elsewhere");
+    fs::create_dir(&elsewhere).unwrap();
+    fs::rename(place.path("a.sqlite"), elsewhere.join("real.sqlite")).unwrap();
+    std::os::unix::fs::symlink("elsewhere/real.sqlite", place.path("a.sqlite")).unwrap();
+    let paths = |archive: &str| Paths::offline(place.path("l.jsonl"), place.path(archive));
+    let real = fs::canonicalize(&elsewhere).unwrap().join("real.sqlite.lock");
+    assert_eq!(paths("a.sqlite").lock, real);
+    assert_eq!(
+        fs::canonicalize(paths("elsewhere/real.sqlite").lock.parent().unwrap()).unwrap(),
+        real.parent().unwrap()
+    );
+    let held = real.clone();
+    fs::write(&held, format!("{}\n", std::process::id())).unwrap();
+    let found = std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| place.burn(&["--full"]));
+        std::thread::sleep(std::time::Duration::from_millis(600));
+        let is_waiting = !waiting.is_finished();
+        fs::remove_file(&held).unwrap();
+        assert!(waiting.join().unwrap().status.success());
+        is_waiting
+    });
+    assert!(found, "the build did not wait for the lock beside the file that its archive's name leads to");
+    assert!(!place.path("a.sqlite.lock").exists());
+}
+
+#[test]
+fn a_page_size_that_sqlite_does_not_know_is_refused_whatever_the_loader() {
+    let place = Place::new();
+    for (loader, page_size_bytes) in [(Loader::Bulk, 512), (Loader::Insert, 5000), (Loader::Insert, 0)] {
+        let paths = Paths::offline(place.path("l.jsonl"), place.path("a.sqlite"));
+        let options = Options { loader, page_size_bytes, ..Options::default() };
+        let error = archive::rebuild_full(&paths, &options, &mut Unobserved).unwrap_err();
+        assert!(error.to_string().contains(&page_size_bytes.to_string()), "{error}");
+        assert!(!place.path("a.sqlite").exists());
+    }
+}
+
+/// Another program may store what is no JSON; the rows are then made from the ledger, which has the stamp as it was given.
+#[test]
+fn a_stored_stamp_that_cannot_be_read_is_named_by_its_place_in_the_ledger() {
+    let place = Place::new();
+    let ledger = fs::read_to_string(place.path("l.jsonl")).unwrap();
+    let (stamped, _) = ledger.trim_end().rsplit_once('\n').unwrap();
+    let tail = &ledger[stamped.len() + 1..];
+    fs::write(place.path("l.jsonl"), format!("{stamped}\n")).unwrap();
+    assert!(place.burn(&["--full"]).status.success());
+    let offset: i64 = {
+        let archive = Connection::open(place.path("a.sqlite")).unwrap();
+        archive
+            .execute(
+                "UPDATE stamps SET enrichment_json = '[1' WHERE rowid = (SELECT min(rowid) FROM stamps)",
+                [],
+            )
+            .unwrap();
+        archive
+            .query_row("SELECT ledger_offset_bytes FROM stamps ORDER BY rowid LIMIT 1", [], |row| row.get(0))
+            .unwrap()
+    };
+    let session: String = Connection::open(place.path("a.sqlite"))
+        .unwrap()
+        .query_row("SELECT session_id FROM stamps ORDER BY rowid LIMIT 1", [], |row| row.get(0))
+        .unwrap();
+    // A stamp for the same session has its turns folded again, from all of its stamps.
+    let more = format!(
+        "{{\"v\":1,\"kind\":\"stamp\",\"ts\":\"2026-01-02T00:00:00.000Z\",\"selector\":{{\"sessionId\":{session:?}}},\"enrichment\":{{\"again\":\"1\"}}}}\n"
+    );
+    fs::write(
+        place.path("l.jsonl"),
+        format!("{stamped}\n{tail}{}{more}", if tail.ends_with('\n') { "" } else { "\n" }),
+    )
+    .unwrap();
+    let output = place.burn(&["--json"]);
+    assert!(output.status.success(), "{output:?}");
+    let result: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let why = result["restarted"].as_str().unwrap();
+    assert!(why.contains(&format!("byte {offset}")) && why.contains("enrichment"), "{why}");
 }

@@ -213,7 +213,7 @@ proptest! {
             fs::write(&place.paths.ledger, &ledger).unwrap();
             let restart = restart.or_else(|| expected_restart(&ledger, &taken, at));
             let (result, _) = place.tail(&Options::default());
-            prop_assert_eq!(result.restarted, restart.map(Restart::as_str), "{}", what);
+            prop_assert_eq!(&result.restarted, &restart, "{}", what);
             prop_assert_eq!(result.rebuilt_from_zero, false);
             let start = if result.restarted.is_some() { 0 } else { at };
             let end = ledgers::last_line_end(&ledger);
@@ -284,7 +284,7 @@ fn one_byte_changed_anywhere_in_front_of_the_cursor_is_noticed() {
         }
         fs::write(&place.paths.ledger, &rewritten).unwrap();
         let (result, _) = place.tail(&Options::default());
-        assert_eq!(result.restarted, Some(Restart::LedgerRewritten.as_str()), "byte {at}");
+        assert_eq!(result.restarted, Some(Restart::LedgerRewritten), "byte {at}");
         dump::assert_same(&dump::by_rowid(place.archive()), &rebuilt(&rewritten), format!("byte {at}"));
         fs::write(&place.paths.ledger, &ledger).unwrap();
         place.full(&Options::default());

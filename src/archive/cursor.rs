@@ -25,7 +25,9 @@ const SUM_BITS: u32 = 21;
 const SUM_MASK: u32 = (1 << SUM_BITS) - 1;
 
 /// Why the archive has to be built from byte 0 instead of going on at its cursor.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+///
+/// Prints as a reason in words; results carry that as JSON, too.
+#[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Restart {
     /// The archive has another schema version.
@@ -37,22 +39,34 @@ pub enum Restart {
     /// The bytes in front of the cursor are not those that were taken in.
     LedgerRewritten,
     /// A stamp that the archive holds cannot be folded into new turns.
-    UnreadableStamp,
+    UnreadableStamp {
+        /// Where the ledger has the stamp, in bytes, as the archive says.
+        offset: u64,
+        /// What is wrong with its row.
+        reason: String,
+    },
     /// New stamps change so many archived turns that building everything is faster.
     RefoldsMost,
 }
 
-impl Restart {
-    /// In words, for people and for the `restarted` member of results.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Restart::OtherVersion => "the archive has another schema version",
-            Restart::LedgerShrank => "the ledger is shorter than what the archive has taken in",
-            Restart::CursorInsideLine => "the archive's cursor does not stand at a line end of the ledger",
-            Restart::LedgerRewritten => "the ledger was rewritten in front of the archive's cursor",
-            Restart::RefoldsMost => "new stamps change most of the archive's turns",
-            Restart::UnreadableStamp => "the archive holds a stamp that cannot be read",
-        }
+impl std::fmt::Display for Restart {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::OtherVersion => "the archive has another schema version",
+            Self::LedgerShrank => "the ledger is shorter than what the archive has taken in",
+            Self::CursorInsideLine => "the archive's cursor does not stand at a line end of the ledger",
+            Self::LedgerRewritten => "the ledger was rewritten in front of the archive's cursor",
+            Self::RefoldsMost => "new stamps change most of the archive's turns",
+            Self::UnreadableStamp { offset, reason } => {
+                return write!(f, "the archived stamp of ledger byte {offset} cannot be read: {reason}");
+            }
+        })
+    }
+}
+
+impl serde::Serialize for Restart {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 

@@ -93,27 +93,34 @@ pub fn status(paths: &Paths) -> Result<Status, ArchiveError> {
         row_counts: RowCounts::default(),
         fidelity_histogram: BTreeMap::new(),
     };
-    let mut complete_bytes = 0;
+    if status.exists {
+        read_archive(path, &mut status)?;
+    }
+    // The archive first: it never holds more than the ledger had then, so what is appended meanwhile makes it look behind,
+    // and nothing makes it look ahead.
     match Source::open(&paths.ledger, Io::Read) {
         Ok(source) => {
+            let complete_bytes = source.line_end_before(0, source.len_bytes())?;
             status.ledger_size_bytes = Some(source.len_bytes());
             status.ledger_mtime_ms_current = Some(source.mtime_ms());
-            complete_bytes = source.line_end_before(0, source.len_bytes())? as i64;
+            status.up_to_date = status.archive_version == Some(VERSION)
+                && u64::try_from(status.ledger_offset_bytes)
+                    .is_ok_and(|offset| (complete_bytes..=source.len_bytes()).contains(&offset));
         }
         Err(ScanError::Open { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {}
         Err(error) => return Err(error.into()),
     }
-    if !status.exists {
-        return Ok(status);
-    }
+    Ok(status)
+}
+
+/// Reads the archive's part of a status, all of it from one snapshot.
+fn read_archive(path: &Path, status: &mut Status) -> Result<(), ArchiveError> {
     let connection = open::open_read_only(path)?;
+    connection.execute_batch("BEGIN").context(path, "beginning to read")?;
     if let Some(state) = open::read_state(&connection, path)? {
         status.archive_version = Some(state.archive_version);
         status.ledger_offset_bytes = state.ledger_offset_bytes;
         status.ledger_mtime_ms = state.ledger_mtime_ms;
-        status.up_to_date = state.archive_version == VERSION
-            && state.ledger_offset_bytes >= complete_bytes
-            && status.ledger_size_bytes.is_some_and(|size| state.ledger_offset_bytes <= size as i64);
         status.last_built_at = state.last_built_at;
         status.last_rebuild_at = state.last_rebuild_at;
     }
@@ -126,7 +133,7 @@ pub fn status(paths: &Paths) -> Result<Status, ArchiveError> {
         compactions: count(&connection, "compactions").context(path, counting)?,
     };
     status.fidelity_histogram = histogram(&connection).context(path, counting)?;
-    Ok(status)
+    Ok(())
 }
 
 /// Rows of a table; 0 when the table is not there.

@@ -11,7 +11,7 @@ use super::clean::{self, PruneArgs, ResetArgs};
 use super::progress::Bar;
 use super::{counted, grouped, human_bytes, interrupt, print, print_json};
 use crate::archive::rows::Finding;
-use crate::archive::{self, BuildResult, Loader, Observer, Options, Paths, Phase, Progress, Status};
+use crate::archive::{self, BuildResult, Loader, Observer, Options, Paths, Phase, Progress, Restart, Status};
 use crate::home::Home;
 use crate::ledger::{Ledger, Reindexed};
 use crate::scan::Io;
@@ -511,17 +511,25 @@ fn create_report(path: &std::path::Path) -> std::io::Result<std::fs::File> {
 
 fn summary(paths: &Paths, result: &BuildResult) -> String {
     let seconds = result.duration_ms as f64 / 1000.0;
-    let how = match (result.rebuilt_from_zero, result.restarted) {
-        (true, _) => "rebuilt from byte 0".to_string(),
-        (false, Some(why)) => format!("built again from byte 0 ({why})"),
-        (false, None) => "brought up to date".to_string(),
+    let read = human_bytes(result.scanned_bytes);
+    let how = match (result.rebuilt_from_zero, &result.restarted) {
+        (true, _) => "rebuilt from byte 0",
+        (false, Some(Restart::RefoldsMost)) => "brought up to date by building it again",
+        (false, Some(_)) => "built again from byte 0",
+        (false, None) => "brought up to date",
     };
-    let mut text = format!(
-        "{} {how}: {} read in {seconds:.2} s ({}/s)\n",
-        paths.archive.display(),
-        human_bytes(result.scanned_bytes),
-        human_bytes((result.scanned_bytes as f64 / seconds.max(0.001)) as u64)
-    );
+    let mut text = format!("{} {how}: {read}", paths.archive.display());
+    text.push_str(&match &result.restarted {
+        // The bytes are those of the tail, and the time is that of everything.
+        Some(Restart::RefoldsMost) => format!(" more in {seconds:.2} s\n"),
+        _ => {
+            let speed = human_bytes((result.scanned_bytes as f64 / seconds.max(0.001)) as u64);
+            format!(" read in {seconds:.2} s ({speed}/s)\n")
+        }
+    });
+    if let Some(why) = &result.restarted {
+        text.push_str(&format!("  because {why}\n"));
+    }
     text.push_str(&format!(
         "  {}, {} touched, {}, {}, {}\n",
         counted(result.turns_applied, "turn"),

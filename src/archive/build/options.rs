@@ -24,9 +24,12 @@ impl Paths {
         Self { ledger: home.ledger(), archive: home.archive(), lock: home.lock(LockName::Archive) }
     }
 
-    /// A ledger and an archive outside any home; the lock is `<archive>.lock`.
+    /// A ledger and an archive outside any home. The lock is `<archive>.lock`; where the archive is a symbolic link, beside
+    /// the file that it leads to, so that all names of one archive have one lock.
     pub fn offline(ledger: PathBuf, archive: PathBuf) -> Self {
-        let mut lock = archive.clone().into_os_string();
+        let is_link = std::fs::symlink_metadata(&archive).is_ok_and(|found| found.is_symlink());
+        let target = if is_link { std::fs::canonicalize(&archive).ok() } else { None };
+        let mut lock = target.unwrap_or_else(|| archive.clone()).into_os_string();
         lock.push(".lock");
         Self { ledger, archive, lock: lock.into() }
     }

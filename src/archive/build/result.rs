@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::archive::cursor::Restart;
+
 /// What a build did.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -30,7 +32,7 @@ pub struct BuildResult {
     /// How long it took, in milliseconds.
     pub duration_ms: u64,
     /// Why a tail build went back to byte 0.
-    pub restarted: Option<&'static str>,
+    pub restarted: Option<Restart>,
     /// What the file that stood in the archive's place, and was no database, is called now.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub set_aside: Option<PathBuf>,

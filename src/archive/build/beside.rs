@@ -1,0 +1,219 @@
+//! Building the whole archive in a file of its own, beside the live one, and publishing it.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rusqlite::Connection;
+
+use super::{Build, BuildResult, Loader, Phase, Transaction, nothing_more, stamps_of};
+use crate::archive::cursor;
+use crate::archive::error::{ArchiveError, SqliteContext};
+use crate::archive::fold::Fold;
+use crate::archive::load::InsertWriter;
+use crate::archive::load_bulk::BulkWriter;
+use crate::archive::open::{self, State};
+use crate::archive::pipeline::Input;
+use crate::archive::publish;
+use crate::archive::schema::VERSION;
+use crate::archive::sessions;
+use crate::archive::survey::{self, Survey};
+use crate::disk;
+use crate::scan::Source;
+
+impl Build<'_> {
+    /// Builds everything from byte 0 in a file beside the archive, and publishes it. What stood there and is no database is
+    /// renamed, and gets its name back when the build fails.
+    pub(super) fn rebuild(self, last_rebuild_at: Option<String>) -> Result<BuildResult, ArchiveError> {
+        let Some((place, aside)) = set_aside_what_is_no_database(&self.paths.archive)? else {
+            return self.rebuild_beside(last_rebuild_at);
+        };
+        match self.rebuild_beside(last_rebuild_at) {
+            Ok(result) => Ok(BuildResult { set_aside: Some(aside), ..result }),
+            Err(error) => {
+                if !place.exists() {
+                    disk::rename(&aside, &place)?;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn rebuild_beside(mut self, last_rebuild_at: Option<String>) -> Result<BuildResult, ArchiveError> {
+        let plan = publish::prepare(&self.paths.archive)?;
+        let built = plan.build_path().to_path_buf();
+        let page_size = match plan.page_size() {
+            publish::PAGE_SIZE => self.options.page_size_bytes,
+            of_the_live_archive => of_the_live_archive,
+        };
+        let source = self.source.take();
+        let mark_before = source.as_ref().map(|source| cursor::mark(source, self.end)).transpose()?;
+        let bulk = match (&source, self.options.loader) {
+            (Some(source), Loader::Bulk) => {
+                self.bulk_rows(&built, page_size, source)?;
+                true
+            }
+            _ => false,
+        };
+        let connection = open_built(&built, page_size)?;
+        if !bulk {
+            self.insert_rows(&connection, &built, source.as_ref())?;
+        }
+        self.check_and_aggregate(&connection, &built)?;
+
+        let (ledger_mark, ledger_mtime_ms) = match &source {
+            Some(source) => (cursor::mark(source, self.end)?, source.mtime_ms()),
+            None => (0, 0),
+        };
+        if mark_before.is_some_and(|mark| mark != ledger_mark) {
+            return Err(ArchiveError::LedgerChanged { ledger: self.paths.ledger.clone() });
+        }
+        let now = self.timestamp();
+        let state = State {
+            ledger_offset_bytes: self.end as i64,
+            ledger_mtime_ms,
+            archive_version: VERSION,
+            last_rebuild_at: if self.result.rebuilt_from_zero { Some(now.clone()) } else { last_rebuild_at },
+            last_built_at: Some(now),
+            ledger_mark,
+        };
+        let committing = Instant::now();
+        let transaction = Transaction::begin(&connection, &built)?;
+        sessions::keep(&connection).context(&built, "writing sessions")?;
+        open::write_state(&connection, &state).context(&built, "writing its state")?;
+        transaction.commit()?;
+        self.result.timings.commit = committing.elapsed();
+        connection.close().map_err(|(_, error)| error).context(&built, "closing it")?;
+
+        self.report_at_end(Phase::Publish)?;
+        let held = self.held;
+        let published = plan.publish(|| held.still_held().is_ok())?;
+        self.result.timings.sync = published.build_sync;
+        self.result.timings.publish = published.replacing;
+        self.result.scanned_bytes = self.end - self.counted_from;
+        self.result.sessions_touched = self.session_ids.len() as u64;
+        self.result.duration_ms = self.started.elapsed().as_millis() as u64;
+        Ok(self.result)
+    }
+
+    /// Every stamp of the ledger, for folding.
+    fn survey_all(&mut self, input: &Input<'_>) -> Result<(Survey, Instant), ArchiveError> {
+        self.report(Phase::Survey, 0, input)?;
+        let surveying = Instant::now();
+        Ok((survey::survey(&self.pool, input, false)?, surveying))
+    }
+
+    /// Inserts every row through SQLite and creates the indexes; sessions and state are yet to be inserted.
+    fn insert_rows(
+        &mut self,
+        connection: &Connection,
+        built: &Path,
+        source: Option<&Source>,
+    ) -> Result<(), ArchiveError> {
+        let transaction = Transaction::begin(connection, built)?;
+        open::create_tables(connection).context(built, "creating tables")?;
+        if let Some(source) = source {
+            let input = self.input(source, 0);
+            let (survey, surveying) = self.survey_all(&input)?;
+            let fold = Fold::new(stamps_of(&survey).collect());
+            self.result.timings.survey = surveying.elapsed();
+            let writing = Instant::now();
+            let mut writer = InsertWriter::new(connection).context(built, "preparing to write rows")?;
+            self.rows(&input, &fold, nothing_more, |rows| writer.write(rows).context(built, "writing rows"))?;
+            self.result.timings.rows = writing.elapsed();
+        }
+        self.report_at_end(Phase::Indexes)?;
+        let indexing = Instant::now();
+        open::create_indexes(connection).context(built, "creating indexes")?;
+        transaction.commit()?;
+        self.result.timings.indexes = indexing.elapsed();
+        Ok(())
+    }
+
+    /// Checks the new file while sessions are aggregated from it: both only read. What is inserted afterwards, through
+    /// SQLite, is the sessions and the state row.
+    fn check_and_aggregate(&mut self, connection: &Connection, built: &Path) -> Result<(), ArchiveError> {
+        self.report_at_end(Phase::Verify)?;
+        open::read_mapped(connection).context(built, "mapping it")?;
+        let is_checked = self.options.verify;
+        let (checked, aggregated) = std::thread::scope(|scope| {
+            let check = scope.spawn(|| {
+                let started = Instant::now();
+                if is_checked { verify(built).map(|()| started.elapsed()) } else { Ok(Duration::ZERO) }
+            });
+            let started = Instant::now();
+            let aggregated = sessions::prepare(connection)
+                .context(built, "aggregating sessions")
+                .map(|()| started.elapsed());
+            let checked = check.join().unwrap_or_else(|_| {
+                Err(ArchiveError::Verify { reason: "the check ended without a result".to_string() })
+            });
+            (checked, aggregated)
+        });
+        self.result.timings.verify = checked?;
+        self.result.timings.sessions = aggregated?;
+        Ok(())
+    }
+
+    /// Builds the file bottom-up, all rows and indexes; sessions and state are yet to be inserted.
+    fn bulk_rows(&mut self, built: &Path, page_size: u32, source: &Source) -> Result<(), ArchiveError> {
+        let input = self.input(source, 0);
+        let (survey, surveying) = self.survey_all(&input)?;
+        let fold = Fold::new(stamps_of(&survey).collect());
+        self.result.timings.survey = surveying.elapsed();
+        let writing = Instant::now();
+        // The loader creates its file exclusively, in the place of the empty one that the plan keeps.
+        disk::remove_file(built)?;
+        let writer = BulkWriter::create(built, page_size, self.options.memory_bytes)?;
+        self.rows(&input, &fold, |rows, number| Ok(writer.write(rows, number)?), |_| Ok(()))?;
+        self.result.timings.rows = writing.elapsed();
+        self.report(Phase::Indexes, self.end, &input)?;
+        let indexing = Instant::now();
+        self.pool.install(|| writer.finish())?;
+        self.result.timings.indexes = indexing.elapsed();
+        Ok(())
+    }
+}
+
+/// Opens the file of a rebuild, which nobody else knows: a crash throws it away, so nothing of it is journalled.
+fn open_built(built: &Path, page_size: u32) -> Result<Connection, ArchiveError> {
+    let connection = Connection::open(built).context(built, "opening it")?;
+    connection
+        .execute_batch(&format!(
+            "PRAGMA page_size = {page_size};
+             PRAGMA journal_mode = OFF;
+             PRAGMA synchronous = OFF;
+             PRAGMA cache_size = -{};
+             PRAGMA foreign_keys = OFF;",
+            open::BUILD_CACHE_KIB
+        ))
+        .context(built, "setting it up")?;
+    Ok(connection)
+}
+
+/// A file in the archive's place that does not begin as a database does may be anything: it is renamed, not replaced.
+/// Answers its old name, links resolved, and its new one.
+fn set_aside_what_is_no_database(archive: &Path) -> Result<Option<(PathBuf, PathBuf)>, ArchiveError> {
+    let Ok(place) = std::fs::canonicalize(archive) else { return Ok(None) };
+    if !disk::metadata(&place)?.is_file {
+        return Ok(None);
+    }
+    let mut start = [0; 16];
+    let file = disk::File::open_read_no_follow(&place)?;
+    if file.len_bytes()? == 0 || file.read_at(&mut start, 0)? == 16 && &start == b"SQLite format 3\0" {
+        return Ok(None);
+    }
+    let mut aside = place.as_os_str().to_owned();
+    aside.push(format!(".set-aside-{}", jiff::Timestamp::now().as_millisecond()));
+    let aside = PathBuf::from(aside);
+    disk::rename(&place, &aside)?;
+    Ok(Some((place, aside)))
+}
+
+/// SQLite's own check of a file that nobody writes.
+fn verify(path: &Path) -> Result<(), ArchiveError> {
+    let connection = open::open_immutable(path)?;
+    open::read_mapped(&connection).context(path, "mapping it")?;
+    let first: String =
+        connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).context(path, "checking it")?;
+    if first == "ok" { Ok(()) } else { Err(ArchiveError::Verify { reason: first }) }
+}
