@@ -1,0 +1,166 @@
+//! Stamps: what their selectors and entries say, and the JSON texts that are stored of them.
+
+use bumpalo::Bump;
+use bumpalo::collections::Vec as BumpVec;
+
+use super::tape::{Walk, once};
+use crate::archive::fold::{Entry, Range, Selector, Stamp};
+use crate::archive::rows::{Cell, Kind, Rows, StampCells, StampLine};
+use crate::scan::json;
+
+/// A stamp line; its selector and enrichment are printed again, as JSON.stringify prints them.
+pub(super) fn stamp<'a>(
+    offset: u64,
+    mut ts: Walk<'_, 'a>,
+    mut selector: Walk<'_, 'a>,
+    mut enrichment: Walk<'_, 'a>,
+    bump: &'a Bump,
+    rows: &mut Rows<'a>,
+) -> Option<Kind> {
+    let ts = ts.str()?;
+    let mut fields = Selector::default();
+    let mut selector_json = BumpVec::with_capacity_in(96, bump);
+    let mut seen = 0;
+    let members = selector.object()?;
+    for index in 0..members {
+        let key = selector.key()?;
+        let mut value = selector.take()?;
+        selector_json.push(if index == 0 { b'{' } else { b',' });
+        push_json_string(key, &mut selector_json);
+        selector_json.push(b':');
+        match key {
+            "sessionId" | "messageId" => {
+                once(&mut seen, u32::from(key == "messageId"))?;
+                let text = value.str()?;
+                push_json_string(text, &mut selector_json);
+                if key == "sessionId" {
+                    fields.session = Some(text);
+                } else {
+                    fields.message = Some(text);
+                }
+            }
+            "range" => {
+                once(&mut seen, 2)?;
+                fields.range = Some(range(value, &mut selector_json)?);
+            }
+            // Unknown members are kept in the text: that needs the exact path.
+            _ => return None,
+        }
+    }
+    close_object(&mut selector_json);
+
+    let members = enrichment.object()?;
+    // Keys are compared pair by pair here; the exact path sorts them.
+    const KEYS_MAX: usize = 32;
+    let mut entries = BumpVec::with_capacity_in(members, bump);
+    let mut enrichment_json = BumpVec::with_capacity_in(64, bump);
+    let mut keys = BumpVec::with_capacity_in(members, bump);
+    for index in 0..members {
+        let key = enrichment.key()?;
+        let value = enrichment.str()?;
+        // Array indices are sorted to the front, `__proto__` is special, and twice the same key needs a second look.
+        if keys.len() == KEYS_MAX
+            || key.as_bytes().first().is_none_or(u8::is_ascii_digit)
+            || key == "__proto__"
+            || keys.contains(&key)
+        {
+            return None;
+        }
+        keys.push(key);
+        enrichment_json.push(if index == 0 { b'{' } else { b',' });
+        let entry = Entry {
+            key_json: json_string(key, bump)?,
+            array_index: None,
+            value_json: json_string(value, bump)?,
+            value,
+        };
+        enrichment_json.extend_from_slice(entry.key_json.as_bytes());
+        enrichment_json.push(b':');
+        enrichment_json.extend_from_slice(entry.value_json.as_bytes());
+        entries.push(entry);
+    }
+    close_object(&mut enrichment_json);
+    let stamp = Stamp { ts, offset, selector: fields, entries: entries.into_bump_slice() };
+    rows.stamps.push(StampLine {
+        cells: stamp_cells(&stamp, into_text(selector_json)?, into_text(enrichment_json)?)?,
+        stamp,
+    });
+    Some(Kind::Stamp)
+}
+
+/// The row of a stamp.
+pub(in crate::archive::rows) fn stamp_cells<'a>(
+    stamp: &Stamp<'a>,
+    selector_json: &'a str,
+    enrichment_json: &'a str,
+) -> Option<StampCells<'a>> {
+    Some([
+        Cell::Text("*"),
+        Cell::Text(stamp.selector.session.unwrap_or("*")),
+        Cell::Text(stamp.ts),
+        Cell::Text(selector_json),
+        Cell::Text(enrichment_json),
+        Cell::Int(i64::try_from(stamp.offset).ok()?),
+    ])
+}
+
+fn range<'a>(mut walk: Walk<'_, 'a>, json: &mut BumpVec<'_, u8>) -> Option<Range<'a>> {
+    let members = walk.object()?;
+    let mut range = Range::default();
+    let mut seen = 0;
+    for index in 0..members {
+        let key = walk.key()?;
+        let text = walk.str()?;
+        json.push(if index == 0 { b'{' } else { b',' });
+        push_json_string(key, json);
+        json.push(b':');
+        push_json_string(text, json);
+        let bound = Some(text).filter(|text| !text.is_empty());
+        match key {
+            "fromTs" => {
+                once(&mut seen, 0)?;
+                range.from = bound;
+            }
+            "toTs" => {
+                once(&mut seen, 1)?;
+                range.to = bound;
+            }
+            "fromMessageId" => once(&mut seen, 2)?,
+            "toMessageId" => once(&mut seen, 3)?,
+            _ => return None,
+        }
+    }
+    close_object(json);
+    Some(range)
+}
+
+fn close_object(json: &mut BumpVec<'_, u8>) {
+    if json.is_empty() || json.last() == Some(&b':') {
+        json.push(b'{');
+    }
+    json.push(b'}');
+}
+
+fn json_string<'a>(text: &str, bump: &'a Bump) -> Option<&'a str> {
+    let mut out = BumpVec::with_capacity_in(text.len() + 2, bump);
+    push_json_string(text, &mut out);
+    into_text(out)
+}
+
+pub(super) fn into_text(bytes: BumpVec<'_, u8>) -> Option<&str> {
+    std::str::from_utf8(bytes.into_bump_slice()).ok()
+}
+
+/// Appends `text` as JSON.stringify prints it.
+pub(super) fn push_json_string(text: &str, out: &mut BumpVec<'_, u8>) {
+    out.push(b'"');
+    if text.bytes().all(|byte| byte >= 0x20 && byte != b'"' && byte != b'\\') {
+        out.extend_from_slice(text.as_bytes());
+        out.push(b'"');
+        return;
+    }
+    let mut escaped = Vec::with_capacity(text.len() + 16);
+    json::write_js_string(text.as_bytes(), &mut escaped);
+    out.pop();
+    out.extend_from_slice(&escaped);
+}
