@@ -116,6 +116,13 @@ impl File {
         Self::create_with(&mut options, path)
     }
 
+    /// Creates a file for reading and writing that goes when it is closed; where the system allows it, it has no name. Its path
+    /// is said to be the directory.
+    pub fn create_unnamed(directory: &Path) -> Result<Self, Error> {
+        let file = perform_on_path(Operation::Create, directory, || tempfile::tempfile_in(directory))?;
+        Ok(Self { file, path: directory.to_owned() })
+    }
+
     /// Opens a file for reading and for writing at its end, whatever its end then is; creates it with mode 0600 when it
     /// is missing. The flag tells whether this call created it: a durable caller then syncs the directory too.
     pub fn open_append(path: &Path) -> Result<(Self, bool), Error> {

@@ -140,22 +140,30 @@ struct Times {
     publishing: Duration,
 }
 
-/// The shortest of a few: moments drawn from it are seldom too late.
+/// The shortest of a few: moments drawn from it are seldom too late. On a busy machine publishing may be over before this
+/// process is awake to see it begin; such a run tells nothing.
 fn calibrate(place: &Place, generations: &[Generation; 2], beside_reader: bool) -> Times {
-    let mut times = Times { whole: Duration::MAX, publishing: Duration::MAX };
-    for generation in [0, 1, 0].map(|at: usize| &generations[at]) {
+    const SEEN: usize = 3;
+    const RUNS_MAX: usize = 60;
+    let mut seen = Vec::new();
+    for generation in generations.iter().cycle().take(RUNS_MAX) {
         let reader = beside_reader.then(|| Reader::attach(place.archive()));
         let mut run = Run::start(full(&generation.ledger, place.archive()), place.directory());
-        assert!(run.wait_for_the_seal(), "the seal was not seen");
-        let sealed = Instant::now();
+        let sealed = run.wait_for_the_seal().then(Instant::now);
         assert!(run.child.wait().unwrap().success());
-        times.whole = times.whole.min(run.started.elapsed());
-        times.publishing = times.publishing.min(sealed.elapsed());
+        if let Some(sealed) = sealed {
+            seen.push((run.started.elapsed(), sealed.elapsed()));
+        }
         if let Some(reader) = reader {
             assert_eq!(reader.go_on(), generation.fingerprint);
         }
+        if seen.len() == SEEN {
+            break;
+        }
     }
-    times
+    assert_eq!(seen.len(), SEEN, "publishing was not seen in {RUNS_MAX} rebuilds");
+    let shortest = |of: fn(&(Duration, Duration)) -> Duration| seen.iter().map(of).min().unwrap();
+    Times { whole: shortest(|times| times.0), publishing: shortest(|times| times.1) }
 }
 
 /// Makes the lock that a killed build left old enough to be taken over at once.
@@ -184,6 +192,7 @@ fn a_killed_rebuild_leaves_the_old_archive_or_the_new_one() {
     let place = Place::new();
     build(&generations[0].ledger, place.archive());
     let times = [calibrate(&place, &generations, false), calibrate(&place, &generations, true)];
+    build(&generations[0].ledger, place.archive());
     println!("alone and beside a reader: {times:?}");
 
     let mut random = Random::new(4);

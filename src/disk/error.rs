@@ -118,6 +118,8 @@ pub enum Operation {
         /// How many bytes were to be written.
         len_bytes: usize,
     },
+    /// Map the file into memory.
+    Map,
     /// Cut or extend the file.
     SetLength {
         /// The length asked for.
@@ -152,6 +154,7 @@ impl fmt::Display for Operation {
                 write!(f, "write {len_bytes} bytes at offset {offset} of")
             }
             Self::Write { offset: None, len_bytes } => write!(f, "append {len_bytes} bytes to"),
+            Self::Map => f.write_str("map into memory"),
             Self::SetLength { len_bytes } => write!(f, "set to {len_bytes} bytes the length of"),
             Self::SetMode => f.write_str("set the mode of"),
             Self::Touch => f.write_str("set the modification time of"),

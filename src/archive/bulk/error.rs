@@ -1,6 +1,6 @@
 //! What can go wrong while a database file is built bottom-up. Nothing here is retried: the target is abandoned.
 
-use std::path::PathBuf;
+use crate::disk;
 
 /// Why the loader refused a schema, a row or a batch, or gave up on the target file.
 ///
@@ -9,18 +9,9 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The operating system refused an operation on the target or on a spill file beside it.
-    #[error("{path}: cannot {action} at byte {offset}: {source}; the file is incomplete, delete it and build it again", path = path.display())]
-    Io {
-        /// The target, or the directory of an unnamed spill file.
-        path: PathBuf,
-        /// Where in the file, in bytes.
-        offset: u64,
-        /// What was tried: `create`, `write`, `read`, `map`.
-        action: &'static str,
-        /// The system's reason.
-        source: std::io::Error,
-    },
+    /// An operation on the target, or on a spill file in its directory, failed.
+    #[error(transparent)]
+    Io(#[from] disk::Error),
     /// SQLite itself does not accept the schema's SQL.
     #[error("SQLite refuses the schema: {0}; correct the SQL")]
     Schema(#[from] rusqlite::Error),

@@ -1,13 +1,13 @@
-//! The target file page by page, and the spill file. The only place of the room that reads, writes and maps files;
-//! every error says where. Nothing is synced here.
+//! The target file page by page, and the spill file. The only place of the room that reads, writes and maps files.
+//! Nothing is synced here.
 
-use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use memmap2::Mmap;
 
 use super::{Error, Result};
+use crate::disk::{self, File, Operation};
 
 /// The byte that SQLite locks; no page may hold it.
 const PENDING_BYTE: u64 = 0x4000_0000;
@@ -18,7 +18,6 @@ const PAGES_MAX: u32 = 0xffff_fffe;
 #[derive(Debug)]
 pub(super) struct Target {
     pub file: File,
-    pub path: PathBuf,
     pub page_size: usize,
     /// How many pages the file has.
     pub pages: u32,
@@ -28,12 +27,8 @@ pub(super) struct Target {
 
 impl Target {
     pub fn create(path: &Path, page_size: u32) -> Result<Self> {
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).create_new(true);
-        #[cfg(unix)]
-        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        let file = options.open(path).map_err(|source| io(path, 0, "create", source))?;
-        Ok(Self { file, path: path.to_owned(), page_size: page_size as usize, pages: 1, freed: Vec::new() })
+        let file = File::create_new(path)?;
+        Ok(Self { file, page_size: page_size as usize, pages: 1, freed: Vec::new() })
     }
 
     /// Takes up to `most` pages in a row at the end of the file: the first, and how many. The page of the pending byte
@@ -61,13 +56,13 @@ impl Target {
     /// Writes whole pages from `page` on.
     pub fn write(&self, page: u32, bytes: &[u8]) -> Result<()> {
         let offset = u64::from(page - 1) * self.page_size as u64;
-        write_at(&self.file, bytes, offset).map_err(|source| io(&self.path, offset, "write", source))
+        Ok(self.file.write_all_at(bytes, offset)?)
     }
 
     /// Reads a page, or as much of its start as `bytes` holds.
     pub fn read(&self, page: u32, bytes: &mut [u8]) -> Result<()> {
         let offset = u64::from(page - 1) * self.page_size as u64;
-        read_at(&self.file, bytes, offset).map_err(|source| io(&self.path, offset, "read", source))
+        Ok(self.file.read_exact_at(bytes, offset)?)
     }
 
     /// Writes what a cell does not hold to overflow pages and returns the first.
@@ -138,12 +133,10 @@ impl Spill {
         let mut written = self.written.lock().map_err(|_| Error::Abandoned)?;
         let (file, end) = match &mut *written {
             Some(open) => open,
-            none => {
-                none.insert((tempfile::tempfile_in(&self.dir).map_err(|e| io(&self.dir, 0, "create", e))?, 0))
-            }
+            none => none.insert((File::create_unnamed(&self.dir)?, 0)),
         };
         let offset = *end;
-        write_at(file, bytes, offset).map_err(|source| io(&self.dir, offset, "write", source))?;
+        file.write_all_at(bytes, offset)?;
         *end += bytes.len() as u64;
         Ok(offset)
     }
@@ -151,9 +144,7 @@ impl Spill {
     pub fn read(&self, offset: u64, bytes: &mut [u8]) -> Result<()> {
         let written = self.written.lock().map_err(|_| Error::Abandoned)?;
         match &*written {
-            Some((file, _)) => {
-                read_at(file, bytes, offset).map_err(|source| io(&self.dir, offset, "read", source))
-            }
+            Some((file, _)) => Ok(file.read_exact_at(bytes, offset)?),
             None => Ok(()),
         }
     }
@@ -164,49 +155,10 @@ impl Spill {
         let Some((file, _)) = written else { return Ok(None) };
         // SAFETY: the file has no name or is opened by nobody else, and is closed here: nothing can write or shorten it
         // while it is mapped.
-        let map = unsafe { Mmap::map(&file) };
-        map.map(Some).map_err(|source| io(&self.dir, 0, "map", source))
+        let map = unsafe { Mmap::map(file.as_std()) };
+        let failed = |reason| disk::Error::Io { operation: Operation::Map, path: self.dir, reason };
+        Ok(Some(map.map_err(failed)?))
     }
-}
-
-fn io(path: &Path, offset: u64, action: &'static str, source: std::io::Error) -> Error {
-    Error::Io { path: path.to_owned(), offset, action, source }
-}
-
-#[cfg(unix)]
-fn write_at(file: &File, bytes: &[u8], offset: u64) -> std::io::Result<()> {
-    std::os::unix::fs::FileExt::write_all_at(file, bytes, offset)
-}
-
-#[cfg(unix)]
-fn read_at(file: &File, bytes: &mut [u8], offset: u64) -> std::io::Result<()> {
-    std::os::unix::fs::FileExt::read_exact_at(file, bytes, offset)
-}
-
-#[cfg(windows)]
-fn write_at(file: &File, mut bytes: &[u8], mut offset: u64) -> std::io::Result<()> {
-    while !bytes.is_empty() {
-        let count = std::os::windows::fs::FileExt::seek_write(file, bytes, offset)?;
-        if count == 0 {
-            return Err(std::io::ErrorKind::WriteZero.into());
-        }
-        bytes = &bytes[count..];
-        offset += count as u64;
-    }
-    Ok(())
-}
-
-#[cfg(windows)]
-fn read_at(file: &File, mut bytes: &mut [u8], mut offset: u64) -> std::io::Result<()> {
-    while !bytes.is_empty() {
-        let count = std::os::windows::fs::FileExt::seek_read(file, bytes, offset)?;
-        if count == 0 {
-            return Err(std::io::ErrorKind::UnexpectedEof.into());
-        }
-        bytes = &mut bytes[count..];
-        offset += count as u64;
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -43,7 +43,6 @@ mod table;
 mod tree;
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
@@ -52,6 +51,8 @@ use std::time::{Duration, Instant};
 pub use batch::Batch;
 pub use error::{Error, Result};
 pub use schema::{Duplicates, Schema, TableId};
+
+use crate::disk::File;
 
 use batch::{Encoded, Runs};
 use duplicates::Rows;
