@@ -40,6 +40,9 @@ mod page;
 mod record;
 mod schema;
 mod table;
+#[cfg(all(test, unix))]
+#[allow(clippy::unwrap_used)]
+mod tests;
 mod tree;
 
 use std::collections::BTreeMap;
