@@ -63,3 +63,8 @@ pub mod lock;
 pub mod scan;
 #[cfg(feature = "session")]
 pub mod session;
+
+/// The examples of the manual, compiled and run by `cargo test --doc`.
+#[cfg(all(doctest, feature = "cli"))]
+#[doc = include_str!("../docs/library.md")]
+mod manual {}
