@@ -16,7 +16,7 @@ mod tape;
 
 pub(super) use stamp::stamp_cells;
 use stamp::{into_text, push_json_string, stamp};
-use tape::{Walk, once};
+use tape::{Walk, fill, once};
 
 /// Buffers that a longer line has blown up are not kept.
 const KEEP_LINE_BYTES: usize = 4 << 20;
@@ -194,22 +194,17 @@ fn usage_cells<'a>(mut walk: Walk<'_, 'a>, cells: &mut [Cell<'a>; 32]) -> Option
 fn subagent<'a>(mut walk: Walk<'_, 'a>, cells: &mut [Cell<'a>; 32]) -> Option<()> {
     let Some(members) = walk.object_or_null()? else { return Some(()) };
     cells[12] = Cell::Int(0);
-    let mut seen = 0;
-    for _ in 0..members {
-        let key = walk.key()?;
-        let mut value = walk.take()?;
-        let (place, cell) = match key {
+    fill(&mut walk, members, cells, |key, mut value| {
+        Some(Some(match key {
             "isSidechain" => (12, value.flag()?),
             "agentId" => (13, value.text_or_null()?),
             "parentAgentId" => (14, value.text_or_null()?),
             "parentToolUseId" => (15, value.text_or_null()?),
             "subagentType" => (16, value.text_or_null()?),
             "description" => (17, value.text_or_null()?),
-            _ => continue,
-        };
-        once(&mut seen, place)?;
-        cells[place as usize] = cell;
-    }
+            _ => return Some(None),
+        }))
+    })?;
     Some(())
 }
 
@@ -273,11 +268,8 @@ fn tool_calls<'a>(
         let mut cells: CallCells<'a> = [Cell::Null; 11];
         cells[..3].copy_from_slice(&turn[..3]);
         cells[3] = Cell::Int(index as i64);
-        let mut seen = 0;
-        for _ in 0..members {
-            let key = call.key()?;
-            let mut value = call.take()?;
-            let (place, cell) = match key {
+        fill(&mut call, members, &mut cells, |key, mut value| {
+            Some(Some(match key {
                 "id" => (4, value.text_or_null()?),
                 "name" => (5, value.text()?),
                 "target" => (6, value.text_or_null()?),
@@ -285,11 +277,9 @@ fn tool_calls<'a>(
                 "isError" => (8, value.flag()?),
                 "replacedTools" => (9, replaced_tools(value, bump)?),
                 "collapsedCalls" => (10, above_zero(value.int_or_null()?)),
-                _ => continue,
-            };
-            once(&mut seen, place)?;
-            cells[place as usize] = cell;
-        }
+                _ => return Some(None),
+            }))
+        })?;
         if cells[5] == Cell::Null {
             return None;
         }
@@ -325,11 +315,8 @@ fn replaced_tools<'a>(mut walk: Walk<'_, 'a>, bump: &'a Bump) -> Option<Cell<'a>
 fn event<'a>(mut walk: Walk<'_, 'a>, rows: &mut Rows<'a>) -> Option<Kind> {
     let members = walk.object()?;
     let mut cells = [Cell::Null; 14];
-    let mut seen = 0u64;
-    for _ in 0..members {
-        let key = walk.key()?;
-        let mut value = walk.take()?;
-        let (place, cell) = match key {
+    let seen = fill(&mut walk, members, &mut cells, |key, mut value| {
+        Some(Some(match key {
             "source" => (0, value.text()?),
             "sessionId" => (1, value.text()?),
             "messageId" => (2, value.text_or_null()?),
@@ -344,11 +331,9 @@ fn event<'a>(mut walk: Walk<'_, 'a>, rows: &mut Rows<'a>) -> Option<Kind> {
             "agentId" => (11, value.text_or_null()?),
             "eventSource" => (12, value.text()?),
             "ts" => (13, value.text_or_null()?),
-            _ => continue,
-        };
-        once(&mut seen, place)?;
-        cells[place as usize] = cell;
-    }
+            _ => return Some(None),
+        }))
+    })?;
     const REQUIRED: u64 = 1 | 1 << 1 | 1 << 3 | 1 << 5 | 1 << 6 | 1 << 12;
     if seen & REQUIRED != REQUIRED {
         return None;
@@ -366,21 +351,16 @@ fn event<'a>(mut walk: Walk<'_, 'a>, rows: &mut Rows<'a>) -> Option<Kind> {
 fn compaction<'a>(mut walk: Walk<'_, 'a>, rows: &mut Rows<'a>) -> Option<Kind> {
     let members = walk.object()?;
     let mut cells = [Cell::Null; 5];
-    let mut seen = 0u64;
-    for _ in 0..members {
-        let key = walk.key()?;
-        let mut value = walk.take()?;
-        let (place, cell) = match key {
+    let seen = fill(&mut walk, members, &mut cells, |key, mut value| {
+        Some(Some(match key {
             "source" => (0, value.text()?),
             "sessionId" => (1, value.text()?),
             "ts" => (2, value.text()?),
             "precedingMessageId" => (3, value.text_or_null()?),
             "tokensBeforeCompact" => (4, value.int_or_null()?),
-            _ => continue,
-        };
-        once(&mut seen, place)?;
-        cells[place as usize] = cell;
-    }
+            _ => return Some(None),
+        }))
+    })?;
     if seen & 0b111 != 0b111 {
         return None;
     }

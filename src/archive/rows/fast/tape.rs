@@ -112,6 +112,30 @@ impl<'t, 'a> Walk<'t, 'a> {
     }
 }
 
+/// Reads the `members` that follow of an object into `cells`. For each, `field` says which cell its value goes to and what that
+/// holds then, or that it is of no interest. Answers, a bit a cell, which were there.
+#[inline(always)]
+pub(super) fn fill<'t, 'a, const CELLS: usize>(
+    walk: &mut Walk<'t, 'a>,
+    members: usize,
+    cells: &mut [Cell<'a>; CELLS],
+    mut field: impl FnMut(&'a str, Walk<'t, 'a>) -> Option<Field<'a>>,
+) -> Option<u64> {
+    let mut seen = 0;
+    for _ in 0..members {
+        let key = walk.key()?;
+        let value = walk.take()?;
+        if let Some((place, cell)) = field(key, value)? {
+            once(&mut seen, place)?;
+            cells[place as usize] = cell;
+        }
+    }
+    Some(seen)
+}
+
+/// A cell's place and content; `None` for a member without one.
+pub(super) type Field<'a> = Option<(u32, Cell<'a>)>;
+
 /// Notes that a known key was seen; a second time is for the exact path.
 pub(super) fn once(seen: &mut u64, bit: u32) -> Option<()> {
     let mask = 1 << bit;
