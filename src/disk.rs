@@ -320,6 +320,17 @@ pub fn metadata(path: &Path) -> Result<Metadata, Error> {
     perform_on_path(Operation::Inspect, path, || Metadata::of(&fs::symlink_metadata(path)?))
 }
 
+/// The paths of everything in a directory, in byte order.
+pub fn list(directory: &Path) -> Result<Vec<PathBuf>, Error> {
+    perform_on_path(Operation::List, directory, || {
+        let mut paths = fs::read_dir(directory)?
+            .map(|entry| entry.map(|entry| entry.path()))
+            .collect::<io::Result<Vec<_>>>()?;
+        paths.sort();
+        Ok(paths)
+    })
+}
+
 /// Creates a directory and its missing parents with mode 0700. Names created here are durable on return; a path that
 /// is a directory already costs one look and no sync.
 pub fn create_dir_all(path: &Path) -> Result<(), Error> {

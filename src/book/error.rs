@@ -22,14 +22,6 @@ pub enum BookError {
     /// A segment, snapshot or run could not be mapped or read.
     #[error(transparent)]
     Scan(#[from] ScanError),
-    /// A directory could not be listed.
-    #[error("cannot list {}: {reason}", path.display())]
-    List {
-        /// The directory.
-        path: PathBuf,
-        /// What the system said.
-        reason: io::Error,
-    },
     /// Another store has the directory open.
     #[error("{} is held by another program that has this store open; end it, then try again", path.display())]
     Locked {

@@ -3,7 +3,6 @@
 //! Reads only. Promises: a reader never sees bytes past the event it was told to stop at, and never loads a segment: it
 //! reads pieces of [`READ_BYTES`].
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use talea_core::events::LedgerEvent;
@@ -51,17 +50,16 @@ pub(super) struct Listing {
 
 /// Lists a book's directory.
 pub(super) fn list(directory: &Path) -> Result<Listing, BookError> {
-    let failed = |reason| BookError::List { path: directory.to_owned(), reason };
     let mut listing = Listing::default();
-    for entry in fs::read_dir(directory).map_err(failed)? {
-        let entry = entry.map_err(failed)?;
-        let path = entry.path();
-        let Ok(name) = entry.file_name().into_string() else { return Err(BookError::NotText { path }) };
-        if let Some(base) = number(&name, "segment-", ".log") {
+    for path in disk::list(directory)? {
+        let Some(name) = path.file_name().and_then(|name| name.to_str()) else {
+            return Err(BookError::NotText { path });
+        };
+        if let Some(base) = number(name, "segment-", ".log") {
             listing.segments.push((base, path));
-        } else if let Some(last) = number(&name, "snapshot-", ".snap") {
+        } else if let Some(last) = number(name, "snapshot-", ".snap") {
             listing.snapshots.push((last, path));
-        } else if let Some(number) = number(&name, "idem-", ".run") {
+        } else if let Some(number) = number(name, "idem-", ".run") {
             listing.runs.push((number, path));
         } else if name.ends_with(".tmp") {
             listing.leftovers.push(path);

@@ -347,17 +347,13 @@ fn lock_of(path: &Path, lock: &disk::File) -> Result<StoreLock, BookError> {
 
 /// The directories under `books/`, in byte order.
 pub(super) fn book_names(directory: &Path) -> Result<Vec<String>, BookError> {
-    let failed = |reason| BookError::List { path: directory.to_owned(), reason };
-    let mut names = Vec::new();
-    for entry in fs::read_dir(directory).map_err(failed)? {
-        let entry = entry.map_err(failed)?;
-        if entry.file_type().map_err(failed)?.is_dir() {
-            let name = entry.file_name().into_string();
-            names.push(name.map_err(|_| BookError::NotText { path: entry.path() })?);
-        }
-    }
-    names.sort();
-    Ok(names)
+    let is_directory = |path: &PathBuf| std::fs::symlink_metadata(path).is_ok_and(|found| found.is_dir());
+    let directories = disk::list(directory)?.into_iter().filter(is_directory);
+    let name = |path: PathBuf| match path.file_name().and_then(|name| name.to_str()) {
+        Some(name) => Ok(name.to_owned()),
+        None => Err(BookError::NotText { path }),
+    };
+    directories.map(name).collect()
 }
 
 /// Reads events `first` to `last`, which the book has.

@@ -104,6 +104,8 @@ pub enum Operation {
     CreateDirectory,
     /// Ask for length, times, mode or identity.
     Inspect,
+    /// List a directory.
+    List,
     /// Read from `offset`.
     Read {
         /// Byte offset in the file.
@@ -149,6 +151,7 @@ impl fmt::Display for Operation {
             Self::Create => f.write_str("create"),
             Self::CreateDirectory => f.write_str("create directory"),
             Self::Inspect => f.write_str("inspect"),
+            Self::List => f.write_str("list"),
             Self::Read { offset, len_bytes } => write!(f, "read {len_bytes} bytes at offset {offset} of"),
             Self::Write { offset: Some(offset), len_bytes } => {
                 write!(f, "write {len_bytes} bytes at offset {offset} of")

@@ -177,14 +177,10 @@ pub(super) fn read_small(path: &Path) -> Result<Option<Vec<u8>>, JournalError> {
     Ok(Some(bytes))
 }
 
-/// The names in a directory, unsorted.
+/// The names in a directory.
 pub(super) fn names(directory: &Path) -> Result<Vec<OsString>, disk::Error> {
-    let inspect =
-        |reason| disk::Error::Io { operation: disk::Operation::Inspect, path: directory.to_owned(), reason };
-    std::fs::read_dir(directory)
-        .map_err(inspect)?
-        .map(|entry| entry.map(|entry| entry.file_name()).map_err(inspect))
-        .collect()
+    let paths = disk::list(directory)?;
+    Ok(paths.iter().filter_map(|path| path.file_name().map(ToOwned::to_owned)).collect())
 }
 
 /// The base in a segment's name; `None` for any other name.

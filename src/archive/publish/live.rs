@@ -100,19 +100,15 @@ pub(super) fn look(live: &Path) -> Result<Look, PublishError> {
 
 /// Removes the files of rebuilds that died.
 pub(super) fn sweep(live: &Path) -> Result<(), PublishError> {
-    let directory = disk::parent_of(live);
-    let listing = PublishError::io("list", directory);
-    let entries =
-        fs::read_dir(directory).and_then(Iterator::collect::<io::Result<Vec<_>>>).map_err(listing)?;
-    for entry in entries {
-        let is_ours = live.file_name().is_some_and(|archive| {
-            let name = entry.file_name();
+    for path in disk::list(disk::parent_of(live))? {
+        let names = path.file_name().zip(live.file_name());
+        let is_ours = names.is_some_and(|(name, archive)| {
             let rest = name.as_encoded_bytes().strip_prefix(archive.as_encoded_bytes());
             rest.and_then(|rest| str::from_utf8(rest).ok()).is_some_and(is_rebuild_tag)
         });
         // A name that vanishes meanwhile is what we want.
-        if is_ours && entry.file_type().is_ok_and(|kind| kind.is_file()) {
-            disk::remove_file_if_exists(&entry.path())?;
+        if is_ours && disk::metadata(&path).is_ok_and(|found| found.is_file) {
+            disk::remove_file_if_exists(&path)?;
         }
     }
     Ok(())
