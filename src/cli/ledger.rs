@@ -163,7 +163,7 @@ fn check_ledger(file: Option<PathBuf>, json: bool) -> anyhow::Result<ExitCode> {
     let mut out = BufWriter::new(io::stdout().lock());
     let mut written: io::Result<()> = Ok(());
     let mut findings = 0u64;
-    let report = check(&files, &mut |finding| {
+    let checked = check(&files, &mut |finding| {
         if written.is_ok() {
             written = if json {
                 write_json_finding(&mut out, finding, findings)
@@ -172,7 +172,16 @@ fn check_ledger(file: Option<PathBuf>, json: bool) -> anyhow::Result<ExitCode> {
             };
         }
         findings += 1;
-    })?;
+    });
+    let report = match checked {
+        Err(error) if json && findings > 0 && written.is_ok() => {
+            // What was found stands on stdout already: it is made whole, for it is to be one document.
+            let said = serde_json::to_string(&error.to_string())?;
+            writeln!(out, "\n  ],\n  \"ok\": false,\n  \"error\": {said}\n}}").context(STDOUT)?;
+            return Err(error.into());
+        }
+        checked => checked?,
+    };
     written.context(STDOUT)?;
     let ended = if json {
         // The report's members follow the findings, which were written while it was being made.
@@ -226,9 +235,10 @@ fn describe(report: &CheckReport) -> String {
             line("ids in the index", index.ids);
             line("  missing", index.missing_ids);
             line("  too many", index.extra_ids);
+            line("  repeated", index.repeated_ids);
             line("  no ids", index.invalid_lines);
         }
-        None => text.push_str("  there is no index beside it, so ids were not compared\n"),
+        None => text.push_str("  ids were not compared with an index\n"),
     }
     text
 }

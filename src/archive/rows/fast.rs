@@ -6,122 +6,29 @@
 
 use bumpalo::Bump;
 use bumpalo::collections::Vec as BumpVec;
-use simd_json::{Buffers, Node, StaticNode, Tape};
+use simd_json::{Node, StaticNode};
 
 use super::{CallCells, Cell, Kind, Rows, StampLine, Turn};
 use crate::archive::fold::{Entry, NOTHING, Range, Selector, Stamp};
 use crate::scan::json;
+use crate::scan::json::tape::{PADDING_BYTES, TapeParser, Walk, once};
 
-/// Buffers that a longer line has blown up are not kept.
-const KEEP_LINE_BYTES: usize = 4 << 20;
-
-/// The fast parser and its buffers.
-pub(super) struct Parser {
-    buffers: Buffers,
-    tape: Tape<'static>,
+/// Adds the row of `line`, or returns `None` with `rows` as they were. The text of its row lives in `bump`, where the line is
+/// copied to: the parser unescapes strings in place.
+pub(super) fn parse<'a>(
+    tapes: &mut TapeParser,
+    offset: u64,
+    line: &[u8],
+    bump: &'a Bump,
+    rows: &mut Rows<'a>,
+) -> Option<Kind> {
+    let padded = bump.alloc_slice_fill_copy(line.len() + PADDING_BYTES, 0u8);
+    padded[..line.len()].copy_from_slice(line);
+    tapes.parse(padded, |walk| envelope(offset, walk, bump, rows))
 }
 
-impl std::fmt::Debug for Parser {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("fast::Parser")
-    }
-}
-
-impl Default for Parser {
-    fn default() -> Self {
-        Self { buffers: Buffers::default(), tape: Tape(Vec::new()) }
-    }
-}
-
-impl Parser {
-    /// Adds the row of `line`, or returns `None` with `rows` as they were.
-    pub(super) fn parse<'a>(
-        &mut self,
-        offset: u64,
-        line: &[u8],
-        bump: &'a Bump,
-        rows: &mut Rows<'a>,
-    ) -> Option<Kind> {
-        if line.is_empty() {
-            return None;
-        }
-        // The parser unescapes strings in place, so the line is copied to where the text of its rows shall live.
-        let padded = bump.alloc_slice_fill_copy(line.len() + simd_json::INPUT_PADDING, 0u8);
-        padded[..line.len()].copy_from_slice(line);
-        let mut tape = std::mem::replace(&mut self.tape, Tape(Vec::new())).reset();
-        let kind = match simd_json::fill_tape_padded(padded, line.len(), &mut self.buffers, &mut tape) {
-            Ok(()) => envelope(offset, &tape.0, bump, rows),
-            Err(_) => None,
-        };
-        self.tape = tape.reset();
-        if line.len() > KEEP_LINE_BYTES {
-            *self = Self::default();
-        }
-        kind
-    }
-}
-
-/// A walk over the tape: values in the order of the text, whole values skipped by their node count.
-#[derive(Clone, Copy)]
-struct Walk<'t, 'a> {
-    nodes: &'t [Node<'a>],
-}
-
-impl<'t, 'a> Walk<'t, 'a> {
-    fn next(&mut self) -> Option<Node<'a>> {
-        let (first, rest) = self.nodes.split_first()?;
-        self.nodes = rest;
-        Some(*first)
-    }
-
-    /// Steps over one value and returns a walk that starts with it.
-    fn take(&mut self) -> Option<Walk<'t, 'a>> {
-        let len = match self.nodes.first()? {
-            Node::Object { count, .. } | Node::Array { count, .. } => count + 1,
-            Node::String(_) | Node::Static(_) => 1,
-        };
-        let (value, rest) = self.nodes.split_at_checked(len)?;
-        self.nodes = rest;
-        Some(Walk { nodes: value })
-    }
-
-    fn key(&mut self) -> Option<&'a str> {
-        match self.next()? {
-            Node::String(key) => Some(key),
-            _ => None,
-        }
-    }
-
-    fn object(&mut self) -> Option<usize> {
-        match self.next()? {
-            Node::Object { len, .. } => Some(len),
-            _ => None,
-        }
-    }
-
-    /// An object, or nothing for null.
-    fn object_or_null(&mut self) -> Option<Option<usize>> {
-        match self.next()? {
-            Node::Object { len, .. } => Some(Some(len)),
-            Node::Static(StaticNode::Null) => Some(None),
-            _ => None,
-        }
-    }
-
-    fn array(&mut self) -> Option<usize> {
-        match self.next()? {
-            Node::Array { len, .. } => Some(len),
-            _ => None,
-        }
-    }
-
-    fn str(&mut self) -> Option<&'a str> {
-        match self.next()? {
-            Node::String(text) => Some(text),
-            _ => None,
-        }
-    }
-
+/// Values as cells.
+impl<'a> Walk<'_, 'a> {
     fn text(&mut self) -> Option<Cell<'a>> {
         self.str().map(Cell::Text)
     }
@@ -143,20 +50,7 @@ impl<'t, 'a> Walk<'t, 'a> {
     }
 
     fn int_or_null(&mut self) -> Option<Cell<'a>> {
-        match self.nodes.first()? {
-            Node::Static(StaticNode::Null) => {
-                self.next()?;
-                Some(Cell::Null)
-            }
-            _ => self.int(),
-        }
-    }
-
-    fn bool(&mut self) -> Option<bool> {
-        match self.next()? {
-            Node::Static(StaticNode::Bool(value)) => Some(value),
-            _ => None,
-        }
+        if self.is_null() { Some(Cell::Null) } else { self.int() }
     }
 
     /// A flag that is stored: null is 0.
@@ -169,18 +63,7 @@ impl<'t, 'a> Walk<'t, 'a> {
     }
 }
 
-/// Notes that a known key was seen; a second time is for the exact path.
-fn once(seen: &mut u64, bit: u32) -> Option<()> {
-    let mask = 1 << bit;
-    if *seen & mask != 0 {
-        return None;
-    }
-    *seen |= mask;
-    Some(())
-}
-
-fn envelope<'a>(offset: u64, nodes: &[Node<'a>], bump: &'a Bump, rows: &mut Rows<'a>) -> Option<Kind> {
-    let mut walk = Walk { nodes };
+fn envelope<'a>(offset: u64, mut walk: Walk<'_, 'a>, bump: &'a Bump, rows: &mut Rows<'a>) -> Option<Kind> {
     let members = walk.object()?;
     let mut seen = 0;
     let (mut version, mut kind) = (None, None);
@@ -418,7 +301,7 @@ fn above_zero(cell: Cell<'_>) -> Cell<'_> {
 }
 
 fn replaced_tools<'a>(mut walk: Walk<'_, 'a>, bump: &'a Bump) -> Option<Cell<'a>> {
-    if let Some(Node::Static(StaticNode::Null)) = walk.nodes.first() {
+    if walk.is_null() {
         return Some(Cell::Null);
     }
     let len = walk.array()?;
