@@ -25,7 +25,7 @@ use crate::book::LogTaleaStore;
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Accounts are named BOOK:PATH, as in shop:cash; a ':' or '\\' in the book's name is written '\\:' or '\\\\'.
+Accounts are named BOOK:PATH, as in shop:cash; a ':' or '\\' in the book's name has a '\\' before it.
 Amounts in JSON are whole minor units (cents); tables show them with the asset's precision.
 
 Examples:
@@ -53,7 +53,7 @@ struct Common {
 #[derive(Debug, Subcommand)]
 enum BookCommand {
     /// Create a store, or see that there is one.
-    #[command(after_help = "Example:\n  burn book init ledger")]
+    #[command(after_help = "Examples:\n  burn book init ledger")]
     Init {
         #[command(flatten)]
         common: Common,
@@ -73,7 +73,7 @@ Examples:
         /// Decimal places; they cannot be changed later.
         #[arg(long, requires = "id")]
         precision: Option<u8>,
-        /// Its name; by default its id.
+        /// Its name [default: its id]
         #[arg(long, requires = "id")]
         name: Option<String>,
         /// The network of a crypto asset; without one it is fiat.
@@ -100,7 +100,7 @@ Examples:
         /// What it is.
         #[arg(long, value_enum, requires = "account")]
         kind: Option<Kind>,
-        /// The side on which its balance counts; by default that of its kind.
+        /// The side on which its balance counts [default: that of its kind]
         #[arg(long, value_enum, requires = "account")]
         normal_side: Option<Side>,
         /// The balance, in minor units, below which no transaction may take it.
@@ -112,14 +112,14 @@ Examples:
 A line: {\"idempotency_key\":\"r-1\",\"postings\":[
           {\"account\":\"shop:cash\",\"amount\":{\"minor\":1250,\"asset\":\"USD\"},\"direction\":\"debit\"},
           {\"account\":\"shop:sales\",\"amount\":{\"minor\":1250,\"asset\":\"USD\"},\"direction\":\"credit\"}]}
-Optional: id (a UUID; random), book (that of the first account), external_refs, metadata, occurred_at (now). The
+Optional: id (a UUID; random), book (that of the first account), external_refs, metadata, occurred_at (now). The \
 `event` of `burn book events` has the same form.
 
-What is waiting on stdin is committed together, up to --batch lines. Each line is answered by one line of sequence
-number, transaction id and time, tab separated, once it is durable; a key that was used before is answered as it was
+What is waiting on stdin is committed together, up to --batch lines. Each line is answered by one line of sequence \
+number, transaction id and time, tab separated, once it is durable; a key that was used before is answered as it was \
 then. Lines that are refused are named on stderr, and the exit code is 1.
 
-Example:
+Examples:
   burn book post ledger < transactions.jsonl")]
     Post {
         #[command(flatten)]
@@ -128,7 +128,7 @@ Example:
         #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=1024))]
         batch: u32,
     },
-    /// Balances, of one account or of all.
+    /// Print balances, of one account or of all.
     #[command(after_help = "\
 Examples:
   burn book balance ledger
@@ -136,55 +136,55 @@ Examples:
     Balance {
         #[command(flatten)]
         common: Common,
-        /// BOOK:PATH.
+        /// BOOK:PATH [default: all]
         #[arg(value_parser = parse_account)]
         account: Option<AccountId>,
         /// As it was at this time (RFC 3339).
         #[arg(long)]
         as_of: Option<DateTime<Utc>>,
     },
-    /// The postings of an account.
-    #[command(after_help = "Example:\n  burn book history ledger shop:cash --limit 20")]
+    /// Print the postings of an account.
+    #[command(after_help = "Examples:\n  burn book history ledger shop:cash --limit 20")]
     History {
         #[command(flatten)]
         common: Common,
         /// BOOK:PATH.
         #[arg(value_parser = parse_account)]
         account: AccountId,
-        /// Only events behind this one.
+        /// Only events behind the one of this sequence number.
         #[arg(long, default_value_t = 0)]
         after: Seq,
-        /// Most transactions to show.
+        /// Most transactions to show [default: all]
         #[arg(long, default_value_t = usize::MAX, hide_default_value = true)]
         limit: usize,
     },
-    /// Debits and credits of each asset, of one book or of all.
-    #[command(after_help = "Example:\n  burn book trial-balance ledger shop --as-of 2026-01-31T23:59:59Z")]
+    /// Print debits and credits of each asset, of one book or of all.
+    #[command(after_help = "Examples:\n  burn book trial-balance ledger shop --as-of 2026-01-31T23:59:59Z")]
     TrialBalance {
         #[command(flatten)]
         common: Common,
-        /// The book.
+        /// The book [default: all]
         book: Option<String>,
         /// As they were at this time (RFC 3339).
         #[arg(long)]
         as_of: Option<DateTime<Utc>>,
     },
-    /// The events of a book, one JSON object a line; `_system` has the registrations.
-    #[command(after_help = "Example:\n  burn book events ledger shop --from 100 --limit 10")]
+    /// Print the events of a book, one JSON object a line; `_system` has the registrations.
+    #[command(after_help = "Examples:\n  burn book events ledger shop --from 100 --limit 10")]
     Events {
         #[command(flatten)]
         common: Common,
         /// The book.
         book: String,
-        /// The first event to show.
+        /// The sequence number of the first event to show.
         #[arg(long, default_value_t = 1)]
         from: Seq,
-        /// Most events to show.
+        /// Most events to show [default: all]
         #[arg(long, default_value_t = usize::MAX, hide_default_value = true)]
         limit: usize,
     },
-    /// A transaction by its id, as JSON.
-    #[command(after_help = "Example:\n  burn book transaction ledger 7d0c6c5e-9e53-4d53-8b0e-6a3f6f0e5f11")]
+    /// Print a transaction by its id, as JSON.
+    #[command(after_help = "Examples:\n  burn book transaction ledger 7d0c6c5e-9e53-4d53-8b0e-6a3f6f0e5f11")]
     Transaction {
         #[command(flatten)]
         common: Common,
@@ -199,10 +199,10 @@ Examples:
     Snapshot {
         #[command(flatten)]
         common: Common,
-        /// The book.
+        /// The book [default: all]
         book: Option<String>,
     },
-    /// Verify every segment, snapshot and run; exit code 1 if anything is wrong. Changes nothing.
+    /// Verify every segment, snapshot and run, changing nothing; exit 1 if anything is wrong.
     #[command(after_help = "\
 Every finding names the file, the byte offset where there is one, what is wrong, and what opening the store does about it.
 Damage does not keep the rest from being looked at.

@@ -20,7 +20,7 @@ pub(super) struct PruneArgs {
     /// config.json, else forever]
     #[arg(long, value_name = "N|forever", value_parser = parse_days)]
     days: Option<Days>,
-    /// Delete them.
+    /// Delete what is past its age.
     #[arg(long)]
     force: bool,
     /// Print one JSON document.
@@ -30,10 +30,10 @@ pub(super) struct PruneArgs {
 
 #[derive(Debug, Args)]
 pub(super) struct ResetArgs {
-    /// Move the ledger, the content and what was noted of sources to a trash directory, too.
+    /// Move the ledger, the content, cursors.json and hwm.json to a trash directory, too.
     #[arg(long)]
     everything: bool,
-    /// Do it.
+    /// Do what would be done.
     #[arg(long)]
     force: bool,
     /// Print one JSON document.

@@ -40,8 +40,11 @@ Examples:
   burn ledger append --kind turns < turns.jsonl
   burn ledger append --kind compactions --durable --json < compactions.jsonl
   burn ledger append --kind turns --via-journal < turns.jsonl && burn ingest --once
-  echo '{\"v\":1,\"kind\":\"stamp\",\"ts\":\"2026-04-20T00:00:00.000Z\",\"selector\":{\"sessionId\":\"s1\"},\"enrichment\":{\"tier\":\"gold\"}}' \\
-    | burn ledger append --kind stamp")]
+  burn ledger append --kind stamp < stamps.jsonl
+
+A stamp:
+  {\"v\":1,\"kind\":\"stamp\",\"ts\":\"2026-04-20T00:00:00.000Z\",
+   \"selector\":{\"sessionId\":\"s1\"},\"enrichment\":{\"tier\":\"gold\"}}")]
     Append {
         /// What the records are.
         #[arg(long, value_enum)]
@@ -58,15 +61,16 @@ Examples:
     },
     /// Find everything that is wrong with a ledger; exit 1 if there is anything.
     #[command(after_help = "\
-Faults are lines that are malformed, rejected, torn or not UTF-8, and an index of ids that disagrees. Lines of unknown
-kinds, repeated records and lines out of time order are counted, no faults. With FILE its index is FILE with the extension
-idx, if there is one.
+Faults are lines that are malformed, rejected, torn or not UTF-8, and an index whose ids are missing, too many, repeated \
+or no ids at all. Each is listed with its byte offset. Lines of unknown kinds, repeated records and lines out of time \
+order are counted, no faults. Appends may go on meanwhile. With FILE its index is FILE with the extension idx, if there \
+is one.
 
 Examples:
   burn ledger check
   burn ledger check copy/ledger.jsonl --json")]
     Check {
-        /// Another ledger than the home's.
+        /// Another ledger than the home's [default: ledger.jsonl in the home]
         file: Option<PathBuf>,
         /// Print one JSON document.
         #[arg(long)]

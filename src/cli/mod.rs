@@ -64,11 +64,20 @@ enum Command {
     Dev(dev::DevArgs),
     /// Print a completion script for a shell.
     Completions(CompletionsArgs),
-    /// Print the manual page.
+    /// Print the manual page, in roff.
+    #[command(after_help = "\
+Examples:
+  burn man | man -l -
+  burn man > ~/.local/share/man/man1/burn.1")]
     Man,
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  burn completions bash > ~/.local/share/bash-completion/completions/burn
+  burn completions zsh > ~/.zfunc/_burn
+  burn completions fish > ~/.config/fish/completions/burn.fish")]
 struct CompletionsArgs {
     /// The shell.
     shell: clap_complete::Shell,

@@ -27,10 +27,10 @@ pub(super) struct QueryArgs {
     /// What to ask for.
     #[arg(value_enum)]
     kind: KindArg,
-    /// Nothing before this time.
+    /// Nothing before this time: text such as 2026-04-20T10:15:00.000Z, or its beginning.
     #[arg(long, value_name = "TIME")]
     since: Option<String>,
-    /// Nothing behind this time.
+    /// Nothing after this time; records of the time itself are shown.
     #[arg(long, value_name = "TIME")]
     until: Option<String>,
     /// Turns of this project or project key.
@@ -45,7 +45,7 @@ pub(super) struct QueryArgs {
     /// Turns whose stamps say this; may be given several times.
     #[arg(long, value_name = "KEY=VALUE", allow_hyphen_values = true, value_parser = with_equals_sign)]
     enrichment: Vec<String>,
-    /// Where to look.
+    /// Where to look [default: archive for turns, ledger for other kinds]
     #[arg(long, value_enum)]
     from: Option<From>,
     /// Print one JSON document: an array.
