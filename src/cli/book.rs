@@ -12,7 +12,7 @@ use anyhow::bail;
 use chrono::{DateTime, Utc};
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::json;
-use talea_core::store::{AccountCfg, Store as _};
+use talea_core::store::{AccountCfg, Store as _, StoreError};
 use talea_core::types::{
     AccountDef, AccountId, AccountKind, AssetClass, AssetDef, AssetId, Book, Direction, Network, Seq, TxId,
 };
@@ -263,7 +263,10 @@ fn parse_account(text: &str) -> Result<AccountId, String> {
 
 pub(super) fn run(args: BookArgs) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    runtime.block_on(dispatch(args.command))
+    runtime.block_on(dispatch(args.command)).map_err(|error| match error.downcast_ref::<StoreError>() {
+        Some(store_error) => anyhow::Error::msg(in_words(store_error)),
+        None => error,
+    })
 }
 
 async fn dispatch(command: BookCommand) -> anyhow::Result<ExitCode> {
@@ -350,10 +353,41 @@ async fn dispatch(command: BookCommand) -> anyhow::Result<ExitCode> {
 
 /// Opens a store that is there; only `init` makes one.
 async fn open(directory: &Path) -> anyhow::Result<LogTaleaStore> {
-    if !directory.join("books").is_dir() && !directory.join("LOCK").is_file() {
-        bail!("there is no book store in {}; `burn book init` makes one", directory.display());
-    }
+    require_books(directory)?;
     Ok(LogTaleaStore::open(directory).await?)
+}
+
+fn require_books(directory: &Path) -> anyhow::Result<()> {
+    super::must_exist(directory, "book store", "`burn book init`")?;
+    if !directory.join("books").is_dir() && !directory.join("LOCK").is_file() {
+        bail!("there is no book store at {}; `burn book init` makes one", directory.display());
+    }
+    Ok(())
+}
+
+/// An error of a store in words for people; the trait's own prints Rust's names.
+fn in_words(error: &StoreError) -> String {
+    match error {
+        StoreError::ConstraintViolation { account, min_balance, would_be } => format!(
+            "account {} must not fall below {min_balance} minor units, and would be at {would_be}",
+            account.to_key()
+        ),
+        StoreError::UnknownAccount(account) => {
+            format!("there is no account {}; `burn book account` opens it", account.to_key())
+        }
+        StoreError::UnknownAsset(asset) => {
+            format!("there is no asset {}; `burn book asset` registers it", asset.as_str())
+        }
+        StoreError::AssetMismatch { account, account_asset, asset } => {
+            format!("account {} holds {}, not {}", account.to_key(), account_asset.as_str(), asset.as_str())
+        }
+        StoreError::AlreadyExists { what } => format!("{what} is there already, with another definition"),
+        StoreError::InvalidBook(book) => {
+            format!("a book cannot be named {:?}: names that begin with '_' are reserved", book.0)
+        }
+        StoreError::Io(inner) => inner.to_string(),
+        other => other.to_string(),
+    }
 }
 
 async fn init(common: &Common) -> anyhow::Result<()> {

@@ -68,7 +68,10 @@ fn configured_days(home: &Home) -> anyhow::Result<Days> {
     let text = match std::fs::read(&path) {
         Ok(text) => text,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Days::Forever),
-        Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
+        Err(error) => {
+            return Err(error)
+                .with_context(|| format!("cannot read {}; give --days, or mend it", path.display()));
+        }
     };
     let config: serde_json::Value = serde_json::from_slice(&text)
         .with_context(|| format!("{} is not JSON; give --days, or mend it", path.display()))?;

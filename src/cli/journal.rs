@@ -108,10 +108,7 @@ enum JournalCommand {
 
 /// Refuses a directory that is not there: only appending makes one.
 pub(super) fn require_journal(dir: &Path) -> anyhow::Result<()> {
-    if !dir.try_exists().with_context(|| format!("cannot look at {}", dir.display()))? {
-        bail!("there is no journal at {}; the first append makes one", dir.display());
-    }
-    Ok(())
+    super::must_exist(dir, "journal", "the first append")
 }
 
 /// Runs `burn journal`.
@@ -207,7 +204,12 @@ fn read_json(dir: &Path, from: Option<u64>) -> anyhow::Result<()> {
     let mut output = io::BufWriter::new(io::stdout().lock());
     write!(output, "{{\"from\":{offset},\"records\":[")?;
     let mut separator = "";
-    while let Some(record) = reader.read(offset)? {
+    let ended = loop {
+        let record = match reader.read(offset) {
+            Ok(Some(record)) => record,
+            Ok(None) => break Ok(()),
+            Err(error) => break Err(error),
+        };
         offset = record.next_offset;
         let record = json!({
             "offset": record.offset,
@@ -217,9 +219,15 @@ fn read_json(dir: &Path, from: Option<u64>) -> anyhow::Result<()> {
         });
         write!(output, "{separator}{record}")?;
         separator = ",";
+    };
+    write!(output, "],\"next\":{offset}")?;
+    if let Err(error) = &ended {
+        // Records before it were good, and stand on stdout already: the document says where and why it ends.
+        write!(output, ",\"error\":{}", json!(error.to_string()))?;
     }
-    writeln!(output, "],\"next\":{offset}}}")?;
-    Ok(output.flush()?)
+    writeln!(output, "}}")?;
+    output.flush()?;
+    Ok(ended?)
 }
 
 fn show_status(dir: &Path, as_json: bool) -> anyhow::Result<()> {

@@ -160,6 +160,21 @@ fn print(bytes: &[u8]) -> anyhow::Result<()> {
 /// What failed when results could not be written.
 const STDOUT: &str = "cannot write to standard output";
 
+/// Refuses a path where no `store` is: a mistyped name must not look like an empty one. `made_by` makes one.
+fn must_exist(dir: &std::path::Path, store: &str, made_by: &str) -> anyhow::Result<()> {
+    match std::fs::metadata(dir) {
+        Ok(found) if found.is_dir() => Ok(()),
+        Ok(_) => {
+            anyhow::bail!("{} is a file, not the directory of a {store}; name the directory", dir.display())
+        }
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            anyhow::bail!("there is no {store} at {}; {made_by} makes one", dir.display())
+        }
+        Err(error) => Err(error)
+            .with_context(|| format!("cannot look at {}; check its owner and its mode", dir.display())),
+    }
+}
+
 /// Writes a warning to stderr.
 fn warn(text: &str) {
     // A closed stderr is no reason to fail.

@@ -120,19 +120,23 @@ pub(super) fn run(args: QueryArgs) -> anyhow::Result<ExitCode> {
         if written.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     };
     let home = Home::from_env()?;
-    match from {
-        From::Ledger => Ledger::new(home).query(kind, &filter, &mut sink)?,
-        From::Archive => {
-            let paths = Paths::of_home(&home);
-            match kind {
-                RecordKind::Compaction => query::compactions(&paths.archive, &filter, &mut sink)?,
-                RecordKind::ToolResultEvent => query::tool_result_events(&paths.archive, &filter, &mut sink)?,
-                _ => query::turns(&paths.archive, &filter, &mut sink)?,
-            }
-            warn_if_behind(&paths)?;
+    let paths = Paths::of_home(&home);
+    let asked: anyhow::Result<()> = match (from, kind) {
+        (From::Ledger, _) => Ledger::new(home).query(kind, &filter, &mut sink).map_err(Into::into),
+        (From::Archive, RecordKind::Compaction) => {
+            query::compactions(&paths.archive, &filter, &mut sink).map_err(Into::into)
         }
+        (From::Archive, RecordKind::ToolResultEvent) => {
+            query::tool_result_events(&paths.archive, &filter, &mut sink).map_err(Into::into)
+        }
+        (From::Archive, _) => query::turns(&paths.archive, &filter, &mut sink).map_err(Into::into),
+    };
+    written.and_then(|()| out.finish(asked.is_ok())).context(STDOUT)?;
+    asked?;
+    if from == From::Archive {
+        // The answer stands; only how far behind it is may be unknown.
+        warn_if_behind(&paths).unwrap_or_else(|error| warn(&error.to_string()));
     }
-    written.and_then(|()| out.finish()).context(STDOUT)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -216,7 +220,11 @@ impl Output {
         }
     }
 
-    fn finish(mut self) -> io::Result<()> {
+    /// What has begun is ended in any case; where the question failed, and nothing was found before, nothing is said.
+    fn finish(mut self, is_answered: bool) -> io::Result<()> {
+        if !is_answered && !self.has_records {
+            return Ok(());
+        }
         match self.form {
             Form::Json { count: 0 } => self.out.write_all(b"[]\n")?,
             Form::Json { .. } => self.out.write_all(b"\n]\n")?,

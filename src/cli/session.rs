@@ -8,7 +8,6 @@ mod taking_in;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::bail;
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
@@ -292,10 +291,7 @@ fn reader(store: &StoreDir) -> anyhow::Result<Reader> {
 }
 
 fn must_exist(dir: &Path) -> anyhow::Result<()> {
-    if !dir.is_dir() {
-        bail!("{} is not a directory: no session store is there", dir.display());
-    }
-    Ok(())
+    super::must_exist(dir, "session store", "the first `burn session append`")
 }
 
 impl WriterArgs {

@@ -80,6 +80,9 @@ fn remedy(operation: &Operation, path: &Path, reason: &io::Error) -> Cow<'static
                 "; directory {directory} does not exist: create it, or choose another"
             ));
         }
+        io::ErrorKind::AlreadyExists if matches!(operation, Operation::Create) => {
+            "; choose another name, or move away what is there"
+        }
         io::ErrorKind::AlreadyExists if matches!(operation, Operation::CreateDirectory) => {
             "; a file stands in the place of a directory: move it away, or choose another"
         }

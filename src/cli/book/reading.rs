@@ -11,7 +11,7 @@ use serde_json::json;
 use talea_core::store::Store as _;
 use talea_core::types::{AccountId, AssetClass, AssetId, Book, Direction, Seq};
 
-use super::{Common, user_books};
+use super::{Common, require_books, user_books};
 use crate::book::{self, LogTaleaStore};
 use crate::cli::{counted, human_bytes, print, print_json};
 
@@ -241,6 +241,7 @@ pub(super) async fn events(
 }
 
 pub(super) fn check(common: &Common) -> anyhow::Result<ExitCode> {
+    require_books(&common.dir)?;
     let report = book::check(&common.dir)?;
     if common.json {
         print_json(&report)?;
