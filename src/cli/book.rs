@@ -20,8 +20,8 @@ use uuid::Uuid;
 
 use self::posting::post;
 use self::reading::{balance, check, events, history, list_accounts, list_assets, trial_balance};
-use super::print_json;
-use crate::book::LogTaleaStore;
+use super::{cut_off, print_json, warn};
+use crate::book::{LogTaleaStore, RecoveryReport};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -354,7 +354,21 @@ async fn dispatch(command: BookCommand) -> anyhow::Result<ExitCode> {
 /// Opens a store that is there; only `init` makes one.
 async fn open(directory: &Path) -> anyhow::Result<LogTaleaStore> {
     require_books(directory)?;
-    Ok(LogTaleaStore::open(directory).await?)
+    let store = LogTaleaStore::open(directory).await?;
+    tell(store.recovery());
+    Ok(store)
+}
+
+/// Says on standard error what opening did.
+fn tell(report: &RecoveryReport) {
+    for cut in &report.truncated {
+        let saved_as = cut.saved_as.as_ref().map(|path| path.display());
+        let saved_as = saved_as.as_ref().map(|path| path as &dyn std::fmt::Display);
+        warn(&cut_off(&cut.file.display(), cut.from_length, cut.length, Some(&cut.reason), saved_as));
+    }
+    for renamed in &report.quarantined {
+        warn(&format!("{} was renamed to {}", renamed.file.display(), renamed.saved_as.display()));
+    }
 }
 
 fn require_books(directory: &Path) -> anyhow::Result<()> {
@@ -392,10 +406,11 @@ fn in_words(error: &StoreError) -> String {
 
 async fn init(common: &Common) -> anyhow::Result<()> {
     let store = LogTaleaStore::open(&common.dir).await?;
+    tell(store.recovery());
     let books = user_books(&store)?;
     store.shutdown().await;
     if common.json {
-        print_json(&json!({"directory": common.dir, "books": books}))?;
+        print_json(&json!({"directory": common.dir, "books": books, "recovery": store.recovery()}))?;
     }
     Ok(())
 }

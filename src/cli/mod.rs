@@ -175,6 +175,22 @@ fn must_exist(dir: &std::path::Path, store: &str, made_by: &str) -> anyhow::Resu
     }
 }
 
+/// The sentence for a file that recovery cut, whatever log it is of.
+fn cut_off(
+    file: &dyn std::fmt::Display,
+    from_length: u64,
+    length: u64,
+    reason: Option<&str>,
+    saved_as: Option<&dyn std::fmt::Display>,
+) -> String {
+    let reason = reason.map_or(String::new(), |reason| format!(" ({reason})"));
+    let saved = match saved_as {
+        Some(saved_as) => format!("what was cut is saved as {saved_as}"),
+        None => "there was nothing in it to save".to_owned(),
+    };
+    format!("{file} was cut from {from_length} to {length} bytes{reason}; {saved}")
+}
+
 /// Writes a warning to stderr.
 fn warn(text: &str) {
     // A closed stderr is no reason to fail.

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use serde::Serialize;
 
 use super::{CheckArgs, Failure, ReindexArgs, StoreDir, WriterArgs, must_exist, reader};
-use crate::cli::{counted, print, print_json, warn};
+use crate::cli::{counted, cut_off, print, print_json, warn};
 use crate::session::{Error, Head, IndexSummary, RecoveryReport, Store, View};
 
 /// What `check` and `reindex` print.
@@ -108,6 +108,11 @@ pub(super) fn reindex(args: &ReindexArgs) -> anyhow::Result<ExitCode> {
     print_summary(&summary, *json)
 }
 
+/// Why the old index was no good, without the advice to do what was just done.
+fn without_remedy(reason: &str) -> &str {
+    reason.split("; `burn session reindex`").next().unwrap_or(reason)
+}
+
 /// Says on standard error what recovery did and found.
 pub(super) fn tell(report: &RecoveryReport) {
     if let Some(checkpoint) = report.resumed_rollback {
@@ -125,7 +130,7 @@ pub(super) fn tell(report: &RecoveryReport) {
         let rows = counted(report.rows_after, "row");
         warn(&format!(
             "the index was built again, {rows}: {}",
-            report.reason.as_deref().unwrap_or("asked for")
+            report.reason.as_deref().map_or("asked for", without_remedy)
         ));
     } else if report.rows_before.is_some_and(|before| before < report.rows_after) {
         let new = report.rows_after - report.rows_before.unwrap_or_default();
@@ -135,11 +140,8 @@ pub(super) fn tell(report: &RecoveryReport) {
         ));
     }
     for cut in &report.truncated {
-        let saved = cut.saved_as.as_deref().unwrap_or("nowhere: they were blank");
-        warn(&format!(
-            "{} was cut from {} to {} bytes; the rest is saved as {saved}",
-            cut.file, cut.from_length, cut.length
-        ));
+        let saved_as = cut.saved_as.as_ref().map(|name| name as &dyn std::fmt::Display);
+        warn(&cut_off(&cut.file, cut.from_length, cut.length, None, saved_as));
     }
     for renamed in &report.quarantined {
         warn(&format!("{} was renamed to {}", renamed.file, renamed.saved_as));
