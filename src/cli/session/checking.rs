@@ -46,11 +46,12 @@ fn summarize(view: &View<'_>, chain_hash: Result<String, Error>) -> Summary {
 }
 
 fn print_summary(summary: &Summary, json: bool) -> anyhow::Result<ExitCode> {
+    if let Some(error) = &summary.error {
+        warn(&format!("{} ({})", error.message, error.class));
+    }
     if json {
         print_json(summary)?;
-    } else if let Some(error) = &summary.error {
-        warn(&format!("{} ({})", error.message, error.class));
-    } else {
+    } else if summary.error.is_none() {
         let head = summary.head.as_ref().map_or("none".to_owned(), |head| {
             format!("{} (entry {}, segment {})", head.entry_id, head.entry_seq, head.segment_seq)
         });
