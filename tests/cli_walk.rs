@@ -179,6 +179,30 @@ fn a_reader_that_has_gone_ends_a_command_quietly() {
     }
 }
 
+#[test]
+fn with_nobody_to_tell_a_command_ends_as_it_would() {
+    let closed = || {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        Stdio::from(writer)
+    };
+    for walked in commands().iter().filter(|walked| walked.is_leaf()) {
+        let made = Everything { directory: tempfile::tempdir().unwrap() };
+        for wrong in [None, Some("--no-such-flag")] {
+            let mut words = made.arguments(walked, &Names::all("missing/deeper")).unwrap();
+            words.extend(wrong.map(str::to_owned));
+            let told = made.run(&words, made.input(walked)).status.code();
+            let _ = fs::remove_dir_all(made.path("missing"));
+            let _ = fs::remove_dir_all(made.path("home"));
+            let child = made.burn(&words).stdout(closed()).stderr(closed()).spawn().unwrap();
+            let untold = finish(child, made.input(walked)).status;
+            assert!(untold.code() == told || untold.success(), "{words:?}: {told:?}, unheard {untold}");
+            let _ = fs::remove_dir_all(made.path("missing"));
+            let _ = fs::remove_dir_all(made.path("home"));
+        }
+    }
+}
+
 /// Commands that make what is not there, as they are meant to.
 const MAKES: [&str; 6] = [
     "journal append",
