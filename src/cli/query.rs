@@ -16,7 +16,8 @@ use crate::scan::json::{Document, Kind, Value};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Turns come from the archive, by time; the other kinds from the ledger, in its order. Times are compared as text.
+Turns come from the archive, by time; the other kinds from the ledger, in its order. Times are compared as text. A table \
+leaves out what a terminal has no room for; --json and --jsonl leave out nothing.
 
 Examples:
   burn query turns --since 2026-04-20 --project acme/api
@@ -326,16 +327,55 @@ fn one_line<T: ToString>(cells: impl IntoIterator<Item = T>) -> Row {
     row
 }
 
-fn table(kind: RecordKind, rows: Vec<Vec<String>>) -> Table {
+/// Less of a text says nothing; in characters.
+const TEXT_WIDTH: usize = 8;
+
+/// Blanks between columns.
+const GAP: usize = 2;
+
+/// Which columns a terminal of `width` characters has room for, from the left; the first always.
+fn fitting(columns: &[Column], rows: &[Vec<String>], width: usize) -> Vec<usize> {
+    let mut left = width;
+    let fits = |(at, column): (usize, &Column)| {
+        let cells = rows.iter().map(|row| row[at].chars().count());
+        let longest = cells.chain([column.title.chars().count()]).max().unwrap_or(0);
+        let needed = GAP
+            + match column.is_number {
+                true => longest,
+                false if column.path == TS.path => usize::from(TIME_WIDTH) - GAP,
+                false => longest.min(TEXT_WIDTH),
+            };
+        let has_room = needed <= left || at == 0;
+        if has_room {
+            left = left.saturating_sub(needed);
+        }
+        has_room.then_some(at)
+    };
+    columns.iter().enumerate().filter_map(fits).collect()
+}
+
+fn table(kind: RecordKind, mut rows: Vec<Vec<String>>) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
+    let mut shown: Vec<&Column> = columns(kind).iter().collect();
+    if let Some(width) = table.width() {
+        let kept = fitting(columns(kind), &rows, usize::from(width));
+        shown = kept.iter().map(|at| &columns(kind)[*at]).collect();
+        for row in &mut rows {
+            let mut at = 0;
+            row.retain(|_| {
+                at += 1;
+                kept.contains(&(at - 1))
+            });
+        }
+    }
     // On a terminal columns shrink to its width, and what is cut off ends in an ellipsis: a record is a line.
     table.set_content_arrangement(ContentArrangement::Dynamic);
     table.set_truncation_indicator("…");
-    table.set_header(one_line(columns(kind).iter().map(|column| column.title)));
+    table.set_header(one_line(shown.iter().map(|column| column.title)));
     table.add_rows(rows.into_iter().map(one_line));
-    for (column, described) in table.column_iter_mut().zip(columns(kind)) {
-        column.set_padding((0, 2));
+    for (column, described) in table.column_iter_mut().zip(shown) {
+        column.set_padding((0, GAP as u16));
         // Half a number is a lie, and a time without its minutes is no use.
         if described.is_number {
             column.set_cell_alignment(CellAlignment::Right);
@@ -345,4 +385,32 @@ fn table(kind: RecordKind, rows: Vec<Vec<String>>) -> Table {
         }
     }
     table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_narrow_terminal_gets_the_columns_that_it_has_room_for() {
+        let cells = [
+            "2026-04-20T10:15:00.000Z",
+            "claude-code",
+            "session-1",
+            "model-x",
+            "12",
+            "3",
+            "145212",
+            "1",
+            "p",
+        ];
+        let rows = vec![cells.map(str::to_owned).to_vec()];
+        let shown = |width| -> Vec<&str> {
+            fitting(TURN_COLUMNS, &rows, width).into_iter().map(|at| TURN_COLUMNS[at].title).collect()
+        };
+        assert_eq!(shown(10), ["time"]);
+        assert_eq!(shown(40), ["time", "source", "input"]);
+        assert_eq!(shown(80), ["time", "source", "session", "model", "input", "output", "cache read"]);
+        assert_eq!(shown(200).len(), TURN_COLUMNS.len());
+    }
 }

@@ -123,9 +123,7 @@ pub(super) fn tell(report: &RecoveryReport) {
         warn(&format!("the intent of an interrupted rollback was not followed: {reason}"));
     }
     if report.import_taken_back {
-        warn(&format!(
-            "an import that did not finish was taken back; what it wrote is kept beside the segments"
-        ));
+        warn("an import that did not finish was taken back; what it wrote is kept beside the segments");
     }
     if report.index_rebuilt {
         let rows = counted(report.rows_after, "row");
@@ -151,7 +149,7 @@ pub(super) fn tell(report: &RecoveryReport) {
         warn(&format!("{file} got the line end its last line missed"));
     }
     if report.index_completed {
-        warn(&format!("the index got the line end its last row missed"));
+        warn("the index got the line end its last row missed");
     }
     for entry in &report.changed_crcs {
         warn(&format!(

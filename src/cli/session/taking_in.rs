@@ -144,7 +144,7 @@ pub(super) fn import(args: &ImportArgs) -> anyhow::Result<ExitCode> {
         store.write_manifest(&session_id, "jsonl_v3")?;
     }
     if header {
-        warn(&format!("the session header is not an entry; its id is in the manifest"));
+        warn("the session header is not an entry; its id is in the manifest");
     }
     if args.writer.store.json {
         print_json(&Imported { imported: entries.len(), header, head: store.view().head() })?;
