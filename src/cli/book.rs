@@ -19,7 +19,9 @@ use talea_core::types::{
 use uuid::Uuid;
 
 use self::posting::post;
-use self::reading::{balance, check, events, history, list_accounts, list_assets, trial_balance};
+use self::reading::{
+    account_json, balance, check, events, history, list_accounts, list_assets, trial_balance,
+};
 use super::{cut_off, print_json, warn};
 use crate::book::{LogTaleaStore, RecoveryReport};
 
@@ -282,7 +284,11 @@ async fn dispatch(command: BookCommand) -> anyhow::Result<ExitCode> {
                     Some(network) => AssetClass::Crypto { network: Network::new(network), native_id },
                     None => AssetClass::Fiat,
                 };
-                store.register_asset(&AssetDef { id: AssetId::new(id), class, precision, name }).await?;
+                let asset = AssetDef { id: AssetId::new(id), class, precision, name };
+                store.register_asset(&asset).await?;
+                if common.json {
+                    print_json(&asset)?;
+                }
             } else {
                 list_assets(&store, common.json)?;
             }
@@ -299,7 +305,11 @@ async fn dispatch(command: BookCommand) -> anyhow::Result<ExitCode> {
                     None => kind.normal_side(),
                 };
                 let def = AccountDef { id, asset: AssetId::new(asset), kind };
-                store.open_account(&def, &AccountCfg { normal_side, min_balance }).await?;
+                let cfg = AccountCfg { normal_side, min_balance };
+                store.open_account(&def, &cfg).await?;
+                if common.json {
+                    print_json(&account_json(&def, &cfg))?;
+                }
             } else {
                 list_accounts(&store, common.json)?;
             }

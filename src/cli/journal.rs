@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use super::{cut_off, warn};
+use super::{counted, cut_off, warn};
 use crate::journal::{
     DEFAULT_MAX_PAYLOAD_BYTES, Damage, Journal, JournalError, JournalOptions, JournalReader, OpenCheck,
     RecoveryReport, SavedRange, recover, status,
@@ -254,10 +254,12 @@ fn show_status(dir: &Path, as_json: bool) -> anyhow::Result<()> {
         None => text.push_str("synced     no mark\n"),
     }
     let total: u64 = status.segments.iter().map(|(.., len_bytes)| len_bytes).sum();
-    let _ = writeln!(text, "segments   {} files, {total} bytes", status.segments.len());
+    let files = counted(status.segments.len() as u64, "file");
+    let _ = writeln!(text, "segments   {files}, {}", counted(total, "byte"));
     for cursor in &status.cursors {
         let lag = status.end.saturating_sub(cursor.offset);
-        let _ = writeln!(text, "cursor     {} at {}, {lag} bytes behind", cursor.name, cursor.offset);
+        let lag = counted(lag, "byte");
+        let _ = writeln!(text, "cursor     {} at {}, {lag} behind", cursor.name, cursor.offset);
     }
     for range in &status.skipped {
         let _ = writeln!(text, "skipped    offsets {} to {}", range.start, range.end);
@@ -296,10 +298,10 @@ fn report_text(report: &RecoveryReport) -> String {
     let mut text = String::new();
     let _ = writeln!(
         text,
-        "{} segments, {} records, {} bytes checked in {:.3} s; offsets {} to {}",
-        report.segments,
-        report.records,
-        report.bytes,
+        "{}, {}, {} checked in {:.3} s; offsets {} to {}",
+        counted(report.segments as u64, "segment"),
+        counted(report.records, "record"),
+        counted(report.bytes, "byte"),
         report.duration.as_secs_f64(),
         report.start,
         report.end
@@ -382,11 +384,9 @@ fn cleanup(dir: &Path, as_json: bool) -> anyhow::Result<()> {
             "deleted": report.deleted, "deletedBytes": report.deleted_bytes, "start": report.start,
         }));
     }
-    let (count, bytes, start) = (report.deleted.len(), report.deleted_bytes, report.start);
-    writeln!(
-        io::stdout().lock(),
-        "{count} segments deleted, {bytes} bytes; the journal starts at offset {start}"
-    )?;
+    let count = counted(report.deleted.len() as u64, "segment");
+    let (bytes, start) = (counted(report.deleted_bytes, "byte"), report.start);
+    writeln!(io::stdout().lock(), "{count} deleted, {bytes}; the journal starts at offset {start}")?;
     Ok(())
 }
 

@@ -227,7 +227,14 @@ fn grouped(number: u64) -> String {
     text
 }
 
-/// `1 turn`, `2 turns`.
+/// `1 turn`, `2 turns`; `2 entries`, `2 days`.
 fn counted(number: u64, one: &str) -> String {
-    if number == 1 { format!("1 {one}") } else { format!("{} {one}s", grouped(number)) }
+    let number = match number {
+        1 => return format!("1 {one}"),
+        more => grouped(more),
+    };
+    match one.strip_suffix('y').filter(|stem| !stem.ends_with(['a', 'e', 'o', 'u'])) {
+        Some(stem) => format!("{number} {stem}ies"),
+        None => format!("{number} {one}s"),
+    }
 }

@@ -234,7 +234,7 @@ impl Output {
                 if !rows.is_empty() {
                     writeln!(self.out, "{}", table(kind, rows))?;
                 } else if !self.has_records {
-                    warn("no record agrees with all that was asked for");
+                    warn("there is no such record; leave out conditions to see more");
                 }
             }
         }

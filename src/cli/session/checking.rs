@@ -133,10 +133,7 @@ pub(super) fn tell(report: &RecoveryReport) {
         ));
     } else if report.rows_before.is_some_and(|before| before < report.rows_after) {
         let new = report.rows_after - report.rows_before.unwrap_or_default();
-        warn(&format!(
-            "{} that the index did not have came in",
-            counted(new, "entry").replace("entrys", "entries")
-        ));
+        warn(&format!("{} that the index did not have came in", counted(new, "entry")));
     }
     for cut in &report.truncated {
         let saved_as = cut.saved_as.as_ref().map(|name| name as &dyn std::fmt::Display);
