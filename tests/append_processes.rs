@@ -212,3 +212,45 @@ fn appends_that_are_killed_can_be_repeated_and_cost_no_record() {
     let findings = report["findings"].as_array().unwrap();
     assert_eq!(findings.iter().filter(|found| found["problem"] != "notAnId").count(), torn.len(), "{report}");
 }
+
+#[test]
+fn a_check_beside_eight_who_append_finds_nothing_wrong() {
+    let home = tempfile::tempdir().unwrap();
+    assert!(did(start(home.path(), &turn("first", 0))));
+    let until = Instant::now() + Duration::from_secs(number_from_env("APPEND_SECONDS", 5));
+    let checks = std::thread::scope(|scope| {
+        for process in 0..8 {
+            let home = home.path();
+            scope.spawn(move || {
+                let mut number = 0;
+                while Instant::now() < until {
+                    // Batches of several hundred kB: a write that can be seen half done.
+                    let batch: String =
+                        (0..500).map(|more| turn(&format!("p{process}"), number + more) + "\n").collect();
+                    number += 500;
+                    did(start(home, &batch));
+                }
+            });
+        }
+        let mut checks = 0;
+        let mut seen = HashSet::new();
+        while Instant::now() < until {
+            let output =
+                burn(home.path(), &["ledger", "check", "--json"]).stdout(Stdio::piped()).output().unwrap();
+            let said = String::from_utf8_lossy(&output.stdout);
+            let error = String::from_utf8_lossy(&output.stderr);
+            // Among eight others a check may be kept from the lock, as an append may.
+            if output.stdout.is_empty() && error.contains("was held by a live process") {
+                continue;
+            }
+            assert_eq!(output.status.code(), Some(0), "{said}{error}");
+            let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+            seen.insert(report["lines"].as_u64().unwrap());
+            checks += 1;
+        }
+        assert!(seen.len() > 1, "the ledger did not grow: {seen:?}");
+        checks
+    });
+    assert!(checks > 3, "{checks} checks");
+    println!("{checks} checks beside eight appending processes");
+}

@@ -101,7 +101,7 @@ fn what_is_refused_is_named_and_the_rest_goes_through() {
     assert_eq!(output.status.code(), Some(1));
     assert_eq!(output.stdout.split(|byte| *byte == b'\n').count(), 3);
     let complaint = String::from_utf8(output.stderr).unwrap();
-    assert!(complaint.contains("line 2: ") && complaint.contains("line 3: "), "{complaint}");
+    assert!(complaint.contains("line 2 (byte ") && complaint.contains("line 3 (byte "), "{complaint}");
     let document = json(&["post", &dir, "--json"], &lines);
     assert_eq!((&document["committed"], &document["rejected"]), (&2.into(), &2.into()));
     assert_eq!(document["results"][2]["line"], 3);

@@ -116,19 +116,136 @@ fn an_index_that_disagrees_is_named_id_by_id() {
     assert!(burn(home.path(), &["state", "rebuild", "index"]).status.success());
     assert_eq!(check(home.path(), &[]).0, 0);
     let index = fs::read_to_string(home.path().join("ledger.idx")).unwrap();
-    // The second id is gone, one is there that no line has, and one line is no id.
-    let changed = format!("{}00000000000000ff\nno id\n{}", &index[..17], &index[34..]);
+    // The second id is gone, one is there that no line has, one line is no id, and the first id stands there thrice.
+    let first = &index[..17];
+    let changed = format!("{first}00000000000000ff\nno id\n{}{first}{first}", &index[34..]);
+    let end = changed.len() as u64;
     fs::write(home.path().join("ledger.idx"), changed).unwrap();
     let (code, report) = check(home.path(), &[]);
     let length = turn("a", 1, "t1").len() as u64;
     let expected = [
         ("missingId", "ledger", length + 1, length),
         ("extraId", "index", 17, 16),
+        ("repeatedId", "index", end - 34, 16),
+        ("repeatedId", "index", end - 17, 16),
         ("notAnId", "index", 34, 5),
     ];
     let expected: Vec<_> =
         expected.map(|(p, f, offset, len)| (p.to_owned(), f.to_owned(), offset, len)).into();
     assert_eq!((code, findings(&report)), (1, expected));
+    for (key, count) in
+        [("ids", 5), ("missingIds", 1), ("extraIds", 1), ("repeatedIds", 2), ("invalidLines", 1)]
+    {
+        assert_eq!(report["index"][key], count, "{key}");
+    }
+    assert!(burn(home.path(), &["state", "rebuild", "index"]).status.success());
+    assert_eq!(check(home.path(), &[]).0, 0);
+
+    // Nothing but an id that stands there twice is a fault, too.
+    fs::write(home.path().join("ledger.idx"), format!("{index}{first}")).unwrap();
+    let (code, report) = check(home.path(), &[]);
+    assert_eq!((code, findings(&report).len(), &report["index"]["repeatedIds"]), (1, 1, &1.into()));
+    let said = String::from_utf8(burn(home.path(), &["ledger", "check"]).stdout).unwrap();
+    assert!(said.contains("index byte 85 (16 bytes): repeated in the index"), "{said}");
+}
+
+/// What a check finds when `meanwhile` is done to the home after the ledger was read, and before its index is.
+fn check_while(
+    home: &Path,
+    meanwhile: impl Fn(&Path),
+) -> Result<(relayburn_ledger::ledger::CheckReport, Vec<relayburn_ledger::ledger::Problem>), String> {
+    use relayburn_ledger::ledger::{CheckFiles, Problem, check};
+    let mut problems = Vec::new();
+    let files = CheckFiles::of_home(&relayburn_ledger::home::Home::at(home));
+    let report = check(&files, &mut |finding| {
+        if finding.problem == Problem::Unknown && problems.is_empty() {
+            meanwhile(home);
+        }
+        problems.push(finding.problem);
+    });
+    report.map(|report| (report, problems)).map_err(|error| error.to_string())
+}
+
+fn append(path: &Path, text: &str) {
+    std::io::Write::write_all(&mut fs::OpenOptions::new().append(true).open(path).unwrap(), text.as_bytes())
+        .unwrap();
+}
+
+/// A home whose ledger ends in a line of an unknown kind.
+fn home_that_is_told_of() -> tempfile::TempDir {
+    let home = tempfile::tempdir().unwrap();
+    let lines: String = (0..5).map(|number| turn("a", number, "t1") + "\n").collect();
+    fs::write(home.path().join("ledger.jsonl"), format!("{lines}{{\"v\":2}}\n")).unwrap();
+    assert!(burn(home.path(), &["state", "rebuild", "index"]).status.success());
+    home
+}
+
+#[test]
+fn what_happens_to_the_files_during_a_check_is_no_fault_of_theirs() {
+    use relayburn_ledger::ledger::Problem;
+    // Lines and ids that are appended meanwhile, by one who holds locks, and by one who writes them at leisure.
+    let more = turn("b", 9, "t1") + "\n";
+    let other = tempfile::tempdir().unwrap();
+    fs::write(other.path().join("ledger.jsonl"), &more).unwrap();
+    assert!(burn(other.path(), &["state", "rebuild", "index"]).status.success());
+    let id = fs::read_to_string(other.path().join("ledger.idx")).unwrap();
+
+    let home = home_that_is_told_of();
+    let (report, problems) = check_while(home.path(), |home| {
+        append(&home.join("ledger.jsonl"), &more);
+        append(&home.join("ledger.idx"), &id);
+    })
+    .unwrap();
+    assert_eq!((report.ok, report.lines, problems.len()), (true, 7, 1));
+    assert_eq!(report.bytes, fs::metadata(home.path().join("ledger.jsonl")).unwrap().len());
+
+    // Half a line stands there when the check begins; its writer, who holds the lock, ends it, and writes the id once nobody
+    // holds any.
+    let home = home_that_is_told_of();
+    let (front, back) = more.split_at(40);
+    append(&home.path().join("ledger.jsonl"), front);
+    let (report, problems) = std::thread::scope(|scope| {
+        check_while(home.path(), |home| {
+            let (has_lock, wait_for_lock) = std::sync::mpsc::channel();
+            let (id, home) = (&id, home.to_owned());
+            scope.spawn(move || {
+                use relayburn_ledger::{home::Home, home::LockName, lock};
+                lock::with_lock(&Home::at(&home).lock(LockName::Ledger), |_| {
+                    has_lock.send(()).unwrap();
+                    std::thread::sleep(std::time::Duration::from_millis(50));
+                    append(&home.join("ledger.jsonl"), back);
+                    Ok::<_, lock::LockError>(())
+                })
+                .unwrap();
+                std::thread::sleep(std::time::Duration::from_millis(120));
+                append(&home.join("ledger.idx"), id);
+            });
+            wait_for_lock.recv().unwrap();
+        })
+    })
+    .unwrap();
+    assert_eq!((report.ok, report.lines, problems.len()), (true, 7, 1), "{problems:?}");
+
+    // Another file in its place, or none.
+    for is_deleted in [false, true] {
+        let home = home_that_is_told_of();
+        let (report, problems) = check_while(home.path(), |home| {
+            fs::rename(home.join("ledger.jsonl"), home.join("old")).unwrap();
+            if !is_deleted {
+                fs::copy(home.join("old"), home.join("ledger.jsonl")).unwrap();
+            }
+        })
+        .unwrap();
+        assert_eq!((report.ok, &report.index), (false, &None));
+        assert_eq!(problems, [Problem::Unknown, Problem::Replaced]);
+    }
+
+    // The same file, cut.
+    let home = home_that_is_told_of();
+    let said = check_while(home.path(), |home| {
+        fs::OpenOptions::new().write(true).open(home.join("ledger.jsonl")).unwrap().set_len(10).unwrap();
+    });
+    assert!(said.as_ref().is_err_and(|said| said.contains("was truncated while it was read")), "{said:?}");
 }
 
 #[test]

@@ -49,13 +49,22 @@ fn prune_says_what_would_go_and_deletes_with_force_alone() {
     let (code, text) = burn(home.path(), &["state", "prune", "--days", "9"], None);
     assert_eq!(code, 0);
     assert!(text.contains("old.jsonl  100 bytes, 10 days old"), "{text}");
-    assert!(text.contains("2 content files would go, 200 bytes; 1 file kept; --force"), "{text}");
+    assert!(text.contains("2 content files would go, 200 bytes; 1 file kept, 100 bytes; --force"), "{text}");
+    let line = |title: &str, name: &str| {
+        let is_there = text.lines().any(|line| line.starts_with(title) && line.contains(name));
+        assert!(is_there, "{title} {name}: {text}");
+    };
+    line("would delete", "/old.jsonl  100 bytes, 10 days old");
+    line("would delete", "/older.jsonl  100 bytes, 100 days old");
+    line("stays", "/new.jsonl  100 bytes, 1 day old");
     assert_eq!(names(&content), all);
 
     let (_, json) = burn(home.path(), &["state", "prune", "--days", "9", "--json", "--force"], None);
     let done: Value = serde_json::from_str(&json).unwrap();
     assert_eq!((&done["bytes"], &done["kept"], &done["forced"]), (&200.into(), &1.into(), &true.into()));
     assert_eq!(done["files"][0]["sessionId"], "old");
+    assert_eq!((&done["keptFiles"][0]["sessionId"], &done["keptBytes"]), (&"new".into(), &100.into()));
+    assert_eq!(done["keptFiles"].as_array().unwrap().len(), 1);
     assert_eq!(names(&content), set(["new.jsonl", "notes.txt"]));
     assert_eq!(names(home.path()), set(["content"]), "no lock is left");
 }
@@ -92,7 +101,8 @@ fn sessions_that_the_caller_can_recover_are_kept() {
     let ledger = Ledger::new(Home::at(home.path()));
     let cut_off = SystemTime::now() - DAY * 5;
     let pruned = ledger.prune_content(cut_off, |session| session.as_str() == "older").unwrap();
-    assert_eq!((pruned.expired.len(), pruned.kept), (1, 2));
+    let kept: Vec<&str> = pruned.kept.iter().map(|sidecar| sidecar.session.as_str()).collect();
+    assert_eq!((pruned.expired.len(), kept), (1, vec!["new", "older"]));
     assert_eq!(names(&home.path().join("content")), set(["new.jsonl", "older.jsonl", "notes.txt"]));
 }
 
@@ -142,6 +152,11 @@ fn reset_deletes_what_is_derived_and_moves_the_rest_to_the_trash() {
     assert_eq!(names(home.path()), left);
     assert_eq!(names(trash), set(sources));
     assert_eq!(names(&trash.join("content")).len(), 4);
+
+    let kept = done["kept"].as_array().unwrap().iter().map(|kept| Path::new(kept["path"].as_str().unwrap()));
+    let kept: BTreeSet<String> =
+        kept.map(|path| path.file_name().unwrap().to_str().unwrap().to_owned()).collect();
+    assert_eq!(kept, set(["config.json", "models.dev.json", "journal"]), "what stays is listed");
 
     // A second one has nothing to do, and a home that is not there either.
     assert_eq!(burn(home.path(), &["state", "reset", "--everything", "--force"], None).0, 0);

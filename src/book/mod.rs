@@ -55,6 +55,7 @@ mod judge;
 mod keys;
 mod open;
 mod queue;
+mod recovery;
 mod scan;
 mod scratch;
 mod snapshot;
@@ -66,6 +67,7 @@ mod writer;
 
 pub use check::{BookReport, CheckReport, Finding, FindingKind, check};
 pub use error::BookError;
+pub use recovery::{Quarantined, RecoveryReport, Truncated};
 pub use store::{LogStoreOptions, LogTaleaStore};
 
 #[cfg(all(test, unix))]

@@ -14,6 +14,7 @@ use super::error::BookError;
 use super::files::{self, Listing};
 use super::frame::{self, HEADER_BYTES, PostingIn, Replayed, Split};
 use super::keys::{Covered, Keys, Outcome};
+use super::recovery::{Quarantined, RecoveryReport, Truncated};
 use super::scan::{self, Bad, Found};
 use super::snapshot;
 use super::state::{PostingRef, State};
@@ -36,6 +37,8 @@ pub(super) struct Opened {
     pub active_len_bytes: u64,
     /// Events behind the snapshot it was opened with.
     pub events_since_snapshot: u64,
+    /// What was cut or renamed on the way.
+    pub recovery: RecoveryReport,
 }
 
 /// Creates a book: its directory and an empty segment, durable on return.
@@ -55,6 +58,7 @@ pub(super) fn open(directory: &Path, name: &str, options: &LogStoreOptions) -> R
     // Frames are longer than 16 bytes, so no event has a higher number than this.
     let max_seq = last_base + (disk::metadata(&last_path)?.len_bytes / 16) as Seq;
     let mut keys_were_missing = false;
+    let mut recovery = RecoveryReport::default();
     let (mut replay, snapshot_seq) = loop {
         let (state, keys, candidate) = match start.take() {
             Some((state, keys, candidate)) => (state, keys, Some(candidate)),
@@ -78,7 +82,7 @@ pub(super) fn open(directory: &Path, name: &str, options: &LogStoreOptions) -> R
             continue;
         }
         if let Some(bad) = replay.run(snapshot_seq)? {
-            repair(&listing, &bad)?;
+            recovery.truncated.push(repair(&listing, &bad)?);
         }
         if let Some(at) = candidate.filter(|_| replay.events < snapshot_seq) {
             start = load_newest(snapshots, at + 1, directory, options);
@@ -93,7 +97,7 @@ pub(super) fn open(directory: &Path, name: &str, options: &LogStoreOptions) -> R
         break (replay, snapshot_seq);
     };
     for (_, path) in listing.snapshots.iter().filter(|(last, _)| *last > replay.events) {
-        set_aside(path)?;
+        recovery.quarantined.push(set_aside(path)?);
     }
     if keys_were_missing {
         // A program that starts from the snapshot finds older keys in runs, or nowhere.
@@ -108,7 +112,7 @@ pub(super) fn open(directory: &Path, name: &str, options: &LogStoreOptions) -> R
     let Replay { state, keys, assets, .. } = replay;
     let (active, _) = disk::File::open_append(&last_path)?;
     let active_len_bytes = active.len_bytes()?;
-    Ok(Opened { state, keys, assets, active, active_len_bytes, events_since_snapshot })
+    Ok(Opened { state, keys, assets, active, active_len_bytes, events_since_snapshot, recovery })
 }
 
 /// Lists the directory, removes leftovers, gives segments their names, and makes the first one where there is none.
@@ -154,12 +158,14 @@ fn load_newest(
 }
 
 /// A snapshot of events that the log does not have would be believed again once the log is as long.
-fn set_aside(snapshot: &Path) -> Result<(), BookError> {
+fn set_aside(snapshot: &Path) -> Result<Quarantined, BookError> {
     let mut name = snapshot.as_os_str().to_owned();
     name.push(".stale");
     tracing::warn!(snapshot = %snapshot.display(), "snapshot is ahead of its log and was renamed to *.stale");
-    disk::rename(snapshot, Path::new(&name))?;
-    Ok(disk::sync_dir(disk::parent_of(snapshot))?)
+    let saved_as = PathBuf::from(name);
+    disk::rename(snapshot, &saved_as)?;
+    disk::sync_dir(disk::parent_of(snapshot))?;
+    Ok(Quarantined { file: snapshot.to_owned(), saved_as })
 }
 
 struct Replay<'a> {
@@ -252,13 +258,14 @@ impl<'a> From<&'a PostingIn<'_>> for PostingRef<'a> {
 }
 
 /// Cuts the last segment at its first bad frame; a bad frame anywhere else is refused.
-fn repair(listing: &Listing, bad: &Bad) -> Result<(), BookError> {
+fn repair(listing: &Listing, bad: &Bad) -> Result<Truncated, BookError> {
     let path = &listing.segments[bad.segment].1;
     if bad.segment + 1 < listing.segments.len() {
         return Err(BookError::Frame { path: path.clone(), offset: bad.offset, reason: bad.reason.clone() });
     }
     let file = disk::File::open_rw(path)?;
     let len_bytes = file.len_bytes()?;
+    let mut saved_as = None;
     if is_worth_saving(path, bad)? {
         let mut name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         name.push_str(".torn");
@@ -267,9 +274,12 @@ fn repair(listing: &Listing, bad: &Bad) -> Result<(), BookError> {
             segment = %path.display(), offset = bad.offset, reason = bad.reason, saved = %saved.display(),
             "the end of the log is damaged and was cut; the bytes were saved"
         );
+        saved_as = Some(saved);
     }
     file.set_len(bad.offset)?;
-    Ok(file.sync_all()?)
+    file.sync_all()?;
+    let (file, reason) = (path.clone(), bad.reason.clone());
+    Ok(Truncated { file, length: bad.offset, from_length: len_bytes, reason, saved_as })
 }
 
 /// Whether the bytes behind the last good frame can be more than a write that was never acknowledged: there is a whole

@@ -24,6 +24,7 @@ use super::error::BookError;
 use super::files::{self, EventReader};
 use super::open;
 use super::queue::{Assets, Book, Draft, Job};
+use super::recovery::RecoveryReport;
 use super::state::{PostingRef, add_to_side, effective, rows_of};
 use super::subscribe;
 use crate::disk;
@@ -65,6 +66,8 @@ pub(super) struct Shared {
     /// How many books have been created, for those who wait for one; closed by shutdown.
     created: watch::Sender<Created>,
     lock: Mutex<Option<StoreLock>>,
+    /// What opening did.
+    recovery: RecoveryReport,
 }
 
 /// What [`Shared::created`] tells.
@@ -122,6 +125,11 @@ impl LogTaleaStore {
         let directory = directory.to_owned();
         let shared = blocking(move || Shared::open(&directory, options)).await?;
         Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// What opening the store cut or renamed; empty when all was sound.
+    pub fn recovery(&self) -> &RecoveryReport {
+        &self.shared.recovery
     }
 
     /// Writes a snapshot of a book; it is durable on return. Of a book without events, and of `_system`, whose
@@ -201,9 +209,12 @@ impl Shared {
         let lock = take_lock(directory)?;
         let mut books = HashMap::new();
         let assets = Arc::<Assets>::default();
+        let mut recovery = RecoveryReport::default();
         for name in book_names(&books_directory)? {
             let book_directory = books_directory.join(&name);
             let mut opened = open::open(&book_directory, &name, &options)?;
+            recovery.truncated.append(&mut opened.recovery.truncated);
+            recovery.quarantined.append(&mut opened.recovery.quarantined);
             let registered = opened.assets.drain(..).map(|asset| (asset.id.clone(), asset));
             assets.write().unwrap_or_else(PoisonError::into_inner).extend(registered);
             let book = Arc::new(Book::new(&name, &book_directory, opened, &options, &assets));
@@ -216,6 +227,7 @@ impl Shared {
             assets,
             created: watch::channel(Created::default()).0,
             lock: Mutex::new(Some(lock)),
+            recovery,
         })
     }
 

@@ -12,20 +12,22 @@ use anyhow::bail;
 use chrono::{DateTime, Utc};
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::json;
-use talea_core::store::{AccountCfg, Store as _};
+use talea_core::store::{AccountCfg, Store as _, StoreError};
 use talea_core::types::{
     AccountDef, AccountId, AccountKind, AssetClass, AssetDef, AssetId, Book, Direction, Network, Seq, TxId,
 };
 use uuid::Uuid;
 
 use self::posting::post;
-use self::reading::{balance, check, events, history, list_accounts, list_assets, trial_balance};
-use super::print_json;
-use crate::book::LogTaleaStore;
+use self::reading::{
+    account_json, balance, check, events, history, list_accounts, list_assets, trial_balance,
+};
+use super::{cut_off, print_json, warn};
+use crate::book::{LogTaleaStore, RecoveryReport};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Accounts are named BOOK:PATH, as in shop:cash; a ':' or '\\' in the book's name is written '\\:' or '\\\\'.
+Accounts are named BOOK:PATH, as in shop:cash; a ':' or '\\' in the book's name has a '\\' before it.
 Amounts in JSON are whole minor units (cents); tables show them with the asset's precision.
 
 Examples:
@@ -53,7 +55,7 @@ struct Common {
 #[derive(Debug, Subcommand)]
 enum BookCommand {
     /// Create a store, or see that there is one.
-    #[command(after_help = "Example:\n  burn book init ledger")]
+    #[command(after_help = "Examples:\n  burn book init ledger")]
     Init {
         #[command(flatten)]
         common: Common,
@@ -73,7 +75,7 @@ Examples:
         /// Decimal places; they cannot be changed later.
         #[arg(long, requires = "id")]
         precision: Option<u8>,
-        /// Its name; by default its id.
+        /// Its name [default: its id]
         #[arg(long, requires = "id")]
         name: Option<String>,
         /// The network of a crypto asset; without one it is fiat.
@@ -100,7 +102,7 @@ Examples:
         /// What it is.
         #[arg(long, value_enum, requires = "account")]
         kind: Option<Kind>,
-        /// The side on which its balance counts; by default that of its kind.
+        /// The side on which its balance counts [default: that of its kind]
         #[arg(long, value_enum, requires = "account")]
         normal_side: Option<Side>,
         /// The balance, in minor units, below which no transaction may take it.
@@ -112,14 +114,14 @@ Examples:
 A line: {\"idempotency_key\":\"r-1\",\"postings\":[
           {\"account\":\"shop:cash\",\"amount\":{\"minor\":1250,\"asset\":\"USD\"},\"direction\":\"debit\"},
           {\"account\":\"shop:sales\",\"amount\":{\"minor\":1250,\"asset\":\"USD\"},\"direction\":\"credit\"}]}
-Optional: id (a UUID; random), book (that of the first account), external_refs, metadata, occurred_at (now). The
+Optional: id (a UUID; random), book (that of the first account), external_refs, metadata, occurred_at (now). The \
 `event` of `burn book events` has the same form.
 
-What is waiting on stdin is committed together, up to --batch lines. Each line is answered by one line of sequence
-number, transaction id and time, tab separated, once it is durable; a key that was used before is answered as it was
+What is waiting on stdin is committed together, up to --batch lines. Each line is answered by one line of sequence \
+number, transaction id and time, tab separated, once it is durable; a key that was used before is answered as it was \
 then. Lines that are refused are named on stderr, and the exit code is 1.
 
-Example:
+Examples:
   burn book post ledger < transactions.jsonl")]
     Post {
         #[command(flatten)]
@@ -128,7 +130,7 @@ Example:
         #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=1024))]
         batch: u32,
     },
-    /// Balances, of one account or of all.
+    /// Print balances, of one account or of all.
     #[command(after_help = "\
 Examples:
   burn book balance ledger
@@ -136,55 +138,55 @@ Examples:
     Balance {
         #[command(flatten)]
         common: Common,
-        /// BOOK:PATH.
+        /// BOOK:PATH [default: all]
         #[arg(value_parser = parse_account)]
         account: Option<AccountId>,
         /// As it was at this time (RFC 3339).
         #[arg(long)]
         as_of: Option<DateTime<Utc>>,
     },
-    /// The postings of an account.
-    #[command(after_help = "Example:\n  burn book history ledger shop:cash --limit 20")]
+    /// Print the postings of an account.
+    #[command(after_help = "Examples:\n  burn book history ledger shop:cash --limit 20")]
     History {
         #[command(flatten)]
         common: Common,
         /// BOOK:PATH.
         #[arg(value_parser = parse_account)]
         account: AccountId,
-        /// Only events behind this one.
+        /// Only events behind the one of this sequence number.
         #[arg(long, default_value_t = 0)]
         after: Seq,
-        /// Most transactions to show.
+        /// Most transactions to show [default: all]
         #[arg(long, default_value_t = usize::MAX, hide_default_value = true)]
         limit: usize,
     },
-    /// Debits and credits of each asset, of one book or of all.
-    #[command(after_help = "Example:\n  burn book trial-balance ledger shop --as-of 2026-01-31T23:59:59Z")]
+    /// Print debits and credits of each asset, of one book or of all.
+    #[command(after_help = "Examples:\n  burn book trial-balance ledger shop --as-of 2026-01-31T23:59:59Z")]
     TrialBalance {
         #[command(flatten)]
         common: Common,
-        /// The book.
+        /// The book [default: all]
         book: Option<String>,
         /// As they were at this time (RFC 3339).
         #[arg(long)]
         as_of: Option<DateTime<Utc>>,
     },
-    /// The events of a book, one JSON object a line; `_system` has the registrations.
-    #[command(after_help = "Example:\n  burn book events ledger shop --from 100 --limit 10")]
+    /// Print the events of a book, one JSON object a line; `_system` has the registrations.
+    #[command(after_help = "Examples:\n  burn book events ledger shop --from 100 --limit 10")]
     Events {
         #[command(flatten)]
         common: Common,
         /// The book.
         book: String,
-        /// The first event to show.
+        /// The sequence number of the first event to show.
         #[arg(long, default_value_t = 1)]
         from: Seq,
-        /// Most events to show.
+        /// Most events to show [default: all]
         #[arg(long, default_value_t = usize::MAX, hide_default_value = true)]
         limit: usize,
     },
-    /// A transaction by its id, as JSON.
-    #[command(after_help = "Example:\n  burn book transaction ledger 7d0c6c5e-9e53-4d53-8b0e-6a3f6f0e5f11")]
+    /// Print a transaction by its id, as JSON.
+    #[command(after_help = "Examples:\n  burn book transaction ledger 7d0c6c5e-9e53-4d53-8b0e-6a3f6f0e5f11")]
     Transaction {
         #[command(flatten)]
         common: Common,
@@ -199,10 +201,10 @@ Examples:
     Snapshot {
         #[command(flatten)]
         common: Common,
-        /// The book.
+        /// The book [default: all]
         book: Option<String>,
     },
-    /// Verify every segment, snapshot and run; exit code 1 if anything is wrong. Changes nothing.
+    /// Verify every segment, snapshot and run, changing nothing; exit 1 if anything is wrong.
     #[command(after_help = "\
 Every finding names the file, the byte offset where there is one, what is wrong, and what opening the store does about it.
 Damage does not keep the rest from being looked at.
@@ -263,7 +265,10 @@ fn parse_account(text: &str) -> Result<AccountId, String> {
 
 pub(super) fn run(args: BookArgs) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    runtime.block_on(dispatch(args.command))
+    runtime.block_on(dispatch(args.command)).map_err(|error| match error.downcast_ref::<StoreError>() {
+        Some(store_error) => anyhow::Error::msg(in_words(store_error)),
+        None => error,
+    })
 }
 
 async fn dispatch(command: BookCommand) -> anyhow::Result<ExitCode> {
@@ -279,7 +284,11 @@ async fn dispatch(command: BookCommand) -> anyhow::Result<ExitCode> {
                     Some(network) => AssetClass::Crypto { network: Network::new(network), native_id },
                     None => AssetClass::Fiat,
                 };
-                store.register_asset(&AssetDef { id: AssetId::new(id), class, precision, name }).await?;
+                let asset = AssetDef { id: AssetId::new(id), class, precision, name };
+                store.register_asset(&asset).await?;
+                if common.json {
+                    print_json(&asset)?;
+                }
             } else {
                 list_assets(&store, common.json)?;
             }
@@ -296,7 +305,11 @@ async fn dispatch(command: BookCommand) -> anyhow::Result<ExitCode> {
                     None => kind.normal_side(),
                 };
                 let def = AccountDef { id, asset: AssetId::new(asset), kind };
-                store.open_account(&def, &AccountCfg { normal_side, min_balance }).await?;
+                let cfg = AccountCfg { normal_side, min_balance };
+                store.open_account(&def, &cfg).await?;
+                if common.json {
+                    print_json(&account_json(&def, &cfg))?;
+                }
             } else {
                 list_accounts(&store, common.json)?;
             }
@@ -350,18 +363,64 @@ async fn dispatch(command: BookCommand) -> anyhow::Result<ExitCode> {
 
 /// Opens a store that is there; only `init` makes one.
 async fn open(directory: &Path) -> anyhow::Result<LogTaleaStore> {
-    if !directory.join("books").is_dir() && !directory.join("LOCK").is_file() {
-        bail!("there is no book store in {}; `burn book init` makes one", directory.display());
+    require_books(directory)?;
+    let store = LogTaleaStore::open(directory).await?;
+    tell(store.recovery());
+    Ok(store)
+}
+
+/// Says on standard error what opening did.
+fn tell(report: &RecoveryReport) {
+    for cut in &report.truncated {
+        let saved_as = cut.saved_as.as_ref().map(|path| path.display());
+        let saved_as = saved_as.as_ref().map(|path| path as &dyn std::fmt::Display);
+        warn(&cut_off(&cut.file.display(), cut.from_length, cut.length, Some(&cut.reason), saved_as));
     }
-    Ok(LogTaleaStore::open(directory).await?)
+    for renamed in &report.quarantined {
+        warn(&format!("{} was renamed to {}", renamed.file.display(), renamed.saved_as.display()));
+    }
+}
+
+fn require_books(directory: &Path) -> anyhow::Result<()> {
+    super::must_exist(directory, "book store", "`burn book init`")?;
+    if !directory.join("books").is_dir() && !directory.join("LOCK").is_file() {
+        bail!("there is no book store at {}; `burn book init` makes one", directory.display());
+    }
+    Ok(())
+}
+
+/// An error of a store in words for people; the trait's own prints Rust's names.
+fn in_words(error: &StoreError) -> String {
+    match error {
+        StoreError::ConstraintViolation { account, min_balance, would_be } => format!(
+            "account {} must not fall below {min_balance} minor units, and would be at {would_be}",
+            account.to_key()
+        ),
+        StoreError::UnknownAccount(account) => {
+            format!("there is no account {}; `burn book account` opens it", account.to_key())
+        }
+        StoreError::UnknownAsset(asset) => {
+            format!("there is no asset {}; `burn book asset` registers it", asset.as_str())
+        }
+        StoreError::AssetMismatch { account, account_asset, asset } => {
+            format!("account {} holds {}, not {}", account.to_key(), account_asset.as_str(), asset.as_str())
+        }
+        StoreError::AlreadyExists { what } => format!("{what} is there already, with another definition"),
+        StoreError::InvalidBook(book) => {
+            format!("a book cannot be named {:?}: names that begin with '_' are reserved", book.0)
+        }
+        StoreError::Io(inner) => inner.to_string(),
+        other => other.to_string(),
+    }
 }
 
 async fn init(common: &Common) -> anyhow::Result<()> {
     let store = LogTaleaStore::open(&common.dir).await?;
+    tell(store.recovery());
     let books = user_books(&store)?;
     store.shutdown().await;
     if common.json {
-        print_json(&json!({"directory": common.dir, "books": books}))?;
+        print_json(&json!({"directory": common.dir, "books": books, "recovery": store.recovery()}))?;
     }
     Ok(())
 }

@@ -20,7 +20,7 @@ pub(super) struct PruneArgs {
     /// config.json, else forever]
     #[arg(long, value_name = "N|forever", value_parser = parse_days)]
     days: Option<Days>,
-    /// Delete them.
+    /// Delete what is past its age.
     #[arg(long)]
     force: bool,
     /// Print one JSON document.
@@ -30,10 +30,10 @@ pub(super) struct PruneArgs {
 
 #[derive(Debug, Args)]
 pub(super) struct ResetArgs {
-    /// Move the ledger, the content and what was noted of sources to a trash directory, too.
+    /// Move the ledger, the content, cursors.json and hwm.json to a trash directory, too.
     #[arg(long)]
     everything: bool,
-    /// Do it.
+    /// Do what would be done.
     #[arg(long)]
     force: bool,
     /// Print one JSON document.
@@ -68,7 +68,10 @@ fn configured_days(home: &Home) -> anyhow::Result<Days> {
     let text = match std::fs::read(&path) {
         Ok(text) => text,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Days::Forever),
-        Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
+        Err(error) => {
+            return Err(error)
+                .with_context(|| format!("cannot read {}; give --days, or mend it", path.display()));
+        }
     };
     let config: serde_json::Value = serde_json::from_slice(&text)
         .with_context(|| format!("{} is not JSON; give --days, or mend it", path.display()))?;
@@ -88,9 +91,13 @@ struct Pruned<'p> {
     /// Content last written at or before this goes.
     cut_off: Option<String>,
     forced: bool,
+    /// What goes.
     files: Vec<PrunedFile<'p>>,
     bytes: u64,
+    /// How many stay.
     kept: u64,
+    kept_files: Vec<PrunedFile<'p>>,
+    kept_bytes: u64,
 }
 
 #[derive(serde::Serialize)]
@@ -125,47 +132,52 @@ pub(super) fn prune(args: &PruneArgs, json: bool) -> anyhow::Result<ExitCode> {
         (Some(cut_off), false) => ledger.expired_content(cut_off, |_| false)?,
         (Some(cut_off), true) => ledger.prune_content(cut_off, |_| false)?,
     };
-    let bytes = sidecars.expired.iter().map(|sidecar| sidecar.len_bytes).sum();
+    let total = |list: &[Sidecar]| list.iter().map(|sidecar| sidecar.len_bytes).sum::<u64>();
+    let (bytes, kept_bytes) = (total(&sidecars.expired), total(&sidecars.kept));
     if json || args.json {
-        let files = sidecars.expired.iter().map(|sidecar| PrunedFile {
-            path: &sidecar.path,
-            session_id: &sidecar.session,
-            bytes: sidecar.len_bytes,
-            modified: timestamp(sidecar.modified),
-        });
-        let retention_days = if let Days::Count(days) = days { Some(days) } else { None };
         print_json(&Pruned {
-            retention_days,
+            retention_days: if let Days::Count(days) = days { Some(days) } else { None },
             cut_off: cut_off.map(timestamp),
             forced: args.force,
-            files: files.collect(),
+            files: pruned_files(&sidecars.expired),
             bytes,
-            kept: sidecars.kept,
+            kept: sidecars.kept.len() as u64,
+            kept_files: pruned_files(&sidecars.kept),
+            kept_bytes,
         })?;
         return Ok(ExitCode::SUCCESS);
     }
     let mut text = String::new();
-    for Sidecar { path, len_bytes, modified, .. } in &sidecars.expired {
-        let age = now.duration_since(*modified).unwrap_or_default().as_secs() / 86_400;
-        text.push_str(&format!(
-            "{}  {}, {} old\n",
-            path.display(),
-            human_bytes(*len_bytes),
-            counted(age, "day")
-        ));
+    let goes = if args.force { "deleted" } else { "would delete" };
+    for (title, list) in [(goes, &sidecars.expired), ("stays", &sidecars.kept)] {
+        for Sidecar { path, len_bytes, modified, .. } in list {
+            let age = now.duration_since(*modified).unwrap_or_default().as_secs() / 86_400;
+            let (size, age) = (human_bytes(*len_bytes), counted(age, "day"));
+            text.push_str(&format!("{title:<12}  {}  {size}, {age} old\n", path.display()));
+        }
     }
     let files = counted(sidecars.expired.len() as u64, "content file");
-    let kept = counted(sidecars.kept, "file");
+    let kept = format!("{} kept, {}", counted(sidecars.kept.len() as u64, "file"), human_bytes(kept_bytes));
     text.push_str(&match (days, args.force) {
-        (Days::Forever, _) => format!("content is kept for ever; {kept} kept\n"),
-        (_, true) => format!("{files} deleted, {}; {kept} kept\n", human_bytes(bytes)),
-        (_, false) if sidecars.expired.is_empty() => format!("nothing to delete; {kept} kept\n"),
+        (Days::Forever, _) => format!("content is kept for ever; {kept}\n"),
+        (_, true) => format!("{files} deleted, {}; {kept}\n", human_bytes(bytes)),
+        (_, false) if sidecars.expired.is_empty() => format!("nothing to delete; {kept}\n"),
         (_, false) => {
-            format!("{files} would go, {}; {kept} kept; --force deletes them\n", human_bytes(bytes))
+            format!("{files} would go, {}; {kept}; --force deletes what would go\n", human_bytes(bytes))
         }
     });
     print(text.as_bytes())?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn pruned_files(list: &[Sidecar]) -> Vec<PrunedFile<'_>> {
+    let files = list.iter().map(|sidecar| PrunedFile {
+        path: &sidecar.path,
+        session_id: &sidecar.session,
+        bytes: sidecar.len_bytes,
+        modified: timestamp(sidecar.modified),
+    });
+    files.collect()
 }
 
 pub(super) fn reset(args: &ResetArgs, json: bool) -> anyhow::Result<ExitCode> {
@@ -188,12 +200,19 @@ pub(super) fn reset(args: &ResetArgs, json: bool) -> anyhow::Result<ExitCode> {
     list(delete, &done.deleted);
     list(move_aside, &done.moved);
     list("stays", &done.kept);
+    let total = |list: &[Belonging]| human_bytes(list.iter().map(|belonging| belonging.len_bytes).sum());
+    let is_nothing = done.deleted.is_empty() && done.moved.is_empty();
+    if !is_nothing {
+        text.push_str(&format!("{delete} {}", total(&done.deleted)));
+        if !done.moved.is_empty() {
+            text.push_str(&format!(", {move_aside} {}", total(&done.moved)));
+        }
+        text.push_str(&format!("; {} kept\n", total(&done.kept)));
+    }
     match (&done.trash, args.force) {
         (Some(trash), _) => text.push_str(&format!("what was moved is in {}\n", trash.display())),
+        (None, _) if is_nothing => text.push_str("there is nothing to reset\n"),
         (None, true) => {}
-        (None, false) if done.deleted.is_empty() && done.moved.is_empty() => {
-            text.push_str("there is nothing to reset\n");
-        }
         (None, false) => text.push_str("nothing was changed; --force does it\n"),
     }
     print(text.as_bytes())?;

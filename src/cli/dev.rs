@@ -17,14 +17,17 @@ pub(super) struct DevArgs {
 #[derive(Debug, Subcommand)]
 enum DevCommand {
     /// Write a synthetic ledger; the same seed, size and profile give the same bytes.
-    #[command(after_help = "Example:\n  burn dev generate-ledger ledger.jsonl --size 64MB --seed 1")]
+    #[command(after_help = "\
+Examples:
+  burn dev generate-ledger ledger.jsonl --size 64MB --seed 1
+  burn dev generate-ledger odd.jsonl --size 5MB --profile adversarial --force")]
     GenerateLedger {
         /// The file to write.
         out: PathBuf,
         /// How long it shall be: bytes, or with KB, MB, GB, KiB, MiB, GiB.
         #[arg(long, value_parser = parse_size)]
         size: u64,
-        /// What its content is drawn from.
+        /// Which of the ledgers of this size and profile: the same seed gives the same bytes.
         #[arg(long, default_value_t = 1)]
         seed: u64,
         /// What it is made of.
@@ -35,6 +38,7 @@ enum DevCommand {
         force: bool,
     },
     /// Print SQLite's version and the options it was compiled with.
+    #[command(after_help = "Examples:\n  burn dev sqlite-options")]
     SqliteOptions,
 }
 

@@ -61,6 +61,13 @@ pub fn run(args: IngestArgs) -> anyhow::Result<ExitCode> {
         Some(store) => store,
         None => Home::from_env()?.root().join("ingest"),
     };
+    let tell = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        // A panic that becomes an error is told as one.
+        if !crate::ingest::is_guarded() {
+            tell(panic);
+        }
+    }));
     // The journal first: a mistyped name makes no store.
     require_journal(&journal)?;
     let reader = JournalReader::open(&journal)?;

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use super::warn;
+use super::{counted, cut_off, warn};
 use crate::journal::{
     DEFAULT_MAX_PAYLOAD_BYTES, Damage, Journal, JournalError, JournalOptions, JournalReader, OpenCheck,
     RecoveryReport, SavedRange, recover, status,
@@ -108,10 +108,7 @@ enum JournalCommand {
 
 /// Refuses a directory that is not there: only appending makes one.
 pub(super) fn require_journal(dir: &Path) -> anyhow::Result<()> {
-    if !dir.try_exists().with_context(|| format!("cannot look at {}", dir.display()))? {
-        bail!("there is no journal at {}; the first append makes one", dir.display());
-    }
-    Ok(())
+    super::must_exist(dir, "journal", "the first append")
 }
 
 /// Runs `burn journal`.
@@ -137,7 +134,7 @@ pub fn run(args: JournalArgs) -> anyhow::Result<ExitCode> {
 fn append(dir: &Path) -> anyhow::Result<()> {
     let journal = Journal::open(dir, JournalOptions::default())?;
     for cut in &journal.report().truncated {
-        warn(&format!("cut off a torn write of {} bytes: {}", cut.len_bytes, cut.damage));
+        warn(&changed(cut, true));
     }
     let mut input = io::BufReader::with_capacity(1 << 20, io::stdin().lock());
     let mut output = io::BufWriter::new(io::stdout().lock());
@@ -207,7 +204,12 @@ fn read_json(dir: &Path, from: Option<u64>) -> anyhow::Result<()> {
     let mut output = io::BufWriter::new(io::stdout().lock());
     write!(output, "{{\"from\":{offset},\"records\":[")?;
     let mut separator = "";
-    while let Some(record) = reader.read(offset)? {
+    let ended = loop {
+        let record = match reader.read(offset) {
+            Ok(Some(record)) => record,
+            Ok(None) => break Ok(()),
+            Err(error) => break Err(error),
+        };
         offset = record.next_offset;
         let record = json!({
             "offset": record.offset,
@@ -217,9 +219,15 @@ fn read_json(dir: &Path, from: Option<u64>) -> anyhow::Result<()> {
         });
         write!(output, "{separator}{record}")?;
         separator = ",";
+    };
+    write!(output, "],\"next\":{offset}")?;
+    if let Err(error) = &ended {
+        // Records before it were good, and stand on stdout already: the document says where and why it ends.
+        write!(output, ",\"error\":{}", json!(error.to_string()))?;
     }
-    writeln!(output, "],\"next\":{offset}}}")?;
-    Ok(output.flush()?)
+    writeln!(output, "}}")?;
+    output.flush()?;
+    Ok(ended?)
 }
 
 fn show_status(dir: &Path, as_json: bool) -> anyhow::Result<()> {
@@ -246,10 +254,12 @@ fn show_status(dir: &Path, as_json: bool) -> anyhow::Result<()> {
         None => text.push_str("synced     no mark\n"),
     }
     let total: u64 = status.segments.iter().map(|(.., len_bytes)| len_bytes).sum();
-    let _ = writeln!(text, "segments   {} files, {total} bytes", status.segments.len());
+    let files = counted(status.segments.len() as u64, "file");
+    let _ = writeln!(text, "segments   {files}, {}", counted(total, "byte"));
     for cursor in &status.cursors {
         let lag = status.end.saturating_sub(cursor.offset);
-        let _ = writeln!(text, "cursor     {} at {}, {lag} bytes behind", cursor.name, cursor.offset);
+        let lag = counted(lag, "byte");
+        let _ = writeln!(text, "cursor     {} at {}, {lag} behind", cursor.name, cursor.offset);
     }
     for range in &status.skipped {
         let _ = writeln!(text, "skipped    offsets {} to {}", range.start, range.end);
@@ -264,10 +274,12 @@ fn run_recover(dir: &Path, skip_corrupt: bool, as_json: bool) -> anyhow::Result<
     match recover(dir, skip_corrupt) {
         Ok(report) if as_json => print(&report_json(&report))?,
         Ok(report) => io::stdout().lock().write_all(report_text(&report).as_bytes())?,
-        Err(JournalError::Corrupt { damages, .. }) if as_json => {
+        Err(error @ JournalError::Corrupt { .. }) if as_json => {
+            let JournalError::Corrupt { damages, .. } = &error else { return Err(error.into()) };
             let damages: Vec<Value> = damages.iter().map(damage_json).collect();
-            print(&json!({ "ok": false, "damages": damages }))?;
-            return Ok(ExitCode::FAILURE);
+            let said = json!({ "class": "corrupt", "message": error.to_string() });
+            print(&json!({ "ok": false, "damages": damages, "error": said }))?;
+            return Err(error.into());
         }
         Err(error @ JournalError::Corrupt { .. }) => {
             if let JournalError::Corrupt { damages, .. } = &error {
@@ -286,19 +298,19 @@ fn report_text(report: &RecoveryReport) -> String {
     let mut text = String::new();
     let _ = writeln!(
         text,
-        "{} segments, {} records, {} bytes checked in {:.3} s; offsets {} to {}",
-        report.segments,
-        report.records,
-        report.bytes,
+        "{}, {}, {} checked in {:.3} s; offsets {} to {}",
+        counted(report.segments as u64, "segment"),
+        counted(report.records, "record"),
+        counted(report.bytes, "byte"),
         report.duration.as_secs_f64(),
         report.start,
         report.end
     );
-    let changes = [("cut off", &report.truncated), ("set aside", &report.quarantined)];
-    for (what, saved) in changes.into_iter().flat_map(|(what, all)| all.iter().map(move |one| (what, one))) {
-        let copy = saved.saved.as_ref().map(|path| format!("; saved as {}", path.display()));
-        let copy = copy.unwrap_or_default();
-        let _ = writeln!(text, "{what} {} bytes: {}{copy}", saved.len_bytes, saved.damage);
+    for cut in &report.truncated {
+        let _ = writeln!(text, "{}", changed(cut, true));
+    }
+    for aside in &report.quarantined {
+        let _ = writeln!(text, "{}", changed(aside, false));
     }
     for range in &report.skipped {
         let _ = writeln!(text, "reads step over offsets {} to {}", range.start, range.end);
@@ -306,11 +318,36 @@ fn report_text(report: &RecoveryReport) -> String {
     text
 }
 
+/// The sentence for a range that was cut off, or set aside where it stands.
+fn changed(range: &SavedRange, is_cut: bool) -> String {
+    let SavedRange { damage, len_bytes, saved } = range;
+    let file = damage.segment.display();
+    let (start, end) = (damage.position, damage.position + len_bytes);
+    let reason = format!("offsets {} to {}: {}", damage.offsets.start, damage.offsets.end, damage.reason);
+    let saved_as = saved.as_ref().map(|path| path.display());
+    let saved_as = saved_as.as_ref().map(|path| path as &dyn std::fmt::Display);
+    if is_cut {
+        return cut_off(&file, end, start, Some(&reason), saved_as);
+    }
+    let saved_as = saved_as.map_or("there was nothing to save".to_owned(), |path| format!("saved as {path}"));
+    format!("{file} bytes {start} to {end} were set aside ({reason}); {saved_as}")
+}
+
 fn report_json(report: &RecoveryReport) -> Value {
     let saved = |saved: &SavedRange| {
         let mut value = damage_json(&saved.damage);
-        value["lenBytes"] = saved.len_bytes.into();
-        value["saved"] = json!(saved.saved);
+        value["savedAs"] = json!(saved.saved);
+        value
+    };
+    let truncated = |cut: &SavedRange| {
+        let mut value = saved(cut);
+        value["length"] = cut.damage.position.into();
+        value["fromLength"] = (cut.damage.position + cut.len_bytes).into();
+        value
+    };
+    let quarantined = |aside: &SavedRange| {
+        let mut value = saved(aside);
+        value["lenBytes"] = aside.len_bytes.into();
         value
     };
     json!({
@@ -321,8 +358,8 @@ fn report_json(report: &RecoveryReport) -> Value {
         "start": report.start,
         "end": report.end,
         "truncatedBytes": report.truncated_bytes(),
-        "truncated": report.truncated.iter().map(saved).collect::<Vec<_>>(),
-        "quarantined": report.quarantined.iter().map(saved).collect::<Vec<_>>(),
+        "truncated": report.truncated.iter().map(truncated).collect::<Vec<_>>(),
+        "quarantined": report.quarantined.iter().map(quarantined).collect::<Vec<_>>(),
         "skipped": report.skipped.iter().map(|range| json!([range.start, range.end])).collect::<Vec<_>>(),
         "durationMs": report.duration.as_secs_f64() * 1000.0,
     })
@@ -330,7 +367,7 @@ fn report_json(report: &RecoveryReport) -> Value {
 
 fn damage_json(damage: &Damage) -> Value {
     json!({
-        "segment": damage.segment,
+        "file": damage.segment,
         "position": damage.position,
         "offsets": [damage.offsets.start, damage.offsets.end],
         "reason": damage.reason.to_string(),
@@ -347,11 +384,9 @@ fn cleanup(dir: &Path, as_json: bool) -> anyhow::Result<()> {
             "deleted": report.deleted, "deletedBytes": report.deleted_bytes, "start": report.start,
         }));
     }
-    let (count, bytes, start) = (report.deleted.len(), report.deleted_bytes, report.start);
-    writeln!(
-        io::stdout().lock(),
-        "{count} segments deleted, {bytes} bytes; the journal starts at offset {start}"
-    )?;
+    let count = counted(report.deleted.len() as u64, "segment");
+    let (bytes, start) = (counted(report.deleted_bytes, "byte"), report.start);
+    writeln!(io::stdout().lock(), "{count} deleted, {bytes}; the journal starts at offset {start}")?;
     Ok(())
 }
 

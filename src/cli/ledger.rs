@@ -40,8 +40,11 @@ Examples:
   burn ledger append --kind turns < turns.jsonl
   burn ledger append --kind compactions --durable --json < compactions.jsonl
   burn ledger append --kind turns --via-journal < turns.jsonl && burn ingest --once
-  echo '{\"v\":1,\"kind\":\"stamp\",\"ts\":\"2026-04-20T00:00:00.000Z\",\"selector\":{\"sessionId\":\"s1\"},\"enrichment\":{\"tier\":\"gold\"}}' \\
-    | burn ledger append --kind stamp")]
+  burn ledger append --kind stamp < stamps.jsonl
+
+A stamp:
+  {\"v\":1,\"kind\":\"stamp\",\"ts\":\"2026-04-20T00:00:00.000Z\",
+   \"selector\":{\"sessionId\":\"s1\"},\"enrichment\":{\"tier\":\"gold\"}}")]
     Append {
         /// What the records are.
         #[arg(long, value_enum)]
@@ -58,15 +61,16 @@ Examples:
     },
     /// Find everything that is wrong with a ledger; exit 1 if there is anything.
     #[command(after_help = "\
-Faults are lines that are malformed, rejected, torn or not UTF-8, and an index of ids that disagrees. Lines of unknown
-kinds, repeated records and lines out of time order are counted, no faults. With FILE its index is FILE with the extension
-idx, if there is one.
+Faults are lines that are malformed, rejected, torn or not UTF-8, and an index whose ids are missing, too many, repeated \
+or no ids at all. Each is listed with its byte offset. Lines of unknown kinds, repeated records and lines out of time \
+order are counted, no faults. Appends may go on meanwhile. With FILE its index is FILE with the extension idx, if there \
+is one.
 
 Examples:
   burn ledger check
   burn ledger check copy/ledger.jsonl --json")]
     Check {
-        /// Another ledger than the home's.
+        /// Another ledger than the home's [default: ledger.jsonl in the home]
         file: Option<PathBuf>,
         /// Print one JSON document.
         #[arg(long)]
@@ -163,7 +167,7 @@ fn check_ledger(file: Option<PathBuf>, json: bool) -> anyhow::Result<ExitCode> {
     let mut out = BufWriter::new(io::stdout().lock());
     let mut written: io::Result<()> = Ok(());
     let mut findings = 0u64;
-    let report = check(&files, &mut |finding| {
+    let checked = check(&files, &mut |finding| {
         if written.is_ok() {
             written = if json {
                 write_json_finding(&mut out, finding, findings)
@@ -172,7 +176,16 @@ fn check_ledger(file: Option<PathBuf>, json: bool) -> anyhow::Result<ExitCode> {
             };
         }
         findings += 1;
-    })?;
+    });
+    let report = match checked {
+        Err(error) if json && findings > 0 && written.is_ok() => {
+            // What was found stands on stdout already: it is made whole, for it is to be one document.
+            let said = serde_json::to_string(&error.to_string())?;
+            writeln!(out, "\n  ],\n  \"ok\": false,\n  \"error\": {said}\n}}").context(STDOUT)?;
+            return Err(error.into());
+        }
+        checked => checked?,
+    };
     written.context(STDOUT)?;
     let ended = if json {
         // The report's members follow the findings, which were written while it was being made.
@@ -226,9 +239,10 @@ fn describe(report: &CheckReport) -> String {
             line("ids in the index", index.ids);
             line("  missing", index.missing_ids);
             line("  too many", index.extra_ids);
+            line("  repeated", index.repeated_ids);
             line("  no ids", index.invalid_lines);
         }
-        None => text.push_str("  there is no index beside it, so ids were not compared\n"),
+        None => text.push_str("  ids were not compared with an index\n"),
     }
     text
 }

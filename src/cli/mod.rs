@@ -64,11 +64,20 @@ enum Command {
     Dev(dev::DevArgs),
     /// Print a completion script for a shell.
     Completions(CompletionsArgs),
-    /// Print the manual page.
+    /// Print the manual page, in roff.
+    #[command(after_help = "\
+Examples:
+  burn man | man -l -
+  burn man > ~/.local/share/man/man1/burn.1")]
     Man,
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  burn completions bash > ~/.local/share/bash-completion/completions/burn
+  burn completions zsh > ~/.zfunc/_burn
+  burn completions fish > ~/.config/fish/completions/burn.fish")]
 struct CompletionsArgs {
     /// The shell.
     shell: clap_complete::Shell,
@@ -151,6 +160,37 @@ fn print(bytes: &[u8]) -> anyhow::Result<()> {
 /// What failed when results could not be written.
 const STDOUT: &str = "cannot write to standard output";
 
+/// Refuses a path where no `store` is: a mistyped name must not look like an empty one. `made_by` makes one.
+fn must_exist(dir: &std::path::Path, store: &str, made_by: &str) -> anyhow::Result<()> {
+    match std::fs::metadata(dir) {
+        Ok(found) if found.is_dir() => Ok(()),
+        Ok(_) => {
+            anyhow::bail!("{} is a file, not the directory of a {store}; name the directory", dir.display())
+        }
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            anyhow::bail!("there is no {store} at {}; {made_by} makes one", dir.display())
+        }
+        Err(error) => Err(error)
+            .with_context(|| format!("cannot look at {}; check its owner and its mode", dir.display())),
+    }
+}
+
+/// The sentence for a file that recovery cut, whatever log it is of.
+fn cut_off(
+    file: &dyn std::fmt::Display,
+    from_length: u64,
+    length: u64,
+    reason: Option<&str>,
+    saved_as: Option<&dyn std::fmt::Display>,
+) -> String {
+    let reason = reason.map_or(String::new(), |reason| format!(" ({reason})"));
+    let saved = match saved_as {
+        Some(saved_as) => format!("what was cut is saved as {saved_as}"),
+        None => "there was nothing in it to save".to_owned(),
+    };
+    format!("{file} was cut from {from_length} to {length} bytes{reason}; {saved}")
+}
+
 /// Writes a warning to stderr.
 fn warn(text: &str) {
     // A closed stderr is no reason to fail.
@@ -187,7 +227,14 @@ fn grouped(number: u64) -> String {
     text
 }
 
-/// `1 turn`, `2 turns`.
+/// `1 turn`, `2 turns`; `2 entries`, `2 days`.
 fn counted(number: u64, one: &str) -> String {
-    if number == 1 { format!("1 {one}") } else { format!("{} {one}s", grouped(number)) }
+    let number = match number {
+        1 => return format!("1 {one}"),
+        more => grouped(more),
+    };
+    match one.strip_suffix('y').filter(|stem| !stem.ends_with(['a', 'e', 'o', 'u'])) {
+        Some(stem) => format!("{number} {stem}ies"),
+        None => format!("{number} {one}s"),
+    }
 }

@@ -16,7 +16,8 @@ use crate::scan::json::{Document, Kind, Value};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Turns come from the archive, by time; the other kinds from the ledger, in its order. Times are compared as text.
+Turns come from the archive, by time; the other kinds from the ledger, in its order. Times are compared as text. A table \
+leaves out what a terminal has no room for; --json and --jsonl leave out nothing.
 
 Examples:
   burn query turns --since 2026-04-20 --project acme/api
@@ -27,10 +28,10 @@ pub(super) struct QueryArgs {
     /// What to ask for.
     #[arg(value_enum)]
     kind: KindArg,
-    /// Nothing before this time.
+    /// Nothing before this time: text such as 2026-04-20T10:15:00.000Z, or its beginning.
     #[arg(long, value_name = "TIME")]
     since: Option<String>,
-    /// Nothing behind this time.
+    /// Nothing after this time; records of the time itself are shown.
     #[arg(long, value_name = "TIME")]
     until: Option<String>,
     /// Turns of this project or project key.
@@ -45,7 +46,7 @@ pub(super) struct QueryArgs {
     /// Turns whose stamps say this; may be given several times.
     #[arg(long, value_name = "KEY=VALUE", allow_hyphen_values = true, value_parser = with_equals_sign)]
     enrichment: Vec<String>,
-    /// Where to look.
+    /// Where to look [default: archive for turns, ledger for other kinds]
     #[arg(long, value_enum)]
     from: Option<From>,
     /// Print one JSON document: an array.
@@ -120,19 +121,23 @@ pub(super) fn run(args: QueryArgs) -> anyhow::Result<ExitCode> {
         if written.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     };
     let home = Home::from_env()?;
-    match from {
-        From::Ledger => Ledger::new(home).query(kind, &filter, &mut sink)?,
-        From::Archive => {
-            let paths = Paths::of_home(&home);
-            match kind {
-                RecordKind::Compaction => query::compactions(&paths.archive, &filter, &mut sink)?,
-                RecordKind::ToolResultEvent => query::tool_result_events(&paths.archive, &filter, &mut sink)?,
-                _ => query::turns(&paths.archive, &filter, &mut sink)?,
-            }
-            warn_if_behind(&paths)?;
+    let paths = Paths::of_home(&home);
+    let asked: anyhow::Result<()> = match (from, kind) {
+        (From::Ledger, _) => Ledger::new(home).query(kind, &filter, &mut sink).map_err(Into::into),
+        (From::Archive, RecordKind::Compaction) => {
+            query::compactions(&paths.archive, &filter, &mut sink).map_err(Into::into)
         }
+        (From::Archive, RecordKind::ToolResultEvent) => {
+            query::tool_result_events(&paths.archive, &filter, &mut sink).map_err(Into::into)
+        }
+        (From::Archive, _) => query::turns(&paths.archive, &filter, &mut sink).map_err(Into::into),
+    };
+    written.and_then(|()| out.finish(asked.is_ok())).context(STDOUT)?;
+    asked?;
+    if from == From::Archive {
+        // The answer stands; only how far behind it is may be unknown.
+        warn_if_behind(&paths).unwrap_or_else(|error| warn(&error.to_string()));
     }
-    written.and_then(|()| out.finish()).context(STDOUT)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -216,7 +221,11 @@ impl Output {
         }
     }
 
-    fn finish(mut self) -> io::Result<()> {
+    /// What has begun is ended in any case; where the question failed, and nothing was found before, nothing is said.
+    fn finish(mut self, is_answered: bool) -> io::Result<()> {
+        if !is_answered && !self.has_records {
+            return Ok(());
+        }
         match self.form {
             Form::Json { count: 0 } => self.out.write_all(b"[]\n")?,
             Form::Json { .. } => self.out.write_all(b"\n]\n")?,
@@ -225,7 +234,7 @@ impl Output {
                 if !rows.is_empty() {
                     writeln!(self.out, "{}", table(kind, rows))?;
                 } else if !self.has_records {
-                    warn("no record agrees with all that was asked for");
+                    warn("there is no such record; leave out conditions to see more");
                 }
             }
         }
@@ -318,16 +327,55 @@ fn one_line<T: ToString>(cells: impl IntoIterator<Item = T>) -> Row {
     row
 }
 
-fn table(kind: RecordKind, rows: Vec<Vec<String>>) -> Table {
+/// Less of a text says nothing; in characters.
+const TEXT_WIDTH: usize = 8;
+
+/// Blanks between columns.
+const GAP: usize = 2;
+
+/// Which columns a terminal of `width` characters has room for, from the left; the first always.
+fn fitting(columns: &[Column], rows: &[Vec<String>], width: usize) -> Vec<usize> {
+    let mut left = width;
+    let fits = |(at, column): (usize, &Column)| {
+        let cells = rows.iter().map(|row| row[at].chars().count());
+        let longest = cells.chain([column.title.chars().count()]).max().unwrap_or(0);
+        let needed = GAP
+            + match column.is_number {
+                true => longest,
+                false if column.path == TS.path => usize::from(TIME_WIDTH) - GAP,
+                false => longest.min(TEXT_WIDTH),
+            };
+        let has_room = needed <= left || at == 0;
+        if has_room {
+            left = left.saturating_sub(needed);
+        }
+        has_room.then_some(at)
+    };
+    columns.iter().enumerate().filter_map(fits).collect()
+}
+
+fn table(kind: RecordKind, mut rows: Vec<Vec<String>>) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
+    let mut shown: Vec<&Column> = columns(kind).iter().collect();
+    if let Some(width) = table.width() {
+        let kept = fitting(columns(kind), &rows, usize::from(width));
+        shown = kept.iter().map(|at| &columns(kind)[*at]).collect();
+        for row in &mut rows {
+            let mut at = 0;
+            row.retain(|_| {
+                at += 1;
+                kept.contains(&(at - 1))
+            });
+        }
+    }
     // On a terminal columns shrink to its width, and what is cut off ends in an ellipsis: a record is a line.
     table.set_content_arrangement(ContentArrangement::Dynamic);
     table.set_truncation_indicator("…");
-    table.set_header(one_line(columns(kind).iter().map(|column| column.title)));
+    table.set_header(one_line(shown.iter().map(|column| column.title)));
     table.add_rows(rows.into_iter().map(one_line));
-    for (column, described) in table.column_iter_mut().zip(columns(kind)) {
-        column.set_padding((0, 2));
+    for (column, described) in table.column_iter_mut().zip(shown) {
+        column.set_padding((0, GAP as u16));
         // Half a number is a lie, and a time without its minutes is no use.
         if described.is_number {
             column.set_cell_alignment(CellAlignment::Right);
@@ -337,4 +385,32 @@ fn table(kind: RecordKind, rows: Vec<Vec<String>>) -> Table {
         }
     }
     table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_narrow_terminal_gets_the_columns_that_it_has_room_for() {
+        let cells = [
+            "2026-04-20T10:15:00.000Z",
+            "claude-code",
+            "session-1",
+            "model-x",
+            "12",
+            "3",
+            "145212",
+            "1",
+            "p",
+        ];
+        let rows = vec![cells.map(str::to_owned).to_vec()];
+        let shown = |width| -> Vec<&str> {
+            fitting(TURN_COLUMNS, &rows, width).into_iter().map(|at| TURN_COLUMNS[at].title).collect()
+        };
+        assert_eq!(shown(10), ["time"]);
+        assert_eq!(shown(40), ["time", "source", "input"]);
+        assert_eq!(shown(80), ["time", "source", "session", "model", "input", "output", "cache read"]);
+        assert_eq!(shown(200).len(), TURN_COLUMNS.len());
+    }
 }

@@ -8,7 +8,6 @@ mod taking_in;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::bail;
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
@@ -25,8 +24,8 @@ pub(super) struct SessionArgs {
 enum SessionCommand {
     /// Append entries from standard input.
     #[command(after_help = "\
-One JSON object a line: {\"entryId\":\"e2\",\"parentEntryId\":\"e1\",\"entryType\":\"message\",\"payload\":{...}}, or a line of
-a session file, {\"type\":\"message\",\"id\":\"e2\",\"parentId\":\"e1\",...}. Payloads are stored compact with sorted keys.
+One JSON object a line: {\"entryId\":\"e2\",\"parentEntryId\":\"e1\",\"entryType\":\"message\",\"payload\":{...}}, or a line \
+of a session file, {\"type\":\"message\",\"id\":\"e2\",\"parentId\":\"e1\",...}. Payloads are stored compact with sorted keys. \
 Each entry is acknowledged by a line with its sequence and id once it is durable.
 
 Examples:
@@ -52,9 +51,9 @@ Examples:
   burn session check talk.v2
   burn session check talk.v2 --json")]
     Check(CheckArgs),
-    /// Open with recovery: take in what the index misses, save and cut a torn tail, build a lost index again.
+    /// Open with recovery: mend the index, save and cut a torn tail.
     #[command(after_help = "\
-Damage that is not a torn tail is refused with file, line and byte offset, and nothing is changed.
+What the index misses is taken in, a torn tail is saved and cut, a lost index is built again. Damage that is not a torn tail is refused with file, line and byte offset, and nothing is changed.
 
 Examples:
   burn session reindex talk.v2
@@ -78,9 +77,9 @@ Examples:
   burn session manifest talk.v2
   burn session manifest talk.v2 --write --session-id 0b0c0d0e-1111-4222-8333-444455556666")]
     Manifest(ManifestArgs),
-    /// Take in plain JSON Lines.
+    /// Append entries from plain JSON Lines, all or none.
     #[command(after_help = "\
-Lines are those that append and export know; a child may come before its parent. Payloads keep their text. All of it is
+Lines are those that append and export know; a child may come before its parent. Payloads keep their text. All of it is \
 taken in, or nothing. A session file's header is not an entry: its id goes into the manifest.
 
 Examples:
@@ -110,7 +109,7 @@ struct StoreDir {
 struct WriterArgs {
     #[command(flatten)]
     store: StoreDir,
-    /// Begin a new segment file where this one would grow beyond SIZE.
+    /// Begin a new segment file where one would grow beyond SIZE: bytes, or with KB, MB, GB, KiB, MiB, GiB.
     #[arg(long, value_name = "SIZE", default_value = "64MiB", value_parser = crate::dev::parse_size)]
     max_segment_bytes: u64,
 }
@@ -169,10 +168,10 @@ struct ReindexArgs {
 struct CheckpointArgs {
     #[command(flatten)]
     writer: WriterArgs,
-    /// Its number [default: the next one]
+    /// The checkpoint's number [default: the next one]
     #[arg(long, value_name = "N", conflicts_with = "list")]
     number: Option<u64>,
-    /// Why.
+    /// Why it is made.
     #[arg(long, value_name = "TEXT", default_value = "manual")]
     reason: String,
     /// List the checkpoints.
@@ -198,7 +197,7 @@ struct RollbackArgs {
 struct ManifestArgs {
     #[command(flatten)]
     writer: WriterArgs,
-    /// Write it.
+    /// Write the manifest instead of comparing it.
     #[arg(long)]
     write: bool,
     /// The session's id [default: that of the manifest there is, else a new UUID]
@@ -213,7 +212,7 @@ struct ManifestArgs {
 struct ImportArgs {
     #[command(flatten)]
     writer: WriterArgs,
-    /// The file [default: standard input]
+    /// The file to read [default: standard input]
     file: Option<PathBuf>,
 }
 
@@ -221,7 +220,7 @@ struct ImportArgs {
 struct ExportArgs {
     #[command(flatten)]
     store: StoreDir,
-    /// A file that does not exist yet [default: standard output]
+    /// The file to write, which must not exist yet [default: standard output]
     file: Option<PathBuf>,
 }
 
@@ -292,10 +291,7 @@ fn reader(store: &StoreDir) -> anyhow::Result<Reader> {
 }
 
 fn must_exist(dir: &Path) -> anyhow::Result<()> {
-    if !dir.is_dir() {
-        bail!("{} is not a directory: no session store is there", dir.display());
-    }
-    Ok(())
+    super::must_exist(dir, "session store", "the first `burn session append`")
 }
 
 impl WriterArgs {

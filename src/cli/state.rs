@@ -17,6 +17,11 @@ use crate::ledger::{Ledger, Reindexed};
 use crate::scan::Io;
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  burn state
+  burn state --json
+  burn state rebuild all")]
 pub(super) struct StateArgs {
     #[command(subcommand)]
     command: Option<StateCommand>,
@@ -28,26 +33,32 @@ pub(super) struct StateArgs {
 #[derive(Debug, Subcommand)]
 enum StateCommand {
     /// Say what there is and whether it is up to date (the default).
+    #[command(after_help = "\
+Examples:
+  burn state
+  burn state status --json")]
     Status {
         /// Print one JSON document.
         #[arg(long)]
         json: bool,
     },
-    /// Build derived files anew.
+    /// Build derived files from the ledger.
     Rebuild {
         #[command(subcommand)]
         what: RebuildCommand,
     },
-    /// Say which old content would go, and delete it with --force.
+    /// Say which old content would go and which stays, and delete what is old with --force.
     #[command(after_help = "\
+Content is what sessions said, a file for each under content/ in the home. Without --force nothing is changed.
+
 Examples:
   burn state prune --days 90
   burn state prune --days 90 --force")]
     Prune(PruneArgs),
-    /// Say what a reset would delete, and do it with --force.
+    /// Say what a reset would delete or move and what stays, and do it with --force.
     #[command(after_help = "\
-Deleted are the archive and the index files, which can be built again. With --everything ledger, content, cursors.json and
-hwm.json are moved to a directory trash-<time> in the home; nothing of theirs is ever deleted.
+Deleted are the archive and the index files, which can be built again. With --everything ledger, content, cursors.json \
+and hwm.json are moved to a directory trash-<time> in the home; nothing of theirs is ever deleted.
 
 Examples:
   burn state reset
@@ -59,7 +70,7 @@ Examples:
 enum RebuildCommand {
     /// Bring archive.sqlite up to date with the ledger.
     #[command(after_help = "\
-Without --full only what was appended since the last build is read. With it the archive is built from byte 0 in a
+Without --full only what was appended since the last build is read. With it the archive is built from byte 0 in a \
 file of its own and then put in the place of the old one, which stays readable until that moment.
 
 Examples:
@@ -68,12 +79,22 @@ Examples:
   burn state rebuild archive --full --ledger copy/ledger.jsonl --archive copy/archive.sqlite")]
     Archive(ArchiveArgs),
     /// Make ledger.idx and ledger.content.idx anew from the ledger.
+    #[command(after_help = "\
+Appends go on meanwhile. Needed when `burn ledger check` finds that the index disagrees.
+
+Examples:
+  burn state rebuild index
+  burn state rebuild index --json")]
     Index {
         /// Print one JSON document.
         #[arg(long)]
         json: bool,
     },
-    /// The index, then the archive.
+    /// Make the index files anew, then bring the archive up to date.
+    #[command(after_help = "\
+Examples:
+  burn state rebuild all
+  burn state rebuild all --json")]
     All {
         /// Print one JSON document.
         #[arg(long)]
@@ -83,7 +104,7 @@ Examples:
 
 #[derive(Debug, Args)]
 struct ArchiveArgs {
-    /// Build everything from byte 0.
+    /// Build everything from byte 0 of the ledger.
     #[arg(long)]
     full: bool,
     /// Do not build: give the space of deleted rows back.
@@ -113,7 +134,8 @@ struct ArchiveArgs {
     /// What writes the rows of a full rebuild.
     #[arg(long, value_enum, default_value_t = LoaderArg::Bulk)]
     loader: LoaderArg,
-    /// How much memory the bulk loader may take before it spills into files beside the archive.
+    /// How much memory the bulk loader may take before it spills into files beside the archive: bytes, or with KB, MB, GB,
+    /// KiB, MiB, GiB.
     #[arg(long, value_name = "SIZE", default_value = "512MiB", value_parser = crate::dev::parse_size)]
     memory: u64,
     /// Publish a full rebuild without checking it first.

@@ -80,6 +80,12 @@ fn remedy(operation: &Operation, path: &Path, reason: &io::Error) -> Cow<'static
                 "; directory {directory} does not exist: create it, or choose another"
             ));
         }
+        io::ErrorKind::AlreadyExists if matches!(operation, Operation::Create) => {
+            "; choose another name, or move away what is there"
+        }
+        io::ErrorKind::AlreadyExists if matches!(operation, Operation::CreateDirectory) => {
+            "; a file stands in the place of a directory: move it away, or choose another"
+        }
         io::ErrorKind::IsADirectory => "; a directory stands in the place of a file: move it away",
         io::ErrorKind::NotADirectory => "; a file stands in the place of a directory: move it away",
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {

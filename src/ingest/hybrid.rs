@@ -3,15 +3,18 @@
 //!
 //! May touch: its directory (`fjall/`, `index.redb` and `LOCK` in it). Promises: the half in redb changes atomically and is
 //! durable when `put_batch` returns; the half in fjall is durable after `flush`; one process at a time; killed while it is
-//! made, it is made again.
+//! made, it is made again. fjall takes some damage for a fault of the program and panics: that is an error here.
 
+use std::cell::Cell;
 use std::fs::TryLockError;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 use redb::{ReadableDatabase, TableDefinition, TableError};
 
-use super::store::{KVStore, KeyValue, StoreError};
+use super::store::{KVStore, KeyValue, StoreError, innermost};
 use crate::disk;
 
 const FJALL: &str = "fjall";
@@ -24,6 +27,8 @@ pub struct HybridStore {
     records_database: Database,
     records: Keyspace,
     index: redb::Database,
+    /// Whether an engine panicked: what it holds in memory is not to be trusted then.
+    is_broken: AtomicBool,
     // Dropped last: nobody else may open what is still being closed.
     _lock: disk::File,
 }
@@ -59,16 +64,69 @@ impl HybridStore {
             Ok(())
         })
         .map_err(|source| StoreError { path: path.clone(), doing: "making index.redb", source })?;
-        let (records_database, records) = open_fjall(&directory.join(FJALL))
-            .map_err(|source| StoreError { path: path.clone(), doing: "opening fjall", source })?;
-        let index = redb::Database::open(directory.join(REDB))
-            .map_err(|error| failed(&path, "opening index.redb", error))?;
-        Ok(Self { path, records_database, records, index, _lock: lock })
+        let (records_database, records) =
+            guarded(|| open_fjall(&directory.join(FJALL))).map_err(|source| StoreError {
+                path: path.clone(),
+                doing: "opening fjall",
+                source: Unusable::of(source),
+            })?;
+        let index = guarded(|| Ok(redb::Database::open(directory.join(REDB))?)).map_err(|source| {
+            StoreError { path: path.clone(), doing: "opening index.redb", source: Unusable::of(source) }
+        })?;
+        Ok(Self { path, records_database, records, index, is_broken: AtomicBool::new(false), _lock: lock })
     }
 
-    fn failed(&self, doing: &'static str) -> impl Fn(EngineError) -> StoreError + '_ {
-        move |source| StoreError { path: self.path.clone(), doing, source }
+    /// Asks an engine to do something; once one has panicked, none is asked any more.
+    fn ask<T>(
+        &self,
+        doing: &'static str,
+        work: impl FnOnce() -> Result<T, EngineError>,
+    ) -> Result<T, StoreError> {
+        let error = |source| StoreError { path: self.path.clone(), doing, source };
+        if self.is_broken.load(Ordering::Relaxed) {
+            return Err(error("it failed before; open it again".into()));
+        }
+        guarded(work).map_err(|source| {
+            self.is_broken.fetch_or(source.is::<Unusable>(), Ordering::Relaxed);
+            error(source)
+        })
     }
+}
+
+/// An engine panicked, or could not open its files.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "{0}; if its files are damaged, put a copy in its place, or move it away and let what the journal still has be \
+     drained again"
+)]
+struct Unusable(String);
+
+impl Unusable {
+    fn of(error: EngineError) -> EngineError {
+        if error.is::<Self>() { error } else { Self(innermost(error.as_ref())).into() }
+    }
+}
+
+thread_local! {
+    static IS_GUARDED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether a panic of this thread is about to become an error: a hook need not tell of it.
+pub fn is_guarded() -> bool {
+    IS_GUARDED.get()
+}
+
+/// Makes an error of a panic in `work`.
+fn guarded<T>(work: impl FnOnce() -> Result<T, EngineError>) -> Result<T, EngineError> {
+    let before = IS_GUARDED.replace(true);
+    // What `work` leaves half done belongs to an engine that is dropped, or not asked again.
+    let done = catch_unwind(AssertUnwindSafe(work));
+    IS_GUARDED.set(before);
+    done.unwrap_or_else(|panic| {
+        let said = panic.downcast_ref::<String>().map(String::as_str);
+        let said = said.or(panic.downcast_ref::<&str>().copied()).unwrap_or("an engine panicked");
+        Err(Unusable(said.to_owned()).into())
+    })
 }
 
 type EngineError = Box<dyn std::error::Error + Send + Sync>;
@@ -111,17 +169,16 @@ fn is_indexed(key: &[u8]) -> bool {
 impl KVStore for HybridStore {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         if !is_indexed(key) {
-            let value = self.records.get(key).map_err(|error| failed(&self.path, "reading fjall", error))?;
+            let value = self.ask("reading fjall", || Ok(self.records.get(key)?))?;
             return Ok(value.map(|value| value.to_vec()));
         }
-        let read = || -> Result<Option<Vec<u8>>, redb::Error> {
+        self.ask("reading index.redb", || {
             let table = match self.index.begin_read()?.open_table(INDEX) {
                 Err(TableError::TableDoesNotExist(_)) => return Ok(None),
                 table => table?,
             };
             Ok(table.get(key)?.map(|value| value.value().to_vec()))
-        };
-        read().map_err(|error| self.failed("reading index.redb")(error.into()))
+        })
     }
 
     fn put_batch(&mut self, batch: &[KeyValue]) -> Result<(), StoreError> {
@@ -135,12 +192,12 @@ impl KVStore for HybridStore {
             }
         }
         if !records.is_empty() {
-            records.commit().map_err(|error| failed(&self.path, "writing fjall", error))?;
+            self.ask("writing fjall", || Ok(records.commit()?))?;
         }
         if indexed.is_empty() {
             return Ok(());
         }
-        let write = || -> Result<(), redb::Error> {
+        self.ask("writing index.redb", || {
             let transaction = self.index.begin_write()?;
             {
                 let mut table = transaction.open_table(INDEX)?;
@@ -149,18 +206,19 @@ impl KVStore for HybridStore {
                 }
             }
             Ok(transaction.commit()?)
-        };
-        write().map_err(|error| self.failed("writing index.redb")(error.into()))
+        })
     }
 
     fn scan_prefix(&self, prefix: &[u8]) -> Result<Vec<KeyValue>, StoreError> {
         let mut found = Vec::new();
-        for entry in self.records.prefix(prefix) {
-            let (key, value) =
-                entry.into_inner().map_err(|error| failed(&self.path, "scanning fjall", error))?;
-            found.push((key.to_vec(), value.to_vec()));
-        }
-        let mut scan = || -> Result<(), redb::Error> {
+        self.ask("scanning fjall", || {
+            for entry in self.records.prefix(prefix) {
+                let (key, value) = entry.into_inner()?;
+                found.push((key.to_vec(), value.to_vec()));
+            }
+            Ok(())
+        })?;
+        self.ask("scanning index.redb", || {
             let table = match self.index.begin_read()?.open_table(INDEX) {
                 Err(TableError::TableDoesNotExist(_)) => return Ok(()),
                 table => table?,
@@ -173,15 +231,13 @@ impl KVStore for HybridStore {
                 found.push((key.value().to_vec(), value.value().to_vec()));
             }
             Ok(())
-        };
-        scan().map_err(|error| self.failed("scanning index.redb")(error.into()))?;
+        })?;
         found.sort_unstable();
         Ok(found)
     }
 
     fn flush(&mut self) -> Result<(), StoreError> {
         // redb commits are durable by themselves.
-        let persisted = self.records_database.persist(PersistMode::SyncAll);
-        persisted.map_err(|error| failed(&self.path, "syncing fjall", error))
+        self.ask("syncing fjall", || Ok(self.records_database.persist(PersistMode::SyncAll)?))
     }
 }

@@ -29,7 +29,7 @@ pub trait KVStore: Send + 'static {
 
 /// A store failed.
 #[derive(Debug, thiserror::Error)]
-#[error("the store at {} failed while {doing}: {source}", path.display())]
+#[error("the store at {} failed while {doing}: {}", path.display(), innermost(source.as_ref()))]
 pub struct StoreError {
     /// The store's directory.
     pub path: PathBuf,
@@ -37,6 +37,15 @@ pub struct StoreError {
     pub doing: &'static str,
     /// What the engine said.
     pub source: Box<dyn std::error::Error + Send + Sync>,
+}
+
+/// What the engine said first: errors around it repeat it in Rust's own notation.
+pub(super) fn innermost(error: &(dyn std::error::Error + Send + Sync + 'static)) -> String {
+    let mut error: &dyn std::error::Error = error;
+    while let Some(source) = error.source() {
+        error = source;
+    }
+    error.to_string()
 }
 
 /// A store in memory, for programs that want what a journal says now and nothing on the disk.

@@ -1,28 +1,35 @@
 //! Checking a ledger: every line that is not as it should be, and whether the index has what the ledger has.
 //!
-//! Reads the ledger on all cores and `ledger.idx` after it; changes nothing. An index that disagrees is looked at again
-//! under the locks `ledger` and `ledger-index`, so that an append under way is not taken for a fault.
+//! Reads the ledger on all cores and `ledger.idx` after it; changes nothing. When index and ledger disagree, or the last line
+//! is unfinished, both are looked at again under the locks `ledger` and `ledger-index`, and what was appended
+//! meanwhile is checked too, so that an append under way is not taken for a fault.
+
+mod index;
+mod lines;
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs;
-use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
+use std::hash::{BuildHasherDefault, DefaultHasher};
 use std::io;
-use std::ops::{ControlFlow, Range};
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
-use bumpalo::Bump;
-
-use super::ids::{Hasher, ID_LEN_BYTES, Id};
+use self::index::{Compared, IndexLines};
+use self::lines::Checker;
+use super::LedgerError;
+use super::ids::{ID_LEN_BYTES, Id};
 use super::pipeline::{Work, in_order};
-use super::{LedgerError, Line, line_of};
-use crate::archive::fold::Fold;
-use crate::archive::rows::{Cell, RowMaker, Rows, Verdict};
 use crate::home::{Home, LockName};
 use crate::lock::{LockError, with_lock};
-use crate::scan::json::{Document, Value, trim_js, write_js_number};
-use crate::scan::{self, Io, ScanError, Source};
+use crate::scan::{Io, ScanError, Source};
 
 const CHUNK_BYTES: u64 = 1 << 20;
+/// How often files that disagree are looked at again while somebody seems to be writing them, and how long is waited between
+/// two looks. The reference writes lines and ids under one lock each, so that ids can be missing while neither is held.
+const LOOKS_MAX: u32 = 10;
+const BETWEEN_LOOKS: Duration = Duration::from_millis(50);
+/// Files that nobody has changed for as long as this are as they will be.
+const SETTLED_AFTER: Duration = Duration::from_secs(2);
 
 /// Which files to check.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -78,10 +85,14 @@ pub enum Problem {
     MissingId,
     /// The index has an id that no line of the ledger has.
     ExtraId,
+    /// The index has an id that stands further up in it already.
+    RepeatedId,
     /// A line of the index that is no id.
     NotAnId,
     /// There are records, and no index.
     NoIndex,
+    /// The ledger is no longer the file that was checked.
+    Replaced,
 }
 
 impl Problem {
@@ -95,8 +106,10 @@ impl Problem {
             Self::Unknown => "unknown",
             Self::MissingId => "not in the index",
             Self::ExtraId => "not in the ledger",
+            Self::RepeatedId => "repeated in the index",
             Self::NotAnId => "no id",
             Self::NoIndex => "without an index",
+            Self::Replaced => "replaced",
         }
     }
 
@@ -136,6 +149,8 @@ pub struct IndexCheck {
     pub missing_ids: u64,
     /// Ids that the ledger does not have.
     pub extra_ids: u64,
+    /// Lines whose id stands further up already.
+    pub repeated_ids: u64,
     /// Lines that are no ids.
     pub invalid_lines: u64,
 }
@@ -166,7 +181,7 @@ pub struct CheckReport {
     pub repeated_records: u64,
     /// Records older than one that stands before them and is of the same session.
     pub out_of_order_lines: u64,
-    /// The index; `None` when only the ledger was checked.
+    /// The index; `None` when only the ledger was checked: there is none beside it, or the ledger was replaced meanwhile.
     pub index: Option<IndexCheck>,
     /// Whether nothing is wrong.
     pub ok: bool,
@@ -174,144 +189,18 @@ pub struct CheckReport {
     pub duration_ms: u64,
 }
 
-/// What a worker found in a chunk.
-#[derive(Default)]
-struct Part {
-    lines: u64,
-    findings: Vec<CheckFinding>,
-    unknown: Vec<String>,
-    ids: Vec<(Id, u64)>,
-    /// Session of a record, and where its ts stands in `times_text`.
-    times: Vec<(u64, Range<usize>)>,
-    times_text: String,
-}
-
-impl Part {
-    fn time(&mut self, source: &str, session: &str, ts: &str) {
-        let start = self.times_text.len();
-        self.times_text.push_str(ts);
-        let session = BuildHasherDefault::<DefaultHasher>::default().hash_one((source, session));
-        self.times.push((session, start..self.times_text.len()));
-    }
-
-    fn finding(&mut self, offset: u64, line: &[u8], problem: Problem, reason: String) {
-        let length = line.len() as u64;
-        self.findings.push(CheckFinding { file: CheckedFile::Ledger, offset, length, problem, reason });
-    }
-}
-
-#[derive(Default)]
-struct Checker {
-    rows: RowMaker<'static>,
-    document: Document,
-    hasher: Hasher,
-    arena: Bump,
-    number: Vec<u8>,
-}
-
-impl Checker {
-    fn chunk(&mut self, base: u64, bytes: &[u8]) -> Part {
-        let Self { rows: maker, document, hasher, arena, number } = self;
-        arena.reset();
-        let nothing = Fold::default();
-        let mut part = Part::default();
-        let mut rows = Rows::default();
-        let is_utf8 = std::str::from_utf8(bytes).is_ok();
-        for (offset, line) in scan::lines(base, bytes) {
-            let (unknown, other) = (rows.unknown_lines, rows.other_lines);
-            maker.add(offset, line, &nothing, arena, &mut rows);
-            part.lines += 1;
-            let mut is_faulty = false;
-            if let Some(turn) = rows.turns.pop() {
-                let [source, session, message] = [0, 1, 2].map(|column| turn.cells[column].as_text());
-                part.ids.push((hasher.id_of_parts(&[source, session, message]), offset));
-                part.time(source, session, turn.cells[4].as_text());
-                rows.calls.clear();
-            } else if let Some(event) = rows.events.pop() {
-                let [source, session, tool_use] = [0, 1, 3].map(|column| event[column].as_text());
-                number.clear();
-                match event[5] {
-                    Cell::Int(index) => write_js_number(index as f64, number),
-                    Cell::Real(index) => write_js_number(index, number),
-                    Cell::Null | Cell::Text(_) => {}
-                }
-                let index = std::str::from_utf8(number).unwrap_or_default();
-                part.ids.push((hasher.id_of_parts(&[source, session, tool_use, index]), offset));
-                if let Cell::Text(ts) = event[13] {
-                    part.time(source, session, ts);
-                }
-            } else if let Some(compaction) = rows.compactions.pop() {
-                let [source, session, ts] = [0, 1, 2].map(|column| compaction[column].as_text());
-                part.ids.push((hasher.id_of_parts(&[source, session, ts]), offset));
-                part.time(source, session, ts);
-            } else if rows.stamps.pop().is_some() {
-            } else if rows.other_lines > other {
-                other_record(&mut part, document, hasher, offset, line);
-            } else if rows.unknown_lines > unknown {
-                let kind = unknown_kind(document, line);
-                part.finding(offset, line, Problem::Unknown, kind.clone());
-                part.unknown.push(kind);
-            } else if let Some(finding) = rows.findings.pop() {
-                is_faulty = true;
-                let problem = match finding.verdict {
-                    Verdict::Malformed => Problem::Malformed,
-                    Verdict::Rejected => Problem::Rejected,
-                };
-                part.finding(offset, line, problem, finding.reason);
-                if problem == Problem::Rejected {
-                    other_record(&mut part, document, hasher, offset, line);
-                }
-            } else {
-                // Blank.
-                part.lines -= 1;
-            }
-            if !is_utf8
-                && !is_faulty
-                && let Err(error) = std::str::from_utf8(line)
-            {
-                let reason = format!("byte {} of the line is not UTF-8", error.valid_up_to());
-                part.finding(offset, line, Problem::InvalidUtf8, reason);
-            }
-        }
-        part
-    }
-}
-
-/// Id and time of a record that has no row.
-fn other_record(part: &mut Part, document: &mut Document, hasher: &mut Hasher, offset: u64, line: &[u8]) {
-    let Ok(root) = document.parse(trim_js(line)) else { return };
-    let Line::Record(kind, record) = line_of(root) else { return };
-    part.ids.push((hasher.id(kind, record), offset));
-    let text = |key: &str| record.get(key).and_then(Value::as_str);
-    if let (Some(source), Some(session), Some(ts)) = (text("source"), text("sessionId"), text("ts")) {
-        part.time(&source, &session, &ts);
-    }
-}
-
-/// The kind of a line that is none of ours, or what it has instead.
-fn unknown_kind(document: &mut Document, line: &[u8]) -> String {
-    let Ok(root) = document.parse(trim_js(line)) else { return "no JSON".to_owned() };
-    let version = root.get("v");
-    match (version.and_then(Value::as_number).map(|version| version.as_f64()), root.get("kind")) {
-        (Some(1.0), Some(kind)) => {
-            kind.as_str().map_or("kind is no string".to_owned(), |kind| format!("kind {kind}"))
-        }
-        (Some(1.0), None) => "without a kind".to_owned(),
-        (_, _) => version.map_or("without a version".to_owned(), |version| format!("version {version}")),
-    }
-}
-
 /// Reads everything and tells `on_finding` of each line that is wrong or unknown, in the order of the ledger, then of the
-/// index's ids.
+/// index's ids. What is appended while it reads is checked as far as it has to be seen to compare the two.
 ///
 /// # Errors
-/// When a file cannot be read. What is wrong with the files is no error but in the report.
+/// When a file cannot be read, or the ledger is cut while it is. What is wrong with the files is no error but in the report.
 pub fn check(
     files: &CheckFiles,
     on_finding: &mut dyn FnMut(&CheckFinding),
 ) -> Result<CheckReport, LedgerError> {
     let started = std::time::Instant::now();
     let mut run = Run {
+        files,
         report: CheckReport {
             ledger: files.ledger.clone(),
             bytes: 0,
@@ -328,47 +217,44 @@ pub fn check(
             ok: true,
             duration_ms: 0,
         },
+        source: None,
+        end: 0,
         ids: Vec::new(),
         latest: HashMap::default(),
         on_finding,
     };
-    let source = match Source::open(&files.ledger, Io::Mmap) {
-        Ok(source) => Some(source),
-        // A home without a ledger has nothing wrong; a file that was named must exist.
-        Err(ScanError::Open { source, .. })
-            if source.kind() == io::ErrorKind::NotFound && files.locks.is_some() =>
-        {
-            None
-        }
-        Err(error) => return Err(error.into()),
-    };
-    let mut end = 0;
-    if let Some(source) = &source {
-        let work = Work::whole(source, CHUNK_BYTES, usize::MAX)?;
-        run.scan(&work)?;
-        run.report.bytes = source.len_bytes();
-        end = work.range.end;
-        if end < source.len_bytes() {
-            run.report.torn_lines = 1;
-            run.tell(CheckFinding {
-                file: CheckedFile::Ledger,
-                offset: end,
-                length: source.len_bytes() - end,
-                problem: Problem::Torn,
-                reason: "the last line has no LF; the next append ends it".to_owned(),
-            });
-        }
+    run.source = run.open()?;
+    run.read_on()?;
+    let mut compared = run.compare()?;
+    if run.is_replaced()? {
+        compared = None;
     }
-    run.ids.sort_unstable();
-    let distinct = run.ids.chunk_by(|a, b| a.0 == b.0).count();
-    run.report.repeated_records = (run.ids.len() - distinct) as u64;
-    run.index(files, end)?;
+    run.torn();
+    run.report.repeated_records = (run.ids.len() - run.ids.chunk_by(|a, b| a.0 == b.0).count()) as u64;
+    match compared {
+        Some(compared) => run.index(compared)?,
+        None => run.tell(CheckFinding {
+            file: CheckedFile::Ledger,
+            offset: 0,
+            length: run.report.bytes,
+            problem: Problem::Replaced,
+            reason:
+                "it was replaced or deleted while it was checked: what was found is of the old one, and its \
+                     ids were not compared; check again"
+                    .to_owned(),
+        }),
+    }
     run.report.duration_ms = started.elapsed().as_millis() as u64;
     Ok(run.report)
 }
 
 struct Run<'c> {
+    files: &'c CheckFiles,
     report: CheckReport,
+    /// The ledger, as long as it was when it was last opened.
+    source: Option<Source>,
+    /// Up to here it was read; a line end.
+    end: u64,
     /// Of every record, with the offset of its line.
     ids: Vec<(Id, u64)>,
     /// The latest ts of each session so far.
@@ -380,6 +266,31 @@ impl Run<'_> {
     fn tell(&mut self, finding: CheckFinding) {
         self.report.ok &= !finding.problem.is_fault();
         (self.on_finding)(&finding);
+    }
+
+    /// Opens the ledger. A home without one has nothing wrong; a file that was named must exist.
+    fn open(&self) -> Result<Option<Source>, LedgerError> {
+        match Source::open(&self.files.ledger, Io::Mmap) {
+            Ok(source) => Ok(Some(source)),
+            Err(ScanError::Open { source, .. })
+                if source.kind() == io::ErrorKind::NotFound && self.files.locks.is_some() =>
+            {
+                Ok(None)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Checks the whole lines that were not read yet.
+    fn read_on(&mut self) -> Result<(), LedgerError> {
+        let Some(source) = self.source.take() else { return Ok(()) };
+        let mut work = Work::whole(&source, CHUNK_BYTES, usize::MAX)?;
+        work.range.start = self.end;
+        self.scan(&work)?;
+        self.end = work.range.end;
+        self.report.bytes = source.len_bytes();
+        self.source = Some(source);
+        Ok(())
     }
 
     fn scan(&mut self, work: &Work<'_>) -> Result<(), LedgerError> {
@@ -415,40 +326,109 @@ impl Run<'_> {
         })
     }
 
-    /// Compares the ids of the ledger, whose first `end` bytes were read, with the index.
-    fn index(&mut self, files: &CheckFiles, end: u64) -> Result<(), LedgerError> {
-        let mut compared = compare(&self.ids, read_index(&files.index)?);
-        if let Some([ledger_lock, index_lock]) = &files.locks
-            && compared.disagrees()
-        {
-            let again = with_lock(ledger_lock, |_| {
-                with_lock(index_lock, |_| {
-                    let index = read_index(&files.index)?;
-                    Ok::<_, LedgerError>((index, ids_behind(&files.ledger, end)?))
-                })
+    fn is_torn(&self) -> bool {
+        self.end < self.report.bytes
+    }
+
+    fn torn(&mut self) {
+        if self.is_torn() {
+            self.report.torn_lines = 1;
+            self.tell(CheckFinding {
+                file: CheckedFile::Ledger,
+                offset: self.end,
+                length: self.report.bytes - self.end,
+                problem: Problem::Torn,
+                reason: "the last line has no LF; the next append ends it".to_owned(),
             });
-            match again {
-                Ok((index, behind)) => {
-                    // Lines that were appended meanwhile explain ids, but are not checked themselves.
-                    let mut ids = self.ids.clone();
-                    ids.extend(behind);
-                    ids.sort_unstable();
-                    compared = compare(&ids, index);
-                }
-                // Where no lock can be made nothing can be appended either.
-                Err(LedgerError::Lock(LockError::Disk(_))) => {}
-                Err(error) => return Err(error),
+        }
+    }
+
+    /// Compares the ids of the ledger with the index; `None` when the ledger was replaced meanwhile.
+    fn compare(&mut self) -> Result<Option<Compared>, LedgerError> {
+        let mut compared = self.compared()?;
+        for look in 0..LOOKS_MAX {
+            if compared.agrees() && !self.is_torn() {
+                break;
+            }
+            if look > 0 {
+                std::thread::sleep(BETWEEN_LOOKS);
+            }
+            let locked = self
+                .files
+                .locks
+                .as_ref()
+                .map(|[ledger, index]| with_lock(ledger, |_| with_lock(index, |_| self.look_again())));
+            let (again, is_locked) = match locked {
+                // Somebody else may be allowed what we are not.
+                None | Some(Err(LedgerError::Lock(LockError::Disk(_)))) => (self.look_again()?, false),
+                Some(again) => (again?, true),
+            };
+            let Some(again) = again else { return Ok(None) };
+            compared = again;
+            // Under the locks nothing but missing ids can be an append under way.
+            if is_locked && compared.missing.is_empty() || self.is_settled() {
+                break;
             }
         }
-        if !compared.exists && files.locks.is_none() {
+        Ok(Some(compared))
+    }
+
+    fn compared(&mut self) -> Result<Compared, LedgerError> {
+        self.ids.sort_unstable();
+        Ok(Compared::of(&self.ids, IndexLines::read(&self.files.index)?))
+    }
+
+    /// Checks what was appended since the last look, and compares; `None` when the ledger is not the file that was read.
+    fn look_again(&mut self) -> Result<Option<Compared>, LedgerError> {
+        let now = self.open()?;
+        if self.is_replaced_by(now.as_ref())? {
+            return Ok(None);
+        }
+        self.source = now;
+        self.read_on()?;
+        self.compared().map(Some)
+    }
+
+    /// Whether `now`, what stands in the ledger's place, is not the file that was read.
+    fn is_replaced_by(&self, now: Option<&Source>) -> Result<bool, LedgerError> {
+        match (&self.source, now) {
+            (None, _) => Ok(false),
+            (Some(source), Some(now)) if now.is_same_file(source) => {
+                source.check_len()?;
+                Ok(false)
+            }
+            (Some(_), _) => Ok(true),
+        }
+    }
+
+    /// Whether the ledger is not the file that was read.
+    fn is_replaced(&self) -> Result<bool, LedgerError> {
+        match Source::open(&self.files.ledger, Io::Read) {
+            Ok(now) => self.is_replaced_by(Some(&now)),
+            Err(ScanError::Open { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                self.is_replaced_by(None)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Whether nobody seems to be writing the files.
+    fn is_settled(&self) -> bool {
+        [&self.files.ledger, &self.files.index].into_iter().all(|path| is_older(path, SETTLED_AFTER))
+    }
+
+    fn index(&mut self, compared: Compared) -> Result<(), LedgerError> {
+        let index = &self.files.index;
+        if !compared.exists && self.files.locks.is_none() {
             return Ok(());
         }
         self.report.index = Some(IndexCheck {
-            path: files.index.clone(),
+            path: index.clone(),
             exists: compared.exists,
             ids: compared.ids,
             missing_ids: compared.missing.len() as u64,
             extra_ids: compared.extra.len() as u64,
+            repeated_ids: compared.repeated.len() as u64,
             invalid_lines: compared.invalid.len() as u64,
         });
         if !compared.exists && !compared.missing.is_empty() {
@@ -457,34 +437,31 @@ impl Run<'_> {
                 offset: 0,
                 length: 0,
                 problem: Problem::NoIndex,
-                reason: format!(
-                    "{} does not exist; `burn state rebuild index` makes it",
-                    files.index.display()
-                ),
+                reason: format!("{} does not exist; `burn state rebuild index` makes it", index.display()),
             });
             return Ok(());
         }
         let repair = "`burn state rebuild index` repairs it";
-        if !compared.missing.is_empty() {
-            let source = Source::open(&files.ledger, Io::Read)?;
-            for (id, offset) in compared.missing {
-                self.tell(CheckFinding {
-                    file: CheckedFile::Ledger,
-                    offset,
-                    length: source.line_end_after(offset, source.len_bytes())?.saturating_sub(offset + 1),
-                    problem: Problem::MissingId,
-                    reason: format!("id {id} is not in the index; {repair}"),
-                });
-            }
+        for (id, offset) in compared.missing {
+            let end = match &self.source {
+                Some(source) => source.line_end_after(offset, source.len_bytes())?,
+                None => offset,
+            };
+            self.tell(CheckFinding {
+                file: CheckedFile::Ledger,
+                offset,
+                length: end.saturating_sub(offset + 1),
+                problem: Problem::MissingId,
+                reason: format!("id {id} is not in the index; {repair}"),
+            });
         }
         for (id, offset) in compared.extra {
-            self.tell(CheckFinding {
-                file: CheckedFile::Index,
-                offset,
-                length: ID_LEN_BYTES as u64,
-                problem: Problem::ExtraId,
-                reason: format!("id {id} is of no line of the ledger; {repair}"),
-            });
+            let reason = format!("id {id} is of no line of the ledger; {repair}");
+            self.tell_of_id(offset, Problem::ExtraId, reason);
+        }
+        for (id, offset) in compared.repeated {
+            let reason = format!("id {id} stands further up already; {repair}");
+            self.tell_of_id(offset, Problem::RepeatedId, reason);
         }
         for line in compared.invalid {
             self.tell(CheckFinding {
@@ -497,94 +474,16 @@ impl Run<'_> {
         }
         Ok(())
     }
-}
 
-/// The lines of an index: ids with their offsets, and what is no id.
-#[derive(Default)]
-struct IndexLines {
-    exists: bool,
-    ids: Vec<(Id, u64)>,
-    invalid: Vec<Range<u64>>,
-}
-
-fn read_index(path: &Path) -> Result<IndexLines, LedgerError> {
-    let mut lines = IndexLines::default();
-    let bytes = match fs::read(path) {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(lines),
-        Err(source) => return Err(ScanError::Open { path: path.to_owned(), source }.into()),
-    };
-    lines.exists = true;
-    for (offset, line) in scan::lines(0, &bytes) {
-        let end = offset + line.len() as u64;
-        match Id::parse(line) {
-            Some(id) if end < bytes.len() as u64 => lines.ids.push((id, offset)),
-            _ if line.is_empty() => {}
-            _ => lines.invalid.push(offset..end),
-        }
-    }
-    lines.ids.sort_unstable();
-    lines.ids.dedup_by_key(|(id, _)| *id);
-    Ok(lines)
-}
-
-/// Ids of the records behind `from`.
-fn ids_behind(ledger: &Path, from: u64) -> Result<Vec<(Id, u64)>, LedgerError> {
-    let source = match Source::open(ledger, Io::Read) {
-        Ok(source) => source,
-        Err(ScanError::Open { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
-            return Ok(Vec::new());
-        }
-        Err(error) => return Err(error.into()),
-    };
-    let mut work = Work::whole(&source, CHUNK_BYTES, 1)?;
-    work.range.start = from.min(work.range.end);
-    let mut ids = Vec::new();
-    in_order(&work, Checker::default, Checker::chunk, |mut part| {
-        ids.append(&mut part.ids);
-        Ok(ControlFlow::Continue(()))
-    })?;
-    Ok(ids)
-}
-
-/// What ledger and index have apart.
-struct Compared {
-    exists: bool,
-    ids: u64,
-    /// By offset in the ledger.
-    missing: Vec<(Id, u64)>,
-    /// By offset in the index.
-    extra: Vec<(Id, u64)>,
-    invalid: Vec<Range<u64>>,
-}
-
-impl Compared {
-    fn disagrees(&self) -> bool {
-        !(self.missing.is_empty() && self.extra.is_empty() && self.invalid.is_empty())
+    fn tell_of_id(&mut self, offset: u64, problem: Problem, reason: String) {
+        let length = ID_LEN_BYTES as u64;
+        self.tell(CheckFinding { file: CheckedFile::Index, offset, length, problem, reason });
     }
 }
 
-/// Compares sorted ids of a ledger with its index.
-fn compare(ledger: &[(Id, u64)], index: IndexLines) -> Compared {
-    let mut compared = Compared {
-        exists: index.exists,
-        ids: index.ids.len() as u64,
-        missing: Vec::new(),
-        extra: Vec::new(),
-        invalid: index.invalid,
-    };
-    let mut indexed = index.ids.into_iter().peekable();
-    for lines in ledger.chunk_by(|a, b| a.0 == b.0) {
-        let (id, offset) = lines[0];
-        while let Some(extra) = indexed.next_if(|(other, _)| *other < id) {
-            compared.extra.push(extra);
-        }
-        if indexed.next_if(|(other, _)| *other == id).is_none() {
-            compared.missing.push((id, offset));
-        }
-    }
-    compared.extra.extend(indexed);
-    compared.missing.sort_unstable_by_key(|(_, offset)| *offset);
-    compared.extra.sort_unstable_by_key(|(_, offset)| *offset);
-    compared
+/// Whether a file is there and was last changed so long ago; a file that is not there counts as old.
+fn is_older(path: &Path, age: Duration) -> bool {
+    let modified = std::fs::metadata(path).and_then(|metadata| metadata.modified());
+    modified.is_ok_and(|modified| SystemTime::now().duration_since(modified).is_ok_and(|found| found >= age))
+        || !path.exists()
 }

@@ -40,8 +40,8 @@ pub struct Sidecar {
 pub struct Sidecars {
     /// Those that are to go, or went, by session id.
     pub expired: Vec<Sidecar>,
-    /// How many stay.
-    pub kept: u64,
+    /// Those that stay, by session id.
+    pub kept: Vec<Sidecar>,
 }
 
 impl Ledger {
@@ -112,7 +112,7 @@ impl Ledger {
             if sidecar.modified <= cut_off && !is_recoverable(session) {
                 found.expired.push(sidecar);
             } else {
-                found.kept += 1;
+                found.kept.push(sidecar);
             }
         }
         Ok(found)
@@ -129,7 +129,7 @@ impl Ledger {
     ) -> Result<Sidecars, LedgerError> {
         let listed = self.expired_content(cut_off, is_recoverable)?;
         let mut pruned = Sidecars { expired: Vec::new(), kept: listed.kept };
-        for sidecar in listed.expired {
+        for mut sidecar in listed.expired {
             let Ok(session) = SessionId::new(&sidecar.session) else { continue };
             let is_gone =
                 with_lock(&self.home().lock(LockName::Content(session)), |held| {
@@ -138,7 +138,10 @@ impl Ledger {
                             held.still_held()?;
                             disk::remove_file_if_exists(&sidecar.path).map_err(LedgerError::from)
                         }
-                        Ok(_) => Ok(false),
+                        Ok(found) => {
+                            (sidecar.len_bytes, sidecar.modified) = (found.len_bytes, found.modified);
+                            Ok(false)
+                        }
                         Err(error) if error.is_not_found() => Ok(true),
                         Err(error) => Err(error.into()),
                     }
@@ -146,9 +149,10 @@ impl Ledger {
             if is_gone {
                 pruned.expired.push(sidecar);
             } else {
-                pruned.kept += 1;
+                pruned.kept.push(sidecar);
             }
         }
+        pruned.kept.sort_by(|a, b| a.session.cmp(&b.session));
         Ok(pruned)
     }
 

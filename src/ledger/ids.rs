@@ -14,6 +14,27 @@ use crate::scan::json::{Kind as JsonKind, Value, write_js_number};
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Id(pub(super) u64);
 
+/// A set of ids. An id is part of a SHA-256: its bits need no mixing.
+pub(super) type IdSet = std::collections::HashSet<Id, std::hash::BuildHasherDefault<AsItIs>>;
+
+/// Hashes an id to itself.
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) struct AsItIs(u64);
+
+impl std::hash::Hasher for AsItIs {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.0 = self.0.rotate_left(8) ^ u64::from(*byte));
+    }
+
+    fn write_u64(&mut self, id: u64) {
+        self.0 = id;
+    }
+}
+
 /// Length of an id in text, in bytes.
 pub(super) const ID_LEN_BYTES: usize = 16;
 
@@ -76,6 +97,57 @@ enum Absent {
     ItsName,
 }
 
+/// The members of a record that make its id, and whether one that is missing or null counts as "".
+pub(super) fn parts_of(kind: RecordKind) -> (&'static [&'static str], bool) {
+    match kind {
+        RecordKind::Turn => (&["source", "sessionId", "messageId"], false),
+        RecordKind::Compaction => (&["source", "sessionId", "ts"], false),
+        RecordKind::UserTurn => (&["source", "sessionId", "userUuid"], false),
+        RecordKind::ToolResultEvent => (&["source", "sessionId", "toolUseId", "eventIndex"], true),
+        RecordKind::Relationship => (
+            &["source", "sessionId", "relationshipType", "relatedSessionId", "agentId", "parentToolUseId"],
+            true,
+        ),
+    }
+}
+
+/// What a fingerprint is taken from.
+pub(super) struct Fingerprinted<'t> {
+    pub ts: &'t str,
+    pub model: &'t str,
+    /// input, output, cacheRead, cacheCreate5m, cacheCreate1h.
+    pub usage: [f64; 5],
+    /// argsHash of the first tool call, or "".
+    pub first_args_hash: &'t str,
+}
+
+/// An id in the making, part by part.
+pub(super) struct Parts<'h> {
+    text: &'h mut Vec<u8>,
+    is_empty: bool,
+}
+
+impl Parts<'_> {
+    fn next(&mut self) -> &mut Vec<u8> {
+        if !std::mem::take(&mut self.is_empty) {
+            self.text.push(b'|');
+        }
+        self.text
+    }
+
+    pub(super) fn text(&mut self, text: &str) {
+        self.next().extend_from_slice(text.as_bytes());
+    }
+
+    pub(super) fn number(&mut self, number: f64) {
+        write_js_number(number, self.next());
+    }
+
+    pub(super) fn finish(self) -> Id {
+        Id::of(self.text)
+    }
+}
+
 /// Parts of a hash, put together in a buffer that is used again.
 #[derive(Debug, Default)]
 pub(super) struct Hasher {
@@ -102,25 +174,8 @@ impl Hasher {
 
     /// The id of `record`, an object of the given kind; parts may be missing.
     pub(super) fn id(&mut self, kind: RecordKind, record: Value<'_>) -> Id {
-        let (keys, absent): (&[&str], Absent) = match kind {
-            RecordKind::Turn => (&["source", "sessionId", "messageId"], Absent::ItsName),
-            RecordKind::Compaction => (&["source", "sessionId", "ts"], Absent::ItsName),
-            RecordKind::UserTurn => (&["source", "sessionId", "userUuid"], Absent::ItsName),
-            RecordKind::ToolResultEvent => {
-                (&["source", "sessionId", "toolUseId", "eventIndex"], Absent::Empty)
-            }
-            RecordKind::Relationship => (
-                &[
-                    "source",
-                    "sessionId",
-                    "relationshipType",
-                    "relatedSessionId",
-                    "agentId",
-                    "parentToolUseId",
-                ],
-                Absent::Empty,
-            ),
-        };
+        let (keys, is_optional) = parts_of(kind);
+        let absent = if is_optional { Absent::Empty } else { Absent::ItsName };
         self.text.clear();
         for (place, key) in keys.iter().enumerate() {
             if place > 0 {
@@ -131,16 +186,17 @@ impl Hasher {
         Id::of(&self.text)
     }
 
-    /// The id that these parts make.
-    pub(super) fn id_of_parts(&mut self, parts: &[&str]) -> Id {
+    /// Begins an id whose parts are known to be texts and numbers.
+    pub(super) fn start(&mut self) -> Parts<'_> {
         self.text.clear();
-        for (place, part) in parts.iter().enumerate() {
-            if place > 0 {
-                self.text.push(b'|');
-            }
-            self.text.extend_from_slice(part.as_bytes());
-        }
-        Id::of(&self.text)
+        Parts { text: &mut self.text, is_empty: true }
+    }
+
+    /// The id that these parts make.
+    pub(super) fn id_of_parts(&mut self, texts: &[&str]) -> Id {
+        let mut parts = self.start();
+        texts.iter().for_each(|text| parts.text(text));
+        parts.finish()
     }
 
     /// The fingerprint of a turn; none when it has no usage to take it from.
@@ -148,24 +204,36 @@ impl Hasher {
         let usage = turn.get("usage").filter(|usage| usage.kind() == JsonKind::Object)?;
         // What is no number counts as NaN, as an absent member does in JavaScript's sum.
         let count = |key: &str| usage.get(key).and_then(Value::as_number).map_or(f64::NAN, |n| n.as_f64());
+        let first_call = turn.get("toolCalls").and_then(|calls| calls.at(0));
+        let first_hash = first_call.and_then(|call| call.get("argsHash")).and_then(Value::as_js_str);
         self.text.clear();
         self.value(turn.get("ts"), Absent::ItsName);
         self.text.push(b'|');
         self.value(turn.get("model"), Absent::ItsName);
-        for number in [
-            count("input") + count("output"),
-            count("cacheRead"),
-            count("cacheCreate5m") + count("cacheCreate1h"),
-        ] {
+        let usage = ["input", "output", "cacheRead", "cacheCreate5m", "cacheCreate1h"].map(count);
+        Some(
+            self.end_fingerprint(usage, first_hash.map(|hash| hash.to_utf8_lossy()).as_deref().unwrap_or("")),
+        )
+    }
+
+    /// The fingerprint of a turn that has all it is taken from.
+    pub(super) fn fingerprint_of(&mut self, turn: &Fingerprinted<'_>) -> Id {
+        self.text.clear();
+        self.text.extend_from_slice(turn.ts.as_bytes());
+        self.text.push(b'|');
+        self.text.extend_from_slice(turn.model.as_bytes());
+        self.end_fingerprint(turn.usage, turn.first_args_hash)
+    }
+
+    fn end_fingerprint(&mut self, usage: [f64; 5], first_args_hash: &str) -> Id {
+        let [input, output, cache_read, cache_create_5m, cache_create_1h] = usage;
+        for number in [input + output, cache_read, cache_create_5m + cache_create_1h] {
             self.text.push(b'|');
             write_js_number(number, &mut self.text);
         }
         self.text.push(b'|');
-        let first_call = turn.get("toolCalls").and_then(|calls| calls.at(0));
-        if let Some(hash) = first_call.and_then(|call| call.get("argsHash")).and_then(Value::as_js_str) {
-            self.text.extend_from_slice(first_four_units(&hash.to_utf8_lossy()).as_bytes());
-        }
-        Some(Id::of(&self.text))
+        self.text.extend_from_slice(first_four_units(first_args_hash).as_bytes());
+        Id::of(&self.text)
     }
 }
 

@@ -8,15 +8,16 @@ use std::collections::{HashSet, VecDeque};
 use std::ops::{ControlFlow, Range};
 use std::path::PathBuf;
 
-use super::ids::{Hasher, Id};
+use super::finder::{Finder, Found};
+use super::ids::{Id, IdSet};
 use super::lines::LineFile;
 use super::pipeline::{Work, in_order};
 use super::sorted::{Seen, Sorted, Stat, each_piece};
-use super::{Ledger, LedgerError, Line, RecordKind, line_of};
+use super::{Ledger, LedgerError};
 use crate::disk::{self, File};
 use crate::home::{Home, LockName};
 use crate::lock::with_lock;
-use crate::scan::{self, Io, ScanError, Source, json};
+use crate::scan::{self, Io, ScanError, Source};
 
 /// How many fingerprints are kept.
 const FINGERPRINTS: usize = 10_000;
@@ -285,54 +286,13 @@ fn preallocate(file: &File, len_bytes: usize) {
 #[cfg(not(target_os = "linux"))]
 fn preallocate(_file: &File, _len_bytes: usize) {}
 
-/// What the index holds of one line.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Found {
-    pub id: Id,
-    pub fingerprint: Option<Id>,
-}
-
-/// Finds ids in a ledger; one per thread.
-#[derive(Debug, Default)]
-struct Finder {
-    document: json::Document,
-    hasher: Hasher,
-}
-
-impl Finder {
-    /// What the index holds of the lines of `chunk`, and how many lines are not JSON.
-    fn find(&mut self, _: u64, chunk: &[u8]) -> (Vec<Found>, u64) {
-        let mut found = Vec::new();
-        let mut malformed = 0;
-        for (_, line) in scan::lines(0, chunk) {
-            let line = json::trim_js(line);
-            if line.is_empty() {
-                continue;
-            }
-            match self.document.parse(line) {
-                Ok(root) => {
-                    if let Line::Record(kind, record) = line_of(root) {
-                        let is_turn = kind == RecordKind::Turn;
-                        found.push(Found {
-                            id: self.hasher.id(kind, record),
-                            fingerprint: if is_turn { self.hasher.fingerprint(record) } else { None },
-                        });
-                    }
-                }
-                Err(_) => malformed += 1,
-            }
-        }
-        (found, malformed)
-    }
-}
-
 /// Ids and fingerprints of a ledger, in the order in which they were first seen.
 #[derive(Debug, Default)]
 struct Collected {
     ids: Vec<Id>,
-    known_ids: HashSet<Id>,
+    known_ids: IdSet,
     fingerprints: Vec<Id>,
-    known_fingerprints: HashSet<Id>,
+    known_fingerprints: IdSet,
     malformed: u64,
 }
 

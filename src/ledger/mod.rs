@@ -35,6 +35,7 @@ mod batch;
 mod check;
 mod content;
 mod error;
+mod finder;
 mod ids;
 mod index;
 mod lines;

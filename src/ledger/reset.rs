@@ -109,8 +109,10 @@ impl Ledger {
             disk::remove_file_if_exists(&belonging.path)?;
         }
         disk::sync_dir(root)?;
-        // The locks that are held now are no belongings.
-        plan.kept.retain(|belonging| belonging.path.extension().is_none_or(|extension| extension != "lock"));
+        // The locks that are held here are no belongings.
+        let held = [LockName::Archive, LockName::Ledger, LockName::LedgerIndex, LockName::Cursors];
+        let held = held.map(|name| self.home().lock(name));
+        plan.kept.retain(|belonging| !held.contains(&belonging.path));
         Ok(plan)
     }
 

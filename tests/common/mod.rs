@@ -9,6 +9,8 @@
 
 pub mod archives;
 pub mod dump;
+#[cfg(feature = "cli")]
+pub mod everything;
 pub mod ledgers;
 pub mod processes;
 

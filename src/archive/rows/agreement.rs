@@ -6,19 +6,23 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
-struct Rng(u64);
+pub(crate) struct Rng(u64);
 impl Rng {
+    /// The `seed`th sequence.
+    pub(crate) fn of(seed: u64) -> Self {
+        Self(0x9E3779B97F4A7C15 ^ seed.wrapping_mul(0xD1B54A32D192ED03))
+    }
     fn next(&mut self) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
         self.0
     }
-    fn below(&mut self, n: usize) -> usize {
+    pub(crate) fn below(&mut self, n: usize) -> usize {
         (self.next() >> 11) as usize % n
     }
 }
-const BASES: &[&str] = &[
+pub(crate) const BASES: &[&str] = &[
     r#"{"v":1,"kind":"turn","record":{"source":"claude","sessionId":"s1","messageId":"m1","turnIndex":3,"ts":"2026-01-01T00:00:00.000Z","model":"x","project":"p","projectKey":null,"filesTouched":["a"],"activity":"a","stopReason":"end","hasEdits":true,"retries":2,"subagent":{"isSidechain":true,"agentId":"a","parentAgentId":null,"parentToolUseId":"t","subagentType":"q","description":"d\n"},"usage":{"input":1,"output":2,"reasoning":0,"cacheRead":-0,"cacheCreate5m":9223372036854775807,"cacheCreate1h":5},"toolCalls":[{"id":"i","name":"Bash","target":"x","argsHash":"h","isError":null,"replacedTools":["a","b\"\u0007"],"collapsedCalls":3},{"name":"N"}],"fidelity":{"granularity":"per-turn","class":"full","coverage":{"hasInputTokens":true,"hasOutputTokens":false,"hasReasoningTokens":false,"x":1}}}}"#,
     r#"{"v":1,"kind":"turn","record":{"source":"c","sessionId":"s","messageId":"m","turnIndex":0,"ts":"t","model":"x","usage":{"input":1,"output":2,"reasoning":0,"cacheRead":0,"cacheCreate5m":0,"cacheCreate1h":5},"toolCalls":[]}}"#,
     r#"{"v":1,"kind":"tool_result_event","record":{"source":"c","sessionId":"s","messageId":"m","toolUseId":"t","callIndex":1,"eventIndex":0,"status":"ok","contentLength":12,"contentHash":"h","isError":false,"subagentSessionId":"q","agentId":"a","eventSource":"e","ts":"t","replacedTools":[]}}"#,
@@ -198,7 +202,8 @@ fn value_span(line: &[u8], toks: &[(usize, usize)], at: usize) -> usize {
     }
     (j + 1).min(toks.len())
 }
-fn mutate(r: &mut Rng, line: &mut Vec<u8>) {
+/// Changes a line somewhere, mostly so that it stays JSON.
+pub(crate) fn mutate(r: &mut Rng, line: &mut Vec<u8>) {
     let toks = tokens(line);
     if toks.is_empty() {
         return;
@@ -314,8 +319,8 @@ fn show(rows: &Rows<'_>) -> String {
 fn what_the_fast_path_answers_the_exact_path_answers_alike() {
     let n: u64 = std::env::var("AGREEMENT_LINES").map_or(30_000, |n| n.parse().unwrap());
     let seed: u64 = std::env::var("AGREEMENT_SEED").map_or(1, |n| n.parse().unwrap());
-    let mut r = Rng(0x9E3779B97F4A7C15 ^ seed.wrapping_mul(0xD1B54A32D192ED03));
-    let mut fast = fast::Parser::default();
+    let mut r = Rng::of(seed);
+    let mut tapes = json::tape::TapeParser::default();
     let mut doc = json::Document::default();
     let (mut taken, mut diff, mut parsed) = (0u64, 0, 0u64);
     let mut kinds = [0u64; 6];
@@ -331,7 +336,7 @@ fn what_the_fast_path_answers_the_exact_path_answers_alike() {
         b1.reset();
         b2.reset();
         let mut fr = Rows::default();
-        let Some(k) = fast.parse(7, &line, &b1, &mut fr) else {
+        let Some(k) = fast::parse(&mut tapes, 7, &line, &b1, &mut fr) else {
             assert!(
                 show(&fr) == "[]|[]|[]|[]|[]",
                 "rows left by a refusal: {}",

@@ -6,69 +6,33 @@
 
 use bumpalo::Bump;
 use bumpalo::collections::Vec as BumpVec;
-use simd_json::{Buffers, Node, StaticNode, Tape};
 
 use super::{CallCells, Cell, Kind, Rows, Turn};
 use crate::archive::fold::NOTHING;
+use crate::scan::json::tape::{PADDING_BYTES, TapeParser, Walk, once};
 
+mod cells;
 mod stamp;
-mod tape;
 
+use cells::fill;
 pub(super) use stamp::stamp_cells;
 use stamp::{into_text, push_json_string, stamp};
-use tape::{Walk, fill, once};
 
-/// Buffers that a longer line has blown up are not kept.
-const KEEP_LINE_BYTES: usize = 4 << 20;
-
-/// The fast parser and its buffers.
-pub(super) struct Parser {
-    buffers: Buffers,
-    tape: Tape<'static>,
+/// Adds the row of `line`, or returns `None` with `rows` as they were. The text of its row lives in `bump`, where the line is
+/// copied to: the parser unescapes strings in place.
+pub(super) fn parse<'a>(
+    tapes: &mut TapeParser,
+    offset: u64,
+    line: &[u8],
+    bump: &'a Bump,
+    rows: &mut Rows<'a>,
+) -> Option<Kind> {
+    let padded = bump.alloc_slice_fill_copy(line.len() + PADDING_BYTES, 0u8);
+    padded[..line.len()].copy_from_slice(line);
+    tapes.parse(padded, |walk| envelope(offset, walk, bump, rows))
 }
 
-impl std::fmt::Debug for Parser {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("fast::Parser")
-    }
-}
-
-impl Default for Parser {
-    fn default() -> Self {
-        Self { buffers: Buffers::default(), tape: Tape(Vec::new()) }
-    }
-}
-
-impl Parser {
-    /// Adds the row of `line`, or returns `None` with `rows` as they were.
-    pub(super) fn parse<'a>(
-        &mut self,
-        offset: u64,
-        line: &[u8],
-        bump: &'a Bump,
-        rows: &mut Rows<'a>,
-    ) -> Option<Kind> {
-        if line.is_empty() {
-            return None;
-        }
-        // The parser unescapes strings in place, so the line is copied to where the text of its rows shall live.
-        let padded = bump.alloc_slice_fill_copy(line.len() + simd_json::INPUT_PADDING, 0u8);
-        padded[..line.len()].copy_from_slice(line);
-        let mut tape = std::mem::replace(&mut self.tape, Tape(Vec::new())).reset();
-        let kind = match simd_json::fill_tape_padded(padded, line.len(), &mut self.buffers, &mut tape) {
-            Ok(()) => envelope(offset, &tape.0, bump, rows),
-            Err(_) => None,
-        };
-        self.tape = tape.reset();
-        if line.len() > KEEP_LINE_BYTES {
-            *self = Self::default();
-        }
-        kind
-    }
-}
-
-fn envelope<'a>(offset: u64, nodes: &[Node<'a>], bump: &'a Bump, rows: &mut Rows<'a>) -> Option<Kind> {
-    let mut walk = Walk { nodes };
+fn envelope<'a>(offset: u64, mut walk: Walk<'_, 'a>, bump: &'a Bump, rows: &mut Rows<'a>) -> Option<Kind> {
     let members = walk.object()?;
     let mut seen = 0;
     let (mut version, mut kind) = (None, None);
@@ -296,7 +260,7 @@ fn above_zero(cell: Cell<'_>) -> Cell<'_> {
 }
 
 fn replaced_tools<'a>(mut walk: Walk<'_, 'a>, bump: &'a Bump) -> Option<Cell<'a>> {
-    if let Some(Node::Static(StaticNode::Null)) = walk.nodes.first() {
+    if walk.is_null() {
         return Some(Cell::Null);
     }
     let len = walk.array()?;

@@ -8,7 +8,7 @@
 //! [`schema`](crate::archive::schema).
 
 #[cfg(test)]
-mod agreement;
+pub(crate) mod agreement;
 mod exact;
 mod fast;
 
@@ -170,7 +170,7 @@ struct Refusal {
 /// Makes rows from lines. One per thread; its buffers are used again for every line.
 #[derive(Debug, Default)]
 pub struct RowMaker<'f> {
-    fast: fast::Parser,
+    tapes: json::tape::TapeParser,
     exact: json::Document,
     fold: fold::Scratch<'f>,
 }
@@ -185,7 +185,7 @@ impl<'f> RowMaker<'f> {
         bump: &'a Bump,
         rows: &mut Rows<'a>,
     ) {
-        let kind = match self.fast.parse(offset, line, bump, rows) {
+        let kind = match fast::parse(&mut self.tapes, offset, line, bump, rows) {
             Some(kind) => kind,
             None => {
                 let trimmed = json::trim_js(line);

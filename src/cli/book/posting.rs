@@ -1,7 +1,7 @@
 //! `burn book post`: transactions from JSON Lines, committed together as they come.
 
 use std::fmt::Write as _;
-use std::io::{self, BufRead as _, Write as _};
+use std::io::{self, BufRead as _};
 use std::process::ExitCode;
 
 use anyhow::{Context as _, anyhow, bail};
@@ -14,9 +14,9 @@ use talea_core::types::{
 };
 use uuid::Uuid;
 
-use super::{Common, open, parse_account};
+use super::{Common, in_words, open, parse_account};
 use crate::book;
-use crate::cli::{print, print_json};
+use crate::cli::{print, print_json, warn};
 
 /// Lines read ahead of the batch that is being committed.
 const LINES_AHEAD: usize = 4096;
@@ -145,16 +145,17 @@ pub(super) async fn post(common: &Common, batch: usize) -> anyhow::Result<ExitCo
             let line = line.context("cannot read stdin")?;
             match line.text().and_then(parse_transaction) {
                 Ok(transaction) => {
-                    numbers.push(line.number);
+                    numbers.push((line.number, line.offset));
                     transactions.push(transaction);
                 }
-                Err(error) => refused.push((line.number, None, error.to_string())),
+                Err(error) => refused.push((line.number, line.offset, None, error.to_string())),
             }
         }
         let outcomes = store.commit_batch(&transactions).await;
         let mut text = String::new();
         let mut broken = None;
-        for ((outcome, transaction), number) in outcomes.into_iter().zip(&transactions).zip(numbers) {
+        for ((outcome, transaction), (number, offset)) in outcomes.into_iter().zip(&transactions).zip(numbers)
+        {
             let key = &transaction.idempotency_key.0;
             match outcome {
                 Ok(done) => {
@@ -169,7 +170,7 @@ pub(super) async fn post(common: &Common, batch: usize) -> anyhow::Result<ExitCo
                     }
                 }
                 Err(error) => {
-                    refused.push((number, Some(key.clone()), error.to_string()));
+                    refused.push((number, offset, Some(key.clone()), in_words(&error)));
                     if matches!(error, StoreError::Io(_)) {
                         broken = Some(error);
                     }
@@ -178,12 +179,12 @@ pub(super) async fn post(common: &Common, batch: usize) -> anyhow::Result<ExitCo
         }
         print(text.as_bytes())?;
         refused.sort_by_key(|(number, ..)| *number);
-        for (number, key, reason) in refused {
+        for (number, offset, key, reason) in refused {
             rejected += 1;
             if common.json {
                 results.push(json!({"line": number, "key": key, "error": reason}));
             } else {
-                writeln!(io::stderr().lock(), "burn: line {number}: {reason}")?;
+                warn(&format!("standard input line {number} (byte {offset}): {reason}"));
             }
         }
         // A store that cannot write any more is not asked again and again.

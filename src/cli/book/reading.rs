@@ -7,11 +7,11 @@ use std::process::ExitCode;
 use anyhow::bail;
 use chrono::{DateTime, Utc};
 use comfy_table::{CellAlignment, Table, presets};
-use serde_json::json;
-use talea_core::store::Store as _;
-use talea_core::types::{AccountId, AssetClass, AssetId, Book, Direction, Seq};
+use serde_json::{Value, json};
+use talea_core::store::{AccountCfg, Store as _};
+use talea_core::types::{AccountDef, AccountId, AssetClass, AssetId, Book, Direction, Seq};
 
-use super::{Common, user_books};
+use super::{Common, require_books, user_books};
 use crate::book::{self, LogTaleaStore};
 use crate::cli::{counted, human_bytes, print, print_json};
 
@@ -70,19 +70,20 @@ pub(super) fn list_assets(store: &LogTaleaStore, json: bool) -> anyhow::Result<(
     print_table(&rows)
 }
 
+pub(super) fn account_json(def: &AccountDef, cfg: &AccountCfg) -> Value {
+    json!({
+        "account": def.id.to_key(), "asset": def.asset, "kind": def.kind,
+        "normalSide": cfg.normal_side, "minBalance": cfg.min_balance,
+    })
+}
+
 pub(super) fn list_accounts(store: &LogTaleaStore, json: bool) -> anyhow::Result<()> {
     let mut accounts = Vec::new();
     for book in user_books(store)? {
         accounts.extend(store.accounts(&book)?);
     }
     if json {
-        let accounts = accounts.iter().map(|(def, cfg)| {
-            json!({
-                "account": def.id.to_key(), "asset": def.asset, "kind": def.kind,
-                "normalSide": cfg.normal_side, "minBalance": cfg.min_balance,
-            })
-        });
-        return print_json(&accounts.collect::<Vec<_>>());
+        return print_json(&accounts.iter().map(|(def, cfg)| account_json(def, cfg)).collect::<Vec<_>>());
     }
     let mut rows = table(&["account", "asset", "kind", "normal side", "min balance"], &[4]);
     for (def, cfg) in accounts {
@@ -241,6 +242,7 @@ pub(super) async fn events(
 }
 
 pub(super) fn check(common: &Common) -> anyhow::Result<ExitCode> {
+    require_books(&common.dir)?;
     let report = book::check(&common.dir)?;
     if common.json {
         print_json(&report)?;

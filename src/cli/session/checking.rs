@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use serde::Serialize;
 
 use super::{CheckArgs, Failure, ReindexArgs, StoreDir, WriterArgs, must_exist, reader};
-use crate::cli::{counted, print, print_json};
+use crate::cli::{counted, cut_off, print, print_json, warn};
 use crate::session::{Error, Head, IndexSummary, RecoveryReport, Store, View};
 
 /// What `check` and `reindex` print.
@@ -46,11 +46,12 @@ fn summarize(view: &View<'_>, chain_hash: Result<String, Error>) -> Summary {
 }
 
 fn print_summary(summary: &Summary, json: bool) -> anyhow::Result<ExitCode> {
+    if let Some(error) = &summary.error {
+        warn(&format!("{} ({})", error.message, error.class));
+    }
     if json {
         print_json(summary)?;
-    } else if let Some(error) = &summary.error {
-        eprintln!("burn: {} ({})", error.message, error.class);
-    } else {
+    } else if summary.error.is_none() {
         let head = summary.head.as_ref().map_or("none".to_owned(), |head| {
             format!("{} (entry {}, segment {})", head.entry_id, head.entry_seq, head.segment_seq)
         });
@@ -69,12 +70,12 @@ pub(super) fn check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
     let summary = match reader.view() {
         Ok(view) => {
             for (path, range) in view.unindexed()? {
-                eprintln!(
-                    "burn: bytes {} to {} of {} are not in the index; `burn session reindex` looks at them",
+                warn(&format!(
+                    "bytes {} to {} of {} are not in the index; `burn session reindex` looks at them",
                     range.start,
                     range.end,
                     path.display()
-                );
+                ));
             }
             summarize(&view, view.validate().map(|validated| validated.chain_hash))
         }
@@ -97,7 +98,7 @@ pub(super) fn reindex(args: &ReindexArgs) -> anyhow::Result<ExitCode> {
             if args.repair_ledger
                 && let Some(cut) = store.repair_ledger()?
             {
-                eprintln!("burn: {} was cut to {} bytes", cut.file, cut.length);
+                warn(&format!("{} was cut to {} bytes", cut.file, cut.length));
             }
             // Opening has verified every frame.
             let view = store.view();
@@ -108,70 +109,67 @@ pub(super) fn reindex(args: &ReindexArgs) -> anyhow::Result<ExitCode> {
     print_summary(&summary, *json)
 }
 
+/// Why the old index was no good, without the advice to do what was just done.
+fn without_remedy(reason: &str) -> &str {
+    reason.split("; `burn session reindex`").next().unwrap_or(reason)
+}
+
 /// Says on standard error what recovery did and found.
 pub(super) fn tell(report: &RecoveryReport) {
     if let Some(checkpoint) = report.resumed_rollback {
-        eprintln!("burn: an interrupted rollback to checkpoint {checkpoint} was completed");
+        warn(&format!("an interrupted rollback to checkpoint {checkpoint} was completed"));
     }
     if let Some(reason) = &report.abandoned_rollback {
-        eprintln!("burn: the intent of an interrupted rollback was not followed: {reason}");
+        warn(&format!("the intent of an interrupted rollback was not followed: {reason}"));
     }
     if report.import_taken_back {
-        eprintln!(
-            "burn: an import that did not finish was taken back; what it wrote is kept beside the segments"
-        );
+        warn("an import that did not finish was taken back; what it wrote is kept beside the segments");
     }
     if report.index_rebuilt {
         let rows = counted(report.rows_after, "row");
-        eprintln!(
-            "burn: the index was built again, {rows}: {}",
-            report.reason.as_deref().unwrap_or("asked for")
-        );
+        warn(&format!(
+            "the index was built again, {rows}: {}",
+            report.reason.as_deref().map_or("asked for", without_remedy)
+        ));
     } else if report.rows_before.is_some_and(|before| before < report.rows_after) {
         let new = report.rows_after - report.rows_before.unwrap_or_default();
-        eprintln!(
-            "burn: {} that the index did not have came in",
-            counted(new, "entry").replace("entrys", "entries")
-        );
+        warn(&format!("{} that the index did not have came in", counted(new, "entry")));
     }
     for cut in &report.truncated {
-        let saved = cut.saved_as.as_deref().unwrap_or("nowhere: they were blank");
-        eprintln!(
-            "burn: {} was cut from {} to {} bytes; the rest is saved as {saved}",
-            cut.file, cut.from_length, cut.length
-        );
+        let saved_as = cut.saved_as.as_ref().map(|name| name as &dyn std::fmt::Display);
+        warn(&cut_off(&cut.file, cut.from_length, cut.length, None, saved_as));
     }
     for renamed in &report.quarantined {
-        eprintln!("burn: {} was renamed to {}", renamed.file, renamed.saved_as);
+        warn(&format!("{} was renamed to {}", renamed.file, renamed.saved_as));
     }
     for file in &report.healed {
-        eprintln!("burn: {file} got the line end its last line missed");
+        warn(&format!("{file} got the line end its last line missed"));
     }
     if report.index_completed {
-        eprintln!("burn: the index got the line end its last row missed");
+        warn("the index got the line end its last row missed");
     }
     for entry in &report.changed_crcs {
-        eprintln!(
-            "burn: entry {} ({}) was altered outside its payload: CRC-32C {} became {}",
+        warn(&format!(
+            "entry {} ({}) was altered outside its payload: CRC-32C {} became {}",
             entry.entry_seq, entry.entry_id, entry.before, entry.after
-        );
+        ));
     }
     for entry in &report.lost_entries {
-        eprintln!("burn: entry {} ({}) is no longer there", entry.entry_seq, entry.entry_id);
+        warn(&format!("entry {} ({}) is no longer there", entry.entry_seq, entry.entry_id));
     }
     for (first, last) in &report.gaps {
-        eprintln!("burn: there are no entries {first} to {last}");
+        warn(&format!("there are no entries {first} to {last}"));
     }
     for left in &report.unindexed {
-        eprintln!(
-            "burn: bytes {} to {} of {} are no entries; left alone",
+        warn(&format!(
+            "bytes {} to {} of {} are no entries; left alone",
             left.range.start, left.range.end, left.file
-        );
+        ));
     }
     for name in &report.ignored {
-        eprintln!("burn: segments/{name} is not named as a segment is; left alone");
+        warn(&format!("segments/{name} is not named as a segment is; left alone"));
     }
     for directory in &report.wide_directories {
-        eprintln!("burn: {directory} can be entered by other users");
+        warn(&format!("{directory} can be entered by other users"));
     }
 }

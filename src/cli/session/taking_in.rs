@@ -7,7 +7,7 @@ use anyhow::{Context, anyhow};
 use serde::Serialize;
 
 use super::{AppendArgs, ImportArgs};
-use crate::cli::{counted, print, print_json};
+use crate::cli::{counted, print, print_json, warn};
 use crate::session::{Durability, Error, Head, ImportLine, NewEntry, Payload, Store, parse_import_line};
 
 /// How many entries `append --group` acknowledges together.
@@ -144,7 +144,7 @@ pub(super) fn import(args: &ImportArgs) -> anyhow::Result<ExitCode> {
         store.write_manifest(&session_id, "jsonl_v3")?;
     }
     if header {
-        eprintln!("burn: the session header is not an entry; its id is in the manifest");
+        warn("the session header is not an entry; its id is in the manifest");
     }
     if args.writer.store.json {
         print_json(&Imported { imported: entries.len(), header, head: store.view().head() })?;

@@ -149,7 +149,7 @@ fn ledger_lines_that_the_reference_wrote_are_written_the_same() {
     }
 }
 
-fn base64(text: &str) -> Vec<u8> {
+pub(crate) fn base64(text: &str) -> Vec<u8> {
     const DIGITS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let (mut bytes, mut bits, mut width) = (Vec::new(), 0u32, 0);
     for digit in text.bytes().filter(|byte| *byte != b'=') {

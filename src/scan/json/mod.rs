@@ -25,12 +25,13 @@
 //! ```
 
 mod document;
+pub(crate) mod tape;
 mod text;
 mod value;
 mod write;
 
 #[cfg(test)]
-mod differential;
+pub(crate) mod differential;
 #[cfg(test)]
 mod properties;
 #[cfg(test)]

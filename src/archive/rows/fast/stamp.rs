@@ -3,10 +3,10 @@
 use bumpalo::Bump;
 use bumpalo::collections::Vec as BumpVec;
 
-use super::tape::{Walk, once};
 use crate::archive::fold::{Entry, Range, Selector, Stamp};
 use crate::archive::rows::{Cell, Kind, Rows, StampCells, StampLine};
 use crate::scan::json;
+use crate::scan::json::tape::{Walk, once};
 
 /// A stamp line; its selector and enrichment are printed again, as JSON.stringify prints them.
 pub(super) fn stamp<'a>(

@@ -1,0 +1,41 @@
+//! What opening a store did to files that did not fit, for those who want to tell of it. Touches nothing.
+
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+/// What opening a store changed besides leftovers of its own.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RecoveryReport {
+    /// Segments whose damaged or unfinished end was cut.
+    pub truncated: Vec<Truncated>,
+    /// Files renamed out of the way: snapshots ahead of their log.
+    pub quarantined: Vec<Quarantined>,
+}
+
+/// A segment that was cut.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Truncated {
+    /// The file.
+    pub file: PathBuf,
+    /// Its length in bytes now.
+    pub length: u64,
+    /// Its length in bytes before.
+    pub from_length: u64,
+    /// What was wrong behind that.
+    pub reason: String,
+    /// A copy of the bytes cut; none where they can only be a write that was never acknowledged.
+    pub saved_as: Option<PathBuf>,
+}
+
+/// A file that was renamed out of the way.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Quarantined {
+    /// Its name before.
+    pub file: PathBuf,
+    /// Its name now.
+    pub saved_as: PathBuf,
+}

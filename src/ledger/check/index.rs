@@ -1,0 +1,93 @@
+//! The index as a check sees it: its lines, and what it and the ledger have apart.
+
+use std::fs;
+use std::io;
+use std::ops::Range;
+use std::path::Path;
+
+use crate::ledger::LedgerError;
+use crate::ledger::ids::Id;
+use crate::scan::{self, ScanError};
+
+/// The lines of an index.
+#[derive(Default)]
+pub(super) struct IndexLines {
+    exists: bool,
+    /// With their offsets, sorted.
+    ids: Vec<(Id, u64)>,
+    invalid: Vec<Range<u64>>,
+}
+
+impl IndexLines {
+    /// Reads the index at `path`; nothing when there is none.
+    pub(super) fn read(path: &Path) -> Result<Self, LedgerError> {
+        let mut lines = Self::default();
+        let bytes = match fs::read(path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(lines),
+            Err(source) => return Err(ScanError::Open { path: path.to_owned(), source }.into()),
+        };
+        lines.exists = true;
+        for (offset, line) in scan::lines(0, &bytes) {
+            let end = offset + line.len() as u64;
+            match Id::parse(line) {
+                Some(id) if end < bytes.len() as u64 => lines.ids.push((id, offset)),
+                _ if line.is_empty() => {}
+                _ => lines.invalid.push(offset..end),
+            }
+        }
+        lines.ids.sort_unstable();
+        Ok(lines)
+    }
+}
+
+/// What ledger and index have apart.
+pub(super) struct Compared {
+    pub exists: bool,
+    /// Different ids in the index.
+    pub ids: u64,
+    /// Ids that the index lacks, by offset in the ledger.
+    pub missing: Vec<(Id, u64)>,
+    /// Ids that the ledger lacks, by offset in the index.
+    pub extra: Vec<(Id, u64)>,
+    /// Ids that stand further up in the index already, by offset in it.
+    pub repeated: Vec<(Id, u64)>,
+    /// Lines of the index that are no ids.
+    pub invalid: Vec<Range<u64>>,
+}
+
+impl Compared {
+    /// Compares the ids of a ledger, which are sorted, with its index.
+    pub(super) fn of(ledger: &[(Id, u64)], index: IndexLines) -> Self {
+        let (mut missing, mut extra, mut repeated) = (Vec::new(), Vec::new(), Vec::new());
+        let mut ids = 0;
+        let mut indexed = index
+            .ids
+            .chunk_by(|a, b| a.0 == b.0)
+            .map(|lines| {
+                ids += 1;
+                repeated.extend_from_slice(&lines[1..]);
+                lines[0]
+            })
+            .peekable();
+        for lines in ledger.chunk_by(|a, b| a.0 == b.0) {
+            let (id, offset) = lines[0];
+            while let Some(other) = indexed.next_if(|(other, _)| *other < id) {
+                extra.push(other);
+            }
+            if indexed.next_if(|(other, _)| *other == id).is_none() {
+                missing.push((id, offset));
+            }
+        }
+        extra.extend(indexed);
+        for list in [&mut missing, &mut extra, &mut repeated] {
+            list.sort_unstable_by_key(|(_, offset)| *offset);
+        }
+        Self { exists: index.exists, ids, missing, extra, repeated, invalid: index.invalid }
+    }
+
+    pub(super) fn agrees(&self) -> bool {
+        [&self.missing, &self.extra, &self.repeated].iter().all(|list| list.is_empty())
+            && self.invalid.is_empty()
+    }
+}

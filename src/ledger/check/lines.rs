@@ -1,0 +1,146 @@
+//! What a check finds in the lines of a chunk: verdicts, ids, times. Computes from bytes and touches nothing.
+
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
+use std::ops::Range;
+
+use bumpalo::Bump;
+
+use super::{CheckFinding, CheckedFile, Problem};
+use crate::archive::fold::Fold;
+use crate::archive::rows::{Cell, RowMaker, Rows, Verdict};
+use crate::ledger::ids::{Hasher, Id};
+use crate::ledger::{Line, line_of};
+use crate::scan;
+use crate::scan::json::{Document, Value, trim_js, write_js_number};
+
+/// What a worker found in a chunk.
+#[derive(Default)]
+pub(super) struct Part {
+    /// Lines that are not blank.
+    pub lines: u64,
+    pub findings: Vec<CheckFinding>,
+    /// The kind of each line of an unknown one.
+    pub unknown: Vec<String>,
+    /// Of every record, with the offset of its line.
+    pub ids: Vec<(Id, u64)>,
+    /// Session of a record, and where its ts stands in `times_text`.
+    pub times: Vec<(u64, Range<usize>)>,
+    pub times_text: String,
+}
+
+impl Part {
+    fn time(&mut self, source: &str, session: &str, ts: &str) {
+        let start = self.times_text.len();
+        self.times_text.push_str(ts);
+        let session = BuildHasherDefault::<DefaultHasher>::default().hash_one((source, session));
+        self.times.push((session, start..self.times_text.len()));
+    }
+
+    fn finding(&mut self, offset: u64, line: &[u8], problem: Problem, reason: String) {
+        let length = line.len() as u64;
+        self.findings.push(CheckFinding { file: CheckedFile::Ledger, offset, length, problem, reason });
+    }
+}
+
+/// Checks lines; one per thread.
+#[derive(Default)]
+pub(super) struct Checker {
+    rows: RowMaker<'static>,
+    document: Document,
+    hasher: Hasher,
+    arena: Bump,
+    number: Vec<u8>,
+}
+
+impl Checker {
+    /// Checks the lines of a chunk that starts at the absolute offset `base`.
+    pub(super) fn chunk(&mut self, base: u64, bytes: &[u8]) -> Part {
+        let Self { rows: maker, document, hasher, arena, number } = self;
+        arena.reset();
+        let nothing = Fold::default();
+        let mut part = Part::default();
+        let mut rows = Rows::default();
+        let is_utf8 = std::str::from_utf8(bytes).is_ok();
+        for (offset, line) in scan::lines(base, bytes) {
+            let (unknown, other) = (rows.unknown_lines, rows.other_lines);
+            maker.add(offset, line, &nothing, arena, &mut rows);
+            part.lines += 1;
+            let mut is_faulty = false;
+            if let Some(turn) = rows.turns.pop() {
+                let [source, session, message] = [0, 1, 2].map(|column| turn.cells[column].as_text());
+                part.ids.push((hasher.id_of_parts(&[source, session, message]), offset));
+                part.time(source, session, turn.cells[4].as_text());
+                rows.calls.clear();
+            } else if let Some(event) = rows.events.pop() {
+                let [source, session, tool_use] = [0, 1, 3].map(|column| event[column].as_text());
+                number.clear();
+                match event[5] {
+                    Cell::Int(index) => write_js_number(index as f64, number),
+                    Cell::Real(index) => write_js_number(index, number),
+                    Cell::Null | Cell::Text(_) => {}
+                }
+                let index = std::str::from_utf8(number).unwrap_or_default();
+                part.ids.push((hasher.id_of_parts(&[source, session, tool_use, index]), offset));
+                if let Cell::Text(ts) = event[13] {
+                    part.time(source, session, ts);
+                }
+            } else if let Some(compaction) = rows.compactions.pop() {
+                let [source, session, ts] = [0, 1, 2].map(|column| compaction[column].as_text());
+                part.ids.push((hasher.id_of_parts(&[source, session, ts]), offset));
+                part.time(source, session, ts);
+            } else if rows.stamps.pop().is_some() {
+            } else if rows.other_lines > other {
+                other_record(&mut part, document, hasher, offset, line);
+            } else if rows.unknown_lines > unknown {
+                let kind = unknown_kind(document, line);
+                part.finding(offset, line, Problem::Unknown, kind.clone());
+                part.unknown.push(kind);
+            } else if let Some(finding) = rows.findings.pop() {
+                is_faulty = true;
+                let problem = match finding.verdict {
+                    Verdict::Malformed => Problem::Malformed,
+                    Verdict::Rejected => Problem::Rejected,
+                };
+                part.finding(offset, line, problem, finding.reason);
+                if problem == Problem::Rejected {
+                    other_record(&mut part, document, hasher, offset, line);
+                }
+            } else {
+                // Blank.
+                part.lines -= 1;
+            }
+            if !is_utf8
+                && !is_faulty
+                && let Err(error) = std::str::from_utf8(line)
+            {
+                let reason = format!("byte {} of the line is not UTF-8", error.valid_up_to());
+                part.finding(offset, line, Problem::InvalidUtf8, reason);
+            }
+        }
+        part
+    }
+}
+
+/// Id and time of a record that has no row.
+fn other_record(part: &mut Part, document: &mut Document, hasher: &mut Hasher, offset: u64, line: &[u8]) {
+    let Ok(root) = document.parse(trim_js(line)) else { return };
+    let Line::Record(kind, record) = line_of(root) else { return };
+    part.ids.push((hasher.id(kind, record), offset));
+    let text = |key: &str| record.get(key).and_then(Value::as_str);
+    if let (Some(source), Some(session), Some(ts)) = (text("source"), text("sessionId"), text("ts")) {
+        part.time(&source, &session, &ts);
+    }
+}
+
+/// The kind of a line that is none of ours, or what it has instead.
+fn unknown_kind(document: &mut Document, line: &[u8]) -> String {
+    let Ok(root) = document.parse(trim_js(line)) else { return "no JSON".to_owned() };
+    let version = root.get("v");
+    match (version.and_then(Value::as_number).map(|version| version.as_f64()), root.get("kind")) {
+        (Some(1.0), Some(kind)) => {
+            kind.as_str().map_or("kind is no string".to_owned(), |kind| format!("kind {kind}"))
+        }
+        (Some(1.0), None) => "without a kind".to_owned(),
+        (_, _) => version.map_or("without a version".to_owned(), |version| format!("version {version}")),
+    }
+}

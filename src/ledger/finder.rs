@@ -1,0 +1,286 @@
+//! Ids and fingerprints of lines: by the tape where nothing about a line is unusual, by the exact parser behind it.
+//!
+//! This file computes from bytes and touches nothing. The two paths agree wherever the first one answers; it leaves every
+//! line to the second that it does not understand whole: a refusal is never a verdict.
+
+use simd_json::{Node, StaticNode};
+
+use super::ids::{Fingerprinted, Hasher, Id, parts_of};
+use super::{Line, RecordKind, line_of};
+use crate::scan::json::tape::{PADDING_BYTES, TapeParser, Walk, once};
+use crate::scan::{self, json};
+
+/// Longer lines do not keep their buffer.
+const KEEP_LINE_BYTES: usize = 4 << 20;
+
+/// What the index holds of one line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Found {
+    pub id: Id,
+    pub fingerprint: Option<Id>,
+}
+
+/// Finds ids in a ledger; one per thread.
+#[derive(Debug, Default)]
+pub(super) struct Finder {
+    tapes: TapeParser,
+    padded: Vec<u8>,
+    document: json::Document,
+    hasher: Hasher,
+}
+
+impl Finder {
+    /// What the index holds of the lines of `chunk`, and how many lines are not JSON.
+    pub(super) fn find(&mut self, _: u64, chunk: &[u8]) -> (Vec<Found>, u64) {
+        let mut found = Vec::new();
+        let mut malformed = 0;
+        for (_, line) in scan::lines(0, chunk) {
+            match self.fast(line) {
+                Some(of_line) => found.extend(of_line),
+                None => match self.exact(line) {
+                    Ok(of_line) => found.extend(of_line),
+                    Err(_) => malformed += 1,
+                },
+            }
+        }
+        (found, malformed)
+    }
+
+    /// What the index holds of `line`; `None` when the exact path has to say.
+    #[expect(clippy::option_option, reason = "no answer, and the answer that there is nothing")]
+    fn fast(&mut self, line: &[u8]) -> Option<Option<Found>> {
+        let Self { tapes, padded, hasher, .. } = self;
+        padded.clear();
+        padded.extend_from_slice(line);
+        padded.resize(line.len() + PADDING_BYTES, 0);
+        let found = tapes.parse(padded, |walk| envelope(walk, hasher));
+        if padded.len() > KEEP_LINE_BYTES {
+            *padded = Vec::new();
+        }
+        found
+    }
+
+    /// What the index holds of `line`.
+    fn exact(&mut self, line: &[u8]) -> Result<Option<Found>, json::JsonError> {
+        let line = json::trim_js(line);
+        if line.is_empty() {
+            return Ok(None);
+        }
+        let Line::Record(kind, record) = line_of(self.document.parse(line)?) else { return Ok(None) };
+        let id = self.hasher.id(kind, record);
+        let is_turn = kind == RecordKind::Turn;
+        Ok(Some(Found { id, fingerprint: if is_turn { self.hasher.fingerprint(record) } else { None } }))
+    }
+}
+
+#[expect(clippy::option_option, reason = "as above")]
+fn envelope(mut walk: Walk<'_, '_>, hasher: &mut Hasher) -> Option<Option<Found>> {
+    let members = walk.object()?;
+    let mut seen = 0;
+    let (mut version, mut kind, mut record) = (None, None, None);
+    for _ in 0..members {
+        let key = walk.key()?;
+        let mut value = walk.take()?;
+        match key {
+            "v" => {
+                once(&mut seen, 0)?;
+                version = Some(number(value.next()?)?);
+            }
+            "kind" => {
+                once(&mut seen, 1)?;
+                kind = Some(value.str()?);
+            }
+            "record" => {
+                once(&mut seen, 2)?;
+                record = Some(value);
+            }
+            _ => {}
+        }
+    }
+    if version? != 1.0 {
+        return Some(None);
+    }
+    match RecordKind::from_name(kind?) {
+        Some(kind) => self::record(kind, record?, hasher).map(Some),
+        None => Some(None),
+    }
+}
+
+/// An integer, as JavaScript has it.
+fn number(node: Node<'_>) -> Option<f64> {
+    match node {
+        Node::Static(StaticNode::I64(number)) => Some(number as f64),
+        Node::Static(StaticNode::U64(number)) => Some(number as f64),
+        _ => None,
+    }
+}
+
+fn record(kind: RecordKind, mut walk: Walk<'_, '_>, hasher: &mut Hasher) -> Option<Found> {
+    let (keys, is_optional) = parts_of(kind);
+    let members = walk.object()?;
+    let mut seen = 0;
+    let mut parts = [None; 6];
+    let (mut ts, mut model, mut usage, mut calls) = (None, None, None, None);
+    for _ in 0..members {
+        let key = walk.key()?;
+        let value = walk.take()?;
+        if let Some(place) = keys.iter().position(|part| *part == key) {
+            once(&mut seen, place as u32)?;
+            parts[place] = Some(value);
+        } else if kind == RecordKind::Turn {
+            let (bit, place) = match key {
+                "ts" => (8, &mut ts),
+                "model" => (9, &mut model),
+                "usage" => (10, &mut usage),
+                "toolCalls" => (11, &mut calls),
+                _ => continue,
+            };
+            once(&mut seen, bit)?;
+            *place = Some(value);
+        }
+    }
+    let mut id = hasher.start();
+    for value in &mut parts[..keys.len()] {
+        match value {
+            Some(value) if is_optional && value.is_null() => id.text(""),
+            Some(value) => match value.next()? {
+                Node::String(text) => id.text(text),
+                node => id.number(number(node)?),
+            },
+            None if is_optional => id.text(""),
+            None => return None,
+        }
+    }
+    let id = id.finish();
+    let fingerprint = match kind {
+        RecordKind::Turn => Some(hasher.fingerprint_of(&Fingerprinted {
+            ts: ts?.str()?,
+            model: model?.str()?,
+            usage: counts(usage?)?,
+            first_args_hash: first_args_hash(calls?)?,
+        })),
+        _ => None,
+    };
+    Some(Found { id, fingerprint })
+}
+
+/// input, output, cacheRead, cacheCreate5m, cacheCreate1h.
+fn counts(mut walk: Walk<'_, '_>) -> Option<[f64; 5]> {
+    let members = walk.object()?;
+    let mut seen = 0;
+    let mut counts = [0.0; 5];
+    for _ in 0..members {
+        let key = walk.key()?;
+        let mut value = walk.take()?;
+        let place = match key {
+            "input" => 0,
+            "output" => 1,
+            "cacheRead" => 2,
+            "cacheCreate5m" => 3,
+            "cacheCreate1h" => 4,
+            _ => continue,
+        };
+        once(&mut seen, place)?;
+        counts[place as usize] = number(value.next()?)?;
+    }
+    (seen == 0b1_1111).then_some(counts)
+}
+
+fn first_args_hash<'a>(mut calls: Walk<'_, 'a>) -> Option<&'a str> {
+    if calls.array()? == 0 {
+        return Some("");
+    }
+    let members = calls.object()?;
+    let mut seen = 0;
+    let mut hash = "";
+    for _ in 0..members {
+        let key = calls.key()?;
+        let mut value = calls.take()?;
+        if key == "argsHash" {
+            once(&mut seen, 0)?;
+            if !value.is_null() {
+                hash = value.str()?;
+            }
+        }
+    }
+    Some(hash)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::archive::rows::agreement::{BASES, Rng, mutate};
+
+    /// Lines whose ids have parts that the rows do not know.
+    const MORE: &[&str] = &[
+        r#"{"v":1,"kind":"relationship","record":{"source":"c","sessionId":"s","relationshipType":"fork","relatedSessionId":"r","agentId":null,"parentToolUseId":"p","ts":"t"}}"#,
+        r#"{"v":1,"kind":"relationship","record":{"source":"c","sessionId":"s","relationshipType":"root"}}"#,
+        r#"{"v":1,"kind":"user_turn","record":{"source":"c","sessionId":"s","userUuid":"u","ts":"t","blocks":[{"kind":"text","byteLen":1,"approxTokens":1}]}}"#,
+        r#"{"kind":"tool_result_event","record":{"source":"c","sessionId":7,"toolUseId":null,"eventIndex":1e21},"v":1}"#,
+        r#"{"v":1,"kind":"turn","record":{"toolCalls":[{"argsHash":"ab\ud83d\ude00c","argsHash":"d"},{}],"usage":{"input":18446744073709551615,"output":9007199254740993,"cacheRead":-1,"cacheCreate5m":0,"cacheCreate1h":1},"model":"m","ts":"t","messageId":"m","sessionId":"s","source":"c"}}"#,
+        r#"{"v":1,"kind":"turn","record":{"toolCalls":[{"argsHash":"ab\ud83d\ude00c"}],"usage":{"input":18446744073709551615,"output":-9223372036854775808,"cacheRead":9007199254740993,"cacheCreate5m":-0,"cacheCreate1h":-0},"model":"m","ts":"t","messageId":"m","sessionId":"s","source":"c"}}"#,
+    ];
+
+    /// Whether the fast path answers for `line`; when it does, the exact one must say the same.
+    fn is_taken(finder: &mut Finder, line: &[u8]) -> bool {
+        let Some(fast) = finder.fast(line) else { return false };
+        let exact = finder.exact(line);
+        assert!(
+            matches!(&exact, Ok(exact) if *exact == fast),
+            "{}: {fast:?}, exactly {exact:?}",
+            String::from_utf8_lossy(line)
+        );
+        true
+    }
+
+    #[test]
+    fn what_the_tape_answers_the_exact_parser_answers_alike() {
+        let count: u64 = std::env::var("AGREEMENT_LINES").map_or(30_000, |count| count.parse().unwrap());
+        let seed: u64 = std::env::var("AGREEMENT_SEED").map_or(1, |seed| seed.parse().unwrap());
+        let bases: Vec<&str> = BASES.iter().chain(MORE).copied().collect();
+        let mut random = Rng::of(seed);
+        let mut finder = Finder::default();
+        let mut taken = 0;
+        for _ in 0..count {
+            let mut line = bases[random.below(bases.len())].as_bytes().to_vec();
+            for _ in 0..1 + random.below(3) {
+                if !line.is_empty() {
+                    mutate(&mut random, &mut line);
+                }
+            }
+            taken += u64::from(is_taken(&mut finder, &line));
+        }
+        println!("{taken} of {count} lines taken by the tape");
+        assert!(taken > count / 10 && taken < count * 9 / 10, "{taken} of {count}");
+    }
+
+    #[test]
+    fn the_tape_takes_usual_lines_and_agrees_on_odd_ones() {
+        let mut finder = Finder::default();
+        for base in
+            BASES.iter().filter(|base| base.len() > 200).chain([&MORE[0], &MORE[1], &MORE[2], &MORE[5]])
+        {
+            assert!(is_taken(&mut finder, base.as_bytes()), "{base}");
+        }
+        // The reference's odd lines, wherever the ledgers of their cases are at hand.
+        let golden = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+        let folder =
+            std::env::var_os("BURN_GOLDEN").map_or_else(|| golden.join("../shared/golden"), Into::into);
+        let Ok(text) = std::fs::read_to_string(folder.join("lines.jsonl")) else {
+            eprintln!("no lines.jsonl in {}: nothing compared", folder.display());
+            return;
+        };
+        let mut lines = 0;
+        for case in text.lines() {
+            let case: serde_json::Value =
+                serde_json::from_str(&case.replace(": Infinity", ": null")).unwrap();
+            let ledger = crate::scan::json::differential::base64(case["ledger_b64"].as_str().unwrap());
+            for line in ledger.split(|byte| *byte == b'\n') {
+                is_taken(&mut finder, line);
+                lines += 1;
+            }
+        }
+        assert!(lines > 100, "{lines}");
+    }
+}

@@ -1,0 +1,136 @@
+//! A line as the tape of a SIMD parser: the fast path in front of [`Document`](super::Document).
+//!
+//! It answers only for lines about which nothing is unusual: what the parser refuses, JavaScript may well accept, so a
+//! refusal here is never a verdict.
+
+use simd_json::{Buffers, Node, StaticNode, Tape};
+
+/// Bytes behind a line that the parser may read.
+pub(crate) const PADDING_BYTES: usize = simd_json::INPUT_PADDING;
+
+/// Buffers that a longer line has blown up are not kept.
+const KEEP_LINE_BYTES: usize = 4 << 20;
+
+/// The parser and its buffers; one per thread.
+pub(crate) struct TapeParser {
+    buffers: Buffers,
+    tape: Tape<'static>,
+}
+
+impl std::fmt::Debug for TapeParser {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("TapeParser")
+    }
+}
+
+impl Default for TapeParser {
+    fn default() -> Self {
+        Self { buffers: Buffers::default(), tape: Tape(Vec::new()) }
+    }
+}
+
+impl TapeParser {
+    /// Hands the value that `padded` holds, up to its last [`PADDING_BYTES`], to `read`; `None` when the parser refuses it.
+    /// Strings are unescaped where they stand.
+    pub(crate) fn parse<'a, T>(
+        &mut self,
+        padded: &'a mut [u8],
+        read: impl FnOnce(Walk<'_, 'a>) -> Option<T>,
+    ) -> Option<T> {
+        let len_bytes = padded.len().checked_sub(PADDING_BYTES).filter(|len_bytes| *len_bytes > 0)?;
+        let mut tape = std::mem::replace(&mut self.tape, Tape(Vec::new())).reset();
+        let made = match simd_json::fill_tape_padded(padded, len_bytes, &mut self.buffers, &mut tape) {
+            Ok(()) => read(Walk { nodes: &tape.0 }),
+            Err(_) => None,
+        };
+        self.tape = tape.reset();
+        if len_bytes > KEEP_LINE_BYTES {
+            *self = Self::default();
+        }
+        made
+    }
+}
+
+/// A walk over the tape: values in the order of the text, whole values skipped by their node count.
+#[derive(Clone, Copy)]
+pub(crate) struct Walk<'t, 'a> {
+    nodes: &'t [Node<'a>],
+}
+
+impl<'t, 'a> Walk<'t, 'a> {
+    pub(crate) fn next(&mut self) -> Option<Node<'a>> {
+        let (first, rest) = self.nodes.split_first()?;
+        self.nodes = rest;
+        Some(*first)
+    }
+
+    /// Steps over one value and returns a walk that starts with it.
+    pub(crate) fn take(&mut self) -> Option<Walk<'t, 'a>> {
+        let len = match self.nodes.first()? {
+            Node::Object { count, .. } | Node::Array { count, .. } => count + 1,
+            Node::String(_) | Node::Static(_) => 1,
+        };
+        let (value, rest) = self.nodes.split_at_checked(len)?;
+        self.nodes = rest;
+        Some(Walk { nodes: value })
+    }
+
+    pub(crate) fn key(&mut self) -> Option<&'a str> {
+        match self.next()? {
+            Node::String(key) => Some(key),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn object(&mut self) -> Option<usize> {
+        match self.next()? {
+            Node::Object { len, .. } => Some(len),
+            _ => None,
+        }
+    }
+
+    /// An object, or nothing for null.
+    pub(crate) fn object_or_null(&mut self) -> Option<Option<usize>> {
+        match self.next()? {
+            Node::Object { len, .. } => Some(Some(len)),
+            Node::Static(StaticNode::Null) => Some(None),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn array(&mut self) -> Option<usize> {
+        match self.next()? {
+            Node::Array { len, .. } => Some(len),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn str(&mut self) -> Option<&'a str> {
+        match self.next()? {
+            Node::String(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// Whether a null comes next.
+    pub(crate) fn is_null(&self) -> bool {
+        matches!(self.nodes.first(), Some(Node::Static(StaticNode::Null)))
+    }
+
+    pub(crate) fn bool(&mut self) -> Option<bool> {
+        match self.next()? {
+            Node::Static(StaticNode::Bool(value)) => Some(value),
+            _ => None,
+        }
+    }
+}
+
+/// Notes that a known key was seen; a second time is for the exact path.
+pub(crate) fn once(seen: &mut u64, bit: u32) -> Option<()> {
+    let mask = 1 << bit;
+    if *seen & mask != 0 {
+        return None;
+    }
+    *seen |= mask;
+    Some(())
+}
