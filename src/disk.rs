@@ -79,6 +79,8 @@ pub struct Metadata {
     pub identity: Identity,
     /// Whether it is a regular file (not a directory, link, socket or device).
     pub is_file: bool,
+    /// Whether it is a directory.
+    pub is_directory: bool,
     /// Permission bits, 0o7777 at most; on Windows 0o600.
     pub mode: u32,
 }
@@ -95,6 +97,7 @@ impl Metadata {
             modified: metadata.modified()?,
             identity,
             is_file: metadata.is_file(),
+            is_directory: metadata.is_dir(),
             mode,
         })
     }

@@ -51,7 +51,8 @@ fn every_fault_has_an_offset_and_every_oddity_a_count() {
     let mut expected = Vec::new();
     let mut line = |bytes: &[u8], problem: Option<&str>| {
         if let Some(problem) = problem {
-            expected.push((problem.to_owned(), "ledger".to_owned(), ledger.len() as u64, bytes.len() as u64));
+            let length = bytes.len() as u64 + 1;
+            expected.push((problem.to_owned(), "ledger".to_owned(), ledger.len() as u64, length));
         }
         ledger.extend_from_slice(bytes);
         ledger.push(b'\n');
@@ -122,13 +123,13 @@ fn an_index_that_disagrees_is_named_id_by_id() {
     let end = changed.len() as u64;
     fs::write(home.path().join("ledger.idx"), changed).unwrap();
     let (code, report) = check(home.path(), &[]);
-    let length = turn("a", 1, "t1").len() as u64;
+    let length = turn("a", 1, "t1").len() as u64 + 1;
     let expected = [
-        ("missingId", "ledger", length + 1, length),
-        ("extraId", "index", 17, 16),
-        ("repeatedId", "index", end - 34, 16),
-        ("repeatedId", "index", end - 17, 16),
-        ("notAnId", "index", 34, 5),
+        ("missingId", "ledger", length, length),
+        ("extraId", "index", 17, 17),
+        ("repeatedId", "index", end - 34, 17),
+        ("repeatedId", "index", end - 17, 17),
+        ("notAnId", "index", 34, 6),
     ];
     let expected: Vec<_> =
         expected.map(|(p, f, offset, len)| (p.to_owned(), f.to_owned(), offset, len)).into();
@@ -146,7 +147,7 @@ fn an_index_that_disagrees_is_named_id_by_id() {
     let (code, report) = check(home.path(), &[]);
     assert_eq!((code, findings(&report).len(), &report["index"]["repeatedIds"]), (1, 1, &1.into()));
     let said = String::from_utf8(burn(home.path(), &["ledger", "check"]).stdout).unwrap();
-    assert!(said.contains("index byte 85 (16 bytes): repeated in the index"), "{said}");
+    assert!(said.contains("index byte 85 (17 bytes): repeated in the index"), "{said}");
 }
 
 /// What a check finds when `meanwhile` is done to the home after the ledger was read, and before its index is.

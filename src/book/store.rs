@@ -359,7 +359,7 @@ fn lock_of(path: &Path, lock: &disk::File) -> Result<StoreLock, BookError> {
 
 /// The directories under `books/`, in byte order.
 pub(super) fn book_names(directory: &Path) -> Result<Vec<String>, BookError> {
-    let is_directory = |path: &PathBuf| std::fs::symlink_metadata(path).is_ok_and(|found| found.is_dir());
+    let is_directory = |path: &PathBuf| disk::metadata(path).is_ok_and(|found| found.is_directory);
     let directories = disk::list(directory)?.into_iter().filter(is_directory);
     let name = |path: PathBuf| match path.file_name().and_then(|name| name.to_str()) {
         Some(name) => Ok(name.to_owned()),

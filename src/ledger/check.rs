@@ -127,7 +127,7 @@ pub struct CheckFinding {
     pub file: CheckedFile,
     /// Where the line starts, in bytes.
     pub offset: u64,
-    /// Its length in bytes, without the LF.
+    /// Its length in bytes, with its LF if it has one.
     pub length: u64,
     /// What it is.
     pub problem: Problem,
@@ -450,7 +450,7 @@ impl Run<'_> {
             self.tell(CheckFinding {
                 file: CheckedFile::Ledger,
                 offset,
-                length: end.saturating_sub(offset + 1),
+                length: end.saturating_sub(offset),
                 problem: Problem::MissingId,
                 reason: format!("id {id} is not in the index; {repair}"),
             });
@@ -476,7 +476,7 @@ impl Run<'_> {
     }
 
     fn tell_of_id(&mut self, offset: u64, problem: Problem, reason: String) {
-        let length = ID_LEN_BYTES as u64;
+        let length = ID_LEN_BYTES as u64 + 1;
         self.tell(CheckFinding { file: CheckedFile::Index, offset, length, problem, reason });
     }
 }

@@ -5,7 +5,6 @@
 //! the lock.
 
 use std::collections::HashSet;
-use std::io;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
@@ -158,16 +157,12 @@ impl Ledger {
 
     /// Every sidecar, by session id. Other files in the directory are none of ours.
     pub fn sidecars(&self) -> Result<Vec<Sidecar>, LedgerError> {
-        let directory = self.home().content_dir();
-        let list = |reason| LedgerError::List { path: directory.clone(), reason };
-        let names = match std::fs::read_dir(&directory) {
-            Ok(names) => names,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(error) => return Err(list(error)),
+        let paths = match disk::list(&self.home().content_dir()) {
+            Err(error) if error.is_not_found() => return Ok(Vec::new()),
+            listed => listed?,
         };
         let mut sidecars = Vec::new();
-        for name in names {
-            let name = name.map_err(list)?.file_name();
+        for name in paths.iter().filter_map(|path| path.file_name()) {
             let session = name.to_str().and_then(|name| name.strip_suffix(SUFFIX));
             let Some(session) = session.and_then(|session| SessionId::new(session).ok()) else { continue };
             let path = self.home().content(session);

@@ -78,21 +78,4 @@ pub enum LedgerError {
         /// What the system said.
         reason: io::Error,
     },
-    /// A directory could not be listed.
-    #[error("cannot list {}: {reason}; {}", path.display(), list_remedy(reason))]
-    List {
-        /// The directory.
-        path: PathBuf,
-        /// What the system said.
-        reason: io::Error,
-    },
-}
-
-fn list_remedy(reason: &io::Error) -> &'static str {
-    match reason.kind() {
-        io::ErrorKind::NotADirectory => {
-            "a file stands in the place of a directory: move it away, or choose another"
-        }
-        _ => "check its owner and its mode",
-    }
 }

@@ -3,7 +3,6 @@
 //! Touches the archive, the index files and, when everything is to go, the ledger, the content and what was noted of
 //! sources. Promises: nothing that cannot be made again is ever deleted, and a plan changes nothing.
 
-use std::io;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -141,27 +140,20 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
 
 /// What stands in a directory, by name; nothing when there is none.
 fn list(directory: &Path) -> Result<Vec<PathBuf>, LedgerError> {
-    let failed = |reason| LedgerError::List { path: directory.to_owned(), reason };
-    let entries = match std::fs::read_dir(directory) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(failed(error)),
-    };
-    let mut paths: Vec<PathBuf> =
-        entries.map(|entry| entry.map(|entry| entry.path())).collect::<Result<_, _>>().map_err(failed)?;
-    paths.sort();
-    Ok(paths)
+    match disk::list(directory) {
+        Err(error) if error.is_not_found() => Ok(Vec::new()),
+        listed => Ok(listed?),
+    }
 }
 
 /// The length of a file, or of all files in a directory, in bytes; links are not followed.
 fn total_len(path: &Path) -> Result<u64, LedgerError> {
-    let metadata = match std::fs::symlink_metadata(path) {
-        Ok(metadata) => metadata,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
-        Err(reason) => return Err(LedgerError::List { path: path.to_owned(), reason }),
+    let found = match disk::metadata(path) {
+        Err(error) if error.is_not_found() => return Ok(0),
+        found => found?,
     };
-    if !metadata.is_dir() {
-        return Ok(metadata.len());
+    if !found.is_directory {
+        return Ok(found.len_bytes);
     }
     list(path)?.iter().map(|path| total_len(path)).sum()
 }

@@ -15,6 +15,7 @@ pub(super) struct IndexLines {
     exists: bool,
     /// With their offsets, sorted.
     ids: Vec<(Id, u64)>,
+    /// With their LFs.
     invalid: Vec<Range<u64>>,
 }
 
@@ -33,7 +34,7 @@ impl IndexLines {
             match Id::parse(line) {
                 Some(id) if end < bytes.len() as u64 => lines.ids.push((id, offset)),
                 _ if line.is_empty() => {}
-                _ => lines.invalid.push(offset..end),
+                _ => lines.invalid.push(offset..(end + 1).min(bytes.len() as u64)),
             }
         }
         lines.ids.sort_unstable();

@@ -36,8 +36,9 @@ impl Part {
         self.times.push((session, start..self.times_text.len()));
     }
 
+    /// `line` is without its LF.
     fn finding(&mut self, offset: u64, line: &[u8], problem: Problem, reason: String) {
-        let length = line.len() as u64;
+        let length = line.len() as u64 + 1;
         self.findings.push(CheckFinding { file: CheckedFile::Ledger, offset, length, problem, reason });
     }
 }
