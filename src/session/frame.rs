@@ -399,6 +399,57 @@ mod tests {
         }
     }
 
+    /// What [`FrameLine::parse_first`] makes of a text.
+    fn first(text: &str) -> Option<(String, usize)> {
+        let (frame, len) = FrameLine::parse_first(text, &mut Skipper::default())?;
+        Some((format!("{frame:?}"), len))
+    }
+
+    #[test]
+    fn lines_of_both_writers_are_read_in_one_go_and_as_on_the_exact_way() {
+        let of_ours = line("{\"a\":[\"\\\"é\\n\",-1.5e3,{}]}", Some("p"), "é").repeat(3);
+        let mut texts = vec![String::from_utf8(of_ours).unwrap()];
+        for case in ["01-clean-single-segment", "02-several-segments", "03-branches"] {
+            let fixtures = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/session-store");
+            for segment in std::fs::read_dir(fixtures.join(case).join("store/segments")).unwrap() {
+                texts.push(std::fs::read_to_string(segment.unwrap().path()).unwrap());
+            }
+        }
+        assert!(texts.len() > 4);
+        for text in texts {
+            let mut rest = text.as_str();
+            while !rest.is_empty() {
+                let line = rest.split_inclusive('\n').next().unwrap();
+                let exact = FrameLine::parse(line.as_bytes()).unwrap();
+                assert_eq!(first(rest), Some((format!("{exact:?}"), line.len())));
+                rest = &rest[line.len()..];
+            }
+        }
+    }
+
+    #[test]
+    fn lines_in_any_other_form_are_left_to_the_exact_way() {
+        let good = String::from_utf8(line("{\"a\":1}", Some("p"), "id")).unwrap();
+        assert!(first(&good).is_some());
+        for other in [
+            &good[..good.len() - 1],
+            &good.replace("}}\n", "}}\r\n"),
+            &good.replace("}}\n", "} }\n"),
+            &good.replace("{\"a\":1}}", "{\"a\":1},\"later\":1}"),
+            &good.replace("payloadBytes\":7", "payloadBytes\":6"),
+            &good.replace("payloadBytes\":7", "payloadBytes\":8"),
+            &good.replace("payloadBytes\":7", "payloadBytes\":18446744073709551615"),
+            // An LF between tokens is white space in JSON, and the end of a line here.
+            &good.replace("{\"a\":1}", "{\"a\":\n}"),
+            &good.replace("{\"a\":1}", "{\"a\":]}"),
+            &good.replace("\"id\"", "\"i\\u0064\""),
+            &good.replace("frame.v1", "frame.v9"),
+            "",
+        ] {
+            assert_eq!(first(other), None, "{other}");
+        }
+    }
+
     #[test]
     fn keys_behind_the_payload_and_escapes_are_read_in_full() {
         let line = String::from_utf8(line("{\"a\":1}", Some("p"), "quote\"d")).unwrap();

@@ -27,7 +27,7 @@ const fn row_of(slot: u64) -> Row {
 impl IdTable {
     /// Where the search for a hash starts: at its upper bits, of which every slot has a copy.
     fn home(&self, hash: u64) -> usize {
-        ((hash >> 32) * self.slots.len() as u64 >> 32) as usize
+        (((hash >> 32) * self.slots.len() as u64) >> 32) as usize
     }
 
     fn after(&self, at: usize) -> usize {

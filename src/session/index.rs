@@ -201,6 +201,16 @@ impl Rows {
         }
     }
 
+    /// Whether so many rows more, of the index at `path`, can be held.
+    pub(super) fn check_room(&self, path: &Path, more: usize) -> Result<(), Error> {
+        if self.len() + more < NO_ROW as usize {
+            return Ok(());
+        }
+        Err(Error::InvalidArgument {
+            reason: format!("{} has more than {NO_ROW} rows, which no handle can hold", path.display()),
+        })
+    }
+
     pub(super) fn reserve(&mut self, more: usize) {
         self.slots.reserve(more);
         self.by_id.reserve(more);
@@ -416,11 +426,7 @@ pub(super) fn read(path: &Path, from: u64, rows: &mut Rows) -> Result<IndexFile,
         .collect::<Result<Vec<Parsed>, Error>>()?;
     source.check_len()?;
     let count: usize = parsed.iter().map(|chunk| chunk.rows.len()).sum();
-    if rows.len() + count >= NO_ROW as usize {
-        return Err(Error::InvalidArgument {
-            reason: format!("{} has more than {NO_ROW} rows, which no handle can hold", path.display()),
-        });
-    }
+    rows.check_room(path, count)?;
     rows.reserve(count);
     for chunk in parsed {
         let mut start = 0;

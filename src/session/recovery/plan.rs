@@ -5,6 +5,7 @@
 
 use std::hash::RandomState;
 use std::ops::{ControlFlow, Range};
+use std::path::Path;
 
 use crate::scan::Source;
 use crate::session::error::{Error, FramePlace};
@@ -131,12 +132,13 @@ impl Plan {
         let start = cursor.end;
         let mut left_bytes = files.len_bytes.range(first_segment..).map(|(_, len)| len).sum::<u64>();
         let mut stop = None;
+        let index = layout.index();
         scan.run(|chunk| {
             let Some(source) = chunk.source.clone() else { return Ok(ControlFlow::Continue(())) };
             if chunk.segment_seq != cursor.segment_seq {
                 cursor = Cursor { segment_seq: chunk.segment_seq, frame_seq: 0, end: 0, ..cursor };
             }
-            if let Some(line) = self.take_chunk(chunk, &mut cursor, &mut facts)? {
+            if let Some(line) = self.take_chunk(chunk, &index, &mut cursor, &mut facts)? {
                 stop = Some((source, chunk.lines.swap_remove(line)));
                 return Ok(ControlFlow::Break(()));
             }
@@ -180,9 +182,11 @@ impl Plan {
     fn take_chunk(
         &mut self,
         chunk: &Scanned,
+        index: &Path,
         cursor: &mut Cursor,
         facts: &mut Vec<Facts>,
     ) -> Result<Option<usize>, Error> {
+        self.rows.check_room(index, chunk.lines.len())?;
         let (first_row, healed) = (self.rows.len(), self.heal.len());
         let stop = self.take_lines(chunk, cursor, facts);
         if let Some(staged) = &mut self.staged {
