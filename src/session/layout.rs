@@ -232,9 +232,17 @@ impl Staged {
             self.finish_syncing()?;
             self.unsynced_bytes = 0;
             let file = Arc::clone(&self.file);
+            let sync = move || file.sync_data();
+            #[cfg(all(test, unix))]
+            let sync = {
+                let faults = disk::faults::current();
+                move || match faults {
+                    Some(faults) => faults.run(sync),
+                    None => sync(),
+                }
+            };
             // Without a thread the last sync does it all.
-            let name = "burn-sync".to_owned();
-            self.syncing = std::thread::Builder::new().name(name).spawn(move || file.sync_data()).ok();
+            self.syncing = std::thread::Builder::new().name("burn-sync".to_owned()).spawn(sync).ok();
         }
         Ok(())
     }
@@ -362,8 +370,43 @@ fn list(directory: &Path) -> Result<Vec<String>, Error> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    #[cfg(unix)]
+    #[test]
+    fn a_failed_early_sync_keeps_a_staged_file_out_of_its_place() {
+        use crate::disk::faults::{Fault, Harness};
+
+        let bytes = vec![b'x'; EARLY_SYNC_BYTES];
+        let replace = |harness: &Harness| {
+            let directory = tempfile::tempdir().unwrap();
+            let layout = Layout { root: directory.path().to_owned() };
+            std::fs::create_dir(directory.path().join("tmp")).unwrap();
+            let target = directory.path().join("index");
+            let mut early = false;
+            let done = harness.run(|| {
+                let mut staged = layout.stage(REBUILD_STAGE)?;
+                staged.write_early(&bytes)?;
+                early = staged.syncing.is_some();
+                staged.rename_over(&target)
+            });
+            let len = target.metadata().map(|metadata| metadata.len() as usize).ok();
+            (done.is_ok(), early, len)
+        };
+        let clean = Harness::counting(Fault::Io);
+        assert_eq!(replace(&clean), (true, true, Some(EARLY_SYNC_BYTES)));
+        // Everything up to the early sync, that one, the last one, and renaming.
+        let mut refused_early = 0;
+        for fail_at in 0..clean.operations() {
+            let (done, early, len) = replace(&Harness::failing(Fault::Io, fail_at));
+            assert!(len.is_none_or(|len| len == EARLY_SYNC_BYTES), "{fail_at}");
+            assert!(!done || len.is_some(), "{fail_at}");
+            refused_early += usize::from(early && len.is_none());
+        }
+        assert_eq!(refused_early, 3, "the early sync, the last one and renaming");
+    }
 
     #[test]
     fn only_canonical_names_are_segments() {
