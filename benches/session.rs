@@ -3,14 +3,16 @@
 //! ```text
 //! cargo bench --bench session                      1 GB of segments, payloads of 1 KiB, in a temporary directory
 //! SESSION_BENCH_MB=100 cargo bench --bench session  smaller
+//! SESSION_BENCH_ENTRIES=1000000 cargo bench --bench session  as many entries, beside a store of 1000
 //! SESSION_BENCH_DIR=/fast cargo bench --bench session  elsewhere
 //! ```
 //!
 //! The rival reads every segment line by line on one thread with serde_json into a struct with a `RawValue` and hashes the
-//! payload with sha2; it writes nothing. Both run alternately on a warm page cache; medians are compared.
+//! payload with sha2; it writes nothing. Both run alternately on a warm page cache; medians are compared. Beside them the bytes
+//! of the index are written and synced once more, alone: what the disk asks of a rebuild.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -86,12 +88,32 @@ fn payload(number: u64) -> Outcome<Payload<'static>> {
     Ok(Payload::verbatim(Box::leak(text.into_boxed_str()))?)
 }
 
-fn build(root: &Path, bytes: u64) -> Outcome<u64> {
+/// How large a store is made.
+#[derive(Clone, Copy)]
+enum Size {
+    Megabytes(u64),
+    Entries(u64),
+}
+
+impl Size {
+    fn of_environment() -> Outcome<Self> {
+        if let Ok(text) = std::env::var("SESSION_BENCH_ENTRIES") {
+            return Ok(Self::Entries(text.parse()?));
+        }
+        Ok(Self::Megabytes(std::env::var("SESSION_BENCH_MB").map_or(Ok(1000), |text| text.parse())?))
+    }
+}
+
+fn build(root: &Path, size: Size) -> Outcome<u64> {
     let options = Options { durability: Durability::Grouped, ..Options::default() };
     let (mut store, _) = Store::open(root, &options)?;
     let mut parent: Option<String> = None;
     let mut number = 0;
-    while store.view().total_bytes() < bytes {
+    let is_full = |store: &Store, number: u64| match size {
+        Size::Megabytes(megabytes) => store.view().total_bytes() >= megabytes * 1_000_000,
+        Size::Entries(entries) => number == entries,
+    };
+    while !is_full(&store, number) {
         let id = format!("{number:08x}-entry");
         let payload = payload(number)?;
         store.append(&NewEntry {
@@ -118,17 +140,24 @@ fn median(mut times: Vec<Duration>) -> Duration {
     times[times.len() / 2]
 }
 
+fn write_alone(directory: &Path, bytes: &[u8]) -> Outcome<()> {
+    let mut file = tempfile::tempfile_in(directory)?;
+    file.write_all(bytes)?;
+    Ok(file.sync_all()?)
+}
+
 fn main() -> Outcome<()> {
-    let megabytes: u64 = std::env::var("SESSION_BENCH_MB").map_or(Ok(1000), |text| text.parse())?;
+    let size = Size::of_environment()?;
     let directory = match std::env::var_os("SESSION_BENCH_DIR") {
         Some(path) => tempfile::tempdir_in(path)?,
         None => tempfile::tempdir()?,
     };
     let root = directory.path().join("store.v2");
-    let (entries, took) = timed(|| build(&root, megabytes * 1_000_000))?;
+    let (entries, took) = timed(|| build(&root, size))?;
+    let megabytes = Reader::open(&root, &Options::default())?.view()?.total_bytes() / 1_000_000;
     println!("built        {entries} entries, {megabytes} MB, grouped appends: {took:.2?}");
 
-    let (mut plain, mut rebuild) = (Vec::new(), Vec::new());
+    let (mut plain, mut rebuild, mut disk) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         let (sound, took) = timed(|| read_plainly(&root))?;
         assert_eq!(sound, entries);
@@ -137,9 +166,13 @@ fn main() -> Outcome<()> {
         let (report, took) = timed(|| Ok(Store::open_rebuilding(&root, &Options::default())?.1))?;
         assert_eq!(report.rows_after, entries);
         rebuild.push(took);
+        let index = std::fs::read(root.join("index/offsets.jsonl"))?;
+        let ((), took) = timed(|| write_alone(directory.path(), &index))?;
+        disk.push(took);
     }
     println!("plain        {plain:.3?}");
     println!("rebuild      {rebuild:.3?}");
+    println!("index alone  {disk:.3?}, written and synced");
     let (plain, rebuild) = (median(plain), median(rebuild));
     let ratio = plain.as_secs_f64() / rebuild.as_secs_f64();
     println!(
@@ -178,13 +211,15 @@ fn main() -> Outcome<()> {
         Ok(())
     })?;
     println!("lookup id    {:.2?} each", took / LOOKUPS as u32);
-    measure_appends(&root, &directory.path().join("small.v2"))
+    let small = directory.path().join("small.v2");
+    build(&small, Size::Entries(1000))?;
+    measure_appends(&root, &small)
 }
 
-/// Appends to the full store and to an empty one.
+/// Appends to the full store and to a small one.
 fn measure_appends(full: &Path, small: &Path) -> Outcome<()> {
     for (name, durability, count) in
-        [("grouped", Durability::Grouped, 20_000u32), ("durable", Durability::Each, 200)]
+        [("durable", Durability::Each, 200u32), ("grouped", Durability::Grouped, 2000)]
     {
         for root in [small, full] {
             let options = Options { verify: Verify::Rows, durability, ..Options::default() };

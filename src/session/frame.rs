@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
 use super::canonical::Canonical;
-use super::skip::is_value;
+use super::skip::{Skipper, is_value};
 
 /// The schema of a frame.
 pub const FRAME_SCHEMA: &str = "pi.session_store_v2.segment_frame.v1";
@@ -115,9 +115,35 @@ impl<'a> FrameLine<'a> {
         })
     }
 
+    /// The line that `text` starts with, LF included, and its length; `None` when it is not in the form writers give a frame,
+    /// or its payload is not as long as its header says: then nothing is known of the line, not even where it ends.
+    pub(super) fn parse_first(text: &'a str, skipper: &mut Skipper) -> Option<(Self, usize)> {
+        let mut rest = Canonical::new(text);
+        let mut frame = Self::parse_header(&mut rest)?;
+        let rest = rest.rest();
+        let payload_bytes = usize::try_from(frame.payload_bytes).ok()?;
+        let payload = rest.get(..payload_bytes)?;
+        // Neither the header nor the payload holds an LF, so this is the first one.
+        if !rest.as_bytes()[payload_bytes..].starts_with(b"}\n") || !skipper.is_plain_value(payload) {
+            return None;
+        }
+        frame.payload = payload;
+        Some((frame, text.len() - rest.len() + payload_bytes + 2))
+    }
+
     /// The form writers give a frame; `None` for any other, which need not be wrong.
     fn parse_canonical(text: &'a str) -> Option<Self> {
         let mut rest = Canonical::new(text.strip_suffix('\n').unwrap_or(text));
+        let frame = Self::parse_header(&mut rest)?;
+        // What stands before the last brace must be one value: with keys behind the payload it is not, and the line is
+        // read in full, as with a payload that nests deep.
+        let payload = rest.rest().strip_suffix('}').filter(|payload| is_value(payload) == Some(true))?;
+        Some(Self { payload, ..frame })
+    }
+
+    /// Everything in front of the payload, in the form writers give it.
+    #[inline]
+    fn parse_header(rest: &mut Canonical<'a>) -> Option<Self> {
         rest.literal("{\"schema\":\"pi.session_store_v2.segment_frame.v1\",\"segmentSeq\":")?;
         let segment_seq = rest.number()?;
         rest.literal(",\"frameSeq\":")?;
@@ -139,9 +165,6 @@ impl<'a> FrameLine<'a> {
         rest.literal(",\"payloadBytes\":")?;
         let payload_bytes = rest.number()?;
         rest.literal(",\"payload\":")?;
-        // What stands before the last brace must be one value: with keys behind the payload it is not, and the line is
-        // read in full, as with a payload that nests deep.
-        let payload = rest.rest().strip_suffix('}').filter(|payload| is_value(payload) == Some(true))?;
         Some(Self {
             segment_seq,
             frame_seq,
@@ -152,7 +175,7 @@ impl<'a> FrameLine<'a> {
             timestamp: Cow::Borrowed(timestamp),
             payload_sha256: Cow::Borrowed(payload_sha256),
             payload_bytes,
-            payload,
+            payload: "",
         })
     }
 
@@ -277,6 +300,58 @@ impl Chain {
     }
 }
 
+/// The chain over the rows of a store, linked when somebody asks for it: linking cannot be shared among threads, and few ask.
+#[derive(Debug)]
+pub(super) struct LazyChain {
+    rows: usize,
+    chain: Chain,
+    /// The payload hashes of the rows that follow: 32 bytes a row until they are linked.
+    next: Vec<[u8; 32]>,
+}
+
+impl LazyChain {
+    /// The chain over rows with these payload hashes.
+    pub(super) fn over(payload_hashes: Vec<[u8; 32]>) -> Self {
+        Self { rows: 0, chain: Chain::GENESIS, next: payload_hashes }
+    }
+
+    /// How many rows it is over.
+    pub(super) fn rows(&self) -> usize {
+        self.rows + self.next.len()
+    }
+
+    pub(super) fn push(&mut self, payload_sha256: &[u8; 32]) {
+        if self.next.is_empty() {
+            (self.rows, self.chain) = (self.rows + 1, self.chain.link(payload_sha256));
+        } else {
+            self.next.push(*payload_sha256);
+        }
+    }
+
+    /// The chain as far as it is linked, and over how many rows.
+    pub(super) fn linked(&self) -> (usize, Chain) {
+        (self.rows, self.chain)
+    }
+
+    /// Links all rows.
+    pub(super) fn link(&mut self) -> Chain {
+        self.rows = self.rows();
+        let next = std::mem::take(&mut self.next);
+        self.chain = next.iter().fold(self.chain, Chain::link);
+        self.chain
+    }
+
+    /// Drops the rows from `rows` on; `linked` is what [`LazyChain::linked`] gave when there were no more.
+    pub(super) fn truncate(&mut self, rows: usize, linked: (usize, Chain)) {
+        if self.rows > rows {
+            (self.rows, self.chain) = linked;
+            self.next.clear();
+        } else {
+            self.next.truncate(rows - self.rows);
+        }
+    }
+}
+
 impl std::fmt::Display for Chain {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(str::from_utf8(&self.0).unwrap_or_default())
@@ -324,6 +399,57 @@ mod tests {
         }
     }
 
+    /// What [`FrameLine::parse_first`] makes of a text.
+    fn first(text: &str) -> Option<(String, usize)> {
+        let (frame, len) = FrameLine::parse_first(text, &mut Skipper::default())?;
+        Some((format!("{frame:?}"), len))
+    }
+
+    #[test]
+    fn lines_of_both_writers_are_read_in_one_go_and_as_on_the_exact_way() {
+        let of_ours = line("{\"a\":[\"\\\"é\\n\",-1.5e3,{}]}", Some("p"), "é").repeat(3);
+        let mut texts = vec![String::from_utf8(of_ours).unwrap()];
+        for case in ["01-clean-single-segment", "02-several-segments", "03-branches"] {
+            let fixtures = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/session-store");
+            for segment in std::fs::read_dir(fixtures.join(case).join("store/segments")).unwrap() {
+                texts.push(std::fs::read_to_string(segment.unwrap().path()).unwrap());
+            }
+        }
+        assert!(texts.len() > 4);
+        for text in texts {
+            let mut rest = text.as_str();
+            while !rest.is_empty() {
+                let line = rest.split_inclusive('\n').next().unwrap();
+                let exact = FrameLine::parse(line.as_bytes()).unwrap();
+                assert_eq!(first(rest), Some((format!("{exact:?}"), line.len())));
+                rest = &rest[line.len()..];
+            }
+        }
+    }
+
+    #[test]
+    fn lines_in_any_other_form_are_left_to_the_exact_way() {
+        let good = String::from_utf8(line("{\"a\":1}", Some("p"), "id")).unwrap();
+        assert!(first(&good).is_some());
+        for other in [
+            &good[..good.len() - 1],
+            &good.replace("}}\n", "}}\r\n"),
+            &good.replace("}}\n", "} }\n"),
+            &good.replace("{\"a\":1}}", "{\"a\":1},\"later\":1}"),
+            &good.replace("payloadBytes\":7", "payloadBytes\":6"),
+            &good.replace("payloadBytes\":7", "payloadBytes\":8"),
+            &good.replace("payloadBytes\":7", "payloadBytes\":18446744073709551615"),
+            // An LF between tokens is white space in JSON, and the end of a line here.
+            &good.replace("{\"a\":1}", "{\"a\":\n}"),
+            &good.replace("{\"a\":1}", "{\"a\":]}"),
+            &good.replace("\"id\"", "\"i\\u0064\""),
+            &good.replace("frame.v1", "frame.v9"),
+            "",
+        ] {
+            assert_eq!(first(other), None, "{other}");
+        }
+    }
+
     #[test]
     fn keys_behind_the_payload_and_escapes_are_read_in_full() {
         let line = String::from_utf8(line("{\"a\":1}", Some("p"), "quote\"d")).unwrap();
@@ -356,6 +482,30 @@ mod tests {
             [good.replace("\"a\":1", "\"a\":2"), good.replace("\"payloadBytes\":7", "\"payloadBytes\":8")]
         {
             FrameLine::parse(bad.as_bytes()).unwrap().verify_payload().unwrap_err();
+        }
+    }
+
+    #[test]
+    fn a_chain_linked_late_is_the_chain() {
+        let hashes: Vec<[u8; 32]> = (0..7).map(|byte| [byte; 32]).collect();
+        let of = |rows: usize| hashes[..rows].iter().fold(Chain::GENESIS, Chain::link);
+        for linked_at in 0..=5 {
+            let mut lazy = LazyChain::over(hashes[..3].to_vec());
+            let mut mark = (0, Chain::GENESIS);
+            for (at, hash) in hashes.iter().enumerate().skip(3) {
+                if at == 4 {
+                    mark = lazy.linked();
+                }
+                if at == linked_at {
+                    assert_eq!(lazy.link(), of(at));
+                }
+                lazy.push(hash);
+            }
+            assert_eq!(lazy.rows(), 7);
+            lazy.truncate(4, mark);
+            let known = lazy.rows();
+            assert!(known == 4 || known == mark.0, "{linked_at}");
+            assert_eq!(lazy.link(), of(known), "{linked_at}");
         }
     }
 

@@ -4,8 +4,7 @@
 //! costs the same however many there are; rows appended to the file are read without reading the others again.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
-use std::hash::{BuildHasher, BuildHasherDefault, Hasher, RandomState};
+use std::hash::{BuildHasher, RandomState};
 use std::ops::Range;
 use std::path::Path;
 
@@ -14,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::canonical::{Canonical, push_number, push_string};
 use super::error::{Error, Place};
+use super::ids::IdTable;
 use crate::scan::{self, Io, ScanError, Source};
 
 /// The schema of an index row.
@@ -89,32 +89,19 @@ struct Slot {
     numbers: RowNumbers,
     id_start: u64,
     id_len: u32,
-    /// The row before this one whose id has the same hash.
-    same_hash: u32,
+    /// The row before this one with the same id.
+    same_id: u32,
 }
 
 const NO_ROW: u32 = u32::MAX;
-
-/// Ids are hashed once, with a key of this process; the map takes the hash as it is.
-#[derive(Debug, Default)]
-struct Ready(u64);
-
-impl Hasher for Ready {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-    fn write(&mut self, _bytes: &[u8]) {}
-    fn write_u64(&mut self, hash: u64) {
-        self.0 = hash;
-    }
-}
 
 /// The rows of an index, in order.
 #[derive(Debug, Clone)]
 pub(super) struct Rows {
     slots: Vec<Slot>,
     ids: String,
-    newest_by_hash: HashMap<u64, u32, BuildHasherDefault<Ready>>,
+    by_id: IdTable,
+    /// Ids are hashed once, with a key of this process.
     hasher: RandomState,
     /// The first row whose sequence is not above the one before.
     first_unordered: Option<u32>,
@@ -128,7 +115,7 @@ impl Default for Rows {
         Self {
             slots: Vec::new(),
             ids: String::new(),
-            newest_by_hash: HashMap::default(),
+            by_id: IdTable::default(),
             hasher: RandomState::new(),
             first_unordered: None,
             first_duplicate: None,
@@ -191,24 +178,9 @@ impl Rows {
         self.hasher.hash_one(id)
     }
 
-    fn newest_with_id(&self, id: &str, hash: u64) -> Option<usize> {
-        self.newest_from(*self.newest_by_hash.get(&hash)?, id)
-    }
-
-    /// The newest row with this id among those with the same hash, `row` being the newest of them.
-    fn newest_from(&self, mut row: u32, id: &str) -> Option<usize> {
-        while row != NO_ROW {
-            if self.id(row as usize) == id {
-                return Some(row as usize);
-            }
-            row = self.slots[row as usize].same_hash;
-        }
-        None
-    }
-
     /// A row with this id; the last of several.
     pub(super) fn find_id(&self, id: &str) -> Option<usize> {
-        self.newest_with_id(id, self.hash(id))
+        self.by_id.find(self.hash(id), |row| self.id(row as usize) == id).map(|row| row as usize)
     }
 
     /// The first row with this sequence.
@@ -229,9 +201,24 @@ impl Rows {
         }
     }
 
+    /// Whether so many rows more, of the index at `path`, can be held.
+    pub(super) fn check_room(&self, path: &Path, more: usize) -> Result<(), Error> {
+        if self.len() + more < NO_ROW as usize {
+            return Ok(());
+        }
+        Err(Error::InvalidArgument {
+            reason: format!("{} has more than {NO_ROW} rows, which no handle can hold", path.display()),
+        })
+    }
+
     pub(super) fn reserve(&mut self, more: usize) {
         self.slots.reserve(more);
-        self.newest_by_hash.reserve(more);
+        self.by_id.reserve(more);
+    }
+
+    /// Prepares for rows that are pushed next, some hundreds at most.
+    pub(super) fn look_ahead(&self, id_hashes: impl Iterator<Item = u64>) {
+        self.by_id.look_ahead(id_hashes);
     }
 
     pub(super) fn push(&mut self, numbers: RowNumbers, id: &str) {
@@ -250,27 +237,28 @@ impl Rows {
         if numbers.entry_seq <= floor {
             self.first_unordered.get_or_insert(row);
         }
-        // One look at the map, which is what this costs: it is larger than the caches.
-        let same_hash = self.newest_by_hash.insert(hash, row).unwrap_or(NO_ROW);
-        if self.newest_from(same_hash, id).is_some() {
+        let id_of = |row: u32| {
+            let slot: &Slot = &self.slots[row as usize];
+            &self.ids[slot.id_start as usize..][..slot.id_len as usize]
+        };
+        let same_id = self.by_id.insert(hash, row, |other| id_of(other) == id);
+        if same_id.is_some() {
             self.first_duplicate.get_or_insert(row);
         }
         let id_start = self.ids.len() as u64;
         self.ids.push_str(id);
         self.total_bytes = self.total_bytes.saturating_add(numbers.byte_length);
-        self.slots.push(Slot { numbers, id_start, id_len: id.len() as u32, same_hash });
+        let same_id = same_id.unwrap_or(NO_ROW);
+        self.slots.push(Slot { numbers, id_start, id_len: id.len() as u32, same_id });
     }
 
     /// Keeps the first `len` rows.
     pub(super) fn truncate(&mut self, len: usize) {
         while self.slots.len() > len {
-            let hash = self.hash(self.id(self.slots.len() - 1));
+            let row = self.slots.len() - 1;
+            let hash = self.hash(self.id(row));
             let Some(slot) = self.slots.pop() else { break };
-            if slot.same_hash == NO_ROW {
-                self.newest_by_hash.remove(&hash);
-            } else {
-                self.newest_by_hash.insert(hash, slot.same_hash);
-            }
+            self.by_id.remove(hash, row as u32, Some(slot.same_id).filter(|row| *row != NO_ROW));
             self.ids.truncate(slot.id_start as usize);
             self.total_bytes = self.total_bytes.saturating_sub(slot.numbers.byte_length);
         }
@@ -281,22 +269,7 @@ impl Rows {
 
     /// Appends the line of a row, LF included.
     pub(super) fn write_line(&self, row: usize, out: &mut Vec<u8>) {
-        let numbers = self.numbers(row);
-        out.extend_from_slice(b"{\"schema\":\"pi.session_store_v2.offset_index.v1\",\"entrySeq\":");
-        push_number(out, numbers.entry_seq);
-        out.extend_from_slice(b",\"entryId\":");
-        push_string(out, self.id(row));
-        out.extend_from_slice(b",\"segmentSeq\":");
-        push_number(out, numbers.segment_seq);
-        out.extend_from_slice(b",\"frameSeq\":");
-        push_number(out, numbers.frame_seq);
-        out.extend_from_slice(b",\"byteOffset\":");
-        push_number(out, numbers.byte_offset);
-        out.extend_from_slice(b",\"byteLength\":");
-        push_number(out, numbers.byte_length);
-        out.extend_from_slice(b",\"crc32c\":\"");
-        out.extend_from_slice(&numbers.crc.0);
-        out.extend_from_slice(b"\",\"state\":\"active\"}\n");
+        write_row(&self.numbers(row), self.id(row), out);
     }
 
     /// The lines of a range of rows, in blocks of a few MiB, formatted on all cores.
@@ -326,6 +299,25 @@ impl Rows {
         }
         Ok(())
     }
+}
+
+/// Appends the line of a row, LF included.
+pub(super) fn write_row(numbers: &RowNumbers, id: &str, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"{\"schema\":\"pi.session_store_v2.offset_index.v1\",\"entrySeq\":");
+    push_number(out, numbers.entry_seq);
+    out.extend_from_slice(b",\"entryId\":");
+    push_string(out, id);
+    out.extend_from_slice(b",\"segmentSeq\":");
+    push_number(out, numbers.segment_seq);
+    out.extend_from_slice(b",\"frameSeq\":");
+    push_number(out, numbers.frame_seq);
+    out.extend_from_slice(b",\"byteOffset\":");
+    push_number(out, numbers.byte_offset);
+    out.extend_from_slice(b",\"byteLength\":");
+    push_number(out, numbers.byte_length);
+    out.extend_from_slice(b",\"crc32c\":\"");
+    out.extend_from_slice(&numbers.crc.0);
+    out.extend_from_slice(b"\",\"state\":\"active\"}\n");
 }
 
 #[derive(Deserialize)]
@@ -434,11 +426,7 @@ pub(super) fn read(path: &Path, from: u64, rows: &mut Rows) -> Result<IndexFile,
         .collect::<Result<Vec<Parsed>, Error>>()?;
     source.check_len()?;
     let count: usize = parsed.iter().map(|chunk| chunk.rows.len()).sum();
-    if rows.len() + count >= NO_ROW as usize {
-        return Err(Error::InvalidArgument {
-            reason: format!("{} has more than {NO_ROW} rows, which no handle can hold", path.display()),
-        });
-    }
+    rows.check_room(path, count)?;
     rows.reserve(count);
     for chunk in parsed {
         let mut start = 0;

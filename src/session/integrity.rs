@@ -67,6 +67,10 @@ impl Verified {
         self.missing_parent = self.missing_parent.take().or(next.missing_parent);
     }
 
+    pub(super) fn payload_hashes(&self) -> Vec<[u8; 32]> {
+        self.facts.iter().map(|facts| facts.payload_sha256).collect()
+    }
+
     pub(super) fn chain_from(&self, start: Chain) -> Chain {
         self.facts.iter().fold(start, |chain, facts| chain.link(&facts.payload_sha256))
     }

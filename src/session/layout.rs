@@ -8,6 +8,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::JoinHandle;
 
 use super::error::{Error, Place};
 use crate::disk;
@@ -185,7 +187,8 @@ impl Layout {
     pub(super) fn stage(&self, stage: &str) -> Result<Staged, Error> {
         let path = self.staging(stage);
         disk::remove_file_if_exists(&path)?;
-        Ok(Staged { file: disk::File::create_new(&path)?, keep: false })
+        let file = Arc::new(disk::File::create_new(&path)?);
+        Ok(Staged { file, keep: false, unsynced_bytes: 0, syncing: None })
     }
 
     /// Saves `range` of a file beside it as `<name>.cut`, then cuts the file at the start of the range; both are durable on
@@ -207,13 +210,55 @@ impl Layout {
 /// A file in `tmp/` on its way to its place; dropped before it is there, it is deleted.
 #[derive(Debug)]
 pub(super) struct Staged {
-    pub(super) file: disk::File,
+    pub(super) file: Arc<disk::File>,
     keep: bool,
+    /// Written since the last early sync began.
+    unsynced_bytes: usize,
+    syncing: Option<JoinHandle<Result<(), disk::Error>>>,
 }
 
+/// How much is written before it is worth a sync of its own.
+const EARLY_SYNC_BYTES: usize = 32 << 20;
+
 impl Staged {
+    /// Writes at the end of the file, and lets the disk begin before everything is written: the last sync then waits for
+    /// little.
+    pub(super) fn write_early(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        self.file.write_all(bytes)?;
+        self.unsynced_bytes += bytes.len();
+        if self.unsynced_bytes >= EARLY_SYNC_BYTES
+            && self.syncing.as_ref().is_none_or(JoinHandle::is_finished)
+        {
+            self.finish_syncing()?;
+            self.unsynced_bytes = 0;
+            let file = Arc::clone(&self.file);
+            let sync = move || file.sync_data();
+            #[cfg(all(test, unix))]
+            let sync = {
+                let faults = disk::faults::current();
+                move || match faults {
+                    Some(faults) => faults.run(sync),
+                    None => sync(),
+                }
+            };
+            // Without a thread the last sync does it all.
+            self.syncing = std::thread::Builder::new().name("burn-sync".to_owned()).spawn(sync).ok();
+        }
+        Ok(())
+    }
+
+    /// Ends an early sync. If it failed, no later one may pass for success: the system reports a lost write once.
+    fn finish_syncing(&mut self) -> Result<(), Error> {
+        match self.syncing.take().map(JoinHandle::join) {
+            None => Ok(()),
+            Some(Ok(synced)) => Ok(synced?),
+            Some(Err(panic)) => std::panic::resume_unwind(panic),
+        }
+    }
+
     /// Syncs the file and puts it in place of `target`, durably.
     pub(super) fn rename_over(mut self, target: &Path) -> Result<(), Error> {
+        self.finish_syncing()?;
         self.file.sync_all()?;
         disk::rename(self.file.path(), target)?;
         self.keep = true;
@@ -223,6 +268,7 @@ impl Staged {
 
     /// Syncs the file and leaves it where it is.
     pub(super) fn leave(mut self) -> Result<(), Error> {
+        self.finish_syncing()?;
         self.file.sync_all()?;
         self.keep = true;
         Ok(())
@@ -231,6 +277,7 @@ impl Staged {
 
 impl Drop for Staged {
     fn drop(&mut self) {
+        let _ = self.syncing.take().map(JoinHandle::join);
         if !self.keep {
             // A left-over is harmless: the next one of its name replaces it.
             let _ = disk::remove_file(self.file.path());
@@ -323,8 +370,43 @@ fn list(directory: &Path) -> Result<Vec<String>, Error> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    #[cfg(unix)]
+    #[test]
+    fn a_failed_early_sync_keeps_a_staged_file_out_of_its_place() {
+        use crate::disk::faults::{Fault, Harness};
+
+        let bytes = vec![b'x'; EARLY_SYNC_BYTES];
+        let replace = |harness: &Harness| {
+            let directory = tempfile::tempdir().unwrap();
+            let layout = Layout { root: directory.path().to_owned() };
+            std::fs::create_dir(directory.path().join("tmp")).unwrap();
+            let target = directory.path().join("index");
+            let mut early = false;
+            let done = harness.run(|| {
+                let mut staged = layout.stage(REBUILD_STAGE)?;
+                staged.write_early(&bytes)?;
+                early = staged.syncing.is_some();
+                staged.rename_over(&target)
+            });
+            let len = target.metadata().map(|metadata| metadata.len() as usize).ok();
+            (done.is_ok(), early, len)
+        };
+        let clean = Harness::counting(Fault::Io);
+        assert_eq!(replace(&clean), (true, true, Some(EARLY_SYNC_BYTES)));
+        // Everything up to the early sync, that one, the last one, and renaming.
+        let mut refused_early = 0;
+        for fail_at in 0..clean.operations() {
+            let (done, early, len) = replace(&Harness::failing(Fault::Io, fail_at));
+            assert!(len.is_none_or(|len| len == EARLY_SYNC_BYTES), "{fail_at}");
+            assert!(!done || len.is_some(), "{fail_at}");
+            refused_early += usize::from(early && len.is_none());
+        }
+        assert_eq!(refused_early, 3, "the early sync, the last one and renaming");
+    }
 
     #[test]
     fn only_canonical_names_are_segments() {

@@ -16,8 +16,10 @@
 
 mod canonical;
 mod checkpoint;
+mod digest;
 mod error;
 mod frame;
+mod ids;
 mod import;
 mod index;
 mod integrity;

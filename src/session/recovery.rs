@@ -15,9 +15,8 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use self::carry_out::carry_out;
-use self::plan::{Acknowledged, Plan, resolve_parents};
+use self::plan::{Acknowledged, Keep, Plan, resolve_parents};
 use super::error::Error;
-use super::frame::Chain;
 use super::index::{self, IndexFile, Rows};
 use super::integrity::{Verified, check_frame, check_graph, check_order, check_range, open_segment, verify};
 use super::layout::{self, Layout, REBUILD_STAGE, SegmentFiles};
@@ -39,8 +38,8 @@ pub enum Verify {
 #[derive(Debug)]
 pub(super) struct Recovered {
     pub(super) rows: Rows,
-    /// The chain over all rows; none with [`Verify::Rows`].
-    pub(super) chain: Option<Chain>,
+    /// The payload hashes of all rows; none with [`Verify::Rows`].
+    pub(super) payload_hashes: Option<Vec<[u8; 32]>>,
     pub(super) report: RecoveryReport,
 }
 
@@ -50,22 +49,24 @@ pub(super) fn recover(layout: &Layout, verification: Verify, limit_bytes: u64) -
     let mut rows = Rows::default();
     let plan = match index::read(&layout.index(), 0, &mut rows) {
         Ok(_) if rows.is_empty() && files.len_bytes.values().any(|len_bytes| *len_bytes > 0) => {
-            plan_rebuild(layout, &files, Some(rows), "the index has no rows".to_owned(), None)?
+            plan_rebuild(layout, &files, Some(rows), "the index has no rows".to_owned(), None, Keep::graph())?
         }
         Ok(file) => match check_segments_exist(layout, &files, &rows) {
-            Err(error) => plan_without_segments(layout, &files, rows, error)?,
+            Err(error) => plan_without_segments(layout, &files, rows, error, Keep::graph())?,
             Ok(()) => match check_rows(layout, &files, &rows, verification, limit_bytes) {
                 Ok(verified) => plan_tail(layout, &files, rows, verified, &file, limit_bytes)?,
                 Err(error) if error.is_recoverable() => {
-                    plan_rebuild(layout, &files, Some(rows), error.to_string(), None)?
+                    plan_rebuild(layout, &files, Some(rows), error.to_string(), None, Keep::graph())?
                 }
                 Err(error) => return Err(error),
             },
         },
-        Err(error) if error.is_recoverable() => plan_rebuild(layout, &files, None, error.to_string(), None)?,
+        Err(error) if error.is_recoverable() => {
+            plan_rebuild(layout, &files, None, error.to_string(), None, Keep::graph())?
+        }
         Err(error) => return Err(error),
     };
-    if let Some(verified) = &plan.verified {
+    if let Keep::Facts(verified) = &plan.keep {
         check_graph(&plan.rows, verified)?;
     }
     carry_out(layout, &files, plan)
@@ -81,9 +82,11 @@ pub(super) fn rebuild(layout: &Layout) -> Result<Recovered, Error> {
         Err(error) => return Err(error),
     };
     let plan = match old.map(|old| (check_segments_exist(layout, &files, &old), old)) {
-        Some((Err(error), old)) => plan_without_segments(layout, &files, old, error)?,
-        Some((Ok(()), old)) => plan_rebuild(layout, &files, Some(old), "asked for".to_owned(), None)?,
-        None => plan_rebuild(layout, &files, None, "asked for".to_owned(), None)?,
+        Some((Err(error), old)) => plan_without_segments(layout, &files, old, error, Keep::Hashes)?,
+        Some((Ok(()), old)) => {
+            plan_rebuild(layout, &files, Some(old), "asked for".to_owned(), None, Keep::Hashes)?
+        }
+        None => plan_rebuild(layout, &files, None, "asked for".to_owned(), None, Keep::Hashes)?,
     };
     carry_out(layout, &files, plan)
 }
@@ -95,8 +98,9 @@ fn plan_without_segments(
     files: &SegmentFiles,
     rows: Rows,
     missing: Error,
+    keep: Keep,
 ) -> Result<Plan, Error> {
-    let plan = plan_rebuild(layout, files, Some(rows.clone()), missing.to_string(), None);
+    let plan = plan_rebuild(layout, files, Some(rows.clone()), missing.to_string(), None, keep);
     let sought = (0..rows.len()).filter(|row| !files.len_bytes.contains_key(&rows.numbers(*row).segment_seq));
     match plan {
         Ok(plan) if plan.has_entries_of(&rows, sought) => Ok(plan),
@@ -159,10 +163,10 @@ fn plan_rebuild(
     old: Option<Rows>,
     reason: String,
     acknowledged: Acknowledged,
+    keep: Keep,
 ) -> Result<Plan, Error> {
-    let mut plan = Plan::new(Rows::default(), Some(Verified::default()));
+    let mut plan = Plan::new(Rows::default(), keep);
     plan.staged = Some(layout.stage(REBUILD_STAGE)?);
-    plan.chain = Some(Chain::GENESIS);
     plan.replaced = Some((old, reason));
     plan.take_in(layout, files, acknowledged)?;
     Ok(plan)
@@ -186,6 +190,7 @@ fn plan_tail(
             Some(rows.clone()),
             "the index skips frames".to_owned(),
             acknowledged,
+            Keep::graph(),
         );
         if let Ok(plan) = rebuilt
             && plan.has_entries_of(&rows, 0..rows.len())
@@ -193,19 +198,19 @@ fn plan_tail(
             return Ok(plan);
         }
     }
-    let mut plan = Plan::new(rows, verified);
+    let mut plan = Plan::new(rows, verified.map_or(Keep::Nothing, Keep::Facts));
     plan.complete_index = !file.terminated;
     plan.unindexed = unindexed;
     plan.take_in(layout, files, acknowledged)?;
     if plan.first_new < plan.rows.len()
-        && let Some(Verified { facts, missing_parent: Some((row, _)) }) = &mut plan.verified
+        && let Keep::Facts(Verified { facts, missing_parent: Some((row, _)) }) = &mut plan.keep
         && *row < plan.first_new
     {
         // The parent may be among the rows that came in since.
         let new = facts.split_off(plan.first_new);
         let mut again = verify(layout, &plan.rows, 0..plan.first_new, plan.rows.len(), limit_bytes)?;
         again.append(resolve_parents(&plan.rows, plan.first_new, new, &plan.late_parents));
-        plan.verified = Some(again);
+        plan.keep = Keep::Facts(again);
     }
     Ok(plan)
 }

@@ -151,7 +151,7 @@ impl Store {
             Ok(intent) => intent,
             Err(error) => return Err(attempt.failed(&path, error)),
         };
-        let snapshot = Snapshot::with_chain(rows, Some(verified.chain_from(Chain::GENESIS)));
+        let snapshot = Snapshot::with_hashes(rows, Some(verified.payload_hashes()));
         let done = complete(&self.layout, &intent, &snapshot, self.limit_bytes, &mut Resumed::default())
             .and_then(|event| self.adopt(snapshot).map(|()| event));
         if let Err(error) = &done {

@@ -3,23 +3,28 @@
 //! May map and read segments; writes nothing. Promises: every byte of the scanned range belongs to one line or to white
 //! space; lines are judged by their bytes alone, on all cores; no judgement depends on how the file was cut into chunks.
 
+use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
-use std::ops::Range;
-use std::sync::Arc;
+use std::ops::{ControlFlow, Range};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use rayon::prelude::*;
+use crossbeam_channel::bounded;
 
 use super::MAX_LINE_BYTES;
+use super::digest::digest_all;
 use super::error::Error;
-use super::frame::{FrameLine, NotAFrame};
+use super::frame::{FrameLine, NotAFrame, hex};
+use super::index::{CrcText, RowNumbers, write_row};
 use super::integrity::{Kind, open_segment};
 use super::layout::{Layout, SegmentFiles};
+use super::skip::Skipper;
 use crate::scan::{self, Source};
 
-/// How much of a segment one task reads.
-const CHUNK_BYTES: u64 = 1 << 20;
-/// How many chunks are scanned while the ones before them are taken in.
-const BATCH_CHUNKS: usize = 32;
+/// How much of a segment is scanned at once: less than a core's second cache holds, for the bytes are gone over several times.
+const CHUNK_BYTES: u64 = 256 * 1024;
+/// Chunks under way for each worker: one being scanned, others waiting for those before them.
+const CHUNKS_PER_WORKER: usize = 16;
 
 /// A line that is not blank.
 #[derive(Debug)]
@@ -67,10 +72,17 @@ pub(super) struct ScannedFrame {
     parent: Option<Range<u32>>,
 }
 
-/// The lines of one chunk.
+/// The lines of one chunk of a segment.
 #[derive(Debug, Default)]
 pub(super) struct Scanned {
+    pub(super) segment_seq: u64,
+    /// The segment; always there when a chunk is taken.
+    pub(super) source: Option<Arc<Source>>,
+    /// Whether it reaches the end of the segment.
+    pub(super) is_last: bool,
     pub(super) lines: Vec<Line>,
+    /// The index rows of all frames, if they were asked for: good when every line was taken as it stands.
+    pub(super) rows: Vec<u8>,
     text: String,
 }
 
@@ -88,112 +100,274 @@ impl Scanned {
         self.text.push_str(text);
         start..self.text.len() as u32
     }
+
+    /// Starts again, with the memory it has.
+    fn clear(&mut self) {
+        self.lines.clear();
+        self.rows.clear();
+        self.text.clear();
+    }
 }
 
-/// Part of a segment: as many chunks as are scanned at once.
+/// A scan of segments, in numeric order.
 #[derive(Debug)]
-pub(super) struct Batch {
-    pub(super) segment_seq: u64,
-    pub(super) source: Arc<Source>,
-    pub(super) scanned: Vec<Scanned>,
-    /// Whether it reaches the end of the segment.
-    pub(super) is_last: bool,
+pub(super) struct Scan<'l> {
+    pub(super) layout: &'l Layout,
+    pub(super) files: &'l SegmentFiles,
+    /// The segment to start with, and the byte in it.
+    pub(super) first: (u64, u64),
+    /// What ids are hashed with.
+    pub(super) hasher: RandomState,
+    /// Whether the rows of the index are wanted as text.
+    pub(super) with_rows: bool,
 }
 
-/// Segments in numeric order, batch by batch.
-pub(super) struct Batches<'l> {
+impl Scan<'_> {
+    /// Scans chunks on all cores and gives them to `take` on the calling thread, in order, until it breaks.
+    ///
+    /// There are as many chunks under way as there are [`Scanned`]: a worker gets one before it takes a chunk, and it comes
+    /// back when the chunk was taken. So the chunk that is waited for has always been begun, and memory does not follow
+    /// the length of the segments.
+    pub(super) fn run(
+        &self,
+        mut take: impl FnMut(&mut Scanned) -> Result<ControlFlow<()>, Error>,
+    ) -> Result<(), Error> {
+        let jobs = Jobs::new(self);
+        let threads = if jobs.left_bytes() <= CHUNK_BYTES { 0 } else { rayon::current_num_threads() };
+        let jobs = Mutex::new(jobs.zip(0u64..));
+        let next = || jobs.lock().unwrap_or_else(PoisonError::into_inner).next();
+        let (empty_sender, empty) = bounded::<Scanned>(threads * CHUNKS_PER_WORKER);
+        let (done_sender, done) = bounded(threads * CHUNKS_PER_WORKER);
+        for _ in 0..threads * CHUNKS_PER_WORKER {
+            // The channel has room for all of them.
+            let _ = empty_sender.send(Scanned::default());
+        }
+        std::thread::scope(|scope| {
+            let mut started = 0;
+            for _ in 0..threads {
+                let (empty, done_sender, next) = (empty.clone(), done_sender.clone(), &next);
+                let work = move || {
+                    let mut worker = Worker::default();
+                    while let Ok(mut scanned) = empty.recv() {
+                        let Some((job, number)) = next() else { break };
+                        let scan = || {
+                            worker.scan(&job?, self, &mut scanned)?;
+                            Ok::<_, Error>(scanned)
+                        };
+                        // A panic must not leave the calling thread waiting for this chunk for ever.
+                        let result = catch_unwind(AssertUnwindSafe(scan));
+                        if done_sender.send((number, result)).is_err() {
+                            break;
+                        }
+                    }
+                };
+                let name = "burn-scan".to_owned();
+                started +=
+                    usize::from(std::thread::Builder::new().name(name).spawn_scoped(scope, work).is_ok());
+            }
+            // Both ends are dropped on the way out, whatever the result: workers that wait are woken and stop.
+            let (done, empty_sender) = (done, empty_sender);
+            drop((done_sender, empty));
+            if started == 0 {
+                let (mut worker, mut scanned) = (Worker::default(), Scanned::default());
+                while let Some((job, _)) = next() {
+                    worker.scan(&job?, self, &mut scanned)?;
+                    if take(&mut scanned)?.is_break() {
+                        break;
+                    }
+                }
+                return Ok(());
+            }
+            let mut early = BTreeMap::new();
+            let mut expected = 0;
+            for (number, result) in &done {
+                early.insert(number, result);
+                while let Some(result) = early.remove(&expected) {
+                    let mut scanned = result.unwrap_or_else(|panic| resume_unwind(panic))?;
+                    expected += 1;
+                    if take(&mut scanned)?.is_break() {
+                        return Ok(());
+                    }
+                    let _ = empty_sender.send(scanned);
+                }
+            }
+            Ok(())
+        })
+    }
+}
+
+/// A chunk to scan.
+#[derive(Debug)]
+struct Job {
+    segment_seq: u64,
+    source: Arc<Source>,
+    chunk: Range<u64>,
+}
+
+/// The chunks of all segments, in order.
+struct Jobs<'l> {
     layout: &'l Layout,
     /// Number, first byte to scan and length of the segments still to come, in reverse.
     segments: Vec<(u64, u64, u64)>,
     open: Option<(u64, Arc<Source>, std::vec::IntoIter<Range<u64>>)>,
-    hasher: RandomState,
 }
 
-impl<'l> Batches<'l> {
-    /// All segments from number `first`, that one from byte `from`; empty ones are passed over.
-    pub(super) fn new(
-        layout: &'l Layout,
-        files: &SegmentFiles,
-        first: u64,
-        from: u64,
-        hasher: RandomState,
-    ) -> Self {
-        let segments = files.len_bytes.range(first..).rev();
+impl<'l> Jobs<'l> {
+    /// Empty segments are passed over.
+    fn new(scan: &Scan<'l>) -> Self {
+        let (first, from) = scan.first;
+        let segments = scan.files.len_bytes.range(first..).rev();
         let segments = segments
             .map(|(&segment_seq, &len_bytes)| {
                 (segment_seq, if segment_seq == first { from } else { 0 }, len_bytes)
             })
             .filter(|(_, from, len_bytes)| from < len_bytes)
             .collect();
-        Self { layout, segments, open: None, hasher }
+        Self { layout: scan.layout, segments, open: None }
     }
 
-    /// Scans the next batch; none behind the last segment.
-    pub(super) fn next(&mut self) -> Result<Option<Batch>, Error> {
+    fn left_bytes(&self) -> u64 {
+        self.segments.iter().map(|(_, from, len_bytes)| len_bytes - from).sum()
+    }
+}
+
+impl Iterator for Jobs<'_> {
+    type Item = Result<Job, Error>;
+
+    fn next(&mut self) -> Option<Self::Item> {
         loop {
-            let (segment_seq, source, mut chunks) = match self.open.take() {
-                Some(open) => open,
-                None => {
-                    let Some((segment_seq, from, len_bytes)) = self.segments.pop() else { return Ok(None) };
-                    let source = Arc::new(open_segment(self.layout, segment_seq, len_bytes - from)?);
-                    let end = source.len_bytes();
-                    let chunks = scan::chunks(&source, from.min(end)..end, CHUNK_BYTES);
-                    let chunks = chunks.collect::<Result<Vec<_>, _>>()?;
-                    (segment_seq, source, chunks.into_iter())
+            if let Some((segment_seq, source, chunks)) = &mut self.open
+                && let Some(chunk) = chunks.next()
+            {
+                return Some(Ok(Job { segment_seq: *segment_seq, source: Arc::clone(source), chunk }));
+            }
+            let (segment_seq, from, len_bytes) = self.segments.pop()?;
+            let opened = open_segment(self.layout, segment_seq, len_bytes - from).and_then(|source| {
+                let end = source.len_bytes();
+                let chunks = scan::chunks(&source, from.min(end)..end, CHUNK_BYTES);
+                let chunks = chunks.collect::<Result<Vec<_>, _>>()?;
+                Ok((segment_seq, Arc::new(source), chunks.into_iter()))
+            });
+            match opened {
+                Ok(open) => self.open = Some(open),
+                Err(error) => {
+                    self.segments.clear();
+                    self.open = None;
+                    return Some(Err(error));
                 }
-            };
-            let batch: Vec<Range<u64>> = chunks.by_ref().take(BATCH_CHUNKS).collect();
-            if batch.is_empty() {
-                continue;
             }
-            let scanned = batch
-                .into_par_iter()
-                .map(|chunk| scan_chunk(&source, chunk, &self.hasher))
-                .collect::<Result<Vec<_>, Error>>()?;
-            source.check_len()?;
-            let is_last = chunks.len() == 0;
-            if !is_last {
-                self.open = Some((segment_seq, Arc::clone(&source), chunks));
-            }
-            return Ok(Some(Batch { segment_seq, source, scanned, is_last }));
         }
     }
 }
 
-fn scan_chunk(source: &Source, chunk: Range<u64>, hasher: &RandomState) -> Result<Scanned, Error> {
-    let mut buffer = Vec::new();
-    let bytes = source.bytes(chunk.clone(), &mut buffer)?;
-    let mut scanned = Scanned::default();
-    for (offset, line) in scan::lines(chunk.start, bytes) {
-        let behind = (offset - chunk.start) as usize + line.len();
-        let terminated = behind < bytes.len();
-        let whole = &bytes[(offset - chunk.start) as usize..behind + usize::from(terminated)];
-        let bad = |reason| Content::Bad { reason, has_nul: memchr::memchr(0, line).is_some() };
-        let content = if whole.len() as u64 > MAX_LINE_BYTES {
-            bad(BadLine::TooLong)
+/// What a thread keeps from chunk to chunk.
+#[derive(Default)]
+struct Worker {
+    buffer: Vec<u8>,
+    skipper: Skipper,
+    digests: Vec<[u8; 32]>,
+}
+
+impl Worker {
+    fn scan(&mut self, job: &Job, scan: &Scan<'_>, scanned: &mut Scanned) -> Result<(), Error> {
+        scanned.clear();
+        scanned.segment_seq = job.segment_seq;
+        scanned.is_last = job.chunk.end == job.source.len_bytes();
+        scanned.source = Some(Arc::clone(&job.source));
+        let bytes = job.source.bytes(job.chunk.clone(), &mut self.buffer)?;
+        let text = simdutf8::basic::from_utf8(bytes).ok();
+        // Frames in the usual form whose payload is still to be hashed: line, payload, and what it should hash to.
+        let (mut hashed_later, mut payloads) = (Vec::new(), Vec::new());
+        let mut at = 0;
+        while at < bytes.len() {
+            let offset = job.chunk.start + at as u64;
+            let first = text.and_then(|text| FrameLine::parse_first(&text[at..], &mut self.skipper));
+            if let Some((frame, len)) = first.filter(|(_, len)| *len as u64 <= MAX_LINE_BYTES) {
+                let crc = crc32c::crc32c(&bytes[at..at + len]);
+                hashed_later.push((scanned.lines.len(), frame.payload_sha256.clone()));
+                payloads.push(frame.payload.as_bytes());
+                scanned.push(scan, offset, len, true, &frame, crc, None);
+                at += len;
+                continue;
+            }
+            let len = memchr::memchr(b'\n', &bytes[at..]).map_or(bytes.len() - at, |end| end + 1);
+            scanned.push_exactly(scan, offset, &bytes[at..at + len]);
+            at += len;
+        }
+        digest_all(&payloads, &mut self.digests);
+        for ((line, expected), digest) in hashed_later.into_iter().zip(&self.digests) {
+            if let Content::Frame(frame) = &mut scanned.lines[line].content
+                && expected.as_bytes() == hex(digest)
+            {
+                frame.payload_sha256 = Some(*digest);
+            }
+        }
+        // Zeros behind the end of a file cut under its map must not pass for damage.
+        job.source.check_len()?;
+        Ok(())
+    }
+}
+
+impl Scanned {
+    #[allow(clippy::too_many_arguments)] // All that is known of a line.
+    fn push(
+        &mut self,
+        scan: &Scan<'_>,
+        offset: u64,
+        len: usize,
+        terminated: bool,
+        frame: &FrameLine<'_>,
+        crc: u32,
+        payload_sha256: Option<[u8; 32]>,
+    ) {
+        let len_bytes = len as u64;
+        if scan.with_rows {
+            let numbers = RowNumbers {
+                entry_seq: frame.entry_seq,
+                segment_seq: frame.segment_seq,
+                frame_seq: frame.frame_seq,
+                byte_offset: offset,
+                byte_length: len_bytes,
+                crc: CrcText::of(crc),
+            };
+            write_row(&numbers, &frame.entry_id, &mut self.rows);
+        }
+        let content = Content::Frame(ScannedFrame {
+            segment_seq: frame.segment_seq,
+            frame_seq: frame.frame_seq,
+            entry_seq: frame.entry_seq,
+            crc,
+            kind: Kind::of(&frame.entry_type),
+            payload_sha256,
+            id_hash: scan.hasher.hash_one(&*frame.entry_id),
+            id: self.keep(&frame.entry_id),
+            parent: frame.parent_entry_id.as_deref().map(|parent| self.keep(parent)),
+        });
+        self.lines.push(Line { offset, len_bytes, terminated, content });
+    }
+
+    /// Takes a line, LF included when it has one, in whatever form it is.
+    fn push_exactly(&mut self, scan: &Scan<'_>, offset: u64, whole: &[u8]) {
+        let terminated = whole.ends_with(b"\n");
+        let line = whole.strip_suffix(b"\n").unwrap_or(whole);
+        let reason = if whole.len() as u64 > MAX_LINE_BYTES {
+            BadLine::TooLong
         } else if is_blank(line) {
-            continue;
+            return;
         } else {
             match FrameLine::parse(line) {
-                Ok(frame) => Content::Frame(ScannedFrame {
-                    segment_seq: frame.segment_seq,
-                    frame_seq: frame.frame_seq,
-                    entry_seq: frame.entry_seq,
-                    crc: crc32c::crc32c(whole),
-                    kind: Kind::of(&frame.entry_type),
-                    payload_sha256: frame.verify_payload().ok(),
-                    id_hash: hasher.hash_one(&*frame.entry_id),
-                    id: scanned.keep(&frame.entry_id),
-                    parent: frame.parent_entry_id.as_deref().map(|parent| scanned.keep(parent)),
-                }),
-                Err(NotAFrame::NotText) => bad(BadLine::NotText),
-                Err(NotAFrame::Json(reason)) => bad(BadLine::Json(reason)),
-                Err(NotAFrame::Schema(found)) => bad(BadLine::Schema(found)),
+                Ok(frame) => {
+                    let (crc, sha) = (crc32c::crc32c(whole), frame.verify_payload().ok());
+                    return self.push(scan, offset, whole.len(), terminated, &frame, crc, sha);
+                }
+                Err(NotAFrame::NotText) => BadLine::NotText,
+                Err(NotAFrame::Json(reason)) => BadLine::Json(reason),
+                Err(NotAFrame::Schema(found)) => BadLine::Schema(found),
             }
         };
-        scanned.lines.push(Line { offset, len_bytes: whole.len() as u64, terminated, content });
+        let content = Content::Bad { reason, has_nul: memchr::memchr(0, line).is_some() };
+        self.lines.push(Line { offset, len_bytes: whole.len() as u64, terminated, content });
     }
-    Ok(scanned)
 }
 
 /// White space in the sense of Unicode, as other readers of the format have it.

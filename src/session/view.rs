@@ -5,13 +5,13 @@
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 
 use super::error::{Error, Place};
-use super::frame::{Chain, Frame, FrameLine, NotAFrame};
+use super::frame::{Chain, Frame, FrameLine, LazyChain, NotAFrame};
 use super::index::{self, Row, Rows};
 use super::integrity::{
     Kind, branches, check_frame, check_graph, check_ids_unique, check_order, check_range, verify,
@@ -67,40 +67,44 @@ pub struct Validated {
 #[derive(Debug)]
 pub(super) struct Snapshot {
     pub(super) rows: Rows,
-    chain: Mutex<(usize, Chain)>,
+    chain: Mutex<LazyChain>,
 }
 
 impl Snapshot {
     pub(super) fn new(rows: Rows) -> Self {
-        Self { rows, chain: Mutex::new((0, Chain::GENESIS)) }
+        Self::with_hashes(rows, None)
     }
 
-    /// A snapshot whose chain over all rows is known.
-    pub(super) fn with_chain(rows: Rows, chain: Option<Chain>) -> Self {
-        match chain {
-            Some(chain) => Self { chain: Mutex::new((rows.len(), chain)), rows },
-            None => Self::new(rows),
-        }
+    /// A snapshot with the payload hashes of all rows, where they are known.
+    pub(super) fn with_hashes(rows: Rows, payload_hashes: Option<Vec<[u8; 32]>>) -> Self {
+        Self { rows, chain: Mutex::new(LazyChain::over(payload_hashes.unwrap_or_default())) }
+    }
+
+    fn chain_mut(&mut self) -> &mut LazyChain {
+        self.chain.get_mut().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lock_chain(&self) -> MutexGuard<'_, LazyChain> {
+        self.chain.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Adds the row of a frame just written.
     pub(super) fn push(&mut self, numbers: index::RowNumbers, id: &str, payload_sha256: &[u8; 32]) {
         self.rows.push(numbers, id);
-        let chain = self.chain.get_mut().unwrap_or_else(PoisonError::into_inner);
-        if chain.0 + 1 == self.rows.len() {
-            *chain = (chain.0 + 1, chain.1.link(payload_sha256));
+        if self.chain_mut().rows() + 1 == self.rows.len() {
+            self.chain_mut().push(payload_sha256);
         }
     }
 
-    /// Drops the rows from `len` on; `chain` is the chain that [`Snapshot::chain`] gave when there were `len` rows.
-    pub(super) fn truncate(&mut self, len: usize, chain: (usize, Chain)) {
+    /// Drops the rows from `len` on; `linked` is what [`Snapshot::linked`] gave when there were `len` rows.
+    pub(super) fn truncate(&mut self, len: usize, linked: (usize, Chain)) {
         self.rows.truncate(len);
-        *self.chain.get_mut().unwrap_or_else(PoisonError::into_inner) = chain;
+        self.chain_mut().truncate(len, linked);
     }
 
-    /// The chain as far as it is known, and over how many rows.
-    pub(super) fn chain(&self) -> (usize, Chain) {
-        *self.chain.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The chain as far as it is linked, and over how many rows.
+    pub(super) fn linked(&self) -> (usize, Chain) {
+        self.lock_chain().linked()
     }
 }
 
@@ -404,15 +408,20 @@ impl<'s> View<'s> {
     /// # Errors
     /// As [`View::entry`]; [`Error::SegmentUnreadable`].
     pub fn chain_hash(&self) -> Result<String, Error> {
-        let (known, chain) = self.snapshot.chain();
+        let (known, chain) = {
+            let mut chain = self.snapshot.lock_chain();
+            (chain.rows(), chain.link())
+        };
         if known == self.rows().len() {
             return Ok(chain.to_string());
         }
         let rest =
             verify(self.layout, self.rows(), known..self.rows().len(), self.rows().len(), self.limit_bytes)?;
-        let chain = rest.chain_from(chain);
-        *self.snapshot.chain.lock().unwrap_or_else(PoisonError::into_inner) = (self.rows().len(), chain);
-        Ok(chain.to_string())
+        let mut chain = self.snapshot.lock_chain();
+        if chain.rows() == known {
+            rest.facts.iter().for_each(|facts| chain.push(&facts.payload_sha256));
+        }
+        Ok(chain.link().to_string())
     }
 
     /// Checks everything: order of rows, every frame's bytes, numbers and payload, unique ids, parents that exist and lead to

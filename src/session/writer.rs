@@ -131,7 +131,7 @@ impl Store {
         let taken_back = taken_back.unwrap_or_default();
         report.truncated.splice(0..0, resumed.truncated.into_iter().chain(taken_back.truncated));
         report.quarantined.splice(0..0, resumed.quarantined.into_iter().chain(taken_back.quarantined));
-        let snapshot = Snapshot::with_chain(recovered.rows, recovered.chain);
+        let snapshot = Snapshot::with_hashes(recovered.rows, recovered.payload_hashes);
         let mut store = Self {
             tail: Tail::of(&snapshot, &layout)?,
             first_unwritten: snapshot.rows.len(),
@@ -161,7 +161,7 @@ impl Store {
     pub fn rebuild_index(&mut self) -> Result<RecoveryReport, Error> {
         self.sync()?;
         let recovered = recovery::rebuild(&self.layout)?;
-        self.adopt(Snapshot::with_chain(recovered.rows, recovered.chain))?;
+        self.adopt(Snapshot::with_hashes(recovered.rows, recovered.payload_hashes))?;
         Ok(recovered.report)
     }
 
@@ -459,7 +459,7 @@ impl Store {
     pub(super) fn mark(&self) -> Mark {
         Mark {
             rows: self.snapshot.rows.len(),
-            chain: self.snapshot.chain(),
+            linked: self.snapshot.linked(),
             tail: self.tail,
             index_bytes: self.index_bytes,
         }
@@ -488,7 +488,7 @@ impl Store {
             }
         }
         (self.active, self.index) = (None, None);
-        self.snapshot.truncate(from.rows, from.chain);
+        self.snapshot.truncate(from.rows, from.linked);
         self.tail = from.tail;
         self.first_unwritten = self.first_unwritten.min(from.rows);
         Err(error)
@@ -499,7 +499,7 @@ impl Store {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Mark {
     pub(super) rows: usize,
-    chain: (usize, super::frame::Chain),
+    linked: (usize, super::frame::Chain),
     tail: Tail,
     pub(super) index_bytes: u64,
 }

@@ -4,10 +4,9 @@
 //! documentation gives and needs.
 
 use super::Recovered;
-use super::plan::Plan;
+use super::plan::{Keep, Plan};
 use crate::disk;
 use crate::session::error::Error;
-use crate::session::frame::Chain;
 use crate::session::index::Rows;
 use crate::session::layout::{self, Layout, SegmentFiles};
 use crate::session::report::{ChangedCrc, LostEntry, Quarantined, RecoveryReport, Truncated, Unindexed};
@@ -68,8 +67,12 @@ pub(super) fn carry_out(layout: &Layout, files: &SegmentFiles, plan: Plan) -> Re
             saved_as: saved.map(|saved| layout.relative(&saved)),
         });
     }
-    let chain = plan.chain.or_else(|| plan.verified.map(|verified| verified.chain_from(Chain::GENESIS)));
-    Ok(Recovered { rows: plan.rows, chain, report })
+    let payload_hashes = match plan.keep {
+        Keep::Facts(verified) => Some(verified.payload_hashes()),
+        Keep::Hashes => Some(plan.payload_hashes),
+        Keep::Nothing => None,
+    };
+    Ok(Recovered { rows: plan.rows, payload_hashes, report })
 }
 
 /// Reports entries of the old index that changed or went.

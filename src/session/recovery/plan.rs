@@ -4,26 +4,43 @@
 //! bytes and its place alone; docs/session-store.md has the table.
 
 use std::hash::RandomState;
-use std::ops::Range;
+use std::ops::{ControlFlow, Range};
+use std::path::Path;
 
 use crate::scan::Source;
 use crate::session::error::{Error, FramePlace};
-use crate::session::frame::Chain;
 use crate::session::index::{CrcText, RowNumbers, Rows, place_of};
 use crate::session::integrity::{Facts, Parent, Verified, resolve};
 use crate::session::layout::{Layout, SegmentFiles, Staged};
-use crate::session::segment::{self, BadLine, Batch, Batches, Content, Line, Scanned, ScannedFrame};
+use crate::session::segment::{self, BadLine, Content, Line, Scan, Scanned, ScannedFrame};
+
+/// What is kept of frames besides their rows.
+pub(super) enum Keep {
+    /// Nothing: earlier rows were not read either.
+    Nothing,
+    /// Payload hashes.
+    Hashes,
+    /// Everything that checking parents needs, for all rows.
+    Facts(Verified),
+}
+
+impl Keep {
+    /// Facts, from the first row on.
+    pub(super) fn graph() -> Self {
+        Self::Facts(Verified::default())
+    }
+}
 
 /// The outcome of recovery, decided but not carried out.
 pub(super) struct Plan {
     pub(super) rows: Rows,
-    pub(super) verified: Option<Verified>,
+    pub(super) keep: Keep,
+    /// With [`Keep::Hashes`], those of all rows.
+    pub(super) payload_hashes: Vec<[u8; 32]>,
     /// Rows from here on are new.
     pub(super) first_new: usize,
     /// The new index, written but neither synced nor in place.
     pub(super) staged: Option<Staged>,
-    /// The chain over all rows, when all facts are known.
-    pub(super) chain: Option<Chain>,
     /// The index's last line lacks its LF.
     pub(super) complete_index: bool,
     pub(super) heal: Vec<u64>,
@@ -62,13 +79,13 @@ impl Cursor {
 }
 
 impl Plan {
-    pub(super) fn new(rows: Rows, verified: Option<Verified>) -> Self {
+    pub(super) fn new(rows: Rows, keep: Keep) -> Self {
         Self {
             first_new: rows.len(),
             rows,
-            verified,
+            keep,
+            payload_hashes: Vec::new(),
             staged: None,
-            chain: None,
             complete_index: false,
             heal: Vec::new(),
             cuts: Vec::new(),
@@ -105,78 +122,90 @@ impl Plan {
         let start_row = self.rows.len();
         let mut facts: Vec<Facts> = Vec::new();
         let mut blank_behind = Vec::new();
-        let mut batches = Batches::new(layout, files, first_segment, cursor.end, self.rows.hasher());
-        let mut current = batches.next()?;
+        let scan = Scan {
+            layout,
+            files,
+            first: (first_segment, cursor.end),
+            hasher: self.rows.hasher(),
+            with_rows: self.staged.is_some(),
+        };
         let start = cursor.end;
         let mut left_bytes = files.len_bytes.range(first_segment..).map(|(_, len)| len).sum::<u64>();
-        while let Some(batch) = current.take() {
-            if batch.segment_seq != cursor.segment_seq {
-                cursor = Cursor { segment_seq: batch.segment_seq, frame_seq: 0, end: 0, ..cursor };
+        let mut stop = None;
+        let index = layout.index();
+        scan.run(|chunk| {
+            let Some(source) = chunk.source.clone() else { return Ok(ControlFlow::Continue(())) };
+            if chunk.segment_seq != cursor.segment_seq {
+                cursor = Cursor { segment_seq: chunk.segment_seq, frame_seq: 0, end: 0, ..cursor };
             }
-            let mut next = Ok(None);
-            // This thread takes in one batch, and writes it, while the others scan the next.
-            let stop = rayon::in_place_scope(|scope| {
-                scope.spawn(|_| next = batches.next());
-                self.take_batch(&batch, &mut cursor, &mut facts)
-            })?;
-            if let Some((chunk, line)) = stop {
-                let line = &batch.scanned[chunk].lines[line];
-                self.judge(layout, files, acknowledged, &batch.source, line, &cursor)?;
-                // Blanks in front of the line go with it.
-                self.cuts.push((batch.segment_seq, cursor.end..batch.source.len_bytes()));
-                let later = files.len_bytes.range(batch.segment_seq + 1..);
-                self.quarantine.extend(later.filter(|(_, len)| **len > 0).map(|(seq, _)| *seq));
-                break;
+            if let Some(line) = self.take_chunk(chunk, &index, &mut cursor, &mut facts)? {
+                stop = Some((source, chunk.lines.swap_remove(line)));
+                return Ok(ControlFlow::Break(()));
             }
             if left_bytes > 0 && cursor.end > start {
-                // From the first batch it is known how long frames are: growing maps and lists would move everything again.
+                // From the first chunk it is known how long frames are: growing maps and lists would move everything again.
                 let rows = (self.rows.len() - start_row) as u64;
                 let more = (left_bytes / (cursor.end - start).max(1) + 1).saturating_mul(rows);
                 let more = more.min(left_bytes / MIN_FRAME_BYTES) as usize;
                 self.rows.reserve(more);
-                facts.reserve(more);
+                match self.keep {
+                    Keep::Nothing => {}
+                    Keep::Hashes => self.payload_hashes.reserve(more),
+                    Keep::Facts(_) => facts.reserve(more),
+                }
                 left_bytes = 0;
             }
-            if batch.is_last && cursor.end < batch.source.len_bytes() {
-                blank_behind.push((batch.segment_seq, cursor.end..batch.source.len_bytes()));
+            if chunk.is_last && cursor.end < source.len_bytes() {
+                blank_behind.push((chunk.segment_seq, cursor.end..source.len_bytes()));
             }
-            current = next?;
+            Ok(ControlFlow::Continue(()))
+        })?;
+        if let Some((source, line)) = stop {
+            self.judge(layout, files, acknowledged, &source, &line, &cursor)?;
+            // Blanks in front of the line go with it.
+            self.cuts.push((cursor.segment_seq, cursor.end..source.len_bytes()));
+            let later = files.len_bytes.range(cursor.segment_seq + 1..);
+            self.quarantine.extend(later.filter(|(_, len)| **len > 0).map(|(seq, _)| *seq));
         }
         // Blanks behind the last frame would stand in the way of the next one.
         let active = self.rows.last().map_or(0, |last| last.segment_seq);
         self.cuts.extend(blank_behind.into_iter().filter(|(segment_seq, _)| *segment_seq >= active));
         self.cuts.sort_by_key(|(segment_seq, _)| *segment_seq);
-        if let Some(verified) = &mut self.verified {
+        if let Keep::Facts(verified) = &mut self.keep {
             verified.append(resolve_parents(&self.rows, start_row, facts, &self.late_parents));
         }
         Ok(())
     }
 
-    /// Takes the frames of a batch until a line that cannot be a row; answers which (chunk, line). What is taken goes into
-    /// the staged index.
-    fn take_batch(
+    /// Takes the frames of a chunk until a line that cannot be a row; answers which. What is taken goes into the staged
+    /// index.
+    fn take_chunk(
         &mut self,
-        batch: &Batch,
+        chunk: &Scanned,
+        index: &Path,
         cursor: &mut Cursor,
         facts: &mut Vec<Facts>,
-    ) -> Result<Option<(usize, usize)>, Error> {
-        let mut lines = Vec::new();
-        for (chunk_number, chunk) in batch.scanned.iter().enumerate() {
-            let first_row = self.rows.len();
-            let stop = self.take_chunk(chunk, cursor, facts);
-            if let Some(staged) = &self.staged {
-                lines.clear();
+    ) -> Result<Option<usize>, Error> {
+        self.rows.check_room(index, chunk.lines.len())?;
+        let (first_row, healed) = (self.rows.len(), self.heal.len());
+        let stop = self.take_lines(chunk, cursor, facts);
+        if let Some(staged) = &mut self.staged {
+            if stop.is_none() && self.heal.len() == healed {
+                staged.write_early(&chunk.rows)?;
+            } else {
+                let mut lines = Vec::new();
                 (first_row..self.rows.len()).for_each(|row| self.rows.write_line(row, &mut lines));
-                staged.file.write_all(&lines)?;
-            }
-            if let Some(line_number) = stop {
-                return Ok(Some((chunk_number, line_number)));
+                staged.write_early(&lines)?;
             }
         }
-        Ok(None)
+        Ok(stop)
     }
 
-    fn take_chunk(&mut self, chunk: &Scanned, cursor: &mut Cursor, facts: &mut Vec<Facts>) -> Option<usize> {
+    fn take_lines(&mut self, chunk: &Scanned, cursor: &mut Cursor, facts: &mut Vec<Facts>) -> Option<usize> {
+        self.rows.look_ahead(chunk.lines.iter().filter_map(|line| match &line.content {
+            Content::Frame(frame) => Some(frame.id_hash),
+            Content::Bad { .. } => None,
+        }));
         for (line_number, line) in chunk.lines.iter().enumerate() {
             let Content::Frame(frame) = &line.content else { return Some(line_number) };
             let Some(payload_sha256) = frame.payload_sha256.filter(|_| cursor.continues(frame)) else {
@@ -188,15 +217,6 @@ impl Plan {
                 crc = crc32c::crc32c_append(crc, b"\n");
                 byte_length += 1;
             }
-            let row = self.rows.len();
-            let parent = match chunk.parent(frame) {
-                // Mostly the entry just before.
-                Some(id) if row > 0 && self.rows.id(row - 1) == id => Parent::Row(row as u32 - 1),
-                parent => resolve(&self.rows, row, parent),
-            };
-            if let (Parent::Missing, Some(id)) = (parent, chunk.parent(frame)) {
-                self.late_parents.push((row, id.to_owned()));
-            }
             let numbers = RowNumbers {
                 entry_seq: frame.entry_seq,
                 segment_seq: frame.segment_seq,
@@ -205,14 +225,34 @@ impl Plan {
                 byte_length,
                 crc: CrcText::of(crc),
             };
+            match self.keep {
+                Keep::Nothing => {}
+                Keep::Hashes => self.payload_hashes.push(payload_sha256),
+                Keep::Facts(_) => {
+                    let parent = self.parent_of(chunk, frame);
+                    facts.push(Facts { payload_sha256, parent, kind: frame.kind });
+                }
+            }
             self.rows.push_hashed(numbers, chunk.id(frame), frame.id_hash);
-            self.chain = self.chain.map(|chain| chain.link(&payload_sha256));
-            facts.push(Facts { payload_sha256, parent, kind: frame.kind });
             cursor.frame_seq = frame.frame_seq;
             cursor.entry_seq = frame.entry_seq;
             cursor.end = line.offset + byte_length;
         }
         None
+    }
+
+    /// The parent of the frame that becomes the next row.
+    fn parent_of(&mut self, chunk: &Scanned, frame: &ScannedFrame) -> Parent {
+        let row = self.rows.len();
+        let parent = match chunk.parent(frame) {
+            // Mostly the entry just before.
+            Some(id) if row > 0 && self.rows.id(row - 1) == id => Parent::Row(row as u32 - 1),
+            parent => resolve(&self.rows, row, parent),
+        };
+        if let (Parent::Missing, Some(id)) = (parent, chunk.parent(frame)) {
+            self.late_parents.push((row, id.to_owned()));
+        }
+        parent
     }
 
     /// Refuses when cutting at this line would destroy more than a torn tail.
@@ -273,24 +313,28 @@ fn good_frame_behind(
     line: &Line,
     cursor: &Cursor,
 ) -> Result<bool, Error> {
-    let behind = line.offset + line.len_bytes;
-    let mut batches = Batches::new(layout, files, cursor.segment_seq, behind, RandomState::new());
-    while let Some(batch) = batches.next()? {
-        let floor = if batch.segment_seq == cursor.segment_seq { cursor.frame_seq } else { 0 };
-        let good = |line: &Line| match &line.content {
+    let scan = Scan {
+        layout,
+        files,
+        first: (cursor.segment_seq, line.offset + line.len_bytes),
+        hasher: RandomState::new(),
+        with_rows: false,
+    };
+    let mut found = false;
+    scan.run(|chunk| {
+        let floor = if chunk.segment_seq == cursor.segment_seq { cursor.frame_seq } else { 0 };
+        found = chunk.lines.iter().any(|line| match &line.content {
             Content::Frame(frame) => {
-                frame.segment_seq == batch.segment_seq
+                frame.segment_seq == chunk.segment_seq
                     && frame.frame_seq > floor
                     && frame.entry_seq > cursor.entry_seq
                     && frame.payload_sha256.is_some()
             }
             Content::Bad { .. } => false,
-        };
-        if batch.scanned.iter().flat_map(|chunk| &chunk.lines).any(good) {
-            return Ok(true);
-        }
-    }
-    Ok(false)
+        });
+        Ok(if found { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+    })?;
+    Ok(found)
 }
 
 /// The facts with the parents that come after their children: only now are all rows known.
