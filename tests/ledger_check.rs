@@ -102,7 +102,7 @@ fn every_fault_has_an_offset_and_every_oddity_a_count() {
 
     let table = String::from_utf8(burn(home.path(), &["ledger", "check"]).stdout).unwrap();
     let malformed = expected.iter().find(|finding| finding.0 == "malformed").unwrap();
-    assert!(table.contains(&format!("ledger byte {} (7 bytes): malformed", malformed.2)), "{table}");
+    assert!(table.contains(&format!("ledger byte {} (8 bytes): malformed", malformed.2)), "{table}");
 }
 
 #[test]

@@ -67,14 +67,6 @@ pub enum Error {
     /// A segment or the index could not be scanned.
     #[error(transparent)]
     Scan(#[from] ScanError),
-    /// A directory could not be listed.
-    #[error("cannot list {}: {reason}", path.display())]
-    List {
-        /// The directory.
-        path: PathBuf,
-        /// What the system said.
-        reason: io::Error,
-    },
     /// A symbolic link where the store keeps a file or directory of its own.
     #[error("{} is a symbolic link; a session store does not follow links: put the file itself in this place", path.display())]
     SymbolicLink {
@@ -463,7 +455,6 @@ impl Error {
                 ScanError::Truncated { .. } => Class::IoUnexpectedEof,
                 _ => Class::IoOther,
             },
-            Self::List { reason, .. } => class_of_io(reason.kind()),
             Self::SymbolicLink { .. } | Self::QuarantineFull { .. } => Class::IoOther,
             Self::Locked { .. } => Class::Locked,
             Self::Stale { .. } => Class::StaleHandle,

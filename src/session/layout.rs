@@ -353,20 +353,12 @@ pub(super) fn read_if_exists(path: &Path) -> Result<Option<Vec<u8>>, Error> {
 }
 
 fn list(directory: &Path) -> Result<Vec<String>, Error> {
-    let failed = |reason| Error::List { path: directory.to_owned(), reason };
-    let entries = match fs::read_dir(directory) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(failed(error)),
+    let paths = match disk::list(directory) {
+        Err(error) if error.is_not_found() => return Ok(Vec::new()),
+        listed => listed?,
     };
-    let mut names = Vec::new();
-    for entry in entries {
-        // A name that is not UTF-8 is none of ours.
-        if let Ok(name) = entry.map_err(failed)?.file_name().into_string() {
-            names.push(name);
-        }
-    }
-    Ok(names)
+    // A name that is not UTF-8 is none of ours.
+    Ok(paths.iter().filter_map(|path| path.file_name()?.to_str()).map(str::to_owned).collect())
 }
 
 #[cfg(test)]
