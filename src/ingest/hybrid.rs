@@ -112,7 +112,8 @@ thread_local! {
 }
 
 /// Whether a panic of this thread is about to become an error: a hook need not tell of it.
-pub fn is_guarded() -> bool {
+#[cfg(feature = "cli")]
+pub(crate) fn is_guarded() -> bool {
     IS_GUARDED.get()
 }
 
