@@ -126,7 +126,7 @@ fn guarded<T>(work: impl FnOnce() -> Result<T, EngineError>) -> Result<T, Engine
     done.unwrap_or_else(|panic| {
         let said = panic.downcast_ref::<String>().map(String::as_str);
         let said = said.or(panic.downcast_ref::<&str>().copied()).unwrap_or("an engine panicked");
-        Err(Unusable(said.to_owned()).into())
+        Err(Unusable(said.replace("\n ", ",")).into())
     })
 }
 
