@@ -61,13 +61,7 @@ pub fn run(args: IngestArgs) -> anyhow::Result<ExitCode> {
         Some(store) => store,
         None => Home::from_env()?.root().join("ingest"),
     };
-    let tell = std::panic::take_hook();
-    std::panic::set_hook(Box::new(move |panic| {
-        // A panic that becomes an error is told as one.
-        if !crate::ingest::is_guarded() {
-            tell(panic);
-        }
-    }));
+    watch_engines(store.clone());
     // The journal first: a mistyped name makes no store.
     require_journal(&journal)?;
     let reader = JournalReader::open(&journal)?;
@@ -103,6 +97,30 @@ pub fn run(args: IngestArgs) -> anyhow::Result<ExitCode> {
         bail!("interrupted; run it again to go on");
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Keeps panics of the store's engines quiet, for they become errors. One that panics again while it is being cleaned up
+/// would end the process by a signal: that is an error as well, and the last thing that is said.
+fn watch_engines(store: PathBuf) {
+    let tell = std::panic::take_hook();
+    let first = std::sync::OnceLock::new();
+    std::panic::set_hook(Box::new(move |panic| {
+        if !crate::ingest::is_guarded() {
+            return tell(panic);
+        }
+        let said = panic.payload().downcast_ref::<String>().map(String::as_str);
+        let said = said.or(panic.payload().downcast_ref::<&str>().copied()).unwrap_or("an engine panicked");
+        let said = said.replace("\n ", ",");
+        if first.set(said).is_err() {
+            warn(&format!(
+                "the store at {} failed: {}; if its files are damaged, put a copy in its place, or move it away and let \
+                 what the journal still has be drained again",
+                store.display(),
+                first.get().map_or("", String::as_str)
+            ));
+            std::process::exit(1);
+        }
+    }));
 }
 
 /// Drains until the journal has nothing more, with `follow` until interrupted; always to the end of a batch.

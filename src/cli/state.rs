@@ -9,7 +9,7 @@ use clap::{Args, Subcommand, ValueEnum};
 
 use super::clean::{self, PruneArgs, ResetArgs};
 use super::progress::Bar;
-use super::{counted, grouped, human_bytes, interrupt, print, print_json};
+use super::{counted, grouped, human_bytes, interrupt, print, print_json, warn};
 use crate::archive::rows::Finding;
 use crate::archive::{self, BuildResult, Loader, Observer, Options, Paths, Phase, Progress, Restart, Status};
 use crate::home::Home;
@@ -473,17 +473,14 @@ fn rebuild_archive(args: ArchiveArgs, json: bool) -> anyhow::Result<ExitCode> {
     }
     let result = result?;
     if !paths.ledger.exists() {
-        eprint_line(&format!("burn: there is no ledger at {}; nothing was taken in", paths.ledger.display()));
+        warn(&format!("there is no ledger at {}; nothing was taken in", paths.ledger.display()));
     }
     if let Some(aside) = &result.set_aside {
-        eprint_line(&format!(
-            "burn: what stood in the archive's place is no database; it is now {}",
-            aside.display()
-        ));
+        warn(&format!("what stood in the archive's place is no database; it is now {}", aside.display()));
     }
     if findings > FINDINGS_SHOWN {
         let more = counted(findings - FINDINGS_SHOWN, "more line");
-        eprint_line(&format!("burn: and {more} left out; `--report FILE` lists all of them"));
+        warn(&format!("and {more} left out; `--report FILE` lists all of them"));
     }
     if json {
         print_json(&result)?;
@@ -491,11 +488,6 @@ fn rebuild_archive(args: ArchiveArgs, json: bool) -> anyhow::Result<ExitCode> {
         print(summary(&paths, &result).as_bytes())?;
     }
     Ok(ExitCode::SUCCESS)
-}
-
-fn eprint_line(text: &str) {
-    // A closed stderr is no reason to fail after the work is done.
-    let _ = std::io::Write::write_all(&mut std::io::stderr().lock(), format!("{text}\n").as_bytes());
 }
 
 /// A report must not be written over what it reports on.

@@ -112,7 +112,8 @@ thread_local! {
 }
 
 /// Whether a panic of this thread is about to become an error: a hook need not tell of it.
-pub fn is_guarded() -> bool {
+#[cfg(feature = "cli")]
+pub(crate) fn is_guarded() -> bool {
     IS_GUARDED.get()
 }
 
@@ -125,7 +126,7 @@ fn guarded<T>(work: impl FnOnce() -> Result<T, EngineError>) -> Result<T, Engine
     done.unwrap_or_else(|panic| {
         let said = panic.downcast_ref::<String>().map(String::as_str);
         let said = said.or(panic.downcast_ref::<&str>().copied()).unwrap_or("an engine panicked");
-        Err(Unusable(said.to_owned()).into())
+        Err(Unusable(said.replace("\n ", ",")).into())
     })
 }
 

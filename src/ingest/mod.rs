@@ -44,6 +44,7 @@ pub use delivery::{DeliveryError, ledger_sink};
 pub use error::IngestError;
 pub use front_door::queue_ledger_lines;
 pub use hybrid::HybridStore;
+#[cfg(feature = "cli")]
 pub(crate) use hybrid::is_guarded;
 pub use ingestor::Ingestor;
 pub use payload::{

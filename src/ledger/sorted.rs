@@ -155,7 +155,9 @@ impl Sorted {
         let (covered_bytes, entries, covered_sum) =
             (u64_at(header, 8), u64_at(header, 16), u32_at(header, 24));
         let seen = Seen::decode(header);
-        let len_bytes = entries.checked_mul(ENTRY_LEN_BYTES as u64).map(|len| len + HEADER_LEN_BYTES as u64);
+        let len_bytes = entries
+            .checked_mul(ENTRY_LEN_BYTES as u64)
+            .and_then(|len_bytes| len_bytes.checked_add(HEADER_LEN_BYTES as u64));
         if !is_sound || len_bytes != Some(source.len_bytes()) {
             return Ok(None);
         }

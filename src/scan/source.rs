@@ -18,6 +18,7 @@ fn remedy(reason: &std::io::Error) -> &'static str {
         std::io::ErrorKind::PermissionDenied => {
             "check the owner and the mode of the file and of its directory"
         }
+        std::io::ErrorKind::IsADirectory => "a directory stands in the place of a file: move it away",
         std::io::ErrorKind::NotADirectory => {
             "a file stands in the place of a directory: move it away, or choose another"
         }

@@ -1,13 +1,12 @@
 //! The index as a check sees it: its lines, and what it and the ledger have apart.
 
-use std::fs;
 use std::io;
 use std::ops::Range;
 use std::path::Path;
 
 use crate::ledger::LedgerError;
 use crate::ledger::ids::Id;
-use crate::scan::{self, ScanError};
+use crate::scan::{self, Io, ScanError, Source};
 
 /// The lines of an index.
 #[derive(Default)]
@@ -23,13 +22,17 @@ impl IndexLines {
     /// Reads the index at `path`; nothing when there is none.
     pub(super) fn read(path: &Path) -> Result<Self, LedgerError> {
         let mut lines = Self::default();
-        let bytes = match fs::read(path) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(lines),
-            Err(source) => return Err(ScanError::Open { path: path.to_owned(), source }.into()),
+        let source = match Source::open(path, Io::Read) {
+            Ok(source) => source,
+            Err(ScanError::Open { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                return Ok(lines);
+            }
+            Err(error) => return Err(error.into()),
         };
         lines.exists = true;
-        for (offset, line) in scan::lines(0, &bytes) {
+        let mut buffer = Vec::new();
+        let bytes = source.bytes(0..source.len_bytes(), &mut buffer)?;
+        for (offset, line) in scan::lines(0, bytes) {
             let end = offset + line.len() as u64;
             match Id::parse(line) {
                 Some(id) if end < bytes.len() as u64 => lines.ids.push((id, offset)),
