@@ -100,8 +100,12 @@ fn a_crowd_queues_and_an_ingestor_that_is_killed_and_restarted_delivers_each_rec
         expected.extend(errands.iter().flat_map(|(.., lines)| lines).map(|line| (line.clone(), 1)));
         let mut crowd: Vec<Child> =
             errands.iter().map(|(kind, input, _)| start(home, kind, &["--json"], input)).collect();
-        let mut kills = 0;
-        while kills < 15 || crowd.iter_mut().any(|child| child.try_wait().unwrap().is_none()) {
+        // An ingestor that has nothing left to do ends before it can be killed: a busy machine needs more tries.
+        let (mut kills, met_before) = (0, killed);
+        while kills < 15
+            || killed < met_before + 5
+            || crowd.iter_mut().any(|child| child.try_wait().unwrap().is_none())
+        {
             let before = fs::metadata(home.join("ledger.jsonl")).map_or(0, |metadata| metadata.len());
             let mut child = burn(home)
                 .args(["ingest", "--once"])
@@ -155,7 +159,6 @@ fn a_crowd_queues_and_an_ingestor_that_is_killed_and_restarted_delivers_each_rec
         assert_eq!((*times, expected.get(line)), (1, Some(&1)), "{line}");
     }
     assert_eq!(found.len(), expected.len(), "records are missing");
-    assert!(killed >= 5 * rounds, "only {killed} kills met a living process");
     let check = burn(home).args(["ledger", "check", "--json"]).output().unwrap();
     let check: serde_json::Value = serde_json::from_slice(&check.stdout).unwrap();
     assert_eq!(check["malformedLines"], halves.len());
