@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::migration::Verification;
 use crate::disk;
@@ -51,6 +51,22 @@ impl fmt::Display for FramePlace {
 const RESTORE: &str = "restore the segment from a copy; nothing was changed here";
 const REINDEX: &str = "`burn session reindex` builds the index again from the segments";
 
+/// What can be done about a file of a store that cannot be read, by which file it is.
+fn remedy(path: &Path) -> &'static str {
+    let in_directory = |name| path.parent().is_some_and(|parent| parent.ends_with(name));
+    if in_directory("index") {
+        REINDEX
+    } else if in_directory("segments") {
+        RESTORE
+    } else if in_directory("checkpoints") {
+        "restore the checkpoint from a copy, or move it away to do without it; entries do not depend on it"
+    } else if in_directory("migrations") {
+        "restore the ledger of rollbacks from a copy, or move it away to begin a new one; entries do not depend on it"
+    } else {
+        "restore it from a copy, or move it away; `burn session manifest --write` writes a new manifest"
+    }
+}
+
 /// A failure of a session store.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -67,6 +83,12 @@ pub enum Error {
     /// A segment or the index could not be scanned.
     #[error(transparent)]
     Scan(#[from] ScanError),
+    /// A directory, a pipe or the like where the store keeps a segment.
+    #[error("{} is not a file; a segment has that name: put the file itself in this place", path.display())]
+    NotAFile {
+        /// What stands there.
+        path: PathBuf,
+    },
     /// A symbolic link where the store keeps a file or directory of its own.
     #[error("{} is a symbolic link; a session store does not follow links: put the file itself in this place", path.display())]
     SymbolicLink {
@@ -96,7 +118,7 @@ pub enum Error {
         reason: String,
     },
     /// A line or file is not the JSON document it should be.
-    #[error("{place}: {reason}")]
+    #[error("{place}: {reason}; {}", remedy(&place.path))]
     Json {
         /// Where.
         place: Place,
@@ -287,7 +309,7 @@ pub enum Error {
         path: PathBuf,
     },
     /// A checkpoint that contradicts itself, its name, or the checkpoints beside it.
-    #[error("{}: {reason}", path.display())]
+    #[error("{}: {reason}; {}", path.display(), remedy(path))]
     CheckpointInvalid {
         /// The file.
         path: PathBuf,
@@ -314,7 +336,7 @@ pub enum Error {
         reason: String,
     },
     /// A manifest whose hash is not that of its content.
-    #[error("{}: manifestHash is {expected}, its content hashes to {found}: it was altered", path.display())]
+    #[error("{}: manifestHash is {expected}, its content hashes to {found}: it was altered; {}", path.display(), remedy(path))]
     ManifestHashMismatch {
         /// The file.
         path: PathBuf,
@@ -455,7 +477,7 @@ impl Error {
                 ScanError::Truncated { .. } => Class::IoUnexpectedEof,
                 _ => Class::IoOther,
             },
-            Self::SymbolicLink { .. } | Self::QuarantineFull { .. } => Class::IoOther,
+            Self::NotAFile { .. } | Self::SymbolicLink { .. } | Self::QuarantineFull { .. } => Class::IoOther,
             Self::Locked { .. } => Class::Locked,
             Self::Stale { .. } => Class::StaleHandle,
             Self::Poisoned { .. } => Class::PoisonedHandle,

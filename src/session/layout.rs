@@ -154,7 +154,8 @@ impl Layout {
             let path = self.segment(segment_seq);
             let metadata = disk::metadata(&path)?;
             if !metadata.is_file {
-                return Err(Error::SymbolicLink { path });
+                refuse_link(&path)?;
+                return Err(Error::NotAFile { path });
             }
             files.len_bytes.insert(segment_seq, metadata.len_bytes);
         }
