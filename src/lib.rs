@@ -1,7 +1,8 @@
 //! Append-only logs that can be trusted, and the stores derived from them.
 //!
 //! A log of this crate is only ever appended to. Whatever is derived from it can be thrown away and built again. Damage is
-//! found, named by byte offset and set aside; it is never destroyed and never skipped in silence. The first of these logs is the
+//! found and named by byte offset; whatever may have been acknowledged is set aside and never destroyed, and nothing is skipped in
+//! silence. The first of these logs is the
 //! ledger of people who work with AI coding agents, `ledger.jsonl`: a JSON line for every turn, tool result and stamp. Its
 //! archive, `archive.sqlite`, is made from it by a parallel engine over a memory map.
 //!

@@ -4,8 +4,8 @@
 //!
 //! Touches the lock file it is given, and while taking over an orphan a side file `<lock file>.rob`.
 //!
-//! Promises: a holder that is alive is never taken for an orphan (its file is touched every second); letting go and
-//! taking over never delete somebody else's fresh lock; a panic lets go; nothing waits longer than about 11 seconds.
+//! Promises: a holder that runs is never taken for an orphan (its file is touched every second), one that is stopped for more than
+//! 5 seconds is, and learns of it from `still_held`; letting go and taking over never delete somebody else's fresh lock; a panic lets go; nothing waits longer than about 11 seconds.
 //!
 //! ```
 //! use relayburn_ledger::lock::{LockError, with_lock};

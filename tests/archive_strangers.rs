@@ -65,6 +65,22 @@ fn databases_of_other_programs_are_left_byte_for_byte() {
 }
 
 #[test]
+fn status_does_not_offer_to_complete_a_database_of_another_program() {
+    let home = tempfile::tempdir().unwrap();
+    Connection::open(home.path().join("archive.sqlite"))
+        .unwrap()
+        .execute_batch("CREATE TABLE users(name)")
+        .unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_burn"))
+        .env("RELAYBURN_HOME", home.path())
+        .args(["state", "status"])
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("not an archive") && !text.contains("completes it"), "{text}");
+}
+
+#[test]
 fn a_database_that_somebody_keeps_locked_is_not_replaced() {
     let place = Place::new();
     let archive = place.path("a.sqlite");

@@ -23,6 +23,9 @@ pub struct Status {
     pub archive_path: PathBuf,
     /// Whether there is one.
     pub exists: bool,
+    /// Whether it is a database of another program, which builds leave alone. Not in the JSON, whose keys are the reference's.
+    #[serde(skip)]
+    pub is_foreign: bool,
     /// The version of its schema; `None` without a state row.
     pub archive_version: Option<i64>,
     /// How many bytes of the ledger it has taken in.
@@ -82,6 +85,7 @@ pub fn status(paths: &Paths) -> Result<Status, ArchiveError> {
     let mut status = Status {
         archive_path: path.clone(),
         exists: path.exists(),
+        is_foreign: false,
         archive_version: None,
         ledger_offset_bytes: 0,
         ledger_mtime_ms: 0,
@@ -117,6 +121,7 @@ pub fn status(paths: &Paths) -> Result<Status, ArchiveError> {
 fn read_archive(path: &Path, status: &mut Status) -> Result<(), ArchiveError> {
     let connection = open::open_read_only(path)?;
     connection.execute_batch("BEGIN").context(path, "beginning to read")?;
+    status.is_foreign = open::is_foreign(&connection, path)?;
     if let Some(state) = open::read_state(&connection, path)? {
         status.archive_version = Some(state.archive_version);
         status.ledger_offset_bytes = state.ledger_offset_bytes;

@@ -31,13 +31,13 @@ Accounts are named BOOK:PATH, as in shop:cash; a ':' or '\\' in the book's name 
 Amounts in JSON are whole minor units (cents); tables show them with the asset's precision.
 
 Examples:
-  burn book init ledger
-  burn book asset ledger USD --precision 2 --name 'US dollar'
-  burn book account ledger shop:cash --asset USD --kind asset
-  burn book account ledger shop:sales --asset USD --kind income
-  burn book post ledger < transactions.jsonl
-  burn book balance ledger --json
-  burn book check ledger")]
+  burn book init accounts
+  burn book asset accounts USD --precision 2 --name 'US dollar'
+  burn book account accounts shop:cash --asset USD --kind asset
+  burn book account accounts shop:sales --asset USD --kind income
+  burn book post accounts < transactions.jsonl
+  burn book balance accounts --json
+  burn book check accounts")]
 pub(super) struct BookArgs {
     #[command(subcommand)]
     command: BookCommand,
@@ -55,7 +55,7 @@ struct Common {
 #[derive(Debug, Subcommand)]
 enum BookCommand {
     /// Create a store, or see that there is one.
-    #[command(after_help = "Examples:\n  burn book init ledger")]
+    #[command(after_help = "Examples:\n  burn book init accounts")]
     Init {
         #[command(flatten)]
         common: Common,
@@ -63,9 +63,9 @@ enum BookCommand {
     /// Register an asset, or list all.
     #[command(after_help = "\
 Examples:
-  burn book asset ledger
-  burn book asset ledger USD --precision 2 --name 'US dollar'
-  burn book asset ledger BTC --precision 8 --name Bitcoin --network bitcoin")]
+  burn book asset accounts
+  burn book asset accounts USD --precision 2 --name 'US dollar'
+  burn book asset accounts BTC --precision 8 --name Bitcoin --network bitcoin")]
     Asset {
         #[command(flatten)]
         common: Common,
@@ -88,8 +88,8 @@ Examples:
     /// Open an account, or list all.
     #[command(after_help = "\
 Examples:
-  burn book account ledger
-  burn book account ledger shop:cash --asset USD --kind asset --min-balance 0")]
+  burn book account accounts
+  burn book account accounts shop:cash --asset USD --kind asset --min-balance 0")]
     Account {
         #[command(flatten)]
         common: Common,
@@ -122,7 +122,7 @@ number, transaction id and time, tab separated, once it is durable; a key that w
 then. Lines that are refused are named on stderr, and the exit code is 1.
 
 Examples:
-  burn book post ledger < transactions.jsonl")]
+  burn book post accounts < transactions.jsonl")]
     Post {
         #[command(flatten)]
         common: Common,
@@ -133,8 +133,8 @@ Examples:
     /// Print balances, of one account or of all.
     #[command(after_help = "\
 Examples:
-  burn book balance ledger
-  burn book balance ledger shop:cash --as-of 2026-01-31T23:59:59Z --json")]
+  burn book balance accounts
+  burn book balance accounts shop:cash --as-of 2026-01-31T23:59:59Z --json")]
     Balance {
         #[command(flatten)]
         common: Common,
@@ -146,7 +146,7 @@ Examples:
         as_of: Option<DateTime<Utc>>,
     },
     /// Print the postings of an account.
-    #[command(after_help = "Examples:\n  burn book history ledger shop:cash --limit 20")]
+    #[command(after_help = "Examples:\n  burn book history accounts shop:cash --limit 20")]
     History {
         #[command(flatten)]
         common: Common,
@@ -161,7 +161,7 @@ Examples:
         limit: usize,
     },
     /// Print debits and credits of each asset, of one book or of all.
-    #[command(after_help = "Examples:\n  burn book trial-balance ledger shop --as-of 2026-01-31T23:59:59Z")]
+    #[command(after_help = "Examples:\n  burn book trial-balance accounts shop --as-of 2026-01-31T23:59:59Z")]
     TrialBalance {
         #[command(flatten)]
         common: Common,
@@ -172,7 +172,7 @@ Examples:
         as_of: Option<DateTime<Utc>>,
     },
     /// Print the events of a book, one JSON object a line; `_system` has the registrations.
-    #[command(after_help = "Examples:\n  burn book events ledger shop --from 100 --limit 10")]
+    #[command(after_help = "Examples:\n  burn book events accounts shop --from 100 --limit 10")]
     Events {
         #[command(flatten)]
         common: Common,
@@ -186,7 +186,9 @@ Examples:
         limit: usize,
     },
     /// Print a transaction by its id, as JSON.
-    #[command(after_help = "Examples:\n  burn book transaction ledger 7d0c6c5e-9e53-4d53-8b0e-6a3f6f0e5f11")]
+    #[command(
+        after_help = "Examples:\n  burn book transaction accounts 7d0c6c5e-9e53-4d53-8b0e-6a3f6f0e5f11"
+    )]
     Transaction {
         #[command(flatten)]
         common: Common,
@@ -196,8 +198,8 @@ Examples:
     /// Write a snapshot, of one book or of all, so that the next opening is fast.
     #[command(after_help = "\
 Examples:
-  burn book snapshot ledger
-  burn book snapshot ledger shop --json")]
+  burn book snapshot accounts
+  burn book snapshot accounts shop --json")]
     Snapshot {
         #[command(flatten)]
         common: Common,
@@ -210,8 +212,8 @@ Every finding names the file, the byte offset where there is one, what is wrong,
 Damage does not keep the rest from being looked at.
 
 Examples:
-  burn book check ledger
-  burn book check ledger --json")]
+  burn book check accounts
+  burn book check accounts --json")]
     Check {
         #[command(flatten)]
         common: Common,

@@ -27,7 +27,7 @@ const POLL: Duration = Duration::from_millis(20);
 #[command(after_help = "Examples:
   printf 'first\\nsecond\\n' | burn journal append ./log
   burn journal read ./log --follow
-  burn journal read ./log --from 46 --json
+  burn journal read ./log --from 45 --json
   burn journal recover ./log --skip-corrupt")]
 pub struct JournalArgs {
     #[command(subcommand)]
@@ -51,7 +51,7 @@ enum JournalCommand {
     ///
     /// Control characters, backslashes and bytes that are not UTF-8 are escaped: \n, \t, \r, \\, \x1b.
     #[command(after_help = "Examples:
-  burn journal read ./log --from 46
+  burn journal read ./log --from 45
   burn journal read ./log --follow
   burn journal read ./log --json")]
     Read {

@@ -28,7 +28,7 @@ pub(super) struct LedgerArgs {
 
 #[derive(Debug, Subcommand)]
 enum LedgerCommand {
-    /// Append JSON records from stdin, one a line; those that are there already are dropped.
+    /// Append JSON records from stdin, one a line; those that are there already are dropped (stamps never are).
     #[command(after_help = "\
 The lines of one run are one batch: a record that cannot be appended is an error that names its line, and nothing of the \
 batch is written. A stamp is given as its whole line, other kinds as what stands in the ledger as `record`.

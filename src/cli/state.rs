@@ -280,6 +280,9 @@ fn describe(status: &Status) -> String {
         return text;
     }
     let state = match (status.archive_version, status.up_to_date) {
+        _ if status.is_foreign => {
+            "a database, but not an archive: it is left alone; name another file, or move it away".to_string()
+        }
         (Some(version), _) if version != archive::schema::VERSION => {
             "of another schema version; `burn state rebuild archive` builds it anew".to_string()
         }

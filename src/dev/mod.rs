@@ -44,7 +44,7 @@ pub use size::parse_size;
 #[non_exhaustive]
 pub enum DevError {
     /// The file is there and the caller did not ask to replace it.
-    #[error("{} exists; choose another name, or force it to be replaced", path.display())]
+    #[error("{} exists; choose another name, or replace it with `--force`", path.display())]
     Exists {
         /// The file that was to be written.
         path: PathBuf,

@@ -5,9 +5,9 @@
 //! `ledger`, `ledger-index` and `content.<sessionId>`; queries and checks take none (a check that finds the index wanting
 //! looks again under them). `docs/ledger.md` describes every file.
 //!
-//! This room promises: the ledger is only ever appended to, in whole lines; a record is written once however often and
-//! by however many processes it is delivered; an error says how much of a batch was written, and trying again is always
-//! right.
+//! This room promises: the ledger is only ever appended to, in whole lines; a record that has an id is written once however
+//! often and by however many processes it is delivered; an error says how much of a batch was written, and trying again is
+//! always right for those. Stamps have no id and are written each time.
 //!
 //! ```
 //! use relayburn_ledger::home::Home;

@@ -54,7 +54,7 @@ pub use report::{ChangedCrc, LostEntry, Quarantined, RecoveryReport, Truncated, 
 pub use view::{Entries, Head, IndexSummary, Reader, Validated, View};
 pub use writer::{Durability, Store};
 
-/// The longest line that can be read back: 100 MiB.
+/// The longest line that can be read back, 100 MiB, unless a segment may be longer ([`Options::max_segment_bytes`]).
 pub const MAX_LINE_BYTES: u64 = 104_857_600;
 
 /// The segment size of [`Options::default`]: 64 MiB.
