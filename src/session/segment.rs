@@ -25,6 +25,8 @@ use crate::scan::{self, Source};
 const CHUNK_BYTES: u64 = 256 * 1024;
 /// Chunks under way for each worker: one being scanned, others waiting for those before them.
 const CHUNKS_PER_WORKER: usize = 16;
+/// Chunks under way at all. Each may hold another segment open and mapped, and `scan::truncation` watches 64 maps.
+const MAX_CHUNKS: usize = 48;
 
 /// A line that is not blank.
 #[derive(Debug)]
@@ -76,7 +78,7 @@ pub(super) struct ScannedFrame {
 #[derive(Debug, Default)]
 pub(super) struct Scanned {
     pub(super) segment_seq: u64,
-    /// The segment; always there when a chunk is taken.
+    /// The segment; always there when a chunk is taken, and only then: what waits for work keeps no file open.
     pub(super) source: Option<Arc<Source>>,
     /// Whether it reaches the end of the segment.
     pub(super) is_last: bool,
@@ -126,19 +128,21 @@ impl Scan<'_> {
     /// Scans chunks on all cores and gives them to `take` on the calling thread, in order, until it breaks.
     ///
     /// There are as many chunks under way as there are [`Scanned`]: a worker gets one before it takes a chunk, and it comes
-    /// back when the chunk was taken. So the chunk that is waited for has always been begun, and memory does not follow
-    /// the length of the segments.
+    /// back when the chunk was taken. So the chunk that is waited for has always been begun, and neither memory nor the
+    /// number of open files follows the length of the segments.
     pub(super) fn run(
         &self,
         mut take: impl FnMut(&mut Scanned) -> Result<ControlFlow<()>, Error>,
     ) -> Result<(), Error> {
         let jobs = Jobs::new(self);
-        let threads = if jobs.left_bytes() <= CHUNK_BYTES { 0 } else { rayon::current_num_threads() };
+        let threads =
+            if jobs.left_bytes() <= CHUNK_BYTES { 0 } else { rayon::current_num_threads().min(MAX_CHUNKS) };
+        let under_way = (threads * CHUNKS_PER_WORKER).min(MAX_CHUNKS);
         let jobs = Mutex::new(jobs.zip(0u64..));
         let next = || jobs.lock().unwrap_or_else(PoisonError::into_inner).next();
-        let (empty_sender, empty) = bounded::<Scanned>(threads * CHUNKS_PER_WORKER);
-        let (done_sender, done) = bounded(threads * CHUNKS_PER_WORKER);
-        for _ in 0..threads * CHUNKS_PER_WORKER {
+        let (empty_sender, empty) = bounded::<Scanned>(under_way);
+        let (done_sender, done) = bounded(under_way);
+        for _ in 0..under_way {
             // The channel has room for all of them.
             let _ = empty_sender.send(Scanned::default());
         }
@@ -188,6 +192,7 @@ impl Scan<'_> {
                     if take(&mut scanned)?.is_break() {
                         return Ok(());
                     }
+                    scanned.source = None;
                     let _ = empty_sender.send(scanned);
                 }
             }
@@ -384,4 +389,70 @@ pub(super) fn payload_fault(source: &Source, line: &Line) -> Result<String, Erro
     let bytes = source.bytes(line.offset..line.offset + line.len_bytes, &mut buffer)?;
     let fault = FrameLine::parse(bytes).ok().and_then(|frame| frame.verify_payload().err());
     Ok(fault.unwrap_or_else(|| "the payload does not match its header".to_owned()))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::session::{NewEntry, Options, Payload, Store};
+
+    /// A store of `count` entries with payloads of about 700 bytes.
+    fn store(root: &std::path::Path, count: usize, max_segment_bytes: u64) -> Layout {
+        let options = Options { max_segment_bytes, ..Options::default() };
+        let payload = Payload::from_value(&serde_json::json!({"text": "x".repeat(700)})).unwrap();
+        let entries: Vec<NewEntry<'_>> = (0..count)
+            .map(|number| NewEntry {
+                id: format!("e{number}").into(),
+                parent_id: None,
+                entry_type: "message".into(),
+                payload: payload.clone(),
+            })
+            .collect();
+        Store::open(root, &options).unwrap().0.append_all(&entries).unwrap();
+        Layout { root: root.to_owned() }
+    }
+
+    fn scan<'l>(layout: &'l Layout, files: &'l SegmentFiles) -> Scan<'l> {
+        Scan { layout, files, first: (0, 0), hasher: RandomState::new(), with_rows: false }
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn open_files_follow_neither_the_segments_nor_the_cores() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path().canonicalize().unwrap();
+        let layout = store(&root, 500, 1);
+        let files = layout.segment_files().unwrap();
+        assert_eq!(files.len_bytes.len(), 500);
+        let open_segments = || {
+            let handles = std::fs::read_dir("/proc/self/fd").unwrap();
+            let targets = handles.filter_map(|handle| std::fs::read_link(handle.ok()?.path()).ok());
+            targets.filter(|target| target.starts_with(&root)).count()
+        };
+        for threads in [2, 64] {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            let (mut taken, mut most, mut left) = (0, 0, 0);
+            pool.install(|| {
+                scan(&layout, &files).run(|chunk| {
+                    // Long enough for the others to fill every place there is.
+                    if taken % 100 == 0 {
+                        std::thread::sleep(std::time::Duration::from_millis(20));
+                    }
+                    left = open_segments();
+                    most = most.max(left);
+                    taken += chunk.lines.len();
+                    Ok(ControlFlow::Continue(()))
+                })
+            })
+            .unwrap();
+            assert_eq!(taken, 500);
+            // Those under way, and the one that chunks are being made of.
+            assert!(most > 1 && most <= MAX_CHUNKS + 1, "{threads} threads: {most}");
+            assert_eq!(
+                left, 1,
+                "{threads} threads: every chunk but this one was taken and gives its segment back"
+            );
+        }
+    }
 }
