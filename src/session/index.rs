@@ -424,6 +424,9 @@ pub(super) fn read(path: &Path, from: u64, rows: &mut Rows) -> Result<IndexFile,
         .into_par_iter()
         .map(|chunk| parse_chunk(&source, chunk, &hasher))
         .collect::<Result<Vec<Parsed>, Error>>()?;
+    let mut buffer = Vec::new();
+    let last_start = source.line_end_before(0, len_bytes.saturating_sub(1))?;
+    let terminated = len_bytes == 0 || source.bytes(len_bytes - 1..len_bytes, &mut buffer)? == b"\n";
     source.check_len()?;
     let count: usize = parsed.iter().map(|chunk| chunk.rows.len()).sum();
     rows.check_room(path, count)?;
@@ -435,9 +438,6 @@ pub(super) fn read(path: &Path, from: u64, rows: &mut Rows) -> Result<IndexFile,
             start += id_len as usize;
         }
     }
-    let mut buffer = Vec::new();
-    let last_start = source.line_end_before(0, len_bytes.saturating_sub(1))?;
-    let terminated = len_bytes == 0 || source.bytes(len_bytes - 1..len_bytes, &mut buffer)? == b"\n";
     Ok(IndexFile { len_bytes, terminated, last_line: last_start..len_bytes })
 }
 

@@ -195,12 +195,15 @@ impl Reader {
             Err(error) => return Err(error.into()),
         };
         let (mut from, mut fresh) = (0, None);
-        if let Some(seen) = &self.seen {
-            let same_file = seen.identity == now.identity;
-            if same_file && (seen.len_bytes, seen.modified) == (now.len_bytes, now.modified) {
-                return Ok(());
-            }
-            if same_file && seen.len_bytes < now.len_bytes && seen.still_there(&path)? {
+        let is_seen = |seen: &Seen| {
+            (seen.identity, seen.len_bytes, seen.modified) == (now.identity, now.len_bytes, now.modified)
+        };
+        if self.seen.as_ref().is_some_and(is_seen) {
+            return Ok(());
+        }
+        // Whatever fails from here on, the rows may be further than this says: then everything is read anew.
+        if let Some(seen) = self.seen.take() {
+            if seen.identity == now.identity && seen.len_bytes < now.len_bytes && seen.still_there(&path)? {
                 from = seen.len_bytes;
             }
         }

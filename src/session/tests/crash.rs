@@ -429,6 +429,27 @@ fn a_failing_recovery_leaves_what_the_next_one_recovers() {
     });
 }
 
+#[test]
+fn a_failing_refresh_gives_no_row_twice() {
+    each_failure(|harness| {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path().join("s");
+        let options = options(1 << 20);
+        let (mut store, _) = Store::open(&root, &options).unwrap();
+        store.append(&entry("e0", None, 10)).unwrap();
+        let mut reader = Reader::open(&root, &options).unwrap();
+        reader.view().unwrap();
+        store.append(&entry("e1", None, 10)).unwrap();
+        let first = harness.run(|| reader.view().map(|view| view.row_count()));
+        assert!(first.as_ref().map_or(true, |rows| *rows == 2), "{harness:?}: {first:?}");
+        // A reader takes no space: a full disk is met by the writer alone.
+        harness.run(|| store.append(&entry("e2", None, 10))).ok();
+        let rows = store.view().row_count();
+        let view = reader.view().unwrap();
+        assert_eq!(view.entry_ids().collect::<Vec<_>>(), names(rows), "{harness:?}: {first:?}");
+    });
+}
+
 /// Ends a handle as SIGKILL does: what it wrote is there, unsynced; only the kernel lets go of the lock.
 fn kill(mut store: Store) {
     store.poison(&Error::InvalidArgument { reason: "killed".to_owned() });
