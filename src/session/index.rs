@@ -216,6 +216,13 @@ impl Rows {
         self.by_id.reserve(more);
     }
 
+    /// As [`Rows::reserve`], where memory allows: for numbers that are only expected.
+    pub(super) fn try_reserve(&mut self, more: usize) {
+        if self.slots.try_reserve(more).is_ok() {
+            self.by_id.try_reserve(more);
+        }
+    }
+
     /// Prepares for rows that are pushed next, some hundreds at most.
     pub(super) fn look_ahead(&self, id_hashes: impl Iterator<Item = u64>) {
         self.by_id.look_ahead(id_hashes);

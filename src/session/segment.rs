@@ -80,6 +80,8 @@ pub(super) struct Scanned {
     pub(super) segment_seq: u64,
     /// The segment; always there when a chunk is taken, and only then: what waits for work keeps no file open.
     pub(super) source: Option<Arc<Source>>,
+    /// How many bytes of the segment it is.
+    pub(super) len_bytes: u64,
     /// Whether it reaches the end of the segment.
     pub(super) is_last: bool,
     pub(super) lines: Vec<Line>,
@@ -277,6 +279,7 @@ impl Worker {
     fn scan(&mut self, job: &Job, scan: &Scan<'_>, scanned: &mut Scanned) -> Result<(), Error> {
         scanned.clear();
         scanned.segment_seq = job.segment_seq;
+        scanned.len_bytes = job.chunk.end - job.chunk.start;
         scanned.is_last = job.chunk.end == job.source.len_bytes();
         scanned.source = Some(Arc::clone(&job.source));
         let bytes = job.source.bytes(job.chunk.clone(), &mut self.buffer)?;
