@@ -1,7 +1,7 @@
 //! Reading a segment line by line, without an index: what each line is.
 //!
-//! May map and read segments; writes nothing. Promises: every byte of the scanned range belongs to one line or to white
-//! space; lines are judged by their bytes alone, on all cores; no judgement depends on how the file was cut into chunks.
+//! May map and read segments; writes nothing. Promises: every byte of the scanned range up to the first bad line belongs to
+//! one line or to white space; memory does not follow the number of bad lines; lines are judged by their bytes alone, on all cores; no judgement depends on how the file was cut into chunks.
 
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
@@ -113,6 +113,15 @@ impl Scanned {
     }
 }
 
+/// What a scan does at a line that is not a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum BadLines {
+    /// Keeps it; the rest of its chunk is not scanned, for whoever takes the chunk stops there.
+    EndChunk,
+    /// Passes over it.
+    Skip,
+}
+
 /// A scan of segments, in numeric order.
 #[derive(Debug)]
 pub(super) struct Scan<'l> {
@@ -124,6 +133,8 @@ pub(super) struct Scan<'l> {
     pub(super) hasher: RandomState,
     /// Whether the rows of the index are wanted as text.
     pub(super) with_rows: bool,
+    /// What becomes of lines that are no frames.
+    pub(super) bad_lines: BadLines,
 }
 
 impl Scan<'_> {
@@ -299,7 +310,9 @@ impl Worker {
                 continue;
             }
             let len = memchr::memchr(b'\n', &bytes[at..]).map_or(bytes.len() - at, |end| end + 1);
-            scanned.push_exactly(scan, offset, &bytes[at..at + len]);
+            if scanned.push_exactly(scan, offset, &bytes[at..at + len]).is_break() {
+                break;
+            }
             at += len;
         }
         digest_all(&payloads, &mut self.digests);
@@ -354,27 +367,32 @@ impl Scanned {
         self.lines.push(Line { offset, len_bytes, terminated, content });
     }
 
-    /// Takes a line, LF included when it has one, in whatever form it is.
-    fn push_exactly(&mut self, scan: &Scan<'_>, offset: u64, whole: &[u8]) {
+    /// Takes a line, LF included when it has one, in whatever form it is. Breaks where the scan is to stop.
+    fn push_exactly(&mut self, scan: &Scan<'_>, offset: u64, whole: &[u8]) -> ControlFlow<()> {
         let terminated = whole.ends_with(b"\n");
         let line = whole.strip_suffix(b"\n").unwrap_or(whole);
         let reason = if whole.len() as u64 > MAX_LINE_BYTES {
             BadLine::TooLong
         } else if is_blank(line) {
-            return;
+            return ControlFlow::Continue(());
         } else {
             match FrameLine::parse(line) {
                 Ok(frame) => {
                     let (crc, sha) = (crc32c::crc32c(whole), frame.verify_payload().ok());
-                    return self.push(scan, offset, whole.len(), terminated, &frame, crc, sha);
+                    self.push(scan, offset, whole.len(), terminated, &frame, crc, sha);
+                    return ControlFlow::Continue(());
                 }
                 Err(NotAFrame::NotText) => BadLine::NotText,
                 Err(NotAFrame::Json(reason)) => BadLine::Json(reason),
                 Err(NotAFrame::Schema(found)) => BadLine::Schema(found),
             }
         };
+        if scan.bad_lines == BadLines::Skip {
+            return ControlFlow::Continue(());
+        }
         let content = Content::Bad { reason, has_nul: memchr::memchr(0, line).is_some() };
         self.lines.push(Line { offset, len_bytes: whole.len() as u64, terminated, content });
+        ControlFlow::Break(())
     }
 }
 
@@ -417,7 +435,44 @@ mod tests {
     }
 
     fn scan<'l>(layout: &'l Layout, files: &'l SegmentFiles) -> Scan<'l> {
-        Scan { layout, files, first: (0, 0), hasher: RandomState::new(), with_rows: false }
+        Scan {
+            layout,
+            files,
+            first: (0, 0),
+            hasher: RandomState::new(),
+            with_rows: false,
+            bad_lines: BadLines::EndChunk,
+        }
+    }
+
+    #[test]
+    fn of_many_bad_lines_one_is_kept_and_frames_behind_them_are_found() {
+        let directory = tempfile::tempdir().unwrap();
+        let layout = store(directory.path(), 2, u64::MAX);
+        let path = layout.segment(1);
+        let bytes = std::fs::read(&path).unwrap();
+        let first = memchr::memchr(b'\n', &bytes).unwrap() + 1;
+        std::fs::write(&path, [&bytes[..first], &b"x\n".repeat(50_000), &bytes[first..]].concat()).unwrap();
+        let files = layout.segment_files().unwrap();
+        let kept = |bad_lines| {
+            let (mut frames, mut bad) = (Vec::new(), Vec::new());
+            Scan { bad_lines, ..scan(&layout, &files) }
+                .run(|chunk| {
+                    for line in &chunk.lines {
+                        match &line.content {
+                            Content::Frame(frame) => {
+                                frames.push((frame.entry_seq, frame.payload_sha256.is_some()))
+                            }
+                            Content::Bad { .. } => bad.push(line.offset),
+                        }
+                    }
+                    Ok(ControlFlow::Continue(()))
+                })
+                .unwrap();
+            (frames, bad)
+        };
+        assert_eq!(kept(BadLines::EndChunk), (vec![(1, true)], vec![first as u64]));
+        assert_eq!(kept(BadLines::Skip), (vec![(1, true), (2, true)], vec![]));
     }
 
     #[cfg(target_os = "linux")]

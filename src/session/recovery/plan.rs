@@ -12,7 +12,7 @@ use crate::session::error::{Error, FramePlace};
 use crate::session::index::{CrcText, RowNumbers, Rows, place_of};
 use crate::session::integrity::{Facts, Parent, Verified, resolve};
 use crate::session::layout::{Layout, SegmentFiles, Staged};
-use crate::session::segment::{self, BadLine, Content, Line, Scan, Scanned, ScannedFrame};
+use crate::session::segment::{self, BadLine, BadLines, Content, Line, Scan, Scanned, ScannedFrame};
 
 /// What is kept of frames besides their rows.
 pub(super) enum Keep {
@@ -166,6 +166,7 @@ impl Plan {
             first: (first_segment, cursor.end),
             hasher: self.rows.hasher(),
             with_rows: self.staged.is_some(),
+            bad_lines: BadLines::EndChunk,
         };
         let behind = files.len_bytes.range(first_segment..).map(|(_, len)| len).sum::<u64>();
         let mut room = Room::new(behind.saturating_sub(cursor.end));
@@ -353,6 +354,7 @@ fn good_frame_behind(
         first: (cursor.segment_seq, line.offset + line.len_bytes),
         hasher: RandomState::new(),
         with_rows: false,
+        bad_lines: BadLines::Skip,
     };
     let mut found = false;
     scan.run(|chunk| {
