@@ -129,10 +129,13 @@ impl Source {
             // An empty file cannot be mapped, and needs no map.
             Io::Mmap if len_bytes > 0 => {
                 // SAFETY: the map is read-only and private to this value. Another process may change or truncate the
-                // file under it. Lines are copied out before they are interpreted as text, so a change
-                // cannot reach text that was checked. A truncated file raises SIGBUS when a page beyond the new end is touched:
-                // with `truncation::install` that becomes `ScanError::Truncated`, without it the process ends, which
-                // is what the documentation of `Io::Mmap` and `truncation::install` says.
+                // file under it. Log lines are copied out before they are interpreted as text; the session store checks a
+                // chunk and an index line as UTF-8 and reads them as `str` in the map. That relies on bytes below the
+                // length at opening not being overwritten in place: every writer of a store holds its lock and only appends,
+                // cuts, or renames over. One that ignores the lock and overwrites bytes in place while they are read is
+                // outside of what is promised. A truncated file raises SIGBUS when a page beyond the new end is touched:
+                // with `truncation::install` that becomes `ScanError::Truncated` over zeros, which are text, too; without
+                // it the process ends, which is what the documentation of `truncation::install` says.
                 let map = unsafe { Mmap::map(&file) }
                     .map_err(|source| ScanError::Map { path: path.to_path_buf(), source })?;
                 #[cfg(unix)]
