@@ -1,7 +1,8 @@
 //! Reading a segment line by line, without an index: what each line is.
 //!
-//! May map and read segments; writes nothing. Promises: every byte of the scanned range up to the first bad line belongs to
-//! one line or to white space; memory does not follow the number of bad lines; lines are judged by their bytes alone, on all cores; no judgement depends on how the file was cut into chunks.
+//! May map and read segments; writes nothing. Promises: every byte of the scanned range up to the first bad line of a chunk
+//! belongs to one line or to white space; memory does not follow the number of bad lines; lines are judged by their bytes
+//! alone, on all cores; no judgement depends on how the file was cut into chunks.
 
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
