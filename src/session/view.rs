@@ -202,10 +202,12 @@ impl Reader {
             return Ok(());
         }
         // Whatever fails from here on, the rows may be further than this says: then everything is read anew.
-        if let Some(seen) = self.seen.take() {
-            if seen.identity == now.identity && seen.len_bytes < now.len_bytes && seen.still_there(&path)? {
-                from = seen.len_bytes;
-            }
+        if let Some(seen) = self.seen.take()
+            && seen.identity == now.identity
+            && seen.len_bytes < now.len_bytes
+            && seen.still_there(&path)?
+        {
+            from = seen.len_bytes;
         }
         let rows = if from > 0 { &mut self.snapshot.rows } else { fresh.insert(Rows::default()) };
         let file = index::read(&path, from, rows)?;
