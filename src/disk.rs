@@ -171,6 +171,15 @@ impl File {
         }
     }
 
+    /// Opens an existing file for syncing what others wrote to it; a symbolic link in its place is an error. The mode of the
+    /// file need not allow writing where the system syncs through any handle.
+    pub fn open_to_sync(path: &Path) -> Result<Self, Error> {
+        let mut options = OpenOptions::new();
+        options.read(true).write(cfg!(windows));
+        no_follow(&mut options);
+        Self::open_with(&options, path)
+    }
+
     fn create_with(options: &mut OpenOptions, path: &Path) -> Result<Self, Error> {
         no_follow(options.create_new(true));
         #[cfg(unix)]

@@ -129,10 +129,14 @@ impl Source {
             // An empty file cannot be mapped, and needs no map.
             Io::Mmap if len_bytes > 0 => {
                 // SAFETY: the map is read-only and private to this value. Another process may change or truncate the
-                // file under it. Lines are copied out before they are interpreted as text, so a change
-                // cannot reach text that was checked. A truncated file raises SIGBUS when a page beyond the new end is touched:
-                // with `truncation::install` that becomes `ScanError::Truncated`, without it the process ends, which
-                // is what the documentation of `Io::Mmap` and `truncation::install` says.
+                // file under it. Log lines are copied out before they are interpreted as text; the session store checks a
+                // chunk and an index line as UTF-8 and reads them as `str` in the map. That relies on checked bytes not
+                // changing: writers of a store hold its lock and only append, cut, or rename over, and `check_len` refuses
+                // what was read of a file cut meanwhile. A writer that ignores the lock and overwrites bytes in place, or a
+                // cut through a character that is being read, can change text that was checked: no bound of the map is
+                // left by that, but what such text says is not promised. A truncated file raises SIGBUS when a page beyond
+                // the new end is touched: with `truncation::install` that becomes `ScanError::Truncated`, without it the
+                // process ends, which is what the documentation of `truncation::install` says.
                 let map = unsafe { Mmap::map(&file) }
                     .map_err(|source| ScanError::Map { path: path.to_path_buf(), source })?;
                 #[cfg(unix)]

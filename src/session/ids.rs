@@ -55,14 +55,25 @@ impl IdTable {
         (slot != 0).then(|| row_of(slot))
     }
 
+    /// As [`IdTable::reserve`], where memory allows.
+    pub(super) fn try_reserve(&mut self, more: usize) {
+        if Vec::<u64>::new().try_reserve(Self::slots_for(self.len + more)).is_ok() {
+            self.reserve(more);
+        }
+    }
+
+    /// The size of a table for so many rows: at most three quarters full, so one more for every three.
+    fn slots_for(rows: usize) -> usize {
+        (rows + rows / 3 + 1).next_power_of_two().max(8)
+    }
+
     /// Room for `more` rows.
     pub(super) fn reserve(&mut self, more: usize) {
-        // At most three quarters full: one more for every three.
-        let needed = (self.len + more) + (self.len + more) / 3 + 1;
+        let needed = Self::slots_for(self.len + more);
         if needed <= self.slots.len() {
             return;
         }
-        let slots = vec![0; needed.next_power_of_two().max(8)];
+        let slots = vec![0; needed];
         let old = std::mem::replace(&mut self.slots, slots);
         for slot in old.into_iter().filter(|slot| *slot != 0) {
             let at = self.seek(slot, |_| false);

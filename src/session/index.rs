@@ -216,6 +216,13 @@ impl Rows {
         self.by_id.reserve(more);
     }
 
+    /// As [`Rows::reserve`], where memory allows: for numbers that are only expected.
+    pub(super) fn try_reserve(&mut self, more: usize) {
+        if self.slots.try_reserve(more).is_ok() {
+            self.by_id.try_reserve(more);
+        }
+    }
+
     /// Prepares for rows that are pushed next, some hundreds at most.
     pub(super) fn look_ahead(&self, id_hashes: impl Iterator<Item = u64>) {
         self.by_id.look_ahead(id_hashes);
@@ -424,6 +431,9 @@ pub(super) fn read(path: &Path, from: u64, rows: &mut Rows) -> Result<IndexFile,
         .into_par_iter()
         .map(|chunk| parse_chunk(&source, chunk, &hasher))
         .collect::<Result<Vec<Parsed>, Error>>()?;
+    let mut buffer = Vec::new();
+    let last_start = source.line_end_before(0, len_bytes.saturating_sub(1))?;
+    let terminated = len_bytes == 0 || source.bytes(len_bytes - 1..len_bytes, &mut buffer)? == b"\n";
     source.check_len()?;
     let count: usize = parsed.iter().map(|chunk| chunk.rows.len()).sum();
     rows.check_room(path, count)?;
@@ -435,9 +445,6 @@ pub(super) fn read(path: &Path, from: u64, rows: &mut Rows) -> Result<IndexFile,
             start += id_len as usize;
         }
     }
-    let mut buffer = Vec::new();
-    let last_start = source.line_end_before(0, len_bytes.saturating_sub(1))?;
-    let terminated = len_bytes == 0 || source.bytes(len_bytes - 1..len_bytes, &mut buffer)? == b"\n";
     Ok(IndexFile { len_bytes, terminated, last_line: last_start..len_bytes })
 }
 

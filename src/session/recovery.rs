@@ -5,7 +5,7 @@
 //! nothing; a good frame is never cut; a crash at any point leaves a store that recovers to the same outcome; a second
 //! recovery changes nothing.
 //!
-//! The order of changes is what makes the last two hold: missing LFs, then the index, then later segments from the highest
+//! The order of changes is what makes the last two hold: missing LFs, then a sync of the segments that new rows are in, then the index, then later segments from the highest
 //! number down, then cuts. Until the cut is done, every recovery meets the same damaged line and decides the same.
 
 mod carry_out;

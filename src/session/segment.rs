@@ -1,7 +1,8 @@
 //! Reading a segment line by line, without an index: what each line is.
 //!
-//! May map and read segments; writes nothing. Promises: every byte of the scanned range belongs to one line or to white
-//! space; lines are judged by their bytes alone, on all cores; no judgement depends on how the file was cut into chunks.
+//! May map and read segments; writes nothing. Promises: every byte of the scanned range up to the first bad line of a chunk
+//! belongs to one line or to white space; memory does not follow the number of bad lines; lines are judged by their bytes
+//! alone, on all cores; no judgement depends on how the file was cut into chunks.
 
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
@@ -25,6 +26,8 @@ use crate::scan::{self, Source};
 const CHUNK_BYTES: u64 = 256 * 1024;
 /// Chunks under way for each worker: one being scanned, others waiting for those before them.
 const CHUNKS_PER_WORKER: usize = 16;
+/// Chunks under way at all. Each may hold another segment open and mapped, and `scan::truncation` watches 64 maps.
+const MAX_CHUNKS: usize = 48;
 
 /// A line that is not blank.
 #[derive(Debug)]
@@ -76,8 +79,10 @@ pub(super) struct ScannedFrame {
 #[derive(Debug, Default)]
 pub(super) struct Scanned {
     pub(super) segment_seq: u64,
-    /// The segment; always there when a chunk is taken.
+    /// The segment; always there when a chunk is taken, and only then: what waits for work keeps no file open.
     pub(super) source: Option<Arc<Source>>,
+    /// How many bytes of the segment it is.
+    pub(super) len_bytes: u64,
     /// Whether it reaches the end of the segment.
     pub(super) is_last: bool,
     pub(super) lines: Vec<Line>,
@@ -109,6 +114,15 @@ impl Scanned {
     }
 }
 
+/// What a scan does at a line that is not a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum BadLines {
+    /// Keeps it; the rest of its chunk is not scanned, for whoever takes the chunk stops there.
+    EndChunk,
+    /// Passes over it.
+    Skip,
+}
+
 /// A scan of segments, in numeric order.
 #[derive(Debug)]
 pub(super) struct Scan<'l> {
@@ -120,25 +134,29 @@ pub(super) struct Scan<'l> {
     pub(super) hasher: RandomState,
     /// Whether the rows of the index are wanted as text.
     pub(super) with_rows: bool,
+    /// What becomes of lines that are no frames.
+    pub(super) bad_lines: BadLines,
 }
 
 impl Scan<'_> {
     /// Scans chunks on all cores and gives them to `take` on the calling thread, in order, until it breaks.
     ///
     /// There are as many chunks under way as there are [`Scanned`]: a worker gets one before it takes a chunk, and it comes
-    /// back when the chunk was taken. So the chunk that is waited for has always been begun, and memory does not follow
-    /// the length of the segments.
+    /// back when the chunk was taken. So the chunk that is waited for has always been begun, and neither memory nor the
+    /// number of open files follows the length of the segments.
     pub(super) fn run(
         &self,
         mut take: impl FnMut(&mut Scanned) -> Result<ControlFlow<()>, Error>,
     ) -> Result<(), Error> {
         let jobs = Jobs::new(self);
-        let threads = if jobs.left_bytes() <= CHUNK_BYTES { 0 } else { rayon::current_num_threads() };
+        let threads =
+            if jobs.left_bytes() <= CHUNK_BYTES { 0 } else { rayon::current_num_threads().min(MAX_CHUNKS) };
+        let under_way = (threads * CHUNKS_PER_WORKER).min(MAX_CHUNKS);
         let jobs = Mutex::new(jobs.zip(0u64..));
         let next = || jobs.lock().unwrap_or_else(PoisonError::into_inner).next();
-        let (empty_sender, empty) = bounded::<Scanned>(threads * CHUNKS_PER_WORKER);
-        let (done_sender, done) = bounded(threads * CHUNKS_PER_WORKER);
-        for _ in 0..threads * CHUNKS_PER_WORKER {
+        let (empty_sender, empty) = bounded::<Scanned>(under_way);
+        let (done_sender, done) = bounded(under_way);
+        for _ in 0..under_way {
             // The channel has room for all of them.
             let _ = empty_sender.send(Scanned::default());
         }
@@ -188,6 +206,7 @@ impl Scan<'_> {
                     if take(&mut scanned)?.is_break() {
                         return Ok(());
                     }
+                    scanned.source = None;
                     let _ = empty_sender.send(scanned);
                 }
             }
@@ -272,6 +291,7 @@ impl Worker {
     fn scan(&mut self, job: &Job, scan: &Scan<'_>, scanned: &mut Scanned) -> Result<(), Error> {
         scanned.clear();
         scanned.segment_seq = job.segment_seq;
+        scanned.len_bytes = job.chunk.end - job.chunk.start;
         scanned.is_last = job.chunk.end == job.source.len_bytes();
         scanned.source = Some(Arc::clone(&job.source));
         let bytes = job.source.bytes(job.chunk.clone(), &mut self.buffer)?;
@@ -291,7 +311,9 @@ impl Worker {
                 continue;
             }
             let len = memchr::memchr(b'\n', &bytes[at..]).map_or(bytes.len() - at, |end| end + 1);
-            scanned.push_exactly(scan, offset, &bytes[at..at + len]);
+            if scanned.push_exactly(scan, offset, &bytes[at..at + len]).is_break() {
+                break;
+            }
             at += len;
         }
         digest_all(&payloads, &mut self.digests);
@@ -346,27 +368,32 @@ impl Scanned {
         self.lines.push(Line { offset, len_bytes, terminated, content });
     }
 
-    /// Takes a line, LF included when it has one, in whatever form it is.
-    fn push_exactly(&mut self, scan: &Scan<'_>, offset: u64, whole: &[u8]) {
+    /// Takes a line, LF included when it has one, in whatever form it is. Breaks where the scan is to stop.
+    fn push_exactly(&mut self, scan: &Scan<'_>, offset: u64, whole: &[u8]) -> ControlFlow<()> {
         let terminated = whole.ends_with(b"\n");
         let line = whole.strip_suffix(b"\n").unwrap_or(whole);
         let reason = if whole.len() as u64 > MAX_LINE_BYTES {
             BadLine::TooLong
         } else if is_blank(line) {
-            return;
+            return ControlFlow::Continue(());
         } else {
             match FrameLine::parse(line) {
                 Ok(frame) => {
                     let (crc, sha) = (crc32c::crc32c(whole), frame.verify_payload().ok());
-                    return self.push(scan, offset, whole.len(), terminated, &frame, crc, sha);
+                    self.push(scan, offset, whole.len(), terminated, &frame, crc, sha);
+                    return ControlFlow::Continue(());
                 }
                 Err(NotAFrame::NotText) => BadLine::NotText,
                 Err(NotAFrame::Json(reason)) => BadLine::Json(reason),
                 Err(NotAFrame::Schema(found)) => BadLine::Schema(found),
             }
         };
+        if scan.bad_lines == BadLines::Skip {
+            return ControlFlow::Continue(());
+        }
         let content = Content::Bad { reason, has_nul: memchr::memchr(0, line).is_some() };
         self.lines.push(Line { offset, len_bytes: whole.len() as u64, terminated, content });
+        ControlFlow::Break(())
     }
 }
 
@@ -384,4 +411,107 @@ pub(super) fn payload_fault(source: &Source, line: &Line) -> Result<String, Erro
     let bytes = source.bytes(line.offset..line.offset + line.len_bytes, &mut buffer)?;
     let fault = FrameLine::parse(bytes).ok().and_then(|frame| frame.verify_payload().err());
     Ok(fault.unwrap_or_else(|| "the payload does not match its header".to_owned()))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::session::{NewEntry, Options, Payload, Store};
+
+    /// A store of `count` entries with payloads of about 700 bytes.
+    fn store(root: &std::path::Path, count: usize, max_segment_bytes: u64) -> Layout {
+        let options = Options { max_segment_bytes, ..Options::default() };
+        let payload = Payload::from_value(&serde_json::json!({"text": "x".repeat(700)})).unwrap();
+        let entries: Vec<NewEntry<'_>> = (0..count)
+            .map(|number| NewEntry {
+                id: format!("e{number}").into(),
+                parent_id: None,
+                entry_type: "message".into(),
+                payload: payload.clone(),
+            })
+            .collect();
+        Store::open(root, &options).unwrap().0.append_all(&entries).unwrap();
+        Layout { root: root.to_owned() }
+    }
+
+    fn scan<'l>(layout: &'l Layout, files: &'l SegmentFiles) -> Scan<'l> {
+        Scan {
+            layout,
+            files,
+            first: (0, 0),
+            hasher: RandomState::new(),
+            with_rows: false,
+            bad_lines: BadLines::EndChunk,
+        }
+    }
+
+    #[test]
+    fn of_many_bad_lines_one_is_kept_and_frames_behind_them_are_found() {
+        let directory = tempfile::tempdir().unwrap();
+        let layout = store(directory.path(), 2, u64::MAX);
+        let path = layout.segment(1);
+        let bytes = std::fs::read(&path).unwrap();
+        let first = memchr::memchr(b'\n', &bytes).unwrap() + 1;
+        std::fs::write(&path, [&bytes[..first], &b"x\n".repeat(50_000), &bytes[first..]].concat()).unwrap();
+        let files = layout.segment_files().unwrap();
+        let kept = |bad_lines| {
+            let (mut frames, mut bad) = (Vec::new(), Vec::new());
+            Scan { bad_lines, ..scan(&layout, &files) }
+                .run(|chunk| {
+                    for line in &chunk.lines {
+                        match &line.content {
+                            Content::Frame(frame) => {
+                                frames.push((frame.entry_seq, frame.payload_sha256.is_some()))
+                            }
+                            Content::Bad { .. } => bad.push(line.offset),
+                        }
+                    }
+                    Ok(ControlFlow::Continue(()))
+                })
+                .unwrap();
+            (frames, bad)
+        };
+        assert_eq!(kept(BadLines::EndChunk), (vec![(1, true)], vec![first as u64]));
+        assert_eq!(kept(BadLines::Skip), (vec![(1, true), (2, true)], vec![]));
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn open_files_follow_neither_the_segments_nor_the_cores() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path().canonicalize().unwrap();
+        let layout = store(&root, 500, 1);
+        let files = layout.segment_files().unwrap();
+        assert_eq!(files.len_bytes.len(), 500);
+        let open_segments = || {
+            let handles = std::fs::read_dir("/proc/self/fd").unwrap();
+            let targets = handles.filter_map(|handle| std::fs::read_link(handle.ok()?.path()).ok());
+            targets.filter(|target| target.starts_with(&root)).count()
+        };
+        for threads in [2, 64] {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            let (mut taken, mut most, mut left) = (0, 0, 0);
+            pool.install(|| {
+                scan(&layout, &files).run(|chunk| {
+                    // Long enough for the others to fill every place there is.
+                    if taken % 100 == 0 {
+                        std::thread::sleep(std::time::Duration::from_millis(20));
+                    }
+                    left = open_segments();
+                    most = most.max(left);
+                    taken += chunk.lines.len();
+                    Ok(ControlFlow::Continue(()))
+                })
+            })
+            .unwrap();
+            assert_eq!(taken, 500);
+            // Those under way, and the one that chunks are being made of.
+            assert!(most > 1 && most <= MAX_CHUNKS + 1, "{threads} threads: {most}");
+            assert_eq!(
+                left, 1,
+                "{threads} threads: every chunk but this one was taken and gives its segment back"
+            );
+        }
+    }
 }

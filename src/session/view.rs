@@ -195,14 +195,19 @@ impl Reader {
             Err(error) => return Err(error.into()),
         };
         let (mut from, mut fresh) = (0, None);
-        if let Some(seen) = &self.seen {
-            let same_file = seen.identity == now.identity;
-            if same_file && (seen.len_bytes, seen.modified) == (now.len_bytes, now.modified) {
-                return Ok(());
-            }
-            if same_file && seen.len_bytes < now.len_bytes && seen.still_there(&path)? {
-                from = seen.len_bytes;
-            }
+        let is_seen = |seen: &Seen| {
+            (seen.identity, seen.len_bytes, seen.modified) == (now.identity, now.len_bytes, now.modified)
+        };
+        if self.seen.as_ref().is_some_and(is_seen) {
+            return Ok(());
+        }
+        // Whatever fails from here on, the rows may be further than this says: then everything is read anew.
+        if let Some(seen) = self.seen.take()
+            && seen.identity == now.identity
+            && seen.len_bytes < now.len_bytes
+            && seen.still_there(&path)?
+        {
+            from = seen.len_bytes;
         }
         let rows = if from > 0 { &mut self.snapshot.rows } else { fresh.insert(Rows::default()) };
         let file = index::read(&path, from, rows)?;

@@ -229,6 +229,24 @@ impl Store {
         self.write_rows()
     }
 
+    /// As [`Store::sync`], and syncs what was there before this handle wrote: whoever did may have been killed between a write
+    /// and its sync.
+    pub(super) fn sync_inherited(&mut self) -> Result<(), Error> {
+        self.sync()?;
+        if self.snapshot.rows.is_empty() {
+            return Ok(());
+        }
+        self.sync_active()?;
+        let index = self.open_index()?;
+        if let Err(error) = index.sync_data() {
+            let error = error.into();
+            self.poison(&error);
+            return Err(error);
+        }
+        self.index = Some(index);
+        Ok(())
+    }
+
     pub(super) fn check_writable(&self) -> Result<(), Error> {
         match &self.poisoned {
             None => Ok(()),
@@ -353,7 +371,8 @@ impl Store {
                 let path = self.layout.segment(segment_seq);
                 refuse_link(&path)?;
                 let (file, created) = disk::File::open_append(&path)?;
-                if created {
+                // An empty file may have been left by a writer killed before it made the name durable.
+                if created || expected_bytes == 0 {
                     disk::sync_dir(&self.layout.segments_dir())?;
                 }
                 file
@@ -427,7 +446,8 @@ impl Store {
             None => {
                 refuse_link(&path)?;
                 let (index, created) = disk::File::open_append(&path)?;
-                if created {
+                // As with segments.
+                if created || self.index_bytes == 0 {
                     disk::sync_dir(disk::parent_of(&path))?;
                 }
                 index

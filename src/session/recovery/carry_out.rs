@@ -1,7 +1,7 @@
 //! Making a store what recovery decided, and reporting it.
 //!
 //! May append an LF to a segment, append to or replace the index, cut and rename segments, in the order that recovery's own
-//! documentation gives and needs.
+//! documentation gives and needs. Promises: no row is written before the bytes it certifies are on stable storage.
 
 use super::Recovered;
 use super::plan::{Keep, Plan};
@@ -28,9 +28,9 @@ pub(super) fn carry_out(layout: &Layout, files: &SegmentFiles, plan: Plan) -> Re
     for segment_seq in plan.heal {
         let (file, _) = disk::File::open_append(&layout.segment(segment_seq))?;
         file.write_all(b"\n")?;
-        file.sync_data()?;
         report.healed.push(name(segment_seq));
     }
+    sync_segments(layout, &plan.rows, plan.first_new)?;
     if let Some((old, reason)) = plan.replaced {
         report.reason = Some(reason);
         report.rows_before = old.as_ref().map(|old| old.len() as u64);
@@ -73,6 +73,24 @@ pub(super) fn carry_out(layout: &Layout, files: &SegmentFiles, plan: Plan) -> Re
         Keep::Nothing => None,
     };
     Ok(Recovered { rows: plan.rows, payload_hashes, report })
+}
+
+/// Makes the segments that rows from `first_new` on are in durable, their names too. Whoever wrote the frames may have been
+/// killed in front of the sync, and nothing else would ever ask for it: to the next writer these are rows like all others.
+fn sync_segments(layout: &Layout, rows: &Rows, first_new: usize) -> Result<(), Error> {
+    let mut synced = None;
+    for row in first_new..rows.len() {
+        let segment_seq = rows.numbers(row).segment_seq;
+        // Rows taken in are in the order of their segments.
+        if synced != Some(segment_seq) {
+            disk::File::open_to_sync(&layout.segment(segment_seq))?.sync_data()?;
+            synced = Some(segment_seq);
+        }
+    }
+    match synced {
+        Some(_) => Ok(disk::sync_dir(&layout.segments_dir())?),
+        None => Ok(()),
+    }
 }
 
 /// Reports entries of the old index that changed or went.

@@ -12,7 +12,7 @@ use crate::session::error::{Error, FramePlace};
 use crate::session::index::{CrcText, RowNumbers, Rows, place_of};
 use crate::session::integrity::{Facts, Parent, Verified, resolve};
 use crate::session::layout::{Layout, SegmentFiles, Staged};
-use crate::session::segment::{self, BadLine, Content, Line, Scan, Scanned, ScannedFrame};
+use crate::session::segment::{self, BadLine, BadLines, Content, Line, Scan, Scanned, ScannedFrame};
 
 /// What is kept of frames besides their rows.
 pub(super) enum Keep {
@@ -55,6 +55,44 @@ pub(super) struct Plan {
 
 /// No frame is shorter: its schema, keys and hash alone take more.
 const MIN_FRAME_BYTES: u64 = 200;
+
+/// How many rows are expected of the bytes that are left, for growing maps and lists would move everything again and again.
+///
+/// An estimate from few bytes can be wrong by orders of magnitude (short frames in front of long ones, a sparse tail of
+/// zeros), so none is for more than eight times the rows seen; when these are used up there is a better one.
+#[derive(Debug)]
+struct Room {
+    left_bytes: u64,
+    seen_bytes: u64,
+    seen_rows: u64,
+    /// Rows there is room for.
+    reserved_rows: u64,
+}
+
+impl Room {
+    fn new(left_bytes: u64) -> Self {
+        Self { left_bytes, seen_bytes: 0, seen_rows: 0, reserved_rows: 0 }
+    }
+
+    /// Takes note of a chunk about to be taken in; answers for how many rows more there should be room, its own included, if
+    /// there is not enough.
+    fn for_chunk(&mut self, len_bytes: u64, rows: u64) -> Option<usize> {
+        let before = self.seen_rows;
+        self.left_bytes = self.left_bytes.saturating_sub(len_bytes);
+        self.seen_bytes += len_bytes;
+        self.seen_rows += rows;
+        if self.seen_rows <= self.reserved_rows {
+            return None;
+        }
+        let expected =
+            u128::from(self.left_bytes) * u128::from(self.seen_rows) / u128::from(self.seen_bytes.max(1));
+        // A little more: to be one row short costs as much as no room at all.
+        let expected = u64::try_from(expected + expected / 16 + 64).unwrap_or(u64::MAX);
+        let behind = expected.min(self.left_bytes / MIN_FRAME_BYTES).min(self.seen_rows.saturating_mul(8));
+        self.reserved_rows = self.seen_rows + behind;
+        usize::try_from(self.reserved_rows - before).ok()
+    }
+}
 
 /// The segment and byte where the last row ends: what stands behind was never acknowledged, unless the index lost rows. None
 /// when nothing is known of what was acknowledged.
@@ -128,9 +166,10 @@ impl Plan {
             first: (first_segment, cursor.end),
             hasher: self.rows.hasher(),
             with_rows: self.staged.is_some(),
+            bad_lines: BadLines::EndChunk,
         };
-        let start = cursor.end;
-        let mut left_bytes = files.len_bytes.range(first_segment..).map(|(_, len)| len).sum::<u64>();
+        let behind = files.len_bytes.range(first_segment..).map(|(_, len)| len).sum::<u64>();
+        let mut room = Room::new(behind.saturating_sub(cursor.end));
         let mut stop = None;
         let index = layout.index();
         scan.run(|chunk| {
@@ -138,22 +177,18 @@ impl Plan {
             if chunk.segment_seq != cursor.segment_seq {
                 cursor = Cursor { segment_seq: chunk.segment_seq, frame_seq: 0, end: 0, ..cursor };
             }
+            if let Some(more) = room.for_chunk(chunk.len_bytes, chunk.lines.len() as u64) {
+                // Without room lists grow as they are pushed to.
+                self.rows.try_reserve(more);
+                let _ = match self.keep {
+                    Keep::Nothing => Ok(()),
+                    Keep::Hashes => self.payload_hashes.try_reserve(more),
+                    Keep::Facts(_) => facts.try_reserve(more),
+                };
+            }
             if let Some(line) = self.take_chunk(chunk, &index, &mut cursor, &mut facts)? {
                 stop = Some((source, chunk.lines.swap_remove(line)));
                 return Ok(ControlFlow::Break(()));
-            }
-            if left_bytes > 0 && cursor.end > start {
-                // From the first chunk it is known how long frames are: growing maps and lists would move everything again.
-                let rows = (self.rows.len() - start_row) as u64;
-                let more = (left_bytes / (cursor.end - start).max(1) + 1).saturating_mul(rows);
-                let more = more.min(left_bytes / MIN_FRAME_BYTES) as usize;
-                self.rows.reserve(more);
-                match self.keep {
-                    Keep::Nothing => {}
-                    Keep::Hashes => self.payload_hashes.reserve(more),
-                    Keep::Facts(_) => facts.reserve(more),
-                }
-                left_bytes = 0;
             }
             if chunk.is_last && cursor.end < source.len_bytes() {
                 blank_behind.push((chunk.segment_seq, cursor.end..source.len_bytes()));
@@ -319,6 +354,7 @@ fn good_frame_behind(
         first: (cursor.segment_seq, line.offset + line.len_bytes),
         hasher: RandomState::new(),
         with_rows: false,
+        bad_lines: BadLines::Skip,
     };
     let mut found = false;
     scan.run(|chunk| {
@@ -353,4 +389,42 @@ pub(super) fn resolve_parents(
         }
     }
     Verified { facts, missing_parent }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn room_is_asked_for_seldom_and_never_for_more_than_nine_times_the_rows() {
+        const CHUNK_BYTES: u64 = 256 * 1024;
+        // Rows in a chunk, by its number: even, short ones first, long ones first, a tail of zeros of 100 GB.
+        let rows_of: [fn(u64) -> u64; 4] = [
+            |_| 200,
+            |chunk| if chunk == 0 { 1300 } else { 3 },
+            |chunk| if chunk == 0 { 1 } else { 1300 },
+            |chunk| if chunk == 0 { 1300 } else { 0 },
+        ];
+        for (at, (rows_of, chunks)) in rows_of.into_iter().zip([4000, 4000, 4000, 400_000]).enumerate() {
+            let mut room = Room::new(chunks * CHUNK_BYTES);
+            let (mut rows, mut capacity, mut asked) = (0, 0, 0);
+            for chunk in 0..chunks {
+                let new = rows_of(chunk);
+                if let Some(more) = room.for_chunk(CHUNK_BYTES, new) {
+                    capacity = rows + more as u64;
+                    asked += 1;
+                }
+                rows += new;
+                assert!(rows <= capacity && capacity <= 9 * rows, "{at}: {rows} rows, room for {capacity}");
+            }
+            assert!(asked <= 8, "{at}: {asked}");
+        }
+    }
+
+    #[test]
+    fn no_room_is_asked_for_behind_the_last_byte() {
+        assert_eq!(Room::new(1000).for_chunk(1000, 3), Some(3));
+        assert_eq!(Room::new(0).for_chunk(0, 0), None);
+        assert_eq!(Room::new(u64::MAX).for_chunk(1, u64::from(u32::MAX)), Some(9 * u32::MAX as usize));
+    }
 }

@@ -429,6 +429,146 @@ fn a_failing_recovery_leaves_what_the_next_one_recovers() {
     });
 }
 
+#[test]
+fn a_failing_refresh_gives_no_row_twice() {
+    each_failure(|harness| {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path().join("s");
+        let options = options(1 << 20);
+        let (mut store, _) = Store::open(&root, &options).unwrap();
+        store.append(&entry("e0", None, 10)).unwrap();
+        let mut reader = Reader::open(&root, &options).unwrap();
+        reader.view().unwrap();
+        store.append(&entry("e1", None, 10)).unwrap();
+        let first = harness.run(|| reader.view().map(|view| view.row_count()));
+        assert!(first.as_ref().map_or(true, |rows| *rows == 2), "{harness:?}: {first:?}");
+        // A reader takes no space: a full disk is met by the writer alone.
+        harness.run(|| store.append(&entry("e2", None, 10))).ok();
+        let rows = store.view().row_count();
+        let view = reader.view().unwrap();
+        assert_eq!(view.entry_ids().collect::<Vec<_>>(), names(rows), "{harness:?}: {first:?}");
+    });
+}
+
+/// Ends a handle as SIGKILL does: what it wrote is there, unsynced; only the kernel lets go of the lock.
+fn kill(mut store: Store) {
+    store.poison(&Error::InvalidArgument { reason: "killed".to_owned() });
+}
+
+/// What a store says after a power cut: every row leads to its frame.
+fn check_rows_lead_to_frames(root: &Path, options: &Options, told: &dyn std::fmt::Display) {
+    let mut reader = Reader::open(root, options).unwrap();
+    // A torn last row is no row.
+    let Ok(view) = reader.view() else { return };
+    for (row, found) in view.entries().enumerate() {
+        found.unwrap_or_else(|error| panic!("{told}: row {row}: {error}"));
+    }
+}
+
+#[test]
+fn what_recovery_takes_in_from_a_killed_writer_is_durable_before_it_is_a_row() {
+    for lose_index in [false, true] {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path().join("s");
+        let options = Options { durability: Durability::Grouped, ..options(2000) };
+        let all = names(6);
+        let harness = Harness::recording(directory.path());
+        let (mut acknowledged, mut certified) = (Acknowledged(Vec::new()), usize::MAX);
+        harness.run(|| {
+            let (mut store, _) = Store::open(&root, &options).unwrap();
+            all.iter().for_each(|id| drop(store.append(&entry(id, None, 600)).unwrap()));
+            kill(store);
+            if lose_index {
+                crate::disk::remove_file(&root.join("index/offsets.jsonl")).unwrap();
+            }
+            let (mut store, report) = Store::open(&root, &options).unwrap();
+            assert!(report.changed_files(), "{report:?}");
+            assert!(store.view().head().unwrap().segment_seq > 1);
+            acknowledged.0.push((harness.events(), all.len()));
+            store.create_checkpoint(1, "manual").unwrap();
+            certified = harness.events();
+            kill(store);
+        });
+        let mut certificates = 0;
+        harness.each_image(|image| {
+            let root = image.path().join("s");
+            check_rows_lead_to_frames(&root, &options, image);
+            let checkpoint = Reader::open(&root, &options)
+                .unwrap()
+                .view()
+                .ok()
+                .and_then(|view| view.checkpoint(1).unwrap_or_else(|error| panic!("{image}: {error}")));
+            let (ids, store) = recover(&root, &options, image);
+            assert_eq!(ids, all[..ids.len()], "{image}");
+            assert!(ids.len() >= acknowledged.at(image), "{image}: {ids:?}");
+            assert!(checkpoint.is_some() || image.after_events() < certified, "{image}");
+            if let Some(checkpoint) = checkpoint {
+                certificates += 1;
+                assert_eq!(ids, all, "{image}: what a checkpoint certifies is durable");
+                assert_eq!(store.view().chain_hash().unwrap(), checkpoint.chain_hash, "{image}");
+            }
+        });
+        assert!(certificates > 5, "{certificates}");
+    }
+}
+
+#[test]
+fn an_index_row_that_a_killed_writer_did_not_sync_is_durable_before_a_checkpoint_names_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path().join("s");
+    let options = options(1 << 20);
+    drop(Store::open(&root, &options).unwrap().0.append(&entry("e0", None, 10)).unwrap());
+    let harness = Harness::recording(directory.path());
+    harness.run(|| {
+        let index = root.join("index/offsets.jsonl");
+        let (mut store, _) = Store::open(&root, &options).unwrap();
+        store.append(&entry("e1", None, 10)).unwrap();
+        drop(store);
+        // The row once more, this time without its sync.
+        let rows = std::fs::read(&index).unwrap();
+        let kept = rows.iter().position(|byte| *byte == b'\n').unwrap() + 1;
+        let (file, _) = crate::disk::File::open_append(&index).unwrap();
+        file.set_len(kept as u64).unwrap();
+        file.sync_data().unwrap();
+        file.write_all(&rows[kept..]).unwrap();
+        let (mut store, report) = Store::open(&root, &options).unwrap();
+        assert!(!report.changed_files(), "{report:?}");
+        store.create_checkpoint(1, "manual").unwrap();
+    });
+    let mut certificates = 0;
+    harness.each_image(|image| {
+        let root = image.path().join("s");
+        let mut reader = Reader::open(&root, &options).unwrap();
+        let view = match reader.view() {
+            Ok(view) if view.checkpoint(1).unwrap().is_some() => view,
+            _ => return,
+        };
+        certificates += 1;
+        assert_eq!(view.row_count(), 2, "{image}");
+    });
+    assert!(certificates > 3, "{certificates}");
+}
+
+#[test]
+fn an_empty_segment_of_a_killed_writer_gets_a_durable_name() {
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path().join("s");
+    let options = options(1000);
+    let all = names(2);
+    let harness = Harness::recording(directory.path());
+    let mut acknowledged = Acknowledged(Vec::new());
+    harness.run(|| {
+        let (mut store, _) = Store::open(&root, &options).unwrap();
+        store.append(&entry(&all[0], None, 700)).unwrap();
+        drop(store);
+        drop(crate::disk::File::create_new(&root.join("segments/0000000000000002.seg")).unwrap());
+        let (mut store, _) = Store::open(&root, &options).unwrap();
+        assert_eq!(store.append(&entry(&all[1], None, 700)).unwrap().segment_seq, 2);
+        acknowledged.0.push((harness.events(), 2));
+    });
+    check_images(&harness, &acknowledged, &options, &all);
+}
+
 /// A canary: an append that does not sync must be caught by the images.
 #[test]
 fn the_images_catch_rows_that_are_not_durable() {
