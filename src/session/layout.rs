@@ -141,6 +141,13 @@ impl Layout {
         Ok(wide)
     }
 
+    /// Begins to sync all segments.
+    pub(super) fn sync_beside(&self, files: &SegmentFiles) -> SyncedBeside {
+        let segments: Vec<_> = files.len_bytes.keys().map(|segment_seq| self.segment(*segment_seq)).collect();
+        let sync = move || segments.iter().try_for_each(|path| disk::File::open_to_sync(path)?.sync_data());
+        SyncedBeside(beside(sync))
+    }
+
     /// The segment files; none when the directory does not exist.
     pub(super) fn segment_files(&self) -> Result<SegmentFiles, Error> {
         let mut files = SegmentFiles::default();
@@ -215,7 +222,7 @@ pub(super) struct Staged {
     keep: bool,
     /// Written since the last early sync began.
     unsynced_bytes: usize,
-    syncing: Option<JoinHandle<Result<(), disk::Error>>>,
+    syncing: Option<JoinHandle<Synced>>,
 }
 
 /// How much is written before it is worth a sync of its own.
@@ -233,17 +240,8 @@ impl Staged {
             self.finish_syncing()?;
             self.unsynced_bytes = 0;
             let file = Arc::clone(&self.file);
-            let sync = move || file.sync_data();
-            #[cfg(all(test, unix))]
-            let sync = {
-                let faults = disk::faults::current();
-                move || match faults {
-                    Some(faults) => faults.run(sync),
-                    None => sync(),
-                }
-            };
             // Without a thread the last sync does it all.
-            self.syncing = std::thread::Builder::new().name("burn-sync".to_owned()).spawn(sync).ok();
+            self.syncing = beside(move || file.sync_data());
         }
         Ok(())
     }
@@ -283,6 +281,41 @@ impl Drop for Staged {
             // A left-over is harmless: the next one of its name replaces it.
             let _ = disk::remove_file(self.file.path());
         }
+    }
+}
+
+/// Runs a sync on a thread of its own; none when there can be none.
+fn beside(sync: impl FnOnce() -> Synced + Send + 'static) -> Option<JoinHandle<Synced>> {
+    #[cfg(all(test, unix))]
+    let sync = {
+        let faults = disk::faults::current();
+        move || match faults {
+            Some(faults) => faults.run(sync),
+            None => sync(),
+        }
+    };
+    std::thread::Builder::new().name("burn-sync".to_owned()).spawn(sync).ok()
+}
+
+type Synced = Result<(), disk::Error>;
+
+/// Segments that are synced while they are read. What stood in them before that is durable when it ends well.
+pub(super) struct SyncedBeside(Option<JoinHandle<Synced>>);
+
+impl SyncedBeside {
+    /// Waits for the end; answers whether it was done at all.
+    pub(super) fn finish(mut self) -> Result<bool, Error> {
+        match self.0.take().map(JoinHandle::join) {
+            None => Ok(false),
+            Some(Ok(synced)) => Ok(synced.map(|()| true)?),
+            Some(Err(panic)) => std::panic::resume_unwind(panic),
+        }
+    }
+}
+
+impl Drop for SyncedBeside {
+    fn drop(&mut self) {
+        let _ = self.0.take().map(JoinHandle::join);
     }
 }
 

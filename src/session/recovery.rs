@@ -166,6 +166,7 @@ fn plan_rebuild(
     keep: Keep,
 ) -> Result<Plan, Error> {
     let mut plan = Plan::new(Rows::default(), keep);
+    plan.synced_beside = Some(layout.sync_beside(files));
     plan.staged = Some(layout.stage(REBUILD_STAGE)?);
     plan.replaced = Some((old, reason));
     plan.take_in(layout, files, acknowledged)?;

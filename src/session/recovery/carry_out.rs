@@ -8,7 +8,7 @@ use super::plan::{Keep, Plan};
 use crate::disk;
 use crate::session::error::Error;
 use crate::session::index::Rows;
-use crate::session::layout::{self, Layout, SegmentFiles};
+use crate::session::layout::{self, Layout, SegmentFiles, SyncedBeside};
 use crate::session::report::{ChangedCrc, LostEntry, Quarantined, RecoveryReport, Truncated, Unindexed};
 
 pub(super) fn carry_out(layout: &Layout, files: &SegmentFiles, plan: Plan) -> Result<Recovered, Error> {
@@ -28,9 +28,13 @@ pub(super) fn carry_out(layout: &Layout, files: &SegmentFiles, plan: Plan) -> Re
     for segment_seq in plan.heal {
         let (file, _) = disk::File::open_append(&layout.segment(segment_seq))?;
         file.write_all(b"\n")?;
+        file.sync_data()?;
         report.healed.push(name(segment_seq));
     }
-    sync_segments(layout, &plan.rows, plan.first_new)?;
+    match plan.synced_beside.map_or(Ok(false), SyncedBeside::finish)? {
+        true => disk::sync_dir(&layout.segments_dir())?,
+        false => sync_segments(layout, &plan.rows, plan.first_new)?,
+    }
     if let Some((old, reason)) = plan.replaced {
         report.reason = Some(reason);
         report.rows_before = old.as_ref().map(|old| old.len() as u64);

@@ -11,7 +11,7 @@ use crate::scan::Source;
 use crate::session::error::{Error, FramePlace};
 use crate::session::index::{CrcText, RowNumbers, Rows, place_of};
 use crate::session::integrity::{Facts, Parent, Verified, resolve};
-use crate::session::layout::{Layout, SegmentFiles, Staged};
+use crate::session::layout::{Layout, SegmentFiles, Staged, SyncedBeside};
 use crate::session::segment::{self, BadLine, BadLines, Content, Line, Scan, Scanned, ScannedFrame};
 
 /// What is kept of frames besides their rows.
@@ -39,6 +39,8 @@ pub(super) struct Plan {
     pub(super) payload_hashes: Vec<[u8; 32]>,
     /// Rows from here on are new.
     pub(super) first_new: usize,
+    /// All segments, when they are synced while they are read.
+    pub(super) synced_beside: Option<SyncedBeside>,
     /// The new index, written but neither synced nor in place.
     pub(super) staged: Option<Staged>,
     /// The index's last line lacks its LF.
@@ -123,6 +125,7 @@ impl Plan {
             rows,
             keep,
             payload_hashes: Vec::new(),
+            synced_beside: None,
             staged: None,
             complete_index: false,
             heal: Vec::new(),
