@@ -50,6 +50,19 @@ fn perform<T>(
     run().map_err(|reason| Error::Io { operation, path: target.path.to_owned(), reason })
 }
 
+/// `run`, to be handed to another thread: in tests the faults of this one go along.
+pub(crate) fn handed_over<T>(run: impl FnOnce() -> T) -> impl FnOnce() -> T {
+    #[cfg(all(test, unix))]
+    let run = {
+        let faults = faults::current();
+        move || match faults {
+            Some(faults) => faults.run(run),
+            None => run(),
+        }
+    };
+    run
+}
+
 fn perform_on_path<T>(
     operation: Operation,
     path: &Path,

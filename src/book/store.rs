@@ -93,15 +93,7 @@ pub(super) fn check_name(name: &str) -> Result<(), BookError> {
 pub(super) async fn blocking<T: Send + 'static>(
     run: impl FnOnce() -> Result<T, BookError> + Send + 'static,
 ) -> Result<T, BookError> {
-    #[cfg(all(test, unix))]
-    let run = {
-        let faults = disk::faults::current();
-        move || match faults {
-            Some(faults) => faults.run(run),
-            None => run(),
-        }
-    };
-    match tokio::task::spawn_blocking(run).await {
+    match tokio::task::spawn_blocking(disk::handed_over(run)).await {
         Ok(outcome) => outcome,
         Err(error) => Err(BookError::Worker { what: "reading", reason: error.to_string() }),
     }

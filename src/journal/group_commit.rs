@@ -62,8 +62,6 @@ impl GroupCommitBuffer {
         let (queue, receiver) = Queue::new(&options);
         let (working, done) = watch::channel(());
         let writer = journal.clone();
-        #[cfg(all(test, unix))]
-        let harness = crate::disk::faults::current();
         let work = move || {
             let commit = |batch: &[Request]| {
                 let mut offsets = Vec::with_capacity(batch.len());
@@ -74,13 +72,7 @@ impl GroupCommitBuffer {
             drop(writer);
             drop(working);
         };
-        std::thread::spawn(move || {
-            #[cfg(all(test, unix))]
-            if let Some(harness) = harness {
-                return harness.run(work);
-            }
-            work();
-        });
+        std::thread::spawn(crate::disk::handed_over(work));
         Self { journal, queue, done }
     }
 

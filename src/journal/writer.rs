@@ -565,8 +565,6 @@ fn create_segment(directory: &Directory, base: u64) -> Result<disk::File, disk::
 
 /// Starts the thread that syncs what has waited for `max_delay`.
 fn start_syncer(shared: Arc<Shared>, max_delay: Duration) -> JoinHandle<()> {
-    #[cfg(all(test, unix))]
-    let harness = disk::faults::current();
     let work = move || {
         let mut state = shared.state();
         while !state.is_closing && state.poisoned.is_none() {
@@ -587,11 +585,5 @@ fn start_syncer(shared: Arc<Shared>, max_delay: Duration) -> JoinHandle<()> {
             state = shared.state();
         }
     };
-    std::thread::spawn(move || {
-        #[cfg(all(test, unix))]
-        if let Some(harness) = harness {
-            return harness.run(work);
-        }
-        work();
-    })
+    std::thread::spawn(disk::handed_over(work))
 }

@@ -286,15 +286,7 @@ impl Drop for Staged {
 
 /// Runs a sync on a thread of its own; none when there can be none.
 fn beside(sync: impl FnOnce() -> Synced + Send + 'static) -> Option<JoinHandle<Synced>> {
-    #[cfg(all(test, unix))]
-    let sync = {
-        let faults = disk::faults::current();
-        move || match faults {
-            Some(faults) => faults.run(sync),
-            None => sync(),
-        }
-    };
-    std::thread::Builder::new().name("burn-sync".to_owned()).spawn(sync).ok()
+    std::thread::Builder::new().name("burn-sync".to_owned()).spawn(disk::handed_over(sync)).ok()
 }
 
 type Synced = Result<(), disk::Error>;

@@ -96,10 +96,8 @@ impl<'b> Build<'b> {
         held: &'b Held,
     ) -> Result<Self, ArchiveError> {
         let started = Instant::now();
-        let given = options.page_size_bytes;
-        if !given.is_power_of_two() || !(4096..=32768).contains(&given) {
-            return Err(bulk::Error::PageSize { given }.into());
-        }
+        let page_size = options.page_size_bytes;
+        bulk::Options { page_size, ..bulk::Options::default() }.check_page_size()?;
         let source = match Source::open(&paths.ledger, options.io) {
             Ok(source) => Some(source),
             Err(ScanError::Open { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => None,

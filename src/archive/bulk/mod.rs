@@ -135,6 +135,14 @@ impl Default for Options {
     }
 }
 
+impl Options {
+    pub(in crate::archive) fn check_page_size(&self) -> Result<()> {
+        let given = self.page_size;
+        let is_known = given.is_power_of_two() && (4096..=32768).contains(&given);
+        if is_known { Ok(()) } else { Err(Error::PageSize { given }) }
+    }
+}
+
 /// A database being built. Shared by reference among the threads that make rows.
 ///
 /// Rows stand in the order of their batches' sequence numbers, and within a batch in the order they were pushed.
@@ -218,9 +226,7 @@ impl Loader {
     /// # Errors
     /// [`Error::PageSize`]; [`Error::Io`], also when something of that name exists.
     pub fn create(path: &Path, schema: Schema, options: Options) -> Result<Self> {
-        if !options.page_size.is_power_of_two() || !(4096..=32768).contains(&options.page_size) {
-            return Err(Error::PageSize { given: options.page_size });
-        }
+        options.check_page_size()?;
         let beside = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let spill = Spill::new(options.spill_dir.clone().unwrap_or_else(|| beside.to_owned()));
         let count = schema.tables.len();
