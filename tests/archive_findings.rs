@@ -10,7 +10,7 @@ use common::archives::{Place, variants};
 use common::dump::{self, Value};
 use common::processes::{failure, rebuild, success};
 use common::{in_parallel, ledgers};
-use relayburn_ledger::archive::Options;
+use relayburn_ledger::archive::{Loader, Options};
 use relayburn_ledger::dev::{Profile, Verdict};
 use relayburn_ledger::scan::Io;
 
@@ -270,4 +270,61 @@ fn a_report_that_cannot_be_written_is_an_error() {
             failure(&rebuild(place.directory(), &["--full", "--report", "/dev/full"]).output().unwrap());
         assert!(message.contains("/dev/full"), "{message}");
     }
+}
+
+/// A JSON number in a key may be a fraction, or as large as it likes: both loaders take every one of them.
+#[test]
+fn numbers_of_every_size_stand_in_indexes() {
+    let numbers = [
+        "0",
+        "-1",
+        "2.5",
+        "-0.5",
+        "1e300",
+        "1e19",
+        "-1e19",
+        "9007199254740993",
+        "9223372036854775807",
+        "-9223372036854775808",
+        "-9.223372036854775808e18",
+        "9.223372036854775807e18",
+        "3.0",
+        "1e-300",
+    ];
+    let mut ledger = String::new();
+    for (place, number) in numbers.iter().enumerate() {
+        ledger += &format!(
+            concat!(
+                r#"{{"v":1,"kind":"turn","record":{{"v":1,"source":"codex","sessionId":"s","messageId":"m{place}","#,
+                r#""turnIndex":{number},"ts":"2026-01-01T00:00:00.000Z","model":"m","toolCalls":[],"#,
+                r#""usage":{{"input":1,"output":1,"reasoning":1,"cacheRead":1,"cacheCreate5m":1,"cacheCreate1h":1}}}}}}"#,
+                "\n",
+                r#"{{"v":1,"kind":"tool_result_event","record":{{"v":1,"source":"codex","sessionId":"s","#,
+                r#""toolUseId":"t","eventIndex":{number},"status":"completed","eventSource":"tool_result"}}}}"#,
+                "\n",
+            ),
+            place = place,
+            number = number,
+        );
+    }
+    let dumps = [Loader::Bulk, Loader::Insert].map(|loader| {
+        let place = Place::with_ledger(ledger.as_bytes());
+        let (result, findings) = place.full(&Options { loader, ..Options::default() });
+        assert_eq!((result.turns_applied, findings.len()), (numbers.len() as u64, 0), "{findings:?}");
+        let archive = rusqlite::Connection::open(place.archive()).unwrap();
+        let checked: String = archive.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
+        assert_eq!(checked, "ok", "{loader:?}");
+        let mut rows = Vec::new();
+        for sql in [
+            "SELECT quote(turn_index) FROM turns INDEXED BY idx_turns_session ORDER BY source, session_id, turn_index",
+            "SELECT quote(event_index) FROM tool_result_events ORDER BY source, session_id, message_id, tool_use_id, event_index",
+        ] {
+            let mut listed = archive.prepare(sql).unwrap();
+            rows.extend(listed.query_map([], |row| row.get::<_, String>(0)).unwrap().map(Result::unwrap));
+        }
+        rows
+    });
+    assert_eq!(dumps[0], dumps[1]);
+    // Two of the numbers are one integer, and so one event.
+    assert_eq!(dumps[0].len(), 2 * numbers.len() - 1);
 }

@@ -10,7 +10,7 @@ use std::collections::HashSet;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use relayburn_ledger::archive::bulk::{Duplicates, Loaded, Loader, Options, Schema, TableId, Value};
+use relayburn_ledger::archive::bulk::{Duplicates, Loaded, Loader, Schema, TableId, Value};
 use rusqlite::types::{ToSql, ToSqlOutput, ValueRef};
 use rusqlite::{Connection, params_from_iter};
 
@@ -122,62 +122,41 @@ struct Case {
     page_size: u32,
 }
 
-fn value(random: &mut Random, kind: Kind, variety: usize, longest: usize) -> Owned {
+/// A value that a column of that kind takes; an indexed one without a type takes no reals.
+fn value(random: &mut Random, kind: Kind, is_indexed: bool, variety: usize, longest: usize) -> Owned {
     if random.one_in(12) {
         return Owned::Null;
     }
-    let kind = if random.one_in(9) { random.pick(&[kind, Kind::Blob]) } else { kind };
     match kind {
+        Kind::Text if random.one_in(20) => Owned::Blob(text(random, variety, longest)),
         Kind::Text => Owned::Text(text(random, variety, longest)),
-        Kind::Blob if random.one_in(2) => Owned::Blob(text(random, variety, longest)),
-        Kind::Blob => Owned::Text(text(random, variety, 0)).only_if_no_number(),
-        Kind::Int => Owned::Int(int(random, variety)),
-        Kind::Numeric | Kind::Real => {
-            let edges = [
-                0.0,
-                -0.0,
-                1.0,
-                0.5,
-                -2.5,
-                1e15,
-                2f64.powi(47),
-                2f64.powi(63),
-                -2f64.powi(63),
-                1e300,
-                -1e-300,
-            ];
-            match random.below(5) {
-                0 => Owned::Real(random.pick(&edges).to_bits()),
-                1 => Owned::Real((int(random, variety) as f64 / 4.0).to_bits()),
-                2 => Owned::Real((int(random, variety) as f64).to_bits()),
-                3 => Owned::Real(f64::from_bits(random.next()).to_bits()).without_nan(),
-                _ => Owned::Int(int(random, variety)),
-            }
-        }
+        _ if random.one_in(12) => Owned::Blob(text(random, variety, longest)),
+        Kind::Blob => match random.below(4) {
+            0 => Owned::Blob(text(random, variety, longest)),
+            1 => Owned::Int(int(random, variety)),
+            2 if !is_indexed => real(random, variety),
+            _ => Owned::Text(text(random, variety, 0)),
+        },
+        Kind::Int if !random.one_in(5) => Owned::Int(int(random, variety)),
+        Kind::Int | Kind::Numeric | Kind::Real => match real(random, variety) {
+            // -2^63 as a real has the key of the integer.
+            Owned::Real(bits) if bits == (i64::MIN as f64).to_bits() && kind != Kind::Real => Owned::Null,
+            number => number,
+        },
     }
 }
 
-impl Owned {
-    /// Text that SQLite would not convert in a numeric column.
-    fn only_if_no_number(self) -> Self {
-        match self {
-            Self::Text(mut bytes) => {
-                bytes.insert(0, b'x');
-                Self::Text(bytes)
-            }
-            other => other,
-        }
-    }
-
-    fn without_nan(self) -> Self {
-        if let Self::Real(bits) = self
-            && f64::from_bits(bits).is_nan()
-        {
-            Self::Null
-        } else {
-            self
-        }
-    }
+fn real(random: &mut Random, variety: usize) -> Owned {
+    let edges =
+        [0.0, -0.0, 1.0, 0.5, -2.5, 1e15, 2f64.powi(47), 2f64.powi(63), -2f64.powi(63), 1e300, -1e-300];
+    let number = match random.below(5) {
+        0 => random.pick(&edges),
+        1 => int(random, variety) as f64 / 4.0,
+        2 => int(random, variety) as f64,
+        3 => f64::from_bits(random.next()),
+        _ => return Owned::Int(int(random, variety)),
+    };
+    if number.is_nan() { Owned::Null } else { Owned::Real(number.to_bits()) }
 }
 
 fn int(random: &mut Random, variety: usize) -> i64 {
@@ -320,11 +299,15 @@ impl Case {
         longest: usize,
         mark: &mut i64,
     ) -> Vec<Owned> {
+        let mut is_indexed = vec![false; self.tables[table].kinds.len() + 1];
+        for (_, _, columns) in self.indexes.iter().filter(|(_, of, _)| *of == table) {
+            columns.iter().for_each(|column| is_indexed[*column] = true);
+        }
         let table = &self.tables[table];
         let mut row = Vec::new();
-        for (kind, not_null) in table.kinds.iter().zip(&table.not_null) {
+        for ((kind, not_null), is_indexed) in table.kinds.iter().zip(&table.not_null).zip(is_indexed) {
             row.push(loop {
-                let value = value(random, *kind, variety, longest);
+                let value = value(random, *kind, is_indexed, variety, longest);
                 if value != Owned::Null || !not_null {
                     break value;
                 }
@@ -410,7 +393,8 @@ impl Case {
         threads: usize,
         memory_bytes: usize,
     ) -> (Loaded, Vec<u8>) {
-        let mut schema = Schema::from_sql(&self.sql).unwrap();
+        let sql = format!("PRAGMA user_version = 77; {}", self.sql);
+        let mut schema = Schema::from_sql(&sql, self.page_size).unwrap();
         let ids: Vec<TableId> = self.tables.iter().map(|table| schema.table(&table.name).unwrap()).collect();
         for (id, table) in ids.iter().zip(&self.tables) {
             schema.on_duplicate(*id, table.rule);
@@ -418,9 +402,7 @@ impl Case {
                 schema.children_of(*id, ids[parent]).unwrap();
             }
         }
-        let options =
-            Options { page_size: self.page_size, memory_bytes, user_version: 77, ..Options::default() };
-        let loader = Loader::create(path, schema, options).unwrap();
+        let loader = Loader::create(path, schema, memory_bytes).unwrap();
         let longest = random.pick(&[1, 10, 300, 5000]).max(self.units.len() / 500);
         let mut batches = Vec::new();
         let mut rest = &self.units[..];
@@ -494,7 +476,7 @@ impl Case {
             )
             .unwrap();
             if !self.tables[table].key.contains(&0) {
-                let new = value(random, self.tables[table].kinds[0], 1000, 20_000);
+                let new = value(random, self.tables[table].kinds[0], false, 1000, 20_000);
                 let new = if new == Owned::Null { Owned::Int(5) } else { new };
                 db.execute(&format!("UPDATE {name} SET c0 = ?1 WHERE mark % 5 = 1"), [new]).unwrap();
             }
@@ -529,7 +511,7 @@ fn run(seed: u64, rows_max: usize) -> bool {
         let (again, other) = case.load(random, &dir.path().join(threads.to_string()), threads, memory_bytes);
         assert!(bytes == other, "{threads} threads and {memory_bytes} bytes of memory make another file");
         assert_eq!((&first.rows, &first.superseded), (&again.rows, &again.superseded));
-        spilled |= again.phases.spilled_bytes > 0;
+        spilled |= again.spilled_bytes > 0;
     }
     let reference = case.insert(&dir.path().join("reference"));
     let db = Connection::open(dir.path().join("1")).unwrap();
@@ -543,9 +525,7 @@ fn run(seed: u64, rows_max: usize) -> bool {
         .zip(0..)
         .map(|(_, table)| number(&format!("SELECT count(*) FROM {}", case.quoted(table))) as u64);
     assert!(counts.eq(first.rows.iter().copied().take(case.tables.len())));
-    if first.superseded.iter().all(|gone| *gone == 0) {
-        assert_eq!(number("PRAGMA freelist_count"), 0);
-    }
+    assert_eq!(number("PRAGMA freelist_count"), 0);
     assert_same(&case.dump(&reference), &case.dump(&db));
     case.change(&reference, seed);
     case.change(&db, seed);

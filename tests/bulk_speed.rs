@@ -13,7 +13,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
-use relayburn_ledger::archive::bulk::{Duplicates, Loaded, Loader, Options, Schema, Value};
+use relayburn_ledger::archive::bulk::{Duplicates, Loaded, Loader, Schema, Value};
 use rusqlite::types::{ToSql, ToSqlOutput, ValueRef};
 use rusqlite::{Connection, Statement};
 
@@ -220,14 +220,14 @@ fn env(name: &str, default: u64) -> u64 {
 }
 
 fn load(path: &Path, turns: u64, threads: usize) -> (Loaded, f64) {
-    let mut schema = Schema::from_sql(&format!("{TABLES}{INDEXES}")).unwrap();
+    let mut schema = Schema::from_sql(&format!("{TABLES}{INDEXES}"), 16384).unwrap();
     let ids = NAMES.map(|name| schema.table(name).unwrap());
     schema.on_duplicate(ids[TURNS], Duplicates::KeepLastAtFirst);
     schema.on_duplicate(ids[CALLS], Duplicates::KeepLast);
     schema.on_duplicate(ids[EVENTS], Duplicates::KeepLast);
     schema.children_of(ids[CALLS], ids[TURNS]).unwrap();
     let memory_bytes = (env("BURN_BENCH_MEMORY", 512) << 20) as usize;
-    let loader = Loader::create(path, schema, Options { memory_bytes, ..Options::default() }).unwrap();
+    let loader = Loader::create(path, schema, memory_bytes).unwrap();
     let next = AtomicU64::new(0);
     let started = Instant::now();
     std::thread::scope(|scope| {
@@ -352,10 +352,10 @@ fn speed() {
         loaded.file.sync_all().unwrap();
         let sync = started.elapsed().as_secs_f64();
         println!(
-            "bulk, {threads} threads: {total:.3} s, of it rows {rows:.3} s; sync {sync:.3} s; peak {peak} MiB; {} MB, rows {:?}, {:?}",
+            "bulk, {threads} threads: {total:.3} s, of it rows {rows:.3} s; sync {sync:.3} s; peak {peak} MiB; {} MB, rows {:?}, spilled {} MB",
             loaded.len_bytes / 1_000_000,
             loaded.rows,
-            loaded.phases,
+            loaded.spilled_bytes / 1_000_000,
         );
         if env("BURN_BENCH_SQLITE", 1) == 1 {
             let seconds = insert(&dir.path().join(format!("sqlite{round}")), turns);

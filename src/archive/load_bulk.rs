@@ -6,7 +6,7 @@
 use std::path::Path;
 
 use super::bulk::{self, Duplicates, Loaded, Loader, Schema, TableId, Value};
-use super::rows::{Cell, Kind, Rows};
+use super::rows::{Cell, Rows};
 use super::schema::{COMPACTIONS, INDEXES, STAMPS, TABLES, TOOL_CALLS, TOOL_RESULT_EVENTS, TURNS};
 
 /// Rows on their way into a new archive. Shared by the workers.
@@ -24,7 +24,8 @@ impl BulkWriter {
     pub(super) fn create(path: &Path, page_size: u32, memory_bytes: usize) -> Result<Self, bulk::Error> {
         let tables = TABLES.iter().map(|table| table.create);
         let indexes = INDEXES.iter().map(|(_, create)| *create);
-        let mut schema = Schema::from_sql(&tables.chain(indexes).collect::<Vec<_>>().join(";\n"))?;
+        let sql = tables.chain(indexes).collect::<Vec<_>>().join(";\n");
+        let mut schema = Schema::from_sql(&sql, page_size)?;
         let id = |name: &str| {
             let missing = || bulk::Error::Unsupported { object: name.to_string(), what: "a missing table" };
             schema.table(name).ok_or_else(missing)
@@ -39,41 +40,23 @@ impl BulkWriter {
             schema.on_duplicate(table, Duplicates::KeepLast);
         }
         schema.children_of(calls, turns)?;
-        let options = bulk::Options { page_size, memory_bytes, ..bulk::Options::default() };
-        let loader = Loader::create(path, schema, options)?;
+        let loader = Loader::create(path, schema, memory_bytes)?;
         Ok(Self { loader, turns, calls, events, compactions, stamps })
     }
 
     /// Takes the rows of chunk `number`, counted from 0 without gaps, in any order of chunks.
     pub(super) fn write(&self, rows: &Rows<'_>, number: u64) -> Result<(), bulk::Error> {
         let mut batch = self.loader.batch(number);
-        let (mut turns, mut events) = (rows.turns.iter(), rows.events.iter());
-        let (mut compactions, mut stamps) = (rows.compactions.iter(), rows.stamps.iter());
-        // The order of pushes decides which pages a table gets: that of the ledger does not depend on the chunks.
-        for kind in &rows.order {
-            match kind {
-                Kind::Turn => {
-                    for turn in turns.by_ref().take(1) {
-                        batch.push(self.turns, &turn.cells.map(value))?;
-                        for call in &rows.calls[turn.calls.clone()] {
-                            batch.push(self.calls, &call.map(value))?;
-                        }
-                    }
-                }
-                Kind::Event => {
-                    events.by_ref().take(1).try_for_each(|row| batch.push(self.events, &row.map(value)))?;
-                }
-                Kind::Compaction => {
-                    let mut next = compactions.by_ref().take(1);
-                    next.try_for_each(|row| batch.push(self.compactions, &row.map(value)))?;
-                }
-                Kind::Stamp => {
-                    let mut next = stamps.by_ref().take(1);
-                    next.try_for_each(|row| batch.push(self.stamps, &row.cells.map(value)))?;
-                }
-                Kind::Other | Kind::Unknown => {}
+        for turn in &rows.turns {
+            batch.push(self.turns, &turn.cells.map(value))?;
+            // The loader takes the row of `turns` before them as theirs.
+            for call in &rows.calls[turn.calls.clone()] {
+                batch.push(self.calls, &call.map(value))?;
             }
         }
+        rows.events.iter().try_for_each(|row| batch.push(self.events, &row.map(value)))?;
+        rows.compactions.iter().try_for_each(|row| batch.push(self.compactions, &row.map(value)))?;
+        rows.stamps.iter().try_for_each(|stamp| batch.push(self.stamps, &stamp.cells.map(value)))?;
         self.loader.submit(batch)
     }
 

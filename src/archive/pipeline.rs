@@ -11,13 +11,11 @@ use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use bumpalo::Bump;
-use crossbeam_channel::{Receiver, bounded};
+use crossbeam_channel::bounded;
 use rayon::ThreadPool;
 
-use super::bulk;
 use super::error::ArchiveError;
 use super::fold::Fold;
 use super::rows::{RowMaker, Rows, add_chunk};
@@ -72,26 +70,6 @@ pub fn workers(threads: usize) -> Result<ThreadPool, ArchiveError> {
         .map_err(|error| ArchiveError::Threads { threads, reason: error.to_string() })
 }
 
-/// How long a worker's own error is waited for when another one has only heard of it.
-const CAUSE_WAIT: Duration = Duration::from_secs(1);
-
-type Numbered = (u64, Result<(u64, Batch), ArchiveError>);
-
-/// The error that made the workers stop: one that only says so gives way to the one it speaks of.
-fn first_cause(
-    error: ArchiveError,
-    early: &mut BTreeMap<u64, Result<(u64, Batch), ArchiveError>>,
-    done: &Receiver<Numbered>,
-) -> ArchiveError {
-    let is_echo = |error: &ArchiveError| matches!(error, ArchiveError::Bulk(bulk::Error::Abandoned));
-    if !is_echo(&error) {
-        return error;
-    }
-    let waiting = std::mem::take(early).into_values();
-    let coming = std::iter::from_fn(|| done.recv_timeout(CAUSE_WAIT).ok()).map(|(_, batch)| batch);
-    waiting.chain(coming).filter_map(Result::err).find(|other| !is_echo(other)).unwrap_or(error)
-}
-
 /// Parses `input` on `pool`. The rows of each chunk go to `work` in the worker that made them, with the number of the
 /// chunk, and then to `sink` on the calling thread, in the order of the ledger, with the offset up to which it has been
 /// read.
@@ -108,7 +86,7 @@ pub fn run<'f>(
     let threads = pool.current_num_threads();
     let arenas = threads * ARENAS_PER_WORKER;
     let (free_sender, free) = bounded::<Bump>(arenas);
-    let (done_sender, done) = bounded::<Numbered>(arenas);
+    let (done_sender, done) = bounded(arenas);
     for _ in 0..arenas {
         // The channel has room for all of them.
         let _ = free_sender.send(Bump::new());
@@ -164,7 +142,7 @@ pub fn run<'f>(
             for (number, batch) in &done {
                 early.insert(number, batch);
                 while let Some(batch) = early.remove(&expected) {
-                    let (end, batch) = batch.map_err(|error| first_cause(error, &mut early, &done))?;
+                    let (end, batch) = batch?;
                     expected += 1;
                     sink(batch.borrow_dependent(), end)?;
                     let mut arena = batch.into_owner();

@@ -96,8 +96,7 @@ impl<'b> Build<'b> {
         held: &'b Held,
     ) -> Result<Self, ArchiveError> {
         let started = Instant::now();
-        let page_size = options.page_size_bytes;
-        bulk::Options { page_size, ..bulk::Options::default() }.check_page_size()?;
+        bulk::check_page_size(options.page_size_bytes)?;
         let source = match Source::open(&paths.ledger, options.io) {
             Ok(source) => Some(source),
             Err(ScanError::Open { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => None,

@@ -1,67 +1,87 @@
-//! Rows on their way from one thread into the loader: records in the order they were pushed, and sort keys. Pure
+//! Rows on their way from one thread into the loader: records and sort keys, and what a batch is packed into. Pure
 //! memory.
 
-use std::hash::Hasher;
 use std::sync::Arc;
 
-use super::key::{Keys, push_column, push_shape};
+use super::file::Frozen;
+use super::key::push_column;
 use super::record::{affine, header_len, push_body, push_type, push_varint};
-use super::schema::{Schema, TableId};
+use super::run::pack;
+use super::schema::{Affinity, Schema, TableId};
 use super::{Error, Result, Value};
 
 /// SQLITE_MAX_LENGTH.
 const RECORD_MAX: usize = 1_000_000_000;
 
+/// Bytes of a value besides those of a text or blob, at most: its type, and a number.
+const VALUE_MAX: usize = 18;
+/// -2^63, the one real that stays a real beside the integer of its value in a numeric column.
+const LEAST: f64 = i64::MIN as f64;
+
+/// Byte strings one behind another.
+#[derive(Debug, Default)]
+pub(super) struct Strings {
+    pub bytes: Vec<u8>,
+    /// Where each string ends.
+    pub ends: Vec<usize>,
+}
+
+impl Strings {
+    pub fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    #[inline]
+    pub fn get(&self, place: u32) -> &[u8] {
+        let place = place as usize;
+        let start = if place == 0 { 0 } else { self.ends[place - 1] };
+        &self.bytes[start..self.ends[place]]
+    }
+
+    fn clear(&mut self) {
+        self.bytes.clear();
+        self.ends.clear();
+    }
+}
+
 /// Rows on their way into a [`Loader`](super::Loader), in one thread's hands.
 pub struct Batch {
     pub(super) sequence: u64,
     pub(super) schema: Arc<Schema>,
-    pub(super) encoded: Encoded,
-    keys: Vec<Keys>,
+    /// The records of each table.
+    records: Vec<Strings>,
+    /// The parent of each row of each table that has one, as a place in the batch.
+    parents: Vec<Vec<u32>>,
+    /// The keys of each index.
+    keys: Vec<Strings>,
     types: Vec<u8>,
     body: Vec<u8>,
     order: Vec<(u64, u32)>,
-    packed: Vec<u8>,
+    pub(super) packed: Vec<u8>,
 }
 
-/// What waits for its turn when a batch is submitted.
-#[derive(Debug, Default)]
-pub(super) struct Encoded {
-    /// Of each row: u32 table, u32 length of the record, both little-endian, and the record.
-    pub rows: Vec<u8>,
+/// A packed batch: for each table its rows, then for each index a run. The rows are u32 ends of the records, u32 places of
+/// parents if the table has one (both little-endian), and the records.
+#[derive(Debug)]
+pub(super) struct Part {
+    pub sequence: u64,
+    /// Where the part is in the store.
+    pub offset: u64,
+    /// Where in it each table's rows and each index's run end.
+    ends: Vec<usize>,
     /// How many rows each table has.
     pub counts: Vec<u32>,
-    /// A hash of each row's primary key, for each table.
-    pub hashes: Vec<Vec<u32>>,
-}
-
-/// The runs of a batch, one behind another.
-#[derive(Debug, Default)]
-pub(super) struct Runs {
-    pub bytes: Vec<u8>,
-    /// Where the bytes are in the spill file, if they are not here.
-    pub spilled: Option<u64>,
-    /// Where each index's run ends.
-    ends: Vec<usize>,
-    /// How many bytes of pages the entries take, about, for each index.
+    /// How many bytes of pages each table and each index takes, about.
     pub estimates: Vec<u64>,
-}
-
-impl Runs {
-    /// The run of an index; `spill` is all of the spill file.
-    pub fn get<'a>(&'a self, index: usize, spill: &'a [u8]) -> &'a [u8] {
-        let start = if index == 0 { 0 } else { self.ends[index - 1] };
-        let bytes = self.spilled.map_or(&self.bytes[..], |offset| &spill[offset as usize..]);
-        &bytes[start..self.ends[index]]
-    }
 }
 
 impl Batch {
     pub(super) fn new(schema: Arc<Schema>) -> Self {
         Self {
             sequence: 0,
-            encoded: Encoded::default(),
-            keys: schema.indexes.iter().map(|_| Keys::default()).collect(),
+            records: schema.tables.iter().map(|_| Strings::default()).collect(),
+            parents: vec![Vec::new(); schema.tables.len()],
+            keys: schema.indexes.iter().map(|_| Strings::default()).collect(),
             schema,
             types: Vec::new(),
             body: Vec::new(),
@@ -72,99 +92,203 @@ impl Batch {
 
     /// Encodes one row, its values in the order of the table's columns.
     ///
-    /// The order of rows of different tables changes no row, but the places of pages in the file: for the same bytes
-    /// however rows are cut into batches, push them in the order of their source, not table after table.
-    ///
     /// # Errors
-    /// [`Error::Columns`], [`Error::Null`], [`Error::NotAffine`], [`Error::NoParent`], [`Error::TooLarge`], and
-    /// [`Error::Unsupported`] for a table that takes no rows. The batch is unchanged then.
+    /// [`Error::Row`], [`Error::TooLarge`], and [`Error::Unsupported`] for a table that takes no rows. The batch is
+    /// unchanged then.
     pub fn push(&mut self, table: TableId, row: &[Value<'_>]) -> Result<()> {
-        let Self { schema, encoded: Encoded { rows, counts, hashes }, keys, types, body, .. } = self;
+        let Self { schema, records, parents, keys, types, body, .. } = self;
         let place = table.0;
         let table = &schema.tables[place];
+        let refused = |what| Err(Error::Row { place: table.name.clone(), what });
         if let Some(what) = table.sealed {
             return Err(Error::Unsupported { object: table.name.clone(), what });
         }
         if row.len() != table.columns.len() {
-            let (expected, given) = (table.columns.len(), row.len());
-            return Err(Error::Columns { table: table.name.clone(), expected, given });
+            return refused(
+                "a row has another number of values; give one for each column, in the table's order",
+            );
         }
-        if let Some(parent) = table.parent.filter(|parent| counts[*parent] == 0) {
-            let parent = schema.tables[parent].name.clone();
-            return Err(Error::NoParent { table: table.name.clone(), parent });
+        if table.parent.is_some_and(|parent| records[parent].len() == 0) {
+            return refused("no row of its parent's table precedes a row in its batch; push that first");
         }
         types.clear();
         body.clear();
-        let mut has_real = false;
         for (value, column) in row.iter().zip(&table.columns) {
-            let value = affine(*value, column.affinity).map_err(|given| Error::NotAffine {
-                table: table.name.clone(),
-                column: column.name.clone(),
-                given,
-            })?;
-            if column.not_null && value == Value::Null {
-                return Err(Error::Null { table: table.name.clone(), column: column.name.clone() });
+            let refused = |what| Error::Row { place: format!("{}.{}", table.name, column.name), what };
+            let value = affine(*value, column.affinity).map_err(refused)?;
+            match value {
+                Value::Null if column.not_null => {
+                    return Err(refused("is NOT NULL; give a value or leave the row out"));
+                }
+                Value::Real(_) if column.is_indexed && column.affinity == Affinity::Blob => {
+                    return Err(refused(
+                        "is indexed and has no type, so it takes no real number; give it one",
+                    ));
+                }
+                Value::Real(real)
+                    if column.is_indexed && real == LEAST && column.affinity != Affinity::Real =>
+                {
+                    return Err(refused("is indexed, so it takes -2^63 as an integer only; give it as one"));
+                }
+                _ => {}
             }
-            has_real |= matches!(value, Value::Real(_));
             push_type(types, value);
             push_body(body, value);
         }
         let header_len = header_len(types.len());
         let record_len = header_len as usize + body.len();
-        if record_len > RECORD_MAX {
-            return Err(Error::TooLarge { what: "a row in bytes", limit: RECORD_MAX as u64 });
-        }
-        rows.extend_from_slice(&(place as u32).to_le_bytes());
-        rows.extend_from_slice(&(record_len as u32).to_le_bytes());
-        push_varint(rows, header_len);
-        rows.extend_from_slice(types);
-        rows.extend_from_slice(body);
-        counts[place] += 1;
-        for id in &table.indexes {
-            let Keys { bytes, ends } = &mut keys[*id];
-            let columns = schema.indexes[*id].columns.iter().map(|column| {
-                let affinity = table.columns[*column].affinity;
-                (affine(row[*column], affinity).unwrap_or(Value::Null), affinity)
+        let entry_len = |id: &usize| {
+            let columns = &schema.indexes[*id].columns;
+            // Only a large row can be too much.
+            let is_near = columns.len() * body.len() > RECORD_MAX / 2;
+            columns.iter().filter(|_| is_near).map(|column| VALUE_MAX + row[*column].len()).sum()
+        };
+        if record_len.max(table.indexes.iter().map(entry_len).max().unwrap_or(0)) > RECORD_MAX {
+            return Err(Error::TooLarge {
+                what: "a row or an index entry in bytes",
+                limit: RECORD_MAX as u64,
             });
-            let start = bytes.len();
-            columns.clone().for_each(|(value, _)| push_column(bytes, value));
-            if table.primary_key == Some(*id) {
-                let mut hasher = std::hash::DefaultHasher::new();
-                hasher.write(&bytes[start..]);
-                hashes[place].push(hasher.finish() as u32);
-            }
-            if has_real {
-                push_shape(bytes, columns);
+        }
+        let Strings { bytes, ends } = &mut records[place];
+        if bytes.len() + record_len > u32::MAX as usize {
+            return Err(Error::TooLarge { what: "the rows of a batch in bytes", limit: u64::from(u32::MAX) });
+        }
+        push_varint(bytes, header_len);
+        bytes.extend_from_slice(types);
+        bytes.extend_from_slice(body);
+        ends.push(bytes.len());
+        if let Some(parent) = table.parent {
+            parents[place].push(records[parent].len() as u32 - 1);
+        }
+        for id in &table.indexes {
+            let Strings { bytes, ends } = &mut keys[*id];
+            for column in &schema.indexes[*id].columns {
+                let affinity = table.columns[*column].affinity;
+                push_column(bytes, affine(row[*column], affinity).unwrap_or(Value::Null), affinity);
             }
             ends.push(bytes.len());
         }
         Ok(())
     }
 
-    /// Sorts and packs the keys of all indexes, and leaves the batch without keys.
-    pub(super) fn pack(&mut self) -> Runs {
-        let mut runs = Runs::default();
-        self.packed.clear();
-        for keys in &mut self.keys {
-            keys.pack(&mut self.order, &mut self.packed);
-            runs.ends.push(self.packed.len());
-            runs.estimates.push((keys.bytes.len() + 8 * keys.ends.len()) as u64);
+    /// Sorts the keys and packs everything into `packed`, of which the part tells what is where. The batch is empty then.
+    pub(super) fn pack(&mut self) -> Part {
+        let Self { sequence, records, parents, keys, order, packed, .. } = self;
+        packed.clear();
+        let mut part = Part {
+            sequence: *sequence,
+            offset: 0,
+            ends: Vec::new(),
+            counts: records.iter().map(|records| records.len() as u32).collect(),
+            estimates: records
+                .iter()
+                .chain(&*keys)
+                .map(|of| (of.bytes.len() + 8 * of.len()) as u64)
+                .collect(),
+        };
+        for (records, parents) in records.iter_mut().zip(parents) {
+            for number in records.ends.iter().map(|end| *end as u32).chain(parents.drain(..)) {
+                packed.extend_from_slice(&number.to_le_bytes());
+            }
+            packed.extend_from_slice(&records.bytes);
+            part.ends.push(packed.len());
+            records.clear();
+        }
+        for keys in keys {
+            pack(keys, order, packed);
+            part.ends.push(packed.len());
             keys.clear();
         }
-        runs.bytes = self.packed.clone();
-        runs
+        part
+    }
+}
+
+/// All rows of a load, in their order.
+pub(super) struct Data {
+    parts: Vec<Part>,
+    store: Frozen,
+    /// For each part, how many rows of each table come before it.
+    bases: Vec<Vec<u32>>,
+    /// How many rows each table has.
+    pub counts: Vec<u32>,
+}
+
+impl Data {
+    /// Takes the parts in their order.
+    pub fn new(parts: Vec<Part>, store: Frozen, tables: usize) -> Result<Self> {
+        let limit = u32::MAX - 1;
+        let mut counts = vec![0u32; tables];
+        let mut bases = Vec::with_capacity(parts.len());
+        for part in &parts {
+            bases.push(counts.clone());
+            for (all, more) in counts.iter_mut().zip(&part.counts) {
+                let sum = all.checked_add(*more).filter(|sum| *sum <= limit);
+                *all = sum.ok_or(Error::TooLarge { what: "the rows of a table", limit: limit.into() })?;
+            }
+        }
+        Ok(Self { parts, store, bases, counts })
     }
 
-    /// Empties the batch, whatever became of it, but for the room it has. `encoded` comes from an earlier one.
-    pub(super) fn reuse(&mut self, sequence: u64, encoded: Encoded) {
-        let tables = self.schema.tables.len();
-        self.sequence = sequence;
-        self.encoded = encoded;
-        self.encoded.rows.clear();
-        self.encoded.counts.clear();
-        self.encoded.counts.resize(tables, 0);
-        self.encoded.hashes.iter_mut().for_each(Vec::clear);
-        self.encoded.hashes.resize(tables, Vec::new());
-        self.keys.iter_mut().for_each(Keys::clear);
+    fn section(&self, part: usize, section: usize) -> &[u8] {
+        let Part { offset, ends, .. } = &self.parts[part];
+        let start = if section == 0 { 0 } else { ends[section - 1] };
+        self.store.get(offset + start as u64..offset + ends[section] as u64)
     }
+
+    /// The rows of a table in a part; `None` behind the last part.
+    pub fn rows(&self, table: usize, part: usize) -> Option<Rows<'_>> {
+        let count = *self.parts.get(part)?.counts.get(table)?;
+        let (ends, rest) = self.section(part, table).split_at(4 * count as usize);
+        let records_len = count.checked_sub(1).map_or(0, |last| number(ends, last) as usize);
+        let (parents, records) = rest.split_at(rest.len() - records_len);
+        Some(Rows { base: self.bases[part][table], count, ends, parents, records })
+    }
+
+    /// The record of any row.
+    pub fn record(&self, table: usize, row: u32) -> &[u8] {
+        let part = self.bases.partition_point(|bases| bases[table] <= row) - 1;
+        self.rows(table, part).map_or(&[], |rows| rows.record(row - rows.base))
+    }
+
+    /// The runs of an index of `table` that are not empty, each with the first row of its part.
+    pub fn runs(&self, table: usize, index: usize) -> impl Iterator<Item = (&[u8], u32)> {
+        let section = self.counts.len() + index;
+        (0..self.parts.len())
+            .map(move |part| (self.section(part, section), self.bases[part][table]))
+            .filter(|(run, _)| !run.is_empty())
+    }
+
+    /// About how many bytes of pages a table takes, or behind the tables an index.
+    pub fn estimate(&self, section: usize) -> u64 {
+        self.parts.iter().map(|part| part.estimates[section]).sum()
+    }
+}
+
+/// The rows of one table in one part.
+#[derive(Clone, Copy)]
+pub(super) struct Rows<'a> {
+    /// The first of them among all rows of the table.
+    pub base: u32,
+    pub count: u32,
+    ends: &'a [u8],
+    parents: &'a [u8],
+    records: &'a [u8],
+}
+
+impl<'a> Rows<'a> {
+    /// The record of a row, counted in the part.
+    pub fn record(&self, row: u32) -> &'a [u8] {
+        let start = row.checked_sub(1).map_or(0, |before| number(self.ends, before));
+        &self.records[start as usize..number(self.ends, row) as usize]
+    }
+
+    /// The parents of the rows, counted in the part; none where the table has none.
+    pub fn parents(&self) -> impl Iterator<Item = u32> {
+        self.parents.chunks_exact(4).map(|parent| number(parent, 0))
+    }
+}
+
+/// The little-endian u32 at a place.
+fn number(bytes: &[u8], place: u32) -> u32 {
+    bytes[4 * place as usize..].first_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes))
 }

@@ -17,10 +17,7 @@ impl Kind {
 
     /// The interior pages over leaves of this kind.
     pub fn parent(self) -> Self {
-        match self {
-            Self::TableLeaf | Self::TableInterior => Self::TableInterior,
-            Self::IndexLeaf | Self::IndexInterior => Self::IndexInterior,
-        }
+        if self == Self::TableLeaf { Self::TableInterior } else { Self::IndexInterior }
     }
 }
 
@@ -28,45 +25,40 @@ impl Kind {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Filler {
     kind: Kind,
-    /// Where the b-tree header is: 100 on page 1, else 0.
-    header: usize,
-    pub cells: usize,
+    cells: usize,
     /// Where the cell content starts.
     pub top: usize,
 }
 
 impl Filler {
-    pub fn new(kind: Kind, page_size: usize, header: usize) -> Self {
-        Self { kind, header, cells: 0, top: page_size }
+    pub fn new(kind: Kind, page_size: usize) -> Self {
+        Self { kind, cells: 0, top: page_size }
     }
 
-    fn pointers(&self) -> usize {
-        self.header + self.kind.header_len()
+    fn pointer(&self, cell: usize) -> usize {
+        self.kind.header_len() + 2 * cell
     }
 
     pub fn fits(&self, cell_len: usize) -> bool {
-        self.pointers() + 2 * (self.cells + 1) + cell_len <= self.top
+        self.pointer(self.cells + 1) + cell_len <= self.top
     }
 
-    /// Makes room for a cell that fits and returns it for writing, with its offset in the page.
-    pub fn add<'a>(&mut self, page: &'a mut [u8], cell_len: usize) -> (usize, &'a mut [u8]) {
-        let pointer = self.pointers() + 2 * self.cells;
+    /// Makes room for a cell that fits and returns it for writing.
+    pub fn add<'a>(&mut self, page: &'a mut [u8], cell_len: usize) -> &'a mut [u8] {
+        let pointer = self.pointer(self.cells);
         self.top -= cell_len;
         page[pointer..pointer + 2].copy_from_slice(&(self.top as u16).to_be_bytes());
         self.cells += 1;
-        (self.top, &mut page[self.top..self.top + cell_len])
+        &mut page[self.top..self.top + cell_len]
     }
 
-    /// Takes the last cell out again.
+    /// Takes the last of several cells out again.
     pub fn remove_last(&mut self, page: &mut [u8]) -> Vec<u8> {
         self.cells -= 1;
-        let pointer = self.pointers() + 2 * self.cells;
-        page[pointer..pointer + 2].fill(0);
-        let end = match self.cells {
-            0 => page.len(),
-            _ => usize::from(u16::from_be_bytes([page[pointer - 2], page[pointer - 1]])),
-        };
+        let pointer = self.pointer(self.cells);
+        let end = usize::from(u16::from_be_bytes([page[pointer - 2], page[pointer - 1]]));
         let cell = page[self.top..end].to_vec();
+        page[pointer..pointer + 2].fill(0);
         page[self.top..end].fill(0);
         self.top = end;
         cell
@@ -74,22 +66,18 @@ impl Filler {
 
     /// Writes the header; `right` is the last child of an interior page.
     pub fn finish(&self, page: &mut [u8], right: Option<u32>) {
-        let header = &mut page[self.header..];
-        header[0] = self.kind as u8;
-        header[3..5].copy_from_slice(&(self.cells as u16).to_be_bytes());
-        header[5..7].copy_from_slice(&(self.top as u16).to_be_bytes());
+        page[0] = self.kind as u8;
+        page[3..5].copy_from_slice(&(self.cells as u16).to_be_bytes());
+        page[5..7].copy_from_slice(&(self.top as u16).to_be_bytes());
         if let Some(right) = right {
-            header[8..12].copy_from_slice(&right.to_be_bytes());
+            page[8..12].copy_from_slice(&right.to_be_bytes());
         }
     }
 }
 
-/// How many bytes of a payload stay in its cell; the rest goes to a chain of overflow pages.
-pub(super) fn local_len(kind: Kind, page_size: usize, payload_len: usize) -> usize {
-    let most = match kind {
-        Kind::TableLeaf | Kind::TableInterior => page_size - 35,
-        Kind::IndexLeaf | Kind::IndexInterior => (page_size - 12) * 64 / 255 - 23,
-    };
+/// How many bytes of a payload stay in its leaf cell; the rest goes to a chain of overflow pages.
+pub(super) fn local_len(leaf: Kind, page_size: usize, payload_len: usize) -> usize {
+    let most = if leaf == Kind::TableLeaf { page_size - 35 } else { (page_size - 12) * 64 / 255 - 23 };
     if payload_len <= most {
         return payload_len;
     }

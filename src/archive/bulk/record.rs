@@ -4,57 +4,28 @@
 use super::Value;
 use super::schema::Affinity;
 
-/// The longest varint in bytes.
-pub(super) const VARINT_MAX: usize = 9;
-
-/// Writes SQLite's big-endian base-128 varint and says how many bytes it took.
-#[inline]
-pub(super) fn put_varint(out: &mut [u8; VARINT_MAX], value: u64) -> usize {
-    if value < 0x80 {
-        out[0] = value as u8;
-        return 1;
-    }
-    let length = varint_len(value);
-    let mut rest = value;
-    let mut last = length;
-    if length == VARINT_MAX {
-        out[8] = rest as u8;
-        rest >>= 8;
-        last = 8;
-    }
-    for (place, byte) in out[..last].iter_mut().enumerate().rev() {
-        let more = if place + 1 < length { 0x80 } else { 0 };
-        *byte = (rest & 0x7f) as u8 | more;
-        rest >>= 7;
-    }
-    length
-}
-
+/// Appends SQLite's big-endian base-128 varint. Nothing here takes the ninth byte: lengths and rowids are far below 2^56.
 #[inline]
 pub(super) fn push_varint(out: &mut Vec<u8>, value: u64) {
+    debug_assert!(value < 1 << 56);
     if value < 0x80 {
-        out.push(value as u8);
-        return;
+        return out.push(value as u8);
     }
-    let mut bytes = [0; VARINT_MAX];
-    let length = put_varint(&mut bytes, value);
-    out.extend_from_slice(&bytes[..length]);
+    for place in (1..varint_len(value)).rev() {
+        out.push((value >> (7 * place)) as u8 | 0x80);
+    }
+    out.push(value as u8 & 0x7f);
 }
 
-pub(super) fn varint_len(value: u64) -> usize {
-    (64 - (value | 1).leading_zeros() as usize).div_ceil(7).min(VARINT_MAX)
+fn varint_len(value: u64) -> usize {
+    (64 - (value | 1).leading_zeros() as usize).div_ceil(7)
 }
 
 /// Reads a varint at `*at` and moves behind it.
 #[inline]
 pub(super) fn read_varint(bytes: &[u8], at: &mut usize) -> u64 {
-    let first = bytes[*at];
-    *at += 1;
-    if first < 0x80 {
-        return u64::from(first);
-    }
-    let mut value = u64::from(first & 0x7f);
-    for _ in 0..7 {
+    let mut value = 0;
+    loop {
         let byte = bytes[*at];
         *at += 1;
         value = value << 7 | u64::from(byte & 0x7f);
@@ -62,8 +33,6 @@ pub(super) fn read_varint(bytes: &[u8], at: &mut usize) -> u64 {
             return value;
         }
     }
-    *at += 1;
-    value << 8 | u64::from(bytes[*at - 1])
 }
 
 /// The serial type of an integer and how many bytes follow for it, as little as it needs.
@@ -123,21 +92,13 @@ pub(super) fn integral(value: f64) -> Option<i64> {
     (whole as f64 == value && whole > i64::MIN && whole < i64::MAX).then_some(whole)
 }
 
-/// Applies a column's affinity as an INSERT does; `Err` names what SQLite would have to parse or print.
+/// Applies a column's affinity as an INSERT does; `Err` says what SQLite would have to parse or print instead.
 #[inline]
 pub(super) fn affine(value: Value<'_>, affinity: Affinity) -> Result<Value<'_>, &'static str> {
-    if matches!(
-        (value, affinity),
-        (Value::Null | Value::Blob(_), _) | (Value::Text(_), Affinity::Text | Affinity::Blob)
-    ) {
-        return Ok(value);
-    }
     Ok(match (value, affinity) {
         (Value::Real(number), _) if number.is_nan() => Value::Null,
-        (Value::Int(_) | Value::Real(_), Affinity::Text) => return Err("a number"),
-        (Value::Text(bytes), Affinity::Numeric | Affinity::Real) if is_number(bytes) => {
-            return Err("text that reads as a number");
-        }
+        (Value::Int(_) | Value::Real(_), Affinity::Text) => return Err("takes no number; give it as text"),
+        (Value::Text(_), Affinity::Numeric | Affinity::Real) => return Err("takes no text; give the number"),
         (Value::Real(number), Affinity::Numeric) => integral(number).map_or(value, Value::Int),
         (Value::Real(number), Affinity::Real) => {
             integral(number).filter(|whole| is_short(*whole)).map_or(value, Value::Int)
@@ -145,31 +106,6 @@ pub(super) fn affine(value: Value<'_>, affinity: Affinity) -> Result<Value<'_>, 
         (Value::Int(number), Affinity::Real) if !is_short(number) => Value::Real(number as f64),
         _ => value,
     })
-}
-
-/// Whether SQLite converts this text in a numeric column: a literal with blanks around it and nothing else.
-fn is_number(text: &[u8]) -> bool {
-    let blank = |byte: &u8| matches!(byte, b' ' | b'\t'..=b'\r');
-    let digits = |text: &[u8]| text.iter().take_while(|byte| byte.is_ascii_digit()).count();
-    let sign = |text: &[u8]| usize::from(matches!(text.first(), Some(b'+' | b'-')));
-    let mut rest = &text[text.iter().take_while(|byte| blank(byte)).count()..];
-    rest = &rest[sign(rest)..];
-    let mut seen = digits(rest);
-    rest = &rest[seen..];
-    if let [b'.', fraction @ ..] = rest {
-        let more = digits(fraction);
-        seen += more;
-        rest = &fraction[more..];
-    }
-    if let [b'e' | b'E', exponent @ ..] = rest {
-        let exponent = &exponent[sign(exponent)..];
-        let length = digits(exponent);
-        if length == 0 {
-            return false;
-        }
-        rest = &exponent[length..];
-    }
-    seen > 0 && rest.iter().all(blank)
 }
 
 #[cfg(test)]
@@ -180,7 +116,7 @@ mod tests {
 
     #[test]
     fn varints_return_at_every_length() {
-        for value in (0..64).flat_map(|bit| [(1u64 << bit) - 1, 1 << bit, (1 << bit) + 1]).chain([u64::MAX]) {
+        for value in (0..56).flat_map(|bit| [(1u64 << bit) - 1, 1 << bit]).chain([(1 << 56) - 1]) {
             let mut bytes = Vec::new();
             push_varint(&mut bytes, value);
             let mut at = 0;
@@ -203,8 +139,7 @@ mod tests {
         let edges = [0, 1, 2, 127, 128, 1 << 47, (1 << 47) - 1, 1 << 53, i64::MAX];
         let ints = edges.into_iter().flat_map(|edge| [edge, -edge, !edge]);
         let reals = [0.0, -0.0, 0.5, -1.0, 1e15, -1e18, 9.3e18, i64::MIN as f64, 1e300, f64::INFINITY];
-        let texts =
-            ["", " ", "1", " -1.5e3\n", "1e", ".", "1.", ".5", "+", "0x10", "12 monkeys", "1e+5 ", "\u{b}7"];
+        let texts = ["", "1", " -1.5e3\n", "12 monkeys"];
         let values = ints.map(Value::Int).chain(reals.map(Value::Real)).chain(texts.map(Value::from));
         for value in values.chain([Value::Blob(b"1"), Value::Real(f64::NAN), Value::Null]) {
             let given: rusqlite::types::Value = match value {
@@ -223,9 +158,10 @@ mod tests {
             let columns = [Affinity::Blob, Affinity::Text, Affinity::Numeric, Affinity::Real];
             for (affinity, kind) in columns.into_iter().zip(&kinds) {
                 let ours = match affine(value, affinity) {
+                    // Not every text reads as a number, but it takes SQLite to know.
                     Err(_) => {
-                        let before = if matches!(value, Value::Text(_)) { "text" } else { "number" };
-                        assert_ne!(before, kind, "{value:?} {affinity:?} need not be refused");
+                        let is_text = matches!(value, Value::Text(_));
+                        assert!(is_text || kind == "text", "{value:?} {affinity:?} need not be refused");
                         continue;
                     }
                     Ok(Value::Null) => "null",

@@ -39,6 +39,7 @@ pub(super) struct Column {
     pub name: String,
     pub not_null: bool,
     pub affinity: Affinity,
+    pub is_indexed: bool,
 }
 
 #[derive(Debug)]
@@ -48,6 +49,7 @@ pub(super) struct Index {
     /// Places in the table's columns, most significant first; the rowid follows unsaid.
     pub columns: Vec<usize>,
     pub unique: bool,
+    pub root: u32,
 }
 
 #[derive(Debug)]
@@ -62,22 +64,7 @@ pub(super) struct Table {
     pub parent: Option<usize>,
     /// Why no row may be loaded, if so: what is not checked here must not be promised.
     pub sealed: Option<&'static str>,
-}
-
-/// A row of `sqlite_schema`, and the b-tree that it names.
-#[derive(Debug)]
-pub(super) struct Entry {
-    pub kind: String,
-    pub name: String,
-    pub table_name: String,
-    pub sql: Option<String>,
-    pub tree: Tree,
-}
-
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Tree {
-    Table(usize),
-    Index(usize),
+    pub root: u32,
 }
 
 /// Tables, columns and indexes to build, with a rule for repeated keys for each table.
@@ -88,6 +75,7 @@ pub(super) enum Tree {
 ///     "CREATE TABLE turns(id TEXT PRIMARY KEY, model TEXT NOT NULL);
 ///      CREATE TABLE calls(turn TEXT, place INTEGER, PRIMARY KEY(turn, place));
 ///      CREATE INDEX by_model ON turns(model);",
+///     16384,
 /// )?;
 /// let (turns, calls) = (schema.table("turns").unwrap(), schema.table("calls").unwrap());
 /// schema.on_duplicate(turns, Duplicates::KeepLastAtFirst);
@@ -98,52 +86,85 @@ pub(super) enum Tree {
 pub struct Schema {
     pub(super) tables: Vec<Table>,
     pub(super) indexes: Vec<Index>,
-    /// In SQLite's order of creation.
-    pub(super) entries: Vec<Entry>,
-    pub(super) cookie: u32,
+    pub(super) page_size: usize,
+    /// The empty database as SQLite made it: header, schema table, and a root page for each tree.
+    pub(super) image: Vec<u8>,
 }
 
 impl Schema {
-    /// Runs `sql` in an in-memory database and reads back what it made.
+    /// Runs `sql` in an in-memory database with pages of `page_size` bytes (4096, 8192, 16384 or 32768), and reads back
+    /// what it made. The SQL may set `PRAGMA user_version` and `application_id`.
     ///
-    /// Refused by name: views, triggers, virtual, STRICT and WITHOUT ROWID tables, AUTOINCREMENT, generated columns,
+    /// Refused by name: rows, TEMP tables, another encoding, auto-vacuum, anything dropped again, views, triggers, virtual, STRICT and WITHOUT ROWID tables, AUTOINCREMENT, generated columns,
     /// and indexes that are partial, on expressions, DESC, or of another collation than BINARY. Tables
     /// with an INTEGER PRIMARY KEY, a CHECK or a FOREIGN KEY are created, but rows for them are refused.
     ///
     /// # Errors
-    /// [`Error::Schema`] when SQLite does not accept the SQL, [`Error::Unsupported`] for what is refused.
-    pub fn from_sql(sql: &str) -> Result<Self> {
-        let db = Connection::open_in_memory()?;
+    /// [`Error::PageSize`], [`Error::Schema`] when SQLite does not accept the SQL, [`Error::Unsupported`] for what is
+    /// refused.
+    pub fn from_sql(sql: &str, page_size: u32) -> Result<Self> {
+        check_page_size(page_size)?;
+        let mut db = Connection::open_in_memory()?;
+        db.pragma_update(None, "page_size", page_size)?;
         db.execute_batch(sql)?;
-        let mut schema = Self { tables: Vec::new(), indexes: Vec::new(), entries: Vec::new(), cookie: 0 };
-        schema.cookie = db.pragma_query_value(None, "schema_version", |row| row.get(0))?;
-        let mut listed = db.prepare("SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY rowid")?;
+        db.pragma_update(None, "ignore_check_constraints", false)?;
+        if db.query_row("SELECT EXISTS(SELECT 1 FROM sqlite_temp_schema)", [], |row| row.get(0))? {
+            return Err(unsupported("the schema", "a TEMP table"));
+        }
+        let mut schema = Self {
+            tables: Vec::new(),
+            indexes: Vec::new(),
+            page_size: page_size as usize,
+            image: Vec::new(),
+        };
+        let mut listed =
+            db.prepare("SELECT type, name, tbl_name, rootpage FROM sqlite_schema ORDER BY rowid")?;
         let mut rows = listed.query([])?;
         while let Some(row) = rows.next()? {
-            let (kind, name, table_name): (String, String, String) = (row.get(0)?, row.get(1)?, row.get(2)?);
-            let sql: Option<String> = row.get(3)?;
-            let tree = match kind.as_str() {
-                "table" => {
-                    schema.tables.push(read_table(&db, &name, sql.as_deref().unwrap_or_default())?);
-                    Tree::Table(schema.tables.len() - 1)
-                }
-                "index" => Tree::Index(schema.read_index(&db, &name, &table_name)?),
+            let (kind, name, table, root): (String, String, String, u32) =
+                (row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?);
+            match kind.as_str() {
+                "table" => schema.tables.push(read_table(&db, name, root)?),
+                "index" => schema.read_index(&db, name, &table, root)?,
                 "view" => return Err(unsupported(&name, "a view")),
                 _ => return Err(unsupported(&name, "a trigger")),
-            };
-            schema.entries.push(Entry { kind, name, table_name, sql, tree });
+            }
         }
-        for table in &mut schema.tables {
-            let has_key: bool = db.query_row(
-                "SELECT EXISTS(SELECT 1 FROM pragma_table_info(?1) WHERE pk > 0)",
-                [&table.name],
-                |row| row.get(0),
-            )?;
-            if has_key && table.primary_key.is_none() {
+        drop(rows);
+        drop(listed);
+        for table in schema.tables.iter_mut().filter(|table| table.primary_key.is_none()) {
+            let sql = "SELECT EXISTS(SELECT 1 FROM pragma_table_info(?1) WHERE pk > 0)";
+            if db.query_row(sql, [&table.name], |row| row.get(0))? {
                 table.sealed = Some("loading rows beside an INTEGER PRIMARY KEY");
             }
         }
+        schema.image = db.serialize("main")?.to_vec();
+        schema.check_image()?;
         Ok(schema)
+    }
+
+    /// Refuses an image whose format is another than the loader writes ("Database File Format", 1.3), or that is not empty.
+    fn check_image(&self) -> Result<()> {
+        let expected: [(usize, &[u8], &str); 5] = [
+            (16, &(self.page_size as u16).to_be_bytes(), "another page size"),
+            (32, &[0; 8], "something dropped"),
+            (44, &[0, 0, 0, 4], "another schema format"),
+            (52, &[0; 4], "auto-vacuum"),
+            (56, &[0, 0, 0, 1], "another encoding than UTF-8"),
+        ];
+        for (at, bytes, what) in expected {
+            if !self.image[at..].starts_with(bytes) {
+                return Err(unsupported("the schema", what));
+            }
+        }
+        let tables = self.tables.iter().map(|table| (&table.name, table.root));
+        for (name, root) in tables.chain(self.indexes.iter().map(|index| (&index.name, index.root))) {
+            let page = &self.image[(root as usize - 1) * self.page_size..];
+            if page[3..5] != [0, 0] {
+                return Err(unsupported(name, "a row in the schema's SQL"));
+            }
+        }
+        Ok(())
     }
 
     /// The table of that name, if there is one.
@@ -153,6 +174,9 @@ impl Schema {
     }
 
     /// Sets what becomes of repeated primary keys in `table`; [`Duplicates::Refuse`] unless said otherwise.
+    ///
+    /// # Panics
+    /// Here and wherever one is given: when the table is another schema's and this one has fewer.
     pub fn on_duplicate(&mut self, table: TableId, rule: Duplicates) {
         self.tables[table.0].duplicates = rule;
     }
@@ -171,52 +195,54 @@ impl Schema {
         Ok(())
     }
 
-    /// The affinities of an index's columns.
-    pub(super) fn affinities(&self, index: usize) -> Vec<Affinity> {
-        let index = &self.indexes[index];
-        index.columns.iter().map(|column| self.tables[index.table].columns[*column].affinity).collect()
-    }
-
-    fn read_index(&mut self, db: &Connection, name: &str, table_name: &str) -> Result<usize> {
+    fn read_index(&mut self, db: &Connection, name: String, table_name: &str, root: u32) -> Result<()> {
         let table = self.tables.iter().position(|table| table.name == table_name);
-        let table = table.ok_or_else(|| unsupported(name, "an index of an unknown table"))?;
+        let table = table.ok_or_else(|| unsupported(&name, "an index of an unknown table"))?;
         let (unique, origin, partial): (bool, String, bool) = db.query_row(
             "SELECT \"unique\", origin, partial FROM pragma_index_list(?1) WHERE name = ?2",
-            [table_name, name],
+            [table_name, &name],
             |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
         )?;
         if partial {
-            return Err(unsupported(name, "a partial index"));
+            return Err(unsupported(&name, "a partial index"));
         }
         let mut columns = Vec::new();
         let mut listed =
             db.prepare("SELECT cid, \"desc\", coll FROM pragma_index_xinfo(?1) WHERE key ORDER BY seqno")?;
-        let mut rows = listed.query([name])?;
+        let mut rows = listed.query([&name])?;
         while let Some(row) = rows.next()? {
             let (place, descending, collation): (i64, bool, String) = (row.get(0)?, row.get(1)?, row.get(2)?);
             match usize::try_from(place) {
-                Err(_) => return Err(unsupported(name, "an index on an expression")),
-                Ok(_) if descending => return Err(unsupported(name, "a DESC column")),
+                Err(_) => return Err(unsupported(&name, "an index on an expression")),
+                Ok(_) if descending => return Err(unsupported(&name, "a DESC column")),
                 Ok(_) if collation != "BINARY" => {
-                    return Err(unsupported(name, "a collation other than BINARY"));
+                    return Err(unsupported(&name, "a collation other than BINARY"));
                 }
                 Ok(place) => columns.push(place),
             }
         }
         let id = self.indexes.len();
-        self.indexes.push(Index { name: name.to_owned(), table, columns, unique });
-        self.tables[table].indexes.push(id);
+        let of = &mut self.tables[table];
+        columns.iter().for_each(|column| of.columns[*column].is_indexed = true);
+        of.indexes.push(id);
         if origin == "pk" {
-            self.tables[table].primary_key = Some(id);
+            of.primary_key = Some(id);
         }
-        Ok(id)
+        self.indexes.push(Index { name, table, columns, unique, root });
+        Ok(())
     }
 }
 
-fn read_table(db: &Connection, name: &str, sql: &str) -> Result<Table> {
+/// Refuses what is no page size of this loader.
+pub(in crate::archive) fn check_page_size(given: u32) -> Result<()> {
+    let is_known = given.is_power_of_two() && (4096..=32768).contains(&given);
+    if is_known { Ok(()) } else { Err(Error::PageSize { given }) }
+}
+
+fn read_table(db: &Connection, name: String, root: u32) -> Result<Table> {
     let (kind, without_rowid, strict): (String, bool, bool) = db.query_row(
         "SELECT type, wr, strict FROM pragma_table_list WHERE schema = 'main' AND name = ?1",
-        [name],
+        [&name],
         |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
     )?;
     let what = match kind.as_str() {
@@ -227,35 +253,44 @@ fn read_table(db: &Connection, name: &str, sql: &str) -> Result<Table> {
         _ => Some("a virtual table"),
     };
     if let Some(what) = what {
-        return Err(unsupported(name, what));
+        return Err(unsupported(&name, what));
     }
     let mut columns = Vec::new();
     let mut listed =
         db.prepare("SELECT name, type, \"notnull\", hidden FROM pragma_table_xinfo(?1) ORDER BY cid")?;
-    let mut rows = listed.query([name])?;
+    let mut rows = listed.query([&name])?;
     while let Some(row) = rows.next()? {
         if row.get::<_, i64>(3)? != 0 {
-            return Err(unsupported(name, "a generated column"));
+            return Err(unsupported(&name, "a generated column"));
         }
         let declared: String = row.get(1)?;
-        columns.push(Column { name: row.get(0)?, not_null: row.get(2)?, affinity: affinity(&declared) });
+        let affinity = affinity(&declared);
+        columns.push(Column { name: row.get(0)?, not_null: row.get(2)?, affinity, is_indexed: false });
     }
-    let foreign: bool =
-        db.query_row("SELECT EXISTS(SELECT 1 FROM pragma_foreign_key_list(?1))", [name], |row| row.get(0))?;
-    let sealed = match () {
-        () if foreign => Some("loading rows under a FOREIGN KEY"),
-        () if has_check(sql) => Some("loading rows under a CHECK"),
-        () => None,
+    let sql = "SELECT EXISTS(SELECT 1 FROM pragma_foreign_key_list(?1))";
+    let sealed = if db.query_row(sql, [&name], |row| row.get(0))? {
+        Some("loading rows under a FOREIGN KEY")
+    } else if has_check(db, &name)? {
+        Some("loading rows under a CHECK")
+    } else {
+        None
     };
-    Ok(Table {
-        name: name.to_owned(),
-        columns,
-        indexes: Vec::new(),
-        primary_key: None,
-        duplicates: Duplicates::default(),
-        parent: None,
-        sealed,
-    })
+    let (indexes, primary_key, duplicates, parent) = (Vec::new(), None, Duplicates::default(), None);
+    Ok(Table { name, columns, indexes, primary_key, duplicates, parent, sealed, root })
+}
+
+/// Whether SQLite would check a CHECK on the way into the table. No pragma tells, but the program of an INSERT does.
+fn has_check(db: &Connection, table: &str) -> Result<bool> {
+    let quoted = table.replace('"', "\"\"");
+    let mut program = db.prepare(&format!("EXPLAIN INSERT INTO \"{quoted}\" DEFAULT VALUES"))?;
+    let mut steps = program.query([])?;
+    while let Some(step) = steps.next()? {
+        let (opcode, p1): (String, i32) = (step.get(1)?, step.get(2)?);
+        if opcode == "Halt" && p1 == rusqlite::ffi::SQLITE_CONSTRAINT_CHECK {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 fn unsupported(object: &str, what: &'static str) -> Error {
@@ -273,30 +308,4 @@ fn affinity(declared: &str) -> Affinity {
         () if has(&["REAL", "FLOA", "DOUB"]) => Affinity::Real,
         () => Affinity::Numeric,
     }
-}
-
-/// Whether the keyword CHECK stands in a CREATE TABLE outside quotes and comments; no pragma tells.
-fn has_check(sql: &str) -> bool {
-    let bytes = sql.as_bytes();
-    let mut at = 0;
-    let skip_to =
-        |from: usize, end: &str| sql[from..].find(end).map_or(bytes.len(), |n| from + n + end.len());
-    while at < bytes.len() {
-        match bytes[at] {
-            quote @ (b'"' | b'\'' | b'`') => at = skip_to(at + 1, char::from(quote).encode_utf8(&mut [0; 4])),
-            b'[' => at = skip_to(at + 1, "]"),
-            b'-' if bytes[at..].starts_with(b"--") => at = skip_to(at, "\n"),
-            b'/' if bytes[at..].starts_with(b"/*") => at = skip_to(at + 2, "*/"),
-            byte if byte.is_ascii_alphanumeric() || byte == b'_' || byte >= 0x80 => {
-                let word = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'$' | 0x80..);
-                let length = bytes[at..].iter().take_while(|byte| word(byte)).count();
-                if bytes[at..at + length].eq_ignore_ascii_case(b"check") {
-                    return true;
-                }
-                at += length;
-            }
-            _ => at += 1,
-        }
-    }
-    false
 }

@@ -1,18 +1,18 @@
 //! Every file operation of a load fails once: the load says so, and which file it was.
 
-use super::{Duplicates, Error, Loader, Options, Schema, Value};
+use super::{Duplicates, Error, Loader, Schema, Value};
 use crate::disk::faults;
 
 /// Rows with overflow pages, keys that come again, batches out of order, and nothing kept in memory.
 fn load(dir: &std::path::Path) -> Result<u64, Error> {
     let mut schema = Schema::from_sql(
         "CREATE TABLE t(k TEXT PRIMARY KEY, v TEXT); CREATE TABLE c(v TEXT); CREATE INDEX i ON t(v)",
+        4096,
     )?;
     let (parent, child) = (schema.table("t").unwrap(), schema.table("c").unwrap());
     schema.on_duplicate(parent, Duplicates::KeepLastAtFirst);
     schema.children_of(child, parent)?;
-    let options = Options { page_size: 4096, memory_bytes: 0, ..Options::default() };
-    let loader = Loader::create(&dir.join("db"), schema, options)?;
+    let loader = Loader::create(&dir.join("db"), schema, 0)?;
     for sequence in [1, 0, 2] {
         let mut batch = loader.batch(sequence);
         for row in 0..40 {

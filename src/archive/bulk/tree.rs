@@ -1,168 +1,259 @@
-//! Interior pages, page 1 and the schema table: what makes a database of leaf pages. Writes through the target.
+//! B-trees: leaf pages filled from cells that come in order, many trees at once, and the interior pages over them. Writes
+//! the target.
+//!
+//! Page numbers must not depend on how many threads there are, and no tree knows its number of pages before its end.
+//! So all build in rounds: in each round every tree that is not done fills about the same share of its pages; then
+//! their overflow chains and their pages get numbers in the order of the trees; then all are written.
 
+use rayon::prelude::*;
+
+use super::Result;
+use super::cells::Cells;
 use super::file::Target;
-use super::page::{Filler, Kind};
-use super::record::{header_len, push_body, push_type, push_varint};
-use super::schema::{Schema, Tree};
-use super::table::Leaves;
-use super::{Options, Result, Value};
+use super::page::{Filler, Kind, local_len};
+use super::record::push_varint;
 
-/// The database header at the start of page 1.
-const HEADER_LEN: usize = 100;
-/// Equal in both places of the header: the page count in it is to be believed.
-const CHANGE_COUNTER: u32 = 1;
-/// The one that knows the integers 0 and 1 as serial types.
-const SCHEMA_FORMAT: u32 = 4;
-const ENCODING_UTF8: u32 = 1;
+/// Bytes of pages that are filled in a round. No budget changes it, nor so the file.
+const ROUND_LEN: u64 = 16 << 20;
 
-/// The cells that divide the children of interior pages: everything of a cell but the child, one after another.
-#[derive(Debug, Default)]
-pub(super) struct Dividers {
+/// Builds all trees.
+pub(super) fn build(target: &mut Target, trees: &mut [Tree<'_>]) -> Result<()> {
+    let total: u64 = trees.iter().map(|tree| tree.estimate_bytes).sum();
+    let rounds = total.div_ceil(ROUND_LEN).max(1);
+    let mut extents: Vec<Extent> = trees.iter().map(|_| Extent::default()).collect();
+    while trees.iter().any(|tree| !tree.is_done) {
+        // The system writes to one file for one thread at a time: the others go on filling.
+        let (written, filled) = rayon::join(
+            || extents.iter().try_for_each(|extent| target.write(&extent.numbers, &extent.pages)),
+            || {
+                let trees = trees.par_iter_mut().with_max_len(1).filter(|tree| !tree.is_done);
+                trees.try_for_each(|tree| tree.fill((tree.estimate_bytes / rounds) as usize))
+            },
+        );
+        written?;
+        filled?;
+        for (tree, extent) in trees.iter_mut().zip(&mut extents) {
+            tree.number(target, extent)?;
+        }
+    }
+    extents.iter().try_for_each(|extent| target.write(&extent.numbers, &extent.pages))?;
+    trees.iter_mut().try_for_each(|tree| tree.write_interior(target))
+}
+
+/// Pages of one tree that have their numbers.
+#[derive(Default)]
+struct Extent {
+    pages: Vec<u8>,
+    numbers: Vec<u32>,
+}
+
+/// What divides two children of an interior page: the cell but for the child, and what belongs to its overflow chain.
+#[derive(Default)]
+struct Divider {
     bytes: Vec<u8>,
-    ends: Vec<usize>,
+    rest: Vec<u8>,
 }
 
-impl Dividers {
-    pub fn push(&mut self, cell: &[u8]) {
-        self.bytes.extend_from_slice(cell);
-        self.ends.push(self.bytes.len());
+/// A table or an index while it is built. It has its root page already, an empty leaf.
+pub(super) struct Tree<'a> {
+    pub cells: Cells<'a>,
+    leaves: Leaves,
+    root: u32,
+    /// About how many bytes its pages will have.
+    estimate_bytes: u64,
+    /// The leaf pages that have numbers, and what divides them.
+    numbers: Vec<u32>,
+    between: Vec<Vec<u8>>,
+    is_done: bool,
+}
+
+impl<'a> Tree<'a> {
+    pub fn new(cells: Cells<'a>, root: u32, page_size: usize, estimate_bytes: u64) -> Self {
+        let kind = if matches!(cells, Cells::Rows(_)) { Kind::TableLeaf } else { Kind::IndexLeaf };
+        let leaves = Leaves::new(kind, page_size);
+        let (numbers, between) = Default::default();
+        Self { cells, leaves, root, estimate_bytes, numbers, between, is_done: false }
     }
 
-    fn get(&self, place: usize) -> &[u8] {
-        let start = if place == 0 { 0 } else { self.ends[place - 1] };
-        &self.bytes[start..self.ends[place]]
+    /// Fills this round's pages, each of them to its end.
+    fn fill(&mut self, quota_bytes: usize) -> Result<()> {
+        while let Some((payload, rowid)) = self.cells.current() {
+            if !self.leaves.is_open && self.leaves.pages.len() + self.leaves.chains_len > quota_bytes {
+                return Ok(());
+            }
+            if self.leaves.add(payload, rowid) {
+                self.cells.advance()?;
+            }
+        }
+        self.leaves.finish();
+        self.is_done = true;
+        Ok(())
+    }
+
+    /// Gives numbers to the chains and the pages of this round, which `out` takes to be written. A single leaf is the root.
+    fn number(&mut self, target: &mut Target, out: &mut Extent) -> Result<()> {
+        let Leaves { pages, page_size, chains, chains_len, dividers, .. } = &mut self.leaves;
+        for (at, rest) in chains.drain(..) {
+            pages[at..at + 4].copy_from_slice(&target.write_chain(&rest)?.to_be_bytes());
+        }
+        *chains_len = 0;
+        for Divider { mut bytes, rest } in dividers.drain(..) {
+            if !rest.is_empty() {
+                bytes.extend_from_slice(&target.write_chain(&rest)?.to_be_bytes());
+            }
+            self.between.push(bytes);
+        }
+        let count = pages.len() / *page_size;
+        let is_root = self.is_done && self.numbers.is_empty() && count == 1;
+        out.numbers = if is_root { vec![self.root] } else { target.take(count)? };
+        self.numbers.extend_from_slice(&out.numbers);
+        out.pages.clear();
+        std::mem::swap(&mut out.pages, pages);
+        Ok(())
+    }
+
+    /// Writes the interior pages over two or more leaves, the last of them to the root page.
+    fn write_interior(&mut self, target: &mut Target) -> Result<()> {
+        let (kind, page_size) = (self.leaves.kind.parent(), target.page_size);
+        let mut children = std::mem::take(&mut self.numbers);
+        let mut between = std::mem::take(&mut self.between);
+        while children.len() > 1 {
+            let (mut above, mut above_between) = (Vec::new(), Vec::new());
+            let mut from = 0;
+            while from < children.len() {
+                let mut page = vec![0; page_size];
+                let mut filler = Filler::new(kind, page_size);
+                let mut at = from;
+                // What does not fit becomes the divider above, and no page may have a single child.
+                while at < between.len() && filler.fits(4 + between[at].len()) {
+                    let cell = filler.add(&mut page, 4 + between[at].len());
+                    cell[..4].copy_from_slice(&children[at].to_be_bytes());
+                    cell[4..].copy_from_slice(&between[at]);
+                    at += 1;
+                }
+                if at + 1 == between.len() {
+                    at -= 1;
+                    filler.remove_last(&mut page);
+                }
+                filler.finish(&mut page, Some(children[at]));
+                let is_root = from == 0 && at == between.len();
+                let number = if is_root { vec![self.root] } else { target.take(1)? };
+                target.write(&number, &page)?;
+                above.extend(number);
+                above_between.extend(between.get_mut(at).map(std::mem::take));
+                from = at + 1;
+            }
+            (children, between) = (above, above_between);
+        }
+        Ok(())
     }
 }
 
-/// Builds the interior pages over two or more `children`, between any two of which there is a divider, and returns the
-/// root. It is page 1 when `is_schema`.
-fn write_interior(
-    target: &mut Target,
+/// The leaf pages of a tree that have no numbers yet.
+struct Leaves {
     kind: Kind,
-    mut children: Vec<u32>,
-    dividers: &Dividers,
-    is_schema: bool,
-) -> Result<u32> {
-    let header = if is_schema { HEADER_LEN } else { 0 };
-    let mut between: Vec<usize> = (0..children.len() - 1).collect();
-    let mut image = vec![0; target.page_size];
-    let mut write = |target: &Target, page, header, children: &[u32], between: &[usize]| {
-        image.fill(0);
-        let mut filler = Filler::new(kind, image.len(), header);
-        for (child, place) in children.iter().zip(between) {
-            let divider = dividers.get(*place);
-            let (_, cell) = filler.add(&mut image, 4 + divider.len());
-            cell[..4].copy_from_slice(&child.to_be_bytes());
-            cell[4..].copy_from_slice(divider);
+    page_size: usize,
+    pages: Vec<u8>,
+    /// Of the last page, whether or not it is open.
+    filler: Filler,
+    is_open: bool,
+    /// Overflow chains of cells in the pages: where the page number goes, and what the chain is to hold.
+    chains: Vec<(usize, Vec<u8>)>,
+    chains_len: usize,
+    last_rowid: u64,
+    /// Scratch.
+    head: Vec<u8>,
+    /// Of pages without numbers.
+    dividers: Vec<Divider>,
+}
+
+impl Leaves {
+    fn new(kind: Kind, page_size: usize) -> Self {
+        Self {
+            kind,
+            page_size,
+            pages: Vec::new(),
+            filler: Filler::new(kind, page_size),
+            is_open: false,
+            chains: Vec::new(),
+            chains_len: 0,
+            last_rowid: 0,
+            head: Vec::new(),
+            dividers: Vec::new(),
         }
-        filler.finish(&mut image, children.last().copied());
-        target.write(page, &image)
-    };
-    loop {
-        let used = between.iter().fold(header + 12, |used, place| used + 6 + dividers.get(*place).len());
-        if used <= target.page_size {
-            let root = if is_schema { 1 } else { target.allocate()? };
-            write(target, root, header, &children, &between)?;
-            return Ok(root);
+    }
+
+    /// Adds a cell, or closes the page that it does not fit. The entry of an index then divides that page from the next,
+    /// which is to be sure of an entry; a row is not taken, and is to be added again.
+    fn add(&mut self, payload: &[u8], rowid: u64) -> bool {
+        let mut head = std::mem::take(&mut self.head);
+        head.clear();
+        push_varint(&mut head, payload.len() as u64);
+        if self.kind == Kind::TableLeaf {
+            push_varint(&mut head, rowid);
         }
-        let (mut above, mut above_between) = (Vec::new(), Vec::new());
-        let mut from = 0;
-        while from < children.len() {
-            let mut to = from;
-            let mut used = 12;
-            while to < between.len() && used + 6 + dividers.get(between[to]).len() <= target.page_size {
-                used += 6 + dividers.get(between[to]).len();
-                to += 1;
+        let (local, rest) = payload.split_at(local_len(self.kind, self.page_size, payload.len()));
+        let is_put = self.put(&head, local, rest);
+        if is_put {
+            self.last_rowid = rowid;
+        } else {
+            self.close();
+            let mut divider = Divider::default();
+            if self.kind == Kind::TableLeaf {
+                push_varint(&mut divider.bytes, self.last_rowid);
+            } else {
+                divider = Divider { bytes: [&head, local].concat(), rest: rest.to_vec() };
             }
-            // Neither may a page have a single child, nor the schema's page 1, whose header takes room.
-            if from == 0 && to == between.len() {
-                to /= 2;
-            } else if to + 1 == between.len() {
-                to -= 1;
-            }
-            let page = target.allocate()?;
-            write(target, page, 0, &children[from..=to], &between[from..to])?;
-            above.push(page);
-            above_between.extend(between.get(to));
-            from = to + 1;
+            self.dividers.push(divider);
         }
-        (children, between) = (above, above_between);
+        self.head = head;
+        is_put || self.kind == Kind::IndexLeaf
     }
-}
 
-/// Completes a tree over its leaf pages and returns its root; an empty leaf when there are none.
-pub(super) fn write_root(
-    target: &mut Target,
-    leaf: Kind,
-    leaves: Vec<u32>,
-    dividers: &Dividers,
-) -> Result<u32> {
-    match leaves[..] {
-        [] => {
-            let page = target.allocate()?;
-            let mut image = vec![0; target.page_size];
-            Filler::new(leaf, target.page_size, 0).finish(&mut image, None);
-            target.write(page, &image)?;
-            Ok(page)
+    /// Puts a cell, given in two parts, into the open page or a new one; `false` when it does not fit the open one.
+    fn put(&mut self, head: &[u8], local: &[u8], rest: &[u8]) -> bool {
+        let cell_len = head.len() + local.len() + if rest.is_empty() { 0 } else { 4 };
+        if !self.is_open {
+            self.pages.resize(self.pages.len() + self.page_size, 0);
+            self.filler = Filler::new(self.kind, self.page_size);
+            self.is_open = true;
+        } else if !self.filler.fits(cell_len) {
+            return false;
         }
-        [page] => Ok(page),
-        _ => write_interior(target, leaf.parent(), leaves, dividers, false),
+        let start = self.pages.len() - self.page_size;
+        let cell = self.filler.add(&mut self.pages[start..], cell_len);
+        cell[..head.len()].copy_from_slice(head);
+        cell[head.len()..head.len() + local.len()].copy_from_slice(local);
+        if !rest.is_empty() {
+            self.chains_len += rest.len();
+            self.chains.push((start + self.filler.top + cell_len - 4, rest.to_vec()));
+        }
+        true
     }
-}
 
-/// Writes the schema table, its root on page 1.
-pub(super) fn write_schema(target: &mut Target, schema: &Schema, root: impl Fn(Tree) -> u32) -> Result<()> {
-    let mut rows = Leaves::new(HEADER_LEN);
-    for entry in &schema.entries {
-        let values = [
-            Value::from(&*entry.kind),
-            Value::from(&*entry.name),
-            Value::from(&*entry.table_name),
-            Value::Int(i64::from(root(entry.tree))),
-            Value::from(entry.sql.as_deref()),
-        ];
-        let mut types = Vec::new();
-        values.iter().for_each(|value| push_type(&mut types, *value));
-        let mut record = Vec::new();
-        push_varint(&mut record, header_len(types.len()));
-        record.extend_from_slice(&types);
-        values.iter().for_each(|value| push_body(&mut record, *value));
-        rows.append(target, &record)?;
+    fn close(&mut self) {
+        let start = self.pages.len() - self.page_size;
+        self.filler.finish(&mut self.pages[start..], None);
+        self.is_open = false;
     }
-    if let Some(mut image) = rows.single_page(target.page_size) {
-        let pointers_end = 8 + 2 * schema.entries.len();
-        image.copy_within(..pointers_end, HEADER_LEN);
-        return target.write(1, &image);
-    }
-    let leaves = rows.into_pages(target)?;
-    let (pages, dividers) = leaves.tree();
-    write_interior(target, Kind::TableInterior, pages, &dividers, true)?;
-    Ok(())
-}
 
-/// Writes the database header ("Database File Format", 1.3). Everything else must have been written: it counts pages.
-pub(super) fn write_header(target: &mut Target, schema: &Schema, options: &Options) -> Result<()> {
-    let freelist_pages = target.freed.len() as u32;
-    let freelist = target.write_freelist()?;
-    let mut header = [0; HEADER_LEN];
-    header[..16].copy_from_slice(b"SQLite format 3\0");
-    header[16..18].copy_from_slice(&(target.page_size as u16).to_be_bytes());
-    header[18..20].fill(if options.wal { 2 } else { 1 });
-    header[21..24].copy_from_slice(&[64, 32, 32]);
-    let numbers = [
-        (24, CHANGE_COUNTER),
-        (28, target.pages),
-        (32, freelist),
-        (36, freelist_pages),
-        (40, schema.cookie),
-        (44, SCHEMA_FORMAT),
-        (56, ENCODING_UTF8),
-        (60, options.user_version as u32),
-        (92, CHANGE_COUNTER),
-        (96, rusqlite::version_number() as u32),
-    ];
-    for (at, number) in numbers {
-        header[at..at + 4].copy_from_slice(&number.to_be_bytes());
+    /// Completes the last page. A divider that nothing stands behind becomes a leaf's cell, and the one before it divides.
+    fn finish(&mut self) {
+        if self.is_open {
+            self.close();
+        } else if self.kind == Kind::IndexLeaf
+            && let Some(last) = self.dividers.pop()
+        {
+            let start = self.pages.len() - self.page_size;
+            let from = start + self.filler.top;
+            let mut bytes = self.filler.remove_last(&mut self.pages[start..]);
+            let chain = self.chains.pop_if(|(at, _)| *at >= from && *at < from + bytes.len());
+            let rest = chain.map(|(_, rest)| rest).unwrap_or_default();
+            bytes.truncate(bytes.len() - if rest.is_empty() { 0 } else { 4 });
+            self.close();
+            self.dividers.push(Divider { bytes, rest });
+            self.put(&last.bytes, &[], &last.rest);
+            self.close();
+        }
     }
-    target.write(1, &header)
 }

@@ -131,8 +131,6 @@ pub struct Rows<'a> {
     pub compactions: Vec<CompactionCells<'a>>,
     /// Stamps.
     pub stamps: Vec<StampLine<'a>>,
-    /// Which of the lists above has the next row, for each line that stores any: the order of the ledger.
-    pub order: Vec<Kind>,
     /// Lines that were not archived.
     pub findings: Vec<Finding>,
     /// Lines of an unknown version or kind.
@@ -229,9 +227,6 @@ impl<'f> RowMaker<'f> {
             Kind::Unknown => rows.unknown_lines += 1,
             Kind::Other => rows.other_lines += 1,
             Kind::Event | Kind::Compaction | Kind::Stamp => {}
-        }
-        if !matches!(kind, Kind::Unknown | Kind::Other) {
-            rows.order.push(kind);
         }
     }
 }

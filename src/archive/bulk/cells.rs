@@ -1,0 +1,246 @@
+//! What goes into the trees, in order: the rows of a table, and the entries of an index. Reads packed batches; touches no
+//! file.
+
+use std::collections::HashMap;
+
+use super::batch::{Data, Rows};
+use super::fates::Fates;
+use super::key::decode;
+use super::record::{header_len, int_type, push_body, push_type, push_varint};
+use super::run::Merge;
+use super::schema::Schema;
+use super::{Error, Result, Value};
+
+/// Characters of a key that an error shows.
+const LITERALS_MAX: usize = 200;
+
+/// The payloads of one tree's cells.
+pub(super) enum Cells<'a> {
+    Rows(RowCells<'a>),
+    Entries(EntryCells<'a>),
+}
+
+impl<'a> Cells<'a> {
+    /// The payload that is next, and its rowid.
+    #[inline]
+    pub fn current(&self) -> Option<(&[u8], u64)> {
+        match self {
+            Self::Rows(rows) => rows.current,
+            Self::Entries(entries) => entries.current(),
+        }
+    }
+
+    #[inline]
+    pub fn advance(&mut self) -> Result<()> {
+        match self {
+            Self::Rows(rows) => {
+                rows.advance();
+                Ok(())
+            }
+            Self::Entries(entries) => entries.advance(),
+        }
+    }
+
+    /// What became of a table's rows, if this is the index that found out.
+    pub fn into_found(self) -> Option<(usize, Fates)> {
+        match self {
+            Self::Entries(EntryCells { schema, index, fate: Fate::Found(fates), .. }) => {
+                Some((schema.indexes[index].table, fates))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// The rows of a table that stay, by rowid. Row n, counted from 0, has rowid n + 1.
+pub(super) struct RowCells<'a> {
+    data: &'a Data,
+    table: usize,
+    fates: &'a Fates,
+    sources: HashMap<u32, u32>,
+    part: usize,
+    rows: Option<Rows<'a>>,
+    /// The next row in the part.
+    next: u32,
+    current: Option<(&'a [u8], u64)>,
+}
+
+impl<'a> RowCells<'a> {
+    pub fn new(data: &'a Data, table: usize, fates: &'a Fates) -> Self {
+        let (sources, rows) = (fates.sources(), data.rows(table, 0));
+        let mut cells = Self { data, table, fates, sources, part: 0, rows, next: 0, current: None };
+        cells.advance();
+        cells
+    }
+
+    fn advance(&mut self) {
+        self.current = None;
+        while let (Some(rows), None) = (self.rows, self.current) {
+            if self.next == rows.count {
+                self.part += 1;
+                self.rows = self.data.rows(self.table, self.part);
+                self.next = 0;
+                continue;
+            }
+            let row = rows.base + self.next;
+            let record = if self.fates.is_touched(row) {
+                self.sources.get(&row).map(|source| self.data.record(self.table, *source))
+            } else {
+                Some(rows.record(self.next))
+            };
+            self.current = record.map(|record| (record, u64::from(row) + 1));
+            self.next += 1;
+        }
+    }
+}
+
+/// Who knows the fates of an index' rows.
+pub(super) enum Fate<'a> {
+    Known(&'a Fates),
+    /// The index itself finds out, being that of the primary key.
+    Found(Fates),
+}
+
+/// The entries of an index, by key and then by rowid.
+pub(super) struct EntryCells<'a> {
+    schema: &'a Schema,
+    index: usize,
+    fate: Fate<'a>,
+    merge: Merge<'a>,
+    key: Vec<u8>,
+    /// The places of the rows that have the key, and how many of them were passed.
+    places: Vec<u32>,
+    passed: usize,
+    /// The record of the key but for the rowid, whose type stands between the two parts and whose value behind them.
+    types: Vec<u8>,
+    body: Vec<u8>,
+    payload: Vec<u8>,
+}
+
+impl<'a> EntryCells<'a> {
+    pub fn new(schema: &'a Schema, index: usize, data: &'a Data, fate: Fate<'a>) -> Result<Self> {
+        let merge = Merge::new(data.runs(schema.indexes[index].table, index));
+        let (key, places, types, body, payload) = Default::default();
+        let mut cells = Self { schema, index, fate, merge, key, places, passed: 0, types, body, payload };
+        cells.next_key()?;
+        Ok(cells)
+    }
+
+    fn current(&self) -> Option<(&[u8], u64)> {
+        self.places.get(self.passed).map(|place| (&self.payload[..], u64::from(*place) + 1))
+    }
+
+    fn advance(&mut self) -> Result<()> {
+        self.passed += 1;
+        if self.passed < self.places.len() {
+            self.make_payload();
+            return Ok(());
+        }
+        self.next_key()
+    }
+
+    /// Moves to the next key that a row has which stays.
+    fn next_key(&mut self) -> Result<()> {
+        self.passed = 0;
+        self.places.clear();
+        while self.places.is_empty() {
+            let Some((cursor, _)) = self.merge.peek() else { return Ok(()) };
+            self.key.clone_from(&cursor.key);
+            while let Some((cursor, shared)) = self.merge.peek()
+                && (self.places.is_empty() || shared == self.key.len())
+            {
+                cursor.take_rows(&mut self.places);
+                self.merge.advance();
+            }
+            let has_null = self.make_record();
+            self.settle(has_null)?;
+        }
+        self.make_payload();
+        Ok(())
+    }
+
+    /// Leaves of the rows with the key those that stay, where they stay.
+    fn settle(&mut self, has_null: bool) -> Result<()> {
+        let index = &self.schema.indexes[self.index];
+        let places = &mut self.places;
+        match &mut self.fate {
+            Fate::Known(fates) => {
+                let mut kept = 0;
+                let mut is_ordered = true;
+                for at in 0..places.len() {
+                    if let Some(place) = fates.place(places[at]) {
+                        is_ordered &= place == places[at];
+                        places[kept] = place;
+                        kept += 1;
+                    }
+                }
+                places.truncate(kept);
+                if !is_ordered {
+                    places.sort_unstable();
+                }
+            }
+            Fate::Found(fates) => {
+                places.retain(|row| !fates.is_touched(*row));
+                let rule = self.schema.tables[index.table].duplicates;
+                if !has_null && let Some(place) = fates.keep_one(places, rule) {
+                    places.clear();
+                    places.push(place);
+                }
+            }
+        }
+        match self.places[..] {
+            [first, second, ..] if index.unique && !has_null => Err(Error::Duplicate {
+                index: index.name.clone(),
+                first: u64::from(first) + 1,
+                second: u64::from(second) + 1,
+                key: literals(&self.key),
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Makes what the records of the key have in common; says whether one of its values is NULL.
+    fn make_record(&mut self) -> bool {
+        let mut has_null = false;
+        self.types.clear();
+        self.body.clear();
+        decode(&self.key, |value| {
+            has_null |= value == Value::Null;
+            push_type(&mut self.types, value);
+            push_body(&mut self.body, value);
+        });
+        has_null
+    }
+
+    fn make_payload(&mut self) {
+        let rowid = i64::from(self.places[self.passed]) + 1;
+        let (rowid_type, rowid_len) = int_type(rowid);
+        self.payload.clear();
+        push_varint(&mut self.payload, header_len(self.types.len() + 1));
+        self.payload.extend_from_slice(&self.types);
+        self.payload.push(rowid_type);
+        self.payload.extend_from_slice(&self.body);
+        self.payload.extend_from_slice(&rowid.to_be_bytes()[8 - rowid_len..]);
+    }
+}
+
+/// A key's values as SQL literals, shortened where they are long.
+fn literals(key: &[u8]) -> String {
+    let hex =
+        |bytes: &[u8]| bytes.iter().take(LITERALS_MAX).map(|byte| format!("{byte:02x}")).collect::<String>();
+    let mut text = Vec::new();
+    decode(key, |value| {
+        text.push(match value {
+            Value::Null => "NULL".to_owned(),
+            Value::Int(value) => value.to_string(),
+            Value::Real(value) => format!("{value:?}"),
+            Value::Text(bytes) => format!("'{}'", String::from_utf8_lossy(bytes).replace('\'', "''")),
+            Value::Blob(bytes) => format!("x'{}'", hex(bytes)),
+        });
+    });
+    let mut text = text.join(", ");
+    if let Some((end, _)) = text.char_indices().nth(LITERALS_MAX) {
+        text.replace_range(end.., "…");
+    }
+    text
+}

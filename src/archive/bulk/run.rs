@@ -1,0 +1,254 @@
+//! Runs: the keys of one index in one batch, sorted and packed, and the merge of many. Pure functions over byte buffers;
+//! the layout lives in memory and in spill files, never in the database.
+//!
+//! A run holds each distinct key once: varint bytes shared with the key before, varint bytes that follow, those bytes,
+//! varint count of rows, and the rows' places in the batch as varint differences.
+
+use super::batch::Strings;
+use super::record::{push_varint, read_varint};
+
+/// How many leading bytes two keys share.
+pub(super) fn shared_len(left: &[u8], right: &[u8]) -> usize {
+    let both = left.len().min(right.len());
+    let mut at = 0;
+    while let (Some(a), Some(b)) = (left[at..both].first_chunk::<8>(), right[at..both].first_chunk::<8>()) {
+        let differ = u64::from_le_bytes(*a) ^ u64::from_le_bytes(*b);
+        if differ != 0 {
+            return at + differ.trailing_zeros() as usize / 8;
+        }
+        at += 8;
+    }
+    at + left[at..both].iter().zip(&right[at..both]).take_while(|(a, b)| a == b).count()
+}
+
+/// Sorts the keys of a batch, one a row, and appends them to `out` as a run. `order` is scratch.
+pub(super) fn pack(keys: &Strings, order: &mut Vec<(u64, u32)>, out: &mut Vec<u8>) {
+    order.clear();
+    order.extend((0..keys.len() as u32).map(|row| (0, row)));
+    sort(keys, order);
+    let mut before: &[u8] = &[];
+    let mut rest = &order[..];
+    while let Some((_, first)) = rest.first() {
+        let key = keys.get(*first);
+        let shared = shared_len(before, key);
+        push_varint(out, shared as u64);
+        push_varint(out, (key.len() - shared) as u64);
+        out.extend_from_slice(&key[shared..]);
+        let rows = rest.iter().take_while(|(_, row)| keys.get(*row) == key).count();
+        push_varint(out, rows as u64);
+        let mut last = 0;
+        for (_, row) in &rest[..rows] {
+            push_varint(out, u64::from(row - last));
+            last = *row;
+        }
+        rest = &rest[rows..];
+        before = key;
+    }
+}
+
+/// Sorts rows by key, then by row.
+///
+/// What all keys share is skipped, the next eight bytes are compared as a number, and rows that agree in those are sorted
+/// by the rest, which are as many levels as keys are long: no recursion. Zeros behind a key's end do not confuse: no key
+/// is a prefix of another.
+fn sort(keys: &Strings, order: &mut [(u64, u32)]) {
+    // Rows to sort, whose keys agree in that many bytes.
+    let mut unsorted = vec![(0..order.len(), 0)];
+    while let Some((range, depth)) = unsorted.pop() {
+        let mut start = range.start;
+        let order = &mut order[range];
+        let [(_, first), _, ..] = *order else { continue };
+        let first = keys.get(first);
+        let shared = order.iter().fold(first.len(), |shared, (_, row)| {
+            depth + shared_len(&first[depth..shared], &keys.get(*row)[depth..])
+        });
+        for (head, row) in order.iter_mut() {
+            let rest = &keys.get(*row)[shared..];
+            let mut bytes = [0; 8];
+            let length = rest.len().min(8);
+            bytes[..length].copy_from_slice(&rest[..length]);
+            *head = u64::from_be_bytes(bytes);
+        }
+        order.sort_unstable();
+        for same in order.chunk_by(|a, b| a.0 == b.0) {
+            // Where nothing differs, the keys are one.
+            if shared < first.len() {
+                unsorted.push((start..start + same.len(), shared));
+            }
+            start += same.len();
+        }
+    }
+}
+
+/// Reads a run key by key.
+pub(super) struct Cursor<'a> {
+    rest: &'a [u8],
+    pub key: Vec<u8>,
+    /// The run counts its table's rows from this one.
+    base: u32,
+    /// How many rows have the key; they are read before the next key is.
+    rows: u64,
+}
+
+impl<'a> Cursor<'a> {
+    pub fn new(run: &'a [u8], base: u32) -> Self {
+        Self { rest: run, key: Vec::new(), base, rows: 0 }
+    }
+
+    /// Moves to the next key and says how many bytes it shares with the one before; `None` at the run's end.
+    pub fn advance(&mut self) -> Option<usize> {
+        if self.rest.is_empty() {
+            return None;
+        }
+        let mut at = 0;
+        let shared = read_varint(self.rest, &mut at) as usize;
+        let more = read_varint(self.rest, &mut at) as usize;
+        self.key.truncate(shared);
+        self.key.extend_from_slice(&self.rest[at..at + more]);
+        at += more;
+        self.rows = read_varint(self.rest, &mut at);
+        self.rest = &self.rest[at..];
+        Some(shared)
+    }
+
+    /// Appends the table rows, counted from 0, that have the key.
+    pub fn take_rows(&mut self, out: &mut Vec<u32>) {
+        let mut at = 0;
+        let mut row = self.base;
+        for _ in 0..self.rows {
+            row += read_varint(self.rest, &mut at) as u32;
+            out.push(row);
+        }
+        self.rest = &self.rest[at..];
+    }
+}
+
+/// Merges runs by a tournament of losers that remember what they share with the last winner, so that most matches are
+/// decided by comparing two lengths. Equal keys come in the order of their runs.
+pub(super) struct Merge<'a> {
+    cursors: Vec<Cursor<'a>>,
+    /// Place 0 is the winner, the others the losers of the matches; the match of place n is over those of 2n and 2n+1,
+    /// and places from the number of runs on are the runs themselves.
+    places: Vec<Player>,
+}
+
+#[derive(Clone, Copy)]
+struct Player {
+    run: u32,
+    /// Bytes shared with the key that won last; -1 when the run is at its end.
+    shared: i64,
+}
+
+impl<'a> Merge<'a> {
+    pub fn new(runs: impl Iterator<Item = (&'a [u8], u32)>) -> Self {
+        let mut cursors: Vec<_> = runs.map(|(run, base)| Cursor::new(run, base)).collect();
+        let count = cursors.len();
+        let mut winners = vec![Player { run: 0, shared: -1 }; 2 * count];
+        for (run, cursor) in cursors.iter_mut().enumerate() {
+            let shared = if cursor.advance().is_some() { 0 } else { -1 };
+            winners[count + run] = Player { run: run as u32, shared };
+        }
+        let mut merge = Self { cursors, places: vec![Player { run: 0, shared: -1 }; count.max(1)] };
+        for place in (1..count).rev() {
+            let mut winner = winners[2 * place];
+            let mut loser = winners[2 * place + 1];
+            merge.play(&mut winner, &mut loser);
+            winners[place] = winner;
+            merge.places[place] = loser;
+        }
+        if let Some(winner) = winners.get(1) {
+            merge.places[0] = *winner;
+        }
+        merge
+    }
+
+    /// The least key, its rows still to be taken, and how many bytes it shares with the one before.
+    pub fn peek(&mut self) -> Option<(&mut Cursor<'a>, usize)> {
+        let winner = self.places[0];
+        let shared = usize::try_from(winner.shared).ok()?;
+        Some((&mut self.cursors[winner.run as usize], shared))
+    }
+
+    /// Moves on from the least key, whose rows must have been taken.
+    pub fn advance(&mut self) {
+        let mut winner = self.places[0];
+        winner.shared = self.cursors[winner.run as usize].advance().map_or(-1, |shared| shared as i64);
+        let mut place = (winner.run as usize + self.cursors.len()) / 2;
+        while place > 0 {
+            let mut loser = self.places[place];
+            self.play(&mut winner, &mut loser);
+            self.places[place] = loser;
+            place /= 2;
+        }
+        self.places[0] = winner;
+    }
+
+    /// Makes `winner` the one of the two with the lesser key. Who shares more with the last winner is closer to it.
+    #[inline]
+    fn play(&self, winner: &mut Player, loser: &mut Player) {
+        if winner.shared > loser.shared {
+            return;
+        }
+        if winner.shared == loser.shared && winner.shared >= 0 {
+            let agreed = winner.shared as usize;
+            let left = &self.cursors[winner.run as usize].key;
+            let right = &self.cursors[loser.run as usize].key;
+            let shared = agreed + shared_len(&left[agreed..], &right[agreed..]);
+            let order = left[shared..].first().cmp(&right[shared..].first()).then(winner.run.cmp(&loser.run));
+            if order.is_lt() {
+                loser.shared = shared as i64;
+                return;
+            }
+            winner.shared = shared as i64;
+        }
+        std::mem::swap(winner, loser);
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+
+        #[test]
+        fn runs_merge_into_the_order_of_all_keys(
+            rows in prop::collection::vec(prop::collection::vec(0..3u8, 0..12), 1..80),
+            cuts in prop::collection::vec(1..20usize, 1..8),
+        ) {
+            // A last byte that no other has: no key is a prefix of another.
+            let key = |row: &Vec<u8>| [&row[..], &[9]].concat();
+            let mut runs = Vec::new();
+            let mut base = 0;
+            for cut in cuts.iter().cycle() {
+                if base == rows.len() {
+                    break;
+                }
+                let mut keys = Strings::default();
+                let end = rows.len().min(base + cut);
+                for row in &rows[base..end] {
+                    keys.bytes.extend(key(row));
+                    keys.ends.push(keys.bytes.len());
+                }
+                let mut run = Vec::new();
+                pack(&keys, &mut Vec::new(), &mut run);
+                runs.push((run, base as u32));
+                base = end;
+            }
+            let mut merge = Merge::new(runs.iter().map(|(run, base)| (&run[..], *base)));
+            let mut merged = Vec::new();
+            while let Some((cursor, _)) = merge.peek() {
+                let mut places = Vec::new();
+                cursor.take_rows(&mut places);
+                merged.extend(places.into_iter().map(|place| (cursor.key.clone(), place)));
+                merge.advance();
+            }
+            let mut expected: Vec<_> = rows.iter().map(key).zip(0u32..).collect();
+            expected.sort();
+            prop_assert_eq!(merged, expected);
+        }
+    }
+}
