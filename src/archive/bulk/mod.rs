@@ -151,7 +151,7 @@ pub struct Loaded {
 
 impl Loader {
     /// Creates the target exclusively, mode 0600 on unix; its directory must exist. Of `memory_bytes` packed batches take a
-    /// part before they go to a spill file in that directory. Batches in the making, 32 MiB of pages, and when runs are
+    /// part before they go to a spill file in that directory. Batches in the making, 16 MiB of pages, and when runs are
     /// merged one key of each index and batch, come on top.
     ///
     /// # Errors

@@ -14,7 +14,7 @@ use super::page::{Filler, Kind, local_len};
 use super::record::push_varint;
 
 /// Bytes of pages that are filled in a round. No budget changes it, nor so the file.
-const ROUND_LEN: u64 = 16 << 20;
+const ROUND_LEN: u64 = 8 << 20;
 
 /// Builds all trees.
 pub(super) fn build(target: &mut Target, trees: &mut [Tree<'_>]) -> Result<()> {
