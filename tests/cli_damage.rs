@@ -134,7 +134,9 @@ fn damage_of_any_file_ends_in_words() {
                 if output.status.code() == Some(1) {
                     assert!(!said.is_empty() || !shown.is_empty(), "{what}: failed without a word");
                 }
-                if json && !shown.is_empty() {
+                // An array that is cut short has no place for the failure, and is left open.
+                let is_open = walked.path[0] == "query" && output.status.code() == Some(1);
+                if json && !shown.is_empty() && !is_open {
                     serde_json::from_str::<serde_json::Value>(&shown)
                         .unwrap_or_else(|error| panic!("{what}: {error}: {shown}"));
                 }

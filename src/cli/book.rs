@@ -121,6 +121,9 @@ What is waiting on stdin is committed together, up to --batch lines. Each line i
 number, transaction id and time, tab separated, once it is durable; a key that was used before is answered as it was \
 then. Lines that are refused are named on stderr, and the exit code is 1.
 
+A transaction is taken as it is: that its debits and credits are equal, that it has postings at all, and that amounts are \
+positive is for who posts it to see to. `burn book trial-balance` and `burn book check` show where a book is out of balance.
+
 Examples:
   burn book post accounts < transactions.jsonl")]
     Post {
@@ -384,11 +387,7 @@ fn tell(report: &RecoveryReport) {
 }
 
 fn require_books(directory: &Path) -> anyhow::Result<()> {
-    super::must_exist(directory, "book store", "`burn book init`")?;
-    if !directory.join("books").is_dir() && !directory.join("LOCK").is_file() {
-        bail!("there is no book store at {}; `burn book init` makes one", directory.display());
-    }
-    Ok(())
+    super::must_exist(directory, "book store", "`burn book init`", &["books", "LOCK"])
 }
 
 /// An error of a store in words for people; the trait's own prints Rust's names.

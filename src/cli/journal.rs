@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use super::{counted, cut_off, warn};
+use super::{Failure, counted, cut_off, warn};
 use crate::journal::{
     DEFAULT_MAX_PAYLOAD_BYTES, Damage, Journal, JournalError, JournalOptions, JournalReader, OpenCheck,
     RecoveryReport, SavedRange, recover, status,
@@ -108,7 +108,7 @@ enum JournalCommand {
 
 /// Refuses a directory that is not there: only appending makes one.
 pub(super) fn require_journal(dir: &Path) -> anyhow::Result<()> {
-    super::must_exist(dir, "journal", "the first append")
+    super::must_exist(dir, "journal", "the first append", &[])
 }
 
 /// Runs `burn journal`.
@@ -223,7 +223,7 @@ fn read_json(dir: &Path, from: Option<u64>) -> anyhow::Result<()> {
     write!(output, "],\"next\":{offset}")?;
     if let Err(error) = &ended {
         // Records before it were good, and stand on stdout already: the document says where and why it ends.
-        write!(output, ",\"error\":{}", json!(error.to_string()))?;
+        write!(output, ",\"error\":{}", json!(failure(error)))?;
     }
     writeln!(output, "}}")?;
     output.flush()?;
@@ -277,8 +277,7 @@ fn run_recover(dir: &Path, skip_corrupt: bool, as_json: bool) -> anyhow::Result<
         Err(error @ JournalError::Corrupt { .. }) if as_json => {
             let JournalError::Corrupt { damages, .. } = &error else { return Err(error.into()) };
             let damages: Vec<Value> = damages.iter().map(damage_json).collect();
-            let said = json!({ "class": "corrupt", "message": error.to_string() });
-            print(&json!({ "ok": false, "damages": damages, "error": said }))?;
+            print(&json!({ "ok": false, "damages": damages, "error": failure(&error) }))?;
             return Err(error.into());
         }
         Err(error @ JournalError::Corrupt { .. }) => {
@@ -292,6 +291,21 @@ fn run_recover(dir: &Path, skip_corrupt: bool, as_json: bool) -> anyhow::Result<
         Err(error) => return Err(error.into()),
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn failure(error: &JournalError) -> Failure {
+    let class = match error {
+        JournalError::Corrupt { .. } => "corrupt",
+        JournalError::Disk(_) | JournalError::Scan(_) => "io",
+        JournalError::Locked { .. } => "locked",
+        JournalError::Unsupported { .. } => "unsupported_version",
+        JournalError::NotARecord { .. } => "not_a_record",
+        JournalError::BeyondEnd { .. } => "beyond_end",
+        JournalError::Deleted { .. } => "deleted",
+        JournalError::Damaged { .. } => "damaged",
+        _ => "other",
+    };
+    Failure::new(class, error)
 }
 
 fn report_text(report: &RecoveryReport) -> String {

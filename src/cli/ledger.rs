@@ -6,15 +6,13 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
-use clap::error::ErrorKind;
-use clap::{Args, CommandFactory, Subcommand, ValueEnum};
+use clap::{Args, Subcommand, ValueEnum};
 
-use super::{STDOUT, counted, grouped, human_bytes, print, print_json, warn};
+use super::{Failure, STDOUT, counted, grouped, human_bytes, print, print_json, warn, wrong_usage};
 use crate::home::Home;
 use crate::ingest::queue_ledger_lines;
 use crate::ledger::{
-    AppendOptions, Batch, CheckFiles, CheckFinding, CheckReport, CheckedFile, Ledger, LedgerError,
-    RecordKind, check,
+    AppendOptions, Batch, CheckFiles, CheckFinding, CheckReport, Ledger, LedgerError, RecordKind, check,
 };
 
 /// How long an append to the journal waits for others who append to it, one write and one sync each.
@@ -97,7 +95,7 @@ pub(super) fn run(args: LedgerArgs) -> anyhow::Result<ExitCode> {
             if via_journal && kind == AppendKind::Content {
                 let text = "content goes to the sidecars of its sessions, not to the ledger, and waits for nobody: \
                             append it without --via-journal";
-                super::Cli::command().error(ErrorKind::ArgumentConflict, text).exit();
+                wrong_usage(&["ledger", "append"], text);
             }
             let batch = read_batch(kind)?;
             if via_journal { queue(&batch, json) } else { append(&batch, durable, json) }
@@ -180,7 +178,7 @@ fn check_ledger(file: Option<PathBuf>, json: bool) -> anyhow::Result<ExitCode> {
     let report = match checked {
         Err(error) if json && findings > 0 && written.is_ok() => {
             // What was found stands on stdout already: it is made whole, for it is to be one document.
-            let said = serde_json::to_string(&error.to_string())?;
+            let said = serde_json::to_string(&Failure::new("io", &error))?;
             writeln!(out, "\n  ],\n  \"ok\": false,\n  \"error\": {said}\n}}").context(STDOUT)?;
             return Err(error.into());
         }
@@ -196,6 +194,15 @@ fn check_ledger(file: Option<PathBuf>, json: bool) -> anyhow::Result<ExitCode> {
         out.write_all(describe(&report).as_bytes())
     };
     ended.and_then(|()| out.flush()).context(STDOUT)?;
+    if report.ok && !report.exists {
+        warn(&format!("there is no ledger at {}; nothing was checked", report.ledger.display()));
+    } else if !report.ok {
+        warn(&format!(
+            "{}: {}",
+            report.ledger.display(),
+            counted(findings.saturating_sub(report.unknown_lines), "fault")
+        ));
+    }
     Ok(if report.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -207,11 +214,8 @@ fn write_json_finding(out: &mut impl Write, finding: &CheckFinding, before: u64)
 
 fn write_finding(out: &mut impl Write, finding: &CheckFinding) -> io::Result<()> {
     let CheckFinding { file, offset, length, problem, reason } = finding;
-    let file = match file {
-        CheckedFile::Ledger => "ledger",
-        CheckedFile::Index => "index",
-    };
-    writeln!(out, "{file} byte {offset} ({}): {}: {reason}", counted(*length, "byte"), problem.as_str())
+    let (file, length) = (file.display(), counted(*length, "byte"));
+    writeln!(out, "{file} at byte {offset} ({length}): {}: {reason}", problem.as_str())
 }
 
 fn describe(report: &CheckReport) -> String {
@@ -221,7 +225,11 @@ fn describe(report: &CheckReport) -> String {
         human_bytes(report.bytes),
         counted(report.lines, "line"),
         report.duration_ms as f64 / 1000.0,
-        if report.ok { "nothing is wrong" } else { "there are faults" }
+        match (report.ok, report.exists) {
+            (false, _) => "there are faults",
+            (true, true) => "nothing is wrong",
+            (true, false) => "there is no ledger",
+        }
     );
     let mut line = |name: &str, count: u64| text.push_str(&format!("  {name:<22} {}\n", grouped(count)));
     line("malformed", report.malformed_lines);

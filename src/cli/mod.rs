@@ -151,6 +151,19 @@ pub fn print_error(error: &anyhow::Error) -> io::Result<()> {
     io::stderr().lock().write_all(text.as_bytes())
 }
 
+/// Ends the program as clap does for a command line that it understands and that makes no sense: exit code 2, with the
+/// usage of the subcommand that `words` name.
+fn wrong_usage(words: &[&str], reason: &str) -> ! {
+    let mut command = Cli::command();
+    command.build();
+    for word in words {
+        if let Some(named) = command.find_subcommand(word).cloned() {
+            command = named;
+        }
+    }
+    command.error(clap::error::ErrorKind::ArgumentConflict, reason).exit()
+}
+
 /// Writes to stdout.
 fn print(bytes: &[u8]) -> anyhow::Result<()> {
     let mut out = io::stdout().lock();
@@ -160,14 +173,32 @@ fn print(bytes: &[u8]) -> anyhow::Result<()> {
 /// What failed when results could not be written.
 const STDOUT: &str = "cannot write to standard output";
 
-/// Refuses a path where no `store` is: a mistyped name must not look like an empty one. `made_by` makes one.
-fn must_exist(dir: &std::path::Path, store: &str, made_by: &str) -> anyhow::Result<()> {
+/// Refuses a path where no `store` is: a mistyped name must not look like an empty one. `made_by` makes one. Of `signs`,
+/// names in its directory, it has at least one; where there are none, any directory will do.
+fn must_exist(dir: &std::path::Path, store: &str, made_by: &str, signs: &[&str]) -> anyhow::Result<()> {
     match std::fs::metadata(dir) {
-        Ok(found) if found.is_dir() => Ok(()),
+        Ok(found) if found.is_dir() => {
+            let mut is_one = signs.is_empty();
+            for sign in signs.iter().map(|name| dir.join(name)) {
+                // Nothing but ENOENT counts as missing.
+                is_one = is_one
+                    || sign.try_exists().with_context(|| {
+                        format!(
+                            "cannot look at {}; check the owner and the mode of {}",
+                            sign.display(),
+                            dir.display()
+                        )
+                    })?;
+            }
+            if !is_one {
+                anyhow::bail!("there is no {store} at {}; {made_by} makes one", dir.display());
+            }
+            Ok(())
+        }
         Ok(_) => {
             anyhow::bail!("{} is a file, not the directory of a {store}; name the directory", dir.display())
         }
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
             anyhow::bail!("there is no {store} at {}; {made_by} makes one", dir.display())
         }
         Err(error) => Err(error)
@@ -195,6 +226,19 @@ fn cut_off(
 fn warn(text: &str) {
     // A closed stderr is no reason to fail.
     let _ = io::stderr().lock().write_all(format!("burn: {text}\n").as_bytes());
+}
+
+/// A failure as documents have it: what kind, and what is said on standard error.
+#[derive(Debug, serde::Serialize)]
+struct Failure {
+    class: &'static str,
+    message: String,
+}
+
+impl Failure {
+    fn new(class: &'static str, error: &dyn std::fmt::Display) -> Self {
+        Self { class, message: error.to_string() }
+    }
 }
 
 /// Writes one JSON document to stdout.

@@ -5,13 +5,13 @@ use std::ops::ControlFlow;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use clap::{Args, CommandFactory, ValueEnum};
+use clap::{Args, ValueEnum};
 use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, Row, Table, Width, presets};
 
-use super::{Cli, STDOUT, counted, warn};
+use super::{STDOUT, counted, warn, wrong_usage};
 use crate::archive::{self, Paths, query};
 use crate::home::Home;
-use crate::ledger::{Filter, Ledger, RecordKind};
+use crate::ledger::{Filter, Ledger, PassedOver, RecordKind};
 use crate::scan::json::{Document, Kind, Value};
 
 #[derive(Debug, Args)]
@@ -34,7 +34,7 @@ pub(super) struct QueryArgs {
     /// Nothing after this time; records of the time itself are shown.
     #[arg(long, value_name = "TIME")]
     until: Option<String>,
-    /// Turns of this project or project key.
+    /// Turns of this project or project key; for turns alone.
     #[arg(long, allow_hyphen_values = true)]
     project: Option<String>,
     /// Records of this session; relationships with it on either end.
@@ -43,7 +43,7 @@ pub(super) struct QueryArgs {
     /// Records of this source.
     #[arg(long, allow_hyphen_values = true)]
     source: Option<String>,
-    /// Turns whose stamps say this; may be given several times.
+    /// Turns whose stamps say this; for turns alone, may be given several times.
     #[arg(long, value_name = "KEY=VALUE", allow_hyphen_values = true, value_parser = with_equals_sign)]
     enrichment: Vec<String>,
     /// Where to look [default: archive for turns, ledger for other kinds]
@@ -89,15 +89,13 @@ pub(super) fn run(args: QueryArgs) -> anyhow::Result<ExitCode> {
     let is_turn = kind == RecordKind::Turn;
     let from = args.from.unwrap_or(if is_turn { From::Archive } else { From::Ledger });
     if from == From::Archive && matches!(kind, RecordKind::Relationship | RecordKind::UserTurn) {
-        Cli::command()
-            .error(
-                clap::error::ErrorKind::ArgumentConflict,
-                "relationships and user turns are not archived: leave out --from archive",
-            )
-            .exit();
+        wrong_usage(&["query"], "relationships and user turns are not archived: leave out --from archive");
     }
     if !is_turn && (args.project.is_some() || !args.enrichment.is_empty()) {
-        warn("--project and --enrichment are for turns and have no effect here");
+        wrong_usage(
+            &["query"],
+            "only turns have a project and an enrichment: leave out --project and --enrichment",
+        );
     }
     // Where there are several equals signs the key may end at each of them: all readings are tried on what is found.
     let (ambiguous, plain): (Vec<&String>, Vec<&String>) =
@@ -122,18 +120,30 @@ pub(super) fn run(args: QueryArgs) -> anyhow::Result<ExitCode> {
     };
     let home = Home::from_env()?;
     let paths = Paths::of_home(&home);
-    let asked: anyhow::Result<()> = match (from, kind) {
+    let asked: anyhow::Result<PassedOver> = match (from, kind) {
         (From::Ledger, _) => Ledger::new(home).query(kind, &filter, &mut sink).map_err(Into::into),
-        (From::Archive, RecordKind::Compaction) => {
-            query::compactions(&paths.archive, &filter, &mut sink).map_err(Into::into)
+        (From::Archive, kind) => {
+            let ask = match kind {
+                RecordKind::Compaction => query::compactions,
+                RecordKind::ToolResultEvent => query::tool_result_events,
+                _ => query::turns,
+            };
+            ask(&paths.archive, &filter, &mut sink).map(|()| PassedOver::default()).map_err(Into::into)
         }
-        (From::Archive, RecordKind::ToolResultEvent) => {
-            query::tool_result_events(&paths.archive, &filter, &mut sink).map_err(Into::into)
-        }
-        (From::Archive, _) => query::turns(&paths.archive, &filter, &mut sink).map_err(Into::into),
     };
     written.and_then(|()| out.finish(asked.is_ok())).context(STDOUT)?;
-    asked?;
+    if let PassedOver { malformed_lines, first: Some(first) } = asked? {
+        warn(&format!(
+            "{} at byte {} ({}): malformed, passed over{}; `burn ledger check` says what is wrong with the ledger",
+            paths.ledger.display(),
+            first.start,
+            counted(first.end - first.start, "byte"),
+            match malformed_lines {
+                1 => String::new(),
+                more => format!(", the first of {}", counted(more, "such line")),
+            }
+        ));
+    }
     if from == From::Archive {
         // The answer stands; only how far behind it is may be unknown.
         warn_if_behind(&paths).unwrap_or_else(|error| warn(&error.to_string()));
@@ -221,10 +231,11 @@ impl Output {
         }
     }
 
-    /// What has begun is ended in any case; where the question failed, and nothing was found before, nothing is said.
+    /// Where the question failed, an array that has begun is left open: it has no place for the failure, and what does not
+    /// parse is not taken for an answer.
     fn finish(mut self, is_answered: bool) -> io::Result<()> {
-        if !is_answered && !self.has_records {
-            return Ok(());
+        if !is_answered && (!self.has_records || matches!(self.form, Form::Json { .. })) {
+            return self.out.flush();
         }
         match self.form {
             Form::Json { count: 0 } => self.out.write_all(b"[]\n")?,

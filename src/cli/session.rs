@@ -5,13 +5,16 @@ mod milestones;
 mod reading;
 mod taking_in;
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
-use super::print_json;
+use super::{Failure, counted, print_json};
+use crate::disk;
 use crate::session::{Durability, Error, Options, Reader, Store};
 
 #[derive(Debug, Args)]
@@ -224,16 +227,8 @@ struct ExportArgs {
     file: Option<PathBuf>,
 }
 
-#[derive(Debug, Serialize)]
-struct Failure {
-    class: &'static str,
-    message: String,
-}
-
-impl Failure {
-    fn of(error: &Error) -> Self {
-        Self { class: error.class().as_str(), message: error.to_string() }
-    }
+fn failure(error: &Error) -> Failure {
+    Failure::new(error.class().as_str(), error)
 }
 
 pub(super) fn run(args: SessionArgs) -> anyhow::Result<ExitCode> {
@@ -259,7 +254,7 @@ pub(super) fn run(args: SessionArgs) -> anyhow::Result<ExitCode> {
                 error: Failure,
             }
             if let Some(error) = error.downcast_ref::<Error>() {
-                print_json(&Failed { ok: false, error: Failure::of(error) })?;
+                print_json(&Failed { ok: false, error: failure(error) })?;
             }
             Err(error)
         }
@@ -290,8 +285,81 @@ fn reader(store: &StoreDir) -> anyhow::Result<Reader> {
     Ok(Reader::open(&store.dir, &Options::default())?)
 }
 
+/// What every store has at least one of; a copy may lack directories that were empty.
+const SIGNS: [&str; 6] = ["segments", "index", "checkpoints", "migrations", "tmp", "manifest.json"];
+
 fn must_exist(dir: &Path) -> anyhow::Result<()> {
-    super::must_exist(dir, "session store", "the first `burn session append`")
+    super::must_exist(dir, "session store", "the first `burn session append`", &SIGNS)
+}
+
+/// Bytes of a segment that are in no row of the index.
+struct Unindexed {
+    path: PathBuf,
+    range: Range<u64>,
+    /// Whether a whole line is among them: an entry that nobody is shown. Else it is an unfinished write.
+    has_lines: bool,
+}
+
+impl std::fmt::Display for Unindexed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (start, len_bytes) = (self.range.start, self.range.end - self.range.start);
+        let what = if self.has_lines { "in no row of the index" } else { "an unfinished write" };
+        write!(f, "{} at byte {start} ({}): {what}", self.path.display(), counted(len_bytes, "byte"))
+    }
+}
+
+/// How often, and after how long, unindexed lines are looked at again: a writer puts a line before its row.
+const LOOKS_MAX: u32 = 20;
+const BETWEEN_LOOKS: Duration = Duration::from_millis(50);
+/// Lines that stay where they are for so many looks are not being indexed.
+const LOOKS_TO_SETTLE: u32 = 4;
+
+/// What the index lacks. While a writer is at work, what it is about to index is not told of.
+fn unindexed(reader: &mut Reader) -> Result<Vec<Unindexed>, Error> {
+    let mut before = None;
+    let mut settled = 0;
+    for look in 1.. {
+        let mut found = Vec::new();
+        for (path, range) in reader.view()?.unindexed()? {
+            let has_lines = has_lines(&path, range.clone())?;
+            found.push(Unindexed { path, range, has_lines });
+        }
+        let first = found.iter().find(|found| found.has_lines);
+        let first = first.map(|first| (first.path.clone(), first.range.start));
+        settled = if first == before { settled + 1 } else { 0 };
+        if first.is_none() || settled == LOOKS_TO_SETTLE {
+            return Ok(found);
+        }
+        if look == LOOKS_MAX {
+            break;
+        }
+        before = first;
+        std::thread::sleep(BETWEEN_LOOKS);
+    }
+    Ok(Vec::new())
+}
+
+/// Whether a line that is not blank ends in these bytes.
+fn has_lines(path: &Path, range: Range<u64>) -> Result<bool, Error> {
+    const BLOCK_BYTES: u64 = 1 << 16;
+    let file = disk::File::open_read_no_follow(path)?;
+    let mut block = vec![0; BLOCK_BYTES.min(range.end - range.start) as usize];
+    let (mut at, mut is_blank) = (range.start, true);
+    while at < range.end {
+        let wanted = BLOCK_BYTES.min(range.end - at) as usize;
+        let read = file.read_at(&mut block[..wanted], at)?;
+        if read == 0 {
+            break;
+        }
+        for byte in &block[..read] {
+            match byte {
+                b'\n' if !is_blank => return Ok(true),
+                other => is_blank &= other.is_ascii_whitespace(),
+            }
+        }
+        at += read as u64;
+    }
+    Ok(false)
 }
 
 impl WriterArgs {

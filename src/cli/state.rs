@@ -178,6 +178,7 @@ pub(super) fn run(args: StateArgs) -> anyhow::Result<ExitCode> {
 fn rebuild_index(json: bool) -> anyhow::Result<ExitCode> {
     let ledger = Ledger::new(Home::from_env()?);
     let result = ledger.rebuild_index()?;
+    warn_if_missing(&ledger.home().ledger())?;
     if json {
         print_json(&result)?;
     } else {
@@ -210,6 +211,7 @@ fn rebuild_all(json: bool) -> anyhow::Result<ExitCode> {
     }
     let ledger = Ledger::new(Home::from_env()?);
     let index = ledger.rebuild_index()?;
+    warn_if_missing(&ledger.home().ledger())?;
     if !json {
         print(reindexed(&ledger, &index).as_bytes())?;
     }
@@ -475,9 +477,7 @@ fn rebuild_archive(args: ArchiveArgs, json: bool) -> anyhow::Result<ExitCode> {
         }
     }
     let result = result?;
-    if !paths.ledger.exists() {
-        warn(&format!("there is no ledger at {}; nothing was taken in", paths.ledger.display()));
-    }
+    warn_if_missing(&paths.ledger)?;
     if let Some(aside) = &result.set_aside {
         warn(&format!("what stood in the archive's place is no database; it is now {}", aside.display()));
     }
@@ -491,6 +491,14 @@ fn rebuild_archive(args: ArchiveArgs, json: bool) -> anyhow::Result<ExitCode> {
         print(summary(&paths, &result).as_bytes())?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Says when there is no ledger: a mistyped home must not look like an empty one.
+fn warn_if_missing(ledger: &std::path::Path) -> anyhow::Result<()> {
+    if !ledger.try_exists().with_context(|| format!("cannot look at {}", ledger.display()))? {
+        warn(&format!("there is no ledger at {}; nothing was taken in", ledger.display()));
+    }
+    Ok(())
 }
 
 /// A report must not be written over what it reports on.

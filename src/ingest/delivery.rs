@@ -8,7 +8,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::worker::{LedgerEntry, LedgerSink, RefusedLine};
+use super::worker::{Delivered, LedgerEntry, LedgerSink, RefusedLine};
 use crate::disk;
 use crate::home::LockName;
 use crate::journal::VERSION;
@@ -51,8 +51,10 @@ pub fn ledger_sink(ledger: Ledger, journal: &Path) -> LedgerSink {
     Box::new(move |entries| Ok(deliver(&ledger, &note, entries)?))
 }
 
-fn deliver(ledger: &Ledger, note: &Path, entries: &[LedgerEntry]) -> Result<Vec<RefusedLine>, DeliveryError> {
-    let (Some(first), Some(last)) = (entries.first(), entries.last()) else { return Ok(Vec::new()) };
+fn deliver(ledger: &Ledger, note: &Path, entries: &[LedgerEntry]) -> Result<Delivered, DeliveryError> {
+    let (Some(first), Some(last)) = (entries.first(), entries.last()) else {
+        return Ok(Delivered::default());
+    };
     disk::create_dir_all(ledger.home().root())?;
     // Under the ledger's lock its length is that in front of our append, and no other ingestor reads the note meanwhile.
     with_lock(&ledger.home().lock(LockName::Ledger), |_| {
@@ -92,18 +94,20 @@ fn deliver(ledger: &Ledger, note: &Path, entries: &[LedgerEntry]) -> Result<Vec<
                 refused.push(RefusedLine { index, reason: refusal.reason });
             }
         }
+        let taken = (passed.len() + again.len() + new.len()) as u64;
+        let mut appended = 0;
         if !again.is_empty() {
             let mut options = AppendOptions::durable();
             options.interrupted_at_bytes = Some(before.ledger_len_bytes);
-            ledger.append(&again, &options)?;
+            appended += ledger.append(&again, &options)?.appended;
         }
         if let Some(lines) = new_lines {
             let ledger_len_bytes = len_bytes(&file)?;
             let witness = witness(&file, ledger_len_bytes)?.unwrap_or_default();
             disk::replace(note, &UnderWay { lines, ledger_len_bytes, witness }.encode(), true)?;
-            ledger.append(&new, &AppendOptions::durable())?;
+            appended += ledger.append(&new, &AppendOptions::durable())?.appended;
         }
-        Ok(refused)
+        Ok(Delivered { duplicates: taken.saturating_sub(appended), refused })
     })
 }
 

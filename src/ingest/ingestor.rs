@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use super::error::IngestError;
 use super::store::KVStore;
-use super::worker::{Drained, LedgerSink, Worker};
+use super::worker::{Drained, LedgerSink, SetAsideListener, Worker};
 use crate::journal::JournalReader;
 
 /// How long the background thread sleeps when the journal has nothing new: at first, and at most.
@@ -88,6 +88,15 @@ impl<S: KVStore> Ingestor<S> {
     /// [`IngestError::Thread`] while the background thread is running.
     pub fn set_ledger_sink(&mut self, sink: LedgerSink) -> Result<(), IngestError> {
         self.worker()?.sink = Some(sink);
+        Ok(())
+    }
+
+    /// Tells `listener` of each record that is set aside.
+    ///
+    /// # Errors
+    /// [`IngestError::Thread`] while the background thread is running.
+    pub fn on_set_aside(&mut self, listener: SetAsideListener) -> Result<(), IngestError> {
+        self.worker()?.set_aside_listener = Some(listener);
         Ok(())
     }
 

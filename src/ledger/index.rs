@@ -333,6 +333,11 @@ impl Ledger {
         with_lock(&home.lock(LockName::Ledger), |_| {
             with_lock(&home.lock(LockName::LedgerIndex), |held| {
                 let source = open_ledger(home)?;
+                if let (None, Some(ids)) = (&source, open_existing(home.ids_index())?)
+                    && ids.len_bytes()? > 0
+                {
+                    return Err(LedgerError::Missing { ledger: home.ledger(), index: home.ids_index() });
+                }
                 let is_same = |now: &Source| {
                     first.as_ref().is_none_or(|first| now.is_same_file(first)) && now.len_bytes() >= done
                 };

@@ -129,7 +129,7 @@ impl<'b> Build<'b> {
 
     fn tail(mut self) -> Result<BuildResult, ArchiveError> {
         let path = self.paths.archive.clone();
-        if !path.exists() {
+        if !open::exists(&path)? {
             return self.rebuild(None);
         }
         // Asked before the build's settings are made: somebody else's file is left as it is.

@@ -12,8 +12,8 @@ use talea_core::store::{AccountCfg, Store as _};
 use talea_core::types::{AccountDef, AccountId, AssetClass, AssetId, Book, Direction, Seq};
 
 use super::{Common, require_books, user_books};
-use crate::book::{self, LogTaleaStore};
-use crate::cli::{counted, human_bytes, print, print_json};
+use crate::book::{self, LogTaleaStore, Unbalanced};
+use crate::cli::{counted, human_bytes, print, print_json, warn};
 
 /// Events or postings fetched at a time.
 const PAGE: usize = 1000;
@@ -189,6 +189,10 @@ pub(super) async fn trial_balance(
                 .push(json!({"book": book, "asset": asset, "debits": row.debits, "credits": row.credits}));
             let precision = precision(store, asset).await?;
             let difference = row.debits.saturating_sub(row.credits);
+            if difference != 0 {
+                let (asset, difference) = (asset.as_str(), amount(difference, precision));
+                warn(&format!("book {book}: debits and credits of {asset} differ by {difference}"));
+            }
             let [debits, credits, difference] =
                 [row.debits, row.credits, difference].map(|minor| amount(minor, precision));
             rows.add_row([book.clone(), asset.as_str().to_owned(), debits, credits, difference]);
@@ -264,6 +268,18 @@ pub(super) fn check(common: &Common) -> anyhow::Result<ExitCode> {
         }
         print_table(&rows)?;
         let mut text = String::new();
+        for book in &report.books {
+            for Unbalanced { asset, debits, credits, .. } in &book.unbalanced {
+                writeln!(
+                    text,
+                    "unbalanced  {}: {asset} has debits of {debits} and credits of {credits} minor units",
+                    book.book
+                )?;
+            }
+            for path in &book.set_aside {
+                writeln!(text, "set aside   {}", path.display())?;
+            }
+        }
         for finding in &report.findings {
             writeln!(text, "{finding}")?;
         }
@@ -274,6 +290,9 @@ pub(super) fn check(common: &Common) -> anyhow::Result<ExitCode> {
             writeln!(text, "{}", counted(count, "finding"))?;
         }
         print(text.as_bytes())?;
+    }
+    if !report.ok {
+        warn(&format!("{}: {}", common.dir.display(), counted(report.findings.len() as u64, "finding")));
     }
     Ok(if report.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

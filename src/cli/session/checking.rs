@@ -1,11 +1,12 @@
 //! `burn session check` and `reindex`: what a store holds, whether it is sound, and what recovery did.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use serde::Serialize;
 
-use super::{CheckArgs, Failure, ReindexArgs, StoreDir, WriterArgs, must_exist, reader};
-use crate::cli::{counted, cut_off, print, print_json, warn};
+use super::{CheckArgs, ReindexArgs, StoreDir, WriterArgs, failure, must_exist, reader, unindexed};
+use crate::cli::{Failure, counted, cut_off, print, print_json, warn};
 use crate::session::{Error, Head, IndexSummary, RecoveryReport, Store, View};
 
 /// What `check` and `reindex` print.
@@ -20,8 +21,20 @@ struct Summary {
     index_summary: Option<IndexSummary>,
     entry_ids: Vec<String>,
     error: Option<Failure>,
+    /// What the index lacks; of a check.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unindexed: Option<Vec<Range>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     recovery: Option<RecoveryReport>,
+}
+
+/// A range of a file of the store.
+#[derive(Debug, Serialize)]
+struct Range {
+    /// Relative to the store.
+    file: PathBuf,
+    offset: u64,
+    length: u64,
 }
 
 /// What is known of a store, and whether all of it is sound.
@@ -40,12 +53,13 @@ fn summarize(view: &View<'_>, chain_hash: Result<String, Error>) -> Summary {
             summary.ok = true;
             summary.chain_hash = Some(chain_hash);
         }
-        Err(error) => summary.error = Some(Failure::of(&error)),
+        Err(error) => summary.error = Some(failure(&error)),
     }
     summary
 }
 
-fn print_summary(summary: &Summary, json: bool) -> anyhow::Result<ExitCode> {
+/// `is_whole`: whether the index has every entry.
+fn print_summary(summary: &Summary, is_whole: bool, json: bool) -> anyhow::Result<ExitCode> {
     if let Some(error) = &summary.error {
         warn(&format!("{} ({})", error.message, error.class));
     }
@@ -57,31 +71,37 @@ fn print_summary(summary: &Summary, json: bool) -> anyhow::Result<ExitCode> {
         });
         let chain = summary.chain_hash.as_deref().unwrap_or("unknown");
         let entries = summary.entry_ids.len();
+        let state = if is_whole { "sound" } else { "what the index has is sound, and it lacks entries" };
         print(
-            format!("sound\nentries       {entries}\nhead          {head}\nbytes         {}\nchain         {chain}\n", summary.total_bytes)
+            format!("{state}\nentries       {entries}\nhead          {head}\nbytes         {}\nchain         {chain}\n", summary.total_bytes)
                 .as_bytes(),
         )?;
     }
-    Ok(if summary.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if summary.ok && is_whole { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 pub(super) fn check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
+    let StoreDir { dir, json } = &args.store;
     let mut reader = reader(&args.store)?;
-    let summary = match reader.view() {
-        Ok(view) => {
-            for (path, range) in view.unindexed()? {
-                warn(&format!(
-                    "bytes {} to {} of {} are not in the index; `burn session reindex` looks at them",
-                    range.start,
-                    range.end,
-                    path.display()
-                ));
+    let mut is_whole = true;
+    let looked_at = unindexed(&mut reader).and_then(|unindexed| Ok((unindexed, reader.view()?)));
+    let summary = match looked_at {
+        Ok((unindexed, view)) => {
+            for left in &unindexed {
+                warn(&format!("{left}; `burn session reindex` takes in what is whole"));
+                is_whole &= !left.has_lines;
             }
-            summarize(&view, view.validate().map(|validated| validated.chain_hash))
+            let ranges = unindexed.into_iter().map(|left| Range {
+                file: left.path.strip_prefix(dir).unwrap_or(&left.path).to_owned(),
+                offset: left.range.start,
+                length: left.range.end - left.range.start,
+            });
+            let unindexed = Some(ranges.collect());
+            Summary { unindexed, ..summarize(&view, view.validate().map(|validated| validated.chain_hash)) }
         }
-        Err(error) => Summary { error: Some(Failure::of(&error)), ..Summary::default() },
+        Err(error) => Summary { error: Some(failure(&error)), ..Summary::default() },
     };
-    print_summary(&summary, args.store.json)
+    print_summary(&summary, is_whole, *json)
 }
 
 pub(super) fn reindex(args: &ReindexArgs) -> anyhow::Result<ExitCode> {
@@ -104,9 +124,9 @@ pub(super) fn reindex(args: &ReindexArgs) -> anyhow::Result<ExitCode> {
             let view = store.view();
             Summary { recovery: Some(report), ..summarize(&view, view.chain_hash()) }
         }
-        Err(error) => Summary { error: Some(Failure::of(&error)), ..Summary::default() },
+        Err(error) => Summary { error: Some(failure(&error)), ..Summary::default() },
     };
-    print_summary(&summary, *json)
+    print_summary(&summary, true, *json)
 }
 
 /// Why the old index was no good, without the advice to do what was just done.

@@ -6,13 +6,14 @@ use std::process::ExitCode;
 use anyhow::bail;
 use serde::Serialize;
 
-use super::{ExportArgs, PathArgs, ShowArgs, reader};
-use crate::cli::{counted, print, print_json};
+use super::{ExportArgs, PathArgs, ShowArgs, reader, unindexed};
+use crate::cli::{counted, print, print_json, warn};
 use crate::disk;
-use crate::session::{Error, Frame, View, export_line};
+use crate::session::{Error, Frame, Reader, View, export_line};
 
 pub(super) fn show(args: &ShowArgs) -> anyhow::Result<ExitCode> {
     let mut reader = reader(&args.store)?;
+    warn_if_entries_are_missing(&mut reader)?;
     let view = reader.view()?;
     let entries = match (&args.entry, args.from, args.tail) {
         (Some(id), ..) => match view.entry_with_id(id)? {
@@ -28,10 +29,19 @@ pub(super) fn show(args: &ShowArgs) -> anyhow::Result<ExitCode> {
 
 pub(super) fn path(args: &PathArgs) -> anyhow::Result<ExitCode> {
     let mut reader = reader(&args.store)?;
+    warn_if_entries_are_missing(&mut reader)?;
     let view = reader.view()?;
     let leaf = args.leaf.clone().or_else(|| view.head().map(|head| head.entry_id));
     let frames = leaf.map_or_else(|| Ok(Vec::new()), |leaf| view.active_path(&leaf))?;
     print_frames(frames.into_iter().map(Ok), args.store.json)
+}
+
+/// Says what the index lacks: reading goes by it, and would pass over those entries in silence.
+fn warn_if_entries_are_missing(reader: &mut Reader) -> Result<(), Error> {
+    for left in unindexed(reader)?.iter().filter(|left| left.has_lines) {
+        warn(&format!("{left}, and not shown; `burn session reindex` takes it in"));
+    }
+    Ok(())
 }
 
 /// Entries as lines, or as one document; that is printed only when all of them were sound.
@@ -74,6 +84,7 @@ pub(super) fn export(args: &ExportArgs) -> anyhow::Result<ExitCode> {
         exported: usize,
     }
     let mut reader = reader(&args.store)?;
+    warn_if_entries_are_missing(&mut reader)?;
     let view = reader.view()?;
     let Some(path) = &args.file else {
         if args.store.json {
