@@ -231,16 +231,6 @@ fn a_book_out_of_balance_is_told_of() {
 }
 
 #[test]
-fn conditions_that_are_for_turns_alone_are_refused_elsewhere() {
-    let made = Everything::new();
-    for condition in [["--enrichment", "a=b"], ["--project", "p"]] {
-        let output = made.run(&[&["query", "user-turns"][..], &condition].concat(), "");
-        assert_eq!((output.status.code(), shown(&output)), (Some(2), ""), "{condition:?}");
-        assert!(said(&output).contains("Usage: burn query"), "{}", said(&output));
-    }
-}
-
-#[test]
 fn what_cannot_be_looked_at_is_not_called_missing() {
     let made = Everything::new();
     let dangle = |name: &str| {

@@ -92,9 +92,8 @@ pub(super) fn run(args: QueryArgs) -> anyhow::Result<ExitCode> {
         wrong_usage(&["query"], "relationships and user turns are not archived: leave out --from archive");
     }
     if !is_turn && (args.project.is_some() || !args.enrichment.is_empty()) {
-        wrong_usage(
-            &["query"],
-            "only turns have a project and an enrichment: leave out --project and --enrichment",
+        warn(
+            "--project and --enrichment are for turns and have no effect here: records of every project are shown",
         );
     }
     // Where there are several equals signs the key may end at each of them: all readings are tried on what is found.
