@@ -95,10 +95,10 @@ fn damage_is_named_set_aside_on_request_and_shown_by_status() {
     let refused = run(&["recover", "--json"], directory.path());
     assert_eq!(refused.status.code(), Some(1));
     let json = document(&refused);
-    assert_eq!((&json["ok"], &json["damages"][0]["position"]), (&Value::Bool(false), &77.into()));
+    assert_eq!((&json["ok"], &json["damages"][0]["offset"]), (&Value::Bool(false), &77.into()));
 
     let report = document(&run(&["recover", "--skip-corrupt", "--json"], directory.path()));
-    assert_eq!(report["quarantined"][0]["lenBytes"], 46);
+    assert_eq!(report["quarantined"][0]["length"], 46);
     assert!(Path::new(report["quarantined"][0]["savedAs"].as_str().unwrap()).exists());
     assert_eq!(text(&run(&["read"], directory.path()).stdout), "0\tfirst\n91\tthird\n");
     let status = document(&run(&["status", "--json"], directory.path()));

@@ -22,7 +22,7 @@ use self::posting::post;
 use self::reading::{
     account_json, balance, check, events, history, list_accounts, list_assets, trial_balance,
 };
-use super::{cut_off, print_json, warn};
+use super::{cut_off, in_store, print_json, warn};
 use crate::book::{LogTaleaStore, RecoveryReport};
 
 #[derive(Debug, Args)]
@@ -109,7 +109,7 @@ Examples:
         #[arg(long, requires = "account", allow_negative_numbers = true)]
         min_balance: Option<i64>,
     },
-    /// Commit transactions: JSON from stdin, one a line.
+    /// Commit transactions: JSON from standard input, one a line.
     #[command(after_help = "\
 A line: {\"idempotency_key\":\"r-1\",\"postings\":[
           {\"account\":\"shop:cash\",\"amount\":{\"minor\":1250,\"asset\":\"USD\"},\"direction\":\"debit\"},
@@ -117,7 +117,7 @@ A line: {\"idempotency_key\":\"r-1\",\"postings\":[
 Optional: id (a UUID; random), book (that of the first account), external_refs, metadata, occurred_at (now). The \
 `event` of `burn book events` has the same form.
 
-What is waiting on stdin is committed together, up to --batch lines. Each line is answered by one line of sequence \
+What is waiting there is committed together, up to --batch lines. Each line is answered by one line of sequence \
 number, transaction id and time, tab separated, once it is durable; a key that was used before is answered as it was \
 then. Lines that are refused are named on stderr, and the exit code is 1.
 
@@ -415,13 +415,41 @@ fn in_words(error: &StoreError) -> String {
     }
 }
 
+/// What kind of error of a store it is.
+fn class(error: &StoreError) -> &'static str {
+    match error {
+        StoreError::ConstraintViolation { .. } => "constraint_violation",
+        StoreError::UnknownAccount(_) => "unknown_account",
+        StoreError::UnknownAsset(_) => "unknown_asset",
+        StoreError::AssetMismatch { .. } => "asset_mismatch",
+        StoreError::AlreadyExists { .. } => "already_exists",
+        StoreError::InvalidBook(_) => "invalid_book",
+        StoreError::Saturated => "saturated",
+        StoreError::Io(_) => "io",
+    }
+}
+
 async fn init(common: &Common) -> anyhow::Result<()> {
     let store = LogTaleaStore::open(&common.dir).await?;
     tell(store.recovery());
     let books = user_books(&store)?;
     store.shutdown().await;
     if common.json {
-        print_json(&json!({"directory": common.dir, "books": books, "recovery": store.recovery()}))?;
+        let report = store.recovery();
+        let truncated = report.truncated.iter().map(|cut| {
+            json!({
+                "file": in_store(&common.dir, &cut.file), "length": cut.length, "fromLength": cut.from_length,
+                "reason": cut.reason, "savedAs": cut.saved_as.as_ref().map(|saved| in_store(&common.dir, saved)),
+            })
+        });
+        let quarantined = report.quarantined.iter().map(|renamed| {
+            let [file, saved_as] = [&renamed.file, &renamed.saved_as].map(|name| in_store(&common.dir, name));
+            json!({"file": file, "savedAs": saved_as})
+        });
+        let recovery = json!({
+            "truncated": truncated.collect::<Vec<_>>(), "quarantined": quarantined.collect::<Vec<_>>(),
+        });
+        print_json(&json!({"directory": common.dir, "books": books, "recovery": recovery}))?;
     }
     Ok(())
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use clap::Args;
 
 use super::{counted, human_bytes, print, print_json};
@@ -41,6 +41,8 @@ pub(super) struct ResetArgs {
     json: bool,
 }
 
+const DAY_SECONDS: f64 = 86_400.0;
+
 /// How long content is kept.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Days {
@@ -52,7 +54,10 @@ fn parse_days(text: &str) -> Result<Days, String> {
     match text.trim() {
         "forever" => Ok(Days::Forever),
         number => match number.parse::<f64>() {
-            Ok(days) if days >= 0.0 && days.is_finite() => Ok(Days::Count(days)),
+            Ok(days) if Duration::try_from_secs_f64(days * DAY_SECONDS).is_ok() => Ok(Days::Count(days)),
+            Ok(days) if days > 0.0 => {
+                Err("that is longer than any clock counts; `forever` keeps everything".to_owned())
+            }
             _ => Err("a number of days, or `forever`, is needed".to_owned()),
         },
     }
@@ -119,12 +124,7 @@ pub(super) fn prune(args: &PruneArgs, json: bool) -> anyhow::Result<ExitCode> {
     let now = SystemTime::now();
     let cut_off = match days {
         Days::Forever => None,
-        Days::Count(days) => {
-            let Ok(age) = Duration::try_from_secs_f64(days * 86_400.0) else {
-                bail!("{days} days are too many")
-            };
-            now.checked_sub(age)
-        }
+        Days::Count(days) => now.checked_sub(Duration::from_secs_f64(days * DAY_SECONDS)),
     };
     let sidecars = match (cut_off, args.force) {
         // Nothing is older than for ever.

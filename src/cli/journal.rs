@@ -9,10 +9,10 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use super::{Failure, counted, cut_off, warn};
+use super::{Failure, STDOUT, counted, cut_off, in_store, warn};
 use crate::journal::{
-    DEFAULT_MAX_PAYLOAD_BYTES, Damage, Journal, JournalError, JournalOptions, JournalReader, OpenCheck,
-    RecoveryReport, SavedRange, recover, status,
+    DEFAULT_MAX_PAYLOAD_BYTES, Damage, DamageReason, Journal, JournalError, JournalOptions, JournalReader,
+    OpenCheck, RecoveryReport, SavedRange, recover, status,
 };
 use anyhow::{Context as _, bail};
 use serde_json::{Value, json};
@@ -140,9 +140,9 @@ fn append(dir: &Path) -> anyhow::Result<()> {
     let mut output = io::BufWriter::new(io::stdout().lock());
     let mut acknowledge = |payloads: &[&[u8]]| -> anyhow::Result<()> {
         for offset in journal.append_batch(payloads)? {
-            writeln!(output, "{offset}")?;
+            writeln!(output, "{offset}").context(STDOUT)?;
         }
-        Ok(output.flush()?)
+        output.flush().context(STDOUT)
     };
     // What was read and has no line end yet.
     let mut unfinished = Vec::new();
@@ -187,9 +187,9 @@ fn read_lines(dir: &Path, from: Option<u64>, follow: bool) -> anyhow::Result<()>
             let _ = write!(line, "{}\t", record.offset);
             escape(record.payload, &mut line);
             line.push('\n');
-            output.write_all(line.as_bytes())?;
+            output.write_all(line.as_bytes()).context(STDOUT)?;
         }
-        output.flush()?;
+        output.flush().context(STDOUT)?;
         if !follow {
             return Ok(());
         }
@@ -202,7 +202,7 @@ fn read_json(dir: &Path, from: Option<u64>) -> anyhow::Result<()> {
     let mut reader = JournalReader::open(dir)?;
     let mut offset = from.unwrap_or_else(|| reader.start());
     let mut output = io::BufWriter::new(io::stdout().lock());
-    write!(output, "{{\"from\":{offset},\"records\":[")?;
+    write!(output, "{{\"from\":{offset},\"records\":[").context(STDOUT)?;
     let mut separator = "";
     let ended = loop {
         let record = match reader.read(offset) {
@@ -217,16 +217,15 @@ fn read_json(dir: &Path, from: Option<u64>) -> anyhow::Result<()> {
             "blake3": record.hash.to_string(),
             "payload": base64(record.payload),
         });
-        write!(output, "{separator}{record}")?;
+        write!(output, "{separator}{record}").context(STDOUT)?;
         separator = ",";
     };
-    write!(output, "],\"next\":{offset}")?;
+    write!(output, "],\"next\":{offset}").context(STDOUT)?;
     if let Err(error) = &ended {
         // Records before it were good, and stand on stdout already: the document says where and why it ends.
-        write!(output, ",\"error\":{}", json!(failure(error)))?;
+        write!(output, ",\"error\":{}", json!(failure(error))).context(STDOUT)?;
     }
-    writeln!(output, "}}")?;
-    output.flush()?;
+    writeln!(output, "}}").and_then(|()| output.flush()).context(STDOUT)?;
     Ok(ended?)
 }
 
@@ -267,30 +266,31 @@ fn show_status(dir: &Path, as_json: bool) -> anyhow::Result<()> {
     for path in &status.quarantine {
         let _ = writeln!(text, "set aside  {}", path.display());
     }
-    Ok(io::stdout().lock().write_all(text.as_bytes())?)
+    super::print(text.as_bytes())
 }
 
 fn run_recover(dir: &Path, skip_corrupt: bool, as_json: bool) -> anyhow::Result<ExitCode> {
-    match recover(dir, skip_corrupt) {
-        Ok(report) if as_json => print(&report_json(&report))?,
-        Ok(report) => io::stdout().lock().write_all(report_text(&report).as_bytes())?,
-        Err(error @ JournalError::Corrupt { .. }) if as_json => {
-            let JournalError::Corrupt { damages, .. } = &error else { return Err(error.into()) };
-            let damages: Vec<Value> = damages.iter().map(damage_json).collect();
+    let error = match recover(dir, skip_corrupt) {
+        Ok(report) if as_json => {
+            print(&report_json(dir, &report))?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        Ok(report) => {
+            super::print(report_text(&report).as_bytes())?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        Err(error) => error,
+    };
+    if let JournalError::Corrupt { damages, .. } = &error {
+        if as_json {
+            let damages: Vec<Value> = damages.iter().map(|damage| damage_json(dir, damage)).collect();
             print(&json!({ "ok": false, "damages": damages, "error": failure(&error) }))?;
-            return Err(error.into());
+        } else {
+            // The error itself names the first.
+            damages.iter().skip(1).for_each(|damage| warn(&damage.to_string()));
         }
-        Err(error @ JournalError::Corrupt { .. }) => {
-            if let JournalError::Corrupt { damages, .. } = &error {
-                for damage in damages {
-                    warn(&damage.to_string());
-                }
-            }
-            return Err(error.into());
-        }
-        Err(error) => return Err(error.into()),
     }
-    Ok(ExitCode::SUCCESS)
+    Err(error.into())
 }
 
 fn failure(error: &JournalError) -> Failure {
@@ -347,21 +347,21 @@ fn changed(range: &SavedRange, is_cut: bool) -> String {
     format!("{file} bytes {start} to {end} were set aside ({reason}); {saved_as}")
 }
 
-fn report_json(report: &RecoveryReport) -> Value {
-    let saved = |saved: &SavedRange| {
-        let mut value = damage_json(&saved.damage);
-        value["savedAs"] = json!(saved.saved);
-        value
-    };
+fn report_json(dir: &Path, report: &RecoveryReport) -> Value {
     let truncated = |cut: &SavedRange| {
-        let mut value = saved(cut);
-        value["length"] = cut.damage.position.into();
-        value["fromLength"] = (cut.damage.position + cut.len_bytes).into();
-        value
+        json!({
+            "file": in_store(dir, &cut.damage.segment),
+            "length": cut.damage.position,
+            "fromLength": cut.damage.position + cut.len_bytes,
+            "offsets": [cut.damage.offsets.start, cut.damage.offsets.end],
+            "reason": cut.damage.reason.to_string(),
+            "savedAs": cut.saved.as_ref().map(|saved| in_store(dir, saved)),
+        })
     };
     let quarantined = |aside: &SavedRange| {
-        let mut value = saved(aside);
-        value["lenBytes"] = aside.len_bytes.into();
+        let mut value = damage_json(dir, &aside.damage);
+        value["length"] = aside.len_bytes.into();
+        value["savedAs"] = json!(aside.saved.as_ref().map(|saved| in_store(dir, saved)));
         value
     };
     json!({
@@ -379,11 +379,22 @@ fn report_json(report: &RecoveryReport) -> Value {
     })
 }
 
-fn damage_json(damage: &Damage) -> Value {
+fn damage_json(dir: &Path, damage: &Damage) -> Value {
+    let verdict = match damage.reason {
+        DamageReason::Partial => "partial",
+        DamageReason::Checksum => "checksum",
+        DamageReason::Hash => "hash",
+        DamageReason::Header => "header",
+        DamageReason::Base(_) => "base",
+        DamageReason::Missing => "missing",
+        DamageReason::Overlap => "overlap",
+        DamageReason::LostEnd => "lostEnd",
+    };
     json!({
-        "file": damage.segment,
-        "position": damage.position,
+        "file": in_store(dir, &damage.segment),
+        "offset": damage.position,
         "offsets": [damage.offsets.start, damage.offsets.end],
+        "verdict": verdict,
         "reason": damage.reason.to_string(),
     })
 }
@@ -400,13 +411,11 @@ fn cleanup(dir: &Path, as_json: bool) -> anyhow::Result<()> {
     }
     let count = counted(report.deleted.len() as u64, "segment");
     let (bytes, start) = (counted(report.deleted_bytes, "byte"), report.start);
-    writeln!(io::stdout().lock(), "{count} deleted, {bytes}; the journal starts at offset {start}")?;
-    Ok(())
+    super::print(format!("{count} deleted, {bytes}; the journal starts at offset {start}\n").as_bytes())
 }
 
 fn print(document: &Value) -> anyhow::Result<()> {
-    writeln!(io::stdout().lock(), "{document}")?;
-    Ok(())
+    super::print(format!("{document}\n").as_bytes())
 }
 
 /// Text as it is but for backslashes and control characters; other bytes as `\x` and two digits.

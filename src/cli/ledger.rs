@@ -5,14 +5,14 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::{Failure, STDOUT, counted, grouped, human_bytes, print, print_json, warn, wrong_usage};
 use crate::home::Home;
 use crate::ingest::queue_ledger_lines;
 use crate::ledger::{
-    AppendOptions, Batch, CheckFiles, CheckFinding, CheckReport, Ledger, LedgerError, RecordKind, check,
+    AppendOptions, Batch, CheckFiles, CheckFinding, CheckReport, Ledger, RecordKind, Refusal, check,
 };
 
 /// How long an append to the journal waits for others who append to it, one write and one sync each.
@@ -26,7 +26,7 @@ pub(super) struct LedgerArgs {
 
 #[derive(Debug, Subcommand)]
 enum LedgerCommand {
-    /// Append JSON records from stdin, one a line; those that are there already are dropped (stamps never are).
+    /// Append JSON records from standard input, one a line; those that are there already are dropped (stamps never are).
     #[command(after_help = "\
 The lines of one run are one batch: a record that cannot be appended is an error that names its line, and nothing of the \
 batch is written. A stamp is given as its whole line, other kinds as what stands in the ledger as `record`.
@@ -107,9 +107,9 @@ pub(super) fn run(args: LedgerArgs) -> anyhow::Result<ExitCode> {
 /// The batch on standard input; the first record that cannot be appended is an error.
 fn read_batch(kind: AppendKind) -> anyhow::Result<Batch> {
     let mut input = Vec::new();
-    io::stdin().lock().read_to_end(&mut input).context("cannot read stdin")?;
+    io::stdin().lock().read_to_end(&mut input).context("cannot read standard input")?;
     let mut batch = Batch::new();
-    for (_, line) in crate::scan::lines(0, &input) {
+    for (offset, line) in crate::scan::lines(0, &input) {
         let pushed = match kind {
             AppendKind::Turns => batch.push(RecordKind::Turn, line),
             AppendKind::Compactions => batch.push(RecordKind::Compaction, line),
@@ -119,7 +119,9 @@ fn read_batch(kind: AppendKind) -> anyhow::Result<Batch> {
             AppendKind::Content => batch.push_content(line),
             AppendKind::Stamp => batch.push_stamp(line),
         };
-        pushed.map_err(|refusal| LedgerError::Refused { refusal })?;
+        pushed.map_err(|Refusal { line_number, reason }| {
+            anyhow!("standard input, line {line_number} (byte {offset}): {reason}; nothing was written")
+        })?;
     }
     for session in batch.skipped_sessions() {
         warn(&format!("records of session {session:?} are skipped: that name cannot be a file's"));

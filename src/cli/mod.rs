@@ -35,7 +35,7 @@ Examples:
   burn state                              what there is, and whether it is up to date
   burn state rebuild archive              take in what was appended since the last build
   burn state rebuild archive --full       build the archive anew and put it in place
-  burn ledger append --kind turns         append records from stdin, each once
+  burn ledger append --kind turns         append records from standard input, each once
   burn ledger check                       find everything that is wrong with the ledger
   burn query turns --since 2026-04-20     ask for records"
 )]
@@ -233,12 +233,27 @@ fn warn(text: &str) {
 struct Failure {
     class: &'static str,
     message: String,
+    /// Of the input, from 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    line: Option<u64>,
+    /// Where that line begins, in bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    offset: Option<u64>,
 }
 
 impl Failure {
     fn new(class: &'static str, error: &dyn std::fmt::Display) -> Self {
-        Self { class, message: error.to_string() }
+        Self { class, message: error.to_string(), line: None, offset: None }
     }
+
+    fn in_line(self, number: u64, offset: u64) -> Self {
+        Self { line: Some(number), offset: Some(offset), ..self }
+    }
+}
+
+/// The name of a file of a store, as its reports have it: relative to the store's directory.
+fn in_store(dir: &std::path::Path, file: &std::path::Path) -> std::path::PathBuf {
+    file.strip_prefix(dir).unwrap_or(file).to_owned()
 }
 
 /// Writes one JSON document to stdout.

@@ -113,8 +113,15 @@ struct WriterArgs {
     #[command(flatten)]
     store: StoreDir,
     /// Begin a new segment file where one would grow beyond SIZE: bytes, or with KB, MB, GB, KiB, MiB, GiB.
-    #[arg(long, value_name = "SIZE", default_value = "64MiB", value_parser = crate::dev::parse_size)]
+    #[arg(long, value_name = "SIZE", default_value = "64MiB", value_parser = segment_size)]
     max_segment_bytes: u64,
+}
+
+fn segment_size(text: &str) -> Result<u64, String> {
+    match crate::dev::parse_size(text).map_err(|error| error.to_string())? {
+        0 => Err("a segment cannot have 0 bytes; 64MiB is usual".to_owned()),
+        size => Ok(size),
+    }
 }
 
 #[derive(Debug, Args)]
@@ -293,14 +300,14 @@ fn must_exist(dir: &Path) -> anyhow::Result<()> {
 }
 
 /// Bytes of a segment that are in no row of the index.
-struct Unindexed {
+struct NotIndexed {
     path: PathBuf,
     range: Range<u64>,
     /// Whether a whole line is among them: an entry that nobody is shown. Else it is an unfinished write.
     has_lines: bool,
 }
 
-impl std::fmt::Display for Unindexed {
+impl std::fmt::Display for NotIndexed {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let (start, len_bytes) = (self.range.start, self.range.end - self.range.start);
         let what = if self.has_lines { "in no row of the index" } else { "an unfinished write" };
@@ -315,14 +322,14 @@ const BETWEEN_LOOKS: Duration = Duration::from_millis(50);
 const LOOKS_TO_SETTLE: u32 = 4;
 
 /// What the index lacks. While a writer is at work, what it is about to index is not told of.
-fn unindexed(reader: &mut Reader) -> Result<Vec<Unindexed>, Error> {
+fn unindexed(reader: &mut Reader) -> Result<Vec<NotIndexed>, Error> {
     let mut before = None;
     let mut settled = 0;
     for look in 1.. {
         let mut found = Vec::new();
         for (path, range) in reader.view()?.unindexed()? {
             let has_lines = has_lines(&path, range.clone())?;
-            found.push(Unindexed { path, range, has_lines });
+            found.push(NotIndexed { path, range, has_lines });
         }
         let first = found.iter().find(|found| found.has_lines);
         let first = first.map(|first| (first.path.clone(), first.range.start));
@@ -370,7 +377,7 @@ impl WriterArgs {
     /// Opens the store; what recovery did goes to standard error.
     fn open(&self, durability: Durability) -> Result<Store, Error> {
         let (store, report) = Store::open(&self.store.dir, &Options { durability, ..self.options() })?;
-        checking::tell(&report);
+        checking::tell(&self.store.dir, &report);
         Ok(store)
     }
 }

@@ -4,14 +4,16 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::clean::{self, PruneArgs, ResetArgs};
 use super::progress::Bar;
-use super::{counted, grouped, human_bytes, interrupt, print, print_json, warn};
+use super::{counted, grouped, human_bytes, interrupt, print, print_json, warn, wrong_usage};
 use crate::archive::rows::Finding;
-use crate::archive::{self, BuildResult, Loader, Observer, Options, Paths, Phase, Progress, Restart, Status};
+use crate::archive::{
+    self, ArchiveError, BuildResult, Loader, Observer, Options, Paths, Phase, Progress, Restart, Status,
+};
 use crate::home::Home;
 use crate::ledger::{Ledger, Reindexed};
 use crate::scan::Io;
@@ -216,7 +218,13 @@ fn rebuild_all(json: bool) -> anyhow::Result<ExitCode> {
         print(reindexed(&ledger, &index).as_bytes())?;
     }
     let paths = Paths::of_home(ledger.home());
-    let mut watch = Watch { bar: Bar::new(), report: None, report_error: None, findings: 0 };
+    let mut watch = Watch {
+        ledger: paths.ledger.clone(),
+        bar: Bar::new(),
+        report: None,
+        report_error: None,
+        findings: 0,
+    };
     interrupt::watch();
     let archive = archive::build_tail(&paths, &Options::default(), &mut watch);
     watch.bar.finish();
@@ -342,6 +350,7 @@ fn describe(status: &Status) -> String {
 const FINDINGS_SHOWN: u64 = 5;
 
 struct Watch {
+    ledger: PathBuf,
     bar: Bar,
     report: Option<(PathBuf, std::io::BufWriter<std::fs::File>)>,
     report_error: Option<std::io::Error>,
@@ -368,7 +377,8 @@ impl Observer for Watch {
         self.findings += 1;
         if self.findings <= FINDINGS_SHOWN {
             self.bar.line(&format!(
-                "burn: line at byte {} ({}) is {}: {}",
+                "burn: {} at byte {} ({}): {}: {}",
+                self.ledger.display(),
                 finding.offset,
                 counted(finding.length, "byte"),
                 finding.verdict.as_str(),
@@ -401,6 +411,17 @@ impl<'a> From<&'a Finding> for ReportLine<'a> {
     }
 }
 
+/// The words of the command, for errors of usage.
+const WORDS: [&str; 3] = ["state", "rebuild", "archive"];
+
+/// Two names of one file are seen only once both are looked at; nothing was touched then.
+fn same_file_is_wrong_usage<T>(done: Result<T, ArchiveError>) -> Result<T, ArchiveError> {
+    if let Err(error @ ArchiveError::SameFile { .. }) = &done {
+        wrong_usage(&WORDS, &error.to_string());
+    }
+    done
+}
+
 fn rebuild_archive(args: ArchiveArgs, json: bool) -> anyhow::Result<ExitCode> {
     let json = json || args.json;
     let paths = match (args.ledger, args.archive) {
@@ -412,7 +433,7 @@ fn rebuild_archive(args: ArchiveArgs, json: bool) -> anyhow::Result<ExitCode> {
         }
     };
     if args.vacuum {
-        let vacuumed = archive::vacuum(&paths)?;
+        let vacuumed = same_file_is_wrong_usage(archive::vacuum(&paths))?;
         if json {
             print_json(&vacuumed)?;
         } else if vacuumed.existed {
@@ -446,25 +467,24 @@ fn rebuild_archive(args: ArchiveArgs, json: bool) -> anyhow::Result<ExitCode> {
     };
     let report = match args.report {
         Some(path) => {
-            refuse_to_overwrite(&path, &paths)?;
-            let file = create_report(&path).with_context(|| {
-                format!(
-                    "cannot create the report {}; its directory must exist and be writable",
-                    path.display()
-                )
+            refuse_to_overwrite(&path, &paths);
+            let file = create_report(&path).map_err(|error| {
+                let path = path.display();
+                anyhow!("cannot create the report {path}: {error}; its directory must exist and be writable")
             })?;
             Some((path, std::io::BufWriter::new(file)))
         }
         None => None,
     };
-    let mut watch = Watch { bar: Bar::new(), report, report_error: None, findings: 0 };
+    let mut watch =
+        Watch { ledger: paths.ledger.clone(), bar: Bar::new(), report, report_error: None, findings: 0 };
     interrupt::watch();
-    let result = if args.full {
+    let result = same_file_is_wrong_usage(if args.full {
         archive::rebuild_full(&paths, &options, &mut watch)
     } else {
         archive::build_tail(&paths, &options, &mut watch)
-    };
-    let Watch { bar, report, report_error, findings } = watch;
+    });
+    let Watch { bar, report, report_error, findings, .. } = watch;
     bar.finish();
     if let Some((path, mut report)) = report {
         // In words, so that a closed pipe here is not taken for a closed stdout.
@@ -502,7 +522,7 @@ fn warn_if_missing(ledger: &std::path::Path) -> anyhow::Result<()> {
 }
 
 /// A report must not be written over what it reports on.
-fn refuse_to_overwrite(report: &std::path::Path, paths: &Paths) -> anyhow::Result<()> {
+fn refuse_to_overwrite(report: &std::path::Path, paths: &Paths) {
     // A file that is not there yet is known by its directory and name.
     let resolved = |path: &std::path::Path| {
         std::fs::canonicalize(path).ok().or_else(|| {
@@ -521,9 +541,12 @@ fn refuse_to_overwrite(report: &std::path::Path, paths: &Paths) -> anyhow::Resul
     }
     let report_file = resolved(report);
     if report_file.is_some() && taken.iter().any(|file| resolved(file) == report_file) {
-        anyhow::bail!("{} cannot be the report: name another file", report.display());
+        let reason = format!(
+            "{} is read or written by the build and cannot be its report: name another file",
+            report.display()
+        );
+        wrong_usage(&WORDS, &reason);
     }
-    Ok(())
 }
 
 fn create_report(path: &std::path::Path) -> std::io::Result<std::fs::File> {

@@ -160,6 +160,7 @@ pub(super) fn resume(layout: &Layout) -> Result<Option<TakenBack>, Error> {
                 file: layout.relative(&path),
                 length: intent.segment_bytes,
                 from_length: len_bytes,
+                reason: "an import that did not finish".to_owned(),
                 saved_as: saved.map(|saved| layout.relative(&saved)),
             });
         }

@@ -182,6 +182,7 @@ impl Store {
             file: self.layout.relative(&torn.path),
             length: torn.offset,
             from_length: end,
+            reason: "its last line is torn".to_owned(),
             saved_as: saved.map(|saved| self.layout.relative(&saved)),
         }))
     }

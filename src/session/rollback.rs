@@ -345,6 +345,7 @@ fn complete(
                 file: layout.relative(&path),
                 length: end,
                 from_length: len_bytes,
+                reason: format!("behind checkpoint {}", intent.checkpoint.checkpoint_seq),
                 saved_as: saved.map(|saved| layout.relative(&saved)),
             });
         }

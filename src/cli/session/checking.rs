@@ -1,13 +1,13 @@
 //! `burn session check` and `reindex`: what a store holds, whether it is sound, and what recovery did.
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::ExitCode;
 
 use serde::Serialize;
 
 use super::{CheckArgs, ReindexArgs, StoreDir, WriterArgs, failure, must_exist, reader, unindexed};
 use crate::cli::{Failure, counted, cut_off, print, print_json, warn};
-use crate::session::{Error, Head, IndexSummary, RecoveryReport, Store, View};
+use crate::session::{Error, Head, IndexSummary, RecoveryReport, Store, Unindexed, View};
 
 /// What `check` and `reindex` print.
 #[derive(Debug, Default, Serialize)]
@@ -23,18 +23,9 @@ struct Summary {
     error: Option<Failure>,
     /// What the index lacks; of a check.
     #[serde(skip_serializing_if = "Option::is_none")]
-    unindexed: Option<Vec<Range>>,
+    unindexed: Option<Vec<Unindexed>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     recovery: Option<RecoveryReport>,
-}
-
-/// A range of a file of the store.
-#[derive(Debug, Serialize)]
-struct Range {
-    /// Relative to the store.
-    file: PathBuf,
-    offset: u64,
-    length: u64,
 }
 
 /// What is known of a store, and whether all of it is sound.
@@ -91,8 +82,8 @@ pub(super) fn check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
                 warn(&format!("{left}; `burn session reindex` takes in what is whole"));
                 is_whole &= !left.has_lines;
             }
-            let ranges = unindexed.into_iter().map(|left| Range {
-                file: left.path.strip_prefix(dir).unwrap_or(&left.path).to_owned(),
+            let ranges = unindexed.into_iter().map(|left| Unindexed {
+                file: left.path.strip_prefix(dir).unwrap_or(&left.path).to_string_lossy().into_owned(),
                 offset: left.range.start,
                 length: left.range.end - left.range.start,
             });
@@ -113,16 +104,16 @@ pub(super) fn reindex(args: &ReindexArgs) -> anyhow::Result<ExitCode> {
         Store::open(dir, &args.writer.options())
     };
     let summary = match opened {
-        Ok((mut store, report)) => {
-            tell(&report);
-            if args.repair_ledger
-                && let Some(cut) = store.repair_ledger()?
-            {
-                warn(&format!("{} was cut to {} bytes", cut.file, cut.length));
-            }
+        Ok((mut store, mut report)) => {
+            // Its advice is what was just done.
+            report.reason = report.reason.as_deref().map(|reason| without_remedy(reason).to_owned());
+            let repaired = if args.repair_ledger { store.repair_ledger() } else { Ok(None) };
+            let failed = repaired.map(|cut| report.truncated.extend(cut)).err();
+            tell(dir, &report);
             // Opening has verified every frame.
             let view = store.view();
-            Summary { recovery: Some(report), ..summarize(&view, view.chain_hash()) }
+            let chain_hash = failed.map_or_else(|| view.chain_hash(), Err);
+            Summary { recovery: Some(report), ..summarize(&view, chain_hash) }
         }
         Err(error) => Summary { error: Some(failure(&error)), ..Summary::default() },
     };
@@ -135,7 +126,8 @@ fn without_remedy(reason: &str) -> &str {
 }
 
 /// Says on standard error what recovery did and found.
-pub(super) fn tell(report: &RecoveryReport) {
+pub(super) fn tell(dir: &Path, report: &RecoveryReport) {
+    let full = |file: &str| dir.join(file).display().to_string();
     if let Some(checkpoint) = report.resumed_rollback {
         warn(&format!("an interrupted rollback to checkpoint {checkpoint} was completed"));
     }
@@ -156,14 +148,15 @@ pub(super) fn tell(report: &RecoveryReport) {
         warn(&format!("{} that the index did not have came in", counted(new, "entry")));
     }
     for cut in &report.truncated {
-        let saved_as = cut.saved_as.as_ref().map(|name| name as &dyn std::fmt::Display);
-        warn(&cut_off(&cut.file, cut.from_length, cut.length, None, saved_as));
+        let saved_as = cut.saved_as.as_deref().map(full);
+        let saved_as = saved_as.as_ref().map(|name| name as &dyn std::fmt::Display);
+        warn(&cut_off(&full(&cut.file), cut.from_length, cut.length, Some(&cut.reason), saved_as));
     }
     for renamed in &report.quarantined {
-        warn(&format!("{} was renamed to {}", renamed.file, renamed.saved_as));
+        warn(&format!("{} was renamed to {}", full(&renamed.file), full(&renamed.saved_as)));
     }
     for file in &report.healed {
-        warn(&format!("{file} got the line end its last line missed"));
+        warn(&format!("{} got the line end its last line missed", full(file)));
     }
     if report.index_completed {
         warn("the index got the line end its last row missed");
@@ -181,15 +174,13 @@ pub(super) fn tell(report: &RecoveryReport) {
         warn(&format!("there are no entries {first} to {last}"));
     }
     for left in &report.unindexed {
-        warn(&format!(
-            "bytes {} to {} of {} are no entries; left alone",
-            left.range.start, left.range.end, left.file
-        ));
+        let (file, length) = (full(&left.file), counted(left.length, "byte"));
+        warn(&format!("{file} at byte {} ({length}): no entries; left alone", left.offset));
     }
     for name in &report.ignored {
-        warn(&format!("segments/{name} is not named as a segment is; left alone"));
+        warn(&format!("{} is not named as a segment is; left alone", full(&format!("segments/{name}"))));
     }
     for directory in &report.wide_directories {
-        warn(&format!("{directory} can be entered by other users"));
+        warn(&format!("{} can be entered by other users", full(directory)));
     }
 }

@@ -3,11 +3,11 @@
 use std::io::{BufWriter, Write};
 use std::process::ExitCode;
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use serde::Serialize;
 
 use super::{ExportArgs, PathArgs, ShowArgs, reader, unindexed};
-use crate::cli::{counted, print, print_json, warn};
+use crate::cli::{STDOUT, counted, print, print_json, warn, wrong_usage};
 use crate::disk;
 use crate::session::{Error, Frame, Reader, View, export_line};
 
@@ -59,7 +59,7 @@ fn print_frames(frames: impl Iterator<Item = Result<Frame, Error>>, json: bool) 
         let frame = match frame {
             Ok(frame) => frame,
             Err(error) => {
-                out.flush()?;
+                out.flush().context(STDOUT)?;
                 return Err(error.into());
             }
         };
@@ -72,9 +72,10 @@ fn print_frames(frames: impl Iterator<Item = Result<Frame, Error>>, json: bool) 
             frame.entry_type,
             frame.timestamp,
             frame.payload.get()
-        )?;
+        )
+        .context(STDOUT)?;
     }
-    out.flush()?;
+    out.flush().context(STDOUT)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -83,18 +84,21 @@ pub(super) fn export(args: &ExportArgs) -> anyhow::Result<ExitCode> {
     struct Exported {
         exported: usize,
     }
+    if args.file.is_none() && args.store.json {
+        wrong_usage(
+            &["session", "export"],
+            "--json tells how many entries were exported: name a FILE for them",
+        );
+    }
     let mut reader = reader(&args.store)?;
     warn_if_entries_are_missing(&mut reader)?;
     let view = reader.view()?;
     let Some(path) = &args.file else {
-        if args.store.json {
-            bail!("--json tells how many entries were exported; name a FILE for them");
-        }
         let mut out = BufWriter::new(std::io::stdout().lock());
         for frame in view.entries() {
-            writeln!(out, "{}", export_line(&frame?))?;
+            writeln!(out, "{}", export_line(&frame?)).context(STDOUT)?;
         }
-        out.flush()?;
+        out.flush().context(STDOUT)?;
         return Ok(ExitCode::SUCCESS);
     };
     let file = disk::File::create_new(path)?;

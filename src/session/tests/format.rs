@@ -206,7 +206,7 @@ fn frames_in_front_of_the_last_row_come_back_and_foreign_bytes_there_stay() {
     fs::write(&first, &bytes).unwrap();
     let (mut store, report) = Store::open(directory.path(), &options).unwrap();
     assert!(!report.changed_files());
-    assert_eq!(report.unindexed[0].range, end..end + 13);
+    assert_eq!((report.unindexed[0].offset, report.unindexed[0].length), (end, 13));
     let manifest = store.write_manifest("s", "native_v2").unwrap();
     assert!(!manifest.invariants.branch_heads_indexed);
     assert_eq!(fs::read(&first).unwrap(), bytes);
