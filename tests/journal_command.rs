@@ -99,7 +99,7 @@ fn damage_is_named_set_aside_on_request_and_shown_by_status() {
 
     let report = document(&run(&["recover", "--skip-corrupt", "--json"], directory.path()));
     assert_eq!(report["quarantined"][0]["length"], 46);
-    assert!(Path::new(report["quarantined"][0]["savedAs"].as_str().unwrap()).exists());
+    assert!(directory.path().join(report["quarantined"][0]["savedAs"].as_str().unwrap()).exists());
     assert_eq!(text(&run(&["read"], directory.path()).stdout), "0\tfirst\n91\tthird\n");
     let status = document(&run(&["status", "--json"], directory.path()));
     assert_eq!((&status["end"], &status["skipped"][0][0]), (&136.into(), &45.into()));

@@ -119,7 +119,7 @@ fn read_cursor(path: &Path) -> Result<Option<u64>, JournalError> {
         Some(Err(StampFlaw::Damaged)) => Err(JournalError::Damaged {
             path: path.to_owned(),
             reason: "it fails its checksum",
-            remedy: "delete it when its consumer is gone, or set the cursor anew",
+            remedy: "restore it from a copy, or delete it: its consumer then begins at the first record",
         }),
     }
 }

@@ -154,7 +154,7 @@ impl Directory {
             Some(Err(StampFlaw::Damaged)) => Err(JournalError::Damaged {
                 path,
                 reason: "it fails its checksum",
-                remedy: "restore it from a copy, or let `burn journal recover --skip-corrupt` set it aside and find the \
+                remedy: "restore it from a copy, or let `burn journal recover DIR --skip-corrupt` set it aside and find the \
                          damaged ranges again",
             }),
         }

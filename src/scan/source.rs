@@ -39,7 +39,7 @@ pub enum ScanError {
         source: std::io::Error,
     },
     /// The path names something that is not a regular file.
-    #[error("{} is not a regular file; name the log file itself", path.display())]
+    #[error("{} is not a regular file; a file belongs in this place, name another or move this away", path.display())]
     NotAFile {
         /// The path.
         path: PathBuf,

@@ -43,6 +43,9 @@ pub struct Checkpoint {
     pub reason: String,
 }
 
+/// What to do about a file that is no checkpoint.
+const RESTORE: &str = "restore it from a copy, or move it away to do without it; entries do not depend on it";
+
 impl Layout {
     /// The checkpoint of this number, checked against its name; `None` when there is none.
     pub(super) fn read_checkpoint(&self, checkpoint_seq: u64) -> Result<Option<Checkpoint>, Error> {
@@ -55,12 +58,12 @@ impl Layout {
             return Err(Error::UnsupportedSchema { place, found: checkpoint.schema });
         }
         if checkpoint.checkpoint_seq != checkpoint_seq {
-            let reason = format!("it says it is checkpoint {}", checkpoint.checkpoint_seq);
+            let reason = format!("it says it is checkpoint {}; {RESTORE}", checkpoint.checkpoint_seq);
             return Err(Error::CheckpointInvalid { path, reason });
         }
         let is_hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
         if checkpoint.chain_hash.len() != 64 || !checkpoint.chain_hash.bytes().all(is_hex) {
-            let reason = "its chainHash is not 64 lower-case hex digits".to_owned();
+            let reason = format!("its chainHash is not 64 lower-case hex digits; {RESTORE}");
             return Err(Error::CheckpointInvalid { path, reason });
         }
         Ok(Some(checkpoint))
@@ -143,7 +146,7 @@ impl Store {
         match disk::metadata(path) {
             Ok(_) => {
                 return taken(
-                    "it exists; checkpoints are never overwritten, choose another number".to_owned(),
+                    "it exists, and checkpoints are never overwritten; choose another number".to_owned(),
                 );
             }
             Err(error) if error.is_not_found() => {}
@@ -158,7 +161,8 @@ impl Store {
             };
             if falls {
                 return taken(format!(
-                    "its head would be entry {head_entry_seq}, checkpoint {other} has entry {}; heads do not fall",
+                    "its head would be entry {head_entry_seq}, checkpoint {other} has entry {}, and heads do not fall; choose a higher number, or move \
+                     that checkpoint away",
                     checkpoint.head_entry_seq
                 ));
             }

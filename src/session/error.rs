@@ -24,7 +24,7 @@ pub struct Place {
 
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} line {} (byte {})", self.path.display(), self.line, self.offset)
+        write!(f, "{} at byte {} (line {})", self.path.display(), self.offset, self.line)
     }
 }
 
@@ -44,7 +44,7 @@ pub struct FramePlace {
 impl fmt::Display for FramePlace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { path, entry_seq, offset, len_bytes } = self;
-        write!(f, "entry {entry_seq} at byte {offset} of {} ({len_bytes} bytes)", path.display())
+        write!(f, "{} at byte {offset} ({len_bytes} bytes): entry {entry_seq}", path.display())
     }
 }
 
@@ -303,17 +303,17 @@ pub enum Error {
         reason: String,
     },
     /// There is no such checkpoint.
-    #[error("{} does not exist: no such checkpoint", path.display())]
+    #[error("{} does not exist: no such checkpoint; `burn session checkpoint DIR --list` names those there are", path.display())]
     CheckpointNotFound {
         /// Where it would be.
         path: PathBuf,
     },
     /// A checkpoint that contradicts itself, its name, or the checkpoints beside it.
-    #[error("{}: {reason}; {}", path.display(), remedy(path))]
+    #[error("{}: {reason}", path.display())]
     CheckpointInvalid {
         /// The file.
         path: PathBuf,
-        /// What contradicts what.
+        /// What contradicts what, and what to do.
         reason: String,
     },
     /// The entries up to a checkpoint are not those it certifies; the rollback changed nothing.

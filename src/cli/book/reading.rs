@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
 use chrono::{DateTime, Utc};
 use comfy_table::{CellAlignment, Table, presets};
 use serde_json::{Value, json};
@@ -13,7 +13,7 @@ use talea_core::types::{AccountDef, AccountId, AssetClass, AssetId, Book, Direct
 
 use super::{Common, require_books, user_books};
 use crate::book::{self, LogTaleaStore, Unbalanced};
-use crate::cli::{counted, human_bytes, print, print_json, warn};
+use crate::cli::{STDOUT, counted, human_bytes, print, print_json, warn};
 
 /// Events or postings fetched at a time.
 const PAGE: usize = 1000;
@@ -214,10 +214,7 @@ pub(super) async fn events(
     let name = Book(book.to_owned());
     let mut out = io::stdout().lock();
     let (mut from, mut left, mut is_first) = (from.max(1), limit, true);
-    // Page by page: a book can be larger than memory. With --json the pages make up one array.
-    if json {
-        out.write_all(b"[")?;
-    }
+    // Page by page: a book can be larger than memory. With --json the pages make up one array, which a failure leaves open.
     while left > 0 {
         let page = store.read_events(&name, from, left.min(PAGE)).await?;
         let Some(last) = page.last().map(|event| event.seq) else { break };
@@ -225,8 +222,8 @@ pub(super) async fn events(
         from = last + 1;
         let mut text = Vec::new();
         for event in page {
-            if json && !is_first {
-                text.extend_from_slice(b",\n");
+            if json {
+                text.extend_from_slice(if is_first { b"[" } else { b",\n" });
             }
             is_first = false;
             serde_json::to_writer(
@@ -237,12 +234,15 @@ pub(super) async fn events(
                 text.push(b'\n');
             }
         }
-        out.write_all(&text)?;
+        out.write_all(&text).context(STDOUT)?;
+    }
+    if is_first && limit > 0 {
+        warn(&format!("book {book} has no event from {} on", from.max(1)));
     }
     if json {
-        out.write_all(b"]\n")?;
+        out.write_all(if is_first { b"[]\n" } else { b"]\n" }).context(STDOUT)?;
     }
-    Ok(out.flush()?)
+    out.flush().context(STDOUT)
 }
 
 pub(super) fn check(common: &Common) -> anyhow::Result<ExitCode> {

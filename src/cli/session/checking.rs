@@ -13,6 +13,7 @@ use crate::session::{Error, Head, IndexSummary, RecoveryReport, Store, Unindexed
 #[derive(Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Summary {
+    /// No error, and no whole line that the index lacks.
     ok: bool,
     entry_count: u64,
     head: Option<Head>,
@@ -49,8 +50,7 @@ fn summarize(view: &View<'_>, chain_hash: Result<String, Error>) -> Summary {
     summary
 }
 
-/// `is_whole`: whether the index has every entry.
-fn print_summary(summary: &Summary, is_whole: bool, json: bool) -> anyhow::Result<ExitCode> {
+fn print_summary(summary: &Summary, json: bool) -> anyhow::Result<ExitCode> {
     if let Some(error) = &summary.error {
         warn(&format!("{} ({})", error.message, error.class));
     }
@@ -62,25 +62,24 @@ fn print_summary(summary: &Summary, is_whole: bool, json: bool) -> anyhow::Resul
         });
         let chain = summary.chain_hash.as_deref().unwrap_or("unknown");
         let entries = summary.entry_ids.len();
-        let state = if is_whole { "sound" } else { "what the index has is sound, and it lacks entries" };
+        let state = if summary.ok { "sound" } else { "what the index has is sound, and it lacks entries" };
         print(
             format!("{state}\nentries       {entries}\nhead          {head}\nbytes         {}\nchain         {chain}\n", summary.total_bytes)
                 .as_bytes(),
         )?;
     }
-    Ok(if summary.ok && is_whole { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if summary.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 pub(super) fn check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
     let StoreDir { dir, json } = &args.store;
     let mut reader = reader(&args.store)?;
-    let mut is_whole = true;
     let looked_at = unindexed(&mut reader).and_then(|unindexed| Ok((unindexed, reader.view()?)));
     let summary = match looked_at {
         Ok((unindexed, view)) => {
+            let is_whole = !unindexed.iter().any(|left| left.has_lines);
             for left in &unindexed {
                 warn(&format!("{left}; `burn session reindex` takes in what is whole"));
-                is_whole &= !left.has_lines;
             }
             let ranges = unindexed.into_iter().map(|left| Unindexed {
                 file: left.path.strip_prefix(dir).unwrap_or(&left.path).to_string_lossy().into_owned(),
@@ -88,11 +87,12 @@ pub(super) fn check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
                 length: left.range.end - left.range.start,
             });
             let unindexed = Some(ranges.collect());
-            Summary { unindexed, ..summarize(&view, view.validate().map(|validated| validated.chain_hash)) }
+            let verified = summarize(&view, view.validate().map(|validated| validated.chain_hash));
+            Summary { ok: verified.ok && is_whole, unindexed, ..verified }
         }
         Err(error) => Summary { error: Some(failure(&error)), ..Summary::default() },
     };
-    print_summary(&summary, is_whole, *json)
+    print_summary(&summary, *json)
 }
 
 pub(super) fn reindex(args: &ReindexArgs) -> anyhow::Result<ExitCode> {
@@ -117,7 +117,7 @@ pub(super) fn reindex(args: &ReindexArgs) -> anyhow::Result<ExitCode> {
         }
         Err(error) => Summary { error: Some(failure(&error)), ..Summary::default() },
     };
-    print_summary(&summary, true, *json)
+    print_summary(&summary, *json)
 }
 
 /// Why the old index was no good, without the advice to do what was just done.

@@ -20,7 +20,15 @@ pub(super) fn show(args: &ShowArgs) -> anyhow::Result<ExitCode> {
             Some(frame) => return print_frames([Ok(frame)].into_iter(), args.store.json),
             None => bail!("{} has no entry {id:?}", args.store.dir.display()),
         },
-        (None, Some(from), _) => view.entries_from(from),
+        (None, Some(from), _) => {
+            if view.head().is_none_or(|head| head.entry_seq < from) {
+                let head = view.head().map_or("the store is empty".to_owned(), |head| {
+                    format!("the last one is {}", head.entry_seq)
+                });
+                warn(&format!("{} has no entry from {from} on; {head}", args.store.dir.display()));
+            }
+            view.entries_from(from)
+        }
         (None, None, Some(count)) => view.tail(count),
         (None, None, None) => view.entries(),
     };
@@ -33,6 +41,12 @@ pub(super) fn path(args: &PathArgs) -> anyhow::Result<ExitCode> {
     let view = reader.view()?;
     let leaf = args.leaf.clone().or_else(|| view.head().map(|head| head.entry_id));
     let frames = leaf.map_or_else(|| Ok(Vec::new()), |leaf| view.active_path(&leaf))?;
+    if let (Some(leaf), true) = (&args.leaf, frames.is_empty()) {
+        warn(&format!(
+            "{} has no entry {leaf:?}; `burn session show` lists what there is",
+            args.store.dir.display()
+        ));
+    }
     print_frames(frames.into_iter().map(Ok), args.store.json)
 }
 
