@@ -19,6 +19,10 @@ use crate::ledger::{
 const QUEUE_WAIT: Duration = Duration::from_secs(30);
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  burn ledger append --kind turns < turns.jsonl
+  burn ledger check")]
 pub(super) struct LedgerArgs {
     #[command(subcommand)]
     command: LedgerCommand,

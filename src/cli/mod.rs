@@ -21,6 +21,8 @@ mod progress;
 mod query;
 mod session;
 mod state;
+mod status;
+mod table;
 
 /// An append-only ledger of AI coding agents' work, and the archive derived from it.
 #[derive(Debug, Parser)]

@@ -6,8 +6,8 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Args, ValueEnum};
-use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, Row, Table, Width, presets};
 
+use super::table::{self, Heading};
 use super::{STDOUT, counted, warn, wrong_usage};
 use crate::archive::{self, Paths, query};
 use crate::home::Home;
@@ -180,9 +180,6 @@ fn warn_if_behind(paths: &Paths) -> anyhow::Result<()> {
 /// How many rows a table has before the next one begins: widths follow the rows, memory must not.
 const TABLE_ROWS: usize = 500;
 
-/// `2026-04-20T10:15:00`, an ellipsis, and two blanks.
-const TIME_WIDTH: u16 = 22;
-
 enum Form {
     Json { count: u64 },
     Lines,
@@ -222,8 +219,8 @@ impl Output {
                     rows.push(columns(*kind).iter().map(|column| column.cell(root)).collect());
                 }
                 if rows.len() == TABLE_ROWS {
-                    let table = table(*kind, std::mem::take(rows));
-                    writeln!(self.out, "{table}\n")?;
+                    writeln!(self.out, "{}", table_of(*kind, rows))?;
+                    rows.clear();
                 }
                 Ok(())
             }
@@ -242,7 +239,7 @@ impl Output {
             Form::Lines => {}
             Form::Table { kind, rows, .. } => {
                 if !rows.is_empty() {
-                    writeln!(self.out, "{}", table(kind, rows))?;
+                    self.out.write_all(table_of(kind, &rows).as_bytes())?;
                 } else if !self.has_records {
                     warn("there is no such record; leave out conditions to see more");
                 }
@@ -252,11 +249,10 @@ impl Output {
     }
 }
 
-/// A column of a table: its title, and where its value stands in a record.
+/// A column of a table, and where its value stands in a record.
 struct Column {
-    title: &'static str,
+    heading: Heading,
     path: &'static [&'static str],
-    is_number: bool,
 }
 
 impl Column {
@@ -277,14 +273,14 @@ fn printable(text: std::borrow::Cow<'_, str>) -> String {
 }
 
 const fn text(title: &'static str, path: &'static [&'static str]) -> Column {
-    Column { title, path, is_number: false }
+    Column { heading: Heading::text(title), path }
 }
 
 const fn number(title: &'static str, path: &'static [&'static str]) -> Column {
-    Column { title, path, is_number: true }
+    Column { heading: Heading::number(title), path }
 }
 
-const TS: Column = text("time", &["ts"]);
+const TS: Column = Column { heading: Heading::time("time"), path: &["ts"] };
 const SOURCE: Column = text("source", &["source"]);
 const SESSION: Column = text("session", &["sessionId"]);
 
@@ -331,96 +327,7 @@ fn columns(kind: RecordKind) -> &'static [Column] {
     }
 }
 
-fn one_line<T: ToString>(cells: impl IntoIterator<Item = T>) -> Row {
-    let mut row = Row::from(cells.into_iter().map(|cell| cell.to_string()).collect::<Vec<_>>());
-    row.max_height(1);
-    row
-}
-
-/// Less of a text says nothing; in characters.
-const TEXT_WIDTH: usize = 8;
-
-/// Blanks between columns.
-const GAP: usize = 2;
-
-/// Which columns a terminal of `width` characters has room for, from the left; the first always.
-fn fitting(columns: &[Column], rows: &[Vec<String>], width: usize) -> Vec<usize> {
-    let mut left = width;
-    let fits = |(at, column): (usize, &Column)| {
-        let cells = rows.iter().map(|row| row[at].chars().count());
-        let longest = cells.chain([column.title.chars().count()]).max().unwrap_or(0);
-        let needed = GAP
-            + match column.is_number {
-                true => longest,
-                false if column.path == TS.path => usize::from(TIME_WIDTH) - GAP,
-                false => longest.min(TEXT_WIDTH),
-            };
-        let has_room = needed <= left || at == 0;
-        if has_room {
-            left = left.saturating_sub(needed);
-        }
-        has_room.then_some(at)
-    };
-    columns.iter().enumerate().filter_map(fits).collect()
-}
-
-fn table(kind: RecordKind, mut rows: Vec<Vec<String>>) -> Table {
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING);
-    let mut shown: Vec<&Column> = columns(kind).iter().collect();
-    if let Some(width) = table.width() {
-        let kept = fitting(columns(kind), &rows, usize::from(width));
-        shown = kept.iter().map(|at| &columns(kind)[*at]).collect();
-        for row in &mut rows {
-            let mut at = 0;
-            row.retain(|_| {
-                at += 1;
-                kept.contains(&(at - 1))
-            });
-        }
-    }
-    // On a terminal columns shrink to its width, and what is cut off ends in an ellipsis: a record is a line.
-    table.set_content_arrangement(ContentArrangement::Dynamic);
-    table.set_truncation_indicator("…");
-    table.set_header(one_line(shown.iter().map(|column| column.title)));
-    table.add_rows(rows.into_iter().map(one_line));
-    for (column, described) in table.column_iter_mut().zip(shown) {
-        column.set_padding((0, GAP as u16));
-        // Half a number is a lie, and a time without its minutes is no use.
-        if described.is_number {
-            column.set_cell_alignment(CellAlignment::Right);
-            column.set_constraint(ColumnConstraint::ContentWidth);
-        } else if described.path == TS.path {
-            column.set_constraint(ColumnConstraint::LowerBoundary(Width::Fixed(TIME_WIDTH)));
-        }
-    }
-    table
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_narrow_terminal_gets_the_columns_that_it_has_room_for() {
-        let cells = [
-            "2026-04-20T10:15:00.000Z",
-            "claude-code",
-            "session-1",
-            "model-x",
-            "12",
-            "3",
-            "145212",
-            "1",
-            "p",
-        ];
-        let rows = vec![cells.map(str::to_owned).to_vec()];
-        let shown = |width| -> Vec<&str> {
-            fitting(TURN_COLUMNS, &rows, width).into_iter().map(|at| TURN_COLUMNS[at].title).collect()
-        };
-        assert_eq!(shown(10), ["time"]);
-        assert_eq!(shown(40), ["time", "source", "input"]);
-        assert_eq!(shown(80), ["time", "source", "session", "model", "input", "output", "cache read"]);
-        assert_eq!(shown(200).len(), TURN_COLUMNS.len());
-    }
+fn table_of(kind: RecordKind, rows: &[Vec<String>]) -> String {
+    let headings: Vec<Heading> = columns(kind).iter().map(|column| column.heading).collect();
+    table::text(&headings, rows)
 }

@@ -18,6 +18,12 @@ use crate::disk;
 use crate::session::{Durability, Error, Options, Reader, Store};
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  burn session append talk.v2 < entries.jsonl
+  burn session show talk.v2 --tail 10
+  burn session check talk.v2
+  burn session reindex talk.v2")]
 pub(super) struct SessionArgs {
     #[command(subcommand)]
     command: SessionCommand,

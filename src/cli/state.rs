@@ -9,10 +9,11 @@ use clap::{Args, Subcommand, ValueEnum};
 
 use super::clean::{self, PruneArgs, ResetArgs};
 use super::progress::Bar;
+use super::status;
 use super::{counted, grouped, human_bytes, interrupt, print, print_json, warn, wrong_usage};
 use crate::archive::rows::Finding;
 use crate::archive::{
-    self, ArchiveError, BuildResult, Loader, Observer, Options, Paths, Phase, Progress, Restart, Status,
+    self, ArchiveError, BuildResult, Loader, Observer, Options, Paths, Phase, Progress, Restart,
 };
 use crate::home::Home;
 use crate::ledger::{Ledger, Reindexed};
@@ -45,6 +46,11 @@ Examples:
         json: bool,
     },
     /// Build derived files from the ledger.
+    #[command(after_help = "\
+Examples:
+  burn state rebuild archive
+  burn state rebuild archive --full
+  burn state rebuild all")]
     Rebuild {
         #[command(subcommand)]
         what: RebuildCommand,
@@ -61,6 +67,8 @@ Examples:
     #[command(after_help = "\
 Deleted are the archive and the index files, which can be built again. With --everything ledger, content, cursors.json \
 and hwm.json are moved to a directory trash-<time> in the home; nothing of theirs is ever deleted.
+
+Of a symbolic link the link is deleted or moved, never what it names; a relative one leads nowhere from the trash.
 
 Examples:
   burn state reset
@@ -163,8 +171,8 @@ enum LoaderArg {
 
 pub(super) fn run(args: StateArgs) -> anyhow::Result<ExitCode> {
     match args.command {
-        None => status(args.json),
-        Some(StateCommand::Status { json }) => status(json || args.json),
+        None => status::print_status(args.json),
+        Some(StateCommand::Status { json }) => status::print_status(json || args.json),
         Some(StateCommand::Rebuild { what: RebuildCommand::Archive(archive) }) => {
             rebuild_archive(archive, args.json)
         }
@@ -235,115 +243,6 @@ fn rebuild_all(json: bool) -> anyhow::Result<ExitCode> {
         print(summary(&paths, &archive).as_bytes())?;
     }
     Ok(ExitCode::SUCCESS)
-}
-
-fn status(json: bool) -> anyhow::Result<ExitCode> {
-    let home = Home::from_env()?;
-    let status = archive::status(&Paths::of_home(&home))?;
-    if json {
-        print_json(&status)?;
-        return Ok(ExitCode::SUCCESS);
-    }
-    let mut text = describe(&status);
-    text.push_str(&describe_home(&home)?);
-    print(text.as_bytes())?;
-    Ok(ExitCode::SUCCESS)
-}
-
-/// Index and content of a home.
-fn describe_home(home: &Home) -> anyhow::Result<String> {
-    /// An id or a fingerprint with its LF.
-    const INDEX_LINE_BYTES: u64 = 17;
-    let mut text = String::new();
-    for (name, path, one) in
-        [("index", home.ids_index(), "id"), ("", home.fingerprints_index(), "fingerprint")]
-    {
-        let what = match crate::disk::metadata(&path) {
-            Ok(found) => counted(found.len_bytes / INDEX_LINE_BYTES, one),
-            Err(error) if error.is_not_found() => "missing; `burn state rebuild index` makes it".to_string(),
-            Err(error) => return Err(error.into()),
-        };
-        text.push_str(&format!("{name:<13} {}, {what}\n", path.display()));
-    }
-    let sidecars = Ledger::new(home.clone()).sidecars()?;
-    let bytes = sidecars.iter().map(|sidecar| sidecar.len_bytes).sum();
-    let files = counted(sidecars.len() as u64, "file");
-    text.push_str(&format!(
-        "{:<13} {}, {files}, {}\n",
-        "content",
-        home.content_dir().display(),
-        human_bytes(bytes)
-    ));
-    Ok(text)
-}
-
-fn describe(status: &Status) -> String {
-    let mut text = format!("archive       {}\n", status.archive_path.display());
-    let mut line = |name: &str, value: String| text.push_str(&format!("{name:<13} {value}\n"));
-    let ledger_bytes = status.ledger_size_bytes;
-    if !status.exists {
-        line("state", "missing; `burn state rebuild archive` builds it".to_string());
-        line(
-            "ledger",
-            ledger_bytes.map_or("missing".to_string(), |bytes| format!("{} bytes", grouped(bytes))),
-        );
-        return text;
-    }
-    let state = match (status.archive_version, status.up_to_date) {
-        _ if status.is_foreign => {
-            "a database, but not an archive: it is left alone; name another file, or move it away".to_string()
-        }
-        (Some(version), _) if version != archive::schema::VERSION => {
-            "of another schema version; `burn state rebuild archive` builds it anew".to_string()
-        }
-        (None, _) => "without a state row; `burn state rebuild archive` completes it".to_string(),
-        (_, true) => "up to date".to_string(),
-        (_, false) => match ledger_bytes {
-            Some(bytes) if bytes as i64 >= status.ledger_offset_bytes => {
-                format!(
-                    "behind by {} bytes; `burn state rebuild archive` takes them in",
-                    grouped(bytes - status.ledger_offset_bytes as u64)
-                )
-            }
-            Some(_) => "ahead of a ledger that became shorter; `burn state rebuild archive` builds it anew"
-                .to_string(),
-            None => "there is no ledger".to_string(),
-        },
-    };
-    line("state", state);
-    line(
-        "schema",
-        status.archive_version.map_or("unknown".to_string(), |version| format!("version {version}")),
-    );
-    line(
-        "ledger",
-        format!(
-            "{} of {} bytes taken in",
-            grouped(status.ledger_offset_bytes.max(0) as u64),
-            ledger_bytes.map_or("0".to_string(), grouped)
-        ),
-    );
-    line("last build", status.last_built_at.clone().unwrap_or("never".to_string()));
-    line("last rebuild", status.last_rebuild_at.clone().unwrap_or("never".to_string()));
-    let counts = status.row_counts;
-    for (name, count) in [
-        ("sessions", counts.sessions),
-        ("turns", counts.turns),
-        ("tool calls", counts.tool_calls),
-        ("tool results", counts.tool_result_events),
-        ("compactions", counts.compactions),
-    ] {
-        line(name, grouped(count));
-    }
-    if !status.fidelity_histogram.is_empty() {
-        let classes: Vec<String> = status
-            .fidelity_histogram
-            .iter()
-            .map(|(class, count)| format!("{class} {}", grouped(*count)))
-            .collect();
-        line("fidelity", classes.join(", "));
-    }
-    text
 }
 
 /// How many findings are printed; `--report` has them all.
