@@ -180,7 +180,7 @@ impl Reader<'_, '_> {
             let text = trim_js(line);
             let may_be_one = self.name.find(line).is_some() || self.escape.find(line).is_some();
             // Half a line, and two in one, mostly lack a brace: seen without parsing what is of other kinds.
-            let is_odd = !text.is_empty() && !(text.starts_with(b"{") && text.ends_with(b"}"));
+            let is_odd = !(text.starts_with(b"{") && text.ends_with(b"}"));
             if (may_be_one || is_odd) && !text.is_empty() && !self.line(text, &mut out) {
                 malformed.push(offset..offset + line.len() as u64 + 1);
             }
