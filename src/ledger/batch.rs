@@ -18,7 +18,7 @@ use crate::scan::json::{Document, Kind as JsonKind, Value, stringify, trim_js, w
 
 /// Why a record was not taken into a batch.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("line {line_number} of the input cannot be appended: {reason}")]
+#[error("line {line_number}: {reason}")]
 pub struct Refusal {
     /// Which record, counted from 1; of records given one a line, the line.
     pub line_number: u64,

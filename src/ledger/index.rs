@@ -316,8 +316,8 @@ impl Ledger {
     /// they wrote meanwhile is read under lock `ledger` at the end.
     ///
     /// # Errors
-    /// When the ledger cannot be read, a lock not be taken or a file not be written; each index file is then the old one or
-    /// the new one.
+    /// [`LedgerError::Missing`] when there is no ledger and the index has ids, which is then left as it is. Else when the ledger
+    /// cannot be read, a lock not be taken or a file not be written; each index file is then the old one or the new one.
     pub fn rebuild_index(&self) -> Result<Reindexed, LedgerError> {
         let started = std::time::Instant::now();
         let home = self.home();
