@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
-use anyhow::Context;
+use anyhow::anyhow;
 use clap::Args;
 
 use super::{counted, human_bytes, print, print_json};
@@ -74,12 +74,11 @@ fn configured_days(home: &Home) -> anyhow::Result<Days> {
         Ok(text) => text,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Days::Forever),
         Err(error) => {
-            return Err(error)
-                .with_context(|| format!("cannot read {}; give --days, or mend it", path.display()));
+            return Err(anyhow!("cannot read {}: {error}; give --days, or mend it", path.display()));
         }
     };
     let config: serde_json::Value = serde_json::from_slice(&text)
-        .with_context(|| format!("{} is not JSON; give --days, or mend it", path.display()))?;
+        .map_err(|error| anyhow!("{} is not JSON: {error}; give --days, or mend it", path.display()))?;
     match &config["content"]["retentionDays"] {
         serde_json::Value::Null => Ok(Days::Forever),
         serde_json::Value::String(text) => parse_days(text),

@@ -6,7 +6,7 @@
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
 mod book;
@@ -178,34 +178,32 @@ const STDOUT: &str = "cannot write to standard output";
 /// Refuses a path where no `store` is: a mistyped name must not look like an empty one. `made_by` makes one. Of `signs`,
 /// names in its directory, it has at least one; where there are none, any directory will do.
 fn must_exist(dir: &std::path::Path, store: &str, made_by: &str, signs: &[&str]) -> anyhow::Result<()> {
+    let none = || anyhow!("there is no {store} at {}; {made_by} makes one", dir.display());
+    // Nothing but ENOENT counts as missing.
+    let unseen = |path: &std::path::Path, error: io::Error| {
+        anyhow!(
+            "cannot look at {}: {error}; check the owner and the mode of {}",
+            path.display(),
+            dir.display()
+        )
+    };
     match std::fs::metadata(dir) {
-        Ok(found) if found.is_dir() => {
-            let mut is_one = signs.is_empty();
-            for sign in signs.iter().map(|name| dir.join(name)) {
-                // Nothing but ENOENT counts as missing.
-                is_one = is_one
-                    || sign.try_exists().with_context(|| {
-                        format!(
-                            "cannot look at {}; check the owner and the mode of {}",
-                            sign.display(),
-                            dir.display()
-                        )
-                    })?;
-            }
-            if !is_one {
-                anyhow::bail!("there is no {store} at {}; {made_by} makes one", dir.display());
-            }
-            Ok(())
+        Ok(found) if !found.is_dir() => {
+            return Err(anyhow!(
+                "{} is a file, not the directory of a {store}; name the directory",
+                dir.display()
+            ));
         }
-        Ok(_) => {
-            anyhow::bail!("{} is a file, not the directory of a {store}; name the directory", dir.display())
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            anyhow::bail!("there is no {store} at {}; {made_by} makes one", dir.display())
-        }
-        Err(error) => Err(error)
-            .with_context(|| format!("cannot look at {}; check its owner and its mode", dir.display())),
+        Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(none()),
+        Err(error) => return Err(unseen(dir, error)),
     }
+    for sign in signs.iter().map(|name| dir.join(name)) {
+        if sign.try_exists().map_err(|error| unseen(&sign, error))? {
+            return Ok(());
+        }
+    }
+    if signs.is_empty() { Ok(()) } else { Err(none()) }
 }
 
 /// The sentence for a file that recovery cut, whatever log it is of.
