@@ -3,7 +3,6 @@
 //! `talea_core::store::Store` has one variant for everything that is not the caller's doing, `StoreError::Io`; every
 //! such error of this store carries a [`BookError`], which can be got back by downcasting.
 
-use std::io;
 use std::path::PathBuf;
 
 use talea_core::store::StoreError;
@@ -27,14 +26,6 @@ pub enum BookError {
     Locked {
         /// The lock file.
         path: PathBuf,
-    },
-    /// The lock file could not be locked for another reason.
-    #[error("cannot lock {}: {reason}; the file system must support flock", path.display())]
-    Lock {
-        /// The lock file.
-        path: PathBuf,
-        /// What the system said.
-        reason: io::Error,
     },
     /// A name that cannot be a book's.
     #[error("{name:?} cannot name a book: it must not be empty, be \".\" or contain '/', '\\' or \"..\"")]
@@ -70,8 +61,8 @@ pub enum BookError {
     },
     /// A damaged frame where only the end of the log could be repaired.
     #[error(
-        "{}: the frame at byte {offset} is damaged ({reason}), and the log goes on in later segments: nothing was changed; \
-         restore this file from a backup",
+        "{}: the frame at byte {offset} is damaged ({reason}), and events follow it: this file was not changed; restore it \
+         from a backup",
         path.display()
     )]
     Frame {

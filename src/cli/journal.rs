@@ -327,7 +327,7 @@ fn changed(range: &SavedRange, is_cut: bool) -> String {
     let saved_as = saved.as_ref().map(|path| path.display());
     let saved_as = saved_as.as_ref().map(|path| path as &dyn std::fmt::Display);
     if is_cut {
-        return cut_off(&file, end, start, Some(&reason), saved_as);
+        return cut_off(&file, end, start, Some(&reason), saved_as.ok_or("there was nothing in it to save"));
     }
     let saved_as = saved_as.map_or("there was nothing to save".to_owned(), |path| format!("saved as {path}"));
     format!("{file} bytes {start} to {end} were set aside ({reason}); {saved_as}")

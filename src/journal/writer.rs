@@ -11,7 +11,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::cursor::{CleanupReport, cleanup_locked};
-use super::directory::{Directory, WriterLock};
+use super::directory::Directory;
 use super::error::JournalError;
 use super::format::{EncodedRecord, HEADER_LEN_BYTES, Stamp};
 use super::reader::JournalReader;
@@ -87,7 +87,7 @@ pub struct Journal {
     report: RecoveryReport,
     is_closed: bool,
     // Dropped last: nobody else may write before everything above is done.
-    _lock: WriterLock,
+    _lock: disk::KernelLock,
 }
 
 #[derive(Debug)]
