@@ -83,6 +83,13 @@ pub struct Identity {
     inode: u64,
 }
 
+impl Identity {
+    /// Device and inode, to be written down; on Windows 0 and the creation time.
+    pub fn numbers(self) -> (u64, u64) {
+        (self.device, self.inode)
+    }
+}
+
 /// What the file system knows of a file.
 #[derive(Debug, Clone, Copy)]
 pub struct Metadata {
@@ -90,6 +97,8 @@ pub struct Metadata {
     pub len_bytes: u64,
     /// Time of the last modification.
     pub modified: SystemTime,
+    /// Time of the last change of content, name or mode, in nanoseconds since 1970; 0 on Windows.
+    pub changed_ns: i64,
     /// Which file it is.
     pub identity: Identity,
     /// Whether it is a regular file (not a directory, link, socket or device).
@@ -103,13 +112,18 @@ pub struct Metadata {
 impl Metadata {
     fn of(metadata: &fs::Metadata) -> io::Result<Self> {
         #[cfg(unix)]
-        let (identity, mode) =
-            (Identity { device: metadata.dev(), inode: metadata.ino() }, metadata.mode() & 0o7777);
+        let (identity, mode, changed_ns) = (
+            Identity { device: metadata.dev(), inode: metadata.ino() },
+            metadata.mode() & 0o7777,
+            metadata.ctime().wrapping_mul(1_000_000_000).wrapping_add(metadata.ctime_nsec()),
+        );
         #[cfg(windows)]
-        let (identity, mode) = (Identity { device: 0, inode: metadata.creation_time() }, 0o600);
+        let (identity, mode, changed_ns) =
+            (Identity { device: 0, inode: metadata.creation_time() }, 0o600, 0);
         Ok(Self {
             len_bytes: metadata.len(),
             modified: metadata.modified()?,
+            changed_ns,
             identity,
             is_file: metadata.is_file(),
             is_directory: metadata.is_dir(),
@@ -271,6 +285,20 @@ impl File {
     /// Cuts the file, or extends it with zeros. Bytes worth keeping go through [`quarantine`] first.
     pub fn set_len(&self, len_bytes: u64) -> Result<(), Error> {
         self.perform(Operation::SetLength { len_bytes }, &[], || self.file.set_len(len_bytes))
+    }
+
+    /// Gives the file its first `len_bytes` of blocks before they are written; its length stays. Where that cannot be done
+    /// nothing happens: it costs time, nothing else.
+    pub fn preallocate(&self, len_bytes: u64) {
+        #[cfg(target_os = "linux")]
+        if let Ok(len_bytes) = libc::off_t::try_from(len_bytes) {
+            use std::os::fd::AsRawFd;
+            // SAFETY: the descriptor is open as long as `self` is borrowed; no memory is passed.
+            let _ =
+                unsafe { libc::fallocate(self.file.as_raw_fd(), libc::FALLOC_FL_KEEP_SIZE, 0, len_bytes) };
+        }
+        #[cfg(not(target_os = "linux"))]
+        let _ = len_bytes;
     }
 
     /// Waits until content and length are on stable storage.

@@ -1,8 +1,8 @@
 //! Appending a batch to the ledger: check against the index, one write, then the index.
 //!
-//! Holds locks `ledger` and, inside it, `ledger-index` from the look into the index to the last id, so that two processes
-//! that deliver one record write it once. Content goes to its sidecars afterwards, each under its own lock. Writes only
-//! at the end of files, through [`lines`](super::lines) and [`index`](super::index).
+//! Content goes to its sidecars first, each under its own lock: it is known by its line, so what stands there when the rest
+//! fails is not written twice. Then holds locks `ledger` and, inside it, `ledger-index` from the look into the index to the
+//! last id, so that two processes that deliver one record write it once. Writes only at the end of files, through [`lines`](super::lines) and [`index`](super::index).
 
 use std::collections::{HashMap, HashSet};
 
@@ -62,7 +62,7 @@ impl Ledger {
     ///
     /// # Errors
     /// [`LedgerError::Partial`], [`LedgerError::NotIndexed`] and [`LedgerError::NotDurable`] say what was written
-    /// nevertheless; with any other error nothing of the batch's ledger lines was. Appending the same batch again
+    /// nevertheless; with any other error nothing of the batch's ledger lines was, though content may be there. Appending the same batch again
     /// writes what is missing and nothing twice, save for stamps, which have no id: see
     /// [`AppendOptions::interrupted_at_bytes`].
     pub fn append(&self, batch: &Batch, options: &AppendOptions) -> Result<Appended, LedgerError> {
@@ -71,6 +71,7 @@ impl Ledger {
             return Ok(done);
         }
         disk::create_dir_all(self.home().root())?;
+        self.append_content(batch, options, &mut done)?;
         if !batch.entries.is_empty() {
             with_lock(&self.home().lock(LockName::Ledger), |held| {
                 let wanted = self.still_wanted(batch, options)?;
@@ -90,7 +91,6 @@ impl Ledger {
                 })
             })?;
         }
-        self.append_content(batch, options, &mut done)?;
         Ok(done)
     }
 

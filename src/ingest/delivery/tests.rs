@@ -169,6 +169,69 @@ fn a_power_cut_at_any_moment_of_a_delivery_costs_and_repeats_no_line() {
     assert!(images > 100, "{images} images");
 }
 
+/// Two turns with one fingerprint and two equal stamps, queued together.
+fn alike() -> [Vec<String>; 1] {
+    let tier = stamp(r#""tier":"gold""#);
+    [vec![turn("f", 4), tier.clone(), turn("g", 4), tier, turn("h", 5)]]
+}
+
+#[test]
+fn lines_queued_together_are_delivered_together_across_the_limit_of_a_batch() {
+    let directory = tempfile::tempdir().unwrap();
+    let journal = directory.path().join("journal");
+    let filler = super::super::serialize_vote(&super::super::Vote {
+        assertion: [7; 32],
+        agent: "a".to_owned(),
+        weight: 1.0,
+        timestamp_ms: 1,
+    })
+    .unwrap();
+    let writer = crate::journal::Journal::open(&journal, crate::journal::JournalOptions::default()).unwrap();
+    writer.append_batch(&vec![filler; 16 * 1024 - 1]).unwrap();
+    writer.close().unwrap();
+    queue(&journal, &alike());
+    let mut ingestor = Ingestor::new(JournalReader::open(&journal).unwrap(), MemoryStore::default()).unwrap();
+    ingestor.set_ledger_sink(ledger_sink(Ledger::new(home(directory.path())), &journal)).unwrap();
+    let drained = ingestor.drain_batch().unwrap();
+    assert_eq!((drained.records, drained.ledger_lines), (16 * 1024 + 4, 5));
+    assert_eq!(ledger(directory.path()), alike()[0].join("\n") + "\n");
+}
+
+/// A reader that looks while a batch is being queued across two segments gets the first part alone.
+#[test]
+fn a_batch_that_arrives_in_parts_is_written_as_a_whole_one() {
+    for cut in 1..5 {
+        for crash in [false, true] {
+            let directory = tempfile::tempdir().unwrap();
+            let journal = directory.path().join("journal");
+            queue(&journal, &[vec![turn("a", 1)]]);
+            queue(&journal, &alike());
+            let mut entries: Vec<LedgerEntry> = Vec::new();
+            let mut reader = JournalReader::open(&journal).unwrap();
+            let mut offset = 0;
+            while let Some(record) = reader.read(offset).unwrap() {
+                offset = record.next_offset;
+                let Ok(Payload::LedgerLine(LedgerLine { line, continues_batch })) =
+                    deserialize(record.payload)
+                else {
+                    panic!("another record")
+                };
+                entries.push(LedgerEntry { offset: record.offset, line, continues_batch });
+            }
+            let sink = || ledger_sink(Ledger::new(home(directory.path())), &journal);
+            let (early, late) = entries.split_at(1 + cut);
+            assert!(sink()(early).unwrap().is_empty());
+            assert!(sink()(late).unwrap().is_empty());
+            if crash {
+                // The store's cursor was not moved.
+                assert!(sink()(late).unwrap().is_empty());
+            }
+            let expected = format!("{}\n{}\n", turn("a", 1), alike()[0].join("\n"));
+            assert_eq!(ledger(directory.path()), expected, "{cut}, {crash}");
+        }
+    }
+}
+
 /// The canary: without the note a crash between the append and the cursor doubles stamps, and the comparison sees it.
 #[test]
 fn a_missing_note_is_caught() {
