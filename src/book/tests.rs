@@ -1,5 +1,5 @@
 //! What only faults can show: every file operation failing in turn, and the directory as a power cut could leave it.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::expect_used, clippy::unwrap_used)]
 
 use std::collections::HashMap;
 use std::path::Path;

@@ -1,4 +1,7 @@
 //! `burn state`: what is derived from the ledger, and building it anew.
+//!
+//! May touch: what the library's functions for it touch, a report file that is asked for, and standard output and error.
+//! Promises: what is asked for with `--json` is one document; a report is never written over what it reports on.
 
 use std::ops::ControlFlow;
 use std::path::PathBuf;
@@ -12,6 +15,7 @@ use super::progress::Bar;
 use super::{counted, grouped, human_bytes, interrupt, print, print_json, warn};
 use crate::archive::rows::Finding;
 use crate::archive::{self, BuildResult, Loader, Observer, Options, Paths, Phase, Progress, Restart, Status};
+use crate::disk;
 use crate::home::Home;
 use crate::ledger::{Ledger, Reindexed};
 use crate::scan::Io;
@@ -271,6 +275,8 @@ fn describe(status: &Status) -> String {
     let mut text = format!("archive       {}\n", status.archive_path.display());
     let mut line = |name: &str, value: String| text.push_str(&format!("{name:<13} {value}\n"));
     let ledger_bytes = status.ledger_size_bytes;
+    // A number from a file, which another program may have written.
+    let taken_in_bytes = status.ledger_offset_bytes.max(0) as u64;
     if !status.exists {
         line("state", "missing; `burn state rebuild archive` builds it".to_string());
         line(
@@ -289,10 +295,10 @@ fn describe(status: &Status) -> String {
         (None, _) => "without a state row; `burn state rebuild archive` completes it".to_string(),
         (_, true) => "up to date".to_string(),
         (_, false) => match ledger_bytes {
-            Some(bytes) if bytes as i64 >= status.ledger_offset_bytes => {
+            Some(bytes) if bytes >= taken_in_bytes => {
                 format!(
                     "behind by {} bytes; `burn state rebuild archive` takes them in",
-                    grouped(bytes - status.ledger_offset_bytes as u64)
+                    grouped(bytes - taken_in_bytes)
                 )
             }
             Some(_) => "ahead of a ledger that became shorter; `burn state rebuild archive` builds it anew"
@@ -309,7 +315,7 @@ fn describe(status: &Status) -> String {
         "ledger",
         format!(
             "{} of {} bytes taken in",
-            grouped(status.ledger_offset_bytes.max(0) as u64),
+            grouped(taken_in_bytes),
             ledger_bytes.map_or("0".to_string(), grouped)
         ),
     );
@@ -506,9 +512,7 @@ fn refuse_to_overwrite(report: &std::path::Path, paths: &Paths) -> anyhow::Resul
     let mut taken = vec![paths.ledger.clone(), paths.archive.clone(), paths.lock.clone()];
     for archive in [Some(paths.archive.clone()), resolved(&paths.archive)].into_iter().flatten() {
         for suffix in ["-wal", "-shm", "-journal"] {
-            let mut sidecar = archive.clone().into_os_string();
-            sidecar.push(suffix);
-            taken.push(sidecar.into());
+            taken.push(disk::with_suffix(&archive, suffix));
         }
     }
     let report_file = resolved(report);

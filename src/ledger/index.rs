@@ -131,10 +131,15 @@ impl<'h> Index<'h> {
         let indexed_bytes = range.end.min(work.range.end);
         work.range = range.start.min(indexed_bytes)..indexed_bytes;
         let mut found: Vec<Found> = Vec::new();
-        in_order(&work, Finder::default, Finder::find, |(mut part, _)| {
-            found.append(&mut part);
-            Ok(ControlFlow::Continue(()))
-        })?;
+        in_order(
+            &work,
+            Finder::default,
+            |finder, _, chunk| finder.find(chunk),
+            |(mut part, _)| {
+                found.append(&mut part);
+                Ok(ControlFlow::Continue(()))
+            },
+        )?;
         let mut known = self.known(found.iter().map(|found| found.id))?;
         let (mut ids, mut fingerprints) = (Vec::new(), Vec::new());
         for found in found {
@@ -296,16 +301,22 @@ struct Collected {
 
 impl Collected {
     fn read(&mut self, work: &Work<'_>) -> Result<(), LedgerError> {
-        in_order(work, Finder::default, Finder::find, |(part, malformed)| {
-            self.malformed += malformed;
-            for found in part {
-                if self.known_ids.insert(found.id) {
-                    self.ids.push(found.id);
+        in_order(
+            work,
+            Finder::default,
+            |finder, _, chunk| finder.find(chunk),
+            |(part, malformed)| {
+                self.malformed += malformed;
+                for found in part {
+                    if self.known_ids.insert(found.id) {
+                        self.ids.push(found.id);
+                    }
+                    self.fingerprints
+                        .extend(found.fingerprint.filter(|id| self.known_fingerprints.insert(*id)));
                 }
-                self.fingerprints.extend(found.fingerprint.filter(|id| self.known_fingerprints.insert(*id)));
-            }
-            Ok(ControlFlow::Continue(()))
-        })
+                Ok(ControlFlow::Continue(()))
+            },
+        )
     }
 }
 

@@ -127,14 +127,19 @@ fn each_record(
         enrichment: Document::default(),
         scratch: Scratch::default(),
     };
-    in_order(work, reader, Reader::chunk, |found| {
-        for record in found.lines() {
-            if sink(record).is_break() {
-                return Ok(ControlFlow::Break(()));
+    in_order(
+        work,
+        reader,
+        |reader, _, bytes| reader.chunk(bytes),
+        |found| {
+            for record in found.lines() {
+                if sink(record).is_break() {
+                    return Ok(ControlFlow::Break(()));
+                }
             }
-        }
-        Ok(ControlFlow::Continue(()))
-    })
+            Ok(ControlFlow::Continue(()))
+        },
+    )
 }
 
 /// Reads records of one kind; one per thread.
@@ -153,7 +158,7 @@ struct Reader<'q, 'f> {
 
 impl Reader<'_, '_> {
     /// The records that pass, each with an LF.
-    fn chunk(&mut self, _: u64, bytes: &[u8]) -> String {
+    fn chunk(&mut self, bytes: &[u8]) -> String {
         let mut out = Vec::new();
         for (_, line) in scan::lines(0, bytes) {
             if self.name.find(line).is_some() || self.escape.find(line).is_some() {
