@@ -9,6 +9,7 @@ use std::path::Path;
 
 use super::index::sorted_path;
 use super::*;
+use crate::disk;
 use crate::disk::faults::{Harness, each_failure};
 use crate::lock::LockError;
 
@@ -491,6 +492,13 @@ fn a_ledger_that_became_shorter_or_went_while_the_index_was_opened_is_taken_as_i
     }
 }
 
+/// Where a ledger may stand after a reset: in its place, or in a trash directory.
+fn ledgers_of(home: &Path) -> Vec<Vec<u8>> {
+    let inside = fs::read_dir(home).unwrap().map(|entry| entry.unwrap().path());
+    let places = inside.filter(|path| path.is_dir()).map(|trash| trash.join("ledger.jsonl"));
+    places.chain([home.join("ledger.jsonl")]).filter_map(|path| fs::read(path).ok()).collect()
+}
+
 #[test]
 fn a_power_cut_at_any_moment_of_a_reset_leaves_the_ledger_here_or_in_the_trash() {
     let directory = tempfile::tempdir().unwrap();
@@ -504,12 +512,35 @@ fn a_power_cut_at_any_moment_of_a_reset_leaves_the_ledger_here_or_in_the_trash()
     let mut in_trash = 0;
     harness.each_image(|image| {
         let home = image.path().join("home");
-        let trash =
-            fs::read_dir(&home).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_dir());
-        let places = trash.map(|trash| trash.join("ledger.jsonl")).chain([home.join("ledger.jsonl")]);
-        let found: Vec<_> = places.filter_map(|path| fs::read(path).ok()).collect();
-        assert!(found.contains(&text), "{image}: the ledger is lost");
+        assert_eq!(ledgers_of(&home), [text.as_slice()], "{image}");
         in_trash += usize::from(!home.join("ledger.jsonl").exists());
     });
     assert!(in_trash > 0);
+}
+
+/// The images above keep names in the order of their changes; file systems that do not need a sync of both directories, the
+/// one with the new name first.
+#[test]
+fn a_reset_that_fails_anywhere_loses_nothing_and_syncs_the_trash_before_the_home() {
+    let mut synced = Vec::new();
+    each_failure(|harness| {
+        let directory = tempfile::tempdir().unwrap();
+        let ledger = ledger(directory.path());
+        ledger.append(&turns(0..3), &AppendOptions::default()).unwrap();
+        let text = fs::read(ledger.home().ledger()).unwrap();
+        let outcome = harness.run(|| ledger.reset(true));
+        assert_eq!(ledgers_of(ledger.home().root()), [text], "{harness:?}");
+        if let Err(LedgerError::Disk(disk::Error::Io {
+            operation: disk::Operation::SyncDirectory,
+            path,
+            ..
+        })) = outcome
+        {
+            synced.push(path.strip_prefix(ledger.home().root()).unwrap().to_string_lossy().into_owned());
+        }
+    });
+    // Each is failed in turn: the home when the trash gets its name, then the trash, then the home again.
+    let names: Vec<&str> =
+        synced.iter().map(|name| if name.starts_with("trash-") { "trash" } else { name }).collect();
+    assert_eq!(names, ["", "trash", ""]);
 }
