@@ -12,7 +12,7 @@ use super::payload::{LedgerLine, Payload, deserialize};
 use super::worker::{LedgerEntry, LedgerSink, RefusedLine, TOGETHER_BYTES};
 use crate::disk;
 use crate::home::LockName;
-use crate::journal::JournalReader;
+use crate::journal::{JournalError, JournalReader};
 use crate::ledger::{AppendOptions, Batch, Ledger, LedgerError};
 use crate::lock::{LockError, with_lock};
 
@@ -34,6 +34,9 @@ pub enum DeliveryError {
     /// A file operation failed.
     #[error(transparent)]
     Disk(#[from] disk::Error),
+    /// The journal could not be read, where lines were queued together with others that are delivered already.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
     /// The ledger's lock could not be taken.
     #[error(transparent)]
     Lock(#[from] LockError),
@@ -78,7 +81,7 @@ fn deliver(
         let mut begun = Vec::new();
         if witness(&file, before.ledger_len_bytes)? == Some(before.witness) {
             if first.continues_batch && before.lines.start < first.offset {
-                begun = begun_batch(journal, before.lines.start, first.offset);
+                begun = begun_batch(journal, before.lines.start, first.offset)?;
             }
         } else {
             // The ledger was emptied, replaced, or cut by a power failure: what it lacks it gets again.
@@ -135,15 +138,20 @@ fn deliver(
 }
 
 /// The lines in front of the one at `end` that were queued in one batch with it, as far as the journal has them from `start`
-/// on; none when that is too much to deliver together, or cannot be read any more.
-fn begun_batch(journal: &Path, start: u64, end: u64) -> Vec<String> {
+/// on; none when that is too much to deliver together, or the journal does not have it any more.
+fn begun_batch(journal: &Path, start: u64, end: u64) -> Result<Vec<String>, JournalError> {
     if end - start > TOGETHER_BYTES {
-        return Vec::new();
+        return Ok(Vec::new());
     }
-    let Ok(mut reader) = JournalReader::open(journal) else { return Vec::new() };
+    let mut reader = JournalReader::open(journal)?;
     let (mut lines, mut offset) = (Vec::new(), start);
     while offset < end {
-        let Ok(Some(record)) = reader.read(offset) else { return Vec::new() };
+        let record = match reader.read(offset) {
+            Ok(Some(record)) => record,
+            // A file that cannot be read now may be read at the next try; what is gone or damaged stays so.
+            Err(error @ (JournalError::Disk(_) | JournalError::Scan(_))) => return Err(error),
+            Ok(None) | Err(_) => return Ok(Vec::new()),
+        };
         if record.offset >= end {
             break;
         }
@@ -155,7 +163,7 @@ fn begun_batch(journal: &Path, start: u64, end: u64) -> Vec<String> {
         }
         offset = record.next_offset;
     }
-    lines
+    Ok(lines)
 }
 
 fn len_bytes(file: &Path) -> Result<u64, disk::Error> {
