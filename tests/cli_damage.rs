@@ -165,3 +165,24 @@ fn damage_of_any_file_ends_in_words() {
     println!("{} kinds of damage, {runs:?} commands", jobs.len());
     assert!(jobs.len() > 100, "{} kinds of damage", jobs.len());
 }
+
+#[test]
+fn a_negative_number_in_the_archive_is_no_panic() {
+    let directory = tempfile::tempdir().unwrap();
+    let burn = |args: &[&str]| {
+        std::process::Command::new(env!("CARGO_BIN_EXE_burn"))
+            .args(args)
+            .env("RELAYBURN_HOME", directory.path())
+            .output()
+            .unwrap()
+    };
+    fs::write(directory.path().join("ledger.jsonl"), "{}\n").unwrap();
+    assert!(burn(&["state", "rebuild", "archive"]).status.success());
+    let archive = rusqlite::Connection::open(directory.path().join("archive.sqlite")).unwrap();
+    archive.execute("UPDATE archive_state SET ledger_offset_bytes = -5", []).unwrap();
+    archive.close().unwrap();
+    let status = burn(&["state", "status"]);
+    let told = String::from_utf8(status.stdout).unwrap();
+    assert_eq!(status.status.code(), Some(0), "{}", String::from_utf8_lossy(&status.stderr));
+    assert!(told.contains("behind by 3 bytes") && told.contains("0 of 3 bytes taken in"), "{told}");
+}

@@ -111,6 +111,46 @@ fn damage_is_named_set_aside_on_request_and_shown_by_status() {
 }
 
 #[test]
+fn a_lost_end_is_told_by_whoever_looks() {
+    for len_bytes in [Some(115), Some(114), None] {
+        let directory = tempfile::tempdir().unwrap();
+        append(directory.path(), b"a\nb\nc\n");
+        assert!(run(&["status"], directory.path()).status.success());
+        let segment = directory.path().join("0000000000000000.wal");
+        match len_bytes {
+            Some(len_bytes) => {
+                std::fs::OpenOptions::new().write(true).open(&segment).unwrap().set_len(len_bytes).unwrap()
+            }
+            None => std::fs::remove_file(&segment).unwrap(),
+        }
+        let (end, left) = match len_bytes {
+            Some(_) => (82, "0\ta\n41\tb\n"),
+            None => (0, ""),
+        };
+        let told = format!("(offsets {end} to 123): these records were synced or consumed, and are gone");
+        for args in
+            [&["read"][..], &["read", "--follow"], &["read", "--json"], &["status"], &["status", "--json"]]
+        {
+            let output = run(args, directory.path());
+            assert_eq!(output.status.code(), Some(1), "{args:?}");
+            assert!(text(&output.stderr).contains(&told), "{args:?}: {}", text(&output.stderr));
+            match args {
+                ["read", "--json"] => assert!(document(&output)["error"].as_str().unwrap().contains(&told)),
+                ["read", ..] => assert_eq!(text(&output.stdout), left),
+                ["status"] => {
+                    assert!(text(&output.stdout).contains(&format!("lost       offsets {end} to 123")))
+                }
+                _ => assert_eq!(document(&output)["lost"]["offsets"], serde_json::json!([end, 123])),
+            }
+        }
+        // Set aside, it is known to everybody that reads step over it.
+        assert!(run(&["recover", "--skip-corrupt"], directory.path()).status.success());
+        assert_eq!(text(&run(&["read"], directory.path()).stdout), left);
+        assert!(run(&["status"], directory.path()).status.success());
+    }
+}
+
+#[test]
 fn cleanup_without_cursors_deletes_nothing() {
     let directory = tempfile::tempdir().unwrap();
     append(directory.path(), b"first\n");

@@ -11,6 +11,7 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension};
 use super::error::{ArchiveError, SqliteContext};
 use super::publish::PublishError;
 use super::schema::{ADDED_COLUMNS, ARCHIVE_STATE, INDEXES, TABLES, VERSION};
+use crate::disk;
 use crate::scan::ScanError;
 
 /// How long a statement waits for another program's transaction.
@@ -86,8 +87,7 @@ fn may_not_write(error: &rusqlite::Error) -> bool {
 
 /// Opens a file that nobody writes meanwhile: no lock is taken, nothing is created beside it.
 pub(super) fn open_immutable(path: &Path) -> Result<Connection, ArchiveError> {
-    let mut log = path.as_os_str().to_owned();
-    log.push("-wal");
+    let log = disk::with_suffix(path, "-wal");
     if std::fs::metadata(&log).is_ok_and(|log| log.len() > 0) {
         return Err(ArchiveError::Damaged {
             path: path.to_path_buf(),

@@ -379,6 +379,7 @@ fn tell(report: &RecoveryReport) {
     for cut in &report.truncated {
         let saved_as = cut.saved_as.as_ref().map(|path| path.display());
         let saved_as = saved_as.as_ref().map(|path| path as &dyn std::fmt::Display);
+        let saved_as = saved_as.ok_or("what was cut was an unfinished frame, not kept");
         warn(&cut_off(&cut.file.display(), cut.from_length, cut.length, Some(&cut.reason), saved_as));
     }
     for renamed in &report.quarantined {

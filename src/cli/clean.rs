@@ -8,6 +8,7 @@ use anyhow::anyhow;
 use clap::Args;
 
 use super::{counted, human_bytes, print, print_json};
+use crate::archive::iso_millis;
 use crate::home::Home;
 use crate::ledger::{Belonging, Ledger, Sidecar};
 
@@ -136,7 +137,7 @@ pub(super) fn prune(args: &PruneArgs, json: bool) -> anyhow::Result<ExitCode> {
     if json || args.json {
         print_json(&Pruned {
             retention_days: if let Days::Count(days) = days { Some(days) } else { None },
-            cut_off: cut_off.map(timestamp),
+            cut_off: cut_off.map(iso_millis),
             forced: args.force,
             files: pruned_files(&sidecars.expired),
             bytes,
@@ -174,7 +175,7 @@ fn pruned_files(list: &[Sidecar]) -> Vec<PrunedFile<'_>> {
         path: &sidecar.path,
         session_id: &sidecar.session,
         bytes: sidecar.len_bytes,
-        modified: timestamp(sidecar.modified),
+        modified: iso_millis(sidecar.modified),
     });
     files.collect()
 }
@@ -216,10 +217,4 @@ pub(super) fn reset(args: &ResetArgs, json: bool) -> anyhow::Result<ExitCode> {
     }
     print(text.as_bytes())?;
     Ok(ExitCode::SUCCESS)
-}
-
-/// ISO 8601 in UTC with milliseconds.
-fn timestamp(time: SystemTime) -> String {
-    let time = jiff::Timestamp::try_from(time).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
-    time.strftime("%Y-%m-%dT%H:%M:%S.%3fZ").to_string()
 }

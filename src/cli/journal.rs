@@ -180,6 +180,7 @@ fn read_lines(dir: &Path, from: Option<u64>, follow: bool) -> anyhow::Result<()>
     let mut offset = from.unwrap_or_else(|| reader.start());
     let mut output = io::BufWriter::new(io::stdout().lock());
     let mut line = String::new();
+    let mut is_first = true;
     loop {
         while let Some(record) = reader.read(offset)? {
             offset = record.next_offset;
@@ -190,10 +191,23 @@ fn read_lines(dir: &Path, from: Option<u64>, follow: bool) -> anyhow::Result<()>
             output.write_all(line.as_bytes()).context(STDOUT)?;
         }
         output.flush().context(STDOUT)?;
+        if is_first {
+            // Where it is known that there was more, the end is no end. What a writer loses later it tells itself.
+            refuse_lost_end(dir, reader.lost_end()?)?;
+            is_first = false;
+        }
         if !follow {
             return Ok(());
         }
         std::thread::sleep(POLL);
+    }
+}
+
+/// Says that records which were synced or consumed are gone from the end.
+fn refuse_lost_end(dir: &Path, lost: Option<Damage>) -> Result<(), JournalError> {
+    match lost {
+        None => Ok(()),
+        Some(damage) => Err(JournalError::Corrupt { directory: dir.to_owned(), damages: vec![damage] }),
     }
 }
 
@@ -207,7 +221,7 @@ fn read_json(dir: &Path, from: Option<u64>) -> anyhow::Result<()> {
     let ended = loop {
         let record = match reader.read(offset) {
             Ok(Some(record)) => record,
-            Ok(None) => break Ok(()),
+            Ok(None) => break reader.lost_end().and_then(|lost| refuse_lost_end(dir, lost)),
             Err(error) => break Err(error),
         };
         offset = record.next_offset;
@@ -232,19 +246,21 @@ fn read_json(dir: &Path, from: Option<u64>) -> anyhow::Result<()> {
 fn show_status(dir: &Path, as_json: bool) -> anyhow::Result<()> {
     let status = status(dir)?;
     if as_json {
-        return print(&json!({
+        print(&json!({
             "start": status.start,
             "end": status.end,
+            "lost": status.lost.as_ref().map(|damage| damage_json(dir, damage)),
             "synced": status.synced,
-            "segments": status.segments.iter().map(|(path, base, len_bytes)| json!({
-                "path": path, "base": base, "lenBytes": len_bytes,
+            "segments": status.segments.iter().map(|segment| json!({
+                "path": segment.path, "base": segment.base, "lenBytes": segment.len_bytes,
             })).collect::<Vec<_>>(),
             "cursors": status.cursors.iter().map(|cursor| json!({
                 "name": cursor.name, "offset": cursor.offset, "lagBytes": status.end.saturating_sub(cursor.offset),
             })).collect::<Vec<_>>(),
             "skipped": status.skipped.iter().map(|range| json!([range.start, range.end])).collect::<Vec<_>>(),
             "quarantine": status.quarantine,
-        }));
+        }))?;
+        return Ok(refuse_lost_end(dir, status.lost)?);
     }
     let mut text = String::new();
     let _ = writeln!(text, "records    offsets {} to {}", status.start, status.end);
@@ -252,7 +268,7 @@ fn show_status(dir: &Path, as_json: bool) -> anyhow::Result<()> {
         Some(mark) => drop(writeln!(text, "synced     up to {mark} at the last rotation or clean close")),
         None => text.push_str("synced     no mark\n"),
     }
-    let total: u64 = status.segments.iter().map(|(.., len_bytes)| len_bytes).sum();
+    let total: u64 = status.segments.iter().map(|segment| segment.len_bytes).sum();
     let files = counted(status.segments.len() as u64, "file");
     let _ = writeln!(text, "segments   {files}, {}", counted(total, "byte"));
     for cursor in &status.cursors {
@@ -266,7 +282,11 @@ fn show_status(dir: &Path, as_json: bool) -> anyhow::Result<()> {
     for path in &status.quarantine {
         let _ = writeln!(text, "set aside  {}", path.display());
     }
-    super::print(text.as_bytes())
+    if let Some(lost) = &status.lost {
+        let _ = writeln!(text, "lost       offsets {} to {}", lost.offsets.start, lost.offsets.end);
+    }
+    super::print(text.as_bytes())?;
+    Ok(refuse_lost_end(dir, status.lost)?)
 }
 
 fn run_recover(dir: &Path, skip_corrupt: bool, as_json: bool) -> anyhow::Result<ExitCode> {
@@ -341,7 +361,7 @@ fn changed(range: &SavedRange, is_cut: bool) -> String {
     let saved_as = saved.as_ref().map(|path| path.display());
     let saved_as = saved_as.as_ref().map(|path| path as &dyn std::fmt::Display);
     if is_cut {
-        return cut_off(&file, end, start, Some(&reason), saved_as);
+        return cut_off(&file, end, start, Some(&reason), saved_as.ok_or("there was nothing in it to save"));
     }
     let saved_as = saved_as.map_or("there was nothing to save".to_owned(), |path| format!("saved as {path}"));
     format!("{file} bytes {start} to {end} were set aside ({reason}); {saved_as}")

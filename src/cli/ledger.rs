@@ -1,4 +1,7 @@
 //! `burn ledger`: appending records, and checking what stands in the ledger.
+//!
+//! May touch: what the library's functions for it touch, standard input, output and error. Promises: records are said to be
+//! written only when they are; a check changes nothing.
 
 use std::io::{self, BufWriter, Read, Write};
 use std::path::PathBuf;

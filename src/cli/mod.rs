@@ -206,18 +206,18 @@ fn must_exist(dir: &std::path::Path, store: &str, made_by: &str, signs: &[&str])
     if signs.is_empty() { Ok(()) } else { Err(none()) }
 }
 
-/// The sentence for a file that recovery cut, whatever log it is of.
+/// The sentence for a file that recovery cut, whatever log it is of; what was not saved has a clause that says why.
 fn cut_off(
     file: &dyn std::fmt::Display,
     from_length: u64,
     length: u64,
     reason: Option<&str>,
-    saved_as: Option<&dyn std::fmt::Display>,
+    saved_as: Result<&dyn std::fmt::Display, &str>,
 ) -> String {
     let reason = reason.map_or(String::new(), |reason| format!(" ({reason})"));
     let saved = match saved_as {
-        Some(saved_as) => format!("what was cut is saved as {saved_as}"),
-        None => "there was nothing in it to save".to_owned(),
+        Ok(saved_as) => format!("what was cut is saved as {saved_as}"),
+        Err(why_not) => why_not.to_owned(),
     };
     format!("{file} was cut from {from_length} to {length} bytes{reason}; {saved}")
 }

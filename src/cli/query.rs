@@ -1,4 +1,7 @@
 //! `burn query`: records by time, session, source, project and enrichment, from the archive or from the ledger.
+//!
+//! May touch: archive and ledger, for reading, and standard output and error. Promises: nothing is changed; a record is printed
+//! whole, on a line of its own, or not at all.
 
 use std::io::{self, BufWriter, Write};
 use std::ops::ControlFlow;

@@ -1,4 +1,7 @@
 //! `burn state`: what is derived from the ledger, and building it anew.
+//!
+//! May touch: what the library's functions for it touch, a report file that is asked for, and standard output and error.
+//! Promises: what is asked for with `--json` is one document; a report is never written over what it reports on.
 
 use std::ops::ControlFlow;
 use std::path::PathBuf;
@@ -15,6 +18,7 @@ use crate::archive::rows::Finding;
 use crate::archive::{
     self, ArchiveError, BuildResult, Loader, Observer, Options, Paths, Phase, Progress, Restart,
 };
+use crate::disk;
 use crate::home::Home;
 use crate::ledger::{Ledger, Reindexed};
 use crate::scan::Io;
@@ -327,7 +331,7 @@ fn rebuild_archive(args: ArchiveArgs, json: bool) -> anyhow::Result<ExitCode> {
         (Some(ledger), Some(archive)) => Paths::offline(ledger, archive),
         _ => {
             let home = Home::from_env()?;
-            crate::disk::create_dir_all(home.root())?;
+            disk::create_dir_all(home.root())?;
             Paths::of_home(&home)
         }
     };
@@ -433,9 +437,7 @@ fn refuse_to_overwrite(report: &std::path::Path, paths: &Paths) {
     let mut taken = vec![paths.ledger.clone(), paths.archive.clone(), paths.lock.clone()];
     for archive in [Some(paths.archive.clone()), resolved(&paths.archive)].into_iter().flatten() {
         for suffix in ["-wal", "-shm", "-journal"] {
-            let mut sidecar = archive.clone().into_os_string();
-            sidecar.push(suffix);
-            taken.push(sidecar.into());
+            taken.push(disk::with_suffix(&archive, suffix));
         }
     }
     let report_file = resolved(report);

@@ -54,6 +54,8 @@ fn describe(status: &Status, ledger: &Path) -> String {
     let mut text = format!("archive       {}\n", status.archive_path.display());
     let mut line = |name: &str, value: String| text.push_str(&format!("{name:<13} {value}\n"));
     let ledger_bytes = status.ledger_size_bytes;
+    // A number from a file, which another program may have written.
+    let taken_in_bytes = status.ledger_offset_bytes.max(0) as u64;
     if !status.exists {
         line("state", "missing; `burn state rebuild archive` builds it".to_string());
         line(
@@ -75,10 +77,10 @@ fn describe(status: &Status, ledger: &Path) -> String {
         (None, _) => "without a state row; `burn state rebuild archive` completes it".to_string(),
         (_, true) => "up to date".to_string(),
         (_, false) => match ledger_bytes {
-            Some(bytes) if bytes as i64 >= status.ledger_offset_bytes => {
+            Some(bytes) if bytes >= taken_in_bytes => {
                 format!(
                     "behind by {} bytes; `burn state rebuild archive` takes them in",
-                    grouped(bytes - status.ledger_offset_bytes as u64)
+                    grouped(bytes - taken_in_bytes)
                 )
             }
             Some(_) => "ahead of a ledger that became shorter; `burn state rebuild archive` builds it anew"
@@ -95,8 +97,7 @@ fn describe(status: &Status, ledger: &Path) -> String {
         "ledger",
         match ledger_bytes {
             Some(bytes) => {
-                let taken_in = grouped(status.ledger_offset_bytes.max(0) as u64);
-                format!("{ledger}, {taken_in} of {} bytes taken in", grouped(bytes))
+                format!("{ledger}, {} of {} bytes taken in", grouped(taken_in_bytes), grouped(bytes))
             }
             None => format!("{ledger}, missing"),
         },

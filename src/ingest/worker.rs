@@ -11,9 +11,14 @@ use super::payload::{LedgerLine, Payload, deserialize};
 use super::store::{KVStore, KeyValue};
 use crate::journal::{Cursor, JournalReader, Record};
 
-/// What one batch takes at most: the ingestor's back-pressure is that it reads no further before a batch is stored.
-const BATCH_RECORDS: usize = 16 * 1024;
-const BATCH_BYTES: usize = 16 << 20;
+/// What one batch takes: the ingestor's back-pressure is that it reads no further before a batch is stored.
+const BATCH_RECORDS: u64 = 16 * 1024;
+const BATCH_BYTES: u64 = 16 << 20;
+
+/// What one batch takes at most, where lines for the ledger that were queued together reach beyond that: delivered apart,
+/// the first of them would keep out later ones by their fingerprints.
+const TOGETHER_RECORDS: u64 = 16 * BATCH_RECORDS;
+pub(super) const TOGETHER_BYTES: u64 = 16 * BATCH_BYTES;
 
 /// Name of the journal's cursor, which tells cleanup what was consumed.
 const CURSOR_NAME: &str = "ingest";
@@ -128,9 +133,18 @@ impl<S: KVStore> Worker<S> {
     pub(super) fn drain_batch(&mut self) -> Result<Drained, IngestError> {
         let mut batch = Batch::default();
         let mut next = self.offset;
-        while batch.drained.records < BATCH_RECORDS as u64 && batch.drained.payload_bytes < BATCH_BYTES as u64
-        {
-            let Some(record) = self.reader.read(next)? else { break };
+        while batch.drained.records < TOGETHER_RECORDS && batch.drained.payload_bytes < TOGETHER_BYTES {
+            let is_full =
+                batch.drained.records >= BATCH_RECORDS || batch.drained.payload_bytes >= BATCH_BYTES;
+            let record = match self.reader.read(next) {
+                // Met again where the next batch begins, when what was read is stored.
+                Err(_) if is_full => break,
+                read => read?,
+            };
+            let Some(record) = record else { break };
+            if is_full && !continues_batch(record.payload) {
+                break;
+            }
             next = record.next_offset;
             batch.take(record);
         }
@@ -199,6 +213,11 @@ impl<S: KVStore> Worker<S> {
         }
         Ok(lists)
     }
+}
+
+/// Whether a record is a line for the ledger that was queued in one batch with the line in front of it.
+fn continues_batch(payload: &[u8]) -> bool {
+    matches!(deserialize(payload), Ok(Payload::LedgerLine(LedgerLine { continues_batch: true, .. })))
 }
 
 /// Records on their way to the store.

@@ -83,6 +83,17 @@ pub enum LedgerError {
     /// Stamps could not be prepared for folding.
     #[error(transparent)]
     Archive(#[from] ArchiveError),
+    /// A worker thread panicked, which is a fault of this program.
+    #[error(
+        "a thread that read chunk {number} of {} failed inside; nothing was changed; please report it with that ledger",
+        ledger.display()
+    )]
+    Worker {
+        /// The ledger.
+        ledger: PathBuf,
+        /// Which chunk, counted from 0.
+        number: u64,
+    },
     /// The worker threads could not be started.
     #[error("cannot start a worker thread: {reason}; raise the limit on threads")]
     Threads {

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::error::Error;
+use super::error::{Error, Place};
 use super::layout::{Layout, read_if_exists};
 use super::time;
 use super::view::View;
@@ -52,9 +52,9 @@ impl Layout {
         let path = self.checkpoint(checkpoint_seq);
         let Some(bytes) = read_if_exists(&path)? else { return Ok(None) };
         let checkpoint: Checkpoint = serde_json::from_slice(&bytes)
-            .map_err(|error| Error::Json { place: View::document_place(&path), reason: error.to_string() })?;
+            .map_err(|error| Error::Json { place: Place::of_document(&path), reason: error.to_string() })?;
         if checkpoint.schema != CHECKPOINT_SCHEMA {
-            let place = View::document_place(&path);
+            let place = Place::of_document(&path);
             return Err(Error::UnsupportedSchema { place, found: checkpoint.schema });
         }
         if checkpoint.checkpoint_seq != checkpoint_seq {
@@ -135,7 +135,7 @@ impl Store {
             reason: reason.to_owned(),
         };
         let text = serde_json::to_vec_pretty(&checkpoint)
-            .map_err(|error| Error::Json { place: View::document_place(&path), reason: error.to_string() })?;
+            .map_err(|error| Error::Json { place: Place::of_document(&path), reason: error.to_string() })?;
         let stage = format!("{checkpoint_seq:016}.json.tmp");
         self.layout.replace(&stage, &path, |file| Ok(file.write_all(&text)?))?;
         Ok(checkpoint)

@@ -122,7 +122,7 @@ impl Layout {
             event.at = time::now();
         }
         let mut line = serde_json::to_vec(&event)
-            .map_err(|error| Error::Json { place: View::document_place(&path), reason: error.to_string() })?;
+            .map_err(|error| Error::Json { place: Place::of_document(&path), reason: error.to_string() })?;
         line.push(b'\n');
         let (file, created) = disk::File::open_append(&path)?;
         let len_bytes = file.len_bytes()?;

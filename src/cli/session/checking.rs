@@ -150,6 +150,7 @@ pub(super) fn tell(dir: &Path, report: &RecoveryReport) {
     for cut in &report.truncated {
         let saved_as = cut.saved_as.as_deref().map(full);
         let saved_as = saved_as.as_ref().map(|name| name as &dyn std::fmt::Display);
+        let saved_as = saved_as.ok_or("there was nothing in it to save");
         warn(&cut_off(&full(&cut.file), cut.from_length, cut.length, Some(&cut.reason), saved_as));
     }
     for renamed in &report.quarantined {
