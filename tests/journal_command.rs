@@ -135,7 +135,11 @@ fn a_lost_end_is_told_by_whoever_looks() {
             assert_eq!(output.status.code(), Some(1), "{args:?}");
             assert!(text(&output.stderr).contains(&told), "{args:?}: {}", text(&output.stderr));
             match args {
-                ["read", "--json"] => assert!(document(&output)["error"].as_str().unwrap().contains(&told)),
+                ["read", "--json"] => {
+                    let error = &document(&output)["error"];
+                    assert_eq!(error["class"], "corrupt");
+                    assert!(error["message"].as_str().unwrap().contains(&told));
+                }
                 ["read", ..] => assert_eq!(text(&output.stdout), left),
                 ["status"] => {
                     assert!(text(&output.stdout).contains(&format!("lost       offsets {end} to 123")))

@@ -52,7 +52,8 @@ pub type SinkError = Box<dyn std::error::Error + Send + Sync>;
 /// What a ledger did with the lines it was given.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Delivered {
-    /// Lines that it had already, and did not write again.
+    /// Lines that it had already, and did not write again. Of those it was given: lines of an earlier delivery that it had to
+    /// look at to complete a batch are not counted again.
     pub duplicates: u64,
     /// Lines that it refuses for good.
     pub refused: Vec<RefusedLine>,
