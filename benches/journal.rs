@@ -94,7 +94,7 @@ fn immediate(directory: &Path, callers: usize) -> f64 {
 
 fn group_commit(directory: &Path, callers: usize) -> f64 {
     let journal = Arc::new(Journal::open(directory, JournalOptions::default()).unwrap());
-    let buffer = Arc::new(GroupCommitBuffer::new(journal, GroupCommitOptions::default()));
+    let buffer = Arc::new(GroupCommitBuffer::new(journal, GroupCommitOptions::default()).unwrap());
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap();
     let (stop, count) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
     let started = Instant::now();

@@ -17,18 +17,20 @@ use std::time::SystemTime;
 mod error;
 #[cfg(all(test, unix))]
 pub(crate) mod faults;
+mod kernel_lock;
 
 pub use self::error::{Error, Operation};
+pub use self::kernel_lock::KernelLock;
 
 #[cfg(unix)]
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 #[cfg(windows)]
 use std::os::windows::fs::{FileExt, MetadataExt};
 
-/// How many names [`quarantine`] tries: the plain one, then `.1` to `.9999`.
+/// How many names [`quarantine`] and [`set_aside`] try: the plain one, then `.1` to `.9999`.
 const QUARANTINE_NAMES: u32 = 10_000;
 
-/// How often [`File::open_append`] lets another process create and delete the file between its two attempts.
+/// How often [`File::open_append`] and [`KernelLock::open`] let another process create and delete the file between its two attempts.
 const OPEN_ATTEMPTS: u32 = 8;
 
 /// What an operation works on: always a path, and the open file and the bytes to be written where there are any.
@@ -81,6 +83,13 @@ pub struct Identity {
     inode: u64,
 }
 
+impl Identity {
+    /// Device and inode, to be written down; on Windows 0 and the creation time.
+    pub fn numbers(self) -> (u64, u64) {
+        (self.device, self.inode)
+    }
+}
+
 /// What the file system knows of a file.
 #[derive(Debug, Clone, Copy)]
 pub struct Metadata {
@@ -88,6 +97,8 @@ pub struct Metadata {
     pub len_bytes: u64,
     /// Time of the last modification.
     pub modified: SystemTime,
+    /// Time of the last change of content, name or mode, in nanoseconds since 1970; 0 on Windows.
+    pub changed_ns: i64,
     /// Which file it is.
     pub identity: Identity,
     /// Whether it is a regular file (not a directory, link, socket or device).
@@ -101,13 +112,18 @@ pub struct Metadata {
 impl Metadata {
     fn of(metadata: &fs::Metadata) -> io::Result<Self> {
         #[cfg(unix)]
-        let (identity, mode) =
-            (Identity { device: metadata.dev(), inode: metadata.ino() }, metadata.mode() & 0o7777);
+        let (identity, mode, changed_ns) = (
+            Identity { device: metadata.dev(), inode: metadata.ino() },
+            metadata.mode() & 0o7777,
+            metadata.ctime().wrapping_mul(1_000_000_000).wrapping_add(metadata.ctime_nsec()),
+        );
         #[cfg(windows)]
-        let (identity, mode) = (Identity { device: 0, inode: metadata.creation_time() }, 0o600);
+        let (identity, mode, changed_ns) =
+            (Identity { device: 0, inode: metadata.creation_time() }, 0o600, 0);
         Ok(Self {
             len_bytes: metadata.len(),
             modified: metadata.modified()?,
+            changed_ns,
             identity,
             is_file: metadata.is_file(),
             is_directory: metadata.is_dir(),
@@ -176,14 +192,6 @@ impl File {
         Self::open_with(&options, path)
     }
 
-    /// Opens a file to take a kernel lock on, creating it when it is missing; a symbolic link in its place is an error.
-    pub fn open_lock(path: &Path) -> Result<Self, Error> {
-        match Self::create_new(path) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Self::open_read_no_follow(path),
-            created => created,
-        }
-    }
-
     /// Opens an existing file for syncing what others wrote to it; a symbolic link in its place is an error. The mode of the
     /// file need not allow writing where the system syncs through any handle.
     pub fn open_to_sync(path: &Path) -> Result<Self, Error> {
@@ -220,7 +228,7 @@ impl File {
         &self.path
     }
 
-    /// The handle, for mapping it or taking a kernel lock on it. What is written through it escapes fault injection.
+    /// The handle, for mapping it. What is written through it escapes fault injection.
     pub fn as_std(&self) -> &fs::File {
         &self.file
     }
@@ -277,6 +285,20 @@ impl File {
     /// Cuts the file, or extends it with zeros. Bytes worth keeping go through [`quarantine`] first.
     pub fn set_len(&self, len_bytes: u64) -> Result<(), Error> {
         self.perform(Operation::SetLength { len_bytes }, &[], || self.file.set_len(len_bytes))
+    }
+
+    /// Gives the file its first `len_bytes` of blocks before they are written; its length stays. Where that cannot be done
+    /// nothing happens: it costs time, nothing else.
+    pub fn preallocate(&self, len_bytes: u64) {
+        #[cfg(target_os = "linux")]
+        if let Ok(len_bytes) = libc::off_t::try_from(len_bytes) {
+            use std::os::fd::AsRawFd;
+            // SAFETY: the descriptor is open as long as `self` is borrowed; no memory is passed.
+            let _ =
+                unsafe { libc::fallocate(self.file.as_raw_fd(), libc::FALLOC_FL_KEEP_SIZE, 0, len_bytes) };
+        }
+        #[cfg(not(target_os = "linux"))]
+        let _ = len_bytes;
     }
 
     /// Waits until content and length are on stable storage.
@@ -498,17 +520,45 @@ pub fn quarantine(file: &File, range: Range<u64>, directory: &Path, name: &str) 
 }
 
 fn create_numbered(directory: &Path, name: &str) -> Result<File, Error> {
-    for number in 0..QUARANTINE_NAMES {
-        let path = match number {
-            0 => directory.join(name),
-            _ => directory.join(format!("{name}.{number}")),
-        };
+    let first = directory.join(name);
+    for path in numbered(&first) {
         match File::create_new(&path) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             other => return other,
         }
     }
-    Err(Error::QuarantineFull { path: directory.join(name) })
+    Err(Error::QuarantineFull { path: first })
+}
+
+/// `path`, then `path.1` to `path.9999`.
+fn numbered(path: &Path) -> impl Iterator<Item = PathBuf> {
+    let successor = |number: u32| with_suffix(path, &format!(".{number}"));
+    std::iter::once(path.to_owned()).chain((1..QUARANTINE_NAMES).map(successor))
+}
+
+/// `path` with `suffix` behind its whole name: `log.seg` and `.bak` give `log.seg.bak`.
+pub fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+/// Renames a file to `path` with `suffix` behind it, or with `.1` to `.9999` behind that when it is taken, and answers the
+/// new path. Only for who holds the lock of what the file belongs to: two at once could choose the same name. Not synced:
+/// see [`sync_dir`].
+pub fn set_aside(path: &Path, suffix: &str) -> Result<PathBuf, Error> {
+    let first = with_suffix(path, suffix);
+    for target in numbered(&first) {
+        match metadata(&target) {
+            Ok(_) => {}
+            Err(error) if error.is_not_found() => {
+                rename(path, &target)?;
+                return Ok(target);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Err(Error::QuarantineFull { path: first })
 }
 
 fn copy_range(from: &File, range: Range<u64>, to: &File) -> Result<(), Error> {

@@ -130,8 +130,10 @@ fn what_is_no_database_keeps_its_content_behind_a_link_too() {
 fn a_report_does_not_go_over_what_it_reports_on() {
     let place = Place::new();
     for name in ["l.jsonl", "a.sqlite", "./a.sqlite", "a.sqlite-wal", "a.sqlite-shm", "a.sqlite.lock"] {
-        let stderr = place.refused(&["--report", name]);
-        assert!(stderr.contains("cannot be the report"), "{stderr}");
+        let output = place.burn(&["--report", name]);
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{stderr}");
+        assert!(stderr.contains("cannot be its report: name another file"), "{stderr}");
         assert!(!place.path("a.sqlite").exists());
     }
     assert!(place.burn(&["--report", "report.jsonl"]).status.success());

@@ -134,8 +134,10 @@ fn exit_codes_tell_failure_from_wrong_usage() {
     let report = burn(&["check", &dir, "--json"], "");
     assert_eq!(report.status.code(), Some(1));
     let report: Value = serde_json::from_slice(&report.stdout).unwrap();
-    assert_eq!(report["findings"][0]["kind"], "tornTail");
+    assert_eq!(report["findings"][0]["verdict"], "tornTail");
     assert_eq!(report["findings"][0]["offset"], fs::metadata(&segment).unwrap().len() - 4);
+    let told = String::from_utf8(burn(&["balance", &dir], "").stderr).unwrap();
+    assert!(told.contains("what was cut was an unfinished frame, not kept"), "{told}");
 }
 
 #[test]

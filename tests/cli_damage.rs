@@ -134,7 +134,9 @@ fn damage_of_any_file_ends_in_words() {
                 if output.status.code() == Some(1) {
                     assert!(!said.is_empty() || !shown.is_empty(), "{what}: failed without a word");
                 }
-                if json && !shown.is_empty() {
+                // An array that is cut short has no place for the failure, and is left open.
+                let is_open = walked.path[0] == "query" && output.status.code() == Some(1);
+                if json && !shown.is_empty() && !is_open {
                     serde_json::from_str::<serde_json::Value>(&shown)
                         .unwrap_or_else(|error| panic!("{what}: {error}: {shown}"));
                 }
@@ -162,4 +164,25 @@ fn damage_of_any_file_ends_in_words() {
     });
     println!("{} kinds of damage, {runs:?} commands", jobs.len());
     assert!(jobs.len() > 100, "{} kinds of damage", jobs.len());
+}
+
+#[test]
+fn a_negative_number_in_the_archive_is_no_panic() {
+    let directory = tempfile::tempdir().unwrap();
+    let burn = |args: &[&str]| {
+        std::process::Command::new(env!("CARGO_BIN_EXE_burn"))
+            .args(args)
+            .env("RELAYBURN_HOME", directory.path())
+            .output()
+            .unwrap()
+    };
+    fs::write(directory.path().join("ledger.jsonl"), "{}\n").unwrap();
+    assert!(burn(&["state", "rebuild", "archive"]).status.success());
+    let archive = rusqlite::Connection::open(directory.path().join("archive.sqlite")).unwrap();
+    archive.execute("UPDATE archive_state SET ledger_offset_bytes = -5", []).unwrap();
+    archive.close().unwrap();
+    let status = burn(&["state", "status"]);
+    let told = String::from_utf8(status.stdout).unwrap();
+    assert_eq!(status.status.code(), Some(0), "{}", String::from_utf8_lossy(&status.stderr));
+    assert!(told.contains("behind by 3 bytes") && told.contains("0 of 3 bytes taken in"), "{told}");
 }

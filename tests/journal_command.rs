@@ -95,11 +95,11 @@ fn damage_is_named_set_aside_on_request_and_shown_by_status() {
     let refused = run(&["recover", "--json"], directory.path());
     assert_eq!(refused.status.code(), Some(1));
     let json = document(&refused);
-    assert_eq!((&json["ok"], &json["damages"][0]["position"]), (&Value::Bool(false), &77.into()));
+    assert_eq!((&json["ok"], &json["damages"][0]["offset"]), (&Value::Bool(false), &77.into()));
 
     let report = document(&run(&["recover", "--skip-corrupt", "--json"], directory.path()));
-    assert_eq!(report["quarantined"][0]["lenBytes"], 46);
-    assert!(Path::new(report["quarantined"][0]["savedAs"].as_str().unwrap()).exists());
+    assert_eq!(report["quarantined"][0]["length"], 46);
+    assert!(directory.path().join(report["quarantined"][0]["savedAs"].as_str().unwrap()).exists());
     assert_eq!(text(&run(&["read"], directory.path()).stdout), "0\tfirst\n91\tthird\n");
     let status = document(&run(&["status", "--json"], directory.path()));
     assert_eq!((&status["end"], &status["skipped"][0][0]), (&136.into(), &45.into()));
@@ -108,6 +108,50 @@ fn damage_is_named_set_aside_on_request_and_shown_by_status() {
     assert!(text(&human.stdout).contains("skipped    offsets 45 to 91"));
     assert!(run(&["recover"], directory.path()).status.success());
     assert!(append(directory.path(), b"fourth\n").status.success());
+}
+
+#[test]
+fn a_lost_end_is_told_by_whoever_looks() {
+    for len_bytes in [Some(115), Some(114), None] {
+        let directory = tempfile::tempdir().unwrap();
+        append(directory.path(), b"a\nb\nc\n");
+        assert!(run(&["status"], directory.path()).status.success());
+        let segment = directory.path().join("0000000000000000.wal");
+        match len_bytes {
+            Some(len_bytes) => {
+                std::fs::OpenOptions::new().write(true).open(&segment).unwrap().set_len(len_bytes).unwrap()
+            }
+            None => std::fs::remove_file(&segment).unwrap(),
+        }
+        let (end, left) = match len_bytes {
+            Some(_) => (82, "0\ta\n41\tb\n"),
+            None => (0, ""),
+        };
+        let told = format!("(offsets {end} to 123): these records were synced or consumed, and are gone");
+        for args in
+            [&["read"][..], &["read", "--follow"], &["read", "--json"], &["status"], &["status", "--json"]]
+        {
+            let output = run(args, directory.path());
+            assert_eq!(output.status.code(), Some(1), "{args:?}");
+            assert!(text(&output.stderr).contains(&told), "{args:?}: {}", text(&output.stderr));
+            match args {
+                ["read", "--json"] => {
+                    let error = &document(&output)["error"];
+                    assert_eq!(error["class"], "corrupt");
+                    assert!(error["message"].as_str().unwrap().contains(&told));
+                }
+                ["read", ..] => assert_eq!(text(&output.stdout), left),
+                ["status"] => {
+                    assert!(text(&output.stdout).contains(&format!("lost       offsets {end} to 123")))
+                }
+                _ => assert_eq!(document(&output)["lost"]["offsets"], serde_json::json!([end, 123])),
+            }
+        }
+        // Set aside, it is known to everybody that reads step over it.
+        assert!(run(&["recover", "--skip-corrupt"], directory.path()).status.success());
+        assert_eq!(text(&run(&["read"], directory.path()).stdout), left);
+        assert!(run(&["status"], directory.path()).status.success());
+    }
 }
 
 #[test]

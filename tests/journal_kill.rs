@@ -72,7 +72,7 @@ fn acknowledge(offset: u64, payload: &[u8]) {
 
 fn group_writers(directory: &Path) {
     let journal = Arc::new(Journal::open(directory, options()).unwrap());
-    let buffer = Arc::new(GroupCommitBuffer::new(journal, GroupCommitOptions::default()));
+    let buffer = Arc::new(GroupCommitBuffer::new(journal, GroupCommitOptions::default()).unwrap());
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap();
     let writers: Vec<_> = (0..WRITERS)
         .map(|writer| {

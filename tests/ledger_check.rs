@@ -28,15 +28,18 @@ fn check(home: &Path, args: &[&str]) -> (i32, Value) {
     (output.status.code().unwrap(), report)
 }
 
-/// Problem, file, offset and length of every finding.
+/// Verdict, file, offset and length of every finding; which of the two files, by its extension.
 fn findings(report: &Value) -> Vec<(String, String, u64, u64)> {
     let text = |finding: &Value, key: &str| finding[key].as_str().unwrap().to_owned();
     let findings = report["findings"].as_array().unwrap().iter();
     findings
         .map(|f| {
             (
-                text(f, "problem"),
-                text(f, "file"),
+                text(f, "verdict"),
+                match Path::new(&text(f, "file")).extension().unwrap().to_str().unwrap() {
+                    "idx" => "index".to_owned(),
+                    _ => "ledger".to_owned(),
+                },
                 f["offset"].as_u64().unwrap(),
                 f["length"].as_u64().unwrap(),
             )
@@ -102,7 +105,7 @@ fn every_fault_has_an_offset_and_every_oddity_a_count() {
 
     let table = String::from_utf8(burn(home.path(), &["ledger", "check"]).stdout).unwrap();
     let malformed = expected.iter().find(|finding| finding.0 == "malformed").unwrap();
-    assert!(table.contains(&format!("ledger byte {} (8 bytes): malformed", malformed.2)), "{table}");
+    assert!(table.contains(&format!("ledger.jsonl at byte {} (8 bytes): malformed", malformed.2)), "{table}");
 }
 
 #[test]
@@ -147,7 +150,7 @@ fn an_index_that_disagrees_is_named_id_by_id() {
     let (code, report) = check(home.path(), &[]);
     assert_eq!((code, findings(&report).len(), &report["index"]["repeatedIds"]), (1, 1, &1.into()));
     let said = String::from_utf8(burn(home.path(), &["ledger", "check"]).stdout).unwrap();
-    assert!(said.contains("index byte 85 (17 bytes): repeated in the index"), "{said}");
+    assert!(said.contains("ledger.idx at byte 85 (17 bytes): repeated in the index"), "{said}");
 }
 
 /// What a check finds when `meanwhile` is done to the home after the ledger was read, and before its index is.

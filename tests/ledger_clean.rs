@@ -220,7 +220,12 @@ fn vacuum_takes_no_options_of_a_build() {
 fn status_tells_of_index_and_content() {
     let home = full_home();
     let (_, text) = burn(home.path(), &["state"], None);
-    for wanted in ["ledger.idx, 0 ids", "ledger.content.idx, 0 fingerprints", "content, 3 files, 300 bytes"] {
+    for wanted in [
+        "ledger.jsonl, ",
+        "ledger.idx, 0 ids",
+        "ledger.content.idx, 0 fingerprints",
+        "content, 3 files, 300 bytes",
+    ] {
         assert!(text.contains(wanted), "{wanted}: {text}");
     }
 }
@@ -239,6 +244,11 @@ fn completions_and_the_manual_know_every_command() {
     ] {
         assert!(page.contains(&format!(".SS {command}\n")), "{command}");
     }
+    for section in [".SH EXIT STATUS", ".SH ENVIRONMENT", "NO_COLOR", "RELAYBURN_HOME", "RELAYBURN_PROGRESS"]
+    {
+        assert!(page.contains(&format!("{section}\n")), "{section}");
+    }
+    assert!(page.contains(r"[\fB\-\-report\fR \fIFILE\fR]"), "values have names");
     // Examples stand as they are.
     assert!(page.contains(".nf\n\\&  burn ledger check\n"), "{page}");
     for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {

@@ -3,7 +3,7 @@
 //!
 //! `LOCK_ROUNDS` (default 3) repeats the races; `LOCK_PROCESSES` (default 100) sizes the counting crowd.
 #![cfg(unix)]
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::expect_used, clippy::unwrap_used)]
 
 use relayburn_ledger::lock::{LockError, with_lock};
 use std::fs;

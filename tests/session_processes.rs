@@ -255,7 +255,7 @@ fn input_that_is_no_text_or_no_entry_is_named_by_line_and_byte() {
         .write_all(b"\n{\"entryId\":\"e0\",\"entryType\":\"a\",\"payload\":1}\n")
         .unwrap();
     let told = String::from_utf8(writer.wait_with_output().unwrap().stderr).unwrap();
-    assert!(told.contains("standard input line 2 (byte 1): entry id \"e0\""), "{told}");
+    assert!(told.contains("standard input, line 2 (byte 1): entry id \"e0\""), "{told}");
 }
 
 #[test]

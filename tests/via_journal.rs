@@ -187,7 +187,8 @@ fn a_batch_ends_in_the_ledger_byte_for_byte_as_a_direct_append_writes_it() {
             assert!(child.wait().unwrap().success());
         }
     }
-    assert_eq!(ingest(&queued)["ledgerLines"], 3);
+    let ingested = ingest(&queued);
+    assert_eq!((&ingested["ledgerLines"], &ingested["duplicates"]), (&2.into(), &1.into()));
     let ledger = fs::read(direct.join("ledger.jsonl")).unwrap();
     assert_eq!(
         ledger.iter().filter(|byte| **byte == b'\n').count(),

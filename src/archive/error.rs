@@ -60,6 +60,12 @@ pub enum ArchiveError {
         /// Its version.
         found: i64,
     },
+    /// The archive has no state row: a program died while it made it. A build adds the row.
+    #[error("{} has no state row; `burn state rebuild archive` completes it", path.display())]
+    Incomplete {
+        /// The database.
+        path: PathBuf,
+    },
     /// There is no archive where one is to be read.
     #[error("there is no archive at {}; `burn state rebuild archive` builds it", path.display())]
     Missing {
@@ -80,7 +86,7 @@ pub enum ArchiveError {
     },
     /// A line that cannot be archived, in a strict build.
     #[error(
-        "{}: the line at byte {offset} ({length} bytes) is {verdict}: {reason}; nothing was changed; \
+        "{} at byte {offset} ({length} bytes): {verdict}: {reason}; nothing was changed; \
          without --strict such lines are reported and left out",
         ledger.display()
     )]

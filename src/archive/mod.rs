@@ -23,11 +23,12 @@ mod statement;
 mod status;
 pub mod survey;
 
+#[cfg(feature = "cli")]
+pub(crate) use build::iso_millis;
 pub use build::{
     BuildResult, Loader, Observer, Options, Paths, Phase, Progress, Timings, Unobserved, build_tail,
     rebuild_full,
 };
 pub use cursor::Restart;
 pub use error::ArchiveError;
-pub use open::{State, open_read_only};
 pub use status::{RowCounts, Status, Vacuumed, status, vacuum};

@@ -11,6 +11,8 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension};
 use super::error::{ArchiveError, SqliteContext};
 use super::publish::PublishError;
 use super::schema::{ADDED_COLUMNS, ARCHIVE_STATE, INDEXES, TABLES, VERSION};
+use crate::disk;
+use crate::scan::ScanError;
 
 /// How long a statement waits for another program's transaction.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -45,7 +47,7 @@ pub struct State {
 /// # Errors
 /// [`ArchiveError::Missing`], [`ArchiveError::Damaged`], [`ArchiveError::Sqlite`].
 pub fn open_read_only(path: &Path) -> Result<Connection, ArchiveError> {
-    if !path.exists() {
+    if !exists(path)? {
         return Err(ArchiveError::Missing { path: path.to_path_buf() });
     }
     refuse_directory(path)?;
@@ -64,6 +66,11 @@ pub fn open_read_only(path: &Path) -> Result<Connection, ArchiveError> {
     }
 }
 
+/// Whether anything stands there. What cannot be looked at may well exist.
+pub(super) fn exists(path: &Path) -> Result<bool, ArchiveError> {
+    path.try_exists().map_err(|source| ScanError::Open { path: path.to_path_buf(), source }.into())
+}
+
 fn open_for_queries(path: &Path, flags: OpenFlags) -> Result<Connection, rusqlite::Error> {
     let connection = Connection::open_with_flags(path, flags)?;
     prepare(&connection)?;
@@ -80,8 +87,7 @@ fn may_not_write(error: &rusqlite::Error) -> bool {
 
 /// Opens a file that nobody writes meanwhile: no lock is taken, nothing is created beside it.
 pub(super) fn open_immutable(path: &Path) -> Result<Connection, ArchiveError> {
-    let mut log = path.as_os_str().to_owned();
-    log.push("-wal");
+    let log = disk::with_suffix(path, "-wal");
     if std::fs::metadata(&log).is_ok_and(|log| log.len() > 0) {
         return Err(ArchiveError::Damaged {
             path: path.to_path_buf(),
@@ -106,7 +112,13 @@ pub(super) fn open_immutable(path: &Path) -> Result<Connection, ArchiveError> {
     uri.push_str("?immutable=1");
     let flags =
         OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
-    let connection = Connection::open_with_flags(&uri, flags).context(path, "opening it")?;
+    let connection = Connection::open_with_flags(&uri, flags).or_else(|error| {
+        // SQLite names no reason. Opened only now that it could not: closing a file ends this process's locks on it.
+        match std::fs::File::open(path) {
+            Err(source) => Err(ScanError::Open { path: path.to_path_buf(), source }.into()),
+            Ok(_) => Err(error).context(path, "opening it"),
+        }
+    })?;
     prepare(&connection).context(path, "opening it")?;
     schema_read(&connection).context(path, "reading its schema")?;
     Ok(connection)

@@ -87,7 +87,7 @@ impl Conditions {
 /// ledger, until it breaks off. Each turn is there once, as its last line had it.
 ///
 /// # Errors
-/// [`ArchiveError::Missing`], [`ArchiveError::OtherVersion`], and whatever SQLite says.
+/// [`ArchiveError::Missing`], [`ArchiveError::OtherVersion`], [`ArchiveError::Incomplete`], and whatever SQLite says.
 pub fn turns(
     archive: &Path,
     filter: &Filter,
@@ -227,7 +227,7 @@ fn open_for_query(archive: &Path) -> Result<Connection, ArchiveError> {
         Some(state) => {
             Err(ArchiveError::OtherVersion { path: archive.to_owned(), found: state.archive_version })
         }
-        None => Err(ArchiveError::Damaged { path: archive.to_owned(), reason: "no state row".to_owned() }),
+        None => Err(ArchiveError::Incomplete { path: archive.to_owned() }),
     }
 }
 

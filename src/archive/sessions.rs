@@ -1,4 +1,7 @@
 //! Sessions by aggregation over their turns.
+//!
+//! May touch: table `sessions` of the connection it is given. Promises: a session's row follows from its turns alone, whatever
+//! stood there before.
 
 use rusqlite::{Connection, params};
 

@@ -84,7 +84,7 @@ pub fn status(paths: &Paths) -> Result<Status, ArchiveError> {
     let path = &paths.archive;
     let mut status = Status {
         archive_path: path.clone(),
-        exists: path.exists(),
+        exists: open::exists(path)?,
         is_foreign: false,
         archive_version: None,
         ledger_offset_bytes: 0,
@@ -172,7 +172,7 @@ fn histogram(connection: &Connection) -> Result<BTreeMap<String, u64>, rusqlite:
 pub fn vacuum(paths: &Paths) -> Result<Vacuumed, ArchiveError> {
     with_lock(&paths.lock, |held| {
         let path = &paths.archive;
-        if !path.exists() {
+        if !open::exists(path)? {
             return Ok(Vacuumed {
                 archive_path: path.clone(),
                 existed: false,

@@ -7,11 +7,13 @@
 mod derived;
 mod log;
 
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
+use talea_core::store::TrialBalanceRow;
 use talea_core::types::Seq;
 
 use self::log::LogEnd;
@@ -59,6 +61,23 @@ pub struct BookReport {
     pub runs: u64,
     /// Keys in good runs, each counted once a run.
     pub run_keys: u64,
+    /// Assets of which debits and credits differ. No fault: a store takes transactions as they are posted.
+    pub unbalanced: Vec<Unbalanced>,
+    /// Copies that repairs kept of what they cut, and snapshots that were ahead of their log.
+    pub set_aside: Vec<PathBuf>,
+}
+
+/// An asset of which a book's debits and credits differ, in minor units.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub struct Unbalanced {
+    /// The asset.
+    pub asset: String,
+    /// All debits.
+    pub debits: i64,
+    /// All credits.
+    pub credits: i64,
 }
 
 /// Something that is wrong.
@@ -73,6 +92,7 @@ pub struct Finding {
     /// Where in it, in bytes; absent where it concerns the whole file.
     pub offset: Option<u64>,
     /// What kind of thing.
+    #[serde(rename = "verdict")]
     pub kind: FindingKind,
     /// What exactly, and what becomes of it.
     pub reason: String,
@@ -80,11 +100,13 @@ pub struct Finding {
 
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.file.display())?;
-        if let Some(offset) = self.offset {
-            write!(f, ", byte {offset}")?;
+        let file = self.file.display().to_string();
+        match self.offset {
+            Some(offset) => write!(f, "{file} at byte {offset}: {}", self.reason),
+            // What the system refused is told with the path.
+            None if self.reason.contains(&file) => f.write_str(&self.reason),
+            None => write!(f, "{file}: {}", self.reason),
         }
-        write!(f, ": {}", self.reason)
     }
 }
 
@@ -115,6 +137,8 @@ pub enum FindingKind {
     WrongRun,
     /// Keys from before the newest snapshot that stand neither in it nor in a run.
     MissingKeys,
+    /// Accounts that hold an asset of which there is no registration.
+    UnregisteredAsset,
     /// A file or directory that could not be read.
     Unreadable,
 }
@@ -130,13 +154,34 @@ pub fn check(directory: &Path) -> Result<CheckReport, BookError> {
     let names =
         if lock.is_some() && !books_directory.exists() { Vec::new() } else { book_names(&books_directory)? };
     let mut report = CheckReport { ok: true, books: Vec::new(), findings: Vec::new() };
+    let mut assets = HashSet::new();
+    let mut held = Vec::new();
     for name in names {
         let mut check = Check::new(&name, &books_directory.join(&name), &mut report.findings);
         if let Err(error) = check.run() {
             let directory = check.directory.clone();
             check.find(FindingKind::Unreadable, &directory, None, error.to_string());
         }
+        assets.extend(check.assets);
+        held.push((name, check.held));
         report.books.push(check.report);
+    }
+    for (book, held) in held {
+        for (asset, Held { account, path, offset, more }) in
+            held.into_iter().filter(|(asset, _)| !assets.contains(asset))
+        {
+            let more = if more > 0 { format!(" (and {more} more accounts)") } else { String::new() };
+            report.findings.push(Finding {
+                book: book.clone(),
+                file: path,
+                offset: Some(offset),
+                kind: FindingKind::UnregisteredAsset,
+                reason: format!(
+                    "account {account} holds {asset}{more}, which is not registered; register it again with its precision, \
+                     or restore the segments of _system from a backup"
+                ),
+            });
+        }
     }
     report.ok = report.findings.is_empty();
     Ok(report)
@@ -167,6 +212,17 @@ struct Newest {
     keys: Keys,
 }
 
+/// Who holds an asset.
+struct Held {
+    /// The first account.
+    account: String,
+    /// Where it was opened.
+    path: PathBuf,
+    offset: u64,
+    /// How many accounts besides it.
+    more: u64,
+}
+
 /// The check of one book.
 struct Check<'a> {
     directory: PathBuf,
@@ -181,6 +237,10 @@ struct Check<'a> {
     openings: u64,
     last_at: Option<DateTime<Utc>>,
     newest: Option<Newest>,
+    /// Registered here.
+    assets: HashSet<String>,
+    /// By asset.
+    held: BTreeMap<String, Held>,
 }
 
 impl<'a> Check<'a> {
@@ -196,6 +256,8 @@ impl<'a> Check<'a> {
             openings: 0,
             last_at: None,
             newest: None,
+            assets: HashSet::new(),
+            held: BTreeMap::new(),
         }
     }
 
@@ -213,7 +275,12 @@ impl<'a> Check<'a> {
             self.report.segments_bytes += crate::disk::metadata(path)?.len_bytes;
             self.segments.push(Segment { base: *base, path: path.clone(), source: None });
         }
+        self.report.set_aside.clone_from(&listing.set_aside);
         let end = self.log(&listing)?;
+        for row in self.state.trial_balance().into_iter().filter(|row| row.debits != row.credits) {
+            let TrialBalanceRow { asset, debits, credits } = row;
+            self.report.unbalanced.push(Unbalanced { asset: asset.as_str().to_owned(), debits, credits });
+        }
         self.report.events = self.replayed() as u64;
         self.report.accounts = self.state.account_count() as u64;
         self.repeated_keys()?;

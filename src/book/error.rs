@@ -3,7 +3,6 @@
 //! `talea_core::store::Store` has one variant for everything that is not the caller's doing, `StoreError::Io`; every
 //! such error of this store carries a [`BookError`], which can be got back by downcasting.
 
-use std::io;
 use std::path::PathBuf;
 
 use talea_core::store::StoreError;
@@ -27,14 +26,6 @@ pub enum BookError {
     Locked {
         /// The lock file.
         path: PathBuf,
-    },
-    /// The lock file could not be locked for another reason.
-    #[error("cannot lock {}: {reason}; the file system must support flock", path.display())]
-    Lock {
-        /// The lock file.
-        path: PathBuf,
-        /// What the system said.
-        reason: io::Error,
     },
     /// A name that cannot be a book's.
     #[error("{name:?} cannot name a book: it must not be empty, be \".\" or contain '/', '\\' or \"..\"")]
@@ -70,8 +61,8 @@ pub enum BookError {
     },
     /// A damaged frame where only the end of the log could be repaired.
     #[error(
-        "{}: the frame at byte {offset} is damaged ({reason}), and the log goes on in later segments: nothing was changed; \
-         restore this file from a backup",
+        "{} at byte {offset}: the frame is damaged ({reason}), and events follow it: this file was not changed; restore it \
+         from a backup",
         path.display()
     )]
     Frame {
@@ -84,7 +75,7 @@ pub enum BookError {
     },
     /// Sequence numbers that do not follow one another.
     #[error(
-        "{}: sequence number {expected} should stand at byte {offset}, found {found}: events are missing; restore the \
+        "{} at byte {offset}: sequence number {expected} should stand here, found {found}: events are missing; restore the \
          missing segment from a backup",
         path.display()
     )]
@@ -100,7 +91,7 @@ pub enum BookError {
     },
     /// Replaying the log, an account's balance leaves the range of 64 bits.
     #[error(
-        "book {book:?}, {}, frame at byte {offset}: the balance of account {account:?} leaves the range of 64-bit integers; \
+        "{} at byte {offset}, book {book:?}: the balance of account {account:?} leaves the range of 64-bit integers; \
          no store wrote this, restore the file from a backup",
         path.display()
     )]
@@ -127,7 +118,7 @@ pub enum BookError {
         reason: String,
     },
     /// A snapshot or a run that cannot be used.
-    #[error("{} is damaged at byte {offset}: {reason}; it can be deleted, the log has everything", path.display())]
+    #[error("{} at byte {offset}: {reason}; it can be deleted, the log has everything", path.display())]
     Derived {
         /// The file.
         path: PathBuf,

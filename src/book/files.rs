@@ -46,6 +46,8 @@ pub(super) struct Listing {
     pub runs: Vec<(u64, PathBuf)>,
     /// What an interrupted program left: `*.tmp`.
     pub leftovers: Vec<PathBuf>,
+    /// What repairs kept: `segment-….log.torn[.N]` and `snapshot-….snap.stale[.N]`.
+    pub set_aside: Vec<PathBuf>,
 }
 
 /// Lists a book's directory.
@@ -63,6 +65,8 @@ pub(super) fn list(directory: &Path) -> Result<Listing, BookError> {
             listing.runs.push((number, path));
         } else if name.ends_with(".tmp") {
             listing.leftovers.push(path);
+        } else if is_set_aside(name) {
+            listing.set_aside.push(path);
         }
     }
     listing.segments.sort();
@@ -70,6 +74,18 @@ pub(super) fn list(directory: &Path) -> Result<Listing, BookError> {
     listing.snapshots.reverse();
     listing.runs.sort();
     Ok(listing)
+}
+
+fn is_set_aside(name: &str) -> bool {
+    let is_copy_of = |prefix: &str, suffix: &str| {
+        name.strip_prefix(prefix).and_then(|rest| rest.split_once(suffix)).is_some_and(|(_, number)| {
+            number.is_empty()
+                || number
+                    .strip_prefix('.')
+                    .is_some_and(|number| number.bytes().all(|byte| byte.is_ascii_digit()))
+        })
+    };
+    is_copy_of("segment-", ".log.torn") || is_copy_of("snapshot-", ".snap.stale")
 }
 
 fn number<N: std::str::FromStr>(name: &str, prefix: &str, suffix: &str) -> Option<N> {

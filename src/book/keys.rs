@@ -230,13 +230,15 @@ impl Keys {
     /// Takes in the runs that lie in the directory; answers which events' keys they hold.
     ///
     /// Damaged runs, and such as know events behind `max_seq`, are deleted: their keys come from the log. What runs say of
-    /// events from `replayed_from` on can be compared with the log afterwards.
+    /// events from `replayed_from` on can be compared with the log afterwards. `acknowledged` is raised to the last event that
+    /// any of them knows.
     pub(super) fn attach_runs(
         &mut self,
         runs: &[(u64, PathBuf)],
         replayed_from: Seq,
         max_seq: Seq,
         state: &mut State,
+        acknowledged: &mut Seq,
     ) -> Result<Covered, BookError> {
         self.next_run = runs.last().map_or(0, |(number, _)| number + 1);
         self.runs = runs.to_vec();
@@ -245,7 +247,7 @@ impl Keys {
             self.spilled = SeqIndex::default();
             for at in 0..self.runs.len() {
                 let path = self.runs[at].1.clone();
-                if let Err(error) = self.attach_run(&path, max_seq, state, &mut covered) {
+                if let Err(error) = self.attach_run(&path, max_seq, state, &mut covered, acknowledged) {
                     tracing::warn!(%error, "run deleted; its keys are taken from the log");
                     disk::remove_file_if_exists(&path)?;
                     self.runs.remove(at);
@@ -262,10 +264,12 @@ impl Keys {
         max_seq: Seq,
         state: &mut State,
         covered: &mut Covered,
+        acknowledged: &mut Seq,
     ) -> Result<(), BookError> {
         let scratch = state.scratch()?;
         for entry in RunFile::open(path)?.entries(&mut Vec::new())? {
             let (key, outcome) = entry?;
+            *acknowledged = (*acknowledged).max(outcome.seq);
             if outcome.seq < 1 || outcome.seq > max_seq {
                 let reason = format!("it knows event {}, the log ends before", outcome.seq);
                 return Err(BookError::Derived { path: path.to_owned(), offset: 0, reason });

@@ -65,7 +65,7 @@ mod subscribe;
 mod time;
 mod writer;
 
-pub use check::{BookReport, CheckReport, Finding, FindingKind, check};
+pub use check::{BookReport, CheckReport, Finding, FindingKind, Unbalanced, check};
 pub use error::BookError;
 pub use recovery::{Quarantined, RecoveryReport, Truncated};
 pub use store::{LogStoreOptions, LogTaleaStore};

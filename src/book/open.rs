@@ -44,22 +44,42 @@ pub(super) struct Opened {
 /// Creates a book: its directory and an empty segment, durable on return.
 pub(super) fn create(directory: &Path, options: &LogStoreOptions) -> Result<Opened, BookError> {
     disk::create_dir_all(directory)?;
-    open(directory, "", options)
+    read(directory, "", options)?.finish(options)
 }
 
-/// Opens the book in `directory`.
-pub(super) fn open(directory: &Path, name: &str, options: &LogStoreOptions) -> Result<Opened, BookError> {
+/// A book that was read, and found to be sound but for the end of its log. Dropped, it leaves that as it is.
+#[derive(Debug)]
+pub(super) struct Read {
+    pub name: String,
+    pub directory: PathBuf,
+    listing: Listing,
+    state: State,
+    keys: Keys,
+    assets: Vec<AssetDef>,
+    /// Events in the log.
+    events: Seq,
+    /// The first frame of the last segment that is not good.
+    bad: Option<Bad>,
+    /// The last event that a snapshot or a run knows of: everything up to it was acknowledged once.
+    acknowledged: Seq,
+    snapshot_seq: Seq,
+    keys_were_missing: bool,
+}
+
+/// Reads the book in `directory`; the log itself is left as it is.
+///
+/// # Errors
+/// What cannot be made whole from the log, with file and offset; reading.
+pub(super) fn read(directory: &Path, name: &str, options: &LogStoreOptions) -> Result<Read, BookError> {
     let listing = prepare(directory)?;
-    let (last_base, last_path) = listing.segments[listing.segments.len() - 1].clone();
     // The registry is made of all registrations, and a snapshot holds none.
     let snapshots = if name == SYSTEM_BOOK { &[][..] } else { &listing.snapshots[..] };
     let mut start = load_newest(snapshots, 0, directory, options);
     let mut runs = listing.runs.clone();
-    // Frames are longer than 16 bytes, so no event has a higher number than this.
-    let max_seq = last_base + (disk::metadata(&last_path)?.len_bytes / 16) as Seq;
+    let max_seq = max_seq(&listing)?;
     let mut keys_were_missing = false;
-    let mut recovery = RecoveryReport::default();
-    let (mut replay, snapshot_seq) = loop {
+    let mut acknowledged = listing.snapshots.first().map_or(0, |(last, _)| *last);
+    let (replay, snapshot_seq, bad) = loop {
         let (state, keys, candidate) = match start.take() {
             Some((state, keys, candidate)) => (state, keys, Some(candidate)),
             None => (State::new(directory), Keys::new(directory, options.idem_hot_cap), None),
@@ -74,15 +94,22 @@ pub(super) fn open(directory: &Path, name: &str, options: &LogStoreOptions) -> R
             assets: Vec::new(),
             events: 0,
         };
-        replay.covered =
-            replay.keys.attach_runs(&runs, snapshot_seq + 1, max_seq.max(snapshot_seq), &mut replay.state)?;
+        replay.covered = replay.keys.attach_runs(
+            &runs,
+            snapshot_seq.saturating_add(1),
+            max_seq,
+            &mut replay.state,
+            &mut acknowledged,
+        )?;
         if candidate.is_some() && !replay.has_all_keys(snapshot_seq) {
             tracing::warn!(directory = %directory.display(), "keys are missing from runs; replaying the whole log for them");
             keys_were_missing = true;
             continue;
         }
-        if let Some(bad) = replay.run(snapshot_seq)? {
-            recovery.truncated.push(repair(&listing, &bad)?);
+        let bad = replay.run(snapshot_seq)?;
+        if let Some(bad) = bad.as_ref().filter(|bad| bad.segment + 1 < listing.segments.len()) {
+            let path = listing.segments[bad.segment].1.clone();
+            return Err(BookError::Frame { path, offset: bad.offset, reason: bad.reason.clone() });
         }
         if let Some(at) = candidate.filter(|_| replay.events < snapshot_seq) {
             start = load_newest(snapshots, at + 1, directory, options);
@@ -94,25 +121,69 @@ pub(super) fn open(directory: &Path, name: &str, options: &LogStoreOptions) -> R
             runs.clear();
             continue;
         }
-        break (replay, snapshot_seq);
+        break (replay, snapshot_seq, bad);
     };
-    for (_, path) in listing.snapshots.iter().filter(|(last, _)| *last > replay.events) {
-        recovery.quarantined.push(set_aside(path)?);
+    let Replay { state, keys, assets, events, .. } = replay;
+    Ok(Read {
+        name: name.to_owned(),
+        directory: directory.to_owned(),
+        listing,
+        state,
+        keys,
+        assets,
+        events,
+        bad,
+        acknowledged,
+        snapshot_seq,
+        keys_were_missing,
+    })
+}
+
+/// A number that no event of the log exceeds: frames are longer than 16 bytes. What a file is named says nothing of it.
+fn max_seq(listing: &Listing) -> Result<Seq, BookError> {
+    let mut len_bytes = 0_u64;
+    for (_, path) in &listing.segments {
+        len_bytes = len_bytes.saturating_add(disk::metadata(path)?.len_bytes);
     }
-    if keys_were_missing {
-        // A program that starts from the snapshot finds older keys in runs, or nowhere.
-        let through = snapshots.first().map_or(0, |(last, _)| *last);
-        let count = replay.keys.hot().take_while(|(_, outcome)| outcome.seq <= through).count();
-        replay.spill(count);
+    Ok((len_bytes / 16) as Seq)
+}
+
+impl Read {
+    /// Cuts the end of the log where it is not good, moves misleading snapshots aside, and opens the book for writing.
+    pub(super) fn finish(self, options: &LogStoreOptions) -> Result<Opened, BookError> {
+        let Self { listing, mut state, mut keys, events, .. } = self;
+        let mut recovery = RecoveryReport::default();
+        let last_path = &listing.segments[listing.segments.len() - 1].1;
+        if let Some(bad) = &self.bad {
+            recovery.truncated.push(repair(last_path, bad, self.acknowledged > events)?);
+        }
+        for (_, path) in listing.snapshots.iter().filter(|(last, _)| *last > events) {
+            recovery.quarantined.push(set_aside(path)?);
+        }
+        if self.keys_were_missing {
+            // A program that starts from the snapshot finds older keys in runs, or nowhere.
+            let through = listing.snapshots.first().map_or(0, |(last, _)| *last);
+            let count = keys.hot().take_while(|(_, outcome)| outcome.seq <= through).count();
+            spill(&self.name, &mut state, &mut keys, count);
+        }
+        if keys.is_spill_due() {
+            let count = keys.hot_len() - options.idem_hot_cap;
+            spill(&self.name, &mut state, &mut keys, count);
+        }
+        let (active, _) = disk::File::open_append(last_path)?;
+        let active_len_bytes = active.len_bytes()?;
+        let events_since_snapshot = (events - self.snapshot_seq) as u64;
+        let assets = self.assets;
+        Ok(Opened { state, keys, assets, active, active_len_bytes, events_since_snapshot, recovery })
     }
-    if replay.keys.is_spill_due() {
-        replay.spill(replay.keys.hot_len() - options.idem_hot_cap);
+}
+
+/// Spills the oldest keys. A failure is logged and costs memory, nothing else.
+fn spill(book: &str, state: &mut State, keys: &mut Keys, count: usize) {
+    let spilled = state.scratch().and_then(|scratch| keys.spill(count, &scratch));
+    if let Err(error) = spilled {
+        tracing::warn!(book, %error, "keys stay in memory");
     }
-    let events_since_snapshot = (replay.events - snapshot_seq) as u64;
-    let Replay { state, keys, assets, .. } = replay;
-    let (active, _) = disk::File::open_append(&last_path)?;
-    let active_len_bytes = active.len_bytes()?;
-    Ok(Opened { state, keys, assets, active, active_len_bytes, events_since_snapshot, recovery })
 }
 
 /// Lists the directory, removes leftovers, gives segments their names, and makes the first one where there is none.
@@ -159,11 +230,8 @@ fn load_newest(
 
 /// A snapshot of events that the log does not have would be believed again once the log is as long.
 fn set_aside(snapshot: &Path) -> Result<Quarantined, BookError> {
-    let mut name = snapshot.as_os_str().to_owned();
-    name.push(".stale");
     tracing::warn!(snapshot = %snapshot.display(), "snapshot is ahead of its log and was renamed to *.stale");
-    let saved_as = PathBuf::from(name);
-    disk::rename(snapshot, &saved_as)?;
+    let saved_as = disk::set_aside(snapshot, ".stale")?;
     disk::sync_dir(disk::parent_of(snapshot))?;
     Ok(Quarantined { file: snapshot.to_owned(), saved_as })
 }
@@ -210,7 +278,8 @@ impl Replay<'_> {
                     self.state.tidy();
                 }
                 if self.keys.hot_len() > self.keys.cap().max(REPLAY_HOT_MIN) {
-                    self.spill(self.keys.hot_len() / 2);
+                    let count = self.keys.hot_len() / 2;
+                    spill(self.name, &mut self.state, &mut self.keys, count);
                 }
                 Ok(())
             }
@@ -235,14 +304,6 @@ impl Replay<'_> {
         self.state.advance(seq, at);
         Ok(())
     }
-
-    /// Spills the oldest keys. A failure is logged and costs memory, nothing else.
-    fn spill(&mut self, count: usize) {
-        let spilled = self.state.scratch().and_then(|scratch| self.keys.spill(count, &scratch));
-        if let Err(error) = spilled {
-            tracing::warn!(book = self.name, %error, "keys stay in memory");
-        }
-    }
 }
 
 impl<'a> From<&'a PostingIn<'_>> for PostingRef<'a> {
@@ -257,16 +318,12 @@ impl<'a> From<&'a PostingIn<'_>> for PostingRef<'a> {
     }
 }
 
-/// Cuts the last segment at its first bad frame; a bad frame anywhere else is refused.
-fn repair(listing: &Listing, bad: &Bad) -> Result<Truncated, BookError> {
-    let path = &listing.segments[bad.segment].1;
-    if bad.segment + 1 < listing.segments.len() {
-        return Err(BookError::Frame { path: path.clone(), offset: bad.offset, reason: bad.reason.clone() });
-    }
+/// Cuts the last segment, `path`, at its first bad frame. What is cut is saved when it may have been acknowledged.
+fn repair(path: &Path, bad: &Bad, was_acknowledged: bool) -> Result<Truncated, BookError> {
     let file = disk::File::open_rw(path)?;
     let len_bytes = file.len_bytes()?;
     let mut saved_as = None;
-    if is_worth_saving(path, bad)? {
+    if was_acknowledged || is_worth_saving(path, bad)? {
         let mut name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         name.push_str(".torn");
         let saved = disk::quarantine(&file, bad.offset..len_bytes, disk::parent_of(path), &name)?;
@@ -278,7 +335,7 @@ fn repair(listing: &Listing, bad: &Bad) -> Result<Truncated, BookError> {
     }
     file.set_len(bad.offset)?;
     file.sync_all()?;
-    let (file, reason) = (path.clone(), bad.reason.clone());
+    let (file, reason) = (path.to_owned(), bad.reason.clone());
     Ok(Truncated { file, length: bad.offset, from_length: len_bytes, reason, saved_as })
 }
 

@@ -220,12 +220,16 @@ impl Book {
             Self::work(&book);
         });
         started.map(drop).map_err(|reason| {
-            let mut queue = locked(&self.queue);
-            queue.has_thread = false;
-            self.permits.add_permits(queue.jobs.len());
-            queue.jobs.clear();
-            self.changed.notify_all();
-            BookError::Worker { what: "writing", reason: reason.to_string() }
+            let jobs = {
+                let mut queue = locked(&self.queue);
+                queue.has_thread = false;
+                self.changed.notify_all();
+                std::mem::take(&mut queue.jobs)
+            };
+            self.permits.add_permits(jobs.len());
+            let error = || BookError::Worker { what: "writing", reason: reason.to_string() };
+            jobs.into_iter().for_each(|job| job.refuse(error()));
+            error()
         })
     }
 
@@ -238,11 +242,14 @@ impl Book {
         }
     }
 
-    /// Why the book is closed.
+    /// Why a job got no answer: the book is closed, or a thread ended early.
     pub(super) fn closed_error(&self) -> BookError {
         match &locked(&self.queue).closed {
             Some(closed) => self.error_of(closed),
-            None => BookError::ShutDown,
+            None => {
+                let reason = "it ended without an answer; ask again, or open the store again".to_owned();
+                BookError::Worker { what: "writing", reason }
+            }
         }
     }
 

@@ -91,7 +91,7 @@ impl Positions {
         let part = self.parts.partition_point(|(first, _)| *first <= seq) - 1;
         let (first, offset) = self.parts[part];
         let mut bytes = [0; 8];
-        in_file(scratch).read(&mut bytes, offset + (seq - first) as u64 * 8)?;
+        in_file(scratch)?.read(&mut bytes, offset + (seq - first) as u64 * 8)?;
         Ok(u64::from_le_bytes(bytes))
     }
 
@@ -110,8 +110,9 @@ impl Positions {
 }
 
 /// Something was flushed, so there is a file: both happen together.
-fn in_file(scratch: Option<&Scratch>) -> &Scratch {
-    scratch.expect("what was flushed has a scratch file")
+fn in_file(scratch: Option<&Scratch>) -> Result<&Scratch, BookError> {
+    let missing = || BookError::Worker { what: "reading", reason: "the book has no scratch file".to_owned() };
+    scratch.ok_or_else(missing)
 }
 
 /// Sequence numbers by a 128-bit id, several to an id where it was used several times.
@@ -269,7 +270,7 @@ impl SeqIndex {
             found.extend(self.repeats.iter().filter(|entry| entry.0 == id).map(|entry| entry.1));
         }
         for run in &self.runs {
-            run.find(in_file(scratch), id, &mut found)?;
+            run.find(in_file(scratch)?, id, &mut found)?;
         }
         Ok(found)
     }
@@ -316,7 +317,7 @@ impl SeqIndex {
         let mut entries = Vec::new();
         for run in &self.runs {
             for first in (0..run.len).step_by(MERGE_CHUNK_ENTRIES) {
-                run.read(in_file(scratch), first, &mut entries, MERGE_CHUNK_ENTRIES)?;
+                run.read(in_file(scratch)?, first, &mut entries, MERGE_CHUNK_ENTRIES)?;
                 entries.sort_unstable_by_key(|entry| entry.1);
                 visit(&entries)?;
             }

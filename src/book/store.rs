@@ -4,7 +4,6 @@
 //! lock is held from before anything is read until after everything is written.
 
 use std::collections::HashMap;
-use std::fs::{self, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
@@ -27,7 +26,7 @@ use super::queue::{Assets, Book, Draft, Job};
 use super::recovery::RecoveryReport;
 use super::state::{PostingRef, add_to_side, effective, rows_of};
 use super::subscribe;
-use crate::disk;
+use crate::disk::{self, KernelLock};
 
 /// How a [`LogTaleaStore`] uses memory and disk. None of it is stored: a directory can be opened with other options.
 #[derive(Debug, Clone)]
@@ -49,10 +48,10 @@ impl Default for LogStoreOptions {
 /// An append-log implementation of [`Store`]: one log a book, group commit, answers after the sync.
 ///
 /// Its methods need a tokio runtime. One store at a time can have a directory open. Dropping it finishes what is queued
-/// and releases the directory, as [`LogTaleaStore::shutdown`] does without blocking the caller's thread.
+/// and releases the directory, and blocks the thread meanwhile; [`LogTaleaStore::shutdown`] does the same without blocking it.
 #[derive(Debug)]
 pub struct LogTaleaStore {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
 }
 
 /// What the store and its subscriptions share.
@@ -65,7 +64,8 @@ pub(super) struct Shared {
     assets: Arc<Assets>,
     /// How many books have been created, for those who wait for one; closed by shutdown.
     created: watch::Sender<Created>,
-    lock: Mutex<Option<StoreLock>>,
+    /// Absent after shutdown, which holds the mutex from its beginning to its end.
+    lock: Mutex<Option<KernelLock>>,
     /// What opening did.
     recovery: RecoveryReport,
 }
@@ -162,7 +162,8 @@ impl LogTaleaStore {
         assets
     }
 
-    /// Refuses new work, finishes what is queued, ends subscriptions, and releases the directory. May be called again.
+    /// Refuses new work, finishes what is queued, ends subscriptions, and releases the directory. May be called again, and
+    /// by several at once: the directory is released when all of them return.
     pub async fn shutdown(&self) {
         let shared = Arc::clone(&self.shared);
         let ended = blocking(move || {
@@ -202,9 +203,15 @@ impl Shared {
         let mut books = HashMap::new();
         let assets = Arc::<Assets>::default();
         let mut recovery = RecoveryReport::default();
+        // All are read before the first is cut: a book that is refused leaves the others as they are, and whatever is cut is
+        // told of.
+        let mut read = Vec::new();
         for name in book_names(&books_directory)? {
-            let book_directory = books_directory.join(&name);
-            let mut opened = open::open(&book_directory, &name, &options)?;
+            read.push(open::read(&books_directory.join(&name), &name, &options)?);
+        }
+        for book in read {
+            let (name, book_directory) = (book.name.clone(), book.directory.clone());
+            let mut opened = book.finish(&options)?;
             recovery.truncated.append(&mut opened.recovery.truncated);
             recovery.quarantined.append(&mut opened.recovery.quarantined);
             let registered = opened.assets.drain(..).map(|asset| (asset.id.clone(), asset));
@@ -293,60 +300,30 @@ impl Shared {
     }
 
     fn shut_down(&self) {
+        // Held to the end: who comes second finds no books, and must not release the directory while the first still waits for
+        // their writers.
+        let mut lock = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
         let books = self.books.write().unwrap_or_else(PoisonError::into_inner).take();
         for book in books.unwrap_or_default().values() {
             book.shut_down();
         }
         self.created.send_modify(|created| created.closed = true);
-        self.lock.lock().unwrap_or_else(PoisonError::into_inner).take();
-    }
-}
-
-/// The lock of a store, held until this is dropped.
-#[derive(Debug)]
-pub(super) struct StoreLock(fs::File);
-
-impl Drop for StoreLock {
-    fn drop(&mut self) {
-        // Closing alone does not release it while a process that was forked just now has not closed its copy.
-        let _ = self.0.unlock();
+        lock.take();
     }
 }
 
 /// Takes the lock of the store in `directory`, which exists.
-pub(super) fn take_lock(directory: &Path) -> Result<StoreLock, BookError> {
-    let path = directory.join("LOCK");
-    let lock = match disk::File::open_read_no_follow(&path) {
-        Err(error) if error.is_not_found() => match disk::File::create_new(&path) {
-            // Somebody else created it meanwhile.
-            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
-                disk::File::open_read_no_follow(&path)?
-            }
-            created => created?,
-        },
-        opened => opened?,
-    };
-    lock_of(&path, &lock)
+fn take_lock(directory: &Path) -> Result<KernelLock, BookError> {
+    held(KernelLock::open(&directory.join("LOCK"))?)
 }
 
 /// Takes the lock of the store in `directory` and creates nothing: where there is no lock file, nobody has it open.
-pub(super) fn take_lock_if_there(directory: &Path) -> Result<Option<StoreLock>, BookError> {
-    let path = directory.join("LOCK");
-    match disk::File::open_read_no_follow(&path) {
-        Err(error) if error.is_not_found() => Ok(None),
-        opened => lock_of(&path, &opened?).map(Some),
-    }
+pub(super) fn take_lock_if_there(directory: &Path) -> Result<Option<KernelLock>, BookError> {
+    KernelLock::open_if_there(&directory.join("LOCK"))?.map(held).transpose()
 }
 
-fn lock_of(path: &Path, lock: &disk::File) -> Result<StoreLock, BookError> {
-    let path = path.to_owned();
-    let failed = |reason| BookError::Lock { path: path.clone(), reason };
-    let lock = lock.as_std().try_clone().map_err(failed)?;
-    match lock.try_lock() {
-        Ok(()) => Ok(StoreLock(lock)),
-        Err(TryLockError::WouldBlock) => Err(BookError::Locked { path: path.clone() }),
-        Err(TryLockError::Error(reason)) => Err(failed(reason)),
-    }
+fn held(mut lock: KernelLock) -> Result<KernelLock, BookError> {
+    if lock.try_lock()? { Ok(lock) } else { Err(BookError::Locked { path: lock.path().to_owned() }) }
 }
 
 /// The directories under `books/`, in byte order.

@@ -1,5 +1,5 @@
 //! What only faults can show: every file operation failing in turn, and the directory as a power cut could leave it.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::expect_used, clippy::unwrap_used)]
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -9,8 +9,9 @@ use talea_core::store::{AccountCfg, Store};
 use talea_core::types::*;
 use uuid::Uuid;
 
+use super::queue::Book as OpenBook;
 use super::scratch::{self, Block, Blocks, Row, Scratch, SeqIndex};
-use super::{LogStoreOptions, LogTaleaStore, check};
+use super::{BookError, LogStoreOptions, LogTaleaStore, check, open};
 use crate::disk::faults::{self, Harness};
 
 fn runtime() -> tokio::runtime::Runtime {
@@ -131,6 +132,59 @@ fn threads_that_end_and_start_at_once_lose_no_job_and_are_waited_for() {
     let store = runtime.block_on(LogTaleaStore::open_with(directory.path(), OPTIONS)).unwrap();
     let cash = runtime.block_on(store.balance(&account("cash"), None)).unwrap();
     assert_eq!(cash.amount.minor(), 20 * 40);
+}
+
+fn error_of(refused: talea_core::store::StoreError) -> BookError {
+    let talea_core::store::StoreError::Io(error) = refused else { panic!("{refused}") };
+    *error.downcast::<BookError>().unwrap()
+}
+
+#[test]
+fn a_second_shutdown_waits_for_the_first_before_the_directory_is_released() {
+    let directory = tempfile::tempdir().unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(3).enable_all().build().unwrap();
+    let open = || runtime.block_on(LogTaleaStore::open_with(directory.path(), OPTIONS));
+    let store = open().unwrap();
+    runtime.block_on(set_up(&store)).unwrap();
+    let book = store.shared.find("shop").unwrap().unwrap();
+    let sales: Vec<Transaction> = (0..3000).map(sale).collect();
+    std::thread::scope(|scope| {
+        // The writer cannot apply its first batch, and so not end, while this is held.
+        let state = book.state();
+        let posting = scope.spawn(|| runtime.block_on(store.commit_batch(&sales)));
+        let written = || std::fs::read_dir(book.directory()).unwrap().count();
+        while written() < 3 {
+            std::thread::yield_now();
+        }
+        let first = scope.spawn(|| runtime.block_on(store.shutdown()));
+        while store.books().is_ok() {
+            std::thread::yield_now();
+        }
+        let second = scope.spawn(|| runtime.block_on(store.shutdown()));
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        let refused = error_of(open().unwrap_err());
+        assert!(matches!(refused, BookError::Locked { .. }), "{refused}");
+        assert!(!first.is_finished() && !second.is_finished());
+        drop(state);
+        second.join().unwrap();
+        let again = open().unwrap();
+        let posted = posting.join().unwrap().into_iter().filter(Result::is_ok).count();
+        let cash = runtime.block_on(again.balance(&account("cash"), None)).unwrap();
+        assert_eq!(cash.amount.minor(), posted as i64);
+        assert!(posted > 0 && again.recovery().truncated.is_empty());
+        first.join().unwrap();
+    });
+}
+
+#[test]
+fn an_answer_that_never_came_is_no_shutdown() {
+    let directory = tempfile::tempdir().unwrap();
+    let opened = open::create(directory.path(), &OPTIONS).unwrap();
+    let book = OpenBook::new("shop", directory.path(), opened, &OPTIONS, &std::sync::Arc::default());
+    let error = book.closed_error();
+    assert!(matches!(error, BookError::Worker { what: "writing", .. }), "{error}");
+    book.shut_down();
+    assert!(matches!(book.closed_error(), BookError::ShutDown));
 }
 
 #[test]

@@ -3,7 +3,7 @@
 //! Appends to segments, begins new ones, and starts snapshots. Promises: no answer leaves before its batch is synced; after
 //! a failed write nothing of the batch was acknowledged, and its caller lets no other batch through.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use chrono::{DateTime, Utc};
@@ -353,37 +353,31 @@ impl Writer {
         let keys = KeysImage::of(&self.keys);
         let directory = book.directory.clone();
         let name = book.name.clone();
-        #[cfg(all(test, unix))]
-        let faults = book.faults.clone();
-        let write = move || {
-            #[cfg(all(test, unix))]
-            let written = match faults {
-                Some(faults) => faults.run(|| snapshot::write(&directory, &image, &keys)),
-                None => snapshot::write(&directory, &image, &keys),
-            };
-            #[cfg(not(all(test, unix)))]
-            let written = snapshot::write(&directory, &image, &keys);
-            let reason = match written {
-                Ok(()) => None,
-                Err(error) => {
-                    tracing::error!(book = name, %error, "snapshot failed; the log has everything");
-                    Some(error.to_string())
+        // A thread that does not start takes what it was given with it, and its callers want to know why.
+        let replies = Arc::new(Mutex::new(replies));
+        let answer = {
+            let replies = Arc::clone(&replies);
+            move |reason: Option<String>| {
+                for reply in std::mem::take(&mut *replies.lock().unwrap_or_else(PoisonError::into_inner)) {
+                    let worker = |reason| BookError::Worker { what: "snapshots", reason };
+                    drop(reply.send(reason.clone().map_or(Ok(()), |reason| Err(worker(reason).into()))));
                 }
-            };
-            for reply in replies {
-                let answer = match &reason {
-                    None => Ok(()),
-                    Some(reason) => {
-                        Err(BookError::Worker { what: "snapshots", reason: reason.clone() }.into())
-                    }
-                };
-                drop(reply.send(answer));
             }
         };
+        let answer_started = answer.clone();
+        let write = disk::handed_over(move || {
+            let written = snapshot::write(&directory, &image, &keys);
+            if let Err(error) = &written {
+                tracing::error!(book = name, %error, "snapshot failed; the log has everything");
+            }
+            answer_started(written.err().map(|error| error.to_string()));
+        });
         match std::thread::Builder::new().name("book-snapshot".to_owned()).spawn(write) {
             Ok(thread) => self.snapshot = Some(thread),
-            // The callers see their replies dropped.
-            Err(error) => tracing::error!(book = book.name, %error, "snapshot thread not started"),
+            Err(error) => {
+                tracing::error!(book = book.name, %error, "snapshot thread not started");
+                answer(Some(error.to_string()));
+            }
         }
     }
 }

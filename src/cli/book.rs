@@ -22,7 +22,7 @@ use self::posting::post;
 use self::reading::{
     account_json, balance, check, events, history, list_accounts, list_assets, trial_balance,
 };
-use super::{cut_off, print_json, warn};
+use super::{cut_off, in_store, print_json, warn};
 use crate::book::{LogTaleaStore, RecoveryReport};
 
 #[derive(Debug, Args)]
@@ -109,7 +109,7 @@ Examples:
         #[arg(long, requires = "account", allow_negative_numbers = true)]
         min_balance: Option<i64>,
     },
-    /// Commit transactions: JSON from stdin, one a line.
+    /// Commit transactions: JSON from standard input, one a line.
     #[command(after_help = "\
 A line: {\"idempotency_key\":\"r-1\",\"postings\":[
           {\"account\":\"shop:cash\",\"amount\":{\"minor\":1250,\"asset\":\"USD\"},\"direction\":\"debit\"},
@@ -117,9 +117,12 @@ A line: {\"idempotency_key\":\"r-1\",\"postings\":[
 Optional: id (a UUID; random), book (that of the first account), external_refs, metadata, occurred_at (now). The \
 `event` of `burn book events` has the same form.
 
-What is waiting on stdin is committed together, up to --batch lines. Each line is answered by one line of sequence \
+What is waiting there is committed together, up to --batch lines. Each line is answered by one line of sequence \
 number, transaction id and time, tab separated, once it is durable; a key that was used before is answered as it was \
 then. Lines that are refused are named on stderr, and the exit code is 1.
+
+A transaction is taken as it is: that its debits and credits are equal, that it has postings at all, and that amounts are \
+positive is for who posts it to see to. `burn book trial-balance` and `burn book check` show where a book is out of balance.
 
 Examples:
   burn book post accounts < transactions.jsonl")]
@@ -376,6 +379,7 @@ fn tell(report: &RecoveryReport) {
     for cut in &report.truncated {
         let saved_as = cut.saved_as.as_ref().map(|path| path.display());
         let saved_as = saved_as.as_ref().map(|path| path as &dyn std::fmt::Display);
+        let saved_as = saved_as.ok_or("what was cut was an unfinished frame, not kept");
         warn(&cut_off(&cut.file.display(), cut.from_length, cut.length, Some(&cut.reason), saved_as));
     }
     for renamed in &report.quarantined {
@@ -384,11 +388,7 @@ fn tell(report: &RecoveryReport) {
 }
 
 fn require_books(directory: &Path) -> anyhow::Result<()> {
-    super::must_exist(directory, "book store", "`burn book init`")?;
-    if !directory.join("books").is_dir() && !directory.join("LOCK").is_file() {
-        bail!("there is no book store at {}; `burn book init` makes one", directory.display());
-    }
-    Ok(())
+    super::must_exist(directory, "book store", "`burn book init`", &["books", "LOCK"])
 }
 
 /// An error of a store in words for people; the trait's own prints Rust's names.
@@ -416,13 +416,41 @@ fn in_words(error: &StoreError) -> String {
     }
 }
 
+/// What kind of error of a store it is.
+fn class(error: &StoreError) -> &'static str {
+    match error {
+        StoreError::ConstraintViolation { .. } => "constraint_violation",
+        StoreError::UnknownAccount(_) => "unknown_account",
+        StoreError::UnknownAsset(_) => "unknown_asset",
+        StoreError::AssetMismatch { .. } => "asset_mismatch",
+        StoreError::AlreadyExists { .. } => "already_exists",
+        StoreError::InvalidBook(_) => "invalid_book",
+        StoreError::Saturated => "saturated",
+        StoreError::Io(_) => "io",
+    }
+}
+
 async fn init(common: &Common) -> anyhow::Result<()> {
     let store = LogTaleaStore::open(&common.dir).await?;
     tell(store.recovery());
     let books = user_books(&store)?;
     store.shutdown().await;
     if common.json {
-        print_json(&json!({"directory": common.dir, "books": books, "recovery": store.recovery()}))?;
+        let report = store.recovery();
+        let truncated = report.truncated.iter().map(|cut| {
+            json!({
+                "file": in_store(&common.dir, &cut.file), "length": cut.length, "fromLength": cut.from_length,
+                "reason": cut.reason, "savedAs": cut.saved_as.as_ref().map(|saved| in_store(&common.dir, saved)),
+            })
+        });
+        let quarantined = report.quarantined.iter().map(|renamed| {
+            let [file, saved_as] = [&renamed.file, &renamed.saved_as].map(|name| in_store(&common.dir, name));
+            json!({"file": file, "savedAs": saved_as})
+        });
+        let recovery = json!({
+            "truncated": truncated.collect::<Vec<_>>(), "quarantined": quarantined.collect::<Vec<_>>(),
+        });
+        print_json(&json!({"directory": common.dir, "books": books, "recovery": recovery}))?;
     }
     Ok(())
 }

@@ -4,10 +4,11 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
-use anyhow::{Context, bail};
+use anyhow::anyhow;
 use clap::Args;
 
 use super::{counted, human_bytes, print, print_json};
+use crate::archive::iso_millis;
 use crate::home::Home;
 use crate::ledger::{Belonging, Ledger, Sidecar};
 
@@ -41,6 +42,8 @@ pub(super) struct ResetArgs {
     json: bool,
 }
 
+const DAY_SECONDS: f64 = 86_400.0;
+
 /// How long content is kept.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Days {
@@ -52,7 +55,10 @@ fn parse_days(text: &str) -> Result<Days, String> {
     match text.trim() {
         "forever" => Ok(Days::Forever),
         number => match number.parse::<f64>() {
-            Ok(days) if days >= 0.0 && days.is_finite() => Ok(Days::Count(days)),
+            Ok(days) if Duration::try_from_secs_f64(days * DAY_SECONDS).is_ok() => Ok(Days::Count(days)),
+            Ok(days) if days > 0.0 => {
+                Err("that is longer than any clock counts; `forever` keeps everything".to_owned())
+            }
             _ => Err("a number of days, or `forever`, is needed".to_owned()),
         },
     }
@@ -69,12 +75,11 @@ fn configured_days(home: &Home) -> anyhow::Result<Days> {
         Ok(text) => text,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Days::Forever),
         Err(error) => {
-            return Err(error)
-                .with_context(|| format!("cannot read {}; give --days, or mend it", path.display()));
+            return Err(anyhow!("cannot read {}: {error}; give --days, or mend it", path.display()));
         }
     };
     let config: serde_json::Value = serde_json::from_slice(&text)
-        .with_context(|| format!("{} is not JSON; give --days, or mend it", path.display()))?;
+        .map_err(|error| anyhow!("{} is not JSON: {error}; give --days, or mend it", path.display()))?;
     match &config["content"]["retentionDays"] {
         serde_json::Value::Null => Ok(Days::Forever),
         serde_json::Value::String(text) => parse_days(text),
@@ -119,12 +124,7 @@ pub(super) fn prune(args: &PruneArgs, json: bool) -> anyhow::Result<ExitCode> {
     let now = SystemTime::now();
     let cut_off = match days {
         Days::Forever => None,
-        Days::Count(days) => {
-            let Ok(age) = Duration::try_from_secs_f64(days * 86_400.0) else {
-                bail!("{days} days are too many")
-            };
-            now.checked_sub(age)
-        }
+        Days::Count(days) => now.checked_sub(Duration::from_secs_f64(days * DAY_SECONDS)),
     };
     let sidecars = match (cut_off, args.force) {
         // Nothing is older than for ever.
@@ -137,7 +137,7 @@ pub(super) fn prune(args: &PruneArgs, json: bool) -> anyhow::Result<ExitCode> {
     if json || args.json {
         print_json(&Pruned {
             retention_days: if let Days::Count(days) = days { Some(days) } else { None },
-            cut_off: cut_off.map(timestamp),
+            cut_off: cut_off.map(iso_millis),
             forced: args.force,
             files: pruned_files(&sidecars.expired),
             bytes,
@@ -175,7 +175,7 @@ fn pruned_files(list: &[Sidecar]) -> Vec<PrunedFile<'_>> {
         path: &sidecar.path,
         session_id: &sidecar.session,
         bytes: sidecar.len_bytes,
-        modified: timestamp(sidecar.modified),
+        modified: iso_millis(sidecar.modified),
     });
     files.collect()
 }
@@ -217,10 +217,4 @@ pub(super) fn reset(args: &ResetArgs, json: bool) -> anyhow::Result<ExitCode> {
     }
     print(text.as_bytes())?;
     Ok(ExitCode::SUCCESS)
-}
-
-/// ISO 8601 in UTC with milliseconds.
-fn timestamp(time: SystemTime) -> String {
-    let time = jiff::Timestamp::try_from(time).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
-    time.strftime("%Y-%m-%dT%H:%M:%S.%3fZ").to_string()
 }

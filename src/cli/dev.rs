@@ -9,6 +9,10 @@ use super::{counted, human_bytes, print};
 use crate::dev::{GenerateOptions, Profile, generate_file, parse_size};
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  burn dev generate-ledger ledger.jsonl --size 64MB
+  burn dev sqlite-options")]
 pub(super) struct DevArgs {
     #[command(subcommand)]
     command: DevCommand,

@@ -22,6 +22,9 @@ use crate::ledger::Ledger;
 const POLL: Duration = Duration::from_millis(20);
 const LEDGER_RETRY: Duration = Duration::from_millis(500);
 
+/// How many records that were set aside are named; the store has all of them.
+const SET_ASIDE_SHOWN: u64 = 5;
+
 /// Drain a journal: assertions, votes and epochs into a store, ledger lines into the ledger of the home.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -70,22 +73,53 @@ pub fn run(args: IngestArgs) -> anyhow::Result<ExitCode> {
     if let Ok(home) = Home::from_env() {
         ingestor.set_ledger_sink(ledger_sink(Ledger::new(home), &journal))?;
     }
+    let journal_name = journal.display().to_string();
+    let mut told = 0;
+    ingestor.on_set_aside(Box::new(move |aside| {
+        told += 1;
+        if told <= SET_ASIDE_SHOWN {
+            warn(&format!(
+                "{journal_name} at offset {} ({}): set aside: {}",
+                aside.offset,
+                counted(aside.len_bytes, "byte"),
+                aside.reason
+            ));
+        }
+    }))?;
     interrupt::watch();
-    let drained = drain(&mut ingestor, args.follow)?;
+    let drained = drain(&mut ingestor, args.follow);
+    if let Ok(drained) = &drained
+        && drained.set_aside > 0
+    {
+        let more = match drained.set_aside.saturating_sub(SET_ASIDE_SHOWN) {
+            0 => String::new(),
+            more => format!("{} set aside; ", counted(more, "more record")),
+        };
+        warn(&format!(
+            "{more}what was set aside is kept in {}, under Q: and its offset in 16 hex digits: queue it again once it is right",
+            store.display()
+        ));
+    }
+    let drained = drained?;
     let lag_bytes = ingestor.lag()?;
     if args.json {
         let document = json!({
             "records": drained.records,
             "payloadBytes": drained.payload_bytes,
             "ledgerLines": drained.ledger_lines,
+            "duplicates": drained.duplicates,
             "setAside": drained.set_aside,
             "lagBytes": lag_bytes,
         });
         print(format!("{document}\n").as_bytes())?;
     } else {
         let (lines, aside) = (counted(drained.ledger_lines, "line"), grouped(drained.set_aside));
+        let duplicates = match drained.duplicates {
+            0 => String::new(),
+            duplicates => format!(", {}", counted(duplicates, "duplicate")),
+        };
         let mut text = format!(
-            "{} drained: {lines} to the ledger, {aside} set aside",
+            "{} drained: {lines} to the ledger{duplicates}, {aside} set aside",
             counted(drained.records, "record")
         );
         if lag_bytes > 0 {

@@ -9,10 +9,10 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use super::{counted, cut_off, warn};
+use super::{Failure, STDOUT, counted, cut_off, in_store, warn};
 use crate::journal::{
-    DEFAULT_MAX_PAYLOAD_BYTES, Damage, Journal, JournalError, JournalOptions, JournalReader, OpenCheck,
-    RecoveryReport, SavedRange, recover, status,
+    DEFAULT_MAX_PAYLOAD_BYTES, Damage, DamageReason, Journal, JournalError, JournalOptions, JournalReader,
+    OpenCheck, RecoveryReport, SavedRange, recover, status,
 };
 use anyhow::{Context as _, bail};
 use serde_json::{Value, json};
@@ -108,7 +108,7 @@ enum JournalCommand {
 
 /// Refuses a directory that is not there: only appending makes one.
 pub(super) fn require_journal(dir: &Path) -> anyhow::Result<()> {
-    super::must_exist(dir, "journal", "the first append")
+    super::must_exist(dir, "journal", "the first append", &[])
 }
 
 /// Runs `burn journal`.
@@ -140,9 +140,9 @@ fn append(dir: &Path) -> anyhow::Result<()> {
     let mut output = io::BufWriter::new(io::stdout().lock());
     let mut acknowledge = |payloads: &[&[u8]]| -> anyhow::Result<()> {
         for offset in journal.append_batch(payloads)? {
-            writeln!(output, "{offset}")?;
+            writeln!(output, "{offset}").context(STDOUT)?;
         }
-        Ok(output.flush()?)
+        output.flush().context(STDOUT)
     };
     // What was read and has no line end yet.
     let mut unfinished = Vec::new();
@@ -180,6 +180,7 @@ fn read_lines(dir: &Path, from: Option<u64>, follow: bool) -> anyhow::Result<()>
     let mut offset = from.unwrap_or_else(|| reader.start());
     let mut output = io::BufWriter::new(io::stdout().lock());
     let mut line = String::new();
+    let mut is_first = true;
     loop {
         while let Some(record) = reader.read(offset)? {
             offset = record.next_offset;
@@ -187,13 +188,26 @@ fn read_lines(dir: &Path, from: Option<u64>, follow: bool) -> anyhow::Result<()>
             let _ = write!(line, "{}\t", record.offset);
             escape(record.payload, &mut line);
             line.push('\n');
-            output.write_all(line.as_bytes())?;
+            output.write_all(line.as_bytes()).context(STDOUT)?;
         }
-        output.flush()?;
+        output.flush().context(STDOUT)?;
+        if is_first {
+            // Where it is known that there was more, the end is no end. What a writer loses later it tells itself.
+            refuse_lost_end(dir, reader.lost_end()?)?;
+            is_first = false;
+        }
         if !follow {
             return Ok(());
         }
         std::thread::sleep(POLL);
+    }
+}
+
+/// Says that records which were synced or consumed are gone from the end.
+fn refuse_lost_end(dir: &Path, lost: Option<Damage>) -> Result<(), JournalError> {
+    match lost {
+        None => Ok(()),
+        Some(damage) => Err(JournalError::Corrupt { directory: dir.to_owned(), damages: vec![damage] }),
     }
 }
 
@@ -202,12 +216,12 @@ fn read_json(dir: &Path, from: Option<u64>) -> anyhow::Result<()> {
     let mut reader = JournalReader::open(dir)?;
     let mut offset = from.unwrap_or_else(|| reader.start());
     let mut output = io::BufWriter::new(io::stdout().lock());
-    write!(output, "{{\"from\":{offset},\"records\":[")?;
+    write!(output, "{{\"from\":{offset},\"records\":[").context(STDOUT)?;
     let mut separator = "";
     let ended = loop {
         let record = match reader.read(offset) {
             Ok(Some(record)) => record,
-            Ok(None) => break Ok(()),
+            Ok(None) => break reader.lost_end().and_then(|lost| refuse_lost_end(dir, lost)),
             Err(error) => break Err(error),
         };
         offset = record.next_offset;
@@ -217,35 +231,36 @@ fn read_json(dir: &Path, from: Option<u64>) -> anyhow::Result<()> {
             "blake3": record.hash.to_string(),
             "payload": base64(record.payload),
         });
-        write!(output, "{separator}{record}")?;
+        write!(output, "{separator}{record}").context(STDOUT)?;
         separator = ",";
     };
-    write!(output, "],\"next\":{offset}")?;
+    write!(output, "],\"next\":{offset}").context(STDOUT)?;
     if let Err(error) = &ended {
         // Records before it were good, and stand on stdout already: the document says where and why it ends.
-        write!(output, ",\"error\":{}", json!(error.to_string()))?;
+        write!(output, ",\"error\":{}", json!(failure(error))).context(STDOUT)?;
     }
-    writeln!(output, "}}")?;
-    output.flush()?;
+    writeln!(output, "}}").and_then(|()| output.flush()).context(STDOUT)?;
     Ok(ended?)
 }
 
 fn show_status(dir: &Path, as_json: bool) -> anyhow::Result<()> {
     let status = status(dir)?;
     if as_json {
-        return print(&json!({
+        print(&json!({
             "start": status.start,
             "end": status.end,
+            "lost": status.lost.as_ref().map(|damage| damage_json(dir, damage)),
             "synced": status.synced,
-            "segments": status.segments.iter().map(|(path, base, len_bytes)| json!({
-                "path": path, "base": base, "lenBytes": len_bytes,
+            "segments": status.segments.iter().map(|segment| json!({
+                "path": segment.path, "base": segment.base, "lenBytes": segment.len_bytes,
             })).collect::<Vec<_>>(),
             "cursors": status.cursors.iter().map(|cursor| json!({
                 "name": cursor.name, "offset": cursor.offset, "lagBytes": status.end.saturating_sub(cursor.offset),
             })).collect::<Vec<_>>(),
             "skipped": status.skipped.iter().map(|range| json!([range.start, range.end])).collect::<Vec<_>>(),
             "quarantine": status.quarantine,
-        }));
+        }))?;
+        return Ok(refuse_lost_end(dir, status.lost)?);
     }
     let mut text = String::new();
     let _ = writeln!(text, "records    offsets {} to {}", status.start, status.end);
@@ -253,7 +268,7 @@ fn show_status(dir: &Path, as_json: bool) -> anyhow::Result<()> {
         Some(mark) => drop(writeln!(text, "synced     up to {mark} at the last rotation or clean close")),
         None => text.push_str("synced     no mark\n"),
     }
-    let total: u64 = status.segments.iter().map(|(.., len_bytes)| len_bytes).sum();
+    let total: u64 = status.segments.iter().map(|segment| segment.len_bytes).sum();
     let files = counted(status.segments.len() as u64, "file");
     let _ = writeln!(text, "segments   {files}, {}", counted(total, "byte"));
     for cursor in &status.cursors {
@@ -267,31 +282,50 @@ fn show_status(dir: &Path, as_json: bool) -> anyhow::Result<()> {
     for path in &status.quarantine {
         let _ = writeln!(text, "set aside  {}", path.display());
     }
-    Ok(io::stdout().lock().write_all(text.as_bytes())?)
+    if let Some(lost) = &status.lost {
+        let _ = writeln!(text, "lost       offsets {} to {}", lost.offsets.start, lost.offsets.end);
+    }
+    super::print(text.as_bytes())?;
+    Ok(refuse_lost_end(dir, status.lost)?)
 }
 
 fn run_recover(dir: &Path, skip_corrupt: bool, as_json: bool) -> anyhow::Result<ExitCode> {
-    match recover(dir, skip_corrupt) {
-        Ok(report) if as_json => print(&report_json(&report))?,
-        Ok(report) => io::stdout().lock().write_all(report_text(&report).as_bytes())?,
-        Err(error @ JournalError::Corrupt { .. }) if as_json => {
-            let JournalError::Corrupt { damages, .. } = &error else { return Err(error.into()) };
-            let damages: Vec<Value> = damages.iter().map(damage_json).collect();
-            let said = json!({ "class": "corrupt", "message": error.to_string() });
-            print(&json!({ "ok": false, "damages": damages, "error": said }))?;
-            return Err(error.into());
+    let error = match recover(dir, skip_corrupt) {
+        Ok(report) if as_json => {
+            print(&report_json(dir, &report))?;
+            return Ok(ExitCode::SUCCESS);
         }
-        Err(error @ JournalError::Corrupt { .. }) => {
-            if let JournalError::Corrupt { damages, .. } = &error {
-                for damage in damages {
-                    warn(&damage.to_string());
-                }
-            }
-            return Err(error.into());
+        Ok(report) => {
+            super::print(report_text(&report).as_bytes())?;
+            return Ok(ExitCode::SUCCESS);
         }
-        Err(error) => return Err(error.into()),
+        Err(error) => error,
+    };
+    if let JournalError::Corrupt { damages, .. } = &error {
+        if as_json {
+            let damages: Vec<Value> = damages.iter().map(|damage| damage_json(dir, damage)).collect();
+            print(&json!({ "ok": false, "damages": damages, "error": failure(&error) }))?;
+        } else {
+            // The error itself names the first.
+            damages.iter().skip(1).for_each(|damage| warn(&damage.to_string()));
+        }
     }
-    Ok(ExitCode::SUCCESS)
+    Err(error.into())
+}
+
+fn failure(error: &JournalError) -> Failure {
+    let class = match error {
+        JournalError::Corrupt { .. } => "corrupt",
+        JournalError::Disk(_) | JournalError::Scan(_) => "io",
+        JournalError::Locked { .. } => "locked",
+        JournalError::Unsupported { .. } => "unsupported_version",
+        JournalError::NotARecord { .. } => "not_a_record",
+        JournalError::BeyondEnd { .. } => "beyond_end",
+        JournalError::Deleted { .. } => "deleted",
+        JournalError::Damaged { .. } => "damaged",
+        _ => "other",
+    };
+    Failure::new(class, error)
 }
 
 fn report_text(report: &RecoveryReport) -> String {
@@ -327,27 +361,27 @@ fn changed(range: &SavedRange, is_cut: bool) -> String {
     let saved_as = saved.as_ref().map(|path| path.display());
     let saved_as = saved_as.as_ref().map(|path| path as &dyn std::fmt::Display);
     if is_cut {
-        return cut_off(&file, end, start, Some(&reason), saved_as);
+        return cut_off(&file, end, start, Some(&reason), saved_as.ok_or("there was nothing in it to save"));
     }
     let saved_as = saved_as.map_or("there was nothing to save".to_owned(), |path| format!("saved as {path}"));
     format!("{file} bytes {start} to {end} were set aside ({reason}); {saved_as}")
 }
 
-fn report_json(report: &RecoveryReport) -> Value {
-    let saved = |saved: &SavedRange| {
-        let mut value = damage_json(&saved.damage);
-        value["savedAs"] = json!(saved.saved);
-        value
-    };
+fn report_json(dir: &Path, report: &RecoveryReport) -> Value {
     let truncated = |cut: &SavedRange| {
-        let mut value = saved(cut);
-        value["length"] = cut.damage.position.into();
-        value["fromLength"] = (cut.damage.position + cut.len_bytes).into();
-        value
+        json!({
+            "file": in_store(dir, &cut.damage.segment),
+            "length": cut.damage.position,
+            "fromLength": cut.damage.position + cut.len_bytes,
+            "offsets": [cut.damage.offsets.start, cut.damage.offsets.end],
+            "reason": cut.damage.reason.to_string(),
+            "savedAs": cut.saved.as_ref().map(|saved| in_store(dir, saved)),
+        })
     };
     let quarantined = |aside: &SavedRange| {
-        let mut value = saved(aside);
-        value["lenBytes"] = aside.len_bytes.into();
+        let mut value = damage_json(dir, &aside.damage);
+        value["length"] = aside.len_bytes.into();
+        value["savedAs"] = json!(aside.saved.as_ref().map(|saved| in_store(dir, saved)));
         value
     };
     json!({
@@ -365,11 +399,22 @@ fn report_json(report: &RecoveryReport) -> Value {
     })
 }
 
-fn damage_json(damage: &Damage) -> Value {
+fn damage_json(dir: &Path, damage: &Damage) -> Value {
+    let verdict = match damage.reason {
+        DamageReason::Partial => "partial",
+        DamageReason::Checksum => "checksum",
+        DamageReason::Hash => "hash",
+        DamageReason::Header => "header",
+        DamageReason::Base(_) => "base",
+        DamageReason::Missing => "missing",
+        DamageReason::Overlap => "overlap",
+        DamageReason::LostEnd => "lostEnd",
+    };
     json!({
-        "file": damage.segment,
-        "position": damage.position,
+        "file": in_store(dir, &damage.segment),
+        "offset": damage.position,
         "offsets": [damage.offsets.start, damage.offsets.end],
+        "verdict": verdict,
         "reason": damage.reason.to_string(),
     })
 }
@@ -386,13 +431,11 @@ fn cleanup(dir: &Path, as_json: bool) -> anyhow::Result<()> {
     }
     let count = counted(report.deleted.len() as u64, "segment");
     let (bytes, start) = (counted(report.deleted_bytes, "byte"), report.start);
-    writeln!(io::stdout().lock(), "{count} deleted, {bytes}; the journal starts at offset {start}")?;
-    Ok(())
+    super::print(format!("{count} deleted, {bytes}; the journal starts at offset {start}\n").as_bytes())
 }
 
 fn print(document: &Value) -> anyhow::Result<()> {
-    writeln!(io::stdout().lock(), "{document}")?;
-    Ok(())
+    super::print(format!("{document}\n").as_bytes())
 }
 
 /// Text as it is but for backslashes and control characters; other bytes as `\x` and two digits.

@@ -1,26 +1,31 @@
 //! `burn ledger`: appending records, and checking what stands in the ledger.
+//!
+//! May touch: what the library's functions for it touch, standard input, output and error. Promises: records are said to be
+//! written only when they are; a check changes nothing.
 
 use std::io::{self, BufWriter, Read, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::Context;
-use clap::error::ErrorKind;
-use clap::{Args, CommandFactory, Subcommand, ValueEnum};
+use anyhow::{Context, anyhow};
+use clap::{Args, Subcommand, ValueEnum};
 
-use super::{STDOUT, counted, grouped, human_bytes, print, print_json, warn};
+use super::{Failure, STDOUT, counted, grouped, human_bytes, print, print_json, warn, wrong_usage};
 use crate::home::Home;
 use crate::ingest::queue_ledger_lines;
 use crate::ledger::{
-    AppendOptions, Batch, CheckFiles, CheckFinding, CheckReport, CheckedFile, Ledger, LedgerError,
-    RecordKind, check,
+    AppendOptions, Batch, CheckFiles, CheckFinding, CheckReport, Ledger, RecordKind, Refusal, check,
 };
 
 /// How long an append to the journal waits for others who append to it, one write and one sync each.
 const QUEUE_WAIT: Duration = Duration::from_secs(30);
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  burn ledger append --kind turns < turns.jsonl
+  burn ledger check")]
 pub(super) struct LedgerArgs {
     #[command(subcommand)]
     command: LedgerCommand,
@@ -28,7 +33,7 @@ pub(super) struct LedgerArgs {
 
 #[derive(Debug, Subcommand)]
 enum LedgerCommand {
-    /// Append JSON records from stdin, one a line; those that are there already are dropped (stamps never are).
+    /// Append JSON records from standard input, one a line; those that are there already are dropped (stamps never are).
     #[command(after_help = "\
 The lines of one run are one batch: a record that cannot be appended is an error that names its line, and nothing of the \
 batch is written. A stamp is given as its whole line, other kinds as what stands in the ledger as `record`.
@@ -97,7 +102,7 @@ pub(super) fn run(args: LedgerArgs) -> anyhow::Result<ExitCode> {
             if via_journal && kind == AppendKind::Content {
                 let text = "content goes to the sidecars of its sessions, not to the ledger, and waits for nobody: \
                             append it without --via-journal";
-                super::Cli::command().error(ErrorKind::ArgumentConflict, text).exit();
+                wrong_usage(&["ledger", "append"], text);
             }
             let batch = read_batch(kind)?;
             if via_journal { queue(&batch, json) } else { append(&batch, durable, json) }
@@ -109,9 +114,9 @@ pub(super) fn run(args: LedgerArgs) -> anyhow::Result<ExitCode> {
 /// The batch on standard input; the first record that cannot be appended is an error.
 fn read_batch(kind: AppendKind) -> anyhow::Result<Batch> {
     let mut input = Vec::new();
-    io::stdin().lock().read_to_end(&mut input).context("cannot read stdin")?;
+    io::stdin().lock().read_to_end(&mut input).context("cannot read standard input")?;
     let mut batch = Batch::new();
-    for (_, line) in crate::scan::lines(0, &input) {
+    for (offset, line) in crate::scan::lines(0, &input) {
         let pushed = match kind {
             AppendKind::Turns => batch.push(RecordKind::Turn, line),
             AppendKind::Compactions => batch.push(RecordKind::Compaction, line),
@@ -121,7 +126,9 @@ fn read_batch(kind: AppendKind) -> anyhow::Result<Batch> {
             AppendKind::Content => batch.push_content(line),
             AppendKind::Stamp => batch.push_stamp(line),
         };
-        pushed.map_err(|refusal| LedgerError::Refused { refusal })?;
+        pushed.map_err(|Refusal { line_number, reason }| {
+            anyhow!("standard input, line {line_number} (byte {offset}): {reason}; nothing was written")
+        })?;
     }
     for session in batch.skipped_sessions() {
         warn(&format!("records of session {session:?} are skipped: that name cannot be a file's"));
@@ -180,7 +187,7 @@ fn check_ledger(file: Option<PathBuf>, json: bool) -> anyhow::Result<ExitCode> {
     let report = match checked {
         Err(error) if json && findings > 0 && written.is_ok() => {
             // What was found stands on stdout already: it is made whole, for it is to be one document.
-            let said = serde_json::to_string(&error.to_string())?;
+            let said = serde_json::to_string(&Failure::new("io", &error))?;
             writeln!(out, "\n  ],\n  \"ok\": false,\n  \"error\": {said}\n}}").context(STDOUT)?;
             return Err(error.into());
         }
@@ -196,6 +203,15 @@ fn check_ledger(file: Option<PathBuf>, json: bool) -> anyhow::Result<ExitCode> {
         out.write_all(describe(&report).as_bytes())
     };
     ended.and_then(|()| out.flush()).context(STDOUT)?;
+    if report.ok && !report.exists {
+        warn(&format!("there is no ledger at {}; nothing was checked", report.ledger.display()));
+    } else if !report.ok {
+        warn(&format!(
+            "{}: {}",
+            report.ledger.display(),
+            counted(findings.saturating_sub(report.unknown_lines), "fault")
+        ));
+    }
     Ok(if report.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -207,11 +223,8 @@ fn write_json_finding(out: &mut impl Write, finding: &CheckFinding, before: u64)
 
 fn write_finding(out: &mut impl Write, finding: &CheckFinding) -> io::Result<()> {
     let CheckFinding { file, offset, length, problem, reason } = finding;
-    let file = match file {
-        CheckedFile::Ledger => "ledger",
-        CheckedFile::Index => "index",
-    };
-    writeln!(out, "{file} byte {offset} ({}): {}: {reason}", counted(*length, "byte"), problem.as_str())
+    let (file, length) = (file.display(), counted(*length, "byte"));
+    writeln!(out, "{file} at byte {offset} ({length}): {}: {reason}", problem.as_str())
 }
 
 fn describe(report: &CheckReport) -> String {
@@ -221,7 +234,11 @@ fn describe(report: &CheckReport) -> String {
         human_bytes(report.bytes),
         counted(report.lines, "line"),
         report.duration_ms as f64 / 1000.0,
-        if report.ok { "nothing is wrong" } else { "there are faults" }
+        match (report.ok, report.exists) {
+            (false, _) => "there are faults",
+            (true, true) => "nothing is wrong",
+            (true, false) => "there is no ledger",
+        }
     );
     let mut line = |name: &str, count: u64| text.push_str(&format!("  {name:<22} {}\n", grouped(count)));
     line("malformed", report.malformed_lines);

@@ -16,15 +16,73 @@ pub(super) fn page() -> io::Result<Vec<u8>> {
     let mut page = Vec::new();
     man.render_title(&mut page)?;
     man.render_name_section(&mut page)?;
-    man.render_synopsis_section(&mut page)?;
+    page.extend_from_slice(b".SH SYNOPSIS\n\\fBburn\\fR \\fICOMMAND\\fR [\\fIOPTION\\fR]...\n");
     man.render_description_section(&mut page)?;
     man.render_options_section(&mut page)?;
     page.extend_from_slice(b".SH COMMANDS\n");
     commands(&root, &mut page)?;
+    page.extend_from_slice(ENDING.as_bytes());
     page.extend_from_slice(b".SH NOTES\n");
     notes(&root, &mut page);
     man.render_version_section(&mut page)?;
     Ok(page)
+}
+
+/// What concerns every command.
+const ENDING: &str = "\
+.SH EXIT STATUS
+.TP
+0
+Done; also when standard output was closed early.
+.TP
+1
+Failed, or a check found a fault. Standard error says what, with file, byte offset and remedy.
+.TP
+2
+Wrong usage. Nothing was touched.
+.SH ENVIRONMENT
+.TP
+RELAYBURN_HOME
+The home, where the ledger and what is derived from it lie. Without it, .relayburn in the user's home directory.
+.TP
+RELAYBURN_CONTENT_TTL_DAYS
+How many days \\fBburn state prune\\fR keeps content, or \\fIforever\\fR; goes before content.retentionDays of config.json.
+.TP
+RELAYBURN_PROGRESS
+With 0 no progress is shown. It is shown on a terminal alone.
+.TP
+NO_COLOR
+When set to anything, there are no colours. There are none but on a terminal.
+";
+
+/// How a command is called, every value by its name.
+fn synopsis(name: &str, command: &Command) -> String {
+    let mut text = format!(".SH SYNOPSIS\n\\fB{name}\\fR");
+    let words = |arg: &clap::Arg| {
+        let values = arg.get_value_names().unwrap_or_default().iter().map(|value| format!("\\fI{value}\\fR"));
+        let values = values.collect::<Vec<_>>().join(" ");
+        let repeated = match arg.get_action() {
+            clap::ArgAction::Append | clap::ArgAction::Count => "...",
+            _ => "",
+        };
+        let call = match (arg.get_long(), arg.get_action().takes_values()) {
+            (None, _) => values,
+            (Some(long), true) => format!("\\fB--{long}\\fR {values}"),
+            (Some(long), false) => format!("\\fB--{long}\\fR"),
+        };
+        if arg.is_required_set() { format!(" {call}{repeated}") } else { format!(" [{call}]{repeated}") }
+    };
+    let is_own = |arg: &&clap::Arg| !["help", "version"].contains(&arg.get_id().as_str());
+    text.extend(command.get_opts().filter(is_own).map(words));
+    text.extend(
+        command
+            .get_arguments()
+            .filter(|arg| !arg.is_positional() && !arg.get_action().takes_values())
+            .filter(is_own)
+            .map(words),
+    );
+    text.extend(command.get_positionals().map(words));
+    text.replace('-', "\\-") + "\n"
 }
 
 /// Appends what a command's help says behind its options; indented lines as they stand, neither filled nor hyphenated.
@@ -61,10 +119,10 @@ fn commands(parent: &Command, page: &mut Vec<u8>) -> io::Result<()> {
         }
         let man = Man::new(command.clone());
         let mut part = Vec::new();
-        man.render_description_section(&mut part)?;
-        man.render_synopsis_section(&mut part)?;
-        man.render_options_section(&mut part)?;
         let name = command.get_bin_name().unwrap_or(command.get_name());
+        man.render_description_section(&mut part)?;
+        part.extend_from_slice(synopsis(name, command).as_bytes());
+        man.render_options_section(&mut part)?;
         page.extend_from_slice(format!(".SS {name}\n").as_bytes());
         // Sections of a page of its own become paragraphs of this one.
         for line in String::from_utf8_lossy(&part).lines() {

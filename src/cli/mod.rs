@@ -6,7 +6,7 @@
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
 mod book;
@@ -21,6 +21,8 @@ mod progress;
 mod query;
 mod session;
 mod state;
+mod status;
+mod table;
 
 /// An append-only ledger of AI coding agents' work, and the archive derived from it.
 #[derive(Debug, Parser)]
@@ -35,7 +37,7 @@ Examples:
   burn state                              what there is, and whether it is up to date
   burn state rebuild archive              take in what was appended since the last build
   burn state rebuild archive --full       build the archive anew and put it in place
-  burn ledger append --kind turns         append records from stdin, each once
+  burn ledger append --kind turns         append records from standard input, each once
   burn ledger check                       find everything that is wrong with the ledger
   burn query turns --since 2026-04-20     ask for records"
 )]
@@ -151,6 +153,19 @@ pub fn print_error(error: &anyhow::Error) -> io::Result<()> {
     io::stderr().lock().write_all(text.as_bytes())
 }
 
+/// Ends the program as clap does for a command line that it understands and that makes no sense: exit code 2, with the
+/// usage of the subcommand that `words` name.
+fn wrong_usage(words: &[&str], reason: &str) -> ! {
+    let mut command = Cli::command();
+    command.build();
+    for word in words {
+        if let Some(named) = command.find_subcommand(word).cloned() {
+            command = named;
+        }
+    }
+    command.error(clap::error::ErrorKind::ArgumentConflict, reason).exit()
+}
+
 /// Writes to stdout.
 fn print(bytes: &[u8]) -> anyhow::Result<()> {
     let mut out = io::stdout().lock();
@@ -160,33 +175,49 @@ fn print(bytes: &[u8]) -> anyhow::Result<()> {
 /// What failed when results could not be written.
 const STDOUT: &str = "cannot write to standard output";
 
-/// Refuses a path where no `store` is: a mistyped name must not look like an empty one. `made_by` makes one.
-fn must_exist(dir: &std::path::Path, store: &str, made_by: &str) -> anyhow::Result<()> {
+/// Refuses a path where no `store` is: a mistyped name must not look like an empty one. `made_by` makes one. Of `signs`,
+/// names in its directory, it has at least one; where there are none, any directory will do.
+fn must_exist(dir: &std::path::Path, store: &str, made_by: &str, signs: &[&str]) -> anyhow::Result<()> {
+    let none = || anyhow!("there is no {store} at {}; {made_by} makes one", dir.display());
+    // Nothing but ENOENT counts as missing.
+    let unseen = |path: &std::path::Path, error: io::Error| {
+        anyhow!(
+            "cannot look at {}: {error}; check the owner and the mode of {}",
+            path.display(),
+            dir.display()
+        )
+    };
     match std::fs::metadata(dir) {
-        Ok(found) if found.is_dir() => Ok(()),
-        Ok(_) => {
-            anyhow::bail!("{} is a file, not the directory of a {store}; name the directory", dir.display())
+        Ok(found) if !found.is_dir() => {
+            return Err(anyhow!(
+                "{} is a file, not the directory of a {store}; name the directory",
+                dir.display()
+            ));
         }
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
-            anyhow::bail!("there is no {store} at {}; {made_by} makes one", dir.display())
-        }
-        Err(error) => Err(error)
-            .with_context(|| format!("cannot look at {}; check its owner and its mode", dir.display())),
+        Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(none()),
+        Err(error) => return Err(unseen(dir, error)),
     }
+    for sign in signs.iter().map(|name| dir.join(name)) {
+        if sign.try_exists().map_err(|error| unseen(&sign, error))? {
+            return Ok(());
+        }
+    }
+    if signs.is_empty() { Ok(()) } else { Err(none()) }
 }
 
-/// The sentence for a file that recovery cut, whatever log it is of.
+/// The sentence for a file that recovery cut, whatever log it is of; what was not saved has a clause that says why.
 fn cut_off(
     file: &dyn std::fmt::Display,
     from_length: u64,
     length: u64,
     reason: Option<&str>,
-    saved_as: Option<&dyn std::fmt::Display>,
+    saved_as: Result<&dyn std::fmt::Display, &str>,
 ) -> String {
     let reason = reason.map_or(String::new(), |reason| format!(" ({reason})"));
     let saved = match saved_as {
-        Some(saved_as) => format!("what was cut is saved as {saved_as}"),
-        None => "there was nothing in it to save".to_owned(),
+        Ok(saved_as) => format!("what was cut is saved as {saved_as}"),
+        Err(why_not) => why_not.to_owned(),
     };
     format!("{file} was cut from {from_length} to {length} bytes{reason}; {saved}")
 }
@@ -195,6 +226,34 @@ fn cut_off(
 fn warn(text: &str) {
     // A closed stderr is no reason to fail.
     let _ = io::stderr().lock().write_all(format!("burn: {text}\n").as_bytes());
+}
+
+/// A failure as documents have it: what kind, and what is said on standard error.
+#[derive(Debug, serde::Serialize)]
+struct Failure {
+    class: &'static str,
+    message: String,
+    /// Of the input, from 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    line: Option<u64>,
+    /// Where that line begins, in bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    offset: Option<u64>,
+}
+
+impl Failure {
+    fn new(class: &'static str, error: &dyn std::fmt::Display) -> Self {
+        Self { class, message: error.to_string(), line: None, offset: None }
+    }
+
+    fn in_line(self, number: u64, offset: u64) -> Self {
+        Self { line: Some(number), offset: Some(offset), ..self }
+    }
+}
+
+/// The name of a file of a store, as its reports have it: relative to the store's directory.
+fn in_store(dir: &std::path::Path, file: &std::path::Path) -> std::path::PathBuf {
+    file.strip_prefix(dir).unwrap_or(file).to_owned()
 }
 
 /// Writes one JSON document to stdout.

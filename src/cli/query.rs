@@ -1,17 +1,20 @@
 //! `burn query`: records by time, session, source, project and enrichment, from the archive or from the ledger.
+//!
+//! May touch: archive and ledger, for reading, and standard output and error. Promises: nothing is changed; a record is printed
+//! whole, on a line of its own, or not at all.
 
 use std::io::{self, BufWriter, Write};
 use std::ops::ControlFlow;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use clap::{Args, CommandFactory, ValueEnum};
-use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, Row, Table, Width, presets};
+use clap::{Args, ValueEnum};
 
-use super::{Cli, STDOUT, counted, warn};
+use super::table::{self, Heading};
+use super::{STDOUT, counted, warn, wrong_usage};
 use crate::archive::{self, Paths, query};
 use crate::home::Home;
-use crate::ledger::{Filter, Ledger, RecordKind};
+use crate::ledger::{Filter, Ledger, PassedOver, RecordKind};
 use crate::scan::json::{Document, Kind, Value};
 
 #[derive(Debug, Args)]
@@ -34,7 +37,7 @@ pub(super) struct QueryArgs {
     /// Nothing after this time; records of the time itself are shown.
     #[arg(long, value_name = "TIME")]
     until: Option<String>,
-    /// Turns of this project or project key.
+    /// Turns of this project or project key; for turns alone.
     #[arg(long, allow_hyphen_values = true)]
     project: Option<String>,
     /// Records of this session; relationships with it on either end.
@@ -43,7 +46,7 @@ pub(super) struct QueryArgs {
     /// Records of this source.
     #[arg(long, allow_hyphen_values = true)]
     source: Option<String>,
-    /// Turns whose stamps say this; may be given several times.
+    /// Turns whose stamps say this; for turns alone, may be given several times.
     #[arg(long, value_name = "KEY=VALUE", allow_hyphen_values = true, value_parser = with_equals_sign)]
     enrichment: Vec<String>,
     /// Where to look [default: archive for turns, ledger for other kinds]
@@ -89,15 +92,12 @@ pub(super) fn run(args: QueryArgs) -> anyhow::Result<ExitCode> {
     let is_turn = kind == RecordKind::Turn;
     let from = args.from.unwrap_or(if is_turn { From::Archive } else { From::Ledger });
     if from == From::Archive && matches!(kind, RecordKind::Relationship | RecordKind::UserTurn) {
-        Cli::command()
-            .error(
-                clap::error::ErrorKind::ArgumentConflict,
-                "relationships and user turns are not archived: leave out --from archive",
-            )
-            .exit();
+        wrong_usage(&["query"], "relationships and user turns are not archived: leave out --from archive");
     }
     if !is_turn && (args.project.is_some() || !args.enrichment.is_empty()) {
-        warn("--project and --enrichment are for turns and have no effect here");
+        warn(
+            "--project and --enrichment are for turns and have no effect here: records of every project are shown",
+        );
     }
     // Where there are several equals signs the key may end at each of them: all readings are tried on what is found.
     let (ambiguous, plain): (Vec<&String>, Vec<&String>) =
@@ -122,18 +122,30 @@ pub(super) fn run(args: QueryArgs) -> anyhow::Result<ExitCode> {
     };
     let home = Home::from_env()?;
     let paths = Paths::of_home(&home);
-    let asked: anyhow::Result<()> = match (from, kind) {
+    let asked: anyhow::Result<PassedOver> = match (from, kind) {
         (From::Ledger, _) => Ledger::new(home).query(kind, &filter, &mut sink).map_err(Into::into),
-        (From::Archive, RecordKind::Compaction) => {
-            query::compactions(&paths.archive, &filter, &mut sink).map_err(Into::into)
+        (From::Archive, kind) => {
+            let ask = match kind {
+                RecordKind::Compaction => query::compactions,
+                RecordKind::ToolResultEvent => query::tool_result_events,
+                _ => query::turns,
+            };
+            ask(&paths.archive, &filter, &mut sink).map(|()| PassedOver::default()).map_err(Into::into)
         }
-        (From::Archive, RecordKind::ToolResultEvent) => {
-            query::tool_result_events(&paths.archive, &filter, &mut sink).map_err(Into::into)
-        }
-        (From::Archive, _) => query::turns(&paths.archive, &filter, &mut sink).map_err(Into::into),
     };
     written.and_then(|()| out.finish(asked.is_ok())).context(STDOUT)?;
-    asked?;
+    if let PassedOver { malformed_lines, first: Some(first) } = asked? {
+        warn(&format!(
+            "{} at byte {} ({}): malformed, passed over{}; `burn ledger check` says what is wrong with the ledger",
+            paths.ledger.display(),
+            first.start,
+            counted(first.end - first.start, "byte"),
+            match malformed_lines {
+                1 => String::new(),
+                more => format!(", the first of {}", counted(more, "such line")),
+            }
+        ));
+    }
     if from == From::Archive {
         // The answer stands; only how far behind it is may be unknown.
         warn_if_behind(&paths).unwrap_or_else(|error| warn(&error.to_string()));
@@ -170,9 +182,6 @@ fn warn_if_behind(paths: &Paths) -> anyhow::Result<()> {
 
 /// How many rows a table has before the next one begins: widths follow the rows, memory must not.
 const TABLE_ROWS: usize = 500;
-
-/// `2026-04-20T10:15:00`, an ellipsis, and two blanks.
-const TIME_WIDTH: u16 = 22;
 
 enum Form {
     Json { count: u64 },
@@ -213,18 +222,19 @@ impl Output {
                     rows.push(columns(*kind).iter().map(|column| column.cell(root)).collect());
                 }
                 if rows.len() == TABLE_ROWS {
-                    let table = table(*kind, std::mem::take(rows));
-                    writeln!(self.out, "{table}\n")?;
+                    writeln!(self.out, "{}", table_of(*kind, rows))?;
+                    rows.clear();
                 }
                 Ok(())
             }
         }
     }
 
-    /// What has begun is ended in any case; where the question failed, and nothing was found before, nothing is said.
+    /// Where the question failed, an array that has begun is left open: it has no place for the failure, and what does not
+    /// parse is not taken for an answer.
     fn finish(mut self, is_answered: bool) -> io::Result<()> {
-        if !is_answered && !self.has_records {
-            return Ok(());
+        if !is_answered && (!self.has_records || matches!(self.form, Form::Json { .. })) {
+            return self.out.flush();
         }
         match self.form {
             Form::Json { count: 0 } => self.out.write_all(b"[]\n")?,
@@ -232,7 +242,7 @@ impl Output {
             Form::Lines => {}
             Form::Table { kind, rows, .. } => {
                 if !rows.is_empty() {
-                    writeln!(self.out, "{}", table(kind, rows))?;
+                    self.out.write_all(table_of(kind, &rows).as_bytes())?;
                 } else if !self.has_records {
                     warn("there is no such record; leave out conditions to see more");
                 }
@@ -242,11 +252,10 @@ impl Output {
     }
 }
 
-/// A column of a table: its title, and where its value stands in a record.
+/// A column of a table, and where its value stands in a record.
 struct Column {
-    title: &'static str,
+    heading: Heading,
     path: &'static [&'static str],
-    is_number: bool,
 }
 
 impl Column {
@@ -267,14 +276,14 @@ fn printable(text: std::borrow::Cow<'_, str>) -> String {
 }
 
 const fn text(title: &'static str, path: &'static [&'static str]) -> Column {
-    Column { title, path, is_number: false }
+    Column { heading: Heading::text(title), path }
 }
 
 const fn number(title: &'static str, path: &'static [&'static str]) -> Column {
-    Column { title, path, is_number: true }
+    Column { heading: Heading::number(title), path }
 }
 
-const TS: Column = text("time", &["ts"]);
+const TS: Column = Column { heading: Heading::time("time"), path: &["ts"] };
 const SOURCE: Column = text("source", &["source"]);
 const SESSION: Column = text("session", &["sessionId"]);
 
@@ -321,96 +330,7 @@ fn columns(kind: RecordKind) -> &'static [Column] {
     }
 }
 
-fn one_line<T: ToString>(cells: impl IntoIterator<Item = T>) -> Row {
-    let mut row = Row::from(cells.into_iter().map(|cell| cell.to_string()).collect::<Vec<_>>());
-    row.max_height(1);
-    row
-}
-
-/// Less of a text says nothing; in characters.
-const TEXT_WIDTH: usize = 8;
-
-/// Blanks between columns.
-const GAP: usize = 2;
-
-/// Which columns a terminal of `width` characters has room for, from the left; the first always.
-fn fitting(columns: &[Column], rows: &[Vec<String>], width: usize) -> Vec<usize> {
-    let mut left = width;
-    let fits = |(at, column): (usize, &Column)| {
-        let cells = rows.iter().map(|row| row[at].chars().count());
-        let longest = cells.chain([column.title.chars().count()]).max().unwrap_or(0);
-        let needed = GAP
-            + match column.is_number {
-                true => longest,
-                false if column.path == TS.path => usize::from(TIME_WIDTH) - GAP,
-                false => longest.min(TEXT_WIDTH),
-            };
-        let has_room = needed <= left || at == 0;
-        if has_room {
-            left = left.saturating_sub(needed);
-        }
-        has_room.then_some(at)
-    };
-    columns.iter().enumerate().filter_map(fits).collect()
-}
-
-fn table(kind: RecordKind, mut rows: Vec<Vec<String>>) -> Table {
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING);
-    let mut shown: Vec<&Column> = columns(kind).iter().collect();
-    if let Some(width) = table.width() {
-        let kept = fitting(columns(kind), &rows, usize::from(width));
-        shown = kept.iter().map(|at| &columns(kind)[*at]).collect();
-        for row in &mut rows {
-            let mut at = 0;
-            row.retain(|_| {
-                at += 1;
-                kept.contains(&(at - 1))
-            });
-        }
-    }
-    // On a terminal columns shrink to its width, and what is cut off ends in an ellipsis: a record is a line.
-    table.set_content_arrangement(ContentArrangement::Dynamic);
-    table.set_truncation_indicator("…");
-    table.set_header(one_line(shown.iter().map(|column| column.title)));
-    table.add_rows(rows.into_iter().map(one_line));
-    for (column, described) in table.column_iter_mut().zip(shown) {
-        column.set_padding((0, GAP as u16));
-        // Half a number is a lie, and a time without its minutes is no use.
-        if described.is_number {
-            column.set_cell_alignment(CellAlignment::Right);
-            column.set_constraint(ColumnConstraint::ContentWidth);
-        } else if described.path == TS.path {
-            column.set_constraint(ColumnConstraint::LowerBoundary(Width::Fixed(TIME_WIDTH)));
-        }
-    }
-    table
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_narrow_terminal_gets_the_columns_that_it_has_room_for() {
-        let cells = [
-            "2026-04-20T10:15:00.000Z",
-            "claude-code",
-            "session-1",
-            "model-x",
-            "12",
-            "3",
-            "145212",
-            "1",
-            "p",
-        ];
-        let rows = vec![cells.map(str::to_owned).to_vec()];
-        let shown = |width| -> Vec<&str> {
-            fitting(TURN_COLUMNS, &rows, width).into_iter().map(|at| TURN_COLUMNS[at].title).collect()
-        };
-        assert_eq!(shown(10), ["time"]);
-        assert_eq!(shown(40), ["time", "source", "input"]);
-        assert_eq!(shown(80), ["time", "source", "session", "model", "input", "output", "cache read"]);
-        assert_eq!(shown(200).len(), TURN_COLUMNS.len());
-    }
+fn table_of(kind: RecordKind, rows: &[Vec<String>]) -> String {
+    let headings: Vec<Heading> = columns(kind).iter().map(|column| column.heading).collect();
+    table::text(&headings, rows)
 }

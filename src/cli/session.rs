@@ -5,16 +5,25 @@ mod milestones;
 mod reading;
 mod taking_in;
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
-use super::print_json;
+use super::{Failure, counted, print_json};
+use crate::disk;
 use crate::session::{Durability, Error, Options, Reader, Store};
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  burn session append talk.v2 < entries.jsonl
+  burn session show talk.v2 --tail 10
+  burn session check talk.v2
+  burn session reindex talk.v2")]
 pub(super) struct SessionArgs {
     #[command(subcommand)]
     command: SessionCommand,
@@ -110,8 +119,15 @@ struct WriterArgs {
     #[command(flatten)]
     store: StoreDir,
     /// Begin a new segment file where one would grow beyond SIZE: bytes, or with KB, MB, GB, KiB, MiB, GiB.
-    #[arg(long, value_name = "SIZE", default_value = "64MiB", value_parser = crate::dev::parse_size)]
+    #[arg(long, value_name = "SIZE", default_value = "64MiB", value_parser = segment_size)]
     max_segment_bytes: u64,
+}
+
+fn segment_size(text: &str) -> Result<u64, String> {
+    match crate::dev::parse_size(text).map_err(|error| error.to_string())? {
+        0 => Err("a segment cannot have 0 bytes; 64MiB is usual".to_owned()),
+        size => Ok(size),
+    }
 }
 
 #[derive(Debug, Args)]
@@ -224,16 +240,8 @@ struct ExportArgs {
     file: Option<PathBuf>,
 }
 
-#[derive(Debug, Serialize)]
-struct Failure {
-    class: &'static str,
-    message: String,
-}
-
-impl Failure {
-    fn of(error: &Error) -> Self {
-        Self { class: error.class().as_str(), message: error.to_string() }
-    }
+fn failure(error: &Error) -> Failure {
+    Failure::new(error.class().as_str(), error)
 }
 
 pub(super) fn run(args: SessionArgs) -> anyhow::Result<ExitCode> {
@@ -259,7 +267,7 @@ pub(super) fn run(args: SessionArgs) -> anyhow::Result<ExitCode> {
                 error: Failure,
             }
             if let Some(error) = error.downcast_ref::<Error>() {
-                print_json(&Failed { ok: false, error: Failure::of(error) })?;
+                print_json(&Failed { ok: false, error: failure(error) })?;
             }
             Err(error)
         }
@@ -290,8 +298,81 @@ fn reader(store: &StoreDir) -> anyhow::Result<Reader> {
     Ok(Reader::open(&store.dir, &Options::default())?)
 }
 
+/// What every store has at least one of; a copy may lack directories that were empty.
+const SIGNS: [&str; 6] = ["segments", "index", "checkpoints", "migrations", "tmp", "manifest.json"];
+
 fn must_exist(dir: &Path) -> anyhow::Result<()> {
-    super::must_exist(dir, "session store", "the first `burn session append`")
+    super::must_exist(dir, "session store", "the first `burn session append`", &SIGNS)
+}
+
+/// Bytes of a segment that are in no row of the index.
+struct NotIndexed {
+    path: PathBuf,
+    range: Range<u64>,
+    /// Whether a whole line is among them: an entry that nobody is shown. Else it is an unfinished write.
+    has_lines: bool,
+}
+
+impl std::fmt::Display for NotIndexed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (start, len_bytes) = (self.range.start, self.range.end - self.range.start);
+        let what = if self.has_lines { "in no row of the index" } else { "an unfinished write" };
+        write!(f, "{} at byte {start} ({}): {what}", self.path.display(), counted(len_bytes, "byte"))
+    }
+}
+
+/// How often, and after how long, unindexed lines are looked at again: a writer puts a line before its row.
+const LOOKS_MAX: u32 = 20;
+const BETWEEN_LOOKS: Duration = Duration::from_millis(50);
+/// Lines that stay where they are for so many looks are not being indexed.
+const LOOKS_TO_SETTLE: u32 = 4;
+
+/// What the index lacks. While a writer is at work, what it is about to index is not told of.
+fn unindexed(reader: &mut Reader) -> Result<Vec<NotIndexed>, Error> {
+    let mut before = None;
+    let mut settled = 0;
+    for look in 1.. {
+        let mut found = Vec::new();
+        for (path, range) in reader.view()?.unindexed()? {
+            let has_lines = has_lines(&path, range.clone())?;
+            found.push(NotIndexed { path, range, has_lines });
+        }
+        let first = found.iter().find(|found| found.has_lines);
+        let first = first.map(|first| (first.path.clone(), first.range.start));
+        settled = if first == before { settled + 1 } else { 0 };
+        if first.is_none() || settled == LOOKS_TO_SETTLE {
+            return Ok(found);
+        }
+        if look == LOOKS_MAX {
+            break;
+        }
+        before = first;
+        std::thread::sleep(BETWEEN_LOOKS);
+    }
+    Ok(Vec::new())
+}
+
+/// Whether a line that is not blank ends in these bytes.
+fn has_lines(path: &Path, range: Range<u64>) -> Result<bool, Error> {
+    const BLOCK_BYTES: u64 = 1 << 16;
+    let file = disk::File::open_read_no_follow(path)?;
+    let mut block = vec![0; BLOCK_BYTES.min(range.end - range.start) as usize];
+    let (mut at, mut is_blank) = (range.start, true);
+    while at < range.end {
+        let wanted = BLOCK_BYTES.min(range.end - at) as usize;
+        let read = file.read_at(&mut block[..wanted], at)?;
+        if read == 0 {
+            break;
+        }
+        for byte in &block[..read] {
+            match byte {
+                b'\n' if !is_blank => return Ok(true),
+                other => is_blank &= other.is_ascii_whitespace(),
+            }
+        }
+        at += read as u64;
+    }
+    Ok(false)
 }
 
 impl WriterArgs {
@@ -302,7 +383,7 @@ impl WriterArgs {
     /// Opens the store; what recovery did goes to standard error.
     fn open(&self, durability: Durability) -> Result<Store, Error> {
         let (store, report) = Store::open(&self.store.dir, &Options { durability, ..self.options() })?;
-        checking::tell(&report);
+        checking::tell(&self.store.dir, &report);
         Ok(store)
     }
 }

@@ -1,17 +1,24 @@
 //! `burn state`: what is derived from the ledger, and building it anew.
+//!
+//! May touch: what the library's functions for it touch, a report file that is asked for, and standard output and error.
+//! Promises: what is asked for with `--json` is one document; a report is never written over what it reports on.
 
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::clean::{self, PruneArgs, ResetArgs};
 use super::progress::Bar;
-use super::{counted, grouped, human_bytes, interrupt, print, print_json, warn};
+use super::status;
+use super::{counted, grouped, human_bytes, interrupt, print, print_json, warn, wrong_usage};
 use crate::archive::rows::Finding;
-use crate::archive::{self, BuildResult, Loader, Observer, Options, Paths, Phase, Progress, Restart, Status};
+use crate::archive::{
+    self, ArchiveError, BuildResult, Loader, Observer, Options, Paths, Phase, Progress, Restart,
+};
+use crate::disk;
 use crate::home::Home;
 use crate::ledger::{Ledger, Reindexed};
 use crate::scan::Io;
@@ -43,6 +50,11 @@ Examples:
         json: bool,
     },
     /// Build derived files from the ledger.
+    #[command(after_help = "\
+Examples:
+  burn state rebuild archive
+  burn state rebuild archive --full
+  burn state rebuild all")]
     Rebuild {
         #[command(subcommand)]
         what: RebuildCommand,
@@ -59,6 +71,8 @@ Examples:
     #[command(after_help = "\
 Deleted are the archive and the index files, which can be built again. With --everything ledger, content, cursors.json \
 and hwm.json are moved to a directory trash-<time> in the home; nothing of theirs is ever deleted.
+
+Of a symbolic link the link is deleted or moved, never what it names; a relative one leads nowhere from the trash.
 
 Examples:
   burn state reset
@@ -161,8 +175,8 @@ enum LoaderArg {
 
 pub(super) fn run(args: StateArgs) -> anyhow::Result<ExitCode> {
     match args.command {
-        None => status(args.json),
-        Some(StateCommand::Status { json }) => status(json || args.json),
+        None => status::print_status(args.json),
+        Some(StateCommand::Status { json }) => status::print_status(json || args.json),
         Some(StateCommand::Rebuild { what: RebuildCommand::Archive(archive) }) => {
             rebuild_archive(archive, args.json)
         }
@@ -178,6 +192,7 @@ pub(super) fn run(args: StateArgs) -> anyhow::Result<ExitCode> {
 fn rebuild_index(json: bool) -> anyhow::Result<ExitCode> {
     let ledger = Ledger::new(Home::from_env()?);
     let result = ledger.rebuild_index()?;
+    warn_if_missing(&ledger.home().ledger())?;
     if json {
         print_json(&result)?;
     } else {
@@ -210,11 +225,18 @@ fn rebuild_all(json: bool) -> anyhow::Result<ExitCode> {
     }
     let ledger = Ledger::new(Home::from_env()?);
     let index = ledger.rebuild_index()?;
+    warn_if_missing(&ledger.home().ledger())?;
     if !json {
         print(reindexed(&ledger, &index).as_bytes())?;
     }
     let paths = Paths::of_home(ledger.home());
-    let mut watch = Watch { bar: Bar::new(), report: None, report_error: None, findings: 0 };
+    let mut watch = Watch {
+        ledger: paths.ledger.clone(),
+        bar: Bar::new(),
+        report: None,
+        report_error: None,
+        findings: 0,
+    };
     interrupt::watch();
     let archive = archive::build_tail(&paths, &Options::default(), &mut watch);
     watch.bar.finish();
@@ -227,119 +249,11 @@ fn rebuild_all(json: bool) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn status(json: bool) -> anyhow::Result<ExitCode> {
-    let home = Home::from_env()?;
-    let status = archive::status(&Paths::of_home(&home))?;
-    if json {
-        print_json(&status)?;
-        return Ok(ExitCode::SUCCESS);
-    }
-    let mut text = describe(&status);
-    text.push_str(&describe_home(&home)?);
-    print(text.as_bytes())?;
-    Ok(ExitCode::SUCCESS)
-}
-
-/// Index and content of a home.
-fn describe_home(home: &Home) -> anyhow::Result<String> {
-    /// An id or a fingerprint with its LF.
-    const INDEX_LINE_BYTES: u64 = 17;
-    let mut text = String::new();
-    for (name, path, one) in
-        [("index", home.ids_index(), "id"), ("", home.fingerprints_index(), "fingerprint")]
-    {
-        let what = match crate::disk::metadata(&path) {
-            Ok(found) => counted(found.len_bytes / INDEX_LINE_BYTES, one),
-            Err(error) if error.is_not_found() => "missing; `burn state rebuild index` makes it".to_string(),
-            Err(error) => return Err(error.into()),
-        };
-        text.push_str(&format!("{name:<13} {}, {what}\n", path.display()));
-    }
-    let sidecars = Ledger::new(home.clone()).sidecars()?;
-    let bytes = sidecars.iter().map(|sidecar| sidecar.len_bytes).sum();
-    let files = counted(sidecars.len() as u64, "file");
-    text.push_str(&format!(
-        "{:<13} {}, {files}, {}\n",
-        "content",
-        home.content_dir().display(),
-        human_bytes(bytes)
-    ));
-    Ok(text)
-}
-
-fn describe(status: &Status) -> String {
-    let mut text = format!("archive       {}\n", status.archive_path.display());
-    let mut line = |name: &str, value: String| text.push_str(&format!("{name:<13} {value}\n"));
-    let ledger_bytes = status.ledger_size_bytes;
-    if !status.exists {
-        line("state", "missing; `burn state rebuild archive` builds it".to_string());
-        line(
-            "ledger",
-            ledger_bytes.map_or("missing".to_string(), |bytes| format!("{} bytes", grouped(bytes))),
-        );
-        return text;
-    }
-    let state = match (status.archive_version, status.up_to_date) {
-        _ if status.is_foreign => {
-            "a database, but not an archive: it is left alone; name another file, or move it away".to_string()
-        }
-        (Some(version), _) if version != archive::schema::VERSION => {
-            "of another schema version; `burn state rebuild archive` builds it anew".to_string()
-        }
-        (None, _) => "without a state row; `burn state rebuild archive` completes it".to_string(),
-        (_, true) => "up to date".to_string(),
-        (_, false) => match ledger_bytes {
-            Some(bytes) if bytes as i64 >= status.ledger_offset_bytes => {
-                format!(
-                    "behind by {} bytes; `burn state rebuild archive` takes them in",
-                    grouped(bytes - status.ledger_offset_bytes as u64)
-                )
-            }
-            Some(_) => "ahead of a ledger that became shorter; `burn state rebuild archive` builds it anew"
-                .to_string(),
-            None => "there is no ledger".to_string(),
-        },
-    };
-    line("state", state);
-    line(
-        "schema",
-        status.archive_version.map_or("unknown".to_string(), |version| format!("version {version}")),
-    );
-    line(
-        "ledger",
-        format!(
-            "{} of {} bytes taken in",
-            grouped(status.ledger_offset_bytes.max(0) as u64),
-            ledger_bytes.map_or("0".to_string(), grouped)
-        ),
-    );
-    line("last build", status.last_built_at.clone().unwrap_or("never".to_string()));
-    line("last rebuild", status.last_rebuild_at.clone().unwrap_or("never".to_string()));
-    let counts = status.row_counts;
-    for (name, count) in [
-        ("sessions", counts.sessions),
-        ("turns", counts.turns),
-        ("tool calls", counts.tool_calls),
-        ("tool results", counts.tool_result_events),
-        ("compactions", counts.compactions),
-    ] {
-        line(name, grouped(count));
-    }
-    if !status.fidelity_histogram.is_empty() {
-        let classes: Vec<String> = status
-            .fidelity_histogram
-            .iter()
-            .map(|(class, count)| format!("{class} {}", grouped(*count)))
-            .collect();
-        line("fidelity", classes.join(", "));
-    }
-    text
-}
-
 /// How many findings are printed; `--report` has them all.
 const FINDINGS_SHOWN: u64 = 5;
 
 struct Watch {
+    ledger: PathBuf,
     bar: Bar,
     report: Option<(PathBuf, std::io::BufWriter<std::fs::File>)>,
     report_error: Option<std::io::Error>,
@@ -366,7 +280,8 @@ impl Observer for Watch {
         self.findings += 1;
         if self.findings <= FINDINGS_SHOWN {
             self.bar.line(&format!(
-                "burn: line at byte {} ({}) is {}: {}",
+                "burn: {} at byte {} ({}): {}: {}",
+                self.ledger.display(),
                 finding.offset,
                 counted(finding.length, "byte"),
                 finding.verdict.as_str(),
@@ -399,18 +314,29 @@ impl<'a> From<&'a Finding> for ReportLine<'a> {
     }
 }
 
+/// The words of the command, for errors of usage.
+const WORDS: [&str; 3] = ["state", "rebuild", "archive"];
+
+/// Two names of one file are seen only once both are looked at; nothing was touched then.
+fn same_file_is_wrong_usage<T>(done: Result<T, ArchiveError>) -> Result<T, ArchiveError> {
+    if let Err(error @ ArchiveError::SameFile { .. }) = &done {
+        wrong_usage(&WORDS, &error.to_string());
+    }
+    done
+}
+
 fn rebuild_archive(args: ArchiveArgs, json: bool) -> anyhow::Result<ExitCode> {
     let json = json || args.json;
     let paths = match (args.ledger, args.archive) {
         (Some(ledger), Some(archive)) => Paths::offline(ledger, archive),
         _ => {
             let home = Home::from_env()?;
-            crate::disk::create_dir_all(home.root())?;
+            disk::create_dir_all(home.root())?;
             Paths::of_home(&home)
         }
     };
     if args.vacuum {
-        let vacuumed = archive::vacuum(&paths)?;
+        let vacuumed = same_file_is_wrong_usage(archive::vacuum(&paths))?;
         if json {
             print_json(&vacuumed)?;
         } else if vacuumed.existed {
@@ -444,25 +370,24 @@ fn rebuild_archive(args: ArchiveArgs, json: bool) -> anyhow::Result<ExitCode> {
     };
     let report = match args.report {
         Some(path) => {
-            refuse_to_overwrite(&path, &paths)?;
-            let file = create_report(&path).with_context(|| {
-                format!(
-                    "cannot create the report {}; its directory must exist and be writable",
-                    path.display()
-                )
+            refuse_to_overwrite(&path, &paths);
+            let file = create_report(&path).map_err(|error| {
+                let path = path.display();
+                anyhow!("cannot create the report {path}: {error}; its directory must exist and be writable")
             })?;
             Some((path, std::io::BufWriter::new(file)))
         }
         None => None,
     };
-    let mut watch = Watch { bar: Bar::new(), report, report_error: None, findings: 0 };
+    let mut watch =
+        Watch { ledger: paths.ledger.clone(), bar: Bar::new(), report, report_error: None, findings: 0 };
     interrupt::watch();
-    let result = if args.full {
+    let result = same_file_is_wrong_usage(if args.full {
         archive::rebuild_full(&paths, &options, &mut watch)
     } else {
         archive::build_tail(&paths, &options, &mut watch)
-    };
-    let Watch { bar, report, report_error, findings } = watch;
+    });
+    let Watch { bar, report, report_error, findings, .. } = watch;
     bar.finish();
     if let Some((path, mut report)) = report {
         // In words, so that a closed pipe here is not taken for a closed stdout.
@@ -475,9 +400,7 @@ fn rebuild_archive(args: ArchiveArgs, json: bool) -> anyhow::Result<ExitCode> {
         }
     }
     let result = result?;
-    if !paths.ledger.exists() {
-        warn(&format!("there is no ledger at {}; nothing was taken in", paths.ledger.display()));
-    }
+    warn_if_missing(&paths.ledger)?;
     if let Some(aside) = &result.set_aside {
         warn(&format!("what stood in the archive's place is no database; it is now {}", aside.display()));
     }
@@ -493,8 +416,16 @@ fn rebuild_archive(args: ArchiveArgs, json: bool) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Says when there is no ledger: a mistyped home must not look like an empty one.
+fn warn_if_missing(ledger: &std::path::Path) -> anyhow::Result<()> {
+    if !ledger.try_exists().with_context(|| format!("cannot look at {}", ledger.display()))? {
+        warn(&format!("there is no ledger at {}; nothing was taken in", ledger.display()));
+    }
+    Ok(())
+}
+
 /// A report must not be written over what it reports on.
-fn refuse_to_overwrite(report: &std::path::Path, paths: &Paths) -> anyhow::Result<()> {
+fn refuse_to_overwrite(report: &std::path::Path, paths: &Paths) {
     // A file that is not there yet is known by its directory and name.
     let resolved = |path: &std::path::Path| {
         std::fs::canonicalize(path).ok().or_else(|| {
@@ -506,16 +437,17 @@ fn refuse_to_overwrite(report: &std::path::Path, paths: &Paths) -> anyhow::Resul
     let mut taken = vec![paths.ledger.clone(), paths.archive.clone(), paths.lock.clone()];
     for archive in [Some(paths.archive.clone()), resolved(&paths.archive)].into_iter().flatten() {
         for suffix in ["-wal", "-shm", "-journal"] {
-            let mut sidecar = archive.clone().into_os_string();
-            sidecar.push(suffix);
-            taken.push(sidecar.into());
+            taken.push(disk::with_suffix(&archive, suffix));
         }
     }
     let report_file = resolved(report);
     if report_file.is_some() && taken.iter().any(|file| resolved(file) == report_file) {
-        anyhow::bail!("{} cannot be the report: name another file", report.display());
+        let reason = format!(
+            "{} is read or written by the build and cannot be its report: name another file",
+            report.display()
+        );
+        wrong_usage(&WORDS, &reason);
     }
-    Ok(())
 }
 
 fn create_report(path: &std::path::Path) -> std::io::Result<std::fs::File> {

@@ -228,7 +228,10 @@ pub fn generate_file(
     let mut file = tempfile::Builder::new()
         .prefix(".burn-generate-")
         .tempfile_in(directory)
-        .map_err(|error| failed("create", error))?;
+        // Its text names the temporary file, which nobody has heard of.
+        .map_err(|error| {
+            failed("create", fs::metadata(directory).err().unwrap_or_else(|| error.kind().into()))
+        })?;
     let summary = generate(options, &mut file, progress).map_err(|error| failed("write", error))?;
     let published = if force { file.persist(path) } else { file.persist_noclobber(path) };
     match published {

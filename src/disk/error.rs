@@ -23,7 +23,8 @@ pub enum Error {
     },
     /// A file is shorter than its reader was told.
     #[error(
-        "{} ends at byte {len_bytes}, but bytes {} to {} were expected: the file was cut by something else",
+        "{} ends at byte {len_bytes}, but bytes {} to {} were expected: something else cut the file; end that \
+         program and try again, or restore the file from a backup",
         path.display(), range.start, range.end
     )]
     UnexpectedEnd {
@@ -94,6 +95,7 @@ fn remedy(operation: &Operation, path: &Path, reason: &io::Error) -> Cow<'static
         io::ErrorKind::FileTooLarge => "; raise the limit on file sizes (ulimit -f), then try again",
         io::ErrorKind::PermissionDenied => "; check the owner and the mode of the file and of its directory",
         io::ErrorKind::ReadOnlyFilesystem => "; choose a directory on a file system that is mounted writable",
+        _ if matches!(operation, Operation::Lock) => "; the file system must support flock",
         _ => "",
     })
 }
@@ -128,6 +130,8 @@ pub enum Operation {
     },
     /// Map the file into memory.
     Map,
+    /// Take the kernel's lock on the file.
+    Lock,
     /// Cut or extend the file.
     SetLength {
         /// The length asked for.
@@ -164,6 +168,7 @@ impl fmt::Display for Operation {
             }
             Self::Write { offset: None, len_bytes } => write!(f, "append {len_bytes} bytes to"),
             Self::Map => f.write_str("map into memory"),
+            Self::Lock => f.write_str("lock"),
             Self::SetLength { len_bytes } => write!(f, "set to {len_bytes} bytes the length of"),
             Self::SetMode => f.write_str("set the mode of"),
             Self::Touch => f.write_str("set the modification time of"),

@@ -16,6 +16,7 @@
 //! harness.run(|| { append(b"a"); acknowledged.push((harness.events(), b"a")); });
 //! harness.each_image(|image| { /* recover image.path(); image.after_events() says what must be there */ });
 //! ```
+#![allow(clippy::expect_used)]
 
 pub(crate) use self::power_cut::Survival;
 use self::power_cut::{Event, Model, NodeId, ROOT};

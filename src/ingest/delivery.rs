@@ -8,16 +8,19 @@
 
 use std::path::{Path, PathBuf};
 
-use super::worker::{LedgerEntry, LedgerSink, RefusedLine};
+use super::payload::{LedgerLine, Payload, deserialize};
+use super::worker::{Delivered, LedgerEntry, LedgerSink, RefusedLine, TOGETHER_BYTES};
 use crate::disk;
 use crate::home::LockName;
-use crate::journal::VERSION;
+use crate::journal::{JournalError, JournalReader};
 use crate::ledger::{AppendOptions, Batch, Ledger, LedgerError};
 use crate::lock::{LockError, with_lock};
 
 /// How many bytes in front of the noted length of the ledger are hashed, at most, to know the ledger by.
 const WITNESS_BYTES: u64 = 4096;
 
+/// Version of the note's format, docs/ingest.md.
+const NOTE_VERSION: u16 = 2;
 const NOTE_LEN: usize = 80;
 const NOTE_MAGIC: [u8; 8] = *b"BURNDLVR";
 
@@ -31,6 +34,9 @@ pub enum DeliveryError {
     /// A file operation failed.
     #[error(transparent)]
     Disk(#[from] disk::Error),
+    /// The journal could not be read, where lines were queued together with others that are delivered already.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
     /// The ledger's lock could not be taken.
     #[error(transparent)]
     Lock(#[from] LockError),
@@ -47,12 +53,15 @@ pub enum DeliveryError {
 /// A sink that appends lines of the journal in `journal` to `ledger`, durably. Lines that are no records the ledger could
 /// take are refused for good; whatever else fails is worth another try.
 pub fn ledger_sink(ledger: Ledger, journal: &Path) -> LedgerSink {
-    let note = journal.join("DELIVERED");
-    Box::new(move |entries| Ok(deliver(&ledger, &note, entries)?))
+    let journal = journal.to_owned();
+    Box::new(move |entries| Ok(deliver(&ledger, &journal, entries)?))
 }
 
-fn deliver(ledger: &Ledger, note: &Path, entries: &[LedgerEntry]) -> Result<Vec<RefusedLine>, DeliveryError> {
-    let (Some(first), Some(last)) = (entries.first(), entries.last()) else { return Ok(Vec::new()) };
+fn deliver(ledger: &Ledger, journal: &Path, entries: &[LedgerEntry]) -> Result<Delivered, DeliveryError> {
+    let note = &journal.join("DELIVERED");
+    let (Some(first), Some(last)) = (entries.first(), entries.last()) else {
+        return Ok(Delivered::default());
+    };
     disk::create_dir_all(ledger.home().root())?;
     // Under the ledger's lock its length is that in front of our append, and no other ingestor reads the note meanwhile.
     with_lock(&ledger.home().lock(LockName::Ledger), |_| {
@@ -67,11 +76,26 @@ fn deliver(ledger: &Ledger, note: &Path, entries: &[LedgerEntry]) -> Result<Vec<
                 unknown
             }
         };
-        if witness(&file, before.ledger_len_bytes)? != Some(before.witness) {
+        let mut begun = Vec::new();
+        if witness(&file, before.ledger_len_bytes)? == Some(before.witness) {
+            if first.continues_batch && before.lines.start < first.offset {
+                begun = begun_batch(journal, before.lines.start, first.offset)?;
+            }
+        } else {
             // The ledger was emptied, replaced, or cut by a power failure: what it lacks it gets again.
             before = UnderWay { lines: 0..before.lines.end, ..UnderWay::nothing() };
         }
         let [mut passed, mut again, mut new] = [Batch::new(), Batch::new(), Batch::new()];
+        // What of these lines belongs to a batch that an earlier delivery began is appended as if that had been interrupted.
+        let continuing = match begun.is_empty() {
+            true => 0,
+            false => entries.iter().take_while(|entry| entry.continues_batch).count(),
+        };
+        for line in &begun {
+            // What the ledger refuses was told of then.
+            let _ = again.push_line(line.as_bytes());
+        }
+        again.count_from_here();
         let mut new_lines: Option<std::ops::Range<u64>> = None;
         let mut refused = Vec::new();
         for (index, entry) in entries.iter().enumerate() {
@@ -79,7 +103,7 @@ fn deliver(ledger: &Ledger, note: &Path, entries: &[LedgerEntry]) -> Result<Vec<
             let batch = if offset < before.lines.start {
                 // Synced to the ledger before the note was made; looked at only for what the ledger refuses.
                 &mut passed
-            } else if offset < before.lines.end {
+            } else if offset < before.lines.end || index < continuing {
                 &mut again
             } else {
                 new_lines = Some(new_lines.map_or(offset, |lines| lines.start)..offset + 1);
@@ -92,19 +116,55 @@ fn deliver(ledger: &Ledger, note: &Path, entries: &[LedgerEntry]) -> Result<Vec<
                 refused.push(RefusedLine { index, reason: refusal.reason });
             }
         }
+        let taken = (passed.len() + again.len() + new.len()) as u64;
+        let mut appended = 0;
         if !again.is_empty() {
             let mut options = AppendOptions::durable();
             options.interrupted_at_bytes = Some(before.ledger_len_bytes);
-            ledger.append(&again, &options)?;
+            let end = continuing.checked_sub(1).map_or(0, |last| entries[last].offset + 1);
+            if end > before.lines.end {
+                before.lines.end = end;
+                disk::replace(note, &before.encode(), true)?;
+            }
+            appended += ledger.append(&again, &options)?.appended;
         }
         if let Some(lines) = new_lines {
             let ledger_len_bytes = len_bytes(&file)?;
             let witness = witness(&file, ledger_len_bytes)?.unwrap_or_default();
             disk::replace(note, &UnderWay { lines, ledger_len_bytes, witness }.encode(), true)?;
-            ledger.append(&new, &AppendOptions::durable())?;
+            appended += ledger.append(&new, &AppendOptions::durable())?.appended;
         }
-        Ok(refused)
+        Ok(Delivered { duplicates: taken.saturating_sub(appended), refused })
     })
+}
+
+/// The lines in front of the one at `end` that were queued in one batch with it, as far as the journal has them from `start`
+/// on; none when that is too much to deliver together, or the journal does not have it any more.
+fn begun_batch(journal: &Path, start: u64, end: u64) -> Result<Vec<String>, JournalError> {
+    if end - start > TOGETHER_BYTES {
+        return Ok(Vec::new());
+    }
+    let mut reader = JournalReader::open(journal)?;
+    let (mut lines, mut offset) = (Vec::new(), start);
+    while offset < end {
+        let record = match reader.read(offset) {
+            Ok(Some(record)) => record,
+            // A file that cannot be read now may be read at the next try; what is gone or damaged stays so.
+            Err(error @ (JournalError::Disk(_) | JournalError::Scan(_))) => return Err(error),
+            Ok(None) | Err(_) => return Ok(Vec::new()),
+        };
+        if record.offset >= end {
+            break;
+        }
+        if let Ok(Payload::LedgerLine(LedgerLine { line, continues_batch })) = deserialize(record.payload) {
+            if !continues_batch {
+                lines.clear();
+            }
+            lines.push(line);
+        }
+        offset = record.next_offset;
+    }
+    Ok(lines)
 }
 
 fn len_bytes(file: &Path) -> Result<u64, disk::Error> {
@@ -155,7 +215,7 @@ impl UnderWay {
     fn encode(&self) -> [u8; NOTE_LEN] {
         let mut bytes = [0; NOTE_LEN];
         bytes[..8].copy_from_slice(&NOTE_MAGIC);
-        bytes[8..10].copy_from_slice(&VERSION.to_le_bytes());
+        bytes[8..10].copy_from_slice(&NOTE_VERSION.to_le_bytes());
         bytes[12..16].copy_from_slice(&(NOTE_LEN as u32).to_le_bytes());
         bytes[16..24].copy_from_slice(&self.lines.start.to_le_bytes());
         bytes[24..32].copy_from_slice(&self.lines.end.to_le_bytes());
@@ -187,7 +247,7 @@ fn decode(path: &Path, bytes: &[u8]) -> Result<Note, DeliveryError> {
         return Ok(Note::Damaged);
     }
     let version = u16::from_le_bytes([bytes[8], bytes[9]]);
-    if version != VERSION || bytes[10..16] != [0, 0, NOTE_LEN as u8, 0, 0, 0] {
+    if version != NOTE_VERSION || bytes[10..16] != [0, 0, NOTE_LEN as u8, 0, 0, 0] {
         return Err(DeliveryError::Unsupported { path: path.to_owned(), version });
     }
     let number = |at: usize| {

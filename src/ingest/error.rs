@@ -30,7 +30,8 @@ pub enum IngestError {
     },
     /// The journal holds a line for the ledger, and this ingestor was given no ledger.
     #[error(
-        "the record at offset {offset} is a line for the ledger, and no ledger was given to deliver it to"
+        "the record at offset {offset} is a line for the ledger, and no ledger was given to deliver it to; give one \
+         (Ingestor::set_ledger_sink)"
     )]
     NoLedger {
         /// Offset of the record.
@@ -38,16 +39,25 @@ pub enum IngestError {
     },
     /// The store's cursor is not an offset.
     #[error(
-        "the cursor in the store has {len_bytes} bytes instead of 8: the store is not one of an ingestor"
+        "the cursor in the store has {len_bytes} bytes instead of 8: the store is not one of an ingestor; \
+         choose another directory, or move this one away"
     )]
     Cursor {
         /// Its length.
         len_bytes: usize,
     },
-    /// The background thread is running, or ended by a panic.
-    #[error("the ingestor's background thread {state}")]
-    Thread {
-        /// `is running: stop it first`, or `panicked`.
-        state: &'static str,
+    /// The background thread has the worker.
+    #[error("the ingestor's background thread is running; stop it first")]
+    Running,
+    /// The background thread ended by a panic, and what it had is lost.
+    #[error(
+        "the ingestor's background thread panicked; open the store and the journal anew, nothing that is queued is lost"
+    )]
+    Panicked,
+    /// The background thread could not be started.
+    #[error("cannot start the ingestor's background thread: {reason}; raise the limit on threads")]
+    Threads {
+        /// What the system said.
+        reason: std::io::Error,
     },
 }

@@ -6,7 +6,6 @@
 //! made, it is made again. fjall takes some damage for a fault of the program and panics: that is an error here.
 
 use std::cell::Cell;
-use std::fs::TryLockError;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -30,7 +29,7 @@ pub struct HybridStore {
     /// Whether an engine panicked: what it holds in memory is not to be trusted then.
     is_broken: AtomicBool,
     // Dropped last: nobody else may open what is still being closed.
-    _lock: disk::File,
+    _lock: disk::KernelLock,
 }
 
 impl std::fmt::Debug for HybridStore {
@@ -47,12 +46,12 @@ impl HybridStore {
     pub fn open(directory: &Path) -> Result<Self, StoreError> {
         let path = directory.to_owned();
         disk::create_dir_all(directory).map_err(|error| failed(&path, "creating it", error))?;
-        let lock = disk::File::open_lock(&directory.join("LOCK"))
+        let mut lock = disk::KernelLock::open(&directory.join("LOCK"))
             .map_err(|error| failed(&path, "opening its lock file", error))?;
-        lock.as_std().try_lock().map_err(|error| match error {
-            TryLockError::WouldBlock => failed(&path, "opening it", "another process has it open"),
-            TryLockError::Error(error) => failed(&path, "locking it", error),
-        })?;
+        if !lock.try_lock().map_err(|error| failed(&path, "locking it", error))? {
+            let held = "another process has it open; try again when that has ended";
+            return Err(failed(&path, "opening it", held));
+        }
         make(directory, FJALL, |fjall| {
             disk::create_dir_all(fjall)?;
             open_fjall(fjall).map(drop)

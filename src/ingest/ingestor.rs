@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use super::error::IngestError;
 use super::store::KVStore;
-use super::worker::{Drained, LedgerSink, Worker};
+use super::worker::{Drained, LedgerSink, SetAsideListener, Worker};
 use crate::journal::JournalReader;
 
 /// How long the background thread sleeps when the journal has nothing new: at first, and at most.
@@ -35,8 +35,8 @@ impl<S> std::fmt::Debug for Ingestor<S> {
     }
 }
 
-/// What a background thread leaves: the worker, and what it drained.
-type Ended<S> = (Box<Worker<S>>, Result<Drained, IngestError>);
+/// What a background thread leaves: the worker, and what it drained. Nothing when it never got the worker.
+type Ended<S> = Option<(Box<Worker<S>>, Result<Drained, IngestError>)>;
 
 /// Where the worker is.
 enum Place<S> {
@@ -85,9 +85,18 @@ impl<S: KVStore> Ingestor<S> {
     /// Delivers ledger lines to `sink`. Without one, a ledger line is [`IngestError::NoLedger`].
     ///
     /// # Errors
-    /// [`IngestError::Thread`] while the background thread is running.
+    /// [`IngestError::Running`] while the background thread is running.
     pub fn set_ledger_sink(&mut self, sink: LedgerSink) -> Result<(), IngestError> {
         self.worker()?.sink = Some(sink);
+        Ok(())
+    }
+
+    /// Tells `listener` of each record that is set aside.
+    ///
+    /// # Errors
+    /// [`IngestError::Running`] while the background thread is running.
+    pub fn on_set_aside(&mut self, listener: SetAsideListener) -> Result<(), IngestError> {
+        self.worker()?.set_aside_listener = Some(listener);
         Ok(())
     }
 
@@ -106,7 +115,8 @@ impl<S: KVStore> Ingestor<S> {
         }
     }
 
-    /// Drains one batch in this thread, at most 16 384 records or 16 MiB; no records when the journal has nothing more.
+    /// Drains one batch in this thread: 16 384 records or 16 MiB, and what follows of lines that were queued together for the
+    /// ledger, up to sixteen times as much. No records when the journal has nothing more.
     ///
     /// # Errors
     /// As [`Ingestor::drain`].
@@ -121,30 +131,45 @@ impl<S: KVStore> Ingestor<S> {
     /// Starts draining in the background, until [`Ingestor::stop`]. Does nothing when it was started already.
     ///
     /// # Errors
-    /// [`IngestError::Thread`] when an earlier thread panicked.
+    /// [`IngestError::Panicked`] when an earlier thread panicked; [`IngestError::Threads`] when none can be started: the
+    /// ingestor is then as it was.
     pub fn start(&mut self) -> Result<(), IngestError> {
         match std::mem::replace(&mut self.place, Place::Lost) {
-            Place::Here(mut worker) => {
+            Place::Here(worker) => {
                 {
                     let mut progress = self.shared.progress();
                     (progress.is_stopping, progress.is_finished) = (false, false);
                 }
                 let shared = self.shared.clone();
-                self.place = Place::Thread(std::thread::spawn(move || {
+                // Handed over when the thread runs: one that does not start must not take the worker with it.
+                let (hand_over, handed) = std::sync::mpsc::sync_channel::<Box<Worker<S>>>(1);
+                let work = move || {
                     let _finish = Finish(&shared);
+                    let mut worker = handed.recv().ok()?;
                     let outcome = follow(&mut worker, &shared);
                     if let Err(error) = &outcome {
                         tracing::error!(%error, "the ingestor stopped");
                     }
-                    (worker, outcome)
-                }));
-                Ok(())
+                    Some((worker, outcome))
+                };
+                match std::thread::Builder::new().name("burn-ingest".to_owned()).spawn(work) {
+                    Ok(thread) => {
+                        // It waits for this, so there is room and somebody to take it.
+                        let _ = hand_over.send(worker);
+                        self.place = Place::Thread(thread);
+                        Ok(())
+                    }
+                    Err(reason) => {
+                        self.place = Place::Here(worker);
+                        Err(IngestError::Threads { reason })
+                    }
+                }
             }
             running @ Place::Thread(_) => {
                 self.place = running;
                 Ok(())
             }
-            Place::Lost => Err(IngestError::Thread { state: "panicked" }),
+            Place::Lost => Err(IngestError::Panicked),
         }
     }
 
@@ -194,15 +219,14 @@ impl<S: KVStore> Ingestor<S> {
         self.join()?;
         match std::mem::replace(&mut self.place, Place::Lost) {
             Place::Here(worker) => Ok(worker.store),
-            Place::Thread(_) | Place::Lost => Err(IngestError::Thread { state: "panicked" }),
+            Place::Thread(_) | Place::Lost => Err(IngestError::Panicked),
         }
     }
 
     fn join(&mut self) -> Result<Drained, IngestError> {
         match std::mem::replace(&mut self.place, Place::Lost) {
             Place::Thread(thread) => {
-                let (worker, outcome) =
-                    thread.join().map_err(|_| IngestError::Thread { state: "panicked" })?;
+                let (worker, outcome) = thread.join().ok().flatten().ok_or(IngestError::Panicked)?;
                 self.place = Place::Here(worker);
                 outcome
             }
@@ -210,15 +234,15 @@ impl<S: KVStore> Ingestor<S> {
                 self.place = Place::Here(worker);
                 Ok(Drained::default())
             }
-            Place::Lost => Err(IngestError::Thread { state: "panicked" }),
+            Place::Lost => Err(IngestError::Panicked),
         }
     }
 
     fn worker(&mut self) -> Result<&mut Worker<S>, IngestError> {
         match &mut self.place {
             Place::Here(worker) => Ok(worker),
-            Place::Thread(_) => Err(IngestError::Thread { state: "is running: stop it first" }),
-            Place::Lost => Err(IngestError::Thread { state: "panicked" }),
+            Place::Thread(_) => Err(IngestError::Running),
+            Place::Lost => Err(IngestError::Panicked),
         }
     }
 }

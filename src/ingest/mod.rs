@@ -52,4 +52,6 @@ pub use payload::{
     serialize_epoch, serialize_ledger_line, serialize_vote,
 };
 pub use store::{KVStore, KeyValue, MemoryStore, StoreError};
-pub use worker::{Drained, LedgerEntry, LedgerSink, RefusedLine, SinkError};
+pub use worker::{
+    Delivered, Drained, LedgerEntry, LedgerSink, RefusedLine, SetAside, SetAsideListener, SinkError,
+};

@@ -45,7 +45,13 @@ pub(super) fn innermost(error: &(dyn std::error::Error + Send + Sync + 'static))
     while let Some(source) = error.source() {
         error = source;
     }
-    error.to_string()
+    match error.downcast_ref::<fjall::Error>() {
+        // fjall prints Rust's notation.
+        Some(fjall::Error::InvalidVersion(_)) => {
+            "the format version of its files is none that this program knows; they are damaged, or another program's".to_owned()
+        }
+        _ => error.to_string(),
+    }
 }
 
 /// A store in memory, for programs that want what a journal says now and nothing on the disk.

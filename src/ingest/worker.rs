@@ -11,9 +11,14 @@ use super::payload::{LedgerLine, Payload, deserialize};
 use super::store::{KVStore, KeyValue};
 use crate::journal::{Cursor, JournalReader, Record};
 
-/// What one batch takes at most: the ingestor's back-pressure is that it reads no further before a batch is stored.
-const BATCH_RECORDS: usize = 16 * 1024;
-const BATCH_BYTES: usize = 16 << 20;
+/// What one batch takes: the ingestor's back-pressure is that it reads no further before a batch is stored.
+const BATCH_RECORDS: u64 = 16 * 1024;
+const BATCH_BYTES: u64 = 16 << 20;
+
+/// What one batch takes at most, where lines for the ledger that were queued together reach beyond that: delivered apart,
+/// the first of them would keep out later ones by their fingerprints.
+const TOGETHER_RECORDS: u64 = 16 * BATCH_RECORDS;
+pub(super) const TOGETHER_BYTES: u64 = 16 * BATCH_BYTES;
 
 /// Name of the journal's cursor, which tells cleanup what was consumed.
 const CURSOR_NAME: &str = "ingest";
@@ -44,10 +49,33 @@ pub struct RefusedLine {
 /// Why a ledger did not take lines now, though it may later.
 pub type SinkError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Delivers lines to the ledger, in their order and durably, and answers those that it refuses for good; they are set
-/// aside under `Q:`. After an error none counts as delivered, and all come again; after a crash lines may come again that
-/// were delivered.
-pub type LedgerSink = Box<dyn FnMut(&[LedgerEntry]) -> Result<Vec<RefusedLine>, SinkError> + Send>;
+/// What a ledger did with the lines it was given.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Delivered {
+    /// Lines that it had already, and did not write again. Of those it was given: lines of an earlier delivery that it had to
+    /// look at to complete a batch are not counted again.
+    pub duplicates: u64,
+    /// Lines that it refuses for good.
+    pub refused: Vec<RefusedLine>,
+}
+
+/// Delivers lines to the ledger, in their order and durably; those it refuses for good are set aside under `Q:`. After an
+/// error none counts as delivered, and all come again; after a crash lines may come again that were delivered.
+pub type LedgerSink = Box<dyn FnMut(&[LedgerEntry]) -> Result<Delivered, SinkError> + Send>;
+
+/// A record that was set aside under `Q:` and its offset.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SetAside {
+    /// Offset of the record in the journal.
+    pub offset: u64,
+    /// Length of its payload in bytes.
+    pub len_bytes: u64,
+    /// Why it could not be stored or delivered.
+    pub reason: String,
+}
+
+/// Is told of each record that was set aside, once it stands in the store.
+pub type SetAsideListener = Box<dyn FnMut(&SetAside) + Send>;
 
 /// What was drained.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -56,8 +84,10 @@ pub struct Drained {
     pub records: u64,
     /// Their payloads' bytes.
     pub payload_bytes: u64,
-    /// Lines delivered to the ledger, those it had already included.
+    /// Lines written to the ledger.
     pub ledger_lines: u64,
+    /// Lines that the ledger had already.
+    pub duplicates: u64,
     /// Records set aside under `Q:`.
     pub set_aside: u64,
 }
@@ -68,6 +98,7 @@ impl Drained {
         self.records += other.records;
         self.payload_bytes += other.payload_bytes;
         self.ledger_lines += other.ledger_lines;
+        self.duplicates += other.duplicates;
         self.set_aside += other.set_aside;
     }
 }
@@ -77,6 +108,7 @@ pub(super) struct Worker<S> {
     pub(super) reader: JournalReader,
     pub(super) store: S,
     pub(super) sink: Option<LedgerSink>,
+    pub(super) set_aside_listener: Option<SetAsideListener>,
     cursor: Cursor,
     /// Offset of the next record to consume.
     pub(super) offset: u64,
@@ -95,22 +127,34 @@ impl<S: KVStore> Worker<S> {
                 u64::from_le_bytes(bytes)
             }
         };
-        Ok(Self { reader, store, sink: None, cursor, offset })
+        Ok(Self { reader, store, sink: None, set_aside_listener: None, cursor, offset })
     }
 
     /// Drains one batch; nothing when there is nothing yet.
     pub(super) fn drain_batch(&mut self) -> Result<Drained, IngestError> {
         let mut batch = Batch::default();
         let mut next = self.offset;
-        while batch.drained.records < BATCH_RECORDS as u64 && batch.drained.payload_bytes < BATCH_BYTES as u64
-        {
-            let Some(record) = self.reader.read(next)? else { break };
+        while batch.drained.records < TOGETHER_RECORDS && batch.drained.payload_bytes < TOGETHER_BYTES {
+            let is_full =
+                batch.drained.records >= BATCH_RECORDS || batch.drained.payload_bytes >= BATCH_BYTES;
+            let record = match self.reader.read(next) {
+                // Met again where the next batch begins, when what was read is stored.
+                Err(_) if is_full => break,
+                read => read?,
+            };
+            let Some(record) = record else { break };
+            if is_full && !continues_batch(record.payload) {
+                break;
+            }
             next = record.next_offset;
             batch.take(record);
         }
         if batch.drained.records > 0 {
             self.store_batch(&mut batch, next)?;
             self.offset = next;
+            if let Some(listener) = &mut self.set_aside_listener {
+                batch.set_aside.iter().for_each(listener);
+            }
         } else if self.cursor.offset() != self.offset {
             // A crash came between the store's cursor and the journal's.
             self.cursor.set(self.offset)?;
@@ -137,16 +181,14 @@ impl<S: KVStore> Worker<S> {
         let Some(first) = batch.lines.first() else { return Ok(()) };
         let offset = first.offset;
         let Some(sink) = &mut self.sink else { return Err(IngestError::NoLedger { offset }) };
-        let refused = sink(&batch.lines).map_err(|source| IngestError::Ledger { offset, source })?;
-        batch.drained.ledger_lines += (batch.lines.len() - refused.len()) as u64;
+        let Delivered { duplicates, refused } =
+            sink(&batch.lines).map_err(|source| IngestError::Ledger { offset, source })?;
+        let taken = (batch.lines.len() - refused.len()) as u64;
+        batch.drained.duplicates += duplicates;
+        batch.drained.ledger_lines += taken.saturating_sub(duplicates);
         for RefusedLine { index, reason } in refused {
-            let LedgerEntry { offset, line, .. } = &batch.lines[index];
-            batch.entries.push(set_aside(
-                *offset,
-                &format!("the ledger refused the line: {reason}"),
-                line.as_bytes(),
-            ));
-            batch.drained.set_aside += 1;
+            let LedgerEntry { offset, line, .. } = batch.lines[index].clone();
+            batch.put_aside(offset, format!("the ledger refused the line: {reason}"), line.as_bytes());
         }
         Ok(())
     }
@@ -174,6 +216,11 @@ impl<S: KVStore> Worker<S> {
     }
 }
 
+/// Whether a record is a line for the ledger that was queued in one batch with the line in front of it.
+fn continues_batch(payload: &[u8]) -> bool {
+    matches!(deserialize(payload), Ok(Payload::LedgerLine(LedgerLine { continues_batch: true, .. })))
+}
+
 /// Records on their way to the store.
 #[derive(Default)]
 struct Batch {
@@ -182,6 +229,7 @@ struct Batch {
     /// `S:` keys and the hashes to add, in order of arrival.
     subjects: BTreeMap<Vec<u8>, Vec<[u8; 32]>>,
     lines: Vec<LedgerEntry>,
+    set_aside: Vec<SetAside>,
     drained: Drained,
 }
 
@@ -204,19 +252,19 @@ impl Batch {
                 return;
             }
             Err(reason) => {
-                self.entries.push(set_aside(record.offset, &reason.to_string(), record.payload));
-                self.drained.set_aside += 1;
-                return;
+                return self.put_aside(record.offset, reason.to_string(), record.payload);
             }
         };
         self.entries.push((key.into_bytes(), record.payload.to_vec()));
     }
-}
 
-/// Key and value of a record that is set aside: length of the reason, the reason, the payload.
-fn set_aside(offset: u64, reason: &str, payload: &[u8]) -> KeyValue {
-    let mut value = (reason.len() as u32).to_le_bytes().to_vec();
-    value.extend_from_slice(reason.as_bytes());
-    value.extend_from_slice(payload);
-    (format!("Q:{offset:016x}").into_bytes(), value)
+    /// Sets a record aside; the value is the length of the reason, the reason, the payload.
+    fn put_aside(&mut self, offset: u64, reason: String, payload: &[u8]) {
+        let mut value = (reason.len() as u32).to_le_bytes().to_vec();
+        value.extend_from_slice(reason.as_bytes());
+        value.extend_from_slice(payload);
+        self.entries.push((format!("Q:{offset:016x}").into_bytes(), value));
+        self.drained.set_aside += 1;
+        self.set_aside.push(SetAside { offset, len_bytes: payload.len() as u64, reason });
+    }
 }

@@ -21,6 +21,8 @@ pub struct Cursor {
     directory: Directory,
     path: PathBuf,
     offset: u64,
+    /// For finding where the records end: kept, because it knows then where to begin.
+    reader: Option<JournalReader>,
 }
 
 impl Cursor {
@@ -36,12 +38,12 @@ impl Cursor {
         let directory = Directory::at(directory);
         let path = directory.cursors().join(name);
         if let Some(offset) = read_cursor(&path)? {
-            return Ok(Self { directory, path, offset });
+            return Ok(Self { directory, path, offset, reader: None });
         }
         let offset = directory.read_skips()?.start;
         disk::create_dir_all(&directory.cursors())?;
         disk::replace(&path, &Stamp::Cursor.encode(offset), true)?;
-        Ok(Self { directory, path, offset })
+        Ok(Self { directory, path, offset, reader: None })
     }
 
     /// Offset of the next record to consume.
@@ -55,7 +57,11 @@ impl Cursor {
     /// [`JournalError::BeyondEnd`] behind the last record; file operations that fail, after which the file is as it was
     /// or already replaced.
     pub fn set(&mut self, offset: u64) -> Result<(), JournalError> {
-        JournalReader::open(self.directory.root())?.sync_through(offset)?;
+        let reader = match &mut self.reader {
+            Some(reader) => reader,
+            none => none.insert(JournalReader::open(self.directory.root())?),
+        };
+        reader.sync_through(offset)?;
         disk::replace(&self.path, &Stamp::Cursor.encode(offset), true)?;
         self.offset = offset;
         Ok(())
@@ -119,7 +125,7 @@ fn read_cursor(path: &Path) -> Result<Option<u64>, JournalError> {
         Some(Err(StampFlaw::Damaged)) => Err(JournalError::Damaged {
             path: path.to_owned(),
             reason: "it fails its checksum",
-            remedy: "delete it when its consumer is gone, or set the cursor anew",
+            remedy: "restore it from a copy, or delete it: its consumer then begins at the first record",
         }),
     }
 }

@@ -40,12 +40,6 @@ impl SegmentFile {
     }
 }
 
-/// The advisory lock of the one writer; the operating system lets go of it when this is dropped or the process ends.
-#[derive(Debug)]
-pub(super) struct WriterLock {
-    _file: disk::File,
-}
-
 impl Directory {
     pub(super) fn at(root: &Path) -> Self {
         Self { root: root.to_owned() }
@@ -76,22 +70,16 @@ impl Directory {
     }
 
     /// Takes the writer's lock, trying again until `timeout` has passed.
-    pub(super) fn lock(&self, timeout: Duration) -> Result<WriterLock, JournalError> {
-        let path = self.root.join("LOCK");
-        let file = disk::File::open_lock(&path)?;
+    pub(super) fn lock(&self, timeout: Duration) -> Result<disk::KernelLock, JournalError> {
+        let mut lock = disk::KernelLock::open(&self.root.join("LOCK"))?;
         let deadline = Instant::now().checked_add(timeout);
         let mut wait = FIRST_WAIT;
         loop {
-            match file.as_std().try_lock() {
-                Ok(()) => return Ok(WriterLock { _file: file }),
-                Err(std::fs::TryLockError::WouldBlock) => {
-                    if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-                        return Err(JournalError::Locked { path });
-                    }
-                }
-                Err(std::fs::TryLockError::Error(reason)) => {
-                    return Err(disk::Error::Io { operation: disk::Operation::Open, path, reason }.into());
-                }
+            if lock.try_lock()? {
+                return Ok(lock);
+            }
+            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                return Err(JournalError::Locked { path: lock.path().to_owned() });
             }
             std::thread::sleep(wait);
             wait = (wait * 2).min(LONGEST_WAIT);
@@ -154,7 +142,7 @@ impl Directory {
             Some(Err(StampFlaw::Damaged)) => Err(JournalError::Damaged {
                 path,
                 reason: "it fails its checksum",
-                remedy: "restore it from a copy, or let `burn journal recover --skip-corrupt` set it aside and find the \
+                remedy: "restore it from a copy, or let `burn journal recover DIR --skip-corrupt` set it aside and find the \
                          damaged ranges again",
             }),
         }

@@ -67,7 +67,7 @@ pub enum JournalError {
         limit_bytes: u32,
     },
     /// An offset to read from lies inside a record.
-    #[error("no record starts at offset {offset}; the record around it starts at {start}")]
+    #[error("no record starts at offset {offset}; the record around it starts at {start}: read from there")]
     NotARecord {
         /// The offset asked for.
         offset: u64,
@@ -75,7 +75,9 @@ pub enum JournalError {
         start: u64,
     },
     /// An offset lies behind the end of the journal.
-    #[error("offset {offset} is behind the end of the journal, which is {end}")]
+    #[error(
+        "offset {offset} is behind the end of the journal, which is {end}: the next record will stand there"
+    )]
     BeyondEnd {
         /// The offset asked for.
         offset: u64,
@@ -83,7 +85,9 @@ pub enum JournalError {
         end: u64,
     },
     /// An offset lies before the first record that cleanup left.
-    #[error("the records before offset {start} were deleted by cleanup; {offset} is one of them")]
+    #[error(
+        "the records before offset {start} were deleted by cleanup; {offset} is one of them: read from {start} on"
+    )]
     Deleted {
         /// The offset asked for.
         offset: u64,
@@ -108,6 +112,12 @@ pub enum JournalError {
         reason: &'static str,
         /// What to do.
         remedy: &'static str,
+    },
+    /// A thread that the journal needs could not be started.
+    #[error("cannot start a thread of the journal: {reason}; raise the limit on threads")]
+    Threads {
+        /// What the system said.
+        reason: Arc<std::io::Error>,
     },
     /// The group-commit buffer was closed before the record was queued.
     #[error("the journal's group-commit buffer is closed; open the journal again")]

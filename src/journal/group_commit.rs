@@ -14,7 +14,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
 use super::error::JournalError;
 use super::format::EncodedRecord;
-use super::writer::Journal;
+use super::writer::{Journal, start_thread};
 
 /// How much may wait in a [`GroupCommitBuffer`].
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,7 +42,7 @@ impl Default for GroupCommitOptions {
 ///
 /// let directory = tempfile::tempdir()?;
 /// let journal = Arc::new(Journal::open(directory.path(), JournalOptions::default())?);
-/// let buffer = GroupCommitBuffer::new(journal, GroupCommitOptions::default());
+/// let buffer = GroupCommitBuffer::new(journal, GroupCommitOptions::default())?;
 /// let (a, b) = tokio::join!(buffer.append(b"a"), buffer.append(b"b")); // one sync
 /// assert_ne!(a?, b?);
 /// buffer.close().await;
@@ -58,7 +58,10 @@ pub struct GroupCommitBuffer {
 
 impl GroupCommitBuffer {
     /// Starts the writing thread. The journal may still be used beside it.
-    pub fn new(journal: Arc<Journal>, options: GroupCommitOptions) -> Self {
+    ///
+    /// # Errors
+    /// [`JournalError::Threads`].
+    pub fn new(journal: Arc<Journal>, options: GroupCommitOptions) -> Result<Self, JournalError> {
         let (queue, receiver) = Queue::new(&options);
         let (working, done) = watch::channel(());
         let writer = journal.clone();
@@ -72,8 +75,8 @@ impl GroupCommitBuffer {
             drop(writer);
             drop(working);
         };
-        std::thread::spawn(crate::disk::handed_over(work));
-        Self { journal, queue, done }
+        start_thread("burn-commit", crate::disk::handed_over(work))?;
+        Ok(Self { journal, queue, done })
     }
 
     /// Appends one record; answers its offset once it is on stable storage, whatever the journal's level.

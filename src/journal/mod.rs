@@ -39,7 +39,7 @@ pub use format::{HEADER_LEN_BYTES, RECORD_OVERHEAD, VERSION};
 pub use group_commit::{GroupCommitBuffer, GroupCommitOptions};
 pub use reader::{JournalReader, Record};
 pub use recovery::{OpenCheck, RecoveryReport, SavedRange, recover};
-pub use status::{JournalStatus, status};
+pub use status::{JournalStatus, SegmentStatus, status};
 pub use writer::{
     DEFAULT_MAX_PAYLOAD_BYTES, DEFAULT_MAX_SEGMENT_BYTES, DurabilityLevel, FsyncGuard, Journal,
     JournalOptions,

@@ -6,8 +6,9 @@
 
 use std::path::{Path, PathBuf};
 
+use super::cursor;
 use super::directory::{Directory, SegmentFile};
-use super::error::{Damage, JournalError};
+use super::error::{Damage, DamageReason, JournalError};
 use super::format::{
     HEADER_LEN_BYTES, RECORD_OVERHEAD, RecordFlaw, Skips, Stamp, StampFlaw, checked_record, record_len,
     stored_hash, verified_record,
@@ -142,6 +143,28 @@ impl JournalReader {
         }
     }
 
+    /// What the journal once had and ends in front of: records before the synced mark or before a cursor that are gone. Opening
+    /// the journal for writing, or [`recover`](super::recover), sets them aside.
+    ///
+    /// # Errors
+    /// As [`JournalReader::end`], and for a mark or cursors that cannot be read.
+    pub fn lost_end(&mut self) -> Result<Option<Damage>, JournalError> {
+        // Before the end, which a writer moves on meanwhile.
+        let consumed = cursor::readable_offsets(&self.directory)?.into_iter().max();
+        let known_end = self.directory.read_mark()?.max(consumed).unwrap_or(0);
+        let end = self.end()?;
+        if self.skips.advance(end) >= known_end {
+            return Ok(None);
+        }
+        let last = self.segments.last();
+        Ok(Some(Damage {
+            segment: self.directory.segment(last.map_or(end, |last| last.base)),
+            position: last.map_or(HEADER_LEN_BYTES, |last| last.position(end.max(last.base))),
+            offsets: end..known_end,
+            reason: DamageReason::LostEnd,
+        }))
+    }
+
     /// Waits until every record before `offset` is on stable storage, whatever level its writer chose: what a consumer
     /// does before it durably remembers to have consumed them.
     ///
@@ -152,18 +175,29 @@ impl JournalReader {
             self.refresh()?;
         }
         // Sealed segments are synced, and the mark says which part of the last one is.
-        let Some((index, segment, is_last)) = self.segment_of(offset) else { return Ok(()) };
+        let Some((_, segment, is_last)) = self.segment_of(offset) else { return Ok(()) };
         let is_synced = self.directory.read_mark()?.is_some_and(|mark| mark >= offset);
         if is_synced || !is_last || offset <= segment.base {
             return Ok(());
         }
-        let segment = &mut self.segments[index];
-        let file = disk::File::open_rw(&self.directory.segment(segment.base))?;
-        segment.len_bytes = file.len_bytes()?;
-        if segment.end() < offset && self.skips.advance(segment.end()) < offset {
-            return Err(JournalError::BeyondEnd { offset, end: segment.end() });
+        self.check_reached(offset)?;
+        Ok(disk::File::open_to_sync(&self.directory.segment(segment.base))?.sync_data()?)
+    }
+
+    /// Fails when the records end before `offset`. Zeros that a writer wrote ahead are none, so lengths do not tell.
+    fn check_reached(&mut self, offset: u64) -> Result<(), JournalError> {
+        if self.find(offset).is_ok() {
+            return Ok(());
         }
-        Ok(file.sync_data()?)
+        self.refresh()?;
+        match self.find(offset) {
+            Err(Miss::End(end)) if self.skips.advance(offset) > end => {
+                Err(JournalError::BeyondEnd { offset, end })
+            }
+            Err(Miss::Error(error @ (JournalError::Disk(_) | JournalError::Scan(_)))) => Err(error),
+            // Damage, and an offset within a record, are for who reads there.
+            _ => Ok(()),
+        }
     }
 
     /// Lists segments and skips anew and forgets what was buffered.
@@ -288,8 +322,8 @@ impl OpenSegment {
                     searched: None,
                 });
             }
-            Ok(found) => super::error::DamageReason::Base(found),
-            Err(StampFlaw::Damaged) => super::error::DamageReason::Header,
+            Ok(found) => DamageReason::Base(found),
+            Err(StampFlaw::Damaged) => DamageReason::Header,
             Err(StampFlaw::Unsupported { version, flags }) => {
                 return Err(JournalError::Unsupported { path, version, flags });
             }

@@ -8,18 +8,31 @@ use std::path::{Path, PathBuf};
 
 use super::cursor::{CursorStatus, cursors};
 use super::directory::{Directory, names};
-use super::error::JournalError;
+use super::error::{Damage, JournalError};
 use super::reader::JournalReader;
+
+/// A segment file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SegmentStatus {
+    /// The file.
+    pub path: PathBuf,
+    /// Offset of its first record.
+    pub base: u64,
+    /// Length of the file in bytes, its header included.
+    pub len_bytes: u64,
+}
 
 /// The state of a journal as it is on the disk.
 #[derive(Debug, Clone)]
 pub struct JournalStatus {
-    /// Segments: path, base offset, length of the file in bytes.
-    pub segments: Vec<(PathBuf, u64, u64)>,
+    /// Segments by ascending base.
+    pub segments: Vec<SegmentStatus>,
     /// Offset of the first record, or where it will stand.
     pub start: u64,
     /// Offset behind the last complete record.
     pub end: u64,
+    /// Records before the synced mark or before a cursor that are gone from the end.
+    pub lost: Option<Damage>,
     /// The synced mark.
     pub synced: Option<u64>,
     /// Every cursor.
@@ -36,6 +49,7 @@ pub struct JournalStatus {
 /// As [`JournalReader::read`] and [`cursors`].
 pub fn status(directory: &Path) -> Result<JournalStatus, JournalError> {
     let mut reader = JournalReader::open(directory)?;
+    let lost = reader.lost_end()?;
     let (start, end) = (reader.start(), reader.end()?);
     let directory = Directory::at(directory);
     let segments = directory.segments()?;
@@ -47,10 +61,15 @@ pub fn status(directory: &Path) -> Result<JournalStatus, JournalError> {
     Ok(JournalStatus {
         segments: segments
             .iter()
-            .map(|segment| (directory.segment(segment.base), segment.base, segment.len_bytes))
+            .map(|segment| SegmentStatus {
+                path: directory.segment(segment.base),
+                base: segment.base,
+                len_bytes: segment.len_bytes,
+            })
             .collect(),
         start,
         end,
+        lost,
         synced: directory.read_mark()?,
         cursors: cursors(directory.root())?,
         skipped: directory.read_skips()?.ranges().to_vec(),

@@ -11,7 +11,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::cursor::{CleanupReport, cleanup_locked};
-use super::directory::{Directory, WriterLock};
+use super::directory::Directory;
 use super::error::JournalError;
 use super::format::{EncodedRecord, HEADER_LEN_BYTES, Stamp};
 use super::reader::JournalReader;
@@ -87,7 +87,7 @@ pub struct Journal {
     report: RecoveryReport,
     is_closed: bool,
     // Dropped last: nobody else may write before everything above is done.
-    _lock: WriterLock,
+    _lock: disk::KernelLock,
 }
 
 #[derive(Debug)]
@@ -151,8 +151,8 @@ impl Journal {
     ///
     /// # Errors
     /// [`JournalError::Locked`] when another writer has it open for longer than `lock_timeout`;
-    /// [`JournalError::Corrupt`], [`JournalError::Unsupported`] and [`JournalError::Damaged`], which change nothing; file
-    /// operations that fail.
+    /// [`JournalError::Corrupt`], [`JournalError::Unsupported`] and [`JournalError::Damaged`], which change nothing;
+    /// [`JournalError::Threads`]; file operations that fail.
     pub fn open(directory: &Path, options: JournalOptions) -> Result<Self, JournalError> {
         disk::create_dir_all(directory)?;
         let directory = Directory::at(directory);
@@ -191,7 +191,7 @@ impl Journal {
             wake: Condvar::new(),
         });
         let syncer = match shared.options.durability {
-            DurabilityLevel::Batched { max_delay, .. } => Some(start_syncer(shared.clone(), max_delay)),
+            DurabilityLevel::Batched { max_delay, .. } => Some(start_syncer(shared.clone(), max_delay)?),
             DurabilityLevel::Immediate | DurabilityLevel::Os => None,
         };
         Ok(Self { shared, syncer, report, is_closed: false, _lock: lock })
@@ -564,7 +564,7 @@ fn create_segment(directory: &Directory, base: u64) -> Result<disk::File, disk::
 }
 
 /// Starts the thread that syncs what has waited for `max_delay`.
-fn start_syncer(shared: Arc<Shared>, max_delay: Duration) -> JoinHandle<()> {
+fn start_syncer(shared: Arc<Shared>, max_delay: Duration) -> Result<JoinHandle<()>, JournalError> {
     let work = move || {
         let mut state = shared.state();
         while !state.is_closing && state.poisoned.is_none() {
@@ -585,5 +585,14 @@ fn start_syncer(shared: Arc<Shared>, max_delay: Duration) -> JoinHandle<()> {
             state = shared.state();
         }
     };
-    std::thread::spawn(disk::handed_over(work))
+    start_thread("burn-sync", disk::handed_over(work))
+}
+
+/// Starts a thread of the journal.
+pub(super) fn start_thread(
+    name: &str,
+    work: impl FnOnce() + Send + 'static,
+) -> Result<JoinHandle<()>, JournalError> {
+    let started = std::thread::Builder::new().name(name.to_owned()).spawn(work);
+    started.map_err(|reason| JournalError::Threads { reason: Arc::new(reason) })
 }

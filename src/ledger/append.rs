@@ -1,8 +1,8 @@
 //! Appending a batch to the ledger: check against the index, one write, then the index.
 //!
-//! Holds locks `ledger` and, inside it, `ledger-index` from the look into the index to the last id, so that two processes
-//! that deliver one record write it once. Content goes to its sidecars afterwards, each under its own lock. Writes only
-//! at the end of files, through [`lines`](super::lines) and [`index`](super::index).
+//! Content goes to its sidecars first, each under its own lock: it is known by its line, so what stands there when the rest
+//! fails is not written twice. Then holds locks `ledger` and, inside it, `ledger-index` from the look into the index to the
+//! last id, so that two processes that deliver one record write it once. Writes only at the end of files, through [`lines`](super::lines) and [`index`](super::index).
 
 use std::collections::{HashMap, HashSet};
 
@@ -62,7 +62,7 @@ impl Ledger {
     ///
     /// # Errors
     /// [`LedgerError::Partial`], [`LedgerError::NotIndexed`] and [`LedgerError::NotDurable`] say what was written
-    /// nevertheless; with any other error nothing of the batch's ledger lines was. Appending the same batch again
+    /// nevertheless; with any other error nothing of the batch's ledger lines was, though content may be there. Appending the same batch again
     /// writes what is missing and nothing twice, save for stamps, which have no id: see
     /// [`AppendOptions::interrupted_at_bytes`].
     pub fn append(&self, batch: &Batch, options: &AppendOptions) -> Result<Appended, LedgerError> {
@@ -71,17 +71,18 @@ impl Ledger {
             return Ok(done);
         }
         disk::create_dir_all(self.home().root())?;
+        self.append_content(batch, options, &mut done)?;
         if !batch.entries.is_empty() {
             with_lock(&self.home().lock(LockName::Ledger), |held| {
                 let wanted = self.still_wanted(batch, options)?;
                 let entries = &wanted.entries;
-                done.duplicates += (batch.entries.len() - entries.len()) as u64;
+                done.duplicates += counted(&batch.entries) - counted(entries.iter().copied());
                 if entries.is_empty() {
                     return sync_lines(&self.open_for_append()?, 0, options);
                 }
                 // Stamps without a relationship have nothing to do with the index.
                 if entries.iter().all(|entry| entry.id.is_none()) {
-                    done.appended += entries.len() as u64;
+                    done.appended += counted(entries.iter().copied());
                     let mut ledger = self.open_for_append()?;
                     return self.write(batch, entries, &mut ledger, held, options);
                 }
@@ -90,7 +91,6 @@ impl Ledger {
                 })
             })?;
         }
-        self.append_content(batch, options, &mut done)?;
         Ok(done)
     }
 
@@ -169,10 +169,9 @@ impl Ledger {
             if is_fresh || is_landed(entry) {
                 of_part.extend(entry.fingerprint);
             }
-            match (is_fresh, entry.is_implied) {
-                (true, _) => fresh.push(entry),
-                (false, false) => done.duplicates += 1,
-                (false, true) => {}
+            match is_fresh {
+                true => fresh.push(entry),
+                false => done.duplicates += u64::from(entry.is_counted),
             }
         }
         index_held.still_held()?;
@@ -202,7 +201,7 @@ impl Ledger {
             landed: landed as u64,
             source: Box::new(source),
         })?;
-        done.appended += fresh.iter().filter(|entry| !entry.is_implied).count() as u64;
+        done.appended += counted(fresh);
         Ok(())
     }
 
@@ -230,6 +229,11 @@ impl Ledger {
         held.still_held()?;
         append_lines(ledger, &text, entries.len(), options)
     }
+}
+
+/// How many of the entries are told of as records of their batch.
+fn counted<'b>(entries: impl IntoIterator<Item = &'b Entry>) -> u64 {
+    entries.into_iter().filter(|entry| entry.is_counted).count() as u64
 }
 
 /// Appends `count` lines to `file`, and syncs it when that is wanted.

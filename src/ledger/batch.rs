@@ -18,7 +18,7 @@ use crate::scan::json::{Document, Kind as JsonKind, Value, stringify, trim_js, w
 
 /// Why a record was not taken into a batch.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("line {line_number} of the input cannot be appended: {reason}")]
+#[error("line {line_number}: {reason}")]
 pub struct Refusal {
     /// Which record, counted from 1; of records given one a line, the line.
     pub line_number: u64,
@@ -35,8 +35,11 @@ pub(super) struct Entry {
     pub id: Option<Id>,
     /// Of turns.
     pub fingerprint: Option<Id>,
-    /// The relationship that a stamp implies; nobody counts it as a record of the batch.
+    /// The relationship that a stamp implies.
     pub is_implied: bool,
+    /// Whether it is told of as a record of the batch. What a stamp implies is not, nor what [`Batch::count_from_here`] stands
+    /// behind.
+    pub is_counted: bool,
     /// Which of the batches that were joined into this one it came in, counted from 0.
     pub part: u32,
 }
@@ -93,7 +96,7 @@ impl Batch {
 
     /// How many records it holds; those that were skipped do not count.
     pub fn len(&self) -> usize {
-        self.entries.iter().filter(|entry| !entry.is_implied).count() + self.content.len()
+        self.entries.iter().filter(|entry| entry.is_counted).count() + self.content.len()
     }
 
     /// Whether it holds no record.
@@ -105,6 +108,11 @@ impl Batch {
     /// also compared with those before by their fingerprints.
     pub fn join_next(&mut self) {
         self.part += 1;
+    }
+
+    /// What was pushed before was told of by an earlier append: it is in no count from now on, whether it is written or not.
+    pub(crate) fn count_from_here(&mut self) {
+        self.entries.iter_mut().for_each(|entry| entry.is_counted = false);
     }
 
     /// Its records as lines of a ledger, without their line ends: what [`Batch::push_line`] makes the same batch of. What
@@ -248,6 +256,7 @@ impl Batch {
             id: Some(hasher.id(kind, record)),
             fingerprint: if kind == RecordKind::Turn { hasher.fingerprint(record) } else { None },
             is_implied: false,
+            is_counted: true,
             part: self.part,
         });
         Ok(())
@@ -276,6 +285,7 @@ impl Batch {
             id: None,
             fingerprint: None,
             is_implied: false,
+            is_counted: true,
             part: self.part,
         });
         let text = |value: Option<Value<'_>>| {
@@ -314,6 +324,7 @@ impl Batch {
             id: Some(hasher.id_of_parts(&["spawn-env", &session.0, "subagent", &parent.0, &agent, ""])),
             fingerprint: None,
             is_implied: true,
+            is_counted: false,
             part: self.part,
         });
         Ok(())

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use self::index::{Compared, IndexLines};
-use self::lines::Checker;
+use self::lines::{Checker, Found};
 use super::LedgerError;
 use super::ids::{ID_LEN_BYTES, Id};
 use super::pipeline::{Work, in_order};
@@ -57,16 +57,6 @@ impl CheckFiles {
     }
 }
 
-/// The file that a finding is about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
-#[serde(rename_all = "camelCase")]
-pub enum CheckedFile {
-    /// The ledger.
-    Ledger,
-    /// Its index of ids.
-    Index,
-}
-
 /// What is wrong, or odd, in a place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -91,6 +81,8 @@ pub enum Problem {
     NotAnId,
     /// There are records, and no index.
     NoIndex,
+    /// There is an index with ids, and no ledger.
+    NoLedger,
     /// The ledger is no longer the file that was checked.
     Replaced,
 }
@@ -109,6 +101,7 @@ impl Problem {
             Self::RepeatedId => "repeated in the index",
             Self::NotAnId => "no id",
             Self::NoIndex => "without an index",
+            Self::NoLedger => "missing",
             Self::Replaced => "replaced",
         }
     }
@@ -124,12 +117,13 @@ impl Problem {
 #[serde(rename_all = "camelCase")]
 pub struct CheckFinding {
     /// In which file.
-    pub file: CheckedFile,
+    pub file: PathBuf,
     /// Where the line starts, in bytes.
     pub offset: u64,
     /// Its length in bytes, with its LF if it has one.
     pub length: u64,
     /// What it is.
+    #[serde(rename = "verdict")]
     pub problem: Problem,
     /// What exactly, for people.
     pub reason: String,
@@ -161,6 +155,8 @@ pub struct IndexCheck {
 pub struct CheckReport {
     /// The ledger.
     pub ledger: PathBuf,
+    /// Whether it exists. A home without one has nothing wrong, unless its index has ids.
+    pub exists: bool,
     /// Its length in bytes.
     pub bytes: u64,
     /// Whole lines that are not blank.
@@ -203,6 +199,7 @@ pub fn check(
         files,
         report: CheckReport {
             ledger: files.ledger.clone(),
+            exists: false,
             bytes: 0,
             lines: 0,
             malformed_lines: 0,
@@ -234,7 +231,7 @@ pub fn check(
     match compared {
         Some(compared) => run.index(compared)?,
         None => run.tell(CheckFinding {
-            file: CheckedFile::Ledger,
+            file: run.files.ledger.clone(),
             offset: 0,
             length: run.report.bytes,
             problem: Problem::Replaced,
@@ -284,6 +281,7 @@ impl Run<'_> {
     /// Checks the whole lines that were not read yet.
     fn read_on(&mut self) -> Result<(), LedgerError> {
         let Some(source) = self.source.take() else { return Ok(()) };
+        self.report.exists = true;
         let mut work = Work::whole(&source, CHUNK_BYTES, usize::MAX)?;
         work.range.start = self.end;
         self.scan(&work)?;
@@ -313,14 +311,15 @@ impl Run<'_> {
                     }
                 }
             }
-            for finding in part.findings {
-                match finding.problem {
+            for Found { offset, length, problem, reason } in part.findings {
+                match problem {
                     Problem::Malformed => self.report.malformed_lines += 1,
                     Problem::Rejected => self.report.rejected_lines += 1,
                     Problem::InvalidUtf8 => self.report.invalid_utf8_lines += 1,
                     _ => {}
                 }
-                self.tell(finding);
+                let file = self.files.ledger.clone();
+                self.tell(CheckFinding { file, offset, length, problem, reason });
             }
             Ok(ControlFlow::Continue(()))
         })
@@ -334,7 +333,7 @@ impl Run<'_> {
         if self.is_torn() {
             self.report.torn_lines = 1;
             self.tell(CheckFinding {
-                file: CheckedFile::Ledger,
+                file: self.files.ledger.clone(),
                 offset: self.end,
                 length: self.report.bytes - self.end,
                 problem: Problem::Torn,
@@ -431,9 +430,25 @@ impl Run<'_> {
             repeated_ids: compared.repeated.len() as u64,
             invalid_lines: compared.invalid.len() as u64,
         });
+        if !self.report.exists && compared.ids > 0 {
+            let ledger = &self.files.ledger;
+            self.tell(CheckFinding {
+                file: ledger.clone(),
+                offset: 0,
+                length: 0,
+                problem: Problem::NoLedger,
+                reason: format!(
+                    "there is no ledger, and {} has {} ids of one: put the ledger back; without it the index cannot be made \
+                     again",
+                    index.display(),
+                    compared.ids
+                ),
+            });
+            return Ok(());
+        }
         if !compared.exists && !compared.missing.is_empty() {
             self.tell(CheckFinding {
-                file: CheckedFile::Index,
+                file: self.files.index.clone(),
                 offset: 0,
                 length: 0,
                 problem: Problem::NoIndex,
@@ -441,14 +456,17 @@ impl Run<'_> {
             });
             return Ok(());
         }
-        let repair = "`burn state rebuild index` repairs it";
+        let repair = match &self.files.locks {
+            Some(_) => "`burn state rebuild index` repairs it",
+            None => "it is of another state of the ledger: put the right one beside it, or delete it",
+        };
         for (id, offset) in compared.missing {
             let end = match &self.source {
                 Some(source) => source.line_end_after(offset, source.len_bytes())?,
                 None => offset,
             };
             self.tell(CheckFinding {
-                file: CheckedFile::Ledger,
+                file: self.files.ledger.clone(),
                 offset,
                 length: end.saturating_sub(offset),
                 problem: Problem::MissingId,
@@ -465,7 +483,7 @@ impl Run<'_> {
         }
         for line in compared.invalid {
             self.tell(CheckFinding {
-                file: CheckedFile::Index,
+                file: self.files.index.clone(),
                 offset: line.start,
                 length: line.end - line.start,
                 problem: Problem::NotAnId,
@@ -477,7 +495,8 @@ impl Run<'_> {
 
     fn tell_of_id(&mut self, offset: u64, problem: Problem, reason: String) {
         let length = ID_LEN_BYTES as u64 + 1;
-        self.tell(CheckFinding { file: CheckedFile::Index, offset, length, problem, reason });
+        let file = self.files.index.clone();
+        self.tell(CheckFinding { file, offset, length, problem, reason });
     }
 }
 

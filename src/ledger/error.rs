@@ -47,6 +47,17 @@ pub enum LedgerError {
         /// What went wrong.
         source: Box<LedgerError>,
     },
+    /// The index would be made anew from a ledger that is not there.
+    #[error(
+        "there is no ledger at {}, and {} has ids of one: it is kept; put the ledger back, or delete the index",
+        ledger.display(), index.display()
+    )]
+    Missing {
+        /// Where the ledger should be.
+        ledger: PathBuf,
+        /// The index.
+        index: PathBuf,
+    },
     /// The lines are in the file, but it is not known whether they would survive a power cut.
     #[error(
         "{landed} new lines were written to {}, but not synced: {source}; they may be lost if the machine \
@@ -72,6 +83,17 @@ pub enum LedgerError {
     /// Stamps could not be prepared for folding.
     #[error(transparent)]
     Archive(#[from] ArchiveError),
+    /// A worker thread panicked, which is a fault of this program.
+    #[error(
+        "a thread that read chunk {number} of {} failed inside; nothing was changed; please report it with that ledger",
+        ledger.display()
+    )]
+    Worker {
+        /// The ledger.
+        ledger: PathBuf,
+        /// Which chunk, counted from 0.
+        number: u64,
+    },
     /// The worker threads could not be started.
     #[error("cannot start a worker thread: {reason}; raise the limit on threads")]
     Threads {

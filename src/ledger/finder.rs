@@ -7,11 +7,8 @@ use simd_json::{Node, StaticNode};
 
 use super::ids::{Fingerprinted, Hasher, Id, parts_of};
 use super::{Line, RecordKind, line_of};
-use crate::scan::json::tape::{PADDING_BYTES, TapeParser, Walk, once};
+use crate::scan::json::tape::{KEEP_LINE_BYTES, PADDING_BYTES, TapeParser, Walk, once};
 use crate::scan::{self, json};
-
-/// Longer lines do not keep their buffer.
-const KEEP_LINE_BYTES: usize = 4 << 20;
 
 /// What the index holds of one line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,7 +28,7 @@ pub(super) struct Finder {
 
 impl Finder {
     /// What the index holds of the lines of `chunk`, and how many lines are not JSON.
-    pub(super) fn find(&mut self, _: u64, chunk: &[u8]) -> (Vec<Found>, u64) {
+    pub(super) fn find(&mut self, chunk: &[u8]) -> (Vec<Found>, u64) {
         let mut found = Vec::new();
         let mut malformed = 0;
         for (_, line) in scan::lines(0, chunk) {

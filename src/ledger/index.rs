@@ -6,7 +6,7 @@
 
 use std::collections::{HashSet, VecDeque};
 use std::ops::{ControlFlow, Range};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::finder::{Finder, Found};
 use super::ids::{Id, IdSet};
@@ -46,9 +46,7 @@ pub struct Reindexed {
 
 /// Where the sorted ids of a home are kept.
 pub(super) fn sorted_path(home: &Home) -> PathBuf {
-    let mut path = home.ids_index().into_os_string();
-    path.push(".sorted");
-    path.into()
+    disk::with_suffix(&home.ids_index(), ".sorted")
 }
 
 /// The index of a home, open for an append.
@@ -80,7 +78,7 @@ impl<'h> Index<'h> {
         let path = sorted_path(home);
         // What stands in the ledger of an index that nobody took notes of counts as indexed, save for an unfinished line.
         let whole_bytes = match ledger.is_torn() {
-            true => Source::open(&home.ledger(), Io::Read)?.line_end_before(0, ledger.len_bytes())?,
+            true => whole_lines(&home.ledger(), ledger.len_bytes())?,
             false => ledger.len_bytes(),
         };
         let fresh = Seen { ids: stat, ledger: ledger_stat, indexed_bytes: whole_bytes };
@@ -133,10 +131,15 @@ impl<'h> Index<'h> {
         let indexed_bytes = range.end.min(work.range.end);
         work.range = range.start.min(indexed_bytes)..indexed_bytes;
         let mut found: Vec<Found> = Vec::new();
-        in_order(&work, Finder::default, Finder::find, |(mut part, _)| {
-            found.append(&mut part);
-            Ok(ControlFlow::Continue(()))
-        })?;
+        in_order(
+            &work,
+            Finder::default,
+            |finder, _, chunk| finder.find(chunk),
+            |(mut part, _)| {
+                found.append(&mut part);
+                Ok(ControlFlow::Continue(()))
+            },
+        )?;
         let mut known = self.known(found.iter().map(|found| found.id))?;
         let (mut ids, mut fingerprints) = (Vec::new(), Vec::new());
         for found in found {
@@ -212,6 +215,18 @@ impl<'h> Index<'h> {
     }
 }
 
+/// How many of the first `len_bytes` of a file are whole lines. A program that takes no lock may have deleted it, or put
+/// a shorter one in its place, since its length was looked at.
+fn whole_lines(path: &Path, len_bytes: u64) -> Result<u64, ScanError> {
+    match Source::open(path, Io::Read) {
+        Err(ScanError::Open { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => Ok(0),
+        opened => {
+            let source = opened?;
+            source.line_end_before(0, len_bytes.min(source.len_bytes()))
+        }
+    }
+}
+
 fn open_existing(path: PathBuf) -> Result<Option<File>, disk::Error> {
     match File::open_read(&path) {
         Err(error) if error.is_not_found() => Ok(None),
@@ -265,26 +280,14 @@ impl Fingerprints {
         self.lines = self.window.len();
         let text = text_of(&self.window);
         disk::replace_with(&path, false, |file| {
-            preallocate(file, text.len());
+            // ext4 writes a file whose blocks are not allocated yet out to the disk when it is renamed over another, which here,
+            // at every append of a turn to a full window, took three times as long as the rest of the append. After a power
+            // cut the window may be zeros, then: nothing but fingerprints is lost.
+            file.preallocate(text.len() as u64);
             file.write_all(&text)
         })
     }
 }
-
-/// Gives a new file its blocks before it is written. ext4 writes a file whose blocks are not allocated yet out to the disk
-/// when it is renamed over another, which here, at every append of a turn to a full window, took three times as long
-/// as the rest of the append. After a power cut the window may be zeros, then: nothing but fingerprints is lost.
-#[cfg(target_os = "linux")]
-fn preallocate(file: &File, len_bytes: usize) {
-    use std::os::fd::AsRawFd;
-    let Ok(len_bytes) = libc::off_t::try_from(len_bytes) else { return };
-    // SAFETY: the descriptor is open as long as `file` is borrowed; no memory is passed.
-    // A file system that cannot do it needs no help.
-    let _ = unsafe { libc::fallocate(file.as_std().as_raw_fd(), libc::FALLOC_FL_KEEP_SIZE, 0, len_bytes) };
-}
-
-#[cfg(not(target_os = "linux"))]
-fn preallocate(_file: &File, _len_bytes: usize) {}
 
 /// Ids and fingerprints of a ledger, in the order in which they were first seen.
 #[derive(Debug, Default)]
@@ -298,16 +301,22 @@ struct Collected {
 
 impl Collected {
     fn read(&mut self, work: &Work<'_>) -> Result<(), LedgerError> {
-        in_order(work, Finder::default, Finder::find, |(part, malformed)| {
-            self.malformed += malformed;
-            for found in part {
-                if self.known_ids.insert(found.id) {
-                    self.ids.push(found.id);
+        in_order(
+            work,
+            Finder::default,
+            |finder, _, chunk| finder.find(chunk),
+            |(part, malformed)| {
+                self.malformed += malformed;
+                for found in part {
+                    if self.known_ids.insert(found.id) {
+                        self.ids.push(found.id);
+                    }
+                    self.fingerprints
+                        .extend(found.fingerprint.filter(|id| self.known_fingerprints.insert(*id)));
                 }
-                self.fingerprints.extend(found.fingerprint.filter(|id| self.known_fingerprints.insert(*id)));
-            }
-            Ok(ControlFlow::Continue(()))
-        })
+                Ok(ControlFlow::Continue(()))
+            },
+        )
     }
 }
 
@@ -316,8 +325,8 @@ impl Ledger {
     /// they wrote meanwhile is read under lock `ledger` at the end.
     ///
     /// # Errors
-    /// When the ledger cannot be read, a lock not be taken or a file not be written; each index file is then the old one or
-    /// the new one.
+    /// [`LedgerError::Missing`] when there is no ledger and the index has ids, which is then left as it is. Else when the ledger
+    /// cannot be read, a lock not be taken or a file not be written; each index file is then the old one or the new one.
     pub fn rebuild_index(&self) -> Result<Reindexed, LedgerError> {
         let started = std::time::Instant::now();
         let home = self.home();
@@ -333,6 +342,11 @@ impl Ledger {
         with_lock(&home.lock(LockName::Ledger), |_| {
             with_lock(&home.lock(LockName::LedgerIndex), |held| {
                 let source = open_ledger(home)?;
+                if let (None, Some(ids)) = (&source, open_existing(home.ids_index())?)
+                    && ids.len_bytes()? > 0
+                {
+                    return Err(LedgerError::Missing { ledger: home.ledger(), index: home.ids_index() });
+                }
                 let is_same = |now: &Source| {
                     first.as_ref().is_none_or(|first| now.is_same_file(first)) && now.len_bytes() >= done
                 };

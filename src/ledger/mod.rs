@@ -46,11 +46,12 @@ mod sorted;
 
 pub use append::{AppendOptions, Appended};
 pub use batch::{Batch, Refusal};
-pub use check::{CheckFiles, CheckFinding, CheckReport, CheckedFile, IndexCheck, Problem, check};
+pub use check::{CheckFiles, CheckFinding, CheckReport, IndexCheck, Problem, check};
 pub use content::{Sidecar, Sidecars};
 pub use error::LedgerError;
 pub use ids::Id;
 pub use index::Reindexed;
+pub use read::PassedOver;
 pub use reset::{Belonging, Reset};
 
 pub use crate::archive::query::Filter;

@@ -1,10 +1,12 @@
 //! A log worked through on several threads, with the results in the order of the log.
 //!
 //! Reads through [`scan`](crate::scan) and touches nothing else. Promises that no more than a few chunks are in memory at
-//! a time, whatever the length of the log, and that nothing made from a file that was truncated meanwhile is handed over.
+//! a time, whatever the length of the log, that nothing made from a file that was truncated meanwhile is handed over, and
+//! that a worker's panic is an error and leaves nobody waiting.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -61,7 +63,7 @@ pub(super) fn in_order<W, T: Send>(
     }
     let under_way = work.threads * CHUNKS_PER_THREAD;
     let (permit_sender, permits) = bounded::<()>(under_way);
-    let (done_sender, done) = bounded::<(u64, Result<T, ScanError>)>(under_way);
+    let (done_sender, done) = bounded::<(u64, Result<T, LedgerError>)>(under_way);
     for _ in 0..under_way {
         // The channel has room for all of them.
         let _ = permit_sender.send(());
@@ -86,7 +88,12 @@ pub(super) fn in_order<W, T: Send>(
                         let Some((number, chunk)) = next.lock().ok().and_then(|mut next| next()) else {
                             break;
                         };
-                        let made = chunk.and_then(|chunk| one(&mut state, &mut buffer, chunk));
+                        let made = AssertUnwindSafe(|| Ok(one(&mut state, &mut buffer, chunk?)?));
+                        // A panic must not leave the calling thread waiting for this chunk for ever.
+                        let made = catch_unwind(made).unwrap_or_else(|_| {
+                            state = worker();
+                            Err(LedgerError::Worker { ledger: source.path().to_owned(), number })
+                        });
                         if done_sender.send((number, made)).is_err() {
                             break;
                         }

@@ -2,9 +2,9 @@
 //!
 //! Reads the ledger and nothing else, takes no lock. Memory is bounded by the stamps, which must be known before the first
 //! turn, and by a few chunks of the file, whatever its length. Lines behind the last LF and lines that are not JSON are
-//! passed over, as every reader does; records that the archive would reject come as they stand.
+//! passed over, as every reader does, the latter counted; records that the archive would reject come as they stand.
 
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 
 use bumpalo::Bump;
 
@@ -22,10 +22,27 @@ const CHUNK_BYTES: u64 = 256 << 10;
 /// More would add memory and not speed: what is written is written by one thread.
 const THREADS_MAX: usize = 4;
 
+/// Lines that a query came by and that are not JSON: what they were is unknown.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PassedOver {
+    /// How many. Lines in braces that do not name the kind that was asked for are not looked into, and not counted.
+    pub malformed_lines: u64,
+    /// The first of them: its bytes in the ledger, LF included.
+    pub first: Option<Range<u64>>,
+}
+
+impl PassedOver {
+    fn add(&mut self, line: Range<u64>) {
+        self.malformed_lines += 1;
+        self.first.get_or_insert(line);
+    }
+}
+
 impl Ledger {
     /// Hands the records of one kind that pass `filter` to `sink`, as compact JSON text, in the order of the ledger, until it
     /// breaks off. Turns have the member `enrichment`: what the stamps of the whole ledger make of them. A record
-    /// that was written twice comes twice. No ledger is an empty one.
+    /// that was written twice comes twice. No ledger is an empty one. Answers what was passed over on the way.
     ///
     /// # Errors
     /// When the ledger cannot be read, or shrinks meanwhile.
@@ -34,8 +51,8 @@ impl Ledger {
         kind: RecordKind,
         filter: &Filter,
         sink: &mut dyn FnMut(&str) -> ControlFlow<()>,
-    ) -> Result<(), LedgerError> {
-        let Some(source) = open_ledger(self.home())? else { return Ok(()) };
+    ) -> Result<PassedOver, LedgerError> {
+        let Some(source) = open_ledger(self.home())? else { return Ok(PassedOver::default()) };
         let work = Work::whole(&source, CHUNK_BYTES, THREADS_MAX)?;
         if kind != RecordKind::Turn {
             return each_record(&work, kind, filter, &Fold::default(), sink);
@@ -115,7 +132,7 @@ fn each_record(
     filter: &Filter,
     fold: &Fold<'_>,
     sink: &mut dyn FnMut(&str) -> ControlFlow<()>,
-) -> Result<(), LedgerError> {
+) -> Result<PassedOver, LedgerError> {
     let quoted = format!("\"{}\"", kind.as_str());
     let reader = || Reader {
         kind,
@@ -127,14 +144,17 @@ fn each_record(
         enrichment: Document::default(),
         scratch: Scratch::default(),
     };
-    in_order(work, reader, Reader::chunk, |found| {
+    let mut passed_over = PassedOver::default();
+    in_order(work, reader, Reader::chunk, |(found, malformed)| {
+        malformed.into_iter().for_each(|line| passed_over.add(line));
         for record in found.lines() {
             if sink(record).is_break() {
                 return Ok(ControlFlow::Break(()));
             }
         }
         Ok(ControlFlow::Continue(()))
-    })
+    })?;
+    Ok(passed_over)
 }
 
 /// Reads records of one kind; one per thread.
@@ -152,43 +172,50 @@ struct Reader<'q, 'f> {
 }
 
 impl Reader<'_, '_> {
-    /// The records that pass, each with an LF.
-    fn chunk(&mut self, _: u64, bytes: &[u8]) -> String {
+    /// The records that pass, each with an LF, and where lines stand that are not JSON.
+    fn chunk(&mut self, base: u64, bytes: &[u8]) -> (String, Vec<Range<u64>>) {
         let mut out = Vec::new();
-        for (_, line) in scan::lines(0, bytes) {
-            if self.name.find(line).is_some() || self.escape.find(line).is_some() {
-                self.line(line, &mut out);
+        let mut malformed = Vec::new();
+        for (offset, line) in scan::lines(base, bytes) {
+            let text = trim_js(line);
+            let may_be_one = self.name.find(line).is_some() || self.escape.find(line).is_some();
+            // Half a line, and two in one, mostly lack a brace: seen without parsing what is of other kinds.
+            let is_odd = !(text.starts_with(b"{") && text.ends_with(b"}"));
+            if (may_be_one || is_odd) && !text.is_empty() && !self.line(text, &mut out) {
+                malformed.push(offset..offset + line.len() as u64 + 1);
             }
         }
         // What is written here is UTF-8.
-        String::from_utf8(out).unwrap_or_default()
+        (String::from_utf8(out).unwrap_or_default(), malformed)
     }
 
-    fn line(&mut self, line: &[u8], out: &mut Vec<u8>) {
-        let Ok(root) = self.document.parse(trim_js(line)) else { return };
-        let Line::Record(kind, record) = line_of(root) else { return };
+    /// Writes the record of a line if it passes; whether the line is JSON.
+    fn line(&mut self, text: &[u8], out: &mut Vec<u8>) -> bool {
+        let Ok(root) = self.document.parse(text) else { return false };
+        let Line::Record(kind, record) = line_of(root) else { return true };
         if kind != self.kind || !passes(self.filter, kind, record) {
-            return;
+            return true;
         }
         if kind != RecordKind::Turn {
             stringify(record, out);
             out.push(b'\n');
-            return;
+            return true;
         }
         let text = |key: &str| record.get(key).and_then(Value::as_str).unwrap_or_default();
         let (session, message, ts) = (text("sessionId"), text("messageId"), text("ts"));
         let enriched = self.fold.enrich(&session, &message, &ts, &mut self.scratch).json;
         if !self.filter.enrichment.is_empty() {
-            let Ok(object) = self.enrichment.parse(enriched.as_bytes()) else { return };
+            let Ok(object) = self.enrichment.parse(enriched.as_bytes()) else { return true };
             let has = |(key, value): &(String, String)| {
                 object.get(key).and_then(Value::as_js_str).is_some_and(|found| found == **value)
             };
             if !self.filter.enrichment.iter().all(has) {
-                return;
+                return true;
             }
         }
         write_enriched(record, enriched, out);
         out.push(b'\n');
+        true
     }
 }
 

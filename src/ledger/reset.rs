@@ -47,8 +47,8 @@ impl Ledger {
         let archive = home.archive();
         let derived = [
             archive.clone(),
-            with_suffix(&archive, "-wal"),
-            with_suffix(&archive, "-shm"),
+            disk::with_suffix(&archive, "-wal"),
+            disk::with_suffix(&archive, "-shm"),
             home.ids_index(),
             home.fingerprints_index(),
             sorted_path(home),
@@ -102,6 +102,8 @@ impl Ledger {
                 let Some(name) = belonging.path.file_name() else { continue };
                 disk::rename(&belonging.path, &trash.join(name))?;
             }
+            // Before the root: a name that is gone there must be found here.
+            disk::sync_dir(&trash)?;
             plan.trash = Some(trash);
         }
         for belonging in &plan.deleted {
@@ -130,12 +132,6 @@ impl Ledger {
             number += 1;
         }
     }
-}
-
-fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
-    let mut path = path.to_owned().into_os_string();
-    path.push(suffix);
-    path.into()
 }
 
 /// What stands in a directory, by name; nothing when there is none.

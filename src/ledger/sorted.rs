@@ -4,6 +4,7 @@
 //! agree with `ledger.idx`. Its bytes are described in `docs/ledger.md`.
 
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use super::LedgerError;
 use super::ids::{ID_LEN_BYTES, Id};
@@ -31,35 +32,13 @@ pub(super) struct Stat {
 
 impl Stat {
     pub(super) fn of(file: &File) -> Result<Self, disk::Error> {
-        let metadata = file.as_std().metadata().map_err(|reason| disk::Error::Io {
-            operation: disk::Operation::Inspect,
-            path: file.path().to_owned(),
-            reason,
-        })?;
-        #[cfg(unix)]
-        {
-            use std::os::unix::fs::MetadataExt;
-            let nanoseconds =
-                |seconds: i64, rest: i64| seconds.wrapping_mul(1_000_000_000).wrapping_add(rest);
-            Ok(Self {
-                device: metadata.dev(),
-                inode: metadata.ino(),
-                len_bytes: metadata.len(),
-                modified_ns: nanoseconds(metadata.mtime(), metadata.mtime_nsec()),
-                changed_ns: nanoseconds(metadata.ctime(), metadata.ctime_nsec()),
-            })
-        }
-        #[cfg(windows)]
-        {
-            use std::os::windows::fs::MetadataExt;
-            Ok(Self {
-                device: 0,
-                inode: metadata.creation_time(),
-                len_bytes: metadata.len(),
-                modified_ns: metadata.last_write_time() as i64,
-                changed_ns: 0,
-            })
-        }
+        let found = file.metadata()?;
+        let (device, inode) = found.identity.numbers();
+        let modified_ns = match found.modified.duration_since(SystemTime::UNIX_EPOCH) {
+            Ok(after) => after.as_nanos() as i64,
+            Err(before) => (before.duration().as_nanos() as i64).wrapping_neg(),
+        };
+        Ok(Self { device, inode, len_bytes: found.len_bytes, modified_ns, changed_ns: found.changed_ns })
     }
 
     pub(super) fn is_same_file(&self, other: &Self) -> bool {

@@ -9,6 +9,7 @@ use std::path::Path;
 
 use super::index::sorted_path;
 use super::*;
+use crate::disk;
 use crate::disk::faults::{Harness, each_failure};
 use crate::lock::LockError;
 
@@ -295,9 +296,10 @@ fn an_index_made_while_the_ledger_is_replaced_is_of_the_new_one() {
         let ledger = ledger(directory.path());
         ledger.append(&turns(0..50), &AppendOptions::default()).unwrap();
         let home = ledger.home();
-        let ids = std::thread::scope(|scope| {
+        let before = fs::read(home.ids_index()).unwrap();
+        let made = std::thread::scope(|scope| {
             let rebuild = crate::lock::with_lock(&home.lock(crate::home::LockName::Ledger), |_| {
-                let rebuild = scope.spawn(|| ledger.rebuild_index().unwrap().ids);
+                let rebuild = scope.spawn(|| ledger.rebuild_index());
                 // Time for it to have read the old ledger; it then waits for the lock.
                 std::thread::sleep(std::time::Duration::from_millis(300));
                 let other = directory.path().join("other");
@@ -310,7 +312,13 @@ fn an_index_made_while_the_ledger_is_replaced_is_of_the_new_one() {
             });
             rebuild.unwrap().join().unwrap()
         });
-        assert_eq!(ids, if is_deleted { 0 } else { 100 });
+        if is_deleted {
+            // Nothing is known of a ledger that is gone, but its index.
+            assert!(matches!(made, Err(LedgerError::Missing { .. })), "{made:?}");
+            assert_eq!(fs::read(home.ids_index()).unwrap(), before);
+            continue;
+        }
+        assert_eq!(made.unwrap().ids, 100);
         is_sound(home);
     }
 }
@@ -430,4 +438,116 @@ fn lines_are_printed_as_javascript_would() {
     let mut whole = Batch::new();
     whole.push_line(expected.as_bytes()).unwrap();
     assert_eq!(whole.entries[0].id, batch.entries[0].id);
+}
+
+#[test]
+fn content_that_cannot_be_written_leaves_stamps_unwritten() {
+    let directory = tempfile::tempdir().unwrap();
+    let ledger = ledger(directory.path());
+    let mut batch = Batch::new();
+    batch
+        .push_stamp(
+            br#"{"v":1,"kind":"stamp","ts":"t","selector":{"sessionId":"c"},"enrichment":{"tier":"gold"}}"#,
+        )
+        .unwrap();
+    batch.push_content(br#"{"sessionId":"s1","text":"said"}"#).unwrap();
+    fs::create_dir_all(ledger.home().root()).unwrap();
+    fs::write(ledger.home().content_dir(), b"a file").unwrap();
+    let failed = ledger.append(&batch, &AppendOptions::default()).unwrap_err();
+    assert!(matches!(failed, LedgerError::Disk(_)), "{failed}");
+    // Nothing of the ledger's lines was written, as the error says, so they may be appended again.
+    fs::remove_file(ledger.home().content_dir()).unwrap();
+    ledger.append(&batch, &AppendOptions::default()).unwrap();
+    assert_eq!(fs::read_to_string(ledger.home().ledger()).unwrap().lines().count(), 1);
+}
+
+#[test]
+fn a_worker_that_panics_is_an_error_and_leaves_nobody_waiting() {
+    use std::ops::ControlFlow;
+
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("log");
+    fs::write(&path, "line\n".repeat(200)).unwrap();
+    let source = crate::scan::Source::open(&path, crate::scan::Io::Read).unwrap();
+    let work = super::pipeline::Work { source: &source, range: 0..1000, chunk_bytes: 5, threads: 3 };
+    let mut taken = 0;
+    let failed = super::pipeline::in_order(
+        &work,
+        || (),
+        |(), offset, _| assert_ne!(offset, 500, "this worker fails"),
+        |()| {
+            taken += 1;
+            Ok(ControlFlow::Continue(()))
+        },
+    );
+    assert!(matches!(failed, Err(LedgerError::Worker { number: 100, .. })), "{failed:?}");
+    assert_eq!(taken, 100);
+}
+
+#[test]
+fn a_ledger_that_became_shorter_or_went_while_the_index_was_opened_is_taken_as_it_is() {
+    for left in [None, Some(""), Some("x\ny")] {
+        let directory = tempfile::tempdir().unwrap();
+        let home = Home::at(directory.path());
+        fs::write(home.ledger(), format!("{}\nunfinished", turn(1))).unwrap();
+        let open = super::lines::LineFile::open(&home.ledger()).unwrap();
+        fs::remove_file(home.ledger()).unwrap();
+        if let Some(left) = left {
+            fs::write(home.ledger(), left).unwrap();
+        }
+        super::index::Index::open(&home, &open).unwrap();
+    }
+}
+
+/// Where a ledger may stand after a reset: in its place, or in a trash directory.
+fn ledgers_of(home: &Path) -> Vec<Vec<u8>> {
+    let inside = fs::read_dir(home).unwrap().map(|entry| entry.unwrap().path());
+    let places = inside.filter(|path| path.is_dir()).map(|trash| trash.join("ledger.jsonl"));
+    places.chain([home.join("ledger.jsonl")]).filter_map(|path| fs::read(path).ok()).collect()
+}
+
+#[test]
+fn a_power_cut_at_any_moment_of_a_reset_leaves_the_ledger_here_or_in_the_trash() {
+    let directory = tempfile::tempdir().unwrap();
+    let home = directory.path().join("home");
+    let ledger = ledger(directory.path());
+    ledger.append(&turns(0..3), &AppendOptions::durable()).unwrap();
+    let text = fs::read(ledger.home().ledger()).unwrap();
+    let harness = Harness::recording(directory.path());
+    harness.run(|| ledger.reset(true).unwrap());
+    assert!(!home.join("ledger.jsonl").exists());
+    let mut in_trash = 0;
+    harness.each_image(|image| {
+        let home = image.path().join("home");
+        assert_eq!(ledgers_of(&home), [text.as_slice()], "{image}");
+        in_trash += usize::from(!home.join("ledger.jsonl").exists());
+    });
+    assert!(in_trash > 0);
+}
+
+/// The images above keep names in the order of their changes; file systems that do not need a sync of both directories, the
+/// one with the new name first.
+#[test]
+fn a_reset_that_fails_anywhere_loses_nothing_and_syncs_the_trash_before_the_home() {
+    let mut synced = Vec::new();
+    each_failure(|harness| {
+        let directory = tempfile::tempdir().unwrap();
+        let ledger = ledger(directory.path());
+        ledger.append(&turns(0..3), &AppendOptions::default()).unwrap();
+        let text = fs::read(ledger.home().ledger()).unwrap();
+        let outcome = harness.run(|| ledger.reset(true));
+        assert_eq!(ledgers_of(ledger.home().root()), [text], "{harness:?}");
+        if let Err(LedgerError::Disk(disk::Error::Io {
+            operation: disk::Operation::SyncDirectory,
+            path,
+            ..
+        })) = outcome
+        {
+            synced.push(path.strip_prefix(ledger.home().root()).unwrap().to_string_lossy().into_owned());
+        }
+    });
+    // Each is failed in turn: the home when the trash gets its name, then the trash, then the home again.
+    let names: Vec<&str> =
+        synced.iter().map(|name| if name.starts_with("trash-") { "trash" } else { name }).collect();
+    assert_eq!(names, ["", "trash", ""]);
 }

@@ -9,7 +9,6 @@
 
 use super::STALE_AGE;
 use crate::disk::{self, File, Identity};
-use std::ffi::OsString;
 use std::fs::TryLockError;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -201,7 +200,5 @@ impl Drop for SideLock {
 }
 
 fn side_path(lock_path: &Path) -> PathBuf {
-    let mut path = OsString::from(lock_path);
-    path.push(".rob");
-    PathBuf::from(path)
+    disk::with_suffix(lock_path, ".rob")
 }

@@ -39,13 +39,17 @@ pub enum ScanError {
         source: std::io::Error,
     },
     /// The path names something that is not a regular file.
-    #[error("{} is not a regular file; name the log file itself", path.display())]
+    #[error("{} is not a regular file; a file belongs in this place, name another or move this away", path.display())]
     NotAFile {
         /// The path.
         path: PathBuf,
     },
-    /// The file could not be mapped. Reading it (`--io read`) may still work.
-    #[error("cannot map {} into memory: {source}; `--io read` reads it without a map", path.display())]
+    /// The file could not be mapped. [`Io::Read`] may still work.
+    #[error(
+        "cannot map {} into memory: {source}; raise the limit on address space (ulimit -v), move the file to a file system \
+         that can map, or add `--io read` where the command has it",
+        path.display()
+    )]
     Map {
         /// The file.
         path: PathBuf,
@@ -53,7 +57,7 @@ pub enum ScanError {
         source: std::io::Error,
     },
     /// Bytes could not be read.
-    #[error("cannot read {} at byte {offset}: {source}", path.display())]
+    #[error("cannot read {} at byte {offset}: {source}; {}", path.display(), remedy(source))]
     Read {
         /// The file.
         path: PathBuf,

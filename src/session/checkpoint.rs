@@ -7,7 +7,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::error::Error;
+use super::error::{Error, Place};
 use super::layout::{Layout, read_if_exists};
 use super::time;
 use super::view::View;
@@ -43,24 +43,27 @@ pub struct Checkpoint {
     pub reason: String,
 }
 
+/// What to do about a file that is no checkpoint.
+const RESTORE: &str = "restore it from a copy, or move it away to do without it; entries do not depend on it";
+
 impl Layout {
     /// The checkpoint of this number, checked against its name; `None` when there is none.
     pub(super) fn read_checkpoint(&self, checkpoint_seq: u64) -> Result<Option<Checkpoint>, Error> {
         let path = self.checkpoint(checkpoint_seq);
         let Some(bytes) = read_if_exists(&path)? else { return Ok(None) };
         let checkpoint: Checkpoint = serde_json::from_slice(&bytes)
-            .map_err(|error| Error::Json { place: View::document_place(&path), reason: error.to_string() })?;
+            .map_err(|error| Error::Json { place: Place::of_document(&path), reason: error.to_string() })?;
         if checkpoint.schema != CHECKPOINT_SCHEMA {
-            let place = View::document_place(&path);
+            let place = Place::of_document(&path);
             return Err(Error::UnsupportedSchema { place, found: checkpoint.schema });
         }
         if checkpoint.checkpoint_seq != checkpoint_seq {
-            let reason = format!("it says it is checkpoint {}", checkpoint.checkpoint_seq);
+            let reason = format!("it says it is checkpoint {}; {RESTORE}", checkpoint.checkpoint_seq);
             return Err(Error::CheckpointInvalid { path, reason });
         }
         let is_hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
         if checkpoint.chain_hash.len() != 64 || !checkpoint.chain_hash.bytes().all(is_hex) {
-            let reason = "its chainHash is not 64 lower-case hex digits".to_owned();
+            let reason = format!("its chainHash is not 64 lower-case hex digits; {RESTORE}");
             return Err(Error::CheckpointInvalid { path, reason });
         }
         Ok(Some(checkpoint))
@@ -132,7 +135,7 @@ impl Store {
             reason: reason.to_owned(),
         };
         let text = serde_json::to_vec_pretty(&checkpoint)
-            .map_err(|error| Error::Json { place: View::document_place(&path), reason: error.to_string() })?;
+            .map_err(|error| Error::Json { place: Place::of_document(&path), reason: error.to_string() })?;
         let stage = format!("{checkpoint_seq:016}.json.tmp");
         self.layout.replace(&stage, &path, |file| Ok(file.write_all(&text)?))?;
         Ok(checkpoint)
@@ -143,7 +146,7 @@ impl Store {
         match disk::metadata(path) {
             Ok(_) => {
                 return taken(
-                    "it exists; checkpoints are never overwritten, choose another number".to_owned(),
+                    "it exists, and checkpoints are never overwritten; choose another number".to_owned(),
                 );
             }
             Err(error) if error.is_not_found() => {}
@@ -158,7 +161,8 @@ impl Store {
             };
             if falls {
                 return taken(format!(
-                    "its head would be entry {head_entry_seq}, checkpoint {other} has entry {}; heads do not fall",
+                    "its head would be entry {head_entry_seq}, checkpoint {other} has entry {}, and heads do not fall; choose a higher number, or move \
+                     that checkpoint away",
                     checkpoint.head_entry_seq
                 ));
             }

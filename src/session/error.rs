@@ -22,9 +22,16 @@ pub struct Place {
     pub offset: u64,
 }
 
+impl Place {
+    /// A file that is one document: its first line.
+    pub(super) fn of_document(path: &Path) -> Self {
+        Self { path: path.to_owned(), line: 1, offset: 0 }
+    }
+}
+
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} line {} (byte {})", self.path.display(), self.line, self.offset)
+        write!(f, "{} at byte {} (line {})", self.path.display(), self.offset, self.line)
     }
 }
 
@@ -44,7 +51,7 @@ pub struct FramePlace {
 impl fmt::Display for FramePlace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { path, entry_seq, offset, len_bytes } = self;
-        write!(f, "entry {entry_seq} at byte {offset} of {} ({len_bytes} bytes)", path.display())
+        write!(f, "{} at byte {offset} ({len_bytes} bytes): entry {entry_seq}", path.display())
     }
 }
 
@@ -231,7 +238,7 @@ pub enum Error {
         index: PathBuf,
     },
     /// A segment that the index names cannot be opened.
-    #[error("cannot open {}, which the index names: {reason}", path.display())]
+    #[error("cannot open {}, which the index names: {reason}; check its owner and its mode, or {RESTORE}", path.display())]
     SegmentUnreadable {
         /// The segment file.
         path: PathBuf,
@@ -239,7 +246,9 @@ pub enum Error {
         reason: String,
     },
     /// A frame is longer than can be read back.
-    #[error("{place}: longer than the {limit_bytes} bytes that can be read back")]
+    #[error(
+        "{place}: longer than the {limit_bytes} bytes that can be read back; split the payload over several entries"
+    )]
     FrameTooLarge {
         /// Where.
         place: FramePlace,
@@ -248,7 +257,8 @@ pub enum Error {
     },
     /// Two entries have one id.
     #[error(
-        "entry id {entry_id:?} is used by entry {first_seq} and again by entry {second_seq}; ids are unique in a store"
+        "entry id {entry_id:?} is used by entry {first_seq} and again by entry {second_seq}; ids are unique in a store: \
+         append the entry under another id, or restore the store from a copy"
     )]
     DuplicateEntryId {
         /// The id.
@@ -269,7 +279,9 @@ pub enum Error {
         parent_id: String,
     },
     /// An entry is its own ancestor.
-    #[error("entry {entry_id:?} is its own ancestor; parents must lead to a root")]
+    #[error(
+        "entry {entry_id:?} is its own ancestor; parents must lead to a root: name one that is there already"
+    )]
     CyclicParent {
         /// An entry on the cycle.
         entry_id: String,
@@ -303,17 +315,17 @@ pub enum Error {
         reason: String,
     },
     /// There is no such checkpoint.
-    #[error("{} does not exist: no such checkpoint", path.display())]
+    #[error("{} does not exist: no such checkpoint; `burn session checkpoint DIR --list` names those there are", path.display())]
     CheckpointNotFound {
         /// Where it would be.
         path: PathBuf,
     },
     /// A checkpoint that contradicts itself, its name, or the checkpoints beside it.
-    #[error("{}: {reason}; {}", path.display(), remedy(path))]
+    #[error("{}: {reason}", path.display())]
     CheckpointInvalid {
         /// The file.
         path: PathBuf,
-        /// What contradicts what.
+        /// What contradicts what, and what to do.
         reason: String,
     },
     /// The entries up to a checkpoint are not those it certifies; the rollback changed nothing.
@@ -354,18 +366,12 @@ pub enum Error {
         place: Place,
     },
     /// A sequence has no next number.
-    #[error("{} has no next {what} number", root.display())]
+    #[error("{} has no next {what} number; go on in a new store", root.display())]
     SequenceExhausted {
         /// The store.
         root: PathBuf,
         /// `entry`, `frame` or `segment`.
         what: &'static str,
-    },
-    /// All backup names are taken.
-    #[error("{} and its numbered successors up to .9999 all exist: move them away, then try again", path.display())]
-    QuarantineFull {
-        /// The first name tried.
-        path: PathBuf,
     },
 }
 
@@ -477,7 +483,7 @@ impl Error {
                 ScanError::Truncated { .. } => Class::IoUnexpectedEof,
                 _ => Class::IoOther,
             },
-            Self::NotAFile { .. } | Self::SymbolicLink { .. } | Self::QuarantineFull { .. } => Class::IoOther,
+            Self::NotAFile { .. } | Self::SymbolicLink { .. } => Class::IoOther,
             Self::Locked { .. } => Class::Locked,
             Self::Stale { .. } => Class::StaleHandle,
             Self::Poisoned { .. } => Class::PoisonedHandle,

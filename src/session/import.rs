@@ -17,7 +17,6 @@ use super::index::{self, Rows};
 use super::layout::{self, IMPORT_INTENT, Layout, read_if_exists};
 use super::payload::NewEntry;
 use super::report::{Quarantined, Truncated};
-use super::rollback::write_document;
 use super::writer::{Store, missing_parent};
 use crate::disk;
 
@@ -66,7 +65,7 @@ impl Store {
             return Ok(());
         }
         let from = self.mark();
-        write_document(&self.layout, IMPORT_INTENT, &Intent::of(&self.snapshot.rows, from.index_bytes))?;
+        self.record_intent(IMPORT_INTENT, &Intent::of(&self.snapshot.rows, from.index_bytes))?;
         let done =
             entries.iter().try_for_each(|entry| self.write_frame(entry)).and_then(|()| self.write_rows());
         let done = self.done_or_undone(from, done);
@@ -160,6 +159,7 @@ pub(super) fn resume(layout: &Layout) -> Result<Option<TakenBack>, Error> {
                 file: layout.relative(&path),
                 length: intent.segment_bytes,
                 from_length: len_bytes,
+                reason: "an import that did not finish".to_owned(),
                 saved_as: saved.map(|saved| layout.relative(&saved)),
             });
         }

@@ -190,7 +190,11 @@ pub(super) fn verify(
         let source = open_segment(layout, segment_seq, hint_bytes).map_err(|error| match error {
             Error::Scan(ScanError::Truncated { .. }) => error,
             other => {
-                Error::SegmentUnreadable { path: layout.segment(segment_seq), reason: other.to_string() }
+                let reason = match other {
+                    Error::Scan(ScanError::Open { source, .. }) => source.to_string(),
+                    other => other.to_string(),
+                };
+                Error::SegmentUnreadable { path: layout.segment(segment_seq), reason }
             }
         })?;
         let tasks: Vec<Result<Verified, Error>> = members

@@ -14,9 +14,6 @@ use std::thread::JoinHandle;
 use super::error::{Error, Place};
 use crate::disk;
 
-/// How many names a quarantine tries: `.bak`, then `.bak.1` to `.bak.9999`.
-const QUARANTINE_NAMES: u32 = 10_000;
-
 /// The staging name of a rebuilt index.
 pub(super) const REBUILD_STAGE: &str = "offsets.rebuild.tmp";
 /// The staging name of the index a rollback leaves.
@@ -329,23 +326,7 @@ pub(super) fn is_blank(file: &disk::File, range: Range<u64>) -> Result<bool, Err
 
 /// Renames a file to `<name>.bak`, or `.bak.1` to `.bak.9999` when that is taken; the directory is not yet synced.
 pub(super) fn quarantine(path: &Path) -> Result<PathBuf, Error> {
-    let backup = |number: u32| {
-        let mut name = path.file_name().unwrap_or_default().to_owned();
-        name.push(if number == 0 { ".bak".to_owned() } else { format!(".bak.{number}") });
-        path.with_file_name(name)
-    };
-    for number in 0..QUARANTINE_NAMES {
-        let target = backup(number);
-        match disk::metadata(&target) {
-            Ok(_) => {}
-            Err(error) if error.is_not_found() => {
-                disk::rename(path, &target)?;
-                return Ok(target);
-            }
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Err(Error::QuarantineFull { path: backup(0) })
+    Ok(disk::set_aside(path, ".bak")?)
 }
 
 /// Fails when `path` is a symbolic link; nothing at the path is fine.

@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::error::Error;
+use super::error::{Error, Place};
 use super::frame::hex;
 use super::layout::{Layout, read_if_exists};
 use super::time;
@@ -157,7 +157,7 @@ impl View<'_> {
         let Some(manifest) = self.layout.read_manifest()? else { return Ok(None) };
         if manifest.schema != MANIFEST_SCHEMA || manifest.store_version != STORE_VERSION {
             let found = format!("{} version {}", manifest.schema, manifest.store_version);
-            return Err(Error::UnsupportedSchema { place: View::document_place(&path), found });
+            return Err(Error::UnsupportedSchema { place: Place::of_document(&path), found });
         }
         let found = manifest.hash();
         if found != manifest.integrity.manifest_hash {

@@ -122,7 +122,7 @@ impl Layout {
             event.at = time::now();
         }
         let mut line = serde_json::to_vec(&event)
-            .map_err(|error| Error::Json { place: View::document_place(&path), reason: error.to_string() })?;
+            .map_err(|error| Error::Json { place: Place::of_document(&path), reason: error.to_string() })?;
         line.push(b'\n');
         let (file, created) = disk::File::open_append(&path)?;
         let len_bytes = file.len_bytes()?;
@@ -182,6 +182,7 @@ impl Store {
             file: self.layout.relative(&torn.path),
             length: torn.offset,
             from_length: end,
+            reason: "its last line is torn".to_owned(),
             saved_as: saved.map(|saved| self.layout.relative(&saved)),
         }))
     }

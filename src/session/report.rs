@@ -2,8 +2,6 @@
 //!
 //! This file touches nothing. It promises that nothing recovery changed, left out or left alone goes unreported.
 
-use std::ops::Range;
-
 use serde::Serialize;
 
 /// What a recovering open found and did; everything is empty for a sound store.
@@ -72,6 +70,8 @@ pub struct Truncated {
     pub length: u64,
     /// Its length in bytes before.
     pub from_length: u64,
+    /// What was wrong behind that, or why it went.
+    pub reason: String,
     /// Where the bytes cut were saved, relative to the root; none when they were blank.
     pub saved_as: Option<String>,
 }
@@ -116,6 +116,8 @@ pub struct LostEntry {
 pub struct Unindexed {
     /// The file, relative to the root.
     pub file: String,
-    /// The bytes.
-    pub range: Range<u64>,
+    /// The first of them.
+    pub offset: u64,
+    /// How many.
+    pub length: u64,
 }

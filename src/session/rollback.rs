@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::checkpoint::Checkpoint;
-use super::error::{Class, Error};
+use super::error::{Class, Error, Place};
 use super::frame::{Chain, hex};
 use super::index::{self, Rows};
 use super::integrity::{check_graph, verify};
@@ -100,7 +100,8 @@ impl Store {
         if let Some(place) = self.layout.read_ledger()?.torn {
             return Err(Error::LedgerTorn { place });
         }
-        let attempt = Attempt { layout: &self.layout, migration_id, correlation_id };
+        let layout = self.layout.clone();
+        let attempt = Attempt { layout: &layout, ids: (migration_id, correlation_id) };
         let path = self.layout.checkpoint(checkpoint_seq);
         let checkpoint = match self.layout.read_checkpoint(checkpoint_seq) {
             Ok(Some(checkpoint)) => checkpoint,
@@ -141,13 +142,17 @@ impl Store {
                 } else {
                     ("fatal_error", "index_corruption")
                 };
-                let event = attempt.event(&checkpoint.snapshot_ref, verification, outcome, Some(class));
+                let source = &checkpoint.snapshot_ref;
+                let event = event(&layout, attempt.ids, source, verification, outcome, Some(class));
                 // The refusal is what the caller must hear of, even when it cannot be logged.
                 let _ = self.layout.append_event(event);
                 return Err(Error::RollbackVerificationFailed { checkpoint_seq, verification });
             }
         };
-        let intent = match attempt.record(checkpoint, &rows) {
+        let prepared = attempt.prepare(checkpoint, &rows);
+        let recorded =
+            prepared.and_then(|intent| self.record_intent(ROLLBACK_INTENT, &intent).map(|()| intent));
+        let intent = match recorded {
             Ok(intent) => intent,
             Err(error) => return Err(attempt.failed(&path, error)),
         };
@@ -164,28 +169,11 @@ impl Store {
 /// One call of [`Store::rollback`].
 struct Attempt<'a> {
     layout: &'a Layout,
-    migration_id: &'a str,
-    correlation_id: &'a str,
+    /// Of the migration and of its correlation.
+    ids: (&'a str, &'a str),
 }
 
 impl Attempt<'_> {
-    fn event(
-        &self,
-        source_path: &str,
-        verification: Verification,
-        outcome: &str,
-        error_class: Option<&str>,
-    ) -> MigrationEvent {
-        event(
-            self.layout,
-            (self.migration_id, self.correlation_id),
-            source_path,
-            verification,
-            outcome,
-            error_class,
-        )
-    }
-
     /// Logs an attempt that ended before anything was verified; a failure to log is not reported.
     fn failed(&self, source: &std::path::Path, error: Error) -> Error {
         let class = match error.class() {
@@ -197,17 +185,14 @@ impl Attempt<'_> {
             _ => "session_error",
         };
         let source = source.display().to_string();
-        let _ = self.layout.append_event(self.event(
-            &source,
-            Verification::default(),
-            "fatal_error",
-            Some(class),
-        ));
+        let unverified = Verification::default();
+        let event = event(self.layout, self.ids, &source, unverified, "fatal_error", Some(class));
+        let _ = self.layout.append_event(event);
         error
     }
 
-    /// Stages the index that stays and records the intent. From here on the rollback happens.
-    fn record(&self, checkpoint: Checkpoint, rows: &Rows) -> Result<Intent, Error> {
+    /// Stages the index that stays and the event to log; answers the intent, which is to be recorded.
+    fn prepare(&self, checkpoint: Checkpoint, rows: &Rows) -> Result<Intent, Error> {
         let layout = self.layout;
         let (mut hasher, mut retained_index_bytes) = (Sha256::new(), 0);
         let staged = layout.stage(ROLLBACK_STAGE)?;
@@ -225,25 +210,54 @@ impl Attempt<'_> {
         let intent = Intent {
             schema: INTENT_SCHEMA.to_owned(),
             checkpoint,
-            migration_id: self.migration_id.to_owned(),
-            correlation_id: self.correlation_id.to_owned(),
+            migration_id: self.ids.0.to_owned(),
+            correlation_id: self.ids.1.to_owned(),
             retained_index_sha256: hex_text(&hasher.finalize().into()),
             retained_index_bytes,
             manifest,
         };
         let mut event = completed_event(layout, &intent);
         (event.schema, event.at) = (EVENT_SCHEMA.to_owned(), time::now());
-        write_document(layout, ROLLBACK_EVENT, &event)?;
-        write_document(layout, ROLLBACK_INTENT, &intent)?;
+        write_document(layout, ROLLBACK_EVENT, &text_of(layout, ROLLBACK_EVENT, &event)?)?;
         Ok(intent)
     }
 }
 
-pub(super) fn write_document(layout: &Layout, name: &str, document: &impl Serialize) -> Result<(), Error> {
+impl Store {
+    /// Records an intent in `tmp/name`. When that fails no intent is there, now or after a power cut: the next opening
+    /// writer would act on it, against entries that this handle appended meanwhile. If that cannot be had, the handle
+    /// writes no more.
+    pub(super) fn record_intent(&mut self, name: &str, intent: &impl Serialize) -> Result<(), Error> {
+        let text = text_of(&self.layout, name, intent)?;
+        let recorded = write_document(&self.layout, name, &text);
+        if let Err(error) = &recorded
+            && take_back(&self.layout, name, &text).is_err()
+        {
+            self.poison(error);
+        }
+        recorded
+    }
+}
+
+/// Removes, durably, an intent that may have got its name before recording it failed. Of another text it is not ours.
+fn take_back(layout: &Layout, name: &str, text: &[u8]) -> Result<(), Error> {
     let path = layout.staging(name);
-    let text = serde_json::to_vec(document)
-        .map_err(|error| Error::Json { place: View::document_place(&path), reason: error.to_string() })?;
-    layout.replace(&name.replace(".json", ".tmp"), &path, |file| Ok(file.write_all(&text)?))
+    if read_if_exists(&path)?.is_some_and(|found| found == text) {
+        disk::remove_file(&path)?;
+        disk::sync_dir(disk::parent_of(&path))?;
+    }
+    Ok(())
+}
+
+fn text_of(layout: &Layout, name: &str, document: &impl Serialize) -> Result<Vec<u8>, Error> {
+    serde_json::to_vec(document).map_err(|error| Error::Json {
+        place: Place::of_document(&layout.staging(name)),
+        reason: error.to_string(),
+    })
+}
+
+fn write_document(layout: &Layout, name: &str, text: &[u8]) -> Result<(), Error> {
+    layout.replace(&name.replace(".json", ".tmp"), &layout.staging(name), |file| Ok(file.write_all(text)?))
 }
 
 fn hex_text(digest: &[u8; 32]) -> String {
@@ -345,6 +359,7 @@ fn complete(
                 file: layout.relative(&path),
                 length: end,
                 from_length: len_bytes,
+                reason: format!("behind checkpoint {}", intent.checkpoint.checkpoint_seq),
                 saved_as: saved.map(|saved| layout.relative(&saved)),
             });
         }

@@ -1,4 +1,4 @@
-//! Timestamps as the store writes them.
+//! Timestamps as the store writes them. Touches the clock alone; promises that all of them have one width.
 
 /// Now, in UTC, RFC 3339 with three fractional digits and `Z`: 24 characters.
 pub(super) fn now() -> String {

@@ -495,11 +495,6 @@ impl<'s> View<'s> {
             }
         })
     }
-
-    /// The place of a whole document, for messages.
-    pub(super) fn document_place(path: &Path) -> Place {
-        Place { path: path.to_owned(), line: 1, offset: 0 }
-    }
 }
 
 /// Entries in index order, each read and verified when it is asked for.

@@ -46,8 +46,7 @@ pub struct Store {
     /// Rows from here on are not in the index file yet.
     first_unwritten: usize,
     poisoned: Option<String>,
-    /// Held for its kernel lock.
-    lock: disk::File,
+    _lock: disk::KernelLock,
 }
 
 /// Where the next frame goes.
@@ -143,7 +142,7 @@ impl Store {
             index: None,
             index_bytes: 0,
             poisoned: None,
-            lock,
+            _lock: lock,
         };
         store.index_bytes = store.index_file_bytes()?;
         Ok((store, report))
@@ -541,33 +540,15 @@ pub(super) fn missing_parent(entry: &NewEntry<'_>, parent: &str) -> Error {
     Error::MissingParent { entry_id: entry.id.clone().into_owned(), parent_id: parent.to_owned() }
 }
 
-/// Takes the writer's lock. The file stays; the kernel releases the lock when the handle closes or its process ends.
-fn lock(layout: &Layout) -> Result<disk::File, Error> {
-    let path = layout.lock();
-    let file = loop {
-        match disk::File::create_new(&path) {
-            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
-            created => break created?,
-        }
-        match disk::File::open_read_no_follow(&path) {
-            Err(error) if error.is_not_found() => {}
-            opened => break opened?,
-        }
-    };
-    match file.as_std().try_lock() {
-        Ok(()) => Ok(file),
-        Err(std::fs::TryLockError::WouldBlock) => Err(Error::Locked { path }),
-        Err(std::fs::TryLockError::Error(reason)) => {
-            Err(disk::Error::Io { operation: disk::Operation::Open, path, reason }.into())
-        }
-    }
+/// Takes the writer's lock. The file stays.
+fn lock(layout: &Layout) -> Result<disk::KernelLock, Error> {
+    let mut lock = disk::KernelLock::open(&layout.lock())?;
+    if lock.try_lock()? { Ok(lock) } else { Err(Error::Locked { path: layout.lock() }) }
 }
 
 impl Drop for Store {
     fn drop(&mut self) {
-        // What fails here is found again by the next opening writer.
+        // What fails here is found again by the next opening writer. The lock goes after it.
         let _ = self.sync();
-        // Closing alone does not release it while a process that was forked just now has not closed its copy.
-        let _ = self.lock.as_std().unlock();
     }
 }

@@ -362,3 +362,96 @@ async fn leftovers_are_removed_and_strangers_are_left_alone() {
     names.sort();
     assert_eq!(names, ["notes.txt", "segment-00000000000000000001.log", "segment-x.log"]);
 }
+
+#[tokio::test]
+async fn a_torn_frame_that_a_snapshot_knows_of_is_saved_before_it_is_cut() {
+    let directory = tempfile::tempdir().unwrap();
+    let ends = made(directory.path(), 3).await;
+    let store = ours(directory.path()).await;
+    store.snapshot_now("shop").await.unwrap();
+    store.shutdown().await;
+    let segment = directory.path().join(SEGMENT);
+    let torn = ends[2] - 5;
+    fs::OpenOptions::new().write(true).open(&segment).unwrap().set_len(torn).unwrap();
+    let bytes = fs::read(&segment).unwrap();
+    let store = ours(directory.path()).await;
+    assert_eq!(cash(&store).await, 3);
+    let [cut] = &store.recovery().truncated[..] else { panic!("{:?}", store.recovery()) };
+    assert_eq!((cut.length, cut.from_length), (ends[1], torn));
+    let saved = cut.saved_as.as_ref().unwrap();
+    assert_eq!(fs::read(saved).unwrap(), bytes[ends[1] as usize..]);
+}
+
+#[tokio::test]
+async fn a_torn_frame_that_a_run_knows_of_is_saved_before_it_is_cut() {
+    let directory = tempfile::tempdir().unwrap();
+    let options = LogStoreOptions { idem_hot_cap: 2, ..NEVER_SNAPSHOT };
+    let store = LogTaleaStore::open_with(directory.path(), options).await.unwrap();
+    set_up(&store, "shop").await;
+    for number in 0..3 {
+        store.commit(&transfer(number, &format!("k{number}"), "shop", "cash", "sales", 1)).await.unwrap();
+    }
+    store.shutdown().await;
+    let run = directory.path().join("books/shop/idem-000000.run");
+    assert!(run.exists());
+    // The run knows the first sale; the log ends within it.
+    let segment = directory.path().join(SEGMENT);
+    let bytes = fs::read(&segment).unwrap();
+    let (mut at, mut starts) = (0, Vec::new());
+    while at < bytes.len() {
+        starts.push(at);
+        at += 8 + u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap()) as usize;
+    }
+    fs::write(&segment, &bytes[..starts[3] - 1]).unwrap();
+    let store = ours(directory.path()).await;
+    assert_eq!(cash(&store).await, 0);
+    let saved = store.recovery().truncated[0].saved_as.clone().unwrap();
+    assert_eq!(fs::read(saved).unwrap(), bytes[starts[2]..starts[3] - 1]);
+}
+
+#[tokio::test]
+async fn a_refused_book_leaves_the_others_as_they_are_and_the_report_to_the_next_opening() {
+    let directory = tempfile::tempdir().unwrap();
+    many_segments(directory.path()).await;
+    let books = directory.path().join("books");
+    copy_tree(&books.join("shop"), &books.join("a"));
+    let first = |book: &str| books.join(book).join("segment-00000000000000000001.log");
+    let whole = fs::read(first("shop")).unwrap();
+    let mut damaged = whole.clone();
+    damaged[20] ^= 4;
+    fs::write(first("shop"), &damaged).unwrap();
+    let mut last: Vec<PathBuf> =
+        fs::read_dir(books.join("a")).unwrap().map(|at| at.unwrap().path()).collect();
+    last.sort();
+    let last = last.pop().unwrap();
+    let torn = [fs::read(&last).unwrap(), vec![0xff; 40]].concat();
+    fs::write(&last, &torn).unwrap();
+    let refused = LogTaleaStore::open(directory.path()).await.unwrap_err().to_string();
+    assert!(refused.contains("this file was not changed"), "{refused}");
+    assert_eq!(fs::read(&last).unwrap(), torn);
+    fs::write(first("shop"), &whole).unwrap();
+    let store = ours(directory.path()).await;
+    let [cut] = &store.recovery().truncated[..] else { panic!("{:?}", store.recovery()) };
+    assert_eq!((&cut.file, cut.from_length - cut.length), (&last, 40));
+}
+
+#[tokio::test]
+async fn a_segment_or_a_run_with_an_absurd_number_is_refused_without_taking_memory_for_it() {
+    let json = b"[[\"a\",{\"txid\":\"00000000-0000-0000-0000-000000000000\",\"seq\":9000000000000000000,\"at\":\"2026-01-01T00:00:00Z\"}]]";
+    let run = [&crc32fast::hash(json).to_le_bytes()[..], json].concat();
+    for base in ["9223372036854775807", "09000000000000000000"] {
+        for alone in [true, false] {
+            let directory = tempfile::tempdir().unwrap();
+            made(directory.path(), 2).await;
+            let segment = directory.path().join(SEGMENT);
+            let absurd = directory.path().join(format!("books/shop/segment-{base}.log"));
+            fs::copy(&segment, &absurd).unwrap();
+            if alone {
+                fs::remove_file(&segment).unwrap();
+            }
+            fs::write(directory.path().join("books/shop/idem-000000.run"), &run).unwrap();
+            let error = LogTaleaStore::open(directory.path()).await.unwrap_err().to_string();
+            assert!(error.contains("events are missing"), "{error}");
+        }
+    }
+}

@@ -133,7 +133,7 @@ async fn damaged_stores_are_repaired_or_refused_as_recorded() {
                 let error = opened.err().unwrap_or_else(|| panic!("{name}: was opened"));
                 assert!(matches!(error, StoreError::Io(_)), "{name}");
                 for part in variant["message_names"].as_array().into_iter().flatten() {
-                    let part = part.as_str().map_or_else(|| format!("byte {part} "), str::to_owned);
+                    let part = part.as_str().map_or_else(|| format!("byte {part}: "), str::to_owned);
                     assert!(error.to_string().contains(&part), "{name}: {error}");
                 }
                 continue;

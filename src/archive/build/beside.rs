@@ -1,4 +1,7 @@
 //! Building the whole archive in a file of its own, beside the live one, and publishing it.
+//!
+//! May touch: that file, the archive it replaces, and, renamed aside, a file in its place that is no database. Promises: until
+//! the new archive is whole the old one is as it was.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -202,9 +205,8 @@ fn set_aside_what_is_no_database(archive: &Path) -> Result<Option<(PathBuf, Path
     if file.len_bytes()? == 0 || file.read_at(&mut start, 0)? == 16 && &start == b"SQLite format 3\0" {
         return Ok(None);
     }
-    let mut aside = place.as_os_str().to_owned();
-    aside.push(format!(".set-aside-{}", jiff::Timestamp::now().as_millisecond()));
-    let aside = PathBuf::from(aside);
+    let tag = format!(".set-aside-{}", jiff::Timestamp::now().as_millisecond());
+    let aside = disk::with_suffix(&place, &tag);
     disk::rename(&place, &aside)?;
     Ok(Some((place, aside)))
 }

@@ -128,7 +128,7 @@ impl<'b> Build<'b> {
 
     fn tail(mut self) -> Result<BuildResult, ArchiveError> {
         let path = self.paths.archive.clone();
-        if !path.exists() {
+        if !open::exists(&path)? {
             return self.rebuild(None);
         }
         // Asked before the build's settings are made: somebody else's file is left as it is.
@@ -209,27 +209,18 @@ impl<'b> Build<'b> {
                 write(rows)?;
             }
             let done_bytes = end - input.range.start;
-            match observer.progress(Progress { phase: Phase::Rows, done_bytes, total_bytes }) {
-                ControlFlow::Continue(()) => Ok(()),
-                ControlFlow::Break(()) => Err(ArchiveError::Interrupted),
-            }
+            go_on(observer.progress(Progress { phase: Phase::Rows, done_bytes, total_bytes }))
         })?;
         strict_failure.map_or(Ok(()), Err)
     }
 
     fn report(&mut self, phase: Phase, done_bytes: u64, input: &Input<'_>) -> Result<(), ArchiveError> {
         let total_bytes = input.range.end - input.range.start;
-        match self.observer.progress(Progress { phase, done_bytes, total_bytes }) {
-            ControlFlow::Continue(()) => Ok(()),
-            ControlFlow::Break(()) => Err(ArchiveError::Interrupted),
-        }
+        go_on(self.observer.progress(Progress { phase, done_bytes, total_bytes }))
     }
 
     fn report_at_end(&mut self, phase: Phase) -> Result<(), ArchiveError> {
-        match self.observer.progress(Progress { phase, done_bytes: self.end, total_bytes: self.end }) {
-            ControlFlow::Continue(()) => Ok(()),
-            ControlFlow::Break(()) => Err(ArchiveError::Interrupted),
-        }
+        go_on(self.observer.progress(Progress { phase, done_bytes: self.end, total_bytes: self.end }))
     }
 
     /// A full rebuild replaces archives, damaged ones too, and files that are no database, which are set aside; it leaves
@@ -270,11 +261,22 @@ impl<'b> Build<'b> {
         Ok(())
     }
 
-    /// ISO 8601 in UTC with milliseconds, as JavaScript prints it.
     fn timestamp(&self) -> String {
-        let now = self.options.now.unwrap_or_else(SystemTime::now);
-        let now = jiff::Timestamp::try_from(now).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
-        now.strftime("%Y-%m-%dT%H:%M:%S.%3fZ").to_string()
+        iso_millis(self.options.now.unwrap_or_else(SystemTime::now))
+    }
+}
+
+/// ISO 8601 in UTC with milliseconds, as JavaScript prints it.
+pub(crate) fn iso_millis(time: SystemTime) -> String {
+    let time = jiff::Timestamp::try_from(time).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
+    time.strftime("%Y-%m-%dT%H:%M:%S.%3fZ").to_string()
+}
+
+/// What the observer of a build wants.
+fn go_on(flow: ControlFlow<()>) -> Result<(), ArchiveError> {
+    match flow {
+        ControlFlow::Continue(()) => Ok(()),
+        ControlFlow::Break(()) => Err(ArchiveError::Interrupted),
     }
 }
 

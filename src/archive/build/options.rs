@@ -1,9 +1,11 @@
-//! What a build is asked: files, threads, loader.
+//! What a build is asked: files, threads, loader. Looks at the archive's name, to find its lock, and touches nothing else.
+//! Promises: one archive has one lock, by whichever of its names it is built.
 
 use std::path::PathBuf;
 use std::time::SystemTime;
 
 use crate::archive::publish::PAGE_SIZE;
+use crate::disk;
 use crate::home::{Home, LockName};
 use crate::scan::Io;
 
@@ -29,9 +31,8 @@ impl Paths {
     pub fn offline(ledger: PathBuf, archive: PathBuf) -> Self {
         let is_link = std::fs::symlink_metadata(&archive).is_ok_and(|found| found.is_symlink());
         let target = if is_link { std::fs::canonicalize(&archive).ok() } else { None };
-        let mut lock = target.unwrap_or_else(|| archive.clone()).into_os_string();
-        lock.push(".lock");
-        Self { ledger, archive, lock: lock.into() }
+        let lock = disk::with_suffix(target.as_ref().unwrap_or(&archive), ".lock");
+        Self { ledger, archive, lock }
     }
 }
 

@@ -1,4 +1,4 @@
-//! What a build tells while it goes on.
+//! What a build tells while it goes on. Touches nothing; promises nothing but the order of the phases.
 
 use std::ops::ControlFlow;
 

@@ -1,4 +1,4 @@
-//! What a build says when it is done.
+//! What a build says when it is done. Touches nothing; the counts are of what is in the archive, or was rejected, by this build.
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -1,5 +1,7 @@
 //! Taking the ledger's tail into the live archive, in one transaction: new rows, turns that new stamps refold, the sessions of
 //! both.
+//!
+//! May touch: the live archive. Promises: all of the tail is taken in, or nothing changes and the caller is told to build anew.
 
 use std::collections::HashSet;
 use std::path::Path;

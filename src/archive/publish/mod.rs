@@ -32,7 +32,7 @@ use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
-use crate::disk;
+use crate::disk::{self, with_suffix};
 
 pub use live::Found;
 
@@ -198,7 +198,7 @@ pub fn prepare(live: &Path) -> Result<Plan, PublishError> {
 ///
 /// # Errors
 /// As [`prepare`].
-pub fn is_free(live: &Path) -> Result<bool, PublishError> {
+pub(crate) fn is_free(live: &Path) -> Result<bool, PublishError> {
     Ok(!live::look(&live::resolve(live)?)?.keeps_inode)
 }
 
@@ -207,12 +207,6 @@ impl Plan {
     #[must_use]
     pub fn build_path(&self) -> &Path {
         &self.build.path
-    }
-
-    /// The archive that will be replaced: the path given to [`prepare`], links resolved.
-    #[must_use]
-    pub fn live_path(&self) -> &Path {
-        &self.live
     }
 
     /// The page size in bytes to build with. Another one works too, but may have to be rewritten by `publish`.
@@ -325,12 +319,6 @@ impl Drop for TempDatabase {
             let _ = disk::remove_file(&with_suffix(&self.path, sidecar));
         }
     }
-}
-
-fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    name.into()
 }
 
 /// Makes the new archive's name durable, once it is in place.

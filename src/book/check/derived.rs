@@ -38,11 +38,15 @@ impl Contradictions {
 
 impl Check<'_> {
     fn derived(&mut self, damaged: FindingKind, path: &Path, error: &BookError) {
-        let (kind, offset) = match error {
-            BookError::Derived { offset, .. } => (damaged, Some(*offset)),
-            _ => (FindingKind::Unreadable, None),
+        let (kind, offset, reason) = match error {
+            BookError::Derived { offset, reason, .. } => (
+                damaged,
+                Some(*offset),
+                format!("damaged: {reason}; it can be deleted, the log has everything"),
+            ),
+            other => (FindingKind::Unreadable, None, other.to_string()),
         };
-        self.find(kind, path, offset, error.to_string());
+        self.find(kind, path, offset, reason);
     }
 
     /// Compares a snapshot with the state at its event.

@@ -8,7 +8,7 @@ use chrono::{DateTime, Utc};
 use memchr::memmem;
 use talea_core::types::Seq;
 
-use super::{Check, FindingKind};
+use super::{Check, FindingKind, Held};
 use crate::book::error::BookError;
 use crate::book::files::Listing;
 use crate::book::frame::{self, HEADER_BYTES, Replayed, Split};
@@ -200,9 +200,21 @@ impl Check<'_> {
             }
             Replayed::Account(def, cfg) => {
                 self.openings += 1;
+                let asset = def.asset.as_str();
+                match self.held.get_mut(asset) {
+                    Some(held) => held.more += 1,
+                    None => {
+                        let account = def.id.to_key();
+                        let held = Held { account, path: path.to_owned(), offset, more: 0 };
+                        self.held.insert(asset.to_owned(), held);
+                    }
+                }
                 self.state.add_account(def, cfg);
             }
-            Replayed::Asset(_) => self.openings += 1,
+            Replayed::Asset(asset) => {
+                self.openings += 1;
+                self.assets.insert(asset.id.as_str().to_owned());
+            }
         }
         self.state.advance(seq, at);
         Ok(())

@@ -14,9 +14,9 @@ use talea_core::types::{
 };
 use uuid::Uuid;
 
-use super::{Common, in_words, open, parse_account};
+use super::{Common, class, in_words, open, parse_account};
 use crate::book;
-use crate::cli::{print, print_json, warn};
+use crate::cli::{Failure, print, print_json, warn};
 
 /// Lines read ahead of the batch that is being committed.
 const LINES_AHEAD: usize = 4096;
@@ -86,7 +86,7 @@ fn parse_transaction(line: &str) -> anyhow::Result<Transaction> {
     })
 }
 
-/// A line of stdin.
+/// A line of standard input.
 struct Line {
     /// From 1.
     number: u64,
@@ -97,13 +97,12 @@ struct Line {
 
 impl Line {
     fn text(&self) -> anyhow::Result<&str> {
-        std::str::from_utf8(&self.bytes).map_err(|error| {
-            anyhow!("byte {} of the input is not UTF-8 text", self.offset + error.valid_up_to() as u64)
-        })
+        std::str::from_utf8(&self.bytes)
+            .map_err(|error| anyhow!("byte {} is not UTF-8 text", self.offset + error.valid_up_to() as u64))
     }
 }
 
-/// Reads stdin on a thread of its own, so that what is waiting there can be committed together.
+/// Reads standard input on a thread of its own, so that what is waiting there can be committed together.
 fn lines() -> anyhow::Result<crossbeam_channel::Receiver<io::Result<Line>>> {
     let (send, lines) = crossbeam_channel::bounded(LINES_AHEAD);
     let read = move || {
@@ -127,7 +126,10 @@ fn lines() -> anyhow::Result<crossbeam_channel::Receiver<io::Result<Line>>> {
             offset += read;
         }
     };
-    std::thread::Builder::new().name("stdin".to_owned()).spawn(read).context("cannot read stdin")?;
+    std::thread::Builder::new()
+        .name("stdin".to_owned())
+        .spawn(read)
+        .context("cannot start a thread that reads standard input; raise the limit on threads")?;
     Ok(lines)
 }
 
@@ -142,13 +144,15 @@ pub(super) async fn post(common: &Common, batch: usize) -> anyhow::Result<ExitCo
         let mut transactions = Vec::new();
         let mut refused = Vec::new();
         for line in std::iter::once(first).chain(lines.try_iter().take(batch - 1)) {
-            let line = line.context("cannot read stdin")?;
+            let line = line.context("cannot read standard input")?;
             match line.text().and_then(parse_transaction) {
                 Ok(transaction) => {
                     numbers.push((line.number, line.offset));
                     transactions.push(transaction);
                 }
-                Err(error) => refused.push((line.number, line.offset, None, error.to_string())),
+                Err(error) => {
+                    refused.push((line.number, line.offset, None, "invalid_line", error.to_string()))
+                }
             }
         }
         let outcomes = store.commit_batch(&transactions).await;
@@ -170,7 +174,7 @@ pub(super) async fn post(common: &Common, batch: usize) -> anyhow::Result<ExitCo
                     }
                 }
                 Err(error) => {
-                    refused.push((number, offset, Some(key.clone()), in_words(&error)));
+                    refused.push((number, offset, Some(key.clone()), class(&error), in_words(&error)));
                     if matches!(error, StoreError::Io(_)) {
                         broken = Some(error);
                     }
@@ -179,12 +183,13 @@ pub(super) async fn post(common: &Common, batch: usize) -> anyhow::Result<ExitCo
         }
         print(text.as_bytes())?;
         refused.sort_by_key(|(number, ..)| *number);
-        for (number, offset, key, reason) in refused {
+        for (number, offset, key, class, reason) in refused {
             rejected += 1;
             if common.json {
-                results.push(json!({"line": number, "key": key, "error": reason}));
+                let error = Failure::new(class, &reason).in_line(number, offset);
+                results.push(json!({"line": number, "key": key, "error": error}));
             } else {
-                warn(&format!("standard input line {number} (byte {offset}): {reason}"));
+                warn(&format!("standard input, line {number} (byte {offset}): {reason}"));
             }
         }
         // A store that cannot write any more is not asked again and again.

@@ -4,41 +4,19 @@ use std::fmt::Write as _;
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
 use chrono::{DateTime, Utc};
-use comfy_table::{CellAlignment, Table, presets};
 use serde_json::{Value, json};
 use talea_core::store::{AccountCfg, Store as _};
 use talea_core::types::{AccountDef, AccountId, AssetClass, AssetId, Book, Direction, Seq};
 
 use super::{Common, require_books, user_books};
-use crate::book::{self, LogTaleaStore};
-use crate::cli::{counted, human_bytes, print, print_json};
+use crate::book::{self, LogTaleaStore, Unbalanced};
+use crate::cli::table::{self, Heading};
+use crate::cli::{STDOUT, counted, human_bytes, print, print_json, warn};
 
 /// Events or postings fetched at a time.
 const PAGE: usize = 1000;
-
-/// A table without lines; numbers stand on the right.
-fn table(header: &[&str], right: &[usize]) -> Table {
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING);
-    table.set_header(header.iter().map(|name| name.to_uppercase()));
-    for column in right {
-        if let Some(column) = table.column_mut(*column) {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
-    }
-    table
-}
-
-fn print_table(table: &Table) -> anyhow::Result<()> {
-    let mut text = String::new();
-    for line in table.lines() {
-        // Cells are padded on both sides.
-        writeln!(text, "{}", line.strip_prefix(' ').unwrap_or(&line).trim_end())?;
-    }
-    print(text.as_bytes())
-}
 
 /// Minor units with a decimal point.
 fn amount(minor: i64, precision: u8) -> String {
@@ -58,16 +36,18 @@ pub(super) fn list_assets(store: &LogTaleaStore, json: bool) -> anyhow::Result<(
     if json {
         return print_json(&assets);
     }
-    let mut rows = table(&["asset", "precision", "class", "name"], &[1]);
+    let headings =
+        [Heading::text("asset"), Heading::number("precision"), Heading::text("class"), Heading::text("name")];
+    let mut rows = Vec::new();
     for asset in assets {
         let class = match asset.class {
             AssetClass::Fiat => "fiat".to_owned(),
             AssetClass::Crypto { network, native_id: None } => network.as_str().to_owned(),
             AssetClass::Crypto { network, native_id: Some(id) } => format!("{}/{id}", network.as_str()),
         };
-        rows.add_row([asset.id.as_str().to_owned(), asset.precision.to_string(), class, asset.name]);
+        rows.push(vec![asset.id.as_str().to_owned(), asset.precision.to_string(), class, asset.name]);
     }
-    print_table(&rows)
+    print(table::text(&headings, &rows).as_bytes())
 }
 
 pub(super) fn account_json(def: &AccountDef, cfg: &AccountCfg) -> Value {
@@ -85,7 +65,14 @@ pub(super) fn list_accounts(store: &LogTaleaStore, json: bool) -> anyhow::Result
     if json {
         return print_json(&accounts.iter().map(|(def, cfg)| account_json(def, cfg)).collect::<Vec<_>>());
     }
-    let mut rows = table(&["account", "asset", "kind", "normal side", "min balance"], &[4]);
+    let headings = [
+        Heading::text("account"),
+        Heading::text("asset"),
+        Heading::text("kind"),
+        Heading::text("normal side"),
+        Heading::number("min balance"),
+    ];
+    let mut rows = Vec::new();
     for (def, cfg) in accounts {
         let side = match cfg.normal_side {
             Some(Direction::Debit) => "debit",
@@ -94,9 +81,9 @@ pub(super) fn list_accounts(store: &LogTaleaStore, json: bool) -> anyhow::Result
         };
         let min = cfg.min_balance.map_or_else(|| "-".to_owned(), |min| min.to_string());
         let kind = def.kind.as_str().to_owned();
-        rows.add_row([def.id.to_key(), def.asset.as_str().to_owned(), kind, side.to_owned(), min]);
+        rows.push(vec![def.id.to_key(), def.asset.as_str().to_owned(), kind, side.to_owned(), min]);
     }
-    print_table(&rows)
+    print(table::text(&headings, &rows).as_bytes())
 }
 
 pub(super) async fn balance(
@@ -116,7 +103,13 @@ pub(super) async fn balance(
         }
     };
     let mut documents = Vec::new();
-    let mut rows = table(&["account", "balance", "asset", "last event"], &[1, 3]);
+    let headings = [
+        Heading::text("account"),
+        Heading::number("balance"),
+        Heading::text("asset"),
+        Heading::number("last event"),
+    ];
+    let mut rows = Vec::new();
     for account in accounts {
         let balance = store.balance(&account, as_of).await?;
         let asset = balance.amount.asset();
@@ -124,9 +117,9 @@ pub(super) async fn balance(
         documents
             .push(json!({"account": account.to_key(), "minor": minor, "asset": asset, "updatedSeq": seq}));
         let shown = amount(minor, precision(store, asset).await?);
-        rows.add_row([account.to_key(), shown, asset.as_str().to_owned(), seq.to_string()]);
+        rows.push(vec![account.to_key(), shown, asset.as_str().to_owned(), seq.to_string()]);
     }
-    if json { print_json(&documents) } else { print_table(&rows) }
+    if json { print_json(&documents) } else { print(table::text(&headings, &rows).as_bytes()) }
 }
 
 pub(super) async fn history(
@@ -137,7 +130,15 @@ pub(super) async fn history(
     json: bool,
 ) -> anyhow::Result<()> {
     let mut documents = Vec::new();
-    let mut rows = table(&["event", "time", "debit", "credit", "asset", "transaction"], &[0, 2, 3]);
+    let headings = [
+        Heading::number("event"),
+        Heading::time("time"),
+        Heading::number("debit"),
+        Heading::number("credit"),
+        Heading::text("asset"),
+        Heading::text("transaction"),
+    ];
+    let mut rows = Vec::new();
     let (mut after, mut left) = (after, limit);
     while left > 0 {
         let page = store.account_history(account, Some(after), left.min(PAGE)).await?;
@@ -163,10 +164,10 @@ pub(super) async fn history(
             };
             let at = serde_json::to_value(row.at)?.as_str().unwrap_or_default().to_owned();
             let asset = asset.as_str().to_owned();
-            rows.add_row([row.seq.to_string(), at, debit, credit, asset, row.txid.0.to_string()]);
+            rows.push(vec![row.seq.to_string(), at, debit, credit, asset, row.txid.0.to_string()]);
         }
     }
-    if json { print_json(&documents) } else { print_table(&rows) }
+    if json { print_json(&documents) } else { print(table::text(&headings, &rows).as_bytes()) }
 }
 
 pub(super) async fn trial_balance(
@@ -181,20 +182,31 @@ pub(super) async fn trial_balance(
         None => user_books(store)?,
     };
     let mut documents = Vec::new();
-    let mut rows = table(&["book", "asset", "debits", "credits", "difference"], &[2, 3, 4]);
+    let headings = [
+        Heading::text("book"),
+        Heading::text("asset"),
+        Heading::number("debits"),
+        Heading::number("credits"),
+        Heading::number("difference"),
+    ];
+    let mut rows = Vec::new();
     for book in books {
-        for row in store.trial_balance(&Book(book.clone()), as_of).await? {
-            let asset = &row.asset;
+        for line in store.trial_balance(&Book(book.clone()), as_of).await? {
+            let asset = &line.asset;
             documents
-                .push(json!({"book": book, "asset": asset, "debits": row.debits, "credits": row.credits}));
+                .push(json!({"book": book, "asset": asset, "debits": line.debits, "credits": line.credits}));
             let precision = precision(store, asset).await?;
-            let difference = row.debits.saturating_sub(row.credits);
+            let difference = line.debits.saturating_sub(line.credits);
+            if difference != 0 {
+                let (asset, difference) = (asset.as_str(), amount(difference, precision));
+                warn(&format!("book {book}: debits and credits of {asset} differ by {difference}"));
+            }
             let [debits, credits, difference] =
-                [row.debits, row.credits, difference].map(|minor| amount(minor, precision));
-            rows.add_row([book.clone(), asset.as_str().to_owned(), debits, credits, difference]);
+                [line.debits, line.credits, difference].map(|minor| amount(minor, precision));
+            rows.push(vec![book.clone(), asset.as_str().to_owned(), debits, credits, difference]);
         }
     }
-    if json { print_json(&documents) } else { print_table(&rows) }
+    if json { print_json(&documents) } else { print(table::text(&headings, &rows).as_bytes()) }
 }
 
 pub(super) async fn events(
@@ -210,10 +222,7 @@ pub(super) async fn events(
     let name = Book(book.to_owned());
     let mut out = io::stdout().lock();
     let (mut from, mut left, mut is_first) = (from.max(1), limit, true);
-    // Page by page: a book can be larger than memory. With --json the pages make up one array.
-    if json {
-        out.write_all(b"[")?;
-    }
+    // Page by page: a book can be larger than memory. With --json the pages make up one array, which a failure leaves open.
     while left > 0 {
         let page = store.read_events(&name, from, left.min(PAGE)).await?;
         let Some(last) = page.last().map(|event| event.seq) else { break };
@@ -221,8 +230,8 @@ pub(super) async fn events(
         from = last + 1;
         let mut text = Vec::new();
         for event in page {
-            if json && !is_first {
-                text.extend_from_slice(b",\n");
+            if json {
+                text.extend_from_slice(if is_first { b"[" } else { b",\n" });
             }
             is_first = false;
             serde_json::to_writer(
@@ -233,12 +242,15 @@ pub(super) async fn events(
                 text.push(b'\n');
             }
         }
-        out.write_all(&text)?;
+        out.write_all(&text).context(STDOUT)?;
+    }
+    if is_first && limit > 0 {
+        warn(&format!("book {book} has no event from {} on", from.max(1)));
     }
     if json {
-        out.write_all(b"]\n")?;
+        out.write_all(if is_first { b"[]\n" } else { b"]\n" }).context(STDOUT)?;
     }
-    Ok(out.flush()?)
+    out.flush().context(STDOUT)
 }
 
 pub(super) fn check(common: &Common) -> anyhow::Result<ExitCode> {
@@ -247,12 +259,18 @@ pub(super) fn check(common: &Common) -> anyhow::Result<ExitCode> {
     if common.json {
         print_json(&report)?;
     } else {
-        let mut rows = table(
-            &["book", "events", "accounts", "segments", "bytes", "snapshots", "runs"],
-            &[1, 2, 3, 4, 5, 6],
-        );
+        let headings = [
+            Heading::text("book"),
+            Heading::number("events"),
+            Heading::number("accounts"),
+            Heading::number("segments"),
+            Heading::number("bytes"),
+            Heading::number("snapshots"),
+            Heading::number("runs"),
+        ];
+        let mut rows = Vec::new();
         for book in &report.books {
-            rows.add_row([
+            rows.push(vec![
                 book.book.clone(),
                 book.events.to_string(),
                 book.accounts.to_string(),
@@ -262,8 +280,20 @@ pub(super) fn check(common: &Common) -> anyhow::Result<ExitCode> {
                 book.runs.to_string(),
             ]);
         }
-        print_table(&rows)?;
+        print(table::text(&headings, &rows).as_bytes())?;
         let mut text = String::new();
+        for book in &report.books {
+            for Unbalanced { asset, debits, credits, .. } in &book.unbalanced {
+                writeln!(
+                    text,
+                    "unbalanced  {}: {asset} has debits of {debits} and credits of {credits} minor units",
+                    book.book
+                )?;
+            }
+            for path in &book.set_aside {
+                writeln!(text, "set aside   {}", path.display())?;
+            }
+        }
         for finding in &report.findings {
             writeln!(text, "{finding}")?;
         }
@@ -274,6 +304,9 @@ pub(super) fn check(common: &Common) -> anyhow::Result<ExitCode> {
             writeln!(text, "{}", counted(count, "finding"))?;
         }
         print(text.as_bytes())?;
+    }
+    if !report.ok {
+        warn(&format!("{}: {}", common.dir.display(), counted(report.findings.len() as u64, "finding")));
     }
     Ok(if report.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -1,17 +1,19 @@
 //! `burn session check` and `reindex`: what a store holds, whether it is sound, and what recovery did.
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use serde::Serialize;
 
-use super::{CheckArgs, Failure, ReindexArgs, StoreDir, WriterArgs, must_exist, reader};
-use crate::cli::{counted, cut_off, print, print_json, warn};
-use crate::session::{Error, Head, IndexSummary, RecoveryReport, Store, View};
+use super::{CheckArgs, ReindexArgs, StoreDir, WriterArgs, failure, must_exist, reader, unindexed};
+use crate::cli::{Failure, counted, cut_off, print, print_json, warn};
+use crate::session::{Error, Head, IndexSummary, RecoveryReport, Store, Unindexed, View};
 
 /// What `check` and `reindex` print.
 #[derive(Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Summary {
+    /// No error, and no whole line that the index lacks.
     ok: bool,
     entry_count: u64,
     head: Option<Head>,
@@ -20,6 +22,9 @@ struct Summary {
     index_summary: Option<IndexSummary>,
     entry_ids: Vec<String>,
     error: Option<Failure>,
+    /// What the index lacks; of a check.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unindexed: Option<Vec<Unindexed>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     recovery: Option<RecoveryReport>,
 }
@@ -40,7 +45,7 @@ fn summarize(view: &View<'_>, chain_hash: Result<String, Error>) -> Summary {
             summary.ok = true;
             summary.chain_hash = Some(chain_hash);
         }
-        Err(error) => summary.error = Some(Failure::of(&error)),
+        Err(error) => summary.error = Some(failure(&error)),
     }
     summary
 }
@@ -57,8 +62,9 @@ fn print_summary(summary: &Summary, json: bool) -> anyhow::Result<ExitCode> {
         });
         let chain = summary.chain_hash.as_deref().unwrap_or("unknown");
         let entries = summary.entry_ids.len();
+        let state = if summary.ok { "sound" } else { "what the index has is sound, and it lacks entries" };
         print(
-            format!("sound\nentries       {entries}\nhead          {head}\nbytes         {}\nchain         {chain}\n", summary.total_bytes)
+            format!("{state}\nentries       {entries}\nhead          {head}\nbytes         {}\nchain         {chain}\n", summary.total_bytes)
                 .as_bytes(),
         )?;
     }
@@ -66,22 +72,27 @@ fn print_summary(summary: &Summary, json: bool) -> anyhow::Result<ExitCode> {
 }
 
 pub(super) fn check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
+    let StoreDir { dir, json } = &args.store;
     let mut reader = reader(&args.store)?;
-    let summary = match reader.view() {
-        Ok(view) => {
-            for (path, range) in view.unindexed()? {
-                warn(&format!(
-                    "bytes {} to {} of {} are not in the index; `burn session reindex` looks at them",
-                    range.start,
-                    range.end,
-                    path.display()
-                ));
+    let looked_at = unindexed(&mut reader).and_then(|unindexed| Ok((unindexed, reader.view()?)));
+    let summary = match looked_at {
+        Ok((unindexed, view)) => {
+            let is_whole = !unindexed.iter().any(|left| left.has_lines);
+            for left in &unindexed {
+                warn(&format!("{left}; `burn session reindex` takes in what is whole"));
             }
-            summarize(&view, view.validate().map(|validated| validated.chain_hash))
+            let ranges = unindexed.into_iter().map(|left| Unindexed {
+                file: left.path.strip_prefix(dir).unwrap_or(&left.path).to_string_lossy().into_owned(),
+                offset: left.range.start,
+                length: left.range.end - left.range.start,
+            });
+            let unindexed = Some(ranges.collect());
+            let verified = summarize(&view, view.validate().map(|validated| validated.chain_hash));
+            Summary { ok: verified.ok && is_whole, unindexed, ..verified }
         }
-        Err(error) => Summary { error: Some(Failure::of(&error)), ..Summary::default() },
+        Err(error) => Summary { error: Some(failure(&error)), ..Summary::default() },
     };
-    print_summary(&summary, args.store.json)
+    print_summary(&summary, *json)
 }
 
 pub(super) fn reindex(args: &ReindexArgs) -> anyhow::Result<ExitCode> {
@@ -93,18 +104,18 @@ pub(super) fn reindex(args: &ReindexArgs) -> anyhow::Result<ExitCode> {
         Store::open(dir, &args.writer.options())
     };
     let summary = match opened {
-        Ok((mut store, report)) => {
-            tell(&report);
-            if args.repair_ledger
-                && let Some(cut) = store.repair_ledger()?
-            {
-                warn(&format!("{} was cut to {} bytes", cut.file, cut.length));
-            }
+        Ok((mut store, mut report)) => {
+            // Its advice is what was just done.
+            report.reason = report.reason.as_deref().map(|reason| without_remedy(reason).to_owned());
+            let repaired = if args.repair_ledger { store.repair_ledger() } else { Ok(None) };
+            let failed = repaired.map(|cut| report.truncated.extend(cut)).err();
+            tell(dir, &report);
             // Opening has verified every frame.
             let view = store.view();
-            Summary { recovery: Some(report), ..summarize(&view, view.chain_hash()) }
+            let chain_hash = failed.map_or_else(|| view.chain_hash(), Err);
+            Summary { recovery: Some(report), ..summarize(&view, chain_hash) }
         }
-        Err(error) => Summary { error: Some(Failure::of(&error)), ..Summary::default() },
+        Err(error) => Summary { error: Some(failure(&error)), ..Summary::default() },
     };
     print_summary(&summary, *json)
 }
@@ -115,7 +126,8 @@ fn without_remedy(reason: &str) -> &str {
 }
 
 /// Says on standard error what recovery did and found.
-pub(super) fn tell(report: &RecoveryReport) {
+pub(super) fn tell(dir: &Path, report: &RecoveryReport) {
+    let full = |file: &str| dir.join(file).display().to_string();
     if let Some(checkpoint) = report.resumed_rollback {
         warn(&format!("an interrupted rollback to checkpoint {checkpoint} was completed"));
     }
@@ -136,14 +148,16 @@ pub(super) fn tell(report: &RecoveryReport) {
         warn(&format!("{} that the index did not have came in", counted(new, "entry")));
     }
     for cut in &report.truncated {
-        let saved_as = cut.saved_as.as_ref().map(|name| name as &dyn std::fmt::Display);
-        warn(&cut_off(&cut.file, cut.from_length, cut.length, None, saved_as));
+        let saved_as = cut.saved_as.as_deref().map(full);
+        let saved_as = saved_as.as_ref().map(|name| name as &dyn std::fmt::Display);
+        let saved_as = saved_as.ok_or("there was nothing in it to save");
+        warn(&cut_off(&full(&cut.file), cut.from_length, cut.length, Some(&cut.reason), saved_as));
     }
     for renamed in &report.quarantined {
-        warn(&format!("{} was renamed to {}", renamed.file, renamed.saved_as));
+        warn(&format!("{} was renamed to {}", full(&renamed.file), full(&renamed.saved_as)));
     }
     for file in &report.healed {
-        warn(&format!("{file} got the line end its last line missed"));
+        warn(&format!("{} got the line end its last line missed", full(file)));
     }
     if report.index_completed {
         warn("the index got the line end its last row missed");
@@ -161,15 +175,13 @@ pub(super) fn tell(report: &RecoveryReport) {
         warn(&format!("there are no entries {first} to {last}"));
     }
     for left in &report.unindexed {
-        warn(&format!(
-            "bytes {} to {} of {} are no entries; left alone",
-            left.range.start, left.range.end, left.file
-        ));
+        let (file, length) = (full(&left.file), counted(left.length, "byte"));
+        warn(&format!("{file} at byte {} ({length}): no entries; left alone", left.offset));
     }
     for name in &report.ignored {
-        warn(&format!("segments/{name} is not named as a segment is; left alone"));
+        warn(&format!("{} is not named as a segment is; left alone", full(&format!("segments/{name}"))));
     }
     for directory in &report.wide_directories {
-        warn(&format!("{directory} can be entered by other users"));
+        warn(&format!("{} can be entered by other users", full(directory)));
     }
 }

@@ -6,7 +6,7 @@ use anyhow::bail;
 use serde::Serialize;
 
 use super::{CheckpointArgs, ManifestArgs, RollbackArgs, StoreDir, must_exist, reader};
-use crate::cli::{print, print_json};
+use crate::cli::{print, print_json, warn};
 use crate::session::{Durability, Manifest};
 
 pub(super) fn checkpoint(args: &CheckpointArgs) -> anyhow::Result<ExitCode> {
@@ -100,6 +100,13 @@ pub(super) fn manifest(args: &ManifestArgs) -> anyhow::Result<ExitCode> {
         (manifest, differences)
     };
     let same = differences.is_empty();
+    if !same {
+        warn(&format!(
+            "{}: the manifest differs in {}; `--write` writes it anew",
+            dir.display(),
+            differences.join(", ")
+        ));
+    }
     if *json {
         print_json(&Compared { manifest: &manifest, differences })?;
     } else {

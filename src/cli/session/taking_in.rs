@@ -7,7 +7,7 @@ use anyhow::{Context, anyhow};
 use serde::Serialize;
 
 use super::{AppendArgs, ImportArgs};
-use crate::cli::{counted, print, print_json, warn};
+use crate::cli::{Failure, counted, print, print_error, print_json, warn};
 use crate::session::{Durability, Error, Head, ImportLine, NewEntry, Payload, Store, parse_import_line};
 
 /// How many entries `append --group` acknowledges together.
@@ -35,15 +35,17 @@ impl Line<'_> {
 
 impl std::fmt::Display for Line<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} line {} (byte {})", self.name, self.number, self.offset)
+        write!(f, "{}, line {} (byte {})", self.name, self.number, self.offset)
     }
 }
 
 pub(super) fn append(args: &AppendArgs) -> anyhow::Result<ExitCode> {
     #[derive(Serialize)]
     struct Appended {
+        ok: bool,
         appended: u64,
         head: Option<Head>,
+        error: Option<Failure>,
     }
     let durability = if args.group { Durability::Grouped } else { Durability::Each };
     let mut store = args.writer.open(durability)?;
@@ -75,7 +77,17 @@ pub(super) fn append(args: &AppendArgs) -> anyhow::Result<ExitCode> {
             Err(error) => {
                 // What came before is acknowledged first.
                 acknowledge(&mut store, &mut waiting)?;
-                return Err(error);
+                if !args.writer.store.json {
+                    return Err(error);
+                }
+                print_error(&error)?;
+                let class = match error.downcast_ref::<Error>() {
+                    Some(error) => error.class().as_str(),
+                    None => "invalid_line",
+                };
+                let error = Some(Failure::new(class, &format!("{error:#}")).in_line(at.number, at.offset));
+                print_json(&Appended { ok: false, appended, head: store.view().head(), error })?;
+                return Ok(ExitCode::FAILURE);
             }
         };
         appended += 1;
@@ -86,7 +98,7 @@ pub(super) fn append(args: &AppendArgs) -> anyhow::Result<ExitCode> {
     }
     acknowledge(&mut store, &mut waiting)?;
     if args.writer.store.json {
-        print_json(&Appended { appended, head: store.view().head() })?;
+        print_json(&Appended { ok: true, appended, head: store.view().head(), error: None })?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -2,6 +2,7 @@
 //!
 //! Strict where real file systems are kinder: syncing a file does not make its name durable, and content may be lost
 //! although a later change of names survived. Names survive in the order in which they were changed.
+#![allow(clippy::expect_used)]
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;

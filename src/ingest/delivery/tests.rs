@@ -169,6 +169,114 @@ fn a_power_cut_at_any_moment_of_a_delivery_costs_and_repeats_no_line() {
     assert!(images > 100, "{images} images");
 }
 
+/// Two turns with one fingerprint and two equal stamps, queued together.
+fn alike() -> [Vec<String>; 1] {
+    let tier = stamp(r#""tier":"gold""#);
+    [vec![turn("f", 4), tier.clone(), turn("g", 4), tier, turn("h", 5)]]
+}
+
+#[test]
+fn lines_queued_together_are_delivered_together_across_the_limit_of_a_batch() {
+    let directory = tempfile::tempdir().unwrap();
+    let journal = directory.path().join("journal");
+    let filler = super::super::serialize_vote(&super::super::Vote {
+        assertion: [7; 32],
+        agent: "a".to_owned(),
+        weight: 1.0,
+        timestamp_ms: 1,
+    })
+    .unwrap();
+    let writer = crate::journal::Journal::open(&journal, crate::journal::JournalOptions::default()).unwrap();
+    writer.append_batch(&vec![filler; 16 * 1024 - 1]).unwrap();
+    writer.close().unwrap();
+    queue(&journal, &alike());
+    let mut ingestor = Ingestor::new(JournalReader::open(&journal).unwrap(), MemoryStore::default()).unwrap();
+    ingestor.set_ledger_sink(ledger_sink(Ledger::new(home(directory.path())), &journal)).unwrap();
+    let drained = ingestor.drain_batch().unwrap();
+    assert_eq!((drained.records, drained.ledger_lines, drained.duplicates), (16 * 1024 + 4, 5, 0));
+    assert_eq!(ledger(directory.path()), alike()[0].join("\n") + "\n");
+}
+
+/// A journal with a batch of one and one whose lines are alike, its lines, and the ledger they make.
+fn queued_alike(directory: &Path) -> (PathBuf, Vec<LedgerEntry>, String) {
+    let journal = directory.join("journal");
+    queue(&journal, &[vec![turn("a", 1)]]);
+    queue(&journal, &alike());
+    let entries = entries_of(&journal);
+    (journal, entries, format!("{}\n{}\n", turn("a", 1), alike()[0].join("\n")))
+}
+
+/// The lines of a journal as its worker hands them over.
+fn entries_of(journal: &Path) -> Vec<LedgerEntry> {
+    let (mut entries, mut offset) = (Vec::new(), 0);
+    let mut reader = JournalReader::open(journal).unwrap();
+    while let Some(record) = reader.read(offset).unwrap() {
+        offset = record.next_offset;
+        let Ok(Payload::LedgerLine(LedgerLine { line, continues_batch })) = deserialize(record.payload)
+        else {
+            panic!("another record")
+        };
+        entries.push(LedgerEntry { offset: record.offset, line, continues_batch });
+    }
+    entries
+}
+
+/// A reader that looks while a batch is being queued across two segments gets the first part alone.
+#[test]
+fn a_batch_that_arrives_in_parts_is_written_as_a_whole_one() {
+    for cut in 1..5 {
+        let directory = tempfile::tempdir().unwrap();
+        let (journal, entries, expected) = queued_alike(directory.path());
+        let sink = || ledger_sink(Ledger::new(home(directory.path())), &journal);
+        let (early, late) = entries.split_at(1 + cut);
+        assert_eq!(sink()(early).unwrap(), Delivered::default());
+        // The second time as after a crash: the store's cursor was not moved. Lines of the first part are in no count.
+        for duplicates in [0, late.len() as u64] {
+            assert_eq!(sink()(late).unwrap(), Delivered { duplicates, refused: Vec::new() }, "{cut}");
+            assert_eq!(ledger(directory.path()), expected, "{cut}");
+        }
+    }
+}
+
+#[test]
+fn any_operation_of_the_delivery_of_a_later_part_may_fail() {
+    each_failure(|harness| {
+        let directory = tempfile::tempdir().unwrap();
+        let (journal, entries, expected) = queued_alike(directory.path());
+        let sink = || ledger_sink(Ledger::new(home(directory.path())), &journal);
+        let (early, late) = entries.split_at(3);
+        assert_eq!(sink()(early).unwrap(), Delivered::default());
+        let outcome = harness.run(|| sink()(late));
+        remove_locks(&home(directory.path()));
+        match outcome {
+            Ok(delivered) => assert_eq!(delivered, Delivered::default()),
+            Err(_) => assert!(sink()(late).unwrap().refused.is_empty()),
+        }
+        assert_eq!(ledger(directory.path()), expected, "{harness:?}");
+    });
+}
+
+/// The ledger lost what an earlier part wrote, and gets it again with the later one, of which it has a line already: the
+/// counts are those of the later part alone.
+#[test]
+fn what_is_written_again_of_an_earlier_part_is_in_no_count() {
+    let directory = tempfile::tempdir().unwrap();
+    let journal = directory.path().join("journal");
+    queue(&journal, &[vec![turn("a", 1)], vec![turn("f", 4), turn("g", 5), turn("a", 1), turn("h", 6)]]);
+    let entries = entries_of(&journal);
+    let sink = || ledger_sink(Ledger::new(home(directory.path())), &journal);
+    let (early, late) = entries.split_at(2);
+    assert_eq!(sink()(&early[..1]).unwrap(), Delivered::default());
+    let first = ledger(directory.path());
+    assert_eq!(sink()(&early[1..]).unwrap(), Delivered::default());
+    let home = home(directory.path());
+    fs::write(home.ledger(), &first).unwrap();
+    Ledger::new(home).rebuild_index().unwrap();
+    assert_eq!(sink()(late).unwrap(), Delivered { duplicates: 1, refused: Vec::new() });
+    let expected = [turn("a", 1), turn("f", 4), turn("g", 5), turn("h", 6)].join("\n") + "\n";
+    assert_eq!(ledger(directory.path()), expected);
+}
+
 /// The canary: without the note a crash between the append and the cursor doubles stamps, and the comparison sees it.
 #[test]
 fn a_missing_note_is_caught() {

@@ -163,7 +163,7 @@ fn many_tasks_share_few_syncs_and_find_their_records() {
     let journal = Arc::new(Journal::open(directory.path(), JournalOptions::default()).unwrap());
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap();
     let options = GroupCommitOptions { queue_records: 16, queue_bytes: 2000 };
-    let buffer = Arc::new(GroupCommitBuffer::new(journal.clone(), options));
+    let buffer = Arc::new(GroupCommitBuffer::new(journal.clone(), options).unwrap());
     let offsets = runtime.block_on(async {
         let tasks: Vec<_> = (0..32u8)
             .map(|task| {
@@ -199,7 +199,7 @@ fn a_payload_over_the_limit_never_reaches_the_queue() {
     let directory = tempfile::tempdir().unwrap();
     let options = JournalOptions { max_payload_bytes: 3, ..JournalOptions::default() };
     let journal = Arc::new(Journal::open(directory.path(), options).unwrap());
-    let buffer = GroupCommitBuffer::new(journal, GroupCommitOptions::default());
+    let buffer = GroupCommitBuffer::new(journal, GroupCommitOptions::default()).unwrap();
     let mut outcome = None;
     block_on(async { outcome = Some(buffer.append(b"four").await) });
     assert!(matches!(outcome, Some(Err(JournalError::PayloadTooLarge { len_bytes: 4, .. }))));

@@ -243,7 +243,8 @@ mod group_commit {
             Ok(journal) => Arc::new(journal),
             Err(error) => return (Attempts::new(), Err(error)),
         };
-        let buffer = Arc::new(GroupCommitBuffer::new(journal.clone(), GroupCommitOptions::default()));
+        let buffer =
+            Arc::new(GroupCommitBuffer::new(journal.clone(), GroupCommitOptions::default()).unwrap());
         let answers = runtime.block_on(async {
             let mut tasks = Vec::new();
             for number in 0..8 {

@@ -75,7 +75,7 @@ fn copy_of(files: &BTreeMap<PathBuf, Vec<u8>>, from: &Path) -> tempfile::TempDir
 }
 
 fn segments(directory: &Path) -> Vec<PathBuf> {
-    status(directory).unwrap().segments.into_iter().map(|(path, ..)| path).collect()
+    status(directory).unwrap().segments.into_iter().map(|segment| segment.path).collect()
 }
 
 /// The segment files by name, for directories that cannot be opened.

@@ -20,12 +20,12 @@ fn a_record_that_would_overfill_a_segment_opens_the_next() {
     journal.close().unwrap();
     let status = status(directory.path()).unwrap();
     let mut base = 0;
-    for (_, found, len_bytes) in &status.segments {
+    for super::super::SegmentStatus { base: found, len_bytes, .. } in &status.segments {
         assert_eq!(*found, base);
         base += len_bytes - 32;
     }
     assert_eq!(status.end, base);
-    assert_eq!(mark, Some(status.segments[3].1), "rotation replaces the mark");
+    assert_eq!(mark, Some(status.segments[3].base), "rotation replaces the mark");
 }
 
 #[test]
@@ -236,8 +236,8 @@ fn cleanup_deletes_what_every_cursor_has_passed_and_no_more() {
     let mut slow = Cursor::open(directory.path(), "slow").unwrap();
     fast.set(journal.end()).unwrap();
     assert!(journal.cleanup().unwrap().deleted.is_empty(), "the slow cursor still stands at the start");
-    let second_base = status(directory.path()).unwrap().segments[1].1;
-    let third_base = status(directory.path()).unwrap().segments[2].1;
+    let second_base = status(directory.path()).unwrap().segments[1].base;
+    let third_base = status(directory.path()).unwrap().segments[2].base;
     slow.set(third_base - 1).unwrap();
     let report = journal.cleanup().unwrap();
     assert_eq!((report.deleted, report.start), (vec![before[0].clone()], second_base));
@@ -271,4 +271,30 @@ fn cursors_have_names_bounds_and_checksums() {
     std::fs::write(directory.path().join("cursors/c"), [0; 32]).unwrap();
     let journal = Journal::open(directory.path(), JournalOptions::default()).unwrap();
     assert!(matches!(journal.cleanup().unwrap_err(), JournalError::Damaged { .. }));
+}
+
+#[test]
+fn what_a_writer_wrote_ahead_is_behind_the_end() {
+    let directory = tempfile::tempdir().unwrap();
+    let journal = Journal::open(directory.path(), JournalOptions::default()).unwrap();
+    for number in 0..20 {
+        journal.append(&payload(number)).unwrap();
+    }
+    let end = journal.end();
+    let len_bytes = std::fs::metadata(&segment_paths(directory.path())[0]).unwrap().len();
+    assert!(len_bytes > 32 + end + 100, "zeros stand there");
+    let mut cursor = Cursor::open(directory.path(), "c").unwrap();
+    let mut reader = journal.reader().unwrap();
+    for offset in [end + 1, end + 40, len_bytes - 32] {
+        for refused in [reader.sync_through(offset), cursor.set(offset)] {
+            let is_told = matches!(refused, Err(JournalError::BeyondEnd { end: found, .. }) if found == end);
+            assert!(is_told, "{offset}: {refused:?}");
+        }
+    }
+    reader.sync_through(end).unwrap();
+    cursor.set(end).unwrap();
+    // The same reader and cursor go on with what comes.
+    let next = journal.append(b"next").unwrap();
+    assert_eq!(next, end);
+    cursor.set(journal.end()).unwrap();
 }

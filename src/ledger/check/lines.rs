@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use bumpalo::Bump;
 
-use super::{CheckFinding, CheckedFile, Problem};
+use super::Problem;
 use crate::archive::fold::Fold;
 use crate::archive::rows::{Cell, RowMaker, Rows, Verdict};
 use crate::ledger::ids::{Hasher, Id};
@@ -13,12 +13,21 @@ use crate::ledger::{Line, line_of};
 use crate::scan;
 use crate::scan::json::{Document, Value, trim_js, write_js_number};
 
+/// A line that is wrong or odd.
+pub(super) struct Found {
+    pub offset: u64,
+    /// LF included.
+    pub length: u64,
+    pub problem: Problem,
+    pub reason: String,
+}
+
 /// What a worker found in a chunk.
 #[derive(Default)]
 pub(super) struct Part {
     /// Lines that are not blank.
     pub lines: u64,
-    pub findings: Vec<CheckFinding>,
+    pub findings: Vec<Found>,
     /// The kind of each line of an unknown one.
     pub unknown: Vec<String>,
     /// Of every record, with the offset of its line.
@@ -39,7 +48,7 @@ impl Part {
     /// `line` is without its LF.
     fn finding(&mut self, offset: u64, line: &[u8], problem: Problem, reason: String) {
         let length = line.len() as u64 + 1;
-        self.findings.push(CheckFinding { file: CheckedFile::Ledger, offset, length, problem, reason });
+        self.findings.push(Found { offset, length, problem, reason });
     }
 }
 

@@ -9,7 +9,7 @@ use simd_json::{Buffers, Node, StaticNode, Tape};
 pub(crate) const PADDING_BYTES: usize = simd_json::INPUT_PADDING;
 
 /// Buffers that a longer line has blown up are not kept.
-const KEEP_LINE_BYTES: usize = 4 << 20;
+pub(crate) const KEEP_LINE_BYTES: usize = 4 << 20;
 
 /// The parser and its buffers; one per thread.
 pub(crate) struct TapeParser {

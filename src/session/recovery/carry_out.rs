@@ -23,7 +23,8 @@ pub(super) fn carry_out(layout: &Layout, files: &SegmentFiles, plan: Plan) -> Re
     };
     let name = |segment_seq| layout.relative(&layout.segment(segment_seq));
     for (segment_seq, range) in plan.unindexed {
-        report.unindexed.push(Unindexed { file: name(segment_seq), range });
+        let (offset, length) = (range.start, range.end - range.start);
+        report.unindexed.push(Unindexed { file: name(segment_seq), offset, length });
     }
     for segment_seq in plan.heal {
         let (file, _) = disk::File::open_append(&layout.segment(segment_seq))?;
@@ -68,6 +69,10 @@ pub(super) fn carry_out(layout: &Layout, files: &SegmentFiles, plan: Plan) -> Re
             file: name(segment_seq),
             length: range.start,
             from_length: range.end,
+            reason: match saved {
+                Some(_) => "no whole entry stands there".to_owned(),
+                None => "only white space stands there".to_owned(),
+            },
             saved_as: saved.map(|saved| layout.relative(&saved)),
         });
     }

@@ -156,11 +156,14 @@ fn a_failing_import_is_there_wholly_or_not_at_all() {
         let root = directory.path().join("s");
         let options = options(2000);
         drop(Store::open(&root, &options).unwrap().0.append(&entry("old", None, 700)).unwrap());
+        let grouped = Options { durability: Durability::Grouped, ..options.clone() };
         let told = harness.run(|| {
-            let (mut store, _) = Store::open(&root, &options).ok()?;
+            let (mut store, _) = Store::open(&root, &grouped).ok()?;
             let imported = store.import(&backwards(&names(5))).is_ok();
-            // What the handle takes after a failed import must not be taken back with it.
-            Some((imported, store.append(&entry("next", None, 10)).is_ok()))
+            // What the handle takes after a failed import must not be taken back with it, not even without a row.
+            let next = store.append(&entry("next", None, 10)).is_ok();
+            kill(store);
+            Some((imported, next))
         });
         let (ids, _) = recover(&root, &options, &format!("{harness:?}"));
         let there = ids.iter().filter(|id| id.starts_with('e')).count();
@@ -395,11 +398,13 @@ fn a_failing_rollback_is_completed_by_the_next_handle_or_never_happened() {
         let root = directory.path().join("s");
         let options = options(1500);
         with_checkpoints(&root, &options);
+        let mut acknowledged = false;
         let outcome = harness.run(|| {
             let (mut store, _) = Store::open(&root, &options)?;
             let outcome = store.rollback(1, "m", "c");
             if let Err(error) = &outcome {
                 let next = store.append(&entry("next", None, 10));
+                acknowledged = next.is_ok();
                 let poisoned = next.as_ref().is_err_and(|next| next.class() == Class::PoisonedHandle);
                 assert!(poisoned || store.view().row_count() == 8 || next.is_err(), "{harness:?}: {error}");
             }
@@ -408,6 +413,7 @@ fn a_failing_rollback_is_completed_by_the_next_handle_or_never_happened() {
         let (ids, store) = recover(&root, &options, &format!("{harness:?}"));
         let events = store.view().migration_ledger().unwrap().events;
         let ok_events = events.iter().filter(|event| event.outcome == "ok").count();
+        assert_eq!(ids.iter().any(|id| id == "next"), acknowledged, "{harness:?}: {ids:?}");
         if ids.len() == 3 {
             assert_eq!(ok_events, 1, "{harness:?}: {events:?}");
         } else {

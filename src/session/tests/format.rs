@@ -206,7 +206,7 @@ fn frames_in_front_of_the_last_row_come_back_and_foreign_bytes_there_stay() {
     fs::write(&first, &bytes).unwrap();
     let (mut store, report) = Store::open(directory.path(), &options).unwrap();
     assert!(!report.changed_files());
-    assert_eq!(report.unindexed[0].range, end..end + 13);
+    assert_eq!((report.unindexed[0].offset, report.unindexed[0].length), (end, 13));
     let manifest = store.write_manifest("s", "native_v2").unwrap();
     assert!(!manifest.invariants.branch_heads_indexed);
     assert_eq!(fs::read(&first).unwrap(), bytes);
@@ -461,4 +461,33 @@ fn a_payload_is_a_session_entry_only_if_it_says_what_its_frame_says() {
             Err(error) => assert!(!is_entry && error.class() == Class::SessionError, "{at}: {error}"),
         }
     }
+}
+
+#[test]
+fn a_segment_is_read_without_the_index() {
+    let directory = tempfile::tempdir().unwrap();
+    let (mut store, _) = Store::open(directory.path(), &options(1000)).unwrap();
+    for number in 0..5 {
+        store.append(&entry(&format!("e{number}"), None, 200)).unwrap();
+    }
+    let last = store.view().head().unwrap().segment_seq;
+    assert!(last > 1);
+    std::fs::remove_file(directory.path().join("index/offsets.jsonl")).unwrap();
+    let mut ids = Vec::new();
+    for segment_seq in 1..=last {
+        let frames = store.view().segment(segment_seq).unwrap();
+        assert!(frames.iter().all(|frame| frame.segment_seq == segment_seq));
+        ids.extend(frames.into_iter().map(|frame| frame.entry_id));
+    }
+    assert_eq!(ids, ["e0", "e1", "e2", "e3", "e4"]);
+    assert!(store.view().segment(last + 1).unwrap().is_empty());
+    // A payload that is not what its frame says, and a line that is no frame.
+    let path = directory.path().join("segments/0000000000000001.seg");
+    let text = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, text.replacen("xxx", "xyx", 1)).unwrap();
+    assert_eq!(class(store.view().segment(1)), Class::PayloadIntegrityMismatch);
+    std::fs::write(&path, format!("{text}{{}}\n")).unwrap();
+    let refused = store.view().segment(1).unwrap_err();
+    assert!(refused.to_string().contains(&format!("at byte {} (line ", text.len())), "{refused}");
+    drop(store);
 }

@@ -1,6 +1,6 @@
 //! Publishing against other processes. They are this test executable again, in one of the roles below, and Python's
 //! `sqlite3` where there is one. Every archive holds its generation in each of many rows, so that a mixture shows.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::expect_used, clippy::unwrap_used)]
 
 mod cases;
 mod crowd;

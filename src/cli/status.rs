@@ -1,0 +1,126 @@
+//! `burn state status`: what there is and whether it is up to date. Changes nothing.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use super::{counted, grouped, human_bytes, print, print_json};
+use crate::archive::{self, Paths, Status};
+use crate::home::Home;
+use crate::ledger::Ledger;
+
+pub(super) fn print_status(json: bool) -> anyhow::Result<ExitCode> {
+    let home = Home::from_env()?;
+    let paths = Paths::of_home(&home);
+    let status = archive::status(&paths)?;
+    if json {
+        print_json(&status)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut text = describe(&status, &paths.ledger);
+    text.push_str(&describe_home(&home)?);
+    print(text.as_bytes())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Index and content of a home.
+fn describe_home(home: &Home) -> anyhow::Result<String> {
+    /// An id or a fingerprint with its LF.
+    const INDEX_LINE_BYTES: u64 = 17;
+    let mut text = String::new();
+    for (name, path, one) in
+        [("index", home.ids_index(), "id"), ("", home.fingerprints_index(), "fingerprint")]
+    {
+        let what = match crate::disk::metadata(&path) {
+            Ok(found) => counted(found.len_bytes / INDEX_LINE_BYTES, one),
+            Err(error) if error.is_not_found() => "missing; `burn state rebuild index` makes it".to_string(),
+            Err(error) => return Err(error.into()),
+        };
+        text.push_str(&format!("{name:<13} {}, {what}\n", path.display()));
+    }
+    let sidecars = Ledger::new(home.clone()).sidecars()?;
+    let bytes = sidecars.iter().map(|sidecar| sidecar.len_bytes).sum();
+    let files = counted(sidecars.len() as u64, "file");
+    text.push_str(&format!(
+        "{:<13} {}, {files}, {}\n",
+        "content",
+        home.content_dir().display(),
+        human_bytes(bytes)
+    ));
+    Ok(text)
+}
+
+fn describe(status: &Status, ledger: &Path) -> String {
+    let ledger = ledger.display();
+    let mut text = format!("archive       {}\n", status.archive_path.display());
+    let mut line = |name: &str, value: String| text.push_str(&format!("{name:<13} {value}\n"));
+    let ledger_bytes = status.ledger_size_bytes;
+    // A number from a file, which another program may have written.
+    let taken_in_bytes = status.ledger_offset_bytes.max(0) as u64;
+    if !status.exists {
+        line("state", "missing; `burn state rebuild archive` builds it".to_string());
+        line(
+            "ledger",
+            match ledger_bytes {
+                Some(bytes) => format!("{ledger}, {} bytes", grouped(bytes)),
+                None => format!("{ledger}, missing"),
+            },
+        );
+        return text;
+    }
+    let state = match (status.archive_version, status.up_to_date) {
+        _ if status.is_foreign => {
+            "a database, but not an archive: it is left alone; name another file, or move it away".to_string()
+        }
+        (Some(version), _) if version != archive::schema::VERSION => {
+            "of another schema version; `burn state rebuild archive` builds it anew".to_string()
+        }
+        (None, _) => "without a state row; `burn state rebuild archive` completes it".to_string(),
+        (_, true) => "up to date".to_string(),
+        (_, false) => match ledger_bytes {
+            Some(bytes) if bytes >= taken_in_bytes => {
+                format!(
+                    "behind by {} bytes; `burn state rebuild archive` takes them in",
+                    grouped(bytes - taken_in_bytes)
+                )
+            }
+            Some(_) => "ahead of a ledger that became shorter; `burn state rebuild archive` builds it anew"
+                .to_string(),
+            None => "there is no ledger".to_string(),
+        },
+    };
+    line("state", state);
+    line(
+        "schema",
+        status.archive_version.map_or("unknown".to_string(), |version| format!("version {version}")),
+    );
+    line(
+        "ledger",
+        match ledger_bytes {
+            Some(bytes) => {
+                format!("{ledger}, {} of {} bytes taken in", grouped(taken_in_bytes), grouped(bytes))
+            }
+            None => format!("{ledger}, missing"),
+        },
+    );
+    line("last build", status.last_built_at.clone().unwrap_or("never".to_string()));
+    line("last rebuild", status.last_rebuild_at.clone().unwrap_or("never".to_string()));
+    let counts = status.row_counts;
+    for (name, count) in [
+        ("sessions", counts.sessions),
+        ("turns", counts.turns),
+        ("tool calls", counts.tool_calls),
+        ("tool results", counts.tool_result_events),
+        ("compactions", counts.compactions),
+    ] {
+        line(name, grouped(count));
+    }
+    if !status.fidelity_histogram.is_empty() {
+        let classes: Vec<String> = status
+            .fidelity_histogram
+            .iter()
+            .map(|(class, count)| format!("{class} {}", grouped(*count)))
+            .collect();
+        line("fidelity", classes.join(", "));
+    }
+    text
+}
