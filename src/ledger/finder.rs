@@ -75,9 +75,8 @@ fn envelope(mut walk: Walk<'_, '_>, hasher: &mut Hasher) -> Option<Option<Found>
     let members = walk.object()?;
     let mut seen = 0;
     let (mut version, mut kind, mut record) = (None, None, None);
-    for _ in 0..members {
-        let key = walk.key()?;
-        let mut value = walk.take()?;
+    for member in members {
+        let (key, mut value) = member?;
         match key {
             "v" => {
                 once(&mut seen, 0)?;
@@ -118,9 +117,8 @@ fn record(kind: RecordKind, mut walk: Walk<'_, '_>, hasher: &mut Hasher) -> Opti
     let mut seen = 0;
     let mut parts = [None; 6];
     let (mut ts, mut model, mut usage, mut calls) = (None, None, None, None);
-    for _ in 0..members {
-        let key = walk.key()?;
-        let value = walk.take()?;
+    for member in members {
+        let (key, value) = member?;
         if let Some(place) = keys.iter().position(|part| *part == key) {
             once(&mut seen, place as u32)?;
             parts[place] = Some(value);
@@ -166,9 +164,8 @@ fn counts(mut walk: Walk<'_, '_>) -> Option<[f64; 5]> {
     let members = walk.object()?;
     let mut seen = 0;
     let mut counts = [0.0; 5];
-    for _ in 0..members {
-        let key = walk.key()?;
-        let mut value = walk.take()?;
+    for member in members {
+        let (key, mut value) = member?;
         let place = match key {
             "input" => 0,
             "output" => 1,
@@ -190,9 +187,8 @@ fn first_args_hash<'a>(mut calls: Walk<'_, 'a>) -> Option<&'a str> {
     let members = calls.object()?;
     let mut seen = 0;
     let mut hash = "";
-    for _ in 0..members {
-        let key = calls.key()?;
-        let mut value = calls.take()?;
+    for member in members {
+        let (key, mut value) = member?;
         if key == "argsHash" {
             once(&mut seen, 0)?;
             if !value.is_null() {

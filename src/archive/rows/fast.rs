@@ -37,9 +37,8 @@ fn envelope<'a>(offset: u64, mut walk: Walk<'_, 'a>, bump: &'a Bump, rows: &mut 
     let mut seen = 0;
     let (mut version, mut kind) = (None, None);
     let (mut record, mut ts, mut selector, mut enrichment) = (None, None, None, None);
-    for _ in 0..members {
-        let key = walk.key()?;
-        let mut value = walk.take()?;
+    for member in members {
+        let (key, mut value) = member?;
         let place = match key {
             "v" => {
                 once(&mut seen, 0)?;
@@ -79,9 +78,8 @@ fn turn<'a>(mut walk: Walk<'_, 'a>, bump: &'a Bump, rows: &mut Rows<'a>) -> Opti
     cells[28] = Cell::Text(NOTHING.json);
     let mut seen = 0u64;
     let (mut usage, mut calls) = (None, None);
-    for _ in 0..members {
-        let key = walk.key()?;
-        let mut value = walk.take()?;
+    for member in members {
+        let (key, mut value) = member?;
         let (place, cell) = match key {
             "source" => (0, value.text()?),
             "sessionId" => (1, value.text()?),
@@ -137,9 +135,8 @@ fn turn<'a>(mut walk: Walk<'_, 'a>, bump: &'a Bump, rows: &mut Rows<'a>) -> Opti
 fn usage_cells<'a>(mut walk: Walk<'_, 'a>, cells: &mut [Cell<'a>; 32]) -> Option<()> {
     let members = walk.object()?;
     let mut seen = 0;
-    for _ in 0..members {
-        let key = walk.key()?;
-        let mut value = walk.take()?;
+    for member in members {
+        let (key, mut value) = member?;
         let place = match key {
             "input" => 0,
             "output" => 1,
@@ -158,7 +155,7 @@ fn usage_cells<'a>(mut walk: Walk<'_, 'a>, cells: &mut [Cell<'a>; 32]) -> Option
 fn subagent<'a>(mut walk: Walk<'_, 'a>, cells: &mut [Cell<'a>; 32]) -> Option<()> {
     let Some(members) = walk.object_or_null()? else { return Some(()) };
     cells[12] = Cell::Int(0);
-    fill(&mut walk, members, cells, |key, mut value| {
+    fill(members, cells, |key, mut value| {
         Some(Some(match key {
             "isSidechain" => (12, value.flag()?),
             "agentId" => (13, value.text_or_null()?),
@@ -176,9 +173,8 @@ fn fidelity<'a>(mut walk: Walk<'_, 'a>, cells: &mut [Cell<'a>; 32]) -> Option<()
     let Some(members) = walk.object_or_null()? else { return Some(()) };
     let mut seen = 0;
     let (mut class, mut granularity, mut tokens) = (None, None, None);
-    for _ in 0..members {
-        let key = walk.key()?;
-        let mut value = walk.take()?;
+    for member in members {
+        let (key, mut value) = member?;
         match key {
             "class" => {
                 once(&mut seen, 0)?;
@@ -204,9 +200,8 @@ fn fidelity<'a>(mut walk: Walk<'_, 'a>, cells: &mut [Cell<'a>; 32]) -> Option<()
 fn covers_tokens(mut walk: Walk<'_, '_>) -> Option<bool> {
     let members = walk.object()?;
     let (mut seen, mut any) = (0, false);
-    for _ in 0..members {
-        let key = walk.key()?;
-        let mut value = walk.take()?;
+    for member in members {
+        let (key, mut value) = member?;
         let place = match key {
             "hasInputTokens" => 0,
             "hasOutputTokens" => 1,
@@ -232,7 +227,7 @@ fn tool_calls<'a>(
         let mut cells: CallCells<'a> = [Cell::Null; 11];
         cells[..3].copy_from_slice(&turn[..3]);
         cells[3] = Cell::Int(index as i64);
-        fill(&mut call, members, &mut cells, |key, mut value| {
+        fill(members, &mut cells, |key, mut value| {
             Some(Some(match key {
                 "id" => (4, value.text_or_null()?),
                 "name" => (5, value.text()?),
@@ -279,7 +274,7 @@ fn replaced_tools<'a>(mut walk: Walk<'_, 'a>, bump: &'a Bump) -> Option<Cell<'a>
 fn event<'a>(mut walk: Walk<'_, 'a>, rows: &mut Rows<'a>) -> Option<Kind> {
     let members = walk.object()?;
     let mut cells = [Cell::Null; 14];
-    let seen = fill(&mut walk, members, &mut cells, |key, mut value| {
+    let seen = fill(members, &mut cells, |key, mut value| {
         Some(Some(match key {
             "source" => (0, value.text()?),
             "sessionId" => (1, value.text()?),
@@ -315,7 +310,7 @@ fn event<'a>(mut walk: Walk<'_, 'a>, rows: &mut Rows<'a>) -> Option<Kind> {
 fn compaction<'a>(mut walk: Walk<'_, 'a>, rows: &mut Rows<'a>) -> Option<Kind> {
     let members = walk.object()?;
     let mut cells = [Cell::Null; 5];
-    let seen = fill(&mut walk, members, &mut cells, |key, mut value| {
+    let seen = fill(members, &mut cells, |key, mut value| {
         Some(Some(match key {
             "source" => (0, value.text()?),
             "sessionId" => (1, value.text()?),

@@ -57,6 +57,27 @@ pub(crate) struct Walk<'t, 'a> {
     nodes: &'t [Node<'a>],
 }
 
+/// The members of an object: each a name, and a walk over its value; `None` where the tape is not as it should be.
+pub(crate) struct Members<'w, 't, 'a> {
+    walk: &'w mut Walk<'t, 'a>,
+    left: usize,
+}
+
+impl<'t, 'a> Iterator for Members<'_, 't, 'a> {
+    type Item = Option<(&'a str, Walk<'t, 'a>)>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.left = self.left.checked_sub(1)?;
+        Some(self.walk.key().zip(self.walk.take()))
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.left, Some(self.left))
+    }
+}
+
+impl ExactSizeIterator for Members<'_, '_, '_> {}
+
 impl<'t, 'a> Walk<'t, 'a> {
     pub(crate) fn next(&mut self) -> Option<Node<'a>> {
         let (first, rest) = self.nodes.split_first()?;
@@ -75,27 +96,24 @@ impl<'t, 'a> Walk<'t, 'a> {
         Some(Walk { nodes: value })
     }
 
-    pub(crate) fn key(&mut self) -> Option<&'a str> {
+    fn key(&mut self) -> Option<&'a str> {
         match self.next()? {
             Node::String(key) => Some(key),
             _ => None,
         }
     }
 
-    pub(crate) fn object(&mut self) -> Option<usize> {
+    /// The members of the object that comes next.
+    pub(crate) fn object(&mut self) -> Option<Members<'_, 't, 'a>> {
         match self.next()? {
-            Node::Object { len, .. } => Some(len),
+            Node::Object { len, .. } => Some(Members { walk: self, left: len }),
             _ => None,
         }
     }
 
     /// An object, or nothing for null.
-    pub(crate) fn object_or_null(&mut self) -> Option<Option<usize>> {
-        match self.next()? {
-            Node::Object { len, .. } => Some(Some(len)),
-            Node::Static(StaticNode::Null) => Some(None),
-            _ => None,
-        }
+    pub(crate) fn object_or_null(&mut self) -> Option<Option<Members<'_, 't, 'a>>> {
+        if self.is_null() { self.next().map(|_| None) } else { self.object().map(Some) }
     }
 
     pub(crate) fn array(&mut self) -> Option<usize> {

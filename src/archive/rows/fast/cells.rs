@@ -3,7 +3,7 @@
 use simd_json::{Node, StaticNode};
 
 use crate::archive::rows::Cell;
-use crate::scan::json::tape::{Walk, once};
+use crate::scan::json::tape::{Members, Walk, once};
 
 /// Values as cells.
 impl<'a> Walk<'_, 'a> {
@@ -41,19 +41,17 @@ impl<'a> Walk<'_, 'a> {
     }
 }
 
-/// Reads the `members` that follow of an object into `cells`. For each, `field` says which cell its value goes to and what that
+/// Reads the members of an object into `cells`. For each, `field` says which cell its value goes to and what that
 /// holds then, or that it is of no interest. Answers, a bit a cell, which were there.
 #[inline(always)]
 pub(super) fn fill<'t, 'a, const CELLS: usize>(
-    walk: &mut Walk<'t, 'a>,
-    members: usize,
+    members: Members<'_, 't, 'a>,
     cells: &mut [Cell<'a>; CELLS],
     mut field: impl FnMut(&'a str, Walk<'t, 'a>) -> Option<Field<'a>>,
 ) -> Option<u64> {
     let mut seen = 0;
-    for _ in 0..members {
-        let key = walk.key()?;
-        let value = walk.take()?;
+    for member in members {
+        let (key, value) = member?;
         if let Some((place, cell)) = field(key, value)? {
             once(&mut seen, place)?;
             cells[place as usize] = cell;

@@ -21,10 +21,8 @@ pub(super) fn stamp<'a>(
     let mut fields = Selector::default();
     let mut selector_json = BumpVec::with_capacity_in(96, bump);
     let mut seen = 0;
-    let members = selector.object()?;
-    for index in 0..members {
-        let key = selector.key()?;
-        let mut value = selector.take()?;
+    for (index, member) in selector.object()?.enumerate() {
+        let (key, mut value) = member?;
         selector_json.push(if index == 0 { b'{' } else { b',' });
         push_json_string(key, &mut selector_json);
         selector_json.push(b':');
@@ -52,12 +50,12 @@ pub(super) fn stamp<'a>(
     let members = enrichment.object()?;
     // Keys are compared pair by pair here; the exact path sorts them.
     const KEYS_MAX: usize = 32;
-    let mut entries = BumpVec::with_capacity_in(members, bump);
+    let mut entries = BumpVec::with_capacity_in(members.len(), bump);
     let mut enrichment_json = BumpVec::with_capacity_in(64, bump);
-    let mut keys = BumpVec::with_capacity_in(members, bump);
-    for index in 0..members {
-        let key = enrichment.key()?;
-        let value = enrichment.str()?;
+    let mut keys = BumpVec::with_capacity_in(members.len(), bump);
+    for (index, member) in members.enumerate() {
+        let (key, mut value) = member?;
+        let value = value.str()?;
         // Array indices are sorted to the front, `__proto__` is special, and twice the same key needs a second look.
         if keys.len() == KEYS_MAX
             || key.as_bytes().first().is_none_or(u8::is_ascii_digit)
@@ -105,12 +103,11 @@ pub(in crate::archive::rows) fn stamp_cells<'a>(
 }
 
 fn range<'a>(mut walk: Walk<'_, 'a>, json: &mut BumpVec<'_, u8>) -> Option<Range<'a>> {
-    let members = walk.object()?;
     let mut range = Range::default();
     let mut seen = 0;
-    for index in 0..members {
-        let key = walk.key()?;
-        let text = walk.str()?;
+    for (index, member) in walk.object()?.enumerate() {
+        let (key, mut value) = member?;
+        let text = value.str()?;
         json.push(if index == 0 { b'{' } else { b',' });
         push_json_string(key, json);
         json.push(b':');
