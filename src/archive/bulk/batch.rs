@@ -57,17 +57,18 @@ pub struct Batch {
     types: Vec<u8>,
     body: Vec<u8>,
     order: Vec<(u64, u32)>,
-    pub(super) packed: Vec<u8>,
+    /// What was packed, but for the records.
+    packed: Vec<u8>,
 }
 
-/// A packed batch: for each table its rows, then for each index a run. The rows are u32 ends of the records, u32 places of
-/// parents if the table has one (both little-endian), and the records.
+/// A packed batch: for each table the records of its rows; then for each table u32 ends of the records and, if it has a parent,
+/// u32 places of parents, both little-endian; then for each index a run.
 #[derive(Debug)]
 pub(super) struct Part {
     pub sequence: u64,
     /// Where the part is in the store.
     pub offset: u64,
-    /// Where in it each table's rows and each index's run end.
+    /// Where in it each of these sections ends.
     ends: Vec<usize>,
     /// How many rows each table has.
     pub counts: Vec<u32>,
@@ -171,7 +172,7 @@ impl Batch {
         Ok(())
     }
 
-    /// Sorts the keys and packs everything into `packed`, of which the part tells what is where. The batch is empty then.
+    /// Sorts the keys and packs them, and says what [`Batch::sections`] will have where.
     pub(super) fn pack(&mut self) -> Part {
         let Self { sequence, records, parents, keys, order, packed, .. } = self;
         packed.clear();
@@ -186,20 +187,38 @@ impl Batch {
                 .map(|of| (of.bytes.len() + 8 * of.len()) as u64)
                 .collect(),
         };
-        for (records, parents) in records.iter_mut().zip(parents) {
+        let mut end = 0;
+        for records in &*records {
+            end += records.bytes.len();
+            part.ends.push(end);
+        }
+        for (records, parents) in records.iter().zip(parents) {
             for number in records.ends.iter().map(|end| *end as u32).chain(parents.drain(..)) {
                 packed.extend_from_slice(&number.to_le_bytes());
             }
-            packed.extend_from_slice(&records.bytes);
-            part.ends.push(packed.len());
-            records.clear();
+            part.ends.push(end + packed.len());
         }
         for keys in keys {
             pack(keys, order, packed);
-            part.ends.push(packed.len());
+            part.ends.push(end + packed.len());
             keys.clear();
         }
         part
+    }
+
+    /// The bytes of a packed batch, one after another.
+    pub(super) fn sections(&self) -> impl Iterator<Item = &[u8]> + Clone {
+        self.records.iter().map(|records| &records.bytes[..]).chain([&self.packed[..]])
+    }
+
+    /// Empties a batch that was packed, for the next rows.
+    pub(super) fn clear(&mut self) {
+        self.records.iter_mut().for_each(Strings::clear);
+    }
+
+    /// About how many bytes the batch keeps for the next rows.
+    pub(super) fn capacity(&self) -> usize {
+        self.packed.capacity() + self.records.iter().map(|records| records.bytes.capacity()).sum::<usize>()
     }
 }
 
@@ -238,9 +257,8 @@ impl Data {
     /// The rows of a table in a part; `None` behind the last part.
     pub fn rows(&self, table: usize, part: usize) -> Option<Rows<'_>> {
         let count = *self.parts.get(part)?.counts.get(table)?;
-        let (ends, rest) = self.section(part, table).split_at(4 * count as usize);
-        let records_len = count.checked_sub(1).map_or(0, |last| number(ends, last) as usize);
-        let (parents, records) = rest.split_at(rest.len() - records_len);
+        let records = self.section(part, table);
+        let (ends, parents) = self.section(part, self.counts.len() + table).split_at(4 * count as usize);
         Some(Rows { base: self.bases[part][table], count, ends, parents, records })
     }
 
@@ -252,15 +270,15 @@ impl Data {
 
     /// The runs of an index of `table` that are not empty, each with the first row of its part.
     pub fn runs(&self, table: usize, index: usize) -> impl Iterator<Item = (&[u8], u32)> {
-        let section = self.counts.len() + index;
+        let section = 2 * self.counts.len() + index;
         (0..self.parts.len())
             .map(move |part| (self.section(part, section), self.bases[part][table]))
             .filter(|(run, _)| !run.is_empty())
     }
 
     /// About how many bytes of pages a table takes, or behind the tables an index.
-    pub fn estimate(&self, section: usize) -> u64 {
-        self.parts.iter().map(|part| part.estimates[section]).sum()
+    pub fn estimate(&self, tree: usize) -> u64 {
+        self.parts.iter().map(|part| part.estimates[tree]).sum()
     }
 }
 

@@ -97,19 +97,24 @@ impl Store {
         Self { dir, memory_max, memory: Vec::new(), spill: None, end: 0 }
     }
 
-    /// Appends bytes and returns where they are: together in memory, or together in the spill file.
-    pub fn append(&mut self, bytes: &[u8]) -> Result<u64> {
+    /// Appends bytes, given in parts, and returns where they are: together in memory, or together in the spill file.
+    pub fn append<'a>(&mut self, parts: impl Iterator<Item = &'a [u8]> + Clone) -> Result<u64> {
         let offset = self.end;
-        if self.spill.is_none() && self.memory.len() + bytes.len() <= self.memory_max {
-            self.memory.extend_from_slice(bytes);
+        let len: usize = parts.clone().map(<[u8]>::len).sum();
+        if self.spill.is_none() && self.memory.len() + len <= self.memory_max {
+            parts.for_each(|part| self.memory.extend_from_slice(part));
         } else {
             let spill = match &self.spill {
                 Some(spill) => spill,
                 None => self.spill.insert(File::create_unnamed(&self.dir)?),
             };
-            write_at(spill, bytes, offset - self.memory.len() as u64)?;
+            let mut at = offset - self.memory.len() as u64;
+            for part in parts {
+                write_at(spill, part, at)?;
+                at += part.len() as u64;
+            }
         }
-        self.end += bytes.len() as u64;
+        self.end += len as u64;
         Ok(offset)
     }
 

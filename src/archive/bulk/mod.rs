@@ -187,10 +187,11 @@ impl Loader {
         assert!(Arc::ptr_eq(&batch.schema, &self.schema), "a batch goes to the loader that gave it");
         let mut part = batch.pack();
         let (store, parts) = &mut *lock(&self.packed);
-        part.offset = store.append(&batch.packed)?;
+        part.offset = store.append(batch.sections())?;
         parts.push(part);
+        batch.clear();
         let mut used = lock(&self.used);
-        if used.len() < USED_MAX && batch.packed.capacity() <= USED_MAX_BYTES {
+        if used.len() < USED_MAX && batch.capacity() <= USED_MAX_BYTES {
             used.push(batch);
         }
         Ok(())
