@@ -13,8 +13,8 @@ use super::{Error, Result, Value};
 /// SQLITE_MAX_LENGTH.
 const RECORD_MAX: usize = 1_000_000_000;
 
-/// Bytes of a value besides those of a text or blob, at most: its type, and a number.
-const VALUE_MAX: usize = 18;
+/// Bytes of a value's type, at most.
+const TYPE_MAX: usize = 9;
 /// -2^63, the one real that stays a real beside the integer of its value in a numeric column.
 const LEAST: f64 = i64::MIN as f64;
 
@@ -55,7 +55,6 @@ pub struct Batch {
     /// The keys of each index.
     keys: Vec<Strings>,
     types: Vec<u8>,
-    body: Vec<u8>,
     order: Vec<(u64, u32)>,
     /// What was packed, but for the records.
     packed: Vec<u8>,
@@ -85,7 +84,6 @@ impl Batch {
             keys: schema.indexes.iter().map(|_| Strings::default()).collect(),
             schema,
             types: Vec::new(),
-            body: Vec::new(),
             order: Vec::new(),
             packed: Vec::new(),
         }
@@ -97,7 +95,7 @@ impl Batch {
     /// [`Error::Row`], [`Error::TooLarge`], and [`Error::Unsupported`] for a table that takes no rows. The batch is
     /// unchanged then.
     pub fn push(&mut self, table: TableId, row: &[Value<'_>]) -> Result<()> {
-        let Self { schema, records, parents, keys, types, body, .. } = self;
+        let Self { schema, records, parents, keys, types, .. } = self;
         let place = table.0;
         let table = &schema.tables[place];
         let refused = |what| Err(Error::Row { place: table.name.clone(), what });
@@ -113,7 +111,7 @@ impl Batch {
             return refused("no row of its parent's table precedes a row in its batch; push that first");
         }
         types.clear();
-        body.clear();
+        let mut body_len = 0;
         for (value, column) in row.iter().zip(&table.columns) {
             let refused = |what| Error::Row { place: format!("{}.{}", table.name, column.name), what };
             let value = affine(*value, column.affinity).map_err(refused)?;
@@ -134,15 +132,15 @@ impl Batch {
                 _ => {}
             }
             push_type(types, value);
-            push_body(body, value);
+            body_len += value.body_len();
         }
         let header_len = header_len(types.len());
-        let record_len = header_len as usize + body.len();
+        let record_len = header_len as usize + body_len;
         let entry_len = |id: &usize| {
             let columns = &schema.indexes[*id].columns;
             // Only a large row can be too much.
-            let is_near = columns.len() * body.len() > RECORD_MAX / 2;
-            columns.iter().filter(|_| is_near).map(|column| VALUE_MAX + row[*column].len()).sum()
+            let is_near = columns.len() * body_len > RECORD_MAX / 2;
+            columns.iter().filter(|_| is_near).map(|column| TYPE_MAX + row[*column].body_len()).sum()
         };
         if record_len.max(table.indexes.iter().map(entry_len).max().unwrap_or(0)) > RECORD_MAX {
             return Err(Error::TooLarge {
@@ -156,7 +154,9 @@ impl Batch {
         }
         push_varint(bytes, header_len);
         bytes.extend_from_slice(types);
-        bytes.extend_from_slice(body);
+        for (value, column) in row.iter().zip(&table.columns) {
+            push_body(bytes, affine(*value, column.affinity).unwrap_or(Value::Null));
+        }
         ends.push(bytes.len());
         if let Some(parent) = table.parent {
             parents[place].push(records[parent].len() as u32 - 1);

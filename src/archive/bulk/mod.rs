@@ -112,16 +112,6 @@ impl<'a, T: Into<Value<'a>>> From<Option<T>> for Value<'a> {
     }
 }
 
-impl Value<'_> {
-    /// The bytes of a text or blob.
-    fn len(&self) -> usize {
-        match self {
-            Self::Text(bytes) | Self::Blob(bytes) => bytes.len(),
-            _ => 0,
-        }
-    }
-}
-
 /// A database being built. Shared by reference among the threads that make rows.
 ///
 /// Rows stand in the order of their batches' sequence numbers, and within a batch in the order they were pushed.

@@ -63,6 +63,19 @@ pub(super) fn push_type(header: &mut Vec<u8>, value: Value<'_>) {
     }
 }
 
+impl Value<'_> {
+    /// How many bytes [`push_body`] appends.
+    #[inline]
+    pub(super) fn body_len(&self) -> usize {
+        match self {
+            Self::Null => 0,
+            Self::Int(value) => int_type(*value).1,
+            Self::Real(_) => 8,
+            Self::Text(bytes) | Self::Blob(bytes) => bytes.len(),
+        }
+    }
+}
+
 /// Appends the body of an affine value.
 #[inline]
 pub(super) fn push_body(out: &mut Vec<u8>, value: Value<'_>) {
