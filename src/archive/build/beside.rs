@@ -137,7 +137,7 @@ impl Build<'_> {
     fn check_and_aggregate(&mut self, connection: &Connection, built: &Path) -> Result<(), ArchiveError> {
         self.report_at_end(Phase::Verify)?;
         open::read_mapped(connection).context(built, "mapping it")?;
-        let is_checked = self.options.verify;
+        let is_checked = self.options.verify || cfg!(debug_assertions);
         let (checked, aggregated) = std::thread::scope(|scope| {
             let check = scope.spawn(|| {
                 let started = Instant::now();
@@ -211,11 +211,12 @@ fn set_aside_what_is_no_database(archive: &Path) -> Result<Option<(PathBuf, Path
     Ok(Some((place, aside)))
 }
 
-/// SQLite's own check of a file that nobody writes.
+/// SQLite's own check of a file that nobody writes: its quick one, and of a debug build, whatever the options, the full one, which
+/// compares each index with its table.
 fn verify(path: &Path) -> Result<(), ArchiveError> {
     let connection = open::open_immutable(path)?;
     open::read_mapped(&connection).context(path, "mapping it")?;
-    let first: String =
-        connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).context(path, "checking it")?;
+    let check = if cfg!(debug_assertions) { "PRAGMA integrity_check(1)" } else { "PRAGMA quick_check(1)" };
+    let first: String = connection.query_row(check, [], |row| row.get(0)).context(path, "checking it")?;
     if first == "ok" { Ok(()) } else { Err(ArchiveError::Verify { reason: first }) }
 }
