@@ -176,9 +176,10 @@ impl Loader {
     pub fn submit(&self, mut batch: Batch) -> Result<()> {
         assert!(Arc::ptr_eq(&batch.schema, &self.schema), "a batch goes to the loader that gave it");
         let mut part = batch.pack();
-        let (store, parts) = &mut *lock(&self.packed);
-        part.offset = store.append(batch.sections())?;
-        parts.push(part);
+        let mut packed = lock(&self.packed);
+        part.offset = packed.0.append(batch.sections())?;
+        packed.1.push(part);
+        drop(packed);
         batch.clear();
         let mut used = lock(&self.used);
         if used.len() < USED_MAX && batch.capacity() <= USED_MAX_BYTES {
