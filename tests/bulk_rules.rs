@@ -12,7 +12,7 @@ const MEMORY: usize = 1 << 30;
 use rusqlite::Connection;
 use tempfile::TempDir;
 
-fn refusal(sql: &str) -> (String, &'static str) {
+fn refusal(sql: &str) -> (String, String) {
     match Schema::from_sql(sql, 4096) {
         Err(Error::Unsupported { object, what }) => (object, what),
         other => panic!("{sql}: {other:?}"),
@@ -24,6 +24,7 @@ fn what_cannot_be_written_is_refused_by_name() {
     let t = "CREATE TABLE t(a TEXT, b);";
     for (sql, object, what) in [
         (format!("{t} CREATE INDEX i ON t(b, a DESC)"), "i", "a DESC column"),
+        (format!("{t} CREATE INDEX i ON t(a, b, a)"), "i", "a column twice in an index"),
         (format!("{t} CREATE INDEX i ON t(lower(a))"), "i", "an index on an expression"),
         (format!("{t} CREATE INDEX i ON t(a) WHERE b > 1"), "i", "a partial index"),
         (format!("{t} CREATE INDEX i ON t(a COLLATE NOCASE)"), "i", "a collation other than BINARY"),
@@ -51,9 +52,20 @@ fn what_cannot_be_written_is_refused_by_name() {
         (format!("{t} CREATE TABLE u(a PRIMARY KEY); DROP TABLE u"), "the schema", "something dropped"),
         (format!("{t} INSERT INTO t VALUES(1, 2)"), "t", "a row in the schema's SQL"),
     ] {
-        assert_eq!(refusal(&sql), (object.to_owned(), what), "{sql}");
+        assert_eq!(refusal(&sql), (object.to_owned(), what.to_owned()), "{sql}");
     }
     assert!(matches!(Schema::from_sql("CREATE TABLE", 4096), Err(Error::Schema(_))));
+}
+
+#[test]
+fn a_schema_of_nothing_is_a_database_of_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("db");
+    let loader = Loader::create(&path, Schema::from_sql("", 4096).unwrap(), MEMORY).unwrap();
+    assert!(loader.finish().unwrap().rows.is_empty());
+    let db = Connection::open(&path).unwrap();
+    assert_eq!(integrity(&db), "ok");
+    db.execute_batch("CREATE TABLE t(a)").unwrap();
 }
 
 #[test]
@@ -336,7 +348,7 @@ fn trees_of_every_size_are_whole() {
         let path = dir.path().join("db");
         load(
             &path,
-            "CREATE TABLE t(k TEXT PRIMARY KEY, v); CREATE INDEX i ON t(v, k, v)",
+            "CREATE TABLE t(k TEXT PRIMARY KEY, v); CREATE INDEX i ON t(v, k)",
             Duplicates::Refuse,
             &given,
         )

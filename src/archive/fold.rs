@@ -58,10 +58,27 @@ pub struct Entry<'a> {
     pub key_json: &'a str,
     /// The key's number when JavaScript takes it for an array index: such keys stand first, ascending.
     pub array_index: Option<u32>,
-    /// The value as JSON text.
-    pub value_json: &'a str,
-    /// The value as it is stored in a column of its own.
-    pub value: &'a str,
+    /// What it assigns.
+    pub value: Assigned<'a>,
+}
+
+/// An assigned string.
+#[derive(Debug, Clone, Copy)]
+pub struct Assigned<'a> {
+    /// As JSON text.
+    pub json: &'a str,
+    /// As it is stored in a column of its own.
+    pub plain: &'a str,
+}
+
+impl Assigned<'_> {
+    /// A copy in `arena`; where no character is escaped, both texts are one.
+    pub fn copied<'b>(&self, arena: &'b Bump) -> Assigned<'b> {
+        let json = &*arena.alloc_str(self.json);
+        let inside = json.get(1..json.len().saturating_sub(1));
+        let plain = inside.filter(|inside| *inside == self.plain);
+        Assigned { json, plain: plain.unwrap_or_else(|| arena.alloc_str(self.plain)) }
+    }
 }
 
 /// What the stamps make of one turn.
@@ -90,8 +107,7 @@ struct Slot<'a> {
     key: u32,
     first: u64,
     last: u64,
-    value_json: &'a str,
-    value: &'a str,
+    value: &'a Assigned<'a>,
 }
 
 /// Slots by key. They are appended as stamps come and put in order when they have doubled, so that assigning costs the
@@ -192,10 +208,18 @@ pub struct Scratch<'a> {
 impl<'a> Fold<'a> {
     /// Prepares `stamps` (in any order) for folding. Time and memory grow with their number and the logarithm of the
     /// number of ranges, not with the turns.
-    pub fn new(mut stamps: Vec<Stamp<'a>>) -> Self {
+    pub fn new<'s>(stamps: impl Iterator<Item = &'s Stamp<'a>>) -> Self
+    where
+        'a: 's,
+    {
+        // References: a stamp has over a hundred bytes, and there may be millions.
+        let mut stamps: Vec<&Stamp<'a>> = stamps.collect();
         stamps.sort_unstable_by(|a, b| (a.ts, a.offset).cmp(&(b.ts, b.offset)));
         let mut fold = Unfinished::default();
-        stamps.iter().for_each(|stamp| fold.add(stamp.selector, stamp.entries));
+        for stamp in stamps {
+            let entries = stamp.entries.iter();
+            fold.add(stamp.selector, entries.map(|entry| (entry.key_json, entry.array_index, &entry.value)));
+        }
         fold.finish()
     }
 
@@ -255,13 +279,13 @@ impl<'a> Fold<'a> {
         for slot in &scratch.merged {
             let key = &self.keys[slot.key as usize];
             // Writing to a String cannot fail.
-            let _ = write!(scratch.json, "{separator}{}:{}", key.json, slot.value_json);
+            let _ = write!(scratch.json, "{separator}{}:{}", key.json, slot.value.json);
             separator = ',';
             match key.json {
-                "\"workflowId\"" => enrichment.workflow_id = Some(slot.value),
-                "\"agentId\"" => enrichment.agent_id = Some(slot.value),
-                "\"persona\"" => enrichment.persona = Some(slot.value),
-                "\"tier\"" => enrichment.tier = Some(slot.value),
+                "\"workflowId\"" => enrichment.workflow_id = Some(slot.value.plain),
+                "\"agentId\"" => enrichment.agent_id = Some(slot.value.plain),
+                "\"persona\"" => enrichment.persona = Some(slot.value.plain),
+                "\"tier\"" => enrichment.tier = Some(slot.value.plain),
                 _ => {}
             }
         }
@@ -281,19 +305,23 @@ struct Unfinished<'a> {
 }
 
 impl<'a> Unfinished<'a> {
-    fn add(&mut self, selector: Selector<'a>, entries: &[Entry<'a>]) {
+    /// Adds a stamp; its entries are keys as JSON, their numbers as array indices, and values.
+    fn add(
+        &mut self,
+        selector: Selector<'a>,
+        entries: impl Iterator<Item = (&'a str, Option<u32>, &'a Assigned<'a>)>,
+    ) {
         let Self { fold, key_ids, slots } = self;
         let rank = fold.stamps as u64;
         fold.stamps += 1;
         slots.clear();
-        for (place, entry) in entries.iter().enumerate() {
-            let key = *key_ids.entry(entry.key_json).or_insert_with(|| {
-                fold.keys.push(Key { json: entry.key_json, array_index: entry.array_index });
+        for (place, (json, array_index, value)) in entries.enumerate() {
+            let key = *key_ids.entry(json).or_insert_with(|| {
+                fold.keys.push(Key { json, array_index });
                 fold.keys.len() as u32 - 1
             });
             let order = rank << 32 | place as u64;
-            let (value_json, value) = (entry.value_json, entry.value);
-            slots.push(Slot { key, first: order, last: order, value_json, value });
+            slots.push(Slot { key, first: order, last: order, value });
         }
         let group = match (selector.session, selector.message) {
             (Some(session), Some(message)) => fold.by_both.entry((session, message)).or_default(),
@@ -352,27 +380,19 @@ impl<'a> Builder<'a> {
                 .get_key_value(session)
                 .map_or_else(|| keep(session), |(known, _)| *known)
         });
-        let entries: Vec<Entry<'a>> = stamp
+        let entries: Vec<_> = stamp
             .entries
             .iter()
             .map(|entry| {
                 let known = unfinished.key_ids.get_key_value(entry.key_json).map(|(known, _)| *known);
-                let value_json = keep(entry.value_json);
-                let inside = value_json.get(1..value_json.len().saturating_sub(1));
-                Entry {
-                    key_json: known.unwrap_or_else(|| keep(entry.key_json)),
-                    array_index: entry.array_index,
-                    value_json,
-                    value: inside
-                        .filter(|inside| *inside == entry.value)
-                        .unwrap_or_else(|| keep(entry.value)),
-                }
+                let key = known.unwrap_or_else(|| keep(entry.key_json));
+                (key, entry.array_index, &*arena.alloc(entry.value.copied(arena)))
             })
             .collect();
         let range =
             stamp.selector.range.map(|range| Range { from: range.from.map(keep), to: range.to.map(keep) });
         let selector = Selector { session, message: stamp.selector.message.map(keep), range };
-        unfinished.add(selector, &entries);
+        unfinished.add(selector, entries.into_iter());
     }
 
     /// The fold.
@@ -544,8 +564,7 @@ mod tests {
                     stamp.entries.iter().zip(json).map(|((key, value), (key_json, value_json))| Entry {
                         key_json,
                         array_index: key.parse::<u32>().ok().filter(|n| n.to_string() == *key),
-                        value_json,
-                        value,
+                        value: Assigned { json: value_json, plain: value },
                     }).collect()
                 })
                 .collect();
@@ -568,7 +587,7 @@ mod tests {
             ordered.sort_by_key(|stamp| (stamp.ts, stamp.offset));
             ordered.iter().for_each(|stamp| builder.add(stamp));
             let built = builder.finish();
-            let fold = Fold::new(list);
+            let fold = Fold::new(list.iter());
             let mut scratch = Scratch::default();
             let mut other_scratch = Scratch::default();
             for (s, m, ts) in turns {

@@ -27,7 +27,8 @@ impl BulkWriter {
         let sql = tables.chain(indexes).collect::<Vec<_>>().join(";\n");
         let mut schema = Schema::from_sql(&sql, page_size)?;
         let id = |name: &str| {
-            let missing = || bulk::Error::Unsupported { object: name.to_string(), what: "a missing table" };
+            let missing =
+                || bulk::Error::Unsupported { object: name.to_string(), what: "a missing table".to_owned() };
             schema.table(name).ok_or_else(missing)
         };
         let turns = id(TURNS.name)?;

@@ -28,7 +28,7 @@ pub struct TurnsToRefold {
 /// What SQLite says.
 pub fn turns_to_refold(
     connection: &Connection,
-    stamps: &[Stamp<'_>],
+    stamps: &[&Stamp<'_>],
 ) -> Result<TurnsToRefold, rusqlite::Error> {
     let mut found = TurnsToRefold::default();
     let sessions: HashSet<&str> = stamps.iter().filter_map(|stamp| stamp.selector.session).collect();

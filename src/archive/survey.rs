@@ -88,6 +88,7 @@ fn look_through(input: &Input<'_>, chunk: Range<u64>, with_sessions: bool) -> Re
                 look(chunk.start + line.start as u64, &bytes[line]);
             }
         }
+        stamps.shrink_to_fit();
         stamps
     });
     input.source.check_len()?;
@@ -121,21 +122,14 @@ fn copied<'a>(stamp: &Stamp<'_>, previous: Option<Stamp<'a>>, arena: &'a Bump) -
     };
     let near = previous.map(|stamp| stamp.selector).unwrap_or_default();
     let near_entries = previous.map_or(&[][..], |stamp| stamp.entries);
-    let entries = stamp.entries.iter().enumerate().map(|(place, entry)| {
-        let value_json = &*arena.alloc_str(entry.value_json);
-        let inside = value_json.get(1..value_json.len().saturating_sub(1));
-        Entry {
-            key_json: near_entries
-                .get(place)
-                .map(|near| near.key_json)
-                .filter(|near| *near == entry.key_json)
-                .unwrap_or_else(|| arena.alloc_str(entry.key_json)),
-            array_index: entry.array_index,
-            value_json,
-            value: inside
-                .filter(|inside| *inside == entry.value)
-                .unwrap_or_else(|| arena.alloc_str(entry.value)),
-        }
+    let entries = stamp.entries.iter().enumerate().map(|(place, entry)| Entry {
+        key_json: near_entries
+            .get(place)
+            .map(|near| near.key_json)
+            .filter(|near| *near == entry.key_json)
+            .unwrap_or_else(|| arena.alloc_str(entry.key_json)),
+        array_index: entry.array_index,
+        value: entry.value.copied(arena),
     });
     Stamp {
         ts: arena.alloc_str(stamp.ts),

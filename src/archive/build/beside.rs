@@ -117,7 +117,7 @@ impl Build<'_> {
         if let Some(source) = source {
             let input = self.input(source, 0);
             let (survey, surveying) = self.survey_all(&input)?;
-            let fold = Fold::new(stamps_of(&survey).collect());
+            let fold = Fold::new(stamps_of(&survey));
             self.result.timings.survey = surveying.elapsed();
             let writing = Instant::now();
             let mut writer = InsertWriter::new(connection).context(built, "preparing to write rows")?;
@@ -161,7 +161,7 @@ impl Build<'_> {
     fn bulk_rows(&mut self, built: &Path, page_size: u32, source: &Source) -> Result<(), ArchiveError> {
         let input = self.input(source, 0);
         let (survey, surveying) = self.survey_all(&input)?;
-        let fold = Fold::new(stamps_of(&survey).collect());
+        let fold = Fold::new(stamps_of(&survey));
         self.result.timings.survey = surveying.elapsed();
         let writing = Instant::now();
         // The loader creates its file exclusively, in the place of the empty one that the plan keeps.

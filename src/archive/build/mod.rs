@@ -347,6 +347,6 @@ impl Drop for Transaction<'_> {
     }
 }
 
-fn stamps_of(survey: &Survey) -> impl Iterator<Item = Stamp<'_>> {
-    survey.stamps.iter().flat_map(|set| set.borrow_dependent().iter().copied())
+fn stamps_of(survey: &Survey) -> impl Iterator<Item = &Stamp<'_>> {
+    survey.stamps.iter().flat_map(|set| set.borrow_dependent())
 }

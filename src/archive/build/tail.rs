@@ -108,7 +108,7 @@ impl Build<'_> {
             .query_row("SELECT EXISTS (SELECT 1 FROM stamps WHERE session_id <> '*')", [], |row| row.get(0))
             .context(path, "looking for stamps")?;
         let survey = survey::survey(&self.pool, &input, session_stamps)?;
-        let new: Vec<Stamp<'_>> = stamps_of(&survey).collect();
+        let new: Vec<&Stamp<'_>> = stamps_of(&survey).collect();
         let candidates =
             refold::turns_to_refold(connection, &new).context(path, "looking for turns to refold")?;
         if !self.is_in_place && is_faster_rebuilt(candidates.rowids.len() as u64, self.end) {
@@ -123,7 +123,7 @@ impl Build<'_> {
             Ok(archived) => archived,
             Err(unreadable) => return Ok(Outcome::Restart(unreadable)),
         };
-        let fold = Fold::new(new.into_iter().chain(archived.borrow_dependent().iter().copied()).collect());
+        let fold = Fold::new(new.into_iter().chain(archived.borrow_dependent()));
         self.result.timings.survey = surveying.elapsed();
 
         let writing = Instant::now();

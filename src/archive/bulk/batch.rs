@@ -13,8 +13,8 @@ use super::{Error, Result, Value};
 /// SQLITE_MAX_LENGTH.
 const RECORD_MAX: usize = 1_000_000_000;
 
-/// Bytes of a value's type, at most.
-const TYPE_MAX: usize = 9;
+/// Bytes that a rowid may add to a record.
+const ROWID_MAX: usize = 16;
 /// -2^63, the one real that stays a real beside the integer of its value in a numeric column.
 const LEAST: f64 = i64::MIN as f64;
 
@@ -37,11 +37,6 @@ impl Strings {
         let start = if place == 0 { 0 } else { self.ends[place - 1] };
         &self.bytes[start..self.ends[place]]
     }
-
-    fn clear(&mut self) {
-        self.bytes.clear();
-        self.ends.clear();
-    }
 }
 
 /// Rows on their way into a [`Loader`](super::Loader), in one thread's hands.
@@ -54,10 +49,8 @@ pub struct Batch {
     parents: Vec<Vec<u32>>,
     /// The keys of each index.
     keys: Vec<Strings>,
+    /// Scratch.
     types: Vec<u8>,
-    order: Vec<(u64, u32)>,
-    /// What was packed, but for the records.
-    packed: Vec<u8>,
 }
 
 /// A packed batch: for each table the records of its rows; then for each table u32 ends of the records and, if it has a parent,
@@ -76,16 +69,14 @@ pub(super) struct Part {
 }
 
 impl Batch {
-    pub(super) fn new(schema: Arc<Schema>) -> Self {
+    pub(super) fn new(schema: Arc<Schema>, sequence: u64) -> Self {
         Self {
-            sequence: 0,
+            sequence,
             records: schema.tables.iter().map(|_| Strings::default()).collect(),
             parents: vec![Vec::new(); schema.tables.len()],
             keys: schema.indexes.iter().map(|_| Strings::default()).collect(),
             schema,
             types: Vec::new(),
-            order: Vec::new(),
-            packed: Vec::new(),
         }
     }
 
@@ -99,8 +90,8 @@ impl Batch {
         let place = table.0;
         let table = &schema.tables[place];
         let refused = |what| Err(Error::Row { place: table.name.clone(), what });
-        if let Some(what) = table.sealed {
-            return Err(Error::Unsupported { object: table.name.clone(), what });
+        if let Some(what) = &table.sealed {
+            return Err(Error::Unsupported { object: table.name.clone(), what: what.clone() });
         }
         if row.len() != table.columns.len() {
             return refused(
@@ -136,17 +127,10 @@ impl Batch {
         }
         let header_len = header_len(types.len());
         let record_len = header_len as usize + body_len;
-        let entry_len = |id: &usize| {
-            let columns = &schema.indexes[*id].columns;
-            // Only a large row can be too much.
-            let is_near = columns.len() * body_len > RECORD_MAX / 2;
-            columns.iter().filter(|_| is_near).map(|column| TYPE_MAX + row[*column].body_len()).sum()
-        };
-        if record_len.max(table.indexes.iter().map(entry_len).max().unwrap_or(0)) > RECORD_MAX {
-            return Err(Error::TooLarge {
-                what: "a row or an index entry in bytes",
-                limit: RECORD_MAX as u64,
-            });
+        // An index entry has no more columns than the row, and the rowid.
+        if record_len + ROWID_MAX > RECORD_MAX {
+            let limit = (RECORD_MAX - ROWID_MAX) as u64;
+            return Err(Error::TooLarge { what: "a row in bytes", limit });
         }
         let Strings { bytes, ends } = &mut records[place];
         if bytes.len() + record_len > u32::MAX as usize {
@@ -172,53 +156,32 @@ impl Batch {
         Ok(())
     }
 
-    /// Sorts the keys and packs them, and says what [`Batch::sections`] will have where.
-    pub(super) fn pack(&mut self) -> Part {
-        let Self { sequence, records, parents, keys, order, packed, .. } = self;
-        packed.clear();
+    /// Sorts the keys and packs all, into buffers whose bytes belong one behind another.
+    pub(super) fn pack(self) -> (Part, Vec<Vec<u8>>) {
+        let all = self.records.iter().chain(&self.keys);
         let mut part = Part {
-            sequence: *sequence,
+            sequence: self.sequence,
             offset: 0,
             ends: Vec::new(),
-            counts: records.iter().map(|records| records.len() as u32).collect(),
-            estimates: records
-                .iter()
-                .chain(&*keys)
-                .map(|of| (of.bytes.len() + 8 * of.len()) as u64)
-                .collect(),
+            counts: self.records.iter().map(|records| records.len() as u32).collect(),
+            estimates: all.map(|of| (of.bytes.len() + 8 * of.len()) as u64).collect(),
         };
-        let mut end = 0;
-        for records in &*records {
+        let (mut end, mut rest, mut order) = (0, Vec::new(), Vec::new());
+        for records in &self.records {
             end += records.bytes.len();
             part.ends.push(end);
         }
-        for (records, parents) in records.iter().zip(parents) {
-            for number in records.ends.iter().map(|end| *end as u32).chain(parents.drain(..)) {
-                packed.extend_from_slice(&number.to_le_bytes());
+        for (records, parents) in self.records.iter().zip(&self.parents) {
+            for number in records.ends.iter().map(|end| *end as u32).chain(parents.iter().copied()) {
+                rest.extend_from_slice(&number.to_le_bytes());
             }
-            part.ends.push(end + packed.len());
+            part.ends.push(end + rest.len());
         }
-        for keys in keys {
-            pack(keys, order, packed);
-            part.ends.push(end + packed.len());
-            keys.clear();
+        for keys in &self.keys {
+            pack(keys, &mut order, &mut rest);
+            part.ends.push(end + rest.len());
         }
-        part
-    }
-
-    /// The bytes of a packed batch, one after another.
-    pub(super) fn sections(&self) -> impl Iterator<Item = &[u8]> + Clone {
-        self.records.iter().map(|records| &records.bytes[..]).chain([&self.packed[..]])
-    }
-
-    /// Empties a batch that was packed, for the next rows.
-    pub(super) fn clear(&mut self) {
-        self.records.iter_mut().for_each(Strings::clear);
-    }
-
-    /// About how many bytes the batch keeps for the next rows.
-    pub(super) fn capacity(&self) -> usize {
-        self.packed.capacity() + self.records.iter().map(|records| records.bytes.capacity()).sum::<usize>()
+        (part, self.records.into_iter().map(|records| records.bytes).chain([rest]).collect())
     }
 }
 
@@ -260,6 +223,12 @@ impl Data {
         let records = self.section(part, table);
         let (ends, parents) = self.section(part, self.counts.len() + table).split_at(4 * count as usize);
         Some(Rows { base: self.bases[part][table], count, ends, parents, records })
+    }
+
+    /// Every row of a table and its record.
+    pub fn records(&self, table: usize) -> impl Iterator<Item = (u32, &[u8])> {
+        let parts = (0..).map_while(move |part| self.rows(table, part));
+        parts.flat_map(|rows| (0..rows.count).map(move |row| (rows.base + row, rows.record(row))))
     }
 
     /// The record of any row.

@@ -1,23 +1,23 @@
 //! What goes into the trees, in order: the rows of a table, and the entries of an index. Reads packed batches; touches no
 //! file.
 
-use std::collections::HashMap;
+use std::sync::OnceLock;
 
-use super::batch::{Data, Rows};
+use super::batch::Data;
 use super::fates::Fates;
 use super::key::decode;
 use super::record::{header_len, int_type, push_body, push_type, push_varint};
 use super::run::Merge;
-use super::schema::Schema;
+use super::schema::{Duplicates, Index, Schema};
 use super::{Error, Result, Value};
 
 /// Characters of a key that an error shows.
 const LITERALS_MAX: usize = 200;
 
-/// The payloads of one tree's cells.
+/// The payloads of one tree's cells, in order.
 pub(super) enum Cells<'a> {
     Rows(RowCells<'a>),
-    Entries(EntryCells<'a>),
+    Entries(Box<EntryCells<'a>>),
 }
 
 impl<'a> Cells<'a> {
@@ -34,78 +34,42 @@ impl<'a> Cells<'a> {
     pub fn advance(&mut self) -> Result<()> {
         match self {
             Self::Rows(rows) => {
-                rows.advance();
+                rows.current = rows.others.next();
                 Ok(())
             }
             Self::Entries(entries) => entries.advance(),
-        }
-    }
-
-    /// What became of a table's rows, if this is the index that found out.
-    pub fn into_found(self) -> Option<(usize, Fates)> {
-        match self {
-            Self::Entries(EntryCells { schema, index, fate: Fate::Found(fates), .. }) => {
-                Some((schema.indexes[index].table, fates))
-            }
-            _ => None,
         }
     }
 }
 
 /// The rows of a table that stay, by rowid. Row n, counted from 0, has rowid n + 1.
 pub(super) struct RowCells<'a> {
-    data: &'a Data,
-    table: usize,
-    fates: &'a Fates,
-    sources: HashMap<u32, u32>,
-    part: usize,
-    rows: Option<Rows<'a>>,
-    /// The next row in the part.
-    next: u32,
     current: Option<(&'a [u8], u64)>,
+    others: Box<dyn Iterator<Item = (&'a [u8], u64)> + Send + 'a>,
 }
 
 impl<'a> RowCells<'a> {
     pub fn new(data: &'a Data, table: usize, fates: &'a Fates) -> Self {
-        let (sources, rows) = (fates.sources(), data.rows(table, 0));
-        let mut cells = Self { data, table, fates, sources, part: 0, rows, next: 0, current: None };
-        cells.advance();
-        cells
-    }
-
-    fn advance(&mut self) {
-        self.current = None;
-        while let (Some(rows), None) = (self.rows, self.current) {
-            if self.next == rows.count {
-                self.part += 1;
-                self.rows = self.data.rows(self.table, self.part);
-                self.next = 0;
-                continue;
-            }
-            let row = rows.base + self.next;
-            let record = if self.fates.is_touched(row) {
-                self.sources.get(&row).map(|source| self.data.record(self.table, *source))
+        let sources = fates.sources();
+        let mut others = Box::new(data.records(table).filter_map(move |(row, record)| {
+            let record = if fates.is_touched(row) {
+                sources.get(&row).map(|source| data.record(table, *source))
             } else {
-                Some(rows.record(self.next))
+                Some(record)
             };
-            self.current = record.map(|record| (record, u64::from(row) + 1));
-            self.next += 1;
-        }
+            record.map(|record| (record, u64::from(row) + 1))
+        }));
+        Self { current: others.next(), others }
     }
-}
-
-/// Who knows the fates of an index' rows.
-pub(super) enum Fate<'a> {
-    Known(&'a Fates),
-    /// The index itself finds out, being that of the primary key.
-    Found(Fates),
 }
 
 /// The entries of an index, by key and then by rowid.
 pub(super) struct EntryCells<'a> {
-    schema: &'a Schema,
-    index: usize,
-    fate: Fate<'a>,
+    index: &'a Index,
+    rule: Duplicates,
+    fates: &'a OnceLock<Fates>,
+    /// Of the primary key, which finds out what becomes of its table's rows, and tells at its end.
+    finding: Option<Fates>,
     merge: Merge<'a>,
     key: Vec<u8>,
     /// The places of the rows that have the key, and how many of them were passed.
@@ -118,10 +82,20 @@ pub(super) struct EntryCells<'a> {
 }
 
 impl<'a> EntryCells<'a> {
-    pub fn new(schema: &'a Schema, index: usize, data: &'a Data, fate: Fate<'a>) -> Result<Self> {
-        let merge = Merge::new(data.runs(schema.indexes[index].table, index));
+    /// `finding` is what of the rows' fates is known before their primary key, where this is its index; for another index
+    /// they are all known.
+    pub fn new(
+        schema: &'a Schema,
+        index: usize,
+        data: &'a Data,
+        fates: &'a OnceLock<Fates>,
+        finding: Option<Fates>,
+    ) -> Result<Self> {
+        let of = &schema.indexes[index];
+        let (rule, merge) = (schema.tables[of.table].duplicates, Merge::new(data.runs(of.table, index)));
         let (key, places, types, body, payload) = Default::default();
-        let mut cells = Self { schema, index, fate, merge, key, places, passed: 0, types, body, payload };
+        let mut cells =
+            Self { index: of, rule, fates, finding, merge, key, places, passed: 0, types, body, payload };
         cells.next_key()?;
         Ok(cells)
     }
@@ -144,7 +118,13 @@ impl<'a> EntryCells<'a> {
         self.passed = 0;
         self.places.clear();
         while self.places.is_empty() {
-            let Some((cursor, _)) = self.merge.peek() else { return Ok(()) };
+            let Some((cursor, _)) = self.merge.peek() else {
+                if let Some(found) = self.finding.take() {
+                    // Nobody else sets it.
+                    let _ = self.fates.set(found);
+                }
+                return Ok(());
+            };
             self.key.clone_from(&cursor.key);
             while let Some((cursor, shared)) = self.merge.peek()
                 && (self.places.is_empty() || shared == self.key.len())
@@ -161,36 +141,22 @@ impl<'a> EntryCells<'a> {
 
     /// Leaves of the rows with the key those that stay, where they stay.
     fn settle(&mut self, has_null: bool) -> Result<()> {
-        let index = &self.schema.indexes[self.index];
         let places = &mut self.places;
-        match &mut self.fate {
-            Fate::Known(fates) => {
-                let mut kept = 0;
-                let mut is_ordered = true;
-                for at in 0..places.len() {
-                    if let Some(place) = fates.place(places[at]) {
-                        is_ordered &= place == places[at];
-                        places[kept] = place;
-                        kept += 1;
-                    }
-                }
-                places.truncate(kept);
-                if !is_ordered {
-                    places.sort_unstable();
-                }
+        if let Some(fates) = &mut self.finding {
+            places.retain(|row| !fates.is_touched(*row));
+            if !has_null && let Some(place) = fates.keep_one(places, self.rule) {
+                places.clear();
+                places.push(place);
             }
-            Fate::Found(fates) => {
-                places.retain(|row| !fates.is_touched(*row));
-                let rule = self.schema.tables[index.table].duplicates;
-                if !has_null && let Some(place) = fates.keep_one(places, rule) {
-                    places.clear();
-                    places.push(place);
-                }
+        } else if let Some(fates) = self.fates.get() {
+            places.retain_mut(|row| fates.place(*row).map(|place| *row = place).is_some());
+            if !places.is_sorted() {
+                places.sort_unstable();
             }
         }
         match self.places[..] {
-            [first, second, ..] if index.unique && !has_null => Err(Error::Duplicate {
-                index: index.name.clone(),
+            [first, second, ..] if self.index.unique && !has_null => Err(Error::Duplicate {
+                index: self.index.name.clone(),
                 first: u64::from(first) + 1,
                 second: u64::from(second) + 1,
                 key: literals(&self.key),

@@ -21,7 +21,7 @@ pub enum Error {
         /// The table, index, view or trigger by name.
         object: String,
         /// The feature by name: `a DESC column`, `a partial index`, ….
-        what: &'static str,
+        what: String,
     },
     /// The page size is not a power of two between 4096 and 32768.
     #[error("page size {given} is not one of 4096, 8192, 16384, 32768")]

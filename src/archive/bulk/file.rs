@@ -98,11 +98,11 @@ impl Store {
     }
 
     /// Appends bytes, given in parts, and returns where they are: together in memory, or together in the spill file.
-    pub fn append<'a>(&mut self, parts: impl Iterator<Item = &'a [u8]> + Clone) -> Result<u64> {
+    pub fn append(&mut self, parts: &[Vec<u8>]) -> Result<u64> {
         let offset = self.end;
-        let len: usize = parts.clone().map(<[u8]>::len).sum();
+        let len: usize = parts.iter().map(Vec::len).sum();
         if self.spill.is_none() && self.memory.len() + len <= self.memory_max {
-            parts.for_each(|part| self.memory.extend_from_slice(part));
+            parts.iter().for_each(|part| self.memory.extend_from_slice(part));
         } else {
             let spill = match &self.spill {
                 Some(spill) => spill,

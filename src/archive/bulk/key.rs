@@ -2,22 +2,21 @@
 //! byte buffers; keys never reach the database.
 //!
 //! A key is its columns one after another, each self-delimiting, so that no key is a prefix of another. A text or blob
-//! is its tag, its bytes with 00 written as 00 FF, and 00 01. A number is a tag that says sign and length of the
-//! integral magnitude, the magnitude, and 00 or 01 and the fraction as f64 bits; from 2^64 on, and in REAL columns, a tag
-//! and f64 bits. What is negative is inverted. So that a number and its stored type go with one key,
-//! [`Batch::push`](super::Batch::push) refuses reals in indexed columns without a type, and the real -2^63, which SQLite does not turn into an integer.
+//! is its tag, its bytes with 00 written as 00 FF, and 00 01. A number is a tag, the nearest f64 with its bits turned so that
+//! they sort, and what the number has beyond that as a 16-bit integer. So that a number and its stored type go with
+//! one key, [`Batch::push`](super::Batch::push) refuses reals in indexed columns without a type, and the real -2^63,
+//! which SQLite does not turn into an integer.
+
+use std::borrow::Cow;
 
 use super::Value;
 use super::record::is_short;
 use super::schema::Affinity;
 
 const NULL: u8 = 0x05;
-const HUGE_NEGATIVE: u8 = 0x06;
-/// Negative numbers of n magnitude bytes have the tag `NEGATIVE - n`, others `POSITIVE + n`.
-const NEGATIVE: u8 = 0x10;
-const POSITIVE: u8 = 0x11;
-const HUGE_POSITIVE: u8 = 0x1a;
-const REAL: u8 = 0x1b;
+const NUMBER: u8 = 0x10;
+/// A number in a REAL column: its key does not tell as what it is stored, but its size does.
+const REAL: u8 = 0x11;
 const TEXT: u8 = 0x20;
 const BLOB: u8 = 0x30;
 const SIGN: u64 = 1 << 63;
@@ -25,36 +24,26 @@ const SIGN: u64 = 1 << 63;
 /// Appends one affine column value.
 #[inline]
 pub(super) fn push_column(key: &mut Vec<u8>, value: Value<'_>, affinity: Affinity) {
+    let number = if affinity == Affinity::Real { REAL } else { NUMBER };
     match value {
         Value::Null => key.push(NULL),
-        Value::Int(value) if affinity == Affinity::Real => push_real(key, REAL, value as f64),
-        Value::Real(value) if affinity == Affinity::Real => push_real(key, REAL, value),
-        Value::Int(value) => push_number(key, value < 0, value.unsigned_abs(), 0.0),
-        Value::Real(value) if value.abs() < 18446744073709551616.0 => {
-            push_number(key, value < 0.0, value.abs() as u64, value.abs().fract());
+        Value::Int(value) => {
+            let near = value as f64;
+            // At most half of what two f64 are apart below 2^63: 512.
+            push_number(key, number, near, (i128::from(value) - near as i128) as i16);
         }
-        Value::Real(value) => push_real(key, if value < 0.0 { HUGE_NEGATIVE } else { HUGE_POSITIVE }, value),
+        Value::Real(value) => push_number(key, number, value, 0),
         Value::Text(bytes) => push_bytes(key, TEXT, bytes),
         Value::Blob(bytes) => push_bytes(key, BLOB, bytes),
     }
 }
 
-fn push_number(key: &mut Vec<u8>, is_negative: bool, whole: u64, fraction: f64) {
-    let length = 8 - whole.leading_zeros() as usize / 8;
-    key.push(if is_negative { NEGATIVE - length as u8 } else { POSITIVE + length as u8 });
-    let invert = if is_negative { u64::MAX } else { 0 };
-    key.extend_from_slice(&(whole ^ invert).to_be_bytes()[8 - length..]);
-    key.push(u8::from(fraction != 0.0) ^ invert as u8);
-    if fraction != 0.0 {
-        key.extend_from_slice(&(fraction.to_bits() ^ invert).to_be_bytes());
-    }
-}
-
-fn push_real(key: &mut Vec<u8>, tag: u8, value: f64) {
+fn push_number(key: &mut Vec<u8>, tag: u8, near: f64, beyond: i16) {
     // Minus zero is stored as the integer 0.
-    let bits = (value + 0.0).to_bits();
+    let bits = (near + 0.0).to_bits();
     key.push(tag);
     key.extend_from_slice(&(if bits & SIGN == 0 { bits | SIGN } else { !bits }).to_be_bytes());
+    key.extend_from_slice(&(beyond ^ i16::MIN).to_be_bytes());
 }
 
 #[inline]
@@ -72,79 +61,51 @@ fn push_bytes(key: &mut Vec<u8>, tag: u8, mut bytes: &[u8]) {
 /// Calls `each` with every column's value as it is stored.
 pub(super) fn decode(mut key: &[u8], mut each: impl FnMut(Value<'_>)) {
     while let Some((tag, rest)) = key.split_first() {
-        let length = match *tag {
-            NULL => {
-                each(Value::Null);
-                0
-            }
+        key = rest;
+        match *tag {
+            NULL => each(Value::Null),
             TEXT | BLOB => {
-                let length = bytes_len(rest);
-                let escaped = &rest[..length - 2];
-                let value = if *tag == TEXT { Value::Text } else { Value::Blob };
-                if memchr::memchr(0, escaped).is_none() {
-                    each(value(escaped));
-                } else {
-                    each(value(&unescape(escaped)));
-                }
-                length
-            }
-            HUGE_NEGATIVE | HUGE_POSITIVE | REAL => {
-                let bits = be_u64(&rest[..8], 0);
-                let value = f64::from_bits(if bits & SIGN == 0 { !bits } else { bits & !SIGN });
-                let whole = value as i64;
-                let is_stored_short = whole as f64 == value && is_short(whole);
-                each(if is_stored_short { Value::Int(whole) } else { Value::Real(value) });
-                8
+                let bytes;
+                (bytes, key) = split_bytes(rest);
+                each(if *tag == TEXT { Value::Text(&bytes) } else { Value::Blob(&bytes) });
             }
             tag => {
-                let is_negative = tag <= NEGATIVE;
-                let invert = if is_negative { u64::MAX } else { 0 };
-                let length = usize::from(if is_negative { NEGATIVE - tag } else { tag - POSITIVE });
-                let whole = be_u64(&rest[..length], invert) ^ invert;
-                let has_fraction = rest[length] != invert as u8;
-                let length = length + if has_fraction { 9 } else { 1 };
-                let signed =
-                    if is_negative { 0i64.checked_sub_unsigned(whole) } else { i64::try_from(whole).ok() };
-                each(match signed {
-                    Some(signed) if !has_fraction => Value::Int(signed),
-                    _ => {
-                        let bits =
-                            if has_fraction { be_u64(&rest[length - 8..length], 0) ^ invert } else { 0 };
-                        let size = whole as f64 + f64::from_bits(bits);
-                        Value::Real(if is_negative { -size } else { size })
+                let (bits, beyond) = (be(&rest[..8]), be(&rest[8..10]) as i16 ^ i16::MIN);
+                let near = f64::from_bits(if bits & SIGN == 0 { !bits } else { bits & !SIGN });
+                each(match i64::try_from(near as i128 + i128::from(beyond)) {
+                    Ok(whole) if near.fract() == 0.0 && (tag == NUMBER || is_short(whole)) => {
+                        Value::Int(whole)
                     }
+                    _ => Value::Real(near),
                 });
-                length
+                key = &rest[10..];
             }
-        };
-        key = &rest[length..];
-    }
-}
-
-/// How long a text or blob is, its 00 01 included.
-fn bytes_len(rest: &[u8]) -> usize {
-    let mut at = 0;
-    loop {
-        at += memchr::memchr(0, &rest[at..]).unwrap_or(rest.len()) + 2;
-        if rest[at - 1] == 1 {
-            return at;
         }
     }
 }
 
-fn unescape(escaped: &[u8]) -> Vec<u8> {
-    let mut plain = Vec::with_capacity(escaped.len());
-    let mut rest = escaped;
-    while let Some(zero) = memchr::memchr(0, rest) {
-        plain.extend_from_slice(&rest[..=zero]);
+/// A text or blob, and what follows it.
+fn split_bytes(mut rest: &[u8]) -> (Cow<'_, [u8]>, &[u8]) {
+    let mut bytes = Cow::Borrowed(&rest[..0]);
+    loop {
+        let zero = memchr::memchr(0, rest).unwrap_or(rest.len());
+        let is_end = rest[zero + 1] == 1;
+        let part = &rest[..zero + usize::from(!is_end)];
+        // A part that is not the last has its zero at least.
+        if bytes.is_empty() {
+            bytes = Cow::Borrowed(part);
+        } else {
+            bytes.to_mut().extend_from_slice(part);
+        }
         rest = &rest[zero + 2..];
+        if is_end {
+            return (bytes, rest);
+        }
     }
-    plain.extend_from_slice(rest);
-    plain
 }
 
-fn be_u64(bytes: &[u8], above: u64) -> u64 {
-    bytes.iter().fold(above, |value, byte| value << 8 | u64::from(*byte))
+fn be(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0, |value, byte| value << 8 | u64::from(*byte))
 }
 
 #[cfg(test)]

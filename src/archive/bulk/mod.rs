@@ -57,7 +57,7 @@ mod tests;
 mod tree;
 
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 pub use batch::Batch;
 pub use error::{Error, Result};
@@ -67,7 +67,7 @@ pub use schema::{Duplicates, Schema, TableId};
 use crate::disk::File;
 
 use batch::{Data, Part};
-use cells::{Cells, EntryCells, Fate, RowCells};
+use cells::{Cells, EntryCells, RowCells};
 use fates::Fates;
 use file::{Store, Target};
 use tree::Tree;
@@ -75,10 +75,6 @@ use tree::Tree;
 /// The part of the budget that packed batches may take before they are spilled. Spilling costs little while the page
 /// cache has room, so that a large load need not take much more memory than a small one.
 const PACKED_SHARE: usize = 16;
-
-/// How many emptied batches are kept for the next ones, and how large one may have been.
-const USED_MAX: usize = 16;
-const USED_MAX_BYTES: usize = 32 << 20;
 
 /// One value of a row, before the column's affinity is applied.
 ///
@@ -120,8 +116,6 @@ pub struct Loader {
     schema: Arc<Schema>,
     target: Target,
     packed: Mutex<(Store, Vec<Part>)>,
-    /// Submitted batches, empty, to be used again.
-    used: Mutex<Vec<Batch>>,
 }
 
 /// What [`Loader::finish`] leaves: the whole database, written but not synced.
@@ -152,7 +146,6 @@ impl Loader {
             target: Target::create(path, schema.page_size, &schema.image)?,
             schema: Arc::new(schema),
             packed: Mutex::new((Store::new(beside.to_owned(), memory_bytes / PACKED_SHARE), Vec::new())),
-            used: Mutex::new(Vec::new()),
         })
     }
 
@@ -160,10 +153,7 @@ impl Loader {
     ///
     /// Batches may be filled and submitted in any order. About a megabyte of rows is best.
     pub fn batch(&self, sequence: u64) -> Batch {
-        let used = lock(&self.used).pop();
-        let mut batch = used.unwrap_or_else(|| Batch::new(Arc::clone(&self.schema)));
-        batch.sequence = sequence;
-        batch
+        Batch::new(Arc::clone(&self.schema), sequence)
     }
 
     /// Sorts the batch's keys in this thread and takes its rows.
@@ -173,18 +163,13 @@ impl Loader {
     ///
     /// # Errors
     /// [`Error::Io`]; the load cannot be finished then.
-    pub fn submit(&self, mut batch: Batch) -> Result<()> {
+    pub fn submit(&self, batch: Batch) -> Result<()> {
         assert!(Arc::ptr_eq(&batch.schema, &self.schema), "a batch goes to the loader that gave it");
-        let mut part = batch.pack();
-        let mut packed = lock(&self.packed);
-        part.offset = packed.0.append(batch.sections())?;
+        let (mut part, bytes) = batch.pack();
+        // What a panicking thread leaves under the lock is whole: a part that was not pushed is missed at the end.
+        let mut packed = self.packed.lock().unwrap_or_else(PoisonError::into_inner);
+        part.offset = packed.0.append(&bytes)?;
         packed.1.push(part);
-        drop(packed);
-        batch.clear();
-        let mut used = lock(&self.used);
-        if used.len() < USED_MAX && batch.capacity() <= USED_MAX_BYTES {
-            used.push(batch);
-        }
         Ok(())
     }
 
@@ -194,8 +179,7 @@ impl Loader {
     /// [`Error::Sequence`], also after a batch could not be submitted; [`Error::Duplicate`], [`Error::Io`],
     /// [`Error::TooLarge`].
     pub fn finish(self) -> Result<Loaded> {
-        let Self { schema, mut target, packed, used } = self;
-        drop(used);
+        let Self { schema, mut target, packed } = self;
         let (store, mut parts) = packed.into_inner().unwrap_or_else(PoisonError::into_inner);
         parts.sort_unstable_by_key(|part| part.sequence);
         if let Some((sequence, part)) = (0..).zip(&parts).find(|(expected, part)| *expected != part.sequence)
@@ -207,83 +191,70 @@ impl Loader {
         let store = store.freeze()?;
         let spilled_bytes = store.spilled.as_ref().map_or(0, |spilled| spilled.len() as u64);
         let data = Data::new(parts, store, schema.tables.len())?;
-        let mut fates: Vec<Fates> = schema.tables.iter().map(|_| Fates::default()).collect();
+        let fates: Vec<OnceLock<Fates>> = schema.tables.iter().map(|_| OnceLock::new()).collect();
         for stage in 0..3 {
-            build_stage(&mut target, &schema, &data, &mut fates, stage)?;
+            build_stage(&mut target, &schema, &data, &fates, stage)?;
         }
         // The change counter, equal in both places, and the number of pages that it vouches for.
         let numbers = [(24, 1), (28, target.pages), (92, 1), (96, rusqlite::version_number() as u32)];
         for (at, number) in numbers {
             target.file.write_all_at(&number.to_be_bytes(), at)?;
         }
-        let rows = data.counts.iter().zip(&fates).map(|(count, fates)| u64::from(*count) - fates.gone);
+        let superseded: Vec<u64> = fates.iter().map(|of| of.get().map_or(0, |fates| fates.gone)).collect();
+        let rows = data.counts.iter().zip(&superseded).map(|(count, gone)| u64::from(*count) - gone);
         Ok(Loaded {
             len_bytes: u64::from(target.pages) * target.page_size as u64,
             file: target.file,
             rows: rows.collect(),
-            superseded: fates.iter().map(|fates| fates.gone).collect(),
+            superseded,
             spilled_bytes,
         })
     }
 }
 
-/// Builds the trees of one stage: each primary key learns the fates of its table's rows, which later stages need.
+/// Builds the trees of one stage: each primary key finds the fates of its table's rows, which later stages need.
 fn build_stage(
     target: &mut Target,
     schema: &Schema,
     data: &Data,
-    fates: &mut [Fates],
+    fates: &[OnceLock<Fates>],
     stage: usize,
 ) -> Result<()> {
-    let is_now = |table: usize, is_key: bool| {
-        usize::from(schema.tables[table].parent.is_some()) + usize::from(!is_key) == stage
-    };
-    let mut found: Vec<Option<Fates>> = Vec::new();
-    for (table, of) in schema.tables.iter().enumerate() {
-        if let Some(parent) = of.parent.filter(|parent| is_now(table, true) && fates[*parent].gone > 0) {
-            fates[table] = orphans(data, table, parent, &fates[parent]);
-        }
-        let is_learnt = of.primary_key.is_some() && is_now(table, true);
-        found.push(is_learnt.then(|| std::mem::take(&mut fates[table])));
-    }
-    let mut trees = Vec::new();
-    for (table, of) in schema.tables.iter().enumerate().filter(|(table, _)| is_now(*table, false)) {
-        let cells = Cells::Rows(RowCells::new(data, table, &fates[table]));
-        trees.push(Tree::new(cells, of.root, target.page_size, data.estimate(table)));
+    // Primary keys are built in the stage of that number, everything else of their tables in the next.
+    let stage_of = |table: usize| usize::from(schema.tables[table].parent.is_some());
+    let (page_size, mut trees) = (target.page_size, Vec::new());
+    for (table, of) in schema.tables.iter().enumerate().filter(|(table, _)| stage_of(*table) + 1 == stage) {
+        // Found by its primary key, if it has one.
+        let fates = fates[table].get_or_init(|| orphans(schema, data, fates, table));
+        let cells = Cells::Rows(RowCells::new(data, table, fates));
+        trees.push(Tree::new(cells, of.root, page_size, data.estimate(table)));
     }
     for (index, of) in schema.indexes.iter().enumerate() {
         let is_key = schema.tables[of.table].primary_key == Some(index);
-        if is_now(of.table, is_key) {
-            // A primary key and the other indexes of its table are never in one stage.
-            let fate = found[of.table].take().map_or(Fate::Known(&fates[of.table]), Fate::Found);
-            let cells = Cells::Entries(EntryCells::new(schema, index, data, fate)?);
+        if stage_of(of.table) + usize::from(!is_key) == stage {
+            let finding = is_key.then(|| orphans(schema, data, fates, of.table));
+            let cells = EntryCells::new(schema, index, data, &fates[of.table], finding)?;
             let estimate_bytes = data.estimate(schema.tables.len() + index);
-            trees.push(Tree::new(cells, of.root, target.page_size, estimate_bytes));
+            trees.push(Tree::new(Cells::Entries(Box::new(cells)), of.root, page_size, estimate_bytes));
         }
     }
-    tree::build(target, &mut trees)?;
-    let learnt: Vec<_> = trees.into_iter().filter_map(|tree| tree.cells.into_found()).collect();
-    for (table, of_table) in learnt {
-        fates[table] = of_table;
-    }
-    Ok(())
+    tree::build(target, &mut trees)
 }
 
 /// The fates of rows whose parents went.
-fn orphans(data: &Data, table: usize, parent: usize, parents: &Fates) -> Fates {
-    let mut fates = Fates::default();
+fn orphans(schema: &Schema, data: &Data, fates: &[OnceLock<Fates>], table: usize) -> Fates {
+    let mut orphans = Fates::default();
+    let parent = schema.tables[table].parent;
+    let Some((parent, parents)) = parent.and_then(|parent| Some((parent, fates[parent].get()?))) else {
+        return orphans;
+    };
     let parts = (0..).map_while(|part| Some((data.rows(table, part)?, data.rows(parent, part)?)));
-    for (rows, of_parent) in parts {
+    for (rows, of_parent) in parts.filter(|_| parents.gone > 0) {
         for (row, of) in (rows.base..).zip(rows.parents()) {
             if parents.place(of_parent.base + of).is_none() {
-                fates.lose(row);
+                orphans.lose(row);
             }
         }
     }
-    fates
-}
-
-/// What a panicking thread leaves under these locks is whole: a part that was not pushed is missed at the end.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    orphans
 }

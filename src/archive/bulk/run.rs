@@ -132,6 +132,8 @@ pub(super) struct Merge<'a> {
     places: Vec<Player>,
 }
 
+const NOBODY: u32 = u32::MAX;
+
 #[derive(Clone, Copy)]
 struct Player {
     run: u32,
@@ -141,24 +143,10 @@ struct Player {
 
 impl<'a> Merge<'a> {
     pub fn new(runs: impl Iterator<Item = (&'a [u8], u32)>) -> Self {
-        let mut cursors: Vec<_> = runs.map(|(run, base)| Cursor::new(run, base)).collect();
-        let count = cursors.len();
-        let mut winners = vec![Player { run: 0, shared: -1 }; 2 * count];
-        for (run, cursor) in cursors.iter_mut().enumerate() {
-            let shared = if cursor.advance().is_some() { 0 } else { -1 };
-            winners[count + run] = Player { run: run as u32, shared };
-        }
-        let mut merge = Self { cursors, places: vec![Player { run: 0, shared: -1 }; count.max(1)] };
-        for place in (1..count).rev() {
-            let mut winner = winners[2 * place];
-            let mut loser = winners[2 * place + 1];
-            merge.play(&mut winner, &mut loser);
-            winners[place] = winner;
-            merge.places[place] = loser;
-        }
-        if let Some(winner) = winners.get(1) {
-            merge.places[0] = *winner;
-        }
+        let cursors: Vec<_> = runs.map(|(run, base)| Cursor::new(run, base)).collect();
+        let places = vec![Player { run: NOBODY, shared: -1 }; cursors.len().max(1)];
+        let mut merge = Self { cursors, places };
+        (0..merge.cursors.len()).for_each(|run| merge.advance_run(run));
         merge
     }
 
@@ -171,11 +159,20 @@ impl<'a> Merge<'a> {
 
     /// Moves on from the least key, whose rows must have been taken.
     pub fn advance(&mut self) {
-        let mut winner = self.places[0];
-        winner.shared = self.cursors[winner.run as usize].advance().map_or(-1, |shared| shared as i64);
-        let mut place = (winner.run as usize + self.cursors.len()) / 2;
+        self.advance_run(self.places[0].run as usize);
+    }
+
+    fn advance_run(&mut self, run: usize) {
+        let shared = self.cursors[run].advance().map_or(-1, |shared| shared as i64);
+        let mut winner = Player { run: run as u32, shared };
+        let mut place = (run + self.cursors.len()) / 2;
         while place > 0 {
             let mut loser = self.places[place];
+            if loser.run == NOBODY {
+                // At the start; the other one of this match will come.
+                self.places[place] = winner;
+                return;
+            }
             self.play(&mut winner, &mut loser);
             self.places[place] = loser;
             place /= 2;

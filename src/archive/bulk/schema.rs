@@ -1,7 +1,7 @@
 //! What is to be built, as SQLite itself understands it: the schema is run in an in-memory database and read back
 //! through pragmas. Touches no file. Promises that whatever the loader cannot write is refused here, by name.
 
-use rusqlite::Connection;
+use rusqlite::{Connection, Params, Row};
 
 use super::{Error, Result};
 
@@ -62,8 +62,8 @@ pub(super) struct Table {
     pub primary_key: Option<usize>,
     pub duplicates: Duplicates,
     pub parent: Option<usize>,
-    /// Why no row may be loaded, if so: what is not checked here must not be promised.
-    pub sealed: Option<&'static str>,
+    /// Why no row may be loaded, if so.
+    pub sealed: Option<String>,
     pub root: u32,
 }
 
@@ -91,13 +91,50 @@ pub struct Schema {
     pub(super) image: Vec<u8>,
 }
 
+/// What a schema may not have, by name; of several things the first is told. `?1` is the page size.
+const REFUSED: &str = "
+    SELECT 'the schema', 'a TEMP table' FROM sqlite_temp_schema
+    UNION ALL SELECT 'the schema', 'another page size' FROM pragma_page_size WHERE page_size <> ?1
+    UNION ALL SELECT 'the schema', 'another encoding than UTF-8' FROM pragma_encoding WHERE encoding <> 'UTF-8'
+    UNION ALL SELECT 'the schema', 'auto-vacuum' FROM pragma_auto_vacuum WHERE auto_vacuum
+    UNION ALL SELECT 'the schema', 'something dropped' FROM pragma_freelist_count WHERE freelist_count
+    UNION ALL SELECT name, 'a ' || type FROM sqlite_schema WHERE type IN ('view', 'trigger')
+    UNION ALL SELECT name, 'AUTOINCREMENT or ANALYZE' FROM sqlite_schema WHERE type = 'table' AND name GLOB 'sqlite_*'
+    UNION ALL SELECT name, 'a virtual table' FROM pragma_table_list WHERE schema = 'main' AND type = 'virtual'
+    UNION ALL SELECT name, iif(wr, 'WITHOUT ROWID', 'STRICT') FROM pragma_table_list
+        WHERE schema = 'main' AND (wr OR strict)
+    UNION ALL SELECT t.name, 'a generated column' FROM sqlite_schema t, pragma_table_xinfo(t.name) WHERE hidden
+    UNION ALL SELECT i.name, 'a partial index' FROM sqlite_schema t, pragma_index_list(t.name) i WHERE partial
+    UNION ALL SELECT i.name, CASE WHEN cid < 0 THEN 'an index on an expression' WHEN desc THEN 'a DESC column'
+            WHEN coll <> 'BINARY' THEN 'a collation other than BINARY' ELSE 'a column twice in an index' END
+        FROM sqlite_schema i, pragma_index_xinfo(i.name) WHERE type = 'index' AND key
+        GROUP BY i.name, cid HAVING cid < 0 OR desc OR coll <> 'BINARY' OR count(*) > 1";
+
+/// Tables, and why no row may be loaded into one: what is not checked here must not be promised.
+const TABLES: &str = "
+    SELECT name, rootpage, CASE
+        WHEN EXISTS (SELECT 1 FROM pragma_foreign_key_list(t.name)) THEN 'loading rows under a FOREIGN KEY'
+        WHEN EXISTS (SELECT 1 FROM pragma_table_info(t.name) WHERE pk)
+            AND NOT EXISTS (SELECT 1 FROM pragma_index_list(t.name) WHERE origin = 'pk')
+            THEN 'loading rows beside an INTEGER PRIMARY KEY' END
+    FROM sqlite_schema t WHERE type = 'table' ORDER BY rowid";
+
+/// Indexes, each with the place of its table.
+const INDEXES: &str = "
+    SELECT i.name, i.rootpage, l.\"unique\", l.origin = 'pk',
+        (SELECT count(*) FROM sqlite_schema t WHERE type = 'table' AND t.rowid < of.rowid)
+    FROM sqlite_schema i, pragma_index_list(i.tbl_name) l ON l.name = i.name,
+        sqlite_schema of ON of.type = 'table' AND of.name = i.tbl_name
+    WHERE i.type = 'index' ORDER BY i.rowid";
+
 impl Schema {
     /// Runs `sql` in an in-memory database with pages of `page_size` bytes (4096, 8192, 16384 or 32768), and reads back
     /// what it made. The SQL may set `PRAGMA user_version` and `application_id`.
     ///
-    /// Refused by name: rows, TEMP tables, another encoding, auto-vacuum, anything dropped again, views, triggers, virtual, STRICT and WITHOUT ROWID tables, AUTOINCREMENT, generated columns,
-    /// and indexes that are partial, on expressions, DESC, or of another collation than BINARY. Tables
-    /// with an INTEGER PRIMARY KEY, a CHECK or a FOREIGN KEY are created, but rows for them are refused.
+    /// Refused by name: rows, TEMP tables, another encoding, auto-vacuum, anything dropped again, views, triggers,
+    /// virtual, STRICT and WITHOUT ROWID tables, AUTOINCREMENT, generated columns, and indexes that are partial, on
+    /// expressions, DESC, of another collation than BINARY, or name a column twice. Tables with an INTEGER PRIMARY KEY,
+    /// a CHECK or a FOREIGN KEY are created, but rows for them are refused.
     ///
     /// # Errors
     /// [`Error::PageSize`], [`Error::Schema`] when SQLite does not accept the SQL, [`Error::Unsupported`] for what is
@@ -108,63 +145,23 @@ impl Schema {
         db.pragma_update(None, "page_size", page_size)?;
         db.execute_batch(sql)?;
         db.pragma_update(None, "ignore_check_constraints", false)?;
-        if db.query_row("SELECT EXISTS(SELECT 1 FROM sqlite_temp_schema)", [], |row| row.get(0))? {
-            return Err(unsupported("the schema", "a TEMP table"));
+        let refused = list(&db, REFUSED, [page_size], |row| {
+            Ok(Error::Unsupported { object: row.get(0)?, what: row.get(1)? })
+        })?;
+        if let Some(first) = refused.into_iter().next() {
+            return Err(first);
         }
-        let mut schema = Self {
-            tables: Vec::new(),
-            indexes: Vec::new(),
-            page_size: page_size as usize,
-            image: Vec::new(),
-        };
-        let mut listed =
-            db.prepare("SELECT type, name, tbl_name, rootpage FROM sqlite_schema ORDER BY rowid")?;
-        let mut rows = listed.query([])?;
-        while let Some(row) = rows.next()? {
-            let (kind, name, table, root): (String, String, String, u32) =
-                (row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?);
-            match kind.as_str() {
-                "table" => schema.tables.push(read_table(&db, name, root)?),
-                "index" => schema.read_index(&db, name, &table, root)?,
-                "view" => return Err(unsupported(&name, "a view")),
-                _ => return Err(unsupported(&name, "a trigger")),
+        let tables = list(&db, TABLES, [], |row| read_table(&db, row))?;
+        let image = db.serialize("main")?.to_vec();
+        let mut schema = Self { tables, indexes: Vec::new(), page_size: page_size as usize, image };
+        for table in &schema.tables {
+            let root = &schema.image[(table.root as usize - 1) * schema.page_size..];
+            if root[3..5] != [0, 0] {
+                return Err(unsupported(&table.name, "a row in the schema's SQL"));
             }
         }
-        drop(rows);
-        drop(listed);
-        for table in schema.tables.iter_mut().filter(|table| table.primary_key.is_none()) {
-            let sql = "SELECT EXISTS(SELECT 1 FROM pragma_table_info(?1) WHERE pk > 0)";
-            if db.query_row(sql, [&table.name], |row| row.get(0))? {
-                table.sealed = Some("loading rows beside an INTEGER PRIMARY KEY");
-            }
-        }
-        schema.image = db.serialize("main")?.to_vec();
-        schema.check_image()?;
+        list(&db, INDEXES, [], |row| schema.read_index(&db, row))?;
         Ok(schema)
-    }
-
-    /// Refuses an image whose format is another than the loader writes ("Database File Format", 1.3), or that is not empty.
-    fn check_image(&self) -> Result<()> {
-        let expected: [(usize, &[u8], &str); 5] = [
-            (16, &(self.page_size as u16).to_be_bytes(), "another page size"),
-            (32, &[0; 8], "something dropped"),
-            (44, &[0, 0, 0, 4], "another schema format"),
-            (52, &[0; 4], "auto-vacuum"),
-            (56, &[0, 0, 0, 1], "another encoding than UTF-8"),
-        ];
-        for (at, bytes, what) in expected {
-            if !self.image[at..].starts_with(bytes) {
-                return Err(unsupported("the schema", what));
-            }
-        }
-        let tables = self.tables.iter().map(|table| (&table.name, table.root));
-        for (name, root) in tables.chain(self.indexes.iter().map(|index| (&index.name, index.root))) {
-            let page = &self.image[(root as usize - 1) * self.page_size..];
-            if page[3..5] != [0, 0] {
-                return Err(unsupported(name, "a row in the schema's SQL"));
-            }
-        }
-        Ok(())
     }
 
     /// The table of that name, if there is one.
@@ -195,40 +192,17 @@ impl Schema {
         Ok(())
     }
 
-    fn read_index(&mut self, db: &Connection, name: String, table_name: &str, root: u32) -> Result<()> {
-        let table = self.tables.iter().position(|table| table.name == table_name);
-        let table = table.ok_or_else(|| unsupported(&name, "an index of an unknown table"))?;
-        let (unique, origin, partial): (bool, String, bool) = db.query_row(
-            "SELECT \"unique\", origin, partial FROM pragma_index_list(?1) WHERE name = ?2",
-            [table_name, &name],
-            |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
-        )?;
-        if partial {
-            return Err(unsupported(&name, "a partial index"));
-        }
-        let mut columns = Vec::new();
-        let mut listed =
-            db.prepare("SELECT cid, \"desc\", coll FROM pragma_index_xinfo(?1) WHERE key ORDER BY seqno")?;
-        let mut rows = listed.query([&name])?;
-        while let Some(row) = rows.next()? {
-            let (place, descending, collation): (i64, bool, String) = (row.get(0)?, row.get(1)?, row.get(2)?);
-            match usize::try_from(place) {
-                Err(_) => return Err(unsupported(&name, "an index on an expression")),
-                Ok(_) if descending => return Err(unsupported(&name, "a DESC column")),
-                Ok(_) if collation != "BINARY" => {
-                    return Err(unsupported(&name, "a collation other than BINARY"));
-                }
-                Ok(place) => columns.push(place),
-            }
-        }
-        let id = self.indexes.len();
-        let of = &mut self.tables[table];
+    fn read_index(&mut self, db: &Connection, row: &Row<'_>) -> rusqlite::Result<()> {
+        let (name, table) = (row.get(0)?, row.get::<_, u32>(4)? as usize);
+        let sql = "SELECT cid FROM pragma_index_xinfo(?1) WHERE key ORDER BY seqno";
+        let columns = list(db, sql, [&name], |row| Ok(row.get::<_, u32>(0)? as usize))?;
+        let (id, of) = (self.indexes.len(), &mut self.tables[table]);
         columns.iter().for_each(|column| of.columns[*column].is_indexed = true);
         of.indexes.push(id);
-        if origin == "pk" {
+        if row.get(3)? {
             of.primary_key = Some(id);
         }
-        self.indexes.push(Index { name, table, columns, unique, root });
+        self.indexes.push(Index { name, table, columns, unique: row.get(2)?, root: row.get(1)? });
         Ok(())
     }
 }
@@ -239,62 +213,38 @@ pub(in crate::archive) fn check_page_size(given: u32) -> Result<()> {
     if is_known { Ok(()) } else { Err(Error::PageSize { given }) }
 }
 
-fn read_table(db: &Connection, name: String, root: u32) -> Result<Table> {
-    let (kind, without_rowid, strict): (String, bool, bool) = db.query_row(
-        "SELECT type, wr, strict FROM pragma_table_list WHERE schema = 'main' AND name = ?1",
-        [&name],
-        |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
-    )?;
-    let what = match kind.as_str() {
-        _ if name.starts_with("sqlite_") => Some("AUTOINCREMENT or ANALYZE"),
-        "table" if without_rowid => Some("WITHOUT ROWID"),
-        "table" if strict => Some("STRICT"),
-        "table" => None,
-        _ => Some("a virtual table"),
-    };
-    if let Some(what) = what {
-        return Err(unsupported(&name, what));
+fn read_table(db: &Connection, row: &Row<'_>) -> rusqlite::Result<Table> {
+    let (name, root, mut sealed): (String, u32, Option<String>) = (row.get(0)?, row.get(1)?, row.get(2)?);
+    let sql = "SELECT name, type, \"notnull\" FROM pragma_table_xinfo(?1) ORDER BY cid";
+    let columns = list(db, sql, [&name], |row| {
+        let affinity = affinity(&row.get::<_, String>(1)?);
+        Ok(Column { name: row.get(0)?, not_null: row.get(2)?, affinity, is_indexed: false })
+    })?;
+    if sealed.is_none() && has_check(db, &name)? {
+        sealed = Some("loading rows under a CHECK".to_owned());
     }
-    let mut columns = Vec::new();
-    let mut listed =
-        db.prepare("SELECT name, type, \"notnull\", hidden FROM pragma_table_xinfo(?1) ORDER BY cid")?;
-    let mut rows = listed.query([&name])?;
-    while let Some(row) = rows.next()? {
-        if row.get::<_, i64>(3)? != 0 {
-            return Err(unsupported(&name, "a generated column"));
-        }
-        let declared: String = row.get(1)?;
-        let affinity = affinity(&declared);
-        columns.push(Column { name: row.get(0)?, not_null: row.get(2)?, affinity, is_indexed: false });
-    }
-    let sql = "SELECT EXISTS(SELECT 1 FROM pragma_foreign_key_list(?1))";
-    let sealed = if db.query_row(sql, [&name], |row| row.get(0))? {
-        Some("loading rows under a FOREIGN KEY")
-    } else if has_check(db, &name)? {
-        Some("loading rows under a CHECK")
-    } else {
-        None
-    };
     let (indexes, primary_key, duplicates, parent) = (Vec::new(), None, Duplicates::default(), None);
     Ok(Table { name, columns, indexes, primary_key, duplicates, parent, sealed, root })
 }
 
 /// Whether SQLite would check a CHECK on the way into the table. No pragma tells, but the program of an INSERT does.
-fn has_check(db: &Connection, table: &str) -> Result<bool> {
-    let quoted = table.replace('"', "\"\"");
-    let mut program = db.prepare(&format!("EXPLAIN INSERT INTO \"{quoted}\" DEFAULT VALUES"))?;
-    let mut steps = program.query([])?;
-    while let Some(step) = steps.next()? {
-        let (opcode, p1): (String, i32) = (step.get(1)?, step.get(2)?);
-        if opcode == "Halt" && p1 == rusqlite::ffi::SQLITE_CONSTRAINT_CHECK {
-            return Ok(true);
-        }
-    }
-    Ok(false)
+fn has_check(db: &Connection, table: &str) -> rusqlite::Result<bool> {
+    let sql = format!("EXPLAIN INSERT INTO \"{}\" DEFAULT VALUES", table.replace('"', "\"\""));
+    let steps = list(db, &sql, [], |step| Ok((step.get::<_, String>(1)?, step.get::<_, i32>(2)?)))?;
+    Ok(steps.iter().any(|(code, p1)| code == "Halt" && *p1 == rusqlite::ffi::SQLITE_CONSTRAINT_CHECK))
 }
 
-fn unsupported(object: &str, what: &'static str) -> Error {
-    Error::Unsupported { object: object.to_owned(), what }
+fn list<T>(
+    db: &Connection,
+    sql: &str,
+    params: impl Params,
+    each: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
+) -> rusqlite::Result<Vec<T>> {
+    db.prepare(sql)?.query_map(params, each)?.collect()
+}
+
+fn unsupported(object: &str, what: &str) -> Error {
+    Error::Unsupported { object: object.to_owned(), what: what.to_owned() }
 }
 
 /// "Datatypes In SQLite", 3.1: the first rule that holds.

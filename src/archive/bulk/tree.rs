@@ -56,7 +56,7 @@ struct Divider {
 
 /// A table or an index while it is built. It has its root page already, an empty leaf.
 pub(super) struct Tree<'a> {
-    pub cells: Cells<'a>,
+    cells: Cells<'a>,
     leaves: Leaves,
     root: u32,
     /// About how many bytes its pages will have.
@@ -77,15 +77,20 @@ impl<'a> Tree<'a> {
 
     /// Fills this round's pages, each of them to its end.
     fn fill(&mut self, quota_bytes: usize) -> Result<()> {
+        let leaves = &mut self.leaves;
         while let Some((payload, rowid)) = self.cells.current() {
-            if !self.leaves.is_open && self.leaves.pages.len() + self.leaves.chains_len > quota_bytes {
-                return Ok(());
+            if !leaves.add(payload, rowid) {
+                leaves.divide();
+                if leaves.pages.len() + leaves.chains_len > quota_bytes {
+                    return Ok(());
+                }
+                leaves.add(payload, rowid);
             }
-            if self.leaves.add(payload, rowid) {
-                self.cells.advance()?;
-            }
+            self.cells.advance()?;
         }
-        self.leaves.finish();
+        if leaves.is_open {
+            leaves.close();
+        }
         self.is_done = true;
         Ok(())
     }
@@ -183,36 +188,16 @@ impl Leaves {
         }
     }
 
-    /// Adds a cell, or closes the page that it does not fit. The entry of an index then divides that page from the next,
-    /// which is to be sure of an entry; a row is not taken, and is to be added again.
+    /// Adds a cell to the open page or a new one; `false` when it does not fit the open one.
     fn add(&mut self, payload: &[u8], rowid: u64) -> bool {
-        let mut head = std::mem::take(&mut self.head);
-        head.clear();
-        push_varint(&mut head, payload.len() as u64);
+        self.head.clear();
+        push_varint(&mut self.head, payload.len() as u64);
         if self.kind == Kind::TableLeaf {
-            push_varint(&mut head, rowid);
+            push_varint(&mut self.head, rowid);
         }
         let (local, rest) = payload.split_at(local_len(self.kind, self.page_size, payload.len()));
-        let is_put = self.put(&head, local, rest);
-        if is_put {
-            self.last_rowid = rowid;
-        } else {
-            self.close();
-            let mut divider = Divider::default();
-            if self.kind == Kind::TableLeaf {
-                push_varint(&mut divider.bytes, self.last_rowid);
-            } else {
-                divider = Divider { bytes: [&head, local].concat(), rest: rest.to_vec() };
-            }
-            self.dividers.push(divider);
-        }
-        self.head = head;
-        is_put || self.kind == Kind::IndexLeaf
-    }
-
-    /// Puts a cell, given in two parts, into the open page or a new one; `false` when it does not fit the open one.
-    fn put(&mut self, head: &[u8], local: &[u8], rest: &[u8]) -> bool {
-        let cell_len = head.len() + local.len() + if rest.is_empty() { 0 } else { 4 };
+        let local_end = self.head.len() + local.len();
+        let cell_len = local_end + if rest.is_empty() { 0 } else { 4 };
         if !self.is_open {
             self.pages.resize(self.pages.len() + self.page_size, 0);
             self.filler = Filler::new(self.kind, self.page_size);
@@ -222,38 +207,39 @@ impl Leaves {
         }
         let start = self.pages.len() - self.page_size;
         let cell = self.filler.add(&mut self.pages[start..], cell_len);
-        cell[..head.len()].copy_from_slice(head);
-        cell[head.len()..head.len() + local.len()].copy_from_slice(local);
+        cell[..self.head.len()].copy_from_slice(&self.head);
+        cell[self.head.len()..local_end].copy_from_slice(local);
         if !rest.is_empty() {
             self.chains_len += rest.len();
-            self.chains.push((start + self.filler.top + cell_len - 4, rest.to_vec()));
+            self.chains.push((start + self.filler.top + local_end, rest.to_vec()));
         }
+        self.last_rowid = rowid;
         true
+    }
+
+    /// Closes a full page, behind which another will stand. The last entry of an index page goes up to divide the two: it has
+    /// several, and the next page gets one at once.
+    fn divide(&mut self) {
+        let mut divider = Divider::default();
+        if self.kind == Kind::TableLeaf {
+            push_varint(&mut divider.bytes, self.last_rowid);
+        } else {
+            let start = self.pages.len() - self.page_size;
+            let from = start + self.filler.top;
+            divider.bytes = self.filler.remove_last(&mut self.pages[start..]);
+            let cell = from..from + divider.bytes.len();
+            if let Some((at, rest)) = self.chains.pop_if(|(at, _)| cell.contains(at)) {
+                divider.rest = rest;
+                divider.bytes.truncate(at - from);
+            }
+        }
+        self.dividers.push(divider);
+        self.close();
     }
 
     fn close(&mut self) {
         let start = self.pages.len() - self.page_size;
         self.filler.finish(&mut self.pages[start..], None);
         self.is_open = false;
-    }
-
-    /// Completes the last page. A divider that nothing stands behind becomes a leaf's cell, and the one before it divides.
-    fn finish(&mut self) {
-        if self.is_open {
-            self.close();
-        } else if self.kind == Kind::IndexLeaf
-            && let Some(last) = self.dividers.pop()
-        {
-            let start = self.pages.len() - self.page_size;
-            let from = start + self.filler.top;
-            let mut bytes = self.filler.remove_last(&mut self.pages[start..]);
-            let chain = self.chains.pop_if(|(at, _)| *at >= from && *at < from + bytes.len());
-            let rest = chain.map(|(_, rest)| rest).unwrap_or_default();
-            bytes.truncate(bytes.len() - if rest.is_empty() { 0 } else { 4 });
-            self.close();
-            self.dividers.push(Divider { bytes, rest });
-            self.put(&last.bytes, &[], &last.rest);
-            self.close();
-        }
     }
 }

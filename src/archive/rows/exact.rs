@@ -9,7 +9,7 @@ use bumpalo::Bump;
 
 use super::fast::stamp_cells;
 use super::{CallCells, Cell, Kind, Refusal, Rows, StampLine, Turn, Verdict};
-use crate::archive::fold::{Entry, NOTHING, Range, Selector, Stamp};
+use crate::archive::fold::{Assigned, Entry, NOTHING, Range, Selector, Stamp};
 use crate::scan::json::{
     Document, JsStr, Kind as JsonKind, Value, is_array_index_key, stringify, write_js_string,
 };
@@ -366,8 +366,7 @@ fn entries<'a>(enrichment: Value<'_>, bump: &'a Bump) -> Result<&'a [Entry<'a>],
         entries.push(Entry {
             key_json: json_string(key, bump),
             array_index: is_array_index_key(key.as_wtf8()),
-            value_json: json_string(text, bump),
-            value: keep(text.to_utf8_lossy(), bump),
+            value: Assigned { json: json_string(text, bump), plain: keep(text.to_utf8_lossy(), bump) },
         });
     }
     Ok(bump.alloc_slice_copy(&entries))

@@ -3,7 +3,7 @@
 use bumpalo::Bump;
 use bumpalo::collections::Vec as BumpVec;
 
-use crate::archive::fold::{Entry, Range, Selector, Stamp};
+use crate::archive::fold::{Assigned, Entry, Range, Selector, Stamp};
 use crate::archive::rows::{Cell, Kind, Rows, StampCells, StampLine};
 use crate::scan::json;
 use crate::scan::json::tape::{Walk, once};
@@ -69,12 +69,11 @@ pub(super) fn stamp<'a>(
         let entry = Entry {
             key_json: json_string(key, bump)?,
             array_index: None,
-            value_json: json_string(value, bump)?,
-            value,
+            value: Assigned { json: json_string(value, bump)?, plain: value },
         };
         enrichment_json.extend_from_slice(entry.key_json.as_bytes());
         enrichment_json.push(b':');
-        enrichment_json.extend_from_slice(entry.value_json.as_bytes());
+        enrichment_json.extend_from_slice(entry.value.json.as_bytes());
         entries.push(entry);
     }
     close_object(&mut enrichment_json);
