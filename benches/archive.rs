@@ -64,8 +64,7 @@ fn phases(c: &mut Criterion) {
     let arena = Bump::new();
     let mut rows = Rows::default();
     add_chunk(&mut RowMaker::default(), 0, &stamps, &Fold::default(), &arena, &mut rows);
-    let list: Vec<_> = rows.stamps.iter().map(|line| line.stamp).collect();
-    let fold = Fold::new(list);
+    let fold = Fold::new(rows.stamps.iter().map(|line| &line.stamp));
     group.throughput(Throughput::Elements(rows.turns.len() as u64));
     group.bench_function("fold, per turn", |b| {
         let mut scratch = Scratch::default();
