@@ -111,6 +111,7 @@ impl Batch {
     }
 
     /// What was pushed before was told of by an earlier append: it is in no count from now on, whether it is written or not.
+    #[cfg(feature = "ingest")]
     pub(crate) fn count_from_here(&mut self) {
         self.entries.iter_mut().for_each(|entry| entry.is_counted = false);
     }
