@@ -67,9 +67,9 @@ const GRACE: Duration = Duration::from_millis(1500);
 pub enum LockError {
     /// Somebody held the lock, and touched its file, all the time.
     #[error(
-        "lock {} was held by a live process{} through {attempts} attempts in {:.1} s, and touched last {:.1} s ago: \
-         wait until it is done or end it, then try again",
-        path.display(), pid_note(*holder_pid), elapsed.as_secs_f64(), age.as_secs_f64()
+        "lock {} was held by {}{} through {attempts} attempts in {:.1} s, {}",
+        path.display(), if *ahead > STALE_AGE { "somebody" } else { "a live process" }, pid_note(*holder_pid),
+        elapsed.as_secs_f64(), outlook(*age, *ahead)
     )]
     Held {
         /// The lock file.
@@ -80,6 +80,8 @@ pub enum LockError {
         elapsed: Duration,
         /// How long the file had not been touched at the last attempt.
         age: Duration,
+        /// How far its time of change lay in the future then: such a file does not turn stale.
+        ahead: Duration,
         /// The holder, if it wrote its process id into the file as this crate does.
         holder_pid: Option<u32>,
     },
@@ -132,6 +134,21 @@ pub enum LockError {
 
 fn pid_note(holder_pid: Option<u32>) -> String {
     holder_pid.map_or_else(String::new, |pid| format!(" (process {pid})"))
+}
+
+/// When a lock that somebody holds was touched, and what to do.
+fn outlook(age: Duration, ahead: Duration) -> String {
+    if ahead > STALE_AGE {
+        let ahead = ahead.as_secs();
+        return format!(
+            "and is dated {ahead} s ahead of the clock, so that it does not turn stale: make sure that no burn is running, \
+             then delete it by hand"
+        );
+    }
+    format!(
+        "and touched last {:.1} s ago: wait until it is done or end it, then try again",
+        age.as_secs_f64()
+    )
 }
 
 /// Why an orphaned lock file is still there.
@@ -372,11 +389,13 @@ impl<'a> Acquisition<'a> {
     fn give_up(&self, age: Duration, obstacle: Option<Obstacle>) -> LockError {
         let (path, attempts, elapsed) = (self.path.to_owned(), self.attempts, self.started.elapsed());
         let holder_pid = file::holder_pid(&path);
+        let modified = disk::metadata(&path).map_or(SystemTime::UNIX_EPOCH, |present| present.modified);
+        let ahead = modified.duration_since(SystemTime::now()).unwrap_or_default();
         match obstacle {
             Some(obstacle) => {
                 LockError::Stale { path, attempts, elapsed, age, holder_pid, obstacle: Box::new(obstacle) }
             }
-            None => LockError::Held { path, attempts, elapsed, age, holder_pid },
+            None => LockError::Held { path, attempts, elapsed, age, ahead, holder_pid },
         }
     }
 }

@@ -64,20 +64,45 @@ fn databases_of_other_programs_are_left_byte_for_byte() {
     }
 }
 
+fn burn_at(home: &Path, words: &[&str]) -> (Option<i32>, String) {
+    let output =
+        Command::new(env!("CARGO_BIN_EXE_burn")).env("RELAYBURN_HOME", home).args(words).output().unwrap();
+    let text = [output.stdout, output.stderr].concat();
+    (output.status.code(), String::from_utf8(text).unwrap())
+}
+
 #[test]
-fn status_does_not_offer_to_complete_a_database_of_another_program() {
+fn nothing_offers_to_complete_a_database_of_another_program() {
     let home = tempfile::tempdir().unwrap();
     Connection::open(home.path().join("archive.sqlite"))
         .unwrap()
         .execute_batch("CREATE TABLE users(name)")
         .unwrap();
-    let output = Command::new(env!("CARGO_BIN_EXE_burn"))
-        .env("RELAYBURN_HOME", home.path())
-        .args(["state", "status"])
-        .output()
-        .unwrap();
-    let text = String::from_utf8(output.stdout).unwrap();
-    assert!(text.contains("not an archive") && !text.contains("completes it"), "{text}");
+    for words in [&["state", "status"][..], &["query", "turns"]] {
+        let (_, text) = burn_at(home.path(), words);
+        assert!(text.contains("not an archive") && !text.contains("completes it"), "{text}");
+    }
+}
+
+#[test]
+fn an_archive_that_lost_a_table_is_not_taken_for_an_empty_one() {
+    for table in ["turns", "tool_calls", "stamps"] {
+        let home = Place::new();
+        let path = home.directory.path();
+        fs::rename(home.path("l.jsonl"), home.path("ledger.jsonl")).unwrap();
+        assert_eq!(burn_at(path, &["state", "rebuild", "archive"]).0, Some(0));
+        let archive = Connection::open(home.path("archive.sqlite")).unwrap();
+        archive.execute_batch(&format!("DROP TABLE {table}")).unwrap();
+        for words in [&["state", "status"][..], &["query", "turns"], &["state", "rebuild", "archive"]] {
+            let (code, text) = burn_at(path, words);
+            assert_eq!(code, Some(1), "{words:?}: {text}");
+            assert!(text.contains(&format!("it has no table {table}")) && text.contains("--full"), "{text}");
+        }
+        drop(archive);
+        assert_eq!(burn_at(path, &["state", "rebuild", "archive", "--full"]).0, Some(0));
+        let (code, text) = burn_at(path, &["query", "turns", "--jsonl"]);
+        assert_eq!((code, text.lines().count()), (Some(0), 111), "{text}");
+    }
 }
 
 #[test]

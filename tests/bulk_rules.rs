@@ -51,10 +51,20 @@ fn what_cannot_be_written_is_refused_by_name() {
         (format!("PRAGMA encoding = 'UTF-16le'; {t}"), "the schema", "another encoding than UTF-8"),
         (format!("{t} CREATE TABLE u(a PRIMARY KEY); DROP TABLE u"), "the schema", "something dropped"),
         (format!("{t} INSERT INTO t VALUES(1, 2)"), "t", "a row in the schema's SQL"),
+        (format!("{t} CREATE VIEW v AS SELECT * FROM nowhere"), "v", "a view"),
+        (format!("{t} CREATE TABLE Pragma_x(a)"), "Pragma_x", "the name of a pragma"),
+        (
+            "PRAGMA auto_vacuum = FULL; CREATE TABLE pragma_auto_vacuum(auto_vacuum)".into(),
+            "pragma_auto_vacuum",
+            "the name of a pragma",
+        ),
     ] {
         assert_eq!(refusal(&sql), (object.to_owned(), what.to_owned()), "{sql}");
     }
     assert!(matches!(Schema::from_sql("CREATE TABLE", 4096), Err(Error::Schema(_))));
+    let written = format!("{t} PRAGMA writable_schema = ON; UPDATE sqlite_schema SET rootpage = 99");
+    assert!(matches!(Schema::from_sql(&written, 4096), Err(Error::Schema(_))));
+    Schema::from_sql("CREATE TABLE t(a TEXT COLLATE binary UNIQUE)", 4096).unwrap();
 }
 
 #[test]

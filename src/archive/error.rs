@@ -74,7 +74,7 @@ pub enum ArchiveError {
     },
     /// A full rebuild would replace an archive that has rows by an empty one, because the ledger is gone.
     #[error(
-        "there is no ledger at {}, and the archive {} has rows: it is kept; put the ledger back, or delete the archive",
+        "there is no ledger at {} to build {} from: that is kept as it is; put the ledger back, or delete the archive",
         ledger.display(),
         archive.display()
     )]

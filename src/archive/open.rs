@@ -167,7 +167,7 @@ fn schema_read(connection: &Connection) -> Result<(), rusqlite::Error> {
     connection.query_row("SELECT count(*) FROM sqlite_master", [], |row| row.get::<_, i64>(0)).map(|_| ())
 }
 
-/// The state row, or `None` when there is no such table or row.
+/// The state row, or `None` when there is no such table or row. Refuses an archive that has lost a table.
 pub(super) fn read_state(connection: &Connection, path: &Path) -> Result<Option<State>, ArchiveError> {
     if !has_table(connection, ARCHIVE_STATE.name).context(path, "reading its schema")? {
         return Ok(None);
@@ -198,8 +198,29 @@ pub(super) fn read_state(connection: &Connection, path: &Path) -> Result<Option<
         ) => {
             Err(ArchiveError::Damaged { path: path.to_path_buf(), reason: format!("its state row: {error}") })
         }
-        state => state.context(path, "reading its state"),
+        state => {
+            let state = state.context(path, "reading its state")?;
+            if state
+                .as_ref()
+                .is_some_and(|state| state.archive_version == VERSION && state.ledger_offset_bytes > 0)
+            {
+                refuse_half(connection, path)?;
+            }
+            Ok(state)
+        }
     }
+}
+
+/// An archive that has taken lines in has every table: in one that it lacks there were rows, and a tail build would go on
+/// without them.
+fn refuse_half(connection: &Connection, path: &Path) -> Result<(), ArchiveError> {
+    for table in &TABLES {
+        if !has_table(connection, table.name).context(path, "reading its schema")? {
+            let reason = format!("it has no table {}", table.name);
+            return Err(ArchiveError::Damaged { path: path.to_path_buf(), reason });
+        }
+    }
+    Ok(())
 }
 
 /// Whether a database is somebody else's. An archive has its state table, whatever its version, or no tables and views but

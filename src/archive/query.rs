@@ -87,7 +87,8 @@ impl Conditions {
 /// ledger, until it breaks off. Each turn is there once, as its last line had it.
 ///
 /// # Errors
-/// [`ArchiveError::Missing`], [`ArchiveError::OtherVersion`], [`ArchiveError::Incomplete`], and whatever SQLite says.
+/// [`ArchiveError::Missing`], [`ArchiveError::OtherVersion`], [`ArchiveError::Incomplete`], [`ArchiveError::NotAnArchive`],
+/// [`ArchiveError::Damaged`], and whatever SQLite says.
 pub fn turns(
     archive: &Path,
     filter: &Filter,
@@ -226,6 +227,9 @@ fn open_for_query(archive: &Path) -> Result<Connection, ArchiveError> {
         Some(state) if state.archive_version == VERSION => Ok(connection),
         Some(state) => {
             Err(ArchiveError::OtherVersion { path: archive.to_owned(), found: state.archive_version })
+        }
+        None if open::is_foreign(&connection, archive)? => {
+            Err(ArchiveError::NotAnArchive { path: archive.to_owned() })
         }
         None => Err(ArchiveError::Incomplete { path: archive.to_owned() }),
     }

@@ -20,7 +20,7 @@ pub enum JournalError {
     Scan(#[from] Arc<ScanError>),
     /// Another writer has the journal open.
     #[error(
-        "another process writes to this journal (it holds {}); wait until it is done, or raise the time to wait",
+        "another process writes to this journal (it holds {}); wait until it is done, then try again",
         path.display()
     )]
     Locked {

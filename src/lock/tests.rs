@@ -277,6 +277,19 @@ fn a_lock_in_a_missing_directory_fails_at_once() {
 }
 
 #[test]
+fn a_lock_dated_in_the_future_is_told_from_a_live_holder() {
+    let (_home, path) = home();
+    fs::File::create(&path).unwrap().set_modified(SystemTime::now() + STALE_AGE * 20).unwrap();
+    let mut waiter = Acquisition::new(&path, Caller::Thread);
+    waiter.attempts = ATTEMPTS - 1;
+    let failed = waiter.attempt().err().unwrap();
+    let text = failed.to_string();
+    assert!(matches!(failed, LockError::Held { .. }), "{text}");
+    assert!(text.contains("held by somebody") && text.contains("dated 99 s ahead of the clock"), "{text}");
+    assert!(text.contains("delete it by hand") && path.exists(), "{text}");
+}
+
+#[test]
 fn an_orphan_that_cannot_be_deleted_is_told_from_a_live_holder() {
     let (_home, path) = home();
     fs::create_dir(&path).unwrap();

@@ -36,7 +36,7 @@ pub struct RecoveryReport {
     pub unindexed: Vec<Unindexed>,
     /// Files in `segments/` whose names are not canonical; left alone.
     pub ignored: Vec<String>,
-    /// Directories that other users may enter.
+    /// Directories that other users may enter, by their whole paths.
     pub wide_directories: Vec<String>,
     /// The checkpoint of an interrupted rollback that was completed.
     #[serde(skip_serializing_if = "Option::is_none")]

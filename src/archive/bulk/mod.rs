@@ -1,6 +1,6 @@
 //! The bulk loader: builds a complete SQLite 3 database file bottom-up, from rows that several threads encode.
 //!
-//! It may create and write one target file, and unnamed spill files beside it. It knows tables, columns and indexes,
+//! It may create and write one target file, and an unnamed spill file beside it. It knows tables, columns and indexes,
 //! and nothing of what they mean. It promises the database that SQLite would hold after inserting the same rows in
 //! order — byte order of texts, types of values, order of rows — and the same bytes whatever the number of threads, the
 //! cutting of rows into batches and the budget. What it writes of the file format is in `docs/bulk-format.md`.
@@ -135,8 +135,9 @@ pub struct Loaded {
 
 impl Loader {
     /// Creates the target exclusively, mode 0600 on unix; its directory must exist. Of `memory_bytes` packed batches take a
-    /// part before they go to a spill file in that directory. Batches in the making, 16 MiB of pages, and when runs are
-    /// merged one key of each index and batch, come on top.
+    /// part before they go to a spill file in that directory. On top come batches in the making, 16 MiB of pages, and, while
+    /// they are built: one key of each index for each batch and for each of its pages, four bytes for each row with the same
+    /// key, 16 bytes for each row that moved, and a row or entry that overflows.
     ///
     /// # Errors
     /// [`Error::Io`], also when something of that name exists.
@@ -244,12 +245,10 @@ fn build_stage(
 /// The fates of rows whose parents went.
 fn orphans(schema: &Schema, data: &Data, fates: &[OnceLock<Fates>], table: usize) -> Fates {
     let mut orphans = Fates::default();
-    let parent = schema.tables[table].parent;
-    let Some((parent, parents)) = parent.and_then(|parent| Some((parent, fates[parent].get()?))) else {
-        return orphans;
-    };
+    let parent = schema.tables[table].parent.and_then(|parent| Some((parent, fates[parent].get()?)));
+    let Some((parent, parents)) = parent.filter(|(_, parents)| parents.gone > 0) else { return orphans };
     let parts = (0..).map_while(|part| Some((data.rows(table, part)?, data.rows(parent, part)?)));
-    for (rows, of_parent) in parts.filter(|_| parents.gone > 0) {
+    for (rows, of_parent) in parts {
         for (row, of) in (rows.base..).zip(rows.parents()) {
             if parents.place(of_parent.base + of).is_none() {
                 orphans.lose(row);

@@ -94,7 +94,8 @@ pub(super) fn header_len(types_len: usize) -> u64 {
     types_len + varint_len(alone) as u64
 }
 
-/// Whether SQLite stores this integer of a REAL column as an integer: it does below 48 bits.
+/// Whether this integer of a REAL column is stored as an integer: below 48 bits SQLite may do so, and does where no index
+/// has the column.
 pub(super) fn is_short(value: i64) -> bool {
     int_type(value).1 < 8
 }

@@ -1,7 +1,8 @@
 //! What is to be built, as SQLite itself understands it: the schema is run in an in-memory database and read back
-//! through pragmas. Touches no file. Promises that whatever the loader cannot write is refused here, by name.
+//! through pragmas. Writes no file. Promises that whatever the loader cannot write is refused here, by name.
 
-use rusqlite::{Connection, Params, Row};
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, OptionalExtension, Params, Row};
 
 use super::{Error, Result};
 
@@ -10,7 +11,7 @@ use super::{Error, Result};
 pub struct TableId(pub(super) usize);
 
 /// What becomes of rows whose primary key was seen before. Keys with a NULL in them never repeat. In other unique
-/// indexes a repeated key is [`Error::Duplicate`] whatever the rule.
+/// indexes a key that repeats among the rows that stay is [`Error::Duplicate`] whatever the rule.
 ///
 /// Rowids are given in order of arrival, from 1; a row that goes leaves its rowid unused.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -91,9 +92,11 @@ pub struct Schema {
     pub(super) image: Vec<u8>,
 }
 
-/// What a schema may not have, by name; of several things the first is told. `?1` is the page size.
+/// What a schema may not have, by name; of several things the first is told. `?1` is the page size. A table called as a
+/// pragma would answer in its place.
 const REFUSED: &str = "
     SELECT 'the schema', 'a TEMP table' FROM sqlite_temp_schema
+    UNION ALL SELECT name, 'the name of a pragma' FROM sqlite_schema WHERE lower(name) GLOB 'pragma_*'
     UNION ALL SELECT 'the schema', 'another page size' FROM pragma_page_size WHERE page_size <> ?1
     UNION ALL SELECT 'the schema', 'another encoding than UTF-8' FROM pragma_encoding WHERE encoding <> 'UTF-8'
     UNION ALL SELECT 'the schema', 'auto-vacuum' FROM pragma_auto_vacuum WHERE auto_vacuum
@@ -106,9 +109,10 @@ const REFUSED: &str = "
     UNION ALL SELECT t.name, 'a generated column' FROM sqlite_schema t, pragma_table_xinfo(t.name) WHERE hidden
     UNION ALL SELECT i.name, 'a partial index' FROM sqlite_schema t, pragma_index_list(t.name) i WHERE partial
     UNION ALL SELECT i.name, CASE WHEN cid < 0 THEN 'an index on an expression' WHEN desc THEN 'a DESC column'
-            WHEN coll <> 'BINARY' THEN 'a collation other than BINARY' ELSE 'a column twice in an index' END
+            WHEN upper(coll) <> 'BINARY' THEN 'a collation other than BINARY' ELSE 'a column twice in an index' END
         FROM sqlite_schema i, pragma_index_xinfo(i.name) WHERE type = 'index' AND key
-        GROUP BY i.name, cid HAVING cid < 0 OR desc OR coll <> 'BINARY' OR count(*) > 1";
+        GROUP BY i.name, cid HAVING cid < 0 OR desc OR upper(coll) <> 'BINARY' OR count(*) > 1
+    LIMIT 1";
 
 /// Tables, and why no row may be loaded into one: what is not checked here must not be promised.
 const TABLES: &str = "
@@ -131,7 +135,7 @@ impl Schema {
     /// Runs `sql` in an in-memory database with pages of `page_size` bytes (4096, 8192, 16384 or 32768), and reads back
     /// what it made. The SQL may set `PRAGMA user_version` and `application_id`.
     ///
-    /// Refused by name: rows, TEMP tables, another encoding, auto-vacuum, anything dropped again, views, triggers,
+    /// Refused by name: rows, tables called as a pragma (`pragma_…`), TEMP tables, another encoding, auto-vacuum, anything dropped again, views, triggers,
     /// virtual, STRICT and WITHOUT ROWID tables, AUTOINCREMENT, generated columns, and indexes that are partial, on
     /// expressions, DESC, of another collation than BINARY, or name a column twice. Tables with an INTEGER PRIMARY KEY,
     /// a CHECK or a FOREIGN KEY are created, but rows for them are refused.
@@ -142,14 +146,14 @@ impl Schema {
     pub fn from_sql(sql: &str, page_size: u32) -> Result<Self> {
         check_page_size(page_size)?;
         let mut db = Connection::open_in_memory()?;
+        // What the SQL makes is what it says: the schema table cannot be written to.
+        db.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
         db.pragma_update(None, "page_size", page_size)?;
         db.execute_batch(sql)?;
         db.pragma_update(None, "ignore_check_constraints", false)?;
-        let refused = list(&db, REFUSED, [page_size], |row| {
-            Ok(Error::Unsupported { object: row.get(0)?, what: row.get(1)? })
-        })?;
-        if let Some(first) = refused.into_iter().next() {
-            return Err(first);
+        let refused = |row: &Row<'_>| Ok(Error::Unsupported { object: row.get(0)?, what: row.get(1)? });
+        if let Some(refused) = db.query_row(REFUSED, [page_size], refused).optional()? {
+            return Err(refused);
         }
         let tables = list(&db, TABLES, [], |row| read_table(&db, row))?;
         let image = db.serialize("main")?.to_vec();

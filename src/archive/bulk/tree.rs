@@ -26,8 +26,10 @@ pub(super) fn build(target: &mut Target, trees: &mut [Tree<'_>]) -> Result<()> {
         let (written, filled) = rayon::join(
             || extents.iter().try_for_each(|extent| target.write(&extent.numbers, &extent.pages)),
             || {
-                let trees = trees.par_iter_mut().with_max_len(1).filter(|tree| !tree.is_done);
-                trees.try_for_each(|tree| tree.fill((tree.estimate_bytes / rounds) as usize))
+                let trees = trees.par_iter_mut().with_max_len(1);
+                let filled = trees.map(|tree| tree.fill((tree.estimate_bytes / rounds) as usize));
+                // Of several errors the first tree's, however many threads there are.
+                filled.collect::<Vec<Result<()>>>().into_iter().collect::<Result<()>>()
             },
         );
         written?;

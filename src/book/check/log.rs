@@ -159,7 +159,10 @@ impl Check<'_> {
         let is_blank = rest.iter().all(|byte| *byte == 0);
         let (kind, outlook) = match (opens, good_behind) {
             (false, _) => (FindingKind::DamagedFrame, "the store cannot be opened"),
-            (true, false) if bad.is_torn || is_blank => (FindingKind::TornTail, "opening cuts the log here"),
+            (true, false) if bad.is_torn || is_blank => (
+                FindingKind::TornTail,
+                "opening cuts the log here, and saves what it cuts if a snapshot or a run knows of it",
+            ),
             (true, _) => (FindingKind::DamagedFrame, "opening cuts the log here and saves what it cuts"),
         };
         let path = self.segments[bad.segment].path.clone();

@@ -182,6 +182,6 @@ pub(super) fn tell(dir: &Path, report: &RecoveryReport) {
         warn(&format!("{} is not named as a segment is; left alone", full(&format!("segments/{name}"))));
     }
     for directory in &report.wide_directories {
-        warn(&format!("{} can be entered by other users", full(directory)));
+        warn(&format!("{directory} can be entered by other users; give it mode 0700"));
     }
 }
