@@ -140,6 +140,15 @@ fn median(mut times: Vec<Duration>) -> Duration {
     times[times.len() / 2]
 }
 
+/// CPU time of this process so far, its own and the kernel's for it; `None` where there is no `/proc`. Ticks of Linux are 10 ms.
+fn cpu_time() -> Option<[Duration; 2]> {
+    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
+    let (_, behind_name) = stat.rsplit_once(')')?;
+    let mut ticks = behind_name.split_whitespace().skip(11).map(str::parse::<u32>);
+    let mut next = || Some(Duration::from_millis(10) * ticks.next()?.ok()?);
+    Some([next()?, next()?])
+}
+
 fn write_alone(directory: &Path, bytes: &[u8]) -> Outcome<()> {
     let mut file = tempfile::tempfile_in(directory)?;
     file.write_all(bytes)?;
@@ -157,13 +166,17 @@ fn main() -> Outcome<()> {
     let megabytes = Reader::open(&root, &Options::default())?.view()?.total_bytes() / 1_000_000;
     println!("built        {entries} entries, {megabytes} MB, grouped appends: {took:.2?}");
 
-    let (mut plain, mut rebuild, mut disk) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut plain, mut rebuild, mut disk, mut cpu) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         let (sound, took) = timed(|| read_plainly(&root))?;
         assert_eq!(sound, entries);
         plain.push(took);
         std::fs::remove_file(root.join("index/offsets.jsonl"))?;
+        let before = cpu_time();
         let (report, took) = timed(|| Ok(Store::open_rebuilding(&root, &Options::default())?.1))?;
+        if let (Some(before), Some(after)) = (before, cpu_time()) {
+            cpu.push([after[0] - before[0], after[1] - before[1]]);
+        }
         assert_eq!(report.rows_after, entries);
         rebuild.push(took);
         let index = std::fs::read(root.join("index/offsets.jsonl"))?;
@@ -173,6 +186,7 @@ fn main() -> Outcome<()> {
     println!("plain        {plain:.3?}");
     println!("rebuild      {rebuild:.3?}");
     println!("index alone  {disk:.3?}, written and synced");
+    println!("rebuild, CPU {cpu:.2?}, its own and the kernel's");
     let (plain, rebuild) = (median(plain), median(rebuild));
     let ratio = plain.as_secs_f64() / rebuild.as_secs_f64();
     println!(
