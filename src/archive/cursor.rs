@@ -133,5 +133,26 @@ fn checksum(source: &Source, cursor: u64) -> Result<u32, ScanError> {
         }
         add(cursor - EDGE_BYTES, cursor)?;
     }
+    // Behind the end of a file that was cut, its last page reads as zeros.
+    source.check_len()?;
     Ok((sum ^ sum >> SUM_BITS) & SUM_MASK)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::scan::Io;
+
+    #[test]
+    fn a_ledger_cut_within_its_last_page_is_not_taken_for_one_rewritten() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        for io in [Io::Mmap, Io::Read] {
+            std::fs::write(file.path(), "{\"v\":1}\n".repeat(40)).unwrap();
+            let source = Source::open(file.path(), io).unwrap();
+            assert_ne!(mark(&source, 320).unwrap(), 0);
+            file.as_file().set_len(310).unwrap();
+            assert!(matches!(mark(&source, 320), Err(ScanError::Truncated { .. })), "{io:?}");
+        }
+    }
 }
