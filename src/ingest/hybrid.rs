@@ -3,7 +3,7 @@
 //!
 //! May touch: its directory (`fjall/`, `index.redb` and `LOCK` in it). Promises: the half in redb changes atomically and is
 //! durable when `put_batch` returns; the half in fjall is durable after `flush`; one process at a time; killed while it is
-//! made, it is made again. fjall takes some damage for a fault of the program and panics: that is an error here.
+//! made, it is made again. Both take some damage for a fault of the program and panic: that is an error here.
 
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -25,7 +25,8 @@ pub struct HybridStore {
     path: PathBuf,
     records_database: Database,
     records: Keyspace,
-    index: redb::Database,
+    /// Some until it is closed.
+    index: Option<redb::Database>,
     /// Whether an engine panicked: what it holds in memory is not to be trusted then.
     is_broken: AtomicBool,
     // Dropped last: nobody else may open what is still being closed.
@@ -72,7 +73,12 @@ impl HybridStore {
         let index = guarded(|| Ok(redb::Database::open(directory.join(REDB))?)).map_err(|source| {
             StoreError { path: path.clone(), doing: "opening index.redb", source: Unusable::of(source) }
         })?;
-        Ok(Self { path, records_database, records, index, is_broken: AtomicBool::new(false), _lock: lock })
+        let (index, is_broken) = (Some(index), AtomicBool::new(false));
+        Ok(Self { path, records_database, records, index, is_broken, _lock: lock })
+    }
+
+    fn index(&self) -> Result<&redb::Database, EngineError> {
+        self.index.as_ref().ok_or_else(|| "it is closed".into())
     }
 
     /// Asks an engine to do something; once one has panicked, none is asked any more.
@@ -89,6 +95,20 @@ impl HybridStore {
             self.is_broken.fetch_or(source.is::<Unusable>(), Ordering::Relaxed);
             error(source)
         })
+    }
+}
+
+/// redb writes when it is closed, and panics then, too, where its file is damaged. What was committed is durable before.
+impl Drop for HybridStore {
+    fn drop(&mut self) {
+        let index = self.index.take();
+        let closed = guarded(|| {
+            drop(index);
+            Ok(())
+        });
+        if let Err(error) = closed {
+            tracing::warn!("closing {}: {error}", self.path.join(REDB).display());
+        }
     }
 }
 
@@ -173,7 +193,7 @@ impl KVStore for HybridStore {
             return Ok(value.map(|value| value.to_vec()));
         }
         self.ask("reading index.redb", || {
-            let table = match self.index.begin_read()?.open_table(INDEX) {
+            let table = match self.index()?.begin_read()?.open_table(INDEX) {
                 Err(TableError::TableDoesNotExist(_)) => return Ok(None),
                 table => table?,
             };
@@ -198,7 +218,7 @@ impl KVStore for HybridStore {
             return Ok(());
         }
         self.ask("writing index.redb", || {
-            let transaction = self.index.begin_write()?;
+            let transaction = self.index()?.begin_write()?;
             {
                 let mut table = transaction.open_table(INDEX)?;
                 for (key, value) in indexed {
@@ -219,7 +239,7 @@ impl KVStore for HybridStore {
             Ok(())
         })?;
         self.ask("scanning index.redb", || {
-            let table = match self.index.begin_read()?.open_table(INDEX) {
+            let table = match self.index()?.begin_read()?.open_table(INDEX) {
                 Err(TableError::TableDoesNotExist(_)) => return Ok(()),
                 table => table?,
             };
