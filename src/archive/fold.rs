@@ -355,8 +355,8 @@ impl<'a> Unfinished<'a> {
     }
 }
 
-/// Builds a [`Fold`] from stamps that are gone once they are added: what is needed of their text is copied, and of stamps that
-/// later ones override only that. For ledgers with more stamps than shall be in memory at one time.
+/// Builds a [`Fold`] from stamps that are gone once they are added: what they assign is copied, and of stamps that later ones
+/// override nothing else stays. For ledgers with more stamps than shall be in memory at one time.
 #[derive(Debug)]
 pub struct Builder<'a> {
     arena: &'a Bump,
