@@ -18,9 +18,11 @@ mod error;
 #[cfg(all(test, unix))]
 pub(crate) mod faults;
 mod kernel_lock;
+mod other_case;
 
 pub use self::error::{Error, Operation};
 pub use self::kernel_lock::KernelLock;
+pub use self::other_case::refuse_other_case;
 
 #[cfg(unix)]
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};

@@ -266,6 +266,7 @@ impl Shared {
             return Ok(Arc::clone(book));
         }
         let directory = self.directory.join("books").join(name);
+        disk::refuse_other_case(&directory)?;
         let opened = open::create(&directory, &self.options)?;
         let book = Arc::new(Book::new(name, &directory, opened, &self.options, &self.assets));
         books.insert(name.to_owned(), Arc::clone(&book));

@@ -44,22 +44,39 @@ pub enum Error {
         /// The first name tried.
         path: PathBuf,
     },
+    /// The file system ignores case, and the file that it finds under a name has that name in another spelling.
+    #[error(
+        "{} is {} on this file system, which ignores case: use the name as it is spelled there, or one that differs in more \
+         than case",
+        path.display(), listed.display()
+    )]
+    OtherCase {
+        /// The path asked for.
+        path: PathBuf,
+        /// The path as its directory lists it.
+        listed: PathBuf,
+    },
 }
 
 impl Error {
-    /// The operating system's error kind, `UnexpectedEof` for a short file, `AlreadyExists` for a full quarantine.
+    /// The operating system's error kind, `UnexpectedEof` for a short file, `AlreadyExists` for a full quarantine,
+    /// `InvalidFilename` for a name in another case.
     pub fn kind(&self) -> io::ErrorKind {
         match self {
             Self::Io { reason, .. } => reason.kind(),
             Self::UnexpectedEnd { .. } => io::ErrorKind::UnexpectedEof,
             Self::QuarantineFull { .. } => io::ErrorKind::AlreadyExists,
+            Self::OtherCase { .. } => io::ErrorKind::InvalidFilename,
         }
     }
 
     /// The file or directory concerned.
     pub fn path(&self) -> &Path {
         match self {
-            Self::Io { path, .. } | Self::UnexpectedEnd { path, .. } | Self::QuarantineFull { path } => path,
+            Self::Io { path, .. }
+            | Self::UnexpectedEnd { path, .. }
+            | Self::QuarantineFull { path }
+            | Self::OtherCase { path, .. } => path,
         }
     }
 

@@ -37,6 +37,7 @@ impl Cursor {
         }
         let directory = Directory::at(directory);
         let path = directory.cursors().join(name);
+        disk::refuse_other_case(&path)?;
         if let Some(offset) = read_cursor(&path)? {
             return Ok(Self { directory, path, offset, reader: None });
         }

@@ -66,7 +66,9 @@ impl Ledger {
             let Ok(session) = SessionId::new(session) else { continue };
             disk::create_dir_all(&self.home().content_dir())?;
             with_lock(&self.home().lock(LockName::Content(session)), |held| {
-                let mut file = LineFile::open(&self.home().content(session))?;
+                let path = self.home().content(session);
+                disk::refuse_other_case(&path)?;
+                let mut file = LineFile::open(&path)?;
                 let lines: Vec<&[u8]> = entries.iter().map(|entry| batch.line(&entry.line)).collect();
                 let mut known = standing(&file, &lines)?;
                 let fresh: Vec<&[u8]> = lines.iter().copied().filter(|line| known.insert(*line)).collect();
