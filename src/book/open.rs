@@ -2,7 +2,8 @@
 //!
 //! May cut the last segment, move damaged bytes and misleading snapshots aside, delete runs and leftovers, write a run;
 //! docs/books.md says when. Promises: nothing that could be an acknowledged event is destroyed: bytes that are cut and
-//! may hold one are saved first; and what cannot be made whole from the log is refused, with file and offset.
+//! may hold one are saved first; what cannot be made whole from the log is refused, with file and offset; and what an
+//! opened book has read is durable, even when the writer before was killed between a write and its sync.
 
 use std::path::{Path, PathBuf};
 
@@ -44,6 +45,8 @@ pub(super) struct Opened {
 /// Creates a book: its directory and an empty segment, durable on return.
 pub(super) fn create(directory: &Path, options: &LogStoreOptions) -> Result<Opened, BookError> {
     disk::create_dir_all(directory)?;
+    // A directory that is there already may be the work of a call that failed before it synced the name.
+    disk::sync_dir(disk::parent_of(directory))?;
     read(directory, "", options)?.finish(options)
 }
 
@@ -171,6 +174,10 @@ impl Read {
             spill(&self.name, &mut state, &mut keys, count);
         }
         let (active, _) = disk::File::open_append(last_path)?;
+        // The writer that left the end of the log may have been killed before it synced, and a key that is answered from an
+        // unsynced event is lost with a power cut. A segment that is followed by another was synced before that was created.
+        active.sync_all()?;
+        disk::sync_dir(&self.directory)?;
         let active_len_bytes = active.len_bytes()?;
         let events_since_snapshot = (events - self.snapshot_seq) as u64;
         let assets = self.assets;

@@ -200,6 +200,14 @@ impl Shared {
         let books_directory = directory.join("books");
         disk::create_dir_all(&books_directory)?;
         let lock = take_lock(directory)?;
+        // The names of both, and of the books, may be the work of a program that was killed before it synced them.
+        disk::sync_dir(&books_directory)?;
+        disk::sync_dir(directory)?;
+        match disk::sync_dir(disk::parent_of(directory)) {
+            // The parent may be one that this user can pass through and not open.
+            Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {}
+            synced => synced?,
+        }
         let mut books = HashMap::new();
         let assets = Arc::<Assets>::default();
         let mut recovery = RecoveryReport::default();

@@ -11,8 +11,9 @@ use uuid::Uuid;
 
 use super::queue::Book as OpenBook;
 use super::scratch::{self, Block, Blocks, Row, Scratch, SeqIndex};
-use super::{BookError, LogStoreOptions, LogTaleaStore, check, open};
-use crate::disk::faults::{self, Harness};
+use super::{BookError, LogStoreOptions, LogTaleaStore, check, files, frame, open};
+use crate::disk;
+use crate::disk::faults::{self, Harness, Survival};
 
 fn runtime() -> tokio::runtime::Runtime {
     // One thread: the one the harness is entered on.
@@ -218,6 +219,78 @@ fn after_a_power_cut_everything_acknowledged_is_there() {
         runtime().block_on(verify(image.path(), &due, &image.to_string()));
     });
     assert!(images > 500, "{images}");
+}
+
+/// A process is killed between a write and its sync, the next one answers a retry, and the power is cut.
+#[test]
+fn an_event_that_nobody_synced_is_durable_before_a_retry_is_answered() {
+    for base in [1, 3] {
+        let directory = tempfile::tempdir().unwrap();
+        let harness = Harness::recording(directory.path());
+        let (events, seq) = harness.run(|| {
+            runtime().block_on(async {
+                let open = || LogTaleaStore::open_with(directory.path(), OPTIONS);
+                let store = open().await.unwrap();
+                set_up(&store).await.unwrap();
+                store.shutdown().await;
+                let mut bytes = Vec::new();
+                let event = frame::transaction_json(&sale(1)).unwrap();
+                frame::encode(3, chrono::Utc::now(), &event, &mut bytes).unwrap();
+                // Base 3 is a segment of which not even the name was synced.
+                let segment = files::segment_path(&directory.path().join("books/shop"), base);
+                disk::File::open_append(&segment).unwrap().0.write_all(&bytes).unwrap();
+                let store = open().await.unwrap();
+                let seq = store.commit(&sale(1)).await.unwrap().seq;
+                let events = harness.events();
+                store.shutdown().await;
+                (events, seq)
+            })
+        });
+        assert_eq!(seq, 3);
+        let image = tempfile::tempdir().unwrap();
+        harness.lay_out(events, Survival::Nothing, image.path());
+        runtime().block_on(verify(image.path(), &[(events, 1, seq)], &format!("segment {base}")));
+    }
+}
+
+fn segments(directory: &Path) -> Vec<(std::path::PathBuf, Vec<u8>)> {
+    let listing = files::list(&directory.join("books/shop")).unwrap();
+    listing.segments.into_iter().map(|(_, path)| (path.clone(), std::fs::read(path).unwrap())).collect()
+}
+
+#[test]
+fn a_failed_write_or_sync_leaves_the_log_as_it_was() {
+    let mut refused = 0;
+    faults::each_failure(|harness| {
+        let directory = tempfile::tempdir().unwrap();
+        let open = || LogTaleaStore::open_with(directory.path(), OPTIONS);
+        runtime().block_on(async {
+            let store = open().await.unwrap();
+            set_up(&store).await.unwrap();
+            store.commit(&sale(0)).await.unwrap();
+            store.shutdown().await;
+        });
+        let before = segments(directory.path());
+        // Long enough for three more segments.
+        let sales: Vec<Transaction> = (1..7).map(sale).collect();
+        let outcomes = harness.run(|| {
+            runtime().block_on(async {
+                let store = open().await.ok()?;
+                let outcomes = store.commit_batch(&sales).await;
+                store.shutdown().await;
+                Some(outcomes)
+            })
+        });
+        let committed = outcomes.iter().flatten().filter(|outcome| outcome.is_ok()).count();
+        let after = segments(directory.path());
+        match committed {
+            0 => assert_eq!(after, before, "{harness:?}"),
+            _ => assert_eq!((committed, after.len()), (6, before.len() + 3), "{harness:?}"),
+        }
+        refused += usize::from(outcomes.is_some() && committed == 0);
+        runtime().block_on(verify(directory.path(), &[], &format!("{harness:?}")));
+    });
+    assert!(refused > 10, "{refused}");
 }
 
 fn row(seq: i64) -> Row {

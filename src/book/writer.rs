@@ -1,7 +1,8 @@
 //! The writer of a book: batch by batch it decides, appends, syncs once, applies, publishes and answers; docs/books.md.
 //!
 //! Appends to segments, begins new ones, and starts snapshots. Promises: no answer leaves before its batch is synced; after
-//! a failed write nothing of the batch was acknowledged, and its caller lets no other batch through.
+//! a failed write or sync nothing of the batch was acknowledged, the log is cut back to where the batch began, and the
+//! caller lets no other batch through.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -119,8 +120,12 @@ impl Writer {
     /// When something could not be written: then nothing of the batch was acknowledged.
     pub(super) fn batch(&mut self, book: &Book, jobs: Vec<Job>) -> Result<(), BookError> {
         let mut batch = Batch::default();
+        let start_bytes = self.active_len_bytes;
         if let Err(error) = self.write(book, jobs, &mut batch) {
-            let reason = error.to_string();
+            let mut reason = error.to_string();
+            if let Err(undo) = self.take_back(book, start_bytes, &batch.segments) {
+                reason = format!("{reason}; what it wrote could not be taken back: {undo}");
+            }
             let poisoned = || BookError::Poisoned { book: book.name.clone(), reason: reason.clone() };
             batch.answers.into_iter().for_each(|answer| answer.refuse(poisoned()));
             batch.snapshots.into_iter().for_each(|reply| drop(reply.send(Err(poisoned().into()))));
@@ -256,14 +261,41 @@ impl Writer {
             self.flush_buffer()?;
             self.active.sync_data()?;
             self.active = disk::File::create_new(&files::segment_path(&book.directory, seq))?;
-            disk::sync_dir(&book.directory)?;
             self.active_len_bytes = 0;
             batch.segments.push(seq);
+            disk::sync_dir(&book.directory)?;
         }
         let before = self.buffer.len();
         frame::encode(seq, at, json, &mut self.buffer)?;
         batch.offsets.push(self.active_len_bytes);
         self.active_len_bytes += (self.buffer.len() - before) as u64;
+        Ok(())
+    }
+
+    /// Cuts the log back to where a failed batch began: after a failed sync a later one can succeed without having written
+    /// anything, so bytes that are left would be answered from and then lost.
+    ///
+    /// The segments that the batch began go first, the last one before the others, each for good: whatever a crash leaves
+    /// of this is a log without a gap.
+    fn take_back(&mut self, book: &Book, start_bytes: u64, begun: &[Seq]) -> Result<(), BookError> {
+        self.buffer.clear();
+        for base in begun.iter().rev() {
+            disk::remove_file_if_exists(&files::segment_path(&book.directory, *base))?;
+            disk::sync_dir(&book.directory)?;
+        }
+        let path = match begun.first() {
+            None => self.active.path().to_owned(),
+            Some(first) => {
+                let state = book.state();
+                let before = state.bases().iter().rev().find(|base| *base < first);
+                let Some(before) = before else { return Ok(()) };
+                files::segment_path(&book.directory, *before)
+            }
+        };
+        let file = disk::File::open_rw(&path)?;
+        if file.len_bytes()? > start_bytes {
+            file.set_len(start_bytes)?;
+        }
         Ok(())
     }
 
