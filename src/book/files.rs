@@ -20,6 +20,10 @@ const READ_BYTES: usize = 1 << 18;
 /// How much is read for a single event; most are shorter.
 const READ_ONE_BYTES: usize = 1 << 10;
 
+/// No store writes as many runs as that: a file with a higher number is none of ours, and would leave no number for the
+/// next run.
+const RUN_NUMBER_MAX: u64 = u64::MAX / 2;
+
 /// `segment-<first seq, 20 digits>.log`
 pub(super) fn segment_path(directory: &Path, base: Seq) -> PathBuf {
     directory.join(format!("segment-{base:020}.log"))
@@ -61,7 +65,8 @@ pub(super) fn list(directory: &Path) -> Result<Listing, BookError> {
             listing.segments.push((base, path));
         } else if let Some(last) = number(name, "snapshot-", ".snap") {
             listing.snapshots.push((last, path));
-        } else if let Some(number) = number(name, "idem-", ".run") {
+        } else if let Some(number) = number(name, "idem-", ".run").filter(|number| *number <= RUN_NUMBER_MAX)
+        {
             listing.runs.push((number, path));
         } else if name.ends_with(".tmp") {
             listing.leftovers.push(path);

@@ -7,6 +7,7 @@ use std::borrow::Cow;
 use std::fmt;
 
 use chrono::{DateTime, Datelike, Utc};
+use memchr::memmem;
 use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use talea_core::events::LedgerEvent;
@@ -59,6 +60,60 @@ pub(super) fn check(crc: u32, payload: &[u8]) -> Result<(), String> {
     }
     let found = crc32fast::hash(payload);
     if found == crc { Ok(()) } else { Err(format!("checksum {crc:08x}, content {found:08x}")) }
+}
+
+/// Finds whole frames among bytes in which frames cannot be followed one by one.
+///
+/// Anything that looks like the beginning of a payload can have a length in front of it that reaches to the end, so
+/// comparing checksums candidate by candidate takes the square of the length. A checksum of any range comes from those of two
+/// prefixes, which are kept every [`FINDER_STEP_BYTES`]: n bytes with c candidates take n + c log n.
+pub(super) struct Finder<'a> {
+    bytes: &'a [u8],
+    /// Of the first 0, 1, 2, … steps.
+    prefixes: Vec<u32>,
+}
+
+/// Bytes between two checksums that a [`Finder`] keeps.
+const FINDER_STEP_BYTES: usize = 1 << 10;
+
+impl<'a> Finder<'a> {
+    pub(super) fn new(bytes: &'a [u8]) -> Self {
+        let mut prefix = crc32fast::Hasher::new();
+        let mut prefixes = vec![0];
+        for step in bytes.chunks_exact(FINDER_STEP_BYTES) {
+            prefix.update(step);
+            prefixes.push(prefix.clone().finalize());
+        }
+        Self { bytes, prefixes }
+    }
+
+    /// Where, from `from` on, the next frame begins whose checksum fits.
+    pub(super) fn next_whole(&self, from: usize) -> Option<usize> {
+        memmem::find_iter(&self.bytes[from..], b"{\"seq\":").find_map(|found| {
+            let start = (from + found).checked_sub(HEADER_BYTES).filter(|start| *start >= from)?;
+            let Split::Whole { crc, payload } = split(&self.bytes[start..]) else { return None };
+            let fits = !payload.is_empty() && self.checksum(start + HEADER_BYTES, payload.len()) == crc;
+            fits.then_some(start)
+        })
+    }
+
+    /// The checksum of `len` bytes from `start` on.
+    fn checksum(&self, start: usize, len: usize) -> u32 {
+        if len <= 2 * FINDER_STEP_BYTES {
+            return crc32fast::hash(&self.bytes[start..start + len]);
+        }
+        // The prefix in front of the range, as if zeros followed it, and the prefix with the range differ by the range.
+        let mut before = crc32fast::Hasher::new_with_initial_len(self.prefix(start), start as u64);
+        before.combine(&crc32fast::Hasher::new_with_initial_len(0, len as u64));
+        before.finalize() ^ self.prefix(start + len)
+    }
+
+    fn prefix(&self, len: usize) -> u32 {
+        let steps = len / FINDER_STEP_BYTES;
+        let mut prefix = crc32fast::Hasher::new_with_initial(self.prefixes[steps]);
+        prefix.update(&self.bytes[steps * FINDER_STEP_BYTES..len]);
+        prefix.finalize()
+    }
 }
 
 /// An event as it is serialized: the shape of `LedgerEvent`, by reference.

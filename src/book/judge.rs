@@ -31,7 +31,9 @@ pub(super) struct Overlay {
     pub(super) raw: HashMap<u32, i64>,
     /// Accepted events by key.
     pub(super) keys: HashMap<Arc<str>, usize>,
-    pub(super) opened: Vec<(AccountDef, AccountCfg)>,
+    opened: Vec<(AccountDef, AccountCfg)>,
+    /// Index in `opened` by account.
+    opened_at: HashMap<AccountId, usize>,
     pub(super) registered: Vec<AssetDef>,
 }
 
@@ -39,9 +41,15 @@ impl Overlay {
     /// The index of an account: those opened in this batch follow those of the state.
     pub(super) fn find(&self, state: &State, id: &AccountId) -> Option<u32> {
         state.find(&id.book.0, &id.path).or_else(|| {
-            let at = self.opened.iter().position(|(def, _)| def.id == *id)?;
+            let at = self.opened_at.get(id)?;
             Some((state.account_count() + at) as u32)
         })
+    }
+
+    /// Accepts an account that [`Overlay::find`] does not know.
+    pub(super) fn open(&mut self, def: &AccountDef, cfg: &AccountCfg) {
+        self.opened_at.insert(def.id.clone(), self.opened.len());
+        self.opened.push((def.clone(), cfg.clone()));
     }
 
     pub(super) fn account<'s>(&'s self, state: &'s State, index: u32) -> (&'s AccountDef, &'s AccountCfg) {
@@ -70,7 +78,9 @@ impl Overlay {
         if draft.book.is_reserved() {
             return Err(StoreError::InvalidBook(draft.book.clone()));
         }
-        let mut balances: Vec<(u32, i64)> = Vec::with_capacity(draft.postings.len());
+        // In the order of their first posting, in which the first broken floor is named.
+        let mut balances: Vec<(u32, i64)> = Vec::new();
+        let mut places: HashMap<u32, usize> = HashMap::new();
         let mut indices = Vec::with_capacity(draft.postings.len());
         for posting in &draft.postings {
             let index = self
@@ -87,13 +97,10 @@ impl Overlay {
             indices.push(index);
         }
         for (posting, index) in draft.postings.iter().zip(indices) {
-            let at = match balances.iter().position(|(known, _)| *known == index) {
-                Some(at) => at,
-                None => {
-                    balances.push((index, self.raw(state, index)));
-                    balances.len() - 1
-                }
-            };
+            let at = *places.entry(index).or_insert_with(|| {
+                balances.push((index, self.raw(state, index)));
+                balances.len() - 1
+            });
             let credit = posting.direction == Direction::Credit;
             balances[at].1 = add(balances[at].1, posting.amount.minor(), credit)
                 // The smallest integer has no negative, which the other side of the book would show.

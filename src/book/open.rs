@@ -7,13 +7,12 @@
 
 use std::path::{Path, PathBuf};
 
-use memchr::memmem;
 use talea_core::store::SYSTEM_BOOK;
 use talea_core::types::{AssetDef, Direction, Seq};
 
 use super::error::BookError;
 use super::files::{self, Listing};
-use super::frame::{self, HEADER_BYTES, PostingIn, Replayed, Split};
+use super::frame::{Finder, PostingIn, Replayed};
 use super::keys::{Covered, Keys, Outcome};
 use super::recovery::{Quarantined, RecoveryReport, Truncated};
 use super::scan::{self, Bad, Found};
@@ -352,11 +351,7 @@ fn is_worth_saving(path: &Path, bad: &Bad) -> Result<bool, BookError> {
     let source = Source::open(path, Io::Mmap)?;
     let mut buffer = Vec::new();
     let tail = source.bytes(bad.offset..source.len_bytes(), &mut buffer)?;
-    let has_whole_frame = memmem::find_iter(tail, b"{\"seq\":").any(|at| {
-        at >= HEADER_BYTES
-            && matches!(frame::split(&tail[at - HEADER_BYTES..]),
-                Split::Whole { crc, payload } if frame::check(crc, payload).is_ok())
-    });
+    let has_whole_frame = Finder::new(tail).next_whole(0).is_some();
     source.check_len()?;
     Ok(has_whole_frame || (!bad.is_torn && tail.iter().any(|byte| *byte != 0)))
 }

@@ -152,8 +152,9 @@ pub(super) fn load(path: &Path, last: Seq, directory: &Path, cap: usize) -> Resu
         .deserialize(&mut json)
         .and_then(|()| json.end())
         .map_err(|error| damaged(path, error.to_string()))?;
-    if loaded.state.next_seq != last + 1 {
-        let reason = format!("its next event is {}, its name says {}", loaded.state.next_seq, last + 1);
+    if loaded.state.next_seq.checked_sub(1) != Some(last) {
+        let reason =
+            format!("its next event is {}, its name says that the last is {last}", loaded.state.next_seq);
         return Err(damaged(path, reason));
     }
     Ok((loaded.state, loaded.keys))

@@ -9,8 +9,11 @@ use talea_core::store::{AccountCfg, Store};
 use talea_core::types::*;
 use uuid::Uuid;
 
-use super::queue::Book as OpenBook;
+use super::frame::Finder;
+use super::judge::Overlay;
+use super::queue::{Book as OpenBook, Draft};
 use super::scratch::{self, Block, Blocks, Row, Scratch, SeqIndex};
+use super::state::State;
 use super::{BookError, LogStoreOptions, LogTaleaStore, check, files, frame, open};
 use crate::disk;
 use crate::disk::faults::{self, Harness, Survival};
@@ -293,6 +296,56 @@ fn a_failed_write_or_sync_leaves_the_log_as_it_was() {
     assert!(refused > 10, "{refused}");
 }
 
+/// Comparing each posting with all accounts before it takes minutes here.
+#[test]
+fn a_transaction_of_many_postings_is_judged_in_a_moment() {
+    const POSTINGS: usize = 200_000;
+    let mut state = State::new(Path::new("unused"));
+    let mut many = sale(1);
+    let posting = many.postings.pop().unwrap();
+    many.postings.clear();
+    for number in 0..POSTINGS {
+        let id = account(&format!("a{number}"));
+        let def = AccountDef { id: id.clone(), asset: AssetId::new("USD"), kind: AccountKind::Clearing };
+        state.add_account(&def, &AccountCfg { normal_side: None, min_balance: Some(-2) });
+        many.postings.extend([
+            Posting { account: id.clone(), ..posting.clone() },
+            Posting { account: id, ..posting.clone() },
+        ]);
+    }
+    let started = std::time::Instant::now();
+    let balances = Overlay::default().judge(&state, &Draft::new(&many)).unwrap();
+    assert!(started.elapsed() < std::time::Duration::from_secs(20), "{:?}", started.elapsed());
+    assert!(balances.iter().copied().eq((0..POSTINGS as u32).map(|index| (index, -2))));
+    // The first broken floor in posting order is named.
+    many.postings
+        .extend([7, 3].map(|number| Posting { account: account(&format!("a{number}")), ..posting.clone() }));
+    let refused = Overlay::default().judge(&state, &Draft::new(&many)).unwrap_err();
+    let talea_core::store::StoreError::ConstraintViolation { account: broken, .. } = refused else {
+        panic!()
+    };
+    assert_eq!(broken, account("a3"));
+}
+
+/// Everywhere something like a frame, of a length that reaches to the end: comparing each checksum anew takes hours.
+#[test]
+fn what_only_looks_like_frames_is_searched_in_a_moment() {
+    const BYTES: usize = 16 << 20;
+    let mut bytes = Vec::with_capacity(BYTES);
+    while bytes.len() < BYTES {
+        let len = (BYTES - bytes.len()).saturating_sub(4096) as u32;
+        bytes.extend_from_slice(&len.to_le_bytes());
+        bytes.extend_from_slice(b"crc?{\"seq\":");
+    }
+    let mut whole = Vec::new();
+    frame::encode(7, chrono::Utc::now(), &frame::transaction_json(&sale(1)).unwrap(), &mut whole).unwrap();
+    let started = std::time::Instant::now();
+    assert_eq!(Finder::new(&bytes).next_whole(0), None);
+    bytes.extend_from_slice(&whole);
+    assert_eq!(Finder::new(&bytes).next_whole(0), Some(bytes.len() - whole.len()));
+    assert!(started.elapsed() < std::time::Duration::from_secs(60), "{:?}", started.elapsed());
+}
+
 fn row(seq: i64) -> Row {
     Row {
         seq,
@@ -306,6 +359,22 @@ fn row(seq: i64) -> Row {
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_finder_finds_the_first_whole_frame(
+        before in prop::collection::vec(any::<u8>(), 0..6000),
+        filler in 0..9000_usize,
+        from in 0..6000_usize,
+    ) {
+        let mut bytes = before.clone();
+        let mut event = sale(1);
+        event.metadata = serde_json::json!("x".repeat(filler));
+        frame::encode(7, chrono::Utc::now(), &frame::transaction_json(&event).unwrap(), &mut bytes).unwrap();
+        let found = Finder::new(&bytes).next_whole(from.min(bytes.len()));
+        prop_assert_eq!(found, (from <= before.len()).then_some(before.len()));
+        bytes.pop();
+        prop_assert_eq!(Finder::new(&bytes).next_whole(0), None);
+    }
 
     #[test]
     fn a_chain_of_blocks_is_its_rows(lens in prop::collection::vec(1..5_usize, 1..60), target in 0..400_i64) {

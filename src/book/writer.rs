@@ -214,7 +214,7 @@ impl Writer {
                 let answer = match batch.overlay.find(state, &def.id) {
                     None => {
                         let json = frame::account_json(&def, &cfg);
-                        batch.overlay.opened.push((def.clone(), cfg.clone()));
+                        batch.overlay.open(&def, &cfg);
                         batch.answers.push(Answer::Done(reply, Ok(())));
                         return Some((json, Change::Opened(def, cfg)));
                     }

@@ -455,3 +455,39 @@ async fn a_segment_or_a_run_with_an_absurd_number_is_refused_without_taking_memo
         }
     }
 }
+
+#[tokio::test]
+async fn a_run_or_a_snapshot_with_the_highest_number_leaves_room_for_the_next_one() {
+    let options = LogStoreOptions { idem_hot_cap: 2, ..LogStoreOptions::default() };
+    let directory = tempfile::tempdir().unwrap();
+    let book = directory.path().join("books/shop");
+    let open = || LogTaleaStore::open_with(directory.path(), options.clone());
+    made(directory.path(), 2).await;
+    let store = open().await.unwrap();
+    store.snapshot_now("shop").await.unwrap();
+    store.shutdown().await;
+    for name in ["idem-18446744073709551615.run", "idem-18446744073709551614.run"] {
+        let empty = [&crc32fast::hash(b"[]").to_le_bytes()[..], b"[]"].concat();
+        fs::write(book.join(name), empty).unwrap();
+    }
+    fs::copy(book.join("snapshot-00000000000000000004.snap"), book.join("snapshot-9223372036854775807.snap"))
+        .unwrap();
+    let findings = check(directory.path()).unwrap().findings;
+    assert!(matches!(&findings[..], [one] if one.kind == FindingKind::DamagedSnapshot), "{findings:?}");
+    for round in 0..3 {
+        let store = open().await.unwrap();
+        for number in 0..12 {
+            let key = format!("k{}", round * 6 + number);
+            store.commit(&transfer(round * 6 + number, &key, "shop", "cash", "sales", 1)).await.unwrap();
+        }
+        store.shutdown().await;
+    }
+    let store = open().await.unwrap();
+    assert_eq!(cash(&store).await, 3 + 22);
+    store.shutdown().await;
+    let names: Vec<String> =
+        fs::read_dir(&book).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    assert!(names.iter().any(|name| name.starts_with("idem-0000")), "{names:?}");
+    assert!(names.contains(&"snapshot-9223372036854775807.snap.stale".to_owned()), "{names:?}");
+    assert!(check(directory.path()).unwrap().ok);
+}

@@ -5,13 +5,12 @@
 use std::path::Path;
 
 use chrono::{DateTime, Utc};
-use memchr::memmem;
 use talea_core::types::Seq;
 
 use super::{Check, FindingKind, Held};
 use crate::book::error::BookError;
 use crate::book::files::Listing;
-use crate::book::frame::{self, HEADER_BYTES, Replayed, Split};
+use crate::book::frame::{self, Finder, HEADER_BYTES, Replayed, Split};
 use crate::book::scan::{self, Found};
 use crate::book::state::PostingRef;
 
@@ -273,6 +272,7 @@ fn frames(
     walked: &mut Walked,
     damage: &mut Vec<(u64, Damage)>,
 ) {
+    let mut finder = None;
     loop {
         let reason = match frame::split(&bytes[at..]) {
             Split::End => return,
@@ -300,18 +300,10 @@ fn frames(
         is_known = false;
         // How many events the damaged bytes were cannot be said.
         *expected = None;
-        match next_whole(bytes, at + 1) {
+        let finder = finder.get_or_insert_with(|| Finder::new(bytes));
+        match finder.next_whole(at + 1) {
             Some(next) => at = next,
             None => return,
         }
     }
-}
-
-/// Where, from `from` on, the next frame begins whose checksum fits.
-fn next_whole(bytes: &[u8], from: usize) -> Option<usize> {
-    memmem::find_iter(&bytes[from..], b"{\"seq\":").find_map(|found| {
-        let start = (from + found).checked_sub(HEADER_BYTES).filter(|start| *start >= from)?;
-        let Split::Whole { crc, payload } = frame::split(&bytes[start..]) else { return None };
-        frame::check(crc, payload).is_ok().then_some(start)
-    })
 }
