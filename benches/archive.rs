@@ -9,12 +9,12 @@ use std::path::Path;
 
 use bumpalo::Bump;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use relayburn_ledger::archive::fold::{Fold, Scratch};
 use relayburn_ledger::archive::load::InsertWriter;
 use relayburn_ledger::archive::pipeline::{self, Input};
-use relayburn_ledger::archive::rows::{RowMaker, Rows, add_chunk};
 use relayburn_ledger::archive::{Options, Paths, Unobserved, rebuild_full, schema, survey};
 use relayburn_ledger::dev::{GenerateOptions, Profile, generate};
+use relayburn_ledger::record::fold::{Fold, Scratch};
+use relayburn_ledger::record::rows::{RowMaker, Rows, add_chunk};
 use relayburn_ledger::scan::{self, Io, Source};
 
 fn ledger(profile: Profile, size_bytes: u64) -> Vec<u8> {
@@ -73,7 +73,7 @@ fn phases(c: &mut Criterion) {
                 .iter()
                 .map(|turn| {
                     let text = |column: usize| match turn.cells[column] {
-                        relayburn_ledger::archive::rows::Cell::Text(text) => text,
+                        relayburn_ledger::record::Cell::Text(text) => text,
                         _ => "",
                     };
                     fold.enrich(text(1), text(2), text(4), &mut scratch).json.len()

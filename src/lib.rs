@@ -32,8 +32,9 @@
 //!
 //! | room | what it is for | it uses |
 //! | --- | --- | --- |
-//! | [`ledger`] | appends, index files, queries over the ledger, check, prune, reset | `archive`, `scan`, `lock`, `disk`, `home` |
-//! | [`archive`] | rows from lines, folding of stamps, builds, publishing, status | `scan`, `lock`, `disk`, `home` |
+//! | [`record`] | what a ledger line is: kinds, columns, readers, ids, stamps, typed records | `scan` |
+//! | [`ledger`] | appends, index files, queries over the ledger, check, prune, reset | `record`, `archive`, `scan`, `lock`, `disk`, `home` |
+//! | [`archive`] | builds, publishing, status, queries over the archive | `record`, `scan`, `lock`, `disk`, `home` |
 //! | [`scan`] | mapped logs, chunks that end at line ends, exact JSON | nothing of ours |
 //! | [`lock`] | the lock-file protocol shared with other programs | `disk` |
 //! | [`journal`] | a write-ahead log of opaque payloads | `scan`, `disk`, `home` |
@@ -61,6 +62,7 @@ pub mod ingest;
 pub mod journal;
 pub mod ledger;
 pub mod lock;
+pub mod record;
 pub mod scan;
 #[cfg(feature = "session")]
 pub mod session;

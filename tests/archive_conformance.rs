@@ -14,9 +14,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use common::archives::{Place, count, variants};
 use common::dump::{self, Dump, Value};
 use common::{fixture, golden, in_parallel, ledgers, processes};
-use relayburn_ledger::archive::rows::{Finding, Verdict};
 use relayburn_ledger::archive::{self, BuildResult, Options, Restart, Unobserved, rebuild_full};
 use relayburn_ledger::dev::{self, GenerateOptions, ODD_KINDS, Profile, generate};
+use relayburn_ledger::record::rows::{Finding, Verdict};
 use serde_json::json;
 
 /// The time written into archives here, and as they hold it.

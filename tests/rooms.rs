@@ -9,21 +9,25 @@ use quote::ToTokens;
 use syn::{Item, UseTree};
 
 /// A room and the rooms it may use. Every room stands below those that it uses.
-const ROOMS: [(&str, &[&str]); 12] = [
+const ROOMS: [(&str, &[&str]); 13] = [
     ("scan", &[]),
     ("disk", &[]),
     ("home", &[]),
     ("dev", &[]),
     ("lock", &["disk"]),
-    ("archive", &["scan", "disk", "home", "lock"]),
-    ("ledger", &["archive", "scan", "disk", "home", "lock"]),
+    ("record", &["scan"]),
+    ("archive", &["record", "scan", "disk", "home", "lock"]),
+    ("ledger", &["archive", "record", "scan", "disk", "home", "lock"]),
     ("journal", &["scan", "disk", "home"]),
     ("session", &["scan", "disk"]),
     ("book", &["scan", "disk"]),
     ("ingest", &["journal", "ledger", "disk", "home", "lock"]),
     (
         "cli",
-        &["scan", "disk", "home", "dev", "lock", "archive", "ledger", "journal", "session", "book", "ingest"],
+        &[
+            "scan", "disk", "home", "dev", "lock", "record", "archive", "ledger", "journal", "session",
+            "book", "ingest",
+        ],
     ),
 ];
 

@@ -17,10 +17,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use relayburn_ledger::archive::fold::Fold;
 use relayburn_ledger::archive::pipeline::{self, Input};
 use relayburn_ledger::archive::{Loader, Options, Paths, Unobserved, rebuild_full};
 use relayburn_ledger::dev::parse_size;
+use relayburn_ledger::record::fold::Fold;
 use relayburn_ledger::scan::{Io, Source};
 
 struct Wish {

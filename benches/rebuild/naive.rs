@@ -7,6 +7,7 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 
 use relayburn_ledger::archive::schema;
+use relayburn_ledger::record::columns;
 use rusqlite::types::Value as Sql;
 use rusqlite::{Connection, Statement, params_from_iter};
 use serde_json::Value;
@@ -24,11 +25,11 @@ pub fn load(ledger: &Path, archive: &Path) -> Result<(), Failure> {
     }
     let transaction = connection.transaction()?;
     {
-        let mut turns = insert(&transaction, &schema::TURNS)?;
-        let mut calls = insert(&transaction, &schema::TOOL_CALLS)?;
-        let mut events = insert(&transaction, &schema::TOOL_RESULT_EVENTS)?;
-        let mut compactions = insert(&transaction, &schema::COMPACTIONS)?;
-        let mut stamps = insert(&transaction, &schema::STAMPS)?;
+        let mut turns = insert(&transaction, &columns::turns::TABLE)?;
+        let mut calls = insert(&transaction, &columns::tool_calls::TABLE)?;
+        let mut events = insert(&transaction, &columns::tool_result_events::TABLE)?;
+        let mut compactions = insert(&transaction, &columns::compactions::TABLE)?;
+        let mut stamps = insert(&transaction, &columns::stamps::TABLE)?;
         let mut forget = transaction
             .prepare("DELETE FROM tool_calls WHERE source = ? AND session_id = ? AND message_id = ?")?;
         let mut offset = 0;
@@ -112,7 +113,7 @@ pub fn load(ledger: &Path, archive: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
-fn insert<'c>(connection: &'c Connection, table: &schema::Table) -> Result<Statement<'c>, rusqlite::Error> {
+fn insert<'c>(connection: &'c Connection, table: &columns::Table) -> Result<Statement<'c>, rusqlite::Error> {
     let marks = vec!["?"; table.columns.len()].join(",");
     connection.prepare(&format!("INSERT OR REPLACE INTO {} VALUES ({marks})", table.name))
 }

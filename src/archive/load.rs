@@ -6,9 +6,10 @@
 
 use rusqlite::Connection;
 
-use super::rows::{CallCells, Cell, Rows, Turn, TurnCells};
-use super::schema::{COMPACTIONS, STAMPS, TOOL_CALLS, TOOL_RESULT_EVENTS, TURNS, Table};
 use super::statement::Statement;
+use crate::record::Cell;
+use crate::record::columns::{Table, compactions, stamps, tool_calls, tool_result_events, turns};
+use crate::record::rows::{Rows, Turn};
 
 /// Rows a statement, largest first. The largest stays below SQLite's limit of parameters for the widest table.
 const STEPS: [usize; 3] = [64, 8, 1];
@@ -31,24 +32,26 @@ impl<'c> InsertWriter<'c> {
     /// # Errors
     /// What SQLite says.
     pub fn new(connection: &'c Connection) -> Result<Self, rusqlite::Error> {
-        let updates: Vec<String> =
-            TURNS.columns[3..].iter().map(|column| format!("{column}=excluded.{column}")).collect();
+        let updates: Vec<String> = turns::TABLE.columns[turns::TURN_INDEX..]
+            .iter()
+            .map(|column| format!("{column}=excluded.{column}"))
+            .collect();
         let upsert = format!(
             "{} ON CONFLICT(source, session_id, message_id) DO UPDATE SET {}",
-            insert_sql("INSERT", &TURNS, 1),
+            insert_sql("INSERT", &turns::TABLE, 1),
             updates.join(", ")
         );
         Ok(Self {
-            new_turns: Ladder::new(connection, "INSERT OR IGNORE", &TURNS)?,
+            new_turns: Ladder::new(connection, "INSERT OR IGNORE", &turns::TABLE)?,
             upsert_turn: Statement::new(connection, &upsert)?,
             delete_calls: Statement::new(
                 connection,
                 "DELETE FROM tool_calls WHERE source = ? AND session_id = ? AND message_id = ?",
             )?,
-            calls: Ladder::new(connection, "INSERT OR REPLACE", &TOOL_CALLS)?,
-            events: Ladder::new(connection, "INSERT OR REPLACE", &TOOL_RESULT_EVENTS)?,
-            compactions: Ladder::new(connection, "INSERT OR REPLACE", &COMPACTIONS)?,
-            stamps: Ladder::new(connection, "INSERT OR REPLACE", &STAMPS)?,
+            calls: Ladder::new(connection, "INSERT OR REPLACE", &tool_calls::TABLE)?,
+            events: Ladder::new(connection, "INSERT OR REPLACE", &tool_result_events::TABLE)?,
+            compactions: Ladder::new(connection, "INSERT OR REPLACE", &compactions::TABLE)?,
+            stamps: Ladder::new(connection, "INSERT OR REPLACE", &stamps::TABLE)?,
         })
     }
 
@@ -66,7 +69,7 @@ impl<'c> InsertWriter<'c> {
 
     /// Most turns are new. A group of rows is inserted where its keys are free; when some were taken, which ones is found
     /// out by writing the group once more, row by row: what was new is updated to what it is.
-    fn turns(&mut self, turns: &[Turn<'_>], calls: &[CallCells<'_>]) -> Result<(), rusqlite::Error> {
+    fn turns(&mut self, turns: &[Turn<'_>], calls: &[tool_calls::Row<'_>]) -> Result<(), rusqlite::Error> {
         let mut rest = turns;
         // Calls of new turns that are not inserted yet: a run in `calls`.
         let mut pending = turns.first().map_or(0..0, |turn| turn.calls.start..turn.calls.start);
@@ -83,7 +86,7 @@ impl<'c> InsertWriter<'c> {
                 self.calls.insert(&calls[pending])?;
                 for turn in group {
                     self.upsert_turn.execute(&turn.cells)?;
-                    self.delete_calls.execute(&turn.cells[..3])?;
+                    self.delete_calls.execute(&turn.cells[..turns::TURN_INDEX])?;
                     self.calls.insert(&calls[turn.calls.clone()])?;
                 }
                 pending = end..end;
@@ -137,7 +140,4 @@ fn insert_sql(verb: &str, table: &Table, rows: usize) -> String {
     )
 }
 
-const _: () = {
-    let widest = std::mem::size_of::<TurnCells<'static>>() / std::mem::size_of::<Cell<'static>>();
-    assert!(STEPS[0] * widest <= 32_766);
-};
+const _: () = assert!(STEPS[0] * turns::COLUMNS <= 32_766);

@@ -6,8 +6,10 @@
 use std::path::Path;
 
 use super::bulk::{self, Duplicates, Loaded, Loader, Schema, TableId, Value};
-use super::rows::{Cell, Rows};
-use super::schema::{COMPACTIONS, INDEXES, STAMPS, TABLES, TOOL_CALLS, TOOL_RESULT_EVENTS, TURNS};
+use super::schema::{INDEXES, TABLES};
+use crate::record::Cell;
+use crate::record::columns::{compactions, stamps, tool_calls, tool_result_events, turns};
+use crate::record::rows::Rows;
 
 /// Rows on their way into a new archive. Shared by the workers.
 pub(super) struct BulkWriter {
@@ -31,11 +33,11 @@ impl BulkWriter {
                 || bulk::Error::Unsupported { object: name.to_string(), what: "a missing table".to_owned() };
             schema.table(name).ok_or_else(missing)
         };
-        let turns = id(TURNS.name)?;
-        let calls = id(TOOL_CALLS.name)?;
-        let events = id(TOOL_RESULT_EVENTS.name)?;
-        let compactions = id(COMPACTIONS.name)?;
-        let stamps = id(STAMPS.name)?;
+        let turns = id(turns::TABLE.name)?;
+        let calls = id(tool_calls::TABLE.name)?;
+        let events = id(tool_result_events::TABLE.name)?;
+        let compactions = id(compactions::TABLE.name)?;
+        let stamps = id(stamps::TABLE.name)?;
         schema.on_duplicate(turns, Duplicates::KeepLastAtFirst);
         for table in [calls, events, compactions, stamps] {
             schema.on_duplicate(table, Duplicates::KeepLast);

@@ -17,8 +17,8 @@ use crossbeam_channel::bounded;
 use rayon::ThreadPool;
 
 use super::error::ArchiveError;
-use super::fold::Fold;
-use super::rows::{RowMaker, Rows, add_chunk};
+use crate::record::fold::Fold;
+use crate::record::rows::{RowMaker, Rows, add_chunk};
 use crate::scan::{ScanError, Source, chunks};
 
 /// Arenas for each worker: one being filled, and room for the writer to be behind or ahead.

@@ -9,9 +9,10 @@ use rayon::ThreadPool;
 use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::fold::{Enrichment, Fold, Scratch, Stamp};
-use super::rows::Cell;
 use super::statement::Statement;
+use crate::record::Cell;
+use crate::record::columns::turns;
+use crate::record::fold::{Enrichment, Fold, Scratch, Stamp};
 
 /// The archived turns that a set of stamps refolds.
 #[derive(Debug, Default)]
@@ -223,10 +224,10 @@ pub fn refold(
         "SELECT rowid, session_id, message_id, ts, enrichment_json FROM turns
          WHERE rowid BETWEEN ? AND ? ORDER BY rowid",
     )?;
-    let mut update = Statement::new(
-        connection,
-        "UPDATE turns SET workflow_id = ?, agent_id = ?, persona = ?, tier = ?, enrichment_json = ? WHERE rowid = ?",
-    )?;
+    let columns = turns::enrichment::FIELDS.iter().map(|field| field.place).chain([turns::ENRICHMENT_JSON]);
+    let set: Vec<String> = columns.map(|place| format!("{} = ?", turns::TABLE.columns[place])).collect();
+    let mut update =
+        Statement::new(connection, &format!("UPDATE turns SET {} WHERE rowid = ?", set.join(", ")))?;
     let mut folded: Vec<Changed> = Vec::new();
     for run in runs(rowids) {
         let turns = turns_of(&mut select, run)?;
@@ -283,15 +284,9 @@ fn changed(turns: &[Turn], fold: &Fold<'_>) -> Vec<Changed> {
 }
 
 fn write(update: &mut Statement<'_>, folded: &[Changed]) -> Result<(), rusqlite::Error> {
-    for Changed { rowid, columns: [workflow_id, agent_id, persona, tier], json } in folded {
-        update.execute(&[
-            Cell::text(workflow_id.as_deref()),
-            Cell::text(agent_id.as_deref()),
-            Cell::text(persona.as_deref()),
-            Cell::text(tier.as_deref()),
-            Cell::Text(json),
-            Cell::Int(*rowid),
-        ])?;
+    for Changed { rowid, columns, json } in folded {
+        let columns = columns.each_ref().map(|value| Cell::text(value.as_deref()));
+        update.execute(columns.iter().chain(&[Cell::Text(json), Cell::Int(*rowid)]))?;
     }
     Ok(())
 }
@@ -299,18 +294,14 @@ fn write(update: &mut Statement<'_>, folded: &[Changed]) -> Result<(), rusqlite:
 /// An enrichment on its way from a worker to the writer.
 struct Changed {
     rowid: i64,
-    columns: [Option<String>; 4],
+    columns: [Option<String>; turns::enrichment::FIELDS.len()],
     json: String,
 }
 
 impl Changed {
     fn new(rowid: i64, enrichment: &Enrichment<'_>) -> Self {
-        let Enrichment { workflow_id, agent_id, persona, tier, json } = enrichment;
-        Self {
-            rowid,
-            columns: [workflow_id, agent_id, persona, tier].map(|value| value.map(str::to_string)),
-            json: (*json).to_string(),
-        }
+        let columns = enrichment.columns.map(|value| value.map(str::to_string));
+        Self { rowid, columns, json: enrichment.json.to_string() }
     }
 }
 

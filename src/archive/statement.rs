@@ -10,7 +10,7 @@ use std::ptr::NonNull;
 use rusqlite::Connection;
 use rusqlite::ffi;
 
-use super::rows::Cell;
+use crate::record::Cell;
 
 /// A prepared statement without results, bound to a connection's lifetime.
 #[derive(Debug)]

@@ -8,13 +8,14 @@ use std::collections::HashSet;
 use std::ops::Range;
 
 use bumpalo::Bump;
-use memchr::memmem::Finder;
 use rayon::ThreadPool;
 use rayon::iter::{ParallelBridge, ParallelIterator};
 
-use super::fold::{Entry, Fold, Stamp};
 use super::pipeline::Input;
-use super::rows::{RowMaker, Rows, turn_column};
+use crate::record::columns::turns;
+use crate::record::fold::{Entry, Fold, Range as TimeRange, Selector, Stamp};
+use crate::record::rows::{RowMaker, Rows};
+use crate::record::stamp::possible_stamps;
 use crate::scan::{self, ScanError, chunks};
 
 self_cell::self_cell!(
@@ -75,7 +76,7 @@ fn look_through(input: &Input<'_>, chunk: Range<u64>, with_sessions: bool) -> Re
                 stamps.push(copied(&line.stamp, previous, arena));
             }
             for turn in &rows.turns {
-                let session = turn.cells[turn_column::SESSION_ID].as_text();
+                let session = turn.cells[turns::SESSION_ID].as_text();
                 if !sessions.contains(session) {
                     sessions.insert(session.to_string());
                 }
@@ -94,25 +95,6 @@ fn look_through(input: &Input<'_>, chunk: Range<u64>, with_sessions: bool) -> Re
     input.source.check_len()?;
     let stamps = if stamps.borrow_dependent().is_empty() { Vec::new() } else { vec![stamps] };
     Ok(Survey { stamps, sessions })
-}
-
-/// The lines that may be stamps, in order. A letter of `stamp` can only be escaped as `\u006_` or `\u007_`.
-pub(crate) fn possible_stamps(bytes: &[u8]) -> Vec<Range<usize>> {
-    let mut hits: Vec<usize> = Vec::new();
-    for needle in [&b"\"stamp\""[..], b"\\u006", b"\\u007"] {
-        hits.extend(Finder::new(needle).find_iter(bytes));
-    }
-    hits.sort_unstable();
-    let mut lines: Vec<Range<usize>> = Vec::new();
-    for hit in hits {
-        if lines.last().is_some_and(|line| hit < line.end) {
-            continue;
-        }
-        let start = memchr::memrchr(b'\n', &bytes[..hit]).map_or(0, |at| at + 1);
-        let end = memchr::memchr(b'\n', &bytes[hit..]).map_or(bytes.len(), |at| hit + at);
-        lines.push(start..end);
-    }
-    lines
 }
 
 /// A copy in `arena`; text that stands in the previous stamp already is shared with it.
@@ -134,13 +116,13 @@ fn copied<'a>(stamp: &Stamp<'_>, previous: Option<Stamp<'a>>, arena: &'a Bump) -
     Stamp {
         ts: arena.alloc_str(stamp.ts),
         offset: stamp.offset,
-        selector: super::fold::Selector {
+        selector: Selector {
             session: keep(stamp.selector.session, near.session),
             message: keep(stamp.selector.message, near.message),
             range: stamp
                 .selector
                 .range
-                .map(|range| super::fold::Range { from: keep(range.from, None), to: keep(range.to, None) }),
+                .map(|range| TimeRange { from: keep(range.from, None), to: keep(range.to, None) }),
         },
         entries: arena.alloc_slice_fill_iter(entries),
     }

@@ -14,13 +14,13 @@ use super::clean::{self, PruneArgs, ResetArgs};
 use super::progress::Bar;
 use super::status;
 use super::{counted, grouped, human_bytes, interrupt, print, print_json, warn, wrong_usage};
-use crate::archive::rows::Finding;
 use crate::archive::{
     self, ArchiveError, BuildResult, Loader, Observer, Options, Paths, Phase, Progress, Restart,
 };
 use crate::disk;
 use crate::home::Home;
 use crate::ledger::{Ledger, Reindexed};
+use crate::record::rows::Finding;
 use crate::scan::Io;
 
 #[derive(Debug, Args)]

@@ -7,13 +7,13 @@
 use std::collections::{HashMap, HashSet};
 
 use super::batch::{Batch, Entry};
-use super::ids::Id;
 use super::index::Index;
 use super::lines::LineFile;
 use super::{Ledger, LedgerError};
 use crate::disk;
 use crate::home::LockName;
 use crate::lock::{Held, with_lock};
+use crate::record::Id;
 use crate::scan::{Io, Source};
 
 /// How to append.

@@ -9,11 +9,10 @@ use std::ops::Range;
 
 use bumpalo::Bump;
 
-use super::ids::{Hasher, Id};
-use super::{Line, RecordKind, line_of};
-use crate::archive::fold::Fold;
-use crate::archive::rows::{RowMaker, Rows};
 use crate::home::SessionId;
+use crate::record::fold::Fold;
+use crate::record::rows::{RowMaker, Rows};
+use crate::record::{Hasher, Id, Line, RecordKind, line_of};
 use crate::scan::json::{Document, Kind as JsonKind, Value, stringify, trim_js, write_js_string};
 
 /// Why a record was not taken into a batch.
@@ -167,7 +166,7 @@ impl Batch {
         self.parsed(line, |batch, tools, root| match line_of(root) {
             Line::Record(kind, record) => batch.push_record(kind, record, &mut tools.hasher, &mut tools.rows),
             Line::Stamp => batch.push_parsed_stamp(root, &mut tools.hasher, &mut tools.rows),
-            Line::Shapeless => Err("its record is missing or no object".into()),
+            Line::Shapeless(_) => Err("its record is missing or no object".into()),
             Line::Unknown => Err("it is no ledger line of a known version and kind".into()),
         })
     }

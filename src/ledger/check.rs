@@ -17,10 +17,10 @@ use std::time::{Duration, SystemTime};
 use self::index::{Compared, IndexLines};
 use self::lines::{Checker, Found};
 use super::LedgerError;
-use super::ids::{ID_LEN_BYTES, Id};
 use super::pipeline::{Work, in_order};
 use crate::home::{Home, LockName};
 use crate::lock::{LockError, with_lock};
+use crate::record::{ID_LEN_BYTES, Id};
 use crate::scan::{Io, ScanError, Source};
 
 const CHUNK_BYTES: u64 = 1 << 20;

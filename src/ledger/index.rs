@@ -8,8 +8,6 @@ use std::collections::{HashSet, VecDeque};
 use std::ops::{ControlFlow, Range};
 use std::path::{Path, PathBuf};
 
-use super::finder::{Finder, Found};
-use super::ids::{Id, IdSet};
 use super::lines::LineFile;
 use super::pipeline::{Work, in_order};
 use super::sorted::{Seen, Sorted, Stat, each_piece};
@@ -17,6 +15,8 @@ use super::{Ledger, LedgerError};
 use crate::disk::{self, File};
 use crate::home::{Home, LockName};
 use crate::lock::with_lock;
+use crate::record::identify::{Finder, Found};
+use crate::record::{Id, IdSet};
 use crate::scan::{self, Io, ScanError, Source};
 
 /// How many fingerprints are kept.

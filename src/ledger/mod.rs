@@ -35,8 +35,6 @@ mod batch;
 mod check;
 mod content;
 mod error;
-mod finder;
-mod ids;
 mod index;
 mod lines;
 mod pipeline;
@@ -49,12 +47,11 @@ pub use batch::{Batch, Refusal};
 pub use check::{CheckFiles, CheckFinding, CheckReport, IndexCheck, Problem, check};
 pub use content::{Sidecar, Sidecars};
 pub use error::LedgerError;
-pub use ids::Id;
 pub use index::Reindexed;
 pub use read::PassedOver;
 pub use reset::{Belonging, Reset};
 
-pub use crate::archive::query::Filter;
+pub use crate::record::{Filter, Id, RecordKind};
 
 use crate::home::Home;
 
@@ -73,72 +70,6 @@ impl Ledger {
     /// The home.
     pub fn home(&self) -> &Home {
         &self.home
-    }
-}
-
-/// The kinds of records that have an id.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum RecordKind {
-    /// One answer of a model, with its usage and tool calls.
-    Turn,
-    /// A context that was compacted.
-    Compaction,
-    /// How two sessions belong together.
-    Relationship,
-    /// What became of a tool call.
-    ToolResultEvent,
-    /// What the user, or a tool on their behalf, sent.
-    UserTurn,
-}
-
-impl RecordKind {
-    /// All of them.
-    pub const ALL: [Self; 5] =
-        [Self::Turn, Self::Compaction, Self::Relationship, Self::ToolResultEvent, Self::UserTurn];
-
-    /// Its name in the ledger: the value of `kind`.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Turn => "turn",
-            Self::Compaction => "compaction",
-            Self::Relationship => "relationship",
-            Self::ToolResultEvent => "tool_result_event",
-            Self::UserTurn => "user_turn",
-        }
-    }
-
-    /// The kind of that name.
-    pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|kind| kind.as_str() == name)
-    }
-}
-
-/// What a parsed line of a ledger is.
-pub(crate) enum Line<'d> {
-    /// A record, an object: what `record` holds.
-    Record(RecordKind, crate::scan::json::Value<'d>),
-    /// A line of a known kind whose `record` is no object.
-    Shapeless,
-    /// A stamp.
-    Stamp,
-    /// Another version, another kind, or no object at all.
-    Unknown,
-}
-
-/// Says what a parsed line is.
-pub(crate) fn line_of(root: crate::scan::json::Value<'_>) -> Line<'_> {
-    let version = root.get("v").and_then(|version| version.as_number());
-    if version.is_none_or(|version| version.as_f64() != 1.0) {
-        return Line::Unknown;
-    }
-    let Some(kind) = root.get("kind").and_then(|kind| kind.as_str()) else { return Line::Unknown };
-    match RecordKind::from_name(&kind) {
-        Some(kind) => match root.get("record") {
-            Some(record) if record.kind() == crate::scan::json::Kind::Object => Line::Record(kind, record),
-            _ => Line::Shapeless,
-        },
-        None if kind == "stamp" => Line::Stamp,
-        None => Line::Unknown,
     }
 }
 

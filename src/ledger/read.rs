@@ -10,12 +10,13 @@ use bumpalo::Bump;
 
 use super::index::open_ledger;
 use super::pipeline::{Work, in_order};
-use super::{Filter, Ledger, LedgerError, Line, RecordKind, line_of};
-use crate::archive::fold::{Builder, Fold, Scratch, Stamp};
-use crate::archive::rows::{RowMaker, Rows};
-use crate::archive::survey::possible_stamps;
+use super::{Ledger, LedgerError};
+use crate::record::fold::{Builder, Fold, Scratch, Stamp};
+use crate::record::rows::{RowMaker, Rows};
+use crate::record::stamp::possible_stamps;
+use crate::record::{Filter, Line, RecordKind, line_of};
 use crate::scan;
-use crate::scan::json::{Document, Kind as JsonKind, Value, stringify, trim_js, write_js_string};
+use crate::scan::json::{Document, Value, stringify, trim_js, write_js_string};
 
 /// Smaller than elsewhere: several are in memory as text.
 const CHUNK_BYTES: u64 = 256 << 10;
@@ -193,7 +194,7 @@ impl Reader<'_, '_> {
     fn line(&mut self, text: &[u8], out: &mut Vec<u8>) -> bool {
         let Ok(root) = self.document.parse(text) else { return false };
         let Line::Record(kind, record) = line_of(root) else { return true };
-        if kind != self.kind || !passes(self.filter, kind, record) {
+        if kind != self.kind || !self.filter.passes(kind, record) {
             return true;
         }
         if kind != RecordKind::Turn {
@@ -206,10 +207,8 @@ impl Reader<'_, '_> {
         let enriched = self.fold.enrich(&session, &message, &ts, &mut self.scratch).json;
         if !self.filter.enrichment.is_empty() {
             let Ok(object) = self.enrichment.parse(enriched.as_bytes()) else { return true };
-            let has = |(key, value): &(String, String)| {
-                object.get(key).and_then(Value::as_js_str).is_some_and(|found| found == **value)
-            };
-            if !self.filter.enrichment.iter().all(has) {
+            let wanted = self.filter.enrichment.iter().map(|(key, value)| (&**key, &**value));
+            if !Filter::passes_enrichment(object, wanted) {
                 return true;
             }
         }
@@ -241,27 +240,4 @@ fn write_enriched(turn: Value<'_>, enrichment: &str, out: &mut Vec<u8>) {
         out.extend_from_slice(enrichment.as_bytes());
     }
     out.push(b'}');
-}
-
-/// Whether a record passes, enrichment left aside. Strings compare by their bytes; what has no ts passes any bounds.
-fn passes(filter: &Filter, kind: RecordKind, record: Value<'_>) -> bool {
-    let is = |key: &str, wanted: &str| {
-        record.get(key).and_then(Value::as_js_str).is_some_and(|found| found == *wanted)
-    };
-    let ts = record.get("ts").filter(|ts| ts.kind() == JsonKind::String).and_then(Value::as_str);
-    let in_time = ts.is_none_or(|ts| {
-        filter.since.as_deref().is_none_or(|since| since.as_bytes() <= ts.as_bytes())
-            && filter.until.as_deref().is_none_or(|until| ts.as_bytes() <= until.as_bytes())
-    });
-    let of_session = |session: &str| {
-        is("sessionId", session) || (kind == RecordKind::Relationship && is("relatedSessionId", session))
-    };
-    in_time
-        && filter.session.as_deref().is_none_or(of_session)
-        && filter.source.as_deref().is_none_or(|source| is("source", source))
-        && (kind != RecordKind::Turn
-            || filter
-                .project
-                .as_deref()
-                .is_none_or(|project| is("project", project) || is("projectKey", project)))
 }

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use super::LedgerError;
-use super::ids::{ID_LEN_BYTES, Id};
 use crate::disk::{self, File};
+use crate::record::{ID_LEN_BYTES, Id};
 use crate::scan::{self, Io, ScanError, Source};
 
 const MAGIC: &[u8; 8] = b"BURNIDX1";

@@ -3,10 +3,10 @@
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use relayburn_ledger::archive::rows::{Finding, Verdict};
 use relayburn_ledger::archive::{
     self, ArchiveError, BuildResult, Loader, Observer, Options, Paths, Progress, Unobserved,
 };
+use relayburn_ledger::record::rows::{Finding, Verdict};
 use relayburn_ledger::scan::Io;
 
 /// Every combination of settings that must not change a row.

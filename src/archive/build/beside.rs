@@ -11,7 +11,6 @@ use rusqlite::Connection;
 use super::{Build, BuildResult, Loader, Phase, Transaction, nothing_more, stamps_of};
 use crate::archive::cursor;
 use crate::archive::error::{ArchiveError, SqliteContext};
-use crate::archive::fold::Fold;
 use crate::archive::load::InsertWriter;
 use crate::archive::load_bulk::BulkWriter;
 use crate::archive::open::{self, State};
@@ -21,6 +20,7 @@ use crate::archive::schema::VERSION;
 use crate::archive::sessions;
 use crate::archive::survey::{self, Survey};
 use crate::disk;
+use crate::record::fold::Fold;
 use crate::scan::Source;
 
 impl Build<'_> {

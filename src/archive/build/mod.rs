@@ -14,13 +14,14 @@ use rusqlite::Connection;
 use crate::archive::bulk;
 use crate::archive::cursor::{self, Restart};
 use crate::archive::error::{ArchiveError, SqliteContext};
-use crate::archive::fold::{Fold, Stamp};
 use crate::archive::open;
 use crate::archive::pipeline::{self, Input};
-use crate::archive::rows::{Rows, Verdict, turn_column};
 use crate::archive::schema::VERSION;
 use crate::archive::survey::Survey;
 use crate::lock::{Held, with_lock};
+use crate::record::columns::turns;
+use crate::record::fold::{Fold, Stamp};
+use crate::record::rows::{Rows, Verdict};
 use crate::scan::{ScanError, Source};
 
 mod beside;
@@ -294,7 +295,7 @@ fn count(rows: &Rows<'_>, result: &mut BuildResult, session_ids: &mut HashSet<St
             Verdict::Rejected => result.rejected_lines += 1,
         }
     }
-    let turn_sessions = rows.turns.iter().map(|turn| turn.cells[turn_column::SESSION_ID].as_text());
+    let turn_sessions = rows.turns.iter().map(|turn| turn.cells[turns::SESSION_ID].as_text());
     let stamp_sessions = rows.stamps.iter().filter_map(|line| line.stamp.selector.session);
     for session in turn_sessions.chain(stamp_sessions) {
         if !session_ids.contains(session) {

@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 
-use crate::archive::rows::Finding;
+use crate::record::rows::Finding;
 
 /// What a build is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

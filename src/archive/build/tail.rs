@@ -13,15 +13,16 @@ use rusqlite::Connection;
 use super::{Build, Phase, Transaction, nothing_more, stamps_of};
 use crate::archive::cursor::{self, Restart};
 use crate::archive::error::{ArchiveError, SqliteContext};
-use crate::archive::fold::{Fold, Stamp};
 use crate::archive::load::InsertWriter;
 use crate::archive::open::{self, State};
 use crate::archive::publish;
 use crate::archive::refold;
-use crate::archive::rows::{stored_stamp, turn_column};
 use crate::archive::schema::VERSION;
 use crate::archive::sessions;
 use crate::archive::survey::{self, StampSet};
+use crate::record::columns::turns;
+use crate::record::fold::{Fold, Stamp};
+use crate::record::rows::stored_stamp;
 use crate::scan::{Source, json};
 
 impl Build<'_> {
@@ -137,8 +138,8 @@ impl Build<'_> {
             let mut last: Option<(String, String)> = None;
             self.rows(&input, &fold, nothing_more, |rows| {
                 for turn in &rows.turns {
-                    let source = turn.cells[turn_column::SOURCE].as_text();
-                    let session = turn.cells[turn_column::SESSION_ID].as_text();
+                    let source = turn.cells[turns::SOURCE].as_text();
+                    let session = turn.cells[turns::SESSION_ID].as_text();
                     if last.as_ref().is_none_or(|(s, id)| s != source || id != session) {
                         let key = (source.to_string(), session.to_string());
                         touched.insert(key.clone());

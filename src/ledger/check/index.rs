@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::path::Path;
 
 use crate::ledger::LedgerError;
-use crate::ledger::ids::Id;
+use crate::record::Id;
 use crate::scan::{self, Io, ScanError, Source};
 
 /// The lines of an index.

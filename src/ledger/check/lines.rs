@@ -6,10 +6,10 @@ use std::ops::Range;
 use bumpalo::Bump;
 
 use super::Problem;
-use crate::archive::fold::Fold;
-use crate::archive::rows::{Cell, RowMaker, Rows, Verdict};
-use crate::ledger::ids::{Hasher, Id};
-use crate::ledger::{Line, line_of};
+use crate::record::columns::{compactions, tool_result_events, turns};
+use crate::record::fold::Fold;
+use crate::record::rows::{RowMaker, Rows, Verdict};
+use crate::record::{Cell, Hasher, Id, Line, line_of};
 use crate::scan;
 use crate::scan::json::{Document, Value, trim_js, write_js_number};
 
@@ -77,25 +77,32 @@ impl Checker {
             part.lines += 1;
             let mut is_faulty = false;
             if let Some(turn) = rows.turns.pop() {
-                let [source, session, message] = [0, 1, 2].map(|column| turn.cells[column].as_text());
+                let [source, session, message] = [turns::SOURCE, turns::SESSION_ID, turns::MESSAGE_ID]
+                    .map(|place| turn.cells[place].as_text());
                 part.ids.push((hasher.id_of_parts(&[source, session, message]), offset));
-                part.time(source, session, turn.cells[4].as_text());
+                part.time(source, session, turn.cells[turns::TS].as_text());
                 rows.calls.clear();
             } else if let Some(event) = rows.events.pop() {
-                let [source, session, tool_use] = [0, 1, 3].map(|column| event[column].as_text());
+                let [source, session, tool_use] = [
+                    tool_result_events::SOURCE,
+                    tool_result_events::SESSION_ID,
+                    tool_result_events::TOOL_USE_ID,
+                ]
+                .map(|place| event[place].as_text());
                 number.clear();
-                match event[5] {
+                match event[tool_result_events::EVENT_INDEX] {
                     Cell::Int(index) => write_js_number(index as f64, number),
                     Cell::Real(index) => write_js_number(index, number),
                     Cell::Null | Cell::Text(_) => {}
                 }
                 let index = std::str::from_utf8(number).unwrap_or_default();
                 part.ids.push((hasher.id_of_parts(&[source, session, tool_use, index]), offset));
-                if let Cell::Text(ts) = event[13] {
+                if let Cell::Text(ts) = event[tool_result_events::TS] {
                     part.time(source, session, ts);
                 }
             } else if let Some(compaction) = rows.compactions.pop() {
-                let [source, session, ts] = [0, 1, 2].map(|column| compaction[column].as_text());
+                let [source, session, ts] = [compactions::SOURCE, compactions::SESSION_ID, compactions::TS]
+                    .map(|place| compaction[place].as_text());
                 part.ids.push((hasher.id_of_parts(&[source, session, ts]), offset));
                 part.time(source, session, ts);
             } else if rows.stamps.pop().is_some() {

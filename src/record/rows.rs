@@ -1,78 +1,24 @@
 //! Rows from lines: what a ledger line stores in the archive.
 //!
-//! This is the one place where rows are made, for full rebuilds and tail builds alike. Nothing here touches a file or a
-//! database. A line takes the fast path (a SIMD parser and strict types) and, when anything about it is unusual, the exact
-//! path behind it, which accepts what JavaScript accepts; the two agree wherever the fast one answers.
+//! This is the one place where rows are made, for full rebuilds and tail builds alike. A line takes the fast reader (a SIMD
+//! parser and strict types) and, when anything about it is unusual, the exact reader, which accepts what JavaScript
+//! accepts; the two agree wherever the fast one returns a row.
 //!
 //! Text of rows lives in the [`Bump`] of the chunk; a row is an array of [`Cell`]s in the column order of
-//! [`schema`](crate::archive::schema).
-
-#[cfg(test)]
-pub(crate) mod agreement;
-mod exact;
-mod fast;
+//! [`columns`](super::columns).
 
 use bumpalo::Bump;
 
+use super::columns::{compactions, stamps, tool_calls, tool_result_events, turns};
 use super::fold::{self, Fold, Stamp};
+use super::{Cell, exact, tape};
 use crate::scan::{self, json};
-
-/// A value of a row, in SQLite's terms.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Cell<'a> {
-    /// NULL.
-    Null,
-    /// INTEGER.
-    Int(i64),
-    /// REAL.
-    Real(f64),
-    /// TEXT.
-    Text(&'a str),
-}
-
-impl<'a> Cell<'a> {
-    pub(crate) fn text(value: Option<&'a str>) -> Self {
-        value.map_or(Cell::Null, Cell::Text)
-    }
-
-    pub(crate) fn as_text(self) -> &'a str {
-        match self {
-            Cell::Text(text) => text,
-            _ => "",
-        }
-    }
-}
-
-/// A row of `turns`.
-pub type TurnCells<'a> = [Cell<'a>; 32];
-/// A row of `tool_calls`.
-pub type CallCells<'a> = [Cell<'a>; 11];
-/// A row of `tool_result_events`.
-pub type EventCells<'a> = [Cell<'a>; 14];
-/// A row of `compactions`.
-pub type CompactionCells<'a> = [Cell<'a>; 5];
-/// A row of `stamps`.
-pub type StampCells<'a> = [Cell<'a>; 6];
-
-/// Places of columns of `turns` that are used outside the code that fills them.
-pub mod turn_column {
-    /// `source`.
-    pub const SOURCE: usize = 0;
-    /// `session_id`.
-    pub const SESSION_ID: usize = 1;
-    /// `message_id`.
-    pub const MESSAGE_ID: usize = 2;
-    /// `ts`.
-    pub const TS: usize = 4;
-    /// `workflow_id`, the first of the five columns that stamps fill.
-    pub const WORKFLOW_ID: usize = 24;
-}
 
 /// A turn and where its calls stand in [`Rows::calls`].
 #[derive(Debug, Clone)]
 pub struct Turn<'a> {
     /// The row of `turns`.
-    pub cells: TurnCells<'a>,
+    pub cells: turns::Row<'a>,
     /// Its rows of `tool_calls`.
     pub calls: std::ops::Range<usize>,
 }
@@ -81,7 +27,7 @@ pub struct Turn<'a> {
 #[derive(Debug, Clone, Copy)]
 pub struct StampLine<'a> {
     /// The row of `stamps`.
-    pub cells: StampCells<'a>,
+    pub cells: stamps::Row<'a>,
     /// Its parts.
     pub stamp: Stamp<'a>,
 }
@@ -124,11 +70,11 @@ pub struct Rows<'a> {
     /// Turns.
     pub turns: Vec<Turn<'a>>,
     /// Tool calls of all turns, in the order of [`Rows::turns`].
-    pub calls: Vec<CallCells<'a>>,
+    pub calls: Vec<tool_calls::Row<'a>>,
     /// Tool result events.
-    pub events: Vec<EventCells<'a>>,
+    pub events: Vec<tool_result_events::Row<'a>>,
     /// Compactions.
-    pub compactions: Vec<CompactionCells<'a>>,
+    pub compactions: Vec<compactions::Row<'a>>,
     /// Stamps.
     pub stamps: Vec<StampLine<'a>>,
     /// Lines that were not archived.
@@ -137,32 +83,28 @@ pub struct Rows<'a> {
     pub unknown_lines: u64,
     /// Lines of a kind that is not archived (relationships, user turns).
     pub other_lines: u64,
-    /// Lines that the exact path had to read.
+    /// Lines that the exact reader had to read.
     pub exact_lines: u64,
 }
 
-/// What a line turned out to be, once its row (if any) has been added to the [`Rows`].
+/// What a line stored, once its row (if any) has been added to the [`Rows`].
 #[derive(Debug, PartialEq, Eq, Clone, Copy)]
-pub enum Kind {
-    /// A turn.
+pub(super) enum Stored {
+    /// A turn, which is still to be enriched.
     Turn,
-    /// A tool result event.
-    Event,
-    /// A compaction.
-    Compaction,
-    /// A stamp.
-    Stamp,
-    /// A known kind that has no table.
-    Other,
-    /// A version or kind of no interest.
+    /// A row of another table.
+    Row,
+    /// Nothing: a known kind that has no table.
+    Nothing,
+    /// Nothing: another version or kind.
     Unknown,
 }
 
-/// Why the exact path stored nothing.
+/// Why the exact reader stored nothing.
 #[derive(Debug)]
-struct Refusal {
-    verdict: Verdict,
-    reason: String,
+pub(super) struct Refusal {
+    pub verdict: Verdict,
+    pub reason: String,
 }
 
 /// Makes rows from lines. One per thread; its buffers are used again for every line.
@@ -183,8 +125,8 @@ impl<'f> RowMaker<'f> {
         bump: &'a Bump,
         rows: &mut Rows<'a>,
     ) {
-        let kind = match fast::parse(&mut self.tapes, offset, line, bump, rows) {
-            Some(kind) => kind,
+        let stored = match tape::parse(&mut self.tapes, offset, line, bump, rows) {
+            Some(stored) => stored,
             None => {
                 let trimmed = json::trim_js(line);
                 if trimmed.is_empty() {
@@ -194,7 +136,7 @@ impl<'f> RowMaker<'f> {
                 // A copy: what is checked to be text must not change under a map before it is used as text.
                 let trimmed = bump.alloc_slice_copy(trimmed);
                 match exact::parse(&mut self.exact, offset, trimmed, bump, rows) {
-                    Ok(kind) => kind,
+                    Ok(stored) => stored,
                     Err(Refusal { verdict, reason }) => {
                         // Lines of a scan end in an LF.
                         let length = line.len() as u64 + 1;
@@ -204,30 +146,34 @@ impl<'f> RowMaker<'f> {
                 }
             }
         };
-        match kind {
-            Kind::Turn => {
+        match stored {
+            Stored::Turn => {
                 if let (false, Some(turn)) = (fold.is_empty(), rows.turns.last_mut()) {
-                    let cells = &mut turn.cells;
-                    let enrichment = fold.enrich(
-                        cells[turn_column::SESSION_ID].as_text(),
-                        cells[turn_column::MESSAGE_ID].as_text(),
-                        cells[turn_column::TS].as_text(),
-                        &mut self.fold,
-                    );
-                    let keep = |text: Option<&str>| Cell::text(text.map(|text| &*bump.alloc_str(text)));
-                    cells[turn_column::WORKFLOW_ID] = keep(enrichment.workflow_id);
-                    cells[turn_column::WORKFLOW_ID + 1] = keep(enrichment.agent_id);
-                    cells[turn_column::WORKFLOW_ID + 2] = keep(enrichment.persona);
-                    cells[turn_column::WORKFLOW_ID + 3] = keep(enrichment.tier);
-                    if enrichment.json != fold::NOTHING.json {
-                        cells[turn_column::WORKFLOW_ID + 4] = keep(Some(enrichment.json));
-                    }
+                    enrich(&mut turn.cells, fold, &mut self.fold, bump);
                 }
             }
-            Kind::Unknown => rows.unknown_lines += 1,
-            Kind::Other => rows.other_lines += 1,
-            Kind::Event | Kind::Compaction | Kind::Stamp => {}
+            Stored::Row => {}
+            Stored::Nothing => rows.other_lines += 1,
+            Stored::Unknown => rows.unknown_lines += 1,
         }
+    }
+}
+
+/// Fills the columns that stamps assign.
+fn enrich<'a, 'f>(
+    cells: &mut turns::Row<'a>,
+    fold: &Fold<'f>,
+    scratch: &mut fold::Scratch<'f>,
+    bump: &'a Bump,
+) {
+    let [session, message, ts] =
+        [turns::SESSION_ID, turns::MESSAGE_ID, turns::TS].map(|place| cells[place].as_text());
+    let enrichment = fold.enrich(session, message, ts, scratch);
+    for (field, value) in turns::enrichment::FIELDS.iter().zip(enrichment.columns) {
+        cells[field.place] = Cell::text(value.map(|text| &*bump.alloc_str(text)));
+    }
+    if enrichment.json != fold::NOTHING.json {
+        cells[turns::ENRICHMENT_JSON] = Cell::Text(bump.alloc_str(enrichment.json));
     }
 }
 

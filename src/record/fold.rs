@@ -18,6 +18,11 @@ use std::fmt::Write as _;
 
 use bumpalo::Bump;
 
+use super::columns::turns::enrichment;
+
+/// How many keys of an enrichment have a column of their own.
+const KEY_COLUMNS: usize = enrichment::FIELDS.len();
+
 /// One stamp as far as folding needs it.
 #[derive(Debug, Clone, Copy)]
 pub struct Stamp<'a> {
@@ -84,21 +89,14 @@ impl Assigned<'_> {
 /// What the stamps make of one turn.
 #[derive(Debug, Default, PartialEq, Eq, Clone, Copy)]
 pub struct Enrichment<'a> {
-    /// The value of `workflowId`.
-    pub workflow_id: Option<&'a str>,
-    /// The value of `agentId`.
-    pub agent_id: Option<&'a str>,
-    /// The value of `persona`.
-    pub persona: Option<&'a str>,
-    /// The value of `tier`.
-    pub tier: Option<&'a str>,
+    /// The values of the keys that have a column of their own: `workflowId`, `agentId`, `persona`, `tier`.
+    pub columns: [Option<&'a str>; KEY_COLUMNS],
     /// The whole object as compact JSON, keys in JavaScript's order; `{}` when nothing matched.
     pub json: &'a str,
 }
 
 /// The enrichment of a turn that no stamp matches.
-pub const NOTHING: Enrichment<'static> =
-    Enrichment { workflow_id: None, agent_id: None, persona: None, tier: None, json: "{}" };
+pub const NOTHING: Enrichment<'static> = Enrichment { columns: [None; KEY_COLUMNS], json: "{}" };
 
 /// The first and the last stamp that assigned one key. Order is the stamp's rank in the upper half, the place among its
 /// entries in the lower.
@@ -149,6 +147,8 @@ impl<'a> Summary<'a> {
 struct Key<'a> {
     json: &'a str,
     array_index: Option<u32>,
+    /// Which of the columns for keys is its own.
+    column: Option<usize>,
 }
 
 #[derive(Debug, Default)]
@@ -281,12 +281,8 @@ impl<'a> Fold<'a> {
             // Writing to a String cannot fail.
             let _ = write!(scratch.json, "{separator}{}:{}", key.json, slot.value.json);
             separator = ',';
-            match key.json {
-                "\"workflowId\"" => enrichment.workflow_id = Some(slot.value.plain),
-                "\"agentId\"" => enrichment.agent_id = Some(slot.value.plain),
-                "\"persona\"" => enrichment.persona = Some(slot.value.plain),
-                "\"tier\"" => enrichment.tier = Some(slot.value.plain),
-                _ => {}
+            if let Some(column) = key.column {
+                enrichment.columns[column] = Some(slot.value.plain);
             }
         }
         scratch.json.push('}');
@@ -317,7 +313,9 @@ impl<'a> Unfinished<'a> {
         slots.clear();
         for (place, (json, array_index, value)) in entries.enumerate() {
             let key = *key_ids.entry(json).or_insert_with(|| {
-                fold.keys.push(Key { json, array_index });
+                let plain = json.strip_prefix('"').and_then(|json| json.strip_suffix('"'));
+                let column = enrichment::FIELDS.iter().position(|field| Some(field.member) == plain);
+                fold.keys.push(Key { json, array_index, column });
                 fold.keys.len() as u32 - 1
             });
             let order = rank << 32 | place as u64;

@@ -1,4 +1,4 @@
-//! The exact path: any line that JavaScript can parse, field by field, with a reason for what cannot be stored.
+//! The exact reader: any line that JavaScript can parse, field by field, with a reason for what cannot be stored.
 //!
 //! Types are strict here too: a number where text belongs is a rejection and not a guess. Where JavaScript's own rules
 //! decide (a flag is what it calls true; an integral number is an integer however it is spelled) they are followed.
@@ -7,9 +7,11 @@ use std::borrow::Cow;
 
 use bumpalo::Bump;
 
-use super::fast::stamp_cells;
-use super::{CallCells, Cell, Kind, Refusal, Rows, StampLine, Turn, Verdict};
-use crate::archive::fold::{Assigned, Entry, NOTHING, Range, Selector, Stamp};
+use super::columns::{Field, Reading, compactions, tool_calls, tool_result_events, turns};
+use super::fold::{Assigned, Entry, NOTHING, Range, Selector, Stamp};
+use super::rows::{Refusal, Rows, StampLine, Stored, Turn, Verdict};
+use super::stamp::stamp_cells;
+use super::{Cell, Line, RecordKind, line_of};
 use crate::scan::json::{
     Document, JsStr, Kind as JsonKind, Value, is_array_index_key, stringify, write_js_string,
 };
@@ -21,23 +23,30 @@ pub(super) fn parse<'a, 'd>(
     line: &'d [u8],
     bump: &'a Bump,
     rows: &mut Rows<'a>,
-) -> Result<Kind, Refusal> {
+) -> Result<Stored, Refusal> {
     let root = document
         .parse(line)
         .map_err(|error| Refusal { verdict: Verdict::Malformed, reason: error.to_string() })?;
-    let version = root.get("v").and_then(Value::as_number).map(|number| number.as_f64());
-    let Some(kind) = root.get("kind").and_then(Value::as_str) else { return Ok(Kind::Unknown) };
-    if version != Some(1.0) {
-        return Ok(Kind::Unknown);
-    }
-    let record = |what| Fields::new(root, "record", what, bump);
-    match &*kind {
-        "turn" => turn(record("turn")?, rows),
-        "tool_result_event" => event(record("tool_result_event")?, rows),
-        "compaction" => compaction(record("compaction")?, rows),
-        "stamp" => stamp(offset, root, bump, rows),
-        "relationship" | "user_turn" => Ok(Kind::Other),
-        _ => Ok(Kind::Unknown),
+    let record = |kind: RecordKind| Fields::new(root, "record", kind.as_str(), bump);
+    match line_of(root) {
+        Line::Record(kind, _) | Line::Shapeless(kind) => match kind {
+            RecordKind::Turn => turn(record(kind)?, rows),
+            RecordKind::ToolResultEvent => {
+                let mut row = tool_result_events::record::ABSENT;
+                record(kind)?.fill(tool_result_events::record::FIELDS, &mut row)?;
+                rows.events.push(row);
+                Ok(Stored::Row)
+            }
+            RecordKind::Compaction => {
+                let mut row = compactions::record::ABSENT;
+                record(kind)?.fill(compactions::record::FIELDS, &mut row)?;
+                rows.compactions.push(row);
+                Ok(Stored::Row)
+            }
+            RecordKind::Relationship | RecordKind::UserTurn => Ok(Stored::Nothing),
+        },
+        Line::Stamp => stamp(offset, root, bump, rows),
+        Line::Unknown => Ok(Stored::Unknown),
     }
 }
 
@@ -110,10 +119,6 @@ impl<'d, 'a> Fields<'d, 'a> {
         Ok(keep(text, self.bump))
     }
 
-    fn text(&self, key: &str) -> Result<Cell<'a>, Refusal> {
-        self.str(key).map(Cell::Text)
-    }
-
     fn optional_str(&self, key: &str) -> Result<Option<&'a str>, Refusal> {
         match self.object.get(key) {
             None => Ok(None),
@@ -122,27 +127,43 @@ impl<'d, 'a> Fields<'d, 'a> {
         }
     }
 
-    fn optional_text(&self, key: &str) -> Result<Cell<'a>, Refusal> {
-        self.optional_str(key).map(Cell::text)
-    }
-
-    fn number(&self, key: &str) -> Result<Cell<'a>, Refusal> {
-        let value = self.required(key)?;
+    fn number(&self, key: &str, value: Value<'_>) -> Result<Cell<'a>, Refusal> {
         let number = value.as_number().ok_or_else(|| self.wrong(key, value, "a number"))?;
         Ok(number.as_i64().map_or_else(|| Cell::Real(number.as_f64()), Cell::Int))
     }
 
-    fn optional_number(&self, key: &str) -> Result<Cell<'a>, Refusal> {
-        match self.object.get(key) {
-            None => Ok(Cell::Null),
-            Some(value) if value.is_null() => Ok(Cell::Null),
-            Some(_) => self.number(key),
+    /// Reads `fields` into the places of `row`.
+    fn fill(&self, fields: &[Field], row: &mut [Cell<'a>]) -> Result<(), Refusal> {
+        for field in fields {
+            row[field.place] = self.cell(field)?;
         }
+        Ok(())
     }
 
-    /// Absent is NULL; null is 0; else what JavaScript calls true is 1.
-    fn flag(&self, key: &str) -> Cell<'a> {
-        self.object.get(key).map_or(Cell::Null, |value| Cell::Int(i64::from(value.is_truthy())))
+    fn cell(&self, field: &Field) -> Result<Cell<'a>, Refusal> {
+        let (key, reading) = (field.member, field.reading);
+        if reading.is_required() {
+            self.required(key)?;
+        }
+        let Some(value) = self.object.get(key) else { return Ok(reading.absent()) };
+        match reading {
+            Reading::Flag | Reading::OptionalFlag => Ok(Cell::Int(i64::from(value.is_truthy()))),
+            Reading::Text => self.str(key).map(Cell::Text),
+            Reading::Number => self.number(key, value),
+            _ if value.is_null() => Ok(reading.absent()),
+            Reading::NullableText | Reading::OptionalText | Reading::TextOrEmpty => {
+                self.str(key).map(Cell::Text)
+            }
+            Reading::OptionalNumber | Reading::NumberOrZero => self.number(key, value),
+            Reading::PositiveNumber => Ok(match self.number(key, value)? {
+                cell @ Cell::Int(1..) => cell,
+                cell @ Cell::Real(number) if number > 0.0 => cell,
+                _ => Cell::Null,
+            }),
+            Reading::Strings if value.kind() != JsonKind::Array => Err(self.wrong(key, value, "an array")),
+            Reading::Strings if value.is_empty() => Ok(Cell::Null),
+            Reading::Strings => Ok(Cell::Text(json_text(value, self.bump))),
+        }
     }
 
     fn is_truthy(&self, key: &str) -> bool {
@@ -166,73 +187,36 @@ fn json_string<'a>(text: JsStr<'_>, bump: &'a Bump) -> &'a str {
     bump.alloc_str(&String::from_utf8_lossy(&out))
 }
 
-fn turn<'a>(record: Fields<'_, 'a>, rows: &mut Rows<'a>) -> Result<Kind, Refusal> {
+fn turn<'a>(record: Fields<'_, 'a>, rows: &mut Rows<'a>) -> Result<Stored, Refusal> {
     let usage = Fields::new(record.object, "usage", "turn", record.bump)?;
-    let usage = Fields { what: "usage", ..usage };
-    let mut cells = [
-        record.text("source")?,
-        record.text("sessionId")?,
-        record.text("messageId")?,
-        record.number("turnIndex")?,
-        record.text("ts")?,
-        record.text("model")?,
-        record.optional_text("project")?,
-        record.optional_text("projectKey")?,
-        record.optional_text("activity")?,
-        record.optional_text("stopReason")?,
-        record.flag("hasEdits"),
-        record.optional_number("retries")?,
-        Cell::Null,
-        Cell::Null,
-        Cell::Null,
-        Cell::Null,
-        Cell::Null,
-        Cell::Null,
-        usage.number("input")?,
-        usage.number("output")?,
-        usage.number("reasoning")?,
-        usage.number("cacheRead")?,
-        usage.number("cacheCreate5m")?,
-        usage.number("cacheCreate1h")?,
-        Cell::Null,
-        Cell::Null,
-        Cell::Null,
-        Cell::Null,
-        Cell::Text(NOTHING.json),
-        Cell::Null,
-        Cell::Null,
-        Cell::Null,
-    ];
+    let mut cells: turns::Row<'a> = turns::record::ABSENT;
+    cells[turns::ENRICHMENT_JSON] = Cell::Text(NOTHING.json);
+    record.fill(turns::record::FIELDS, &mut cells)?;
+    Fields { what: "usage", ..usage }.fill(turns::usage::FIELDS, &mut cells)?;
     if let Some(subagent) = record.optional_object("subagent", "turn")? {
-        let subagent = Fields { what: "subagent", ..subagent };
-        cells[12] = Cell::Int(i64::from(subagent.is_truthy("isSidechain")));
-        cells[13] = subagent.optional_text("agentId")?;
-        cells[14] = subagent.optional_text("parentAgentId")?;
-        cells[15] = subagent.optional_text("parentToolUseId")?;
-        cells[16] = subagent.optional_text("subagentType")?;
-        cells[17] = subagent.optional_text("description")?;
+        Fields { what: "subagent", ..subagent }.fill(turns::subagent::FIELDS, &mut cells)?;
     }
     if let Some(fidelity) = record.optional_object("fidelity", "turn")? {
         let fidelity = Fields { what: "fidelity", ..fidelity };
         let coverage = Fields::new(fidelity.object, "coverage", "fidelity", record.bump)?;
         let tokens = ["hasInputTokens", "hasOutputTokens", "hasReasoningTokens"];
-        let cost_only = fidelity.object.get("granularity").and_then(Value::as_str);
-        cells[29] = fidelity.text("class")?;
-        cells[30] = Cell::Int(i64::from(tokens.iter().any(|key| coverage.is_truthy(key))));
-        cells[31] = Cell::Int(i64::from(cost_only.as_deref() == Some("cost-only")));
+        let granularity = fidelity.object.get("granularity").and_then(Value::as_str);
+        cells[turns::ATTRIBUTION_FIDELITY] = Cell::Text(fidelity.str("class")?);
+        cells[turns::TOKENS_PRESENT] = Cell::Int(i64::from(tokens.iter().any(|key| coverage.is_truthy(key))));
+        cells[turns::COST_PRESENT] = Cell::Int(i64::from(granularity.as_deref() == Some("cost-only")));
     }
     let start = rows.calls.len();
-    if let Err(refusal) = tool_calls(&record, &cells, rows) {
+    if let Err(refusal) = tool_call_rows(&record, &cells, rows) {
         rows.calls.truncate(start);
         return Err(refusal);
     }
     rows.turns.push(Turn { cells, calls: start..rows.calls.len() });
-    Ok(Kind::Turn)
+    Ok(Stored::Turn)
 }
 
-fn tool_calls<'a>(
+fn tool_call_rows<'a>(
     record: &Fields<'_, 'a>,
-    turn: &[Cell<'a>; 32],
+    turn: &turns::Row<'a>,
     rows: &mut Rows<'a>,
 ) -> Result<(), Refusal> {
     let list = record.required("toolCalls")?;
@@ -247,78 +231,16 @@ fn tool_calls<'a>(
                 kind_name(object.kind())
             )));
         }
-        let mut cells: CallCells<'a> = [Cell::Null; 11];
-        cells[..3].copy_from_slice(&turn[..3]);
-        cells[3] = Cell::Int(index as i64);
-        cells[4] = call.optional_text("id")?;
-        cells[5] = call.text("name")?;
-        cells[6] = call.optional_text("target")?;
-        cells[7] = call.optional_text("argsHash")?;
-        cells[8] = call.flag("isError");
-        cells[9] = replaced_tools(&call)?;
-        cells[10] = match call.optional_number("collapsedCalls")? {
-            cell @ Cell::Int(1..) => cell,
-            cell @ Cell::Real(number) if number > 0.0 => cell,
-            _ => Cell::Null,
-        };
+        let mut cells: tool_calls::Row<'a> = tool_calls::call::ABSENT;
+        cells[..tool_calls::CALL_INDEX].copy_from_slice(&turn[..=turns::MESSAGE_ID]);
+        cells[tool_calls::CALL_INDEX] = Cell::Int(index as i64);
+        call.fill(tool_calls::call::FIELDS, &mut cells)?;
         rows.calls.push(cells);
     }
     Ok(())
 }
 
-fn replaced_tools<'a>(call: &Fields<'_, 'a>) -> Result<Cell<'a>, Refusal> {
-    match call.object.get("replacedTools") {
-        None => Ok(Cell::Null),
-        Some(list) => match list.kind() {
-            JsonKind::Null => Ok(Cell::Null),
-            JsonKind::Array if list.is_empty() => Ok(Cell::Null),
-            JsonKind::Array => Ok(Cell::Text(json_text(list, call.bump))),
-            _ => Err(call.wrong("replacedTools", list, "an array")),
-        },
-    }
-}
-
-fn event<'a>(record: Fields<'_, 'a>, rows: &mut Rows<'a>) -> Result<Kind, Refusal> {
-    // Null is stored where the column takes it; only an absent field is refused.
-    let text_or_null = |key: &str| match record.required(key)? {
-        value if value.is_null() => Ok(Cell::Null),
-        _ => record.text(key),
-    };
-    let call_index = match record.optional_number("callIndex")? {
-        Cell::Null => Cell::Int(0),
-        number => number,
-    };
-    rows.events.push([
-        record.text("source")?,
-        record.text("sessionId")?,
-        Cell::Text(record.optional_str("messageId")?.unwrap_or("")),
-        record.text("toolUseId")?,
-        call_index,
-        record.number("eventIndex")?,
-        text_or_null("status")?,
-        record.optional_number("contentLength")?,
-        record.optional_text("contentHash")?,
-        record.flag("isError"),
-        record.optional_text("subagentSessionId")?,
-        record.optional_text("agentId")?,
-        text_or_null("eventSource")?,
-        record.optional_text("ts")?,
-    ]);
-    Ok(Kind::Event)
-}
-
-fn compaction<'a>(record: Fields<'_, 'a>, rows: &mut Rows<'a>) -> Result<Kind, Refusal> {
-    rows.compactions.push([
-        record.text("source")?,
-        record.text("sessionId")?,
-        record.text("ts")?,
-        record.optional_text("precedingMessageId")?,
-        record.optional_number("tokensBeforeCompact")?,
-    ]);
-    Ok(Kind::Compaction)
-}
-
-fn stamp<'a>(offset: u64, root: Value<'_>, bump: &'a Bump, rows: &mut Rows<'a>) -> Result<Kind, Refusal> {
+fn stamp<'a>(offset: u64, root: Value<'_>, bump: &'a Bump, rows: &mut Rows<'a>) -> Result<Stored, Refusal> {
     let line = Fields { object: root, what: "stamp", bump };
     let (fields, selector_json) = selector(Fields::new(root, "selector", "stamp", bump)?)?;
     let enrichment = Fields::new(root, "enrichment", "stamp", bump)?.object;
@@ -327,7 +249,7 @@ fn stamp<'a>(offset: u64, root: Value<'_>, bump: &'a Bump, rows: &mut Rows<'a>) 
     let cells = stamp_cells(&stamp, selector_json, json_text(enrichment, bump))
         .ok_or_else(|| rejected("its offset does not fit a column".to_string()))?;
     rows.stamps.push(StampLine { cells, stamp });
-    Ok(Kind::Stamp)
+    Ok(Stored::Row)
 }
 
 /// A selector from its object: its fields and its JSON text.

@@ -3,23 +3,24 @@
 //! This file computes from bytes and touches nothing. The two paths agree wherever the first one answers; it leaves every
 //! line to the second that it does not understand whole: a refusal is never a verdict.
 
-use simd_json::{Node, StaticNode};
+use simd_json::Node;
 
-use super::ids::{Fingerprinted, Hasher, Id, parts_of};
+use super::id::{Fingerprinted, Hasher, Id, parts_of};
+use super::tape::{Envelope, number_of};
 use super::{Line, RecordKind, line_of};
 use crate::scan::json::tape::{KEEP_LINE_BYTES, PADDING_BYTES, TapeParser, Walk, once};
 use crate::scan::{self, json};
 
 /// What the index holds of one line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Found {
+pub(crate) struct Found {
     pub id: Id,
     pub fingerprint: Option<Id>,
 }
 
 /// Finds ids in a ledger; one per thread.
 #[derive(Debug, Default)]
-pub(super) struct Finder {
+pub(crate) struct Finder {
     tapes: TapeParser,
     padded: Vec<u8>,
     document: json::Document,
@@ -28,7 +29,7 @@ pub(super) struct Finder {
 
 impl Finder {
     /// What the index holds of the lines of `chunk`, and how many lines are not JSON.
-    pub(super) fn find(&mut self, chunk: &[u8]) -> (Vec<Found>, u64) {
+    pub(crate) fn find(&mut self, chunk: &[u8]) -> (Vec<Found>, u64) {
         let mut found = Vec::new();
         let mut malformed = 0;
         for (_, line) in scan::lines(0, chunk) {
@@ -43,14 +44,14 @@ impl Finder {
         (found, malformed)
     }
 
-    /// What the index holds of `line`; `None` when the exact path has to say.
+    /// What the index holds of `line`; `None` when the exact reader has to say.
     #[expect(clippy::option_option, reason = "no answer, and the answer that there is nothing")]
     fn fast(&mut self, line: &[u8]) -> Option<Option<Found>> {
         let Self { tapes, padded, hasher, .. } = self;
         padded.clear();
         padded.extend_from_slice(line);
         padded.resize(line.len() + PADDING_BYTES, 0);
-        let found = tapes.parse(padded, |walk| envelope(walk, hasher));
+        let found = tapes.parse(padded, |walk| self::line(walk, hasher));
         if padded.len() > KEEP_LINE_BYTES {
             *padded = Vec::new();
         }
@@ -71,43 +72,10 @@ impl Finder {
 }
 
 #[expect(clippy::option_option, reason = "as above")]
-fn envelope(mut walk: Walk<'_, '_>, hasher: &mut Hasher) -> Option<Option<Found>> {
-    let members = walk.object()?;
-    let mut seen = 0;
-    let (mut version, mut kind, mut record) = (None, None, None);
-    for member in members {
-        let (key, mut value) = member?;
-        match key {
-            "v" => {
-                once(&mut seen, 0)?;
-                version = Some(number(value.next()?)?);
-            }
-            "kind" => {
-                once(&mut seen, 1)?;
-                kind = Some(value.str()?);
-            }
-            "record" => {
-                once(&mut seen, 2)?;
-                record = Some(value);
-            }
-            _ => {}
-        }
-    }
-    if version? != 1.0 {
-        return Some(None);
-    }
-    match RecordKind::from_name(kind?) {
-        Some(kind) => self::record(kind, record?, hasher).map(Some),
-        None => Some(None),
-    }
-}
-
-/// An integer, as JavaScript has it.
-fn number(node: Node<'_>) -> Option<f64> {
-    match node {
-        Node::Static(StaticNode::I64(number)) => Some(number as f64),
-        Node::Static(StaticNode::U64(number)) => Some(number as f64),
-        _ => None,
+fn line(walk: Walk<'_, '_>, hasher: &mut Hasher) -> Option<Option<Found>> {
+    match Envelope::read(walk)? {
+        Envelope::Record(kind, record) => self::record(kind, record?, hasher).map(Some),
+        Envelope::Stamp { .. } | Envelope::Unknown => Some(None),
     }
 }
 
@@ -140,7 +108,7 @@ fn record(kind: RecordKind, mut walk: Walk<'_, '_>, hasher: &mut Hasher) -> Opti
             Some(value) if is_optional && value.is_null() => id.text(""),
             Some(value) => match value.next()? {
                 Node::String(text) => id.text(text),
-                node => id.number(number(node)?),
+                node => id.number(number_of(node)?),
             },
             None if is_optional => id.text(""),
             None => return None,
@@ -175,7 +143,7 @@ fn counts(mut walk: Walk<'_, '_>) -> Option<[f64; 5]> {
             _ => continue,
         };
         once(&mut seen, place)?;
-        counts[place as usize] = number(value.next()?)?;
+        counts[place as usize] = value.number()?;
     }
     (seen == 0b1_1111).then_some(counts)
 }
@@ -203,7 +171,7 @@ fn first_args_hash<'a>(mut calls: Walk<'_, 'a>) -> Option<&'a str> {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::archive::rows::agreement::{BASES, Rng, mutate};
+    use crate::record::agreement::{BASES, Rng, mutate};
 
     /// Lines whose ids have parts that the rows do not know.
     const MORE: &[&str] = &[

@@ -1,10 +1,15 @@
 //! Stamps: what their selectors and entries say, and the JSON texts that are stored of them.
 
+use std::ops::Range as ByteRange;
+
 use bumpalo::Bump;
 use bumpalo::collections::Vec as BumpVec;
+use memchr::memmem::Finder;
 
-use crate::archive::fold::{Assigned, Entry, Range, Selector, Stamp};
-use crate::archive::rows::{Cell, Kind, Rows, StampCells, StampLine};
+use super::Cell;
+use super::columns::stamps;
+use super::fold::{Assigned, Entry, Range, Selector, Stamp};
+use super::rows::{Rows, StampLine, Stored};
 use crate::scan::json;
 use crate::scan::json::tape::{Walk, once};
 
@@ -16,7 +21,7 @@ pub(super) fn stamp<'a>(
     mut enrichment: Walk<'_, 'a>,
     bump: &'a Bump,
     rows: &mut Rows<'a>,
-) -> Option<Kind> {
+) -> Option<Stored> {
     let ts = ts.str()?;
     let mut fields = Selector::default();
     let mut selector_json = BumpVec::with_capacity_in(96, bump);
@@ -41,14 +46,14 @@ pub(super) fn stamp<'a>(
                 once(&mut seen, 2)?;
                 fields.range = Some(range(value, &mut selector_json)?);
             }
-            // Unknown members are kept in the text: that needs the exact path.
+            // Unknown members are kept in the text: that needs the exact reader.
             _ => return None,
         }
     }
     close_object(&mut selector_json);
 
     let members = enrichment.object()?;
-    // Keys are compared pair by pair here; the exact path sorts them.
+    // Keys are compared pair by pair here; the exact reader sorts them.
     const KEYS_MAX: usize = 32;
     let mut entries = BumpVec::with_capacity_in(members.len(), bump);
     let mut enrichment_json = BumpVec::with_capacity_in(64, bump);
@@ -82,23 +87,23 @@ pub(super) fn stamp<'a>(
         cells: stamp_cells(&stamp, into_text(selector_json)?, into_text(enrichment_json)?)?,
         stamp,
     });
-    Some(Kind::Stamp)
+    Some(Stored::Row)
 }
 
 /// The row of a stamp.
-pub(in crate::archive::rows) fn stamp_cells<'a>(
+pub(super) fn stamp_cells<'a>(
     stamp: &Stamp<'a>,
     selector_json: &'a str,
     enrichment_json: &'a str,
-) -> Option<StampCells<'a>> {
-    Some([
-        Cell::Text("*"),
-        Cell::Text(stamp.selector.session.unwrap_or("*")),
-        Cell::Text(stamp.ts),
-        Cell::Text(selector_json),
-        Cell::Text(enrichment_json),
-        Cell::Int(i64::try_from(stamp.offset).ok()?),
-    ])
+) -> Option<stamps::Row<'a>> {
+    let mut row = [Cell::Null; stamps::COLUMNS];
+    row[stamps::SOURCE] = Cell::Text("*");
+    row[stamps::SESSION_ID] = Cell::Text(stamp.selector.session.unwrap_or("*"));
+    row[stamps::TS] = Cell::Text(stamp.ts);
+    row[stamps::SELECTOR_JSON] = Cell::Text(selector_json);
+    row[stamps::ENRICHMENT_JSON] = Cell::Text(enrichment_json);
+    row[stamps::LEDGER_OFFSET_BYTES] = Cell::Int(i64::try_from(stamp.offset).ok()?);
+    Some(row)
 }
 
 fn range<'a>(mut walk: Walk<'_, 'a>, json: &mut BumpVec<'_, u8>) -> Option<Range<'a>> {
@@ -159,4 +164,23 @@ pub(super) fn push_json_string(text: &str, out: &mut BumpVec<'_, u8>) {
     json::write_js_string(text.as_bytes(), &mut escaped);
     out.pop();
     out.extend_from_slice(&escaped);
+}
+
+/// The lines that may be stamps, in order. A letter of `stamp` can only be escaped as `\u006_` or `\u007_`.
+pub(crate) fn possible_stamps(bytes: &[u8]) -> Vec<ByteRange<usize>> {
+    let mut hits: Vec<usize> = Vec::new();
+    for needle in [&b"\"stamp\""[..], b"\\u006", b"\\u007"] {
+        hits.extend(Finder::new(needle).find_iter(bytes));
+    }
+    hits.sort_unstable();
+    let mut lines: Vec<ByteRange<usize>> = Vec::new();
+    for hit in hits {
+        if lines.last().is_some_and(|line| hit < line.end) {
+            continue;
+        }
+        let start = memchr::memrchr(b'\n', &bytes[..hit]).map_or(0, |at| at + 1);
+        let end = memchr::memchr(b'\n', &bytes[hit..]).map_or(bytes.len(), |at| hit + at);
+        lines.push(start..end);
+    }
+    lines
 }

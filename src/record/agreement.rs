@@ -5,7 +5,12 @@
 
 #![allow(clippy::unwrap_used)]
 
+use bumpalo::Bump;
+
+use super::rows::*;
 use super::*;
+use crate::scan::json;
+
 pub(crate) struct Rng(u64);
 impl Rng {
     /// The `seed`th sequence.
@@ -336,7 +341,7 @@ fn what_the_fast_path_answers_the_exact_path_answers_alike() {
         b1.reset();
         b2.reset();
         let mut fr = Rows::default();
-        let Some(k) = fast::parse(&mut tapes, 7, &line, &b1, &mut fr) else {
+        let Some(k) = tape::parse(&mut tapes, 7, &line, &b1, &mut fr) else {
             assert!(
                 show(&fr) == "[]|[]|[]|[]|[]",
                 "rows left by a refusal: {}",

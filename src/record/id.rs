@@ -12,14 +12,14 @@ use crate::scan::json::{Kind as JsonKind, Value, write_js_number};
 
 /// The first 64 bits of a SHA-256: the id of a record, or the fingerprint of a turn. Prints as 16 lower-case hex digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Id(pub(super) u64);
+pub struct Id(pub(crate) u64);
 
 /// A set of ids. An id is part of a SHA-256: its bits need no mixing.
-pub(super) type IdSet = std::collections::HashSet<Id, std::hash::BuildHasherDefault<AsItIs>>;
+pub(crate) type IdSet = std::collections::HashSet<Id, std::hash::BuildHasherDefault<AsItIs>>;
 
 /// Hashes an id to itself.
 #[derive(Debug, Default, Clone, Copy)]
-pub(super) struct AsItIs(u64);
+pub(crate) struct AsItIs(u64);
 
 impl std::hash::Hasher for AsItIs {
     fn finish(&self) -> u64 {
@@ -36,7 +36,7 @@ impl std::hash::Hasher for AsItIs {
 }
 
 /// Length of an id in text, in bytes.
-pub(super) const ID_LEN_BYTES: usize = 16;
+pub(crate) const ID_LEN_BYTES: usize = 16;
 
 impl Id {
     /// Reads 16 lower-case hex digits; anything else is no id.
@@ -53,7 +53,7 @@ impl Id {
     }
 
     /// Appends its 16 digits and an LF: a line of an index file.
-    pub(super) fn write_line(self, out: &mut Vec<u8>) {
+    pub(crate) fn write_line(self, out: &mut Vec<u8>) {
         let mut line = [b'\n'; ID_LEN_BYTES + 1];
         for (place, digit) in line[..ID_LEN_BYTES].iter_mut().enumerate() {
             *digit = b"0123456789abcdef"[(self.0 >> (60 - 4 * place) & 0xF) as usize];
@@ -98,7 +98,7 @@ enum Absent {
 }
 
 /// The members of a record that make its id, and whether one that is missing or null counts as "".
-pub(super) fn parts_of(kind: RecordKind) -> (&'static [&'static str], bool) {
+pub(crate) fn parts_of(kind: RecordKind) -> (&'static [&'static str], bool) {
     match kind {
         RecordKind::Turn => (&["source", "sessionId", "messageId"], false),
         RecordKind::Compaction => (&["source", "sessionId", "ts"], false),
@@ -112,7 +112,7 @@ pub(super) fn parts_of(kind: RecordKind) -> (&'static [&'static str], bool) {
 }
 
 /// What a fingerprint is taken from.
-pub(super) struct Fingerprinted<'t> {
+pub(crate) struct Fingerprinted<'t> {
     pub ts: &'t str,
     pub model: &'t str,
     /// input, output, cacheRead, cacheCreate5m, cacheCreate1h.
@@ -122,7 +122,7 @@ pub(super) struct Fingerprinted<'t> {
 }
 
 /// An id in the making, part by part.
-pub(super) struct Parts<'h> {
+pub(crate) struct Parts<'h> {
     text: &'h mut Vec<u8>,
     is_empty: bool,
 }
@@ -135,22 +135,22 @@ impl Parts<'_> {
         self.text
     }
 
-    pub(super) fn text(&mut self, text: &str) {
+    pub(crate) fn text(&mut self, text: &str) {
         self.next().extend_from_slice(text.as_bytes());
     }
 
-    pub(super) fn number(&mut self, number: f64) {
+    pub(crate) fn number(&mut self, number: f64) {
         write_js_number(number, self.next());
     }
 
-    pub(super) fn finish(self) -> Id {
+    pub(crate) fn finish(self) -> Id {
         Id::of(self.text)
     }
 }
 
 /// Parts of a hash, put together in a buffer that is used again.
 #[derive(Debug, Default)]
-pub(super) struct Hasher {
+pub(crate) struct Hasher {
     text: Vec<u8>,
 }
 
@@ -173,7 +173,7 @@ impl Hasher {
     }
 
     /// The id of `record`, an object of the given kind; parts may be missing.
-    pub(super) fn id(&mut self, kind: RecordKind, record: Value<'_>) -> Id {
+    pub(crate) fn id(&mut self, kind: RecordKind, record: Value<'_>) -> Id {
         let (keys, is_optional) = parts_of(kind);
         let absent = if is_optional { Absent::Empty } else { Absent::ItsName };
         self.text.clear();
@@ -187,20 +187,20 @@ impl Hasher {
     }
 
     /// Begins an id whose parts are known to be texts and numbers.
-    pub(super) fn start(&mut self) -> Parts<'_> {
+    pub(crate) fn start(&mut self) -> Parts<'_> {
         self.text.clear();
         Parts { text: &mut self.text, is_empty: true }
     }
 
     /// The id that these parts make.
-    pub(super) fn id_of_parts(&mut self, texts: &[&str]) -> Id {
+    pub(crate) fn id_of_parts(&mut self, texts: &[&str]) -> Id {
         let mut parts = self.start();
         texts.iter().for_each(|text| parts.text(text));
         parts.finish()
     }
 
     /// The fingerprint of a turn; none when it has no usage to take it from.
-    pub(super) fn fingerprint(&mut self, turn: Value<'_>) -> Option<Id> {
+    pub(crate) fn fingerprint(&mut self, turn: Value<'_>) -> Option<Id> {
         let usage = turn.get("usage").filter(|usage| usage.kind() == JsonKind::Object)?;
         // What is no number counts as NaN, as an absent member does in JavaScript's sum.
         let count = |key: &str| usage.get(key).and_then(Value::as_number).map_or(f64::NAN, |n| n.as_f64());
@@ -217,7 +217,7 @@ impl Hasher {
     }
 
     /// The fingerprint of a turn that has all it is taken from.
-    pub(super) fn fingerprint_of(&mut self, turn: &Fingerprinted<'_>) -> Id {
+    pub(crate) fn fingerprint_of(&mut self, turn: &Fingerprinted<'_>) -> Id {
         self.text.clear();
         self.text.extend_from_slice(turn.ts.as_bytes());
         self.text.push(b'|');

@@ -1,0 +1,364 @@
+//! The columns of the archive's tables: what each is called, and which member of a ledger line it is read from.
+//!
+//! Each column is named once, in a line of one of the tables below. From that line follow the statement that creates the
+//! table, the fast reader ([`tape`](super::tape)), the exact reader ([`exact`](super::exact)), the check that a required
+//! member is there, the constant that names the column's place in a row, and the printing of archived rows as JSON.
+//!
+//! Names, order and SQL types are a format shared with other programs (`docs/records.md`): they change only with the
+//! version of the schema.
+
+use bumpalo::Bump;
+
+use super::Cell;
+use crate::scan::json::tape::Walk;
+
+/// A table of the archive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Table {
+    /// Its name.
+    pub name: &'static str,
+    /// Its columns, in the order in which a new archive has them.
+    pub columns: &'static [&'static str],
+    /// The statement that creates it.
+    pub create: &'static str,
+}
+
+/// How a member of a JSON object becomes a cell, and a cell a member again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reading {
+    /// A string; the member is required.
+    Text,
+    /// A string or null; the member is required.
+    NullableText,
+    /// A string; NULL where the member is absent or null.
+    OptionalText,
+    /// A string; the empty one where the member is absent or null. An empty one is not printed.
+    TextOrEmpty,
+    /// A number; the member is required.
+    Number,
+    /// A number; NULL where the member is absent or null.
+    OptionalNumber,
+    /// A number; 0 where the member is absent or null.
+    NumberOrZero,
+    /// A number; NULL where the member is absent, null, or not above 0.
+    PositiveNumber,
+    /// 1 for what JavaScript calls true, 0 for what it does not; NULL where the member is absent.
+    OptionalFlag,
+    /// As `OptionalFlag`, but 0 where the member is absent.
+    Flag,
+    /// An array of strings as JSON text; NULL where the member is absent, null or empty.
+    Strings,
+}
+
+impl Reading {
+    pub(crate) const fn is_required(self) -> bool {
+        matches!(self, Self::Text | Self::NullableText | Self::Number)
+    }
+
+    /// What the cell holds when the member is absent.
+    pub(crate) const fn absent(self) -> Cell<'static> {
+        match self {
+            Self::TextOrEmpty => Cell::Text(""),
+            Self::NumberOrZero | Self::Flag => Cell::Int(0),
+            _ => Cell::Null,
+        }
+    }
+}
+
+/// A column that is read from a member of a JSON object.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Field {
+    /// The column's place in a row.
+    pub place: usize,
+    /// The member's key.
+    pub member: &'static str,
+    pub reading: Reading,
+}
+
+/// The bits, one a place, of the fields that must be there.
+pub(crate) const fn required(fields: &[Field]) -> u64 {
+    let mut bits = 0;
+    let mut index = 0;
+    while index < fields.len() {
+        if fields[index].reading.is_required() {
+            bits |= 1 << fields[index].place;
+        }
+        index += 1;
+    }
+    bits
+}
+
+/// A row in which every field is absent.
+pub(crate) const fn absent_row<const COLUMNS: usize>(fields: &[Field]) -> [Cell<'static>; COLUMNS] {
+    let mut row = [Cell::Null; COLUMNS];
+    let mut index = 0;
+    while index < fields.len() {
+        row[fields[index].place] = fields[index].reading.absent();
+        index += 1;
+    }
+    row
+}
+
+/// The name in front of a column's SQL type.
+const fn name_of(sql: &'static str) -> &'static str {
+    let mut len = 0;
+    while sql.as_bytes()[len] != b' ' {
+        len += 1;
+    }
+    sql.split_at(len).0
+}
+
+/// What the tape reader makes of a member: `None` when the exact reader has to decide, `Some(None)` for a member
+/// that has no column.
+pub(crate) type OnTape<'a> = Option<Option<(usize, Cell<'a>)>>;
+
+/// Declares a table: its columns in order, in groups that are each read from one JSON object (or filled by other code).
+/// A line is `PLACE "column SQL-TYPE" "member" Reading;`, without the last two for a column that is filled by other code.
+macro_rules! table {
+    ($(#[$doc:meta])* $table:ident, key $key:literal {
+        $( $group:ident { $( $PLACE:ident $sql:literal $($member:literal $reading:ident)? ; )* } )*
+    }) => {
+        $(#[$doc])*
+        pub mod $table {
+            use super::*;
+
+            #[allow(clippy::upper_case_acronyms, non_camel_case_types)]
+            enum Place { $($($PLACE,)*)* END }
+
+            $($(
+                #[doc = concat!("The place of `", $sql, "`.")]
+                pub const $PLACE: usize = Place::$PLACE as usize;
+            )*)*
+
+            /// How many columns the table has.
+            pub const COLUMNS: usize = Place::END as usize;
+
+            /// A row, in the order of the columns.
+            pub type Row<'a> = [Cell<'a>; COLUMNS];
+
+            /// The table.
+            pub const TABLE: Table = Table {
+                name: stringify!($table),
+                columns: &[$($(name_of($sql),)*)*],
+                create: concat!(
+                    "CREATE TABLE ", stringify!($table), " (\n",
+                    $($("  ", $sql, ",\n",)*)*
+                    "  PRIMARY KEY (", $key, ")\n)"
+                ),
+            };
+
+            $(
+                #[allow(dead_code)]
+                pub(crate) mod $group {
+                    use super::*;
+
+                    /// The columns that are read from this object.
+                    pub(crate) const FIELDS: &[Field] = &[
+                        $($( Field { place: super::$PLACE, member: $member, reading: Reading::$reading }, )?)*
+                    ];
+
+                    /// The bits, one a place, of the members that must be there.
+                    pub(crate) const REQUIRED: u64 = required(FIELDS);
+
+                    /// A row in which every member is absent.
+                    pub(crate) const ABSENT: Row<'static> = absent_row(FIELDS);
+
+                    /// Reads the member `key` from the tape.
+                    #[inline(always)]
+                    #[allow(unused_variables)]
+                    pub(crate) fn on_tape<'a>(key: &str, value: Walk<'_, 'a>, bump: &'a Bump) -> OnTape<'a> {
+                        match key {
+                            $($( $member => {
+                                Some(Some((super::$PLACE, Reading::$reading.on_tape(value, bump)?)))
+                            } )?)*
+                            _ => Some(None),
+                        }
+                    }
+                }
+            )*
+        }
+    };
+}
+
+table! {
+    /// One row for each turn, by source, session and message.
+    turns, key "source, session_id, message_id" {
+        record {
+            SOURCE "source TEXT NOT NULL" "source" Text;
+            SESSION_ID "session_id TEXT NOT NULL" "sessionId" Text;
+            MESSAGE_ID "message_id TEXT NOT NULL" "messageId" Text;
+            TURN_INDEX "turn_index INTEGER NOT NULL" "turnIndex" Number;
+            TS "ts TEXT NOT NULL" "ts" Text;
+            MODEL "model TEXT NOT NULL" "model" Text;
+            PROJECT "project TEXT" "project" OptionalText;
+            PROJECT_KEY "project_key TEXT" "projectKey" OptionalText;
+            ACTIVITY "activity TEXT" "activity" OptionalText;
+            STOP_REASON "stop_reason TEXT" "stopReason" OptionalText;
+            HAS_EDITS "has_edits INTEGER" "hasEdits" OptionalFlag;
+            RETRIES "retries INTEGER" "retries" OptionalNumber;
+        }
+        subagent {
+            IS_SIDECHAIN "is_sidechain INTEGER" "isSidechain" Flag;
+            SUBAGENT_ID "subagent_id TEXT" "agentId" OptionalText;
+            PARENT_SUBAGENT_ID "parent_subagent_id TEXT" "parentAgentId" OptionalText;
+            PARENT_TOOL_USE_ID "parent_tool_use_id TEXT" "parentToolUseId" OptionalText;
+            SUBAGENT_TYPE "subagent_type TEXT" "subagentType" OptionalText;
+            SUBAGENT_DESCRIPTION "subagent_description TEXT" "description" OptionalText;
+        }
+        usage {
+            INPUT_TOKENS "input_tokens INTEGER NOT NULL DEFAULT 0" "input" Number;
+            OUTPUT_TOKENS "output_tokens INTEGER NOT NULL DEFAULT 0" "output" Number;
+            REASONING_TOKENS "reasoning_tokens INTEGER NOT NULL DEFAULT 0" "reasoning" Number;
+            CACHE_READ_TOKENS "cache_read_tokens INTEGER NOT NULL DEFAULT 0" "cacheRead" Number;
+            CACHE_CREATE_5M_TOKENS "cache_create_5m_tokens INTEGER NOT NULL DEFAULT 0" "cacheCreate5m" Number;
+            CACHE_CREATE_1H_TOKENS "cache_create_1h_tokens INTEGER NOT NULL DEFAULT 0" "cacheCreate1h" Number;
+        }
+        enrichment {
+            WORKFLOW_ID "workflow_id TEXT" "workflowId" OptionalText;
+            AGENT_ID "agent_id TEXT" "agentId" OptionalText;
+            PERSONA "persona TEXT" "persona" OptionalText;
+            TIER "tier TEXT" "tier" OptionalText;
+        }
+        derived {
+            ENRICHMENT_JSON "enrichment_json TEXT";
+            ATTRIBUTION_FIDELITY "attribution_fidelity TEXT";
+            TOKENS_PRESENT "tokens_present INTEGER";
+            COST_PRESENT "cost_present INTEGER";
+        }
+    }
+}
+
+table! {
+    /// One row for each tool call of a turn.
+    tool_calls, key "source, session_id, message_id, call_index" {
+        of_turn {
+            SOURCE "source TEXT NOT NULL";
+            SESSION_ID "session_id TEXT NOT NULL";
+            MESSAGE_ID "message_id TEXT NOT NULL";
+            CALL_INDEX "call_index INTEGER NOT NULL";
+        }
+        call {
+            TOOL_USE_ID "tool_use_id TEXT" "id" OptionalText;
+            TOOL_NAME "tool_name TEXT NOT NULL" "name" Text;
+            TARGET "target TEXT" "target" OptionalText;
+            ARGS_HASH "args_hash TEXT" "argsHash" OptionalText;
+            IS_ERROR "is_error INTEGER" "isError" OptionalFlag;
+            REPLACED_TOOLS "replaced_tools TEXT" "replacedTools" Strings;
+            COLLAPSED_CALLS "collapsed_calls INTEGER" "collapsedCalls" PositiveNumber;
+        }
+    }
+}
+
+table! {
+    /// One row for each tool result event.
+    tool_result_events, key "source, session_id, message_id, tool_use_id, event_index" {
+        record {
+            SOURCE "source TEXT NOT NULL" "source" Text;
+            SESSION_ID "session_id TEXT NOT NULL" "sessionId" Text;
+            MESSAGE_ID "message_id TEXT NOT NULL" "messageId" TextOrEmpty;
+            TOOL_USE_ID "tool_use_id TEXT NOT NULL" "toolUseId" Text;
+            CALL_INDEX "call_index INTEGER NOT NULL" "callIndex" NumberOrZero;
+            EVENT_INDEX "event_index INTEGER NOT NULL" "eventIndex" Number;
+            STATUS "status TEXT" "status" NullableText;
+            CONTENT_LENGTH "content_length INTEGER" "contentLength" OptionalNumber;
+            CONTENT_HASH "content_hash TEXT" "contentHash" OptionalText;
+            IS_ERROR "is_error INTEGER" "isError" OptionalFlag;
+            SUBAGENT_SESSION_ID "subagent_session_id TEXT" "subagentSessionId" OptionalText;
+            AGENT_ID "agent_id TEXT" "agentId" OptionalText;
+            EVENT_SOURCE "event_source TEXT" "eventSource" NullableText;
+            TS "ts TEXT" "ts" OptionalText;
+        }
+    }
+}
+
+table! {
+    /// One row for each compaction.
+    compactions, key "source, session_id, ts" {
+        record {
+            SOURCE "source TEXT NOT NULL" "source" Text;
+            SESSION_ID "session_id TEXT NOT NULL" "sessionId" Text;
+            TS "ts TEXT NOT NULL" "ts" Text;
+            PRECEDING_MESSAGE_ID "preceding_message_id TEXT" "precedingMessageId" OptionalText;
+            TOKENS_BEFORE_COMPACT "tokens_before_compact INTEGER" "tokensBeforeCompact" OptionalNumber;
+        }
+    }
+}
+
+table! {
+    /// One row for each stamp line; `source` is always `*`.
+    stamps, key "source, session_id, ts, ledger_offset_bytes" {
+        derived {
+            SOURCE "source TEXT NOT NULL";
+            SESSION_ID "session_id TEXT NOT NULL";
+            TS "ts TEXT NOT NULL";
+            SELECTOR_JSON "selector_json TEXT";
+            ENRICHMENT_JSON "enrichment_json TEXT NOT NULL";
+            LEDGER_OFFSET_BYTES "ledger_offset_bytes INTEGER NOT NULL";
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::record::typed::LedgerLine;
+    use crate::scan::json::{Document, stringify};
+
+    const MANUAL: &str = include_str!("../../docs/records.md");
+
+    /// The first two cells of the lines of the manual's table after "table `name`:".
+    fn described(name: &str) -> Vec<(String, String)> {
+        let table = MANUAL.split(&format!("table `{name}`:\n")).nth(1).unwrap();
+        let lines = table.lines().skip_while(|line| !line.starts_with("| `"));
+        let cells = |line: &str| {
+            let cells: Vec<&str> = line.split('|').map(str::trim).collect();
+            (cells[1].trim_matches('`').to_owned(), cells[2].trim_matches('`').to_owned())
+        };
+        lines.take_while(|line| line.starts_with('|')).map(cells).collect()
+    }
+
+    #[test]
+    fn the_manual_describes_every_column_and_its_member() {
+        let fields = |group: &str, fields: &[Field]| -> Vec<(usize, String)> {
+            let member =
+                |member: &str| if group.is_empty() { member.into() } else { format!("{group}{member}") };
+            fields.iter().map(|field| (field.place, member(field.member))).collect()
+        };
+        let of_turns = [
+            fields("", turns::record::FIELDS),
+            fields("subagent.", turns::subagent::FIELDS),
+            fields("usage.", turns::usage::FIELDS),
+        ];
+        for (table, members) in [
+            (turns::TABLE, of_turns.concat()),
+            (tool_calls::TABLE, fields("", tool_calls::call::FIELDS)),
+            (tool_result_events::TABLE, fields("", tool_result_events::record::FIELDS)),
+            (compactions::TABLE, fields("", compactions::record::FIELDS)),
+            (stamps::TABLE, Vec::new()),
+        ] {
+            let described = described(table.name);
+            let columns: Vec<&str> = described.iter().map(|(column, _)| &**column).collect();
+            assert_eq!(columns, table.columns, "{}", table.name);
+            for (place, member) in members {
+                assert_eq!(described[place].1, member, "{}.{}", table.name, table.columns[place]);
+            }
+        }
+    }
+
+    #[test]
+    fn every_example_of_the_manual_is_a_line() {
+        let examples = MANUAL.lines().filter(|line| line.starts_with("{\"v\":1"));
+        let mut count = 0;
+        for example in examples {
+            LedgerLine::from_json(example).unwrap();
+            // It reads as the ledger has it: nothing an append would write in another way.
+            let mut document = Document::default();
+            let mut printed = Vec::new();
+            stringify(document.parse(example.as_bytes()).unwrap(), &mut printed);
+            assert_eq!(printed, example.as_bytes());
+            count += 1;
+        }
+        assert_eq!(count, 8);
+    }
+}

@@ -1,0 +1,93 @@
+//! The kinds of lines, and the envelope that says which kind a parsed line is.
+
+use crate::scan::json::{Kind as JsonKind, Value};
+
+/// The kinds of lines that the ledger knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// A line with a `record`.
+    Record(RecordKind),
+    /// A stamp: it assigns keys to turns.
+    Stamp,
+}
+
+/// The kinds of records that have an id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum RecordKind {
+    /// One answer of a model, with its usage and tool calls.
+    Turn,
+    /// A context that was compacted.
+    Compaction,
+    /// How two sessions belong together.
+    Relationship,
+    /// What became of a tool call.
+    ToolResultEvent,
+    /// What the user, or a tool on their behalf, sent.
+    UserTurn,
+}
+
+impl Kind {
+    /// Its name in the ledger: the value of `kind`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Record(kind) => kind.as_str(),
+            Self::Stamp => "stamp",
+        }
+    }
+
+    /// The kind of that name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        if name == "stamp" { Some(Self::Stamp) } else { RecordKind::from_name(name).map(Self::Record) }
+    }
+}
+
+impl RecordKind {
+    /// All of them.
+    pub const ALL: [Self; 5] =
+        [Self::Turn, Self::Compaction, Self::Relationship, Self::ToolResultEvent, Self::UserTurn];
+
+    /// Its name in the ledger: the value of `kind`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Turn => "turn",
+            Self::Compaction => "compaction",
+            Self::Relationship => "relationship",
+            Self::ToolResultEvent => "tool_result_event",
+            Self::UserTurn => "user_turn",
+        }
+    }
+
+    /// The kind of that name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.as_str() == name)
+    }
+}
+
+/// What a parsed line of a ledger is.
+pub(crate) enum Line<'d> {
+    /// A record, an object: what `record` holds.
+    Record(RecordKind, Value<'d>),
+    /// A line of a known kind whose `record` is missing or no object.
+    Shapeless(RecordKind),
+    /// A stamp.
+    Stamp,
+    /// Another version, another kind, or no object at all.
+    Unknown,
+}
+
+/// Says what a parsed line is.
+pub(crate) fn line_of(root: Value<'_>) -> Line<'_> {
+    let version = root.get("v").and_then(Value::as_number);
+    if version.is_none_or(|version| version.as_f64() != 1.0) {
+        return Line::Unknown;
+    }
+    let Some(kind) = root.get("kind").and_then(Value::as_str) else { return Line::Unknown };
+    match Kind::from_name(&kind) {
+        Some(Kind::Record(kind)) => match root.get("record") {
+            Some(record) if record.kind() == JsonKind::Object => Line::Record(kind, record),
+            _ => Line::Shapeless(kind),
+        },
+        Some(Kind::Stamp) => Line::Stamp,
+        None => Line::Unknown,
+    }
+}

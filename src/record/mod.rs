@@ -1,0 +1,62 @@
+//! Records: what a line of the ledger is.
+//!
+//! A line is `{"v":1,"kind":…,…}`. Of the [`Kind`]s, [five](RecordKind) carry a `record` and have an [`Id`]; the sixth is the
+//! stamp, which assigns keys to turns that its selector matches. `docs/records.md` describes every member.
+//!
+//! | module | what it says |
+//! | --- | --- |
+//! | [`columns`] | which columns the archive has, and which member of a line each is read from |
+//! | [`rows`] | the rows that a line stores: [`rows::RowMaker`] reads it by the tape, or exactly where the tape refuses |
+//! | [`fold`] | what stamps make of a turn |
+//! | `id`, `identify` | the id and the fingerprint of a record |
+//! | `filter`, `print` | which records a query wants, and an archived row as JSON |
+//! | [`typed`] | records as Rust types, for programs that read or write a few of them |
+//!
+//! Nothing here touches a file or a database.
+
+#[cfg(test)]
+pub(crate) mod agreement;
+pub mod columns;
+mod exact;
+mod filter;
+pub mod fold;
+mod id;
+pub(crate) mod identify;
+mod kind;
+pub(crate) mod print;
+pub mod rows;
+pub(crate) mod stamp;
+mod tape;
+pub mod typed;
+
+pub use filter::Filter;
+pub use id::Id;
+pub(crate) use id::{Hasher, ID_LEN_BYTES, IdSet};
+pub use kind::{Kind, RecordKind};
+pub(crate) use kind::{Line, line_of};
+
+/// A value of a row, in SQLite's terms.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Cell<'a> {
+    /// NULL.
+    Null,
+    /// INTEGER.
+    Int(i64),
+    /// REAL.
+    Real(f64),
+    /// TEXT.
+    Text(&'a str),
+}
+
+impl<'a> Cell<'a> {
+    pub(crate) fn text(value: Option<&'a str>) -> Self {
+        value.map_or(Cell::Null, Cell::Text)
+    }
+
+    pub(crate) fn as_text(self) -> &'a str {
+        match self {
+            Cell::Text(text) => text,
+            _ => "",
+        }
+    }
+}

@@ -1,0 +1,315 @@
+//! The fast reader: simd-json's tape, strict types, every member in one walk.
+//!
+//! It returns rows only for lines about which nothing is unusual. For all others (an error of the parser, a wrong type, a
+//! missing member, a number that is not an i64, a known key twice) it returns `None` and the exact reader decides. So a
+//! `None` here is never a verdict.
+
+use bumpalo::Bump;
+use bumpalo::collections::Vec as BumpVec;
+use simd_json::{Node, StaticNode};
+
+use super::columns::{OnTape, Reading, compactions, tool_calls, tool_result_events, turns};
+use super::fold::NOTHING;
+use super::rows::{Rows, Stored, Turn};
+use super::stamp::{into_text, push_json_string, stamp};
+use super::{Cell, Kind, RecordKind};
+use crate::scan::json::tape::{Members, PADDING_BYTES, TapeParser, Walk, once};
+
+/// What a line is, with walks over the parts that its kind needs.
+pub(super) enum Envelope<'t, 'a> {
+    Record(RecordKind, Option<Walk<'t, 'a>>),
+    Stamp {
+        ts: Walk<'t, 'a>,
+        selector: Walk<'t, 'a>,
+        enrichment: Walk<'t, 'a>,
+    },
+    /// Another version or kind.
+    Unknown,
+}
+
+impl<'t, 'a> Envelope<'t, 'a> {
+    /// Reads the members of a line.
+    pub(super) fn read(mut walk: Walk<'t, 'a>) -> Option<Self> {
+        let mut seen = 0;
+        let (mut version, mut kind) = (None, None);
+        let (mut record, mut ts, mut selector, mut enrichment) = (None, None, None, None);
+        for member in walk.object()? {
+            let (key, mut value) = member?;
+            let (bit, part) = match key {
+                "v" => {
+                    once(&mut seen, 0)?;
+                    version = Some(value.number()?);
+                    continue;
+                }
+                "kind" => {
+                    once(&mut seen, 1)?;
+                    kind = Some(value.str()?);
+                    continue;
+                }
+                "record" => (2, &mut record),
+                "ts" => (3, &mut ts),
+                "selector" => (4, &mut selector),
+                "enrichment" => (5, &mut enrichment),
+                _ => continue,
+            };
+            once(&mut seen, bit)?;
+            *part = Some(value);
+        }
+        if version? != 1.0 {
+            return Some(Self::Unknown);
+        }
+        Some(match Kind::from_name(kind?) {
+            Some(Kind::Record(kind)) => Self::Record(kind, record),
+            Some(Kind::Stamp) => Self::Stamp { ts: ts?, selector: selector?, enrichment: enrichment? },
+            None => Self::Unknown,
+        })
+    }
+}
+
+/// Adds the row of `line`, or returns `None` with `rows` as they were. The text of the row lives in `bump`, where the line
+/// is copied to, because the parser unescapes strings in place.
+pub(super) fn parse<'a>(
+    tapes: &mut TapeParser,
+    offset: u64,
+    line: &[u8],
+    bump: &'a Bump,
+    rows: &mut Rows<'a>,
+) -> Option<Stored> {
+    let padded = bump.alloc_slice_fill_copy(line.len() + PADDING_BYTES, 0u8);
+    padded[..line.len()].copy_from_slice(line);
+    tapes.parse(padded, |walk| match Envelope::read(walk)? {
+        Envelope::Record(RecordKind::Turn, record) => turn(record?, bump, rows),
+        Envelope::Record(RecordKind::ToolResultEvent, record) => {
+            let row = row(record?, bump, tool_result_events::record::ABSENT, |key, value, bump| {
+                tool_result_events::record::on_tape(key, value, bump)
+            });
+            rows.events.push(whole(row?, tool_result_events::record::REQUIRED)?);
+            Some(Stored::Row)
+        }
+        Envelope::Record(RecordKind::Compaction, record) => {
+            let row = row(record?, bump, compactions::record::ABSENT, |key, value, bump| {
+                compactions::record::on_tape(key, value, bump)
+            });
+            rows.compactions.push(whole(row?, compactions::record::REQUIRED)?);
+            Some(Stored::Row)
+        }
+        Envelope::Record(RecordKind::Relationship | RecordKind::UserTurn, _) => Some(Stored::Nothing),
+        Envelope::Stamp { ts, selector, enrichment } => stamp(offset, ts, selector, enrichment, bump, rows),
+        Envelope::Unknown => Some(Stored::Unknown),
+    })
+}
+
+/// A row of the object that `walk` comes to, and the bits of the members that were there.
+#[inline(always)]
+fn row<'t, 'a, const COLUMNS: usize>(
+    mut walk: Walk<'t, 'a>,
+    bump: &'a Bump,
+    absent: [Cell<'a>; COLUMNS],
+    on_tape: impl Fn(&'a str, Walk<'t, 'a>, &'a Bump) -> OnTape<'a>,
+) -> Option<([Cell<'a>; COLUMNS], u64)> {
+    let mut cells = absent;
+    let seen = fill(walk.object()?, bump, &mut cells, on_tape)?;
+    Some((cells, seen))
+}
+
+/// Reads the members of an object into `cells`; returns a bit for each that was there.
+#[inline(always)]
+fn fill<'t, 'a, const COLUMNS: usize>(
+    members: Members<'_, 't, 'a>,
+    bump: &'a Bump,
+    cells: &mut [Cell<'a>; COLUMNS],
+    on_tape: impl Fn(&'a str, Walk<'t, 'a>, &'a Bump) -> OnTape<'a>,
+) -> Option<u64> {
+    let mut seen = 0;
+    for member in members {
+        let (key, value) = member?;
+        if let Some((place, cell)) = on_tape(key, value, bump)? {
+            once(&mut seen, place as u32)?;
+            cells[place] = cell;
+        }
+    }
+    Some(seen)
+}
+
+/// The row, if all its required members were there.
+fn whole<const COLUMNS: usize>(
+    (cells, seen): ([Cell<'_>; COLUMNS], u64),
+    required: u64,
+) -> Option<[Cell<'_>; COLUMNS]> {
+    (seen & required == required).then_some(cells)
+}
+
+fn turn<'a>(mut walk: Walk<'_, 'a>, bump: &'a Bump, rows: &mut Rows<'a>) -> Option<Stored> {
+    const FIDELITY: u32 = turns::COLUMNS as u32;
+    let mut cells: turns::Row<'a> = turns::record::ABSENT;
+    cells[turns::ENRICHMENT_JSON] = Cell::Text(NOTHING.json);
+    let mut seen = 0u64;
+    let (mut subagent, mut usage, mut calls) = (None, None, None);
+    for member in walk.object()? {
+        let (key, value) = member?;
+        if let Some((place, cell)) = turns::record::on_tape(key, value, bump)? {
+            once(&mut seen, place as u32)?;
+            cells[place] = cell;
+            continue;
+        }
+        let (bit, part) = match key {
+            "subagent" => (FIDELITY + 1, &mut subagent),
+            "usage" => (FIDELITY + 2, &mut usage),
+            "toolCalls" => (FIDELITY + 3, &mut calls),
+            "fidelity" => {
+                once(&mut seen, FIDELITY)?;
+                fidelity(value, &mut cells)?;
+                continue;
+            }
+            _ => continue,
+        };
+        once(&mut seen, bit)?;
+        *part = Some(value);
+    }
+    let mut cells = whole((cells, seen), turns::record::REQUIRED)?;
+    if let Some(mut subagent) = subagent
+        && let Some(members) = subagent.object_or_null()?
+    {
+        cells[turns::IS_SIDECHAIN] = Reading::Flag.absent();
+        fill(members, bump, &mut cells, turns::subagent::on_tape)?;
+    }
+    let seen = fill(usage?.object()?, bump, &mut cells, turns::usage::on_tape)?;
+    whole((cells, seen), turns::usage::REQUIRED)?;
+    let start = rows.calls.len();
+    if tool_call_rows(calls?, &cells, bump, rows).is_none() {
+        rows.calls.truncate(start);
+        return None;
+    }
+    rows.turns.push(Turn { cells, calls: start..rows.calls.len() });
+    Some(Stored::Turn)
+}
+
+fn fidelity<'a>(mut walk: Walk<'_, 'a>, cells: &mut turns::Row<'a>) -> Option<()> {
+    let Some(members) = walk.object_or_null()? else { return Some(()) };
+    let mut seen = 0;
+    let (mut class, mut granularity, mut tokens) = (None, None, None);
+    for member in members {
+        let (key, mut value) = member?;
+        match key {
+            "class" => {
+                once(&mut seen, 0)?;
+                class = Some(value.str()?);
+            }
+            "granularity" => {
+                once(&mut seen, 1)?;
+                granularity = Some(value.str()?);
+            }
+            "coverage" => {
+                once(&mut seen, 2)?;
+                tokens = Some(covers_tokens(value)?);
+            }
+            _ => {}
+        }
+    }
+    cells[turns::ATTRIBUTION_FIDELITY] = Cell::Text(class?);
+    cells[turns::TOKENS_PRESENT] = Cell::Int(i64::from(tokens?));
+    cells[turns::COST_PRESENT] = Cell::Int(i64::from(granularity == Some("cost-only")));
+    Some(())
+}
+
+fn covers_tokens(mut walk: Walk<'_, '_>) -> Option<bool> {
+    let (mut seen, mut any) = (0, false);
+    for member in walk.object()? {
+        let (key, mut value) = member?;
+        let bit = match key {
+            "hasInputTokens" => 0,
+            "hasOutputTokens" => 1,
+            "hasReasoningTokens" => 2,
+            _ => continue,
+        };
+        once(&mut seen, bit)?;
+        any |= value.bool()?;
+    }
+    Some(any)
+}
+
+fn tool_call_rows<'a>(
+    mut walk: Walk<'_, 'a>,
+    turn: &turns::Row<'a>,
+    bump: &'a Bump,
+    rows: &mut Rows<'a>,
+) -> Option<()> {
+    let calls = walk.array()?;
+    for index in 0..calls {
+        let (mut cells, seen) = row(walk.take()?, bump, tool_calls::call::ABSENT, |key, value, bump| {
+            tool_calls::call::on_tape(key, value, bump)
+        })?;
+        cells[..tool_calls::CALL_INDEX].copy_from_slice(&turn[..=turns::MESSAGE_ID]);
+        cells[tool_calls::CALL_INDEX] = Cell::Int(index as i64);
+        rows.calls.push(whole((cells, seen), tool_calls::call::REQUIRED)?);
+    }
+    Some(())
+}
+
+impl Reading {
+    /// The cell of a value on the tape; `None` for a value that the exact reader has to decide on.
+    #[inline(always)]
+    pub(super) fn on_tape<'a>(self, mut value: Walk<'_, 'a>, bump: &'a Bump) -> Option<Cell<'a>> {
+        match self {
+            // A null that is stored is rare enough for the exact reader.
+            Self::Text | Self::NullableText => value.str().map(Cell::Text),
+            Self::OptionalText | Self::TextOrEmpty => match value.next()? {
+                Node::String(text) => Some(Cell::Text(text)),
+                Node::Static(StaticNode::Null) => Some(self.absent()),
+                _ => None,
+            },
+            Self::Number => value.integer().map(Cell::Int),
+            Self::OptionalNumber | Self::NumberOrZero if value.is_null() => Some(self.absent()),
+            Self::OptionalNumber | Self::NumberOrZero => value.integer().map(Cell::Int),
+            Self::PositiveNumber if value.is_null() => Some(Cell::Null),
+            Self::PositiveNumber => value.integer().map(|n| if n > 0 { Cell::Int(n) } else { Cell::Null }),
+            Self::OptionalFlag | Self::Flag => match value.next()? {
+                Node::Static(StaticNode::Bool(value)) => Some(Cell::Int(i64::from(value))),
+                Node::Static(StaticNode::Null) => Some(Cell::Int(0)),
+                _ => None,
+            },
+            Self::Strings if value.is_null() => Some(Cell::Null),
+            Self::Strings => strings(value, bump),
+        }
+    }
+}
+
+/// An array of strings as JSON text.
+fn strings<'a>(mut walk: Walk<'_, 'a>, bump: &'a Bump) -> Option<Cell<'a>> {
+    let len = walk.array()?;
+    if len == 0 {
+        return Some(Cell::Null);
+    }
+    let mut text = BumpVec::with_capacity_in(16 * len, bump);
+    for index in 0..len {
+        text.push(if index == 0 { b'[' } else { b',' });
+        push_json_string(walk.str()?, &mut text);
+    }
+    text.push(b']');
+    into_text(text).map(Cell::Text)
+}
+
+/// Numbers on the tape.
+impl Walk<'_, '_> {
+    /// A number, as JavaScript has it.
+    pub(super) fn number(&mut self) -> Option<f64> {
+        number_of(self.next()?)
+    }
+
+    fn integer(&mut self) -> Option<i64> {
+        match self.next()? {
+            Node::Static(StaticNode::I64(n)) => Some(n),
+            Node::Static(StaticNode::U64(n)) => i64::try_from(n).ok(),
+            _ => None,
+        }
+    }
+}
+
+/// An integer of the tape, as JavaScript has it.
+pub(super) fn number_of(node: Node<'_>) -> Option<f64> {
+    match node {
+        Node::Static(StaticNode::I64(number)) => Some(number as f64),
+        Node::Static(StaticNode::U64(number)) => Some(number as f64),
+        _ => None,
+    }
+}
