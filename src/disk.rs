@@ -2,7 +2,7 @@
 //!
 //! May touch: the paths it is given, and for [`replace`] one temporary file beside the target. Knows nothing of formats.
 //!
-//! Promises: files are created 0600 and directories 0700; exclusively created files never go through a symbolic link;
+//! Promises: files are created 0600 and directories 0700; what is opened is a regular file, and opening never waits; exclusively created files never go through a symbolic link;
 //! an error names the operation, the path and, where one is known, the remedy; nothing is retried, so a failed sync is
 //! reported and its caller must not believe the data durable. Operations on bytes that a test wants to fail, count or
 //! replay after a power cut all pass through one function, `perform`, which `faults` hooks into.
@@ -19,10 +19,12 @@ mod error;
 pub(crate) mod faults;
 mod kernel_lock;
 mod other_case;
+mod regular;
 
 pub use self::error::{Error, Operation};
 pub use self::kernel_lock::KernelLock;
 pub use self::other_case::refuse_other_case;
+use self::regular::Links;
 
 #[cfg(unix)]
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
@@ -164,7 +166,7 @@ impl File {
         options.read(true).append(true);
         let mut attempt = 1;
         loop {
-            match Self::open_with(&options, path) {
+            match Self::open_with(&mut options.clone(), Links::Followed, path) {
                 Err(error) if error.is_not_found() => {}
                 opened => return opened.map(|file| (file, false)),
             }
@@ -178,41 +180,35 @@ impl File {
 
     /// Opens an existing file for reading.
     pub fn open_read(path: &Path) -> Result<Self, Error> {
-        Self::open_with(OpenOptions::new().read(true), path)
+        Self::open_with(OpenOptions::new().read(true), Links::Followed, path)
     }
 
     /// Opens an existing file for reading and writing at offsets.
     pub fn open_rw(path: &Path) -> Result<Self, Error> {
-        Self::open_with(OpenOptions::new().read(true).write(true), path)
+        Self::open_with(OpenOptions::new().read(true).write(true), Links::Followed, path)
     }
 
     /// Opens an existing file for reading; a symbolic link in its place is an error.
     pub fn open_read_no_follow(path: &Path) -> Result<Self, Error> {
-        let mut options = OpenOptions::new();
-        options.read(true);
-        no_follow(&mut options);
-        Self::open_with(&options, path)
+        Self::open_with(OpenOptions::new().read(true), Links::Refused, path)
     }
 
     /// Opens an existing file for syncing what others wrote to it; a symbolic link in its place is an error. The mode of the
     /// file need not allow writing where the system syncs through any handle.
     pub fn open_to_sync(path: &Path) -> Result<Self, Error> {
-        let mut options = OpenOptions::new();
-        options.read(true).write(cfg!(windows));
-        no_follow(&mut options);
-        Self::open_with(&options, path)
+        Self::open_with(OpenOptions::new().read(true).write(cfg!(windows)), Links::Refused, path)
     }
 
     fn create_with(options: &mut OpenOptions, path: &Path) -> Result<Self, Error> {
-        no_follow(options.create_new(true));
+        regular::no_follow(options.create_new(true));
         #[cfg(unix)]
         options.mode(0o600);
         let file = perform_on_path(Operation::Create, path, || options.open(path))?;
         Ok(Self { file, path: path.to_owned() })
     }
 
-    fn open_with(options: &OpenOptions, path: &Path) -> Result<Self, Error> {
-        let file = perform_on_path(Operation::Open, path, || options.open(path))?;
+    fn open_with(options: &mut OpenOptions, links: Links, path: &Path) -> Result<Self, Error> {
+        let file = perform_on_path(Operation::Open, path, || regular::open(options, links, path))?;
         Ok(Self { file, path: path.to_owned() })
     }
 
@@ -318,22 +314,26 @@ impl File {
         self.perform(Operation::Inspect, &[], || Metadata::of(&self.file.metadata()?))
     }
 
-    /// Sets the modification time of the open file, even when its name is gone.
-    pub fn set_modified(&self, time: SystemTime) -> Result<(), Error> {
-        self.perform(Operation::Touch, &[], || self.file.set_modified(time))
+    /// Sets the times of the open file, even when its name is gone, to now: by the clock of its file system, which is the server's
+    /// on a network file system; on Windows by the clock of this machine.
+    pub fn touch(&self) -> Result<(), Error> {
+        self.perform(Operation::Touch, &[], || touch(&self.file))
     }
 }
 
 #[cfg(unix)]
-fn no_follow(options: &mut OpenOptions) {
-    options.custom_flags(libc::O_NOFOLLOW);
+fn touch(file: &fs::File) -> io::Result<()> {
+    use std::os::fd::AsRawFd;
+    // SAFETY: the descriptor is open as long as `file` is borrowed; a null pointer stands for the current time.
+    match unsafe { libc::futimens(file.as_raw_fd(), std::ptr::null()) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 #[cfg(windows)]
-fn no_follow(options: &mut OpenOptions) {
-    use std::os::windows::fs::OpenOptionsExt;
-    const FILE_FLAG_OPEN_REPARSE_POINT: u32 = 0x0020_0000;
-    options.custom_flags(FILE_FLAG_OPEN_REPARSE_POINT);
+fn touch(file: &fs::File) -> io::Result<()> {
+    file.set_modified(SystemTime::now())
 }
 
 #[cfg(unix)]
@@ -407,7 +407,8 @@ pub fn sync_dir(path: &Path) -> Result<(), Error> {
 
 #[cfg(unix)]
 fn sync_directory(path: &Path) -> io::Result<()> {
-    match fs::File::open(path)?.sync_all() {
+    // Whatever else has the directory's name is not opened: a named pipe would be waited for.
+    match OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY).open(path)?.sync_all() {
         // Some network and FUSE file systems cannot sync a directory and say so this way; there is no other means.
         Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(()),
         other => other,

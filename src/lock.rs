@@ -2,7 +2,7 @@
 //! is an orphan that anybody may take over. The TypeScript `@relayburn/ledger` 1.x speaks the same protocol, so both
 //! programs exclude each other on one home; `docs/locks.md` describes it.
 //!
-//! Touches the lock file it is given, and while taking over an orphan a side file `<lock file>.rob`.
+//! Touches the lock file it is given, and while deleting it a side file `<lock file>.rob`.
 //!
 //! Promises: a holder that runs is never taken for an orphan (its file is touched every second), one that is stopped for more than
 //! 5 seconds is, and learns of it from `still_held`; letting go and taking over never delete somebody else's fresh lock; a panic lets go; nothing waits longer than about 11 seconds.
@@ -24,7 +24,7 @@
 mod file;
 mod heartbeat;
 
-use self::file::{LockFile, Takeover};
+use self::file::{Clock, LockFile, Takeover};
 use crate::disk::{self, Identity};
 use std::cell::RefCell;
 use std::fmt;
@@ -176,13 +176,12 @@ pub struct Held(Arc<HeldFile>);
 #[derive(Debug)]
 struct HeldFile {
     file: Arc<LockFile>,
-    /// Taken out first on drop, so that a released lock is not touched for longer than one beat.
-    beat: Option<heartbeat::Beat>,
+    /// Ends after the release: a release that takes long must not look like an orphan, and touching a deleted file harms nobody.
+    _beat: heartbeat::Beat,
 }
 
 impl Drop for HeldFile {
     fn drop(&mut self) {
-        self.beat.take();
         self.file.release();
     }
 }
@@ -200,7 +199,7 @@ impl Held {
     fn keep(file: LockFile) -> Result<Self, LockError> {
         let file = Arc::new(file);
         match heartbeat::start(Arc::clone(&file)) {
-            Ok(beat) => Ok(Self(Arc::new(HeldFile { file, beat: Some(beat) }))),
+            Ok(beat) => Ok(Self(Arc::new(HeldFile { file, _beat: beat }))),
             Err(reason) => {
                 file.release();
                 Err(LockError::Heartbeat { path: file.path().to_owned(), reason })
@@ -325,12 +324,14 @@ struct Acquisition<'a> {
     expected: SystemTime,
     /// Until then a stale file is not believed to be one.
     grace_until: Option<Instant>,
+    /// The clock by which the lock file's age is told; read when the lock is first found taken, and again after being away.
+    clock: Option<Clock>,
 }
 
 impl<'a> Acquisition<'a> {
     fn new(path: &'a Path, caller: Caller) -> Self {
-        let (started, expected) = (Instant::now(), SystemTime::now());
-        Self { path, caller, attempts: 0, started, expected, grace_until: None }
+        let (started, expected) = (Instant::now(), file::local_now());
+        Self { path, caller, attempts: 0, started, expected, grace_until: None, clock: None }
     }
 
     fn attempt(&mut self) -> Result<Attempt, LockError> {
@@ -349,24 +350,25 @@ impl<'a> Acquisition<'a> {
         {
             return Ok(Attempt::Took(own));
         }
-        let age = present.map_or(Duration::ZERO, |present| file::age(present.modified));
         let in_grace = self.was_away();
+        let clock = *self.clock.get_or_insert_with(|| Clock::of(self.path));
+        let age = present.map_or(Duration::ZERO, |present| clock.age(present.modified));
         let mut obstacle = None;
         if let Some(present) = present.filter(|_| age > STALE_AGE && !in_grace) {
-            match self.take_over(present.identity) {
+            match self.take_over(present.identity, clock) {
                 Ok(()) if self.attempts < ATTEMPTS => return Ok(self.wait(Duration::ZERO)),
                 Ok(()) => {}
                 Err(met) => obstacle = Some(met),
             }
         }
         if self.attempts == ATTEMPTS {
-            return Err(self.give_up(age, obstacle));
+            return Err(self.give_up(age, clock, obstacle));
         }
         Ok(self.wait(if self.attempts <= FAST_ATTEMPTS { FAST_WAIT } else { SLOW_WAIT }))
     }
 
-    fn take_over(&self, orphan: Identity) -> Result<(), Obstacle> {
-        match file::take_over(self.path, orphan) {
+    fn take_over(&self, orphan: Identity, clock: Clock) -> Result<(), Obstacle> {
+        match file::take_over(self.path, orphan, clock) {
             Ok(Takeover::Done) => Ok(()),
             Ok(Takeover::Busy) => Err(Obstacle::OtherTakeover),
             Err(error) => Err(Obstacle::Refused(error)),
@@ -374,23 +376,24 @@ impl<'a> Acquisition<'a> {
     }
 
     fn wait(&mut self, wait: Duration) -> Attempt {
-        self.expected = SystemTime::now() + wait;
+        self.expected = file::local_now() + wait;
         Attempt::Wait(wait)
     }
 
     fn was_away(&mut self) -> bool {
-        if file::age(self.expected) > AWAY {
-            self.expected = SystemTime::now();
+        if file::local_age(self.expected) > AWAY {
+            self.expected = file::local_now();
+            self.clock = None;
             self.grace_until = Some(Instant::now() + GRACE);
         }
         self.grace_until.is_some_and(|until| Instant::now() < until)
     }
 
-    fn give_up(&self, age: Duration, obstacle: Option<Obstacle>) -> LockError {
+    fn give_up(&self, age: Duration, clock: Clock, obstacle: Option<Obstacle>) -> LockError {
         let (path, attempts, elapsed) = (self.path.to_owned(), self.attempts, self.started.elapsed());
         let holder_pid = file::holder_pid(&path);
         let modified = disk::metadata(&path).map_or(SystemTime::UNIX_EPOCH, |present| present.modified);
-        let ahead = modified.duration_since(SystemTime::now()).unwrap_or_default();
+        let ahead = modified.duration_since(clock.now()).unwrap_or_default();
         match obstacle {
             Some(obstacle) => {
                 LockError::Stale { path, attempts, elapsed, age, holder_pid, obstacle: Box::new(obstacle) }

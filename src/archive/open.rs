@@ -50,7 +50,7 @@ pub fn open_read_only(path: &Path) -> Result<Connection, ArchiveError> {
     if !exists(path)? {
         return Err(ArchiveError::Missing { path: path.to_path_buf() });
     }
-    refuse_directory(path)?;
+    refuse_no_files(path)?;
     let plain = OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let opened = open_for_queries(path, OpenFlags::SQLITE_OPEN_READ_WRITE | plain).or_else(|error| {
         if may_not_write(&error) {
@@ -124,14 +124,21 @@ pub(super) fn open_immutable(path: &Path) -> Result<Connection, ArchiveError> {
     Ok(connection)
 }
 
-/// What SQLite says of a directory sounds like a broken disk.
-fn refuse_directory(path: &Path) -> Result<(), ArchiveError> {
-    if path.is_dir() { Err(PublishError::NotAFile { path: path.to_path_buf() }.into()) } else { Ok(()) }
+/// Refuses an archive that is no regular file, or has something else in the place of a file that SQLite keeps beside it. What
+/// SQLite says of a directory sounds like a broken disk, and a named pipe it would wait for.
+pub(super) fn refuse_no_files(path: &Path) -> Result<(), ArchiveError> {
+    for suffix in ["", "-wal", "-shm", "-journal"] {
+        let path = disk::with_suffix(path, suffix);
+        if std::fs::metadata(&path).is_ok_and(|found| !found.is_file()) {
+            return Err(PublishError::NotAFile { path }.into());
+        }
+    }
+    Ok(())
 }
 
 /// Opens an existing archive for a tail build, in WAL mode.
 pub(super) fn open_for_build(path: &Path) -> Result<Connection, ArchiveError> {
-    refuse_directory(path)?;
+    refuse_no_files(path)?;
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags).context(path, "opening it")?;
     prepare(&connection).context(path, "opening it")?;

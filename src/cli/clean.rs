@@ -9,6 +9,7 @@ use clap::Args;
 
 use super::{counted, human_bytes, print, print_json};
 use crate::archive::iso_millis;
+use crate::disk;
 use crate::home::Home;
 use crate::ledger::{Belonging, Ledger, Sidecar};
 
@@ -71,13 +72,12 @@ fn configured_days(home: &Home) -> anyhow::Result<Days> {
             .map_err(|reason| anyhow::anyhow!("{TTL_VARIABLE} is {}: {reason}", days.display()));
     }
     let path = home.config();
-    let text = match std::fs::read(&path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Days::Forever),
-        Err(error) => {
-            return Err(anyhow!("cannot read {}: {error}; give --days, or mend it", path.display()));
-        }
+    let file = match disk::File::open_read(&path) {
+        Err(error) if error.is_not_found() => return Ok(Days::Forever),
+        opened => opened.map_err(|error| anyhow!("{error}; give --days, or mend it"))?,
     };
+    let mut text = vec![0; file.len_bytes()? as usize];
+    file.read_exact_at(&mut text, 0)?;
     let config: serde_json::Value = serde_json::from_slice(&text)
         .map_err(|error| anyhow!("{} is not JSON: {error}; give --days, or mend it", path.display()))?;
     match &config["content"]["retentionDays"] {

@@ -109,6 +109,9 @@ fn remedy(operation: &Operation, path: &Path, reason: &io::Error) -> Cow<'static
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
             "; free space on that file system, then try again"
         }
+        io::ErrorKind::InvalidInput if matches!(operation, Operation::Open) => {
+            "; move it away, or name another file"
+        }
         io::ErrorKind::FileTooLarge => "; raise the limit on file sizes (ulimit -f), then try again",
         io::ErrorKind::PermissionDenied => "; check the owner and the mode of the file and of its directory",
         io::ErrorKind::ReadOnlyFilesystem => "; choose a directory on a file system that is mounted writable",

@@ -10,6 +10,17 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use std::time::SystemTime;
 
+thread_local! {
+    /// How far the clock of this machine, as this thread reads it, is ahead of that of the file system, in seconds.
+    static AHEAD_S: std::cell::Cell<i64> = const { std::cell::Cell::new(0) };
+}
+
+pub(super) fn skewed(now: SystemTime) -> SystemTime {
+    let ahead = AHEAD_S.get();
+    let by = Duration::from_secs(ahead.unsigned_abs());
+    if ahead < 0 { now - by } else { now + by }
+}
+
 fn home() -> (tempfile::TempDir, PathBuf) {
     let home = tempfile::tempdir().unwrap();
     let path = home.path().join("ledger.lock");
@@ -135,11 +146,11 @@ fn a_takeover_spares_what_is_no_longer_the_orphan_it_saw() {
     let seen = disk::metadata(&path).unwrap().identity;
     fs::rename(&path, home.path().join("kept, so that its inode is not given away")).unwrap();
     orphan(&path, STALE_AGE * 2);
-    assert!(matches!(file::take_over(&path, seen), Ok(Takeover::Done)));
+    assert!(matches!(file::take_over(&path, seen, Clock::of(&path)), Ok(Takeover::Done)));
     assert!(path.exists(), "a successor was deleted");
     let seen = disk::metadata(&path).unwrap().identity;
     fs::File::open(&path).unwrap().set_modified(SystemTime::now()).unwrap();
-    assert!(matches!(file::take_over(&path, seen), Ok(Takeover::Done)));
+    assert!(matches!(file::take_over(&path, seen, Clock::of(&path)), Ok(Takeover::Done)));
     assert!(path.exists(), "a holder that came to life again was robbed");
 }
 
@@ -194,11 +205,101 @@ fn one_takeover_at_a_time() {
     let side_path = home.path().join("ledger.lock.rob");
     let other = fs::File::create(&side_path).unwrap();
     other.lock().unwrap();
-    assert!(matches!(file::take_over(&path, seen), Ok(Takeover::Busy)));
+    assert!(matches!(file::take_over(&path, seen, Clock::of(&path)), Ok(Takeover::Busy)));
     assert!(path.exists() && side_path.exists());
     drop(other);
-    assert!(matches!(file::take_over(&path, seen), Ok(Takeover::Done)));
+    assert!(matches!(file::take_over(&path, seen, Clock::of(&path)), Ok(Takeover::Done)));
     assert!(!path.exists() && !side_path.exists());
+}
+
+/// Whoever lets go looks at the file and deletes it under the side lock: what is between the two cannot be taken over.
+#[test]
+fn letting_go_waits_for_a_takeover_under_way_and_spares_the_successor() {
+    let (home, path) = home();
+    let side_path = home.path().join("ledger.lock.rob");
+    let held = with_lock(&path, |held| Ok::<_, LockError>(held.clone())).unwrap();
+    let robber = fs::File::create(&side_path).unwrap();
+    robber.lock().unwrap();
+    let releasing = std::thread::spawn(move || drop(held));
+    std::thread::sleep(Duration::from_millis(100));
+    assert!(
+        path.exists() && !releasing.is_finished(),
+        "deleted while another process was about to delete it"
+    );
+    fs::remove_file(&path).unwrap();
+    fs::write(&path, "a successor").unwrap();
+    fs::remove_file(&side_path).unwrap();
+    drop(robber);
+    releasing.join().unwrap();
+    assert_eq!(fs::read(&path).unwrap(), b"a successor");
+}
+
+#[test]
+fn a_lock_that_takes_long_to_let_go_is_touched_to_the_end() {
+    let (home, path) = home();
+    let held = with_lock(&path, |held| Ok::<_, LockError>(held.clone())).unwrap();
+    let robber = fs::File::create(home.path().join("ledger.lock.rob")).unwrap();
+    robber.lock().unwrap();
+    std::thread::sleep(HEARTBEAT / 2);
+    let modified = || disk::metadata(&path).unwrap().modified;
+    let before = modified();
+    let releasing = std::thread::spawn(move || drop(held));
+    while !releasing.is_finished() && modified() == before {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert!(modified() > before, "no heartbeat while it was let go");
+    releasing.join().unwrap();
+    // The takeover did not end: what it is about to delete is left to it.
+    assert!(path.exists());
+}
+
+#[test]
+fn a_side_file_that_cannot_be_opened_keeps_no_orphan_alive() {
+    for what in ["a named pipe", "a directory", "a link"] {
+        let (home, path) = home();
+        let side_path = home.path().join("ledger.lock.rob");
+        match what {
+            "a directory" => fs::create_dir(&side_path).unwrap(),
+            "a link" => std::os::unix::fs::symlink("nowhere", &side_path).unwrap(),
+            _ => assert!(std::process::Command::new("mkfifo").arg(&side_path).status().unwrap().success()),
+        }
+        orphan(&path, STALE_AGE * 2);
+        let started = Instant::now();
+        with_lock(&path, |held| held.still_held()).unwrap();
+        assert!(started.elapsed() < Duration::from_secs(5), "{what}");
+        assert_eq!(names(home.path()), BTreeSet::from(["ledger.lock.rob".to_owned()]), "{what}");
+    }
+}
+
+/// Two hosts share a file system, and their clocks differ by an hour either way.
+#[test]
+fn the_age_of_a_lock_is_told_by_the_clock_of_its_file_system() {
+    let (_home, path) = home();
+    for ahead_s in [3600, -3600] {
+        AHEAD_S.set(ahead_s);
+        fs::write(&path, "").unwrap();
+        let mut waiter = Acquisition::new(&path, Caller::Thread);
+        assert!(matches!(waiter.attempt(), Ok(Attempt::Wait(FAST_WAIT))), "a fresh lock, {ahead_s} s");
+        waiter.attempts = ATTEMPTS - 1;
+        let text = waiter.attempt().err().unwrap().to_string();
+        assert!(text.contains("a live process") && text.contains("touched last 0."), "{text}");
+        orphan(&path, STALE_AGE + HEARTBEAT);
+        with_lock(&path, |held| {
+            held.still_held()?;
+            // The holder's touches are dated by that clock, too.
+            fs::File::open(&path).unwrap().set_modified(SystemTime::now() - STALE_AGE * 2).unwrap();
+            held.0.file.touch()?;
+            let modified = disk::metadata(&path)?.modified;
+            assert!(
+                SystemTime::now().duration_since(modified).unwrap_or_default() < HEARTBEAT,
+                "{ahead_s} s"
+            );
+            assert!(modified < SystemTime::now() + HEARTBEAT, "{ahead_s} s");
+            held.still_held()
+        })
+        .unwrap();
+        assert!(!path.exists());
+    }
 }
 
 #[test]
@@ -279,7 +380,7 @@ fn a_lock_in_a_missing_directory_fails_at_once() {
 #[test]
 fn a_lock_dated_in_the_future_is_told_from_a_live_holder() {
     let (_home, path) = home();
-    fs::File::create(&path).unwrap().set_modified(SystemTime::now() + STALE_AGE * 20).unwrap();
+    fs::File::create(&path).unwrap().set_modified(SystemTime::now() + Duration::from_millis(99_500)).unwrap();
     let mut waiter = Acquisition::new(&path, Caller::Thread);
     waiter.attempts = ATTEMPTS - 1;
     let failed = waiter.attempt().err().unwrap();

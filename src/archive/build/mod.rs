@@ -98,6 +98,7 @@ impl<'b> Build<'b> {
     ) -> Result<Self, ArchiveError> {
         let started = Instant::now();
         bulk::check_page_size(options.page_size_bytes)?;
+        open::refuse_no_files(&paths.archive)?;
         let source = match Source::open(&paths.ledger, options.io) {
             Ok(source) => Some(source),
             Err(ScanError::Open { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => None,
