@@ -78,6 +78,7 @@ fn the_report_has_every_line_that_the_generator_broke() {
     // Settings do not change what is found.
     let expected: Vec<_> = text.lines().collect();
     for (threads, io) in [("1", "read"), ("7", "mmap")] {
+        fs::remove_file(&report).unwrap();
         let mut command =
             rebuild(place.directory(), &["--full", "--threads", threads, "--io", io, "--report"]);
         assert!(command.arg(&report).output().unwrap().status.success());

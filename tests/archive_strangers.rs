@@ -132,11 +132,18 @@ fn what_is_no_database_keeps_its_content_behind_a_link_too() {
         };
 
         // A build that fails puts the name back.
-        place.refused(&["--full", "--strict"]);
+        place.refused(&["--full", "--force", "--strict"]);
         assert_eq!(fs::read(&precious).unwrap(), b"somebody's notes");
-        assert!(place.refused(&[]).contains("--full"));
+        for more in [&[][..], &["--full"]] {
+            let stderr = place.refused(more);
+            assert!(
+                stderr.contains("is no SQLite database") && stderr.contains("--full --force"),
+                "{stderr}"
+            );
+            assert_eq!(fs::read(&precious).unwrap(), b"somebody's notes");
+        }
 
-        let output = place.burn(&["--full"]);
+        let output = place.burn(&["--full", "--force"]);
         assert!(output.status.success(), "{output:?}");
         let kept = content();
         assert_eq!(kept.len(), 1, "{kept:?}");
@@ -163,6 +170,82 @@ fn a_report_does_not_go_over_what_it_reports_on() {
     }
     assert!(place.burn(&["--report", "report.jsonl"]).status.success());
     assert_eq!(fs::read_to_string(place.path("report.jsonl")).unwrap().lines().count(), 2);
+}
+
+#[test]
+fn a_report_goes_over_no_file_and_a_failed_build_leaves_none_behind() {
+    let place = Place::new();
+    fs::write(place.path("notes.md"), "notes").unwrap();
+    let output = place.burn(&["--full", "--report", "notes.md"]);
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    assert!(String::from_utf8(output.stderr).unwrap().contains("notes.md exists and is not overwritten"));
+    assert_eq!(fs::read(place.path("notes.md")).unwrap(), b"notes");
+    assert!(!place.path("a.sqlite").exists());
+
+    fs::write(place.path("a.sqlite"), "no database").unwrap();
+    place.refused(&["--full", "--report", "r.jsonl"]);
+    assert!(!place.path("r.jsonl").exists());
+    assert!(place.burn(&["--full", "--force", "--report", "r.jsonl"]).status.success());
+    assert_eq!(fs::read_to_string(place.path("r.jsonl")).unwrap().lines().count(), 2);
+}
+
+fn rebuild_in(place: &Place, ledger: &str, archive: &str, more: &[&str]) -> (Option<i32>, String) {
+    let words = ["state", "rebuild", "archive", "--ledger", ledger, "--archive", archive];
+    let output = Command::new(env!("CARGO_BIN_EXE_burn"))
+        .current_dir(place.directory.path())
+        .args(words)
+        .args(more)
+        .output()
+        .unwrap();
+    (output.status.code(), String::from_utf8(output.stderr).unwrap())
+}
+
+#[test]
+fn a_ledger_and_an_archive_that_are_swapped_stay_what_they_are() {
+    let place = Place::new();
+    assert!(place.burn(&[]).status.success());
+    let ledger = fs::read(place.path("l.jsonl")).unwrap();
+    for more in [&["--full"][..], &[]] {
+        let (code, stderr) = rebuild_in(&place, "a.sqlite", "l.jsonl", more);
+        assert_eq!(code, Some(1), "{stderr}");
+        assert!(stderr.contains("l.jsonl is no SQLite database"), "{stderr}");
+        assert_eq!(fs::read(place.path("l.jsonl")).unwrap(), ledger);
+        assert!(place.burn(&[]).status.success());
+    }
+}
+
+#[test]
+fn a_ledger_that_is_named_must_be_there() {
+    let place = Place::new();
+    for more in [&["--full"][..], &[]] {
+        let (code, stderr) = rebuild_in(&place, "nope.jsonl", "new.sqlite", more);
+        assert_eq!(code, Some(1), "{stderr}");
+        assert!(stderr.contains("there is no ledger at nope.jsonl"), "{stderr}");
+        assert!(!place.path("new.sqlite").exists());
+    }
+}
+
+#[test]
+fn a_file_of_which_nothing_is_stored_is_no_ledger() {
+    let place = Place::new();
+    fs::write(place.path("notes.md"), "# Notes\n\n- one\n").unwrap();
+    let (code, stderr) = rebuild_in(&place, "notes.md", "new.sqlite", &["--full"]);
+    assert_eq!(code, Some(1), "{stderr}");
+    assert!(stderr.contains("nothing of notes.md was stored, 2 lines left out"), "{stderr}");
+    // A ledger without a line is a ledger, and so is one that has nothing but what is never archived.
+    let relationship =
+        r#"{"v":1,"kind":"relationship","record":{"source":"c","sessionId":"s","relationshipType":"root"}}"#;
+    for text in ["", "\n", &format!("{relationship}\n")] {
+        fs::write(place.path("small.jsonl"), text).unwrap();
+        let (code, stderr) = rebuild_in(&place, "small.jsonl", "small.sqlite", &["--full"]);
+        assert_eq!(code, Some(0), "{text:?}: {stderr}");
+    }
+    // Nor is a bad line in a tail a reason to fail.
+    let mut ledger = fs::read(place.path("l.jsonl")).unwrap();
+    assert!(place.burn(&[]).status.success());
+    ledger.extend_from_slice(b"no json\n");
+    fs::write(place.path("l.jsonl"), ledger).unwrap();
+    assert!(place.burn(&[]).status.success());
 }
 
 /// A report that cannot be written stops a tail before its commit.

@@ -306,16 +306,19 @@ fn a_cursor_that_another_program_moved_to_a_line_end_is_trusted() {
 }
 
 #[test]
-fn a_file_that_is_no_database_is_an_error_for_tails_and_replaced_by_a_full_rebuild() {
+fn a_file_that_is_no_database_is_an_error_unless_a_full_rebuild_may_set_it_aside() {
     let (place, ledger, rows) = built();
     for damage in [&b"SQLite format 4"[..], &[b'x'; 3 * 4096], b"{}"] {
         fs::write(place.archive(), damage).unwrap();
         let error = place.try_tail().unwrap_err();
-        assert!(matches!(error, ArchiveError::Damaged { .. }), "{error}");
-        assert!(error.to_string().contains("burn state rebuild archive --full"), "{error}");
+        assert!(matches!(error, ArchiveError::NotADatabase { .. }), "{error}");
+        assert!(error.to_string().contains("burn state rebuild archive --full --force"), "{error}");
         assert!(archive::status(&place.paths).is_err());
+        let error = place.try_full().unwrap_err();
+        assert!(matches!(error, ArchiveError::NotADatabase { .. }), "{error}");
         assert_eq!(fs::read(place.archive()).unwrap(), damage);
-        place.full(&Options::default());
+        let (result, _) = place.full(&Options { force: true, ..Options::default() });
+        assert_eq!(fs::read(result.set_aside.unwrap()).unwrap(), damage);
         dump::assert_same(&dump::by_rowid(place.archive()), &rows, "rebuilt");
     }
     // A file of no bytes, or of one, is an empty database to SQLite: nothing is lost by filling it.

@@ -176,7 +176,7 @@ fn a_negative_number_in_the_archive_is_no_panic() {
             .output()
             .unwrap()
     };
-    fs::write(directory.path().join("ledger.jsonl"), "{}\n").unwrap();
+    fs::write(directory.path().join("ledger.jsonl"), "  \n").unwrap();
     assert!(burn(&["state", "rebuild", "archive"]).status.success());
     let archive = rusqlite::Connection::open(directory.path().join("archive.sqlite")).unwrap();
     archive.execute("UPDATE archive_state SET ledger_offset_bytes = -5", []).unwrap();

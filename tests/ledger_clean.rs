@@ -188,11 +188,11 @@ fn what_is_no_file_is_named_with_a_remedy_and_spared() {
         assert_eq!(code, 1);
         assert!(said.contains("ledger.jsonl is not a regular file"), "{args:?}: {said}");
     }
-    let (_, said) = burn(
-        home.path(),
-        &["state", "rebuild", "archive", "--full", "--ledger", "x.jsonl", "--archive", "/no/where/a.sqlite"],
-        None,
-    );
+    let ledger = home.path().join("x.jsonl");
+    fs::write(&ledger, "").unwrap();
+    let ledger = ledger.to_str().unwrap();
+    let files = ["--full", "--ledger", ledger, "--archive", "/no/where/a.sqlite"];
+    let (_, said) = burn(home.path(), &[&rebuild[..], &files].concat(), None);
     assert!(said.contains("directory /no/where does not exist: create it"), "{said}");
 }
 

@@ -37,7 +37,7 @@ pub enum ArchiveError {
         /// What SQLite said.
         source: rusqlite::Error,
     },
-    /// The file is not an archive, or its pages are damaged.
+    /// The file is a database that is damaged, or is half an archive.
     #[error(
         "{} is not a usable archive ({reason}); `burn state rebuild archive --full` builds it anew from the ledger",
         path.display()
@@ -47,6 +47,16 @@ pub enum ArchiveError {
         path: PathBuf,
         /// What is wrong with it.
         reason: String,
+    },
+    /// The file is no SQLite database, so it may be anything. Nothing replaces it unless that is asked for.
+    #[error(
+        "{} is no SQLite database and is left as it is; name another file, or let \
+         `burn state rebuild archive --full --force` rename it and put an archive in its place",
+        path.display()
+    )]
+    NotADatabase {
+        /// The file.
+        path: PathBuf,
     },
     /// The archive was made by another version of the schema; it is built anew before it can be read.
     #[error(
@@ -135,7 +145,7 @@ pub enum ArchiveError {
         /// The ledger.
         ledger: PathBuf,
     },
-    /// The path of the archive names a database that is something else.
+    /// The path of the archive names a database of another program.
     #[error(
         "{} is a database, but not an archive: it has none of an archive's tables and is left alone; name another file",
         path.display()
@@ -190,7 +200,10 @@ pub(crate) trait SqliteContext<T> {
 impl<T> SqliteContext<T> for Result<T, rusqlite::Error> {
     fn context(self, path: &Path, doing: &'static str) -> Result<T, ArchiveError> {
         self.map_err(|source| match source.sqlite_error_code() {
-            Some(rusqlite::ErrorCode::NotADatabase | rusqlite::ErrorCode::DatabaseCorrupt) => {
+            Some(rusqlite::ErrorCode::NotADatabase) => {
+                ArchiveError::NotADatabase { path: path.to_path_buf() }
+            }
+            Some(rusqlite::ErrorCode::DatabaseCorrupt) => {
                 ArchiveError::Damaged { path: path.to_path_buf(), reason: source.to_string() }
             }
             _ => ArchiveError::Sqlite { path: path.to_path_buf(), doing, source },

@@ -85,7 +85,8 @@ enum RebuildCommand {
     /// Bring archive.sqlite up to date with the ledger.
     #[command(after_help = "\
 Without --full only what was appended since the last build is read. With it the archive is built from byte 0 in a \
-file of its own and then put in the place of the old one, which stays readable until that moment.
+file of its own and then put in the place of the old one, which stays readable until that moment. A file that is no \
+SQLite database is left alone, unless --force renames it.
 
 Examples:
   burn state rebuild archive
@@ -121,6 +122,9 @@ struct ArchiveArgs {
     /// Build everything from byte 0 of the ledger.
     #[arg(long)]
     full: bool,
+    /// Where a file that is no SQLite database has the archive's place, rename the file and build there.
+    #[arg(long, requires = "full")]
+    force: bool,
     /// Do not build: give the space of deleted rows back.
     #[arg(long, conflicts_with_all = ["full", "strict", "report", "threads", "io", "loader", "memory", "no_verify"])]
     vacuum: bool,
@@ -130,7 +134,7 @@ struct ArchiveArgs {
     /// Take a malformed or rejected line as an error; nothing is changed then.
     #[arg(long)]
     strict: bool,
-    /// Write a JSON object for each malformed or rejected line to FILE.
+    /// Write a JSON object for each malformed or rejected line to FILE, which must not exist yet.
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
     /// Read this ledger instead of the home's (with --archive); it is never written.
@@ -241,12 +245,13 @@ fn rebuild_all(json: bool) -> anyhow::Result<ExitCode> {
     let archive = archive::build_tail(&paths, &Options::default(), &mut watch);
     watch.bar.finish();
     let archive = archive?;
+    let is_nothing_stored = nothing_stored(&paths, &archive)?;
     if json {
         print_json(&Rebuilt { index, archive })?;
     } else {
         print(summary(&paths, &archive).as_bytes())?;
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(if is_nothing_stored { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
 /// How many findings are printed; `--report` has them all.
@@ -328,7 +333,12 @@ fn same_file_is_wrong_usage<T>(done: Result<T, ArchiveError>) -> Result<T, Archi
 fn rebuild_archive(args: ArchiveArgs, json: bool) -> anyhow::Result<ExitCode> {
     let json = json || args.json;
     let paths = match (args.ledger, args.archive) {
-        (Some(ledger), Some(archive)) => Paths::offline(ledger, archive),
+        (Some(ledger), Some(archive)) => {
+            if !exists(&ledger)? {
+                anyhow::bail!("there is no ledger at {}; name a file that is there", ledger.display());
+            }
+            Paths::offline(ledger, archive)
+        }
         _ => {
             let home = Home::from_env()?;
             disk::create_dir_all(home.root())?;
@@ -360,6 +370,7 @@ fn rebuild_archive(args: ArchiveArgs, json: bool) -> anyhow::Result<ExitCode> {
             IoArg::Read => Io::Read,
         },
         strict: args.strict,
+        force: args.force,
         loader: match args.loader {
             LoaderArg::Bulk => Loader::Bulk,
             LoaderArg::Insert => Loader::Insert,
@@ -371,10 +382,7 @@ fn rebuild_archive(args: ArchiveArgs, json: bool) -> anyhow::Result<ExitCode> {
     let report = match args.report {
         Some(path) => {
             refuse_to_overwrite(&path, &paths);
-            let file = create_report(&path).map_err(|error| {
-                let path = path.display();
-                anyhow!("cannot create the report {path}: {error}; its directory must exist and be writable")
-            })?;
+            let file = create_report(&path)?;
             Some((path, std::io::BufWriter::new(file)))
         }
         None => None,
@@ -389,6 +397,12 @@ fn rebuild_archive(args: ArchiveArgs, json: bool) -> anyhow::Result<ExitCode> {
     });
     let Watch { bar, report, report_error, findings, .. } = watch;
     bar.finish();
+    if let (Err(_), 0, Some((path, _))) = (&result, findings, &report)
+        && disk::metadata(path).is_ok_and(|found| found.is_file)
+    {
+        // Nothing was found before the build failed: the next try may use the name.
+        disk::remove_file_if_exists(path)?;
+    }
     if let Some((path, mut report)) = report {
         // In words, so that a closed pipe here is not taken for a closed stdout.
         if let Err(error) = report_error.map_or_else(|| std::io::Write::flush(&mut report), Err) {
@@ -413,12 +427,16 @@ fn rebuild_archive(args: ArchiveArgs, json: bool) -> anyhow::Result<ExitCode> {
     } else {
         print(summary(&paths, &result).as_bytes())?;
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(if nothing_stored(&paths, &result)? { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+fn exists(path: &std::path::Path) -> anyhow::Result<bool> {
+    path.try_exists().with_context(|| format!("cannot look at {}", path.display()))
 }
 
 /// Says when there is no ledger: a mistyped home must not look like an empty one.
 fn warn_if_missing(ledger: &std::path::Path) -> anyhow::Result<()> {
-    if !ledger.try_exists().with_context(|| format!("cannot look at {}", ledger.display()))? {
+    if !exists(ledger)? {
         warn(&format!("there is no ledger at {}; nothing was taken in", ledger.display()));
     }
     Ok(())
@@ -450,12 +468,47 @@ fn refuse_to_overwrite(report: &std::path::Path, paths: &Paths) {
     }
 }
 
-fn create_report(path: &std::path::Path) -> std::io::Result<std::fs::File> {
+/// Creates the report. What is there already is kept, unless it is a device or a pipe, which has nothing to lose.
+fn create_report(path: &std::path::Path) -> anyhow::Result<std::fs::File> {
     let mut options = std::fs::OpenOptions::new();
-    options.write(true).create(true).truncate(true);
+    options.write(true).create_new(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options.open(path)
+    let created = match options.open(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+            if std::fs::metadata(path).map_or(true, |found| found.is_file()) {
+                let reason = format!("{} exists and is not overwritten: name another file", path.display());
+                wrong_usage(&WORDS, &reason);
+            }
+            std::fs::OpenOptions::new().write(true).open(path)
+        }
+        created => created,
+    };
+    created.map_err(|error| {
+        let path = path.display();
+        anyhow!("cannot create the report {path}: {error}; its directory must exist and be writable")
+    })
+}
+
+/// Says when the build read the ledger from byte 0 and none of its lines could be stored: then the file is no ledger.
+fn nothing_stored(paths: &Paths, result: &BuildResult) -> anyhow::Result<bool> {
+    let stored = result.turns_applied
+        + result.tool_result_events_applied
+        + result.compactions_applied
+        + result.stamps_applied;
+    let left_out = result.malformed_lines + result.rejected_lines + result.unknown_lines;
+    if stored > 0 || left_out == 0 {
+        return Ok(false);
+    }
+    let is_from_zero = archive::status(paths)?.ledger_offset_bytes.unsigned_abs() == result.scanned_bytes;
+    if is_from_zero {
+        let ledger = paths.ledger.display();
+        warn(&format!(
+            "nothing of {ledger} was stored, {} left out; `burn ledger check {ledger}` says why",
+            counted(left_out, "line")
+        ));
+    }
+    Ok(is_from_zero)
 }
 
 fn summary(paths: &Paths, result: &BuildResult) -> String {

@@ -24,12 +24,13 @@ use crate::record::fold::Fold;
 use crate::scan::Source;
 
 impl Build<'_> {
-    /// Builds everything from byte 0 in a file beside the archive, and publishes it. What stood there and is no database is
+    /// Builds everything from byte 0 in a file beside the archive, and publishes it. A file there that is no database is
     /// renamed, and gets its name back when the build fails.
     pub(super) fn rebuild(self, last_rebuild_at: Option<String>) -> Result<BuildResult, ArchiveError> {
-        let Some((place, aside)) = set_aside_what_is_no_database(&self.paths.archive)? else {
+        if !self.is_no_database {
             return self.rebuild_beside(last_rebuild_at);
-        };
+        }
+        let (place, aside) = set_aside(&self.paths.archive)?;
         match self.rebuild_beside(last_rebuild_at) {
             Ok(result) => Ok(BuildResult { set_aside: Some(aside), ..result }),
             Err(error) => {
@@ -193,22 +194,13 @@ fn open_built(built: &Path, page_size: u32) -> Result<Connection, ArchiveError> 
     Ok(connection)
 }
 
-/// A file in the archive's place that does not begin as a database does may be anything: it is renamed, not replaced.
-/// Answers its old name, links resolved, and its new one.
-fn set_aside_what_is_no_database(archive: &Path) -> Result<Option<(PathBuf, PathBuf)>, ArchiveError> {
-    let Ok(place) = std::fs::canonicalize(archive) else { return Ok(None) };
-    if !disk::metadata(&place)?.is_file {
-        return Ok(None);
-    }
-    let mut start = [0; 16];
-    let file = disk::File::open_read_no_follow(&place)?;
-    if file.len_bytes()? == 0 || file.read_at(&mut start, 0)? == 16 && &start == b"SQLite format 3\0" {
-        return Ok(None);
-    }
+/// Renames what is in the archive's place. Returns its old name, links resolved, and its new one.
+fn set_aside(archive: &Path) -> Result<(PathBuf, PathBuf), ArchiveError> {
+    let place = publish::resolve(archive)?;
     let tag = format!(".set-aside-{}", jiff::Timestamp::now().as_millisecond());
     let aside = disk::with_suffix(&place, &tag);
     disk::rename(&place, &aside)?;
-    Ok(Some((place, aside)))
+    Ok((place, aside))
 }
 
 /// SQLite's own check of a file that nobody writes: its quick one, and of a debug build, whatever the options, the full one, which

@@ -80,6 +80,9 @@ struct Build<'b> {
     source: Option<Source>,
     /// Behind the last LF of the ledger.
     end: u64,
+    /// Whether SQLite says of the file in the archive's place that it is no database. Only SQLite is asked: a file that is
+    /// opened beside it ends, when it is closed, the locks that SQLite holds on it for this process.
+    is_no_database: bool,
     /// Whether turns are refolded in the live archive, however many they are.
     is_in_place: bool,
     /// What the archive has taken in before and this build does not count: 0, unless a tail build rebuilds for speed alone.
@@ -120,6 +123,7 @@ impl<'b> Build<'b> {
             pool: pipeline::workers(threads)?,
             source,
             end,
+            is_no_database: false,
             is_in_place: false,
             counted_from: 0,
             started,
@@ -225,9 +229,9 @@ impl<'b> Build<'b> {
         go_on(self.observer.progress(Progress { phase, done_bytes: self.end, total_bytes: self.end }))
     }
 
-    /// A full rebuild replaces archives, damaged ones too, and files that are no database, which are set aside; it leaves
-    /// another program's database alone.
-    fn refuse_to_replace(&self) -> Result<(), ArchiveError> {
+    /// A full rebuild replaces archives, damaged ones too. It leaves another program's database alone, and a file that is no
+    /// database unless it may set the file aside.
+    fn refuse_to_replace(&mut self) -> Result<(), ArchiveError> {
         let path = &self.paths.archive;
         match open::open_read_only(path) {
             Ok(connection) => match open::is_foreign(&connection, path) {
@@ -236,6 +240,7 @@ impl<'b> Build<'b> {
                 Err(error) => return Err(error),
             },
             Err(ArchiveError::Missing { .. } | ArchiveError::Damaged { .. }) => {}
+            Err(ArchiveError::NotADatabase { .. }) if self.options.force => self.is_no_database = true,
             // Whose file it is cannot be told, for one because somebody keeps it locked.
             Err(error) => return Err(error),
         }
@@ -251,7 +256,7 @@ impl<'b> Build<'b> {
         let is_kept = match open::open_read_only(path) {
             Ok(connection) => open::has_rows(&connection, path)?,
             // What cannot be read may hold rows that somebody can still save.
-            Err(ArchiveError::Damaged { .. }) => true,
+            Err(ArchiveError::Damaged { .. } | ArchiveError::NotADatabase { .. }) => true,
             Err(error) => return Err(error),
         };
         if is_kept {

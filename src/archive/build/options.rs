@@ -47,6 +47,8 @@ pub struct Options {
     pub io: Io,
     /// Whether a malformed or rejected line is an error.
     pub strict: bool,
+    /// Whether a full rebuild may take the place of a file that is no SQLite database. The file is renamed, never deleted.
+    pub force: bool,
     /// What writes the rows of a rebuild. A tail inserts, unless it
     /// is rebuilt.
     pub loader: Loader,
@@ -68,6 +70,7 @@ impl Default for Options {
             chunk_bytes: 1 << 20,
             io: Io::Mmap,
             strict: false,
+            force: false,
             loader: Loader::default(),
             memory_bytes: 512 << 20,
             page_size_bytes: PAGE_SIZE,

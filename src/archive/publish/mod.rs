@@ -35,6 +35,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 use crate::disk::{self, with_suffix};
 
 pub use live::Found;
+pub(in crate::archive) use live::resolve;
 
 /// The page size of a rebuilt archive in bytes, unless the live file's has to be kept.
 pub const PAGE_SIZE: u32 = 16384;
