@@ -18,6 +18,7 @@ RANKS = ["cost-only", "aggregate-only", "partial", "usage-only", "full"]
 COVERAGE = ["hasInputTokens", "hasOutputTokens", "hasReasoningTokens", "hasCacheReadTokens", "hasCacheCreateTokens",
             "hasToolCalls", "hasToolResultEvents", "hasSessionRelationships", "hasRawContent"]
 USAGE = ["input", "output", "reasoning", "cacheRead", "cacheCreate5m", "cacheCreate1h"]
+ENRICHMENT_COLUMNS = {"workflowId": "workflow_id", "agentId": "agent_id", "persona": "persona", "tier": "tier"}
 SUBAGENT = ["agentId", "parentAgentId", "parentToolUseId", "subagentType", "description"]
 
 
@@ -250,7 +251,7 @@ class Model:
         for turn in self.turns.values():
             enrichment = self.fold(turn["session_id"], turn["message_id"], turn["ts"])
             turn["enrichment_json"] = stringify(enrichment)
-            for column, key in [("workflow_id", "workflowId"), ("agent_id", "agentId"), ("persona", "persona"), ("tier", "tier")]:
+            for key, column in ENRICHMENT_COLUMNS.items():
                 turn[column] = storable(enrichment[key]) if key in enrichment else None
 
     def line(self, offset, line):
@@ -396,7 +397,8 @@ def from_archive(model, kind, asked):
     key = lambda row: (row["source"], row["session_id"], row["message_id"])
     return [shown_turn(row, model.calls[key(row)]) for row in passing
             if asked["project"] is None or asked["project"] in (row["project"], row["project_key"])
-            if has_all(parse(row["enrichment_json"]), asked)]
+            # Keys with a column are looked up there, where a lone surrogate has become U+FFFD.
+            if has_all({**parse(row["enrichment_json"]), **{key: row[column] for key, column in ENRICHMENT_COLUMNS.items()}}, asked)]
 
 
 def from_ledger(model, kind, asked):
