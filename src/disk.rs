@@ -2,7 +2,7 @@
 //!
 //! May touch: the paths it is given, and for [`replace`] one temporary file beside the target. Knows nothing of formats.
 //!
-//! Promises: files are created 0600 and directories 0700; what is opened is a regular file, and opening never waits; exclusively created files never go through a symbolic link;
+//! Promises: files are created 0600 and directories 0700, by root for the owner of the directory that they are in; what is opened is a regular file, and opening never waits; exclusively created files never go through a symbolic link;
 //! an error names the operation, the path and, where one is known, the remedy; nothing is retried, so a failed sync is
 //! reported and its caller must not believe the data durable. Operations on bytes that a test wants to fail, count or
 //! replay after a power cut all pass through one function, `perform`, which `faults` hooks into.
@@ -19,6 +19,7 @@ mod error;
 pub(crate) mod faults;
 mod kernel_lock;
 mod other_case;
+mod owner;
 mod regular;
 
 pub use self::error::{Error, Operation};
@@ -203,7 +204,11 @@ impl File {
         regular::no_follow(options.create_new(true));
         #[cfg(unix)]
         options.mode(0o600);
-        let file = perform_on_path(Operation::Create, path, || options.open(path))?;
+        let file = perform_on_path(Operation::Create, path, || {
+            let file = options.open(path)?;
+            owner::give_to_owner_of_directory(parent_of(path), &file);
+            Ok(file)
+        })?;
         Ok(Self { file, path: path.to_owned() })
     }
 
@@ -393,7 +398,10 @@ pub fn create_dir_all(path: &Path) -> Result<(), Error> {
         builder.mode(0o700);
         match perform_on_path(Operation::CreateDirectory, directory, || builder.create(directory)) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists && directory.is_dir() => {}
-            other => other?,
+            other => {
+                other?;
+                owner::give_directory_to_owner_of(parent_of(directory), directory);
+            }
         }
         sync_dir(parent_of(directory))?;
     }
@@ -454,7 +462,7 @@ pub fn replace(path: &Path, bytes: &[u8], durable: bool) -> Result<(), Error> {
 /// Replaces `path`, or creates it, with what `write` writes: readers see the old content or the new, never a mixture.
 ///
 /// Written to an exclusively created temporary file beside it (`<name>.<32 hex digits>.tmp`), which takes over the mode
-/// of a file that is replaced and is deleted again on any error. With `durable`, file and directory are synced: after a
+/// of a file that is replaced, and its owner and group as far as this process may give them away, and is deleted again on any error. With `durable`, file and directory are synced: after a
 /// power cut the old content or the whole new one is there, and after `Ok` the new one. A symbolic link at `path` is
 /// itself replaced.
 pub fn replace_with<E: From<Error>>(
@@ -485,7 +493,11 @@ fn fill<E: From<Error>>(
     write: impl FnOnce(&File) -> Result<(), E>,
 ) -> Result<(), E> {
     match metadata(replaced) {
-        Ok(old) if old.is_file => set_mode(file, old.mode)?,
+        Ok(old) if old.is_file => {
+            // Before the mode, because a change of owner takes bits from it.
+            owner::give_to_owner_of(replaced, &file.file);
+            set_mode(file, old.mode)?;
+        }
         Err(error) if !error.is_not_found() => return Err(error.into()),
         _ => {}
     }

@@ -282,8 +282,8 @@ fn offline_builds_touch_no_home() {
         assert!(home.names().is_empty(), "{more:?}");
         assert_eq!(place.names(), ["archive.sqlite", "ledger.jsonl"], "{more:?}");
     }
-    // The lock stands beside the target.
-    let lock = place.directory().join("archive.sqlite.lock");
+    // The lock is beside the target, under the name that it has in a home.
+    let lock = place.directory().join("archive.lock");
     fs::write(&lock, "").unwrap();
     let mut child =
         rebuild_offline(&place.paths.ledger, place.archive()).stdout(Stdio::null()).spawn().unwrap();

@@ -168,8 +168,7 @@ fn calibrate(place: &Place, generations: &[Generation; 2], beside_reader: bool) 
 
 /// Makes the lock that a killed build left old enough to be taken over at once.
 fn age_lock(place: &Place) {
-    let mut lock = place.archive().as_os_str().to_owned();
-    lock.push(".lock");
+    let lock = place.archive().with_file_name("archive.lock");
     if let Ok(lock) = File::options().write(true).open(lock) {
         lock.set_modified(SystemTime::now() - STALE_AGE * 2).unwrap();
     }

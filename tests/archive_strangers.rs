@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use relayburn_ledger::archive::{self, Loader, Options, Paths, Unobserved};
+use relayburn_ledger::home::{Home, LockName};
 use rusqlite::Connection;
 
 struct Place {
@@ -318,6 +319,38 @@ fn all_names_of_an_archive_have_one_lock() {
     });
     assert!(found, "the build did not wait for the lock beside the file that its archive's name leads to");
     assert!(!place.path("a.sqlite.lock").exists());
+}
+
+/// A home's archive, named by its home, by its path and by a link: one lock, also where the home's name is the link.
+#[test]
+fn the_archive_of_a_home_has_one_lock_by_home_and_by_path() {
+    let place = Place::new();
+    let home = Home::at(place.path("home"));
+    fs::create_dir(home.root()).unwrap();
+    std::os::unix::fs::symlink("home/archive.sqlite", place.path("linked")).unwrap();
+    std::os::unix::fs::symlink("home", place.path("same")).unwrap();
+    fs::write(home.ledger(), b"").unwrap();
+    archive::build_tail(&Paths::of_home(&home), &Options::default(), &mut Unobserved).unwrap();
+    for named in ["home/archive.sqlite", "home/./archive.sqlite", "linked", "same/archive.sqlite"] {
+        let lock = Paths::offline(home.ledger(), place.path(named)).lock;
+        let directory = fs::canonicalize(lock.parent().unwrap()).unwrap();
+        assert_eq!(directory, fs::canonicalize(home.root()).unwrap(), "{named}");
+        assert_eq!(lock.file_name(), home.lock(LockName::Archive).file_name(), "{named}");
+    }
+    // The archive of a home that is a link to a file of another name: a build takes the lock of either name.
+    fs::rename(home.archive(), place.path("real.sqlite")).unwrap();
+    std::os::unix::fs::symlink("../real.sqlite", home.archive()).unwrap();
+    for held in [home.lock(LockName::Archive), place.path("real.sqlite.lock")] {
+        fs::write(&held, b"").unwrap();
+        std::thread::scope(|scope| {
+            let build = || archive::build_tail(&Paths::of_home(&home), &Options::default(), &mut Unobserved);
+            let waiting = scope.spawn(build);
+            std::thread::sleep(std::time::Duration::from_millis(600));
+            assert!(!waiting.is_finished(), "{} was not asked for", held.display());
+            fs::remove_file(&held).unwrap();
+            waiting.join().unwrap().unwrap();
+        });
+    }
 }
 
 #[test]

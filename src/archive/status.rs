@@ -12,7 +12,6 @@ use super::build::Paths;
 use super::error::{ArchiveError, SqliteContext};
 use super::open;
 use super::schema::VERSION;
-use crate::lock::with_lock;
 use crate::scan::{Io, ScanError, Source};
 
 /// An archive beside its ledger.
@@ -170,7 +169,7 @@ fn histogram(connection: &Connection) -> Result<BTreeMap<String, u64>, rusqlite:
 /// # Errors
 /// Any [`ArchiveError`]; the archive's content is then as it was.
 pub fn vacuum(paths: &Paths) -> Result<Vacuumed, ArchiveError> {
-    with_lock(&paths.lock, |held| {
+    paths.locked(|held| {
         let path = &paths.archive;
         if !open::exists(path)? {
             return Ok(Vacuumed {

@@ -38,6 +38,36 @@ fn files_and_directories_are_private() {
 }
 
 #[test]
+fn root_gives_what_it_creates_to_the_owner_of_the_directory_or_of_the_file_replaced() {
+    use std::os::unix::fs::{MetadataExt, chown};
+    let directory = tempfile::tempdir().unwrap();
+    if fs::metadata(directory.path()).unwrap().uid() != 0 {
+        eprintln!("skipped: only root can give files away");
+        return;
+    }
+    chown(directory.path(), Some(4711), Some(4712)).unwrap();
+    let owner = |name: &str| {
+        let found = fs::metadata(directory.path().join(name)).unwrap();
+        (found.uid(), found.gid(), found.mode() & 0o777)
+    };
+    let path = |name: &str| directory.path().join(name);
+    File::create_new(&path("created")).unwrap();
+    File::open_append(&path("appended")).unwrap();
+    KernelLock::open(&path("LOCK")).unwrap();
+    replace(&path("replaced"), b"anew", false).unwrap();
+    for name in ["created", "appended", "LOCK", "replaced"] {
+        assert_eq!(owner(name), (4711, 4712, 0o600), "{name}");
+    }
+    create_dir_all(&path("a/b")).unwrap();
+    assert_eq!((owner("a"), owner("a/b")), ((4711, 4712, 0o700), (4711, 4712, 0o700)));
+    // A file that is replaced keeps its owner, whoever has the directory.
+    chown(path("replaced"), Some(815), Some(816)).unwrap();
+    fs::set_permissions(path("replaced"), fs::Permissions::from_mode(0o640)).unwrap();
+    replace(&path("replaced"), b"again", true).unwrap();
+    assert_eq!(owner("replaced"), (815, 816, 0o640));
+}
+
+#[test]
 fn exclusive_creation_does_not_go_through_a_symbolic_link() {
     let directory = tempfile::tempdir().unwrap();
     let (link, target) = (directory.path().join("link"), directory.path().join("target"));

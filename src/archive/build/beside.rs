@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use rusqlite::Connection;
+use rusqlite::{Connection, OpenFlags};
 
 use super::{Build, BuildResult, Loader, Phase, Transaction, nothing_more, stamps_of};
 use crate::archive::cursor;
@@ -178,9 +178,11 @@ impl Build<'_> {
     }
 }
 
-/// Opens the file of a rebuild, which nobody else knows: a crash throws it away, so nothing of it is journalled.
+/// Opens the file of a rebuild, which nobody else knows: a crash throws it away, so nothing of it is journalled. Never creates
+/// it, because a file of that name that is gone now is an error, and a new one would be published empty.
 fn open_built(built: &Path, page_size: u32) -> Result<Connection, ArchiveError> {
-    let connection = Connection::open(built).context(built, "opening it")?;
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(built, flags).context(built, "opening it")?;
     connection
         .execute_batch(&format!(
             "PRAGMA page_size = {page_size};
@@ -211,4 +213,19 @@ fn verify(path: &Path) -> Result<(), ArchiveError> {
     let check = if cfg!(debug_assertions) { "PRAGMA integrity_check(1)" } else { "PRAGMA quick_check(1)" };
     let first: String = connection.query_row(check, [], |row| row.get(0)).context(path, "checking it")?;
     if first == "ok" { Ok(()) } else { Err(ArchiveError::Verify { reason: first }) }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_build_file_that_is_gone_is_not_created_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let built = directory.path().join("archive.sqlite.rebuild");
+        let refused = open_built(&built, 4096).unwrap_err().to_string();
+        assert!(refused.contains("archive.sqlite.rebuild"), "{refused}");
+        assert!(!built.exists());
+    }
 }

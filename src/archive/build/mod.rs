@@ -18,7 +18,7 @@ use crate::archive::open;
 use crate::archive::pipeline::{self, Input};
 use crate::archive::schema::VERSION;
 use crate::archive::survey::Survey;
-use crate::lock::{Held, with_lock};
+use crate::lock::Held;
 use crate::record::columns::turns;
 use crate::record::fold::{Fold, Stamp};
 use crate::record::rows::{Rows, Verdict};
@@ -49,7 +49,7 @@ pub fn build_tail(
     observer: &mut dyn Observer,
 ) -> Result<BuildResult, ArchiveError> {
     refuse_one_file(paths)?;
-    with_lock(&paths.lock, |held| Build::new(paths, options, observer, held)?.tail())
+    paths.locked(|held| Build::new(paths, options, observer, held)?.tail())
 }
 
 /// Builds the archive anew from byte 0 and puts it in the place of the old one, which everybody can read until then.
@@ -62,7 +62,7 @@ pub fn rebuild_full(
     observer: &mut dyn Observer,
 ) -> Result<BuildResult, ArchiveError> {
     refuse_one_file(paths)?;
-    with_lock(&paths.lock, |held| {
+    paths.locked(|held| {
         let mut build = Build::new(paths, options, observer, held)?;
         build.refuse_to_replace()?;
         build.result.rebuilt_from_zero = true;

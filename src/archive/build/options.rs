@@ -4,9 +4,11 @@
 use std::path::PathBuf;
 use std::time::SystemTime;
 
+use crate::archive::error::ArchiveError;
 use crate::archive::publish::PAGE_SIZE;
 use crate::disk;
 use crate::home::{Home, LockName};
+use crate::lock::{Held, with_lock};
 use crate::scan::Io;
 
 /// The files of a build.
@@ -26,13 +28,30 @@ impl Paths {
         Self { ledger: home.ledger(), archive: home.archive(), lock: home.lock(LockName::Archive) }
     }
 
-    /// A ledger and an archive outside any home. The lock is `<archive>.lock`; where the archive is a symbolic link, beside
-    /// the file that it leads to, so that all names of one archive have one lock.
+    /// A ledger and an archive named by their paths. The lock is beside the archive, links resolved, so that all names of one
+    /// archive have one lock: `archive.lock` for `archive.sqlite`, which may be a home's, else `<archive>.lock`.
     pub fn offline(ledger: PathBuf, archive: PathBuf) -> Self {
         let is_link = std::fs::symlink_metadata(&archive).is_ok_and(|found| found.is_symlink());
         let target = if is_link { std::fs::canonicalize(&archive).ok() } else { None };
-        let lock = disk::with_suffix(target.as_ref().unwrap_or(&archive), ".lock");
+        let named = target.as_ref().unwrap_or(&archive);
+        let homely = Home::at(disk::parent_of(named));
+        let lock = match named.file_name() {
+            name if name == homely.archive().file_name() => {
+                named.with_file_name(homely.lock(LockName::Archive).file_name().unwrap_or_default())
+            }
+            _ => disk::with_suffix(named, ".lock"),
+        };
         Self { ledger, archive, lock }
+    }
+
+    /// Runs `work` under the lock, and under the lock beside the file that the archive is a link to, which a build that names that
+    /// file takes.
+    pub(in crate::archive) fn locked<T>(
+        &self,
+        work: impl FnOnce(&Held) -> Result<T, ArchiveError>,
+    ) -> Result<T, ArchiveError> {
+        let beside = Self::offline(self.ledger.clone(), self.archive.clone()).lock;
+        with_lock(&self.lock, |held| with_lock(&beside, |_| work(held)))
     }
 }
 
