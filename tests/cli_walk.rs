@@ -157,7 +157,7 @@ const OTHER_FORMS: [(&[&str], &str); 16] = [
     (&["ledger", "append", "--kind", "compactions", "--via-journal"], ""),
     (&["ledger", "check", "home/ledger.jsonl"], ""),
     (&["query", "turns", "--from", "ledger", "--enrichment", "tier=gold"], ""),
-    (&["query", "turns", "--until", "2000"], ""),
+    (&["query", "turns", "--until", "2000-01-01"], ""),
     (&["session", "checkpoint", "session", "--list"], ""),
     (&["session", "manifest", "session", "--write"], ""),
     (&["session", "show", "session", "--tail", "1"], ""),

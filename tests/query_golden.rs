@@ -69,7 +69,9 @@ fn every_answer_is_the_same() {
             let filter = arguments(case_line.get("query").unwrap());
             let ask = |kind: &str, from: &str, form: &str| {
                 let mut args = vec!["query", kind, "--from", from, form];
-                args.extend(filter.iter().map(String::as_str));
+                // Only turns have a project: the reference passes over that filter elsewhere, the command refuses it.
+                let pairs = filter.chunks(2).filter(|pair| kind == "turns" || pair[0] != "--project");
+                args.extend(pairs.flatten().map(String::as_str));
                 burn(home.path(), &args)
             };
             for from in ["archive", "ledger"] {

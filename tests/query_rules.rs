@@ -127,12 +127,71 @@ fn filters_compare_bytes_and_take_both_bounds_in() {
 }
 
 #[test]
+fn times_are_days_of_a_zone_instants_and_ages_and_nothing_else() {
+    let home = home(&[
+        turn("s", "a", "2026-01-01T04:59:59.999Z", ""),
+        turn("s", "b", "2026-01-01T05:00:00.000Z", ""),
+        turn("s", "c", "2026-01-01T23:59:59.999Z", ""),
+        turn("s", "d", "2026-01-02T04:59:59.999Z", ""),
+    ]);
+    for from in ["archive", "ledger"] {
+        let ask = |filter: &[&str]| found(home.path(), from, filter).concat();
+        assert_eq!(ask(&["--tz", "UTC", "--until", "2026-01-01"]), "abc");
+        assert_eq!(ask(&["--tz", "UTC", "--since", "2026-01-02"]), "d");
+        let day = ["--tz", "America/New_York", "--since", "2026-01-01", "--until", "2026-01-01"];
+        assert_eq!(ask(&day), "bcd");
+        assert_eq!(ask(&["--since", "2026-01-01T06:00:00+01:00"]), "bcd");
+        assert_eq!(ask(&["--since", "today"]), "");
+        assert_eq!(ask(&["--until", "24h"]), "abcd");
+        for odd in ["1/5/2026", "last week", "2026-13-45", "2026"] {
+            for option in ["--since", "--until"] {
+                let (code, out, stderr) = burn(home.path(), &["query", "turns", "--from", from, option, odd]);
+                assert!(code == 2 && out.is_empty() && stderr.contains("is no time"), "{odd}: {stderr}");
+            }
+        }
+    }
+    let (code, _, stderr) = burn(home.path(), &["query", "turns", "--tz", "Nowhere/City"]);
+    assert!(code == 2 && stderr.contains("--tz"), "{stderr}");
+}
+
+#[test]
+fn no_text_has_what_a_terminal_obeys() {
+    let hostile = "\u{1b}[31m\u{9b}2J\u{7f}\u{202e}";
+    let home = tempfile::tempdir().unwrap();
+    let named = home.path().join(format!("x{hostile}"));
+    fs::create_dir(&named).unwrap();
+    let kind = format!("{{\"v\":1,\"kind\":{},\"record\":{{}}}}\n", json!(hostile));
+    let odd = json!({"v": 1, "kind": "compaction", "record": {"source": hostile, "sessionId": hostile, "ts": hostile}});
+    fs::write(named.join("ledger.jsonl"), format!("{kind}{odd}\nno {hostile} json\n")).unwrap();
+    for words in [
+        &["ledger", "check"][..],
+        &["query", "compactions"],
+        &["query", "turns"],
+        &["state"],
+        &["state", "rebuild", "index"],
+        &["state", "rebuild", "archive"],
+        &["state", "rebuild", "archive", "--full", "--ledger", "nope", "--archive", hostile],
+        &["state", "reset"],
+        &["state", "prune"],
+        &["session", "show", hostile],
+        &["journal", "read", hostile],
+        &["book", "check", hostile],
+    ] {
+        let (_, stdout, stderr) = burn(&named, words);
+        let text = stdout + &stderr;
+        assert!(!text.is_empty(), "{words:?}");
+        let is_bad = |c: char| (c.is_control() && !matches!(c, '\n' | '\t')) || c == '\u{202e}';
+        assert!(!text.contains(is_bad), "{words:?}: {text:?}");
+    }
+}
+
+#[test]
 fn a_relationship_is_found_from_either_end_and_what_has_no_time_at_any_time() {
     let lines = [
         r#"{"v":1,"kind":"relationship","record":{"source":"x","sessionId":"a","relatedSessionId":"b","relationshipType":"fork"}}"#,
-        r#"{"v":1,"kind":"relationship","record":{"source":"x","sessionId":"c","relationshipType":"root","ts":"t1"}}"#,
+        r#"{"v":1,"kind":"relationship","record":{"source":"x","sessionId":"c","relationshipType":"root","ts":"2026-04-21T00:00:00.000Z"}}"#,
         r#"{"v":1,"kind":"tool_result_event","record":{"source":"x","sessionId":"a","toolUseId":"u","eventIndex":0,"status":"ok","eventSource":"e"}}"#,
-        r#"{"v":1,"kind":"compaction","record":{"source":"x","sessionId":"a","ts":"t1","tokensBeforeCompact":7}}"#,
+        r#"{"v":1,"kind":"compaction","record":{"source":"x","sessionId":"a","ts":"2026-04-21T00:00:00.000Z","tokensBeforeCompact":7}}"#,
     ];
     let home = home(&lines.map(str::to_owned));
     let count = |args: &[&str]| {
@@ -141,18 +200,22 @@ fn a_relationship_is_found_from_either_end_and_what_has_no_time_at_any_time() {
         stdout.lines().count()
     };
     assert_eq!(count(&["relationships", "--session", "b"]), 1);
-    assert_eq!(count(&["relationships", "--since", "t2"]), 1);
-    assert_eq!(count(&["tool-result-events", "--since", "t2"]), 1);
-    assert_eq!(count(&["tool-result-events", "--since", "t2", "--from", "archive"]), 1);
-    assert_eq!(count(&["compactions", "--from", "archive", "--until", "t0"]), 0);
+    assert_eq!(count(&["relationships", "--since", "2026-04-22"]), 1);
+    assert_eq!(count(&["tool-result-events", "--since", "2026-04-22"]), 1);
+    assert_eq!(count(&["tool-result-events", "--since", "2026-04-22", "--from", "archive"]), 1);
+    assert_eq!(count(&["compactions", "--from", "archive", "--until", "2026-04-19"]), 0);
     let (_, text, _) = burn(home.path(), &["query", "compactions", "--from", "archive", "--jsonl"]);
     assert_eq!(
         text,
-        "{\"v\":1,\"source\":\"x\",\"sessionId\":\"a\",\"ts\":\"t1\",\"tokensBeforeCompact\":7}\n"
+        "{\"v\":1,\"source\":\"x\",\"sessionId\":\"a\",\"ts\":\"2026-04-21T00:00:00.000Z\",\"tokensBeforeCompact\":7}\n"
     );
     assert_eq!(burn(home.path(), &["query", "relationships", "--from", "archive"]).0, 2);
-    let (code, _, stderr) = burn(home.path(), &["query", "compactions", "--project", "p"]);
+    let (code, _, stderr) = burn(home.path(), &["query", "compactions", "--enrichment", "k=v"]);
     assert!(code == 0 && stderr.contains("no effect"), "{stderr}");
+    for kind in ["compactions", "relationships", "tool-result-events", "user-turns"] {
+        let (code, _, stderr) = burn(home.path(), &["query", kind, "--project", "p"]);
+        assert!(code == 2 && stderr.contains("only turns have a project"), "{kind}: {stderr}");
+    }
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::anyhow;
 use clap::Args;
 
-use super::{counted, human_bytes, print, print_json};
+use super::{counted, human_bytes, print_json, print_text};
 use crate::archive::iso_millis;
 use crate::disk;
 use crate::home::Home;
@@ -166,7 +166,7 @@ pub(super) fn prune(args: &PruneArgs, json: bool) -> anyhow::Result<ExitCode> {
             format!("{files} would go, {}; {kept}; --force deletes what would go\n", human_bytes(bytes))
         }
     });
-    print(text.as_bytes())?;
+    print_text(&text)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -215,6 +215,6 @@ pub(super) fn reset(args: &ResetArgs, json: bool) -> anyhow::Result<ExitCode> {
         (None, true) => {}
         (None, false) => text.push_str("nothing was changed; --force does it\n"),
     }
-    print(text.as_bytes())?;
+    print_text(&text)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 
-use super::{counted, human_bytes, print};
+use super::{counted, human_bytes, print_text};
 use crate::dev::{GenerateOptions, Profile, generate_file, parse_size};
 
 #[derive(Debug, Args)]
@@ -62,7 +62,7 @@ pub(super) fn run(args: DevArgs) -> anyhow::Result<ExitCode> {
         human_bytes(summary.bytes),
         human_bytes((summary.bytes as f64 / seconds) as u64)
     );
-    print(text.as_bytes())?;
+    print_text(&text)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -74,6 +74,6 @@ fn sqlite_options() -> anyhow::Result<ExitCode> {
         text.push_str(&option?);
         text.push('\n');
     }
-    print(text.as_bytes())?;
+    print_text(&text)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -125,7 +125,7 @@ pub fn run(args: IngestArgs) -> anyhow::Result<ExitCode> {
         if lag_bytes > 0 {
             text.push_str(&format!("; {} of the journal are left", human_bytes(lag_bytes)));
         }
-        print(format!("{text}\n").as_bytes())?;
+        super::print_text(&format!("{text}\n"))?;
     }
     if interrupt::requested() && !args.follow && lag_bytes > 0 {
         bail!("interrupted; run it again to go on");

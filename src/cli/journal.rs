@@ -285,7 +285,7 @@ fn show_status(dir: &Path, as_json: bool) -> anyhow::Result<()> {
     if let Some(lost) = &status.lost {
         let _ = writeln!(text, "lost       offsets {} to {}", lost.offsets.start, lost.offsets.end);
     }
-    super::print(text.as_bytes())?;
+    super::print_text(&text)?;
     Ok(refuse_lost_end(dir, status.lost)?)
 }
 
@@ -296,7 +296,7 @@ fn run_recover(dir: &Path, skip_corrupt: bool, as_json: bool) -> anyhow::Result<
             return Ok(ExitCode::SUCCESS);
         }
         Ok(report) => {
-            super::print(report_text(&report).as_bytes())?;
+            super::print_text(&report_text(&report))?;
             return Ok(ExitCode::SUCCESS);
         }
         Err(error) => error,

@@ -11,7 +11,10 @@ use std::time::Duration;
 use anyhow::{Context, anyhow};
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::{Failure, STDOUT, counted, grouped, human_bytes, print, print_json, warn, wrong_usage};
+use super::printable;
+use super::{
+    Failure, STDOUT, counted, grouped, human_bytes, print, print_json, print_text, warn, wrong_usage,
+};
 use crate::home::Home;
 use crate::ingest::queue_ledger_lines;
 use crate::ledger::{
@@ -161,7 +164,7 @@ fn append(batch: &Batch, durable: bool, json: bool) -> anyhow::Result<ExitCode> 
             text.push_str(&format!(", {} skipped", grouped(done.skipped)));
         }
         text.push('\n');
-        print(text.as_bytes())?;
+        print_text(&text)?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -200,7 +203,7 @@ fn check_ledger(file: Option<PathBuf>, json: bool) -> anyhow::Result<ExitCode> {
         let members = report.strip_prefix('{').unwrap_or(&report);
         writeln!(out, "{}],{members}", if findings > 0 { "\n  " } else { "{\n  \"findings\": [" })
     } else {
-        out.write_all(describe(&report).as_bytes())
+        out.write_all(printable::lines(&describe(&report)).as_bytes())
     };
     ended.and_then(|()| out.flush()).context(STDOUT)?;
     if report.ok && !report.exists {
@@ -224,7 +227,8 @@ fn write_json_finding(out: &mut impl Write, finding: &CheckFinding, before: u64)
 fn write_finding(out: &mut impl Write, finding: &CheckFinding) -> io::Result<()> {
     let CheckFinding { file, offset, length, problem, reason } = finding;
     let (file, length) = (file.display(), counted(*length, "byte"));
-    writeln!(out, "{file} at byte {offset} ({length}): {}: {reason}", problem.as_str())
+    let line = format!("{file} at byte {offset} ({length}): {}: {reason}", problem.as_str());
+    writeln!(out, "{}", printable::line(&line))
 }
 
 fn describe(report: &CheckReport) -> String {
@@ -247,7 +251,7 @@ fn describe(report: &CheckReport) -> String {
     line("torn", report.torn_lines);
     line("unknown", report.unknown_lines);
     for (kind, count) in &report.unknown_kinds {
-        line(&format!("  {kind}"), *count);
+        line(&format!("  {}", printable::line(kind)), *count);
     }
     line("repeated records", report.repeated_records);
     line("out of time order", report.out_of_order_lines);

@@ -17,12 +17,14 @@ mod interrupt;
 mod journal;
 mod ledger;
 mod manual;
+mod printable;
 mod progress;
 mod query;
 mod session;
 mod state;
 mod status;
 mod table;
+mod time;
 
 /// An append-only ledger of AI coding agents' work, and the archive derived from it.
 #[derive(Debug, Parser)]
@@ -149,8 +151,7 @@ pub fn print_error(error: &anyhow::Error) -> io::Result<()> {
         }
         last = text.clone();
     }
-    text.push('\n');
-    io::stderr().lock().write_all(text.as_bytes())
+    io::stderr().lock().write_all(format!("{}\n", printable::line(&text)).as_bytes())
 }
 
 /// Ends the program as clap does for a command line that it understands and that makes no sense: exit code 2, with the
@@ -163,10 +164,15 @@ fn wrong_usage(words: &[&str], reason: &str) -> ! {
             command = named;
         }
     }
-    command.error(clap::error::ErrorKind::ArgumentConflict, reason).exit()
+    command.error(clap::error::ErrorKind::ArgumentConflict, printable::line(reason)).exit()
 }
 
-/// Writes to stdout.
+/// Writes text to stdout, without what a terminal would obey.
+fn print_text(text: &str) -> anyhow::Result<()> {
+    print(printable::lines(text).as_bytes())
+}
+
+/// Writes data to stdout as it is.
 fn print(bytes: &[u8]) -> anyhow::Result<()> {
     let mut out = io::stdout().lock();
     out.write_all(bytes).and_then(|()| out.flush()).context(STDOUT)
@@ -225,7 +231,7 @@ fn cut_off(
 /// Writes a warning to stderr.
 fn warn(text: &str) {
     // A closed stderr is no reason to fail.
-    let _ = io::stderr().lock().write_all(format!("burn: {text}\n").as_bytes());
+    let _ = io::stderr().lock().write_all(format!("burn: {}\n", printable::line(text)).as_bytes());
 }
 
 /// A failure as documents have it: what kind, and what is said on standard error.

@@ -71,8 +71,9 @@ impl Bar {
 
     /// Prints a line above the bar.
     pub(super) fn line(&self, text: &str) {
+        let text = super::printable::line(text);
         match &self.0 {
-            Some(bar) => bar.println(text),
+            Some(bar) => bar.println(&*text),
             // A closed stderr is no reason to stop.
             None => {
                 let _ =

@@ -11,7 +11,7 @@ use anyhow::Context;
 use clap::{Args, ValueEnum};
 
 use super::table::{self, Heading};
-use super::{STDOUT, counted, warn, wrong_usage};
+use super::{STDOUT, counted, printable, time, warn, wrong_usage};
 use crate::archive::{self, Paths, query};
 use crate::home::Home;
 use crate::ledger::{Filter, Ledger, PassedOver, RecordKind};
@@ -19,7 +19,7 @@ use crate::scan::json::{Document, Kind, Value};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Turns come from the archive, by time; the other kinds from the ledger, in its order. Times are compared as text. A table \
+Turns come from the archive, by time; the other kinds from the ledger, in its order. A table \
 leaves out what a terminal has no room for; --json and --jsonl leave out nothing.
 
 Examples:
@@ -31,12 +31,15 @@ pub(super) struct QueryArgs {
     /// What to ask for.
     #[arg(value_enum)]
     kind: KindArg,
-    /// Nothing before this time: text such as 2026-04-20T10:15:00.000Z, or its beginning.
+    /// Nothing before this time: 2026-04-20T10:15:00Z, 2026-04-20T10:15, 2026-04-20, 7d, 24h, 4w, today, yesterday.
     #[arg(long, value_name = "TIME")]
     since: Option<String>,
-    /// Nothing after this time; records of the time itself are shown.
+    /// Nothing after this time; records of the time itself are shown, of a date all of its day.
     #[arg(long, value_name = "TIME")]
     until: Option<String>,
+    /// The time zone of times without an offset and of days [default: that of the system]
+    #[arg(long, value_name = "ZONE")]
+    tz: Option<String>,
     /// Turns of this project or project key; for turns alone.
     #[arg(long, allow_hyphen_values = true)]
     project: Option<String>,
@@ -94,17 +97,19 @@ pub(super) fn run(args: QueryArgs) -> anyhow::Result<ExitCode> {
     if from == From::Archive && matches!(kind, RecordKind::Relationship | RecordKind::UserTurn) {
         wrong_usage(&["query"], "relationships and user turns are not archived: leave out --from archive");
     }
-    if !is_turn && (args.project.is_some() || !args.enrichment.is_empty()) {
-        warn(
-            "--project and --enrichment are for turns and have no effect here: records of every project are shown",
-        );
+    if !is_turn && args.project.is_some() {
+        wrong_usage(&["query"], "only turns have a project: leave out --project, or ask for turns");
+    }
+    if !is_turn && !args.enrichment.is_empty() {
+        warn("--enrichment is for turns and has no effect here: records are shown whatever stamps say");
     }
     // Where there are several equals signs the key may end at each of them: all readings are tried on what is found.
     let (ambiguous, plain): (Vec<&String>, Vec<&String>) =
         args.enrichment.iter().partition(|pair| pair.matches('=').count() > 1);
+    let [since, until] = time_ranges(&args);
     let filter = Filter {
-        since: args.since.clone(),
-        until: args.until.clone(),
+        since: since.map(|range| range.since()),
+        until: until.map(|range| range.until()),
         session: args.session.clone(),
         source: args.source.clone(),
         project: args.project.clone(),
@@ -151,6 +156,17 @@ pub(super) fn run(args: QueryArgs) -> anyhow::Result<ExitCode> {
         warn_if_behind(&paths).unwrap_or_else(|error| warn(&error.to_string()));
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// What `--since` and `--until` name.
+fn time_ranges(args: &QueryArgs) -> [Option<time::Range>; 2] {
+    let refused = |reason: String| -> ! { wrong_usage(&["query"], &reason) };
+    let zone = time::zone(args.tz.as_deref()).unwrap_or_else(|reason| refused(reason));
+    let now = jiff::Timestamp::now();
+    [("--since", &args.since), ("--until", &args.until)].map(|(option, text)| {
+        let range = time::Range::parse(text.as_deref()?, &zone, now);
+        Some(range.unwrap_or_else(|reason| refused(format!("{option}: {reason}"))))
+    })
 }
 
 fn owned((key, value): (&str, &str)) -> (String, String) {
@@ -265,14 +281,11 @@ impl Column {
         match value {
             None => String::new(),
             Some(value) if value.kind() == Kind::Array => value.len().to_string(),
-            Some(value) => value.as_str().map_or_else(|| value.to_string(), printable),
+            Some(value) => {
+                printable::line(&value.as_str().unwrap_or_else(|| value.to_string().into())).into_owned()
+            }
         }
     }
-}
-
-/// Text from a record, without what would move the cursor of a terminal.
-fn printable(text: std::borrow::Cow<'_, str>) -> String {
-    text.chars().map(|character| if character.is_control() { '\u{FFFD}' } else { character }).collect()
 }
 
 const fn text(title: &'static str, path: &'static [&'static str]) -> Column {

@@ -13,7 +13,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use super::clean::{self, PruneArgs, ResetArgs};
 use super::progress::Bar;
 use super::status;
-use super::{counted, grouped, human_bytes, interrupt, print, print_json, warn, wrong_usage};
+use super::{counted, grouped, human_bytes, interrupt, print_json, print_text, warn, wrong_usage};
 use crate::archive::{
     self, ArchiveError, BuildResult, Loader, Observer, Options, Paths, Phase, Progress, Restart,
 };
@@ -200,7 +200,7 @@ fn rebuild_index(json: bool) -> anyhow::Result<ExitCode> {
     if json {
         print_json(&result)?;
     } else {
-        print(reindexed(&ledger, &result).as_bytes())?;
+        print_text(&reindexed(&ledger, &result))?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -231,7 +231,7 @@ fn rebuild_all(json: bool) -> anyhow::Result<ExitCode> {
     let index = ledger.rebuild_index()?;
     warn_if_missing(&ledger.home().ledger())?;
     if !json {
-        print(reindexed(&ledger, &index).as_bytes())?;
+        print_text(&reindexed(&ledger, &index))?;
     }
     let paths = Paths::of_home(ledger.home());
     let mut watch = Watch {
@@ -249,7 +249,7 @@ fn rebuild_all(json: bool) -> anyhow::Result<ExitCode> {
     if json {
         print_json(&Rebuilt { index, archive })?;
     } else {
-        print(summary(&paths, &archive).as_bytes())?;
+        print_text(&summary(&paths, &archive))?;
     }
     Ok(if is_nothing_stored { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
@@ -357,9 +357,9 @@ fn rebuild_archive(args: ArchiveArgs, json: bool) -> anyhow::Result<ExitCode> {
                 grouped(vacuumed.after_bytes),
                 vacuumed.reclaimed_bytes
             );
-            print(text.as_bytes())?;
+            print_text(&text)?;
         } else {
-            print(format!("{}: there is no archive\n", vacuumed.archive_path.display()).as_bytes())?;
+            print_text(&format!("{}: there is no archive\n", vacuumed.archive_path.display()))?;
         }
         return Ok(ExitCode::SUCCESS);
     }
@@ -425,7 +425,7 @@ fn rebuild_archive(args: ArchiveArgs, json: bool) -> anyhow::Result<ExitCode> {
     if json {
         print_json(&result)?;
     } else {
-        print(summary(&paths, &result).as_bytes())?;
+        print_text(&summary(&paths, &result))?;
     }
     Ok(if nothing_stored(&paths, &result)? { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-use super::{counted, grouped, human_bytes, print, print_json};
+use super::{counted, grouped, human_bytes, print_json, print_text};
 use crate::archive::{self, Paths, Status};
 use crate::home::Home;
 use crate::ledger::Ledger;
@@ -18,7 +18,7 @@ pub(super) fn print_status(json: bool) -> anyhow::Result<ExitCode> {
     }
     let mut text = describe(&status, &paths.ledger);
     text.push_str(&describe_home(&home)?);
-    print(text.as_bytes())?;
+    print_text(&text)?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use super::{Common, class, in_words, open, parse_account};
 use crate::book;
-use crate::cli::{Failure, print, print_json, warn};
+use crate::cli::{Failure, print_json, print_text, warn};
 
 /// Lines read ahead of the batch that is being committed.
 const LINES_AHEAD: usize = 4096;
@@ -181,7 +181,7 @@ pub(super) async fn post(common: &Common, batch: usize) -> anyhow::Result<ExitCo
                 }
             }
         }
-        print(text.as_bytes())?;
+        print_text(&text)?;
         refused.sort_by_key(|(number, ..)| *number);
         for (number, offset, key, class, reason) in refused {
             rejected += 1;

@@ -13,7 +13,7 @@ use talea_core::types::{AccountDef, AccountId, AssetClass, AssetId, Book, Direct
 use super::{Common, require_books, user_books};
 use crate::book::{self, LogTaleaStore, Unbalanced};
 use crate::cli::table::{self, Heading};
-use crate::cli::{STDOUT, counted, human_bytes, print, print_json, warn};
+use crate::cli::{STDOUT, counted, human_bytes, print_json, print_text, warn};
 
 /// Events or postings fetched at a time.
 const PAGE: usize = 1000;
@@ -47,7 +47,7 @@ pub(super) fn list_assets(store: &LogTaleaStore, json: bool) -> anyhow::Result<(
         };
         rows.push(vec![asset.id.as_str().to_owned(), asset.precision.to_string(), class, asset.name]);
     }
-    print(table::text(&headings, &rows).as_bytes())
+    print_text(&table::text(&headings, &rows))
 }
 
 pub(super) fn account_json(def: &AccountDef, cfg: &AccountCfg) -> Value {
@@ -83,7 +83,7 @@ pub(super) fn list_accounts(store: &LogTaleaStore, json: bool) -> anyhow::Result
         let kind = def.kind.as_str().to_owned();
         rows.push(vec![def.id.to_key(), def.asset.as_str().to_owned(), kind, side.to_owned(), min]);
     }
-    print(table::text(&headings, &rows).as_bytes())
+    print_text(&table::text(&headings, &rows))
 }
 
 pub(super) async fn balance(
@@ -119,7 +119,7 @@ pub(super) async fn balance(
         let shown = amount(minor, precision(store, asset).await?);
         rows.push(vec![account.to_key(), shown, asset.as_str().to_owned(), seq.to_string()]);
     }
-    if json { print_json(&documents) } else { print(table::text(&headings, &rows).as_bytes()) }
+    if json { print_json(&documents) } else { print_text(&table::text(&headings, &rows)) }
 }
 
 pub(super) async fn history(
@@ -167,7 +167,7 @@ pub(super) async fn history(
             rows.push(vec![row.seq.to_string(), at, debit, credit, asset, row.txid.0.to_string()]);
         }
     }
-    if json { print_json(&documents) } else { print(table::text(&headings, &rows).as_bytes()) }
+    if json { print_json(&documents) } else { print_text(&table::text(&headings, &rows)) }
 }
 
 pub(super) async fn trial_balance(
@@ -206,7 +206,7 @@ pub(super) async fn trial_balance(
             rows.push(vec![book.clone(), asset.as_str().to_owned(), debits, credits, difference]);
         }
     }
-    if json { print_json(&documents) } else { print(table::text(&headings, &rows).as_bytes()) }
+    if json { print_json(&documents) } else { print_text(&table::text(&headings, &rows)) }
 }
 
 pub(super) async fn events(
@@ -280,7 +280,7 @@ pub(super) fn check(common: &Common) -> anyhow::Result<ExitCode> {
                 book.runs.to_string(),
             ]);
         }
-        print(table::text(&headings, &rows).as_bytes())?;
+        print_text(&table::text(&headings, &rows))?;
         let mut text = String::new();
         for book in &report.books {
             for Unbalanced { asset, debits, credits, .. } in &book.unbalanced {
@@ -303,7 +303,7 @@ pub(super) fn check(common: &Common) -> anyhow::Result<ExitCode> {
         } else {
             writeln!(text, "{}", counted(count, "finding"))?;
         }
-        print(text.as_bytes())?;
+        print_text(&text)?;
     }
     if !report.ok {
         warn(&format!("{}: {}", common.dir.display(), counted(report.findings.len() as u64, "finding")));

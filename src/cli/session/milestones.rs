@@ -6,7 +6,7 @@ use anyhow::bail;
 use serde::Serialize;
 
 use super::{CheckpointArgs, ManifestArgs, RollbackArgs, StoreDir, must_exist, reader};
-use crate::cli::{print, print_json, warn};
+use crate::cli::{print, print_json, print_text, warn};
 use crate::session::{Durability, Manifest};
 
 pub(super) fn checkpoint(args: &CheckpointArgs) -> anyhow::Result<ExitCode> {
@@ -25,7 +25,7 @@ pub(super) fn checkpoint(args: &CheckpointArgs) -> anyhow::Result<ExitCode> {
             "checkpoint {} at entry {} ({})\n",
             made.checkpoint_seq, made.head_entry_seq, made.head_entry_id
         );
-        print(text.as_bytes())?;
+        print_text(&text)?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -53,7 +53,7 @@ fn list_checkpoints(args: &StoreDir) -> anyhow::Result<ExitCode> {
             )
         })
         .collect();
-    print(lines.as_bytes())?;
+    print_text(&lines)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -120,7 +120,7 @@ pub(super) fn manifest(args: &ManifestArgs) -> anyhow::Result<ExitCode> {
             manifest.integrity.chain_hash,
             manifest.updated_at
         );
-        print(text.as_bytes())?;
+        print_text(&text)?;
     }
     Ok(if same { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -7,7 +7,7 @@ use anyhow::{Context, bail};
 use serde::Serialize;
 
 use super::{ExportArgs, PathArgs, ShowArgs, reader, unindexed};
-use crate::cli::{STDOUT, counted, print, print_json, warn, wrong_usage};
+use crate::cli::{STDOUT, counted, print, print_json, printable, warn, wrong_usage};
 use crate::disk;
 use crate::session::{Error, Frame, Reader, View, export_line};
 
@@ -78,16 +78,11 @@ fn print_frames(frames: impl Iterator<Item = Result<Frame, Error>>, json: bool) 
             }
         };
         let parent = frame.parent_entry_id.as_deref().unwrap_or("-");
-        writeln!(
-            out,
-            "{}\t{}\t{parent}\t{}\t{}\t{}",
-            frame.entry_seq,
-            frame.entry_id,
-            frame.entry_type,
-            frame.timestamp,
-            frame.payload.get()
-        )
-        .context(STDOUT)?;
+        let number = frame.entry_seq.to_string();
+        let columns =
+            [&*number, &*frame.entry_id, parent, &*frame.entry_type, &*frame.timestamp, frame.payload.get()];
+        let columns = columns.map(printable::line).join("\t");
+        writeln!(out, "{columns}").context(STDOUT)?;
     }
     out.flush().context(STDOUT)?;
     Ok(ExitCode::SUCCESS)
