@@ -5,7 +5,7 @@
 
 use super::directory::SegmentFile;
 use super::error::{Damage, DamageReason, JournalError};
-use super::format::{HEADER_LEN_BYTES, RecordFlaw, Skips, Stamp, StampFlaw, verified_record};
+use super::format::{HEADER_LEN_BYTES, RecordFlaw, Skips, Stamp, StampFlaw, checked_record, has_its_hash};
 use super::resync::Resync;
 use crate::scan::{Io, Source};
 use std::path::Path;
@@ -92,19 +92,26 @@ fn check_records(extent: Extent<'_>, bytes: &[u8], skips: &Skips, checked: &mut 
         let bound = skips.next_after(offset).map_or(end, |range| range.start.min(end));
         let within = &bytes[..file.position(bound) as usize];
         let position = file.position(offset) as usize;
-        let flaw = match verified_record(&within[position..]) {
-            Ok(len) => {
+        let known = resync.as_ref().filter(|(known, _)| *known == bound);
+        let found = known.map_or_else(
+            || checked_record(&within[position..]),
+            |(_, resync)| resync.checked_record(position),
+        );
+        let (flaw, behind) = match found {
+            Ok(len) if has_its_hash(&within[position..position + len]) => {
                 checked.records += 1;
                 checked.bytes += len as u64;
                 offset = skips.advance(offset + len as u64);
                 continue;
             }
-            Err(flaw) => DamageReason::from(flaw),
+            // The CRC covers the length: the next record starts behind this one, and not within it.
+            Ok(len) => (DamageReason::Hash, position + len),
+            Err(flaw) => (DamageReason::from(flaw), position + 1),
         };
-        if resync.as_ref().is_none_or(|(known, _)| *known != bound) {
+        if known.is_none() {
             resync = Some((bound, Resync::new(within, position)));
         }
-        let next = resync.as_ref().and_then(|(_, resync)| resync.next_record(position + 1));
+        let next = resync.as_mut().and_then(|(_, resync)| resync.next_record(behind));
         match next {
             None if bound == end && next_base.is_none() => {
                 checked.torn = Some((offset, flaw));

@@ -115,7 +115,7 @@ pub(super) fn record_len(bytes: &[u8]) -> Option<u64> {
 pub(super) fn checked_record(bytes: &[u8]) -> Result<usize, RecordFlaw> {
     let len = record_len(bytes).ok_or(RecordFlaw::Partial)?;
     let record = usize::try_from(len).ok().and_then(|len| bytes.get(..len)).ok_or(RecordFlaw::Partial)?;
-    if record_crc(record) != u32_at(record, 4) {
+    if record_crc(record) != stored_crc(record) {
         return Err(RecordFlaw::Checksum);
     }
     Ok(record.len())
@@ -124,10 +124,17 @@ pub(super) fn checked_record(bytes: &[u8]) -> Result<usize, RecordFlaw> {
 /// The record at the start of `bytes`, CRC and hash compared, and its length in bytes.
 pub(super) fn verified_record(bytes: &[u8]) -> Result<usize, RecordFlaw> {
     let len = checked_record(bytes)?;
-    if blake3::hash(&bytes[RECORD_OVERHEAD..len]) != stored_hash(bytes) {
-        return Err(RecordFlaw::Hash);
-    }
-    Ok(len)
+    if has_its_hash(&bytes[..len]) { Ok(len) } else { Err(RecordFlaw::Hash) }
+}
+
+/// Whether the BLAKE3 of a whole record's payload is the one it carries.
+pub(super) fn has_its_hash(record: &[u8]) -> bool {
+    blake3::hash(&record[RECORD_OVERHEAD..]) == stored_hash(record)
+}
+
+/// The CRC that a record's bytes carry.
+pub(super) fn stored_crc(record: &[u8]) -> u32 {
+    u32_at(record, 4)
 }
 
 /// The hash that a record's bytes carry.

@@ -10,8 +10,8 @@ use super::cursor;
 use super::directory::{Directory, SegmentFile};
 use super::error::{Damage, DamageReason, JournalError};
 use super::format::{
-    HEADER_LEN_BYTES, RECORD_OVERHEAD, RecordFlaw, Skips, Stamp, StampFlaw, checked_record, record_len,
-    stored_hash, verified_record,
+    HEADER_LEN_BYTES, RECORD_OVERHEAD, RecordFlaw, Skips, Stamp, StampFlaw, checked_record, has_its_hash,
+    record_len, stored_hash, verified_record,
 };
 use super::resync::Resync;
 use crate::disk;
@@ -424,10 +424,14 @@ impl OpenSegment {
         let mut bytes = vec![0; (len_bytes - position) as usize];
         let read = self.file.read_at(&mut bytes, position)?;
         bytes.truncate(read);
-        // Mostly zeros that the writer wrote ahead. And it may have finished the very record meanwhile.
+        let behind = match checked_record(&bytes) {
+            Ok(len) if has_its_hash(&bytes[..len]) => None, // The writer finished the very record meanwhile.
+            Ok(len) => Some(len),
+            Err(_) => Some(1),
+        };
+        // Mostly zeros that the writer wrote ahead.
         let found = bytes.iter().any(|byte| *byte != 0)
-            && verified_record(&bytes).is_err()
-            && Resync::new(&bytes, 1).next_record(1).is_some();
+            && behind.is_some_and(|behind| Resync::new(&bytes, 1).next_record(behind).is_some());
         if !found {
             self.searched = Some((offset, len_bytes));
         }
