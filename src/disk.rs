@@ -374,6 +374,11 @@ pub fn metadata(path: &Path) -> Result<Metadata, Error> {
     perform_on_path(Operation::Inspect, path, || Metadata::of(&fs::symlink_metadata(path)?))
 }
 
+/// As [`metadata`], of the file that a symbolic link leads to.
+pub fn metadata_of_target(path: &Path) -> Result<Metadata, Error> {
+    perform_on_path(Operation::Inspect, path, || Metadata::of(&fs::metadata(path)?))
+}
+
 /// The paths of everything in a directory, in byte order.
 pub fn list(directory: &Path) -> Result<Vec<PathBuf>, Error> {
     perform_on_path(Operation::List, directory, || {

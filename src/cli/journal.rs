@@ -12,7 +12,7 @@ use std::time::Duration;
 use super::{Failure, STDOUT, counted, cut_off, in_store, warn};
 use crate::journal::{
     DEFAULT_MAX_PAYLOAD_BYTES, Damage, DamageReason, Journal, JournalError, JournalOptions, JournalReader,
-    OpenCheck, RecoveryReport, SavedRange, recover, status,
+    RecoveryReport, SavedRange, recover, status,
 };
 use anyhow::{Context as _, bail};
 use serde_json::{Value, json};
@@ -420,10 +420,7 @@ fn damage_json(dir: &Path, damage: &Damage) -> Value {
 }
 
 fn cleanup(dir: &Path, as_json: bool) -> anyhow::Result<()> {
-    let options = JournalOptions { check: OpenCheck::FromSyncedMark, ..JournalOptions::default() };
-    let journal = Journal::open(dir, options)?;
-    let report = journal.cleanup()?;
-    journal.close()?;
+    let report = crate::journal::cleanup(dir)?;
     if as_json {
         return print(&json!({
             "deleted": report.deleted, "deletedBytes": report.deleted_bytes, "start": report.start,

@@ -138,8 +138,8 @@ impl<S: KVStore> Worker<S> {
             let is_full =
                 batch.drained.records >= BATCH_RECORDS || batch.drained.payload_bytes >= BATCH_BYTES;
             let record = match self.reader.read(next) {
-                // Met again where the next batch begins, when what was read is stored.
-                Err(_) if is_full => break,
+                // Met again where the next batch begins, when the good records before it are stored.
+                Err(_) if batch.drained.records > 0 => break,
                 read => read?,
             };
             let Some(record) = record else { break };

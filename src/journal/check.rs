@@ -17,8 +17,18 @@ pub(super) struct Checked {
     /// Bytes of the records that were checked, overhead included.
     pub(super) bytes: u64,
     pub(super) damages: Vec<Damage>,
-    /// In the last segment: where bytes begin that are no record and have none behind them.
-    pub(super) torn: Option<(u64, DamageReason)>,
+    /// In the last segment: bytes that are no record and have none behind them.
+    pub(super) torn: Option<Torn>,
+}
+
+/// The end of the last segment, from the first byte that belongs to no record.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Torn {
+    /// The global offset of that byte.
+    pub(super) offset: u64,
+    pub(super) reason: DamageReason,
+    /// How many bytes there are up to the last one that is not zero. A writer writes zeros ahead of its records.
+    pub(super) nonzero_bytes: u64,
 }
 
 /// Which segment to check, and from where on.
@@ -114,7 +124,9 @@ fn check_records(extent: Extent<'_>, bytes: &[u8], skips: &Skips, checked: &mut 
         let next = resync.as_mut().and_then(|(_, resync)| resync.next_record(behind));
         match next {
             None if bound == end && next_base.is_none() => {
-                checked.torn = Some((offset, flaw));
+                let nonzero_bytes =
+                    within[position..].iter().rposition(|byte| *byte != 0).map_or(0, |last| last as u64 + 1);
+                checked.torn = Some(Torn { offset, reason: flaw, nonzero_bytes });
                 return;
             }
             found => {

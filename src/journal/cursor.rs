@@ -5,6 +5,7 @@
 //! deleted that a cursor has not passed.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::directory::{Directory, names, read_small};
 use super::error::JournalError;
@@ -140,6 +141,17 @@ pub struct CleanupReport {
     pub deleted_bytes: u64,
     /// Offset of the first record that is left, or where it will stand.
     pub start: u64,
+}
+
+/// Deletes the sealed segments that every cursor has passed, as [`super::Journal::cleanup`] does, without opening the journal
+/// for writing: it works while the disk is too full to save what a torn write left.
+///
+/// # Errors
+/// [`JournalError::Locked`] while a writer has the journal open; otherwise as [`super::Journal::cleanup`].
+pub fn cleanup(directory: &Path) -> Result<CleanupReport, JournalError> {
+    let directory = Directory::at(directory);
+    let _lock = directory.lock(Duration::ZERO)?;
+    cleanup_locked(&directory)
 }
 
 /// Deletes the sealed segments that every cursor has passed; for who holds the writer's lock.

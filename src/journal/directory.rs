@@ -1,19 +1,25 @@
 //! The journal's directory: names of its files, the list of segments, the writer's lock, mark and skips.
 //!
-//! May touch: the journal's directory only. Promises: the lock file is never followed through a symbolic link; mark and
-//! skips are replaced whole; a file that is damaged is named or, for the mark, treated as absent.
+//! May touch: the journal's directory only, and files that segments there are symbolic links to. Promises: the lock file is
+//! never followed through a symbolic link; identity, mark and skips are replaced whole; a file that is damaged is named or,
+//! for the mark, treated as absent.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::error::JournalError;
-use super::format::{HEADER_LEN_BYTES, Skips, Stamp, StampFlaw};
+use super::format::{
+    HEADER_LEN_BYTES, MAX_OFFSET, Skips, Stamp, StampFlaw, decode_identity, encode_identity,
+};
 use crate::disk;
 
 /// How long a writer that waits for the lock sleeps between two tries: at first, and at most.
 const FIRST_WAIT: Duration = Duration::from_micros(200);
 const LONGEST_WAIT: Duration = Duration::from_millis(5);
+
+/// What is read of a small file, at most: more than SKIPS with a million ranges has.
+const SMALL_BYTES: u64 = 64 << 20;
 
 /// The directory of a journal.
 #[derive(Debug, Clone)]
@@ -36,7 +42,7 @@ impl SegmentFile {
 
     /// Byte offset in the file of a global offset that lies in it.
     pub(super) fn position(&self, offset: u64) -> u64 {
-        HEADER_LEN_BYTES + offset - self.base
+        offset - self.base + HEADER_LEN_BYTES
     }
 }
 
@@ -69,6 +75,10 @@ impl Directory {
         self.root.join("SKIPS")
     }
 
+    fn identity(&self) -> PathBuf {
+        self.root.join("IDENTITY")
+    }
+
     /// Takes the writer's lock, trying again until `timeout` has passed.
     pub(super) fn lock(&self, timeout: Duration) -> Result<disk::KernelLock, JournalError> {
         let mut lock = disk::KernelLock::open(&self.root.join("LOCK"))?;
@@ -91,10 +101,17 @@ impl Directory {
         let mut segments = Vec::new();
         for name in names(&self.root)? {
             let Some(base) = segment_base(&name) else { continue };
-            match disk::metadata(&self.segment(base)) {
+            let path = self.segment(base);
+            match disk::metadata_of_target(&path) {
+                // Opening anything else could wait for ever.
+                Ok(metadata) if !metadata.is_file => return Err(JournalError::NotAFile { path }),
                 Ok(metadata) => segments.push(SegmentFile { base, len_bytes: metadata.len_bytes }),
                 // Cleaned up since the directory was read.
-                Err(error) if error.is_not_found() => {}
+                Err(error) if error.is_not_found() => match disk::metadata(&path) {
+                    Err(error) if error.is_not_found() => {}
+                    // A symbolic link to nothing.
+                    found => return Err(found.err().unwrap_or(error).into()),
+                },
                 Err(error) => return Err(error.into()),
             }
         }
@@ -106,7 +123,8 @@ impl Directory {
     pub(super) fn remove_temporary_files(&self) -> Result<(), JournalError> {
         for name in names(&self.root)? {
             let is_ours = name.to_str().is_some_and(|name| {
-                name.ends_with(".tmp") && (name.starts_with("SYNCED.") || name.starts_with("SKIPS."))
+                name.ends_with(".tmp")
+                    && ["SYNCED.", "SKIPS.", "IDENTITY."].iter().any(|ours| name.starts_with(ours))
             });
             if is_ours {
                 disk::remove_file_if_exists(&self.root.join(name))?;
@@ -148,6 +166,46 @@ impl Directory {
         }
     }
 
+    /// The journal's identity; none in a journal that no program with identities has written to.
+    pub(super) fn read_identity(&self) -> Result<Option<u128>, JournalError> {
+        let path = self.identity();
+        match read_small(&path)?.map(|bytes| decode_identity(&bytes)) {
+            None => Ok(None),
+            Some(Ok(identity)) => Ok(Some(identity)),
+            Some(Err(StampFlaw::Unsupported { version, flags })) => {
+                Err(JournalError::Unsupported { path, version, flags })
+            }
+            Some(Err(StampFlaw::Damaged)) => Err(JournalError::Damaged {
+                path,
+                reason: "it fails its checksum",
+                remedy: "restore it from a copy, or delete it: the journal then gets a new identity, and each store that was \
+                         filled from it must be moved away and filled again",
+            }),
+        }
+    }
+
+    /// Gives the journal a new identity, durably.
+    pub(super) fn write_identity(&self) -> Result<u128, disk::Error> {
+        let identity = uuid::Uuid::new_v4().as_u128();
+        disk::replace(&self.identity(), &encode_identity(identity), true)?;
+        Ok(identity)
+    }
+
+    /// Begins a journal at its first offset: with a new identity, and without the note of which lines an earlier journal in this
+    /// directory had delivered, because the offsets in it begin again.
+    pub(super) fn begin(&self) -> Result<(), disk::Error> {
+        let delivered = self.root.join("DELIVERED");
+        match disk::metadata(&delivered) {
+            Err(error) if error.is_not_found() => {}
+            found => {
+                found?;
+                disk::set_aside(&delivered, ".set-aside")?;
+            }
+        }
+        self.write_identity()?;
+        Ok(())
+    }
+
     pub(super) fn write_skips(&self, skips: &Skips) -> Result<(), disk::Error> {
         disk::replace(&self.skips(), &skips.encode(), true)
     }
@@ -159,7 +217,7 @@ pub(super) fn read_small(path: &Path) -> Result<Option<Vec<u8>>, JournalError> {
         Err(error) if error.is_not_found() => return Ok(None),
         opened => opened?,
     };
-    let mut bytes = vec![0; usize::try_from(file.len_bytes()?).unwrap_or(usize::MAX)];
+    let mut bytes = vec![0; file.len_bytes()?.min(SMALL_BYTES) as usize];
     let read = file.read_at(&mut bytes, 0)?;
     bytes.truncate(read);
     Ok(Some(bytes))
@@ -171,9 +229,35 @@ pub(super) fn names(directory: &Path) -> Result<Vec<OsString>, disk::Error> {
     Ok(paths.iter().filter_map(|path| path.file_name().map(ToOwned::to_owned)).collect())
 }
 
+/// The identity of the journal in `directory`, which tells it from every other one and from one that was removed and begun
+/// again under the same name. A journal of an earlier program gets its identity here, unless a writer has it open.
+///
+/// # Errors
+/// [`JournalError::Damaged`], [`JournalError::Unsupported`]; file operations that fail.
+pub fn identity(directory: &Path) -> Result<Option<u128>, JournalError> {
+    let directory = Directory::at(directory);
+    if let Some(identity) = directory.read_identity()? {
+        return Ok(Some(identity));
+    }
+    if directory.segments()?.is_empty() {
+        return Ok(None);
+    }
+    match directory.lock(Duration::ZERO) {
+        Err(JournalError::Locked { .. }) => directory.read_identity(),
+        lock => {
+            let _lock = lock?;
+            match directory.read_identity()? {
+                Some(identity) => Ok(Some(identity)),
+                None => Ok(Some(directory.write_identity()?)),
+            }
+        }
+    }
+}
+
 /// The base in a segment's name; `None` for any other name.
 fn segment_base(name: &std::ffi::OsStr) -> Option<u64> {
     let digits = name.to_str()?.strip_suffix(".wal")?;
     let is_canonical = digits.len() == 16 && digits.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-    is_canonical.then(|| u64::from_str_radix(digits, 16).ok()).flatten()
+    let base = is_canonical.then(|| u64::from_str_radix(digits, 16).ok()).flatten()?;
+    (base <= MAX_OFFSET).then_some(base)
 }

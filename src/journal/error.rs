@@ -56,6 +56,21 @@ pub enum JournalError {
         /// Its flags.
         flags: u16,
     },
+    /// What has the name of a segment is no regular file and no symbolic link to one.
+    #[error("{} is not a regular file; put the segment in its place, or move it away", path.display())]
+    NotAFile {
+        /// The path.
+        path: PathBuf,
+    },
+    /// The journal has no offsets left, because a segment with a name near the largest offset is in its directory.
+    #[error(
+        "the journal in {} has no offsets left; let its consumers read it to the end, then begin another",
+        directory.display()
+    )]
+    Full {
+        /// The journal's directory.
+        directory: PathBuf,
+    },
     /// A payload is larger than the writer accepts.
     #[error(
         "a payload of {len_bytes} bytes is over the limit of {limit_bytes}; split it, or raise the limit"
@@ -67,8 +82,13 @@ pub enum JournalError {
         limit_bytes: u32,
     },
     /// An offset to read from lies inside a record.
-    #[error("no record starts at offset {offset}; the record around it starts at {start}: read from there")]
+    #[error(
+        "{}: no record starts at offset {offset}; the record around it starts at {start}: read from there",
+        directory.display()
+    )]
     NotARecord {
+        /// The journal's directory.
+        directory: PathBuf,
         /// The offset asked for.
         offset: u64,
         /// Where the record around it starts.
@@ -76,9 +96,12 @@ pub enum JournalError {
     },
     /// An offset lies behind the end of the journal.
     #[error(
-        "offset {offset} is behind the end of the journal, which is {end}: the next record will stand there"
+        "{}: offset {offset} is after the end of the journal, which is {end}: the next record starts there",
+        directory.display()
     )]
     BeyondEnd {
+        /// The journal's directory.
+        directory: PathBuf,
         /// The offset asked for.
         offset: u64,
         /// Where the last complete record ends.
@@ -86,9 +109,12 @@ pub enum JournalError {
     },
     /// An offset lies before the first record that cleanup left.
     #[error(
-        "the records before offset {start} were deleted by cleanup; {offset} is one of them: read from {start} on"
+        "{}: offset {offset} was deleted by cleanup; read from {start} on, where the journal now starts",
+        directory.display()
     )]
     Deleted {
+        /// The journal's directory.
+        directory: PathBuf,
         /// The offset asked for.
         offset: u64,
         /// Where the journal now starts.

@@ -14,7 +14,12 @@ pub const HEADER_LEN_BYTES: u64 = 32;
 /// What a record adds to its payload, in bytes: length, CRC32C and BLAKE3.
 pub const RECORD_OVERHEAD: usize = 40;
 
+/// No journal reaches this offset. A larger one, in a file or in its name, is none: sums of offsets and lengths stay in range.
+pub(super) const MAX_OFFSET: u64 = i64::MAX as u64;
+
 const STAMP_LEN: usize = HEADER_LEN_BYTES as usize;
+const IDENTITY_MAGIC: [u8; 8] = *b"BURNJRNL";
+const IDENTITY_LEN: usize = 40;
 const SKIPS_MAGIC: [u8; 8] = *b"BURNSKIP";
 const SKIPS_HEADER_LEN: usize = 24;
 
@@ -66,8 +71,39 @@ impl Stamp {
         if version != VERSION || flags != 0 || u32_at(bytes, 12) as usize != STAMP_LEN {
             return Err(StampFlaw::Unsupported { version, flags });
         }
-        Ok(u64_at(bytes, 16))
+        let offset = u64_at(bytes, 16);
+        if offset <= MAX_OFFSET { Ok(offset) } else { Err(StampFlaw::Damaged) }
     }
+}
+
+/// The bytes of the file IDENTITY.
+pub(super) fn encode_identity(identity: u128) -> [u8; IDENTITY_LEN] {
+    let mut bytes = [0; IDENTITY_LEN];
+    bytes[..8].copy_from_slice(&IDENTITY_MAGIC);
+    bytes[8..10].copy_from_slice(&VERSION.to_le_bytes());
+    bytes[12..16].copy_from_slice(&(IDENTITY_LEN as u32).to_le_bytes());
+    bytes[16..32].copy_from_slice(&identity.to_be_bytes());
+    let crc = crc32c::crc32c(&bytes[..32]);
+    bytes[32..36].copy_from_slice(&crc.to_le_bytes());
+    bytes
+}
+
+/// The identity in the bytes of the file IDENTITY.
+pub(super) fn decode_identity(bytes: &[u8]) -> Result<u128, StampFlaw> {
+    let is_whole = bytes.len() == IDENTITY_LEN
+        && bytes[..8] == IDENTITY_MAGIC
+        && crc32c::crc32c(&bytes[..32]) == u32_at(bytes, 32)
+        && bytes[36..] == [0; 4];
+    if !is_whole {
+        return Err(StampFlaw::Damaged);
+    }
+    let (version, flags) = (u16_at(bytes, 8), u16_at(bytes, 10));
+    if version != VERSION || flags != 0 {
+        return Err(StampFlaw::Unsupported { version, flags });
+    }
+    let mut identity = [0; 16];
+    identity.copy_from_slice(&bytes[16..32]);
+    Ok(u128::from_be_bytes(identity))
 }
 
 /// Why the bytes at some place are not a record.
@@ -228,6 +264,10 @@ impl Skips {
         if version != VERSION || flags != 0 {
             return Err(StampFlaw::Unsupported { version, flags });
         }
+        let offsets = bytes[16..crc_at].chunks_exact(8).map(|offset| u64_at(offset, 0));
+        if offsets.max().is_some_and(|largest| largest > MAX_OFFSET) {
+            return Err(StampFlaw::Damaged);
+        }
         let mut skips = Self::starting_at(u64_at(bytes, 16));
         for entry in bytes[SKIPS_HEADER_LEN..crc_at].chunks_exact(16) {
             skips.insert(u64_at(entry, 0)..u64_at(entry, 8));
@@ -267,6 +307,30 @@ mod tests {
             assert_eq!(stamp.decode(&bytes[..31]), Err(StampFlaw::Damaged));
         }
         assert_eq!(Stamp::Cursor.decode(&Stamp::Synced.encode(1)), Err(StampFlaw::Damaged));
+    }
+
+    #[test]
+    fn an_identity_with_any_bit_flipped_is_damaged() {
+        let bytes = encode_identity(0x0102_0304);
+        assert_eq!(
+            bytes[..36][..32],
+            *b"BURNJRNL\x02\0\0\0\x28\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x01\x02\x03\x04"
+        );
+        assert_eq!(decode_identity(&bytes), Ok(0x0102_0304));
+        for bit in 0..bytes.len() * 8 {
+            let mut flipped = bytes;
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(decode_identity(&flipped), Err(StampFlaw::Damaged), "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn an_offset_that_no_journal_reaches_is_damage() {
+        assert_eq!(Stamp::Cursor.decode(&Stamp::Cursor.encode(MAX_OFFSET)), Ok(MAX_OFFSET));
+        assert_eq!(Stamp::Cursor.decode(&Stamp::Cursor.encode(MAX_OFFSET + 1)), Err(StampFlaw::Damaged));
+        let mut skips = Skips::default();
+        skips.insert(5..u64::MAX);
+        assert_eq!(Skips::decode(&skips.encode()), Err(StampFlaw::Damaged));
     }
 
     #[test]

@@ -32,7 +32,8 @@ mod writer;
 #[cfg(all(test, unix))]
 mod tests;
 
-pub use cursor::{CleanupReport, Cursor, CursorStatus, cursors};
+pub use cursor::{CleanupReport, Cursor, CursorStatus, cleanup, cursors};
+pub use directory::identity;
 pub use error::{Damage, DamageReason, JournalError};
 pub use format::{HEADER_LEN_BYTES, RECORD_OVERHEAD, VERSION};
 #[cfg(feature = "group-commit")]

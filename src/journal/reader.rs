@@ -108,7 +108,7 @@ impl JournalReader {
                 match self.find(offset) {
                     Ok(found) => found,
                     Err(Miss::End(end)) if self.skips.advance(offset) <= end => return Ok(None),
-                    Err(Miss::End(end)) => return Err(JournalError::BeyondEnd { offset, end }),
+                    Err(Miss::End(end)) => return Err(self.beyond_end(offset, end)),
                     Err(Miss::Error(error)) => return Err(error),
                 }
             }
@@ -181,7 +181,10 @@ impl JournalReader {
             return Ok(());
         }
         self.check_reached(offset)?;
-        Ok(disk::File::open_to_sync(&self.directory.segment(segment.base))?.sync_data()?)
+        // Not `open_to_sync`: the segment may be a symbolic link.
+        let path = self.directory.segment(segment.base);
+        let file = if cfg!(windows) { disk::File::open_rw(&path)? } else { disk::File::open_read(&path)? };
+        Ok(file.sync_data()?)
     }
 
     /// Fails when the records end before `offset`. Zeros that a writer wrote ahead are none, so lengths do not tell.
@@ -191,9 +194,7 @@ impl JournalReader {
         }
         self.refresh()?;
         match self.find(offset) {
-            Err(Miss::End(end)) if self.skips.advance(offset) > end => {
-                Err(JournalError::BeyondEnd { offset, end })
-            }
+            Err(Miss::End(end)) if self.skips.advance(offset) > end => Err(self.beyond_end(offset, end)),
             Err(Miss::Error(error @ (JournalError::Disk(_) | JournalError::Scan(_)))) => Err(error),
             // Damage, and an offset within a record, are for who reads there.
             _ => Ok(()),
@@ -219,7 +220,8 @@ impl JournalReader {
     /// Finds the record at `offset`, by the segments known so far.
     fn find(&mut self, offset: u64) -> Result<Found, Miss> {
         if offset < self.skips.start {
-            return Err(JournalError::Deleted { offset, start: self.skips.start }.into());
+            let (directory, start) = (self.directory.root().to_owned(), self.skips.start);
+            return Err(JournalError::Deleted { directory, offset, start }.into());
         }
         let offset = self.skips.advance(offset);
         let Some((index, segment, is_last)) = self.segment_of(offset) else {
@@ -242,7 +244,10 @@ impl JournalReader {
         let Some(open) = &mut self.open else { return Err(Miss::End(offset)) };
         let walked = open.walk_to(offset, &self.skips)?;
         let (at, flaw) = match walked {
-            Walk::Inside { start } => return Err(JournalError::NotARecord { offset, start }.into()),
+            Walk::Inside { start } => {
+                let directory = self.directory.root().to_owned();
+                return Err(JournalError::NotARecord { directory, offset, start }.into());
+            }
             Walk::Stopped { at, flaw } => (at, flaw),
             Walk::Reached => match open.record_at(offset, &self.skips, verified_record)? {
                 Ok(len_bytes) => {
@@ -264,6 +269,10 @@ impl JournalReader {
             return Err(self.corrupt(damage).into());
         }
         Err(Miss::End(at))
+    }
+
+    fn beyond_end(&self, offset: u64, end: u64) -> JournalError {
+        JournalError::BeyondEnd { directory: self.directory.root().to_owned(), offset, end }
     }
 
     fn corrupt(&self, damage: Damage) -> JournalError {
@@ -337,7 +346,7 @@ impl OpenSegment {
     }
 
     fn position(&self, offset: u64) -> u64 {
-        HEADER_LEN_BYTES + offset - self.base
+        offset - self.base + HEADER_LEN_BYTES
     }
 
     /// Remembers that a record starts here.

@@ -10,12 +10,15 @@ use std::time::{Duration, Instant};
 
 use rayon::prelude::*;
 
-use super::check::{Checked, Extent, check_segment};
+use super::check::{Checked, Extent, Torn, check_segment};
 use super::cursor;
 use super::directory::{Directory, SegmentFile, read_small};
 use super::error::{Damage, DamageReason, JournalError};
 use super::format::{HEADER_LEN_BYTES, Skips, Stamp, StampFlaw};
 use crate::disk;
+
+/// Up to so many damaged ranges of a segment are saved in a file each; more are saved as one copy from the first to the last.
+const SAVED_APART: usize = if cfg!(test) { 8 } else { 64 };
 
 /// Which records opening a journal checks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -23,8 +26,8 @@ pub enum OpenCheck {
     /// Every record of every segment.
     #[default]
     Everything,
-    /// Those behind the synced mark: as quick for a large journal as for a small one. Everything, when there is no mark
-    /// or it does not fit the files.
+    /// Those behind the synced mark: as quick for a large journal as for a small one. All of the segment with the mark, when
+    /// anything else than whole records follows; everything, when there is no mark or it does not fit the files.
     FromSyncedMark,
 }
 
@@ -67,7 +70,8 @@ pub struct SavedRange {
     pub damage: Damage,
     /// How many bytes of the file; 0 where no file had them.
     pub len_bytes: u64,
-    /// The copy; none where there was nothing to copy.
+    /// The copy, without the zeros at the end of a torn write; none where there was nothing else. Ranges of a segment with
+    /// many share a copy of all that lies between the first and the last.
     pub saved: Option<PathBuf>,
 }
 
@@ -78,6 +82,8 @@ pub(super) struct Recovered {
     pub(super) active: Option<SegmentFile>,
     /// The synced mark, when it lies within the journal.
     pub(super) mark: Option<u64>,
+    /// Whether nothing is known of any record before: no segment, no mark, no cursor.
+    pub(super) is_new: bool,
     pub(super) report: RecoveryReport,
 }
 
@@ -147,7 +153,7 @@ struct Survey<'d> {
     torn_creation: Option<SegmentFile>,
     /// Corruption, by ascending offset.
     damages: Vec<Damage>,
-    torn: Option<Damage>,
+    torn: Option<(Damage, Torn)>,
     /// Where the journal was synced or consumed up to, as far as is known.
     known_end: u64,
     /// Offset behind the last whole record, before skips are counted.
@@ -195,22 +201,38 @@ impl<'d> Survey<'d> {
             records: 0,
             bytes: 0,
         };
-        survey.check_start();
         survey.check_segments(from)?;
+        let base =
+            survey.segments.iter().rfind(|segment| segment.base <= from).map_or(from, |found| found.base);
+        if base < from && (survey.torn.is_some() || !survey.damages.is_empty()) {
+            // Files that were restored may have another record across the mark: only from a base on is it known where one starts.
+            survey.forget_findings(base);
+            survey.check_segments(base)?;
+        }
+        survey.check_start();
         survey.check_end();
         Ok(survey)
+    }
+
+    fn forget_findings(&mut self, from: u64) {
+        self.damages.clear();
+        (self.torn, self.mark) = (None, None);
+        self.whole_end = self.segments.last().map_or(self.whole_end, SegmentFile::end);
+        self.checked_from = self.skips.advance(from);
+        (self.records, self.bytes) = (0, 0);
     }
 
     fn check_start(&mut self) {
         let start = self.skips.advance(0);
         let Some(first) = self.segments.first().or(self.torn_creation.as_ref()) else { return };
         if first.base > start {
-            self.damages.push(Damage {
+            let damage = Damage {
                 segment: self.directory.segment(start),
                 position: HEADER_LEN_BYTES,
                 offsets: start..first.base,
                 reason: DamageReason::Missing,
-            });
+            };
+            self.damages.insert(0, damage);
         }
     }
 
@@ -231,14 +253,15 @@ impl<'d> Survey<'d> {
             self.records += found.records;
             self.bytes += found.bytes;
             self.damages.extend(found.damages);
-            if let Some((offset, reason)) = found.torn {
-                self.whole_end = offset;
-                self.torn = Some(Damage {
+            if let Some(torn) = found.torn {
+                self.whole_end = torn.offset;
+                let damage = Damage {
                     segment: self.directory.segment(segment.base),
-                    position: segment.position(offset),
-                    offsets: offset..segment.end(),
-                    reason,
-                });
+                    position: segment.position(torn.offset),
+                    offsets: torn.offset..segment.end(),
+                    reason: torn.reason,
+                };
+                self.torn = Some((damage, torn));
             }
         }
         Ok(())
@@ -262,26 +285,28 @@ impl<'d> Survey<'d> {
         let mut quarantined = quarantined;
         let mut truncated = Vec::new();
         let found_skips = self.skips.clone();
-        for damage in std::mem::take(&mut self.damages) {
-            if !matches!(damage.reason, DamageReason::Overlap) {
-                self.skips.insert(damage.offsets.clone());
-            }
-            quarantined.push(self.save(damage)?);
+        let damages = std::mem::take(&mut self.damages);
+        for damage in damages.iter().filter(|damage| damage.reason != DamageReason::Overlap) {
+            self.skips.insert(damage.offsets.clone());
         }
-        if let Some(torn) = self.torn.take() {
-            let lost = torn.offsets.start..self.known_end;
+        for of_one_segment in damages.chunk_by(|a, b| a.segment == b.segment) {
+            self.save_all(of_one_segment, &mut quarantined)?;
+        }
+        if let Some((damage, torn)) = self.torn.take() {
+            let lost = torn.offset..self.known_end;
             if lost.start < lost.end {
                 self.skips.insert(lost);
             }
-            truncated.push(self.save(torn)?);
+            truncated.push(self.save(damage, torn.nonzero_bytes)?);
         }
         if let Some(creation) = self.torn_creation {
-            truncated.push(self.save(Damage {
+            let damage = Damage {
                 segment: self.directory.segment(creation.base),
                 position: 0,
                 offsets: creation.base..creation.base,
                 reason: DamageReason::Header,
-            })?);
+            };
+            truncated.push(self.save(damage, u64::MAX)?);
         }
         if self.skips != found_skips
             || quarantined.iter().any(|saved| saved.damage.segment == self.directory.skips())
@@ -303,6 +328,7 @@ impl<'d> Survey<'d> {
         quarantined: Vec<SavedRange>,
         started: Instant,
     ) -> Result<Recovered, JournalError> {
+        self.sync_inherited()?;
         let end = self.skips.advance(self.whole_end);
         let active = self.segments.last().and_then(|last| {
             let len_bytes = HEADER_LEN_BYTES + self.whole_end.checked_sub(last.base)?;
@@ -323,11 +349,50 @@ impl<'d> Survey<'d> {
             skipped: self.skips.ranges().to_vec(),
             duration: started.elapsed(),
         };
-        Ok(Recovered { active, mark: self.mark.filter(|mark| *mark <= end), report })
+        let is_new = segments == 0 && self.known_end == 0;
+        Ok(Recovered { active, mark: self.mark.filter(|mark| *mark <= end), is_new, report })
     }
 
-    /// Copies the bytes of a damage under `quarantine/`.
-    fn save(&self, damage: Damage) -> Result<SavedRange, JournalError> {
+    /// Makes durable what a writer that was killed left after the mark: its records, and the name of the last segment. From now
+    /// on they count as synced, and a sync of a later segment would not cover them.
+    fn sync_inherited(&self) -> Result<(), JournalError> {
+        let Some(last) = self.segments.last() else { return Ok(()) };
+        if self.mark.is_none_or(|mark| mark < self.whole_end) {
+            disk::File::open_rw(&self.directory.segment(last.base))?.sync_data()?;
+        }
+        if self.mark.is_none_or(|mark| mark <= last.base) {
+            disk::sync_dir(self.directory.root())?;
+        }
+        Ok(())
+    }
+
+    /// Saves the damages of one segment: each in a file of its own, or many as one copy of all between the first and the last,
+    /// because a file for each of a million would take an hour.
+    fn save_all(&self, damages: &[Damage], saved: &mut Vec<SavedRange>) -> Result<(), JournalError> {
+        if damages.len() <= SAVED_APART {
+            for damage in damages {
+                saved.push(self.save(damage.clone(), u64::MAX)?);
+            }
+            return Ok(());
+        }
+        let file = disk::File::open_rw(&damages[0].segment)?;
+        let file_len_bytes = file.len_bytes()?;
+        let ranges: Vec<Range<u64>> =
+            damages.iter().map(|damage| damaged_bytes(damage, file_len_bytes)).collect();
+        let filled = || ranges.iter().filter(|range| !range.is_empty());
+        let start = filled().map(|range| range.start).min().unwrap_or(0);
+        let end = filled().map(|range| range.end).max().unwrap_or(0);
+        let copy = self.quarantine(&file, start..end, "records")?;
+        for (damage, range) in damages.iter().zip(&ranges) {
+            let copy = (!range.is_empty()).then(|| copy.clone());
+            let len_bytes = range.end - range.start;
+            saved.push(SavedRange { damage: damage.clone(), len_bytes, saved: copy });
+        }
+        Ok(())
+    }
+
+    /// Copies the bytes of a damage under `quarantine/`, the first `limit_bytes` of them.
+    fn save(&self, damage: Damage, limit_bytes: u64) -> Result<SavedRange, JournalError> {
         let why = match damage.reason {
             DamageReason::Missing | DamageReason::LostEnd => {
                 return Ok(SavedRange { damage, len_bytes: 0, saved: None });
@@ -338,20 +403,20 @@ impl<'d> Survey<'d> {
             DamageReason::Partial | DamageReason::Checksum | DamageReason::Hash => "record",
         };
         let file = disk::File::open_rw(&damage.segment)?;
-        let file_len_bytes = file.len_bytes()?;
-        let range = match damage.reason {
-            DamageReason::Header => 0..HEADER_LEN_BYTES.min(file_len_bytes),
-            DamageReason::Base(_) => 0..file_len_bytes,
-            _ => damage.position..damage.position + (damage.offsets.end - damage.offsets.start),
-        };
+        let range = damaged_bytes(&damage, file.len_bytes()?);
         let len_bytes = range.end - range.start;
-        if len_bytes == 0 {
-            return Ok(SavedRange { damage, len_bytes, saved: None });
-        }
-        let segment = damage.segment.file_name().unwrap_or_default().to_string_lossy();
+        let copied = range.start..range.end.min(range.start.saturating_add(limit_bytes));
+        let saved = match copied.is_empty() {
+            true => None,
+            false => Some(self.quarantine(&file, copied, why)?),
+        };
+        Ok(SavedRange { damage, len_bytes, saved })
+    }
+
+    fn quarantine(&self, file: &disk::File, range: Range<u64>, why: &str) -> Result<PathBuf, disk::Error> {
+        let segment = file.path().file_name().unwrap_or_default().to_string_lossy();
         let name = format!("{segment}@{}.{why}", range.start);
-        let saved = disk::quarantine(&file, range, &self.directory.quarantine(), &name)?;
-        Ok(SavedRange { damage, len_bytes, saved: Some(saved) })
+        disk::quarantine(file, range, &self.directory.quarantine(), &name)
     }
 
     fn mend(&self, damage: &Damage) -> Result<(), JournalError> {
@@ -382,6 +447,18 @@ impl<'d> Survey<'d> {
             file.sync_all()?;
         }
         Ok(())
+    }
+}
+
+/// The bytes of a segment's file that a damage is about.
+fn damaged_bytes(damage: &Damage, file_len_bytes: u64) -> Range<u64> {
+    match damage.reason {
+        DamageReason::Missing | DamageReason::LostEnd => 0..0,
+        DamageReason::Header => 0..HEADER_LEN_BYTES.min(file_len_bytes),
+        DamageReason::Base(_) => 0..file_len_bytes,
+        DamageReason::Partial | DamageReason::Checksum | DamageReason::Hash | DamageReason::Overlap => {
+            damage.position..damage.position + (damage.offsets.end - damage.offsets.start)
+        }
     }
 }
 

@@ -100,7 +100,8 @@ impl<'b> Resync<'b> {
         if len <= DIRECT_LEN || len > rest.len() {
             return checked_record(rest);
         }
-        let crc = self.prefix(at + len) ^ self.shift(crc32c::crc32c(&rest[..4]) ^ self.prefix(at + 8), len - 8);
+        let crc =
+            self.prefix(at + len) ^ self.shift(crc32c::crc32c(&rest[..4]) ^ self.prefix(at + 8), len - 8);
         if crc == stored_crc(rest) { Ok(len) } else { Err(RecordFlaw::Checksum) }
     }
 

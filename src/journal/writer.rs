@@ -1,19 +1,19 @@
 //! The writer: appends, durability, rotation, poison.
 //!
 //! May touch: the journal's directory, under its lock. Promises: an acknowledged record is as durable as its level says;
-//! after the first failed write or sync nothing is acknowledged any more; records are written in the order of their
-//! offsets and each in one piece.
+//! after the first failed write or sync nothing is acknowledged any more, and what was not acknowledged is cut off again as
+//! far as that is known; records are written in the order of their offsets and each in one piece.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::cursor::{CleanupReport, cleanup_locked};
+use super::cursor::{CleanupReport, cleanup_locked, readable_offsets};
 use super::directory::Directory;
 use super::error::JournalError;
-use super::format::{EncodedRecord, HEADER_LEN_BYTES, Stamp};
+use super::format::{EncodedRecord, HEADER_LEN_BYTES, MAX_OFFSET, Stamp};
 use super::reader::JournalReader;
 use super::recovery::{OpenCheck, RecoveryReport, recover_locked};
 use crate::disk;
@@ -98,6 +98,10 @@ struct Shared {
     /// Whether a caller syncs just now; the others wait, and mostly find their records synced afterwards.
     is_syncing: Mutex<bool>,
     sync_ended: Condvar,
+    /// Held while a segment is synced. Whoever holds it does not wait for `state`.
+    sync_turn: Mutex<()>,
+    /// The failure after which nothing is taken any more.
+    poisoned: OnceLock<Arc<disk::Error>>,
     /// Every record before this offset is on stable storage.
     synced: AtomicU64,
     /// Wakes the thread of `Batched`: there is something to sync, or it is to end.
@@ -116,7 +120,6 @@ struct State {
     appended_bytes: u64,
     /// The offset in the synced mark's file, when it is known to be there.
     mark: Option<u64>,
-    poisoned: Option<Arc<disk::Error>>,
     /// Under `Batched`: records written since the last sync, and when the first of them was.
     waiting: usize,
     waiting_since: Option<Instant>,
@@ -137,13 +140,6 @@ impl State {
         }
         Ok(has_zeros)
     }
-
-    fn refuse_if_poisoned(&self) -> Result<(), JournalError> {
-        match &self.poisoned {
-            Some(first) => Err(JournalError::Poisoned { first: first.clone() }),
-            None => Ok(()),
-        }
-    }
 }
 
 impl Journal {
@@ -158,6 +154,11 @@ impl Journal {
         let directory = Directory::at(directory);
         let lock = directory.lock(options.lock_timeout)?;
         let recovered = recover_locked(&directory, options.check, false)?;
+        if recovered.is_new {
+            directory.begin()?;
+        } else if directory.read_identity()?.is_none() {
+            directory.write_identity()?;
+        }
         let mut report = recovered.report;
         let (segment, base, len_bytes) = match recovered.active {
             Some(active) => {
@@ -175,18 +176,20 @@ impl Journal {
             allocated_bytes: len_bytes,
             appended_bytes: 0,
             mark: recovered.mark,
-            poisoned: None,
             waiting: 0,
             waiting_since: None,
             is_closing: false,
         };
-        let synced = AtomicU64::new(recovered.mark.unwrap_or(0));
+        // Recovery has synced what it found.
+        let synced = AtomicU64::new(report.end);
         let shared = Arc::new(Shared {
             directory,
             options,
             state: Mutex::new(state),
             is_syncing: Mutex::new(false),
             sync_ended: Condvar::new(),
+            sync_turn: Mutex::new(()),
+            poisoned: OnceLock::new(),
             synced,
             wake: Condvar::new(),
         });
@@ -206,7 +209,8 @@ impl Journal {
     ///
     /// # Errors
     /// [`JournalError::PayloadTooLarge`], after which the journal goes on; [`JournalError::Poisoned`] for a failed write
-    /// or sync, this one or an earlier one: the record is not acknowledged, though it may be found later.
+    /// or sync, this one or an earlier one: the record is not acknowledged, though it may be found later where it could not be
+    /// cut off again (the disk fails, a consumer has read it, or the level does not sync each append). [`JournalError::Full`].
     pub fn append(&self, payload: &[u8]) -> Result<u64, JournalError> {
         let record = self.encode(payload)?;
         let (offset, end) = self.shared.write(std::iter::once(&record))?;
@@ -241,11 +245,8 @@ impl Journal {
     /// # Errors
     /// [`JournalError::Poisoned`].
     pub fn sync(&self) -> Result<(), JournalError> {
-        let end = {
-            let state = self.shared.state();
-            state.refuse_if_poisoned()?;
-            state.end()
-        };
+        self.shared.refuse_if_poisoned()?;
+        let end = self.shared.state().end();
         self.shared.sync_to(end)
     }
 
@@ -316,19 +317,15 @@ impl Journal {
         self.sync()?;
         let mut state = self.shared.state();
         let end = state.end();
-        let cut = state.cut_zeros().and_then(|had_zeros| match had_zeros {
-            true => state.segment.sync_data(),
-            false => Ok(()),
-        });
-        cut.map_err(|error| self.shared.poison(&mut state, error))?;
+        if state.cut_zeros().map_err(|error| self.shared.poison(error))? {
+            self.shared.sync_segment(&state.segment, end)?;
+        }
         let may_stay = self.shared.options.check == OpenCheck::FromSyncedMark;
         let is_near =
             state.mark.is_some_and(|mark| mark == end || (may_stay && end - mark < NEAR_MARK_BYTES));
         if !is_near {
-            self.shared
-                .directory
-                .write_mark(end, false)
-                .map_err(|error| self.shared.poison(&mut state, error))?;
+            let written = self.shared.directory.write_mark(end, false);
+            written.map_err(|error| self.shared.poison(error))?;
             state.mark = Some(end);
         }
         Ok(())
@@ -390,9 +387,46 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn poison(&self, state: &mut State, error: disk::Error) -> JournalError {
-        let first = state.poisoned.get_or_insert(Arc::new(error)).clone();
-        JournalError::Poisoned { first }
+    fn poison(&self, error: disk::Error) -> JournalError {
+        JournalError::Poisoned { first: self.poisoned.get_or_init(|| Arc::new(error)).clone() }
+    }
+
+    fn refuse_if_poisoned(&self) -> Result<(), JournalError> {
+        match self.poisoned.get() {
+            Some(first) => Err(JournalError::Poisoned { first: first.clone() }),
+            None => Ok(()),
+        }
+    }
+
+    /// Syncs a segment, after which every record before `end` is on stable storage. One caller at a time, because the system
+    /// tells of a write that failed once for each descriptor: the next sync succeeds although the bytes are lost.
+    fn sync_segment(&self, segment: &disk::File, end: u64) -> Result<(), JournalError> {
+        let _turn = self.sync_turn.lock().unwrap_or_else(PoisonError::into_inner);
+        self.refuse_if_poisoned()?;
+        segment.sync_data().map_err(|error| self.poison(error))?;
+        self.synced.fetch_max(end, Ordering::AcqRel);
+        Ok(())
+    }
+
+    /// After a failed write or sync: cuts the segment back to `end`, so that records which their callers were told have
+    /// failed are not found later, though never below what a consumer has read. When that fails, too, the next opening finds
+    /// what is there.
+    fn cut_back(&self, state: &mut State, end: u64) {
+        let Ok(consumed) = readable_offsets(&self.directory) else { return };
+        let end = consumed.into_iter().fold(end, u64::max).clamp(state.base, state.end());
+        let len_bytes = end - state.base + HEADER_LEN_BYTES;
+        let cut = state.segment.set_len(len_bytes).and_then(|()| state.segment.sync_data());
+        match cut {
+            Ok(()) => (state.len_bytes, state.allocated_bytes) = (len_bytes, len_bytes),
+            Err(error) => tracing::warn!(%error, "records that were not acknowledged could not be cut off"),
+        }
+    }
+
+    /// After a failed sync: only under `Immediate` it is known that what was not synced was not acknowledged.
+    fn cut_back_to_synced(&self, state: &mut State) {
+        if self.options.durability == DurabilityLevel::Immediate {
+            self.cut_back(state, self.synced.load(Ordering::Acquire));
+        }
     }
 
     /// Writes records; answers the first one's offset and the end.
@@ -412,14 +446,17 @@ impl Shared {
         mut at: impl FnMut(u64),
     ) -> Result<u64, JournalError> {
         let mut state = self.state();
-        state.refuse_if_poisoned()?;
+        self.refuse_if_poisoned()?;
         let mut run = Run::default();
         for record in records {
             let len_bytes = record.bytes().len() as u64;
             let run_end = state.len_bytes + run.len_bytes();
+            if state.end() + run.len_bytes() + len_bytes > MAX_OFFSET {
+                return Err(JournalError::Full { directory: self.directory.root().to_owned() });
+            }
             if run_end > HEADER_LEN_BYTES && run_end + len_bytes > self.options.max_segment_bytes {
                 self.flush_run(&mut state, &mut run)?;
-                self.rotate(&mut state).map_err(|error| self.poison(&mut state, error))?;
+                self.rotate(&mut state)?;
             }
             at(state.end() + run.len_bytes());
             run.push(record.bytes());
@@ -442,8 +479,12 @@ impl Shared {
                 run.extend_with_zeros(state.allocated_bytes - end);
             }
         }
-        let written = state.segment.write_all_at(run.bytes(), state.len_bytes);
-        written.map_err(|error| self.poison(state, error))?;
+        if let Err(error) = state.segment.write_all_at(run.bytes(), state.len_bytes) {
+            let poisoned = self.poison(error);
+            let whole = state.end();
+            self.cut_back(state, whole);
+            return Err(poisoned);
+        }
         state.len_bytes = end;
         if let DurabilityLevel::Batched { .. } = self.options.durability {
             state.waiting += run.records;
@@ -457,13 +498,16 @@ impl Shared {
     }
 
     /// Seals the active segment and starts the next one.
-    fn rotate(&self, state: &mut State) -> Result<(), disk::Error> {
+    fn rotate(&self, state: &mut State) -> Result<(), JournalError> {
         let end = state.end();
-        state.cut_zeros()?;
-        state.segment.sync_data()?;
-        self.synced.fetch_max(end, Ordering::AcqRel);
-        let next = create_segment(&self.directory, end)?;
-        self.directory.write_mark(end, true)?;
+        state.cut_zeros().map_err(|error| self.poison(error))?;
+        if let Err(error) = self.sync_segment(&state.segment, end) {
+            self.cut_back_to_synced(state);
+            return Err(error);
+        }
+        let created = create_segment(&self.directory, end)
+            .and_then(|next| self.directory.write_mark(end, true).map(|()| next));
+        let next = created.map_err(|error| self.poison(error))?;
         (state.segment, state.base, state.len_bytes) = (Arc::new(next), end, HEADER_LEN_BYTES);
         state.allocated_bytes = HEADER_LEN_BYTES;
         (state.mark, state.waiting, state.waiting_since) = (Some(end), 0, None);
@@ -504,16 +548,14 @@ impl Shared {
 
     /// Syncs everything written so far; for the one caller whose turn it is.
     fn sync_written(&self) -> Result<(), JournalError> {
+        self.refuse_if_poisoned()?;
         let (segment, target) = {
             let mut state = self.state();
-            state.refuse_if_poisoned()?;
             (state.waiting, state.waiting_since) = (0, None);
             (state.segment.clone(), state.end())
         };
         // Earlier segments were synced when they were sealed.
-        segment.sync_data().map_err(|error| self.poison(&mut self.state(), error))?;
-        self.synced.fetch_max(target, Ordering::AcqRel);
-        Ok(())
+        self.sync_segment(&segment, target).inspect_err(|_| self.cut_back_to_synced(&mut self.state()))
     }
 }
 
@@ -567,7 +609,7 @@ fn create_segment(directory: &Directory, base: u64) -> Result<disk::File, disk::
 fn start_syncer(shared: Arc<Shared>, max_delay: Duration) -> Result<JoinHandle<()>, JournalError> {
     let work = move || {
         let mut state = shared.state();
-        while !state.is_closing && state.poisoned.is_none() {
+        while !state.is_closing && shared.poisoned.get().is_none() {
             let Some(since) = state.waiting_since else {
                 state = shared.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
                 continue;
@@ -596,3 +638,7 @@ pub(super) fn start_thread(
     let started = std::thread::Builder::new().name(name.to_owned()).spawn(work);
     started.map_err(|reason| JournalError::Threads { reason: Arc::new(reason) })
 }
+
+#[cfg(all(test, unix))]
+#[allow(clippy::unwrap_used)]
+mod tests;

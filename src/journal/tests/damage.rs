@@ -71,7 +71,9 @@ fn a_torn_write_is_cut_at_every_byte_of_the_last_record() {
                 assert_eq!(report.truncated[0].damage.offsets.start, *last);
                 assert_eq!(report.truncated[0].damage.segment, path);
                 let tail = &cut[cut.len() - kept..];
-                assert_eq!(quarantined(copy.path()), [tail.to_vec()]);
+                // Zeros at the end are not saved.
+                let nonzero = tail.iter().rposition(|byte| *byte != 0).unwrap() + 1;
+                assert_eq!(quarantined(copy.path()), [tail[..nonzero].to_vec()]);
             }
             // Offsets that were once synced are never given out again.
             assert_eq!(report.end, if with_mark { last + record_len as u64 } else { *last });
@@ -186,8 +188,179 @@ fn a_zero_filled_tail_is_a_torn_write() {
         std::fs::write(copy.path().join(last.file_name().unwrap()), bytes).unwrap();
         let report = damaged(copy.path(), &records, &[]).unwrap();
         assert_eq!(report.truncated_bytes(), zeros as u64);
-        assert_eq!(quarantined(copy.path()), [vec![0; zeros]]);
+        assert_eq!(quarantined(copy.path()), [b""; 0], "zeros are no evidence");
     }
+}
+
+#[test]
+fn of_a_torn_write_all_is_saved_but_the_zeros_at_its_end() {
+    let original = tempfile::tempdir().unwrap();
+    let records = filled(original.path(), 7, SEGMENT_BYTES);
+    let last = segments(original.path()).pop().unwrap();
+    let mut bytes = std::fs::read(&last).unwrap();
+    bytes.extend_from_slice(b"torn\0write");
+    bytes.resize(bytes.len() + 5000, 0);
+    std::fs::write(&last, bytes).unwrap();
+    let report = damaged(original.path(), &records, &[]).unwrap();
+    assert_eq!(report.truncated_bytes(), 5010);
+    assert_eq!(quarantined(original.path()), [b"torn\0write".to_vec()]);
+}
+
+/// Files that were restored from a copy may be older or newer than the mark.
+#[test]
+fn a_mark_inside_a_record_costs_no_record() {
+    let original = tempfile::tempdir().unwrap();
+    let records = filled(original.path(), 9, SEGMENT_BYTES);
+    let end = reader_end(original.path());
+    let files = snapshot(original.path());
+    for mark in 1..end {
+        let copy = copy_of(&files, original.path());
+        std::fs::write(copy.path().join("SYNCED"), super::super::format::Stamp::Synced.encode(mark)).unwrap();
+        let from_mark = JournalOptions { check: OpenCheck::FromSyncedMark, ..small_segments(SEGMENT_BYTES) };
+        let journal = Journal::open(copy.path(), from_mark).unwrap();
+        assert!(journal.report().truncated.is_empty(), "{mark}");
+        let after = journal.append(b"after").unwrap();
+        journal.close().unwrap();
+        let mut expected = records.clone();
+        expected.insert(after, b"after".to_vec());
+        assert_eq!(read_all(copy.path()), expected, "{mark}");
+        assert_settled(copy.path());
+    }
+}
+
+#[test]
+fn a_segment_behind_a_symbolic_link_is_read_and_written_like_any_other() {
+    let original = tempfile::tempdir().unwrap();
+    let mut records = filled(original.path(), 9, SEGMENT_BYTES);
+    let elsewhere = tempfile::tempdir().unwrap();
+    for path in segments(original.path()) {
+        let target = elsewhere.path().join(path.file_name().unwrap());
+        std::fs::rename(&path, &target).unwrap();
+        std::os::unix::fs::symlink(&target, &path).unwrap();
+    }
+    std::fs::remove_file(original.path().join("SYNCED")).unwrap();
+    assert_eq!(read_all(original.path()), records);
+    for _ in 0..3 {
+        let journal = Journal::open(original.path(), small_segments(SEGMENT_BYTES)).unwrap();
+        records.insert(journal.append(b"after").unwrap(), b"after".to_vec());
+        let mut cursor = Cursor::open(original.path(), "c").unwrap();
+        cursor.set(journal.end()).unwrap();
+        journal.close().unwrap();
+        assert_eq!(read_all(original.path()), records);
+    }
+}
+
+#[test]
+fn what_is_no_file_is_refused_and_not_waited_for() {
+    let original = tempfile::tempdir().unwrap();
+    let path = original.path().join("0000000000000000.wal");
+    let name = std::ffi::CString::new(path.to_str().unwrap()).unwrap();
+    // SAFETY: the name is a string that ends with a zero.
+    assert_eq!(unsafe { libc::mkfifo(name.as_ptr(), 0o600) }, 0);
+    for refused in [
+        Journal::open(original.path(), JournalOptions::default()).map(drop).unwrap_err(),
+        JournalReader::open(original.path()).map(drop).unwrap_err(),
+        recover(original.path(), true).map(drop).unwrap_err(),
+    ] {
+        assert!(matches!(&refused, JournalError::NotAFile { path: named } if *named == path), "{refused}");
+    }
+}
+
+#[test]
+fn a_name_that_no_journal_reaches_is_no_segment() {
+    let original = tempfile::tempdir().unwrap();
+    let mut records = filled(original.path(), 9, SEGMENT_BYTES);
+    for base in [u64::MAX, u64::MAX - 31, 1 << 63] {
+        let stray = original.path().join(format!("{base:016x}.wal"));
+        for content in [&b""[..], &super::super::format::Stamp::Segment.encode(base), &[7; 100]] {
+            std::fs::write(&stray, content).unwrap();
+            assert_eq!(read_all(original.path()), records);
+            let journal = Journal::open(original.path(), small_segments(SEGMENT_BYTES)).unwrap();
+            records.insert(journal.append(b"after").unwrap(), b"after".to_vec());
+            journal.close().unwrap();
+            assert_settled(original.path());
+            assert_eq!(std::fs::read(&stray).unwrap(), content);
+        }
+        std::fs::remove_file(stray).unwrap();
+    }
+    for offset in [u64::MAX, u64::MAX - 31, 1 << 63] {
+        let refused = JournalReader::open(original.path()).unwrap().read(offset).map(drop).unwrap_err();
+        assert!(matches!(refused, JournalError::BeyondEnd { .. }), "{refused}");
+    }
+}
+
+#[test]
+fn a_journal_at_the_largest_offset_takes_nothing_more() {
+    let original = tempfile::tempdir().unwrap();
+    filled(original.path(), 2, SEGMENT_BYTES);
+    let base = super::super::format::MAX_OFFSET - 50;
+    std::fs::write(
+        original.path().join(format!("{base:016x}.wal")),
+        super::super::format::Stamp::Segment.encode(base),
+    )
+    .unwrap();
+    recover(original.path(), true).unwrap();
+    let journal = Journal::open(original.path(), JournalOptions::default()).unwrap();
+    assert_eq!(journal.append(b"fits").unwrap(), base);
+    let refused = journal.append(b"does not").unwrap_err();
+    assert!(matches!(refused, JournalError::Full { .. }), "{refused}");
+    journal.close().unwrap();
+    assert_settled(original.path());
+}
+
+/// Each candidate has a fitting CRC, a wrong BLAKE3 and a length up to the end, so that comparing all hashes is quadratic.
+fn hostile_candidates(len_bytes: usize) -> Vec<u8> {
+    let mut bytes = vec![0xEE; len_bytes];
+    let mut behind_crc = 0;
+    let mut at = len_bytes / 40 * 40;
+    bytes.truncate(at);
+    while let Some(start) = at.checked_sub(40) {
+        let payload_len = bytes.len() - at;
+        bytes[start..start + 4].copy_from_slice(&(payload_len as u32).to_le_bytes());
+        let covered = crc32c::crc32c_append(crc32c::crc32c(&bytes[start..start + 4]), &bytes[start + 8..at]);
+        let crc = crc32c::crc32c_combine(covered, behind_crc, payload_len);
+        bytes[start + 4..start + 8].copy_from_slice(&crc.to_le_bytes());
+        behind_crc = crc32c::crc32c_combine(crc32c::crc32c(&bytes[start..at]), behind_crc, payload_len);
+        at = start;
+    }
+    bytes
+}
+
+/// Valid records, and between each two of them bytes that claim to be a record up to the end.
+fn hostile_lengths(len_bytes: usize) -> Vec<u8> {
+    let record = super::super::format::EncodedRecord::new(b"").bytes().to_vec();
+    let mut bytes = Vec::new();
+    while bytes.len() + 80 < len_bytes {
+        let claimed = (len_bytes - bytes.len() - 80) as u32;
+        bytes.extend_from_slice(&claimed.to_le_bytes());
+        bytes.extend_from_slice(&[0xEE; 36]);
+        bytes.extend_from_slice(&record);
+    }
+    bytes
+}
+
+/// Minutes to hours, if each candidate were read whole.
+#[test]
+fn hostile_segments_cost_no_more_than_n_log_n() {
+    let started = std::time::Instant::now();
+    let shapes = [
+        ([b"?".to_vec(), hostile_candidates(4 << 20)].concat(), 4 << 20),
+        (hostile_lengths(4 << 20), 3 << 20),
+    ];
+    for (content, least_lost) in shapes {
+        let directory = tempfile::tempdir().unwrap();
+        let header = super::super::format::Stamp::Segment.encode(0);
+        std::fs::write(directory.path().join("0000000000000000.wal"), [&header[..], &content].concat())
+            .unwrap();
+        let refused = JournalReader::open(directory.path()).unwrap().read(0).map(drop);
+        assert!(refused.is_err(), "{refused:?}");
+        let report = recover(directory.path(), true).unwrap();
+        let lost: u64 = report.quarantined.iter().chain(&report.truncated).map(|saved| saved.len_bytes).sum();
+        assert!(lost + report.bytes == content.len() as u64 && lost + 1 >= least_lost / 2, "{lost}");
+        assert!(quarantined(directory.path()).len() <= 2, "one copy of all damage, one of the torn end");
+        assert_settled(directory.path());
+    }
+    assert!(started.elapsed().as_secs() < 60, "{:?}", started.elapsed());
 }
 
 #[test]

@@ -208,6 +208,44 @@ fn cursors_and_cleanup_survive_failures_and_power_cuts() {
     harness.each_image(|image| check(image.path()));
 }
 
+/// A writer that is killed leaves records that nobody synced, and a segment whose name nobody synced. Opening makes both
+/// durable, before anybody takes them for synced.
+#[test]
+fn opening_makes_durable_what_a_killed_writer_left() {
+    for is_recovered in [false, true] {
+        let directory = tempfile::tempdir().unwrap();
+        let harness = Harness::recording(directory.path());
+        let mut opened = usize::MAX;
+        harness.run(|| {
+            let file = crate::disk::File::create_new(&directory.path().join("0000000000000000.wal")).unwrap();
+            file.write_all_at(&super::super::format::Stamp::Segment.encode(0), 0).unwrap();
+            file.write_all_at(super::super::format::EncodedRecord::new(b"inherited").bytes(), 32).unwrap();
+            if is_recovered {
+                recover(directory.path(), false).unwrap();
+                opened = harness.events();
+            } else {
+                let journal = Journal::open(directory.path(), JournalOptions::default()).unwrap();
+                assert_eq!(journal.synced(), 49);
+                opened = harness.events();
+                journal.append(b"new").unwrap();
+                std::mem::forget(journal);
+            }
+        });
+        let mut images = 0;
+        harness.each_image(|image| {
+            if image.after_events() >= opened {
+                images += 1;
+                assert_eq!(
+                    read_all(image.path()).get(&0).map(Vec::as_slice),
+                    Some(&b"inherited"[..]),
+                    "{image}"
+                );
+            }
+        });
+        assert!(images > 0);
+    }
+}
+
 /// A consumer reads records that no writer has synced; moving its cursor must make them durable first.
 #[test]
 fn a_cursor_never_stands_behind_what_a_power_cut_leaves() {

@@ -132,7 +132,9 @@ fn after_a_failed_write_or_sync_nothing_is_taken_until_reopened() {
         journal.append(b"again").unwrap();
         let records = read_all(directory.path());
         assert_eq!(records[&first], b"acknowledged");
-        assert!(records.values().all(|payload| payload != b"later"));
+        // Who was told that it failed sends it again, and it must not be there twice then.
+        assert_eq!(records.into_values().collect::<Vec<_>>(), [b"acknowledged".to_vec(), b"again".to_vec()]);
+        assert!(quarantined(directory.path()).is_empty(), "nothing was left to cut");
     }
 }
 
@@ -222,6 +224,76 @@ fn only_the_starts_of_records_can_be_read() {
             Err(other) => panic!("{other}"),
         }
     }
+}
+
+/// A consumer that read a record before its sync failed has it, so that it stays.
+#[test]
+fn what_a_consumer_has_read_is_not_cut_off() {
+    let directory = tempfile::tempdir().unwrap();
+    let options = JournalOptions { durability: DurabilityLevel::Immediate, ..JournalOptions::default() };
+    let journal = Journal::open(directory.path(), options).unwrap();
+    journal.append(b"acknowledged").unwrap();
+    let mut cursor = Cursor::open(directory.path(), "c").unwrap();
+    // Read ahead of the sync: as a reader that is quicker than the writer does.
+    let end = journal.end() + 46;
+    std::fs::write(directory.path().join("cursors/c"), super::super::format::Stamp::Cursor.encode(end))
+        .unwrap();
+    let harness = Harness::failing(Fault::Io, 1);
+    assert!(harness.run(|| journal.append(b"failed")).is_err());
+    assert!(journal.close().is_err());
+    cursor.set(end).unwrap();
+    Journal::open(directory.path(), JournalOptions::default()).unwrap().close().unwrap();
+    assert_eq!(read_all(directory.path()).len(), 2);
+}
+
+#[test]
+fn a_journal_has_one_identity_until_it_is_begun_again() {
+    let directory = tempfile::tempdir().unwrap();
+    assert_eq!(identity(directory.path()).unwrap(), None, "there is no journal yet");
+    filled(directory.path(), 3, 1 << 20);
+    let first = identity(directory.path()).unwrap().unwrap();
+    let journal = Journal::open(directory.path(), JournalOptions::default()).unwrap();
+    assert_eq!(identity(directory.path()).unwrap(), Some(first));
+    // As a program without identities leaves it: it gets one once nobody writes.
+    std::fs::remove_file(directory.path().join("IDENTITY")).unwrap();
+    assert_eq!(identity(directory.path()).unwrap(), None);
+    journal.close().unwrap();
+    let second = identity(directory.path()).unwrap().unwrap();
+    assert_eq!(identity(directory.path()).unwrap(), Some(second));
+    std::fs::remove_file(directory.path().join("IDENTITY")).unwrap();
+    filled(directory.path(), 1, 1 << 20);
+    let third = identity(directory.path()).unwrap().unwrap();
+    // Begun again in the same directory, whatever of the old files is left.
+    std::fs::write(directory.path().join("DELIVERED"), b"of the old one").unwrap();
+    std::fs::remove_file(segment_paths(directory.path()).remove(0)).unwrap();
+    std::fs::remove_file(directory.path().join("SYNCED")).unwrap();
+    filled(directory.path(), 1, 1 << 20);
+    let fourth = identity(directory.path()).unwrap().unwrap();
+    assert_eq!(BTreeSet::from([first, second, third, fourth]).len(), 4);
+    assert!(!directory.path().join("DELIVERED").exists());
+    assert_eq!(std::fs::read(directory.path().join("DELIVERED.set-aside")).unwrap(), b"of the old one");
+    std::fs::write(directory.path().join("IDENTITY"), [0; 40]).unwrap();
+    let refused = identity(directory.path()).unwrap_err().to_string();
+    assert!(refused.contains("IDENTITY is damaged") && refused.contains("restore it"), "{refused}");
+}
+
+#[test]
+fn cleanup_works_beside_a_torn_write_and_saves_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    filled(directory.path(), 12, 260);
+    let mut cursor = Cursor::open(directory.path(), "c").unwrap();
+    cursor.set(reader_end(directory.path())).unwrap();
+    let paths = segment_paths(directory.path());
+    let last = paths.last().unwrap();
+    let torn = [std::fs::read(last).unwrap(), b"torn".to_vec()].concat();
+    std::fs::write(last, &torn).unwrap();
+    let report = cleanup(directory.path()).unwrap();
+    assert_eq!(report.deleted, paths[..paths.len() - 1]);
+    assert_eq!(std::fs::read(last).unwrap(), torn);
+    assert!(quarantined(directory.path()).is_empty());
+    let writer = Journal::open(directory.path(), JournalOptions::default()).unwrap();
+    assert!(matches!(cleanup(directory.path()), Err(JournalError::Locked { .. })));
+    writer.close().unwrap();
 }
 
 #[test]
