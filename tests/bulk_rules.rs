@@ -182,14 +182,47 @@ fn one_number_in_two_types_is_one_key() {
         other => panic!("{other:?}"),
     }
     // Where both types would be stored, one of them is refused.
-    for (kind, refused) in [("", Value::Real(1.0)), ("NUMERIC", Value::Real(i64::MIN as f64))] {
-        let sql = format!("CREATE TABLE t(k {kind}, v, PRIMARY KEY(k, v))");
-        let path = dir.path().join("mixed");
-        match load(&path, &sql, Duplicates::KeepLast, &[vec![refused, Value::Int(1)]]) {
-            Err(Error::Row { place, .. }) => assert_eq!(place, "t.k"),
-            other => panic!("{other:?}"),
+    let sql = "CREATE TABLE t(k, v, PRIMARY KEY(k, v))";
+    match load(&dir.path().join("mixed"), sql, Duplicates::KeepLast, &[vec![Value::Real(1.0), Value::Int(1)]])
+    {
+        Err(Error::Row { place, .. }) => assert_eq!(place, "t.k"),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// -2^63 is the one number that a numeric column stores as an integer or as a real, whichever it was given as.
+#[test]
+fn the_least_number_keeps_its_type() {
+    let (int, real) = (Value::Int(i64::MIN), Value::Real(i64::MIN as f64));
+    let given: Vec<_> = [(1, int), (2, real), (3, real), (1, real), (4, int), (2, int)]
+        .into_iter()
+        .map(|(key, number)| vec![Value::Int(key), number])
+        .collect();
+    for rule in [Duplicates::KeepLast, Duplicates::KeepLastAtFirst] {
+        for (sql, expected) in [
+            (
+                "CREATE TABLE t(k NUMERIC NOT NULL, n INTEGER, PRIMARY KEY(k)); CREATE INDEX t_n ON t(n);",
+                ["1 real", "2 integer", "3 real", "4 integer"].as_slice(),
+            ),
+            (
+                "CREATE TABLE t(k NUMERIC, n NUMERIC NOT NULL, PRIMARY KEY(n)); CREATE INDEX t_n ON t(k, n);",
+                ["2 integer"].as_slice(),
+            ),
+        ] {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("db");
+            load(&path, sql, rule, &given).unwrap();
+            let db = Connection::open(&path).unwrap();
+            assert_eq!(integrity(&db), "ok", "{rule:?} {sql}");
+            for hint in ["", "INDEXED BY t_n"] {
+                let sql =
+                    format!("SELECT k || ' ' || typeof(n) FROM t {hint} WHERE n < 0 AND k > 0 ORDER BY k");
+                let mut listed = db.prepare(&sql).unwrap();
+                let found: Vec<String> =
+                    listed.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect();
+                assert_eq!(found, expected, "{rule:?} {hint}");
+            }
         }
-        std::fs::remove_file(&path).unwrap();
     }
 }
 

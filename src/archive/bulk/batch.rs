@@ -15,8 +15,6 @@ const RECORD_MAX: usize = 1_000_000_000;
 
 /// Bytes that a rowid may add to a record.
 const ROWID_MAX: usize = 16;
-/// -2^63, the one real that stays a real beside the integer of its value in a numeric column.
-const LEAST: f64 = i64::MIN as f64;
 
 /// Byte strings one behind another.
 #[derive(Debug, Default)]
@@ -114,11 +112,6 @@ impl Batch {
                     return Err(refused(
                         "is indexed and has no type, so it takes no real number; give it one",
                     ));
-                }
-                Value::Real(real)
-                    if column.is_indexed && real == LEAST && column.affinity != Affinity::Real =>
-                {
-                    return Err(refused("is indexed, so it takes -2^63 as an integer only; give it as one"));
                 }
                 _ => {}
             }

@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 use super::batch::Data;
 use super::fates::Fates;
 use super::key::decode;
-use super::record::{header_len, int_type, push_body, push_type, push_varint};
+use super::record::{header_len, int_type, is_real, push_body, push_type, push_varint};
 use super::run::Merge;
 use super::schema::{Duplicates, Index, Schema};
 use super::{Error, Result, Value};
@@ -66,6 +66,7 @@ impl<'a> RowCells<'a> {
 /// The entries of an index, by key and then by rowid.
 pub(super) struct EntryCells<'a> {
     index: &'a Index,
+    data: &'a Data,
     rule: Duplicates,
     fates: &'a OnceLock<Fates>,
     /// Of the primary key, which finds out what becomes of its table's rows, and tells at its end.
@@ -75,6 +76,9 @@ pub(super) struct EntryCells<'a> {
     /// The places of the rows that have the key, and how many of them were passed.
     places: Vec<u32>,
     passed: usize,
+    /// For each of the places, the row whose record is stored there. Filled only for a key with the integer -2^63, because
+    /// a row that has the real of that value has the same key, and its record alone says which of the two it stores.
+    sources: Vec<u32>,
     /// The record of the key but for the rowid, whose type stands between the two parts and whose value behind them.
     types: Vec<u8>,
     body: Vec<u8>,
@@ -93,9 +97,22 @@ impl<'a> EntryCells<'a> {
     ) -> Result<Self> {
         let of = &schema.indexes[index];
         let (rule, merge) = (schema.tables[of.table].duplicates, Merge::new(data.runs(of.table, index)));
-        let (key, places, types, body, payload) = Default::default();
-        let mut cells =
-            Self { index: of, rule, fates, finding, merge, key, places, passed: 0, types, body, payload };
+        let (key, places, sources, types, body, payload) = Default::default();
+        let mut cells = Self {
+            index: of,
+            data,
+            rule,
+            fates,
+            finding,
+            merge,
+            key,
+            places,
+            passed: 0,
+            sources,
+            types,
+            body,
+            payload,
+        };
         cells.next_key()?;
         Ok(cells)
     }
@@ -132,8 +149,13 @@ impl<'a> EntryCells<'a> {
                 cursor.take_rows(&mut self.places);
                 self.merge.advance();
             }
-            let has_null = self.make_record();
+            let (has_null, has_least) = self.make_record(None);
+            self.sources.clear();
+            let rows = has_least.then(|| self.places.clone());
             self.settle(has_null)?;
+            if let Some(rows) = rows {
+                self.find_sources(&rows);
+            }
         }
         self.make_payload();
         Ok(())
@@ -165,20 +187,45 @@ impl<'a> EntryCells<'a> {
         }
     }
 
-    /// Makes what the records of the key have in common; says whether one of its values is NULL.
-    fn make_record(&mut self) -> bool {
-        let mut has_null = false;
-        self.types.clear();
-        self.body.clear();
-        decode(&self.key, |value| {
+    /// Finds, for each place that stays, which of the key's `rows` is stored there.
+    fn find_sources(&mut self, rows: &[u32]) {
+        let Some(fates) = self.finding.as_ref().or_else(|| self.fates.get()) else { return };
+        let mut stored: Vec<(u32, u32)> =
+            rows.iter().filter_map(|row| fates.place(*row).map(|place| (place, *row))).collect();
+        stored.sort_unstable();
+        self.sources.extend(stored.into_iter().map(|(_, row)| row));
+    }
+
+    /// Makes what the records of the key have in common, or with `source` the record of that row; says whether one of the values
+    /// is NULL, and whether one is the integer -2^63.
+    fn make_record(&mut self, source: Option<u32>) -> (bool, bool) {
+        let Self { index, data, key, types, body, .. } = self;
+        let (mut has_null, mut has_least) = (false, false);
+        let mut columns = index.columns.iter();
+        types.clear();
+        body.clear();
+        decode(key, |value| {
+            let column = columns.next();
             has_null |= value == Value::Null;
-            push_type(&mut self.types, value);
-            push_body(&mut self.body, value);
+            has_least |= value == Value::Int(i64::MIN);
+            let value = match (value, source, column) {
+                (Value::Int(i64::MIN), Some(row), Some(column))
+                    if is_real(data.record(index.table, row), *column) =>
+                {
+                    Value::Real(i64::MIN as f64)
+                }
+                _ => value,
+            };
+            push_type(types, value);
+            push_body(body, value);
         });
-        has_null
+        (has_null, has_least)
     }
 
     fn make_payload(&mut self) {
+        if let Some(source) = self.sources.get(self.passed) {
+            self.make_record(Some(*source));
+        }
         let rowid = i64::from(self.places[self.passed]) + 1;
         let (rowid_type, rowid_len) = int_type(rowid);
         self.payload.clear();

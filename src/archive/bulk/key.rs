@@ -3,9 +3,9 @@
 //!
 //! A key is its columns one after another, each self-delimiting, so that no key is a prefix of another. A text or blob
 //! is its tag, its bytes with 00 written as 00 FF, and 00 01. A number is a tag, the nearest f64 with its bits turned so that
-//! they sort, and what the number has beyond that as a 16-bit integer. So that a number and its stored type go with
-//! one key, [`Batch::push`](super::Batch::push) refuses reals in indexed columns without a type, and the real -2^63,
-//! which SQLite does not turn into an integer.
+//! they sort, and what the number has beyond that as a 16-bit integer. A key tells the type of its numbers, because
+//! [`Batch::push`](super::Batch::push) refuses reals in indexed columns without a type. The one exception is -2^63, which a
+//! numeric column stores as an integer or as a real: the key decodes to the integer, and who needs the type asks the row.
 
 use std::borrow::Cow;
 

@@ -80,8 +80,8 @@ const PACKED_SHARE: usize = 16;
 ///
 /// Integral reals become integers in INTEGER, NUMERIC and REAL columns, integers become reals in REAL columns, and a
 /// NaN becomes NULL, as in SQLite. What SQLite would have to parse or print is refused: numbers for TEXT columns, texts
-/// for numeric ones. So are, in indexed columns, what would be a second type with the same key: reals where the column has
-/// no type, and the real -2^63.
+/// for numeric ones. So are reals in an indexed column without a type, where 1 and 1.0
+/// would have one key and two types.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Value<'a> {
     /// NULL.

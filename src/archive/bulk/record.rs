@@ -94,6 +94,16 @@ pub(super) fn header_len(types_len: usize) -> u64 {
     types_len + varint_len(alone) as u64
 }
 
+/// Whether a record stores the value of `column`, counted from 0, as a real.
+pub(super) fn is_real(record: &[u8], column: usize) -> bool {
+    let mut at = 0;
+    let header_len = read_varint(record, &mut at);
+    for _ in 0..column {
+        read_varint(record, &mut at);
+    }
+    (at as u64) < header_len && read_varint(record, &mut at) == 7
+}
+
 /// Whether this integer of a REAL column is stored as an integer: below 48 bits SQLite may do so, and does where no index
 /// has the column.
 pub(super) fn is_short(value: i64) -> bool {
