@@ -228,8 +228,7 @@ fn remedies_fit_what_went_wrong() {
 fn asking_for_what_is_not_there_is_answered_with_a_note() {
     let made = Everything::new();
     for words in [
-        &["session", "path", "session", "nope"][..],
-        &["session", "show", "session", "--from", "99"],
+        &["session", "show", "session", "--from", "99"][..],
         &["book", "events", "book", "shop", "--from", "99"],
         &["book", "events", "book", "shop", "--from", "99", "--json"],
     ] {
@@ -239,6 +238,53 @@ fn asking_for_what_is_not_there_is_answered_with_a_note() {
         if words.contains(&"--json") {
             assert_eq!(document(&output), json!([]));
         }
+    }
+}
+
+#[test]
+fn an_entry_that_is_not_there_is_a_failure() {
+    let made = Everything::new();
+    for words in
+        [&["session", "path", "session", "nope"][..], &["session", "show", "session", "--entry", "nope"]]
+    {
+        for json in [&[][..], &["--json"]] {
+            let output = made.run(&[words, json].concat(), "");
+            assert_eq!(output.status.code(), Some(1), "{words:?}: {}", said(&output));
+            assert!(said(&output).contains("session has no entry \"nope\""), "{words:?}: {}", said(&output));
+            if !json.is_empty() {
+                let report = document(&output);
+                assert_eq!(report["ok"], json!(false), "{report}");
+                is_failure(&report["error"], "entry_not_found", None);
+            }
+        }
+    }
+}
+
+#[test]
+fn an_import_that_is_refused_names_the_line_in_its_document() {
+    let made = Everything::new();
+    let line = |id: &str, parent: &str| {
+        format!(
+            "{{\"entryId\":\"{id}\",\"parentEntryId\":{parent},\"entryType\":\"custom\",\"payload\":1}}\n"
+        )
+    };
+    let good = line("n1", "null");
+    for (bad, class) in [
+        ("no entry\n".to_owned(), "invalid_argument"),
+        (line("n1", "null"), "duplicate_entry_id"),
+        (line("n2", "\"nobody\""), "missing_parent"),
+        (line("n2", "\"n2\""), "cyclic_parent"),
+        (line(&"n".repeat(4097), "null"), "invalid_argument"),
+    ] {
+        let output = made.run(
+            &["session", "import", "session", "--json"],
+            &format!("{good}\n{bad}{}", line("n3", "null")),
+        );
+        let report = document(&output);
+        assert_eq!((output.status.code(), &report["ok"]), (Some(1), &json!(false)), "{report}");
+        is_failure(&report["error"], class, Some((3, good.len() as u64 + 1)));
+        let place = format!("standard input, line 3 (byte {})", good.len() + 1);
+        assert!(said(&output).contains(&place), "{}", said(&output));
     }
 }
 

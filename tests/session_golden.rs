@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use relayburn_ledger::session::{Error, Frame, NewEntry, Options, Payload, Reader, Store, View};
+use relayburn_ledger::session::{Class, Error, Frame, Loss, NewEntry, Options, Payload, Reader, Store, View};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -31,6 +31,11 @@ impl Case {
             max_segment_bytes: self.expect["max_segment_bytes"].as_u64().unwrap(),
             ..Options::default()
         }
+    }
+
+    /// As `burn session reindex` opens it; the reference drops entries without being asked.
+    fn accepting(&self) -> Options {
+        Options { loss: Loss::Accept, ..self.options() }
     }
 
     /// A fresh copy of the store.
@@ -271,7 +276,7 @@ fn an_explicit_rebuild_gives_the_reference_s_index() {
 /// Opens for writing and describes what happened in the words of the cases.
 fn recovering_open(case: &Case, root: &Path, expected: &Value) -> Value {
     let index = root.join("index/offsets.jsonl");
-    match Store::open(root, &case.options()) {
+    match Store::open(root, &case.accepting()) {
         Err(error) => json!({"result": "error", "error_class": error.class().as_str()}),
         Ok((store, _)) => {
             drop(store);
@@ -352,12 +357,41 @@ fn a_recovering_open_has_one_of_the_accepted_outcomes() {
 }
 
 #[test]
+fn an_open_that_is_not_asked_to_drops_no_entry() {
+    for case in cases() {
+        let (_directory, root) = case.copy();
+        let before = binding_files(&root);
+        let (_other, accepted) = case.copy();
+        let accepted = Store::open(&accepted, &case.accepting());
+        let opened = Store::open(&root, &case.options());
+        let drops = ["09", "12", "13"].iter().any(|number| case.name.starts_with(number));
+        match (opened, accepted) {
+            (Err(error), Ok((_, report))) => {
+                assert!(drops && error.class() == Class::EntriesWouldBeLost, "case {}: {error}", case.name);
+                let told = format!("would drop {} ", report.lost_entries.len());
+                assert!(error.to_string().contains(&told), "case {}: {error}", case.name);
+                assert_eq!(binding_files(&root), before, "case {}", case.name);
+            }
+            (Err(error), Err(accepted)) => assert_eq!(error.class(), accepted.class(), "case {}", case.name),
+            (Ok((_, mut report)), Ok((_, mut accepted))) => {
+                assert!(!drops, "case {}", case.name);
+                // These two name the place of the copy.
+                (report.wide_directories, accepted.wide_directories) = (Vec::new(), Vec::new());
+                (report.reason, accepted.reason) = (None, None);
+                assert_eq!(report, accepted, "case {}", case.name);
+            }
+            (Ok(_), Err(error)) => panic!("case {}: {error}", case.name),
+        }
+    }
+}
+
+#[test]
 fn recovery_reports_what_it_did() {
     let case = |prefix: &str| cases().into_iter().find(|case| case.name.starts_with(prefix)).unwrap();
     let report = |prefix| {
         let case = case(prefix);
         let (_directory, root) = case.copy();
-        Store::open(&root, &case.options()).unwrap().1
+        Store::open(&root, &case.accepting()).unwrap().1
     };
     assert!(!report("01").changed_files() && !report("20").changed_files());
     assert!(

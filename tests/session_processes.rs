@@ -259,6 +259,139 @@ fn input_that_is_no_text_or_no_entry_is_named_by_line_and_byte() {
 }
 
 #[test]
+fn a_line_longer_than_a_frame_may_be_is_refused_before_it_is_read_whole() {
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path().join("talk.v2");
+    let mut writer = append(&root, &[]);
+    let mut input = writer.stdin.take().unwrap();
+    let feeder = std::thread::spawn(move || {
+        let first = line(0);
+        input.write_all(first.as_bytes()).unwrap();
+        // The reader goes away in the middle.
+        let piece = vec![b'x'; 1 << 20];
+        (0..110).take_while(|_| input.write_all(&piece).is_ok()).count()
+    });
+    let output = writer.wait_with_output().unwrap();
+    let pieces = feeder.join().unwrap();
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert_eq!((output.status.code(), &output.stdout[..]), (Some(1), &b"1\te0\n"[..]), "{told}");
+    assert!(told.contains("line 2 (byte ") && told.contains("longer than 104857600 bytes"), "{told}");
+    assert!((100..105).contains(&pieces), "{pieces} MiB were read");
+}
+
+#[test]
+fn a_command_drops_no_entry_of_a_whole_index_and_reindex_says_how_many_in_one_line() {
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path().join("talk.v2");
+    let dir = root.to_str().unwrap();
+    let mut writer = append(&root, &["--group"]);
+    let mut input = writer.stdin.take().unwrap();
+    let drain = std::thread::spawn(move || writer.wait_with_output().unwrap());
+    (0..1000).for_each(|number| input.write_all(line(number).as_bytes()).unwrap());
+    drop(input);
+    assert!(drain.join().unwrap().status.success());
+    let segment = root.join("segments/0000000000000001.seg");
+    let text = std::fs::read_to_string(&segment).unwrap();
+    std::fs::write(&segment, text.replacen("\"frameSeq\":7,", "\"frameSeq\":6,", 1)).unwrap();
+    let lines = directory.path().join("more.jsonl");
+    std::fs::write(&lines, "{\"entryId\":\"more\",\"entryType\":\"custom\",\"payload\":1}\n").unwrap();
+    for words in [
+        &["append", dir][..],
+        &["import", dir, lines.to_str().unwrap()],
+        &["checkpoint", dir],
+        &["rollback", dir, "1"],
+        &["manifest", dir, "--write"],
+    ] {
+        let refused = burn(words);
+        let told = String::from_utf8(refused.stderr).unwrap();
+        assert_eq!(refused.status.code(), Some(1), "{words:?}: {told}");
+        assert_eq!(told.lines().count(), 1, "{words:?}: {told}");
+        assert!(
+            told.contains("would drop 994 entries") && told.contains("frameSeq is 6, 7 was expected"),
+            "{told}"
+        );
+    }
+    let accepted = burn(&["reindex", dir]);
+    let told = String::from_utf8(accepted.stderr).unwrap();
+    assert_eq!(accepted.status.code(), Some(0), "{told}");
+    let lost: Vec<&str> = told.lines().filter(|line| line.contains("left the store")).collect();
+    assert!(
+        lost.len() == 1 && lost[0].contains("994 entries") && lost[0].contains("7 (e6) to 1000 (e999)"),
+        "{told}"
+    );
+    assert!(burn(&["check", dir]).status.success());
+}
+
+#[test]
+fn the_remedy_that_check_names_for_a_stray_line_helps() {
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path().join("talk.v2");
+    let dir = root.to_str().unwrap();
+    let mut writer = append(&root, &["--group"]);
+    let mut input = writer.stdin.take().unwrap();
+    (0..40).for_each(|number| input.write_all(line(number).as_bytes()).unwrap());
+    drop(input);
+    assert!(writer.wait_with_output().unwrap().status.success());
+    let sealed = root.join("segments/0000000000000001.seg");
+    assert!(root.join("segments/0000000000000002.seg").exists());
+    let sound = std::fs::read(&sealed).unwrap();
+    std::fs::write(&sealed, [&sound[..], b"what is this\n"].concat()).unwrap();
+    let check = burn(&["check", dir]);
+    let told = String::from_utf8(check.stderr).unwrap();
+    assert!(check.status.code() == Some(1) && told.contains("`burn session reindex`"), "{told}");
+    let told = String::from_utf8(burn(&["reindex", dir]).stderr).unwrap();
+    assert!(told.contains("0000000000000001.seg.cut"), "{told}");
+    assert_eq!(std::fs::read(&sealed).unwrap(), sound);
+    assert!(burn(&["check", dir]).status.success());
+}
+
+/// A signal ends long work at once by its own effect, which a shell shows as 130 or 143; the next command finds the store sound.
+#[test]
+fn long_work_ends_within_a_second_of_a_signal() {
+    use std::os::unix::process::ExitStatusExt;
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("talk.jsonl");
+    let text = "x".repeat(300);
+    let lines: String = (0..60_000)
+        .map(|number| format!("{{\"type\":\"message\",\"id\":\"e{number}\",\"text\":\"{text}\"}}\n"))
+        .collect();
+    std::fs::write(&file, lines).unwrap();
+    let root = directory.path().join("talk.v2");
+    let (dir, file) = (root.to_str().unwrap(), file.to_str().unwrap());
+    let mut done = 0;
+    for (words, signal) in [
+        (&["import", dir, file][..], libc::SIGINT),
+        (&["import", dir, file], libc::SIGTERM),
+        (&["import", dir, file], 0),
+        (&["check", dir], libc::SIGINT),
+        (&["reindex", dir, "--rebuild"], libc::SIGTERM),
+    ] {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_burn"))
+            .arg("session")
+            .args(words)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        if signal == 0 {
+            assert!(child.wait().unwrap().success());
+            continue;
+        }
+        std::thread::sleep(Duration::from_millis(60));
+        let sent = Instant::now();
+        // SAFETY: a signal to a child that was not waited for.
+        unsafe { libc::kill(child.id() as i32, signal) };
+        let status = child.wait().unwrap();
+        assert!(sent.elapsed() < Duration::from_secs(1), "{words:?}: {:?}", sent.elapsed());
+        assert!(status.success() || status.signal() == Some(signal), "{words:?}: {status}");
+        done += u32::from(!status.success());
+        drop(Store::open(&root, &Options::default()).unwrap());
+    }
+    assert!(done > 1, "{done} were interrupted");
+    assert!(burn(&["check", dir]).status.success());
+}
+
+#[test]
 fn entries_checkpoints_manifests_and_plain_lines_from_the_command_line() {
     let directory = tempfile::tempdir().unwrap();
     let at = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();

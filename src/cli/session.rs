@@ -62,7 +62,10 @@ Examples:
     Check(CheckArgs),
     /// Open with recovery: mend the index, save and cut a torn tail.
     #[command(after_help = "\
-What the index misses is taken in, a torn tail is saved and cut, a lost index is built again. Damage that is not a torn tail is refused with file, line and byte offset, and nothing is changed.
+What the index misses is taken in, a torn tail is saved and cut, a lost index is built again. Where segments and index \
+disagree, entries that no segment has any more, or that follow a frame with wrong numbers, leave the store; every other \
+command refuses that. Their bytes are kept beside the segments. Other damage is refused with file, line and byte offset, and \
+nothing is changed.
 
 Examples:
   burn session reindex talk.v2
@@ -261,11 +264,6 @@ pub(super) fn run(args: SessionArgs) -> anyhow::Result<ExitCode> {
     match outcome {
         // With --json a failure of the store is a document too.
         Err(error) if json && error.downcast_ref::<Error>().is_some() => {
-            #[derive(Serialize)]
-            struct Failed {
-                ok: bool,
-                error: Failure,
-            }
             if let Some(error) = error.downcast_ref::<Error>() {
                 print_json(&Failed { ok: false, error: failure(error) })?;
             }
@@ -273,6 +271,13 @@ pub(super) fn run(args: SessionArgs) -> anyhow::Result<ExitCode> {
         }
         other => other,
     }
+}
+
+/// The document of a command that failed.
+#[derive(Serialize)]
+struct Failed {
+    ok: bool,
+    error: Failure,
 }
 
 impl SessionCommand {
@@ -311,6 +316,19 @@ struct NotIndexed {
     range: Range<u64>,
     /// Whether a whole line is among them: an entry that nobody is shown. Else it is an unfinished write.
     has_lines: bool,
+    /// Whether an entry follows in the same segment: then nothing can be cut there.
+    is_between_entries: bool,
+}
+
+impl NotIndexed {
+    /// What `burn session reindex` does about it.
+    fn remedy(&self) -> &'static str {
+        if self.is_between_entries {
+            "`burn session reindex` takes in entries; if it does not, restore the segment from a copy"
+        } else {
+            "`burn session reindex` takes in entries and sets the rest aside"
+        }
+    }
 }
 
 impl std::fmt::Display for NotIndexed {
@@ -335,7 +353,8 @@ fn unindexed(reader: &mut Reader) -> Result<Vec<NotIndexed>, Error> {
         let mut found = Vec::new();
         for (path, range) in reader.view()?.unindexed()? {
             let has_lines = has_lines(&path, range.clone())?;
-            found.push(NotIndexed { path, range, has_lines });
+            let is_between_entries = range.end < disk::metadata(&path)?.len_bytes;
+            found.push(NotIndexed { path, range, has_lines, is_between_entries });
         }
         let first = found.iter().find(|found| found.has_lines);
         let first = first.map(|first| (first.path.clone(), first.range.start));

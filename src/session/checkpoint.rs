@@ -110,7 +110,7 @@ impl Store {
     /// [`Error::InvalidArgument`] for number 0, an empty store or a reason beyond [`MAX_REASON_BYTES`];
     /// [`Error::CheckpointInvalid`] when the number is taken or heads would fall; as [`Store::sync`].
     pub fn create_checkpoint(&mut self, checkpoint_seq: u64, reason: &str) -> Result<Checkpoint, Error> {
-        self.sync_inherited()?;
+        self.sync()?;
         let invalid = |reason: &str| Error::InvalidArgument { reason: reason.to_owned() };
         if checkpoint_seq == 0 {
             return Err(invalid("checkpoint numbers start at 1"));

@@ -149,7 +149,10 @@ pub enum Error {
         found: String,
     },
     /// A document is of a schema this version does not know.
-    #[error("{place}: unknown schema {found:?}: a newer program wrote it; read it with that program")]
+    #[error(
+        "{place}: unknown schema {found:?}: a newer program wrote it, or it was altered; read it with that program, or restore \
+         the file from a copy"
+    )]
     UnsupportedSchema {
         /// Where.
         place: Place,
@@ -302,6 +305,22 @@ pub enum Error {
         /// `is not UTF-8` or `is longer than …`.
         reason: String,
     },
+    /// Recovery would drop entries, and was not asked to ([`super::Options::loss`]).
+    #[error(
+        "{} at byte {offset}: {reason}; going on would drop {count} {} from the store: restore the segment from a copy, or drop \
+         them with `burn session reindex`, which keeps their bytes beside the segments; nothing was changed here",
+        path.display(), if *count == 1 { "entry" } else { "entries" }
+    )]
+    EntriesWouldBeLost {
+        /// The segment that would be cut; the index when the segments merely lack the entries.
+        path: PathBuf,
+        /// The first byte that would be cut.
+        offset: u64,
+        /// How many entries: of the index, or, when it cannot be read, sound frames.
+        count: u64,
+        /// What is wrong there.
+        reason: String,
+    },
     /// A payload that is no session entry, or one of another id, parent or type than its frame.
     #[error(
         "the payload of entry {entry_seq} ({entry_id:?}) is not that session entry: {reason}; read it as plain JSON"
@@ -401,6 +420,7 @@ pub enum Class {
     CyclicParent,
     SegmentFrameCorrupt,
     SegmentLineUnreadable,
+    EntriesWouldBeLost,
     CheckpointNotFound,
     CheckpointInvalid,
     RollbackVerificationFailed,
@@ -439,6 +459,7 @@ impl Class {
             Self::CyclicParent => "cyclic_parent",
             Self::SegmentFrameCorrupt => "segment_frame_corrupt",
             Self::SegmentLineUnreadable => "segment_line_unreadable",
+            Self::EntriesWouldBeLost => "entries_would_be_lost",
             Self::CheckpointNotFound => "checkpoint_not_found",
             Self::CheckpointInvalid => "checkpoint_invalid",
             Self::RollbackVerificationFailed => "rollback_verification_failed",
@@ -505,6 +526,7 @@ impl Error {
             Self::CyclicParent { .. } => Class::CyclicParent,
             Self::SegmentFrameCorrupt { .. } => Class::SegmentFrameCorrupt,
             Self::SegmentLineUnreadable { .. } => Class::SegmentLineUnreadable,
+            Self::EntriesWouldBeLost { .. } => Class::EntriesWouldBeLost,
             Self::CheckpointNotFound { .. } => Class::CheckpointNotFound,
             Self::CheckpointInvalid { .. } => Class::CheckpointInvalid,
             Self::RollbackVerificationFailed { .. } => Class::RollbackVerificationFailed,

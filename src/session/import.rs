@@ -132,6 +132,8 @@ fn forget(layout: &Layout) -> Result<(), Error> {
 /// Takes back an import that did not finish. Every step can be taken again.
 pub(super) fn resume(layout: &Layout) -> Result<Option<TakenBack>, Error> {
     let Some(bytes) = read_if_exists(&layout.staging(IMPORT_INTENT))? else { return Ok(None) };
+    // What the index says decides, so it has to last.
+    layout.sync_inherited()?;
     let is_unfinished = match serde_json::from_slice::<Intent>(&bytes) {
         Ok(intent) => is_as_before(layout, &intent)?.then_some(intent),
         // It is replaced as a whole: what does not read is not ours.
@@ -151,7 +153,7 @@ pub(super) fn resume(layout: &Layout) -> Result<Option<TakenBack>, Error> {
                 disk::sync_dir(&layout.segments_dir())?;
                 let quarantined =
                     Quarantined { file: layout.relative(&path), saved_as: layout.relative(&saved) };
-                taken_back.quarantined.insert(0, quarantined);
+                taken_back.quarantined.push(quarantined);
             }
         } else if len_bytes > intent.segment_bytes {
             let saved = layout.cut(&path, intent.segment_bytes..len_bytes)?;
@@ -164,6 +166,7 @@ pub(super) fn resume(layout: &Layout) -> Result<Option<TakenBack>, Error> {
             });
         }
     }
+    taken_back.quarantined.reverse();
     forget(layout)?;
     Ok(Some(taken_back))
 }

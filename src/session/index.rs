@@ -201,6 +201,12 @@ impl Rows {
         }
     }
 
+    /// The row of the frame that begins at this byte, in rows that are in the order of their frames.
+    pub(super) fn find_place(&self, segment_seq: u64, byte_offset: u64) -> Option<usize> {
+        let place = |slot: &Slot| (slot.numbers.segment_seq, slot.numbers.byte_offset);
+        self.slots.binary_search_by_key(&(segment_seq, byte_offset), place).ok()
+    }
+
     /// Whether so many rows more, of the index at `path`, can be held.
     pub(super) fn check_room(&self, path: &Path, more: usize) -> Result<(), Error> {
         if self.len() + more < NO_ROW as usize {

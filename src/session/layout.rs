@@ -138,11 +138,35 @@ impl Layout {
         Ok(wide)
     }
 
+    /// Makes durable what a killed process may have written and not synced: the index, the migration ledger, and the names
+    /// in the store's directories. Segments are synced by [`Layout::sync_beside`].
+    ///
+    /// Without this, an answer from those bytes ("this id is taken") could be forgotten by a power cut.
+    pub(super) fn sync_inherited(&self) -> Result<(), Error> {
+        let sync = |path: &Path| {
+            refuse_link(path)?;
+            match disk::File::open_to_sync(path) {
+                Ok(file) => Ok(file.sync_data().map(|()| true)?),
+                Err(error) if error.is_not_found() => Ok(false),
+                Err(error) => Err(Error::from(error)),
+            }
+        };
+        sync(&self.ledger())?;
+        if !sync(&self.index())? {
+            // Without entries the store may be new, and its own name as well.
+            disk::sync_dir(disk::parent_of(&self.root))?;
+        }
+        for directory in self.directories() {
+            disk::sync_dir(&directory)?;
+        }
+        Ok(())
+    }
+
     /// Begins to sync all segments.
     pub(super) fn sync_beside(&self, files: &SegmentFiles) -> SyncedBeside {
-        let segments: Vec<_> = files.len_bytes.keys().map(|segment_seq| self.segment(*segment_seq)).collect();
-        let sync = move || segments.iter().try_for_each(|path| disk::File::open_to_sync(path)?.sync_data());
-        SyncedBeside(beside(sync))
+        let segments: Arc<[PathBuf]> = files.len_bytes.keys().map(|seq| self.segment(*seq)).collect();
+        let to_sync = Arc::clone(&segments);
+        SyncedBeside { thread: beside(move || sync_all(&to_sync)), segments }
     }
 
     /// The segment files; none when the directory does not exist.
@@ -289,14 +313,18 @@ fn beside(sync: impl FnOnce() -> Synced + Send + 'static) -> Option<JoinHandle<S
 type Synced = Result<(), disk::Error>;
 
 /// Segments that are synced while they are read. What stood in them before that is durable when it ends well.
-pub(super) struct SyncedBeside(Option<JoinHandle<Synced>>);
+pub(super) struct SyncedBeside {
+    segments: Arc<[PathBuf]>,
+    /// None when there can be no thread.
+    thread: Option<JoinHandle<Synced>>,
+}
 
 impl SyncedBeside {
-    /// Waits for the end; answers whether it was done at all.
-    pub(super) fn finish(mut self) -> Result<bool, Error> {
-        match self.0.take().map(JoinHandle::join) {
-            None => Ok(false),
-            Some(Ok(synced)) => Ok(synced.map(|()| true)?),
+    /// Waits until all segments are synced.
+    pub(super) fn finish(mut self) -> Result<(), Error> {
+        match self.thread.take().map(JoinHandle::join) {
+            None => Ok(sync_all(&self.segments)?),
+            Some(Ok(synced)) => Ok(synced?),
             Some(Err(panic)) => std::panic::resume_unwind(panic),
         }
     }
@@ -304,8 +332,12 @@ impl SyncedBeside {
 
 impl Drop for SyncedBeside {
     fn drop(&mut self) {
-        let _ = self.0.take().map(JoinHandle::join);
+        let _ = self.thread.take().map(JoinHandle::join);
     }
+}
+
+fn sync_all(segments: &[PathBuf]) -> Synced {
+    segments.iter().try_for_each(|path| disk::File::open_to_sync(path)?.sync_data())
 }
 
 /// Whether a byte range of a file holds ASCII white space only.

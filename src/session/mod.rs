@@ -49,13 +49,16 @@ pub use manifest::{Counters, Files, Integrity, Invariants, MANIFEST_SCHEMA, Mani
 pub use migration::{EVENT_SCHEMA, MigrationEvent, MigrationLedger, Verification};
 pub use payload::{NewEntry, Payload};
 pub use plain::{ImportLine, export_line, parse_import_line, session_entry};
-pub use recovery::Verify;
+pub use recovery::{Loss, Verify};
 pub use report::{ChangedCrc, LostEntry, Quarantined, RecoveryReport, Truncated, Unindexed};
 pub use view::{Entries, Head, IndexSummary, Reader, Validated, View};
 pub use writer::{Durability, Store};
 
 /// The longest line that can be read back, 100 MiB, unless a segment may be longer ([`Options::max_segment_bytes`]).
 pub const MAX_LINE_BYTES: u64 = 104_857_600;
+
+/// The longest id that an entry can be appended with. Every handle holds the ids of all entries.
+pub const MAX_ID_BYTES: usize = 4096;
 
 /// The segment size of [`Options::default`]: 64 MiB.
 pub const DEFAULT_MAX_SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
@@ -68,6 +71,8 @@ pub struct Options {
     pub max_segment_bytes: u64,
     /// How much an opening [`Store`] verifies.
     pub verify: Verify,
+    /// Whether an opening [`Store`] may drop entries that the index has.
+    pub loss: Loss,
     /// When what a [`Store`] appends becomes durable.
     pub durability: Durability,
 }
@@ -77,6 +82,7 @@ impl Default for Options {
         Self {
             max_segment_bytes: DEFAULT_MAX_SEGMENT_BYTES,
             verify: Verify::default(),
+            loss: Loss::default(),
             durability: Durability::default(),
         }
     }

@@ -2,11 +2,12 @@
 //!
 //! May append an LF to a segment, append to or replace the index, cut segments (what is cut is saved first) and rename later
 //! segments out of the way. Promises: the whole outcome is decided before the first byte is changed, so a refusal changes
-//! nothing; a good frame is never cut; a crash at any point leaves a store that recovers to the same outcome; a second
-//! recovery changes nothing.
+//! nothing; no entry that a readable index has leaves the store unless the caller accepts the loss; a crash at any point
+//! leaves a store that recovers to the same outcome; a second recovery changes nothing.
 //!
-//! The order of changes is what makes the last two hold: missing LFs, then a sync of the segments that new rows are in, then the index, then later segments from the highest
-//! number down, then cuts. Until the cut is done, every recovery meets the same damaged line and decides the same.
+//! The order of changes is what makes the last two hold: missing LFs, then a sync of all segments, then the index, then later
+//! segments from the highest number down, then cuts. Until the cut is done, every recovery meets the same damaged line and
+//! decides the same.
 
 mod carry_out;
 mod plan;
@@ -15,7 +16,8 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use self::carry_out::carry_out;
-use self::plan::{Acknowledged, Keep, Plan, resolve_parents};
+use self::plan::{Acknowledged, Cut, Keep, Plan, has_entry_of, resolve_parents};
+use super::Options;
 use super::error::Error;
 use super::index::{self, IndexFile, Rows};
 use super::integrity::{Verified, check_frame, check_graph, check_order, check_range, open_segment, verify};
@@ -34,6 +36,18 @@ pub enum Verify {
     Rows,
 }
 
+/// What an opening writer does when recovery would drop entries that the index has, or sound frames when the index cannot
+/// be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Loss {
+    /// It refuses with [`Error::EntriesWouldBeLost`] and changes nothing.
+    #[default]
+    Refuse,
+    /// It drops them, lists them in [`RecoveryReport::lost_entries`] and keeps the bytes that it cuts beside the segments. So
+    /// it does with bytes behind the last entry of a segment that are no entry of the store.
+    Accept,
+}
+
 /// What a recovered store is.
 #[derive(Debug)]
 pub(super) struct Recovered {
@@ -44,8 +58,9 @@ pub(super) struct Recovered {
 }
 
 /// Recovers a store: decides, refuses or carries out.
-pub(super) fn recover(layout: &Layout, verification: Verify, limit_bytes: u64) -> Result<Recovered, Error> {
+pub(super) fn recover(layout: &Layout, options: &Options, limit_bytes: u64) -> Result<Recovered, Error> {
     let files = layout.segment_files()?;
+    let synced = layout.sync_beside(&files);
     let mut rows = Rows::default();
     let plan = match index::read(&layout.index(), 0, &mut rows) {
         Ok(_) if rows.is_empty() && files.len_bytes.values().any(|len_bytes| *len_bytes > 0) => {
@@ -53,8 +68,10 @@ pub(super) fn recover(layout: &Layout, verification: Verify, limit_bytes: u64) -
         }
         Ok(file) => match check_segments_exist(layout, &files, &rows) {
             Err(error) => plan_without_segments(layout, &files, rows, error, Keep::graph())?,
-            Ok(()) => match check_rows(layout, &files, &rows, verification, limit_bytes) {
-                Ok(verified) => plan_tail(layout, &files, rows, verified, &file, limit_bytes)?,
+            Ok(()) => match check_rows(layout, &files, &rows, options.verify, limit_bytes) {
+                Ok(verified) => {
+                    plan_tail(layout, &files, rows, verified, &file, (options.loss, limit_bytes))?
+                }
                 Err(error) if error.is_recoverable() => {
                     plan_rebuild(layout, &files, Some(rows), error.to_string(), None, Keep::graph())?
                 }
@@ -66,15 +83,19 @@ pub(super) fn recover(layout: &Layout, verification: Verify, limit_bytes: u64) -
         }
         Err(error) => return Err(error),
     };
+    if options.loss == Loss::Refuse {
+        plan.check_nothing_lost(layout, &files)?;
+    }
     if let Keep::Facts(verified) = &plan.keep {
         check_graph(&plan.rows, verified)?;
     }
-    carry_out(layout, &files, plan)
+    carry_out(layout, &files, plan, synced)
 }
 
-/// Builds the index again from the segments, whatever it holds. Ids and parents are not checked.
+/// Builds the index again from the segments, whatever it holds and whatever it loses. Ids and parents are not checked.
 pub(super) fn rebuild(layout: &Layout) -> Result<Recovered, Error> {
     let files = layout.segment_files()?;
+    let synced = layout.sync_beside(&files);
     let mut rows = Rows::default();
     let old = match index::read(&layout.index(), 0, &mut rows) {
         Ok(_) => Some(rows),
@@ -88,7 +109,7 @@ pub(super) fn rebuild(layout: &Layout) -> Result<Recovered, Error> {
         }
         None => plan_rebuild(layout, &files, None, "asked for".to_owned(), None, Keep::Hashes)?,
     };
-    carry_out(layout, &files, plan)
+    carry_out(layout, &files, plan, synced)
 }
 
 /// Plans for an index that names a segment file which does not exist. It is refused with `missing`, being the only record of
@@ -101,9 +122,10 @@ fn plan_without_segments(
     keep: Keep,
 ) -> Result<Plan, Error> {
     let plan = plan_rebuild(layout, files, Some(rows.clone()), missing.to_string(), None, keep);
-    let sought = (0..rows.len()).filter(|row| !files.len_bytes.contains_key(&rows.numbers(*row).segment_seq));
+    let mut sought =
+        (0..rows.len()).filter(|row| !files.len_bytes.contains_key(&rows.numbers(*row).segment_seq));
     match plan {
-        Ok(plan) if plan.has_entries_of(&rows, sought) => Ok(plan),
+        Ok(plan) if sought.all(|row| has_entry_of(&plan.rows, &rows, row)) => Ok(plan),
         _ => Err(missing),
     }
 }
@@ -166,7 +188,6 @@ fn plan_rebuild(
     keep: Keep,
 ) -> Result<Plan, Error> {
     let mut plan = Plan::new(Rows::default(), keep);
-    plan.synced_beside = Some(layout.sync_beside(files));
     plan.staged = Some(layout.stage(REBUILD_STAGE)?);
     plan.replaced = Some((old, reason));
     plan.take_in(layout, files, acknowledged)?;
@@ -179,10 +200,10 @@ fn plan_tail(
     rows: Rows,
     verified: Option<Verified>,
     file: &IndexFile,
-    limit_bytes: u64,
+    (loss, limit_bytes): (Loss, u64),
 ) -> Result<Plan, Error> {
     let acknowledged = rows.last().and_then(|last| Some((last.segment_seq, last.end()?)));
-    let unindexed = unindexed(layout, files, &rows)?;
+    let mut unindexed = unindexed(layout, files, &rows)?;
     if !unindexed.is_empty() {
         // Rows were lost in the middle: a rebuild that keeps everything brings them back.
         let rebuilt = plan_rebuild(
@@ -194,13 +215,25 @@ fn plan_tail(
             Keep::graph(),
         );
         if let Ok(plan) = rebuilt
-            && plan.has_entries_of(&rows, 0..rows.len())
+            && (0..rows.len()).all(|row| has_entry_of(&plan.rows, &rows, row))
         {
             return Ok(plan);
         }
     }
     let mut plan = Plan::new(rows, verified.map_or(Keep::Nothing, Keep::Facts));
     plan.complete_index = !file.terminated;
+    if loss == Loss::Accept {
+        // Between two rows nothing can be cut.
+        let is_last = |(segment_seq, range): &mut (u64, Range<u64>)| {
+            files.len_bytes.get(segment_seq).is_some_and(|len_bytes| range.end == *len_bytes)
+        };
+        let cuts = unindexed.extract_if(.., is_last);
+        plan.cuts.extend(cuts.map(|(segment_seq, range)| Cut {
+            segment_seq,
+            range,
+            reason: "behind the last entry, and no entry of the store".to_owned(),
+        }));
+    }
     plan.unindexed = unindexed;
     plan.take_in(layout, files, acknowledged)?;
     if plan.first_new < plan.rows.len()
@@ -243,13 +276,20 @@ pub(super) fn unindexed(
             holes.push((*segment_seq, end..*len_bytes));
         }
     }
+    holes.sort_by_key(|(segment_seq, range)| (*segment_seq, range.start));
     let mut unindexed = Vec::new();
+    let mut open: Option<(u64, disk::File)> = None;
     for (segment_seq, range) in holes {
-        let file = disk::File::open_read_no_follow(&layout.segment(segment_seq))?;
-        if !layout::is_blank(&file, range.clone())? {
+        let file = match &mut open {
+            Some((open, file)) if *open == segment_seq => file,
+            _ => {
+                let file = disk::File::open_read_no_follow(&layout.segment(segment_seq))?;
+                &mut open.insert((segment_seq, file)).1
+            }
+        };
+        if !layout::is_blank(file, range.clone())? {
             unindexed.push((segment_seq, range));
         }
     }
-    unindexed.sort_by_key(|(segment_seq, range)| (*segment_seq, range.start));
     Ok(unindexed)
 }

@@ -293,6 +293,8 @@ pub(super) fn resume(layout: &Layout, limit_bytes: u64) -> Result<Resumed, Error
     let mut resumed = Resumed::default();
     let path = layout.staging(ROLLBACK_INTENT);
     let Some(bytes) = read_if_exists(&path)? else { return Ok(resumed) };
+    // The steps that were taken may not be durable, and the intent is removed at the end.
+    layout.sync_inherited()?;
     let intent: Intent = match serde_json::from_slice::<Intent>(&bytes) {
         Ok(intent) if intent.schema == INTENT_SCHEMA => intent,
         _ => {
@@ -347,8 +349,9 @@ fn complete(
         let path = layout.segment(*segment_seq);
         let saved = layout::quarantine(&path)?;
         let quarantined = Quarantined { file: layout.relative(&path), saved_as: layout.relative(&saved) };
-        done.quarantined.insert(0, quarantined);
+        done.quarantined.push(quarantined);
     }
+    done.quarantined.reverse();
     disk::sync_dir(&layout.segments_dir())?;
     for (segment_seq, end) in ends {
         let len_bytes = files.len_bytes.get(&segment_seq).copied().unwrap_or_default();

@@ -347,9 +347,28 @@ impl<'s> View<'s> {
     /// [`Error::DuplicateEntryId`] when any id of the index is not unique, [`Error::MissingParent`],
     /// [`Error::CyclicParent`], and as [`View::entry`].
     pub fn active_path(&self, leaf: &str) -> Result<Vec<Frame>, Error> {
+        let mut path = Vec::new();
+        self.walk_to_root(leaf, |_, frame| path.push(frame))?;
+        path.reverse();
+        Ok(path)
+    }
+
+    /// As [`View::active_path`], with each entry read again when it is asked for: memory follows their number, not their
+    /// bytes.
+    ///
+    /// # Errors
+    /// As [`View::active_path`].
+    pub fn active_path_entries(&self, leaf: &str) -> Result<Entries<'s>, Error> {
+        let mut rows = Vec::new();
+        self.walk_to_root(leaf, |row, _| rows.push(row))?;
+        rows.reverse();
+        Ok(self.entries_of(rows))
+    }
+
+    /// Reads the entries from `leaf` to its root.
+    fn walk_to_root(&self, leaf: &str, mut visit: impl FnMut(usize, Frame)) -> Result<(), Error> {
         check_ids_unique(self.rows())?;
         let mut open = None;
-        let mut path: Vec<Frame> = Vec::new();
         let mut next = self.rows().find_id(leaf);
         let mut visited = std::collections::HashSet::new();
         while let Some(row) = next {
@@ -363,10 +382,9 @@ impl<'s> View<'s> {
                     Error::MissingParent { entry_id: frame.entry_id.clone(), parent_id: parent_id.clone() }
                 })?),
             };
-            path.push(frame);
+            visit(row, frame);
         }
-        path.reverse();
-        Ok(path)
+        Ok(())
     }
 
     /// All frames of a segment file in file order, without the index; empty when there is no such file.

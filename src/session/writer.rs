@@ -16,7 +16,7 @@ use super::payload::NewEntry;
 use super::recovery::{self, Recovered};
 use super::report::RecoveryReport;
 use super::view::{Snapshot, View};
-use super::{MAX_LINE_BYTES, Options, import, rollback, time};
+use super::{MAX_ID_BYTES, MAX_LINE_BYTES, Options, import, rollback, time};
 use crate::disk;
 
 /// When appended entries become durable.
@@ -87,22 +87,22 @@ impl Store {
     ///
     /// Recovery takes in complete frames that the index does not have, completes a last line that lacks its LF, saves a
     /// torn tail aside before it cuts it, and builds the index again when it is lost or wrong. The report says what it
-    /// did; for a sound store it is empty and nothing was changed.
+    /// did; for a sound store it is empty and nothing was changed. What a killed writer wrote and did not sync is synced
+    /// before anything is answered from it.
     ///
     /// # Errors
-    /// [`Error::Locked`] while another handle writes. Damage that recovery must not touch is refused and left as it is:
+    /// [`Error::EntriesWouldBeLost`] unless [`Options::loss`] accepts it. [`Error::Locked`] while another handle writes. Damage that recovery must not touch is refused and left as it is:
     /// [`Error::SegmentFrameCorrupt`], [`Error::SegmentLineUnreadable`], [`Error::PayloadIntegrityMismatch`],
     /// [`Error::ActiveSegmentMissing`], [`Error::IndexMissingFrame`], [`Error::DuplicateEntryId`],
     /// [`Error::MissingParent`], [`Error::CyclicParent`], [`Error::UnsupportedSchema`], [`Error::FrameTooLarge`].
     /// [`Error::InvalidArgument`] for a segment size of 0, [`Error::SymbolicLink`], and what the system says.
     pub fn open(root: &Path, options: &Options) -> Result<(Self, RecoveryReport), Error> {
-        Self::open_with(root, options, |layout, limit_bytes| {
-            recovery::recover(layout, options.verify, limit_bytes)
-        })
+        Self::open_with(root, options, |layout, limit_bytes| recovery::recover(layout, options, limit_bytes))
     }
 
-    /// Opens a store for writing after building its index again from the segments, whatever the index holds. Frames are
-    /// verified, ids and parents are not.
+    /// Opens a store for writing after building its index again from the segments, whatever the index holds: entries that it
+    /// has and the segments do not have are lost, as with [`super::Loss::Accept`]. Frames are verified, ids and parents are
+    /// not.
     ///
     /// # Errors
     /// As [`Store::open`].
@@ -185,7 +185,7 @@ impl Store {
     /// Appends an entry. With [`Durability::Each`] it is durable when this returns.
     ///
     /// # Errors
-    /// [`Error::DuplicateEntryId`], [`Error::MissingParent`], [`Error::CyclicParent`] (its own parent),
+    /// [`Error::InvalidArgument`] for an id of more than [`MAX_ID_BYTES`], [`Error::DuplicateEntryId`], [`Error::MissingParent`], [`Error::CyclicParent`] (its own parent),
     /// [`Error::FrameTooLarge`], [`Error::Stale`] when somebody wrote past the lock, [`Error::Poisoned`],
     /// [`Error::SequenceExhausted`], or what the system says. The store is then as it was.
     pub fn append(&mut self, entry: &NewEntry<'_>) -> Result<Row, Error> {
@@ -228,24 +228,6 @@ impl Store {
         self.write_rows()
     }
 
-    /// As [`Store::sync`], and syncs what was there before this handle wrote: whoever did may have been killed between a write
-    /// and its sync.
-    pub(super) fn sync_inherited(&mut self) -> Result<(), Error> {
-        self.sync()?;
-        if self.snapshot.rows.is_empty() {
-            return Ok(());
-        }
-        self.sync_active()?;
-        let index = self.open_index()?;
-        if let Err(error) = index.sync_data() {
-            let error = error.into();
-            self.poison(&error);
-            return Err(error);
-        }
-        self.index = Some(index);
-        Ok(())
-    }
-
     pub(super) fn check_writable(&self) -> Result<(), Error> {
         match &self.poisoned {
             None => Ok(()),
@@ -279,6 +261,10 @@ impl Store {
     }
 
     pub(super) fn check_new_id(&self, id: &str) -> Result<(), Error> {
+        if id.len() > MAX_ID_BYTES {
+            let reason = format!("the entry id has {} bytes; {MAX_ID_BYTES} are the most", id.len());
+            return Err(Error::InvalidArgument { reason });
+        }
         let rows = &self.snapshot.rows;
         match rows.find_id(id) {
             None => Ok(()),

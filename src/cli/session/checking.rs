@@ -5,9 +5,11 @@ use std::process::ExitCode;
 
 use serde::Serialize;
 
-use super::{CheckArgs, ReindexArgs, StoreDir, WriterArgs, failure, must_exist, reader, unindexed};
+use super::{
+    CheckArgs, NotIndexed, ReindexArgs, StoreDir, WriterArgs, failure, must_exist, reader, unindexed,
+};
 use crate::cli::{Failure, counted, cut_off, print, print_json, warn};
-use crate::session::{Error, Head, IndexSummary, RecoveryReport, Store, Unindexed, View};
+use crate::session::{Error, Head, IndexSummary, Loss, Options, RecoveryReport, Store, Unindexed, View};
 
 /// What `check` and `reindex` print.
 #[derive(Debug, Default, Serialize)]
@@ -78,8 +80,10 @@ pub(super) fn check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
     let summary = match looked_at {
         Ok((unindexed, view)) => {
             let is_whole = !unindexed.iter().any(|left| left.has_lines);
-            for left in &unindexed {
-                warn(&format!("{left}; `burn session reindex` takes in what is whole"));
+            let (lines, unfinished): (Vec<&NotIndexed>, _) =
+                unindexed.iter().partition(|left| left.has_lines);
+            for alike in [lines, unfinished] {
+                tell_first(&alike, |left| format!("{left}; {}", left.remedy()));
             }
             let ranges = unindexed.into_iter().map(|left| Unindexed {
                 file: left.path.strip_prefix(dir).unwrap_or(&left.path).to_string_lossy().into_owned(),
@@ -98,11 +102,9 @@ pub(super) fn check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
 pub(super) fn reindex(args: &ReindexArgs) -> anyhow::Result<ExitCode> {
     let WriterArgs { store: StoreDir { dir, json }, .. } = &args.writer;
     must_exist(dir)?;
-    let opened = if args.rebuild {
-        Store::open_rebuilding(dir, &args.writer.options())
-    } else {
-        Store::open(dir, &args.writer.options())
-    };
+    let options = Options { loss: Loss::Accept, ..args.writer.options() };
+    let opened =
+        if args.rebuild { Store::open_rebuilding(dir, &options) } else { Store::open(dir, &options) };
     let summary = match opened {
         Ok((mut store, mut report)) => {
             // Its advice is what was just done.
@@ -123,6 +125,19 @@ pub(super) fn reindex(args: &ReindexArgs) -> anyhow::Result<ExitCode> {
 /// Why the old index was no good, without the advice to do what was just done.
 fn without_remedy(reason: &str) -> &str {
     reason.split("; `burn session reindex`").next().unwrap_or(reason)
+}
+
+/// Says one line about the first of several findings of a kind, and how many more there are: a line for each could be
+/// millions.
+fn tell_first<T>(alike: &[T], line: impl Fn(&T) -> String) {
+    if let Some(first) = alike.first() {
+        let more = if alike.len() > 1 {
+            format!("; and {} more of the kind", alike.len() - 1)
+        } else {
+            String::new()
+        };
+        warn(&format!("{}{more}", line(first)));
+    }
 }
 
 /// Says on standard error what recovery did and found.
@@ -162,22 +177,24 @@ pub(super) fn tell(dir: &Path, report: &RecoveryReport) {
     if report.index_completed {
         warn("the index got the line end its last row missed");
     }
-    for entry in &report.changed_crcs {
-        warn(&format!(
+    tell_first(&report.changed_crcs, |entry| {
+        format!(
             "entry {} ({}) was altered outside its payload: CRC-32C {} became {}",
             entry.entry_seq, entry.entry_id, entry.before, entry.after
+        )
+    });
+    if let (Some(first), Some(last)) = (report.lost_entries.first(), report.lost_entries.last()) {
+        let lost = counted(report.lost_entries.len() as u64, "entry");
+        warn(&format!(
+            "{lost} that the index had left the store: {} ({}) to {} ({})",
+            first.entry_seq, first.entry_id, last.entry_seq, last.entry_id
         ));
     }
-    for entry in &report.lost_entries {
-        warn(&format!("entry {} ({}) is no longer there", entry.entry_seq, entry.entry_id));
-    }
-    for (first, last) in &report.gaps {
-        warn(&format!("there are no entries {first} to {last}"));
-    }
-    for left in &report.unindexed {
+    tell_first(&report.gaps, |(first, last)| format!("there are no entries {first} to {last}"));
+    tell_first(&report.unindexed, |left| {
         let (file, length) = (full(&left.file), counted(left.length, "byte"));
-        warn(&format!("{file} at byte {} ({length}): no entries; left alone", left.offset));
-    }
+        format!("{file} at byte {} ({length}): no entries; left alone", left.offset)
+    });
     for name in &report.ignored {
         warn(&format!("{} is not named as a segment is; left alone", full(&format!("segments/{name}"))));
     }

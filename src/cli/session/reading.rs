@@ -1,13 +1,15 @@
 //! `burn session show`, `path` and `export`: entries as lines, each verified.
 
+use std::cell::Cell;
 use std::io::{BufWriter, Write};
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use serde::Serialize;
+use serde::ser::SerializeSeq;
 
-use super::{ExportArgs, PathArgs, ShowArgs, reader, unindexed};
-use crate::cli::{STDOUT, counted, print, print_json, printable, warn, wrong_usage};
+use super::{ExportArgs, Failed, PathArgs, ShowArgs, StoreDir, reader, unindexed};
+use crate::cli::{Failure, STDOUT, counted, print, print_json, printable, warn, wrong_usage};
 use crate::disk;
 use crate::session::{Error, Frame, Reader, View, export_line};
 
@@ -15,10 +17,11 @@ pub(super) fn show(args: &ShowArgs) -> anyhow::Result<ExitCode> {
     let mut reader = reader(&args.store)?;
     warn_if_entries_are_missing(&mut reader)?;
     let view = reader.view()?;
-    let entries = match (&args.entry, args.from, args.tail) {
+    let json = args.store.json;
+    match (&args.entry, args.from, args.tail) {
         (Some(id), ..) => match view.entry_with_id(id)? {
-            Some(frame) => return print_frames([Ok(frame)].into_iter(), args.store.json),
-            None => bail!("{} has no entry {id:?}", args.store.dir.display()),
+            Some(frame) => print_frames(|| std::iter::once(Ok(frame.clone())), json),
+            None => no_entry(&args.store, id),
         },
         (None, Some(from), _) => {
             if view.head().is_none_or(|head| head.entry_seq < from) {
@@ -27,47 +30,85 @@ pub(super) fn show(args: &ShowArgs) -> anyhow::Result<ExitCode> {
                 });
                 warn(&format!("{} has no entry from {from} on; {head}", args.store.dir.display()));
             }
-            view.entries_from(from)
+            print_frames(|| view.entries_from(from), json)
         }
-        (None, None, Some(count)) => view.tail(count),
-        (None, None, None) => view.entries(),
-    };
-    print_frames(entries, args.store.json)
+        (None, None, Some(count)) => print_frames(|| view.tail(count), json),
+        (None, None, None) => print_frames(|| view.entries(), json),
+    }
 }
 
 pub(super) fn path(args: &PathArgs) -> anyhow::Result<ExitCode> {
     let mut reader = reader(&args.store)?;
     warn_if_entries_are_missing(&mut reader)?;
     let view = reader.view()?;
-    let leaf = args.leaf.clone().or_else(|| view.head().map(|head| head.entry_id));
-    let frames = leaf.map_or_else(|| Ok(Vec::new()), |leaf| view.active_path(&leaf))?;
-    if let (Some(leaf), true) = (&args.leaf, frames.is_empty()) {
-        warn(&format!(
-            "{} has no entry {leaf:?}; `burn session show` lists what there is",
-            args.store.dir.display()
-        ));
+    let Some(leaf) = args.leaf.clone().or_else(|| view.head().map(|head| head.entry_id)) else {
+        return print_frames(|| view.entries(), args.store.json);
+    };
+    let path = view.active_path_entries(&leaf)?;
+    if path.len() == 0 {
+        return no_entry(&args.store, &leaf);
     }
-    print_frames(frames.into_iter().map(Ok), args.store.json)
+    // Every entry was verified when its parent was looked up.
+    if args.store.json { print_document(path) } else { print_lines(path) }
+}
+
+/// Ends a command that was asked for an entry which the store does not have.
+fn no_entry(store: &StoreDir, id: &str) -> anyhow::Result<ExitCode> {
+    let message =
+        format!("{} has no entry {id:?}; `burn session show` lists the entries", store.dir.display());
+    if store.json {
+        print_json(&Failed { ok: false, error: Failure::new("entry_not_found", &message) })?;
+    }
+    bail!(message);
 }
 
 /// Says what the index lacks: reading goes by it, and would pass over those entries in silence.
 fn warn_if_entries_are_missing(reader: &mut Reader) -> Result<(), Error> {
     for left in unindexed(reader)?.iter().filter(|left| left.has_lines) {
-        warn(&format!("{left}, and not shown; `burn session reindex` takes it in"));
+        warn(&format!("{left}, and not shown; {}", left.remedy()));
     }
     Ok(())
 }
 
-/// Entries as lines, or as one document; that is printed only when all of them were sound.
-fn print_frames(frames: impl Iterator<Item = Result<Frame, Error>>, json: bool) -> anyhow::Result<ExitCode> {
-    #[derive(Serialize)]
-    struct Shown {
-        entries: Vec<Frame>,
-    }
+/// Entries as lines, or as one document; that is begun only when all of them were found sound. Memory holds one entry at a
+/// time, so for a document all of them are read twice.
+fn print_frames<F: Iterator<Item = Result<Frame, Error>>>(
+    frames: impl Fn() -> F,
+    json: bool,
+) -> anyhow::Result<ExitCode> {
     if json {
-        print_json(&Shown { entries: frames.collect::<Result<_, _>>()? })?;
-        return Ok(ExitCode::SUCCESS);
+        frames().try_for_each(|frame| frame.map(drop))?;
+        return print_document(frames());
     }
+    print_lines(frames())
+}
+
+/// Prints a document of entries that were verified before. One that changed since ends it in the middle, with an error.
+fn print_document(frames: impl Iterator<Item = Result<Frame, Error>>) -> anyhow::Result<ExitCode> {
+    #[derive(Serialize)]
+    struct Shown<T: Serialize> {
+        entries: T,
+    }
+    /// The elements of an array, made while it is printed.
+    struct Streamed<T>(Cell<Option<T>>);
+    impl<T: Iterator<Item = Result<Frame, Error>>> Serialize for Streamed<T> {
+        fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            let mut array = serializer.serialize_seq(None)?;
+            for frame in self.0.take().into_iter().flatten() {
+                array.serialize_element(&frame.map_err(serde::ser::Error::custom)?)?;
+            }
+            array.end()
+        }
+    }
+    let mut out = BufWriter::new(std::io::stdout().lock());
+    serde_json::to_writer_pretty(&mut out, &Shown { entries: Streamed(Cell::new(Some(frames))) })
+        .map_err(std::io::Error::from)
+        .context(STDOUT)?;
+    out.write_all(b"\n").and_then(|()| out.flush()).context(STDOUT)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn print_lines(frames: impl Iterator<Item = Result<Frame, Error>>) -> anyhow::Result<ExitCode> {
     let mut out = BufWriter::new(std::io::stdout().lock());
     for frame in frames {
         let frame = match frame {

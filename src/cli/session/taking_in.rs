@@ -6,9 +6,12 @@ use std::process::ExitCode;
 use anyhow::{Context, anyhow};
 use serde::Serialize;
 
-use super::{AppendArgs, ImportArgs};
+use super::{AppendArgs, Failed, ImportArgs};
 use crate::cli::{Failure, counted, print, print_error, print_json, warn};
-use crate::session::{Durability, Error, Head, ImportLine, NewEntry, Payload, Store, parse_import_line};
+use crate::session::{
+    Durability, Error, Head, ImportLine, MAX_ID_BYTES, MAX_LINE_BYTES, NewEntry, Payload, Store,
+    parse_import_line,
+};
 
 /// How many entries `append --group` acknowledges together.
 const GROUP_ENTRIES: usize = 1000;
@@ -24,6 +27,11 @@ struct Line<'a> {
 
 impl Line<'_> {
     fn text<'t>(&self, bytes: &'t [u8]) -> anyhow::Result<&'t str> {
+        if bytes.len() as u64 > MAX_LINE_BYTES {
+            return Err(anyhow!(
+                "{self}: longer than {MAX_LINE_BYTES} bytes, the most that a line may have; split the payload over several entries"
+            ));
+        }
         std::str::from_utf8(bytes).map_err(|error| {
             anyhow!(
                 "{self}: byte {} is not UTF-8 text; write the line as UTF-8",
@@ -31,6 +39,12 @@ impl Line<'_> {
             )
         })
     }
+}
+
+/// The failure of a line of input, for a document.
+fn failure_in_line(error: &anyhow::Error, number: u64, offset: u64) -> Failure {
+    let class = error.downcast_ref::<Error>().map_or("invalid_line", |error| error.class().as_str());
+    Failure::new(class, &format!("{error:#}")).in_line(number, offset)
 }
 
 impl std::fmt::Display for Line<'_> {
@@ -65,7 +79,9 @@ pub(super) fn append(args: &AppendArgs) -> anyhow::Result<ExitCode> {
         at.number += 1;
         at.offset += line.len() as u64;
         line.clear();
-        if input.read_until(b'\n', &mut line).context("cannot read standard input")? == 0 {
+        // One byte more than a line may have: enough to refuse it.
+        let mut limited = (&mut input).take(MAX_LINE_BYTES + 1);
+        if limited.read_until(b'\n', &mut line).context("cannot read standard input")? == 0 {
             break;
         }
         if line.trim_ascii().is_empty() {
@@ -81,11 +97,7 @@ pub(super) fn append(args: &AppendArgs) -> anyhow::Result<ExitCode> {
                     return Err(error);
                 }
                 print_error(&error)?;
-                let class = match error.downcast_ref::<Error>() {
-                    Some(error) => error.class().as_str(),
-                    None => "invalid_line",
-                };
-                let error = Some(Failure::new(class, &format!("{error:#}")).in_line(at.number, at.offset));
+                let error = Some(failure_in_line(&error, at.number, at.offset));
                 print_json(&Appended { ok: false, appended, head: store.view().head(), error })?;
                 return Ok(ExitCode::FAILURE);
             }
@@ -132,26 +144,47 @@ pub(super) fn import(args: &ImportArgs) -> anyhow::Result<ExitCode> {
             (std::fs::read(file).with_context(|| format!("cannot read {name}"))?, name)
         }
     };
-    let (mut entries, mut session_id, mut header) = (Vec::new(), None, false);
+    let (mut entries, mut places, mut session_id, mut header) = (Vec::new(), Vec::new(), None, false);
+    // With --json the document names the line.
+    let refused = |error: anyhow::Error, number, offset| {
+        if !args.writer.store.json {
+            return Err(error);
+        }
+        print_error(&error)?;
+        print_json(&Failed { ok: false, error: failure_in_line(&error, number, offset) })?;
+        Ok(ExitCode::FAILURE)
+    };
     let mut at = Line { name: &name, number: 0, offset: 0 };
     for line in bytes.split_inclusive(|byte| *byte == b'\n') {
         at.number += 1;
-        let read = if line.trim_ascii().is_empty() {
-            None
-        } else {
-            let text = at.text(line).context("nothing was imported")?;
-            let read = parse_import_line(text, entries.is_empty() && !header);
-            Some(read.with_context(|| format!("{at}; nothing was imported"))?)
-        };
-        match read {
-            Some(ImportLine::Entry(entry)) => entries.push(entry),
-            Some(ImportLine::Header(id)) => (session_id, header) = (id, true),
-            None => {}
+        if !line.trim_ascii().is_empty() {
+            let is_first = entries.is_empty() && !header;
+            let read = at.text(line).context("nothing was imported").and_then(|text| {
+                parse_import_line(text, is_first).with_context(|| format!("{at}; nothing was imported"))
+            });
+            match read {
+                Ok(ImportLine::Entry(entry)) => {
+                    entries.push(entry);
+                    places.push((at.number, at.offset));
+                }
+                Ok(ImportLine::Header(id)) => (session_id, header) = (id, true),
+                Err(error) => return refused(error, at.number, at.offset),
+            }
         }
         at.offset += line.len() as u64;
     }
     let mut store = args.writer.open(Durability::Each)?;
-    store.import(&entries).with_context(|| format!("{name}: nothing was imported"))?;
+    let next_seq = store.view().entry_count().saturating_add(1);
+    if let Err(error) = store.import(&entries) {
+        return match refused_entry(&error, &entries, next_seq).and_then(|entry| places.get(entry)) {
+            Some(&(number, offset)) => {
+                let at = Line { name: &name, number, offset };
+                let error = anyhow::Error::new(error).context(format!("{at}; nothing was imported"));
+                refused(error, number, offset)
+            }
+            None => Err(anyhow::Error::new(error).context(format!("{name}: nothing was imported"))),
+        };
+    }
     if let Some(session_id) = session_id {
         store.write_manifest(&session_id, "jsonl_v3")?;
     }
@@ -164,4 +197,16 @@ pub(super) fn import(args: &ImportArgs) -> anyhow::Result<ExitCode> {
         print(format!("{} imported\n", counted(entries.len() as u64, "line")).as_bytes())?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Which entry of a group an import was refused for, if it was for one.
+fn refused_entry(error: &Error, entries: &[NewEntry<'_>], next_seq: u64) -> Option<usize> {
+    match error {
+        Error::DuplicateEntryId { entry_id, .. }
+        | Error::MissingParent { entry_id, .. }
+        | Error::CyclicParent { entry_id } => entries.iter().rposition(|entry| entry.id == *entry_id),
+        Error::InvalidArgument { .. } => entries.iter().position(|entry| entry.id.len() > MAX_ID_BYTES),
+        Error::FrameTooLarge { place, .. } => usize::try_from(place.entry_seq.checked_sub(next_seq)?).ok(),
+        _ => None,
+    }
 }

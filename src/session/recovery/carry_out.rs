@@ -1,17 +1,23 @@
 //! Making a store what recovery decided, and reporting it.
 //!
 //! May append an LF to a segment, append to or replace the index, cut and rename segments, in the order that recovery's own
-//! documentation gives and needs. Promises: no row is written before the bytes it certifies are on stable storage.
+//! documentation gives and needs. Promises: no row is written before the bytes it certifies are on stable storage; a row that
+//! could be written only in part is taken back.
 
 use super::Recovered;
-use super::plan::{Keep, Plan};
+use super::plan::{Keep, Plan, has_entry_of};
 use crate::disk;
 use crate::session::error::Error;
 use crate::session::index::Rows;
 use crate::session::layout::{self, Layout, SegmentFiles, SyncedBeside};
 use crate::session::report::{ChangedCrc, LostEntry, Quarantined, RecoveryReport, Truncated, Unindexed};
 
-pub(super) fn carry_out(layout: &Layout, files: &SegmentFiles, plan: Plan) -> Result<Recovered, Error> {
+pub(super) fn carry_out(
+    layout: &Layout,
+    files: &SegmentFiles,
+    plan: Plan,
+    synced: SyncedBeside,
+) -> Result<Recovered, Error> {
     let mut report = RecoveryReport {
         index_rebuilt: plan.staged.is_some(),
         rows_before: Some(plan.first_new as u64),
@@ -32,10 +38,10 @@ pub(super) fn carry_out(layout: &Layout, files: &SegmentFiles, plan: Plan) -> Re
         file.sync_data()?;
         report.healed.push(name(segment_seq));
     }
-    match plan.synced_beside.map_or(Ok(false), SyncedBeside::finish)? {
-        true => disk::sync_dir(&layout.segments_dir())?,
-        false => sync_segments(layout, &plan.rows, plan.first_new)?,
-    }
+    // Whoever wrote the frames may have been killed before the sync, and nothing else would ever ask for it.
+    // Data before names: rows and names that are durable must not lead to frames that are not.
+    synced.finish()?;
+    layout.sync_inherited()?;
     if let Some((old, reason)) = plan.replaced {
         report.reason = Some(reason);
         report.rows_before = old.as_ref().map(|old| old.len() as u64);
@@ -46,33 +52,23 @@ pub(super) fn carry_out(layout: &Layout, files: &SegmentFiles, plan: Plan) -> Re
     if let Some(staged) = plan.staged {
         staged.rename_over(&layout.index())?;
     } else if plan.complete_index || plan.first_new < plan.rows.len() {
-        let mut lines = if plan.complete_index { b"\n".to_vec() } else { Vec::new() };
-        plan.rows.write_lines(plan.first_new..plan.rows.len(), |block| {
-            lines.extend_from_slice(block);
-            Ok(())
-        })?;
-        let (file, _) = disk::File::open_append(&layout.index())?;
-        file.write_all(&lines)?;
-        file.sync_data()?;
+        append_rows(layout, &plan.rows, plan.first_new, plan.complete_index)?;
     }
     for &segment_seq in plan.quarantine.iter().rev() {
-        let saved = layout::quarantine(&layout.segment(segment_seq))?;
-        let quarantined = Quarantined { file: name(segment_seq), saved_as: layout.relative(&saved) };
-        report.quarantined.insert(0, quarantined);
+        let saved_as = layout.relative(&layout::quarantine(&layout.segment(segment_seq))?);
+        report.quarantined.push(Quarantined { file: name(segment_seq), saved_as });
     }
+    report.quarantined.reverse();
     if !plan.quarantine.is_empty() {
         disk::sync_dir(&layout.segments_dir())?;
     }
-    for (segment_seq, range) in plan.cuts {
-        let saved = layout.cut(&layout.segment(segment_seq), range.clone())?;
+    for cut in plan.cuts {
+        let saved = layout.cut(&layout.segment(cut.segment_seq), cut.range.clone())?;
         report.truncated.push(Truncated {
-            file: name(segment_seq),
-            length: range.start,
-            from_length: range.end,
-            reason: match saved {
-                Some(_) => "no whole entry stands there".to_owned(),
-                None => "only white space stands there".to_owned(),
-            },
+            file: name(cut.segment_seq),
+            length: cut.range.start,
+            from_length: cut.range.end,
+            reason: if saved.is_some() { cut.reason } else { "only white space stands there".to_owned() },
             saved_as: saved.map(|saved| layout.relative(&saved)),
         });
     }
@@ -84,22 +80,20 @@ pub(super) fn carry_out(layout: &Layout, files: &SegmentFiles, plan: Plan) -> Re
     Ok(Recovered { rows: plan.rows, payload_hashes, report })
 }
 
-/// Makes the segments that rows from `first_new` on are in durable, their names too. Whoever wrote the frames may have been
-/// killed in front of the sync, and nothing else would ever ask for it: to the next writer these are rows like all others.
-fn sync_segments(layout: &Layout, rows: &Rows, first_new: usize) -> Result<(), Error> {
-    let mut synced = None;
-    for row in first_new..rows.len() {
-        let segment_seq = rows.numbers(row).segment_seq;
-        // Rows taken in are in the order of their segments.
-        if synced != Some(segment_seq) {
-            disk::File::open_to_sync(&layout.segment(segment_seq))?.sync_data()?;
-            synced = Some(segment_seq);
-        }
+/// Appends the rows from `first_new` on to the index, after the LF that its last row may lack.
+fn append_rows(layout: &Layout, rows: &Rows, first_new: usize, complete: bool) -> Result<(), Error> {
+    let (file, _) = disk::File::open_append(&layout.index())?;
+    let len_bytes = file.len_bytes()?;
+    let line_end = if complete { file.write_all(b"\n") } else { Ok(()) };
+    let written = line_end
+        .map_err(Error::from)
+        .and_then(|()| rows.write_lines(first_new..rows.len(), |block| Ok(file.write_all(block)?)))
+        .and_then(|()| Ok(file.sync_data()?));
+    if written.is_err() {
+        // Half a row would stop every reader until the next recovery, which a full disk stops, too.
+        let _ = file.set_len(len_bytes);
     }
-    match synced {
-        Some(_) => Ok(disk::sync_dir(&layout.segments_dir())?),
-        None => Ok(()),
-    }
+    written
 }
 
 /// Reports entries of the old index that changed or went.
@@ -107,15 +101,18 @@ fn compare(old: &Rows, new: &Rows, report: &mut RecoveryReport) {
     for row in 0..old.len() {
         let (numbers, entry_id) = (old.numbers(row), old.id(row).to_owned());
         let entry_seq = numbers.entry_seq;
-        match new.find_seq(entry_seq) {
-            Some(found) if new.numbers(found).crc != numbers.crc => report.changed_crcs.push(ChangedCrc {
+        if !has_entry_of(new, old, row) {
+            report.lost_entries.push(LostEntry { entry_seq, entry_id });
+        } else if let Some(found) = new.find_seq(entry_seq)
+            && new.id(found) == entry_id
+            && new.numbers(found).crc != numbers.crc
+        {
+            report.changed_crcs.push(ChangedCrc {
                 entry_seq,
                 entry_id,
                 before: numbers.crc.as_str().to_owned(),
                 after: new.numbers(found).crc.as_str().to_owned(),
-            }),
-            Some(found) if new.id(found) == entry_id => {}
-            _ => report.lost_entries.push(LostEntry { entry_seq, entry_id }),
+            });
         }
     }
 }

@@ -4,14 +4,14 @@
 //! bytes and its place alone; docs/session-store.md has the table.
 
 use std::hash::RandomState;
-use std::ops::{ControlFlow, Range};
+use std::ops::{Bound, ControlFlow, Range};
 use std::path::Path;
 
 use crate::scan::Source;
 use crate::session::error::{Error, FramePlace};
 use crate::session::index::{CrcText, RowNumbers, Rows, place_of};
 use crate::session::integrity::{Facts, Parent, Verified, resolve};
-use crate::session::layout::{Layout, SegmentFiles, Staged, SyncedBeside};
+use crate::session::layout::{Layout, SegmentFiles, Staged};
 use crate::session::segment::{self, BadLine, BadLines, Content, Line, Scan, Scanned, ScannedFrame};
 
 /// What is kept of frames besides their rows.
@@ -39,20 +39,35 @@ pub(super) struct Plan {
     pub(super) payload_hashes: Vec<[u8; 32]>,
     /// Rows from here on are new.
     pub(super) first_new: usize,
-    /// All segments, when they are synced while they are read.
-    pub(super) synced_beside: Option<SyncedBeside>,
     /// The new index, written but neither synced nor in place.
     pub(super) staged: Option<Staged>,
     /// The index's last line lacks its LF.
     pub(super) complete_index: bool,
     pub(super) heal: Vec<u64>,
-    pub(super) cuts: Vec<(u64, Range<u64>)>,
+    pub(super) cuts: Vec<Cut>,
+    /// The first line that is not taken in, if there is one.
+    stop: Option<Stop>,
     pub(super) quarantine: Vec<u64>,
     pub(super) unindexed: Vec<(u64, Range<u64>)>,
     /// New rows whose parents did not stand before them.
     pub(super) late_parents: Vec<(usize, String)>,
     /// The rows of the index that is replaced, where it could be read, and why it is.
     pub(super) replaced: Option<(Option<Rows>, String)>,
+}
+
+/// A range that is saved aside and cut off its segment.
+pub(super) struct Cut {
+    pub(super) segment_seq: u64,
+    pub(super) range: Range<u64>,
+    /// Why, unless it is blank.
+    pub(super) reason: String,
+}
+
+/// The first line that is not taken in: it leaves the store with everything after it.
+struct Stop {
+    segment_seq: u64,
+    offset: u64,
+    reason: String,
 }
 
 /// No frame is shorter: its schema, keys and hash alone take more.
@@ -116,6 +131,18 @@ impl Cursor {
             && self.frame_seq.checked_add(1) == Some(frame.frame_seq)
             && frame.entry_seq > self.entry_seq
     }
+
+    /// In what way a frame does not continue the numbering.
+    fn contradiction(&self, frame: &ScannedFrame) -> String {
+        let next_frame_seq = self.frame_seq.saturating_add(1);
+        if frame.segment_seq != self.segment_seq {
+            format!("segmentSeq is {} in segment {}", frame.segment_seq, self.segment_seq)
+        } else if frame.frame_seq != next_frame_seq {
+            format!("frameSeq is {}, {next_frame_seq} was expected", frame.frame_seq)
+        } else {
+            format!("entrySeq is {} after {}", frame.entry_seq, self.entry_seq)
+        }
+    }
 }
 
 impl Plan {
@@ -125,11 +152,11 @@ impl Plan {
             rows,
             keep,
             payload_hashes: Vec::new(),
-            synced_beside: None,
             staged: None,
             complete_index: false,
             heal: Vec::new(),
             cuts: Vec::new(),
+            stop: None,
             quarantine: Vec::new(),
             unindexed: Vec::new(),
             late_parents: Vec::new(),
@@ -137,12 +164,23 @@ impl Plan {
         }
     }
 
-    /// Whether every entry that `rows` name is in the plan, found by sequence or, where a row is altered, by id.
-    pub(super) fn has_entries_of(&self, rows: &Rows, mut named: impl Iterator<Item = usize>) -> bool {
-        named.all(|row| {
-            self.rows.find_seq(rows.numbers(row).entry_seq).is_some()
-                || self.rows.find_id(rows.id(row)).is_some()
-        })
+    /// Refuses a new index that lacks entries of the old one; where the old one could not be read or has no rows, one that
+    /// leaves out sound frames.
+    pub(super) fn check_nothing_lost(&self, layout: &Layout, files: &SegmentFiles) -> Result<(), Error> {
+        let Some((old, _)) = &self.replaced else { return Ok(()) };
+        let count = match (old, &self.stop) {
+            (Some(old), _) if !old.is_empty() => {
+                (0..old.len()).filter(|row| !has_entry_of(&self.rows, old, *row)).count() as u64
+            }
+            (_, Some(stop)) => count_sound_frames(layout, files, stop)?,
+            (_, None) => 0,
+        };
+        let (path, offset, reason) = match &self.stop {
+            _ if count == 0 => return Ok(()),
+            Some(stop) => (layout.segment(stop.segment_seq), stop.offset, stop.reason.clone()),
+            None => (layout.index(), 0, "the segments lack entries of the index".to_owned()),
+        };
+        Err(Error::EntriesWouldBeLost { path, offset, count, reason })
     }
 
     /// Takes in what stands behind the last row: frames as rows, everything else as something to refuse or to cut.
@@ -194,21 +232,25 @@ impl Plan {
                 return Ok(ControlFlow::Break(()));
             }
             if chunk.is_last && cursor.end < source.len_bytes() {
-                blank_behind.push((chunk.segment_seq, cursor.end..source.len_bytes()));
+                let range = cursor.end..source.len_bytes();
+                blank_behind.push(Cut { segment_seq: chunk.segment_seq, range, reason: String::new() });
             }
             Ok(ControlFlow::Continue(()))
         })?;
         if let Some((source, line)) = stop {
-            self.judge(layout, files, acknowledged, &source, &line, &cursor)?;
+            let reason = self.judge(layout, files, acknowledged, &source, &line, &cursor)?;
+            let segment_seq = cursor.segment_seq;
             // Blanks in front of the line go with it.
-            self.cuts.push((cursor.segment_seq, cursor.end..source.len_bytes()));
-            let later = files.len_bytes.range(cursor.segment_seq + 1..);
+            let range = cursor.end..source.len_bytes();
+            self.cuts.push(Cut { segment_seq, range, reason: reason.clone() });
+            self.stop = Some(Stop { segment_seq, offset: line.offset, reason });
+            let later = files.len_bytes.range((Bound::Excluded(segment_seq), Bound::Unbounded));
             self.quarantine.extend(later.filter(|(_, len)| **len > 0).map(|(seq, _)| *seq));
         }
         // Blanks behind the last frame would stand in the way of the next one.
         let active = self.rows.last().map_or(0, |last| last.segment_seq);
-        self.cuts.extend(blank_behind.into_iter().filter(|(segment_seq, _)| *segment_seq >= active));
-        self.cuts.sort_by_key(|(segment_seq, _)| *segment_seq);
+        self.cuts.extend(blank_behind.into_iter().filter(|cut| cut.segment_seq >= active));
+        self.cuts.sort_by_key(|cut| cut.segment_seq);
         if let Keep::Facts(verified) = &mut self.keep {
             verified.append(resolve_parents(&self.rows, start_row, facts, &self.late_parents));
         }
@@ -293,7 +335,21 @@ impl Plan {
         parent
     }
 
-    /// Refuses when cutting at this line would destroy more than a torn tail.
+    /// Whether the index that is replaced has a row for a line, and the line is not what the row certifies.
+    fn is_altered(&self, source: &Source, line: &Line, cursor: &Cursor) -> Result<bool, Error> {
+        let Some((Some(old), _)) = &self.replaced else { return Ok(false) };
+        let is_of_line = |row: &usize| {
+            let numbers = old.numbers(*row);
+            (numbers.segment_seq, numbers.byte_offset) == (cursor.segment_seq, line.offset)
+        };
+        // The old rows may be in any order.
+        let Some(row) = (0..old.len()).find(is_of_line) else { return Ok(false) };
+        let mut buffer = Vec::new();
+        let bytes = source.bytes(line.offset..line.offset + line.len_bytes, &mut buffer)?;
+        Ok(CrcText::of(crc32c::crc32c(bytes)) != old.numbers(row).crc)
+    }
+
+    /// Why the store is cut at this line. Refuses when that would destroy more than a torn tail.
     fn judge(
         &self,
         layout: &Layout,
@@ -302,7 +358,8 @@ impl Plan {
         source: &Source,
         line: &Line,
         cursor: &Cursor,
-    ) -> Result<(), Error> {
+    ) -> Result<String, Error> {
+        const UNFINISHED: &str = "an unfinished write";
         let good_behind = || good_frame_behind(layout, files, line, cursor);
         let is_tail = acknowledged.is_some_and(|end| (cursor.segment_seq, line.offset) >= end);
         let place = || place_of(source, line.offset);
@@ -310,8 +367,11 @@ impl Plan {
             Content::Bad { reason, has_nul } => (reason, *has_nul),
             Content::Frame(frame) => {
                 // A frame that does not continue the numbering is cut, after it was saved, in either mode.
-                if !cursor.continues(frame) || (is_tail && !good_behind()?) {
-                    return Ok(());
+                if !cursor.continues(frame) {
+                    return Ok(cursor.contradiction(frame));
+                }
+                if is_tail && !good_behind()? {
+                    return Ok(UNFINISHED.to_owned());
                 }
                 return Err(Error::PayloadIntegrityMismatch {
                     place: FramePlace {
@@ -328,8 +388,12 @@ impl Plan {
             // Lost sectors read as zeros, which no JSON text contains.
             || if is_tail { has_nul || !good_behind()? } else { has_nul && !good_behind()? };
         match reason {
+            BadLine::Schema(found) if self.is_altered(source, line, cursor)? => {
+                let reason = format!("its schema is {found:?}, and its CRC-32C is not that of its index row");
+                Err(Error::SegmentFrameCorrupt { place: place(), reason })
+            }
             BadLine::Schema(found) => Err(Error::UnsupportedSchema { place: place(), found: found.clone() }),
-            _ if torn => Ok(()),
+            _ if torn => Ok(UNFINISHED.to_owned()),
             BadLine::Json(reason) => {
                 Err(Error::SegmentFrameCorrupt { place: place(), reason: reason.clone() })
             }
@@ -342,6 +406,38 @@ impl Plan {
             }),
         }
     }
+}
+
+/// Whether `new` has the entry of a row of `old`: under its sequence and id, or, where the row is altered, the very bytes
+/// that the row certifies.
+pub(super) fn has_entry_of(new: &Rows, old: &Rows, row: usize) -> bool {
+    let numbers = old.numbers(row);
+    let is_same_entry = new.find_seq(numbers.entry_seq).is_some_and(|found| new.id(found) == old.id(row));
+    let has_same_bytes = |found| {
+        let found = new.numbers(found);
+        (found.byte_length, found.crc) == (numbers.byte_length, numbers.crc)
+    };
+    is_same_entry || new.find_place(numbers.segment_seq, numbers.byte_offset).is_some_and(has_same_bytes)
+}
+
+/// How many sound frames stand at `stop` and after it, wherever they belong.
+fn count_sound_frames(layout: &Layout, files: &SegmentFiles, stop: &Stop) -> Result<u64, Error> {
+    let scan = Scan {
+        layout,
+        files,
+        first: (stop.segment_seq, stop.offset),
+        hasher: RandomState::new(),
+        with_rows: false,
+        bad_lines: BadLines::Skip,
+    };
+    let is_sound =
+        |line: &&Line| matches!(&line.content, Content::Frame(frame) if frame.payload_sha256.is_some());
+    let mut count = 0;
+    scan.run(|chunk| {
+        count += chunk.lines.iter().filter(is_sound).count() as u64;
+        Ok(ControlFlow::Continue(()))
+    })?;
+    Ok(count)
 }
 
 /// Whether a sound frame that would continue the store stands behind `line`, in its segment or in a later one.

@@ -13,6 +13,8 @@ use super::{NewEntry, Options, Payload};
 #[cfg(unix)]
 mod crash;
 mod format;
+#[cfg(unix)]
+mod loss;
 
 /// Any JSON value of moderate size.
 pub(super) fn any_json() -> impl Strategy<Value = Value> {
