@@ -115,7 +115,13 @@ fn whole(c: &mut Criterion) {
     group.sample_size(10);
     group.throughput(Throughput::Bytes(bytes.len() as u64));
     let pool = pipeline::workers(std::thread::available_parallelism().map_or(1, usize::from)).unwrap();
-    let input = Input { source: &source, range: 0..source.len_bytes(), chunk_bytes: 1 << 20, cut_at: 0 };
+    let input = Input {
+        source: &source,
+        range: 0..source.len_bytes(),
+        chunk_bytes: 1 << 20,
+        cut_at: 0,
+        interrupt: Default::default(),
+    };
     group.bench_function("survey", |b| {
         b.iter(|| survey::survey(&pool, &input, false).unwrap().stamps.len());
     });

@@ -43,6 +43,7 @@
 //! | `ingest` | from a journal into a key-value store and the ledger | `journal`, `ledger`, `lock`, `disk`, `home` |
 //! | [`disk`] | durable file operations, the place where faults are injected | nothing of ours |
 //! | [`home`] | where files live; session ids that may become paths | nothing of ours |
+//! | [`interrupt`] | a request to stop that long work looks at | nothing of ours |
 //!
 //! # Features
 //!
@@ -59,6 +60,7 @@ pub mod disk;
 pub mod home;
 #[cfg(feature = "ingest")]
 pub mod ingest;
+pub mod interrupt;
 pub mod journal;
 pub mod ledger;
 pub mod lock;

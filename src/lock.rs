@@ -26,6 +26,7 @@ mod heartbeat;
 
 use self::file::{Clock, LockFile, Takeover};
 use crate::disk::{self, Identity};
+use crate::interrupt::Interrupt;
 use std::cell::RefCell;
 use std::fmt;
 use std::io;
@@ -126,6 +127,12 @@ pub enum LockError {
         path: PathBuf,
         /// What the operating system answered.
         reason: io::Error,
+    },
+    /// The caller was asked to stop while it waited for the lock.
+    #[error("interrupted while waiting for lock {}; nothing was changed", path.display())]
+    Interrupted {
+        /// The lock file.
+        path: PathBuf,
     },
     /// The lock file could not be created or looked at.
     #[error(transparent)]
@@ -251,6 +258,16 @@ pub fn with_lock<T, E: From<LockError>>(
     path: &Path,
     work: impl FnOnce(&Held) -> Result<T, E>,
 ) -> Result<T, E> {
+    with_lock_unless(path, &Interrupt::new(), work)
+}
+
+/// [`with_lock`] that stops waiting when `interrupt` is requested: [`LockError::Interrupted`]. Work that holds the lock looks at
+/// the flag itself.
+pub fn with_lock_unless<T, E: From<LockError>>(
+    path: &Path,
+    interrupt: &Interrupt,
+    work: impl FnOnce(&Held) -> Result<T, E>,
+) -> Result<T, E> {
     if let Some(held) = Caller::Thread.own(|held| held.path() == path) {
         return work(&held);
     }
@@ -258,7 +275,10 @@ pub fn with_lock<T, E: From<LockError>>(
     let held = loop {
         match acquisition.attempt()? {
             Attempt::Took(held) => break held,
-            Attempt::Wait(wait) => std::thread::sleep(wait),
+            Attempt::Wait(wait) if interrupt.sleep(wait) => {
+                return Err(LockError::Interrupted { path: path.to_owned() }.into());
+            }
+            Attempt::Wait(_) => {}
         }
     };
     held.enter(|| work(&held))

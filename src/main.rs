@@ -13,7 +13,7 @@ fn main() -> ExitCode {
         Err(error) => {
             // Nobody may be left to read it.
             let _ = cli::print_error(&error);
-            ExitCode::FAILURE
+            cli::failure_code()
         }
     }
 }

@@ -9,24 +9,36 @@ use quote::ToTokens;
 use syn::{Item, UseTree};
 
 /// A room and the rooms it may use. Every room stands below those that it uses.
-const ROOMS: [(&str, &[&str]); 13] = [
+const ROOMS: [(&str, &[&str]); 14] = [
     ("scan", &[]),
     ("disk", &[]),
     ("home", &[]),
+    ("interrupt", &[]),
     ("dev", &[]),
-    ("lock", &["disk"]),
+    ("lock", &["disk", "interrupt"]),
     ("record", &["scan"]),
-    ("archive", &["record", "scan", "disk", "home", "lock"]),
-    ("ledger", &["archive", "record", "scan", "disk", "home", "lock"]),
-    ("journal", &["scan", "disk", "home"]),
-    ("session", &["scan", "disk"]),
-    ("book", &["scan", "disk"]),
-    ("ingest", &["journal", "ledger", "disk", "home", "lock"]),
+    ("archive", &["record", "scan", "disk", "home", "interrupt", "lock"]),
+    ("ledger", &["archive", "record", "scan", "disk", "home", "interrupt", "lock"]),
+    ("journal", &["scan", "disk", "home", "interrupt"]),
+    ("session", &["scan", "disk", "interrupt"]),
+    ("book", &["scan", "disk", "interrupt"]),
+    ("ingest", &["journal", "ledger", "disk", "home", "interrupt", "lock"]),
     (
         "cli",
         &[
-            "scan", "disk", "home", "dev", "lock", "record", "archive", "ledger", "journal", "session",
-            "book", "ingest",
+            "scan",
+            "disk",
+            "home",
+            "interrupt",
+            "dev",
+            "lock",
+            "record",
+            "archive",
+            "ledger",
+            "journal",
+            "session",
+            "book",
+            "ingest",
         ],
     ),
 ];

@@ -193,7 +193,13 @@ fn child(args: &[String]) {
             let cores = std::thread::available_parallelism().map_or(1, usize::from);
             let pool = pipeline::workers(if options.threads == 0 { cores } else { options.threads }).unwrap();
             let range = 0..source.line_end_before(0, source.len_bytes()).unwrap();
-            let input = Input { source: &source, range, chunk_bytes: options.chunk_bytes, cut_at: 0 };
+            let input = Input {
+                source: &source,
+                range,
+                chunk_bytes: options.chunk_bytes,
+                cut_at: 0,
+                interrupt: options.interrupt.clone(),
+            };
             pipeline::run(&pool, &input, &Fold::default(), |_, _| Ok(()), |_, _| Ok(())).unwrap();
         }
         "disk" => {

@@ -206,6 +206,8 @@ impl<T> SqliteContext<T> for Result<T, rusqlite::Error> {
             Some(rusqlite::ErrorCode::DatabaseCorrupt) => {
                 ArchiveError::Damaged { path: path.to_path_buf(), reason: source.to_string() }
             }
+            // Only a build sets a progress handler, and that asks for the build's interrupt.
+            Some(rusqlite::ErrorCode::OperationInterrupted) => ArchiveError::Interrupted,
             _ => ArchiveError::Sqlite { path: path.to_path_buf(), doing, source },
         })
     }

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use super::bulk::{self, Duplicates, Loaded, Loader, Schema, TableId, Value};
 use super::schema::{INDEXES, TABLES};
+use crate::interrupt::Interrupt;
 use crate::record::Cell;
 use crate::record::columns::{compactions, stamps, tool_calls, tool_result_events, turns};
 use crate::record::rows::Rows;
@@ -64,8 +65,8 @@ impl BulkWriter {
     }
 
     /// Completes the file, on the rayon pool this is called in.
-    pub(super) fn finish(self) -> Result<Loaded, bulk::Error> {
-        self.loader.finish()
+    pub(super) fn finish(self, interrupt: &Interrupt) -> Result<Loaded, bulk::Error> {
+        self.loader.finish_unless(interrupt)
     }
 }
 

@@ -12,6 +12,7 @@ use super::error::{ArchiveError, SqliteContext};
 use super::publish::PublishError;
 use super::schema::{ADDED_COLUMNS, ARCHIVE_STATE, INDEXES, TABLES, VERSION};
 use crate::disk;
+use crate::interrupt::Interrupt;
 use crate::scan::ScanError;
 
 /// How long a statement waits for another program's transaction.
@@ -150,6 +151,17 @@ pub(super) fn open_for_build(path: &Path) -> Result<Connection, ArchiveError> {
         .context(path, "setting its page cache")?;
     schema_read(&connection).context(path, "reading its schema")?;
     Ok(connection)
+}
+
+/// From now on the connection's statements end with `SQLITE_INTERRUPT` once `interrupt` is requested.
+pub(super) fn interruptible(
+    connection: &mut Connection,
+    interrupt: &Interrupt,
+) -> Result<(), rusqlite::Error> {
+    // Steps of SQLite's machine: some milliseconds, also in `CREATE INDEX` and `quick_check`.
+    const STEPS: i32 = 20_000;
+    let interrupt = interrupt.clone();
+    connection.progress_handler(STEPS, Some(move || interrupt.is_requested()))
 }
 
 /// Lets a connection read through a map of the file, up to SQLite's limit of 2 GiB, instead of copying pages into its cache.

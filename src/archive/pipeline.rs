@@ -17,6 +17,7 @@ use crossbeam_channel::bounded;
 use rayon::ThreadPool;
 
 use super::error::ArchiveError;
+use crate::interrupt::Interrupt;
 use crate::record::fold::Fold;
 use crate::record::rows::{RowMaker, Rows, add_chunk};
 use crate::scan::{ScanError, Source, chunks};
@@ -47,6 +48,8 @@ pub struct Input<'s> {
     /// A line start at which a chunk ends, too, so that what stands in front of it can be told from what stands behind it;
     /// without effect outside of the range.
     pub cut_at: u64,
+    /// Looked at before each chunk.
+    pub interrupt: Interrupt,
 }
 
 impl Input<'_> {
@@ -143,11 +146,14 @@ pub fn run<'f>(
                 early.insert(number, batch);
                 while let Some(batch) = early.remove(&expected) {
                     let (end, batch) = batch?;
+                    if input.interrupt.is_requested() {
+                        return Err(ArchiveError::Interrupted);
+                    }
                     expected += 1;
                     sink(batch.borrow_dependent(), end)?;
                     let mut arena = batch.into_owner();
                     if arena.allocated_bytes() as u64
-                        > ARENA_KEEP_CHUNKS as u64 * input.chunk_bytes.max(1 << 20)
+                        > input.chunk_bytes.max(1 << 20).saturating_mul(ARENA_KEEP_CHUNKS as u64)
                     {
                         arena = Bump::new();
                     }

@@ -12,6 +12,7 @@ use super::build::Paths;
 use super::error::{ArchiveError, SqliteContext};
 use super::open;
 use super::schema::VERSION;
+use crate::interrupt::Interrupt;
 use crate::scan::{Io, ScanError, Source};
 
 /// An archive beside its ledger.
@@ -169,7 +170,7 @@ fn histogram(connection: &Connection) -> Result<BTreeMap<String, u64>, rusqlite:
 /// # Errors
 /// Any [`ArchiveError`]; the archive's content is then as it was.
 pub fn vacuum(paths: &Paths) -> Result<Vacuumed, ArchiveError> {
-    paths.locked(|held| {
+    paths.locked(&Interrupt::new(), |held| {
         let path = &paths.archive;
         if !open::exists(path)? {
             return Ok(Vacuumed {

@@ -11,12 +11,13 @@ use bumpalo::Bump;
 use rayon::ThreadPool;
 use rayon::iter::{ParallelBridge, ParallelIterator};
 
+use super::error::ArchiveError;
 use super::pipeline::Input;
 use crate::record::columns::turns;
 use crate::record::fold::{Entry, Fold, Range as TimeRange, Selector, Stamp};
 use crate::record::rows::{RowMaker, Rows};
 use crate::record::stamp::possible_stamps;
-use crate::scan::{self, ScanError, chunks};
+use crate::scan::{self, chunks};
 
 self_cell::self_cell!(
     /// Stamps with the arena that holds their text.
@@ -43,8 +44,8 @@ pub struct Survey {
 /// Finds the stamps in `input`, and the sessions of its turns when `with_sessions`, which parses every line.
 ///
 /// # Errors
-/// When the ledger cannot be read.
-pub fn survey(pool: &ThreadPool, input: &Input<'_>, with_sessions: bool) -> Result<Survey, ScanError> {
+/// When the ledger cannot be read, and [`ArchiveError::Interrupted`].
+pub fn survey(pool: &ThreadPool, input: &Input<'_>, with_sessions: bool) -> Result<Survey, ArchiveError> {
     pool.install(|| {
         chunks(input.source, input.range.clone(), input.chunk_bytes)
             .par_bridge()
@@ -57,7 +58,10 @@ pub fn survey(pool: &ThreadPool, input: &Input<'_>, with_sessions: bool) -> Resu
     })
 }
 
-fn look_through(input: &Input<'_>, chunk: Range<u64>, with_sessions: bool) -> Result<Survey, ScanError> {
+fn look_through(input: &Input<'_>, chunk: Range<u64>, with_sessions: bool) -> Result<Survey, ArchiveError> {
+    if input.interrupt.is_requested() {
+        return Err(ArchiveError::Interrupted);
+    }
     let mut buffer = Vec::new();
     let bytes = input.source.bytes(chunk.clone(), &mut buffer)?;
     let nothing = Fold::default();

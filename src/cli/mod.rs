@@ -1,7 +1,7 @@
 //! The command line: one file a command, and what they share: output that survives a closed pipe, progress, sizes.
 //!
 //! Commands print results on stdout and everything else on stderr; with `--json` stdout is one JSON document. Exit codes: 0
-//! done, 1 failed, 2 wrong usage (clap's own).
+//! done, 1 failed, 2 wrong usage (clap's own), 130 and 143 interrupted.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -132,6 +132,11 @@ pub fn is_closed_pipe(error: &anyhow::Error) -> bool {
         .chain()
         .filter_map(|cause| cause.downcast_ref::<io::Error>())
         .any(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}
+
+/// The exit code of a command that failed: 130 or 143 when SIGINT or SIGTERM interrupted it, else 1.
+pub fn failure_code() -> ExitCode {
+    interrupt::failure_code()
 }
 
 /// Prints an error and its causes on stderr, each once.

@@ -241,8 +241,8 @@ fn rebuild_all(json: bool) -> anyhow::Result<ExitCode> {
         report_error: None,
         findings: 0,
     };
-    interrupt::watch();
-    let archive = archive::build_tail(&paths, &Options::default(), &mut watch);
+    let options = Options { interrupt: interrupt::watch(), ..Options::default() };
+    let archive = archive::build_tail(&paths, &options, &mut watch);
     watch.bar.finish();
     let archive = archive?;
     let is_nothing_stored = nothing_stored(&paths, &archive)?;
@@ -275,7 +275,7 @@ impl Observer for Watch {
         {
             self.report_error.get_or_insert(error);
         }
-        if self.report_error.is_some() || interrupt::requested() {
+        if self.report_error.is_some() {
             return ControlFlow::Break(());
         }
         ControlFlow::Continue(())
@@ -377,6 +377,7 @@ fn rebuild_archive(args: ArchiveArgs, json: bool) -> anyhow::Result<ExitCode> {
         },
         memory_bytes: usize::try_from(args.memory).unwrap_or(usize::MAX),
         verify: !args.no_verify,
+        interrupt: interrupt::watch(),
         ..Options::default()
     };
     let report = match args.report {
@@ -389,7 +390,6 @@ fn rebuild_archive(args: ArchiveArgs, json: bool) -> anyhow::Result<ExitCode> {
     };
     let mut watch =
         Watch { ledger: paths.ledger.clone(), bar: Bar::new(), report, report_error: None, findings: 0 };
-    interrupt::watch();
     let result = same_file_is_wrong_usage(if args.full {
         archive::rebuild_full(&paths, &options, &mut watch)
     } else {

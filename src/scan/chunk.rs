@@ -31,7 +31,7 @@ impl Iterator for Chunks<'_> {
         }
         let start = self.next;
         // The byte in front of the nominal end may be the LF that ends the chunk.
-        let probe = start + self.chunk_bytes - 1;
+        let probe = start.saturating_add(self.chunk_bytes - 1);
         let end = if probe >= self.end { Ok(self.end) } else { self.source.line_end_after(probe, self.end) };
         match end {
             Ok(end) => {
@@ -76,7 +76,7 @@ mod tests {
         fn chunks_cover_the_range_and_end_at_line_ends(
             lines_len in proptest::collection::vec(0usize..40, 0..60),
             tail in 0usize..20,
-            chunk_bytes in 1u64..200,
+            chunk_bytes in prop_oneof![1u64..200, u64::MAX - 200..=u64::MAX],
             mapped in any::<bool>(),
         ) {
             let mut bytes = Vec::new();

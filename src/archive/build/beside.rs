@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, OpenFlags};
 
 use super::{Build, BuildResult, Loader, Phase, Transaction, nothing_more, stamps_of};
+use crate::archive::bulk;
 use crate::archive::cursor;
 use crate::archive::error::{ArchiveError, SqliteContext};
 use crate::archive::load::InsertWriter;
@@ -20,6 +21,7 @@ use crate::archive::schema::VERSION;
 use crate::archive::sessions;
 use crate::archive::survey::{self, Survey};
 use crate::disk;
+use crate::interrupt::Interrupt;
 use crate::record::fold::Fold;
 use crate::scan::Source;
 
@@ -58,7 +60,7 @@ impl Build<'_> {
             }
             _ => false,
         };
-        let connection = open_built(&built, page_size)?;
+        let connection = open_built(&built, page_size, &self.options.interrupt)?;
         if !bulk {
             self.insert_rows(&connection, &built, source.as_ref())?;
         }
@@ -139,10 +141,15 @@ impl Build<'_> {
         self.report_at_end(Phase::Verify)?;
         open::read_mapped(connection).context(built, "mapping it")?;
         let is_checked = self.options.verify || cfg!(debug_assertions);
+        let interrupt = self.options.interrupt.clone();
         let (checked, aggregated) = std::thread::scope(|scope| {
             let check = scope.spawn(|| {
                 let started = Instant::now();
-                if is_checked { verify(built).map(|()| started.elapsed()) } else { Ok(Duration::ZERO) }
+                if is_checked {
+                    verify(built, &interrupt).map(|()| started.elapsed())
+                } else {
+                    Ok(Duration::ZERO)
+                }
             });
             let started = Instant::now();
             let aggregated = sessions::prepare(connection)
@@ -172,7 +179,11 @@ impl Build<'_> {
         self.result.timings.rows = writing.elapsed();
         self.report(Phase::Indexes, self.end, &input)?;
         let indexing = Instant::now();
-        self.pool.install(|| writer.finish())?;
+        let interrupt = &self.options.interrupt;
+        self.pool.install(|| writer.finish(interrupt)).map_err(|error| match error {
+            bulk::Error::Interrupted => ArchiveError::Interrupted,
+            error => error.into(),
+        })?;
         self.result.timings.indexes = indexing.elapsed();
         Ok(())
     }
@@ -180,9 +191,10 @@ impl Build<'_> {
 
 /// Opens the file of a rebuild, which nobody else knows: a crash throws it away, so nothing of it is journalled. Never creates
 /// it, because a file of that name that is gone now is an error, and a new one would be published empty.
-fn open_built(built: &Path, page_size: u32) -> Result<Connection, ArchiveError> {
+fn open_built(built: &Path, page_size: u32, interrupt: &Interrupt) -> Result<Connection, ArchiveError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(built, flags).context(built, "opening it")?;
+    let mut connection = Connection::open_with_flags(built, flags).context(built, "opening it")?;
+    open::interruptible(&mut connection, interrupt).context(built, "opening it")?;
     connection
         .execute_batch(&format!(
             "PRAGMA page_size = {page_size};
@@ -207,8 +219,9 @@ fn set_aside(archive: &Path) -> Result<(PathBuf, PathBuf), ArchiveError> {
 
 /// SQLite's own check of a file that nobody writes: its quick one, and of a debug build, whatever the options, the full one, which
 /// compares each index with its table.
-fn verify(path: &Path) -> Result<(), ArchiveError> {
-    let connection = open::open_immutable(path)?;
+fn verify(path: &Path, interrupt: &Interrupt) -> Result<(), ArchiveError> {
+    let mut connection = open::open_immutable(path)?;
+    open::interruptible(&mut connection, interrupt).context(path, "opening it")?;
     open::read_mapped(&connection).context(path, "mapping it")?;
     let check = if cfg!(debug_assertions) { "PRAGMA integrity_check(1)" } else { "PRAGMA quick_check(1)" };
     let first: String = connection.query_row(check, [], |row| row.get(0)).context(path, "checking it")?;
@@ -224,7 +237,7 @@ mod tests {
     fn a_build_file_that_is_gone_is_not_created_again() {
         let directory = tempfile::tempdir().unwrap();
         let built = directory.path().join("archive.sqlite.rebuild");
-        let refused = open_built(&built, 4096).unwrap_err().to_string();
+        let refused = open_built(&built, 4096, &Interrupt::new()).unwrap_err().to_string();
         assert!(refused.contains("archive.sqlite.rebuild"), "{refused}");
         assert!(!built.exists());
     }

@@ -49,7 +49,7 @@ pub fn build_tail(
     observer: &mut dyn Observer,
 ) -> Result<BuildResult, ArchiveError> {
     refuse_one_file(paths)?;
-    paths.locked(|held| Build::new(paths, options, observer, held)?.tail())
+    paths.locked(&options.interrupt, |held| Build::new(paths, options, observer, held)?.tail())
 }
 
 /// Builds the archive anew from byte 0 and puts it in the place of the old one, which everybody can read until then.
@@ -62,7 +62,7 @@ pub fn rebuild_full(
     observer: &mut dyn Observer,
 ) -> Result<BuildResult, ArchiveError> {
     refuse_one_file(paths)?;
-    paths.locked(|held| {
+    paths.locked(&options.interrupt, |held| {
         let mut build = Build::new(paths, options, observer, held)?;
         build.refuse_to_replace()?;
         build.result.rebuilt_from_zero = true;
@@ -141,7 +141,7 @@ impl<'b> Build<'b> {
         if open::is_foreign(&open::open_read_only(&path)?, &path)? {
             return Err(ArchiveError::NotAnArchive { path });
         }
-        let connection = open::open_for_build(&path)?;
+        let connection = self.open_live()?;
         let state = open::read_state(&connection, &path)?;
         let mut restart = None;
         if let Some(state) = &state {
@@ -173,6 +173,14 @@ impl<'b> Build<'b> {
         self.rebuild(last_rebuild_at)
     }
 
+    /// The live archive, for changing it.
+    fn open_live(&self) -> Result<Connection, ArchiveError> {
+        let path = &self.paths.archive;
+        let mut connection = open::open_for_build(path)?;
+        open::interruptible(&mut connection, &self.options.interrupt).context(path, "opening it")?;
+        Ok(connection)
+    }
+
     /// The ledger from `start` on.
     fn input<'s>(&self, source: &'s Source, start: u64) -> Input<'s> {
         Input {
@@ -180,6 +188,7 @@ impl<'b> Build<'b> {
             range: start..self.end,
             chunk_bytes: self.options.chunk_bytes,
             cut_at: self.counted_from,
+            interrupt: self.options.interrupt.clone(),
         }
     }
 
@@ -222,11 +231,18 @@ impl<'b> Build<'b> {
 
     fn report(&mut self, phase: Phase, done_bytes: u64, input: &Input<'_>) -> Result<(), ArchiveError> {
         let total_bytes = input.range.end - input.range.start;
-        go_on(self.observer.progress(Progress { phase, done_bytes, total_bytes }))
+        self.tell(Progress { phase, done_bytes, total_bytes })
     }
 
     fn report_at_end(&mut self, phase: Phase) -> Result<(), ArchiveError> {
-        go_on(self.observer.progress(Progress { phase, done_bytes: self.end, total_bytes: self.end }))
+        self.tell(Progress { phase, done_bytes: self.end, total_bytes: self.end })
+    }
+
+    fn tell(&mut self, progress: Progress) -> Result<(), ArchiveError> {
+        if self.options.interrupt.is_requested() {
+            return Err(ArchiveError::Interrupted);
+        }
+        go_on(self.observer.progress(progress))
     }
 
     /// A full rebuild replaces archives, damaged ones too. It leaves another program's database alone, and a file that is no

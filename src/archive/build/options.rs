@@ -8,7 +8,8 @@ use crate::archive::error::ArchiveError;
 use crate::archive::publish::PAGE_SIZE;
 use crate::disk;
 use crate::home::{Home, LockName};
-use crate::lock::{Held, with_lock};
+use crate::interrupt::Interrupt;
+use crate::lock::{Held, with_lock_unless};
 use crate::scan::Io;
 
 /// The files of a build.
@@ -48,10 +49,11 @@ impl Paths {
     /// file takes.
     pub(in crate::archive) fn locked<T>(
         &self,
+        interrupt: &Interrupt,
         work: impl FnOnce(&Held) -> Result<T, ArchiveError>,
     ) -> Result<T, ArchiveError> {
         let beside = Self::offline(self.ledger.clone(), self.archive.clone()).lock;
-        with_lock(&self.lock, |held| with_lock(&beside, |_| work(held)))
+        with_lock_unless(&self.lock, interrupt, |held| with_lock_unless(&beside, interrupt, |_| work(held)))
     }
 }
 
@@ -80,6 +82,9 @@ pub struct Options {
     pub verify: bool,
     /// The time written into the archive's clock columns; `None` takes the system's.
     pub now: Option<SystemTime>,
+    /// Requested, it ends the build with [`ArchiveError::Interrupted`](crate::archive::ArchiveError::Interrupted), also while the
+    /// build waits for its lock.
+    pub interrupt: Interrupt,
 }
 
 impl Default for Options {
@@ -95,6 +100,7 @@ impl Default for Options {
             page_size_bytes: PAGE_SIZE,
             verify: true,
             now: None,
+            interrupt: Interrupt::new(),
         }
     }
 }

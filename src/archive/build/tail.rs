@@ -39,7 +39,8 @@ impl Build<'_> {
         self.is_in_place = true;
         self.counted_from = 0;
         self.session_ids.clear();
-        self.extend(&open::open_for_build(path)?)
+        let connection = self.open_live()?;
+        self.extend(&connection)
     }
 
     /// Takes the tail into the live archive, in one transaction.

@@ -67,6 +67,9 @@ pub enum Error {
         /// The largest number possible.
         limit: u64,
     },
+    /// The caller of [`Loader::finish_unless`](super::Loader::finish_unless) asked the loader to stop.
+    #[error("interrupted while tables and indexes were laid into pages; the new file is incomplete")]
+    Interrupted,
 }
 
 /// The result of everything in this room.

@@ -65,6 +65,7 @@ pub(in crate::archive) use schema::check_page_size;
 pub use schema::{Duplicates, Schema, TableId};
 
 use crate::disk::File;
+use crate::interrupt::Interrupt;
 
 use batch::{Data, Part};
 use cells::{Cells, EntryCells, RowCells};
@@ -180,6 +181,14 @@ impl Loader {
     /// [`Error::Sequence`], also after a batch could not be submitted; [`Error::Duplicate`], [`Error::Io`],
     /// [`Error::TooLarge`].
     pub fn finish(self) -> Result<Loaded> {
+        self.finish_unless(&Interrupt::new())
+    }
+
+    /// [`finish`](Self::finish) that gives up within a round of pages once `interrupt` is requested.
+    ///
+    /// # Errors
+    /// Also [`Error::Interrupted`].
+    pub fn finish_unless(self, interrupt: &Interrupt) -> Result<Loaded> {
         let Self { schema, mut target, packed } = self;
         let (store, mut parts) = packed.into_inner().unwrap_or_else(PoisonError::into_inner);
         parts.sort_unstable_by_key(|part| part.sequence);
@@ -194,7 +203,7 @@ impl Loader {
         let data = Data::new(parts, store, schema.tables.len())?;
         let fates: Vec<OnceLock<Fates>> = schema.tables.iter().map(|_| OnceLock::new()).collect();
         for stage in 0..3 {
-            build_stage(&mut target, &schema, &data, &fates, stage)?;
+            build_stage(&mut target, &schema, &data, &fates, stage, interrupt)?;
         }
         // The change counter, equal in both places, and the number of pages that it vouches for.
         let numbers = [(24, 1), (28, target.pages), (92, 1), (96, rusqlite::version_number() as u32)];
@@ -220,6 +229,7 @@ fn build_stage(
     data: &Data,
     fates: &[OnceLock<Fates>],
     stage: usize,
+    interrupt: &Interrupt,
 ) -> Result<()> {
     // Primary keys are built in the stage of that number, everything else of their tables in the next.
     let stage_of = |table: usize| usize::from(schema.tables[table].parent.is_some());
@@ -239,7 +249,7 @@ fn build_stage(
             trees.push(Tree::new(Cells::Entries(Box::new(cells)), of.root, page_size, estimate_bytes));
         }
     }
-    tree::build(target, &mut trees)
+    tree::build(target, &mut trees, interrupt)
 }
 
 /// The fates of rows whose parents went.

@@ -7,21 +7,25 @@
 
 use rayon::prelude::*;
 
-use super::Result;
 use super::cells::Cells;
 use super::file::Target;
 use super::page::{Filler, Kind, local_len};
 use super::record::push_varint;
+use super::{Error, Result};
+use crate::interrupt::Interrupt;
 
 /// Bytes of pages that are filled in a round. No budget changes it, nor so the file.
 const ROUND_LEN: u64 = 8 << 20;
 
-/// Builds all trees.
-pub(super) fn build(target: &mut Target, trees: &mut [Tree<'_>]) -> Result<()> {
+/// Builds all trees, unless it is interrupted.
+pub(super) fn build(target: &mut Target, trees: &mut [Tree<'_>], interrupt: &Interrupt) -> Result<()> {
     let total: u64 = trees.iter().map(|tree| tree.estimate_bytes).sum();
     let rounds = total.div_ceil(ROUND_LEN).max(1);
     let mut extents: Vec<Extent> = trees.iter().map(|_| Extent::default()).collect();
     while trees.iter().any(|tree| !tree.is_done) {
+        if interrupt.is_requested() {
+            return Err(Error::Interrupted);
+        }
         // The system writes to one file for one thread at a time: the others go on filling.
         let (written, filled) = rayon::join(
             || extents.iter().try_for_each(|extent| target.write(&extent.numbers, &extent.pages)),

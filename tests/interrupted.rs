@@ -1,0 +1,152 @@
+//! SIGINT and SIGTERM are heard within a second: the exit code tells the signal, and the old archive stays whole.
+#![cfg(unix)]
+#![allow(clippy::unwrap_used)]
+
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use relayburn_ledger::archive::{self, ArchiveError, Options, Paths, Unobserved};
+use relayburn_ledger::home::Home;
+use relayburn_ledger::interrupt::Interrupt;
+use relayburn_ledger::lock::{LockError, with_lock};
+
+/// A second, and what a busy machine takes to start and to end a process.
+const HEARD: Duration = Duration::from_millis(1900);
+
+fn burn(home: &Path, words: &[&str]) -> Child {
+    Command::new(env!("CARGO_BIN_EXE_burn"))
+        .env("RELAYBURN_HOME", home)
+        .args(words)
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
+/// Sends `signal` and waits. Returns the exit code as a shell counts it, what was said, and how long it took.
+fn stop(child: Child, signal: i32) -> (i32, String, Duration) {
+    let started = Instant::now();
+    // SAFETY: a plain call on a child that was not waited for yet.
+    assert_eq!(unsafe { libc::kill(child.id() as i32, signal) }, 0);
+    let output = child.wait_with_output().unwrap();
+    let code = output.status.code().or_else(|| output.status.signal().map(|signal| 128 + signal));
+    (code.unwrap(), String::from_utf8_lossy(&output.stderr).into_owned(), started.elapsed())
+}
+
+fn generate(home: &Path, size: &str) {
+    let ledger = home.join("ledger.jsonl");
+    let status = Command::new(env!("CARGO_BIN_EXE_burn"))
+        .args(["dev", "generate-ledger", "--size", size])
+        .arg(&ledger)
+        .stdout(Stdio::null())
+        .status();
+    assert!(status.unwrap().success());
+}
+
+#[test]
+fn a_command_that_waits_for_a_lock_hears_the_signal() {
+    let home = tempfile::tempdir().unwrap();
+    generate(home.path(), "20KB");
+    let paths = Paths::of_home(&Home::at(home.path()));
+    for (signal, code) in [(libc::SIGTERM, 143), (libc::SIGINT, 130)] {
+        for words in [
+            &["state", "rebuild", "archive"][..],
+            &["state", "rebuild", "archive", "--full"],
+            &["state", "rebuild", "archive", "--vacuum"],
+            &["state", "rebuild", "index"],
+        ] {
+            let lock = if words.contains(&"index") {
+                home.path().join("ledger-index.lock")
+            } else {
+                paths.lock.clone()
+            };
+            let (stopped, said, took) = with_lock::<_, LockError>(&lock, |_| {
+                let child = burn(home.path(), words);
+                // Past the fast attempts, into the waits of a quarter of a second.
+                std::thread::sleep(Duration::from_millis(1300));
+                Ok(stop(child, signal))
+            })
+            .unwrap();
+            assert_eq!(stopped, code, "{words:?}: {said}");
+            assert!(took < HEARD, "{words:?}: {took:?}");
+        }
+    }
+}
+
+#[test]
+fn a_build_that_waits_for_another_writer_of_the_archive_ends_all_the_same() {
+    let home = tempfile::tempdir().unwrap();
+    generate(home.path(), "20KB");
+    let paths = Paths::of_home(&Home::at(home.path()));
+    archive::rebuild_full(&paths, &Options::default(), &mut Unobserved).unwrap();
+    let writer = rusqlite::Connection::open(&paths.archive).unwrap();
+    writer.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let child = burn(home.path(), &["state", "rebuild", "archive"]);
+    std::thread::sleep(Duration::from_millis(700));
+    let (code, said, took) = stop(child, libc::SIGTERM);
+    assert_eq!(code, 143, "{said}");
+    assert!(said.contains("interrupted"), "{said}");
+    assert!(took < HEARD, "{took:?}");
+}
+
+#[test]
+fn a_build_hears_the_signal_in_every_phase_and_leaves_the_archive_whole() {
+    let home = tempfile::tempdir().unwrap();
+    generate(home.path(), "24MB");
+    let paths = Paths::of_home(&Home::at(home.path()));
+    let turns = || -> i64 {
+        let archive = rusqlite::Connection::open(&paths.archive).unwrap();
+        let check: String = archive.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
+        assert_eq!(check, "ok");
+        archive.query_row("SELECT count(*) FROM turns", [], |row| row.get(0)).unwrap()
+    };
+    for loader in ["bulk", "insert"] {
+        let words = ["state", "rebuild", "archive", "--full", "--loader", loader];
+        let started = Instant::now();
+        assert!(burn(home.path(), &words).wait().unwrap().success());
+        let (whole, rows) = (started.elapsed(), turns());
+        assert!(rows > 0);
+        let mut interrupted = 0;
+        for part in [20, 45, 60, 75, 90] {
+            let child = burn(home.path(), &words);
+            std::thread::sleep(whole * part / 100);
+            let (code, said, took) = stop(child, libc::SIGTERM);
+            assert!(code == 143 || code == 0, "{code}: {said}");
+            assert!(took < HEARD, "{loader} at {part} %: {took:?}");
+            interrupted += u32::from(code == 143);
+            assert_eq!(turns(), rows);
+            let left = std::fs::read_dir(home.path()).unwrap();
+            let left = left.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+            let left: Vec<_> = left.filter(|name| name.contains("rebuild-")).collect();
+            // A build that was ended by force leaves its file to the next one.
+            assert!(left.is_empty() || said.contains("next command"), "{left:?} {said}");
+        }
+        assert!(interrupted >= 2, "{loader}");
+    }
+}
+
+#[test]
+fn a_library_s_build_ends_when_its_flag_is_set() {
+    let home = tempfile::tempdir().unwrap();
+    generate(home.path(), "20KB");
+    let paths = Paths::of_home(&Home::at(home.path()));
+    let interrupt = Interrupt::new();
+    let options = Options { interrupt: interrupt.clone(), ..Options::default() };
+    archive::rebuild_full(&paths, &options, &mut Unobserved).unwrap();
+    interrupt.request();
+    for loader in [archive::Loader::Bulk, archive::Loader::Insert] {
+        let options = Options { loader, ..options.clone() };
+        let error = archive::rebuild_full(&paths, &options, &mut Unobserved).unwrap_err();
+        assert!(matches!(error, ArchiveError::Interrupted), "{error}");
+    }
+    let error = with_lock::<_, ArchiveError>(&paths.lock, |_| {
+        std::thread::scope(|scope| {
+            let build = scope.spawn(|| archive::build_tail(&paths, &options, &mut Unobserved));
+            build.join().unwrap()
+        })
+    })
+    .unwrap_err();
+    assert!(matches!(error, ArchiveError::Lock(LockError::Interrupted { .. })), "{error}");
+}
