@@ -79,7 +79,7 @@ pub fn check(source: &Source, cursor: i64, mark: i32) -> Result<Option<Restart>,
     if cursor > source.len_bytes() {
         return Ok(Some(Restart::LedgerShrank));
     }
-    if cursor > 0 && source.bytes(cursor - 1..cursor, &mut Vec::new())? != b"\n" {
+    if cursor > 0 && source.sample(cursor - 1..cursor, &mut Vec::new())? != b"\n" {
         return Ok(Some(Restart::CursorInsideLine));
     }
     let mark = mark as u32;
@@ -118,7 +118,7 @@ fn checksum(source: &Source, cursor: u64) -> Result<u32, ScanError> {
         let mut start = start;
         while start < end {
             let stop = (start + PIECE_BYTES).min(end);
-            sum = crc32c::crc32c_append(sum, source.bytes(start..stop, &mut buffer)?);
+            sum = crc32c::crc32c_append(sum, source.sample(start..stop, &mut buffer)?);
             start = stop;
         }
         Ok(())

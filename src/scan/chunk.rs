@@ -19,6 +19,7 @@ pub struct Chunks<'s> {
 /// Cuts `range` of `source` into chunks of about `chunk_bytes` (at least 1), each ending behind the first LF at or behind
 /// its nominal end. A line longer than a chunk stays whole.
 pub fn chunks(source: &Source, range: Range<u64>, chunk_bytes: u64) -> Chunks<'_> {
+    source.read_ahead(range.clone());
     Chunks { source, next: range.start, end: range.end, chunk_bytes: chunk_bytes.max(1) }
 }
 

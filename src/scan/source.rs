@@ -82,6 +82,9 @@ pub enum ScanError {
     },
 }
 
+/// A range of at least so many bytes that is asked for at once is read ahead: a whole segment, say.
+const READ_AHEAD_MIN_BYTES: u64 = 4 << 20;
+
 /// How a file's bytes are reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Io {
@@ -143,8 +146,6 @@ impl Source {
                 // process ends, which is what the documentation of `truncation::install` says.
                 let map = unsafe { Mmap::map(&file) }
                     .map_err(|source| ScanError::Map { path: path.to_path_buf(), source })?;
-                #[cfg(unix)]
-                let _ = map.advise(memmap2::Advice::Sequential);
                 let region = truncation::watch(map.as_ptr() as usize, map.len());
                 Some((region, map))
             }
@@ -184,8 +185,36 @@ impl Source {
     pub fn bytes<'b>(&'b self, range: Range<u64>, buffer: &'b mut Vec<u8>) -> Result<&'b [u8], ScanError> {
         assert!(range.start <= range.end && range.end <= self.len_bytes, "{range:?} is outside the file");
         if let Some((_, map)) = &self.map {
+            if range.end - range.start >= READ_AHEAD_MIN_BYTES {
+                self.read_ahead(range.clone());
+            }
             return Ok(&map[range.start as usize..range.end as usize]);
         }
+        self.sample(range, buffer)
+    }
+
+    /// Tells the system that `range` is about to be read from its start to its end. Without that a page that is touched brings in
+    /// a few of its neighbours; with it the whole range is read ahead in large pieces, so nothing may be advised that is not read.
+    pub(super) fn read_ahead(&self, range: Range<u64>) {
+        #[cfg(unix)]
+        if let Some((_, map)) = self.map.as_ref().filter(|_| range.start < range.end) {
+            let len_bytes = (range.end - range.start) as usize;
+            let _ = map.advise_range(memmap2::Advice::Sequential, range.start as usize, len_bytes);
+        }
+        #[cfg(not(unix))]
+        let _ = range;
+    }
+
+    /// The bytes of `range`, read into `buffer` even where the file is mapped: a small piece far from what else is read costs no
+    /// more than its own pages.
+    ///
+    /// # Errors
+    /// As [`Source::bytes`].
+    ///
+    /// # Panics
+    /// As [`Source::bytes`].
+    pub fn sample<'b>(&self, range: Range<u64>, buffer: &'b mut Vec<u8>) -> Result<&'b [u8], ScanError> {
+        assert!(range.start <= range.end && range.end <= self.len_bytes, "{range:?} is outside the file");
         buffer.resize((range.end - range.start) as usize, 0);
         let mut filled = 0;
         while filled < buffer.len() {
@@ -226,7 +255,7 @@ impl Source {
         let mut end = end;
         while end > floor {
             let start = end.saturating_sub(WINDOW_BYTES).max(floor);
-            if let Some(at) = memchr::memrchr(b'\n', self.bytes(start..end, &mut buffer)?) {
+            if let Some(at) = memchr::memrchr(b'\n', self.sample(start..end, &mut buffer)?) {
                 return Ok(start + at as u64 + 1);
             }
             end = start;
