@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
-use std::io::Read;
+use std::io::{BufRead, Read};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -304,4 +304,34 @@ fn memory_follows_the_stamps_and_not_the_ledger() {
         println!("{profile}: {peak} bytes at most, {stamps} stamps, {allowed} allowed");
         assert!(peak > 0 && peak < allowed, "{profile}: {peak} bytes, {stamps} stamps");
     }
+}
+
+/// A stamp is in the enrichment of every turn of its session: 2,000 of 100 kB are 200 MB of output.
+#[test]
+#[cfg(target_os = "linux")]
+fn memory_does_not_follow_the_enrichment_of_a_chunk() {
+    let home = tempfile::tempdir().unwrap();
+    let stamp = json!({
+        "v": 1, "kind": "stamp", "ts": "2026-04-20T00:00:00.000Z",
+        "selector": { "sessionId": "s" }, "enrichment": { "note": "n".repeat(100_000) },
+    });
+    let turns = (0..2000).map(|n| turn("s", &format!("m{n}"), "2026-04-20T00:00:00.000Z", ""));
+    let lines: Vec<String> = std::iter::once(stamp.to_string()).chain(turns).collect();
+    fs::write(home.path().join("ledger.jsonl"), lines.join("\n") + "\n").unwrap();
+    let peak = peak_anonymous_bytes(home.path());
+    println!("{peak} bytes at most");
+    assert!(peak > 0 && peak < 24 << 20, "{peak} bytes");
+    let mut child = Command::new(env!("CARGO_BIN_EXE_burn"))
+        .args(["query", "turns", "--jsonl", "--from", "ledger"])
+        .env("RELAYBURN_HOME", home.path())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let records = std::io::BufReader::new(child.stdout.take().unwrap()).split(b'\n').map(Result::unwrap);
+    for (n, record) in records.enumerate() {
+        let start = String::from_utf8_lossy(&record[..80]);
+        assert!(start.contains(&format!("\"messageId\":\"m{n}\"")), "{n}: {start}");
+        assert!(record.ends_with(b"nnn\"}}"), "{n}");
+    }
+    assert!(child.wait().unwrap().success());
 }

@@ -198,11 +198,13 @@ fn warn_if_behind(paths: &Paths) -> anyhow::Result<()> {
 
 /// How many rows a table has before the next one begins: widths follow the rows, memory must not.
 const TABLE_ROWS: usize = 500;
+/// How many bytes of cells it has at most, with one row more.
+const TABLE_BYTES: usize = 1 << 20;
 
 enum Form {
     Json { count: u64 },
     Lines,
-    Table { kind: RecordKind, rows: Vec<Vec<String>>, document: Document },
+    Table { kind: RecordKind, rows: Vec<Vec<String>>, bytes: usize, document: Document },
 }
 
 struct Output {
@@ -216,7 +218,7 @@ impl Output {
         let form = match (args.json, args.jsonl) {
             (true, _) => Form::Json { count: 0 },
             (_, true) => Form::Lines,
-            _ => Form::Table { kind, rows: Vec::new(), document: Document::default() },
+            _ => Form::Table { kind, rows: Vec::new(), bytes: 0, document: Document::default() },
         };
         Self { out: BufWriter::new(io::stdout().lock()), form, has_records: false }
     }
@@ -233,13 +235,16 @@ impl Output {
                 self.out.write_all(record.as_bytes())?;
                 self.out.write_all(b"\n")
             }
-            Form::Table { kind, rows, document } => {
+            Form::Table { kind, rows, bytes, document } => {
                 if let Ok(root) = document.parse(record.as_bytes()) {
-                    rows.push(columns(*kind).iter().map(|column| column.cell(root)).collect());
+                    let row: Vec<_> = columns(*kind).iter().map(|column| column.cell(root)).collect();
+                    *bytes += row.iter().map(String::len).sum::<usize>();
+                    rows.push(row);
                 }
-                if rows.len() == TABLE_ROWS {
+                if rows.len() == TABLE_ROWS || *bytes >= TABLE_BYTES {
                     writeln!(self.out, "{}", table_of(*kind, rows))?;
                     rows.clear();
+                    *bytes = 0;
                 }
                 Ok(())
             }

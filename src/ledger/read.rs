@@ -1,7 +1,7 @@
 //! Queries over the ledger: records in the order of the file, turns with what stamps say of them.
 //!
 //! Reads the ledger and nothing else, takes no lock. Memory is bounded by the stamps, which must be known before the first
-//! turn, and by a few chunks of the file, whatever its length. Lines behind the last LF and lines that are not JSON are
+//! turn, by a few chunks of the file, whatever its length, and by as many pieces of output. Lines behind the last LF and lines that are not JSON are
 //! passed over, as every reader does, the latter counted; records that the archive would reject come as they stand.
 
 use std::ops::{ControlFlow, Range};
@@ -20,6 +20,9 @@ use crate::scan::json::{Document, Value, stringify, trim_js, write_js_string};
 
 /// Smaller than elsewhere: several are in memory as text.
 const CHUNK_BYTES: u64 = 256 << 10;
+/// Of a chunk's records a worker makes this much text and at most one record more; the calling thread makes the rest, piece
+/// by piece. A stamp of 1 MB becomes part of every turn of its session: 800 of them in one chunk.
+const PIECE_BYTES_MAX: usize = 1 << 20;
 /// More would add memory and not speed: what is written is written by one thread.
 const THREADS_MAX: usize = 4;
 
@@ -34,9 +37,9 @@ pub struct PassedOver {
 }
 
 impl PassedOver {
-    fn add(&mut self, line: Range<u64>) {
-        self.malformed_lines += 1;
-        self.first.get_or_insert(line);
+    fn add(&mut self, more: PassedOver) {
+        self.malformed_lines += more.malformed_lines;
+        self.first = self.first.take().or(more.first);
     }
 }
 
@@ -146,16 +149,34 @@ fn each_record(
         scratch: Scratch::default(),
     };
     let mut passed_over = PassedOver::default();
-    in_order(work, reader, Reader::chunk, |(found, malformed)| {
-        malformed.into_iter().for_each(|line| passed_over.add(line));
-        for record in found.lines() {
-            if sink(record).is_break() {
-                return Ok(ControlFlow::Break(()));
+    let (mut own_reader, mut buffer) = (None, Vec::new());
+    in_order(work, reader, Reader::piece, |mut piece| {
+        loop {
+            passed_over.add(piece.passed_over);
+            for record in piece.records.lines() {
+                if sink(record).is_break() {
+                    return Ok(ControlFlow::Break(()));
+                }
             }
+            if piece.rest.is_empty() {
+                return Ok(ControlFlow::Continue(()));
+            }
+            let own_reader = own_reader.get_or_insert_with(reader);
+            let start = piece.rest.start;
+            piece = own_reader.piece(start, work.source.bytes(piece.rest, &mut buffer)?);
+            work.source.check_len()?;
         }
-        Ok(ControlFlow::Continue(()))
     })?;
     Ok(passed_over)
+}
+
+/// What a reader made of whole lines.
+struct Piece {
+    /// The records that pass, each with an LF.
+    records: String,
+    passed_over: PassedOver,
+    /// The lines that were left, because `records` was full.
+    rest: Range<u64>,
 }
 
 /// Reads records of one kind; one per thread.
@@ -173,21 +194,28 @@ struct Reader<'q, 'f> {
 }
 
 impl Reader<'_, '_> {
-    /// The records that pass, each with an LF, and where lines stand that are not JSON.
-    fn chunk(&mut self, base: u64, bytes: &[u8]) -> (String, Vec<Range<u64>>) {
+    /// The records that pass of the first lines, up to [`PIECE_BYTES_MAX`].
+    fn piece(&mut self, base: u64, bytes: &[u8]) -> Piece {
         let mut out = Vec::new();
-        let mut malformed = Vec::new();
+        let mut passed_over = PassedOver::default();
+        let end = base + bytes.len() as u64;
+        let mut rest = end..end;
         for (offset, line) in scan::lines(base, bytes) {
+            if out.len() >= PIECE_BYTES_MAX {
+                rest.start = offset;
+                break;
+            }
             let text = trim_js(line);
             let may_be_one = self.name.find(line).is_some() || self.escape.find(line).is_some();
             // Half a line, and two in one, mostly lack a brace: seen without parsing what is of other kinds.
             let is_odd = !(text.starts_with(b"{") && text.ends_with(b"}"));
             if (may_be_one || is_odd) && !text.is_empty() && !self.line(text, &mut out) {
-                malformed.push(offset..offset + line.len() as u64 + 1);
+                let first = Some(offset..offset + line.len() as u64 + 1);
+                passed_over.add(PassedOver { malformed_lines: 1, first });
             }
         }
         // What is written here is UTF-8.
-        (String::from_utf8(out).unwrap_or_default(), malformed)
+        Piece { records: String::from_utf8(out).unwrap_or_default(), passed_over, rest }
     }
 
     /// Writes the record of a line if it passes; whether the line is JSON.
