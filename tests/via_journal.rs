@@ -247,6 +247,42 @@ fn a_journal_that_is_not_there_is_an_error_and_makes_no_store() {
 }
 
 #[test]
+fn another_journal_than_the_stores_is_refused_and_nothing_is_lost() {
+    let directory = tempfile::tempdir().unwrap();
+    let home = &directory.path().join("home");
+    let queue_turns = |name: &str, count: usize| {
+        let turns: Vec<String> = (0..count).map(|number| turn(name, number)).collect();
+        assert!(queue(home, "turns", &[], &turns.join("\n")).status.success());
+    };
+    let lines = || fs::read_to_string(home.join("ledger.jsonl")).unwrap().lines().count();
+    queue_turns("before", 3);
+    assert_eq!(ingest(home)["ledgerLines"], 3);
+    // Removed and begun again.
+    fs::remove_dir_all(home.join("journal")).unwrap();
+    queue_turns("again", 8);
+    let refused = failure(&burn(home).args(["ingest", "--once"]).output().unwrap());
+    let (journal, store) = (home.join("journal"), home.join("ingest"));
+    let (journal, store) = (journal.canonicalize().unwrap(), store.canonicalize().unwrap());
+    for named in [journal.to_str().unwrap(), store.to_str().unwrap(), "move the store away"] {
+        assert!(refused.contains(named), "{refused}");
+    }
+    fs::rename(&store, home.join("ingest.before")).unwrap();
+    assert_eq!(ingest(home)["ledgerLines"], 8);
+    assert_eq!(lines(), 11);
+    // Named in place of the home's own.
+    let other = home.join("other");
+    fs::rename(&journal, &other).unwrap();
+    queue_turns("third", 20);
+    let refused = failure(&burn(home).args(["ingest", "--once"]).output().unwrap());
+    assert!(refused.contains("(--store)"), "{refused}");
+    let moved = burn(home).args(["ingest", "--json", "--journal"]).arg(&other).output().unwrap();
+    assert_eq!(success(&moved)["records"], 0, "its own journal, elsewhere");
+    let output = burn(home).args(["ingest", "--json", "--store"]).arg(home.join("store")).output().unwrap();
+    assert_eq!(success(&output)["ledgerLines"], 20);
+    assert_eq!(lines(), 31);
+}
+
+#[test]
 fn a_follower_delivers_what_arrives_and_ends_its_batch_when_told_to_stop() {
     let directory = tempfile::tempdir().unwrap();
     let home = directory.path();

@@ -1,6 +1,6 @@
 //! `burn ingest`: drain a journal into a store and the ledger.
 //!
-//! May touch: the journal's cursor `ingest` and its file `DELIVERED`, the store, and the ledger by its ordinary append
+//! May touch: the store's cursor in the journal and its file `DELIVERED`, the store, and the ledger by its ordinary append
 //! path. Promises: stopped or killed anywhere, the next run goes on where this one was, and nothing is missing or there
 //! twice.
 
@@ -30,7 +30,8 @@ const SET_ASIDE_SHOWN: u64 = 5;
 #[command(after_help = "\
 Assertions, votes and epochs go to the store, lines queued by `burn ledger append --via-journal` to the ledger of the \
 home, each once. Records that cannot be understood are set aside in the store, under Q: and their offset, with the \
-reason. Killed anywhere, the next run goes on. How far it is behind is the cursor `ingest` of `burn journal status`.
+reason. Killed anywhere, the next run goes on. How far a store is behind is its cursor in `burn journal status`. A store \
+is filled from one journal; another one, also one begun again in its place, is refused.
 
 Examples:
   burn ingest --once

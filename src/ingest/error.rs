@@ -1,5 +1,7 @@
 //! What can go wrong while a journal is drained.
 
+use std::path::{Path, PathBuf};
+
 use super::payload::PayloadError;
 use super::store::StoreError;
 use super::worker::SinkError;
@@ -37,14 +39,48 @@ pub enum IngestError {
         /// Offset of the record.
         offset: u64,
     },
-    /// The store's cursor is not an offset.
+    /// The store's cursor is not an offset, or what it keeps of its journal is no identity.
     #[error(
-        "the cursor in the store has {len_bytes} bytes instead of 8: the store is not one of an ingestor; \
-         choose another directory, or move this one away"
+        "{} has {len_bytes} bytes under {key}, which no ingestor wrote there; choose another directory, or move this one \
+         away",
+        named(store)
     )]
     Cursor {
-        /// Its length.
+        /// The store's directory, if it has one.
+        store: Option<PathBuf>,
+        /// The key.
+        key: &'static str,
+        /// Length of its value in bytes.
         len_bytes: usize,
+    },
+    /// The store was filled from another journal. Nothing was drained.
+    #[error("{}", other_journal(store, filled_from, journal))]
+    OtherJournal {
+        /// The store's directory, if it has one.
+        store: Option<PathBuf>,
+        /// Where the journal was that it was filled from.
+        filled_from: PathBuf,
+        /// The journal that was to be drained: another one, though it may have the same path.
+        journal: PathBuf,
+    },
+    /// The store is one of an earlier program, which did not keep its journal's identity, and nothing shows that this
+    /// journal is it. Nothing was drained.
+    #[error(
+        "{} was filled up to offset {offset} by a program that did not keep from which journal, and the journal in {} does \
+         not look like it ({reason}): nothing was drained; name the journal that it was filled from, or drain this one \
+         into another store, which then gets all that this journal holds",
+        named(store),
+        journal.display()
+    )]
+    UnknownJournal {
+        /// The store's directory, if it has one.
+        store: Option<PathBuf>,
+        /// The journal that was to be drained.
+        journal: PathBuf,
+        /// Where the store goes on.
+        offset: u64,
+        /// What speaks against it.
+        reason: String,
     },
     /// The background thread has the worker.
     #[error("the ingestor's background thread is running; stop it first")]
@@ -60,4 +96,23 @@ pub enum IngestError {
         /// What the system said.
         reason: std::io::Error,
     },
+}
+
+fn named(store: &Option<PathBuf>) -> String {
+    store.as_ref().map_or("the store".to_owned(), |store| format!("the store at {}", store.display()))
+}
+
+fn other_journal(store: &Option<PathBuf>, filled_from: &Path, journal: &Path) -> String {
+    let (store, from, journal) = (named(store), filled_from.display(), journal.display());
+    if from.to_string() == journal.to_string() {
+        return format!(
+            "{store} was filled from the journal that was in {from} before; the one there now is another, so nothing was \
+             drained: put the earlier one back, or move the store away or name another (--store), which then gets all that \
+             this journal holds"
+        );
+    }
+    format!(
+        "{store} was filled from the journal in {from}, and {journal} is another one, so nothing was drained: name that \
+         journal (--journal), or drain this one into another store (--store), which then gets all that it holds"
+    )
 }

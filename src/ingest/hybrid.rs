@@ -260,4 +260,8 @@ impl KVStore for HybridStore {
         // redb commits are durable by themselves.
         self.ask("syncing fjall", || Ok(self.records_database.persist(PersistMode::SyncAll)?))
     }
+
+    fn path(&self) -> Option<&Path> {
+        Some(&self.path)
+    }
 }

@@ -72,8 +72,9 @@ impl<S: KVStore> Ingestor<S> {
     /// Prepares to drain `journal` into `store` from where the store's cursor stands.
     ///
     /// # Errors
-    /// [`IngestError::Store`], [`IngestError::Cursor`]; [`IngestError::Journal`] when the journal's cursor `ingest` cannot
-    /// be opened.
+    /// [`IngestError::OtherJournal`] and [`IngestError::UnknownJournal`] when the store was filled from another journal;
+    /// [`IngestError::Store`], [`IngestError::Cursor`]; [`IngestError::Journal`] when the store's cursor in the journal cannot
+    /// be opened or moved to where the store goes on.
     pub fn new(journal: JournalReader, store: S) -> Result<Self, IngestError> {
         let lag_reader = Mutex::new(JournalReader::open(journal.directory())?);
         let worker = Worker::new(journal, store)?;

@@ -1,7 +1,7 @@
 //! The ingestor: drains a journal of assertions, votes, epochs and ledger lines into a key-value store and the ledger.
 //!
-//! May touch: the store it is given, one cursor of the journal, and whatever the ledger sink writes. Promises: every
-//! record has its effect exactly once in what the store holds, whatever crash comes between; a record that cannot be
+//! May touch: the store it is given, its cursor in the journal, and whatever the ledger sink writes. Promises: a store is
+//! filled from one journal only; every record has its effect exactly once in what the store holds, whatever crash comes between; a record that cannot be
 //! understood is set aside with the reason and stops nothing; archives are validated before they are read. Payloads,
 //! keys and values are specified in `docs/ingest.md`.
 //!
@@ -28,6 +28,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod binding;
 mod delivery;
 mod error;
 mod front_door;

@@ -3,7 +3,7 @@
 //! Touches nothing. Promises of every implementation: see [`KVStore`].
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// A key and its value.
 pub type KeyValue = (Vec<u8>, Vec<u8>);
@@ -25,6 +25,12 @@ pub trait KVStore: Send + 'static {
 
     /// Waits until everything set so far is on stable storage.
     fn flush(&mut self) -> Result<(), StoreError>;
+
+    /// The store's directory, by which errors and the journal's cursor name it. Stores without one share one cursor, so a
+    /// journal may be cleaned up before the slower of them has read it.
+    fn path(&self) -> Option<&Path> {
+        None
+    }
 }
 
 /// A store failed.

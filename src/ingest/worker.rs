@@ -1,11 +1,12 @@
 //! Draining: read a batch, sync the journal up to it, deliver and store it, move the cursors.
 //!
-//! May touch: the store, the journal's cursor `ingest`, and what the sink writes. Promises: the cursor in the store moves
+//! May touch: the store, its cursor in the journal, and what the sink writes. Promises: the cursor in the store moves
 //! in the same transaction as the subjects' lists and after everything else of its batch is durable, so that a crash
 //! anywhere makes records arrive again and never go missing; keys and lists are such that arriving again changes nothing.
 
 use std::collections::{BTreeMap, HashSet};
 
+use super::binding::Binding;
 use super::error::IngestError;
 use super::payload::{LedgerLine, Payload, deserialize};
 use super::store::{KVStore, KeyValue};
@@ -17,14 +18,8 @@ const BATCH_BYTES: u64 = 16 << 20;
 
 /// What one batch takes at most, where lines for the ledger that were queued together reach beyond that: delivered apart,
 /// the first of them would keep out later ones by their fingerprints.
-const TOGETHER_RECORDS: u64 = 16 * BATCH_RECORDS;
+pub(super) const TOGETHER_RECORDS: u64 = 16 * BATCH_RECORDS;
 pub(super) const TOGETHER_BYTES: u64 = 16 * BATCH_BYTES;
-
-/// Name of the journal's cursor, which tells cleanup what was consumed.
-const CURSOR_NAME: &str = "ingest";
-
-/// Key of the cursor in the store: where draining goes on, 8 bytes little endian.
-const CURSOR_KEY: &[u8] = b"C:offset";
 
 /// A line for `ledger.jsonl`, as a [`LedgerSink`] gets it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -109,25 +104,16 @@ pub(super) struct Worker<S> {
     pub(super) store: S,
     pub(super) sink: Option<LedgerSink>,
     pub(super) set_aside_listener: Option<SetAsideListener>,
+    binding: Binding,
     cursor: Cursor,
     /// Offset of the next record to consume.
     pub(super) offset: u64,
 }
 
 impl<S: KVStore> Worker<S> {
-    pub(super) fn new(reader: JournalReader, store: S) -> Result<Self, IngestError> {
-        let cursor = Cursor::open(reader.directory(), CURSOR_NAME)?;
-        let offset = match store.get(CURSOR_KEY)? {
-            None => reader.start(),
-            Some(bytes) => {
-                let bytes: [u8; 8] = bytes
-                    .as_slice()
-                    .try_into()
-                    .map_err(|_| IngestError::Cursor { len_bytes: bytes.len() })?;
-                u64::from_le_bytes(bytes)
-            }
-        };
-        Ok(Self { reader, store, sink: None, set_aside_listener: None, cursor, offset })
+    pub(super) fn new(mut reader: JournalReader, mut store: S) -> Result<Self, IngestError> {
+        let (binding, cursor, offset) = Binding::open(&mut reader, &mut store)?;
+        Ok(Self { reader, store, sink: None, set_aside_listener: None, binding, cursor, offset })
     }
 
     /// Drains one batch; nothing when there is nothing yet.
@@ -140,7 +126,12 @@ impl<S: KVStore> Worker<S> {
             let record = match self.reader.read(next) {
                 // Met again where the next batch begins, when the good records before it are stored.
                 Err(_) if batch.drained.records > 0 => break,
-                read => read?,
+                Err(error) => {
+                    // Where the journal was replaced by another, that is why.
+                    self.binding.check()?;
+                    return Err(error.into());
+                }
+                Ok(record) => record,
             };
             let Some(record) = record else { break };
             if is_full && !continues_batch(record.payload) {
@@ -155,14 +146,16 @@ impl<S: KVStore> Worker<S> {
             if let Some(listener) = &mut self.set_aside_listener {
                 batch.set_aside.iter().for_each(listener);
             }
-        } else if self.cursor.offset() != self.offset {
-            // A crash came between the store's cursor and the journal's.
-            self.cursor.set(self.offset)?;
+        } else {
+            // Nothing more, for ever, if another journal took the place of this one.
+            self.binding.check()?;
         }
         Ok(batch.drained)
     }
 
     fn store_batch(&mut self, batch: &mut Batch, next: u64) -> Result<(), IngestError> {
+        // Behind the reading: a journal gets its identity before it gets records.
+        self.binding.check_records()?;
         self.reader.sync_through(next)?;
         self.deliver(batch)?;
         if !batch.entries.is_empty() {
@@ -170,7 +163,7 @@ impl<S: KVStore> Worker<S> {
             self.store.flush()?;
         }
         let mut together = self.subject_lists(batch)?;
-        together.push((CURSOR_KEY.to_vec(), next.to_le_bytes().to_vec()));
+        together.extend(self.binding.entries(next));
         self.store.put_batch(&together)?;
         self.store.flush()?;
         Ok(self.cursor.set(next)?)
@@ -195,7 +188,7 @@ impl<S: KVStore> Worker<S> {
 
     /// The lists of the batch's subjects, old hashes first, each once.
     fn subject_lists(&self, batch: &Batch) -> Result<Vec<KeyValue>, IngestError> {
-        let mut lists = Vec::with_capacity(batch.subjects.len() + 1);
+        let mut lists = Vec::with_capacity(batch.subjects.len() + 2);
         for (key, hashes) in &batch.subjects {
             let mut list = self.store.get(key)?.unwrap_or_default();
             let mut missing: HashSet<[u8; 32]> = hashes.iter().copied().collect();

@@ -68,6 +68,15 @@ impl Cursor {
         self.offset = offset;
         Ok(())
     }
+
+    /// Deletes the cursor, so that cleanup does not heed it any more.
+    ///
+    /// # Errors
+    /// File operations that fail.
+    pub fn delete(self) -> Result<(), JournalError> {
+        disk::remove_file_if_exists(&self.path)?;
+        Ok(disk::sync_dir(&self.directory.cursors())?)
+    }
 }
 
 /// A cursor as [`cursors`] lists it.
