@@ -155,6 +155,33 @@ fn a_lost_end_is_told_by_whoever_looks() {
 }
 
 #[test]
+fn a_journal_that_cannot_be_opened_is_told_in_the_document() {
+    let directory = tempfile::tempdir().unwrap();
+    append(directory.path(), b"first\n");
+    std::fs::write(directory.path().join("SKIPS"), "damaged").unwrap();
+    for args in [&["read", "--json"][..], &["read", "--json", "--from", "7"], &["status", "--json"]] {
+        let output = run(args, directory.path());
+        assert_eq!(output.status.code(), Some(1), "{args:?}");
+        let error = &document(&output)["error"];
+        assert_eq!(error["class"], "damaged", "{args:?}");
+        assert!(error["message"].as_str().unwrap().contains("SKIPS"), "{args:?}");
+    }
+}
+
+#[test]
+fn a_line_that_is_too_long_is_named_by_number_and_byte() {
+    for end in ["", "\n", "\nlast\n"] {
+        let directory = tempfile::tempdir().unwrap();
+        let long = [&b"first\n\n"[..], &vec![b'x'; (64 << 20) + 1], end.as_bytes()].concat();
+        let output = append(directory.path(), &long);
+        assert_eq!(output.status.code(), Some(1));
+        let told = text(&output.stderr);
+        assert!(told.contains("line 3, which begins at byte 7 of the input"), "{told}");
+        assert_eq!(text(&output.stdout), "0\n45\n", "what stands before it");
+    }
+}
+
+#[test]
 fn cleanup_without_cursors_deletes_nothing() {
     let directory = tempfile::tempdir().unwrap();
     append(directory.path(), b"first\n");

@@ -20,6 +20,10 @@ use serde_json::{Value, json};
 /// How often `read --follow` looks for new records.
 const POLL: Duration = Duration::from_millis(20);
 
+/// What `append` reads of its input at a time, and how many records it makes of that at once: an empty line is one, too.
+const INPUT_BYTES: usize = 1 << 20;
+const BATCH_RECORDS: usize = 16 * 1024;
+
 /// Write to and read from a journal: a write-ahead log in segments.
 ///
 /// One process writes at a time; any number may read meanwhile.
@@ -136,16 +140,29 @@ fn append(dir: &Path) -> anyhow::Result<()> {
     for cut in &journal.report().truncated {
         warn(&changed(cut, true));
     }
-    let mut input = io::BufReader::with_capacity(1 << 20, io::stdin().lock());
+    let mut input = io::BufReader::with_capacity(INPUT_BYTES, io::stdin().lock());
     let mut output = io::BufWriter::new(io::stdout().lock());
     let mut acknowledge = |payloads: &[&[u8]]| -> anyhow::Result<()> {
-        for offset in journal.append_batch(payloads)? {
-            writeln!(output, "{offset}").context(STDOUT)?;
+        for payloads in payloads.chunks(BATCH_RECORDS) {
+            for offset in journal.append_batch(payloads)? {
+                writeln!(output, "{offset}").context(STDOUT)?;
+            }
+            output.flush().context(STDOUT)?;
         }
-        output.flush().context(STDOUT)
+        Ok(())
     };
-    // What was read and has no line end yet.
+    // What was read and has no line end yet: which line that is, and where in the input it begins.
     let mut unfinished = Vec::new();
+    let (mut line, mut begin) = (1, 0);
+    let refuse_longer = |len_bytes: usize, line: u64, begin: usize| {
+        if len_bytes > DEFAULT_MAX_PAYLOAD_BYTES as usize {
+            bail!(
+                "line {line}, which begins at byte {begin} of the input, has more than {DEFAULT_MAX_PAYLOAD_BYTES} bytes; \
+                 split it: a record holds no more. The lines before it were appended"
+            );
+        }
+        Ok(())
+    };
     loop {
         let available = input.fill_buf().context("cannot read standard input")?;
         if available.is_empty() {
@@ -155,16 +172,16 @@ fn append(dir: &Path) -> anyhow::Result<()> {
         let Some(last_end) = memchr::memrchr(b'\n', available) else {
             unfinished.extend_from_slice(available);
             input.consume(len);
-            if unfinished.len() > DEFAULT_MAX_PAYLOAD_BYTES as usize {
-                bail!(
-                    "a line has more than {DEFAULT_MAX_PAYLOAD_BYTES} bytes; split it: a record holds no more"
-                );
-            }
+            refuse_longer(unfinished.len(), line, begin)?;
             continue;
         };
         unfinished.extend_from_slice(&available[..last_end]);
         let payloads: Vec<&[u8]> = unfinished.split(|byte| *byte == b'\n').collect();
+        // Only the first can be longer than what was read at a time.
+        refuse_longer(payloads[0].len(), line, begin)?;
         acknowledge(&payloads)?;
+        line += payloads.len() as u64;
+        begin += unfinished.len() + 1;
         unfinished.clear();
         unfinished.extend_from_slice(&available[last_end + 1..]);
         input.consume(len);
@@ -213,7 +230,13 @@ fn refuse_lost_end(dir: &Path, lost: Option<Damage>) -> Result<(), JournalError>
 
 /// One document, written record by record: a journal may be larger than memory.
 fn read_json(dir: &Path, from: Option<u64>) -> anyhow::Result<()> {
-    let mut reader = JournalReader::open(dir)?;
+    let mut reader = match JournalReader::open(dir) {
+        Ok(reader) => reader,
+        Err(error) => {
+            print(&json!({ "from": from, "records": [], "next": from, "error": failure(&error) }))?;
+            return Err(error.into());
+        }
+    };
     let mut offset = from.unwrap_or_else(|| reader.start());
     let mut output = io::BufWriter::new(io::stdout().lock());
     write!(output, "{{\"from\":{offset},\"records\":[").context(STDOUT)?;
@@ -244,7 +267,13 @@ fn read_json(dir: &Path, from: Option<u64>) -> anyhow::Result<()> {
 }
 
 fn show_status(dir: &Path, as_json: bool) -> anyhow::Result<()> {
-    let status = status(dir)?;
+    let status = match status(dir) {
+        Err(error) if as_json => {
+            print(&json!({ "error": failure(&error) }))?;
+            return Err(error.into());
+        }
+        status => status?,
+    };
     if as_json {
         print(&json!({
             "start": status.start,
