@@ -335,3 +335,40 @@ fn memory_does_not_follow_the_enrichment_of_a_chunk() {
     }
     assert!(child.wait().unwrap().success());
 }
+
+#[test]
+fn entry_ids_of_a_session_store_reach_no_terminal_as_they_are() {
+    let home = tempfile::tempdir().unwrap();
+    let session = |args: &[&str], input: &str| {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_burn"))
+            .arg("session")
+            .args(args)
+            .current_dir(home.path())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        std::io::Write::write_all(&mut child.stdin.take().unwrap(), input.as_bytes()).unwrap();
+        let output = child.wait_with_output().unwrap();
+        let said = [output.stdout, output.stderr].concat();
+        let said = String::from_utf8(said).unwrap();
+        assert!(output.status.success(), "{args:?}: {said}");
+        said
+    };
+    let entry = r#"{"entryId":"a\u001b[31m\n\u202eb","entryType":"message","payload":{}}"#;
+    let appended = session(&["append", "s"], entry);
+    let said = [
+        session(&["checkpoint", "s"], ""),
+        session(&["checkpoint", "s", "--list"], ""),
+        session(&["show", "s"], ""),
+        session(&["path", "s"], ""),
+        session(&["check", "s"], ""),
+        session(&["reindex", "s"], ""),
+        session(&["rollback", "s", "1"], ""),
+    ];
+    assert_eq!(appended, "1\ta\u{fffd}[31m\u{fffd}\u{fffd}b\n");
+    for said in said {
+        assert!(!said.contains(['\u{1b}', '\u{202e}']), "{said:?}");
+    }
+}

@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::{
     CheckArgs, NotIndexed, ReindexArgs, StoreDir, WriterArgs, failure, must_exist, reader, unindexed,
 };
-use crate::cli::{Failure, counted, cut_off, print, print_json, warn};
+use crate::cli::{Failure, counted, cut_off, print, print_json, printable, warn};
 use crate::session::{Error, Head, IndexSummary, Loss, Options, RecoveryReport, Store, Unindexed, View};
 
 /// What `check` and `reindex` print.
@@ -65,6 +65,7 @@ fn print_summary(summary: &Summary, json: bool) -> anyhow::Result<ExitCode> {
         let chain = summary.chain_hash.as_deref().unwrap_or("unknown");
         let entries = summary.entry_ids.len();
         let state = if summary.ok { "sound" } else { "what the index has is sound, and it lacks entries" };
+        let head = printable::line(&head);
         print(
             format!("{state}\nentries       {entries}\nhead          {head}\nbytes         {}\nchain         {chain}\n", summary.total_bytes)
                 .as_bytes(),

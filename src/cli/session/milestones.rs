@@ -6,7 +6,7 @@ use anyhow::bail;
 use serde::Serialize;
 
 use super::{CheckpointArgs, ManifestArgs, RollbackArgs, StoreDir, must_exist, reader};
-use crate::cli::{print, print_json, print_text, warn};
+use crate::cli::{print, print_json, print_text, printable, warn};
 use crate::session::{Durability, Manifest};
 
 pub(super) fn checkpoint(args: &CheckpointArgs) -> anyhow::Result<ExitCode> {
@@ -68,7 +68,7 @@ pub(super) fn rollback(args: &RollbackArgs) -> anyhow::Result<ExitCode> {
         let head = store.view().head().map_or("an empty store".to_owned(), |head| {
             format!("entry {} ({})", head.entry_seq, head.entry_id)
         });
-        print(format!("back at checkpoint {}: {head}\n", args.checkpoint).as_bytes())?;
+        print(format!("back at checkpoint {}: {}\n", args.checkpoint, printable::line(&head)).as_bytes())?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -7,7 +7,7 @@ use anyhow::{Context, anyhow};
 use serde::Serialize;
 
 use super::{AppendArgs, Failed, ImportArgs};
-use crate::cli::{Failure, counted, print, print_error, print_json, warn};
+use crate::cli::{Failure, counted, print, print_error, print_json, printable, warn};
 use crate::session::{
     Durability, Error, Head, ImportLine, MAX_ID_BYTES, MAX_LINE_BYTES, NewEntry, Payload, Store,
     parse_import_line,
@@ -103,7 +103,7 @@ pub(super) fn append(args: &AppendArgs) -> anyhow::Result<ExitCode> {
             }
         };
         appended += 1;
-        waiting.push(format!("{}\t{}\n", row.entry_seq, row.entry_id));
+        waiting.push(format!("{}\t{}\n", row.entry_seq, printable::line(&row.entry_id)));
         if !args.group || waiting.len() >= GROUP_ENTRIES {
             acknowledge(&mut store, &mut waiting)?;
         }
