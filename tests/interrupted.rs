@@ -2,6 +2,7 @@
 #![cfg(unix)]
 #![allow(clippy::unwrap_used)]
 
+use std::io::Write;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -73,6 +74,39 @@ fn a_command_that_waits_for_a_lock_hears_the_signal() {
             assert!(took < HEARD, "{words:?}: {took:?}");
         }
     }
+}
+
+#[test]
+fn an_ingestor_that_waits_for_the_ledger_s_lock_leaves_the_lines_queued() {
+    let home = tempfile::tempdir().unwrap();
+    let mut queued = Command::new(env!("CARGO_BIN_EXE_burn"))
+        .env("RELAYBURN_HOME", home.path())
+        .args(["ledger", "append", "--via-journal", "--kind", "compactions"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let line = br#"{"source":"codex","sessionId":"s","ts":"2026-04-20T00:00:00.000Z"}"#;
+    queued.stdin.take().unwrap().write_all(line).unwrap();
+    assert!(queued.wait().unwrap().success());
+    for (words, signal, code) in [
+        (&["ingest"][..], libc::SIGTERM, 143),
+        (&["ingest"], libc::SIGINT, 130),
+        // Told to stop is how it ends.
+        (&["ingest", "--follow"], libc::SIGTERM, 0),
+    ] {
+        let (stopped, said, took) = with_lock::<_, LockError>(&home.path().join("ledger.lock"), |_| {
+            let child = burn(home.path(), words);
+            std::thread::sleep(Duration::from_millis(1300));
+            Ok(stop(child, signal))
+        })
+        .unwrap();
+        assert_eq!(stopped, code, "{words:?}: {said}");
+        assert!(took < HEARD && !said.contains("unfinished"), "{words:?}: {took:?} {said}");
+        assert_eq!(said.contains("they stay queued"), code != 0, "{said}");
+    }
+    assert!(burn(home.path(), &["ingest"]).wait().unwrap().success());
+    assert_eq!(std::fs::read_to_string(home.path().join("ledger.jsonl")).unwrap().lines().count(), 1);
 }
 
 #[test]

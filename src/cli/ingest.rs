@@ -15,6 +15,7 @@ use super::journal::require_journal;
 use super::{counted, grouped, human_bytes, interrupt, print, progress::Spinner, warn};
 use crate::home::Home;
 use crate::ingest::{Drained, HybridStore, IngestError, Ingestor, ledger_sink};
+use crate::interrupt::Interrupt;
 use crate::journal::JournalReader;
 use crate::ledger::Ledger;
 
@@ -66,13 +67,14 @@ pub fn run(args: IngestArgs) -> anyhow::Result<ExitCode> {
         None => Home::from_env()?.root().join("ingest"),
     };
     watch_engines(store.clone());
+    let interrupt = interrupt::watch();
     // The journal first: a mistyped name makes no store.
     require_journal(&journal)?;
     let reader = JournalReader::open(&journal)?;
     let mut ingestor = Ingestor::new(reader, HybridStore::open(&store)?)?;
     // Without a home, a journal without lines for the ledger can be drained all the same.
     if let Ok(home) = Home::from_env() {
-        ingestor.set_ledger_sink(ledger_sink(Ledger::new(home), &journal))?;
+        ingestor.set_ledger_sink(ledger_sink(Ledger::new(home), &journal, &interrupt))?;
     }
     let journal_name = journal.display().to_string();
     let mut told = 0;
@@ -87,8 +89,7 @@ pub fn run(args: IngestArgs) -> anyhow::Result<ExitCode> {
             ));
         }
     }))?;
-    interrupt::watch();
-    let drained = drain(&mut ingestor, args.follow);
+    let drained = drain(&mut ingestor, args.follow, &interrupt);
     if let Ok(drained) = &drained
         && drained.set_aside > 0
     {
@@ -128,7 +129,7 @@ pub fn run(args: IngestArgs) -> anyhow::Result<ExitCode> {
         }
         super::print_text(&format!("{text}\n"))?;
     }
-    if interrupt::requested() && !args.follow && lag_bytes > 0 {
+    if interrupt.is_requested() && !args.follow && lag_bytes > 0 {
         bail!("interrupted; run it again to go on");
     }
     Ok(ExitCode::SUCCESS)
@@ -159,25 +160,33 @@ fn watch_engines(store: PathBuf) {
 }
 
 /// Drains until the journal has nothing more, with `follow` until interrupted; always to the end of a batch.
-fn drain(ingestor: &mut Ingestor<HybridStore>, follow: bool) -> anyhow::Result<Drained> {
+fn drain(
+    ingestor: &mut Ingestor<HybridStore>,
+    follow: bool,
+    interrupt: &Interrupt,
+) -> anyhow::Result<Drained> {
     let spinner = Spinner::new();
     let mut total = Drained::default();
     let mut last_warning = String::new();
-    while !interrupt::requested() {
+    while !interrupt.is_requested() {
         match ingestor.drain_batch() {
             Ok(drained) if drained.records > 0 => {
                 total.add(drained);
                 last_warning.clear();
             }
             Ok(_) if !follow => break,
-            Ok(_) => std::thread::sleep(POLL),
+            Ok(_) => {
+                interrupt.sleep(POLL);
+            }
+            // What it waited for it need not have any more.
+            Err(IngestError::Ledger { .. }) if follow && interrupt.is_requested() => break,
             Err(error @ IngestError::Ledger { .. }) if follow => {
                 let warning = format!("{error}; asking again");
                 if warning != last_warning {
                     warn(&warning);
                     last_warning = warning;
                 }
-                std::thread::sleep(LEDGER_RETRY);
+                interrupt.sleep(LEDGER_RETRY);
             }
             Err(error) => return Err(error.into()),
         }

@@ -11,11 +11,6 @@ pub(super) use on_unix::watch;
 
 use crate::interrupt::Interrupt;
 
-/// Whether somebody wants the work to stop.
-pub(super) fn requested() -> bool {
-    signal() != 0
-}
-
 /// The exit code of a command that failed: 128 and the number of the signal that interrupted it, else 1.
 pub(super) fn failure_code() -> ExitCode {
     match u8::try_from(signal()) {

@@ -12,9 +12,10 @@ use super::payload::{LedgerLine, Payload, deserialize};
 use super::worker::{Delivered, LedgerEntry, LedgerSink, RefusedLine, TOGETHER_BYTES};
 use crate::disk;
 use crate::home::LockName;
+use crate::interrupt::Interrupt;
 use crate::journal::{JournalError, JournalReader};
 use crate::ledger::{AppendOptions, Batch, Ledger, LedgerError};
-use crate::lock::{LockError, with_lock};
+use crate::lock::{LockError, with_lock_unless};
 
 /// How many bytes in front of the noted length of the ledger are hashed, at most, to know the ledger by.
 const WITNESS_BYTES: u64 = 4096;
@@ -51,20 +52,26 @@ pub enum DeliveryError {
 }
 
 /// A sink that appends lines of the journal in `journal` to `ledger`, durably. Lines that are no records the ledger could
-/// take are refused for good; whatever else fails is worth another try.
-pub fn ledger_sink(ledger: Ledger, journal: &Path) -> LedgerSink {
-    let journal = journal.to_owned();
-    Box::new(move |entries| Ok(deliver(&ledger, &journal, entries)?))
+/// take are refused for good; whatever else fails is worth another try. It stops waiting for the ledger's lock when `interrupt`
+/// is requested, and the lines stay queued.
+pub fn ledger_sink(ledger: Ledger, journal: &Path, interrupt: &Interrupt) -> LedgerSink {
+    let (journal, interrupt) = (journal.to_owned(), interrupt.clone());
+    Box::new(move |entries| Ok(deliver(&ledger, &journal, &interrupt, entries)?))
 }
 
-fn deliver(ledger: &Ledger, journal: &Path, entries: &[LedgerEntry]) -> Result<Delivered, DeliveryError> {
+fn deliver(
+    ledger: &Ledger,
+    journal: &Path,
+    interrupt: &Interrupt,
+    entries: &[LedgerEntry],
+) -> Result<Delivered, DeliveryError> {
     let note = &journal.join("DELIVERED");
     let (Some(first), Some(last)) = (entries.first(), entries.last()) else {
         return Ok(Delivered::default());
     };
     disk::create_dir_all(ledger.home().root())?;
     // Under the ledger's lock its length is that in front of our append, and no other ingestor reads the note meanwhile.
-    with_lock(&ledger.home().lock(LockName::Ledger), |_| {
+    with_lock_unless(&ledger.home().lock(LockName::Ledger), interrupt, |_| {
         let file = ledger.home().ledger();
         let mut before = match read_note(note)? {
             Note::None => UnderWay::nothing(),

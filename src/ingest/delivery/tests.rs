@@ -75,7 +75,7 @@ fn home(directory: &Path) -> Home {
 fn drain(directory: &Path, store: MemoryStore) -> Result<MemoryStore, super::super::IngestError> {
     let journal = directory.join("journal");
     let mut ingestor = Ingestor::new(JournalReader::open(&journal)?, store)?;
-    ingestor.set_ledger_sink(ledger_sink(Ledger::new(home(directory)), &journal))?;
+    ingestor.set_ledger_sink(ledger_sink(Ledger::new(home(directory)), &journal, &Interrupt::new()))?;
     ingestor.drain()?;
     ingestor.into_store()
 }
@@ -191,7 +191,9 @@ fn lines_queued_together_are_delivered_together_across_the_limit_of_a_batch() {
     writer.close().unwrap();
     queue(&journal, &alike());
     let mut ingestor = Ingestor::new(JournalReader::open(&journal).unwrap(), MemoryStore::default()).unwrap();
-    ingestor.set_ledger_sink(ledger_sink(Ledger::new(home(directory.path())), &journal)).unwrap();
+    ingestor
+        .set_ledger_sink(ledger_sink(Ledger::new(home(directory.path())), &journal, &Interrupt::new()))
+        .unwrap();
     let drained = ingestor.drain_batch().unwrap();
     assert_eq!((drained.records, drained.ledger_lines, drained.duplicates), (16 * 1024 + 4, 5, 0));
     assert_eq!(ledger(directory.path()), alike()[0].join("\n") + "\n");
@@ -227,7 +229,7 @@ fn a_batch_that_arrives_in_parts_is_written_as_a_whole_one() {
     for cut in 1..5 {
         let directory = tempfile::tempdir().unwrap();
         let (journal, entries, expected) = queued_alike(directory.path());
-        let sink = || ledger_sink(Ledger::new(home(directory.path())), &journal);
+        let sink = || ledger_sink(Ledger::new(home(directory.path())), &journal, &Interrupt::new());
         let (early, late) = entries.split_at(1 + cut);
         assert_eq!(sink()(early).unwrap(), Delivered::default());
         // The second time as after a crash: the store's cursor was not moved. Lines of the first part are in no count.
@@ -243,7 +245,7 @@ fn any_operation_of_the_delivery_of_a_later_part_may_fail() {
     each_failure(|harness| {
         let directory = tempfile::tempdir().unwrap();
         let (journal, entries, expected) = queued_alike(directory.path());
-        let sink = || ledger_sink(Ledger::new(home(directory.path())), &journal);
+        let sink = || ledger_sink(Ledger::new(home(directory.path())), &journal, &Interrupt::new());
         let (early, late) = entries.split_at(3);
         assert_eq!(sink()(early).unwrap(), Delivered::default());
         let outcome = harness.run(|| sink()(late));
@@ -264,7 +266,7 @@ fn what_is_written_again_of_an_earlier_part_is_in_no_count() {
     let journal = directory.path().join("journal");
     queue(&journal, &[vec![turn("a", 1)], vec![turn("f", 4), turn("g", 5), turn("a", 1), turn("h", 6)]]);
     let entries = entries_of(&journal);
-    let sink = || ledger_sink(Ledger::new(home(directory.path())), &journal);
+    let sink = || ledger_sink(Ledger::new(home(directory.path())), &journal, &Interrupt::new());
     let (early, late) = entries.split_at(2);
     assert_eq!(sink()(&early[..1]).unwrap(), Delivered::default());
     let first = ledger(directory.path());
