@@ -142,7 +142,7 @@ fn an_index_that_disagrees_is_named_id_by_id() {
     {
         assert_eq!(report["index"][key], count, "{key}");
     }
-    assert!(burn(home.path(), &["state", "rebuild", "index"]).status.success());
+    assert!(burn(home.path(), &["state", "rebuild", "index", "--force"]).status.success());
     assert_eq!(check(home.path(), &[]).0, 0);
 
     // Nothing but an id that stands there twice is a fault, too.
@@ -151,6 +151,67 @@ fn an_index_that_disagrees_is_named_id_by_id() {
     assert_eq!((code, findings(&report).len(), &report["index"]["repeatedIds"]), (1, 1, &1.into()));
     let said = String::from_utf8(burn(home.path(), &["ledger", "check"]).stdout).unwrap();
     assert!(said.contains("ledger.idx at byte 85 (17 bytes): repeated in the index"), "{said}");
+}
+
+#[test]
+fn a_ledger_that_was_cut_is_told_of_and_its_index_kept() {
+    let home = tempfile::tempdir().unwrap();
+    let [ledger, index] = ["ledger.jsonl", "ledger.idx"].map(|name| home.path().join(name));
+    let lines: Vec<String> = (0..9).map(|number| turn("a", number, "t1") + "\n").collect();
+    let whole = lines.concat();
+    fs::write(&ledger, &whole).unwrap();
+    assert!(burn(home.path(), &["state", "rebuild", "all"]).status.success());
+    let (code, report) = check(home.path(), &[]);
+    assert_eq!((code, report["archive"]["ledgerOffsetBytes"].as_u64()), (0, Some(whole.len() as u64)));
+    let ids = fs::read_to_string(&index).unwrap();
+
+    // Cut, and replaced by one of the same length.
+    let (kept, lost) = (lines[..2].concat(), lines[2..].concat().len() as u64);
+    let other = whole.replacen("\"m0\"", "\"mX\"", 1);
+    for (text, offset, length) in [(&kept, kept.len() as u64, lost), (&other, 0, whole.len() as u64)] {
+        fs::write(&ledger, text).unwrap();
+        let (code, report) = check(home.path(), &[]);
+        assert_eq!(
+            (code, &findings(&report)[0]),
+            (1, &("cut".to_owned(), "ledger".to_owned(), offset, length))
+        );
+        let reasons: Vec<_> =
+            report["findings"].as_array().unwrap().iter().map(|f| f["reason"].as_str().unwrap()).collect();
+        assert!(
+            reasons[0].contains("archive.sqlite") && reasons[0].contains("restore it from a backup"),
+            "{reasons:?}"
+        );
+        assert!(!reasons.iter().any(|reason| reason.contains("rebuild index")), "{reasons:?}");
+    }
+
+    // Lines that are no ids and ids that stand there twice are not lost; ids are.
+    fs::write(&ledger, &kept).unwrap();
+    let odd = format!("\nno id\n{ids}{ids}");
+    fs::write(&index, &odd).unwrap();
+    for what in ["index", "all"] {
+        let output = burn(home.path(), &["state", "rebuild", what]);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{what}: {said}");
+        assert!(
+            said.contains("ledger.idx at byte 41 and after: 7 ids") && said.contains("--force"),
+            "{said}"
+        );
+        assert_eq!(fs::read_to_string(&index).unwrap(), odd, "{what}");
+    }
+    let output = burn(home.path(), &["state", "rebuild", "index", "--force", "--json"]);
+    let done: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&done["ids"], &done["droppedIds"]), (&2.into(), &7.into()));
+    assert_eq!(fs::read_to_string(&index).unwrap(), ids[..34]);
+
+    // Nothing is dropped of an index that is not there, or has its ids twice.
+    for text in [None, Some(format!("{}\nno id\n{}", &ids[..34], &ids[..34]))] {
+        match text {
+            None => fs::remove_file(&index).unwrap(),
+            Some(text) => fs::write(&index, text).unwrap(),
+        }
+        assert!(burn(home.path(), &["state", "rebuild", "index"]).status.success());
+        assert_eq!(fs::read_to_string(&index).unwrap(), ids[..34]);
+    }
 }
 
 /// What a check finds when `meanwhile` is done to the home after the ledger was read, and before its index is.

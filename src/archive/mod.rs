@@ -29,4 +29,5 @@ pub use build::{
 };
 pub use cursor::Restart;
 pub use error::ArchiveError;
+pub(crate) use status::compare;
 pub use status::{RowCounts, Status, Vacuumed, status, vacuum};

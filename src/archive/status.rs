@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use rusqlite::Connection;
 
 use super::build::Paths;
+use super::cursor::{self, Restart};
 use super::error::{ArchiveError, SqliteContext};
 use super::open;
 use super::schema::VERSION;
@@ -115,6 +116,49 @@ pub fn status(paths: &Paths) -> Result<Status, ArchiveError> {
         Err(error) => return Err(error.into()),
     }
     Ok(status)
+}
+
+/// How much of a ledger an archive has read, and whether the ledger still begins with it.
+#[derive(Debug)]
+pub(crate) struct Comparison {
+    /// The archive's cursor in the ledger.
+    pub cursor_bytes: u64,
+    /// The length of the ledger now.
+    pub ledger_bytes: u64,
+    /// Why the ledger no longer has what the archive has read.
+    pub lost: Option<Restart>,
+}
+
+/// Compares an archive with its ledger; `None` when there is no archive of this version.
+///
+/// # Errors
+/// When either is there and cannot be read.
+pub(crate) fn compare(paths: &Paths) -> Result<Option<Comparison>, ArchiveError> {
+    let path = &paths.archive;
+    if !open::exists(path)? {
+        return Ok(None);
+    }
+    let state = open::read_state(&open::open_read_only(path)?, path)?;
+    let Some(state) = state.filter(|state| state.archive_version == VERSION) else { return Ok(None) };
+    let Ok(cursor_bytes) = u64::try_from(state.ledger_offset_bytes) else { return Ok(None) };
+    // The ledger after the archive, because an append and a build in between must not look like a cut.
+    let source = match Source::open(&paths.ledger, Io::Read) {
+        Err(ScanError::Open { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => None,
+        opened => Some(opened?),
+    };
+    let lost = match &source {
+        None => (cursor_bytes > 0).then_some(Restart::LedgerShrank),
+        Some(source) => match cursor::check(source, state.ledger_offset_bytes, state.ledger_mark)? {
+            // Another program may count an unfinished line as read.
+            Some(Restart::CursorInsideLine)
+                if !cursor::is_marked(state.ledger_offset_bytes, state.ledger_mark) =>
+            {
+                None
+            }
+            lost => lost,
+        },
+    };
+    Ok(Some(Comparison { cursor_bytes, ledger_bytes: source.map_or(0, |source| source.len_bytes()), lost }))
 }
 
 /// Reads the archive's part of a status, all of it from one snapshot.

@@ -70,7 +70,7 @@ A stamp:
     /// Find everything that is wrong with a ledger; exit 1 if there is anything.
     #[command(after_help = "\
 Faults are lines that are malformed, rejected, torn or not UTF-8, and an index whose ids are missing, too many, repeated \
-or no ids at all. Each is listed with its byte offset. Lines of unknown kinds, repeated records and lines out of time \
+or no ids at all; and a ledger that no longer begins with the bytes that the home's archive has read. Each is listed with its byte offset. Lines of unknown kinds, repeated records and lines out of time \
 order are counted, no faults. Appends may go on meanwhile. With FILE its index is FILE with the extension idx, if there \
 is one.
 
@@ -264,6 +264,12 @@ fn describe(report: &CheckReport) -> String {
             line("  no ids", index.invalid_lines);
         }
         None => text.push_str("  ids were not compared with an index\n"),
+    }
+    match &report.archive {
+        Some(archive) => {
+            text.push_str(&format!("  {:<22} {}\n", "bytes archived", grouped(archive.ledger_offset_bytes)))
+        }
+        None => text.push_str("  the ledger was not compared with an archive\n"),
     }
     text
 }

@@ -19,7 +19,7 @@ use crate::archive::{
 };
 use crate::disk;
 use crate::home::Home;
-use crate::ledger::{Ledger, Reindexed};
+use crate::ledger::{ExtraIds, Ledger, Reindexed};
 use crate::record::rows::Finding;
 use crate::scan::Io;
 
@@ -95,12 +95,16 @@ Examples:
     Archive(ArchiveArgs),
     /// Make ledger.idx and ledger.content.idx anew from the ledger.
     #[command(after_help = "\
-Appends go on meanwhile. Needed when `burn ledger check` finds that the index disagrees.
+Appends go on meanwhile. Needed when `burn ledger check` finds that the index disagrees. An index with ids that no line of \
+the ledger has is kept, because the ledger may have been cut; --force drops these ids.
 
 Examples:
   burn state rebuild index
   burn state rebuild index --json")]
     Index {
+        /// Drop ids that no line of the ledger has.
+        #[arg(long)]
+        force: bool,
         /// Print one JSON document.
         #[arg(long)]
         json: bool,
@@ -111,6 +115,9 @@ Examples:
   burn state rebuild all
   burn state rebuild all --json")]
     All {
+        /// Drop ids that no line of the ledger has.
+        #[arg(long)]
+        force: bool,
         /// Print one JSON document.
         #[arg(long)]
         json: bool,
@@ -184,18 +191,24 @@ pub(super) fn run(args: StateArgs) -> anyhow::Result<ExitCode> {
         Some(StateCommand::Rebuild { what: RebuildCommand::Archive(archive) }) => {
             rebuild_archive(archive, args.json)
         }
-        Some(StateCommand::Rebuild { what: RebuildCommand::Index { json } }) => {
-            rebuild_index(json || args.json)
+        Some(StateCommand::Rebuild { what: RebuildCommand::Index { force, json } }) => {
+            rebuild_index(extra_ids(force), json || args.json)
         }
-        Some(StateCommand::Rebuild { what: RebuildCommand::All { json } }) => rebuild_all(json || args.json),
+        Some(StateCommand::Rebuild { what: RebuildCommand::All { force, json } }) => {
+            rebuild_all(extra_ids(force), json || args.json)
+        }
         Some(StateCommand::Prune(prune)) => clean::prune(&prune, args.json),
         Some(StateCommand::Reset(reset)) => clean::reset(&reset, args.json),
     }
 }
 
-fn rebuild_index(json: bool) -> anyhow::Result<ExitCode> {
+fn extra_ids(force: bool) -> ExtraIds {
+    if force { ExtraIds::Drop } else { ExtraIds::Refuse }
+}
+
+fn rebuild_index(extra: ExtraIds, json: bool) -> anyhow::Result<ExitCode> {
     let ledger = Ledger::new(Home::from_env()?);
-    let result = ledger.rebuild_index()?;
+    let result = ledger.rebuild_index(extra)?;
     warn_if_missing(&ledger.home().ledger())?;
     if json {
         print_json(&result)?;
@@ -214,6 +227,9 @@ fn reindexed(ledger: &Ledger, result: &Reindexed) -> String {
         counted(result.ids, "id"),
         counted(result.fingerprints, "fingerprint")
     );
+    if result.dropped_ids > 0 {
+        text.push_str(&format!("  dropped: {} of no line\n", counted(result.dropped_ids, "id")));
+    }
     if result.malformed_lines > 0 {
         let lines = counted(result.malformed_lines, "malformed line");
         text.push_str(&format!("  left out: {lines}; `burn ledger check` lists them\n"));
@@ -221,14 +237,14 @@ fn reindexed(ledger: &Ledger, result: &Reindexed) -> String {
     text
 }
 
-fn rebuild_all(json: bool) -> anyhow::Result<ExitCode> {
+fn rebuild_all(extra: ExtraIds, json: bool) -> anyhow::Result<ExitCode> {
     #[derive(serde::Serialize)]
     struct Rebuilt {
         index: Reindexed,
         archive: BuildResult,
     }
     let ledger = Ledger::new(Home::from_env()?);
-    let index = ledger.rebuild_index()?;
+    let index = ledger.rebuild_index(extra)?;
     warn_if_missing(&ledger.home().ledger())?;
     if !json {
         print_text(&reindexed(&ledger, &index))?;

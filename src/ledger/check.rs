@@ -1,6 +1,7 @@
-//! Checking a ledger: every line that is not as it should be, and whether the index has what the ledger has.
+//! Checking a ledger: every line that is not as it should be, whether the index has what the ledger has, and whether the
+//! ledger still has what the archive has read.
 //!
-//! Reads the ledger on all cores and `ledger.idx` after it; changes nothing. When index and ledger disagree, or the last line
+//! Reads the ledger on all cores, `ledger.idx` after it, and the archive's cursor; changes nothing. When index and ledger disagree, or the last line
 //! is unfinished, both are looked at again under the locks `ledger` and `ledger-index`, and what was appended
 //! meanwhile is checked too, so that an append under way is not taken for a fault.
 
@@ -18,6 +19,7 @@ use self::index::{Compared, IndexLines};
 use self::lines::{Checker, Found};
 use super::LedgerError;
 use super::pipeline::{Work, in_order};
+use crate::archive::{self, ArchiveError, Paths, Restart};
 use crate::home::{Home, LockName};
 use crate::lock::{LockError, with_lock};
 use crate::record::{ID_LEN_BYTES, Id};
@@ -31,6 +33,8 @@ const BETWEEN_LOOKS: Duration = Duration::from_millis(50);
 /// Files that nobody has changed for as long as this are as they will be.
 const SETTLED_AFTER: Duration = Duration::from_secs(2);
 
+const RESTORE: &str = "restore the ledger from a backup first";
+
 /// Which files to check.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CheckFiles {
@@ -38,22 +42,25 @@ pub struct CheckFiles {
     index: PathBuf,
     /// Locks `ledger` and `ledger-index`: of a home, whose index must exist.
     locks: Option<[PathBuf; 2]>,
+    /// Archive and ledger of a home.
+    archive: Option<Paths>,
 }
 
 impl CheckFiles {
-    /// Ledger and index of a home.
+    /// Ledger, index and archive of a home.
     pub fn of_home(home: &Home) -> Self {
         Self {
             ledger: home.ledger(),
             index: home.ids_index(),
             locks: Some([home.lock(LockName::Ledger), home.lock(LockName::LedgerIndex)]),
+            archive: Some(Paths::of_home(home)),
         }
     }
 
     /// A ledger anywhere. Its index is the file of the same name with the extension `idx`; when there is none, only the
     /// ledger is checked.
     pub fn of_ledger(ledger: PathBuf) -> Self {
-        Self { index: ledger.with_extension("idx"), ledger, locks: None }
+        Self { index: ledger.with_extension("idx"), ledger, locks: None, archive: None }
     }
 }
 
@@ -85,6 +92,8 @@ pub enum Problem {
     NoLedger,
     /// The ledger is no longer the file that was checked.
     Replaced,
+    /// The ledger no longer begins with the bytes that the archive has read.
+    Cut,
 }
 
 impl Problem {
@@ -103,6 +112,7 @@ impl Problem {
             Self::NoIndex => "without an index",
             Self::NoLedger => "missing",
             Self::Replaced => "replaced",
+            Self::Cut => "cut or rewritten",
         }
     }
 
@@ -149,6 +159,16 @@ pub struct IndexCheck {
     pub invalid_lines: u64,
 }
 
+/// The archive whose cursor was compared with the ledger.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ArchiveCheck {
+    /// The archive.
+    pub path: PathBuf,
+    /// How many bytes of the ledger it has read.
+    pub ledger_offset_bytes: u64,
+}
+
 /// The result of a check.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -179,6 +199,8 @@ pub struct CheckReport {
     pub out_of_order_lines: u64,
     /// The index; `None` when only the ledger was checked: there is none beside it, or the ledger was replaced meanwhile.
     pub index: Option<IndexCheck>,
+    /// The archive; `None` when there is none of this version, it cannot be read, or another ledger than the home's is checked.
+    pub archive: Option<ArchiveCheck>,
     /// Whether nothing is wrong.
     pub ok: bool,
     /// How long it took, in milliseconds.
@@ -211,6 +233,7 @@ pub fn check(
             repeated_records: 0,
             out_of_order_lines: 0,
             index: None,
+            archive: None,
             ok: true,
             duration_ms: 0,
         },
@@ -229,7 +252,10 @@ pub fn check(
     run.torn();
     run.report.repeated_records = (run.ids.len() - run.ids.chunk_by(|a, b| a.0 == b.0).count()) as u64;
     match compared {
-        Some(compared) => run.index(compared)?,
+        Some(compared) => {
+            let is_cut = run.archive(&compared)?;
+            run.index(compared, is_cut)?;
+        }
         None => run.tell(CheckFinding {
             file: run.files.ledger.clone(),
             offset: 0,
@@ -416,7 +442,44 @@ impl Run<'_> {
         [&self.files.ledger, &self.files.index].into_iter().all(|path| is_older(path, SETTLED_AFTER))
     }
 
-    fn index(&mut self, compared: Compared) -> Result<(), LedgerError> {
+    /// Compares the ledger with the cursor of the home's archive; whether the ledger was cut or rewritten.
+    fn archive(&mut self, compared: &Compared) -> Result<bool, LedgerError> {
+        let Some(paths) = &self.files.archive else { return Ok(false) };
+        let found = match archive::compare(paths) {
+            Ok(Some(found)) => found,
+            Err(ArchiveError::Scan(error)) => return Err(error.into()),
+            // A ledger can be sound beside an archive that is not; `burn state` says what the archive lacks.
+            Ok(None) | Err(_) => return Ok(false),
+        };
+        let path = paths.archive.clone();
+        let ledger_offset_bytes = found.cursor_bytes;
+        self.report.archive = Some(ArchiveCheck { path: path.clone(), ledger_offset_bytes });
+        let Some(why) = found.lost else { return Ok(false) };
+        if !self.report.exists && compared.ids > 0 {
+            // It is told as a ledger that is missing.
+            return Ok(true);
+        }
+        let (offset, length) = match why {
+            Restart::LedgerShrank => {
+                (found.ledger_bytes, found.cursor_bytes.saturating_sub(found.ledger_bytes))
+            }
+            _ => (0, found.cursor_bytes),
+        };
+        self.tell(CheckFinding {
+            file: self.files.ledger.clone(),
+            offset,
+            length,
+            problem: Problem::Cut,
+            reason: format!(
+                "{why}, {ledger_offset_bytes} bytes, as {} says: the ledger was cut or replaced; restore it from a backup, and \
+                 rebuild neither index nor archive before, because they hold what is left of the lost lines",
+                path.display()
+            ),
+        });
+        Ok(true)
+    }
+
+    fn index(&mut self, compared: Compared, is_cut: bool) -> Result<(), LedgerError> {
         let index = &self.files.index;
         if !compared.exists && self.files.locks.is_none() {
             return Ok(());
@@ -452,13 +515,24 @@ impl Run<'_> {
                 offset: 0,
                 length: 0,
                 problem: Problem::NoIndex,
-                reason: format!("{} does not exist; `burn state rebuild index` makes it", index.display()),
+                reason: match is_cut {
+                    true => format!("{} does not exist; {RESTORE}", index.display()),
+                    false => {
+                        format!("{} does not exist; `burn state rebuild index` makes it", index.display())
+                    }
+                },
             });
             return Ok(());
         }
-        let repair = match &self.files.locks {
-            Some(_) => "`burn state rebuild index` repairs it",
-            None => "it is of another state of the ledger: put the right one beside it, or delete it",
+        let (repair, drop) = match &self.files.locks {
+            Some(_) if is_cut => [RESTORE; 2].into(),
+            Some(_) => (
+                "`burn state rebuild index` repairs it",
+                "if no line was lost, `burn state rebuild index --force` drops it",
+            ),
+            None => {
+                ["it is of another state of the ledger: put the right one beside it, or delete it"; 2].into()
+            }
         };
         for (id, offset) in compared.missing {
             let end = match &self.source {
@@ -474,7 +548,7 @@ impl Run<'_> {
             });
         }
         for (id, offset) in compared.extra {
-            let reason = format!("id {id} is of no line of the ledger; {repair}");
+            let reason = format!("id {id} is of no line of the ledger; {drop}");
             self.tell_of_id(offset, Problem::ExtraId, reason);
         }
         for (id, offset) in compared.repeated {

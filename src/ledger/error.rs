@@ -58,6 +58,22 @@ pub enum LedgerError {
         /// The index.
         index: PathBuf,
     },
+    /// The index has ids that no line of the ledger has, and would lose them.
+    #[error(
+        "{} at byte {offset} and after: {ids} ids are of no line of {}, so the ledger may have been cut; nothing was changed; \
+         restore the ledger from a backup, or drop these ids with `burn state rebuild index --force`",
+        index.display(), ledger.display()
+    )]
+    WouldDropIds {
+        /// The index.
+        index: PathBuf,
+        /// The ledger.
+        ledger: PathBuf,
+        /// How many different ids.
+        ids: u64,
+        /// Where the first of them is in the index, in bytes.
+        offset: u64,
+    },
     /// The lines are in the file, but it is not known whether they would survive a power cut.
     #[error(
         "{landed} new lines were written to {}, but not synced: {source}; they may be lost if the machine \

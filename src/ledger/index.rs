@@ -28,6 +28,16 @@ const TAIL_MAX: u64 = 65_536;
 /// What a thread takes at a time when ids are read from the ledger.
 const CHUNK_BYTES: u64 = 1 << 20;
 
+/// What a rebuild of the index does with ids that the index has and no line of the ledger.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ExtraIds {
+    /// Nothing is changed, because such ids are what is left of lines that were lost.
+    #[default]
+    Refuse,
+    /// They are dropped.
+    Drop,
+}
+
 /// What `burn state rebuild index` did.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -40,6 +50,8 @@ pub struct Reindexed {
     pub fingerprints: u64,
     /// Lines that are not JSON, and so have no id.
     pub malformed_lines: u64,
+    /// Different ids of the old index that no line of the ledger has, and that the new index lacks.
+    pub dropped_ids: u64,
     /// How long it took, in milliseconds.
     pub duration_ms: u64,
 }
@@ -318,6 +330,30 @@ impl Collected {
             },
         )
     }
+
+    /// How many different ids of the index at `home` are none of these; an error if there are any and `extra` refuses them.
+    fn count_extra(&self, home: &Home, extra: ExtraIds) -> Result<u64, LedgerError> {
+        let index = home.ids_index();
+        let Some(file) = open_existing(index.clone())? else { return Ok(0) };
+        let (mut dropped, mut first) = (IdSet::default(), 0);
+        each_piece(&file, 0, |base, piece| {
+            for (offset, line) in scan::lines(base, piece) {
+                if let Some(id) = Id::parse(line).filter(|id| !self.known_ids.contains(id)) {
+                    if dropped.is_empty() {
+                        first = offset;
+                    }
+                    dropped.insert(id);
+                }
+            }
+        })?;
+        let ids = dropped.len() as u64;
+        match extra {
+            ExtraIds::Refuse if ids > 0 => {
+                Err(LedgerError::WouldDropIds { index, ledger: home.ledger(), ids, offset: first })
+            }
+            _ => Ok(ids),
+        }
+    }
 }
 
 impl Ledger {
@@ -325,9 +361,10 @@ impl Ledger {
     /// they wrote meanwhile is read under lock `ledger` at the end.
     ///
     /// # Errors
-    /// [`LedgerError::Missing`] when there is no ledger and the index has ids, which is then left as it is. Else when the ledger
-    /// cannot be read, a lock not be taken or a file not be written; each index file is then the old one or the new one.
-    pub fn rebuild_index(&self) -> Result<Reindexed, LedgerError> {
+    /// [`LedgerError::Missing`] when there is no ledger and the index has ids, and [`LedgerError::WouldDropIds`] when the index has
+    /// ids that the ledger lacks, unless `extra` drops them; the index is then left as it is. Else when the ledger cannot be read,
+    /// a lock not be taken or a file not be written; each index file is then the old one or the new one.
+    pub fn rebuild_index(&self, extra: ExtraIds) -> Result<Reindexed, LedgerError> {
         let started = std::time::Instant::now();
         let home = self.home();
         disk::create_dir_all(home.root())?;
@@ -363,6 +400,7 @@ impl Ledger {
                 }
                 let skipped = collected.fingerprints.len().saturating_sub(FINGERPRINTS);
                 let fingerprints = &collected.fingerprints[skipped..];
+                let dropped_ids = collected.count_extra(home, extra)?;
                 held.still_held()?;
                 disk::replace(&home.fingerprints_index(), &text_of(fingerprints), false)?;
                 disk::replace(&home.ids_index(), &text_of(&collected.ids), false)?;
@@ -378,6 +416,7 @@ impl Ledger {
                     ids: collected.ids.len() as u64,
                     fingerprints: fingerprints.len() as u64,
                     malformed_lines: collected.malformed,
+                    dropped_ids,
                     duration_ms: started.elapsed().as_millis() as u64,
                 })
             })

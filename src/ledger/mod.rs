@@ -44,10 +44,10 @@ mod sorted;
 
 pub use append::{AppendOptions, Appended};
 pub use batch::{Batch, Refusal};
-pub use check::{CheckFiles, CheckFinding, CheckReport, IndexCheck, Problem, check};
+pub use check::{ArchiveCheck, CheckFiles, CheckFinding, CheckReport, IndexCheck, Problem, check};
 pub use content::{Sidecar, Sidecars};
 pub use error::LedgerError;
-pub use index::Reindexed;
+pub use index::{ExtraIds, Reindexed};
 pub use read::PassedOver;
 pub use reset::{Belonging, Reset};
 

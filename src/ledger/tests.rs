@@ -299,7 +299,7 @@ fn an_index_made_while_the_ledger_is_replaced_is_of_the_new_one() {
         let before = fs::read(home.ids_index()).unwrap();
         let made = std::thread::scope(|scope| {
             let rebuild = crate::lock::with_lock(&home.lock(crate::home::LockName::Ledger), |_| {
-                let rebuild = scope.spawn(|| ledger.rebuild_index());
+                let rebuild = scope.spawn(|| ledger.rebuild_index(ExtraIds::Refuse));
                 // Time for it to have read the old ledger; it then waits for the lock.
                 std::thread::sleep(std::time::Duration::from_millis(300));
                 let other = directory.path().join("other");
@@ -374,7 +374,7 @@ fn the_window_of_fingerprints_holds_ten_thousand() {
     assert_eq!(ledger.append(&renamed(5_000), &options).unwrap().duplicates, 1);
     assert_eq!(ledger.append(&renamed(0), &options).unwrap().appended, 1);
     let before = window();
-    ledger.rebuild_index().unwrap();
+    ledger.rebuild_index(ExtraIds::Refuse).unwrap();
     assert_eq!(window().lines().count(), 10_000);
     // A rebuild has each fingerprint where it was first seen; the one written again stands at the end only here.
     assert!(before.lines().skip(1).take(9_000).all(|line| window().contains(line)));
