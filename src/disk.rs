@@ -38,12 +38,16 @@ const QUARANTINE_NAMES: u32 = 10_000;
 /// How often [`File::open_append`] and [`KernelLock::open`] let another process create and delete the file between its two attempts.
 const OPEN_ATTEMPTS: u32 = 8;
 
+type WriteElsewhere<'a> = &'a dyn Fn(&[u8]) -> io::Result<()>;
+
 /// What an operation works on: always a path, and the open file and the bytes to be written where there are any.
 #[cfg_attr(not(all(test, unix)), allow(dead_code))]
 struct Target<'a> {
     path: &'a Path,
     file: Option<&'a fs::File>,
     bytes: &'a [u8],
+    /// Writes bytes where the whole write goes, when another library has the file open.
+    elsewhere: Option<WriteElsewhere<'a>>,
 }
 
 /// The one gate to the operating system: turns its answer into an [`Error`]; tests count, fail and record here.
@@ -55,6 +59,17 @@ fn perform<T>(
     #[cfg(all(test, unix))]
     let run = || faults::intercept(&operation, &target, run);
     run().map_err(|reason| Error::Io { operation, path: target.path.to_owned(), reason })
+}
+
+/// Writes all of `bytes` at `offset` into a file that another library has open; `write` writes what it is given there.
+pub(crate) fn write_elsewhere(
+    path: &Path,
+    bytes: &[u8],
+    offset: u64,
+    write: impl Fn(&[u8]) -> io::Result<()>,
+) -> Result<(), Error> {
+    let operation = Operation::Write { offset: Some(offset), len_bytes: bytes.len() };
+    perform(operation, Target { path, file: None, bytes, elsewhere: Some(&write) }, || write(bytes))
 }
 
 /// `run`, to be handed to another thread: in tests the faults of this one go along.
@@ -70,12 +85,13 @@ pub(crate) fn handed_over<T>(run: impl FnOnce() -> T) -> impl FnOnce() -> T {
     run
 }
 
-fn perform_on_path<T>(
+/// An operation on a name, or on a file that another library has open.
+pub(crate) fn perform_on_path<T>(
     operation: Operation,
     path: &Path,
     run: impl FnOnce() -> io::Result<T>,
 ) -> Result<T, Error> {
-    perform(operation, Target { path, file: None, bytes: &[] }, run)
+    perform(operation, Target { path, file: None, bytes: &[], elsewhere: None }, run)
 }
 
 /// Which file a path or a handle stands for: two files that exist at the same time never compare equal.
@@ -223,7 +239,7 @@ impl File {
         bytes: &[u8],
         run: impl FnOnce() -> io::Result<T>,
     ) -> Result<T, Error> {
-        perform(operation, Target { path: &self.path, file: Some(&self.file), bytes }, run)
+        perform(operation, Target { path: &self.path, file: Some(&self.file), bytes, elsewhere: None }, run)
     }
 
     /// The path it was opened under.
@@ -377,6 +393,28 @@ pub fn metadata(path: &Path) -> Result<Metadata, Error> {
 /// As [`metadata`], of the file that a symbolic link leads to.
 pub fn metadata_of_target(path: &Path) -> Result<Metadata, Error> {
     perform_on_path(Operation::Inspect, path, || Metadata::of(&fs::metadata(path)?))
+}
+
+/// Whether this process may read the file at `path`, links followed, without opening it: closing a descriptor of a file drops
+/// every POSIX lock that this process has on it. On Windows, which has no such locks, the file is opened.
+pub fn check_readable(path: &Path) -> Result<(), Error> {
+    perform_on_path(Operation::Open, path, || is_readable(path))
+}
+
+#[cfg(unix)]
+fn is_readable(path: &Path) -> io::Result<()> {
+    use std::os::unix::ffi::OsStrExt;
+    let name = std::ffi::CString::new(path.as_os_str().as_bytes())?;
+    // SAFETY: `name` is a string that ends with a zero and outlives the call, which only reads it.
+    match unsafe { libc::faccessat(libc::AT_FDCWD, name.as_ptr(), libc::R_OK, libc::AT_EACCESS) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+#[cfg(windows)]
+fn is_readable(path: &Path) -> io::Result<()> {
+    fs::File::open(path).map(|_| ())
 }
 
 /// The paths of everything in a directory, in byte order.

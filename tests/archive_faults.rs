@@ -230,6 +230,73 @@ fn a_full_disk_is_an_error_that_names_it() {
     }
 }
 
+/// What `burn state` and `burn query` answer must not depend on room for the `-shm` file of SQLite.
+#[test]
+fn a_full_disk_still_answers() {
+    let Some(mount) = Mount::new() else { return };
+    let home = mount.0.path();
+    fs::write(home.join("ledger.jsonl"), ledgers::generated(Profile::Mixed, 1_000_000, 3).0).unwrap();
+    assert!(rebuild(home, &["--full"]).output().unwrap().status.success());
+    let answers = || {
+        ["state", "query"].map(|word| {
+            let mut command = burn(home);
+            command.args(if word == "state" {
+                &["state", "--json"][..]
+            } else {
+                &["query", "turns", "--json"]
+            });
+            let output = command.output().unwrap();
+            success(&output);
+            output.stdout
+        })
+    };
+    let before = answers();
+    // As large as it likes; the write ends when nothing is left.
+    let filler = home.join("filler");
+    assert!(fs::write(&filler, vec![1; 80 << 20]).is_err());
+    assert_eq!(answers(), before);
+}
+
+/// A program that uses the library has no handler of SIGBUS, which would end it where it read a map behind the end of its file.
+#[test]
+fn a_library_reads_a_ledger_that_is_truncated_without_a_signal_handler() {
+    use relayburn_ledger::archive::{Observer, Phase, Progress};
+    use relayburn_ledger::home::Home;
+    use relayburn_ledger::ledger::{Filter, Ledger, RecordKind};
+    use relayburn_ledger::record::rows::Finding;
+    use std::ops::ControlFlow;
+    struct Truncating<'p>(&'p Path);
+    impl Observer for Truncating<'_> {
+        fn progress(&mut self, progress: Progress) -> ControlFlow<()> {
+            if progress.phase == Phase::Rows {
+                File::options().write(true).open(self.0).unwrap().set_len(5_000).unwrap();
+            }
+            ControlFlow::Continue(())
+        }
+        fn finding(&mut self, _: &Finding) {}
+    }
+    let (whole, _) = ledgers::generated(Profile::Mixed, 24_000_000, 4);
+    let place = Place::with_ledger(&whole);
+    let ledger = &place.paths.ledger;
+    let built = relayburn_ledger::archive::rebuild_full(
+        &place.paths,
+        &Options { threads: 1, ..Options::default() },
+        &mut Truncating(ledger),
+    );
+    let message = built.unwrap_err().to_string();
+    assert!(message.contains("was truncated while it was read"), "{message}");
+    assert_eq!(place.names(), ["ledger.jsonl"]);
+
+    fs::write(ledger, &whole).unwrap();
+    let asked =
+        Ledger::new(Home::at(place.directory())).query(RecordKind::Turn, &Filter::default(), &mut |_| {
+            File::options().write(true).open(ledger).unwrap().set_len(5_000).unwrap();
+            ControlFlow::Continue(())
+        });
+    let message = asked.map(|_| ()).unwrap_err().to_string();
+    assert!(message.contains("was truncated while it was read"), "{message}");
+}
+
 /// Whether this process may do what permissions forbid.
 fn is_root() -> bool {
     // SAFETY: a call without arguments that cannot fail.

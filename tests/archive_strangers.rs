@@ -365,9 +365,16 @@ fn a_page_size_that_sqlite_does_not_know_is_refused_whatever_the_loader() {
     }
 }
 
-/// Another program may store what is no JSON; the rows are then made from the ledger, which has the stamp as it was given.
+/// Another program may store what is no JSON, no UTF-8 or no text; the rows are then made from the ledger, which has the stamp as
+/// it was given.
 #[test]
 fn a_stored_stamp_that_cannot_be_read_is_named_by_its_place_in_the_ledger() {
+    for stored in ["'[1'", "CAST(x'7b22ff227d' AS TEXT)", "x'7b7d'"] {
+        a_stored_stamp_that_cannot_be_read(stored);
+    }
+}
+
+fn a_stored_stamp_that_cannot_be_read(stored: &str) {
     let place = Place::new();
     let ledger = fs::read_to_string(place.path("l.jsonl")).unwrap();
     let (stamped, _) = ledger.trim_end().rsplit_once('\n').unwrap();
@@ -378,7 +385,9 @@ fn a_stored_stamp_that_cannot_be_read_is_named_by_its_place_in_the_ledger() {
         let archive = Connection::open(place.path("a.sqlite")).unwrap();
         archive
             .execute(
-                "UPDATE stamps SET enrichment_json = '[1' WHERE rowid = (SELECT min(rowid) FROM stamps)",
+                &format!(
+                    "UPDATE stamps SET enrichment_json = {stored} WHERE rowid = (SELECT min(rowid) FROM stamps)"
+                ),
                 [],
             )
             .unwrap();

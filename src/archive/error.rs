@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::bulk;
+use super::cursor::Restart;
 use super::publish::PublishError;
 use crate::disk;
 use crate::lock::LockError;
@@ -25,8 +26,13 @@ pub enum ArchiveError {
     #[error(transparent)]
     Publish(#[from] PublishError),
     /// The bulk loader could not build the new archive; the old one is untouched.
-    #[error(transparent)]
-    Bulk(#[from] bulk::Error),
+    #[error("cannot build {} anew: {source}; the old archive is untouched", path.display())]
+    Bulk {
+        /// The archive.
+        path: PathBuf,
+        /// What the loader said.
+        source: bulk::Error,
+    },
     /// SQLite refused an operation.
     #[error("{} failed while {doing}: {source}{}", path.display(), remedy(source))]
     Sqlite {
@@ -76,6 +82,27 @@ pub enum ArchiveError {
         /// The database.
         path: PathBuf,
     },
+    /// An archive that this process may not lock, or has no room to lock, was changed while it was read.
+    #[error("{} was changed while it was read, so the answer does not count; run it again", path.display())]
+    Changed {
+        /// The database.
+        path: PathBuf,
+    },
+    /// A strict build would take away rows that the ledger no longer has.
+    #[error(
+        "{} has rows that are no longer in {}: {reason}; nothing was changed; put the ledger back, \
+         or build without --strict, which keeps a copy of this archive",
+        archive.display(),
+        ledger.display()
+    )]
+    LedgerLost {
+        /// The ledger.
+        ledger: PathBuf,
+        /// The archive.
+        archive: PathBuf,
+        /// How the ledger differs from what was taken in.
+        reason: Restart,
+    },
     /// There is no archive where one is to be read.
     #[error("there is no archive at {}; `burn state rebuild archive` builds it", path.display())]
     Missing {
@@ -114,9 +141,12 @@ pub enum ArchiveError {
     },
     /// The finished database did not pass its check and was thrown away.
     #[error(
-        "the new archive did not pass its check ({reason}) and was thrown away; the old one is untouched, run again"
+        "the new archive for {} did not pass its check ({reason}) and was thrown away; the old one is untouched, run again",
+        path.display()
     )]
     Verify {
+        /// The archive.
+        path: PathBuf,
         /// What the check said.
         reason: String,
     },
@@ -172,6 +202,13 @@ pub enum ArchiveError {
     /// The caller of the build wanted it to end.
     #[error("interrupted; the archive is as it was")]
     Interrupted,
+}
+
+impl ArchiveError {
+    /// Names the archive that the bulk loader could not build.
+    pub(crate) fn bulk(path: &Path) -> impl FnOnce(bulk::Error) -> Self {
+        move |source| Self::Bulk { path: path.to_path_buf(), source }
+    }
 }
 
 fn remedy(error: &rusqlite::Error) -> &'static str {

@@ -3,8 +3,8 @@
 //! Reading opens change nothing, whatever they find. Only a build, which is about to refill the archive, adds columns or
 //! inserts the state row; nothing here drops anything.
 
-use std::path::Path;
-use std::time::Duration;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension};
 
@@ -39,15 +39,76 @@ pub struct State {
     pub ledger_mark: i32,
 }
 
-/// Opens an existing archive for queries; nothing can be written through the connection.
+/// An archive that is open for queries; nothing can be written through the connection.
+pub struct Reader {
+    connection: Connection,
+    path: PathBuf,
+    /// What the files were like before they were opened, when they are read without locks.
+    seen: Option<Seen>,
+}
+
+impl std::ops::Deref for Reader {
+    type Target = Connection;
+
+    fn deref(&self) -> &Connection {
+        &self.connection
+    }
+}
+
+impl Reader {
+    /// Passes on what was read, or that it does not count. Whoever reads calls this last: an archive that was read without locks
+    /// and changed meanwhile may have given rows of two states, or any error.
+    pub(super) fn settle<T>(&self, read: Result<T, ArchiveError>) -> Result<T, ArchiveError> {
+        match &self.seen {
+            Some(seen) => seen.settle(&self.path, read),
+            None => read,
+        }
+    }
+}
+
+/// By what a change of an archive is noticed without locks: whoever writes one changes its file, replaces it, or begins a
+/// write-ahead log.
+#[derive(PartialEq, Eq)]
+struct Seen {
+    identity: disk::Identity,
+    len_bytes: u64,
+    modified: SystemTime,
+    changed_ns: i64,
+    log_len_bytes: u64,
+}
+
+impl Seen {
+    fn of(path: &Path) -> Result<Self, ArchiveError> {
+        let open = |source| ScanError::Open { path: path.to_path_buf(), source };
+        let target = std::fs::canonicalize(path).map_err(open)?;
+        let log_len_bytes = match disk::metadata(&disk::with_suffix(&target, "-wal")) {
+            Ok(log) => log.len_bytes,
+            Err(error) if error.is_not_found() => 0,
+            Err(error) => return Err(error.into()),
+        };
+        let disk::Metadata { identity, len_bytes, modified, changed_ns, .. } = disk::metadata(&target)?;
+        Ok(Self { identity, len_bytes, modified, changed_ns, log_len_bytes })
+    }
+
+    fn settle<T>(&self, path: &Path, read: Result<T, ArchiveError>) -> Result<T, ArchiveError> {
+        if Self::of(path).is_ok_and(|now| now == *self) {
+            read
+        } else {
+            Err(ArchiveError::Changed { path: path.to_path_buf() })
+        }
+    }
+}
+
+/// Opens an existing archive for queries.
 ///
 /// A strictly read-only connection to a database in WAL mode leaves `-wal` and `-shm` behind when it is the last one, so
 /// where the file may be written it is opened for writing with `query_only` set; SQLite then cleans up on close. Where
-/// nothing may be written (a read-only mount, another user's file) the archive is read as it lies.
+/// nothing may be written (a read-only mount, another user's file) or there is no room for the `-shm` (a full disk), the archive
+/// is read without locks, and [`Reader::settle`] says whether somebody changed it meanwhile.
 ///
 /// # Errors
-/// [`ArchiveError::Missing`], [`ArchiveError::Damaged`], [`ArchiveError::Sqlite`].
-pub fn open_read_only(path: &Path) -> Result<Connection, ArchiveError> {
+/// [`ArchiveError::Missing`], [`ArchiveError::Damaged`], [`ArchiveError::Changed`], [`ArchiveError::Sqlite`].
+pub fn open_read_only(path: &Path) -> Result<Reader, ArchiveError> {
     if !exists(path)? {
         return Err(ArchiveError::Missing { path: path.to_path_buf() });
     }
@@ -60,11 +121,25 @@ pub fn open_read_only(path: &Path) -> Result<Connection, ArchiveError> {
             Err(error)
         }
     });
-    match opened {
-        Ok(connection) => Ok(connection),
-        Err(error) if may_not_write(&error) => open_immutable(path),
-        Err(error) => Err(error).context(path, "opening it"),
+    let error = match opened {
+        Ok(connection) => return Ok(Reader { connection, path: path.to_path_buf(), seen: None }),
+        Err(error) if may_not_write(&error) || has_no_room(&error) => error,
+        Err(error) => return Err(error).context(path, "opening it"),
+    };
+    let seen = Seen::of(path)?;
+    if seen.log_len_bytes > 0 {
+        if has_no_room(&error) {
+            return Err(error).context(path, "taking in its write-ahead log");
+        }
+        return Err(ArchiveError::Damaged {
+            path: path.to_path_buf(),
+            reason:
+                "its write-ahead log holds changes that only a program that may write the archive can take in"
+                    .to_string(),
+        });
     }
+    let connection = seen.settle(path, open_immutable(path))?;
+    Ok(Reader { connection, path: path.to_path_buf(), seen: Some(seen) })
 }
 
 /// Whether anything stands there. What cannot be looked at may well exist.
@@ -86,17 +161,23 @@ fn may_not_write(error: &rusqlite::Error) -> bool {
     matches!(error.sqlite_error_code(), Some(CannotOpen | PermissionDenied | ReadOnly))
 }
 
+/// Whether the `-shm` file, which every connection to a database in WAL mode needs, could not be made large enough.
+fn has_no_room(error: &rusqlite::Error) -> bool {
+    use rusqlite::ffi;
+    let code = error.sqlite_error().map(|error| error.extended_code);
+    matches!(
+        code,
+        Some(
+            ffi::SQLITE_FULL
+                | ffi::SQLITE_IOERR_SHMOPEN
+                | ffi::SQLITE_IOERR_SHMSIZE
+                | ffi::SQLITE_IOERR_SHMMAP
+        )
+    )
+}
+
 /// Opens a file that nobody writes meanwhile: no lock is taken, nothing is created beside it.
 pub(super) fn open_immutable(path: &Path) -> Result<Connection, ArchiveError> {
-    let log = disk::with_suffix(path, "-wal");
-    if std::fs::metadata(&log).is_ok_and(|log| log.len() > 0) {
-        return Err(ArchiveError::Damaged {
-            path: path.to_path_buf(),
-            reason:
-                "its write-ahead log holds changes that only a program that may write the archive can take in"
-                    .to_string(),
-        });
-    }
     let mut uri = String::from("file:");
     #[cfg(unix)]
     let bytes = std::os::unix::ffi::OsStrExt::as_bytes(path.as_os_str());
@@ -114,11 +195,9 @@ pub(super) fn open_immutable(path: &Path) -> Result<Connection, ArchiveError> {
     let flags =
         OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
     let connection = Connection::open_with_flags(&uri, flags).or_else(|error| {
-        // SQLite names no reason. Opened only now that it could not: closing a file ends this process's locks on it.
-        match std::fs::File::open(path) {
-            Err(source) => Err(ScanError::Open { path: path.to_path_buf(), source }.into()),
-            Ok(_) => Err(error).context(path, "opening it"),
-        }
+        // SQLite names no reason. The file is not opened to find one: closing it would end this process's locks on it.
+        disk::check_readable(path).map_err(ArchiveError::from)?;
+        Err(error).context(path, "opening it")
     })?;
     prepare(&connection).context(path, "opening it")?;
     schema_read(&connection).context(path, "reading its schema")?;
@@ -359,4 +438,47 @@ pub(super) fn write_state(connection: &Connection, state: &State) -> Result<(), 
         ],
     )?;
     connection.execute_batch(&format!("PRAGMA user_version = {}", state.ledger_mark))
+}
+
+#[cfg(all(test, unix))]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_read_without_locks_counts_only_when_nobody_wrote() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("archive.sqlite");
+        let owner = Connection::open(&path).unwrap();
+        owner.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(())).unwrap();
+        owner.execute_batch("CREATE TABLE t(v); PRAGMA wal_checkpoint(TRUNCATE)").unwrap();
+        let reader = || {
+            let seen = Some(Seen::of(&path).unwrap());
+            Reader { connection: open_immutable(&path).unwrap(), path: path.clone(), seen }
+        };
+        let is_changed = |reader: &Reader| match reader.settle(Ok(())) {
+            Ok(()) => false,
+            Err(error @ ArchiveError::Changed { .. }) => {
+                assert!(error.to_string().contains("run it again"), "{error}");
+                true
+            }
+            Err(error) => panic!("{error}"),
+        };
+        assert!(!is_changed(&reader()));
+        // A log that has begun, pages that went from there into the file, another file in the place.
+        let before = reader();
+        owner.execute_batch("INSERT INTO t VALUES (1)").unwrap();
+        assert!(is_changed(&before));
+        owner.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").unwrap();
+        assert!(is_changed(&before));
+        let before = reader();
+        assert!(!is_changed(&before));
+        std::fs::copy(&path, directory.path().join("new")).unwrap();
+        std::fs::rename(directory.path().join("new"), &path).unwrap();
+        assert!(is_changed(&before));
+        // An error of SQLite's that a change may have made is told as the change.
+        let error =
+            before.settle::<()>(Err(ArchiveError::Damaged { path: path.clone(), reason: String::new() }));
+        assert!(matches!(error, Err(ArchiveError::Changed { .. })));
+    }
 }

@@ -12,7 +12,7 @@ use rusqlite::{Connection, Row, Statement, params_from_iter};
 
 use super::build::Paths;
 use super::error::{ArchiveError, SqliteContext};
-use super::open;
+use super::open::{self, Reader};
 use super::schema::VERSION;
 use crate::record::Filter;
 use crate::record::columns::{Table, compactions, tool_calls, tool_result_events, turns};
@@ -38,7 +38,12 @@ impl Conditions {
         let mut conditions = Self::default();
         conditions.add("ts >= ?", &filter.since);
         conditions.add("ts <= ?", &filter.until);
-        conditions.add("source = ?", &filter.source);
+        // SQLite without statistics takes an equality for more selective than any range, and would read all turns of the source
+        // and sort them. The plus sign hides the column from its indexes, so that the range of time is read in order.
+        let is_by_time = table == "turns"
+            && (filter.since.is_some() || filter.until.is_some())
+            && filter.session.is_none();
+        conditions.add(if is_by_time { "+source = ?" } else { "source = ?" }, &filter.source);
         conditions.add("session_id = ?", &filter.session);
         if filter.session.is_some() && filter.source.is_none() {
             conditions.sql.push(format!("source IN ({})", SOURCES.replace("{table}", table)));
@@ -70,7 +75,7 @@ impl Conditions {
 ///
 /// # Errors
 /// [`ArchiveError::Missing`], [`ArchiveError::OtherVersion`], [`ArchiveError::Incomplete`], [`ArchiveError::NotAnArchive`],
-/// [`ArchiveError::Damaged`], and whatever SQLite says.
+/// [`ArchiveError::Damaged`], and whatever SQLite says. [`ArchiveError::Changed`] comes after the rows, which do not count then.
 pub fn turns(
     archive: &Path,
     filter: &Filter,
@@ -178,43 +183,51 @@ pub fn lag_bytes(paths: &Paths) -> Result<u64, ArchiveError> {
         Err(ScanError::Open { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => return Ok(0),
         Err(error) => return Err(error.into()),
     };
-    let connection = open::open_read_only(&paths.archive)?;
-    let state = open::read_state(&connection, &paths.archive)?;
+    let archive = open::open_read_only(&paths.archive)?;
+    let state = archive.settle(open::read_state(&archive, &paths.archive))?;
     let cursor = state.map_or(0, |state| state.ledger_offset_bytes.max(0) as u64);
     Ok(source.line_end_before(0, source.len_bytes())?.saturating_sub(cursor))
 }
 
-fn open_for_query(archive: &Path) -> Result<Connection, ArchiveError> {
-    let connection = open::open_read_only(archive)?;
-    match open::read_state(&connection, archive)? {
-        Some(state) if state.archive_version == VERSION => Ok(connection),
+/// Opens an archive of this version.
+fn open_for_query(path: &Path) -> Result<Reader, ArchiveError> {
+    let archive = open::open_read_only(path)?;
+    archive.settle(check_version(&archive, path))?;
+    Ok(archive)
+}
+
+fn check_version(archive: &Connection, path: &Path) -> Result<(), ArchiveError> {
+    match open::read_state(archive, path)? {
+        Some(state) if state.archive_version == VERSION => Ok(()),
         Some(state) => {
-            Err(ArchiveError::OtherVersion { path: archive.to_owned(), found: state.archive_version })
+            Err(ArchiveError::OtherVersion { path: path.to_owned(), found: state.archive_version })
         }
-        None if open::is_foreign(&connection, archive)? => {
-            Err(ArchiveError::NotAnArchive { path: archive.to_owned() })
-        }
-        None => Err(ArchiveError::Incomplete { path: archive.to_owned() }),
+        None if open::is_foreign(archive, path)? => Err(ArchiveError::NotAnArchive { path: path.to_owned() }),
+        None => Err(ArchiveError::Incomplete { path: path.to_owned() }),
     }
 }
 
+/// Reads rows until `each` breaks off. They count only when this returns no error.
 fn run(
-    connection: &Connection,
+    reader: &Reader,
     archive: &Path,
     sql: &str,
     values: &[String],
     mut each: impl FnMut(&Row<'_>) -> Result<ControlFlow<()>, rusqlite::Error>,
 ) -> Result<(), ArchiveError> {
-    // One transaction, so that tool calls belong to the turns they are read with.
-    connection.execute_batch("BEGIN").context(archive, "beginning to read")?;
-    let mut statement = connection.prepare(sql).context(archive, "preparing a query")?;
-    let mut rows = statement.query(params_from_iter(values)).context(archive, "querying it")?;
-    while let Some(row) = rows.next().context(archive, "querying it")? {
-        if each(row).context(archive, "reading a row")?.is_break() {
-            break;
+    let mut read = || -> Result<(), ArchiveError> {
+        // One transaction, so that tool calls belong to the turns they are read with.
+        reader.execute_batch("BEGIN").context(archive, "beginning to read")?;
+        let mut statement = reader.prepare(sql).context(archive, "preparing a query")?;
+        let mut rows = statement.query(params_from_iter(values)).context(archive, "querying it")?;
+        while let Some(row) = rows.next().context(archive, "querying it")? {
+            if each(row).context(archive, "reading a row")?.is_break() {
+                break;
+            }
         }
-    }
-    Ok(())
+        Ok(())
+    };
+    reader.settle(read())
 }
 
 fn hand_over(text: &[u8], sink: &mut dyn FnMut(&str) -> ControlFlow<()>) -> ControlFlow<()> {
@@ -299,4 +312,37 @@ fn write_calls(row: &Row<'_>, calls: &mut Statement<'_>, out: &mut Vec<u8>) -> R
     }
     out.push(b']');
     Ok(())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::archive::schema::INDEXES;
+
+    #[test]
+    fn a_range_of_time_is_read_by_its_index_whatever_the_source() {
+        let archive = Connection::open_in_memory().unwrap();
+        let create =
+            crate::archive::schema::TABLES.iter().find(|table| table.name == "turns").unwrap().create;
+        archive.execute_batch(create).unwrap();
+        for (_, create) in INDEXES.iter().filter(|(_, create)| create.contains(" ON turns(")) {
+            archive.execute_batch(create).unwrap();
+        }
+        let plan = |filter: &Filter| {
+            let conditions = Conditions::new("turns", filter);
+            let sql = conditions.select("ts", "turns", "ts, turn_index, rowid");
+            let mut plan = archive.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
+            let steps = plan.query_map(params_from_iter(&conditions.values), |row| row.get::<_, String>(3));
+            steps.unwrap().map(Result::unwrap).collect::<Vec<_>>().join("; ")
+        };
+        let text = |text: &str| Some(text.to_owned());
+        let since = Filter { source: text("codex"), since: text("2026-04-20"), ..Filter::default() };
+        let until = Filter { source: text("codex"), until: text("2026-04-20"), ..Filter::default() };
+        for filter in [&since, &until] {
+            assert!(plan(filter).contains("USING INDEX idx_turns_ts (ts"), "{}", plan(filter));
+        }
+        let session = Filter { session: text("s"), ..since };
+        assert!(plan(&session).contains("source=? AND session_id=?"), "{}", plan(&session));
+    }
 }

@@ -12,6 +12,7 @@ use super::build::Paths;
 use super::cursor::{self, Restart};
 use super::error::{ArchiveError, SqliteContext};
 use super::open;
+use super::publish;
 use super::schema::VERSION;
 use crate::interrupt::Interrupt;
 use crate::scan::{Io, ScanError, Source};
@@ -47,6 +48,10 @@ pub struct Status {
     pub row_counts: RowCounts,
     /// Turns by class of fidelity; those without one count as `unknown`.
     pub fidelity_histogram: BTreeMap<String, u64>,
+    /// Files beside the archive that builds kept for people: archives whose ledger lost what they hold, and what was no database.
+    /// In the JSON only when there are any.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub set_aside: Vec<PathBuf>,
 }
 
 /// How many rows the tables of an archive hold.
@@ -97,6 +102,7 @@ pub fn status(paths: &Paths) -> Result<Status, ArchiveError> {
         last_rebuild_at: None,
         row_counts: RowCounts::default(),
         fidelity_histogram: BTreeMap::new(),
+        set_aside: publish::kept(path)?,
     };
     if status.exists {
         read_archive(path, &mut status)?;
@@ -138,7 +144,8 @@ pub(crate) fn compare(paths: &Paths) -> Result<Option<Comparison>, ArchiveError>
     if !open::exists(path)? {
         return Ok(None);
     }
-    let state = open::read_state(&open::open_read_only(path)?, path)?;
+    let archive = open::open_read_only(path)?;
+    let state = archive.settle(open::read_state(&archive, path))?;
     let Some(state) = state.filter(|state| state.archive_version == VERSION) else { return Ok(None) };
     let Ok(cursor_bytes) = u64::try_from(state.ledger_offset_bytes) else { return Ok(None) };
     // The ledger after the archive, because an append and a build in between must not look like a cut.
@@ -163,10 +170,14 @@ pub(crate) fn compare(paths: &Paths) -> Result<Option<Comparison>, ArchiveError>
 
 /// Reads the archive's part of a status, all of it from one snapshot.
 fn read_archive(path: &Path, status: &mut Status) -> Result<(), ArchiveError> {
-    let connection = open::open_read_only(path)?;
+    let archive = open::open_read_only(path)?;
+    archive.settle(read_tables(&archive, path, status))
+}
+
+fn read_tables(connection: &Connection, path: &Path, status: &mut Status) -> Result<(), ArchiveError> {
     connection.execute_batch("BEGIN").context(path, "beginning to read")?;
-    status.is_foreign = open::is_foreign(&connection, path)?;
-    if let Some(state) = open::read_state(&connection, path)? {
+    status.is_foreign = open::is_foreign(connection, path)?;
+    if let Some(state) = open::read_state(connection, path)? {
         status.archive_version = Some(state.archive_version);
         status.ledger_offset_bytes = state.ledger_offset_bytes;
         status.ledger_mtime_ms = state.ledger_mtime_ms;
@@ -175,13 +186,13 @@ fn read_archive(path: &Path, status: &mut Status) -> Result<(), ArchiveError> {
     }
     let counting = "counting rows";
     status.row_counts = RowCounts {
-        sessions: count(&connection, "sessions").context(path, counting)?,
-        turns: count(&connection, "turns").context(path, counting)?,
-        tool_calls: count(&connection, "tool_calls").context(path, counting)?,
-        tool_result_events: count(&connection, "tool_result_events").context(path, counting)?,
-        compactions: count(&connection, "compactions").context(path, counting)?,
+        sessions: count(connection, "sessions").context(path, counting)?,
+        turns: count(connection, "turns").context(path, counting)?,
+        tool_calls: count(connection, "tool_calls").context(path, counting)?,
+        tool_result_events: count(connection, "tool_result_events").context(path, counting)?,
+        compactions: count(connection, "compactions").context(path, counting)?,
     };
-    status.fidelity_histogram = histogram(&connection).context(path, counting)?;
+    status.fidelity_histogram = histogram(connection).context(path, counting)?;
     Ok(())
 }
 
@@ -225,9 +236,11 @@ pub fn vacuum(paths: &Paths) -> Result<Vacuumed, ArchiveError> {
                 reclaimed_bytes: 0,
             });
         }
-        if open::is_foreign(&open::open_read_only(path)?, path)? {
+        let archive = open::open_read_only(path)?;
+        if archive.settle(open::is_foreign(&archive, path))? {
             return Err(ArchiveError::NotAnArchive { path: path.clone() });
         }
+        drop(archive);
         let connection = open::open_for_build(path)?;
         let checkpoint = || {
             let is_busy: bool = connection

@@ -262,6 +262,7 @@ fn rebuild_all(extra: ExtraIds, json: bool) -> anyhow::Result<ExitCode> {
     watch.bar.finish();
     let archive = archive?;
     let is_nothing_stored = nothing_stored(&paths, &archive)?;
+    warn_of_set_aside(&archive);
     if json {
         print_json(&Rebuilt { index, archive })?;
     } else {
@@ -431,9 +432,7 @@ fn rebuild_archive(args: ArchiveArgs, json: bool) -> anyhow::Result<ExitCode> {
     }
     let result = result?;
     warn_if_missing(&paths.ledger)?;
-    if let Some(aside) = &result.set_aside {
-        warn(&format!("what stood in the archive's place is no database; it is now {}", aside.display()));
-    }
+    warn_of_set_aside(&result);
     if findings > FINDINGS_SHOWN {
         let more = counted(findings - FINDINGS_SHOWN, "more line");
         warn(&format!("and {more} left out; `--report FILE` lists all of them"));
@@ -456,6 +455,13 @@ fn warn_if_missing(ledger: &std::path::Path) -> anyhow::Result<()> {
         warn(&format!("there is no ledger at {}; nothing was taken in", ledger.display()));
     }
     Ok(())
+}
+
+/// Names what a build kept of what was in the archive's place.
+fn warn_of_set_aside(result: &BuildResult) {
+    if let (Some(aside), Some(reason)) = (&result.set_aside, &result.set_aside_reason) {
+        warn(&format!("{reason}: {}", aside.display()));
+    }
 }
 
 /// A report must not be written over what it reports on.

@@ -17,6 +17,10 @@ pub(super) fn print_status(json: bool) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let mut text = describe(&status, &paths.ledger);
+    for (place, path) in status.set_aside.iter().enumerate() {
+        let name = if place == 0 { "set aside" } else { "" };
+        text.push_str(&format!("{name:<13} {}; delete it when nothing in it is missed\n", path.display()));
+    }
     text.push_str(&describe_home(&home)?);
     print_text(&text)?;
     Ok(ExitCode::SUCCESS)
@@ -83,7 +87,8 @@ fn describe(status: &Status, ledger: &Path) -> String {
                     grouped(bytes - taken_in_bytes)
                 )
             }
-            Some(_) => "ahead of a ledger that became shorter; `burn state rebuild archive` builds it anew"
+            Some(_) => "the ledger is shorter than when the archive was built; `burn state rebuild archive` builds it anew \
+                        and keeps a copy of this one"
                 .to_string(),
             None => "there is no ledger".to_string(),
         },

@@ -3,7 +3,7 @@
 //!
 //! A [`Harness`] works on the threads that entered it with [`Harness::run`] and on no other, so tests stay parallel;
 //! code that starts threads hands them [`current`]. Only what passes through `disk` is seen: mapped memory and SQLite
-//! are not.
+//! are not, but for what goes through [`write_elsewhere`](super::write_elsewhere).
 //!
 //! ```ignore
 //! faults::each_failure(|harness| {
@@ -250,8 +250,11 @@ pub(super) fn intercept<T>(
 }
 
 fn write_half(operation: &Operation, target: &Target<'_>) -> io::Result<()> {
-    let mut file = target.file.expect("a write has a file");
     let half = &target.bytes[..target.bytes.len() / 2];
+    if let Some(write) = target.elsewhere {
+        return write(half);
+    }
+    let mut file = target.file.expect("a write has a file");
     match operation {
         Operation::Write { offset: Some(offset), .. } => super::write_all_at(file, half, *offset),
         _ => file.write_all(half),

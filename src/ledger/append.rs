@@ -103,7 +103,7 @@ impl Ledger {
         }
         let mut standing: HashMap<&[u8], usize> =
             batch.entries.iter().map(|entry| (batch.line(&entry.line), 0)).collect();
-        let source = Source::open(&self.home().ledger(), Io::Mmap)?;
+        let source = Source::open(&self.home().ledger(), Io::default())?;
         let len_bytes = source.len_bytes();
         let mut buffer = Vec::new();
         let behind = source.bytes(from_bytes.min(len_bytes)..len_bytes, &mut buffer)?;

@@ -293,7 +293,7 @@ impl Run<'_> {
 
     /// Opens the ledger. A home without one has nothing wrong; a file that was named must exist.
     fn open(&self) -> Result<Option<Source>, LedgerError> {
-        match Source::open(&self.files.ledger, Io::Mmap) {
+        match Source::open(&self.files.ledger, Io::default()) {
             Ok(source) => Ok(Some(source)),
             Err(ScanError::Open { source, .. })
                 if source.kind() == io::ErrorKind::NotFound && self.files.locks.is_some() =>

@@ -426,7 +426,7 @@ impl Ledger {
 
 /// The ledger of a home, if there is one.
 pub(super) fn open_ledger(home: &Home) -> Result<Option<Source>, ScanError> {
-    match Source::open(&home.ledger(), Io::Mmap) {
+    match Source::open(&home.ledger(), Io::default()) {
         Ok(source) => Ok(Some(source)),
         Err(ScanError::Open { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),

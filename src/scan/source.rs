@@ -86,13 +86,22 @@ pub enum ScanError {
 const READ_AHEAD_MIN_BYTES: u64 = 4 << 20;
 
 /// How a file's bytes are reached.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+///
+/// The default is the map where a file that is cut under it is an error, and reads where it would end the process: see
+/// [`truncation::install`](super::truncation::install).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Io {
-    /// Through a memory map: no copy, the page cache is the buffer.
-    #[default]
+    /// Through a memory map: no copy, the page cache is the buffer. A file that is cut under its map ends a process that has not
+    /// called [`truncation::install`](super::truncation::install).
     Mmap,
     /// Through positioned reads into a buffer: for file systems that cannot map, or where a map is not wanted.
     Read,
+}
+
+impl Default for Io {
+    fn default() -> Self {
+        if truncation::is_installed() { Self::Mmap } else { Self::Read }
+    }
 }
 
 /// A log file opened for scanning; its length is fixed at the moment it was opened.

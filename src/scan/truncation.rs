@@ -13,7 +13,7 @@
 
 #[cfg(unix)]
 pub use unix::install;
-pub(super) use unix::{Region, watch};
+pub(super) use unix::{Region, is_installed, watch};
 
 /// Turns reads beyond the end of a truncated, mapped file into [`ScanError::Truncated`](super::ScanError::Truncated).
 ///
@@ -80,6 +80,11 @@ mod unix {
             }
         }
         Region(None)
+    }
+
+    /// Whether a file that is cut under its map is an error in this process.
+    pub(in super::super) fn is_installed() -> bool {
+        PREVIOUS.get().is_some()
     }
 
     /// Turns reads beyond the end of a truncated, mapped file into
@@ -165,5 +170,10 @@ mod unix {
 
     pub(in super::super) fn watch(_start: usize, _len: usize) -> Region {
         Region
+    }
+
+    /// A mapped file cannot be cut on this system.
+    pub(in super::super) fn is_installed() -> bool {
+        true
     }
 }

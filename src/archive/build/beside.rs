@@ -1,9 +1,9 @@
 //! Building the whole archive in a file of its own, beside the live one, and publishing it.
 //!
-//! May touch: that file, the archive it replaces, and, renamed aside, a file in its place that is no database. Promises: until
-//! the new archive is whole the old one is as it was.
+//! May touch: that file, the archive it replaces, a copy of that one when the ledger lost what it has, and, renamed aside, a file in
+//! its place that is no database. Promises: until the new archive is whole the old one is as it was.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, OpenFlags};
@@ -23,29 +23,38 @@ use crate::archive::survey::{self, Survey};
 use crate::disk;
 use crate::interrupt::Interrupt;
 use crate::record::fold::Fold;
+use crate::record::rows::Rows;
 use crate::scan::Source;
 
 impl Build<'_> {
     /// Builds everything from byte 0 in a file beside the archive, and publishes it. A file there that is no database is
     /// renamed, and gets its name back when the build fails.
-    pub(super) fn rebuild(self, last_rebuild_at: Option<String>) -> Result<BuildResult, ArchiveError> {
-        if !self.is_no_database {
-            return self.rebuild_beside(last_rebuild_at);
+    pub(super) fn rebuild(mut self, last_rebuild_at: Option<String>) -> Result<BuildResult, ArchiveError> {
+        let plan = publish::prepare(&self.paths.archive)?;
+        // SQLite says so; the file is not opened beside SQLite, because closing it would end this process's locks on it.
+        if plan.found() != publish::Found::NotADatabase {
+            return self.rebuild_beside(plan, last_rebuild_at);
         }
-        let (place, aside) = set_aside(&self.paths.archive)?;
-        match self.rebuild_beside(last_rebuild_at) {
-            Ok(result) => Ok(BuildResult { set_aside: Some(aside), ..result }),
-            Err(error) => {
-                if !place.exists() {
-                    disk::rename(&aside, &place)?;
-                }
-                Err(error)
-            }
+        let place = plan.live_path().to_path_buf();
+        if !self.options.force {
+            return Err(ArchiveError::NotADatabase { path: place });
         }
+        let aside = plan.move_aside()?;
+        self.result.set_aside = Some(aside.clone());
+        self.result.set_aside_reason =
+            Some("what was in the archive's place is no database and was renamed".to_string());
+        let built = self.rebuild_beside(plan, last_rebuild_at);
+        if built.is_err() && !place.exists() {
+            disk::rename(&aside, &place)?;
+        }
+        built
     }
 
-    fn rebuild_beside(mut self, last_rebuild_at: Option<String>) -> Result<BuildResult, ArchiveError> {
-        let plan = publish::prepare(&self.paths.archive)?;
+    fn rebuild_beside(
+        mut self,
+        plan: publish::Plan,
+        last_rebuild_at: Option<String>,
+    ) -> Result<BuildResult, ArchiveError> {
         let built = plan.build_path().to_path_buf();
         let page_size = match plan.page_size() {
             publish::PAGE_SIZE => self.options.page_size_bytes,
@@ -91,8 +100,16 @@ impl Build<'_> {
         connection.close().map_err(|(_, error)| error).context(&built, "closing it")?;
 
         self.report_at_end(Phase::Publish)?;
+        let kept = self.keep_what_is_lost(&plan, &built)?;
         let held = self.held;
-        let published = plan.publish(|| held.still_held().is_ok())?;
+        let published = plan.publish(|| held.still_held().is_ok());
+        if let (Some(kept), Err(error)) = (kept, &published)
+            && !matches!(error, publish::PublishError::NotDurable { .. })
+        {
+            // The archive is still there, so nothing is missed; the error of publishing is the one to report.
+            let _ = disk::remove_file(&kept);
+        }
+        let published = published?;
         self.result.timings.sync = published.build_sync;
         self.result.timings.publish = published.replacing;
         self.result.scanned_bytes = self.end - self.counted_from;
@@ -142,11 +159,12 @@ impl Build<'_> {
         open::read_mapped(connection).context(built, "mapping it")?;
         let is_checked = self.options.verify || cfg!(debug_assertions);
         let interrupt = self.options.interrupt.clone();
+        let archive = &self.paths.archive;
         let (checked, aggregated) = std::thread::scope(|scope| {
             let check = scope.spawn(|| {
                 let started = Instant::now();
                 if is_checked {
-                    verify(built, &interrupt).map(|()| started.elapsed())
+                    verify(built, archive, &interrupt).map(|()| started.elapsed())
                 } else {
                     Ok(Duration::ZERO)
                 }
@@ -156,7 +174,10 @@ impl Build<'_> {
                 .context(built, "aggregating sessions")
                 .map(|()| started.elapsed());
             let checked = check.join().unwrap_or_else(|_| {
-                Err(ArchiveError::Verify { reason: "the check ended without a result".to_string() })
+                Err(ArchiveError::Verify {
+                    path: archive.clone(),
+                    reason: "the check ended without a result".to_string(),
+                })
             });
             (checked, aggregated)
         });
@@ -174,15 +195,18 @@ impl Build<'_> {
         let writing = Instant::now();
         // The loader creates its file exclusively, in the place of the empty one that the plan keeps.
         disk::remove_file(built)?;
-        let writer = BulkWriter::create(built, page_size, self.options.memory_bytes)?;
-        self.rows(&input, &fold, |rows, number| Ok(writer.write(rows, number)?), |_| Ok(()))?;
+        let archive = &self.paths.archive;
+        let writer = BulkWriter::create(built, page_size, self.options.memory_bytes)
+            .map_err(ArchiveError::bulk(archive))?;
+        let take = |rows: &Rows<'_>, number| writer.write(rows, number).map_err(ArchiveError::bulk(archive));
+        self.rows(&input, &fold, take, |_| Ok(()))?;
         self.result.timings.rows = writing.elapsed();
         self.report(Phase::Indexes, self.end, &input)?;
         let indexing = Instant::now();
         let interrupt = &self.options.interrupt;
         self.pool.install(|| writer.finish(interrupt)).map_err(|error| match error {
             bulk::Error::Interrupted => ArchiveError::Interrupted,
-            error => error.into(),
+            error => ArchiveError::bulk(archive)(error),
         })?;
         self.result.timings.indexes = indexing.elapsed();
         Ok(())
@@ -208,24 +232,19 @@ fn open_built(built: &Path, page_size: u32, interrupt: &Interrupt) -> Result<Con
     Ok(connection)
 }
 
-/// Renames what is in the archive's place. Returns its old name, links resolved, and its new one.
-fn set_aside(archive: &Path) -> Result<(PathBuf, PathBuf), ArchiveError> {
-    let place = publish::resolve(archive)?;
-    let tag = format!(".set-aside-{}", jiff::Timestamp::now().as_millisecond());
-    let aside = disk::with_suffix(&place, &tag);
-    disk::rename(&place, &aside)?;
-    Ok((place, aside))
-}
-
 /// SQLite's own check of a file that nobody writes: its quick one, and of a debug build, whatever the options, the full one, which
 /// compares each index with its table.
-fn verify(path: &Path, interrupt: &Interrupt) -> Result<(), ArchiveError> {
+fn verify(path: &Path, archive: &Path, interrupt: &Interrupt) -> Result<(), ArchiveError> {
     let mut connection = open::open_immutable(path)?;
     open::interruptible(&mut connection, interrupt).context(path, "opening it")?;
     open::read_mapped(&connection).context(path, "mapping it")?;
     let check = if cfg!(debug_assertions) { "PRAGMA integrity_check(1)" } else { "PRAGMA quick_check(1)" };
     let first: String = connection.query_row(check, [], |row| row.get(0)).context(path, "checking it")?;
-    if first == "ok" { Ok(()) } else { Err(ArchiveError::Verify { reason: first }) }
+    if first == "ok" {
+        Ok(())
+    } else {
+        Err(ArchiveError::Verify { path: archive.to_path_buf(), reason: first })
+    }
 }
 
 #[cfg(test)]

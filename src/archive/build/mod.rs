@@ -25,6 +25,7 @@ use crate::record::rows::{Rows, Verdict};
 use crate::scan::{ScanError, Source};
 
 mod beside;
+mod lost;
 mod options;
 mod progress;
 mod result;
@@ -34,6 +35,7 @@ pub use options::{Loader, Options, Paths};
 pub use progress::{Observer, Phase, Progress, Unobserved};
 pub use result::{BuildResult, Timings};
 
+use lost::Loss;
 use tail::Outcome;
 
 /// Takes the ledger's tail, behind the archive's cursor, into the archive, which is created when it is missing. When the
@@ -65,6 +67,7 @@ pub fn rebuild_full(
     paths.locked(&options.interrupt, |held| {
         let mut build = Build::new(paths, options, observer, held)?;
         build.refuse_to_replace()?;
+        build.lost = build.look_for_cut()?;
         build.result.rebuilt_from_zero = true;
         build.rebuild(None)
     })
@@ -80,13 +83,12 @@ struct Build<'b> {
     source: Option<Source>,
     /// Behind the last LF of the ledger.
     end: u64,
-    /// Whether SQLite says of the file in the archive's place that it is no database. Only SQLite is asked: a file that is
-    /// opened beside it ends, when it is closed, the locks that SQLite holds on it for this process.
-    is_no_database: bool,
     /// Whether turns are refolded in the live archive, however many they are.
     is_in_place: bool,
     /// What the archive has taken in before and this build does not count: 0, unless a tail build rebuilds for speed alone.
     counted_from: u64,
+    /// What the archive has and the ledger may have lost.
+    lost: Option<Loss>,
     started: Instant,
     result: BuildResult,
     session_ids: HashSet<String>,
@@ -100,7 +102,7 @@ impl<'b> Build<'b> {
         held: &'b Held,
     ) -> Result<Self, ArchiveError> {
         let started = Instant::now();
-        bulk::check_page_size(options.page_size_bytes)?;
+        bulk::check_page_size(options.page_size_bytes).map_err(ArchiveError::bulk(&paths.archive))?;
         open::refuse_no_files(&paths.archive)?;
         let source = match Source::open(&paths.ledger, options.io) {
             Ok(source) => Some(source),
@@ -123,9 +125,9 @@ impl<'b> Build<'b> {
             pool: pipeline::workers(threads)?,
             source,
             end,
-            is_no_database: false,
             is_in_place: false,
             counted_from: 0,
+            lost: None,
             started,
             result: BuildResult::default(),
             session_ids: HashSet::new(),
@@ -138,21 +140,27 @@ impl<'b> Build<'b> {
             return self.rebuild(None);
         }
         // Asked before the build's settings are made: somebody else's file is left as it is.
-        if open::is_foreign(&open::open_read_only(&path)?, &path)? {
+        let archive = open::open_read_only(&path)?;
+        if archive.settle(open::is_foreign(&archive, &path))? {
             return Err(ArchiveError::NotAnArchive { path });
         }
+        drop(archive);
         let connection = self.open_live()?;
         let state = open::read_state(&connection, &path)?;
         let mut restart = None;
-        if let Some(state) = &state {
-            if state.archive_version != VERSION {
-                restart = Some(Restart::OtherVersion);
-            } else if let Some(source) = &self.source {
-                restart = cursor::check(source, state.ledger_offset_bytes, state.ledger_mark)?;
-            }
+        if let (Some(state), Some(source)) = (&state, &self.source) {
+            restart = cursor::check(source, state.ledger_offset_bytes, state.ledger_mark)?;
         }
-        let is_empty = state.as_ref().is_none_or(|state| state.ledger_offset_bytes == 0)
-            && !open::has_rows(&connection, &path)?;
+        let has_rows = open::has_rows(&connection, &path)?;
+        if let Some(reason) = restart.clone().filter(|_| has_rows) {
+            let loss = Loss { reason, is_kept_if_cut: false };
+            self.refuse_loss_if_strict(&loss)?;
+            self.lost = Some(loss);
+        }
+        if state.as_ref().is_some_and(|state| state.archive_version != VERSION) {
+            restart = Some(Restart::OtherVersion);
+        }
+        let is_empty = state.as_ref().is_none_or(|state| state.ledger_offset_bytes == 0) && !has_rows;
         if restart.is_none() && !(is_empty && self.end > 0) {
             match self.extend_or_restart(connection)? {
                 Outcome::Done => {
@@ -247,7 +255,7 @@ impl<'b> Build<'b> {
 
     /// A full rebuild replaces archives, damaged ones too. It leaves another program's database alone, and a file that is no
     /// database unless it may set the file aside.
-    fn refuse_to_replace(&mut self) -> Result<(), ArchiveError> {
+    fn refuse_to_replace(&self) -> Result<(), ArchiveError> {
         let path = &self.paths.archive;
         match open::open_read_only(path) {
             Ok(connection) => match open::is_foreign(&connection, path) {
@@ -256,7 +264,7 @@ impl<'b> Build<'b> {
                 Err(error) => return Err(error),
             },
             Err(ArchiveError::Missing { .. } | ArchiveError::Damaged { .. }) => {}
-            Err(ArchiveError::NotADatabase { .. }) if self.options.force => self.is_no_database = true,
+            Err(ArchiveError::NotADatabase { .. }) if self.options.force => {}
             // Whose file it is cannot be told, for one because somebody keeps it locked.
             Err(error) => return Err(error),
         }

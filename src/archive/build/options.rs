@@ -92,7 +92,7 @@ impl Default for Options {
         Self {
             threads: 0,
             chunk_bytes: 1 << 20,
-            io: Io::Mmap,
+            io: Io::default(),
             strict: false,
             force: false,
             loader: Loader::default(),

@@ -33,9 +33,13 @@ pub struct BuildResult {
     pub duration_ms: u64,
     /// Why a tail build went back to byte 0.
     pub restarted: Option<Restart>,
-    /// What the file that stood in the archive's place, and was no database, is called now.
+    /// Where the archive as it was is kept, when the ledger no longer has what it took in; or what the file that stood in the
+    /// archive's place, and was no database, is called now.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub set_aside: Option<PathBuf>,
+    /// Why, in words.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub set_aside_reason: Option<String>,
     /// Lines that the exact path had to read.
     pub exact_lines: u64,
     /// Where the time went.

@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use bumpalo::Bump;
 use rusqlite::Connection;
+use rusqlite::types::ValueRef;
 
 use super::{Build, Phase, Transaction, nothing_more, stamps_of};
 use crate::archive::cursor::{self, Restart};
@@ -174,6 +175,15 @@ fn is_faster_rebuilt(turns: u64, ledger_bytes: u64) -> bool {
     turns >= TURNS_MIN && ledger_bytes / BYTES_PER_TURN < turns
 }
 
+/// A stored text, or what is stored instead.
+fn text<'r>(column: &str, value: ValueRef<'r>) -> Result<&'r str, String> {
+    match value {
+        ValueRef::Text(bytes) => str::from_utf8(bytes).map_err(|error| format!("{column}: {error}")),
+        ValueRef::Null if column == "selector" => Ok("{}"),
+        _ => Err(format!("{column}: it is no text")),
+    }
+}
+
 /// How a tail build went.
 pub(super) enum Outcome {
     Done,
@@ -197,11 +207,16 @@ fn archived_stamps(
         {
             let mut rows = statement.query([session])?;
             while let Some(row) = rows.next()? {
-                let (ts, selector): (String, Option<String>) = (row.get(0)?, row.get(1)?);
-                let (enrichment, offset): (String, i64) = (row.get(2)?, row.get(3)?);
-                let selector = selector.as_deref().unwrap_or("{}");
-                let offset = offset.max(0) as u64;
-                match stored_stamp(&mut document, &ts, offset, selector, &enrichment, arena) {
+                let (ts, selector) = (row.get_ref(0)?, row.get_ref(1)?);
+                let (enrichment, offset) = (row.get_ref(2)?, row.get_ref(3)?);
+                let offset = offset.as_i64().unwrap_or(0).max(0) as u64;
+                // Another program may have stored anything: BLOBs, and texts that are not UTF-8.
+                let stamp = text("ts", ts).and_then(|ts| {
+                    let (selector, enrichment) =
+                        (text("selector", selector)?, text("enrichment", enrichment)?);
+                    stored_stamp(&mut document, ts, offset, selector, enrichment, arena)
+                });
+                match stamp {
                     Ok(stamp) => stamps.push(stamp),
                     Err(reason) => unreadable = Some(Restart::UnreadableStamp { offset, reason }),
                 }

@@ -1,6 +1,7 @@
 //! Puts a rebuilt archive in the place of the live one, beside readers and writers of other programs.
 //!
-//! Touches: the live archive, its `-wal`, `-shm` and `-journal`, and files called `<archive>.rebuild-…` beside it.
+//! Touches: the live archive, its `-wal`, `-shm` and `-journal`, and files called `<archive>.rebuild-…` and
+//! `<archive>.set-aside-…` beside it.
 //!
 //! Promises: until [`Plan::publish`] replaces it everybody reads all of the old archive, afterwards all of the new one;
 //! whatever kills this process leaves one of the two, whole; the published file is in WAL mode. The protocol and
@@ -20,7 +21,10 @@
 //! ```
 
 mod in_place;
+mod keep;
 mod live;
+#[cfg(unix)]
+mod live_file;
 mod replace;
 #[cfg(test)]
 mod tests;
@@ -34,8 +38,8 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use crate::disk::{self, with_suffix};
 
+pub(crate) use keep::kept;
 pub use live::Found;
-pub(in crate::archive) use live::resolve;
 
 /// The page size of a rebuilt archive in bytes, unless the live file's has to be kept.
 pub const PAGE_SIZE: u32 = 16384;
@@ -173,7 +177,7 @@ pub enum Method {
 ///
 /// The caller holds lock `archive`, and keeps it until the plan is published or dropped. The directory must exist. Other
 /// connections of this process to the live archive are treated like those of others; but no descriptor of the live file other
-/// than SQLite's may be closed in this process during [`Plan::publish`], as that drops SQLite's locks.
+/// than SQLite's may be closed in this process while any of its connections is open, as that drops SQLite's locks.
 ///
 /// # Errors
 /// [`PublishError::NotAFile`], or [`PublishError::Io`] and [`PublishError::Sqlite`] when the directory or the archive cannot be
@@ -220,6 +224,29 @@ impl Plan {
     #[must_use]
     pub fn found(&self) -> Found {
         self.found
+    }
+
+    /// The live archive's path, links resolved.
+    #[must_use]
+    pub fn live_path(&self) -> &Path {
+        &self.live
+    }
+
+    /// Copies the live archive to `<archive>.set-aside-<milliseconds since 1970>` beside it and returns that path. The copy is
+    /// whole and durable; readers and the live archive are not disturbed.
+    ///
+    /// # Errors
+    /// [`PublishError::Disk`], [`PublishError::Io`], [`PublishError::Sqlite`]; nothing of the copy is left then.
+    pub fn copy_aside(&self) -> Result<PathBuf, PublishError> {
+        keep::copy(&self.live)
+    }
+
+    /// Renames what is in the live archive's place to `<archive>.set-aside-<milliseconds since 1970>` and returns that path.
+    ///
+    /// # Errors
+    /// [`PublishError::Disk`].
+    pub fn move_aside(&self) -> Result<PathBuf, PublishError> {
+        keep::rename(&self.live)
     }
 
     /// Whether another connection held the live archive when [`prepare`] looked.

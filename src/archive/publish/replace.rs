@@ -15,38 +15,27 @@ use super::{Attempt, Method, PublishError, SIDECARS, Step, reached, sync_directo
 use crate::disk;
 
 #[cfg(unix)]
-pub(super) use on_unix::{attempt, must_keep_inode};
+pub(super) use on_unix::{attempt, copy_owner_and_mode, must_keep_inode};
 
 #[cfg(unix)]
 mod on_unix {
-    use std::os::fd::AsRawFd as _;
     use std::os::unix::fs::MetadataExt as _;
 
     use rusqlite::Connection;
 
+    use super::super::live_file::LiveFile;
     use super::super::{MAGIC, hold, is_busy, is_unusable};
     use super::*;
 
-    /// The first of SQLite's lock bytes (PENDING), and how many there are with RESERVED and the 510 SHARED ones.
-    const LOCK_BYTES_START: i64 = 0x4000_0000;
-    const LOCK_BYTES_LEN: i64 = 512;
-
     /// What is left of a replaced inode: more than the nothing that SQLite takes for a new database.
-    const REMAINS_LEN_BYTES: u64 = 512;
+    const REMAINS_LEN_BYTES: usize = 512;
     const EPITAPH: &[u8] = b"This archive was replaced by a rebuild; open archive.sqlite again.\n";
 
-    // A POSIX lock is dropped when this process closes any descriptor of the file; an open-file-description lock is not.
-    #[cfg(any(target_os = "linux", target_os = "android"))]
-    const SET_LOCK: libc::c_int = libc::F_OFD_SETLK;
-    #[cfg(not(any(target_os = "linux", target_os = "android")))]
-    const SET_LOCK: libc::c_int = libc::F_SETLK;
-
-    /// The live file under SQLite's EXCLUSIVE lock.
+    /// The live file under SQLite's EXCLUSIVE lock, which is held until this is dropped.
     struct Held {
-        /// Holds the lock; `None` when SQLite cannot read the file, and `file` holds it. Closed before `file` is, as
-        /// closing `file` would drop this connection's lock.
-        archive: Option<Connection>,
-        file: disk::File,
+        file: LiveFile,
+        /// Whether SQLite can read it.
+        is_archive: bool,
     }
 
     pub(crate) fn must_keep_inode(live: &Metadata) -> bool {
@@ -61,21 +50,22 @@ mod on_unix {
         let Some(metadata) = regular_file(live)? else {
             return create(build, live, still_held);
         };
-        if must_keep_inode(&metadata) || !dress(build, &metadata)? {
+        if must_keep_inode(&metadata) || !copy_owner_and_mode(build, &metadata)? {
             return Ok(Attempt::KeepInode);
         }
         let Some(held) = take(live)? else {
             return Ok(Attempt::Occupied);
         };
         reached(Step::Held);
-        if let Some(archive) = &held.archive
-            && !fold(archive, live)?
-        {
+        if held.is_archive && !fold(held.file.connection(), live)? {
             return Ok(Attempt::Occupied);
         }
         reached(Step::Folded);
-        let now = held.file.as_std().metadata().map_err(PublishError::io("look at", live))?;
-        if (now.dev(), now.ino(), now.nlink()) != (metadata.dev(), metadata.ino(), 1) {
+        // The path that was opened leads to the file that is held, and that is the file of the metadata.
+        let has_moved = held.file.has_moved().map_err(PublishError::sqlite("look at", live))?;
+        let is_same = regular_file(live)?
+            .is_some_and(|now| (now.dev(), now.ino(), now.nlink()) == (metadata.dev(), metadata.ino(), 1));
+        if has_moved || !is_same {
             return Ok(Attempt::Occupied);
         }
         if !still_held() {
@@ -88,12 +78,12 @@ mod on_unix {
 
         // The new archive is in place. What fails on the old inode now concerns connections that are still open on it, and is
         // no failure of the rebuild.
-        let cut = held.file.set_len(REMAINS_LEN_BYTES);
+        let cut = held.file.set_len(REMAINS_LEN_BYTES as u64);
         reached(Step::Cut);
         sync_directory(live)?;
         reached(Step::Synced);
-        let epitaph: Vec<u8> = EPITAPH.iter().copied().cycle().take(REMAINS_LEN_BYTES as usize).collect();
-        if let Err(error) = cut.and(held.file.write_all_at(&epitaph, 0)) {
+        let epitaph: Vec<u8> = EPITAPH.iter().copied().cycle().take(REMAINS_LEN_BYTES).collect();
+        if let Err(error) = cut.and(held.file.write_at(&epitaph, 0)) {
             tracing::warn!(path = %live.display(), %error, "the replaced archive could not be overwritten");
         }
         reached(Step::Overwritten);
@@ -101,7 +91,7 @@ mod on_unix {
     }
 
     /// Gives the built file the mode and the owner of the live one; `false` when the owner cannot be given.
-    fn dress(build: &Path, live: &Metadata) -> Result<bool, PublishError> {
+    pub(crate) fn copy_owner_and_mode(build: &Path, live: &Metadata) -> Result<bool, PublishError> {
         let own = fs::symlink_metadata(build).map_err(PublishError::io("look at", build))?;
         if (own.uid(), own.gid()) != (live.uid(), live.gid())
             && std::os::unix::fs::lchown(build, Some(live.uid()), Some(live.gid())).is_err()
@@ -115,31 +105,14 @@ mod on_unix {
     /// Takes the EXCLUSIVE lock; `None` while any other connection holds a lock.
     fn take(live: &Path) -> Result<Option<Held>, PublishError> {
         match hold(live) {
-            Ok(archive) => Ok(Some(Held { archive: Some(archive), file: disk::File::open_rw(live)? })),
+            Ok(archive) => Ok(Some(Held { file: LiveFile::of(archive, live), is_archive: true })),
             Err(error) if is_busy(&error) => Ok(None),
             Err(error) if is_unusable(&error) => {
-                let file = disk::File::open_rw(live)?;
-                Ok(lock(&file, live)?.then_some(Held { archive: None, file }))
+                let file = LiveFile::open(live).map_err(PublishError::sqlite("open", live))?;
+                let is_locked = file.lock().map_err(PublishError::sqlite("lock", live))?;
+                Ok(is_locked.then_some(Held { file, is_archive: false }))
             }
             Err(error) => Err(PublishError::sqlite("lock", live)(error)),
-        }
-    }
-
-    /// Takes SQLite's EXCLUSIVE lock without SQLite, until `file` is closed; `false` when somebody holds any lock.
-    fn lock(file: &disk::File, live: &Path) -> Result<bool, PublishError> {
-        // SAFETY: `flock` is plain integers, for which zero is valid; open-file-description locks want l_pid = 0.
-        let mut lock: libc::flock = unsafe { std::mem::zeroed() };
-        lock.l_type = libc::F_WRLCK as libc::c_short;
-        lock.l_whence = libc::SEEK_SET as libc::c_short;
-        lock.l_start = LOCK_BYTES_START as libc::off_t;
-        lock.l_len = LOCK_BYTES_LEN as libc::off_t;
-        // SAFETY: `file` is open for the whole call, which reads the one `flock` it is given.
-        if unsafe { libc::fcntl(file.as_std().as_raw_fd(), SET_LOCK, &raw const lock) } != -1 {
-            return Ok(true);
-        }
-        match io::Error::last_os_error() {
-            error if matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EACCES)) => Ok(false),
-            error => Err(PublishError::io("lock", live)(error)),
         }
     }
 
@@ -155,13 +128,14 @@ mod on_unix {
 
     /// Leaves nothing of a held and folded file outside it, and no header by which a connection would make a log. Both
     /// orders of these two changes are whole archives.
-    fn disarm(file: &disk::File, live: &Path) -> Result<(), PublishError> {
+    fn disarm(file: &LiveFile, live: &Path) -> Result<(), PublishError> {
         for sidecar in SIDECARS {
             disk::remove_file_if_exists(&with_suffix(live, sidecar))?;
         }
         let mut header = [0; 20];
-        if file.read_exact_at(&mut header, 0).is_ok() && &header[..16] == MAGIC {
-            file.write_all_at(&[1, 1], 18)?;
+        file.read_at(&mut header, 0)?;
+        if &header[..16] == MAGIC {
+            file.write_at(&[1, 1], 18)?;
         }
         Ok(())
     }

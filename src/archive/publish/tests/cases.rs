@@ -137,6 +137,62 @@ fn a_damaged_archive_is_replaced_unless_somebody_holds_it() {
     assert_eq!(home.names(), ["archive.sqlite"]);
 }
 
+/// A descriptor that was opened beside SQLite's and closed would drop the connection's lock, and the next attempt would replace the
+/// file under it.
+#[cfg(unix)]
+#[test]
+fn a_damaged_archive_that_this_process_holds_is_not_replaced_either() {
+    for header in [false, true] {
+        let home = Home::with_archive(1);
+        let reader = open(&home.archive).unwrap();
+        reader.execute_batch("BEGIN").unwrap();
+        generation(&reader).unwrap();
+        // By another process, because closing the file here would drop the reader's lock.
+        let (seek, count) = if header { (0, 1000) } else { (100, 900) };
+        let script = format!(
+            "head -c {count} /dev/zero | tr '\\0' x | dd of=\"$0\" bs=1 seek={seek} conv=notrunc 2>/dev/null"
+        );
+        let status = std::process::Command::new("sh").args(["-c", &script]).arg(&home.archive).status();
+        assert!(status.unwrap().success());
+        let plan = prepare(&home.archive).unwrap();
+        assert_eq!(plan.found(), if header { Found::NotADatabase } else { Found::Damaged });
+        if header {
+            assert!(matches!(plan.move_aside(), Err(PublishError::InUse { .. })));
+        }
+        fill(plan.build_path(), 2, plan.page_size());
+        assert!(matches!(plan.publish(|| true), Err(PublishError::InUse { .. })), "{header}");
+        drop(reader);
+        assert_eq!(method(&home.archive, 3), Method::Renamed);
+        assert_eq!(check(&home.archive), 3);
+    }
+}
+
+#[test]
+fn a_copy_that_is_kept_is_whole_and_disturbs_nobody() {
+    let home = Home::with_archive(1);
+    let writer = open(&home.archive).unwrap();
+    writer.execute("UPDATE rows SET generation = 2", []).unwrap();
+    writer.execute_batch("BEGIN").unwrap();
+    assert_eq!(generation(&writer).unwrap(), 2);
+    let plan = prepare(&home.archive).unwrap();
+    let kept = [plan.copy_aside().unwrap(), plan.copy_aside().unwrap()];
+    assert_ne!(kept[0], kept[1]);
+    fill(plan.build_path(), 3, plan.page_size());
+    plan.publish(|| true).unwrap();
+    assert_eq!(generation(&writer).unwrap(), 2);
+    drop(writer);
+    assert_eq!(check(&home.archive), 3);
+    for kept in &kept {
+        assert!(kept.to_str().unwrap().contains(".sqlite.set-aside-"), "{kept:?}");
+        assert_eq!(check(kept), 2, "what the log held is in the copy");
+        assert_eq!(header_modes(kept), [2, 2]);
+        #[cfg(unix)]
+        assert_eq!(mode(kept), mode(&home.archive));
+    }
+    assert_eq!(super::super::kept(&home.archive).unwrap(), kept);
+    assert_eq!(home.names().len(), 3);
+}
+
 #[test]
 fn a_page_size_that_the_live_archive_cannot_take_is_rewritten() {
     let home = Home::with_archive(1);

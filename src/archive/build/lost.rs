@@ -1,0 +1,100 @@
+//! Keeping an archive whose ledger no longer has what the archive took in: it may be the last copy.
+//!
+//! Touches: reads the live archive and the new one; through [`Plan::copy_aside`] a copy beside the archive.
+//!
+//! Guarantees: the copy is whole and durable before the archive is replaced. A strict build is refused instead.
+//!
+//! A tail build keeps the archive whenever it starts again because the ledger is not the one that was taken in. A full rebuild
+//! was asked for, often with another ledger on purpose, so it keeps the archive only when the ledger was cut: the ledger
+//! is shorter than what was taken in, and the new archive has only turns that the old one has, and fewer of them.
+
+use std::path::{Path, PathBuf};
+
+use rusqlite::types::{ToSqlOutput, ValueRef};
+
+use super::Build;
+use crate::archive::cursor::{self, Restart};
+use crate::archive::error::{ArchiveError, SqliteContext};
+use crate::archive::open;
+use crate::archive::publish::Plan;
+use crate::record::columns::turns;
+
+/// How the ledger differs from what an archive with rows took in.
+pub(super) struct Loss {
+    pub reason: Restart,
+    /// Whether the archive is kept only when the new one is a part of it.
+    pub is_kept_if_cut: bool,
+}
+
+impl Build<'_> {
+    /// What a full rebuild may take away, because the ledger is shorter than what the archive took in.
+    pub(super) fn look_for_cut(&self) -> Result<Option<Loss>, ArchiveError> {
+        let path = &self.paths.archive;
+        let Some(source) = &self.source else { return Ok(None) };
+        let look = || -> Result<Option<Loss>, ArchiveError> {
+            let archive = open::open_read_only(path)?;
+            let Some(state) = open::read_state(&archive, path)? else { return Ok(None) };
+            let fits = cursor::check(source, state.ledger_offset_bytes, state.ledger_mark)?;
+            let has_turns =
+                open::has_table(&archive, turns::TABLE.name).context(path, "reading its schema")?;
+            Ok(fits
+                .filter(|reason| has_turns && *reason == Restart::LedgerShrank)
+                .map(|reason| Loss { reason, is_kept_if_cut: true }))
+        };
+        match look() {
+            // Nothing is there that could be read, now or later.
+            Err(
+                ArchiveError::Missing { .. }
+                | ArchiveError::Damaged { .. }
+                | ArchiveError::NotADatabase { .. },
+            ) => Ok(None),
+            looked => looked,
+        }
+    }
+
+    /// Copies the archive that `plan` is about to replace by `built`, if it has to be kept, and notes the copy in the result.
+    pub(super) fn keep_what_is_lost(
+        &mut self,
+        plan: &Plan,
+        built: &Path,
+    ) -> Result<Option<PathBuf>, ArchiveError> {
+        let Some(loss) = self.lost.take() else { return Ok(None) };
+        if loss.is_kept_if_cut && !is_part(built, &self.paths.archive)? {
+            return Ok(None);
+        }
+        self.refuse_loss_if_strict(&loss)?;
+        let aside = plan.copy_aside()?;
+        self.result.set_aside = Some(aside.clone());
+        self.result.set_aside_reason = Some(format!("{}, so the archive as it was is kept", loss.reason));
+        Ok(Some(aside))
+    }
+
+    pub(super) fn refuse_loss_if_strict(&self, loss: &Loss) -> Result<(), ArchiveError> {
+        if !self.options.strict {
+            return Ok(());
+        }
+        Err(ArchiveError::LedgerLost {
+            ledger: self.paths.ledger.clone(),
+            archive: self.paths.archive.clone(),
+            reason: loss.reason.clone(),
+        })
+    }
+}
+
+/// Whether every turn of the archive `built` is one of the archive `live`, which has more.
+fn is_part(built: &Path, live: &Path) -> Result<bool, ArchiveError> {
+    let archive = open::open_read_only(live)?;
+    // Bytes, not a string: a path need not be valid UTF-8.
+    let name = ToSqlOutput::Borrowed(ValueRef::Text(built.as_os_str().as_encoded_bytes()));
+    archive.execute("ATTACH ?1 AS built", [name]).context(built, "opening it")?;
+    let compared = archive.query_row(
+        "SELECT (SELECT count(*) FROM built.turns) < (SELECT count(*) FROM main.turns)
+            AND NOT EXISTS (
+              SELECT 1 FROM built.turns AS new WHERE NOT EXISTS (
+                SELECT 1 FROM main.turns AS old WHERE old.source = new.source
+                   AND old.session_id = new.session_id AND old.message_id = new.message_id))",
+        [],
+        |row| row.get(0),
+    );
+    archive.settle(compared.context(live, "comparing it with the new archive"))
+}
