@@ -1,25 +1,19 @@
 //! The pipeline of every build: chunks of the ledger, parsed on all cores, handed over in the order of the ledger.
 //!
-//! Worker threads take the next chunk, make its rows in an arena, and send the batch through a bounded channel; the calling
-//! thread puts batches in order and gives them to the writer. There are as many batches under way as there are arenas: a
-//! worker gets an arena before it takes a chunk, and an arena comes back when its batch has been written. So the memory
-//! of the pipeline is the number of arenas times the rows of a chunk, whatever the length of the ledger, and the
-//! batch that the writer waits for always has its arena already.
+//! Workers of [`in_order`] take the next chunk, make its rows in an arena, and send the batch through a bounded channel to the
+//! calling thread, which gives it to the writer. The arena is the permit, so the memory of the pipeline is the number of arenas
+//! times the rows of a chunk, whatever the length of the ledger.
 
-use std::collections::BTreeMap;
-use std::ops::Range;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::ops::{ControlFlow, Range};
 
 use bumpalo::Bump;
-use crossbeam_channel::bounded;
 use rayon::ThreadPool;
 
 use super::error::ArchiveError;
 use crate::interrupt::Interrupt;
 use crate::record::fold::Fold;
 use crate::record::rows::{RowMaker, Rows, add_chunk};
+use crate::scan::in_order::{Failure, Workers, in_order};
 use crate::scan::{ScanError, Source, chunks};
 
 /// Arenas for each worker: one being filled, and room for the writer to be behind or ahead.
@@ -86,85 +80,43 @@ pub fn run<'f>(
     work: impl Fn(&Rows<'_>, u64) -> Result<(), ArchiveError> + Sync,
     mut sink: impl FnMut(&Rows<'_>, u64) -> Result<(), ArchiveError>,
 ) -> Result<(), ArchiveError> {
-    let threads = pool.current_num_threads();
-    let arenas = threads * ARENAS_PER_WORKER;
-    let (free_sender, free) = bounded::<Bump>(arenas);
-    let (done_sender, done) = bounded(arenas);
-    for _ in 0..arenas {
-        // The channel has room for all of them.
-        let _ = free_sender.send(Bump::new());
-    }
-    let stop = AtomicBool::new(false);
-    let next = Mutex::new(input.chunks().zip(0u64..));
-    pool.in_place_scope(|scope| {
-        for _ in 0..threads {
-            let (free, done_sender) = (free.clone(), done_sender.clone());
-            let (stop, next, work) = (&stop, &next, &work);
-            scope.spawn(move |_| {
-                let mut maker = RowMaker::default();
-                let mut buffer = Vec::new();
-                while let Ok(arena) = free.recv() {
-                    if stop.load(Ordering::Relaxed) {
-                        break;
-                    }
-                    let Some((chunk, number)) = next.lock().ok().and_then(|mut next| next.next()) else {
-                        break;
-                    };
-                    let made = AssertUnwindSafe(|| {
-                        chunk.map_err(ArchiveError::from).and_then(|chunk| {
-                            let bytes = input.source.bytes(chunk.clone(), &mut buffer)?;
-                            let batch = Batch::new(arena, |arena| {
-                                let mut rows = Rows::default();
-                                add_chunk(&mut maker, chunk.start, bytes, fold, arena, &mut rows);
-                                rows
-                            });
-                            // Rows of a file that was truncated meanwhile are not rows of the ledger.
-                            input.source.check_len()?;
-                            work(batch.borrow_dependent(), number)?;
-                            Ok((chunk.end, batch))
-                        })
-                    });
-                    // A panic must not leave the writer waiting for this chunk for ever.
-                    let batch = catch_unwind(made).unwrap_or_else(|_| {
-                        maker = RowMaker::default();
-                        Err(ArchiveError::Worker { ledger: input.source.path().to_path_buf(), number })
-                    });
-                    if done_sender.send((number, batch)).is_err() {
-                        break;
-                    }
-                }
+    let arenas = pool.current_num_threads() * ARENAS_PER_WORKER;
+    let arena_keep_bytes = input.chunk_bytes.max(1 << 20).saturating_mul(ARENA_KEEP_CHUNKS as u64);
+    in_order(
+        Workers::Pool(pool),
+        (0..arenas).map(|_| Bump::new()).collect(),
+        input.chunks(),
+        || (RowMaker::default(), Vec::new()),
+        |(maker, buffer), arena, chunk, number| {
+            let chunk = chunk?;
+            let bytes = input.source.bytes(chunk.clone(), buffer)?;
+            let batch = Batch::new(arena, |arena| {
+                let mut rows = Rows::default();
+                add_chunk(maker, chunk.start, bytes, fold, arena, &mut rows);
+                rows
             });
-        }
-        drop(done_sender);
-        // Both ends are dropped on the way out, whatever the result: workers that wait are woken and stop.
-        let (done, free_sender, free) = (done, free_sender, free);
-        drop(free);
-        let mut early = BTreeMap::new();
-        let mut expected = 0;
-        let mut in_order = || -> Result<(), ArchiveError> {
-            for (number, batch) in &done {
-                early.insert(number, batch);
-                while let Some(batch) = early.remove(&expected) {
-                    let (end, batch) = batch?;
-                    if input.interrupt.is_requested() {
-                        return Err(ArchiveError::Interrupted);
-                    }
-                    expected += 1;
-                    sink(batch.borrow_dependent(), end)?;
-                    let mut arena = batch.into_owner();
-                    if arena.allocated_bytes() as u64
-                        > input.chunk_bytes.max(1 << 20).saturating_mul(ARENA_KEEP_CHUNKS as u64)
-                    {
-                        arena = Bump::new();
-                    }
-                    arena.reset();
-                    let _ = free_sender.send(arena);
-                }
+            // Rows of a file that was truncated meanwhile are not rows of the ledger.
+            input.source.check_len()?;
+            work(batch.borrow_dependent(), number)?;
+            Ok((chunk.end, batch))
+        },
+        |(end, batch): (u64, Batch)| {
+            if input.interrupt.is_requested() {
+                return Err(ArchiveError::Interrupted);
             }
-            Ok(())
-        };
-        let result = in_order();
-        stop.store(true, Ordering::Relaxed);
-        result
+            sink(batch.borrow_dependent(), end)?;
+            let mut arena = batch.into_owner();
+            if arena.allocated_bytes() as u64 > arena_keep_bytes {
+                arena = Bump::new();
+            }
+            arena.reset();
+            Ok(ControlFlow::Continue(arena))
+        },
+    )
+    .map_err(|failure| match failure {
+        Failure::Work(error) => error,
+        Failure::Panic { number, .. } => {
+            ArchiveError::Worker { ledger: input.source.path().to_path_buf(), number }
+        }
     })
 }

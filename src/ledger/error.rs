@@ -1,6 +1,5 @@
 //! What can go wrong in the ledger room, and what to do about it.
 
-use std::io;
 use std::path::PathBuf;
 
 use super::batch::Refusal;
@@ -109,11 +108,5 @@ pub enum LedgerError {
         ledger: PathBuf,
         /// Which chunk, counted from 0.
         number: u64,
-    },
-    /// The worker threads could not be started.
-    #[error("cannot start a worker thread: {reason}; raise the limit on threads")]
-    Threads {
-        /// What the system said.
-        reason: io::Error,
     },
 }

@@ -299,7 +299,7 @@ fn an_index_made_while_the_ledger_is_replaced_is_of_the_new_one() {
         let before = fs::read(home.ids_index()).unwrap();
         let made = std::thread::scope(|scope| {
             let rebuild = crate::lock::with_lock(&home.lock(crate::home::LockName::Ledger), |_| {
-                let rebuild = scope.spawn(|| ledger.rebuild_index(ExtraIds::Refuse));
+                let rebuild = scope.spawn(|| ledger.rebuild_index(ExtraIds::Drop));
                 // Time for it to have read the old ledger; it then waits for the lock.
                 std::thread::sleep(std::time::Duration::from_millis(300));
                 let other = directory.path().join("other");

@@ -4,6 +4,7 @@
 //! the file, so that every message can name them.
 
 mod chunk;
+pub(crate) mod in_order;
 pub mod json;
 mod source;
 pub mod truncation;

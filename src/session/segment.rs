@@ -4,13 +4,10 @@
 //! belongs to one line or to white space; memory does not follow the number of bad lines; lines are judged by their bytes
 //! alone, on all cores; no judgement depends on how the file was cut into chunks.
 
-use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
 use std::ops::{ControlFlow, Range};
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::{Arc, Mutex, PoisonError};
-
-use crossbeam_channel::bounded;
+use std::panic::resume_unwind;
+use std::sync::Arc;
 
 use super::MAX_LINE_BYTES;
 use super::digest::digest_all;
@@ -20,6 +17,7 @@ use super::index::{CrcText, RowNumbers, write_row};
 use super::integrity::{Kind, open_segment};
 use super::layout::{Layout, SegmentFiles};
 use super::skip::Skipper;
+use crate::scan::in_order::{Failure, Workers, in_order};
 use crate::scan::{self, Source};
 
 /// How much of a segment is scanned at once: less than a core's second cache holds, for the bytes are gone over several times.
@@ -139,79 +137,36 @@ pub(super) struct Scan<'l> {
 }
 
 impl Scan<'_> {
-    /// Scans chunks on all cores and gives them to `take` on the calling thread, in order, until it breaks.
-    ///
-    /// There are as many chunks under way as there are [`Scanned`]: a worker gets one before it takes a chunk, and it comes
-    /// back when the chunk was taken. So the chunk that is waited for has always been begun, and neither memory nor the
-    /// number of open files follows the length of the segments.
+    /// Scans chunks on all cores and gives them to `take` on the calling thread, in order, until it breaks. Memory and the
+    /// number of open files are those of the [`Scanned`] under way, which are used again.
     pub(super) fn run(
         &self,
         mut take: impl FnMut(&mut Scanned) -> Result<ControlFlow<()>, Error>,
     ) -> Result<(), Error> {
         let jobs = Jobs::new(self);
-        let threads =
-            if jobs.left_bytes() <= CHUNK_BYTES { 0 } else { rayon::current_num_threads().min(MAX_CHUNKS) };
-        let under_way = (threads * CHUNKS_PER_WORKER).min(MAX_CHUNKS);
-        let jobs = Mutex::new(jobs.zip(0u64..));
-        let next = || jobs.lock().unwrap_or_else(PoisonError::into_inner).next();
-        let (empty_sender, empty) = bounded::<Scanned>(under_way);
-        let (done_sender, done) = bounded(under_way);
-        for _ in 0..under_way {
-            // The channel has room for all of them.
-            let _ = empty_sender.send(Scanned::default());
+        let is_short = jobs.left_bytes() <= CHUNK_BYTES;
+        let threads = if is_short { 0 } else { rayon::current_num_threads().min(MAX_CHUNKS) };
+        let under_way = (threads * CHUNKS_PER_WORKER).clamp(1, MAX_CHUNKS);
+        let done = in_order(
+            Workers::Threads(threads),
+            (0..under_way).map(|_| Scanned::default()).collect(),
+            jobs,
+            Worker::default,
+            |worker, mut scanned, job, _| {
+                worker.scan(&job?, self, &mut scanned)?;
+                Ok(scanned)
+            },
+            |mut scanned| {
+                let flow = take(&mut scanned)?;
+                scanned.source = None;
+                Ok(flow.map_continue(|()| scanned))
+            },
+        );
+        match done {
+            Ok(()) => Ok(()),
+            Err(Failure::Work(error)) => Err(error),
+            Err(Failure::Panic { payload, .. }) => resume_unwind(payload),
         }
-        std::thread::scope(|scope| {
-            let mut started = 0;
-            for _ in 0..threads {
-                let (empty, done_sender, next) = (empty.clone(), done_sender.clone(), &next);
-                let work = move || {
-                    let mut worker = Worker::default();
-                    while let Ok(mut scanned) = empty.recv() {
-                        let Some((job, number)) = next() else { break };
-                        let scan = || {
-                            worker.scan(&job?, self, &mut scanned)?;
-                            Ok::<_, Error>(scanned)
-                        };
-                        // A panic must not leave the calling thread waiting for this chunk for ever.
-                        let result = catch_unwind(AssertUnwindSafe(scan));
-                        if done_sender.send((number, result)).is_err() {
-                            break;
-                        }
-                    }
-                };
-                let name = "burn-scan".to_owned();
-                started +=
-                    usize::from(std::thread::Builder::new().name(name).spawn_scoped(scope, work).is_ok());
-            }
-            // Both ends are dropped on the way out, whatever the result: workers that wait are woken and stop.
-            let (done, empty_sender) = (done, empty_sender);
-            drop((done_sender, empty));
-            if started == 0 {
-                let (mut worker, mut scanned) = (Worker::default(), Scanned::default());
-                while let Some((job, _)) = next() {
-                    worker.scan(&job?, self, &mut scanned)?;
-                    if take(&mut scanned)?.is_break() {
-                        break;
-                    }
-                }
-                return Ok(());
-            }
-            let mut early = BTreeMap::new();
-            let mut expected = 0;
-            for (number, result) in &done {
-                early.insert(number, result);
-                while let Some(result) = early.remove(&expected) {
-                    let mut scanned = result.unwrap_or_else(|panic| resume_unwind(panic))?;
-                    expected += 1;
-                    if take(&mut scanned)?.is_break() {
-                        return Ok(());
-                    }
-                    scanned.source = None;
-                    let _ = empty_sender.send(scanned);
-                }
-            }
-            Ok(())
-        })
     }
 }
 
