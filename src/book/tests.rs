@@ -346,6 +346,61 @@ fn what_only_looks_like_frames_is_searched_in_a_moment() {
     assert!(started.elapsed() < std::time::Duration::from_secs(60), "{:?}", started.elapsed());
 }
 
+/// Everything a reader can ask, as of now, and the first thing a subscription says.
+async fn seen(store: &LogTaleaStore) -> (usize, usize, i64, bool, i64, Option<i64>) {
+    use futures::StreamExt as _;
+    let book = Book("shop".into());
+    let events = store.read_events(&book, 4, usize::MAX).await.unwrap();
+    let history = store.account_history(&account("cash"), None, usize::MAX).await.unwrap();
+    let balance = store.balance(&account("cash"), None).await.unwrap().amount.minor();
+    let found = store.transaction(&sale(9).id).await.unwrap().is_some();
+    let as_of = chrono::DateTime::from_timestamp(1 << 33, 0);
+    let debits = store.trial_balance(&book, as_of).await.unwrap()[0].debits;
+    let mut subscription = store.subscribe(&book, 4);
+    let next = tokio::time::timeout(std::time::Duration::from_millis(50), subscription.next()).await;
+    let next = next.ok().flatten().and_then(Result::ok).map(|event| event.seq);
+    (events.len(), history.len(), balance, found, debits, next)
+}
+
+/// The sync behind the write of a batch is held up, and then fails or not.
+#[test]
+fn a_reader_sees_nothing_of_a_frame_that_is_written_and_not_synced() {
+    let before = (0, 1, 1, false, 1, None);
+    for fails in [true, false] {
+        let directory = tempfile::tempdir().unwrap();
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let options = LogStoreOptions { segment_max: 1 << 20, ..OPTIONS };
+        let open = |harness: &Harness| {
+            let opened = LogTaleaStore::open_with(directory.path(), options.clone());
+            harness.run(|| runtime.block_on(opened)).unwrap()
+        };
+        let store = open(&Harness::counting(faults::Fault::NoSpace));
+        runtime.block_on(set_up(&store)).unwrap();
+        runtime.block_on(store.commit(&sale(1))).unwrap();
+        runtime.block_on(store.shutdown());
+        let counting = Harness::counting(faults::Fault::NoSpace);
+        runtime.block_on(open(&counting).shutdown());
+        // The operation behind those of opening is the write of the batch, the next one its sync.
+        let (harness, is_reached, decide) = Harness::held(faults::Fault::NoSpace, counting.operations() + 1);
+        let store = open(&harness);
+        let bytes = || segments(directory.path()).iter().map(|(_, bytes)| bytes.len()).sum::<usize>();
+        let synced_bytes = bytes();
+        std::thread::scope(|scope| {
+            let posting = scope.spawn(|| runtime.block_on(store.commit(&sale(9))));
+            is_reached.recv().unwrap();
+            assert!(bytes() > synced_bytes, "the frame is in the file");
+            assert_eq!(runtime.block_on(seen(&store)), before);
+            assert!(!posting.is_finished());
+            decide.send(fails).unwrap();
+            assert_eq!(posting.join().unwrap().is_ok(), !fails);
+        });
+        let after = if fails { before } else { (1, 2, 2, true, 2, Some(4)) };
+        assert_eq!(runtime.block_on(seen(&store)), after);
+        runtime.block_on(store.shutdown());
+    }
+}
+
 fn row(seq: i64) -> Row {
     Row {
         seq,

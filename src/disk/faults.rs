@@ -25,6 +25,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::{fmt, fs};
 
@@ -72,12 +73,19 @@ impl Fault {
     }
 }
 
+/// Holds the chosen operation up.
+struct Gate {
+    reached: Sender<()>,
+    decision: Receiver<bool>,
+}
+
 /// Counts operations, fails one, or records them; clones share the same counts.
 #[derive(Clone)]
 pub struct Harness(Arc<Mutex<State>>);
 
 struct State {
     fault: Fault,
+    gate: Option<Gate>,
     /// The operation to fail, counted from 0; none in a clean run.
     fail_at: Option<u64>,
     operations: u64,
@@ -93,7 +101,16 @@ impl fmt::Debug for Harness {
 
 impl Harness {
     fn new(fault: Fault, fail_at: Option<u64>, recording: Option<Recording>) -> Self {
-        Self(Arc::new(Mutex::new(State { fault, fail_at, operations: 0, recording })))
+        Self(Arc::new(Mutex::new(State { fault, gate: None, fail_at, operations: 0, recording })))
+    }
+
+    /// As [`Harness::failing`], but when the operation is reached it says so to the returned receiver, and waits until it is
+    /// told through the returned sender whether to fail.
+    pub fn held(fault: Fault, fail_at: u64) -> (Self, Receiver<()>, Sender<bool>) {
+        let harness = Self::new(fault, Some(fail_at), None);
+        let ((reached, is_reached), (decide, decision)) = (channel(), channel());
+        harness.state().gate = Some(Gate { reached, decision });
+        (harness, is_reached, decide)
     }
 
     /// Fails nothing; counts the operations that `fault` could hit.
@@ -233,6 +250,12 @@ pub(super) fn intercept<T>(
         let fault = state.fault;
         match state.fail_at {
             Some(fail_at) if number == fail_at => {
+                if let Some(Gate { reached, decision }) = state.gate.take() {
+                    reached.send(()).expect("the test waits for the operation");
+                    if !decision.recv().expect("the test decides about the operation") {
+                        return run();
+                    }
+                }
                 if fault == Fault::PartialWrite {
                     write_half(operation, target)?;
                 }
