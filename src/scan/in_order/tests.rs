@@ -38,7 +38,7 @@ fn real_threads_give_every_result_in_order_and_permits_are_used_again() {
                 Ok(permit)
             },
             |mut permit| {
-                taken.extend(permit.drain(..));
+                taken.append(&mut permit);
                 Ok(ControlFlow::Continue(permit))
             },
         );

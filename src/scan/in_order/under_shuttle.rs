@@ -45,7 +45,7 @@ mod sync {
     }
 }
 
-#[allow(dead_code)]
+#[allow(dead_code, clippy::duplicate_mod)]
 #[path = "exchange.rs"]
 mod exchange;
 
