@@ -4,9 +4,10 @@
 
 use std::collections::HashSet;
 use std::fs;
-use std::io::Write as _;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -52,6 +53,43 @@ fn shop(directory: &Path) -> String {
     ok(&["account", &dir, "shop:cash", "--asset", "USD", "--kind", "asset", "--min-balance", "-500"], "");
     ok(&["account", &dir, "shop:sales", "--asset", "USD", "--kind", "income"], "");
     dir
+}
+
+#[test]
+fn a_signal_ends_a_post_that_waits_for_lines_and_its_document_is_whole() {
+    let directory = tempfile::tempdir().unwrap();
+    let dir = shop(directory.path());
+    for (number, signal, code) in [(1, libc::SIGTERM, 143), (2, libc::SIGINT, 130)] {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_burn"))
+            .args(["book", "post", &dir, "--json"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        stdin.write_all(sale(&format!("k{number}"), 5).as_bytes()).unwrap();
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        let mut document = String::new();
+        // Told at once, not when the input ends.
+        while !document.contains("\"key\"") {
+            assert_ne!(stdout.read_line(&mut document).unwrap(), 0, "{document}");
+        }
+        let started = Instant::now();
+        // SAFETY: a plain call on a child that was not waited for yet.
+        assert_eq!(unsafe { libc::kill(child.id() as i32, signal) }, 0);
+        stdout.read_to_string(&mut document).unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert!(started.elapsed() < Duration::from_millis(1900), "{:?}", started.elapsed());
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{said}");
+        assert!(said.contains("interrupted; what was answered is committed"), "{said}");
+        let document: Value = serde_json::from_str(&document).unwrap();
+        assert_eq!((&document["committed"], &document["rejected"]), (&1.into(), &0.into()));
+        let history = json(&["history", &dir, "shop:cash", "--json"], "");
+        assert_eq!(history.as_array().unwrap().len(), number);
+        drop(stdin);
+    }
 }
 
 #[test]

@@ -17,12 +17,12 @@ use talea_core::store::TrialBalanceRow;
 use talea_core::types::Seq;
 
 use self::log::LogEnd;
+use super::directory::{book_names, take_lock_if_there};
 use super::error::BookError;
 use super::files;
 use super::keys::{KeyHasher, Keys};
 use super::scratch::SeqIndex;
 use super::state::State;
-use super::store::{book_names, take_lock_if_there};
 use crate::scan::{Io, Source};
 
 /// What a check found.

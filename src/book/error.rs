@@ -39,6 +39,16 @@ pub enum BookError {
         /// The path.
         path: PathBuf,
     },
+    /// The name of a new book is taken by a symbolic link or a file.
+    #[error(
+        "{} is a symbolic link or a file, and a book is a directory: through a link one log could be written under two names; \
+         move it away, or name the book otherwise",
+        path.display()
+    )]
+    NotADirectory {
+        /// The path.
+        path: PathBuf,
+    },
     /// There is no book of this name.
     #[error("there is no book {name:?}; a book begins with its first account")]
     UnknownBook {

@@ -157,6 +157,8 @@ pub(super) struct EventReader {
     at: usize,
     next: Seq,
     last: Seq,
+    /// Bytes of the frames handed out.
+    pub(super) read_bytes: u64,
 }
 
 impl EventReader {
@@ -178,6 +180,7 @@ impl EventReader {
             at: 0,
             next: first,
             last,
+            read_bytes: 0,
         })
     }
 
@@ -209,6 +212,7 @@ impl EventReader {
         let offset = self.bytes_offset + self.at as u64;
         let (event, len) = take(&self.bytes[self.at..], self.file.path(), offset, self.next)?;
         self.at += len;
+        self.read_bytes += len as u64;
         self.next += 1;
         Ok(Some(event))
     }

@@ -29,6 +29,9 @@ use crate::scan::{Io, Source};
 /// More runs than this are merged into one.
 const MAX_RUNS: usize = 8;
 
+/// Length of all keys of a book that are in memory, beyond which the oldest are spilled though they are few.
+const HOT_MAX_BYTES: usize = 64 << 20;
+
 /// Bytes of a run or snapshot that are collected before they are written.
 pub(super) const WRITE_BYTES: usize = 1 << 18;
 
@@ -65,6 +68,8 @@ pub(super) struct Keys {
     /// Hot keys, oldest first.
     order: VecDeque<Arc<str>>,
     cap: usize,
+    /// The length of all hot keys.
+    hot_bytes: usize,
     hasher: KeyHasher,
     /// Sequence numbers of the keys that are not hot.
     spilled: SeqIndex,
@@ -80,6 +85,7 @@ impl Keys {
             hot: HashMap::new(),
             order: VecDeque::new(),
             cap,
+            hot_bytes: 0,
             hasher: KeyHasher::default(),
             spilled: SeqIndex::default(),
             runs: Vec::new(),
@@ -90,6 +96,7 @@ impl Keys {
     /// Adds a committed key. Of a key that is known already the first outcome stays.
     pub(super) fn insert(&mut self, key: Arc<str>, outcome: Outcome) {
         if let std::collections::hash_map::Entry::Vacant(entry) = self.hot.entry(key) {
+            self.hot_bytes += entry.key().len();
             self.order.push_back(Arc::clone(entry.key()));
             entry.insert(outcome);
         }
@@ -136,7 +143,24 @@ impl Keys {
 
     /// Whether there are more keys in memory than there should be.
     pub(super) fn is_spill_due(&self) -> bool {
-        self.order.len() > self.cap && self.order.len() > 1
+        self.order.len() > self.cap.max(1) || self.is_heavy()
+    }
+
+    /// Whether the keys in memory, however few, are too long together. A single one stays.
+    pub(super) fn is_heavy(&self) -> bool {
+        self.hot_bytes > HOT_MAX_BYTES && self.order.len() > 1
+    }
+
+    /// How many of the oldest keys have to go for the rest to be as many, and as long, as they may.
+    pub(super) fn excess(&self) -> usize {
+        let by_count = self.order.len().saturating_sub(self.cap);
+        let mut left_bytes = self.hot_bytes;
+        let by_bytes = self.order.iter().take_while(|key| {
+            let is_too_much = left_bytes > HOT_MAX_BYTES;
+            left_bytes -= key.len();
+            is_too_much
+        });
+        by_bytes.count().max(by_count)
     }
 
     /// Writes the oldest half of the keys in memory to a run and forgets them.
@@ -160,6 +184,7 @@ impl Keys {
         self.runs.push((self.next_run, path));
         self.next_run += 1;
         for key in self.order.drain(..count) {
+            self.hot_bytes -= key.len();
             if let Some(outcome) = self.hot.remove(&key) {
                 self.spilled.insert(self.hasher.hash(&key), outcome.seq);
             }

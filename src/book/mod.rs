@@ -48,6 +48,7 @@
 //! ```
 
 mod check;
+mod directory;
 mod error;
 mod files;
 mod frame;

@@ -46,7 +46,7 @@ pub(super) fn create(directory: &Path, options: &LogStoreOptions) -> Result<Open
     disk::create_dir_all(directory)?;
     // A directory that is there already may be the work of a call that failed before it synced the name.
     disk::sync_dir(disk::parent_of(directory))?;
-    read(directory, "", options)?.finish(options)
+    read(directory, "", options)?.finish()
 }
 
 /// A book that was read, and found to be sound but for the end of its log. Dropped, it leaves that as it is.
@@ -152,7 +152,7 @@ fn max_seq(listing: &Listing) -> Result<Seq, BookError> {
 
 impl Read {
     /// Cuts the end of the log where it is not good, moves misleading snapshots aside, and opens the book for writing.
-    pub(super) fn finish(self, options: &LogStoreOptions) -> Result<Opened, BookError> {
+    pub(super) fn finish(self) -> Result<Opened, BookError> {
         let Self { listing, mut state, mut keys, events, .. } = self;
         let mut recovery = RecoveryReport::default();
         let last_path = &listing.segments[listing.segments.len() - 1].1;
@@ -169,7 +169,7 @@ impl Read {
             spill(&self.name, &mut state, &mut keys, count);
         }
         if keys.is_spill_due() {
-            let count = keys.hot_len() - options.idem_hot_cap;
+            let count = keys.excess();
             spill(&self.name, &mut state, &mut keys, count);
         }
         let (active, _) = disk::File::open_append(last_path)?;
@@ -283,7 +283,7 @@ impl Replay<'_> {
                 if self.state.is_flush_due() {
                     self.state.tidy();
                 }
-                if self.keys.hot_len() > self.keys.cap().max(REPLAY_HOT_MIN) {
+                if self.keys.hot_len() > self.keys.cap().max(REPLAY_HOT_MIN) || self.keys.is_heavy() {
                     let count = self.keys.hot_len() / 2;
                     spill(self.name, &mut self.state, &mut self.keys, count);
                 }

@@ -22,11 +22,15 @@ use super::writer::Writer;
 #[cfg(all(test, unix))]
 use crate::disk;
 
-/// Jobs that are decided, written and synced together.
-const BATCH_MAX: usize = 1024;
+/// Jobs that are decided, written and synced together, by weight.
+pub(super) const BATCH_MAX: usize = 1024;
 
 /// Jobs that may wait; callers beyond that wait to be let in.
 const QUEUE_MAX: usize = 4 * BATCH_MAX;
+
+/// A job counts once, and once more for each of these bytes of JSON or names that it holds: a batch has at most 8 MiB or one
+/// job, a queue 32 MiB.
+const WEIGHT_BYTES: usize = 8 << 10;
 
 /// How long a writer waits for another job before its thread ends.
 const LINGER: Duration = if cfg!(test) { Duration::from_millis(1) } else { Duration::from_secs(1) };
@@ -47,6 +51,17 @@ pub(super) enum Job {
 }
 
 impl Job {
+    /// What the job counts for in [`BATCH_MAX`] and [`QUEUE_MAX`].
+    pub(super) fn weight(&self) -> usize {
+        let bytes = match self {
+            Self::Commit(draft, _) => draft.json.as_ref().map_or(0, Vec::len),
+            Self::Open(def, ..) => def.id.book.0.len() + def.id.path.len(),
+            Self::Register(asset, _) => asset.id.as_str().len() + asset.name.len(),
+            Self::Snapshot(_) => 0,
+        };
+        (1 + bytes / WEIGHT_BYTES).min(BATCH_MAX)
+    }
+
     fn refuse(self, error: BookError) {
         // Nobody may be waiting for the answer any more; here and below.
         match self {
@@ -135,6 +150,19 @@ pub(super) struct Book {
     pub(super) faults: Option<disk::faults::Harness>,
 }
 
+/// How many of these jobs make up the next batch, and their weight.
+fn batch_of(jobs: &[Job]) -> (usize, usize) {
+    let (mut count, mut sum) = (0, 0);
+    for weight in jobs.iter().map(Job::weight) {
+        if sum + weight > BATCH_MAX {
+            break;
+        }
+        sum += weight;
+        count += 1;
+    }
+    (count, sum)
+}
+
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // A thread that panicked has closed the queue; what it left is only read and shut down.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -189,8 +217,8 @@ impl Book {
     pub(super) async fn submit(self: &Arc<Self>, jobs: Vec<Job>) -> Result<(), BookError> {
         let mut jobs = jobs.into_iter();
         while jobs.len() > 0 {
-            let count = jobs.len().min(BATCH_MAX);
-            match self.permits.acquire_many(count as u32).await {
+            let (count, weight) = batch_of(jobs.as_slice());
+            match self.permits.acquire_many(weight as u32).await {
                 Ok(permits) => permits.forget(),
                 Err(_) => return Err(self.closed_error()),
             }
@@ -226,7 +254,7 @@ impl Book {
                 self.changed.notify_all();
                 std::mem::take(&mut queue.jobs)
             };
-            self.permits.add_permits(jobs.len());
+            self.permits.add_permits(jobs.iter().map(Job::weight).sum());
             let error = || BookError::Worker { what: "writing", reason: reason.to_string() };
             jobs.into_iter().for_each(|job| job.refuse(error()));
             error()
@@ -284,9 +312,9 @@ impl Book {
         loop {
             debug_assert!(queue.has_thread, "a thread that nobody would wait for");
             if !queue.jobs.is_empty() {
-                let count = queue.jobs.len().min(BATCH_MAX);
+                let (count, weight) = batch_of(queue.jobs.make_contiguous());
                 let jobs: Vec<Job> = queue.jobs.drain(..count).collect();
-                self.permits.add_permits(count);
+                self.permits.add_permits(weight);
                 return Some(jobs);
             }
             let timed_out;

@@ -22,6 +22,9 @@ const CHUNK_BYTES: usize = 1 << 20;
 /// Chunks that are decoded together, while those before them are applied.
 const WINDOW_CHUNKS: usize = 8;
 
+/// Log bytes of such chunks. A frame longer than a chunk is a chunk; several of these are not decoded together.
+const WINDOW_BYTES: usize = WINDOW_CHUNKS * CHUNK_BYTES;
+
 /// A good frame.
 pub(super) struct Frame<'a> {
     /// Its number, as its place in the log says.
@@ -166,12 +169,16 @@ struct Walk<'a> {
 impl<'a> Walk<'a> {
     fn window(&mut self) -> Vec<Chunk<'a>> {
         let mut chunks = Vec::new();
+        let mut bytes = 0;
         while chunks.len() < WINDOW_CHUNKS
+            && bytes < WINDOW_BYTES
             && self.torn.is_none()
             && self.gap.is_none()
             && self.at < self.segments.len()
         {
-            chunks.extend(self.chunk());
+            let Some(chunk) = self.chunk() else { break };
+            bytes += chunk.bytes.len();
+            chunks.push(chunk);
         }
         chunks
     }

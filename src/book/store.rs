@@ -19,10 +19,11 @@ use talea_core::types::{
 };
 use tokio::sync::{oneshot, watch};
 
+use super::directory::{book_names, refuse_link, take_lock};
 use super::error::BookError;
 use super::files::{self, EventReader};
 use super::open;
-use super::queue::{Assets, Book, Draft, Job};
+use super::queue::{Assets, BATCH_MAX, Book, Draft, Job};
 use super::recovery::RecoveryReport;
 use super::state::{PostingRef, add_to_side, effective, rows_of};
 use super::subscribe;
@@ -155,6 +156,29 @@ impl LogTaleaStore {
         Ok(state.accounts().map(|account| (*account.opened).clone()).collect())
     }
 
+    /// Accounts of a book from the one with index `from` on, in the order of their opening, at most `limit`.
+    pub(crate) fn account_page(
+        &self,
+        book: &str,
+        from: usize,
+        limit: usize,
+    ) -> Result<Vec<Arc<(AccountDef, AccountCfg)>>, StoreError> {
+        let Some(book) = self.shared.find(book)? else { return Ok(Vec::new()) };
+        let state = book.state();
+        Ok(state.accounts().skip(from).take(limit).map(|account| Arc::clone(&account.opened)).collect())
+    }
+
+    /// Events of a book from `from` on, at most `limit`, as many as make up a page in memory.
+    pub(crate) async fn event_page(
+        &self,
+        book: &str,
+        from: Seq,
+        limit: usize,
+    ) -> Result<Vec<Sequenced<LedgerEvent>>, StoreError> {
+        let Some(book) = self.shared.find(book)? else { return Ok(Vec::new()) };
+        Ok(blocking(move || read_page(&book, from, limit, PAGE_BYTES)).await?)
+    }
+
     /// All registered assets in the order of their ids' bytes.
     pub fn assets(&self) -> Vec<AssetDef> {
         let mut assets: Vec<AssetDef> = self.shared.assets().values().cloned().collect();
@@ -191,6 +215,13 @@ async fn ask<T>(
     answered(book, answer).await
 }
 
+async fn submit(queues: Vec<(Arc<Book>, Vec<Job>)>) {
+    for (book, jobs) in queues {
+        // Jobs that are not taken drop their replies, which is what their callers are told of.
+        let _ = book.submit(jobs).await;
+    }
+}
+
 async fn answered<T>(book: &Book, answer: oneshot::Receiver<Result<T, StoreError>>) -> Result<T, StoreError> {
     answer.await.unwrap_or_else(|_| Err(book.closed_error().into()))
 }
@@ -219,7 +250,7 @@ impl Shared {
         }
         for book in read {
             let (name, book_directory) = (book.name.clone(), book.directory.clone());
-            let mut opened = book.finish(&options)?;
+            let mut opened = book.finish()?;
             recovery.truncated.append(&mut opened.recovery.truncated);
             recovery.quarantined.append(&mut opened.recovery.quarantined);
             let registered = opened.assets.drain(..).map(|asset| (asset.id.clone(), asset));
@@ -275,6 +306,7 @@ impl Shared {
         }
         let directory = self.directory.join("books").join(name);
         disk::refuse_other_case(&directory)?;
+        refuse_link(&directory)?;
         let opened = open::create(&directory, &self.options)?;
         let book = Arc::new(Book::new(name, &directory, opened, &self.options, &self.assets));
         books.insert(name.to_owned(), Arc::clone(&book));
@@ -321,42 +353,21 @@ impl Shared {
     }
 }
 
-/// Takes the lock of the store in `directory`, which exists.
-fn take_lock(directory: &Path) -> Result<KernelLock, BookError> {
-    held(KernelLock::open(&directory.join("LOCK"))?)
-}
-
-/// Takes the lock of the store in `directory` and creates nothing: where there is no lock file, nobody has it open.
-pub(super) fn take_lock_if_there(directory: &Path) -> Result<Option<KernelLock>, BookError> {
-    KernelLock::open_if_there(&directory.join("LOCK"))?.map(held).transpose()
-}
-
-fn held(mut lock: KernelLock) -> Result<KernelLock, BookError> {
-    if lock.try_lock()? { Ok(lock) } else { Err(BookError::Locked { path: lock.path().to_owned() }) }
-}
-
-/// The directories under `books/`, in byte order.
-pub(super) fn book_names(directory: &Path) -> Result<Vec<String>, BookError> {
-    let is_directory = |path: &PathBuf| disk::metadata(path).is_ok_and(|found| found.is_directory);
-    let directories = disk::list(directory)?.into_iter().filter(is_directory);
-    let name = |path: PathBuf| match path.file_name().and_then(|name| name.to_str()) {
-        Some(name) => Ok(name.to_owned()),
-        None => Err(BookError::NotText { path }),
-    };
-    directories.map(name).collect()
-}
-
 /// Reads events `first` to `last`, which the book has.
 fn reader(book: &Book, first: Seq, last: Seq) -> Result<EventReader, BookError> {
     let state = book.state();
     EventReader::new(book.directory(), state.bases(), state.position(first)?, first, last)
 }
 
-/// Reads at most `limit` events from `first` on, none above what is durable and applied.
+/// Frames of a page, in bytes, after which no further event is added to it.
+pub(super) const PAGE_BYTES: u64 = 4 << 20;
+
+/// Reads at most `limit` events from `first` on, none above what is durable and applied, and none behind `max_bytes` of them.
 pub(super) fn read_page(
     book: &Book,
     first: Seq,
     limit: usize,
+    max_bytes: u64,
 ) -> Result<Vec<Sequenced<LedgerEvent>>, BookError> {
     let first = first.max(1);
     let last = book.last_seq().min(first.saturating_add(Seq::try_from(limit).unwrap_or(Seq::MAX)) - 1);
@@ -364,8 +375,10 @@ pub(super) fn read_page(
         return Ok(Vec::new());
     }
     let mut reader = reader(book, first, last)?;
-    let mut events = Vec::with_capacity((last - first + 1) as usize);
-    while let Some(event) = reader.next_event()? {
+    let mut events = Vec::new();
+    while reader.read_bytes < max_bytes
+        && let Some(event) = reader.next_event()?
+    {
         events.push(event);
     }
     Ok(events)
@@ -407,6 +420,9 @@ impl Store for LogTaleaStore {
     async fn commit_batch(&self, transactions: &[Transaction]) -> Vec<Result<Committed, StoreError>> {
         let mut queues: Vec<(Arc<Book>, Vec<Job>)> = Vec::new();
         let mut waiting = Vec::with_capacity(transactions.len());
+        // What the jobs in `queues` weigh together: what is written is made of the transactions piece by piece, in step with
+        // the writers.
+        let mut pending = 0;
         for transaction in transactions {
             let book = match self.shared.book_for(transaction).await {
                 Ok(book) => book,
@@ -417,16 +433,18 @@ impl Store for LogTaleaStore {
             };
             let (reply, answer) = oneshot::channel();
             let job = Job::Commit(Draft::new(transaction), reply);
+            if pending + job.weight() > BATCH_MAX {
+                submit(std::mem::take(&mut queues)).await;
+                pending = 0;
+            }
+            pending += job.weight();
             match queues.iter_mut().find(|(known, _)| Arc::ptr_eq(known, &book)) {
                 Some((_, jobs)) => jobs.push(job),
                 None => queues.push((Arc::clone(&book), vec![job])),
             }
             waiting.push(Ok((book, answer)));
         }
-        for (book, jobs) in queues {
-            // Jobs that are not taken drop their replies, which is answered below.
-            let _ = book.submit(jobs).await;
-        }
+        submit(queues).await;
         let mut outcomes = Vec::with_capacity(waiting.len());
         for queued in waiting {
             outcomes.push(match queued {
@@ -562,7 +580,7 @@ impl Store for LogTaleaStore {
         limit: usize,
     ) -> Result<Vec<Sequenced<LedgerEvent>>, StoreError> {
         let Some(book) = self.shared.find(&book.0)? else { return Ok(Vec::new()) };
-        Ok(blocking(move || read_page(&book, from, limit)).await?)
+        Ok(blocking(move || read_page(&book, from, limit, u64::MAX)).await?)
     }
 
     fn subscribe(&self, book: &BookName, from: Seq) -> EventStream {

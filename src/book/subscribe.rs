@@ -17,9 +17,9 @@ use tokio::sync::watch;
 
 use super::error::BookError;
 use super::queue::{Book, Closed, Progress};
-use super::store::{Created, Shared, blocking, check_name, read_page};
+use super::store::{Created, PAGE_BYTES, Shared, blocking, check_name, read_page};
 
-/// Events that are read at a time.
+/// Events that are read at a time, unless they are longer than a page.
 const PAGE_EVENTS: usize = 512;
 
 /// Where a stream stands.
@@ -87,7 +87,8 @@ impl Stream {
                     let Progress { last, closed } = follow.borrow_and_update().clone();
                     if self.next <= last {
                         let (book, next) = (Arc::clone(book), self.next);
-                        self.page = blocking(move || read_page(&book, next, PAGE_EVENTS)).await?.into();
+                        self.page =
+                            blocking(move || read_page(&book, next, PAGE_EVENTS, PAGE_BYTES)).await?.into();
                         continue;
                     }
                     match closed {

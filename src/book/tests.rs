@@ -144,6 +144,26 @@ fn error_of(refused: talea_core::store::StoreError) -> BookError {
 }
 
 #[test]
+fn a_link_to_a_book_is_no_second_book() {
+    let directory = tempfile::tempdir().unwrap();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let store = runtime.block_on(LogTaleaStore::open_with(directory.path(), OPTIONS)).unwrap();
+    runtime.block_on(set_up(&store)).unwrap();
+    let link = directory.path().join("books/store");
+    std::os::unix::fs::symlink("shop", &link).unwrap();
+    let (def, cfg) = store.accounts("shop").unwrap().remove(0);
+    let id = AccountId { book: Book("store".into()), ..def.id };
+    let refused = runtime.block_on(store.open_account(&AccountDef { id, ..def }, &cfg)).unwrap_err();
+    let error = error_of(refused);
+    assert!(matches!(&error, BookError::NotADirectory { path } if *path == link), "{error}");
+    assert_eq!(store.books().unwrap(), ["_system", "shop"]);
+    // What is no book is left out when the store is opened again.
+    runtime.block_on(store.shutdown());
+    let store = runtime.block_on(LogTaleaStore::open_with(directory.path(), OPTIONS)).unwrap();
+    assert_eq!(store.books().unwrap(), ["_system", "shop"]);
+}
+
+#[test]
 fn a_second_shutdown_waits_for_the_first_before_the_directory_is_released() {
     let directory = tempfile::tempdir().unwrap();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(3).enable_all().build().unwrap();

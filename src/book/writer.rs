@@ -25,6 +25,9 @@ use super::state::{PostingRef, State};
 use super::store::LogStoreOptions;
 use crate::disk;
 
+/// Capacity that the buffer for frames keeps between batches.
+const BUFFER_KEPT_BYTES: usize = 1 << 20;
+
 /// What only the writer's thread touches.
 #[derive(Debug)]
 pub(super) struct Writer {
@@ -303,6 +306,7 @@ impl Writer {
         if !self.buffer.is_empty() {
             self.active.write_all(&self.buffer)?;
             self.buffer.clear();
+            self.buffer.shrink_to(BUFFER_KEPT_BYTES);
         }
         Ok(())
     }

@@ -275,6 +275,34 @@ fn print_json(value: &impl serde::Serialize) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// An array of a JSON document, printed element by element as [`print_json`] prints it whole. A failure leaves it open.
+struct JsonArray {
+    /// Blanks before an element.
+    indent: usize,
+    is_first: bool,
+}
+
+impl JsonArray {
+    const fn new(indent: usize) -> Self {
+        Self { indent, is_first: true }
+    }
+
+    /// Appends an element to `out`.
+    fn push(&mut self, value: &impl serde::Serialize, out: &mut String) -> anyhow::Result<()> {
+        let line_start = format!("\n{:1$}", "", self.indent);
+        out.push(if std::mem::take(&mut self.is_first) { '[' } else { ',' });
+        out.push_str(&line_start);
+        // A line break within a text is escaped, so each one here is one of the layout.
+        out.push_str(&serde_json::to_string_pretty(value)?.replace('\n', &line_start));
+        Ok(())
+    }
+
+    /// The end of the array.
+    fn end(self) -> String {
+        if self.is_first { "[]".to_owned() } else { format!("\n{:1$}]", "", self.indent - 2) }
+    }
+}
+
 /// Bytes for people: `1.5 GB`, `312.0 kB`, `17 bytes`.
 fn human_bytes(bytes: u64) -> String {
     const UNITS: [(&str, f64); 4] = [("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)];

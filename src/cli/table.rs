@@ -56,6 +56,39 @@ pub(super) fn text(headings: &[Heading], rows: &[Vec<String>]) -> String {
     table.lines().map(|line| line.trim_end().to_owned() + "\n").collect()
 }
 
+/// A table that is printed piece by piece and laid out as if it were one: its rows are seen twice, first to measure them.
+pub(super) struct Pieces<'h> {
+    headings: &'h [Heading],
+    /// The longest text of each column.
+    widest: Vec<String>,
+    is_first: bool,
+}
+
+impl<'h> Pieces<'h> {
+    pub(super) fn new(headings: &'h [Heading]) -> Self {
+        Self { headings, widest: vec![String::new(); headings.len()], is_first: true }
+    }
+
+    /// Takes note of how wide a row is.
+    pub(super) fn measure(&mut self, row: &[String]) {
+        for (widest, cell) in self.widest.iter_mut().zip(row) {
+            if cell.chars().count() > widest.chars().count() {
+                widest.clone_from(cell);
+            }
+        }
+    }
+
+    /// The next lines. The first piece, which may be without rows, has the headings.
+    pub(super) fn text(&mut self, mut rows: Vec<Vec<String>>) -> String {
+        // A row of the longest texts gives all pieces the same widths; it is not shown.
+        rows.insert(0, self.widest.clone());
+        let text = text(self.headings, &rows);
+        let mut lines = text.split_inclusive('\n');
+        let headings = lines.next().filter(|_| std::mem::take(&mut self.is_first));
+        headings.into_iter().chain(lines.skip(1)).collect()
+    }
+}
+
 /// A row that is one line.
 fn line<'c>(cells: impl Iterator<Item = &'c str>) -> Row {
     let mut row = Row::from(cells.collect::<Vec<_>>());
@@ -87,6 +120,21 @@ fn fitting(headings: &[Heading], rows: &[Vec<String>], width: usize) -> Vec<usiz
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn pieces_of_a_table_make_up_the_table() {
+        let headings = [Heading::number("event"), Heading::text("account"), Heading::time("time")];
+        let rows: Vec<Vec<String>> = (0..7_u32)
+            .map(|at| vec![10_u64.pow(at).to_string(), "a".repeat(12 - at as usize), at.to_string()])
+            .collect();
+        for size in [1, 3, 7] {
+            let mut pieces = Pieces::new(&headings);
+            rows.iter().for_each(|row| pieces.measure(row));
+            let printed: String = rows.chunks(size).map(|piece| pieces.text(piece.to_vec())).collect();
+            assert_eq!(printed, text(&headings, &rows));
+        }
+        assert_eq!(Pieces::new(&headings).text(Vec::new()), text(&headings, &[]));
+    }
 
     #[test]
     fn a_narrow_terminal_gets_the_columns_that_it_has_room_for() {

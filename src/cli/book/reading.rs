@@ -3,20 +3,24 @@
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
-use talea_core::store::{AccountCfg, Store as _};
+use talea_core::store::{AccountCfg, PostingRecord, Store as _};
 use talea_core::types::{AccountDef, AccountId, AssetClass, AssetId, Book, Direction, Seq};
 
 use super::{Common, require_books, user_books};
 use crate::book::{self, LogTaleaStore, Unbalanced};
 use crate::cli::table::{self, Heading};
-use crate::cli::{STDOUT, counted, human_bytes, print_json, print_text, warn};
+use crate::cli::{JsonArray, STDOUT, counted, human_bytes, print, print_json, print_text, warn};
 
-/// Events or postings fetched at a time.
+/// Events or accounts fetched at a time, and lines printed at a time.
 const PAGE: usize = 1000;
+
+/// Transactions of an account fetched at a time: each time the store reads a block of up to 65 536 postings.
+const HISTORY_PAGE: usize = 8 * PAGE;
 
 /// Minor units with a decimal point.
 fn amount(minor: i64, precision: u8) -> String {
@@ -57,14 +61,35 @@ pub(super) fn account_json(def: &AccountDef, cfg: &AccountCfg) -> Value {
     })
 }
 
+/// The accounts of all books, page by page: there can be more than are wanted in memory a second time.
+struct AccountPages<'s> {
+    store: &'s LogTaleaStore,
+    books: std::vec::IntoIter<String>,
+    book: Option<String>,
+    /// Accounts of `book` that were handed out.
+    count: usize,
+}
+
+impl<'s> AccountPages<'s> {
+    fn new(store: &'s LogTaleaStore) -> anyhow::Result<Self> {
+        let mut books = user_books(store)?.into_iter();
+        Ok(Self { store, book: books.next(), books, count: 0 })
+    }
+
+    fn next_page(&mut self) -> anyhow::Result<Vec<Arc<(AccountDef, AccountCfg)>>> {
+        while let Some(book) = &self.book {
+            let page = self.store.account_page(book, self.count, PAGE)?;
+            if !page.is_empty() {
+                self.count += page.len();
+                return Ok(page);
+            }
+            (self.book, self.count) = (self.books.next(), 0);
+        }
+        Ok(Vec::new())
+    }
+}
+
 pub(super) fn list_accounts(store: &LogTaleaStore, json: bool) -> anyhow::Result<()> {
-    let mut accounts = Vec::new();
-    for book in user_books(store)? {
-        accounts.extend(store.accounts(&book)?);
-    }
-    if json {
-        return print_json(&accounts.iter().map(|(def, cfg)| account_json(def, cfg)).collect::<Vec<_>>());
-    }
     let headings = [
         Heading::text("account"),
         Heading::text("asset"),
@@ -72,8 +97,7 @@ pub(super) fn list_accounts(store: &LogTaleaStore, json: bool) -> anyhow::Result
         Heading::text("normal side"),
         Heading::number("min balance"),
     ];
-    let mut rows = Vec::new();
-    for (def, cfg) in accounts {
+    let row = |(def, cfg): &(AccountDef, AccountCfg)| {
         let side = match cfg.normal_side {
             Some(Direction::Debit) => "debit",
             Some(Direction::Credit) => "credit",
@@ -81,9 +105,75 @@ pub(super) fn list_accounts(store: &LogTaleaStore, json: bool) -> anyhow::Result
         };
         let min = cfg.min_balance.map_or_else(|| "-".to_owned(), |min| min.to_string());
         let kind = def.kind.as_str().to_owned();
-        rows.push(vec![def.id.to_key(), def.asset.as_str().to_owned(), kind, side.to_owned(), min]);
+        vec![def.id.to_key(), def.asset.as_str().to_owned(), kind, side.to_owned(), min]
+    };
+    let mut out = Output::new(&headings, json);
+    for pass in out.passes() {
+        let mut pages = AccountPages::new(store)?;
+        loop {
+            let page = pages.next_page()?;
+            if page.is_empty() {
+                break;
+            }
+            let documents = page.iter().map(|account| account_json(&account.0, &account.1));
+            out.page(pass, page.iter().map(|account| row(account)), documents)?;
+        }
     }
-    print_text(&table::text(&headings, &rows))
+    out.end()
+}
+
+/// A pass over what is printed.
+#[derive(Clone, Copy, PartialEq)]
+enum Pass {
+    Measure,
+    Print,
+}
+
+/// A table or a JSON array that is printed page by page.
+struct Output<'h> {
+    table: table::Pieces<'h>,
+    array: Option<JsonArray>,
+    is_empty: bool,
+}
+
+impl<'h> Output<'h> {
+    fn new(headings: &'h [Heading], json: bool) -> Self {
+        Self { table: table::Pieces::new(headings), array: json.then(|| JsonArray::new(2)), is_empty: true }
+    }
+
+    /// What has to be done with the pages: those of a table are gone over twice.
+    fn passes(&self) -> Vec<Pass> {
+        if self.array.is_some() { vec![Pass::Print] } else { vec![Pass::Measure, Pass::Print] }
+    }
+
+    fn page(
+        &mut self,
+        pass: Pass,
+        rows: impl Iterator<Item = Vec<String>>,
+        mut documents: impl Iterator<Item = Value>,
+    ) -> anyhow::Result<()> {
+        if pass == Pass::Measure {
+            rows.for_each(|row| self.table.measure(&row));
+            return Ok(());
+        }
+        self.is_empty = false;
+        match &mut self.array {
+            Some(array) => {
+                let mut text = String::new();
+                documents.try_for_each(|document| array.push(&document, &mut text))?;
+                print(text.as_bytes())
+            }
+            None => print_text(&self.table.text(rows.collect())),
+        }
+    }
+
+    fn end(mut self) -> anyhow::Result<()> {
+        match self.array {
+            Some(array) => print(format!("{}\n", array.end()).as_bytes()),
+            None if self.is_empty => print_text(&self.table.text(Vec::new())),
+            None => Ok(()),
+        }
+    }
 }
 
 pub(super) async fn balance(
@@ -92,44 +182,52 @@ pub(super) async fn balance(
     as_of: Option<DateTime<Utc>>,
     json: bool,
 ) -> anyhow::Result<()> {
-    let accounts = match account {
-        Some(account) => vec![account],
-        None => {
-            let mut accounts = Vec::new();
-            for book in user_books(store)? {
-                accounts.extend(store.accounts(&book)?.into_iter().map(|(def, _)| def.id));
-            }
-            accounts
-        }
-    };
-    let mut documents = Vec::new();
     let headings = [
         Heading::text("account"),
         Heading::number("balance"),
         Heading::text("asset"),
         Heading::number("last event"),
     ];
-    let mut rows = Vec::new();
-    for account in accounts {
-        let balance = store.balance(&account, as_of).await?;
-        let asset = balance.amount.asset();
-        let (minor, seq) = (balance.amount.minor(), balance.updated_seq);
-        documents
-            .push(json!({"account": account.to_key(), "minor": minor, "asset": asset, "updatedSeq": seq}));
-        let shown = amount(minor, precision(store, asset).await?);
-        rows.push(vec![account.to_key(), shown, asset.as_str().to_owned(), seq.to_string()]);
+    let mut out = Output::new(&headings, json);
+    for pass in out.passes() {
+        let mut pages = AccountPages::new(store)?;
+        let mut only = account.clone();
+        loop {
+            let ids: Vec<AccountId> = match (&account, only.take()) {
+                (Some(_), only) => only.into_iter().collect(),
+                (None, _) => pages.next_page()?.iter().map(|account| account.0.id.clone()).collect(),
+            };
+            if ids.is_empty() {
+                break;
+            }
+            let mut page = Vec::new();
+            for id in ids {
+                let balance = store.balance(&id, as_of).await?;
+                let precision = precision(store, balance.amount.asset()).await?;
+                page.push((id.to_key(), balance, precision));
+            }
+            let rows = page.iter().map(|(key, balance, precision)| {
+                let shown = amount(balance.amount.minor(), *precision);
+                let asset = balance.amount.asset().as_str().to_owned();
+                vec![key.clone(), shown, asset, balance.updated_seq.to_string()]
+            });
+            let documents = page.iter().map(|(key, balance, _)| {
+                let (minor, asset) = (balance.amount.minor(), balance.amount.asset());
+                json!({"account": key, "minor": minor, "asset": asset, "updatedSeq": balance.updated_seq})
+            });
+            out.page(pass, rows, documents)?;
+        }
     }
-    if json { print_json(&documents) } else { print_text(&table::text(&headings, &rows)) }
+    out.end()
 }
 
 pub(super) async fn history(
     store: &LogTaleaStore,
     account: &AccountId,
-    after: Seq,
+    first_after: Seq,
     limit: usize,
     json: bool,
 ) -> anyhow::Result<()> {
-    let mut documents = Vec::new();
     let headings = [
         Heading::number("event"),
         Heading::time("time"),
@@ -138,36 +236,44 @@ pub(super) async fn history(
         Heading::text("asset"),
         Heading::text("transaction"),
     ];
-    let mut rows = Vec::new();
-    let (mut after, mut left) = (after, limit);
-    while left > 0 {
-        let page = store.account_history(account, Some(after), left.min(PAGE)).await?;
-        let Some(last) = page.last().map(|row| row.seq) else { break };
-        let mut seqs: Vec<Seq> = page.iter().map(|row| row.seq).collect();
-        seqs.dedup();
-        left -= seqs.len();
-        after = last;
-        for row in page {
-            let asset = row.amount.asset();
-            let minor = row.amount.minor();
-            if json {
-                documents.push(json!({
-                    "seq": row.seq, "at": row.at, "txid": row.txid.0, "minor": minor, "asset": asset,
-                    "direction": row.direction,
-                }));
-                continue;
+    let row = |row: &PostingRecord, precision: u8| {
+        let shown = amount(row.amount.minor(), precision);
+        let (debit, credit) = match row.direction {
+            Direction::Debit => (shown, String::new()),
+            Direction::Credit => (String::new(), shown),
+        };
+        // As the documents have it, without its quotes.
+        let at = json!(row.at).as_str().unwrap_or_default().to_owned();
+        let asset = row.amount.asset().as_str().to_owned();
+        vec![row.seq.to_string(), at, debit, credit, asset, row.txid.0.to_string()]
+    };
+    let document = |row: &PostingRecord| {
+        json!({
+            "seq": row.seq, "at": row.at, "txid": row.txid.0, "minor": row.amount.minor(),
+            "asset": row.amount.asset(), "direction": row.direction,
+        })
+    };
+    let mut out = Output::new(&headings, json);
+    for pass in out.passes() {
+        let (mut after, mut left) = (first_after, limit);
+        while left > 0 {
+            let page = store.account_history(account, Some(after), left.min(HISTORY_PAGE)).await?;
+            let Some(last) = page.last() else { break };
+            after = last.seq;
+            left -= page.chunk_by(|a, b| a.seq == b.seq).count();
+            // All postings of an account are of its asset.
+            let precision = precision(store, last.amount.asset()).await?;
+            // A transaction is not split by the store, and can be long.
+            for piece in page.chunks(PAGE) {
+                out.page(
+                    pass,
+                    piece.iter().map(|posting| row(posting, precision)),
+                    piece.iter().map(document),
+                )?;
             }
-            let shown = amount(minor, precision(store, asset).await?);
-            let (debit, credit) = match row.direction {
-                Direction::Debit => (shown, String::new()),
-                Direction::Credit => (String::new(), shown),
-            };
-            let at = serde_json::to_value(row.at)?.as_str().unwrap_or_default().to_owned();
-            let asset = asset.as_str().to_owned();
-            rows.push(vec![row.seq.to_string(), at, debit, credit, asset, row.txid.0.to_string()]);
         }
     }
-    if json { print_json(&documents) } else { print_text(&table::text(&headings, &rows)) }
+    out.end()
 }
 
 pub(super) async fn trial_balance(
@@ -219,12 +325,11 @@ pub(super) async fn events(
     if !store.books()?.iter().any(|name| name == book) {
         bail!("there is no book {book:?}");
     }
-    let name = Book(book.to_owned());
     let mut out = io::stdout().lock();
     let (mut from, mut left, mut is_first) = (from.max(1), limit, true);
     // Page by page: a book can be larger than memory. With --json the pages make up one array, which a failure leaves open.
     while left > 0 {
-        let page = store.read_events(&name, from, left.min(PAGE)).await?;
+        let page = store.event_page(book, from, left.min(PAGE)).await?;
         let Some(last) = page.last().map(|event| event.seq) else { break };
         left -= page.len();
         from = last + 1;
