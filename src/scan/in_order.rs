@@ -47,7 +47,12 @@ pub(crate) enum Failure<E> {
     /// The work on a job, or the taking of its result, failed.
     Work(E),
     /// The work on job `number` panicked.
-    Panic { number: u64, payload: Box<dyn Any + Send> },
+    Panic {
+        number: u64,
+        /// What the session store, which has no error of its own for this, panics with again.
+        #[cfg_attr(not(feature = "session"), allow(dead_code))]
+        payload: Box<dyn Any + Send>,
+    },
 }
 
 impl<E> From<E> for Failure<E> {
