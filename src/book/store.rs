@@ -157,6 +157,7 @@ impl LogTaleaStore {
     }
 
     /// Accounts of a book from the one with index `from` on, in the order of their opening, at most `limit`.
+    #[cfg(feature = "cli")]
     pub(crate) fn account_page(
         &self,
         book: &str,
@@ -169,6 +170,7 @@ impl LogTaleaStore {
     }
 
     /// Events of a book from `from` on, at most `limit`, as many as make up a page in memory.
+    #[cfg(feature = "cli")]
     pub(crate) async fn event_page(
         &self,
         book: &str,
