@@ -181,6 +181,8 @@ fn what_is_no_file_is_named_with_a_remedy_and_spared() {
     }
     assert_eq!(burn(home.path(), &["state", "reset", "--force"], None).0, 0);
     assert!(archive.is_dir());
+    // A build looks at the archive before the ledger.
+    fs::remove_dir(&archive).unwrap();
     fs::remove_file(home.path().join("ledger.jsonl")).unwrap();
     fs::create_dir(home.path().join("ledger.jsonl")).unwrap();
     for args in [&["ledger", "check"][..], &["query", "turns", "--from", "ledger"], &rebuild] {

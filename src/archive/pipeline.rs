@@ -1,6 +1,6 @@
 //! The pipeline of every build: chunks of the ledger, parsed on all cores, handed over in the order of the ledger.
 //!
-//! Workers of [`in_order`] take the next chunk, make its rows in an arena, and send the batch through a bounded channel to the
+//! Workers of `scan::in_order` take the next chunk, make its rows in an arena, and send the batch through a bounded channel to the
 //! calling thread, which gives it to the writer. The arena is the permit, so the memory of the pipeline is the number of arenas
 //! times the rows of a chunk, whatever the length of the ledger.
 

@@ -122,10 +122,10 @@ pub fn turns(
     })
 }
 
-/// Hands the archived compactions that pass `filter` to `sink`, by `ts`, as [`turns`] does.
+/// Hands the archived compactions that pass `filter` to `sink`, by `ts`, as [`turns()`] does.
 ///
 /// # Errors
-/// As [`turns`].
+/// As [`turns()`].
 pub fn compactions(
     archive: &Path,
     filter: &Filter,
@@ -143,11 +143,11 @@ pub fn compactions(
     })
 }
 
-/// Hands the archived tool result events that pass `filter` to `sink`, by `ts`, as [`turns`] does. One without `ts`
+/// Hands the archived tool result events that pass `filter` to `sink`, by `ts`, as [`turns()`] does. One without `ts`
 /// passes any bounds of time.
 ///
 /// # Errors
-/// As [`turns`].
+/// As [`turns()`].
 pub fn tool_result_events(
     archive: &Path,
     filter: &Filter,

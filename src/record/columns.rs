@@ -1,7 +1,7 @@
 //! The columns of the archive's tables: what each is called, and which member of a ledger line it is read from.
 //!
 //! Each column is named once, in a line of one of the tables below. From that line follow the statement that creates the
-//! table, the fast reader ([`tape`](super::tape)), the exact reader ([`exact`](super::exact)), the check that a required
+//! table, the fast reader (`record::tape`), the exact reader (`record::exact`), the check that a required
 //! member is there, the constant that names the column's place in a row, and the printing of archived rows as JSON.
 //!
 //! Names, order and SQL types are a format shared with other programs (`docs/records.md`): they change only with the
