@@ -344,3 +344,21 @@ fn status_never_drops_or_adds_anything() {
         assert_eq!(fs::read(place.archive()).unwrap(), before, "{sql}");
     }
 }
+
+#[test]
+fn what_a_killed_rebuild_left_is_named_and_deleted_by_the_next_tail_build() {
+    let place = Place::with_ledger(b"");
+    place.full(&Options::default());
+    let left = ["", "-journal"].map(|suffix| {
+        let name = format!("archive.sqlite.rebuild-17-0123456789abcdef0123456789abcdef{suffix}");
+        place.directory().join(name)
+    });
+    let foreign = place.directory().join("archive.sqlite.rebuild-of-mine");
+    left.iter().chain([&foreign]).for_each(|path| fs::write(path, "x").unwrap());
+    let mut named = archive::status(&place.paths).unwrap().leftovers;
+    named.sort();
+    assert_eq!(named, left);
+    place.tail(&Options::default());
+    assert!(archive::status(&place.paths).unwrap().leftovers.is_empty());
+    assert!(left.iter().all(|path| !path.exists()) && foreign.exists());
+}

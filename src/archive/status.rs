@@ -52,6 +52,10 @@ pub struct Status {
     /// In the JSON only when there are any.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub set_aside: Vec<PathBuf>,
+    /// Files beside the archive that a rebuild works in, or that a killed one left. The next build deletes them. In the JSON only
+    /// when there are any.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub leftovers: Vec<PathBuf>,
 }
 
 /// How many rows the tables of an archive hold.
@@ -103,6 +107,7 @@ pub fn status(paths: &Paths) -> Result<Status, ArchiveError> {
         row_counts: RowCounts::default(),
         fidelity_histogram: BTreeMap::new(),
         set_aside: publish::kept(path)?,
+        leftovers: publish::leftovers(path)?,
     };
     if status.exists {
         read_archive(path, &mut status)?;

@@ -21,6 +21,13 @@ pub(super) fn print_status(json: bool) -> anyhow::Result<ExitCode> {
         let name = if place == 0 { "set aside" } else { "" };
         text.push_str(&format!("{name:<13} {}; delete it when nothing in it is missed\n", path.display()));
     }
+    for (place, path) in status.leftovers.iter().enumerate() {
+        let name = if place == 0 { "unfinished" } else { "" };
+        let path = path.display();
+        text.push_str(&format!(
+            "{name:<13} {path}; of a rebuild that runs or was killed; the next build deletes it\n"
+        ));
+    }
     text.push_str(&describe_home(&home)?);
     print_text(&text)?;
     Ok(ExitCode::SUCCESS)

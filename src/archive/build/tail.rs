@@ -31,6 +31,7 @@ impl Build<'_> {
     /// being replaced by a rename: publishing would then write everything twice more, and wait for them.
     pub(super) fn extend_or_restart(&mut self, connection: Connection) -> Result<Outcome, ArchiveError> {
         let path = &self.paths.archive;
+        publish::sweep(path)?;
         let outcome = self.extend(&connection)?;
         // An open connection of ours would count as somebody else's.
         drop(connection);

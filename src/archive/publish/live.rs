@@ -100,18 +100,29 @@ pub(super) fn look(live: &Path) -> Result<Look, PublishError> {
 
 /// Removes the files of rebuilds that died.
 pub(super) fn sweep(live: &Path) -> Result<(), PublishError> {
-    for path in disk::list(disk::parent_of(live))? {
+    // A name that vanishes meanwhile is what we want.
+    for path in leftovers(live)? {
+        disk::remove_file_if_exists(&path)?;
+    }
+    Ok(())
+}
+
+/// The files beside the archive that rebuilds work in.
+pub(super) fn leftovers(live: &Path) -> Result<Vec<PathBuf>, PublishError> {
+    let mut found = match disk::list(disk::parent_of(live)) {
+        // A directory may be open to those who know names in it, and to nobody else.
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => return Ok(Vec::new()),
+        listed => listed?,
+    };
+    found.retain(|path| {
         let names = path.file_name().zip(live.file_name());
         let is_ours = names.is_some_and(|(name, archive)| {
             let rest = name.as_encoded_bytes().strip_prefix(archive.as_encoded_bytes());
             rest.and_then(|rest| str::from_utf8(rest).ok()).is_some_and(is_rebuild_tag)
         });
-        // A name that vanishes meanwhile is what we want.
-        if is_ours && disk::metadata(&path).is_ok_and(|found| found.is_file) {
-            disk::remove_file_if_exists(&path)?;
-        }
-    }
-    Ok(())
+        is_ours && disk::metadata(path).is_ok_and(|found| found.is_file)
+    });
+    Ok(found)
 }
 
 /// `.rebuild-<digits>-<32 hex digits>`, alone or with a sidecar's suffix.

@@ -173,6 +173,19 @@ pub enum Method {
     },
 }
 
+/// Removes what dead rebuilds left beside the archive. The caller holds lock `archive`.
+pub(crate) fn sweep(live: &Path) -> Result<(), PublishError> {
+    live::sweep(&live::resolve(live)?)
+}
+
+/// The files beside the archive that rebuilds work in: of one that runs, or of those that died.
+pub(crate) fn leftovers(live: &Path) -> Result<Vec<PathBuf>, PublishError> {
+    if !disk::parent_of(live).exists() {
+        return Ok(Vec::new());
+    }
+    live::leftovers(&live::resolve(live)?)
+}
+
 /// Looks at the live archive, sweeps what dead rebuilds left beside it, and makes an empty file to build in.
 ///
 /// The caller holds lock `archive`, and keeps it until the plan is published or dropped. The directory must exist. Other
