@@ -180,7 +180,7 @@ fn ingest_counts_what_the_ledger_had_and_names_what_it_sets_aside() {
     append(&[]);
     append(&["--via-journal"]);
     append(&["--via-journal"]);
-    let report = document(&made.run(&["ingest", "--json"], ""));
+    let report = document(&made.run(&["journal", "drain", "--json"], ""));
     assert_eq!(
         (&report["ledgerLines"], &report["duplicates"]),
         (&Value::from(0), &Value::from(2)),
@@ -189,7 +189,7 @@ fn ingest_counts_what_the_ledger_had_and_names_what_it_sets_aside() {
     assert_eq!(fs::read_to_string(made.path("home/ledger.jsonl")).unwrap().lines().count(), 1);
 
     assert!(made.run(&["journal", "append", "odd"], "x\ny\n1\n2\n3\n4\n5\n").status.success());
-    let output = made.run(&["ingest", "--journal", "odd", "--store", "store"], "");
+    let output = made.run(&["journal", "drain", "odd", "--store", "store"], "");
     assert!(shown(&output).contains("7 set aside"), "{}", shown(&output));
     let told = said(&output);
     assert_eq!(told.matches("set aside: ").count(), 5, "{told}");

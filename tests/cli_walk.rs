@@ -83,7 +83,10 @@ fn the_examples_are_command_lines() {
                     Cli::try_parse_from(&part).unwrap_or_else(|error| panic!("{line}: {error}"));
                     let is_own = part.iter().skip(1).zip(&walked.path).all(|(word, own)| *word == own);
                     let path = &walked.path;
-                    assert!(is_own || path == &["ingest"] || line.contains("&&"), "{path:?} explains {line}");
+                    assert!(
+                        is_own || path == &["journal", "drain"] || line.contains("&&"),
+                        "{path:?} explains {line}"
+                    );
                 }
             }
         }
@@ -253,7 +256,7 @@ fn names_that_are_wrong_are_named_with_a_remedy() {
     for walked in commands().iter().filter(|walked| walked.is_leaf()) {
         let name = walked.name();
         for wrong in ["missing/deeper", "file", "file/inside"] {
-            let is_path = ["session", "book", "journal", "ingest"].contains(&walked.path[0].as_str())
+            let is_path = ["session", "book", "journal"].contains(&walked.path[0].as_str())
                 || name == "dev generate-ledger";
             // Where no path is named, the home is it.
             let mut burn = made.burn(&made.arguments(walked, &Names::all(wrong)).unwrap());

@@ -1,4 +1,4 @@
-//! `burn ingest` killed at random moments under load ends with the keys and values of an undisturbed run.
+//! `burn journal drain` killed at random moments under load ends with the keys and values of an undisturbed run.
 #![cfg(unix)]
 #![allow(clippy::unwrap_used)]
 
@@ -51,7 +51,7 @@ fn payload(number: u64) -> Vec<u8> {
 
 fn ingest(journal: &Path, store: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_burn"));
-    command.arg("ingest").arg("--journal").arg(journal).arg("--store").arg(store);
+    command.args(["journal", "drain"]).arg(journal).arg("--store").arg(store);
     command.stdout(Stdio::null()).stderr(Stdio::null());
     command
 }

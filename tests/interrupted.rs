@@ -90,10 +90,10 @@ fn an_ingestor_that_waits_for_the_ledger_s_lock_leaves_the_lines_queued() {
     queued.stdin.take().unwrap().write_all(line).unwrap();
     assert!(queued.wait().unwrap().success());
     for (words, signal, code) in [
-        (&["ingest"][..], libc::SIGTERM, 143),
-        (&["ingest"], libc::SIGINT, 130),
+        (&["journal", "drain"][..], libc::SIGTERM, 143),
+        (&["journal", "drain"], libc::SIGINT, 130),
         // Told to stop is how it ends.
-        (&["ingest", "--follow"], libc::SIGTERM, 0),
+        (&["journal", "drain", "--follow"], libc::SIGTERM, 0),
     ] {
         let (stopped, said, took) = with_lock::<_, LockError>(&home.path().join("ledger.lock"), |_| {
             let child = burn(home.path(), words);
@@ -105,7 +105,7 @@ fn an_ingestor_that_waits_for_the_ledger_s_lock_leaves_the_lines_queued() {
         assert!(took < HEARD && !said.contains("unfinished"), "{words:?}: {took:?} {said}");
         assert_eq!(said.contains("they stay queued"), code != 0, "{said}");
     }
-    assert!(burn(home.path(), &["ingest"]).wait().unwrap().success());
+    assert!(burn(home.path(), &["journal", "drain"]).wait().unwrap().success());
     assert_eq!(std::fs::read_to_string(home.path().join("ledger.jsonl")).unwrap().lines().count(), 1);
 }
 

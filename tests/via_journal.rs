@@ -1,4 +1,4 @@
-//! The ledger's durable front door: `burn ledger append --via-journal`, drained by `burn ingest`.
+//! The ledger's durable front door: `burn ledger append --via-journal`, drained by `burn journal drain`.
 //!
 //! `KILL_ROUNDS` (default 3) is how many crowds are drained by an ingestor that is killed again and again.
 #![cfg(unix)]
@@ -33,7 +33,7 @@ fn queue(home: &Path, kind: &str, more: &[&str], input: &str) -> Output {
 }
 
 fn ingest(home: &Path) -> serde_json::Value {
-    success(&burn(home).args(["ingest", "--once", "--json"]).output().unwrap())
+    success(&burn(home).args(["journal", "drain", "--once", "--json"]).output().unwrap())
 }
 
 fn turn(name: &str, number: usize) -> String {
@@ -108,7 +108,7 @@ fn a_crowd_queues_and_an_ingestor_that_is_killed_and_restarted_delivers_each_rec
         {
             let before = fs::metadata(home.join("ledger.jsonl")).map_or(0, |metadata| metadata.len());
             let mut child = burn(home)
-                .args(["ingest", "--once"])
+                .args(["journal", "drain", "--once"])
                 .stdout(Stdio::null())
                 .stderr(Stdio::null())
                 .spawn()
@@ -239,11 +239,17 @@ fn what_the_ledger_would_refuse_is_refused_before_it_is_queued() {
 fn a_journal_that_is_not_there_is_an_error_and_makes_no_store() {
     let directory = tempfile::tempdir().unwrap();
     let home = directory.path().join("home");
-    let stderr = failure(&burn(&home).args(["ingest", "--once"]).output().unwrap());
+    let stderr = failure(&burn(&home).args(["journal", "drain", "--once"]).output().unwrap());
     assert!(stderr.contains("journal"), "{stderr}");
     assert!(!home.exists());
-    assert_eq!(burn(&home).args(["ingest", "--once", "--follow"]).output().unwrap().status.code(), Some(2));
-    assert_eq!(burn(&home).args(["ingest", "--sideways"]).output().unwrap().status.code(), Some(2));
+    assert_eq!(
+        burn(&home).args(["journal", "drain", "--once", "--follow"]).output().unwrap().status.code(),
+        Some(2)
+    );
+    assert_eq!(burn(&home).args(["journal", "drain", "--sideways"]).output().unwrap().status.code(), Some(2));
+    let earlier = burn(&home).args(["ingest", "--journal", "log", "--store", "store"]).output().unwrap();
+    assert_eq!(earlier.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&earlier.stderr).contains("burn journal drain [DIR] [--store DIR]"));
 }
 
 #[test]
@@ -260,7 +266,7 @@ fn another_journal_than_the_stores_is_refused_and_nothing_is_lost() {
     // Removed and begun again.
     fs::remove_dir_all(home.join("journal")).unwrap();
     queue_turns("again", 8);
-    let refused = failure(&burn(home).args(["ingest", "--once"]).output().unwrap());
+    let refused = failure(&burn(home).args(["journal", "drain", "--once"]).output().unwrap());
     let (journal, store) = (home.join("journal"), home.join("ingest"));
     let (journal, store) = (journal.canonicalize().unwrap(), store.canonicalize().unwrap());
     for named in [journal.to_str().unwrap(), store.to_str().unwrap(), "move the store away"] {
@@ -273,11 +279,12 @@ fn another_journal_than_the_stores_is_refused_and_nothing_is_lost() {
     let other = home.join("other");
     fs::rename(&journal, &other).unwrap();
     queue_turns("third", 20);
-    let refused = failure(&burn(home).args(["ingest", "--once"]).output().unwrap());
+    let refused = failure(&burn(home).args(["journal", "drain", "--once"]).output().unwrap());
     assert!(refused.contains("(--store)"), "{refused}");
-    let moved = burn(home).args(["ingest", "--json", "--journal"]).arg(&other).output().unwrap();
+    let moved = burn(home).args(["journal", "drain", "--json"]).arg(&other).output().unwrap();
     assert_eq!(success(&moved)["records"], 0, "its own journal, elsewhere");
-    let output = burn(home).args(["ingest", "--json", "--store"]).arg(home.join("store")).output().unwrap();
+    let output =
+        burn(home).args(["journal", "drain", "--json", "--store"]).arg(home.join("store")).output().unwrap();
     assert_eq!(success(&output)["ledgerLines"], 20);
     assert_eq!(lines(), 31);
 }
@@ -289,7 +296,7 @@ fn a_follower_delivers_what_arrives_and_ends_its_batch_when_told_to_stop() {
     assert!(queue(home, "turns", &[], &turn("first", 1)).status.success());
     fs::write(home.join("ledger.lock"), "held by another program").unwrap();
     let follower = burn(home)
-        .args(["ingest", "--follow"])
+        .args(["journal", "drain", "--follow"])
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
@@ -319,7 +326,7 @@ fn a_closed_pipe_is_no_failure() {
     drop(child.stdout.take());
     assert!(child.wait().unwrap().success());
     assert!(queue(directory.path(), "turns", &[], &turn("s", 1)).status.success());
-    let mut child = burn(directory.path()).arg("ingest").stdout(Stdio::piped()).spawn().unwrap();
+    let mut child = burn(directory.path()).args(["journal", "drain"]).stdout(Stdio::piped()).spawn().unwrap();
     drop(child.stdout.take());
     assert!(child.wait().unwrap().success());
     assert_eq!(ingest(directory.path())["records"], 0);

@@ -1,4 +1,4 @@
-//! `burn journal`: append to, read, look at, recover and clean up a write-ahead log.
+//! `burn journal`: append to, read, drain, look at, recover and clean up a write-ahead log.
 //!
 //! May touch: the journal's directory, standard input and output. Promises: an offset is printed only for a record on
 //! stable storage; reading and looking take no lock; with `--json` nothing but one document goes to standard output.
@@ -8,6 +8,8 @@ use std::io::{self, BufRead, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
+
+mod drain;
 
 use super::{Failure, STDOUT, counted, cut_off, in_store, warn};
 use crate::journal::{
@@ -32,6 +34,7 @@ const BATCH_RECORDS: usize = 16 * 1024;
   printf 'first\\nsecond\\n' | burn journal append ./log
   burn journal read ./log --follow
   burn journal read ./log --from 45 --json
+  burn journal drain ./log --store ./store
   burn journal recover ./log --skip-corrupt")]
 pub struct JournalArgs {
     #[command(subcommand)]
@@ -82,6 +85,7 @@ enum JournalCommand {
         #[arg(long)]
         json: bool,
     },
+    Drain(drain::DrainArgs),
     /// Check every record; cut off torn writes, and set damage aside when asked.
     ///
     /// Whatever is cut off or stepped over is first saved under quarantine/ in the journal's directory.
@@ -111,14 +115,14 @@ enum JournalCommand {
 }
 
 /// Refuses a directory that is not there: only appending makes one.
-pub(super) fn require_journal(dir: &Path) -> anyhow::Result<()> {
+fn require_journal(dir: &Path) -> anyhow::Result<()> {
     super::must_exist(dir, "journal", "the first append", &[])
 }
 
 /// Runs `burn journal`.
 pub fn run(args: JournalArgs) -> anyhow::Result<ExitCode> {
     match &args.command {
-        JournalCommand::Append { .. } => {}
+        JournalCommand::Append { .. } | JournalCommand::Drain(_) => {}
         JournalCommand::Read { dir, .. }
         | JournalCommand::Status { dir, .. }
         | JournalCommand::Recover { dir, .. }
@@ -128,6 +132,7 @@ pub fn run(args: JournalArgs) -> anyhow::Result<ExitCode> {
         JournalCommand::Append { dir } => append(&dir)?,
         JournalCommand::Read { dir, from, json: true, .. } => read_json(&dir, from)?,
         JournalCommand::Read { dir, from, follow, .. } => read_lines(&dir, from, follow)?,
+        JournalCommand::Drain(args) => return drain::run(args),
         JournalCommand::Status { dir, json } => show_status(&dir, json)?,
         JournalCommand::Recover { dir, skip_corrupt, json } => return run_recover(&dir, skip_corrupt, json),
         JournalCommand::Cleanup { dir, json } => cleanup(&dir, json)?,

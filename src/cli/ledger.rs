@@ -42,12 +42,12 @@ The lines of one run are one batch: a record that cannot be appended is an error
 batch is written. A stamp is given as its whole line, other kinds as what stands in the ledger as `record`.
 
 With --via-journal the batch waits for nobody who holds the ledger: it is checked, appended to the journal in the home \
-with one write and one sync, and delivered, each record once, by the next `burn ingest`.
+with one write and one sync, and delivered, each record once, by the next `burn journal drain`.
 
 Examples:
   burn ledger append --kind turns < turns.jsonl
   burn ledger append --kind compactions --durable --json < compactions.jsonl
-  burn ledger append --kind turns --via-journal < turns.jsonl && burn ingest --once
+  burn ledger append --kind turns --via-journal < turns.jsonl && burn journal drain
   burn ledger append --kind stamp < stamps.jsonl
 
 A stamp:

@@ -12,7 +12,6 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 mod book;
 mod clean;
 mod dev;
-mod ingest;
 mod interrupt;
 mod journal;
 mod ledger;
@@ -60,10 +59,15 @@ enum Command {
     Session(session::SessionArgs),
     /// Double-entry books: accounts over an append-only log.
     Book(book::BookArgs),
-    /// Append to, read and recover write-ahead journals.
+    /// Append to, read, drain and recover write-ahead journals.
     Journal(journal::JournalArgs),
-    /// Drain a journal into a store.
-    Ingest(ingest::IngestArgs),
+    /// The earlier name of `burn journal drain`.
+    #[command(hide = true, disable_help_flag = true)]
+    Ingest {
+        /// Whatever followed the earlier name.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        words: Vec<std::ffi::OsString>,
+    },
     /// Tools for benchmarks and tests.
     Dev(dev::DevArgs),
     /// Print a completion script for a shell.
@@ -102,7 +106,10 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Session(args) => session::run(args),
         Command::Book(args) => book::run(args),
         Command::Journal(args) => journal::run(args),
-        Command::Ingest(args) => ingest::run(args),
+        Command::Ingest { .. } => wrong_usage(
+            &["journal", "drain"],
+            "draining a journal is now `burn journal drain [DIR] [--store DIR]`, where DIR replaces --journal DIR",
+        ),
         Command::Dev(args) => dev::run(args),
         Command::Completions(args) => {
             let mut script = Vec::new();

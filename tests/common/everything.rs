@@ -33,7 +33,7 @@ impl Walked {
 pub fn commands() -> Vec<Walked> {
     fn walk(command: &clap::Command, path: Vec<String>, found: &mut Vec<Walked>) {
         found.push(Walked { path: path.clone(), command: command.clone() });
-        for sub in command.get_subcommands().filter(|sub| sub.get_name() != "help") {
+        for sub in command.get_subcommands().filter(|sub| !["help", "ingest"].contains(&sub.get_name())) {
             walk(sub, [path.clone(), vec![sub.get_name().to_owned()]].concat(), found);
         }
     }
@@ -141,9 +141,9 @@ impl Everything {
             }
             words.push(value);
         }
-        // Neither waits for more, nor is without a directory.
-        if walked.name() == "ingest" {
-            words.extend(["--once", "--journal", &of.journal, "--store", &of.ingest].map(str::to_owned));
+        // The home is not what is drained.
+        if walked.name() == "journal drain" {
+            words.extend([&of.journal, "--store", &of.ingest].map(str::to_owned));
         }
         if walked.name() == "session export" {
             words.push(of.new_file.clone());

@@ -1,4 +1,4 @@
-//! `burn ingest`: drain a journal into a store and the ledger.
+//! `burn journal drain`: drain a journal into a store and the ledger.
 //!
 //! May touch: the store's cursor in the journal and its file `DELIVERED`, the store, and the ledger by its ordinary append
 //! path. Promises: stopped or killed anywhere, the next run goes on where this one was, and nothing is missing or there
@@ -11,8 +11,8 @@ use std::time::Duration;
 use anyhow::bail;
 use serde_json::json;
 
-use super::journal::require_journal;
-use super::{counted, grouped, human_bytes, interrupt, print, progress::Spinner, warn};
+use super::super::{counted, grouped, human_bytes, interrupt, print, print_text, progress::Spinner, warn};
+use super::require_journal;
 use crate::home::Home;
 use crate::ingest::{Drained, HybridStore, IngestError, Ingestor, ledger_sink};
 use crate::interrupt::Interrupt;
@@ -35,13 +35,12 @@ reason. Killed anywhere, the next run goes on. How far a store is behind is its 
 is filled from one journal; another one, also one begun again in its place, is refused.
 
 Examples:
-  burn ingest --once
-  burn ingest --journal ./log --store ./store --follow
+  burn journal drain
+  burn journal drain ./log --store ./store --follow
   burn journal status ~/.relayburn/journal")]
-pub struct IngestArgs {
+pub struct DrainArgs {
     /// The journal's directory [default: journal in the home].
-    #[arg(long, value_name = "DIR")]
-    journal: Option<PathBuf>,
+    dir: Option<PathBuf>,
     /// The store's directory; created when missing [default: ingest in the home].
     #[arg(long, value_name = "DIR")]
     store: Option<PathBuf>,
@@ -56,9 +55,9 @@ pub struct IngestArgs {
     json: bool,
 }
 
-/// Runs `burn ingest`.
-pub fn run(args: IngestArgs) -> anyhow::Result<ExitCode> {
-    let journal = match args.journal {
+/// Runs `burn journal drain`.
+pub fn run(args: DrainArgs) -> anyhow::Result<ExitCode> {
+    let journal = match args.dir {
         Some(journal) => journal,
         None => Home::from_env()?.journal_dir(),
     };
@@ -127,7 +126,7 @@ pub fn run(args: IngestArgs) -> anyhow::Result<ExitCode> {
         if lag_bytes > 0 {
             text.push_str(&format!("; {} of the journal are left", human_bytes(lag_bytes)));
         }
-        super::print_text(&format!("{text}\n"))?;
+        print_text(&format!("{text}\n"))?;
     }
     if interrupt.is_requested() && !args.follow && lag_bytes > 0 {
         bail!("interrupted; run it again to go on");
