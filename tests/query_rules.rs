@@ -155,6 +155,58 @@ fn times_are_days_of_a_zone_instants_and_ages_and_nothing_else() {
 }
 
 #[test]
+fn stored_times_of_other_offsets_and_precisions_are_found_by_their_instant() {
+    let lines = [
+        // Half past nine, and half past eleven.
+        turn("s", "a", "2026-04-20T11:30:00+02:00", ""),
+        turn("s", "b", "2026-04-20T09:30:00.123-02:00", ""),
+        turn("s", "c", "2026-04-20T10:00:00Z", ""),
+        turn("s", "d", "2026-04-20T10:00:00.000Z", ""),
+        turn("s", "e", "2026-04-20T10:00:00.000000001Z", ""),
+        // Two dates away from its date in UTC.
+        turn("s", "f", "2026-04-21T09:59:00.000+23:59", ""),
+        turn("s", "g", "2026-04-20T09:59:59.999Z", ""),
+        // No time: by its text.
+        turn("s", "h", "2026-04-20", ""),
+        turn("s", "i", "soon", ""),
+    ];
+    let event = |id: &str, ts: &str| {
+        format!(
+            r#"{{"v":1,"kind":"tool_result_event","record":{{"source":"x","sessionId":"s","toolUseId":"{id}","eventIndex":0,"status":"ok","eventSource":"e","ts":"{ts}"}}}}"#
+        )
+    };
+    let compaction = |ts: &str| {
+        format!(
+            r#"{{"v":1,"kind":"compaction","record":{{"source":"x","sessionId":"s","ts":"{ts}","tokensBeforeCompact":7}}}}"#
+        )
+    };
+    let others = ["2026-04-20T11:30:00+02:00", "2026-04-20T09:30:00.123-02:00"];
+    let others = others.iter().enumerate();
+    let others = others.flat_map(|(n, ts)| [event(&format!("u{n}"), ts), compaction(ts)]);
+    let home = home(&lines.into_iter().chain(others).collect::<Vec<_>>());
+    for from in ["archive", "ledger"] {
+        let ask = |filter: &[&str]| {
+            let mut found = found(home.path(), from, filter);
+            found.sort();
+            found.concat()
+        };
+        let ten = "2026-04-20T10:00:00Z";
+        assert_eq!(ask(&["--since", ten]), "bcdefi", "{from}");
+        assert_eq!(ask(&["--until", ten]), "acdfgh", "{from}");
+        assert_eq!(ask(&["--since", ten, "--until", ten]), "cdf", "{from}");
+        assert_eq!(ask(&["--since", ten, "--source", "x"]), "bcdefi", "{from}");
+        assert_eq!(ask(&["--since", "2026-04-20T12:00:00.001+02:00"]), "bi", "{from}");
+        assert_eq!(ask(&["--tz", "UTC", "--until", "2026-04-19"]), "", "{from}");
+        for kind in ["tool-result-events", "compactions"] {
+            let (code, out, stderr) =
+                burn(home.path(), &["query", kind, "--from", from, "--jsonl", "--since", ten]);
+            assert_eq!(code, 0, "{stderr}");
+            assert!(out.lines().count() == 1 && out.contains("-02:00"), "{kind} of {from}: {out}");
+        }
+    }
+}
+
+#[test]
 fn no_text_has_what_a_terminal_obeys() {
     let hostile = "\u{1b}[31m\u{9b}2J\u{7f}\u{202e}";
     let home = tempfile::tempdir().unwrap();

@@ -14,9 +14,9 @@ use super::build::Paths;
 use super::error::{ArchiveError, SqliteContext};
 use super::open::{self, Reader};
 use super::schema::VERSION;
-use crate::record::Filter;
 use crate::record::columns::{Table, compactions, tool_calls, tool_result_events, turns};
 use crate::record::print::{Object, order, write_fidelity};
+use crate::record::{Bound, End, Filter, ORDINARY, TimeBounds};
 use crate::scan::json::Document;
 use crate::scan::{Io, ScanError, Source};
 
@@ -34,10 +34,11 @@ struct Conditions {
 }
 
 impl Conditions {
-    fn new(table: &str, filter: &Filter) -> Self {
+    fn new(table: &str, filter: &Filter, times: &TimeBounds) -> Self {
         let mut conditions = Self::default();
-        conditions.add("ts >= ?", &filter.since);
-        conditions.add("ts <= ?", &filter.until);
+        let is_null_in_time = table == "tool_result_events";
+        conditions.add_bound(times.since.as_ref(), End::Since, is_null_in_time);
+        conditions.add_bound(times.until.as_ref(), End::Until, is_null_in_time);
         // SQLite without statistics takes an equality for more selective than any range, and would read all turns of the source
         // and sort them. The plus sign hides the column from its indexes, so that the range of time is read in order.
         let is_by_time = table == "turns"
@@ -56,6 +57,20 @@ impl Conditions {
             self.sql.push(condition.to_owned());
             self.values.push(value.clone());
         }
+    }
+
+    /// Adds conditions on `ts` that hold for every row within the bound and for few others: the first serves the index, the second
+    /// keeps SQLite from reading ordinary rows beyond the bound. [`is_in_time`] decides on each row.
+    fn add_bound(&mut self, bound: Option<&Bound>, end: End, is_null_in_time: bool) {
+        let Some(bound) = bound else { return };
+        let compare = match end {
+            End::Since => ">=",
+            End::Until => "<=",
+        };
+        let or_null = if is_null_in_time { "ts IS NULL OR " } else { "" };
+        let or_odd = if bound.is_instant() { format!(" OR ts NOT GLOB '{ORDINARY}'") } else { String::new() };
+        self.add(&format!("({or_null}ts {compare} ?)"), &bound.for_any(end));
+        self.add(&format!("({or_null}ts {compare} ?{or_odd})"), &Some(bound.for_ordinary(end)));
     }
 
     fn select(&self, columns: &str, table: &str, order: &str) -> String {
@@ -81,7 +96,8 @@ pub fn turns(
     filter: &Filter,
     sink: &mut dyn FnMut(&str) -> ControlFlow<()>,
 ) -> Result<(), ArchiveError> {
-    let mut conditions = Conditions::new("turns", filter);
+    let times = filter.times();
+    let mut conditions = Conditions::new("turns", filter, &times);
     if let Some(project) = &filter.project {
         conditions.sql.push("(project = ? OR project_key = ?)".to_owned());
         conditions.values.extend([project.clone(), project.clone()]);
@@ -109,6 +125,9 @@ pub fn turns(
     let mut document = Document::default();
     let mut text = Vec::new();
     run(&connection, archive, &sql, &conditions.values, |row| {
+        if !is_in_time(row.get_ref(turns::TS)?, &times) {
+            return Ok(ControlFlow::Continue(()));
+        }
         let enrichment = row.get_ref(turns::ENRICHMENT_JSON)?.as_bytes_or_null()?.unwrap_or(b"{}");
         if !other_keys.is_empty() {
             let Ok(object) = document.parse(enrichment) else { return Ok(ControlFlow::Continue(())) };
@@ -131,11 +150,15 @@ pub fn compactions(
     filter: &Filter,
     sink: &mut dyn FnMut(&str) -> ControlFlow<()>,
 ) -> Result<(), ArchiveError> {
-    let conditions = Conditions::new("compactions", filter);
+    let times = filter.times();
+    let conditions = Conditions::new("compactions", filter, &times);
     let connection = open_for_query(archive)?;
     let sql = conditions.select(&compactions::TABLE.columns.join(", "), "compactions", "ts, rowid");
     let mut text = Vec::new();
     run(&connection, archive, &sql, &conditions.values, |row| {
+        if !is_in_time(row.get_ref(compactions::TS)?, &times) {
+            return Ok(ControlFlow::Continue(()));
+        }
         let mut object = Object::new(&mut text);
         object.members(compactions::record::FIELDS, row)?;
         object.close();
@@ -153,12 +176,8 @@ pub fn tool_result_events(
     filter: &Filter,
     sink: &mut dyn FnMut(&str) -> ControlFlow<()>,
 ) -> Result<(), ArchiveError> {
-    let mut conditions = Conditions::new("tool_result_events", filter);
-    for condition in &mut conditions.sql {
-        if condition.starts_with("ts ") {
-            *condition = format!("(ts IS NULL OR {condition})");
-        }
-    }
+    let times = filter.times();
+    let conditions = Conditions::new("tool_result_events", filter, &times);
     let connection = open_for_query(archive)?;
     let columns = tool_result_events::TABLE.columns.join(", ");
     let sql = conditions.select(&columns, "tool_result_events", "ts, rowid");
@@ -166,6 +185,9 @@ pub fn tool_result_events(
     let members = order(tool_result_events::record::FIELDS, tool_result_events::STATUS, &moved);
     let mut text = Vec::new();
     run(&connection, archive, &sql, &conditions.values, |row| {
+        if !is_in_time(row.get_ref(tool_result_events::TS)?, &times) {
+            return Ok(ControlFlow::Continue(()));
+        }
         let mut object = Object::new(&mut text);
         object.members(members.clone(), row)?;
         object.close();
@@ -228,6 +250,14 @@ fn run(
         Ok(())
     };
     reader.settle(read())
+}
+
+/// Whether a `ts` that passes the conditions in SQL is within the bounds.
+fn is_in_time(ts: ValueRef<'_>, times: &TimeBounds) -> bool {
+    match ts {
+        ValueRef::Text(ts) => times.pass(&String::from_utf8_lossy(ts)),
+        _ => true,
+    }
 }
 
 fn hand_over(text: &[u8], sink: &mut dyn FnMut(&str) -> ControlFlow<()>) -> ControlFlow<()> {
@@ -330,19 +360,23 @@ mod tests {
             archive.execute_batch(create).unwrap();
         }
         let plan = |filter: &Filter| {
-            let conditions = Conditions::new("turns", filter);
+            let conditions = Conditions::new("turns", filter, &filter.times());
             let sql = conditions.select("ts", "turns", "ts, turn_index, rowid");
             let mut plan = archive.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
             let steps = plan.query_map(params_from_iter(&conditions.values), |row| row.get::<_, String>(3));
             steps.unwrap().map(Result::unwrap).collect::<Vec<_>>().join("; ")
         };
         let text = |text: &str| Some(text.to_owned());
-        let since = Filter { source: text("codex"), since: text("2026-04-20"), ..Filter::default() };
-        let until = Filter { source: text("codex"), until: text("2026-04-20"), ..Filter::default() };
-        for filter in [&since, &until] {
-            assert!(plan(filter).contains("USING INDEX idx_turns_ts (ts"), "{}", plan(filter));
+        let source = Filter { source: text("codex"), ..Filter::default() };
+        for time in ["2026-04-20T00:00:00.000Z", "2026-04-20T02:00:00+02:00", "2026-04-20"] {
+            let since = Filter { since: text(time), ..source.clone() };
+            let until = Filter { until: text(time), ..source.clone() };
+            let both = Filter { until: text(time), ..since.clone() };
+            assert!(plan(&since).contains("USING INDEX idx_turns_ts (ts>?)"), "{}", plan(&since));
+            assert!(plan(&until).contains("USING INDEX idx_turns_ts (ts<?)"), "{}", plan(&until));
+            assert!(plan(&both).contains("USING INDEX idx_turns_ts (ts>? AND ts<?)"), "{}", plan(&both));
+            let session = Filter { session: text("s"), ..since };
+            assert!(plan(&session).contains("source=? AND session_id=?"), "{}", plan(&session));
         }
-        let session = Filter { session: text("s"), ..since };
-        assert!(plan(&session).contains("source=? AND session_id=?"), "{}", plan(&session));
     }
 }

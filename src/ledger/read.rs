@@ -14,7 +14,7 @@ use super::{Ledger, LedgerError};
 use crate::record::fold::{Builder, Fold, Scratch, Stamp};
 use crate::record::rows::{RowMaker, Rows};
 use crate::record::stamp::possible_stamps;
-use crate::record::{Filter, Line, RecordKind, line_of};
+use crate::record::{Filter, Line, RecordKind, TimeBounds, line_of};
 use crate::scan;
 use crate::scan::json::{Document, Value, stringify, trim_js, write_js_string};
 
@@ -138,9 +138,11 @@ fn each_record(
     sink: &mut dyn FnMut(&str) -> ControlFlow<()>,
 ) -> Result<PassedOver, LedgerError> {
     let quoted = format!("\"{}\"", kind.as_str());
+    let times = filter.times();
     let reader = || Reader {
         kind,
         filter,
+        times: &times,
         fold,
         name: memchr::memmem::Finder::new(quoted.as_bytes()),
         escape: memchr::memmem::Finder::new(b"\\u00"),
@@ -183,6 +185,7 @@ struct Piece {
 struct Reader<'q, 'f> {
     kind: RecordKind,
     filter: &'q Filter,
+    times: &'q TimeBounds,
     fold: &'q Fold<'f>,
     /// Finds the kind's name in quotes.
     name: memchr::memmem::Finder<'q>,
@@ -222,7 +225,7 @@ impl Reader<'_, '_> {
     fn line(&mut self, text: &[u8], out: &mut Vec<u8>) -> bool {
         let Ok(root) = self.document.parse(text) else { return false };
         let Line::Record(kind, record) = line_of(root) else { return true };
-        if kind != self.kind || !self.filter.passes(kind, record) {
+        if kind != self.kind || !self.filter.passes(self.times, kind, record) {
             return true;
         }
         if kind != RecordKind::Turn {

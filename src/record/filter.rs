@@ -1,4 +1,19 @@
 //! Which records a query wants: one filter for the archive and for the ledger.
+//!
+//! Times, by example. Agents write `ts` as [`ORDINARY`] has it, so that texts sort as instants do, and two such texts are
+//! compared by their bytes. Other forms are compared as instants:
+//!
+//! ```text
+//! since 2026-04-20T10:00:00.000Z    text compared    instant compared
+//! ts    2026-04-20T11:30:00+02:00   behind           before (09:30Z)      does not pass
+//! ts    2026-04-20T09:30:00-02:00   before           behind (11:30Z)      passes
+//! ts    2026-04-20T10:00:00Z        behind           equal                passes
+//! ts    yesterday                   behind           is no time           passes, by its text
+//! ```
+
+use std::cmp::Ordering;
+
+use jiff::{SignedDuration, Timestamp};
 
 use super::RecordKind;
 use crate::scan::json::{Kind as JsonKind, Value};
@@ -6,9 +21,10 @@ use crate::scan::json::{Kind as JsonKind, Value};
 /// Which records are wanted: those that agree with everything that is given.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Filter {
-    /// No `ts` before this; bytes are compared.
+    /// No `ts` before this. Times in RFC 3339 are compared as instants; where this or the `ts` is not in RFC 3339, their bytes are
+    /// compared.
     pub since: Option<String>,
-    /// No `ts` behind this.
+    /// No `ts` after this, compared in the same way.
     pub until: Option<String>,
     /// This session; for relationships on either end.
     pub session: Option<String>,
@@ -21,17 +37,21 @@ pub struct Filter {
 }
 
 impl Filter {
+    /// The bounds of time, read once for many records.
+    pub(crate) fn times(&self) -> TimeBounds {
+        let [since, until] =
+            [&self.since, &self.until].map(|text| text.as_deref().map(|text| Bound::new(text.to_owned())));
+        TimeBounds { since, until }
+    }
+
     /// Whether a record of the ledger passes, its enrichment left aside. Strings are compared by their bytes. A record without
     /// a `ts` passes any bounds.
-    pub(crate) fn passes(&self, kind: RecordKind, record: Value<'_>) -> bool {
+    pub(crate) fn passes(&self, times: &TimeBounds, kind: RecordKind, record: Value<'_>) -> bool {
         let is = |key: &str, wanted: &str| {
             record.get(key).and_then(Value::as_js_str).is_some_and(|found| found == *wanted)
         };
         let ts = record.get("ts").filter(|ts| ts.kind() == JsonKind::String).and_then(Value::as_str);
-        let in_time = ts.is_none_or(|ts| {
-            self.since.as_deref().is_none_or(|since| since.as_bytes() <= ts.as_bytes())
-                && self.until.as_deref().is_none_or(|until| ts.as_bytes() <= until.as_bytes())
-        });
+        let in_time = ts.is_none_or(|ts| times.pass(&ts));
         let of_session = |session: &str| {
             is("sessionId", session) || (kind == RecordKind::Relationship && is("relatedSessionId", session))
         };
@@ -51,5 +71,210 @@ impl Filter {
             enrichment.get(key).and_then(Value::as_js_str).is_some_and(|found| found == *value)
         };
         wanted.into_iter().all(has)
+    }
+}
+
+/// The form of a time whose texts sort as instants do, as SQLite's GLOB.
+pub(crate) const ORDINARY: &str =
+    "[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]T[0-9][0-9]:[0-9][0-9]:[0-9][0-9].[0-9][0-9][0-9]Z";
+/// More than the greatest offset that is read, 25:59:59.
+const OFFSET_MAX: SignedDuration = SignedDuration::from_hours(26);
+
+/// The first and the last time of a filter.
+#[derive(Debug)]
+pub(crate) struct TimeBounds {
+    pub(crate) since: Option<Bound>,
+    pub(crate) until: Option<Bound>,
+}
+
+impl TimeBounds {
+    pub(crate) fn pass(&self, ts: &str) -> bool {
+        self.since.as_ref().is_none_or(|since| since.of(ts).is_ge())
+            && self.until.as_ref().is_none_or(|until| until.of(ts).is_le())
+    }
+}
+
+/// One end of a range of time.
+#[derive(Debug)]
+pub(crate) struct Bound {
+    text: String,
+    is_ordinary: bool,
+    /// None if the text is not in RFC 3339.
+    instant: Option<Timestamp>,
+}
+
+impl Bound {
+    fn new(text: String) -> Self {
+        Self { is_ordinary: is_ordinary(&text), instant: instant_of(&text), text }
+    }
+
+    /// How `ts` compares with this.
+    fn of(&self, ts: &str) -> Ordering {
+        let as_text = ts.as_bytes().cmp(self.text.as_bytes());
+        if self.is_ordinary && is_ordinary(ts) {
+            return as_text;
+        }
+        match (instant_of(ts), self.instant) {
+            (Some(ts), Some(bound)) => ts.cmp(&bound),
+            _ => as_text,
+        }
+    }
+
+    pub(crate) fn is_instant(&self) -> bool {
+        self.instant.is_some()
+    }
+
+    /// As a text that compares with [`ORDINARY`] times, and with what is no time, as the bound does, or a little wider.
+    pub(crate) fn for_ordinary(&self, end: End) -> String {
+        match (self.is_ordinary, self.instant) {
+            (false, Some(instant)) => {
+                let ordinary = instant.strftime("%Y-%m-%dT%H:%M:%S.%3fZ").to_string();
+                match end {
+                    End::Since => ordinary.min(self.text.clone()),
+                    End::Until => ordinary.max(self.text.clone()),
+                }
+            }
+            _ => self.text.clone(),
+        }
+    }
+
+    /// A text that no `ts` within the bound sorts before, or none sorts after, whatever its offset. None where there is no such
+    /// text, and for what is no instant.
+    pub(crate) fn for_any(&self, end: End) -> Option<String> {
+        // A `ts` begins with its local date, which differs from the date in UTC by its offset.
+        let date = match end {
+            End::Since => self.instant?.checked_sub(OFFSET_MAX),
+            // The text of a date sorts before all times of the date.
+            End::Until => self.instant?.checked_add(OFFSET_MAX + SignedDuration::from_hours(24)),
+        };
+        let date = date.ok()?.strftime("%Y-%m-%d").to_string();
+        date.starts_with(|first: char| first.is_ascii_digit()).then_some(date)
+    }
+}
+
+/// Which end of a range of time a [`Bound`] is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    Since,
+    Until,
+}
+
+/// Whether a text has the form of [`ORDINARY`].
+fn is_ordinary(ts: &str) -> bool {
+    const FORM: &[u8; 24] = b"0000-00-00T00:00:00.000Z";
+    ts.len() == FORM.len()
+        && ts
+            .bytes()
+            .zip(FORM)
+            .all(|(byte, form)| if *form == b'0' { byte.is_ascii_digit() } else { byte == *form })
+}
+
+/// The instant of a time in RFC 3339: a date with hyphens and a year of four digits, a time, and an offset.
+fn instant_of(ts: &str) -> Option<Timestamp> {
+    let bytes = ts.as_bytes();
+    let has_date = bytes.len() > 10
+        && bytes[..10]
+            .iter()
+            .zip(b"0000-00-00")
+            .all(|(byte, form)| if *form == b'0' { byte.is_ascii_digit() } else { byte == form })
+        && matches!(bytes[10], b'T' | b't' | b' ');
+    if has_date { ts.parse().ok() } else { None }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn times(since: Option<&str>, until: Option<&str>) -> TimeBounds {
+        let [since, until] = [since, until].map(|text| text.map(str::to_owned));
+        Filter { since, until, ..Filter::default() }.times()
+    }
+
+    #[test]
+    fn times_in_rfc_3339_are_instants_and_anything_else_is_text() {
+        let since = times(Some("2026-04-20T10:00:00.000Z"), None);
+        for (ts, passes) in [
+            ("2026-04-20T10:00:00.000Z", true),
+            ("2026-04-20T09:59:59.999Z", false),
+            ("2026-04-20T10:00:00Z", true),
+            ("2026-04-20T10:00:00.0000Z", true),
+            ("2026-04-20T09:59:59.9999Z", false),
+            ("2026-04-20T11:30:00+02:00", false),
+            ("2026-04-20T09:30:00-02:00", true),
+            ("2026-04-19T10:01:00.000-23:59", true),
+            ("2026-04-20t10:00:00z", true),
+            ("2026-04-20 09:59:59Z", false),
+            ("2026-04-20", false),
+            ("2026-04-20T10:00:00", false),
+            ("yesterday", true),
+            ("", false),
+            // No time, though it has the form.
+            ("2026-99-99T99:99:99.999Z", true),
+            // A date of another form would not be found by its text.
+            ("20260420T100000Z", true),
+        ] {
+            assert_eq!(since.pass(ts), passes, "{ts}");
+        }
+        let until = times(None, Some("2026-04-20T12:00:00+02:00"));
+        assert!(until.pass("2026-04-20T10:00:00.000Z") && !until.pass("2026-04-20T10:00:00.001Z"));
+        assert!(times(Some("b"), Some("c")).pass("b") && !times(Some("b"), Some("c")).pass("a"));
+    }
+
+    proptest! {
+        /// The conditions that the archive puts into SQL lose nothing that passes.
+        #[test]
+        fn wide_bounds_lose_nothing(
+            bound in -62_135_596_800_000i64..253_402_207_200_000,
+            distance in -200_000_000i64..200_000_000,
+            offset in -93_599i32..93_600,
+            of_bound in prop::option::of(-93_599i32..93_600),
+            digits in 0u8..10,
+        ) {
+            let text = |millis: i64, offset: i32, digits: u8| {
+                let zone = jiff::tz::Offset::from_seconds(offset).unwrap().to_time_zone();
+                let time = Timestamp::from_millisecond(millis).ok()?.to_zoned(zone);
+                let date = time.strftime("%Y-%m-%dT%H:%M:%S").to_string();
+                let fraction = format!(".{:09}", time.subsec_nanosecond());
+                let fraction = if digits == 0 { "" } else { &fraction[..usize::from(digits) + 1] };
+                let [sign, seconds] = [offset.signum(), offset.abs()];
+                let sign = if sign < 0 { '-' } else { '+' };
+                let offset = format!("{sign}{:02}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60);
+                (date.as_bytes()[0] != b'-').then(|| date + fraction + &offset)
+            };
+            let Some(ts) = text(bound + distance, offset, digits) else { return Ok(()) };
+            let instant: Timestamp = ts.parse().unwrap();
+            let of = match of_bound {
+                Some(offset) => text(bound, offset, 3),
+                None => Timestamp::from_millisecond(bound)
+                    .ok()
+                    .map(|time| time.strftime("%Y-%m-%dT%H:%M:%S.%3fZ").to_string()),
+            };
+            let Some(of) = of else { return Ok(()) };
+            let at: Timestamp = of.parse().unwrap();
+            let ordinary = instant.strftime("%Y-%m-%dT%H:%M:%S.%3fZ").to_string();
+            let floor: Timestamp = ordinary.parse().unwrap();
+
+            let since = times(Some(&of), None);
+            prop_assert_eq!(since.pass(&ts), instant >= at);
+            prop_assert_eq!(since.pass(&ordinary), floor >= at);
+            let since = since.since.unwrap();
+            let until = times(None, Some(&of));
+            prop_assert_eq!(until.pass(&ts), instant <= at);
+            prop_assert_eq!(until.pass(&ordinary), floor <= at);
+            let until = until.until.unwrap();
+            for text in [&ts, &ordinary, &of] {
+                if since.of(text).is_ge() {
+                    prop_assert!(since.for_any(End::Since).is_none_or(|first| *text >= first));
+                }
+                if until.of(text).is_le() {
+                    prop_assert!(until.for_any(End::Until).is_none_or(|last| *text <= last));
+                }
+            }
+            prop_assert!(floor < at || ordinary >= since.for_ordinary(End::Since));
+            prop_assert!(floor > at || ordinary <= until.for_ordinary(End::Until));
+        }
     }
 }

@@ -30,6 +30,7 @@ mod tape;
 pub mod typed;
 
 pub use filter::Filter;
+pub(crate) use filter::{Bound, End, ORDINARY, TimeBounds};
 pub use id::Id;
 pub(crate) use id::{Hasher, ID_LEN_BYTES, IdSet};
 pub use kind::{Kind, RecordKind};

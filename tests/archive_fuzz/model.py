@@ -11,6 +11,7 @@ import re
 import sqlite3
 import sys
 import threading
+from datetime import date
 from decimal import Decimal
 
 WHITE = "\t\n\v\f\r \u00a0\u1680" + "".join(map(chr, range(0x2000, 0x200B))) + "\u2028\u2029\u202f\u205f\u3000\ufeff"
@@ -371,8 +372,33 @@ def shown_turn(row, calls):
     return record
 
 
+TIME = re.compile(r"([0-9]{4})-([0-9]{2})-([0-9]{2})[Tt ]([0-9]{2}):([0-9]{2}):([0-9]{2})(?:\.([0-9]{1,9}))?"
+                  r"(?:[Zz]|([+-])([0-9]{2}):([0-9]{2}))")
+
+
+def instant(ts):
+    """Nanoseconds of a time in RFC 3339, None of anything else."""
+    found = TIME.fullmatch(ts)
+    if not found:
+        return None
+    year, month, day, hour, minute, second = map(int, found.groups()[:6])
+    try:
+        days = date(year, month, day).toordinal()
+    except ValueError:
+        return None
+    if hour > 23 or minute > 59 or second > 59:
+        return None
+    offset = (int(found[9]) * 60 + int(found[10])) * (-60 if found[8] == "-" else 60) if found[8] else 0
+    return (days * 86400 + hour * 3600 + minute * 60 + second - offset) * 10**9 + int((found[7] or "").ljust(9, "0"))
+
+
 def in_time(asked, ts):
-    return ts is None or ((asked["since"] is None or ts >= asked["since"]) and (asked["until"] is None or ts <= asked["until"]))
+    def after(one, other):
+        instants = instant(one), instant(other)
+        return instants[0] > instants[1] if None not in instants else one > other
+
+    since, until = asked["since"], asked["until"]
+    return ts is None or not (since is not None and after(since, ts) or until is not None and after(ts, until))
 
 
 def has_all(enrichment, asked):
