@@ -35,7 +35,7 @@ fn an_array_that_a_failure_cuts_short_does_not_parse() {
         .map(|number| {
             format!(
                 "{{\"source\":\"x\",\"sessionId\":\"s\",\"messageId\":\"m{number}\",\"turnIndex\":{number},\
-                 \"ts\":\"2026-04-20T{number:06}\",\"model\":\"m\",\"usage\":{{\"input\":1,\"output\":2,\"reasoning\":0,\
+                 \"ts\":\"2026-04-20T00:00:00.{number:06}Z\",\"model\":\"m\",\"usage\":{{\"input\":1,\"output\":2,\"reasoning\":0,\
                  \"cacheRead\":0,\"cacheCreate5m\":0,\"cacheCreate1h\":0}},\"toolCalls\":[],\"project\":\"{number:0200}\"}}\n"
             )
         })

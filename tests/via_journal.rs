@@ -58,7 +58,7 @@ fn errand(round: usize, number: usize) -> (&'static str, String, Vec<String>) {
             ("turns", turns.join("\n"), turns.iter().map(|turn| record("turn", turn)).collect())
         }
         1 => {
-            let compaction = format!(r#"{{"source":"x","sessionId":"{name}","ts":"t"}}"#);
+            let compaction = format!(r#"{{"source":"x","sessionId":"{name}","ts":"2026-04-20T00:00:00Z"}}"#);
             ("compactions", format!("{compaction}\n"), vec![record("compaction", &compaction)])
         }
         2 => {

@@ -18,7 +18,7 @@ use super::{
 use crate::home::Home;
 use crate::ingest::queue_ledger_lines;
 use crate::ledger::{
-    AppendOptions, Batch, CheckFiles, CheckFinding, CheckReport, Ledger, RecordKind, Refusal, check,
+    AppendOptions, Batch, CheckFiles, CheckFinding, CheckReport, Ledger, RecordKind, check,
 };
 
 /// How long an append to the journal waits for others who append to it, one write and one sync each.
@@ -41,6 +41,9 @@ enum LedgerCommand {
 The lines of one run are one batch: a record that cannot be appended is an error that names its line, and nothing of the \
 batch is written. A stamp is given as its whole line, other kinds as what stands in the ledger as `record`.
 
+A record is refused, too, when a time in it is no time of RFC 3339 with date, time and zone, a count is not a whole number \
+from 0 to 2^53-1, or a text that it must have is empty. --lenient takes these, as the TypeScript package does.
+
 With --via-journal the batch waits for nobody who holds the ledger: it is checked, appended to the journal in the home \
 with one write and one sync, and delivered, each record once, by the next `burn journal drain`.
 
@@ -57,6 +60,9 @@ A stamp:
         /// What the records are.
         #[arg(long, value_enum)]
         kind: AppendKind,
+        /// Take what the TypeScript package takes: also times that are none, counts that count nothing, and empty texts.
+        #[arg(long)]
+        lenient: bool,
         /// Return only when the lines would survive a power cut.
         #[arg(long)]
         durable: bool,
@@ -70,8 +76,8 @@ A stamp:
     /// Find everything that is wrong with a ledger; exit 1 if there is anything.
     #[command(after_help = "\
 Faults are lines that are malformed, rejected, torn or not UTF-8, and an index whose ids are missing, too many, repeated \
-or no ids at all; and a ledger that no longer begins with the bytes that the home's archive has read. Each is listed with its byte offset. Lines of unknown kinds, repeated records and lines out of time \
-order are counted, no faults. Appends may go on meanwhile. With FILE its index is FILE with the extension idx, if there \
+or no ids at all; and a ledger that no longer begins with the bytes that the home's archive has read. Each is listed with its byte offset. Lines of unknown kinds, repeated records, lines out of time \
+order and lines that only `burn ledger append --lenient` takes are counted, no faults. Appends may go on meanwhile. With FILE its index is FILE with the extension idx, if there \
 is one.
 
 Examples:
@@ -101,13 +107,13 @@ enum AppendKind {
 
 pub(super) fn run(args: LedgerArgs) -> anyhow::Result<ExitCode> {
     match args.command {
-        LedgerCommand::Append { kind, durable, via_journal, json } => {
+        LedgerCommand::Append { kind, lenient, durable, via_journal, json } => {
             if via_journal && kind == AppendKind::Content {
                 let text = "content goes to the sidecars of its sessions, not to the ledger, and waits for nobody: \
                             append it without --via-journal";
                 wrong_usage(&["ledger", "append"], text);
             }
-            let batch = read_batch(kind)?;
+            let batch = read_batch(kind, lenient)?;
             if via_journal { queue(&batch, json) } else { append(&batch, durable, json) }
         }
         LedgerCommand::Check { file, json } => check_ledger(file, json),
@@ -115,11 +121,11 @@ pub(super) fn run(args: LedgerArgs) -> anyhow::Result<ExitCode> {
 }
 
 /// The batch on standard input; the first record that cannot be appended is an error.
-fn read_batch(kind: AppendKind) -> anyhow::Result<Batch> {
+fn read_batch(kind: AppendKind, lenient: bool) -> anyhow::Result<Batch> {
     let mut input = Vec::new();
     io::stdin().lock().read_to_end(&mut input).context("cannot read standard input")?;
-    let mut batch = Batch::new();
-    for (offset, line) in crate::scan::lines(0, &input) {
+    let mut batch = if lenient { Batch::new() } else { Batch::strict() };
+    for (_, line) in crate::scan::lines(0, &input) {
         let pushed = match kind {
             AppendKind::Turns => batch.push(RecordKind::Turn, line),
             AppendKind::Compactions => batch.push(RecordKind::Compaction, line),
@@ -129,8 +135,12 @@ fn read_batch(kind: AppendKind) -> anyhow::Result<Batch> {
             AppendKind::Content => batch.push_content(line),
             AppendKind::Stamp => batch.push_stamp(line),
         };
-        pushed.map_err(|Refusal { line_number, reason }| {
-            anyhow!("standard input, line {line_number} (byte {offset}): {reason}; nothing was written")
+        pushed.map_err(|refusal| {
+            let remedy = match refusal.is_strict {
+                true => "; correct the record, or append it as it is with --lenient",
+                false => "",
+            };
+            anyhow!("standard input, {refusal}; nothing was written{remedy}")
         })?;
     }
     for session in batch.skipped_sessions() {
@@ -255,6 +265,20 @@ fn describe(report: &CheckReport) -> String {
     }
     line("repeated records", report.repeated_records);
     line("out of time order", report.out_of_order_lines);
+    let strict = &report.strict_refusals;
+    line("not for strict append", strict.lines);
+    for (name, count) in [
+        ("  no times", strict.bad_times),
+        ("  no counts", strict.bad_counts),
+        ("  empty texts", strict.empty_texts),
+    ] {
+        if count > 0 {
+            line(name, count);
+        }
+    }
+    if let Some(offset) = strict.first_offset {
+        line("  the first at byte", offset);
+    }
     match &report.index {
         Some(index) => {
             line("ids in the index", index.ids);

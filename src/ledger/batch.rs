@@ -12,17 +12,34 @@ use bumpalo::Bump;
 use crate::home::SessionId;
 use crate::record::fold::Fold;
 use crate::record::rows::{RowMaker, Rows};
+use crate::record::strict::{Doubt, doubt_in_record, doubt_in_stamp};
 use crate::record::{Hasher, Id, Line, RecordKind, line_of};
 use crate::scan::json::{Document, Kind as JsonKind, Value, stringify, trim_js, write_js_string};
 
 /// Why a record was not taken into a batch.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("line {line_number}: {reason}")]
+#[error("line {line_number} (byte {offset_bytes}): {reason}")]
 pub struct Refusal {
     /// Which record, counted from 1; of records given one a line, the line.
     pub line_number: u64,
+    /// Where that line starts, in bytes, if the records were given one a line, without their line ends.
+    pub offset_bytes: u64,
     /// What is wrong with it.
     pub reason: String,
+    /// Whether only the strict rules refuse it: a batch made by [`Batch::new`] takes it.
+    pub is_strict: bool,
+}
+
+/// As a [`Refusal`] has it.
+struct Reason {
+    text: String,
+    is_strict: bool,
+}
+
+impl<T: Into<String>> From<T> for Reason {
+    fn from(text: T) -> Self {
+        Self { text: text.into(), is_strict: false }
+    }
 }
 
 /// A line to be appended to the ledger.
@@ -55,8 +72,13 @@ pub(super) struct ContentEntry {
 ///
 /// Records come as JSON text, one by one; one that cannot be appended is an error and leaves the batch as it was. Who
 /// promises all or nothing drops the batch then.
+///
+/// A batch made by [`Batch::new`] takes what the TypeScript package takes, and so every line that a ledger or a journal has. One
+/// made by [`Batch::strict`] is for new records, as `burn ledger append` is: it also refuses values that the archive could store
+/// and that no agent means. `docs/records.md` lists the strict rules.
 #[derive(Default)]
 pub struct Batch {
+    is_strict: bool,
     text: Vec<u8>,
     pub(super) entries: Vec<Entry>,
     pub(super) content: Vec<ContentEntry>,
@@ -66,6 +88,8 @@ pub struct Batch {
     without_session: u64,
     /// Lines pushed so far, blank ones included.
     lines: u64,
+    /// Their length in bytes, with a line end each.
+    lines_len_bytes: u64,
     part: u32,
     tools: Tools,
 }
@@ -88,9 +112,23 @@ impl fmt::Debug for Batch {
 }
 
 impl Batch {
-    /// A batch without records.
+    /// A batch without records, which takes what the TypeScript package takes.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// A batch without records, which takes only those that keep the strict rules: times are times, counts are whole numbers
+    /// from 0 to 2^53 - 1, required texts are not empty. Content records are not concerned.
+    pub fn strict() -> Self {
+        Self { is_strict: true, ..Self::default() }
+    }
+
+    /// About how much memory its records take, in bytes.
+    pub fn memory_bytes(&self) -> u64 {
+        let entries = self.entries.len() * size_of::<Entry>();
+        let content = self.content.iter().map(|entry| size_of::<ContentEntry>() + entry.session.len());
+        let skipped = self.skipped.iter().map(|session| size_of::<String>() + session.len());
+        (self.text.len() + entries + content.chain(skipped).sum::<usize>()) as u64
     }
 
     /// How many records it holds; those that were skipped do not count.
@@ -205,9 +243,11 @@ impl Batch {
     fn parsed(
         &mut self,
         text: &[u8],
-        take: impl FnOnce(&mut Self, &mut Tools, Value<'_>) -> Result<(), String>,
+        take: impl FnOnce(&mut Self, &mut Tools, Value<'_>) -> Result<(), Reason>,
     ) -> Result<(), Refusal> {
+        let offset_bytes = self.lines_len_bytes;
         self.lines += 1;
+        self.lines_len_bytes += text.len() as u64 + 1;
         let text = trim_js(text);
         if text.is_empty() {
             return Ok(());
@@ -216,11 +256,16 @@ impl Batch {
         let mut document = std::mem::take(&mut tools.document);
         let taken = match document.parse(text) {
             Ok(root) => take(self, &mut tools, root),
-            Err(error) => Err(error.to_string()),
+            Err(error) => Err(error.to_string().into()),
         };
         tools.document = document;
         self.tools = tools;
-        taken.map_err(|reason| Refusal { line_number: self.lines, reason })
+        taken.map_err(|Reason { text, is_strict }| Refusal {
+            line_number: self.lines,
+            offset_bytes,
+            reason: text,
+            is_strict,
+        })
     }
 
     fn push_record(
@@ -229,7 +274,7 @@ impl Batch {
         record: Value<'_>,
         hasher: &mut Hasher,
         rows: &mut RowMaker<'static>,
-    ) -> Result<(), String> {
+    ) -> Result<(), Reason> {
         match kind {
             RecordKind::Relationship => check_relationship(record)?,
             RecordKind::UserTurn => check_user_turn(record)?,
@@ -237,7 +282,7 @@ impl Batch {
             RecordKind::ToolResultEvent => {
                 for key in ["status", "eventSource"] {
                     if record.get(key).is_some_and(Value::is_null) {
-                        return Err(format!("{key} of the tool_result_event must be a string"));
+                        return Err(format!("{key} of the tool_result_event must be a string").into());
                     }
                 }
             }
@@ -250,6 +295,7 @@ impl Batch {
         stringify(record, &mut self.text);
         self.text.push(b'}');
         self.check_line(start, rows)?;
+        self.keep_strict_rules(start, || doubt_in_record(kind, record))?;
         self.text.push(b'\n');
         self.entries.push(Entry {
             line: start..self.text.len(),
@@ -267,7 +313,7 @@ impl Batch {
         stamp: Value<'_>,
         hasher: &mut Hasher,
         rows: &mut RowMaker<'static>,
-    ) -> Result<(), String> {
+    ) -> Result<(), Reason> {
         let selector = stamp.get("selector").filter(|selector| selector.kind() == JsonKind::Object);
         let Some(selector) = selector else { return Err("the stamp has no selector".into()) };
         if !["sessionId", "messageId", "range"]
@@ -279,6 +325,7 @@ impl Batch {
         let start = self.text.len();
         stringify(stamp, &mut self.text);
         self.check_line(start, rows)?;
+        self.keep_strict_rules(start, || doubt_in_stamp(stamp))?;
         self.text.push(b'\n');
         self.entries.push(Entry {
             line: start..self.text.len(),
@@ -328,6 +375,21 @@ impl Batch {
             part: self.part,
         });
         Ok(())
+    }
+
+    /// Takes the line at `start` out of the text again if it breaks a strict rule of a strict batch.
+    fn keep_strict_rules<'d>(
+        &mut self,
+        start: usize,
+        doubt: impl FnOnce() -> Option<Doubt<'d>>,
+    ) -> Result<(), Reason> {
+        match self.is_strict.then(doubt).flatten() {
+            None => Ok(()),
+            Some(doubt) => {
+                self.text.truncate(start);
+                Err(Reason { text: doubt.to_string(), is_strict: true })
+            }
+        }
     }
 
     /// Refuses the line at `start` if the archive would, and takes it out of the text again.

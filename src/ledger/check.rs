@@ -22,6 +22,7 @@ use super::pipeline::{Work, in_order};
 use crate::archive::{self, ArchiveError, Paths, Restart};
 use crate::home::{Home, LockName};
 use crate::lock::{LockError, with_lock};
+use crate::record::strict::StrictRule;
 use crate::record::{ID_LEN_BYTES, Id};
 use crate::scan::{Io, ScanError, Source};
 
@@ -159,6 +160,35 @@ pub struct IndexCheck {
     pub invalid_lines: u64,
 }
 
+/// Lines that the archive takes and a [strict append](super::Batch::strict) refuses. They are no faults: the TypeScript package and
+/// lenient appends write them. A line that breaks several rules counts under the first.
+#[derive(Debug, Clone, PartialEq, Eq, Default, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StrictCheck {
+    /// All of them.
+    pub lines: u64,
+    /// Where the first of them starts in the ledger, in bytes.
+    pub first_offset: Option<u64>,
+    /// Those with a time that is none.
+    pub bad_times: u64,
+    /// Those with a count that is negative, no whole number or too large.
+    pub bad_counts: u64,
+    /// Those with a required text that is empty.
+    pub empty_texts: u64,
+}
+
+impl StrictCheck {
+    fn add(&mut self, rule: StrictRule, offset: u64) {
+        self.lines += 1;
+        self.first_offset.get_or_insert(offset);
+        match rule {
+            StrictRule::Time => self.bad_times += 1,
+            StrictRule::Count => self.bad_counts += 1,
+            StrictRule::Text => self.empty_texts += 1,
+        }
+    }
+}
+
 /// The archive whose cursor was compared with the ledger.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -197,6 +227,8 @@ pub struct CheckReport {
     pub repeated_records: u64,
     /// Records older than one that stands before them and is of the same session.
     pub out_of_order_lines: u64,
+    /// Lines that a strict append would refuse.
+    pub strict_refusals: StrictCheck,
     /// The index; `None` when only the ledger was checked: there is none beside it, or the ledger was replaced meanwhile.
     pub index: Option<IndexCheck>,
     /// The archive; `None` when there is none of this version, it cannot be read, or another ledger than the home's is checked.
@@ -232,6 +264,7 @@ pub fn check(
             unknown_kinds: BTreeMap::new(),
             repeated_records: 0,
             out_of_order_lines: 0,
+            strict_refusals: StrictCheck::default(),
             index: None,
             archive: None,
             ok: true,
@@ -323,6 +356,9 @@ impl Run<'_> {
             self.report.unknown_lines += part.unknown.len() as u64;
             for kind in part.unknown {
                 *self.report.unknown_kinds.entry(kind).or_default() += 1;
+            }
+            for (rule, offset) in part.strict {
+                self.report.strict_refusals.add(rule, offset);
             }
             self.ids.append(&mut part.ids);
             for (session, ts) in part.times {

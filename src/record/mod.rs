@@ -10,6 +10,7 @@
 //! | [`fold`] | what stamps make of a turn |
 //! | `id`, `identify` | the id and the fingerprint of a record |
 //! | `filter`, `print` | which records a query wants, and an archived row as JSON |
+//! | `strict` | values that only a lenient append takes |
 //! | [`typed`] | records as Rust types, for programs that read or write a few of them |
 //!
 //! Nothing here touches a file or a database.
@@ -26,6 +27,7 @@ mod kind;
 pub(crate) mod print;
 pub mod rows;
 pub(crate) mod stamp;
+pub(crate) mod strict;
 mod tape;
 pub mod typed;
 

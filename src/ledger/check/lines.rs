@@ -6,9 +6,10 @@ use std::ops::Range;
 use bumpalo::Bump;
 
 use super::Problem;
-use crate::record::columns::{compactions, tool_result_events, turns};
+use crate::record::columns::{compactions, stamps, tool_calls, tool_result_events, turns};
 use crate::record::fold::Fold;
 use crate::record::rows::{RowMaker, Rows, Verdict};
+use crate::record::strict::{StrictRule, doubt_in_record, doubt_in_stamp, is_doubtful, is_time};
 use crate::record::{Cell, Hasher, Id, Line, line_of};
 use crate::scan;
 use crate::scan::json::{Document, Value, trim_js, write_js_number};
@@ -32,6 +33,8 @@ pub(super) struct Part {
     pub unknown: Vec<String>,
     /// Of every record, with the offset of its line.
     pub ids: Vec<(Id, u64)>,
+    /// Lines that break a strict rule, with their offsets.
+    pub strict: Vec<(StrictRule, u64)>,
     /// Session of a record, and where its ts stands in `times_text`.
     pub times: Vec<(u64, Range<usize>)>,
     pub times_text: String,
@@ -76,11 +79,20 @@ impl Checker {
             maker.add(offset, line, &nothing, arena, &mut rows);
             part.lines += 1;
             let mut is_faulty = false;
+            let mut broken = None;
             if let Some(turn) = rows.turns.pop() {
                 let [source, session, message] = [turns::SOURCE, turns::SESSION_ID, turns::MESSAGE_ID]
                     .map(|place| turn.cells[place].as_text());
                 part.ids.push((hasher.id_of_parts(&[source, session, message]), offset));
                 part.time(source, session, turn.cells[turns::TS].as_text());
+                let is_doubtful = is_doubtful(&turn.cells, turns::record::FIELDS)
+                    || is_doubtful(&turn.cells, turns::usage::FIELDS)
+                    // A row has NULL for what it does not count.
+                    || !rows.calls.is_empty() && memchr::memmem::find(line, b"collapsedCalls").is_some()
+                    || rows.calls.iter().any(|call| is_doubtful(call, tool_calls::call::FIELDS));
+                if is_doubtful {
+                    broken = broken_rule(document, line);
+                }
                 rows.calls.clear();
             } else if let Some(event) = rows.events.pop() {
                 let [source, session, tool_use] = [
@@ -100,14 +112,25 @@ impl Checker {
                 if let Cell::Text(ts) = event[tool_result_events::TS] {
                     part.time(source, session, ts);
                 }
+                if is_doubtful(&event, tool_result_events::record::FIELDS) {
+                    broken = broken_rule(document, line);
+                }
             } else if let Some(compaction) = rows.compactions.pop() {
                 let [source, session, ts] = [compactions::SOURCE, compactions::SESSION_ID, compactions::TS]
                     .map(|place| compaction[place].as_text());
                 part.ids.push((hasher.id_of_parts(&[source, session, ts]), offset));
                 part.time(source, session, ts);
-            } else if rows.stamps.pop().is_some() {
+                if is_doubtful(&compaction, compactions::record::FIELDS) {
+                    broken = broken_rule(document, line);
+                }
+            } else if let Some(stamp) = rows.stamps.pop() {
+                if !is_time(stamp.cells[stamps::TS].as_text()) || memchr::memmem::find(line, b"range").is_some()
+                {
+                    broken = broken_rule(document, line);
+                }
             } else if rows.other_lines > other {
                 other_record(&mut part, document, hasher, offset, line);
+                broken = broken_rule(document, line);
             } else if rows.unknown_lines > unknown {
                 let kind = unknown_kind(document, line);
                 part.finding(offset, line, Problem::Unknown, kind.clone());
@@ -126,6 +149,7 @@ impl Checker {
                 // Blank.
                 part.lines -= 1;
             }
+            part.strict.extend(broken.map(|rule| (rule, offset)));
             if !is_utf8
                 && !is_faulty
                 && let Err(error) = std::str::from_utf8(line)
@@ -147,6 +171,17 @@ fn other_record(part: &mut Part, document: &mut Document, hasher: &mut Hasher, o
     if let (Some(source), Some(session), Some(ts)) = (text("source"), text("sessionId"), text("ts")) {
         part.time(&source, &session, &ts);
     }
+}
+
+/// The first strict rule that a line breaks.
+fn broken_rule(document: &mut Document, line: &[u8]) -> Option<StrictRule> {
+    let root = document.parse(trim_js(line)).ok()?;
+    let doubt = match line_of(root) {
+        Line::Record(kind, record) => doubt_in_record(kind, record),
+        Line::Stamp => doubt_in_stamp(root),
+        Line::Shapeless(_) | Line::Unknown => None,
+    };
+    doubt.map(|doubt| doubt.rule)
 }
 
 /// The kind of a line that is none of ours, or what it has instead.
