@@ -79,7 +79,8 @@ fn a_check_counts_what_a_strict_append_would_refuse_without_calling_it_a_fault()
             }
             // All turns of this test would have one fingerprint.
             let record = record.replace("\"model\":\"m\"", &format!("\"model\":\"m{session}{number}\""));
-            let done = burn(home.path(), &["ledger", "append", "--lenient", "--json", "--kind", kind], &record);
+            let done =
+                burn(home.path(), &["ledger", "append", "--lenient", "--json", "--kind", kind], &record);
             let done: Value = serde_json::from_slice(&done.stdout).unwrap();
             assert_eq!(done["appended"], 1, "{record}");
         }

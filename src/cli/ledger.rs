@@ -17,9 +17,7 @@ use super::{
 };
 use crate::home::Home;
 use crate::ingest::queue_ledger_lines;
-use crate::ledger::{
-    AppendOptions, Batch, CheckFiles, CheckFinding, CheckReport, Ledger, RecordKind, check,
-};
+use crate::ledger::{AppendOptions, Batch, CheckFiles, CheckFinding, CheckReport, Ledger, RecordKind, check};
 
 /// How long an append to the journal waits for others who append to it, one write and one sync each.
 const QUEUE_WAIT: Duration = Duration::from_secs(30);

@@ -44,7 +44,9 @@ mod sorted;
 
 pub use append::{AppendOptions, Appended};
 pub use batch::{Batch, Refusal};
-pub use check::{ArchiveCheck, CheckFiles, CheckFinding, CheckReport, IndexCheck, Problem, StrictCheck, check};
+pub use check::{
+    ArchiveCheck, CheckFiles, CheckFinding, CheckReport, IndexCheck, Problem, StrictCheck, check,
+};
 pub use content::{Sidecar, Sidecars};
 pub use error::LedgerError;
 pub use index::{ExtraIds, Reindexed};

@@ -66,9 +66,9 @@ impl fmt::Display for Doubt<'_> {
             f.write_str("…")?;
         }
         match self.rule {
-            StrictRule::Time => {
-                f.write_str(", not a time of RFC 3339 with date, time and zone, such as 2026-04-20T00:00:02.000Z")
-            }
+            StrictRule::Time => f.write_str(
+                ", not a time of RFC 3339 with date, time and zone, such as 2026-04-20T00:00:02.000Z",
+            ),
             StrictRule::Count => write!(f, ", not a whole number from 0 to {COUNT_MAX}"),
             StrictRule::Text => f.write_str(", and must not be empty"),
         }
@@ -98,8 +98,7 @@ const USER_TURN_BLOCK: &[Field] = &[
     field("approxTokens", Reading::Number),
 ];
 const STAMP: &[Field] = &[field("ts", Reading::Text)];
-const STAMP_RANGE: &[Field] =
-    &[field("fromTs", Reading::OptionalText), field("toTs", Reading::OptionalText)];
+const STAMP_RANGE: &[Field] = &[field("fromTs", Reading::OptionalText), field("toTs", Reading::OptionalText)];
 
 /// The first value of a record that breaks a rule.
 pub(crate) fn doubt_in_record(kind: RecordKind, record: Value<'_>) -> Option<Doubt<'_>> {
@@ -157,15 +156,13 @@ fn broken_rule(member: &str, reading: Reading, value: Value<'_>) -> Option<Stric
             let is_count = count >= 0.0 && count <= COUNT_MAX as f64 && count.fract() == 0.0;
             (!is_count).then_some(StrictRule::Count)
         }
-        Reading::Text => {
-            (value.kind() == JsonKind::String && !value.is_truthy()).then_some(StrictRule::Text)
-        }
+        Reading::Text => (value.kind() == JsonKind::String && !value.is_truthy()).then_some(StrictRule::Text),
         _ => None,
     }
 }
 
-/// Whether a text is a time of RFC 3339, with any number of digits behind the second. `T` and `Z` are upper-case, because times
-/// are compared as text.
+/// Whether a text is a time of RFC 3339, with any number of digits behind the second. `T` and `Z` are upper-case, because records
+/// are put in order by that text.
 pub(crate) fn is_time(text: &str) -> bool {
     let Some((civil, rest)) = text.split_at_checked(19) else { return false };
     let has_layout = civil.bytes().zip(*b"0000-00-00T00:00:00").all(|(byte, wanted)| match wanted {

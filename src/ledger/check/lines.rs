@@ -124,7 +124,8 @@ impl Checker {
                     broken = broken_rule(document, line);
                 }
             } else if let Some(stamp) = rows.stamps.pop() {
-                if !is_time(stamp.cells[stamps::TS].as_text()) || memchr::memmem::find(line, b"range").is_some()
+                if !is_time(stamp.cells[stamps::TS].as_text())
+                    || memchr::memmem::find(line, b"range").is_some()
                 {
                     broken = broken_rule(document, line);
                 }
