@@ -102,6 +102,11 @@ impl Home {
         self.root.join("models.dev.json")
     }
 
+    /// `prices.json`: prices of one's own, asked before those of the program.
+    pub fn prices(&self) -> PathBuf {
+        self.root.join("prices.json")
+    }
+
     /// `<name>.lock`, a file that exists while somebody holds that lock.
     pub fn lock(&self, name: LockName<'_>) -> PathBuf {
         self.root.join(format!("{name}.lock"))

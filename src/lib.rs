@@ -41,6 +41,7 @@
 //! | `session` | segmented session stores | `scan`, `disk` |
 //! | `book` | double-entry books | `scan`, `disk` |
 //! | `ingest` | from a journal into a key-value store and the ledger | `journal`, `ledger`, `lock`, `disk`, `home` |
+//! | `usage` | prices, and totals and costs over the turns of the archive | `archive`, `record`, `scan`, `home` |
 //! | [`disk`] | durable file operations, the place where faults are injected | nothing of ours |
 //! | [`home`] | where files live; session ids that may become paths | nothing of ours |
 //! | [`interrupt`] | a request to stop that long work looks at | nothing of ours |
@@ -68,6 +69,8 @@ pub mod record;
 pub mod scan;
 #[cfg(feature = "session")]
 pub mod session;
+#[cfg(feature = "usage")]
+pub mod usage;
 
 /// The examples of the manual, compiled and run by `cargo test --doc`.
 #[cfg(all(doctest, feature = "cli"))]

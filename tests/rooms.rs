@@ -9,7 +9,7 @@ use quote::ToTokens;
 use syn::{Item, UseTree};
 
 /// A room and the rooms it may use. Every room stands below those that it uses.
-const ROOMS: [(&str, &[&str]); 14] = [
+const ROOMS: [(&str, &[&str]); 15] = [
     ("scan", &[]),
     ("disk", &[]),
     ("home", &[]),
@@ -23,6 +23,7 @@ const ROOMS: [(&str, &[&str]); 14] = [
     ("session", &["scan", "disk", "interrupt"]),
     ("book", &["scan", "disk", "interrupt"]),
     ("ingest", &["journal", "ledger", "disk", "home", "interrupt", "lock"]),
+    ("usage", &["archive", "record", "scan", "home", "interrupt"]),
     (
         "cli",
         &[
@@ -39,6 +40,7 @@ const ROOMS: [(&str, &[&str]); 14] = [
             "session",
             "book",
             "ingest",
+            "usage",
         ],
     ),
 ];

@@ -16,6 +16,7 @@ mod interrupt;
 mod journal;
 mod ledger;
 mod manual;
+mod price;
 mod printable;
 mod progress;
 mod query;
@@ -55,6 +56,8 @@ enum Command {
     Ledger(ledger::LedgerArgs),
     /// Ask for records.
     Query(query::QueryArgs),
+    /// Show what a model costs at a time.
+    Prices(price::PricesArgs),
     /// Append to, read, check and repair session stores.
     Session(session::SessionArgs),
     /// Double-entry books: accounts over an append-only log.
@@ -103,6 +106,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::State(args) => state::run(args),
         Command::Ledger(args) => ledger::run(args),
         Command::Query(args) => query::run(args),
+        Command::Prices(args) => price::run(args),
         Command::Session(args) => session::run(args),
         Command::Book(args) => book::run(args),
         Command::Journal(args) => journal::run(args),

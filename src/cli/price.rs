@@ -1,0 +1,222 @@
+//! `burn prices`: what a model costs at a time. And `burn dev price`: the same for lines of test cases.
+//!
+//! May touch: `prices.json` of the home, for reading.
+
+use std::borrow::Cow;
+use std::io::{self, BufRead, BufWriter, Write};
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::Args;
+use serde_json::Value;
+
+use super::table::{self, Heading};
+use super::{STDOUT, print_text, warn, wrong_usage};
+use crate::home::Home;
+use crate::usage::prices::{Charge, Class, Context, Counts, PricedModel, Rates, Size};
+use crate::usage::turn::{PricingKeys, RecordedUsage};
+use crate::usage::{Instant, PriceTable, Prices, TooLarge, Usd};
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Prices are US dollars for a million tokens. They come from prices.json of the home, if there is one, \
+and then from the table of the program. Without MODEL, all models of the program's table are listed.
+
+Examples:
+  burn prices claude-opus-4-7
+  burn prices bedrock/us.anthropic.claude-opus-4-7 --at 2026-03-01
+  burn prices | grep gemini")]
+pub(super) struct PricesArgs {
+    /// The model, as a turn has it: with or without its provider in front.
+    #[arg(allow_hyphen_values = true)]
+    model: Option<String>,
+    /// The time at which a request is made [default: now]
+    #[arg(long, value_name = "TIME")]
+    at: Option<String>,
+}
+
+pub(super) fn run(args: PricesArgs) -> anyhow::Result<ExitCode> {
+    let at = match args.at.as_deref() {
+        None => now(),
+        Some(text) => {
+            let midnight = || Instant::of_turn(&format!("{text}T00:00:00Z"));
+            Instant::of_turn(text).or_else(midnight).unwrap_or_else(|| {
+                let reason = format!("--at: {text:?} is no time; write 2026-04-20 or 2026-04-20T10:15:00Z");
+                wrong_usage(&["prices"], &reason)
+            })
+        }
+    };
+    let prices = Prices::of_home(&Home::from_env()?)?;
+    let table = PriceTable::built_in();
+    let head = format!(
+        "at {}, prices of {} {}, dollars for a million tokens\n",
+        at.to_rfc3339_seconds(),
+        table.package(),
+        table.version()
+    );
+    let Some(name) = args.model else {
+        let own = prices.own().map(|(_, table)| table);
+        let models = own.into_iter().chain([table]).flat_map(PriceTable::all);
+        let rows: Vec<Vec<String>> = models.map(|model| row(&model, at)).collect();
+        print_text(&format!("{head}{}", table::text(HEADINGS, &rows)))?;
+        return Ok(ExitCode::SUCCESS);
+    };
+    let Some(model) = prices.of_turn(None, &name) else {
+        warn(&format!(
+            "no price is known for {name:?}: its tokens count as unpriced; {} can hold a price",
+            Home::from_env()?.prices().display()
+        ));
+        return Ok(ExitCode::FAILURE);
+    };
+    print_text(&format!("{head}{}", table::text(HEADINGS, &[row(&model, at)])))?;
+    print_text(&conditions(&model, at))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn now() -> Instant {
+    let now = jiff::Timestamp::now();
+    Instant { seconds: now.as_second(), nanos: now.subsec_nanosecond().unsigned_abs() }
+}
+
+const HEADINGS: &[Heading] = &[
+    Heading::text("provider"),
+    Heading::text("model"),
+    Heading::number("input"),
+    Heading::number("cache read"),
+    Heading::number("write 5m"),
+    Heading::number("write 1h"),
+    Heading::number("output"),
+    Heading::number("reasoning"),
+];
+
+fn row(model: &PricedModel<'_>, at: Instant) -> Vec<String> {
+    let rates = model.rates(at, &Context::new(), Size::Tokens(0), &Counts::default());
+    [vec![model.provider().to_owned(), model.model().to_owned()], cells(&rates)].concat()
+}
+
+fn cells(rates: &Rates) -> Vec<String> {
+    let price = |class| match rates.for_million(class) {
+        Some(price) => price.to_string(),
+        None if rates.is_free() => "free".to_owned(),
+        None => "none".to_owned(),
+    };
+    Class::ALL.into_iter().map(price).collect()
+}
+
+/// What is charged for searches and requests, and the prices of larger requests and of other contexts, a line each.
+fn conditions(model: &PricedModel<'_>, at: Instant) -> String {
+    let rates = |context: &Context, size| model.rates(at, context, Size::Tokens(size), &Counts::default());
+    let plain = rates(&Context::new(), 0);
+    let mut text = String::new();
+    for (price, what) in
+        [(plain.for_thousand_searches(), "web searches"), (plain.for_thousand_requests(), "requests")]
+    {
+        if price != Usd::ZERO {
+            text.push_str(&format!("a thousand {what}: {price}\n"));
+        }
+    }
+    let mut line = |rates: &Rates, when: String| {
+        let named = Class::ALL.into_iter().zip(cells(rates)).zip(cells(&plain));
+        let changed: Vec<String> = named
+            .filter(|((_, price), usual)| price != usual)
+            .map(|((class, price), _)| format!("{} {price}", class.as_str()))
+            .collect();
+        if !changed.is_empty() {
+            text.push_str(&format!("{when}: {}\n", changed.join(", ")));
+        }
+    };
+    for start in model.sizes() {
+        line(&rates(&Context::new(), start + 1), format!("above {} tokens of input", super::grouped(start)));
+    }
+    for context in model.contexts() {
+        let when: Vec<String> = context.iter().map(|(key, value)| format!("{key} {value}")).collect();
+        line(&rates(&context, 0), when.join(", "));
+    }
+    text
+}
+
+/// Reads cases from standard input, a line each, and prints what each is charged.
+pub(super) fn dev() -> anyhow::Result<ExitCode> {
+    let mut out = BufWriter::new(io::stdout().lock());
+    for (number, line) in io::stdin().lock().lines().enumerate() {
+        let line = line.context("cannot read standard input")?;
+        let case: Value =
+            serde_json::from_str(&line).with_context(|| format!("line {}: not a case", number + 1))?;
+        let answer = answer(&case).with_context(|| format!("line {}", number + 1))?;
+        writeln!(out, "{answer}").context(STDOUT)?;
+    }
+    out.flush().context(STDOUT)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn answer(case: &Value) -> anyhow::Result<Value> {
+    let text = |value: &Value, key: &str| value[key].as_str().map(str::to_owned);
+    let case_of = case.get("turn").unwrap_or(case);
+    let name = text(case_of, "model").context("the case has no model")?;
+    let ts = text(case_of, "ts").context("the case has no ts")?;
+    let at = Instant::of_turn(&ts).with_context(|| format!("{ts:?} is no time"))?;
+    let count = |key: &str| -> anyhow::Result<u64> {
+        match &case_of["usage"][key] {
+            Value::Null => Ok(0),
+            count => count.as_u64().with_context(|| format!("usage.{key} is no count")),
+        }
+    };
+    if case.get("turn").is_some() {
+        let source = text(case_of, "source").context("the case has no source")?;
+        let keys = PricingKeys::read(|key| case_of["enrichment"][key].as_str().map(Cow::Borrowed));
+        let usage = RecordedUsage {
+            input: count("input")?,
+            output: count("output")?,
+            reasoning: count("reasoning")?,
+            cache_read: count("cacheRead")?,
+            cache_create_5m: count("cacheCreate5m")?,
+            cache_create_1h: count("cacheCreate1h")?,
+        };
+        let prices = Prices::built_in();
+        let Some(model) = prices.of_turn(keys.provider.as_deref(), &name) else {
+            return Ok(serde_json::json!({"unknown": "model"}));
+        };
+        let counts = usage.counts(&source);
+        let rates = model.rates(at, &keys.context, keys.size(&source), &counts);
+        return Ok(charged(&model, &rates, &counts, keys.web_searches)?);
+    }
+    let context: Context = match case.get("context") {
+        Some(context) => serde_json::from_value(context.clone()).context("its context")?,
+        None => Context::new(),
+    };
+    let counts = Counts {
+        input: count("input")?,
+        cache_read: count("cacheRead")?,
+        cache_write_5m: count("cacheWrite5m")?,
+        cache_write_1h: count("cacheWrite1h")?,
+        output: count("output")?,
+        reasoning: count("reasoning")?,
+    };
+    match PriceTable::built_in().find(text(case, "provider").as_deref(), &name) {
+        Err(unknown) => Ok(serde_json::json!({"unknown": unknown.as_str()})),
+        Ok(model) => {
+            let rates = model.rates(at, &context, Size::AllInput, &counts);
+            Ok(charged(&model, &rates, &counts, count("webSearches")?)?)
+        }
+    }
+}
+
+fn charged(
+    model: &PricedModel<'_>,
+    rates: &Rates,
+    counts: &Counts,
+    web_searches: u64,
+) -> Result<Value, TooLarge> {
+    let Charge { usd, .. } = rates.charge(counts, web_searches, 1)?;
+    let mut answer = serde_json::json!({
+        "provider": model.provider(), "model": model.model(), "usd": usd.to_string()
+    });
+    let unpriced = rates.unpriced(counts);
+    if !unpriced.is_empty() {
+        answer["unpriced"] = unpriced.into_iter().map(Class::as_str).collect();
+    }
+    if rates.is_tier_unknown {
+        answer["tierUnknown"] = Value::Bool(true);
+    }
+    Ok(answer)
+}

@@ -1,0 +1,231 @@
+//! What a request is charged: the prices in force, by class of tokens, times its counts.
+
+use std::collections::BTreeMap;
+
+use super::schema::{CLASSES, Price};
+use super::{Instant, PricedModel, TooLarge, Usd};
+
+/// Classes of tokens, each with a price of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Class {
+    /// Input that is neither read from a cache nor written to one.
+    Input,
+    /// Input read from the cache.
+    CacheRead,
+    /// Input written to the cache for 5 minutes.
+    CacheWrite5m,
+    /// Input written to the cache for 1 hour.
+    CacheWrite1h,
+    /// Output that is not reasoning.
+    Output,
+    /// Output that is reasoning.
+    Reasoning,
+}
+
+impl Class {
+    /// All of them, in the order of [`Counts::by_class`].
+    pub const ALL: [Self; 6] =
+        [Self::Input, Self::CacheRead, Self::CacheWrite5m, Self::CacheWrite1h, Self::Output, Self::Reasoning];
+
+    /// As documents have it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Input => "input",
+            Self::CacheRead => "cacheRead",
+            Self::CacheWrite5m => "cacheWrite5m",
+            Self::CacheWrite1h => "cacheWrite1h",
+            Self::Output => "output",
+            Self::Reasoning => "reasoning",
+        }
+    }
+}
+
+/// Tokens of a request.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Input that is neither read from a cache nor written to one.
+    pub input: u64,
+    /// Input read from the cache.
+    pub cache_read: u64,
+    /// Input written to the cache for 5 minutes.
+    pub cache_write_5m: u64,
+    /// Input written to the cache for 1 hour.
+    pub cache_write_1h: u64,
+    /// All output.
+    pub output: u64,
+    /// The part of the output that is reasoning.
+    pub reasoning: u64,
+}
+
+impl Counts {
+    /// All input: what the context of the request held.
+    pub fn all_input(&self) -> u64 {
+        [self.cache_read, self.cache_write_5m, self.cache_write_1h]
+            .iter()
+            .fold(self.input, |sum, count| sum.saturating_add(*count))
+    }
+
+    /// The counts by [`Class`], which do not overlap.
+    pub fn by_class(&self) -> [u64; 6] {
+        let reasoning = self.reasoning.min(self.output);
+        [
+            self.input,
+            self.cache_read,
+            self.cache_write_5m,
+            self.cache_write_1h,
+            self.output - reasoning,
+            reasoning,
+        ]
+    }
+}
+
+/// Under which conditions a request was served, such as `service_tier` `flex`.
+pub type Context = BTreeMap<String, String>;
+
+/// The size of a request in tokens of input, which decides between prices by context size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Size {
+    /// All of its input.
+    AllInput,
+    /// So many tokens.
+    Tokens(u64),
+    /// Not known: the counts are those of several requests.
+    Unknown,
+}
+
+/// The prices of one request, by class.
+#[derive(Debug, Clone, Copy)]
+pub struct Rates {
+    /// For one token, in units of 10^-24 dollar, by [`Class`].
+    by_class: [Option<i128>; 6],
+    /// For one search, in the same units.
+    web_search: i128,
+    /// For the request itself.
+    request: i128,
+    is_free: bool,
+    /// Whether some price may have been higher, because the size of the request is not known.
+    pub is_tier_unknown: bool,
+}
+
+/// What a request is charged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Charge {
+    /// The cost of everything that has a price.
+    pub usd: Usd,
+    /// Tokens without a price.
+    pub unpriced_tokens: u64,
+}
+
+/// Prices of searches and requests are for a thousand, those of tokens for a million.
+const THOUSANDS: i128 = 1_000;
+
+impl PricedModel<'_> {
+    /// The prices of a request that was made at a time, in a context, of a size.
+    pub fn rates(&self, at: Instant, context: &Context, size: Size, counts: &Counts) -> Rates {
+        let prices = self.in_force(at, context);
+        let size_tokens = match size {
+            Size::AllInput => Some(counts.all_input()),
+            Size::Tokens(tokens) => Some(tokens),
+            Size::Unknown => None,
+        };
+        let [
+            input,
+            cache_read,
+            cache_write,
+            cache_write_5m,
+            cache_write_1h,
+            output,
+            reasoning,
+            search,
+            request,
+        ] = prices.map(|price| price.map(|price| price.at_size(size_tokens)));
+        let all_input = counts.all_input();
+        let is_beyond = |price: &&Price| price.tiers.iter().any(|(start, _)| *start < all_input);
+        Rates {
+            by_class: [
+                input,
+                cache_read.or(input),
+                cache_write_5m.or(cache_write).or(input),
+                cache_write_1h.or(cache_write).or(input),
+                output,
+                reasoning.or(output),
+            ],
+            web_search: search.unwrap_or(0) * THOUSANDS,
+            request: request.unwrap_or(0) * THOUSANDS,
+            is_free: prices.iter().all(Option::is_none),
+            is_tier_unknown: size_tokens.is_none() && prices.iter().flatten().any(is_beyond),
+        }
+    }
+
+    /// The prices in force, by class.
+    fn in_force(&self, at: Instant, context: &Context) -> [Option<&Price>; CLASSES] {
+        let Some(model) = self.entry() else { return [None; CLASSES] };
+        let last = model.prices.iter().rfind(|prices| prices.are_in_force(at));
+        let mut by_class = last.or(model.prices.first()).map_or([None; CLASSES], |prices| prices.by_class());
+        // Variants are of a provider's own models. Of two that name a class the first counts, so it is set last.
+        if self.place.owner == self.place.provider && !context.is_empty() {
+            let apply = model.variants.iter().rev();
+            for variant in apply.filter(|variant| variant.fit(context) && variant.are_in_force(at)) {
+                for (price, replaced) in by_class.iter_mut().zip(variant.by_class()) {
+                    *price = replaced.or(*price);
+                }
+            }
+        }
+        by_class
+    }
+}
+
+impl Rates {
+    /// What tokens of these counts, searches and requests cost.
+    ///
+    /// # Errors
+    /// [`TooLarge`].
+    pub fn charge(&self, counts: &Counts, web_searches: u64, requests: u64) -> Result<Charge, TooLarge> {
+        let mut sum = 0_i128;
+        let mut unpriced_tokens = 0_u64;
+        let mut add = |rate: i128, count: u64| {
+            let cost = rate.checked_mul(i128::from(count));
+            sum = cost.and_then(|cost| sum.checked_add(cost)).ok_or(TooLarge)?;
+            Ok(())
+        };
+        for (rate, count) in self.by_class.iter().zip(counts.by_class()) {
+            match rate {
+                Some(rate) => add(*rate, count)?,
+                None if self.is_free => {}
+                None => unpriced_tokens = unpriced_tokens.saturating_add(count),
+            }
+        }
+        add(self.web_search, web_searches)?;
+        add(self.request, requests)?;
+        Ok(Charge { usd: Usd::from_units(sum), unpriced_tokens })
+    }
+
+    /// The price of a class: for a million tokens, in units of 10^-24 dollar times a million; none where it has none.
+    pub fn for_million(&self, class: Class) -> Option<Usd> {
+        let rate = self.by_class[class as usize];
+        rate.and_then(|rate| rate.checked_mul(1_000_000)).map(Usd::from_units)
+    }
+
+    /// The price of a thousand searches.
+    pub fn for_thousand_searches(&self) -> Usd {
+        Usd::from_units(self.web_search.saturating_mul(THOUSANDS))
+    }
+
+    /// The price of a thousand requests.
+    pub fn for_thousand_requests(&self) -> Usd {
+        Usd::from_units(self.request.saturating_mul(THOUSANDS))
+    }
+
+    /// Whether the model is free: it is known, and has no prices.
+    pub fn is_free(&self) -> bool {
+        self.is_free
+    }
+
+    /// The classes with tokens and without a price.
+    pub fn unpriced(&self, counts: &Counts) -> Vec<Class> {
+        let is_unpriced = |class: &Class| {
+            self.by_class[*class as usize].is_none() && counts.by_class()[*class as usize] > 0
+        };
+        if self.is_free { Vec::new() } else { Class::ALL.into_iter().filter(is_unpriced).collect() }
+    }
+}

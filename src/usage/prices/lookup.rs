@@ -1,0 +1,232 @@
+//! From the names of a provider and of a model to the model whose prices apply.
+//!
+//! Guarantees: the order of the table decides, as in the package that it is made from; nothing is asked twice.
+
+use super::PriceTable;
+use super::schema::Provider;
+use crate::usage::instant::day_number;
+
+/// Where a model stands in a table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Place {
+    /// Of the provider that was asked for.
+    pub provider: usize,
+    /// Of the provider that has the model: another one where the first falls back to it.
+    pub owner: usize,
+    /// The model's place among those of its owner.
+    pub model: usize,
+}
+
+/// Why a model has no price.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unknown {
+    /// Nobody is known to have it.
+    Provider,
+    /// Its provider has no such model.
+    Model,
+    /// The prices of its provider are left out of the table.
+    LeftOut,
+}
+
+impl Unknown {
+    /// As documents have it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Provider => "provider",
+            Self::Model => "model",
+            Self::LeftOut => "leftOut",
+        }
+    }
+}
+
+impl PriceTable {
+    /// Finds a model by its name, at a provider if one is named.
+    pub(super) fn place_of(&self, provider: Option<&str>, model: &str) -> Result<Place, Unknown> {
+        let model = model.to_lowercase();
+        let providers = &self.providers;
+        let found = match provider {
+            Some(name) => {
+                let name = name.trim().to_lowercase();
+                let by_clause =
+                    |provider: &Provider| provider.known.as_ref().is_some_and(|known| known.matches(&name));
+                let by_id = providers.iter().position(|provider| provider.id == name);
+                by_id.or_else(|| providers.iter().position(by_clause))
+            }
+            None => {
+                let by_clause = |provider: &Provider| {
+                    provider.matches.as_ref().is_some_and(|clause| clause.matches(&model))
+                };
+                providers.iter().position(by_clause)
+            }
+        };
+        let provider = found.ok_or(Unknown::Provider)?;
+        if providers[provider].models.is_none() {
+            return Err(Unknown::LeftOut);
+        }
+        let search = |model: &str| self.model_of(provider, model);
+        search(&model).or_else(|| search(&with_dashed_date(&model)?)).ok_or(Unknown::Model)
+    }
+
+    /// The first model of a provider, or of those that it falls back to, that matches.
+    fn model_of(&self, provider: usize, model: &str) -> Option<Place> {
+        let of_owner = |owner: usize| {
+            let models = self.providers[owner].models.as_ref()?;
+            let model = models.iter().position(|candidate| candidate.matches.matches(model))?;
+            Some(Place { provider, owner, model })
+        };
+        let fallback = self.providers[provider].fallback.iter();
+        let by_id = |id: &String| self.providers.iter().position(|provider| provider.id == *id);
+        of_owner(provider).or_else(|| fallback.filter_map(by_id).find_map(of_owner))
+    }
+}
+
+/// A name with `-20250929` as one with `-2025-09-29`; `None` without such a date.
+fn with_dashed_date(model: &str) -> Option<String> {
+    let bytes = model.as_bytes();
+    let date_at = |at: usize| {
+        let digits = bytes.get(at + 1..at + 9)?;
+        let is_date = bytes[at] == b'-'
+            && digits.starts_with(b"20")
+            && digits.iter().all(u8::is_ascii_digit)
+            && matches!(bytes.get(at + 9), None | Some(b'-' | b':'));
+        let part = |from: usize, to: usize| model[at + 1 + from..at + 1 + to].parse::<u32>().ok();
+        is_date.then(|| day_number(i64::from(part(0, 4)?), part(4, 6)?, part(6, 8)?)).flatten()
+    };
+    let at = (0..bytes.len()).find(|at| date_at(*at).is_some())? + 1;
+    let (year, rest) = (&model[at..at + 4], &model[at + 4..]);
+    Some(format!("{}{year}-{}-{}", &model[..at], &rest[..2], &rest[2..]))
+}
+
+/// Names of providers that agents use, and the provider that is meant.
+const ALIASES: [(&str, &str); 12] = [
+    ("amazon-bedrock", "aws"),
+    ("bedrock", "aws"),
+    ("fireworks-ai", "fireworks"),
+    ("kimi-for-coding", "moonshotai"),
+    ("moonshotai-cn", "moonshotai"),
+    ("minimax-cn", "minimax"),
+    ("vertex", "google"),
+    ("xai", "x-ai"),
+    ("z-ai", "zai"),
+    ("z.ai", "zai"),
+    ("zai-coding-plan", "zai"),
+    ("zhipuai-coding-plan", "zhipuai"),
+];
+
+/// Makers whose names models at Bedrock begin with.
+const BEDROCK_MAKERS: [&str; 12] = [
+    "anthropic",
+    "amazon",
+    "deepseek",
+    "meta",
+    "mistral",
+    "moonshot",
+    "moonshotai",
+    "openai",
+    "qwen",
+    "minimax",
+    "zai",
+    "nvidia",
+];
+
+fn alias(provider: &str) -> String {
+    let provider = provider.trim().to_lowercase();
+    let known = ALIASES.iter().find(|(alias, _)| *alias == provider);
+    known.map_or(provider, |(_, meant)| (*meant).to_owned())
+}
+
+/// Whether a model is named as at Bedrock: `anthropic.claude...`, `us.anthropic.claude...`.
+fn is_of_bedrock(model: &str) -> bool {
+    let by_maker =
+        |model: &str| model.split_once('.').is_some_and(|(maker, _)| BEDROCK_MAKERS.contains(&maker));
+    let is_region = |region: &str| {
+        !region.is_empty() && region.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-')
+    };
+    by_maker(model) || model.split_once('.').is_some_and(|(region, rest)| is_region(region) && by_maker(rest))
+}
+
+/// A question to a table: the name of a provider, or none, and of a model.
+pub(super) type Candidate = (Option<String>, String);
+
+/// What to ask for a turn, in turn: the first that is known is meant.
+pub(super) fn candidates(provider: Option<&str>, model: &str) -> Vec<Candidate> {
+    let model = model.trim().to_lowercase();
+    let mut list = Candidates(Vec::new());
+    if let Some(provider) =
+        provider.map(|provider| provider.trim().to_lowercase()).filter(|name| !name.is_empty())
+    {
+        list.both(Some(&alias(&provider)), &model);
+        if let Some(rest) = model.strip_prefix(&provider).and_then(|rest| rest.strip_prefix('/')) {
+            list.both(Some(&alias(&provider)), rest);
+        }
+    }
+    if is_of_bedrock(&model) {
+        list.both(Some("aws"), &model);
+    }
+    let mut name = &*model;
+    if let Some((front, rest)) = model.split_once('/') {
+        if !front.is_empty() {
+            list.both(Some(&alias(front)), rest);
+        }
+        list.both(Some("openrouter"), &model);
+        name = model.rsplit_once('/').map_or(name, |(_, last)| last);
+    }
+    if name.starts_with("glm-") {
+        list.both(Some("zai"), name);
+        list.both(Some("zhipuai"), name);
+    } else if name.starts_with("qwen") {
+        list.both(Some("openrouter"), &format!("qwen/{name}"));
+    } else if name.starts_with("mimo-") {
+        list.both(Some("openrouter"), &format!("xiaomi/{name}"));
+    } else if name.starts_with("minimax-") {
+        list.both(Some("minimax"), name);
+    }
+    list.both(None, name);
+    list.0
+}
+
+struct Candidates(Vec<Candidate>);
+
+impl Candidates {
+    /// Adds a model as it is, and without `[...]` at its end.
+    fn both(&mut self, provider: Option<&str>, model: &str) {
+        let plain = model.ends_with(']').then(|| model.rfind('[')).flatten().map(|at| &model[..at]);
+        for model in [Some(model), plain].into_iter().flatten() {
+            let candidate = (provider.map(str::to_owned), model.to_owned());
+            if !self.0.contains(&candidate) {
+                self.0.push(candidate);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_real_dates_become_dashed() {
+        let dashed = |model: &str| with_dashed_date(model);
+        assert_eq!(dashed("claude-20250929"), Some("claude-2025-09-29".to_owned()));
+        assert_eq!(dashed("a-20250929-v1:0"), Some("a-2025-09-29-v1:0".to_owned()));
+        assert_eq!(dashed("a-20251399-20250101:x"), Some("a-20251399-2025-01-01:x".to_owned()));
+        for model in ["", "-", "a-20250230", "a-19990101", "a-202509290", "a20250929", "a-2025092é"] {
+            assert_eq!(dashed(model), None, "{model}");
+        }
+    }
+
+    #[test]
+    fn candidates_come_in_order_and_once() {
+        let asked = |provider, model| -> Vec<String> {
+            let name = |(provider, model): Candidate| format!("{}:{model}", provider.unwrap_or_default());
+            candidates(provider, model).into_iter().map(name).collect()
+        };
+        assert_eq!(asked(None, " Claude-X[1m] "), [":claude-x[1m]", ":claude-x"]);
+        assert_eq!(
+            asked(Some("xAI"), "xai/grok"),
+            ["x-ai:xai/grok", "x-ai:grok", "openrouter:xai/grok", ":grok"]
+        );
+        assert_eq!(asked(None, "us.anthropic.c"), ["aws:us.anthropic.c", ":us.anthropic.c"]);
+        assert_eq!(asked(None, "/glm-5"), ["openrouter:/glm-5", "zai:glm-5", "zhipuai:glm-5", ":glm-5"]);
+    }
+}
