@@ -31,7 +31,7 @@ use std::cell::RefCell;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 /// A lock file that was not touched for longer than this is an orphan. Shared with the reference.
@@ -275,9 +275,7 @@ pub fn with_lock_unless<T, E: From<LockError>>(
     let held = loop {
         match acquisition.attempt()? {
             Attempt::Took(held) => break held,
-            Attempt::Wait(wait) if interrupt.sleep(wait) => {
-                return Err(LockError::Interrupted { path: path.to_owned() }.into());
-            }
+            Attempt::Wait(wait) if interrupt.sleep(wait) => return Err(acquisition.interrupted().into()),
             Attempt::Wait(_) => {}
         }
     };
@@ -305,6 +303,35 @@ where
         }
     };
     held.enter_async(work(held.clone())).await
+}
+
+/// Whether the process is about to end. Held while a lock file is created, so that none is created unseen.
+static TAKING: Mutex<Taking> = Mutex::new(Taking { is_ending: false });
+
+struct Taking {
+    is_ending: bool,
+}
+
+/// Prepares the end of the process, for a signal: waits until it holds no lock file, at most for `within`, and returns whether it
+/// holds none. Meanwhile locks are taken only by work that holds another one and need not wait; other work gets
+/// [`LockError::Interrupted`]. After `true` no lock is taken any more: callers wait for the end of the process.
+#[cfg(all(unix, feature = "cli"))]
+pub(crate) fn end_holding_none(within: Duration) -> bool {
+    const LOOK: Duration = Duration::from_millis(5);
+    let until = Instant::now() + within;
+    loop {
+        let mut taking = TAKING.lock().unwrap_or_else(PoisonError::into_inner);
+        taking.is_ending = true;
+        if !heartbeat::is_any() {
+            std::mem::forget(taking);
+            return true;
+        }
+        drop(taking);
+        if Instant::now() >= until {
+            return false;
+        }
+        std::thread::sleep(LOOK);
+    }
 }
 
 /// Who asks for a lock, and so which locks it has already.
@@ -356,9 +383,15 @@ impl<'a> Acquisition<'a> {
 
     fn attempt(&mut self) -> Result<Attempt, LockError> {
         self.attempts += 1;
-        match LockFile::create(self.path) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            created => return Held::keep(created?).map(Attempt::Took),
+        {
+            let taking = TAKING.lock().unwrap_or_else(PoisonError::into_inner);
+            if taking.is_ending && !heartbeat::is_any() {
+                return Err(self.interrupted());
+            }
+            match LockFile::create(self.path) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                created => return Held::keep(created?).map(Attempt::Took),
+            }
         }
         let present = match disk::metadata(self.path) {
             Err(error) if error.is_not_found() => None,
@@ -384,7 +417,14 @@ impl<'a> Acquisition<'a> {
         if self.attempts == ATTEMPTS {
             return Err(self.give_up(age, clock, obstacle));
         }
+        if TAKING.lock().unwrap_or_else(PoisonError::into_inner).is_ending {
+            return Err(self.interrupted());
+        }
         Ok(self.wait(if self.attempts <= FAST_ATTEMPTS { FAST_WAIT } else { SLOW_WAIT }))
+    }
+
+    fn interrupted(&self) -> LockError {
+        LockError::Interrupted { path: self.path.to_owned() }
     }
 
     fn take_over(&self, orphan: Identity, clock: Clock) -> Result<(), Obstacle> {

@@ -24,6 +24,7 @@ use common::dump::{self, Dump, Value};
 use generator::{Generator, Random};
 use relayburn_ledger::archive::{self, BuildResult, Loader, Options};
 use relayburn_ledger::home::Home;
+use relayburn_ledger::interrupt::Interrupt;
 use relayburn_ledger::ledger::{Filter, Ledger, RecordKind};
 use relayburn_ledger::record::rows::Finding;
 use relayburn_ledger::scan::Io;
@@ -130,7 +131,7 @@ fn tails(random: &mut Random, place: &Place, ledger: &[u8]) -> Told {
             place.tail(&options)
         });
         if random.one_in(8) {
-            archive::vacuum(&place.paths).unwrap();
+            archive::vacuum(&place.paths, &Interrupt::new()).unwrap();
         }
     }
     let before = told.counts;

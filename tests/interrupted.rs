@@ -76,6 +76,110 @@ fn a_command_that_waits_for_a_lock_hears_the_signal() {
     }
 }
 
+/// Each of these holds `ledger.lock` while it waits for the index's.
+#[test]
+fn a_command_that_holds_a_lock_lets_go_of_it_before_it_ends() {
+    let home = tempfile::tempdir().unwrap();
+    generate(home.path(), "20KB");
+    assert!(burn(home.path(), &["state", "rebuild", "archive"]).wait().unwrap().success());
+    let ledger = std::fs::read(home.path().join("ledger.jsonl")).unwrap();
+    for (signal, code) in [(libc::SIGTERM, 143), (libc::SIGINT, 130)] {
+        for words in [
+            &["ledger", "append", "--kind", "compactions"][..],
+            &["state", "reset", "--force"],
+            &["state", "rebuild", "index"],
+            &["state", "rebuild", "all"],
+        ] {
+            let index_lock = home.path().join("ledger-index.lock");
+            let (stopped, said, took) = with_lock::<_, LockError>(&index_lock, |_| {
+                let mut child = Command::new(env!("CARGO_BIN_EXE_burn"))
+                    .env("RELAYBURN_HOME", home.path())
+                    .args(words)
+                    .stdin(Stdio::piped())
+                    .stdout(Stdio::null())
+                    .stderr(Stdio::piped())
+                    .spawn()
+                    .unwrap();
+                let line = br#"{"source":"codex","sessionId":"s","ts":"2026-04-20T00:00:00.000Z"}"#;
+                // Only one of them reads it.
+                let _ = child.stdin.take().unwrap().write_all(line);
+                std::thread::sleep(Duration::from_millis(1300));
+                assert!(home.path().join("ledger.lock").exists(), "{words:?}");
+                Ok(stop(child, signal))
+            })
+            .unwrap();
+            assert_eq!(stopped, code, "{words:?}: {said}");
+            assert!(took < HEARD && !said.contains("unfinished"), "{words:?}: {took:?} {said}");
+            let left = std::fs::read_dir(home.path()).unwrap();
+            let left = left.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+            let left: Vec<_> =
+                left.filter(|name| name.ends_with(".lock") || name.ends_with(".rob")).collect();
+            assert!(left.is_empty(), "{words:?}: {left:?}");
+            assert_eq!(std::fs::read(home.path().join("ledger.jsonl")).unwrap(), ledger, "{words:?}");
+            assert!(home.path().join("archive.sqlite").exists(), "{words:?}");
+        }
+    }
+}
+
+#[test]
+fn commands_that_hold_no_lock_end_at_once() {
+    let home = tempfile::tempdir().unwrap();
+    for words in [
+        &["ledger", "append", "--kind", "turns"][..],
+        &["session", "append", "s"],
+        &["journal", "append", "j"],
+    ] {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_burn"))
+            .env("RELAYBURN_HOME", home.path())
+            .current_dir(home.path())
+            .args(words)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let stdin = child.stdin.take();
+        std::thread::sleep(Duration::from_millis(500));
+        if let Some(status) = child.try_wait().unwrap() {
+            panic!(
+                "{words:?}: {status} {}",
+                String::from_utf8_lossy(&child.wait_with_output().unwrap().stderr)
+            );
+        }
+        let (code, said, took) = stop(child, libc::SIGTERM);
+        drop(stdin);
+        assert_eq!(code, 143, "{words:?}: {said}");
+        assert!(took < HEARD, "{words:?}: {took:?}");
+    }
+}
+
+#[test]
+fn an_interrupted_vacuum_leaves_the_archive_and_no_lock() {
+    let home = tempfile::tempdir().unwrap();
+    generate(home.path(), "8MB");
+    let paths = Paths::of_home(&Home::at(home.path()));
+    archive::rebuild_full(&paths, &Options::default(), &mut Unobserved).unwrap();
+    let interrupt = Interrupt::new();
+    interrupt.request();
+    let error = archive::vacuum(&paths, &interrupt).unwrap_err();
+    assert!(matches!(error, ArchiveError::Interrupted), "{error}");
+    let words = ["state", "rebuild", "archive", "--vacuum"];
+    let started = Instant::now();
+    assert!(burn(home.path(), &words).wait().unwrap().success());
+    let whole = started.elapsed();
+    for part in [30, 60, 80] {
+        let child = burn(home.path(), &words);
+        std::thread::sleep(whole * part / 100);
+        let (code, said, took) = stop(child, libc::SIGTERM);
+        assert!(code == 143 || code == 0, "{code}: {said}");
+        assert!(took < HEARD, "at {part} %: {took:?}");
+        assert!(!paths.lock.exists() || said.contains("next command"), "{said}");
+        let archive = rusqlite::Connection::open(&paths.archive).unwrap();
+        let check: String = archive.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
+        assert_eq!(check, "ok");
+    }
+}
+
 #[test]
 fn an_ingestor_that_waits_for_the_ledger_s_lock_leaves_the_lines_queued() {
     let home = tempfile::tempdir().unwrap();

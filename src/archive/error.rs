@@ -199,7 +199,7 @@ pub enum ArchiveError {
         /// The archive.
         path: PathBuf,
     },
-    /// The caller of the build wanted it to end.
+    /// The caller of the build or the vacuum wanted it to end.
     #[error("interrupted; the archive is as it was")]
     Interrupted,
 }
@@ -243,7 +243,7 @@ impl<T> SqliteContext<T> for Result<T, rusqlite::Error> {
             Some(rusqlite::ErrorCode::DatabaseCorrupt) => {
                 ArchiveError::Damaged { path: path.to_path_buf(), reason: source.to_string() }
             }
-            // Only a build sets a progress handler, and that asks for the build's interrupt.
+            // Only builds and vacuums set a progress handler, which asks for their interrupt.
             Some(rusqlite::ErrorCode::OperationInterrupted) => ArchiveError::Interrupted,
             _ => ArchiveError::Sqlite { path: path.to_path_buf(), doing, source },
         })

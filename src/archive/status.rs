@@ -229,8 +229,8 @@ fn histogram(connection: &Connection) -> Result<BTreeMap<String, u64>, rusqlite:
 ///
 /// # Errors
 /// Any [`ArchiveError`]; the archive's content is then as it was.
-pub fn vacuum(paths: &Paths) -> Result<Vacuumed, ArchiveError> {
-    paths.locked(&Interrupt::new(), |held| {
+pub fn vacuum(paths: &Paths, interrupt: &Interrupt) -> Result<Vacuumed, ArchiveError> {
+    paths.locked(interrupt, |held| {
         let path = &paths.archive;
         if !open::exists(path)? {
             return Ok(Vacuumed {
@@ -246,7 +246,8 @@ pub fn vacuum(paths: &Paths) -> Result<Vacuumed, ArchiveError> {
             return Err(ArchiveError::NotAnArchive { path: path.clone() });
         }
         drop(archive);
-        let connection = open::open_for_build(path)?;
+        let mut connection = open::open_for_build(path)?;
+        open::interruptible(&mut connection, interrupt).context(path, "opening it")?;
         let checkpoint = || {
             let is_busy: bool = connection
                 .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))

@@ -1,13 +1,14 @@
 //! SIGINT and SIGTERM during long work. The first asks the work to stop and clean up, the second ends the process at once.
 //!
-//! Guarantees: a process that watches ends within a second of the first signal. Work that has not stopped by then is in a call
-//! that nobody can break off (a sync, a wait for another program); the process ends all the same, because every store survives
-//! the death of its writer at any moment. Commands that do not watch end at once, by the signal's own effect.
+//! Guarantees: a process ends within a second of the first signal. Work that watches has that time to stop. Work that does not
+//! watch ends at once by the signal's own effect, or as soon as it has let go of its lock files. Work that has not stopped by then
+//! is in a call that nobody can break off (a sync, a wait for another program); the process ends all the same, because every
+//! store survives the death of its writer at any moment.
 
 use std::process::ExitCode;
 
 #[cfg(unix)]
-pub(super) use on_unix::watch;
+pub(super) use on_unix::{guard, watch};
 
 use crate::interrupt::Interrupt;
 
@@ -29,6 +30,9 @@ pub(super) fn watch() -> Interrupt {
 }
 
 #[cfg(not(unix))]
+pub(super) fn guard() {}
+
+#[cfg(not(unix))]
 fn signal() -> i32 {
     0
 }
@@ -39,7 +43,7 @@ mod on_unix {
     use std::os::fd::{AsRawFd, OwnedFd};
     use std::os::unix::net::UnixStream;
     use std::sync::OnceLock;
-    use std::sync::atomic::{AtomicI32, Ordering};
+    use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
     use std::time::Duration;
 
     use super::Interrupt;
@@ -49,20 +53,43 @@ mod on_unix {
 
     /// The first signal; 0 before it came.
     static SIGNAL: AtomicI32 = AtomicI32::new(0);
+    /// Whether the work looks at the flag.
+    static IS_WATCHED: AtomicBool = AtomicBool::new(false);
     /// The flag of the work, and the descriptor that wakes the thread which ends the process.
-    static WATCHED: OnceLock<(Interrupt, Option<OwnedFd>)> = OnceLock::new();
+    static ENDING: OnceLock<(Interrupt, Option<OwnedFd>)> = OnceLock::new();
 
     pub(super) fn signal() -> i32 {
         SIGNAL.load(Ordering::Relaxed)
     }
 
+    /// From now on SIGINT and SIGTERM end the process as soon as it holds no lock file. Where no thread can be started, they have
+    /// their own effect.
+    pub(in crate::cli) fn guard() {
+        let (_, wake) = ENDING.get_or_init(|| (Interrupt::new(), end_in_time()));
+        if wake.is_some() {
+            handle_signals(|usual| usual != libc::SIG_IGN);
+        }
+    }
+
     /// From now on SIGINT and SIGTERM set the returned flag. Calling it again returns the same flag.
     pub(in crate::cli) fn watch() -> Interrupt {
-        let (interrupt, _) = WATCHED.get_or_init(|| (Interrupt::new(), end_in_time()));
+        let (interrupt, _) = ENDING.get_or_init(|| (Interrupt::new(), end_in_time()));
+        IS_WATCHED.store(true, Ordering::Relaxed);
+        handle_signals(|_| true);
+        interrupt.clone()
+    }
+
+    /// Handles each of the signals whose effect so far is one that `may_change` allows to change.
+    fn handle_signals(may_change: impl Fn(libc::sighandler_t) -> bool) {
         for signal in [libc::SIGINT, libc::SIGTERM] {
             // SAFETY: the handler stores to atomics and writes to a socket, which is allowed in a handler; SA_RESETHAND
             // gives the second signal its usual effect. A failure leaves the usual effect from the start, which is as safe.
             unsafe {
+                let mut usual: libc::sigaction = std::mem::zeroed();
+                libc::sigaction(signal, std::ptr::null(), &mut usual);
+                if !may_change(usual.sa_sigaction) {
+                    continue;
+                }
                 let mut action: libc::sigaction = std::mem::zeroed();
                 action.sa_sigaction = on_signal as extern "C" fn(_) as usize;
                 action.sa_flags = libc::SA_RESETHAND | libc::SA_RESTART;
@@ -70,12 +97,11 @@ mod on_unix {
                 libc::sigaction(signal, &action, std::ptr::null_mut());
             }
         }
-        interrupt.clone()
     }
 
     extern "C" fn on_signal(signal: libc::c_int) {
         SIGNAL.store(signal, Ordering::Relaxed);
-        if let Some((interrupt, wake)) = WATCHED.get() {
+        if let Some((interrupt, wake)) = ENDING.get() {
             interrupt.request();
             if let Some(wake) = wake {
                 // SAFETY: a plain write of one live byte to a descriptor that is never closed; `errno` of the interrupted
@@ -90,7 +116,11 @@ mod on_unix {
         let (mut woken, wake) = UnixStream::pair().ok()?;
         let wait = move || {
             let _ = woken.read(&mut [0]);
-            std::thread::sleep(GRACE);
+            if IS_WATCHED.load(Ordering::Relaxed) {
+                std::thread::sleep(GRACE);
+            } else if crate::lock::end_holding_none(GRACE) {
+                end_by(signal());
+            }
             let text = "burn: interrupted; what it left unfinished is put right by the next command\n";
             let _ = std::io::stderr().lock().write_all(text.as_bytes());
             // SAFETY: ends the process. No exit handler runs beside threads that are still at work.
@@ -98,5 +128,15 @@ mod on_unix {
         };
         std::thread::Builder::new().name("burn-signals".to_string()).spawn(wait).ok()?;
         Some(wake.into())
+    }
+
+    /// Ends the process by the signal's own effect, from which a shell learns that a script shall end, too.
+    fn end_by(signal: libc::c_int) -> ! {
+        // SAFETY: plain calls. The first process of a container, for which signals have no effect of their own, gets to the last.
+        unsafe {
+            libc::signal(signal, libc::SIG_DFL);
+            libc::raise(signal);
+            libc::_exit(128 + signal)
+        }
     }
 }

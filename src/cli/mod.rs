@@ -102,6 +102,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     // A ledger truncated under its map, or a file at its size limit, shall end in a message, not in a signal.
     crate::scan::truncation::install()?;
     ignore_file_size_signal();
+    interrupt::guard();
     match cli.command {
         Command::State(args) => state::run(args),
         Command::Ledger(args) => ledger::run(args),

@@ -208,7 +208,7 @@ fn extra_ids(force: bool) -> ExtraIds {
 
 fn rebuild_index(extra: ExtraIds, json: bool) -> anyhow::Result<ExitCode> {
     let ledger = Ledger::new(Home::from_env()?);
-    let result = ledger.rebuild_index(extra)?;
+    let result = ledger.rebuild_index(extra, &interrupt::watch())?;
     warn_if_missing(&ledger.home().ledger())?;
     if json {
         print_json(&result)?;
@@ -244,7 +244,7 @@ fn rebuild_all(extra: ExtraIds, json: bool) -> anyhow::Result<ExitCode> {
         archive: BuildResult,
     }
     let ledger = Ledger::new(Home::from_env()?);
-    let index = ledger.rebuild_index(extra)?;
+    let index = ledger.rebuild_index(extra, &interrupt::watch())?;
     warn_if_missing(&ledger.home().ledger())?;
     if !json {
         print_text(&reindexed(&ledger, &index))?;
@@ -363,7 +363,7 @@ fn rebuild_archive(args: ArchiveArgs, json: bool) -> anyhow::Result<ExitCode> {
         }
     };
     if args.vacuum {
-        let vacuumed = same_file_is_wrong_usage(archive::vacuum(&paths))?;
+        let vacuumed = same_file_is_wrong_usage(archive::vacuum(&paths, &interrupt::watch()))?;
         if json {
             print_json(&vacuumed)?;
         } else if vacuumed.existed {

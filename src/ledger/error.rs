@@ -109,4 +109,7 @@ pub enum LedgerError {
         /// Which chunk, counted from 0.
         number: u64,
     },
+    /// The caller was asked to stop.
+    #[error("interrupted; each index file is the old one or the new one")]
+    Interrupted,
 }

@@ -14,7 +14,8 @@ use super::sorted::{Seen, Sorted, Stat, each_piece};
 use super::{Ledger, LedgerError};
 use crate::disk::{self, File};
 use crate::home::{Home, LockName};
-use crate::lock::with_lock;
+use crate::interrupt::Interrupt;
+use crate::lock::with_lock_unless;
 use crate::record::identify::{Finder, Found};
 use crate::record::{Id, IdSet};
 use crate::scan::{self, Io, ScanError, Source};
@@ -312,12 +313,13 @@ struct Collected {
 }
 
 impl Collected {
-    fn read(&mut self, work: &Work<'_>) -> Result<(), LedgerError> {
+    fn read(&mut self, work: &Work<'_>, interrupt: &Interrupt) -> Result<(), LedgerError> {
         in_order(
             work,
             Finder::default,
             |finder, _, chunk| finder.find(chunk),
             |(part, malformed)| {
+                go_on(interrupt)?;
                 self.malformed += malformed;
                 for found in part {
                     if self.known_ids.insert(found.id) {
@@ -363,8 +365,9 @@ impl Ledger {
     /// # Errors
     /// [`LedgerError::Missing`] when there is no ledger and the index has ids, and [`LedgerError::WouldDropIds`] when the index has
     /// ids that the ledger lacks, unless `extra` drops them; the index is then left as it is. Else when the ledger cannot be read,
-    /// a lock not be taken or a file not be written; each index file is then the old one or the new one.
-    pub fn rebuild_index(&self, extra: ExtraIds) -> Result<Reindexed, LedgerError> {
+    /// a lock not be taken or a file not be written, and [`LedgerError::Interrupted`] soon after `interrupt` was requested; each
+    /// index file is then the old one or the new one.
+    pub fn rebuild_index(&self, extra: ExtraIds, interrupt: &Interrupt) -> Result<Reindexed, LedgerError> {
         let started = std::time::Instant::now();
         let home = self.home();
         disk::create_dir_all(home.root())?;
@@ -373,11 +376,11 @@ impl Ledger {
         let first = open_ledger(home)?;
         if let Some(source) = &first {
             let work = Work::whole(source, CHUNK_BYTES, usize::MAX)?;
-            collected.read(&work)?;
+            collected.read(&work, interrupt)?;
             done = work.range.end;
         }
-        with_lock(&home.lock(LockName::Ledger), |_| {
-            with_lock(&home.lock(LockName::LedgerIndex), |held| {
+        with_lock_unless(&home.lock(LockName::Ledger), interrupt, |_| {
+            with_lock_unless(&home.lock(LockName::LedgerIndex), interrupt, |held| {
                 let source = open_ledger(home)?;
                 if let (None, Some(ids)) = (&source, open_existing(home.ids_index())?)
                     && ids.len_bytes()? > 0
@@ -395,15 +398,18 @@ impl Ledger {
                 if let Some(source) = &source {
                     let mut work = Work::whole(source, CHUNK_BYTES, usize::MAX)?;
                     work.range.start = done;
-                    collected.read(&work)?;
+                    collected.read(&work, interrupt)?;
                     done = work.range.end;
                 }
                 let skipped = collected.fingerprints.len().saturating_sub(FINGERPRINTS);
                 let fingerprints = &collected.fingerprints[skipped..];
                 let dropped_ids = collected.count_extra(home, extra)?;
+                go_on(interrupt)?;
                 held.still_held()?;
                 disk::replace(&home.fingerprints_index(), &text_of(fingerprints), false)?;
+                go_on(interrupt)?;
                 disk::replace(&home.ids_index(), &text_of(&collected.ids), false)?;
+                go_on(interrupt)?;
                 let ids = File::open_read(&home.ids_index())?;
                 let ledger = match open_existing(home.ledger())? {
                     Some(ledger) => Stat::of(&ledger)?,
@@ -422,6 +428,11 @@ impl Ledger {
             })
         })
     }
+}
+
+/// An error once `interrupt` is requested.
+fn go_on(interrupt: &Interrupt) -> Result<(), LedgerError> {
+    if interrupt.is_requested() { Err(LedgerError::Interrupted) } else { Ok(()) }
 }
 
 /// The ledger of a home, if there is one.

@@ -11,6 +11,7 @@ use super::index::sorted_path;
 use super::*;
 use crate::disk;
 use crate::disk::faults::{Harness, each_failure};
+use crate::interrupt::Interrupt;
 use crate::lock::LockError;
 
 const TURN: &str = r#"{"source":"codex","sessionId":"s1","messageId":"m1","turnIndex":0,"ts":"2026-04-20T00:00:00.000Z","model":"m","usage":{"input":1,"output":2,"reasoning":0,"cacheRead":0,"cacheCreate5m":0,"cacheCreate1h":0},"toolCalls":[]}"#;
@@ -299,7 +300,7 @@ fn an_index_made_while_the_ledger_is_replaced_is_of_the_new_one() {
         let before = fs::read(home.ids_index()).unwrap();
         let made = std::thread::scope(|scope| {
             let rebuild = crate::lock::with_lock(&home.lock(crate::home::LockName::Ledger), |_| {
-                let rebuild = scope.spawn(|| ledger.rebuild_index(ExtraIds::Drop));
+                let rebuild = scope.spawn(|| ledger.rebuild_index(ExtraIds::Drop, &Interrupt::new()));
                 // Time for it to have read the old ledger; it then waits for the lock.
                 std::thread::sleep(std::time::Duration::from_millis(300));
                 let other = directory.path().join("other");
@@ -374,7 +375,7 @@ fn the_window_of_fingerprints_holds_ten_thousand() {
     assert_eq!(ledger.append(&renamed(5_000), &options).unwrap().duplicates, 1);
     assert_eq!(ledger.append(&renamed(0), &options).unwrap().appended, 1);
     let before = window();
-    ledger.rebuild_index(ExtraIds::Refuse).unwrap();
+    ledger.rebuild_index(ExtraIds::Refuse, &Interrupt::new()).unwrap();
     assert_eq!(window().lines().count(), 10_000);
     // A rebuild has each fingerprint where it was first seen; the one written again stands at the end only here.
     assert!(before.lines().skip(1).take(9_000).all(|line| window().contains(line)));

@@ -72,6 +72,11 @@ pub(super) fn start(file: Arc<LockFile>) -> io::Result<Beat> {
     Ok(Beat(file))
 }
 
+/// Whether this process holds a lock file.
+pub(super) fn is_any() -> bool {
+    !HEART.state().beating.is_empty()
+}
+
 fn run() {
     let mut state = HEART.state();
     loop {

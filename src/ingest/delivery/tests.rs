@@ -273,7 +273,7 @@ fn what_is_written_again_of_an_earlier_part_is_in_no_count() {
     assert_eq!(sink()(&early[1..]).unwrap(), Delivered::default());
     let home = home(directory.path());
     fs::write(home.ledger(), &first).unwrap();
-    Ledger::new(home).rebuild_index(crate::ledger::ExtraIds::Drop).unwrap();
+    Ledger::new(home).rebuild_index(crate::ledger::ExtraIds::Drop, &Interrupt::new()).unwrap();
     assert_eq!(sink()(late).unwrap(), Delivered { duplicates: 1, refused: Vec::new() });
     let expected = [turn("a", 1), turn("f", 4), turn("g", 5), turn("h", 6)].join("\n") + "\n";
     assert_eq!(ledger(directory.path()), expected);
