@@ -169,3 +169,41 @@ fn printing_many_accounts_or_postings_takes_the_memory_of_a_page() {
         assert!(peak_kib < opened_kib + (16 << 10), "{args:?}: {peak_kib} KiB, opening {opened_kib} KiB");
     }
 }
+
+#[test]
+fn findings_without_end_are_counted_and_only_some_of_them_kept() {
+    const EVENTS: i64 = 120_000;
+    let directory = tempfile::tempdir().unwrap();
+    let dir = made(directory.path(), 1, 0);
+    let (sound_kib, output) = burn(&["check", &dir], |_| ());
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    // Each event is older than the one before it.
+    let mut shop = Vec::new();
+    let base: jiff::Timestamp = AT.parse().unwrap();
+    for seq in 1..=EVENTS {
+        let at = base - jiff::SignedDuration::from_secs(seq);
+        append(
+            &mut shop,
+            &format!(
+                r#"{{"seq":{seq},"at":"{at}","event":{{"kind":"account_opened","def":{{"id":{{"book":"shop","path":"a{seq}"}},"asset":"USD","kind":"asset"}},"cfg":{{"normal_side":"debit","min_balance":null}}}}}}"#
+            ),
+        );
+    }
+    fs::write(directory.path().join("books/shop/segment-00000000000000000001.log"), shop).unwrap();
+    let (opened_kib, _) = burn(&["balance", &dir, "shop:a1"], |_| ());
+    let (peak_kib, output) = burn(&["check", &dir], |_| ());
+    let complaint = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{complaint}");
+    assert!(complaint.contains("119,999 findings"), "{complaint}");
+    let text = String::from_utf8(output.stdout).unwrap();
+    let listed = text.lines().filter(|line| line.contains("segment-") && line.contains(" at byte ")).count();
+    let left_out = text.lines().find(|line| line.contains("left out")).unwrap();
+    println!("{peak_kib} KiB, opening {opened_kib} KiB, sound {sound_kib} KiB, {listed} listed, {left_out}");
+    assert!(listed > 1000 && listed < 119_999, "{listed}");
+    assert!(peak_kib < opened_kib + (64 << 10), "{peak_kib} KiB, opening {opened_kib} KiB");
+    let (_, output) = burn(&["check", &dir, "--json"], |_| ());
+    let document: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let kept = document["findings"].as_array().unwrap().len() as u64;
+    assert_eq!(kept + document["findingsLeftOut"].as_u64().unwrap(), 119_999);
+    assert_eq!(kept as usize, listed);
+}

@@ -446,3 +446,40 @@ fn entries_checkpoints_manifests_and_plain_lines_from_the_command_line() {
     assert!(ok(&["manifest", &dir]).contains("up to date"));
     assert!(ok(&["checkpoint", &dir, "--list"]).starts_with("1\t3\t"));
 }
+
+#[test]
+fn an_import_is_refused_before_it_takes_more_memory_than_it_may() {
+    let directory = tempfile::tempdir().unwrap();
+    let import = |arguments: &[&str], input: &str| {
+        std::fs::write(directory.path().join("in.jsonl"), input).unwrap();
+        let output = Command::new(env!("CARGO_BIN_EXE_burn"))
+            .args(["session", "import", "talk.v2", "in.jsonl"])
+            .args(arguments)
+            .current_dir(directory.path())
+            .output()
+            .unwrap();
+        let [out, err] = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap());
+        (output.status.code(), out, err)
+    };
+    let lines: String = (0..200).map(line).collect();
+    let bytes = lines.len();
+    // The input alone is too long, and then what is made of its lines.
+    let (code, _, said) = import(&["--memory", "1000"], &lines);
+    assert!(code == Some(1) && said.contains("in.jsonl: it takes more than 1000 bytes"), "{said}");
+    let memory = (bytes + 100 * 600).to_string();
+    let (code, out, said) = import(&["--memory", &memory, "--json"], &lines);
+    let place = format!("in.jsonl, line 101 (byte {})", (0..100).map(|n| line(n).len()).sum::<usize>());
+    assert!(code == Some(1) && said.contains(&place) && said.contains("larger --memory"), "{said}");
+    let document: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((&document["ok"], &document["error"]["line"]), (&false.into(), &101.into()), "{document}");
+    // A payload with blanks is copied without them.
+    let blanks = lines.replace("\"payload\":{", "\"payload\":{ ");
+    let memory = (blanks.len() + 200 * 600 + 1000).to_string();
+    let (code, _, said) = import(&["--memory", &memory], &blanks);
+    assert!(code == Some(1) && said.contains("in.jsonl, line "), "{said}");
+    assert!(!directory.path().join("talk.v2").exists());
+    let (code, _, said) = import(&[], &lines);
+    assert_eq!(code, Some(0), "{said}");
+    let (code, out, said) = import(&["--json"], "");
+    assert!(code == Some(0) && out.contains("\"entrySeq\": 200"), "{out} {said}");
+}

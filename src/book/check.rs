@@ -34,8 +34,10 @@ pub struct CheckReport {
     pub ok: bool,
     /// One entry a book, by name.
     pub books: Vec<BookReport>,
-    /// What is wrong, in the order it was found.
+    /// What is wrong, in the order it was found. Of very many the later ones are only counted.
     pub findings: Vec<Finding>,
+    /// Findings that are not in `findings`, because they would take too much memory.
+    pub findings_left_out: u64,
 }
 
 /// What a book holds.
@@ -110,6 +112,31 @@ impl fmt::Display for Finding {
     }
 }
 
+/// Findings, as many as memory is given to.
+#[derive(Default)]
+struct Findings {
+    kept: Vec<Finding>,
+    /// What `kept` takes.
+    kept_bytes: usize,
+    left_out: u64,
+}
+
+impl Findings {
+    /// Beyond this, findings are counted: damage can be of every event.
+    const BYTES_MAX: usize = 16 << 20;
+
+    fn push(&mut self, finding: Finding) {
+        let texts = [finding.book.len(), finding.file.as_os_str().len(), finding.reason.len()];
+        let bytes = size_of::<Finding>() + texts.iter().sum::<usize>();
+        if self.kept_bytes + bytes > Self::BYTES_MAX {
+            self.left_out += 1;
+            return;
+        }
+        self.kept_bytes += bytes;
+        self.kept.push(finding);
+    }
+}
+
 /// Kinds of [`Finding`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -153,25 +180,26 @@ pub fn check(directory: &Path) -> Result<CheckReport, BookError> {
     // A new store from which somebody took the empty directory: opening makes it again.
     let names =
         if lock.is_some() && !books_directory.exists() { Vec::new() } else { book_names(&books_directory)? };
-    let mut report = CheckReport { ok: true, books: Vec::new(), findings: Vec::new() };
+    let mut findings = Findings::default();
+    let mut books = Vec::new();
     let mut assets = HashSet::new();
     let mut held = Vec::new();
     for name in names {
-        let mut check = Check::new(&name, &books_directory.join(&name), &mut report.findings);
+        let mut check = Check::new(&name, &books_directory.join(&name), &mut findings);
         if let Err(error) = check.run() {
             let directory = check.directory.clone();
             check.find(FindingKind::Unreadable, &directory, None, error.to_string());
         }
         assets.extend(check.assets);
         held.push((name, check.held));
-        report.books.push(check.report);
+        books.push(check.report);
     }
     for (book, held) in held {
         for (asset, Held { account, path, offset, more }) in
             held.into_iter().filter(|(asset, _)| !assets.contains(asset))
         {
             let more = if more > 0 { format!(" (and {more} more accounts)") } else { String::new() };
-            report.findings.push(Finding {
+            findings.push(Finding {
                 book: book.clone(),
                 file: path,
                 offset: Some(offset),
@@ -183,8 +211,8 @@ pub fn check(directory: &Path) -> Result<CheckReport, BookError> {
             });
         }
     }
-    report.ok = report.findings.is_empty();
-    Ok(report)
+    let Findings { kept: findings, left_out: findings_left_out, .. } = findings;
+    Ok(CheckReport { ok: findings.is_empty(), books, findings, findings_left_out })
 }
 
 /// A segment, opened when it is first wanted.
@@ -226,7 +254,7 @@ struct Held {
 /// The check of one book.
 struct Check<'a> {
     directory: PathBuf,
-    findings: &'a mut Vec<Finding>,
+    findings: &'a mut Findings,
     report: BookReport,
     segments: Vec<Segment>,
     /// As replaying the log makes it.
@@ -244,7 +272,7 @@ struct Check<'a> {
 }
 
 impl<'a> Check<'a> {
-    fn new(name: &str, directory: &Path, findings: &'a mut Vec<Finding>) -> Self {
+    fn new(name: &str, directory: &Path, findings: &'a mut Findings) -> Self {
         Self {
             directory: directory.to_owned(),
             findings,

@@ -233,6 +233,10 @@ struct ImportArgs {
     writer: WriterArgs,
     /// The file to read [default: standard input]
     file: Option<PathBuf>,
+    /// How much memory the entries may take, all of which are held until their links are checked: bytes, or with KB, MB, GB, KiB, MiB,
+    /// GiB.
+    #[arg(long, value_name = "SIZE", default_value = "1GiB", value_parser = crate::dev::parse_size)]
+    memory: u64,
 }
 
 #[derive(Debug, Args)]

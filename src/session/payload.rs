@@ -79,6 +79,15 @@ impl<'a> Payload<'a> {
         self.as_raw().get()
     }
 
+    /// How many bytes of its own it has.
+    #[cfg(feature = "cli")]
+    pub(crate) fn copied_bytes(&self) -> u64 {
+        match &self.0 {
+            Text::Borrowed(_) => 0,
+            Text::Owned(raw) => raw.get().len() as u64,
+        }
+    }
+
     pub(super) fn as_raw(&self) -> &RawValue {
         match &self.0 {
             Text::Borrowed(raw) => raw,

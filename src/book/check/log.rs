@@ -7,7 +7,7 @@ use std::path::Path;
 use chrono::{DateTime, Utc};
 use talea_core::types::Seq;
 
-use super::{Check, FindingKind, Held};
+use super::{Check, Finding, FindingKind, Held};
 use crate::book::error::BookError;
 use crate::book::files::Listing;
 use crate::book::frame::{self, Finder, HEADER_BYTES, Replayed, Split};
@@ -128,7 +128,7 @@ impl Check<'_> {
             (Some(_), Some(bad)) => bad.segment == last_segment && unreadable.is_none(),
             (Some(_), None) => false,
         };
-        let first_finding = self.findings.len();
+        let first_finding = self.findings.kept.len();
         let walked = match stop {
             Some(stop) => self.walk(stop)?,
             None => Walked::default(),
@@ -165,8 +165,12 @@ impl Check<'_> {
             (true, _) => (FindingKind::DamagedFrame, "opening cuts the log here and saves what it cuts"),
         };
         let path = self.segments[bad.segment].path.clone();
-        self.find(kind, &path, Some(bad.offset), format!("damaged frame: {}; {outlook}", bad.reason));
-        self.findings[place..].rotate_right(1);
+        let reason = format!("damaged frame: {}; {outlook}", bad.reason);
+        let book = self.report.book.clone();
+        // Kept whatever was found since: nothing else says what becomes of the store.
+        self.findings
+            .kept
+            .insert(place, Finding { book, file: path, offset: Some(bad.offset), kind, reason });
         Ok(())
     }
 
@@ -227,7 +231,7 @@ impl Check<'_> {
         let mut walked = Walked::default();
         let Stop { segment: first, offset, mut expected, mut is_known } = stop;
         for at in first..self.segments.len() {
-            let mut damage = Vec::new();
+            let mut damage = Damages::default();
             let (base, path) = (self.segments[at].base, self.segments[at].path.clone());
             let Ok(source) = self.segments[at].source() else {
                 expected = None;
@@ -238,13 +242,14 @@ impl Check<'_> {
             let from = if at == first { offset } else { 0 };
             if at > first {
                 if let Some(expected) = expected.filter(|expected| *expected != base) {
-                    damage.push((0, Damage::Gap(expected, base)));
+                    damage.push(0, || Damage::Gap(expected, base));
                 }
                 (expected, is_known) = (Some(base), false);
             }
             frames(bytes, from, &mut expected, is_known, &mut walked, &mut damage);
             source.check_len()?;
-            for (offset, damage) in damage {
+            self.findings.left_out += damage.left_out;
+            for (offset, damage) in damage.kept {
                 match damage {
                     Damage::Gap(expected, found) => self.gap(&path, offset, expected, found),
                     Damage::Frame(reason) => {
@@ -263,6 +268,26 @@ enum Damage {
     Frame(String),
 }
 
+/// What is damaged in a segment: offset and kind.
+#[derive(Default)]
+struct Damages {
+    kept: Vec<(u64, Damage)>,
+    left_out: u64,
+}
+
+impl Damages {
+    /// A segment of 64 MiB can have half a million damaged frames.
+    const KEPT_MAX: usize = 1 << 16;
+
+    fn push(&mut self, offset: u64, damage: impl FnOnce() -> Damage) {
+        if self.kept.len() < Self::KEPT_MAX {
+            self.kept.push((offset, damage()));
+        } else {
+            self.left_out += 1;
+        }
+    }
+}
+
 /// Goes over the frames of a segment from `at` on; behind a bad one it goes on with the next whole one.
 fn frames(
     bytes: &[u8],
@@ -270,7 +295,7 @@ fn frames(
     expected: &mut Option<Seq>,
     mut is_known: bool,
     walked: &mut Walked,
-    damage: &mut Vec<(u64, Damage)>,
+    damage: &mut Damages,
 ) {
     let mut finder = None;
     loop {
@@ -281,7 +306,7 @@ fn frames(
                 match frame::check(crc, payload).and_then(|()| frame::replay(payload)) {
                     Ok((seq, ..)) => {
                         if let Some(expected) = expected.filter(|expected| *expected != seq) {
-                            damage.push((at as u64, Damage::Gap(expected, seq)));
+                            damage.push(at as u64, || Damage::Gap(expected, seq));
                         }
                         *expected = seq.checked_add(1);
                         walked.last = walked.last.max(seq);
@@ -295,7 +320,7 @@ fn frames(
             }
         };
         if !is_known {
-            damage.push((at as u64, Damage::Frame(reason)));
+            damage.push(at as u64, || Damage::Frame(reason));
         }
         is_known = false;
         // How many events the damaged bytes were cannot be said.

@@ -361,6 +361,7 @@ pub(super) async fn events(
 pub(super) fn check(common: &Common) -> anyhow::Result<ExitCode> {
     require_books(&common.dir)?;
     let report = book::check(&common.dir)?;
+    let count = report.findings.len() as u64 + report.findings_left_out;
     if common.json {
         print_json(&report)?;
     } else {
@@ -402,7 +403,10 @@ pub(super) fn check(common: &Common) -> anyhow::Result<ExitCode> {
         for finding in &report.findings {
             writeln!(text, "{finding}")?;
         }
-        let count = report.findings.len() as u64;
+        if report.findings_left_out > 0 {
+            let more = counted(report.findings_left_out, "more finding");
+            writeln!(text, "and {more}, left out; mend what is listed and check again")?;
+        }
         if report.ok {
             text.push_str("nothing is wrong\n");
         } else {
@@ -411,7 +415,7 @@ pub(super) fn check(common: &Common) -> anyhow::Result<ExitCode> {
         print_text(&text)?;
     }
     if !report.ok {
-        warn(&format!("{}: {}", common.dir.display(), counted(report.findings.len() as u64, "finding")));
+        warn(&format!("{}: {}", common.dir.display(), counted(count, "finding")));
     }
     Ok(if report.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
