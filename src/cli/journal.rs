@@ -56,7 +56,8 @@ enum JournalCommand {
     },
     /// Print records: offset, tab, payload.
     ///
-    /// Control characters, backslashes and bytes that are not UTF-8 are escaped: \n, \t, \r, \\, \x1b.
+    /// Control characters, those that change the direction of text, backslashes and bytes that are not UTF-8 are escaped: \n,
+    /// \t, \r, \\, \x1b.
     #[command(after_help = "Examples:
   burn journal read ./log --from 45
   burn journal read ./log --follow
@@ -469,7 +470,7 @@ fn print(document: &Value) -> anyhow::Result<()> {
     super::print(format!("{document}\n").as_bytes())
 }
 
-/// Text as it is but for backslashes and control characters; other bytes as `\x` and two digits.
+/// Text as it is but for backslashes and what a terminal obeys; other bytes as `\x` and two digits.
 fn escape(payload: &[u8], line: &mut String) {
     for chunk in payload.utf8_chunks() {
         for character in chunk.valid().chars() {
@@ -478,8 +479,10 @@ fn escape(payload: &[u8], line: &mut String) {
                 '\n' => line.push_str("\\n"),
                 '\r' => line.push_str("\\r"),
                 '\t' => line.push_str("\\t"),
-                control if control.is_control() && (control as u32) < 0x80 => {
-                    let _ = write!(line, "\\x{:02x}", control as u32);
+                obeyed if super::printable::is_unprintable(obeyed) => {
+                    for byte in obeyed.encode_utf8(&mut [0; 4]).bytes() {
+                        let _ = write!(line, "\\x{byte:02x}");
+                    }
                 }
                 other => line.push(other),
             }
@@ -524,7 +527,7 @@ mod tests {
     #[test]
     fn escaped_lines_stay_lines_and_tell_bytes_apart() {
         let mut line = String::new();
-        escape(b"a\\n\n\t\r\x1b\xff\xc3\xa9", &mut line);
-        assert_eq!(line, "a\\\\n\\n\\t\\r\\x1b\\xff\u{e9}");
+        escape(b"a\\n\n\t\r\x1b\xff\xc3\xa9\xc2\x9b\xe2\x80\xae", &mut line);
+        assert_eq!(line, "a\\\\n\\n\\t\\r\\x1b\\xff\u{e9}\\xc2\\x9b\\xe2\\x80\\xae");
     }
 }

@@ -94,6 +94,28 @@ struct CompletionsArgs {
     shell: clap_complete::Shell,
 }
 
+/// The command line of this process. One that makes no sense ends the process with exit code 2 and its usage; help and version are
+/// printed, with exit code 0.
+pub fn parse() -> Cli {
+    let refused = match Cli::try_parse() {
+        Ok(cli) => return cli,
+        Err(refused) => refused,
+    };
+    if !refused.use_stderr() {
+        refused.exit();
+    }
+    // The message repeats words of the command line, and a terminal must not obey them: what is said is said of cleaned words.
+    let words = std::env::args_os().map(|word| printable::line(&word.to_string_lossy()).into_owned());
+    match Cli::try_parse_from(words) {
+        Err(error) if error.use_stderr() => error.exit(),
+        _ => {
+            let said = refused.render().to_string();
+            let _ = io::stderr().lock().write_all(printable::lines(&said).as_bytes());
+            std::process::exit(refused.exit_code())
+        }
+    }
+}
+
 /// Runs a parsed command line.
 ///
 /// # Errors
