@@ -25,6 +25,8 @@ mod state;
 mod status;
 mod table;
 mod time;
+mod usage;
+mod usage_text;
 
 /// An append-only ledger of AI coding agents' work, and the archive derived from it.
 #[derive(Debug, Parser)]
@@ -41,7 +43,8 @@ Examples:
   burn state rebuild archive --full       build the archive anew and put it in place
   burn ledger append --kind turns         append records from standard input, each once
   burn ledger check                       find everything that is wrong with the ledger
-  burn query turns --since 2026-04-20     ask for records"
+  burn query turns --since 2026-04-20     ask for records
+  burn usage --since 7d --by model        what was used, and what it cost"
 )]
 pub struct Cli {
     #[command(subcommand)]
@@ -56,6 +59,9 @@ enum Command {
     Ledger(ledger::LedgerArgs),
     /// Ask for records.
     Query(query::QueryArgs),
+    /// Add up tokens and costs, by period and by dimension.
+    #[command(visible_alias = "summary")]
+    Usage(Box<usage::UsageArgs>),
     /// Show what a model costs at a time.
     Prices(price::PricesArgs),
     /// Append to, read, check and repair session stores.
@@ -129,6 +135,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::State(args) => state::run(args),
         Command::Ledger(args) => ledger::run(args),
         Command::Query(args) => query::run(args),
+        Command::Usage(args) => usage::run(*args),
         Command::Prices(args) => price::run(args),
         Command::Session(args) => session::run(args),
         Command::Book(args) => book::run(args),

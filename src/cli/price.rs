@@ -1,8 +1,9 @@
 //! `burn prices`: what a model costs at a time. And `burn dev price`: the same for lines of test cases.
 //!
-//! May touch: `prices.json` of the home, for reading.
+//! May touch: `prices.json` of the home and the archive, for reading.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::io::{self, BufRead, BufWriter, Write};
 use std::process::ExitCode;
 
@@ -12,10 +13,13 @@ use serde_json::Value;
 
 use super::table::{self, Heading};
 use super::{STDOUT, print_text, warn, wrong_usage};
+use crate::archive::Paths;
 use crate::home::Home;
 use crate::usage::prices::{Charge, Class, Context, Counts, PricedModel, Rates, Size};
 use crate::usage::turn::{PricingKeys, RecordedUsage};
-use crate::usage::{Instant, PriceTable, Prices, TooLarge, Usd};
+use crate::usage::{
+    self, Dimension, Instant, Period, PriceTable, Prices, Question, Sums, TooLarge, Usd, Zone,
+};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -25,11 +29,15 @@ and then from the table of the program. Without MODEL, all models of the program
 Examples:
   burn prices claude-opus-4-7
   burn prices bedrock/us.anthropic.claude-opus-4-7 --at 2026-03-01
-  burn prices | grep gemini")]
+  burn prices | grep gemini
+  burn prices diff new-prices.json     what a table of yours would change in the archive, by month and model")]
 pub(super) struct PricesArgs {
     /// The model, as a turn has it: with or without its provider in front.
     #[arg(allow_hyphen_values = true)]
     model: Option<String>,
+    /// With `diff` for MODEL: the price table to compare with the one in use.
+    #[arg(value_name = "FILE", requires = "model")]
+    file: Option<std::path::PathBuf>,
     /// The time at which a request is made [default: now]
     #[arg(long, value_name = "TIME")]
     at: Option<String>,
@@ -37,7 +45,7 @@ pub(super) struct PricesArgs {
 
 pub(super) fn run(args: PricesArgs) -> anyhow::Result<ExitCode> {
     let at = match args.at.as_deref() {
-        None => now(),
+        None => super::usage::now(),
         Some(text) => {
             let midnight = || Instant::of_turn(&format!("{text}T00:00:00Z"));
             Instant::of_turn(text).or_else(midnight).unwrap_or_else(|| {
@@ -47,6 +55,12 @@ pub(super) fn run(args: PricesArgs) -> anyhow::Result<ExitCode> {
         }
     };
     let prices = Prices::of_home(&Home::from_env()?)?;
+    match (args.model.as_deref(), &args.file) {
+        (Some("diff"), Some(file)) => return diff(&prices, &Prices::with_own(file)?),
+        (Some("diff"), None) => wrong_usage(&["prices"], "diff needs the FILE of a price table"),
+        (_, Some(_)) => wrong_usage(&["prices"], "a FILE is for `burn prices diff`"),
+        (_, None) => {}
+    }
     let table = PriceTable::built_in();
     let head = format!(
         "at {}, prices of {} {}, dollars for a million tokens\n",
@@ -73,9 +87,51 @@ pub(super) fn run(args: PricesArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn now() -> Instant {
-    let now = jiff::Timestamp::now();
-    Instant { seconds: now.as_second(), nanos: now.subsec_nanosecond().unsigned_abs() }
+/// Prints by month and model what the archive's turns cost under two tables, where that differs.
+fn diff(before: &Prices, after: &Prices) -> anyhow::Result<ExitCode> {
+    let question = Question {
+        period: Some(Period::Month),
+        by: vec![Dimension::Model],
+        zone: Zone::local(),
+        ..Question::default()
+    };
+    let paths = Paths::of_home(&Home::from_env()?);
+    let interrupt = super::interrupt::watch();
+    let mut costs: BTreeMap<(String, String), [Option<Sums>; 2]> = BTreeMap::new();
+    for (place, prices) in [before, after].into_iter().enumerate() {
+        for row in usage::ask(&paths, &question, prices, &interrupt)?.rows {
+            let month = row.period.map_or("undated".to_owned(), |month| month.key);
+            let model = row.values.into_iter().next().flatten().unwrap_or_default();
+            costs.entry((month, model)).or_default()[place] = Some(row.sums);
+        }
+    }
+    let cost = |sums: &Option<Sums>| match sums {
+        Some(sums) if sums.unpriced_tokens > 0 => {
+            format!("{} and {} unpriced tokens", sums.usd, sums.unpriced_tokens)
+        }
+        Some(sums) => sums.usd.to_string(),
+        None => "0".to_owned(),
+    };
+    let is_changed = |sums: &[Option<Sums>; 2]| {
+        sums[0].map(|sums| (sums.usd, sums.unpriced_tokens))
+            != sums[1].map(|sums| (sums.usd, sums.unpriced_tokens))
+    };
+    let changed = costs.iter().filter(|(_, sums)| is_changed(sums));
+    let rows: Vec<Vec<String>> = changed
+        .map(|((month, model), sums)| vec![month.clone(), model.clone(), cost(&sums[0]), cost(&sums[1])])
+        .collect();
+    if rows.is_empty() {
+        print_text("nothing changes\n")?;
+    } else {
+        let headings = [
+            Heading::text("month"),
+            Heading::text("model"),
+            Heading::number("before"),
+            Heading::number("after"),
+        ];
+        print_text(&table::text(&headings, &rows))?;
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 const HEADINGS: &[Heading] = &[

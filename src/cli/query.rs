@@ -19,13 +19,14 @@ use crate::scan::json::{Document, Kind, Value};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Turns come from the archive, by time; the other kinds from the ledger, in its order. A table \
+Turns, sessions, stamps and tool calls come from the archive, by time; the other kinds from the ledger, in its order. A table \
 leaves out what a terminal has no room for; --json and --jsonl leave out nothing.
 
 Examples:
   burn query turns --since 2026-04-20 --project acme/api
   burn query turns --enrichment tier=gold --jsonl
   burn query tool-result-events --session s1 --json
+  burn query sessions --since 7d
   burn query turns --from ledger --jsonl")]
 pub(super) struct QueryArgs {
     /// What to ask for.
@@ -40,7 +41,7 @@ pub(super) struct QueryArgs {
     /// The time zone of times without an offset and of days [default: that of the system]
     #[arg(long, value_name = "ZONE")]
     tz: Option<String>,
-    /// Turns of this project or project key; for turns alone.
+    /// This project or project key; for turns, tool calls and sessions.
     #[arg(long, allow_hyphen_values = true)]
     project: Option<String>,
     /// Records of this session; relationships with it on either end.
@@ -70,6 +71,23 @@ enum KindArg {
     Relationships,
     ToolResultEvents,
     UserTurns,
+    Sessions,
+    Stamps,
+    ToolCalls,
+}
+
+impl KindArg {
+    /// The kind of record; `None` for tables that the archive alone has.
+    fn record(self) -> Option<RecordKind> {
+        Some(match self {
+            Self::Turns => RecordKind::Turn,
+            Self::Compactions => RecordKind::Compaction,
+            Self::Relationships => RecordKind::Relationship,
+            Self::ToolResultEvents => RecordKind::ToolResultEvent,
+            Self::UserTurns => RecordKind::UserTurn,
+            Self::Sessions | Self::Stamps | Self::ToolCalls => return None,
+        })
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -85,20 +103,29 @@ fn with_equals_sign(pair: &str) -> Result<String, String> {
 }
 
 pub(super) fn run(args: QueryArgs) -> anyhow::Result<ExitCode> {
-    let kind = match args.kind {
-        KindArg::Turns => RecordKind::Turn,
-        KindArg::Compactions => RecordKind::Compaction,
-        KindArg::Relationships => RecordKind::Relationship,
-        KindArg::ToolResultEvents => RecordKind::ToolResultEvent,
-        KindArg::UserTurns => RecordKind::UserTurn,
-    };
-    let is_turn = kind == RecordKind::Turn;
-    let from = args.from.unwrap_or(if is_turn { From::Archive } else { From::Ledger });
-    if from == From::Archive && matches!(kind, RecordKind::Relationship | RecordKind::UserTurn) {
+    let kind = args.kind;
+    let is_turn = kind == KindArg::Turns;
+    let is_in_archive_alone = kind.record().is_none();
+    let usual = if is_turn || is_in_archive_alone { From::Archive } else { From::Ledger };
+    let from = args.from.unwrap_or(usual);
+    if from == From::Ledger && is_in_archive_alone {
+        wrong_usage(
+            &["query"],
+            "sessions, stamps and tool calls come from the archive: leave out --from ledger",
+        );
+    }
+    if kind == KindArg::Stamps && args.source.is_some() {
+        wrong_usage(&["query"], "stamps have no source: leave out --source");
+    }
+    if from == From::Archive && matches!(kind, KindArg::Relationships | KindArg::UserTurns) {
         wrong_usage(&["query"], "relationships and user turns are not archived: leave out --from archive");
     }
-    if !is_turn && args.project.is_some() {
-        wrong_usage(&["query"], "only turns have a project: leave out --project, or ask for turns");
+    let has_project = matches!(kind, KindArg::Turns | KindArg::Sessions | KindArg::ToolCalls);
+    if !has_project && args.project.is_some() {
+        wrong_usage(
+            &["query"],
+            "only turns have a project, and with them tool calls and sessions: leave out --project, or ask for turns",
+        );
     }
     if !is_turn && !args.enrichment.is_empty() {
         warn("--enrichment is for turns and has no effect here: records are shown whatever stamps say");
@@ -127,12 +154,15 @@ pub(super) fn run(args: QueryArgs) -> anyhow::Result<ExitCode> {
     };
     let home = Home::from_env()?;
     let paths = Paths::of_home(&home);
-    let asked: anyhow::Result<PassedOver> = match (from, kind) {
-        (From::Ledger, _) => Ledger::new(home).query(kind, &filter, &mut sink).map_err(Into::into),
-        (From::Archive, kind) => {
+    let asked: anyhow::Result<PassedOver> = match (from, kind.record()) {
+        (From::Ledger, Some(kind)) => Ledger::new(home).query(kind, &filter, &mut sink).map_err(Into::into),
+        _ => {
             let ask = match kind {
-                RecordKind::Compaction => query::compactions,
-                RecordKind::ToolResultEvent => query::tool_result_events,
+                KindArg::Compactions => query::compactions,
+                KindArg::ToolResultEvents => query::tool_result_events,
+                KindArg::Sessions => query::sessions,
+                KindArg::Stamps => query::stamps,
+                KindArg::ToolCalls => query::tool_calls,
                 _ => query::turns,
             };
             ask(&paths.archive, &filter, &mut sink).map(|()| PassedOver::default()).map_err(Into::into)
@@ -185,7 +215,7 @@ fn has_all(document: &mut Document, record: &str, pairs: &[&String]) -> bool {
     })
 }
 
-fn warn_if_behind(paths: &Paths) -> anyhow::Result<()> {
+pub(super) fn warn_if_behind(paths: &Paths) -> anyhow::Result<()> {
     let bytes = archive::query::lag_bytes(paths)?;
     if bytes > 0 {
         warn(&format!(
@@ -204,7 +234,7 @@ const TABLE_BYTES: usize = 1 << 20;
 enum Form {
     Json { count: u64 },
     Lines,
-    Table { kind: RecordKind, rows: Vec<Vec<String>>, bytes: usize, document: Document },
+    Table { kind: KindArg, rows: Vec<Vec<String>>, bytes: usize, document: Document },
 }
 
 struct Output {
@@ -214,7 +244,7 @@ struct Output {
 }
 
 impl Output {
-    fn new(args: &QueryArgs, kind: RecordKind) -> Self {
+    fn new(args: &QueryArgs, kind: KindArg) -> Self {
         let form = match (args.json, args.jsonl) {
             (true, _) => Form::Json { count: 0 },
             (_, true) => Form::Lines,
@@ -338,17 +368,44 @@ const EVENT_COLUMNS: &[Column] = &[
 const USER_TURN_COLUMNS: &[Column] =
     &[TS, SOURCE, SESSION, text("user turn", &["userUuid"]), number("blocks", &["blocks"])];
 
-fn columns(kind: RecordKind) -> &'static [Column] {
+const SESSION_COLUMNS: &[Column] = &[
+    Column { heading: Heading::time("started"), path: &["startedAt"] },
+    Column { heading: Heading::time("ended"), path: &["endedAt"] },
+    SOURCE,
+    SESSION,
+    number("turns", &["turnCount"]),
+    number("models", &["models"]),
+    text("project", &["project"]),
+];
+const STAMP_COLUMNS: &[Column] = &[
+    TS,
+    text("selector", &["selector"]),
+    text("enrichment", &["enrichment"]),
+    number("byte", &["ledgerOffset"]),
+];
+const CALL_COLUMNS: &[Column] = &[
+    TS,
+    SOURCE,
+    SESSION,
+    number("call", &["callIndex"]),
+    text("tool", &["name"]),
+    text("target", &["target"]),
+];
+
+fn columns(kind: KindArg) -> &'static [Column] {
     match kind {
-        RecordKind::Turn => TURN_COLUMNS,
-        RecordKind::Compaction => COMPACTION_COLUMNS,
-        RecordKind::Relationship => RELATIONSHIP_COLUMNS,
-        RecordKind::ToolResultEvent => EVENT_COLUMNS,
-        RecordKind::UserTurn => USER_TURN_COLUMNS,
+        KindArg::Turns => TURN_COLUMNS,
+        KindArg::Compactions => COMPACTION_COLUMNS,
+        KindArg::Relationships => RELATIONSHIP_COLUMNS,
+        KindArg::ToolResultEvents => EVENT_COLUMNS,
+        KindArg::UserTurns => USER_TURN_COLUMNS,
+        KindArg::Sessions => SESSION_COLUMNS,
+        KindArg::Stamps => STAMP_COLUMNS,
+        KindArg::ToolCalls => CALL_COLUMNS,
     }
 }
 
-fn table_of(kind: RecordKind, rows: &[Vec<String>]) -> String {
+fn table_of(kind: KindArg, rows: &[Vec<String>]) -> String {
     let headings: Vec<Heading> = columns(kind).iter().map(|column| column.heading).collect();
     table::text(&headings, rows)
 }

@@ -117,7 +117,7 @@ impl<'o> Object<'o> {
         }
     }
 
-    fn text(&mut self, key: &str, value: ValueRef<'_>) {
+    pub(crate) fn text(&mut self, key: &str, value: ValueRef<'_>) {
         match value {
             ValueRef::Null => {}
             ValueRef::Text(text) | ValueRef::Blob(text) => {
@@ -128,7 +128,7 @@ impl<'o> Object<'o> {
         }
     }
 
-    fn number(&mut self, key: &str, value: ValueRef<'_>) {
+    pub(crate) fn number(&mut self, key: &str, value: ValueRef<'_>) {
         match value {
             ValueRef::Null => {}
             ValueRef::Integer(number) => {
@@ -147,7 +147,7 @@ impl<'o> Object<'o> {
         }
     }
 
-    fn flag(&mut self, key: &str, value: ValueRef<'_>) {
+    pub(crate) fn flag(&mut self, key: &str, value: ValueRef<'_>) {
         let is_set = match value {
             ValueRef::Null => return,
             ValueRef::Integer(number) => number != 0,

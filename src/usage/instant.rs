@@ -59,6 +59,21 @@ impl Instant {
         self.seconds.div_euclid(DAY_SECONDS)
     }
 
+    /// Nanoseconds since 1970.
+    pub(crate) fn total_nanos(self) -> i128 {
+        i128::from(self.seconds) * 1_000_000_000 + i128::from(self.nanos)
+    }
+
+    /// The instant so many nanoseconds later.
+    pub(crate) fn plus_nanos(self, nanos: i128) -> Self {
+        let total = self.total_nanos() + nanos;
+        // Both parts fit: instants are a few thousand years from 1970.
+        Self {
+            seconds: total.div_euclid(1_000_000_000) as i64,
+            nanos: total.rem_euclid(1_000_000_000) as u32,
+        }
+    }
+
     /// `2026-10-25T13:00:00`, UTC, without a fraction and without an offset.
     fn clock(self) -> String {
         let (year, month, day) = civil(self.day());

@@ -1,10 +1,238 @@
-//! What was used and what it cost: price tables, and totals over the archive's turns.
+//! What was used and what it cost: totals over the turns of the archive, by period and by dimension.
+//!
+//! [`ask`] answers a [`Question`] from the archive, [`ask_ledger`] from the ledger itself; both give the same [`Answer`]. Nothing is
+//! derived and kept: every answer is added up from the turns, on all cores.
+//!
+//! Guarantees: tokens and costs are whole numbers and exact ([`Usd`]); rows add up to their total to the last digit; tokens without
+//! a price are counted and named, and a cost that is only a lower bound says so.
+//!
+//! The sum of a week:
+//!
+//! ```
+//! use relayburn_ledger::archive::{self, Options, Paths, Unobserved};
+//! use relayburn_ledger::home::Home;
+//! use relayburn_ledger::interrupt::Interrupt;
+//! use relayburn_ledger::usage::{self, Bound, Instant, Period, Prices, Question, WeekStart, Zone};
+//!
+//! let directory = tempfile::tempdir()?;
+//! let home = Home::at(directory.path());
+//! std::fs::write(
+//!     home.ledger(),
+//!     r#"{"v":1,"kind":"turn","record":{"source":"claude-code","sessionId":"s-1","messageId":"m-1","turnIndex":0,
+//! "ts":"2026-11-20T10:00:00.000Z","model":"claude-opus-4-7","usage":{"input":1000,"output":200,"reasoning":0,"cacheRead":0,
+//! "cacheCreate5m":0,"cacheCreate1h":0},"toolCalls":[]}}"#
+//!         .replace('\n', "")
+//!         + "\n",
+//! )?;
+//! let paths = Paths::of_home(&home);
+//! archive::build_tail(&paths, &Options::default(), &mut Unobserved)?;
+//!
+//! let zone = Zone::named("Europe/Berlin")?;
+//! let now = Instant::of_turn("2026-11-21T12:00:00Z").ok_or("no time")?;
+//! let since = Bound::Since.parse("7d", &zone, WeekStart::Monday, now)?;
+//! let question = Question { period: Some(Period::Day), since: Some(since), zone, ..Question::default() };
+//! let answer = usage::ask(&paths, &question, &Prices::of_home(&home)?, &Interrupt::new())?;
+//! assert_eq!(answer.rows[0].period.as_ref().map(|day| &*day.key), Some("2026-11-20"));
+//! assert_eq!(answer.total.usd.to_string(), "0.01");
+//! assert_eq!(answer.total.unpriced_tokens, 0);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
+mod answer;
+mod from_ledger;
 pub mod instant;
 mod money;
 pub mod prices;
+mod question;
+mod tally;
 pub mod turn;
+mod zone;
 
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+
+pub use answer::{Answer, AnswerRow, LedgerUsed, PricesUsed, RowPeriod, Unpriced};
 pub use instant::Instant;
 pub use money::{TooLarge, Usd};
 pub use prices::{PriceTable, Prices, PricesError};
+pub use question::{DIMENSIONS_MAX, Dimension, Filters, Pattern, Period, Question, SortKey};
+pub use tally::{ExplainedTurn, PricedAs, Reason, Sums};
+pub use zone::{Bound, TIME_FORMS, WeekStart, Zone};
+
+use crate::archive::query::{TurnScan, scan_turns};
+use crate::archive::{self, ArchiveError, Paths};
+use crate::interrupt::Interrupt;
+use crate::scan::{Io, ScanError, Source};
+use tally::Tally;
+
+/// A question cannot be answered.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum UsageError {
+    /// The archive, or the ledger, cannot be read.
+    #[error(transparent)]
+    Archive(#[from] ArchiveError),
+    /// A sum left the range.
+    #[error(transparent)]
+    TooLarge(#[from] TooLarge),
+    /// Turns cannot be explained, because the ledger is not the one that the archive was built from.
+    #[error(
+        "{} cannot explain the archive: {reason}; `burn state rebuild archive` brings the archive up to date, and `--from \
+         ledger` asks the ledger alone",
+        ledger.display()
+    )]
+    OtherLedger {
+        /// The ledger.
+        ledger: PathBuf,
+        /// How it differs.
+        reason: String,
+    },
+    /// There is no ledger.
+    #[error("there is no ledger at {}; `burn ledger append` makes one", ledger.display())]
+    NoLedger {
+        /// Where it was looked for.
+        ledger: PathBuf,
+    },
+}
+
+impl From<ScanError> for UsageError {
+    fn from(error: ScanError) -> Self {
+        Self::Archive(error.into())
+    }
+}
+
+/// Answers a question from the archive; one that asks for explanations from the ledger, as far as the archive has read it.
+///
+/// # Errors
+/// [`UsageError`].
+pub fn ask(
+    paths: &Paths,
+    question: &Question,
+    prices: &Prices,
+    interrupt: &Interrupt,
+) -> Result<Answer, UsageError> {
+    if question.explain {
+        return explain(paths, question, prices, interrupt);
+    }
+    let question = question.completed();
+    let scan = TurnScan {
+        columns: Tally::columns(&question),
+        between: between(&question),
+        is_undated: &|ts| Instant::of_turn(ts).is_none(),
+        threads: question.threads,
+        interrupt,
+    };
+    let (state, tallies) = scan_turns(
+        &paths.archive,
+        &scan,
+        || Tally::new(&question, prices),
+        |tally, turn| {
+            tally.add(turn, None);
+            if tally.error.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        },
+    )?;
+    let bytes = std::fs::metadata(&paths.ledger).map_or(0, |ledger| ledger.len());
+    let taken_in_bytes = u64::try_from(state.ledger_offset_bytes).unwrap_or(0);
+    let ledger = LedgerUsed { path: paths.ledger.clone(), taken_in_bytes, bytes };
+    answer(&question, prices, ledger, tallies)
+}
+
+/// Answers a question from the ledger: every whole line that it has now.
+///
+/// # Errors
+/// [`UsageError`].
+pub fn ask_ledger(
+    paths: &Paths,
+    question: &Question,
+    prices: &Prices,
+    interrupt: &Interrupt,
+) -> Result<Answer, UsageError> {
+    let source = open_ledger(paths)?;
+    let end = source.line_end_before(0, source.len_bytes())?;
+    from_source(&source, end, question, prices, interrupt)
+}
+
+fn explain(
+    paths: &Paths,
+    question: &Question,
+    prices: &Prices,
+    interrupt: &Interrupt,
+) -> Result<Answer, UsageError> {
+    let other = |reason: String| UsageError::OtherLedger { ledger: paths.ledger.clone(), reason };
+    let Some(comparison) = archive::compare(paths)? else {
+        return Err(match paths.archive.try_exists() {
+            Ok(true) => other("the archive is of another version".to_owned()),
+            _ => ArchiveError::Missing { path: paths.archive.clone() }.into(),
+        });
+    };
+    if let Some(lost) = comparison.lost {
+        return Err(other(lost.to_string()));
+    }
+    let source = open_ledger(paths)?;
+    let end = comparison.cursor_bytes.min(source.len_bytes());
+    from_source(&source, source.line_end_before(0, end)?, question, prices, interrupt)
+}
+
+fn open_ledger(paths: &Paths) -> Result<Source, UsageError> {
+    match Source::open(&paths.ledger, Io::default()) {
+        Err(ScanError::Open { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+            Err(UsageError::NoLedger { ledger: paths.ledger.clone() })
+        }
+        opened => Ok(opened?),
+    }
+}
+
+fn from_source(
+    source: &Source,
+    end: u64,
+    question: &Question,
+    prices: &Prices,
+    interrupt: &Interrupt,
+) -> Result<Answer, UsageError> {
+    let question = question.completed();
+    let new = || Tally::new(&question, prices);
+    let tallies = from_ledger::tally_ledger(source, end, question.threads, question.explain, interrupt, new)?;
+    let ledger =
+        LedgerUsed { path: source.path().to_owned(), taken_in_bytes: end, bytes: source.len_bytes() };
+    answer(&question, prices, ledger, tallies)
+}
+
+fn answer(
+    question: &Question,
+    prices: &Prices,
+    ledger: LedgerUsed,
+    tallies: Vec<Tally<'_>>,
+) -> Result<Answer, UsageError> {
+    let finished = answer::finish(question, tallies)?;
+    let table = PriceTable::built_in();
+    Ok(Answer {
+        question: question.clone(),
+        prices: PricesUsed {
+            package: table.package().to_owned(),
+            version: table.version().to_owned(),
+            sha256: table.sha256().to_owned(),
+            own: prices.own().map(|(path, table)| (path.to_owned(), table.sha256().to_owned())),
+        },
+        ledger,
+        rows: finished.rows,
+        total: finished.total,
+        unpriced: finished.unpriced,
+        undated_left_out: finished.undated_left_out,
+        invalid_turns: finished.invalid_turns,
+        other_rows: finished.other_rows,
+        turns_seen: finished.turns_seen,
+    })
+}
+
+/// Bounds on the text of `ts`: a turn's local date is at most a day from its date in UTC, whatever its offset.
+fn between(question: &Question) -> Option<(String, String)> {
+    // Blocks are made of all turns, not of those within bounds.
+    let since = question.since.filter(|_| question.period != Some(Period::Block))?;
+    let date = |days: i64| {
+        let (year, month, day) = instant::civil(days);
+        (0..10_000).contains(&year).then(|| format!("{year:04}-{month:02}-{day:02}"))
+    };
+    let first = date(since.day() - 1)?;
+    let end = question.until.and_then(|until| date(until.day() + 2));
+    Some((first, end.unwrap_or_else(|| ":".to_owned())))
+}

@@ -1,8 +1,12 @@
-//! Queries over the archive: turns with their tool calls, compactions and tool result events, by time.
+//! Queries over the archive: turns with their tool calls, compactions, tool result events, sessions and stamps, by time.
 //!
 //! Reads the archive through one read-only connection, in one transaction, and changes nothing: an archive of another
 //! version, or none, is an error that says how to build it. Rows are handed over one by one, so memory does not grow with
 //! their number.
+
+#[cfg(feature = "usage")]
+mod every_turn;
+mod tables;
 
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -10,6 +14,9 @@ use std::path::Path;
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, Row, Statement, params_from_iter};
 
+#[cfg(feature = "usage")]
+pub(crate) use self::every_turn::{StoredNumber, TurnColumns, TurnFields, TurnScan, scan_turns};
+pub use self::tables::{sessions, stamps, tool_calls};
 use super::build::Paths;
 use super::error::{ArchiveError, SqliteContext};
 use super::open::{self, Reader};
@@ -281,13 +288,15 @@ impl AddedColumns {
 
     /// The columns of a table in the order of a new archive, those that are not there as NULL.
     fn columns(&self, table: &Table) -> String {
-        let is_missing = |column: &str| {
-            let added = super::schema::ADDED_COLUMNS.iter();
-            added.clone().any(|(of, added, _)| *of == table.name && *added == column)
-                && !self.0.contains(&(table.name, column))
-        };
-        let or_null = |column: &&'static str| if is_missing(column) { "NULL" } else { *column };
-        table.columns.iter().map(or_null).collect::<Vec<_>>().join(", ")
+        table.columns.iter().map(|column| self.column(table, column)).collect::<Vec<_>>().join(", ")
+    }
+
+    /// A column, or NULL where it is not there.
+    fn column(&self, table: &Table, column: &'static str) -> &'static str {
+        let mut added = super::schema::ADDED_COLUMNS.iter();
+        let is_missing = added.any(|(of, added, _)| *of == table.name && *added == column)
+            && !self.0.contains(&(table.name, column));
+        if is_missing { "NULL" } else { column }
     }
 }
 

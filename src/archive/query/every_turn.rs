@@ -1,0 +1,429 @@
+//! Every turn of an archive, read on all cores: for sums, where the order of turns is of no account.
+//!
+//! Touches the archive, for reading. Guarantees: all threads read one state of the archive. Each has a transaction of its own, and
+//! a connection beside them sees whether anything was committed while they began; then they begin again.
+
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+
+use rusqlite::types::ValueRef;
+use rusqlite::{Row, Statement};
+
+use super::AddedColumns;
+use crate::archive::error::{ArchiveError, SqliteContext};
+use crate::archive::open::{self, Reader, State};
+use crate::interrupt::Interrupt;
+use crate::record::columns::turns;
+
+/// Which columns are wanted beside those that every sum needs.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct TurnColumns {
+    pub keys: bool,
+    pub projects: bool,
+    pub activity: bool,
+    pub subagents: bool,
+    pub calls: bool,
+}
+
+/// A number as it is stored.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum StoredNumber {
+    Whole(i64),
+    Real(f64),
+    /// Text, a blob, or NULL.
+    None,
+}
+
+/// A turn as far as sums need it. Columns that are not wanted are as if they were NULL.
+#[derive(Debug)]
+pub(crate) struct TurnFields<'a> {
+    pub source: &'a str,
+    pub session: &'a str,
+    pub message: &'a str,
+    pub ts: &'a str,
+    pub model: &'a str,
+    pub project: Option<&'a str>,
+    pub project_key: Option<&'a str>,
+    pub activity: Option<&'a str>,
+    pub is_sidechain: bool,
+    pub subagent_type: Option<&'a str>,
+    /// Input, output, reasoning, cache read, cache writes of 5 minutes and of 1 hour.
+    pub usage: [StoredNumber; 6],
+    pub enrichment: &'a [u8],
+    pub fidelity: Option<&'a str>,
+    /// The names of its tool calls, in their order.
+    pub calls: &'a [String],
+}
+
+/// What to read.
+pub(crate) struct TurnScan<'q> {
+    pub columns: TurnColumns,
+    /// Bounds on the text of `ts`, the first inclusive and the second exclusive, when few turns lie between them.
+    pub between: Option<(String, String)>,
+    /// Whether a `ts` is no time. Such turns come whatever the bounds.
+    pub is_undated: &'q (dyn Fn(&str) -> bool + Sync),
+    /// At most so many threads; 0 takes one for each core.
+    pub threads: usize,
+    pub interrupt: &'q Interrupt,
+}
+
+/// How many rows a thread takes at a time, at most.
+const ROWS_PER_STEP_MAX: i64 = 8192;
+/// With fewer rows than this one thread is faster than several.
+const ROWS_FOR_THREADS: i64 = 20_000;
+/// How often readers begin again because somebody committed meanwhile.
+const ATTEMPTS_MAX: usize = 20;
+
+/// Hands every turn to `each`, with the state of the thread that reads it, until one of them breaks off. Returns the archive's
+/// state row and the states of all threads.
+///
+/// # Errors
+/// As [`turns()`](super::turns()), and [`ArchiveError::Interrupted`].
+pub(crate) fn scan_turns<S: Send>(
+    archive: &Path,
+    scan: &TurnScan<'_>,
+    new: impl Fn() -> S + Sync,
+    each: impl Fn(&mut S, &TurnFields<'_>) -> ControlFlow<()> + Sync,
+) -> Result<(State, Vec<S>), ArchiveError> {
+    let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = if scan.threads == 0 { cores() } else { scan.threads };
+    let main = super::open_for_query(archive)?;
+    let begun = main.settle(Begun::new(&main, archive))?;
+    if let Some((first, end)) = &scan.between
+        && begun.rows_between(&main, archive, first, end)? < begun.rows() / 4
+    {
+        let mut state = new();
+        let read = read_between(&main, archive, scan, (first, end), &mut state, &each);
+        main.settle(read)?;
+        return Ok((begun.state, vec![state]));
+    }
+    if threads == 1 || (scan.threads == 0 && begun.rows() < ROWS_FOR_THREADS) {
+        let mut state = new();
+        let left = Left::all(&begun, 1);
+        main.settle(read_rows(&main, archive, scan, begun.last_row, &left, &mut state, &each))?;
+        return Ok((begun.state, vec![state]));
+    }
+    drop(main);
+    let (readers, begun) = begin_together(archive, threads)?;
+    let left = Left::all(&begun, readers.len());
+    let results = std::thread::scope(|scope| {
+        let (left, begun, new, each) = (&left, &begun, &new, &each);
+        let work = move |reader: Reader| {
+            let mut state = new();
+            let read = read_rows(&reader, archive, scan, begun.last_row, left, &mut state, each);
+            if read.is_err() {
+                left.stop.store(true, Ordering::Relaxed);
+            }
+            reader.settle(read).map(|()| state)
+        };
+        let mut readers = readers.into_iter();
+        let own = readers.next();
+        let mut handles = Vec::new();
+        for reader in readers {
+            let builder = std::thread::Builder::new().name("burn-turns".to_owned());
+            // A thread that does not start leaves its part to the others.
+            handles.extend(builder.spawn_scoped(scope, move || work(reader)));
+        }
+        let mut results: Vec<_> = own.into_iter().map(work).collect();
+        for handle in handles {
+            match handle.join() {
+                Ok(result) => results.push(result),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        }
+        results
+    });
+    let states = results.into_iter().collect::<Result<Vec<S>, _>>()?;
+    Ok((begun.state, states))
+}
+
+/// The state that a transaction reads.
+struct Begun {
+    state: State,
+    first_row: i64,
+    last_row: i64,
+}
+
+/// The rows that are left to be read by several threads.
+struct Left {
+    next: AtomicI64,
+    step: i64,
+    stop: AtomicBool,
+}
+
+impl Left {
+    fn all(begun: &Begun, threads: usize) -> Self {
+        Self {
+            next: AtomicI64::new(begun.first_row),
+            step: begun.step(threads),
+            stop: AtomicBool::new(false),
+        }
+    }
+}
+
+impl Begun {
+    fn new(reader: &Reader, archive: &Path) -> Result<Self, ArchiveError> {
+        reader.execute_batch("BEGIN").context(archive, "beginning to read")?;
+        super::check_version(reader, archive)?;
+        let state = open::read_state(reader, archive)?
+            .ok_or_else(|| ArchiveError::Incomplete { path: archive.to_owned() })?;
+        let bound = |sql: &str| -> Result<Option<i64>, ArchiveError> {
+            reader.query_row(sql, [], |row| row.get(0)).context(archive, "looking for its rows")
+        };
+        let first_row = bound("SELECT min(rowid) FROM turns")?.unwrap_or(1);
+        let last_row = bound("SELECT max(rowid) FROM turns")?.unwrap_or(0);
+        Ok(Self { state, first_row, last_row })
+    }
+
+    /// How many rows a thread takes at a time: few enough that all threads end together.
+    fn step(&self, threads: usize) -> i64 {
+        (self.rows() / (8 * threads as i64)).clamp(1, ROWS_PER_STEP_MAX)
+    }
+
+    /// At most.
+    fn rows(&self) -> i64 {
+        self.last_row.saturating_sub(self.first_row).saturating_add(1)
+    }
+
+    fn rows_between(
+        &self,
+        reader: &Reader,
+        archive: &Path,
+        first: &str,
+        end: &str,
+    ) -> Result<i64, ArchiveError> {
+        let sql = "SELECT count(*) FROM (SELECT 1 FROM turns WHERE ts >= ?1 AND ts < ?2 LIMIT ?3)";
+        let count =
+            reader.query_row(sql, rusqlite::params![first, end, self.rows() / 4 + 1], |row| row.get(0));
+        reader.settle(count.context(archive, "counting turns"))
+    }
+}
+
+/// Readers whose transactions read one state.
+fn begin_together(archive: &Path, count: usize) -> Result<(Vec<Reader>, Begun), ArchiveError> {
+    for _ in 0..ATTEMPTS_MAX {
+        let watcher = open::open_read_only(archive)?;
+        let version = || -> Result<i64, ArchiveError> {
+            watcher
+                .query_row("PRAGMA data_version", [], |row| row.get(0))
+                .context(archive, "looking whether it changed")
+        };
+        let before = version()?;
+        let mut readers = Vec::new();
+        let mut states: Vec<Begun> = Vec::new();
+        for _ in 0..count {
+            let reader = super::open_for_query(archive)?;
+            states.push(reader.settle(Begun::new(&reader, archive))?);
+            readers.push(reader);
+        }
+        let is_one = states.windows(2).all(|pair| pair[0].state == pair[1].state);
+        if let (true, true, Some(begun)) = (version()? == before, is_one, states.pop()) {
+            return Ok((readers, begun));
+        }
+    }
+    // Somebody commits all the time: one reader needs no company.
+    let reader = super::open_for_query(archive)?;
+    let begun = reader.settle(Begun::new(&reader, archive))?;
+    Ok((vec![reader], begun))
+}
+
+/// Reads ranges of rows, one after the other, until there is none left.
+fn read_rows<S>(
+    reader: &Reader,
+    archive: &Path,
+    scan: &TurnScan<'_>,
+    last_row: i64,
+    left: &Left,
+    state: &mut S,
+    each: &impl Fn(&mut S, &TurnFields<'_>) -> ControlFlow<()>,
+) -> Result<(), ArchiveError> {
+    let mut statement = Select::new(reader, archive, scan.columns, "rowid BETWEEN ?1 AND ?2")?;
+    while !left.stop.load(Ordering::Relaxed) {
+        if scan.interrupt.is_requested() {
+            return Err(ArchiveError::Interrupted);
+        }
+        let start = left.next.fetch_add(left.step, Ordering::Relaxed);
+        if start > last_row {
+            break;
+        }
+        let last = start.saturating_add(left.step - 1).min(last_row);
+        let flow = statement.read(archive, [&start, &last], |turn| each(state, turn))?;
+        if flow.is_break() {
+            left.stop.store(true, Ordering::Relaxed);
+        }
+    }
+    Ok(())
+}
+
+/// Reads the turns between two texts of `ts` by their index, and all that are undated.
+fn read_between<S>(
+    reader: &Reader,
+    archive: &Path,
+    scan: &TurnScan<'_>,
+    (first, end): (&String, &String),
+    state: &mut S,
+    each: &impl Fn(&mut S, &TurnFields<'_>) -> ControlFlow<()>,
+) -> Result<(), ArchiveError> {
+    let mut statement = Select::new(reader, archive, scan.columns, "ts >= ?1 AND ts < ?2")?;
+    let flow = statement.read(archive, [first, end], |turn| {
+        if (scan.is_undated)(turn.ts) { ControlFlow::Continue(()) } else { each(state, turn) }
+    })?;
+    if flow.is_break() {
+        return Ok(());
+    }
+    let mut undated = Vec::new();
+    let mut look = reader.prepare("SELECT rowid, ts FROM turns").context(archive, "preparing a query")?;
+    let mut rows = look.query([]).context(archive, "querying it")?;
+    while let Some(row) = rows.next().context(archive, "querying it")? {
+        if (scan.is_undated)(&text(row, 1).context(archive, "reading a row")?) {
+            undated.push(row.get::<_, i64>(0).context(archive, "reading a row")?);
+            if undated.len() % 1024 == 0 && scan.interrupt.is_requested() {
+                return Err(ArchiveError::Interrupted);
+            }
+        }
+    }
+    let mut statement = Select::new(reader, archive, scan.columns, "rowid = ?1")?;
+    for row in undated {
+        if statement.read(archive, [&row], |turn| each(state, turn))?.is_break() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// The names of a turn's tool calls.
+const CALLS: &str = "SELECT tool_name FROM tool_calls
+    WHERE source = ?1 AND session_id = ?2 AND message_id = ?3 ORDER BY call_index";
+
+/// A statement that selects turns, and the one for their calls.
+struct Select<'c> {
+    turns: Statement<'c>,
+    calls: Option<Statement<'c>>,
+}
+
+impl<'c> Select<'c> {
+    fn new(
+        reader: &'c Reader,
+        archive: &Path,
+        wanted: TurnColumns,
+        condition: &str,
+    ) -> Result<Self, ArchiveError> {
+        let added = AddedColumns::of(reader).context(archive, "reading its schema")?;
+        let or_null = |is_wanted: bool, place: usize| {
+            if is_wanted { added.column(&turns::TABLE, turns::TABLE.columns[place]) } else { "NULL" }
+        };
+        let columns = [
+            or_null(true, turns::SOURCE),
+            or_null(wanted.keys || wanted.calls, turns::SESSION_ID),
+            or_null(wanted.keys || wanted.calls, turns::MESSAGE_ID),
+            or_null(true, turns::TS),
+            or_null(true, turns::MODEL),
+            or_null(wanted.projects, turns::PROJECT),
+            or_null(wanted.projects, turns::PROJECT_KEY),
+            or_null(wanted.activity, turns::ACTIVITY),
+            or_null(wanted.subagents, turns::IS_SIDECHAIN),
+            or_null(wanted.subagents, turns::SUBAGENT_TYPE),
+            or_null(true, turns::INPUT_TOKENS),
+            or_null(true, turns::OUTPUT_TOKENS),
+            or_null(true, turns::REASONING_TOKENS),
+            or_null(true, turns::CACHE_READ_TOKENS),
+            or_null(true, turns::CACHE_CREATE_5M_TOKENS),
+            or_null(true, turns::CACHE_CREATE_1H_TOKENS),
+            or_null(true, turns::ENRICHMENT_JSON),
+            or_null(true, turns::ATTRIBUTION_FIDELITY),
+        ];
+        let sql = format!("SELECT {} FROM turns WHERE {condition}", columns.join(", "));
+        let prepare = |sql: &str| reader.prepare(sql).context(archive, "preparing a query");
+        let calls = wanted.calls.then(|| prepare(CALLS)).transpose()?;
+        Ok(Self { turns: prepare(&sql)?, calls })
+    }
+
+    fn read<const N: usize>(
+        &mut self,
+        archive: &Path,
+        values: [&dyn rusqlite::ToSql; N],
+        mut each: impl FnMut(&TurnFields<'_>) -> ControlFlow<()>,
+    ) -> Result<ControlFlow<()>, ArchiveError> {
+        let mut calls_of_turn = Vec::new();
+        let mut rows = self.turns.query(values.as_slice()).context(archive, "querying it")?;
+        while let Some(row) = rows.next().context(archive, "querying it")? {
+            if let Some(calls) = &mut self.calls {
+                calls_of_turn.clear();
+                read_calls(row, calls, &mut calls_of_turn).context(archive, "reading tool calls")?;
+            }
+            let flow = with_fields(row, &calls_of_turn, &mut each).context(archive, "reading a row")?;
+            if flow.is_break() {
+                return Ok(flow);
+            }
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+}
+
+fn read_calls(
+    row: &Row<'_>,
+    calls: &mut Statement<'_>,
+    out: &mut Vec<String>,
+) -> Result<(), rusqlite::Error> {
+    let key = [0, 1, 2].map(|place| row.get_ref(place).map(rusqlite::types::ToSqlOutput::Borrowed));
+    let [source, session, message] = key;
+    let mut rows = calls.query([source?, session?, message?])?;
+    while let Some(call) = rows.next()? {
+        out.push(text(call, 0)?.into_owned());
+    }
+    Ok(())
+}
+
+/// A text; what is none reads as empty, and bytes that are no UTF-8 as replaced.
+fn text<'r>(row: &'r Row<'_>, place: usize) -> Result<std::borrow::Cow<'r, str>, rusqlite::Error> {
+    Ok(match row.get_ref(place)? {
+        ValueRef::Text(bytes) | ValueRef::Blob(bytes) => String::from_utf8_lossy(bytes),
+        _ => "".into(),
+    })
+}
+
+fn with_fields(
+    row: &Row<'_>,
+    calls: &[String],
+    each: &mut impl FnMut(&TurnFields<'_>) -> ControlFlow<()>,
+) -> Result<ControlFlow<()>, rusqlite::Error> {
+    let optional = |place: usize| -> Result<Option<std::borrow::Cow<'_, str>>, rusqlite::Error> {
+        match row.get_ref(place)? {
+            ValueRef::Null => Ok(None),
+            _ => text(row, place).map(Some),
+        }
+    };
+    let (source, session, message, ts, model) =
+        (text(row, 0)?, text(row, 1)?, text(row, 2)?, text(row, 3)?, text(row, 4)?);
+    let (project, project_key, activity) = (optional(5)?, optional(6)?, optional(7)?);
+    let (subagent_type, fidelity) = (optional(9)?, optional(17)?);
+    let mut usage = [StoredNumber::None; 6];
+    for (place, number) in usage.iter_mut().enumerate() {
+        *number = match row.get_ref(10 + place)? {
+            ValueRef::Integer(number) => StoredNumber::Whole(number),
+            ValueRef::Real(number) => StoredNumber::Real(number),
+            _ => StoredNumber::None,
+        };
+    }
+    let enrichment: &[u8] = match row.get_ref(16)? {
+        ValueRef::Text(bytes) | ValueRef::Blob(bytes) => bytes,
+        _ => b"{}",
+    };
+    Ok(each(&TurnFields {
+        source: &source,
+        session: &session,
+        message: &message,
+        ts: &ts,
+        model: &model,
+        project: project.as_deref(),
+        project_key: project_key.as_deref(),
+        activity: activity.as_deref(),
+        is_sidechain: row.get_ref(8)? == ValueRef::Integer(1),
+        subagent_type: subagent_type.as_deref(),
+        usage,
+        enrichment,
+        fidelity: fidelity.as_deref(),
+        calls,
+    }))
+}

@@ -1,0 +1,586 @@
+//! An answer: rows in order, their total, and what has no price.
+
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+
+use super::instant::{DAY_SECONDS, Instant, civil};
+use super::money::{TooLarge, Usd};
+use super::question::{DIMENSIONS_MAX, Dimension, Period, Question, SortKey};
+use super::tally::{Dimensions, ExplainedTurn, PeriodKey, Reason, Row as Growing, Sums, Tally};
+use super::zone::month_after;
+
+/// Hours of a block.
+const BLOCK_HOURS: i64 = 5;
+
+/// An answer.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    /// The question, with the filters that follow from it.
+    pub question: Question,
+    /// The prices that it was answered with.
+    pub prices: PricesUsed,
+    /// The ledger behind it.
+    pub ledger: LedgerUsed,
+    /// The rows, in order; the one of all others last.
+    pub rows: Vec<AnswerRow>,
+    /// All rows together.
+    pub total: Sums,
+    /// Tokens without a price: most tokens first.
+    pub unpriced: Vec<Unpriced>,
+    /// Turns without a time that a bound kept out.
+    pub undated_left_out: u64,
+    /// Turns with a value that is no count.
+    pub invalid_turns: u64,
+    /// How many rows the last one holds; `None` when there is no such row.
+    pub other_rows: Option<u64>,
+    /// How many turns there are without any filter and bound, as far as they were looked at.
+    pub turns_seen: u64,
+}
+
+/// Which tables prices came from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PricesUsed {
+    /// The package of the program's table.
+    pub package: String,
+    /// Its version.
+    pub version: String,
+    /// SHA-256 of the program's table.
+    pub sha256: String,
+    /// One's own table and its SHA-256.
+    pub own: Option<(PathBuf, String)>,
+}
+
+/// Which bytes of which ledger an answer is of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LedgerUsed {
+    /// The ledger.
+    pub path: PathBuf,
+    /// How many of its bytes the answer knows.
+    pub taken_in_bytes: u64,
+    /// How many bytes it has.
+    pub bytes: u64,
+}
+
+/// Tokens of a model without a price.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unpriced {
+    /// The model's text.
+    pub model: String,
+    /// Why.
+    pub reason: Reason,
+    /// How many.
+    pub tokens: i128,
+}
+
+/// A row.
+#[derive(Debug, Clone)]
+pub struct AnswerRow {
+    /// The period. `None` where none was asked for, for undated turns, and in the row of all others.
+    pub period: Option<RowPeriod>,
+    /// Values of the dimensions, in their order. Empty in the row of all others.
+    pub values: Vec<Option<String>>,
+    /// The sums.
+    pub sums: Sums,
+    /// The turns behind it, by offset, if they were asked for.
+    pub turns_at: Vec<ExplainedTurn>,
+    /// Whether it holds all rows beyond the limit.
+    pub is_other: bool,
+    /// The turns in it, and whether each is a lower bound, where a turn may be in several rows that are added up.
+    turn_numbers: Vec<(u64, bool)>,
+}
+
+/// A period of a row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RowPeriod {
+    /// Its name.
+    pub key: String,
+    /// Its first instant; of a session the time of its first turn, `None` without one.
+    pub start: Option<Instant>,
+    /// The instant after its last one; of a session the time of its last turn.
+    pub end: Option<Instant>,
+}
+
+/// What tallies have come to.
+pub(super) struct Finished {
+    pub rows: Vec<AnswerRow>,
+    pub total: Sums,
+    pub unpriced: Vec<Unpriced>,
+    pub undated_left_out: u64,
+    pub invalid_turns: u64,
+    pub other_rows: Option<u64>,
+    pub turns_seen: u64,
+}
+
+pub(super) fn finish(question: &Question, tallies: Vec<Tally<'_>>) -> Result<Finished, TooLarge> {
+    let mut tallies = tallies.into_iter();
+    let Some(mut all) = tallies.next() else {
+        return Ok(Finished {
+            rows: Vec::new(),
+            total: Sums::default(),
+            unpriced: Vec::new(),
+            undated_left_out: 0,
+            invalid_turns: 0,
+            other_rows: None,
+            turns_seen: 0,
+        });
+    };
+    if let Some(error) = all.error {
+        return Err(error);
+    }
+    for tally in tallies {
+        all.merge(tally)?;
+    }
+    if question.period == Some(Period::Block) {
+        put_into_blocks(&mut all)?;
+    }
+    let mut keyed: Vec<((PeriodKey, Dimensions), Growing)> = all.rows.drain().collect();
+    fill(question, &mut keyed);
+    let mut periods: HashMap<PeriodKey, Option<RowPeriod>> = HashMap::new();
+    let mut rows: Vec<AnswerRow> = keyed
+        .into_iter()
+        .map(|((key, dimensions), mut growing)| {
+            growing.turns_at.sort_by_key(|turn| turn.offset);
+            let period = periods.entry(key).or_insert_with(|| row_period(question, key, &all));
+            AnswerRow {
+                period: period.clone(),
+                values: dimensions[..question.by.len()]
+                    .iter()
+                    .map(|number| all.texts.get(*number).map(str::to_owned))
+                    .collect(),
+                sums: growing.sums,
+                turns_at: growing.turns_at,
+                is_other: false,
+                turn_numbers: growing.turn_numbers,
+            }
+        })
+        .collect();
+    rows.sort_by(|a, b| order(question, a, b));
+    let other_rows = limit(question, &mut rows)?;
+    let mut unpriced: Vec<Unpriced> = all
+        .unpriced
+        .iter()
+        .filter(|(_, tokens)| **tokens > 0)
+        .map(|((model, reason), tokens)| Unpriced {
+            model: all.texts.get(*model).unwrap_or_default().to_owned(),
+            reason: *reason,
+            tokens: *tokens,
+        })
+        .collect();
+    unpriced.sort_by(|a, b| {
+        b.tokens
+            .cmp(&a.tokens)
+            .then_with(|| (&a.model, a.reason.as_str()).cmp(&(&b.model, b.reason.as_str())))
+    });
+    Ok(Finished {
+        rows,
+        total: all.total,
+        unpriced,
+        undated_left_out: all.undated_left_out,
+        invalid_turns: all.invalid_turns,
+        other_rows,
+        turns_seen: all.seen_turns,
+    })
+}
+
+/// Puts hours of UTC together in blocks. A block begins at the hour of its first turn; a turn 5 hours or more after that hour, or
+/// after the turn before, begins the next one. Both can only be between hours, so an hour is never divided.
+fn put_into_blocks(all: &mut Tally<'_>) -> Result<(), TooLarge> {
+    let mut hours: Vec<_> = all.hours.iter().map(|(hour, times)| (*hour, *times)).collect();
+    hours.sort_unstable();
+    let mut starts: HashMap<i64, i64> = HashMap::new();
+    let mut block: Option<(i64, Instant)> = None;
+    for (hour, (first, last)) in hours {
+        let start = match block {
+            Some((start, before))
+                if hour < start + BLOCK_HOURS
+                    && first < before.plus_nanos(i128::from(BLOCK_HOURS) * 3_600_000_000_000) =>
+            {
+                start
+            }
+            _ => hour,
+        };
+        block = Some((start, last));
+        starts.insert(hour, start);
+    }
+    for ((key, dimensions), row) in std::mem::take(&mut all.rows) {
+        let key = match key {
+            PeriodKey::Block(hour) => PeriodKey::Block(starts.get(&hour).copied().unwrap_or(hour)),
+            key => key,
+        };
+        let own = all.rows.entry((key, dimensions)).or_default();
+        own.sums.add(&row.sums)?;
+        own.turns_at.extend(row.turns_at);
+        own.turn_numbers.extend(row.turn_numbers);
+    }
+    Ok(())
+}
+
+/// At most so many empty rows are added.
+const FILL_MAX: usize = 1_000_000;
+
+/// Adds rows of zeros for the empty periods of the calendar between the first and the last row, or the bounds.
+fn fill(question: &Question, rows: &mut Vec<((PeriodKey, Dimensions), Growing)>) {
+    let Some(period) = question.period.filter(|period| question.fill && period.is_of_calendar()) else {
+        return;
+    };
+    let zone = &question.zone;
+    let start_of = |key: &PeriodKey| match key {
+        PeriodKey::Hour(hour, offset) => Some(hour * 3600 - offset),
+        PeriodKey::Day(day) => Some(zone.day_start(*day)),
+        _ => None,
+    };
+    let starts = || rows.iter().filter_map(|((key, _), _)| start_of(key));
+    let first = question.since.map(|since| since.seconds).or_else(|| starts().min());
+    let last = question.until.map(|until| until.seconds).or_else(|| starts().max());
+    let (Some(first), Some(last)) = (first, last) else { return };
+    let known: std::collections::HashSet<PeriodKey> = rows.iter().map(|((key, _), _)| *key).collect();
+    let mut at = first;
+    for _ in 0..FILL_MAX {
+        if at > last {
+            break;
+        }
+        let span = zone.span_at(Instant::at(at));
+        let local = at + span.offset;
+        let day = local.div_euclid(DAY_SECONDS);
+        let (key, next) = match period {
+            Period::Hour => {
+                let hour = local.div_euclid(3600);
+                (PeriodKey::Hour(hour, span.offset), ((hour + 1) * 3600 - span.offset).min(span.to))
+            }
+            Period::Day => (PeriodKey::Day(day), zone.day_end(day)),
+            Period::Week => {
+                let week = question.week_start.week_of(day);
+                (PeriodKey::Day(week), zone.day_end(week + 6))
+            }
+            _ => {
+                let (year, month, day_of_month) = civil(day);
+                let month_end = zone.day_end(month_after(year, month) - 1);
+                (PeriodKey::Day(day - i64::from(day_of_month) + 1), month_end)
+            }
+        };
+        if !known.contains(&key) {
+            rows.push(((key, [0; DIMENSIONS_MAX]), Growing::default()));
+        }
+        at = next.max(at + 1);
+    }
+}
+
+fn date(day: i64) -> String {
+    let (year, month, day) = civil(day);
+    format!("{year:04}-{month:02}-{day:02}")
+}
+
+fn row_period(question: &Question, key: PeriodKey, all: &Tally<'_>) -> Option<RowPeriod> {
+    let zone = &question.zone;
+    let of = |key: String, start: i64, end: i64| {
+        Some(RowPeriod { key, start: Some(Instant::at(start)), end: Some(Instant::at(end)) })
+    };
+    match key {
+        PeriodKey::None | PeriodKey::Undated => None,
+        PeriodKey::Hour(hour, offset) => {
+            let (start, end) = (hour * 3600 - offset, (hour + 1) * 3600 - offset);
+            // An hour that a change cuts short is that part of it in which the offset is in force.
+            let middle = [start, end - 1, start + 1800, start + 900, start + 2700];
+            let in_force = middle.into_iter().map(|at| zone.span_at(Instant::at(at)));
+            let span = in_force.into_iter().find(|span| span.offset == offset);
+            let (start, end) = span.map_or((start, end), |span| (start.max(span.from), end.min(span.to)));
+            let (sign, minutes) = (if offset < 0 { '-' } else { '+' }, offset.abs() / 60);
+            let name = format!(
+                "{}T{:02}:00:00{sign}{:02}:{:02}",
+                date(hour.div_euclid(24)),
+                hour.rem_euclid(24),
+                minutes / 60,
+                minutes % 60
+            );
+            of(name, start, end)
+        }
+        PeriodKey::Day(day) => {
+            let start = zone.day_start(day);
+            match question.period {
+                Some(Period::Week) => of(date(day), start, zone.day_end(day + 6)),
+                Some(Period::Month) => {
+                    let (year, month, _) = civil(day);
+                    of(format!("{year:04}-{month:02}"), start, zone.day_end(month_after(year, month) - 1))
+                }
+                _ => of(date(day), start, zone.day_end(day)),
+            }
+        }
+        PeriodKey::Session(source, session) => {
+            let name = |number| all.texts.get(number).unwrap_or_default();
+            let times = all.session_times.get(&(source, session));
+            Some(RowPeriod {
+                key: format!("{}/{}", name(source), name(session)),
+                start: times.map(|times| times.0),
+                end: times.map(|times| times.1),
+            })
+        }
+        PeriodKey::Block(hour) => {
+            let start = Instant::at(hour * 3600);
+            of(start.to_rfc3339_seconds(), hour * 3600, (hour + BLOCK_HOURS) * 3600)
+        }
+    }
+}
+
+/// Undated turns come first, then sessions without a time, then periods by their start.
+fn by_period(a: &AnswerRow, b: &AnswerRow) -> Ordering {
+    let key = |row: &AnswerRow| row.period.as_ref().map(|period| period.start);
+    let name = |row: &AnswerRow| row.period.as_ref().map(|period| period.key.clone());
+    key(a).cmp(&key(b)).then_with(|| name(a).cmp(&name(b)))
+}
+
+/// Values by their bytes, numbers by their size, nothing last.
+fn by_value(dimension: &Dimension, a: Option<&str>, b: Option<&str>) -> Ordering {
+    match (a, b) {
+        (None, None) => Ordering::Equal,
+        (None, Some(_)) => Ordering::Greater,
+        (Some(_), None) => Ordering::Less,
+        (Some(a), Some(b)) if dimension.is_number() => a.len().cmp(&b.len()).then_with(|| a.cmp(b)),
+        (Some(a), Some(b)) => a.cmp(b),
+    }
+}
+
+fn order(question: &Question, a: &AnswerRow, b: &AnswerRow) -> Ordering {
+    let value_of = |place: usize| {
+        let of = |row: &AnswerRow| row.values.get(place).cloned().flatten();
+        by_value(&question.by[place], of(a).as_deref(), of(b).as_deref())
+    };
+    let sorted = question.sort.as_ref().map_or(Ordering::Equal, |(key, is_descending)| {
+        let ascending = match key {
+            SortKey::Period => by_period(a, b),
+            SortKey::Usd => a.sums.usd.cmp(&b.sums.usd),
+            SortKey::Tokens => a.sums.tokens().cmp(&b.sums.tokens()),
+            SortKey::Turns => a.sums.turns.cmp(&b.sums.turns),
+            SortKey::Count(place) => a.sums.counts[*place].cmp(&b.sums.counts[*place]),
+            SortKey::Dimension(place) => value_of(*place),
+        };
+        if *is_descending { ascending.reverse() } else { ascending }
+    });
+    sorted
+        .then_with(|| by_period(a, b))
+        .then_with(|| b.sums.usd.cmp(&a.sums.usd))
+        .then_with(|| b.sums.tokens().cmp(&a.sums.tokens()))
+        .then_with(|| (0..question.by.len()).map(value_of).find(|o| o.is_ne()).unwrap_or(Ordering::Equal))
+}
+
+/// Adds up the rows beyond the limit in one.
+fn limit(question: &Question, rows: &mut Vec<AnswerRow>) -> Result<Option<u64>, TooLarge> {
+    let Some(limit) = question.limit.filter(|limit| *limit < rows.len()) else { return Ok(None) };
+    let others = rows.split_off(limit);
+    let mut sums = Sums::default();
+    for row in &others {
+        sums.add(&row.sums)?;
+    }
+    if question.has_tool() {
+        // A turn that called several of these tools counts once.
+        let numbers = others.iter().flat_map(|row| row.turn_numbers.iter().copied());
+        let turns: HashMap<u64, bool> = numbers.collect();
+        sums.turns = turns.len() as u64;
+        sums.lower_bound_turns = turns.values().filter(|is_lower_bound| **is_lower_bound).count() as u64;
+    }
+    rows.push(AnswerRow {
+        period: None,
+        values: Vec::new(),
+        sums,
+        turns_at: Vec::new(),
+        is_other: true,
+        turn_numbers: Vec::new(),
+    });
+    Ok(Some(others.len() as u64))
+}
+
+impl Answer {
+    /// Whether the cost is only a lower bound.
+    pub fn is_lower_bound(sums: &Sums) -> bool {
+        sums.unpriced_tokens > 0 || sums.lower_bound_turns > 0
+    }
+}
+
+mod document {
+    //! The answer as its JSON document, which docs/usage.md describes.
+
+    use serde::Serialize;
+    use serde::ser::{Error, SerializeMap, Serializer};
+    use serde_json::value::RawValue;
+
+    use super::{Answer, AnswerRow, BTreeMap, ExplainedTurn, Question, RowPeriod, Sums, Usd};
+    use crate::usage::prices::Size;
+
+    /// A number with all its digits.
+    struct Number(Usd);
+
+    impl Serialize for Number {
+        fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            RawValue::from_string(self.0.to_string()).map_err(S::Error::custom)?.serialize(serializer)
+        }
+    }
+
+    fn sums<M: SerializeMap>(map: &mut M, sums: &Sums, has_calls: bool) -> Result<(), M::Error> {
+        map.serialize_entry("turns", &sums.turns)?;
+        if has_calls {
+            map.serialize_entry("calls", &sums.calls)?;
+        }
+        for (name, count) in Sums::COUNTS.iter().zip(sums.counts) {
+            map.serialize_entry(name, &count)?;
+        }
+        map.serialize_entry("tokens", &sums.tokens())?;
+        map.serialize_entry("usd", &Number(sums.usd))?;
+        map.serialize_entry("unpricedTokens", &sums.unpriced_tokens)?;
+        map.serialize_entry("lowerBoundTurns", &sums.lower_bound_turns)
+    }
+
+    impl Serialize for RowPeriod {
+        fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            let mut map = serializer.serialize_map(Some(3))?;
+            map.serialize_entry("key", &self.key)?;
+            map.serialize_entry("start", &self.start.map(super::Instant::to_rfc3339))?;
+            map.serialize_entry("end", &self.end.map(super::Instant::to_rfc3339))?;
+            map.end()
+        }
+    }
+
+    /// A row under its question.
+    struct Row<'a>(&'a Question, &'a AnswerRow);
+
+    impl Serialize for Row<'_> {
+        fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            let Self(question, row) = self;
+            let mut map = serializer.serialize_map(None)?;
+            if row.is_other {
+                map.serialize_entry("other", &true)?;
+            } else {
+                if question.period.is_some() {
+                    map.serialize_entry("period", &row.period)?;
+                }
+                for (dimension, value) in question.by.iter().zip(&row.values) {
+                    let number = value.as_ref().filter(|_| dimension.is_number());
+                    match number.and_then(|value| value.parse::<u8>().ok()) {
+                        Some(number) => map.serialize_entry(&dimension.name(), &number)?,
+                        None => map.serialize_entry(&dimension.name(), value)?,
+                    }
+                }
+            }
+            sums(&mut map, &row.sums, question.has_tool())?;
+            if question.explain && !row.is_other {
+                map.serialize_entry("turnsAt", &row.turns_at)?;
+            }
+            map.end()
+        }
+    }
+
+    impl Serialize for ExplainedTurn {
+        fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            let mut map = serializer.serialize_map(None)?;
+            map.serialize_entry("offset", &self.offset)?;
+            map.serialize_entry("length", &self.length)?;
+            map.serialize_entry("ts", &self.ts)?;
+            map.serialize_entry("source", &self.source)?;
+            map.serialize_entry("sessionId", &self.session)?;
+            map.serialize_entry("messageId", &self.message)?;
+            map.serialize_entry("model", &self.model)?;
+            map.serialize_entry("usd", &self.usd.map(Number))?;
+            let priced = self.priced.as_ref().map(|priced| {
+                let request = match priced.size {
+                    Size::AllInput => serde_json::Value::Null,
+                    Size::Tokens(tokens) => tokens.into(),
+                    Size::Unknown => "unknown".into(),
+                };
+                serde_json::json!({
+                    "provider": priced.provider, "model": priced.model, "context": priced.context,
+                    "request": request
+                })
+            });
+            map.serialize_entry("priced", &priced)?;
+            map.serialize_entry("superseded", &self.superseded)?;
+            if let Some(share) = &self.share {
+                let share: BTreeMap<&str, i128> = Sums::COUNTS.into_iter().zip(*share).collect();
+                map.serialize_entry("share", &share)?;
+            }
+            map.end()
+        }
+    }
+
+    impl Serialize for Answer {
+        fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            let question = &self.question;
+            let mut map = serializer.serialize_map(None)?;
+            map.serialize_entry("version", &1)?;
+            map.serialize_entry("period", &question.period.map(super::Period::as_str))?;
+            let by: Vec<String> = question.by.iter().map(super::Dimension::name).collect();
+            map.serialize_entry("by", &by)?;
+            map.serialize_entry("zone", question.zone.name())?;
+            map.serialize_entry("weekStart", question.week_start.as_str())?;
+            map.serialize_entry("since", &question.since.map(super::Instant::to_rfc3339_nanos))?;
+            map.serialize_entry("until", &question.until.map(super::Instant::to_rfc3339_nanos))?;
+            map.serialize_entry("filters", &FiltersOf(question))?;
+            map.serialize_entry(
+                "prices",
+                &serde_json::json!({
+                    "package": self.prices.package, "version": self.prices.version, "sha256": self.prices.sha256,
+                    "own": self.prices.own.as_ref().map(|(path, sha256)| serde_json::json!({
+                        "path": path.to_string_lossy(), "sha256": sha256
+                    })),
+                }),
+            )?;
+            map.serialize_entry(
+                "ledger",
+                &serde_json::json!({
+                    "path": self.ledger.path.to_string_lossy(), "takenIn": self.ledger.taken_in_bytes,
+                    "bytes": self.ledger.bytes
+                }),
+            )?;
+            let rows: Vec<Row<'_>> = self.rows.iter().map(|row| Row(question, row)).collect();
+            map.serialize_entry("rows", &rows)?;
+            map.serialize_entry("total", &Total(question, &self.total))?;
+            let unpriced: Vec<_> = self.unpriced.iter().map(UnpricedOf).collect();
+            map.serialize_entry("unpriced", &unpriced)?;
+            map.serialize_entry("leftOut", &serde_json::json!({"undatedTurns": self.undated_left_out}))?;
+            map.serialize_entry("invalidTurns", &self.invalid_turns)?;
+            map.serialize_entry("other", &self.other_rows)?;
+            map.end()
+        }
+    }
+
+    struct UnpricedOf<'a>(&'a super::Unpriced);
+
+    impl Serialize for UnpricedOf<'_> {
+        fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            let mut map = serializer.serialize_map(Some(3))?;
+            map.serialize_entry("model", &self.0.model)?;
+            map.serialize_entry("reason", self.0.reason.as_str())?;
+            map.serialize_entry("tokens", &self.0.tokens)?;
+            map.end()
+        }
+    }
+
+    struct Total<'a>(&'a Question, &'a Sums);
+
+    impl Serialize for Total<'_> {
+        fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            let mut map = serializer.serialize_map(None)?;
+            sums(&mut map, self.1, self.0.has_tool())?;
+            map.end()
+        }
+    }
+
+    struct FiltersOf<'a>(&'a Question);
+
+    impl Serialize for FiltersOf<'_> {
+        fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            let filters = &self.0.filters;
+            let mut map = serializer.serialize_map(None)?;
+            for (name, patterns) in filters.lists() {
+                if !patterns.is_empty() {
+                    let texts: Vec<&str> =
+                        patterns.iter().map(super::super::question::Pattern::as_str).collect();
+                    map.serialize_entry(name, &texts)?;
+                }
+            }
+            if !filters.tag.is_empty() {
+                let pairs = filters.tag.iter().map(|(key, value)| format!("{key}={}", value.as_str()));
+                map.serialize_entry("tag", &pairs.collect::<Vec<_>>())?;
+            }
+            map.end()
+        }
+    }
+}

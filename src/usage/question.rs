@@ -1,0 +1,275 @@
+//! What is asked: periods, dimensions, filters, bounds, order.
+
+use super::instant::Instant;
+use super::zone::{WeekStart, Zone};
+
+/// Spans of time that turns are put together by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Period {
+    /// Local hours, each offset by itself.
+    Hour,
+    /// Local dates.
+    Day,
+    /// Seven local dates.
+    Week,
+    /// Local months.
+    Month,
+    /// Sessions.
+    Session,
+    /// Blocks of five hours.
+    Block,
+}
+
+impl Period {
+    /// As documents have it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Hour => "hour",
+            Self::Day => "day",
+            Self::Week => "week",
+            Self::Month => "month",
+            Self::Session => "session",
+            Self::Block => "block",
+        }
+    }
+
+    /// The period that a word names: `day`, `daily`, `sessions`, ...
+    pub fn named(word: &str) -> Option<Self> {
+        Some(match word {
+            "hour" | "hourly" => Self::Hour,
+            "day" | "daily" => Self::Day,
+            "week" | "weekly" => Self::Week,
+            "month" | "monthly" => Self::Month,
+            "session" | "sessions" => Self::Session,
+            "block" | "blocks" => Self::Block,
+            _ => return None,
+        })
+    }
+
+    /// Whether it is a part of the calendar.
+    pub const fn is_of_calendar(self) -> bool {
+        matches!(self, Self::Hour | Self::Day | Self::Week | Self::Month)
+    }
+}
+
+/// What turns are told apart by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Dimension {
+    /// The model's text.
+    Model,
+    /// Whose price applies; else who the enrichment says.
+    Provider,
+    /// The project's key, else the project.
+    Project,
+    /// The source.
+    Source,
+    /// The session's id.
+    Session,
+    /// The type of a subagent, `subagent`, or `main`.
+    Subagent,
+    /// The activity.
+    Activity,
+    /// The value of a key of the enrichment.
+    Tag(String),
+    /// The value of the key `machine` of the enrichment.
+    Machine,
+    /// The tools that a turn called.
+    Tool,
+    /// 1 (Monday) to 7, local.
+    Weekday,
+    /// 0 to 23, local.
+    HourOfDay,
+}
+
+impl Dimension {
+    /// The dimension that a word names.
+    pub fn named(word: &str) -> Option<Self> {
+        Some(match word {
+            "model" => Self::Model,
+            "provider" => Self::Provider,
+            "project" => Self::Project,
+            "source" => Self::Source,
+            "session" => Self::Session,
+            "subagent" => Self::Subagent,
+            "activity" => Self::Activity,
+            "machine" => Self::Machine,
+            "tool" => Self::Tool,
+            "weekday" => Self::Weekday,
+            "hour-of-day" => Self::HourOfDay,
+            _ => Self::Tag(word.strip_prefix("tag:").filter(|key| !key.is_empty())?.to_owned()),
+        })
+    }
+
+    /// As documents have it.
+    pub fn name(&self) -> String {
+        match self {
+            Self::Model => "model",
+            Self::Provider => "provider",
+            Self::Project => "project",
+            Self::Source => "source",
+            Self::Session => "session",
+            Self::Subagent => "subagent",
+            Self::Activity => "activity",
+            Self::Machine => "machine",
+            Self::Tool => "tool",
+            Self::Weekday => "weekday",
+            Self::HourOfDay => "hour-of-day",
+            Self::Tag(key) => return format!("tag:{key}"),
+        }
+        .to_owned()
+    }
+
+    /// Whether its values are numbers.
+    pub const fn is_number(&self) -> bool {
+        matches!(self, Self::Weekday | Self::HourOfDay)
+    }
+}
+
+/// At most so many dimensions.
+pub const DIMENSIONS_MAX: usize = 4;
+
+/// A value of a filter: `(none)` is no value, `x*` a beginning, everything else a whole text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pattern(String);
+
+impl Pattern {
+    /// The pattern that a text is.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// Its text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    pub(super) fn matches(&self, value: Option<&str>) -> bool {
+        match (&*self.0, value) {
+            ("(none)", value) => value.is_none(),
+            (_, None) => false,
+            (pattern, Some(value)) => match pattern.strip_suffix('*') {
+                Some(start) => value.starts_with(start),
+                None => value == pattern,
+            },
+        }
+    }
+}
+
+/// Which turns count. Within one list any pattern will do; of different lists all have to.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct Filters {
+    pub model: Vec<Pattern>,
+    pub provider: Vec<Pattern>,
+    /// The project or its key.
+    pub project: Vec<Pattern>,
+    pub source: Vec<Pattern>,
+    pub session: Vec<Pattern>,
+    pub subagent: Vec<Pattern>,
+    pub activity: Vec<Pattern>,
+    pub machine: Vec<Pattern>,
+    /// Keys of the enrichment and patterns of their values, in the order in which they were given.
+    pub tag: Vec<(String, Pattern)>,
+}
+
+impl Filters {
+    /// Whether every turn passes.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// The lists under their names.
+    pub(super) fn lists(&self) -> [(&'static str, &[Pattern]); 8] {
+        [
+            ("model", &self.model),
+            ("provider", &self.provider),
+            ("project", &self.project),
+            ("source", &self.source),
+            ("session", &self.session),
+            ("subagent", &self.subagent),
+            ("activity", &self.activity),
+            ("machine", &self.machine),
+        ]
+    }
+}
+
+/// What rows are ordered by first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SortKey {
+    /// The period.
+    Period,
+    /// The cost.
+    Usd,
+    /// All tokens.
+    Tokens,
+    /// The number of turns.
+    Turns,
+    /// A class of tokens, by its place in [`Sums::COUNTS`](super::Sums::COUNTS).
+    Count(usize),
+    /// A dimension, by its place in the question.
+    Dimension(usize),
+}
+
+/// A question.
+#[derive(Debug, Clone)]
+pub struct Question {
+    /// Spans of time; `None` for none.
+    pub period: Option<Period>,
+    /// Dimensions, at most [`DIMENSIONS_MAX`], each once.
+    pub by: Vec<Dimension>,
+    /// The zone of dates and hours.
+    pub zone: Zone,
+    /// The first day of weeks.
+    pub week_start: WeekStart,
+    /// The first instant that counts.
+    pub since: Option<Instant>,
+    /// The last instant that counts.
+    pub until: Option<Instant>,
+    /// Which turns count.
+    pub filters: Filters,
+    /// What rows are ordered by first, and whether it descends; `None` for periods and then costs.
+    pub sort: Option<(SortKey, bool)>,
+    /// How many rows there are before all others are added up in one.
+    pub limit: Option<usize>,
+    /// Whether empty hours, days, weeks and months get rows of zeros.
+    pub fill: bool,
+    /// Whether each row names the turns behind it. The answer then comes from the ledger.
+    pub explain: bool,
+    /// At most so many threads; 0 takes one for each core.
+    pub threads: usize,
+}
+
+impl Default for Question {
+    /// The total of all turns, in UTC.
+    fn default() -> Self {
+        Self {
+            period: None,
+            by: Vec::new(),
+            zone: Zone::utc(),
+            week_start: WeekStart::default(),
+            since: None,
+            until: None,
+            filters: Filters::default(),
+            sort: None,
+            limit: None,
+            fill: false,
+            explain: false,
+            threads: 0,
+        }
+    }
+}
+
+impl Question {
+    /// The question with what follows from it: blocks are those of Claude Code unless a source is named.
+    pub(super) fn completed(&self) -> Self {
+        let mut question = self.clone();
+        if question.period == Some(Period::Block) && question.filters.source.is_empty() {
+            question.filters.source.push(Pattern::new("claude-code"));
+        }
+        question
+    }
+
+    pub(super) fn has_tool(&self) -> bool {
+        self.by.contains(&Dimension::Tool)
+    }
+}

@@ -1,0 +1,347 @@
+//! Time zones: local dates and hours of instants, and back to the instants at which they begin and end.
+//!
+//! Guarantees: an instant has one local date and one offset. A date begins at its first instant and ends at the instant after its
+//! last one, whatever the clock did: where midnight is skipped, the day begins at the jump; where it comes twice, at the first.
+
+use jiff::Timestamp;
+use jiff::tz::{AmbiguousOffset, Offset, TimeZone};
+
+use super::instant::{DAY_SECONDS, Instant, civil, day_number};
+
+/// A time zone and its name.
+#[derive(Debug, Clone)]
+pub struct Zone {
+    zone: TimeZone,
+    name: String,
+}
+
+/// Instants with one offset: from the first second, and up to the second that is exclusive.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Span {
+    pub from: i64,
+    pub to: i64,
+    pub offset: i64,
+}
+
+impl Zone {
+    /// UTC.
+    pub fn utc() -> Self {
+        Self { zone: TimeZone::UTC, name: "UTC".to_owned() }
+    }
+
+    /// The zone that a user names: an IANA name in any case, `UTC`, `local`, or `+hh:mm`.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub fn named(name: &str) -> Result<Self, String> {
+        if name.eq_ignore_ascii_case("local") {
+            return Ok(Self::local());
+        }
+        if let Some(seconds) = fixed_offset(name) {
+            let offset = Offset::from_seconds(seconds).map_err(|error| error.to_string())?;
+            return Ok(Self { zone: TimeZone::fixed(offset), name: name.to_owned() });
+        }
+        let zone = TimeZone::get(name)
+            .map_err(|error| format!("{error}; write Europe/Berlin, UTC, local or +05:45"))?;
+        let name = zone.iana_name().unwrap_or(name).to_owned();
+        Ok(Self { zone, name })
+    }
+
+    /// The zone of `TZ` where it names one, else that of the system, else UTC.
+    pub fn local() -> Self {
+        let of_variable = std::env::var("TZ").ok().filter(|name| !name.is_empty()).and_then(|name| {
+            let name = name.trim_start_matches(':');
+            let zone = TimeZone::get(name).or_else(|_| TimeZone::posix(name)).ok()?;
+            Some(Self { name: zone.iana_name().unwrap_or(name).to_owned(), zone })
+        });
+        let of_link = || {
+            let target = std::fs::canonicalize("/etc/localtime").ok()?;
+            let name = target.to_str()?.split_once("zoneinfo/")?.1.to_owned();
+            Self::named(&name).ok()
+        };
+        let of_system = || {
+            let zone = TimeZone::try_system().ok()?;
+            Some(Self { name: zone.iana_name().unwrap_or("local").to_owned(), zone })
+        };
+        of_variable.or_else(of_link).or_else(of_system).unwrap_or_else(Self::utc)
+    }
+
+    /// Its name, as documents have it.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The offset in force at an instant, and from when to when.
+    pub(super) fn span_at(&self, at: Instant) -> Span {
+        let limits = (Timestamp::MIN.as_second(), Timestamp::MAX.as_second());
+        let timestamp = |seconds: i64| {
+            Timestamp::from_second(seconds.clamp(limits.0, limits.1)).unwrap_or(Timestamp::UNIX_EPOCH)
+        };
+        let now = timestamp(at.seconds);
+        let offset = i64::from(self.zone.to_offset(now).seconds());
+        // Changes of a zone's abbreviation alone are no changes here.
+        let same = |seconds: i64| i64::from(self.zone.to_offset(timestamp(seconds)).seconds()) == offset;
+        let mut earlier = self.zone.preceding(timestamp(at.seconds.saturating_add(1)));
+        let from = earlier
+            .by_ref()
+            .map(|change| change.timestamp().as_second())
+            .find(|change| !same(change - 1))
+            .unwrap_or(i64::MIN);
+        let mut later = self.zone.following(now).map(|change| change.timestamp().as_second());
+        let to = later.find(|change| !same(*change)).unwrap_or(i64::MAX);
+        Span { from, to, offset }
+    }
+
+    /// Seconds east of UTC at an instant.
+    pub(super) fn offset_at(&self, seconds: i64) -> i64 {
+        let limits = (Timestamp::MIN.as_second(), Timestamp::MAX.as_second());
+        Timestamp::from_second(seconds.clamp(limits.0, limits.1))
+            .map_or(0, |at| i64::from(self.zone.to_offset(at).seconds()))
+    }
+
+    /// The instants at which clocks show a local time, in seconds: the first and the last one. Where clocks jump over it, both
+    /// are the instant of the jump.
+    pub(super) fn instants_of(&self, local_seconds: i64) -> (i64, i64) {
+        let (year, month, day) = civil(local_seconds.div_euclid(DAY_SECONDS));
+        let of_day = local_seconds.rem_euclid(DAY_SECONDS);
+        let clock = || {
+            let date = jiff::civil::Date::new(
+                i16::try_from(year).ok()?,
+                i8::try_from(month).ok()?,
+                i8::try_from(day).ok()?,
+            );
+            let second = jiff::SignedDuration::from_secs(of_day);
+            date.ok()?.at(0, 0, 0, 0).checked_add(second).ok()
+        };
+        let Some(clock) = clock() else {
+            let at = local_seconds - self.offset_at(local_seconds);
+            return (at, at);
+        };
+        let seconds = |offset: Offset| local_seconds - i64::from(offset.seconds());
+        match self.zone.to_ambiguous_timestamp(clock).offset() {
+            AmbiguousOffset::Unambiguous { offset } => (seconds(offset), seconds(offset)),
+            AmbiguousOffset::Fold { before, after } => (seconds(before), seconds(after)),
+            AmbiguousOffset::Gap { before, after } => {
+                let jump = Timestamp::from_second(seconds(after))
+                    .ok()
+                    .and_then(|earlier| self.zone.following(earlier).next())
+                    .map_or(seconds(before), |change| change.timestamp().as_second());
+                (jump, jump)
+            }
+        }
+    }
+
+    /// The local date of an instant, in days since 1970.
+    pub(super) fn day_of(&self, at: Instant) -> i64 {
+        (at.seconds + self.offset_at(at.seconds)).div_euclid(DAY_SECONDS)
+    }
+
+    /// The local date of an instant, `2026-11-05`.
+    pub fn date_of(&self, at: Instant) -> String {
+        let (year, month, day) = civil(self.day_of(at));
+        format!("{year:04}-{month:02}-{day:02}")
+    }
+
+    /// The first instant of a local date.
+    pub(super) fn day_start(&self, day: i64) -> i64 {
+        self.instants_of(day * DAY_SECONDS).0
+    }
+
+    /// The instant after the last one of a local date.
+    pub(super) fn day_end(&self, day: i64) -> i64 {
+        let (first, last) = self.instants_of((day + 1) * DAY_SECONDS);
+        if self.day_of(Instant::at(last - 1)) == day { last } else { first }
+    }
+}
+
+/// `+05:45` in seconds.
+fn fixed_offset(text: &str) -> Option<i32> {
+    let (sign, rest) = match text.as_bytes() {
+        [b'+', rest @ ..] => (1, rest),
+        [b'-', rest @ ..] => (-1, rest),
+        _ => return None,
+    };
+    let [a, b, b':', c, d] = rest else { return None };
+    let number = |tens: &u8, ones: &u8| {
+        (tens.is_ascii_digit() && ones.is_ascii_digit()).then(|| i32::from((tens - b'0') * 10 + ones - b'0'))
+    };
+    let (hours, minutes) = (number(a, b)?, number(c, d)?);
+    (hours < 24 && minutes < 60).then_some(sign * (hours * 3600 + minutes * 60))
+}
+
+/// The first day of a week.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum WeekStart {
+    /// Monday.
+    #[default]
+    Monday,
+    /// Sunday.
+    Sunday,
+    /// Saturday.
+    Saturday,
+}
+
+impl WeekStart {
+    /// As documents have it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Monday => "monday",
+            Self::Sunday => "sunday",
+            Self::Saturday => "saturday",
+        }
+    }
+
+    /// The first day of the week of a day, both in days since 1970.
+    pub(super) fn week_of(self, day: i64) -> i64 {
+        let start = match self {
+            Self::Monday => 0,
+            Self::Saturday => 5,
+            Self::Sunday => 6,
+        };
+        day - (weekday(day) - start).rem_euclid(7)
+    }
+}
+
+/// 0 is Monday.
+pub(super) fn weekday(day: i64) -> i64 {
+    // 1970-01-01 was a Thursday.
+    (day + 3).rem_euclid(7)
+}
+
+/// The first day of the month after that of `(year, month)`.
+pub(super) fn month_after(year: i64, month: u32) -> i64 {
+    let (year, month) = if month == 12 { (year + 1, 1) } else { (year, month + 1) };
+    day_number(year, month, 1).unwrap_or(i64::MAX / DAY_SECONDS)
+}
+
+/// Which end of a span of time a bound is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bound {
+    /// The first instant that belongs to it.
+    Since,
+    /// The last instant that belongs to it.
+    Until,
+}
+
+/// What the forms of a time are, for messages.
+pub const TIME_FORMS: &str = "write now, today, yesterday, this-week, last-week, this-month, last-month, this-year, last-year, 7d, 2w, \
+                              36h, 2026, 2026-11, 2026-11-05, 2026-11-05T10:07 or 2026-11-05T10:07:30Z";
+
+/// The largest number of days, weeks or hours.
+const COUNT_MAX: u32 = 3660;
+
+impl Bound {
+    /// Reads a time as a user writes it.
+    ///
+    /// # Errors
+    /// That it is none, with the forms that there are.
+    pub fn parse(
+        self,
+        text: &str,
+        zone: &Zone,
+        week_start: WeekStart,
+        now: Instant,
+    ) -> Result<Instant, String> {
+        self.read(text, zone, week_start, now).ok_or_else(|| format!("{text:?} is no time; {TIME_FORMS}"))
+    }
+
+    fn read(self, text: &str, zone: &Zone, week_start: WeekStart, now: Instant) -> Option<Instant> {
+        let today = zone.day_of(now);
+        let (year, month, _) = civil(today);
+        let month_start = |year, month| day_number(year, month, 1);
+        let days = |first: i64, end: i64| Some(self.of_days(zone, first, end));
+        let before_month = if month == 1 { (year - 1, 12) } else { (year, month - 1) };
+        match text {
+            "now" => return Some(now),
+            "today" => return days(today, today + 1),
+            "yesterday" => return days(today - 1, today),
+            "this-week" => {
+                let week = week_start.week_of(today);
+                return days(week, week + 7);
+            }
+            "last-week" => {
+                let week = week_start.week_of(today);
+                return days(week - 7, week);
+            }
+            "this-month" => return days(month_start(year, month)?, month_after(year, month)),
+            "last-month" => {
+                return days(month_start(before_month.0, before_month.1)?, month_start(year, month)?);
+            }
+            "this-year" => return days(month_start(year, 1)?, month_start(year + 1, 1)?),
+            "last-year" => return days(month_start(year - 1, 1)?, month_start(year, 1)?),
+            _ => {}
+        }
+        if let Some((count, unit)) = age(text) {
+            return Some(match unit {
+                b'h' => now.plus_nanos(-i128::from(count) * 3_600_000_000_000),
+                unit => {
+                    let back = if unit == b'w' { 7 * i64::from(count) - 1 } else { i64::from(count) - 1 };
+                    let start = Instant::at(zone.day_start(today - back));
+                    if self == Self::Since { start } else { start.plus_nanos(-1) }
+                }
+            });
+        }
+        let is_digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+        let part = |from: usize, to: usize| {
+            text.get(from..to).filter(|part| is_digits(part)).and_then(|part| part.parse::<u32>().ok())
+        };
+        let dash_at = |at: usize| text.as_bytes().get(at) == Some(&b'-');
+        let year = i64::from(part(0, 4)?);
+        if text.len() == 4 {
+            return days(month_start(year, 1)?, month_start(year + 1, 1)?);
+        }
+        let month = part(5, 7).filter(|_| dash_at(4))?;
+        if text.len() == 7 {
+            return days(month_start(year, month)?, month_after(year, month));
+        }
+        let day = day_number(year, month, part(8, 10).filter(|_| dash_at(7))?)?;
+        if text.len() == 10 {
+            return days(day, day + 1);
+        }
+        self.of_clock(text, zone)
+    }
+
+    /// The first or the last instant of local dates.
+    fn of_days(self, zone: &Zone, first: i64, end: i64) -> Instant {
+        match self {
+            Self::Since => Instant::at(zone.day_start(first)),
+            Self::Until => Instant::at(zone.day_end(end - 1)).plus_nanos(-1),
+        }
+    }
+
+    /// A date and a time, with or without an offset.
+    fn of_clock(self, text: &str, zone: &Zone) -> Option<Instant> {
+        // Narrower than what turns may have: no `t`, no second 60, at most 9 digits.
+        let at = Instant::of_turn(text)?;
+        let bytes = text.as_bytes();
+        let behind = &bytes[16..];
+        let (seconds, rest) = match behind {
+            [b':', tens, ones, rest @ ..] => (Some((tens, ones)), rest),
+            rest => (None, rest),
+        };
+        let digits = match rest {
+            [b'.', fraction @ ..] => fraction.iter().take_while(|byte| byte.is_ascii_digit()).count(),
+            _ => 0,
+        };
+        if bytes[10] == b't' || seconds == Some((&b'6', &b'0')) || digits > 9 {
+            return None;
+        }
+        let has_offset = rest.len() > if digits > 0 { digits + 1 } else { 0 };
+        if has_offset {
+            return Some(at);
+        }
+        // Without an offset it was read as UTC.
+        let (first, last) = zone.instants_of(at.seconds);
+        let is_gap = first == last && first + zone.offset_at(first) != at.seconds;
+        let seconds = if self == Self::Since { first } else { last };
+        Some(Instant { seconds, nanos: if is_gap { 0 } else { at.nanos } })
+    }
+}
+
+/// `7d` as 7 and its unit.
+fn age(text: &str) -> Option<(u32, u8)> {
+    let (unit, digits) = text.as_bytes().split_last()?;
+    let is_number = (1..=4).contains(&digits.len()) && digits.iter().all(u8::is_ascii_digit);
+    let count = text.get(..digits.len())?.parse::<u32>().ok()?;
+    (is_number && b"dwh".contains(unit) && (1..=COUNT_MAX).contains(&count)).then_some((count, *unit))
+}
