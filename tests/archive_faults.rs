@@ -230,31 +230,93 @@ fn a_full_disk_is_an_error_that_names_it() {
     }
 }
 
-/// What `burn state` and `burn query` answer must not depend on room for the `-shm` file of SQLite.
+/// What `burn state` and `burn query` print, with `-f` limited to nothing if that is asked for. `None` for a command that failed
+/// because of the write-ahead log.
+fn answers(home: &Path, is_limited: bool) -> [Option<Vec<u8>>; 2] {
+    [&["state", "--json"][..], &["query", "turns", "--json"]].map(|words| {
+        let mut command = burn(home);
+        command.args(words);
+        if is_limited {
+            let plain = command;
+            command = Command::new("sh");
+            command
+                .args(["-c", "ulimit -f 0 && exec \"$0\" \"$@\""])
+                .arg(plain.get_program())
+                .args(plain.get_args());
+            command.env("RELAYBURN_HOME", home).env("RELAYBURN_PROGRESS", "0");
+        }
+        let output = command.output().unwrap();
+        if output.status.success() {
+            return Some(output.stdout);
+        }
+        let message = failure(&output);
+        assert!(message.contains("archive.sqlite") && message.contains("write-ahead log"), "{message}");
+        None
+    })
+}
+
+/// A home whose archive is answered from while there is no room for a byte: `fill` takes the room, `free` gives it back.
+fn answers_without_room(home: &Path, is_limited: bool, fill: impl Fn(), free: impl Fn()) {
+    fs::write(home.join("ledger.jsonl"), ledgers::generated(Profile::Mixed, 1_000_000, 3).0).unwrap();
+    assert!(rebuild(home, &["--full"]).output().unwrap().status.success());
+    let made = names(home);
+    let before = answers(home, false);
+    assert!(before.iter().all(Option::is_some));
+    fill();
+    for _ in 0..3 {
+        assert_eq!(answers(home, is_limited), before);
+        assert_eq!(
+            names(home).iter().filter(|name| *name != "filler").collect::<Vec<_>>(),
+            made.iter().collect::<Vec<_>>()
+        );
+    }
+    free();
+    assert_eq!((answers(home, false), names(home)), (before.clone(), made.clone()));
+
+    // A log that nobody has taken in: its writer is gone, and so is its `-shm`.
+    let archive = home.join("archive.sqlite");
+    let writer = open_like_the_reference(&archive).unwrap();
+    writer
+        .execute_batch("PRAGMA wal_autocheckpoint = 0; UPDATE turns SET model = 'of the log' WHERE rowid = 1")
+        .unwrap();
+    let log = fs::read(home.join("archive.sqlite-wal")).unwrap();
+    assert!(!log.is_empty());
+    let of_the_log = answers(home, false);
+    assert_ne!(of_the_log[1], before[1]);
+    let kept = fs::read(&archive).unwrap();
+    drop(writer);
+    fs::write(&archive, kept).unwrap();
+    fs::write(home.join("archive.sqlite-wal"), &log).unwrap();
+    fill();
+    // It says so, or it answers with what the log holds; it never answers without.
+    for (answer, expected) in answers(home, is_limited).iter().zip(&of_the_log) {
+        assert!(answer.is_none() || answer == expected);
+    }
+    assert_eq!(
+        fs::read(home.join("archive.sqlite-wal")).unwrap(),
+        log,
+        "the log stays until it can be taken in"
+    );
+    free();
+    assert_eq!((answers(home, false), names(home)), (of_the_log, made));
+}
+
+/// What `burn state` and `burn query` answer must not depend on room for the `-shm` file of SQLite, and nothing is left beside the
+/// archive when there is none.
 #[test]
 fn a_full_disk_still_answers() {
     let Some(mount) = Mount::new() else { return };
     let home = mount.0.path();
-    fs::write(home.join("ledger.jsonl"), ledgers::generated(Profile::Mixed, 1_000_000, 3).0).unwrap();
-    assert!(rebuild(home, &["--full"]).output().unwrap().status.success());
-    let answers = || {
-        ["state", "query"].map(|word| {
-            let mut command = burn(home);
-            command.args(if word == "state" {
-                &["state", "--json"][..]
-            } else {
-                &["query", "turns", "--json"]
-            });
-            let output = command.output().unwrap();
-            success(&output);
-            output.stdout
-        })
-    };
-    let before = answers();
-    // As large as it likes; the write ends when nothing is left.
     let filler = home.join("filler");
-    assert!(fs::write(&filler, vec![1; 80 << 20]).is_err());
-    assert_eq!(answers(), before);
+    // As large as it likes; the write ends when nothing is left.
+    let fill = || assert!(fs::write(&filler, vec![1; 80 << 20]).is_err());
+    answers_without_room(home, false, fill, || fs::remove_file(&filler).unwrap());
+}
+
+#[test]
+fn files_that_may_not_grow_still_answer() {
+    let home = tempfile::tempdir().unwrap();
+    answers_without_room(home.path(), true, || {}, || {});
 }
 
 /// A program that uses the library has no handler of SIGBUS, which would end it where it read a map behind the end of its file.

@@ -24,7 +24,7 @@ pub enum ArchiveError {
     Disk(#[from] disk::Error),
     /// The new archive could not take the place of the old one.
     #[error(transparent)]
-    Publish(#[from] PublishError),
+    Publish(PublishError),
     /// The bulk loader could not build the new archive; the old one is untouched.
     #[error("cannot build {} anew: {source}; the old archive is untouched", path.display())]
     Bulk {
@@ -202,6 +202,15 @@ pub enum ArchiveError {
     /// The caller of the build or the vacuum wanted it to end.
     #[error("interrupted; the archive is as it was")]
     Interrupted,
+}
+
+impl From<PublishError> for ArchiveError {
+    fn from(error: PublishError) -> Self {
+        match error {
+            PublishError::Interrupted => Self::Interrupted,
+            error => Self::Publish(error),
+        }
+    }
 }
 
 impl ArchiveError {

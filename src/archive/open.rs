@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use rusqlite::{Connection, OpenFlags, OptionalExtension};
 
 use super::error::{ArchiveError, SqliteContext};
-use super::publish::PublishError;
+use super::publish::{self, PublishError};
 use super::schema::{ADDED_COLUMNS, ARCHIVE_STATE, INDEXES, TABLES, VERSION};
 use crate::disk;
 use crate::interrupt::Interrupt;
@@ -126,6 +126,9 @@ pub fn open_read_only(path: &Path) -> Result<Reader, ArchiveError> {
         Err(error) if may_not_write(&error) || has_no_room(&error) => error,
         Err(error) => return Err(error).context(path, "opening it"),
     };
+    if has_no_room(&error) {
+        publish::remove_empty_log(path);
+    }
     let seen = Seen::of(path)?;
     if seen.log_len_bytes > 0 {
         if has_no_room(&error) {

@@ -103,11 +103,11 @@ impl Build<'_> {
         let kept = self.keep_what_is_lost(&plan, &built)?;
         let held = self.held;
         let published = plan.publish(|| held.still_held().is_ok());
-        if let (Some(kept), Err(error)) = (kept, &published)
+        if let (Some(kept), Err(error)) = (kept.filter(|kept| kept.is_new), &published)
             && !matches!(error, publish::PublishError::NotDurable { .. })
         {
             // The archive is still there, so nothing is missed; the error of publishing is the one to report.
-            let _ = disk::remove_file(&kept);
+            let _ = disk::remove_file(&kept.path);
         }
         let published = published?;
         self.result.timings.sync = published.build_sync;

@@ -1,6 +1,6 @@
 //! Keeping an archive whose ledger no longer has what the archive took in: it may be the last copy.
 //!
-//! Touches: reads the live archive and the new one; through [`Plan::copy_aside`] a copy beside the archive.
+//! Touches: reads the live archive and the new one; through [`Plan::keep_copy`] a copy beside the archive.
 //!
 //! Guarantees: the copy is whole and durable before the archive is replaced. A strict build is refused instead.
 //!
@@ -8,7 +8,7 @@
 //! was asked for, often with another ledger on purpose, so it keeps the archive only when the ledger was cut: the ledger
 //! is shorter than what was taken in, and the new archive has only turns that the old one has, and fewer of them.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rusqlite::types::{ToSqlOutput, ValueRef};
 
@@ -16,7 +16,7 @@ use super::Build;
 use crate::archive::cursor::{self, Restart};
 use crate::archive::error::{ArchiveError, SqliteContext};
 use crate::archive::open;
-use crate::archive::publish::Plan;
+use crate::archive::publish::{Kept, Plan};
 use crate::record::columns::turns;
 
 /// How the ledger differs from what an archive with rows took in.
@@ -57,14 +57,14 @@ impl Build<'_> {
         &mut self,
         plan: &Plan,
         built: &Path,
-    ) -> Result<Option<PathBuf>, ArchiveError> {
+    ) -> Result<Option<Kept>, ArchiveError> {
         let Some(loss) = self.lost.take() else { return Ok(None) };
         if loss.is_kept_if_cut && !is_part(built, &self.paths.archive)? {
             return Ok(None);
         }
         self.refuse_loss_if_strict(&loss)?;
-        let aside = plan.copy_aside()?;
-        self.result.set_aside = Some(aside.clone());
+        let aside = plan.keep_copy(&self.options.interrupt)?;
+        self.result.set_aside = Some(aside.path.clone());
         self.result.set_aside_reason = Some(format!("{}, so the archive as it was is kept", loss.reason));
         Ok(Some(aside))
     }

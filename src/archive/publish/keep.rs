@@ -2,49 +2,114 @@
 //!
 //! Touches: files called `<archive>.set-aside-<milliseconds since 1970>` beside the archive; the live archive as any reader does.
 //!
-//! Guarantees: a file of that name is whole and durable; none is ever overwritten or deleted here, except one that the caller
-//! takes back.
+//! Guarantees: a file of that name is whole; when its name is answered it is durable, too. None is ever overwritten or deleted here,
+//! except one that the caller takes back.
+//!
+//! A crash, or a directory that cannot be synced, may leave the copy of an archive that is still in its place. It is kept, and a
+//! build that has to keep the archive again finds it: a copy that has the same bytes as the new one takes its place.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rusqlite::backup::{Backup, StepResult};
 
-use super::{PublishError, TempDatabase, WRITER_WAIT, live, open, sync_directory};
+use super::{PublishError, TempDatabase, WRITER_WAIT, live, open};
 use crate::disk::{self, with_suffix};
+use crate::interrupt::Interrupt;
 
 /// Between the archive's name and the time in the name of a file that is kept.
 const SET_ASIDE: &str = ".set-aside-";
 
+/// How much of a database is copied or compared between two looks at the interrupt flag.
+const STEP_PAGES: i32 = 64;
+const STEP_BYTES: usize = 1 << 20;
+
+/// A copy of an archive that is kept.
+#[derive(Debug)]
+pub(crate) struct Kept {
+    pub path: PathBuf,
+    /// Whether it was made now; otherwise a build that ended early had left it.
+    pub is_new: bool,
+}
+
 /// Copies the live archive, with what its write-ahead log holds, to a name of its own, beside readers. For who holds lock
 /// `archive`, so that nobody writes meanwhile. The copy has the mode of the archive, and its owner where that can be given.
-pub(super) fn copy(path: &Path) -> Result<PathBuf, PublishError> {
+pub(super) fn copy(path: &Path, interrupt: &Interrupt) -> Result<Kept, PublishError> {
     let copy = TempDatabase::create(path)?;
-    back_up(path, &copy.path)?;
+    back_up(path, &copy.path, interrupt)?;
     copy.seal()?;
     #[cfg(unix)]
     if let Some(metadata) = live::regular_file(path)? {
         super::replace::copy_owner_and_mode(&copy.path, &metadata)?;
     }
+    for path in kept(path)? {
+        if is_same(&copy.path, &path, interrupt)? {
+            // Whoever made it may not have come so far.
+            sync_directory_of_copy(&path)?;
+            return Ok(Kept { path, is_new: false });
+        }
+    }
     let aside = free_name(path)?;
     disk::rename(&copy.path, &aside)?;
-    sync_directory(path)?;
-    Ok(aside)
+    sync_directory_of_copy(&aside)?;
+    Ok(Kept { path: aside, is_new: true })
 }
 
-fn back_up(from: &Path, to: &Path) -> Result<(), PublishError> {
-    let copying = PublishError::sqlite("copy", from);
-    let copied = || -> rusqlite::Result<()> {
+/// The archive is still in its place: that a copy cannot be made durable changes nothing.
+fn sync_directory_of_copy(copy: &Path) -> Result<(), PublishError> {
+    Ok(disk::sync_dir(disk::parent_of(copy))?)
+}
+
+/// Whether two files have the same bytes. A file that cannot be read is not the same.
+fn is_same(copy: &Path, other: &Path, interrupt: &Interrupt) -> Result<bool, PublishError> {
+    let (Ok(copy), Ok(other)) =
+        (disk::File::open_read_no_follow(copy), disk::File::open_read_no_follow(other))
+    else {
+        return Ok(false);
+    };
+    let (Ok(len_bytes), Ok(other_len_bytes)) = (copy.len_bytes(), other.len_bytes()) else {
+        return Ok(false);
+    };
+    if len_bytes != other_len_bytes {
+        return Ok(false);
+    }
+    let mut pieces = [vec![0; STEP_BYTES], vec![0; STEP_BYTES]];
+    for start in (0..len_bytes).step_by(STEP_BYTES) {
+        if interrupt.is_requested() {
+            return Err(PublishError::Interrupted);
+        }
+        let piece_len = STEP_BYTES.min((len_bytes - start) as usize);
+        for (piece, file) in pieces.iter_mut().zip([&copy, &other]) {
+            if file.read_exact_at(&mut piece[..piece_len], start).is_err() {
+                return Ok(false);
+            }
+        }
+        if pieces[0][..piece_len] != pieces[1][..piece_len] {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+fn back_up(from: &Path, to: &Path, interrupt: &Interrupt) -> Result<(), PublishError> {
+    let copied = || -> rusqlite::Result<bool> {
         let source = open(from)?;
         source.busy_timeout(WRITER_WAIT)?;
         let mut target = open(to)?;
         // The file is synced when it is whole, and thrown away after a crash.
         target.execute_batch("PRAGMA synchronous = OFF; PRAGMA journal_mode = OFF")?;
+        // One snapshot for all steps, whoever writes meanwhile.
+        source.execute_batch("BEGIN")?;
+        source.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
         let backup = Backup::new(&source, &mut target)?;
-        let waiting_since = Instant::now();
+        let mut waiting_since = Instant::now();
         loop {
-            match backup.step(-1)? {
-                StepResult::Done => return Ok(()),
+            if interrupt.is_requested() {
+                return Ok(false);
+            }
+            match backup.step(STEP_PAGES)? {
+                StepResult::Done => return Ok(true),
+                StepResult::More => waiting_since = Instant::now(),
                 _ if waiting_since.elapsed() > WRITER_WAIT => {
                     let busy = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_BUSY);
                     return Err(rusqlite::Error::SqliteFailure(busy, None));
@@ -53,7 +118,11 @@ fn back_up(from: &Path, to: &Path) -> Result<(), PublishError> {
             }
         }
     };
-    copied().map_err(copying)
+    if copied().map_err(PublishError::sqlite("copy", from))? {
+        Ok(())
+    } else {
+        Err(PublishError::Interrupted)
+    }
 }
 
 /// Renames what is in the archive's place and is no database. Whoever has it open, from before it was damaged, would unlink the new

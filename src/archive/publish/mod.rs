@@ -37,8 +37,9 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use crate::disk::{self, with_suffix};
+use crate::interrupt::Interrupt;
 
-pub(crate) use keep::kept;
+pub(crate) use keep::{Kept, kept};
 pub use live::Found;
 
 /// The page size of a rebuilt archive in bytes, unless the live file's has to be kept.
@@ -119,6 +120,9 @@ pub enum PublishError {
         /// Why the directory could not be synced.
         source: disk::Error,
     },
+    /// The copying of an archive that is to be kept was interrupted.
+    #[error("interrupted while the archive was copied; it is unchanged")]
+    Interrupted,
     /// The caller's check said that lock `archive` is no longer held.
     #[error("lock `archive` was lost before {} was replaced; it is unchanged, rebuild again", path.display())]
     LockLost {
@@ -176,6 +180,15 @@ pub enum Method {
 /// Removes what dead rebuilds left beside the archive. The caller holds lock `archive`.
 pub(crate) fn sweep(live: &Path) -> Result<(), PublishError> {
     live::sweep(&live::resolve(live)?)
+}
+
+/// Removes the empty files that SQLite left beside the archive when it had no room to open it. They do no harm, so that they may
+/// have to stay is no error.
+pub(crate) fn remove_empty_log(live: &Path) {
+    #[cfg(unix)]
+    let _ = live::resolve(live).and_then(|live| live::remove_empty_log(&live));
+    #[cfg(not(unix))]
+    let _ = live;
 }
 
 /// The files beside the archive that rebuilds work in: of one that runs, or of those that died.
@@ -246,12 +259,18 @@ impl Plan {
     }
 
     /// Copies the live archive to `<archive>.set-aside-<milliseconds since 1970>` beside it and returns that path. The copy is
-    /// whole and durable; readers and the live archive are not disturbed.
+    /// whole and durable; readers and the live archive are not disturbed. Where such a copy is there already, because a build that
+    /// made it ended before it replaced the archive, the path of that one is returned.
     ///
     /// # Errors
-    /// [`PublishError::Disk`], [`PublishError::Io`], [`PublishError::Sqlite`]; nothing of the copy is left then.
-    pub fn copy_aside(&self) -> Result<PathBuf, PublishError> {
-        keep::copy(&self.live)
+    /// [`PublishError::Disk`], [`PublishError::Io`], [`PublishError::Sqlite`]; nothing of the copy is left then, but where the
+    /// directory could not be synced: then the copy stays for the next build. [`PublishError::Interrupted`].
+    pub fn copy_aside(&self, interrupt: &Interrupt) -> Result<PathBuf, PublishError> {
+        self.keep_copy(interrupt).map(|kept| kept.path)
+    }
+
+    pub(crate) fn keep_copy(&self, interrupt: &Interrupt) -> Result<Kept, PublishError> {
+        keep::copy(&self.live, interrupt)
     }
 
     /// Renames what is in the live archive's place to `<archive>.set-aside-<milliseconds since 1970>` and returns that path.
