@@ -10,7 +10,7 @@ use std::path::PathBuf;
 
 use common::archives::{Place, variants};
 use common::dump::{self, Dump};
-use common::{ledgers, scale};
+use common::{Random, ledgers, scale};
 use proptest::prelude::*;
 use relayburn_ledger::archive::{self, ArchiveError, BuildResult, Options, Restart, Unobserved};
 use relayburn_ledger::dev::Profile;
@@ -361,4 +361,70 @@ fn what_a_killed_rebuild_left_is_named_and_deleted_by_the_next_tail_build() {
     place.tail(&Options::default());
     assert!(archive::status(&place.paths).unwrap().leftovers.is_empty());
     assert!(left.iter().all(|path| !path.exists()) && foreign.exists());
+}
+
+/// The row of a long session gets the turns of a tail added instead of all of its turns aggregated again.
+#[test]
+fn turns_that_are_added_to_a_long_session_give_the_row_of_a_rebuild() {
+    let mut random = Random::new(15);
+    let mut ledger = String::new();
+    for number in 0..2_500 {
+        ledger += &ledgers::turn("s", &format!("m{number}"), "2026-04-20T12:00:00.000Z");
+    }
+    let place = Place::with_ledger(ledger.as_bytes());
+    place.full(&Options::default());
+    for round in 0..60 * scale() as u64 {
+        for _ in 0..=random.below(3) {
+            let mut pick = |values: &[&'static str]| values[random.below(values.len() as u64) as usize];
+            let ts =
+                pick(&["2026-04-19T00:00:00.000Z", "2026-04-20T12:00:00.000Z", "2026-04-21T00:00:00.000Z"]);
+            let more = [
+                pick(&[
+                    "",
+                    r#","project":"/b""#,
+                    r#","project":"/a","projectKey":"k""#,
+                    r#","project":null"#,
+                ]),
+                pick(&[
+                    "",
+                    r#","subagent":{"isSidechain":true,"parentAgentId":"p2"}"#,
+                    r#","subagent":{"isSidechain":false,"parentAgentId":"p1"}"#,
+                ]),
+                pick(&[
+                    "",
+                    r#","fidelity":{"class":"full","granularity":"g","coverage":{}}"#,
+                    r#","fidelity":{"class":"partial","granularity":"g","coverage":{}}"#,
+                    r#","fidelity":{"class":"other","granularity":"g","coverage":{}}"#,
+                ]),
+            ]
+            .concat();
+            // Now and then a turn that is there already, and late in the test another model.
+            let message = if random.below(6) == 0 {
+                random.below(2_500)
+            } else {
+                10_000 * (round + 1) + random.below(9)
+            };
+            let mut turn = ledgers::turn_with("s", &format!("m{message}"), ts, &more);
+            if round > 40 && random.below(4) == 0 {
+                turn = turn.replace(r#""model":"m""#, r#""model":"a""#);
+            }
+            ledger += &turn;
+            if random.below(8) == 0 {
+                ledger += &ledgers::stamp(
+                    ts,
+                    &format!(r#"{{"messageId":"m{message}"}}"#),
+                    r#"{"agentId":"a","workflowId":"w"}"#,
+                );
+            }
+        }
+        fs::write(&place.paths.ledger, &ledger).unwrap();
+        assert_eq!(place.tail(&Options::default()).0.restarted, None);
+        if round % 4 == 3 {
+            dump::assert_same(
+                &dump::by_rowid(place.archive()),
+                &rebuilt(ledger.as_bytes()),
+                format!("round {round}"),
+            );
+        }
+    }
 }

@@ -6,6 +6,7 @@
 use std::path::Path;
 
 use super::bulk::{self, Duplicates, Loaded, Loader, Schema, TableId, Value};
+use super::pipeline::Place;
 use super::schema::{INDEXES, TABLES};
 use crate::interrupt::Interrupt;
 use crate::record::Cell;
@@ -48,9 +49,9 @@ impl BulkWriter {
         Ok(Self { loader, turns, calls, events, compactions, stamps })
     }
 
-    /// Takes the rows of chunk `number`, counted from 0 without gaps, in any order of chunks.
-    pub(super) fn write(&self, rows: &Rows<'_>, number: u64) -> Result<(), bulk::Error> {
-        let mut batch = self.loader.batch(number);
+    /// Takes the rows of a part of a chunk, in any order of parts.
+    pub(super) fn write(&self, rows: &Rows<'_>, place: Place) -> Result<(), bulk::Error> {
+        let mut batch = self.loader.batch_part(place.chunk, place.part);
         for turn in &rows.turns {
             batch.push(self.turns, &turn.cells.map(value))?;
             // The loader takes the row of `turns` before them as theirs.
@@ -61,7 +62,7 @@ impl BulkWriter {
         rows.events.iter().try_for_each(|row| batch.push(self.events, &row.map(value)))?;
         rows.compactions.iter().try_for_each(|row| batch.push(self.compactions, &row.map(value)))?;
         rows.stamps.iter().try_for_each(|stamp| batch.push(self.stamps, &stamp.cells.map(value)))?;
-        self.loader.submit(batch)
+        if place.is_last { self.loader.submit(batch) } else { self.loader.submit_part(batch) }
     }
 
     /// Completes the file, on the rayon pool this is called in.

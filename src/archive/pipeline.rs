@@ -2,7 +2,9 @@
 //!
 //! Workers of `scan::in_order` take the next chunk, make its rows in an arena, and send the batch through a bounded channel to the
 //! calling thread, which gives it to the writer. The arena is the permit, so the memory of the pipeline is the number of arenas
-//! times the rows of a chunk, whatever the length of the ledger.
+//! times the rows of a part, whatever the length of the ledger and whatever stands in it: a worker makes rows until they fill a
+//! part ([`PART_CHUNKS`]). What it leaves of a chunk, the calling thread makes rows of itself, part by part, when it comes to that chunk. So
+//! it does with a line that is longer than a chunk, and with a turn that has a long enrichment: of these there is one at a time.
 
 use std::ops::{ControlFlow, Range};
 
@@ -11,15 +13,20 @@ use rayon::ThreadPool;
 
 use super::error::ArchiveError;
 use crate::interrupt::Interrupt;
+use crate::record::LINE_MAX_BYTES;
 use crate::record::fold::Fold;
-use crate::record::rows::{RowMaker, Rows, add_chunk};
+use crate::record::rows::{Budget, RowMaker, Rows, add_part};
 use crate::scan::in_order::{Failure, Workers, in_order};
-use crate::scan::{ScanError, Source, chunks};
+use crate::scan::{ScanError, Source, chunks, is_long_line};
 
 /// Arenas for each worker: one being filled, and room for the writer to be behind or ahead.
 const ARENAS_PER_WORKER: usize = 3;
 /// An arena that one long line has blown up beyond this many chunk lengths is given back to the system.
 const ARENA_KEEP_CHUNKS: usize = 8;
+/// A part of a chunk ends when its rows take more than this many chunks. Rows of usual ledgers take little more than their lines.
+const PART_CHUNKS: u64 = 4;
+/// A buffer that a long line has blown up beyond this is not used again.
+const BUFFER_KEEP_BYTES: usize = 4 << 20;
 
 self_cell::self_cell!(
     /// The rows of a chunk with the arena that holds their text.
@@ -47,12 +54,28 @@ pub struct Input<'s> {
 }
 
 impl Input<'_> {
+    /// When a part of a chunk ends.
+    fn part_bytes(&self) -> usize {
+        usize::try_from(self.chunk_bytes.saturating_mul(PART_CHUNKS)).unwrap_or(usize::MAX)
+    }
+
     /// The chunks, in order.
     fn chunks(&self) -> impl Iterator<Item = Result<Range<u64>, ScanError>> {
         let cut = self.cut_at.clamp(self.range.start, self.range.end);
         let parts = [self.range.start..cut, cut..self.range.end];
         parts.into_iter().flat_map(|part| chunks(self.source, part, self.chunk_bytes))
     }
+}
+
+/// Which rows were made: those of part `part` of chunk `chunk`, both counted from 0 without gaps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// The number of the chunk.
+    pub chunk: u64,
+    /// The number of the part in its chunk.
+    pub part: u32,
+    /// Whether the chunk has no further part.
+    pub is_last: bool,
 }
 
 /// Starts `threads` workers (at least 1).
@@ -67,9 +90,9 @@ pub fn workers(threads: usize) -> Result<ThreadPool, ArchiveError> {
         .map_err(|error| ArchiveError::Threads { threads, reason: error.to_string() })
 }
 
-/// Parses `input` on `pool`. The rows of each chunk go to `work` in the worker that made them, with the number of the
-/// chunk, and then to `sink` on the calling thread, in the order of the ledger, with the offset up to which it has been
-/// read.
+/// Parses `input` on `pool`. The rows of each part of a chunk go to `work` in the thread that made them, with their place, the parts
+/// of a chunk in their order, and then to `sink` on the calling thread, in the order of the ledger, with the offset up to
+/// which it has been read.
 ///
 /// # Errors
 /// The first error of `work`, of `sink`, or of reading; the pipeline has then come to rest.
@@ -77,11 +100,13 @@ pub fn run<'f>(
     pool: &ThreadPool,
     input: &Input<'_>,
     fold: &Fold<'f>,
-    work: impl Fn(&Rows<'_>, u64) -> Result<(), ArchiveError> + Sync,
+    work: impl Fn(&Rows<'_>, Place) -> Result<(), ArchiveError> + Sync,
     mut sink: impl FnMut(&Rows<'_>, u64) -> Result<(), ArchiveError>,
 ) -> Result<(), ArchiveError> {
     let arenas = pool.current_num_threads() * ARENAS_PER_WORKER;
     let arena_keep_bytes = input.chunk_bytes.max(1 << 20).saturating_mul(ARENA_KEEP_CHUNKS as u64);
+    let part_bytes = input.part_bytes();
+    let mut rest_of_chunk = RestOfChunk::default();
     in_order(
         Workers::Pool(pool),
         (0..arenas).map(|_| Bump::new()).collect(),
@@ -89,27 +114,33 @@ pub fn run<'f>(
         || (RowMaker::default(), Vec::new()),
         |(maker, buffer), arena, chunk, number| {
             let chunk = chunk?;
-            let bytes = input.source.bytes(chunk.clone(), buffer)?;
-            let batch = Batch::new(arena, |arena| {
-                let mut rows = Rows::default();
-                add_chunk(maker, chunk.start, bytes, fold, arena, &mut rows);
-                rows
-            });
-            // Rows of a file that was truncated meanwhile are not rows of the ledger.
-            input.source.check_len()?;
-            work(batch.borrow_dependent(), number)?;
-            Ok((chunk.end, batch))
+            let mut rest = chunk.clone();
+            let mut batch = Batch::new(arena, |_| Rows::default());
+            if !is_long_line(&chunk, input.chunk_bytes) {
+                let bytes = input.source.bytes(chunk.clone(), buffer)?;
+                batch = Batch::new(batch.into_owner(), |arena| {
+                    let mut rows = Rows::default();
+                    let budget = Budget { rows_bytes: part_bytes, enrichment_bytes: part_bytes };
+                    rest.start = add_part(maker, chunk.start, bytes, fold, arena, &mut rows, budget);
+                    rows
+                });
+                // Rows of a file that was truncated meanwhile are not rows of the ledger.
+                input.source.check_len()?;
+            }
+            work(batch.borrow_dependent(), Place { chunk: number, part: 0, is_last: rest.is_empty() })?;
+            Ok((number, rest, batch))
         },
-        |(end, batch): (u64, Batch)| {
+        |(number, rest, batch): (u64, Range<u64>, Batch)| {
             if input.interrupt.is_requested() {
                 return Err(ArchiveError::Interrupted);
             }
-            sink(batch.borrow_dependent(), end)?;
+            sink(batch.borrow_dependent(), rest.start)?;
             let mut arena = batch.into_owner();
             if arena.allocated_bytes() as u64 > arena_keep_bytes {
                 arena = Bump::new();
             }
             arena.reset();
+            rest_of_chunk.run(input, fold, number, rest, &work, &mut sink)?;
             Ok(ControlFlow::Continue(arena))
         },
     )
@@ -119,4 +150,55 @@ pub fn run<'f>(
             ArchiveError::Worker { ledger: input.source.path().to_path_buf(), number }
         }
     })
+}
+
+/// What the calling thread makes rows with of what a worker left of a chunk.
+#[derive(Default)]
+struct RestOfChunk<'f> {
+    maker: RowMaker<'f>,
+    buffer: Vec<u8>,
+}
+
+impl<'f> RestOfChunk<'f> {
+    /// Makes rows of `rest`, which stands behind part 0 of chunk `number`, part by part.
+    fn run(
+        &mut self,
+        input: &Input<'_>,
+        fold: &Fold<'f>,
+        number: u64,
+        mut rest: Range<u64>,
+        work: &impl Fn(&Rows<'_>, Place) -> Result<(), ArchiveError>,
+        sink: &mut impl FnMut(&Rows<'_>, u64) -> Result<(), ArchiveError>,
+    ) -> Result<(), ArchiveError> {
+        if rest.is_empty() {
+            return Ok(());
+        }
+        let Self { maker, buffer } = self;
+        if is_long_line(&rest, input.chunk_bytes) && rest.end - rest.start > LINE_MAX_BYTES + 1 {
+            let mut rows = Rows::default();
+            rows.find_too_long(rest.start, rest.end - rest.start - 1);
+            work(&rows, Place { chunk: number, part: 1, is_last: true })?;
+            return sink(&rows, rest.end);
+        }
+        let (base, bytes) = (rest.start, input.source.bytes(rest.clone(), buffer)?);
+        let mut arena = Bump::new();
+        let mut parts = 1..;
+        while let (false, Some(part)) = (rest.is_empty(), parts.next()) {
+            if input.interrupt.is_requested() {
+                return Err(ArchiveError::Interrupted);
+            }
+            arena.reset();
+            let mut rows = Rows::default();
+            let budget = Budget { rows_bytes: input.part_bytes(), enrichment_bytes: usize::MAX };
+            let left = &bytes[(rest.start - base) as usize..];
+            rest.start = add_part(maker, rest.start, left, fold, &arena, &mut rows, budget);
+            input.source.check_len()?;
+            work(&rows, Place { chunk: number, part, is_last: rest.is_empty() })?;
+            sink(&rows, rest.start)?;
+        }
+        if buffer.capacity() > BUFFER_KEEP_BYTES {
+            *buffer = Vec::new();
+        }
+        Ok(())
+    }
 }

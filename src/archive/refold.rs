@@ -4,12 +4,14 @@
 //! whether or not the rest of its selector agrees. Every refolded turn is folded again from all stamps.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rayon::ThreadPool;
-use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
+use rayon::iter::{IndexedParallelIterator, IntoParallelRefIterator, ParallelIterator};
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::statement::Statement;
+use super::survey::{TURNS_TOLD_APART, TurnKeys};
 use crate::record::Cell;
 use crate::record::columns::turns;
 use crate::record::fold::{Enrichment, Fold, Scratch, Stamp};
@@ -195,17 +197,46 @@ fn by_range(
     Ok(())
 }
 
+/// Adds the keys of the turns at `rowids`, which ascend; of very many turns it gives up telling them apart.
+///
+/// # Errors
+/// What SQLite says.
+pub fn add_keys(connection: &Connection, rowids: &[i64], keys: &mut TurnKeys) -> Result<(), rusqlite::Error> {
+    if rowids.len() > TURNS_TOLD_APART {
+        keys.forget_places();
+        return Ok(());
+    }
+    let mut select = connection.prepare("SELECT session_id, message_id, ts FROM turns WHERE rowid = ?")?;
+    for rowid in rowids {
+        let mut rows = select.query([rowid])?;
+        while let Some(row) = rows.next()? {
+            keys.add(row.get_ref(0)?.as_str()?, row.get_ref(1)?.as_str()?, row.get_ref(2)?.as_str()?);
+        }
+    }
+    Ok(())
+}
+
 /// Tells, of rowids that ascend, which are among those of a run.
-struct Wanted<'r>(std::iter::Peekable<std::slice::Iter<'r, i64>>);
+struct Wanted<'r> {
+    /// Those that did not come yet.
+    rest: &'r [i64],
+}
 
 impl<'r> Wanted<'r> {
     fn new(run: &'r [i64]) -> Self {
-        Self(run.iter().peekable())
+        Self { rest: run }
     }
 
     fn has(&mut self, rowid: i64) -> bool {
-        while self.0.next_if(|wanted| **wanted < rowid).is_some() {}
-        self.0.next_if(|wanted| **wanted == rowid).is_some()
+        while let [wanted, rest @ ..] = self.rest
+            && *wanted <= rowid
+        {
+            self.rest = rest;
+            if *wanted == rowid {
+                return true;
+            }
+        }
+        false
     }
 }
 
@@ -229,14 +260,18 @@ pub fn refold(
     let mut update =
         Statement::new(connection, &format!("UPDATE turns SET {} WHERE rowid = ?", set.join(", ")))?;
     let mut folded: Vec<Changed> = Vec::new();
-    for run in runs(rowids) {
-        let turns = turns_of(&mut select, run)?;
-        let mut next = Vec::new();
-        pool.in_place_scope(|scope| {
-            scope.spawn(|_| next = changed(&turns, fold));
-            write(&mut update, &folded)
-        })?;
-        folded = next;
+    for mut run in runs(rowids) {
+        while !run.is_empty() {
+            let mut turns = turns_of(&mut select, &mut run)?;
+            while !turns.is_empty() {
+                let mut next = Vec::new();
+                pool.in_place_scope(|scope| {
+                    scope.spawn(|_| next = fold_some(&mut turns, fold));
+                    write(&mut update, &folded)
+                })?;
+                folded = next;
+            }
+        }
     }
     write(&mut update, &folded)
 }
@@ -250,37 +285,61 @@ struct Turn {
     enrichment_json: Option<String>,
 }
 
-fn turns_of(select: &mut rusqlite::Statement<'_>, run: &[i64]) -> Result<Vec<Turn>, rusqlite::Error> {
+/// The turns of `run` that are still there, and what follows of it once these take [`RUN_BYTES`].
+fn turns_of(select: &mut rusqlite::Statement<'_>, run: &mut &[i64]) -> Result<Vec<Turn>, rusqlite::Error> {
     let mut turns = Vec::with_capacity(run.len());
     let mut rows = select.query([run[0], run[run.len() - 1]])?;
     let mut wanted = Wanted::new(run);
+    let mut len_bytes = 0;
     while let Some(row) = rows.next()? {
         let rowid = row.get(0)?;
         if wanted.has(rowid) {
-            turns.push(Turn {
+            let turn = Turn {
                 rowid,
                 session: row.get(1)?,
                 message: row.get(2)?,
                 ts: row.get(3)?,
                 enrichment_json: row.get(4)?,
-            });
+            };
+            let texts = [&turn.session, &turn.message, &turn.ts].map(String::len);
+            len_bytes += texts.iter().sum::<usize>() + turn.enrichment_json.as_ref().map_or(0, String::len);
+            turns.push(turn);
+            if len_bytes > RUN_BYTES {
+                *run = wanted.rest;
+                return Ok(turns);
+            }
         }
     }
+    *run = &[];
     Ok(turns)
 }
 
-/// Those of `turns` that fold to something else than they have, folded on the cores of the pool that this is called in.
-fn changed(turns: &[Turn], fold: &Fold<'_>) -> Vec<Changed> {
-    turns
+/// Folds some of `turns`, on the cores of the pool that this is called in, and takes them out: the first, and of the others as
+/// many as take about [`RUN_BYTES`] where they changed. Answers those that fold to something else than they have.
+fn fold_some(turns: &mut Vec<Turn>, fold: &Fold<'_>) -> Vec<Changed> {
+    let taken_bytes = AtomicUsize::new(0);
+    let folded: Vec<Option<Option<Changed>>> = turns
         .par_iter()
-        .map_init(Scratch::default, |scratch, turn| {
-            let enrichment = fold.enrich(&turn.session, &turn.message, &turn.ts, scratch);
+        .enumerate()
+        .map_init(Scratch::default, |scratch, (place, turn)| {
+            let is_first = place == 0;
+            if !is_first && taken_bytes.load(Ordering::Relaxed) >= RUN_BYTES {
+                return None;
+            }
+            let max_bytes = if is_first { usize::MAX } else { RUN_BYTES };
+            let enrichment =
+                fold.enrich_within(max_bytes, &turn.session, &turn.message, &turn.ts, scratch)?;
             // The columns follow from the object's text, so an equal text means an equal row.
             let is_changed = turn.enrichment_json.as_deref() != Some(enrichment.json);
-            is_changed.then(|| Changed::new(turn.rowid, &enrichment))
+            Some(is_changed.then(|| {
+                taken_bytes.fetch_add(enrichment.json.len(), Ordering::Relaxed);
+                Changed::new(turn.rowid, &enrichment)
+            }))
         })
-        .flatten()
-        .collect()
+        .collect();
+    let mut each = folded.iter();
+    turns.retain(|_| each.next().is_none_or(Option::is_none));
+    folded.into_iter().flatten().flatten().collect()
 }
 
 fn write(update: &mut Statement<'_>, folded: &[Changed]) -> Result<(), rusqlite::Error> {
@@ -305,8 +364,9 @@ impl Changed {
     }
 }
 
-/// How many turns are read, folded and written at a time.
+/// How many turns are read, folded and written at a time, and how many bytes of them, and of what they fold to.
 const RUN_TURNS: usize = 8192;
+const RUN_BYTES: usize = 4 << 20;
 
 /// Rowids cut into runs that are read as one range each: not too long, and with few other rows in between.
 fn runs(rowids: &[i64]) -> impl Iterator<Item = &[i64]> {

@@ -121,3 +121,28 @@ pub const ADDED_COLUMNS: [(&str, &str, &str); 8] = [
     ("tool_calls", "replaced_tools", "TEXT"),
     ("tool_calls", "collapsed_calls", "INTEGER"),
 ];
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::record::INDEXED_TEXTS;
+
+    #[test]
+    fn the_length_of_every_indexed_text_is_limited() {
+        let db = rusqlite::Connection::open_in_memory().unwrap();
+        TABLES.iter().for_each(|table| db.execute_batch(table.create).unwrap());
+        INDEXES.iter().for_each(|(_, create)| db.execute_batch(create).unwrap());
+        for (table, limited) in INDEXED_TEXTS {
+            let sql = "SELECT DISTINCT x.name FROM pragma_index_list(?1) l, pragma_index_xinfo(l.name) x,
+                       pragma_table_info(?1) c ON c.name = x.name WHERE x.key AND c.type = 'TEXT' ORDER BY c.cid";
+            let mut statement = db.prepare(sql).unwrap();
+            let indexed = statement.query_map([table.name], |row| row.get(0)).unwrap();
+            let indexed: Vec<String> = indexed.collect::<Result<_, _>>().unwrap();
+            let mut limited: Vec<usize> = limited.to_vec();
+            limited.sort_unstable();
+            let limited: Vec<&str> = limited.iter().map(|place| table.columns[*place]).collect();
+            assert_eq!(indexed, limited, "{}", table.name);
+        }
+    }
+}

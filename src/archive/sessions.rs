@@ -1,9 +1,14 @@
 //! Sessions by aggregation over their turns.
 //!
 //! May touch: table `sessions` of the connection it is given. Promises: a session's row follows from its turns alone, whatever
-//! stood there before.
+//! stood there before; the row of a long session that this crate aggregated gets new turns added, which gives the same row.
 
-use rusqlite::{Connection, params};
+use std::collections::{HashMap, HashSet};
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::statement::Statement;
+use crate::record::columns::turns;
 
 /// Classes of fidelity, worst first, as a `CASE` that ranks them; others do not count.
 const RANK: &str = "CASE attribution_fidelity WHEN 'cost-only' THEN 0 WHEN 'aggregate-only' THEN 1 \
@@ -70,4 +75,135 @@ pub fn some<'k>(
         statement.execute(params![source, session])?;
     }
     Ok(())
+}
+
+/// A session with fewer turns is aggregated anew when it gets more.
+const LONG_TURNS: u64 = if cfg!(debug_assertions) { 8 } else { 2000 };
+/// So does one that gets more than this part of its turns.
+const ADDED_SHARE: u64 = 8;
+
+/// Adds new turns to the rows of long sessions, so that one turn costs no walk over all turns of its session.
+///
+/// A turn can be added where nothing of the row depends on more than the row and the turn: it is not in the archive yet, and has the one
+/// model that all turns of the session have, because the list of models has the order in which turns are walked through.
+#[derive(Debug)]
+pub struct Additions<'c> {
+    connection: &'c Connection,
+    add: Statement<'c>,
+    /// Those that are left to be aggregated anew have nothing.
+    sessions: HashMap<(String, String), Option<Long>>,
+    /// The one of these that a turn was of last.
+    last_left: Option<(String, String)>,
+}
+
+/// A long session that has got nothing but such turns.
+#[derive(Debug)]
+struct Long {
+    model: String,
+    added_max: u64,
+    /// The messages of turns that were added.
+    messages: HashSet<String>,
+}
+
+impl<'c> Additions<'c> {
+    /// Prepares statements.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn new(connection: &'c Connection) -> Result<Self, rusqlite::Error> {
+        let least = |column: &str, place: usize| {
+            format!("{column} = COALESCE(min({column}, ?{place}), {column}, ?{place})")
+        };
+        let sql = format!(
+            "UPDATE sessions SET {}, {}, {}, ended_at = COALESCE(max(ended_at, ?5), ended_at, ?5),
+               turn_count = turn_count + 1, {}, {}, {}, has_subagent = max(has_subagent, COALESCE(?9, 0)),
+               min_fidelity = CASE WHEN {new_rank} < COALESCE({old_rank}, 5) THEN ?10 ELSE min_fidelity END,
+               has_full_attribution =
+                 COALESCE(min(has_full_attribution, ?10 = 'full'), has_full_attribution, ?10 = 'full')
+             WHERE source = ?1 AND session_id = ?2",
+            least("project", 3),
+            least("project_key", 4),
+            least("started_at", 5),
+            least("workflow_id", 6),
+            least("agent_id", 7),
+            least("parent_agent_id", 8),
+            new_rank = RANK.replace("attribution_fidelity", "?10"),
+            old_rank = RANK.replace("attribution_fidelity", "min_fidelity"),
+        );
+        Ok(Self {
+            connection,
+            add: Statement::new(connection, &sql)?,
+            sessions: HashMap::new(),
+            last_left: None,
+        })
+    }
+
+    /// Takes a turn that is about to be written.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn take(&mut self, turn: &turns::Row<'_>) -> Result<(), rusqlite::Error> {
+        let [source, session, message, model] =
+            [turns::SOURCE, turns::SESSION_ID, turns::MESSAGE_ID, turns::MODEL]
+                .map(|place| turn[place].as_text());
+        if self.last_left.as_ref().is_some_and(|(s, id)| s == source && id == session) {
+            return Ok(());
+        }
+        let key = (source.to_owned(), session.to_owned());
+        if !self.sessions.contains_key(&key) {
+            let long = self.long(source, session)?;
+            self.sessions.insert(key.clone(), long);
+        }
+        let Some(Some(long)) = self.sessions.get_mut(&key) else {
+            self.last_left = Some(key);
+            return Ok(());
+        };
+        let can_add = long.model == model
+            && (long.messages.len() as u64) < long.added_max
+            && long.messages.insert(message.to_owned())
+            && !self
+                .connection
+                .prepare_cached("SELECT 1 FROM turns WHERE source = ? AND session_id = ? AND message_id = ?")?
+                .exists([source, session, message])?;
+        if can_add {
+            let places = [
+                turns::SOURCE,
+                turns::SESSION_ID,
+                turns::PROJECT,
+                turns::PROJECT_KEY,
+                turns::TS,
+                turns::WORKFLOW_ID,
+                turns::AGENT_ID,
+                turns::PARENT_SUBAGENT_ID,
+                turns::IS_SIDECHAIN,
+                turns::ATTRIBUTION_FIDELITY,
+            ];
+            self.add.execute(places.iter().map(|place| &turn[*place]))?;
+        } else {
+            self.sessions.insert(key, None);
+        }
+        Ok(())
+    }
+
+    fn long(&self, source: &str, session: &str) -> Result<Option<Long>, rusqlite::Error> {
+        let sql = "SELECT turn_count, json_extract(model_set_json, '$[0]') FROM sessions
+                   WHERE source = ? AND session_id = ? AND turn_count >= ? AND json_valid(model_set_json)
+                     AND json_array_length(model_set_json) = 1";
+        let found = self
+            .connection
+            .prepare_cached(sql)?
+            .query_row(params![source, session, LONG_TURNS as i64], |row| {
+                Ok((row.get::<_, i64>(0)?, row.get::<_, Option<String>>(1)?))
+            })
+            .optional()?;
+        Ok(found.and_then(|(turns, model)| {
+            let added_max = turns.unsigned_abs() / ADDED_SHARE;
+            Some(Long { model: model?, added_max, messages: HashSet::new() })
+        }))
+    }
+
+    /// The sessions of the turns that were taken, each with whether its row has all of them; other rows are to be aggregated anew.
+    pub fn finish(self) -> impl Iterator<Item = ((String, String), bool)> {
+        self.sessions.into_iter().map(|(key, long)| (key, long.is_some()))
+    }
 }

@@ -4,8 +4,9 @@
 //! it has the bytes `"stamp"` or spells a letter of it with an escape, so most lines are passed over by a substring search
 //! at the speed of memory; the others are parsed as the build will parse them, and what is no stamp is left to it.
 
-use std::collections::HashSet;
-use std::ops::Range;
+use std::collections::{BTreeSet, HashSet};
+use std::ops::{Bound, Range};
+use std::sync::{Mutex, PoisonError};
 
 use bumpalo::Bump;
 use rayon::ThreadPool;
@@ -13,11 +14,12 @@ use rayon::iter::{ParallelBridge, ParallelIterator};
 
 use super::error::ArchiveError;
 use super::pipeline::Input;
+use crate::record::LINE_MAX_BYTES;
 use crate::record::columns::turns;
 use crate::record::fold::{Entry, Fold, Range as TimeRange, Selector, Stamp};
 use crate::record::rows::{RowMaker, Rows};
 use crate::record::stamp::possible_stamps;
-use crate::scan::{self, chunks};
+use crate::scan::{self, chunks, is_long_line};
 
 self_cell::self_cell!(
     /// Stamps with the arena that holds their text.
@@ -37,36 +39,108 @@ pub type Stamps<'a> = Vec<Stamp<'a>>;
 pub struct Survey {
     /// The stamps, a set for each chunk that has any.
     pub stamps: Vec<StampSet>,
-    /// Ids of the sessions that have turns in the range, if they were asked for.
-    pub sessions: HashSet<String>,
+    /// What the turns in the range say of themselves, if that was asked for.
+    pub turns: TurnKeys,
 }
 
-/// Finds the stamps in `input`, and the sessions of its turns when `with_sessions`, which parses every line.
+/// What of some turns decides which stamps may apply to them.
+#[derive(Debug)]
+pub struct TurnKeys {
+    /// Ids of their sessions.
+    pub sessions: HashSet<String>,
+    /// Ids of their messages and their times; `None` when there are more turns than are told apart.
+    places: Option<(HashSet<String>, BTreeSet<String>)>,
+}
+
+/// Of more turns it is not asked which stamps apply to them: most will.
+pub const TURNS_TOLD_APART: usize = 20_000;
+
+impl Default for TurnKeys {
+    fn default() -> Self {
+        Self { sessions: HashSet::new(), places: Some(Default::default()) }
+    }
+}
+
+impl TurnKeys {
+    /// Adds a turn.
+    pub fn add(&mut self, session: &str, message: &str, ts: &str) {
+        if !self.sessions.contains(session) {
+            self.sessions.insert(session.to_owned());
+        }
+        if let Some((messages, times)) = &mut self.places {
+            messages.insert(message.to_owned());
+            times.insert(ts.to_owned());
+            if messages.len().max(times.len()) > TURNS_TOLD_APART {
+                self.places = None;
+            }
+        }
+    }
+
+    /// Gives up telling turns apart.
+    pub fn forget_places(&mut self) {
+        self.places = None;
+    }
+
+    fn extend(&mut self, other: Self) {
+        self.sessions.extend(other.sessions);
+        self.places = match (self.places.take(), other.places) {
+            (Some((mut messages, mut times)), Some((more_messages, more_times))) => {
+                messages.extend(more_messages);
+                times.extend(more_times);
+                (messages.len().max(times.len()) <= TURNS_TOLD_APART).then_some((messages, times))
+            }
+            _ => None,
+        };
+    }
+
+    /// Whether a stamp with this selector may apply to one of the turns, whatever its session.
+    pub fn may_match(&self, selector: &Selector<'_>) -> bool {
+        let Some((messages, times)) = &self.places else { return true };
+        let in_range = |range: TimeRange<'_>| {
+            let from = range.from.map_or(Bound::Unbounded, Bound::Included);
+            let first = times.range::<str, _>((from, Bound::Unbounded)).next();
+            first.is_some_and(|first| range.to.is_none_or(|to| first.as_str() <= to))
+        };
+        selector.message.is_none_or(|message| messages.contains(message))
+            && selector.range.is_none_or(in_range)
+    }
+}
+
+/// Finds the stamps in `input`, and the keys of its turns when `with_turns`, which parses every line.
 ///
 /// # Errors
 /// When the ledger cannot be read, and [`ArchiveError::Interrupted`].
-pub fn survey(pool: &ThreadPool, input: &Input<'_>, with_sessions: bool) -> Result<Survey, ArchiveError> {
+pub fn survey(pool: &ThreadPool, input: &Input<'_>, with_turns: bool) -> Result<Survey, ArchiveError> {
     pool.install(|| {
         chunks(input.source, input.range.clone(), input.chunk_bytes)
             .par_bridge()
-            .map(|chunk| look_through(input, chunk?, with_sessions))
+            .map(|chunk| look_through(input, chunk?, with_turns))
             .try_reduce(Survey::default, |mut all, part| {
                 all.stamps.extend(part.stamps);
-                all.sessions.extend(part.sessions);
+                all.turns.extend(part.turns);
                 Ok(all)
             })
     })
 }
 
-fn look_through(input: &Input<'_>, chunk: Range<u64>, with_sessions: bool) -> Result<Survey, ArchiveError> {
+static LONG_LINE: Mutex<()> = Mutex::new(());
+
+fn look_through(input: &Input<'_>, chunk: Range<u64>, with_turns: bool) -> Result<Survey, ArchiveError> {
     if input.interrupt.is_requested() {
         return Err(ArchiveError::Interrupted);
     }
+    let is_long = is_long_line(&chunk, input.chunk_bytes);
+    if is_long && chunk.end - chunk.start > LINE_MAX_BYTES + 1 {
+        // The build rejects it.
+        return Ok(Survey::default());
+    }
+    // Parsing takes several times the memory of a line, so long ones are parsed one at a time.
+    let _one_at_a_time = is_long.then(|| LONG_LINE.lock().unwrap_or_else(PoisonError::into_inner));
     let mut buffer = Vec::new();
     let bytes = input.source.bytes(chunk.clone(), &mut buffer)?;
     let nothing = Fold::default();
     let mut maker = RowMaker::default();
-    let mut sessions = HashSet::new();
+    let mut turn_keys = TurnKeys::default();
     // The arena of a line holds the line and more; what is kept of a stamp is copied out of it.
     let mut line_arena = Bump::new();
     let stamps = StampSet::new(Bump::new(), |arena| {
@@ -80,13 +154,12 @@ fn look_through(input: &Input<'_>, chunk: Range<u64>, with_sessions: bool) -> Re
                 stamps.push(copied(&line.stamp, previous, arena));
             }
             for turn in &rows.turns {
-                let session = turn.cells[turns::SESSION_ID].as_text();
-                if !sessions.contains(session) {
-                    sessions.insert(session.to_string());
-                }
+                let [session, message, ts] = [turns::SESSION_ID, turns::MESSAGE_ID, turns::TS]
+                    .map(|place| turn.cells[place].as_text());
+                turn_keys.add(session, message, ts);
             }
         };
-        if with_sessions {
+        if with_turns {
             scan::lines(chunk.start, bytes).for_each(|(offset, line)| look(offset, line));
         } else {
             for line in possible_stamps(bytes) {
@@ -98,7 +171,7 @@ fn look_through(input: &Input<'_>, chunk: Range<u64>, with_sessions: bool) -> Re
     });
     input.source.check_len()?;
     let stamps = if stamps.borrow_dependent().is_empty() { Vec::new() } else { vec![stamps] };
-    Ok(Survey { stamps, sessions })
+    Ok(Survey { stamps, turns: turn_keys })
 }
 
 /// A copy in `arena`; text that stands in the previous stamp already is shared with it.

@@ -9,6 +9,7 @@ use bumpalo::Bump;
 
 use super::columns::{Field, Reading, compactions, tool_calls, tool_result_events, turns};
 use super::fold::{Assigned, Entry, NOTHING, Range, Selector, Stamp};
+use super::limits::TOOL_CALLS_MAX;
 use super::rows::{Refusal, Rows, StampLine, Stored, Turn, Verdict};
 use super::stamp::stamp_cells;
 use super::{Cell, Line, RecordKind, line_of};
@@ -223,6 +224,12 @@ fn tool_call_rows<'a>(
     if list.kind() != JsonKind::Array {
         return Err(record.wrong("toolCalls", list, "an array"));
     }
+    if list.len() > TOOL_CALLS_MAX {
+        return Err(rejected(format!(
+            "the turn has {} tool calls, at most {TOOL_CALLS_MAX} are stored",
+            list.len()
+        )));
+    }
     for (index, object) in list.items().enumerate() {
         let call = Fields { object, what: "tool call", bump: record.bump };
         if object.kind() != JsonKind::Object {
@@ -294,6 +301,15 @@ fn entries<'a>(enrichment: Value<'_>, bump: &'a Bump) -> Result<&'a [Entry<'a>],
     Ok(bump.alloc_slice_copy(&entries))
 }
 
+/// The selector of a stamp from its archived row.
+pub(super) fn stored_selector<'a>(
+    document: &mut Document,
+    selector_json: &str,
+    bump: &'a Bump,
+) -> Result<Selector<'a>, Refusal> {
+    Ok(selector(stored_object(document, selector_json, "selector", bump)?)?.0)
+}
+
 /// A stamp from its archived row: selector and enrichment as JSON text.
 pub(super) fn stored_stamp<'a>(
     document: &mut Document,
@@ -303,7 +319,7 @@ pub(super) fn stored_stamp<'a>(
     enrichment_json: &str,
     bump: &'a Bump,
 ) -> Result<Stamp<'a>, Refusal> {
-    let (fields, _) = selector(stored_object(document, selector_json, "selector", bump)?)?;
+    let fields = stored_selector(document, selector_json, bump)?;
     let entries = entries(stored_object(document, enrichment_json, "enrichment", bump)?.object, bump)?;
     Ok(Stamp { ts: bump.alloc_str(ts), offset, selector: fields, entries })
 }

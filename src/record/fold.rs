@@ -196,6 +196,9 @@ pub struct Fold<'a> {
     stamps: usize,
 }
 
+/// A text that one long object has blown up beyond this is not used again.
+const SCRATCH_KEEP_BYTES: usize = 1 << 20;
+
 /// Working memory of [`Fold::enrich`], one per thread.
 #[derive(Debug, Default)]
 pub struct Scratch<'a> {
@@ -241,8 +244,20 @@ impl<'a> Fold<'a> {
         ts: &str,
         scratch: &'r mut Scratch<'a>,
     ) -> Enrichment<'r> {
+        self.enrich_within(usize::MAX, session, message, ts, scratch).unwrap_or(NOTHING)
+    }
+
+    /// Folds as [`enrich`](Self::enrich) does; `None`, before any text is made, when the object has more than `max_bytes`.
+    pub(crate) fn enrich_within<'r>(
+        &self,
+        max_bytes: usize,
+        session: &str,
+        message: &str,
+        ts: &str,
+        scratch: &'r mut Scratch<'a>,
+    ) -> Option<Enrichment<'r>> {
         if self.stamps == 0 {
-            return NOTHING;
+            return Some(NOTHING);
         }
         scratch.merged.clear();
         let groups = [
@@ -261,10 +276,16 @@ impl<'a> Fold<'a> {
             }
         }
         if scratch.merged.is_empty() {
-            return NOTHING;
+            return Some(NOTHING);
         }
+        let mut len_bytes = 1;
         for slot in &scratch.merged {
             scratch.places[slot.key as usize] = 0;
+            // The separators before and behind the key.
+            len_bytes += 2 + self.keys[slot.key as usize].json.len() + slot.value.json.len();
+        }
+        if len_bytes > max_bytes {
+            return None;
         }
         scratch.merged.sort_unstable_by_key(|slot| {
             // Array indices first, ascending; then the order of first assignment.
@@ -273,7 +294,11 @@ impl<'a> Fold<'a> {
                 None => (1, slot.first),
             }
         });
+        if scratch.json.capacity() > SCRATCH_KEEP_BYTES {
+            scratch.json = String::new();
+        }
         scratch.json.clear();
+        scratch.json.reserve(len_bytes);
         let mut enrichment = Enrichment::default();
         let mut separator = '{';
         for slot in &scratch.merged {
@@ -287,7 +312,7 @@ impl<'a> Fold<'a> {
         }
         scratch.json.push('}');
         enrichment.json = &scratch.json;
-        enrichment
+        Some(enrichment)
     }
 }
 

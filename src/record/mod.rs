@@ -7,6 +7,7 @@
 //! | --- | --- |
 //! | [`columns`] | which columns the archive has, and which member of a line each is read from |
 //! | [`rows`] | the rows that a line stores: [`rows::RowMaker`] reads it by the tape, or exactly where the tape refuses |
+//! | `limits` | how long a line, an indexed text and the rows of a line may be |
 //! | [`fold`] | what stamps make of a turn |
 //! | `id`, `identify` | the id and the fingerprint of a record |
 //! | `filter`, `print` | which records a query wants, and an archived row as JSON |
@@ -24,6 +25,7 @@ pub mod fold;
 mod id;
 pub(crate) mod identify;
 mod kind;
+mod limits;
 pub(crate) mod print;
 pub mod rows;
 pub(crate) mod stamp;
@@ -37,6 +39,9 @@ pub use id::Id;
 pub(crate) use id::{Hasher, ID_LEN_BYTES, IdSet};
 pub use kind::{Kind, RecordKind};
 pub(crate) use kind::{Line, line_of};
+#[cfg(test)]
+pub(crate) use limits::INDEXED_TEXTS;
+pub use limits::{INDEXED_TEXT_MAX_BYTES, LINE_MAX_BYTES, LINE_ROWS_MAX_BYTES};
 
 /// A value of a row, in SQLite's terms.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -10,8 +10,8 @@
 use bumpalo::Bump;
 
 use super::columns::{compactions, stamps, tool_calls, tool_result_events, turns};
-use super::fold::{self, Fold, Stamp};
-use super::{Cell, exact, tape};
+use super::fold::{self, Fold, Selector, Stamp};
+use super::{Cell, exact, limits, tape};
 use crate::scan::{self, json};
 
 /// A turn and where its calls stand in [`Rows::calls`].
@@ -85,6 +85,26 @@ pub struct Rows<'a> {
     pub other_lines: u64,
     /// Lines that the exact reader had to read.
     pub exact_lines: u64,
+    /// About how many bytes all of these take where each row has its texts to itself.
+    pub len_bytes: usize,
+}
+
+/// What a finding takes, its reason included.
+const FINDING_BYTES: usize = 160;
+
+impl Rows<'_> {
+    /// Adds a finding about the line at `offset`, of that length without its LF.
+    pub(crate) fn find(&mut self, offset: u64, len_bytes: u64, verdict: Verdict, reason: String) {
+        // Lines of a scan end in an LF.
+        self.findings.push(Finding { offset, length: len_bytes + 1, verdict, reason });
+        self.len_bytes += FINDING_BYTES;
+    }
+
+    /// Rejects the line at `offset` because of its length in bytes, without its LF.
+    pub(crate) fn find_too_long(&mut self, offset: u64, len_bytes: u64) {
+        let reason = format!("the line has {len_bytes} bytes, at most {} are read", limits::LINE_MAX_BYTES);
+        self.find(offset, len_bytes, Verdict::Rejected, reason);
+    }
 }
 
 /// What a line stored, once its row (if any) has been added to the [`Rows`].
@@ -125,12 +145,33 @@ impl<'f> RowMaker<'f> {
         bump: &'a Bump,
         rows: &mut Rows<'a>,
     ) {
+        self.add_within(usize::MAX, offset, line, fold, bump, rows);
+    }
+
+    /// Adds what a line stores, unless that is a turn with more than `enrichment_max_bytes` of enrichment: then it adds nothing and
+    /// answers `false`.
+    fn add_within<'a>(
+        &mut self,
+        enrichment_max_bytes: usize,
+        offset: u64,
+        line: &[u8],
+        fold: &Fold<'f>,
+        bump: &'a Bump,
+        rows: &mut Rows<'a>,
+    ) -> bool {
+        let len_bytes = line.len() as u64;
+        if len_bytes > limits::LINE_MAX_BYTES {
+            rows.find_too_long(offset, len_bytes);
+            return true;
+        }
+        let (events, compactions, exact_lines) =
+            (rows.events.len(), rows.compactions.len(), rows.exact_lines);
         let stored = match tape::parse(&mut self.tapes, offset, line, bump, rows) {
             Some(stored) => stored,
             None => {
                 let trimmed = json::trim_js(line);
                 if trimmed.is_empty() {
-                    return;
+                    return true;
                 }
                 rows.exact_lines += 1;
                 // A copy: what is checked to be text must not change under a map before it is used as text.
@@ -138,43 +179,96 @@ impl<'f> RowMaker<'f> {
                 match exact::parse(&mut self.exact, offset, trimmed, bump, rows) {
                     Ok(stored) => stored,
                     Err(Refusal { verdict, reason }) => {
-                        // Lines of a scan end in an LF.
-                        let length = line.len() as u64 + 1;
-                        rows.findings.push(Finding { offset, length, verdict, reason });
-                        return;
+                        rows.find(offset, len_bytes, verdict, reason);
+                        return true;
                     }
                 }
             }
         };
         match stored {
             Stored::Turn => {
-                if let (false, Some(turn)) = (fold.is_empty(), rows.turns.last_mut()) {
-                    enrich(&mut turn.cells, fold, &mut self.fold, bump);
+                let Some(turn) = rows.turns.last_mut() else { return true };
+                let measured = limits::turn(&turn.cells, &rows.calls[turn.calls.clone()]);
+                let is_enriched = measured.is_err()
+                    || fold.is_empty()
+                    || enrich(&mut turn.cells, enrichment_max_bytes, fold, &mut self.fold, bump);
+                match measured {
+                    Ok(bytes) if is_enriched => {
+                        rows.len_bytes += bytes + turn.cells[turns::ENRICHMENT_JSON].as_text().len();
+                    }
+                    measured => {
+                        let start = turn.calls.start;
+                        rows.calls.truncate(start);
+                        rows.turns.pop();
+                        match measured {
+                            Ok(_) => {
+                                rows.exact_lines = exact_lines;
+                                return false;
+                            }
+                            Err(reason) => rows.find(offset, len_bytes, Verdict::Rejected, reason),
+                        }
+                    }
                 }
             }
-            Stored::Row => {}
+            Stored::Row => {
+                let measured = if rows.events.len() > events {
+                    rows.events.last().map_or(Ok(0), limits::event)
+                } else if rows.compactions.len() > compactions {
+                    rows.compactions.last().map_or(Ok(0), limits::compaction)
+                } else {
+                    rows.stamps.last().map_or(Ok(0), |line| limits::stamp(&line.cells, &line.stamp))
+                };
+                match measured {
+                    Ok(bytes) => rows.len_bytes += bytes,
+                    Err(reason) => {
+                        if rows.events.len() > events {
+                            rows.events.pop();
+                        } else if rows.compactions.len() > compactions {
+                            rows.compactions.pop();
+                        } else {
+                            rows.stamps.pop();
+                        }
+                        rows.find(offset, len_bytes, Verdict::Rejected, reason);
+                    }
+                }
+            }
             Stored::Nothing => rows.other_lines += 1,
             Stored::Unknown => rows.unknown_lines += 1,
         }
+        true
     }
 }
 
-/// Fills the columns that stamps assign.
+/// Fills the columns that stamps assign, unless the object has more than `max_bytes`: then it answers `false`.
 fn enrich<'a, 'f>(
     cells: &mut turns::Row<'a>,
+    max_bytes: usize,
     fold: &Fold<'f>,
     scratch: &mut fold::Scratch<'f>,
     bump: &'a Bump,
-) {
+) -> bool {
     let [session, message, ts] =
         [turns::SESSION_ID, turns::MESSAGE_ID, turns::TS].map(|place| cells[place].as_text());
-    let enrichment = fold.enrich(session, message, ts, scratch);
+    let Some(enrichment) = fold.enrich_within(max_bytes, session, message, ts, scratch) else { return false };
     for (field, value) in turns::enrichment::FIELDS.iter().zip(enrichment.columns) {
         cells[field.place] = Cell::text(value.map(|text| &*bump.alloc_str(text)));
     }
     if enrichment.json != fold::NOTHING.json {
         cells[turns::ENRICHMENT_JSON] = Cell::Text(bump.alloc_str(enrichment.json));
     }
+    true
+}
+
+/// The selector of an archived stamp.
+///
+/// # Errors
+/// Why it cannot be read.
+pub fn stored_selector<'a>(
+    document: &mut json::Document,
+    selector_json: &str,
+    bump: &'a Bump,
+) -> Result<Selector<'a>, String> {
+    exact::stored_selector(document, selector_json, bump).map_err(|refusal| refusal.reason)
 }
 
 /// The parts of an archived stamp, for folding it again.
@@ -205,4 +299,33 @@ pub fn add_chunk<'a, 'f>(
     for (offset, line) in scan::lines(base, chunk) {
         maker.add(offset, line, fold, bump, rows);
     }
+}
+
+/// How much is added to rows at a time.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Budget {
+    /// No line is added once the rows take so many bytes.
+    pub rows_bytes: usize,
+    /// A turn with a longer enrichment is not added, nor what follows it.
+    pub enrichment_bytes: usize,
+}
+
+/// Adds the rows of the lines of `chunk` as [`add_chunk`] does, as long as `budget` allows; at least one line, unless its
+/// enrichment is too long. Answers the offset behind the last line that was added.
+pub(crate) fn add_part<'a, 'f>(
+    maker: &mut RowMaker<'f>,
+    base: u64,
+    chunk: &[u8],
+    fold: &Fold<'f>,
+    bump: &'a Bump,
+    rows: &mut Rows<'a>,
+    budget: Budget,
+) -> u64 {
+    for (offset, line) in scan::lines(base, chunk) {
+        let is_full = rows.len_bytes >= budget.rows_bytes;
+        if is_full || !maker.add_within(budget.enrichment_bytes, offset, line, fold, bump, rows) {
+            return offset;
+        }
+    }
+    base + chunk.len() as u64
 }

@@ -10,6 +10,7 @@ use simd_json::{Node, StaticNode};
 
 use super::columns::{OnTape, Reading, compactions, tool_calls, tool_result_events, turns};
 use super::fold::NOTHING;
+use super::limits::TOOL_CALLS_MAX;
 use super::rows::{Rows, Stored, Turn};
 use super::stamp::{into_text, push_json_string, stamp};
 use super::{Cell, Kind, RecordKind};
@@ -235,6 +236,9 @@ fn tool_call_rows<'a>(
     rows: &mut Rows<'a>,
 ) -> Option<()> {
     let calls = walk.array()?;
+    if calls > TOOL_CALLS_MAX {
+        return None;
+    }
     for index in 0..calls {
         let (mut cells, seen) = row(walk.take()?, bump, tool_calls::call::ABSENT, |key, value, bump| {
             tool_calls::call::on_tape(key, value, bump)

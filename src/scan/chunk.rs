@@ -14,13 +14,22 @@ pub struct Chunks<'s> {
     next: u64,
     end: u64,
     chunk_bytes: u64,
+    /// Where the long line ends that the next chunk begins with, if that is known.
+    long_line_end: Option<u64>,
+}
+
+/// Whether a chunk that [`chunks`] cut is one long line, of more than two chunks: others are not so long. Whoever reads chunks can
+/// give such a line a treatment of its own before it is read.
+pub fn is_long_line(chunk: &Range<u64>, chunk_bytes: u64) -> bool {
+    (chunk.end - chunk.start) / 2 > chunk_bytes
 }
 
 /// Cuts `range` of `source` into chunks of about `chunk_bytes` (at least 1), each ending behind the first LF at or behind
-/// its nominal end. A line longer than a chunk stays whole.
+/// its nominal end. A line longer than a chunk stays whole, and stands alone where it is long: see [`is_long_line`].
 pub fn chunks(source: &Source, range: Range<u64>, chunk_bytes: u64) -> Chunks<'_> {
     source.read_ahead(range.clone());
-    Chunks { source, next: range.start, end: range.end, chunk_bytes: chunk_bytes.max(1) }
+    let (next, end) = (range.start, range.end);
+    Chunks { source, next, end, chunk_bytes: chunk_bytes.max(1), long_line_end: None }
 }
 
 impl Iterator for Chunks<'_> {
@@ -31,19 +40,32 @@ impl Iterator for Chunks<'_> {
             return None;
         }
         let start = self.next;
+        let chunk = match self.long_line_end.take() {
+            Some(end) => Ok(start..end),
+            None => self.cut(start),
+        };
+        self.next = chunk.as_ref().map_or(self.end, |chunk| chunk.end);
+        Some(chunk)
+    }
+}
+
+impl Chunks<'_> {
+    /// The chunk that begins at `start`.
+    fn cut(&mut self, start: u64) -> Result<Range<u64>, ScanError> {
         // The byte in front of the nominal end may be the LF that ends the chunk.
         let probe = start.saturating_add(self.chunk_bytes - 1);
-        let end = if probe >= self.end { Ok(self.end) } else { self.source.line_end_after(probe, self.end) };
-        match end {
-            Ok(end) => {
-                self.next = end;
-                Some(Ok(start..end))
-            }
-            Err(error) => {
-                self.next = self.end;
-                Some(Err(error))
+        if probe >= self.end {
+            return Ok(start..self.end);
+        }
+        let end = self.source.line_end_after(probe, self.end)?;
+        if is_long_line(&(start..end), self.chunk_bytes) {
+            let line_start = self.source.line_end_before(start, probe)?;
+            if line_start > start {
+                self.long_line_end = Some(end);
+                return Ok(start..line_start);
             }
         }
+        Ok(start..end)
     }
 }
 
@@ -95,6 +117,13 @@ mod tests {
                 prop_assert_eq!(chunk.start, at);
                 prop_assert!(chunk.end > chunk.start);
                 prop_assert!(chunk.end == bytes.len() as u64 || bytes[chunk.end as usize - 1] == b'\n');
+                let inside = &bytes[chunk.start as usize..chunk.end as usize];
+                let lines = lines(0, inside).count();
+                prop_assert!(lines == 1 || !is_long_line(&chunk, chunk_bytes));
+                if lines > 1 {
+                    let last = inside[..inside.len() - 1].iter().rposition(|byte| *byte == b'\n').unwrap();
+                    prop_assert!((last as u64) < chunk_bytes, "a chunk goes on behind its nominal end");
+                }
                 at = chunk.end;
             }
             prop_assert_eq!(at, bytes.len() as u64);

@@ -9,5 +9,5 @@ pub mod json;
 mod source;
 pub mod truncation;
 
-pub use chunk::{Chunks, chunks, lines};
+pub use chunk::{Chunks, chunks, is_long_line, lines};
 pub use source::{Io, ScanError, Source};

@@ -113,7 +113,7 @@ impl Build<'_> {
         self.result.timings.sync = published.build_sync;
         self.result.timings.publish = published.replacing;
         self.result.scanned_bytes = self.end - self.counted_from;
-        self.result.sessions_touched = self.session_ids.len() as u64;
+        self.result.sessions_touched = self.session_ids.len();
         self.result.duration_ms = self.started.elapsed().as_millis() as u64;
         Ok(self.result)
     }
@@ -198,7 +198,7 @@ impl Build<'_> {
         let archive = &self.paths.archive;
         let writer = BulkWriter::create(built, page_size, self.options.memory_bytes)
             .map_err(ArchiveError::bulk(archive))?;
-        let take = |rows: &Rows<'_>, number| writer.write(rows, number).map_err(ArchiveError::bulk(archive));
+        let take = |rows: &Rows<'_>, place| writer.write(rows, place).map_err(ArchiveError::bulk(archive));
         self.rows(&input, &fold, take, |_| Ok(()))?;
         self.result.timings.rows = writing.elapsed();
         self.report(Phase::Indexes, self.end, &input)?;

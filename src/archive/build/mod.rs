@@ -5,6 +5,7 @@
 //! in one transaction, [`beside`] a new file, which is published when it is whole. This file decides between them.
 
 use std::collections::HashSet;
+use std::hash::{BuildHasher, RandomState};
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::{Instant, SystemTime};
@@ -15,7 +16,7 @@ use crate::archive::bulk;
 use crate::archive::cursor::{self, Restart};
 use crate::archive::error::{ArchiveError, SqliteContext};
 use crate::archive::open;
-use crate::archive::pipeline::{self, Input};
+use crate::archive::pipeline::{self, Input, Place};
 use crate::archive::schema::VERSION;
 use crate::archive::survey::Survey;
 use crate::lock::Held;
@@ -91,7 +92,7 @@ struct Build<'b> {
     lost: Option<Loss>,
     started: Instant,
     result: BuildResult,
-    session_ids: HashSet<String>,
+    session_ids: Distinct,
 }
 
 impl<'b> Build<'b> {
@@ -130,7 +131,7 @@ impl<'b> Build<'b> {
             lost: None,
             started,
             result: BuildResult::default(),
-            session_ids: HashSet::new(),
+            session_ids: Distinct::default(),
         })
     }
 
@@ -205,7 +206,7 @@ impl<'b> Build<'b> {
         &mut self,
         input: &Input<'_>,
         fold: &Fold<'f>,
-        work: impl Fn(&Rows<'_>, u64) -> Result<(), ArchiveError> + Sync,
+        work: impl Fn(&Rows<'_>, Place) -> Result<(), ArchiveError> + Sync,
         mut write: impl FnMut(&Rows<'_>) -> Result<(), ArchiveError>,
     ) -> Result<(), ArchiveError> {
         let total_bytes = input.range.end - input.range.start;
@@ -312,7 +313,7 @@ fn go_on(flow: ControlFlow<()>) -> Result<(), ArchiveError> {
 }
 
 /// Adds what stands in `rows` to the counts of a result.
-fn count(rows: &Rows<'_>, result: &mut BuildResult, session_ids: &mut HashSet<String>) {
+fn count(rows: &Rows<'_>, result: &mut BuildResult, session_ids: &mut Distinct) {
     result.turns_applied += rows.turns.len() as u64;
     result.stamps_applied += rows.stamps.len() as u64;
     result.compactions_applied += rows.compactions.len() as u64;
@@ -327,15 +328,38 @@ fn count(rows: &Rows<'_>, result: &mut BuildResult, session_ids: &mut HashSet<St
     }
     let turn_sessions = rows.turns.iter().map(|turn| turn.cells[turns::SESSION_ID].as_text());
     let stamp_sessions = rows.stamps.iter().filter_map(|line| line.stamp.selector.session);
+    let mut last = None;
     for session in turn_sessions.chain(stamp_sessions) {
-        if !session_ids.contains(session) {
-            session_ids.insert(session.to_string());
+        if last != Some(session) {
+            session_ids.insert(session);
+            last = Some(session);
         }
     }
 }
 
+/// Counts different texts without keeping them: 128 bits of keyed hash tell one from another.
+#[derive(Debug, Default)]
+struct Distinct {
+    keys: [RandomState; 2],
+    seen: HashSet<[u64; 2]>,
+}
+
+impl Distinct {
+    fn insert(&mut self, text: &str) {
+        self.seen.insert(self.keys.each_ref().map(|key| key.hash_one(text)));
+    }
+
+    fn len(&self) -> u64 {
+        self.seen.len() as u64
+    }
+
+    fn clear(&mut self) {
+        self.seen.clear();
+    }
+}
+
 /// What workers of an inserting build do with rows besides making them.
-fn nothing_more(_: &Rows<'_>, _: u64) -> Result<(), ArchiveError> {
+fn nothing_more(_: &Rows<'_>, _: Place) -> Result<(), ArchiveError> {
     Ok(())
 }
 

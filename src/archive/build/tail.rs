@@ -20,10 +20,9 @@ use crate::archive::publish;
 use crate::archive::refold;
 use crate::archive::schema::VERSION;
 use crate::archive::sessions;
-use crate::archive::survey::{self, StampSet};
-use crate::record::columns::turns;
+use crate::archive::survey::{self, StampSet, TurnKeys};
 use crate::record::fold::{Fold, Stamp};
-use crate::record::rows::stored_stamp;
+use crate::record::rows::{stored_selector, stored_stamp};
 use crate::scan::{Source, json};
 
 impl Build<'_> {
@@ -59,10 +58,11 @@ impl Build<'_> {
         let start = state.ledger_offset_bytes.max(0) as u64;
         let (mut mtime_ms, mut mark) = (state.ledger_mtime_ms, state.ledger_mark);
         // Another program may have stored rows that a rebuild would not.
-        self.is_in_place |= !cursor::is_marked(state.ledger_offset_bytes, mark);
+        let is_ours = cursor::is_marked(state.ledger_offset_bytes, mark);
+        self.is_in_place |= !is_ours;
         if let Some(source) = self.source.take() {
             let mark_before = cursor::mark(&source, self.end)?;
-            let outcome = self.extend_rows(connection, &source, start);
+            let outcome = self.extend_rows(connection, &source, start, is_ours);
             if let Outcome::Restart(reason) = outcome? {
                 self.source = Some(source);
                 return Ok(Outcome::Restart(reason));
@@ -100,6 +100,7 @@ impl Build<'_> {
         connection: &Connection,
         source: &Source,
         start: u64,
+        is_ours: bool,
     ) -> Result<Outcome, ArchiveError> {
         let path = &self.paths.archive;
         let input = self.input(source, start);
@@ -108,21 +109,33 @@ impl Build<'_> {
         }
         self.report(Phase::Survey, 0, &input)?;
         let surveying = Instant::now();
-        let session_stamps = connection
-            .query_row("SELECT EXISTS (SELECT 1 FROM stamps WHERE session_id <> '*')", [], |row| row.get(0))
+        // Few stamps without a session are loaded whatever the turns of the tail are.
+        let is_stamped = connection
+            .query_row(
+                "SELECT EXISTS (SELECT 1 FROM stamps WHERE session_id <> '*')
+                   OR EXISTS (SELECT 1 FROM stamps WHERE source = '*' AND session_id = '*' LIMIT 1 OFFSET ?)",
+                [STAMPS_FEW],
+                |row| row.get(0),
+            )
             .context(path, "looking for stamps")?;
-        let survey = survey::survey(&self.pool, &input, session_stamps)?;
+        let mut survey = survey::survey(&self.pool, &input, is_stamped)?;
+        let mut wanted = std::mem::take(&mut survey.turns);
+        if !is_stamped {
+            wanted.forget_places();
+        }
         let new: Vec<&Stamp<'_>> = stamps_of(&survey).collect();
         let candidates =
             refold::turns_to_refold(connection, &new).context(path, "looking for turns to refold")?;
         if !self.is_in_place && is_faster_rebuilt(candidates.rowids.len() as u64, self.end) {
             self.counted_from = start;
-            self.session_ids.extend(candidates.sessions.into_values().flatten());
+            candidates.sessions.values().flatten().for_each(|session| self.session_ids.insert(session));
             return Ok(Outcome::Restart(Restart::RefoldsMost));
         }
-        let refolded_sessions = candidates.sessions.values().flatten().map(String::as_str);
-        let wanted: HashSet<&str> =
-            survey.sessions.iter().map(String::as_str).chain(refolded_sessions).collect();
+        wanted.sessions.extend(candidates.sessions.values().flatten().cloned());
+        if !candidates.rowids.is_empty() {
+            refold::add_keys(connection, &candidates.rowids, &mut wanted)
+                .context(path, "looking for turns to refold")?;
+        }
         let archived = match archived_stamps(connection, path, &wanted)? {
             Ok(archived) => archived,
             Err(unreadable) => return Ok(Outcome::Restart(unreadable)),
@@ -131,23 +144,18 @@ impl Build<'_> {
         self.result.timings.survey = surveying.elapsed();
 
         let writing = Instant::now();
-        let mut touched: HashSet<(String, String)> = candidates
+        let mut to_aggregate: HashSet<(String, String)> = candidates
             .sessions
             .into_iter()
             .flat_map(|(source, sessions)| sessions.into_iter().map(move |session| (source.clone(), session)))
             .collect();
+        let mut additions =
+            sessions::Additions::new(connection).context(path, "preparing to aggregate sessions")?;
         {
             let mut writer = InsertWriter::new(connection).context(path, "preparing to write rows")?;
-            let mut last: Option<(String, String)> = None;
             self.rows(&input, &fold, nothing_more, |rows| {
                 for turn in &rows.turns {
-                    let source = turn.cells[turns::SOURCE].as_text();
-                    let session = turn.cells[turns::SESSION_ID].as_text();
-                    if last.as_ref().is_none_or(|(s, id)| s != source || id != session) {
-                        let key = (source.to_string(), session.to_string());
-                        touched.insert(key.clone());
-                        last = Some(key);
-                    }
+                    additions.take(&turn.cells).context(path, "aggregating sessions")?;
                 }
                 writer.write(rows).context(path, "writing rows")
             })?;
@@ -158,12 +166,19 @@ impl Build<'_> {
         let aggregating = Instant::now();
         refold::refold(connection, &self.pool, &candidates.rowids, &fold)
             .context(path, "folding stamps into turns")?;
-        let mut touched: Vec<(String, String)> = touched.into_iter().collect();
-        touched.sort_unstable();
-        sessions::some(connection, &touched).context(path, "aggregating sessions")?;
+        to_aggregate.iter().for_each(|(_, session)| self.session_ids.insert(session));
+        for (key, is_aggregated) in additions.finish() {
+            self.session_ids.insert(&key.1);
+            // A row that another program left may be anything.
+            if !(is_aggregated && is_ours) {
+                to_aggregate.insert(key);
+            }
+        }
+        let mut to_aggregate: Vec<(String, String)> = to_aggregate.into_iter().collect();
+        to_aggregate.sort_unstable();
+        sessions::some(connection, &to_aggregate).context(path, "aggregating sessions")?;
         self.result.timings.sessions = aggregating.elapsed();
-        self.session_ids.extend(touched.into_iter().map(|(_, session)| session));
-        self.result.sessions_touched = self.session_ids.len() as u64;
+        self.result.sessions_touched = self.session_ids.len();
         Ok(Outcome::Done)
     }
 }
@@ -191,21 +206,24 @@ pub(super) enum Outcome {
     Restart(Restart),
 }
 
-/// The archived stamps that may apply to turns of the given sessions, or that one of them cannot be read.
+/// So many stamps without a session are not worth looking at the turns of the tail before they are loaded.
+const STAMPS_FEW: i64 = 1000;
+
+/// The archived stamps that may apply to the given turns, or that one of them cannot be read.
 fn archived_stamps(
     connection: &Connection,
     path: &Path,
-    sessions: &HashSet<&str>,
+    wanted: &TurnKeys,
 ) -> Result<Result<StampSet, Restart>, ArchiveError> {
     let sql = "SELECT ts, selector_json, enrichment_json, ledger_offset_bytes FROM stamps
                WHERE source = '*' AND session_id = ?";
     let mut statement = connection.prepare(sql).context(path, "reading stamps")?;
     let mut document = json::Document::default();
-    let mut unreadable = None;
+    let (mut unreadable, mut scratch) = (None, Bump::new());
     let set = StampSet::try_new(Bump::new(), |arena| {
         let mut stamps = Vec::new();
-        for session in std::iter::once("*").chain(sessions.iter().copied().filter(|session| *session != "*"))
-        {
+        let sessions = wanted.sessions.iter().map(String::as_str).filter(|session| *session != "*");
+        for session in std::iter::once("*").chain(sessions) {
             let mut rows = statement.query([session])?;
             while let Some(row) = rows.next()? {
                 let (ts, selector) = (row.get_ref(0)?, row.get_ref(1)?);
@@ -215,10 +233,14 @@ fn archived_stamps(
                 let stamp = text("ts", ts).and_then(|ts| {
                     let (selector, enrichment) =
                         (text("selector", selector)?, text("enrichment", enrichment)?);
-                    stored_stamp(&mut document, ts, offset, selector, enrichment, arena)
+                    scratch.reset();
+                    if !wanted.may_match(&stored_selector(&mut document, selector, &scratch)?) {
+                        return Ok(None);
+                    }
+                    stored_stamp(&mut document, ts, offset, selector, enrichment, arena).map(Some)
                 });
                 match stamp {
-                    Ok(stamp) => stamps.push(stamp),
+                    Ok(stamp) => stamps.extend(stamp),
                     Err(reason) => unreadable = Some(Restart::UnreadableStamp { offset, reason }),
                 }
             }

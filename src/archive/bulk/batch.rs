@@ -39,7 +39,8 @@ impl Strings {
 
 /// Rows on their way into a [`Loader`](super::Loader), in one thread's hands.
 pub struct Batch {
-    pub(super) sequence: u64,
+    sequence: u64,
+    part: u32,
     pub(super) schema: Arc<Schema>,
     /// The records of each table.
     records: Vec<Strings>,
@@ -56,6 +57,9 @@ pub struct Batch {
 #[derive(Debug)]
 pub(super) struct Part {
     pub sequence: u64,
+    /// Its place among the parts of its batch, and whether it is the last of them.
+    pub part: u32,
+    pub is_last: bool,
     /// Where the part is in the store.
     pub offset: u64,
     /// Where in it each of these sections ends.
@@ -67,9 +71,10 @@ pub(super) struct Part {
 }
 
 impl Batch {
-    pub(super) fn new(schema: Arc<Schema>, sequence: u64) -> Self {
+    pub(super) fn new(schema: Arc<Schema>, sequence: u64, part: u32) -> Self {
         Self {
             sequence,
+            part,
             records: schema.tables.iter().map(|_| Strings::default()).collect(),
             parents: vec![Vec::new(); schema.tables.len()],
             keys: schema.indexes.iter().map(|_| Strings::default()).collect(),
@@ -154,6 +159,8 @@ impl Batch {
         let all = self.records.iter().chain(&self.keys);
         let mut part = Part {
             sequence: self.sequence,
+            part: self.part,
+            is_last: true,
             offset: 0,
             ends: Vec::new(),
             counts: self.records.iter().map(|records| records.len() as u32).collect(),

@@ -30,6 +30,15 @@ impl<'a> Cells<'a> {
         }
     }
 
+    /// The payload that is next, where it stays when the next one comes.
+    #[inline]
+    pub fn lasting(&self) -> Option<&'a [u8]> {
+        match self {
+            Self::Rows(rows) => rows.current.map(|(payload, _)| payload),
+            Self::Entries(_) => None,
+        }
+    }
+
     #[inline]
     pub fn advance(&mut self) -> Result<()> {
         match self {
@@ -142,7 +151,8 @@ impl<'a> EntryCells<'a> {
                 }
                 return Ok(());
             };
-            self.key.clone_from(&cursor.key);
+            self.key.clear();
+            self.key.extend_from_slice(cursor.key());
             while let Some((cursor, shared)) = self.merge.peek()
                 && (self.places.is_empty() || shared == self.key.len())
             {

@@ -37,7 +37,7 @@ pub enum Error {
         /// What is wrong with the row, and what to give instead.
         what: &'static str,
     },
-    /// A sequence number that no batch or more than one batch has; known when all are there.
+    /// A sequence number that no batch or more than one batch has, or a part of it; known when all are there.
     #[error(
         "batch {sequence} {what}; number batches 0, 1, 2, … and submit each once, empty if it has no rows"
     )]

@@ -59,14 +59,19 @@ impl Target {
     pub fn write_chain(&mut self, rest: &[u8]) -> Result<u32> {
         let part_len = self.page_size - 4;
         let numbers = self.take(rest.len().div_ceil(part_len))?;
-        let mut pages = vec![0; numbers.len() * self.page_size];
-        let following = numbers[1..].iter().copied().chain([0]);
-        for ((page, next), part) in pages.chunks_mut(self.page_size).zip(following).zip(rest.chunks(part_len))
-        {
-            page[..4].copy_from_slice(&next.to_be_bytes());
-            page[4..4 + part.len()].copy_from_slice(part);
+        let mut following = numbers[1..].iter().copied().chain([0]);
+        let mut pages = Vec::new();
+        // A long chain is not laid out as a whole.
+        let at_once = (PIECE_LEN / self.page_size).max(1);
+        for (numbers, rest) in numbers.chunks(at_once).zip(rest.chunks(at_once * part_len)) {
+            pages.clear();
+            pages.resize(numbers.len() * self.page_size, 0);
+            for (page, part) in pages.chunks_mut(self.page_size).zip(rest.chunks(part_len)) {
+                page[..4].copy_from_slice(&following.next().unwrap_or(0).to_be_bytes());
+                page[4..4 + part.len()].copy_from_slice(part);
+            }
+            self.write(numbers, &pages)?;
         }
-        self.write(&numbers, &pages)?;
         Ok(numbers[0])
     }
 }

@@ -155,10 +155,16 @@ impl Loader {
     ///
     /// Batches may be filled and submitted in any order. About a megabyte of rows is best.
     pub fn batch(&self, sequence: u64) -> Batch {
-        Batch::new(Arc::clone(&self.schema), sequence)
+        self.batch_part(sequence, 0)
     }
 
-    /// Sorts the batch's keys in this thread and takes its rows.
+    /// An empty part of the batch for place `sequence`, counted from 0 without gaps, for a batch whose rows take more than a few
+    /// megabytes. All parts but the last are for [`submit_part`](Self::submit_part). Children stand in the part of their parents.
+    pub fn batch_part(&self, sequence: u64, part: u32) -> Batch {
+        Batch::new(Arc::clone(&self.schema), sequence, part)
+    }
+
+    /// Sorts the batch's keys in this thread and takes its rows. Of a batch in parts it is the last.
     ///
     /// # Panics
     /// When the batch is another loader's.
@@ -166,8 +172,24 @@ impl Loader {
     /// # Errors
     /// [`Error::Io`]; the load cannot be finished then.
     pub fn submit(&self, batch: Batch) -> Result<()> {
+        self.take(batch, true)
+    }
+
+    /// Takes a part of a batch that others follow, as [`submit`](Self::submit) takes a batch.
+    ///
+    /// # Panics
+    /// When the batch is another loader's.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; the load cannot be finished then.
+    pub fn submit_part(&self, batch: Batch) -> Result<()> {
+        self.take(batch, false)
+    }
+
+    fn take(&self, batch: Batch, is_last: bool) -> Result<()> {
         assert!(Arc::ptr_eq(&batch.schema, &self.schema), "a batch goes to the loader that gave it");
         let (mut part, bytes) = batch.pack();
+        part.is_last = is_last;
         // What a panicking thread leaves under the lock is whole: a part that was not pushed is missed at the end.
         let mut packed = self.packed.lock().unwrap_or_else(PoisonError::into_inner);
         part.offset = packed.0.append(&bytes)?;
@@ -191,12 +213,18 @@ impl Loader {
     pub fn finish_unless(self, interrupt: &Interrupt) -> Result<Loaded> {
         let Self { schema, mut target, packed } = self;
         let (store, mut parts) = packed.into_inner().unwrap_or_else(PoisonError::into_inner);
-        parts.sort_unstable_by_key(|part| part.sequence);
-        if let Some((sequence, part)) = (0..).zip(&parts).find(|(expected, part)| *expected != part.sequence)
-        {
-            let came_twice = part.sequence < sequence;
-            let what = if came_twice { "came twice" } else { "never arrived" };
-            return Err(Error::Sequence { sequence: sequence.min(part.sequence), what });
+        parts.sort_unstable_by_key(|part| (part.sequence, part.part));
+        let mut expected = (0, 0);
+        for part in &parts {
+            let found = (part.sequence, part.part);
+            if found != expected {
+                let what = if found < expected { "came twice" } else { "never arrived" };
+                return Err(Error::Sequence { sequence: part.sequence.min(expected.0), what });
+            }
+            expected = if part.is_last { (part.sequence + 1, 0) } else { (part.sequence, part.part + 1) };
+        }
+        if expected.1 > 0 {
+            return Err(Error::Sequence { sequence: expected.0, what: "never arrived" });
         }
         let store = store.freeze()?;
         let spilled_bytes = store.spilled.as_ref().map_or(0, |spilled| spilled.len() as u64);

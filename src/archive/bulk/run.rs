@@ -2,10 +2,14 @@
 //! the layout lives in memory and in spill files, never in the database.
 //!
 //! A run holds each distinct key once: varint bytes shared with the key before, varint bytes that follow, those bytes,
-//! varint count of rows, and the rows' places in the batch as varint differences.
+//! varint count of rows, and the rows' places in the batch as varint differences. Of a long key all bytes follow, so that it is
+//! read where it stands: what a merge keeps of its runs does not grow with the keys.
 
 use super::batch::Strings;
 use super::record::{push_varint, read_varint};
+
+/// A key of at least so many bytes is long.
+const LONG_KEY_BYTES: usize = 1 << 10;
 
 /// How many leading bytes two keys share.
 pub(super) fn shared_len(left: &[u8], right: &[u8]) -> usize {
@@ -32,8 +36,9 @@ pub(super) fn pack(keys: &Strings, order: &mut Vec<(u64, u32)>, out: &mut Vec<u8
         let key = keys.get(*first);
         let shared = shared_len(before, key);
         push_varint(out, shared as u64);
-        push_varint(out, (key.len() - shared) as u64);
-        out.extend_from_slice(&key[shared..]);
+        let following = if key.len() < LONG_KEY_BYTES { &key[shared..] } else { key };
+        push_varint(out, following.len() as u64);
+        out.extend_from_slice(following);
         let rows = rest.iter().take_while(|(_, row)| keys.get(*row) == key).count();
         push_varint(out, rows as u64);
         let mut last = 0;
@@ -83,7 +88,9 @@ fn sort(keys: &Strings, order: &mut [(u64, u32)]) {
 /// Reads a run key by key.
 pub(super) struct Cursor<'a> {
     rest: &'a [u8],
-    pub key: Vec<u8>,
+    short: Vec<u8>,
+    /// The key, if it is long.
+    long: Option<&'a [u8]>,
     /// The run counts its table's rows from this one.
     base: u32,
     /// How many rows have the key; they are read before the next key is.
@@ -92,7 +99,12 @@ pub(super) struct Cursor<'a> {
 
 impl<'a> Cursor<'a> {
     pub fn new(run: &'a [u8], base: u32) -> Self {
-        Self { rest: run, key: Vec::new(), base, rows: 0 }
+        Self { rest: run, short: Vec::new(), long: None, base, rows: 0 }
+    }
+
+    #[inline]
+    pub fn key(&self) -> &[u8] {
+        self.long.unwrap_or(&self.short)
     }
 
     /// Moves to the next key and says how many bytes it shares with the one before; `None` at the run's end.
@@ -103,8 +115,17 @@ impl<'a> Cursor<'a> {
         let mut at = 0;
         let shared = read_varint(self.rest, &mut at) as usize;
         let more = read_varint(self.rest, &mut at) as usize;
-        self.key.truncate(shared);
-        self.key.extend_from_slice(&self.rest[at..at + more]);
+        let following = &self.rest[at..at + more];
+        if more >= LONG_KEY_BYTES {
+            self.long = Some(following);
+        } else {
+            if let Some(before) = self.long.take() {
+                self.short.clear();
+                self.short.extend_from_slice(&before[..shared]);
+            }
+            self.short.truncate(shared);
+            self.short.extend_from_slice(following);
+        }
         at += more;
         self.rows = read_varint(self.rest, &mut at);
         self.rest = &self.rest[at..];
@@ -188,8 +209,8 @@ impl<'a> Merge<'a> {
         }
         if winner.shared == loser.shared && winner.shared >= 0 {
             let agreed = winner.shared as usize;
-            let left = &self.cursors[winner.run as usize].key;
-            let right = &self.cursors[loser.run as usize].key;
+            let left = self.cursors[winner.run as usize].key();
+            let right = self.cursors[loser.run as usize].key();
             let shared = agreed + shared_len(&left[agreed..], &right[agreed..]);
             let order = left[shared..].first().cmp(&right[shared..].first()).then(winner.run.cmp(&loser.run));
             if order.is_lt() {
@@ -215,9 +236,13 @@ mod tests {
         fn runs_merge_into_the_order_of_all_keys(
             rows in prop::collection::vec(prop::collection::vec(0..3u8, 0..12), 1..80),
             cuts in prop::collection::vec(1..20usize, 1..8),
+            long in 0..6usize,
         ) {
-            // A last byte that no other has: no key is a prefix of another.
-            let key = |row: &Vec<u8>| [&row[..], &[9]].concat();
+            // Some are long: each byte stands for a few hundred. A last byte that no other has: no key is a prefix of another.
+            let key = |row: &Vec<u8>| {
+                let times = if row.len() % 4 < long { 250 } else { 1 };
+                [&row.iter().flat_map(|byte| vec![*byte; times]).collect::<Vec<u8>>()[..], &[9]].concat()
+            };
             let mut runs = Vec::new();
             let mut base = 0;
             for cut in cuts.iter().cycle() {
@@ -240,7 +265,7 @@ mod tests {
             while let Some((cursor, _)) = merge.peek() {
                 let mut places = Vec::new();
                 cursor.take_rows(&mut places);
-                merged.extend(places.into_iter().map(|place| (cursor.key.clone(), place)));
+                merged.extend(places.into_iter().map(|place| (cursor.key().to_vec(), place)));
                 merge.advance();
             }
             let mut expected: Vec<_> = rows.iter().map(key).zip(0u32..).collect();

@@ -3,7 +3,11 @@
 //!
 //! Page numbers must not depend on how many threads there are, and no tree knows its number of pages before its end.
 //! So all build in rounds: in each round every tree that is not done fills about the same share of its pages; then
-//! their overflow chains and their pages get numbers in the order of the trees; then all are written.
+//! their overflow chains and their pages get numbers in the order of the trees, and the interior pages that are full get theirs;
+//! then all are written. Of interior pages two a level are in memory: the open one, and a full one that may have to give a child
+//! to it.
+
+use std::borrow::Cow;
 
 use rayon::prelude::*;
 
@@ -43,7 +47,7 @@ pub(super) fn build(target: &mut Target, trees: &mut [Tree<'_>], interrupt: &Int
         }
     }
     extents.iter().try_for_each(|extent| target.write(&extent.numbers, &extent.pages))?;
-    trees.iter_mut().try_for_each(|tree| tree.write_interior(target))
+    trees.iter_mut().try_for_each(|tree| tree.finish(target))
 }
 
 /// Pages of one tree that have their numbers.
@@ -55,21 +59,24 @@ struct Extent {
 
 /// What divides two children of an interior page: the cell but for the child, and what belongs to its overflow chain.
 #[derive(Default)]
-struct Divider {
+struct Divider<'a> {
     bytes: Vec<u8>,
-    rest: Vec<u8>,
+    rest: Cow<'a, [u8]>,
 }
 
 /// A table or an index while it is built. It has its root page already, an empty leaf.
 pub(super) struct Tree<'a> {
     cells: Cells<'a>,
-    leaves: Leaves,
+    leaves: Leaves<'a>,
     root: u32,
     /// About how many bytes its pages will have.
     estimate_bytes: u64,
-    /// The leaf pages that have numbers, and what divides them.
-    numbers: Vec<u32>,
-    between: Vec<Vec<u8>>,
+    /// The last leaf page that has a number.
+    last_leaf: Option<u32>,
+    /// What divides that page from the one behind it.
+    last_divider: Vec<u8>,
+    /// The interior pages over the leaves, lowest level first.
+    levels: Vec<Level>,
     is_done: bool,
 }
 
@@ -77,20 +84,21 @@ impl<'a> Tree<'a> {
     pub fn new(cells: Cells<'a>, root: u32, page_size: usize, estimate_bytes: u64) -> Self {
         let kind = if matches!(cells, Cells::Rows(_)) { Kind::TableLeaf } else { Kind::IndexLeaf };
         let leaves = Leaves::new(kind, page_size);
-        let (numbers, between) = Default::default();
-        Self { cells, leaves, root, estimate_bytes, numbers, between, is_done: false }
+        let (last_leaf, last_divider, levels) = Default::default();
+        Self { cells, leaves, root, estimate_bytes, last_leaf, last_divider, levels, is_done: false }
     }
 
     /// Fills this round's pages, each of them to its end.
     fn fill(&mut self, quota_bytes: usize) -> Result<()> {
         let leaves = &mut self.leaves;
         while let Some((payload, rowid)) = self.cells.current() {
-            if !leaves.add(payload, rowid) {
+            let lasting = self.cells.lasting();
+            if !leaves.add(payload, lasting, rowid) {
                 leaves.divide();
                 if leaves.pages.len() + leaves.chains_len > quota_bytes {
                     return Ok(());
                 }
-                leaves.add(payload, rowid);
+                leaves.add(payload, lasting, rowid);
             }
             self.cells.advance()?;
         }
@@ -103,65 +111,152 @@ impl<'a> Tree<'a> {
 
     /// Gives numbers to the chains and the pages of this round, which `out` takes to be written. A single leaf is the root.
     fn number(&mut self, target: &mut Target, out: &mut Extent) -> Result<()> {
-        let Leaves { pages, page_size, chains, chains_len, dividers, .. } = &mut self.leaves;
+        let Leaves { pages, page_size, chains, chains_len, dividers, kind, .. } = &mut self.leaves;
         for (at, rest) in chains.drain(..) {
             pages[at..at + 4].copy_from_slice(&target.write_chain(&rest)?.to_be_bytes());
         }
         *chains_len = 0;
+        let mut between = Vec::with_capacity(dividers.len());
         for Divider { mut bytes, rest } in dividers.drain(..) {
             if !rest.is_empty() {
                 bytes.extend_from_slice(&target.write_chain(&rest)?.to_be_bytes());
             }
-            self.between.push(bytes);
+            between.push(bytes);
         }
         let count = pages.len() / *page_size;
-        let is_root = self.is_done && self.numbers.is_empty() && count == 1;
+        let is_root = self.is_done && self.last_leaf.is_none() && count == 1;
         out.numbers = if is_root { vec![self.root] } else { target.take(count)? };
-        self.numbers.extend_from_slice(&out.numbers);
+        // Behind each page but a tree's last stands a divider.
+        let mut between = between.into_iter();
+        for number in &out.numbers {
+            if let Some(before) = self.last_leaf.replace(*number) {
+                let divider = std::mem::take(&mut self.last_divider);
+                Level::add(&mut self.levels, 0, kind.parent(), target, before, divider)?;
+            }
+            self.last_divider = between.next().unwrap_or_default();
+        }
         out.pages.clear();
         std::mem::swap(&mut out.pages, pages);
         Ok(())
     }
 
-    /// Writes the interior pages over two or more leaves, the last of them to the root page.
-    fn write_interior(&mut self, target: &mut Target) -> Result<()> {
-        let (kind, page_size) = (self.leaves.kind.parent(), target.page_size);
-        let mut children = std::mem::take(&mut self.numbers);
-        let mut between = std::mem::take(&mut self.between);
-        while children.len() > 1 {
-            let (mut above, mut above_between) = (Vec::new(), Vec::new());
-            let mut from = 0;
-            while from < children.len() {
-                let mut page = vec![0; page_size];
-                let mut filler = Filler::new(kind, page_size);
-                let mut at = from;
-                // What does not fit becomes the divider above, and no page may have a single child.
-                while at < between.len() && filler.fits(4 + between[at].len()) {
-                    let cell = filler.add(&mut page, 4 + between[at].len());
-                    cell[..4].copy_from_slice(&children[at].to_be_bytes());
-                    cell[4..].copy_from_slice(&between[at]);
-                    at += 1;
-                }
-                if at + 1 == between.len() {
-                    at -= 1;
-                    filler.remove_last(&mut page);
-                }
-                filler.finish(&mut page, Some(children[at]));
-                let is_root = from == 0 && at == between.len();
-                let number = if is_root { vec![self.root] } else { target.take(1)? };
-                target.write(&number, &page)?;
-                above.extend(number);
-                above_between.extend(between.get_mut(at).map(std::mem::take));
-                from = at + 1;
-            }
-            (children, between) = (above, above_between);
+    /// Writes the interior pages that are left, the topmost of them to the root page.
+    fn finish(&mut self, target: &mut Target) -> Result<()> {
+        let Some(mut child) = self.last_leaf else { return Ok(()) };
+        let mut level = 0;
+        while level < self.levels.len() {
+            child = Level::finish(&mut self.levels, level, self.root, target, child)?;
+            level += 1;
         }
         Ok(())
     }
 }
 
+/// The interior pages of one level that are not written.
+struct Level {
+    kind: Kind,
+    /// Full, and with its last child; not yet written, because its successor has no cell and may get no other.
+    full: Option<(InteriorPage, u32, Vec<u8>)>,
+    open: InteriorPage,
+    /// Whether a page of the level is written.
+    has_written: bool,
+}
+
+/// An interior page being filled.
+struct InteriorPage {
+    page: Vec<u8>,
+    filler: Filler,
+    cells: usize,
+}
+
+impl InteriorPage {
+    fn new(kind: Kind, page_size: usize) -> Self {
+        Self { page: vec![0; page_size], filler: Filler::new(kind, page_size), cells: 0 }
+    }
+
+    /// Adds a child and what divides it from the next one.
+    fn add(&mut self, child: u32, divider: &[u8]) {
+        let cell = self.filler.add(&mut self.page, 4 + divider.len());
+        cell[..4].copy_from_slice(&child.to_be_bytes());
+        cell[4..].copy_from_slice(divider);
+        self.cells += 1;
+    }
+
+    /// Takes the last of several children out again, with what divides it from the next one.
+    fn remove_last(&mut self) -> (u32, Vec<u8>) {
+        self.cells -= 1;
+        let mut cell = self.filler.remove_last(&mut self.page);
+        let divider = cell.split_off(4);
+        (cell.iter().fold(0, |child, byte| child << 8 | u32::from(*byte)), divider)
+    }
+
+    /// Completes the page with its last child and writes it.
+    fn write(mut self, number: u32, right: u32, target: &Target) -> Result<()> {
+        self.filler.finish(&mut self.page, Some(right));
+        target.write(&[number], &self.page)
+    }
+}
+
+impl Level {
+    fn new(kind: Kind, page_size: usize) -> Self {
+        Self { kind, full: None, open: InteriorPage::new(kind, page_size), has_written: false }
+    }
+
+    /// Adds a child to level `at`, and the divider behind it. What does not fit becomes the divider above.
+    fn add(
+        levels: &mut Vec<Self>,
+        at: usize,
+        kind: Kind,
+        target: &mut Target,
+        child: u32,
+        divider: Vec<u8>,
+    ) -> Result<()> {
+        if levels.len() == at {
+            levels.push(Self::new(kind, target.page_size));
+        }
+        let level = &mut levels[at];
+        if level.open.filler.fits(4 + divider.len()) {
+            level.open.add(child, &divider);
+            return Self::write_full(levels, at, target);
+        }
+        let full = std::mem::replace(&mut level.open, InteriorPage::new(kind, target.page_size));
+        level.full = Some((full, child, divider));
+        Ok(())
+    }
+
+    /// Writes the full page of level `at`, if there is one, and adds it to the level above.
+    fn write_full(levels: &mut Vec<Self>, at: usize, target: &mut Target) -> Result<()> {
+        let level = &mut levels[at];
+        let Some((full, right, divider)) = level.full.take() else { return Ok(()) };
+        let number = target.take(1)?[0];
+        full.write(number, right, target)?;
+        level.has_written = true;
+        let kind = level.kind;
+        Self::add(levels, at + 1, kind, target, number, divider)
+    }
+
+    /// Writes the last pages of level `at`, whose last child is given, and answers the number of the very last. No page may have a
+    /// single child. The only page of a level is the root.
+    fn finish(levels: &mut Vec<Self>, at: usize, root: u32, target: &mut Target, last: u32) -> Result<u32> {
+        let level = &mut levels[at];
+        if level.open.cells == 0
+            && let Some((full, right, divider)) = &mut level.full
+        {
+            let (child, before) = full.remove_last();
+            level.open.add(*right, divider);
+            (*right, *divider) = (child, before);
+        }
+        Self::write_full(levels, at, target)?;
+        let level = &mut levels[at];
+        let open = std::mem::replace(&mut level.open, InteriorPage::new(level.kind, target.page_size));
+        let number = if level.has_written { target.take(1)?[0] } else { root };
+        open.write(number, last, target)?;
+        Ok(number)
+    }
+}
+
 /// The leaf pages of a tree that have no numbers yet.
-struct Leaves {
+struct Leaves<'a> {
     kind: Kind,
     page_size: usize,
     pages: Vec<u8>,
@@ -169,16 +264,16 @@ struct Leaves {
     filler: Filler,
     is_open: bool,
     /// Overflow chains of cells in the pages: where the page number goes, and what the chain is to hold.
-    chains: Vec<(usize, Vec<u8>)>,
+    chains: Vec<(usize, Cow<'a, [u8]>)>,
     chains_len: usize,
     last_rowid: u64,
     /// Scratch.
     head: Vec<u8>,
     /// Of pages without numbers.
-    dividers: Vec<Divider>,
+    dividers: Vec<Divider<'a>>,
 }
 
-impl Leaves {
+impl<'a> Leaves<'a> {
     fn new(kind: Kind, page_size: usize) -> Self {
         Self {
             kind,
@@ -194,8 +289,9 @@ impl Leaves {
         }
     }
 
-    /// Adds a cell to the open page or a new one; `false` when it does not fit the open one.
-    fn add(&mut self, payload: &[u8], rowid: u64) -> bool {
+    /// Adds a cell to the open page or a new one; `false` when it does not fit the open one. A payload that lasts is not copied to
+    /// its overflow chain.
+    fn add(&mut self, payload: &[u8], lasting: Option<&'a [u8]>, rowid: u64) -> bool {
         self.head.clear();
         push_varint(&mut self.head, payload.len() as u64);
         if self.kind == Kind::TableLeaf {
@@ -217,7 +313,11 @@ impl Leaves {
         cell[self.head.len()..local_end].copy_from_slice(local);
         if !rest.is_empty() {
             self.chains_len += rest.len();
-            self.chains.push((start + self.filler.top + local_end, rest.to_vec()));
+            let rest = match lasting {
+                Some(payload) => Cow::Borrowed(&payload[local.len()..]),
+                None => Cow::Owned(rest.to_vec()),
+            };
+            self.chains.push((start + self.filler.top + local_end, rest));
         }
         self.last_rowid = rowid;
         true
