@@ -3,7 +3,7 @@
 //! Workers of `scan::in_order` take the next chunk, make its rows in an arena, and send the batch through a bounded channel to the
 //! calling thread, which gives it to the writer. The arena is the permit, so the memory of the pipeline is the number of arenas
 //! times the rows of a part, whatever the length of the ledger and whatever stands in it: a worker makes rows until they fill a
-//! part ([`PART_CHUNKS`]). What it leaves of a chunk, the calling thread makes rows of itself, part by part, when it comes to that chunk. So
+//! part. What it leaves of a chunk, the calling thread makes rows of itself, part by part, when it comes to that chunk. So
 //! it does with a line that is longer than a chunk, and with a turn that has a long enrichment: of these there is one at a time.
 
 use std::ops::{ControlFlow, Range};
