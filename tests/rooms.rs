@@ -47,7 +47,7 @@ const ROOMS: [(&str, &[&str]); 15] = [
 
 fn sources(path: &Path, found: &mut Vec<PathBuf>) {
     if path.is_file() {
-        found.push(path.to_owned());
+        found.extend(path.extension().is_some_and(|end| end == "rs").then(|| path.to_owned()));
     } else if path.is_dir() {
         fs::read_dir(path).unwrap().for_each(|entry| sources(&entry.unwrap().path(), found));
     }

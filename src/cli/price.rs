@@ -12,7 +12,7 @@ use clap::Args;
 use serde_json::Value;
 
 use super::table::{self, Heading};
-use super::{STDOUT, print_text, warn, wrong_usage};
+use super::{STDOUT, print_json, print_text, warn, wrong_usage};
 use crate::archive::Paths;
 use crate::home::Home;
 use crate::usage::prices::{Charge, Class, Context, Counts, PricedModel, Rates, Size};
@@ -33,7 +33,6 @@ Examples:
   burn prices diff new-prices.json     what a table of yours would change in the archive, by month and model")]
 pub(super) struct PricesArgs {
     /// The model, as a turn has it: with or without its provider in front.
-    #[arg(allow_hyphen_values = true)]
     model: Option<String>,
     /// With `diff` for MODEL: the price table to compare with the one in use.
     #[arg(value_name = "FILE", requires = "model")]
@@ -41,6 +40,9 @@ pub(super) struct PricesArgs {
     /// The time at which a request is made [default: now]
     #[arg(long, value_name = "TIME")]
     at: Option<String>,
+    /// Print one JSON document.
+    #[arg(long)]
+    json: bool,
 }
 
 pub(super) fn run(args: PricesArgs) -> anyhow::Result<ExitCode> {
@@ -56,7 +58,7 @@ pub(super) fn run(args: PricesArgs) -> anyhow::Result<ExitCode> {
     };
     let prices = Prices::of_home(&Home::from_env()?)?;
     match (args.model.as_deref(), &args.file) {
-        (Some("diff"), Some(file)) => return diff(&prices, &Prices::with_own(file)?),
+        (Some("diff"), Some(file)) => return diff(&prices, &Prices::with_own(file)?, args.json),
         (Some("diff"), None) => wrong_usage(&["prices"], "diff needs the FILE of a price table"),
         (_, Some(_)) => wrong_usage(&["prices"], "a FILE is for `burn prices diff`"),
         (_, None) => {}
@@ -68,10 +70,20 @@ pub(super) fn run(args: PricesArgs) -> anyhow::Result<ExitCode> {
         table.package(),
         table.version()
     );
+    let document = |models: &[PricedModel<'_>]| {
+        let models: Vec<Value> = models.iter().map(|model| model_json(model, at)).collect();
+        print_json(&serde_json::json!({
+            "at": at.to_rfc3339_seconds(), "package": table.package(), "version": table.version(), "models": models
+        }))
+    };
     let Some(name) = args.model else {
         let own = prices.own().map(|(_, table)| table);
-        let models = own.into_iter().chain([table]).flat_map(PriceTable::all);
-        let rows: Vec<Vec<String>> = models.map(|model| row(&model, at)).collect();
+        let models: Vec<PricedModel<'_>> = own.into_iter().chain([table]).flat_map(PriceTable::all).collect();
+        if args.json {
+            document(&models)?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        let rows: Vec<Vec<String>> = models.iter().map(|model| row(model, at)).collect();
         print_text(&format!("{head}{}", table::text(HEADINGS, &rows)))?;
         return Ok(ExitCode::SUCCESS);
     };
@@ -82,13 +94,17 @@ pub(super) fn run(args: PricesArgs) -> anyhow::Result<ExitCode> {
         ));
         return Ok(ExitCode::FAILURE);
     };
+    if args.json {
+        document(&[model])?;
+        return Ok(ExitCode::SUCCESS);
+    }
     print_text(&format!("{head}{}", table::text(HEADINGS, &[row(&model, at)])))?;
     print_text(&conditions(&model, at))?;
     Ok(ExitCode::SUCCESS)
 }
 
 /// Prints by month and model what the archive's turns cost under two tables, where that differs.
-fn diff(before: &Prices, after: &Prices) -> anyhow::Result<ExitCode> {
+fn diff(before: &Prices, after: &Prices, is_json: bool) -> anyhow::Result<ExitCode> {
     let question = Question {
         period: Some(Period::Month),
         by: vec![Dimension::Model],
@@ -116,8 +132,25 @@ fn diff(before: &Prices, after: &Prices) -> anyhow::Result<ExitCode> {
         sums[0].map(|sums| (sums.usd, sums.unpriced_tokens))
             != sums[1].map(|sums| (sums.usd, sums.unpriced_tokens))
     };
-    let changed = costs.iter().filter(|(_, sums)| is_changed(sums));
+    let changed: Vec<_> = costs.iter().filter(|(_, sums)| is_changed(sums)).collect();
+    if is_json {
+        let side = |sums: &Option<Sums>| {
+            let (usd, tokens) = sums.map_or((Usd::ZERO, 0), |sums| (sums.usd, sums.unpriced_tokens));
+            serde_json::json!({"usd": usd.to_string(), "unpricedTokens": tokens.to_string()})
+        };
+        let changes: Vec<Value> = changed
+            .iter()
+            .map(|((month, model), [before, after])| {
+                serde_json::json!({
+                    "month": month, "model": model, "before": side(before), "after": side(after)
+                })
+            })
+            .collect();
+        print_json(&serde_json::json!({"changes": changes}))?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let rows: Vec<Vec<String>> = changed
+        .into_iter()
         .map(|((month, model), sums)| vec![month.clone(), model.clone(), cost(&sums[0]), cost(&sums[1])])
         .collect();
     if rows.is_empty() {
@@ -144,6 +177,18 @@ const HEADINGS: &[Heading] = &[
     Heading::number("output"),
     Heading::number("reasoning"),
 ];
+
+/// Prices for a million tokens, of searches and requests for a thousand, as exact decimals; null where there is none.
+fn model_json(model: &PricedModel<'_>, at: Instant) -> Value {
+    let rates = model.rates(at, &Context::new(), Size::Tokens(0), &Counts::default());
+    let price = |class: Class| rates.for_million(class).map(|price| price.to_string());
+    let prices: BTreeMap<&str, Option<String>> =
+        Class::ALL.into_iter().map(|class| (class.as_str(), price(class))).collect();
+    serde_json::json!({
+        "provider": model.provider(), "model": model.model(), "isFree": rates.is_free(), "prices": prices,
+        "webSearch": rates.for_thousand_searches().to_string(), "request": rates.for_thousand_requests().to_string()
+    })
+}
 
 fn row(model: &PricedModel<'_>, at: Instant) -> Vec<String> {
     let rates = model.rates(at, &Context::new(), Size::Tokens(0), &Counts::default());

@@ -356,7 +356,7 @@ fn notes(answer: &Answer, look: &Look, left_out: &[&str]) -> String {
     if answer.total.lower_bound_turns > 0 {
         parts.push(format!("lower bound: {}", super::counted(answer.total.lower_bound_turns, "turn")));
     }
-    let mut line = |what: String| text.push_str(&format!("{}\n", printable::line(&what)));
+    let mut line = |what: String| wrap(&printable::line(&what), look.width, &mut text);
     if !parts.is_empty() {
         line(parts.join("; "));
     }
@@ -376,6 +376,24 @@ fn notes(answer: &Answer, look: &Look, left_out: &[&str]) -> String {
         line(format!("no room for: {}", left_out.join(", ")));
     }
     text
+}
+
+/// Appends a text, in lines of at most so many characters where its words allow that.
+fn wrap(text: &str, width: Option<usize>, out: &mut String) {
+    let mut column = 0;
+    for word in text.split(' ') {
+        let len = word.chars().count();
+        if column > 0 && width.is_some_and(|width| column + 1 + len > width) {
+            out.push_str("\n  ");
+            column = 2;
+        } else if column > 0 {
+            out.push(' ');
+            column += 1;
+        }
+        out.push_str(word);
+        column += len;
+    }
+    out.push('\n');
 }
 
 /// What is known of the block that is under way.
@@ -496,7 +514,7 @@ mod tests {
         let home = Home::at(directory.path());
         let turn = |message: u32, model: &str, count: u64| {
             format!(
-                r#"{{"v":1,"kind":"turn","record":{{"source":"claude-code","sessionId":"0c04ca41-dca9-2972-ea90-00b6fd2c5{message:03}","messageId":"m{message}","turnIndex":0,"ts":"2026-11-{:02}T10:00:00.000Z","model":"{model}","project":"/home/somebody/work/a-long-name/relay/burn-{message}","usage":{{"input":{count},"output":{count},"reasoning":0,"cacheRead":{count},"cacheCreate5m":0,"cacheCreate1h":{count}}},"toolCalls":[]}}}}\n"#,
+                r#"{{"v":1,"kind":"turn","record":{{"source":"claude-code","sessionId":"0c04ca41-dca9-2972-ea90-00b6fd2c5{message:03}","messageId":"m{message}","turnIndex":0,"ts":"2026-11-{:02}T10:00:00.000Z","model":"{model}","project":"/home/somebody/work/a-long-name/relay/burn-{message}","usage":{{"input":{count},"output":{count},"reasoning":0,"cacheRead":{count},"cacheCreate5m":0,"cacheCreate1h":{count}}},"toolCalls":[]}}}}"#,
                 10 + message % 9
             )
         };
@@ -504,7 +522,7 @@ mod tests {
         let lines: Vec<String> = (0..40)
             .map(|message| turn(message, models[message as usize % 4], 7_u64.pow(message % 13)))
             .collect();
-        std::fs::write(home.ledger(), lines.concat()).unwrap();
+        std::fs::write(home.ledger(), lines.join("\n") + "\n").unwrap();
         let now = Instant::of_turn("2026-11-21T12:00:00Z").unwrap();
         let zone = Zone::named("America/Argentina/ComodRivadavia").unwrap();
         let since = Bound::Since.parse("30d", &zone, WeekStart::Monday, now).unwrap();
@@ -536,6 +554,18 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn notes_are_wrapped_between_words() {
+        let wrapped = |text: &str, width| {
+            let mut out = String::new();
+            wrap(text, width, &mut out);
+            out
+        };
+        assert_eq!(wrapped("one two three", None), "one two three\n");
+        assert_eq!(wrapped("one two three", Some(8)), "one two\n  three\n");
+        assert_eq!(wrapped("onetwothree four", Some(4)), "onetwothree\n  four\n");
     }
 
     #[test]

@@ -184,6 +184,7 @@ pub(super) type Times = (Instant, Instant);
 /// What an enrichment says, as far as it is asked.
 #[derive(Debug)]
 struct Enrichment {
+    json: Box<[u8]>,
     keys: PricingKeys,
     /// The values of the tags that are dimensions, in their order.
     tags: Dimensions,
@@ -216,6 +217,8 @@ pub(super) struct Tally<'q> {
     enrichments: Vec<Enrichment>,
     enrichment_numbers: HashMap<Box<[u8]>, u32>,
     models: HashMap<(u32, u32), Option<PricedModel<'q>>>,
+    /// The enrichment, the model's text and the model of the turn before, which are mostly those of the next one.
+    last: (usize, u32, Option<PricedModel<'q>>),
 }
 
 /// Where a turn's line is, for explanations.
@@ -253,6 +256,7 @@ impl<'q> Tally<'q> {
             enrichments: Vec::new(),
             enrichment_numbers: HashMap::new(),
             models: HashMap::new(),
+            last: (0, 0, None),
         }
     }
 
@@ -310,8 +314,15 @@ impl<'q> Tally<'q> {
         if !self.enrichments[enrichment_number].passes {
             return Ok(());
         }
-        let model_number = self.texts.number(turn.model);
-        let model = self.model_of(enrichment_number, model_number, turn.model);
+        let (last_enrichment, last_number, last_model) = self.last;
+        let is_last = self.texts.get(last_number) == Some(turn.model);
+        let model_number = if is_last { last_number } else { self.texts.number(turn.model) };
+        let model = if is_last && last_enrichment == enrichment_number {
+            last_model
+        } else {
+            self.model_of(enrichment_number, model_number, turn.model)
+        };
+        self.last = (enrichment_number, model_number, model);
         let enrichment = &self.enrichments[enrichment_number];
         let provider = model.map(|model| model.provider()).or(enrichment.keys.provider.as_deref());
         if !passes(&filters.provider, provider) {
@@ -457,10 +468,14 @@ impl<'q> Tally<'q> {
 
     /// The number of an enrichment that has been read.
     fn enrichment(&mut self, json: &[u8]) -> usize {
+        if self.enrichments.get(self.last.0).is_some_and(|last| *last.json == *json) {
+            return self.last.0;
+        }
         if let Some(number) = self.enrichment_numbers.get(json) {
             return *number as usize;
         }
         if self.enrichments.len() >= ENRICHMENTS_MAX {
+            self.last = (0, 0, None);
             self.enrichments.clear();
             self.enrichment_numbers.clear();
             self.models.clear();
@@ -493,7 +508,12 @@ impl<'q> Tally<'q> {
             filters.machine.is_empty() || machines.any(|pattern| pattern.matches(machine.as_deref()));
         let keys = PricingKeys::read(get);
         let number = self.enrichments.len();
-        self.enrichments.push(Enrichment { keys, tags, passes: passes_tags && passes_machine });
+        self.enrichments.push(Enrichment {
+            json: json.into(),
+            keys,
+            tags,
+            passes: passes_tags && passes_machine,
+        });
         self.enrichment_numbers.insert(json.into(), number as u32);
         number
     }
