@@ -150,6 +150,71 @@ fn a_ledger_that_is_not_there_is_not_called_sound() {
 }
 
 #[test]
+fn a_wrong_question_is_told_of_with_its_place() {
+    let made = Everything::new();
+    fs::create_dir(made.path("empty")).unwrap();
+    fs::write(made.path("file"), "junk\n").unwrap();
+    let ask = |words: &[&str]| {
+        let output = made.run(words, "");
+        (output.status.code().unwrap(), said(&output).to_owned())
+    };
+    // A directory of something else, and one of nothing.
+    for (words, kind) in [
+        (&["journal", "read"][..], "journal"),
+        (&["journal", "status"], "journal"),
+        (&["journal", "recover"], "journal"),
+        (&["journal", "cleanup"], "journal"),
+        (&["book", "balance"], "book store"),
+        (&["book", "check"], "book store"),
+        (&["book", "asset"], "book store"),
+        (&["session", "show"], "session store"),
+        (&["session", "check"], "session store"),
+    ] {
+        for store in ["empty", "home", "journal", "session", "book"] {
+            if kind.starts_with(store) {
+                continue;
+            }
+            let before = common::names(&made.path(store));
+            let (code, text) = ask(&[words, &[store]].concat());
+            assert_eq!(code, 1, "{words:?} {store}: {text}");
+            assert!(text.contains(&format!("there is no {kind} at {store}")), "{words:?} {store}: {text}");
+            assert_eq!(common::names(&made.path(store)), before, "{words:?} {store}");
+        }
+    }
+    // What a book lacks is told with its directory.
+    for words in [
+        &["book", "balance", "book", "shop:nope"][..],
+        &["book", "history", "book", "shop:nope"],
+        &["book", "events", "book", "nope"],
+        &["book", "trial-balance", "book", "nope"],
+        &["book", "snapshot", "book", "nope"],
+        &["book", "transaction", "book", "00000000-0000-0000-0000-000000000000"],
+        &["book", "account", "book", "shop:x", "--asset", "NOPE", "--kind", "asset"],
+    ] {
+        let (code, text) = ask(words);
+        assert!(code == 1 && text.starts_with("burn: book: there is no "), "{words:?}: {text}");
+    }
+    let (code, text) = ask(&["book", "history", "book", "shop:cash", "--after", "99"]);
+    assert!(code == 0 && text.contains("no event after 99"), "{text}");
+    let (code, text) = ask(&["book", "balance", "book", "--as-of", "2026-01-31"]);
+    assert!(code == 2 && text.contains("2026-01-31T23:59:59Z is needed"), "{text}");
+    let (code, text) = ask(&["session", "import", "new", "nope"]);
+    assert!(code == 1 && text.contains("cannot read nope: ") && text.contains("; name a file"), "{text}");
+    // Times that no record can have, and a home without a ledger.
+    let upside_down =
+        ["query", "turns", "--since", "2026-04-21T00:00:00Z", "--until", "2026-04-20T00:00:00Z"];
+    for more in [&[][..], &["--json"], &["--from", "ledger", "--jsonl"]] {
+        let (code, text) = ask(&[&upside_down, more].concat());
+        assert!(code == 0 && text.contains("is after --until"), "{more:?}: {text}");
+    }
+    fs::remove_file(made.path("home/ledger.jsonl")).unwrap();
+    for more in [&[][..], &["--json"], &["--jsonl"]] {
+        let (code, text) = ask(&[&["query", "turns", "--from", "ledger"], more].concat());
+        assert!(code == 0 && text.contains("there is no ledger at"), "{more:?}: {text}");
+    }
+}
+
+#[test]
 fn lines_that_a_query_passes_over_are_told_of() {
     let made = Everything { directory: tempfile::tempdir().unwrap() };
     let lines = compaction(1) + &compaction(2);

@@ -145,7 +145,7 @@ Examples:
         #[arg(value_parser = parse_account)]
         account: Option<AccountId>,
         /// As it was at this time (RFC 3339).
-        #[arg(long)]
+        #[arg(long, value_parser = parse_time)]
         as_of: Option<DateTime<Utc>>,
     },
     /// Print the postings of an account.
@@ -171,7 +171,7 @@ Examples:
         /// The book [default: all]
         book: Option<String>,
         /// As they were at this time (RFC 3339).
-        #[arg(long)]
+        #[arg(long, value_parser = parse_time)]
         as_of: Option<DateTime<Utc>>,
     },
     /// Print the events of a book, one JSON object a line; `_system` has the registrations.
@@ -223,6 +223,29 @@ Examples:
     },
 }
 
+impl BookCommand {
+    fn common(&self) -> &Common {
+        match self {
+            Self::Init { common }
+            | Self::Asset { common, .. }
+            | Self::Account { common, .. }
+            | Self::Post { common, .. }
+            | Self::Balance { common, .. }
+            | Self::History { common, .. }
+            | Self::TrialBalance { common, .. }
+            | Self::Events { common, .. }
+            | Self::Transaction { common, .. }
+            | Self::Snapshot { common, .. }
+            | Self::Check { common } => common,
+        }
+    }
+}
+
+/// A time, RFC 3339.
+fn parse_time(text: &str) -> Result<DateTime<Utc>, String> {
+    text.parse().map_err(|error| format!("{error}; a time such as 2026-01-31T23:59:59Z is needed"))
+}
+
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Kind {
     Asset,
@@ -270,9 +293,18 @@ fn parse_account(text: &str) -> Result<AccountId, String> {
 
 pub(super) fn run(args: BookArgs) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    runtime.block_on(dispatch(args.command)).map_err(|error| match error.downcast_ref::<StoreError>() {
-        Some(store_error) => anyhow::Error::msg(in_words(store_error)),
-        None => error,
+    let store = args.command.common().dir.display().to_string();
+    runtime.block_on(dispatch(args.command)).map_err(|error| {
+        let (error, has_place) = match error.downcast_ref::<StoreError>() {
+            Some(store_error) => {
+                (anyhow::Error::msg(in_words(store_error)), matches!(store_error, StoreError::Io(_)))
+            }
+            None => (error, true),
+        };
+        // What is wrong with a file names it; what the books lack does not.
+        let text = error.to_string();
+        let is_lacking = text.starts_with("there is no ") && !text.contains(&format!(" at {store}"));
+        if has_place && !is_lacking { error } else { error.context(store) }
     })
 }
 
@@ -388,7 +420,13 @@ fn tell(report: &RecoveryReport) {
 }
 
 fn require_books(directory: &Path) -> anyhow::Result<()> {
-    super::must_exist(directory, "book store", "`burn book init`", &["books", "LOCK"])
+    super::must_exist(directory, "book store", "`burn book init`", &["books", "LOCK"])?;
+    // A LOCK alone is that of a store whose empty directory somebody took; one beside other files is a journal's.
+    let is_alone = || std::fs::read_dir(directory).is_ok_and(|entries| entries.count() == 1);
+    if !directory.join("books").exists() && !is_alone() {
+        bail!("there is no book store at {}; `burn book init` makes one", directory.display());
+    }
+    Ok(())
 }
 
 /// An error of a store in words for people; the trait's own prints Rust's names.

@@ -117,7 +117,20 @@ enum JournalCommand {
 
 /// Refuses a directory that is not there: only appending makes one.
 fn require_journal(dir: &Path) -> anyhow::Result<()> {
-    super::must_exist(dir, "journal", "the first append", &[])
+    super::must_exist(dir, "journal", "the first append", &[])?;
+    let names = std::fs::read_dir(dir).and_then(|entries| {
+        entries
+            .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
+            .collect::<io::Result<Vec<_>>>()
+    });
+    let names = names.with_context(|| format!("cannot list {}", dir.display()))?;
+    let has = |sign: &str| names.iter().any(|name| name == sign);
+    // A book has a LOCK, too.
+    let is_one = has("SYNCED") || has("IDENTITY") || has("LOCK") && !has("books");
+    if !is_one && !names.iter().any(|name| name.ends_with(".wal")) {
+        bail!("there is no journal at {}; the first append makes one", dir.display());
+    }
+    Ok(())
 }
 
 /// Runs `burn journal`.

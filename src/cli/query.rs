@@ -134,9 +134,15 @@ pub(super) fn run(args: QueryArgs) -> anyhow::Result<ExitCode> {
     let (ambiguous, plain): (Vec<&String>, Vec<&String>) =
         args.enrichment.iter().partition(|pair| pair.matches('=').count() > 1);
     let [since, until] = time_ranges(&args);
+    let [since, until] = [since.map(|range| range.since()), until.map(|range| range.until())];
+    if let (Some(since), Some(until)) = (&since, &until)
+        && since > until
+    {
+        warn(&format!("--since ({since}) is after --until ({until}): only records without a time are found"));
+    }
     let filter = Filter {
-        since: since.map(|range| range.since()),
-        until: until.map(|range| range.until()),
+        since,
+        until,
         session: args.session.clone(),
         source: args.source.clone(),
         project: args.project.clone(),
@@ -179,6 +185,12 @@ pub(super) fn run(args: QueryArgs) -> anyhow::Result<ExitCode> {
                 1 => String::new(),
                 more => format!(", the first of {}", counted(more, "such line")),
             }
+        ));
+    }
+    if from == From::Ledger && !paths.ledger.try_exists().unwrap_or(true) {
+        warn(&format!(
+            "there is no ledger at {}; an empty answer is all that can be given",
+            paths.ledger.display()
         ));
     }
     if from == From::Archive {

@@ -273,6 +273,9 @@ pub(super) async fn history(
             }
         }
     }
+    if out.is_empty && first_after > 0 && limit > 0 {
+        warn(&format!("account {} has no event after {first_after}", account.to_key()));
+    }
     out.end()
 }
 

@@ -208,7 +208,7 @@ fn read_input(args: &ImportArgs) -> anyhow::Result<(Vec<u8>, String)> {
         Some(file) => std::fs::File::open(file)
             .and_then(|file| file.take(args.memory.saturating_add(1)).read_to_end(&mut bytes)),
     };
-    read.with_context(|| format!("cannot read {name}"))?;
+    read.map_err(|error| anyhow!("cannot read {name}: {error}; name a file of JSON Lines that can be read"))?;
     if bytes.len() as u64 > args.memory {
         return Err(too_much(args, &format!("{name}: it takes")));
     }
