@@ -61,7 +61,7 @@ const JOURNAL: [(&str, &str); 6] = [
     ("journal append journal", "one\n"),
     ("journal read journal", ""),
     ("journal status journal", ""),
-    ("ingest --journal journal --store ingested", ""),
+    ("journal drain journal --store ingested", ""),
     ("journal cleanup journal", ""),
     ("journal recover journal", ""),
 ];
