@@ -34,7 +34,7 @@
 //! | --- | --- | --- |
 //! | [`record`] | what a ledger line is: kinds, columns, readers, ids, stamps, typed records | `scan` |
 //! | [`ledger`] | appends, index files, queries over the ledger, check, prune, reset | `record`, `archive`, `scan`, `lock`, `disk`, `home` |
-//! | [`archive`] | builds, publishing, status, queries over the archive | `record`, `scan`, `lock`, `disk`, `home` |
+//! | [`archive`] | builds, status, queries over the archive | `record`, `scan`, `lock`, `disk`, `home` |
 //! | [`scan`] | mapped logs, chunks that end at line ends, exact JSON | nothing of ours |
 //! | [`lock`] | the lock-file protocol shared with other programs | `disk` |
 //! | [`journal`] | a write-ahead log of opaque payloads | `scan`, `disk`, `home` |
@@ -65,10 +65,14 @@ pub mod interrupt;
 pub mod journal;
 pub mod ledger;
 pub mod lock;
+#[doc(hidden)] // For the benches and tests of this package; it may change in any release.
+pub mod publish;
 pub mod record;
 pub mod scan;
 #[cfg(feature = "session")]
 pub mod session;
+#[doc(hidden)] // As `publish`.
+pub mod sqlite_file;
 #[cfg(feature = "usage")]
 pub mod usage;
 

@@ -10,7 +10,7 @@ use common::archives::{Place, variants};
 use common::dump::{self, Value};
 use common::processes::{failure, rebuild, success};
 use common::{in_parallel, ledgers};
-use relayburn_ledger::archive::{Loader, Options};
+use relayburn_ledger::archive::{Load, Options};
 use relayburn_ledger::dev::{Profile, Verdict};
 use relayburn_ledger::record::INDEXED_TEXT_MAX_BYTES;
 use relayburn_ledger::scan::Io;
@@ -317,9 +317,9 @@ fn numbers_of_every_size_stand_in_indexes() {
             number = number,
         );
     }
-    let dumps = [Loader::Bulk, Loader::Insert].map(|loader| {
+    let dumps = [Load::Bulk, Load::Insert].map(|loader| {
         let place = Place::with_ledger(ledger.as_bytes());
-        let (result, findings) = place.full(&Options { loader, ..Options::default() });
+        let (result, findings) = place.full(&Options { load: loader, ..Options::default() });
         assert_eq!((result.turns_applied, findings.len()), (numbers.len() as u64, 0), "{findings:?}");
         let archive = rusqlite::Connection::open(place.archive()).unwrap();
         let checked: String = archive.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();

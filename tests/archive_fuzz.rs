@@ -22,7 +22,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use common::archives::Place;
 use common::dump::{self, Dump, Value};
 use generator::{Generator, Random};
-use relayburn_ledger::archive::{self, BuildResult, Loader, Options};
+use relayburn_ledger::archive::{self, BuildResult, Load, Options};
 use relayburn_ledger::home::Home;
 use relayburn_ledger::interrupt::Interrupt;
 use relayburn_ledger::ledger::{Filter, Ledger, RecordKind};
@@ -66,12 +66,12 @@ impl Drop for Model {
 }
 
 /// Settings that must not change a row.
-fn options(random: &mut Random, loader: Loader, threads: usize) -> Options {
+fn options(random: &mut Random, load: Load, threads: usize) -> Options {
     Options {
         threads,
         chunk_bytes: *random.pick(&[&1, &2, &7, &100, &1000, &4096, &65_536, &(1 << 20), &(64 << 20)]),
         io: *random.pick(&[&Io::Mmap, &Io::Read]),
-        loader,
+        load: loader,
         memory_bytes: *random.pick(&[&1, &1000, &30_000, &(1 << 20), &(512 << 20)]),
         page_size_bytes: *random.pick(&[&4096, &8192, &16_384, &32_768]),
         ..Options::default()
@@ -124,9 +124,9 @@ fn tails(random: &mut Random, place: &Place, ledger: &[u8]) -> Told {
     for (number, cut) in cuts.into_iter().enumerate() {
         std::fs::write(&place.paths.ledger, &ledger[..cut]).unwrap();
         let threads = 1 + random.below(3);
-        let options = options(random, Loader::Insert, threads);
+        let options = options(random, Load::Insert, threads);
         told.add(if number == 0 && begins_in_bulk {
-            place.full(&Options { loader: Loader::Bulk, ..options })
+            place.full(&Options { load: Load::Bulk, ..options })
         } else {
             place.tail(&options)
         });
@@ -198,11 +198,11 @@ fn queries(place: &Place, filter: &Filter) -> String {
 fn check(seed: u64, ledger: &[u8], model: &mut Option<Model>) {
     let random = &mut Random(!seed);
     let bulk = Place::with_ledger(ledger);
-    let told = full(&bulk, &options(random, Loader::Bulk, 1));
+    let told = full(&bulk, &options(random, Load::Bulk, 1));
     dump::assert_whole(bulk.archive());
     let rows = dump::by_rowid(bulk.archive());
 
-    for (what, loader, threads) in [("bulk, 7 threads", Loader::Bulk, 7), ("insert", Loader::Insert, 2)] {
+    for (what, loader, threads) in [("bulk, 7 threads", Load::Bulk, 7), ("insert", Load::Insert, 2)] {
         let other = Place::with_ledger(ledger);
         assert_eq!(full(&other, &options(random, loader, threads)), told, "{what}");
         dump::assert_same(&dump::by_rowid(other.archive()), &rows, what);

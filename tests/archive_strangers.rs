@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use relayburn_ledger::archive::{self, Loader, Options, Paths, Unobserved};
+use relayburn_ledger::archive::{self, Load, Options, Paths, Unobserved};
 use relayburn_ledger::home::{Home, LockName};
 use rusqlite::Connection;
 
@@ -356,9 +356,9 @@ fn the_archive_of_a_home_has_one_lock_by_home_and_by_path() {
 #[test]
 fn a_page_size_that_sqlite_does_not_know_is_refused_whatever_the_loader() {
     let place = Place::new();
-    for (loader, page_size_bytes) in [(Loader::Bulk, 512), (Loader::Insert, 5000), (Loader::Insert, 0)] {
+    for (loader, page_size_bytes) in [(Load::Bulk, 512), (Load::Insert, 5000), (Load::Insert, 0)] {
         let paths = Paths::offline(place.path("l.jsonl"), place.path("a.sqlite"));
-        let options = Options { loader, page_size_bytes, ..Options::default() };
+        let options = Options { load: loader, page_size_bytes, ..Options::default() };
         let error = archive::rebuild_full(&paths, &options, &mut Unobserved).unwrap_err();
         assert!(error.to_string().contains(&page_size_bytes.to_string()), "{error}");
         assert!(!place.path("a.sqlite").exists());

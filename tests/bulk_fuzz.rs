@@ -10,7 +10,7 @@ use std::collections::HashSet;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use relayburn_ledger::archive::bulk::{Duplicates, Loaded, Loader, Schema, TableId, Value};
+use relayburn_ledger::sqlite_file::{Duplicates, Loaded, Loader, Schema, TableId, Value};
 use rusqlite::types::{ToSql, ToSqlOutput, ValueRef};
 use rusqlite::{Connection, params_from_iter};
 

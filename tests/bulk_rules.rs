@@ -5,7 +5,7 @@
 use std::io::ErrorKind;
 use std::path::Path;
 
-use relayburn_ledger::archive::bulk::{Duplicates, Error, Loaded, Loader, Schema, Value};
+use relayburn_ledger::sqlite_file::{Duplicates, Loaded, Loader, Schema, SqliteFileError, Value};
 
 /// Bytes: more than any of these loads takes.
 const MEMORY: usize = 1 << 30;
@@ -14,7 +14,7 @@ use tempfile::TempDir;
 
 fn refusal(sql: &str) -> (String, String) {
     match Schema::from_sql(sql, 4096) {
-        Err(Error::Unsupported { object, what }) => (object, what),
+        Err(SqliteFileError::Unsupported { object, what }) => (object, what),
         other => panic!("{sql}: {other:?}"),
     }
 }
@@ -61,9 +61,9 @@ fn what_cannot_be_written_is_refused_by_name() {
     ] {
         assert_eq!(refusal(&sql), (object.to_owned(), what.to_owned()), "{sql}");
     }
-    assert!(matches!(Schema::from_sql("CREATE TABLE", 4096), Err(Error::Schema(_))));
+    assert!(matches!(Schema::from_sql("CREATE TABLE", 4096), Err(SqliteFileError::Schema(_))));
     let written = format!("{t} PRAGMA writable_schema = ON; UPDATE sqlite_schema SET rootpage = 99");
-    assert!(matches!(Schema::from_sql(&written, 4096), Err(Error::Schema(_))));
+    assert!(matches!(Schema::from_sql(&written, 4096), Err(SqliteFileError::Schema(_))));
     Schema::from_sql("CREATE TABLE t(a TEXT COLLATE binary UNIQUE)", 4096).unwrap();
 }
 
@@ -95,7 +95,7 @@ fn tables_whose_rows_would_go_unchecked_are_made_but_take_none() {
     let mut batch = loader.batch(0);
     for (table, name) in tables.into_iter().zip(["id", "checked", "foreigner", "quoted \"t\""]) {
         match batch.push(table, &[Value::Int(1)]) {
-            Err(Error::Unsupported { object, .. }) => assert_eq!(object, name),
+            Err(SqliteFileError::Unsupported { object, .. }) => assert_eq!(object, name),
             other => panic!("{name}: {other:?}"),
         }
     }
@@ -112,7 +112,12 @@ fn integrity(db: &Connection) -> String {
 }
 
 /// Loads rows of one table, ten in a batch.
-fn load(path: &Path, sql: &str, rule: Duplicates, rows: &[Vec<Value<'_>>]) -> Result<Loaded, Error> {
+fn load(
+    path: &Path,
+    sql: &str,
+    rule: Duplicates,
+    rows: &[Vec<Value<'_>>],
+) -> Result<Loaded, SqliteFileError> {
     let mut schema = Schema::from_sql(sql, 4096).unwrap();
     let table = schema.table("t").unwrap();
     schema.on_duplicate(table, rule);
@@ -159,7 +164,7 @@ fn the_last_row_with_a_key_stays_where_the_rule_says() {
         &[(1, Some("a"), 5), (2, Some("b"), 1), (3, None, 2), (5, None, 4), (7, Some("c"), 6)],
     );
     match load(&dir.path().join("refused"), sql, Duplicates::Refuse, &given) {
-        Err(Error::Duplicate { index, first, second, key }) => {
+        Err(SqliteFileError::Duplicate { index, first, second, key }) => {
             assert_eq!((&*index, first, second, &*key), ("sqlite_autoindex_t_1", 1, 4, "'a'"));
         }
         other => panic!("{other:?}"),
@@ -178,14 +183,14 @@ fn one_number_in_two_types_is_one_key() {
     assert_eq!(load(&path, sql, Duplicates::KeepLast, &given).unwrap().superseded, [3]);
     assert_eq!(integrity(&Connection::open(&path).unwrap()), "ok");
     match load(&dir.path().join("refused"), sql, Duplicates::Refuse, &given) {
-        Err(Error::Duplicate { first: 3, second: 4, key, .. }) => assert_eq!(key, "0"),
+        Err(SqliteFileError::Duplicate { first: 3, second: 4, key, .. }) => assert_eq!(key, "0"),
         other => panic!("{other:?}"),
     }
     // Where both types would be stored, one of them is refused.
     let sql = "CREATE TABLE t(k, v, PRIMARY KEY(k, v))";
     match load(&dir.path().join("mixed"), sql, Duplicates::KeepLast, &[vec![Value::Real(1.0), Value::Int(1)]])
     {
-        Err(Error::Row { place, .. }) => assert_eq!(place, "t.k"),
+        Err(SqliteFileError::Row { place, .. }) => assert_eq!(place, "t.k"),
         other => panic!("{other:?}"),
     }
 }
@@ -288,7 +293,7 @@ fn other_unique_indexes_are_held_to_it() {
         Duplicates::KeepLast,
         &[row(Some("it's"), 1), row(None, 1), row(Some("it's"), 2)],
     ) {
-        Err(Error::Duplicate { index, first: 1, second: 3, key, .. }) => {
+        Err(SqliteFileError::Duplicate { index, first: 1, second: 3, key, .. }) => {
             assert_eq!((&*index, &*key), ("sqlite_autoindex_t_1", "'it''s'"));
         }
         other => panic!("{other:?}"),
@@ -305,11 +310,11 @@ fn a_refused_row_leaves_its_batch_as_it_was() {
     .unwrap();
     let (t, c) = (schema.table("t").unwrap(), schema.table("c").unwrap());
     schema.children_of(c, t).unwrap();
-    assert!(matches!(schema.children_of(t, c), Err(Error::Unsupported { .. })));
+    assert!(matches!(schema.children_of(t, c), Err(SqliteFileError::Unsupported { .. })));
     let loader = Loader::create(&dir.path().join("db"), schema, MEMORY).unwrap();
     let mut batch = loader.batch(0);
-    let refused = |pushed: Result<(), Error>, expected: &str| match pushed {
-        Err(error @ Error::Row { .. }) => {
+    let refused = |pushed: Result<(), SqliteFileError>, expected: &str| match pushed {
+        Err(error @ SqliteFileError::Row { .. }) => {
             assert!(error.to_string().starts_with(expected), "{error} is not {expected}");
         }
         other => panic!("{other:?}"),
@@ -343,7 +348,7 @@ fn batches_must_be_numbered_without_gap_or_repetition() {
             loader.submit(loader.batch(*sequence)).unwrap();
         }
         match loader.finish() {
-            Err(error @ Error::Sequence { .. }) => {
+            Err(error @ SqliteFileError::Sequence { .. }) => {
                 assert!(error.to_string().starts_with(expected), "{error} is not {expected}");
             }
             other => panic!("{other:?}"),
@@ -357,11 +362,16 @@ fn the_target_is_created_for_its_owner_alone_or_not_at_all() {
     let schema = || Schema::from_sql("CREATE TABLE t(k)", 4096).unwrap();
     let path = dir.path().join("db");
     for given in [512, 4095, 65536] {
-        assert!(matches!(Schema::from_sql("CREATE TABLE t(k)", given), Err(Error::PageSize { .. })));
+        assert!(matches!(
+            Schema::from_sql("CREATE TABLE t(k)", given),
+            Err(SqliteFileError::PageSize { .. })
+        ));
     }
     let loader = Loader::create(&path, schema(), MEMORY).unwrap();
     match Loader::create(&path, schema(), MEMORY).map(|_| ()) {
-        Err(Error::Io(error)) => assert_eq!((error.kind(), error.path()), (ErrorKind::AlreadyExists, &*path)),
+        Err(SqliteFileError::Io(error)) => {
+            assert_eq!((error.kind(), error.path()), (ErrorKind::AlreadyExists, &*path))
+        }
         other => panic!("{other:?}"),
     }
     loader.finish().unwrap();
@@ -479,7 +489,7 @@ fn under_a_limit() {
     let given: Vec<_> = (0..3000i64).map(|n| vec![Value::Int(n), (&*text).into()]).collect();
     let sql = "CREATE TABLE t(k BIGINT PRIMARY KEY, v TEXT); CREATE INDEX i ON t(v)";
     match load(&path, sql, Duplicates::KeepLastAtFirst, &given) {
-        Err(error @ Error::Io(_)) => {
+        Err(error @ SqliteFileError::Io(_)) => {
             assert!(error.to_string().contains(path.to_str().unwrap()), "{error}")
         }
         other => panic!("{:?}", other.map(|loaded| loaded.len_bytes)),

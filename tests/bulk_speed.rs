@@ -13,7 +13,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
-use relayburn_ledger::archive::bulk::{Duplicates, Loaded, Loader, Schema, Value};
+use relayburn_ledger::sqlite_file::{Duplicates, Loaded, Loader, Schema, Value};
 use rusqlite::types::{ToSql, ToSqlOutput, ValueRef};
 use rusqlite::{Connection, Statement};
 

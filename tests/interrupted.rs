@@ -274,8 +274,8 @@ fn a_library_s_build_ends_when_its_flag_is_set() {
     let options = Options { interrupt: interrupt.clone(), ..Options::default() };
     archive::rebuild_full(&paths, &options, &mut Unobserved).unwrap();
     interrupt.request();
-    for loader in [archive::Loader::Bulk, archive::Loader::Insert] {
-        let options = Options { loader, ..options.clone() };
+    for loader in [archive::Load::Bulk, archive::Load::Insert] {
+        let options = Options { load: loader, ..options.clone() };
         let error = archive::rebuild_full(&paths, &options, &mut Unobserved).unwrap_err();
         assert!(matches!(error, ArchiveError::Interrupted), "{error}");
     }

@@ -38,7 +38,7 @@ impl Module {
             let beside = directory.join(format!("{name}.rs"));
             let file = if beside.exists() { beside } else { directory.join(&name).join("mod.rs") };
             let mut child = Self::read(&file, &directory.join(&name));
-            child.is_public = is_public(&inner.vis);
+            child.is_public = is_public(&inner.vis) && !is_hidden(&inner.attrs);
             module.children.insert(name, child);
         }
         module
@@ -54,6 +54,10 @@ fn is_test(attributes: &[Attribute]) -> bool {
         let text = text(attribute);
         text.starts_with("# [cfg") && (text.contains("test") && !text.contains("feature"))
     })
+}
+
+fn is_hidden(attributes: &[Attribute]) -> bool {
+    attributes.iter().any(|attribute| text(attribute) == "# [doc (hidden)]")
 }
 
 fn is_public(visibility: &Visibility) -> bool {

@@ -9,7 +9,7 @@ use quote::ToTokens;
 use syn::{Item, UseTree};
 
 /// A room and the rooms it may use. Every room stands below those that it uses.
-const ROOMS: [(&str, &[&str]); 15] = [
+const ROOMS: &[(&str, &[&str])] = &[
     ("scan", &[]),
     ("disk", &[]),
     ("home", &[]),
@@ -17,7 +17,9 @@ const ROOMS: [(&str, &[&str]); 15] = [
     ("dev", &[]),
     ("lock", &["disk", "interrupt"]),
     ("record", &["scan"]),
-    ("archive", &["record", "scan", "disk", "home", "interrupt", "lock"]),
+    ("sqlite_file", &["disk", "interrupt"]),
+    ("publish", &["disk"]),
+    ("archive", &["record", "sqlite_file", "publish", "scan", "disk", "home", "interrupt", "lock"]),
     ("ledger", &["archive", "record", "scan", "disk", "home", "interrupt", "lock"]),
     ("journal", &["scan", "disk", "home", "interrupt"]),
     ("session", &["scan", "disk", "interrupt"]),

@@ -18,7 +18,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use relayburn_ledger::archive::pipeline::{self, Input};
-use relayburn_ledger::archive::{Loader, Options, Paths, Unobserved, rebuild_full};
+use relayburn_ledger::archive::{Load, Options, Paths, Unobserved, rebuild_full};
 use relayburn_ledger::dev::parse_size;
 use relayburn_ledger::record::fold::Fold;
 use relayburn_ledger::scan::{Io, Source};
@@ -173,7 +173,7 @@ fn child(args: &[String]) {
         threads: threads.parse().unwrap(),
         memory_bytes: memory_bytes.parse().unwrap(),
         page_size_bytes: page_size_bytes.parse().unwrap(),
-        loader: if subject == "insert" { Loader::Insert } else { Loader::Bulk },
+        load: if subject == "insert" { Load::Insert } else { Load::Bulk },
         ..Options::default()
     };
     let started = Instant::now();

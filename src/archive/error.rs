@@ -2,12 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use super::bulk;
 use super::cursor::Restart;
-use super::publish::PublishError;
 use crate::disk;
 use crate::lock::LockError;
+use crate::publish::PublishError;
 use crate::scan::ScanError;
+use crate::sqlite_file::SqliteFileError;
 
 /// An archive could not be built, opened or read.
 #[derive(Debug, thiserror::Error)]
@@ -31,7 +31,7 @@ pub enum ArchiveError {
         /// The archive.
         path: PathBuf,
         /// What the loader said.
-        source: bulk::Error,
+        source: SqliteFileError,
     },
     /// SQLite refused an operation.
     #[error("{} failed while {doing}: {source}{}", path.display(), remedy(source))]
@@ -215,7 +215,7 @@ impl From<PublishError> for ArchiveError {
 
 impl ArchiveError {
     /// Names the archive that the bulk loader could not build.
-    pub(crate) fn bulk(path: &Path) -> impl FnOnce(bulk::Error) -> Self {
+    pub(crate) fn bulk(path: &Path) -> impl FnOnce(SqliteFileError) -> Self {
         move |source| Self::Bulk { path: path.to_path_buf(), source }
     }
 }

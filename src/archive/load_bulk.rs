@@ -5,13 +5,13 @@
 
 use std::path::Path;
 
-use super::bulk::{self, Duplicates, Loaded, Loader, Schema, TableId, Value};
 use super::pipeline::Place;
 use super::schema::{INDEXES, TABLES};
 use crate::interrupt::Interrupt;
 use crate::record::Cell;
 use crate::record::columns::{compactions, stamps, tool_calls, tool_result_events, turns};
 use crate::record::rows::Rows;
+use crate::sqlite_file::{self, Duplicates, Loaded, Loader, Schema, TableId, Value};
 
 /// Rows on their way into a new archive. Shared by the workers.
 pub(super) struct BulkWriter {
@@ -25,14 +25,20 @@ pub(super) struct BulkWriter {
 
 impl BulkWriter {
     /// Creates the file at `path`, where nothing may be yet.
-    pub(super) fn create(path: &Path, page_size: u32, memory_bytes: usize) -> Result<Self, bulk::Error> {
+    pub(super) fn create(
+        path: &Path,
+        page_size: u32,
+        memory_bytes: usize,
+    ) -> Result<Self, sqlite_file::SqliteFileError> {
         let tables = TABLES.iter().map(|table| table.create);
         let indexes = INDEXES.iter().map(|(_, create)| *create);
         let sql = tables.chain(indexes).collect::<Vec<_>>().join(";\n");
         let mut schema = Schema::from_sql(&sql, page_size)?;
         let id = |name: &str| {
-            let missing =
-                || bulk::Error::Unsupported { object: name.to_string(), what: "a missing table".to_owned() };
+            let missing = || sqlite_file::SqliteFileError::Unsupported {
+                object: name.to_string(),
+                what: "a missing table".to_owned(),
+            };
             schema.table(name).ok_or_else(missing)
         };
         let turns = id(turns::TABLE.name)?;
@@ -50,7 +56,7 @@ impl BulkWriter {
     }
 
     /// Takes the rows of a part of a chunk, in any order of parts.
-    pub(super) fn write(&self, rows: &Rows<'_>, place: Place) -> Result<(), bulk::Error> {
+    pub(super) fn write(&self, rows: &Rows<'_>, place: Place) -> Result<(), sqlite_file::SqliteFileError> {
         let mut batch = self.loader.batch_part(place.chunk, place.part);
         for turn in &rows.turns {
             batch.push(self.turns, &turn.cells.map(value))?;
@@ -66,7 +72,7 @@ impl BulkWriter {
     }
 
     /// Completes the file, on the rayon pool this is called in.
-    pub(super) fn finish(self, interrupt: &Interrupt) -> Result<Loaded, bulk::Error> {
+    pub(super) fn finish(self, interrupt: &Interrupt) -> Result<Loaded, sqlite_file::SqliteFileError> {
         self.loader.finish_unless(interrupt)
     }
 }

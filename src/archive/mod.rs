@@ -5,26 +5,29 @@
 //! same rows; lines that cannot be stored are reported with offset, length and reason, and left out.
 
 mod build;
-pub mod bulk;
 mod cursor;
 mod error;
+#[doc(hidden)] // An engine: for benches and tests.
 pub mod load;
 mod load_bulk;
 mod open;
+#[doc(hidden)] // An engine: for benches and tests.
 pub mod pipeline;
-pub mod publish;
 pub mod query;
 mod refold;
 pub mod schema;
 mod sessions;
 mod statement;
 mod status;
+#[doc(hidden)] // An engine: for benches and tests.
 pub mod survey;
 
+pub use crate::publish::{Method, PublishError, Published};
+pub use crate::sqlite_file::SqliteFileError;
 #[cfg(feature = "cli")]
 pub(crate) use build::iso_millis;
 pub use build::{
-    BuildResult, Loader, Observer, Options, Paths, Phase, Progress, Timings, Unobserved, build_tail,
+    BuildResult, Load, Observer, Options, Paths, Phase, Progress, Timings, Unobserved, build_tail,
     rebuild_full,
 };
 pub use cursor::Restart;

@@ -9,10 +9,10 @@ use std::time::{Duration, SystemTime};
 use rusqlite::{Connection, OpenFlags, OptionalExtension};
 
 use super::error::{ArchiveError, SqliteContext};
-use super::publish::{self, PublishError};
 use super::schema::{ADDED_COLUMNS, ARCHIVE_STATE, INDEXES, TABLES, VERSION};
 use crate::disk;
 use crate::interrupt::Interrupt;
+use crate::publish::{self, PublishError};
 use crate::scan::ScanError;
 
 /// How long a statement waits for another program's transaction.

@@ -12,9 +12,9 @@ use super::build::Paths;
 use super::cursor::{self, Restart};
 use super::error::{ArchiveError, SqliteContext};
 use super::open;
-use super::publish;
 use super::schema::VERSION;
 use crate::interrupt::Interrupt;
+use crate::publish;
 use crate::scan::{Io, ScanError, Source};
 
 /// An archive beside its ledger.

@@ -15,7 +15,7 @@ use super::progress::Bar;
 use super::status;
 use super::{counted, grouped, human_bytes, interrupt, print_json, print_text, warn, wrong_usage};
 use crate::archive::{
-    self, ArchiveError, BuildResult, Loader, Observer, Options, Paths, Phase, Progress, Restart,
+    self, ArchiveError, BuildResult, Load, Observer, Options, Paths, Phase, Progress, Restart,
 };
 use crate::disk;
 use crate::home::Home;
@@ -388,9 +388,9 @@ fn rebuild_archive(args: ArchiveArgs, json: bool) -> anyhow::Result<ExitCode> {
         },
         strict: args.strict,
         force: args.force,
-        loader: match args.loader {
-            LoaderArg::Bulk => Loader::Bulk,
-            LoaderArg::Insert => Loader::Insert,
+        load: match args.loader {
+            LoaderArg::Bulk => Load::Bulk,
+            LoaderArg::Insert => Load::Insert,
         },
         memory_bytes: usize::try_from(args.memory).unwrap_or(usize::MAX),
         verify: !args.no_verify,

@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use relayburn_ledger::archive::{
-    self, ArchiveError, BuildResult, Loader, Observer, Options, Paths, Progress, Unobserved,
+    self, ArchiveError, BuildResult, Load, Observer, Options, Paths, Progress, Unobserved,
 };
 use relayburn_ledger::record::rows::{Finding, Verdict};
 use relayburn_ledger::scan::Io;
@@ -17,7 +17,7 @@ pub fn variants() -> Vec<Options> {
         options.chunk_bytes = bytes
     });
     vary(&mut variants, [Io::Mmap, Io::Read], |options, io| options.io = io);
-    vary(&mut variants, [Loader::Bulk, Loader::Insert], |options, loader| options.loader = loader);
+    vary(&mut variants, [Load::Bulk, Load::Insert], |options, load| options.load = load);
     variants
 }
 

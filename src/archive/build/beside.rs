@@ -8,23 +8,23 @@ use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, OpenFlags};
 
-use super::{Build, BuildResult, Loader, Phase, Transaction, nothing_more, stamps_of};
-use crate::archive::bulk;
+use super::{Build, BuildResult, Load, Phase, Transaction, nothing_more, stamps_of};
 use crate::archive::cursor;
 use crate::archive::error::{ArchiveError, SqliteContext};
 use crate::archive::load::InsertWriter;
 use crate::archive::load_bulk::BulkWriter;
 use crate::archive::open::{self, State};
 use crate::archive::pipeline::Input;
-use crate::archive::publish;
 use crate::archive::schema::VERSION;
 use crate::archive::sessions;
 use crate::archive::survey::{self, Survey};
 use crate::disk;
 use crate::interrupt::Interrupt;
+use crate::publish;
 use crate::record::fold::Fold;
 use crate::record::rows::Rows;
 use crate::scan::Source;
+use crate::sqlite_file::SqliteFileError;
 
 impl Build<'_> {
     /// Builds everything from byte 0 in a file beside the archive, and publishes it. A file there that is no database is
@@ -62,8 +62,8 @@ impl Build<'_> {
         };
         let source = self.source.take();
         let mark_before = source.as_ref().map(|source| cursor::mark(source, self.end)).transpose()?;
-        let bulk = match (&source, self.options.loader) {
-            (Some(source), Loader::Bulk) => {
+        let bulk = match (&source, self.options.load) {
+            (Some(source), Load::Bulk) => {
                 self.bulk_rows(&built, page_size, source)?;
                 true
             }
@@ -205,7 +205,7 @@ impl Build<'_> {
         let indexing = Instant::now();
         let interrupt = &self.options.interrupt;
         self.pool.install(|| writer.finish(interrupt)).map_err(|error| match error {
-            bulk::Error::Interrupted => ArchiveError::Interrupted,
+            SqliteFileError::Interrupted => ArchiveError::Interrupted,
             error => ArchiveError::bulk(archive)(error),
         })?;
         self.result.timings.indexes = indexing.elapsed();

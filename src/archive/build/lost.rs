@@ -16,7 +16,7 @@ use super::Build;
 use crate::archive::cursor::{self, Restart};
 use crate::archive::error::{ArchiveError, SqliteContext};
 use crate::archive::open;
-use crate::archive::publish::{Kept, Plan};
+use crate::publish::{Kept, Plan};
 use crate::record::columns::turns;
 
 /// How the ledger differs from what an archive with rows took in.

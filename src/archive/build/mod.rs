@@ -12,7 +12,6 @@ use std::time::{Instant, SystemTime};
 
 use rusqlite::Connection;
 
-use crate::archive::bulk;
 use crate::archive::cursor::{self, Restart};
 use crate::archive::error::{ArchiveError, SqliteContext};
 use crate::archive::open;
@@ -24,6 +23,7 @@ use crate::record::columns::turns;
 use crate::record::fold::{Fold, Stamp};
 use crate::record::rows::{Rows, Verdict};
 use crate::scan::{ScanError, Source};
+use crate::sqlite_file;
 
 mod beside;
 mod lost;
@@ -32,7 +32,7 @@ mod progress;
 mod result;
 mod tail;
 
-pub use options::{Loader, Options, Paths};
+pub use options::{Load, Options, Paths};
 pub use progress::{Observer, Phase, Progress, Unobserved};
 pub use result::{BuildResult, Timings};
 
@@ -103,7 +103,7 @@ impl<'b> Build<'b> {
         held: &'b Held,
     ) -> Result<Self, ArchiveError> {
         let started = Instant::now();
-        bulk::check_page_size(options.page_size_bytes).map_err(ArchiveError::bulk(&paths.archive))?;
+        sqlite_file::check_page_size(options.page_size_bytes).map_err(ArchiveError::bulk(&paths.archive))?;
         open::refuse_no_files(&paths.archive)?;
         let source = match Source::open(&paths.ledger, options.io) {
             Ok(source) => Some(source),

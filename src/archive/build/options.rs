@@ -5,11 +5,11 @@ use std::path::PathBuf;
 use std::time::SystemTime;
 
 use crate::archive::error::ArchiveError;
-use crate::archive::publish::PAGE_SIZE;
 use crate::disk;
 use crate::home::{Home, LockName};
 use crate::interrupt::Interrupt;
 use crate::lock::{Held, with_lock_unless};
+use crate::publish::PAGE_SIZE;
 use crate::scan::Io;
 
 /// The files of a build.
@@ -72,7 +72,7 @@ pub struct Options {
     pub force: bool,
     /// What writes the rows of a rebuild. A tail inserts, unless it
     /// is rebuilt.
-    pub loader: Loader,
+    pub load: Load,
     /// About how many bytes the bulk loader may keep in memory before it spills into files beside the archive.
     pub memory_bytes: usize,
     /// Page size of a rebuilt archive in bytes, a power of two from 4096 to 32768. One that has to keep its file, because others
@@ -95,7 +95,7 @@ impl Default for Options {
             io: Io::default(),
             strict: false,
             force: false,
-            loader: Loader::default(),
+            load: Load::default(),
             memory_bytes: 512 << 20,
             page_size_bytes: PAGE_SIZE,
             verify: true,
@@ -107,7 +107,7 @@ impl Default for Options {
 
 /// What writes the rows of a full rebuild. Both give the same content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Loader {
+pub enum Load {
     /// The database file is built bottom-up: encoded rows into table pages, sorted keys into index pages.
     #[default]
     Bulk,

@@ -45,7 +45,7 @@ pub(super) struct Look {
 }
 
 /// The path without links, its parent absolute. The last component need not exist.
-pub(in crate::archive) fn resolve(path: &Path) -> Result<PathBuf, PublishError> {
+pub(crate) fn resolve(path: &Path) -> Result<PathBuf, PublishError> {
     let mut target = path.to_owned();
     for _ in 0..LINKS_MAX {
         let Some(name) = target.file_name() else {

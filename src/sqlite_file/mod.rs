@@ -17,7 +17,7 @@
 //! parents, and the primary keys of children; everything else of children.
 //!
 //! ```
-//! use relayburn_ledger::archive::bulk::{Duplicates, Loader, Schema, Value};
+//! use relayburn_ledger::sqlite_file::{Duplicates, Loader, Schema, Value};
 //!
 //! let dir = tempfile::tempdir()?;
 //! let sql = "CREATE TABLE t(id TEXT PRIMARY KEY, n INTEGER); CREATE INDEX t_n ON t(n);";
@@ -60,8 +60,8 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 pub use batch::Batch;
-pub use error::{Error, Result};
-pub(in crate::archive) use schema::check_page_size;
+pub use error::{Result, SqliteFileError};
+pub(crate) use schema::check_page_size;
 pub use schema::{Duplicates, Schema, TableId};
 
 use crate::disk::File;
@@ -141,7 +141,7 @@ impl Loader {
     /// key, 16 bytes for each row that moved, and a row or entry that overflows.
     ///
     /// # Errors
-    /// [`Error::Io`], also when something of that name exists.
+    /// [`SqliteFileError::Io`], also when something of that name exists.
     pub fn create(path: &Path, schema: Schema, memory_bytes: usize) -> Result<Self> {
         let beside = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
         Ok(Self {
@@ -170,7 +170,7 @@ impl Loader {
     /// When the batch is another loader's.
     ///
     /// # Errors
-    /// [`Error::Io`]; the load cannot be finished then.
+    /// [`SqliteFileError::Io`]; the load cannot be finished then.
     pub fn submit(&self, batch: Batch) -> Result<()> {
         self.take(batch, true)
     }
@@ -181,7 +181,7 @@ impl Loader {
     /// When the batch is another loader's.
     ///
     /// # Errors
-    /// [`Error::Io`]; the load cannot be finished then.
+    /// [`SqliteFileError::Io`]; the load cannot be finished then.
     pub fn submit_part(&self, batch: Batch) -> Result<()> {
         self.take(batch, false)
     }
@@ -200,8 +200,8 @@ impl Loader {
     /// Builds tables and indexes and completes the file, on the rayon pool this is called in.
     ///
     /// # Errors
-    /// [`Error::Sequence`], also after a batch could not be submitted; [`Error::Duplicate`], [`Error::Io`],
-    /// [`Error::TooLarge`].
+    /// [`SqliteFileError::Sequence`], also after a batch could not be submitted; [`SqliteFileError::Duplicate`], [`SqliteFileError::Io`],
+    /// [`SqliteFileError::TooLarge`].
     pub fn finish(self) -> Result<Loaded> {
         self.finish_unless(&Interrupt::new())
     }
@@ -209,7 +209,7 @@ impl Loader {
     /// [`finish`](Self::finish) that gives up within a round of pages once `interrupt` is requested.
     ///
     /// # Errors
-    /// Also [`Error::Interrupted`].
+    /// Also [`SqliteFileError::Interrupted`].
     pub fn finish_unless(self, interrupt: &Interrupt) -> Result<Loaded> {
         let Self { schema, mut target, packed } = self;
         let (store, mut parts) = packed.into_inner().unwrap_or_else(PoisonError::into_inner);
@@ -219,12 +219,12 @@ impl Loader {
             let found = (part.sequence, part.part);
             if found != expected {
                 let what = if found < expected { "came twice" } else { "never arrived" };
-                return Err(Error::Sequence { sequence: part.sequence.min(expected.0), what });
+                return Err(SqliteFileError::Sequence { sequence: part.sequence.min(expected.0), what });
             }
             expected = if part.is_last { (part.sequence + 1, 0) } else { (part.sequence, part.part + 1) };
         }
         if expected.1 > 0 {
-            return Err(Error::Sequence { sequence: expected.0, what: "never arrived" });
+            return Err(SqliteFileError::Sequence { sequence: expected.0, what: "never arrived" });
         }
         let store = store.freeze()?;
         let spilled_bytes = store.spilled.as_ref().map_or(0, |spilled| spilled.len() as u64);

@@ -4,19 +4,19 @@
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OptionalExtension, Params, Row};
 
-use super::{Error, Result};
+use super::{Result, SqliteFileError};
 
 /// A table of a [`Schema`], by its place in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TableId(pub(super) usize);
 
 /// What becomes of rows whose primary key was seen before. Keys with a NULL in them never repeat. In other unique
-/// indexes a key that repeats among the rows that stay is [`Error::Duplicate`] whatever the rule.
+/// indexes a key that repeats among the rows that stay is [`SqliteFileError::Duplicate`] whatever the rule.
 ///
 /// Rowids are given in order of arrival, from 1; a row that goes leaves its rowid unused.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Duplicates {
-    /// A repeated key is [`Error::Duplicate`].
+    /// A repeated key is [`SqliteFileError::Duplicate`].
     #[default]
     Refuse,
     /// The last row stays, at its own place: `INSERT OR REPLACE`.
@@ -71,7 +71,7 @@ pub(super) struct Table {
 /// Tables, columns and indexes to build, with a rule for repeated keys for each table.
 ///
 /// ```
-/// # use relayburn_ledger::archive::bulk::{Duplicates, Schema};
+/// # use relayburn_ledger::sqlite_file::{Duplicates, Schema};
 /// let mut schema = Schema::from_sql(
 ///     "CREATE TABLE turns(id TEXT PRIMARY KEY, model TEXT NOT NULL);
 ///      CREATE TABLE calls(turn TEXT, place INTEGER, PRIMARY KEY(turn, place));
@@ -81,7 +81,7 @@ pub(super) struct Table {
 /// let (turns, calls) = (schema.table("turns").unwrap(), schema.table("calls").unwrap());
 /// schema.on_duplicate(turns, Duplicates::KeepLastAtFirst);
 /// schema.children_of(calls, turns)?;
-/// # Ok::<(), relayburn_ledger::archive::bulk::Error>(())
+/// # Ok::<(), relayburn_ledger::sqlite_file::SqliteFileError>(())
 /// ```
 #[derive(Debug)]
 pub struct Schema {
@@ -141,7 +141,7 @@ impl Schema {
     /// a CHECK or a FOREIGN KEY are created, but rows for them are refused.
     ///
     /// # Errors
-    /// [`Error::PageSize`], [`Error::Schema`] when SQLite does not accept the SQL, [`Error::Unsupported`] for what is
+    /// [`SqliteFileError::PageSize`], [`SqliteFileError::Schema`] when SQLite does not accept the SQL, [`SqliteFileError::Unsupported`] for what is
     /// refused.
     pub fn from_sql(sql: &str, page_size: u32) -> Result<Self> {
         check_page_size(page_size)?;
@@ -151,7 +151,8 @@ impl Schema {
         db.pragma_update(None, "page_size", page_size)?;
         db.execute_batch(sql)?;
         db.pragma_update(None, "ignore_check_constraints", false)?;
-        let refused = |row: &Row<'_>| Ok(Error::Unsupported { object: row.get(0)?, what: row.get(1)? });
+        let refused =
+            |row: &Row<'_>| Ok(SqliteFileError::Unsupported { object: row.get(0)?, what: row.get(1)? });
         if let Some(refused) = db.query_row(REFUSED, [page_size], refused).optional()? {
             return Err(refused);
         }
@@ -186,7 +187,7 @@ impl Schema {
     /// goes when that row goes in favour of another with its key. The child's own rule applies to what is left.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] when `parent` is itself a child, or `child` a parent.
+    /// [`SqliteFileError::Unsupported`] when `parent` is itself a child, or `child` a parent.
     pub fn children_of(&mut self, child: TableId, parent: TableId) -> Result<()> {
         let is_parent = self.tables.iter().any(|table| table.parent == Some(child.0));
         if is_parent || child == parent || self.tables[parent.0].parent.is_some() {
@@ -212,9 +213,9 @@ impl Schema {
 }
 
 /// Refuses what is no page size of this loader.
-pub(in crate::archive) fn check_page_size(given: u32) -> Result<()> {
+pub(crate) fn check_page_size(given: u32) -> Result<()> {
     let is_known = given.is_power_of_two() && (4096..=32768).contains(&given);
-    if is_known { Ok(()) } else { Err(Error::PageSize { given }) }
+    if is_known { Ok(()) } else { Err(SqliteFileError::PageSize { given }) }
 }
 
 fn read_table(db: &Connection, row: &Row<'_>) -> rusqlite::Result<Table> {
@@ -247,8 +248,8 @@ fn list<T>(
     db.prepare(sql)?.query_map(params, each)?.collect()
 }
 
-fn unsupported(object: &str, what: &str) -> Error {
-    Error::Unsupported { object: object.to_owned(), what: what.to_owned() }
+fn unsupported(object: &str, what: &str) -> SqliteFileError {
+    SqliteFileError::Unsupported { object: object.to_owned(), what: what.to_owned() }
 }
 
 /// "Datatypes In SQLite", 3.1: the first rule that holds.

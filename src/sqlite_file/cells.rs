@@ -9,7 +9,7 @@ use super::key::decode;
 use super::record::{header_len, int_type, is_real, push_body, push_type, push_varint};
 use super::run::Merge;
 use super::schema::{Duplicates, Index, Schema};
-use super::{Error, Result, Value};
+use super::{Result, SqliteFileError, Value};
 
 /// Characters of a key that an error shows.
 const LITERALS_MAX: usize = 200;
@@ -187,7 +187,7 @@ impl<'a> EntryCells<'a> {
             }
         }
         match self.places[..] {
-            [first, second, ..] if self.index.unique && !has_null => Err(Error::Duplicate {
+            [first, second, ..] if self.index.unique && !has_null => Err(SqliteFileError::Duplicate {
                 index: self.index.name.clone(),
                 first: u64::from(first) + 1,
                 second: u64::from(second) + 1,

@@ -112,7 +112,7 @@ fn be(bytes: &[u8]) -> u64 {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::archive::bulk::record::affine;
+    use crate::sqlite_file::record::affine;
     use proptest::prelude::*;
 
     fn number() -> impl Strategy<Value = Value<'static>> {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use memmap2::Mmap;
 
-use super::{Error, Result};
+use super::{Result, SqliteFileError};
 use crate::disk::{self, File, Operation};
 
 /// The byte that SQLite locks; no page may hold it.
@@ -41,7 +41,7 @@ impl Target {
             (self.pages <= PAGES_MAX).then_some(self.pages)
         };
         let taken: Option<Vec<u32>> = (0..count).map(|_| next()).collect();
-        taken.ok_or(Error::TooLarge { what: "the file in pages", limit: u64::from(PAGES_MAX) })
+        taken.ok_or(SqliteFileError::TooLarge { what: "the file in pages", limit: u64::from(PAGES_MAX) })
     }
 
     /// Writes whole pages, as many as there are numbers.
@@ -169,7 +169,7 @@ mod tests {
             assert_eq!(target.take(4).unwrap(), [pending - 2, pending - 1, pending + 1, pending + 2]);
             target.pages = PAGES_MAX - 2;
             assert_eq!(target.take(2).unwrap().last(), Some(&PAGES_MAX));
-            assert!(matches!(target.take(1), Err(Error::TooLarge { .. })));
+            assert!(matches!(target.take(1), Err(SqliteFileError::TooLarge { .. })));
         }
     }
 }

@@ -15,7 +15,7 @@ use super::cells::Cells;
 use super::file::Target;
 use super::page::{Filler, Kind, local_len};
 use super::record::push_varint;
-use super::{Error, Result};
+use super::{Result, SqliteFileError};
 use crate::interrupt::Interrupt;
 
 /// Bytes of pages that are filled in a round. No budget changes it, nor so the file.
@@ -28,7 +28,7 @@ pub(super) fn build(target: &mut Target, trees: &mut [Tree<'_>], interrupt: &Int
     let mut extents: Vec<Extent> = trees.iter().map(|_| Extent::default()).collect();
     while trees.iter().any(|tree| !tree.is_done) {
         if interrupt.is_requested() {
-            return Err(Error::Interrupted);
+            return Err(SqliteFileError::Interrupted);
         }
         // The system writes to one file for one thread at a time: the others go on filling.
         let (written, filled) = rayon::join(

@@ -8,7 +8,7 @@ use crate::disk;
 /// the target file is incomplete and is to be deleted by whoever asked for it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum Error {
+pub enum SqliteFileError {
     /// An operation on the target, or on a spill file in its directory, failed.
     #[error(transparent)]
     Io(#[from] disk::Error),
@@ -73,4 +73,4 @@ pub enum Error {
 }
 
 /// The result of everything in this room.
-pub type Result<T, E = Error> = std::result::Result<T, E>;
+pub type Result<T, E = SqliteFileError> = std::result::Result<T, E>;

@@ -1,10 +1,10 @@
 //! Every file operation of a load fails once: the load says so, and which file it was.
 
-use super::{Duplicates, Error, Loader, Schema, Value};
+use super::{Duplicates, Loader, Schema, SqliteFileError, Value};
 use crate::disk::faults;
 
 /// Rows with overflow pages, keys that come again, batches out of order, and nothing kept in memory.
-fn load(dir: &std::path::Path) -> Result<u64, Error> {
+fn load(dir: &std::path::Path) -> Result<u64, SqliteFileError> {
     let mut schema = Schema::from_sql(
         "CREATE TABLE t(k TEXT PRIMARY KEY, v TEXT); CREATE TABLE c(v TEXT); CREATE INDEX i ON t(v)",
         4096,
@@ -36,7 +36,7 @@ fn a_load_fails_with_any_of_its_file_operations() {
         let dir = tempfile::tempdir().unwrap();
         match pool.install(|| harness.run(|| load(dir.path()))) {
             Ok(rows) => assert_eq!((rows, harness.has_failed()), (30, false)),
-            Err(Error::Io(error)) => {
+            Err(SqliteFileError::Io(error)) => {
                 assert!(harness.has_failed() && error.path().starts_with(dir.path()), "{error}");
                 failures += 1;
             }

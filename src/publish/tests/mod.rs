@@ -124,7 +124,7 @@ impl Peer {
     fn start(role: &str, archive: &Path, settings: &[(&str, &str)]) -> Peer {
         let mut command = Command::new(std::env::current_exe().unwrap());
         command
-            .args(["--ignored", "--exact", "archive::publish::tests::roles::role", "--nocapture", "--quiet"])
+            .args(["--ignored", "--exact", "publish::tests::roles::role", "--nocapture", "--quiet"])
             .env("BURN_TEST_ROLE", role)
             .env("BURN_TEST_ARCHIVE", archive)
             .envs(settings.iter().copied());

@@ -8,7 +8,7 @@
 //! what each crash leaves are in docs/publishing.md, to which the letters A, B and C refer here.
 //!
 //! ```no_run
-//! use relayburn_ledger::archive::publish;
+//! use relayburn_ledger::publish;
 //!
 //! let plan = publish::prepare("archive.sqlite".as_ref())?; // lock `archive` is held from here on
 //! let archive = rusqlite::Connection::open(plan.build_path()).expect("an empty file of ours");

@@ -8,7 +8,7 @@ use super::key::push_column;
 use super::record::{affine, header_len, push_body, push_type, push_varint};
 use super::run::pack;
 use super::schema::{Affinity, Schema, TableId};
-use super::{Error, Result, Value};
+use super::{Result, SqliteFileError, Value};
 
 /// SQLITE_MAX_LENGTH.
 const RECORD_MAX: usize = 1_000_000_000;
@@ -86,15 +86,15 @@ impl Batch {
     /// Encodes one row, its values in the order of the table's columns.
     ///
     /// # Errors
-    /// [`Error::Row`], [`Error::TooLarge`], and [`Error::Unsupported`] for a table that takes no rows. The batch is
+    /// [`SqliteFileError::Row`], [`SqliteFileError::TooLarge`], and [`SqliteFileError::Unsupported`] for a table that takes no rows. The batch is
     /// unchanged then.
     pub fn push(&mut self, table: TableId, row: &[Value<'_>]) -> Result<()> {
         let Self { schema, records, parents, keys, types, .. } = self;
         let place = table.0;
         let table = &schema.tables[place];
-        let refused = |what| Err(Error::Row { place: table.name.clone(), what });
+        let refused = |what| Err(SqliteFileError::Row { place: table.name.clone(), what });
         if let Some(what) = &table.sealed {
-            return Err(Error::Unsupported { object: table.name.clone(), what: what.clone() });
+            return Err(SqliteFileError::Unsupported { object: table.name.clone(), what: what.clone() });
         }
         if row.len() != table.columns.len() {
             return refused(
@@ -107,7 +107,8 @@ impl Batch {
         types.clear();
         let mut body_len = 0;
         for (value, column) in row.iter().zip(&table.columns) {
-            let refused = |what| Error::Row { place: format!("{}.{}", table.name, column.name), what };
+            let refused =
+                |what| SqliteFileError::Row { place: format!("{}.{}", table.name, column.name), what };
             let value = affine(*value, column.affinity).map_err(refused)?;
             match value {
                 Value::Null if column.not_null => {
@@ -128,11 +129,14 @@ impl Batch {
         // An index entry has no more columns than the row, and the rowid.
         if record_len + ROWID_MAX > RECORD_MAX {
             let limit = (RECORD_MAX - ROWID_MAX) as u64;
-            return Err(Error::TooLarge { what: "a row in bytes", limit });
+            return Err(SqliteFileError::TooLarge { what: "a row in bytes", limit });
         }
         let Strings { bytes, ends } = &mut records[place];
         if bytes.len() + record_len > u32::MAX as usize {
-            return Err(Error::TooLarge { what: "the rows of a batch in bytes", limit: u64::from(u32::MAX) });
+            return Err(SqliteFileError::TooLarge {
+                what: "the rows of a batch in bytes",
+                limit: u64::from(u32::MAX),
+            });
         }
         push_varint(bytes, header_len);
         bytes.extend_from_slice(types);
@@ -205,7 +209,8 @@ impl Data {
             bases.push(counts.clone());
             for (all, more) in counts.iter_mut().zip(&part.counts) {
                 let sum = all.checked_add(*more).filter(|sum| *sum <= limit);
-                *all = sum.ok_or(Error::TooLarge { what: "the rows of a table", limit: limit.into() })?;
+                *all = sum
+                    .ok_or(SqliteFileError::TooLarge { what: "the rows of a table", limit: limit.into() })?;
             }
         }
         Ok(Self { parts, store, bases, counts })
