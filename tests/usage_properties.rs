@@ -207,7 +207,7 @@ fn question(random: &mut Random) -> Question {
 fn answers_add_up_whatever_is_asked() {
     let mut random = Random::new(77);
     let interrupt = Interrupt::new();
-    for _ in 0..4 * common::scale() {
+    for _ in 0..2 * common::scale() {
         let directory = tempfile::tempdir().unwrap();
         let home = Home::at(directory.path());
         let paths = Paths::of_home(&home);
