@@ -18,7 +18,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("lock", &["disk", "interrupt"]),
     ("record", &["scan"]),
     ("sqlite_file", &["disk", "interrupt"]),
-    ("publish", &["disk"]),
+    ("publish", &["disk", "interrupt"]),
     ("archive", &["record", "sqlite_file", "publish", "scan", "disk", "home", "interrupt", "lock"]),
     ("ledger", &["archive", "record", "scan", "disk", "home", "interrupt", "lock"]),
     ("journal", &["scan", "disk", "home", "interrupt"]),
