@@ -109,6 +109,22 @@ fn every_fault_has_an_offset_and_every_oddity_a_count() {
 }
 
 #[test]
+fn unknown_kinds_without_end_are_counted_together_and_long_ones_shortened() {
+    let home = tempfile::tempdir().unwrap();
+    let pad = "k".repeat(200);
+    let lines: String =
+        (0..20_000).map(|number| format!("{{\"v\":1,\"kind\":\"{number}{pad}\"}}\n")).collect();
+    fs::write(home.path().join("ledger.jsonl"), &lines).unwrap();
+    let (code, report) = check(home.path(), &[]);
+    assert_eq!((code, &report["unknownLines"]), (0, &Value::from(20_000)));
+    let kinds = report["unknownKinds"].as_object().unwrap();
+    let len_bytes: usize = kinds.keys().map(String::len).sum();
+    assert!(len_bytes < (1 << 20) + 100 && kinds.keys().all(|kind| kind.len() < 110), "{len_bytes}");
+    assert!(kinds["other kinds"].as_u64().unwrap() > 5000);
+    assert_eq!(kinds.values().map(|count| count.as_u64().unwrap()).sum::<u64>(), 20_000);
+}
+
+#[test]
 fn an_index_that_disagrees_is_named_id_by_id() {
     let home = tempfile::tempdir().unwrap();
     let lines: String = (0..5).map(|number| turn("a", number, "t1") + "\n").collect();

@@ -8,15 +8,15 @@
 mod index;
 mod lines;
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, HashMap};
-use std::hash::{BuildHasherDefault, DefaultHasher};
 use std::io;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use self::index::{Compared, IndexLines};
-use self::lines::{Checker, Found};
+use self::lines::{Checker, Found, TsPrefix};
 use super::LedgerError;
 use super::pipeline::{Work, in_order};
 use crate::archive::{self, ArchiveError, Paths, Restart};
@@ -27,6 +27,11 @@ use crate::record::{ID_LEN_BYTES, Id};
 use crate::scan::{Io, ScanError, Source};
 
 const CHUNK_BYTES: u64 = 1 << 20;
+/// Sessions whose latest time is known, at most: about 25 MB.
+const SESSIONS_MAX: usize = 1 << 18;
+/// How much the names of unknown kinds take, in bytes, before further kinds are counted together.
+const UNKNOWN_KINDS_MAX_BYTES: usize = 1 << 20;
+const OTHER_KINDS: &str = "other kinds";
 /// How often files that disagree are looked at again while somebody seems to be writing them, and how long is waited between
 /// two looks. The reference writes lines and ids under one lock each, so that ids can be missing while neither is held.
 const LOOKS_MAX: u32 = 10;
@@ -221,11 +226,13 @@ pub struct CheckReport {
     pub torn_lines: u64,
     /// Lines of an unknown version or kind.
     pub unknown_lines: u64,
-    /// Them by kind; those without one, or of another version, by what they lack.
+    /// Them by kind; those without one, or of another version, by what they lack. When the names take more than 1 MiB, lines of
+    /// further kinds are counted as `other kinds`.
     pub unknown_kinds: BTreeMap<String, u64>,
     /// Records whose id an earlier line has.
     pub repeated_records: u64,
-    /// Records older than one that stands before them and is of the same session.
+    /// Records older than one that stands before them and is of the same session, by the first 40 bytes of their times. After
+    /// 262,144 sessions, the times so far are forgotten, so that a ledger of more sessions may have more such records.
     pub out_of_order_lines: u64,
     /// Lines that a strict append would refuse.
     pub strict_refusals: StrictCheck,
@@ -273,7 +280,8 @@ pub fn check(
         source: None,
         end: 0,
         ids: Vec::new(),
-        latest: HashMap::default(),
+        latest: LatestTimes::default(),
+        unknown_kinds_len_bytes: 0,
         on_finding,
     };
     run.source = run.open()?;
@@ -313,8 +321,9 @@ struct Run<'c> {
     end: u64,
     /// Of every record, with the offset of its line.
     ids: Vec<(Id, u64)>,
-    /// The latest ts of each session so far.
-    latest: HashMap<u64, String, BuildHasherDefault<DefaultHasher>>,
+    latest: LatestTimes,
+    /// Of the names in the report.
+    unknown_kinds_len_bytes: usize,
     on_finding: &'c mut dyn FnMut(&CheckFinding),
 }
 
@@ -355,23 +364,14 @@ impl Run<'_> {
             self.report.lines += part.lines;
             self.report.unknown_lines += part.unknown.len() as u64;
             for kind in part.unknown {
-                *self.report.unknown_kinds.entry(kind).or_default() += 1;
+                self.count_unknown(kind);
             }
             for (rule, offset) in part.strict {
                 self.report.strict_refusals.add(rule, offset);
             }
             self.ids.append(&mut part.ids);
             for (session, ts) in part.times {
-                let ts = &part.times_text[ts];
-                let latest = self.latest.entry(session).or_default();
-                match ts.cmp(latest) {
-                    std::cmp::Ordering::Less => self.report.out_of_order_lines += 1,
-                    std::cmp::Ordering::Equal => {}
-                    std::cmp::Ordering::Greater => {
-                        latest.clear();
-                        latest.push_str(ts);
-                    }
-                }
+                self.report.out_of_order_lines += u64::from(self.latest.is_older(session, ts));
             }
             for Found { offset, length, problem, reason } in part.findings {
                 match problem {
@@ -385,6 +385,18 @@ impl Run<'_> {
             }
             Ok(ControlFlow::Continue(()))
         })
+    }
+
+    fn count_unknown(&mut self, kind: String) {
+        let kinds = &mut self.report.unknown_kinds;
+        if let Some(count) = kinds.get_mut(&kind) {
+            *count += 1;
+        } else if self.unknown_kinds_len_bytes + kind.len() <= UNKNOWN_KINDS_MAX_BYTES {
+            self.unknown_kinds_len_bytes += kind.len();
+            kinds.insert(kind, 1);
+        } else {
+            *kinds.entry(OTHER_KINDS.to_owned()).or_default() += 1;
+        }
     }
 
     fn is_torn(&self) -> bool {
@@ -610,9 +622,48 @@ impl Run<'_> {
     }
 }
 
+/// The latest time of each session so far.
+#[derive(Default)]
+struct LatestTimes(HashMap<u64, TsPrefix>);
+
+impl LatestTimes {
+    /// Takes the time of the session's next record; whether it is before one that was taken.
+    fn is_older(&mut self, session: u64, ts: TsPrefix) -> bool {
+        if self.0.len() >= SESSIONS_MAX && !self.0.contains_key(&session) {
+            self.0.clear();
+        }
+        let latest = self.0.entry(session).or_insert(ts);
+        match ts.cmp(latest) {
+            Ordering::Less => true,
+            Ordering::Equal => false,
+            Ordering::Greater => {
+                *latest = ts;
+                false
+            }
+        }
+    }
+}
+
 /// Whether a file is there and was last changed so long ago; a file that is not there counts as old.
 fn is_older(path: &Path, age: Duration) -> bool {
     let modified = std::fs::metadata(path).and_then(|metadata| metadata.modified());
     modified.is_ok_and(|modified| SystemTime::now().duration_since(modified).is_ok_and(|found| found >= age))
         || !path.exists()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_of_sessions_without_end_are_forgotten_and_those_of_few_are_not() {
+        let mut latest = LatestTimes::default();
+        assert!(!latest.is_older(7, [2; 40]));
+        assert!(latest.is_older(7, [1; 40]) && !latest.is_older(7, [2; 40]));
+        for session in 0..2 * SESSIONS_MAX as u64 {
+            latest.is_older(session + 10, [1; 40]);
+            assert!(latest.0.len() <= SESSIONS_MAX);
+        }
+        assert!(!latest.is_older(7, [1; 40]));
+    }
 }

@@ -1,7 +1,6 @@
 //! What a check finds in the lines of a chunk: verdicts, ids, times. Computes from bytes and touches nothing.
 
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
-use std::ops::Range;
 
 use bumpalo::Bump;
 
@@ -35,17 +34,24 @@ pub(super) struct Part {
     pub ids: Vec<(Id, u64)>,
     /// Lines that break a strict rule, with their offsets.
     pub strict: Vec<(StrictRule, u64)>,
-    /// Session of a record, and where its ts stands in `times_text`.
-    pub times: Vec<(u64, Range<usize>)>,
-    pub times_text: String,
+    /// Session and ts of each record.
+    pub times: Vec<(u64, TsPrefix)>,
 }
+
+/// The begin of a ts, filled up with zeros: enough to put all times in order that writers write.
+const TS_PREFIX_BYTES: usize = 40;
+pub(super) type TsPrefix = [u8; TS_PREFIX_BYTES];
+
+/// How much of the kind of a line is kept, in characters.
+const KIND_CHARS: usize = 100;
 
 impl Part {
     fn time(&mut self, source: &str, session: &str, ts: &str) {
-        let start = self.times_text.len();
-        self.times_text.push_str(ts);
+        let mut prefix = [0; TS_PREFIX_BYTES];
+        let len_bytes = ts.len().min(prefix.len());
+        prefix[..len_bytes].copy_from_slice(&ts.as_bytes()[..len_bytes]);
         let session = BuildHasherDefault::<DefaultHasher>::default().hash_one((source, session));
-        self.times.push((session, start..self.times_text.len()));
+        self.times.push((session, prefix));
     }
 
     /// `line` is without its LF.
@@ -133,7 +139,11 @@ impl Checker {
                 other_record(&mut part, document, hasher, offset, line);
                 broken = broken_rule(document, line);
             } else if rows.unknown_lines > unknown {
-                let kind = unknown_kind(document, line);
+                let mut kind = unknown_kind(document, line);
+                if let Some((end, _)) = kind.char_indices().nth(KIND_CHARS) {
+                    kind.truncate(end);
+                    kind.push('…');
+                }
                 part.finding(offset, line, Problem::Unknown, kind.clone());
                 part.unknown.push(kind);
             } else if let Some(finding) = rows.findings.pop() {
