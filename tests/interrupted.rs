@@ -181,6 +181,41 @@ fn an_interrupted_vacuum_leaves_the_archive_and_no_lock() {
 }
 
 #[test]
+fn an_append_that_waits_for_a_lock_hears_the_signal_and_lets_go_of_the_other() {
+    let line = br#"{"source":"codex","sessionId":"s","ts":"2026-04-20T00:00:00.000Z"}"#;
+    let content = br#"{"sessionId":"s","text":"t"}"#;
+    for (lock, kind, input) in [
+        ("ledger.lock", "compactions", &line[..]),
+        ("ledger-index.lock", "compactions", line),
+        ("content.s.lock", "content", content),
+    ] {
+        for (signal, code) in [(libc::SIGTERM, 143), (libc::SIGINT, 130)] {
+            let home = tempfile::tempdir().unwrap();
+            let (stopped, said, took) = with_lock::<_, LockError>(&home.path().join(lock), |_| {
+                let mut child = Command::new(env!("CARGO_BIN_EXE_burn"))
+                    .env("RELAYBURN_HOME", home.path())
+                    .args(["ledger", "append", "--kind", kind])
+                    .stdin(Stdio::piped())
+                    .stdout(Stdio::null())
+                    .stderr(Stdio::piped())
+                    .spawn()
+                    .unwrap();
+                child.stdin.take().unwrap().write_all(input).unwrap();
+                std::thread::sleep(Duration::from_millis(1300));
+                Ok(stop(child, signal))
+            })
+            .unwrap();
+            assert_eq!(stopped, code, "{lock}: {said}");
+            assert!(took < HEARD && said.contains("interrupted while waiting"), "{lock}: {took:?} {said}");
+            let locks = std::fs::read_dir(home.path()).unwrap();
+            let locks: Vec<_> =
+                locks.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+            assert!(!locks.iter().any(|name| name.ends_with(".lock")), "{lock}: {locks:?}");
+        }
+    }
+}
+
+#[test]
 fn an_ingestor_that_waits_for_the_ledger_s_lock_leaves_the_lines_queued() {
     let home = tempfile::tempdir().unwrap();
     let mut queued = Command::new(env!("CARGO_BIN_EXE_burn"))

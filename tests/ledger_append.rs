@@ -95,3 +95,110 @@ fn a_check_counts_what_a_strict_append_would_refuse_without_calling_it_a_fault()
     let text = String::from_utf8(burn(home.path(), &["ledger", "check"], "").stdout).unwrap();
     assert!(text.lines().any(|line| line.trim() == "not for strict append  9"), "{text}");
 }
+
+/// Runs an append; returns the most anonymous memory it had, in KiB, too.
+fn append_measured(home: &Path, args: &[&str], input: impl Fn(&mut dyn Write) + Send) -> (u64, Output) {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_burn"))
+        .args(["ledger", "append", "--json"])
+        .args(args)
+        .env("RELAYBURN_HOME", home)
+        .env("MALLOC_ARENA_MAX", "1")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    let status = format!("/proc/{}/status", child.id());
+    let mut peak_kib = 0;
+    let output = std::thread::scope(|scope| {
+        scope.spawn(move || input(&mut stdin));
+        let running = scope.spawn(|| child.wait_with_output().unwrap());
+        while !running.is_finished() {
+            let text = fs::read_to_string(&status).unwrap_or_default();
+            let line = text.lines().find(|line| line.starts_with("RssAnon:"));
+            let kib = line.and_then(|line| line.split_whitespace().nth(1)?.parse().ok());
+            peak_kib = peak_kib.max(kib.unwrap_or(0));
+            std::thread::sleep(std::time::Duration::from_millis(2));
+        }
+        running.join().unwrap()
+    });
+    (peak_kib, output)
+}
+
+/// `count` turns of 1 MiB each, all with one fingerprint.
+fn long_turns(count: usize, out: &mut dyn Write) {
+    let text = "p".repeat(1 << 20);
+    for number in 0..count {
+        let id = format!("\"m{number}\",\"project\":\"{text}\"");
+        // Who was refused does not read on.
+        let _ = writeln!(out, "{}", TURN.replace("\"m1\"", &id));
+    }
+}
+
+#[test]
+fn a_large_input_is_one_batch_in_the_memory_of_a_piece() {
+    let home = tempfile::tempdir().unwrap();
+    let (peak_kib, output) =
+        append_measured(home.path(), &["--kind", "turns"], |stdin| long_turns(120, stdin));
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    // As in a small batch: turns of one batch are not compared by their fingerprints.
+    let done: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&done["appended"], &done["duplicates"]), (&Value::from(120), &Value::from(0)));
+    let ledger = fs::read_to_string(home.path().join("ledger.jsonl")).unwrap();
+    for (number, line) in ledger.lines().enumerate() {
+        assert!(line.contains(&format!("\"messageId\":\"m{number}\"")), "line {number}");
+    }
+    assert_eq!(ledger.lines().count(), 120);
+    println!("120 lines of 1 MiB: {peak_kib} KiB");
+    if cfg!(target_os = "linux") {
+        assert!(peak_kib > 0 && peak_kib < 100 << 10, "{peak_kib} KiB");
+    }
+    let names: Vec<_> = fs::read_dir(home.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(names.len(), 4, "{names:?}");
+
+    // All again, and one more turn of the same fingerprint.
+    let (_, output) = append_measured(home.path(), &["--kind", "turns"], |stdin| long_turns(121, stdin));
+    let done: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&done["appended"], &done["duplicates"]), (&Value::from(0), &Value::from(121)));
+
+    // The journal takes pieces, too, and delivers them as one batch.
+    let home = tempfile::tempdir().unwrap();
+    let (peak_kib, output) =
+        append_measured(home.path(), &["--kind", "turns", "--via-journal"], |stdin| long_turns(40, stdin));
+    let done: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&done["queued"], done["offsets"].as_array().unwrap().len()), (&Value::from(40), 40));
+    println!("40 lines of 1 MiB into the journal: {peak_kib} KiB");
+}
+
+#[test]
+fn a_bad_line_at_the_end_of_a_large_input_leaves_nothing_written() {
+    let home = tempfile::tempdir().unwrap();
+    let (_, output) = append_measured(home.path(), &["--kind", "turns"], |stdin| {
+        long_turns(20, stdin);
+        let _ = stdin.write_all(b"{}\n");
+    });
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    let mut before = Vec::new();
+    long_turns(20, &mut before);
+    assert!(said.contains(&format!("standard input, line 21 (byte {}): ", before.len())), "{said}");
+    assert_eq!(fs::read_dir(home.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn a_line_that_would_take_too_much_memory_is_refused_by_its_place() {
+    let home = tempfile::tempdir().unwrap();
+    let (_, output) = append_measured(home.path(), &["--kind", "turns"], |stdin| {
+        let piece = vec![b' '; 1 << 20];
+        let _ = writeln!(stdin, "{TURN}");
+        for _ in 0..33 {
+            let _ = stdin.write_all(&piece);
+        }
+    });
+    let said = String::from_utf8(output.stderr).unwrap();
+    let place = format!("standard input, line 2 (byte {}): longer than 33,554,432 bytes", TURN.len() + 1);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains(&place) && said.contains("nothing was written"), "{said}");
+    assert_eq!(fs::read_dir(home.path()).unwrap().count(), 0);
+}

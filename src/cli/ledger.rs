@@ -3,21 +3,24 @@
 //! May touch: what the library's functions for it touch, standard input, output and error. Promises: records are said to be
 //! written only when they are; a check changes nothing.
 
-use std::io::{self, BufWriter, Read, Write};
+mod input;
+
+use std::io::{self, BufWriter, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, anyhow};
+use anyhow::{Context, anyhow, bail};
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::printable;
+use self::input::Input;
 use super::{
-    Failure, STDOUT, counted, grouped, human_bytes, print, print_json, print_text, warn, wrong_usage,
+    Failure, STDOUT, counted, grouped, human_bytes, interrupt, print, print_json, print_text, printable,
+    warn, wrong_usage,
 };
 use crate::home::Home;
-use crate::ingest::queue_ledger_lines;
-use crate::ledger::{AppendOptions, Batch, CheckFiles, CheckFinding, CheckReport, Ledger, RecordKind, check};
+use crate::ingest::queue_batch;
+use crate::ledger::{AppendOptions, Appended, CheckFiles, CheckFinding, CheckReport, Ledger, Pieces, check};
 
 /// How long an append to the journal waits for others who append to it, one write and one sync each.
 const QUEUE_WAIT: Duration = Duration::from_secs(30);
@@ -36,14 +39,15 @@ pub(super) struct LedgerArgs {
 enum LedgerCommand {
     /// Append JSON records from standard input, one a line; those that are there already are dropped (stamps never are).
     #[command(after_help = "\
-The lines of one run are one batch: a record that cannot be appended is an error that names its line, and nothing of the \
-batch is written. A stamp is given as its whole line, other kinds as what stands in the ledger as `record`.
+The lines of one run are one batch: all are checked first, and a record that cannot be appended is an error that names its \
+line, and nothing is written. Input of more than 16 MiB waits in the home, without a name, until it is checked, and is then \
+appended piece by piece. A line has at most 32 MiB. A stamp is given as its whole line, other kinds as what stands in the ledger as `record`.
 
 A record is refused, too, when a time in it is no time of RFC 3339 with date, time and zone, a count is not a whole number \
 from 0 to 2^53-1, or a text that it must have is empty. --lenient takes these, as the TypeScript package does.
 
 With --via-journal the batch waits for nobody who holds the ledger: it is checked, appended to the journal in the home \
-with one write and one sync, and delivered, each record once, by the next `burn journal drain`.
+with one write and one sync (input of more than 16 MiB with one of each per piece), and delivered, each record once, by the next `burn journal drain`.
 
 Examples:
   burn ledger append --kind turns < turns.jsonl
@@ -111,56 +115,54 @@ pub(super) fn run(args: LedgerArgs) -> anyhow::Result<ExitCode> {
                             append it without --via-journal";
                 wrong_usage(&["ledger", "append"], text);
             }
-            let batch = read_batch(kind, lenient)?;
-            if via_journal { queue(&batch, json) } else { append(&batch, durable, json) }
+            let home = Home::from_env()?;
+            let input = Input::read(kind, lenient, home.root())?;
+            if via_journal { queue(input, &home, json) } else { append(input, home, durable, json) }
         }
         LedgerCommand::Check { file, json } => check_ledger(file, json),
     }
 }
 
-/// The batch on standard input; the first record that cannot be appended is an error.
-fn read_batch(kind: AppendKind, lenient: bool) -> anyhow::Result<Batch> {
-    let mut input = Vec::new();
-    io::stdin().lock().read_to_end(&mut input).context("cannot read standard input")?;
-    let mut batch = if lenient { Batch::new() } else { Batch::strict() };
-    for (_, line) in crate::scan::lines(0, &input) {
-        let pushed = match kind {
-            AppendKind::Turns => batch.push(RecordKind::Turn, line),
-            AppendKind::Compactions => batch.push(RecordKind::Compaction, line),
-            AppendKind::Relationships => batch.push(RecordKind::Relationship, line),
-            AppendKind::ToolResultEvents => batch.push(RecordKind::ToolResultEvent, line),
-            AppendKind::UserTurns => batch.push(RecordKind::UserTurn, line),
-            AppendKind::Content => batch.push_content(line),
-            AppendKind::Stamp => batch.push_stamp(line),
-        };
-        pushed.map_err(|refusal| {
-            let remedy = match refusal.is_strict {
-                true => "; correct the record, or append it as it is with --lenient",
-                false => "",
-            };
-            anyhow!("standard input, {refusal}; nothing was written{remedy}")
+fn queue(input: Input, home: &Home, json: bool) -> anyhow::Result<ExitCode> {
+    let (mut queued, mut offsets) = (0, Vec::new());
+    input.each_batch(|batch| {
+        let lines = batch.lines().map(std::str::from_utf8).collect::<Result<Vec<_>, _>>()?;
+        let more = queue_batch(&home.journal_dir(), &lines, queued > 0, QUEUE_WAIT).with_context(|| {
+            format!("of standard input, {} queued before this", counted(queued, "record was"))
         })?;
-    }
-    for session in batch.skipped_sessions() {
-        warn(&format!("records of session {session:?} are skipped: that name cannot be a file's"));
-    }
-    Ok(batch)
-}
-
-fn queue(batch: &Batch, json: bool) -> anyhow::Result<ExitCode> {
-    let lines = batch.lines().map(std::str::from_utf8).collect::<Result<Vec<_>, _>>()?;
-    let offsets = queue_ledger_lines(&Home::from_env()?.journal_dir(), &lines, QUEUE_WAIT)?;
+        queued += more.len() as u64;
+        if json {
+            offsets.extend(more);
+        }
+        Ok(())
+    })?;
     if json {
-        print_json(&serde_json::json!({ "queued": offsets.len(), "offsets": offsets }))?;
+        print_json(&serde_json::json!({ "queued": queued, "offsets": offsets }))?;
     } else {
-        print(format!("{} queued\n", grouped(offsets.len() as u64)).as_bytes())?;
+        print(format!("{} queued\n", grouped(queued)).as_bytes())?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn append(batch: &Batch, durable: bool, json: bool) -> anyhow::Result<ExitCode> {
+fn append(input: Input, home: Home, durable: bool, json: bool) -> anyhow::Result<ExitCode> {
     let options = if durable { AppendOptions::durable() } else { AppendOptions::default() };
-    let done = Ledger::new(Home::from_env()?).append(batch, &options)?;
+    // Before this a signal has its usual effect: nothing is held that others wait for.
+    let interrupt = interrupt::watch();
+    let ledger = Ledger::new(home).with_interrupt(&interrupt);
+    let mut done = Appended { skipped: input.skipped, ..Appended::default() };
+    let mut pieces = (!input.is_one_batch()).then(Pieces::default);
+    input.each_batch(|batch| {
+        let appended = match &mut pieces {
+            None => ledger.append(batch, &options)?,
+            Some(_) if interrupt.is_requested() => bail!("interrupted{}", before(&done)),
+            Some(pieces) => ledger
+                .append_piece(batch, &options, pieces)
+                .map_err(|error| anyhow!("{error}{}", before(&done)))?,
+        };
+        done.appended += appended.appended;
+        done.duplicates += appended.duplicates;
+        Ok(())
+    })?;
     if json {
         print_json(&done)?;
     } else {
@@ -175,6 +177,17 @@ fn append(batch: &Batch, durable: bool, json: bool) -> anyhow::Result<ExitCode> 
         print_text(&text)?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// What became of the batches of an input before one that failed.
+fn before(done: &Appended) -> String {
+    match done.appended {
+        0 => String::new(),
+        appended => format!(
+            "; {} of standard input stand in the ledger: append it again, and what has an id is not written twice",
+            counted(appended, "record")
+        ),
+    }
 }
 
 fn check_ledger(file: Option<PathBuf>, json: bool) -> anyhow::Result<ExitCode> {

@@ -21,11 +21,24 @@ pub fn queue_ledger_lines(
     lines: &[&str],
     lock_timeout: Duration,
 ) -> Result<Vec<u64>, IngestError> {
+    queue_batch(directory, lines, false, lock_timeout)
+}
+
+/// The same, for lines that belong to the batch before them when `continues_batch` says so.
+pub(crate) fn queue_batch(
+    directory: &Path,
+    lines: &[&str],
+    continues_batch: bool,
+    lock_timeout: Duration,
+) -> Result<Vec<u64>, IngestError> {
     if lines.is_empty() {
         return Ok(Vec::new());
     }
     let payload_of = |(index, line): (usize, &&str)| {
-        serialize_ledger_line(&LedgerLine { line: (*line).to_owned(), continues_batch: index > 0 })
+        serialize_ledger_line(&LedgerLine {
+            line: (*line).to_owned(),
+            continues_batch: continues_batch || index > 0,
+        })
     };
     let payloads = lines.iter().enumerate().map(payload_of).collect::<Result<Vec<_>, _>>()?;
     let options =

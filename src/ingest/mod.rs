@@ -43,6 +43,8 @@ mod tests;
 
 pub use delivery::{DeliveryError, ledger_sink};
 pub use error::IngestError;
+#[cfg(feature = "cli")]
+pub(crate) use front_door::queue_batch;
 pub use front_door::queue_ledger_lines;
 pub use hybrid::HybridStore;
 #[cfg(feature = "cli")]

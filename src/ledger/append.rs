@@ -4,15 +4,16 @@
 //! fails is not written twice. Then holds locks `ledger` and, inside it, `ledger-index` from the look into the index to the
 //! last id, so that two processes that deliver one record write it once. Writes only at the end of files, through [`lines`](super::lines) and [`index`](super::index).
 
-use std::collections::{HashMap, HashSet};
+use std::borrow::Cow;
+use std::collections::{HashMap, HashSet, VecDeque};
 
 use super::batch::{Batch, Entry};
-use super::index::Index;
+use super::index::{FINGERPRINTS, Index};
 use super::lines::LineFile;
 use super::{Ledger, LedgerError};
 use crate::disk;
 use crate::home::LockName;
-use crate::lock::{Held, with_lock};
+use crate::lock::Held;
 use crate::record::Id;
 use crate::scan::{Io, Source};
 
@@ -47,6 +48,32 @@ pub struct Appended {
     pub skipped: u64,
 }
 
+/// What the pieces of one batch know of each other, when it is too large for memory: see [`Ledger::append_piece`].
+#[derive(Debug, Default)]
+pub struct Pieces {
+    /// The fingerprints that the index had before the first piece.
+    before: Option<HashSet<Id>>,
+    /// The fingerprints that the pieces added, as far as the index can have them still.
+    added: VecDeque<Id>,
+}
+
+impl Pieces {
+    /// Those of `wanted` that keep a turn out: as [`Index::known_fingerprints`], but for those of earlier pieces.
+    fn known_fingerprints(&mut self, index: &Index<'_>, wanted: &[Id]) -> HashSet<Id> {
+        let before = self.before.get_or_insert_with(|| index.fingerprints().collect());
+        let added: HashSet<Id> = self.added.iter().copied().collect();
+        let mut known = index.known_fingerprints(wanted.iter().copied());
+        known.retain(|id| !added.contains(id));
+        known.extend(wanted.iter().filter(|id| before.contains(*id)));
+        known
+    }
+
+    fn add(&mut self, fingerprints: &[Id]) {
+        self.added.extend(fingerprints);
+        self.added.drain(..self.added.len().saturating_sub(FINGERPRINTS));
+    }
+}
+
 /// What is left of a batch to be appended.
 struct Wanted<'b> {
     entries: Vec<&'b Entry>,
@@ -62,10 +89,34 @@ impl Ledger {
     ///
     /// # Errors
     /// [`LedgerError::Partial`], [`LedgerError::NotIndexed`] and [`LedgerError::NotDurable`] say what was written
-    /// nevertheless; with any other error nothing of the batch's ledger lines was, though content may be there. Appending the same batch again
+    /// nevertheless; with any other error nothing of the batch's ledger lines was, though content may be there. After
+    /// [`LedgerError::SyncFailed`] no durable append to that file succeeds until the program is started again. Appending the same batch again
     /// writes what is missing and nothing twice, save for stamps, which have no id: see
     /// [`AppendOptions::interrupted_at_bytes`].
     pub fn append(&self, batch: &Batch, options: &AppendOptions) -> Result<Appended, LedgerError> {
+        self.append_knowing(batch, options, None)
+    }
+
+    /// Appends the next piece of a batch that is too large for memory, as [`Ledger::append`] does with a batch. The pieces' turns are
+    /// not compared with each other by their fingerprints. Other programs may append between two pieces.
+    ///
+    /// # Errors
+    /// As [`Ledger::append`]; the pieces before are then in the ledger.
+    pub fn append_piece(
+        &self,
+        piece: &Batch,
+        options: &AppendOptions,
+        pieces: &mut Pieces,
+    ) -> Result<Appended, LedgerError> {
+        self.append_knowing(piece, options, Some(pieces))
+    }
+
+    fn append_knowing(
+        &self,
+        batch: &Batch,
+        options: &AppendOptions,
+        pieces: Option<&mut Pieces>,
+    ) -> Result<Appended, LedgerError> {
         let mut done = Appended { skipped: batch.skipped(), ..Appended::default() };
         if batch.is_empty() {
             return Ok(done);
@@ -73,12 +124,12 @@ impl Ledger {
         disk::create_dir_all(self.home().root())?;
         self.append_content(batch, options, &mut done)?;
         if !batch.entries.is_empty() {
-            with_lock(&self.home().lock(LockName::Ledger), |held| {
+            self.locked(LockName::Ledger, |held| {
                 let wanted = self.still_wanted(batch, options)?;
                 let entries = &wanted.entries;
                 done.duplicates += counted(&batch.entries) - counted(entries.iter().copied());
                 if entries.is_empty() {
-                    return sync_lines(&self.open_for_append()?, 0, options);
+                    return sync_lines(&self.open_for_append()?, options);
                 }
                 // Stamps without a relationship have nothing to do with the index.
                 if entries.iter().all(|entry| entry.id.is_none()) {
@@ -86,8 +137,8 @@ impl Ledger {
                     let mut ledger = self.open_for_append()?;
                     return self.write(batch, entries, &mut ledger, held, options);
                 }
-                with_lock(&self.home().lock(LockName::LedgerIndex), |index_held| {
-                    self.append_indexed(batch, &wanted, options, &mut done, held, index_held)
+                self.locked(LockName::LedgerIndex, |index_held| {
+                    self.append_indexed(batch, &wanted, options, pieces, &mut done, [held, index_held])
                 })
             })?;
         }
@@ -137,15 +188,18 @@ impl Ledger {
         batch: &Batch,
         Wanted { entries, landed }: &Wanted<'_>,
         options: &AppendOptions,
+        mut pieces: Option<&mut Pieces>,
         done: &mut Appended,
-        held: &Held,
-        index_held: &Held,
+        [held, index_held]: [&Held; 2],
     ) -> Result<(), LedgerError> {
         let mut ledger = self.open_for_append()?;
         let mut index = Index::open(self.home(), &ledger)?;
         let mut known = index.known(entries.iter().filter_map(|entry| entry.id))?;
-        let mut known_fingerprints =
-            index.known_fingerprints(entries.iter().filter_map(|entry| entry.fingerprint));
+        let wanted: Vec<Id> = entries.iter().filter_map(|entry| entry.fingerprint).collect();
+        let mut known_fingerprints = match &mut pieces {
+            Some(pieces) => pieces.known_fingerprints(&index, &wanted),
+            None => index.known_fingerprints(wanted.iter().copied()),
+        };
         let mut fresh: Vec<&Entry> = Vec::with_capacity(entries.len());
         let is_landed = |entry: &Entry| entry.id.is_some_and(|id| landed.contains(&id));
         // A power cut may have taken ids of lines that it left.
@@ -177,7 +231,7 @@ impl Ledger {
         index_held.still_held()?;
         let written = match fresh.is_empty() {
             // What is there already may have been written by an append that did not sync, or died before it could.
-            true => sync_lines(&ledger, 0, options),
+            true => sync_lines(&ledger, options),
             false => self.write(batch, &fresh, &mut ledger, held, options),
         };
         let landed = match &written {
@@ -201,6 +255,9 @@ impl Ledger {
             landed: landed as u64,
             source: Box::new(source),
         })?;
+        if let Some(pieces) = pieces {
+            pieces.add(&fingerprints);
+        }
         done.appended += counted(fresh);
         Ok(())
     }
@@ -224,8 +281,16 @@ impl Ledger {
         held: &Held,
         options: &AppendOptions,
     ) -> Result<(), LedgerError> {
-        let mut text = Vec::with_capacity(entries.iter().map(|entry| entry.line.len()).sum());
-        entries.iter().for_each(|entry| text.extend_from_slice(batch.line(&entry.line)));
+        let are_together = entries.windows(2).all(|pair| pair[0].line.end == pair[1].line.start);
+        let text: Cow<'_, [u8]> = match (entries.first(), entries.last()) {
+            (Some(first), Some(last)) if are_together => {
+                batch.line(&(first.line.start..last.line.end)).into()
+            }
+            _ => {
+                let lines: Vec<&[u8]> = entries.iter().map(|entry| batch.line(&entry.line)).collect();
+                lines.concat().into()
+            }
+        };
         held.still_held()?;
         append_lines(ledger, &text, entries.len(), options)
     }
@@ -237,29 +302,49 @@ fn counted<'b>(entries: impl IntoIterator<Item = &'b Entry>) -> u64 {
 }
 
 /// Appends `count` lines to `file`, and syncs it when that is wanted.
+///
+/// Lines whose sync failed are cut off again. The system may have dropped them and call the next sync a success, so that a
+/// retry, which would find them as duplicates, would answer for lines that no disk has. A reader may have seen them meanwhile.
 pub(super) fn append_lines(
     file: &mut LineFile,
     text: &[u8],
     count: usize,
     options: &AppendOptions,
 ) -> Result<(), LedgerError> {
+    if options.durable {
+        file.can_be_synced()?;
+    }
+    let before = file.end();
     file.append(text).map_err(|short| LedgerError::Partial {
         path: file.file().path().to_owned(),
         landed: short.landed as u64,
         wanted: count as u64,
         source: short.source,
     })?;
-    sync_lines(file, count, options)
-}
-
-/// Syncs `file`, to which `count` lines were appended, when that is wanted.
-pub(super) fn sync_lines(file: &LineFile, count: usize, options: &AppendOptions) -> Result<(), LedgerError> {
     if !options.durable {
         return Ok(());
     }
-    file.sync().map_err(|source| LedgerError::NotDurable {
-        path: file.file().path().to_owned(),
-        landed: count as u64,
-        source,
+    file.sync().map_err(|source| {
+        let landed = match file.cut_back(before) {
+            true => 0,
+            false => {
+                file.never_sync_again(&source);
+                count as u64
+            }
+        };
+        LedgerError::NotDurable { path: file.file().path().to_owned(), landed, source }
+    })
+}
+
+/// Syncs lines that were in `file` before, when that is wanted.
+pub(super) fn sync_lines(file: &LineFile, options: &AppendOptions) -> Result<(), LedgerError> {
+    if !options.durable {
+        return Ok(());
+    }
+    file.can_be_synced()?;
+    // Lines of earlier appends are not ours to cut off.
+    file.sync().or_else(|error| {
+        file.never_sync_again(&error);
+        file.can_be_synced()
     })
 }

@@ -160,6 +160,12 @@ impl Batch {
         own.map(|entry| &self.text[entry.line.start..entry.line.end - 1])
     }
 
+    /// Its content records as lines, without their line ends.
+    #[cfg(feature = "cli")]
+    pub(crate) fn content_lines(&self) -> impl Iterator<Item = &[u8]> {
+        self.content.iter().map(|entry| &self.text[entry.line.start..entry.line.end - 1])
+    }
+
     /// The session ids of content records that were skipped because no file can have that name, each once.
     pub fn skipped_sessions(&self) -> Vec<&str> {
         let mut seen = HashSet::new();

@@ -14,7 +14,6 @@ use super::lines::LineFile;
 use super::{Ledger, LedgerError};
 use crate::disk;
 use crate::home::{LockName, SessionId};
-use crate::lock::with_lock;
 use crate::scan::{self, Io, Source, chunks};
 
 /// How much of a sidecar is read at a time.
@@ -65,7 +64,7 @@ impl Ledger {
             // The batch took in none that is invalid.
             let Ok(session) = SessionId::new(session) else { continue };
             disk::create_dir_all(&self.home().content_dir())?;
-            with_lock(&self.home().lock(LockName::Content(session)), |held| {
+            self.locked(LockName::Content(session), |held| {
                 let path = self.home().content(session);
                 disk::refuse_other_case(&path)?;
                 let mut file = LineFile::open(&path)?;
@@ -77,7 +76,7 @@ impl Ledger {
                     held.still_held()?;
                     append_lines(&mut file, &fresh.concat(), fresh.len(), options)?;
                 } else {
-                    sync_lines(&file, 0, options)?;
+                    sync_lines(&file, options)?;
                 }
                 done.appended += appended;
                 done.duplicates += entries.len() as u64 - appended;
@@ -86,12 +85,7 @@ impl Ledger {
         }
         // Names of sidecars: also of those that an append which did not sync had created.
         if options.durable && !batch.content.is_empty() {
-            let path = self.home().content_dir();
-            disk::sync_dir(&path).map_err(|source| LedgerError::NotDurable {
-                path,
-                landed: done.appended,
-                source,
-            })?;
+            disk::sync_dir(&self.home().content_dir())?;
         }
         Ok(())
     }
@@ -133,19 +127,17 @@ impl Ledger {
         for mut sidecar in listed.expired {
             let Ok(session) = SessionId::new(&sidecar.session) else { continue };
             let is_gone =
-                with_lock(&self.home().lock(LockName::Content(session)), |held| {
-                    match disk::metadata(&sidecar.path) {
-                        Ok(found) if found.modified <= cut_off => {
-                            held.still_held()?;
-                            disk::remove_file_if_exists(&sidecar.path).map_err(LedgerError::from)
-                        }
-                        Ok(found) => {
-                            (sidecar.len_bytes, sidecar.modified) = (found.len_bytes, found.modified);
-                            Ok(false)
-                        }
-                        Err(error) if error.is_not_found() => Ok(true),
-                        Err(error) => Err(error.into()),
+                self.locked(LockName::Content(session), |held| match disk::metadata(&sidecar.path) {
+                    Ok(found) if found.modified <= cut_off => {
+                        held.still_held()?;
+                        disk::remove_file_if_exists(&sidecar.path).map_err(LedgerError::from)
                     }
+                    Ok(found) => {
+                        (sidecar.len_bytes, sidecar.modified) = (found.len_bytes, found.modified);
+                        Ok(false)
+                    }
+                    Err(error) if error.is_not_found() => Ok(true),
+                    Err(error) => Err(error.into()),
                 })?;
             if is_gone {
                 pruned.expired.push(sidecar);

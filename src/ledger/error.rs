@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 
-use super::batch::Refusal;
 use crate::archive::ArchiveError;
 use crate::disk;
 use crate::lock::LockError;
@@ -12,12 +11,6 @@ use crate::scan::ScanError;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LedgerError {
-    /// A record cannot be appended; nothing of its batch was written.
-    #[error("{refusal}; nothing was written")]
-    Refused {
-        /// Which one, and why.
-        refusal: Refusal,
-    },
     /// A write ended early. Whole lines that landed stay, are in the index, and will not be written again.
     #[error(
         "{landed} of {wanted} new lines were written to {}, then: {source}; append the same batch again: what \
@@ -73,18 +66,33 @@ pub enum LedgerError {
         /// Where the first of them is in the index, in bytes.
         offset: u64,
     },
-    /// The lines are in the file, but it is not known whether they would survive a power cut.
+    /// The new lines could not be synced. They were cut off again, unless that failed, too.
     #[error(
-        "{landed} new lines were written to {}, but not synced: {source}; they may be lost if the machine \
-         stops now", path.display()
+        "the new lines of {} could not be synced: {source}; {}", path.display(),
+        match landed {
+            0 => "they were cut off again: check the disk, then append the same batch again".to_owned(),
+            landed => format!("{landed} of them are there and may be lost if the machine stops now"),
+        }
     )]
     NotDurable {
         /// The ledger, or the content sidecar.
         path: PathBuf,
-        /// Lines that were written.
+        /// Lines that are in the file.
         landed: u64,
         /// What went wrong.
         source: disk::Error,
+    },
+    /// A sync failed in this process and left lines in the file, so no later sync of it can be believed. Nothing was written.
+    #[error(
+        "{} cannot be made durable: a sync of it failed ({reason}), and lines that were in it may be lost in a power cut, \
+         whatever a later sync says; check the disk, put a copy of the file in its place, and start the program again",
+        path.display()
+    )]
+    SyncFailed {
+        /// The ledger, or the content sidecar.
+        path: PathBuf,
+        /// Why the sync failed.
+        reason: String,
     },
     /// A file operation failed.
     #[error(transparent)]

@@ -21,7 +21,7 @@ use crate::record::{Id, IdSet};
 use crate::scan::{self, Io, ScanError, Source};
 
 /// How many fingerprints are kept.
-const FINGERPRINTS: usize = 10_000;
+pub(super) const FINGERPRINTS: usize = 10_000;
 /// Ids behind the sorted ones: as many as this are always left there.
 const TAIL_MIN: u64 = 4096;
 /// And never more than these.
@@ -188,6 +188,11 @@ impl<'h> Index<'h> {
             }
         }
         Ok(known)
+    }
+
+    /// The fingerprints of the last 10 000 turns.
+    pub(super) fn fingerprints(&self) -> impl Iterator<Item = Id> {
+        self.fingerprints.window.iter().copied()
     }
 
     /// Those of `wanted` that a turn among the last 10 000 has.

@@ -5,9 +5,20 @@
 //! behind it.
 
 use std::borrow::Cow;
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use super::LedgerError;
 use crate::disk::{self, File};
+
+/// Files with lines whose sync failed and that are there still, and why it failed. A later sync of such a file answers for
+/// nothing: the system may have dropped what it could not write.
+static UNSYNCED: Mutex<BTreeMap<PathBuf, String>> = Mutex::new(BTreeMap::new());
+
+fn unsynced() -> MutexGuard<'static, BTreeMap<PathBuf, String>> {
+    UNSYNCED.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// An open file of lines, and where it ended when it was opened.
 #[derive(Debug)]
@@ -15,6 +26,13 @@ pub(super) struct LineFile {
     file: File,
     len_bytes: u64,
     /// Whether its last line lacks its LF.
+    is_torn: bool,
+}
+
+/// Where a file of lines ends.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct End {
+    len_bytes: u64,
     is_torn: bool,
 }
 
@@ -87,6 +105,36 @@ impl LineFile {
         }
         self.len_bytes += whole as u64;
         whole
+    }
+
+    /// Where it ends.
+    pub(super) fn end(&self) -> End {
+        End { len_bytes: self.len_bytes, is_torn: self.is_torn }
+    }
+
+    /// Cuts off what this handle appended since the file ended at `before`. Returns whether that could be done: not when
+    /// something stands behind it.
+    pub(super) fn cut_back(&mut self, before: End) -> bool {
+        let is_ours = self.file.len_bytes().is_ok_and(|len_bytes| len_bytes == self.len_bytes);
+        if !is_ours || self.file.set_len(before.len_bytes).is_err() {
+            return false;
+        }
+        (self.len_bytes, self.is_torn) = (before.len_bytes, before.is_torn);
+        true
+    }
+
+    /// From now on [`LineFile::can_be_synced`] refuses this file in this process, because of `error`.
+    pub(super) fn never_sync_again(&self, error: &disk::Error) {
+        unsynced().insert(self.file.path().to_owned(), error.to_string());
+    }
+
+    /// An error when a sync of this file failed in this process and left lines in it.
+    pub(super) fn can_be_synced(&self) -> Result<(), LedgerError> {
+        let path = self.file.path();
+        match unsynced().get(path) {
+            None => Ok(()),
+            Some(reason) => Err(LedgerError::SyncFailed { path: path.to_owned(), reason: reason.clone() }),
+        }
     }
 
     /// Waits until the content is on stable storage; the name is the caller's care.

@@ -42,7 +42,7 @@ mod read;
 mod reset;
 mod sorted;
 
-pub use append::{AppendOptions, Appended};
+pub use append::{AppendOptions, Appended, Pieces};
 pub use batch::{Batch, Refusal};
 pub use check::{
     ArchiveCheck, CheckFiles, CheckFinding, CheckReport, IndexCheck, Problem, StrictCheck, check,
@@ -55,23 +55,41 @@ pub use reset::{Belonging, Reset};
 
 pub use crate::record::{Filter, Id, RecordKind};
 
-use crate::home::Home;
+use crate::home::{Home, LockName};
+use crate::interrupt::Interrupt;
+use crate::lock::{Held, LockError, with_lock_unless};
 
 /// A handle on the ledger of one home. It opens nothing until it is asked to do something.
 #[derive(Debug, Clone)]
 pub struct Ledger {
     home: Home,
+    interrupt: Interrupt,
 }
 
 impl Ledger {
     /// The ledger of `home`, which need not exist yet: the first append creates it.
     pub fn new(home: Home) -> Self {
-        Self { home }
+        Self { home, interrupt: Interrupt::new() }
+    }
+
+    /// The same handle, whose waits for locks end when `interrupt` is requested: then the error is
+    /// [`LockError::Interrupted`].
+    pub fn with_interrupt(self, interrupt: &Interrupt) -> Self {
+        Self { interrupt: interrupt.clone(), ..self }
     }
 
     /// The home.
     pub fn home(&self) -> &Home {
         &self.home
+    }
+
+    /// Does `work` under a lock of the home.
+    fn locked<T, E: From<LockError>>(
+        &self,
+        lock: LockName<'_>,
+        work: impl FnOnce(&Held) -> Result<T, E>,
+    ) -> Result<T, E> {
+        with_lock_unless(&self.home.lock(lock), &self.interrupt, work)
     }
 }
 

@@ -10,7 +10,6 @@ use super::index::sorted_path;
 use super::{Ledger, LedgerError};
 use crate::disk;
 use crate::home::LockName;
-use crate::lock::with_lock;
 
 /// Something in a home, and how much it is.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -80,11 +79,10 @@ impl Ledger {
         if !home.root().is_dir() {
             return Ok(Reset::default());
         }
-        let lock = |name| home.lock(name);
-        with_lock(&lock(LockName::Archive), |_| {
-            with_lock(&lock(LockName::Ledger), |_| {
-                with_lock(&lock(LockName::LedgerIndex), |_| {
-                    with_lock(&lock(LockName::Cursors), |held| {
+        self.locked(LockName::Archive, |_| {
+            self.locked(LockName::Ledger, |_| {
+                self.locked(LockName::LedgerIndex, |_| {
+                    self.locked(LockName::Cursors, |held| {
                         held.still_held()?;
                         self.carry_out(self.plan_reset(everything)?)
                     })

@@ -173,6 +173,62 @@ fn any_failed_operation_leaves_whole_lines_and_the_next_attempt_completes_the_ba
 }
 
 #[test]
+fn lines_whose_sync_failed_are_cut_off_so_that_a_retry_writes_them() {
+    let mut content = Batch::new();
+    content.push_content(br#"{"sessionId":"s1","text":"said"}"#).unwrap();
+    for batch in [turns(0..2), content] {
+        let mut cut_off = 0;
+        each_failure(|harness| {
+            let directory = tempfile::tempdir().unwrap();
+            let ledger = ledger(directory.path());
+            let mut before = Batch::new();
+            before.push_content(br#"{"sessionId":"s1","text":"before"}"#).unwrap();
+            ledger.append(&before, &AppendOptions::durable()).unwrap();
+            ledger.append(&turns(100..101), &AppendOptions::durable()).unwrap();
+            let torn = [fs::read(ledger.home().ledger()).unwrap(), b"{\"v\":1".to_vec()].concat();
+            fs::write(ledger.home().ledger(), &torn).unwrap();
+            let sidecar = ledger.home().content(crate::home::SessionId::new("s1").unwrap());
+            let said = fs::read(&sidecar).unwrap();
+            let Err(LedgerError::NotDurable { landed: 0, .. }) =
+                harness.run(|| ledger.append(&batch, &AppendOptions::durable()))
+            else {
+                return;
+            };
+            cut_off += 1;
+            assert_eq!(fs::read(ledger.home().ledger()).unwrap(), torn);
+            assert_eq!(fs::read(&sidecar).unwrap(), said);
+            remove_locks(ledger.home());
+            let again = ledger.append(&batch, &AppendOptions::durable()).unwrap();
+            assert_eq!((again.appended, again.duplicates), (batch.len() as u64, 0), "{harness:?}");
+        });
+        assert!(cut_off > 0);
+    }
+}
+
+#[test]
+fn a_failed_sync_of_lines_that_were_there_is_not_made_good_by_the_next_sync() {
+    let mut content = Batch::new();
+    content.push_content(br#"{"sessionId":"s1","text":"said"}"#).unwrap();
+    for batch in [turns(0..1), content] {
+        let mut refused = 0;
+        each_failure(|harness| {
+            let directory = tempfile::tempdir().unwrap();
+            let ledger = ledger(directory.path());
+            ledger.append(&batch, &AppendOptions::default()).unwrap();
+            let durable = || ledger.append(&batch, &AppendOptions::durable());
+            let Err(LedgerError::SyncFailed { reason, .. }) = harness.run(durable) else { return };
+            refused += 1;
+            remove_locks(ledger.home());
+            assert!(
+                matches!(durable(), Err(LedgerError::SyncFailed { reason: again, .. }) if again == reason)
+            );
+            assert_eq!(ledger.append(&batch, &AppendOptions::default()).unwrap().duplicates, 1);
+        });
+        assert!(refused > 0);
+    }
+}
+
+#[test]
 fn a_durable_append_survives_a_power_cut_at_any_moment() {
     let directory = tempfile::tempdir().unwrap();
     let harness = Harness::recording(directory.path());
