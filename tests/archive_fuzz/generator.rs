@@ -94,7 +94,18 @@ impl<'r> Generator<'r> {
         for second in 0..1 + generator.random.below(12) {
             generator.times.push(format!("2026-04-20T00:00:{second:02}.000Z").into_bytes());
         }
-        let odd = ["", "2026-04-20", "2026-04-20T00:00:03+02:00", "t", "\u{ffff}", "0", r"2026\u002d04-21"];
+        let odd = [
+            "",
+            "2026-04-20",
+            "2026-04-20T00:00:03+02:00",
+            "2026-04-20T00:00:03Z",
+            "2026-04-19t23:00:02.5-01:00",
+            "2026-04-20T24:00:00.000Z",
+            "t",
+            "\u{ffff}",
+            "0",
+            r"2026\u002d04-21",
+        ];
         for _ in 0..generator.random.below(4) {
             let odd = generator.random.pick(&odd);
             generator.times.push(odd.into());
