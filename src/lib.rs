@@ -40,6 +40,7 @@
 //! | [`journal`] | a write-ahead log of opaque payloads | `scan`, `disk`, `home` |
 //! | `session` | segmented session stores | `scan`, `disk` |
 //! | `book` | double-entry books | `scan`, `disk` |
+//! | `agents` | session logs of coding agents into the ledger | `ledger`, `record`, `scan`, `lock`, `disk`, `home` |
 //! | `ingest` | from a journal into a key-value store and the ledger | `journal`, `ledger`, `lock`, `disk`, `home` |
 //! | `usage` | prices, and totals and costs over the turns of the archive | `archive`, `record`, `scan`, `home` |
 //! | [`disk`] | durable file operations, the place where faults are injected | nothing of ours |
@@ -50,6 +51,8 @@
 //!
 //! `cli` is the default and turns everything on. A program that wants the ledger alone sets `default-features = false`.
 
+#[cfg(feature = "agents")]
+pub mod agents;
 pub mod archive;
 #[cfg(feature = "book")]
 pub mod book;

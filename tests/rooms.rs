@@ -26,6 +26,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("book", &["scan", "disk", "interrupt"]),
     ("ingest", &["journal", "ledger", "disk", "home", "interrupt", "lock"]),
     ("usage", &["archive", "record", "scan", "home", "interrupt"]),
+    ("agents", &["ledger", "record", "scan", "disk", "home", "interrupt", "lock"]),
     (
         "cli",
         &[
@@ -43,6 +44,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "book",
             "ingest",
             "usage",
+            "agents",
         ],
     ),
 ];

@@ -1,0 +1,491 @@
+//! What a turn was about, from its tool calls and its words.
+//!
+//! Text is what JavaScript's patterns see without the `u` flag: a word character is one of `[A-Za-z0-9_]`, so "é" is a
+//! boundary, and case folds in ASCII alone.
+
+use std::sync::LazyLock;
+
+use regex::Regex;
+
+use super::js;
+
+/// A tool call, as far as it says what a turn was about. Texts are WTF-8.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ActivityCall<'a> {
+    pub name: &'a [u8],
+    pub target: Option<&'a [u8]>,
+}
+
+/// What else is known of the turn.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct TurnWords<'a> {
+    pub prompt: &'a [u8],
+    pub answer: &'a [u8],
+    pub has_failed: bool,
+    pub has_reasoning: bool,
+}
+
+/// The members `activity`, `retries`, `hasEdits` of a turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Activity {
+    pub category: &'static str,
+    pub retries: usize,
+    pub has_edits: bool,
+}
+
+impl Activity {
+    /// Appends the three members.
+    pub(super) fn write(&self, record: &mut js::RecordText) {
+        record.text("activity", self.category.as_bytes());
+        record.count("retries", self.retries);
+        record.flag("hasEdits", self.has_edits);
+    }
+}
+
+/// The name that all agents' tools of one purpose share.
+fn canonical(name: &[u8]) -> &[u8] {
+    match name {
+        b"apply_patch" | b"edit" => b"Edit",
+        b"write_file" | b"write" => b"Write",
+        b"read_file" | b"read" | b"view_image" | b"read_mcp_resource" => b"Read",
+        b"exec_command" | b"shell" | b"bash" => b"Bash",
+        b"grep" => b"Grep",
+        b"glob" => b"Glob",
+        b"webfetch" => b"WebFetch",
+        b"update_plan" => b"ExitPlanMode",
+        b"spawn_agent" => b"Agent",
+        b"send_input" | b"wait_agent" | b"close_agent" | b"resume_agent" | b"task" => b"Task",
+        other => other,
+    }
+}
+
+fn is_edit(name: &[u8]) -> bool {
+    matches!(name, b"Edit" | b"Write" | b"NotebookEdit" | b"MultiEdit")
+}
+
+/// The first rule that holds gives the category.
+pub(super) fn classify(calls: &[ActivityCall<'_>], words: &TurnWords<'_>) -> Activity {
+    let calls: Vec<ActivityCall<'_>> =
+        calls.iter().map(|call| ActivityCall { name: canonical(call.name), ..*call }).collect();
+    let has_edits = calls.iter().any(|call| is_edit(call.name));
+    let retries = count_retries(&calls);
+    Activity { category: category(&calls, words, has_edits, retries), retries, has_edits }
+}
+
+/// Edits that follow an edit with a Bash call in between.
+fn count_retries(calls: &[ActivityCall<'_>]) -> usize {
+    let (mut has_edited, mut has_run, mut retries) = (false, false, 0);
+    for call in calls {
+        if is_edit(call.name) {
+            retries += usize::from(has_run);
+            (has_edited, has_run) = (true, false);
+        } else if call.name == b"Bash" {
+            has_run = has_edited;
+        }
+    }
+    retries
+}
+
+fn category(
+    calls: &[ActivityCall<'_>],
+    words: &TurnWords<'_>,
+    has_edits: bool,
+    retries: usize,
+) -> &'static str {
+    let has = |names: &[&[u8]]| calls.iter().any(|call| names.contains(&call.name));
+    if has(&[b"Agent", b"Task"]) {
+        return "delegation";
+    }
+    if has(&[b"ExitPlanMode"]) {
+        return "planning";
+    }
+    let halves = [words.prompt, words.answer].map(js::to_utf8);
+    let text =
+        halves.iter().filter(|half| !half.is_empty()).map(AsRef::as_ref).collect::<Vec<_>>().join("\n");
+    let first_of = |words: &[&'static Words]| {
+        words.iter().find(|words| words.stand_in(&text)).map(|words| words.category)
+    };
+    if has_edits {
+        let mut edits = calls.iter().filter(|call| is_edit(call.name));
+        if words.has_failed || retries >= 2 {
+            return "debugging";
+        }
+        if edits.all(|edit| edit.target.is_some_and(|target| is_document(&js::to_utf8(target)))) {
+            return "docs";
+        }
+        return first_of(&[&DEBUG, &REFACTOR, &FEATURE]).unwrap_or("coding");
+    }
+    if words.has_failed {
+        return "debugging";
+    }
+    let commands = calls.iter().filter(|call| call.name == b"Bash").filter_map(|call| call.target);
+    if let Some(category) = commands.filter_map(|command| category_of_command(&js::to_utf8(command))).next() {
+        return category;
+    }
+    let by_words = first_of(&[&DEBUG, &REVIEW, &REFACTOR, &FEATURE]);
+    if !calls.is_empty() {
+        return by_words.unwrap_or("exploration");
+    }
+    let otherwise = if words.has_reasoning { "reasoning" } else { "conversation" };
+    by_words.or_else(|| first_of(&[&BRAINSTORM, &PLANNING])).unwrap_or(otherwise)
+}
+
+/// Whether an edit's target is a document.
+fn is_document(target: &str) -> bool {
+    let lower = target.to_ascii_lowercase();
+    let name = lower.rsplit('/').next().unwrap_or_default();
+    let is_named =
+        |word| name.strip_prefix(word).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
+    [".md", ".mdx", ".rst", ".adoc", ".txt"].iter().any(|end| lower.ends_with(end))
+        || is_named("readme")
+        || is_named("changelog")
+        || target.starts_with("docs/")
+        || target.contains("/docs/")
+}
+
+/// The category of a shell command: the first table that matches, after assignments at its front.
+fn category_of_command(command: &str) -> Option<&'static str> {
+    let command = without_assignments(command);
+    COMMANDS.iter().find(|table| !command.is_empty() && table.matches(command)).map(|table| table.category)
+}
+
+fn without_assignments(command: &str) -> &str {
+    let mut rest = command;
+    loop {
+        let Some((name, behind)) = rest.trim_start_matches(is_js_space).split_once('=') else { return rest };
+        let is_name = name.starts_with(|c: char| c.is_ascii_uppercase() || c == '_')
+            && name.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_');
+        let end = behind.find(is_js_space).filter(|end| *end > 0);
+        match end {
+            Some(end) if is_name => rest = behind[end..].trim_start_matches(is_js_space),
+            _ => return rest,
+        }
+    }
+}
+
+fn is_js_space(c: char) -> bool {
+    matches!(
+        c,
+        '\t'..='\r' | ' ' | '\u{A0}' | '\u{1680}' | '\u{2000}'..='\u{200A}' | '\u{2028}' | '\u{2029}' | '\u{202F}'
+            | '\u{205F}' | '\u{3000}' | '\u{FEFF}'
+    )
+}
+
+/// A pattern in the notation of the tables below, as a regular expression.
+///
+/// A space is one or more characters of white space, `~` exactly one, `…` any run of characters on one line, `{a,b}` one of,
+/// `[a]` optional, `<` a boundary of ASCII words. All else is a regular expression.
+fn compile(notation: &str, flags: &str) -> Regex {
+    const SPACE: &str =
+        r"(?u:[\t-\r \x{A0}\x{1680}\x{2000}-\x{200A}\x{2028}\x{2029}\x{202F}\x{205F}\x{3000}\x{FEFF}])";
+    let mut text = format!("(?{flags})");
+    for c in notation.chars() {
+        match c {
+            ' ' => text += &format!("{SPACE}+"),
+            '~' => text += SPACE,
+            '…' => text += r"(?u:[^\n\r\x{2028}\x{2029}])*",
+            '<' => text += r"(?-u:\b)",
+            '{' => text += "(?:",
+            '}' => text.push(')'),
+            ',' => text.push('|'),
+            '[' => text += "(?:",
+            ']' => text += ")?",
+            other => text.push(other),
+        }
+    }
+    match Regex::new(&text) {
+        Ok(regex) => regex,
+        Err(error) => unreachable!("the tests compile every pattern of this file: {error}"),
+    }
+}
+
+/// Words of a category, in any case.
+struct Words {
+    category: &'static str,
+    regex: LazyLock<Regex>,
+}
+
+impl Words {
+    fn stand_in(&self, text: &str) -> bool {
+        self.regex.is_match(text)
+    }
+}
+
+macro_rules! words {
+    ($name:ident, $category:literal, $words:literal) => {
+        static $name: Words = Words {
+            category: $category,
+            regex: LazyLock::new(|| compile(concat!("<{", $words, "}<"), "i-u")),
+        };
+    };
+}
+
+words!(
+    DEBUG,
+    "debugging",
+    "bug,error,crash,traceback,stack trace,stacktrace,failure,failing,broken,fix the,not working,throw,throws"
+);
+words!(REVIEW, "review", "review,audit,inspect,look over,code review,pr review");
+words!(
+    REFACTOR,
+    "refactoring",
+    "refactor,refactoring,cleanup,clean up,rename,extract,restructure,move this,reorganize"
+);
+words!(FEATURE, "feature", "add,create,implement,new feature,build the,introduce,support for");
+words!(
+    BRAINSTORM,
+    "brainstorming",
+    "brainstorm,what if,think through,explore,explore ideas,design,should we,approach,approaches"
+);
+words!(PLANNING, "planning", "plan,planning,outline,roadmap,strategy");
+
+/// Commands of a category.
+struct Commands {
+    category: &'static str,
+    any_of: LazyLock<Regex>,
+    /// A pattern, and what must not follow one of its occurrences on its line; at once, where the regular expression begins
+    /// with `\A`.
+    not_before: Vec<(LazyLock<Regex>, LazyLock<Regex>)>,
+}
+
+impl Commands {
+    fn matches(&self, command: &str) -> bool {
+        self.any_of.is_match(command)
+            || self.not_before.iter().any(|(pattern, unwanted)| stands_without(command, pattern, unwanted))
+    }
+}
+
+/// Whether some occurrence of `pattern` has no `unwanted` behind it. Of the occurrences that end on one line the last is
+/// enough, for it has the least behind it, so that a line is searched once.
+fn stands_without(text: &str, pattern: &Regex, unwanted: &Regex) -> bool {
+    let is_anchored = unwanted.as_str().contains("\\A");
+    let mut found = pattern.find_iter(text).peekable();
+    while let Some(this) = found.next() {
+        let mut behind = &text[this.end()..];
+        if !is_anchored {
+            behind = &behind[..behind.find(['\n', '\r', '\u{2028}', '\u{2029}']).unwrap_or(behind.len())];
+            if found.peek().is_some_and(|next| next.end() <= this.end() + behind.len()) {
+                continue;
+            }
+        }
+        if !unwanted.is_match(behind) {
+            return true;
+        }
+    }
+    false
+}
+
+macro_rules! commands {
+    ($category:literal, [$first:literal $(, $pattern:literal)* $(,)?] $(, not_before $base:literal $unwanted:literal)*) => {
+        Commands {
+            category: $category,
+            any_of: LazyLock::new(|| compile(concat!("{", $first, $(",", $pattern,)* "}"), "-i")),
+            not_before: vec![
+                $((LazyLock::new(|| compile($base, "-i")), LazyLock::new(|| compile($unwanted, "-i")))),*
+            ],
+        }
+    };
+}
+
+/// In the order in which they are tried.
+static COMMANDS: LazyLock<[Commands; 7]> = LazyLock::new(|| {
+    [
+        commands!(
+            "testing",
+            [
+                "<{pytest,vitest,jest,mocha,rspec,phpunit,ctest,playwright,cypress,puppeteer}<",
+                "<{go test,cargo test,make test}<",
+                "<node --test<",
+                "<{npm,yarn,pnpm,bun}[ run] test<",
+            ]
+        ),
+        commands!(
+            "review",
+            ["<git {status,diff,show,log,blame}<", "<gh pr {view,diff,checks}<", "<gh run view<"]
+        ),
+        commands!(
+            "git",
+            [
+                "<git {push,pull,fetch,commit,merge,rebase,checkout,cherry-pick,reset,revert,switch,tag,stash}<",
+            ]
+        ),
+        commands!(
+            "deps",
+            [
+                "<{npm,yarn,pnpm,bun} {install,add,remove,uninstall,update,upgrade,ci}<",
+                "<{pip,pip3} {install,uninstall}<",
+                "<uv {add,remove,sync,pip install}<",
+                "<poetry {add,remove,install,update}<",
+                "<cargo {add,remove,update}<",
+                "<{go get,go mod {tidy,download}}<",
+                "<bundle {install,update,add}<",
+                "<gem {install,uninstall}<",
+                "<brew {install,uninstall,upgrade,update}<",
+                "<{apt,apt-get} {install,remove}<",
+            ]
+        ),
+        commands!(
+            "format",
+            [
+                "<prettier<…{--write,-w}{~,\\z}",
+                "<eslint<…--fix<",
+                "<biome format<",
+                "<biome check<…--apply<",
+                "<{ruff format,isort,rustfmt,gofmt,goimports,dprint fmt}<",
+            ],
+            not_before "<black<" "--check<",
+            not_before "<cargo fmt<" "--check<"
+        ),
+        commands!(
+            "verification",
+            [
+                "<{npm,yarn,pnpm,bun}[ run] {lint,typecheck}<",
+                "<prettier<…--check<",
+                "<black<…--check<",
+                "<{ruff check,flake8,mypy,pyright,cargo check,golangci-lint,shellcheck,hadolint}<",
+                "<cargo fmt<…--check<",
+                "<terraform validate<",
+                "<make {lint,check,typecheck,verify}<",
+            ],
+            not_before "<eslint<" "--fix<",
+            not_before "<biome check<" "--apply<",
+            not_before "<tsc<" "\\A --build<"
+        ),
+        commands!(
+            "build-deploy",
+            [
+                "<docker {build,push,compose build}<",
+                "<{cargo build,go build}<",
+                "<make {build,release,dist,package,deploy}<",
+                "<{npm,yarn,pnpm,bun}[ run] build<",
+                "<{webpack,vite,next,rollup,esbuild} build<",
+                "<tsc --build<",
+                "<pm2~",
+                "<kubectl {apply,rollout,set}<",
+                "<helm {install,upgrade}<",
+                "<terraform {apply,plan,destroy}<",
+                "<serverless deploy<",
+                "<{vercel,netlify,flyctl,railway,sst} {deploy,up}<",
+            ]
+        ),
+    ]
+});
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn command(text: &str) -> &'static str {
+        let call = ActivityCall { name: b"bash", target: Some(text.as_bytes()) };
+        classify(&[call], &TurnWords::default()).category
+    }
+
+    fn words(text: &str) -> &'static str {
+        classify(&[], &TurnWords { prompt: text.as_bytes(), ..TurnWords::default() }).category
+    }
+
+    #[test]
+    fn commands_by_table() {
+        for (text, category) in [
+            ("pytest -q", "testing"),
+            ("FOO=1 BAR=x npm  run\ntest", "testing"),
+            ("FOO=pytest", "testing"),
+            ("node --test", "testing"),
+            ("xpytest", "exploration"),
+            ("pytesté", "testing"),
+            ("git log && git push", "review"),
+            ("git cherry-pick x", "git"),
+            ("Git push", "exploration"),
+            ("pnpm add x", "deps"),
+            ("uv pip install x", "deps"),
+            ("go mod tidy", "deps"),
+            ("prettier . --write", "format"),
+            ("prettier -w x", "format"),
+            ("prettier -wx", "exploration"),
+            ("prettier . --check", "verification"),
+            ("eslint . --fix-dry-run", "format"),
+            ("eslint .", "verification"),
+            ("eslint . --fix\neslint", "format"),
+            ("black .", "format"),
+            ("black --check .", "verification"),
+            ("black --check .; black .", "format"),
+            ("cargo fmt --check", "verification"),
+            ("cargo fmt", "format"),
+            ("biome check --apply", "format"),
+            ("biome check", "verification"),
+            ("tsc --build", "build-deploy"),
+            ("tsc\n--build", "build-deploy"),
+            ("tsc -p . --build", "verification"),
+            ("tsc --build; tsc", "verification"),
+            ("pm2 restart", "build-deploy"),
+            ("pm2", "exploration"),
+            ("docker compose build", "build-deploy"),
+            ("vercel deploy", "build-deploy"),
+            ("ls", "exploration"),
+        ] {
+            assert_eq!(command(text), category, "{text}");
+        }
+    }
+
+    #[test]
+    fn every_pattern_compiles_and_hostile_lines_are_linear() {
+        for table in COMMANDS.iter() {
+            assert!(!table.matches("nothing of this"), "{}", table.category);
+        }
+        let line = "black eslint prettier biome check tsc --build ".repeat(20_000) + "--check --fix --apply";
+        assert_eq!(command(&line), "format");
+    }
+
+    #[test]
+    fn words_in_any_case_at_boundaries() {
+        for (text, category) in [
+            ("there is a BUG", "debugging"),
+            ("Stack\u{A0}Trace", "debugging"),
+            ("debugger", "conversation"),
+            ("crashé", "debugging"),
+            ("throw\u{17F}", "debugging"),
+            ("look over this, then add", "review"),
+            ("clean up and create", "refactoring"),
+            ("support  for x", "feature"),
+            ("what if we plan", "brainstorming"),
+            ("roadmap", "planning"),
+            ("hello", "conversation"),
+        ] {
+            assert_eq!(words(text), category, "{text}");
+        }
+        let turn = TurnWords { has_reasoning: true, ..TurnWords::default() };
+        assert_eq!(classify(&[], &turn).category, "reasoning");
+    }
+
+    #[test]
+    fn calls_come_before_words() {
+        let call = |name: &'static str, target: Option<&'static str>| ActivityCall {
+            name: name.as_bytes(),
+            target: target.map(str::as_bytes),
+        };
+        let bug = TurnWords { prompt: b"bug", ..TurnWords::default() };
+        let failed = TurnWords { has_failed: true, ..TurnWords::default() };
+        assert_eq!(classify(&[call("task", None)], &bug).category, "delegation");
+        assert_eq!(classify(&[call("update_plan", None)], &bug).category, "planning");
+        assert_eq!(classify(&[call("write", Some("a/docs/x"))], &bug).category, "docs");
+        assert_eq!(classify(&[call("Edit", Some("src/x.rs"))], &bug).category, "debugging");
+        assert_eq!(classify(&[call("Edit", None)], &TurnWords::default()).category, "coding");
+        assert_eq!(classify(&[call("Edit", Some("README.x"))], &failed).category, "debugging");
+        assert_eq!(classify(&[call("Read", None)], &failed).category, "debugging");
+        assert_eq!(classify(&[call("Read", None)], &TurnWords::default()).category, "exploration");
+        let walk = ["Bash", "Edit", "Edit", "bash", "shell", "apply_patch", "Read", "Bash", "MultiEdit"];
+        let walk = walk.map(|name| call(name, None));
+        let found = classify(&walk, &TurnWords::default());
+        assert_eq!((found.retries, found.has_edits, found.category), (2, true, "debugging"));
+    }
+
+    #[test]
+    fn documents() {
+        for target in ["a.MD", "x/README", "changelog.txt.bak", "docs/x", "a/docs/b.rs", "x.adoc"] {
+            assert!(is_document(target), "{target}");
+        }
+        for target in ["", "a.md\n", "Docs/x", "xdocs/y", "readmes", "a.mdy"] {
+            assert!(!is_document(target), "{target}");
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! Tool calls: hash of the arguments, target, edit hashes, replacements, files touched.
+
+use super::js::{self, KeyOrder, RecordText};
+use super::measure::hash16;
+use crate::scan::json::Value;
+
+/// A tool call of a turn. Texts are WTF-8.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct ToolCall {
+    pub id: Vec<u8>,
+    pub name: Vec<u8>,
+    pub args_hash: String,
+    pub target: Option<Vec<u8>>,
+    pub skill_name: Option<Vec<u8>>,
+    pub is_error: bool,
+    pub edit_pre_hash: Option<String>,
+    pub edit_post_hash: Option<String>,
+    pub replacement: Replacement,
+}
+
+impl ToolCall {
+    /// Appends the members of the call.
+    pub(super) fn write(&self, record: &mut RecordText) {
+        record.text("id", &self.id);
+        record.text("name", &self.name);
+        record.text("argsHash", self.args_hash.as_bytes());
+        record.maybe_text("target", self.target.as_deref());
+        record.maybe_text("skillName", self.skill_name.as_deref());
+        record.flag_if("isError", self.is_error);
+        record.maybe_text("editPreHash", self.edit_pre_hash.as_deref().map(str::as_bytes));
+        record.maybe_text("editPostHash", self.edit_post_hash.as_deref().map(str::as_bytes));
+        self.replacement.write(record);
+    }
+}
+
+/// Which calls one call stands for, as tool servers say it in `_meta`.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct Replacement {
+    pub replaced_tools: Vec<Vec<u8>>,
+    pub collapsed_calls: Option<f64>,
+}
+
+impl Replacement {
+    /// Looks in the `_meta` of a result block, then in those of the entries of its content.
+    pub(super) fn of_result(block: Value<'_>) -> Option<Self> {
+        let of = |holder: Value<'_>| holder.get("_meta").and_then(Self::of_meta);
+        of(block).or_else(|| block.get("content")?.items().find_map(of))
+    }
+
+    fn of_meta(meta: Value<'_>) -> Option<Self> {
+        let names = meta.get("replaces").into_iter().flat_map(Value::items).filter_map(js::wtf8);
+        let replaced_tools: Vec<_> = names.filter(|name| !name.is_empty()).map(<[u8]>::to_vec).collect();
+        let collapsed_calls = js::number(meta, "collapsedCalls").filter(|count| *count > 0.0).map(f64::floor);
+        let tells = !replaced_tools.is_empty() || collapsed_calls.is_some();
+        tells.then_some(Replacement { replaced_tools, collapsed_calls })
+    }
+
+    /// Appends the members that say something.
+    pub(super) fn write(&self, record: &mut RecordText) {
+        if !self.replaced_tools.is_empty() {
+            record.texts("replacedTools", &self.replaced_tools);
+        }
+        if let Some(count) = self.collapsed_calls.filter(|count| *count > 0.0) {
+            record.number("collapsedCalls", count);
+        }
+    }
+}
+
+/// The first 16 hex digits of the hash of the input's stable text; absent or null is `{}`.
+pub(super) fn args_hash(input: Option<Value<'_>>) -> String {
+    let mut text = Vec::new();
+    match input.filter(|input| !input.is_null()) {
+        Some(input) => js::write_value(input, KeyOrder::Sorted, &mut text),
+        None => text.extend_from_slice(b"{}"),
+    }
+    hash16(&text)
+}
+
+/// The target of a call of Claude Code: the file, command or pattern that it is about.
+pub(super) fn target<'d>(name: &[u8], input: Value<'d>) -> Option<&'d [u8]> {
+    let keys: &[&str] = match name {
+        b"Read" | b"Edit" | b"Write" | b"NotebookEdit" => &["file_path"],
+        b"Bash" => &["command"],
+        b"Grep" | b"Glob" => &["pattern"],
+        b"WebFetch" => &["url"],
+        b"Agent" | b"Task" => &["subagent_type", "description"],
+        _ => &["file_path", "path", "url", "command"],
+    };
+    js::first_any_text(input, keys)
+}
+
+/// The hashes of the old and the new text of an edit of Claude Code.
+pub(super) fn edit_hashes(name: &[u8], input: Value<'_>) -> (Option<String>, Option<String>) {
+    let hash = |key| js::any_text(input, key).map(hash16);
+    match name {
+        b"Edit" | b"NotebookEdit" => (hash("old_string"), hash("new_string")),
+        b"Write" => (None, hash("content")),
+        _ => (None, None),
+    }
+}
+
+/// The targets of the calls that `touches` names, each once, in first order. `with_empty` keeps the empty target.
+pub(super) fn files_touched(
+    calls: &[ToolCall],
+    touches: impl Fn(&[u8]) -> bool,
+    with_empty: bool,
+) -> Vec<Vec<u8>> {
+    let mut seen = std::collections::HashSet::new();
+    let targets = calls.iter().filter(|call| touches(&call.name)).filter_map(|call| call.target.as_ref());
+    targets.filter(|target| (with_empty || !target.is_empty()) && seen.insert(*target)).cloned().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scan::json::Document;
+
+    fn with<T>(text: &str, f: impl FnOnce(Value<'_>) -> T) -> T {
+        f(Document::default().parse(text.as_bytes()).unwrap())
+    }
+
+    #[test]
+    fn hashes_do_not_depend_on_the_order_of_keys() {
+        assert_eq!(args_hash(None), "44136fa355b3678a");
+        assert_eq!(with("null", |value| args_hash(Some(value))), "44136fa355b3678a");
+        let hash = |text| with(text, |value| args_hash(Some(value)));
+        assert_eq!(hash(r#"{"b":1,"a":{"d":1,"c":2}}"#), hash(r#"{"a":{"c":2.0,"d":1},"b":1e0}"#));
+        assert_ne!(hash("[1,2]"), hash("[2,1]"));
+    }
+
+    #[test]
+    fn targets_by_name() {
+        let input = r#"{"file_path":"f","command":"c","pattern":"p","url":"u","description":"d","path":3}"#;
+        for (name, wanted) in [
+            ("Read", "f"),
+            ("NotebookEdit", "f"),
+            ("Bash", "c"),
+            ("Grep", "p"),
+            ("WebFetch", "u"),
+            ("Task", "d"),
+            ("read", "f"),
+            ("mcp__x", "f"),
+        ] {
+            with(input, |input| {
+                assert_eq!(target(name.as_bytes(), input), Some(wanted.as_bytes()), "{name}")
+            });
+        }
+        with(r#"{"path":3,"url":"","command":"c"}"#, |input| assert_eq!(target(b"X", input), Some(&b""[..])));
+        with(r#""text""#, |input| assert_eq!(target(b"Read", input), None));
+    }
+
+    #[test]
+    fn replacements_come_from_the_block_or_its_entries() {
+        let of = |text| with(text, Replacement::of_result);
+        let found = of(r#"{"_meta":{"replaces":["a","",3,"b"],"collapsedCalls":2.9}}"#).unwrap();
+        assert_eq!(found.replaced_tools, [b"a", b"b"]);
+        assert_eq!(found.collapsed_calls, Some(2.0));
+        let found =
+            of(r#"{"_meta":{"replaces":[]},"content":[{},{"_meta":{"collapsedCalls":0.5}}]}"#).unwrap();
+        assert_eq!(found.collapsed_calls, Some(0.0));
+        let mut record = RecordText::default();
+        found.write(&mut record);
+        assert_eq!(record.finish(), b"{}");
+        assert_eq!(of(r#"{"_meta":{"collapsedCalls":-1}}"#), None);
+    }
+}

@@ -1,0 +1,324 @@
+//! What JavaScript makes of values that it read from a log: their text, their lengths, their order.
+//!
+//! Everything that comes out of a log has gone through `JSON.parse` and `JSON.stringify` in the programs that share the
+//! ledger, so numbers here are doubles. Strings are WTF-8, as [`JsStr::as_wtf8`](crate::scan::json::JsStr::as_wtf8)
+//! has them.
+
+use std::borrow::Cow;
+use std::cmp::Ordering;
+
+use crate::scan::json::{Items, JsStr, Kind, Value, write_js_number, write_js_string};
+
+/// The order of an object's keys in its text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum KeyOrder {
+    /// Array indices first, then the order of the log: what `JSON.stringify` prints.
+    AsParsed,
+    /// By UTF-16 code units at every depth: the stable text that is hashed.
+    Sorted,
+}
+
+/// Appends a value as `JSON.stringify(JSON.parse(text))` prints it. Does not recurse.
+pub(super) fn write_value(value: Value<'_>, order: KeyOrder, out: &mut Vec<u8>) {
+    enum Open<'d> {
+        List(Items<'d>),
+        Object(std::vec::IntoIter<(JsStr<'d>, Value<'d>)>),
+    }
+    let mut open = Vec::new();
+    let mut value = value;
+    loop {
+        match value.kind() {
+            Kind::Array => {
+                out.push(b'[');
+                open.push(Open::List(value.items()));
+            }
+            Kind::Object => {
+                out.push(b'{');
+                let mut members: Vec<_> = value.members().collect();
+                if order == KeyOrder::Sorted {
+                    members.sort_by(|(a, _), (b, _)| compare_utf16(a.as_wtf8(), b.as_wtf8()));
+                }
+                open.push(Open::Object(members.into_iter()));
+            }
+            Kind::String => write_js_string(wtf8(value).unwrap_or_default(), out),
+            Kind::Number => write_number(value.as_number().map_or(0.0, |number| number.as_f64()), out),
+            Kind::Bool => out.extend_from_slice(if value.is_truthy() { b"true" } else { b"false" }),
+            Kind::Null => out.extend_from_slice(b"null"),
+        }
+        value = loop {
+            // No value ends in an opening bracket, so one here means that nothing precedes the next item.
+            let is_first = matches!(out.last(), Some(b'[' | b'{'));
+            let next = match open.last_mut() {
+                None => return,
+                Some(Open::List(items)) => items.next().map(|item| (None, item)),
+                Some(Open::Object(members)) => members.next().map(|(key, value)| (Some(key), value)),
+            };
+            if let Some((key, value)) = next {
+                if !is_first {
+                    out.push(b',');
+                }
+                if let Some(key) = key {
+                    write_js_string(key.as_wtf8(), out);
+                    out.push(b':');
+                }
+                break value;
+            }
+            out.push(if let Some(Open::List(_)) = open.pop() { b']' } else { b'}' });
+        };
+    }
+}
+
+/// Appends a number as `JSON.stringify` prints it: `null` when it is not finite.
+pub(super) fn write_number(number: f64, out: &mut Vec<u8>) {
+    if number.is_finite() {
+        write_js_number(number, out);
+    } else {
+        out.extend_from_slice(b"null");
+    }
+}
+
+/// The string of a value, the empty one too.
+pub(super) fn wtf8(value: Value<'_>) -> Option<&[u8]> {
+    value.as_js_str().map(JsStr::as_wtf8)
+}
+
+/// The string member `key`, the empty string too.
+pub(super) fn any_text<'d>(object: Value<'d>, key: &str) -> Option<&'d [u8]> {
+    object.get(key).and_then(wtf8)
+}
+
+/// A *string field*: the member `key` when it is a string and not empty.
+pub(super) fn text<'d>(object: Value<'d>, key: &str) -> Option<&'d [u8]> {
+    any_text(object, key).filter(|text| !text.is_empty())
+}
+
+/// The first string field among `keys`.
+pub(super) fn first_text<'d>(object: Value<'d>, keys: &[&str]) -> Option<&'d [u8]> {
+    keys.iter().find_map(|key| text(object, key))
+}
+
+/// The first member among `keys` that is a string, the empty one too.
+pub(super) fn first_any_text<'d>(object: Value<'d>, keys: &[&str]) -> Option<&'d [u8]> {
+    keys.iter().find_map(|key| any_text(object, key))
+}
+
+/// The member `key` unless it is absent or null.
+pub(super) fn present<'d>(object: Value<'d>, key: &str) -> Option<Value<'d>> {
+    object.get(key).filter(|value| !value.is_null())
+}
+
+/// A finite number.
+pub(super) fn number(object: Value<'_>, key: &str) -> Option<f64> {
+    object.get(key)?.as_number().map(|number| number.as_f64()).filter(|number| number.is_finite())
+}
+
+/// Whether the member `key` is `true`.
+pub(super) fn is_true(object: Value<'_>, key: &str) -> bool {
+    object.get(key).and_then(Value::as_bool) == Some(true)
+}
+
+/// The text with U+FFFD for each lone surrogate: what is hashed, tokenised and compared with patterns.
+pub(super) fn to_utf8(wtf8: &[u8]) -> Cow<'_, str> {
+    if let Ok(text) = std::str::from_utf8(wtf8) {
+        return Cow::Borrowed(text);
+    }
+    let mut text = String::with_capacity(wtf8.len());
+    for chunk in wtf8.utf8_chunks() {
+        text.push_str(chunk.valid());
+        // A surrogate comes as three invalid chunks of a byte each; its lead byte stands for all of it.
+        if chunk.invalid().first() == Some(&0xED) {
+            text.push(char::REPLACEMENT_CHARACTER);
+        }
+    }
+    Cow::Owned(text)
+}
+
+/// How many UTF-16 code units a string has.
+pub(super) fn utf16_len(wtf8: &[u8]) -> usize {
+    let is_lead = |byte: &&u8| **byte & 0xC0 != 0x80;
+    wtf8.iter().filter(is_lead).count() + wtf8.iter().filter(|byte| **byte >= 0xF0).count()
+}
+
+/// Compares two strings by their UTF-16 code units, as JavaScript's `sort` does.
+pub(super) fn compare_utf16(a: &[u8], b: &[u8]) -> Ordering {
+    if a.is_ascii() || b.is_ascii() {
+        // An ASCII character sorts below every other, in units and in bytes.
+        return a.cmp(b);
+    }
+    utf16_units(a).cmp(utf16_units(b))
+}
+
+fn utf16_units(wtf8: &[u8]) -> impl Iterator<Item = u16> {
+    let mut at = 0;
+    let mut low = None;
+    std::iter::from_fn(move || {
+        if let Some(unit) = low.take() {
+            return Some(unit);
+        }
+        let lead = *wtf8.get(at)?;
+        let tail = |n: usize| u32::from(wtf8.get(at + n).copied().unwrap_or(0x80) & 0x3F);
+        let (point, len) = match lead {
+            0..0x80 => (u32::from(lead), 1),
+            0x80..0xE0 => (u32::from(lead & 0x1F) << 6 | tail(1), 2),
+            0xE0..0xF0 => (u32::from(lead & 0x0F) << 12 | tail(1) << 6 | tail(2), 3),
+            _ => (u32::from(lead & 0x07) << 18 | tail(1) << 12 | tail(2) << 6 | tail(3), 4),
+        };
+        at += len;
+        if point < 0x1_0000 {
+            return Some(point as u16);
+        }
+        low = Some(0xDC00 | (point & 0x3FF) as u16);
+        Some(0xD800 | ((point - 0x1_0000) >> 10) as u16)
+    })
+}
+
+/// Builds the JSON text of one record, member by member in the order of the calls.
+#[derive(Debug, Default)]
+pub(super) struct RecordText {
+    out: Vec<u8>,
+}
+
+impl RecordText {
+    /// An object that begins with `"v":1` and a source.
+    pub(super) fn of(source: &str) -> Self {
+        let mut record = RecordText::default();
+        record.count("v", 1);
+        record.text("source", source.as_bytes());
+        record
+    }
+
+    fn key(&mut self, key: &str) {
+        self.out.push(if self.out.is_empty() { b'{' } else { b',' });
+        write_js_string(key.as_bytes(), &mut self.out);
+        self.out.push(b':');
+    }
+
+    /// A string member.
+    pub(super) fn text(&mut self, key: &str, wtf8: &[u8]) {
+        self.key(key);
+        write_js_string(wtf8, &mut self.out);
+    }
+
+    /// A string member, when there is one.
+    pub(super) fn maybe_text(&mut self, key: &str, wtf8: Option<&[u8]>) {
+        if let Some(wtf8) = wtf8 {
+            self.text(key, wtf8);
+        }
+    }
+
+    /// A whole number.
+    pub(super) fn count(&mut self, key: &str, count: usize) {
+        self.number(key, count as f64);
+    }
+
+    /// A number.
+    pub(super) fn number(&mut self, key: &str, number: f64) {
+        self.key(key);
+        write_number(number, &mut self.out);
+    }
+
+    /// `true` or `false`.
+    pub(super) fn flag(&mut self, key: &str, flag: bool) {
+        self.raw(key, if flag { b"true" } else { b"false" });
+    }
+
+    /// `true`, or no member at all.
+    pub(super) fn flag_if(&mut self, key: &str, flag: bool) {
+        if flag {
+            self.flag(key, true);
+        }
+    }
+
+    /// A member whose JSON text is at hand.
+    pub(super) fn raw(&mut self, key: &str, json: &[u8]) {
+        self.key(key);
+        self.out.extend_from_slice(json);
+    }
+
+    /// A value of the log.
+    pub(super) fn value(&mut self, key: &str, value: Value<'_>) {
+        self.key(key);
+        write_value(value, KeyOrder::AsParsed, &mut self.out);
+    }
+
+    /// A list of strings.
+    pub(super) fn texts<T: AsRef<[u8]>>(&mut self, key: &str, texts: &[T]) {
+        self.key(key);
+        self.out.push(b'[');
+        for (at, text) in texts.iter().enumerate() {
+            if at > 0 {
+                self.out.push(b',');
+            }
+            write_js_string(text.as_ref(), &mut self.out);
+        }
+        self.out.push(b']');
+    }
+
+    /// A list of objects, each of which `write` makes.
+    pub(super) fn objects<T>(&mut self, key: &str, items: &[T], mut write: impl FnMut(&T, &mut RecordText)) {
+        self.key(key);
+        self.out.push(b'[');
+        for (at, item) in items.iter().enumerate() {
+            if at > 0 {
+                self.out.push(b',');
+            }
+            let mut object = RecordText::default();
+            write(item, &mut object);
+            self.out.extend_from_slice(&object.finish());
+        }
+        self.out.push(b']');
+    }
+
+    /// The text. It is UTF-8: lone surrogates are escapes in it.
+    pub(super) fn finish(mut self) -> Vec<u8> {
+        if self.out.is_empty() {
+            self.out.push(b'{');
+        }
+        self.out.push(b'}');
+        self.out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scan::json::Document;
+
+    fn printed(line: &str, order: KeyOrder) -> String {
+        let mut document = Document::default();
+        let mut out = Vec::new();
+        write_value(document.parse(line.as_bytes()).unwrap(), order, &mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn numbers_are_doubles_and_indices_come_first() {
+        let line = r#"{"b":9007199254740993,"a":1.0,"2":1e999,"1":[-0,"\ud800",{}],"a":{"x":null}}"#;
+        assert_eq!(
+            printed(line, KeyOrder::AsParsed),
+            r#"{"1":[0,"\ud800",{}],"2":null,"b":9007199254740992,"a":{"x":null}}"#
+        );
+    }
+
+    #[test]
+    fn the_stable_text_sorts_keys_by_code_units_at_every_depth() {
+        let line = r#"{"\uffff":1,"😀":2,"b":{"10":1,"9":2,"B":3},"a":[{"z":1,"y":2}]}"#;
+        assert_eq!(
+            printed(line, KeyOrder::Sorted),
+            "{\"a\":[{\"y\":2,\"z\":1}],\"b\":{\"10\":1,\"9\":2,\"B\":3},\"😀\":2,\"\u{ffff}\":1}"
+        );
+    }
+
+    #[test]
+    fn lengths_count_code_units() {
+        for (text, units) in [("", 0), ("abc", 3), ("é", 1), ("€", 1), ("😀", 2)] {
+            assert_eq!(utf16_len(text.as_bytes()), units, "{text}");
+            assert_eq!(
+                utf16_units(text.as_bytes()).collect::<Vec<_>>(),
+                text.encode_utf16().collect::<Vec<_>>()
+            );
+        }
+        assert_eq!(utf16_len(b"\xED\xA0\x80"), 1);
+        assert_eq!(to_utf8(b"a\xED\xA0\x80b"), "a\u{FFFD}b");
+    }
+}

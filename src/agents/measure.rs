@@ -1,0 +1,93 @@
+//! Measures of texts: bytes, code units, hashes, tokens.
+//!
+//! Tokens are those of OpenAI's cl100k_base vocabulary, counted by an encoder that is linear in every text: a megabyte of
+//! one letter takes as long as a megabyte of prose.
+
+use std::borrow::Cow;
+
+use sha2::{Digest, Sha256};
+
+use super::js::{self, KeyOrder, RecordText};
+use crate::scan::json::{Kind, Value};
+
+/// What the encoder of the TypeScript package refuses in a text.
+const SPECIAL_TOKENS: [&[u8]; 5] =
+    [b"<|endoftext|>", b"<|fim_prefix|>", b"<|fim_middle|>", b"<|fim_suffix|>", b"<|endofprompt|>"];
+
+/// The *measured text* of a result: a string as it is, nothing for null or nothing, else the JSON text.
+pub(super) fn measured_text(value: Option<Value<'_>>) -> Option<Cow<'_, [u8]>> {
+    let value = value.filter(|value| !value.is_null())?;
+    Some(match value.kind() {
+        Kind::String => Cow::Borrowed(js::wtf8(value).unwrap_or_default()),
+        _ => {
+            let mut text = Vec::new();
+            js::write_value(value, KeyOrder::AsParsed, &mut text);
+            Cow::Owned(text)
+        }
+    })
+}
+
+/// The length in UTF-8. A lone surrogate has three bytes, as has the U+FFFD that it becomes.
+pub(super) fn byte_len(wtf8: &[u8]) -> usize {
+    wtf8.len()
+}
+
+/// The first 16 hex digits of the SHA-256.
+pub(super) fn hash16(wtf8: &[u8]) -> String {
+    let digest = Sha256::digest(js::to_utf8(wtf8).as_bytes());
+    digest[..8].iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The number of cl100k_base tokens. Special tokens count as plain text.
+pub(super) fn approx_tokens(wtf8: &[u8]) -> usize {
+    if wtf8.is_empty() { 0 } else { bpe_openai::cl100k_base().count(&js::to_utf8(wtf8)) }
+}
+
+/// Whether the text names a special token, at which the TypeScript package gives a whole file up.
+pub(super) fn has_special_token(wtf8: &[u8]) -> bool {
+    memchr::memmem::find_iter(wtf8, b"<|")
+        .any(|at| SPECIAL_TOKENS.iter().any(|token| wtf8[at..].starts_with(token)))
+}
+
+/// Appends `contentLength` and `contentHash` of a measured text, when there is one.
+pub(super) fn write_content_measures(text: Option<&[u8]>, record: &mut RecordText) {
+    if let Some(text) = text {
+        record.count("contentLength", js::utf16_len(text));
+        record.text("contentHash", hash16(text).as_bytes());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scan::json::Document;
+
+    #[test]
+    fn hashes_and_tokens_of_known_texts() {
+        assert_eq!(hash16(b"{}"), "44136fa355b3678a");
+        assert_eq!(hash16(b"\xED\xA0\x80"), hash16("\u{FFFD}".as_bytes()));
+        assert_eq!(approx_tokens(b""), 0);
+        assert_eq!(approx_tokens(b"hello world"), 2);
+        assert_eq!(approx_tokens(b"<|endoftext|>"), 7);
+        assert!(has_special_token(b"x <| <|fim_middle|>") && !has_special_token(b"<|endoftext"));
+    }
+
+    #[test]
+    fn a_run_of_one_letter_is_linear() {
+        // A quadratic encoder takes a quarter of an hour for this.
+        let text = vec![b'a'; 1_000_000];
+        assert_eq!(approx_tokens(&text), 125_000);
+    }
+
+    #[test]
+    fn results_are_measured_as_text_or_as_json() {
+        let mut document = Document::default();
+        let value = document.parse(br#"{"s":"x","n":null,"o":[1.0,{"b":1}],"z":0}"#).unwrap();
+        let measured = |key| measured_text(value.get(key)).map(Cow::into_owned);
+        assert_eq!(measured("s").unwrap(), b"x");
+        assert_eq!(measured("n"), None);
+        assert_eq!(measured("absent"), None);
+        assert_eq!(measured("o").unwrap(), br#"[1,{"b":1}]"#);
+        assert_eq!(measured("z").unwrap(), b"0");
+    }
+}
