@@ -1,10 +1,26 @@
 //! Session logs of coding agents: from what Claude Code, Codex, OpenCode and Gemini CLI write to lines of the ledger.
 
-#![allow(dead_code)]
-
 mod activity;
 mod calls;
+mod claude;
+mod cursors;
+mod error;
 mod fidelity;
+mod hook;
 mod js;
+mod known;
+mod lines;
 mod measure;
+mod pass;
+mod pending;
 mod project;
+mod run;
+mod settings;
+mod walk;
+
+pub use error::AgentsError;
+pub use pass::{Agent, ContentMode, Reason, Unreadable};
+pub use run::{
+    AgentReport, HookReport, Ingest, IngestObserver, IngestOptions, IngestReport, NamedLine, NoObserver,
+    RecordCounts, SkippedFile,
+};

@@ -12,6 +12,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 mod book;
 mod clean;
 mod dev;
+mod ingest;
 mod interrupt;
 mod journal;
 mod ledger;
@@ -44,7 +45,8 @@ Examples:
   burn ledger append --kind turns         append records from standard input, each once
   burn ledger check                       find everything that is wrong with the ledger
   burn query turns --since 2026-04-20     ask for records
-  burn usage --since 7d --by model        what was used, and what it cost"
+  burn usage --since 7d --by model        what was used, and what it cost
+  burn ingest                             take in what coding agents have logged"
 )]
 pub struct Cli {
     #[command(subcommand)]
@@ -70,13 +72,8 @@ enum Command {
     Book(book::BookArgs),
     /// Append to, read, drain and recover write-ahead journals.
     Journal(journal::JournalArgs),
-    /// The earlier name of `burn journal drain`.
-    #[command(hide = true, disable_help_flag = true)]
-    Ingest {
-        /// Whatever followed the earlier name.
-        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-        words: Vec<std::ffi::OsString>,
-    },
+    /// Read what coding agents have logged, and append it to the ledger.
+    Ingest(ingest::IngestArgs),
     /// Tools for benchmarks and tests.
     Dev(dev::DevArgs),
     /// Print a completion script for a shell.
@@ -140,10 +137,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Session(args) => session::run(args),
         Command::Book(args) => book::run(args),
         Command::Journal(args) => journal::run(args),
-        Command::Ingest { .. } => wrong_usage(
-            &["journal", "drain"],
-            "draining a journal is now `burn journal drain [DIR] [--store DIR]`, where DIR replaces --journal DIR",
-        ),
+        Command::Ingest(args) => ingest::run(args),
         Command::Dev(args) => dev::run(args),
         Command::Completions(args) => {
             let mut script = Vec::new();

@@ -30,6 +30,21 @@ impl Spinner {
         }
     }
 
+    /// Prints in between, without leaving pieces of the line of words behind.
+    pub(super) fn suspend(&self, print: impl FnOnce()) {
+        match &self.0 {
+            Some(spinner) => spinner.suspend(print),
+            None => print(),
+        }
+    }
+
+    /// Takes the words away until there are others.
+    pub(super) fn clear(&self) {
+        if let Some(spinner) = &self.0 {
+            spinner.suspend(|| spinner.set_message(""));
+        }
+    }
+
     pub(super) fn finish(self) {
         if let Some(spinner) = self.0 {
             spinner.finish_and_clear();

@@ -94,7 +94,7 @@ impl Ledger {
     /// writes what is missing and nothing twice, save for stamps, which have no id: see
     /// [`AppendOptions::interrupted_at_bytes`].
     pub fn append(&self, batch: &Batch, options: &AppendOptions) -> Result<Appended, LedgerError> {
-        self.append_knowing(batch, options, None)
+        self.append_knowing(batch, options, None, &mut Vec::new())
     }
 
     /// Appends the next piece of a batch that is too large for memory, as [`Ledger::append`] does with a batch. The pieces' turns are
@@ -108,7 +108,18 @@ impl Ledger {
         options: &AppendOptions,
         pieces: &mut Pieces,
     ) -> Result<Appended, LedgerError> {
-        self.append_knowing(piece, options, Some(pieces))
+        self.append_knowing(piece, options, Some(pieces), &mut Vec::new())
+    }
+
+    /// As [`Ledger::append`], and adds the places in the batch of the ledger lines that were written to `written`.
+    #[cfg(feature = "agents")]
+    pub(crate) fn append_telling(
+        &self,
+        batch: &Batch,
+        options: &AppendOptions,
+        written: &mut Vec<u32>,
+    ) -> Result<Appended, LedgerError> {
+        self.append_knowing(batch, options, None, written)
     }
 
     fn append_knowing(
@@ -116,6 +127,7 @@ impl Ledger {
         batch: &Batch,
         options: &AppendOptions,
         pieces: Option<&mut Pieces>,
+        written: &mut Vec<u32>,
     ) -> Result<Appended, LedgerError> {
         let mut done = Appended { skipped: batch.skipped(), ..Appended::default() };
         if batch.is_empty() {
@@ -135,10 +147,14 @@ impl Ledger {
                 if entries.iter().all(|entry| entry.id.is_none()) {
                     done.appended += counted(entries.iter().copied());
                     let mut ledger = self.open_for_append()?;
+                    written.extend(entries.iter().map(|entry| entry.number));
                     return self.write(batch, entries, &mut ledger, held, options);
                 }
                 self.locked(LockName::LedgerIndex, |index_held| {
-                    self.append_indexed(batch, &wanted, options, pieces, &mut done, [held, index_held])
+                    let held = [held, index_held];
+                    let fresh = self.append_indexed(batch, &wanted, options, pieces, &mut done, held)?;
+                    written.extend(fresh.iter().map(|entry| entry.number));
+                    Ok(())
                 })
             })?;
         }
@@ -183,15 +199,15 @@ impl Ledger {
         }
     }
 
-    fn append_indexed(
+    fn append_indexed<'b>(
         &self,
         batch: &Batch,
-        Wanted { entries, landed }: &Wanted<'_>,
+        Wanted { entries, landed }: &Wanted<'b>,
         options: &AppendOptions,
         mut pieces: Option<&mut Pieces>,
         done: &mut Appended,
         [held, index_held]: [&Held; 2],
-    ) -> Result<(), LedgerError> {
+    ) -> Result<Vec<&'b Entry>, LedgerError> {
         let mut ledger = self.open_for_append()?;
         let mut index = Index::open(self.home(), &ledger)?;
         let mut known = index.known(entries.iter().filter_map(|entry| entry.id))?;
@@ -200,7 +216,7 @@ impl Ledger {
             Some(pieces) => pieces.known_fingerprints(&index, &wanted),
             None => index.known_fingerprints(wanted.iter().copied()),
         };
-        let mut fresh: Vec<&Entry> = Vec::with_capacity(entries.len());
+        let mut fresh: Vec<&'b Entry> = Vec::with_capacity(entries.len());
         let is_landed = |entry: &Entry| entry.id.is_some_and(|id| landed.contains(&id));
         // A power cut may have taken ids of lines that it left.
         let mut to_index: Vec<&Entry> = Vec::new();
@@ -258,8 +274,8 @@ impl Ledger {
         if let Some(pieces) = pieces {
             pieces.add(&fingerprints);
         }
-        done.appended += counted(fresh);
-        Ok(())
+        done.appended += counted(fresh.iter().copied());
+        Ok(fresh)
     }
 
     /// Opens the ledger, creating it when it is missing. Its name is durable before its first line, whether the append is or

@@ -280,10 +280,11 @@ impl Fingerprints {
         self.window.iter().copied().filter(|id| wanted.binary_search(id).is_ok()).collect()
     }
 
-    /// Adds those of `fresh` that are not in the window yet.
+    /// Adds those of `fresh` that are not in the window yet. Turns of one batch that share a fingerprint add it each, as the
+    /// TypeScript package does.
     fn add(&mut self, home: &Home, fresh: &[Id]) -> Result<(), disk::Error> {
-        let mut known = self.known(fresh.iter().copied());
-        let fresh: Vec<Id> = fresh.iter().copied().filter(|id| known.insert(*id)).collect();
+        let known = self.known(fresh.iter().copied());
+        let fresh: Vec<Id> = fresh.iter().copied().filter(|id| !known.contains(id)).collect();
         if fresh.is_empty() {
             return Ok(());
         }

@@ -202,18 +202,26 @@ impl Hasher {
     /// The fingerprint of a turn; none when it has no usage to take it from.
     pub(crate) fn fingerprint(&mut self, turn: Value<'_>) -> Option<Id> {
         let usage = turn.get("usage").filter(|usage| usage.kind() == JsonKind::Object)?;
-        // What is no number counts as NaN, as an absent member does in JavaScript's sum.
-        let count = |key: &str| usage.get(key).and_then(Value::as_number).map_or(f64::NAN, |n| n.as_f64());
         let first_call = turn.get("toolCalls").and_then(|calls| calls.at(0));
         let first_hash = first_call.and_then(|call| call.get("argsHash")).and_then(Value::as_js_str);
+        let first_hash = first_hash.map(|hash| hash.to_utf8_lossy()).unwrap_or_default();
         self.text.clear();
         self.value(turn.get("ts"), Absent::ItsName);
         self.text.push(b'|');
         self.value(turn.get("model"), Absent::ItsName);
-        let usage = ["input", "output", "cacheRead", "cacheCreate5m", "cacheCreate1h"].map(count);
-        Some(
-            self.end_fingerprint(usage, first_hash.map(|hash| hash.to_utf8_lossy()).as_deref().unwrap_or("")),
-        )
+        let count = |key: &str| Term::of(usage.get(key));
+        let terms = [
+            count("input").plus(count("output")),
+            count("cacheRead"),
+            count("cacheCreate5m").plus(count("cacheCreate1h")),
+        ];
+        for term in terms {
+            self.text.push(b'|');
+            self.text.extend_from_slice(&term.text);
+        }
+        self.text.push(b'|');
+        self.text.extend_from_slice(first_four_units(&first_hash).as_bytes());
+        Some(Id::of(&self.text))
     }
 
     /// The fingerprint of a turn that has all it is taken from.
@@ -234,6 +242,53 @@ impl Hasher {
         self.text.push(b'|');
         self.text.extend_from_slice(first_four_units(first_args_hash).as_bytes());
         Id::of(&self.text)
+    }
+}
+
+/// A value as JavaScript adds and prints it. Counts are numbers; what else stands in their place is joined as text.
+struct Term {
+    text: Vec<u8>,
+    /// None: the sum with it is a text.
+    number: Option<f64>,
+}
+
+impl Term {
+    fn number(number: f64) -> Self {
+        let mut text = Vec::new();
+        write_js_number(number, &mut text);
+        Term { text, number: Some(number) }
+    }
+
+    fn of(value: Option<Value<'_>>) -> Self {
+        let Some(value) = value else {
+            return Term { text: b"undefined".to_vec(), number: Some(f64::NAN) };
+        };
+        match value.kind() {
+            JsonKind::Number => Self::number(value.as_number().map_or(f64::NAN, |number| number.as_f64())),
+            JsonKind::Null => Term { text: b"null".to_vec(), number: Some(0.0) },
+            JsonKind::Bool => Term {
+                text: value.to_string().into_bytes(),
+                number: Some(if value.is_truthy() { 1.0 } else { 0.0 }),
+            },
+            JsonKind::String => {
+                Term { text: value.as_str().unwrap_or_default().into_owned().into_bytes(), number: None }
+            }
+            JsonKind::Array => {
+                let items = value.items().map(|item| match item.is_null() {
+                    true => Vec::new(),
+                    false => Self::of(Some(item)).text,
+                });
+                Term { text: items.collect::<Vec<_>>().join(&b","[..]), number: None }
+            }
+            JsonKind::Object => Term { text: b"[object Object]".to_vec(), number: None },
+        }
+    }
+
+    fn plus(self, other: Self) -> Self {
+        match (self.number, other.number) {
+            (Some(a), Some(b)) => Self::number(a + b),
+            _ => Term { text: [self.text, other.text].concat(), number: None },
+        }
     }
 }
 

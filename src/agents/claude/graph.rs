@@ -1,0 +1,221 @@
+//! Who spawned whom: the lines of a log as a graph of parents, and the agents that it shows.
+//!
+//! A sub-agent's first line is a user line whose parent is the assistant line that called the tool `Agent` or `Task`. Example:
+//! u1 ← a1 (calls Task t1) ← u2 (side chain) ← a2 (side chain). The walk from a2 goes to u2 and then to a1, which keeps t1 and
+//! whose t1 is not answered by u2: a2 is of the agent u2, spawned by t1.
+
+use std::collections::HashMap;
+
+use super::super::js;
+use crate::scan::json::Value;
+
+/// Where the recursion into the agents of agents ends.
+const DEPTH_MAX: usize = 65;
+
+/// An id of a line. Most are UUIDs, which need 16 bytes.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) enum Key {
+    Uuid([u8; 16]),
+    Text(Box<[u8]>),
+}
+
+impl Key {
+    pub(super) fn of(wtf8: &[u8]) -> Self {
+        match Self::uuid(wtf8) {
+            Some(bytes) => Key::Uuid(bytes),
+            None => Key::Text(wtf8.into()),
+        }
+    }
+
+    /// The bytes of a UUID in its usual form, from which the text can be made again.
+    fn uuid(wtf8: &[u8]) -> Option<[u8; 16]> {
+        let text = std::str::from_utf8(wtf8).ok().filter(|text| text.len() == 36)?;
+        let uuid = uuid::Uuid::try_parse(text).ok()?;
+        let mut buffer = uuid::Uuid::encode_buffer();
+        (uuid.hyphenated().encode_lower(&mut buffer) == text).then(|| uuid.into_bytes())
+    }
+
+    pub(super) fn text(&self) -> Vec<u8> {
+        match self {
+            Key::Uuid(bytes) => uuid::Uuid::from_bytes(*bytes).hyphenated().to_string().into_bytes(),
+            Key::Text(text) => text.to_vec(),
+        }
+    }
+}
+
+/// A call that spawns an agent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Spawn {
+    id: Vec<u8>,
+    subagent_type: Option<Vec<u8>>,
+    description: Option<Vec<u8>>,
+    /// Of the text that the agent is given.
+    prompt_hash: Option<u64>,
+}
+
+#[derive(Debug, Clone)]
+enum Role {
+    Assistant {
+        spawns: Box<[Spawn]>,
+    },
+    User {
+        /// The tool use ids that the line answers.
+        results: Box<[Box<[u8]>]>,
+        /// Of its plain text, on side chains.
+        text_hash: Option<u64>,
+    },
+}
+
+#[derive(Debug, Clone)]
+struct Node {
+    parent: Option<Key>,
+    is_side: bool,
+    role: Role,
+}
+
+/// An agent, as a line of its side chain shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Invocation {
+    pub agent_id: Vec<u8>,
+    pub parent_tool_use_id: Vec<u8>,
+    pub subagent_type: Option<Vec<u8>>,
+    pub description: Option<Vec<u8>>,
+    pub parent_agent_id: Option<Vec<u8>>,
+}
+
+/// The lines of a log that have a uuid.
+#[derive(Debug, Default)]
+pub(super) struct Graph {
+    nodes: HashMap<Key, Node>,
+}
+
+/// What was asked of a graph already.
+#[derive(Debug, Default)]
+pub(super) struct Answers {
+    invocations: HashMap<Key, Option<Invocation>>,
+    crossings: HashMap<Key, Option<(Key, Key)>>,
+}
+
+fn hash(text: &[u8]) -> u64 {
+    u64::from_le_bytes(blake3::hash(text).as_bytes()[..8].try_into().unwrap_or_default())
+}
+
+impl Graph {
+    /// Takes in an assistant line.
+    pub(super) fn add_assistant(
+        &mut self,
+        uuid: &[u8],
+        parent: Option<&[u8]>,
+        is_side: bool,
+        content: Option<Value<'_>>,
+        every_spawn: bool,
+    ) {
+        let mut spawns = Vec::new();
+        for block in content.into_iter().flat_map(Value::items) {
+            let is_spawn = js::any_text(block, "type") == Some(b"tool_use")
+                && matches!(js::any_text(block, "name"), Some(b"Agent" | b"Task"));
+            let Some(id) = js::any_text(block, "id").filter(|_| is_spawn) else { continue };
+            let input = block.get("input");
+            let of = |key| input.and_then(|input| js::any_text(input, key));
+            spawns.push(Spawn {
+                id: id.to_vec(),
+                subagent_type: of("subagent_type").map(<[u8]>::to_vec),
+                description: of("description").map(<[u8]>::to_vec),
+                prompt_hash: of("prompt").map(hash),
+            });
+            if !every_spawn {
+                break;
+            }
+        }
+        let role = Role::Assistant { spawns: spawns.into() };
+        self.nodes.insert(Key::of(uuid), Node { parent: parent.map(Key::of), is_side, role });
+    }
+
+    /// Takes in a user line.
+    pub(super) fn add_user(
+        &mut self,
+        uuid: &[u8],
+        parent: Option<&[u8]>,
+        is_side: bool,
+        content: Option<Value<'_>>,
+        plain_text: &[u8],
+    ) {
+        let results = content.into_iter().flat_map(Value::items).filter_map(|block| {
+            let is_result = js::any_text(block, "type") == Some(b"tool_result");
+            js::any_text(block, "tool_use_id").filter(|_| is_result).map(Into::into)
+        });
+        let role = Role::User {
+            results: results.collect(),
+            text_hash: (is_side && !plain_text.is_empty()).then(|| hash(plain_text)),
+        };
+        self.nodes.insert(Key::of(uuid), Node { parent: parent.map(Key::of), is_side, role });
+    }
+
+    /// The uuids of all lines.
+    pub(super) fn uuids(&self) -> impl Iterator<Item = &Key> {
+        self.nodes.keys()
+    }
+
+    /// The step from a user line to the assistant line that spawned its agent, on the walk from `uuid` to its parents.
+    fn crossing(&self, uuid: &Key, answers: &mut Answers) -> Option<(Key, Key)> {
+        let mut walked: Vec<Key> = Vec::new();
+        let mut seen = std::collections::HashSet::new();
+        let mut at = uuid.clone();
+        let found = loop {
+            if let Some(known) = answers.crossings.get(&at) {
+                break known.clone();
+            }
+            if !seen.insert(at.clone()) {
+                break None;
+            }
+            walked.push(at.clone());
+            let Some(node) = self.nodes.get(&at) else { break None };
+            let Some(parent) = &node.parent else { break None };
+            let Some(above) = self.nodes.get(parent) else { break None };
+            if let (Role::User { results, .. }, Role::Assistant { spawns }) = (&node.role, &above.role)
+                && spawns.first().is_some_and(|spawn| !results.iter().any(|id| **id == *spawn.id))
+            {
+                break Some((at, parent.clone()));
+            }
+            at = parent.clone();
+        };
+        for key in walked {
+            answers.crossings.insert(key, found.clone());
+        }
+        found
+    }
+
+    /// The agent of the line `uuid`.
+    pub(super) fn invocation(&self, uuid: &Key, answers: &mut Answers) -> Option<Invocation> {
+        self.invocation_at(uuid, answers, 0)
+    }
+
+    fn invocation_at(&self, uuid: &Key, answers: &mut Answers, depth: usize) -> Option<Invocation> {
+        if let Some(known) = answers.invocations.get(uuid) {
+            return known.clone();
+        }
+        if depth >= DEPTH_MAX {
+            return None;
+        }
+        let found = self.crossing(uuid, answers).and_then(|(user, assistant)| {
+            let node = self.nodes.get(&assistant)?;
+            let Role::Assistant { spawns } = &node.role else { return None };
+            let text_hash = match self.nodes.get(&user)?.role {
+                Role::User { text_hash, .. } => text_hash,
+                Role::Assistant { .. } => None,
+            };
+            let same_prompt = |spawn: &&Spawn| text_hash.is_some() && spawn.prompt_hash == text_hash;
+            let spawn = spawns.iter().find(same_prompt).or(spawns.first())?;
+            let parent = node.is_side.then(|| self.invocation_at(&assistant, answers, depth + 1)).flatten();
+            Some(Invocation {
+                agent_id: user.text(),
+                parent_tool_use_id: spawn.id.clone(),
+                subagent_type: spawn.subagent_type.clone(),
+                description: spawn.description.clone(),
+                parent_agent_id: parent.map(|parent| parent.agent_id),
+            })
+        });
+        answers.invocations.insert(uuid.clone(), found.clone());
+        found
+    }
+}

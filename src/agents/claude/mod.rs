@@ -1,0 +1,449 @@
+//! Session logs of Claude Code: a JSON line for every prompt, answer and result.
+//!
+//! A log is read in pieces. The lines before the cursor are read again for what later lines refer to ([`piece::State`]); the
+//! lines behind it make records ([`piece::Piece`]). Records are written up to the first line that may still change, and there
+//! the next cursor stands.
+
+mod across;
+mod graph;
+mod message;
+mod piece;
+mod status;
+
+use std::path::{Path, PathBuf};
+
+pub(super) use self::across::Across;
+use self::graph::Key;
+use self::piece::{Log, Piece, State, Waiting};
+use super::AgentsError;
+use super::js::{self, RecordText};
+use super::lines::{Ending, LineSource};
+use super::pass::{Agent, Candidate, Gathered, Pass, ReadOptions, Reason, RootsOf, Stat, Unreadable};
+use super::project::ProjectKeys;
+use super::run::{HandOver, Handed};
+use super::walk;
+use crate::scan::json::{Document, Value, trim_js};
+
+/// How much of a log is read before its records are written.
+const PIECE_BYTES: u64 = 4 << 20;
+
+/// A message whose stop reason says that it is complete may still get lines for so long.
+const SETTLED_MS: f64 = 5_000.0;
+
+/// How many bytes before the cursor are remembered, by their hash, to notice that a log was written anew.
+const WITNESS_BYTES: u64 = 4096;
+
+/// Where logs lie.
+pub(super) fn roots(of: &RootsOf<'_>) -> Vec<PathBuf> {
+    let mut roots = vec![of.user.join(".claude/projects")];
+    if !of.as_reference {
+        roots.extend((of.variable)("CLAUDE_CONFIG_DIR").iter().flat_map(|dirs| {
+            let dirs = dirs.to_string_lossy().into_owned();
+            dirs.split(',').map(|dir| Path::new(dir.trim()).join("projects")).collect::<Vec<_>>()
+        }));
+        let config = (of.variable)("XDG_CONFIG_HOME").unwrap_or_else(|| of.user.join(".config"));
+        roots.push(config.join("claude/projects"));
+    }
+    roots
+}
+
+/// The logs of a root: the `.jsonl` files of its folders, and those of their sessions' sub-agents.
+pub(super) fn discover(root: &Path, as_reference: bool, unreadable: &mut Vec<Unreadable>) -> Vec<Candidate> {
+    let mut found = Vec::new();
+    let mut add = |path: PathBuf| {
+        found.push(Candidate { agent: Agent::Claude, path, root: root.to_owned(), extra: None });
+    };
+    for project in walk::folders(root, as_reference, unreadable) {
+        for entry in walk::entries(&project, as_reference, unreadable) {
+            if entry.is_file && walk::has_extension(&entry.path, "jsonl") {
+                add(entry.path);
+            } else if entry.is_folder && !as_reference {
+                let agents = entry.path.join("subagents");
+                for entry in walk::entries_if_there(&agents, as_reference, unreadable) {
+                    if entry.is_file && walk::has_extension(&entry.path, "jsonl") {
+                        add(entry.path);
+                    }
+                }
+            }
+        }
+    }
+    found
+}
+
+/// Whose log a file is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum LogKind {
+    Session,
+    /// A sub-agent's, in the folder of its session: not a session of its own.
+    SubAgent,
+}
+
+impl LogKind {
+    fn of(path: &Path) -> Self {
+        let folder = path.parent().and_then(Path::file_name);
+        if folder.is_some_and(|name| name == "subagents") { LogKind::SubAgent } else { LogKind::Session }
+    }
+
+    fn has_root(self) -> bool {
+        self == LogKind::Session
+    }
+}
+
+/// What a log tells of its relations to other logs.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Evidence {
+    /// The first session id that is not the log's own name.
+    foreign: Option<Vec<u8>>,
+    pub(super) first_ts: Option<Vec<u8>>,
+    pub(super) version: Option<Vec<u8>>,
+    /// The parent of the first user line that is not on a side chain, once there was one.
+    first_parent: Option<Option<Key>>,
+    /// Whether the session was resumed by a marker, and the session that the first such marker names.
+    pub(super) marker: Option<Option<Vec<u8>>>,
+    /// Targets of explicit rows.
+    forks: Vec<Vec<u8>>,
+    continuations: Vec<Vec<u8>>,
+}
+
+impl Evidence {
+    fn take(&mut self, line: Value<'_>, log: &Log<'_>) {
+        let session = js::text(line, "sessionId");
+        if let Some(session) = session.filter(|session| *session != log.base_name)
+            && self.foreign.is_none()
+        {
+            self.foreign = Some(session.to_vec());
+        }
+        let ts = js::text(line, "timestamp").filter(|_| session.is_some() && self.first_ts.is_none());
+        if let Some(ts) = ts {
+            self.first_ts = Some(ts.to_vec());
+        }
+        if self.version.is_none() {
+            self.version = js::text(line, "version").map(<[u8]>::to_vec);
+        }
+        for (keys, targets) in [
+            (["forkSessionId", "fork_session_id"], &mut self.forks),
+            (["continuedFromSessionId", "continued_from_session_id"], &mut self.continuations),
+        ] {
+            if let Some(target) = js::first_text(line, &keys).filter(|_| session.is_some())
+                && !targets.iter().any(|known| known == target)
+            {
+                targets.push(target.to_vec());
+            }
+        }
+    }
+
+    fn take_user(&mut self, line: Value<'_>, text: &[u8], log: &Log<'_>) {
+        if !js::is_true(line, "isSidechain") && self.first_parent.is_none() {
+            self.first_parent = Some(js::text(line, "parentUuid").map(Key::of));
+        }
+        let Some(marker) = piece::marker(text) else { return };
+        let target = match log.options.as_reference {
+            true => marker.word,
+            false => {
+                let is_session = |word: &&[u8]| {
+                    let text = js::to_utf8(word);
+                    uuid::Uuid::try_parse(&text).is_ok_and(|_| text.len() == 36)
+                        || (!text.contains(['/', '\\']) && is_log(log.path, &format!("{text}.jsonl")))
+                };
+                marker.word.filter(|_| marker.has_boundary).filter(is_session)
+            }
+        };
+        match &mut self.marker {
+            None => self.marker = Some(target.map(<[u8]>::to_vec)),
+            Some(known @ None) => *known = target.map(<[u8]>::to_vec),
+            Some(Some(_)) => {}
+        }
+    }
+
+    fn foreign_session(&self) -> Option<&[u8]> {
+        self.foreign.as_deref()
+    }
+}
+
+/// Whether a log of this name lies in any project's folder.
+fn is_log(path: &Path, name: &str) -> bool {
+    let root = path.parent().and_then(Path::parent);
+    let folders = root.map(|root| walk::folders(root, false, &mut Vec::new())).unwrap_or_default();
+    folders.iter().any(|folder| folder.join(name).is_file())
+}
+
+/// What the run is told of a log besides its records.
+#[derive(Debug, Default)]
+pub(super) struct Told {
+    base_name: Vec<u8>,
+    evidence: Evidence,
+    uuids: Vec<Key>,
+}
+
+fn path_text(path: &Path) -> Vec<u8> {
+    path.to_string_lossy().into_owned().into_bytes()
+}
+
+/// The name of a log without its folder and its extension: the session that it is of.
+fn base_name(path: &Path) -> Vec<u8> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let stem = name.strip_suffix(".jsonl").filter(|stem| !stem.is_empty()).unwrap_or(&name);
+    stem.as_bytes().to_vec()
+}
+
+/// The cursor of a log.
+struct Cursor {
+    inode: f64,
+    offset: f64,
+    mtime_ms: f64,
+    last_user_text: Option<Vec<u8>>,
+}
+
+impl Cursor {
+    fn parse(text: &[u8]) -> Option<Self> {
+        let mut document = Document::default();
+        let root = document.parse(text).ok()?;
+        Some(Cursor {
+            inode: js::number(root, "inode")?,
+            // What is no number compares as 0 does.
+            offset: js::number(root, "offsetBytes").unwrap_or(0.0),
+            mtime_ms: js::number(root, "mtimeMs").unwrap_or(0.0),
+            last_user_text: js::text(root, "lastUserText").map(<[u8]>::to_vec),
+        })
+    }
+}
+
+/// A log that is being read.
+struct Reader<'r> {
+    path: PathBuf,
+    base_name: Vec<u8>,
+    kind: LogKind,
+    stat: Stat,
+    options: &'r ReadOptions,
+    projects: &'r ProjectKeys,
+    state: State,
+    /// Where the next piece begins.
+    at: u64,
+    /// How far the last piece looked.
+    seen: u64,
+    piece_bytes: u64,
+}
+
+/// What there is to do for a log.
+enum Opened<'r> {
+    /// Nothing is new: the cursor is refreshed.
+    NothingNew(Option<Vec<u8>>),
+    /// Something may be new.
+    Reader(Box<Reader<'r>>),
+}
+
+/// Reads a log to its end, piece by piece.
+pub(super) fn read(pass: &Pass<'_>, hand: &mut HandOver<'_>) -> Result<(), AgentsError> {
+    let mut reader = match Reader::open(pass)? {
+        Opened::NothingNew(cursor) => {
+            hand(Handed::Unchanged(cursor));
+            return Ok(());
+        }
+        Opened::Reader(reader) => reader,
+    };
+    loop {
+        let (gathered, has_more) = reader.next()?;
+        if !hand(Handed::Piece(Box::new(gathered), !has_more)) || !has_more {
+            return Ok(());
+        }
+    }
+}
+
+impl<'r> Reader<'r> {
+    /// Looks at a log and reads what stands before its cursor.
+    fn open(pass: &Pass<'r>) -> Result<Opened<'r>, AgentsError> {
+        let cursor = pass.cursor.and_then(Cursor::parse);
+        let stat = pass.stat;
+        let size = stat.size_bytes as f64;
+        let cursor = cursor.filter(|cursor| {
+            cursor.inode == stat.inode as f64
+                && stat.mtime_ms >= cursor.mtime_ms
+                && size >= cursor.offset
+                && cursor.offset >= 0.0
+                && (pass.options.as_reference || witness_holds(pass, cursor.offset as u64))
+        });
+        if let Some(cursor) = cursor.as_ref().filter(|cursor| cursor.offset >= size) {
+            let refreshed = refresh(pass.cursor.unwrap_or_default(), stat.mtime_ms);
+            let is_same = cursor.mtime_ms == stat.mtime_ms;
+            return Ok(Opened::NothingNew(refreshed.filter(|_| !is_same)));
+        }
+        let at = cursor.as_ref().map_or(0, |cursor| cursor.offset as u64);
+        let path = pass.candidate.path.clone();
+        let mut reader = Reader {
+            base_name: base_name(&path),
+            kind: if pass.options.as_reference { LogKind::Session } else { LogKind::of(&path) },
+            path,
+            stat,
+            options: pass.options,
+            projects: pass.projects,
+            state: State::default(),
+            at,
+            seen: 0,
+            piece_bytes: PIECE_BYTES,
+        };
+        reader.read_before()?;
+        if let Some(text) = cursor.and_then(|cursor| cursor.last_user_text)
+            && reader.state.prompt.is_none()
+        {
+            reader.state.prompt = Some(text.into());
+        }
+        Ok(Opened::Reader(Box::new(reader)))
+    }
+
+    fn log(&self) -> Log<'_> {
+        Log {
+            path: &self.path,
+            base_name: &self.base_name,
+            kind: self.kind,
+            options: self.options,
+            projects: self.projects,
+        }
+    }
+
+    /// Reads the lines before the cursor.
+    fn read_before(&mut self) -> Result<(), AgentsError> {
+        if self.at == 0 {
+            return Ok(());
+        }
+        let mut source = LineSource::open(&self.path, 0, self.at)?;
+        let mut document = Document::default();
+        let mut state = std::mem::take(&mut self.state);
+        let log = self.log();
+        while let Some(line) = source.next()? {
+            if line.ending == Ending::TooLong {
+                continue;
+            }
+            if let Ok(root) = document.parse(trim_js(line.bytes)) {
+                state.pass_over(root, &log);
+            }
+        }
+        self.state = state;
+        Ok(())
+    }
+
+    /// Reads the next piece; whether there is more behind it.
+    fn next(&mut self) -> Result<(Gathered, bool), AgentsError> {
+        let from = self.at;
+        let size = self.stat.size_bytes;
+        let mut wanted = match self.options.as_reference {
+            true => size,
+            false => size.min(from.max(self.seen) + self.piece_bytes),
+        };
+        let mut state = std::mem::take(&mut self.state);
+        let log = self.log();
+        let mut piece = Piece::new(&log);
+        let mut source = LineSource::open(&self.path, from, size)?;
+        let mut document = Document::default();
+        let mut whole = from;
+        let mut reached = from;
+        while reached < wanted {
+            let Some(line) = source.next()? else { break };
+            let at = (line.offset, line.len_bytes);
+            reached = line.end();
+            piece.gathered.lines += 1;
+            piece.gathered.bytes_read += line.len_bytes;
+            match line.ending {
+                Ending::Torn => {
+                    // The last line of a log that is at rest is told of, but waits all the same: it is no whole line.
+                    piece.gathered.left_out.add(self.options, at, Reason::Torn, || "no line feed yet".into());
+                    wanted = reached;
+                    continue;
+                }
+                Ending::TooLong => {
+                    piece
+                        .gathered
+                        .left_out
+                        .add(self.options, at, Reason::TooLong, || format!("a line of {} bytes", at.1));
+                    whole = reached;
+                    continue;
+                }
+                Ending::Whole => whole = reached,
+            }
+            let text = trim_js(line.bytes);
+            if text.is_empty() {
+                continue;
+            }
+            match document.parse(text) {
+                Ok(root) => piece.line(&mut state, at, root)?,
+                Err(error) => {
+                    piece.gathered.left_out.add(self.options, at, Reason::Malformed, || error.to_string());
+                }
+            }
+        }
+        let has_more = reached < size && reached >= wanted && !self.options.as_reference;
+        let waiting = if has_more {
+            Waiting::ForAll
+        } else if self.options.is_at_rest(self.stat.mtime_ms) {
+            Waiting::Nothing
+        } else if self.options.now_ms - self.stat.mtime_ms >= SETTLED_MS {
+            Waiting::ForPrompts
+        } else {
+            Waiting::ForAll
+        };
+        let (mut gathered, end) = piece.finish(&mut state, from, whole, waiting)?;
+        self.state = state;
+        self.at = end;
+        self.seen = reached;
+        gathered.cursor = Some(self.cursor());
+        gathered.side = (!self.options.as_reference).then(|| self.witness()).flatten();
+        if let Some(told) = &mut gathered.told {
+            told.base_name = self.base_name.clone();
+            told.evidence = self.state.evidence.clone();
+            if !has_more && self.kind == LogKind::Session {
+                told.uuids = self.state.graph.uuids().cloned().collect();
+            }
+        }
+        Ok((gathered, has_more))
+    }
+
+    fn cursor(&self) -> Vec<u8> {
+        let mut cursor = RecordText::default();
+        cursor.text("kind", b"claude");
+        cursor.number("inode", self.stat.inode as f64);
+        cursor.number("offsetBytes", self.at as f64);
+        cursor.number("mtimeMs", self.stat.mtime_ms);
+        cursor.maybe_text("lastUserText", self.state.prompt.as_deref().filter(|text| !text.is_empty()));
+        cursor.finish()
+    }
+
+    /// What stands before the cursor, as a hash.
+    fn witness(&self) -> Option<Vec<u8>> {
+        let hash = witness_at(&self.path, self.at)?;
+        let mut side = RecordText::default();
+        side.number("offset", self.at as f64);
+        side.text("before", hash.as_bytes());
+        Some(side.finish())
+    }
+}
+
+fn witness_at(path: &Path, at: u64) -> Option<String> {
+    let from = at.saturating_sub(WITNESS_BYTES);
+    let mut bytes = vec![0; (at - from) as usize];
+    crate::disk::File::open_read(path).ok()?.read_exact_at(&mut bytes, from).ok()?;
+    Some(blake3::hash(&bytes).to_hex()[..32].to_owned())
+}
+
+/// Whether the bytes before the cursor are those that were read. Without a note of them they count as such.
+fn witness_holds(pass: &Pass<'_>, offset: u64) -> bool {
+    let mut document = Document::default();
+    let Some(note) = pass.side.and_then(|side| document.parse(side).ok()) else { return true };
+    let (Some(at), Some(hash)) = (js::number(note, "offset"), js::text(note, "before")) else { return true };
+    // A note of another cursor says nothing: cursors.json decides.
+    at != offset as f64
+        || witness_at(&pass.candidate.path, offset).is_none_or(|found| found.as_bytes() == hash)
+}
+
+/// A cursor with another time.
+fn refresh(cursor: &[u8], mtime_ms: f64) -> Option<Vec<u8>> {
+    let mut document = Document::default();
+    let root = document.parse(cursor).ok()?;
+    let mut refreshed = RecordText::default();
+    for (key, value) in root.members() {
+        let key = key.to_utf8_lossy();
+        match &*key {
+            "mtimeMs" => refreshed.number("mtimeMs", mtime_ms),
+            key => refreshed.value(key, value),
+        }
+    }
+    Some(refreshed.finish())
+}

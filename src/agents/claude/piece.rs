@@ -1,0 +1,1029 @@
+//! One piece of a log: its lines, and the records that they make.
+//!
+//! A piece begins where everything before it was written. [`State`] is what those earlier lines leave behind. After the last line
+//! of a piece, [`Piece::finish`] decides how far records are written: to the first line that may still change.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use super::super::AgentsError;
+use super::super::calls::Replacement;
+use super::super::js::{self, RecordText};
+use super::super::measure;
+use super::super::pass::{ContentMode, Gathered, ReadOptions, Reason, Record};
+use super::super::project::ProjectKeys;
+use super::graph::{Answers, Graph, Invocation, Key};
+use super::message::{Message, Thread, given_up, plain_text};
+use super::{Evidence, LogKind};
+use crate::scan::json::{Kind, Value, trim_js};
+
+/// What all pieces of a log share.
+pub(super) struct Log<'l> {
+    pub path: &'l std::path::Path,
+    pub base_name: &'l [u8],
+    pub kind: LogKind,
+    pub options: &'l ReadOptions,
+    pub projects: &'l ProjectKeys,
+}
+
+/// What the lines before a piece leave behind.
+#[derive(Debug, Default)]
+pub(super) struct State {
+    pub graph: Graph,
+    pub evidence: Evidence,
+    /// How many events each tool use id had.
+    calls: HashMap<Vec<u8>, usize>,
+    events: usize,
+    last_message: Option<Vec<u8>>,
+    pub prompt: Option<Arc<[u8]>>,
+    /// The messages by their ids.
+    known: HashMap<Vec<u8>, KnownMessage>,
+    /// First lines of the messages on side chains.
+    side_messages: Vec<Key>,
+    /// First lines of side chains, by the lines of the chain.
+    chains: HashMap<Key, Key>,
+}
+
+/// A message whose turn is written.
+#[derive(Debug)]
+struct KnownMessage {
+    cache_read: f64,
+    /// As JSON text.
+    ts: Box<[u8]>,
+    session: Option<Box<[u8]>>,
+}
+
+/// What results say of the calls that they answer.
+#[derive(Debug, Default)]
+pub(super) struct Results {
+    pub errors: HashSet<Vec<u8>>,
+    pub replacements: HashMap<Vec<u8>, Replacement>,
+}
+
+/// A record that waits for its last member.
+struct Pending {
+    at: u64,
+    record: RecordText,
+    /// The message or tool use id from which the last member comes.
+    link: Option<Vec<u8>>,
+    /// A message of the piece that the record goes with.
+    owner: Option<u32>,
+}
+
+/// Content of a line, or of a message at its first line.
+struct PendingContent {
+    at: u64,
+    record: Vec<u8>,
+    message: Option<u32>,
+    /// The user turn with which it goes.
+    user_turn: Option<usize>,
+}
+
+/// A root row, or one that a line asks for.
+struct PendingRow {
+    at: u64,
+    kind: &'static str,
+    target: Option<Vec<u8>>,
+    ts: Option<Vec<u8>>,
+    source_session: Option<Vec<u8>>,
+    source_version: Option<Vec<u8>>,
+}
+
+/// The lines of a piece.
+pub(super) struct Piece<'l> {
+    log: &'l Log<'l>,
+    messages: Vec<Message>,
+    by_id: HashMap<Vec<u8>, usize>,
+    results: Results,
+    user_turns: Vec<Pending>,
+    /// The last user turn, while no new message has followed it.
+    unlinked: Option<usize>,
+    events: Vec<Pending>,
+    compactions: Vec<Pending>,
+    content: Vec<PendingContent>,
+    rows: Vec<PendingRow>,
+    has_root: bool,
+    explicit: HashSet<(&'static str, Vec<u8>)>,
+    /// Where the last message and the prompt changed.
+    last_messages: Vec<(u64, Vec<u8>)>,
+    prompts: Vec<(u64, Arc<[u8]>)>,
+    /// Events by tool use id in this piece.
+    calls: HashMap<Vec<u8>, usize>,
+    event_calls: Vec<(u64, Vec<u8>)>,
+    marker_at: Option<u64>,
+    tool_owner: HashMap<Vec<u8>, u32>,
+    pub gathered: Gathered,
+}
+
+/// How a piece ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Waiting {
+    /// Nothing is waited for: the log is at rest.
+    Nothing,
+    /// For whatever may still change.
+    ForAll,
+    /// As above, but the last answers are complete.
+    ForPrompts,
+}
+
+impl<'l> Piece<'l> {
+    pub(super) fn new(log: &'l Log<'l>) -> Self {
+        Piece {
+            log,
+            messages: Vec::new(),
+            by_id: HashMap::new(),
+            results: Results::default(),
+            user_turns: Vec::new(),
+            unlinked: None,
+            events: Vec::new(),
+            compactions: Vec::new(),
+            content: Vec::new(),
+            rows: Vec::new(),
+            has_root: false,
+            explicit: HashSet::new(),
+            last_messages: Vec::new(),
+            prompts: Vec::new(),
+            calls: HashMap::new(),
+            event_calls: Vec::new(),
+            marker_at: None,
+            tool_owner: HashMap::new(),
+            gathered: Gathered::default(),
+        }
+    }
+
+    fn leave_out(&mut self, at: (u64, u64), reason: Reason, detail: impl FnOnce() -> String) {
+        self.gathered.left_out.add(self.log.options, at, reason, detail);
+    }
+
+    /// Takes in a line that begins at `at.0` and has `at.1` bytes.
+    pub(super) fn line(
+        &mut self,
+        state: &mut State,
+        at: (u64, u64),
+        line: Value<'_>,
+    ) -> Result<(), AgentsError> {
+        if line.kind() != Kind::Object {
+            self.leave_out(at, Reason::NotARecord, || "the line is no JSON object".into());
+            return Ok(());
+        }
+        match js::any_text(line, "type") {
+            Some(b"assistant") => self.assistant(state, at, line),
+            Some(b"user") => return self.user(state, at, line),
+            Some(b"system") => self.system(state, at, line),
+            other => {
+                self.leave_out(at, Reason::UnknownType, || match other {
+                    Some(name) => format!("type {}", js::to_utf8(name)),
+                    None => "no type".into(),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// The rows that a line with a session id asks for.
+    fn relationships(&mut self, at: u64, line: Value<'_>) {
+        if js::text(line, "sessionId").is_none() {
+            return;
+        }
+        let text = |keys: &[&str]| js::first_text(line, keys).map(<[u8]>::to_vec);
+        if !self.has_root {
+            self.has_root = true;
+            self.rows.push(PendingRow {
+                at,
+                kind: "root",
+                target: None,
+                ts: text(&["timestamp"]),
+                source_session: None,
+                source_version: None,
+            });
+        }
+        for (kind, keys) in [
+            ("fork", ["forkSessionId", "fork_session_id"]),
+            ("continuation", ["continuedFromSessionId", "continued_from_session_id"]),
+        ] {
+            let target = text(&keys).filter(|target| *target != self.log.base_name);
+            let Some(target) = target else { continue };
+            if self.explicit.insert((kind, target.clone())) {
+                self.rows.push(PendingRow {
+                    at,
+                    kind,
+                    target: Some(target),
+                    ts: text(&["timestamp", "ts"]),
+                    source_session: text(&["sourceSessionId", "source_session_id"]),
+                    source_version: text(&["version", "sourceVersion", "source_version"]),
+                });
+            }
+        }
+    }
+
+    fn assistant(&mut self, state: &mut State, at: (u64, u64), line: Value<'_>) {
+        let options = self.log.options;
+        state.take_assistant(line, self.log);
+        self.relationships(at.0, line);
+        let thread = state.thread(line);
+        let message = line.get("message");
+        let Some(id) = message.and_then(|message| js::any_text(message, "id")) else {
+            self.leave_out(at, Reason::NotARecord, || "an assistant line without message.id".into());
+            return;
+        };
+        if !id.is_empty() {
+            self.last_messages.push((at.0, id.to_vec()));
+        }
+        if !options.as_reference
+            && let Some(known) = state.known.get(id)
+        {
+            // Its turn is written and cannot be amended; what the line says is kept.
+            if let Some(session) = &known.session {
+                let content = message_content(session, id, &known.ts, message, options);
+                self.content.extend(content.into_iter().map(|record| PendingContent {
+                    at: at.0,
+                    record,
+                    message: None,
+                    user_turn: None,
+                }));
+            }
+            self.leave_out(at, Reason::Duplicate, || {
+                format!("message {} is in the ledger already", js::to_utf8(id))
+            });
+            return;
+        }
+        let index = match self.by_id.get(id) {
+            Some(index) => *index,
+            None => {
+                let index = self.messages.len();
+                let is_linked = !id.is_empty();
+                if is_linked && let Some(unlinked) = self.unlinked.take() {
+                    self.user_turns[unlinked].link = Some(id.to_vec());
+                    self.user_turns[unlinked].owner = Some(index as u32);
+                }
+                for earlier in self.messages.iter_mut().filter(|earlier| !earlier.is_closed) {
+                    // An agent within the log of its caller is done when its caller goes on.
+                    let is_within = matches!(earlier.thread, Thread::SideChain(_)) && thread == Thread::Main;
+                    earlier.is_closed = earlier.thread == thread || is_within;
+                }
+                let prompt = self.prompts.last().map(|(_, prompt)| prompt).or(state.prompt.as_ref());
+                self.messages.push(Message::begin(id, at.0, line, thread, prompt.cloned(), options));
+                self.by_id.insert(id.to_vec(), index);
+                index
+            }
+        };
+        if self.messages[index].lines > 0 {
+            self.leave_out(at, Reason::Duplicate, || {
+                format!("a further line of message {}", js::to_utf8(id))
+            });
+        }
+        let calls = self.messages[index].calls.len();
+        self.messages[index].add(line, options);
+        for call in &self.messages[index].calls[calls..] {
+            self.tool_owner.insert(call.id.clone(), index as u32);
+        }
+        self.message_content(index, message);
+    }
+
+    fn message_content(&mut self, index: usize, message: Option<Value<'_>>) {
+        let owner = &self.messages[index];
+        let (Some(session), false) = (owner.session.as_deref(), owner.id.is_empty()) else { return };
+        let (at, owner_index) = (owner.at, Some(index as u32));
+        let content = message_content(session, &owner.id, owner.ts(), message, self.log.options);
+        self.content.extend(content.into_iter().map(|record| PendingContent {
+            at,
+            record,
+            message: owner_index,
+            user_turn: None,
+        }));
+    }
+
+    fn user(&mut self, state: &mut State, at: (u64, u64), line: Value<'_>) -> Result<(), AgentsError> {
+        let log = self.log;
+        let content = line.get("message").and_then(|message| message.get("content"));
+        let text = plain_text(content);
+        let marker_was = state.evidence.marker.is_some();
+        state.take_user(line, content, &text, log);
+        if !marker_was && state.evidence.marker.is_some() {
+            self.marker_at = Some(at.0);
+        }
+        self.relationships(at.0, line);
+        let blocks = content.filter(|content| content.kind() == Kind::Array);
+        let results = || {
+            blocks
+                .into_iter()
+                .flat_map(Value::items)
+                .filter(|block| js::any_text(*block, "type") == Some(b"tool_result"))
+        };
+        for result in results() {
+            let Some(id) = js::any_text(result, "tool_use_id") else { continue };
+            if js::is_true(result, "is_error") {
+                self.results.errors.insert(id.to_vec());
+            }
+            if let Some(replacement) = Replacement::of_result(result) {
+                self.results.replacements.insert(id.to_vec(), replacement);
+            }
+            if let Some(owner) = self.tool_owner.get(id) {
+                self.messages[*owner as usize].unanswered.retain(|unanswered| unanswered != id);
+            }
+            self.gathered.has_result_content |= measure::measured_text(result.get("content")).is_some();
+        }
+        if !text.is_empty() {
+            self.prompts.push((at.0, Arc::from(&text[..])));
+        }
+        let session = js::text(line, "sessionId");
+        let mut made_record = false;
+        if let Some(session) = session {
+            for result in results() {
+                if let Some(id) = js::text(result, "tool_use_id") {
+                    self.result_event(state, at.0, line, session, id, result);
+                    made_record = true;
+                }
+            }
+            if let Some(uuid) = js::text(line, "uuid") {
+                made_record |= self.user_turn(state, at.0, line, session, uuid, content)?;
+                self.user_content(at.0, line, session, uuid, content);
+            }
+        }
+        if !made_record {
+            self.leave_out(at, Reason::NothingToKeep, || match session {
+                None => "a user line without sessionId".into(),
+                Some(_) => "a user line without uuid or without text and results".into(),
+            });
+        }
+        Ok(())
+    }
+
+    fn user_turn(
+        &mut self,
+        state: &State,
+        at: u64,
+        line: Value<'_>,
+        session: &[u8],
+        uuid: &[u8],
+        content: Option<Value<'_>>,
+    ) -> Result<bool, AgentsError> {
+        let mut blocks: Vec<Vec<u8>> = Vec::new();
+        let mut owner = None;
+        let mut add = |kind: &[u8], id: Option<&[u8]>, text: &[u8], is_error| {
+            if self.log.options.as_reference && measure::has_special_token(text) {
+                return Err(given_up(self.log.path, "a special token of the tokenizer in a text"));
+            }
+            let mut block = RecordText::default();
+            block.text("kind", kind);
+            block.maybe_text("toolUseId", id);
+            block.count("byteLen", measure::byte_len(text));
+            block.count("approxTokens", measure::approx_tokens(text));
+            block.flag_if("isError", is_error);
+            blocks.push(block.finish());
+            Ok(())
+        };
+        match content.map(|content| (content, content.kind())) {
+            Some((content, Kind::String)) => {
+                let text = js::wtf8(content).unwrap_or_default();
+                if !text.is_empty() {
+                    add(b"text", None, text, false)?;
+                }
+            }
+            Some((content, Kind::Array)) => {
+                for block in content.items() {
+                    match js::any_text(block, "type") {
+                        Some(b"text") => {
+                            if let Some(text) = js::text(block, "text") {
+                                add(b"text", None, text, false)?;
+                            }
+                        }
+                        Some(b"tool_result") => {
+                            let Some(id) = js::any_text(block, "tool_use_id") else { continue };
+                            owner = owner.or(self.tool_owner.get(id).copied());
+                            let text = measure::measured_text(block.get("content")).unwrap_or_default();
+                            add(b"tool_result", Some(id), &text, js::is_true(block, "is_error"))?;
+                        }
+                        _ => {}
+                    }
+                }
+            }
+            _ => {}
+        }
+        if blocks.is_empty() {
+            return Ok(false);
+        }
+        let mut record = RecordText::of("claude-code");
+        record.text("sessionId", session);
+        record.text("userUuid", uuid);
+        record.text("ts", js::text(line, "timestamp").unwrap_or_default());
+        record.raw("blocks", &[b"[", &blocks.join(&b","[..])[..], b"]"].concat());
+        let preceding = self.last_message(state);
+        record.maybe_text("precedingMessageId", preceding);
+        self.unlinked = Some(self.user_turns.len());
+        self.user_turns.push(Pending { at, record, link: None, owner });
+        Ok(true)
+    }
+
+    fn last_message<'s>(&'s self, state: &'s State) -> Option<&'s [u8]> {
+        let last = self.last_messages.last().map(|(_, id)| id).or(state.last_message.as_ref());
+        last.map(Vec::as_slice)
+    }
+
+    fn user_content(
+        &mut self,
+        at: u64,
+        line: Value<'_>,
+        session: &[u8],
+        uuid: &[u8],
+        content: Option<Value<'_>>,
+    ) {
+        if self.log.options.content != ContentMode::Full {
+            return;
+        }
+        let Some(content) = content else { return };
+        let user_turn = self.user_turns.len().checked_sub(1);
+        let mut add = |role: &[u8], kind: &[u8], member: &str, json: Vec<u8>| {
+            let mut record = RecordText::of("claude-code");
+            record.text("sessionId", session);
+            record.text("messageId", uuid);
+            record.text("ts", js::text(line, "timestamp").unwrap_or_default());
+            record.text("role", role);
+            record.text("kind", kind);
+            record.raw(member, &json);
+            self.content.push(PendingContent { at, record: record.finish(), message: None, user_turn });
+        };
+        let quoted = |text: &[u8]| {
+            let mut out = Vec::new();
+            crate::scan::json::write_js_string(text, &mut out);
+            out
+        };
+        if let Some(text) = js::wtf8(content).filter(|text| !text.is_empty()) {
+            add(b"user", b"text", "text", quoted(text));
+        }
+        for block in content.items() {
+            match js::any_text(block, "type") {
+                Some(b"text") => {
+                    if let Some(text) = js::text(block, "text") {
+                        add(b"user", b"text", "text", quoted(text));
+                    }
+                }
+                Some(b"tool_result") => {
+                    let Some(id) = js::any_text(block, "tool_use_id") else { continue };
+                    let mut result = RecordText::default();
+                    result.text("toolUseId", id);
+                    match js::present(block, "content") {
+                        Some(content) => result.value("content", content),
+                        None => result.text("content", b""),
+                    }
+                    result.flag_if("isError", js::is_true(block, "is_error"));
+                    add(b"tool_result", b"tool_result", "toolResult", result.finish());
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// The numbers of the next event of a tool use id: among those of the id, and among all.
+    fn count_event(&mut self, state: &State, at: u64, id: &[u8]) -> (usize, usize) {
+        let call = self.calls.entry(id.to_vec()).or_default();
+        let call_index = state.calls.get(id).copied().unwrap_or(0) + *call;
+        *call += 1;
+        let event_index = state.events + self.event_calls.len();
+        self.event_calls.push((at, id.to_vec()));
+        (call_index, event_index)
+    }
+
+    fn result_event(
+        &mut self,
+        state: &State,
+        at: u64,
+        line: Value<'_>,
+        session: &[u8],
+        id: &[u8],
+        result: Value<'_>,
+    ) {
+        let (call_index, event_index) = self.count_event(state, at, id);
+        let is_error = js::is_true(result, "is_error");
+        let mut record = RecordText::of("claude-code");
+        record.text("sessionId", session);
+        record.text("toolUseId", id);
+        record.count("callIndex", call_index);
+        record.count("eventIndex", event_index);
+        record.text("status", if is_error { b"errored" } else { b"completed" });
+        record.text("eventSource", b"tool_result");
+        record.maybe_text("messageId", js::text(line, "uuid"));
+        record.maybe_text("ts", js::text(line, "timestamp"));
+        record.flag_if("isError", is_error);
+        let text = measure::measured_text(result.get("content"));
+        measure::write_content_measures(text.as_deref(), &mut record);
+        if let Some(replacement) = Replacement::of_result(result) {
+            replacement.write(&mut record);
+        }
+        let owner = self.tool_owner.get(id).copied();
+        self.events.push(Pending { at, record, link: Some(id.to_vec()), owner });
+    }
+
+    fn system(&mut self, state: &mut State, at: (u64, u64), line: Value<'_>) {
+        self.relationships(at.0, line);
+        let mut made_record = self.notification(state, at.0, line);
+        if js::any_text(line, "subtype") == Some(b"compact_boundary")
+            && let Some(session) = js::text(line, "sessionId")
+        {
+            let mut record = RecordText::of("claude-code");
+            record.text("sessionId", session);
+            record.text("ts", js::text(line, "timestamp").unwrap_or_default());
+            let preceding = self.last_message(state).map(<[u8]>::to_vec);
+            record.maybe_text("precedingMessageId", preceding.as_deref());
+            self.compactions.push(Pending { at: at.0, record, link: preceding, owner: None });
+            made_record = true;
+        }
+        if !made_record {
+            self.leave_out(at, Reason::UnknownType, || {
+                let subtype = js::any_text(line, "subtype").map(|name| js::to_utf8(name).into_owned());
+                format!("type system, subtype {}", subtype.as_deref().unwrap_or("none"))
+            });
+        }
+    }
+
+    fn notification(&mut self, state: &State, at: u64, line: Value<'_>) -> bool {
+        let Some((session, id)) = notified(line) else { return false };
+        let (call_index, event_index) = self.count_event(state, at, id);
+        let status = super::status::of_notification(line);
+        let mut record = RecordText::of("claude-code");
+        record.text("sessionId", session);
+        record.text("toolUseId", id);
+        record.count("callIndex", call_index);
+        record.count("eventIndex", event_index);
+        record.text("status", status.as_bytes());
+        record.text("eventSource", b"subagent_notification");
+        record.maybe_text("ts", js::first_text(line, &["timestamp", "ts"]));
+        record.maybe_text("agentId", js::first_text(line, &["agent_id", "agentId"]));
+        record.maybe_text(
+            "subagentSessionId",
+            js::first_text(line, &["subagent_session_id", "subagentSessionId"]),
+        );
+        record.flag_if("isError", status == "errored");
+        let content = ["content", "output", "result", "message"].iter().find_map(|key| line.get(key));
+        measure::write_content_measures(measure::measured_text(content).as_deref(), &mut record);
+        self.events.push(Pending { at, record, link: None, owner: None });
+        true
+    }
+
+    /// Where the records of the piece end: behind it all may still change.
+    fn end(&self, whole: u64, waiting: Waiting) -> u64 {
+        let first_of = |is_open: &dyn Fn(&Message) -> bool| {
+            self.messages.iter().filter(|message| is_open(message)).map(|message| message.at).min()
+        };
+        if self.log.options.as_reference {
+            return first_of(&|message| message.stop_reason.is_none()).unwrap_or(whole);
+        }
+        if waiting == Waiting::Nothing {
+            return whole;
+        }
+        let is_done = |message: &Message| {
+            waiting == Waiting::ForPrompts
+                && message.unanswered.is_empty()
+                && message.stop_reason.as_deref().is_some_and(|reason| reason != b"tool_use")
+        };
+        let message = first_of(&|message| !message.is_closed && !is_done(message));
+        let user_turn = self.unlinked.map(|unlinked| self.user_turns[unlinked].at);
+        message.into_iter().chain(user_turn).min().unwrap_or(whole).min(whole)
+    }
+
+    /// The records up to the first line that may still change, and where that is. `whole` is the end of the last whole line.
+    pub(super) fn finish(
+        mut self,
+        state: &mut State,
+        from: u64,
+        whole: u64,
+        waiting: Waiting,
+    ) -> Result<(Gathered, u64), AgentsError> {
+        let log = self.log;
+        let options = log.options;
+        let end = self.end(whole, waiting);
+        let path = super::path_text(log.path);
+        let mut answers = Answers::default();
+        let mut agents: Vec<Option<Invocation>> = Vec::with_capacity(self.messages.len());
+        for message in &self.messages {
+            agents.push(self.agent_of(message, state, &mut answers));
+        }
+        let is_written = |message: &Message| match options.as_reference {
+            true => message.stop_reason.is_some(),
+            false => message.at < end,
+        };
+        let mut gathered = std::mem::take(&mut self.gathered);
+        let before = if options.as_reference { 0 } else { state.known.len() };
+        for (index, (message, agent)) in self.messages.iter().zip(&agents).enumerate() {
+            if !is_written(message) {
+                gathered.open_messages += 1;
+                gathered.left_out.add(options, (message.at, 0), Reason::OpenMessage, || {
+                    format!("message {} is not complete", js::to_utf8(&message.id))
+                });
+                continue;
+            }
+            let turn = message
+                .turn(before + index, &path, &self.results, agent.as_ref(), options, log.projects)
+                .map_err(|reason| given_up(log.path, reason))?;
+            gathered.turns.push(Record { text: turn, owner: Some(index as u32) });
+            gathered.calls += message.calls.len() as u64;
+            if !message.has_usage {
+                gathered.left_out.add(options, (message.at, 0), Reason::NoUsage, || {
+                    format!("message {} has no usage; its turn has no tokens", js::to_utf8(&message.id))
+                });
+            }
+        }
+        gathered.read_turns = gathered.turns.len() as u64;
+
+        // Agents by the tool use ids that spawned them, first in this piece, then before it.
+        let mut by_tool: HashMap<&[u8], Vec<u8>> = HashMap::new();
+        for (message, agent) in self.messages.iter().zip(&agents).filter(|(message, _)| is_written(message)) {
+            if let Some(agent) = agent.as_ref().filter(|_| message.is_side) {
+                by_tool.entry(&agent.parent_tool_use_id).or_insert_with(|| agent.agent_id.clone());
+            }
+        }
+        let mut earlier: HashMap<Vec<u8>, Vec<u8>> = HashMap::new();
+        if !options.as_reference && !self.events.is_empty() {
+            for uuid in &state.side_messages {
+                if let Some(agent) = state.graph.invocation(uuid, &mut answers) {
+                    earlier.entry(agent.parent_tool_use_id).or_insert(agent.agent_id);
+                }
+            }
+        }
+
+        let cache_reads = |id: &[u8]| match self.by_id.get(id).map(|index| &self.messages[*index]) {
+            Some(message) if is_written(message) => Some(message.cache_read_json(options)),
+            _ => {
+                let known = state.known.get(id).filter(|_| !options.as_reference)?;
+                let mut out = Vec::new();
+                js::write_number(known.cache_read, &mut out);
+                Some(out)
+            }
+        };
+        for pending in self.compactions.into_iter().filter(|pending| pending.at < end) {
+            let mut record = pending.record;
+            if let Some(count) = pending.link.and_then(|id| cache_reads(&id)) {
+                record.raw("tokensBeforeCompact", &count);
+            }
+            gathered.compactions.push(record.finish().into());
+        }
+        for pending in self.events.into_iter().filter(|pending| pending.at < end) {
+            let mut record = pending.record;
+            let agent = pending.link.as_ref().and_then(|id| by_tool.get(&id[..]).or(earlier.get(id)));
+            record.maybe_text("agentId", agent.map(Vec::as_slice));
+            gathered.tool_result_events.push(Record { text: record.finish(), owner: pending.owner });
+        }
+        let owners: Vec<Option<u32>> = self.user_turns.iter().map(|pending| pending.owner).collect();
+        for pending in self.user_turns.into_iter().filter(|pending| pending.at < end) {
+            let mut record = pending.record;
+            record.maybe_text("followingMessageId", pending.link.as_deref());
+            gathered.user_turns.push(Record { text: record.finish(), owner: pending.owner });
+        }
+        self.content.sort_by_key(|pending| pending.at);
+        for pending in self.content.into_iter().filter(|pending| pending.at < end) {
+            let is_kept = pending.message.is_none_or(|index| is_written(&self.messages[index as usize]));
+            if is_kept {
+                let owner = pending.message.or(pending.user_turn.and_then(|turn| owners[turn]));
+                gathered.content.push(Record { text: pending.record, owner });
+            }
+        }
+
+        let foreign = state.evidence.foreign_session().map(<[u8]>::to_vec);
+        let version = state.evidence.version.clone();
+        let mut rows = Rows { log, foreign, version, rows: Vec::new() };
+        for row in self.rows.iter().filter(|row| row.at < end) {
+            rows.explicit(row);
+        }
+        let mut seen = HashSet::new();
+        for (message, agent) in self.messages.iter().zip(&agents).filter(|(message, _)| is_written(message)) {
+            if let Some(agent) = agent.as_ref().filter(|agent| seen.insert(agent.agent_id.clone())) {
+                rows.subagent(message, agent);
+            }
+        }
+        let marker_is_before =
+            self.marker_at.map_or(state.evidence.marker.is_some(), |at| at < end || at < from);
+        if marker_is_before && let Some(target) = &state.evidence.marker {
+            rows.marker(target.as_deref(), state.evidence.first_ts.as_deref(), &self.explicit);
+        }
+        gathered.relationships.extend(rows.rows.into_iter().map(Record::from));
+
+        // What the lines before `end` leave behind.
+        for (at, id) in self.event_calls {
+            if at < end {
+                *state.calls.entry(id).or_default() += 1;
+                state.events += 1;
+            }
+        }
+        if let Some((_, id)) = self.last_messages.into_iter().rfind(|(at, _)| *at < end) {
+            state.last_message = Some(id);
+        }
+        let prompt = match options.as_reference {
+            true => self.prompts.last(),
+            false => self.prompts.iter().rfind(|(at, _)| *at < end),
+        };
+        if let Some((_, prompt)) = prompt {
+            state.prompt = Some(prompt.clone());
+        }
+        gathered.content_session = self
+            .messages
+            .iter()
+            .find(|message| is_written(message))
+            .and_then(|message| message.session.clone());
+        for message in self.messages.into_iter().filter(|message| message.at < end) {
+            let (ts, session) = (message.ts().into(), message.session.clone().map(Vec::into_boxed_slice));
+            if message.is_side
+                && let Some(uuid) = message.uuid
+            {
+                state.side_messages.push(uuid);
+            }
+            let known = KnownMessage { cache_read: message.counts.cache_read, ts, session };
+            state.known.insert(message.id, known);
+        }
+        gathered.told = Some(Box::default());
+        Ok((gathered, end))
+    }
+
+    /// The agent of a message on a side chain.
+    fn agent_of(&self, message: &Message, state: &State, answers: &mut Answers) -> Option<Invocation> {
+        if !message.is_side {
+            return None;
+        }
+        let invocation = message.uuid.as_ref().and_then(|uuid| state.graph.invocation(uuid, answers));
+        if invocation.is_some() || self.log.options.as_reference {
+            return invocation;
+        }
+        Some(Invocation {
+            agent_id: message.agent_id.clone()?,
+            parent_tool_use_id: Vec::new(),
+            subagent_type: None,
+            description: None,
+            parent_agent_id: None,
+        })
+    }
+}
+
+/// The content records of a line of a message. `ts` is JSON text.
+fn message_content(
+    session: &[u8],
+    id: &[u8],
+    ts: &[u8],
+    message: Option<Value<'_>>,
+    options: &ReadOptions,
+) -> Vec<Vec<u8>> {
+    let mut records = Vec::new();
+    if options.content != ContentMode::Full {
+        return records;
+    }
+    let begin = |kind: &[u8]| {
+        let mut record = RecordText::of("claude-code");
+        record.text("sessionId", session);
+        record.text("messageId", id);
+        record.raw("ts", ts);
+        record.text("role", b"assistant");
+        record.text("kind", kind);
+        record
+    };
+    let blocks = message.and_then(|message| message.get("content"));
+    for block in blocks.into_iter().flat_map(Value::items) {
+        match js::any_text(block, "type") {
+            Some(kind @ (b"text" | b"thinking")) => {
+                let key = if kind == b"text" { "text" } else { "thinking" };
+                if let Some(text) = js::text(block, key) {
+                    let mut record = begin(kind);
+                    record.text("text", text);
+                    records.push(record.finish());
+                }
+            }
+            Some(kind @ b"tool_use") => {
+                let (Some(id), Some(name)) = (js::any_text(block, "id"), js::any_text(block, "name")) else {
+                    continue;
+                };
+                let mut call = RecordText::default();
+                call.text("id", id);
+                call.text("name", name);
+                match js::present(block, "input") {
+                    Some(input) => call.value("input", input),
+                    None => call.raw("input", b"{}"),
+                }
+                let mut record = begin(kind);
+                record.raw("toolUse", &call.finish());
+                records.push(record.finish());
+            }
+            _ => {}
+        }
+    }
+    records
+}
+
+/// The session and the tool use id of a system line that tells of an agent.
+fn notified(line: Value<'_>) -> Option<(&[u8], &[u8])> {
+    let session = js::first_text(line, &["sessionId", "session_id"])?;
+    let id = js::first_text(
+        line,
+        &["parent_tool_use_id", "parentToolUseId", "parentToolUseID", "tool_use_id", "toolUseId"],
+    )?;
+    js::first_text(line, &["agent_id", "agentId", "subagent_session_id", "subagentSessionId"])?;
+    Some((session, id))
+}
+
+/// Builds relationship rows.
+struct Rows<'r> {
+    log: &'r Log<'r>,
+    foreign: Option<Vec<u8>>,
+    version: Option<Vec<u8>>,
+    rows: Vec<Vec<u8>>,
+}
+
+impl Rows<'_> {
+    fn explicit(&mut self, row: &PendingRow) {
+        if row.kind == "root" && !self.log.kind.has_root() {
+            return;
+        }
+        let mut record = RecordText::of("claude-code");
+        record.text("sessionId", self.log.base_name);
+        record.maybe_text("relatedSessionId", row.target.as_deref());
+        record.text("relationshipType", row.kind.as_bytes());
+        record.maybe_text("ts", row.ts.as_deref());
+        record.maybe_text("sourceSessionId", row.source_session.as_deref());
+        record.maybe_text("sourceVersion", row.source_version.as_deref());
+        // What the line does not say comes last.
+        if row.source_session.is_none() {
+            record.maybe_text("sourceSessionId", self.foreign.as_deref());
+        }
+        if row.source_version.is_none() {
+            record.maybe_text("sourceVersion", self.version.as_deref());
+        }
+        self.rows.push(record.finish());
+    }
+
+    fn subagent(&mut self, message: &Message, agent: &Invocation) {
+        let mut record = RecordText::of("native-claude");
+        record.raw("sessionId", message.session_json());
+        record.text("relationshipType", b"subagent");
+        record.text("agentId", &agent.agent_id);
+        match &agent.parent_agent_id {
+            Some(parent) => record.text("relatedSessionId", parent),
+            None => record.raw("relatedSessionId", message.session_json()),
+        }
+        let tool = Some(&agent.parent_tool_use_id[..]).filter(|id| !id.is_empty());
+        record.maybe_text("parentToolUseId", tool);
+        record.maybe_text("subagentType", agent.subagent_type.as_deref());
+        record.maybe_text("description", agent.description.as_deref());
+        record.maybe_text("ts", message.ts_text.as_deref());
+        record.maybe_text("sourceSessionId", self.foreign.as_deref());
+        record.maybe_text("sourceVersion", self.version.as_deref());
+        self.rows.push(record.finish());
+    }
+
+    fn marker(
+        &mut self,
+        target: Option<&[u8]>,
+        first_ts: Option<&[u8]>,
+        explicit: &HashSet<(&'static str, Vec<u8>)>,
+    ) {
+        if target.is_some_and(|target| explicit.contains(&("continuation", target.to_vec()))) {
+            return;
+        }
+        let mut record = RecordText::of("claude-code");
+        record.text("sessionId", self.log.base_name);
+        record.text("relationshipType", b"continuation");
+        record.maybe_text("relatedSessionId", target);
+        record.maybe_text("ts", first_ts);
+        record.maybe_text("sourceSessionId", self.foreign.as_deref());
+        record.maybe_text("sourceVersion", self.version.as_deref());
+        self.rows.push(record.finish());
+    }
+}
+
+impl State {
+    /// Takes in a line that stands before the piece: it makes no record any more.
+    pub(super) fn pass_over(&mut self, line: Value<'_>, log: &Log<'_>) {
+        if line.kind() != Kind::Object {
+            return;
+        }
+        match js::any_text(line, "type") {
+            Some(b"assistant") => {
+                self.take_assistant(line, log);
+                self.thread(line);
+                let message = line.get("message");
+                let Some(id) = message.and_then(|message| js::any_text(message, "id")) else { return };
+                if !id.is_empty() {
+                    self.last_message = Some(id.to_vec());
+                }
+                if log.options.as_reference {
+                    return;
+                }
+                let usage = message.and_then(|message| message.get("usage"));
+                let count =
+                    usage.and_then(|usage| js::number(usage, "cache_read_input_tokens")).unwrap_or(0.0);
+                let is_new = !self.known.contains_key(id);
+                let known = self.known.entry(id.to_vec()).or_insert_with(|| KnownMessage {
+                    cache_read: 0.0,
+                    ts: super::message::as_is(line, "timestamp", log.options).into(),
+                    session: js::text(line, "sessionId").map(Into::into),
+                });
+                known.cache_read = known.cache_read.max(count);
+                if is_new
+                    && js::is_true(line, "isSidechain")
+                    && let Some(uuid) = js::text(line, "uuid")
+                {
+                    self.side_messages.push(Key::of(uuid));
+                }
+            }
+            Some(b"user") => {
+                let content = line.get("message").and_then(|message| message.get("content"));
+                let text = plain_text(content);
+                self.take_user(line, content, &text, log);
+                if !text.is_empty() && !log.options.as_reference {
+                    self.prompt = Some(Arc::from(&text[..]));
+                }
+                if js::text(line, "sessionId").is_none() {
+                    return;
+                }
+                let results = content.into_iter().flat_map(Value::items);
+                for result in results.filter(|block| js::any_text(*block, "type") == Some(b"tool_result")) {
+                    if let Some(id) = js::text(result, "tool_use_id") {
+                        *self.calls.entry(id.to_vec()).or_default() += 1;
+                        self.events += 1;
+                    }
+                }
+            }
+            Some(b"system") => {
+                if let Some((_, id)) = notified(line) {
+                    *self.calls.entry(id.to_vec()).or_default() += 1;
+                    self.events += 1;
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn take_assistant(&mut self, line: Value<'_>, log: &Log<'_>) {
+        self.evidence.take(line, log);
+        if let Some(uuid) = js::text(line, "uuid") {
+            let content = line.get("message").and_then(|message| message.get("content"));
+            self.graph.add_assistant(
+                uuid,
+                js::text(line, "parentUuid"),
+                js::is_true(line, "isSidechain"),
+                content,
+                !log.options.as_reference,
+            );
+        }
+    }
+
+    fn take_user(&mut self, line: Value<'_>, content: Option<Value<'_>>, text: &[u8], log: &Log<'_>) {
+        self.evidence.take(line, log);
+        self.evidence.take_user(line, text, log);
+        let is_side = js::is_true(line, "isSidechain");
+        if let Some(uuid) = js::text(line, "uuid") {
+            self.graph.add_user(uuid, js::text(line, "parentUuid"), is_side, content, text);
+        }
+        if is_side {
+            self.thread(line);
+        }
+    }
+
+    /// The thread of a line.
+    fn thread(&mut self, line: Value<'_>) -> Thread {
+        if !js::is_true(line, "isSidechain") {
+            return Thread::Main;
+        }
+        if let Some(agent) = js::text(line, "agentId") {
+            return Thread::Agent(agent.to_vec());
+        }
+        let uuid = js::text(line, "uuid").map(Key::of);
+        let parent = js::text(line, "parentUuid").map(Key::of);
+        let first = parent.and_then(|parent| self.chains.get(&parent).cloned()).or(uuid.clone());
+        if let (Some(uuid), Some(first)) = (uuid, &first) {
+            self.chains.insert(uuid, first.clone());
+        }
+        Thread::SideChain(first)
+    }
+}
+
+/// The text of the marker with which a session is resumed, and the session that it names.
+pub(super) fn marker(text: &[u8]) -> Option<Marker<'_>> {
+    let text = trim_js(text);
+    let rest = ["/resume", "/continue"].iter().find_map(|word| {
+        let head = text.get(..word.len())?;
+        head.eq_ignore_ascii_case(word.as_bytes()).then(|| &text[word.len()..])
+    })?;
+    let behind = js_trim_start(rest);
+    let has_boundary = rest.is_empty() || behind.len() < rest.len();
+    let word = (behind.len() < rest.len()).then(|| first_word(behind)).filter(|word| !word.is_empty());
+    Some(Marker { has_boundary, word })
+}
+
+/// A line that resumes a session.
+pub(super) struct Marker<'t> {
+    /// Whether the word ends where the marker does.
+    pub has_boundary: bool,
+    pub word: Option<&'t [u8]>,
+}
+
+fn js_trim_start(text: &[u8]) -> &[u8] {
+    // What is appended is no white space, so only the front is trimmed.
+    let mut guarded = text.to_vec();
+    guarded.push(b'.');
+    let left = trim_js(&guarded).len() - 1;
+    &text[text.len() - left..]
+}
+
+fn first_word(text: &[u8]) -> &[u8] {
+    let mut end = 0;
+    while end < text.len() && js_trim_start(&text[end..]).len() == text.len() - end {
+        end += 1;
+    }
+    &text[..end]
+}

@@ -1,0 +1,276 @@
+//! `cursors.json`: how far each log was read, shared with the TypeScript package; and what is remembered besides.
+//!
+//! Touches `cursors.json` under lock `cursors`, and `ingest.side.json`. The first is kept exactly as the TypeScript package
+//! keeps it. The second is derived: deleted, it costs a second look at some logs and nothing else.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use super::AgentsError;
+use super::js::{self, KeyOrder, RecordText};
+use crate::disk;
+use crate::home::{Home, LockName};
+use crate::lock::with_lock;
+use crate::scan::json::{Document, Kind, Value, trim_js, write_js_string};
+
+/// The cursors as they were loaded, and what has changed since.
+#[derive(Debug, Default)]
+pub(super) struct Cursors {
+    entries: HashMap<Vec<u8>, Vec<u8>>,
+    changed: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+/// The name of a log in the cursors.
+pub(super) fn key_of(path: &Path) -> Vec<u8> {
+    path.to_string_lossy().into_owned().into_bytes()
+}
+
+fn compact(value: Value<'_>) -> Vec<u8> {
+    let mut out = Vec::new();
+    js::write_value(value, KeyOrder::AsParsed, &mut out);
+    out
+}
+
+/// The entries of a file of cursors, in JavaScript's order; none when it is missing, broken or of another form.
+fn parse(text: &[u8]) -> Vec<(Vec<u8>, Vec<u8>)> {
+    let mut document = Document::default();
+    let Ok(root) = document.parse(trim_js(text)) else { return Vec::new() };
+    let files = root.get("files").filter(|files| files.kind() == Kind::Object);
+    let entries = files.into_iter().flat_map(Value::members);
+    entries.map(|(key, value)| (key.as_wtf8().to_vec(), compact(value))).collect()
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, AgentsError> {
+    match disk::File::open_read(path) {
+        Ok(file) => {
+            let mut bytes = vec![0; file.len_bytes()? as usize];
+            let count = file.read_at(&mut bytes, 0)?;
+            bytes.truncate(count);
+            Ok(bytes)
+        }
+        Err(error) if error.is_not_found() => Ok(Vec::new()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+impl Cursors {
+    /// Loads the cursors of a home.
+    pub(super) fn load(home: &Home) -> Result<Self, AgentsError> {
+        let entries = parse(&read(&home.cursors())?).into_iter().collect();
+        Ok(Cursors { entries, changed: Vec::new() })
+    }
+
+    /// The cursor of a log, when it is of this kind.
+    pub(super) fn get(&self, path: &Path, kind: &str) -> Option<&[u8]> {
+        let cursor = self.entries.get(&key_of(path))?;
+        let mut document = Document::default();
+        let is_of_kind = js::any_text(document.parse(cursor).ok()?, "kind") == Some(kind.as_bytes());
+        is_of_kind.then_some(cursor.as_slice())
+    }
+
+    /// Sets a cursor; it is saved by the next [`Cursors::save`].
+    pub(super) fn set(&mut self, key: Vec<u8>, cursor: Vec<u8>) {
+        let mut document = Document::default();
+        let Ok(cursor) = document.parse(&cursor).map(compact) else { return };
+        if self.entries.get(&key).is_some_and(|known| *known == cursor) {
+            return;
+        }
+        self.entries.insert(key.clone(), cursor.clone());
+        match self.changed.iter_mut().find(|(changed, _)| *changed == key) {
+            Some((_, known)) => *known = cursor,
+            None => self.changed.push((key, cursor)),
+        }
+    }
+
+    /// Writes what has changed into the file as it is now.
+    pub(super) fn save(&mut self, home: &Home) -> Result<(), AgentsError> {
+        if self.changed.is_empty() {
+            return Ok(());
+        }
+        disk::create_dir_all(home.root())?;
+        with_lock(&home.lock(LockName::Cursors), |held| {
+            let mut entries = parse(&read(&home.cursors())?);
+            let places: HashMap<Vec<u8>, usize> =
+                entries.iter().enumerate().map(|(place, (key, _))| (key.clone(), place)).collect();
+            for (key, cursor) in &self.changed {
+                match places.get(key) {
+                    Some(place) => entries[*place].1.clone_from(cursor),
+                    None => entries.push((key.clone(), cursor.clone())),
+                }
+            }
+            held.still_held()?;
+            disk::replace(&home.cursors(), &print(&entries), false)?;
+            Ok::<_, AgentsError>(())
+        })?;
+        self.changed.clear();
+        Ok(())
+    }
+}
+
+/// The file as `JSON.stringify` prints it with an indent of two.
+fn print(entries: &[(Vec<u8>, Vec<u8>)]) -> Vec<u8> {
+    let mut out = b"{\n  \"files\": {".to_vec();
+    let mut document = Document::default();
+    for (place, (key, cursor)) in entries.iter().enumerate() {
+        out.extend_from_slice(if place == 0 { b"\n    " } else { b",\n    " });
+        write_js_string(key, &mut out);
+        out.extend_from_slice(b": ");
+        match document.parse(cursor) {
+            Ok(value) => pretty(value, 2, &mut out),
+            Err(_) => out.extend_from_slice(b"null"),
+        }
+    }
+    out.extend_from_slice(if entries.is_empty() { b"}\n}" } else { b"\n  }\n}" });
+    out
+}
+
+/// Prints a value with an indent of two, inside `depth` containers.
+pub(super) fn pretty(value: Value<'_>, depth: usize, out: &mut Vec<u8>) {
+    let text = compact(value);
+    let mut depth = depth;
+    let mut in_string = false;
+    let mut is_escaped = false;
+    let newline = |depth: usize, out: &mut Vec<u8>| {
+        out.push(b'\n');
+        out.resize(out.len() + 2 * depth, b' ');
+    };
+    for (at, byte) in text.iter().enumerate() {
+        if in_string {
+            out.push(*byte);
+            in_string = is_escaped || *byte != b'"';
+            is_escaped = !is_escaped && *byte == b'\\';
+            continue;
+        }
+        match byte {
+            b'{' | b'[' => {
+                out.push(*byte);
+                if !matches!(text.get(at + 1), Some(b'}' | b']')) {
+                    depth += 1;
+                    newline(depth, out);
+                }
+            }
+            b'}' | b']' => {
+                if !matches!(text[at - 1], b'{' | b'[') {
+                    depth -= 1;
+                    newline(depth, out);
+                }
+                out.push(*byte);
+            }
+            b',' => {
+                out.push(b',');
+                newline(depth, out);
+            }
+            b':' => out.extend_from_slice(b": "),
+            other => {
+                in_string = *other == b'"';
+                out.push(*other);
+            }
+        }
+    }
+}
+
+/// What is remembered of logs besides their cursors.
+#[derive(Debug, Default)]
+pub(super) struct Side {
+    files: HashMap<Vec<u8>, Vec<u8>>,
+    is_changed: bool,
+}
+
+impl Side {
+    fn path(home: &Home) -> PathBuf {
+        home.root().join(SIDE_NAME)
+    }
+
+    /// Loads what is there. A file that is broken counts as missing: it is derived.
+    pub(super) fn load(home: &Home) -> Self {
+        let text = read(&Self::path(home)).unwrap_or_default();
+        Side { files: parse(&text).into_iter().collect(), is_changed: false }
+    }
+
+    pub(super) fn get(&self, path: &Path) -> Option<&[u8]> {
+        self.files.get(&key_of(path)).map(Vec::as_slice)
+    }
+
+    pub(super) fn set(&mut self, key: Vec<u8>, side: Vec<u8>) {
+        if self.files.get(&key).is_none_or(|known| *known != side) {
+            self.is_changed = true;
+            self.files.insert(key, side);
+        }
+    }
+
+    /// Replaces the file. Two runs at once may lose each other's notes, which costs a second look.
+    pub(super) fn save(&mut self, home: &Home) -> Result<(), AgentsError> {
+        if !self.is_changed {
+            return Ok(());
+        }
+        let mut keys: Vec<_> = self.files.iter().collect();
+        keys.sort();
+        let mut files = RecordText::default();
+        for (key, side) in keys {
+            files.raw(&String::from_utf8_lossy(key), side);
+        }
+        let mut document = RecordText::default();
+        document.count("v", 1);
+        document.raw("files", &files.finish());
+        let mut text = document.finish();
+        text.push(b'\n');
+        disk::replace(&Self::path(home), &text, false)?;
+        self.is_changed = false;
+        Ok(())
+    }
+}
+
+/// The name of the file of notes.
+const SIDE_NAME: &str = "ingest.side.json";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cursors_are_printed_as_javascript_prints_them() {
+        let directory = tempfile::tempdir().unwrap();
+        let home = Home::at(directory.path());
+        std::fs::write(
+            home.cursors(),
+            r#"{"x":1,"files":{"b":{"kind":"other","a":[]},"a":{"kind":"claude","z":{}}}}"#,
+        )
+        .unwrap();
+        let mut cursors = Cursors::load(&home).unwrap();
+        assert_eq!(cursors.get(Path::new("b"), "claude"), None);
+        assert!(cursors.get(Path::new("a"), "claude").is_some());
+        cursors.set(b"a".to_vec(), br#"{"kind":"claude","mtimeMs":1777000000123.4568,"t":"a\"{b"}"#.to_vec());
+        cursors.set(b"c".to_vec(), br#"{"kind":"claude","l":[1,{"k":null}]}"#.to_vec());
+        // Somebody else has changed the file in the meantime.
+        std::fs::write(home.cursors(), r#"{"files":{"d":{"kind":"x"},"a":{}}}"#).unwrap();
+        cursors.save(&home).unwrap();
+        let text = std::fs::read_to_string(home.cursors()).unwrap();
+        assert_eq!(
+            text,
+            r#"{
+  "files": {
+    "d": {
+      "kind": "x"
+    },
+    "a": {
+      "kind": "claude",
+      "mtimeMs": 1777000000123.4568,
+      "t": "a\"{b"
+    },
+    "c": {
+      "kind": "claude",
+      "l": [
+        1,
+        {
+          "k": null
+        }
+      ]
+    }
+  }
+}"#
+        );
+        std::fs::write(home.cursors(), "[]").unwrap();
+        cursors.save(&home).unwrap();
+        assert_eq!(std::fs::read_to_string(home.cursors()).unwrap(), "[]", "nothing has changed");
+    }
+}

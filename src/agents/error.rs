@@ -1,0 +1,66 @@
+//! Why session logs were not taken in.
+
+use std::path::PathBuf;
+
+use crate::disk;
+use crate::ledger::LedgerError;
+use crate::lock::LockError;
+use crate::scan::ScanError;
+
+/// Why a log, or a whole run, was not taken in.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AgentsError {
+    /// A file could not be read or written.
+    #[error(transparent)]
+    Disk(#[from] disk::Error),
+    /// A log could not be read on.
+    #[error("cannot read {} at byte {offset_bytes}: {source}; the next run tries again", path.display())]
+    Read {
+        /// The log.
+        path: PathBuf,
+        /// Where.
+        offset_bytes: u64,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The ledger could not be read.
+    #[error(transparent)]
+    Scan(#[from] ScanError),
+    /// Records could not be appended.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// The cursors could not be saved, because somebody held their lock.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// With the TypeScript package's rules, the log is given up at what it holds.
+    #[error("{}: {reason}, at which the TypeScript package gives the log up; without --as-reference it is read", path.display())]
+    GivenUp {
+        /// The log.
+        path: PathBuf,
+        /// What it holds.
+        reason: &'static str,
+    },
+    /// A log or a store of an agent has another form than expected.
+    #[error("cannot use {}: {reason}", path.display())]
+    Unusable {
+        /// The file.
+        path: PathBuf,
+        /// Why, and what to do.
+        reason: String,
+    },
+    /// `RELAYBURN_STORAGE` names a storage that this program does not have.
+    #[error(
+        "RELAYBURN_STORAGE is {0:?}, but this program keeps its ledger in files: unset it, or set it to \"file\""
+    )]
+    Storage(String),
+    /// A program error: reading a log panicked.
+    #[error("a program error while reading {}; the other logs are read", path.display())]
+    Panicked {
+        /// The log.
+        path: PathBuf,
+    },
+    /// The work was asked to stop.
+    #[error("interrupted; run it again to go on")]
+    Interrupted,
+}

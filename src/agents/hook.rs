@@ -1,0 +1,275 @@
+//! Hooks of Claude Code: one event of a session, while it happens.
+//!
+//! A hook tells of a tool or an agent before the log does. Its event gets the next numbers of its session, so what the log says
+//! later is compared with the session's events in the ledger: a result that is there is not written again, and others are
+//! numbered behind those that are there.
+
+use std::collections::{HashMap, HashSet};
+use std::ops::ControlFlow;
+
+use super::AgentsError;
+use super::js::{self, RecordText};
+use super::measure;
+use crate::home::Home;
+use crate::ledger::{Filter, Ledger};
+use crate::record::RecordKind;
+use crate::scan::json::{Document, Kind, Value};
+
+/// The events of a session in the ledger, as far as new ones depend on them.
+#[derive(Debug, Default)]
+pub(super) struct Numbers {
+    /// The highest call index of each tool use id.
+    calls: HashMap<Vec<u8>, f64>,
+    highest: Option<f64>,
+    /// Tool use ids and numbers of the events that are there.
+    taken: HashSet<(Vec<u8>, u64)>,
+    /// Tool use ids whose result is there.
+    finished: HashSet<Vec<u8>>,
+    /// Those of them whose result a hook has told: it has neither line nor time.
+    finished_by_hook: HashSet<Vec<u8>>,
+    /// What hooks have said: tool use id, source of the event, status, agent, hash.
+    said: Vec<[Option<Vec<u8>>; 5]>,
+}
+
+/// Which events of a log get new numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Renumbered {
+    /// All, when the session has events: the log is read for a hook.
+    All,
+    /// Those whose number the ledger has given to an event of the same call.
+    Taken,
+}
+
+const FINISHED: [&[u8]; 3] = [b"completed", b"errored", b"cancelled"];
+
+fn told(event: Value<'_>) -> [Option<Vec<u8>>; 5] {
+    ["toolUseId", "eventSource", "status", "agentId", "contentHash"]
+        .map(|key| js::any_text(event, key).map(<[u8]>::to_vec))
+}
+
+impl Numbers {
+    /// Of a session of Claude Code.
+    pub(super) fn of(home: &Home, session: &[u8]) -> Result<Self, AgentsError> {
+        let mut numbers = Numbers::default();
+        let mut filter = Filter::default();
+        filter.session = Some(js::to_utf8(session).into_owned());
+        filter.source = Some("claude-code".into());
+        let mut document = Document::default();
+        Ledger::new(home.clone()).query(RecordKind::ToolResultEvent, &filter, &mut |text| {
+            if let Ok(event) = document.parse(text.as_bytes()) {
+                numbers.add(event);
+            }
+            ControlFlow::Continue(())
+        })?;
+        Ok(numbers)
+    }
+
+    fn add(&mut self, event: Value<'_>) {
+        let Some(id) = js::any_text(event, "toolUseId") else { return };
+        let call = js::number(event, "callIndex").unwrap_or(0.0);
+        let highest = self.calls.entry(id.to_vec()).or_insert(call);
+        *highest = highest.max(call);
+        let number = js::number(event, "eventIndex").unwrap_or(0.0);
+        self.reserve(number);
+        self.taken.insert((id.to_vec(), number as u64));
+        let is_finished = js::any_text(event, "status").is_some_and(|status| FINISHED.contains(&status));
+        if is_finished && js::any_text(event, "eventSource") == Some(b"tool_result") {
+            self.finished.insert(id.to_vec());
+            if event.get("messageId").is_none() && event.get("ts").is_none() {
+                self.finished_by_hook.insert(id.to_vec());
+            }
+        }
+        self.said.push(told(event));
+    }
+
+    /// The numbers of the next event of a tool use id.
+    fn next(&mut self, id: &[u8]) -> (f64, f64) {
+        let call = self.calls.get(id).map_or(0.0, |call| call + 1.0);
+        self.calls.insert(id.to_vec(), call);
+        let number = self.highest.map_or(0.0, |highest| highest + 1.0);
+        self.highest = Some(number);
+        (call, number)
+    }
+
+    /// New numbers stand behind this one.
+    pub(super) fn reserve(&mut self, number: f64) {
+        self.highest = Some(self.highest.map_or(number, |highest| highest.max(number)));
+    }
+
+    /// An event of a log; none when its result is there. `which` get numbers behind those that are there.
+    pub(super) fn renumber(&mut self, event: Value<'_>, which: Renumbered) -> Option<Vec<u8>> {
+        let id = js::any_text(event, "toolUseId").unwrap_or_default();
+        let finished = if which == Renumbered::All { &self.finished } else { &self.finished_by_hook };
+        if js::any_text(event, "eventSource") == Some(b"tool_result") && finished.contains(id) {
+            return None;
+        }
+        let number = js::number(event, "eventIndex").unwrap_or(0.0);
+        let is_renumbered = match which {
+            Renumbered::All => !self.said.is_empty(),
+            Renumbered::Taken => self.taken.contains(&(id.to_vec(), number as u64)),
+        };
+        let numbers = is_renumbered.then(|| self.next(id));
+        let mut record = RecordText::default();
+        for (key, value) in event.members() {
+            match (&*key.to_utf8_lossy(), numbers) {
+                ("callIndex", Some((call, _))) => record.number("callIndex", call),
+                ("eventIndex", Some((_, number))) => record.number("eventIndex", number),
+                (key, _) => record.value(key, value),
+            }
+        }
+        Some(record.finish())
+    }
+}
+
+/// What a hook told, as records.
+#[derive(Debug, Default)]
+pub(super) struct HookRecords {
+    pub relationship: Option<Vec<u8>>,
+    pub event: Option<Vec<u8>>,
+}
+
+/// The records of a hook's payload, whose event is numbered behind those of the ledger.
+pub(super) fn records(home: &Home, session: &[u8], payload: Value<'_>) -> Result<HookRecords, AgentsError> {
+    let mut made = HookRecords::default();
+    let Some(told) = Event::of(payload) else { return Ok(made) };
+    if told.name == b"SubagentStop"
+        && let Some(agent) = &told.agent
+    {
+        let mut record = RecordText::of("claude-code");
+        record.text("sessionId", session);
+        record.text("relationshipType", b"subagent");
+        record.text("relatedSessionId", js::text(payload, "parent_agent_id").unwrap_or(session));
+        record.text("agentId", agent);
+        record.maybe_text("parentToolUseId", parent_id(payload));
+        record.maybe_text("subagentType", js::text(payload, "agent_type"));
+        made.relationship = Some(record.finish());
+    }
+    let Some(id) = &told.id else { return Ok(made) };
+    let mut numbers = Numbers::of(home, session)?;
+    let hash = told.measured.as_ref().map(|text| measure::hash16(text));
+    let is_there = numbers.said.iter().any(|[known_id, source, status, agent, known_hash]| {
+        known_id.as_ref() == Some(id)
+            && source.as_deref() == Some(told.source.as_bytes())
+            && status.as_deref() == Some(told.status.as_bytes())
+            && (told.agent.is_none() || *agent == told.agent)
+            && (told.source != "progress_event"
+                || hash.is_none()
+                || known_hash.as_deref() == hash.as_deref().map(str::as_bytes))
+    });
+    if is_there {
+        return Ok(made);
+    }
+    let (call, number) = numbers.next(id);
+    let mut record = RecordText::of("claude-code");
+    record.text("sessionId", session);
+    record.text("toolUseId", id);
+    record.number("callIndex", call);
+    record.number("eventIndex", number);
+    record.text("status", told.status.as_bytes());
+    record.text("eventSource", told.source.as_bytes());
+    measure::write_content_measures(told.measured.as_deref(), &mut record);
+    record.flag_if("isError", told.is_error);
+    record.maybe_text("agentId", told.agent.as_deref());
+    made.event = Some(record.finish());
+    Ok(made)
+}
+
+const IDS: [&str; 4] = ["tool_use_id", "toolUseId", "parent_tool_use_id", "parentToolUseId"];
+const PARENT_IDS: [&str; 6] = [
+    "parent_tool_use_id",
+    "parentToolUseId",
+    "tool_use_id",
+    "toolUseId",
+    "agent_tool_use_id",
+    "task_tool_use_id",
+];
+
+fn parent_id(payload: Value<'_>) -> Option<&[u8]> {
+    js::first_text(payload, &PARENT_IDS)
+}
+
+/// What a hook says of an event.
+struct Event {
+    name: &'static [u8],
+    id: Option<Vec<u8>>,
+    status: &'static str,
+    source: &'static str,
+    measured: Option<Vec<u8>>,
+    is_error: bool,
+    agent: Option<Vec<u8>>,
+}
+
+impl Event {
+    fn of(payload: Value<'_>) -> Option<Self> {
+        let id = js::first_text(payload, &IDS).map(<[u8]>::to_vec);
+        let measured = |key| measure::measured_text(payload.get(key)).map(std::borrow::Cow::into_owned);
+        Some(match js::any_text(payload, "hook_event_name")? {
+            b"PreToolUse" => Event {
+                name: b"PreToolUse",
+                id,
+                status: "running",
+                source: "tool_result",
+                measured: None,
+                is_error: false,
+                agent: None,
+            },
+            b"PostToolUse" => {
+                let response = payload.get("tool_response").filter(|value| value.kind() == Kind::Object);
+                let is_error = response.is_some_and(|response| {
+                    js::is_true(response, "is_error")
+                        || js::is_true(response, "isError")
+                        || response.get("success").and_then(Value::as_bool) == Some(false)
+                });
+                Event {
+                    name: b"PostToolUse",
+                    id,
+                    status: if is_error { "errored" } else { "completed" },
+                    source: "tool_result",
+                    measured: measured("tool_response"),
+                    is_error,
+                    agent: None,
+                }
+            }
+            b"SubagentStop" => {
+                let agent = js::text(payload, "agent_id").map(<[u8]>::to_vec);
+                let status = stop_status(payload);
+                Event {
+                    name: b"SubagentStop",
+                    id: parent_id(payload).map(<[u8]>::to_vec).or(agent.clone()),
+                    status,
+                    source: "subagent_notification",
+                    measured: measured("last_assistant_message"),
+                    is_error: status == "errored",
+                    agent,
+                }
+            }
+            b"Notification" => Event {
+                name: b"Notification",
+                id,
+                status: "unknown",
+                source: "progress_event",
+                measured: measured("message"),
+                is_error: false,
+                agent: None,
+            },
+            _ => return None,
+        })
+    }
+}
+
+fn stop_status(payload: Value<'_>) -> &'static str {
+    match js::any_text(payload, "status") {
+        Some(b"completed") => return "completed",
+        Some(b"errored" | b"error" | b"failed" | b"failure") => return "errored",
+        Some(b"cancelled" | b"canceled") => return "cancelled",
+        _ => {}
+    }
+    let is = |key| js::is_true(payload, key);
+    if is("is_error") || is("isError") || js::first_text(payload, &["error", "error_message"]).is_some() {
+        "errored"
+    } else if is("cancelled") || is("canceled") || is("interrupted") {
+        "cancelled"
+    } else {
+        "completed"
+    }
+}

@@ -1,0 +1,246 @@
+//! The lines of a log, one at a time, with their offsets.
+//!
+//! Touches the log it is given, and only reads it. Guarantees: no more of the log is in memory than the longest line that is
+//! kept and [`PIECE_BYTES`]; a line that is longer than [`LINE_MAX_BYTES`] is passed over without being held.
+
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use super::AgentsError;
+use crate::disk;
+
+/// How much is read at a time.
+const PIECE_BYTES: usize = 256 << 10;
+
+/// The longest line that is kept. A result of a tool may have many megabytes; what is longer than this is no line that an agent
+/// could have read.
+pub(super) const LINE_MAX_BYTES: usize = 256 << 20;
+
+/// How a line ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ending {
+    /// With a line feed.
+    Whole,
+    /// With the end of the log: it is still being written, or was cut.
+    Torn,
+    /// It is longer than [`LINE_MAX_BYTES`], and its bytes are not there.
+    TooLong,
+}
+
+/// A line of a log.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct RawLine<'l> {
+    /// Where it begins.
+    pub offset: u64,
+    /// Its bytes without the line feed.
+    pub bytes: &'l [u8],
+    /// Its length with the line feed.
+    pub len_bytes: u64,
+    pub ending: Ending,
+}
+
+impl RawLine<'_> {
+    /// Where the next line begins.
+    pub(super) fn end(&self) -> u64 {
+        self.offset + self.len_bytes
+    }
+}
+
+/// A log that is read line by line.
+pub(super) struct LineSource {
+    path: PathBuf,
+    reader: Box<dyn Read + Send>,
+    buffer: Vec<u8>,
+    /// The bytes of the buffer that were read and not yet handed out.
+    start: usize,
+    filled: usize,
+    /// Where `start` lies in the log.
+    offset: u64,
+    line_max_bytes: usize,
+}
+
+impl LineSource {
+    /// The lines from byte `from` to byte `to` of the file at `path`.
+    pub(super) fn open(path: &Path, from: u64, to: u64) -> Result<Self, AgentsError> {
+        let file = disk::File::open_read(path)?;
+        Ok(Self::of(path, Box::new(Range { file, at: from, end: to }), from))
+    }
+
+    /// The lines of what `reader` gives, which begins at byte `from` of the log at `path`.
+    pub(super) fn of(path: &Path, reader: Box<dyn Read + Send>, from: u64) -> Self {
+        LineSource {
+            path: path.to_owned(),
+            reader,
+            buffer: Vec::new(),
+            start: 0,
+            filled: 0,
+            offset: from,
+            line_max_bytes: LINE_MAX_BYTES,
+        }
+    }
+
+    #[cfg(test)]
+    fn with_line_max(mut self, len_bytes: usize) -> Self {
+        self.line_max_bytes = len_bytes;
+        self
+    }
+
+    /// The next line; none at the end.
+    ///
+    /// # Errors
+    /// When the log cannot be read.
+    pub(super) fn next(&mut self) -> Result<Option<RawLine<'_>>, AgentsError> {
+        let offset = self.offset;
+        // Bytes of this line that were passed over because there are too many of them.
+        let mut dropped: u64 = 0;
+        let mut searched = 0;
+        loop {
+            let pending = &self.buffer[self.start..self.filled];
+            if let Some(at) = memchr::memchr(b'\n', &pending[searched..]) {
+                let line = self.start..self.start + searched + at;
+                self.start = line.end + 1;
+                let len_bytes = dropped + (line.len() as u64) + 1;
+                self.offset = offset + len_bytes;
+                let is_long = dropped > 0 || line.len() > self.line_max_bytes;
+                return Ok(Some(RawLine {
+                    offset,
+                    bytes: if is_long { &[] } else { &self.buffer[line] },
+                    len_bytes,
+                    ending: if is_long { Ending::TooLong } else { Ending::Whole },
+                }));
+            }
+            searched = pending.len();
+            if searched > self.line_max_bytes {
+                dropped += searched as u64;
+                self.start = self.filled;
+                searched = 0;
+            }
+            if !self.fill()? {
+                let line = self.start..self.filled;
+                let len_bytes = dropped + line.len() as u64;
+                self.start = self.filled;
+                self.offset = offset + len_bytes;
+                let bytes = if dropped > 0 { &[][..] } else { &self.buffer[line] };
+                return Ok((len_bytes > 0).then_some(RawLine {
+                    offset,
+                    bytes,
+                    len_bytes,
+                    ending: Ending::Torn,
+                }));
+            }
+        }
+    }
+
+    /// Reads more; whether there was more.
+    fn fill(&mut self) -> Result<bool, AgentsError> {
+        if self.start > 0 {
+            self.buffer.copy_within(self.start..self.filled, 0);
+            self.filled -= self.start;
+            self.start = 0;
+        }
+        if self.filled == 0 && self.buffer.len() > 4 * PIECE_BYTES {
+            self.buffer.truncate(PIECE_BYTES);
+            self.buffer.shrink_to_fit();
+        }
+        if self.buffer.len() - self.filled < PIECE_BYTES {
+            // Doubling keeps the copies of a long line linear.
+            self.buffer.resize((2 * self.filled).max(self.filled + PIECE_BYTES), 0);
+        }
+        loop {
+            match self.reader.read(&mut self.buffer[self.filled..]) {
+                Ok(0) => return Ok(false),
+                Ok(count) => {
+                    self.filled += count;
+                    return Ok(true);
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(source) => {
+                    return Err(AgentsError::Read {
+                        path: self.path.clone(),
+                        offset_bytes: self.offset + (self.filled - self.start) as u64,
+                        source,
+                    });
+                }
+            }
+        }
+    }
+}
+
+/// A range of a file as something to be read.
+struct Range {
+    file: disk::File,
+    at: u64,
+    end: u64,
+}
+
+impl Read for Range {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let wanted =
+            buffer.len().min(usize::try_from(self.end.saturating_sub(self.at)).unwrap_or(usize::MAX));
+        if wanted == 0 {
+            return Ok(0);
+        }
+        let count = self.file.read_at(&mut buffer[..wanted], self.at).map_err(io::Error::other)?;
+        self.at += count as u64;
+        Ok(count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Gives a few bytes at a time.
+    struct Drops(Vec<u8>, usize);
+
+    impl Read for Drops {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            let count = self.1.min(self.0.len()).min(buffer.len());
+            buffer[..count].copy_from_slice(&self.0[..count]);
+            self.0.drain(..count);
+            Ok(count)
+        }
+    }
+
+    fn lines(text: &str, drop_bytes: usize, max: usize) -> Vec<(u64, String, u64, Ending)> {
+        let reader = Box::new(Drops(text.into(), drop_bytes));
+        let mut source = LineSource::of(Path::new("x"), reader, 100).with_line_max(max);
+        let mut found = Vec::new();
+        while let Some(line) = source.next().unwrap() {
+            let text = String::from_utf8(line.bytes.to_vec()).unwrap();
+            found.push((line.offset, text, line.len_bytes, line.ending));
+        }
+        found
+    }
+
+    #[test]
+    fn lines_come_with_offsets_however_they_are_read() {
+        for drop_bytes in 1..20 {
+            assert_eq!(
+                lines("ab\n\nlonger line\nend", drop_bytes, 100),
+                [
+                    (100, "ab".into(), 3, Ending::Whole),
+                    (103, String::new(), 1, Ending::Whole),
+                    (104, "longer line".into(), 12, Ending::Whole),
+                    (116, "end".into(), 3, Ending::Torn),
+                ]
+            );
+        }
+        assert_eq!(lines("", 3, 100), []);
+    }
+
+    #[test]
+    fn a_line_that_is_too_long_is_passed_over_and_named() {
+        for drop_bytes in 1..20 {
+            assert_eq!(
+                lines("ab\n0123456789\ncd\n0123456789", drop_bytes, 4),
+                [
+                    (100, "ab".into(), 3, Ending::Whole),
+                    (103, String::new(), 11, Ending::TooLong),
+                    (114, "cd".into(), 3, Ending::Whole),
+                    (117, String::new(), 10, Ending::Torn),
+                ]
+            );
+        }
+    }
+}

@@ -1,0 +1,340 @@
+//! What a reader of logs is given, and what it gives back.
+
+use std::any::Any;
+use std::path::{Path, PathBuf};
+
+use super::AgentsError;
+use super::project::ProjectKeys;
+use crate::disk;
+use crate::home::Home;
+
+/// An agent whose logs are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Agent {
+    /// Claude Code.
+    Claude,
+    /// Codex.
+    Codex,
+    /// OpenCode.
+    OpenCode,
+    /// Gemini CLI.
+    Gemini,
+}
+
+impl Agent {
+    /// All of them, in the order in which a run takes them.
+    pub const ALL: [Agent; 4] = [Agent::Claude, Agent::Codex, Agent::OpenCode, Agent::Gemini];
+
+    /// Its name in options and cursors.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Agent::Claude => "claude",
+            Agent::Codex => "codex",
+            Agent::OpenCode => "opencode",
+            Agent::Gemini => "gemini",
+        }
+    }
+
+    /// The agent of this name.
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|agent| agent.as_str() == name)
+    }
+}
+
+/// How much of what was said is kept in the content sidecars.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ContentMode {
+    /// All of it.
+    #[default]
+    Full,
+    /// Nothing; records keep hashes and lengths.
+    HashOnly,
+    /// Nothing.
+    Off,
+}
+
+/// What holds for all reading of a run.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ReadOptions {
+    /// Whether the records are those of the TypeScript package, its defects included.
+    pub as_reference: bool,
+    pub content: ContentMode,
+    /// The time of the run, in milliseconds since 1970.
+    pub now_ms: f64,
+    /// Whether each line that made no record is to be named, and not only counted.
+    pub name_lines: bool,
+}
+
+impl ReadOptions {
+    /// Whether a log that was last written at `mtime_ms` is at rest: nothing is waited for any more.
+    pub(super) fn is_at_rest(&self, mtime_ms: f64) -> bool {
+        self.now_ms - mtime_ms >= AT_REST_MS
+    }
+}
+
+/// A log that was not written for so long has nothing to be waited for.
+const AT_REST_MS: f64 = 10.0 * 60.0 * 1000.0;
+
+/// What the file system says of a log.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub(super) struct Stat {
+    pub inode: u64,
+    /// As JavaScript has it: seconds times 1000, plus nanoseconds through 1,000,000, in doubles.
+    pub mtime_ms: f64,
+    pub size_bytes: u64,
+}
+
+impl Stat {
+    /// Of the file at `path`, links followed.
+    pub(super) fn of(path: &Path) -> Result<Self, AgentsError> {
+        let found = disk::metadata_of_target(path)?;
+        let since = match found.modified.duration_since(std::time::UNIX_EPOCH) {
+            Ok(after) => after.as_secs() as f64 * 1000.0 + f64::from(after.subsec_nanos()) / 1e6,
+            Err(before) => {
+                // Nanoseconds count upwards, also before 1970.
+                let before = before.duration();
+                let (seconds, nanos) = (before.as_secs() as f64, before.subsec_nanos());
+                match nanos {
+                    0 => -seconds * 1000.0,
+                    nanos => (-seconds - 1.0) * 1000.0 + f64::from(1_000_000_000 - nanos) / 1e6,
+                }
+            }
+        };
+        Ok(Stat { inode: found.identity.numbers().1, mtime_ms: since, size_bytes: found.len_bytes })
+    }
+}
+
+/// A log that was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Candidate {
+    pub agent: Agent,
+    pub path: PathBuf,
+    /// The root in which it was found.
+    pub root: PathBuf,
+    /// What the reader needs besides; OpenCode's folder of messages.
+    pub extra: Option<PathBuf>,
+}
+
+/// A folder that could not be read.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Unreadable {
+    /// The folder or file.
+    pub path: PathBuf,
+    /// Why, in words.
+    pub error: String,
+}
+
+/// Where roots may lie.
+pub(super) struct RootsOf<'r> {
+    /// The user's folder.
+    pub user: &'r Path,
+    pub as_reference: bool,
+    /// The value of an environment variable; never an empty one.
+    pub variable: &'r dyn Fn(&str) -> Option<PathBuf>,
+}
+
+/// What a reader found out about all logs of its agent before it reads the first.
+pub(super) type Prepared = Box<dyn Any + Send + Sync>;
+
+/// What all passes of a run share.
+#[allow(dead_code)]
+pub(super) struct Common<'c> {
+    pub options: &'c ReadOptions,
+    pub projects: &'c ProjectKeys,
+    pub home: &'c Home,
+    /// The cursor of a log in `cursors.json`, as JSON text, when its kind is the agent's.
+    pub cursor: &'c (dyn Fn(&Path) -> Option<Vec<u8>> + Sync),
+    /// What the reader put into [`Gathered::side`] for this log before.
+    pub side: &'c (dyn Fn(&Path) -> Option<Vec<u8>> + Sync),
+}
+
+/// One reading of one log, from its cursor to its end.
+pub(super) struct Pass<'p> {
+    pub candidate: &'p Candidate,
+    /// Taken before the log is opened.
+    pub stat: Stat,
+    pub cursor: Option<&'p [u8]>,
+    /// May be missing or of another state of the log: it is derived.
+    pub side: Option<&'p [u8]>,
+    pub options: &'p ReadOptions,
+    pub projects: &'p ProjectKeys,
+    pub prepared: Option<&'p Prepared>,
+}
+
+impl Pass<'_> {
+    /// What the reader prepared.
+    #[allow(dead_code)]
+    pub(super) fn prepared<T: 'static>(&self) -> Option<&T> {
+        self.prepared?.downcast_ref()
+    }
+}
+
+/// A record that is ready to be appended, as JSON text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Record {
+    pub text: Vec<u8>,
+    /// The turn among those of its pass without which the record is not written either.
+    pub owner: Option<u32>,
+}
+
+impl From<Vec<u8>> for Record {
+    fn from(text: Vec<u8>) -> Self {
+        Record { text, owner: None }
+    }
+}
+
+/// Why a line made no record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum Reason {
+    /// It repeats what is in the ledger.
+    Duplicate,
+    /// It repeats what another session has said, as resumed sessions do.
+    Replay,
+    /// The message has no usage.
+    NoUsage,
+    /// It is not JSON.
+    Malformed,
+    /// It is JSON, but no object, or has not the form of its type.
+    NotARecord,
+    /// It is of a type that says nothing for the ledger.
+    UnknownType,
+    /// Its message is not complete yet: the next run takes it.
+    OpenMessage,
+    /// It has no line feed yet: the next run takes it.
+    Torn,
+    /// It is longer than 256 MiB.
+    TooLong,
+    /// The ledger refuses its record.
+    Refused,
+    /// It says nothing that is kept, such as a user line without text.
+    NothingToKeep,
+}
+
+impl Reason {
+    /// All of them, in the order of reports.
+    pub const ALL: [Reason; 11] = [
+        Reason::Duplicate,
+        Reason::Replay,
+        Reason::NoUsage,
+        Reason::Malformed,
+        Reason::NotARecord,
+        Reason::UnknownType,
+        Reason::OpenMessage,
+        Reason::Torn,
+        Reason::TooLong,
+        Reason::Refused,
+        Reason::NothingToKeep,
+    ];
+
+    /// Its name in documents.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Reason::Duplicate => "duplicate",
+            Reason::Replay => "replay",
+            Reason::NoUsage => "noUsage",
+            Reason::Malformed => "malformed",
+            Reason::NotARecord => "notARecord",
+            Reason::UnknownType => "unknownType",
+            Reason::OpenMessage => "openMessage",
+            Reason::Torn => "torn",
+            Reason::TooLong => "tooLong",
+            Reason::Refused => "refused",
+            Reason::NothingToKeep => "nothingToKeep",
+        }
+    }
+}
+
+/// A line that made no record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct LeftOutLine {
+    pub offset: u64,
+    pub len_bytes: u64,
+    pub reason: Reason,
+    pub detail: String,
+}
+
+/// The lines of a pass that made no record.
+#[derive(Debug, Clone, Default)]
+pub(super) struct LeftOut {
+    pub counts: std::collections::BTreeMap<Reason, u64>,
+    /// Each of them, when they are to be named.
+    pub lines: Vec<LeftOutLine>,
+}
+
+impl LeftOut {
+    /// Counts a line, and names it when lines are to be named.
+    pub(super) fn add(
+        &mut self,
+        options: &ReadOptions,
+        (offset, len_bytes): (u64, u64),
+        reason: Reason,
+        detail: impl FnOnce() -> String,
+    ) {
+        *self.counts.entry(reason).or_default() += 1;
+        if options.name_lines {
+            self.lines.push(LeftOutLine { offset, len_bytes, reason, detail: detail() });
+        }
+    }
+}
+
+/// What a pass read.
+#[derive(Debug, Default)]
+pub(super) struct Gathered {
+    pub turns: Vec<Record>,
+    pub content: Vec<Record>,
+    pub compactions: Vec<Record>,
+    pub relationships: Vec<Record>,
+    pub tool_result_events: Vec<Record>,
+    pub user_turns: Vec<Record>,
+    /// The new cursor as compact JSON text, its keys in order. None: it stays as it is.
+    pub cursor: Option<Vec<u8>>,
+    /// What the reader wants to be given again; it is kept in a derived file.
+    pub side: Option<Vec<u8>>,
+    /// The session and its folder, by which pending stamps are found.
+    pub session_id: Option<Vec<u8>>,
+    pub cwd: Option<Vec<u8>>,
+    pub session_mtime_ms: f64,
+    pub left_out: LeftOut,
+    /// How many turns reading gave.
+    pub read_turns: u64,
+    /// Tool calls of those turns, and whether any result with content was seen.
+    pub calls: u64,
+    pub has_result_content: bool,
+    /// Whose calls these are.
+    pub content_session: Option<Vec<u8>>,
+    pub lines: u64,
+    pub bytes_read: u64,
+    pub open_messages: u64,
+    /// What Claude Code's logs tell besides.
+    pub told: Option<Box<super::claude::Told>>,
+}
+
+impl Gathered {
+    /// How many bytes its records have.
+    pub(super) fn len_bytes(&self) -> usize {
+        let all = [
+            &self.turns,
+            &self.content,
+            &self.compactions,
+            &self.relationships,
+            &self.tool_result_events,
+            &self.user_turns,
+        ];
+        all.into_iter().flatten().map(|record| record.text.len()).sum()
+    }
+
+    /// Whether there is nothing to append.
+    pub(super) fn has_no_records(&self) -> bool {
+        [
+            &self.turns,
+            &self.content,
+            &self.compactions,
+            &self.relationships,
+            &self.tool_result_events,
+            &self.user_turns,
+        ]
+        .iter()
+        .all(|records| records.is_empty())
+    }
+}

@@ -1,0 +1,221 @@
+//! Pending stamps: what `burn run` knows of a session that it has started and whose id it cannot know.
+//!
+//! Touches `pending-stamps/` of the home. A stamp is claimed by renaming its file, so that two runs never apply one; the claim
+//! keeps the line that is to be appended, so that a run which finds the claim of a dead process knows whether that line is in the
+//! ledger already.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use super::js::{self, RecordText};
+use super::pass::Agent;
+use super::{project, settings};
+use crate::disk;
+use crate::home::Home;
+use crate::scan::json::{Document, Kind, Value, trim_js};
+
+/// Stamps that are older are deleted.
+const EXPIRED_MS: f64 = 24.0 * 3600.0 * 1000.0;
+
+/// By how much a session's file may seem older than the start of its process: the clock of files lags behind.
+const SLACK_MS: f64 = 20.0;
+const SLACK_AS_REFERENCE_MS: f64 = 1.0;
+
+/// A stamp that waits for its session.
+struct Waiting {
+    path: PathBuf,
+    harness: Vec<u8>,
+    start_ms: f64,
+    cwd: Vec<u8>,
+    session_dir: Option<Vec<u8>>,
+    /// As JSON text.
+    enrichment: Vec<u8>,
+}
+
+/// A stamp that is being applied.
+pub(super) struct Claimed {
+    original: PathBuf,
+    path: PathBuf,
+    /// The line for the ledger.
+    pub line: Vec<u8>,
+}
+
+/// The session for which a stamp is looked for.
+pub(super) struct Session<'s> {
+    pub agent: Agent,
+    pub id: &'s [u8],
+    pub cwd: Option<&'s [u8]>,
+    pub path: &'s Path,
+    pub mtime_ms: f64,
+    pub as_reference: bool,
+}
+
+fn folder(home: &Home) -> PathBuf {
+    home.root().join("pending-stamps")
+}
+
+fn files(home: &Home) -> Vec<PathBuf> {
+    let paths = disk::list(&folder(home)).unwrap_or_default();
+    paths.into_iter().filter(|path| disk::metadata(path).is_ok_and(|found| found.is_file)).collect()
+}
+
+/// Reads a stamp. None: it is invalid.
+fn parse(path: &Path, text: &[u8]) -> Option<Waiting> {
+    let mut document = Document::default();
+    let root = document.parse(trim_js(text)).ok().filter(|root| root.kind() == Kind::Object)?;
+    if root.get("v").and_then(Value::as_number)?.as_f64() != 1.0 {
+        return None;
+    }
+    root.get("spawnerPid").and_then(Value::as_number)?;
+    let harness = js::any_text(root, "harness").filter(|name| matches!(*name, b"codex" | b"opencode"))?;
+    let start = js::any_text(root, "spawnStartTs")?;
+    let start_ms = js::to_utf8(start).parse::<jiff::Timestamp>().ok()?.as_millisecond() as f64;
+    let cwd = js::any_text(root, "cwd")?;
+    let enrichment = root.get("enrichment").filter(|value| value.kind() == Kind::Object)?;
+    if enrichment.members().any(|(_, value)| value.kind() != Kind::String) {
+        return None;
+    }
+    let session_dir = match root.get("sessionDirHint") {
+        None => None,
+        Some(hint) => Some(js::wtf8(hint)?.to_vec()),
+    };
+    let mut text = Vec::new();
+    js::write_value(enrichment, js::KeyOrder::AsParsed, &mut text);
+    Some(Waiting {
+        path: path.to_owned(),
+        harness: harness.to_vec(),
+        start_ms,
+        cwd: cwd.to_vec(),
+        session_dir,
+        enrichment: text,
+    })
+}
+
+/// Deletes stamps that nothing waits for any more. Errors are ignored.
+pub(super) fn clean(home: &Home) {
+    let now_ms = settings::now_ms();
+    for path in files(home) {
+        let is_stale = match std::fs::read(&path) {
+            Err(_) => true,
+            Ok(text) => match parse(&path, &text) {
+                Some(stamp) => now_ms - stamp.start_ms > EXPIRED_MS,
+                None => {
+                    let modified = disk::metadata(&path).map(|found| found.modified);
+                    let age =
+                        modified.ok().and_then(|modified| SystemTime::now().duration_since(modified).ok());
+                    age.unwrap_or(Duration::ZERO).as_secs_f64() * 1000.0 > EXPIRED_MS
+                }
+            },
+        };
+        if is_stale {
+            let _ = disk::remove_file(&path);
+        }
+    }
+}
+
+/// The process that has claimed a stamp: `<name>.json.claimed-PID-UUID`.
+fn claimant(path: &Path) -> Option<u32> {
+    let name = path.file_name()?.to_str()?;
+    name.split_once(".json.claimed-")?.1.split('-').next()?.parse().ok()
+}
+
+#[cfg(unix)]
+fn is_alive(pid: u32) -> bool {
+    let Ok(pid) = i32::try_from(pid) else { return false };
+    // SAFETY: a plain call; signal 0 only asks whether the process is there.
+    let asked = unsafe { libc::kill(pid, 0) };
+    asked == 0 || std::io::Error::last_os_error().raw_os_error() == Some(libc::EPERM)
+}
+
+#[cfg(not(unix))]
+fn is_alive(_pid: u32) -> bool {
+    true
+}
+
+/// Gives stamps back that a process has claimed and not applied before it died. One whose line is in the ledger was applied.
+pub(super) fn take_over(home: &Home, is_in_ledger: &mut dyn FnMut(&[u8]) -> bool) {
+    for path in files(home) {
+        let Some(pid) = claimant(&path).filter(|pid| !is_alive(*pid)) else { continue };
+        let Ok(text) = std::fs::read(&path) else { continue };
+        let mut document = Document::default();
+        let line = document.parse(trim_js(&text)).ok().and_then(|root| js::text(root, "line"));
+        if line.is_some_and(|line| is_in_ledger(line)) {
+            let _ = disk::remove_file(&path);
+            continue;
+        }
+        let suffix = format!(".claimed-{pid}-");
+        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        if let Some((original, _)) = name.split_once(&suffix) {
+            let _ = disk::rename(&path, &path.with_file_name(original));
+        }
+    }
+}
+
+/// Claims the oldest stamp that fits the session.
+pub(super) fn claim(home: &Home, session: &Session<'_>) -> Option<Claimed> {
+    clean(home);
+    let base = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
+    let absolute = |text: &[u8]| project::absolute(&base, Path::new(&*js::to_utf8(text)));
+    let slack_ms = if session.as_reference { SLACK_AS_REFERENCE_MS } else { SLACK_MS };
+    let fits = |stamp: &Waiting| {
+        stamp.harness == session.agent.as_str().as_bytes()
+            && stamp.session_dir.as_ref().is_none_or(|dir| {
+                absolute(session.path.as_os_str().as_encoded_bytes()).starts_with(absolute(dir))
+            })
+            && session.mtime_ms >= stamp.start_ms - slack_ms
+            && session.cwd.is_none_or(|cwd| absolute(cwd) == absolute(&stamp.cwd))
+    };
+    let is_json = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "json");
+    let read = |path: PathBuf| parse(&path, &std::fs::read(&path).ok()?);
+    let mut found: Vec<Waiting> =
+        files(home).into_iter().filter(is_json).filter_map(read).filter(|stamp| fits(stamp)).collect();
+    found.sort_by(|a, b| a.start_ms.total_cmp(&b.start_ms));
+    found.into_iter().find_map(|stamp| claim_one(stamp, session))
+}
+
+fn claim_one(stamp: Waiting, session: &Session<'_>) -> Option<Claimed> {
+    let mut selector = RecordText::default();
+    selector.text("sessionId", session.id);
+    let mut line = RecordText::default();
+    line.count("v", 1);
+    line.text("kind", b"stamp");
+    line.text("ts", settings::iso(settings::now_ms()).as_bytes());
+    line.raw("selector", &selector.finish());
+    line.raw("enrichment", &stamp.enrichment);
+    let line = line.finish();
+    let mut suffix = std::ffi::OsString::from(stamp.path.file_name()?);
+    suffix.push(format!(".claimed-{}-{}", std::process::id(), uuid::Uuid::new_v4()));
+    let path = stamp.path.with_file_name(suffix);
+    disk::rename(&stamp.path, &path).ok()?;
+    let claimed = Claimed { original: stamp.path, path, line };
+    if claimed.note().is_none() {
+        claimed.give_back();
+        return None;
+    }
+    Some(claimed)
+}
+
+impl Claimed {
+    /// Adds the line to the claim.
+    fn note(&self) -> Option<()> {
+        let text = std::fs::read(&self.path).ok()?;
+        let mut document = Document::default();
+        let root = document.parse(trim_js(&text)).ok()?;
+        let mut noted = RecordText::default();
+        for (key, value) in root.members().filter(|(key, _)| *key != *"line") {
+            noted.value(&key.to_utf8_lossy(), value);
+        }
+        noted.text("line", &self.line);
+        disk::replace(&self.path, &noted.finish(), false).ok()
+    }
+
+    /// The line is in the ledger.
+    pub(super) fn applied(self) {
+        let _ = disk::remove_file(&self.path);
+    }
+
+    /// The line is not in the ledger: another run may try.
+    pub(super) fn give_back(self) {
+        let _ = disk::rename(&self.path, &self.original);
+    }
+}

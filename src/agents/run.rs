@@ -1,0 +1,1061 @@
+//! One run: find the logs, read them in parallel, append what they say in the order in which they were found, save the cursors.
+//!
+//! Touches the ledger and its content through [`Ledger::append`], `cursors.json`, `ingest.side.json` and `pending-stamps/`. Logs
+//! are only read. Guarantees: a cursor is saved only after what stands before it is in the ledger, so that a run that was
+//! killed is made good by the next, which finds what was appended by its ids; records of logs are appended in the order of the
+//! logs, whatever the number of threads.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use super::claude::{self, Across};
+use super::cursors::{Cursors, Side, key_of};
+use super::js;
+use super::known::Known;
+use super::pass::{
+    Agent, Candidate, Common, ContentMode, Gathered, LeftOut, Pass, Prepared, ReadOptions, Reason, Record,
+    RootsOf, Stat, Unreadable,
+};
+use super::pending::{self, Claimed};
+use super::project::ProjectKeys;
+use super::{AgentsError, hook, settings};
+use crate::disk;
+use crate::home::{Home, LockName};
+use crate::interrupt::Interrupt;
+use crate::ledger::{AppendOptions, Batch, Ledger};
+use crate::lock::with_lock;
+use crate::record::RecordKind;
+use crate::scan::in_order::{Failure, Workers, in_order};
+use crate::scan::json::{Document, JsonError, Value, trim_js};
+
+/// How much is gathered before it is appended.
+const FLUSH_BYTES: usize = 4 << 20;
+/// How many logs are appended at once.
+const FLUSH_LOGS: usize = 256;
+/// How long cursors wait to be saved.
+const SAVE_EVERY: std::time::Duration = std::time::Duration::from_secs(2);
+
+/// What to take in, and how.
+#[derive(Debug, Clone)]
+pub struct IngestOptions {
+    /// The agents whose logs are read.
+    pub agents: Vec<Agent>,
+    /// Roots in place of those where an agent keeps its logs.
+    pub roots: Vec<(Agent, PathBuf)>,
+    /// Records as the TypeScript package makes them, defects included.
+    pub as_reference: bool,
+    /// Read and count, but write nothing.
+    pub check: bool,
+    /// Name each line that made no record.
+    pub name_lines: bool,
+    /// How many threads read; 0 for one per core.
+    pub threads: usize,
+}
+
+impl Default for IngestOptions {
+    fn default() -> Self {
+        IngestOptions {
+            agents: Agent::ALL.to_vec(),
+            roots: Vec::new(),
+            as_reference: false,
+            check: false,
+            name_lines: false,
+            threads: 0,
+        }
+    }
+}
+
+/// How many records of each kind.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub struct RecordCounts {
+    /// Turns.
+    pub turns: u64,
+    /// Content records.
+    pub content: u64,
+    /// Compactions.
+    pub compactions: u64,
+    /// Relationships.
+    pub relationships: u64,
+    /// Tool result events.
+    pub tool_result_events: u64,
+    /// User turns.
+    pub user_turns: u64,
+}
+
+impl RecordCounts {
+    fn of(&mut self, kind: RecordKind) -> &mut u64 {
+        match kind {
+            RecordKind::Turn => &mut self.turns,
+            RecordKind::Compaction => &mut self.compactions,
+            RecordKind::Relationship => &mut self.relationships,
+            RecordKind::ToolResultEvent => &mut self.tool_result_events,
+            RecordKind::UserTurn => &mut self.user_turns,
+        }
+    }
+
+    /// All of them.
+    pub fn total(&self) -> u64 {
+        self.turns
+            + self.content
+            + self.compactions
+            + self.relationships
+            + self.tool_result_events
+            + self.user_turns
+    }
+}
+
+/// A log that was not read, and why. The next run tries again.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[non_exhaustive]
+pub struct SkippedFile {
+    /// The log.
+    pub path: PathBuf,
+    /// Why, in words.
+    pub error: String,
+}
+
+/// A line that made no record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct NamedLine {
+    /// Its log.
+    pub path: PathBuf,
+    /// Where it begins, in bytes.
+    pub offset: u64,
+    /// Its length in bytes; 0 for a message of several lines.
+    pub len_bytes: u64,
+    /// Why.
+    pub reason: Reason,
+    /// More about it, in words.
+    pub detail: String,
+}
+
+/// What a run did for one agent.
+#[derive(Debug, Clone, Default, PartialEq, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub struct AgentReport {
+    /// The agent.
+    pub agent: &'static str,
+    /// The roots that were looked at.
+    pub roots: Vec<PathBuf>,
+    /// Logs that were found.
+    pub found_files: u64,
+    /// Logs of which something was read.
+    pub read_files: u64,
+    /// Logs in which nothing was new.
+    pub unchanged_files: u64,
+    /// Logs that could not be read.
+    pub skipped_files: u64,
+    /// Logs that gave turns.
+    pub sessions: u64,
+    /// Turns that reading gave.
+    pub read_turns: u64,
+    /// Records that were written.
+    pub appended: RecordCounts,
+    /// Records that were in the ledger already.
+    pub duplicates: u64,
+    /// Lines that were read.
+    pub lines: u64,
+    /// Lines that made no record, by reason.
+    pub left_out: BTreeMap<&'static str, u64>,
+    /// Bytes that were read.
+    pub bytes_read: u64,
+    /// Messages that are not complete yet.
+    pub open_messages: u64,
+}
+
+/// What a run did.
+#[derive(Debug, Clone, Default, PartialEq, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub struct IngestReport {
+    /// Logs that were found.
+    pub scanned_sessions: u64,
+    /// Logs that gave at least one turn.
+    pub ingested_sessions: u64,
+    /// Turns that reading gave, also those that the ledger had already.
+    pub appended_turns: u64,
+    /// Records that were written.
+    pub appended: RecordCounts,
+    /// Records that were in the ledger already.
+    pub duplicates: u64,
+    /// Lines that are not JSON.
+    pub malformed_lines: u64,
+    /// Logs that were not read.
+    pub skipped_files: Vec<SkippedFile>,
+    /// Roots and folders that could not be read.
+    pub unreadable: Vec<Unreadable>,
+    /// Messages that are not complete yet.
+    pub open_messages: u64,
+    /// Bytes that were read.
+    pub bytes_read: u64,
+    /// Lines that made no record, by reason.
+    pub left_out: BTreeMap<&'static str, u64>,
+    /// Agent by agent.
+    pub agents: Vec<AgentReport>,
+    /// How long it took, in milliseconds.
+    pub duration_ms: u64,
+    /// The roots among what is unreadable.
+    #[serde(skip)]
+    pub unreadable_roots: Vec<PathBuf>,
+    /// Lines that made no record, when they were to be named.
+    #[serde(skip)]
+    pub lines: Vec<NamedLine>,
+}
+
+/// What a hook led to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct HookReport {
+    /// Turns that reading the log gave.
+    pub read_turns: u64,
+    /// Whether the payload was `null`, at which the TypeScript package fails.
+    pub is_null: bool,
+}
+
+/// Follows a run.
+pub trait IngestObserver {
+    /// A note for people, about something that was passed over.
+    fn note(&mut self, text: &str);
+    /// So many of so many logs are done.
+    fn progress(&mut self, agent: Agent, done: u64, of: u64);
+}
+
+/// An observer that does not look.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NoObserver;
+
+impl IngestObserver for NoObserver {
+    fn note(&mut self, _text: &str) {}
+    fn progress(&mut self, _agent: Agent, _done: u64, _of: u64) {}
+}
+
+/// Sessions with tool calls of which no result was seen.
+#[derive(Debug, Default)]
+struct Unanswered {
+    calls: BTreeMap<Vec<u8>, u64>,
+    healed: HashSet<Vec<u8>>,
+    warned: BTreeSet<Vec<u8>>,
+}
+
+/// Takes logs in, run after run.
+#[derive(Debug)]
+pub struct Ingest {
+    home: Home,
+    options: IngestOptions,
+    unanswered: HashMap<Agent, Unanswered>,
+    known: Known,
+}
+
+/// What a reader hands over, while it goes on reading.
+pub(super) enum Handed {
+    /// A piece of the log, and whether it is the last.
+    Piece(Box<Gathered>, bool),
+    /// Nothing is new; the cursor may have a new time.
+    Unchanged(Option<Vec<u8>>),
+    Skipped(AgentsError),
+}
+
+/// Where a reader hands its pieces over. False: nobody wants them any more.
+pub(super) type HandOver<'h> = dyn FnMut(Handed) -> bool + 'h;
+
+/// What was taken of a log so far.
+#[derive(Debug, Default)]
+struct Taken {
+    is_read: bool,
+    is_skipped: bool,
+    gave_turns: bool,
+}
+
+/// What was read and is to be appended.
+struct Queued {
+    candidate: Candidate,
+    gathered: Gathered,
+}
+
+fn is_root_of(unreadable: &Unreadable, roots: &[PathBuf]) -> bool {
+    roots.contains(&unreadable.path)
+}
+
+impl Ingest {
+    /// For the ledger of a home, which need not exist yet.
+    pub fn new(home: Home, options: IngestOptions) -> Self {
+        Ingest { home, options, unanswered: HashMap::new(), known: Known::default() }
+    }
+
+    /// Reads what is new in all logs and appends it.
+    ///
+    /// # Errors
+    /// When the ledger cannot be written or the cursors cannot be saved. A log or a folder that cannot be read is no error
+    /// here: it is named in the report, and its cursor stays.
+    pub fn run(
+        &mut self,
+        observer: &mut dyn IngestObserver,
+        interrupt: &Interrupt,
+    ) -> Result<IngestReport, AgentsError> {
+        let started = Instant::now();
+        settings::check_storage()?;
+        let user = settings::user_folder()?;
+        if !self.options.check {
+            pending::clean(&self.home);
+            self.take_over_stamps();
+        }
+        let mut run = Run::new(self, observer, interrupt)?;
+        let agents = Agent::ALL.into_iter().filter(|agent| run.ingest.options.agents.contains(agent));
+        let mut result = Ok(());
+        for agent in agents.collect::<Vec<_>>() {
+            if agent == Agent::Gemini && run.options.as_reference {
+                continue;
+            }
+            result = run.agent(agent, &user);
+            if result.is_err() {
+                break;
+            }
+        }
+        // What was appended is not read again, whatever happened behind it.
+        let saved = run.save();
+        result.and(saved)?;
+        let mut report = run.report;
+        for agent in &report.agents {
+            report.scanned_sessions += agent.found_files;
+            report.ingested_sessions += agent.sessions;
+            report.appended_turns += agent.read_turns;
+            report.duplicates += agent.duplicates;
+            report.open_messages += agent.open_messages;
+            report.bytes_read += agent.bytes_read;
+            let (sum, part) = (&mut report.appended, &agent.appended);
+            sum.turns += part.turns;
+            sum.content += part.content;
+            sum.compactions += part.compactions;
+            sum.relationships += part.relationships;
+            sum.tool_result_events += part.tool_result_events;
+            sum.user_turns += part.user_turns;
+            for (reason, count) in &agent.left_out {
+                *report.left_out.entry(*reason).or_default() += count;
+            }
+        }
+        report.malformed_lines = report.left_out.get(Reason::Malformed.as_str()).copied().unwrap_or(0);
+        report.duration_ms = started.elapsed().as_millis() as u64;
+        Ok(report)
+    }
+
+    /// Takes in what a hook of Claude Code tells: its event, then the log that it names. `payload` is the hook's JSON.
+    ///
+    /// # Errors
+    /// When the payload is no JSON. What fails behind that is a note, because a failing hook can stop its agent.
+    pub fn hook(
+        &mut self,
+        payload: &[u8],
+        observer: &mut dyn IngestObserver,
+        interrupt: &Interrupt,
+    ) -> Result<HookReport, JsonError> {
+        let mut report = HookReport::default();
+        let payload = trim_js(payload);
+        if payload.is_empty() {
+            observer.note("[burn] ingest: empty stdin payload, nothing to do");
+            return Ok(report);
+        }
+        let mut document = Document::default();
+        let root = document.parse(payload)?;
+        report.is_null = root.is_null();
+        let (Some(session), Some(path)) = (js::text(root, "session_id"), js::text(root, "transcript_path"))
+        else {
+            observer.note("[burn] ingest: payload missing session_id or transcript_path; ignoring");
+            return Ok(report);
+        };
+        let told = settings::check_storage().and_then(|()| self.hook_event(session, root));
+        if let Err(error) = told {
+            observer.note(&format!("[burn] ingest: the hook's event is not written: {error}"));
+        }
+        let path = PathBuf::from(&*js::to_utf8(path));
+        match disk::metadata_of_target(&path) {
+            Err(error) if error.is_not_found() => {
+                observer.note(&format!("[burn] ingest: no transcript at {}", path.display()));
+            }
+            Err(error) => observer.note(&format!("[burn] ingest: {error}")),
+            Ok(found) if !found.is_file => {}
+            Ok(_) => match self.transcript(path.clone(), observer, interrupt) {
+                Ok(tally) => {
+                    report.read_turns = tally.read_turns;
+                    if tally.read_turns > 0 {
+                        let turns = tally.read_turns;
+                        observer.note(&format!("[burn] ingested {turns} turns from {}", path.display()));
+                    }
+                }
+                Err(error) => observer.note(&format!("[burn] ingest: {error}")),
+            },
+        }
+        Ok(report)
+    }
+
+    fn hook_event(&self, session: &[u8], payload: Value<'_>) -> Result<(), AgentsError> {
+        let home = &self.home;
+        disk::create_dir_all(home.root())?;
+        with_lock(&home.lock(LockName::Ledger), |_| {
+            let made = hook::records(home, session, payload)?;
+            let mut batch = Batch::new();
+            let records =
+                [(RecordKind::Relationship, made.relationship), (RecordKind::ToolResultEvent, made.event)];
+            for (kind, record) in records {
+                if let Some(record) = record {
+                    batch.push(kind, &record).map_err(|refusal| AgentsError::Unusable {
+                        path: PathBuf::from("the hook's payload"),
+                        reason: refusal.reason,
+                    })?;
+                }
+            }
+            Ledger::new(home.clone()).append(&batch, &AppendOptions::default())?;
+            Ok::<_, AgentsError>(())
+        })
+    }
+
+    /// Takes in one log.
+    fn transcript(
+        &mut self,
+        path: PathBuf,
+        observer: &mut dyn IngestObserver,
+        interrupt: &Interrupt,
+    ) -> Result<AgentReport, AgentsError> {
+        let root = path.parent().map(Path::to_owned).unwrap_or_default();
+        let candidate = Candidate { agent: Agent::Claude, path, root, extra: None };
+        let mut run = Run::new(self, observer, interrupt)?;
+        run.is_hook = true;
+        let mut tally = AgentReport { agent: Agent::Claude.as_str(), ..AgentReport::default() };
+        run.read_all(Agent::Claude, std::slice::from_ref(&candidate), &mut tally)?;
+        run.flush(&mut tally)?;
+        run.save()?;
+        run.warn(Agent::Claude);
+        Ok(tally)
+    }
+
+    fn take_over_stamps(&self) {
+        let ledger = self.home.ledger();
+        pending::take_over(&self.home, &mut |line| {
+            // The file is read only when a claim was left behind, which takes a process that died in between.
+            std::fs::read(&ledger).is_ok_and(|text| memchr::memmem::find(&text, line).is_some())
+        });
+    }
+}
+
+/// A run at work.
+struct Run<'r> {
+    ingest: &'r mut Ingest,
+    observer: &'r mut dyn IngestObserver,
+    interrupt: &'r Interrupt,
+    options: ReadOptions,
+    projects: ProjectKeys,
+    cursors: Cursors,
+    side: Side,
+    queue: Vec<Queued>,
+    queued_bytes: usize,
+    saved: Instant,
+    report: IngestReport,
+    across: Across,
+    is_hook: bool,
+}
+
+impl<'r> Run<'r> {
+    fn new(
+        ingest: &'r mut Ingest,
+        observer: &'r mut dyn IngestObserver,
+        interrupt: &'r Interrupt,
+    ) -> Result<Self, AgentsError> {
+        let as_reference = ingest.options.as_reference;
+        let content = settings::content_mode(&ingest.home, &mut |text| {
+            observer.note(&format!("[burn] warning: {text}"));
+        });
+        Ok(Run {
+            options: ReadOptions {
+                as_reference,
+                content,
+                now_ms: settings::now_ms(),
+                name_lines: ingest.options.name_lines,
+            },
+            projects: ProjectKeys::new(as_reference),
+            cursors: Cursors::load(&ingest.home)?,
+            side: if as_reference { Side::default() } else { Side::load(&ingest.home) },
+            queue: Vec::new(),
+            queued_bytes: 0,
+            saved: Instant::now(),
+            report: IngestReport::default(),
+            across: Across::default(),
+            is_hook: false,
+            ingest,
+            observer,
+            interrupt,
+        })
+    }
+
+    fn agent(&mut self, agent: Agent, user: &Path) -> Result<(), AgentsError> {
+        let given: Vec<PathBuf> = self
+            .ingest
+            .options
+            .roots
+            .iter()
+            .filter(|(of, _)| *of == agent)
+            .map(|(_, root)| root.clone())
+            .collect();
+        let of = RootsOf { user, as_reference: self.options.as_reference, variable: &settings::variable };
+        let roots = if given.is_empty() { roots_of(agent, &of) } else { given };
+        let mut unreadable = Vec::new();
+        let mut candidates: Vec<Candidate> = Vec::new();
+        let mut seen = HashSet::new();
+        for root in &roots {
+            let found = discover(agent, root, self.options.as_reference, &mut unreadable);
+            // A log that is reached by several ways is read once.
+            candidates.extend(found.into_iter().filter(|candidate| {
+                self.options.as_reference
+                    || disk::metadata_of_target(&candidate.path)
+                        .map_or(true, |found| seen.insert(found.identity))
+            }));
+        }
+        for found in &unreadable {
+            self.observer.note(&format!("[burn] cannot read {}: {}", found.path.display(), found.error));
+            if is_root_of(found, &roots) {
+                self.report.unreadable_roots.push(found.path.clone());
+            }
+        }
+        self.report.unreadable.extend(unreadable);
+        let mut tally = AgentReport {
+            agent: agent.as_str(),
+            found_files: candidates.len() as u64,
+            roots,
+            ..AgentReport::default()
+        };
+        self.report.agents.push(tally.clone());
+        let read = self.read_all(agent, &candidates, &mut tally);
+        let read = read.and_then(|()| self.flush(&mut tally));
+        let read = read.and_then(|()| self.relations(agent, &mut tally));
+        self.warn(agent);
+        if let Some(last) = self.report.agents.last_mut() {
+            *last = tally;
+        }
+        read
+    }
+
+    fn read_all(
+        &mut self,
+        agent: Agent,
+        candidates: &[Candidate],
+        tally: &mut AgentReport,
+    ) -> Result<(), AgentsError> {
+        if candidates.is_empty() {
+            return Ok(());
+        }
+        // Cursors change while logs are read, each by its own log alone.
+        let cursors: HashMap<&Path, Vec<u8>> = candidates
+            .iter()
+            .filter_map(|candidate| {
+                let cursor = self.cursors.get(&candidate.path, agent.as_str())?;
+                Some((candidate.path.as_path(), cursor.to_vec()))
+            })
+            .collect();
+        let sides: HashMap<&Path, Vec<u8>> = candidates
+            .iter()
+            .filter_map(|candidate| {
+                Some((candidate.path.as_path(), self.side.get(&candidate.path)?.to_vec()))
+            })
+            .collect();
+        let options = self.options;
+        let projects = std::mem::replace(&mut self.projects, ProjectKeys::new(options.as_reference));
+        let home = self.ingest.home.clone();
+        let common = Common {
+            options: &options,
+            projects: &projects,
+            home: &home,
+            cursor: &|path| cursors.get(path).cloned(),
+            side: &|path| sides.get(path).cloned(),
+        };
+        let prepared = prepare(agent, &common, candidates)?;
+        let threads = match self.ingest.options.threads {
+            0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+            threads => threads,
+        };
+        let read = |candidate: &Candidate, hand: &mut HandOver<'_>| {
+            let pass = |stat| Pass {
+                candidate,
+                stat,
+                cursor: cursors.get(candidate.path.as_path()).map(Vec::as_slice),
+                side: sides.get(candidate.path.as_path()).map(Vec::as_slice),
+                options: &options,
+                projects: &projects,
+                prepared: prepared.as_ref(),
+            };
+            let read = Stat::of(&candidate.path).and_then(|stat| read_log(&pass(stat), hand));
+            if let Err(error) = read {
+                hand(Handed::Skipped(error));
+            }
+        };
+        let guarded = |candidate: &Candidate, hand: &mut HandOver<'_>| {
+            let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| read(candidate, hand)));
+            if caught.is_err() {
+                hand(Handed::Skipped(AgentsError::Panicked { path: candidate.path.clone() }));
+            }
+        };
+        let guarded = &guarded;
+        let of = candidates.len() as u64;
+        let mut done = 0;
+        // A log is read by a thread of its own, which hands pieces over while it goes on; so a log of any length is never in
+        // memory as a whole. There are as many of these threads as permits.
+        let result = std::thread::scope(|scope| {
+            in_order(
+                Workers::Threads(1),
+                vec![(); threads.max(1)],
+                candidates.iter(),
+                || (),
+                |(), (), candidate, _| {
+                    let (sender, receiver) = crossbeam_channel::bounded(1);
+                    let reader = std::thread::Builder::new().name("burn-ingest".into());
+                    let started = reader.spawn_scoped(scope, move || {
+                        guarded(candidate, &mut |handed| sender.send(handed).is_ok());
+                    });
+                    match started {
+                        Ok(_) => Ok((candidate, receiver)),
+                        Err(source) => {
+                            Err(AgentsError::Read { path: candidate.path.clone(), offset_bytes: 0, source })
+                        }
+                    }
+                },
+                |(candidate, receiver)| {
+                    let mut taken = Taken::default();
+                    for handed in &receiver {
+                        if self.interrupt.is_requested() {
+                            return Err(AgentsError::Interrupted);
+                        }
+                        self.take(candidate, handed, &mut taken, tally)?;
+                    }
+                    tally.read_files += u64::from(taken.is_read && !taken.is_skipped);
+                    tally.sessions += u64::from(taken.gave_turns);
+                    done += 1;
+                    self.observer.progress(agent, done, of);
+                    Ok(ControlFlow::Continue(()))
+                },
+            )
+        });
+        self.projects = projects;
+        match result {
+            Ok(()) => Ok(()),
+            Err(Failure::Work(AgentsError::Interrupted)) => {
+                self.flush(tally)?;
+                Err(AgentsError::Interrupted)
+            }
+            Err(Failure::Work(error)) => Err(error),
+            Err(Failure::Panic { .. }) => Err(AgentsError::Panicked { path: PathBuf::from("the logs") }),
+        }
+    }
+
+    /// Takes what was read of a log.
+    fn take(
+        &mut self,
+        candidate: &Candidate,
+        handed: Handed,
+        taken: &mut Taken,
+        tally: &mut AgentReport,
+    ) -> Result<(), AgentsError> {
+        match handed {
+            Handed::Skipped(error) => {
+                self.observer.note(&format!("[burn] skipping {}: {error}", candidate.path.display()));
+                taken.is_skipped = true;
+                tally.skipped_files += 1;
+                self.report
+                    .skipped_files
+                    .push(SkippedFile { path: candidate.path.clone(), error: error.to_string() });
+                Ok(())
+            }
+            Handed::Unchanged(cursor) => {
+                tally.unchanged_files += 1;
+                if let Some(cursor) = cursor {
+                    self.cursors.set(key_of(&candidate.path), cursor);
+                }
+                Ok(())
+            }
+            Handed::Piece(mut gathered, is_last) => {
+                taken.is_read = true;
+                taken.gave_turns |= gathered.read_turns > 0;
+                tally.read_turns += gathered.read_turns;
+                tally.lines += gathered.lines;
+                tally.bytes_read += gathered.bytes_read;
+                if is_last {
+                    tally.open_messages += gathered.open_messages;
+                }
+                self.left_out(candidate, std::mem::take(&mut gathered.left_out), tally);
+                self.answered(candidate.agent, &gathered);
+                if let Some(told) = gathered.told.as_mut().filter(|_| is_last) {
+                    self.across.add(told);
+                }
+                self.queued_bytes += gathered.len_bytes();
+                self.queue.push(Queued { candidate: candidate.clone(), gathered: *gathered });
+                if self.queued_bytes >= FLUSH_BYTES || self.queue.len() >= FLUSH_LOGS {
+                    self.flush(tally)?;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn left_out(&mut self, candidate: &Candidate, left_out: LeftOut, tally: &mut AgentReport) {
+        for (reason, count) in left_out.counts {
+            *tally.left_out.entry(reason.as_str()).or_default() += count;
+        }
+        self.report.lines.extend(left_out.lines.into_iter().map(|line| NamedLine {
+            path: candidate.path.clone(),
+            offset: line.offset,
+            len_bytes: line.len_bytes,
+            reason: line.reason,
+            detail: line.detail,
+        }));
+    }
+
+    /// Appends what is queued.
+    fn flush(&mut self, tally: &mut AgentReport) -> Result<(), AgentsError> {
+        let queue = std::mem::take(&mut self.queue);
+        self.queued_bytes = 0;
+        if queue.is_empty() {
+            return Ok(());
+        }
+        if self.ingest.options.check {
+            return Ok(());
+        }
+        if queue.iter().any(|queued| !queued.gathered.has_no_records()) {
+            disk::create_dir_all(self.ingest.home.root())?;
+            let home = self.ingest.home.clone();
+            with_lock(&home.lock(LockName::Ledger), |_| self.append(&queue, tally))?;
+        }
+        for queued in queue {
+            let key = key_of(&queued.candidate.path);
+            if let Some(side) = queued.gathered.side {
+                self.side.set(key.clone(), side);
+            }
+            if let Some(cursor) = queued.gathered.cursor {
+                self.cursors.set(key, cursor);
+            }
+        }
+        if self.saved.elapsed() >= SAVE_EVERY {
+            self.save()?;
+        }
+        Ok(())
+    }
+
+    fn save(&mut self) -> Result<(), AgentsError> {
+        if self.ingest.options.check {
+            return Ok(());
+        }
+        self.cursors.save(&self.ingest.home)?;
+        // Without a home there is nothing to remember either.
+        if self.ingest.home.root().is_dir() {
+            self.side.save(&self.ingest.home)?;
+        }
+        self.saved = Instant::now();
+        Ok(())
+    }
+
+    /// Appends queued records, under lock `ledger`.
+    fn append(&mut self, queue: &[Queued], tally: &mut AgentReport) -> Result<(), AgentsError> {
+        if !self.options.as_reference {
+            self.ingest.known.catch_up(&self.ingest.home)?;
+        }
+        let mut batch = if self.options.as_reference { Batch::unchecked() } else { Batch::new() };
+        // What each record of the batch is, by its number.
+        let mut kinds: Vec<RecordKind> = Vec::new();
+        let mut content: u64 = 0;
+        let mut stamps = Vec::new();
+        for queued in queue {
+            let gathered = &queued.gathered;
+            batch.join_next();
+            if let Some(stamp) = self.stamp(queued) {
+                let before = batch.entry_count();
+                if batch.push_stamp(&stamp.line).is_ok() {
+                    kinds.extend(std::iter::repeat_n(RecordKind::Relationship, batch.entry_count() - before));
+                    stamps.push(stamp);
+                } else {
+                    stamp.give_back();
+                }
+            }
+            let mut filter = Filter::of(self, gathered);
+            for (kind, records) in [
+                (Some(RecordKind::Turn), &gathered.turns),
+                (None, &gathered.content),
+                (Some(RecordKind::Compaction), &gathered.compactions),
+                (Some(RecordKind::Relationship), &gathered.relationships),
+                (Some(RecordKind::ToolResultEvent), &gathered.tool_result_events),
+                (Some(RecordKind::UserTurn), &gathered.user_turns),
+            ] {
+                for record in records {
+                    let Some(text) = filter.passes(self, kind, record)? else {
+                        *tally.left_out.entry(Reason::Replay.as_str()).or_default() += 1;
+                        continue;
+                    };
+                    let pushed = match kind {
+                        Some(kind) => batch.push(kind, &text),
+                        None => batch.push_content(&text),
+                    };
+                    match (pushed, kind) {
+                        (Ok(()), Some(kind)) => {
+                            kinds.push(kind);
+                            if kind == RecordKind::Turn && !self.options.as_reference {
+                                with_record(&text, |turn| self.ingest.known.add_turn(turn));
+                            }
+                        }
+                        (Ok(()), None) => content += 1,
+                        (Err(refusal), _) => {
+                            *tally.left_out.entry(Reason::Refused.as_str()).or_default() += 1;
+                            let path = queued.candidate.path.display();
+                            self.observer
+                                .note(&format!("[burn] {path}: a record is not written: {}", refusal.reason));
+                        }
+                    }
+                }
+            }
+        }
+        if !self.options.as_reference {
+            // Only now, because one line may have a result twice.
+            for event in queue.iter().flat_map(|queued| &queued.gathered.tool_result_events) {
+                with_record(&event.text, |event| self.ingest.known.add_result(event));
+            }
+        }
+        for session in batch.skipped_sessions() {
+            self.observer
+                .note(&format!("[burn] skipping content records with unsafe sessionId: {session:?}"));
+        }
+        content -= batch.skipped().min(content);
+        let mut written = Vec::new();
+        let appended = Ledger::new(self.ingest.home.clone()).append_telling(
+            &batch,
+            &AppendOptions::default(),
+            &mut written,
+        );
+        let appended = match appended {
+            Ok(appended) => appended,
+            Err(error) => {
+                // A stamp whose line landed is told of by its claim to the next run.
+                drop(stamps);
+                self.ingest.known = Known::default();
+                return Err(error.into());
+            }
+        };
+        stamps.into_iter().for_each(Claimed::applied);
+        if !self.options.as_reference {
+            let len_bytes =
+                disk::metadata_of_target(&self.ingest.home.ledger()).map_or(0, |found| found.len_bytes);
+            self.ingest.known.covers(len_bytes);
+        }
+        for number in &written {
+            if let Some(kind) = kinds.get(*number as usize) {
+                *tally.appended.of(*kind) += 1;
+            }
+        }
+        let duplicates = appended.duplicates;
+        let duplicate_lines = kinds.len() as u64 - (written.len() as u64).min(kinds.len() as u64);
+        tally.duplicates += duplicates;
+        tally.appended.content += content - duplicates.saturating_sub(duplicate_lines).min(content);
+        Ok(())
+    }
+
+    /// The pending stamp of a session.
+    fn stamp(&self, queued: &Queued) -> Option<Claimed> {
+        let gathered = &queued.gathered;
+        let is_stamped = matches!(queued.candidate.agent, Agent::Codex | Agent::OpenCode);
+        if gathered.turns.is_empty() || !is_stamped {
+            return None;
+        }
+        pending::claim(
+            &self.ingest.home,
+            &pending::Session {
+                agent: queued.candidate.agent,
+                id: gathered.session_id.as_deref().filter(|id| !id.is_empty())?,
+                cwd: gathered.cwd.as_deref(),
+                path: &queued.candidate.path,
+                mtime_ms: gathered.session_mtime_ms,
+                as_reference: self.options.as_reference,
+            },
+        )
+    }
+
+    /// The rows between logs.
+    fn relations(&mut self, agent: Agent, tally: &mut AgentReport) -> Result<(), AgentsError> {
+        if agent != Agent::Claude || self.ingest.options.check {
+            return Ok(());
+        }
+        let rows = std::mem::take(&mut self.across).rows();
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let mut batch = Batch::new();
+        for row in &rows {
+            if let Err(refusal) = batch.push(RecordKind::Relationship, row) {
+                self.observer.note(&format!("[burn] a relationship is not written: {}", refusal.reason));
+            }
+        }
+        let appended = Ledger::new(self.ingest.home.clone()).append(&batch, &AppendOptions::default())?;
+        tally.appended.relationships += appended.appended;
+        tally.duplicates += appended.duplicates;
+        Ok(())
+    }
+
+    /// Takes note of calls and results.
+    fn answered(&mut self, agent: Agent, gathered: &Gathered) {
+        if self.options.content != ContentMode::Full || gathered.read_turns == 0 {
+            return;
+        }
+        let session = gathered.content_session.clone().or_else(|| gathered.session_id.clone());
+        let Some(session) = session else { return };
+        let unanswered = self.ingest.unanswered.entry(agent).or_default();
+        if gathered.has_result_content {
+            unanswered.calls.remove(&session);
+            unanswered.healed.insert(session);
+        } else if gathered.calls > 0 && !unanswered.healed.contains(&session) {
+            *unanswered.calls.entry(session).or_default() += gathered.calls;
+        }
+    }
+
+    /// Warns of sessions whose results were never seen, when there is a new one.
+    fn warn(&mut self, agent: Agent) {
+        if self.options.content != ContentMode::Full {
+            return;
+        }
+        let Some(unanswered) = self.ingest.unanswered.get_mut(&agent) else { return };
+        let sessions: BTreeSet<Vec<u8>> = unanswered.calls.keys().cloned().collect();
+        if sessions.is_subset(&unanswered.warned) {
+            return;
+        }
+        let calls: u64 = unanswered.calls.values().sum();
+        let plural = |count: u64, word: &str| format!("{count} {word}{}", if count == 1 { "" } else { "s" });
+        self.observer.note(&format!(
+            "⚠ {}: {} logged tool calls without any observed tool_result content ({}).\n  \
+             The tools may still run, or were ended before they answered.\n  \
+             A later run takes the results as soon as the log has them; until then nothing\n  \
+             is known of their size.",
+            agent.as_str(),
+            plural(sessions.len() as u64, "session"),
+            plural(calls, "tool call")
+        ));
+        unanswered.warned = sessions;
+    }
+}
+
+/// Which records of a pass are written: not those that repeat another session, nor results that are known.
+struct Filter {
+    document: Document,
+    dropped: HashSet<u32>,
+    is_hook: bool,
+    /// The highest number among the events of the pass.
+    last_number: f64,
+    /// The sessions of which hooks have told.
+    numbers: HashMap<Vec<u8>, hook::Numbers>,
+}
+
+impl Filter {
+    fn of(run: &Run<'_>, gathered: &Gathered) -> Self {
+        let mut filter = Filter {
+            document: Document::default(),
+            dropped: HashSet::new(),
+            is_hook: run.is_hook,
+            last_number: -1.0,
+            numbers: HashMap::new(),
+        };
+        if run.options.as_reference {
+            return filter;
+        }
+        for event in &gathered.tool_result_events {
+            let number =
+                filter.document.parse(&event.text).ok().and_then(|event| js::number(event, "eventIndex"));
+            filter.last_number = filter.last_number.max(number.unwrap_or(-1.0));
+        }
+        for turn in &gathered.turns {
+            let is_of_another =
+                filter.document.parse(&turn.text).is_ok_and(|root| run.ingest.known.is_of_another(root));
+            if let Some(owner) = turn.owner.filter(|_| is_of_another) {
+                filter.dropped.insert(owner);
+            }
+        }
+        filter
+    }
+
+    /// The text of a record that is to be written; none when it repeats what is known.
+    fn passes<'t>(
+        &mut self,
+        run: &Run<'_>,
+        kind: Option<RecordKind>,
+        record: &'t Record,
+    ) -> Result<Option<Cow<'t, [u8]>>, AgentsError> {
+        let is_reference = run.options.as_reference;
+        if !is_reference && record.owner.is_some_and(|owner| self.dropped.contains(&owner)) {
+            return Ok(None);
+        }
+        let text = Cow::Borrowed(&record.text[..]);
+        if kind != Some(RecordKind::ToolResultEvent) || is_reference && !self.is_hook {
+            return Ok(Some(text));
+        }
+        let Ok(event) = self.document.parse(&record.text) else { return Ok(Some(text)) };
+        let known = &run.ingest.known;
+        if !is_reference && known.has_result(event) {
+            return Ok(None);
+        }
+        let session = js::any_text(event, "sessionId").unwrap_or_default();
+        let is_claude = js::any_text(event, "source") == Some(b"claude-code");
+        if !is_claude || !self.is_hook && !known.is_hooked(session) {
+            return Ok(Some(text));
+        }
+        if !self.numbers.contains_key(session) {
+            let mut numbers = hook::Numbers::of(&run.ingest.home, session)?;
+            if !self.is_hook {
+                numbers.reserve(self.last_number);
+            }
+            self.numbers.insert(session.to_vec(), numbers);
+        }
+        Ok(match self.numbers.get_mut(session) {
+            Some(numbers) => {
+                let which = if self.is_hook { hook::Renumbered::All } else { hook::Renumbered::Taken };
+                numbers.renumber(event, which).map(Cow::Owned)
+            }
+            None => Some(text),
+        })
+    }
+}
+
+fn roots_of(agent: Agent, of: &RootsOf<'_>) -> Vec<PathBuf> {
+    match agent {
+        Agent::Claude => claude::roots(of),
+        _ => Vec::new(),
+    }
+}
+
+fn discover(
+    agent: Agent,
+    root: &Path,
+    as_reference: bool,
+    unreadable: &mut Vec<Unreadable>,
+) -> Vec<Candidate> {
+    match agent {
+        Agent::Claude => claude::discover(root, as_reference, unreadable),
+        _ => Vec::new(),
+    }
+}
+
+fn prepare(
+    _agent: Agent,
+    _common: &Common<'_>,
+    _candidates: &[Candidate],
+) -> Result<Option<Prepared>, AgentsError> {
+    Ok(None)
+}
+
+/// Reads a log to its end.
+fn read_log(pass: &Pass<'_>, hand: &mut HandOver<'_>) -> Result<(), AgentsError> {
+    match pass.candidate.agent {
+        Agent::Claude => claude::read(pass, hand),
+        _ => Ok(()),
+    }
+}
+
+/// The value of a record, for those who must look into it.
+pub(super) fn with_record<T>(text: &[u8], look: impl FnOnce(Value<'_>) -> T) -> Option<T> {
+    let mut document = Document::default();
+    document.parse(text).ok().map(look)
+}

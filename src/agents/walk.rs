@@ -1,0 +1,57 @@
+//! Folders in which logs lie, listed in the order of their names' bytes.
+
+use std::path::{Path, PathBuf};
+
+use super::pass::Unreadable;
+use crate::disk;
+
+/// Something in a folder.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Entry {
+    pub path: PathBuf,
+    pub is_file: bool,
+    pub is_folder: bool,
+}
+
+/// What a folder holds. A missing folder is empty; one that cannot be read is empty and told of. `as_reference` follows no
+/// links; otherwise a link counts as what it leads to.
+pub(super) fn entries(folder: &Path, as_reference: bool, unreadable: &mut Vec<Unreadable>) -> Vec<Entry> {
+    let paths = match disk::list(folder) {
+        Ok(paths) => paths,
+        Err(error) if error.is_not_found() => return Vec::new(),
+        Err(error) => {
+            unreadable.push(Unreadable { path: folder.to_owned(), error: error.to_string() });
+            return Vec::new();
+        }
+    };
+    let look = |path: PathBuf| {
+        let found = if as_reference { disk::metadata(&path) } else { disk::metadata_of_target(&path) };
+        let found = found.ok()?;
+        Some(Entry { path, is_file: found.is_file, is_folder: found.is_directory })
+    };
+    paths.into_iter().filter_map(look).collect()
+}
+
+/// As [`entries`], of something that need not be a folder.
+pub(super) fn entries_if_there(
+    folder: &Path,
+    as_reference: bool,
+    unreadable: &mut Vec<Unreadable>,
+) -> Vec<Entry> {
+    if folder.is_dir() { entries(folder, as_reference, unreadable) } else { Vec::new() }
+}
+
+/// The folders in a folder.
+pub(super) fn folders(folder: &Path, as_reference: bool, unreadable: &mut Vec<Unreadable>) -> Vec<PathBuf> {
+    let found = entries(folder, as_reference, unreadable).into_iter();
+    found.filter(|entry| entry.is_folder).map(|entry| entry.path).collect()
+}
+
+/// Whether a name ends in a dot and `extension`; a name that is nothing else counts, too.
+pub(super) fn has_extension(path: &Path, extension: &str) -> bool {
+    let name = path.file_name().unwrap_or_default().as_encoded_bytes();
+    let (name, extension) = (name, extension.as_bytes());
+    name.len() > extension.len()
+        && name.ends_with(extension)
+        && name[name.len() - extension.len() - 1] == b'.'
+}

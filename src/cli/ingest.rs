@@ -1,0 +1,338 @@
+//! `burn ingest`: session logs of coding agents into the ledger, once, again and again, or for one hook.
+
+use std::io::{Read, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use serde_json::json;
+
+use super::progress::Spinner;
+use super::{counted, grouped, human_bytes, interrupt, print, print_text, printable, warn, wrong_usage};
+use crate::agents::{Agent, Ingest, IngestObserver, IngestOptions, IngestReport, NamedLine};
+use crate::home::Home;
+use crate::interrupt::Interrupt;
+
+/// How often `--watch` looks when `--interval` does not say.
+const INTERVAL_MS: u64 = 1000;
+
+/// Read what coding agents have logged, and append it to the ledger.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Claude Code, Codex, OpenCode and Gemini CLI keep a log of every session. This command reads what is new in those logs, and \
+appends each message, tool result and prompt to the ledger once, however often an agent wrote it. Logs are only read. A run \
+that is ended at any moment is made good by the next.
+
+Logs are looked for in ~/.claude/projects, ~/.codex/sessions, ~/.local/share/opencode and ~/.gemini, and in the places that \
+CLAUDE_CONFIG_DIR, XDG_CONFIG_HOME, CODEX_HOME, XDG_DATA_HOME, OPENCODE_DB and GEMINI_CLI_HOME name. \
+RELAYBURN_CONTENT_STORE=off keeps prompts and answers out of the home.
+
+Examples:
+  burn ingest                                take in what is new
+  burn ingest --watch                        and go on until told to stop
+  burn ingest --check                        say what would be read, write nothing
+  burn ingest --report left-out.jsonl        name each line that made no record
+  burn ingest --agent claude --root claude=/mnt/old/.claude/projects
+  burn ingest --hook claude < payload.json   for a hook of Claude Code")]
+pub struct IngestArgs {
+    /// Take in the logs of this agent: claude, codex, opencode or gemini. May repeat.
+    #[arg(long, value_name = "AGENT", value_parser = parse_agent)]
+    agent: Vec<Agent>,
+    /// Look for an agent's logs in DIR instead. May repeat.
+    #[arg(long, value_name = "AGENT=DIR", value_parser = parse_root)]
+    root: Vec<(Agent, PathBuf)>,
+    /// Print one JSON document.
+    #[arg(long, conflicts_with_all = ["watch", "hook"])]
+    json: bool,
+    /// Read and count, as a JSON document, and write nothing. Exit code 1 when something could not be read.
+    #[arg(long, conflicts_with_all = ["watch", "hook"])]
+    check: bool,
+    /// Write a JSON line to FILE for each line that made no record: its log, byte offset, length and reason.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["watch", "hook"])]
+    report: Option<PathBuf>,
+    /// Go on until SIGINT or SIGTERM.
+    #[arg(long, conflicts_with = "hook")]
+    watch: bool,
+    /// How long --watch waits between two runs, in milliseconds [default: 1000].
+    #[arg(long, value_name = "MS")]
+    interval: Option<String>,
+    /// Read a hook's payload from standard input, and take in the session that it names. The only AGENT is claude.
+    #[arg(long, value_name = "AGENT")]
+    hook: Option<String>,
+    /// No notes on stderr.
+    #[arg(long)]
+    quiet: bool,
+    /// Make records as the TypeScript package does, defects included.
+    #[arg(long, hide = true)]
+    as_reference: bool,
+    #[arg(long, hide = true)]
+    opencode_stream: bool,
+    #[arg(long, hide = true, value_name = "URL")]
+    opencode_url: Option<String>,
+    #[arg(long, hide = true)]
+    opencode_global: bool,
+    #[arg(long, hide = true)]
+    daemon: bool,
+    #[arg(long, hide = true, num_args = 0..=1)]
+    runtime: Option<Option<String>>,
+    /// What means nothing here. The TypeScript package passes it over.
+    #[arg(hide = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    words: Vec<String>,
+}
+
+fn parse_agent(name: &str) -> Result<Agent, String> {
+    Agent::parse(name).ok_or_else(|| "the agents are claude, codex, opencode and gemini".into())
+}
+
+fn parse_root(text: &str) -> Result<(Agent, PathBuf), String> {
+    let (name, dir) =
+        text.split_once('=').ok_or("AGENT=DIR is needed, such as claude=/mnt/old/.claude/projects")?;
+    if dir.is_empty() {
+        return Err("DIR is missing".into());
+    }
+    Ok((parse_agent(name)?, PathBuf::from(dir)))
+}
+
+/// Notes go to stderr, progress to a terminal.
+struct Notes {
+    is_quiet: bool,
+    spinner: Spinner,
+}
+
+impl IngestObserver for Notes {
+    fn note(&mut self, text: &str) {
+        if self.is_quiet {
+            return;
+        }
+        self.spinner.suspend(|| {
+            // Notes are for people; a closed stderr is no reason to lose records.
+            let _ = std::io::stderr().lock().write_all(printable::lines(&format!("{text}\n")).as_bytes());
+        });
+    }
+
+    fn progress(&mut self, agent: Agent, done: u64, of: u64) {
+        self.spinner.say(|| format!("{}: {} of {}", agent.as_str(), grouped(done), counted(of, "log")));
+    }
+}
+
+impl IngestArgs {
+    /// What cannot go together, and what has moved.
+    fn check(&mut self) -> anyhow::Result<()> {
+        let usage = |reason: &str| wrong_usage(&["ingest"], reason);
+        let words = std::mem::take(&mut self.words);
+        self.as_reference |= words.iter().any(|word| word == "--as-reference");
+        self.quiet |= words.iter().any(|word| word == "--quiet");
+        for word in words {
+            let name = word.split('=').next().unwrap_or_default();
+            match name {
+                "--as-reference" | "--quiet" => {}
+                "help" => {
+                    let mut command = <super::Cli as clap::CommandFactory>::command();
+                    command.build();
+                    let help = command.find_subcommand_mut("ingest").map(|ingest| ingest.render_long_help());
+                    print_text(&help.map(|help| help.to_string()).unwrap_or_default())?;
+                    std::process::exit(0);
+                }
+                "--journal" | "--store" | "--once" | "--follow" => usage(
+                    "draining a journal is now `burn journal drain [DIR] [--store DIR]`, where DIR replaces --journal DIR",
+                ),
+                "--opencode-stream" => usage("--opencode-stream does not take a value"),
+                _ if self.as_reference => {}
+                _ => usage(&format!("unexpected argument '{word}' found")),
+            }
+        }
+        if self.runtime.is_some() {
+            usage("--runtime is not supported; use --hook claude");
+        }
+        if let Some(agent) = &self.hook
+            && agent != "claude"
+        {
+            usage(&format!("there are hooks of claude alone, not of {agent}"));
+        }
+        if self.watch && self.daemon {
+            usage("--daemon is not supported; run --watch under a service manager");
+        }
+        if self.watch {
+            self.interval_ms();
+            return Ok(());
+        }
+        for (name, is_given) in [
+            ("--interval", self.interval.is_some()),
+            ("--opencode-stream", self.opencode_stream),
+            ("--opencode-url", self.opencode_url.is_some()),
+            ("--opencode-global", self.opencode_global),
+            ("--daemon", self.daemon),
+        ] {
+            if is_given && !self.quiet {
+                warn(&format!("{name} only has an effect with --watch"));
+            }
+        }
+        Ok(())
+    }
+
+    fn interval_ms(&self) -> u64 {
+        let Some(text) = &self.interval else { return INTERVAL_MS };
+        match text.parse() {
+            Ok(0) | Err(_) => {
+                wrong_usage(&["ingest"], "--interval must be a positive integer in milliseconds")
+            }
+            Ok(ms) => ms,
+        }
+    }
+}
+
+/// Runs `burn ingest`.
+pub fn run(mut args: IngestArgs) -> anyhow::Result<ExitCode> {
+    args.check()?;
+    let interrupt = interrupt::watch();
+    let home = match Home::from_env() {
+        Err(error) if args.hook.is_some() => {
+            warn(&error.to_string());
+            return Ok(ExitCode::SUCCESS);
+        }
+        home => home?,
+    };
+    let options = IngestOptions {
+        agents: if args.agent.is_empty() { Agent::ALL.to_vec() } else { args.agent.clone() },
+        roots: args.root.clone(),
+        as_reference: args.as_reference,
+        check: args.check,
+        name_lines: args.report.is_some(),
+        threads: 0,
+    };
+    let mut ingest = Ingest::new(home, options);
+    let mut notes = Notes { is_quiet: args.quiet, spinner: Spinner::new() };
+    if args.hook.is_some() {
+        return Ok(hook(&args, &mut ingest, &mut notes, &interrupt));
+    }
+    if args.watch {
+        return watch(&args, &mut ingest, &mut notes, &interrupt);
+    }
+    once(&args, &mut ingest, &mut notes, &interrupt)
+}
+
+fn hook(args: &IngestArgs, ingest: &mut Ingest, notes: &mut Notes, interrupt: &Interrupt) -> ExitCode {
+    let mut payload = Vec::new();
+    let told = match std::io::stdin().lock().read_to_end(&mut payload) {
+        Ok(_) => ingest.hook(&payload, notes, interrupt).map_err(|error| error.to_string()),
+        Err(error) => Err(error.to_string()),
+    };
+    let is_failure = match told {
+        Ok(report) => report.is_null,
+        Err(error) => {
+            notes.note(&format!("[burn] ingest: the payload cannot be used: {error}"));
+            true
+        }
+    };
+    // A hook that fails can stop its agent, whatever it failed at. The TypeScript package takes that risk.
+    if is_failure && args.as_reference { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+fn once(
+    args: &IngestArgs,
+    ingest: &mut Ingest,
+    notes: &mut Notes,
+    interrupt: &Interrupt,
+) -> anyhow::Result<ExitCode> {
+    let report = ingest.run(notes, interrupt)?;
+    notes.spinner.clear();
+    if let Some(path) = &args.report {
+        write_lines(path, &report.lines)?;
+    }
+    if args.json || args.check {
+        print(format!("{}\n", serde_json::to_string(&report)?).as_bytes())?;
+    } else {
+        print_text(&format!("{}\n", sentence(&report)))?;
+        if !args.quiet {
+            print_text(&summary(&report))?;
+        }
+    }
+    if let Some(root) = report.unreadable_roots.first() {
+        let error =
+            report.unreadable.iter().find(|found| found.path == *root).map_or("", |found| &found.error);
+        bail!(
+            "cannot read {}: {error}; check its owner and mode, or name another with --root",
+            root.display()
+        );
+    }
+    let is_incomplete = !report.skipped_files.is_empty() || !report.unreadable.is_empty();
+    Ok(if args.check && is_incomplete { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+fn watch(
+    args: &IngestArgs,
+    ingest: &mut Ingest,
+    notes: &mut Notes,
+    interrupt: &Interrupt,
+) -> anyhow::Result<ExitCode> {
+    let interval_ms = args.interval_ms();
+    if !args.quiet {
+        notes.note(&format!(
+            "[burn] ingest: watching every {} ms; SIGINT or SIGTERM ends it",
+            grouped(interval_ms)
+        ));
+    }
+    while !interrupt.is_requested() {
+        match ingest.run(notes, interrupt) {
+            Ok(report) if report.appended_turns > 0 => notes.note(&sentence(&report)),
+            Ok(_) => {}
+            Err(crate::agents::AgentsError::Interrupted) => break,
+            Err(error) => notes.note(&format!("[burn] ingest: {error}")),
+        }
+        notes.spinner.clear();
+        interrupt.sleep(Duration::from_millis(interval_ms));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The sentence that other programs may look for.
+fn sentence(report: &IngestReport) -> String {
+    let (sessions, turns) = (report.ingested_sessions, report.appended_turns);
+    format!("[burn] ingest: ingested {} (+{})", counted(sessions, "session"), counted(turns, "turn"))
+}
+
+/// What each agent gave.
+fn summary(report: &IngestReport) -> String {
+    let mut text = String::new();
+    for agent in report.agents.iter().filter(|agent| agent.found_files > 0) {
+        text.push_str(&format!(
+            "  {:<9} {}: {} read, {} unchanged, {} skipped; {} new, {} known\n",
+            agent.agent,
+            counted(agent.found_files, "log"),
+            grouped(agent.read_files),
+            grouped(agent.unchanged_files),
+            grouped(agent.skipped_files),
+            counted(agent.appended.total(), "record"),
+            grouped(agent.duplicates),
+        ));
+        let left_out: Vec<String> =
+            agent.left_out.iter().map(|(reason, count)| format!("{reason} {}", grouped(*count))).collect();
+        if !left_out.is_empty() {
+            text.push_str(&format!(
+                "            {} in {}; without a record: {}\n",
+                counted(agent.lines, "line"),
+                human_bytes(agent.bytes_read),
+                left_out.join(", ")
+            ));
+        }
+    }
+    text
+}
+
+/// Writes the lines that made no record.
+fn write_lines(path: &std::path::Path, lines: &[NamedLine]) -> anyhow::Result<()> {
+    let mut text = String::new();
+    for line in lines {
+        let document = json!({
+            "path": line.path,
+            "offset": line.offset,
+            "length": line.len_bytes,
+            "reason": line.reason.as_str(),
+            "detail": line.detail,
+        });
+        text.push_str(&format!("{document}\n"));
+    }
+    crate::disk::replace(path, text.as_bytes(), false)
+        .with_context(|| format!("cannot write the report to {}", path.display()))
+}
