@@ -3,14 +3,17 @@
 mod activity;
 mod calls;
 mod claude;
+mod codex;
 mod cursors;
 mod error;
 mod fidelity;
+mod gemini;
 mod hook;
 mod js;
 mod known;
 mod lines;
 mod measure;
+mod opencode;
 mod pass;
 mod pending;
 mod project;

@@ -21,7 +21,7 @@ use super::pass::{
 };
 use super::pending::{self, Claimed};
 use super::project::ProjectKeys;
-use super::{AgentsError, hook, settings};
+use super::{AgentsError, codex, gemini, hook, opencode, settings};
 use crate::disk;
 use crate::home::{Home, LockName};
 use crate::interrupt::Interrupt;
@@ -1022,7 +1022,9 @@ impl Filter {
 fn roots_of(agent: Agent, of: &RootsOf<'_>) -> Vec<PathBuf> {
     match agent {
         Agent::Claude => claude::roots(of),
-        _ => Vec::new(),
+        Agent::Codex => codex::roots(of),
+        Agent::OpenCode => opencode::roots(of),
+        Agent::Gemini => gemini::roots(of),
     }
 }
 
@@ -1034,23 +1036,30 @@ fn discover(
 ) -> Vec<Candidate> {
     match agent {
         Agent::Claude => claude::discover(root, as_reference, unreadable),
-        _ => Vec::new(),
+        Agent::Codex => codex::discover(root, as_reference, unreadable),
+        Agent::OpenCode => opencode::discover(root, as_reference, unreadable),
+        Agent::Gemini => gemini::discover(root, as_reference, unreadable),
     }
 }
 
 fn prepare(
-    _agent: Agent,
-    _common: &Common<'_>,
-    _candidates: &[Candidate],
+    agent: Agent,
+    common: &Common<'_>,
+    candidates: &[Candidate],
 ) -> Result<Option<Prepared>, AgentsError> {
-    Ok(None)
+    match agent {
+        Agent::Codex => codex::prepare(common, candidates).map(Some),
+        _ => Ok(None),
+    }
 }
 
 /// Reads a log to its end.
 fn read_log(pass: &Pass<'_>, hand: &mut HandOver<'_>) -> Result<(), AgentsError> {
     match pass.candidate.agent {
         Agent::Claude => claude::read(pass, hand),
-        _ => Ok(()),
+        Agent::Codex => codex::read(pass, hand),
+        Agent::OpenCode => opencode::read(pass, hand),
+        Agent::Gemini => gemini::read(pass, hand),
     }
 }
 

@@ -1,0 +1,1347 @@
+//! The state of a rollout while it is read, line by line.
+//!
+//! A turn that ends *commits*: everything that was made up to there is written, what comes later waits for the next end. The
+//! engine runs with the rules of the TypeScript package, for its records and its cursors, or with ours. Ours always reads a log
+//! from its beginning, so that any number of passes gives the lines of one.
+
+use std::collections::{HashMap, HashSet};
+
+use super::parts::{self, Counts, ParsedCall, Spawn};
+use crate::agents::activity::{ActivityCall, TurnWords, classify};
+use crate::agents::calls::ToolCall;
+use crate::agents::fidelity::{Coverage, Usage};
+use crate::agents::js::{self, RecordText};
+use crate::agents::measure;
+use crate::agents::pass::{ContentMode, Reason};
+use crate::agents::project::ProjectKeys;
+use crate::scan::json::{Document, Kind, Value, is_array_index_key};
+
+/// What holds for the whole reading.
+pub(super) struct Rules<'r> {
+    pub as_reference: bool,
+    pub content: ContentMode,
+    pub session_path: Vec<u8>,
+    pub projects: &'r ProjectKeys,
+    /// Ours: the session of the log, its ancestors, and the turns that an ancestor's log has.
+    pub own: Own,
+    /// A log of a version that names no turns: they begin at user messages.
+    pub has_no_turn_lines: bool,
+}
+
+/// The session that a log is of, and where it comes from.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Own {
+    pub session: Vec<u8>,
+    pub parent: Option<Vec<u8>>,
+    /// When the session was made, in milliseconds.
+    pub created_ms: Option<f64>,
+    pub is_child: bool,
+    pub agent_role: Option<Vec<u8>>,
+    pub agent_name: Option<Vec<u8>>,
+    pub is_fork: bool,
+    /// Turns of the logs of its ancestors.
+    pub ancestors_turns: std::sync::Arc<HashSet<Vec<u8>>>,
+}
+
+impl Own {
+    /// Whether a turn with this id that starts at `ts` repeats the history of a parent.
+    fn is_replay(&self, id: &[u8], ts: &[u8]) -> bool {
+        if self.parent.is_none() {
+            return false;
+        }
+        let is_older = |millis: Option<f64>, slack: f64| {
+            millis.zip(self.created_ms).is_some_and(|(millis, created)| millis + slack < created)
+        };
+        self.ancestors_turns.contains(id)
+            || is_older(parts::millis_of_uuid7(id), 0.0)
+            || is_older(parts::millis_of(ts), 1000.0)
+    }
+}
+
+/// A block of what stands between two turns.
+#[derive(Debug, Clone)]
+struct Block {
+    /// Of a result.
+    call: Option<Vec<u8>>,
+    byte_len: usize,
+    tokens: usize,
+    is_error: bool,
+    /// The block as a cursor had it.
+    raw: Option<Vec<u8>>,
+}
+
+impl Block {
+    fn text(&self) -> Vec<u8> {
+        if let Some(raw) = &self.raw {
+            return raw.clone();
+        }
+        let mut block = RecordText::default();
+        block.text("kind", if self.call.is_some() { b"tool_result" } else { b"text" });
+        block.maybe_text("toolUseId", self.call.as_deref());
+        block.count("byteLen", self.byte_len);
+        block.count("approxTokens", self.tokens);
+        block.flag_if("isError", self.is_error);
+        block.finish()
+    }
+}
+
+fn blocks_text(blocks: &[Block]) -> Vec<u8> {
+    let texts: Vec<Vec<u8>> = blocks.iter().map(Block::text).collect();
+    [b"[".to_vec(), texts.join(&b','), b"]".to_vec()].concat()
+}
+
+#[derive(Debug, Clone, Default)]
+struct Gap {
+    blocks: Vec<Block>,
+    ts: Vec<u8>,
+    preceding: Option<Vec<u8>>,
+}
+
+struct Event {
+    call: Vec<u8>,
+    call_index: usize,
+    event_index: usize,
+    status: &'static str,
+    source: &'static str,
+    message: Option<Vec<u8>>,
+    ts: Vec<u8>,
+    is_error: bool,
+    is_settled_error: bool,
+    measures: Option<(usize, String)>,
+    agent: Option<Vec<u8>>,
+}
+
+struct ContentLine {
+    session: Vec<u8>,
+    ts: Vec<u8>,
+    role: &'static str,
+    kind: &'static str,
+    body: (&'static str, Vec<u8>),
+}
+
+#[derive(Default)]
+struct Turn {
+    id: Vec<u8>,
+    ts: Vec<u8>,
+    model: Vec<u8>,
+    project: Option<Vec<u8>>,
+    start: [f64; 4],
+    end: [f64; 4],
+    used: Counts,
+    has_usage: bool,
+    prompt: Vec<u8>,
+    answer: Vec<u8>,
+    calls: Vec<ToolCall>,
+    call_ids: HashSet<Vec<u8>>,
+    failed: HashSet<Vec<u8>>,
+    touched: Vec<Vec<u8>>,
+    events: Vec<Event>,
+    rows: Vec<Vec<u8>>,
+    content: Vec<ContentLine>,
+    spawned: HashMap<Vec<u8>, Spawn>,
+    is_replay: bool,
+    /// Ours: what stands between the turn before and this one, until the agent begins to work: prompts may come behind the start.
+    gap_before: Option<Gap>,
+    /// Ours: an earlier turn of this log with the same id, which takes the usage.
+    same_as: Option<usize>,
+    closed_at: u64,
+}
+
+/// Something made, and where the turn ended that lets it be written.
+struct Made<T> {
+    what: T,
+    at: u64,
+}
+
+/// What is frozen at the end of a turn.
+#[derive(Clone, Default)]
+struct Frozen {
+    offset: u64,
+    session: Vec<u8>,
+    folder: Option<Vec<u8>>,
+    counters: [f64; 4],
+    gap: Gap,
+    has_root: bool,
+    next_event: usize,
+    last: Option<(Vec<u8>, f64)>,
+    contexts: usize,
+    counted: usize,
+    turns: usize,
+    relationships: usize,
+    events: usize,
+    compactions: usize,
+    user_turns: usize,
+}
+
+/// A turn context: model and folder, and the text that a cursor keeps.
+struct Context {
+    id: Vec<u8>,
+    text: Vec<u8>,
+    model: Option<Vec<u8>>,
+    folder: Option<Vec<u8>>,
+    has_odd_folder: bool,
+}
+
+/// The usage of a turn that was already written, and under how many ids.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(super) struct Written {
+    pub used: Counts,
+    pub times: usize,
+    pub calls: usize,
+}
+
+/// Where and under which id a turn is written.
+struct TurnPlace<'t> {
+    id: &'t [u8],
+    index: usize,
+    /// The first call that was not written before.
+    first_call: usize,
+    has_usage: bool,
+}
+
+/// The rules of the TypeScript package give a log up at some texts.
+#[derive(Debug)]
+pub(super) struct GivenUp(pub &'static str);
+
+pub(super) struct Engine<'r> {
+    rules: Rules<'r>,
+    now: Frozen,
+    frozen: Frozen,
+    contexts: Vec<Context>,
+    context_of: HashMap<Vec<u8>, usize>,
+    /// Calls in the order of their results, those of the cursor first.
+    counted: Vec<Vec<u8>>,
+    counter_of: HashMap<Vec<u8>, usize>,
+    /// Counters that a cursor brought, in its order.
+    counters_before: Vec<(Vec<u8>, usize)>,
+    open: Option<Turn>,
+    pending_prompt: Vec<u8>,
+    pending_content: Vec<ContentLine>,
+    links: HashSet<(Vec<u8>, Vec<u8>, bool)>,
+    turns: Vec<Turn>,
+    relationships: Vec<Made<Vec<u8>>>,
+    events: Vec<Made<Event>>,
+    compactions: Vec<Made<Vec<u8>>>,
+    user_turns: Vec<Made<Vec<u8>>>,
+    totals: Option<Counts>,
+    /// The input of the last call: the size of the context.
+    context_size: Option<f64>,
+    /// Used before the first turn.
+    early: Counts,
+    has_own_turn: bool,
+    names_turns: bool,
+    has_activity: bool,
+    is_behind_answer: bool,
+    legacy_turns: usize,
+}
+
+/// A line, taken apart once for all engines that read it.
+pub(super) struct RolloutLine<'d> {
+    pub kind: &'d [u8],
+    pub payload: Value<'d>,
+    pub payload_kind: &'d [u8],
+    pub stamp: &'d [u8],
+    /// Where the next line begins.
+    pub end: u64,
+    tokens: std::cell::OnceCell<usize>,
+}
+
+impl<'d> RolloutLine<'d> {
+    pub(super) fn of(value: Value<'d>, end: u64) -> Result<Self, Reason> {
+        let payload =
+            value.get("payload").filter(|payload| matches!(payload.kind(), Kind::Object | Kind::Array));
+        let payload = payload.ok_or(Reason::NotARecord)?;
+        Ok(RolloutLine {
+            kind: js::any_text(value, "type").unwrap_or_default(),
+            payload,
+            payload_kind: js::any_text(payload, "type").unwrap_or_default(),
+            stamp: js::any_text(value, "timestamp").unwrap_or_default(),
+            end,
+            tokens: std::cell::OnceCell::new(),
+        })
+    }
+
+    fn tokens_of(&self, text: &[u8]) -> usize {
+        *self.tokens.get_or_init(|| measure::approx_tokens(text))
+    }
+}
+
+impl<'r> Engine<'r> {
+    pub(super) fn new(rules: Rules<'r>, offset: u64) -> Self {
+        let mut now = Frozen { offset, ..Frozen::default() };
+        if !rules.as_reference {
+            now.session = rules.own.session.clone();
+        }
+        Engine {
+            rules,
+            frozen: now.clone(),
+            now,
+            contexts: Vec::new(),
+            context_of: HashMap::new(),
+            counted: Vec::new(),
+            counter_of: HashMap::new(),
+            counters_before: Vec::new(),
+            open: None,
+            pending_prompt: Vec::new(),
+            pending_content: Vec::new(),
+            links: HashSet::new(),
+            turns: Vec::new(),
+            relationships: Vec::new(),
+            events: Vec::new(),
+            compactions: Vec::new(),
+            user_turns: Vec::new(),
+            totals: None,
+            context_size: None,
+            early: Counts::default(),
+            has_own_turn: false,
+            names_turns: false,
+            has_activity: false,
+            is_behind_answer: false,
+            legacy_turns: 0,
+        }
+    }
+
+    /// Goes on from a cursor of the TypeScript package.
+    pub(super) fn resume(&mut self, cursor: Value<'_>) {
+        let now = &mut self.now;
+        let any = |key| js::any_text(cursor, key).map(<[u8]>::to_vec);
+        if let Some(counters) = cursor.get("cumulative") {
+            let count = |key| js::number(counters, key).unwrap_or(0.0);
+            now.counters = ["input", "output", "cacheRead", "reasoning"].map(count);
+        }
+        now.session = any("sessionId").unwrap_or_default();
+        now.folder = any("sessionCwd");
+        if let Some(slot) = cursor.get("userTurnSlot") {
+            let block = |value: Value<'_>| {
+                let mut raw = Vec::new();
+                js::write_value(value, js::KeyOrder::AsParsed, &mut raw);
+                Block { call: None, byte_len: 0, tokens: 0, is_error: false, raw: Some(raw) }
+            };
+            now.gap.blocks = slot.get("blocks").into_iter().flat_map(Value::items).map(block).collect();
+            now.gap.ts = js::any_text(slot, "ts").unwrap_or_default().to_vec();
+            now.gap.preceding = js::any_text(slot, "precedingMessageId").map(<[u8]>::to_vec);
+        }
+        now.has_root = js::is_true(cursor, "rootSessionEmitted");
+        now.next_event = js::number(cursor, "nextEventIndex").unwrap_or(0.0) as usize;
+        now.last = cursor.get("lastCompletedTurn").and_then(|last| {
+            let id = js::any_text(last, "messageId")?.to_vec();
+            Some((id, js::number(last, "cacheRead").unwrap_or(0.0)))
+        });
+        for (call, count) in cursor.get("toolResultCounters").into_iter().flat_map(Value::members) {
+            let count = count.as_number().map_or(0, |count| count.as_f64() as usize);
+            self.counters_before.push((call.as_wtf8().to_vec(), count));
+            self.counter_of.insert(call.as_wtf8().to_vec(), count);
+        }
+        for (id, context) in cursor.get("turnContexts").into_iter().flat_map(Value::members) {
+            self.add_context(id.as_wtf8(), context);
+        }
+        self.now.contexts = self.contexts.len();
+        self.frozen = self.now.clone();
+    }
+
+    /// Whether the log names its turns, and whether an agent worked in it.
+    pub(super) fn looks_like_a_log_without_turn_lines(&self) -> bool {
+        !self.names_turns && self.has_activity
+    }
+
+    pub(super) fn has_open_turn(&self) -> bool {
+        self.open.is_some()
+    }
+
+    fn add_context(&mut self, id: &[u8], payload: Value<'_>) {
+        let mut text = Vec::new();
+        if self.rules.as_reference {
+            js::write_value(payload, js::KeyOrder::AsParsed, &mut text);
+        }
+        let folder = js::present(payload, "cwd");
+        self.context_of.insert(id.to_vec(), self.contexts.len());
+        self.contexts.push(Context {
+            id: id.to_vec(),
+            text,
+            model: js::any_text(payload, "model").map(<[u8]>::to_vec),
+            folder: folder.and_then(js::wtf8).map(<[u8]>::to_vec),
+            has_odd_folder: folder.is_some_and(|folder| folder.kind() != Kind::String),
+        });
+        self.now.contexts = self.contexts.len();
+    }
+
+    /// Takes a line; the reason when it says nothing.
+    pub(super) fn line(&mut self, line: &RolloutLine<'_>) -> Result<Option<Reason>, GivenUp> {
+        self.now.offset = line.end;
+        let payload = line.payload;
+        let mut kept = true;
+        match line.kind {
+            b"session_meta" => self.session_meta(line),
+            b"turn_context" => {
+                if let Some(id) = js::any_text(payload, "turn_id") {
+                    self.add_context(id, payload);
+                    self.fill_open_turn(id);
+                } else if self.rules.has_no_turn_lines {
+                    self.add_context(b"", payload);
+                } else {
+                    kept = false;
+                }
+            }
+            b"compacted" => self.compacted(line),
+            b"event_msg" => kept = self.event_message(line)?,
+            b"response_item" => kept = self.response_item(line)?,
+            _ => return Ok(Some(Reason::UnknownType)),
+        }
+        let is_replayed = self.open.as_ref().is_some_and(|turn| turn.is_replay);
+        Ok(match (kept, is_replayed) {
+            (_, true) => Some(Reason::Replay),
+            (true, false) => None,
+            (false, false) => Some(Reason::NothingToKeep),
+        })
+    }
+
+    fn fill_open_turn(&mut self, id: &[u8]) {
+        let (Some(turn), Some(context)) = (&mut self.open, self.contexts.last()) else { return };
+        if turn.id == id {
+            if turn.model.is_empty() {
+                turn.model = context.model.clone().unwrap_or_default();
+            }
+            turn.project = turn.project.take().or_else(|| context.folder.clone());
+        }
+    }
+
+    fn session_meta(&mut self, line: &RolloutLine<'_>) {
+        let payload = line.payload;
+        let id = js::text(payload, "id");
+        if self.rules.as_reference {
+            if let Some(id) = id {
+                self.now.session = id.to_vec();
+            }
+        } else if id.is_some_and(|id| id != self.now.session) {
+            // The parent's, in front of its history.
+            return;
+        }
+        if let Some(folder) = js::any_text(payload, "cwd") {
+            self.now.folder = Some(folder.to_vec());
+            if let Some(turn) = self.open.as_mut().filter(|turn| turn.project.is_none()) {
+                turn.project = Some(folder.to_vec());
+            }
+        }
+        if self.now.session.is_empty() || (!self.rules.as_reference && id.is_none()) {
+            return;
+        }
+        let session = self.now.session.clone();
+        let source_session = js::first_text(payload, &["sourceSessionId", "source_session_id"]);
+        let version = js::first_text(payload, &["cli_version", "version"]);
+        let own_ts = js::any_text(payload, "timestamp");
+        let ends = |record: &mut RecordText| {
+            record.maybe_text("sourceSessionId", source_session);
+            record.maybe_text("sourceVersion", version);
+        };
+        let mut rows = Vec::new();
+        if !self.now.has_root {
+            self.now.has_root = true;
+            let mut row = RecordText::of("codex");
+            row.text("sessionId", &session);
+            row.text("relationshipType", b"root");
+            row.maybe_text("ts", Some(own_ts.unwrap_or(line.stamp)).filter(|ts| !ts.is_empty()));
+            ends(&mut row);
+            rows.push(row.finish());
+            if !self.rules.as_reference {
+                rows.extend(self.rows_of_parent(line, version));
+            }
+        }
+        let ts = js::text(payload, "timestamp").unwrap_or(line.stamp);
+        for (is_fork, keys) in [
+            (true, ["forkSessionId", "fork_session_id"]),
+            (false, ["continuedFromSessionId", "continued_from_session_id"]),
+        ] {
+            let Some(target) = js::first_text(payload, &keys).filter(|target| *target != session) else {
+                continue;
+            };
+            if !self.links.insert((session.clone(), target.to_vec(), is_fork)) {
+                continue;
+            }
+            let mut row = RecordText::of("codex");
+            row.text("sessionId", &session);
+            row.text("relatedSessionId", target);
+            row.text("relationshipType", if is_fork { b"fork" } else { b"continuation" });
+            row.text("ts", ts);
+            ends(&mut row);
+            rows.push(row.finish());
+        }
+        let made = rows.into_iter().map(|what| Made { what, at: 0 });
+        self.relationships.extend(made);
+        self.now.relationships = self.relationships.len();
+    }
+
+    /// Ours: the row of a fork or of a child.
+    fn rows_of_parent(&self, line: &RolloutLine<'_>, version: Option<&[u8]>) -> Option<Vec<u8>> {
+        let own = &self.rules.own;
+        let parent = own.parent.as_deref()?;
+        let ts = js::text(line.payload, "timestamp").unwrap_or(line.stamp);
+        let mut row = RecordText::of("codex");
+        row.text("sessionId", &own.session);
+        if own.is_child {
+            row.text("relationshipType", b"subagent");
+            row.text("relatedSessionId", parent);
+            row.text("agentId", &own.session);
+            row.maybe_text("subagentType", own.agent_role.as_deref());
+            row.maybe_text("description", own.agent_name.as_deref());
+            row.text("ts", ts);
+        } else if own.is_fork {
+            row.text("relatedSessionId", parent);
+            row.text("relationshipType", b"fork");
+            row.text("ts", ts);
+        } else {
+            return None;
+        }
+        row.maybe_text("sourceVersion", version);
+        Some(row.finish())
+    }
+
+    /// Whether the lines here are the repeated history of a parent.
+    fn is_in_replay(&self) -> bool {
+        match &self.open {
+            Some(turn) => turn.is_replay,
+            None => !self.has_own_turn && self.turns.iter().any(|turn| turn.is_replay),
+        }
+    }
+
+    fn compacted(&mut self, line: &RolloutLine<'_>) {
+        if self.now.session.is_empty() || self.is_in_replay() {
+            return;
+        }
+        let mut record = RecordText::of("codex");
+        record.text("sessionId", &self.now.session);
+        record.text("ts", line.stamp);
+        if let Some((id, cache_read)) = &self.now.last {
+            record.text("precedingMessageId", id);
+            let size = self.context_size.filter(|_| !self.rules.as_reference);
+            record.number("tokensBeforeCompact", size.unwrap_or(*cache_read));
+        }
+        self.compactions.push(Made { what: record.finish(), at: 0 });
+        self.now.compactions = self.compactions.len();
+    }
+
+    fn event_message(&mut self, line: &RolloutLine<'_>) -> Result<bool, GivenUp> {
+        let payload = line.payload;
+        let turn_id = js::any_text(payload, "turn_id");
+        let is_open = |turn: &Option<Turn>| turn.as_ref().is_some_and(|turn| Some(&turn.id[..]) == turn_id);
+        match line.payload_kind {
+            b"task_started" => match turn_id {
+                Some(id) => self.start_turn(id.to_vec(), line)?,
+                None => return Ok(false),
+            },
+            b"task_complete" if is_open(&self.open) => self.end_turn(line.end, true)?,
+            b"turn_aborted" if !self.rules.as_reference && (is_open(&self.open) || turn_id.is_none()) => {
+                self.end_turn(line.end, true)?;
+            }
+            b"token_count" => return Ok(self.token_count(payload)),
+            b"exec_command_end" if is_open(&self.open) => {
+                let code = payload.get("exit_code").and_then(Value::as_number).map(|code| code.as_f64());
+                if let (Some(code), Some(call), Some(turn)) =
+                    (code, js::any_text(payload, "call_id"), &mut self.open)
+                    && code != 0.0
+                {
+                    turn.failed.insert(call.to_vec());
+                }
+            }
+            b"patch_apply_end" if is_open(&self.open) => {
+                let Some(turn) = &mut self.open else { return Ok(false) };
+                if payload.get("success").and_then(Value::as_bool) == Some(false) {
+                    turn.failed.extend(js::any_text(payload, "call_id").map(<[u8]>::to_vec));
+                } else if let Some(changes) = payload.get("changes") {
+                    let files = changes.members().map(|(file, _)| file.as_wtf8().to_vec());
+                    let indices = (0..changes.items().count()).map(|index| index.to_string().into_bytes());
+                    for file in files.chain(indices) {
+                        if !turn.touched.contains(&file) {
+                            turn.touched.push(file);
+                        }
+                    }
+                }
+            }
+            kind if kind.starts_with(b"subagent_")
+                && [&b"_complete"[..], b"_done", b"_finished", b"_terminated"]
+                    .iter()
+                    .any(|end| kind.ends_with(end)) =>
+            {
+                let Some(call) = js::text(payload, "call_id") else { return Ok(false) };
+                self.notification(call, line);
+            }
+            b"task_complete" | b"exec_command_end" | b"patch_apply_end" | b"turn_aborted" => {
+                return Ok(false);
+            }
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    fn token_count(&mut self, payload: Value<'_>) -> bool {
+        let Some(info) = payload.get("info") else { return false };
+        let Some(totals) = info.get("total_token_usage").filter(|totals| totals.is_truthy()) else {
+            return false;
+        };
+        self.has_activity = true;
+        self.is_behind_answer = true;
+        let counts = Counts::of(totals);
+        self.now.counters = [counts.input - counts.cached, counts.output, counts.cached, counts.reasoning];
+        let last = info.get("last_token_usage").filter(|last| last.kind() == Kind::Object).map(Counts::of);
+        let (counts, last) = (counts.finite(), last.map(Counts::finite));
+        let step = Counts::step(self.totals, counts, last);
+        self.totals = Some(counts);
+        self.context_size = last.map(|last| last.input).or(self.context_size);
+        match (&mut self.open, self.turns.last_mut()) {
+            (Some(turn), _) => {
+                turn.used = turn.used.plus(step);
+                turn.has_usage = true;
+            }
+            (None, Some(turn)) => {
+                turn.used = turn.used.plus(step);
+                turn.has_usage |= !self.rules.as_reference;
+            }
+            (None, None) => self.early = self.early.plus(step),
+        }
+        true
+    }
+
+    fn start_turn(&mut self, id: Vec<u8>, line: &RolloutLine<'_>) -> Result<(), GivenUp> {
+        self.names_turns |= !self.rules.has_no_turn_lines;
+        let at_before = line.end;
+        if self.open.is_some() {
+            if self.rules.as_reference {
+                self.close_unfinished();
+            } else {
+                self.end_turn(at_before, true)?;
+            }
+        }
+        let is_replay = !self.rules.as_reference && self.rules.own.is_replay(&id, line.stamp);
+        let gap = std::mem::take(&mut self.now.gap);
+        let mut gap_before = None;
+        if self.rules.as_reference {
+            self.add_user_turn(&gap, &id, line.stamp);
+        } else if !is_replay {
+            gap_before = Some(gap);
+        }
+        let key: &[u8] = if self.rules.has_no_turn_lines { b"" } else { &id };
+        let context = self.context_of.get(key).map(|at| &self.contexts[*at]);
+        let mut turn = Turn {
+            ts: line.stamp.to_vec(),
+            start: self.now.counters,
+            is_replay,
+            gap_before,
+            ..Turn::default()
+        };
+        if let Some(context) = context {
+            if context.has_odd_folder && self.rules.as_reference {
+                return Err(GivenUp("a folder that is no text"));
+            }
+            turn.model = context.model.clone().unwrap_or_default();
+            turn.project = context.folder.clone();
+        }
+        turn.project = turn.project.or_else(|| self.now.folder.clone());
+        turn.prompt = std::mem::take(&mut self.pending_prompt);
+        turn.content = std::mem::take(&mut self.pending_content);
+        if is_replay {
+            turn.content.clear();
+        }
+        if !self.rules.as_reference {
+            turn.same_as = self.turns.iter().position(|before| before.id == id && before.same_as.is_none());
+            if self.turns.is_empty() {
+                turn.used = std::mem::take(&mut self.early);
+                turn.has_usage = !turn.used.is_zero();
+            }
+        }
+        turn.id = id;
+        self.has_own_turn |= !is_replay;
+        self.is_behind_answer = false;
+        self.open = Some(turn);
+        Ok(())
+    }
+
+    fn add_user_turn(&mut self, gap: &Gap, following: &[u8], stamp: &[u8]) {
+        if gap.blocks.is_empty() {
+            return;
+        }
+        let mut record = RecordText::of("codex");
+        record.text("sessionId", &self.now.session);
+        let before = gap.preceding.as_deref().unwrap_or(b"start");
+        record.text("userUuid", &[&self.now.session[..], b":", before, b"->", following].concat());
+        record.text("ts", if gap.ts.is_empty() { stamp } else { &gap.ts });
+        record.raw("blocks", &blocks_text(&gap.blocks));
+        record.text("followingMessageId", following);
+        record.maybe_text("precedingMessageId", gap.preceding.as_deref());
+        self.user_turns.push(Made { what: record.finish(), at: 0 });
+        self.now.user_turns = self.user_turns.len();
+    }
+
+    /// Ours: the agent begins to work, so nothing more is said before it.
+    fn end_gap(&mut self) {
+        if let Some(turn) = &mut self.open
+            && let Some(gap) = turn.gap_before.take()
+        {
+            let (id, ts) = (turn.id.clone(), turn.ts.clone());
+            self.add_user_turn(&gap, &id, &ts);
+        }
+    }
+
+    /// The TypeScript package keeps a turn that another interrupts, without its events and rows.
+    fn close_unfinished(&mut self) {
+        if let Some(mut turn) = self.open.take() {
+            turn.end = self.now.counters;
+            turn.events.clear();
+            turn.rows.clear();
+            self.turns.push(turn);
+            self.now.turns = self.turns.len();
+        }
+    }
+
+    /// The end of the open turn, if there is one: everything up to here may be written.
+    pub(super) fn end_turn(&mut self, at: u64, commits: bool) -> Result<(), GivenUp> {
+        self.end_gap();
+        let Some(mut turn) = self.open.take() else { return Ok(()) };
+        turn.end = self.now.counters;
+        for event in &mut turn.events {
+            let has_failed = turn.failed.contains(&event.call);
+            if has_failed && event.status != "errored" {
+                event.status = "errored";
+                event.is_settled_error = true;
+            } else if event.status == "unknown" {
+                event.status = "completed";
+            }
+        }
+        for block in &mut self.now.gap.blocks {
+            block.is_error |= block.call.as_ref().is_some_and(|call| turn.failed.contains(call));
+        }
+        let events = std::mem::take(&mut turn.events);
+        let rows = std::mem::take(&mut turn.rows);
+        if turn.is_replay {
+            self.now.gap = Gap::default();
+        } else {
+            self.events.extend(events.into_iter().map(|what| Made { what, at: 0 }));
+            self.relationships.extend(rows.into_iter().map(|what| Made { what, at: 0 }));
+            self.now.gap.preceding = Some(turn.id.clone());
+            let cache_read = if self.rules.as_reference {
+                (turn.end[2] - turn.start[2]).max(0.0)
+            } else {
+                turn.used.cached
+            };
+            self.now.last = Some((turn.id.clone(), cache_read));
+        }
+        turn.closed_at = at;
+        self.turns.push(turn);
+        self.now.turns = self.turns.len();
+        self.now.events = self.events.len();
+        self.now.relationships = self.relationships.len();
+        self.is_behind_answer = true;
+        if commits {
+            self.commit(at);
+        }
+        Ok(())
+    }
+
+    /// Freezes the state, and lets all that was made up to here be written.
+    fn commit(&mut self, at: u64) {
+        let before = &self.frozen;
+        self.relationships[before.relationships..].iter_mut().for_each(|made| made.at = at);
+        self.events[before.events..].iter_mut().for_each(|made| made.at = at);
+        self.compactions[before.compactions..].iter_mut().for_each(|made| made.at = at);
+        self.user_turns[before.user_turns..].iter_mut().for_each(|made| made.at = at);
+        self.now.offset = at;
+        self.frozen = self.now.clone();
+    }
+
+    fn response_item(&mut self, line: &RolloutLine<'_>) -> Result<bool, GivenUp> {
+        let payload = line.payload;
+        let is_user = line.payload_kind == b"message" && js::any_text(payload, "role") != Some(b"assistant");
+        if !is_user {
+            self.end_gap();
+        }
+        match line.payload_kind {
+            b"message" => return self.message(line),
+            b"function_call_output" | b"custom_tool_call_output" => {
+                let Some(call) = js::any_text(payload, "call_id") else { return Ok(false) };
+                self.result(call, line)?;
+            }
+            b"reasoning" => {
+                let text = parts::reasoning_text(payload);
+                let Some(turn) = self.open.as_mut().filter(|_| !text.is_empty()) else { return Ok(false) };
+                turn.content.push(ContentLine {
+                    session: self.now.session.clone(),
+                    ts: line.stamp.to_vec(),
+                    role: "assistant",
+                    kind: "thinking",
+                    body: ("text", text),
+                });
+            }
+            kind @ (b"function_call" | b"custom_tool_call" | b"local_shell_call" | b"web_search_call") => {
+                self.has_activity = true;
+                let as_reference = self.rules.as_reference;
+                if self.open.is_none() {
+                    return Ok(false);
+                }
+                let call = match kind {
+                    b"function_call" => parts::function_call(payload, as_reference),
+                    b"custom_tool_call" => parts::custom_call(payload, as_reference).map_err(GivenUp)?,
+                    _ if as_reference => None,
+                    kind => parts::builtin_call(payload, kind),
+                };
+                let Some(call) = call else { return Ok(false) };
+                self.call(call, line);
+            }
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    fn message(&mut self, line: &RolloutLine<'_>) -> Result<bool, GivenUp> {
+        let is_user = match js::any_text(line.payload, "role") {
+            Some(b"user") => true,
+            Some(b"assistant") => false,
+            _ => return Ok(false),
+        };
+        let (text, prompt) = parts::message_texts(line.payload, is_user);
+        if text.is_empty() {
+            return Ok(false);
+        }
+        if self.rules.has_no_turn_lines && is_user && (self.open.is_none() || self.is_behind_answer) {
+            let id = format!("@{}", self.legacy_turns).into_bytes();
+            self.legacy_turns += 1;
+            self.start_turn(id, line)?;
+        }
+        if !is_user {
+            self.has_activity = true;
+            self.is_behind_answer = true;
+            let Some(turn) = &mut self.open else { return Ok(false) };
+            parts::add_line(&mut turn.answer, &text);
+        } else {
+            let words = if self.rules.as_reference { &text } else { &prompt };
+            match &mut self.open {
+                Some(turn) => parts::add_line(&mut turn.prompt, words),
+                None => parts::add_line(&mut self.pending_prompt, words),
+            }
+            self.add_block(None, &text, line)?;
+        }
+        self.add_content(line, if is_user { "user" } else { "assistant" }, "text", ("text", text));
+        Ok(true)
+    }
+
+    fn add_block(&mut self, call: Option<&[u8]>, text: &[u8], line: &RolloutLine<'_>) -> Result<(), GivenUp> {
+        if self.rules.as_reference && measure::has_special_token(text) {
+            return Err(GivenUp("a text with a special token"));
+        }
+        if self.is_in_replay() {
+            return Ok(());
+        }
+        let early = self.open.as_mut().and_then(|turn| turn.gap_before.as_mut());
+        let gap = early.unwrap_or(&mut self.now.gap);
+        gap.blocks.push(Block {
+            call: call.map(<[u8]>::to_vec),
+            byte_len: measure::byte_len(text),
+            tokens: line.tokens_of(text),
+            is_error: false,
+            raw: None,
+        });
+        if gap.ts.is_empty() {
+            gap.ts = line.stamp.to_vec();
+        }
+        Ok(())
+    }
+
+    fn add_content(
+        &mut self,
+        line: &RolloutLine<'_>,
+        role: &'static str,
+        kind: &'static str,
+        body: (&'static str, Vec<u8>),
+    ) {
+        if self.rules.content != ContentMode::Full || self.is_in_replay() {
+            return;
+        }
+        let content =
+            ContentLine { session: self.now.session.clone(), ts: line.stamp.to_vec(), role, kind, body };
+        match &mut self.open {
+            Some(turn) => turn.content.push(content),
+            None => self.pending_content.push(content),
+        }
+    }
+
+    fn call(&mut self, parsed: ParsedCall, line: &RolloutLine<'_>) {
+        let ParsedCall { call, input, spawn } = parsed;
+        let mut use_ = RecordText::default();
+        use_.text("id", &call.id);
+        use_.text("name", &call.name);
+        use_.raw("input", &input);
+        let Some(turn) = &mut self.open else { return };
+        if !turn.call_ids.insert(call.id.clone()) {
+            return;
+        }
+        let id = call.id.clone();
+        turn.calls.push(call);
+        if let Some(mut spawn) = spawn {
+            spawn.ts = line.stamp.to_vec();
+            turn.spawned.insert(id.clone(), spawn);
+        }
+        self.add_content(line, "assistant", "tool_use", ("toolUse", use_.finish()));
+        self.add_spawn_row(&id, line);
+    }
+
+    /// The row of a spawned agent, once its id is known.
+    fn add_spawn_row(&mut self, call: &[u8], line: &RolloutLine<'_>) {
+        let Some(turn) = &mut self.open else { return };
+        let Some(spawn) = turn.spawned.get_mut(call) else { return };
+        let Some(id) = spawn.id.clone().filter(|_| !spawn.has_row) else { return };
+        spawn.has_row = true;
+        let mut row = RecordText::of("codex");
+        row.text("sessionId", &id);
+        row.text("relationshipType", b"subagent");
+        row.text("relatedSessionId", &self.now.session);
+        row.text("parentToolUseId", call);
+        row.text("agentId", &id);
+        row.maybe_text("subagentType", spawn.kind.as_deref());
+        row.maybe_text("description", spawn.description.as_deref());
+        let ts = if line.stamp.is_empty() { &spawn.ts } else { line.stamp };
+        row.maybe_text("ts", Some(ts).filter(|ts| !ts.is_empty()));
+        turn.rows.push(row.finish());
+    }
+
+    fn count_result(&mut self, call: &[u8]) -> (usize, usize) {
+        let counter = self.counter_of.entry(call.to_vec()).or_default();
+        let call_index = *counter;
+        *counter += 1;
+        self.counted.push(call.to_vec());
+        self.now.counted = self.counted.len();
+        let event_index = self.now.next_event;
+        self.now.next_event += 1;
+        (call_index, event_index)
+    }
+
+    fn result(&mut self, call: &[u8], line: &RolloutLine<'_>) -> Result<(), GivenUp> {
+        if self.is_in_replay() {
+            return Ok(());
+        }
+        let output = line.payload.get("output");
+        let measured = measure::measured_text(output);
+        self.add_block(Some(call), measured.as_deref().unwrap_or_default(), line)?;
+        let (call_index, event_index) = self.count_result(call);
+        let mut agent = None;
+        if let Some(turn) = &mut self.open {
+            if !self.rules.as_reference && parts::output_failed(output) {
+                turn.failed.insert(call.to_vec());
+            }
+            if let Some(spawn) = turn.spawned.get_mut(call) {
+                agent = parts::agent_id_of_output(output);
+                spawn.id = agent.clone().or(spawn.id.take());
+            }
+        }
+        let has_failed = self.open.as_ref().is_some_and(|turn| turn.failed.contains(call));
+        self.add_event(Event {
+            call: call.to_vec(),
+            call_index,
+            event_index,
+            status: if has_failed { "errored" } else { "unknown" },
+            source: "function_call_output",
+            message: self.open.as_ref().map(|turn| turn.id.clone()),
+            ts: line.stamp.to_vec(),
+            is_error: has_failed,
+            is_settled_error: false,
+            measures: measured.as_deref().map(|text| (js::utf16_len(text), measure::hash16(text))),
+            agent,
+        });
+        self.add_spawn_row(call, line);
+        let mut result = RecordText::default();
+        result.text("toolUseId", call);
+        match output.filter(|output| !output.is_null()) {
+            Some(output) => result.value("content", output),
+            None => result.text("content", b""),
+        }
+        self.add_content(line, "tool_result", "tool_result", ("toolResult", result.finish()));
+        Ok(())
+    }
+
+    fn notification(&mut self, call: &[u8], line: &RolloutLine<'_>) {
+        if self.is_in_replay() {
+            return;
+        }
+        let payload = line.payload;
+        let (call_index, event_index) = self.count_result(call);
+        let word =
+            js::any_text(payload, "status").map(|word| js::to_utf8(word).to_lowercase()).unwrap_or_default();
+        let status = match payload.get("success").and_then(Value::as_bool) {
+            Some(false) => "errored",
+            Some(true) => "completed",
+            None => match &word[..] {
+                "errored" | "failed" | "error" => "errored",
+                "cancelled" | "canceled" => "cancelled",
+                _ => "completed",
+            },
+        };
+        let agent = parts::agent_id(payload);
+        if let Some(spawn) = self.open.as_mut().and_then(|turn| turn.spawned.get_mut(call)) {
+            spawn.id = spawn.id.take().or_else(|| agent.clone());
+        }
+        self.add_event(Event {
+            call: call.to_vec(),
+            call_index,
+            event_index,
+            status,
+            source: "subagent_notification",
+            message: self.open.as_ref().map(|turn| turn.id.clone()),
+            ts: line.stamp.to_vec(),
+            is_error: status == "errored",
+            is_settled_error: false,
+            measures: None,
+            agent,
+        });
+        self.add_spawn_row(call, line);
+    }
+
+    fn add_event(&mut self, event: Event) {
+        match &mut self.open {
+            Some(turn) => turn.events.push(event),
+            None => {
+                self.events.push(Made { what: event, at: 0 });
+                self.now.events = self.events.len();
+            }
+        }
+    }
+}
+
+/// The records of a reading, ready to be appended.
+#[derive(Default)]
+pub(super) struct Records {
+    pub turns: Vec<Vec<u8>>,
+    pub content: Vec<Vec<u8>>,
+    pub compactions: Vec<Vec<u8>>,
+    pub relationships: Vec<Vec<u8>>,
+    pub events: Vec<Vec<u8>>,
+    pub user_turns: Vec<Vec<u8>>,
+    pub calls: u64,
+    pub has_result_content: bool,
+    pub first_project: Option<Vec<u8>>,
+    /// Turns of a parent that nobody else has.
+    pub replayed_turns: u64,
+    /// Something was used since a turn was written, and more may come.
+    pub waits: bool,
+}
+
+impl Engine<'_> {
+    /// The session at the last end of a turn.
+    pub(super) fn session(&self) -> &[u8] {
+        &self.frozen.session
+    }
+
+    /// The folder of the session.
+    pub(super) fn folder(&self) -> Option<&[u8]> {
+        self.frozen.folder.as_deref()
+    }
+
+    /// All records whose turns ended behind byte `from`. `written` has what was written of turns before, by id, and is
+    /// brought up to date.
+    pub(super) fn records(
+        &mut self,
+        from: u64,
+        written: &mut HashMap<Vec<u8>, Written>,
+        is_at_rest: bool,
+    ) -> Records {
+        let mut records = Records::default();
+        let is_full = self.rules.content == ContentMode::Full;
+        let frozen = self.frozen.clone();
+        let turns = std::mem::take(&mut self.turns);
+        let turns = &turns[..frozen.turns];
+        // Ours: the usage of turns of one id is that of the first.
+        let mut used: Vec<Counts> = turns.iter().map(|turn| turn.used).collect();
+        let mut has_usage: Vec<bool> = turns.iter().map(|turn| turn.has_usage).collect();
+        for (at, turn) in turns.iter().enumerate() {
+            if let Some(first) = turn.same_as {
+                used[first] = used[first].plus(used[at]);
+                has_usage[first] |= has_usage[at];
+            }
+        }
+        let last = turns.iter().rposition(|turn| turn.same_as.is_none());
+        let mut written_now = HashMap::new();
+        let mut index = 0;
+        for (at, turn) in turns.iter().enumerate() {
+            let turn_index = index;
+            if !self.rules.as_reference && turn.same_as.is_some() {
+                self.content_of(turn, from, &mut records, is_full);
+                continue;
+            }
+            index += 1;
+            if turn.is_replay && (turn.used.is_zero() || self.rules.own.ancestors_turns.contains(&turn.id)) {
+                continue;
+            }
+            let before = written.get(&turn.id).copied().unwrap_or_default();
+            let mut now = Written { used: used[at], times: 1, calls: turn.calls.len() };
+            let (mut usage, mut id, mut first_call) = (used[at], turn.id.clone(), 0);
+            let mut is_written = !self.rules.as_reference && before.times > 0;
+            if is_written {
+                // A turn that was written went on: what it used since becomes a turn of its own, once no more can come.
+                usage = usage.beyond(before.used);
+                first_call = before.calls.min(turn.calls.len());
+                now.times = before.times;
+                let has_more = !usage.is_zero() || first_call < turn.calls.len();
+                if has_more && (Some(at) != last || is_at_rest) {
+                    id.extend_from_slice(format!("+{}", before.times).as_bytes());
+                    now.times += 1;
+                    is_written = false;
+                } else {
+                    records.waits |= has_more;
+                    now = before;
+                }
+            }
+            written_now.insert(turn.id.clone(), now);
+            if !is_written {
+                let place = TurnPlace { id: &id, index: turn_index, first_call, has_usage: has_usage[at] };
+                records.turns.push(self.turn_record(turn, &place, usage));
+                records.replayed_turns += u64::from(turn.is_replay);
+            }
+            self.content_of(turn, from, &mut records, is_full);
+        }
+        *written = written_now;
+        let wanted = |at: u64| at > from;
+        for made in &self.events[..frozen.events] {
+            if wanted(made.at) {
+                records.events.push(self.event_record(&made.what));
+            }
+        }
+        let texts = |made: &[Made<Vec<u8>>]| -> Vec<Vec<u8>> {
+            made.iter().filter(|made| wanted(made.at)).map(|made| made.what.clone()).collect()
+        };
+        records.relationships = texts(&self.relationships[..frozen.relationships]);
+        records.compactions = texts(&self.compactions[..frozen.compactions]);
+        records.user_turns = texts(&self.user_turns[..frozen.user_turns]);
+        records
+    }
+
+    fn content_of(&self, turn: &Turn, from: u64, records: &mut Records, is_full: bool) {
+        if turn.is_replay || (!self.rules.as_reference && turn.closed_at <= from) {
+            return;
+        }
+        if records.first_project.is_none() {
+            records.first_project = turn.project.clone();
+        }
+        records.calls += turn.calls.len() as u64;
+        for line in turn.content.iter().filter(|_| is_full) {
+            if line.session.is_empty() {
+                continue;
+            }
+            let mut record = RecordText::of("codex");
+            record.text("sessionId", &line.session);
+            record.text("messageId", &turn.id);
+            record.text("ts", &line.ts);
+            record.text("role", line.role.as_bytes());
+            record.text("kind", line.kind.as_bytes());
+            match line.body.0 {
+                "text" => record.text("text", &line.body.1),
+                key => record.raw(key, &line.body.1),
+            }
+            records.has_result_content |= line.kind == "tool_result";
+            records.content.push(record.finish());
+        }
+    }
+
+    fn turn_record(&self, turn: &Turn, place: &TurnPlace<'_>, used: Counts) -> Vec<u8> {
+        let TurnPlace { id, index, first_call, has_usage } = *place;
+        let calls = &turn.calls[first_call..];
+        let own = &self.rules.own;
+        let usage = if self.rules.as_reference {
+            let [input, output, cache_read, reasoning] =
+                [0, 1, 2, 3].map(|at| (turn.end[at] - turn.start[at]).max(0.0));
+            Usage { input, output, reasoning, cache_read, ..Usage::default() }
+        } else {
+            used.usage()
+        };
+        let mut record = RecordText::of("codex");
+        let session = match (&own.parent, turn.is_replay) {
+            (Some(parent), true) => parent,
+            _ => &self.frozen.session,
+        };
+        record.text("sessionId", session);
+        record.text("messageId", id);
+        record.count("turnIndex", index);
+        record.text("ts", &self.ts_of(turn));
+        record.text("model", &turn.model);
+        usage.write(&mut record);
+        record.objects("toolCalls", calls, ToolCall::write);
+        Coverage {
+            has_input: has_usage,
+            has_output: has_usage,
+            has_reasoning: has_usage,
+            has_cache_read: has_usage,
+            has_cache_create: usage.cache_create_5m > 0.0,
+        }
+        .write_fidelity(&mut record);
+        record.text("sessionPath", &self.rules.session_path);
+        if let Some(project) = &turn.project {
+            record.text("project", project);
+            record.maybe_text("projectKey", self.rules.projects.key(project).as_deref().map(str::as_bytes));
+        }
+        if !turn.touched.is_empty() {
+            record.texts("filesTouched", &turn.touched);
+        }
+        if own.is_child
+            && !turn.is_replay
+            && let Some(parent) = &own.parent
+        {
+            let mut subagent = RecordText::default();
+            subagent.flag("isSidechain", true);
+            subagent.text("agentId", &own.session);
+            subagent.text("parentAgentId", parent);
+            subagent.maybe_text("subagentType", own.agent_role.as_deref());
+            record.raw("subagent", &subagent.finish());
+        }
+        let calls: Vec<ActivityCall<'_>> = calls
+            .iter()
+            .map(|call| ActivityCall { name: &call.name, target: call.target.as_deref() })
+            .collect();
+        let words = TurnWords {
+            prompt: &turn.prompt,
+            answer: &turn.answer,
+            has_failed: turn.calls.iter().any(|call| turn.failed.contains(&call.id)),
+            has_reasoning: usage.reasoning > 0.0,
+        };
+        classify(&calls, &words).write(&mut record);
+        record.finish()
+    }
+
+    /// A replayed turn happened when its id says, if that is earlier than the stamp of the copy.
+    fn ts_of(&self, turn: &Turn) -> Vec<u8> {
+        let told = parts::millis_of_uuid7(&turn.id).filter(|_| turn.is_replay);
+        let older = told.filter(|told| parts::millis_of(&turn.ts).is_none_or(|stamped| *told < stamped));
+        match older.and_then(|millis| jiff::Timestamp::from_millisecond(millis as i64).ok()) {
+            Some(time) => format!("{time:.3}").into_bytes(),
+            None => turn.ts.clone(),
+        }
+    }
+
+    fn event_record(&self, event: &Event) -> Vec<u8> {
+        let mut record = RecordText::of("codex");
+        record.text("sessionId", &self.frozen.session);
+        record.text("toolUseId", &event.call);
+        record.count("callIndex", event.call_index);
+        record.count("eventIndex", event.event_index);
+        record.text("status", event.status.as_bytes());
+        record.text("eventSource", event.source.as_bytes());
+        record.maybe_text("messageId", event.message.as_deref());
+        record.maybe_text("ts", Some(&event.ts[..]).filter(|ts| !ts.is_empty()));
+        record.flag_if("isError", event.is_error);
+        if let Some((len, hash)) = &event.measures {
+            record.count("contentLength", *len);
+            record.text("contentHash", hash.as_bytes());
+        }
+        record.maybe_text("agentId", event.agent.as_deref());
+        record.maybe_text("subagentSessionId", event.agent.as_deref());
+        record.flag_if("isError", event.is_settled_error);
+        record.finish()
+    }
+
+    /// The cursor that the TypeScript package would save.
+    pub(super) fn cursor(&self, inode: u64, mtime_ms: f64) -> Vec<u8> {
+        let frozen = &self.frozen;
+        let mut cursor = RecordText::default();
+        cursor.text("kind", b"codex");
+        cursor.number("inode", inode as f64);
+        cursor.number("offsetBytes", frozen.offset as f64);
+        cursor.number("mtimeMs", mtime_ms);
+        let mut counters = RecordText::default();
+        for (key, count) in ["input", "output", "cacheRead", "reasoning"].iter().zip(frozen.counters) {
+            counters.number(key, count);
+        }
+        cursor.raw("cumulative", &counters.finish());
+        cursor.text("sessionId", &frozen.session);
+        let mut contexts: Vec<(&[u8], &[u8])> = Vec::new();
+        let mut place: HashMap<&[u8], usize> = HashMap::new();
+        for context in &self.contexts[..frozen.contexts] {
+            match place.get(&context.id[..]) {
+                Some(at) => contexts[*at].1 = &context.text,
+                None => {
+                    place.insert(&context.id, contexts.len());
+                    contexts.push((&context.id, &context.text));
+                }
+            }
+        }
+        let text = object_text(contexts.into_iter().map(|(id, text)| (id, text.to_vec())).collect());
+        cursor.raw("turnContexts", &text);
+        cursor.maybe_text("sessionCwd", frozen.folder.as_deref());
+        let mut slot = RecordText::default();
+        slot.raw("blocks", &blocks_text(&frozen.gap.blocks));
+        slot.text("ts", &frozen.gap.ts);
+        slot.maybe_text("precedingMessageId", frozen.gap.preceding.as_deref());
+        cursor.raw("userTurnSlot", &slot.finish());
+        cursor.flag_if("rootSessionEmitted", frozen.has_root);
+        cursor.count("nextEventIndex", frozen.next_event);
+        let mut counts: Vec<(&[u8], usize)> =
+            self.counters_before.iter().map(|(call, count)| (&call[..], *count)).collect();
+        let mut place: HashMap<&[u8], usize> =
+            counts.iter().enumerate().map(|(at, (call, _))| (*call, at)).collect();
+        for call in &self.counted[..frozen.counted] {
+            let at = *place.entry(call).or_insert_with(|| {
+                counts.push((call, 0));
+                counts.len() - 1
+            });
+            counts[at].1 += 1;
+        }
+        if !counts.is_empty() {
+            let counts =
+                counts.into_iter().map(|(call, count)| (call, count.to_string().into_bytes())).collect();
+            cursor.raw("toolResultCounters", &object_text(counts));
+        }
+        if let Some((id, cache_read)) = &frozen.last {
+            let mut last = RecordText::default();
+            last.text("messageId", id);
+            last.number("cacheRead", *cache_read);
+            cursor.raw("lastCompletedTurn", &last.finish());
+        }
+        cursor.finish()
+    }
+}
+
+/// An object's text in JavaScript's order of keys.
+fn object_text(mut members: Vec<(&[u8], Vec<u8>)>) -> Vec<u8> {
+    members.sort_by_key(|(key, _)| is_array_index_key(key).map_or(u64::MAX, u64::from));
+    let mut out = b"{".to_vec();
+    for (at, (key, text)) in members.iter().enumerate() {
+        if at > 0 {
+            out.push(b',');
+        }
+        crate::scan::json::write_js_string(key, &mut out);
+        out.push(b':');
+        out.extend_from_slice(text);
+    }
+    out.push(b'}');
+    out
+}
+
+/// What was written of turns, as text of the side file.
+pub(super) fn written_text(written: &HashMap<Vec<u8>, Written>) -> Vec<u8> {
+    let mut all: Vec<_> = written.iter().collect();
+    all.sort_by(|(a, _), (b, _)| a.cmp(b));
+    let mut text = RecordText::default();
+    text.objects("all", &all, |(id, written), object| {
+        object.text("id", id);
+        object.count("times", written.times);
+        object.count("calls", written.calls);
+        let used = written.used;
+        for (key, count) in [
+            ("input_tokens", used.input),
+            ("cached_input_tokens", used.cached),
+            ("cache_write_input_tokens", used.cache_write),
+            ("output_tokens", used.output),
+            ("reasoning_output_tokens", used.reasoning),
+        ] {
+            object.number(key, count);
+        }
+    });
+    text.finish()
+}
+
+/// Reads what [`written_text`] wrote.
+pub(super) fn written_of(text: &[u8]) -> HashMap<Vec<u8>, Written> {
+    let mut document = Document::default();
+    let Ok(value) = document.parse(text) else { return HashMap::new() };
+    let all = value.get("all").into_iter().flat_map(Value::items);
+    all.filter_map(|entry| {
+        let times = js::number(entry, "times")? as usize;
+        Some((
+            js::any_text(entry, "id")?.to_vec(),
+            Written { used: Counts::of(entry), times, calls: js::number(entry, "calls")? as usize },
+        ))
+    })
+    .collect()
+}

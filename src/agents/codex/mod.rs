@@ -1,0 +1,551 @@
+//! Rollouts of Codex.
+//!
+//! Touches only logs, for reading. With our own rules a log that changed is read from its beginning, so that any number of passes
+//! gives the lines of one; what was written is not handed out again. The cursor that the TypeScript package goes on from is
+//! kept beside it by an engine with that package's rules.
+
+mod engine;
+mod parts;
+mod zst;
+
+use std::collections::{HashMap, HashSet};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use self::engine::{Engine, GivenUp, Own, RolloutLine, Rules, Written, written_of, written_text};
+use super::js::{self, RecordText};
+use super::lines::{Ending, LineSource};
+use super::measure;
+use super::pass::{
+    Agent, Candidate, Common, ContentMode, Gathered, Pass, Prepared, Reason, RootsOf, Stat, Unreadable,
+};
+use super::run::{HandOver, Handed};
+use super::{AgentsError, walk};
+use crate::disk;
+use crate::scan::json::{Document, Kind, Value, trim_js};
+
+/// How many bytes before the end of what was read are compared before the rest is taken for its continuation.
+const TAIL_BYTES: u64 = 256;
+
+/// Where rollouts lie: the folders of Codex.
+pub(super) fn roots(of: &RootsOf<'_>) -> Vec<PathBuf> {
+    let usual = of.user.join(".codex");
+    if of.as_reference {
+        return vec![usual];
+    }
+    match (of.variable)("CODEX_HOME") {
+        Some(list) => {
+            let list = list.to_string_lossy().into_owned();
+            list.split(',').map(str::trim).filter(|part| !part.is_empty()).map(PathBuf::from).collect()
+        }
+        None => vec![usual],
+    }
+}
+
+/// The logs under a folder of Codex. The same log in several places is taken once, where it is longest.
+pub(super) fn discover(root: &Path, as_reference: bool, unreadable: &mut Vec<Unreadable>) -> Vec<Candidate> {
+    let mut paths = Vec::new();
+    let folders = ["sessions", "archived_sessions"];
+    let is_one_of_them = folders.iter().any(|name| root.ends_with(name));
+    if is_one_of_them {
+        walk_sessions(root, as_reference, unreadable, &mut paths);
+    }
+    for name in folders.iter().take(if as_reference { 1 } else { 2 }).filter(|_| !is_one_of_them) {
+        walk_sessions(&root.join(name), as_reference, unreadable, &mut paths);
+    }
+    if !as_reference {
+        paths = each_log_once(paths);
+    }
+    let candidate = |path| Candidate { agent: Agent::Codex, path, root: root.to_owned(), extra: None };
+    paths.into_iter().map(candidate).collect()
+}
+
+/// A folder's logs, then its folders from the last name to the first.
+fn walk_sessions(
+    folder: &Path,
+    as_reference: bool,
+    unreadable: &mut Vec<Unreadable>,
+    paths: &mut Vec<PathBuf>,
+) {
+    let entries = walk::entries(folder, as_reference, unreadable);
+    let is_log = |path: &Path| {
+        walk::has_extension(path, "jsonl")
+            || (!as_reference && path.as_os_str().as_encoded_bytes().ends_with(b".jsonl.zst"))
+    };
+    paths.extend(
+        entries.iter().filter(|entry| entry.is_file && is_log(&entry.path)).map(|entry| entry.path.clone()),
+    );
+    for entry in entries.iter().rev().filter(|entry| entry.is_folder) {
+        walk_sessions(&entry.path, as_reference, unreadable, paths);
+    }
+}
+
+fn is_compressed(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "zst")
+}
+
+/// A file's name without `.zst` and `.jsonl`.
+fn log_name(path: &Path) -> String {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let name = name.strip_suffix(".zst").unwrap_or(&name);
+    name.strip_suffix(".jsonl").unwrap_or(name).to_owned()
+}
+
+fn each_log_once(paths: Vec<PathBuf>) -> Vec<PathBuf> {
+    let mut places: HashMap<String, Vec<usize>> = HashMap::new();
+    for (at, path) in paths.iter().enumerate() {
+        places.entry(log_name(path)).or_default().push(at);
+    }
+    let mut chosen = HashSet::new();
+    for group in places.values() {
+        // Plain before compressed, sessions before archived when equal: the first of the longest.
+        let longest = group.iter().copied().max_by_key(|at| {
+            let path = &paths[*at];
+            let len = if group.len() > 1 { len_bytes(path) } else { 0 };
+            (len, !is_compressed(path), std::cmp::Reverse(*at))
+        });
+        chosen.extend(longest);
+    }
+    paths.into_iter().enumerate().filter(|(at, _)| chosen.contains(at)).map(|(_, path)| path).collect()
+}
+
+/// The decompressed length, as far as it can be read.
+fn len_bytes(path: &Path) -> u64 {
+    if !is_compressed(path) {
+        return disk::metadata_of_target(path).map_or(0, |found| found.len_bytes);
+    }
+    let Ok(mut reader) = zst::open(path) else { return 0 };
+    let (mut total, mut buffer) = (0, vec![0; 64 << 10]);
+    while let Ok(count @ 1..) = reader.read(&mut buffer) {
+        total += count as u64;
+    }
+    total
+}
+
+fn open(path: &Path, from: u64, to: u64) -> Result<LineSource, AgentsError> {
+    if is_compressed(path) {
+        Ok(LineSource::of(path, Box::new(zst::open(path)?), 0))
+    } else {
+        LineSource::open(path, from, to)
+    }
+}
+
+/// The logs of a run by their sessions.
+struct Logs {
+    of_path: HashMap<PathBuf, Own>,
+    of_session: HashMap<Vec<u8>, PathBuf>,
+    /// The ids of the turns of logs, read once each.
+    turns: Mutex<HashMap<PathBuf, Arc<HashSet<Vec<u8>>>>>,
+}
+
+/// Reads the heads of all logs, so that a fork knows its parents whatever is read first.
+pub(super) fn prepare(common: &Common<'_>, candidates: &[Candidate]) -> Result<Prepared, AgentsError> {
+    let mut logs = Logs { of_path: HashMap::new(), of_session: HashMap::new(), turns: Mutex::default() };
+    if !common.options.as_reference {
+        for candidate in candidates {
+            let path = &candidate.path;
+            let known = (common.side)(path).and_then(|side| own_of_side(path, &side));
+            // A log that cannot be read is named when it is its turn.
+            let Some(own) = known.or_else(|| own_of(path).ok()) else { continue };
+            logs.of_session.entry(own.session.clone()).or_insert_with(|| path.clone());
+            logs.of_path.insert(path.clone(), own);
+        }
+    }
+    Ok(Box::new(logs))
+}
+
+impl Logs {
+    /// The session of a log and the turns of its ancestors.
+    fn own(&self, path: &Path) -> Own {
+        let Some(mut own) = self.of_path.get(path).cloned().or_else(|| own_of(path).ok()) else {
+            return Own::default();
+        };
+        let (mut ids, mut seen) = (HashSet::new(), HashSet::from([own.session.clone()]));
+        let mut parent = own.parent.clone();
+        while let Some(session) = parent.filter(|session| seen.insert(session.clone())) {
+            let Some(log) = self.of_session.get(&session) else { break };
+            ids.extend(self.turns_of(log).iter().cloned());
+            parent = self.of_path.get(log).and_then(|own| own.parent.clone());
+        }
+        own.ancestors_turns = Arc::new(ids);
+        own
+    }
+
+    fn turns_of(&self, path: &Path) -> Arc<HashSet<Vec<u8>>> {
+        if let Some(known) = self.turns.lock().ok().and_then(|turns| turns.get(path).cloned()) {
+            return known;
+        }
+        let ids = Arc::new(turn_ids(path).unwrap_or_default());
+        if let Ok(mut turns) = self.turns.lock() {
+            turns.insert(path.to_owned(), Arc::clone(&ids));
+        }
+        ids
+    }
+}
+
+fn turn_ids(path: &Path) -> Result<HashSet<Vec<u8>>, AgentsError> {
+    let mut ids = HashSet::new();
+    let mut lines = open(path, 0, u64::MAX)?;
+    let mut document = Document::default();
+    let finder = memchr::memmem::Finder::new(b"task_started");
+    while let Some(line) = lines.next()? {
+        if line.ending != Ending::Whole || finder.find(line.bytes).is_none() {
+            continue;
+        }
+        let Ok(value) = document.parse(trim_js(line.bytes)) else { continue };
+        let Ok(line) = RolloutLine::of(value, 0) else { continue };
+        if line.kind == b"event_msg" && line.payload_kind == b"task_started" {
+            ids.extend(js::any_text(line.payload, "turn_id").map(<[u8]>::to_vec));
+        }
+    }
+    Ok(ids)
+}
+
+/// How many lines at the head of a log may come before its session_meta.
+const HEAD_LINES: usize = 16;
+
+/// The session of a log: of its first session_meta, else of its name.
+fn own_of(path: &Path) -> Result<Own, AgentsError> {
+    let name = log_name(path);
+    let named = name.get(name.len().saturating_sub(36)..).filter(|id| parts::is_uuid(id.as_bytes()));
+    let named = named.unwrap_or_default().as_bytes().to_vec();
+    let mut own = Own { created_ms: parts::millis_of_uuid7(&named), session: named, ..Own::default() };
+    let mut lines = open(path, 0, u64::MAX)?;
+    let mut document = Document::default();
+    for _ in 0..HEAD_LINES {
+        let Some(line) = lines.next()? else { break };
+        let Ok(value) = document.parse(trim_js(line.bytes)) else { continue };
+        let Ok(line) = RolloutLine::of(value, 0) else { continue };
+        let Some(id) = js::text(line.payload, "id").filter(|_| line.kind == b"session_meta") else {
+            continue;
+        };
+        let meta = line.payload;
+        let stamped = js::text(meta, "timestamp").and_then(parts::millis_of);
+        own.created_ms =
+            stamped.or_else(|| parts::millis_of_uuid7(id)).or_else(|| parts::millis_of(line.stamp));
+        own.session = id.to_vec();
+        let spawn = meta.get("source").and_then(|source| source.get("subagent"));
+        let spawn = spawn.and_then(|subagent| subagent.get("thread_spawn"));
+        let forked = js::first_text(meta, &["forked_from_id"]);
+        let spawned = spawn.and_then(|spawn| js::text(spawn, "parent_thread_id"));
+        let spawned = spawned.or_else(|| js::text(meta, "parent_thread_id"));
+        let named = js::first_text(meta, &["forkSessionId", "fork_session_id"]);
+        let parent = forked.or(spawned).or(named).filter(|parent| *parent != id);
+        own.parent = parent.map(<[u8]>::to_vec);
+        own.is_fork = forked.is_some();
+        own.is_child = spawned.is_some();
+        own.agent_role = spawn.and_then(|spawn| js::text(spawn, "agent_role")).map(<[u8]>::to_vec);
+        own.agent_name = spawn.and_then(|spawn| js::text(spawn, "agent_nickname")).map(<[u8]>::to_vec);
+        break;
+    }
+    Ok(own)
+}
+
+/// What the side file has of a log's session, if the log is still the same file.
+fn own_of_side(path: &Path, side: &[u8]) -> Option<Own> {
+    let mut document = Document::default();
+    let side = document.parse(side).ok()?;
+    let stat = Stat::of(path).ok()?;
+    if js::number(side, "inode")? != stat.inode as f64
+        || js::number(side, "sizeBytes")? > stat.size_bytes as f64
+    {
+        return None;
+    }
+    let text = |key| js::any_text(side, key).map(<[u8]>::to_vec);
+    Some(Own {
+        session: text("session")?,
+        parent: text("parent"),
+        created_ms: js::number(side, "createdMs"),
+        is_child: js::is_true(side, "isChild"),
+        is_fork: js::is_true(side, "isFork"),
+        agent_role: text("agentRole"),
+        agent_name: text("agentName"),
+        ancestors_turns: Arc::default(),
+    })
+}
+
+/// What the side file has of the reading of a log.
+#[derive(Default)]
+struct Before {
+    stat: Stat,
+    /// Behind the last whole line that was read.
+    end: u64,
+    tail: Vec<u8>,
+    /// When the log was first seen as it is.
+    changed_ms: Option<f64>,
+    waits: bool,
+    written: HashMap<Vec<u8>, Written>,
+}
+
+fn before_of(side: &[u8]) -> Option<Before> {
+    let mut document = Document::default();
+    let side = document.parse(side).ok()?;
+    Some(Before {
+        stat: Stat {
+            inode: js::number(side, "inode")? as u64,
+            mtime_ms: js::number(side, "mtimeMs")?,
+            size_bytes: js::number(side, "sizeBytes")? as u64,
+        },
+        end: js::number(side, "end")? as u64,
+        tail: js::any_text(side, "tail")?.to_vec(),
+        changed_ms: js::number(side, "changedMs"),
+        waits: js::is_true(side, "waits"),
+        written: side
+            .get("written")
+            .map(|written| written_of(written.to_string().as_bytes()))
+            .unwrap_or_default(),
+    })
+}
+
+/// The hash of the last bytes before `end`.
+fn tail_of(path: &Path, end: u64) -> Result<Vec<u8>, AgentsError> {
+    if is_compressed(path) {
+        return Ok(Vec::new());
+    }
+    let file = disk::File::open_read(path)?;
+    let from = end.saturating_sub(TAIL_BYTES);
+    let mut bytes = vec![0; (end - from) as usize];
+    let mut filled = 0;
+    while filled < bytes.len() {
+        match file.read_at(&mut bytes[filled..], from + filled as u64)? {
+            0 => break,
+            count => filled += count,
+        }
+    }
+    Ok(measure::hash16(&bytes[..filled]).into_bytes())
+}
+
+/// Where the cursor stands, when it is one of this file.
+fn offset_of_cursor(cursor: Value<'_>, stat: &Stat) -> Option<u64> {
+    let offset = js::number(cursor, "offsetBytes")?;
+    let is_same = js::number(cursor, "inode") == Some(stat.inode as f64)
+        && js::number(cursor, "mtimeMs").is_some_and(|mtime_ms| mtime_ms <= stat.mtime_ms)
+        && offset <= stat.size_bytes as f64;
+    is_same.then_some(offset as u64)
+}
+
+/// The cursor with another time.
+fn touched_cursor(cursor: Value<'_>, mtime_ms: f64) -> Vec<u8> {
+    let mut text = RecordText::default();
+    for (key, value) in cursor.members() {
+        let key = key.to_utf8_lossy();
+        if key == "mtimeMs" {
+            text.number(&key, mtime_ms);
+        } else {
+            text.value(&key, value);
+        }
+    }
+    text.finish()
+}
+
+/// Reads a log.
+pub(super) fn read(pass: &Pass<'_>, hand: &mut HandOver<'_>) -> Result<(), AgentsError> {
+    hand(read_at_once(pass)?);
+    Ok(())
+}
+
+fn read_at_once(pass: &Pass<'_>) -> Result<Handed, AgentsError> {
+    let path = &pass.candidate.path;
+    let session_path = path.as_os_str().as_encoded_bytes().to_vec();
+    let rules = |as_reference, content, own, has_no_turn_lines| Rules {
+        as_reference,
+        content,
+        session_path: session_path.clone(),
+        projects: pass.projects,
+        own,
+        has_no_turn_lines,
+    };
+    let mut gathered = Gathered { session_mtime_ms: pass.stat.mtime_ms, ..Gathered::default() };
+    let mut cursor_document = Document::default();
+    let cursor = pass.cursor.and_then(|text| cursor_document.parse(text).ok());
+    let resumed_at = cursor.and_then(|cursor| offset_of_cursor(cursor, &pass.stat));
+    let is_over = resumed_at.is_some_and(|offset| offset >= pass.stat.size_bytes);
+    let mut reference = Engine::new(
+        rules(
+            true,
+            if pass.options.as_reference { pass.options.content } else { ContentMode::Off },
+            Own::default(),
+            false,
+        ),
+        resumed_at.unwrap_or(0),
+    );
+    if let (Some(cursor), Some(_)) = (cursor, resumed_at) {
+        reference.resume(cursor);
+    }
+    if pass.options.as_reference {
+        if let (true, Some(cursor)) = (is_over, cursor) {
+            return Ok(Handed::Unchanged(Some(touched_cursor(cursor, pass.stat.mtime_ms))));
+        }
+        let given_up = |GivenUp(reason)| AgentsError::GivenUp { path: path.clone(), reason };
+        let mut takes = |line: &RolloutLine<'_>| reference.line(line).map_err(given_up);
+        each_line(pass, resumed_at.unwrap_or(0), 0, &mut gathered, &mut takes)?;
+        gathered.cursor = Some(reference.cursor(pass.stat.inode, pass.stat.mtime_ms));
+        hand_over(&mut reference, 0, &mut HashMap::new(), false, &mut gathered);
+        return Ok(Handed::Piece(Box::new(gathered), true));
+    }
+
+    let before = pass.side.and_then(before_of);
+    let is_unchanged = before.as_ref().is_some_and(|before| before.stat == pass.stat);
+    let changed_ms = match &before {
+        Some(before) if is_unchanged => before.changed_ms,
+        Some(_) => Some(pass.options.now_ms),
+        None => None,
+    };
+    let is_at_rest = pass.options.is_at_rest(pass.stat.mtime_ms)
+        && changed_ms.is_none_or(|changed_ms| pass.options.is_at_rest(changed_ms));
+    let waits = before.as_ref().is_some_and(|before| before.waits);
+    let has_cursor = is_compressed(path) || resumed_at.is_some();
+    if is_unchanged && has_cursor && !(waits && is_at_rest) {
+        return Ok(Handed::Unchanged(None));
+    }
+    let before = match before {
+        Some(before)
+            if before.stat.inode == pass.stat.inode
+                && before.end <= pass.stat.size_bytes
+                && !is_compressed(path)
+                && tail_of(path, before.end)? == before.tail =>
+        {
+            before
+        }
+        // Another file, one that was cut, or a compressed one: all of it is new, but what was written stays written.
+        Some(before) => Before { written: before.written, ..Before::default() },
+        None => Before::default(),
+    };
+    let own = match pass.prepared::<Logs>() {
+        Some(logs) => logs.own(path),
+        None => own_of(path)?,
+    };
+    let mut ours = Engine::new(rules(false, pass.options.content, own.clone(), false), 0);
+    let from = resumed_at.unwrap_or(0);
+    let mut shadow = (!is_compressed(path)).then_some(reference);
+    let mut takes = |line: &RolloutLine<'_>| {
+        if line.end > from && shadow.as_mut().is_some_and(|shadow| shadow.line(line).is_err()) {
+            // The TypeScript package gives such a log up, and has no cursor for it.
+            shadow = None;
+        }
+        Ok(ours.line(line).unwrap_or(None))
+    };
+    let mut end = each_line(pass, 0, before.end, &mut gathered, &mut takes)?;
+    if ours.looks_like_a_log_without_turn_lines() {
+        ours = Engine::new(rules(false, pass.options.content, own.clone(), true), 0);
+        let mut again = Gathered::default();
+        let mut takes = |line: &RolloutLine<'_>| Ok(ours.line(line).unwrap_or(None));
+        end = each_line(pass, 0, before.end, &mut again, &mut takes)?;
+    }
+    gathered.cursor = match &shadow {
+        Some(_) if is_over => cursor.map(|cursor| touched_cursor(cursor, pass.stat.mtime_ms)),
+        Some(shadow) => Some(shadow.cursor(pass.stat.inode, pass.stat.mtime_ms)),
+        None => None,
+    };
+    let is_torn = gathered.left_out.counts.contains_key(&Reason::Torn);
+    let is_open = ours.has_open_turn();
+    let closes = is_open && is_at_rest && !is_torn;
+    if closes {
+        let _ = ours.end_turn(u64::MAX, true);
+    }
+    gathered.open_messages = u64::from(is_open && !closes);
+    let mut written = before.written;
+    let waits = hand_over(&mut ours, before.end, &mut written, is_at_rest && !is_torn, &mut gathered);
+    let session = ours.session().to_vec();
+    gathered.session_id = Some(session).filter(|session| !session.is_empty());
+    let mut side = RecordText::default();
+    side.number("inode", pass.stat.inode as f64);
+    side.number("mtimeMs", pass.stat.mtime_ms);
+    side.number("sizeBytes", pass.stat.size_bytes as f64);
+    side.number("end", end as f64);
+    side.text("tail", &tail_of(path, end)?);
+    if let Some(changed_ms) = changed_ms {
+        side.number("changedMs", changed_ms);
+    }
+    side.flag_if("waits", waits || (is_open && !closes));
+    side.text("session", &own.session);
+    side.maybe_text("parent", own.parent.as_deref());
+    if let Some(created_ms) = own.created_ms {
+        side.number("createdMs", created_ms);
+    }
+    side.flag_if("isChild", own.is_child);
+    side.flag_if("isFork", own.is_fork);
+    side.maybe_text("agentRole", own.agent_role.as_deref());
+    side.maybe_text("agentName", own.agent_name.as_deref());
+    side.raw("written", &written_text(&written));
+    gathered.side = Some(side.finish());
+    Ok(Handed::Piece(Box::new(gathered), true))
+}
+
+/// Hands every line to `takes`, counts those behind `counted_from` that say nothing, and returns where the last whole line ends.
+fn each_line(
+    pass: &Pass<'_>,
+    from: u64,
+    counted_from: u64,
+    gathered: &mut Gathered,
+    takes: &mut dyn FnMut(&RolloutLine<'_>) -> Result<Option<Reason>, AgentsError>,
+) -> Result<u64, AgentsError> {
+    let mut lines = open(&pass.candidate.path, from, pass.stat.size_bytes)?;
+    let mut document = Document::default();
+    let mut end = from;
+    while let Some(line) = lines.next()? {
+        gathered.bytes_read += line.len_bytes;
+        let place = (line.offset, line.len_bytes);
+        let line_end = line.end();
+        let reason = match line.ending {
+            Ending::Torn => Some((Reason::Torn, String::new())),
+            Ending::TooLong => Some((Reason::TooLong, String::new())),
+            Ending::Whole => {
+                let text = trim_js(line.bytes);
+                match document.parse(text) {
+                    _ if text.is_empty() => None,
+                    Err(error) => Some((Reason::Malformed, error.to_string())),
+                    Ok(value) => match RolloutLine::of(value, line_end) {
+                        Err(reason) => Some((reason, String::new())),
+                        Ok(line) => takes(&line)?.map(|reason| (reason, kind_of(&line))),
+                    },
+                }
+            }
+        };
+        if line.ending != Ending::Torn {
+            end = line_end;
+        }
+        if line_end > counted_from {
+            gathered.lines += 1;
+            if let Some((reason, detail)) = reason {
+                gathered.left_out.add(pass.options, place, reason, || detail);
+            }
+        }
+    }
+    Ok(end)
+}
+
+fn kind_of(line: &RolloutLine<'_>) -> String {
+    let kind = js::to_utf8(line.kind);
+    match line.payload.kind() {
+        Kind::Object if !line.payload_kind.is_empty() => format!("{kind} {}", js::to_utf8(line.payload_kind)),
+        _ => kind.into_owned(),
+    }
+}
+
+/// Gives the records out; whether something waits for more.
+fn hand_over(
+    engine: &mut Engine<'_>,
+    from: u64,
+    written: &mut HashMap<Vec<u8>, Written>,
+    is_at_rest: bool,
+    gathered: &mut Gathered,
+) -> bool {
+    let records = engine.records(from, written, is_at_rest);
+    let given = |texts: Vec<Vec<u8>>| texts.into_iter().map(Into::into).collect();
+    gathered.read_turns = records.turns.len() as u64;
+    gathered.turns = given(records.turns);
+    gathered.content = given(records.content);
+    gathered.compactions = given(records.compactions);
+    gathered.relationships = given(records.relationships);
+    gathered.tool_result_events = given(records.events);
+    gathered.user_turns = given(records.user_turns);
+    gathered.calls = records.calls;
+    gathered.has_result_content = records.has_result_content;
+    let session = Some(engine.session().to_vec()).filter(|session| !session.is_empty());
+    gathered.content_session = session.clone();
+    gathered.session_id = session;
+    gathered.cwd = engine.folder().map(<[u8]>::to_vec).or(records.first_project);
+    records.waits
+}

@@ -1,0 +1,418 @@
+//! What stands in single lines of a rollout: texts, calls, outputs, counts.
+
+use super::super::calls::{ToolCall, args_hash};
+use super::super::js;
+use super::super::measure;
+use crate::scan::json::{Document, Kind, Value};
+
+/// How a block of a user message begins that the harness wrote, not the user.
+fn is_boilerplate(text: &[u8]) -> bool {
+    let text = trimmed_start(text);
+    let begins = |head: &[u8]| text.get(..head.len()).is_some_and(|start| start.eq_ignore_ascii_case(head));
+    [&b"<environment_context"[..], b"<permissions", b"<collaboration_mode"].iter().any(|head| begins(head))
+        || text.starts_with(b"<INSTRUCTIONS>")
+        || text
+            .strip_prefix(b"#")
+            .map(trimmed_start)
+            .is_some_and(|rest| rest.get(..9).is_some_and(|name| name.eq_ignore_ascii_case(b"AGENTS.md")))
+}
+
+/// What the harness puts into user messages besides: measured as part of the conversation, but no prompt.
+pub(super) fn is_no_prompt(text: &[u8]) -> bool {
+    let text = trimmed_start(text);
+    [
+        &b"<user_instructions"[..],
+        b"<turn_aborted",
+        b"<subagent_notification",
+        b"<skill",
+        b"<user_shell_command",
+    ]
+    .iter()
+    .any(|head| text.starts_with(head))
+}
+
+fn trimmed_start(text: &[u8]) -> &[u8] {
+    // The end is kept: a byte that is no white space is put behind it while the front is trimmed.
+    let trimmed = crate::scan::json::trim_js(text);
+    if trimmed.is_empty() {
+        return trimmed;
+    }
+    let at = trimmed.as_ptr() as usize - text.as_ptr() as usize;
+    &text[at..]
+}
+
+/// The text of a message, and what of it is a prompt.
+pub(super) fn message_texts(payload: Value<'_>, is_user: bool) -> (Vec<u8>, Vec<u8>) {
+    let (mut all, mut prompt) = (Vec::new(), Vec::new());
+    for block in payload.get("content").into_iter().flat_map(Value::items) {
+        let Some(text) = js::text(block, "text").filter(|_| block.kind() == Kind::Object) else { continue };
+        if is_user && is_boilerplate(text) {
+            continue;
+        }
+        add_line(&mut all, text);
+        if !is_no_prompt(text) {
+            add_line(&mut prompt, text);
+        }
+    }
+    (all, prompt)
+}
+
+/// Appends a text after a line feed, when there is something before it.
+pub(super) fn add_line(all: &mut Vec<u8>, text: &[u8]) {
+    if !all.is_empty() && !text.is_empty() {
+        all.push(b'\n');
+    }
+    all.extend_from_slice(text);
+}
+
+/// The text of a reasoning line.
+pub(super) fn reasoning_text(payload: Value<'_>) -> Vec<u8> {
+    let mut all = Vec::new();
+    for list in ["summary", "content"] {
+        for entry in payload.get(list).into_iter().flat_map(Value::items) {
+            if let Some(text) = js::text(entry, "text") {
+                add_line(&mut all, text);
+            }
+        }
+    }
+    all
+}
+
+/// A call as it stands in a line.
+pub(super) struct ParsedCall {
+    pub call: ToolCall,
+    /// The JSON text of the input, for the content sidecar.
+    pub input: Vec<u8>,
+    /// The arguments of `spawn_agent`: id, type, description.
+    pub spawn: Option<Spawn>,
+}
+
+/// What is known of a spawned agent.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Spawn {
+    pub id: Option<Vec<u8>>,
+    pub kind: Option<Vec<u8>>,
+    pub description: Option<Vec<u8>>,
+    pub ts: Vec<u8>,
+    pub has_row: bool,
+}
+
+const AGENT_ID: [&str; 3] = ["agent_id", "subagent_id", "session_id"];
+
+/// The id of an agent in an object: an output, a notification, arguments.
+pub(super) fn agent_id(object: Value<'_>) -> Option<Vec<u8>> {
+    js::first_text(object, &AGENT_ID).map(<[u8]>::to_vec)
+}
+
+/// The id of an agent in an output that is an object, or the JSON text of one.
+pub(super) fn agent_id_of_output(output: Option<Value<'_>>) -> Option<Vec<u8>> {
+    let output = output?;
+    match output.kind() {
+        Kind::Object => agent_id(output),
+        Kind::String => {
+            let mut document = Document::default();
+            let text = output.as_js_str()?.as_wtf8();
+            let value = document.parse(text).ok()?;
+            (value.kind() == Kind::Object).then(|| agent_id(value)).flatten()
+        }
+        _ => None,
+    }
+}
+
+/// A function call. Arguments that are no text of a JSON object count as none.
+pub(super) fn function_call(payload: Value<'_>, as_reference: bool) -> Option<ParsedCall> {
+    let id = js::any_text(payload, "call_id")?;
+    let name = js::any_text(payload, "name")?;
+    let mut document = Document::default();
+    let arguments = js::text(payload, "arguments");
+    let arguments = arguments.and_then(|text| document.parse(crate::scan::json::trim_js(text)).ok());
+    let arguments = arguments.filter(|value| value.kind() == Kind::Object);
+    let keys: &[&str] = match name {
+        b"exec_command" | b"shell" => &["cmd", "command"],
+        b"read_file" | b"write_file" => &["path", "file_path"],
+        _ => &["path", "file_path", "cmd", "command", "url"],
+    };
+    let command = |value: Value<'_>| match js::wtf8(value) {
+        Some(text) => Some(text.to_vec()),
+        None if as_reference => None,
+        None => command_of_list(value),
+    };
+    let target = arguments.and_then(|arguments| keys.iter().find_map(|key| command(arguments.get(key)?)));
+    let mut input = Vec::new();
+    match arguments {
+        Some(arguments) => js::write_value(arguments, js::KeyOrder::AsParsed, &mut input),
+        None => input.extend_from_slice(b"{}"),
+    }
+    let first =
+        |keys: &[&str]| arguments.and_then(|arguments| js::first_text(arguments, keys)).map(<[u8]>::to_vec);
+    let spawn = (name == b"spawn_agent").then(|| Spawn {
+        id: first(&AGENT_ID),
+        kind: first(&["subagent_type", "agent_type", "type"]),
+        description: first(&["description", "task", "prompt"]),
+        ..Spawn::default()
+    });
+    let call = ToolCall {
+        id: id.to_vec(),
+        name: name.to_vec(),
+        args_hash: args_hash(arguments),
+        target,
+        ..ToolCall::default()
+    };
+    Some(ParsedCall { call, input, spawn })
+}
+
+/// The command of a list: the script of `sh -c`, else the words joined by spaces.
+fn command_of_list(value: Value<'_>) -> Option<Vec<u8>> {
+    let words: Vec<&[u8]> = value.items().map(js::wtf8).collect::<Option<_>>()?;
+    match words[..] {
+        [] => None,
+        [_, b"-c" | b"-lc", script] => Some(script.to_vec()),
+        _ => Some(words.join(&b' ')),
+    }
+}
+
+/// A custom tool call. With the TypeScript package's rules a patch that is no text ends the reading: an error.
+pub(super) fn custom_call(
+    payload: Value<'_>,
+    as_reference: bool,
+) -> Result<Option<ParsedCall>, &'static str> {
+    let (Some(id), Some(name)) = (js::any_text(payload, "call_id"), js::any_text(payload, "name")) else {
+        return Ok(None);
+    };
+    let input = js::present(payload, "input");
+    let mut text = b"{\"input\":".to_vec();
+    let mut sorted = text.clone();
+    match input {
+        Some(input) => {
+            js::write_value(input, js::KeyOrder::AsParsed, &mut text);
+            js::write_value(input, js::KeyOrder::Sorted, &mut sorted);
+        }
+        None => {
+            text.extend_from_slice(b"\"\"");
+            sorted.extend_from_slice(b"\"\"");
+        }
+    }
+    text.push(b'}');
+    sorted.push(b'}');
+    let mut target = None;
+    if name == b"apply_patch" {
+        match input.map(|input| js::wtf8(input)) {
+            Some(None) if as_reference => return Err("a patch that is no text"),
+            Some(Some(patch)) => target = patched_file(patch).map(<[u8]>::to_vec),
+            _ => (),
+        }
+    }
+    let call = ToolCall {
+        id: id.to_vec(),
+        name: name.to_vec(),
+        args_hash: measure::hash16(&sorted),
+        target,
+        ..ToolCall::default()
+    };
+    Ok(Some(ParsedCall { call, input: text, spawn: None }))
+}
+
+/// A shell call or web search of the model's own tools, which the TypeScript package passes over.
+pub(super) fn builtin_call(payload: Value<'_>, kind: &[u8]) -> Option<ParsedCall> {
+    let id = js::first_text(payload, &["call_id", "id"])?;
+    let action = payload.get("action");
+    let (name, target) = match kind {
+        b"local_shell_call" => {
+            (&b"shell"[..], action.and_then(|action| command_of_list(action.get("command")?)))
+        }
+        _ => {
+            (&b"web_search"[..], action.and_then(|action| js::any_text(action, "query")).map(<[u8]>::to_vec))
+        }
+    };
+    let mut input = Vec::new();
+    match action {
+        Some(action) => js::write_value(action, js::KeyOrder::AsParsed, &mut input),
+        None => input.extend_from_slice(b"{}"),
+    }
+    let args_hash = args_hash(action);
+    let call = ToolCall { id: id.to_vec(), name: name.to_vec(), args_hash, target, ..ToolCall::default() };
+    Some(ParsedCall { call, input, spawn: None })
+}
+
+/// The file of a patch: what follows the first `*** Update File:` (or Add, Delete), to the end of its line.
+fn patched_file(patch: &[u8]) -> Option<&[u8]> {
+    let mut from = 0;
+    while let Some(at) = memchr::memmem::find(&patch[from..], b"***") {
+        let start = from + at;
+        if let Some(file) = file_behind(&patch[start + 3..]) {
+            return Some(file);
+        }
+        from = start + 1;
+    }
+    None
+}
+
+fn file_behind(text: &[u8]) -> Option<&[u8]> {
+    let rest = spaces(text)?;
+    let words: [&[u8]; 3] = [b"Update", b"Add", b"Delete"];
+    let rest = words.iter().find_map(|word| rest.strip_prefix(*word))?;
+    let rest = spaces(spaces(rest)?.strip_prefix(b"File:")?)?;
+    let line_end = |at: &usize| {
+        matches!(rest[*at], b'\n' | b'\r')
+            || rest[*at..].starts_with("\u{2028}".as_bytes())
+            || rest[*at..].starts_with("\u{2029}".as_bytes())
+    };
+    let end = (0..rest.len()).find(line_end).unwrap_or(rest.len());
+    let file = crate::scan::json::trim_js(&rest[..end]);
+    (!file.is_empty()).then_some(file)
+}
+
+/// What follows one or more characters of white space.
+fn spaces(text: &[u8]) -> Option<&[u8]> {
+    let rest = trimmed_start(text);
+    (rest.len() < text.len()).then_some(rest)
+}
+
+/// Whether an output says by itself that its command failed.
+pub(super) fn output_failed(output: Option<Value<'_>>) -> bool {
+    let Some(output) = output else { return false };
+    let is_failure = |object: Value<'_>| {
+        let code = object.get("metadata").and_then(|metadata| js::number(metadata, "exit_code"));
+        code.is_some_and(|code| code != 0.0)
+    };
+    let Some(text) = js::wtf8(output) else { return false };
+    if text.first() == Some(&b'{') {
+        let mut document = Document::default();
+        if document.parse(crate::scan::json::trim_js(text)).is_ok_and(is_failure) {
+            return true;
+        }
+    }
+    const EXITED: &[u8] = b"Process exited with code ";
+    // The head of an output tells it; what the command printed comes behind.
+    let head = &text[..text.len().min(512)];
+    memchr::memmem::find(head, EXITED).is_some_and(|at| {
+        let code: Vec<u8> =
+            head[at + EXITED.len()..].iter().take_while(|byte| byte.is_ascii_digit()).copied().collect();
+        code.iter().any(|digit| *digit != b'0')
+    })
+}
+
+/// Token counts as a log has them: input with what was cached.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(super) struct Counts {
+    pub input: f64,
+    pub cached: f64,
+    pub cache_write: f64,
+    pub output: f64,
+    pub reasoning: f64,
+}
+
+impl Counts {
+    pub(super) fn of(usage: Value<'_>) -> Self {
+        let count = |key| usage.get(key).map_or(0.0, number_of);
+        Counts {
+            input: count("input_tokens"),
+            cached: count("cached_input_tokens"),
+            cache_write: count("cache_write_input_tokens"),
+            output: count("output_tokens"),
+            reasoning: count("reasoning_output_tokens"),
+        }
+    }
+
+    /// Without what no number can hold.
+    pub(super) fn finite(self) -> Self {
+        self.zip(self, |count, _| if count.is_finite() { count } else { 0.0 })
+    }
+
+    fn each(self) -> [f64; 5] {
+        [self.input, self.cached, self.cache_write, self.output, self.reasoning]
+    }
+
+    fn zip(self, other: Counts, f: impl Fn(f64, f64) -> f64) -> Self {
+        Counts {
+            input: f(self.input, other.input),
+            cached: f(self.cached, other.cached),
+            cache_write: f(self.cache_write, other.cache_write),
+            output: f(self.output, other.output),
+            reasoning: f(self.reasoning, other.reasoning),
+        }
+    }
+
+    pub(super) fn plus(self, other: Counts) -> Self {
+        self.zip(other, |a, b| a + b)
+    }
+
+    /// What is beyond `other`, in each field at least 0.
+    pub(super) fn beyond(self, other: Counts) -> Self {
+        self.zip(other, |a, b| (a - b).max(0.0))
+    }
+
+    pub(super) fn is_zero(self) -> bool {
+        self == Counts::default()
+    }
+
+    /// What one call used: the step from the totals before it to the totals behind it.
+    pub(super) fn step(before: Option<Counts>, totals: Counts, last: Option<Counts>) -> Self {
+        let Some(before) = before else { return last.unwrap_or(totals) };
+        if totals == before {
+            return Counts::default();
+        }
+        let is_less = totals.each().iter().zip(before.each()).any(|(now, then)| *now < then);
+        if is_less || last == Some(totals) {
+            return last.unwrap_or(totals);
+        }
+        totals.beyond(before)
+    }
+
+    /// Input without what was cached, as records have it.
+    pub(super) fn usage(self) -> super::super::fidelity::Usage {
+        super::super::fidelity::Usage {
+            input: (self.input - self.cached - self.cache_write).max(0.0),
+            output: self.output,
+            reasoning: self.reasoning,
+            cache_read: self.cached,
+            cache_create_5m: self.cache_write,
+            cache_create_1h: 0.0,
+        }
+    }
+}
+
+/// What JavaScript's arithmetic makes of a value.
+fn number_of(value: Value<'_>) -> f64 {
+    match value.kind() {
+        Kind::Null => 0.0,
+        Kind::Bool => f64::from(u8::from(value.is_truthy())),
+        Kind::Number => value.as_number().map_or(f64::NAN, |number| number.as_f64()),
+        Kind::String => {
+            let text =
+                js::to_utf8(crate::scan::json::trim_js(js::wtf8(value).unwrap_or_default())).into_owned();
+            if text.is_empty() { 0.0 } else { text.parse().unwrap_or(f64::NAN) }
+        }
+        Kind::Array => match value.len() {
+            0 => 0.0,
+            1 => value.at(0).map_or(f64::NAN, number_of),
+            _ => f64::NAN,
+        },
+        Kind::Object => f64::NAN,
+    }
+}
+
+/// The milliseconds of an ISO time, if it is one.
+pub(super) fn millis_of(ts: &[u8]) -> Option<f64> {
+    let text = std::str::from_utf8(ts).ok()?;
+    let time: jiff::Timestamp = text.parse().ok()?;
+    Some(time.as_millisecond() as f64)
+}
+
+/// The milliseconds in a UUID of version 7.
+pub(super) fn millis_of_uuid7(id: &[u8]) -> Option<f64> {
+    if !is_uuid(id) || id[14] != b'7' {
+        return None;
+    }
+    let digits: Vec<u8> = id[..13].iter().filter(|byte| **byte != b'-').copied().collect();
+    u64::from_str_radix(std::str::from_utf8(&digits).ok()?, 16).ok().map(|millis| millis as f64)
+}
+
+/// Whether a text has the form of a UUID.
+pub(super) fn is_uuid(text: &[u8]) -> bool {
+    text.len() == 36
+        && text.iter().enumerate().all(|(at, byte)| match at {
+            8 | 13 | 18 | 23 => *byte == b'-',
+            _ => byte.is_ascii_hexdigit(),
+        })
+}

@@ -1,0 +1,81 @@
+//! Compressed rollouts: frames of zstd, one behind the other, read as a stream.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read};
+use std::path::Path;
+
+use ruzstd::decoding::errors::{FrameDecoderError, ReadFrameHeaderError};
+use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
+
+use crate::agents::AgentsError;
+
+/// The decompressed bytes of all frames of a file.
+pub(super) struct Frames {
+    file: BufReader<File>,
+    decoder: FrameDecoder,
+    is_within: bool,
+}
+
+/// Opens a compressed log.
+pub(super) fn open(path: &Path) -> Result<Frames, AgentsError> {
+    let read_error = |source| AgentsError::Read { path: path.to_owned(), offset_bytes: 0, source };
+    let file = BufReader::new(File::open(path).map_err(read_error)?);
+    Ok(Frames { file, decoder: FrameDecoder::new(), is_within: false })
+}
+
+impl Frames {
+    /// Begins the next frame; false at the end of the file.
+    fn begin(&mut self) -> io::Result<bool> {
+        while !self.file.fill_buf()?.is_empty() {
+            match self.decoder.reset(&mut self.file) {
+                Ok(()) => {
+                    self.is_within = true;
+                    return Ok(true);
+                }
+                Err(FrameDecoderError::ReadFrameHeaderError(ReadFrameHeaderError::SkipFrame {
+                    length,
+                    ..
+                })) => {
+                    io::copy(&mut (&mut self.file).take(u64::from(length)), &mut io::sink())?;
+                }
+                Err(error) => return Err(io::Error::other(format!("no whole zstd frame: {error}"))),
+            }
+        }
+        Ok(false)
+    }
+
+    /// Ends a frame, whose checksum, if it has one, must be that of its bytes.
+    fn end(&mut self) -> io::Result<()> {
+        self.is_within = false;
+        let told = self.decoder.get_checksum_from_data();
+        match told.zip(self.decoder.get_calculated_checksum()) {
+            Some((told, found)) if told != found => {
+                Err(io::Error::other("a zstd frame has a wrong checksum"))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Read for Frames {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if buffer.is_empty() {
+            return Ok(0);
+        }
+        loop {
+            if !self.is_within && !self.begin()? {
+                return Ok(0);
+            }
+            while self.decoder.can_collect() == 0 && !self.decoder.is_finished() {
+                let decoded =
+                    self.decoder.decode_blocks(&mut self.file, BlockDecodingStrategy::UptoBlocks(1));
+                decoded
+                    .map_err(|error| io::Error::other(format!("a damaged or torn zstd frame: {error}")))?;
+            }
+            match self.decoder.read(buffer)? {
+                0 => self.end()?,
+                count => return Ok(count),
+            }
+        }
+    }
+}

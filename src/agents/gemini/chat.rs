@@ -1,0 +1,193 @@
+//! A chat as its file builds it: head, messages in the order in which they first came, compactions.
+
+use std::collections::HashMap;
+
+use crate::agents::js::{self, RecordText};
+use crate::scan::json::{Document, Kind, Value};
+
+/// A message in its last state, as JSON text.
+#[derive(Debug, Clone)]
+pub(super) struct Message {
+    pub id: Vec<u8>,
+    pub text: Vec<u8>,
+    /// It left the conversation. Its tokens were spent.
+    pub is_gone: bool,
+}
+
+/// The conversation was replaced by a shorter one.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Compaction {
+    pub ts: Vec<u8>,
+    pub preceding: Vec<u8>,
+    pub cached: f64,
+}
+
+/// A chat.
+#[derive(Debug, Default)]
+pub(super) struct Chat {
+    pub session: Vec<u8>,
+    pub started: Option<Vec<u8>>,
+    pub directory: Option<Vec<u8>>,
+    pub parent: Option<Vec<u8>>,
+    pub is_subagent: bool,
+    pub messages: Vec<Message>,
+    pub compactions: Vec<Compaction>,
+    updated: Vec<u8>,
+    place_of: HashMap<Vec<u8>, usize>,
+}
+
+impl Chat {
+    /// Takes a file of one object.
+    pub(super) fn take_whole(&mut self, value: Value<'_>) {
+        self.take_head(value);
+        for message in value.get("messages").into_iter().flat_map(Value::items) {
+            self.take_message(message);
+        }
+    }
+
+    /// Takes a line; whether it is of a known kind.
+    pub(super) fn take(&mut self, line: Value<'_>) -> bool {
+        if let Some(target) = js::text(line, "$rewindTo") {
+            if let Some(from) = self.place_of.get(target) {
+                self.messages[*from..].iter_mut().for_each(|message| message.is_gone = true);
+            }
+            return true;
+        }
+        if let Some(set) = line.get("$set").filter(|set| set.kind() == Kind::Object) {
+            self.take_head(set);
+            if let Some(list) = set.get("messages").filter(|list| list.kind() == Kind::Array) {
+                self.replace(list);
+            }
+            return true;
+        }
+        if js::any_text(line, "id").is_some() && js::any_text(line, "type").is_some() {
+            self.take_message(line);
+            return true;
+        }
+        if line.get("type").is_none() && js::text(line, "sessionId").is_some() {
+            self.take_head(line);
+            return true;
+        }
+        false
+    }
+
+    fn take_head(&mut self, head: Value<'_>) {
+        let text = |key| js::text(head, key).map(<[u8]>::to_vec);
+        if let Some(session) = text("sessionId") {
+            self.session = session;
+        }
+        self.started = text("startTime").or(self.started.take());
+        self.updated = text("lastUpdated").unwrap_or(std::mem::take(&mut self.updated));
+        self.parent = text("parentSessionId").or(self.parent.take());
+        if let Some(kind) = text("kind") {
+            self.is_subagent = kind == b"subagent";
+        }
+        let first = head.get("directories").and_then(|list| list.at(0)).and_then(js::wtf8);
+        self.directory = first.map(<[u8]>::to_vec).or(self.directory.take());
+    }
+
+    /// A message that is new, or a known one with other members; members that it lacks are kept.
+    fn take_message(&mut self, message: Value<'_>) {
+        let id = js::any_text(message, "id").unwrap_or_default().to_vec();
+        let known = self.place_of.get(&id).copied().filter(|_| !id.is_empty());
+        let mut text = RecordText::default();
+        for (key, value) in message.members() {
+            text.value(&key.to_utf8_lossy(), value);
+        }
+        let Some(at) = known else {
+            self.place_of.insert(id.clone(), self.messages.len());
+            self.messages.push(Message { id, text: text.finish(), is_gone: false });
+            return;
+        };
+        let mut document = Document::default();
+        if let Ok(before) = document.parse(&self.messages[at].text) {
+            for (key, value) in before.members() {
+                let key = key.to_utf8_lossy();
+                if message.get(&key).is_none() {
+                    text.value(&key, value);
+                }
+            }
+        }
+        let text = text.finish();
+        self.messages[at].text = text;
+        self.messages[at].is_gone = false;
+    }
+
+    /// The conversation is another now. Messages that are not in it any more stay counted.
+    fn replace(&mut self, list: Value<'_>) {
+        let before = self.messages.iter().filter(|message| !message.is_gone).count();
+        if list.len() < before {
+            let last = self.messages.iter().rev().filter(|message| !message.is_gone).find_map(|message| {
+                let mut document = Document::default();
+                let value = document.parse(&message.text).ok()?;
+                let is_answer = js::any_text(value, "type") == Some(b"gemini");
+                let cached =
+                    value.get("tokens").and_then(|tokens| js::number(tokens, "cached")).unwrap_or(0.0);
+                is_answer.then(|| (message.id.clone(), cached))
+            });
+            if let Some((preceding, cached)) = last {
+                self.compactions.push(Compaction { ts: self.updated.clone(), preceding, cached });
+            }
+        }
+        self.messages.iter_mut().for_each(|message| message.is_gone = true);
+        for message in list.items() {
+            self.take_message(message);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chat(lines: &[&str]) -> Chat {
+        let mut chat = Chat::default();
+        for line in lines {
+            assert!(chat.take(Document::default().parse(line.as_bytes()).unwrap()), "{line}");
+        }
+        chat
+    }
+
+    #[test]
+    fn the_last_state_of_a_message_counts_in_its_first_place() {
+        let chat = chat(&[
+            r#"{"sessionId":"s","startTime":"t"}"#,
+            r#"{"id":"a","type":"gemini","model":"m","tokens":{"output":0}}"#,
+            r#"{"id":"b","type":"user"}"#,
+            r#"{"id":"a","type":"gemini","tokens":{"output":5}}"#,
+        ]);
+        assert_eq!(chat.session, b"s");
+        assert_eq!(chat.messages.len(), 2);
+        assert_eq!(chat.messages[0].text, br#"{"id":"a","type":"gemini","tokens":{"output":5},"model":"m"}"#);
+    }
+
+    #[test]
+    fn what_was_taken_back_stays() {
+        let chat = chat(&[
+            r#"{"id":"a","type":"gemini"}"#,
+            r#"{"id":"b","type":"gemini"}"#,
+            r#"{"$rewindTo":"b"}"#,
+            r#"{"id":"c","type":"gemini"}"#,
+        ]);
+        let gone: Vec<bool> = chat.messages.iter().map(|message| message.is_gone).collect();
+        assert_eq!(gone, [false, true, false]);
+    }
+
+    #[test]
+    fn a_shorter_conversation_is_a_compaction() {
+        let chat = chat(&[
+            r#"{"id":"a","type":"gemini","tokens":{"cached":7}}"#,
+            r#"{"id":"b","type":"user"}"#,
+            r#"{"$set":{"lastUpdated":"u","messages":[{"id":"c","type":"user"}]}}"#,
+        ]);
+        let wanted = Compaction { ts: b"u".to_vec(), preceding: b"a".to_vec(), cached: 7.0 };
+        assert_eq!(chat.compactions, [wanted]);
+        assert_eq!(chat.messages.len(), 3);
+    }
+
+    #[test]
+    fn lines_of_no_known_kind_are_told() {
+        let mut chat = Chat::default();
+        assert!(!chat.take(Document::default().parse(br#"{"x":1}"#).unwrap()));
+    }
+}

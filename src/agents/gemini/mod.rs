@@ -1,0 +1,632 @@
+//! Chats of Gemini CLI: one JSON object a session, or a log of changes to one.
+//!
+//! Touches only Gemini's files, for reading. A chat that changed is read from its beginning; one session is in memory at a
+//! time. What was taken back by a rewind stays counted, for its tokens were spent.
+
+mod chat;
+
+use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
+
+use self::chat::{Chat, Message};
+use super::activity::{ActivityCall, TurnWords, classify};
+use super::calls::{ToolCall, args_hash, files_touched};
+use super::fidelity::{Coverage, Usage};
+use super::js::{self, RecordText};
+use super::lines::{Ending, LineSource};
+use super::measure;
+use super::pass::{Agent, Candidate, ContentMode, Gathered, Pass, Reason, RootsOf, Stat, Unreadable};
+use super::run::{HandOver, Handed};
+use super::{AgentsError, walk};
+use crate::scan::json::{Document, Kind, Value, trim_js};
+
+const SOURCE: &str = "gemini-cli";
+
+/// The longest chat of one JSON object that is read.
+const FILE_MAX_BYTES: u64 = 512 << 20;
+
+/// The folder `.gemini`.
+pub(super) fn roots(of: &RootsOf<'_>) -> Vec<PathBuf> {
+    let user = (of.variable)("GEMINI_CLI_HOME").unwrap_or_else(|| of.user.to_owned());
+    vec![user.join(".gemini")]
+}
+
+/// The chats of all projects: files before folders, in the order of their names.
+pub(super) fn discover(root: &Path, as_reference: bool, unreadable: &mut Vec<Unreadable>) -> Vec<Candidate> {
+    let mut found = Vec::new();
+    if as_reference {
+        return found;
+    }
+    for project in walk::folders(&root.join("tmp"), as_reference, unreadable) {
+        let entries = walk::entries(&project.join("chats"), as_reference, unreadable);
+        let mut add = |path: &Path| {
+            let extra = Some(project.clone());
+            found.push(Candidate {
+                agent: Agent::Gemini,
+                path: path.to_owned(),
+                root: root.to_owned(),
+                extra,
+            });
+        };
+        for file in entries.iter().filter(|entry| entry.is_file && is_chat(&entry.path)) {
+            add(&file.path);
+        }
+        for folder in entries.iter().filter(|entry| entry.is_folder) {
+            let children = walk::entries(&folder.path, as_reference, unreadable);
+            let is_child = |path: &Path| walk::has_extension(path, "jsonl") && !is_set_aside(path);
+            children
+                .iter()
+                .filter(|entry| entry.is_file && is_child(&entry.path))
+                .for_each(|entry| add(&entry.path));
+        }
+    }
+    found
+}
+
+fn is_set_aside(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    name.contains(".tmp-") || name.contains(".unreadable-")
+}
+
+fn is_chat(path: &Path) -> bool {
+    let is_named = path.file_name().unwrap_or_default().as_encoded_bytes().starts_with(b"session-");
+    let is_json = walk::has_extension(path, "json") || walk::has_extension(path, "jsonl");
+    is_named && is_json && !is_set_aside(path)
+}
+
+/// What the side file has of a chat.
+#[derive(Default)]
+struct Before {
+    stat: Stat,
+    waits: bool,
+    changed_ms: Option<f64>,
+    written: HashSet<Vec<u8>>,
+}
+
+fn before_of(side: &[u8]) -> Option<Before> {
+    let mut document = Document::default();
+    let side = document.parse(side).ok()?;
+    let written = side.get("written").into_iter().flat_map(Value::items);
+    Some(Before {
+        stat: Stat {
+            inode: js::number(side, "inode")? as u64,
+            mtime_ms: js::number(side, "mtimeMs")?,
+            size_bytes: js::number(side, "sizeBytes")? as u64,
+        },
+        waits: js::is_true(side, "waits"),
+        changed_ms: js::number(side, "changedMs"),
+        written: written.filter_map(|id| js::wtf8(id).map(<[u8]>::to_vec)).collect(),
+    })
+}
+
+/// Reads a chat.
+pub(super) fn read(pass: &Pass<'_>, hand: &mut HandOver<'_>) -> Result<(), AgentsError> {
+    hand(read_at_once(pass)?);
+    Ok(())
+}
+
+fn read_at_once(pass: &Pass<'_>) -> Result<Handed, AgentsError> {
+    let before = pass.side.and_then(before_of);
+    let is_unchanged = before.as_ref().is_some_and(|before| before.stat == pass.stat);
+    let changed_ms = match &before {
+        Some(before) if is_unchanged => before.changed_ms,
+        Some(_) => Some(pass.options.now_ms),
+        None => None,
+    };
+    let is_at_rest = pass.options.is_at_rest(pass.stat.mtime_ms)
+        && changed_ms.is_none_or(|changed_ms| pass.options.is_at_rest(changed_ms));
+    if is_unchanged && !(is_at_rest && before.as_ref().is_some_and(|before| before.waits)) {
+        return Ok(Handed::Unchanged(None));
+    }
+    let mut gathered = Gathered { session_mtime_ms: pass.stat.mtime_ms, ..Gathered::default() };
+    let chat = chat_of(pass, &mut gathered)?;
+    let mut written = before.map(|before| before.written).unwrap_or_default();
+    let mut waits = false;
+    if let Some(chat) = &chat {
+        let writer = Writer { pass, chat, project: project_of(pass, chat), parent: parent_of(pass, chat) };
+        waits = writer.records(is_at_rest, &mut written, &mut gathered);
+        gathered.session_id = Some(chat.session.clone());
+        gathered.content_session = gathered.session_id.clone();
+        gathered.cwd = writer.project;
+    }
+    let mut side = RecordText::default();
+    side.number("inode", pass.stat.inode as f64);
+    side.number("mtimeMs", pass.stat.mtime_ms);
+    side.number("sizeBytes", pass.stat.size_bytes as f64);
+    side.flag_if("waits", waits);
+    if let Some(changed_ms) = changed_ms {
+        side.number("changedMs", changed_ms);
+    }
+    let mut ids: Vec<Vec<u8>> = written.into_iter().collect();
+    ids.sort();
+    side.texts("written", &ids);
+    gathered.side = Some(side.finish());
+    Ok(Handed::Piece(Box::new(gathered), true))
+}
+
+/// The chat as its file has it; none without a session id.
+fn chat_of(pass: &Pass<'_>, gathered: &mut Gathered) -> Result<Option<Chat>, AgentsError> {
+    let path = &pass.candidate.path;
+    let mut chat = Chat::default();
+    let mut document = Document::default();
+    if walk::has_extension(path, "json") {
+        let place = (0, pass.stat.size_bytes);
+        gathered.lines = 1;
+        if pass.stat.size_bytes > FILE_MAX_BYTES {
+            gathered.left_out.add(pass.options, place, Reason::TooLong, String::new);
+            return Ok(None);
+        }
+        let read_error = |source| AgentsError::Read { path: path.clone(), offset_bytes: 0, source };
+        let bytes = std::fs::read(path).map_err(read_error)?;
+        gathered.bytes_read = bytes.len() as u64;
+        match document.parse(trim_js(&bytes)) {
+            Err(error) => gathered.left_out.add(pass.options, place, Reason::Malformed, || error.to_string()),
+            Ok(value) => chat.take_whole(value),
+        }
+    } else {
+        let mut lines = LineSource::open(path, 0, pass.stat.size_bytes)?;
+        while let Some(line) = lines.next()? {
+            gathered.lines += 1;
+            gathered.bytes_read += line.len_bytes;
+            let text = trim_js(line.bytes);
+            let reason = match line.ending {
+                Ending::Torn => Some(Reason::Torn),
+                Ending::TooLong => Some(Reason::TooLong),
+                Ending::Whole if text.is_empty() => None,
+                Ending::Whole => match document.parse(text) {
+                    Err(_) => Some(Reason::Malformed),
+                    Ok(value) if value.kind() != Kind::Object => Some(Reason::NotARecord),
+                    Ok(value) => (!chat.take(value)).then_some(Reason::UnknownType),
+                },
+            };
+            if let Some(reason) = reason {
+                gathered.left_out.add(pass.options, (line.offset, line.len_bytes), reason, String::new);
+            }
+        }
+    }
+    if chat.session.is_empty() {
+        gathered
+            .left_out
+            .add(pass.options, (0, pass.stat.size_bytes), Reason::NotARecord, || "no session id".to_owned());
+        return Ok(None);
+    }
+    Ok(Some(chat))
+}
+
+/// The session that started this one: the folder's name, for a sub-agent.
+fn parent_of(pass: &Pass<'_>, chat: &Chat) -> Option<Vec<u8>> {
+    let folder = pass.candidate.path.parent()?;
+    let name = folder.file_name().unwrap_or_default();
+    if name != "chats" {
+        return Some(name.as_encoded_bytes().to_vec());
+    }
+    chat.parent.clone().filter(|_| chat.is_subagent)
+}
+
+/// The folder of the project: as `.project_root` says, else `projects.json`, else the chat.
+fn project_of(pass: &Pass<'_>, chat: &Chat) -> Option<Vec<u8>> {
+    let folder = pass.candidate.extra.as_ref()?;
+    if let Ok(text) = std::fs::read(folder.join(".project_root")) {
+        let text = trim_js(&text);
+        if !text.is_empty() {
+            return Some(js::to_utf8(text).into_owned().into_bytes());
+        }
+    }
+    let name = folder.file_name().unwrap_or_default().as_encoded_bytes();
+    if let Ok(text) = std::fs::read(pass.candidate.root.join("projects.json")) {
+        let mut document = Document::default();
+        let value = document.parse(trim_js(&text)).ok();
+        for (key, value) in value.and_then(|value| value.get("projects")).into_iter().flat_map(Value::members)
+        {
+            match js::wtf8(value) {
+                Some(slug) if slug == name => return Some(key.as_wtf8().to_vec()),
+                Some(path) if key.as_wtf8() == name => return Some(path.to_vec()),
+                _ => (),
+            }
+        }
+    }
+    chat.directory.clone()
+}
+
+/// Makes the records of a chat.
+struct Writer<'w> {
+    pass: &'w Pass<'w>,
+    chat: &'w Chat,
+    project: Option<Vec<u8>>,
+    parent: Option<Vec<u8>>,
+}
+
+impl Writer<'_> {
+    /// Adds what was not written yet; whether a message waits to be closed.
+    fn records(&self, is_at_rest: bool, written: &mut HashSet<Vec<u8>>, gathered: &mut Gathered) -> bool {
+        let chat = self.chat;
+        self.add_relationships(gathered);
+        let mut waits = false;
+        let (mut turn_index, mut next_event) = (0, 0);
+        let mut call_counts: HashMap<Vec<u8>, usize> = HashMap::new();
+        // The gemini message before, and what the user said since.
+        let mut before: Option<ParsedMessage> = None;
+        let mut asked: Vec<ParsedMessage> = Vec::new();
+        let mut prompt: Vec<u8> = Vec::new();
+        for (at, message) in chat.messages.iter().enumerate() {
+            let mut document = Document::default();
+            let Ok(value) = document.parse(&message.text) else { continue };
+            let parsed = ParsedMessage::of(value, message);
+            if parsed.kind == b"user" {
+                let is_context = trim_js(&parsed.words).starts_with(b"<session_context>");
+                if !parsed.words.is_empty() && !is_context {
+                    prompt.clone_from(&parsed.words);
+                }
+                asked.push(parsed);
+                continue;
+            }
+            if parsed.kind != b"gemini" || parsed.id.is_empty() {
+                continue;
+            }
+            let index = turn_index;
+            turn_index += 1;
+            let is_closed = at + 1 < chat.messages.len() || message.is_gone || is_at_rest;
+            if !is_closed {
+                waits = true;
+                gathered.open_messages += 1;
+                continue;
+            }
+            if !parsed.has_tokens && parsed.model.is_none() {
+                let place = (0, message.text.len() as u64);
+                if !written.contains(&parsed.id) {
+                    gathered.left_out.add(self.pass.options, place, Reason::NoUsage, String::new);
+                }
+                continue;
+            }
+            let is_new = written.insert(parsed.id.clone());
+            if is_new {
+                let turn = self.turn(&parsed, index, &prompt);
+                gathered.turns.push(turn.into());
+                gathered.read_turns += 1;
+                gathered.calls += parsed.calls.len() as u64;
+                if let Some(record) = self.user_turn(before.as_ref(), &asked, &parsed) {
+                    gathered.user_turns.push(record.into());
+                }
+                if self.pass.options.content == ContentMode::Full {
+                    self.add_content(&asked, &parsed, gathered);
+                }
+            }
+            for call in &parsed.calls {
+                let Some(status) = call.status else { continue };
+                let call_index = call_counts.entry(call.call.id.clone()).or_default();
+                if is_new {
+                    gathered
+                        .tool_result_events
+                        .push(self.event(&parsed, call, status, *call_index, next_event).into());
+                }
+                *call_index += 1;
+                next_event += 1;
+            }
+            before = Some(parsed);
+            asked.clear();
+        }
+        for compaction in &chat.compactions {
+            let mut record = RecordText::of(SOURCE);
+            record.text("sessionId", &chat.session);
+            record.text("ts", &compaction.ts);
+            record.text("precedingMessageId", &compaction.preceding);
+            record.number("tokensBeforeCompact", compaction.cached);
+            gathered.compactions.push(record.finish().into());
+        }
+        waits
+    }
+
+    fn add_relationships(&self, gathered: &mut Gathered) {
+        let chat = self.chat;
+        let mut root = RecordText::of(SOURCE);
+        root.text("sessionId", &chat.session);
+        root.text("relationshipType", b"root");
+        root.maybe_text("ts", chat.started.as_deref());
+        gathered.relationships.push(root.finish().into());
+        if let Some(parent) = &self.parent {
+            let mut row = RecordText::of(SOURCE);
+            row.text("sessionId", &chat.session);
+            row.text("relationshipType", b"subagent");
+            row.text("agentId", &chat.session);
+            row.text("relatedSessionId", parent);
+            row.maybe_text("ts", chat.started.as_deref());
+            gathered.relationships.push(row.finish().into());
+        }
+    }
+
+    fn turn(&self, message: &ParsedMessage, index: usize, prompt: &[u8]) -> Vec<u8> {
+        let mut record = RecordText::of(SOURCE);
+        record.text("sessionId", &self.chat.session);
+        record.text("messageId", &message.id);
+        record.count("turnIndex", index);
+        record.text("ts", &message.ts);
+        record.text("model", message.model.as_deref().unwrap_or_default());
+        message.usage.write(&mut record);
+        let calls: Vec<ToolCall> = message.calls.iter().map(|call| call.call.clone()).collect();
+        record.objects("toolCalls", &calls, ToolCall::write);
+        record.text("sessionPath", self.pass.candidate.path.as_os_str().as_encoded_bytes());
+        if let Some(project) = &self.project {
+            record.text("project", project);
+            record.maybe_text("projectKey", self.pass.projects.key(project).as_deref().map(str::as_bytes));
+        }
+        let touches = |name: &[u8]| matches!(name, b"read_file" | b"write_file" | b"replace" | b"edit");
+        let touched = files_touched(&calls, touches, false);
+        if !touched.is_empty() {
+            record.texts("filesTouched", &touched);
+        }
+        if let Some(parent) = &self.parent {
+            let mut subagent = RecordText::default();
+            subagent.flag("isSidechain", true);
+            subagent.text("agentId", &self.chat.session);
+            subagent.text("parentAgentId", parent);
+            record.raw("subagent", &subagent.finish());
+        }
+        message.coverage.write_fidelity(&mut record);
+        let views: Vec<ActivityCall<'_>> = calls
+            .iter()
+            .map(|call| ActivityCall { name: name_for_activity(&call.name), target: call.target.as_deref() })
+            .collect();
+        let words = TurnWords {
+            prompt,
+            answer: &message.words,
+            has_failed: calls.iter().any(|call| call.is_error),
+            has_reasoning: message.usage.reasoning > 0.0,
+        };
+        classify(&views, &words).write(&mut record);
+        record.finish()
+    }
+
+    fn user_turn(
+        &self,
+        before: Option<&ParsedMessage>,
+        asked: &[ParsedMessage],
+        after: &ParsedMessage,
+    ) -> Option<Vec<u8>> {
+        let mut blocks = Vec::new();
+        let mut add = |call: Option<&[u8]>, text: &[u8], is_error: bool| {
+            let mut block = RecordText::default();
+            block.text("kind", if call.is_some() { b"tool_result" } else { b"text" });
+            block.maybe_text("toolUseId", call);
+            block.count("byteLen", measure::byte_len(text));
+            block.count("approxTokens", measure::approx_tokens(text));
+            block.flag_if("isError", is_error);
+            blocks.push(block.finish());
+        };
+        for call in before.iter().flat_map(|before| &before.calls).filter(|call| call.status.is_some()) {
+            add(Some(&call.call.id), call.measured.as_deref().unwrap_or_default(), call.call.is_error);
+        }
+        for message in asked.iter().filter(|message| !message.words.is_empty()) {
+            add(None, &message.words, false);
+        }
+        if blocks.is_empty() {
+            return None;
+        }
+        let last = asked.iter().rev().find(|message| !message.id.is_empty());
+        let start = before.map_or(&b"start"[..], |before| &before.id);
+        let gap = [&self.chat.session[..], b":", start, b"->", &after.id].concat();
+        let mut record = RecordText::of(SOURCE);
+        record.text("sessionId", &self.chat.session);
+        record.text("userUuid", last.map_or(&gap, |last| &last.id));
+        record.text("ts", last.map_or(&after.ts, |last| &last.ts));
+        record.raw("blocks", &[b"[".to_vec(), blocks.join(&b','), b"]".to_vec()].concat());
+        record.text("followingMessageId", &after.id);
+        record.maybe_text("precedingMessageId", before.map(|before| &before.id[..]));
+        Some(record.finish())
+    }
+
+    fn event(
+        &self,
+        message: &ParsedMessage,
+        call: &ParsedCall,
+        status: &str,
+        call_index: usize,
+        event_index: usize,
+    ) -> Vec<u8> {
+        let mut event = RecordText::of(SOURCE);
+        event.text("sessionId", &self.chat.session);
+        event.text("toolUseId", &call.call.id);
+        event.count("callIndex", call_index);
+        event.count("eventIndex", event_index);
+        event.text("status", status.as_bytes());
+        event.text("eventSource", b"tool_result");
+        event.text("messageId", &message.id);
+        event.text("ts", call.ts.as_deref().unwrap_or(&message.ts));
+        event.flag_if("isError", call.call.is_error);
+        measure::write_content_measures(call.measured.as_deref(), &mut event);
+        event.finish()
+    }
+
+    fn add_content(&self, asked: &[ParsedMessage], message: &ParsedMessage, gathered: &mut Gathered) {
+        let of = |message: &ParsedMessage, role: &str, kind: &str| {
+            let mut record = RecordText::of(SOURCE);
+            record.text("sessionId", &self.chat.session);
+            record.text("messageId", &message.id);
+            record.text("ts", &message.ts);
+            record.text("role", role.as_bytes());
+            record.text("kind", kind.as_bytes());
+            record
+        };
+        let mut add_text = |message: &ParsedMessage, role: &str, kind: &str, text: &[u8]| {
+            if !text.is_empty() {
+                let mut record = of(message, role, kind);
+                record.text("text", text);
+                gathered.content.push(record.finish().into());
+            }
+        };
+        for prompt in asked.iter().filter(|prompt| !prompt.id.is_empty()) {
+            add_text(prompt, "user", "text", &prompt.words);
+        }
+        add_text(message, "assistant", "thinking", &message.thoughts);
+        add_text(message, "assistant", "text", &message.words);
+        for call in &message.calls {
+            let mut use_ = RecordText::default();
+            use_.text("id", &call.call.id);
+            use_.text("name", &call.call.name);
+            use_.raw("input", &call.input);
+            let mut record = of(message, "assistant", "tool_use");
+            record.raw("toolUse", &use_.finish());
+            gathered.content.push(record.finish().into());
+            if call.status.is_none() {
+                continue;
+            }
+            gathered.has_result_content = true;
+            let mut result = RecordText::default();
+            result.text("toolUseId", &call.call.id);
+            result.raw("content", &call.result);
+            result.flag_if("isError", call.call.is_error);
+            let mut record = of(message, "tool_result", "tool_result");
+            record.raw("toolResult", &result.finish());
+            gathered.content.push(record.finish().into());
+        }
+    }
+}
+
+/// The name that other agents' tools of the same purpose have.
+fn name_for_activity(name: &[u8]) -> &[u8] {
+    match name {
+        b"read_file" | b"read_many_files" | b"list_directory" => b"Read",
+        b"write_file" => b"Write",
+        b"replace" => b"Edit",
+        b"run_shell_command" => b"Bash",
+        b"glob" => b"Glob",
+        b"search_file_content" | b"grep_search" => b"Grep",
+        b"web_fetch" => b"WebFetch",
+        b"google_web_search" => b"WebSearch",
+        b"write_todos" => b"ExitPlanMode",
+        b"delegate_to_agent" | b"codebase_investigator" | b"invoke_agent" => b"Agent",
+        other => other,
+    }
+}
+
+/// A message taken apart.
+struct ParsedMessage {
+    id: Vec<u8>,
+    kind: Vec<u8>,
+    ts: Vec<u8>,
+    model: Option<Vec<u8>>,
+    has_tokens: bool,
+    usage: Usage,
+    coverage: Coverage,
+    words: Vec<u8>,
+    thoughts: Vec<u8>,
+    calls: Vec<ParsedCall>,
+}
+
+struct ParsedCall {
+    call: ToolCall,
+    /// JSON texts.
+    input: Vec<u8>,
+    result: Vec<u8>,
+    measured: Option<Vec<u8>>,
+    status: Option<&'static str>,
+    ts: Option<Vec<u8>>,
+}
+
+/// The text of a content: a string, or the texts of its parts.
+fn text_of(content: Option<Value<'_>>) -> Vec<u8> {
+    let Some(content) = content else { return Vec::new() };
+    match content.kind() {
+        Kind::String => js::wtf8(content).unwrap_or_default().to_vec(),
+        Kind::Array => {
+            let part =
+                |part: Value<'_>| js::wtf8(part).or_else(|| js::any_text(part, "text")).map(<[u8]>::to_vec);
+            content.items().filter_map(part).filter(|text| !text.is_empty()).collect::<Vec<_>>().join(&b'\n')
+        }
+        _ => js::any_text(content, "text").unwrap_or_default().to_vec(),
+    }
+}
+
+impl ParsedMessage {
+    fn of(value: Value<'_>, message: &Message) -> Self {
+        let tokens = value.get("tokens").filter(|tokens| tokens.kind() == Kind::Object);
+        let count = |key| tokens.and_then(|tokens| js::number(tokens, key)).unwrap_or(0.0).max(0.0);
+        let has = |key| tokens.is_some_and(|tokens| tokens.get(key).is_some());
+        let (input, cached, tool) = (count("input"), count("cached"), count("tool"));
+        let (mut output, thoughts) = (count("output"), count("thoughts"));
+        let total = tokens.and_then(|tokens| js::number(tokens, "total"));
+        let is_sum = |sum: f64| total == Some(sum) || total == Some(sum + tool);
+        if thoughts > 0.0 && !is_sum(input + output + thoughts) && is_sum(input + output) {
+            output = (output - thoughts).max(0.0);
+        }
+        let mut ids = HashSet::new();
+        let calls = value.get("toolCalls").into_iter().flat_map(Value::items).filter_map(parsed_call);
+        let thought = |thought: Value<'_>| {
+            let parts = ["subject", "description"].map(|key| js::any_text(thought, key).unwrap_or_default());
+            parts.iter().filter(|part| !part.is_empty()).copied().collect::<Vec<_>>().join(&b": "[..])
+        };
+        let thoughts_text = value.get("thoughts").into_iter().flat_map(Value::items).map(thought);
+        ParsedMessage {
+            id: message.id.clone(),
+            kind: js::any_text(value, "type").unwrap_or_default().to_vec(),
+            ts: js::any_text(value, "timestamp").unwrap_or_default().to_vec(),
+            model: js::any_text(value, "model").map(<[u8]>::to_vec),
+            has_tokens: tokens.is_some(),
+            usage: Usage {
+                input: (input - cached).max(0.0) + tool,
+                output,
+                reasoning: thoughts,
+                cache_read: cached,
+                ..Usage::default()
+            },
+            coverage: Coverage {
+                has_input: has("input"),
+                has_output: has("output"),
+                has_reasoning: has("thoughts"),
+                has_cache_read: has("cached"),
+                has_cache_create: false,
+            },
+            words: text_of(value.get("content")),
+            thoughts: thoughts_text.filter(|text| !text.is_empty()).collect::<Vec<_>>().join(&b'\n'),
+            calls: calls.filter(|call| ids.insert(call.call.id.clone())).collect(),
+        }
+    }
+}
+
+fn parsed_call(value: Value<'_>) -> Option<ParsedCall> {
+    let (id, name) = (js::any_text(value, "id")?, js::any_text(value, "name")?);
+    let args = js::present(value, "args");
+    let keys: &[&str] = match name {
+        b"read_file" | b"write_file" | b"replace" | b"edit" => &["file_path", "absolute_path", "path"],
+        b"run_shell_command" => &["command"],
+        b"glob" | b"search_file_content" | b"grep_search" => &["pattern"],
+        b"web_fetch" => &["url", "prompt"],
+        b"google_web_search" => &["query"],
+        b"list_directory" => &["dir_path", "path"],
+        _ => &["file_path", "path", "url", "command"],
+    };
+    let target = match name {
+        b"read_many_files" => args.and_then(|args| args.get("paths")?.at(0)).and_then(js::wtf8),
+        _ => args.and_then(|args| js::first_any_text(args, keys)),
+    };
+    let told = js::any_text(value, "status");
+    let result = value.get("result");
+    let status = match told {
+        Some(b"error") => Some("errored"),
+        Some(b"cancelled") => Some("cancelled"),
+        Some(b"success") => Some("completed"),
+        _ => result.map(|_| "completed"),
+    };
+    let json = |value: Option<Value<'_>>, without: &[u8]| {
+        let mut text = Vec::new();
+        match value {
+            Some(value) => js::write_value(value, js::KeyOrder::AsParsed, &mut text),
+            None => text.extend_from_slice(without),
+        }
+        text
+    };
+    Some(ParsedCall {
+        call: ToolCall {
+            id: id.to_vec(),
+            name: name.to_vec(),
+            args_hash: args_hash(args),
+            target: target.map(<[u8]>::to_vec),
+            is_error: told == Some(b"error"),
+            ..ToolCall::default()
+        },
+        input: json(args, b"{}"),
+        result: json(result.filter(|result| !result.is_null()), b"\"\""),
+        measured: measure::measured_text(result).map(|text| text.into_owned()),
+        status,
+        ts: js::text(value, "timestamp").map(<[u8]>::to_vec),
+    })
+}

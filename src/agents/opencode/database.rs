@@ -1,0 +1,392 @@
+//! The databases of OpenCode, since its version 1.2.
+//!
+//! A database is opened for reading only, beside its writer. Where that would make files beside it (no shared memory file is
+//! there), a copy of it and of its write-ahead log is read. A session is read again when its rows changed.
+
+use std::collections::{BTreeMap, HashSet};
+use std::path::Path;
+use std::time::Duration;
+
+use rusqlite::{Connection, OpenFlags, Row};
+
+use super::session::{Message, Part, Rules, Session};
+use super::{AgentsError, Gathered, HandOver, Handed, Pass, Stat, hand_over};
+use crate::agents::js::{self, RecordText};
+use crate::agents::pass::Reason;
+use crate::scan::json::{Document, Kind, Value, write_js_string};
+
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// An open database; a copy lives as long as it.
+struct Database {
+    connection: Connection,
+    _copy: Option<tempfile::TempDir>,
+}
+
+fn beside(path: &Path, end: &str) -> std::path::PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(end);
+    name.into()
+}
+
+fn unusable(path: &Path, error: impl std::fmt::Display) -> AgentsError {
+    let reason = format!("{error}; it is not read, and nothing of it is counted: the next run tries again");
+    AgentsError::Unusable { path: path.to_owned(), reason }
+}
+
+impl Database {
+    fn open(path: &Path) -> Result<Self, AgentsError> {
+        let (wal, shared) = (beside(path, "-wal"), beside(path, "-shm"));
+        let fails = |error: std::io::Error| unusable(path, error);
+        let mut copy = None;
+        let mut opened = path.to_owned();
+        if !shared.exists() {
+            let folder = tempfile::tempdir().map_err(fails)?;
+            opened = folder.path().join("copy.db");
+            std::fs::copy(path, &opened).map_err(fails)?;
+            if wal.exists() {
+                std::fs::copy(&wal, beside(&opened, "-wal")).map_err(fails)?;
+            }
+            copy = Some(folder);
+        }
+        let flags = match copy {
+            // The copy is ours: SQLite may put its log back.
+            Some(_) => OpenFlags::SQLITE_OPEN_READ_WRITE,
+            None => OpenFlags::SQLITE_OPEN_READ_ONLY,
+        };
+        let connection = Connection::open_with_flags(&opened, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX);
+        let connection = connection.map_err(|error| unusable(path, error))?;
+        connection.busy_timeout(BUSY_TIMEOUT).map_err(|error| unusable(path, error))?;
+        Ok(Database { connection, _copy: copy })
+    }
+
+    /// The columns of a table; empty when there is none.
+    fn columns(&self, table: &str) -> rusqlite::Result<HashSet<String>> {
+        let mut statement = self.connection.prepare("SELECT name FROM pragma_table_info(?1)")?;
+        let names = statement.query_map([table], |row| row.get(0))?;
+        names.collect()
+    }
+}
+
+/// A row's session, time of change and JSON text.
+struct Stored {
+    id: Vec<u8>,
+    kind: Vec<u8>,
+    data: Vec<u8>,
+}
+
+fn bytes_of(row: &Row<'_>, column: usize) -> rusqlite::Result<Vec<u8>> {
+    use rusqlite::types::ValueRef;
+    Ok(match row.get_ref(column)? {
+        ValueRef::Text(bytes) | ValueRef::Blob(bytes) => bytes.to_vec(),
+        ValueRef::Integer(number) => number.to_string().into_bytes(),
+        ValueRef::Real(number) => number.to_string().into_bytes(),
+        ValueRef::Null => Vec::new(),
+    })
+}
+
+/// Reads every session whose rows changed since the last pass.
+pub(super) fn read(pass: &Pass<'_>, hand: &mut HandOver<'_>) -> Result<(), AgentsError> {
+    let path = &pass.candidate.path;
+    let wal = Stat::of(&beside(path, "-wal")).unwrap_or_default();
+    let stamp = format!(
+        "{} {} {} {} {}",
+        pass.stat.inode, pass.stat.mtime_ms, pass.stat.size_bytes, wal.mtime_ms, wal.size_bytes
+    );
+    let newest_ms = pass.stat.mtime_ms.max(wal.mtime_ms);
+    let mut side_document = Document::default();
+    let side = pass.side.and_then(|side| side_document.parse(side).ok());
+    let is_waiting = side.is_some_and(|side| js::is_true(side, "isWaiting"));
+    let is_at_rest = pass.options.is_at_rest(newest_ms);
+    if side.and_then(|side| js::any_text(side, "stamp")) == Some(stamp.as_bytes())
+        && !(is_waiting && is_at_rest)
+    {
+        hand(Handed::Unchanged(None));
+        return Ok(());
+    }
+    let known: BTreeMap<Vec<u8>, Vec<u8>> = side
+        .and_then(|side| side.get("sessions"))
+        .into_iter()
+        .flat_map(Value::members)
+        .filter_map(|(id, digest)| Some((id.as_wtf8().to_vec(), js::wtf8(digest)?.to_vec())))
+        .collect();
+    let database = Database::open(path)?;
+    let fails = |error: rusqlite::Error| unusable(path, error);
+    database.connection.execute_batch("BEGIN").map_err(fails)?;
+    let mut digests: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
+    let mut waits = false;
+    let sessions = database.sessions().map_err(fails)?;
+    if sessions.is_none() {
+        return Err(unusable(path, "it has no table of sessions that is known"));
+    }
+    for mut session in sessions.unwrap_or_default() {
+        let digest = database.digest(&session.id).map_err(fails)?;
+        if known.get(&session.id) == Some(&digest) {
+            digests.push((session.id, digest));
+            continue;
+        }
+        let mut gathered = Gathered { session_mtime_ms: newest_ms, ..Gathered::default() };
+        session.messages = database.messages(&session.id, pass, &mut gathered).map_err(fails)?;
+        let rules = Rules {
+            as_reference: false,
+            content: pass.options.content,
+            projects: pass.projects,
+            session_path: path.as_os_str().as_encoded_bytes().to_vec(),
+            waits: !is_at_rest,
+        };
+        let Ok(records) = session.records(&rules, &HashSet::new()) else { continue };
+        let has_open = !records.open.is_empty();
+        waits |= has_open;
+        // A session that waits is read again whatever its rows say.
+        digests.push((session.id.clone(), if has_open { Vec::new() } else { digest }));
+        hand_over(Some(&session), records, &mut gathered);
+        if !hand(Handed::Piece(Box::new(gathered), false)) {
+            return Ok(());
+        }
+    }
+    let mut sessions = RecordText::default();
+    for (id, digest) in &digests {
+        sessions.text(&js::to_utf8(id), digest);
+    }
+    let mut side = RecordText::default();
+    side.text("stamp", stamp.as_bytes());
+    side.flag_if("isWaiting", waits);
+    side.raw("sessions", &sessions.finish());
+    let last = Gathered { side: Some(side.finish()), session_mtime_ms: newest_ms, ..Gathered::default() };
+    hand(Handed::Piece(Box::new(last), true));
+    Ok(())
+}
+
+impl Database {
+    /// The heads of all sessions; none when no table of them is there.
+    fn sessions(&self) -> rusqlite::Result<Option<Vec<Session>>> {
+        let mut found: Vec<Session> = Vec::new();
+        let mut ids = HashSet::new();
+        let mut has_table = false;
+        for table in ["session_v2", "session"] {
+            let columns = self.columns(table)?;
+            if !columns.contains("id") {
+                continue;
+            }
+            has_table = true;
+            let column =
+                |name: &str| if columns.contains(name) { name.to_owned() } else { "NULL".to_owned() };
+            let text = format!(
+                "SELECT id, {}, {}, {} FROM {table} ORDER BY id",
+                column("parent_id"),
+                column("directory"),
+                column("version")
+            );
+            let mut statement = self.connection.prepare(&text)?;
+            let mut rows = statement.query([])?;
+            while let Some(row) = rows.next()? {
+                let some =
+                    |column| bytes_of(row, column).map(|bytes| Some(bytes).filter(|bytes| !bytes.is_empty()));
+                let id = bytes_of(row, 0)?;
+                if ids.insert(id.clone()) {
+                    let (parent, directory, version) = (some(1)?, some(2)?, some(3)?);
+                    found.push(Session { id, parent, directory, version, messages: Vec::new() });
+                }
+            }
+        }
+        Ok(has_table.then_some(found))
+    }
+
+    /// What changes when rows of a session change: their number, their sizes and their times.
+    fn digest(&self, session: &[u8]) -> rusqlite::Result<Vec<u8>> {
+        let mut digest = String::new();
+        for table in ["message", "part", "session_message"] {
+            let columns = self.columns(table)?;
+            if !columns.contains("session_id") {
+                continue;
+            }
+            let updated = if columns.contains("time_updated") { "max(time_updated)" } else { "0" };
+            let text = format!(
+                "SELECT count(*), coalesce(sum(length(data)), 0), coalesce({updated}, 0) FROM {table} WHERE session_id = ?1"
+            );
+            let id = js::to_utf8(session).into_owned();
+            let (count, len, time): (i64, i64, f64) = self
+                .connection
+                .query_row(&text, [id], |row| Ok((row.get(0)?, row.get(1)?, row.get::<_, i64>(2)? as f64)))?;
+            digest += &format!("{table} {count} {len} {time};");
+        }
+        Ok(digest.into_bytes())
+    }
+
+    fn stored(&self, text: &str, id: &[u8]) -> rusqlite::Result<Vec<Stored>> {
+        let mut statement = self.connection.prepare_cached(text)?;
+        let id = js::to_utf8(id).into_owned();
+        let rows = statement.query_map([id], |row| {
+            Ok(Stored { id: bytes_of(row, 0)?, kind: bytes_of(row, 1)?, data: bytes_of(row, 2)? })
+        })?;
+        rows.collect()
+    }
+
+    /// The messages of a session, of the second generation first: an id counts once.
+    fn messages(
+        &self,
+        session: &[u8],
+        pass: &Pass<'_>,
+        gathered: &mut Gathered,
+    ) -> rusqlite::Result<Vec<Message>> {
+        let mut messages = Vec::new();
+        let mut ids = HashSet::new();
+        let leave_out = |gathered: &mut Gathered, stored: &Stored, reason| {
+            let name = || format!("message {}", js::to_utf8(&stored.id));
+            gathered.left_out.add(pass.options, (0, stored.data.len() as u64), reason, name);
+        };
+        let columns = self.columns("session_message")?;
+        if columns.contains("data") {
+            let order = if columns.contains("seq") { "seq, id" } else { "id" };
+            let text =
+                format!("SELECT id, type, data FROM session_message WHERE session_id = ?1 ORDER BY {order}");
+            for stored in self.stored(&text, session)? {
+                gathered.lines += 1;
+                gathered.bytes_read += stored.data.len() as u64;
+                match second_generation(session, &stored) {
+                    Ok(message) => {
+                        ids.insert(stored.id.clone());
+                        messages.push(message);
+                    }
+                    Err(reason) => leave_out(gathered, &stored, reason),
+                }
+            }
+        }
+        if self.columns("message")?.contains("data") {
+            let text = "SELECT id, '', data FROM message WHERE session_id = ?1 ORDER BY id";
+            for stored in self.stored(text, session)? {
+                gathered.lines += 1;
+                gathered.bytes_read += stored.data.len() as u64;
+                if !ids.insert(stored.id.clone()) {
+                    leave_out(gathered, &stored, Reason::Duplicate);
+                    continue;
+                }
+                let mut document = Document::default();
+                let text = with_members(&stored.data, &[("id", &stored.id), ("sessionID", session)]);
+                let message = match text.as_deref().map(|text| document.parse(text)) {
+                    Some(Ok(value)) => Message::of(value).ok_or(Reason::NotARecord),
+                    _ => Err(Reason::Malformed),
+                };
+                match message {
+                    Ok(mut message) => {
+                        message.parts = self.parts(&stored.id)?;
+                        messages.push(message);
+                    }
+                    Err(reason) => leave_out(gathered, &stored, reason),
+                }
+            }
+        }
+        Ok(messages)
+    }
+
+    fn parts(&self, message: &[u8]) -> rusqlite::Result<Vec<Part>> {
+        if !self.columns("part")?.contains("data") {
+            return Ok(Vec::new());
+        }
+        let stored =
+            self.stored("SELECT id, '', data FROM part WHERE message_id = ?1 ORDER BY id", message)?;
+        let mut document = Document::default();
+        let part = |stored: Stored| document.parse(&stored.data).ok().map(|value| Part::of(value, false));
+        Ok(stored.into_iter().filter_map(part).collect())
+    }
+}
+
+/// The text of an object with other members in front of its own, which lose against them.
+fn with_members(data: &[u8], members: &[(&str, &[u8])]) -> Option<Vec<u8>> {
+    let mut document = Document::default();
+    let value = document.parse(data).ok().filter(|value| value.kind() == Kind::Object)?;
+    let mut text = RecordText::default();
+    for (key, value) in value.members() {
+        let key = key.to_utf8_lossy();
+        if !members.iter().any(|(name, _)| *name == key) {
+            text.value(&key, value);
+        }
+    }
+    for (key, value) in members {
+        text.text(key, value);
+    }
+    Some(text.finish())
+}
+
+/// A row of `session_message`: its type stands for the role, its content for the parts.
+fn second_generation(session: &[u8], stored: &Stored) -> Result<Message, Reason> {
+    let role: &[u8] = match &stored.kind[..] {
+        b"assistant" => b"assistant",
+        b"user" | b"synthetic" | b"compaction" => b"user",
+        _ => return Err(Reason::UnknownType),
+    };
+    let mut document = Document::default();
+    let data = document.parse(&stored.data).map_err(|_| Reason::Malformed)?;
+    let mut text = RecordText::default();
+    for (key, value) in data.members() {
+        let key = key.to_utf8_lossy();
+        if !["id", "sessionID", "role", "modelID", "providerID", "content", "model"].contains(&&*key) {
+            text.value(&key, value);
+        }
+    }
+    text.text("id", &stored.id);
+    text.text("sessionID", session);
+    text.text("role", role);
+    let model = data.get("model");
+    for (key, of_model) in [("modelID", "id"), ("providerID", "providerID")] {
+        let told = model.and_then(|model| model.get(of_model)).or_else(|| data.get(key));
+        if let Some(told) = told {
+            text.value(key, told);
+        }
+    }
+    let mut with_role = Document::default();
+    let text = text.finish();
+    let value = with_role.parse(&text).map_err(|_| Reason::Malformed)?;
+    let mut message = Message::of(value).ok_or(Reason::NotARecord)?;
+    if stored.kind == b"compaction" {
+        message.parts.push(Part::Compaction);
+    }
+    if let Some(words) = js::text(data, "text") {
+        message.parts.push(Part::Text { text: words.to_vec(), is_synthetic: stored.kind == b"synthetic" });
+    }
+    for part in data.get("content").into_iter().flat_map(Value::items) {
+        message.parts.push(content_part(part, stored.kind == b"synthetic"));
+    }
+    Ok(message)
+}
+
+/// An entry of `content`: as a part of the first generation, but for the names of a tool.
+fn content_part(entry: Value<'_>, is_synthetic: bool) -> Part {
+    if js::any_text(entry, "type") != Some(b"tool") {
+        return match Part::of(entry, false) {
+            Part::Text { text, .. } if is_synthetic => Part::Text { text, is_synthetic },
+            part => part,
+        };
+    }
+    let mut text = b"{\"type\":\"tool\"".to_vec();
+    let mut add = |key: &str, value: Value<'_>| {
+        text.push(b',');
+        write_js_string(key.as_bytes(), &mut text);
+        text.push(b':');
+        js::write_value(value, js::KeyOrder::AsParsed, &mut text);
+    };
+    for (key, others) in [("callID", ["callID", "id"]), ("tool", ["tool", "name"])] {
+        if let Some(value) = others.iter().find_map(|other| entry.get(other)) {
+            add(key, value);
+        }
+    }
+    if let Some(state) = entry.get("state") {
+        let mut with_output = RecordText::default();
+        for (key, value) in state.members() {
+            with_output.value(&key.to_utf8_lossy(), value);
+        }
+        if state.get("output").is_none()
+            && let Some(content) = state.get("content")
+        {
+            with_output.value("output", content);
+        }
+        let mut document = Document::default();
+        let state_text = with_output.finish();
+        if let Ok(state) = document.parse(&state_text) {
+            add("state", state);
+        }
+    }
+    text.push(b'}');
+    let mut document = Document::default();
+    document.parse(&text).map_or(Part::Other, |value| Part::of(value, false))
+}

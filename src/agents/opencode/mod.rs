@@ -1,0 +1,317 @@
+//! Sessions of OpenCode: the JSON files of its `storage` folder, and its databases.
+//!
+//! Touches only OpenCode's files, for reading. One session is in memory at a time.
+
+mod database;
+mod session;
+
+use std::collections::HashSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use self::session::{GivenUp, Message, Part, Rules, Session, SessionRecords};
+use super::js::{self, RecordText};
+use super::pass::{Agent, Candidate, Gathered, Pass, Reason, RootsOf, Stat, Unreadable};
+use super::run::{HandOver, Handed};
+use super::{AgentsError, walk};
+use crate::disk;
+use crate::scan::json::{Document, Kind, Value, trim_js};
+
+/// The longest JSON file that is read. OpenCode writes a file a part; what is longer is none that an agent could have read.
+const FILE_MAX_BYTES: u64 = 256 << 20;
+
+/// Where sessions lie: folders with `storage` and databases.
+pub(super) fn roots(of: &RootsOf<'_>) -> Vec<PathBuf> {
+    let usual = of.user.join(".local/share/opencode");
+    if of.as_reference {
+        return vec![usual];
+    }
+    let mut roots = vec![usual];
+    let other = (of.variable)("XDG_DATA_HOME").map(|data| data.join("opencode"));
+    let database = (of.variable)("OPENCODE_DB").filter(|path| path.is_absolute());
+    for root in other.into_iter().chain(database) {
+        if !roots.contains(&root) {
+            roots.push(root);
+        }
+    }
+    roots
+}
+
+/// The databases under a root, then its session files. A root may be a database itself.
+pub(super) fn discover(root: &Path, as_reference: bool, unreadable: &mut Vec<Unreadable>) -> Vec<Candidate> {
+    let database =
+        |path: PathBuf| Candidate { agent: Agent::OpenCode, path, root: root.to_owned(), extra: None };
+    if !as_reference && root.is_file() {
+        return vec![database(root.to_owned())];
+    }
+    let mut found = Vec::new();
+    if !as_reference {
+        let entries = walk::entries_if_there(root, as_reference, unreadable);
+        let is_database = |path: &Path| {
+            let name = path.file_name().unwrap_or_default().as_encoded_bytes();
+            name.starts_with(b"opencode") && name.ends_with(b".db")
+        };
+        let databases = entries.into_iter().filter(|entry| entry.is_file && is_database(&entry.path));
+        found.extend(databases.map(|entry| database(entry.path)));
+    }
+    let storage = if root.ends_with("storage") { root.to_owned() } else { root.join("storage") };
+    let mut files = Vec::new();
+    walk_sessions(&storage.join("session"), as_reference, unreadable, &mut files);
+    for path in files {
+        let messages = storage.join("message").join(path.file_stem().unwrap_or_default());
+        found.push(Candidate { agent: Agent::OpenCode, path, root: root.to_owned(), extra: Some(messages) });
+    }
+    found
+}
+
+/// A folder's session files, then its folders from the last name to the first.
+fn walk_sessions(
+    folder: &Path,
+    as_reference: bool,
+    unreadable: &mut Vec<Unreadable>,
+    files: &mut Vec<PathBuf>,
+) {
+    let entries = walk::entries(folder, as_reference, unreadable);
+    let is_session = |path: &Path| {
+        let name = path.file_name().unwrap_or_default().as_encoded_bytes();
+        name.starts_with(b"ses_") && name.ends_with(b".json")
+    };
+    files.extend(entries.iter().filter(|e| e.is_file && is_session(&e.path)).map(|entry| entry.path.clone()));
+    for entry in entries.iter().rev().filter(|entry| entry.is_folder) {
+        walk_sessions(&entry.path, as_reference, unreadable, files);
+    }
+}
+
+/// Reads a session file, or all sessions of a database.
+pub(super) fn read(pass: &Pass<'_>, hand: &mut HandOver<'_>) -> Result<(), AgentsError> {
+    match &pass.candidate.extra {
+        Some(messages) => {
+            hand(read_files(pass, messages)?);
+            Ok(())
+        }
+        None => database::read(pass, hand),
+    }
+}
+
+/// What the side file has of a session.
+#[derive(Default)]
+struct Before {
+    /// Answers that were not finished, which may be rewritten without a sign in the folder's time.
+    is_waiting: bool,
+    session_mtime_ms: f64,
+    changed_ms: Option<f64>,
+    newest_ms: f64,
+}
+
+fn before_of(side: &[u8]) -> Option<Before> {
+    let mut document = Document::default();
+    let side = document.parse(side).ok()?;
+    Some(Before {
+        is_waiting: js::is_true(side, "isWaiting"),
+        session_mtime_ms: js::number(side, "sessionMtimeMs")?,
+        changed_ms: js::number(side, "changedMs"),
+        newest_ms: js::number(side, "newestMs")?,
+    })
+}
+
+fn read_files(pass: &Pass<'_>, folder: &Path) -> Result<Handed, AgentsError> {
+    let options = pass.options;
+    // A session without its folder of messages is found and left alone.
+    let Ok(folder_stat) = Stat::of(folder) else { return Ok(Handed::Unchanged(None)) };
+    let mut cursor_document = Document::default();
+    let cursor = pass.cursor.and_then(|text| cursor_document.parse(text).ok());
+    let cursor_ms = cursor.and_then(|cursor| js::number(cursor, "mtimeMs"));
+    let is_same_file = cursor.and_then(|cursor| js::number(cursor, "inode")) == Some(pass.stat.inode as f64);
+    let before = if options.as_reference { None } else { pass.side.and_then(before_of) };
+    let is_unchanged = is_same_file && cursor_ms == Some(folder_stat.mtime_ms);
+    let session_changed = before.as_ref().is_some_and(|before| before.session_mtime_ms != pass.stat.mtime_ms);
+    if is_unchanged && !session_changed && !before.as_ref().is_some_and(|before| before.is_waiting) {
+        return Ok(Handed::Unchanged(None));
+    }
+    let goes_on = is_same_file && cursor_ms.is_some_and(|before| before <= folder_stat.mtime_ms);
+    let seen_before: Vec<Vec<u8>> = cursor
+        .filter(|_| goes_on)
+        .and_then(|cursor| cursor.get("seenMessageIds"))
+        .into_iter()
+        .flat_map(Value::items)
+        .filter_map(|id| js::wtf8(id).map(<[u8]>::to_vec))
+        .collect();
+    let seen: HashSet<Vec<u8>> = seen_before.iter().cloned().collect();
+
+    let mut gathered =
+        Gathered { session_mtime_ms: pass.stat.mtime_ms.max(folder_stat.mtime_ms), ..Gathered::default() };
+    let store = pass.candidate.path.ancestors().nth(3).unwrap_or(Path::new("/")).to_owned();
+    let given_up = |GivenUp(reason)| AgentsError::GivenUp { path: pass.candidate.path.clone(), reason };
+    let mut reader = Files { pass, gathered: &mut gathered, newest_ms: folder_stat.mtime_ms };
+    let mut session = reader.session()?;
+    if let Some(session) = &mut session {
+        session.messages = reader.messages(&store, &session.id).map_err(|error| match error {
+            Stopped::GivenUp(reason) => given_up(reason),
+            Stopped::Error(error) => error,
+        })?;
+    }
+    let newest_ms = reader.newest_ms;
+    let is_moving = before.as_ref().is_some_and(|before| before.newest_ms != newest_ms);
+    let changed_ms =
+        if is_moving { Some(options.now_ms) } else { before.as_ref().and_then(|b| b.changed_ms) };
+    let is_at_rest =
+        options.is_at_rest(newest_ms) && changed_ms.is_none_or(|changed_ms| options.is_at_rest(changed_ms));
+    let records = match &session {
+        Some(session) => {
+            let rules = Rules {
+                as_reference: options.as_reference,
+                content: options.content,
+                projects: pass.projects,
+                session_path: pass.candidate.path.as_os_str().as_encoded_bytes().to_vec(),
+                waits: !options.as_reference && !is_at_rest,
+            };
+            session.records(&rules, &seen).map_err(given_up)?
+        }
+        None => {
+            gathered
+                .left_out
+                .add(options, (0, pass.stat.size_bytes), Reason::NotARecord, || "no session".to_owned());
+            SessionRecords::default()
+        }
+    };
+    if session.is_some() || options.as_reference {
+        let mut new_cursor = RecordText::default();
+        new_cursor.text("kind", b"opencode");
+        new_cursor.number("inode", pass.stat.inode as f64);
+        new_cursor.number("mtimeMs", folder_stat.mtime_ms);
+        let all: Vec<&Vec<u8>> = seen_before.iter().chain(&records.seen).collect();
+        new_cursor.texts("seenMessageIds", &all);
+        gathered.cursor = Some(new_cursor.finish());
+    }
+    if !options.as_reference {
+        let mut side = RecordText::default();
+        side.flag("isWaiting", !records.open.is_empty());
+        side.number("sessionMtimeMs", pass.stat.mtime_ms);
+        side.number("newestMs", newest_ms);
+        if let Some(changed_ms) = changed_ms {
+            side.number("changedMs", changed_ms);
+        }
+        gathered.side = Some(side.finish());
+    }
+    hand_over(session.as_ref(), records, &mut gathered);
+    Ok(Handed::Piece(Box::new(gathered), true))
+}
+
+/// Puts the records of a session where the run finds them.
+fn hand_over(session: Option<&Session>, records: SessionRecords, gathered: &mut Gathered) {
+    let given = |texts: Vec<Vec<u8>>| texts.into_iter().map(Into::into).collect();
+    gathered.read_turns = records.turns.len() as u64;
+    gathered.turns = given(records.turns);
+    gathered.content = given(records.content);
+    gathered.compactions = given(records.compactions);
+    gathered.relationships = given(records.relationships);
+    gathered.tool_result_events = given(records.events);
+    gathered.user_turns = given(records.user_turns);
+    gathered.calls = records.calls;
+    gathered.has_result_content = records.has_result_content;
+    gathered.open_messages = records.open.len() as u64;
+    gathered.session_id = session.map(|session| session.id.clone());
+    gathered.content_session = gathered.session_id.clone();
+    gathered.cwd = records.folder;
+}
+
+enum Stopped {
+    GivenUp(GivenUp),
+    Error(AgentsError),
+}
+
+/// The JSON files of one session.
+struct Files<'f, 'p> {
+    pass: &'f Pass<'p>,
+    gathered: &'f mut Gathered,
+    newest_ms: f64,
+}
+
+impl Files<'_, '_> {
+    /// A file's bytes; none when it is not there any more, or too long.
+    fn bytes(&mut self, path: &Path) -> Result<Option<Vec<u8>>, AgentsError> {
+        let is_file = disk::metadata_of_target(path).is_ok_and(|found| found.is_file);
+        let Some(stat) = Stat::of(path).ok().filter(|_| is_file) else { return Ok(None) };
+        self.newest_ms = self.newest_ms.max(stat.mtime_ms);
+        if stat.size_bytes > FILE_MAX_BYTES {
+            self.leave_out(path, stat.size_bytes, Reason::TooLong);
+            return Ok(None);
+        }
+        match fs::read(path) {
+            Ok(bytes) => {
+                self.gathered.bytes_read += bytes.len() as u64;
+                self.gathered.lines += 1;
+                Ok(Some(bytes))
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(AgentsError::Read { path: path.to_owned(), offset_bytes: 0, source }),
+        }
+    }
+
+    fn leave_out(&mut self, path: &Path, len_bytes: u64, reason: Reason) {
+        let name = || path.display().to_string();
+        self.gathered.left_out.add(self.pass.options, (0, len_bytes), reason, name);
+    }
+
+    fn session(&mut self) -> Result<Option<Session>, AgentsError> {
+        let path = &self.pass.candidate.path;
+        let Some(bytes) = self.bytes(path)? else { return Ok(None) };
+        let mut document = Document::default();
+        let value = document.parse(trim_js(&bytes)).ok();
+        Ok(value.filter(|value| value.kind() == Kind::Object).and_then(Session::of))
+    }
+
+    /// Paths of the JSON files of a folder, in the order of their names.
+    fn json_files(&self, folder: &Path) -> Result<Vec<PathBuf>, AgentsError> {
+        let paths = match disk::list(folder) {
+            Ok(paths) => paths,
+            Err(error) if error.is_not_found() => return Ok(Vec::new()),
+            Err(error) => return Err(error.into()),
+        };
+        Ok(paths.into_iter().filter(|path| walk::has_extension(path, "json")).collect())
+    }
+
+    fn messages(&mut self, store: &Path, session: &[u8]) -> Result<Vec<Message>, Stopped> {
+        let folder = store.join("message").join(js::to_utf8(session).as_ref());
+        let mut messages = Vec::new();
+        for path in self.json_files(&folder).map_err(Stopped::Error)? {
+            let Some(bytes) = self.bytes(&path).map_err(Stopped::Error)? else { continue };
+            let mut document = Document::default();
+            let message = match document.parse(trim_js(&bytes)) {
+                Err(_) => Err(Reason::Malformed),
+                Ok(value) => Message::of(value).ok_or(Reason::NotARecord),
+            };
+            match message {
+                Ok(mut message) => {
+                    message.parts = self.parts(store, &message.id)?;
+                    messages.push(message);
+                }
+                Err(reason) => self.leave_out(&path, bytes.len() as u64, reason),
+            }
+        }
+        Ok(messages)
+    }
+
+    fn parts(&mut self, store: &Path, message: &[u8]) -> Result<Vec<Part>, Stopped> {
+        let folder = store.join("part").join(js::to_utf8(message).as_ref());
+        let as_reference = self.pass.options.as_reference;
+        let mut parts: Vec<(Vec<u8>, Part)> = Vec::new();
+        for path in self.json_files(&folder).map_err(Stopped::Error)? {
+            let Some(bytes) = self.bytes(&path).map_err(Stopped::Error)? else { continue };
+            let mut document = Document::default();
+            match document.parse(trim_js(&bytes)) {
+                Err(_) => self.leave_out(&path, bytes.len() as u64, Reason::Malformed),
+                Ok(value) if value.is_null() && as_reference => {
+                    return Err(Stopped::GivenUp(GivenUp("a part that is null")));
+                }
+                Ok(value) if value.is_null() => self.leave_out(&path, bytes.len() as u64, Reason::NotARecord),
+                Ok(value) => {
+                    let id = js::any_text(value, "id").unwrap_or_default().to_vec();
+                    parts.push((id, Part::of(value, as_reference)));
+                }
+            }
+        }
+        parts.sort_by(|(a, _), (b, _)| js::compare_utf16(a, b));
+        Ok(parts.into_iter().map(|(_, part)| part).collect())
+    }
+}

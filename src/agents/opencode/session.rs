@@ -1,0 +1,757 @@
+//! A session of OpenCode as the ledger sees it, whether it lies in files or in a database: messages, parts, and the records that
+//! they make.
+
+use std::collections::{HashMap, HashSet};
+
+use crate::agents::activity::{ActivityCall, TurnWords, classify};
+use crate::agents::calls::{ToolCall, args_hash, files_touched};
+use crate::agents::fidelity::{Coverage, Usage};
+use crate::agents::js::{self, RecordText};
+use crate::agents::measure;
+use crate::agents::pass::ContentMode;
+use crate::agents::project::ProjectKeys;
+use crate::scan::json::{Kind, Value, write_js_number};
+
+/// Versions from which OpenCode writes reasoning outside output for OpenAI's models. (Where exactly it changed is not certain.)
+const REASONING_OUTSIDE_SINCE: [u64; 3] = [1, 4, 0];
+
+/// The TypeScript package gives a session up at some values.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct GivenUp(pub &'static str);
+
+/// A session's head.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Session {
+    pub id: Vec<u8>,
+    pub parent: Option<Vec<u8>>,
+    pub directory: Option<Vec<u8>>,
+    pub version: Option<Vec<u8>>,
+    /// In the order in which they are stored.
+    pub messages: Vec<Message>,
+}
+
+/// A prompt or an answer.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Message {
+    pub id: Vec<u8>,
+    pub session: Vec<u8>,
+    pub is_answer: bool,
+    pub created_ms: f64,
+    pub is_finished: bool,
+    pub parts: Vec<Part>,
+    model: Vec<u8>,
+    provider: Vec<u8>,
+    model_id: Vec<u8>,
+    folder: Folder,
+    usage: Usage,
+    total: Option<f64>,
+    coverage: Coverage,
+}
+
+#[derive(Debug, Clone, Default)]
+enum Folder {
+    #[default]
+    Session,
+    Named(Vec<u8>),
+    /// Neither text nor null.
+    Odd,
+}
+
+/// A part of a message.
+#[derive(Debug, Clone)]
+pub(super) enum Part {
+    Text { text: Vec<u8>, is_synthetic: bool },
+    Reasoning(Vec<u8>),
+    Tool(Box<Tool>),
+    StepFinish { reason: Option<Vec<u8>>, usage: Usage, coverage: Coverage },
+    Compaction,
+    Other,
+}
+
+/// A call of a tool, and what came of it.
+#[derive(Debug, Clone)]
+pub(super) struct Tool {
+    call: Option<Vec<u8>>,
+    name: Option<Vec<u8>>,
+    args_hash: String,
+    target: Option<Vec<u8>>,
+    skill: Option<Vec<u8>>,
+    has_failed: bool,
+    /// The input as JSON text.
+    input: Vec<u8>,
+    /// The output: its measured text (none for null) and its JSON text.
+    output: Option<(Option<Vec<u8>>, Vec<u8>)>,
+}
+
+/// How records are made.
+pub(super) struct Rules<'r> {
+    pub as_reference: bool,
+    pub content: ContentMode,
+    pub projects: &'r ProjectKeys,
+    pub session_path: Vec<u8>,
+    /// Whether an answer that is not finished may still change.
+    pub waits: bool,
+}
+
+/// The records of a session.
+#[derive(Debug, Default)]
+pub(super) struct SessionRecords {
+    pub turns: Vec<Vec<u8>>,
+    pub content: Vec<Vec<u8>>,
+    pub compactions: Vec<Vec<u8>>,
+    pub relationships: Vec<Vec<u8>>,
+    pub events: Vec<Vec<u8>>,
+    pub user_turns: Vec<Vec<u8>>,
+    /// Answers in the order of the pass, then prompts with a compaction.
+    pub seen: Vec<Vec<u8>>,
+    pub calls: u64,
+    pub has_result_content: bool,
+    /// Answers that are not finished.
+    pub open: Vec<Vec<u8>>,
+    pub folder: Option<Vec<u8>>,
+}
+
+/// A member `key` of an object that is an own key, whatever its value.
+fn usage_of(tokens: Option<Value<'_>>) -> (Usage, Coverage, Option<f64>) {
+    let Some(tokens) = tokens.filter(|tokens| tokens.kind() == Kind::Object) else {
+        return (Usage::default(), Coverage::default(), None);
+    };
+    let cache = tokens.get("cache");
+    let count = |key| js::number(tokens, key).unwrap_or(0.0);
+    let cached = |key| cache.and_then(|cache| js::number(cache, key)).unwrap_or(0.0);
+    let has = |key| tokens.get(key).is_some();
+    let has_cached = |key| cache.is_some_and(|cache| cache.get(key).is_some());
+    let usage = Usage {
+        input: count("input"),
+        output: count("output"),
+        reasoning: count("reasoning"),
+        cache_read: cached("read"),
+        cache_create_5m: cached("write"),
+        cache_create_1h: 0.0,
+    };
+    let coverage = Coverage {
+        has_input: has("input"),
+        has_output: has("output"),
+        has_reasoning: has("reasoning"),
+        has_cache_read: has_cached("read"),
+        has_cache_create: has_cached("write"),
+    };
+    (usage, coverage, js::number(tokens, "total"))
+}
+
+impl Message {
+    /// A message as it is stored, without its parts; none when it does not count.
+    pub(super) fn of(value: Value<'_>) -> Option<Self> {
+        let role = js::any_text(value, "role")?;
+        let is_answer = match role {
+            b"assistant" => true,
+            b"user" => false,
+            _ => return None,
+        };
+        let created_ms = value.get("time").and_then(|time| js::number(time, "created"))?;
+        let time = |key| value.get("time").and_then(|time| js::present(time, key)).is_some();
+        let (usage, coverage, total) = usage_of(value.get("tokens"));
+        let words = |key| js::present(value, key).map(js_word);
+        let provider = value.get("providerID").filter(|id| id.is_truthy()).map(js_word);
+        let model = value.get("modelID").filter(|id| id.is_truthy()).map(js_word);
+        let folder = value.get("path").and_then(|path| js::present(path, "cwd"));
+        Some(Message {
+            id: js::any_text(value, "id")?.to_vec(),
+            session: js::any_text(value, "sessionID")?.to_vec(),
+            is_answer,
+            created_ms,
+            is_finished: time("completed") || js::present(value, "error").is_some(),
+            parts: Vec::new(),
+            provider: provider.clone().unwrap_or_default(),
+            model_id: model.clone().unwrap_or_default(),
+            model: match (provider, model) {
+                (Some(provider), Some(model)) => [provider, model].join(&b'/'),
+                _ => words("modelID").or_else(|| words("providerID")).unwrap_or_default(),
+            },
+            folder: match folder {
+                None => Folder::Session,
+                Some(folder) => js::wtf8(folder).map_or(Folder::Odd, |folder| Folder::Named(folder.to_vec())),
+            },
+            usage,
+            total,
+            coverage,
+        })
+    }
+
+    fn texts(&self, with_synthetic: bool) -> impl Iterator<Item = &[u8]> {
+        self.parts.iter().filter_map(move |part| match part {
+            Part::Text { text, is_synthetic } if with_synthetic || !is_synthetic => Some(&text[..]),
+            _ => None,
+        })
+    }
+
+    /// Whether nothing more can come: it is complete, or failed, or its last step needs no tool.
+    fn has_ended(&self) -> bool {
+        let is_last_step = |part: &Part| match part {
+            Part::StepFinish { reason: Some(reason), .. } => reason != b"tool-calls",
+            _ => false,
+        };
+        self.is_finished || self.parts.last().is_some_and(is_last_step)
+    }
+
+    fn joined(&self) -> Vec<u8> {
+        self.texts(false).collect::<Vec<_>>().join(&b'\n')
+    }
+
+    fn tools(&self) -> impl Iterator<Item = &Tool> {
+        self.parts.iter().filter_map(|part| match part {
+            Part::Tool(tool) => Some(&**tool),
+            _ => None,
+        })
+    }
+
+    fn has_compaction(&self) -> bool {
+        self.parts.iter().any(|part| matches!(part, Part::Compaction))
+    }
+
+    /// Ours: tokens by the rule that OpenCode's total, provider and version tell.
+    fn settled_usage(&self, version: Option<&[u8]>) -> Usage {
+        let mut usage = self.usage;
+        let mut steps = Usage::default();
+        for part in &self.parts {
+            if let Part::StepFinish { usage, .. } = part {
+                steps.input += usage.input;
+                steps.output += usage.output;
+                steps.reasoning += usage.reasoning;
+                steps.cache_read += usage.cache_read;
+                steps.cache_create_5m += usage.cache_create_5m;
+            }
+        }
+        if usage == Usage::default() {
+            // An answer that was cut off: only its steps know.
+            usage = steps;
+        }
+        let without = usage.input + usage.output + usage.cache_read;
+        let is_inside = match self.total {
+            Some(total) if usage.reasoning > 0.0 => {
+                let is_sum = |sum: f64| total == sum || total == sum + usage.cache_create_5m;
+                !is_sum(without + usage.reasoning) && is_sum(without)
+            }
+            Some(_) => false,
+            None => {
+                self.is_of_openai()
+                    && version.and_then(version_of).is_some_and(|v| v < REASONING_OUTSIDE_SINCE)
+            }
+        };
+        if is_inside {
+            usage.output = (usage.output - usage.reasoning).max(0.0);
+        }
+        usage
+    }
+
+    fn is_of_openai(&self) -> bool {
+        let model = &self.model_id;
+        let is_o = model.first() == Some(&b'o') && model.get(1).is_some_and(u8::is_ascii_digit);
+        matches!(&self.provider[..], b"openai" | b"azure" | b"github-copilot")
+            && (model.starts_with(b"gpt") || is_o)
+    }
+}
+
+fn version_of(text: &[u8]) -> Option<[u64; 3]> {
+    let text = std::str::from_utf8(text).ok()?;
+    let mut numbers = text.split(['.', '-', '+']).map(|part| part.parse().ok());
+    Some([numbers.next()??, numbers.next()??, numbers.next()??])
+}
+
+/// A value in a template of JavaScript.
+fn js_word(value: Value<'_>) -> Vec<u8> {
+    if let Some(text) = js::wtf8(value) {
+        return text.to_vec();
+    }
+    let mut text = Vec::new();
+    match value.as_number() {
+        Some(number) => write_js_number(number.as_f64(), &mut text),
+        None if value.kind() == Kind::Object => text.extend_from_slice(b"[object Object]"),
+        None => js::write_value(value, js::KeyOrder::AsParsed, &mut text),
+    }
+    text
+}
+
+impl Part {
+    /// A part as it is stored.
+    pub(super) fn of(value: Value<'_>, as_reference: bool) -> Self {
+        match js::any_text(value, "type") {
+            Some(b"text") => match js::text(value, "text") {
+                Some(text) => {
+                    Part::Text { text: text.to_vec(), is_synthetic: js::is_true(value, "synthetic") }
+                }
+                None => Part::Other,
+            },
+            Some(b"reasoning") => match js::text(value, "text") {
+                Some(text) => Part::Reasoning(text.to_vec()),
+                None => Part::Other,
+            },
+            Some(b"tool") => Part::Tool(Box::new(Tool::of(value, as_reference))),
+            Some(b"step-finish") => {
+                let (usage, coverage, _) = usage_of(value.get("tokens"));
+                Part::StepFinish {
+                    reason: js::any_text(value, "reason").map(<[u8]>::to_vec),
+                    usage,
+                    coverage,
+                }
+            }
+            Some(b"compaction") => Part::Compaction,
+            _ => Part::Other,
+        }
+    }
+}
+
+impl Tool {
+    fn of(value: Value<'_>, as_reference: bool) -> Self {
+        let state = value.get("state");
+        let input = state.and_then(|state| js::present(state, "input"));
+        let name = js::any_text(value, "tool");
+        let fails = |state: Value<'_>| {
+            let exit =
+                state.get("metadata").and_then(|metadata| metadata.get("exit")).and_then(Value::as_number);
+            js::any_text(state, "status") == Some(b"error") || exit.is_some_and(|exit| exit.as_f64() != 0.0)
+        };
+        let has_failed = state.is_some_and(fails);
+        let mut input_text = Vec::new();
+        match input {
+            Some(input) => js::write_value(input, js::KeyOrder::AsParsed, &mut input_text),
+            None => input_text.extend_from_slice(b"{}"),
+        }
+        let keys: &[&str] = match name.unwrap_or_default() {
+            b"read" | b"write" | b"edit" => &["filePath", "file_path", "path"],
+            b"bash" => &["command"],
+            b"grep" | b"glob" => &["pattern"],
+            b"webfetch" => &["url"],
+            b"task" => &["subagent_type", "description", "prompt"],
+            _ => &["filePath", "file_path", "path", "url", "command"],
+        };
+        let skill = input.filter(|_| name == Some(b"skill")).and_then(|input| {
+            let first = ["skill", "name", "skill_name"].iter().find_map(|key| js::present(input, key))?;
+            js::wtf8(first)
+        });
+        let output = state.and_then(|state| {
+            let error = || state.get("error").filter(|error| has_failed && !as_reference && !error.is_null());
+            let output = state.get("output").or_else(error)?;
+            let mut text = Vec::new();
+            match output.is_null() {
+                true => text.extend_from_slice(b"\"\""),
+                false => js::write_value(output, js::KeyOrder::AsParsed, &mut text),
+            }
+            Some((measure::measured_text(Some(output)).map(|text| text.into_owned()), text))
+        });
+        Tool {
+            call: js::any_text(value, "callID").map(<[u8]>::to_vec),
+            name: name.map(<[u8]>::to_vec),
+            args_hash: args_hash(input),
+            target: input.and_then(|input| js::first_any_text(input, keys)).map(<[u8]>::to_vec),
+            skill: skill.map(<[u8]>::to_vec),
+            has_failed,
+            input: input_text,
+            output,
+        }
+    }
+}
+
+/// The last day that a Date of JavaScript can hold, in milliseconds.
+const DATE_MAX_MS: f64 = 8.64e15;
+
+/// What `toISOString` prints.
+fn iso(ms: f64) -> Option<String> {
+    let ms = ms.trunc();
+    if ms.is_nan() || ms.abs() > DATE_MAX_MS {
+        return None;
+    }
+    let ms = ms as i64;
+    let (days, in_day) = (ms.div_euclid(86_400_000), ms.rem_euclid(86_400_000));
+    // Days since 0000-03-01, in eras of 400 years.
+    let shifted = days + 719_468;
+    let (era, day_of_era) = (shifted.div_euclid(146_097), shifted.rem_euclid(146_097));
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_index = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_index + 2) / 5 + 1;
+    let month = if month_index < 10 { month_index + 3 } else { month_index - 9 };
+    let year = year_of_era + era * 400 + i64::from(month <= 2);
+    let (hour, minute) = (in_day / 3_600_000, in_day / 60_000 % 60);
+    let (second, milli) = (in_day / 1000 % 60, in_day % 1000);
+    let year = match year {
+        0..=9999 => format!("{year:04}"),
+        _ => format!("{}{:06}", if year < 0 { '-' } else { '+' }, year.abs()),
+    };
+    Some(format!("{year}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{milli:03}Z"))
+}
+
+impl Session {
+    /// A session as it is stored; none when it has no id.
+    pub(super) fn of(value: Value<'_>) -> Option<Self> {
+        Some(Session {
+            id: js::any_text(value, "id")?.to_vec(),
+            parent: js::any_text(value, "parentID").map(<[u8]>::to_vec),
+            directory: js::any_text(value, "directory").map(<[u8]>::to_vec),
+            version: js::any_text(value, "version").map(<[u8]>::to_vec),
+            messages: Vec::new(),
+        })
+    }
+
+    /// The records of all answers whose ids are not in `seen`.
+    pub(super) fn records(
+        &self,
+        rules: &Rules<'_>,
+        seen: &HashSet<Vec<u8>>,
+    ) -> Result<SessionRecords, GivenUp> {
+        let mut records = SessionRecords { folder: self.directory.clone(), ..SessionRecords::default() };
+        let sorted = |is_answer| {
+            let mut list: Vec<&Message> =
+                self.messages.iter().filter(|message| message.is_answer == is_answer).collect();
+            if !rules.as_reference {
+                list.retain(|message| iso(message.created_ms).is_some());
+            }
+            list.sort_by(|a, b| a.created_ms.total_cmp(&b.created_ms));
+            list
+        };
+        let (answers, prompts) = (sorted(true), sorted(false));
+        let ts = |message: &Message| iso(message.created_ms).ok_or(GivenUp("a time that no Date holds"));
+        let parent = self.parent.as_deref().filter(|parent| !parent.is_empty());
+
+        let first_ts = answers.first().map(|answer| ts(answer)).transpose()?;
+        let mut root = RecordText::of("opencode");
+        root.text("sessionId", &self.id);
+        root.text("relationshipType", b"root");
+        root.maybe_text("ts", first_ts.as_deref().map(str::as_bytes));
+        records.relationships.push(root.finish());
+        if let Some(parent) = parent {
+            let mut row = RecordText::of("native-opencode");
+            row.text("sessionId", &self.id);
+            row.text("relatedSessionId", parent);
+            row.text("relationshipType", b"subagent");
+            if !rules.as_reference {
+                row.text("agentId", &self.id);
+            }
+            row.maybe_text("ts", first_ts.as_deref().map(str::as_bytes));
+            records.relationships.push(row.finish());
+        }
+
+        let (mut call_counts, mut next_event) = (HashMap::<Vec<u8>, usize>::new(), 0);
+        let mut taken: HashSet<&[u8]> = HashSet::new();
+        for (index, answer) in answers.iter().enumerate() {
+            let is_known = seen.contains(&answer.id);
+            let is_last = index + 1 == answers.len()
+                && prompts.last().is_none_or(|prompt| prompt.created_ms <= answer.created_ms);
+            if !is_known && rules.waits && is_last && !answer.has_ended() {
+                records.open.push(answer.id.clone());
+                continue;
+            }
+            let is_new = !is_known && taken.insert(&answer.id);
+            if !is_new {
+                if !rules.as_reference {
+                    // The counters go on over the whole session.
+                    for tool in answer.tools().filter(|tool| tool.output.is_some()) {
+                        if let Some(call) = tool.call.as_ref().filter(|call| !call.is_empty()) {
+                            *call_counts.entry(call.clone()).or_default() += 1;
+                            next_event += 1;
+                        }
+                    }
+                }
+                continue;
+            }
+            let before = index.checked_sub(1).map(|at| answers[at]);
+            let ts = ts(answer)?;
+            let prompt = prompts.iter().rev().find(|prompt| prompt.created_ms <= answer.created_ms).copied();
+            let usage =
+                if rules.as_reference { answer.usage } else { answer.settled_usage(self.version.as_deref()) };
+            records.seen.push(answer.id.clone());
+            let turn = self.turn_record(rules, answer, index, &ts, prompt, usage, parent)?;
+            records.turns.push(turn);
+            self.add_user_turn(rules, &mut records, answer, before, &prompts, prompt)?;
+            if rules.content == ContentMode::Full {
+                self.add_content(rules, &mut records, answer, &ts, prompt)?;
+            }
+            let is_shared = |tool: &&Tool| {
+                tool.output.is_some() && tool.call.as_ref().is_some_and(|call| !call.is_empty())
+            };
+            let shared: Vec<&Tool> = answer.tools().filter(is_shared).collect();
+            let shares = shared.len();
+            for tool in shared {
+                let (Some(call), Some((measured, _))) = (&tool.call, &tool.output) else { continue };
+                let call_index = call_counts.entry(call.clone()).or_default();
+                let mut event = RecordText::of("opencode");
+                event.text("sessionId", &answer.session);
+                event.text("messageId", &answer.id);
+                event.text("toolUseId", call);
+                event.count("callIndex", *call_index);
+                event.count("eventIndex", next_event);
+                event.text("ts", ts.as_bytes());
+                event.text("status", if tool.has_failed { b"errored" } else { b"completed" });
+                event.text("eventSource", b"tool_result");
+                event.flag_if("isError", tool.has_failed);
+                share(usage, shares as f64).write(&mut event);
+                event.text(
+                    "usageAttribution",
+                    if shares == 1 { b"single-tool-turn" } else { b"even-split-turn" },
+                );
+                measure::write_content_measures(measured.as_deref(), &mut event);
+                records.events.push(event.finish());
+                *call_index += 1;
+                next_event += 1;
+            }
+        }
+
+        for prompt in prompts.iter().filter(|prompt| prompt.has_compaction() && !seen.contains(&prompt.id)) {
+            let before = answers.iter().rev().find(|answer| answer.created_ms < prompt.created_ms);
+            let mut record = RecordText::of("opencode");
+            record.text("sessionId", &self.id);
+            record.text("ts", ts(prompt)?.as_bytes());
+            if let Some(before) = before {
+                record.text("precedingMessageId", &before.id);
+                record.number("tokensBeforeCompact", before.usage.cache_read);
+            }
+            records.compactions.push(record.finish());
+            records.seen.push(prompt.id.clone());
+        }
+        Ok(records)
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn turn_record(
+        &self,
+        rules: &Rules<'_>,
+        answer: &Message,
+        index: usize,
+        ts: &str,
+        prompt: Option<&Message>,
+        usage: Usage,
+        parent: Option<&[u8]>,
+    ) -> Result<Vec<u8>, GivenUp> {
+        let mut record = RecordText::of("opencode");
+        record.text("sessionId", &answer.session);
+        record.text("messageId", &answer.id);
+        record.count("turnIndex", index);
+        record.text("ts", ts.as_bytes());
+        record.text("model", &answer.model);
+        usage.write(&mut record);
+        let mut ids = HashSet::new();
+        let mut calls = Vec::new();
+        let mut has_failed = false;
+        for tool in answer.tools() {
+            let (Some(id), Some(name)) = (&tool.call, &tool.name) else { continue };
+            if !ids.insert(id) {
+                continue;
+            }
+            has_failed |= tool.has_failed;
+            calls.push(ToolCall {
+                id: id.clone(),
+                name: name.clone(),
+                args_hash: tool.args_hash.clone(),
+                target: tool.target.clone(),
+                skill_name: tool.skill.clone(),
+                ..ToolCall::default()
+            });
+        }
+        record.objects("toolCalls", &calls, ToolCall::write);
+        record.text("sessionPath", &rules.session_path);
+        let project = match &answer.folder {
+            Folder::Named(folder) => Some(folder),
+            Folder::Session => self.directory.as_ref(),
+            Folder::Odd if rules.as_reference => return Err(GivenUp("a folder that is no text")),
+            Folder::Odd => None,
+        };
+        if let Some(project) = project {
+            record.text("project", project);
+            record.maybe_text("projectKey", rules.projects.key(project).as_deref().map(str::as_bytes));
+        }
+        let touched = files_touched(&calls, |name| matches!(name, b"read" | b"write" | b"edit"), true);
+        if !touched.is_empty() {
+            record.texts("filesTouched", &touched);
+        }
+        if let Some(parent) = parent {
+            let mut subagent = RecordText::default();
+            subagent.flag("isSidechain", true);
+            if !rules.as_reference {
+                subagent.text("agentId", &self.id);
+                subagent.text("parentAgentId", parent);
+            }
+            record.raw("subagent", &subagent.finish());
+        }
+        let reasons = answer.parts.iter().filter_map(|part| match part {
+            Part::StepFinish { reason, .. } => reason.as_deref(),
+            _ => None,
+        });
+        record.maybe_text("stopReason", reasons.last());
+        let mut coverage = answer.coverage;
+        for part in &answer.parts {
+            if let Part::StepFinish { coverage: told, .. } = part {
+                coverage.add(*told);
+            }
+        }
+        coverage.write_fidelity(&mut record);
+        let views: Vec<ActivityCall<'_>> = calls
+            .iter()
+            .map(|call| ActivityCall { name: &call.name, target: call.target.as_deref() })
+            .collect();
+        let words = TurnWords {
+            prompt: &prompt.map(Message::joined).unwrap_or_default(),
+            answer: &answer.joined(),
+            has_failed,
+            has_reasoning: usage.reasoning > 0.0,
+        };
+        classify(&views, &words).write(&mut record);
+        Ok(record.finish())
+    }
+
+    fn add_user_turn(
+        &self,
+        rules: &Rules<'_>,
+        records: &mut SessionRecords,
+        answer: &Message,
+        before: Option<&Message>,
+        prompts: &[&Message],
+        prompt: Option<&Message>,
+    ) -> Result<(), GivenUp> {
+        let is_in_gap = |prompt: &Message| before.is_none_or(|before| prompt.created_ms > before.created_ms);
+        let prompt = prompt.filter(|prompt| is_in_gap(prompt));
+        let mut blocks = Vec::new();
+        let mut add = |call: Option<&Vec<u8>>, text: &[u8], is_error: bool| {
+            if rules.as_reference && measure::has_special_token(text) {
+                return Err(GivenUp("a text with a special token"));
+            }
+            let mut block = RecordText::default();
+            block.text("kind", if call.is_some() { b"tool_result" } else { b"text" });
+            block.maybe_text("toolUseId", call.map(Vec::as_slice));
+            block.count("byteLen", measure::byte_len(text));
+            block.count("approxTokens", measure::approx_tokens(text));
+            block.flag_if("isError", is_error);
+            blocks.push(block.finish());
+            Ok(())
+        };
+        for tool in before.into_iter().flat_map(Message::tools) {
+            if let (Some(call), Some((measured, _))) = (&tool.call, &tool.output) {
+                add(Some(call), measured.as_deref().unwrap_or_default(), tool.has_failed)?;
+            }
+        }
+        let asked: Vec<&Message> = if rules.as_reference {
+            prompt.into_iter().collect()
+        } else {
+            let of_gap =
+                prompts.iter().filter(|prompt| prompt.created_ms <= answer.created_ms && is_in_gap(prompt));
+            of_gap.copied().collect()
+        };
+        for prompt in asked {
+            for text in prompt.texts(true) {
+                add(None, text, false)?;
+            }
+        }
+        if blocks.is_empty() {
+            return Ok(());
+        }
+        let mut record = RecordText::of("opencode");
+        record.text("sessionId", &self.id);
+        let start = before.map_or(&b"start"[..], |before| &before.id);
+        let gap = [&self.id[..], b":", start, b"->", &answer.id].concat();
+        record.text("userUuid", prompt.map_or(&gap, |prompt| &prompt.id));
+        let ts = iso(prompt.unwrap_or(answer).created_ms).ok_or(GivenUp("a time that no Date holds"))?;
+        record.text("ts", ts.as_bytes());
+        record.raw("blocks", &[b"[".to_vec(), blocks.join(&b','), b"]".to_vec()].concat());
+        record.text("followingMessageId", &answer.id);
+        record.maybe_text("precedingMessageId", before.map(|before| &before.id[..]));
+        records.user_turns.push(record.finish());
+        Ok(())
+    }
+
+    fn add_content(
+        &self,
+        rules: &Rules<'_>,
+        records: &mut SessionRecords,
+        answer: &Message,
+        ts: &str,
+        prompt: Option<&Message>,
+    ) -> Result<(), GivenUp> {
+        let of = |session: &[u8], message: &[u8], ts: &str, role: &str, kind: &str| {
+            let mut record = RecordText::of("opencode");
+            record.text("sessionId", session);
+            record.text("messageId", message);
+            record.text("ts", ts.as_bytes());
+            record.text("role", role.as_bytes());
+            record.text("kind", kind.as_bytes());
+            record
+        };
+        if let Some(prompt) = prompt {
+            let prompt_ts = iso(prompt.created_ms).ok_or(GivenUp("a time that no Date holds"))?;
+            let session = if rules.as_reference { &answer.session } else { &prompt.session };
+            for text in prompt.texts(false) {
+                let mut record = of(session, &prompt.id, &prompt_ts, "user", "text");
+                record.text("text", text);
+                records.content.push(record.finish());
+            }
+        }
+        for part in &answer.parts {
+            match part {
+                Part::Text { text, is_synthetic: false } => {
+                    let mut record = of(&answer.session, &answer.id, ts, "assistant", "text");
+                    record.text("text", text);
+                    records.content.push(record.finish());
+                }
+                Part::Reasoning(text) if !rules.as_reference => {
+                    let mut record = of(&answer.session, &answer.id, ts, "assistant", "thinking");
+                    record.text("text", text);
+                    records.content.push(record.finish());
+                }
+                Part::Tool(tool) => {
+                    let (Some(call), Some(name)) = (&tool.call, &tool.name) else { continue };
+                    records.calls += 1;
+                    let mut use_ = RecordText::default();
+                    use_.text("id", call);
+                    use_.text("name", name);
+                    use_.raw("input", &tool.input);
+                    let mut record = of(&answer.session, &answer.id, ts, "assistant", "tool_use");
+                    record.raw("toolUse", &use_.finish());
+                    records.content.push(record.finish());
+                    let Some((_, output)) = &tool.output else { continue };
+                    records.has_result_content = true;
+                    let mut result = RecordText::default();
+                    result.text("toolUseId", call);
+                    result.raw("content", output);
+                    result.flag_if("isError", tool.has_failed);
+                    let mut record = of(&answer.session, &answer.id, ts, "tool_result", "tool_result");
+                    record.raw("toolResult", &result.finish());
+                    records.content.push(record.finish());
+                }
+                _ => (),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// An even share of a turn's usage.
+fn share(usage: Usage, shares: f64) -> Usage {
+    Usage {
+        input: usage.input / shares,
+        output: usage.output / shares,
+        reasoning: usage.reasoning / shares,
+        cache_read: usage.cache_read / shares,
+        cache_create_5m: usage.cache_create_5m / shares,
+        cache_create_1h: usage.cache_create_1h / shares,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_print_as_javascript_prints_them() {
+        for (ms, text) in [
+            (0.0, "1970-01-01T00:00:00.000Z"),
+            (-1.0, "1969-12-31T23:59:59.999Z"),
+            (1_777_000_000_123.9, "2026-04-24T03:06:40.123Z"),
+            (951_782_400_000.0, "2000-02-29T00:00:00.000Z"),
+            (253_402_300_800_000.0, "+010000-01-01T00:00:00.000Z"),
+            (-62_198_755_200_000.0, "-000001-01-01T00:00:00.000Z"),
+            (8.64e15, "+275760-09-13T00:00:00.000Z"),
+        ] {
+            assert_eq!(iso(ms).as_deref(), Some(text), "{ms}");
+        }
+        assert_eq!(iso(8.640_000_000_000_001e15), None);
+        assert_eq!(iso(f64::NAN), None);
+    }
+}
