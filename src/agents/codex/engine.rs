@@ -140,8 +140,6 @@ struct Turn {
     content: Vec<ContentLine>,
     spawned: HashMap<Vec<u8>, Spawn>,
     is_replay: bool,
-    /// Ours: what stands between the turn before and this one, until the agent begins to work: prompts may come behind the start.
-    gap_before: Option<Gap>,
     /// Ours: an earlier turn of this log with the same id, which takes the usage.
     same_as: Option<usize>,
     closed_at: u64,
@@ -612,21 +610,13 @@ impl<'r> Engine<'r> {
         }
         let is_replay = !self.rules.as_reference && self.rules.own.is_replay(&id, line.stamp);
         let gap = std::mem::take(&mut self.now.gap);
-        let mut gap_before = None;
-        if self.rules.as_reference {
+        if !is_replay {
             self.add_user_turn(&gap, &id, line.stamp);
-        } else if !is_replay {
-            gap_before = Some(gap);
         }
         let key: &[u8] = if self.rules.has_no_turn_lines { b"" } else { &id };
         let context = self.context_of.get(key).map(|at| &self.contexts[*at]);
-        let mut turn = Turn {
-            ts: line.stamp.to_vec(),
-            start: self.now.counters,
-            is_replay,
-            gap_before,
-            ..Turn::default()
-        };
+        let mut turn =
+            Turn { ts: line.stamp.to_vec(), start: self.now.counters, is_replay, ..Turn::default() };
         if let Some(context) = context {
             if context.has_odd_folder && self.rules.as_reference {
                 return Err(GivenUp("a folder that is no text"));
@@ -670,16 +660,6 @@ impl<'r> Engine<'r> {
         self.now.user_turns = self.user_turns.len();
     }
 
-    /// Ours: the agent begins to work, so nothing more is said before it.
-    fn end_gap(&mut self) {
-        if let Some(turn) = &mut self.open
-            && let Some(gap) = turn.gap_before.take()
-        {
-            let (id, ts) = (turn.id.clone(), turn.ts.clone());
-            self.add_user_turn(&gap, &id, &ts);
-        }
-    }
-
     /// The TypeScript package keeps a turn that another interrupts, without its events and rows.
     fn close_unfinished(&mut self) {
         if let Some(mut turn) = self.open.take() {
@@ -693,7 +673,6 @@ impl<'r> Engine<'r> {
 
     /// The end of the open turn, if there is one: everything up to here may be written.
     pub(super) fn end_turn(&mut self, at: u64, commits: bool) -> Result<(), GivenUp> {
-        self.end_gap();
         let Some(mut turn) = self.open.take() else { return Ok(()) };
         turn.end = self.now.counters;
         for event in &mut turn.events {
@@ -748,10 +727,6 @@ impl<'r> Engine<'r> {
 
     fn response_item(&mut self, line: &RolloutLine<'_>) -> Result<bool, GivenUp> {
         let payload = line.payload;
-        let is_user = line.payload_kind == b"message" && js::any_text(payload, "role") != Some(b"assistant");
-        if !is_user {
-            self.end_gap();
-        }
         match line.payload_kind {
             b"message" => return self.message(line),
             b"function_call_output" | b"custom_tool_call_output" => {
@@ -828,8 +803,7 @@ impl<'r> Engine<'r> {
         if self.is_in_replay() {
             return Ok(());
         }
-        let early = self.open.as_mut().and_then(|turn| turn.gap_before.as_mut());
-        let gap = early.unwrap_or(&mut self.now.gap);
+        let gap = &mut self.now.gap;
         gap.blocks.push(Block {
             call: call.map(<[u8]>::to_vec),
             byte_len: measure::byte_len(text),
