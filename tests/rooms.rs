@@ -43,8 +43,8 @@ const ROOMS: &[(&str, &[&str])] = &[
             "session",
             "book",
             "ingest",
-            "usage",
             "agents",
+            "usage",
         ],
     ),
 ];
