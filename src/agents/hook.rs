@@ -51,9 +51,11 @@ impl Numbers {
     /// Of a session of Claude Code.
     pub(super) fn of(home: &Home, session: &[u8]) -> Result<Self, AgentsError> {
         let mut numbers = Numbers::default();
-        let mut filter = Filter::default();
-        filter.session = Some(js::to_utf8(session).into_owned());
-        filter.source = Some("claude-code".into());
+        let filter = Filter {
+            session: Some(js::to_utf8(session).into_owned()),
+            source: Some("claude-code".into()),
+            ..Filter::default()
+        };
         let mut document = Document::default();
         Ledger::new(home.clone()).query(RecordKind::ToolResultEvent, &filter, &mut |text| {
             if let Ok(event) = document.parse(text.as_bytes()) {

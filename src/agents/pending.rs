@@ -139,7 +139,7 @@ pub(super) fn take_over(home: &Home, is_in_ledger: &mut dyn FnMut(&[u8]) -> bool
         let Ok(text) = std::fs::read(&path) else { continue };
         let mut document = Document::default();
         let line = document.parse(trim_js(&text)).ok().and_then(|root| js::text(root, "line"));
-        if line.is_some_and(|line| is_in_ledger(line)) {
+        if line.is_some_and(&mut *is_in_ledger) {
             let _ = disk::remove_file(&path);
             continue;
         }

@@ -1285,7 +1285,7 @@ fn object_text(mut members: Vec<(&[u8], Vec<u8>)>) -> Vec<u8> {
 /// What was written of turns, as text of the side file.
 pub(super) fn written_text(written: &HashMap<Vec<u8>, Written>) -> Vec<u8> {
     let mut all: Vec<_> = written.iter().collect();
-    all.sort_by(|(a, _), (b, _)| a.cmp(b));
+    all.sort_by_key(|(id, _)| *id);
     let mut text = RecordText::default();
     text.objects("all", &all, |(id, written), object| {
         object.text("id", id);

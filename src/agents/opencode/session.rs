@@ -572,11 +572,11 @@ impl Session {
             }
             record.raw("subagent", &subagent.finish());
         }
-        let reasons = answer.parts.iter().filter_map(|part| match part {
+        let mut reasons = answer.parts.iter().filter_map(|part| match part {
             Part::StepFinish { reason, .. } => reason.as_deref(),
             _ => None,
         });
-        record.maybe_text("stopReason", reasons.last());
+        record.maybe_text("stopReason", reasons.next_back());
         let mut coverage = answer.coverage;
         for part in &answer.parts {
             if let Part::StepFinish { coverage: told, .. } = part {
