@@ -32,6 +32,8 @@ pub(super) struct Rules<'r> {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Own {
     pub session: Vec<u8>,
+    /// Whether the log's own head was read; without it more may come to be known.
+    pub has_head: bool,
     pub parent: Option<Vec<u8>>,
     /// When the session was made, in milliseconds.
     pub created_ms: Option<f64>,

@@ -225,6 +225,7 @@ fn own_of(path: &Path) -> Result<Own, AgentsError> {
         own.created_ms =
             stamped.or_else(|| parts::millis_of_uuid7(id)).or_else(|| parts::millis_of(line.stamp));
         own.session = id.to_vec();
+        own.has_head = true;
         let spawn = meta.get("source").and_then(|source| source.get("subagent"));
         let spawn = spawn.and_then(|subagent| subagent.get("thread_spawn"));
         let forked = js::first_text(meta, &["forked_from_id"]);
@@ -254,7 +255,8 @@ fn own_of_side(path: &Path, side: &[u8]) -> Option<Own> {
     }
     let text = |key| js::any_text(side, key).map(<[u8]>::to_vec);
     Some(Own {
-        session: text("session")?,
+        session: text("session").filter(|_| js::is_true(side, "hasHead"))?,
+        has_head: true,
         parent: text("parent"),
         created_ms: js::number(side, "createdMs"),
         is_child: js::is_true(side, "isChild"),
@@ -460,6 +462,7 @@ fn read_at_once(pass: &Pass<'_>) -> Result<Handed, AgentsError> {
     }
     side.flag_if("waits", waits || (is_open && !closes));
     side.text("session", &own.session);
+    side.flag_if("hasHead", own.has_head);
     side.maybe_text("parent", own.parent.as_deref());
     if let Some(created_ms) = own.created_ms {
         side.number("createdMs", created_ms);
