@@ -202,3 +202,23 @@ fn a_line_that_would_take_too_much_memory_is_refused_by_its_place() {
     assert!(said.contains(&place) && said.contains("nothing was written"), "{said}");
     assert_eq!(fs::read_dir(home.path()).unwrap().count(), 0);
 }
+
+#[test]
+fn archive_and_ledger_agree_on_a_lone_surrogate_in_an_enrichment() {
+    let home = tempfile::tempdir().unwrap();
+    let stamp = STAMP.replace("\"tier\":\"gold\"", r#""tier":"\ud800x","mood":"\ud800y""#);
+    let stamp = stamp.replace("2026-04-20T00:00:00Z\"}}", "2026-01-01T00:00:00Z\"}}");
+    assert!(burn(home.path(), &["ledger", "append", "--kind", "turns"], TURN).status.success());
+    assert!(burn(home.path(), &["ledger", "append", "--kind", "stamp"], &stamp).status.success());
+    assert!(burn(home.path(), &["state", "rebuild", "archive"], "").status.success());
+    for (wanted, count) in [("tier=\u{fffd}x", 1), ("mood=\u{fffd}y", 1), ("tier=x", 0)] {
+        for from in ["archive", "ledger"] {
+            let args = ["query", "turns", "--from", from, "--enrichment", wanted, "--json"];
+            let answer = burn(home.path(), &args, "");
+            assert!(answer.status.success());
+            // serde_json reads no lone surrogates.
+            let found = String::from_utf8(answer.stdout).unwrap().matches("\"messageId\"").count();
+            assert_eq!(found, count, "{from}: {wanted}");
+        }
+    }
+}

@@ -68,7 +68,8 @@ impl Filter {
         wanted: impl IntoIterator<Item = (&'w str, &'w str)>,
     ) -> bool {
         let has = |(key, value): (&str, &str)| {
-            enrichment.get(key).and_then(Value::as_js_str).is_some_and(|found| found == *value)
+            // As the archive's columns store it: U+FFFD for a lone surrogate.
+            enrichment.get(key).and_then(Value::as_str).is_some_and(|found| found == value)
         };
         wanted.into_iter().all(has)
     }
