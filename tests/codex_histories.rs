@@ -17,7 +17,7 @@ use common::Random;
 use common::processes::burn;
 use serde_json::{Value, json};
 
-const HISTORIES: u64 = 60;
+const HISTORIES: u64 = 15;
 
 /// Input with cached, cached, output, reasoning.
 type Counts = [u64; 4];

@@ -295,7 +295,12 @@ fn sentence(report: &IngestReport) -> String {
 /// What each agent gave.
 fn summary(report: &IngestReport) -> String {
     let mut text = String::new();
-    for agent in report.agents.iter().filter(|agent| agent.found_files > 0) {
+    for agent in &report.agents {
+        if agent.found_files == 0 {
+            let roots: Vec<String> = agent.roots.iter().map(|root| root.display().to_string()).collect();
+            text.push_str(&format!("  {:<9} no logs in {}\n", agent.agent, roots.join(", ")));
+            continue;
+        }
         text.push_str(&format!(
             "  {:<9} {}: {} read, {} unchanged, {} skipped; {} new, {} known\n",
             agent.agent,

@@ -52,7 +52,7 @@ pub(super) fn int_type(value: i64) -> (u8, usize) {
 }
 
 /// Appends the serial type of an affine value.
-#[inline]
+#[inline(always)] // Called for every cell; left alone, it is not inlined once the crate is large.
 pub(super) fn push_type(header: &mut Vec<u8>, value: Value<'_>) {
     match value {
         Value::Null => header.push(0),
@@ -77,7 +77,7 @@ impl Value<'_> {
 }
 
 /// Appends the body of an affine value.
-#[inline]
+#[inline(always)] // As `push_type`.
 pub(super) fn push_body(out: &mut Vec<u8>, value: Value<'_>) {
     match value {
         Value::Null => {}

@@ -32,6 +32,7 @@ impl Default for TapeParser {
 impl TapeParser {
     /// Hands the value that `padded` holds, up to its last [`PADDING_BYTES`], to `read`; `None` when the parser refuses it.
     /// Strings are unescaped where they stand.
+    #[inline]
     pub(crate) fn parse<'a, T>(
         &mut self,
         padded: &'a mut [u8],
