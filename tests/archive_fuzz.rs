@@ -71,7 +71,7 @@ fn options(random: &mut Random, load: Load, threads: usize) -> Options {
         threads,
         chunk_bytes: *random.pick(&[&1, &2, &7, &100, &1000, &4096, &65_536, &(1 << 20), &(64 << 20)]),
         io: *random.pick(&[&Io::Mmap, &Io::Read]),
-        load: loader,
+        load,
         memory_bytes: *random.pick(&[&1, &1000, &30_000, &(1 << 20), &(512 << 20)]),
         page_size_bytes: *random.pick(&[&4096, &8192, &16_384, &32_768]),
         ..Options::default()
