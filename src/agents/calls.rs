@@ -111,6 +111,7 @@ pub(super) fn files_touched(
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
     use crate::scan::json::Document;

@@ -224,6 +224,7 @@ impl Side {
 const SIDE_NAME: &str = "ingest.side.json";
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

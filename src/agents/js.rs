@@ -280,6 +280,7 @@ impl RecordText {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
     use crate::scan::json::Document;

@@ -187,6 +187,7 @@ impl Read for Range {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

@@ -58,6 +58,7 @@ pub(super) fn write_content_measures(text: Option<&[u8]>, record: &mut RecordTex
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
     use crate::scan::json::Document;

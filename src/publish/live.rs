@@ -136,6 +136,27 @@ fn is_rebuild_tag(rest: &str) -> bool {
     })
 }
 
+/// Removes the `-wal` and the `-shm` that an opening left which had no room for its `-shm`: the log is empty then. Nothing is
+/// removed while anybody has the archive open, or when that cannot be told.
+#[cfg(unix)]
+pub(super) fn remove_empty_log(live: &Path) -> Result<(), PublishError> {
+    let file = super::live_file::LiveFile::open(live).map_err(PublishError::sqlite("open", live))?;
+    // Every connection in WAL mode keeps a SHARED lock, and nobody comes in while this one is kept.
+    if !file.lock().map_err(PublishError::sqlite("lock", live))? {
+        return Ok(());
+    }
+    let log = regular_file(&disk::with_suffix(live, "-wal"))?;
+    if log.is_some_and(|log| log.len() == 0) && !file.has_moved().unwrap_or(true) {
+        for sidecar in ["-shm", "-wal"] {
+            match disk::remove_file(&disk::with_suffix(live, sidecar)) {
+                Err(error) if !error.is_not_found() => return Err(error.into()),
+                _ => {}
+            }
+        }
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
@@ -176,25 +197,4 @@ mod tests {
         std::os::unix::fs::symlink("loop", home.join("loop")).unwrap();
         assert!(matches!(resolve(&home.join("loop")), Err(PublishError::Io { action: "resolve", .. })));
     }
-}
-
-/// Removes the `-wal` and the `-shm` that an opening left which had no room for its `-shm`: the log is empty then. Nothing is
-/// removed while anybody has the archive open, or when that cannot be told.
-#[cfg(unix)]
-pub(super) fn remove_empty_log(live: &Path) -> Result<(), PublishError> {
-    let file = super::live_file::LiveFile::open(live).map_err(PublishError::sqlite("open", live))?;
-    // Every connection in WAL mode keeps a SHARED lock, and nobody comes in while this one is kept.
-    if !file.lock().map_err(PublishError::sqlite("lock", live))? {
-        return Ok(());
-    }
-    let log = regular_file(&disk::with_suffix(live, "-wal"))?;
-    if log.is_some_and(|log| log.len() == 0) && !file.has_moved().unwrap_or(true) {
-        for sidecar in ["-shm", "-wal"] {
-            match disk::remove_file(&disk::with_suffix(live, sidecar)) {
-                Err(error) if !error.is_not_found() => return Err(error.into()),
-                _ => {}
-            }
-        }
-    }
-    Ok(())
 }
