@@ -16,6 +16,9 @@ fn tokens() -> Value {
     json!({"total": 1_020_000, "input": 1_000_000, "output": 10_000, "reasoning": 10_000, "cache": {"read": 0, "write": 0}})
 }
 
+/// Fills a database as one generation of OpenCode does.
+type Fill = fn(&Connection);
+
 fn create(user: &Path) -> Connection {
     let folder = user.join(".local/share/opencode");
     fs::create_dir_all(&folder).unwrap();
@@ -89,7 +92,7 @@ fn turns(user: &Path) -> Vec<Value> {
 
 #[test]
 fn both_generations_are_read_beside_their_writer_each_message_once() {
-    let generations: [(&str, &[fn(&Connection)]); 3] = [
+    let generations: [(&str, &[Fill]); 3] = [
         ("first", &[first_generation]),
         ("second", &[second_generation]),
         ("second, with the tables of the first", &[first_generation, second_generation]),
