@@ -402,7 +402,8 @@ def in_time(asked, ts):
 
 
 def has_all(enrichment, asked):
-    return all(enrichment.get(key) == value for key, value in asked["enrichment"])
+    # A lone surrogate is asked for as U+FFFD.
+    return all(enrichment.get(key) is not None and storable(enrichment[key]) == value for key, value in asked["enrichment"])
 
 
 def from_archive(model, kind, asked):
