@@ -70,6 +70,11 @@ impl ReadOptions {
     pub(super) fn is_at_rest(&self, mtime_ms: f64) -> bool {
         self.now_ms - mtime_ms >= AT_REST_MS
     }
+
+    /// The same for a log that was seen to change at `changed_ms`, whatever its time says.
+    pub(super) fn has_settled(&self, mtime_ms: f64, changed_ms: Option<f64>) -> bool {
+        self.is_at_rest(mtime_ms) && changed_ms.is_none_or(|changed_ms| self.is_at_rest(changed_ms))
+    }
 }
 
 /// A log that was not written for so long has nothing to be waited for.
@@ -162,6 +167,15 @@ pub(super) struct Pass<'p> {
 }
 
 impl Pass<'_> {
+    /// When the log was first seen as it is, if an earlier reading knows: `before` has what it was then.
+    pub(super) fn changed_ms(&self, before: Option<(Stat, Option<f64>)>) -> Option<f64> {
+        match before {
+            Some((stat, changed_ms)) if stat == self.stat => changed_ms,
+            Some(_) => Some(self.options.now_ms),
+            None => None,
+        }
+    }
+
     /// What the reader prepared.
     #[allow(dead_code)]
     pub(super) fn prepared<T: 'static>(&self) -> Option<&T> {
@@ -310,7 +324,36 @@ pub(super) struct Gathered {
     pub told: Option<Box<super::claude::Told>>,
 }
 
+/// The records of a session as JSON texts, none of which depends on another.
+#[derive(Debug, Default)]
+pub(super) struct RecordTexts {
+    pub turns: Vec<Vec<u8>>,
+    pub content: Vec<Vec<u8>>,
+    pub compactions: Vec<Vec<u8>>,
+    pub relationships: Vec<Vec<u8>>,
+    pub events: Vec<Vec<u8>>,
+    pub user_turns: Vec<Vec<u8>>,
+    pub calls: u64,
+    pub has_result_content: bool,
+}
+
 impl Gathered {
+    /// Makes these its records, those of `session`.
+    pub(super) fn hold(&mut self, texts: RecordTexts, session: Option<Vec<u8>>) {
+        let given = |texts: Vec<Vec<u8>>| texts.into_iter().map(Into::into).collect();
+        self.read_turns = texts.turns.len() as u64;
+        self.turns = given(texts.turns);
+        self.content = given(texts.content);
+        self.compactions = given(texts.compactions);
+        self.relationships = given(texts.relationships);
+        self.tool_result_events = given(texts.events);
+        self.user_turns = given(texts.user_turns);
+        self.calls = texts.calls;
+        self.has_result_content = texts.has_result_content;
+        self.content_session.clone_from(&session);
+        self.session_id = session;
+    }
+
     /// How many bytes its records have.
     pub(super) fn len_bytes(&self) -> usize {
         let all = [

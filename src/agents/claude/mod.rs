@@ -6,6 +6,7 @@
 
 mod across;
 mod graph;
+mod marker;
 mod message;
 mod piece;
 mod status;
@@ -136,7 +137,7 @@ impl Evidence {
         if !js::is_true(line, "isSidechain") && self.first_parent.is_none() {
             self.first_parent = Some(js::text(line, "parentUuid").map(Key::of));
         }
-        let Some(marker) = piece::marker(text) else { return };
+        let Some(marker) = marker::marker(text) else { return };
         let target = match log.options.as_reference {
             true => marker.word,
             false => {

@@ -389,13 +389,8 @@ fn read_at_once(pass: &Pass<'_>) -> Result<Handed, AgentsError> {
 
     let before = pass.side.and_then(before_of);
     let is_unchanged = before.as_ref().is_some_and(|before| before.stat == pass.stat);
-    let changed_ms = match &before {
-        Some(before) if is_unchanged => before.changed_ms,
-        Some(_) => Some(pass.options.now_ms),
-        None => None,
-    };
-    let is_at_rest = pass.options.is_at_rest(pass.stat.mtime_ms)
-        && changed_ms.is_none_or(|changed_ms| pass.options.is_at_rest(changed_ms));
+    let changed_ms = pass.changed_ms(before.as_ref().map(|before| (before.stat, before.changed_ms)));
+    let is_at_rest = pass.options.has_settled(pass.stat.mtime_ms, changed_ms);
     let waits = before.as_ref().is_some_and(|before| before.waits);
     let has_cursor = is_compressed(path) || resumed_at.is_some();
     if is_unchanged && has_cursor && !(waits && is_at_rest) {
@@ -536,19 +531,8 @@ fn hand_over(
     gathered: &mut Gathered,
 ) -> bool {
     let records = engine.records(from, written, is_at_rest);
-    let given = |texts: Vec<Vec<u8>>| texts.into_iter().map(Into::into).collect();
-    gathered.read_turns = records.turns.len() as u64;
-    gathered.turns = given(records.turns);
-    gathered.content = given(records.content);
-    gathered.compactions = given(records.compactions);
-    gathered.relationships = given(records.relationships);
-    gathered.tool_result_events = given(records.events);
-    gathered.user_turns = given(records.user_turns);
-    gathered.calls = records.calls;
-    gathered.has_result_content = records.has_result_content;
     let session = Some(engine.session().to_vec()).filter(|session| !session.is_empty());
-    gathered.content_session = session.clone();
-    gathered.session_id = session;
+    gathered.hold(records.texts, session);
     gathered.cwd = engine.folder().map(<[u8]>::to_vec).or(records.first_project);
     records.waits
 }

@@ -108,13 +108,8 @@ pub(super) fn read(pass: &Pass<'_>, hand: &mut HandOver<'_>) -> Result<(), Agent
 fn read_at_once(pass: &Pass<'_>) -> Result<Handed, AgentsError> {
     let before = pass.side.and_then(before_of);
     let is_unchanged = before.as_ref().is_some_and(|before| before.stat == pass.stat);
-    let changed_ms = match &before {
-        Some(before) if is_unchanged => before.changed_ms,
-        Some(_) => Some(pass.options.now_ms),
-        None => None,
-    };
-    let is_at_rest = pass.options.is_at_rest(pass.stat.mtime_ms)
-        && changed_ms.is_none_or(|changed_ms| pass.options.is_at_rest(changed_ms));
+    let changed_ms = pass.changed_ms(before.as_ref().map(|before| (before.stat, before.changed_ms)));
+    let is_at_rest = pass.options.has_settled(pass.stat.mtime_ms, changed_ms);
     if is_unchanged && !(is_at_rest && before.as_ref().is_some_and(|before| before.waits)) {
         return Ok(Handed::Unchanged(None));
     }

@@ -154,8 +154,7 @@ fn read_files(pass: &Pass<'_>, folder: &Path) -> Result<Handed, AgentsError> {
     let is_moving = before.as_ref().is_some_and(|before| before.newest_ms != newest_ms);
     let changed_ms =
         if is_moving { Some(options.now_ms) } else { before.as_ref().and_then(|b| b.changed_ms) };
-    let is_at_rest =
-        options.is_at_rest(newest_ms) && changed_ms.is_none_or(|changed_ms| options.is_at_rest(changed_ms));
+    let is_at_rest = options.has_settled(newest_ms, changed_ms);
     let records = match &session {
         Some(session) => {
             let rules = Rules {
@@ -199,19 +198,8 @@ fn read_files(pass: &Pass<'_>, folder: &Path) -> Result<Handed, AgentsError> {
 
 /// Puts the records of a session where the run finds them.
 fn hand_over(session: Option<&Session>, records: SessionRecords, gathered: &mut Gathered) {
-    let given = |texts: Vec<Vec<u8>>| texts.into_iter().map(Into::into).collect();
-    gathered.read_turns = records.turns.len() as u64;
-    gathered.turns = given(records.turns);
-    gathered.content = given(records.content);
-    gathered.compactions = given(records.compactions);
-    gathered.relationships = given(records.relationships);
-    gathered.tool_result_events = given(records.events);
-    gathered.user_turns = given(records.user_turns);
-    gathered.calls = records.calls;
-    gathered.has_result_content = records.has_result_content;
+    gathered.hold(records.texts, session.map(|session| session.id.clone()));
     gathered.open_messages = records.open.len() as u64;
-    gathered.session_id = session.map(|session| session.id.clone());
-    gathered.content_session = gathered.session_id.clone();
     gathered.cwd = records.folder;
 }
 

@@ -8,7 +8,7 @@ use crate::agents::calls::{ToolCall, args_hash, files_touched};
 use crate::agents::fidelity::{Coverage, Usage};
 use crate::agents::js::{self, RecordText};
 use crate::agents::measure;
-use crate::agents::pass::ContentMode;
+use crate::agents::pass::{ContentMode, RecordTexts};
 use crate::agents::project::ProjectKeys;
 use crate::scan::json::{Kind, Value, write_js_number};
 
@@ -96,16 +96,9 @@ pub(super) struct Rules<'r> {
 /// The records of a session.
 #[derive(Debug, Default)]
 pub(super) struct SessionRecords {
-    pub turns: Vec<Vec<u8>>,
-    pub content: Vec<Vec<u8>>,
-    pub compactions: Vec<Vec<u8>>,
-    pub relationships: Vec<Vec<u8>>,
-    pub events: Vec<Vec<u8>>,
-    pub user_turns: Vec<Vec<u8>>,
+    pub texts: RecordTexts,
     /// Answers in the order of the pass, then prompts with a compaction.
     pub seen: Vec<Vec<u8>>,
-    pub calls: u64,
-    pub has_result_content: bool,
     /// Answers that are not finished.
     pub open: Vec<Vec<u8>>,
     pub folder: Option<Vec<u8>>,
@@ -418,7 +411,7 @@ impl Session {
         root.text("sessionId", &self.id);
         root.text("relationshipType", b"root");
         root.maybe_text("ts", first_ts.as_deref().map(str::as_bytes));
-        records.relationships.push(root.finish());
+        records.texts.relationships.push(root.finish());
         if let Some(parent) = parent {
             let mut row = RecordText::of("native-opencode");
             row.text("sessionId", &self.id);
@@ -428,7 +421,7 @@ impl Session {
                 row.text("agentId", &self.id);
             }
             row.maybe_text("ts", first_ts.as_deref().map(str::as_bytes));
-            records.relationships.push(row.finish());
+            records.texts.relationships.push(row.finish());
         }
 
         let (mut call_counts, mut next_event) = (HashMap::<Vec<u8>, usize>::new(), 0);
@@ -461,7 +454,7 @@ impl Session {
                 if rules.as_reference { answer.usage } else { answer.settled_usage(self.version.as_deref()) };
             records.seen.push(answer.id.clone());
             let turn = self.turn_record(rules, answer, index, &ts, prompt, usage, parent)?;
-            records.turns.push(turn);
+            records.texts.turns.push(turn);
             self.add_user_turn(rules, &mut records, answer, before, &prompts, prompt)?;
             if rules.content == ContentMode::Full {
                 self.add_content(rules, &mut records, answer, &ts, prompt)?;
@@ -490,7 +483,7 @@ impl Session {
                     if shares == 1 { b"single-tool-turn" } else { b"even-split-turn" },
                 );
                 measure::write_content_measures(measured.as_deref(), &mut event);
-                records.events.push(event.finish());
+                records.texts.events.push(event.finish());
                 *call_index += 1;
                 next_event += 1;
             }
@@ -505,7 +498,7 @@ impl Session {
                 record.text("precedingMessageId", &before.id);
                 record.number("tokensBeforeCompact", before.usage.cache_read);
             }
-            records.compactions.push(record.finish());
+            records.texts.compactions.push(record.finish());
             records.seen.push(prompt.id.clone());
         }
         Ok(records)
@@ -653,7 +646,7 @@ impl Session {
         record.raw("blocks", &[b"[".to_vec(), blocks.join(&b','), b"]".to_vec()].concat());
         record.text("followingMessageId", &answer.id);
         record.maybe_text("precedingMessageId", before.map(|before| &before.id[..]));
-        records.user_turns.push(record.finish());
+        records.texts.user_turns.push(record.finish());
         Ok(())
     }
 
@@ -680,7 +673,7 @@ impl Session {
             for text in prompt.texts(false) {
                 let mut record = of(session, &prompt.id, &prompt_ts, "user", "text");
                 record.text("text", text);
-                records.content.push(record.finish());
+                records.texts.content.push(record.finish());
             }
         }
         for part in &answer.parts {
@@ -688,32 +681,32 @@ impl Session {
                 Part::Text { text, is_synthetic: false } => {
                     let mut record = of(&answer.session, &answer.id, ts, "assistant", "text");
                     record.text("text", text);
-                    records.content.push(record.finish());
+                    records.texts.content.push(record.finish());
                 }
                 Part::Reasoning(text) if !rules.as_reference => {
                     let mut record = of(&answer.session, &answer.id, ts, "assistant", "thinking");
                     record.text("text", text);
-                    records.content.push(record.finish());
+                    records.texts.content.push(record.finish());
                 }
                 Part::Tool(tool) => {
                     let (Some(call), Some(name)) = (&tool.call, &tool.name) else { continue };
-                    records.calls += 1;
+                    records.texts.calls += 1;
                     let mut use_ = RecordText::default();
                     use_.text("id", call);
                     use_.text("name", name);
                     use_.raw("input", &tool.input);
                     let mut record = of(&answer.session, &answer.id, ts, "assistant", "tool_use");
                     record.raw("toolUse", &use_.finish());
-                    records.content.push(record.finish());
+                    records.texts.content.push(record.finish());
                     let Some((_, output)) = &tool.output else { continue };
-                    records.has_result_content = true;
+                    records.texts.has_result_content = true;
                     let mut result = RecordText::default();
                     result.text("toolUseId", call);
                     result.raw("content", output);
                     result.flag_if("isError", tool.has_failed);
                     let mut record = of(&answer.session, &answer.id, ts, "tool_result", "tool_result");
                     record.raw("toolResult", &result.finish());
-                    records.content.push(record.finish());
+                    records.texts.content.push(record.finish());
                 }
                 _ => (),
             }

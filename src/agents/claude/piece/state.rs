@@ -1,0 +1,116 @@
+//! What the lines before a piece leave behind.
+
+use super::*;
+
+impl State {
+    /// Takes in a line that stands before the piece: it makes no record any more.
+    pub(in crate::agents::claude) fn pass_over(&mut self, line: Value<'_>, log: &Log<'_>) {
+        if line.kind() != Kind::Object {
+            return;
+        }
+        match js::any_text(line, "type") {
+            Some(b"assistant") => {
+                self.take_assistant(line, log);
+                self.thread(line);
+                let message = line.get("message");
+                let Some(id) = message.and_then(|message| js::any_text(message, "id")) else { return };
+                if !id.is_empty() {
+                    self.last_message = Some(id.to_vec());
+                }
+                if log.options.as_reference {
+                    return;
+                }
+                let usage = message.and_then(|message| message.get("usage"));
+                let count =
+                    usage.and_then(|usage| js::number(usage, "cache_read_input_tokens")).unwrap_or(0.0);
+                let is_new = !self.known.contains_key(id);
+                let known = self.known.entry(id.to_vec()).or_insert_with(|| KnownMessage {
+                    cache_read: 0.0,
+                    ts: super::super::message::as_is(line, "timestamp", log.options).into(),
+                    session: js::text(line, "sessionId").map(Into::into),
+                });
+                known.cache_read = known.cache_read.max(count);
+                if is_new
+                    && js::is_true(line, "isSidechain")
+                    && let Some(uuid) = js::text(line, "uuid")
+                {
+                    self.side_messages.push(Key::of(uuid));
+                }
+            }
+            Some(b"user") => {
+                let content = line.get("message").and_then(|message| message.get("content"));
+                let text = plain_text(content);
+                self.take_user(line, content, &text, log);
+                if !text.is_empty() && !log.options.as_reference {
+                    self.prompt = Some(Arc::from(&text[..]));
+                }
+                if js::text(line, "sessionId").is_none() {
+                    return;
+                }
+                let results = content.into_iter().flat_map(Value::items);
+                for result in results.filter(|block| js::any_text(*block, "type") == Some(b"tool_result")) {
+                    if let Some(id) = js::text(result, "tool_use_id") {
+                        *self.calls.entry(id.to_vec()).or_default() += 1;
+                        self.events += 1;
+                    }
+                }
+            }
+            Some(b"system") => {
+                if let Some((_, id)) = notified(line) {
+                    *self.calls.entry(id.to_vec()).or_default() += 1;
+                    self.events += 1;
+                }
+            }
+            _ => {}
+        }
+    }
+
+    pub(super) fn take_assistant(&mut self, line: Value<'_>, log: &Log<'_>) {
+        self.evidence.take(line, log);
+        if let Some(uuid) = js::text(line, "uuid") {
+            let content = line.get("message").and_then(|message| message.get("content"));
+            self.graph.add_assistant(
+                uuid,
+                js::text(line, "parentUuid"),
+                js::is_true(line, "isSidechain"),
+                content,
+                !log.options.as_reference,
+            );
+        }
+    }
+
+    pub(super) fn take_user(
+        &mut self,
+        line: Value<'_>,
+        content: Option<Value<'_>>,
+        text: &[u8],
+        log: &Log<'_>,
+    ) {
+        self.evidence.take(line, log);
+        self.evidence.take_user(line, text, log);
+        let is_side = js::is_true(line, "isSidechain");
+        if let Some(uuid) = js::text(line, "uuid") {
+            self.graph.add_user(uuid, js::text(line, "parentUuid"), is_side, content, text);
+        }
+        if is_side {
+            self.thread(line);
+        }
+    }
+
+    /// The thread of a line.
+    pub(super) fn thread(&mut self, line: Value<'_>) -> Thread {
+        if !js::is_true(line, "isSidechain") {
+            return Thread::Main;
+        }
+        if let Some(agent) = js::text(line, "agentId") {
+            return Thread::Agent(agent.to_vec());
+        }
+        let uuid = js::text(line, "uuid").map(Key::of);
+        let parent = js::text(line, "parentUuid").map(Key::of);
+        let first = parent.and_then(|parent| self.chains.get(&parent).cloned()).or(uuid.clone());
+        if let (Some(uuid), Some(first)) = (uuid, &first) {
+            self.chains.insert(uuid, first.clone());
+        }
+        Thread::SideChain(first)
+    }
+}

@@ -1,0 +1,340 @@
+//! What a reading of a rollout gives out: the records of all turns that ended, and what is remembered of turns that were written.
+
+use super::*;
+
+/// The records of a reading, ready to be appended.
+#[derive(Default)]
+pub(in crate::agents::codex) struct Records {
+    pub texts: RecordTexts,
+    pub first_project: Option<Vec<u8>>,
+    /// Turns of a parent that nobody else has.
+    pub replayed_turns: u64,
+    /// Something was used since a turn was written, and more may come.
+    pub waits: bool,
+}
+
+impl Engine<'_> {
+    /// The session at the last end of a turn.
+    pub(in crate::agents::codex) fn session(&self) -> &[u8] {
+        &self.frozen.session
+    }
+
+    /// The folder of the session.
+    pub(in crate::agents::codex) fn folder(&self) -> Option<&[u8]> {
+        self.frozen.folder.as_deref()
+    }
+
+    /// All records whose turns ended behind byte `from`. `written` has what was written of turns before, by id, and is
+    /// brought up to date.
+    pub(in crate::agents::codex) fn records(
+        &mut self,
+        from: u64,
+        written: &mut HashMap<Vec<u8>, Written>,
+        is_at_rest: bool,
+    ) -> Records {
+        let mut records = Records::default();
+        let is_full = self.rules.content == ContentMode::Full;
+        let frozen = self.frozen.clone();
+        let turns = std::mem::take(&mut self.turns);
+        let turns = &turns[..frozen.turns];
+        // Ours: the usage of turns of one id is that of the first.
+        let mut used: Vec<Counts> = turns.iter().map(|turn| turn.used).collect();
+        let mut has_usage: Vec<bool> = turns.iter().map(|turn| turn.has_usage).collect();
+        for (at, turn) in turns.iter().enumerate() {
+            if let Some(first) = turn.same_as {
+                used[first] = used[first].plus(used[at]);
+                has_usage[first] |= has_usage[at];
+            }
+        }
+        let last = turns.iter().rposition(|turn| turn.same_as.is_none());
+        let mut written_now = HashMap::new();
+        let mut index = 0;
+        for (at, turn) in turns.iter().enumerate() {
+            let turn_index = index;
+            if !self.rules.as_reference && turn.same_as.is_some() {
+                self.content_of(turn, from, &mut records, is_full);
+                continue;
+            }
+            index += 1;
+            if turn.is_replay && (turn.used.is_zero() || self.rules.own.ancestors_turns.contains(&turn.id)) {
+                continue;
+            }
+            let before = written.get(&turn.id).copied().unwrap_or_default();
+            let mut now = Written { used: used[at], times: 1, calls: turn.calls.len() };
+            let (mut usage, mut id, mut first_call) = (used[at], turn.id.clone(), 0);
+            let mut is_written = !self.rules.as_reference && before.times > 0;
+            if is_written {
+                // A turn that was written went on: what it used since becomes a turn of its own, once no more can come.
+                usage = usage.beyond(before.used);
+                first_call = before.calls.min(turn.calls.len());
+                now.times = before.times;
+                let has_more = !usage.is_zero() || first_call < turn.calls.len();
+                if has_more && (Some(at) != last || is_at_rest) {
+                    id.extend_from_slice(format!("+{}", before.times).as_bytes());
+                    now.times += 1;
+                    is_written = false;
+                } else {
+                    records.waits |= has_more;
+                    now = before;
+                }
+            }
+            written_now.insert(turn.id.clone(), now);
+            if !is_written {
+                let place = TurnPlace { id: &id, index: turn_index, first_call, has_usage: has_usage[at] };
+                records.texts.turns.push(self.turn_record(turn, &place, usage));
+                records.replayed_turns += u64::from(turn.is_replay);
+            }
+            self.content_of(turn, from, &mut records, is_full);
+        }
+        *written = written_now;
+        let wanted = |at: u64| at > from;
+        for made in &self.events[..frozen.events] {
+            if wanted(made.at) {
+                records.texts.events.push(self.event_record(&made.what));
+            }
+        }
+        let texts = |made: &[Made<Vec<u8>>]| -> Vec<Vec<u8>> {
+            made.iter().filter(|made| wanted(made.at)).map(|made| made.what.clone()).collect()
+        };
+        records.texts.relationships = texts(&self.relationships[..frozen.relationships]);
+        records.texts.compactions = texts(&self.compactions[..frozen.compactions]);
+        records.texts.user_turns = texts(&self.user_turns[..frozen.user_turns]);
+        records
+    }
+
+    fn content_of(&self, turn: &Turn, from: u64, records: &mut Records, is_full: bool) {
+        if turn.is_replay || (!self.rules.as_reference && turn.closed_at <= from) {
+            return;
+        }
+        if records.first_project.is_none() {
+            records.first_project = turn.project.clone();
+        }
+        records.texts.calls += turn.calls.len() as u64;
+        for line in turn.content.iter().filter(|_| is_full) {
+            if line.session.is_empty() {
+                continue;
+            }
+            let mut record = RecordText::of("codex");
+            record.text("sessionId", &line.session);
+            record.text("messageId", &turn.id);
+            record.text("ts", &line.ts);
+            record.text("role", line.role.as_bytes());
+            record.text("kind", line.kind.as_bytes());
+            match line.body.0 {
+                "text" => record.text("text", &line.body.1),
+                key => record.raw(key, &line.body.1),
+            }
+            records.texts.has_result_content |= line.kind == "tool_result";
+            records.texts.content.push(record.finish());
+        }
+    }
+
+    fn turn_record(&self, turn: &Turn, place: &TurnPlace<'_>, used: Counts) -> Vec<u8> {
+        let TurnPlace { id, index, first_call, has_usage } = *place;
+        let calls = &turn.calls[first_call..];
+        let own = &self.rules.own;
+        let usage = if self.rules.as_reference {
+            let [input, output, cache_read, reasoning] =
+                [0, 1, 2, 3].map(|at| (turn.end[at] - turn.start[at]).max(0.0));
+            Usage { input, output, reasoning, cache_read, ..Usage::default() }
+        } else {
+            used.usage()
+        };
+        let mut record = RecordText::of("codex");
+        let session = match (&own.parent, turn.is_replay) {
+            (Some(parent), true) => parent,
+            _ => &self.frozen.session,
+        };
+        record.text("sessionId", session);
+        record.text("messageId", id);
+        record.count("turnIndex", index);
+        record.text("ts", &self.ts_of(turn));
+        record.text("model", &turn.model);
+        usage.write(&mut record);
+        record.objects("toolCalls", calls, ToolCall::write);
+        Coverage {
+            has_input: has_usage,
+            has_output: has_usage,
+            has_reasoning: has_usage,
+            has_cache_read: has_usage,
+            has_cache_create: usage.cache_create_5m > 0.0,
+        }
+        .write_fidelity(&mut record);
+        record.text("sessionPath", &self.rules.session_path);
+        if let Some(project) = &turn.project {
+            record.text("project", project);
+            record.maybe_text("projectKey", self.rules.projects.key(project).as_deref().map(str::as_bytes));
+        }
+        if !turn.touched.is_empty() {
+            record.texts("filesTouched", &turn.touched);
+        }
+        if own.is_child
+            && !turn.is_replay
+            && let Some(parent) = &own.parent
+        {
+            let mut subagent = RecordText::default();
+            subagent.flag("isSidechain", true);
+            subagent.text("agentId", &own.session);
+            subagent.text("parentAgentId", parent);
+            subagent.maybe_text("subagentType", own.agent_role.as_deref());
+            record.raw("subagent", &subagent.finish());
+        }
+        let calls: Vec<ActivityCall<'_>> = calls
+            .iter()
+            .map(|call| ActivityCall { name: &call.name, target: call.target.as_deref() })
+            .collect();
+        let words = TurnWords {
+            prompt: &turn.prompt,
+            answer: &turn.answer,
+            has_failed: turn.calls.iter().any(|call| turn.failed.contains(&call.id)),
+            has_reasoning: usage.reasoning > 0.0,
+        };
+        classify(&calls, &words).write(&mut record);
+        record.finish()
+    }
+
+    /// A replayed turn happened when its id says, if that is earlier than the stamp of the copy.
+    fn ts_of(&self, turn: &Turn) -> Vec<u8> {
+        let told = parts::millis_of_uuid7(&turn.id).filter(|_| turn.is_replay);
+        let older = told.filter(|told| parts::millis_of(&turn.ts).is_none_or(|stamped| *told < stamped));
+        match older.and_then(|millis| jiff::Timestamp::from_millisecond(millis as i64).ok()) {
+            Some(time) => format!("{time:.3}").into_bytes(),
+            None => turn.ts.clone(),
+        }
+    }
+
+    fn event_record(&self, event: &Event) -> Vec<u8> {
+        let mut record = RecordText::of("codex");
+        record.text("sessionId", &self.frozen.session);
+        record.text("toolUseId", &event.call);
+        record.count("callIndex", event.call_index);
+        record.count("eventIndex", event.event_index);
+        record.text("status", event.status.as_bytes());
+        record.text("eventSource", event.source.as_bytes());
+        record.maybe_text("messageId", event.message.as_deref());
+        record.maybe_text("ts", Some(&event.ts[..]).filter(|ts| !ts.is_empty()));
+        record.flag_if("isError", event.is_error);
+        if let Some((len, hash)) = &event.measures {
+            record.count("contentLength", *len);
+            record.text("contentHash", hash.as_bytes());
+        }
+        record.maybe_text("agentId", event.agent.as_deref());
+        record.maybe_text("subagentSessionId", event.agent.as_deref());
+        record.flag_if("isError", event.is_settled_error);
+        record.finish()
+    }
+
+    /// The cursor that the TypeScript package would save.
+    pub(in crate::agents::codex) fn cursor(&self, inode: u64, mtime_ms: f64) -> Vec<u8> {
+        let frozen = &self.frozen;
+        let mut cursor = RecordText::default();
+        cursor.text("kind", b"codex");
+        cursor.number("inode", inode as f64);
+        cursor.number("offsetBytes", frozen.offset as f64);
+        cursor.number("mtimeMs", mtime_ms);
+        let mut counters = RecordText::default();
+        for (key, count) in ["input", "output", "cacheRead", "reasoning"].iter().zip(frozen.counters) {
+            counters.number(key, count);
+        }
+        cursor.raw("cumulative", &counters.finish());
+        cursor.text("sessionId", &frozen.session);
+        let mut contexts: Vec<(&[u8], &[u8])> = Vec::new();
+        let mut place: HashMap<&[u8], usize> = HashMap::new();
+        for context in &self.contexts[..frozen.contexts] {
+            match place.get(&context.id[..]) {
+                Some(at) => contexts[*at].1 = &context.text,
+                None => {
+                    place.insert(&context.id, contexts.len());
+                    contexts.push((&context.id, &context.text));
+                }
+            }
+        }
+        let text = object_text(contexts.into_iter().map(|(id, text)| (id, text.to_vec())).collect());
+        cursor.raw("turnContexts", &text);
+        cursor.maybe_text("sessionCwd", frozen.folder.as_deref());
+        let mut slot = RecordText::default();
+        slot.raw("blocks", &blocks_text(&frozen.gap.blocks));
+        slot.text("ts", &frozen.gap.ts);
+        slot.maybe_text("precedingMessageId", frozen.gap.preceding.as_deref());
+        cursor.raw("userTurnSlot", &slot.finish());
+        cursor.flag_if("rootSessionEmitted", frozen.has_root);
+        cursor.count("nextEventIndex", frozen.next_event);
+        let mut counts: Vec<(&[u8], usize)> =
+            self.counters_before.iter().map(|(call, count)| (&call[..], *count)).collect();
+        let mut place: HashMap<&[u8], usize> =
+            counts.iter().enumerate().map(|(at, (call, _))| (*call, at)).collect();
+        for call in &self.counted[..frozen.counted] {
+            let at = *place.entry(call).or_insert_with(|| {
+                counts.push((call, 0));
+                counts.len() - 1
+            });
+            counts[at].1 += 1;
+        }
+        if !counts.is_empty() {
+            let counts =
+                counts.into_iter().map(|(call, count)| (call, count.to_string().into_bytes())).collect();
+            cursor.raw("toolResultCounters", &object_text(counts));
+        }
+        if let Some((id, cache_read)) = &frozen.last {
+            let mut last = RecordText::default();
+            last.text("messageId", id);
+            last.number("cacheRead", *cache_read);
+            cursor.raw("lastCompletedTurn", &last.finish());
+        }
+        cursor.finish()
+    }
+}
+
+/// An object's text in JavaScript's order of keys.
+fn object_text(mut members: Vec<(&[u8], Vec<u8>)>) -> Vec<u8> {
+    members.sort_by_key(|(key, _)| is_array_index_key(key).map_or(u64::MAX, u64::from));
+    let mut out = b"{".to_vec();
+    for (at, (key, text)) in members.iter().enumerate() {
+        if at > 0 {
+            out.push(b',');
+        }
+        crate::scan::json::write_js_string(key, &mut out);
+        out.push(b':');
+        out.extend_from_slice(text);
+    }
+    out.push(b'}');
+    out
+}
+
+/// What was written of turns, as text of the side file.
+pub(in crate::agents::codex) fn written_text(written: &HashMap<Vec<u8>, Written>) -> Vec<u8> {
+    let mut all: Vec<_> = written.iter().collect();
+    all.sort_by_key(|(id, _)| *id);
+    let mut text = RecordText::default();
+    text.objects("all", &all, |(id, written), object| {
+        object.text("id", id);
+        object.count("times", written.times);
+        object.count("calls", written.calls);
+        let used = written.used;
+        for (key, count) in [
+            ("input_tokens", used.input),
+            ("cached_input_tokens", used.cached),
+            ("cache_write_input_tokens", used.cache_write),
+            ("output_tokens", used.output),
+            ("reasoning_output_tokens", used.reasoning),
+        ] {
+            object.number(key, count);
+        }
+    });
+    text.finish()
+}
+
+/// Reads what [`written_text`] wrote.
+pub(in crate::agents::codex) fn written_of(text: &[u8]) -> HashMap<Vec<u8>, Written> {
+    let mut document = Document::default();
+    let Ok(value) = document.parse(text) else { return HashMap::new() };
+    let all = value.get("all").into_iter().flat_map(Value::items);
+    all.filter_map(|entry| {
+        let times = js::number(entry, "times")? as usize;
+        Some((
+            js::any_text(entry, "id")?.to_vec(),
+            Written { used: Counts::of(entry), times, calls: js::number(entry, "calls")? as usize },
+        ))
+    })
+    .collect()
+}
