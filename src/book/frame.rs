@@ -67,16 +67,16 @@ pub(super) fn check(crc: u32, payload: &[u8]) -> Result<(), String> {
 /// Anything that looks like the beginning of a payload can have a length in front of it that reaches to the end, so
 /// comparing checksums candidate by candidate takes the square of the length. A checksum of any range comes from those of two
 /// prefixes, which are kept every [`FINDER_STEP_BYTES`]: n bytes with c candidates take n + c log n.
-pub(super) struct Finder<'a> {
+pub(super) struct FrameFinder<'a> {
     bytes: &'a [u8],
     /// Of the first 0, 1, 2, … steps.
     prefixes: Vec<u32>,
 }
 
-/// Bytes between two checksums that a [`Finder`] keeps.
+/// Bytes between two checksums that a [`FrameFinder`] keeps.
 const FINDER_STEP_BYTES: usize = 1 << 10;
 
-impl<'a> Finder<'a> {
+impl<'a> FrameFinder<'a> {
     pub(super) fn new(bytes: &'a [u8]) -> Self {
         let mut prefix = crc32fast::Hasher::new();
         let mut prefixes = vec![0];

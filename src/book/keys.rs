@@ -21,7 +21,7 @@ use uuid::Uuid;
 use super::error::BookError;
 use super::files;
 use super::scratch::{self, Scratch, SeqIndex};
-use super::state::State;
+use super::state::BookState;
 use super::time;
 use crate::disk;
 use crate::scan::{Io, Source};
@@ -37,15 +37,15 @@ pub(super) const WRITE_BYTES: usize = 1 << 18;
 
 /// The first outcome of a key, in the form runs and snapshots store it in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Outcome {
+pub(super) struct KeyOutcome {
     pub txid: Uuid,
     pub seq: Seq,
     #[serde(deserialize_with = "time::read")]
     pub at: DateTime<Utc>,
 }
 
-impl From<Outcome> for Committed {
-    fn from(outcome: Outcome) -> Self {
+impl From<KeyOutcome> for Committed {
+    fn from(outcome: KeyOutcome) -> Self {
         Self { txid: TxId(outcome.txid), seq: outcome.seq, at: outcome.at }
     }
 }
@@ -64,7 +64,7 @@ impl KeyHasher {
 #[derive(Debug)]
 pub(super) struct Keys {
     directory: PathBuf,
-    hot: HashMap<Arc<str>, Outcome>,
+    hot: HashMap<Arc<str>, KeyOutcome>,
     /// Hot keys, oldest first.
     order: VecDeque<Arc<str>>,
     cap: usize,
@@ -94,7 +94,7 @@ impl Keys {
     }
 
     /// Adds a committed key. Of a key that is known already the first outcome stays.
-    pub(super) fn insert(&mut self, key: Arc<str>, outcome: Outcome) {
+    pub(super) fn insert(&mut self, key: Arc<str>, outcome: KeyOutcome) {
         if let std::collections::hash_map::Entry::Vacant(entry) = self.hot.entry(key) {
             self.hot_bytes += entry.key().len();
             self.order.push_back(Arc::clone(entry.key()));
@@ -103,12 +103,12 @@ impl Keys {
     }
 
     /// The outcome of a key that is in memory.
-    pub(super) fn find_hot(&self, key: &str) -> Option<Outcome> {
+    pub(super) fn find_hot(&self, key: &str) -> Option<KeyOutcome> {
         self.hot.get(key).copied()
     }
 
     /// The outcome of a key, wherever it is.
-    pub(super) fn find(&self, key: &str, state: &State) -> Result<Option<Outcome>, BookError> {
+    pub(super) fn find(&self, key: &str, state: &BookState) -> Result<Option<KeyOutcome>, BookError> {
         if let Some(outcome) = self.find_hot(key) {
             return Ok(Some(outcome));
         }
@@ -122,14 +122,14 @@ impl Keys {
             if let LedgerEvent::TransactionPosted(transaction) = event.event
                 && transaction.idempotency_key.0 == key
             {
-                return Ok(Some(Outcome { txid: transaction.id.0, seq, at: event.at }));
+                return Ok(Some(KeyOutcome { txid: transaction.id.0, seq, at: event.at }));
             }
         }
         Ok(None)
     }
 
     /// Hot keys and their outcomes, oldest first.
-    pub(super) fn hot(&self) -> impl Iterator<Item = (&Arc<str>, Outcome)> {
+    pub(super) fn hot(&self) -> impl Iterator<Item = (&Arc<str>, KeyOutcome)> {
         self.order.iter().filter_map(|key| Some((key, *self.hot.get(key)?)))
     }
 
@@ -173,7 +173,7 @@ impl Keys {
 
     /// Writes the `count` oldest keys in memory to a run and forgets them.
     pub(super) fn spill(&mut self, count: usize, scratch: &Arc<Scratch>) -> Result<(), BookError> {
-        let mut oldest: Vec<(&str, Outcome)> =
+        let mut oldest: Vec<(&str, KeyOutcome)> =
             self.hot().take(count).map(|(key, outcome)| (key.as_ref(), outcome)).collect();
         if oldest.is_empty() {
             return Ok(());
@@ -229,7 +229,7 @@ impl Keys {
             .zip(&mut buffers)
             .map(|(run, buffer)| run.entries(buffer))
             .collect::<Result<_, _>>()?;
-        let mut heads: Vec<Option<(String, Outcome)>> =
+        let mut heads: Vec<Option<(String, KeyOutcome)>> =
             readers.iter_mut().map(|reader| reader.next().transpose()).collect::<Result<_, _>>()?;
         let merged = std::iter::from_fn(|| {
             let smallest =
@@ -262,7 +262,7 @@ impl Keys {
         runs: &[(u64, PathBuf)],
         replayed_from: Seq,
         max_seq: Seq,
-        state: &mut State,
+        state: &mut BookState,
         acknowledged: &mut Seq,
     ) -> Result<Covered, BookError> {
         self.next_run = runs.last().map_or(0, |(number, _)| number + 1);
@@ -287,7 +287,7 @@ impl Keys {
         &mut self,
         path: &Path,
         max_seq: Seq,
-        state: &mut State,
+        state: &mut BookState,
         covered: &mut Covered,
         acknowledged: &mut Seq,
     ) -> Result<(), BookError> {
@@ -319,7 +319,7 @@ impl Keys {
     }
 
     /// Notes a replayed key: in memory, unless a run has it.
-    pub(super) fn replay(&mut self, key: &str, outcome: Outcome, covered: &mut Covered) {
+    pub(super) fn replay(&mut self, key: &str, outcome: KeyOutcome, covered: &mut Covered) {
         if covered.contains(outcome.seq) {
             covered.confirm(self.hasher.hash(key), outcome.seq);
         } else {
@@ -388,7 +388,7 @@ fn mix(hash: u128, seq: Seq) -> u128 {
 /// Writes a run: checksum, then a JSON array of `[key, outcome]` by key.
 fn write_run<K: Serialize>(
     path: &Path,
-    entries: impl Iterator<Item = Result<(K, Outcome), BookError>>,
+    entries: impl Iterator<Item = Result<(K, KeyOutcome), BookError>>,
 ) -> Result<(), BookError> {
     disk::replace_with(path, true, |file| {
         let mut out = Checksummed::new(file)?;
@@ -491,7 +491,7 @@ impl RunEntries<'_> {
         BookError::Derived { path: self.source.path().to_owned(), offset: self.at as u64 + 4, reason }
     }
 
-    fn read(&mut self) -> Result<Option<(String, Outcome)>, BookError> {
+    fn read(&mut self) -> Result<Option<(String, KeyOutcome)>, BookError> {
         match (self.last.is_some(), self.bytes.get(self.at)) {
             (false, Some(b'[')) if self.bytes.get(1) == Some(&b']') => self.at = 1,
             (false, Some(b'[')) | (true, Some(b',')) => self.at += 1,
@@ -506,7 +506,7 @@ impl RunEntries<'_> {
             return Ok(None);
         }
         let mut entry =
-            serde_json::Deserializer::from_slice(&self.bytes[self.at..]).into_iter::<(String, Outcome)>();
+            serde_json::Deserializer::from_slice(&self.bytes[self.at..]).into_iter::<(String, KeyOutcome)>();
         let (key, outcome) = match entry.next() {
             Some(Ok(entry)) => entry,
             Some(Err(error)) => return Err(self.damaged(error.to_string())),
@@ -522,7 +522,7 @@ impl RunEntries<'_> {
 }
 
 impl Iterator for RunEntries<'_> {
-    type Item = Result<(String, Outcome), BookError>;
+    type Item = Result<(String, KeyOutcome), BookError>;
 
     fn next(&mut self) -> Option<Self::Item> {
         self.read().transpose()

@@ -47,14 +47,16 @@
 //! # }
 //! ```
 
+mod books;
 mod check;
 mod directory;
 mod error;
 mod files;
 mod frame;
-mod judge;
+mod job;
 mod keys;
 mod open;
+mod options;
 mod queue;
 mod recovery;
 mod scan;
@@ -64,12 +66,15 @@ mod state;
 mod store;
 mod subscribe;
 mod time;
+mod validate;
+mod view;
 mod writer;
 
-pub use check::{BookReport, CheckReport, Finding, FindingKind, Unbalanced, check};
+pub use check::{BookCheckReport, BookFinding, BookFindingKind, BookReport, Unbalanced, check};
 pub use error::BookError;
-pub use recovery::{Quarantined, RecoveryReport, Truncated};
-pub use store::{LogStoreOptions, LogTaleaStore};
+pub use options::LogStoreOptions;
+pub use recovery::{BookRecoveryReport, SetAsideFile, TruncatedSegment};
+pub use store::LogTaleaStore;
 
 #[cfg(all(test, unix))]
 mod tests;

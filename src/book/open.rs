@@ -12,13 +12,13 @@ use talea_core::types::{AssetDef, Direction, Seq};
 
 use super::error::BookError;
 use super::files::{self, Listing};
-use super::frame::{Finder, PostingIn, Replayed};
-use super::keys::{Covered, Keys, Outcome};
-use super::recovery::{Quarantined, RecoveryReport, Truncated};
-use super::scan::{self, Bad, Found};
+use super::frame::{FrameFinder, PostingIn, Replayed};
+use super::keys::{Covered, KeyOutcome, Keys};
+use super::options::LogStoreOptions;
+use super::recovery::{BookRecoveryReport, SetAsideFile, TruncatedSegment};
+use super::scan::{self, BadFrame, ScannedItem};
 use super::snapshot;
-use super::state::{PostingRef, State};
-use super::store::LogStoreOptions;
+use super::state::{BookState, PostingRef};
 use crate::disk;
 use crate::scan::{Io, Source};
 
@@ -27,8 +27,8 @@ const REPLAY_HOT_MIN: usize = 1 << 16;
 
 /// A book as it is after opening.
 #[derive(Debug)]
-pub(super) struct Opened {
-    pub state: State,
+pub(super) struct OpenedBook {
+    pub state: BookState,
     pub keys: Keys,
     /// Registrations in its log.
     pub assets: Vec<AssetDef>,
@@ -38,11 +38,11 @@ pub(super) struct Opened {
     /// Events behind the snapshot it was opened with.
     pub events_since_snapshot: u64,
     /// What was cut or renamed on the way.
-    pub recovery: RecoveryReport,
+    pub recovery: BookRecoveryReport,
 }
 
 /// Creates a book: its directory and an empty segment, durable on return.
-pub(super) fn create(directory: &Path, options: &LogStoreOptions) -> Result<Opened, BookError> {
+pub(super) fn create(directory: &Path, options: &LogStoreOptions) -> Result<OpenedBook, BookError> {
     disk::create_dir_all(directory)?;
     // A directory that is there already may be the work of a call that failed before it synced the name.
     disk::sync_dir(disk::parent_of(directory))?;
@@ -51,17 +51,17 @@ pub(super) fn create(directory: &Path, options: &LogStoreOptions) -> Result<Open
 
 /// A book that was read, and found to be sound but for the end of its log. Dropped, it leaves that as it is.
 #[derive(Debug)]
-pub(super) struct Read {
+pub(super) struct ReadBook {
     pub name: String,
     pub directory: PathBuf,
     listing: Listing,
-    state: State,
+    state: BookState,
     keys: Keys,
     assets: Vec<AssetDef>,
     /// Events in the log.
     events: Seq,
     /// The first frame of the last segment that is not good.
-    bad: Option<Bad>,
+    bad: Option<BadFrame>,
     /// The last event that a snapshot or a run knows of: everything up to it was acknowledged once.
     acknowledged: Seq,
     snapshot_seq: Seq,
@@ -72,7 +72,7 @@ pub(super) struct Read {
 ///
 /// # Errors
 /// What cannot be made whole from the log, with file and offset; reading.
-pub(super) fn read(directory: &Path, name: &str, options: &LogStoreOptions) -> Result<Read, BookError> {
+pub(super) fn read(directory: &Path, name: &str, options: &LogStoreOptions) -> Result<ReadBook, BookError> {
     let listing = prepare(directory)?;
     // The registry is made of all registrations, and a snapshot holds none.
     let snapshots = if name == SYSTEM_BOOK { &[][..] } else { &listing.snapshots[..] };
@@ -84,7 +84,7 @@ pub(super) fn read(directory: &Path, name: &str, options: &LogStoreOptions) -> R
     let (replay, snapshot_seq, bad) = loop {
         let (state, keys, candidate) = match start.take() {
             Some((state, keys, candidate)) => (state, keys, Some(candidate)),
-            None => (State::new(directory), Keys::new(directory, options.idem_hot_cap), None),
+            None => (BookState::new(directory), Keys::new(directory, options.idem_hot_cap), None),
         };
         let snapshot_seq = candidate.map_or(0, |at| snapshots[at].0);
         let mut replay = Replay {
@@ -126,7 +126,7 @@ pub(super) fn read(directory: &Path, name: &str, options: &LogStoreOptions) -> R
         break (replay, snapshot_seq, bad);
     };
     let Replay { state, keys, assets, events, .. } = replay;
-    Ok(Read {
+    Ok(ReadBook {
         name: name.to_owned(),
         directory: directory.to_owned(),
         listing,
@@ -150,11 +150,11 @@ fn max_seq(listing: &Listing) -> Result<Seq, BookError> {
     Ok((len_bytes / 16) as Seq)
 }
 
-impl Read {
+impl ReadBook {
     /// Cuts the end of the log where it is not good, moves misleading snapshots aside, and opens the book for writing.
-    pub(super) fn finish(self) -> Result<Opened, BookError> {
+    pub(super) fn finish(self) -> Result<OpenedBook, BookError> {
         let Self { listing, mut state, mut keys, events, .. } = self;
-        let mut recovery = RecoveryReport::default();
+        let mut recovery = BookRecoveryReport::default();
         let last_path = &listing.segments[listing.segments.len() - 1].1;
         if let Some(bad) = &self.bad {
             recovery.truncated.push(repair(last_path, bad, self.acknowledged > events)?);
@@ -180,12 +180,12 @@ impl Read {
         let active_len_bytes = active.len_bytes()?;
         let events_since_snapshot = (events - self.snapshot_seq) as u64;
         let assets = self.assets;
-        Ok(Opened { state, keys, assets, active, active_len_bytes, events_since_snapshot, recovery })
+        Ok(OpenedBook { state, keys, assets, active, active_len_bytes, events_since_snapshot, recovery })
     }
 }
 
 /// Spills the oldest keys. A failure is logged and costs memory, nothing else.
-fn spill(book: &str, state: &mut State, keys: &mut Keys, count: usize) {
+fn spill(book: &str, state: &mut BookState, keys: &mut Keys, count: usize) {
     let spilled = state.scratch().and_then(|scratch| keys.spill(count, &scratch));
     if let Err(error) = spilled {
         tracing::warn!(book, %error, "keys stay in memory");
@@ -224,7 +224,7 @@ fn load_newest(
     from: usize,
     directory: &Path,
     options: &LogStoreOptions,
-) -> Option<(State, Keys, usize)> {
+) -> Option<(BookState, Keys, usize)> {
     for (at, (last, path)) in snapshots.iter().enumerate().skip(from) {
         match snapshot::load(path, *last, directory, options.idem_hot_cap) {
             Ok((state, keys)) => return Some((state, keys, at)),
@@ -235,17 +235,17 @@ fn load_newest(
 }
 
 /// A snapshot of events that the log does not have would be believed again once the log is as long.
-fn set_aside(snapshot: &Path) -> Result<Quarantined, BookError> {
+fn set_aside(snapshot: &Path) -> Result<SetAsideFile, BookError> {
     tracing::warn!(snapshot = %snapshot.display(), "snapshot is ahead of its log and was renamed to *.stale");
     let saved_as = disk::set_aside(snapshot, ".stale")?;
     disk::sync_dir(disk::parent_of(snapshot))?;
-    Ok(Quarantined { file: snapshot.to_owned(), saved_as })
+    Ok(SetAsideFile { file: snapshot.to_owned(), saved_as })
 }
 
 struct Replay<'a> {
     name: &'a str,
     listing: &'a Listing,
-    state: State,
+    state: BookState,
     keys: Keys,
     covered: Covered,
     assets: Vec<AssetDef>,
@@ -262,14 +262,14 @@ impl Replay<'_> {
     }
 
     /// Replays what is behind the snapshot; answers the first frame that is not good.
-    fn run(&mut self, snapshot_seq: Seq) -> Result<Option<Bad>, BookError> {
+    fn run(&mut self, snapshot_seq: Seq) -> Result<Option<BadFrame>, BookError> {
         let listing = self.listing;
         scan::scan(&listing.segments, snapshot_seq + 1, |found| match found {
-            Found::Segment(index) => {
+            ScannedItem::Segment(index) => {
                 self.state.add_segment(listing.segments[index].0);
                 Ok(())
             }
-            Found::Event(index, frame) => {
+            ScannedItem::Event(index, frame) => {
                 self.events = frame.seq;
                 self.state.add_position(frame.offset);
                 if let Some((at, event)) = &frame.event {
@@ -303,7 +303,7 @@ impl Replay<'_> {
             Replayed::Account(def, cfg) => self.state.add_account(def, cfg),
             Replayed::Posted(posted) => {
                 self.state.post(seq, at, posted.txid, posted.postings.iter().map(PostingRef::from))?;
-                let outcome = Outcome { txid: posted.txid, seq, at };
+                let outcome = KeyOutcome { txid: posted.txid, seq, at };
                 self.keys.replay(&posted.key, outcome, &mut self.covered);
             }
         }
@@ -325,7 +325,7 @@ impl<'a> From<&'a PostingIn<'_>> for PostingRef<'a> {
 }
 
 /// Cuts the last segment, `path`, at its first bad frame. What is cut is saved when it may have been acknowledged.
-fn repair(path: &Path, bad: &Bad, was_acknowledged: bool) -> Result<Truncated, BookError> {
+fn repair(path: &Path, bad: &BadFrame, was_acknowledged: bool) -> Result<TruncatedSegment, BookError> {
     let file = disk::File::open_rw(path)?;
     let len_bytes = file.len_bytes()?;
     let mut saved_as = None;
@@ -342,16 +342,16 @@ fn repair(path: &Path, bad: &Bad, was_acknowledged: bool) -> Result<Truncated, B
     file.set_len(bad.offset)?;
     file.sync_all()?;
     let (file, reason) = (path.to_owned(), bad.reason.clone());
-    Ok(Truncated { file, length: bad.offset, from_length: len_bytes, reason, saved_as })
+    Ok(TruncatedSegment { file, length: bad.offset, from_length: len_bytes, reason, saved_as })
 }
 
 /// Whether the bytes behind the last good frame can be more than a write that was never acknowledged: there is a whole
 /// frame among them, or one in full length that is not zeros.
-fn is_worth_saving(path: &Path, bad: &Bad) -> Result<bool, BookError> {
+fn is_worth_saving(path: &Path, bad: &BadFrame) -> Result<bool, BookError> {
     let source = Source::open(path, Io::Mmap)?;
     let mut buffer = Vec::new();
     let tail = source.bytes(bad.offset..source.len_bytes(), &mut buffer)?;
-    let has_whole_frame = Finder::new(tail).next_whole(0).is_some();
+    let has_whole_frame = FrameFinder::new(tail).next_whole(0).is_some();
     source.check_len()?;
     Ok(has_whole_frame || (!bad.is_torn && tail.iter().any(|byte| *byte != 0)))
 }

@@ -7,17 +7,17 @@ use serde::Serialize;
 /// What opening a store changed besides leftovers of its own.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct RecoveryReport {
+pub struct BookRecoveryReport {
     /// Segments whose damaged or unfinished end was cut.
-    pub truncated: Vec<Truncated>,
+    pub truncated: Vec<TruncatedSegment>,
     /// Files renamed out of the way: snapshots ahead of their log.
-    pub quarantined: Vec<Quarantined>,
+    pub quarantined: Vec<SetAsideFile>,
 }
 
 /// A segment that was cut.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Truncated {
+pub struct TruncatedSegment {
     /// The file.
     pub file: PathBuf,
     /// Its length in bytes now.
@@ -33,7 +33,7 @@ pub struct Truncated {
 /// A file that was renamed out of the way.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Quarantined {
+pub struct SetAsideFile {
     /// Its name before.
     pub file: PathBuf,
     /// Its name now.

@@ -26,7 +26,7 @@ const WINDOW_CHUNKS: usize = 8;
 const WINDOW_BYTES: usize = WINDOW_CHUNKS * CHUNK_BYTES;
 
 /// A good frame.
-pub(super) struct Frame<'a> {
+pub(super) struct GoodFrame<'a> {
     /// Its number, as its place in the log says.
     pub seq: Seq,
     /// Where its header begins in its segment.
@@ -36,16 +36,16 @@ pub(super) struct Frame<'a> {
 }
 
 /// What the caller is told of, in the order of the log.
-pub(super) enum Found<'f, 'a> {
+pub(super) enum ScannedItem<'f, 'a> {
     /// The segment with this index begins.
     Segment(usize),
     /// The next event, of the segment with this index.
-    Event(usize, &'f Frame<'a>),
+    Event(usize, &'f GoodFrame<'a>),
 }
 
 /// The first frame that is not good.
 #[derive(Debug)]
-pub(super) struct Bad {
+pub(super) struct BadFrame {
     /// Index of its segment.
     pub segment: usize,
     /// Where its header begins, which is where the good part ends.
@@ -68,8 +68,8 @@ struct Chunk<'a> {
 
 struct Decoded<'a> {
     chunk: Chunk<'a>,
-    frames: Vec<Frame<'a>>,
-    bad: Option<Bad>,
+    frames: Vec<GoodFrame<'a>>,
+    bad: Option<BadFrame>,
     gap: Option<BookError>,
 }
 
@@ -83,15 +83,15 @@ struct Decoded<'a> {
 pub(super) fn scan(
     segments: &[(Seq, PathBuf)],
     decode_from: Seq,
-    mut sink: impl FnMut(Found<'_, '_>) -> Result<(), BookError> + Send,
-) -> Result<Option<Bad>, BookError> {
+    mut sink: impl FnMut(ScannedItem<'_, '_>) -> Result<(), BookError> + Send,
+) -> Result<Option<BadFrame>, BookError> {
     let mut next = 1;
     for (group, members) in segments.chunks(GROUP_SEGMENTS).enumerate() {
         let sources: Vec<Source> =
             members.iter().map(|(_, path)| Source::open(path, Io::Mmap)).collect::<Result<_, _>>()?;
         let mut buffers = vec![Vec::new(); sources.len()];
         let mut walk =
-            Walk { next, torn: None, gap: None, segments: Vec::new(), at: 0, offset: 0, is_first: true };
+            FrameWalk { next, torn: None, gap: None, segments: Vec::new(), at: 0, offset: 0, is_first: true };
         for ((source, buffer), (at, (base, path))) in
             sources.iter().zip(&mut buffers).zip(members.iter().enumerate())
         {
@@ -112,10 +112,10 @@ pub(super) fn scan(
 
 /// Hands on everything of one group: while one window is applied, the next is decoded.
 fn pass<'a>(
-    walk: &mut Walk<'a>,
+    walk: &mut FrameWalk<'a>,
     decode_from: Seq,
-    sink: &mut (impl FnMut(Found<'_, '_>) -> Result<(), BookError> + Send),
-) -> Result<Option<Bad>, BookError> {
+    sink: &mut (impl FnMut(ScannedItem<'_, '_>) -> Result<(), BookError> + Send),
+) -> Result<Option<BadFrame>, BookError> {
     let decode = |window: Vec<Chunk<'a>>| -> Vec<Decoded<'a>> {
         window.into_par_iter().map(|chunk| decode_chunk(chunk, decode_from)).collect()
     };
@@ -136,14 +136,14 @@ fn pass<'a>(
 
 fn apply(
     decoded: Vec<Decoded<'_>>,
-    sink: &mut impl FnMut(Found<'_, '_>) -> Result<(), BookError>,
-) -> Result<Option<Bad>, BookError> {
+    sink: &mut impl FnMut(ScannedItem<'_, '_>) -> Result<(), BookError>,
+) -> Result<Option<BadFrame>, BookError> {
     for Decoded { chunk, frames, bad, gap } in decoded {
         if chunk.is_first {
-            sink(Found::Segment(chunk.segment))?;
+            sink(ScannedItem::Segment(chunk.segment))?;
         }
         for frame in &frames {
-            sink(Found::Event(chunk.segment, frame))?;
+            sink(ScannedItem::Event(chunk.segment, frame))?;
         }
         if bad.is_some() {
             return Ok(bad);
@@ -156,17 +156,17 @@ fn apply(
 }
 
 /// Goes from header to header and cuts segments into chunks.
-struct Walk<'a> {
+struct FrameWalk<'a> {
     segments: Vec<(usize, Seq, &'a PathBuf, &'a [u8])>,
     at: usize,
     offset: usize,
     is_first: bool,
     next: Seq,
-    torn: Option<Bad>,
+    torn: Option<BadFrame>,
     gap: Option<BookError>,
 }
 
-impl<'a> Walk<'a> {
+impl<'a> FrameWalk<'a> {
     fn window(&mut self) -> Vec<Chunk<'a>> {
         let mut chunks = Vec::new();
         let mut bytes = 0;
@@ -202,7 +202,7 @@ impl<'a> Walk<'a> {
                 Split::End => break,
                 Split::Torn => {
                     let reason = format!("it is cut short: {} bytes are left", bytes.len() - self.offset);
-                    self.torn = Some(Bad { segment, offset: self.offset as u64, is_torn: true, reason });
+                    self.torn = Some(BadFrame { segment, offset: self.offset as u64, is_torn: true, reason });
                     break;
                 }
             }
@@ -235,7 +235,7 @@ fn decode_chunk(chunk: Chunk<'_>, decode_from: Seq) -> Decoded<'_> {
             _ => frame::replay(payload).map(|(found, at, event)| (found, Some((at, event)))),
         });
         match read {
-            Ok((found, event)) if found == seq => decoded.frames.push(Frame { seq, offset, event }),
+            Ok((found, event)) if found == seq => decoded.frames.push(GoodFrame { seq, offset, event }),
             Ok((found, _)) => {
                 let path = decoded.chunk.path.clone();
                 decoded.gap = Some(BookError::Gap { path, offset, expected: seq, found });
@@ -243,7 +243,7 @@ fn decode_chunk(chunk: Chunk<'_>, decode_from: Seq) -> Decoded<'_> {
             }
             Err(reason) => {
                 let segment = decoded.chunk.segment;
-                decoded.bad = Some(Bad { segment, offset, is_torn: false, reason });
+                decoded.bad = Some(BadFrame { segment, offset, is_torn: false, reason });
                 break;
             }
         }

@@ -4,7 +4,7 @@
 //! part is in memory; the rest lies here, in an unlinked file beside the segments that dies with the process and is made
 //! again from the log on opening. It is append-only while it lives, so a reader who copied an offset needs no lock.
 //!
-//! Three structures share the file: [`Positions`], an array; [`SeqIndex`], sorted runs; and chains of [`Block`]s.
+//! Three structures share the file: [`Positions`], an array; [`SeqIndex`], sorted runs; and chains of [`HistoryBlock`]s.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -122,7 +122,7 @@ pub(super) struct SeqIndex {
     /// Recent entries whose id stands in `recent` already.
     repeats: Vec<(u128, Seq)>,
     /// Oldest first; see [`SeqIndex::merge_due`] for their sizes.
-    runs: Vec<Arc<Run>>,
+    runs: Vec<Arc<IndexRun>>,
 }
 
 const ENTRY_BYTES: usize = 24;
@@ -141,14 +141,14 @@ const MERGE_CHUNK_ENTRIES: usize = 1 << 15;
 
 /// A sorted run of entries in the scratch file.
 #[derive(Debug)]
-pub(super) struct Run {
+pub(super) struct IndexRun {
     offset: u64,
     len: usize,
     /// The id of every [`PAGE_ENTRIES`]th entry.
     fences: Vec<u128>,
 }
 
-impl Run {
+impl IndexRun {
     fn read(
         &self,
         scratch: &Scratch,
@@ -184,13 +184,17 @@ impl Run {
 /// Writes a run piece by piece.
 struct RunWriter<'a> {
     scratch: &'a Scratch,
-    run: Run,
+    run: IndexRun,
     bytes: Vec<u8>,
 }
 
 impl<'a> RunWriter<'a> {
     fn new(scratch: &'a Scratch) -> Self {
-        Self { scratch, run: Run { offset: scratch.end(), len: 0, fences: Vec::new() }, bytes: Vec::new() }
+        Self {
+            scratch,
+            run: IndexRun { offset: scratch.end(), len: 0, fences: Vec::new() },
+            bytes: Vec::new(),
+        }
     }
 
     fn push(&mut self, (id, seq): (u128, Seq)) -> Result<(), BookError> {
@@ -207,7 +211,7 @@ impl<'a> RunWriter<'a> {
         Ok(())
     }
 
-    fn finish(self) -> Result<Run, BookError> {
+    fn finish(self) -> Result<IndexRun, BookError> {
         self.scratch.append(&self.bytes)?;
         Ok(self.run)
     }
@@ -216,14 +220,14 @@ impl<'a> RunWriter<'a> {
 /// Reads a run from its beginning.
 struct RunReader<'a> {
     scratch: &'a Scratch,
-    run: &'a Run,
+    run: &'a IndexRun,
     next: usize,
     entries: Vec<(u128, Seq)>,
     at: usize,
 }
 
 impl<'a> RunReader<'a> {
-    fn new(scratch: &'a Scratch, run: &'a Run) -> Self {
+    fn new(scratch: &'a Scratch, run: &'a IndexRun) -> Self {
         Self { scratch, run, next: 0, entries: Vec::new(), at: 0 }
     }
 
@@ -295,14 +299,14 @@ impl SeqIndex {
 
     /// The last two runs, if they are near enough in size to be merged: sizes fall by half or more from run to run, so
     /// there are about log2 of them, up to [`MERGE_MAX_ENTRIES`].
-    pub(super) fn merge_due(&self) -> Option<(Arc<Run>, Arc<Run>)> {
+    pub(super) fn merge_due(&self) -> Option<(Arc<IndexRun>, Arc<IndexRun>)> {
         let [.., older, newer] = self.runs.as_slice() else { return None };
         let due = older.len < newer.len * 2 && older.len + newer.len <= MERGE_MAX_ENTRIES;
         due.then(|| (Arc::clone(older), Arc::clone(newer)))
     }
 
     /// Puts the merger of the last two runs in their place.
-    pub(super) fn install(&mut self, merged: Run) {
+    pub(super) fn install(&mut self, merged: IndexRun) {
         self.runs.truncate(self.runs.len() - 2);
         self.runs.push(Arc::new(merged));
     }
@@ -354,7 +358,7 @@ impl SeqIndex {
 }
 
 /// Merges two runs into a new one.
-pub(super) fn merge(scratch: &Scratch, older: &Run, newer: &Run) -> Result<Run, BookError> {
+pub(super) fn merge(scratch: &Scratch, older: &IndexRun, newer: &IndexRun) -> Result<IndexRun, BookError> {
     let mut left = RunReader::new(scratch, older);
     let mut right = RunReader::new(scratch, newer);
     // The readers read what lies before the writer's beginning.
@@ -373,7 +377,7 @@ pub(super) fn merge(scratch: &Scratch, older: &Run, newer: &Run) -> Result<Run, 
 
 /// A posting as an account's history keeps it.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Row {
+pub(super) struct HistoryRow {
     /// The event.
     pub seq: Seq,
     /// When it was committed.
@@ -390,7 +394,7 @@ pub(super) struct Row {
 
 const ROW_BYTES: usize = 52;
 
-impl Row {
+impl HistoryRow {
     /// Appends its fixed form.
     pub(super) fn write(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.seq.to_le_bytes());
@@ -425,7 +429,7 @@ impl Row {
 /// Each block points to the one before it and, past many, to an older one chosen as in a skew-binary list, so that any
 /// block is found from the last one in a logarithmic number of reads while memory keeps one offset an account.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Block {
+pub(super) struct HistoryBlock {
     offset: u64,
     previous: Option<u64>,
     jump: Option<u64>,
@@ -433,12 +437,12 @@ pub(super) struct Block {
     number: u64,
     len: usize,
     /// Its first posting.
-    pub first: Row,
+    pub first: HistoryRow,
 }
 
 const BLOCK_HEADER_BYTES: usize = 28;
 
-impl Block {
+impl HistoryBlock {
     fn read(scratch: &Scratch, offset: u64) -> Result<Self, BookError> {
         let mut bytes = [0; BLOCK_HEADER_BYTES + ROW_BYTES];
         scratch.read(&mut bytes, offset)?;
@@ -451,7 +455,7 @@ impl Block {
             jump: word(&bytes, 8).checked_sub(1),
             number: word(&bytes, 16),
             len: u32::from_le_bytes(len) as usize,
-            first: Row::read(&bytes[BLOCK_HEADER_BYTES..]),
+            first: HistoryRow::read(&bytes[BLOCK_HEADER_BYTES..]),
         })
     }
 
@@ -461,10 +465,10 @@ impl Block {
     }
 
     /// All its postings, oldest first.
-    pub(super) fn rows(&self, scratch: &Scratch) -> Result<Vec<Row>, BookError> {
+    pub(super) fn rows(&self, scratch: &Scratch) -> Result<Vec<HistoryRow>, BookError> {
         let mut bytes = vec![0; self.len * ROW_BYTES];
         scratch.read(&mut bytes, self.offset + BLOCK_HEADER_BYTES as u64)?;
-        Ok(bytes.chunks_exact(ROW_BYTES).map(Row::read).collect())
+        Ok(bytes.chunks_exact(ROW_BYTES).map(HistoryRow::read).collect())
     }
 
     /// Of the chain that ends at `last`, the newest block for which `early` holds; it must hold for every block older
@@ -492,25 +496,25 @@ impl Block {
     }
 }
 
-/// Blocks on their way to the scratch file: written together, linked to what is there.
-pub(super) struct Blocks<'a> {
+/// HistoryBlocks on their way to the scratch file: written together, linked to what is there.
+pub(super) struct HistoryBlocks<'a> {
     scratch: &'a Scratch,
     base: u64,
     bytes: Vec<u8>,
 }
 
-impl<'a> Blocks<'a> {
+impl<'a> HistoryBlocks<'a> {
     pub(super) fn new(scratch: &'a Scratch) -> Self {
         Self { scratch, base: scratch.end(), bytes: Vec::new() }
     }
 
     /// Adds a block behind `last` and answers where it will stand. At most one block an account, and no empty one.
-    pub(super) fn push(&mut self, last: Option<u64>, rows: &[Row]) -> Result<u64, BookError> {
+    pub(super) fn push(&mut self, last: Option<u64>, rows: &[HistoryRow]) -> Result<u64, BookError> {
         let offset = self.base + self.bytes.len() as u64;
         let (jump, number) = match last {
             None => (None, 0),
             Some(last) => {
-                let last = Block::read(self.scratch, last)?;
+                let last = HistoryBlock::read(self.scratch, last)?;
                 (Some(self.jump_over(&last)?), last.number + 1)
             }
         };
@@ -526,11 +530,11 @@ impl<'a> Blocks<'a> {
     }
 
     /// Where a block behind `last` jumps to: as far again as `last` does, if `last` and its own target jump equally far.
-    fn jump_over(&self, last: &Block) -> Result<u64, BookError> {
+    fn jump_over(&self, last: &HistoryBlock) -> Result<u64, BookError> {
         let Some(jump) = last.jump else { return Ok(last.offset) };
-        let middle = Block::read(self.scratch, jump)?;
+        let middle = HistoryBlock::read(self.scratch, jump)?;
         let Some(far) = middle.jump else { return Ok(last.offset) };
-        let target = Block::read(self.scratch, far)?;
+        let target = HistoryBlock::read(self.scratch, far)?;
         let equal = last.number - middle.number == middle.number - target.number;
         Ok(if equal { far } else { last.offset })
     }

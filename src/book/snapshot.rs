@@ -1,6 +1,6 @@
 //! Snapshots: a book at one moment, so that opening replays only what came later. Format: docs/books.md.
 //!
-//! Touches `snapshot-*.snap` files. Promises: a snapshot is written from an [`Image`] and read into a [`State`] as a
+//! Touches `snapshot-*.snap` files. Promises: a snapshot is written from an [`StateImage`] and read into a [`BookState`] as a
 //! stream, so neither takes memory for the history inside; one that is written is durable before the older ones go.
 
 use std::collections::HashMap;
@@ -16,9 +16,9 @@ use uuid::Uuid;
 
 use super::error::BookError;
 use super::files;
-use super::keys::{Checksummed, Keys, Outcome, RunFile};
-use super::scratch::Row;
-use super::state::{Image, State};
+use super::keys::{Checksummed, KeyOutcome, Keys, RunFile};
+use super::scratch::HistoryRow;
+use super::state::{BookState, StateImage};
 use super::time;
 use crate::disk;
 
@@ -40,7 +40,7 @@ struct PostingOut {
 /// Keys in memory at the moment of a snapshot, oldest first.
 #[derive(Debug)]
 pub(super) struct KeysImage {
-    hot: Vec<(std::sync::Arc<str>, Outcome)>,
+    hot: Vec<(std::sync::Arc<str>, KeyOutcome)>,
     cap: usize,
 }
 
@@ -54,7 +54,7 @@ impl KeysImage {
 }
 
 /// Writes a snapshot and deletes all but the newest two.
-pub(super) fn write(directory: &Path, image: &Image, keys: &KeysImage) -> Result<(), BookError> {
+pub(super) fn write(directory: &Path, image: &StateImage, keys: &KeysImage) -> Result<(), BookError> {
     let path = files::snapshot_path(directory, image.next_seq - 1);
     disk::replace_with(&path, true, |file| {
         let mut out = Checksummed::new(file)?;
@@ -69,7 +69,7 @@ pub(super) fn write(directory: &Path, image: &Image, keys: &KeysImage) -> Result
     Ok(())
 }
 
-fn write_json(out: &mut Checksummed<'_>, image: &Image, keys: &KeysImage) -> Result<(), BookError> {
+fn write_json(out: &mut Checksummed<'_>, image: &StateImage, keys: &KeysImage) -> Result<(), BookError> {
     out.text("{\"next_seq\":")?;
     out.json(&image.next_seq)?;
     out.text(",\"accounts\":{")?;
@@ -142,11 +142,16 @@ fn comma(out: &mut Checksummed<'_>, number: usize) -> Result<(), BookError> {
 }
 
 /// Reads a snapshot of event `last` into a new state and new keys. Positions and segments are not in it.
-pub(super) fn load(path: &Path, last: Seq, directory: &Path, cap: usize) -> Result<(State, Keys), BookError> {
+pub(super) fn load(
+    path: &Path,
+    last: Seq,
+    directory: &Path,
+    cap: usize,
+) -> Result<(BookState, Keys), BookError> {
     let file = RunFile::open(path)?;
     let mut buffer = Vec::new();
     let payload = file.payload(&mut buffer)?;
-    let mut loaded = Loaded { state: State::new(directory), keys: Keys::new(directory, cap) };
+    let mut loaded = LoadedSnapshot { state: BookState::new(directory), keys: Keys::new(directory, cap) };
     let mut json = serde_json::Deserializer::from_slice(payload);
     (&mut loaded)
         .deserialize(&mut json)
@@ -164,20 +169,20 @@ fn damaged(path: &Path, reason: String) -> BookError {
     BookError::Derived { path: path.to_owned(), offset: 4, reason }
 }
 
-struct Loaded {
-    state: State,
+struct LoadedSnapshot {
+    state: BookState,
     keys: Keys,
 }
 
 #[derive(Deserialize)]
 struct IdemIn {
-    hot: HashMap<String, Outcome>,
+    hot: HashMap<String, KeyOutcome>,
     order: Vec<String>,
     #[allow(dead_code)]
     cap: usize,
 }
 
-impl<'de> DeserializeSeed<'de> for &mut Loaded {
+impl<'de> DeserializeSeed<'de> for &mut LoadedSnapshot {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
@@ -185,7 +190,7 @@ impl<'de> DeserializeSeed<'de> for &mut Loaded {
     }
 }
 
-impl<'de> Visitor<'de> for &mut Loaded {
+impl<'de> Visitor<'de> for &mut LoadedSnapshot {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -220,7 +225,7 @@ impl<'de> Visitor<'de> for &mut Loaded {
     }
 }
 
-impl Loaded {
+impl LoadedSnapshot {
     fn keep_hot(&mut self, mut idem: IdemIn) {
         for key in idem.order {
             if let Some(outcome) = idem.hot.remove(&key) {
@@ -230,7 +235,7 @@ impl Loaded {
     }
 }
 
-struct Accounts<'s>(&'s mut State);
+struct Accounts<'s>(&'s mut BookState);
 
 impl<'de> DeserializeSeed<'de> for Accounts<'_> {
     type Value = ();
@@ -255,7 +260,7 @@ impl<'de> Visitor<'de> for Accounts<'_> {
     }
 }
 
-struct AccountSeed<'s>(&'s mut State);
+struct AccountSeed<'s>(&'s mut BookState);
 
 impl<'de> DeserializeSeed<'de> for AccountSeed<'_> {
     type Value = ();
@@ -310,7 +315,7 @@ impl<'de> Visitor<'de> for AccountSeed<'_> {
     }
 }
 
-struct Postings<'s>(&'s mut State, u32);
+struct Postings<'s>(&'s mut BookState, u32);
 
 impl<'de> DeserializeSeed<'de> for Postings<'_> {
     type Value = ();
@@ -336,7 +341,7 @@ impl<'de> Visitor<'de> for Postings<'_> {
             }
             last = seq;
             let credit = direction == Direction::Credit;
-            self.0.add_row(self.1, Row { seq, at, txid: txid.0, minor, credit, raw_after });
+            self.0.add_row(self.1, HistoryRow { seq, at, txid: txid.0, minor, credit, raw_after });
             if self.0.is_flush_due() {
                 self.0.tidy();
             }
@@ -345,7 +350,7 @@ impl<'de> Visitor<'de> for Postings<'_> {
     }
 }
 
-struct Txids<'s>(&'s mut State);
+struct Txids<'s>(&'s mut BookState);
 
 impl<'de> DeserializeSeed<'de> for Txids<'_> {
     type Value = ();

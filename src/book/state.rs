@@ -14,7 +14,7 @@ use talea_core::types::{AccountDef, AssetId, Direction, Seq};
 use uuid::Uuid;
 
 use super::error::BookError;
-use super::scratch::{self, Block, Blocks, Positions, Row, Scratch, SeqIndex};
+use super::scratch::{self, HistoryBlock, HistoryBlocks, HistoryRow, Positions, Scratch, SeqIndex};
 
 /// Events, or postings, after which their details leave memory.
 const FLUSH_EVENTS: usize = 1 << 16;
@@ -49,7 +49,7 @@ pub(super) struct Account {
     /// The last block of its history in the scratch file.
     last_block: Option<u64>,
     /// Its history behind that.
-    recent: Vec<Row>,
+    recent: Vec<HistoryRow>,
 }
 
 impl Account {
@@ -65,7 +65,7 @@ pub(super) fn effective(raw: i64, cfg: &AccountCfg) -> Option<i64> {
 
 /// A book.
 #[derive(Debug)]
-pub(super) struct State {
+pub(super) struct BookState {
     directory: PathBuf,
     pub next_seq: Seq,
     pub last_at: Option<DateTime<Utc>>,
@@ -86,7 +86,7 @@ pub(super) struct State {
     flush_at: usize,
 }
 
-impl State {
+impl BookState {
     /// A book without events; its scratch file will be made in `directory`.
     pub(super) fn new(directory: &Path) -> Self {
         Self {
@@ -144,7 +144,7 @@ impl State {
         self.bases.push(base);
     }
 
-    /// Notes where the next event stands; its numbers and times are noted by [`State::advance`].
+    /// Notes where the next event stands; its numbers and times are noted by [`BookState::advance`].
     pub(super) fn add_position(&mut self, offset: u64) {
         self.positions.push(offset);
     }
@@ -177,7 +177,7 @@ impl State {
                 let account = &mut self.accounts[index as usize];
                 account.raw = add(account.raw, minor, credit).ok_or_else(|| account.opened.0.id.to_key())?;
                 account.updated_seq = seq;
-                let row = Row { seq, at, txid, minor, credit, raw_after: account.raw };
+                let row = HistoryRow { seq, at, txid, minor, credit, raw_after: account.raw };
                 self.add_row(index, row);
             }
             self.add_to_sums(asset, minor, credit);
@@ -199,7 +199,7 @@ impl State {
     }
 
     /// Adds a posting to an account's history.
-    pub(super) fn add_row(&mut self, index: u32, row: Row) {
+    pub(super) fn add_row(&mut self, index: u32, row: HistoryRow) {
         let account = &mut self.accounts[index as usize];
         if account.recent.is_empty() {
             self.touched.push(index);
@@ -208,7 +208,7 @@ impl State {
         self.recent_rows += 1;
     }
 
-    /// Takes over an account as a snapshot describes it; its history is added by [`State::add_row`].
+    /// Takes over an account as a snapshot describes it; its history is added by [`BookState::add_row`].
     pub(super) fn restore_account(&mut self, index: u32, raw: i64, updated_seq: Seq) {
         let account = &mut self.accounts[index as usize];
         account.raw = raw;
@@ -252,7 +252,7 @@ impl State {
         }
     }
 
-    /// [`State::flush`] with the mergers it makes due, for the time before the book is open.
+    /// [`BookState::flush`] with the mergers it makes due, for the time before the book is open.
     pub(super) fn tidy(&mut self) {
         self.flush();
         while let Some((scratch, older, newer)) = self.merge_due() {
@@ -268,7 +268,7 @@ impl State {
 
     fn try_flush(&mut self) -> Result<(), BookError> {
         let scratch = self.scratch()?;
-        let mut blocks = Blocks::new(&scratch);
+        let mut blocks = HistoryBlocks::new(&scratch);
         let mut moved = Vec::with_capacity(self.touched.len());
         for index in &self.touched {
             let account = &self.accounts[*index as usize];
@@ -287,13 +287,13 @@ impl State {
     }
 
     /// Two runs of the transaction index that should be merged, and the file they lie in.
-    pub(super) fn merge_due(&self) -> Option<(Arc<Scratch>, Arc<scratch::Run>, Arc<scratch::Run>)> {
+    pub(super) fn merge_due(&self) -> Option<(Arc<Scratch>, Arc<scratch::IndexRun>, Arc<scratch::IndexRun>)> {
         let (older, newer) = self.txids.merge_due()?;
         Some((Arc::clone(self.scratch.as_ref()?), older, newer))
     }
 
     /// Puts their merger in their place.
-    pub(super) fn install_merged(&mut self, merged: scratch::Run) {
+    pub(super) fn install_merged(&mut self, merged: scratch::IndexRun) {
         self.txids.install(merged);
     }
 
@@ -317,7 +317,7 @@ impl State {
     pub(super) fn each_row(
         &self,
         account: &Account,
-        visit: impl FnMut(&Row) -> Result<(), BookError>,
+        visit: impl FnMut(&HistoryRow) -> Result<(), BookError>,
     ) -> Result<(), BookError> {
         each_row(self.scratch_if_any(), account, visit)
     }
@@ -338,8 +338,8 @@ impl State {
     }
 
     /// Copies what is needed to read the histories of all accounts and all positions as they are now.
-    pub(super) fn image(&self) -> Image {
-        Image {
+    pub(super) fn image(&self) -> StateImage {
+        StateImage {
             next_seq: self.next_seq,
             last_at: self.last_at,
             accounts: self.accounts.clone(),
@@ -352,7 +352,7 @@ impl State {
     }
 
     /// Copies what is needed to find the last posting for which `early` holds; see [`AccountView::last`].
-    pub(super) fn view_before(&self, index: u32, early: impl Fn(&Row) -> bool) -> AccountView {
+    pub(super) fn view_before(&self, index: u32, early: impl Fn(&HistoryRow) -> bool) -> AccountView {
         let recent = &self.account(index).recent;
         self.view(index, recent[..recent.partition_point(early)].last().copied().into_iter().collect())
     }
@@ -364,7 +364,7 @@ impl State {
         self.view(index, page.rows)
     }
 
-    fn view(&self, index: u32, recent: Vec<Row>) -> AccountView {
+    fn view(&self, index: u32, recent: Vec<HistoryRow>) -> AccountView {
         let account = self.account(index);
         AccountView {
             opened: Arc::clone(&account.opened),
@@ -402,7 +402,7 @@ pub(super) fn rows_of(sums: &HashMap<String, (i64, i64)>) -> Vec<TrialBalanceRow
 
 /// A state at one moment, for writing a snapshot while the book goes on.
 #[derive(Debug)]
-pub(super) struct Image {
+pub(super) struct StateImage {
     pub next_seq: Seq,
     pub last_at: Option<DateTime<Utc>>,
     pub accounts: Vec<Account>,
@@ -413,12 +413,12 @@ pub(super) struct Image {
     scratch: Option<Arc<Scratch>>,
 }
 
-impl Image {
+impl StateImage {
     /// Calls `visit` with every posting of an account, oldest first.
     pub(super) fn each_row(
         &self,
         account: &Account,
-        visit: impl FnMut(&Row) -> Result<(), BookError>,
+        visit: impl FnMut(&HistoryRow) -> Result<(), BookError>,
     ) -> Result<(), BookError> {
         each_row(self.scratch.as_deref(), account, visit)
     }
@@ -443,10 +443,10 @@ impl Image {
 fn each_row(
     scratch: Option<&Scratch>,
     account: &Account,
-    mut visit: impl FnMut(&Row) -> Result<(), BookError>,
+    mut visit: impl FnMut(&HistoryRow) -> Result<(), BookError>,
 ) -> Result<(), BookError> {
     if let (Some(scratch), Some(last)) = (scratch, account.last_block) {
-        let mut block = Block::find(scratch, last, |block| block.is_first())?;
+        let mut block = HistoryBlock::find(scratch, last, |block| block.is_first())?;
         while let Some(current) = block {
             current.rows(scratch)?.iter().try_for_each(&mut visit)?;
             block = current.next(scratch, last)?;
@@ -462,29 +462,31 @@ pub(super) struct AccountView {
     pub opened: Arc<(AccountDef, AccountCfg)>,
     last_block: Option<u64>,
     scratch: Option<Arc<Scratch>>,
-    recent: Vec<Row>,
+    recent: Vec<HistoryRow>,
 }
 
 impl AccountView {
     /// The last posting for which `early` holds; it must hold for every posting before one it holds for.
-    pub(super) fn last(&self, early: impl Fn(&Row) -> bool) -> Result<Option<Row>, BookError> {
+    pub(super) fn last(&self, early: impl Fn(&HistoryRow) -> bool) -> Result<Option<HistoryRow>, BookError> {
         if let Some(row) = self.recent.last() {
             return Ok(Some(*row));
         }
         let (Some(scratch), Some(last)) = (&self.scratch, self.last_block) else { return Ok(None) };
-        let Some(block) = Block::find(scratch, last, |block| early(&block.first))? else { return Ok(None) };
+        let Some(block) = HistoryBlock::find(scratch, last, |block| early(&block.first))? else {
+            return Ok(None);
+        };
         let rows = block.rows(scratch)?;
         let end = rows.partition_point(early);
         Ok(Some(rows[end - 1]))
     }
 
     /// Postings behind event `after`, of at most `limit` events, none of them split.
-    pub(super) fn page(&self, after: Seq, limit: usize) -> Result<Vec<Row>, BookError> {
+    pub(super) fn page(&self, after: Seq, limit: usize) -> Result<Vec<HistoryRow>, BookError> {
         let mut page = Page { after, limit, rows: Vec::new(), events: 0 };
         if let (Some(scratch), Some(last)) = (&self.scratch, self.last_block) {
             // The block in which `after` stands, or the first.
-            let mut block = match Block::find(scratch, last, |block| block.first.seq <= after)? {
-                None => Block::find(scratch, last, |block| block.is_first())?,
+            let mut block = match HistoryBlock::find(scratch, last, |block| block.first.seq <= after)? {
+                None => HistoryBlock::find(scratch, last, |block| block.is_first())?,
                 found => found,
             };
             while let Some(current) = block {
@@ -502,13 +504,13 @@ impl AccountView {
 struct Page {
     after: Seq,
     limit: usize,
-    rows: Vec<Row>,
+    rows: Vec<HistoryRow>,
     events: usize,
 }
 
 impl Page {
     /// Adds rows; answers whether more are wanted.
-    fn take(&mut self, rows: &[Row]) -> bool {
+    fn take(&mut self, rows: &[HistoryRow]) -> bool {
         for row in &rows[rows.partition_point(|row| row.seq <= self.after)..] {
             if self.rows.last().is_none_or(|last| last.seq != row.seq) {
                 if self.events == self.limit {

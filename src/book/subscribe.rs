@@ -15,9 +15,10 @@ use talea_core::store::{EventStream, Sequenced, StoreError};
 use talea_core::types::Seq;
 use tokio::sync::watch;
 
+use super::books::{Books, Created, PAGE_BYTES, blocking, check_name, read_page};
 use super::error::BookError;
-use super::queue::{Book, Closed, Progress};
-use super::store::{Created, PAGE_BYTES, Shared, blocking, check_name, read_page};
+use super::queue::OpenBook;
+use super::view::{BookProgress, Closed};
 
 /// Events that are read at a time, unless they are longer than a page.
 const PAGE_EVENTS: usize = 512;
@@ -28,11 +29,11 @@ enum Stage {
     Failed(Option<BookError>),
     /// The book has no event yet.
     Waiting(watch::Receiver<Created>),
-    Reading(Arc<Book>, watch::Receiver<Progress>),
+    Reading(Arc<OpenBook>, watch::Receiver<BookProgress>),
 }
 
-struct Stream {
-    shared: Arc<Shared>,
+struct Subscription {
+    books: Arc<Books>,
     name: String,
     next: Seq,
     page: VecDeque<Sequenced<LedgerEvent>>,
@@ -40,15 +41,16 @@ struct Stream {
 }
 
 /// The events of `name` from `from` on.
-pub(super) fn stream(shared: Arc<Shared>, name: &str, from: Seq) -> EventStream {
+pub(super) fn stream(books: Arc<Books>, name: &str, from: Seq) -> EventStream {
     // Followed before it is looked for, so that it cannot be created in between.
-    let created = shared.follow();
-    let stage = match check_name(name).and_then(|()| shared.find(name)) {
+    let created = books.follow();
+    let stage = match check_name(name).and_then(|()| books.find(name)) {
         Ok(Some(book)) => reading(book),
         Ok(None) => Stage::Waiting(created),
         Err(error) => Stage::Failed(Some(error)),
     };
-    let stream = Stream { shared, name: name.to_owned(), next: from.max(1), page: VecDeque::new(), stage };
+    let stream =
+        Subscription { books, name: name.to_owned(), next: from.max(1), page: VecDeque::new(), stage };
     futures::stream::unfold(stream, |mut stream| async move {
         let item = match stream.step().await {
             Ok(event) => Ok(event?),
@@ -62,7 +64,7 @@ pub(super) fn stream(shared: Arc<Shared>, name: &str, from: Seq) -> EventStream 
     .boxed()
 }
 
-impl Stream {
+impl Subscription {
     /// The next event; `None` when the store was shut down.
     async fn step(&mut self) -> Result<Option<Sequenced<LedgerEvent>>, BookError> {
         loop {
@@ -76,7 +78,7 @@ impl Stream {
                     if created.changed().await.is_err() || created.borrow_and_update().closed {
                         return Ok(None);
                     }
-                    match self.shared.find(&self.name) {
+                    match self.books.find(&self.name) {
                         Ok(Some(book)) => self.stage = reading(book),
                         Ok(None) => {}
                         Err(BookError::ShutDown) => return Ok(None),
@@ -84,11 +86,12 @@ impl Stream {
                     }
                 }
                 Stage::Reading(book, follow) => {
-                    let Progress { last, closed } = follow.borrow_and_update().clone();
+                    let BookProgress { last, closed } = follow.borrow_and_update().clone();
                     if self.next <= last {
                         let (book, next) = (Arc::clone(book), self.next);
-                        self.page =
-                            blocking(move || read_page(&book, next, PAGE_EVENTS, PAGE_BYTES)).await?.into();
+                        self.page = blocking(move || read_page(&book.view, next, PAGE_EVENTS, PAGE_BYTES))
+                            .await?
+                            .into();
                         continue;
                     }
                     match closed {
@@ -106,7 +109,7 @@ impl Stream {
     }
 }
 
-fn reading(book: Arc<Book>) -> Stage {
-    let follow = book.follow();
+fn reading(book: Arc<OpenBook>) -> Stage {
+    let follow = book.view.follow();
     Stage::Reading(book, follow)
 }

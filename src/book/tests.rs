@@ -9,11 +9,12 @@ use talea_core::store::{AccountCfg, Store};
 use talea_core::types::*;
 use uuid::Uuid;
 
-use super::frame::Finder;
-use super::judge::Overlay;
-use super::queue::{Book as OpenBook, Draft};
-use super::scratch::{self, Block, Blocks, Row, Scratch, SeqIndex};
-use super::state::State;
+use super::frame::FrameFinder;
+use super::job::Draft;
+use super::queue::OpenBook;
+use super::scratch::{self, HistoryBlock, HistoryBlocks, HistoryRow, Scratch, SeqIndex};
+use super::state::BookState;
+use super::validate::Overlay;
 use super::{BookError, LogStoreOptions, LogTaleaStore, check, files, frame, open};
 use crate::disk;
 use crate::disk::faults::{self, Harness, Survival};
@@ -170,13 +171,13 @@ fn a_second_shutdown_waits_for_the_first_before_the_directory_is_released() {
     let open = || runtime.block_on(LogTaleaStore::open_with(directory.path(), OPTIONS));
     let store = open().unwrap();
     runtime.block_on(set_up(&store)).unwrap();
-    let book = store.shared.find("shop").unwrap().unwrap();
+    let book = store.books.find("shop").unwrap().unwrap();
     let sales: Vec<Transaction> = (0..3000).map(sale).collect();
     std::thread::scope(|scope| {
         // The writer cannot apply its first batch, and so not end, while this is held.
-        let state = book.state();
+        let state = book.view.state();
         let posting = scope.spawn(|| runtime.block_on(store.commit_batch(&sales)));
-        let written = || std::fs::read_dir(book.directory()).unwrap().count();
+        let written = || std::fs::read_dir(&book.view.directory).unwrap().count();
         while written() < 3 {
             std::thread::yield_now();
         }
@@ -320,7 +321,7 @@ fn a_failed_write_or_sync_leaves_the_log_as_it_was() {
 #[test]
 fn a_transaction_of_many_postings_is_judged_in_a_moment() {
     const POSTINGS: usize = 200_000;
-    let mut state = State::new(Path::new("unused"));
+    let mut state = BookState::new(Path::new("unused"));
     let mut many = sale(1);
     let posting = many.postings.pop().unwrap();
     many.postings.clear();
@@ -334,13 +335,13 @@ fn a_transaction_of_many_postings_is_judged_in_a_moment() {
         ]);
     }
     let started = std::time::Instant::now();
-    let balances = Overlay::default().judge(&state, &Draft::new(&many)).unwrap();
+    let balances = Overlay::default().validate(&state, &Draft::new(&many)).unwrap();
     assert!(started.elapsed() < std::time::Duration::from_secs(20), "{:?}", started.elapsed());
     assert!(balances.iter().copied().eq((0..POSTINGS as u32).map(|index| (index, -2))));
     // The first broken floor in posting order is named.
     many.postings
         .extend([7, 3].map(|number| Posting { account: account(&format!("a{number}")), ..posting.clone() }));
-    let refused = Overlay::default().judge(&state, &Draft::new(&many)).unwrap_err();
+    let refused = Overlay::default().validate(&state, &Draft::new(&many)).unwrap_err();
     let talea_core::store::StoreError::ConstraintViolation { account: broken, .. } = refused else {
         panic!()
     };
@@ -360,9 +361,9 @@ fn what_only_looks_like_frames_is_searched_in_a_moment() {
     let mut whole = Vec::new();
     frame::encode(7, chrono::Utc::now(), &frame::transaction_json(&sale(1)).unwrap(), &mut whole).unwrap();
     let started = std::time::Instant::now();
-    assert_eq!(Finder::new(&bytes).next_whole(0), None);
+    assert_eq!(FrameFinder::new(&bytes).next_whole(0), None);
     bytes.extend_from_slice(&whole);
-    assert_eq!(Finder::new(&bytes).next_whole(0), Some(bytes.len() - whole.len()));
+    assert_eq!(FrameFinder::new(&bytes).next_whole(0), Some(bytes.len() - whole.len()));
     assert!(started.elapsed() < std::time::Duration::from_secs(60), "{:?}", started.elapsed());
 }
 
@@ -421,8 +422,8 @@ fn a_reader_sees_nothing_of_a_frame_that_is_written_and_not_synced() {
     }
 }
 
-fn row(seq: i64) -> Row {
-    Row {
+fn row(seq: i64) -> HistoryRow {
+    HistoryRow {
         seq,
         at: chrono::DateTime::from_timestamp(1_700_000_000 + seq, 123_456_000).unwrap(),
         txid: Uuid::from_u128(seq as u128 * 7),
@@ -445,10 +446,10 @@ proptest! {
         let mut event = sale(1);
         event.metadata = serde_json::json!("x".repeat(filler));
         frame::encode(7, chrono::Utc::now(), &frame::transaction_json(&event).unwrap(), &mut bytes).unwrap();
-        let found = Finder::new(&bytes).next_whole(from.min(bytes.len()));
+        let found = FrameFinder::new(&bytes).next_whole(from.min(bytes.len()));
         prop_assert_eq!(found, (from <= before.len()).then_some(before.len()));
         bytes.pop();
-        prop_assert_eq!(Finder::new(&bytes).next_whole(0), None);
+        prop_assert_eq!(FrameFinder::new(&bytes).next_whole(0), None);
     }
 
     #[test]
@@ -457,21 +458,21 @@ proptest! {
         let scratch = Scratch::create(directory.path()).unwrap();
         let (mut last, mut all) = (None, Vec::new());
         for len in lens {
-            let rows: Vec<Row> = (0..len).map(|at| row(2 * (all.len() + at) as i64)).collect();
-            let mut blocks = Blocks::new(&scratch);
+            let rows: Vec<HistoryRow> = (0..len).map(|at| row(2 * (all.len() + at) as i64)).collect();
+            let mut blocks = HistoryBlocks::new(&scratch);
             last = Some(blocks.push(last, &rows).unwrap());
             blocks.write().unwrap();
             all.extend(rows);
         }
         let last = last.unwrap();
-        let mut block = Block::find(&scratch, last, |block| block.is_first()).unwrap();
+        let mut block = HistoryBlock::find(&scratch, last, |block| block.is_first()).unwrap();
         let mut read = Vec::new();
         while let Some(current) = block {
             read.extend(current.rows(&scratch).unwrap());
             block = current.next(&scratch, last).unwrap();
         }
         prop_assert_eq!(&read, &all);
-        let found = Block::find(&scratch, last, |block| block.first.seq <= target).unwrap();
+        let found = HistoryBlock::find(&scratch, last, |block| block.first.seq <= target).unwrap();
         let rows = found.map(|block| block.rows(&scratch).unwrap());
         let wanted = all.iter().rev().find(|row| row.seq <= target);
         let newest = rows.and_then(|rows| rows.into_iter().rev().find(|row| row.seq <= target));

@@ -15,14 +15,15 @@ use uuid::Uuid;
 use super::error::BookError;
 use super::files;
 use super::frame;
-use super::judge::Overlay;
-use super::keys::{Keys, Outcome};
-use super::open::Opened;
-use super::queue::{Book, Draft, Job, Reply};
+use super::job::{Draft, Job, Reply};
+use super::keys::{KeyOutcome, Keys};
+use super::open::OpenedBook;
+use super::options::LogStoreOptions;
 use super::scratch;
 use super::snapshot::{self, KeysImage};
-use super::state::{PostingRef, State};
-use super::store::LogStoreOptions;
+use super::state::{BookState, PostingRef};
+use super::validate::Overlay;
+use super::view::BookView;
 use crate::disk;
 
 /// Capacity that the buffer for frames keeps between batches.
@@ -30,7 +31,7 @@ const BUFFER_KEPT_BYTES: usize = 1 << 20;
 
 /// What only the writer's thread touches.
 #[derive(Debug)]
-pub(super) struct Writer {
+pub(super) struct BookWriter {
     keys: Keys,
     active: disk::File,
     active_len_bytes: u64,
@@ -57,15 +58,15 @@ enum Change {
 }
 
 /// An answer that awaits the sync.
-enum Answer {
+enum PendingAnswer {
     /// A transaction: the outcome is that of the accepted event with this index.
     Accepted(Reply<Committed>, usize),
     Committed(Reply<Committed>, Result<Committed, StoreError>),
     Done(Reply<()>, Result<(), StoreError>),
 }
 
-impl Answer {
-    fn send(self, accepted: &[Outcome]) {
+impl PendingAnswer {
+    fn send(self, accepted: &[KeyOutcome]) {
         match self {
             Self::Accepted(reply, index) => drop(reply.send(Ok(accepted[index].into()))),
             Self::Committed(reply, outcome) => drop(reply.send(outcome)),
@@ -83,21 +84,21 @@ impl Answer {
 
 /// What a batch has come to.
 #[derive(Default)]
-struct Batch {
+struct JobBatch {
     overlay: Overlay,
     accepted: Vec<Accepted>,
-    outcomes: Vec<Outcome>,
-    answers: Vec<Answer>,
+    outcomes: Vec<KeyOutcome>,
+    answers: Vec<PendingAnswer>,
     snapshots: Vec<Reply<()>>,
     /// Events whose frames begin a segment, and every event's place.
     segments: Vec<Seq>,
     offsets: Vec<u64>,
 }
 
-impl Writer {
+impl BookWriter {
     /// The writer of an opened book, and the state it will change.
-    pub(super) fn new(name: &str, opened: Opened, options: &LogStoreOptions) -> (Self, State) {
-        let Opened { state, keys, active, active_len_bytes, events_since_snapshot, .. } = opened;
+    pub(super) fn new(name: &str, opened: OpenedBook, options: &LogStoreOptions) -> (Self, BookState) {
+        let OpenedBook { state, keys, active, active_len_bytes, events_since_snapshot, .. } = opened;
         let writer = Self {
             keys,
             active,
@@ -121,8 +122,8 @@ impl Writer {
     ///
     /// # Errors
     /// When something could not be written: then nothing of the batch was acknowledged.
-    pub(super) fn batch(&mut self, book: &Book, jobs: Vec<Job>) -> Result<(), BookError> {
-        let mut batch = Batch::default();
+    pub(super) fn batch(&mut self, book: &BookView, jobs: Vec<Job>) -> Result<(), BookError> {
+        let mut batch = JobBatch::default();
         let start_bytes = self.active_len_bytes;
         if let Err(error) = self.write(book, jobs, &mut batch) {
             let mut reason = error.to_string();
@@ -145,7 +146,7 @@ impl Writer {
         Ok(())
     }
 
-    fn write(&mut self, book: &Book, jobs: Vec<Job>, batch: &mut Batch) -> Result<(), BookError> {
+    fn write(&mut self, book: &BookView, jobs: Vec<Job>, batch: &mut JobBatch) -> Result<(), BookError> {
         let state = book.state();
         let at = state.last_at.map_or_else(ledger_now, |last| last.max(ledger_now()));
         let mut next = state.next_seq;
@@ -163,7 +164,7 @@ impl Writer {
                 continue;
             }
             let txid = if let Change::Posted(draft) = &change { draft.txid } else { Uuid::nil() };
-            batch.outcomes.push(Outcome { txid, seq: next, at });
+            batch.outcomes.push(KeyOutcome { txid, seq: next, at });
             batch.accepted.push(Accepted { seq: next, at, change });
             next += 1;
         }
@@ -181,26 +182,26 @@ impl Writer {
     /// Decides about one job: what to write, or nothing when its answer stands already.
     fn decide(
         &self,
-        book: &Book,
-        state: &State,
+        book: &BookView,
+        state: &BookState,
         job: Job,
-        batch: &mut Batch,
+        batch: &mut JobBatch,
     ) -> Option<(Result<Vec<u8>, BookError>, Change)> {
         match job {
             Job::Commit(mut draft, reply) => {
                 if let Some(index) = batch.overlay.keys.get(&draft.key) {
-                    batch.answers.push(Answer::Accepted(reply, *index));
+                    batch.answers.push(PendingAnswer::Accepted(reply, *index));
                     return None;
                 }
                 let answer = match self.keys.find(&draft.key, state) {
                     Ok(Some(outcome)) => Ok(outcome.into()),
-                    Ok(None) => match batch.overlay.judge(state, &draft) {
+                    Ok(None) => match batch.overlay.validate(state, &draft) {
                         Ok(balances) => match std::mem::replace(&mut draft.json, Ok(Vec::new())) {
                             Ok(json) => {
                                 let index = batch.accepted.len();
                                 batch.overlay.raw.extend(balances);
                                 batch.overlay.keys.insert(Arc::clone(&draft.key), index);
-                                batch.answers.push(Answer::Accepted(reply, index));
+                                batch.answers.push(PendingAnswer::Accepted(reply, index));
                                 return Some((Ok(json), Change::Posted(draft)));
                             }
                             Err(error) => Err(error.into()),
@@ -210,7 +211,7 @@ impl Writer {
                     // Whether the key is known cannot be said, so it is not taken for a new one.
                     Err(error) => Err(error.into()),
                 };
-                batch.answers.push(Answer::Committed(reply, answer));
+                batch.answers.push(PendingAnswer::Committed(reply, answer));
                 None
             }
             Job::Open(def, cfg, reply) => {
@@ -218,7 +219,7 @@ impl Writer {
                     None => {
                         let json = frame::account_json(&def, &cfg);
                         batch.overlay.open(&def, &cfg);
-                        batch.answers.push(Answer::Done(reply, Ok(())));
+                        batch.answers.push(PendingAnswer::Done(reply, Ok(())));
                         return Some((json, Change::Opened(def, cfg)));
                     }
                     Some(index) if batch.overlay.account(state, index) == (&def, &cfg) => Ok(()),
@@ -226,14 +227,14 @@ impl Writer {
                         Err(StoreError::AlreadyExists { what: format!("account {}", def.id.to_key()) })
                     }
                 };
-                batch.answers.push(Answer::Done(reply, answer));
+                batch.answers.push(PendingAnswer::Done(reply, answer));
                 None
             }
             Job::Register(asset, reply) => {
                 let answer = match batch.overlay.asset(&book.assets, &asset.id) {
                     None => {
                         batch.overlay.registered.push(asset.clone());
-                        batch.answers.push(Answer::Done(reply, Ok(())));
+                        batch.answers.push(PendingAnswer::Done(reply, Ok(())));
                         return Some((frame::asset_json(&asset), Change::Registered(asset)));
                     }
                     Some(known) if known == asset => Ok(()),
@@ -241,7 +242,7 @@ impl Writer {
                         Err(StoreError::AlreadyExists { what: format!("asset {}", asset.id.as_str()) })
                     }
                 };
-                batch.answers.push(Answer::Done(reply, answer));
+                batch.answers.push(PendingAnswer::Done(reply, answer));
                 None
             }
             Job::Snapshot(reply) => {
@@ -254,11 +255,11 @@ impl Writer {
     /// Adds a frame to the active segment, or to a new one when that is full.
     fn append(
         &mut self,
-        book: &Book,
+        book: &BookView,
         seq: Seq,
         at: DateTime<Utc>,
         json: &[u8],
-        batch: &mut Batch,
+        batch: &mut JobBatch,
     ) -> Result<(), BookError> {
         if self.active_len_bytes >= self.segment_max_bytes {
             self.flush_buffer()?;
@@ -280,7 +281,7 @@ impl Writer {
     ///
     /// The segments that the batch began go first, the last one before the others, each for good: whatever a crash leaves
     /// of this is a log without a gap.
-    fn take_back(&mut self, book: &Book, start_bytes: u64, begun: &[Seq]) -> Result<(), BookError> {
+    fn take_back(&mut self, book: &BookView, start_bytes: u64, begun: &[Seq]) -> Result<(), BookError> {
         self.buffer.clear();
         for base in begun.iter().rev() {
             disk::remove_file_if_exists(&files::segment_path(&book.directory, *base))?;
@@ -312,7 +313,7 @@ impl Writer {
     }
 
     /// Makes the batch visible, all of it at once.
-    fn apply(&mut self, book: &Book, accepted: Vec<Accepted>, segments: &[Seq], offsets: &[u64]) {
+    fn apply(&mut self, book: &BookView, accepted: Vec<Accepted>, segments: &[Seq], offsets: &[u64]) {
         let Some(last) = accepted.last().map(|event| event.seq) else { return };
         let mut state = book.state.write().unwrap_or_else(PoisonError::into_inner);
         for base in segments {
@@ -326,7 +327,7 @@ impl Writer {
                     if let Err(account) = state.post(seq, at, draft.txid, postings) {
                         unreachable!("the balance of {account} was found to fit before");
                     }
-                    self.keys.insert(draft.key, Outcome { txid: draft.txid, seq, at });
+                    self.keys.insert(draft.key, KeyOutcome { txid: draft.txid, seq, at });
                 }
                 Change::Opened(def, cfg) => {
                     state.add_account(&def, &cfg);
@@ -345,7 +346,7 @@ impl Writer {
     }
 
     /// Moves out of memory what has become too much. Nothing here can fail a commit.
-    fn tidy(&mut self, book: &Book) {
+    fn tidy(&mut self, book: &BookView) {
         if self.keys.is_spill_due() {
             let scratch = book.state.write().unwrap_or_else(PoisonError::into_inner).scratch();
             if let Err(error) = scratch.and_then(|scratch| self.keys.spill_half(&scratch)) {
@@ -371,7 +372,7 @@ impl Writer {
     }
 
     /// Starts a snapshot if one was asked for or is due; it is written by a thread of its own.
-    fn take_snapshots(&mut self, book: &Book, replies: Vec<Reply<()>>) {
+    fn take_snapshots(&mut self, book: &BookView, replies: Vec<Reply<()>>) {
         let is_running = self.snapshot.as_ref().is_some_and(|thread| !thread.is_finished());
         let is_due = self.snapshot_every > 0 && self.events_since_snapshot >= self.snapshot_every;
         if replies.is_empty() && (!is_due || is_running) {
@@ -418,12 +419,12 @@ impl Writer {
     }
 }
 
-impl Batch {
+impl JobBatch {
     fn collect(&mut self, job: Job) {
         match job {
-            Job::Commit(_, reply) => self.answers.push(Answer::Accepted(reply, 0)),
+            Job::Commit(_, reply) => self.answers.push(PendingAnswer::Accepted(reply, 0)),
             Job::Open(_, _, reply) | Job::Register(_, reply) => {
-                self.answers.push(Answer::Done(reply, Ok(())))
+                self.answers.push(PendingAnswer::Done(reply, Ok(())))
             }
             Job::Snapshot(reply) => self.snapshots.push(reply),
         }

@@ -23,7 +23,7 @@ use self::reading::{
     account_json, balance, check, events, history, list_accounts, list_assets, trial_balance,
 };
 use super::{cut_off, in_store, print_json, warn};
-use crate::book::{LogTaleaStore, RecoveryReport};
+use crate::book::{BookRecoveryReport, LogTaleaStore};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -407,7 +407,7 @@ async fn open(directory: &Path) -> anyhow::Result<LogTaleaStore> {
 }
 
 /// Says on standard error what opening did.
-fn tell(report: &RecoveryReport) {
+fn tell(report: &BookRecoveryReport) {
     for cut in &report.truncated {
         let saved_as = cut.saved_as.as_ref().map(|path| path.display());
         let saved_as = saved_as.as_ref().map(|path| path as &dyn std::fmt::Display);

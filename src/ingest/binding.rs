@@ -6,8 +6,8 @@
 use std::path::{Path, PathBuf};
 
 use super::error::IngestError;
+use super::sink::TOGETHER_RECORDS;
 use super::store::{KVStore, KeyValue};
-use super::worker::TOGETHER_RECORDS;
 use crate::journal::{Cursor, CursorStatus, JournalError, JournalReader, cursors, identity};
 
 /// Name of the cursor of a store without a path, and of all stores of earlier programs.

@@ -9,7 +9,7 @@
 use std::path::{Path, PathBuf};
 
 use super::payload::{LedgerLine, Payload, deserialize};
-use super::worker::{Delivered, LedgerEntry, LedgerSink, RefusedLine, TOGETHER_BYTES};
+use super::sink::{Delivered, LedgerEntry, LedgerSink, RefusedLine, TOGETHER_BYTES};
 use crate::disk;
 use crate::home::LockName;
 use crate::interrupt::Interrupt;

@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use super::payload::PayloadError;
+use super::sink::SinkError;
 use super::store::StoreError;
-use super::worker::SinkError;
 use crate::journal::JournalError;
 
 /// The ingestor stopped. What it had not made durable arrives again at the next start.

@@ -10,8 +10,9 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::error::IngestError;
+use super::sink::LedgerSink;
 use super::store::KVStore;
-use super::worker::{Drained, LedgerSink, SetAsideListener, Worker};
+use super::worker::{Drained, SetAsideListener, Worker};
 use crate::journal::JournalReader;
 
 /// How long the background thread sleeps when the journal has nothing new: at first, and at most.

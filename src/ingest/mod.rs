@@ -35,6 +35,7 @@ mod front_door;
 mod hybrid;
 mod ingestor;
 mod payload;
+mod sink;
 mod store;
 mod worker;
 
@@ -54,7 +55,6 @@ pub use payload::{
     Assertion, Epoch, LedgerLine, Payload, PayloadError, Vote, deserialize, serialize_assertion,
     serialize_epoch, serialize_ledger_line, serialize_vote,
 };
+pub use sink::{Delivered, LedgerEntry, LedgerSink, RefusedLine, SinkError};
 pub use store::{KVStore, KeyValue, MemoryStore, StoreError};
-pub use worker::{
-    Delivered, Drained, LedgerEntry, LedgerSink, RefusedLine, SetAside, SetAsideListener, SinkError,
-};
+pub use worker::{Drained, SetAside, SetAsideListener};

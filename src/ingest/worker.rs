@@ -9,54 +9,13 @@ use std::collections::{BTreeMap, HashSet};
 use super::binding::Binding;
 use super::error::IngestError;
 use super::payload::{LedgerLine, Payload, deserialize};
+use super::sink::{Delivered, LedgerEntry, LedgerSink, RefusedLine, TOGETHER_BYTES, TOGETHER_RECORDS};
 use super::store::{KVStore, KeyValue};
 use crate::journal::{Cursor, JournalReader, Record};
 
 /// What one batch takes: the ingestor's back-pressure is that it reads no further before a batch is stored.
 const BATCH_RECORDS: u64 = 16 * 1024;
 const BATCH_BYTES: u64 = 16 << 20;
-
-/// What one batch takes at most, where lines for the ledger that were queued together reach beyond that: delivered apart,
-/// the first of them would keep out later ones by their fingerprints.
-pub(super) const TOGETHER_RECORDS: u64 = 16 * BATCH_RECORDS;
-pub(super) const TOGETHER_BYTES: u64 = 16 * BATCH_BYTES;
-
-/// A line for `ledger.jsonl`, as a [`LedgerSink`] gets it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LedgerEntry {
-    /// Offset of its record in the journal.
-    pub offset: u64,
-    /// The line, without its line end.
-    pub line: String,
-    /// Whether it belongs to one batch with the entry in front of it.
-    pub continues_batch: bool,
-}
-
-/// A line that the ledger will never take.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RefusedLine {
-    /// Its index in the slice the sink was given.
-    pub index: usize,
-    /// Why.
-    pub reason: String,
-}
-
-/// Why a ledger did not take lines now, though it may later.
-pub type SinkError = Box<dyn std::error::Error + Send + Sync>;
-
-/// What a ledger did with the lines it was given.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Delivered {
-    /// Lines that it had already, and did not write again. Of those it was given: lines of an earlier delivery that it had to
-    /// look at to complete a batch are not counted again.
-    pub duplicates: u64,
-    /// Lines that it refuses for good.
-    pub refused: Vec<RefusedLine>,
-}
-
-/// Delivers lines to the ledger, in their order and durably; those it refuses for good are set aside under `Q:`. After an
-/// error none counts as delivered, and all come again; after a crash lines may come again that were delivered.
-pub type LedgerSink = Box<dyn FnMut(&[LedgerEntry]) -> Result<Delivered, SinkError> + Send>;
 
 /// A record that was set aside under `Q:` and its offset.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -7,9 +7,9 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::directory::{Directory, names, read_small};
+use super::directory::Directory;
 use super::error::JournalError;
-use super::format::{Stamp, StampFlaw};
+use super::format::Stamp;
 use super::reader::JournalReader;
 use crate::disk;
 use crate::home::SessionId;
@@ -39,7 +39,7 @@ impl Cursor {
         let directory = Directory::at(directory);
         let path = directory.cursors().join(name);
         disk::refuse_other_case(&path)?;
-        if let Some(offset) = read_cursor(&path)? {
+        if let Some(offset) = directory.read_cursor(name)? {
             return Ok(Self { directory, path, offset, reader: None });
         }
         let offset = directory.read_skips()?.start;
@@ -95,50 +95,13 @@ pub struct CursorStatus {
 pub fn cursors(directory: &Path) -> Result<Vec<CursorStatus>, JournalError> {
     let directory = Directory::at(directory);
     let mut cursors = Vec::new();
-    for name in cursor_names(&directory)? {
-        if let Some(offset) = read_cursor(&directory.cursors().join(&name))? {
+    for name in directory.cursor_names()? {
+        if let Some(offset) = directory.read_cursor(&name)? {
             cursors.push(CursorStatus { name, offset });
         }
     }
     cursors.sort_unstable_by(|a, b| a.name.cmp(&b.name));
     Ok(cursors)
-}
-
-/// The offsets of all cursors that can be read: recovery asks how far the journal once reached.
-pub(super) fn readable_offsets(directory: &Directory) -> Result<Vec<u64>, JournalError> {
-    let mut offsets = Vec::new();
-    for name in cursor_names(directory)? {
-        match read_cursor(&directory.cursors().join(name)) {
-            Err(JournalError::Damaged { .. } | JournalError::Unsupported { .. }) => {}
-            offset => offsets.extend(offset?),
-        }
-    }
-    Ok(offsets)
-}
-
-fn cursor_names(directory: &Directory) -> Result<Vec<String>, JournalError> {
-    let listed = match names(&directory.cursors()) {
-        Err(error) if error.is_not_found() => return Ok(Vec::new()),
-        listed => listed?,
-    };
-    let names = listed.into_iter().filter_map(|name| name.into_string().ok());
-    // What a replacement killed half-way left is no cursor.
-    Ok(names.filter(|name| !name.ends_with(".tmp")).collect())
-}
-
-fn read_cursor(path: &Path) -> Result<Option<u64>, JournalError> {
-    match read_small(path)?.map(|bytes| Stamp::Cursor.decode(&bytes)) {
-        None => Ok(None),
-        Some(Ok(offset)) => Ok(Some(offset)),
-        Some(Err(StampFlaw::Unsupported { version, flags })) => {
-            Err(JournalError::Unsupported { path: path.to_owned(), version, flags })
-        }
-        Some(Err(StampFlaw::Damaged)) => Err(JournalError::Damaged {
-            path: path.to_owned(),
-            reason: "it fails its checksum",
-            remedy: "restore it from a copy, or delete it: its consumer then begins at the first record",
-        }),
-    }
 }
 
 /// What cleanup deleted.
@@ -152,11 +115,11 @@ pub struct CleanupReport {
     pub start: u64,
 }
 
-/// Deletes the sealed segments that every cursor has passed, as [`super::Journal::cleanup`] does, without opening the journal
+/// Deletes the sealed segments that every cursor has passed, as a journal that is open for writing does, without opening the journal
 /// for writing: it works while the disk is too full to save what a torn write left.
 ///
 /// # Errors
-/// [`JournalError::Locked`] while a writer has the journal open; otherwise as [`super::Journal::cleanup`].
+/// [`JournalError::Locked`] while a writer has the journal open; [`JournalError::Damaged`] for a cursor that cannot be read; file operations that fail.
 pub fn cleanup(directory: &Path) -> Result<CleanupReport, JournalError> {
     let directory = Directory::at(directory);
     let _lock = directory.lock(Duration::ZERO)?;

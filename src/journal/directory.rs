@@ -209,6 +209,46 @@ impl Directory {
     pub(super) fn write_skips(&self, skips: &Skips) -> Result<(), disk::Error> {
         disk::replace(&self.skips(), &skips.encode(), true)
     }
+
+    /// The names of all cursors, without what a replacement that was killed half-way left.
+    pub(super) fn cursor_names(&self) -> Result<Vec<String>, JournalError> {
+        let listed = match names(&self.cursors()) {
+            Err(error) if error.is_not_found() => return Ok(Vec::new()),
+            listed => listed?,
+        };
+        let names = listed.into_iter().filter_map(|name| name.into_string().ok());
+        Ok(names.filter(|name| !name.ends_with(".tmp")).collect())
+    }
+
+    /// The offset of a cursor; none when there is no such cursor.
+    pub(super) fn read_cursor(&self, name: &str) -> Result<Option<u64>, JournalError> {
+        let path = self.cursors().join(name);
+        match read_small(&path)?.map(|bytes| Stamp::Cursor.decode(&bytes)) {
+            None => Ok(None),
+            Some(Ok(offset)) => Ok(Some(offset)),
+            Some(Err(StampFlaw::Unsupported { version, flags })) => {
+                Err(JournalError::Unsupported { path, version, flags })
+            }
+            Some(Err(StampFlaw::Damaged)) => Err(JournalError::Damaged {
+                path,
+                reason: "it fails its checksum",
+                remedy: "restore it from a copy, or delete it: its consumer then begins at the first record",
+            }),
+        }
+    }
+
+    /// The offset that the furthest consumer has reached, by the cursors that can be read: the journal once extended at least
+    /// so far.
+    pub(super) fn furthest_cursor(&self) -> Result<Option<u64>, JournalError> {
+        let mut furthest = None;
+        for name in self.cursor_names()? {
+            match self.read_cursor(&name) {
+                Err(JournalError::Damaged { .. } | JournalError::Unsupported { .. }) => {}
+                offset => furthest = furthest.max(offset?),
+            }
+        }
+        Ok(furthest)
+    }
 }
 
 /// The content of a small file, or `None` when there is none.

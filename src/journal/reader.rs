@@ -6,7 +6,6 @@
 
 use std::path::{Path, PathBuf};
 
-use super::cursor;
 use super::directory::{Directory, SegmentFile};
 use super::error::{Damage, DamageReason, JournalError};
 use super::format::{
@@ -150,7 +149,7 @@ impl JournalReader {
     /// As [`JournalReader::end`], and for a mark or cursors that cannot be read.
     pub fn lost_end(&mut self) -> Result<Option<Damage>, JournalError> {
         // Before the end, which a writer moves on meanwhile.
-        let consumed = cursor::readable_offsets(&self.directory)?.into_iter().max();
+        let consumed = self.directory.furthest_cursor()?;
         let known_end = self.directory.read_mark()?.max(consumed).unwrap_or(0);
         let end = self.end()?;
         if self.skips.advance(end) >= known_end {

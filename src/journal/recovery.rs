@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 use rayon::prelude::*;
 
 use super::check::{Checked, Extent, Torn, check_segment};
-use super::cursor;
 use super::directory::{Directory, SegmentFile, read_small};
 use super::error::{Damage, DamageReason, JournalError};
 use super::format::{HEADER_LEN_BYTES, Skips, Stamp, StampFlaw};
@@ -179,7 +178,7 @@ impl<'d> Survey<'d> {
             _ => None,
         };
         let mark = directory.read_mark()?;
-        let furthest_cursor = cursor::readable_offsets(directory)?.into_iter().max();
+        let furthest_cursor = directory.furthest_cursor()?;
         let listed_end = segments.last().map_or(skips.advance(0), |last| skips.advance(last.end()));
         let from = match (check, mark) {
             (OpenCheck::FromSyncedMark, Some(mark)) if mark <= listed_end && continues(&segments, &skips) => {

@@ -10,7 +10,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::cursor::{CleanupReport, cleanup_locked, readable_offsets};
+use super::cursor::{CleanupReport, cleanup_locked};
 use super::directory::Directory;
 use super::error::JournalError;
 use super::format::{EncodedRecord, HEADER_LEN_BYTES, MAX_OFFSET, Stamp};
@@ -412,8 +412,8 @@ impl Shared {
     /// failed are not found later, though never below what a consumer has read. When that fails, too, the next opening finds
     /// what is there.
     fn cut_back(&self, state: &mut State, end: u64) {
-        let Ok(consumed) = readable_offsets(&self.directory) else { return };
-        let end = consumed.into_iter().fold(end, u64::max).clamp(state.base, state.end());
+        let Ok(consumed) = self.directory.furthest_cursor() else { return };
+        let end = end.max(consumed.unwrap_or(0)).clamp(state.base, state.end());
         let len_bytes = end - state.base + HEADER_LEN_BYTES;
         let cut = state.segment.set_len(len_bytes).and_then(|()| state.segment.sync_data());
         match cut {

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use relayburn_ledger::book::{FindingKind, LogStoreOptions, LogTaleaStore, check};
+use relayburn_ledger::book::{BookFindingKind, LogStoreOptions, LogTaleaStore, check};
 use talea_core::store::{Store, StoreError};
 use talea_core::types::Book;
 
@@ -45,7 +45,7 @@ async fn a_log_cut_anywhere_in_its_last_frame_loses_that_frame_and_goes_on() {
         assert!(
             findings
                 .iter()
-                .all(|finding| finding.kind == FindingKind::TornTail && finding.offset == Some(ends[1]))
+                .all(|finding| finding.kind == BookFindingKind::TornTail && finding.offset == Some(ends[1]))
         );
         let store = ours(directory.path()).await;
         assert_eq!(cash(&store).await, 3, "cut at {cut}");
@@ -146,7 +146,7 @@ async fn a_missing_segment_is_noticed_unless_it_is_the_last() {
         assert!(matches!(error, StoreError::Io(_)));
         let next = segments[missing + 1].file_name().unwrap().to_string_lossy().into_owned();
         assert!(error.to_string().contains(&next), "{error}");
-        assert_eq!(check(directory.path()).unwrap().findings[0].kind, FindingKind::Gap);
+        assert_eq!(check(directory.path()).unwrap().findings[0].kind, BookFindingKind::Gap);
     }
 }
 
@@ -169,7 +169,7 @@ async fn damage_in_two_sealed_segments_is_reported_twice_and_changes_nothing() {
 }
 
 /// What a check says: kind, file name, offset.
-fn told(directory: &Path) -> Vec<(FindingKind, String, Option<u64>)> {
+fn told(directory: &Path) -> Vec<(BookFindingKind, String, Option<u64>)> {
     let found = check(directory).unwrap().findings.into_iter();
     found
         .map(|finding| {
@@ -242,7 +242,7 @@ async fn a_check_goes_on_behind_damage_and_says_each_thing_once() {
         bytes[at as usize] ^= 4;
         fs::write(path, bytes).unwrap();
     };
-    let frame = FindingKind::DamagedFrame;
+    let frame = BookFindingKind::DamagedFrame;
     let (second, third) = (offsets(&segments[1]), offsets(&segments[2]));
     assert!(second.len() > 4);
     // Two frames of one segment, one of them in its length, and a third in a later one.
@@ -260,8 +260,8 @@ async fn a_check_goes_on_behind_damage_and_says_each_thing_once() {
             at(&segments[1], second[1]),
             at(&segments[1], second[3]),
             at(&segments[2], third[2]),
-            (FindingKind::DamagedSnapshot, snapshots[1].clone(), Some(0)),
-            (FindingKind::DamagedRun, runs[1].clone(), Some(0)),
+            (BookFindingKind::DamagedSnapshot, snapshots[1].clone(), Some(0)),
+            (BookFindingKind::DamagedRun, runs[1].clone(), Some(0)),
         ]
     );
     // A missing segment, and damage in the one that comes in its place.
@@ -273,9 +273,9 @@ async fn a_check_goes_on_behind_damage_and_says_each_thing_once() {
     assert_eq!(
         found,
         [
-            (FindingKind::Gap, segments[2].clone(), Some(0)),
+            (BookFindingKind::Gap, segments[2].clone(), Some(0)),
             at(&segments[2], third[1]),
-            (FindingKind::Gap, segments[5].clone(), Some(0)),
+            (BookFindingKind::Gap, segments[5].clone(), Some(0)),
         ]
     );
     // A file that cannot be read.
@@ -284,7 +284,7 @@ async fn a_check_goes_on_behind_damage_and_says_each_thing_once() {
         fs::create_dir(shop.join(&segments[2])).unwrap();
         flip(shop.join(&segments[3]), 30);
     });
-    assert_eq!(found, [(FindingKind::Unreadable, segments[2].clone(), None), at(&segments[3], 0)]);
+    assert_eq!(found, [(BookFindingKind::Unreadable, segments[2].clone(), None), at(&segments[3], 0)]);
     // Keys that the log does not have, told once a run; and names that other programs may write.
     let found = damaged(&|shop| {
         fs::copy(shop.join(&runs[0]), shop.join("idem-000099.run")).unwrap();
@@ -293,7 +293,7 @@ async fn a_check_goes_on_behind_damage_and_says_each_thing_once() {
         fs::write(shop.join("idem-000100.run"), bytes).unwrap();
         fs::rename(shop.join(&segments[0]), shop.join("segment-1.log")).unwrap();
     });
-    assert_eq!(found, [(FindingKind::WrongRun, "idem-000100.run".to_owned(), None)]);
+    assert_eq!(found, [(BookFindingKind::WrongRun, "idem-000100.run".to_owned(), None)]);
     // The newest snapshot is lost and a run with it: the keys are missed beside the older one.
     let found = damaged(&|shop| {
         flip(shop.join(&snapshots[1]), 40);
@@ -302,8 +302,8 @@ async fn a_check_goes_on_behind_damage_and_says_each_thing_once() {
     assert_eq!(
         found,
         [
-            (FindingKind::DamagedSnapshot, snapshots[1].clone(), Some(0)),
-            (FindingKind::MissingKeys, snapshots[0].clone(), None),
+            (BookFindingKind::DamagedSnapshot, snapshots[1].clone(), Some(0)),
+            (BookFindingKind::MissingKeys, snapshots[0].clone(), None),
         ]
     );
     // A copy without its lock file gets none, and an empty store without its directory is one.
@@ -325,7 +325,7 @@ async fn a_snapshot_ahead_of_its_log_is_set_aside_for_good() {
     store.shutdown().await;
     let bytes = fs::read(directory.path().join(SEGMENT)).unwrap();
     fs::write(directory.path().join(SEGMENT), &bytes[..ends[2] as usize]).unwrap();
-    assert_eq!(check(directory.path()).unwrap().findings[0].kind, FindingKind::WrongSnapshot);
+    assert_eq!(check(directory.path()).unwrap().findings[0].kind, BookFindingKind::WrongSnapshot);
     let store = ours(directory.path()).await;
     assert_eq!(cash(&store).await, 7);
     let book = Book("shop".into());
@@ -473,7 +473,7 @@ async fn a_run_or_a_snapshot_with_the_highest_number_leaves_room_for_the_next_on
     fs::copy(book.join("snapshot-00000000000000000004.snap"), book.join("snapshot-9223372036854775807.snap"))
         .unwrap();
     let findings = check(directory.path()).unwrap().findings;
-    assert!(matches!(&findings[..], [one] if one.kind == FindingKind::DamagedSnapshot), "{findings:?}");
+    assert!(matches!(&findings[..], [one] if one.kind == BookFindingKind::DamagedSnapshot), "{findings:?}");
     for round in 0..3 {
         let store = open().await.unwrap();
         for number in 0..12 {

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
-use relayburn_ledger::book::{FindingKind, LogStoreOptions, LogTaleaStore, check};
+use relayburn_ledger::book::{BookFindingKind, LogStoreOptions, LogTaleaStore, check};
 use talea_core::store::{Committed, Store, StoreError};
 use talea_core::types::*;
 
@@ -235,7 +235,7 @@ async fn play(steps: Vec<Step>, options: LogStoreOptions) {
     // What is left behind is in order, and the published crate reads the same in it and knows every key.
     let mut findings = check(directory.path()).unwrap().findings;
     // A flipped snapshot is passed over until newer ones displace it.
-    findings.retain(|finding| finding.kind != FindingKind::DamagedSnapshot);
+    findings.retain(|finding| finding.kind != BookFindingKind::DamagedSnapshot);
     assert!(findings.is_empty(), "{findings:?}");
     let back = published(directory.path(), &options).await;
     compare(&back, &model).await;

@@ -6,13 +6,15 @@ use std::path::Path;
 
 use talea_core::types::Seq;
 
-use super::{Check, FindingKind, LogEnd, Newest};
+use super::log::LogEnd;
+use super::report::BookFindingKind;
+use super::subject::{BookCheck, Newest};
 use crate::book::error::BookError;
 use crate::book::files::Listing;
 use crate::book::frame::{self, Replayed, Split};
-use crate::book::keys::{Outcome, RunFile};
+use crate::book::keys::{KeyOutcome, RunFile};
 use crate::book::snapshot;
-use crate::book::state::{Account, State};
+use crate::book::state::{Account, BookState};
 
 /// Outcomes of one file that the log contradicts: how many, and the first.
 #[derive(Default)]
@@ -36,15 +38,15 @@ impl Contradictions {
     }
 }
 
-impl Check<'_> {
-    fn derived(&mut self, damaged: FindingKind, path: &Path, error: &BookError) {
+impl BookCheck<'_> {
+    fn derived(&mut self, damaged: BookFindingKind, path: &Path, error: &BookError) {
         let (kind, offset, reason) = match error {
             BookError::Derived { offset, reason, .. } => (
                 damaged,
                 Some(*offset),
                 format!("damaged: {reason}; it can be deleted, the log has everything"),
             ),
-            other => (FindingKind::Unreadable, None, other.to_string()),
+            other => (BookFindingKind::Unreadable, None, other.to_string()),
         };
         self.find(kind, path, offset, reason);
     }
@@ -54,13 +56,13 @@ impl Check<'_> {
         let (state, keys) = match snapshot::load(path, last, &std::env::temp_dir(), usize::MAX) {
             Ok(loaded) => loaded,
             Err(error) => {
-                self.derived(FindingKind::DamagedSnapshot, path, &error);
+                self.derived(BookFindingKind::DamagedSnapshot, path, &error);
                 return Ok(());
             }
         };
         if let Some(difference) = differences(&self.state, &state)? {
             let reason = format!("it disagrees with the log: {difference}");
-            self.find(FindingKind::WrongSnapshot, path, None, reason);
+            self.find(BookFindingKind::WrongSnapshot, path, None, reason);
         }
         let mut contradictions = Contradictions::default();
         for (key, outcome) in keys.hot() {
@@ -69,7 +71,7 @@ impl Check<'_> {
             }
         }
         if let Some(reason) = contradictions.reason() {
-            self.find(FindingKind::WrongSnapshot, path, None, reason);
+            self.find(BookFindingKind::WrongSnapshot, path, None, reason);
         }
         // They come in the order of their events.
         self.newest = Some(Newest { last, path: path.to_owned(), openings: self.openings, keys });
@@ -81,21 +83,21 @@ impl Check<'_> {
         let replayed = self.replayed();
         for (last, path) in listing.snapshots.iter().filter(|(last, _)| *last > replayed) {
             if let Err(error) = snapshot::load(path, *last, &std::env::temp_dir(), usize::MAX) {
-                self.derived(FindingKind::DamagedSnapshot, path, &error);
+                self.derived(BookFindingKind::DamagedSnapshot, path, &error);
             } else if end.opens {
                 let reason =
                     format!("it is of event {last}, the log ends at {replayed}; opening moves it aside");
-                self.find(FindingKind::WrongSnapshot, path, None, reason);
+                self.find(BookFindingKind::WrongSnapshot, path, None, reason);
             } else if *last > end.last_readable {
                 let reason = format!("it is of event {last}, the log ends at {}", end.last_readable);
-                self.find(FindingKind::WrongSnapshot, path, None, reason);
+                self.find(BookFindingKind::WrongSnapshot, path, None, reason);
             }
         }
     }
 
     /// What the log says against an outcome of a replayed event.
-    fn contradiction(&mut self, key: &str, outcome: Outcome) -> Result<Option<String>, BookError> {
-        let Outcome { txid, seq, at } = outcome;
+    fn contradiction(&mut self, key: &str, outcome: KeyOutcome) -> Result<Option<String>, BookError> {
+        let KeyOutcome { txid, seq, at } = outcome;
         if seq < 1 || seq > self.replayed() {
             return Ok(Some(format!(
                 "key {key:?} is said to be of event {seq}, which the log does not have"
@@ -125,7 +127,7 @@ impl Check<'_> {
             let run = match RunFile::open(path) {
                 Ok(run) => run,
                 Err(error) => {
-                    self.derived(FindingKind::DamagedRun, path, &error);
+                    self.derived(BookFindingKind::DamagedRun, path, &error);
                     continue;
                 }
             };
@@ -134,7 +136,7 @@ impl Check<'_> {
                 let (key, outcome) = match entry {
                     Ok(entry) => entry,
                     Err(error) => {
-                        self.derived(FindingKind::DamagedRun, path, &error);
+                        self.derived(BookFindingKind::DamagedRun, path, &error);
                         break;
                     }
                 };
@@ -148,7 +150,7 @@ impl Check<'_> {
                 covered.push(outcome.seq);
             }
             if let Some(reason) = contradictions.reason() {
-                self.find(FindingKind::WrongRun, path, None, reason);
+                self.find(BookFindingKind::WrongRun, path, None, reason);
             }
         }
         covered.sort_unstable();
@@ -167,7 +169,7 @@ impl Check<'_> {
                 "{missing} idempotency keys from before this snapshot stand neither in it nor in a run; opening takes them from \
                  the log, talea-store-log 0.1.0 would post them again"
             );
-            self.find(FindingKind::MissingKeys, &path, None, reason);
+            self.find(BookFindingKind::MissingKeys, &path, None, reason);
         }
     }
 
@@ -179,13 +181,13 @@ impl Check<'_> {
             let path = self.segments[segment].path.clone();
             let reason =
                 format!("event {second} has the idempotency key of event {first}: it was posted twice");
-            self.find(FindingKind::RepeatedKey, &path, Some(position.offset), reason);
+            self.find(BookFindingKind::RepeatedKey, &path, Some(position.offset), reason);
         }
         Ok(())
     }
 }
 
-fn history_digest(state: &State, account: &Account) -> Result<blake3::Hash, BookError> {
+fn history_digest(state: &BookState, account: &Account) -> Result<blake3::Hash, BookError> {
     let mut digest = blake3::Hasher::new();
     let mut bytes = Vec::new();
     state.each_row(account, |row| {
@@ -198,7 +200,7 @@ fn history_digest(state: &State, account: &Account) -> Result<blake3::Hash, Book
 }
 
 /// The first difference between what the log and what a snapshot says.
-fn differences(log: &State, snapshot: &State) -> Result<Option<String>, BookError> {
+fn differences(log: &BookState, snapshot: &BookState) -> Result<Option<String>, BookError> {
     if log.last_at != snapshot.last_at {
         return Ok(Some("the time of the last event".to_owned()));
     }

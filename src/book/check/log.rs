@@ -7,11 +7,12 @@ use std::path::Path;
 use chrono::{DateTime, Utc};
 use talea_core::types::Seq;
 
-use super::{Check, Finding, FindingKind, Held};
+use super::report::{BookFinding, BookFindingKind};
+use super::subject::{BookCheck, Held};
 use crate::book::error::BookError;
 use crate::book::files::Listing;
-use crate::book::frame::{self, Finder, HEADER_BYTES, Replayed, Split};
-use crate::book::scan::{self, Found};
+use crate::book::frame::{self, FrameFinder, HEADER_BYTES, Replayed, Split};
+use crate::book::scan::{self, ScannedItem};
 use crate::book::state::PostingRef;
 
 /// How far the log reaches.
@@ -24,7 +25,7 @@ pub(super) struct LogEnd {
 }
 
 /// Where frames are looked at one by one from.
-struct Stop {
+struct WalkFrom {
     segment: usize,
     offset: usize,
     /// The event that should stand there; unknown behind damage.
@@ -41,31 +42,31 @@ struct Walked {
 }
 
 /// Why replaying stopped where a frame is bad.
-struct BadFrame {
+struct FirstBadFrame {
     segment: usize,
     offset: u64,
     is_torn: bool,
     reason: String,
 }
 
-impl Check<'_> {
+impl BookCheck<'_> {
     /// Replays the log, and looks at each snapshot when its event has come.
     pub(super) fn log(&mut self, listing: &Listing) -> Result<LogEnd, BookError> {
         let mut unreadable = None;
         for at in 0..self.segments.len() {
             if let Err(error) = self.segments[at].source() {
                 let path = self.segments[at].path.clone();
-                self.find(FindingKind::Unreadable, &path, None, error.to_string());
+                self.find(BookFindingKind::Unreadable, &path, None, error.to_string());
                 unreadable.get_or_insert(at);
             }
         }
         let readable = &listing.segments[..unreadable.unwrap_or(listing.segments.len())];
         let scanned = scan::scan(readable, 1, |found| match found {
-            Found::Segment(index) => {
+            ScannedItem::Segment(index) => {
                 self.state.add_segment(listing.segments[index].0);
                 Ok(())
             }
-            Found::Event(index, frame) => {
+            ScannedItem::Event(index, frame) => {
                 let path = &listing.segments[index].1;
                 self.state.add_position(frame.offset);
                 if let Some((at, event)) = &frame.event {
@@ -83,15 +84,17 @@ impl Check<'_> {
         let place = |path: &Path| listing.segments.iter().position(|(_, segment)| segment == path);
         let mut bad_frame = None;
         let stop = match scanned {
-            Ok(None) => unreadable.map(|at| Stop { segment: at, offset: 0, expected: None, is_known: true }),
+            Ok(None) => {
+                unreadable.map(|at| WalkFrom { segment: at, offset: 0, expected: None, is_known: true })
+            }
             Ok(Some(bad)) => {
-                let stop = Stop {
+                let stop = WalkFrom {
                     segment: bad.segment,
                     offset: bad.offset as usize,
                     expected: None,
                     is_known: true,
                 };
-                bad_frame = Some(BadFrame {
+                bad_frame = Some(FirstBadFrame {
                     segment: bad.segment,
                     offset: bad.offset,
                     is_torn: bad.is_torn,
@@ -101,7 +104,7 @@ impl Check<'_> {
             }
             Err(BookError::Gap { path, offset, expected, found }) => {
                 self.gap(&path, offset, expected, found);
-                place(&path).map(|segment| Stop {
+                place(&path).map(|segment| WalkFrom {
                     segment,
                     offset: offset as usize,
                     expected: Some(found),
@@ -112,8 +115,8 @@ impl Check<'_> {
                 let reason = format!(
                     "the balance of account {account:?} leaves the 64-bit range; the store cannot be opened"
                 );
-                self.find(FindingKind::Overflow, &path, Some(offset), reason);
-                place(&path).map(|segment| Stop {
+                self.find(BookFindingKind::Overflow, &path, Some(offset), reason);
+                place(&path).map(|segment| WalkFrom {
                     segment,
                     offset: offset as usize,
                     expected: None,
@@ -141,13 +144,13 @@ impl Check<'_> {
 
     fn gap(&mut self, path: &Path, offset: u64, expected: Seq, found: Seq) {
         let reason = format!("event {expected} should stand here, found {found}; the store cannot be opened");
-        self.find(FindingKind::Gap, path, Some(offset), reason);
+        self.find(BookFindingKind::Gap, path, Some(offset), reason);
     }
 
     /// Reports the frame at which replaying stopped, in front of what was found behind it.
     fn bad_frame(
         &mut self,
-        bad: &BadFrame,
+        bad: &FirstBadFrame,
         opens: bool,
         good_behind: bool,
         place: usize,
@@ -157,12 +160,12 @@ impl Check<'_> {
         let rest = source.bytes(bad.offset..source.len_bytes(), &mut buffer)?;
         let is_blank = rest.iter().all(|byte| *byte == 0);
         let (kind, outlook) = match (opens, good_behind) {
-            (false, _) => (FindingKind::DamagedFrame, "the store cannot be opened"),
+            (false, _) => (BookFindingKind::DamagedFrame, "the store cannot be opened"),
             (true, false) if bad.is_torn || is_blank => (
-                FindingKind::TornTail,
+                BookFindingKind::TornTail,
                 "opening cuts the log here, and saves what it cuts if a snapshot or a run knows of it",
             ),
-            (true, _) => (FindingKind::DamagedFrame, "opening cuts the log here and saves what it cuts"),
+            (true, _) => (BookFindingKind::DamagedFrame, "opening cuts the log here and saves what it cuts"),
         };
         let path = self.segments[bad.segment].path.clone();
         let reason = format!("damaged frame: {}; {outlook}", bad.reason);
@@ -170,7 +173,7 @@ impl Check<'_> {
         // Kept whatever was found since: nothing else says what becomes of the store.
         self.findings
             .kept
-            .insert(place, Finding { book, file: path, offset: Some(bad.offset), kind, reason });
+            .insert(place, BookFinding { book, file: path, offset: Some(bad.offset), kind, reason });
         Ok(())
     }
 
@@ -184,7 +187,7 @@ impl Check<'_> {
     ) -> Result<(), BookError> {
         if self.last_at.is_some_and(|last| at < last) {
             let reason = format!("event {seq} is of {at}, which is before the event in front of it");
-            self.find(FindingKind::TimeGoesBack, path, Some(offset), reason);
+            self.find(BookFindingKind::TimeGoesBack, path, Some(offset), reason);
         }
         self.last_at = Some(at);
         match event {
@@ -227,11 +230,11 @@ impl Check<'_> {
     }
 
     /// Looks at everything from `stop` on: what cannot be replayed can still be whole, or damaged again.
-    fn walk(&mut self, stop: Stop) -> Result<Walked, BookError> {
+    fn walk(&mut self, stop: WalkFrom) -> Result<Walked, BookError> {
         let mut walked = Walked::default();
-        let Stop { segment: first, offset, mut expected, mut is_known } = stop;
+        let WalkFrom { segment: first, offset, mut expected, mut is_known } = stop;
         for at in first..self.segments.len() {
-            let mut damage = Damages::default();
+            let mut damage = LogDamages::default();
             let (base, path) = (self.segments[at].base, self.segments[at].path.clone());
             let Ok(source) = self.segments[at].source() else {
                 expected = None;
@@ -242,7 +245,7 @@ impl Check<'_> {
             let from = if at == first { offset } else { 0 };
             if at > first {
                 if let Some(expected) = expected.filter(|expected| *expected != base) {
-                    damage.push(0, || Damage::Gap(expected, base));
+                    damage.push(0, || LogDamage::Gap(expected, base));
                 }
                 (expected, is_known) = (Some(base), false);
             }
@@ -251,10 +254,10 @@ impl Check<'_> {
             self.findings.left_out += damage.left_out;
             for (offset, damage) in damage.kept {
                 match damage {
-                    Damage::Gap(expected, found) => self.gap(&path, offset, expected, found),
-                    Damage::Frame(reason) => {
+                    LogDamage::Gap(expected, found) => self.gap(&path, offset, expected, found),
+                    LogDamage::Frame(reason) => {
                         let reason = format!("damaged frame: {reason}");
-                        self.find(FindingKind::DamagedFrame, &path, Some(offset), reason);
+                        self.find(BookFindingKind::DamagedFrame, &path, Some(offset), reason);
                     }
                 }
             }
@@ -263,23 +266,23 @@ impl Check<'_> {
     }
 }
 
-enum Damage {
+enum LogDamage {
     Gap(Seq, Seq),
     Frame(String),
 }
 
 /// What is damaged in a segment: offset and kind.
 #[derive(Default)]
-struct Damages {
-    kept: Vec<(u64, Damage)>,
+struct LogDamages {
+    kept: Vec<(u64, LogDamage)>,
     left_out: u64,
 }
 
-impl Damages {
+impl LogDamages {
     /// A segment of 64 MiB can have half a million damaged frames.
     const KEPT_MAX: usize = 1 << 16;
 
-    fn push(&mut self, offset: u64, damage: impl FnOnce() -> Damage) {
+    fn push(&mut self, offset: u64, damage: impl FnOnce() -> LogDamage) {
         if self.kept.len() < Self::KEPT_MAX {
             self.kept.push((offset, damage()));
         } else {
@@ -295,7 +298,7 @@ fn frames(
     expected: &mut Option<Seq>,
     mut is_known: bool,
     walked: &mut Walked,
-    damage: &mut Damages,
+    damage: &mut LogDamages,
 ) {
     let mut finder = None;
     loop {
@@ -306,7 +309,7 @@ fn frames(
                 match frame::check(crc, payload).and_then(|()| frame::replay(payload)) {
                     Ok((seq, ..)) => {
                         if let Some(expected) = expected.filter(|expected| *expected != seq) {
-                            damage.push(at as u64, || Damage::Gap(expected, seq));
+                            damage.push(at as u64, || LogDamage::Gap(expected, seq));
                         }
                         *expected = seq.checked_add(1);
                         walked.last = walked.last.max(seq);
@@ -320,12 +323,12 @@ fn frames(
             }
         };
         if !is_known {
-            damage.push(at as u64, || Damage::Frame(reason));
+            damage.push(at as u64, || LogDamage::Frame(reason));
         }
         is_known = false;
         // How many events the damaged bytes were cannot be said.
         *expected = None;
-        let finder = finder.get_or_insert_with(|| Finder::new(bytes));
+        let finder = finder.get_or_insert_with(|| FrameFinder::new(bytes));
         match finder.next_whole(at + 1) {
             Some(next) => at = next,
             None => return,

@@ -10,8 +10,9 @@ use talea_core::store::{AccountCfg, StoreError};
 use talea_core::types::{AccountDef, AccountId, AssetDef, AssetId, Direction, Posting};
 
 use super::error::BookError;
-use super::queue::{Assets, Draft};
-use super::state::{PostingRef, State, add, effective};
+use super::job::Draft;
+use super::state::{BookState, PostingRef, add, effective};
+use super::view::Assets;
 
 impl<'a> From<&'a Posting> for PostingRef<'a> {
     fn from(posting: &'a Posting) -> Self {
@@ -39,7 +40,7 @@ pub(super) struct Overlay {
 
 impl Overlay {
     /// The index of an account: those opened in this batch follow those of the state.
-    pub(super) fn find(&self, state: &State, id: &AccountId) -> Option<u32> {
+    pub(super) fn find(&self, state: &BookState, id: &AccountId) -> Option<u32> {
         state.find(&id.book.0, &id.path).or_else(|| {
             let at = self.opened_at.get(id)?;
             Some((state.account_count() + at) as u32)
@@ -52,7 +53,11 @@ impl Overlay {
         self.opened.push((def.clone(), cfg.clone()));
     }
 
-    pub(super) fn account<'s>(&'s self, state: &'s State, index: u32) -> (&'s AccountDef, &'s AccountCfg) {
+    pub(super) fn account<'s>(
+        &'s self,
+        state: &'s BookState,
+        index: u32,
+    ) -> (&'s AccountDef, &'s AccountCfg) {
         let (def, cfg) = match (index as usize).checked_sub(state.account_count()) {
             None => &*state.account(index).opened,
             Some(at) => &self.opened[at],
@@ -60,7 +65,7 @@ impl Overlay {
         (def, cfg)
     }
 
-    fn raw(&self, state: &State, index: u32) -> i64 {
+    fn raw(&self, state: &BookState, index: u32) -> i64 {
         self.raw.get(&index).copied().unwrap_or_else(|| match (index as usize) < state.account_count() {
             true => state.account(index).raw,
             false => 0,
@@ -74,7 +79,7 @@ impl Overlay {
     }
 
     /// Decides about a transaction whose key is free; answers the balances it would leave.
-    pub(super) fn judge(&self, state: &State, draft: &Draft) -> Result<Vec<(u32, i64)>, StoreError> {
+    pub(super) fn validate(&self, state: &BookState, draft: &Draft) -> Result<Vec<(u32, i64)>, StoreError> {
         if draft.book.is_reserved() {
             return Err(StoreError::InvalidBook(draft.book.clone()));
         }

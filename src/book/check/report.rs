@@ -1,0 +1,151 @@
+//! The report of a check. Touches nothing.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+/// What a check found.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub struct BookCheckReport {
+    /// Whether nothing is wrong.
+    pub ok: bool,
+    /// One entry a book, by name.
+    pub books: Vec<BookReport>,
+    /// What is wrong, in the order it was found. Of very many the later ones are only counted.
+    pub findings: Vec<BookFinding>,
+    /// Findings that are not in `findings`, because they would take too much memory.
+    pub findings_left_out: u64,
+}
+
+/// What a book holds.
+#[derive(Debug, Clone, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub struct BookReport {
+    /// Its name.
+    pub book: String,
+    /// Events that could be read, in sequence.
+    pub events: u64,
+    /// Accounts.
+    pub accounts: u64,
+    /// Transactions.
+    pub transactions: u64,
+    /// Segments, and their length together in bytes.
+    pub segments: u64,
+    /// Length of all segments in bytes.
+    pub segments_bytes: u64,
+    /// Snapshots, good or bad.
+    pub snapshots: u64,
+    /// Idempotency runs, good or bad.
+    pub runs: u64,
+    /// Keys in good runs, each counted once a run.
+    pub run_keys: u64,
+    /// Assets of which debits and credits differ. No fault: a store takes transactions as they are posted.
+    pub unbalanced: Vec<Unbalanced>,
+    /// Copies that repairs kept of what they cut, and snapshots that were ahead of their log.
+    pub set_aside: Vec<PathBuf>,
+}
+
+/// An asset of which a book's debits and credits differ, in minor units.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub struct Unbalanced {
+    /// The asset.
+    pub asset: String,
+    /// All debits.
+    pub debits: i64,
+    /// All credits.
+    pub credits: i64,
+}
+
+/// Something that is wrong.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub struct BookFinding {
+    /// The book.
+    pub book: String,
+    /// The file.
+    pub file: PathBuf,
+    /// Where in it, in bytes; absent where it concerns the whole file.
+    pub offset: Option<u64>,
+    /// What kind of thing.
+    #[serde(rename = "verdict")]
+    pub kind: BookFindingKind,
+    /// What exactly, and what becomes of it.
+    pub reason: String,
+}
+
+impl fmt::Display for BookFinding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let file = self.file.display().to_string();
+        match self.offset {
+            Some(offset) => write!(f, "{file} at byte {offset}: {}", self.reason),
+            // What the system refused is told with the path.
+            None if self.reason.contains(&file) => f.write_str(&self.reason),
+            None => write!(f, "{file}: {}", self.reason),
+        }
+    }
+}
+
+/// Kinds of [`BookFinding`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub enum BookFindingKind {
+    /// A write that was cut short at the end of the log; opening removes it.
+    TornTail,
+    /// A frame that is damaged.
+    DamagedFrame,
+    /// Events that are missing between two others, or at the beginning.
+    Gap,
+    /// A balance that leaves the 64-bit range.
+    Overflow,
+    /// An event that is older than the one before it.
+    TimeGoesBack,
+    /// A key that two transactions have: one of them was posted twice.
+    RepeatedKey,
+    /// A snapshot that cannot be read.
+    DamagedSnapshot,
+    /// A snapshot that says something else than the log.
+    WrongSnapshot,
+    /// A run that cannot be read.
+    DamagedRun,
+    /// A run that says something else than the log.
+    WrongRun,
+    /// Keys from before the newest snapshot that stand neither in it nor in a run.
+    MissingKeys,
+    /// Accounts that hold an asset of which there is no registration.
+    UnregisteredAsset,
+    /// A file or directory that could not be read.
+    Unreadable,
+}
+
+/// Findings, as many as memory is given to.
+#[derive(Default)]
+pub(super) struct Findings {
+    pub(super) kept: Vec<BookFinding>,
+    /// What `kept` takes.
+    kept_bytes: usize,
+    pub(super) left_out: u64,
+}
+
+impl Findings {
+    /// Beyond this, findings are counted: damage can be of every event.
+    const BYTES_MAX: usize = 16 << 20;
+
+    pub(super) fn push(&mut self, finding: BookFinding) {
+        let texts = [finding.book.len(), finding.file.as_os_str().len(), finding.reason.len()];
+        let bytes = size_of::<BookFinding>() + texts.iter().sum::<usize>();
+        if self.kept_bytes + bytes > Self::BYTES_MAX {
+            self.left_out += 1;
+            return;
+        }
+        self.kept_bytes += bytes;
+        self.kept.push(finding);
+    }
+}

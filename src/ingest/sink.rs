@@ -1,0 +1,45 @@
+//! Ledger lines on their way from a journal to a ledger: the sink that delivers them, and what it reports.
+//!
+//! Touches nothing.
+
+/// Records of a batch, and bytes of their payloads, at most, where lines for the ledger that were queued together extend beyond
+/// an ordinary batch. Lines that are delivered apart keep later ones out by their fingerprints.
+pub(super) const TOGETHER_RECORDS: u64 = 256 * 1024;
+pub(super) const TOGETHER_BYTES: u64 = 256 << 20;
+
+/// A line for `ledger.jsonl`, as a [`LedgerSink`] gets it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LedgerEntry {
+    /// Offset of its record in the journal.
+    pub offset: u64,
+    /// The line, without its line end.
+    pub line: String,
+    /// Whether it belongs to one batch with the entry in front of it.
+    pub continues_batch: bool,
+}
+
+/// A line that the ledger will never take.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RefusedLine {
+    /// Its index in the slice the sink was given.
+    pub index: usize,
+    /// Why.
+    pub reason: String,
+}
+
+/// Why a ledger did not take lines now, though it may later.
+pub type SinkError = Box<dyn std::error::Error + Send + Sync>;
+
+/// What a ledger did with the lines it was given.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Delivered {
+    /// Lines that it had already, and did not write again. Of those it was given: lines of an earlier delivery that it had to
+    /// look at to complete a batch are not counted again.
+    pub duplicates: u64,
+    /// Lines that it refuses for good.
+    pub refused: Vec<RefusedLine>,
+}
+
+/// Delivers lines to the ledger, in their order and durably; those it refuses for good are set aside under `Q:`. After an
+/// error none counts as delivered, and all come again; after a crash lines may come again that were delivered.
+pub type LedgerSink = Box<dyn FnMut(&[LedgerEntry]) -> Result<Delivered, SinkError> + Send>;
