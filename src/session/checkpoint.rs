@@ -5,43 +5,16 @@
 
 use std::path::Path;
 
-use serde::{Deserialize, Serialize};
-
 use super::error::{Error, Place};
+use super::format::{CHECKPOINT_SCHEMA, Checkpoint};
 use super::layout::{Layout, read_if_exists};
 use super::time;
 use super::view::View;
 use super::writer::Store;
 use crate::disk;
 
-/// The schema of a checkpoint.
-pub const CHECKPOINT_SCHEMA: &str = "pi.session_store_v2.checkpoint.v1";
 /// The longest reason: 64 KiB.
 pub const MAX_REASON_BYTES: usize = 64 * 1024;
-
-/// A checkpoint as it stands in its file.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Checkpoint {
-    /// [`CHECKPOINT_SCHEMA`].
-    pub schema: String,
-    /// Its number, from 1; also in its file name.
-    pub checkpoint_seq: u64,
-    /// When it was made.
-    pub at: String,
-    /// Sequence of the last entry then, 0 for an empty store.
-    pub head_entry_seq: u64,
-    /// Id of the last entry, empty for an empty store.
-    pub head_entry_id: String,
-    /// Its file, relative to the root.
-    pub snapshot_ref: String,
-    /// Always 0: nothing is compacted away.
-    pub compacted_before_entry_seq: u64,
-    /// The chain over all entries up to the head.
-    pub chain_hash: String,
-    /// Why it was made; any text.
-    pub reason: String,
-}
 
 /// What to do about a file that is no checkpoint.
 const RESTORE: &str = "restore it from a copy, or move it away to do without it; entries do not depend on it";

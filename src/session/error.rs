@@ -7,7 +7,7 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::migration::Verification;
+use super::format::Verification;
 use crate::disk;
 use crate::scan::ScanError;
 

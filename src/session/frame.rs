@@ -10,37 +10,9 @@ use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
 use super::canonical::Canonical;
+use super::format::{FRAME_SCHEMA, Frame};
+use super::payload::NewEntry;
 use super::skip::{Skipper, is_value};
-
-/// The schema of a frame.
-pub const FRAME_SCHEMA: &str = "pi.session_store_v2.segment_frame.v1";
-
-/// One entry as it stands in a segment.
-#[derive(Debug, Clone, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Frame {
-    /// Number of the segment file it is in.
-    pub segment_seq: u64,
-    /// Position among the frames of that file, from 1.
-    pub frame_seq: u64,
-    /// Position in the store, from 1; gaps are possible.
-    pub entry_seq: u64,
-    /// Unique in the store.
-    pub entry_id: String,
-    /// The entry this one follows; none for a root.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub parent_entry_id: Option<String>,
-    /// `message`, `model_change`, …; any text.
-    pub entry_type: String,
-    /// Time of writing, as written: RFC 3339 in UTC with milliseconds when written here.
-    pub timestamp: String,
-    /// SHA-256 of the payload text, 64 lower-case hex digits.
-    pub payload_sha256: String,
-    /// Length of the payload text in bytes.
-    pub payload_bytes: u64,
-    /// The payload text, byte for byte.
-    pub payload: Box<RawValue>,
-}
 
 /// A frame as parsed, borrowing from its line.
 #[derive(Debug)]
@@ -231,7 +203,7 @@ pub(super) struct Coordinates {
 pub(super) fn write_line(
     out: &mut Vec<u8>,
     at: Coordinates,
-    entry: &super::NewEntry<'_>,
+    entry: &NewEntry<'_>,
     timestamp: &str,
     payload_sha256: &[u8; 64],
 ) -> Result<(), serde_json::Error> {

@@ -9,39 +9,19 @@ use std::ops::Range;
 use std::path::Path;
 
 use rayon::prelude::*;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 use super::canonical::{Canonical, push_number, push_string};
 use super::error::{Error, Place};
+use super::format::{MAX_LINE_BYTES, ROW_SCHEMA, Row};
 use super::ids::IdTable;
+use super::layout::refuse_link;
 use crate::scan::{self, Io, ScanError, Source};
 
-/// The schema of an index row.
-pub const ROW_SCHEMA: &str = "pi.session_store_v2.offset_index.v1";
 const ACTIVE: &str = "active";
 
 /// How much of the index one task parses.
 const CHUNK_BYTES: u64 = 1 << 20;
-
-/// One row of the index: where a frame is.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Row {
-    /// Position in the store.
-    pub entry_seq: u64,
-    /// Id of the entry.
-    pub entry_id: String,
-    /// Number of the segment file.
-    pub segment_seq: u64,
-    /// Position among the frames of that file, from 1.
-    pub frame_seq: u64,
-    /// First byte of the line in the segment.
-    pub byte_offset: u64,
-    /// Length of the line, line end included.
-    pub byte_length: u64,
-    /// CRC-32C of those bytes, 8 upper-case hex digits.
-    pub crc32c: String,
-}
 
 /// A row without its id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -421,7 +401,7 @@ pub(super) struct IndexFile {
 ///
 /// After an error `rows` is unchanged.
 pub(super) fn read(path: &Path, from: u64, rows: &mut Rows) -> Result<IndexFile, Error> {
-    super::layout::refuse_link(path)?;
+    refuse_link(path)?;
     let source = match Source::open(path, Io::Mmap) {
         Ok(source) => source,
         Err(ScanError::Open { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
@@ -460,8 +440,8 @@ fn parse_chunk(source: &Source, chunk: Range<u64>, hasher: &RandomState) -> Resu
     let mut parsed = Parsed::default();
     for (offset, line) in scan::lines(chunk.start, bytes) {
         let place = || place_of(source, offset);
-        if line.len() as u64 > super::MAX_LINE_BYTES {
-            let reason = format!("is longer than {} bytes", super::MAX_LINE_BYTES);
+        if line.len() as u64 > MAX_LINE_BYTES {
+            let reason = format!("is longer than {} bytes", MAX_LINE_BYTES);
             return Err(Error::IndexLineUnreadable { place: place(), reason });
         }
         let Ok(text) = str::from_utf8(line) else {

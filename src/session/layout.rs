@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use super::error::{Error, Place};
+use super::format::MAX_LINE_BYTES;
 use crate::disk;
 
 /// The staging name of a rebuilt index.
@@ -377,13 +378,10 @@ pub(super) fn read_if_exists(path: &Path) -> Result<Option<Vec<u8>>, Error> {
         Err(error) => return Err(error.into()),
     };
     let len_bytes = file.len_bytes()?;
-    if len_bytes > super::MAX_LINE_BYTES {
+    if len_bytes > MAX_LINE_BYTES {
         return Err(Error::Json {
             place: Place { path: path.to_owned(), line: 1, offset: 0 },
-            reason: format!(
-                "the file has {len_bytes} bytes, more than the {} allowed",
-                super::MAX_LINE_BYTES
-            ),
+            reason: format!("the file has {len_bytes} bytes, more than the {} allowed", MAX_LINE_BYTES),
         });
     }
     let mut bytes = vec![0; len_bytes as usize];

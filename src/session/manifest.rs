@@ -7,121 +7,15 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::error::{Error, Place};
+use super::format::{Counters, Files, Integrity, Invariants, MANIFEST_SCHEMA, Manifest, ManifestHead};
 use super::frame::hex;
 use super::layout::{Layout, read_if_exists};
 use super::time;
 use super::view::View;
 use super::writer::Store;
 
-/// The schema of a manifest.
-pub const MANIFEST_SCHEMA: &str = "pi.session_store_v2.manifest.v1";
 const STORE_VERSION: u8 = 2;
 const NO_CRC: &str = "00000000";
-
-/// A manifest as it stands in its file.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Manifest {
-    /// [`MANIFEST_SCHEMA`].
-    pub schema: String,
-    /// 2.
-    pub store_version: u8,
-    /// The session this is; any text.
-    pub session_id: String,
-    /// Where the entries came from: `jsonl_v3`, `sqlite_v1`, `native_v2`.
-    pub source_format: String,
-    /// When the first manifest of this store was written.
-    pub created_at: String,
-    /// When this one was written.
-    pub updated_at: String,
-    /// The last entry.
-    pub head: ManifestHead,
-    /// Counts.
-    pub counters: Counters,
-    /// Where the files are.
-    pub files: Files,
-    /// Hashes.
-    pub integrity: Integrity,
-    /// Which promises held.
-    pub invariants: Invariants,
-}
-
-/// The last entry of a store; 0, 0 and empty for an empty one.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct ManifestHead {
-    /// The segment it is in.
-    pub segment_seq: u64,
-    /// Its sequence.
-    pub entry_seq: u64,
-    /// Its id.
-    pub entry_id: String,
-}
-
-/// Counts over all entries.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Counters {
-    /// Index rows.
-    pub entries_total: u64,
-    /// Entries of type `message`.
-    pub messages_total: u64,
-    /// Entries with two children or more.
-    pub branches_total: u64,
-    /// Entries of type `compaction`.
-    pub compactions_total: u64,
-    /// Lengths of all indexed lines.
-    pub bytes_total: u64,
-}
-
-/// Where the files are, relative to the root.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Files {
-    /// `segments/`.
-    pub segment_dir: String,
-    /// Segments that hold indexed frames.
-    pub segment_count: u64,
-    /// `index/offsets.jsonl`.
-    pub index_path: String,
-    /// `checkpoints/`.
-    pub checkpoint_dir: String,
-    /// `migrations/ledger.jsonl`.
-    pub migration_ledger_path: String,
-}
-
-/// Hashes over the store and over the manifest itself.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Integrity {
-    /// The chain over all payload hashes.
-    pub chain_hash: String,
-    /// SHA-256 of the compact manifest with this field empty.
-    pub manifest_hash: String,
-    /// CRC-32C of the last frame, `00000000` for an empty store.
-    pub last_crc32c: String,
-}
-
-/// Which promises held when the manifest was written.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-#[allow(clippy::struct_excessive_bools)] // The format has them.
-pub struct Invariants {
-    /// Every parent exists.
-    pub parent_links_closed: bool,
-    /// Entry sequences rise.
-    pub monotonic_entry_seq: bool,
-    /// Segment numbers do not fall.
-    pub monotonic_segment_seq: bool,
-    /// Full validation passed.
-    pub index_within_segment_bounds: bool,
-    /// Every byte of every segment is indexed.
-    pub branch_heads_indexed: bool,
-    /// Heads do not fall over ascending checkpoints.
-    pub checkpoints_monotonic: bool,
-    /// The recomputed chain is the handle's.
-    pub hash_chain_valid: bool,
-}
 
 impl Manifest {
     /// The hash that belongs into `integrity.manifestHash`.

@@ -3,11 +3,8 @@
 //! May append to `migrations/ledger.jsonl`. Promises: an event is on stable storage when it is acknowledged; nothing is
 //! appended behind a torn line.
 
-use std::fmt;
-
-use serde::{Deserialize, Serialize};
-
 use super::error::{Error, Place};
+use super::format::{EVENT_SCHEMA, MigrationEvent};
 use super::layout::{Layout, read_if_exists, refuse_link};
 use super::report::Truncated;
 use super::time;
@@ -15,65 +12,6 @@ use super::view::View;
 use super::writer::Store;
 use crate::disk;
 use crate::scan;
-
-/// The schema of a migration event.
-pub const EVENT_SCHEMA: &str = "pi.session_store_v2.migration_event.v1";
-
-/// What was verified.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Verification {
-    /// The last entry is the expected one.
-    pub entry_count_match: bool,
-    /// The chain is the expected one.
-    pub hash_chain_match: bool,
-    /// Index and segments agree.
-    pub index_consistent: bool,
-}
-
-impl fmt::Display for Verification {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let word = |matches| if matches { "matches" } else { "differs" };
-        write!(
-            f,
-            "last entry {}, hash chain {}, index ",
-            word(self.entry_count_match),
-            word(self.hash_chain_match)
-        )?;
-        f.write_str(if self.index_consistent { "consistent" } else { "inconsistent" })
-    }
-}
-
-/// An event of the migration ledger.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct MigrationEvent {
-    /// [`EVENT_SCHEMA`]; filled in when empty.
-    pub schema: String,
-    /// Which migration it belongs to.
-    pub migration_id: String,
-    /// `planned`, `staging_copy`, `integrity_check`, `cutover_commit`, `rollback`, `completed`, `failed`.
-    pub phase: String,
-    /// When; filled in when empty.
-    pub at: String,
-    /// Where the data came from.
-    pub source_path: String,
-    /// Where it went.
-    pub target_path: String,
-    /// `jsonl_v3`, `sqlite_v1`, `native_v2`.
-    pub source_format: String,
-    /// The same.
-    pub target_format: String,
-    /// What was verified.
-    pub verification: Verification,
-    /// `ok`, `recoverable_error`, `fatal_error`.
-    pub outcome: String,
-    /// What kind of error, if any.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub error_class: Option<String>,
-    /// Ties the events of one attempt together.
-    pub correlation_id: String,
-}
 
 /// The migration ledger as read.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

@@ -11,6 +11,9 @@ use serde_json::value::RawValue;
 
 use super::error::Error;
 
+/// The longest id that an entry can be appended with. Every handle holds the ids of all entries.
+pub const MAX_ID_BYTES: usize = 4096;
+
 /// An entry to be appended.
 #[derive(Debug, Clone)]
 pub struct NewEntry<'a> {

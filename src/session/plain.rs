@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::error::Error;
-use super::frame::Frame;
+use super::format::Frame;
 use super::payload::{NewEntry, Payload};
 
 /// The type of the line that opens a session file: about the session, not an entry of it.

@@ -15,47 +15,15 @@ mod plan;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
+pub(super) use self::carry_out::Recovered;
 use self::carry_out::carry_out;
 use self::plan::{Acknowledged, Cut, Keep, Plan, has_entry_of, resolve_parents};
-use super::Options;
 use super::error::Error;
 use super::index::{self, IndexFile, Rows};
 use super::integrity::{Verified, check_frame, check_graph, check_order, check_range, open_segment, verify};
 use super::layout::{self, Layout, REBUILD_STAGE, SegmentFiles};
-use super::report::RecoveryReport;
+use super::options::{Loss, Options, Verify};
 use crate::disk;
-
-/// How much an opening writer verifies.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Verify {
-    /// Every frame: bytes, numbers, payload hash; ids and parents. Costs one pass over the segments.
-    #[default]
-    Full,
-    /// Index rows against each other and against the lengths of the segments; frames only where the index does not reach.
-    /// What is read later is verified then.
-    Rows,
-}
-
-/// What an opening writer does when recovery would drop entries that the index has, or sound frames when the index cannot
-/// be read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Loss {
-    /// It refuses with [`Error::EntriesWouldBeLost`] and changes nothing.
-    #[default]
-    Refuse,
-    /// It drops them, lists them in [`RecoveryReport::lost_entries`] and keeps the bytes that it cuts beside the segments. So
-    /// it does with bytes behind the last entry of a segment that are no entry of the store.
-    Accept,
-}
-
-/// What a recovered store is.
-#[derive(Debug)]
-pub(super) struct Recovered {
-    pub(super) rows: Rows,
-    /// The payload hashes of all rows; none with [`Verify::Rows`].
-    pub(super) payload_hashes: Option<Vec<[u8; 32]>>,
-    pub(super) report: RecoveryReport,
-}
 
 /// Recovers a store: decides, refuses or carries out.
 pub(super) fn recover(layout: &Layout, options: &Options, limit_bytes: u64) -> Result<Recovered, Error> {

@@ -14,17 +14,18 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::checkpoint::Checkpoint;
-use super::error::{Class, Error, Place};
+use super::error::{Class, Error};
+use super::format::{Checkpoint, EVENT_SCHEMA, MigrationEvent, Verification};
 use super::frame::{Chain, hex};
 use super::index::{self, Rows};
 use super::integrity::{check_graph, verify};
+use super::intent::{text_of, write_document};
 use super::layout::{self, Layout, ROLLBACK_EVENT, ROLLBACK_INTENT, ROLLBACK_STAGE, read_if_exists};
 use super::manifest::ManifestOrigin;
-use super::migration::{EVENT_SCHEMA, MigrationEvent, Verification};
 use super::report::{Quarantined, Truncated};
+use super::snapshot::Snapshot;
 use super::time;
-use super::view::{Snapshot, View};
+use super::view::View;
 use super::writer::Store;
 use crate::disk;
 
@@ -221,43 +222,6 @@ impl Attempt<'_> {
         write_document(layout, ROLLBACK_EVENT, &text_of(layout, ROLLBACK_EVENT, &event)?)?;
         Ok(intent)
     }
-}
-
-impl Store {
-    /// Records an intent in `tmp/name`. When that fails no intent is there, now or after a power cut: the next opening
-    /// writer would act on it, against entries that this handle appended meanwhile. If that cannot be had, the handle
-    /// writes no more.
-    pub(super) fn record_intent(&mut self, name: &str, intent: &impl Serialize) -> Result<(), Error> {
-        let text = text_of(&self.layout, name, intent)?;
-        let recorded = write_document(&self.layout, name, &text);
-        if let Err(error) = &recorded
-            && take_back(&self.layout, name, &text).is_err()
-        {
-            self.poison(error);
-        }
-        recorded
-    }
-}
-
-/// Removes, durably, an intent that may have got its name before recording it failed. Of another text it is not ours.
-fn take_back(layout: &Layout, name: &str, text: &[u8]) -> Result<(), Error> {
-    let path = layout.staging(name);
-    if read_if_exists(&path)?.is_some_and(|found| found == text) {
-        disk::remove_file(&path)?;
-        disk::sync_dir(disk::parent_of(&path))?;
-    }
-    Ok(())
-}
-
-fn text_of(layout: &Layout, name: &str, document: &impl Serialize) -> Result<Vec<u8>, Error> {
-    serde_json::to_vec(document).map_err(|error| Error::Json {
-        place: Place::of_document(&layout.staging(name)),
-        reason: error.to_string(),
-    })
-}
-
-fn write_document(layout: &Layout, name: &str, text: &[u8]) -> Result<(), Error> {
-    layout.replace(&name.replace(".json", ".tmp"), &layout.staging(name), |file| Ok(file.write_all(text)?))
 }
 
 fn hex_text(digest: &[u8; 32]) -> String {

@@ -9,9 +9,9 @@ use std::ops::{ControlFlow, Range};
 use std::panic::resume_unwind;
 use std::sync::Arc;
 
-use super::MAX_LINE_BYTES;
 use super::digest::digest_all;
 use super::error::Error;
+use super::format::MAX_LINE_BYTES;
 use super::frame::{FrameLine, NotAFrame, hex};
 use super::index::{CrcText, RowNumbers, write_row};
 use super::integrity::{Kind, open_segment};

@@ -6,6 +6,8 @@
 
 mod quotes;
 
+use self::quotes::escape_len;
+
 /// Levels of nesting that are followed; a deeper text is left to serde_json.
 const MAX_DEPTH: u32 = 64;
 
@@ -102,15 +104,6 @@ impl Strings for ByQuotes<'_> {
             quotes = *self.0.get(word)?;
         }
         Some(word * 64 + quotes.trailing_zeros() as usize + 1)
-    }
-}
-
-/// The length of the escape that `bytes` start with.
-fn escape_len(bytes: &[u8]) -> Option<usize> {
-    match bytes.get(1)? {
-        b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => Some(2),
-        b'u' if bytes.get(2..6)?.iter().all(u8::is_ascii_hexdigit) => Some(6),
-        _ => None,
     }
 }
 

@@ -5,50 +5,19 @@
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
 
-use serde::Serialize;
-
-use super::error::{Error, Place};
-use super::frame::{Chain, Frame, FrameLine, LazyChain, NotAFrame};
-use super::index::{self, Row, Rows};
+use super::error::{Class, Error, FramePlace, Place};
+use super::format::{Frame, Head, IndexSummary, Row};
+use super::frame::{Chain, FrameLine, NotAFrame};
+use super::index::{self, Rows};
 use super::integrity::{
-    Kind, branches, check_frame, check_graph, check_ids_unique, check_order, check_range, verify,
+    Kind, branches, check_frame, check_graph, check_ids_unique, check_order, check_range, open_segment,
+    verify,
 };
 use super::layout::Layout;
-use super::{Options, recovery};
+use super::recovery;
+use super::snapshot::Snapshot;
 use crate::disk;
-
-/// How often a reader waits for a writer that is in the middle of a row.
-const RETRIES: u32 = 20;
-const RETRY_AFTER: Duration = Duration::from_millis(2);
-
-/// The last entry of a store.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Head {
-    /// The segment it is in.
-    pub segment_seq: u64,
-    /// Its sequence.
-    pub entry_seq: u64,
-    /// Its id.
-    pub entry_id: String,
-}
-
-/// What an index holds.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct IndexSummary {
-    /// Number of rows.
-    pub entry_count: u64,
-    /// Sequence of the first row.
-    pub first_entry_seq: u64,
-    /// Sequence of the last row.
-    pub last_entry_seq: u64,
-    /// Id of the last row.
-    pub last_entry_id: String,
-}
 
 /// What a full validation found in a sound store.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,183 +30,6 @@ pub struct Validated {
     pub compactions_total: u64,
     /// Entries with two children or more.
     pub branches_total: u64,
-}
-
-/// Rows, and the chain over as many of them as it was needed for.
-#[derive(Debug)]
-pub(super) struct Snapshot {
-    pub(super) rows: Rows,
-    chain: Mutex<LazyChain>,
-}
-
-impl Snapshot {
-    pub(super) fn new(rows: Rows) -> Self {
-        Self::with_hashes(rows, None)
-    }
-
-    /// A snapshot with the payload hashes of all rows, where they are known.
-    pub(super) fn with_hashes(rows: Rows, payload_hashes: Option<Vec<[u8; 32]>>) -> Self {
-        Self { rows, chain: Mutex::new(LazyChain::over(payload_hashes.unwrap_or_default())) }
-    }
-
-    fn chain_mut(&mut self) -> &mut LazyChain {
-        self.chain.get_mut().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn lock_chain(&self) -> MutexGuard<'_, LazyChain> {
-        self.chain.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Adds the row of a frame just written.
-    pub(super) fn push(&mut self, numbers: index::RowNumbers, id: &str, payload_sha256: &[u8; 32]) {
-        self.rows.push(numbers, id);
-        if self.chain_mut().rows() + 1 == self.rows.len() {
-            self.chain_mut().push(payload_sha256);
-        }
-    }
-
-    /// Drops the rows from `len` on; `linked` is what [`Snapshot::linked`] gave when there were `len` rows.
-    pub(super) fn truncate(&mut self, len: usize, linked: (usize, Chain)) {
-        self.rows.truncate(len);
-        self.chain_mut().truncate(len, linked);
-    }
-
-    /// The chain as far as it is linked, and over how many rows.
-    pub(super) fn linked(&self) -> (usize, Chain) {
-        self.lock_chain().linked()
-    }
-}
-
-/// A store opened for reading: touches nothing, may be held while others write.
-///
-/// ```
-/// use relayburn_ledger::session::{NewEntry, Options, Payload, Reader, Store};
-///
-/// let directory = tempfile::tempdir()?;
-/// let root = directory.path().join("talk.v2");
-/// let (mut store, _) = Store::open(&root, &Options::default())?;
-/// store.append(&NewEntry {
-///     id: "e1".into(),
-///     parent_id: None,
-///     entry_type: "message".into(),
-///     payload: Payload::from_value(&serde_json::json!({"role": "user", "content": "hello"}))?,
-/// })?;
-///
-/// let mut reader = Reader::open(&root, &Options::default())?;
-/// let view = reader.view()?;
-/// assert_eq!(view.entry_count(), 1);
-/// let path = view.active_path("e1")?;
-/// assert_eq!(path[0].payload.get(), r#"{"content":"hello","role":"user"}"#);
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
-#[derive(Debug)]
-pub struct Reader {
-    layout: Layout,
-    limit_bytes: u64,
-    snapshot: Snapshot,
-    seen: Option<Seen>,
-}
-
-/// The index file as it was when it was read.
-#[derive(Debug)]
-struct Seen {
-    identity: disk::Identity,
-    len_bytes: u64,
-    modified: SystemTime,
-    last_line_start: u64,
-    last_line: Vec<u8>,
-}
-
-impl Reader {
-    /// Opens a store for reading. Nothing is read yet, and the store need not exist.
-    ///
-    /// # Errors
-    /// [`Error::InvalidArgument`] for options that no store can have.
-    pub fn open(root: &Path, options: &Options) -> Result<Self, Error> {
-        let limit_bytes = options.frame_limit_bytes()?;
-        let layout = Layout { root: root.to_owned() };
-        Ok(Self { layout, limit_bytes, snapshot: Snapshot::new(Rows::default()), seen: None })
-    }
-
-    /// The store as its index has it now. Rows appended since the last call are read, others are not read again.
-    ///
-    /// # Errors
-    /// [`Error::Json`], [`Error::IndexLineUnreadable`], [`Error::UnsupportedRow`] for an index that is not one, and what
-    /// the system says.
-    pub fn view(&mut self) -> Result<View<'_>, Error> {
-        for attempt in 1.. {
-            let state =
-                |path: &Path| disk::metadata(path).ok().map(|found| (found.len_bytes, found.modified));
-            let before = state(&self.layout.index());
-            match self.refresh() {
-                Ok(()) => break,
-                Err(error) if attempt == RETRIES || !error.is_recoverable() => return Err(error),
-                // A writer may have been in the middle of a row: then the file was about to change.
-                Err(error) => {
-                    std::thread::sleep(RETRY_AFTER);
-                    if state(&self.layout.index()) == before {
-                        return Err(error);
-                    }
-                }
-            }
-        }
-        Ok(View { layout: &self.layout, snapshot: &self.snapshot, limit_bytes: self.limit_bytes })
-    }
-
-    fn refresh(&mut self) -> Result<(), Error> {
-        let path = self.layout.index();
-        let now = match disk::metadata(&path) {
-            Ok(now) => now,
-            Err(error) if error.is_not_found() => {
-                (self.snapshot, self.seen) = (Snapshot::new(Rows::default()), None);
-                return Ok(());
-            }
-            Err(error) => return Err(error.into()),
-        };
-        let (mut from, mut fresh) = (0, None);
-        let is_seen = |seen: &Seen| {
-            (seen.identity, seen.len_bytes, seen.modified) == (now.identity, now.len_bytes, now.modified)
-        };
-        if self.seen.as_ref().is_some_and(is_seen) {
-            return Ok(());
-        }
-        // Whatever fails from here on, the rows may be further than this says: then everything is read anew.
-        if let Some(seen) = self.seen.take()
-            && seen.identity == now.identity
-            && seen.len_bytes < now.len_bytes
-            && seen.still_there(&path)?
-        {
-            from = seen.len_bytes;
-        }
-        let rows = if from > 0 { &mut self.snapshot.rows } else { fresh.insert(Rows::default()) };
-        let file = index::read(&path, from, rows)?;
-        if let Some(rows) = fresh {
-            self.snapshot = Snapshot::new(rows);
-        }
-        // What is not terminated is read again: it may still grow.
-        let mut last_line = vec![0; (file.last_line.end - file.last_line.start) as usize];
-        if file.terminated && !last_line.is_empty() {
-            disk::File::open_read_no_follow(&path)?.read_exact_at(&mut last_line, file.last_line.start)?;
-        }
-        self.seen = file.terminated.then_some(Seen {
-            identity: now.identity,
-            len_bytes: file.len_bytes,
-            // An append between the look and the read leaves the time unknown.
-            modified: if now.len_bytes == file.len_bytes { now.modified } else { SystemTime::UNIX_EPOCH },
-            last_line_start: file.last_line.start,
-            last_line,
-        });
-        Ok(())
-    }
-}
-
-impl Seen {
-    /// Whether the last line read still stands where it stood: a writer whose append fails takes its row back.
-    fn still_there(&self, path: &Path) -> Result<bool, Error> {
-        let mut now = vec![0; self.last_line.len()];
-        let read = disk::File::open_read_no_follow(path)?.read_at(&mut now, self.last_line_start)?;
-        Ok(read == now.len() && now == self.last_line)
-    }
 }
 
 /// A store at one moment. Frames are read when asked for, and verified against the index and their own headers.
@@ -392,9 +184,9 @@ impl<'s> View<'s> {
     /// # Errors
     /// [`Error::Json`] for a line that is not a frame, [`Error::PayloadIntegrityMismatch`], or what the system says.
     pub fn segment(&self, segment_seq: u64) -> Result<Vec<Frame>, Error> {
-        let source = match super::integrity::open_segment(self.layout, segment_seq, u64::MAX) {
+        let source = match open_segment(self.layout, segment_seq, u64::MAX) {
             Ok(source) => source,
-            Err(error) if error.class() == super::Class::IoNotFound => return Ok(Vec::new()),
+            Err(error) if error.class() == Class::IoNotFound => return Ok(Vec::new()),
             Err(error) => return Err(error),
         };
         let mut buffer = Vec::new();
@@ -411,7 +203,7 @@ impl<'s> View<'s> {
                 NotAFrame::Schema(found) => Error::UnsupportedSchema { place: place(), found },
             })?;
             frame.verify_payload().map_err(|reason| Error::PayloadIntegrityMismatch {
-                place: super::error::FramePlace {
+                place: FramePlace {
                     path: source.path().to_owned(),
                     entry_seq: frame.entry_seq,
                     offset,

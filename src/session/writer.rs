@@ -8,28 +8,19 @@ use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
-use super::error::Error;
-use super::frame::{Coordinates, hex, write_line};
-use super::index::{CrcText, Row, RowNumbers};
+use super::error::{Error, FramePlace};
+use super::format::{MAX_LINE_BYTES, Row};
+use super::frame::{Chain, Coordinates, hex, write_line};
+use super::index::{CrcText, RowNumbers};
 use super::layout::{Layout, refuse_link};
-use super::payload::NewEntry;
-use super::recovery::{self, Recovered};
+use super::options::{Durability, Options};
+use super::payload::{MAX_ID_BYTES, NewEntry};
+use super::recovery;
 use super::report::RecoveryReport;
-use super::view::{Snapshot, View};
-use super::{MAX_ID_BYTES, MAX_LINE_BYTES, Options, import, rollback, time};
+use super::snapshot::Snapshot;
+use super::time;
+use super::view::View;
 use crate::disk;
-
-/// When appended entries become durable.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Durability {
-    /// Before [`Store::append`] returns.
-    #[default]
-    Each,
-    /// When [`Store::sync`] returns. Until then an entry is in its segment but not in the index: other handles do not see it;
-    /// a process that dies loses nothing, since the next opening writer finds it; a power cut may lose it. Dropping
-    /// the handle tries a last sync.
-    Grouped,
-}
 
 /// A store opened for writing. There is one such handle at a time, in all processes; readers are not disturbed.
 #[derive(Debug)]
@@ -83,60 +74,19 @@ struct Encoded {
 }
 
 impl Store {
-    /// Opens a store for writing, creating it when there is none, and recovers what a crash or damage left.
-    ///
-    /// Recovery takes in complete frames that the index does not have, completes a last line that lacks its LF, saves a
-    /// torn tail aside before it cuts it, and builds the index again when it is lost or wrong. The report says what it
-    /// did; for a sound store it is empty and nothing was changed. What a killed writer wrote and did not sync is synced
-    /// before anything is answered from it.
-    ///
-    /// # Errors
-    /// [`Error::EntriesWouldBeLost`] unless [`Options::loss`] accepts it. [`Error::Locked`] while another handle writes. Damage that recovery must not touch is refused and left as it is:
-    /// [`Error::SegmentFrameCorrupt`], [`Error::SegmentLineUnreadable`], [`Error::PayloadIntegrityMismatch`],
-    /// [`Error::ActiveSegmentMissing`], [`Error::IndexMissingFrame`], [`Error::DuplicateEntryId`],
-    /// [`Error::MissingParent`], [`Error::CyclicParent`], [`Error::UnsupportedSchema`], [`Error::FrameTooLarge`].
-    /// [`Error::InvalidArgument`] for a segment size of 0, [`Error::SymbolicLink`], and what the system says.
-    pub fn open(root: &Path, options: &Options) -> Result<(Self, RecoveryReport), Error> {
-        Self::open_with(root, options, |layout, limit_bytes| recovery::recover(layout, options, limit_bytes))
-    }
-
-    /// Opens a store for writing after building its index again from the segments, whatever the index holds: entries that it
-    /// has and the segments do not have are lost, as with [`super::Loss::Accept`]. Frames are verified, ids and parents are
-    /// not.
-    ///
-    /// # Errors
-    /// As [`Store::open`].
-    pub fn open_rebuilding(root: &Path, options: &Options) -> Result<(Self, RecoveryReport), Error> {
-        Self::open_with(root, options, |layout, _| recovery::rebuild(layout))
-    }
-
-    fn open_with(
-        root: &Path,
+    /// A handle over the rows that a locked store has.
+    pub(super) fn over(
+        layout: Layout,
         options: &Options,
-        recover: impl FnOnce(&Layout, u64) -> Result<Recovered, Error>,
-    ) -> Result<(Self, RecoveryReport), Error> {
-        let limit_bytes = options.frame_limit_bytes()?;
-        let layout = Layout { root: root.to_owned() };
-        let wide = layout.create_directories()?;
-        let lock = lock(&layout)?;
-        let resumed = rollback::resume(&layout, limit_bytes)?;
-        let taken_back = import::resume(&layout)?;
-        let recovered = recover(&layout, limit_bytes)?;
-        let mut report = recovered.report;
-        report.wide_directories = wide.iter().map(|path| path.display().to_string()).collect();
-        report.resumed_rollback = resumed.completed;
-        report.abandoned_rollback = resumed.abandoned;
-        report.import_taken_back = taken_back.is_some();
-        let taken_back = taken_back.unwrap_or_default();
-        report.truncated.splice(0..0, resumed.truncated.into_iter().chain(taken_back.truncated));
-        report.quarantined.splice(0..0, resumed.quarantined.into_iter().chain(taken_back.quarantined));
-        let snapshot = Snapshot::with_hashes(recovered.rows, recovered.payload_hashes);
+        snapshot: Snapshot,
+        lock: disk::KernelLock,
+    ) -> Result<Self, Error> {
         let mut store = Self {
             tail: Tail::of(&snapshot, &layout)?,
             first_unwritten: snapshot.rows.len(),
+            limit_bytes: options.frame_limit_bytes()?,
             layout,
             options: options.clone(),
-            limit_bytes,
             snapshot,
             active: None,
             index: None,
@@ -145,7 +95,7 @@ impl Store {
             _lock: lock,
         };
         store.index_bytes = store.index_file_bytes()?;
-        Ok((store, report))
+        Ok(store)
     }
 
     /// The store as this handle knows it, entries not yet synced included.
@@ -301,7 +251,7 @@ impl Store {
         }
         if len_bytes > MAX_LINE_BYTES {
             return Err(Error::FrameTooLarge {
-                place: super::error::FramePlace {
+                place: FramePlace {
                     path: self.layout.segment(tail.at.segment_seq),
                     entry_seq: tail.at.entry_seq,
                     offset: tail.segment_bytes,
@@ -504,7 +454,7 @@ impl Store {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Mark {
     pub(super) rows: usize,
-    linked: (usize, super::frame::Chain),
+    linked: (usize, Chain),
     tail: Tail,
     pub(super) index_bytes: u64,
 }
@@ -524,12 +474,6 @@ fn cut_back(path: &Path, len_bytes: u64) -> Result<(), Error> {
 
 pub(super) fn missing_parent(entry: &NewEntry<'_>, parent: &str) -> Error {
     Error::MissingParent { entry_id: entry.id.clone().into_owned(), parent_id: parent.to_owned() }
-}
-
-/// Takes the writer's lock. The file stays.
-fn lock(layout: &Layout) -> Result<disk::KernelLock, Error> {
-    let mut lock = disk::KernelLock::open(&layout.lock())?;
-    if lock.try_lock()? { Ok(lock) } else { Err(Error::Locked { path: layout.lock() }) }
 }
 
 impl Drop for Store {

@@ -4,13 +4,21 @@
 //! documentation gives and needs. Promises: no row is written before the bytes it certifies are on stable storage; a row that
 //! could be written only in part is taken back.
 
-use super::Recovered;
 use super::plan::{Keep, Plan, has_entry_of};
 use crate::disk;
 use crate::session::error::Error;
 use crate::session::index::Rows;
 use crate::session::layout::{self, Layout, SegmentFiles, SyncedBeside};
 use crate::session::report::{ChangedCrc, LostEntry, Quarantined, RecoveryReport, Truncated, Unindexed};
+
+/// What a recovered store is.
+#[derive(Debug)]
+pub(crate) struct Recovered {
+    pub(crate) rows: Rows,
+    /// The payload hashes of all rows; none with [`Verify::Rows`].
+    pub(crate) payload_hashes: Option<Vec<[u8; 32]>>,
+    pub(crate) report: RecoveryReport,
+}
 
 pub(super) fn carry_out(
     layout: &Layout,

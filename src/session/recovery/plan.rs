@@ -9,6 +9,7 @@ use std::path::Path;
 
 use crate::scan::Source;
 use crate::session::error::{Error, FramePlace};
+use crate::session::format::MAX_LINE_BYTES;
 use crate::session::index::{CrcText, RowNumbers, Rows, place_of};
 use crate::session::integrity::{Facts, Parent, Verified, resolve};
 use crate::session::layout::{Layout, SegmentFiles, Staged};
@@ -402,7 +403,7 @@ impl Plan {
             }
             BadLine::TooLong => Err(Error::SegmentLineUnreadable {
                 place: place(),
-                reason: format!("is longer than {} bytes", crate::session::MAX_LINE_BYTES),
+                reason: format!("is longer than {} bytes", MAX_LINE_BYTES),
             }),
         }
     }

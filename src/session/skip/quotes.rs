@@ -3,8 +3,6 @@
 //! This file touches nothing but the text it is given. It promises that a text it finds the quotes of has no control
 //! characters and only escapes that JSON knows, wherever in the text they stand.
 
-use super::escape_len;
-
 /// What stands where in 64 bytes: a bit a byte.
 struct Marks {
     quotes: u64,
@@ -71,6 +69,15 @@ impl Finder<'_> {
         let (even_ends, escapes_next) = odd_starts.overflowing_add(backslashes);
         self.escapes_next = escapes_next;
         (EVEN ^ (even_ends << 1)) & follows
+    }
+}
+
+/// The length of the escape that `bytes` start with.
+pub(super) fn escape_len(bytes: &[u8]) -> Option<usize> {
+    match bytes.get(1)? {
+        b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => Some(2),
+        b'u' if bytes.get(2..6)?.iter().all(u8::is_ascii_hexdigit) => Some(6),
+        _ => None,
     }
 }
 

@@ -1,0 +1,48 @@
+//! Records of work that a crash may interrupt: what an opening writer has to complete or take back.
+//!
+//! May write and remove `tmp/*.intent.json` and the documents beside them. Promises: an intent that could not be recorded is
+//! not there afterwards, or the handle writes no more.
+
+use serde::Serialize;
+
+use super::error::{Error, Place};
+use super::layout::{Layout, read_if_exists};
+use super::writer::Store;
+use crate::disk;
+
+impl Store {
+    /// Records an intent in `tmp/name`. When that fails no intent is there, now or after a power cut: the next opening
+    /// writer would act on it, against entries that this handle appended meanwhile. If that cannot be had, the handle
+    /// writes no more.
+    pub(super) fn record_intent(&mut self, name: &str, intent: &impl Serialize) -> Result<(), Error> {
+        let text = text_of(&self.layout, name, intent)?;
+        let recorded = write_document(&self.layout, name, &text);
+        if let Err(error) = &recorded
+            && take_back(&self.layout, name, &text).is_err()
+        {
+            self.poison(error);
+        }
+        recorded
+    }
+}
+
+/// Removes, durably, an intent that may have got its name before recording it failed. Of another text it is not ours.
+fn take_back(layout: &Layout, name: &str, text: &[u8]) -> Result<(), Error> {
+    let path = layout.staging(name);
+    if read_if_exists(&path)?.is_some_and(|found| found == text) {
+        disk::remove_file(&path)?;
+        disk::sync_dir(disk::parent_of(&path))?;
+    }
+    Ok(())
+}
+
+pub(super) fn text_of(layout: &Layout, name: &str, document: &impl Serialize) -> Result<Vec<u8>, Error> {
+    serde_json::to_vec(document).map_err(|error| Error::Json {
+        place: Place::of_document(&layout.staging(name)),
+        reason: error.to_string(),
+    })
+}
+
+pub(super) fn write_document(layout: &Layout, name: &str, text: &[u8]) -> Result<(), Error> {
+    layout.replace(&name.replace(".json", ".tmp"), &layout.staging(name), |file| Ok(file.write_all(text)?))
+}

@@ -1,0 +1,81 @@
+//! How a store is opened.
+//!
+//! This file touches nothing.
+
+use super::error::Error;
+use super::format::MAX_LINE_BYTES;
+
+/// The segment size of [`Options::default`]: 64 MiB.
+pub const DEFAULT_MAX_SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
+
+/// How a store is opened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Options {
+    /// A segment that would grow beyond this many bytes is followed by a new one; a single longer frame gets a segment of its
+    /// own. Not 0.
+    pub max_segment_bytes: u64,
+    /// How much an opening writer verifies.
+    pub verify: Verify,
+    /// Whether an opening writer may drop entries that the index has.
+    pub loss: Loss,
+    /// When what a writer appends becomes durable.
+    pub durability: Durability,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            max_segment_bytes: DEFAULT_MAX_SEGMENT_BYTES,
+            verify: Verify::default(),
+            loss: Loss::default(),
+            durability: Durability::default(),
+        }
+    }
+}
+
+impl Options {
+    /// The longest frame that is read: [`MAX_LINE_BYTES`], or a whole segment when that is more.
+    pub(super) fn frame_limit_bytes(&self) -> Result<u64, Error> {
+        if self.max_segment_bytes == 0 {
+            return Err(Error::InvalidArgument {
+                reason: "max_segment_bytes is 0; a segment needs room".to_owned(),
+            });
+        }
+        Ok(self.max_segment_bytes.max(MAX_LINE_BYTES))
+    }
+}
+
+/// How much an opening writer verifies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Verify {
+    /// Every frame: bytes, numbers, payload hash; ids and parents. Costs one pass over the segments.
+    #[default]
+    Full,
+    /// Index rows against each other and against the lengths of the segments; frames only where the index does not reach.
+    /// What is read later is verified then.
+    Rows,
+}
+
+/// What an opening writer does when recovery would drop entries that the index has, or sound frames when the index cannot
+/// be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Loss {
+    /// It refuses with [`Error::EntriesWouldBeLost`] and changes nothing.
+    #[default]
+    Refuse,
+    /// It drops them, lists them in [`RecoveryReport::lost_entries`](super::RecoveryReport::lost_entries) and keeps the bytes that it cuts beside the segments. So
+    /// it does with bytes behind the last entry of a segment that are no entry of the store.
+    Accept,
+}
+
+/// When appended entries become durable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Durability {
+    /// Before [`Store::append`](super::Store::append) returns.
+    #[default]
+    Each,
+    /// When [`Store::sync`](super::Store::sync) returns. Until then an entry is in its segment but not in the index: other handles do not see it;
+    /// a process that dies loses nothing, since the next opening writer finds it; a power cut may lose it. Dropping
+    /// the handle tries a last sync.
+    Grouped,
+}
