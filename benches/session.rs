@@ -16,7 +16,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use relayburn_ledger::session::{Durability, NewEntry, Options, Payload, Reader, Store, Verify};
+use relayburn_ledger::session::{Durability, EntryPayload, NewEntry, SessionOptions, SessionStoreV2, Verify};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
@@ -72,7 +72,7 @@ fn read_plainly(root: &Path) -> Outcome<u64> {
 }
 
 /// A payload of [`PAYLOAD_BYTES`]: an agent's message, text with a few escapes.
-fn payload(number: u64) -> Outcome<Payload<'static>> {
+fn payload(number: u64) -> Outcome<EntryPayload<'static>> {
     let mut text = format!("{{\"content\":[{{\"type\":\"text\",\"text\":\"turn {number}: ");
     while text.len() < PAYLOAD_BYTES - 40 {
         text.push_str("let it read \\\"the file\\\" and say what it found; ");
@@ -85,7 +85,7 @@ fn payload(number: u64) -> Outcome<Payload<'static>> {
     let room = PAYLOAD_BYTES - text.len() - 1;
     text.push_str(&format!("{:0>room$}", 0).replace('0', "1"));
     text.push('}');
-    Ok(Payload::verbatim(Box::leak(text.into_boxed_str()))?)
+    Ok(EntryPayload::verbatim(Box::leak(text.into_boxed_str()))?)
 }
 
 /// How large a store is made.
@@ -105,18 +105,18 @@ impl Size {
 }
 
 fn build(root: &Path, size: Size) -> Outcome<u64> {
-    let options = Options { durability: Durability::Grouped, ..Options::default() };
-    let (mut store, _) = Store::open(root, &options)?;
+    let options = SessionOptions { durability: Durability::Grouped, ..SessionOptions::default() };
+    let (mut store, _) = SessionStoreV2::create(root, &options)?;
     let mut parent: Option<String> = None;
     let mut number = 0;
-    let is_full = |store: &Store, number: u64| match size {
-        Size::Megabytes(megabytes) => store.view().total_bytes() >= megabytes * 1_000_000,
+    let is_full = |store: &SessionStoreV2, number: u64| match size {
+        Size::Megabytes(megabytes) => store.total_bytes() >= megabytes * 1_000_000,
         Size::Entries(entries) => number == entries,
     };
     while !is_full(&store, number) {
         let id = format!("{number:08x}-entry");
         let payload = payload(number)?;
-        store.append(&NewEntry {
+        store.append_entry(&NewEntry {
             id: id.clone().into(),
             parent_id: parent.take().map(Into::into),
             entry_type: "message".into(),
@@ -163,7 +163,9 @@ fn main() -> Outcome<()> {
     };
     let root = directory.path().join("store.v2");
     let (entries, took) = timed(|| build(&root, size))?;
-    let megabytes = Reader::open(&root, &Options::default())?.view()?.total_bytes() / 1_000_000;
+    let megabytes =
+        SessionStoreV2::open_for_inspection(&root, &SessionOptions::default())?.view()?.total_bytes()
+            / 1_000_000;
     println!("built        {entries} entries, {megabytes} MB, grouped appends: {took:.2?}");
 
     let (mut plain, mut rebuild, mut disk, mut cpu) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
@@ -173,7 +175,8 @@ fn main() -> Outcome<()> {
         plain.push(took);
         std::fs::remove_file(root.join("index/offsets.jsonl"))?;
         let before = cpu_time();
-        let (report, took) = timed(|| Ok(Store::open_rebuilding(&root, &Options::default())?.1))?;
+        let (report, took) =
+            timed(|| Ok(SessionStoreV2::open_rebuilding(&root, &SessionOptions::default())?.1))?;
         if let (Some(before), Some(after)) = (before, cpu_time()) {
             cpu.push([after[0] - before[0], after[1] - before[1]]);
         }
@@ -194,25 +197,25 @@ fn main() -> Outcome<()> {
     );
 
     for verify in [Verify::Full, Verify::Rows] {
-        let options = Options { verify, ..Options::default() };
+        let options = SessionOptions { verify, ..SessionOptions::default() };
         let times = (0..ROUNDS)
-            .map(|_| Ok(timed(|| Store::open(&root, &options).map(drop).map_err(Into::into))?.1))
+            .map(|_| Ok(timed(|| SessionStoreV2::create(&root, &options).map(drop).map_err(Into::into))?.1))
             .collect::<Outcome<_>>()?;
         println!("open {verify:?}    {:.3?}", median(times));
     }
     let ((), took) = timed(|| {
-        let mut reader = Reader::open(&root, &Options::default())?;
+        let mut reader = SessionStoreV2::open_for_inspection(&root, &SessionOptions::default())?;
         reader.view()?;
         Ok(())
     })?;
     println!("first view   {took:.3?}");
-    let mut reader = Reader::open(&root, &Options::default())?;
+    let mut reader = SessionStoreV2::open_for_inspection(&root, &SessionOptions::default())?;
     reader.view()?;
     const LOOKUPS: u64 = 100_000;
     let ((), took) = timed(|| {
         for lookup in 0..LOOKUPS {
             let seq = lookup.wrapping_mul(0x9E37_79B9) % entries + 1;
-            assert!(reader.view()?.entry(seq)?.is_some());
+            assert!(reader.view()?.lookup_entry(seq)?.is_some());
         }
         Ok(())
     })?;
@@ -220,7 +223,7 @@ fn main() -> Outcome<()> {
     let ((), took) = timed(|| {
         for lookup in 0..LOOKUPS {
             let id = format!("{:08x}-entry", lookup.wrapping_mul(0x9E37_79B9) % entries);
-            assert!(reader.view()?.entry_with_id(&id)?.is_some());
+            assert!(reader.view()?.lookup_entry_by_id(&id)?.is_some());
         }
         Ok(())
     })?;
@@ -236,14 +239,19 @@ fn measure_appends(full: &Path, small: &Path) -> Outcome<()> {
         [("durable", Durability::Each, 200u32), ("grouped", Durability::Grouped, 2000)]
     {
         for root in [small, full] {
-            let options = Options { verify: Verify::Rows, durability, ..Options::default() };
-            let (mut store, _) = Store::open(root, &options)?;
-            let before = store.view().row_count();
+            let options = SessionOptions { verify: Verify::Rows, durability, ..SessionOptions::default() };
+            let (mut store, _) = SessionStoreV2::create(root, &options)?;
+            let before = store.row_count();
             let ((), took) = timed(|| {
                 for number in 0..count {
                     let payload = payload(u64::from(number))?;
                     let id = format!("{name}-{number}").into();
-                    store.append(&NewEntry { id, parent_id: None, entry_type: "message".into(), payload })?;
+                    store.append_entry(&NewEntry {
+                        id,
+                        parent_id: None,
+                        entry_type: "message".into(),
+                        payload,
+                    })?;
                 }
                 Ok(store.sync()?)
             })?;

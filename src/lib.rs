@@ -83,3 +83,8 @@ pub mod usage;
 #[cfg(all(doctest, feature = "cli"))]
 #[doc = include_str!("../docs/library.md")]
 mod manual {}
+
+/// The examples for users of other systems.
+#[cfg(all(doctest, feature = "cli"))]
+#[doc = include_str!("../docs/coming-from.md")]
+mod coming_from {}

@@ -9,7 +9,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
-use relayburn_ledger::session::{Class, Loss, NewEntry, Options, Payload, Reader, Store, Verify};
+use relayburn_ledger::session::{
+    EntryPayload, Loss, NewEntry, SessionErrorClass, SessionOptions, SessionStoreV2, Verify,
+};
 
 /// Something that happens to a file; numbers are taken modulo what is there.
 #[derive(Debug, Clone)]
@@ -148,8 +150,8 @@ fn lines(root: &Path) -> BTreeSet<Vec<u8>> {
 
 /// A store: for each entry the length of its payload and its parent (an earlier entry, if any).
 fn build(root: &Path, entries: &[(usize, Option<usize>)], max_segment_bytes: u64) {
-    let options = Options { max_segment_bytes, ..Options::default() };
-    let (mut store, _) = Store::open(root, &options).unwrap();
+    let options = SessionOptions { max_segment_bytes, ..SessionOptions::default() };
+    let (mut store, _) = SessionStoreV2::create(root, &options).unwrap();
     let new: Vec<NewEntry<'_>> = entries
         .iter()
         .enumerate()
@@ -157,10 +159,10 @@ fn build(root: &Path, entries: &[(usize, Option<usize>)], max_segment_bytes: u64
             id: format!("e{number}").into(),
             parent_id: parent.filter(|_| number > 0).map(|parent| format!("e{}", parent % number).into()),
             entry_type: "message".into(),
-            payload: Payload::from_value(&"é\"x".repeat(*len)).unwrap(),
+            payload: EntryPayload::from_value(&"é\"x".repeat(*len)).unwrap(),
         })
         .collect();
-    store.append_all(&new).unwrap();
+    store.append_entries(&new).unwrap();
 }
 
 proptest! {
@@ -184,35 +186,35 @@ proptest! {
         let (damaged, survivors) = (files(&root), lines(&root).intersection(&sound).cloned().collect::<BTreeSet<_>>());
 
         // A reader never panics and never hands out what was altered.
-        let mut reader = Reader::open(&root, &Options::default()).unwrap();
+        let mut reader = SessionStoreV2::open_for_inspection(&root, &SessionOptions::default()).unwrap();
         if let Ok(view) = reader.view() {
-            let _ = (view.validate(), view.chain_hash(), view.unindexed());
-            for frame in view.entries().flatten() {
+            let _ = (view.validate_integrity(), view.chain_hash(), view.unindexed());
+            for frame in view.read_all_entries().flatten() {
                 let text = serde_json::from_str::<String>(frame.payload.get()).unwrap();
                 prop_assert!(entries.iter().any(|(len, _)| text == "é\"x".repeat(*len)));
             }
             for number in 0..entries.len() {
-                let _ = (view.active_path(&format!("e{number}")), view.entry(number as u64));
+                let _ = (view.read_active_path(&format!("e{number}")), view.lookup_entry(number as u64));
             }
         }
         prop_assert_eq!(&files(&root), &damaged);
 
         let verify = if rows_only { Verify::Rows } else { Verify::Full };
-        let mut options = Options { max_segment_bytes, verify, ..Options::default() };
-        let indexed: BTreeSet<String> = Reader::open(&root, &options).unwrap()
+        let mut options = SessionOptions { max_segment_bytes, verify, ..SessionOptions::default() };
+        let indexed: BTreeSet<String> = SessionStoreV2::open_for_inspection(&root, &options).unwrap()
             .view().map(|view| view.entry_ids().map(str::to_owned).collect()).unwrap_or_default();
-        let mut opened = Store::open(&root, &options);
+        let mut opened = SessionStoreV2::create(&root, &options);
         match &opened {
-            Err(error) if error.class() == Class::EntriesWouldBeLost => {
+            Err(error) if error.class() == SessionErrorClass::EntriesWouldBeLost => {
                 prop_assert_eq!(&files(&root), &damaged, "refused with {}, yet changed", error);
                 prop_assert!(!damages.iter().all(Damage::spares_segments), "{}", error);
                 options.loss = Loss::Accept;
-                opened = Store::open(&root, &options);
+                opened = SessionStoreV2::create(&root, &options);
             }
             Ok((store, report)) => {
                 prop_assert!(report.lost_entries.is_empty(), "{:?}", report);
                 // Rows of entries that there never were come from flips in the index.
-                let now: BTreeSet<&str> = store.view().entry_ids().collect();
+                let now: BTreeSet<&str> = store.entry_ids().collect();
                 for id in indexed.iter().filter(|id| id.strip_prefix('e').and_then(|number| number.parse().ok()).is_some_and(|number: usize| number < entries.len())) {
                     prop_assert!(now.contains(&**id) || damages.iter().any(Damage::flips_index), "{} left the store: {:?}", id, report);
                 }
@@ -227,7 +229,7 @@ proptest! {
             Ok((store, report)) => {
                 drop(store);
                 let after = files(&root);
-                let (mut store, second) = Store::open(&root, &options).unwrap();
+                let (mut store, second) = SessionStoreV2::create(&root, &options).unwrap();
                 prop_assert!(!second.changed_files(), "{:?} after {:?}", second, report);
                 prop_assert_eq!(&files(&root), &after);
                 // Every good frame that the damage left is still in some file: indexed, cut away or set aside.
@@ -236,7 +238,7 @@ proptest! {
                     prop_assert!(there.contains(line), "{} is gone: {:?}", String::from_utf8_lossy(line), report);
                 }
                 if damages.iter().all(Damage::spares_segments) {
-                    prop_assert_eq!(store.view().row_count(), entries.len(), "{:?}", report);
+                    prop_assert_eq!(store.row_count(), entries.len(), "{:?}", report);
                 }
                 // All bytes of the damaged segments are there too.
                 let bytes = |files: &BTreeMap<PathBuf, Vec<u8>>| -> usize {
@@ -246,15 +248,15 @@ proptest! {
                     }).sum()
                 };
                 prop_assert_eq!(bytes(&after), bytes(&damaged));
-                let head = store.view().head().map(|head| head.entry_id);
-                store.append(&NewEntry {
+                let head = store.head().map(|head| head.entry_id);
+                store.append_entry(&NewEntry {
                     id: "probe".into(),
                     parent_id: head.map(Into::into),
                     entry_type: "custom".into(),
-                    payload: Payload::from_value(&"probe").unwrap(),
+                    payload: EntryPayload::from_value(&"probe").unwrap(),
                 }).unwrap();
                 if !rows_only {
-                    store.view().validate().unwrap();
+                    store.validate_integrity().unwrap();
                 }
             }
         }
@@ -275,9 +277,12 @@ fn every_byte_of_a_small_store_may_flip() {
             fs::write(path, &flipped).unwrap();
             let damaged = files(&root);
             let is_index = path.ends_with("index/offsets.jsonl");
-            match Store::open(&root, &Options { max_segment_bytes: 700, ..Options::default() }) {
+            match SessionStoreV2::create(
+                &root,
+                &SessionOptions { max_segment_bytes: 700, ..SessionOptions::default() },
+            ) {
                 Ok((store, _)) => {
-                    assert!(!is_index || store.view().row_count() == 3, "byte {at} of {path:?}")
+                    assert!(!is_index || store.row_count() == 3, "byte {at} of {path:?}")
                 }
                 Err(error) => {
                     assert!(!is_index, "byte {at} of the index: {error}");

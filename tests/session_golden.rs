@@ -11,7 +11,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use relayburn_ledger::session::{Class, Error, Frame, Loss, NewEntry, Options, Payload, Reader, Store, View};
+use relayburn_ledger::session::{
+    EntryPayload, Loss, NewEntry, SegmentFrame, SessionError, SessionErrorClass, SessionOptions,
+    SessionStoreV2, SessionView,
+};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -26,16 +29,16 @@ struct Case {
 }
 
 impl Case {
-    fn options(&self) -> Options {
-        Options {
+    fn options(&self) -> SessionOptions {
+        SessionOptions {
             max_segment_bytes: self.expect["max_segment_bytes"].as_u64().unwrap(),
-            ..Options::default()
+            ..SessionOptions::default()
         }
     }
 
     /// As `burn session reindex` opens it; the reference drops entries without being asked.
-    fn accepting(&self) -> Options {
-        Options { loss: Loss::Accept, ..self.options() }
+    fn accepting(&self) -> SessionOptions {
+        SessionOptions { loss: Loss::Accept, ..self.options() }
     }
 
     /// A fresh copy of the store.
@@ -141,56 +144,56 @@ fn binding_files(root: &Path) -> BTreeMap<String, Value> {
     found
 }
 
-fn class(error: &Error) -> Value {
+fn class(error: &SessionError) -> Value {
     json!({"error_class": error.class().as_str()})
 }
 
-fn ok_or_class(found: Result<Value, Error>) -> Value {
+fn ok_or_class(found: Result<Value, SessionError>) -> Value {
     match found {
         Ok(value) => json!({"ok": value}),
         Err(error) => class(&error),
     }
 }
 
-fn ids(frames: impl IntoIterator<Item = Result<Frame, Error>>) -> Result<Value, Error> {
-    let ids: Result<Vec<String>, Error> =
+fn ids(frames: impl IntoIterator<Item = Result<SegmentFrame, SessionError>>) -> Result<Value, SessionError> {
+    let ids: Result<Vec<String>, SessionError> =
         frames.into_iter().map(|frame| frame.map(|frame| frame.entry_id)).collect();
     Ok(json!(ids?))
 }
 
 /// The reading operations that the cases list, on one view.
-fn views(view: Result<View<'_>, Error>, expected: &Value) -> Value {
-    let with = |operation: &dyn Fn(View<'_>) -> Result<Value, Error>| match &view {
-        Ok(view) => ok_or_class(operation(*view)),
+fn views(view: Result<&SessionView, SessionError>, expected: &Value) -> Value {
+    let with = |operation: &dyn Fn(&SessionView) -> Result<Value, SessionError>| match &view {
+        Ok(view) => ok_or_class(operation(view)),
         Err(error) => class(error),
     };
     let paths: serde_json::Map<String, Value> = expected["active_paths"]
         .as_object()
         .unwrap()
         .keys()
-        .map(|leaf| (leaf.clone(), with(&|view| ids(view.active_path(leaf)?.into_iter().map(Ok)))))
+        .map(|leaf| (leaf.clone(), with(&|view| ids(view.read_active_path(leaf)?))))
         .collect();
     json!({
         "active_paths": paths,
-        "all_entry_ids": with(&|view| ids(view.entries())),
-        "from_seq_3_entry_ids": with(&|view| ids(view.entries_from(3))),
+        "all_entry_ids": with(&|view| ids(view.read_all_entries())),
+        "from_seq_3_entry_ids": with(&|view| ids(view.read_entries_from(3))),
         "index_entry_ids": with(&|view| Ok(json!(view.entry_ids().collect::<Vec<_>>()))),
         "index_summary": with(&|view| Ok(json!(view.index_summary()))),
-        "lookup_seq_2": with(&|view| Ok(match view.entry(2)? {
+        "lookup_seq_2": with(&|view| Ok(match view.lookup_entry(2)? {
             None => Value::Null,
             Some(frame) => json!({
                 "entryId": frame.entry_id,
                 "payload": serde_json::from_str::<Value>(frame.payload.get()).unwrap(),
             }),
         })),
-        "tail_2_entry_ids": with(&|view| ids(view.tail(2))),
-        "validate_integrity": with(&|view| view.validate().map(|_| Value::Null)),
+        "tail_2_entry_ids": with(&|view| ids(view.read_tail_entries(2))),
+        "validate_integrity": with(&|view| view.validate_integrity().map(|_| Value::Null)),
     })
 }
 
 /// All row and frame fields, as the cases list them.
-fn entries(view: View<'_>) -> Value {
-    let rows = view.index().zip(view.entries());
+fn entries(view: &SessionView) -> Value {
+    let rows = view.read_index().zip(view.read_all_entries());
     rows.map(|(row, frame)| {
         let frame = frame.unwrap();
         json!({
@@ -209,7 +212,7 @@ fn entry(id: &str, parent_id: Option<String>, payload: &str) -> NewEntry<'static
         id: id.to_owned().into(),
         parent_id: parent_id.map(Into::into),
         entry_type: "custom".into(),
-        payload: Payload::sorted(payload).unwrap(),
+        payload: EntryPayload::sorted(payload).unwrap(),
     }
 }
 
@@ -232,7 +235,7 @@ fn inspection_answers_as_the_reference_and_touches_nothing() {
         let (_directory, root) = case.copy();
         let before = files(&root);
         let expected = &case.expect["inspection"];
-        let mut reader = Reader::open(&root, &case.options()).unwrap();
+        let mut reader = SessionStoreV2::open_for_inspection(&root, &case.options()).unwrap();
         let found = views(reader.view(), expected);
         case.compare("/inspection", expected, &found);
         assert_eq!(files(&root), before, "case {}", case.name);
@@ -245,10 +248,10 @@ fn rows_that_fail_verification_are_never_handed_out() {
     for case in cases() {
         let (_directory, root) = case.copy();
         let Some(failing) = case.expect["rows_failing_verification"].as_array() else { continue };
-        let mut reader = Reader::open(&root, &case.options()).unwrap();
+        let mut reader = SessionStoreV2::open_for_inspection(&root, &case.options()).unwrap();
         let view = reader.view().unwrap();
-        for row in view.index() {
-            let outcome = view.entry(row.entry_seq);
+        for row in view.read_index() {
+            let outcome = view.lookup_entry(row.entry_seq);
             if failing.contains(&json!(row.entry_seq)) {
                 let class = outcome.unwrap_err().class().as_str();
                 assert!(["checksum_mismatch", "index_missing_frame"].contains(&class), "{class}");
@@ -262,13 +265,14 @@ fn an_explicit_rebuild_gives_the_reference_s_index() {
     for case in cases() {
         let (_directory, root) = case.copy();
         let expected = &case.expect["rebuild_index_only"];
-        let found = ok_or_class(Store::open_rebuilding(&root, &case.options()).map(|(store, report)| {
-            json!({
-                "chain_hash": store.view().chain_hash().unwrap(),
-                "rebuilt": report.rows_after,
-                "total_bytes": store.view().total_bytes(),
-            })
-        }));
+        let found =
+            ok_or_class(SessionStoreV2::open_rebuilding(&root, &case.options()).map(|(store, report)| {
+                json!({
+                    "chain_hash": store.chain_hash().unwrap(),
+                    "rebuilt": report.rows_after,
+                    "total_bytes": store.total_bytes(),
+                })
+            }));
         case.compare("/rebuild_index_only", expected, &found);
     }
 }
@@ -276,14 +280,14 @@ fn an_explicit_rebuild_gives_the_reference_s_index() {
 /// Opens for writing and describes what happened in the words of the cases.
 fn recovering_open(case: &Case, root: &Path, expected: &Value) -> Value {
     let index = root.join("index/offsets.jsonl");
-    match Store::open(root, &case.accepting()) {
+    match SessionStoreV2::create(root, &case.accepting()) {
         Err(error) => json!({"result": "error", "error_class": error.class().as_str()}),
         Ok((store, _)) => {
             drop(store);
             let after = binding_files(root);
-            let (mut store, second) = Store::open(root, &case.options()).unwrap();
+            let (mut store, second) = SessionStoreV2::create(root, &case.options()).unwrap();
             let unchanged = binding_files(root) == after && !second.changed_files();
-            let view = store.view();
+            let view = &*store;
             let mut found = json!({
                 "result": "ok",
                 "entry_count": view.entry_count(),
@@ -298,15 +302,15 @@ fn recovering_open(case: &Case, root: &Path, expected: &Value) -> Value {
                 "second_open": {"changes": if unchanged { json!([]) } else { json!("some") }, "result": "ok"},
             });
             let head = view.head().map(|head| head.entry_id);
-            let row = store.append(&entry("probe-entry", head, "{\"probe\":true}")).unwrap();
+            let row = store.append_entry(&entry("probe-entry", head, "{\"probe\":true}")).unwrap();
             found["append_probe"] = json!({"ok": {
                 "byteLength": row.byte_length, "byteOffset": row.byte_offset,
-                "chain_hash_after": store.view().chain_hash().unwrap(),
+                "chain_hash_after": store.chain_hash().unwrap(),
                 "entrySeq": row.entry_seq, "frameSeq": row.frame_seq, "segmentSeq": row.segment_seq,
-                "total_bytes_after": store.view().total_bytes(),
+                "total_bytes_after": store.total_bytes(),
             }});
             drop(store);
-            assert!(!Store::open(root, &case.options()).unwrap().1.changed_files());
+            assert!(!SessionStoreV2::create(root, &case.options()).unwrap().1.changed_files());
             assert!(index.exists());
             found
         }
@@ -362,12 +366,16 @@ fn an_open_that_is_not_asked_to_drops_no_entry() {
         let (_directory, root) = case.copy();
         let before = binding_files(&root);
         let (_other, accepted) = case.copy();
-        let accepted = Store::open(&accepted, &case.accepting());
-        let opened = Store::open(&root, &case.options());
+        let accepted = SessionStoreV2::create(&accepted, &case.accepting());
+        let opened = SessionStoreV2::create(&root, &case.options());
         let drops = ["09", "12", "13"].iter().any(|number| case.name.starts_with(number));
         match (opened, accepted) {
             (Err(error), Ok((_, report))) => {
-                assert!(drops && error.class() == Class::EntriesWouldBeLost, "case {}: {error}", case.name);
+                assert!(
+                    drops && error.class() == SessionErrorClass::EntriesWouldBeLost,
+                    "case {}: {error}",
+                    case.name
+                );
                 let told = format!("would drop {} ", report.lost_entries.len());
                 assert!(error.to_string().contains(&told), "case {}: {error}", case.name);
                 assert_eq!(binding_files(&root), before, "case {}", case.name);
@@ -391,7 +399,7 @@ fn recovery_reports_what_it_did() {
     let report = |prefix| {
         let case = case(prefix);
         let (_directory, root) = case.copy();
-        Store::open(&root, &case.accepting()).unwrap().1
+        SessionStoreV2::create(&root, &case.accepting()).unwrap().1
     };
     assert!(!report("01").changed_files() && !report("20").changed_files());
     assert!(
@@ -422,20 +430,20 @@ fn rollback_leaves_the_reference_s_store() {
             continue;
         }
         let (_directory, root) = case.copy();
-        let (mut store, _) = Store::open(&root, &case.options()).unwrap();
+        let (mut store, _) = SessionStoreV2::create(&root, &case.options()).unwrap();
         let number = expected["checkpoint_seq"].as_u64().unwrap();
-        assert_eq!(json!(store.view().checkpoint(number).unwrap()), expected["checkpoint"]);
+        assert_eq!(json!(store.read_checkpoint(number).unwrap()), expected["checkpoint"]);
         let event = &expected["event"];
         let found = store
-            .rollback(
+            .rollback_to_checkpoint(
                 number,
                 event["migrationId"].as_str().unwrap(),
                 expected["correlation_id"].as_str().unwrap(),
             )
             .unwrap();
         case.compare("/rollback/event", event, &json!(found));
-        assert_eq!(entries(store.view()), expected["entries_after"]);
-        assert_eq!(store.view().migration_ledger().unwrap().events, [found]);
+        assert_eq!(entries(&store), expected["entries_after"]);
+        assert_eq!(store.read_migration_events().unwrap().events, [found]);
         let after = binding_files(&root);
         for (name, file) in expected["files_after"].as_object().unwrap() {
             let pointer = format!("/rollback/files_after/{}", name.replace('/', "~1"));
@@ -447,7 +455,7 @@ fn rollback_leaves_the_reference_s_store() {
             case.expect["files"]["segments/0000000000000003.seg"]
         );
         drop(store);
-        assert!(!Store::open(&root, &case.options()).unwrap().1.changed_files());
+        assert!(!SessionStoreV2::create(&root, &case.options()).unwrap().1.changed_files());
     }
 }
 
@@ -459,14 +467,14 @@ fn manifests_are_read_compared_and_written_as_by_the_reference() {
             continue;
         }
         let (_directory, root) = case.copy();
-        let mut reader = Reader::open(&root, &case.options()).unwrap();
+        let mut reader = SessionStoreV2::open_for_inspection(&root, &case.options()).unwrap();
         let view = reader.view().unwrap();
-        let before = view.manifest().unwrap().unwrap();
+        let before = view.read_manifest().unwrap().unwrap();
         for (key, value) in expected["document"].as_object().unwrap() {
             assert_eq!(&json!(before)[key], value);
         }
         assert!(view.manifest_differences(&before).unwrap().is_empty());
-        assert_eq!(json!(view.checkpoint(3).unwrap()), case.expect["checkpoint_3"]);
+        assert_eq!(json!(view.read_checkpoint(3).unwrap()), case.expect["checkpoint_3"]);
         let mut hashed = before.clone();
         hashed.integrity.manifest_hash.clear();
         assert_eq!(
@@ -474,7 +482,7 @@ fn manifests_are_read_compared_and_written_as_by_the_reference() {
             expected["manifest_hash_input_utf8"].as_str().unwrap()
         );
 
-        let (mut store, _) = Store::open(&root, &case.options()).unwrap();
+        let (mut store, _) = SessionStoreV2::create(&root, &case.options()).unwrap();
         let mut written = store.write_manifest(&before.session_id, &before.source_format).unwrap();
         assert_eq!(written.hash(), written.integrity.manifest_hash);
         written.updated_at.clone_from(&before.updated_at);
@@ -484,6 +492,6 @@ fn manifests_are_read_compared_and_written_as_by_the_reference() {
         assert!(text.ends_with('}'));
         text = text.replace("\"messagesTotal\": 3", "\"messagesTotal\": 4");
         fs::write(root.join("manifest.json"), text).unwrap();
-        assert_eq!(store.view().manifest().unwrap_err().class().as_str(), "manifest_hash_mismatch");
+        assert_eq!(store.read_manifest().unwrap_err().class().as_str(), "manifest_hash_mismatch");
     }
 }

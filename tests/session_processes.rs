@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use relayburn_ledger::session::{Class, NewEntry, Options, Payload, Reader, Store};
+use relayburn_ledger::session::{EntryPayload, NewEntry, SessionErrorClass, SessionOptions, SessionStoreV2};
 
 fn append(root: &Path, arguments: &[&str]) -> Child {
     Command::new(env!("CARGO_BIN_EXE_burn"))
@@ -56,15 +56,18 @@ fn acknowledged_entries_survive_a_killed_writer() {
         writer.kill().unwrap();
         writer.wait().unwrap();
         feeder.join().unwrap();
-        let (store, _) =
-            Store::open(&root, &Options { max_segment_bytes: 4000, ..Options::default() }).unwrap();
-        assert!(store.view().row_count() >= acknowledged, "{acknowledged} acknowledged");
-        there = store.view().row_count();
-        let ids: Vec<&str> = store.view().entry_ids().collect();
+        let (store, _) = SessionStoreV2::create(
+            &root,
+            &SessionOptions { max_segment_bytes: 4000, ..SessionOptions::default() },
+        )
+        .unwrap();
+        assert!(store.row_count() >= acknowledged, "{acknowledged} acknowledged");
+        there = store.row_count();
+        let ids: Vec<&str> = store.entry_ids().collect();
         assert!(ids.iter().enumerate().all(|(number, id)| *id == format!("e{number}")));
-        store.view().validate().unwrap();
+        store.validate_integrity().unwrap();
         drop(store);
-        assert!(!Store::open(&root, &Options::default()).unwrap().1.changed_files());
+        assert!(!SessionStoreV2::create(&root, &SessionOptions::default()).unwrap().1.changed_files());
     }
     assert!(there > 25);
 }
@@ -90,12 +93,12 @@ fn a_killed_import_is_there_wholly_or_not_at_all() {
         let root = directory.path().join(format!("talk-{round}.v2"));
         let before = if round % 2 == 0 { 0 } else { 3 };
         if before > 0 {
-            let (mut store, _) = Store::open(&root, &Options::default()).unwrap();
+            let (mut store, _) = SessionStoreV2::create(&root, &SessionOptions::default()).unwrap();
             for number in 0..before {
-                let payload = Payload::verbatim("{}").unwrap();
+                let payload = EntryPayload::verbatim("{}").unwrap();
                 let id = format!("old{number}").into();
                 store
-                    .append(&NewEntry { id, parent_id: None, entry_type: "custom".into(), payload })
+                    .append_entry(&NewEntry { id, parent_id: None, entry_type: "custom".into(), payload })
                     .unwrap();
             }
         }
@@ -115,13 +118,13 @@ fn a_killed_import_is_there_wholly_or_not_at_all() {
         while written(&root) < wanted && import.try_wait().unwrap().is_none() {}
         import.kill().unwrap();
         import.wait().unwrap();
-        let (store, report) = Store::open(&root, &Options::default()).unwrap();
-        let rows = store.view().row_count();
+        let (store, report) = SessionStoreV2::create(&root, &SessionOptions::default()).unwrap();
+        let rows = store.row_count();
         assert!([before, before + LINES].contains(&rows), "round {round}: {rows} rows");
         interrupted += u32::from(report.import_taken_back);
-        store.view().validate().unwrap();
+        store.validate_integrity().unwrap();
         drop(store);
-        assert!(!Store::open(&root, &Options::default()).unwrap().1.changed_files());
+        assert!(!SessionStoreV2::create(&root, &SessionOptions::default()).unwrap().1.changed_files());
     }
     assert!(interrupted > 3, "{interrupted}");
 }
@@ -133,7 +136,7 @@ fn a_second_writer_is_refused_and_readers_see_entries_as_they_come() {
     let mut writer = append(&root, &[]);
     let mut input = writer.stdin.take().unwrap();
     let mut output = BufReader::new(writer.stdout.take().unwrap());
-    let mut reader = Reader::open(&root, &Options::default()).unwrap();
+    let mut reader = SessionStoreV2::open_for_inspection(&root, &SessionOptions::default()).unwrap();
     for number in 0..40 {
         input.write_all(line(number).as_bytes()).unwrap();
         input.flush().unwrap();
@@ -142,9 +145,12 @@ fn a_second_writer_is_refused_and_readers_see_entries_as_they_come() {
         assert_eq!(text, format!("{}\te{number}\n", number + 1));
         let view = reader.view().unwrap();
         assert_eq!(view.row_count(), number + 1);
-        assert_eq!(view.active_path(&format!("e{number}")).unwrap().len(), number + 1);
+        assert_eq!(view.read_active_path(&format!("e{number}")).unwrap().len(), number + 1);
         if number == 7 {
-            assert_eq!(Store::open(&root, &Options::default()).unwrap_err().class(), Class::Locked);
+            assert_eq!(
+                SessionStoreV2::create(&root, &SessionOptions::default()).unwrap_err().class(),
+                SessionErrorClass::Locked
+            );
             let refused = append(&root, &["--json"]).wait_with_output().unwrap();
             assert_eq!(refused.status.code(), Some(1));
             assert!(String::from_utf8(refused.stdout).unwrap().contains("\"locked\""));
@@ -152,7 +158,7 @@ fn a_second_writer_is_refused_and_readers_see_entries_as_they_come() {
     }
     drop(input);
     assert!(writer.wait().unwrap().success());
-    Store::open(&root, &Options::default()).unwrap();
+    SessionStoreV2::create(&root, &SessionOptions::default()).unwrap();
 }
 
 #[test]
@@ -166,14 +172,14 @@ fn readers_beside_a_busy_writer_never_see_anything_wrong() {
         (0..20_000).for_each(|number| input.write_all(line(number).as_bytes()).unwrap())
     });
     let drain = std::thread::spawn(move || std::io::copy(&mut output, &mut std::io::sink()).unwrap());
-    let mut reader = Reader::open(&root, &Options::default()).unwrap();
+    let mut reader = SessionStoreV2::open_for_inspection(&root, &SessionOptions::default()).unwrap();
     let (mut views, mut last) = (0, 0);
     while last < 20_000 {
         let view = reader.view().unwrap();
         assert!(view.row_count() >= last);
         last = view.row_count();
         views += 1;
-        for frame in view.tail(3) {
+        for frame in view.read_tail_entries(3) {
             frame.unwrap();
         }
         let head = view.head().map(|head| head.entry_seq);
@@ -182,7 +188,7 @@ fn readers_beside_a_busy_writer_never_see_anything_wrong() {
     feeder.join().unwrap();
     drain.join().unwrap();
     assert!(writer.wait().unwrap().success() && views > 3);
-    reader.view().unwrap().validate().unwrap();
+    reader.view().unwrap().validate_integrity().unwrap();
 }
 
 fn burn(arguments: &[&str]) -> std::process::Output {
@@ -385,7 +391,7 @@ fn long_work_ends_within_a_second_of_a_signal() {
         assert!(sent.elapsed() < Duration::from_secs(1), "{words:?}: {:?}", sent.elapsed());
         assert!(status.success() || status.signal() == Some(signal), "{words:?}: {status}");
         done += u32::from(!status.success());
-        drop(Store::open(&root, &Options::default()).unwrap());
+        drop(SessionStoreV2::create(&root, &SessionOptions::default()).unwrap());
     }
     assert!(done > 1, "{done} were interrupted");
     assert!(burn(&["check", dir]).status.success());

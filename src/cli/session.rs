@@ -15,7 +15,7 @@ use serde::Serialize;
 
 use super::{Failure, counted, print_json};
 use crate::disk;
-use crate::session::{Durability, Error, Options, Reader, Store};
+use crate::session::{Durability, SessionError, SessionOptions, SessionReader, SessionStoreV2};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -247,7 +247,7 @@ struct ExportArgs {
     file: Option<PathBuf>,
 }
 
-fn failure(error: &Error) -> Failure {
+fn failure(error: &SessionError) -> Failure {
     Failure::new(error.class().as_str(), error)
 }
 
@@ -267,8 +267,8 @@ pub(super) fn run(args: SessionArgs) -> anyhow::Result<ExitCode> {
     };
     match outcome {
         // With --json a failure of the store is a document too.
-        Err(error) if json && error.downcast_ref::<Error>().is_some() => {
-            if let Some(error) = error.downcast_ref::<Error>() {
+        Err(error) if json && error.downcast_ref::<SessionError>().is_some() => {
+            if let Some(error) = error.downcast_ref::<SessionError>() {
                 print_json(&Failed { ok: false, error: failure(error) })?;
             }
             Err(error)
@@ -302,9 +302,9 @@ impl SessionCommand {
 }
 
 /// A reader of a store that is there: a mistyped directory must not look like an empty store.
-fn reader(store: &StoreDir) -> anyhow::Result<Reader> {
+fn reader(store: &StoreDir) -> anyhow::Result<SessionReader> {
     must_exist(&store.dir)?;
-    Ok(Reader::open(&store.dir, &Options::default())?)
+    Ok(SessionStoreV2::open_for_inspection(&store.dir, &SessionOptions::default())?)
 }
 
 /// What every store has at least one of; a copy may lack directories that were empty.
@@ -350,7 +350,7 @@ const BETWEEN_LOOKS: Duration = Duration::from_millis(50);
 const LOOKS_TO_SETTLE: u32 = 4;
 
 /// What the index lacks. While a writer is at work, what it is about to index is not told of.
-fn unindexed(reader: &mut Reader) -> Result<Vec<NotIndexed>, Error> {
+fn unindexed(reader: &mut SessionReader) -> Result<Vec<NotIndexed>, SessionError> {
     let mut before = None;
     let mut settled = 0;
     for look in 1.. {
@@ -376,7 +376,7 @@ fn unindexed(reader: &mut Reader) -> Result<Vec<NotIndexed>, Error> {
 }
 
 /// Whether a line that is not blank ends in these bytes.
-fn has_lines(path: &Path, range: Range<u64>) -> Result<bool, Error> {
+fn has_lines(path: &Path, range: Range<u64>) -> Result<bool, SessionError> {
     const BLOCK_BYTES: u64 = 1 << 16;
     let file = disk::File::open_read_no_follow(path)?;
     let mut block = vec![0; BLOCK_BYTES.min(range.end - range.start) as usize];
@@ -399,13 +399,14 @@ fn has_lines(path: &Path, range: Range<u64>) -> Result<bool, Error> {
 }
 
 impl WriterArgs {
-    fn options(&self) -> Options {
-        Options { max_segment_bytes: self.max_segment_bytes, ..Options::default() }
+    fn options(&self) -> SessionOptions {
+        SessionOptions { max_segment_bytes: self.max_segment_bytes, ..SessionOptions::default() }
     }
 
     /// Opens the store; what recovery did goes to standard error.
-    fn open(&self, durability: Durability) -> Result<Store, Error> {
-        let (store, report) = Store::open(&self.store.dir, &Options { durability, ..self.options() })?;
+    fn open(&self, durability: Durability) -> Result<SessionStoreV2, SessionError> {
+        let (store, report) =
+            SessionStoreV2::create(&self.store.dir, &SessionOptions { durability, ..self.options() })?;
         checking::tell(&self.store.dir, &report);
         Ok(store)
     }

@@ -5,12 +5,12 @@
 
 use std::path::Path;
 
-use super::error::{Error, Place};
+use super::error::{LinePlace, SessionError};
 use super::format::{CHECKPOINT_SCHEMA, Checkpoint};
 use super::layout::{Layout, read_if_exists};
 use super::time;
-use super::view::View;
-use super::writer::Store;
+use super::view::SessionView;
+use super::writer::SessionStoreV2;
 use crate::disk;
 
 /// The longest reason: 64 KiB.
@@ -21,29 +21,31 @@ const RESTORE: &str = "restore it from a copy, or move it away to do without it;
 
 impl Layout {
     /// The checkpoint of this number, checked against its name; `None` when there is none.
-    pub(super) fn read_checkpoint(&self, checkpoint_seq: u64) -> Result<Option<Checkpoint>, Error> {
+    pub(super) fn read_checkpoint(&self, checkpoint_seq: u64) -> Result<Option<Checkpoint>, SessionError> {
         let path = self.checkpoint(checkpoint_seq);
         let Some(bytes) = read_if_exists(&path)? else { return Ok(None) };
-        let checkpoint: Checkpoint = serde_json::from_slice(&bytes)
-            .map_err(|error| Error::Json { place: Place::of_document(&path), reason: error.to_string() })?;
+        let checkpoint: Checkpoint = serde_json::from_slice(&bytes).map_err(|error| SessionError::Json {
+            place: LinePlace::of_document(&path),
+            reason: error.to_string(),
+        })?;
         if checkpoint.schema != CHECKPOINT_SCHEMA {
-            let place = Place::of_document(&path);
-            return Err(Error::UnsupportedSchema { place, found: checkpoint.schema });
+            let place = LinePlace::of_document(&path);
+            return Err(SessionError::UnsupportedSchema { place, found: checkpoint.schema });
         }
         if checkpoint.checkpoint_seq != checkpoint_seq {
             let reason = format!("it says it is checkpoint {}; {RESTORE}", checkpoint.checkpoint_seq);
-            return Err(Error::CheckpointInvalid { path, reason });
+            return Err(SessionError::CheckpointInvalid { path, reason });
         }
         let is_hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
         if checkpoint.chain_hash.len() != 64 || !checkpoint.chain_hash.bytes().all(is_hex) {
             let reason = format!("its chainHash is not 64 lower-case hex digits; {RESTORE}");
-            return Err(Error::CheckpointInvalid { path, reason });
+            return Err(SessionError::CheckpointInvalid { path, reason });
         }
         Ok(Some(checkpoint))
     }
 
     /// Whether heads do not fall over ascending checkpoints, all of them readable.
-    pub(super) fn checkpoints_monotonic(&self) -> Result<bool, Error> {
+    pub(super) fn checkpoints_monotonic(&self) -> Result<bool, SessionError> {
         let mut floor = 0;
         for checkpoint_seq in self.checkpoint_seqs()? {
             match self.read_checkpoint(checkpoint_seq) {
@@ -57,41 +59,45 @@ impl Layout {
     }
 }
 
-impl View<'_> {
+impl SessionView {
     /// The numbers of all checkpoints, ascending.
     ///
     /// # Errors
     /// What the system says.
-    pub fn checkpoints(&self) -> Result<Vec<u64>, Error> {
+    pub fn checkpoints(&self) -> Result<Vec<u64>, SessionError> {
         self.layout.checkpoint_seqs()
     }
 
     /// The checkpoint of this number; none when there is no such file.
     ///
     /// # Errors
-    /// [`Error::Json`], [`Error::UnsupportedSchema`], [`Error::CheckpointInvalid`] when it contradicts its name or its
+    /// [`SessionError::Json`], [`SessionError::UnsupportedSchema`], [`SessionError::CheckpointInvalid`] when it contradicts its name or its
     /// hash is none, or what the system says.
-    pub fn checkpoint(&self, checkpoint_seq: u64) -> Result<Option<Checkpoint>, Error> {
+    pub fn read_checkpoint(&self, checkpoint_seq: u64) -> Result<Option<Checkpoint>, SessionError> {
         self.layout.read_checkpoint(checkpoint_seq)
     }
 }
 
-impl Store {
+impl SessionStoreV2 {
     /// Certifies the present head as checkpoint `checkpoint_seq`.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] for number 0, an empty store or a reason beyond [`MAX_REASON_BYTES`];
-    /// [`Error::CheckpointInvalid`] when the number is taken or heads would fall; as [`Store::sync`].
-    pub fn create_checkpoint(&mut self, checkpoint_seq: u64, reason: &str) -> Result<Checkpoint, Error> {
+    /// [`SessionError::InvalidArgument`] for number 0, an empty store or a reason beyond [`MAX_REASON_BYTES`];
+    /// [`SessionError::CheckpointInvalid`] when the number is taken or heads would fall; as [`SessionStoreV2::sync`].
+    pub fn create_checkpoint(
+        &mut self,
+        checkpoint_seq: u64,
+        reason: &str,
+    ) -> Result<Checkpoint, SessionError> {
         self.sync()?;
-        let invalid = |reason: &str| Error::InvalidArgument { reason: reason.to_owned() };
+        let invalid = |reason: &str| SessionError::InvalidArgument { reason: reason.to_owned() };
         if checkpoint_seq == 0 {
             return Err(invalid("checkpoint numbers start at 1"));
         }
         if reason.len() > MAX_REASON_BYTES {
             return Err(invalid("the reason of a checkpoint has at most 65536 bytes"));
         }
-        let Some(head) = self.view().head() else {
+        let Some(head) = self.head() else {
             return Err(invalid("an empty store has no head to certify; append an entry first"));
         };
         let path = self.layout.checkpoint(checkpoint_seq);
@@ -104,18 +110,20 @@ impl Store {
             head_entry_id: head.entry_id,
             snapshot_ref: self.layout.relative(&path),
             compacted_before_entry_seq: 0,
-            chain_hash: self.view().chain_hash()?,
+            chain_hash: self.chain_hash()?,
             reason: reason.to_owned(),
         };
-        let text = serde_json::to_vec_pretty(&checkpoint)
-            .map_err(|error| Error::Json { place: Place::of_document(&path), reason: error.to_string() })?;
+        let text = serde_json::to_vec_pretty(&checkpoint).map_err(|error| SessionError::Json {
+            place: LinePlace::of_document(&path),
+            reason: error.to_string(),
+        })?;
         let stage = format!("{checkpoint_seq:016}.json.tmp");
         self.layout.replace(&stage, &path, |file| Ok(file.write_all(&text)?))?;
         Ok(checkpoint)
     }
 
-    fn check_free(&self, path: &Path, checkpoint_seq: u64, head_entry_seq: u64) -> Result<(), Error> {
-        let taken = |reason| Err(Error::CheckpointInvalid { path: path.to_owned(), reason });
+    fn check_free(&self, path: &Path, checkpoint_seq: u64, head_entry_seq: u64) -> Result<(), SessionError> {
+        let taken = |reason| Err(SessionError::CheckpointInvalid { path: path.to_owned(), reason });
         match disk::metadata(path) {
             Ok(_) => {
                 return taken(

@@ -7,13 +7,13 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::format::Verification;
+use super::format::MigrationVerification;
 use crate::disk;
 use crate::scan::ScanError;
 
 /// A place in a file of lines.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
+pub struct LinePlace {
     /// The file.
     pub path: PathBuf,
     /// Line number, from 1.
@@ -22,14 +22,14 @@ pub struct Place {
     pub offset: u64,
 }
 
-impl Place {
+impl LinePlace {
     /// A file that is one document: its first line.
     pub(super) fn of_document(path: &Path) -> Self {
         Self { path: path.to_owned(), line: 1, offset: 0 }
     }
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for LinePlace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} at byte {} (line {})", self.path.display(), self.offset, self.line)
     }
@@ -77,7 +77,7 @@ fn remedy(path: &Path) -> &'static str {
 /// A failure of a session store.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum Error {
+pub enum SessionError {
     /// An argument that no store can accept.
     #[error("{reason}")]
     InvalidArgument {
@@ -108,7 +108,7 @@ pub enum Error {
         /// The lock file.
         path: PathBuf,
     },
-    /// Files changed under a write handle.
+    /// ManifestFiles changed under a write handle.
     #[error("{} changed under the handle: {reason}; open the store again", path.display())]
     Stale {
         /// The file.
@@ -128,7 +128,7 @@ pub enum Error {
     #[error("{place}: {reason}; {}", remedy(&place.path))]
     Json {
         /// Where.
-        place: Place,
+        place: LinePlace,
         /// What the parser said.
         reason: String,
     },
@@ -136,7 +136,7 @@ pub enum Error {
     #[error("{place}: the line {reason}; {REINDEX}")]
     IndexLineUnreadable {
         /// Where.
-        place: Place,
+        place: LinePlace,
         /// `is not UTF-8` or `is longer than …`.
         reason: String,
     },
@@ -144,7 +144,7 @@ pub enum Error {
     #[error("{place}: unknown schema or state {found:?}; {REINDEX}")]
     UnsupportedRow {
         /// Where.
-        place: Place,
+        place: LinePlace,
         /// The text found.
         found: String,
     },
@@ -155,7 +155,7 @@ pub enum Error {
     )]
     UnsupportedSchema {
         /// Where.
-        place: Place,
+        place: LinePlace,
         /// The text found.
         found: String,
     },
@@ -164,7 +164,7 @@ pub enum Error {
     EntrySeqNotIncreasing {
         /// The index.
         path: PathBuf,
-        /// Row number, from 1.
+        /// OffsetIndexEntry number, from 1.
         row: u64,
         /// The sequence of the row before, 0 for the first row.
         previous: u64,
@@ -205,7 +205,7 @@ pub enum Error {
         /// The first field that differs.
         field: &'static str,
     },
-    /// Payload hash or length differ from the frame's header.
+    /// EntryPayload hash or length differ from the frame's header.
     #[error("{place}: {reason}; {RESTORE}")]
     PayloadIntegrityMismatch {
         /// Where.
@@ -293,7 +293,7 @@ pub enum Error {
     #[error("{place}: not a frame: {reason}; {RESTORE}")]
     SegmentFrameCorrupt {
         /// Where.
-        place: Place,
+        place: LinePlace,
         /// What the parser said.
         reason: String,
     },
@@ -301,11 +301,11 @@ pub enum Error {
     #[error("{place}: the line {reason}; {RESTORE}")]
     SegmentLineUnreadable {
         /// Where.
-        place: Place,
+        place: LinePlace,
         /// `is not UTF-8` or `is longer than …`.
         reason: String,
     },
-    /// Recovery would drop entries, and was not asked to ([`super::Options::loss`]).
+    /// Recovery would drop entries, and was not asked to ([`super::SessionOptions::loss`]).
     #[error(
         "{} at byte {offset}: {reason}; going on would drop {count} {} from the store: restore the segment from a copy, or drop \
          them with `burn session reindex`, which keeps their bytes beside the segments; nothing was changed here",
@@ -356,7 +356,7 @@ pub enum Error {
         /// The checkpoint.
         checkpoint_seq: u64,
         /// What matched and what did not.
-        verification: Verification,
+        verification: MigrationVerification,
     },
     /// A manifest that is not one.
     #[error("{}: {reason}; `burn session manifest --write` writes a new one when the file is moved away", path.display())]
@@ -382,7 +382,7 @@ pub enum Error {
     )]
     LedgerTorn {
         /// Where.
-        place: Place,
+        place: LinePlace,
     },
     /// A sequence has no next number.
     #[error("{} has no next {what} number; go on in a new store", root.display())]
@@ -394,11 +394,11 @@ pub enum Error {
     },
 }
 
-/// What kind of failure an [`Error`] is. Prints as the class name, `checksum_mismatch` for instance.
+/// What kind of failure an [`SessionError`] is. Prints as the class name, `checksum_mismatch` for instance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 #[allow(missing_docs)] // The variants are the names of section "Errors" in docs/session-store.md.
-pub enum Class {
+pub enum SessionErrorClass {
     InvalidArgument,
     Json,
     IoUnexpectedEof,
@@ -434,7 +434,7 @@ pub enum Class {
     SequenceExhausted,
 }
 
-impl Class {
+impl SessionErrorClass {
     /// The name: lower case, words joined by `_`.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -475,65 +475,67 @@ impl Class {
     }
 }
 
-impl fmt::Display for Class {
+impl fmt::Display for SessionErrorClass {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }
 }
 
-fn class_of_io(kind: io::ErrorKind) -> Class {
+fn class_of_io(kind: io::ErrorKind) -> SessionErrorClass {
     match kind {
-        io::ErrorKind::UnexpectedEof => Class::IoUnexpectedEof,
-        io::ErrorKind::InvalidData => Class::IoInvalidData,
-        io::ErrorKind::NotFound => Class::IoNotFound,
-        _ => Class::IoOther,
+        io::ErrorKind::UnexpectedEof => SessionErrorClass::IoUnexpectedEof,
+        io::ErrorKind::InvalidData => SessionErrorClass::IoInvalidData,
+        io::ErrorKind::NotFound => SessionErrorClass::IoNotFound,
+        _ => SessionErrorClass::IoOther,
     }
 }
 
-impl Error {
+impl SessionError {
     /// What kind of failure it is.
-    pub fn class(&self) -> Class {
+    pub fn class(&self) -> SessionErrorClass {
         match self {
-            Self::InvalidArgument { .. } => Class::InvalidArgument,
-            Self::NotASessionEntry { .. } => Class::SessionError,
+            Self::InvalidArgument { .. } => SessionErrorClass::InvalidArgument,
+            Self::NotASessionEntry { .. } => SessionErrorClass::SessionError,
             Self::Disk(error) => class_of_io(error.kind()),
             Self::Scan(error) => match error {
                 ScanError::Open { source, .. }
                 | ScanError::Map { source, .. }
                 | ScanError::Read { source, .. } => class_of_io(source.kind()),
-                ScanError::Truncated { .. } => Class::IoUnexpectedEof,
-                _ => Class::IoOther,
+                ScanError::Truncated { .. } => SessionErrorClass::IoUnexpectedEof,
+                _ => SessionErrorClass::IoOther,
             },
-            Self::NotAFile { .. } | Self::SymbolicLink { .. } => Class::IoOther,
-            Self::Locked { .. } => Class::Locked,
-            Self::Stale { .. } => Class::StaleHandle,
-            Self::Poisoned { .. } => Class::PoisonedHandle,
-            Self::Json { .. } => Class::Json,
-            Self::IndexLineUnreadable { .. } => Class::IoInvalidData,
-            Self::UnsupportedRow { .. } | Self::UnsupportedSchema { .. } => Class::UnsupportedSchema,
-            Self::EntrySeqNotIncreasing { .. } => Class::EntrySeqNotIncreasing,
-            Self::IndexOutOfBounds { .. } => Class::IndexOutOfBounds,
-            Self::ByteRangeOverflow { .. } => Class::ByteRangeOverflow,
-            Self::ChecksumMismatch { .. } => Class::ChecksumMismatch,
-            Self::IndexFrameMismatch { .. } => Class::IndexFrameMismatch,
-            Self::PayloadIntegrityMismatch { .. } => Class::PayloadIntegrityMismatch,
-            Self::IndexMissingFrame { .. } => Class::IndexMissingFrame,
-            Self::ActiveSegmentMissing { .. } => Class::ActiveSegmentMissing,
-            Self::SegmentUnreadable { .. } => Class::SegmentUnreadable,
-            Self::FrameTooLarge { .. } => Class::FrameTooLarge,
-            Self::DuplicateEntryId { .. } => Class::DuplicateEntryId,
-            Self::MissingParent { .. } => Class::MissingParent,
-            Self::CyclicParent { .. } => Class::CyclicParent,
-            Self::SegmentFrameCorrupt { .. } => Class::SegmentFrameCorrupt,
-            Self::SegmentLineUnreadable { .. } => Class::SegmentLineUnreadable,
-            Self::EntriesWouldBeLost { .. } => Class::EntriesWouldBeLost,
-            Self::CheckpointNotFound { .. } => Class::CheckpointNotFound,
-            Self::CheckpointInvalid { .. } => Class::CheckpointInvalid,
-            Self::RollbackVerificationFailed { .. } => Class::RollbackVerificationFailed,
-            Self::ManifestUnreadable { .. } => Class::SessionError,
-            Self::ManifestHashMismatch { .. } => Class::ManifestHashMismatch,
-            Self::LedgerTorn { .. } => Class::LedgerTorn,
-            Self::SequenceExhausted { .. } => Class::SequenceExhausted,
+            Self::NotAFile { .. } | Self::SymbolicLink { .. } => SessionErrorClass::IoOther,
+            Self::Locked { .. } => SessionErrorClass::Locked,
+            Self::Stale { .. } => SessionErrorClass::StaleHandle,
+            Self::Poisoned { .. } => SessionErrorClass::PoisonedHandle,
+            Self::Json { .. } => SessionErrorClass::Json,
+            Self::IndexLineUnreadable { .. } => SessionErrorClass::IoInvalidData,
+            Self::UnsupportedRow { .. } | Self::UnsupportedSchema { .. } => {
+                SessionErrorClass::UnsupportedSchema
+            }
+            Self::EntrySeqNotIncreasing { .. } => SessionErrorClass::EntrySeqNotIncreasing,
+            Self::IndexOutOfBounds { .. } => SessionErrorClass::IndexOutOfBounds,
+            Self::ByteRangeOverflow { .. } => SessionErrorClass::ByteRangeOverflow,
+            Self::ChecksumMismatch { .. } => SessionErrorClass::ChecksumMismatch,
+            Self::IndexFrameMismatch { .. } => SessionErrorClass::IndexFrameMismatch,
+            Self::PayloadIntegrityMismatch { .. } => SessionErrorClass::PayloadIntegrityMismatch,
+            Self::IndexMissingFrame { .. } => SessionErrorClass::IndexMissingFrame,
+            Self::ActiveSegmentMissing { .. } => SessionErrorClass::ActiveSegmentMissing,
+            Self::SegmentUnreadable { .. } => SessionErrorClass::SegmentUnreadable,
+            Self::FrameTooLarge { .. } => SessionErrorClass::FrameTooLarge,
+            Self::DuplicateEntryId { .. } => SessionErrorClass::DuplicateEntryId,
+            Self::MissingParent { .. } => SessionErrorClass::MissingParent,
+            Self::CyclicParent { .. } => SessionErrorClass::CyclicParent,
+            Self::SegmentFrameCorrupt { .. } => SessionErrorClass::SegmentFrameCorrupt,
+            Self::SegmentLineUnreadable { .. } => SessionErrorClass::SegmentLineUnreadable,
+            Self::EntriesWouldBeLost { .. } => SessionErrorClass::EntriesWouldBeLost,
+            Self::CheckpointNotFound { .. } => SessionErrorClass::CheckpointNotFound,
+            Self::CheckpointInvalid { .. } => SessionErrorClass::CheckpointInvalid,
+            Self::RollbackVerificationFailed { .. } => SessionErrorClass::RollbackVerificationFailed,
+            Self::ManifestUnreadable { .. } => SessionErrorClass::SessionError,
+            Self::ManifestHashMismatch { .. } => SessionErrorClass::ManifestHashMismatch,
+            Self::LedgerTorn { .. } => SessionErrorClass::LedgerTorn,
+            Self::SequenceExhausted { .. } => SessionErrorClass::SequenceExhausted,
         }
     }
 
@@ -542,17 +544,17 @@ impl Error {
         matches!(self, Self::UnsupportedRow { .. })
             || matches!(
                 self.class(),
-                Class::Json
-                    | Class::IoUnexpectedEof
-                    | Class::IoInvalidData
-                    | Class::EntrySeqNotIncreasing
-                    | Class::IndexOutOfBounds
-                    | Class::ByteRangeOverflow
-                    | Class::ChecksumMismatch
-                    | Class::IndexFrameMismatch
-                    | Class::PayloadIntegrityMismatch
-                    | Class::IndexMissingFrame
-                    | Class::ActiveSegmentMissing
+                SessionErrorClass::Json
+                    | SessionErrorClass::IoUnexpectedEof
+                    | SessionErrorClass::IoInvalidData
+                    | SessionErrorClass::EntrySeqNotIncreasing
+                    | SessionErrorClass::IndexOutOfBounds
+                    | SessionErrorClass::ByteRangeOverflow
+                    | SessionErrorClass::ChecksumMismatch
+                    | SessionErrorClass::IndexFrameMismatch
+                    | SessionErrorClass::PayloadIntegrityMismatch
+                    | SessionErrorClass::IndexMissingFrame
+                    | SessionErrorClass::ActiveSegmentMissing
             )
     }
 }

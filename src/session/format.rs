@@ -2,6 +2,7 @@
 //!
 //! This file touches nothing.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -11,12 +12,14 @@ use serde_json::value::RawValue;
 pub const MAX_LINE_BYTES: u64 = 104_857_600;
 
 /// The schema of a frame.
-pub const FRAME_SCHEMA: &str = "pi.session_store_v2.segment_frame.v1";
+pub const SEGMENT_FRAME_SCHEMA: &str = "pi.session_store_v2.segment_frame.v1";
 
 /// One entry as it stands in a segment.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Frame {
+pub struct SegmentFrame {
+    /// [`SEGMENT_FRAME_SCHEMA`].
+    pub schema: Cow<'static, str>,
     /// Number of the segment file it is in.
     pub segment_seq: u64,
     /// Position among the frames of that file, from 1.
@@ -26,7 +29,7 @@ pub struct Frame {
     /// Unique in the store.
     pub entry_id: String,
     /// The entry this one follows; none for a root.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", default)]
     pub parent_entry_id: Option<String>,
     /// `message`, `model_change`, …; any text.
     pub entry_type: String,
@@ -41,11 +44,13 @@ pub struct Frame {
 }
 
 /// The schema of an index row.
-pub const ROW_SCHEMA: &str = "pi.session_store_v2.offset_index.v1";
+pub const OFFSET_INDEX_SCHEMA: &str = "pi.session_store_v2.offset_index.v1";
 /// One row of the index: where a frame is.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Row {
+pub struct OffsetIndexEntry {
+    /// [`OFFSET_INDEX_SCHEMA`].
+    pub schema: Cow<'static, str>,
     /// Position in the store.
     pub entry_seq: u64,
     /// Id of the entry.
@@ -60,12 +65,14 @@ pub struct Row {
     pub byte_length: u64,
     /// CRC-32C of those bytes, 8 upper-case hex digits.
     pub crc32c: String,
+    /// Always `active`.
+    pub state: Cow<'static, str>,
 }
 
-/// The last entry of a store.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+/// The last entry of a store; 0, 0 and empty in the manifest of an empty one.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Head {
+pub struct StoreHead {
     /// The segment it is in.
     pub segment_seq: u64,
     /// Its sequence.
@@ -75,7 +82,7 @@ pub struct Head {
 }
 
 /// What an index holds.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct IndexSummary {
     /// Number of rows.
@@ -133,33 +140,21 @@ pub struct Manifest {
     /// When this one was written.
     pub updated_at: String,
     /// The last entry.
-    pub head: ManifestHead,
+    pub head: StoreHead,
     /// Counts.
-    pub counters: Counters,
+    pub counters: ManifestCounters,
     /// Where the files are.
-    pub files: Files,
+    pub files: ManifestFiles,
     /// Hashes.
-    pub integrity: Integrity,
+    pub integrity: ManifestIntegrity,
     /// Which promises held.
-    pub invariants: Invariants,
-}
-
-/// The last entry of a store; 0, 0 and empty for an empty one.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct ManifestHead {
-    /// The segment it is in.
-    pub segment_seq: u64,
-    /// Its sequence.
-    pub entry_seq: u64,
-    /// Its id.
-    pub entry_id: String,
+    pub invariants: ManifestInvariants,
 }
 
 /// Counts over all entries.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Counters {
+pub struct ManifestCounters {
     /// Index rows.
     pub entries_total: u64,
     /// Entries of type `message`.
@@ -175,7 +170,7 @@ pub struct Counters {
 /// Where the files are, relative to the root.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Files {
+pub struct ManifestFiles {
     /// `segments/`.
     pub segment_dir: String,
     /// Segments that hold indexed frames.
@@ -191,7 +186,7 @@ pub struct Files {
 /// Hashes over the store and over the manifest itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Integrity {
+pub struct ManifestIntegrity {
     /// The chain over all payload hashes.
     pub chain_hash: String,
     /// SHA-256 of the compact manifest with this field empty.
@@ -204,7 +199,7 @@ pub struct Integrity {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[allow(clippy::struct_excessive_bools)] // The format has them.
-pub struct Invariants {
+pub struct ManifestInvariants {
     /// Every parent exists.
     pub parent_links_closed: bool,
     /// Entry sequences rise.
@@ -222,12 +217,12 @@ pub struct Invariants {
 }
 
 /// The schema of a migration event.
-pub const EVENT_SCHEMA: &str = "pi.session_store_v2.migration_event.v1";
+pub const MIGRATION_EVENT_SCHEMA: &str = "pi.session_store_v2.migration_event.v1";
 
 /// What was verified.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Verification {
+pub struct MigrationVerification {
     /// The last entry is the expected one.
     pub entry_count_match: bool,
     /// The chain is the expected one.
@@ -236,7 +231,7 @@ pub struct Verification {
     pub index_consistent: bool,
 }
 
-impl fmt::Display for Verification {
+impl fmt::Display for MigrationVerification {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let word = |matches| if matches { "matches" } else { "differs" };
         write!(
@@ -253,7 +248,7 @@ impl fmt::Display for Verification {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct MigrationEvent {
-    /// [`EVENT_SCHEMA`]; filled in when empty.
+    /// [`MIGRATION_EVENT_SCHEMA`]; filled in when empty.
     pub schema: String,
     /// Which migration it belongs to.
     pub migration_id: String,
@@ -270,7 +265,7 @@ pub struct MigrationEvent {
     /// The same.
     pub target_format: String,
     /// What was verified.
-    pub verification: Verification,
+    pub verification: MigrationVerification,
     /// `ok`, `recoverable_error`, `fatal_error`.
     pub outcome: String,
     /// What kind of error, if any.

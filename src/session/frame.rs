@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
 use super::canonical::Canonical;
-use super::format::{FRAME_SCHEMA, Frame};
+use super::format::{SEGMENT_FRAME_SCHEMA, SegmentFrame};
 use super::payload::NewEntry;
 use super::skip::{Skipper, is_value};
 
@@ -70,7 +70,7 @@ impl<'a> FrameLine<'a> {
         }
         let any: AnyOrder<'a> =
             serde_json::from_str(text).map_err(|error| NotAFrame::Json(error.to_string()))?;
-        if any.schema != FRAME_SCHEMA {
+        if any.schema != SEGMENT_FRAME_SCHEMA {
             return Err(NotAFrame::Schema(any.schema.into_owned()));
         }
         Ok(Self {
@@ -174,9 +174,10 @@ impl<'a> FrameLine<'a> {
     }
 
     /// An owned frame.
-    pub(super) fn to_frame(&self) -> Result<Frame, String> {
+    pub(super) fn to_frame(&self) -> Result<SegmentFrame, String> {
         let payload = RawValue::from_string(self.payload.to_owned()).map_err(|error| error.to_string())?;
-        Ok(Frame {
+        Ok(SegmentFrame {
+            schema: Cow::Borrowed(SEGMENT_FRAME_SCHEMA),
             segment_seq: self.segment_seq,
             frame_seq: self.frame_seq,
             entry_seq: self.entry_seq,
@@ -226,7 +227,7 @@ pub(super) fn write_line(
     let payload_sha256 = str::from_utf8(payload_sha256).unwrap_or_default();
     let payload = entry.payload.as_raw();
     let line = Line {
-        schema: FRAME_SCHEMA,
+        schema: SEGMENT_FRAME_SCHEMA,
         segment_seq: at.segment_seq,
         frame_seq: at.frame_seq,
         entry_seq: at.entry_seq,
@@ -334,10 +335,10 @@ impl std::fmt::Display for Chain {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::session::{NewEntry, Payload};
+    use crate::session::{EntryPayload, NewEntry};
 
     fn line(payload: &str, parent: Option<&str>, id: &str) -> Vec<u8> {
-        let payload = Payload::verbatim(payload).unwrap();
+        let payload = EntryPayload::verbatim(payload).unwrap();
         let sha = hex(&Sha256::digest(payload.as_raw().get()).into());
         let entry = NewEntry {
             id: id.into(),

@@ -12,12 +12,12 @@ use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::error::Error;
+use super::error::SessionError;
 use super::index::{self, Rows};
 use super::layout::{self, IMPORT_INTENT, Layout, read_if_exists};
 use super::payload::NewEntry;
-use super::report::{Quarantined, Truncated};
-use super::writer::{Store, missing_parent};
+use super::report::{QuarantinedFile, TruncatedFile};
+use super::writer::{SessionStoreV2, missing_parent};
 use crate::disk;
 
 const INTENT_SCHEMA: &str = "relayburn.session_store_v2.import_intent.v1";
@@ -47,17 +47,17 @@ impl Intent {
 /// What was moved out of the way of a store whose import did not finish.
 #[derive(Debug, Default)]
 pub(super) struct TakenBack {
-    pub(super) truncated: Vec<Truncated>,
-    pub(super) quarantined: Vec<Quarantined>,
+    pub(super) truncated: Vec<TruncatedFile>,
+    pub(super) quarantined: Vec<QuarantinedFile>,
 }
 
-impl Store {
-    /// As [`Store::append_all`], but an entry may name a parent that comes later in the group; and should the process or the
+impl SessionStoreV2 {
+    /// As [`SessionStoreV2::append_entries`], but an entry may name a parent that comes later in the group; and should the process or the
     /// power go in between, the next opening writer takes back what was written of the group.
     ///
     /// # Errors
-    /// As [`Store::append`]; links are checked before anything is written.
-    pub fn import(&mut self, entries: &[NewEntry<'_>]) -> Result<(), Error> {
+    /// As [`SessionStoreV2::append_entry`]; links are checked before anything is written.
+    pub fn import(&mut self, entries: &[NewEntry<'_>]) -> Result<(), SessionError> {
         // Entries of an earlier group that are not in the index yet are not for an import to take back.
         self.sync()?;
         self.check_group(entries)?;
@@ -80,13 +80,13 @@ impl Store {
     }
 
     /// Links of a group in which parents may follow their children.
-    fn check_group(&self, entries: &[NewEntry<'_>]) -> Result<(), Error> {
+    fn check_group(&self, entries: &[NewEntry<'_>]) -> Result<(), SessionError> {
         let mut places = HashMap::with_capacity(entries.len());
         for (place, entry) in entries.iter().enumerate() {
             self.check_new_id(&entry.id)?;
             if let Some(first) = places.insert(&*entry.id, place) {
                 let seq = |place| self.next_entry_seq().saturating_add(place as u64);
-                return Err(Error::DuplicateEntryId {
+                return Err(SessionError::DuplicateEntryId {
                     entry_id: entry.id.clone().into_owned(),
                     first_seq: seq(first),
                     second_seq: seq(place),
@@ -100,7 +100,7 @@ impl Store {
             while let Some(place) = next {
                 let entry = &entries[place];
                 if walk_of[place] == start + 1 {
-                    return Err(Error::CyclicParent { entry_id: entry.id.clone().into_owned() });
+                    return Err(SessionError::CyclicParent { entry_id: entry.id.clone().into_owned() });
                 }
                 if walk_of[place] != 0 {
                     break;
@@ -121,7 +121,7 @@ impl Store {
 }
 
 /// Removes the intent, durably.
-fn forget(layout: &Layout) -> Result<(), Error> {
+fn forget(layout: &Layout) -> Result<(), SessionError> {
     let path = layout.staging(IMPORT_INTENT);
     if disk::remove_file_if_exists(&path)? {
         disk::sync_dir(disk::parent_of(&path))?;
@@ -130,7 +130,7 @@ fn forget(layout: &Layout) -> Result<(), Error> {
 }
 
 /// Takes back an import that did not finish. Every step can be taken again.
-pub(super) fn resume(layout: &Layout) -> Result<Option<TakenBack>, Error> {
+pub(super) fn resume(layout: &Layout) -> Result<Option<TakenBack>, SessionError> {
     let Some(bytes) = read_if_exists(&layout.staging(IMPORT_INTENT))? else { return Ok(None) };
     // What the index says decides, so it has to last.
     layout.sync_inherited()?;
@@ -146,18 +146,18 @@ pub(super) fn resume(layout: &Layout) -> Result<Option<TakenBack>, Error> {
     let mut taken_back = TakenBack::default();
     let files = layout.segment_files()?;
     for (&segment_seq, &len_bytes) in files.len_bytes.range(intent.segment_seq..).rev() {
-        let path = layout.segment(segment_seq);
+        let path = layout.segment_file_path(segment_seq);
         if segment_seq > intent.segment_seq {
             if len_bytes > 0 {
                 let saved = layout::quarantine(&path)?;
                 disk::sync_dir(&layout.segments_dir())?;
                 let quarantined =
-                    Quarantined { file: layout.relative(&path), saved_as: layout.relative(&saved) };
+                    QuarantinedFile { file: layout.relative(&path), saved_as: layout.relative(&saved) };
                 taken_back.quarantined.push(quarantined);
             }
         } else if len_bytes > intent.segment_bytes {
             let saved = layout.cut(&path, intent.segment_bytes..len_bytes)?;
-            taken_back.truncated.push(Truncated {
+            taken_back.truncated.push(TruncatedFile {
                 file: layout.relative(&path),
                 length: intent.segment_bytes,
                 from_length: len_bytes,
@@ -172,8 +172,8 @@ pub(super) fn resume(layout: &Layout) -> Result<Option<TakenBack>, Error> {
 }
 
 /// Whether the index is the one the intent was recorded beside.
-fn is_as_before(layout: &Layout, intent: &Intent) -> Result<bool, Error> {
-    let len_bytes = match disk::metadata(&layout.index()) {
+fn is_as_before(layout: &Layout, intent: &Intent) -> Result<bool, SessionError> {
+    let len_bytes = match disk::metadata(&layout.index_file_path()) {
         Ok(metadata) => metadata.len_bytes,
         Err(error) if error.is_not_found() => 0,
         Err(error) => return Err(error.into()),
@@ -182,7 +182,7 @@ fn is_as_before(layout: &Layout, intent: &Intent) -> Result<bool, Error> {
         return Ok(false);
     }
     let mut rows = Rows::default();
-    match index::read(&layout.index(), 0, &mut rows) {
+    match index::read(&layout.index_file_path(), 0, &mut rows) {
         Ok(_) => Ok(Intent::of(&rows, len_bytes) == *intent),
         Err(error) if error.is_recoverable() => Ok(false),
         Err(error) => Err(error),

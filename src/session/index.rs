@@ -12,8 +12,8 @@ use rayon::prelude::*;
 use serde::Deserialize;
 
 use super::canonical::{Canonical, push_number, push_string};
-use super::error::{Error, Place};
-use super::format::{MAX_LINE_BYTES, ROW_SCHEMA, Row};
+use super::error::{LinePlace, SessionError};
+use super::format::{MAX_LINE_BYTES, OFFSET_INDEX_SCHEMA, OffsetIndexEntry};
 use super::ids::IdTable;
 use super::layout::refuse_link;
 use crate::scan::{self, Io, ScanError, Source};
@@ -126,9 +126,10 @@ impl Rows {
         self.slots.last().map(|slot| slot.numbers)
     }
 
-    pub(super) fn row(&self, row: usize) -> Row {
+    pub(super) fn row(&self, row: usize) -> OffsetIndexEntry {
         let numbers = self.numbers(row);
-        Row {
+        OffsetIndexEntry {
+            schema: Cow::Borrowed(OFFSET_INDEX_SCHEMA),
             entry_seq: numbers.entry_seq,
             entry_id: self.id(row).to_owned(),
             segment_seq: numbers.segment_seq,
@@ -136,6 +137,7 @@ impl Rows {
             byte_offset: numbers.byte_offset,
             byte_length: numbers.byte_length,
             crc32c: numbers.crc.as_str().to_owned(),
+            state: Cow::Borrowed(ACTIVE),
         }
     }
 
@@ -188,11 +190,11 @@ impl Rows {
     }
 
     /// Whether so many rows more, of the index at `path`, can be held.
-    pub(super) fn check_room(&self, path: &Path, more: usize) -> Result<(), Error> {
+    pub(super) fn check_room(&self, path: &Path, more: usize) -> Result<(), SessionError> {
         if self.len() + more < NO_ROW as usize {
             return Ok(());
         }
-        Err(Error::InvalidArgument {
+        Err(SessionError::InvalidArgument {
             reason: format!("{} has more than {NO_ROW} rows, which no handle can hold", path.display()),
         })
     }
@@ -269,8 +271,8 @@ impl Rows {
     pub(super) fn write_lines(
         &self,
         rows: Range<usize>,
-        mut write: impl FnMut(&[u8]) -> Result<(), Error>,
-    ) -> Result<(), Error> {
+        mut write: impl FnMut(&[u8]) -> Result<(), SessionError>,
+    ) -> Result<(), SessionError> {
         const BLOCK_ROWS: usize = 8192;
         const BLOCKS_AT_ONCE: usize = 8;
         let mut start = rows.start;
@@ -362,7 +364,7 @@ fn parse_row(text: &str) -> Result<(RowNumbers, Cow<'_, str>), NotARow> {
         return Ok(row);
     }
     let any: AnyOrder<'_> = serde_json::from_str(text).map_err(|error| NotARow::Json(error.to_string()))?;
-    if any.schema != ROW_SCHEMA {
+    if any.schema != OFFSET_INDEX_SCHEMA {
         return Err(NotARow::Unsupported(any.schema.into_owned()));
     }
     if any.state != ACTIVE {
@@ -400,7 +402,7 @@ pub(super) struct IndexFile {
 /// Reads rows of the index file from `from` (the start of a line) and appends them to `rows`. No file is an empty index.
 ///
 /// After an error `rows` is unchanged.
-pub(super) fn read(path: &Path, from: u64, rows: &mut Rows) -> Result<IndexFile, Error> {
+pub(super) fn read(path: &Path, from: u64, rows: &mut Rows) -> Result<IndexFile, SessionError> {
     refuse_link(path)?;
     let source = match Source::open(path, Io::Mmap) {
         Ok(source) => source,
@@ -416,7 +418,7 @@ pub(super) fn read(path: &Path, from: u64, rows: &mut Rows) -> Result<IndexFile,
     let parsed = chunks
         .into_par_iter()
         .map(|chunk| parse_chunk(&source, chunk, &hasher))
-        .collect::<Result<Vec<Parsed>, Error>>()?;
+        .collect::<Result<Vec<Parsed>, SessionError>>()?;
     let mut buffer = Vec::new();
     let last_start = source.line_end_before(0, len_bytes.saturating_sub(1))?;
     let terminated = len_bytes == 0 || source.bytes(len_bytes - 1..len_bytes, &mut buffer)? == b"\n";
@@ -434,7 +436,7 @@ pub(super) fn read(path: &Path, from: u64, rows: &mut Rows) -> Result<IndexFile,
     Ok(IndexFile { len_bytes, terminated, last_line: last_start..len_bytes })
 }
 
-fn parse_chunk(source: &Source, chunk: Range<u64>, hasher: &RandomState) -> Result<Parsed, Error> {
+fn parse_chunk(source: &Source, chunk: Range<u64>, hasher: &RandomState) -> Result<Parsed, SessionError> {
     let mut buffer = Vec::new();
     let bytes = source.bytes(chunk.clone(), &mut buffer)?;
     let mut parsed = Parsed::default();
@@ -442,10 +444,13 @@ fn parse_chunk(source: &Source, chunk: Range<u64>, hasher: &RandomState) -> Resu
         let place = || place_of(source, offset);
         if line.len() as u64 > MAX_LINE_BYTES {
             let reason = format!("is longer than {} bytes", MAX_LINE_BYTES);
-            return Err(Error::IndexLineUnreadable { place: place(), reason });
+            return Err(SessionError::IndexLineUnreadable { place: place(), reason });
         }
         let Ok(text) = str::from_utf8(line) else {
-            return Err(Error::IndexLineUnreadable { place: place(), reason: "is not UTF-8".to_owned() });
+            return Err(SessionError::IndexLineUnreadable {
+                place: place(),
+                reason: "is not UTF-8".to_owned(),
+            });
         };
         if text.trim().is_empty() {
             continue;
@@ -457,15 +462,17 @@ fn parse_chunk(source: &Source, chunk: Range<u64>, hasher: &RandomState) -> Resu
             }
             // A file cut off under the map shows zeros; say that, and not that they are no JSON.
             Err(_) if source.check_len().is_err() => source.check_len()?,
-            Err(NotARow::Json(reason)) => return Err(Error::Json { place: place(), reason }),
-            Err(NotARow::Unsupported(found)) => return Err(Error::UnsupportedRow { place: place(), found }),
+            Err(NotARow::Json(reason)) => return Err(SessionError::Json { place: place(), reason }),
+            Err(NotARow::Unsupported(found)) => {
+                return Err(SessionError::UnsupportedRow { place: place(), found });
+            }
         }
     }
     Ok(parsed)
 }
 
 /// The place of the line at `offset`, with its number counted. Only for messages: it reads all that stands before.
-pub(super) fn place_of(source: &Source, offset: u64) -> Place {
+pub(super) fn place_of(source: &Source, offset: u64) -> LinePlace {
     const PIECE_BYTES: u64 = 1 << 20;
     let mut buffer = Vec::new();
     let mut line = 1;
@@ -476,7 +483,7 @@ pub(super) fn place_of(source: &Source, offset: u64) -> Place {
         line += memchr::memchr_iter(b'\n', bytes).count() as u64;
         start = end;
     }
-    Place { path: source.path().to_owned(), line, offset }
+    LinePlace { path: source.path().to_owned(), line, offset }
 }
 
 #[cfg(test)]

@@ -8,13 +8,13 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::error::{Error, FramePlace, Place};
+use super::error::{FramePlace, LinePlace, SessionError};
 use super::frame::{Chain, FrameLine, NotAFrame};
 use super::index::{CrcText, RowNumbers, Rows};
 use super::layout::{Layout, refuse_link};
 use crate::scan::{Io, ScanError, Source};
 
-/// Files below this are read, others mapped: mapping costs more than reading a page or two.
+/// ManifestFiles below this are read, others mapped: mapping costs more than reading a page or two.
 const MAP_FROM_BYTES: u64 = 64 * 1024;
 /// How many rows one task checks.
 const TASK_ROWS: usize = 512;
@@ -77,8 +77,12 @@ impl Verified {
 }
 
 /// Opens a segment for scanning. A link or a missing file is an error.
-pub(super) fn open_segment(layout: &Layout, segment_seq: u64, len_hint_bytes: u64) -> Result<Source, Error> {
-    let path = layout.segment(segment_seq);
+pub(super) fn open_segment(
+    layout: &Layout,
+    segment_seq: u64,
+    len_hint_bytes: u64,
+) -> Result<Source, SessionError> {
+    let path = layout.segment_file_path(segment_seq);
     refuse_link(&path)?;
     let io = if len_hint_bytes < MAP_FROM_BYTES { Io::Read } else { Io::Mmap };
     Ok(Source::open(&path, io)?)
@@ -87,7 +91,7 @@ pub(super) fn open_segment(layout: &Layout, segment_seq: u64, len_hint_bytes: u6
 /// Where the frame of a row is, for messages.
 pub(super) fn frame_place(layout: &Layout, numbers: &RowNumbers) -> FramePlace {
     FramePlace {
-        path: layout.segment(numbers.segment_seq),
+        path: layout.segment_file_path(numbers.segment_seq),
         entry_seq: numbers.entry_seq,
         offset: numbers.byte_offset,
         len_bytes: numbers.byte_length,
@@ -95,11 +99,11 @@ pub(super) fn frame_place(layout: &Layout, numbers: &RowNumbers) -> FramePlace {
 }
 
 /// The first row, if any, that breaks the order of sequences.
-pub(super) fn check_order(layout: &Layout, rows: &Rows) -> Result<(), Error> {
+pub(super) fn check_order(layout: &Layout, rows: &Rows) -> Result<(), SessionError> {
     match rows.first_unordered() {
         None => Ok(()),
-        Some(row) => Err(Error::EntrySeqNotIncreasing {
-            path: layout.index(),
+        Some(row) => Err(SessionError::EntrySeqNotIncreasing {
+            path: layout.index_file_path(),
             row: row as u64 + 1,
             previous: row.checked_sub(1).map_or(0, |row| rows.numbers(row).entry_seq),
             found: rows.numbers(row).entry_seq,
@@ -113,14 +117,14 @@ pub(super) fn check_range(
     numbers: &RowNumbers,
     segment_bytes: u64,
     limit_bytes: u64,
-) -> Result<Range<u64>, Error> {
+) -> Result<Range<u64>, SessionError> {
     let place = || frame_place(layout, numbers);
-    let end = numbers.end().ok_or_else(|| Error::ByteRangeOverflow { place: place() })?;
+    let end = numbers.end().ok_or_else(|| SessionError::ByteRangeOverflow { place: place() })?;
     if end > segment_bytes {
-        return Err(Error::IndexOutOfBounds { place: place(), segment_bytes });
+        return Err(SessionError::IndexOutOfBounds { place: place(), segment_bytes });
     }
     if numbers.byte_length > limit_bytes {
-        return Err(Error::FrameTooLarge { place: place(), limit_bytes });
+        return Err(SessionError::FrameTooLarge { place: place(), limit_bytes });
     }
     Ok(numbers.byte_offset..end)
 }
@@ -131,24 +135,24 @@ pub(super) fn check_frame<'a>(
     numbers: &RowNumbers,
     id: &str,
     bytes: &'a [u8],
-) -> Result<(FrameLine<'a>, [u8; 32]), Error> {
+) -> Result<(FrameLine<'a>, [u8; 32]), SessionError> {
     let place = || frame_place(layout, numbers);
     let found = crc32c::crc32c(bytes);
     if CrcText::of(found) != numbers.crc {
         let expected = numbers.crc.as_str().to_owned();
-        return Err(Error::ChecksumMismatch { place: place(), expected, found });
+        return Err(SessionError::ChecksumMismatch { place: place(), expected, found });
     }
     let frame = FrameLine::parse(bytes).map_err(|reason| {
         // The line number is that of the frame: a row knows no other.
-        let place = Place {
-            path: layout.segment(numbers.segment_seq),
+        let place = LinePlace {
+            path: layout.segment_file_path(numbers.segment_seq),
             line: numbers.frame_seq,
             offset: numbers.byte_offset,
         };
         match reason {
-            NotAFrame::NotText => Error::Json { place, reason: "not UTF-8".to_owned() },
-            NotAFrame::Json(reason) => Error::Json { place, reason },
-            NotAFrame::Schema(found) => Error::UnsupportedSchema { place, found },
+            NotAFrame::NotText => SessionError::Json { place, reason: "not UTF-8".to_owned() },
+            NotAFrame::Json(reason) => SessionError::Json { place, reason },
+            NotAFrame::Schema(found) => SessionError::UnsupportedSchema { place, found },
         }
     })?;
     let field = if frame.entry_seq != numbers.entry_seq {
@@ -163,11 +167,11 @@ pub(super) fn check_frame<'a>(
         None
     };
     if let Some(field) = field {
-        return Err(Error::IndexFrameMismatch { place: place(), field });
+        return Err(SessionError::IndexFrameMismatch { place: place(), field });
     }
     match frame.verify_payload() {
         Ok(sha) => Ok((frame, sha)),
-        Err(reason) => Err(Error::PayloadIntegrityMismatch { place: place(), reason }),
+        Err(reason) => Err(SessionError::PayloadIntegrityMismatch { place: place(), reason }),
     }
 }
 
@@ -178,7 +182,7 @@ pub(super) fn verify(
     range: Range<usize>,
     known_rows: usize,
     limit_bytes: u64,
-) -> Result<Verified, Error> {
+) -> Result<Verified, SessionError> {
     let mut verified = Verified::default();
     verified.facts.reserve_exact(range.len());
     let by_segment = group_by_segment(rows, range);
@@ -188,16 +192,16 @@ pub(super) fn verify(
         let hint_bytes =
             members.iter().map(|row| rows.numbers(*row).byte_length).fold(0, u64::saturating_add);
         let source = open_segment(layout, segment_seq, hint_bytes).map_err(|error| match error {
-            Error::Scan(ScanError::Truncated { .. }) => error,
+            SessionError::Scan(ScanError::Truncated { .. }) => error,
             other => {
                 let reason = match other {
-                    Error::Scan(ScanError::Open { source, .. }) => source.to_string(),
+                    SessionError::Scan(ScanError::Open { source, .. }) => source.to_string(),
                     other => other.to_string(),
                 };
-                Error::SegmentUnreadable { path: layout.segment(segment_seq), reason }
+                SessionError::SegmentUnreadable { path: layout.segment_file_path(segment_seq), reason }
             }
         })?;
-        let tasks: Vec<Result<Verified, Error>> = members
+        let tasks: Vec<Result<Verified, SessionError>> = members
             .par_chunks(TASK_ROWS)
             .map(|members| verify_task(layout, rows, known_rows, &source, members, limit_bytes))
             .collect();
@@ -244,7 +248,7 @@ fn verify_task(
     source: &Source,
     members: &[usize],
     limit_bytes: u64,
-) -> Result<Verified, Error> {
+) -> Result<Verified, SessionError> {
     let mut verified = Verified::default();
     let mut buffer = Vec::new();
     for &row in members {
@@ -271,11 +275,11 @@ pub(super) fn resolve(rows: &Rows, known_rows: usize, parent: Option<&str>) -> P
 }
 
 /// Whether no id is used twice.
-pub(super) fn check_ids_unique(rows: &Rows) -> Result<(), Error> {
+pub(super) fn check_ids_unique(rows: &Rows) -> Result<(), SessionError> {
     let Some(row) = rows.first_duplicate() else { return Ok(()) };
     let id = rows.id(row);
     let first = (0..row).find(|earlier| rows.id(*earlier) == id).unwrap_or(row);
-    Err(Error::DuplicateEntryId {
+    Err(SessionError::DuplicateEntryId {
         entry_id: id.to_owned(),
         first_seq: rows.numbers(first).entry_seq,
         second_seq: rows.numbers(row).entry_seq,
@@ -283,16 +287,16 @@ pub(super) fn check_ids_unique(rows: &Rows) -> Result<(), Error> {
 }
 
 /// Whether ids are unique, parents exist, and lead to roots. `verified` holds the facts of all rows.
-pub(super) fn check_graph(rows: &Rows, verified: &Verified) -> Result<(), Error> {
+pub(super) fn check_graph(rows: &Rows, verified: &Verified) -> Result<(), SessionError> {
     check_ids_unique(rows)?;
     if let Some((row, parent_id)) = &verified.missing_parent {
-        return Err(Error::MissingParent {
+        return Err(SessionError::MissingParent {
             entry_id: rows.id(*row).to_owned(),
             parent_id: parent_id.clone(),
         });
     }
     match find_cycle(&verified.facts) {
-        Some(row) => Err(Error::CyclicParent { entry_id: rows.id(row).to_owned() }),
+        Some(row) => Err(SessionError::CyclicParent { entry_id: rows.id(row).to_owned() }),
         None => Ok(()),
     }
 }

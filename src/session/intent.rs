@@ -5,16 +5,16 @@
 
 use serde::Serialize;
 
-use super::error::{Error, Place};
+use super::error::{LinePlace, SessionError};
 use super::layout::{Layout, read_if_exists};
-use super::writer::Store;
+use super::writer::SessionStoreV2;
 use crate::disk;
 
-impl Store {
+impl SessionStoreV2 {
     /// Records an intent in `tmp/name`. When that fails no intent is there, now or after a power cut: the next opening
     /// writer would act on it, against entries that this handle appended meanwhile. If that cannot be had, the handle
     /// writes no more.
-    pub(super) fn record_intent(&mut self, name: &str, intent: &impl Serialize) -> Result<(), Error> {
+    pub(super) fn record_intent(&mut self, name: &str, intent: &impl Serialize) -> Result<(), SessionError> {
         let text = text_of(&self.layout, name, intent)?;
         let recorded = write_document(&self.layout, name, &text);
         if let Err(error) = &recorded
@@ -27,7 +27,7 @@ impl Store {
 }
 
 /// Removes, durably, an intent that may have got its name before recording it failed. Of another text it is not ours.
-fn take_back(layout: &Layout, name: &str, text: &[u8]) -> Result<(), Error> {
+fn take_back(layout: &Layout, name: &str, text: &[u8]) -> Result<(), SessionError> {
     let path = layout.staging(name);
     if read_if_exists(&path)?.is_some_and(|found| found == text) {
         disk::remove_file(&path)?;
@@ -36,13 +36,17 @@ fn take_back(layout: &Layout, name: &str, text: &[u8]) -> Result<(), Error> {
     Ok(())
 }
 
-pub(super) fn text_of(layout: &Layout, name: &str, document: &impl Serialize) -> Result<Vec<u8>, Error> {
-    serde_json::to_vec(document).map_err(|error| Error::Json {
-        place: Place::of_document(&layout.staging(name)),
+pub(super) fn text_of(
+    layout: &Layout,
+    name: &str,
+    document: &impl Serialize,
+) -> Result<Vec<u8>, SessionError> {
+    serde_json::to_vec(document).map_err(|error| SessionError::Json {
+        place: LinePlace::of_document(&layout.staging(name)),
         reason: error.to_string(),
     })
 }
 
-pub(super) fn write_document(layout: &Layout, name: &str, text: &[u8]) -> Result<(), Error> {
+pub(super) fn write_document(layout: &Layout, name: &str, text: &[u8]) -> Result<(), SessionError> {
     layout.replace(&name.replace(".json", ".tmp"), &layout.staging(name), |file| Ok(file.write_all(text)?))
 }

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use super::error::{Error, Place};
+use super::error::{LinePlace, SessionError};
 use super::format::MAX_LINE_BYTES;
 use crate::disk;
 
@@ -31,16 +31,16 @@ pub(super) const IMPORT_INTENT: &str = "import.intent.json";
 ///
 /// The last extension is removed: `a.tar.jsonl` gives `a.tar.v2`, `.jsonl` gives `.jsonl.v2`; a path without a file name
 /// gives `session.v2`, one without a directory starts with `./`.
-pub fn sidecar_root(session_file: &Path) -> PathBuf {
+pub fn v2_sidecar_path(session_file: &Path) -> PathBuf {
     let mut name = session_file.file_stem().unwrap_or("session".as_ref()).to_owned();
     name.push(".v2");
     disk::parent_of(session_file).join(name)
 }
 
-/// Whether a session file has a store beside it: [`sidecar_root`] holds a manifest or an index.
-pub fn sidecar_exists(session_file: &Path) -> bool {
-    let layout = Layout { root: sidecar_root(session_file) };
-    layout.manifest().exists() || layout.index().exists()
+/// Whether a session file has a store beside it: [`v2_sidecar_path`] holds a manifest or an index.
+pub fn has_v2_sidecar(session_file: &Path) -> bool {
+    let layout = Layout { root: v2_sidecar_path(session_file) };
+    layout.manifest().exists() || layout.index_file_path().exists()
 }
 
 /// The paths of one store.
@@ -73,11 +73,11 @@ impl Layout {
         self.root.join("segments")
     }
 
-    pub(super) fn segment(&self, segment_seq: u64) -> PathBuf {
+    pub(super) fn segment_file_path(&self, segment_seq: u64) -> PathBuf {
         self.segments_dir().join(numbered(segment_seq, "seg"))
     }
 
-    pub(super) fn index(&self) -> PathBuf {
+    pub(super) fn index_file_path(&self) -> PathBuf {
         self.root.join("index").join("offsets.jsonl")
     }
 
@@ -125,7 +125,7 @@ impl Layout {
     }
 
     /// Creates the root and its directories; answers those that others may enter.
-    pub(super) fn create_directories(&self) -> Result<Vec<PathBuf>, Error> {
+    pub(super) fn create_directories(&self) -> Result<Vec<PathBuf>, SessionError> {
         let mut wide = Vec::new();
         for directory in self.directories() {
             if directory != self.root {
@@ -143,17 +143,17 @@ impl Layout {
     /// in the store's directories. Segments are synced by [`Layout::sync_beside`].
     ///
     /// Without this, an answer from those bytes ("this id is taken") could be forgotten by a power cut.
-    pub(super) fn sync_inherited(&self) -> Result<(), Error> {
+    pub(super) fn sync_inherited(&self) -> Result<(), SessionError> {
         let sync = |path: &Path| {
             refuse_link(path)?;
             match disk::File::open_to_sync(path) {
                 Ok(file) => Ok(file.sync_data().map(|()| true)?),
                 Err(error) if error.is_not_found() => Ok(false),
-                Err(error) => Err(Error::from(error)),
+                Err(error) => Err(SessionError::from(error)),
             }
         };
         sync(&self.ledger())?;
-        if !sync(&self.index())? {
+        if !sync(&self.index_file_path())? {
             // Without entries the store may be new, and its own name as well.
             disk::sync_dir(disk::parent_of(&self.root))?;
         }
@@ -165,13 +165,14 @@ impl Layout {
 
     /// Begins to sync all segments.
     pub(super) fn sync_beside(&self, files: &SegmentFiles) -> SyncedBeside {
-        let segments: Arc<[PathBuf]> = files.len_bytes.keys().map(|seq| self.segment(*seq)).collect();
+        let segments: Arc<[PathBuf]> =
+            files.len_bytes.keys().map(|seq| self.segment_file_path(*seq)).collect();
         let to_sync = Arc::clone(&segments);
         SyncedBeside { thread: beside(move || sync_all(&to_sync)), segments }
     }
 
     /// The segment files; none when the directory does not exist.
-    pub(super) fn segment_files(&self) -> Result<SegmentFiles, Error> {
+    pub(super) fn segment_files(&self) -> Result<SegmentFiles, SessionError> {
         let mut files = SegmentFiles::default();
         for name in list(&self.segments_dir())? {
             let Some(segment_seq) = number_of(&name, "seg") else {
@@ -180,11 +181,11 @@ impl Layout {
                 }
                 continue;
             };
-            let path = self.segment(segment_seq);
+            let path = self.segment_file_path(segment_seq);
             let metadata = disk::metadata(&path)?;
             if !metadata.is_file {
                 refuse_link(&path)?;
-                return Err(Error::NotAFile { path });
+                return Err(SessionError::NotAFile { path });
             }
             files.len_bytes.insert(segment_seq, metadata.len_bytes);
         }
@@ -193,7 +194,7 @@ impl Layout {
     }
 
     /// The numbers of the checkpoints, ascending.
-    pub(super) fn checkpoint_seqs(&self) -> Result<Vec<u64>, Error> {
+    pub(super) fn checkpoint_seqs(&self) -> Result<Vec<u64>, SessionError> {
         let mut seqs: Vec<u64> =
             list(&self.checkpoints_dir())?.iter().filter_map(|name| number_of(name, "json")).collect();
         seqs.sort_unstable();
@@ -206,15 +207,15 @@ impl Layout {
         &self,
         stage: &str,
         target: &Path,
-        write: impl FnOnce(&disk::File) -> Result<(), Error>,
-    ) -> Result<(), Error> {
+        write: impl FnOnce(&disk::File) -> Result<(), SessionError>,
+    ) -> Result<(), SessionError> {
         let staged = self.stage(stage)?;
         write(&staged.file)?;
         staged.rename_over(target)
     }
 
     /// An empty file `tmp/stage`, in place of a left-over.
-    pub(super) fn stage(&self, stage: &str) -> Result<Staged, Error> {
+    pub(super) fn stage(&self, stage: &str) -> Result<Staged, SessionError> {
         let path = self.staging(stage);
         disk::remove_file_if_exists(&path)?;
         let file = Arc::new(disk::File::create_new(&path)?);
@@ -223,7 +224,7 @@ impl Layout {
 
     /// Saves `range` of a file beside it as `<name>.cut`, then cuts the file at the start of the range; both are durable on
     /// return. White space alone is not worth saving. Answers where the bytes went.
-    pub(super) fn cut(&self, path: &Path, range: Range<u64>) -> Result<Option<PathBuf>, Error> {
+    pub(super) fn cut(&self, path: &Path, range: Range<u64>) -> Result<Option<PathBuf>, SessionError> {
         let file = disk::File::open_rw(path)?;
         let saved = if is_blank(&file, range.clone())? {
             None
@@ -253,7 +254,7 @@ const EARLY_SYNC_BYTES: usize = 32 << 20;
 impl Staged {
     /// Writes at the end of the file, and lets the disk begin before everything is written: the last sync then waits for
     /// little.
-    pub(super) fn write_early(&mut self, bytes: &[u8]) -> Result<(), Error> {
+    pub(super) fn write_early(&mut self, bytes: &[u8]) -> Result<(), SessionError> {
         self.file.write_all(bytes)?;
         self.unsynced_bytes += bytes.len();
         if self.unsynced_bytes >= EARLY_SYNC_BYTES
@@ -269,7 +270,7 @@ impl Staged {
     }
 
     /// Ends an early sync. If it failed, no later one may pass for success: the system reports a lost write once.
-    fn finish_syncing(&mut self) -> Result<(), Error> {
+    fn finish_syncing(&mut self) -> Result<(), SessionError> {
         match self.syncing.take().map(JoinHandle::join) {
             None => Ok(()),
             Some(Ok(synced)) => Ok(synced?),
@@ -278,7 +279,7 @@ impl Staged {
     }
 
     /// Syncs the file and puts it in place of `target`, durably.
-    pub(super) fn rename_over(mut self, target: &Path) -> Result<(), Error> {
+    pub(super) fn rename_over(mut self, target: &Path) -> Result<(), SessionError> {
         self.finish_syncing()?;
         self.file.sync_all()?;
         disk::rename(self.file.path(), target)?;
@@ -288,7 +289,7 @@ impl Staged {
     }
 
     /// Syncs the file and leaves it where it is.
-    pub(super) fn leave(mut self) -> Result<(), Error> {
+    pub(super) fn leave(mut self) -> Result<(), SessionError> {
         self.finish_syncing()?;
         self.file.sync_all()?;
         self.keep = true;
@@ -322,7 +323,7 @@ pub(super) struct SyncedBeside {
 
 impl SyncedBeside {
     /// Waits until all segments are synced.
-    pub(super) fn finish(mut self) -> Result<(), Error> {
+    pub(super) fn finish(mut self) -> Result<(), SessionError> {
         match self.thread.take().map(JoinHandle::join) {
             None => Ok(sync_all(&self.segments)?),
             Some(Ok(synced)) => Ok(synced?),
@@ -342,7 +343,7 @@ fn sync_all(segments: &[PathBuf]) -> Synced {
 }
 
 /// Whether a byte range of a file holds ASCII white space only.
-pub(super) fn is_blank(file: &disk::File, range: Range<u64>) -> Result<bool, Error> {
+pub(super) fn is_blank(file: &disk::File, range: Range<u64>) -> Result<bool, SessionError> {
     const PIECE_BYTES: u64 = 64 * 1024;
     let mut buffer = vec![0; PIECE_BYTES.min(range.end.saturating_sub(range.start)) as usize];
     let mut offset = range.start;
@@ -358,20 +359,20 @@ pub(super) fn is_blank(file: &disk::File, range: Range<u64>) -> Result<bool, Err
 }
 
 /// Renames a file to `<name>.bak`, or `.bak.1` to `.bak.9999` when that is taken; the directory is not yet synced.
-pub(super) fn quarantine(path: &Path) -> Result<PathBuf, Error> {
+pub(super) fn quarantine(path: &Path) -> Result<PathBuf, SessionError> {
     Ok(disk::set_aside(path, ".bak")?)
 }
 
 /// Fails when `path` is a symbolic link; nothing at the path is fine.
-pub(super) fn refuse_link(path: &Path) -> Result<(), Error> {
+pub(super) fn refuse_link(path: &Path) -> Result<(), SessionError> {
     match fs::symlink_metadata(path) {
-        Ok(metadata) if metadata.is_symlink() => Err(Error::SymbolicLink { path: path.to_owned() }),
+        Ok(metadata) if metadata.is_symlink() => Err(SessionError::SymbolicLink { path: path.to_owned() }),
         _ => Ok(()),
     }
 }
 
 /// Reads a whole small file; `None` when there is none.
-pub(super) fn read_if_exists(path: &Path) -> Result<Option<Vec<u8>>, Error> {
+pub(super) fn read_if_exists(path: &Path) -> Result<Option<Vec<u8>>, SessionError> {
     let file = match disk::File::open_read_no_follow(path) {
         Ok(file) => file,
         Err(error) if error.is_not_found() => return Ok(None),
@@ -379,8 +380,8 @@ pub(super) fn read_if_exists(path: &Path) -> Result<Option<Vec<u8>>, Error> {
     };
     let len_bytes = file.len_bytes()?;
     if len_bytes > MAX_LINE_BYTES {
-        return Err(Error::Json {
-            place: Place { path: path.to_owned(), line: 1, offset: 0 },
+        return Err(SessionError::Json {
+            place: LinePlace { path: path.to_owned(), line: 1, offset: 0 },
             reason: format!("the file has {len_bytes} bytes, more than the {} allowed", MAX_LINE_BYTES),
         });
     }
@@ -389,7 +390,7 @@ pub(super) fn read_if_exists(path: &Path) -> Result<Option<Vec<u8>>, Error> {
     Ok(Some(bytes))
 }
 
-fn list(directory: &Path) -> Result<Vec<String>, Error> {
+fn list(directory: &Path) -> Result<Vec<String>, SessionError> {
     let paths = match disk::list(directory) {
         Err(error) if error.is_not_found() => return Ok(Vec::new()),
         listed => listed?,
@@ -463,7 +464,7 @@ mod tests {
             ("s.jsonl", "./s.v2"),
             ("", "./session.v2"),
         ] {
-            assert_eq!(sidecar_root(Path::new(file)), Path::new(root), "{file}");
+            assert_eq!(v2_sidecar_path(Path::new(file)), Path::new(root), "{file}");
         }
     }
 }

@@ -6,13 +6,16 @@
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::error::{Error, Place};
-use super::format::{Counters, Files, Integrity, Invariants, MANIFEST_SCHEMA, Manifest, ManifestHead};
+use super::error::{LinePlace, SessionError};
+use super::format::{
+    MANIFEST_SCHEMA, Manifest, ManifestCounters, ManifestFiles, ManifestIntegrity, ManifestInvariants,
+    StoreHead,
+};
 use super::frame::hex;
 use super::layout::{Layout, read_if_exists};
 use super::time;
-use super::view::View;
-use super::writer::Store;
+use super::view::SessionView;
+use super::writer::SessionStoreV2;
 
 const STORE_VERSION: u8 = 2;
 const NO_CRC: &str = "00000000";
@@ -30,33 +33,33 @@ impl Manifest {
 
 impl Layout {
     /// The manifest as it stands there, its hash not yet compared; `None` when there is none.
-    pub(super) fn read_manifest(&self) -> Result<Option<Manifest>, Error> {
+    pub(super) fn read_manifest(&self) -> Result<Option<Manifest>, SessionError> {
         let path = self.manifest();
         let Some(bytes) = read_if_exists(&path)? else { return Ok(None) };
         match serde_json::from_slice(&bytes) {
             Ok(manifest) => Ok(Some(manifest)),
-            Err(error) => Err(Error::ManifestUnreadable { path, reason: error.to_string() }),
+            Err(error) => Err(SessionError::ManifestUnreadable { path, reason: error.to_string() }),
         }
     }
 }
 
-impl View<'_> {
+impl SessionView {
     /// The manifest, its schema, version and hash verified; none when there is no such file.
     ///
     /// # Errors
-    /// [`Error::ManifestUnreadable`], [`Error::UnsupportedSchema`], [`Error::ManifestHashMismatch`], or what the system
+    /// [`SessionError::ManifestUnreadable`], [`SessionError::UnsupportedSchema`], [`SessionError::ManifestHashMismatch`], or what the system
     /// says.
-    pub fn manifest(&self) -> Result<Option<Manifest>, Error> {
+    pub fn read_manifest(&self) -> Result<Option<Manifest>, SessionError> {
         let path = self.layout.manifest();
         let Some(manifest) = self.layout.read_manifest()? else { return Ok(None) };
         if manifest.schema != MANIFEST_SCHEMA || manifest.store_version != STORE_VERSION {
             let found = format!("{} version {}", manifest.schema, manifest.store_version);
-            return Err(Error::UnsupportedSchema { place: Place::of_document(&path), found });
+            return Err(SessionError::UnsupportedSchema { place: LinePlace::of_document(&path), found });
         }
         let found = manifest.hash();
         if found != manifest.integrity.manifest_hash {
             let expected = manifest.integrity.manifest_hash;
-            return Err(Error::ManifestHashMismatch { path, expected, found });
+            return Err(SessionError::ManifestHashMismatch { path, expected, found });
         }
         Ok(Some(manifest))
     }
@@ -65,8 +68,8 @@ impl View<'_> {
     /// The store is validated on the way.
     ///
     /// # Errors
-    /// As [`View::validate`].
-    pub fn manifest_differences(&self, manifest: &Manifest) -> Result<Vec<&'static str>, Error> {
+    /// As [`SessionView::validate_integrity`].
+    pub fn manifest_differences(&self, manifest: &Manifest) -> Result<Vec<&'static str>, SessionError> {
         let now = self.sum_up()?;
         let of = |differs: bool, name| differs.then_some(name);
         let (then, now) = (manifest, &now);
@@ -91,19 +94,14 @@ impl View<'_> {
         .collect())
     }
 
-    fn sum_up(&self) -> Result<Sum, Error> {
-        let validated = self.validate()?;
+    fn sum_up(&self) -> Result<Sum, SessionError> {
+        let validated = self.validate_integrity()?;
         let rows = &self.snapshot.rows;
-        let head = self.head().map(|head| ManifestHead {
-            segment_seq: head.segment_seq,
-            entry_seq: head.entry_seq,
-            entry_id: head.entry_id,
-        });
         let segments: std::collections::BTreeSet<u64> =
             (0..rows.len()).map(|row| rows.numbers(row).segment_seq).collect();
         Ok(Sum {
-            head: head.unwrap_or_default(),
-            counters: Counters {
+            head: self.head().unwrap_or_default(),
+            counters: ManifestCounters {
                 entries_total: rows.len() as u64,
                 messages_total: validated.messages_total,
                 branches_total: validated.branches_total,
@@ -117,7 +115,7 @@ impl View<'_> {
     }
 
     /// Writes a manifest for the store as it is.
-    pub(super) fn write_manifest(&self, origin: ManifestOrigin) -> Result<Manifest, Error> {
+    pub(super) fn write_manifest_of(&self, origin: ManifestOrigin) -> Result<Manifest, SessionError> {
         let sum = self.sum_up()?;
         let rows = &self.snapshot.rows;
         let segment = |row| rows.numbers(row).segment_seq;
@@ -130,14 +128,14 @@ impl View<'_> {
             updated_at: time::now(),
             head: sum.head,
             counters: sum.counters,
-            files: Files {
+            files: ManifestFiles {
                 segment_dir: "segments/".to_owned(),
                 segment_count: sum.segment_count,
                 index_path: "index/offsets.jsonl".to_owned(),
                 checkpoint_dir: "checkpoints/".to_owned(),
                 migration_ledger_path: "migrations/ledger.jsonl".to_owned(),
             },
-            invariants: Invariants {
+            invariants: ManifestInvariants {
                 // Summing up validated the store: otherwise there is no manifest.
                 parent_links_closed: true,
                 monotonic_entry_seq: true,
@@ -147,7 +145,7 @@ impl View<'_> {
                 checkpoints_monotonic: self.layout.checkpoints_monotonic()?,
                 hash_chain_valid: self.chain_hash()? == sum.chain_hash,
             },
-            integrity: Integrity {
+            integrity: ManifestIntegrity {
                 chain_hash: sum.chain_hash,
                 manifest_hash: String::new(),
                 last_crc32c: sum.last_crc32c,
@@ -155,8 +153,9 @@ impl View<'_> {
         };
         manifest.integrity.manifest_hash = manifest.hash();
         let path = self.layout.manifest();
-        let text = serde_json::to_vec_pretty(&manifest)
-            .map_err(|error| Error::ManifestUnreadable { path: path.clone(), reason: error.to_string() })?;
+        let text = serde_json::to_vec_pretty(&manifest).map_err(|error| {
+            SessionError::ManifestUnreadable { path: path.clone(), reason: error.to_string() }
+        })?;
         self.layout.replace("manifest.json.tmp", &path, |file| Ok(file.write_all(&text)?))?;
         Ok(manifest)
     }
@@ -164,8 +163,8 @@ impl View<'_> {
 
 /// What a store says of itself at one moment.
 struct Sum {
-    head: ManifestHead,
-    counters: Counters,
+    head: StoreHead,
+    counters: ManifestCounters,
     segment_count: u64,
     chain_hash: String,
     last_crc32c: String,
@@ -180,15 +179,19 @@ pub(super) struct ManifestOrigin {
     pub(super) created_at: String,
 }
 
-impl Store {
+impl SessionStoreV2 {
     /// Validates the store and writes its manifest. The time of creation is taken over from a manifest that is there.
     ///
     /// # Errors
-    /// As [`View::validate`] and [`Store::sync`]; [`Error::ManifestUnreadable`] when the one there is none.
-    pub fn write_manifest(&mut self, session_id: &str, source_format: &str) -> Result<Manifest, Error> {
+    /// As [`SessionView::validate_integrity`] and [`SessionStoreV2::sync`]; [`SessionError::ManifestUnreadable`] when the one there is none.
+    pub fn write_manifest(
+        &mut self,
+        session_id: &str,
+        source_format: &str,
+    ) -> Result<Manifest, SessionError> {
         self.sync()?;
         let created_at = self.layout.read_manifest()?.map_or_else(time::now, |manifest| manifest.created_at);
-        self.view().write_manifest(ManifestOrigin {
+        self.write_manifest_of(ManifestOrigin {
             session_id: session_id.to_owned(),
             source_format: source_format.to_owned(),
             created_at,

@@ -3,13 +3,13 @@
 //! May append to `migrations/ledger.jsonl`. Promises: an event is on stable storage when it is acknowledged; nothing is
 //! appended behind a torn line.
 
-use super::error::{Error, Place};
-use super::format::{EVENT_SCHEMA, MigrationEvent};
+use super::error::{LinePlace, SessionError};
+use super::format::{MIGRATION_EVENT_SCHEMA, MigrationEvent};
 use super::layout::{Layout, read_if_exists, refuse_link};
-use super::report::Truncated;
+use super::report::TruncatedFile;
 use super::time;
-use super::view::View;
-use super::writer::Store;
+use super::view::SessionView;
+use super::writer::SessionStoreV2;
 use crate::disk;
 use crate::scan;
 
@@ -19,16 +19,16 @@ pub struct MigrationLedger {
     /// The events of all complete lines, in order.
     pub events: Vec<MigrationEvent>,
     /// The last line, when it lacks its LF.
-    pub torn: Option<Place>,
+    pub torn: Option<LinePlace>,
 }
 
 impl Layout {
-    pub(super) fn read_ledger(&self) -> Result<MigrationLedger, Error> {
+    pub(super) fn read_ledger(&self) -> Result<MigrationLedger, SessionError> {
         let path = self.ledger();
         let mut ledger = MigrationLedger::default();
         let Some(bytes) = read_if_exists(&path)? else { return Ok(ledger) };
         for (number, (offset, line)) in scan::lines(0, &bytes).enumerate() {
-            let place = || Place { path: path.clone(), line: number as u64 + 1, offset };
+            let place = || LinePlace { path: path.clone(), line: number as u64 + 1, offset };
             if offset as usize + line.len() == bytes.len() {
                 ledger.torn = Some(place());
                 break;
@@ -37,9 +37,9 @@ impl Layout {
                 continue;
             }
             let event: MigrationEvent = serde_json::from_slice(line)
-                .map_err(|error| Error::Json { place: place(), reason: error.to_string() })?;
-            if event.schema != EVENT_SCHEMA {
-                return Err(Error::UnsupportedSchema { place: place(), found: event.schema });
+                .map_err(|error| SessionError::Json { place: place(), reason: error.to_string() })?;
+            if event.schema != MIGRATION_EVENT_SCHEMA {
+                return Err(SessionError::UnsupportedSchema { place: place(), found: event.schema });
             }
             ledger.events.push(event);
         }
@@ -47,20 +47,25 @@ impl Layout {
     }
 
     /// Appends an event; `schema` and `at` are filled in when empty.
-    pub(super) fn append_event(&self, mut event: MigrationEvent) -> Result<MigrationEvent, Error> {
+    pub(super) fn append_migration_event(
+        &self,
+        mut event: MigrationEvent,
+    ) -> Result<MigrationEvent, SessionError> {
         let path = self.ledger();
         refuse_link(&path)?;
         if let Some(place) = self.read_ledger()?.torn {
-            return Err(Error::LedgerTorn { place });
+            return Err(SessionError::LedgerTorn { place });
         }
         if event.schema.is_empty() {
-            EVENT_SCHEMA.clone_into(&mut event.schema);
+            MIGRATION_EVENT_SCHEMA.clone_into(&mut event.schema);
         }
         if event.at.is_empty() {
             event.at = time::now();
         }
-        let mut line = serde_json::to_vec(&event)
-            .map_err(|error| Error::Json { place: Place::of_document(&path), reason: error.to_string() })?;
+        let mut line = serde_json::to_vec(&event).map_err(|error| SessionError::Json {
+            place: LinePlace::of_document(&path),
+            reason: error.to_string(),
+        })?;
         line.push(b'\n');
         let (file, created) = disk::File::open_append(&path)?;
         let len_bytes = file.len_bytes()?;
@@ -77,25 +82,25 @@ impl Layout {
     }
 }
 
-impl View<'_> {
+impl SessionView {
     /// The migration ledger; empty when there is none. A torn last line is no error here.
     ///
     /// # Errors
-    /// [`Error::Json`] and [`Error::UnsupportedSchema`] for complete lines, or what the system says.
-    pub fn migration_ledger(&self) -> Result<MigrationLedger, Error> {
+    /// [`SessionError::Json`] and [`SessionError::UnsupportedSchema`] for complete lines, or what the system says.
+    pub fn read_migration_events(&self) -> Result<MigrationLedger, SessionError> {
         self.layout.read_ledger()
     }
 }
 
-impl Store {
+impl SessionStoreV2 {
     /// Appends an event to the migration ledger, durably. Empty `schema` and `at` are filled in; the event as written is
     /// answered.
     ///
     /// # Errors
-    /// [`Error::LedgerTorn`], [`Error::Json`] when the ledger is damaged, or what the system says.
-    pub fn append_event(&mut self, event: MigrationEvent) -> Result<MigrationEvent, Error> {
+    /// [`SessionError::LedgerTorn`], [`SessionError::Json`] when the ledger is damaged, or what the system says.
+    pub fn append_migration_event(&mut self, event: MigrationEvent) -> Result<MigrationEvent, SessionError> {
         self.check_writable()?;
-        self.layout.append_event(event)
+        self.layout.append_migration_event(event)
     }
 
     /// Repairs a torn last line of the migration ledger: completes it when only its LF is missing, else saves it aside and
@@ -103,7 +108,7 @@ impl Store {
     ///
     /// # Errors
     /// What the system says.
-    pub fn repair_ledger(&mut self) -> Result<Option<Truncated>, Error> {
+    pub fn repair_ledger(&mut self) -> Result<Option<TruncatedFile>, SessionError> {
         self.check_writable()?;
         let Some(torn) = self.layout.read_ledger()?.torn else { return Ok(None) };
         let (file, _) = disk::File::open_append(&torn.path)?;
@@ -116,7 +121,7 @@ impl Store {
             return Ok(None);
         }
         let saved = self.layout.cut(&torn.path, torn.offset..end)?;
-        Ok(Some(Truncated {
+        Ok(Some(TruncatedFile {
             file: self.layout.relative(&torn.path),
             length: torn.offset,
             from_length: end,

@@ -4,11 +4,11 @@
 //! are and is built again when it is lost. The format is that of `session_store_v2` and is described byte by byte in
 //! `docs/session-store.md`; stores go back and forth between its other writers and this one.
 //!
-//! - [`Reader`] inspects: it touches nothing and may be held while others write. [`View`] is a store at one moment.
-//! - [`Store`] writes: one handle at a time, recovering what a crash or damage left when it opens, and reporting it
-//!   ([`RecoveryReport`]).
-//! - [`Store::create_checkpoint`] and [`Store::rollback`] go back to a certified point; [`Store::write_manifest`] sums up.
-//! - [`export_line`] and [`parse_import_line`] turn entries into plain JSON Lines and back; [`session_entry`] reads a
+//! - [`SessionReader`] inspects: it touches nothing and may be held while others write. [`SessionView`] is a store at one moment.
+//! - [`SessionStoreV2`] writes: one handle at a time, recovering what a crash or damage left when it opens, and reporting it
+//!   ([`SessionRecoveryReport`]).
+//! - [`SessionStoreV2::create_checkpoint`] and [`SessionStoreV2::rollback_to_checkpoint`] go back to a certified point; [`SessionStoreV2::write_manifest`] sums up.
+//! - [`export_line`] and [`parse_import_line`] turn entries into plain JSON Lines and back; [`frame_to_session_entry`] reads a
 //!   payload as the session entry its frame says it is.
 //!
 //! What is handed out was verified: range, CRC-32C, numbers and the payload's SHA-256. What is acknowledged is on stable
@@ -47,18 +47,23 @@ mod writer;
 mod tests;
 
 pub use checkpoint::MAX_REASON_BYTES;
-pub use error::{Class, Error, FramePlace, Place};
+pub use error::{FramePlace, LinePlace, SessionError, SessionErrorClass};
 pub use format::{
-    CHECKPOINT_SCHEMA, Checkpoint, Counters, EVENT_SCHEMA, FRAME_SCHEMA, Files, Frame, Head, IndexSummary,
-    Integrity, Invariants, MANIFEST_SCHEMA, MAX_LINE_BYTES, Manifest, ManifestHead, MigrationEvent,
-    ROW_SCHEMA, Row, Verification,
+    CHECKPOINT_SCHEMA, Checkpoint, IndexSummary, MANIFEST_SCHEMA, MAX_LINE_BYTES, MIGRATION_EVENT_SCHEMA,
+    Manifest, ManifestCounters, ManifestFiles, ManifestIntegrity, ManifestInvariants, MigrationEvent,
+    MigrationVerification, OFFSET_INDEX_SCHEMA, OffsetIndexEntry, SEGMENT_FRAME_SCHEMA, SegmentFrame,
+    StoreHead,
 };
-pub use layout::{sidecar_exists, sidecar_root};
+pub use layout::{has_v2_sidecar, v2_sidecar_path};
 pub use migration::MigrationLedger;
-pub use options::{DEFAULT_MAX_SEGMENT_BYTES, Durability, Loss, Options, Verify};
-pub use payload::{MAX_ID_BYTES, NewEntry, Payload};
-pub use plain::{ImportLine, export_line, parse_import_line, session_entry};
-pub use reader::Reader;
-pub use report::{ChangedCrc, LostEntry, Quarantined, RecoveryReport, Truncated, Unindexed};
-pub use view::{Entries, Validated, View};
-pub use writer::Store;
+pub use options::{DEFAULT_MAX_SEGMENT_BYTES, Durability, Loss, SessionOptions, Verify};
+pub use payload::{EntryPayload, MAX_ID_BYTES, NewEntry};
+pub use plain::{
+    ImportLine, export_line, frame_to_session_entry, parse_import_line, session_entry_to_frame_args,
+};
+pub use reader::SessionReader;
+pub use report::{
+    ChangedCrc, LostEntry, QuarantinedFile, SessionRecoveryReport, TruncatedFile, UnindexedRange,
+};
+pub use view::{Entries, SessionView, Validated};
+pub use writer::SessionStoreV2;

@@ -4,17 +4,17 @@
 
 use std::path::Path;
 
-use super::error::Error;
+use super::error::SessionError;
 use super::layout::Layout;
-use super::options::Options;
+use super::options::SessionOptions;
 use super::recovery::{self, Recovered};
-use super::report::RecoveryReport;
+use super::report::SessionRecoveryReport;
 use super::snapshot::Snapshot;
-use super::writer::Store;
+use super::writer::SessionStoreV2;
 use super::{import, rollback};
 use crate::disk;
 
-impl Store {
+impl SessionStoreV2 {
     /// Opens a store for writing, creating it when there is none, and recovers what a crash or damage left.
     ///
     /// Recovery takes in complete frames that the index does not have, completes a last line that lacks its LF, saves a
@@ -23,13 +23,18 @@ impl Store {
     /// before anything is answered from it.
     ///
     /// # Errors
-    /// [`Error::EntriesWouldBeLost`] unless [`Options::loss`] accepts it. [`Error::Locked`] while another handle writes. Damage that recovery must not touch is refused and left as it is:
-    /// [`Error::SegmentFrameCorrupt`], [`Error::SegmentLineUnreadable`], [`Error::PayloadIntegrityMismatch`],
-    /// [`Error::ActiveSegmentMissing`], [`Error::IndexMissingFrame`], [`Error::DuplicateEntryId`],
-    /// [`Error::MissingParent`], [`Error::CyclicParent`], [`Error::UnsupportedSchema`], [`Error::FrameTooLarge`].
-    /// [`Error::InvalidArgument`] for a segment size of 0, [`Error::SymbolicLink`], and what the system says.
-    pub fn open(root: &Path, options: &Options) -> Result<(Self, RecoveryReport), Error> {
-        Self::open_with(root, options, |layout, limit_bytes| recovery::recover(layout, options, limit_bytes))
+    /// [`SessionError::EntriesWouldBeLost`] unless [`SessionOptions::loss`] accepts it. [`SessionError::Locked`] while another handle writes. Damage that recovery must not touch is refused and left as it is:
+    /// [`SessionError::SegmentFrameCorrupt`], [`SessionError::SegmentLineUnreadable`], [`SessionError::PayloadIntegrityMismatch`],
+    /// [`SessionError::ActiveSegmentMissing`], [`SessionError::IndexMissingFrame`], [`SessionError::DuplicateEntryId`],
+    /// [`SessionError::MissingParent`], [`SessionError::CyclicParent`], [`SessionError::UnsupportedSchema`], [`SessionError::FrameTooLarge`].
+    /// [`SessionError::InvalidArgument`] for a segment size of 0, [`SessionError::SymbolicLink`], and what the system says.
+    pub fn create(
+        root: impl AsRef<Path>,
+        options: &SessionOptions,
+    ) -> Result<(Self, SessionRecoveryReport), SessionError> {
+        Self::open_with(root.as_ref(), options, |layout, limit_bytes| {
+            recovery::recover(layout, options, limit_bytes)
+        })
     }
 
     /// Opens a store for writing after building its index again from the segments, whatever the index holds: entries that it
@@ -37,16 +42,19 @@ impl Store {
     /// not.
     ///
     /// # Errors
-    /// As [`Store::open`].
-    pub fn open_rebuilding(root: &Path, options: &Options) -> Result<(Self, RecoveryReport), Error> {
-        Self::open_with(root, options, |layout, _| recovery::rebuild(layout))
+    /// As [`SessionStoreV2::create`].
+    pub fn open_rebuilding(
+        root: impl AsRef<Path>,
+        options: &SessionOptions,
+    ) -> Result<(Self, SessionRecoveryReport), SessionError> {
+        Self::open_with(root.as_ref(), options, |layout, _| recovery::rebuild(layout))
     }
 
     fn open_with(
         root: &Path,
-        options: &Options,
-        recover: impl FnOnce(&Layout, u64) -> Result<Recovered, Error>,
-    ) -> Result<(Self, RecoveryReport), Error> {
+        options: &SessionOptions,
+        recover: impl FnOnce(&Layout, u64) -> Result<Recovered, SessionError>,
+    ) -> Result<(Self, SessionRecoveryReport), SessionError> {
         let limit_bytes = options.frame_limit_bytes()?;
         let layout = Layout { root: root.to_owned() };
         let wide = layout.create_directories()?;
@@ -68,7 +76,7 @@ impl Store {
 }
 
 /// Takes the writer's lock. The file stays.
-fn lock(layout: &Layout) -> Result<disk::KernelLock, Error> {
+fn lock(layout: &Layout) -> Result<disk::KernelLock, SessionError> {
     let mut lock = disk::KernelLock::open(&layout.lock())?;
-    if lock.try_lock()? { Ok(lock) } else { Err(Error::Locked { path: layout.lock() }) }
+    if lock.try_lock()? { Ok(lock) } else { Err(SessionError::Locked { path: layout.lock() }) }
 }

@@ -2,15 +2,15 @@
 //!
 //! This file touches nothing.
 
-use super::error::Error;
+use super::error::SessionError;
 use super::format::MAX_LINE_BYTES;
 
-/// The segment size of [`Options::default`]: 64 MiB.
+/// The segment size of [`SessionOptions::default`]: 64 MiB.
 pub const DEFAULT_MAX_SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
 
 /// How a store is opened.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Options {
+pub struct SessionOptions {
     /// A segment that would grow beyond this many bytes is followed by a new one; a single longer frame gets a segment of its
     /// own. Not 0.
     pub max_segment_bytes: u64,
@@ -22,7 +22,7 @@ pub struct Options {
     pub durability: Durability,
 }
 
-impl Default for Options {
+impl Default for SessionOptions {
     fn default() -> Self {
         Self {
             max_segment_bytes: DEFAULT_MAX_SEGMENT_BYTES,
@@ -33,11 +33,11 @@ impl Default for Options {
     }
 }
 
-impl Options {
+impl SessionOptions {
     /// The longest frame that is read: [`MAX_LINE_BYTES`], or a whole segment when that is more.
-    pub(super) fn frame_limit_bytes(&self) -> Result<u64, Error> {
+    pub(super) fn frame_limit_bytes(&self) -> Result<u64, SessionError> {
         if self.max_segment_bytes == 0 {
-            return Err(Error::InvalidArgument {
+            return Err(SessionError::InvalidArgument {
                 reason: "max_segment_bytes is 0; a segment needs room".to_owned(),
             });
         }
@@ -60,10 +60,10 @@ pub enum Verify {
 /// be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Loss {
-    /// It refuses with [`Error::EntriesWouldBeLost`] and changes nothing.
+    /// It refuses with [`SessionError::EntriesWouldBeLost`] and changes nothing.
     #[default]
     Refuse,
-    /// It drops them, lists them in [`RecoveryReport::lost_entries`](super::RecoveryReport::lost_entries) and keeps the bytes that it cuts beside the segments. So
+    /// It drops them, lists them in [`SessionRecoveryReport::lost_entries`](super::SessionRecoveryReport::lost_entries) and keeps the bytes that it cuts beside the segments. So
     /// it does with bytes behind the last entry of a segment that are no entry of the store.
     Accept,
 }
@@ -71,10 +71,10 @@ pub enum Loss {
 /// When appended entries become durable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Durability {
-    /// Before [`Store::append`](super::Store::append) returns.
+    /// Before [`SessionStoreV2::append_entry`](super::SessionStoreV2::append_entry) returns.
     #[default]
     Each,
-    /// When [`Store::sync`](super::Store::sync) returns. Until then an entry is in its segment but not in the index: other handles do not see it;
+    /// When [`SessionStoreV2::sync`](super::SessionStoreV2::sync) returns. Until then an entry is in its segment but not in the index: other handles do not see it;
     /// a process that dies loses nothing, since the next opening writer finds it; a power cut may lose it. Dropping
     /// the handle tries a last sync.
     Grouped,

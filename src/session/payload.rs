@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::error::Error;
+use super::error::SessionError;
 
 /// The longest id that an entry can be appended with. Every handle holds the ids of all entries.
 pub const MAX_ID_BYTES: usize = 4096;
@@ -24,12 +24,12 @@ pub struct NewEntry<'a> {
     /// `message`, `model_change`, …; any text.
     pub entry_type: Cow<'a, str>,
     /// Any JSON value.
-    pub payload: Payload<'a>,
+    pub payload: EntryPayload<'a>,
 }
 
 /// The compact JSON text of a payload: what is hashed and written.
 #[derive(Debug, Clone)]
-pub struct Payload<'a>(Text<'a>);
+pub struct EntryPayload<'a>(Text<'a>);
 
 #[derive(Debug, Clone)]
 enum Text<'a> {
@@ -37,29 +37,29 @@ enum Text<'a> {
     Owned(Box<RawValue>),
 }
 
-fn invalid(error: &serde_json::Error) -> Error {
-    Error::InvalidArgument { reason: format!("the payload is not JSON: {error}") }
+fn invalid(error: &serde_json::Error) -> SessionError {
+    SessionError::InvalidArgument { reason: format!("the payload is not JSON: {error}") }
 }
 
-fn owned(text: String) -> Result<Payload<'static>, Error> {
-    RawValue::from_string(text).map(|raw| Payload(Text::Owned(raw))).map_err(|error| invalid(&error))
+fn owned(text: String) -> Result<EntryPayload<'static>, SessionError> {
+    RawValue::from_string(text).map(|raw| EntryPayload(Text::Owned(raw))).map_err(|error| invalid(&error))
 }
 
-impl<'a> Payload<'a> {
+impl<'a> EntryPayload<'a> {
     /// A value as the store's other writers serialise it: compact, object keys in byte order.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] when it does not serialise to JSON.
-    pub fn from_value(value: &impl Serialize) -> Result<Payload<'static>, Error> {
+    /// [`SessionError::InvalidArgument`] when it does not serialise to JSON.
+    pub fn from_value(value: &impl Serialize) -> Result<EntryPayload<'static>, SessionError> {
         let text = serde_json::to_string(value).map_err(|error| invalid(&error))?;
-        Payload::sorted(&text)
+        EntryPayload::sorted(&text)
     }
 
     /// A JSON text, made compact with object keys in byte order (of equal keys the last counts). Numbers keep their digits.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] when it is not one JSON value, or nested more than 128 deep.
-    pub fn sorted(text: &str) -> Result<Payload<'static>, Error> {
+    /// [`SessionError::InvalidArgument`] when it is not one JSON value, or nested more than 128 deep.
+    pub fn sorted(text: &str) -> Result<EntryPayload<'static>, SessionError> {
         let mut out = String::with_capacity(text.len());
         sort(text.trim(), 128, &mut out)?;
         owned(out)
@@ -68,8 +68,8 @@ impl<'a> Payload<'a> {
     /// A JSON text with its keys, numbers and escapes exactly as they are; only blanks between tokens go.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] when it is not one JSON value.
-    pub fn verbatim(text: &'a str) -> Result<Self, Error> {
+    /// [`SessionError::InvalidArgument`] when it is not one JSON value.
+    pub fn verbatim(text: &'a str) -> Result<Self, SessionError> {
         let raw: &RawValue = serde_json::from_str(text).map_err(|error| invalid(&error))?;
         Ok(match compact(raw.get()) {
             None => Self(Text::Borrowed(raw)),
@@ -120,9 +120,9 @@ fn compact(text: &str) -> Option<String> {
     out
 }
 
-fn sort(text: &str, depth_left: u32, out: &mut String) -> Result<(), Error> {
+fn sort(text: &str, depth_left: u32, out: &mut String) -> Result<(), SessionError> {
     let deeper = || {
-        depth_left.checked_sub(1).ok_or_else(|| Error::InvalidArgument {
+        depth_left.checked_sub(1).ok_or_else(|| SessionError::InvalidArgument {
             reason: "the payload is nested more than 128 deep".to_owned(),
         })
     };
@@ -184,28 +184,31 @@ mod tests {
             ("{\"a\":1,\"a\":2}", "{\"a\":2}"),
             ("12345678901234567890123", "12345678901234567890123"),
         ] {
-            assert_eq!(Payload::sorted(text).unwrap().get(), sorted);
+            assert_eq!(EntryPayload::sorted(text).unwrap().get(), sorted);
         }
         for bad in ["", "{", "{} {}", "nul", "[1,]", "\"\n\""] {
-            assert!(Payload::sorted(bad).is_err() && Payload::verbatim(bad).is_err(), "{bad}");
+            assert!(EntryPayload::sorted(bad).is_err() && EntryPayload::verbatim(bad).is_err(), "{bad}");
         }
-        assert!(Payload::sorted(&"[".repeat(200_000)).is_err());
-        assert!(Payload::sorted(&format!("{}{}", "[".repeat(129), "]".repeat(129))).is_err());
+        assert!(EntryPayload::sorted(&"[".repeat(200_000)).is_err());
+        assert!(EntryPayload::sorted(&format!("{}{}", "[".repeat(129), "]".repeat(129))).is_err());
     }
 
     #[test]
     fn verbatim_payloads_lose_only_blanks() {
         let text = "{ \"b\\\" : \" : \"\\u00e9 x\\\\\",\n\"a\":\t1.0e+05 }";
-        assert_eq!(Payload::verbatim(text).unwrap().get(), "{\"b\\\" : \":\"\\u00e9 x\\\\\",\"a\":1.0e+05}");
+        assert_eq!(
+            EntryPayload::verbatim(text).unwrap().get(),
+            "{\"b\\\" : \":\"\\u00e9 x\\\\\",\"a\":1.0e+05}"
+        );
     }
 
     proptest! {
         #[test]
         fn sorting_is_what_a_value_prints(value in crate::session::tests::any_json()) {
             let text = serde_json::to_string_pretty(&value).unwrap();
-            let sorted = Payload::sorted(&text).unwrap();
+            let sorted = EntryPayload::sorted(&text).unwrap();
             prop_assert_eq!(sorted.get(), serde_json::to_string(&value).unwrap());
-            let kept = Payload::verbatim(&text).unwrap();
+            let kept = EntryPayload::verbatim(&text).unwrap();
             prop_assert_eq!(kept.get(), serde_json::to_string(&value).unwrap());
         }
     }

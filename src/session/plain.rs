@@ -8,9 +8,9 @@ use std::borrow::Cow;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::error::Error;
-use super::format::Frame;
-use super::payload::{NewEntry, Payload};
+use super::error::SessionError;
+use super::format::SegmentFrame;
+use super::payload::{EntryPayload, NewEntry};
 
 /// The type of the line that opens a session file: about the session, not an entry of it.
 const HEADER_TYPE: &str = "session";
@@ -51,13 +51,13 @@ struct Fields<'a> {
 /// may be its header, of type `session`.
 ///
 /// # Errors
-/// [`Error::InvalidArgument`] with the reason; the caller knows the file and the line.
-pub fn parse_import_line(line: &str, is_first: bool) -> Result<ImportLine<'_>, Error> {
-    let invalid = |reason: String| Error::InvalidArgument { reason };
-    let fields: Fields<'_> = serde_json::from_str(line).map_err(|error| invalid(error.to_string()))?;
-    if let (Some(id), Some(entry_type), Some(payload)) = (fields.entry_id, fields.entry_type, fields.payload)
+/// [`SessionError::InvalidArgument`] with the reason; the caller knows the file and the line.
+pub fn parse_import_line(line: &str, is_first: bool) -> Result<ImportLine<'_>, SessionError> {
+    let mut fields: Fields<'_> = serde_json::from_str(line).map_err(|error| invalid(error.to_string()))?;
+    if let (Some(id), Some(entry_type), Some(payload)) =
+        (fields.entry_id.take(), fields.entry_type.take(), fields.payload)
     {
-        let payload = Payload::verbatim(payload.get())?;
+        let payload = EntryPayload::verbatim(payload.get())?;
         return Ok(ImportLine::Entry(NewEntry {
             id,
             parent_id: fields.parent_entry_id,
@@ -65,59 +65,65 @@ pub fn parse_import_line(line: &str, is_first: bool) -> Result<ImportLine<'_>, E
             payload,
         }));
     }
-    let Some(entry_type) = fields.session_type else {
+    let Some(entry_type) = &fields.session_type else {
         return Err(invalid(
             "neither an entry (entryId, entryType, payload) nor a session line (type, id)".to_owned(),
         ));
     };
-    if is_first && entry_type == HEADER_TYPE && fields.parent_id.is_none() {
+    if is_first && *entry_type == HEADER_TYPE && fields.parent_id.is_none() {
         return Ok(ImportLine::Header(fields.id.map(Cow::into_owned)));
     }
+    frame_args(line, fields).map(ImportLine::Entry)
+}
+
+/// What to append for a session entry, a line of a session file: its id, parent and type, and the whole of it as payload.
+///
+/// # Errors
+/// [`SessionError::InvalidArgument`] when the text is not a JSON object with an id and a type.
+pub fn session_entry_to_frame_args(entry: &str) -> Result<NewEntry<'_>, SessionError> {
+    frame_args(entry, serde_json::from_str(entry).map_err(|error| invalid(error.to_string()))?)
+}
+
+fn frame_args<'a>(entry: &'a str, fields: Fields<'a>) -> Result<NewEntry<'a>, SessionError> {
+    let Some(entry_type) = fields.session_type else {
+        return Err(invalid("a session entry without a type".to_owned()));
+    };
     let Some(id) = fields.id else {
         return Err(invalid(format!("a session line of type {entry_type:?} without an id")));
     };
-    let payload = Payload::verbatim(line)?;
-    Ok(ImportLine::Entry(NewEntry { id, parent_id: fields.parent_id, entry_type, payload }))
+    Ok(NewEntry { id, parent_id: fields.parent_id, entry_type, payload: EntryPayload::verbatim(entry)? })
+}
+
+fn invalid(reason: String) -> SessionError {
+    SessionError::InvalidArgument { reason }
 }
 
 /// The payload of a frame as the session entry it holds, which must name the frame's own id, parent and type.
 ///
 /// # Errors
-/// [`Error::NotASessionEntry`] when it is none, or names others.
-pub fn session_entry(frame: &Frame) -> Result<NewEntry<'_>, Error> {
-    let failed = |reason: String| Error::NotASessionEntry {
+/// [`SessionError::NotASessionEntry`] when it is none, or names others.
+pub fn frame_to_session_entry(frame: &SegmentFrame) -> Result<NewEntry<'_>, SessionError> {
+    let failed = |reason: String| SessionError::NotASessionEntry {
         entry_seq: frame.entry_seq,
         entry_id: frame.entry_id.clone(),
         reason,
     };
-    let fields: Fields<'_> =
-        serde_json::from_str(frame.payload.get()).map_err(|error| failed(error.to_string()))?;
-    let (Some(id), Some(entry_type)) = (fields.id, fields.session_type) else {
-        return Err(failed("it lacks an id or a type".to_owned()));
-    };
-    let differs = if id != frame.entry_id {
-        Some(format!("its id is {id:?}"))
-    } else if fields.parent_id.as_deref() != frame.parent_entry_id.as_deref() {
-        Some(format!("its parentId is {:?}", fields.parent_id))
-    } else if entry_type != frame.entry_type {
-        Some(format!("its type is {entry_type:?}"))
+    let entry =
+        session_entry_to_frame_args(frame.payload.get()).map_err(|error| failed(error.to_string()))?;
+    if entry.id != frame.entry_id {
+        Err(failed(format!("its id is {:?}", entry.id)))
+    } else if entry.parent_id.as_deref() != frame.parent_entry_id.as_deref() {
+        Err(failed(format!("its parentId is {:?}", entry.parent_id)))
+    } else if entry.entry_type != frame.entry_type {
+        Err(failed(format!("its type is {:?}", entry.entry_type)))
     } else {
-        None
-    };
-    match differs {
-        Some(reason) => Err(failed(reason)),
-        None => Ok(NewEntry {
-            id,
-            parent_id: fields.parent_id,
-            entry_type,
-            payload: Payload::verbatim(frame.payload.get())?,
-        }),
+        Ok(entry)
     }
 }
 
 /// An entry as a line of plain JSON Lines, without LF: its payload alone where that says the same id, parent and type, else
 /// an object with all of them.
-pub fn export_line(frame: &Frame) -> String {
+pub fn export_line(frame: &SegmentFrame) -> String {
     #[derive(Serialize)]
     #[serde(rename_all = "camelCase")]
     struct Whole<'a> {

@@ -18,19 +18,23 @@ use std::ops::Range;
 pub(super) use self::carry_out::Recovered;
 use self::carry_out::carry_out;
 use self::plan::{Acknowledged, Cut, Keep, Plan, has_entry_of, resolve_parents};
-use super::error::Error;
+use super::error::SessionError;
 use super::index::{self, IndexFile, Rows};
 use super::integrity::{Verified, check_frame, check_graph, check_order, check_range, open_segment, verify};
 use super::layout::{self, Layout, REBUILD_STAGE, SegmentFiles};
-use super::options::{Loss, Options, Verify};
+use super::options::{Loss, SessionOptions, Verify};
 use crate::disk;
 
 /// Recovers a store: decides, refuses or carries out.
-pub(super) fn recover(layout: &Layout, options: &Options, limit_bytes: u64) -> Result<Recovered, Error> {
+pub(super) fn recover(
+    layout: &Layout,
+    options: &SessionOptions,
+    limit_bytes: u64,
+) -> Result<Recovered, SessionError> {
     let files = layout.segment_files()?;
     let synced = layout.sync_beside(&files);
     let mut rows = Rows::default();
-    let plan = match index::read(&layout.index(), 0, &mut rows) {
+    let plan = match index::read(&layout.index_file_path(), 0, &mut rows) {
         Ok(_) if rows.is_empty() && files.len_bytes.values().any(|len_bytes| *len_bytes > 0) => {
             plan_rebuild(layout, &files, Some(rows), "the index has no rows".to_owned(), None, Keep::graph())?
         }
@@ -61,11 +65,11 @@ pub(super) fn recover(layout: &Layout, options: &Options, limit_bytes: u64) -> R
 }
 
 /// Builds the index again from the segments, whatever it holds and whatever it loses. Ids and parents are not checked.
-pub(super) fn rebuild(layout: &Layout) -> Result<Recovered, Error> {
+pub(super) fn rebuild(layout: &Layout) -> Result<Recovered, SessionError> {
     let files = layout.segment_files()?;
     let synced = layout.sync_beside(&files);
     let mut rows = Rows::default();
-    let old = match index::read(&layout.index(), 0, &mut rows) {
+    let old = match index::read(&layout.index_file_path(), 0, &mut rows) {
         Ok(_) => Some(rows),
         Err(error) if error.is_recoverable() => None,
         Err(error) => return Err(error),
@@ -86,9 +90,9 @@ fn plan_without_segments(
     layout: &Layout,
     files: &SegmentFiles,
     rows: Rows,
-    missing: Error,
+    missing: SessionError,
     keep: Keep,
-) -> Result<Plan, Error> {
+) -> Result<Plan, SessionError> {
     let plan = plan_rebuild(layout, files, Some(rows.clone()), missing.to_string(), None, keep);
     let mut sought =
         (0..rows.len()).filter(|row| !files.len_bytes.contains_key(&rows.numbers(*row).segment_seq));
@@ -99,11 +103,11 @@ fn plan_without_segments(
 }
 
 /// Whether every segment file that the index names exists.
-fn check_segments_exist(layout: &Layout, files: &SegmentFiles, rows: &Rows) -> Result<(), Error> {
+fn check_segments_exist(layout: &Layout, files: &SegmentFiles, rows: &Rows) -> Result<(), SessionError> {
     let missing = |segment_seq: u64| !files.len_bytes.contains_key(&segment_seq);
     if let Some(last) = rows.last().filter(|last| missing(last.segment_seq)) {
-        let (path, index) = (layout.segment(last.segment_seq), layout.index());
-        return Err(Error::ActiveSegmentMissing { path, entry_seq: last.entry_seq, index });
+        let (path, index) = (layout.segment_file_path(last.segment_seq), layout.index_file_path());
+        return Err(SessionError::ActiveSegmentMissing { path, entry_seq: last.entry_seq, index });
     }
     let mut known = None;
     for row in 0..rows.len() {
@@ -112,8 +116,8 @@ fn check_segments_exist(layout: &Layout, files: &SegmentFiles, rows: &Rows) -> R
             continue;
         }
         if missing(numbers.segment_seq) {
-            let (path, index) = (layout.segment(numbers.segment_seq), layout.index());
-            return Err(Error::IndexMissingFrame { path, entry_seq: numbers.entry_seq, index });
+            let (path, index) = (layout.segment_file_path(numbers.segment_seq), layout.index_file_path());
+            return Err(SessionError::IndexMissingFrame { path, entry_seq: numbers.entry_seq, index });
         }
         known = Some(numbers.segment_seq);
     }
@@ -126,7 +130,7 @@ fn check_rows(
     rows: &Rows,
     verification: Verify,
     limit_bytes: u64,
-) -> Result<Option<Verified>, Error> {
+) -> Result<Option<Verified>, SessionError> {
     check_order(layout, rows)?;
     for row in 0..rows.len() {
         let numbers = rows.numbers(row);
@@ -154,7 +158,7 @@ fn plan_rebuild(
     reason: String,
     acknowledged: Acknowledged,
     keep: Keep,
-) -> Result<Plan, Error> {
+) -> Result<Plan, SessionError> {
     let mut plan = Plan::new(Rows::default(), keep);
     plan.staged = Some(layout.stage(REBUILD_STAGE)?);
     plan.replaced = Some((old, reason));
@@ -169,7 +173,7 @@ fn plan_tail(
     verified: Option<Verified>,
     file: &IndexFile,
     (loss, limit_bytes): (Loss, u64),
-) -> Result<Plan, Error> {
+) -> Result<Plan, SessionError> {
     let acknowledged = rows.last().and_then(|last| Some((last.segment_seq, last.end()?)));
     let mut unindexed = unindexed(layout, files, &rows)?;
     if !unindexed.is_empty() {
@@ -222,7 +226,7 @@ pub(super) fn unindexed(
     layout: &Layout,
     files: &SegmentFiles,
     rows: &Rows,
-) -> Result<Vec<(u64, Range<u64>)>, Error> {
+) -> Result<Vec<(u64, Range<u64>)>, SessionError> {
     let Some(last) = rows.last() else { return Ok(Vec::new()) };
     let mut ends: BTreeMap<u64, u64> = BTreeMap::new();
     let mut holes = Vec::new();
@@ -251,7 +255,7 @@ pub(super) fn unindexed(
         let file = match &mut open {
             Some((open, file)) if *open == segment_seq => file,
             _ => {
-                let file = disk::File::open_read_no_follow(&layout.segment(segment_seq))?;
+                let file = disk::File::open_read_no_follow(&layout.segment_file_path(segment_seq))?;
                 &mut open.insert((segment_seq, file)).1
             }
         };

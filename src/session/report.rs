@@ -8,7 +8,7 @@ use serde::Serialize;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
-pub struct RecoveryReport {
+pub struct SessionRecoveryReport {
     /// Whether the index was built again from the segments.
     pub index_rebuilt: bool,
     /// Why: the failure of the old index.
@@ -19,9 +19,9 @@ pub struct RecoveryReport {
     /// Rows of the index left.
     pub rows_after: u64,
     /// Segments that were cut, with what was cut saved aside.
-    pub truncated: Vec<Truncated>,
-    /// Files renamed out of the way.
-    pub quarantined: Vec<Quarantined>,
+    pub truncated: Vec<TruncatedFile>,
+    /// ManifestFiles renamed out of the way.
+    pub quarantined: Vec<QuarantinedFile>,
     /// Segments whose last line got its missing LF.
     pub healed: Vec<String>,
     /// Whether the index got the LF its last row missed.
@@ -33,8 +33,8 @@ pub struct RecoveryReport {
     /// Missing entry sequences, as first and last of each gap.
     pub gaps: Vec<(u64, u64)>,
     /// Bytes that are in no row and were left alone.
-    pub unindexed: Vec<Unindexed>,
-    /// Files in `segments/` whose names are not canonical; left alone.
+    pub unindexed: Vec<UnindexedRange>,
+    /// ManifestFiles in `segments/` whose names are not canonical; left alone.
     pub ignored: Vec<String>,
     /// Directories that other users may enter, by their whole paths.
     pub wide_directories: Vec<String>,
@@ -48,7 +48,7 @@ pub struct RecoveryReport {
     pub abandoned_rollback: Option<String>,
 }
 
-impl RecoveryReport {
+impl SessionRecoveryReport {
     /// Whether any file of the store was changed, created (other than directories and the lock file) or renamed.
     pub fn changed_files(&self) -> bool {
         self.index_rebuilt
@@ -63,7 +63,7 @@ impl RecoveryReport {
 /// A file that was cut.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Truncated {
+pub struct TruncatedFile {
     /// The file, relative to the root.
     pub file: String,
     /// Its length in bytes now.
@@ -79,7 +79,7 @@ pub struct Truncated {
 /// A file that was renamed out of the way.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Quarantined {
+pub struct QuarantinedFile {
     /// Its name before, relative to the root.
     pub file: String,
     /// Its name now.
@@ -113,7 +113,7 @@ pub struct LostEntry {
 /// Bytes of a segment that are in no row.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Unindexed {
+pub struct UnindexedRange {
     /// The file, relative to the root.
     pub file: String,
     /// The first of them.

@@ -14,25 +14,25 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::error::{Class, Error};
-use super::format::{Checkpoint, EVENT_SCHEMA, MigrationEvent, Verification};
+use super::error::{SessionError, SessionErrorClass};
+use super::format::{Checkpoint, MIGRATION_EVENT_SCHEMA, MigrationEvent, MigrationVerification};
 use super::frame::{Chain, hex};
 use super::index::{self, Rows};
 use super::integrity::{check_graph, verify};
 use super::intent::{text_of, write_document};
 use super::layout::{self, Layout, ROLLBACK_EVENT, ROLLBACK_INTENT, ROLLBACK_STAGE, read_if_exists};
 use super::manifest::ManifestOrigin;
-use super::report::{Quarantined, Truncated};
+use super::report::{QuarantinedFile, TruncatedFile};
 use super::snapshot::Snapshot;
 use super::time;
-use super::view::View;
-use super::writer::Store;
+use super::view::SessionView;
+use super::writer::SessionStoreV2;
 use crate::disk;
 
 const INTENT_SCHEMA: &str = "pi.session_store_v2.rollback_intent.v1";
 const FORMAT: &str = "native_v2";
-const VERIFIED: Verification =
-    Verification { entry_count_match: true, hash_chain_match: true, index_consistent: true };
+const VERIFIED: MigrationVerification =
+    MigrationVerification { entry_count_match: true, hash_chain_match: true, index_consistent: true };
 
 /// A rollback that was decided.
 #[derive(Debug, Serialize, Deserialize)]
@@ -50,7 +50,7 @@ struct Intent {
 
 impl Intent {
     /// Whether a file is the index that stays.
-    fn retains(&self, path: &std::path::Path) -> Result<bool, Error> {
+    fn retains(&self, path: &std::path::Path) -> Result<bool, SessionError> {
         const PIECE_BYTES: usize = 1 << 20;
         let file = match disk::File::open_read_no_follow(path) {
             Ok(file) => file,
@@ -78,28 +78,28 @@ pub(super) struct Resumed {
     pub(super) completed: Option<u64>,
     /// Why an intent was not followed.
     pub(super) abandoned: Option<String>,
-    pub(super) truncated: Vec<Truncated>,
-    pub(super) quarantined: Vec<Quarantined>,
+    pub(super) truncated: Vec<TruncatedFile>,
+    pub(super) quarantined: Vec<QuarantinedFile>,
 }
 
-impl Store {
+impl SessionStoreV2 {
     /// Goes back to a checkpoint: entries after it leave the store. Their segments and later checkpoints are renamed to
     /// `.bak`, the cut end of the last segment that stays is saved as `.cut`. Every attempt is one event in the migration
     /// ledger; the event is answered.
     ///
     /// # Errors
-    /// [`Error::CheckpointNotFound`]; [`Error::RollbackVerificationFailed`] when the entries up to the checkpoint are not
-    /// those it certifies; [`Error::LedgerTorn`]: all of them before anything was changed. A failure of the file system
+    /// [`SessionError::CheckpointNotFound`]; [`SessionError::RollbackVerificationFailed`] when the entries up to the checkpoint are not
+    /// those it certifies; [`SessionError::LedgerTorn`]: all of them before anything was changed. A failure of the file system
     /// after the intent was recorded ends this handle; opening the store again completes the rollback.
-    pub fn rollback(
+    pub fn rollback_to_checkpoint(
         &mut self,
         checkpoint_seq: u64,
         migration_id: &str,
         correlation_id: &str,
-    ) -> Result<MigrationEvent, Error> {
+    ) -> Result<MigrationEvent, SessionError> {
         self.sync()?;
         if let Some(place) = self.layout.read_ledger()?.torn {
-            return Err(Error::LedgerTorn { place });
+            return Err(SessionError::LedgerTorn { place });
         }
         let layout = self.layout.clone();
         let attempt = Attempt { layout: &layout, ids: (migration_id, correlation_id) };
@@ -107,7 +107,7 @@ impl Store {
         let checkpoint = match self.layout.read_checkpoint(checkpoint_seq) {
             Ok(Some(checkpoint)) => checkpoint,
             Ok(None) => {
-                let error = Error::CheckpointNotFound { path: path.clone() };
+                let error = SessionError::CheckpointNotFound { path: path.clone() };
                 return Err(attempt.failed(&path, error));
             }
             Err(error) => return Err(attempt.failed(&path, error)),
@@ -125,7 +125,7 @@ impl Store {
         };
         let verified = verify(&self.layout, &rows, 0..kept, kept, self.limit_bytes)
             .and_then(|verified| check_graph(&rows, &verified).map(|()| verified));
-        let verification = Verification {
+        let verification = MigrationVerification {
             entry_count_match: head_matches,
             hash_chain_match: verified.as_ref().is_ok_and(|verified| {
                 verified.chain_from(Chain::GENESIS).to_string() == checkpoint.chain_hash
@@ -134,7 +134,9 @@ impl Store {
         };
         let verified = match verified {
             Ok(verified) if verification == VERIFIED => verified,
-            Err(error) if matches!(error.class(), Class::IoOther | Class::IoNotFound) => {
+            Err(error)
+                if matches!(error.class(), SessionErrorClass::IoOther | SessionErrorClass::IoNotFound) =>
+            {
                 return Err(attempt.failed(&path, error));
             }
             _ => {
@@ -146,8 +148,8 @@ impl Store {
                 let source = &checkpoint.snapshot_ref;
                 let event = event(&layout, attempt.ids, source, verification, outcome, Some(class));
                 // The refusal is what the caller must hear of, even when it cannot be logged.
-                let _ = self.layout.append_event(event);
-                return Err(Error::RollbackVerificationFailed { checkpoint_seq, verification });
+                let _ = self.layout.append_migration_event(event);
+                return Err(SessionError::RollbackVerificationFailed { checkpoint_seq, verification });
             }
         };
         let prepared = attempt.prepare(checkpoint, &rows);
@@ -157,9 +159,13 @@ impl Store {
             Ok(intent) => intent,
             Err(error) => return Err(attempt.failed(&path, error)),
         };
-        let snapshot = Snapshot::with_hashes(rows, Some(verified.payload_hashes()));
-        let done = complete(&self.layout, &intent, &snapshot, self.limit_bytes, &mut Resumed::default())
-            .and_then(|event| self.adopt(snapshot).map(|()| event));
+        let kept = SessionView {
+            snapshot: Snapshot::with_hashes(rows, Some(verified.payload_hashes())),
+            limit_bytes: self.limit_bytes,
+            layout,
+        };
+        let done = complete(&kept, &intent, &mut Resumed::default())
+            .and_then(|event| self.adopt(kept.snapshot).map(|()| event));
         if let Err(error) = &done {
             self.poison(error);
         }
@@ -167,7 +173,7 @@ impl Store {
     }
 }
 
-/// One call of [`Store::rollback`].
+/// One call of [`SessionStoreV2::rollback_to_checkpoint`].
 struct Attempt<'a> {
     layout: &'a Layout,
     /// Of the migration and of its correlation.
@@ -176,24 +182,29 @@ struct Attempt<'a> {
 
 impl Attempt<'_> {
     /// Logs an attempt that ended before anything was verified; a failure to log is not reported.
-    fn failed(&self, source: &std::path::Path, error: Error) -> Error {
+    fn failed(&self, source: &std::path::Path, error: SessionError) -> SessionError {
         let class = match error.class() {
-            Class::CheckpointNotFound => "checkpoint_not_found",
-            Class::IndexOutOfBounds | Class::ByteRangeOverflow => "index_range_overflow",
-            Class::Json => "json",
-            Class::IoNotFound | Class::IoOther | Class::IoUnexpectedEof | Class::IoInvalidData => "io",
-            Class::InvalidArgument => "validation",
+            SessionErrorClass::CheckpointNotFound => "checkpoint_not_found",
+            SessionErrorClass::IndexOutOfBounds | SessionErrorClass::ByteRangeOverflow => {
+                "index_range_overflow"
+            }
+            SessionErrorClass::Json => "json",
+            SessionErrorClass::IoNotFound
+            | SessionErrorClass::IoOther
+            | SessionErrorClass::IoUnexpectedEof
+            | SessionErrorClass::IoInvalidData => "io",
+            SessionErrorClass::InvalidArgument => "validation",
             _ => "session_error",
         };
         let source = source.display().to_string();
-        let unverified = Verification::default();
+        let unverified = MigrationVerification::default();
         let event = event(self.layout, self.ids, &source, unverified, "fatal_error", Some(class));
-        let _ = self.layout.append_event(event);
+        let _ = self.layout.append_migration_event(event);
         error
     }
 
     /// Stages the index that stays and the event to log; answers the intent, which is to be recorded.
-    fn prepare(&self, checkpoint: Checkpoint, rows: &Rows) -> Result<Intent, Error> {
+    fn prepare(&self, checkpoint: Checkpoint, rows: &Rows) -> Result<Intent, SessionError> {
         let layout = self.layout;
         let (mut hasher, mut retained_index_bytes) = (Sha256::new(), 0);
         let staged = layout.stage(ROLLBACK_STAGE)?;
@@ -218,7 +229,7 @@ impl Attempt<'_> {
             manifest,
         };
         let mut event = completed_event(layout, &intent);
-        (event.schema, event.at) = (EVENT_SCHEMA.to_owned(), time::now());
+        (event.schema, event.at) = (MIGRATION_EVENT_SCHEMA.to_owned(), time::now());
         write_document(layout, ROLLBACK_EVENT, &text_of(layout, ROLLBACK_EVENT, &event)?)?;
         Ok(intent)
     }
@@ -232,7 +243,7 @@ fn event(
     layout: &Layout,
     (migration_id, correlation_id): (&str, &str),
     source_path: &str,
-    verification: Verification,
+    verification: MigrationVerification,
     outcome: &str,
     error_class: Option<&str>,
 ) -> MigrationEvent {
@@ -253,7 +264,7 @@ fn event(
 
 /// Completes a rollback that a crash interrupted. An intent in a form we do not write is left alone; one that fits neither
 /// the staged index nor the one in place is renamed out of the way.
-pub(super) fn resume(layout: &Layout, limit_bytes: u64) -> Result<Resumed, Error> {
+pub(super) fn resume(layout: &Layout, limit_bytes: u64) -> Result<Resumed, SessionError> {
     let mut resumed = Resumed::default();
     let path = layout.staging(ROLLBACK_INTENT);
     let Some(bytes) = read_if_exists(&path)? else { return Ok(resumed) };
@@ -268,7 +279,7 @@ pub(super) fn resume(layout: &Layout, limit_bytes: u64) -> Result<Resumed, Error
         }
     };
     let staged = layout.staging(ROLLBACK_STAGE);
-    let source = if intent.retains(&staged)? { staged } else { layout.index() };
+    let source = if intent.retains(&staged)? { staged } else { layout.index_file_path() };
     if !intent.retains(&source)? {
         let saved = layout::quarantine(&path)?;
         disk::sync_dir(disk::parent_of(&path))?;
@@ -278,30 +289,25 @@ pub(super) fn resume(layout: &Layout, limit_bytes: u64) -> Result<Resumed, Error
     }
     let mut rows = Rows::default();
     index::read(&source, 0, &mut rows)?;
-    let snapshot = Snapshot::new(rows);
-    complete(layout, &intent, &snapshot, limit_bytes, &mut resumed)?;
+    let kept = SessionView { layout: layout.clone(), snapshot: Snapshot::new(rows), limit_bytes };
+    complete(&kept, &intent, &mut resumed)?;
     resumed.completed = Some(intent.checkpoint.checkpoint_seq);
     Ok(resumed)
 }
 
-/// Takes every step after the intent was recorded; `snapshot` holds the rows that stay.
-fn complete(
-    layout: &Layout,
-    intent: &Intent,
-    snapshot: &Snapshot,
-    limit_bytes: u64,
-    done: &mut Resumed,
-) -> Result<MigrationEvent, Error> {
+/// Takes every step after the intent was recorded; `kept` is the store with the rows that stay.
+fn complete(kept: &SessionView, intent: &Intent, done: &mut Resumed) -> Result<MigrationEvent, SessionError> {
+    let layout = &kept.layout;
     let staged = layout.staging(ROLLBACK_STAGE);
     match disk::metadata(&staged) {
         Ok(_) => {
-            disk::rename(&staged, &layout.index())?;
-            disk::sync_dir(disk::parent_of(&layout.index()))?;
+            disk::rename(&staged, &layout.index_file_path())?;
+            disk::sync_dir(disk::parent_of(&layout.index_file_path()))?;
         }
         Err(error) if error.is_not_found() => {}
         Err(error) => return Err(error.into()),
     }
-    let rows = &snapshot.rows;
+    let rows = &kept.snapshot.rows;
     let mut ends: BTreeMap<u64, u64> = BTreeMap::new();
     for row in 0..rows.len() {
         let numbers = rows.numbers(row);
@@ -310,9 +316,9 @@ fn complete(
     }
     let files = layout.segment_files()?;
     for segment_seq in files.len_bytes.keys().rev().filter(|segment_seq| !ends.contains_key(segment_seq)) {
-        let path = layout.segment(*segment_seq);
+        let path = layout.segment_file_path(*segment_seq);
         let saved = layout::quarantine(&path)?;
-        let quarantined = Quarantined { file: layout.relative(&path), saved_as: layout.relative(&saved) };
+        let quarantined = QuarantinedFile { file: layout.relative(&path), saved_as: layout.relative(&saved) };
         done.quarantined.push(quarantined);
     }
     done.quarantined.reverse();
@@ -320,9 +326,9 @@ fn complete(
     for (segment_seq, end) in ends {
         let len_bytes = files.len_bytes.get(&segment_seq).copied().unwrap_or_default();
         if len_bytes > end {
-            let path = layout.segment(segment_seq);
+            let path = layout.segment_file_path(segment_seq);
             let saved = layout.cut(&path, end..len_bytes)?;
-            done.truncated.push(Truncated {
+            done.truncated.push(TruncatedFile {
                 file: layout.relative(&path),
                 length: end,
                 from_length: len_bytes,
@@ -333,7 +339,7 @@ fn complete(
     }
     quarantine_later_checkpoints(layout, &intent.checkpoint, done)?;
     if let Some(origin) = &intent.manifest {
-        View { layout, snapshot, limit_bytes }.write_manifest(origin.clone())?;
+        kept.write_manifest_of(origin.clone())?;
     }
     let event = log_once(layout, intent)?;
     disk::remove_file(&layout.staging(ROLLBACK_INTENT))?;
@@ -342,7 +348,11 @@ fn complete(
     Ok(event)
 }
 
-fn quarantine_later_checkpoints(layout: &Layout, kept: &Checkpoint, done: &mut Resumed) -> Result<(), Error> {
+fn quarantine_later_checkpoints(
+    layout: &Layout,
+    kept: &Checkpoint,
+    done: &mut Resumed,
+) -> Result<(), SessionError> {
     for checkpoint_seq in layout.checkpoint_seqs()? {
         let stays = match layout.read_checkpoint(checkpoint_seq) {
             Ok(Some(other)) => other.head_entry_seq <= kept.head_entry_seq,
@@ -352,7 +362,8 @@ fn quarantine_later_checkpoints(layout: &Layout, kept: &Checkpoint, done: &mut R
         if !stays {
             let path = layout.checkpoint(checkpoint_seq);
             let saved = layout::quarantine(&path)?;
-            let quarantined = Quarantined { file: layout.relative(&path), saved_as: layout.relative(&saved) };
+            let quarantined =
+                QuarantinedFile { file: layout.relative(&path), saved_as: layout.relative(&saved) };
             done.quarantined.push(quarantined);
         }
     }
@@ -361,7 +372,7 @@ fn quarantine_later_checkpoints(layout: &Layout, kept: &Checkpoint, done: &mut R
 }
 
 /// Logs the event that was prepared with the intent, unless the crash came after it was logged: then it is the last one.
-fn log_once(layout: &Layout, intent: &Intent) -> Result<MigrationEvent, Error> {
+fn log_once(layout: &Layout, intent: &Intent) -> Result<MigrationEvent, SessionError> {
     let ledger = layout.read_ledger()?;
     if let Some(place) = &ledger.torn {
         // It is this very event: nobody else logs while an intent stands.
@@ -375,9 +386,9 @@ fn log_once(layout: &Layout, intent: &Intent) -> Result<MigrationEvent, Error> {
         });
     match (prepared, ledger.events.last()) {
         (Some(prepared), Some(last)) if prepared == *last => Ok(prepared),
-        (Some(prepared), _) => layout.append_event(prepared),
+        (Some(prepared), _) => layout.append_migration_event(prepared),
         // The intent is another program's.
-        (None, _) => layout.append_event(completed_event(layout, intent)),
+        (None, _) => layout.append_migration_event(completed_event(layout, intent)),
     }
 }
 

@@ -10,7 +10,7 @@ use std::panic::resume_unwind;
 use std::sync::Arc;
 
 use super::digest::digest_all;
-use super::error::Error;
+use super::error::SessionError;
 use super::format::MAX_LINE_BYTES;
 use super::frame::{FrameLine, NotAFrame, hex};
 use super::index::{CrcText, RowNumbers, write_row};
@@ -141,8 +141,8 @@ impl Scan<'_> {
     /// number of open files are those of the [`Scanned`] under way, which are used again.
     pub(super) fn run(
         &self,
-        mut take: impl FnMut(&mut Scanned) -> Result<ControlFlow<()>, Error>,
-    ) -> Result<(), Error> {
+        mut take: impl FnMut(&mut Scanned) -> Result<ControlFlow<()>, SessionError>,
+    ) -> Result<(), SessionError> {
         let jobs = Jobs::new(self);
         let is_short = jobs.left_bytes() <= CHUNK_BYTES;
         let threads = if is_short { 0 } else { rayon::current_num_threads().min(MAX_CHUNKS) };
@@ -206,7 +206,7 @@ impl<'l> Jobs<'l> {
 }
 
 impl Iterator for Jobs<'_> {
-    type Item = Result<Job, Error>;
+    type Item = Result<Job, SessionError>;
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
@@ -243,7 +243,7 @@ struct Worker {
 }
 
 impl Worker {
-    fn scan(&mut self, job: &Job, scan: &Scan<'_>, scanned: &mut Scanned) -> Result<(), Error> {
+    fn scan(&mut self, job: &Job, scan: &Scan<'_>, scanned: &mut Scanned) -> Result<(), SessionError> {
         scanned.clear();
         scanned.segment_seq = job.segment_seq;
         scanned.len_bytes = job.chunk.end - job.chunk.start;
@@ -361,7 +361,7 @@ fn is_blank(line: &[u8]) -> bool {
 }
 
 /// Why the payload of the frame at `line` does not match its header.
-pub(super) fn payload_fault(source: &Source, line: &Line) -> Result<String, Error> {
+pub(super) fn payload_fault(source: &Source, line: &Line) -> Result<String, SessionError> {
     let mut buffer = Vec::new();
     let bytes = source.bytes(line.offset..line.offset + line.len_bytes, &mut buffer)?;
     let fault = FrameLine::parse(bytes).ok().and_then(|frame| frame.verify_payload().err());
@@ -372,12 +372,12 @@ pub(super) fn payload_fault(source: &Source, line: &Line) -> Result<String, Erro
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::session::{NewEntry, Options, Payload, Store};
+    use crate::session::{EntryPayload, NewEntry, SessionOptions, SessionStoreV2};
 
     /// A store of `count` entries with payloads of about 700 bytes.
     fn store(root: &std::path::Path, count: usize, max_segment_bytes: u64) -> Layout {
-        let options = Options { max_segment_bytes, ..Options::default() };
-        let payload = Payload::from_value(&serde_json::json!({"text": "x".repeat(700)})).unwrap();
+        let options = SessionOptions { max_segment_bytes, ..SessionOptions::default() };
+        let payload = EntryPayload::from_value(&serde_json::json!({"text": "x".repeat(700)})).unwrap();
         let entries: Vec<NewEntry<'_>> = (0..count)
             .map(|number| NewEntry {
                 id: format!("e{number}").into(),
@@ -386,7 +386,7 @@ mod tests {
                 payload: payload.clone(),
             })
             .collect();
-        Store::open(root, &options).unwrap().0.append_all(&entries).unwrap();
+        SessionStoreV2::create(root, &options).unwrap().0.append_entries(&entries).unwrap();
         Layout { root: root.to_owned() }
     }
 
@@ -405,7 +405,7 @@ mod tests {
     fn of_many_bad_lines_one_is_kept_and_frames_behind_them_are_found() {
         let directory = tempfile::tempdir().unwrap();
         let layout = store(directory.path(), 2, u64::MAX);
-        let path = layout.segment(1);
+        let path = layout.segment_file_path(1);
         let bytes = std::fs::read(&path).unwrap();
         let first = memchr::memchr(b'\n', &bytes).unwrap() + 1;
         std::fs::write(&path, [&bytes[..first], &b"x\n".repeat(50_000), &bytes[first..]].concat()).unwrap();

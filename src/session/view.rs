@@ -3,11 +3,12 @@
 //! May read the index and segments; writes nothing and creates nothing. Promises: no altered byte is handed out as a frame;
 //! an operation costs what it returns, not what the store holds.
 
+use std::collections::HashSet;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use super::error::{Class, Error, FramePlace, Place};
-use super::format::{Frame, Head, IndexSummary, Row};
+use super::error::{FramePlace, LinePlace, SessionError, SessionErrorClass};
+use super::format::{IndexSummary, OffsetIndexEntry, SegmentFrame, StoreHead};
 use super::frame::{Chain, FrameLine, NotAFrame};
 use super::index::{self, Rows};
 use super::integrity::{
@@ -33,20 +34,30 @@ pub struct Validated {
 }
 
 /// A store at one moment. Frames are read when asked for, and verified against the index and their own headers.
-#[derive(Debug, Clone, Copy)]
-pub struct View<'s> {
-    pub(super) layout: &'s Layout,
-    pub(super) snapshot: &'s Snapshot,
+#[derive(Debug)]
+pub struct SessionView {
+    pub(super) layout: Layout,
+    pub(super) snapshot: Snapshot,
     pub(super) limit_bytes: u64,
 }
 
-impl<'s> View<'s> {
+impl SessionView {
     /// The store's directory, as the caller spelled it.
-    pub fn root(&self) -> &'s Path {
+    pub fn root(&self) -> &Path {
         &self.layout.root
     }
 
-    fn rows(&self) -> &'s Rows {
+    /// The file of a segment, whether there is one or not.
+    pub fn segment_file_path(&self, segment_seq: u64) -> PathBuf {
+        self.layout.segment_file_path(segment_seq)
+    }
+
+    /// The file of the index, whether there is one or not.
+    pub fn index_file_path(&self) -> PathBuf {
+        self.layout.index_file_path()
+    }
+
+    fn rows(&self) -> &Rows {
         &self.snapshot.rows
     }
 
@@ -61,10 +72,10 @@ impl<'s> View<'s> {
     }
 
     /// The last entry.
-    pub fn head(&self) -> Option<Head> {
+    pub fn head(&self) -> Option<StoreHead> {
         let last = self.rows().last()?;
         let entry_id = self.rows().id(self.rows().len() - 1).to_owned();
-        Some(Head { segment_seq: last.segment_seq, entry_seq: last.entry_seq, entry_id })
+        Some(StoreHead { segment_seq: last.segment_seq, entry_seq: last.entry_seq, entry_id })
     }
 
     /// What the index holds; none when it is empty.
@@ -84,13 +95,13 @@ impl<'s> View<'s> {
     }
 
     /// All index rows, in order.
-    pub fn index(&self) -> impl ExactSizeIterator<Item = Row> + 's {
+    pub fn read_index(&self) -> impl ExactSizeIterator<Item = OffsetIndexEntry> {
         let rows = self.rows();
         (0..rows.len()).map(move |row| rows.row(row))
     }
 
     /// The ids of all rows, in order.
-    pub fn entry_ids(&self) -> impl ExactSizeIterator<Item = &'s str> + 's {
+    pub fn entry_ids(&self) -> impl ExactSizeIterator<Item = &str> {
         let rows = self.rows();
         (0..rows.len()).map(move |row| rows.id(row))
     }
@@ -98,95 +109,80 @@ impl<'s> View<'s> {
     /// The entry with this sequence; the first of several.
     ///
     /// # Errors
-    /// As every reading operation: [`Error::ChecksumMismatch`], [`Error::IndexOutOfBounds`],
-    /// [`Error::IndexMissingFrame`], [`Error::IndexFrameMismatch`], [`Error::PayloadIntegrityMismatch`],
-    /// [`Error::Json`], [`Error::FrameTooLarge`], or what the system says.
-    pub fn entry(&self, entry_seq: u64) -> Result<Option<Frame>, Error> {
+    /// As every reading operation: [`SessionError::ChecksumMismatch`], [`SessionError::IndexOutOfBounds`],
+    /// [`SessionError::IndexMissingFrame`], [`SessionError::IndexFrameMismatch`], [`SessionError::PayloadIntegrityMismatch`],
+    /// [`SessionError::Json`], [`SessionError::FrameTooLarge`], or what the system says.
+    pub fn lookup_entry(&self, entry_seq: u64) -> Result<Option<SegmentFrame>, SessionError> {
         self.rows().find_seq(entry_seq).map(|row| self.read(row, &mut None)).transpose()
     }
 
     /// The entry with this id; the last of several.
     ///
     /// # Errors
-    /// As [`View::entry`].
-    pub fn entry_with_id(&self, entry_id: &str) -> Result<Option<Frame>, Error> {
+    /// As [`SessionView::lookup_entry`].
+    pub fn lookup_entry_by_id(&self, entry_id: &str) -> Result<Option<SegmentFrame>, SessionError> {
         self.rows().find_id(entry_id).map(|row| self.read(row, &mut None)).transpose()
     }
 
     /// The entries with this sequence or a higher one, in index order; each is read when it is asked for.
-    pub fn entries_from(&self, entry_seq: u64) -> Entries<'s> {
+    pub fn read_entries_from(&self, entry_seq: u64) -> Entries<'_> {
         self.entries_of(self.rows().at_or_after(entry_seq))
     }
 
     /// All entries, in index order.
-    pub fn entries(&self) -> Entries<'s> {
+    pub fn read_all_entries(&self) -> Entries<'_> {
         self.entries_of((0..self.rows().len()).collect())
     }
 
     /// The entries of the last `count` rows, in index order.
-    pub fn tail(&self, count: usize) -> Entries<'s> {
+    pub fn read_tail_entries(&self, count: usize) -> Entries<'_> {
         let len = self.rows().len();
         self.entries_of((len.saturating_sub(count)..len).collect())
     }
 
-    fn entries_of(&self, rows: Vec<usize>) -> Entries<'s> {
-        Entries { view: *self, rows: rows.into_iter(), open: None }
+    fn entries_of(&self, rows: Vec<usize>) -> Entries<'_> {
+        Entries { view: self, rows: rows.into_iter(), open: None }
     }
 
-    /// The entries from a root to `leaf`, following parents; empty when there is no such entry.
+    /// The entries from a root to `leaf`, following parents; empty when there is no such entry. All of them were verified when
+    /// this returns; each is read again when it is asked for, because the frames of a long path may not fit into memory.
     ///
     /// # Errors
-    /// [`Error::DuplicateEntryId`] when any id of the index is not unique, [`Error::MissingParent`],
-    /// [`Error::CyclicParent`], and as [`View::entry`].
-    pub fn active_path(&self, leaf: &str) -> Result<Vec<Frame>, Error> {
-        let mut path = Vec::new();
-        self.walk_to_root(leaf, |_, frame| path.push(frame))?;
-        path.reverse();
-        Ok(path)
-    }
-
-    /// As [`View::active_path`], with each entry read again when it is asked for: memory follows their number, not their
-    /// bytes.
-    ///
-    /// # Errors
-    /// As [`View::active_path`].
-    pub fn active_path_entries(&self, leaf: &str) -> Result<Entries<'s>, Error> {
-        let mut rows = Vec::new();
-        self.walk_to_root(leaf, |row, _| rows.push(row))?;
-        rows.reverse();
-        Ok(self.entries_of(rows))
-    }
-
-    /// Reads the entries from `leaf` to its root.
-    fn walk_to_root(&self, leaf: &str, mut visit: impl FnMut(usize, Frame)) -> Result<(), Error> {
+    /// [`SessionError::DuplicateEntryId`] when any id of the index is not unique, [`SessionError::MissingParent`],
+    /// [`SessionError::CyclicParent`], and as [`SessionView::lookup_entry`].
+    pub fn read_active_path(&self, leaf: &str) -> Result<Entries<'_>, SessionError> {
         check_ids_unique(self.rows())?;
         let mut open = None;
         let mut next = self.rows().find_id(leaf);
-        let mut visited = std::collections::HashSet::new();
+        let (mut path, mut visited) = (Vec::new(), HashSet::new());
         while let Some(row) = next {
             if !visited.insert(row) {
-                return Err(Error::CyclicParent { entry_id: self.rows().id(row).to_owned() });
+                return Err(SessionError::CyclicParent { entry_id: self.rows().id(row).to_owned() });
             }
             let frame = self.read(row, &mut open)?;
             next = match &frame.parent_entry_id {
                 None => None,
-                Some(parent_id) => Some(self.rows().find_id(parent_id).ok_or_else(|| {
-                    Error::MissingParent { entry_id: frame.entry_id.clone(), parent_id: parent_id.clone() }
-                })?),
+                Some(parent_id) => {
+                    Some(self.rows().find_id(parent_id).ok_or_else(|| SessionError::MissingParent {
+                        entry_id: frame.entry_id.clone(),
+                        parent_id: parent_id.clone(),
+                    })?)
+                }
             };
-            visit(row, frame);
+            path.push(row);
         }
-        Ok(())
+        path.reverse();
+        Ok(self.entries_of(path))
     }
 
     /// All frames of a segment file in file order, without the index; empty when there is no such file.
     ///
     /// # Errors
-    /// [`Error::Json`] for a line that is not a frame, [`Error::PayloadIntegrityMismatch`], or what the system says.
-    pub fn segment(&self, segment_seq: u64) -> Result<Vec<Frame>, Error> {
-        let source = match open_segment(self.layout, segment_seq, u64::MAX) {
+    /// [`SessionError::Json`] for a line that is not a frame, [`SessionError::PayloadIntegrityMismatch`], or what the system says.
+    pub fn read_segment(&self, segment_seq: u64) -> Result<Vec<SegmentFrame>, SessionError> {
+        let source = match open_segment(&self.layout, segment_seq, u64::MAX) {
             Ok(source) => source,
-            Err(error) if error.class() == Class::IoNotFound => return Ok(Vec::new()),
+            Err(error) if error.class() == SessionErrorClass::IoNotFound => return Ok(Vec::new()),
             Err(error) => return Err(error),
         };
         let mut buffer = Vec::new();
@@ -198,11 +194,11 @@ impl<'s> View<'s> {
             }
             let place = || index::place_of(&source, offset);
             let frame = FrameLine::parse(line).map_err(|reason| match reason {
-                NotAFrame::NotText => Error::Json { place: place(), reason: "not UTF-8".to_owned() },
-                NotAFrame::Json(reason) => Error::Json { place: place(), reason },
-                NotAFrame::Schema(found) => Error::UnsupportedSchema { place: place(), found },
+                NotAFrame::NotText => SessionError::Json { place: place(), reason: "not UTF-8".to_owned() },
+                NotAFrame::Json(reason) => SessionError::Json { place: place(), reason },
+                NotAFrame::Schema(found) => SessionError::UnsupportedSchema { place: place(), found },
             })?;
-            frame.verify_payload().map_err(|reason| Error::PayloadIntegrityMismatch {
+            frame.verify_payload().map_err(|reason| SessionError::PayloadIntegrityMismatch {
                 place: FramePlace {
                     path: source.path().to_owned(),
                     entry_seq: frame.entry_seq,
@@ -211,7 +207,7 @@ impl<'s> View<'s> {
                 },
                 reason,
             })?;
-            frames.push(frame.to_frame().map_err(|reason| Error::Json { place: place(), reason })?);
+            frames.push(frame.to_frame().map_err(|reason| SessionError::Json { place: place(), reason })?);
         }
         source.check_len()?;
         Ok(frames)
@@ -221,8 +217,8 @@ impl<'s> View<'s> {
     /// verified, once.
     ///
     /// # Errors
-    /// As [`View::entry`]; [`Error::SegmentUnreadable`].
-    pub fn chain_hash(&self) -> Result<String, Error> {
+    /// As [`SessionView::lookup_entry`]; [`SessionError::SegmentUnreadable`].
+    pub fn chain_hash(&self) -> Result<String, SessionError> {
         let (known, chain) = {
             let mut chain = self.snapshot.lock_chain();
             (chain.rows(), chain.link())
@@ -231,7 +227,7 @@ impl<'s> View<'s> {
             return Ok(chain.to_string());
         }
         let rest =
-            verify(self.layout, self.rows(), known..self.rows().len(), self.rows().len(), self.limit_bytes)?;
+            verify(&self.layout, self.rows(), known..self.rows().len(), self.rows().len(), self.limit_bytes)?;
         let mut chain = self.snapshot.lock_chain();
         if chain.rows() == known {
             rest.facts.iter().for_each(|facts| chain.push(&facts.payload_sha256));
@@ -244,10 +240,10 @@ impl<'s> View<'s> {
     ///
     /// # Errors
     /// The first failure found.
-    pub fn validate(&self) -> Result<Validated, Error> {
+    pub fn validate_integrity(&self) -> Result<Validated, SessionError> {
         let rows = self.rows();
-        check_order(self.layout, rows)?;
-        let verified = verify(self.layout, rows, 0..rows.len(), rows.len(), self.limit_bytes)?;
+        check_order(&self.layout, rows)?;
+        let verified = verify(&self.layout, rows, 0..rows.len(), rows.len(), self.limit_bytes)?;
         check_graph(rows, &verified)?;
         let of_kind = |kind| verified.facts.iter().filter(|facts| facts.kind == kind).count() as u64;
         Ok(Validated {
@@ -262,9 +258,9 @@ impl<'s> View<'s> {
     ///
     /// # Errors
     /// What the system says.
-    pub fn unindexed(&self) -> Result<Vec<(PathBuf, Range<u64>)>, Error> {
+    pub fn unindexed(&self) -> Result<Vec<(PathBuf, Range<u64>)>, SessionError> {
         let files = self.layout.segment_files()?;
-        let mut found = recovery::unindexed(self.layout, &files, self.rows())?;
+        let mut found = recovery::unindexed(&self.layout, &files, self.rows())?;
         let last = self.rows().last();
         for (&segment_seq, &len_bytes) in files.len_bytes.range(last.map_or(0, |last| last.segment_seq)..) {
             let end = last.filter(|last| last.segment_seq == segment_seq).and_then(|last| last.end());
@@ -272,20 +268,23 @@ impl<'s> View<'s> {
                 found.push((segment_seq, end.unwrap_or(0)..len_bytes));
             }
         }
-        Ok(found.into_iter().map(|(segment_seq, range)| (self.layout.segment(segment_seq), range)).collect())
+        Ok(found
+            .into_iter()
+            .map(|(segment_seq, range)| (self.layout.segment_file_path(segment_seq), range))
+            .collect())
     }
 
     /// Reads the frame of a row. `open` keeps the last segment open between calls.
-    fn read(&self, row: usize, open: &mut Option<(u64, disk::File)>) -> Result<Frame, Error> {
+    fn read(&self, row: usize, open: &mut Option<(u64, disk::File)>) -> Result<SegmentFrame, SessionError> {
         let numbers = self.rows().numbers(row);
         let file = match open {
             Some((segment_seq, file)) if *segment_seq == numbers.segment_seq => file,
             _ => {
-                let path = self.layout.segment(numbers.segment_seq);
+                let path = self.layout.segment_file_path(numbers.segment_seq);
                 let file = disk::File::open_read_no_follow(&path).map_err(|error| {
                     if error.is_not_found() {
-                        let index = self.layout.index();
-                        Error::IndexMissingFrame { path, entry_seq: numbers.entry_seq, index }
+                        let index = self.layout.index_file_path();
+                        SessionError::IndexMissingFrame { path, entry_seq: numbers.entry_seq, index }
                     } else {
                         error.into()
                     }
@@ -293,14 +292,14 @@ impl<'s> View<'s> {
                 &mut open.insert((numbers.segment_seq, file)).1
             }
         };
-        let range = check_range(self.layout, &numbers, file.len_bytes()?, self.limit_bytes)?;
+        let range = check_range(&self.layout, &numbers, file.len_bytes()?, self.limit_bytes)?;
         let mut bytes = vec![0; (range.end - range.start) as usize];
         file.read_exact_at(&mut bytes, range.start)?;
-        let (frame, _) = check_frame(self.layout, &numbers, self.rows().id(row), &bytes)?;
+        let (frame, _) = check_frame(&self.layout, &numbers, self.rows().id(row), &bytes)?;
         frame.to_frame().map_err(|reason| {
-            let path = self.layout.segment(numbers.segment_seq);
-            Error::Json {
-                place: Place { path, line: numbers.frame_seq, offset: numbers.byte_offset },
+            let path = self.layout.segment_file_path(numbers.segment_seq);
+            SessionError::Json {
+                place: LinePlace { path, line: numbers.frame_seq, offset: numbers.byte_offset },
                 reason,
             }
         })
@@ -310,13 +309,13 @@ impl<'s> View<'s> {
 /// Entries in index order, each read and verified when it is asked for.
 #[derive(Debug)]
 pub struct Entries<'s> {
-    view: View<'s>,
+    view: &'s SessionView,
     rows: std::vec::IntoIter<usize>,
     open: Option<(u64, disk::File)>,
 }
 
 impl Iterator for Entries<'_> {
-    type Item = Result<Frame, Error>;
+    type Item = Result<SegmentFrame, SessionError>;
 
     fn next(&mut self) -> Option<Self::Item> {
         let row = self.rows.next()?;

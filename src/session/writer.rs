@@ -4,31 +4,30 @@
 //! index row is written, and the row before the append is acknowledged; a failed append leaves files and handle as they
 //! were; when that cannot be done, the handle writes no more.
 
+use std::ops::Deref;
 use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
-use super::error::{Error, FramePlace};
-use super::format::{MAX_LINE_BYTES, Row};
+use super::error::{FramePlace, SessionError};
+use super::format::{MAX_LINE_BYTES, OffsetIndexEntry};
 use super::frame::{Chain, Coordinates, hex, write_line};
 use super::index::{CrcText, RowNumbers};
 use super::layout::{Layout, refuse_link};
-use super::options::{Durability, Options};
+use super::options::{Durability, SessionOptions};
 use super::payload::{MAX_ID_BYTES, NewEntry};
 use super::recovery;
-use super::report::RecoveryReport;
+use super::report::SessionRecoveryReport;
 use super::snapshot::Snapshot;
 use super::time;
-use super::view::View;
+use super::view::SessionView;
 use crate::disk;
 
 /// A store opened for writing. There is one such handle at a time, in all processes; readers are not disturbed.
 #[derive(Debug)]
-pub struct Store {
-    pub(super) layout: Layout,
-    pub(super) options: Options,
-    pub(super) limit_bytes: u64,
-    pub(super) snapshot: Snapshot,
+pub struct SessionStoreV2 {
+    pub(super) view: SessionView,
+    options: SessionOptions,
     tail: Tail,
     active: Option<disk::File>,
     index: Option<disk::File>,
@@ -48,9 +47,11 @@ struct Tail {
 }
 
 impl Tail {
-    fn of(snapshot: &Snapshot, layout: &Layout) -> Result<Self, Error> {
+    fn of(snapshot: &Snapshot, layout: &Layout) -> Result<Self, SessionError> {
         let next = |number: u64, what| {
-            number.checked_add(1).ok_or_else(|| Error::SequenceExhausted { root: layout.root.clone(), what })
+            number
+                .checked_add(1)
+                .ok_or_else(|| SessionError::SequenceExhausted { root: layout.root.clone(), what })
         };
         Ok(match snapshot.rows.last() {
             None => Self { at: Coordinates { segment_seq: 1, frame_seq: 1, entry_seq: 1 }, segment_bytes: 0 },
@@ -73,21 +74,19 @@ struct Encoded {
     tail: Tail,
 }
 
-impl Store {
+impl SessionStoreV2 {
     /// A handle over the rows that a locked store has.
     pub(super) fn over(
         layout: Layout,
-        options: &Options,
+        options: &SessionOptions,
         snapshot: Snapshot,
         lock: disk::KernelLock,
-    ) -> Result<Self, Error> {
+    ) -> Result<Self, SessionError> {
         let mut store = Self {
             tail: Tail::of(&snapshot, &layout)?,
             first_unwritten: snapshot.rows.len(),
-            limit_bytes: options.frame_limit_bytes()?,
-            layout,
+            view: SessionView { layout, snapshot, limit_bytes: options.frame_limit_bytes()? },
             options: options.clone(),
-            snapshot,
             active: None,
             index: None,
             index_bytes: 0,
@@ -98,16 +97,11 @@ impl Store {
         Ok(store)
     }
 
-    /// The store as this handle knows it, entries not yet synced included.
-    pub fn view(&self) -> View<'_> {
-        View { layout: &self.layout, snapshot: &self.snapshot, limit_bytes: self.limit_bytes }
-    }
-
-    /// Builds the index again from the segments, as [`Store::open_rebuilding`] does.
+    /// Builds the index again from the segments, as [`SessionStoreV2::open_rebuilding`] does.
     ///
     /// # Errors
-    /// As [`Store::open`]; the handle is then as it was.
-    pub fn rebuild_index(&mut self) -> Result<RecoveryReport, Error> {
+    /// As [`SessionStoreV2::create`]; the handle is then as it was.
+    pub fn rebuild_index(&mut self) -> Result<SessionRecoveryReport, SessionError> {
         self.sync()?;
         let recovered = recovery::rebuild(&self.layout)?;
         self.adopt(Snapshot::with_hashes(recovered.rows, recovered.payload_hashes))?;
@@ -115,17 +109,17 @@ impl Store {
     }
 
     /// Goes on with other rows, which the index file holds.
-    pub(super) fn adopt(&mut self, snapshot: Snapshot) -> Result<(), Error> {
+    pub(super) fn adopt(&mut self, snapshot: Snapshot) -> Result<(), SessionError> {
         self.tail = Tail::of(&snapshot, &self.layout)?;
-        self.snapshot = snapshot;
+        self.view.snapshot = snapshot;
         self.first_unwritten = self.snapshot.rows.len();
         (self.active, self.index) = (None, None);
         self.index_bytes = self.index_file_bytes()?;
         Ok(())
     }
 
-    fn index_file_bytes(&self) -> Result<u64, Error> {
-        match disk::metadata(&self.layout.index()) {
+    fn index_file_bytes(&self) -> Result<u64, SessionError> {
+        match disk::metadata(&self.layout.index_file_path()) {
             Ok(metadata) => Ok(metadata.len_bytes),
             Err(error) if error.is_not_found() => Ok(0),
             Err(error) => Err(error.into()),
@@ -135,10 +129,10 @@ impl Store {
     /// Appends an entry. With [`Durability::Each`] it is durable when this returns.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] for an id of more than [`MAX_ID_BYTES`], [`Error::DuplicateEntryId`], [`Error::MissingParent`], [`Error::CyclicParent`] (its own parent),
-    /// [`Error::FrameTooLarge`], [`Error::Stale`] when somebody wrote past the lock, [`Error::Poisoned`],
-    /// [`Error::SequenceExhausted`], or what the system says. The store is then as it was.
-    pub fn append(&mut self, entry: &NewEntry<'_>) -> Result<Row, Error> {
+    /// [`SessionError::InvalidArgument`] for an id of more than [`MAX_ID_BYTES`], [`SessionError::DuplicateEntryId`], [`SessionError::MissingParent`], [`SessionError::CyclicParent`] (its own parent),
+    /// [`SessionError::FrameTooLarge`], [`SessionError::Stale`] when somebody wrote past the lock, [`SessionError::Poisoned`],
+    /// [`SessionError::SequenceExhausted`], or what the system says. The store is then as it was.
+    pub fn append_entry(&mut self, entry: &NewEntry<'_>) -> Result<OffsetIndexEntry, SessionError> {
         self.check_writable()?;
         self.check_links(entry)?;
         let from = self.mark();
@@ -154,8 +148,8 @@ impl Store {
     /// of one sync, or none is there.
     ///
     /// # Errors
-    /// As [`Store::append`].
-    pub fn append_all(&mut self, entries: &[NewEntry<'_>]) -> Result<(), Error> {
+    /// As [`SessionStoreV2::append_entry`].
+    pub fn append_entries(&mut self, entries: &[NewEntry<'_>]) -> Result<(), SessionError> {
         self.check_writable()?;
         let from = self.mark();
         let done = entries
@@ -171,17 +165,19 @@ impl Store {
     /// Makes everything appended so far durable and visible to others.
     ///
     /// # Errors
-    /// [`Error::Poisoned`], or what the system says. After a failed write of the index the entries are still pending and
+    /// [`SessionError::Poisoned`], or what the system says. After a failed write of the index the entries are still pending and
     /// this may be tried again.
-    pub fn sync(&mut self) -> Result<(), Error> {
+    pub fn sync(&mut self) -> Result<(), SessionError> {
         self.check_writable()?;
         self.write_rows()
     }
 
-    pub(super) fn check_writable(&self) -> Result<(), Error> {
+    pub(super) fn check_writable(&self) -> Result<(), SessionError> {
         match &self.poisoned {
             None => Ok(()),
-            Some(reason) => Err(Error::Poisoned { root: self.layout.root.clone(), reason: reason.clone() }),
+            Some(reason) => {
+                Err(SessionError::Poisoned { root: self.layout.root.clone(), reason: reason.clone() })
+            }
         }?;
         self.check_index_unchanged(self.index.as_ref())
     }
@@ -194,31 +190,31 @@ impl Store {
         self.tail.at.entry_seq
     }
 
-    pub(super) fn poison(&mut self, reason: &Error) {
+    pub(super) fn poison(&mut self, reason: &SessionError) {
         self.poisoned.get_or_insert_with(|| reason.to_string());
     }
 
-    fn check_links(&self, entry: &NewEntry<'_>) -> Result<(), Error> {
+    fn check_links(&self, entry: &NewEntry<'_>) -> Result<(), SessionError> {
         self.check_new_id(&entry.id)?;
         match &entry.parent_id {
             None => Ok(()),
             Some(parent) if *parent == entry.id => {
-                Err(Error::CyclicParent { entry_id: entry.id.clone().into_owned() })
+                Err(SessionError::CyclicParent { entry_id: entry.id.clone().into_owned() })
             }
             Some(parent) if self.snapshot.rows.find_id(parent).is_some() => Ok(()),
             Some(parent) => Err(missing_parent(entry, parent)),
         }
     }
 
-    pub(super) fn check_new_id(&self, id: &str) -> Result<(), Error> {
+    pub(super) fn check_new_id(&self, id: &str) -> Result<(), SessionError> {
         if id.len() > MAX_ID_BYTES {
             let reason = format!("the entry id has {} bytes; {MAX_ID_BYTES} are the most", id.len());
-            return Err(Error::InvalidArgument { reason });
+            return Err(SessionError::InvalidArgument { reason });
         }
         let rows = &self.snapshot.rows;
         match rows.find_id(id) {
             None => Ok(()),
-            Some(row) => Err(Error::DuplicateEntryId {
+            Some(row) => Err(SessionError::DuplicateEntryId {
                 entry_id: id.to_owned(),
                 first_seq: rows.numbers(row).entry_seq,
                 second_seq: self.tail.at.entry_seq,
@@ -226,7 +222,7 @@ impl Store {
         }
     }
 
-    fn encode(&self, entry: &NewEntry<'_>) -> Result<Encoded, Error> {
+    fn encode(&self, entry: &NewEntry<'_>) -> Result<Encoded, SessionError> {
         let payload = entry.payload.get();
         let payload_sha256: [u8; 32] = Sha256::digest(payload).into();
         let mut tail = self.tail;
@@ -234,25 +230,24 @@ impl Store {
         let mut write = |tail: &Tail| {
             line.clear();
             write_line(&mut line, tail.at, entry, &time::now(), &hex(&payload_sha256)).map_err(|error| {
-                Error::InvalidArgument { reason: format!("the entry does not serialise: {error}") }
+                SessionError::InvalidArgument { reason: format!("the entry does not serialise: {error}") }
             })?;
-            Ok::<_, Error>(line.len() as u64)
+            Ok::<_, SessionError>(line.len() as u64)
         };
         let mut len_bytes = write(&tail)?;
         // The length with the old numbers decides, as for the format's other writers.
         let full = tail.segment_bytes.saturating_add(len_bytes) > self.options.max_segment_bytes;
         if tail.segment_bytes > 0 && full {
-            let segment_seq = tail.at.segment_seq.checked_add(1).ok_or_else(|| Error::SequenceExhausted {
-                root: self.layout.root.clone(),
-                what: "segment",
+            let segment_seq = tail.at.segment_seq.checked_add(1).ok_or_else(|| {
+                SessionError::SequenceExhausted { root: self.layout.root.clone(), what: "segment" }
             })?;
             tail = Tail { at: Coordinates { segment_seq, frame_seq: 1, ..tail.at }, segment_bytes: 0 };
             len_bytes = write(&tail)?;
         }
         if len_bytes > MAX_LINE_BYTES {
-            return Err(Error::FrameTooLarge {
+            return Err(SessionError::FrameTooLarge {
                 place: FramePlace {
-                    path: self.layout.segment(tail.at.segment_seq),
+                    path: self.layout.segment_file_path(tail.at.segment_seq),
                     entry_seq: tail.at.entry_seq,
                     offset: tail.segment_bytes,
                     len_bytes,
@@ -264,7 +259,7 @@ impl Store {
     }
 
     /// Writes a frame at the end of its segment and takes its row into memory.
-    pub(super) fn write_frame(&mut self, entry: &NewEntry<'_>) -> Result<(), Error> {
+    pub(super) fn write_frame(&mut self, entry: &NewEntry<'_>) -> Result<(), SessionError> {
         let encoded = self.encode(entry)?;
         let (at, offset) = (encoded.tail.at, encoded.tail.segment_bytes);
         if at.segment_seq != self.tail.at.segment_seq {
@@ -282,13 +277,13 @@ impl Store {
             byte_length: encoded.line.len() as u64,
             crc: CrcText::of(crc32c::crc32c(&encoded.line)),
         };
-        self.snapshot.push(numbers, &entry.id, &encoded.payload_sha256);
+        self.view.snapshot.push(numbers, &entry.id, &encoded.payload_sha256);
         self.tail = Tail::of(&self.snapshot, &self.layout)?;
         Ok(())
     }
 
-    /// As [`Store::write_frame`], for a group without an intent.
-    fn write_grouped(&mut self, entry: &NewEntry<'_>) -> Result<(), Error> {
+    /// As [`SessionStoreV2::write_frame`], for a group without an intent.
+    fn write_grouped(&mut self, entry: &NewEntry<'_>) -> Result<(), SessionError> {
         self.write_frame(entry)?;
         if self.snapshot.rows.len() == 1 {
             // A power cut can leave lost sectors in front of later frames of a group. With one durable row recovery knows
@@ -299,11 +294,11 @@ impl Store {
     }
 
     /// The active segment, open for appending and `expected_bytes` long.
-    fn open_active(&mut self, segment_seq: u64, expected_bytes: u64) -> Result<&disk::File, Error> {
+    fn open_active(&mut self, segment_seq: u64, expected_bytes: u64) -> Result<&disk::File, SessionError> {
         let file = match self.active.take() {
             Some(file) => file,
             None => {
-                let path = self.layout.segment(segment_seq);
+                let path = self.layout.segment_file_path(segment_seq);
                 refuse_link(&path)?;
                 let (file, created) = disk::File::open_append(&path)?;
                 // An empty file may have been left by a writer killed before it made the name durable.
@@ -315,7 +310,7 @@ impl Store {
         };
         let len_bytes = file.len_bytes()?;
         if len_bytes != expected_bytes {
-            return Err(Error::Stale {
+            return Err(SessionError::Stale {
                 path: file.path().to_owned(),
                 reason: format!("it has {len_bytes} bytes, {expected_bytes} were expected"),
             });
@@ -323,7 +318,7 @@ impl Store {
         Ok(self.active.insert(file))
     }
 
-    fn sync_active(&mut self) -> Result<(), Error> {
+    fn sync_active(&mut self) -> Result<(), SessionError> {
         if self.tail.segment_bytes == 0 {
             return Ok(());
         }
@@ -338,7 +333,7 @@ impl Store {
     }
 
     /// Syncs the active segment, then writes the rows that are not in the index yet and syncs it.
-    pub(super) fn write_rows(&mut self) -> Result<(), Error> {
+    pub(super) fn write_rows(&mut self) -> Result<(), SessionError> {
         let rows = self.first_unwritten..self.snapshot.rows.len();
         if rows.is_empty() {
             return Ok(());
@@ -354,7 +349,7 @@ impl Store {
             // Half a row would make the next open build the whole index again.
             if index.set_len(self.index_bytes).is_err() {
                 self.poison(&error.into());
-                return Err(Error::Poisoned {
+                return Err(SessionError::Poisoned {
                     root: self.layout.root.clone(),
                     reason: "a row was written in part and could not be taken back".to_owned(),
                 });
@@ -374,8 +369,8 @@ impl Store {
     }
 
     /// The index, open for appending and as long as this handle left it.
-    fn open_index(&mut self) -> Result<disk::File, Error> {
-        let path = self.layout.index();
+    fn open_index(&mut self) -> Result<disk::File, SessionError> {
+        let path = self.layout.index_file_path();
         let index = match self.index.take() {
             Some(index) => index,
             None => {
@@ -393,9 +388,9 @@ impl Store {
     }
 
     /// Fails when the index is not the file this handle wrote last: a writer that takes no lock was here.
-    fn check_index_unchanged(&self, open: Option<&disk::File>) -> Result<(), Error> {
-        let path = self.layout.index();
-        let stale = |reason| Err(Error::Stale { path: path.clone(), reason });
+    fn check_index_unchanged(&self, open: Option<&disk::File>) -> Result<(), SessionError> {
+        let path = self.layout.index_file_path();
+        let stale = |reason| Err(SessionError::Stale { path: path.clone(), reason });
         let named = match disk::metadata(&path) {
             Ok(named) => named,
             Err(error) if error.is_not_found() && self.index_bytes == 0 => return Ok(()),
@@ -421,29 +416,34 @@ impl Store {
     }
 
     /// After a failure takes back what was written since `from`.
-    pub(super) fn done_or_undone(&mut self, from: Mark, done: Result<(), Error>) -> Result<(), Error> {
+    pub(super) fn done_or_undone(
+        &mut self,
+        from: Mark,
+        done: Result<(), SessionError>,
+    ) -> Result<(), SessionError> {
         let Err(error) = done else { return Ok(()) };
-        if let Error::Stale { .. } = error {
+        if let SessionError::Stale { .. } = error {
             // Somebody else's bytes stand where ours would be cut.
             self.poison(&error);
         } else {
             // The index first, then the highest segment: what a crash leaves in between is frames without a hole.
             let mut undone = Ok(());
             if self.index_bytes > from.index_bytes {
-                undone = cut_back(&self.layout.index(), from.index_bytes);
+                undone = cut_back(&self.layout.index_file_path(), from.index_bytes);
                 self.index_bytes = from.index_bytes;
             }
             let first = from.tail.at.segment_seq;
             for segment_seq in (first..=self.tail.at.segment_seq).rev() {
                 let len_bytes = if segment_seq == first { from.tail.segment_bytes } else { 0 };
-                undone = undone.and_then(|()| cut_back(&self.layout.segment(segment_seq), len_bytes));
+                undone =
+                    undone.and_then(|()| cut_back(&self.layout.segment_file_path(segment_seq), len_bytes));
             }
             if let Err(reason) = undone {
                 self.poison(&reason);
             }
         }
         (self.active, self.index) = (None, None);
-        self.snapshot.truncate(from.rows, from.linked);
+        self.view.snapshot.truncate(from.rows, from.linked);
         self.tail = from.tail;
         self.first_unwritten = self.first_unwritten.min(from.rows);
         Err(error)
@@ -460,7 +460,7 @@ pub(super) struct Mark {
 }
 
 /// Cuts a file back to its old length; a missing one, or a shorter one, has nothing to take back.
-fn cut_back(path: &Path, len_bytes: u64) -> Result<(), Error> {
+fn cut_back(path: &Path, len_bytes: u64) -> Result<(), SessionError> {
     let file = match disk::File::open_rw(path) {
         Ok(file) => file,
         Err(error) if error.is_not_found() => return Ok(()),
@@ -472,11 +472,20 @@ fn cut_back(path: &Path, len_bytes: u64) -> Result<(), Error> {
     Ok(())
 }
 
-pub(super) fn missing_parent(entry: &NewEntry<'_>, parent: &str) -> Error {
-    Error::MissingParent { entry_id: entry.id.clone().into_owned(), parent_id: parent.to_owned() }
+pub(super) fn missing_parent(entry: &NewEntry<'_>, parent: &str) -> SessionError {
+    SessionError::MissingParent { entry_id: entry.id.clone().into_owned(), parent_id: parent.to_owned() }
 }
 
-impl Drop for Store {
+/// What a store holds is asked of its handle, entries that are not yet synced included.
+impl Deref for SessionStoreV2 {
+    type Target = SessionView;
+
+    fn deref(&self) -> &SessionView {
+        &self.view
+    }
+}
+
+impl Drop for SessionStoreV2 {
     fn drop(&mut self) {
         // What fails here is found again by the next opening writer. The lock goes after it.
         let _ = self.sync();

@@ -9,7 +9,10 @@ use super::{
     CheckArgs, NotIndexed, ReindexArgs, StoreDir, WriterArgs, failure, must_exist, reader, unindexed,
 };
 use crate::cli::{Failure, counted, cut_off, print, print_json, printable, warn};
-use crate::session::{Error, Head, IndexSummary, Loss, Options, RecoveryReport, Store, Unindexed, View};
+use crate::session::{
+    IndexSummary, Loss, SessionError, SessionOptions, SessionRecoveryReport, SessionStoreV2, SessionView,
+    StoreHead, UnindexedRange,
+};
 
 /// What `check` and `reindex` print.
 #[derive(Debug, Default, Serialize)]
@@ -18,7 +21,7 @@ struct Summary {
     /// No error, and no whole line that the index lacks.
     ok: bool,
     entry_count: u64,
-    head: Option<Head>,
+    head: Option<StoreHead>,
     chain_hash: Option<String>,
     total_bytes: u64,
     index_summary: Option<IndexSummary>,
@@ -26,14 +29,14 @@ struct Summary {
     error: Option<Failure>,
     /// What the index lacks; of a check.
     #[serde(skip_serializing_if = "Option::is_none")]
-    unindexed: Option<Vec<Unindexed>>,
+    unindexed: Option<Vec<UnindexedRange>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    recovery: Option<RecoveryReport>,
+    recovery: Option<SessionRecoveryReport>,
 }
 
 /// What is known of a store, and whether all of it is sound.
 /// `chain_hash` as the one who verified the store found it.
-fn summarize(view: &View<'_>, chain_hash: Result<String, Error>) -> Summary {
+fn summarize(view: &SessionView, chain_hash: Result<String, SessionError>) -> Summary {
     let mut summary = Summary {
         entry_count: view.entry_count(),
         head: view.head(),
@@ -86,13 +89,13 @@ pub(super) fn check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
             for alike in [lines, unfinished] {
                 tell_first(&alike, |left| format!("{left}; {}", left.remedy()));
             }
-            let ranges = unindexed.into_iter().map(|left| Unindexed {
+            let ranges = unindexed.into_iter().map(|left| UnindexedRange {
                 file: left.path.strip_prefix(dir).unwrap_or(&left.path).to_string_lossy().into_owned(),
                 offset: left.range.start,
                 length: left.range.end - left.range.start,
             });
             let unindexed = Some(ranges.collect());
-            let verified = summarize(&view, view.validate().map(|validated| validated.chain_hash));
+            let verified = summarize(view, view.validate_integrity().map(|validated| validated.chain_hash));
             Summary { ok: verified.ok && is_whole, unindexed, ..verified }
         }
         Err(error) => Summary { error: Some(failure(&error)), ..Summary::default() },
@@ -103,9 +106,12 @@ pub(super) fn check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
 pub(super) fn reindex(args: &ReindexArgs) -> anyhow::Result<ExitCode> {
     let WriterArgs { store: StoreDir { dir, json }, .. } = &args.writer;
     must_exist(dir)?;
-    let options = Options { loss: Loss::Accept, ..args.writer.options() };
-    let opened =
-        if args.rebuild { Store::open_rebuilding(dir, &options) } else { Store::open(dir, &options) };
+    let options = SessionOptions { loss: Loss::Accept, ..args.writer.options() };
+    let opened = if args.rebuild {
+        SessionStoreV2::open_rebuilding(dir, &options)
+    } else {
+        SessionStoreV2::create(dir, &options)
+    };
     let summary = match opened {
         Ok((mut store, mut report)) => {
             // Its advice is what was just done.
@@ -114,9 +120,8 @@ pub(super) fn reindex(args: &ReindexArgs) -> anyhow::Result<ExitCode> {
             let failed = repaired.map(|cut| report.truncated.extend(cut)).err();
             tell(dir, &report);
             // Opening has verified every frame.
-            let view = store.view();
-            let chain_hash = failed.map_or_else(|| view.chain_hash(), Err);
-            Summary { recovery: Some(report), ..summarize(&view, chain_hash) }
+            let chain_hash = failed.map_or_else(|| store.chain_hash(), Err);
+            Summary { recovery: Some(report), ..summarize(&store, chain_hash) }
         }
         Err(error) => Summary { error: Some(failure(&error)), ..Summary::default() },
     };
@@ -142,7 +147,7 @@ fn tell_first<T>(alike: &[T], line: impl Fn(&T) -> String) {
 }
 
 /// Says on standard error what recovery did and found.
-pub(super) fn tell(dir: &Path, report: &RecoveryReport) {
+pub(super) fn tell(dir: &Path, report: &SessionRecoveryReport) {
     let full = |file: &str| dir.join(file).display().to_string();
     if let Some(checkpoint) = report.resumed_rollback {
         warn(&format!("an interrupted rollback to checkpoint {checkpoint} was completed"));

@@ -16,7 +16,7 @@ pub(super) fn checkpoint(args: &CheckpointArgs) -> anyhow::Result<ExitCode> {
         return list_checkpoints(&args.writer.store);
     }
     let mut store = args.writer.open(Durability::Each)?;
-    let last = store.view().checkpoints()?.last().copied().unwrap_or(0);
+    let last = store.checkpoints()?.last().copied().unwrap_or(0);
     let made = store.create_checkpoint(args.number.unwrap_or(last.saturating_add(1)), &args.reason)?;
     if *json {
         print_json(&made)?;
@@ -34,7 +34,7 @@ fn list_checkpoints(args: &StoreDir) -> anyhow::Result<ExitCode> {
     let mut reader = reader(args)?;
     let view = reader.view()?;
     let numbers = view.checkpoints()?;
-    let found = numbers.iter().map(|number| view.checkpoint(*number)).collect::<Result<Vec<_>, _>>()?;
+    let found = numbers.iter().map(|number| view.read_checkpoint(*number)).collect::<Result<Vec<_>, _>>()?;
     let found: Vec<_> = found.into_iter().flatten().collect();
     if args.json {
         #[derive(Serialize)]
@@ -61,11 +61,12 @@ pub(super) fn rollback(args: &RollbackArgs) -> anyhow::Result<ExitCode> {
     must_exist(&args.writer.store.dir)?;
     let mut store = args.writer.open(Durability::Each)?;
     let id = |given: &Option<String>| given.clone().unwrap_or_else(|| uuid::Uuid::new_v4().to_string());
-    let event = store.rollback(args.checkpoint, &id(&args.migration_id), &id(&args.correlation_id))?;
+    let event =
+        store.rollback_to_checkpoint(args.checkpoint, &id(&args.migration_id), &id(&args.correlation_id))?;
     if args.writer.store.json {
         print_json(&event)?;
     } else {
-        let head = store.view().head().map_or("an empty store".to_owned(), |head| {
+        let head = store.head().map_or("an empty store".to_owned(), |head| {
             format!("entry {} ({})", head.entry_seq, head.entry_id)
         });
         print(format!("back at checkpoint {}: {}\n", args.checkpoint, printable::line(&head)).as_bytes())?;
@@ -84,7 +85,7 @@ pub(super) fn manifest(args: &ManifestArgs) -> anyhow::Result<ExitCode> {
     must_exist(dir)?;
     let (manifest, differences) = if args.write {
         let mut store = args.writer.open(Durability::Each)?;
-        let before = store.view().manifest()?;
+        let before = store.read_manifest()?;
         let session_id =
             args.session_id.clone().or_else(|| before.as_ref().map(|before| before.session_id.clone()));
         let format = args.source_format.clone().or_else(|| before.map(|before| before.source_format));
@@ -93,7 +94,7 @@ pub(super) fn manifest(args: &ManifestArgs) -> anyhow::Result<ExitCode> {
     } else {
         let mut reader = reader(&args.writer.store)?;
         let view = reader.view()?;
-        let Some(manifest) = view.manifest()? else {
+        let Some(manifest) = view.read_manifest()? else {
             bail!("{} has no manifest; `--write` writes one", dir.display());
         };
         let differences = view.manifest_differences(&manifest)?;

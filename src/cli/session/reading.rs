@@ -7,11 +7,12 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 use serde::Serialize;
 use serde::ser::SerializeSeq;
+use serde_json::value::RawValue;
 
 use super::{ExportArgs, Failed, PathArgs, ShowArgs, StoreDir, reader, unindexed};
 use crate::cli::{Failure, STDOUT, counted, print, print_json, printable, warn, wrong_usage};
 use crate::disk;
-use crate::session::{Error, Frame, Reader, View, export_line};
+use crate::session::{SegmentFrame, SessionError, SessionReader, SessionView, export_line};
 
 pub(super) fn show(args: &ShowArgs) -> anyhow::Result<ExitCode> {
     let mut reader = reader(&args.store)?;
@@ -19,7 +20,7 @@ pub(super) fn show(args: &ShowArgs) -> anyhow::Result<ExitCode> {
     let view = reader.view()?;
     let json = args.store.json;
     match (&args.entry, args.from, args.tail) {
-        (Some(id), ..) => match view.entry_with_id(id)? {
+        (Some(id), ..) => match view.lookup_entry_by_id(id)? {
             Some(frame) => print_frames(|| std::iter::once(Ok(frame.clone())), json),
             None => no_entry(&args.store, id),
         },
@@ -30,10 +31,10 @@ pub(super) fn show(args: &ShowArgs) -> anyhow::Result<ExitCode> {
                 });
                 warn(&format!("{} has no entry from {from} on; {head}", args.store.dir.display()));
             }
-            print_frames(|| view.entries_from(from), json)
+            print_frames(|| view.read_entries_from(from), json)
         }
-        (None, None, Some(count)) => print_frames(|| view.tail(count), json),
-        (None, None, None) => print_frames(|| view.entries(), json),
+        (None, None, Some(count)) => print_frames(|| view.read_tail_entries(count), json),
+        (None, None, None) => print_frames(|| view.read_all_entries(), json),
     }
 }
 
@@ -42,9 +43,9 @@ pub(super) fn path(args: &PathArgs) -> anyhow::Result<ExitCode> {
     warn_if_entries_are_missing(&mut reader)?;
     let view = reader.view()?;
     let Some(leaf) = args.leaf.clone().or_else(|| view.head().map(|head| head.entry_id)) else {
-        return print_frames(|| view.entries(), args.store.json);
+        return print_frames(|| view.read_all_entries(), args.store.json);
     };
-    let path = view.active_path_entries(&leaf)?;
+    let path = view.read_active_path(&leaf)?;
     if path.len() == 0 {
         return no_entry(&args.store, &leaf);
     }
@@ -63,7 +64,7 @@ fn no_entry(store: &StoreDir, id: &str) -> anyhow::Result<ExitCode> {
 }
 
 /// Says what the index lacks: reading goes by it, and would pass over those entries in silence.
-fn warn_if_entries_are_missing(reader: &mut Reader) -> Result<(), Error> {
+fn warn_if_entries_are_missing(reader: &mut SessionReader) -> Result<(), SessionError> {
     for left in unindexed(reader)?.iter().filter(|left| left.has_lines) {
         warn(&format!("{left}, and not shown; {}", left.remedy()));
     }
@@ -72,7 +73,7 @@ fn warn_if_entries_are_missing(reader: &mut Reader) -> Result<(), Error> {
 
 /// Entries as lines, or as one document; that is begun only when all of them were found sound. Memory holds one entry at a
 /// time, so for a document all of them are read twice.
-fn print_frames<F: Iterator<Item = Result<Frame, Error>>>(
+fn print_frames<F: Iterator<Item = Result<SegmentFrame, SessionError>>>(
     frames: impl Fn() -> F,
     json: bool,
 ) -> anyhow::Result<ExitCode> {
@@ -83,19 +84,56 @@ fn print_frames<F: Iterator<Item = Result<Frame, Error>>>(
     print_lines(frames())
 }
 
+/// An entry of a document: a frame without its schema, which is the store's affair.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ShownEntry<'a> {
+    segment_seq: u64,
+    frame_seq: u64,
+    entry_seq: u64,
+    entry_id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    parent_entry_id: Option<&'a str>,
+    entry_type: &'a str,
+    timestamp: &'a str,
+    payload_sha256: &'a str,
+    payload_bytes: u64,
+    payload: &'a RawValue,
+}
+
+impl<'a> ShownEntry<'a> {
+    fn of(frame: &'a SegmentFrame) -> Self {
+        Self {
+            segment_seq: frame.segment_seq,
+            frame_seq: frame.frame_seq,
+            entry_seq: frame.entry_seq,
+            entry_id: &frame.entry_id,
+            parent_entry_id: frame.parent_entry_id.as_deref(),
+            entry_type: &frame.entry_type,
+            timestamp: &frame.timestamp,
+            payload_sha256: &frame.payload_sha256,
+            payload_bytes: frame.payload_bytes,
+            payload: &frame.payload,
+        }
+    }
+}
+
 /// Prints a document of entries that were verified before. One that changed since ends it in the middle, with an error.
-fn print_document(frames: impl Iterator<Item = Result<Frame, Error>>) -> anyhow::Result<ExitCode> {
+fn print_document(
+    frames: impl Iterator<Item = Result<SegmentFrame, SessionError>>,
+) -> anyhow::Result<ExitCode> {
     #[derive(Serialize)]
     struct Shown<T: Serialize> {
         entries: T,
     }
     /// The elements of an array, made while it is printed.
     struct Streamed<T>(Cell<Option<T>>);
-    impl<T: Iterator<Item = Result<Frame, Error>>> Serialize for Streamed<T> {
+    impl<T: Iterator<Item = Result<SegmentFrame, SessionError>>> Serialize for Streamed<T> {
         fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
             let mut array = serializer.serialize_seq(None)?;
             for frame in self.0.take().into_iter().flatten() {
-                array.serialize_element(&frame.map_err(serde::ser::Error::custom)?)?;
+                let frame = frame.map_err(serde::ser::Error::custom)?;
+                array.serialize_element(&ShownEntry::of(&frame))?;
             }
             array.end()
         }
@@ -108,7 +146,7 @@ fn print_document(frames: impl Iterator<Item = Result<Frame, Error>>) -> anyhow:
     Ok(ExitCode::SUCCESS)
 }
 
-fn print_lines(frames: impl Iterator<Item = Result<Frame, Error>>) -> anyhow::Result<ExitCode> {
+fn print_lines(frames: impl Iterator<Item = Result<SegmentFrame, SessionError>>) -> anyhow::Result<ExitCode> {
     let mut out = BufWriter::new(std::io::stdout().lock());
     for frame in frames {
         let frame = match frame {
@@ -145,14 +183,14 @@ pub(super) fn export(args: &ExportArgs) -> anyhow::Result<ExitCode> {
     let view = reader.view()?;
     let Some(path) = &args.file else {
         let mut out = BufWriter::new(std::io::stdout().lock());
-        for frame in view.entries() {
+        for frame in view.read_all_entries() {
             writeln!(out, "{}", export_line(&frame?)).context(STDOUT)?;
         }
         out.flush().context(STDOUT)?;
         return Ok(ExitCode::SUCCESS);
     };
     let file = disk::File::create_new(path)?;
-    let written = write_export(&file, &view);
+    let written = write_export(&file, view);
     if written.is_err() {
         // Half an export under the name of a whole one would mislead.
         let _ = disk::remove_file(path);
@@ -166,10 +204,10 @@ pub(super) fn export(args: &ExportArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn write_export(file: &disk::File, view: &View<'_>) -> Result<usize, Error> {
+fn write_export(file: &disk::File, view: &SessionView) -> Result<usize, SessionError> {
     const BLOCK_BYTES: usize = 1 << 20;
     let (mut block, mut exported) = (Vec::with_capacity(BLOCK_BYTES), 0);
-    for frame in view.entries() {
+    for frame in view.read_all_entries() {
         block.extend_from_slice(export_line(&frame?).as_bytes());
         block.push(b'\n');
         exported += 1;

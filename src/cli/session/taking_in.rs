@@ -9,8 +9,8 @@ use serde::Serialize;
 use super::{AppendArgs, Failed, ImportArgs};
 use crate::cli::{Failure, counted, print, print_error, print_json, printable, warn};
 use crate::session::{
-    Durability, Error, Head, ImportLine, MAX_ID_BYTES, MAX_LINE_BYTES, NewEntry, Payload, Store,
-    parse_import_line,
+    Durability, EntryPayload, ImportLine, MAX_ID_BYTES, MAX_LINE_BYTES, NewEntry, SessionError,
+    SessionStoreV2, StoreHead, parse_import_line,
 };
 
 /// How many entries `append --group` acknowledges together.
@@ -43,7 +43,7 @@ impl Line<'_> {
 
 /// The failure of a line of input, for a document.
 fn failure_in_line(error: &anyhow::Error, number: u64, offset: u64) -> Failure {
-    let class = error.downcast_ref::<Error>().map_or("invalid_line", |error| error.class().as_str());
+    let class = error.downcast_ref::<SessionError>().map_or("invalid_line", |error| error.class().as_str());
     Failure::new(class, &format!("{error:#}")).in_line(number, offset)
 }
 
@@ -58,13 +58,13 @@ pub(super) fn append(args: &AppendArgs) -> anyhow::Result<ExitCode> {
     struct Appended {
         ok: bool,
         appended: u64,
-        head: Option<Head>,
+        head: Option<StoreHead>,
         error: Option<Failure>,
     }
     let durability = if args.group { Durability::Grouped } else { Durability::Each };
     let mut store = args.writer.open(durability)?;
     let (mut waiting, mut appended) = (Vec::new(), 0);
-    let acknowledge = |store: &mut Store, waiting: &mut Vec<String>| -> anyhow::Result<()> {
+    let acknowledge = |store: &mut SessionStoreV2, waiting: &mut Vec<String>| -> anyhow::Result<()> {
         store.sync()?;
         if !args.writer.store.json {
             print(waiting.concat().as_bytes())?;
@@ -88,7 +88,7 @@ pub(super) fn append(args: &AppendArgs) -> anyhow::Result<ExitCode> {
             continue;
         }
         let entry = at.text(&line).and_then(|text| parse_entry(text).with_context(|| at.to_string()));
-        let row = match entry.and_then(|entry| store.append(&entry).with_context(|| at.to_string())) {
+        let row = match entry.and_then(|entry| store.append_entry(&entry).with_context(|| at.to_string())) {
             Ok(row) => row,
             Err(error) => {
                 // What came before is acknowledged first.
@@ -98,7 +98,7 @@ pub(super) fn append(args: &AppendArgs) -> anyhow::Result<ExitCode> {
                 }
                 print_error(&error)?;
                 let error = Some(failure_in_line(&error, at.number, at.offset));
-                print_json(&Appended { ok: false, appended, head: store.view().head(), error })?;
+                print_json(&Appended { ok: false, appended, head: store.head(), error })?;
                 return Ok(ExitCode::FAILURE);
             }
         };
@@ -110,17 +110,19 @@ pub(super) fn append(args: &AppendArgs) -> anyhow::Result<ExitCode> {
     }
     acknowledge(&mut store, &mut waiting)?;
     if args.writer.store.json {
-        print_json(&Appended { ok: true, appended, head: store.view().head(), error: None })?;
+        print_json(&Appended { ok: true, appended, head: store.head(), error: None })?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
 /// An entry to append: keys of its payload sorted, as the store's other writers do.
-fn parse_entry(line: &str) -> Result<NewEntry<'_>, Error> {
+fn parse_entry(line: &str) -> Result<NewEntry<'_>, SessionError> {
     match parse_import_line(line, false)? {
-        ImportLine::Entry(entry) => Ok(NewEntry { payload: Payload::sorted(entry.payload.get())?, ..entry }),
+        ImportLine::Entry(entry) => {
+            Ok(NewEntry { payload: EntryPayload::sorted(entry.payload.get())?, ..entry })
+        }
         ImportLine::Header(_) => {
-            Err(Error::InvalidArgument { reason: "a session header is not an entry".to_owned() })
+            Err(SessionError::InvalidArgument { reason: "a session header is not an entry".to_owned() })
         }
     }
 }
@@ -131,7 +133,7 @@ pub(super) fn import(args: &ImportArgs) -> anyhow::Result<ExitCode> {
     struct Imported {
         imported: usize,
         header: bool,
-        head: Option<Head>,
+        head: Option<StoreHead>,
     }
     let (bytes, name) = read_input(args)?;
     let (mut entries, mut places, mut session_id, mut header) = (Vec::new(), Vec::new(), None, false);
@@ -171,7 +173,7 @@ pub(super) fn import(args: &ImportArgs) -> anyhow::Result<ExitCode> {
         at.offset += line.len() as u64;
     }
     let mut store = args.writer.open(Durability::Each)?;
-    let next_seq = store.view().entry_count().saturating_add(1);
+    let next_seq = store.entry_count().saturating_add(1);
     if let Err(error) = store.import(&entries) {
         return match refused_entry(&error, &entries, next_seq).and_then(|entry| places.get(entry)) {
             Some(&(number, offset)) => {
@@ -189,7 +191,7 @@ pub(super) fn import(args: &ImportArgs) -> anyhow::Result<ExitCode> {
         warn("the session header is not an entry; its id is in the manifest");
     }
     if args.writer.store.json {
-        print_json(&Imported { imported: entries.len(), header, head: store.view().head() })?;
+        print_json(&Imported { imported: entries.len(), header, head: store.head() })?;
     } else {
         print(format!("{} imported\n", counted(entries.len() as u64, "line")).as_bytes())?;
     }
@@ -224,13 +226,17 @@ fn too_much(args: &ImportArgs, what_takes: &str) -> anyhow::Error {
 }
 
 /// Which entry of a group an import was refused for, if it was for one.
-fn refused_entry(error: &Error, entries: &[NewEntry<'_>], next_seq: u64) -> Option<usize> {
+fn refused_entry(error: &SessionError, entries: &[NewEntry<'_>], next_seq: u64) -> Option<usize> {
     match error {
-        Error::DuplicateEntryId { entry_id, .. }
-        | Error::MissingParent { entry_id, .. }
-        | Error::CyclicParent { entry_id } => entries.iter().rposition(|entry| entry.id == *entry_id),
-        Error::InvalidArgument { .. } => entries.iter().position(|entry| entry.id.len() > MAX_ID_BYTES),
-        Error::FrameTooLarge { place, .. } => usize::try_from(place.entry_seq.checked_sub(next_seq)?).ok(),
+        SessionError::DuplicateEntryId { entry_id, .. }
+        | SessionError::MissingParent { entry_id, .. }
+        | SessionError::CyclicParent { entry_id } => entries.iter().rposition(|entry| entry.id == *entry_id),
+        SessionError::InvalidArgument { .. } => {
+            entries.iter().position(|entry| entry.id.len() > MAX_ID_BYTES)
+        }
+        SessionError::FrameTooLarge { place, .. } => {
+            usize::try_from(place.entry_seq.checked_sub(next_seq)?).ok()
+        }
         _ => None,
     }
 }

@@ -6,10 +6,12 @@
 
 use super::plan::{Keep, Plan, has_entry_of};
 use crate::disk;
-use crate::session::error::Error;
+use crate::session::error::SessionError;
 use crate::session::index::Rows;
 use crate::session::layout::{self, Layout, SegmentFiles, SyncedBeside};
-use crate::session::report::{ChangedCrc, LostEntry, Quarantined, RecoveryReport, Truncated, Unindexed};
+use crate::session::report::{
+    ChangedCrc, LostEntry, QuarantinedFile, SessionRecoveryReport, TruncatedFile, UnindexedRange,
+};
 
 /// What a recovered store is.
 #[derive(Debug)]
@@ -17,7 +19,7 @@ pub(crate) struct Recovered {
     pub(crate) rows: Rows,
     /// The payload hashes of all rows; none with [`Verify::Rows`].
     pub(crate) payload_hashes: Option<Vec<[u8; 32]>>,
-    pub(crate) report: RecoveryReport,
+    pub(crate) report: SessionRecoveryReport,
 }
 
 pub(super) fn carry_out(
@@ -25,23 +27,23 @@ pub(super) fn carry_out(
     files: &SegmentFiles,
     plan: Plan,
     synced: SyncedBeside,
-) -> Result<Recovered, Error> {
-    let mut report = RecoveryReport {
+) -> Result<Recovered, SessionError> {
+    let mut report = SessionRecoveryReport {
         index_rebuilt: plan.staged.is_some(),
         rows_before: Some(plan.first_new as u64),
         rows_after: plan.rows.len() as u64,
         gaps: gaps(&plan.rows),
         ignored: files.ignored.clone(),
         index_completed: plan.complete_index,
-        ..RecoveryReport::default()
+        ..SessionRecoveryReport::default()
     };
-    let name = |segment_seq| layout.relative(&layout.segment(segment_seq));
+    let name = |segment_seq| layout.relative(&layout.segment_file_path(segment_seq));
     for (segment_seq, range) in plan.unindexed {
         let (offset, length) = (range.start, range.end - range.start);
-        report.unindexed.push(Unindexed { file: name(segment_seq), offset, length });
+        report.unindexed.push(UnindexedRange { file: name(segment_seq), offset, length });
     }
     for segment_seq in plan.heal {
-        let (file, _) = disk::File::open_append(&layout.segment(segment_seq))?;
+        let (file, _) = disk::File::open_append(&layout.segment_file_path(segment_seq))?;
         file.write_all(b"\n")?;
         file.sync_data()?;
         report.healed.push(name(segment_seq));
@@ -58,21 +60,21 @@ pub(super) fn carry_out(
         }
     }
     if let Some(staged) = plan.staged {
-        staged.rename_over(&layout.index())?;
+        staged.rename_over(&layout.index_file_path())?;
     } else if plan.complete_index || plan.first_new < plan.rows.len() {
         append_rows(layout, &plan.rows, plan.first_new, plan.complete_index)?;
     }
     for &segment_seq in plan.quarantine.iter().rev() {
-        let saved_as = layout.relative(&layout::quarantine(&layout.segment(segment_seq))?);
-        report.quarantined.push(Quarantined { file: name(segment_seq), saved_as });
+        let saved_as = layout.relative(&layout::quarantine(&layout.segment_file_path(segment_seq))?);
+        report.quarantined.push(QuarantinedFile { file: name(segment_seq), saved_as });
     }
     report.quarantined.reverse();
     if !plan.quarantine.is_empty() {
         disk::sync_dir(&layout.segments_dir())?;
     }
     for cut in plan.cuts {
-        let saved = layout.cut(&layout.segment(cut.segment_seq), cut.range.clone())?;
-        report.truncated.push(Truncated {
+        let saved = layout.cut(&layout.segment_file_path(cut.segment_seq), cut.range.clone())?;
+        report.truncated.push(TruncatedFile {
             file: name(cut.segment_seq),
             length: cut.range.start,
             from_length: cut.range.end,
@@ -89,12 +91,12 @@ pub(super) fn carry_out(
 }
 
 /// Appends the rows from `first_new` on to the index, after the LF that its last row may lack.
-fn append_rows(layout: &Layout, rows: &Rows, first_new: usize, complete: bool) -> Result<(), Error> {
-    let (file, _) = disk::File::open_append(&layout.index())?;
+fn append_rows(layout: &Layout, rows: &Rows, first_new: usize, complete: bool) -> Result<(), SessionError> {
+    let (file, _) = disk::File::open_append(&layout.index_file_path())?;
     let len_bytes = file.len_bytes()?;
     let line_end = if complete { file.write_all(b"\n") } else { Ok(()) };
     let written = line_end
-        .map_err(Error::from)
+        .map_err(SessionError::from)
         .and_then(|()| rows.write_lines(first_new..rows.len(), |block| Ok(file.write_all(block)?)))
         .and_then(|()| Ok(file.sync_data()?));
     if written.is_err() {
@@ -105,7 +107,7 @@ fn append_rows(layout: &Layout, rows: &Rows, first_new: usize, complete: bool) -
 }
 
 /// Reports entries of the old index that changed or went.
-fn compare(old: &Rows, new: &Rows, report: &mut RecoveryReport) {
+fn compare(old: &Rows, new: &Rows, report: &mut SessionRecoveryReport) {
     for row in 0..old.len() {
         let (numbers, entry_id) = (old.numbers(row), old.id(row).to_owned());
         let entry_seq = numbers.entry_seq;

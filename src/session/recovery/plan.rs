@@ -8,7 +8,7 @@ use std::ops::{Bound, ControlFlow, Range};
 use std::path::Path;
 
 use crate::scan::Source;
-use crate::session::error::{Error, FramePlace};
+use crate::session::error::{FramePlace, SessionError};
 use crate::session::format::MAX_LINE_BYTES;
 use crate::session::index::{CrcText, RowNumbers, Rows, place_of};
 use crate::session::integrity::{Facts, Parent, Verified, resolve};
@@ -19,7 +19,7 @@ use crate::session::segment::{self, BadLine, BadLines, Content, Line, Scan, Scan
 pub(super) enum Keep {
     /// Nothing: earlier rows were not read either.
     Nothing,
-    /// Payload hashes.
+    /// EntryPayload hashes.
     Hashes,
     /// Everything that checking parents needs, for all rows.
     Facts(Verified),
@@ -167,7 +167,11 @@ impl Plan {
 
     /// Refuses a new index that lacks entries of the old one; where the old one could not be read or has no rows, one that
     /// leaves out sound frames.
-    pub(super) fn check_nothing_lost(&self, layout: &Layout, files: &SegmentFiles) -> Result<(), Error> {
+    pub(super) fn check_nothing_lost(
+        &self,
+        layout: &Layout,
+        files: &SegmentFiles,
+    ) -> Result<(), SessionError> {
         let Some((old, _)) = &self.replaced else { return Ok(()) };
         let count = match (old, &self.stop) {
             (Some(old), _) if !old.is_empty() => {
@@ -178,10 +182,10 @@ impl Plan {
         };
         let (path, offset, reason) = match &self.stop {
             _ if count == 0 => return Ok(()),
-            Some(stop) => (layout.segment(stop.segment_seq), stop.offset, stop.reason.clone()),
-            None => (layout.index(), 0, "the segments lack entries of the index".to_owned()),
+            Some(stop) => (layout.segment_file_path(stop.segment_seq), stop.offset, stop.reason.clone()),
+            None => (layout.index_file_path(), 0, "the segments lack entries of the index".to_owned()),
         };
-        Err(Error::EntriesWouldBeLost { path, offset, count, reason })
+        Err(SessionError::EntriesWouldBeLost { path, offset, count, reason })
     }
 
     /// Takes in what stands behind the last row: frames as rows, everything else as something to refuse or to cut.
@@ -190,7 +194,7 @@ impl Plan {
         layout: &Layout,
         files: &SegmentFiles,
         acknowledged: Acknowledged,
-    ) -> Result<(), Error> {
+    ) -> Result<(), SessionError> {
         let last = self.rows.last();
         let first_segment = last.map_or(0, |last| last.segment_seq);
         let mut cursor = Cursor {
@@ -213,7 +217,7 @@ impl Plan {
         let behind = files.len_bytes.range(first_segment..).map(|(_, len)| len).sum::<u64>();
         let mut room = Room::new(behind.saturating_sub(cursor.end));
         let mut stop = None;
-        let index = layout.index();
+        let index = layout.index_file_path();
         scan.run(|chunk| {
             let Some(source) = chunk.source.clone() else { return Ok(ControlFlow::Continue(())) };
             if chunk.segment_seq != cursor.segment_seq {
@@ -266,7 +270,7 @@ impl Plan {
         index: &Path,
         cursor: &mut Cursor,
         facts: &mut Vec<Facts>,
-    ) -> Result<Option<usize>, Error> {
+    ) -> Result<Option<usize>, SessionError> {
         self.rows.check_room(index, chunk.lines.len())?;
         let (first_row, healed) = (self.rows.len(), self.heal.len());
         let stop = self.take_lines(chunk, cursor, facts);
@@ -337,7 +341,7 @@ impl Plan {
     }
 
     /// Whether the index that is replaced has a row for a line, and the line is not what the row certifies.
-    fn is_altered(&self, source: &Source, line: &Line, cursor: &Cursor) -> Result<bool, Error> {
+    fn is_altered(&self, source: &Source, line: &Line, cursor: &Cursor) -> Result<bool, SessionError> {
         let Some((Some(old), _)) = &self.replaced else { return Ok(false) };
         let is_of_line = |row: &usize| {
             let numbers = old.numbers(*row);
@@ -359,7 +363,7 @@ impl Plan {
         source: &Source,
         line: &Line,
         cursor: &Cursor,
-    ) -> Result<String, Error> {
+    ) -> Result<String, SessionError> {
         const UNFINISHED: &str = "an unfinished write";
         let good_behind = || good_frame_behind(layout, files, line, cursor);
         let is_tail = acknowledged.is_some_and(|end| (cursor.segment_seq, line.offset) >= end);
@@ -374,7 +378,7 @@ impl Plan {
                 if is_tail && !good_behind()? {
                     return Ok(UNFINISHED.to_owned());
                 }
-                return Err(Error::PayloadIntegrityMismatch {
+                return Err(SessionError::PayloadIntegrityMismatch {
                     place: FramePlace {
                         path: source.path().to_owned(),
                         entry_seq: frame.entry_seq,
@@ -391,17 +395,19 @@ impl Plan {
         match reason {
             BadLine::Schema(found) if self.is_altered(source, line, cursor)? => {
                 let reason = format!("its schema is {found:?}, and its CRC-32C is not that of its index row");
-                Err(Error::SegmentFrameCorrupt { place: place(), reason })
+                Err(SessionError::SegmentFrameCorrupt { place: place(), reason })
             }
-            BadLine::Schema(found) => Err(Error::UnsupportedSchema { place: place(), found: found.clone() }),
+            BadLine::Schema(found) => {
+                Err(SessionError::UnsupportedSchema { place: place(), found: found.clone() })
+            }
             _ if torn => Ok(UNFINISHED.to_owned()),
             BadLine::Json(reason) => {
-                Err(Error::SegmentFrameCorrupt { place: place(), reason: reason.clone() })
+                Err(SessionError::SegmentFrameCorrupt { place: place(), reason: reason.clone() })
             }
             BadLine::NotText => {
-                Err(Error::SegmentLineUnreadable { place: place(), reason: "is not UTF-8".to_owned() })
+                Err(SessionError::SegmentLineUnreadable { place: place(), reason: "is not UTF-8".to_owned() })
             }
-            BadLine::TooLong => Err(Error::SegmentLineUnreadable {
+            BadLine::TooLong => Err(SessionError::SegmentLineUnreadable {
                 place: place(),
                 reason: format!("is longer than {} bytes", MAX_LINE_BYTES),
             }),
@@ -422,7 +428,7 @@ pub(super) fn has_entry_of(new: &Rows, old: &Rows, row: usize) -> bool {
 }
 
 /// How many sound frames stand at `stop` and after it, wherever they belong.
-fn count_sound_frames(layout: &Layout, files: &SegmentFiles, stop: &Stop) -> Result<u64, Error> {
+fn count_sound_frames(layout: &Layout, files: &SegmentFiles, stop: &Stop) -> Result<u64, SessionError> {
     let scan = Scan {
         layout,
         files,
@@ -447,7 +453,7 @@ fn good_frame_behind(
     files: &SegmentFiles,
     line: &Line,
     cursor: &Cursor,
-) -> Result<bool, Error> {
+) -> Result<bool, SessionError> {
     let scan = Scan {
         layout,
         files,

@@ -4,19 +4,25 @@ use std::path::Path;
 
 use super::{entry, files, options};
 use crate::disk::faults::{Harness, Image, each_failure};
-use crate::session::{Class, Durability, Error, Loss, NewEntry, Options, Reader, Store};
+use crate::session::{
+    Durability, Loss, NewEntry, SessionError, SessionErrorClass, SessionOptions, SessionStoreV2,
+};
 
 /// Opens an image twice: the second time nothing changes. Answers the ids and the store.
-fn recover(image: &Path, options: &Options, told: &dyn std::fmt::Display) -> (Vec<String>, Store) {
-    let (store, _) = Store::open(image, options).unwrap_or_else(|error| panic!("{told}: {error}"));
+fn recover(
+    image: &Path,
+    options: &SessionOptions,
+    told: &dyn std::fmt::Display,
+) -> (Vec<String>, SessionStoreV2) {
+    let (store, _) = SessionStoreV2::create(image, options).unwrap_or_else(|error| panic!("{told}: {error}"));
     drop(store);
     let after = files(image);
     let (store, report) =
-        Store::open(image, options).unwrap_or_else(|error| panic!("{told}, again: {error}"));
+        SessionStoreV2::create(image, options).unwrap_or_else(|error| panic!("{told}, again: {error}"));
     assert!(!report.changed_files(), "{told}: {report:?}");
     assert_eq!(files(image), after, "{told}");
-    store.view().validate().unwrap_or_else(|error| panic!("{told}: {error}"));
-    let ids = store.view().entry_ids().map(str::to_owned).collect();
+    store.validate_integrity().unwrap_or_else(|error| panic!("{told}: {error}"));
+    let ids = store.entry_ids().map(str::to_owned).collect();
     (ids, store)
 }
 
@@ -31,7 +37,7 @@ impl Acknowledged {
 }
 
 /// Every image must hold a prefix of `all` that is at least what was acknowledged.
-fn check_images(harness: &Harness, acknowledged: &Acknowledged, options: &Options, all: &[String]) {
+fn check_images(harness: &Harness, acknowledged: &Acknowledged, options: &SessionOptions, all: &[String]) {
     let mut images = 0;
     harness.each_image(|image| {
         let (ids, mut store) = recover(&image.path().join("s"), options, image);
@@ -42,7 +48,7 @@ fn check_images(harness: &Harness, acknowledged: &Acknowledged, options: &Option
         );
         assert_eq!(ids, all[..ids.len()], "{image}");
         let next = entry("next", ids.last().map(String::as_str), 3);
-        store.append(&next).unwrap_or_else(|error| panic!("{image}: {error}"));
+        store.append_entry(&next).unwrap_or_else(|error| panic!("{image}: {error}"));
         images += 1;
     });
     assert!(images > 50, "{images}");
@@ -61,10 +67,10 @@ fn appends_and_rotations_survive_a_power_cut_at_any_point() {
     let harness = Harness::recording(directory.path());
     let mut acknowledged = Acknowledged(Vec::new());
     harness.run(|| {
-        let (mut store, _) = Store::open(&root, &options).unwrap();
+        let (mut store, _) = SessionStoreV2::create(&root, &options).unwrap();
         let mut parent: Option<&str> = None;
         for (done, id) in all.iter().enumerate() {
-            store.append(&entry(id, parent, 900)).unwrap();
+            store.append_entry(&entry(id, parent, 900)).unwrap();
             acknowledged.0.push((harness.events(), done + 1));
             parent = Some(id);
         }
@@ -76,14 +82,14 @@ fn appends_and_rotations_survive_a_power_cut_at_any_point() {
 fn groups_survive_a_power_cut_at_any_point() {
     let directory = tempfile::tempdir().unwrap();
     let root = directory.path().join("s");
-    let options = Options { durability: Durability::Grouped, ..options(4000) };
+    let options = SessionOptions { durability: Durability::Grouped, ..options(4000) };
     let all = names(9);
     let harness = Harness::recording(directory.path());
     let mut acknowledged = Acknowledged(Vec::new());
     harness.run(|| {
-        let (mut store, _) = Store::open(&root, &options).unwrap();
+        let (mut store, _) = SessionStoreV2::create(&root, &options).unwrap();
         for (done, id) in all.iter().enumerate() {
-            store.append(&entry(id, None, 700)).unwrap();
+            store.append_entry(&entry(id, None, 700)).unwrap();
             if done % 3 == 2 {
                 store.sync().unwrap();
                 acknowledged.0.push((harness.events(), done + 1));
@@ -102,9 +108,9 @@ fn a_group_into_an_empty_store_survives_a_power_cut_at_any_point() {
     let harness = Harness::recording(directory.path());
     let mut acknowledged = Acknowledged(Vec::new());
     harness.run(|| {
-        let (mut store, _) = Store::open(&root, &options).unwrap();
+        let (mut store, _) = SessionStoreV2::create(&root, &options).unwrap();
         let entries: Vec<NewEntry<'_>> = all.iter().map(|id| entry(id, None, 800)).collect();
-        store.append_all(&entries).unwrap();
+        store.append_entries(&entries).unwrap();
         acknowledged.0.push((harness.events(), all.len()));
     });
     check_images(&harness, &acknowledged, &options, &all);
@@ -122,13 +128,14 @@ fn an_import_is_there_wholly_or_not_at_all_after_a_power_cut() {
         let root = directory.path().join("s");
         let options = options(2500);
         {
-            let (mut store, _) = Store::open(&root, &options).unwrap();
-            (0..before).for_each(|at| drop(store.append(&entry(&format!("old{at}"), None, 300)).unwrap()));
+            let (mut store, _) = SessionStoreV2::create(&root, &options).unwrap();
+            (0..before)
+                .for_each(|at| drop(store.append_entry(&entry(&format!("old{at}"), None, 300)).unwrap()));
         }
         let harness = Harness::recording(directory.path());
         let mut done = usize::MAX;
         harness.run(|| {
-            let (mut store, _) = Store::open(&root, &options).unwrap();
+            let (mut store, _) = SessionStoreV2::create(&root, &options).unwrap();
             store.import(&backwards(&names(6))).unwrap();
             done = harness.events();
         });
@@ -143,7 +150,7 @@ fn an_import_is_there_wholly_or_not_at_all_after_a_power_cut() {
                 assert_eq!(ids[before..], names(6), "{image}");
             }
             assert!(!image.path().join("s/tmp/import.intent.json").exists(), "{image}");
-            store.append(&entry("next", ids.last().map(String::as_str), 3)).unwrap();
+            store.append_entry(&entry("next", ids.last().map(String::as_str), 3)).unwrap();
         });
         assert!(with > 3 && without > 20, "{with} {without}");
     }
@@ -155,13 +162,19 @@ fn a_failing_import_is_there_wholly_or_not_at_all() {
         let directory = tempfile::tempdir().unwrap();
         let root = directory.path().join("s");
         let options = options(2000);
-        drop(Store::open(&root, &options).unwrap().0.append(&entry("old", None, 700)).unwrap());
-        let grouped = Options { durability: Durability::Grouped, ..options.clone() };
+        drop(
+            SessionStoreV2::create(&root, &options)
+                .unwrap()
+                .0
+                .append_entry(&entry("old", None, 700))
+                .unwrap(),
+        );
+        let grouped = SessionOptions { durability: Durability::Grouped, ..options.clone() };
         let told = harness.run(|| {
-            let (mut store, _) = Store::open(&root, &grouped).ok()?;
+            let (mut store, _) = SessionStoreV2::create(&root, &grouped).ok()?;
             let imported = store.import(&backwards(&names(5))).is_ok();
             // What the handle takes after a failed import must not be taken back with it, not even without a row.
-            let next = store.append(&entry("next", None, 10)).is_ok();
+            let next = store.append_entry(&entry("next", None, 10)).is_ok();
             kill(store);
             Some((imported, next))
         });
@@ -176,10 +189,10 @@ fn a_failing_import_is_there_wholly_or_not_at_all() {
 }
 
 /// A store of four entries in two segments, with one more frame and half a frame behind the index.
-fn leave_a_tail(root: &Path, options: &Options) {
-    let (mut store, _) = Store::open(root, options).unwrap();
+fn leave_a_tail(root: &Path, options: &SessionOptions) {
+    let (mut store, _) = SessionStoreV2::create(root, options).unwrap();
     for id in ["e0", "e1", "e2", "e3"] {
-        store.append(&entry(id, None, 600)).unwrap();
+        store.append_entry(&entry(id, None, 600)).unwrap();
     }
     drop(store);
     let index = root.join("index/offsets.jsonl");
@@ -202,7 +215,7 @@ fn recovery_itself_survives_a_power_cut_at_any_point() {
             std::fs::write(root.join("index/offsets.jsonl"), b"{\"torn").unwrap();
         }
         let harness = Harness::recording(directory.path());
-        harness.run(|| drop(Store::open(&root, &options).unwrap()));
+        harness.run(|| drop(SessionStoreV2::create(&root, &options).unwrap()));
         check_images(&harness, &Acknowledged(vec![(0, 4)]), &options, &names(4));
     }
 }
@@ -211,11 +224,11 @@ fn recovery_itself_survives_a_power_cut_at_any_point() {
 fn a_cut_with_later_segments_survives_a_power_cut_at_any_point() {
     let directory = tempfile::tempdir().unwrap();
     let root = directory.path().join("s");
-    let options = Options { loss: Loss::Accept, ..options(1500) };
+    let options = SessionOptions { loss: Loss::Accept, ..options(1500) };
     {
-        let (mut store, _) = Store::open(&root, &options).unwrap();
+        let (mut store, _) = SessionStoreV2::create(&root, &options).unwrap();
         for id in names(7) {
-            store.append(&entry(&id, None, 400)).unwrap();
+            store.append_entry(&entry(&id, None, 400)).unwrap();
         }
     }
     let segment = root.join("segments/0000000000000002.seg");
@@ -225,8 +238,8 @@ fn a_cut_with_later_segments_survives_a_power_cut_at_any_point() {
     std::fs::write(&segment, altered).unwrap();
     let kept = text.lines().count();
     let harness = Harness::recording(directory.path());
-    harness.run(|| drop(Store::open(&root, &options).unwrap()));
-    let left = Store::open(&root, &options).unwrap().0.view().row_count();
+    harness.run(|| drop(SessionStoreV2::create(&root, &options).unwrap()));
+    let left = SessionStoreV2::create(&root, &options).unwrap().0.row_count();
     assert!(kept >= 1 && left < 7 - kept);
     harness.each_image(|image| {
         let (ids, _) = recover(&image.path().join("s"), &options, image);
@@ -240,15 +253,15 @@ fn checkpoints_and_manifests_are_whole_or_absent_after_a_power_cut() {
     let root = directory.path().join("s");
     let options = options(2000);
     {
-        let (mut store, _) = Store::open(&root, &options).unwrap();
-        store.append(&entry("e0", None, 10)).unwrap();
+        let (mut store, _) = SessionStoreV2::create(&root, &options).unwrap();
+        store.append_entry(&entry("e0", None, 10)).unwrap();
         store.write_manifest("talk", "native_v2").unwrap();
     }
     let harness = Harness::recording(directory.path());
     let mut done = (usize::MAX, usize::MAX);
     harness.run(|| {
-        let (mut store, _) = Store::open(&root, &options).unwrap();
-        store.append(&entry("e1", Some("e0"), 700)).unwrap();
+        let (mut store, _) = SessionStoreV2::create(&root, &options).unwrap();
+        store.append_entry(&entry("e1", Some("e0"), 700)).unwrap();
         store.create_checkpoint(1, "manual").unwrap();
         done.0 = harness.events();
         store.write_manifest("talk", "native_v2").unwrap();
@@ -256,26 +269,26 @@ fn checkpoints_and_manifests_are_whole_or_absent_after_a_power_cut() {
     });
     harness.each_image(|image| {
         let root = image.path().join("s");
-        let mut reader = Reader::open(&root, &options).unwrap();
+        let mut reader = SessionStoreV2::open_for_inspection(&root, &options).unwrap();
         let view = reader.view().unwrap_or_else(|error| panic!("{image}: {error}"));
-        let checkpoint = view.checkpoint(1).unwrap_or_else(|error| panic!("{image}: {error}"));
+        let checkpoint = view.read_checkpoint(1).unwrap_or_else(|error| panic!("{image}: {error}"));
         assert!(checkpoint.is_some() || image.after_events() < done.0, "{image}");
-        let manifest = view.manifest().unwrap_or_else(|error| panic!("{image}: {error}")).unwrap();
+        let manifest = view.read_manifest().unwrap_or_else(|error| panic!("{image}: {error}")).unwrap();
         assert!([1, 2].contains(&manifest.counters.entries_total), "{image}");
         assert!(manifest.counters.entries_total == 2 || image.after_events() < done.1, "{image}");
         let (ids, store) = recover(&root, &options, image);
         if let Some(checkpoint) = checkpoint {
             assert_eq!(ids, names(2), "{image}: what a checkpoint certifies is durable");
-            assert_eq!(store.view().chain_hash().unwrap(), checkpoint.chain_hash, "{image}");
+            assert_eq!(store.chain_hash().unwrap(), checkpoint.chain_hash, "{image}");
         }
     });
 }
 
 /// Seven entries over several segments; checkpoint 1 at the third, 2 at the last; a manifest.
-fn with_checkpoints(root: &Path, options: &Options) {
-    let (mut store, _) = Store::open(root, options).unwrap();
+fn with_checkpoints(root: &Path, options: &SessionOptions) {
+    let (mut store, _) = SessionStoreV2::create(root, options).unwrap();
     for (number, id) in names(7).iter().enumerate() {
-        store.append(&entry(id, None, 400)).unwrap();
+        store.append_entry(&entry(id, None, 400)).unwrap();
         if number == 2 {
             store.create_checkpoint(1, "manual").unwrap();
         }
@@ -293,24 +306,24 @@ fn a_rollback_happens_wholly_or_not_at_all() {
     let harness = Harness::recording(directory.path());
     let mut done = usize::MAX;
     harness.run(|| {
-        let (mut store, _) = Store::open(&root, &options).unwrap();
-        store.rollback(1, "m", "c").unwrap();
+        let (mut store, _) = SessionStoreV2::create(&root, &options).unwrap();
+        store.rollback_to_checkpoint(1, "m", "c").unwrap();
         done = harness.events();
     });
     let (mut back, mut forth) = (0, 0);
     harness.each_image(|image| {
         let root = image.path().join("s");
         let (ids, store) = recover(&root, &options, image);
-        let view = store.view();
-        let manifest = view.manifest().unwrap().unwrap();
+        let view = &*store;
+        let manifest = view.read_manifest().unwrap().unwrap();
         assert!(view.manifest_differences(&manifest).unwrap().is_empty(), "{image}");
-        let ledger = view.migration_ledger().unwrap();
+        let ledger = view.read_migration_events().unwrap();
         assert!(ledger.torn.is_none(), "{image}");
         if ids.len() == 3 {
             back += 1;
             assert_eq!(ledger.events.len(), 1, "{image}: {:?}", ledger.events);
             assert_eq!(view.checkpoints().unwrap(), [1], "{image}");
-            assert_eq!(view.chain_hash().unwrap(), view.checkpoint(1).unwrap().unwrap().chain_hash);
+            assert_eq!(view.chain_hash().unwrap(), view.read_checkpoint(1).unwrap().unwrap().chain_hash);
         } else {
             forth += 1;
             assert_eq!(ids, names(7), "{image}");
@@ -329,14 +342,14 @@ fn a_failing_append_leaves_store_and_handle_as_they_were() {
         let options = options(2500);
         let mut acknowledged = Vec::new();
         harness.run(|| {
-            let Ok((mut store, _)) = Store::open(&root, &options) else { return };
+            let Ok((mut store, _)) = SessionStoreV2::create(&root, &options) else { return };
             for id in names(6) {
-                let before = (store.view().row_count(), store.view().head());
-                match store.append(&entry(&id, None, 700)) {
+                let before = (store.row_count(), store.head());
+                match store.append_entry(&entry(&id, None, 700)) {
                     Ok(row) => acknowledged.push(row.entry_id),
                     Err(error) => {
                         assert!(error.to_string().contains(&*root.to_string_lossy()), "{error}");
-                        assert_eq!((store.view().row_count(), store.view().head()), before, "{harness:?}");
+                        assert_eq!((store.row_count(), store.head()), before, "{harness:?}");
                     }
                 }
             }
@@ -345,7 +358,7 @@ fn a_failing_append_leaves_store_and_handle_as_they_were() {
         for id in &acknowledged {
             assert!(ids.contains(id), "{harness:?}: {id} was acknowledged, {ids:?} there");
         }
-        store.append(&entry("after", None, 10)).unwrap();
+        store.append_entry(&entry("after", None, 10)).unwrap();
     });
 }
 
@@ -353,18 +366,18 @@ fn a_failing_append_leaves_store_and_handle_as_they_were() {
 fn a_handle_goes_on_after_a_full_disk_was_cleared() {
     let directory = tempfile::tempdir().unwrap();
     let root = directory.path().join("s");
-    let (mut store, _) = Store::open(&root, &options(2500)).unwrap();
-    store.append(&entry("e0", None, 700)).unwrap();
+    let (mut store, _) = SessionStoreV2::create(&root, &options(2500)).unwrap();
+    store.append_entry(&entry("e0", None, 700)).unwrap();
     for fail_at in 0..2 {
         let harness = Harness::failing(crate::disk::faults::Fault::PartialWrite, fail_at);
-        let failed = harness.run(|| store.append(&entry("full", None, 700))).unwrap_err();
-        assert!(matches!(failed, Error::Disk(_)), "{failed}");
+        let failed = harness.run(|| store.append_entry(&entry("full", None, 700))).unwrap_err();
+        assert!(matches!(failed, SessionError::Disk(_)), "{failed}");
     }
-    store.append(&entry("e1", Some("e0"), 700)).unwrap();
+    store.append_entry(&entry("e1", Some("e0"), 700)).unwrap();
     drop(store);
-    let (store, report) = Store::open(&root, &options(2500)).unwrap();
+    let (store, report) = SessionStoreV2::create(&root, &options(2500)).unwrap();
     assert!(!report.changed_files(), "nothing was left behind: {report:?}");
-    assert_eq!(store.view().entry_ids().collect::<Vec<_>>(), ["e0", "e1"]);
+    assert_eq!(store.entry_ids().collect::<Vec<_>>(), ["e0", "e1"]);
 }
 
 #[test]
@@ -374,14 +387,14 @@ fn a_failing_group_is_not_there_at_all() {
         let root = directory.path().join("s");
         let options = options(2000);
         {
-            let (mut store, _) = Store::open(&root, &options).unwrap();
-            store.append(&entry("old", None, 700)).unwrap();
+            let (mut store, _) = SessionStoreV2::create(&root, &options).unwrap();
+            store.append_entry(&entry("old", None, 700)).unwrap();
         }
         let outcome = harness.run(|| {
-            let (mut store, _) = Store::open(&root, &options)?;
+            let (mut store, _) = SessionStoreV2::create(&root, &options)?;
             let entries: Vec<NewEntry<'static>> =
                 names(5).iter().map(|id| entry(id, Some("old"), 600)).collect();
-            store.append_all(&entries)
+            store.append_entries(&entries)
         });
         let (ids, _) = recover(&root, &options, &format!("{harness:?}"));
         if outcome.is_ok() {
@@ -400,18 +413,19 @@ fn a_failing_rollback_is_completed_by_the_next_handle_or_never_happened() {
         with_checkpoints(&root, &options);
         let mut acknowledged = false;
         let outcome = harness.run(|| {
-            let (mut store, _) = Store::open(&root, &options)?;
-            let outcome = store.rollback(1, "m", "c");
+            let (mut store, _) = SessionStoreV2::create(&root, &options)?;
+            let outcome = store.rollback_to_checkpoint(1, "m", "c");
             if let Err(error) = &outcome {
-                let next = store.append(&entry("next", None, 10));
+                let next = store.append_entry(&entry("next", None, 10));
                 acknowledged = next.is_ok();
-                let poisoned = next.as_ref().is_err_and(|next| next.class() == Class::PoisonedHandle);
-                assert!(poisoned || store.view().row_count() == 8 || next.is_err(), "{harness:?}: {error}");
+                let poisoned =
+                    next.as_ref().is_err_and(|next| next.class() == SessionErrorClass::PoisonedHandle);
+                assert!(poisoned || store.row_count() == 8 || next.is_err(), "{harness:?}: {error}");
             }
             outcome
         });
         let (ids, store) = recover(&root, &options, &format!("{harness:?}"));
-        let events = store.view().migration_ledger().unwrap().events;
+        let events = store.read_migration_events().unwrap().events;
         let ok_events = events.iter().filter(|event| event.outcome == "ok").count();
         assert_eq!(ids.iter().any(|id| id == "next"), acknowledged, "{harness:?}: {ids:?}");
         if ids.len() == 3 {
@@ -429,7 +443,7 @@ fn a_failing_recovery_leaves_what_the_next_one_recovers() {
         let root = directory.path().join("s");
         let options = options(2000);
         leave_a_tail(&root, &options);
-        let _ = harness.run(|| Store::open(&root, &options).map(drop));
+        let _ = harness.run(|| SessionStoreV2::create(&root, &options).map(drop));
         let (ids, _) = recover(&root, &options, &format!("{harness:?}"));
         assert_eq!(ids, names(4), "{harness:?}");
     });
@@ -441,32 +455,32 @@ fn a_failing_refresh_gives_no_row_twice() {
         let directory = tempfile::tempdir().unwrap();
         let root = directory.path().join("s");
         let options = options(1 << 20);
-        let (mut store, _) = Store::open(&root, &options).unwrap();
-        store.append(&entry("e0", None, 10)).unwrap();
-        let mut reader = Reader::open(&root, &options).unwrap();
+        let (mut store, _) = SessionStoreV2::create(&root, &options).unwrap();
+        store.append_entry(&entry("e0", None, 10)).unwrap();
+        let mut reader = SessionStoreV2::open_for_inspection(&root, &options).unwrap();
         reader.view().unwrap();
-        store.append(&entry("e1", None, 10)).unwrap();
+        store.append_entry(&entry("e1", None, 10)).unwrap();
         let first = harness.run(|| reader.view().map(|view| view.row_count()));
         assert!(first.as_ref().map_or(true, |rows| *rows == 2), "{harness:?}: {first:?}");
         // A reader takes no space: a full disk is met by the writer alone.
-        harness.run(|| store.append(&entry("e2", None, 10))).ok();
-        let rows = store.view().row_count();
+        harness.run(|| store.append_entry(&entry("e2", None, 10))).ok();
+        let rows = store.row_count();
         let view = reader.view().unwrap();
         assert_eq!(view.entry_ids().collect::<Vec<_>>(), names(rows), "{harness:?}: {first:?}");
     });
 }
 
 /// Ends a handle as SIGKILL does: what it wrote is there, unsynced; only the kernel lets go of the lock.
-fn kill(mut store: Store) {
-    store.poison(&Error::InvalidArgument { reason: "killed".to_owned() });
+fn kill(mut store: SessionStoreV2) {
+    store.poison(&SessionError::InvalidArgument { reason: "killed".to_owned() });
 }
 
 /// What a store says after a power cut: every row leads to its frame.
-fn check_rows_lead_to_frames(root: &Path, options: &Options, told: &dyn std::fmt::Display) {
-    let mut reader = Reader::open(root, options).unwrap();
+fn check_rows_lead_to_frames(root: &Path, options: &SessionOptions, told: &dyn std::fmt::Display) {
+    let mut reader = SessionStoreV2::open_for_inspection(root, options).unwrap();
     // A torn last row is no row.
     let Ok(view) = reader.view() else { return };
-    for (row, found) in view.entries().enumerate() {
+    for (row, found) in view.read_all_entries().enumerate() {
         found.unwrap_or_else(|error| panic!("{told}: row {row}: {error}"));
     }
 }
@@ -476,20 +490,20 @@ fn what_recovery_takes_in_from_a_killed_writer_is_durable_before_it_is_a_row() {
     for lose_index in [false, true] {
         let directory = tempfile::tempdir().unwrap();
         let root = directory.path().join("s");
-        let options = Options { durability: Durability::Grouped, ..options(2000) };
+        let options = SessionOptions { durability: Durability::Grouped, ..options(2000) };
         let all = names(6);
         let harness = Harness::recording(directory.path());
         let (mut acknowledged, mut certified) = (Acknowledged(Vec::new()), usize::MAX);
         harness.run(|| {
-            let (mut store, _) = Store::open(&root, &options).unwrap();
-            all.iter().for_each(|id| drop(store.append(&entry(id, None, 600)).unwrap()));
+            let (mut store, _) = SessionStoreV2::create(&root, &options).unwrap();
+            all.iter().for_each(|id| drop(store.append_entry(&entry(id, None, 600)).unwrap()));
             kill(store);
             if lose_index {
                 crate::disk::remove_file(&root.join("index/offsets.jsonl")).unwrap();
             }
-            let (mut store, report) = Store::open(&root, &options).unwrap();
+            let (mut store, report) = SessionStoreV2::create(&root, &options).unwrap();
             assert!(report.changed_files(), "{report:?}");
-            assert!(store.view().head().unwrap().segment_seq > 1);
+            assert!(store.head().unwrap().segment_seq > 1);
             acknowledged.0.push((harness.events(), all.len()));
             store.create_checkpoint(1, "manual").unwrap();
             certified = harness.events();
@@ -499,11 +513,10 @@ fn what_recovery_takes_in_from_a_killed_writer_is_durable_before_it_is_a_row() {
         harness.each_image(|image| {
             let root = image.path().join("s");
             check_rows_lead_to_frames(&root, &options, image);
-            let checkpoint = Reader::open(&root, &options)
-                .unwrap()
-                .view()
-                .ok()
-                .and_then(|view| view.checkpoint(1).unwrap_or_else(|error| panic!("{image}: {error}")));
+            let checkpoint =
+                SessionStoreV2::open_for_inspection(&root, &options).unwrap().view().ok().and_then(|view| {
+                    view.read_checkpoint(1).unwrap_or_else(|error| panic!("{image}: {error}"))
+                });
             let (ids, store) = recover(&root, &options, image);
             assert_eq!(ids, all[..ids.len()], "{image}");
             assert!(ids.len() >= acknowledged.at(image), "{image}: {ids:?}");
@@ -511,7 +524,7 @@ fn what_recovery_takes_in_from_a_killed_writer_is_durable_before_it_is_a_row() {
             if let Some(checkpoint) = checkpoint {
                 certificates += 1;
                 assert_eq!(ids, all, "{image}: what a checkpoint certifies is durable");
-                assert_eq!(store.view().chain_hash().unwrap(), checkpoint.chain_hash, "{image}");
+                assert_eq!(store.chain_hash().unwrap(), checkpoint.chain_hash, "{image}");
             }
         });
         assert!(certificates > 5, "{certificates}");
@@ -523,12 +536,12 @@ fn an_index_row_that_a_killed_writer_did_not_sync_is_durable_before_a_checkpoint
     let directory = tempfile::tempdir().unwrap();
     let root = directory.path().join("s");
     let options = options(1 << 20);
-    drop(Store::open(&root, &options).unwrap().0.append(&entry("e0", None, 10)).unwrap());
+    drop(SessionStoreV2::create(&root, &options).unwrap().0.append_entry(&entry("e0", None, 10)).unwrap());
     let harness = Harness::recording(directory.path());
     harness.run(|| {
         let index = root.join("index/offsets.jsonl");
-        let (mut store, _) = Store::open(&root, &options).unwrap();
-        store.append(&entry("e1", None, 10)).unwrap();
+        let (mut store, _) = SessionStoreV2::create(&root, &options).unwrap();
+        store.append_entry(&entry("e1", None, 10)).unwrap();
         drop(store);
         // The row once more, this time without its sync.
         let rows = std::fs::read(&index).unwrap();
@@ -537,16 +550,16 @@ fn an_index_row_that_a_killed_writer_did_not_sync_is_durable_before_a_checkpoint
         file.set_len(kept as u64).unwrap();
         file.sync_data().unwrap();
         file.write_all(&rows[kept..]).unwrap();
-        let (mut store, report) = Store::open(&root, &options).unwrap();
+        let (mut store, report) = SessionStoreV2::create(&root, &options).unwrap();
         assert!(!report.changed_files(), "{report:?}");
         store.create_checkpoint(1, "manual").unwrap();
     });
     let mut certificates = 0;
     harness.each_image(|image| {
         let root = image.path().join("s");
-        let mut reader = Reader::open(&root, &options).unwrap();
+        let mut reader = SessionStoreV2::open_for_inspection(&root, &options).unwrap();
         let view = match reader.view() {
-            Ok(view) if view.checkpoint(1).unwrap().is_some() => view,
+            Ok(view) if view.read_checkpoint(1).unwrap().is_some() => view,
             _ => return,
         };
         certificates += 1;
@@ -564,12 +577,12 @@ fn an_empty_segment_of_a_killed_writer_gets_a_durable_name() {
     let harness = Harness::recording(directory.path());
     let mut acknowledged = Acknowledged(Vec::new());
     harness.run(|| {
-        let (mut store, _) = Store::open(&root, &options).unwrap();
-        store.append(&entry(&all[0], None, 700)).unwrap();
+        let (mut store, _) = SessionStoreV2::create(&root, &options).unwrap();
+        store.append_entry(&entry(&all[0], None, 700)).unwrap();
         drop(store);
         drop(crate::disk::File::create_new(&root.join("segments/0000000000000002.seg")).unwrap());
-        let (mut store, _) = Store::open(&root, &options).unwrap();
-        assert_eq!(store.append(&entry(&all[1], None, 700)).unwrap().segment_seq, 2);
+        let (mut store, _) = SessionStoreV2::create(&root, &options).unwrap();
+        assert_eq!(store.append_entry(&entry(&all[1], None, 700)).unwrap().segment_seq, 2);
         acknowledged.0.push((harness.events(), 2));
     });
     check_images(&harness, &acknowledged, &options, &all);
@@ -580,12 +593,12 @@ fn an_empty_segment_of_a_killed_writer_gets_a_durable_name() {
 fn the_images_catch_rows_that_are_not_durable() {
     let directory = tempfile::tempdir().unwrap();
     let root = directory.path().join("s");
-    let options = Options { durability: Durability::Grouped, ..options(1 << 20) };
+    let options = SessionOptions { durability: Durability::Grouped, ..options(1 << 20) };
     let harness = Harness::recording(directory.path());
     harness.run(|| {
-        let (mut store, _) = Store::open(&root, &options).unwrap();
-        store.append(&entry("e0", None, 10)).unwrap();
-        store.append(&entry("e1", None, 10)).unwrap();
+        let (mut store, _) = SessionStoreV2::create(&root, &options).unwrap();
+        store.append_entry(&entry("e0", None, 10)).unwrap();
+        store.append_entry(&entry("e1", None, 10)).unwrap();
         std::mem::forget(store);
     });
     let mut lost = 0;

@@ -6,11 +6,12 @@ use serde_json::{Value, json};
 
 use super::{entry, files, options};
 use crate::session::{
-    Class, ImportLine, MigrationEvent, NewEntry, Options, Payload, Reader, Store, Verify, export_line,
-    parse_import_line, session_entry, sidecar_exists, sidecar_root,
+    EntryPayload, ImportLine, MigrationEvent, NewEntry, OffsetIndexEntry, SegmentFrame, SessionErrorClass,
+    SessionOptions, SessionStoreV2, Verify, export_line, frame_to_session_entry, has_v2_sidecar,
+    parse_import_line, v2_sidecar_path,
 };
 
-fn class(outcome: Result<impl std::fmt::Debug, crate::session::Error>) -> Class {
+fn class(outcome: Result<impl std::fmt::Debug, crate::session::SessionError>) -> SessionErrorClass {
     outcome.unwrap_err().class()
 }
 
@@ -18,8 +19,8 @@ fn class(outcome: Result<impl std::fmt::Debug, crate::session::Error>) -> Class 
 fn an_empty_store_has_its_directories_and_no_index() {
     let directory = tempfile::tempdir().unwrap();
     let session = directory.path().join("talk.jsonl");
-    let root = sidecar_root(&session);
-    let (store, report) = Store::open(&root, &options(1000)).unwrap();
+    let root = v2_sidecar_path(&session);
+    let (store, report) = SessionStoreV2::create(&root, &options(1000)).unwrap();
     assert!(!report.changed_files() && report.wide_directories.is_empty());
     assert_eq!(
         files(&root).keys().map(|path| path.file_name().unwrap()).collect::<Vec<_>>(),
@@ -28,32 +29,32 @@ fn an_empty_store_has_its_directories_and_no_index() {
     for name in ["segments", "index", "checkpoints", "migrations", "tmp"] {
         assert_eq!(crate::disk::metadata(&root.join(name)).unwrap().mode, 0o700, "{name}");
     }
-    let view = store.view();
+    let view = &*store;
     assert_eq!(
         (view.entry_count(), view.head(), view.index_summary(), view.total_bytes()),
         (0, None, None, 0)
     );
     assert_eq!(view.chain_hash().unwrap(), "0".repeat(64));
-    assert!(!sidecar_exists(&session));
+    assert!(!has_v2_sidecar(&session));
     drop(store);
-    Store::open(&root, &options(1000)).unwrap().0.append(&entry("a", None, 1)).unwrap();
-    assert!(sidecar_exists(&session));
+    SessionStoreV2::create(&root, &options(1000)).unwrap().0.append_entry(&entry("a", None, 1)).unwrap();
+    assert!(has_v2_sidecar(&session));
 }
 
 #[test]
 fn lines_are_byte_for_byte_what_the_format_says() {
     let directory = tempfile::tempdir().unwrap();
-    let (mut store, _) = Store::open(directory.path(), &options(1000)).unwrap();
-    store.append(&entry("r", None, 0)).unwrap();
+    let (mut store, _) = SessionStoreV2::create(directory.path(), &options(1000)).unwrap();
+    store.append_entry(&entry("r", None, 0)).unwrap();
     store
-        .append(&NewEntry {
+        .append_entry(&NewEntry {
             id: "ü/\"\u{1}".into(),
             parent_id: Some("r".into()),
             entry_type: "label".into(),
-            payload: Payload::from_value(&json!({"b": 1.5, "a": [null, "é\n"]})).unwrap(),
+            payload: EntryPayload::from_value(&json!({"b": 1.5, "a": [null, "é\n"]})).unwrap(),
         })
         .unwrap();
-    let frame = store.view().entry(2).unwrap().unwrap();
+    let frame = store.lookup_entry(2).unwrap().unwrap();
     let text = fs::read_to_string(directory.path().join("segments/0000000000000001.seg")).unwrap();
     let line = text.lines().nth(1).unwrap();
     assert_eq!(
@@ -65,7 +66,13 @@ fn lines_are_byte_for_byte_what_the_format_says() {
             frame.timestamp, frame.payload_sha256
         )
     );
+    assert_eq!(serde_json::to_string(&frame).unwrap(), line);
+    let read: SegmentFrame = serde_json::from_str(line).unwrap();
+    assert_eq!(serde_json::to_string(&read).unwrap(), line);
     let rows = fs::read_to_string(directory.path().join("index/offsets.jsonl")).unwrap();
+    let row = rows.lines().nth(1).unwrap();
+    assert_eq!(serde_json::from_str::<OffsetIndexEntry>(row).unwrap(), store.read_index().nth(1).unwrap());
+    assert_eq!(serde_json::to_string(&store.read_index().nth(1).unwrap()).unwrap(), row);
     let offset = text.find('\n').unwrap() + 1;
     let crc = crc32c::crc32c(&text.as_bytes()[offset..]);
     assert_eq!(
@@ -82,13 +89,15 @@ fn lines_are_byte_for_byte_what_the_format_says() {
 #[test]
 fn segments_rotate_where_the_format_says() {
     let directory = tempfile::tempdir().unwrap();
-    let measure = |store: &mut Store, id: &str, len| store.append(&entry(id, None, len)).unwrap();
+    let measure =
+        |store: &mut SessionStoreV2, id: &str, len| store.append_entry(&entry(id, None, len)).unwrap();
     let line_bytes = {
-        let (mut store, _) = Store::open(&directory.path().join("measure"), &options(1 << 20)).unwrap();
+        let (mut store, _) =
+            SessionStoreV2::create(&directory.path().join("measure"), &options(1 << 20)).unwrap();
         measure(&mut store, "a0", 100).byte_length
     };
     let root = directory.path().join("store");
-    let (mut store, _) = Store::open(&root, &options(2 * line_bytes)).unwrap();
+    let (mut store, _) = SessionStoreV2::create(&root, &options(2 * line_bytes)).unwrap();
     let places: Vec<(u64, u64, u64)> = [("a0", 100), ("a1", 100), ("a2", 100), ("big", 5000), ("a3", 100)]
         .into_iter()
         .map(|(id, len)| measure(&mut store, id, len))
@@ -100,24 +109,24 @@ fn segments_rotate_where_the_format_says() {
         "filled exactly: no rotation"
     );
     drop(store);
-    let (mut store, _) = Store::open(&root, &options(2 * line_bytes)).unwrap();
+    let (mut store, _) = SessionStoreV2::create(&root, &options(2 * line_bytes)).unwrap();
     assert_eq!(measure(&mut store, "a4", 100).segment_seq, 4, "the segment's length is known after opening");
 }
 
 #[test]
 fn what_would_not_open_again_is_refused_before_it_is_written() {
     let directory = tempfile::tempdir().unwrap();
-    let (mut store, _) = Store::open(directory.path(), &options(1000)).unwrap();
-    store.append(&entry("a", None, 1)).unwrap();
+    let (mut store, _) = SessionStoreV2::create(directory.path(), &options(1000)).unwrap();
+    store.append_entry(&entry("a", None, 1)).unwrap();
     let before = files(directory.path());
-    assert_eq!(class(store.append(&entry("a", None, 1))), Class::DuplicateEntryId);
-    assert_eq!(class(store.append(&entry("b", Some("ghost"), 1))), Class::MissingParent);
-    assert_eq!(class(store.append(&entry("b", Some("b"), 1))), Class::CyclicParent);
+    assert_eq!(class(store.append_entry(&entry("a", None, 1))), SessionErrorClass::DuplicateEntryId);
+    assert_eq!(class(store.append_entry(&entry("b", Some("ghost"), 1))), SessionErrorClass::MissingParent);
+    assert_eq!(class(store.append_entry(&entry("b", Some("b"), 1))), SessionErrorClass::CyclicParent);
     let group = [entry("b", Some("a"), 1), entry("b", None, 1)];
-    assert_eq!(class(store.append_all(&group)), Class::DuplicateEntryId);
+    assert_eq!(class(store.append_entries(&group)), SessionErrorClass::DuplicateEntryId);
     assert_eq!(
-        class(store.append_all(&[entry("c", Some("d"), 1), entry("d", None, 1)])),
-        Class::MissingParent
+        class(store.append_entries(&[entry("c", Some("d"), 1), entry("d", None, 1)])),
+        SessionErrorClass::MissingParent
     );
     for bad in [
         vec![entry("b", Some("c"), 1), entry("c", Some("b"), 1)],
@@ -131,46 +140,55 @@ fn what_would_not_open_again_is_refused_before_it_is_written() {
     assert_eq!(files(directory.path()), before);
     store.import(&[entry("c", Some("b"), 1), entry("b", Some("a"), 1)]).unwrap();
     let path: Vec<String> =
-        store.view().active_path("c").unwrap().into_iter().map(|frame| frame.entry_id).collect();
+        store.read_active_path("c").unwrap().map(|frame| frame.unwrap().entry_id).collect();
     assert_eq!(path, ["a", "b", "c"]);
-    assert_eq!(class(Store::open(&directory.path().join("x"), &options(0))), Class::InvalidArgument);
-    assert_eq!(class(Reader::open(directory.path(), &options(0))), Class::InvalidArgument);
+    assert_eq!(
+        class(SessionStoreV2::create(&directory.path().join("x"), &options(0))),
+        SessionErrorClass::InvalidArgument
+    );
+    assert_eq!(
+        class(SessionStoreV2::open_for_inspection(directory.path(), &options(0))),
+        SessionErrorClass::InvalidArgument
+    );
 }
 
 #[test]
 fn one_writer_at_a_time_and_readers_beside_it() {
     let directory = tempfile::tempdir().unwrap();
-    let (mut store, _) = Store::open(directory.path(), &options(1000)).unwrap();
-    assert_eq!(class(Store::open(directory.path(), &options(1000))), Class::Locked);
-    let mut reader = Reader::open(directory.path(), &options(1000)).unwrap();
+    let (mut store, _) = SessionStoreV2::create(directory.path(), &options(1000)).unwrap();
+    assert_eq!(class(SessionStoreV2::create(directory.path(), &options(1000))), SessionErrorClass::Locked);
+    let mut reader = SessionStoreV2::open_for_inspection(directory.path(), &options(1000)).unwrap();
     for number in 0..20 {
-        store.append(&entry(&format!("e{number}"), None, number * 20)).unwrap();
+        store.append_entry(&entry(&format!("e{number}"), None, number * 20)).unwrap();
         let view = reader.view().unwrap();
         assert_eq!(view.entry_count(), number as u64 + 1);
-        assert_eq!(view.head(), store.view().head());
-        assert_eq!(view.entry_with_id(&format!("e{number}")).unwrap().unwrap().entry_seq, number as u64 + 1);
+        assert_eq!(view.head(), store.head());
+        assert_eq!(
+            view.lookup_entry_by_id(&format!("e{number}")).unwrap().unwrap().entry_seq,
+            number as u64 + 1
+        );
     }
     store.create_checkpoint(1, "").unwrap();
-    store.append(&entry("gone", None, 1)).unwrap();
+    store.append_entry(&entry("gone", None, 1)).unwrap();
     assert_eq!(reader.view().unwrap().row_count(), 21);
-    store.rollback(1, "m", "c").unwrap();
+    store.rollback_to_checkpoint(1, "m", "c").unwrap();
     assert_eq!(reader.view().unwrap().row_count(), 20, "an index replaced is read again");
     drop(store);
-    Store::open(directory.path(), &options(1000)).unwrap();
+    SessionStoreV2::create(directory.path(), &options(1000)).unwrap();
 }
 
 #[test]
 fn a_writer_notices_another_that_takes_no_lock() {
     let directory = tempfile::tempdir().unwrap();
-    let (mut store, _) = Store::open(directory.path(), &options(10_000)).unwrap();
-    store.append(&entry("a", None, 1)).unwrap();
+    let (mut store, _) = SessionStoreV2::create(directory.path(), &options(10_000)).unwrap();
+    store.append_entry(&entry("a", None, 1)).unwrap();
     let segment = directory.path().join("segments/0000000000000001.seg");
     let mut foreign = fs::read(&segment).unwrap();
     foreign.extend_from_slice(b"{}\n");
     fs::write(&segment, &foreign).unwrap();
-    assert_eq!(class(store.append(&entry("b", None, 1))), Class::StaleHandle);
+    assert_eq!(class(store.append_entry(&entry("b", None, 1))), SessionErrorClass::StaleHandle);
     assert_eq!(fs::read(&segment).unwrap(), foreign, "the other's bytes stay");
-    assert_eq!(class(store.append(&entry("b", None, 1))), Class::PoisonedHandle);
+    assert_eq!(class(store.append_entry(&entry("b", None, 1))), SessionErrorClass::PoisonedHandle);
 }
 
 #[test]
@@ -178,9 +196,9 @@ fn frames_in_front_of_the_last_row_come_back_and_foreign_bytes_there_stay() {
     let directory = tempfile::tempdir().unwrap();
     let options = options(900);
     {
-        let (mut store, _) = Store::open(directory.path(), &options).unwrap();
+        let (mut store, _) = SessionStoreV2::create(directory.path(), &options).unwrap();
         for number in 0..8 {
-            store.append(&entry(&format!("e{number}"), None, 60)).unwrap();
+            store.append_entry(&entry(&format!("e{number}"), None, 60)).unwrap();
         }
     }
     let index = directory.path().join("index/offsets.jsonl");
@@ -193,9 +211,10 @@ fn frames_in_front_of_the_last_row_come_back_and_foreign_bytes_there_stay() {
         .collect();
     for verify in [Verify::Full, Verify::Rows] {
         fs::write(&index, &without).unwrap();
-        let (store, report) = Store::open(directory.path(), &Options { verify, ..options.clone() }).unwrap();
+        let (store, report) =
+            SessionStoreV2::create(directory.path(), &SessionOptions { verify, ..options.clone() }).unwrap();
         assert!(report.index_rebuilt && report.lost_entries.is_empty());
-        assert_eq!(store.view().row_count(), 8);
+        assert_eq!(store.row_count(), 8);
         assert_eq!(fs::read_to_string(&index).unwrap(), whole);
     }
     // Bytes behind the last frame of an earlier segment that are no frames.
@@ -204,7 +223,7 @@ fn frames_in_front_of_the_last_row_come_back_and_foreign_bytes_there_stay() {
     let end = bytes.len() as u64;
     bytes.extend_from_slice(b"what is this\n");
     fs::write(&first, &bytes).unwrap();
-    let (mut store, report) = Store::open(directory.path(), &options).unwrap();
+    let (mut store, report) = SessionStoreV2::create(directory.path(), &options).unwrap();
     assert!(!report.changed_files());
     assert_eq!((report.unindexed[0].offset, report.unindexed[0].length), (end, 13));
     let manifest = store.write_manifest("s", "native_v2").unwrap();
@@ -217,9 +236,9 @@ fn damage_in_an_unindexed_tail_is_refused_with_its_place_when_good_frames_follow
     let directory = tempfile::tempdir().unwrap();
     let options = options(1 << 20);
     {
-        let (mut store, _) = Store::open(directory.path(), &options).unwrap();
+        let (mut store, _) = SessionStoreV2::create(directory.path(), &options).unwrap();
         for number in 0..5 {
-            store.append(&entry(&format!("e{number}"), None, 60)).unwrap();
+            store.append_entry(&entry(&format!("e{number}"), None, 60)).unwrap();
         }
     }
     let index = directory.path().join("index/offsets.jsonl");
@@ -230,13 +249,13 @@ fn damage_in_an_unindexed_tail_is_refused_with_its_place_when_good_frames_follow
     let lines: Vec<&str> = text.split_inclusive('\n').collect();
     let offset = lines[..3].concat().len();
     for (from, to, expected) in [
-        ("\"payload\":", "\"payload\"!", Class::SegmentFrameCorrupt),
-        ("xx", "xy", Class::PayloadIntegrityMismatch),
+        ("\"payload\":", "\"payload\"!", SessionErrorClass::SegmentFrameCorrupt),
+        ("xx", "xy", SessionErrorClass::PayloadIntegrityMismatch),
     ] {
         let damaged = lines[..3].concat() + &lines[3].replacen(from, to, 1) + lines[4];
         fs::write(&segment, &damaged).unwrap();
         let before = files(directory.path());
-        let error = Store::open(directory.path(), &options).unwrap_err();
+        let error = SessionStoreV2::create(directory.path(), &options).unwrap_err();
         assert_eq!(error.class(), expected);
         let place = format!("{}", segment.display());
         assert!(
@@ -246,8 +265,8 @@ fn damage_in_an_unindexed_tail_is_refused_with_its_place_when_good_frames_follow
         assert_eq!(files(directory.path()), before);
         // With nothing good behind it the same line is a tail, saved before it is cut.
         fs::write(&segment, &damaged[..damaged.len() - lines[4].len()]).unwrap();
-        let (store, report) = Store::open(directory.path(), &options).unwrap();
-        assert_eq!(store.view().row_count(), 3);
+        let (store, report) = SessionStoreV2::create(directory.path(), &options).unwrap();
+        assert_eq!(store.row_count(), 3);
         let saved = directory.path().join(report.truncated[0].saved_as.as_ref().unwrap());
         assert_eq!(fs::read(saved).unwrap(), &damaged.as_bytes()[offset..damaged.len() - lines[4].len()]);
         drop(store);
@@ -261,8 +280,8 @@ fn other_names_links_and_newer_files_are_left_alone() {
     let options = options(1000);
     let root = directory.path();
     {
-        let (mut store, _) = Store::open(root, &options).unwrap();
-        store.append(&entry("a", None, 1)).unwrap();
+        let (mut store, _) = SessionStoreV2::create(root, &options).unwrap();
+        store.append_entry(&entry("a", None, 1)).unwrap();
     }
     for name in [
         "segments/1.seg",
@@ -279,60 +298,67 @@ fn other_names_links_and_newer_files_are_left_alone() {
     )
     .unwrap();
     let before = files(root);
-    let (store, report) = Store::open(root, &options).unwrap();
+    let (store, report) = SessionStoreV2::create(root, &options).unwrap();
     assert_eq!(report.ignored, ["1.seg"]);
     assert!(report.abandoned_rollback.is_some());
     assert_eq!(files(root), before);
     drop(store);
     let segment = root.join("segments/0000000000000002.seg");
     std::os::unix::fs::symlink(root.join("segments/0000000000000001.seg"), &segment).unwrap();
-    assert!(Store::open(root, &options).unwrap_err().to_string().contains("symbolic link"));
+    assert!(SessionStoreV2::create(root, &options).unwrap_err().to_string().contains("symbolic link"));
 }
 
 #[test]
 fn a_torn_ledger_is_not_appended_to_until_it_is_repaired() {
     let directory = tempfile::tempdir().unwrap();
-    let (mut store, _) = Store::open(directory.path(), &options(1000)).unwrap();
-    store.append(&entry("a", None, 1)).unwrap();
+    let (mut store, _) = SessionStoreV2::create(directory.path(), &options(1000)).unwrap();
+    store.append_entry(&entry("a", None, 1)).unwrap();
     store.create_checkpoint(1, "").unwrap();
-    assert_eq!(class(store.rollback(9, "m", "c")), Class::CheckpointNotFound);
+    assert_eq!(class(store.rollback_to_checkpoint(9, "m", "c")), SessionErrorClass::CheckpointNotFound);
     let ledger = directory.path().join("migrations/ledger.jsonl");
     let good = fs::read(&ledger).unwrap();
     for torn in [&good[..40], &good[..good.len() - 1]] {
         fs::write(&ledger, [&good, torn].concat()).unwrap();
-        let read = store.view().migration_ledger().unwrap();
+        let read = store.read_migration_events().unwrap();
         assert_eq!((read.events.len(), read.torn.unwrap().offset), (1, good.len() as u64));
-        assert_eq!(class(store.append_event(MigrationEvent::default())), Class::LedgerTorn);
-        assert_eq!(class(store.rollback(1, "m", "c")), Class::LedgerTorn);
+        assert_eq!(
+            class(store.append_migration_event(MigrationEvent::default())),
+            SessionErrorClass::LedgerTorn
+        );
+        assert_eq!(class(store.rollback_to_checkpoint(1, "m", "c")), SessionErrorClass::LedgerTorn);
         store.repair_ledger().unwrap();
-        assert!(store.view().migration_ledger().unwrap().torn.is_none());
+        assert!(store.read_migration_events().unwrap().torn.is_none());
     }
     assert_eq!(
-        store.view().migration_ledger().unwrap().events.len(),
+        store.read_migration_events().unwrap().events.len(),
         2,
         "a line that only missed its LF is kept"
     );
     let event = store
-        .append_event(MigrationEvent { migration_id: "m".to_owned(), ..MigrationEvent::default() })
+        .append_migration_event(MigrationEvent { migration_id: "m".to_owned(), ..MigrationEvent::default() })
         .unwrap();
-    assert_eq!(event.schema, crate::session::EVENT_SCHEMA);
+    assert_eq!(event.schema, crate::session::MIGRATION_EVENT_SCHEMA);
     assert_eq!(event.at.len(), 24);
 }
 
 #[test]
 fn checkpoints_keep_their_rules_and_failed_rollbacks_their_event() {
     let directory = tempfile::tempdir().unwrap();
-    let (mut store, _) = Store::open(directory.path(), &options(600)).unwrap();
-    assert_eq!(class(store.create_checkpoint(1, "")), Class::InvalidArgument, "an empty store");
+    let (mut store, _) = SessionStoreV2::create(directory.path(), &options(600)).unwrap();
+    assert_eq!(class(store.create_checkpoint(1, "")), SessionErrorClass::InvalidArgument, "an empty store");
     for id in ["a", "b", "c"] {
-        store.append(&entry(id, None, 100)).unwrap();
+        store.append_entry(&entry(id, None, 100)).unwrap();
     }
-    assert_eq!(class(store.create_checkpoint(0, "")), Class::InvalidArgument);
-    assert_eq!(class(store.create_checkpoint(1, &"x".repeat(70_000))), Class::InvalidArgument);
+    assert_eq!(class(store.create_checkpoint(0, "")), SessionErrorClass::InvalidArgument);
+    assert_eq!(class(store.create_checkpoint(1, &"x".repeat(70_000))), SessionErrorClass::InvalidArgument);
     store.create_checkpoint(5, "manual").unwrap();
-    assert_eq!(class(store.create_checkpoint(5, "manual")), Class::CheckpointInvalid);
-    store.append(&entry("d", None, 100)).unwrap();
-    assert_eq!(class(store.create_checkpoint(4, "manual")), Class::CheckpointInvalid, "heads would fall");
+    assert_eq!(class(store.create_checkpoint(5, "manual")), SessionErrorClass::CheckpointInvalid);
+    store.append_entry(&entry("d", None, 100)).unwrap();
+    assert_eq!(
+        class(store.create_checkpoint(4, "manual")),
+        SessionErrorClass::CheckpointInvalid,
+        "heads would fall"
+    );
     let path = directory.path().join("checkpoints/0000000000000005.json");
     let text = fs::read_to_string(&path).unwrap();
     for (from, to, outcome, class_expected) in [
@@ -342,58 +368,59 @@ fn checkpoints_keep_their_rules_and_failed_rollbacks_their_event() {
         ("{", "[", "fatal_error", "json"),
     ] {
         fs::write(&path, text.replacen(from, to, 1)).unwrap();
-        let before =
-            (store.view().row_count(), fs::read(directory.path().join("index/offsets.jsonl")).unwrap());
-        store.rollback(5, "m", "c").unwrap_err();
-        let after =
-            (store.view().row_count(), fs::read(directory.path().join("index/offsets.jsonl")).unwrap());
+        let before = (store.row_count(), fs::read(directory.path().join("index/offsets.jsonl")).unwrap());
+        store.rollback_to_checkpoint(5, "m", "c").unwrap_err();
+        let after = (store.row_count(), fs::read(directory.path().join("index/offsets.jsonl")).unwrap());
         assert_eq!(before, after);
-        let events = store.view().migration_ledger().unwrap().events;
+        let events = store.read_migration_events().unwrap().events;
         let last = events.last().unwrap();
         assert_eq!((last.outcome.as_str(), last.error_class.as_deref()), (outcome, Some(class_expected)));
     }
-    assert_eq!(store.view().migration_ledger().unwrap().events.len(), 4, "one event an attempt");
+    assert_eq!(store.read_migration_events().unwrap().events.len(), 4, "one event an attempt");
     fs::write(&path, text).unwrap();
     let segment = directory.path().join("segments/0000000000000001.seg");
     let sound = fs::read_to_string(&segment).unwrap();
     fs::write(&segment, sound.replacen("xx", "xy", 1)).unwrap();
-    assert_eq!(class(store.rollback(5, "m", "c")), Class::RollbackVerificationFailed);
-    let last = store.view().migration_ledger().unwrap().events.pop().unwrap();
+    assert_eq!(
+        class(store.rollback_to_checkpoint(5, "m", "c")),
+        SessionErrorClass::RollbackVerificationFailed
+    );
+    let last = store.read_migration_events().unwrap().events.pop().unwrap();
     assert_eq!(
         (last.outcome.as_str(), last.error_class.as_deref()),
         ("fatal_error", Some("index_corruption"))
     );
     fs::write(&segment, sound).unwrap();
-    store.rollback(5, "m", "c").unwrap();
-    let twice = store.rollback(5, "m", "c").unwrap();
-    assert_eq!(store.view().migration_ledger().unwrap().events.len(), 7);
+    store.rollback_to_checkpoint(5, "m", "c").unwrap();
+    let twice = store.rollback_to_checkpoint(5, "m", "c").unwrap();
+    assert_eq!(store.read_migration_events().unwrap().events.len(), 7);
     assert_eq!(twice.outcome, "ok");
-    assert_eq!(store.view().entry_ids().collect::<Vec<_>>(), ["a", "b", "c"]);
-    assert_eq!(store.append(&entry("d", None, 100)).unwrap().entry_seq, 4);
+    assert_eq!(store.entry_ids().collect::<Vec<_>>(), ["a", "b", "c"]);
+    assert_eq!(store.append_entry(&entry("d", None, 100)).unwrap().entry_seq, 4);
 }
 
 #[test]
 fn going_back_to_an_empty_store_leaves_an_empty_index_and_no_segments() {
     let directory = tempfile::tempdir().unwrap();
-    let (mut store, _) = Store::open(directory.path(), &options(600)).unwrap();
-    store.append(&entry("a", None, 100)).unwrap();
+    let (mut store, _) = SessionStoreV2::create(directory.path(), &options(600)).unwrap();
+    store.append_entry(&entry("a", None, 100)).unwrap();
     let checkpoint = json!({
         "schema": "pi.session_store_v2.checkpoint.v1", "checkpointSeq": 1, "at": "2026-11-21T00:09:09.762Z",
         "headEntrySeq": 0, "headEntryId": "", "snapshotRef": "checkpoints/0000000000000001.json",
         "compactedBeforeEntrySeq": 0, "chainHash": "0".repeat(64), "reason": "",
     });
     fs::write(directory.path().join("checkpoints/0000000000000001.json"), checkpoint.to_string()).unwrap();
-    store.rollback(1, "m", "c").unwrap();
+    store.rollback_to_checkpoint(1, "m", "c").unwrap();
     assert_eq!(fs::read(directory.path().join("index/offsets.jsonl")).unwrap(), b"");
     assert!(!directory.path().join("segments/0000000000000001.seg").exists());
     assert!(directory.path().join("segments/0000000000000001.seg.bak").exists());
-    assert_eq!(store.append(&entry("b", None, 100)).unwrap().entry_seq, 1);
+    assert_eq!(store.append_entry(&entry("b", None, 100)).unwrap().entry_seq, 1);
 }
 
 #[test]
 fn plain_lines_come_back_as_the_same_entries() {
     let directory = tempfile::tempdir().unwrap();
-    let (mut store, _) = Store::open(&directory.path().join("a"), &options(600)).unwrap();
+    let (mut store, _) = SessionStoreV2::create(&directory.path().join("a"), &options(600)).unwrap();
     let lines = [
         r#"{"type":"message","id":"m2","parentId":"m1","message":{"role":"user","n":1.50}}"#,
         r#"{"type":"session_info","id":"m1","parentId":null,"name":"\u00e9"}"#,
@@ -408,7 +435,7 @@ fn plain_lines_come_back_as_the_same_entries() {
         })
         .collect();
     store.import(&parsed).unwrap();
-    let exported: Vec<String> = store.view().entries().map(|frame| export_line(&frame.unwrap())).collect();
+    let exported: Vec<String> = store.read_all_entries().map(|frame| export_line(&frame.unwrap())).collect();
     assert_eq!(exported[..2], lines[..2], "session lines are their payloads, byte for byte");
     assert!(exported[2].starts_with("{\"entryId\":\"w\",\"parentEntryId\":\"m2\""));
     let again: Vec<NewEntry<'_>> = exported
@@ -418,13 +445,12 @@ fn plain_lines_come_back_as_the_same_entries() {
             ImportLine::Header(_) => panic!("not a header"),
         })
         .collect();
-    let (mut copy, _) = Store::open(&directory.path().join("b"), &options(600)).unwrap();
+    let (mut copy, _) = SessionStoreV2::create(&directory.path().join("b"), &options(600)).unwrap();
     copy.import(&again).unwrap();
-    assert_eq!(copy.view().chain_hash().unwrap(), store.view().chain_hash().unwrap());
-    let key = |store: &Store| -> Vec<(String, Option<String>, String)> {
+    assert_eq!(copy.chain_hash().unwrap(), store.chain_hash().unwrap());
+    let key = |store: &SessionStoreV2| -> Vec<(String, Option<String>, String)> {
         store
-            .view()
-            .entries()
+            .read_all_entries()
             .map(Result::unwrap)
             .map(|frame| (frame.entry_id, frame.parent_entry_id, frame.entry_type))
             .collect()
@@ -433,7 +459,7 @@ fn plain_lines_come_back_as_the_same_entries() {
     let header = r#"{"type":"session","version":3,"id":"s-1","cwd":"/h"}"#;
     assert!(matches!(parse_import_line(header, true).unwrap(), ImportLine::Header(Some(id)) if id == "s-1"));
     for bad in ["", "[]", "{}", "{\"type\":\"message\"}", "{\"entryId\":\"a\",\"payload\":1}"] {
-        assert_eq!(class(parse_import_line(bad, true)), Class::InvalidArgument, "{bad}");
+        assert_eq!(class(parse_import_line(bad, true)), SessionErrorClass::InvalidArgument, "{bad}");
     }
     let values: Vec<Value> = exported.iter().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(values.len(), 4);
@@ -451,14 +477,16 @@ fn a_payload_is_a_session_entry_only_if_it_says_what_its_frame_says() {
     ];
     for (at, (payload, is_entry)) in payloads.into_iter().enumerate() {
         let directory = tempfile::tempdir().unwrap();
-        let (mut store, _) = Store::open(directory.path(), &options(1000)).unwrap();
-        store.append(&entry("a", None, 1)).unwrap();
-        let new = NewEntry { payload: Payload::verbatim(payload).unwrap(), ..entry("b", Some("a"), 1) };
-        store.append(&new).unwrap();
-        let frame = store.view().entry(2).unwrap().unwrap();
-        match session_entry(&frame) {
+        let (mut store, _) = SessionStoreV2::create(directory.path(), &options(1000)).unwrap();
+        store.append_entry(&entry("a", None, 1)).unwrap();
+        let new = NewEntry { payload: EntryPayload::verbatim(payload).unwrap(), ..entry("b", Some("a"), 1) };
+        store.append_entry(&new).unwrap();
+        let frame = store.lookup_entry(2).unwrap().unwrap();
+        match frame_to_session_entry(&frame) {
             Ok(read) => assert!(is_entry && read.id == "b" && read.payload.get() == payload, "{at}"),
-            Err(error) => assert!(!is_entry && error.class() == Class::SessionError, "{at}: {error}"),
+            Err(error) => {
+                assert!(!is_entry && error.class() == SessionErrorClass::SessionError, "{at}: {error}")
+            }
         }
     }
 }
@@ -466,28 +494,28 @@ fn a_payload_is_a_session_entry_only_if_it_says_what_its_frame_says() {
 #[test]
 fn a_segment_is_read_without_the_index() {
     let directory = tempfile::tempdir().unwrap();
-    let (mut store, _) = Store::open(directory.path(), &options(1000)).unwrap();
+    let (mut store, _) = SessionStoreV2::create(directory.path(), &options(1000)).unwrap();
     for number in 0..5 {
-        store.append(&entry(&format!("e{number}"), None, 200)).unwrap();
+        store.append_entry(&entry(&format!("e{number}"), None, 200)).unwrap();
     }
-    let last = store.view().head().unwrap().segment_seq;
+    let last = store.head().unwrap().segment_seq;
     assert!(last > 1);
     std::fs::remove_file(directory.path().join("index/offsets.jsonl")).unwrap();
     let mut ids = Vec::new();
     for segment_seq in 1..=last {
-        let frames = store.view().segment(segment_seq).unwrap();
+        let frames = store.read_segment(segment_seq).unwrap();
         assert!(frames.iter().all(|frame| frame.segment_seq == segment_seq));
         ids.extend(frames.into_iter().map(|frame| frame.entry_id));
     }
     assert_eq!(ids, ["e0", "e1", "e2", "e3", "e4"]);
-    assert!(store.view().segment(last + 1).unwrap().is_empty());
+    assert!(store.read_segment(last + 1).unwrap().is_empty());
     // A payload that is not what its frame says, and a line that is no frame.
     let path = directory.path().join("segments/0000000000000001.seg");
     let text = std::fs::read_to_string(&path).unwrap();
     std::fs::write(&path, text.replacen("xxx", "xyx", 1)).unwrap();
-    assert_eq!(class(store.view().segment(1)), Class::PayloadIntegrityMismatch);
+    assert_eq!(class(store.read_segment(1)), SessionErrorClass::PayloadIntegrityMismatch);
     std::fs::write(&path, format!("{text}{{}}\n")).unwrap();
-    let refused = store.view().segment(1).unwrap_err();
+    let refused = store.read_segment(1).unwrap_err();
     assert!(refused.to_string().contains(&format!("at byte {} (line ", text.len())), "{refused}");
     drop(store);
 }

@@ -6,13 +6,13 @@ use std::path::Path;
 
 use super::{entry, files, options};
 use crate::disk::faults::{Fault, Harness};
-use crate::session::{Class, Durability, Error, Loss, Options, Reader, Store};
+use crate::session::{Durability, Loss, SessionError, SessionErrorClass, SessionOptions, SessionStoreV2};
 
 /// Entries `e1` to `e<count>`.
-fn store_of(root: &Path, options: &Options, count: usize) {
-    let (mut store, _) = Store::open(root, options).unwrap();
+fn store_of(root: &Path, options: &SessionOptions, count: usize) {
+    let (mut store, _) = SessionStoreV2::create(root, options).unwrap();
     let entries: Vec<_> = (1..=count).map(|number| entry(&format!("e{number}"), None, 60)).collect();
-    store.append_all(&entries).unwrap();
+    store.append_entries(&entries).unwrap();
 }
 
 fn segment(root: &Path, number: u64) -> std::path::PathBuf {
@@ -38,8 +38,8 @@ fn one_flipped_digit_drops_no_entry_unless_it_is_asked_for() {
             fs::write(root.join("index/offsets.jsonl"), "{\"torn").unwrap();
         }
         let before = files(root);
-        match Store::open(root, &refusing).unwrap_err() {
-            Error::EntriesWouldBeLost { path, offset, count, reason } => {
+        match SessionStoreV2::create(root, &refusing).unwrap_err() {
+            SessionError::EntriesWouldBeLost { path, offset, count, reason } => {
                 assert_eq!((path, offset, count), (segment(root, 1), line, 991));
                 assert_eq!(reason, "frameSeq is 11, 10 was expected");
             }
@@ -47,15 +47,15 @@ fn one_flipped_digit_drops_no_entry_unless_it_is_asked_for() {
         }
         assert_eq!(files(root), before, "a refusal changes nothing");
 
-        let accepting = Options { loss: Loss::Accept, ..refusing.clone() };
-        let (store, report) = Store::open(root, &accepting).unwrap();
-        assert_eq!(store.view().row_count(), 9);
+        let accepting = SessionOptions { loss: Loss::Accept, ..refusing.clone() };
+        let (store, report) = SessionStoreV2::create(root, &accepting).unwrap();
+        assert_eq!(store.row_count(), 9);
         assert_eq!(report.lost_entries.len(), if lose_index { 0 } else { 991 });
         assert_eq!(report.truncated[0].reason, "frameSeq is 11, 10 was expected");
         let saved = root.join(report.truncated[0].saved_as.as_ref().unwrap());
         assert_eq!(fs::read(saved).unwrap(), before[&segment(root, 1)][line as usize..]);
         drop(store);
-        assert!(!Store::open(root, &refusing).unwrap().1.changed_files());
+        assert!(!SessionStoreV2::create(root, &refusing).unwrap().1.changed_files());
     }
 }
 
@@ -66,10 +66,10 @@ fn segments_that_end_before_the_index_does_are_not_taken_for_the_truth() {
     store_of(root, &options(1 << 20), 5);
     let text = fs::read_to_string(segment(root, 1)).unwrap();
     fs::write(segment(root, 1), text.split_inclusive('\n').take(3).collect::<String>()).unwrap();
-    let error = Store::open(root, &options(1 << 20)).unwrap_err();
-    assert!(matches!(error, Error::EntriesWouldBeLost { count: 2, .. }), "{error}");
-    let accepting = Options { loss: Loss::Accept, ..options(1 << 20) };
-    let lost = Store::open(root, &accepting).unwrap().1.lost_entries;
+    let error = SessionStoreV2::create(root, &options(1 << 20)).unwrap_err();
+    assert!(matches!(error, SessionError::EntriesWouldBeLost { count: 2, .. }), "{error}");
+    let accepting = SessionOptions { loss: Loss::Accept, ..options(1 << 20) };
+    let lost = SessionStoreV2::create(root, &accepting).unwrap().1.lost_entries;
     assert_eq!(lost.iter().map(|lost| lost.entry_seq).collect::<Vec<_>>(), [4, 5]);
 }
 
@@ -85,8 +85,8 @@ fn an_altered_row_is_no_lost_entry() {
         let directory = tempfile::tempdir().unwrap();
         store_of(directory.path(), &options(1 << 20), 5);
         replace_once(&directory.path().join("index/offsets.jsonl"), from, to);
-        let (store, report) = Store::open(directory.path(), &options(1 << 20)).unwrap();
-        assert_eq!(store.view().row_count(), 5, "{to}");
+        let (store, report) = SessionStoreV2::create(directory.path(), &options(1 << 20)).unwrap();
+        assert_eq!(store.row_count(), 5, "{to}");
         assert!(report.index_rebuilt && report.lost_entries.is_empty(), "{to}: {report:?}");
     }
 }
@@ -100,14 +100,14 @@ fn a_stray_segment_of_the_highest_number_leaves_the_others_alone() {
     let stray = segment(root, u64::MAX);
     fs::write(&stray, "stray\n").unwrap();
     let before = files(root);
-    let (mut store, report) = Store::open(root, &options).unwrap();
-    assert_eq!(store.view().row_count(), 4);
+    let (mut store, report) = SessionStoreV2::create(root, &options).unwrap();
+    assert_eq!(store.row_count(), 4);
     assert!(report.quarantined.is_empty(), "{report:?}");
     for (path, bytes) in before.iter().filter(|(path, _)| **path != stray) {
         assert_eq!(&fs::read(path).unwrap(), bytes, "{}", path.display());
     }
     assert_eq!(fs::read(root.join("segments/18446744073709551615.seg.cut")).unwrap(), b"stray\n");
-    store.append(&entry("next", None, 10)).unwrap();
+    store.append_entry(&entry("next", None, 10)).unwrap();
 }
 
 #[test]
@@ -121,13 +121,14 @@ fn a_stray_line_behind_a_sealed_segment_is_set_aside_when_it_is_asked_for() {
     let mut bytes = sound[&sealed].clone();
     bytes.extend_from_slice(b"what is this\n");
     fs::write(&sealed, &bytes).unwrap();
-    let (store, report) = Store::open(root, &refusing).unwrap();
+    let (store, report) = SessionStoreV2::create(root, &refusing).unwrap();
     assert!(!report.changed_files() && report.unindexed.len() == 1, "{report:?}");
     drop(store);
-    let (store, report) = Store::open(root, &Options { loss: Loss::Accept, ..refusing }).unwrap();
+    let (store, report) =
+        SessionStoreV2::create(root, &SessionOptions { loss: Loss::Accept, ..refusing }).unwrap();
     assert!(report.unindexed.is_empty() && report.lost_entries.is_empty(), "{report:?}");
-    assert_eq!(store.view().row_count(), 8);
-    assert!(store.view().unindexed().unwrap().is_empty());
+    assert_eq!(store.row_count(), 8);
+    assert!(store.unindexed().unwrap().is_empty());
     let mut after = files(root);
     assert_eq!(after.remove(&root.join("segments/0000000000000001.seg.cut")).unwrap(), b"what is this\n");
     assert_eq!(after, sound);
@@ -143,13 +144,13 @@ fn an_altered_schema_is_damage_where_the_index_knows_better() {
         "segment_frame.v1\",\"segmentSeq\":1,\"frameSeq\":2",
         "segment_frame.v3\",\"segmentSeq\":1,\"frameSeq\":2",
     );
-    let error = Store::open(root, &options(1 << 20)).unwrap_err();
-    assert_eq!(error.class(), Class::SegmentFrameCorrupt, "{error}");
+    let error = SessionStoreV2::create(root, &options(1 << 20)).unwrap_err();
+    assert_eq!(error.class(), SessionErrorClass::SegmentFrameCorrupt, "{error}");
     assert!(error.to_string().contains("CRC-32C") && !error.to_string().contains("newer"), "{error}");
     // Without the index nobody can tell.
     fs::remove_file(root.join("index/offsets.jsonl")).unwrap();
-    let error = Store::open(root, &options(1 << 20)).unwrap_err();
-    assert_eq!(error.class(), Class::UnsupportedSchema, "{error}");
+    let error = SessionStoreV2::create(root, &options(1 << 20)).unwrap_err();
+    assert_eq!(error.class(), SessionErrorClass::UnsupportedSchema, "{error}");
 }
 
 /// A full disk stops recovery; readers go on with the rows that were there.
@@ -164,8 +165,8 @@ fn a_recovery_that_fails_leaves_no_half_row_to_readers() {
         let rows = fs::read_to_string(&index).unwrap();
         fs::write(&index, rows.split_inclusive('\n').take(2).collect::<String>()).unwrap();
         let harness = Harness::failing(Fault::PartialWrite, fail_at);
-        let opened = harness.run(|| Store::open(&root, &options(1 << 20)).map(drop));
-        let mut reader = Reader::open(&root, &options(1 << 20)).unwrap();
+        let opened = harness.run(|| SessionStoreV2::create(&root, &options(1 << 20)).map(drop));
+        let mut reader = SessionStoreV2::open_for_inspection(&root, &options(1 << 20)).unwrap();
         let shown = reader.view().unwrap_or_else(|error| panic!("{harness:?}: {error}")).row_count();
         if opened.is_ok() {
             assert_eq!(shown, 4);
@@ -182,7 +183,7 @@ fn a_recovery_that_fails_leaves_no_half_row_to_readers() {
 fn what_a_killed_writer_did_not_sync_is_durable_before_it_is_answered_from() {
     let directory = tempfile::tempdir().unwrap();
     let root = directory.path().join("s");
-    let options = Options { durability: Durability::Grouped, ..options(1 << 20) };
+    let options = SessionOptions { durability: Durability::Grouped, ..options(1 << 20) };
     store_of(&root, &options, 1);
     let scratch = tempfile::tempdir().unwrap();
     let two = scratch.path().join("s");
@@ -197,20 +198,20 @@ fn what_a_killed_writer_did_not_sync_is_durable_before_it_is_answered_from() {
             file.write_all(&whole).unwrap();
             crate::disk::rename(file.path(), &root.join(name)).unwrap();
         }
-        let (mut store, report) = Store::open(&root, &options).unwrap();
+        let (mut store, report) = SessionStoreV2::create(&root, &options).unwrap();
         assert!(!report.changed_files(), "{report:?}");
-        let refused = store.append(&entry("e2", None, 60)).unwrap_err();
-        assert_eq!(refused.class(), Class::DuplicateEntryId);
+        let refused = store.append_entry(&entry("e2", None, 60)).unwrap_err();
+        assert_eq!(refused.class(), SessionErrorClass::DuplicateEntryId);
         answered = harness.events();
     });
     let mut images = 0;
     harness.each_image(|image| {
         if image.after_events() >= answered {
             images += 1;
-            let mut reader = Reader::open(&image.path().join("s"), &options).unwrap();
+            let mut reader = SessionStoreV2::open_for_inspection(&image.path().join("s"), &options).unwrap();
             let view = reader.view().unwrap_or_else(|error| panic!("{image}: {error}"));
             assert_eq!(view.entry_ids().collect::<Vec<_>>(), ["e1", "e2"], "{image}");
-            view.validate().unwrap_or_else(|error| panic!("{image}: {error}"));
+            view.validate_integrity().unwrap_or_else(|error| panic!("{image}: {error}"));
         }
     });
     assert!(images > 0);
@@ -219,17 +220,15 @@ fn what_a_killed_writer_did_not_sync_is_durable_before_it_is_answered_from() {
 #[test]
 fn a_path_is_read_an_entry_at_a_time() {
     let directory = tempfile::tempdir().unwrap();
-    let (mut store, _) = Store::open(directory.path(), &options(900)).unwrap();
+    let (mut store, _) = SessionStoreV2::create(directory.path(), &options(900)).unwrap();
     for (id, parent) in [("a", None), ("b", Some("a")), ("c", None), ("d", Some("b"))] {
-        store.append(&entry(id, parent, 60)).unwrap();
+        store.append_entry(&entry(id, parent, 60)).unwrap();
     }
-    let view = store.view();
-    for leaf in ["d", "c", "nope"] {
-        let ids = |frame: crate::session::Frame| frame.entry_id;
-        let all: Vec<String> = view.active_path(leaf).unwrap().into_iter().map(ids).collect();
-        let path = view.active_path_entries(leaf).unwrap();
-        assert_eq!(path.len(), all.len());
-        assert_eq!(path.map(|frame| ids(frame.unwrap())).collect::<Vec<_>>(), all);
+    let view = &*store;
+    for (leaf, wanted) in [("d", &["a", "b", "d"][..]), ("c", &["c"]), ("nope", &[])] {
+        let path = view.read_active_path(leaf).unwrap();
+        assert_eq!(path.len(), wanted.len());
+        assert_eq!(path.map(|frame| frame.unwrap().entry_id).collect::<Vec<_>>(), wanted);
     }
-    assert_eq!(view.active_path_entries("d").unwrap().len(), 3);
+    assert_eq!(view.read_active_path("d").unwrap().len(), 3);
 }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use proptest::prelude::*;
 use serde_json::Value;
 
-use super::{NewEntry, Options, Payload};
+use super::{EntryPayload, NewEntry, SessionOptions};
 
 #[cfg(unix)]
 mod crash;
@@ -40,12 +40,12 @@ fn entry(id: &str, parent_id: Option<&str>, len_bytes: usize) -> NewEntry<'stati
         id: id.to_owned().into(),
         parent_id: parent_id.map(|id| id.to_owned().into()),
         entry_type: "message".into(),
-        payload: Payload::from_value(&serde_json::json!({"text": "x".repeat(len_bytes)})).unwrap(),
+        payload: EntryPayload::from_value(&serde_json::json!({"text": "x".repeat(len_bytes)})).unwrap(),
     }
 }
 
-fn options(max_segment_bytes: u64) -> Options {
-    Options { max_segment_bytes, ..Options::default() }
+fn options(max_segment_bytes: u64) -> SessionOptions {
+    SessionOptions { max_segment_bytes, ..SessionOptions::default() }
 }
 
 /// Every file below `root` with its content.
