@@ -505,15 +505,11 @@ impl<'r> Run<'r> {
         let roots = if given.is_empty() { roots_of(agent, &of) } else { given };
         let mut unreadable = Vec::new();
         let mut candidates: Vec<Candidate> = Vec::new();
-        let mut seen = HashSet::new();
         for root in &roots {
-            let found = discover(agent, root, self.options.as_reference, &mut unreadable);
-            // A log that is reached by several ways is read once.
-            candidates.extend(found.into_iter().filter(|candidate| {
-                self.options.as_reference
-                    || disk::metadata_of_target(&candidate.path)
-                        .map_or(true, |found| seen.insert(found.identity))
-            }));
+            candidates.extend(discover(agent, root, self.options.as_reference, &mut unreadable));
+        }
+        if !self.options.as_reference {
+            candidates = each_file_once(candidates);
         }
         for found in &unreadable {
             self.observer.note(&format!("[burn] cannot read {}: {}", found.path.display(), found.error));
@@ -1017,6 +1013,30 @@ impl Filter {
             None => Some(text),
         })
     }
+}
+
+/// A log that is reached by several ways is read once: where it lies rather than by a link, else by the first way.
+fn each_file_once(candidates: Vec<Candidate>) -> Vec<Candidate> {
+    let is_link = |candidate: &Candidate| {
+        disk::metadata(&candidate.path).is_ok_and(|found| !found.is_file && !found.is_directory)
+    };
+    let mut first_way: HashMap<disk::Identity, usize> = HashMap::new();
+    let mut kept: Vec<Option<Candidate>> = Vec::with_capacity(candidates.len());
+    for candidate in candidates {
+        let place = kept.len();
+        if let Ok(found) = disk::metadata_of_target(&candidate.path) {
+            let first = *first_way.entry(found.identity).or_insert(place);
+            if first != place {
+                if is_link(&candidate) || !kept[first].as_ref().is_some_and(is_link) {
+                    continue;
+                }
+                kept[first] = None;
+                first_way.insert(found.identity, place);
+            }
+        }
+        kept.push(Some(candidate));
+    }
+    kept.into_iter().flatten().collect()
 }
 
 fn roots_of(agent: Agent, of: &RootsOf<'_>) -> Vec<PathBuf> {
