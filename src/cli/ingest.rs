@@ -1,5 +1,8 @@
 //! `burn ingest`: session logs of coding agents into the ledger, once, again and again, or for one hook.
 
+mod install;
+mod json_text;
+
 use std::io::{Read, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -34,7 +37,9 @@ Examples:
   burn ingest --check                        say what would be read, write nothing
   burn ingest --report left-out.jsonl        name each line that made no record
   burn ingest --agent claude --root claude=/mnt/old/.claude/projects
-  burn ingest --hook claude < payload.json   for a hook of Claude Code")]
+  burn ingest --hook claude < payload.json   for a hook of Claude Code
+  burn ingest --install-hook claude          let Claude Code call it, after showing what changes
+  burn ingest --install-statusline claude    let Claude Code show `burn statusline`")]
 pub struct IngestArgs {
     /// Take in the logs of this agent: claude, codex, opencode or gemini. May repeat.
     #[arg(long, value_name = "AGENT", value_parser = parse_agent)]
@@ -60,6 +65,8 @@ pub struct IngestArgs {
     /// Read a hook's payload from standard input, and take in the session that it names. The only AGENT is claude.
     #[arg(long, value_name = "AGENT")]
     hook: Option<String>,
+    #[command(flatten)]
+    install: install::InstallArgs,
     /// No notes on stderr.
     #[arg(long)]
     quiet: bool,
@@ -150,6 +157,16 @@ impl IngestArgs {
         {
             usage(&format!("there are hooks of claude alone, not of {agent}"));
         }
+        if self.install.is_consent_alone() {
+            usage("--yes only has an effect with an option that changes the settings of Claude Code");
+        }
+        if self.install.is_given()
+            && (self.watch || self.hook.is_some() || self.json || self.check || self.report.is_some())
+        {
+            usage(
+                "changing the settings of Claude Code excludes --watch, --hook, --json, --check and --report",
+            );
+        }
         if self.watch && self.daemon {
             usage("--daemon is not supported; run --watch under a service manager");
         }
@@ -185,6 +202,9 @@ impl IngestArgs {
 /// Runs `burn ingest`.
 pub fn run(mut args: IngestArgs) -> anyhow::Result<ExitCode> {
     args.check()?;
+    if args.install.is_given() {
+        return install::run(&args.install);
+    }
     let interrupt = interrupt::watch();
     let home = match Home::from_env() {
         Err(error) if args.hook.is_some() => {
