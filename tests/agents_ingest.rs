@@ -310,6 +310,7 @@ fn a_hook_never_fails() {
     {
         let mut child = user
             .burn(&["ingest", "--hook", "claude"])
+            .env("RELAYBURN_HOOK_MS", "0")
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::null())

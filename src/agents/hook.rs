@@ -5,15 +5,13 @@
 //! numbered behind those that are there.
 
 use std::collections::{HashMap, HashSet};
-use std::ops::ControlFlow;
 
 use super::AgentsError;
 use super::js::{self, RecordText};
+use super::known::Known;
 use super::measure;
 use crate::home::Home;
-use crate::ledger::{Filter, Ledger};
-use crate::record::RecordKind;
-use crate::scan::json::{Document, Kind, Value};
+use crate::scan::json::{Kind, Value};
 
 /// The events of a session in the ledger, as far as new ones depend on them.
 #[derive(Debug, Default)]
@@ -48,21 +46,10 @@ fn told(event: Value<'_>) -> [Option<Vec<u8>>; 5] {
 }
 
 impl Numbers {
-    /// Of a session of Claude Code.
-    pub(super) fn of(home: &Home, session: &[u8]) -> Result<Self, AgentsError> {
+    /// Of a session of Claude Code, as far as `known` has read the ledger.
+    pub(super) fn of(known: &Known, home: &Home, session: &[u8]) -> Result<Self, AgentsError> {
         let mut numbers = Numbers::default();
-        let filter = Filter {
-            session: Some(js::to_utf8(session).into_owned()),
-            source: Some("claude-code".into()),
-            ..Filter::default()
-        };
-        let mut document = Document::default();
-        Ledger::new(home.clone()).query(RecordKind::ToolResultEvent, &filter, &mut |text| {
-            if let Ok(event) = document.parse(text.as_bytes()) {
-                numbers.add(event);
-            }
-            ControlFlow::Continue(())
-        })?;
+        known.each_event_of(home, session, &mut |event| numbers.add(event))?;
         Ok(numbers)
     }
 
@@ -123,57 +110,74 @@ impl Numbers {
     }
 }
 
-/// What a hook told, as records.
-#[derive(Debug, Default)]
+/// What a hook told, as a record without its numbers and a row. Neither has anything that was said.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct HookRecords {
+    pub session: Vec<u8>,
     pub relationship: Option<Vec<u8>>,
+    /// All but `callIndex` and `eventIndex`, which come behind `toolUseId`.
     pub event: Option<Vec<u8>>,
 }
 
-/// The records of a hook's payload, whose event is numbered behind those of the ledger.
-pub(super) fn records(home: &Home, session: &[u8], payload: Value<'_>) -> Result<HookRecords, AgentsError> {
-    let mut made = HookRecords::default();
-    let Some(told) = Event::of(payload) else { return Ok(made) };
-    if told.name == b"SubagentStop"
-        && let Some(agent) = &told.agent
-    {
+impl HookRecords {
+    /// Of a hook's payload.
+    pub(super) fn of(session: &[u8], payload: Value<'_>) -> Self {
+        let mut made = HookRecords { session: session.to_vec(), ..HookRecords::default() };
+        let Some(told) = Event::of(payload) else { return made };
+        if told.name == b"SubagentStop"
+            && let Some(agent) = &told.agent
+        {
+            let mut record = RecordText::of("claude-code");
+            record.text("sessionId", session);
+            record.text("relationshipType", b"subagent");
+            record.text("relatedSessionId", js::text(payload, "parent_agent_id").unwrap_or(session));
+            record.text("agentId", agent);
+            record.maybe_text("parentToolUseId", parent_id(payload));
+            record.maybe_text("subagentType", js::text(payload, "agent_type"));
+            made.relationship = Some(record.finish());
+        }
+        let Some(id) = &told.id else { return made };
         let mut record = RecordText::of("claude-code");
         record.text("sessionId", session);
-        record.text("relationshipType", b"subagent");
-        record.text("relatedSessionId", js::text(payload, "parent_agent_id").unwrap_or(session));
-        record.text("agentId", agent);
-        record.maybe_text("parentToolUseId", parent_id(payload));
-        record.maybe_text("subagentType", js::text(payload, "agent_type"));
-        made.relationship = Some(record.finish());
+        record.text("toolUseId", id);
+        record.text("status", told.status.as_bytes());
+        record.text("eventSource", told.source.as_bytes());
+        measure::write_content_measures(told.measured.as_deref(), &mut record);
+        record.flag_if("isError", told.is_error);
+        record.maybe_text("agentId", told.agent.as_deref());
+        made.event = Some(record.finish());
+        made
     }
-    let Some(id) = &told.id else { return Ok(made) };
-    let mut numbers = Numbers::of(home, session)?;
-    let hash = told.measured.as_ref().map(|text| measure::hash16(text));
-    let is_there = numbers.said.iter().any(|[known_id, source, status, agent, known_hash]| {
-        known_id.as_ref() == Some(id)
-            && source.as_deref() == Some(told.source.as_bytes())
-            && status.as_deref() == Some(told.status.as_bytes())
-            && (told.agent.is_none() || *agent == told.agent)
-            && (told.source != "progress_event"
-                || hash.is_none()
-                || known_hash.as_deref() == hash.as_deref().map(str::as_bytes))
-    });
-    if is_there {
-        return Ok(made);
+}
+
+impl Numbers {
+    /// The event of a hook with the next numbers of its session; none when it is there already.
+    pub(super) fn number(&mut self, event: Value<'_>) -> Option<Vec<u8>> {
+        let [id, source, status, agent, hash] = told(event);
+        let is_progress = source.as_deref() == Some(b"progress_event");
+        let is_there =
+            self.said.iter().any(|[known_id, known_source, known_status, known_agent, known_hash]| {
+                *known_id == id
+                    && *known_source == source
+                    && *known_status == status
+                    && (agent.is_none() || *known_agent == agent)
+                    && (!is_progress || hash.is_none() || *known_hash == hash)
+            });
+        if is_there {
+            return None;
+        }
+        let (call, number) = self.next(&id?);
+        let mut record = RecordText::default();
+        for (key, value) in event.members() {
+            let key = key.to_utf8_lossy();
+            record.value(&key, value);
+            if key == "toolUseId" {
+                record.number("callIndex", call);
+                record.number("eventIndex", number);
+            }
+        }
+        Some(record.finish())
     }
-    let (call, number) = numbers.next(id);
-    let mut record = RecordText::of("claude-code");
-    record.text("sessionId", session);
-    record.text("toolUseId", id);
-    record.number("callIndex", call);
-    record.number("eventIndex", number);
-    record.text("status", told.status.as_bytes());
-    record.text("eventSource", told.source.as_bytes());
-    measure::write_content_measures(told.measured.as_deref(), &mut record);
-    record.flag_if("isError", told.is_error);
-    record.maybe_text("agentId", told.agent.as_deref());
-    made.event = Some(record.finish());
-    Ok(made)
 }
 
 const IDS: [&str; 4] = ["tool_use_id", "toolUseId", "parent_tool_use_id", "parentToolUseId"];

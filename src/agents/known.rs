@@ -1,11 +1,18 @@
 //! What the ledger already says, as far as readers must know it beyond ids.
 //!
 //! An id is made of a session and a message. Agents copy messages into new sessions when one is resumed, so that a message may come
-//! under two ids; and a hook may have said what a log says later. This file reads the ledger, from where it was read before, and
-//! keeps hashes: about 30 bytes for each turn and result.
+//! under two ids; and a hook may have said what a log says later. This file reads the ledger from where it was read before, and
+//! keeps hashes and offsets: 16 bytes for each turn, 32 for each result.
+//!
+//! Touches `ingest.known` of the home, which is derived from the ledger: what one run has read of the ledger, the next run finds
+//! there, and a hook looks a few entries up in place. It is used only while the ledger still has the bytes from which it was made.
+
+mod table;
 
 use std::collections::{HashMap, HashSet};
+use std::path::PathBuf;
 
+use self::table::{Base, Tables};
 use super::AgentsError;
 use super::js;
 use crate::disk;
@@ -16,9 +23,22 @@ use crate::scan::{self, Io, Source, chunks};
 /// How much of the ledger is looked at at a time.
 const CHUNK_BYTES: u64 = 1 << 20;
 
+/// The file is written anew when so much of the ledger is not in it.
+const SAVE_BEHIND_BYTES: u64 = 4 << 20;
+
+/// How much of a line of the ledger is read before its end is looked for.
+const LINE_BYTES: u64 = 4 << 10;
+
+/// The name of the file.
+const KNOWN_NAME: &str = "ingest.known";
+
 /// Hashes of what the ledger has.
 #[derive(Debug, Default)]
 pub(super) struct Known {
+    /// What an earlier run has read.
+    base: Option<Base>,
+    is_loaded: bool,
+    /// What was read since.
     covered_bytes: u64,
     /// Messages by id and time, with the session that has them.
     messages: HashMap<u64, u64>,
@@ -26,6 +46,8 @@ pub(super) struct Known {
     results: HashMap<u64, f64>,
     /// Sessions of which hooks have told.
     hooked: HashSet<u64>,
+    /// Where the lines of events of Claude Code begin, by session.
+    events: HashMap<u64, Vec<u64>>,
 }
 
 fn hash(parts: &[&[u8]]) -> u64 {
@@ -55,31 +77,33 @@ fn result_key(event: Value<'_>) -> Option<u64> {
     ]))
 }
 
+fn path_of(home: &Home) -> PathBuf {
+    home.root().join(KNOWN_NAME)
+}
+
+/// The ledger; none when there is no file.
+fn open_ledger(home: &Home) -> Result<Option<Source>, AgentsError> {
+    match disk::metadata_of_target(&home.ledger()) {
+        Err(error) if error.is_not_found() => return Ok(None),
+        found => found?,
+    };
+    Ok(Some(Source::open(&home.ledger(), Io::default())?))
+}
+
 impl Known {
     /// Reads what was appended since the last look. Its caller holds lock `ledger`, or does not mind to see less.
     pub(super) fn catch_up(&mut self, home: &Home) -> Result<(), AgentsError> {
-        match disk::metadata_of_target(&home.ledger()) {
-            Err(error) if error.is_not_found() => {
-                *self = Known::default();
-                return Ok(());
-            }
-            found => found?,
-        };
-        let source = Source::open(&home.ledger(), Io::default())?;
-        let len_bytes = source.len_bytes();
-        if len_bytes < self.covered_bytes {
-            *self = Known::default();
-        }
+        let Some(source) = self.look(home)? else { return Ok(()) };
         let mut document = Document::default();
         let mut buffer = Vec::new();
-        for chunk in chunks(&source, self.covered_bytes..len_bytes, CHUNK_BYTES) {
+        for chunk in chunks(&source, self.covered_bytes..source.len_bytes(), CHUNK_BYTES) {
             let chunk = chunk?;
             let base = chunk.start;
             let bytes = source.bytes(chunk, &mut buffer)?;
             // What follows the last line feed is still being written.
             let whole = memchr::memrchr(b'\n', bytes).map_or(0, |at| at + 1);
-            for (_, line) in scan::lines(base, &bytes[..whole]) {
-                self.take_line(line, &mut document);
+            for (offset, line) in scan::lines(base, &bytes[..whole]) {
+                self.take_line(offset, line, &mut document);
             }
             self.covered_bytes = base + whole as u64;
         }
@@ -87,7 +111,59 @@ impl Known {
         Ok(())
     }
 
-    fn take_line(&mut self, line: &[u8], document: &mut Document) {
+    /// How many bytes of the ledger [`Known::catch_up`] would read.
+    pub(super) fn behind_bytes(&mut self, home: &Home) -> Result<u64, AgentsError> {
+        let source = self.look(home)?;
+        Ok(source.map_or(0, |source| source.len_bytes() - self.covered_bytes))
+    }
+
+    /// How long the file is that was loaded.
+    pub(super) fn base_len_bytes(&self) -> u64 {
+        self.base.as_ref().map_or(0, Base::len_bytes)
+    }
+
+    /// Opens the ledger, and forgets everything when it is another one than was read.
+    fn look(&mut self, home: &Home) -> Result<Option<Source>, AgentsError> {
+        let source = open_ledger(home)?;
+        let Some(found) = &source else {
+            *self = Known::default();
+            return Ok(None);
+        };
+        if found.len_bytes() < self.covered_bytes {
+            *self = Known::default();
+        }
+        if !self.is_loaded {
+            self.is_loaded = true;
+            self.base = Base::open(&path_of(home), found);
+            self.covered_bytes = self.base.as_ref().map_or(0, Base::covered_bytes);
+        }
+        Ok(source)
+    }
+
+    /// Writes what was read for the next run, when that is worth it. The file is derived: it may fail, and may be deleted.
+    pub(super) fn save(&mut self, home: &Home) -> Result<(), AgentsError> {
+        let saved_bytes = self.base.as_ref().map_or(0, Base::covered_bytes);
+        if self.covered_bytes < saved_bytes + SAVE_BEHIND_BYTES {
+            return Ok(());
+        }
+        let Some(ledger) = open_ledger(home)?.filter(|source| source.len_bytes() >= self.covered_bytes)
+        else {
+            return Ok(());
+        };
+        let pairs = |map: &HashMap<u64, u64>| map.iter().map(|(key, value)| (*key, *value)).collect();
+        let events = self.events.iter();
+        let added = Tables {
+            messages: pairs(&self.messages),
+            results: self.results.iter().map(|(key, number)| (*key, number.to_bits())).collect(),
+            events: events.flat_map(|(key, offsets)| offsets.iter().map(|at| (*key, *at))).collect(),
+            hooked: self.hooked.iter().map(|session| (*session, 0)).collect(),
+        };
+        table::write(&path_of(home), self.base.as_ref(), added, &ledger, self.covered_bytes)?;
+        *self = Known::default();
+        Ok(())
+    }
+
+    fn take_line(&mut self, offset: u64, line: &[u8], document: &mut Document) {
         let is_turn = memchr::memmem::find(line, b"\"turn\"").is_some();
         if !is_turn && memchr::memmem::find(line, b"\"tool_result_event\"").is_none() {
             return;
@@ -96,7 +172,14 @@ impl Known {
         let Some(record) = root.get("record") else { return };
         match js::any_text(root, "kind") {
             Some(b"turn") => self.add_turn(record),
-            Some(b"tool_result_event") => self.add_result(record),
+            Some(b"tool_result_event") => {
+                self.add_result(record);
+                if js::any_text(record, "source") == Some(b"claude-code")
+                    && let Some(session) = js::any_text(record, "sessionId")
+                {
+                    self.events.entry(hash(&[session])).or_default().push(offset);
+                }
+            }
             _ => {}
         }
     }
@@ -107,7 +190,10 @@ impl Known {
         if let (Some(source), Some(session), Some(id), Some(ts)) =
             (text("source"), text("sessionId"), text("messageId"), text("ts"))
         {
-            self.messages.entry(message_key(source, id, ts)).or_insert_with(|| hash(&[session]));
+            let key = message_key(source, id, ts);
+            if self.base.as_ref().and_then(|base| base.message(key)).is_none() {
+                self.messages.entry(key).or_insert_with(|| hash(&[session]));
+            }
         }
     }
 
@@ -137,24 +223,194 @@ impl Known {
         else {
             return false;
         };
-        !id.is_empty()
-            && self.messages.get(&message_key(source, id, ts)).is_some_and(|known| *known != hash(&[session]))
+        let key = message_key(source, id, ts);
+        let of_base = || self.base.as_ref().and_then(|base| base.message(key));
+        let owner = self.messages.get(&key).copied().or_else(of_base);
+        !id.is_empty() && owner.is_some_and(|owner| owner != hash(&[session]))
     }
 
     /// Whether the result is known under another number: the log was written anew, and what stood before it has changed. Under
     /// its own number the append knows it by its id.
     pub(super) fn has_result(&self, event: Value<'_>) -> bool {
-        let known = result_key(event).and_then(|key| self.results.get(&key));
-        known.is_some_and(|number| js::number(event, "eventIndex") != Some(*number))
+        let Some(key) = result_key(event) else { return false };
+        let of_base = || self.base.as_ref().and_then(|base| base.result(key)).map(f64::from_bits);
+        let known = self.results.get(&key).copied().or_else(of_base);
+        known.is_some_and(|number| js::number(event, "eventIndex") != Some(number))
     }
 
     /// Whether hooks have told of the session.
     pub(super) fn is_hooked(&self, session: &[u8]) -> bool {
-        self.hooked.contains(&hash(&[session]))
+        let key = hash(&[session]);
+        self.hooked.contains(&key) || self.base.as_ref().is_some_and(|base| base.is_hooked(key))
     }
 
-    /// What was read is now the whole ledger of this length.
-    pub(super) fn covers(&mut self, len_bytes: u64) {
-        self.covered_bytes = len_bytes;
+    /// Hands out the events of a session of Claude Code, in the order of the ledger, as far as it was read.
+    pub(super) fn each_event_of(
+        &self,
+        home: &Home,
+        session: &[u8],
+        take: &mut dyn FnMut(Value<'_>),
+    ) -> Result<(), AgentsError> {
+        let Some(ledger) = open_ledger(home)? else { return Ok(()) };
+        let key = hash(&[session]);
+        let mut offsets = self.base.as_ref().map(|base| base.events(key)).unwrap_or_default();
+        offsets.extend(self.events.get(&key).into_iter().flatten());
+        let mut document = Document::default();
+        let mut buffer = Vec::new();
+        for offset in offsets {
+            let Some(line) = line_at(&ledger, offset, &mut buffer)? else { continue };
+            let Ok(root) = document.parse(trim_js(line)) else { continue };
+            let Some(event) = root.get("record") else { continue };
+            // Two sessions may have one hash.
+            if js::any_text(event, "sessionId") == Some(session)
+                && js::any_text(event, "source") == Some(b"claude-code")
+            {
+                take(event);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The line of the ledger that begins at `offset`.
+fn line_at<'b>(
+    ledger: &Source,
+    offset: u64,
+    buffer: &'b mut Vec<u8>,
+) -> Result<Option<&'b [u8]>, AgentsError> {
+    let mut len_bytes = LINE_BYTES;
+    loop {
+        let end = offset.saturating_add(len_bytes).min(ledger.len_bytes());
+        if offset >= end {
+            return Ok(None);
+        }
+        ledger.sample(offset..end, buffer)?;
+        if let Some(at) = memchr::memchr(b'\n', buffer) {
+            return Ok(Some(&buffer[..at]));
+        }
+        if end == ledger.len_bytes() {
+            return Ok(None);
+        }
+        len_bytes *= 16;
+    }
+}
+
+/// Whether a line is in the ledger.
+pub(super) fn has_line(home: &Home, line: &[u8]) -> Result<bool, AgentsError> {
+    let Some(ledger) = open_ledger(home)? else { return Ok(false) };
+    let finder = memchr::memmem::Finder::new(line);
+    let mut buffer = Vec::new();
+    for chunk in chunks(&ledger, 0..ledger.len_bytes(), CHUNK_BYTES) {
+        if finder.find(ledger.bytes(chunk?, &mut buffer)?).is_some() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn turn(session: &str, id: u64) -> String {
+        format!(
+            r#"{{"v":1,"kind":"turn","record":{{"v":1,"source":"claude-code","sessionId":"{session}","messageId":"m{id}","ts":"T"}}}}"#
+        )
+    }
+
+    fn event(session: &str, id: u64) -> String {
+        format!(
+            r#"{{"v":1,"kind":"tool_result_event","record":{{"v":1,"source":"claude-code","sessionId":"{session}","toolUseId":"t{id}","eventIndex":{id},"eventSource":"tool_result","messageId":"u{id}","ts":"T","contentHash":"{}"}}}}"#,
+            "x".repeat(id as usize % 6000)
+        )
+    }
+
+    fn events_of(known: &Known, home: &Home, session: &str) -> Vec<f64> {
+        let mut found = Vec::new();
+        known
+            .each_event_of(home, session.as_bytes(), &mut |event| {
+                found.push(js::number(event, "eventIndex").unwrap());
+            })
+            .unwrap();
+        found
+    }
+
+    fn parsed<T>(line: &str, look: impl FnOnce(Value<'_>) -> T) -> T {
+        let mut document = Document::default();
+        look(document.parse(line.as_bytes()).unwrap().get("record").unwrap())
+    }
+
+    #[test]
+    fn what_was_saved_is_known_as_if_the_ledger_had_been_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = Home::at(folder.path());
+        let mut ledger = String::new();
+        for id in 0..3000 {
+            let session = format!("s{}", id % 7);
+            ledger += &format!("{}\n{}\n", turn(&session, id), event(&session, id));
+        }
+        std::fs::write(home.ledger(), &ledger).unwrap();
+        let mut known = Known::default();
+        known.catch_up(&home).unwrap();
+        known.save(&home).unwrap();
+        assert!(path_of(&home).exists(), "the ledger has {} bytes", ledger.len());
+        // More than one save, with what came since in no file.
+        for (round, more) in [(1, 12_000), (2, 12_100)] {
+            for id in more - 3000 * (2 - round)..more {
+                ledger += &format!("{}\n{}\n", turn("s3", id), event("s3", id));
+            }
+            std::fs::write(home.ledger(), &ledger).unwrap();
+            assert!(known.behind_bytes(&home).unwrap() < ledger.len() as u64);
+            known.catch_up(&home).unwrap();
+            known.save(&home).unwrap();
+        }
+        ledger += &format!("{}\n{}\n", turn("s3", 20_000), event("s3", 20_000));
+        std::fs::write(home.ledger(), &ledger).unwrap();
+        let mut known = Known::default();
+        known.catch_up(&home).unwrap();
+        assert!(known.base.is_some() && known.messages.len() < 200, "{}", known.messages.len());
+        let mut fresh = Known { is_loaded: true, ..Known::default() };
+        fresh.catch_up(&home).unwrap();
+        for session in ["s0", "s3", "s6", "s7"] {
+            assert_eq!(events_of(&known, &home, session), events_of(&fresh, &home, session), "{session}");
+        }
+        for id in (0..3000).chain([10_000, 11_999, 20_000, 30_000]) {
+            for session in ["s0", "s3"] {
+                let line = turn(session, id);
+                let is_of_another = |known: &Known| parsed(&line, |turn| known.is_of_another(turn));
+                assert_eq!(is_of_another(&known), is_of_another(&fresh), "turn {id} of {session}");
+                let line = event(session, id).replace("\"eventIndex\":", "\"eventIndex\":1");
+                let has_result = |known: &Known| parsed(&line, |event| known.has_result(event));
+                assert_eq!(has_result(&known), has_result(&fresh), "event {id} of {session}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_was_made_from_another_ledger_is_not_used() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = Home::at(folder.path());
+        let ledger: String = (0..20_000).map(|id| turn("s", id) + "\n").collect();
+        std::fs::write(home.ledger(), &ledger).unwrap();
+        let source = open_ledger(&home).unwrap().unwrap();
+        table::write(&path_of(&home), None, Tables::default(), &source, ledger.len() as u64).unwrap();
+        let is_used = || {
+            let mut known = Known::default();
+            known.look(&home).unwrap();
+            known.base.is_some()
+        };
+        assert!(is_used());
+        std::fs::write(home.ledger(), ledger.replace("m0\"", "n0\"")).unwrap();
+        assert!(!is_used(), "the first line has changed");
+        std::fs::write(home.ledger(), &ledger).unwrap();
+        assert!(is_used());
+        let bytes = std::fs::read(path_of(&home)).unwrap();
+        for cut in [0, 10, 63, bytes.len() - 1] {
+            std::fs::write(path_of(&home), &bytes[..cut]).unwrap();
+            assert!(!is_used(), "cut to {cut} bytes");
+        }
+        std::fs::write(home.ledger(), b"").unwrap();
+        assert!(!is_used());
     }
 }

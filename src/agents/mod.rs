@@ -30,6 +30,7 @@ mod fidelity;
 mod gemini;
 mod hook;
 mod js;
+mod kept;
 mod known;
 mod lines;
 mod measure;
@@ -42,6 +43,7 @@ mod settings;
 mod walk;
 
 pub use error::AgentsError;
+pub use kept::{HookCall, keep_hook};
 pub use pass::{Agent, ContentMode, Reason, Unreadable};
 pub use run::{
     AgentReport, HookReport, Ingest, IngestObserver, IngestOptions, IngestReport, NamedLine, NoObserver,

@@ -164,6 +164,8 @@ pub(super) struct Pass<'p> {
     pub options: &'p ReadOptions,
     pub projects: &'p ProjectKeys,
     pub prepared: Option<&'p Prepared>,
+    /// Where a reader may keep what it knows of the part before the cursor. It is derived.
+    pub state_dir: Option<&'p Path>,
 }
 
 impl Pass<'_> {

@@ -13,8 +13,10 @@ use std::time::Instant;
 
 use super::claude::{self, Across};
 use super::cursors::{Cursors, Side, key_of};
+use super::hook::HookRecords;
 use super::js;
-use super::known::Known;
+use super::kept::{self, HookCall};
+use super::known::{Known, has_line};
 use super::pass::{
     Agent, Candidate, Common, ContentMode, Gathered, LeftOut, Pass, Prepared, ReadOptions, Reason, Record,
     RootsOf, Stat, Unreadable,
@@ -26,10 +28,10 @@ use crate::disk;
 use crate::home::{Home, LockName};
 use crate::interrupt::Interrupt;
 use crate::ledger::{AppendOptions, Batch, Ledger};
-use crate::lock::with_lock;
+use crate::lock::with_lock_unless;
 use crate::record::RecordKind;
 use crate::scan::in_order::{Failure, Workers, in_order};
-use crate::scan::json::{Document, JsonError, Value, trim_js};
+use crate::scan::json::{Document, Value};
 
 /// How much is gathered before it is appended.
 const FLUSH_BYTES: usize = 4 << 20;
@@ -37,6 +39,13 @@ const FLUSH_BYTES: usize = 4 << 20;
 const FLUSH_LOGS: usize = 256;
 /// How long cursors wait to be saved.
 const SAVE_EVERY: std::time::Duration = std::time::Duration::from_secs(2);
+
+/// A hook does not read more of the ledger than this.
+const HOOK_BEHIND_MAX_BYTES: u64 = 16 << 20;
+/// A hook does not write what is known of the ledger anew when it is longer than this.
+const HOOK_SAVE_MAX_BYTES: u64 = 8 << 20;
+/// Readers' states that were not used for so long are deleted.
+const STATE_KEPT: std::time::Duration = std::time::Duration::from_secs(7 * 24 * 3600);
 
 /// What to take in, and how.
 #[derive(Debug, Clone)]
@@ -210,13 +219,13 @@ pub struct IngestReport {
 }
 
 /// What a hook led to.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct HookReport {
     /// Turns that reading the log gave.
     pub read_turns: u64,
-    /// Whether the payload was `null`, at which the TypeScript package fails.
-    pub is_null: bool,
+    /// What could not be taken in, and why, in words. The next run may succeed: [`keep_hook`](super::keep_hook).
+    pub failures: Vec<String>,
 }
 
 /// Follows a run.
@@ -306,7 +315,12 @@ impl Ingest {
             pending::clean(&self.home);
             self.take_over_stamps();
         }
+        let takes_hooks =
+            !self.options.check && !self.options.as_reference && self.options.agents.contains(&Agent::Claude);
+        let kept = if takes_hooks { self.take_kept_hooks(observer, interrupt)? } else { Vec::new() };
         let mut run = Run::new(self, observer, interrupt)?;
+        run.transcripts =
+            kept.iter().filter_map(|kept| kept.call.as_ref().map(|call| call.transcript.clone())).collect();
         let agents = Agent::ALL.into_iter().filter(|agent| run.ingest.options.agents.contains(agent));
         let mut result = Ok(());
         for agent in agents.collect::<Vec<_>>() {
@@ -322,6 +336,13 @@ impl Ingest {
         let saved = run.save();
         result.and(saved)?;
         let mut report = run.report;
+        for kept in kept {
+            disk::remove_file_if_exists(&kept.path)?;
+        }
+        if !self.options.check && !self.options.as_reference {
+            self.known.save(&self.home)?;
+            clean_states(&self.home);
+        }
         for agent in &report.agents {
             report.scanned_sessions += agent.found_files;
             report.ingested_sessions += agent.sessions;
@@ -345,63 +366,77 @@ impl Ingest {
         Ok(report)
     }
 
-    /// Takes in what a hook of Claude Code tells: its event, then the log that it names. `payload` is the hook's JSON.
+    /// Takes in what a hook of Claude Code tells: its event, then the log that it names.
     ///
-    /// # Errors
-    /// When the payload is no JSON. What fails behind that is a note, because a failing hook can stop its agent.
+    /// What fails is in the report and is no error, because a failing hook can stop its agent. A ledger of which more than 16 MiB
+    /// are not yet known to this program is not read for a hook: the next run does that.
     pub fn hook(
         &mut self,
-        payload: &[u8],
+        call: &HookCall,
         observer: &mut dyn IngestObserver,
         interrupt: &Interrupt,
-    ) -> Result<HookReport, JsonError> {
+    ) -> HookReport {
         let mut report = HookReport::default();
-        let payload = trim_js(payload);
-        if payload.is_empty() {
-            observer.note("[burn] ingest: empty stdin payload, nothing to do");
-            return Ok(report);
+        let is_near = settings::check_storage().and_then(|()| self.check_near());
+        if let Err(error) = is_near {
+            report.failures.push(error.to_string());
+            return report;
         }
-        let mut document = Document::default();
-        let root = document.parse(payload)?;
-        report.is_null = root.is_null();
-        let (Some(session), Some(path)) = (js::text(root, "session_id"), js::text(root, "transcript_path"))
-        else {
-            observer.note("[burn] ingest: payload missing session_id or transcript_path; ignoring");
-            return Ok(report);
-        };
-        let told = settings::check_storage().and_then(|()| self.hook_event(session, root));
-        if let Err(error) = told {
-            observer.note(&format!("[burn] ingest: the hook's event is not written: {error}"));
+        if let Err(error) = self.hook_event(call, interrupt) {
+            report.failures.push(format!("the hook's event is not written: {error}"));
         }
-        let path = PathBuf::from(&*js::to_utf8(path));
-        match disk::metadata_of_target(&path) {
+        let path = &call.transcript;
+        match disk::metadata_of_target(path) {
             Err(error) if error.is_not_found() => {
                 observer.note(&format!("[burn] ingest: no transcript at {}", path.display()));
             }
-            Err(error) => observer.note(&format!("[burn] ingest: {error}")),
+            Err(error) => report.failures.push(error.to_string()),
             Ok(found) if !found.is_file => {}
             Ok(_) => match self.transcript(path.clone(), observer, interrupt) {
-                Ok(tally) => {
+                Ok((tally, skipped)) => {
                     report.read_turns = tally.read_turns;
+                    report.failures.extend(skipped.into_iter().map(|skipped| skipped.error));
                     if tally.read_turns > 0 {
                         let turns = tally.read_turns;
                         observer.note(&format!("[burn] ingested {turns} turns from {}", path.display()));
                     }
                 }
-                Err(error) => observer.note(&format!("[burn] ingest: {error}")),
+                Err(error) => report.failures.push(error.to_string()),
             },
         }
-        Ok(report)
+        report
     }
 
-    fn hook_event(&self, session: &[u8], payload: Value<'_>) -> Result<(), AgentsError> {
-        let home = &self.home;
+    /// Whether what is known of the ledger is near its end.
+    fn check_near(&mut self) -> Result<(), AgentsError> {
+        let behind_bytes = self.known.behind_bytes(&self.home)?;
+        if self.options.as_reference || behind_bytes <= HOOK_BEHIND_MAX_BYTES {
+            return Ok(());
+        }
+        Err(AgentsError::Unusable {
+            path: self.home.ledger(),
+            reason: format!(
+                "{behind_bytes} bytes of it are too much to read for a hook; `burn ingest` reads them"
+            ),
+        })
+    }
+
+    fn hook_event(&mut self, call: &HookCall, interrupt: &Interrupt) -> Result<(), AgentsError> {
+        let HookRecords { session, relationship, event } = &call.records;
+        if relationship.is_none() && event.is_none() {
+            return Ok(());
+        }
+        let home = self.home.clone();
         disk::create_dir_all(home.root())?;
-        with_lock(&home.lock(LockName::Ledger), |_| {
-            let made = hook::records(home, session, payload)?;
+        with_lock_unless(&home.lock(LockName::Ledger), interrupt, |_| {
+            self.known.catch_up(&home)?;
+            let mut numbers = hook::Numbers::of(&self.known, &home, session)?;
+            let event = event.as_ref().and_then(|event| with_record(event, |event| numbers.number(event)));
             let mut batch = Batch::new();
-            let records =
-                [(RecordKind::Relationship, made.relationship), (RecordKind::ToolResultEvent, made.event)];
+            let records = [
+                (RecordKind::Relationship, relationship.clone()),
+                (RecordKind::ToolResultEvent, event.flatten()),
+            ];
             for (kind, record) in records {
                 if let Some(record) = record {
                     batch.push(kind, &record).map_err(|refusal| AgentsError::Unusable {
@@ -410,9 +445,34 @@ impl Ingest {
                     })?;
                 }
             }
-            Ledger::new(home.clone()).append(&batch, &AppendOptions::default())?;
+            let ledger = Ledger::new(home.clone()).with_interrupt(interrupt);
+            ledger.append(&batch, &AppendOptions::default())?;
             Ok::<_, AgentsError>(())
         })
+    }
+
+    /// Takes the calls of hooks that were kept. Their logs are read with the others.
+    fn take_kept_hooks(
+        &mut self,
+        observer: &mut dyn IngestObserver,
+        interrupt: &Interrupt,
+    ) -> Result<Vec<kept::Kept>, AgentsError> {
+        let kept = kept::kept(&self.home);
+        let mut reasons: BTreeMap<&str, usize> = BTreeMap::new();
+        kept.iter().for_each(|kept| *reasons.entry(&kept.reason).or_default() += 1);
+        for (reason, count) in reasons {
+            observer.note(&format!("[burn] a hook left to this run ({count} times): {reason}"));
+        }
+        for call in kept.iter().filter_map(|kept| kept.call.as_ref()) {
+            match self.hook_event(call, interrupt) {
+                // One that the ledger refuses is refused each time.
+                Err(AgentsError::Unusable { path, reason }) => {
+                    observer.note(&format!("[burn] ingest: {}: {reason}", path.display()));
+                }
+                told => told?,
+            }
+        }
+        Ok(kept)
     }
 
     /// Takes in one log.
@@ -421,7 +481,7 @@ impl Ingest {
         path: PathBuf,
         observer: &mut dyn IngestObserver,
         interrupt: &Interrupt,
-    ) -> Result<AgentReport, AgentsError> {
+    ) -> Result<(AgentReport, Vec<SkippedFile>), AgentsError> {
         let root = path.parent().map(Path::to_owned).unwrap_or_default();
         let candidate = Candidate { agent: Agent::Claude, path, root, extra: None };
         let mut run = Run::new(self, observer, interrupt)?;
@@ -431,14 +491,17 @@ impl Ingest {
         run.flush(&mut tally)?;
         run.save()?;
         run.warn(Agent::Claude);
-        Ok(tally)
+        let skipped = run.report.skipped_files;
+        if !self.options.as_reference && self.known.base_len_bytes() <= HOOK_SAVE_MAX_BYTES {
+            self.known.save(&self.home)?;
+        }
+        Ok((tally, skipped))
     }
 
     fn take_over_stamps(&self) {
-        let ledger = self.home.ledger();
         pending::take_over(&self.home, &mut |line| {
-            // The file is read only when a claim was left behind, which takes a process that died in between.
-            std::fs::read(&ledger).is_ok_and(|text| memchr::memmem::find(&text, line).is_some())
+            // The ledger is read only when a claim was left behind, which takes a process that died in between.
+            has_line(&self.home, line).unwrap_or(false)
         });
     }
 }
@@ -458,6 +521,10 @@ struct Run<'r> {
     report: IngestReport,
     across: Across,
     is_hook: bool,
+    /// Logs that kept hooks have named.
+    transcripts: Vec<PathBuf>,
+    /// Where readers keep their states; none when they are not kept.
+    state_dir: Option<PathBuf>,
 }
 
 impl<'r> Run<'r> {
@@ -486,6 +553,8 @@ impl<'r> Run<'r> {
             report: IngestReport::default(),
             across: Across::default(),
             is_hook: false,
+            transcripts: Vec::new(),
+            state_dir: (!as_reference && !ingest.options.check).then(|| state_dir(&ingest.home)),
             ingest,
             observer,
             interrupt,
@@ -507,6 +576,15 @@ impl<'r> Run<'r> {
         let mut candidates: Vec<Candidate> = Vec::new();
         for root in &roots {
             candidates.extend(discover(agent, root, self.options.as_reference, &mut unreadable));
+        }
+        if agent == Agent::Claude {
+            let named = self.transcripts.iter().filter(|path| path.is_file()).map(|path| Candidate {
+                agent,
+                path: path.clone(),
+                root: path.parent().map(Path::to_owned).unwrap_or_default(),
+                extra: None,
+            });
+            candidates.extend(named);
         }
         if !self.options.as_reference {
             candidates = each_file_once(candidates);
@@ -561,6 +639,7 @@ impl<'r> Run<'r> {
         let options = self.options;
         let projects = std::mem::replace(&mut self.projects, ProjectKeys::new(options.as_reference));
         let home = self.ingest.home.clone();
+        let state_dir = self.state_dir.clone();
         let common = Common {
             options: &options,
             projects: &projects,
@@ -582,6 +661,7 @@ impl<'r> Run<'r> {
                 options: &options,
                 projects: &projects,
                 prepared: prepared.as_ref(),
+                state_dir: state_dir.as_deref(),
             };
             let read = Stat::of(&candidate.path).and_then(|stat| read_log(&pass(stat), hand));
             if let Err(error) = read {
@@ -721,7 +801,8 @@ impl<'r> Run<'r> {
         if queue.iter().any(|queued| !queued.gathered.has_no_records()) {
             disk::create_dir_all(self.ingest.home.root())?;
             let home = self.ingest.home.clone();
-            with_lock(&home.lock(LockName::Ledger), |_| self.append(&queue, tally))?;
+            let interrupt = self.interrupt.clone();
+            with_lock_unless(&home.lock(LockName::Ledger), &interrupt, |_| self.append(&queue, tally))?;
         }
         for queued in queue {
             let key = key_of(&queued.candidate.path);
@@ -753,7 +834,7 @@ impl<'r> Run<'r> {
 
     /// Appends queued records, under lock `ledger`.
     fn append(&mut self, queue: &[Queued], tally: &mut AgentReport) -> Result<(), AgentsError> {
-        if !self.options.as_reference {
+        if !self.options.as_reference || self.is_hook {
             self.ingest.known.catch_up(&self.ingest.home)?;
         }
         let mut batch = if self.options.as_reference { Batch::unchecked() } else { Batch::new() };
@@ -821,11 +902,8 @@ impl<'r> Run<'r> {
         }
         content -= batch.skipped().min(content);
         let mut written = Vec::new();
-        let appended = Ledger::new(self.ingest.home.clone()).append_telling(
-            &batch,
-            &AppendOptions::default(),
-            &mut written,
-        );
+        let ledger = Ledger::new(self.ingest.home.clone()).with_interrupt(self.interrupt);
+        let appended = ledger.append_telling(&batch, &AppendOptions::default(), &mut written);
         let appended = match appended {
             Ok(appended) => appended,
             Err(error) => {
@@ -836,11 +914,6 @@ impl<'r> Run<'r> {
             }
         };
         stamps.into_iter().for_each(Claimed::applied);
-        if !self.options.as_reference {
-            let len_bytes =
-                disk::metadata_of_target(&self.ingest.home.ledger()).map_or(0, |found| found.len_bytes);
-            self.ingest.known.covers(len_bytes);
-        }
         for number in &written {
             if let Some(kind) = kinds.get(*number as usize) {
                 *tally.appended.of(*kind) += 1;
@@ -999,7 +1072,7 @@ impl Filter {
             return Ok(Some(text));
         }
         if !self.numbers.contains_key(session) {
-            let mut numbers = hook::Numbers::of(&run.ingest.home, session)?;
+            let mut numbers = hook::Numbers::of(&run.ingest.known, &run.ingest.home, session)?;
             if !self.is_hook {
                 numbers.reserve(self.last_number);
             }
@@ -1012,6 +1085,20 @@ impl Filter {
             }
             None => Some(text),
         })
+    }
+}
+
+fn state_dir(home: &Home) -> PathBuf {
+    home.root().join("ingest.state")
+}
+
+/// Deletes the states of logs that do not grow any more. Errors are ignored: the files are derived.
+fn clean_states(home: &Home) {
+    for path in disk::list(&state_dir(home)).unwrap_or_default() {
+        let modified = disk::metadata(&path).ok().filter(|found| found.is_file).map(|found| found.modified);
+        if modified.and_then(|time| time.elapsed().ok()).is_some_and(|age| age > STATE_KEPT) {
+            let _ = disk::remove_file(&path);
+        }
     }
 }
 

@@ -6,14 +6,17 @@ mod json_text;
 use std::io::{Read, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::sync::mpsc::{RecvTimeoutError, Sender};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use serde_json::json;
 
 use super::progress::Spinner;
 use super::{counted, grouped, human_bytes, interrupt, print, print_text, printable, warn, wrong_usage};
-use crate::agents::{Agent, Ingest, IngestObserver, IngestOptions, IngestReport, NamedLine};
+use crate::agents::{
+    Agent, HookCall, Ingest, IngestObserver, IngestOptions, IngestReport, NamedLine, keep_hook,
+};
 use crate::home::Home;
 use crate::interrupt::Interrupt;
 
@@ -104,6 +107,7 @@ fn parse_root(text: &str) -> Result<(Agent, PathBuf), String> {
 /// Notes go to stderr, progress to a terminal.
 struct Notes {
     is_quiet: bool,
+    as_reference: bool,
     spinner: Spinner,
 }
 
@@ -221,10 +225,10 @@ pub fn run(mut args: IngestArgs) -> anyhow::Result<ExitCode> {
         name_lines: args.report.is_some(),
         threads: 0,
     };
-    let mut ingest = Ingest::new(home, options);
-    let mut notes = Notes { is_quiet: args.quiet, spinner: Spinner::new() };
+    let mut ingest = Ingest::new(home.clone(), options);
+    let mut notes = Notes { is_quiet: args.quiet, as_reference: args.as_reference, spinner: Spinner::new() };
     if args.hook.is_some() {
-        return Ok(hook(&args, &mut ingest, &mut notes, &interrupt));
+        return Ok(hook(&args, home, ingest, notes, &interrupt));
     }
     if args.watch {
         return watch(&args, &mut ingest, &mut notes, &interrupt);
@@ -232,21 +236,101 @@ pub fn run(mut args: IngestArgs) -> anyhow::Result<ExitCode> {
     once(&args, &mut ingest, &mut notes, &interrupt)
 }
 
-fn hook(args: &IngestArgs, ingest: &mut Ingest, notes: &mut Notes, interrupt: &Interrupt) -> ExitCode {
-    let mut payload = Vec::new();
-    let told = match std::io::stdin().lock().read_to_end(&mut payload) {
-        Ok(_) => ingest.hook(&payload, notes, interrupt).map_err(|error| error.to_string()),
-        Err(error) => Err(error.to_string()),
+/// Takes in a hook's call. A hook that fails or dawdles stops its agent, so this exits with 0 within a moment, and what could not be
+/// taken in is kept for the next run. The TypeScript package takes the risk.
+fn hook(args: &IngestArgs, home: Home, ingest: Ingest, notes: Notes, interrupt: &Interrupt) -> ExitCode {
+    let (sender, told) = std::sync::mpsc::channel();
+    let as_reference = args.as_reference;
+    let budget = if as_reference { None } else { hook_budget() };
+    let started = Instant::now();
+    let interrupt = interrupt.clone();
+    let worker = {
+        let interrupt = interrupt.clone();
+        move || take_hook(ingest, notes, &interrupt, &sender)
     };
-    let is_failure = match told {
-        Ok(report) => report.is_null,
-        Err(error) => {
-            notes.note(&format!("[burn] ingest: the payload cannot be used: {error}"));
-            true
+    if std::thread::Builder::new().name("burn-hook".into()).spawn(worker).is_err() {
+        return ExitCode::SUCCESS;
+    }
+    let mut call = None;
+    let mut failures = Vec::new();
+    let mut is_late = false;
+    loop {
+        let event = match budget {
+            None => told.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            Some(budget) => {
+                // Work that is asked to stop lets go of its locks, for which it has a little time.
+                let until = if is_late { budget } else { budget * 3 / 4 };
+                told.recv_timeout(until.saturating_sub(started.elapsed()))
+            }
+        };
+        match event {
+            Ok(HookEvent::Call(told)) => call = Some(told),
+            Ok(HookEvent::Failed(failure)) => failures.push(failure),
+            Err(RecvTimeoutError::Disconnected) => break,
+            Err(RecvTimeoutError::Timeout) if !is_late => {
+                is_late = true;
+                interrupt.request();
+            }
+            Err(RecvTimeoutError::Timeout) => break,
         }
-    };
-    // A hook that fails can stop its agent, whatever it failed at. The TypeScript package takes that risk.
-    if is_failure && args.as_reference { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+    }
+    if as_reference {
+        return if failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    }
+    if is_late {
+        failures = vec!["it took longer than a hook may take".into()];
+    }
+    if !failures.is_empty() && keep_hook(&home, call.as_ref(), &failures.join("; ")).is_err() && !args.quiet {
+        warn("the hook's call is lost: the home cannot be written");
+    }
+    ExitCode::SUCCESS
+}
+
+/// What a hook's worker tells.
+enum HookEvent {
+    Call(HookCall),
+    Failed(String),
+}
+
+/// Reads the call from standard input and takes it in.
+fn take_hook(mut ingest: Ingest, mut notes: Notes, interrupt: &Interrupt, sender: &Sender<HookEvent>) {
+    let mut payload = Vec::new();
+    let read = std::io::stdin().lock().read_to_end(&mut payload).map_err(|error| error.to_string());
+    let parsed = read.and_then(|_| HookCall::parse(&payload).map_err(|error| error.to_string()));
+    let is_null = payload.trim_ascii() == b"null";
+    // Nobody listens any more when the time is over.
+    let tell = |event| drop(sender.send(event));
+    match parsed {
+        Err(error) => {
+            let failure = format!("the payload cannot be used: {error}");
+            notes.note(&format!("[burn] ingest: {failure}"));
+            tell(HookEvent::Failed(failure));
+        }
+        Ok(None) if is_null && notes.as_reference => tell(HookEvent::Failed("null".into())),
+        Ok(None) => {
+            notes.note("[burn] ingest: the payload names no session_id and transcript_path; nothing to do")
+        }
+        Ok(Some(call)) => {
+            tell(HookEvent::Call(call.clone()));
+            let report = ingest.hook(&call, &mut notes, interrupt);
+            for failure in report.failures {
+                notes.note(&format!("[burn] ingest: {failure}"));
+                if !notes.as_reference {
+                    tell(HookEvent::Failed(failure));
+                }
+            }
+        }
+    }
+}
+
+/// How long a hook may take; none: as long as it needs. A process has started by then, which takes some of the 50 ms.
+fn hook_budget() -> Option<Duration> {
+    const USUAL: Duration = Duration::from_millis(40);
+    match std::env::var("RELAYBURN_HOOK_MS").ok().and_then(|text| text.parse().ok()) {
+        Some(0) => None,
+        Some(ms) => Some(Duration::from_millis(ms)),
+        None => Some(USUAL),
+    }
 }
 
 fn once(

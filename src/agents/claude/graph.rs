@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 
 use super::super::js;
+use super::packed::{Packer, Unpacker};
 use crate::scan::json::Value;
 
 /// Where the recursion into the agents of agents ends.
@@ -149,6 +150,57 @@ impl Graph {
             text_hash: (is_side && !plain_text.is_empty()).then(|| hash(plain_text)),
         };
         self.nodes.insert(Key::of(uuid), Node { parent: parent.map(Key::of), is_side, role });
+    }
+
+    /// Writes the graph for [`Graph::unpack`].
+    pub(super) fn pack(&self, packer: &mut Packer) {
+        packer.count(self.nodes.len() as u64);
+        for (key, node) in &self.nodes {
+            packer.key(key);
+            packer.maybe(node.parent.as_ref(), Packer::key);
+            packer.flag(node.is_side);
+            match &node.role {
+                Role::Assistant { spawns } => {
+                    packer.flag(true);
+                    packer.count(spawns.len() as u64);
+                    for spawn in spawns {
+                        packer.text(&spawn.id);
+                        packer.maybe_text(spawn.subagent_type.as_deref());
+                        packer.maybe_text(spawn.description.as_deref());
+                        packer.maybe(spawn.prompt_hash, Packer::count);
+                    }
+                }
+                Role::User { results, text_hash } => {
+                    packer.flag(false);
+                    packer.count(results.len() as u64);
+                    results.iter().for_each(|id| packer.text(id));
+                    packer.maybe(*text_hash, Packer::count);
+                }
+            }
+        }
+    }
+
+    /// Reads what [`Graph::pack`] wrote.
+    pub(super) fn unpack(from: &mut Unpacker<'_>) -> Option<Self> {
+        let nodes = from.each(|from| {
+            let (key, parent, is_side) = (from.key()?, from.maybe(Unpacker::key)?, from.flag()?);
+            let role = if from.flag()? {
+                let spawns: Vec<Spawn> = from.each(|from| {
+                    Some(Spawn {
+                        id: from.text()?,
+                        subagent_type: from.maybe_text()?,
+                        description: from.maybe_text()?,
+                        prompt_hash: from.maybe(Unpacker::count)?,
+                    })
+                })?;
+                Role::Assistant { spawns: spawns.into() }
+            } else {
+                let results: Vec<Box<[u8]>> = from.each(|from| from.text().map(Into::into))?;
+                Role::User { results: results.into(), text_hash: from.maybe(Unpacker::count)? }
+            };
+            Some((key, Node { parent, is_side, role }))
+        })?;
+        Some(Graph { nodes })
     }
 
     /// The uuids of all lines.

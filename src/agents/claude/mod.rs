@@ -8,6 +8,7 @@ mod across;
 mod graph;
 mod marker;
 mod message;
+mod packed;
 mod piece;
 mod status;
 
@@ -15,7 +16,7 @@ use std::path::{Path, PathBuf};
 
 pub(super) use self::across::Across;
 use self::graph::Key;
-use self::piece::{Log, Piece, State, Waiting};
+use self::piece::{Log, Piece, Place, State, Waiting};
 use super::AgentsError;
 use super::js::{self, RecordText};
 use super::lines::{Ending, LineSource};
@@ -30,6 +31,12 @@ const PIECE_BYTES: u64 = 4 << 20;
 
 /// A message whose stop reason says that it is complete may still get lines for so long.
 const SETTLED_MS: f64 = 5_000.0;
+
+/// Of a log with so much before its cursor the state is kept, because reading it again is felt.
+const STATE_MIN_BYTES: u64 = 256 << 10;
+
+/// A log that was not written for so long is not expected to grow: its state is not kept.
+const GROWS_MS: f64 = 24.0 * 3600.0 * 1000.0;
 
 /// How many bytes before the cursor are remembered, by their hash, to notice that a log was written anew.
 const WITNESS_BYTES: u64 = 4096;
@@ -217,6 +224,8 @@ struct Reader<'r> {
     stat: Stat,
     options: &'r ReadOptions,
     projects: &'r ProjectKeys,
+    /// Where the state is kept; none when it is not.
+    state_path: Option<PathBuf>,
     state: State,
     /// Where the next piece begins.
     at: u64,
@@ -277,6 +286,7 @@ impl<'r> Reader<'r> {
             stat,
             options: pass.options,
             projects: pass.projects,
+            state_path: pass.state_dir.map(|folder| folder.join(state_name(&pass.candidate.path))),
             state: State::default(),
             at,
             seen: 0,
@@ -304,6 +314,10 @@ impl<'r> Reader<'r> {
     /// Reads the lines before the cursor.
     fn read_before(&mut self) -> Result<(), AgentsError> {
         if self.at == 0 {
+            return Ok(());
+        }
+        if let Some(state) = self.state_path.as_ref().and_then(|path| State::load(path, self.place())) {
+            self.state = state;
             return Ok(());
         }
         let mut source = LineSource::open(&self.path, 0, self.at)?;
@@ -385,6 +399,14 @@ impl<'r> Reader<'r> {
         self.state = state;
         self.at = end;
         self.seen = reached;
+        let grows = self.options.now_ms - self.stat.mtime_ms < GROWS_MS;
+        if let Some(path) = &self.state_path
+            && !has_more
+            && grows
+            && end >= STATE_MIN_BYTES
+        {
+            self.state.save(path, self.place());
+        }
         gathered.cursor = Some(self.cursor());
         gathered.side = (!self.options.as_reference).then(|| self.witness()).flatten();
         if let Some(told) = &mut gathered.told {
@@ -395,6 +417,10 @@ impl<'r> Reader<'r> {
             }
         }
         Ok((gathered, has_more))
+    }
+
+    fn place(&self) -> Place {
+        Place { inode: self.stat.inode, offset: self.at }
     }
 
     fn cursor(&self) -> Vec<u8> {
@@ -415,6 +441,11 @@ impl<'r> Reader<'r> {
         side.text("before", hash.as_bytes());
         Some(side.finish())
     }
+}
+
+/// The name of the file with the state of a log.
+fn state_name(path: &Path) -> String {
+    blake3::hash(path.as_os_str().as_encoded_bytes()).to_hex()[..32].to_owned()
 }
 
 fn witness_at(path: &Path, at: u64) -> Option<String> {

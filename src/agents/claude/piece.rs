@@ -3,6 +3,7 @@
 //! A piece begins where everything before it was written. [`State`] is what those earlier lines leave behind. After the last line
 //! of a piece, [`Piece::finish`] decides how far records are written: to the first line that may still change.
 
+mod saved;
 mod state;
 
 use std::collections::{HashMap, HashSet};
@@ -18,6 +19,8 @@ use super::graph::{Answers, Graph, Invocation, Key};
 use super::message::{Message, Thread, given_up, plain_text};
 use super::{Evidence, LogKind};
 use crate::scan::json::{Kind, Value};
+
+pub(super) use saved::Place;
 
 /// What all pieces of a log share.
 pub(super) struct Log<'l> {
@@ -44,6 +47,8 @@ pub(super) struct State {
     side_messages: Vec<Key>,
     /// First lines of side chains, by the lines of the chain.
     chains: HashMap<Key, Key>,
+    /// The marker of the evidence is of a line that will be read again.
+    marker_is_held: bool,
 }
 
 /// A message whose turn is written.
@@ -699,6 +704,7 @@ impl<'l> Piece<'l> {
         }
         gathered.relationships.extend(rows.rows.into_iter().map(Record::from));
 
+        state.marker_is_held = self.marker_at.is_some_and(|at| at >= end);
         // What the lines before `end` leave behind.
         for (at, id) in self.event_calls {
             if at < end {

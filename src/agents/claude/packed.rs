@@ -1,0 +1,112 @@
+//! Bytes for a derived file: numbers and texts one after another.
+
+use super::graph::Key;
+
+/// Writes.
+#[derive(Debug, Default)]
+pub(super) struct Packer(pub Vec<u8>);
+
+impl Packer {
+    /// Seven bits a byte, the lowest first; the last byte is below 128.
+    pub(super) fn count(&mut self, mut count: u64) {
+        while count >= 0x80 {
+            self.0.push(count as u8 | 0x80);
+            count >>= 7;
+        }
+        self.0.push(count as u8);
+    }
+
+    pub(super) fn flag(&mut self, flag: bool) {
+        self.count(u64::from(flag));
+    }
+
+    pub(super) fn text(&mut self, text: &[u8]) {
+        self.count(text.len() as u64);
+        self.0.extend_from_slice(text);
+    }
+
+    pub(super) fn maybe<T>(&mut self, value: Option<T>, put: impl FnOnce(&mut Self, T)) {
+        self.flag(value.is_some());
+        if let Some(value) = value {
+            put(self, value);
+        }
+    }
+
+    pub(super) fn maybe_text(&mut self, text: Option<&[u8]>) {
+        self.maybe(text, |packer, text| packer.text(text));
+    }
+
+    pub(super) fn key(&mut self, key: &Key) {
+        match key {
+            Key::Uuid(bytes) => {
+                self.flag(true);
+                self.0.extend_from_slice(bytes);
+            }
+            Key::Text(text) => {
+                self.flag(false);
+                self.text(text);
+            }
+        }
+    }
+}
+
+/// Reads; none where the bytes end too early.
+pub(super) struct Unpacker<'b>(pub &'b [u8]);
+
+impl Unpacker<'_> {
+    pub(super) fn count(&mut self) -> Option<u64> {
+        let mut count = 0;
+        for shift in (0..64).step_by(7) {
+            let (byte, rest) = self.0.split_first()?;
+            self.0 = rest;
+            count |= u64::from(byte & 0x7f) << shift;
+            if byte & 0x80 == 0 {
+                return Some(count);
+            }
+        }
+        None
+    }
+
+    pub(super) fn flag(&mut self) -> Option<bool> {
+        Some(self.count()? != 0)
+    }
+
+    pub(super) fn text(&mut self) -> Option<Vec<u8>> {
+        let len_bytes = usize::try_from(self.count()?).ok()?;
+        let (text, rest) = self.0.split_at_checked(len_bytes)?;
+        self.0 = rest;
+        Some(text.to_vec())
+    }
+
+    pub(super) fn maybe<T>(&mut self, get: impl FnOnce(&mut Self) -> Option<T>) -> Option<Option<T>> {
+        match self.flag()? {
+            true => Some(Some(get(self)?)),
+            false => Some(None),
+        }
+    }
+
+    pub(super) fn maybe_text(&mut self) -> Option<Option<Vec<u8>>> {
+        self.maybe(Self::text)
+    }
+
+    pub(super) fn key(&mut self) -> Option<Key> {
+        if !self.flag()? {
+            return Some(Key::Text(self.text()?.into()));
+        }
+        let (bytes, rest) = self.0.split_first_chunk()?;
+        self.0 = rest;
+        Some(Key::Uuid(*bytes))
+    }
+
+    /// As many as the bytes say. `get` takes at least a byte each time, so a count that is wrong ends soon.
+    pub(super) fn each<T, C: Default + Extend<T>>(
+        &mut self,
+        mut get: impl FnMut(&mut Self) -> Option<T>,
+    ) -> Option<C> {
+        let mut all = C::default();
+        for _ in 0..self.count()? {
+            all.extend(Some(get(self)?));
+        }
+        Some(all)
+    }
+}

@@ -1,0 +1,202 @@
+//! The state before a cursor, kept between two runs, so that a log that grows is not read from its beginning each time.
+//!
+//! Touches `ingest.state/` of the home: a file for each large log. The file is derived: it holds for one cursor of one file, and
+//! where it does not fit or is missing, the lines before the cursor are read. Layout: the 8 bytes of [`MAGIC`], 16 bytes of the
+//! BLAKE3 of the rest, the inode and the offset of the cursor (8 bytes each, little endian), then the state as
+//! [`Packer`] writes it.
+
+use std::path::Path;
+
+use super::*;
+use crate::agents::claude::packed::{Packer, Unpacker};
+use crate::disk;
+
+const MAGIC: &[u8; 8] = b"BURNSTA1";
+const SUM_AT: usize = MAGIC.len();
+const PLACE_AT: usize = SUM_AT + 16;
+const BODY_AT: usize = PLACE_AT + 16;
+
+/// A state that is larger is not kept: reading the log again costs less than a home full of states.
+const STATE_MAX_BYTES: usize = 64 << 20;
+
+/// Which state of a log a file is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::agents::claude) struct Place {
+    pub inode: u64,
+    pub offset: u64,
+}
+
+impl Place {
+    fn bytes(self) -> [u8; 16] {
+        let mut bytes = [0; 16];
+        bytes[..8].copy_from_slice(&self.inode.to_le_bytes());
+        bytes[8..].copy_from_slice(&self.offset.to_le_bytes());
+        bytes
+    }
+}
+
+impl State {
+    /// Keeps the state. A failure costs the next run a second look, and nothing else.
+    pub(in crate::agents::claude) fn save(&self, path: &Path, place: Place) {
+        let mut packer = Packer(place.bytes().to_vec());
+        self.pack(&mut packer);
+        if packer.0.len() > STATE_MAX_BYTES {
+            return;
+        }
+        let bytes = [MAGIC, &blake3::hash(&packer.0).as_bytes()[..16], &packer.0].concat();
+        let saved =
+            disk::create_dir_all(disk::parent_of(path)).and_then(|()| disk::replace(path, &bytes, false));
+        drop(saved);
+    }
+
+    /// The state that was kept for this place.
+    pub(in crate::agents::claude) fn load(path: &Path, place: Place) -> Option<Self> {
+        let file = disk::File::open_read(path).ok()?;
+        let len_bytes = usize::try_from(file.len_bytes().ok()?).ok()?;
+        if !(BODY_AT..=STATE_MAX_BYTES + BODY_AT).contains(&len_bytes) {
+            return None;
+        }
+        let mut bytes = vec![0; len_bytes];
+        file.read_exact_at(&mut bytes, 0).ok()?;
+        let is_sound = bytes.starts_with(MAGIC)
+            && bytes[PLACE_AT..BODY_AT] == place.bytes()
+            && bytes[SUM_AT..PLACE_AT] == blake3::hash(&bytes[PLACE_AT..]).as_bytes()[..16];
+        is_sound.then(|| Self::unpack(&mut Unpacker(&bytes[BODY_AT..])))?
+    }
+
+    fn pack(&self, packer: &mut Packer) {
+        self.graph.pack(packer);
+        self.evidence.pack(packer, self.marker_is_held);
+        packer.count(self.calls.len() as u64);
+        for (id, count) in &self.calls {
+            packer.text(id);
+            packer.count(*count as u64);
+        }
+        packer.count(self.events as u64);
+        packer.maybe_text(self.last_message.as_deref());
+        packer.maybe_text(self.prompt.as_deref());
+        packer.count(self.known.len() as u64);
+        for (id, known) in &self.known {
+            packer.text(id);
+            packer.count(known.cache_read.to_bits());
+            packer.text(&known.ts);
+            packer.maybe_text(known.session.as_deref());
+        }
+        packer.count(self.side_messages.len() as u64);
+        self.side_messages.iter().for_each(|key| packer.key(key));
+        packer.count(self.chains.len() as u64);
+        for (line, first) in &self.chains {
+            packer.key(line);
+            packer.key(first);
+        }
+    }
+
+    fn unpack(from: &mut Unpacker<'_>) -> Option<Self> {
+        let state = State {
+            graph: Graph::unpack(from)?,
+            evidence: Evidence::unpack(from)?,
+            calls: from.each(|from| Some((from.text()?, from.count()? as usize)))?,
+            events: from.count()? as usize,
+            last_message: from.maybe_text()?,
+            prompt: from.maybe_text()?.map(Arc::from),
+            known: from.each(|from| {
+                let id = from.text()?;
+                let cache_read = f64::from_bits(from.count()?);
+                let (ts, session) = (from.text()?.into(), from.maybe_text()?.map(Vec::into_boxed_slice));
+                Some((id, KnownMessage { cache_read, ts, session }))
+            })?,
+            side_messages: from.each(Unpacker::key)?,
+            chains: from.each(|from| Some((from.key()?, from.key()?)))?,
+            marker_is_held: false,
+        };
+        from.0.is_empty().then_some(state)
+    }
+}
+
+impl Evidence {
+    fn pack(&self, packer: &mut Packer, marker_is_held: bool) {
+        for text in [&self.foreign, &self.first_ts, &self.version] {
+            packer.maybe_text(text.as_deref());
+        }
+        packer.maybe(self.first_parent.as_ref(), |packer, parent| {
+            packer.maybe(parent.as_ref(), Packer::key);
+        });
+        packer.maybe(self.marker.as_ref().filter(|_| !marker_is_held), |packer, target| {
+            packer.maybe_text(target.as_deref());
+        });
+        for targets in [&self.forks, &self.continuations] {
+            packer.count(targets.len() as u64);
+            targets.iter().for_each(|target| packer.text(target));
+        }
+    }
+
+    fn unpack(from: &mut Unpacker<'_>) -> Option<Self> {
+        Some(Evidence {
+            foreign: from.maybe_text()?,
+            first_ts: from.maybe_text()?,
+            version: from.maybe_text()?,
+            first_parent: from.maybe(|from| from.maybe(Unpacker::key))?,
+            marker: from.maybe(Unpacker::maybe_text)?,
+            forks: from.each(Unpacker::text)?,
+            continuations: from.each(Unpacker::text)?,
+        })
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_state_is_what_it_was_and_only_where_it_fits() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("states").join("a");
+        let mut state = State::default();
+        let key = |text: &str| Key::of(text.as_bytes());
+        let uuid = "0d3b9a4e-1111-4222-8333-444455556666";
+        state.graph.add_user(b"u1", None, true, None, b"find it");
+        state.graph.add_user(uuid.as_bytes(), Some(b"u1"), false, None, b"");
+        state.evidence.first_parent = Some(None);
+        state.evidence.marker = Some(Some(b"s2".to_vec()));
+        state.evidence.forks = vec![b"f".to_vec()];
+        state.calls.insert(b"t1".to_vec(), 300);
+        state.events = 301;
+        state.prompt = Some(Arc::from(&b"p"[..]));
+        let known = KnownMessage { cache_read: 0.5, ts: (*b"\"T\"").into(), session: None };
+        state.known.insert(b"m".to_vec(), known);
+        state.side_messages = vec![key("u1"), key(uuid)];
+        state.chains.insert(key("u1"), key(uuid));
+        let place = Place { inode: 7, offset: 1 << 40 };
+        state.save(&path, place);
+        let loaded = State::load(&path, place).unwrap();
+        // Each table has one entry, or is compared by what it says.
+        let told = |state: &State| {
+            let uuids: std::collections::BTreeSet<Vec<u8>> = state.graph.uuids().map(Key::text).collect();
+            format!(
+                "{uuids:?} {:?} {:?} {} {:?} {:?} {:?} {:?}",
+                state.evidence,
+                state.calls,
+                state.events,
+                state.prompt,
+                state.known,
+                state.side_messages,
+                state.chains
+            )
+        };
+        assert_eq!(told(&loaded), told(&state));
+        assert!(State::load(&path, Place { offset: 5, ..place }).is_none());
+        let bytes = std::fs::read(&path).unwrap();
+        for at in (0..bytes.len()).step_by(3) {
+            let mut damaged = bytes.clone();
+            damaged[at] ^= 1;
+            std::fs::write(&path, &damaged).unwrap();
+            assert!(State::load(&path, place).is_none(), "byte {at}");
+            std::fs::write(&path, &bytes[..at]).unwrap();
+            assert!(State::load(&path, place).is_none(), "cut to {at} bytes");
+        }
+        for len in 0..bytes.len() - BODY_AT {
+            assert!(State::unpack(&mut Unpacker(&bytes[BODY_AT..][..len])).is_none(), "{len} bytes");
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! Calls of hooks: what they tell, and how those are kept that could not be taken in at once.
+//!
+//! A hook must not keep its agent waiting, so it gives up after a moment, and the next run takes its call. Touches `hooks/` of the
+//! home: a file for each such call, `<milliseconds>-<process>-<uuid>.json`. Guarantees: nothing that was said is in such a file,
+//! only lengths and hashes, whatever `RELAYBURN_CONTENT_STORE` says; a call that is taken twice is written once.
+
+use std::path::PathBuf;
+
+use super::hook::HookRecords;
+use super::js::{self, RecordText};
+use super::{AgentsError, settings};
+use crate::disk;
+use crate::home::Home;
+use crate::scan::json::{Document, JsonError, Value, trim_js};
+
+/// A call of a hook of Claude Code: the event that it tells of, and the log of its session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HookCall {
+    pub(super) records: HookRecords,
+    pub(super) transcript: PathBuf,
+}
+
+impl HookCall {
+    /// Reads a hook's payload, JSON text. None when it names no session or no log: then there is nothing to do.
+    ///
+    /// # Errors
+    /// When the payload is neither empty nor JSON.
+    pub fn parse(payload: &[u8]) -> Result<Option<Self>, JsonError> {
+        let payload = trim_js(payload);
+        if payload.is_empty() {
+            return Ok(None);
+        }
+        let mut document = Document::default();
+        let root = document.parse(payload)?;
+        let (Some(session), Some(path)) = (js::text(root, "session_id"), js::text(root, "transcript_path"))
+        else {
+            return Ok(None);
+        };
+        let transcript = PathBuf::from(&*js::to_utf8(path));
+        Ok(Some(HookCall { records: HookRecords::of(session, root), transcript }))
+    }
+
+    fn of_kept(root: Value<'_>) -> Option<Self> {
+        let record = |key| {
+            root.get(key).map(|record| {
+                let mut text = Vec::new();
+                js::write_value(record, js::KeyOrder::AsParsed, &mut text);
+                text
+            })
+        };
+        Some(HookCall {
+            records: HookRecords {
+                session: js::text(root, "session")?.to_vec(),
+                relationship: record("relationship"),
+                event: record("event"),
+            },
+            transcript: PathBuf::from(&*js::to_utf8(js::text(root, "transcript")?)),
+        })
+    }
+
+    fn write(&self, kept: &mut RecordText) {
+        kept.text("session", &self.records.session);
+        kept.text("transcript", self.transcript.to_string_lossy().as_bytes());
+        for (key, record) in [("relationship", &self.records.relationship), ("event", &self.records.event)] {
+            if let Some(record) = record {
+                kept.raw(key, record);
+            }
+        }
+    }
+}
+
+/// Keeps a call for the next run, with the reason why it was not taken in. Without a call only the reason is kept.
+///
+/// # Errors
+/// When the home cannot be written.
+pub fn keep_hook(home: &Home, call: Option<&HookCall>, reason: &str) -> Result<(), AgentsError> {
+    let mut kept = RecordText::default();
+    kept.count("v", 1);
+    kept.text("reason", reason.as_bytes());
+    if let Some(call) = call {
+        call.write(&mut kept);
+    }
+    let folder = folder(home);
+    disk::create_dir_all(&folder)?;
+    let name = format!(
+        "{:013}-{}-{}.json",
+        settings::now_ms().max(0.0) as u64,
+        std::process::id(),
+        uuid::Uuid::new_v4().simple()
+    );
+    disk::replace(&folder.join(name), &kept.finish(), false)?;
+    Ok(())
+}
+
+/// What was kept of a hook.
+pub(super) struct Kept {
+    pub path: PathBuf,
+    pub reason: String,
+    pub call: Option<HookCall>,
+}
+
+fn folder(home: &Home) -> PathBuf {
+    home.root().join("hooks")
+}
+
+/// The calls that were kept, oldest first. A file that is none of ours is left alone.
+pub(super) fn kept(home: &Home) -> Vec<Kept> {
+    let paths = disk::list(&folder(home)).unwrap_or_default();
+    let read = |path: PathBuf| {
+        if path.extension()? != "json" {
+            return None;
+        }
+        let text = std::fs::read(&path).ok()?;
+        let mut document = Document::default();
+        let root = document.parse(trim_js(&text)).ok()?;
+        let reason = js::to_utf8(js::any_text(root, "reason")?).into_owned();
+        Some(Kept { reason, call: HookCall::of_kept(root), path })
+    };
+    paths.into_iter().filter_map(read).collect()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_is_kept_without_what_was_said() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = Home::at(folder.path());
+        let payload = br#"{"session_id":"s","transcript_path":"/t.jsonl","hook_event_name":"PostToolUse","tool_use_id":"t",
+            "tool_response":{"secret":"\ud800 words"}}"#;
+        let call = HookCall::parse(payload).unwrap().unwrap();
+        keep_hook(&home, Some(&call), "no time").unwrap();
+        keep_hook(&home, None, "no JSON").unwrap();
+        let mut found = kept(&home);
+        found.sort_by_key(|kept| kept.call.is_none());
+        assert_eq!(found.len(), 2);
+        assert_eq!((found[0].call.as_ref(), &found[0].reason[..]), (Some(&call), "no time"));
+        assert_eq!((found[1].call.as_ref(), &found[1].reason[..]), (None, "no JSON"));
+        let text = std::fs::read_to_string(&found[0].path).unwrap();
+        assert!(text.contains("contentHash") && !text.contains("words"), "{text}");
+        assert!(HookCall::parse(b" ").unwrap().is_none() && HookCall::parse(b"null").unwrap().is_none());
+        assert!(HookCall::parse(b"{").is_err());
+    }
+}

@@ -1,0 +1,215 @@
+//! The file `ingest.known`: four tables of hashes, each sorted, in which a few entries are looked up without reading the rest.
+//!
+//! `docs/agents.md` has the table of its bytes.
+//!
+//! Guarantees: a file is used only while the ledger has the bytes of its witness; it is replaced whole. The entries have no
+//! checksum: a wrong one can only make a repeated message look new, or a new one repeated.
+
+use std::path::Path;
+
+use super::AgentsError;
+use crate::disk;
+use crate::scan::{Io, Source};
+
+const MAGIC: &[u8; 8] = b"BURNKNW1";
+const COVERED_AT: usize = 8;
+const WITNESS_AT: usize = COVERED_AT + 8;
+const COUNTS_AT: usize = WITNESS_AT + 8;
+const SUM_AT: usize = COUNTS_AT + 8 * TABLES;
+const HEADER_LEN_BYTES: usize = SUM_AT + 8;
+const TABLES: usize = 4;
+const ENTRY_LEN_BYTES: u64 = 16;
+const WITNESS_BYTES: u64 = 4096;
+/// How many entries are read at a time, when all of a table are read.
+const PIECE_ENTRIES: u64 = 64 << 10;
+
+/// Entries to be added, in any order.
+#[derive(Debug, Default)]
+pub(super) struct Tables {
+    pub messages: Vec<(u64, u64)>,
+    pub results: Vec<(u64, u64)>,
+    pub events: Vec<(u64, u64)>,
+    pub hooked: Vec<(u64, u64)>,
+}
+
+/// The open file.
+#[derive(Debug)]
+pub(super) struct Base {
+    source: Source,
+    covered_bytes: u64,
+    counts: [u64; TABLES],
+}
+
+fn word(bytes: &[u8], at: usize) -> u64 {
+    bytes[at..].first_chunk().map_or(0, |word| u64::from_le_bytes(*word))
+}
+
+fn sum(bytes: &[u8]) -> u64 {
+    word(blake3::hash(bytes).as_bytes(), 0)
+}
+
+fn witness(ledger: &Source, covered_bytes: u64) -> Option<u64> {
+    let mut buffer = Vec::new();
+    let from = covered_bytes.saturating_sub(WITNESS_BYTES);
+    let mut hasher = blake3::Hasher::new();
+    // The beginning too, because a ledger may be edited far from where it was read last.
+    for range in [0..covered_bytes.min(WITNESS_BYTES), from..covered_bytes] {
+        hasher.update(ledger.sample(range, &mut buffer).ok()?);
+    }
+    Some(word(hasher.finalize().as_bytes(), 0))
+}
+
+impl Base {
+    /// Opens the file; none when there is none, or when it was made from another ledger.
+    pub(super) fn open(path: &Path, ledger: &Source) -> Option<Self> {
+        let source = Source::open(path, Io::default()).ok()?;
+        let mut buffer = Vec::new();
+        if source.len_bytes() < HEADER_LEN_BYTES as u64 {
+            return None;
+        }
+        let header = source.sample(0..HEADER_LEN_BYTES as u64, &mut buffer).ok()?;
+        let covered_bytes = word(header, COVERED_AT);
+        let counts = [0, 1, 2, 3].map(|table| word(header, COUNTS_AT + 8 * table));
+        let entries = counts.iter().try_fold(0_u64, |sum, count| sum.checked_add(*count))?;
+        let len_bytes = entries.checked_mul(ENTRY_LEN_BYTES)?.checked_add(HEADER_LEN_BYTES as u64)?;
+        let is_sound = header.starts_with(MAGIC)
+            && sum(&header[..SUM_AT]) == word(header, SUM_AT)
+            && len_bytes == source.len_bytes()
+            && covered_bytes <= ledger.len_bytes();
+        let told = word(header, WITNESS_AT);
+        (is_sound && witness(ledger, covered_bytes) == Some(told)).then_some(Base {
+            source,
+            covered_bytes,
+            counts,
+        })
+    }
+
+    pub(super) fn covered_bytes(&self) -> u64 {
+        self.covered_bytes
+    }
+
+    pub(super) fn len_bytes(&self) -> u64 {
+        self.source.len_bytes()
+    }
+
+    pub(super) fn message(&self, key: u64) -> Option<u64> {
+        self.values(0, key).first().copied()
+    }
+
+    pub(super) fn result(&self, key: u64) -> Option<u64> {
+        self.values(1, key).first().copied()
+    }
+
+    pub(super) fn events(&self, key: u64) -> Vec<u64> {
+        self.values(2, key)
+    }
+
+    pub(super) fn is_hooked(&self, key: u64) -> bool {
+        !self.values(3, key).is_empty()
+    }
+
+    fn table_at(&self, table: usize) -> u64 {
+        HEADER_LEN_BYTES as u64 + self.counts[..table].iter().sum::<u64>() * ENTRY_LEN_BYTES
+    }
+
+    /// An entry; one that cannot be read counts as the greatest, so that a search ends.
+    fn entry(&self, at: u64, buffer: &mut Vec<u8>) -> (u64, u64) {
+        let bytes = self.source.bytes(at..at + ENTRY_LEN_BYTES, buffer);
+        bytes.map_or((u64::MAX, u64::MAX), |bytes| (word(bytes, 0), word(bytes, 8)))
+    }
+
+    /// The values of a key.
+    fn values(&self, table: usize, key: u64) -> Vec<u64> {
+        let (begin, count) = (self.table_at(table), self.counts[table]);
+        let mut buffer = Vec::new();
+        let (mut low, mut high) = (0, count);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            if self.entry(begin + middle * ENTRY_LEN_BYTES, &mut buffer).0 < key {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        let mut values = Vec::new();
+        for place in low..count {
+            match self.entry(begin + place * ENTRY_LEN_BYTES, &mut buffer) {
+                (found, value) if found == key => values.push(value),
+                _ => break,
+            }
+        }
+        values
+    }
+
+    /// Hands out all entries of a table in order.
+    fn each(
+        &self,
+        table: usize,
+        take: &mut dyn FnMut((u64, u64)) -> Result<(), AgentsError>,
+    ) -> Result<(), AgentsError> {
+        let (begin, count) = (self.table_at(table), self.counts[table]);
+        let mut buffer = Vec::new();
+        let mut done = 0;
+        while done < count {
+            let piece = PIECE_ENTRIES.min(count - done);
+            let from = begin + done * ENTRY_LEN_BYTES;
+            let bytes = self.source.bytes(from..from + piece * ENTRY_LEN_BYTES, &mut buffer)?;
+            for entry in bytes.chunks_exact(ENTRY_LEN_BYTES as usize) {
+                take((word(entry, 0), word(entry, 8)))?;
+            }
+            done += piece;
+        }
+        Ok(())
+    }
+}
+
+/// Writes the file with the entries of `base` and those that are added.
+pub(super) fn write(
+    path: &Path,
+    base: Option<&Base>,
+    added: Tables,
+    ledger: &Source,
+    covered_bytes: u64,
+) -> Result<(), AgentsError> {
+    let Some(witness) = witness(ledger, covered_bytes) else { return Ok(()) };
+    let mut tables = [added.messages, added.results, added.events, added.hooked];
+    let mut counts = [0; TABLES];
+    for (table, entries) in tables.iter_mut().enumerate() {
+        entries.sort_unstable();
+        counts[table] = entries.len() as u64 + base.map_or(0, |base| base.counts[table]);
+    }
+    let mut header = MAGIC.to_vec();
+    for number in [covered_bytes, witness].iter().chain(&counts) {
+        header.extend_from_slice(&number.to_le_bytes());
+    }
+    header.extend_from_slice(&sum(&header).to_le_bytes());
+    disk::replace_with(path, false, |file| {
+        file.write_all(&header)?;
+        let mut out = Vec::new();
+        let mut put = |entry: (u64, u64)| -> Result<(), AgentsError> {
+            out.extend_from_slice(&entry.0.to_le_bytes());
+            out.extend_from_slice(&entry.1.to_le_bytes());
+            if out.len() as u64 >= PIECE_ENTRIES * ENTRY_LEN_BYTES {
+                file.write_all(&out)?;
+                out.clear();
+            }
+            Ok(())
+        };
+        for (table, entries) in tables.into_iter().enumerate() {
+            let mut entries = entries.into_iter().peekable();
+            if let Some(base) = base {
+                base.each(table, &mut |old| {
+                    // A result that came again counts as it came last: it goes before the old one.
+                    while let Some(new) = entries.next_if(|new| new.0 < old.0 || new.0 == old.0 && table == 1)
+                    {
+                        put(new)?;
+                    }
+                    put(old)
+                })?;
+            }
+            entries.try_for_each(&mut put)?;
+        }
+        file.write_all(&out)?;
+        Ok::<_, AgentsError>(())
+    })
+}
