@@ -1,4 +1,6 @@
 //! What the tests share: stores of both crates, transactions, and everything a store can be asked, as one JSON document.
+//! Two test binaries take what they need.
+#![allow(dead_code)]
 
 use std::path::Path;
 

@@ -48,6 +48,14 @@ pub fn success(output: &Output) -> serde_json::Value {
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
+/// This test executable again, to run one test alone: `module` is the caller's `module_path!()`, `test` a test of it.
+pub fn alone(module: &str, test: &str) -> Command {
+    let (_, inside) = module.split_once("::").unwrap();
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", &format!("{inside}::{test}"), "--include-ignored", "--nocapture"]);
+    command
+}
+
 /// The role in which this process was started, with its arguments; `None` when it runs tests.
 ///
 /// A test file with roles has one test `role` that is ignored otherwise and does what this says.
@@ -70,11 +78,11 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// This executable in a role.
-    pub fn start(role: &[&dyn AsRef<OsStr>]) -> Self {
+    /// This executable in a role of the caller's module, whose `module_path!()` is `module`.
+    pub fn start(module: &str, role: &[&dyn AsRef<OsStr>]) -> Self {
         let role: Vec<&str> = role.iter().map(|word| word.as_ref().to_str().unwrap()).collect();
-        let mut command = Command::new(std::env::current_exe().unwrap());
-        command.args(["--ignored", "--exact", "role", "--nocapture", "--quiet"]);
+        let mut command = alone(module, "role");
+        command.arg("--quiet");
         command.env("BURN_TEST_ROLE", role.join("\n"));
         Self::spawn(&mut command)
     }

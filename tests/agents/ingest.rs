@@ -1,0 +1,396 @@
+//! What `burn ingest` promises: the lines of one pass from any number of passes, each record once whatever is killed or runs
+//! beside it, nothing passed over in silence, and hooks that never fail.
+#![cfg(unix)]
+
+use crate::common;
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, SystemTime};
+
+use serde_json::{Value, json};
+
+const SESSION: &str = "a0000000-0000-4000-8000-000000000001";
+
+/// A user's folder.
+struct User(tempfile::TempDir);
+
+impl User {
+    fn new() -> Self {
+        User(tempfile::tempdir().unwrap())
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn log(&self, name: &str) -> PathBuf {
+        let path = self.path(".claude/projects/-work").join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        path
+    }
+
+    fn burn(&self, words: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_burn"));
+        command
+            .args(words)
+            .env_clear()
+            .env("HOME", self.0.path())
+            .env("RELAYBURN_HOME", self.path(".relayburn"))
+            .current_dir(self.0.path())
+            .stdin(Stdio::null());
+        command
+    }
+
+    fn ingest(&self, words: &[&str]) -> Output {
+        let output = self.burn(&[&["ingest"], words].concat()).output().unwrap();
+        assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
+        output
+    }
+
+    /// The lines of ledger and content, sorted, without the name of the folder.
+    fn lines(&self) -> Vec<String> {
+        let home = self.path(".relayburn");
+        let mut files = vec![home.join("ledger.jsonl")];
+        let content = fs::read_dir(home.join("content")).into_iter().flatten();
+        files.extend(content.map(|entry| entry.unwrap().path()));
+        let texts = files.iter().map(|file| fs::read_to_string(file).unwrap_or_default());
+        let here = self.0.path().to_str().unwrap().to_owned();
+        let text = texts.collect::<String>().replace(&here, "~");
+        let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+        lines.sort();
+        lines
+    }
+}
+
+fn age(path: &Path, seconds: u64) {
+    fs::File::open(path).unwrap().set_modified(SystemTime::now() - Duration::from_secs(seconds)).unwrap();
+}
+
+/// Builds a log.
+#[derive(Default)]
+struct Log {
+    lines: Vec<Value>,
+    last: Option<String>,
+}
+
+impl Log {
+    fn line(&mut self, kind: &str, message: Value) -> &mut Value {
+        let number = self.lines.len() + 1;
+        let uuid = format!("00000000-0000-4000-8000-{number:012}");
+        let parent = self.last.replace(uuid.clone());
+        self.lines.push(json!({
+            "type": kind, "message": message, "uuid": uuid, "parentUuid": parent, "isSidechain": false,
+            "timestamp": format!("2026-04-20T00:{:02}:{:02}.000Z", number / 60, number % 60),
+            "sessionId": SESSION, "cwd": "/work", "version": "2.1.0",
+        }));
+        self.lines.last_mut().unwrap()
+    }
+
+    fn prompt(&mut self, text: &str) {
+        self.line("user", json!({"role": "user", "content": text}));
+    }
+
+    fn answer(&mut self, id: &str, block: Value, stop: Value, output: u64) {
+        self.line(
+            "assistant",
+            json!({"id": id, "role": "assistant", "model": "claude-opus-4-7", "content": [block], "stop_reason": stop,
+                "usage": {"input_tokens": 3, "output_tokens": output, "cache_read_input_tokens": 50}}),
+        );
+    }
+
+    fn result(&mut self, id: &str, text: &str, is_error: bool) {
+        self.line(
+            "user",
+            json!({"role": "user", "content":
+                [{"type": "tool_result", "tool_use_id": id, "content": text, "is_error": is_error}]}),
+        );
+    }
+
+    /// Turns with all that may be cut off from each other: lines of one message, results, prompts, a compaction.
+    fn conversation(turns: usize) -> Self {
+        let mut log = Log::default();
+        for turn in 0..turns {
+            log.prompt(&format!("prompt {turn}: fix the bug"));
+            let (message, call) = (format!("msg_{turn}"), format!("toolu_{turn}"));
+            log.answer(&message, json!({"type": "text", "text": "looking"}), Value::Null, 1);
+            let edit = json!({"file_path": "/a.rs", "old_string": "a", "new_string": "b"});
+            log.answer(
+                &message,
+                json!({"type": "tool_use", "id": call, "name": "Edit", "input": edit}),
+                json!("tool_use"),
+                40,
+            );
+            log.result(&call, "edited", turn % 3 == 0);
+            log.answer(&format!("end_{turn}"), json!({"type": "text", "text": "done"}), json!("end_turn"), 9);
+            if turn % 2 == 1 {
+                log.line("system", Value::Null)["subtype"] = json!("compact_boundary");
+            }
+        }
+        log
+    }
+
+    fn bytes(&self) -> Vec<u8> {
+        self.lines.iter().flat_map(|line| format!("{line}\n").into_bytes()).collect()
+    }
+}
+
+#[test]
+fn reading_in_any_number_of_passes_gives_the_lines_of_one_pass() {
+    let bytes = Log::conversation(4).bytes();
+    let whole = User::new();
+    fs::write(whole.log("s.jsonl"), &bytes).unwrap();
+    age(&whole.log("s.jsonl"), 3600);
+    whole.ingest(&[]);
+    let wanted = whole.lines();
+    assert_eq!(wanted.iter().filter(|line| line.contains(r#""kind":"turn""#)).count(), 8);
+    assert!(wanted.iter().any(|line| line.contains("tokensBeforeCompact")));
+
+    let line_ends: Vec<usize> =
+        bytes.iter().enumerate().filter(|(_, byte)| **byte == b'\n').map(|(at, _)| at + 1).collect();
+    let cuts =
+        [line_ends.clone(), (1..12).map(|part| bytes.len() * part / 12).chain([bytes.len()]).collect()];
+    for cuts in cuts {
+        let user = User::new();
+        for cut in &cuts {
+            fs::write(user.log("s.jsonl"), &bytes[..*cut]).unwrap();
+            user.ingest(&[]);
+        }
+        age(&user.log("s.jsonl"), 3600);
+        user.ingest(&[]);
+        assert_eq!(user.lines(), wanted);
+        user.ingest(&[]);
+        assert_eq!(user.lines(), wanted, "a further run changes nothing");
+    }
+}
+
+#[test]
+fn a_message_that_grows_is_counted_at_its_full_size() {
+    let user = User::new();
+    let mut log = Log::default();
+    log.prompt("hello");
+    log.answer("m", json!({"type": "text", "text": "a"}), json!("end_turn"), 1);
+    fs::write(user.log("s.jsonl"), log.bytes()).unwrap();
+    user.ingest(&[]);
+    assert!(!user.lines().iter().any(|line| line.contains(r#""kind":"turn""#)), "the message may still grow");
+    log.answer("m", json!({"type": "text", "text": "b"}), json!("end_turn"), 1000);
+    fs::write(user.log("s.jsonl"), log.bytes()).unwrap();
+    age(&user.log("s.jsonl"), 30);
+    user.ingest(&[]);
+    let turns: Vec<String> =
+        user.lines().into_iter().filter(|line| line.contains(r#""kind":"turn""#)).collect();
+    assert_eq!(turns.len(), 1);
+    assert!(turns[0].contains(r#""output":1000"#), "{}", turns[0]);
+}
+
+#[test]
+fn a_log_that_was_cut_and_has_grown_again_is_read_from_its_beginning() {
+    let user = User::new();
+    let first = Log::conversation(3).bytes();
+    fs::write(user.log("s.jsonl"), &first).unwrap();
+    age(&user.log("s.jsonl"), 3600);
+    user.ingest(&[]);
+    let mut other = Log::default();
+    for number in 0..12 {
+        other.prompt(&format!("another prompt {number}, longer than those before it"));
+        other.answer(&format!("other_{number}"), json!({"type": "text", "text": "x"}), json!("end_turn"), 5);
+    }
+    // The same inode, and longer than the cursor.
+    fs::File::options()
+        .write(true)
+        .truncate(true)
+        .open(user.log("s.jsonl"))
+        .unwrap()
+        .write_all(&other.bytes())
+        .unwrap();
+    assert!(other.bytes().len() > first.len());
+    age(&user.log("s.jsonl"), 1800);
+    user.ingest(&[]);
+    let count =
+        |lines: Vec<String>| lines.iter().filter(|line| line.contains(r#""messageId":"other_"#)).count();
+    assert!(count(user.lines()) >= 12);
+    for number in 0..12 {
+        let id = format!(r#""messageId":"other_{number}","turnIndex""#);
+        assert_eq!(user.lines().iter().filter(|line| line.contains(&id)).count(), 1, "{id}");
+    }
+}
+
+#[test]
+fn a_resumed_session_counts_no_message_twice() {
+    let user = User::new();
+    let bytes = Log::conversation(3).bytes();
+    fs::write(user.log("s.jsonl"), &bytes).unwrap();
+    let copy = String::from_utf8(bytes).unwrap().replace(SESSION, "b0000000-0000-4000-8000-000000000002");
+    for name in ["s.jsonl", "t.jsonl"] {
+        if name == "t.jsonl" {
+            fs::write(user.log(name), &copy).unwrap();
+        }
+        age(&user.log(name), 3600);
+    }
+    let document: Value = serde_json::from_slice(&user.ingest(&["--json"]).stdout).unwrap();
+    assert_eq!(document["appended"]["turns"], 6);
+    assert!(document["leftOut"]["replay"].as_u64().unwrap() >= 6, "{document}");
+    // The whole ledger is known to a later run, too.
+    fs::write(user.log("u.jsonl"), copy.replace("b0000000", "c0000000")).unwrap();
+    age(&user.log("u.jsonl"), 3600);
+    let document: Value = serde_json::from_slice(&user.ingest(&["--json"]).stdout).unwrap();
+    assert_eq!(document["appended"]["turns"], 0);
+}
+
+#[test]
+fn each_line_that_made_no_record_is_named() {
+    let user = User::new();
+    let mut log = Log::default();
+    log.prompt("hello");
+    log.answer("m", json!({"type": "text", "text": "a"}), json!("end_turn"), 1);
+    let good = log.bytes();
+    let odd = "{\"type\":\"assistant\",\n[1]\n{\"type\":\"summary\"}\n{\"type\":\"torn\"";
+    fs::write(user.log("s.jsonl"), [&good[..], odd.as_bytes()].concat()).unwrap();
+    age(&user.log("s.jsonl"), 3600);
+    let report = user.path("report.jsonl");
+    let output = user.ingest(&["--check", "--report", report.to_str().unwrap()]);
+    let document: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let reasons = json!({"malformed": 1, "notARecord": 1, "unknownType": 1, "torn": 1});
+    assert_eq!(document["leftOut"], reasons);
+    assert!(!user.path(".relayburn").exists(), "--check writes nothing");
+    let named = fs::read_to_string(&report).unwrap();
+    let first: Value = serde_json::from_str(named.lines().next().unwrap()).unwrap();
+    assert_eq!(first["offset"], good.len());
+    assert_eq!(first["length"], 21);
+    assert_eq!(first["reason"], "malformed");
+    assert_eq!(named.lines().count(), 4);
+    let agent =
+        document["agents"].as_array().unwrap().iter().find(|agent| agent["agent"] == "claude").unwrap();
+    assert_eq!(agent["lines"], 6);
+    assert_eq!(agent["foundFiles"], 1);
+}
+
+#[test]
+fn a_root_that_cannot_be_read_is_an_error_that_names_it() {
+    let user = User::new();
+    fs::create_dir(user.path(".claude")).unwrap();
+    fs::write(user.path(".claude/projects"), "no folder").unwrap();
+    let output = user.burn(&["ingest"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(error.contains(".claude/projects"), "{error}");
+}
+
+#[test]
+fn a_line_without_end_is_passed_over_and_named() {
+    let user = User::new();
+    let file = fs::File::create(user.log("s.jsonl")).unwrap();
+    // Zeros that no block of the disk holds.
+    let long = (256 << 20) + 5;
+    file.set_len(long).unwrap();
+    let mut log = Log::default();
+    log.prompt("hello");
+    log.answer("m", json!({"type": "text", "text": "a"}), json!("end_turn"), 1);
+    let mut file = fs::File::options().append(true).open(user.log("s.jsonl")).unwrap();
+    file.write_all(&[b"\n", &log.bytes()[..]].concat()).unwrap();
+    age(&user.log("s.jsonl"), 3600);
+    let document: Value = serde_json::from_slice(&user.ingest(&["--json"]).stdout).unwrap();
+    assert_eq!(document["leftOut"]["tooLong"], 1);
+    assert_eq!(document["appended"]["turns"], 1);
+    assert_eq!(document["bytesRead"], long + 1 + log.bytes().len() as u64);
+}
+
+#[test]
+fn a_hook_never_fails() {
+    let user = User::new();
+    let path = user.log("s.jsonl");
+    fs::write(&path, Log::conversation(1).bytes()).unwrap();
+    let payload = json!({"session_id": SESSION, "transcript_path": path, "hook_event_name": "PostToolUse",
+        "tool_use_id": "toolu_0", "tool_response": "edited"});
+    for payload in
+        ["", "{", "null", "[]", "5", r#"{"session_id":"x","transcript_path":"/none"}"#, &payload.to_string()]
+    {
+        let mut child = user
+            .burn(&["ingest", "--hook", "claude"])
+            .env("RELAYBURN_HOOK_MS", "0")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        child.stdin.take().unwrap().write_all(payload.as_bytes()).unwrap();
+        assert!(child.wait().unwrap().success(), "{payload}");
+    }
+    // A ledger that cannot be written is no reason either.
+    fs::remove_dir_all(user.path(".relayburn")).unwrap();
+    fs::write(user.path(".relayburn"), "no folder").unwrap();
+    let mut child = user
+        .burn(&["ingest", "--hook", "claude"])
+        .stdin(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(payload.to_string().as_bytes()).unwrap();
+    assert!(child.wait().unwrap().success());
+}
+
+/// Logs of many sessions.
+fn fill(user: &User, sessions: usize) {
+    for session in 0..sessions {
+        let name = format!("{session:08}-0000-4000-8000-000000000000");
+        let text = String::from_utf8(Log::conversation(30).bytes()).unwrap();
+        let text = text.replace(SESSION, &name).replace("msg_", &format!("msg_{session}_"));
+        let text =
+            text.replace("end_", &format!("end_{session}_")).replace("toolu_", &format!("toolu_{session}_"));
+        // Times differ, because turns of one time and one usage have one fingerprint.
+        let text = text.replace("2026-04-20T", &format!("20{:02}-04-20T", session % 90 + 10));
+        let path = user.log(&format!("{name}.jsonl"));
+        fs::write(&path, text).unwrap();
+        age(&path, 3600);
+    }
+}
+
+#[test]
+fn a_run_that_is_killed_is_made_good_by_the_next() {
+    let sessions = 12;
+    let whole = User::new();
+    fill(&whole, sessions);
+    whole.ingest(&[]);
+    let wanted = whole.lines();
+    for round in 0..10 * common::scale() as u64 {
+        let user = User::new();
+        fill(&user, sessions);
+        for kill in 0..3 {
+            let mut child =
+                user.burn(&["ingest"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+            std::thread::sleep(Duration::from_millis((round * 13 + kill * 31) % 120));
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+        // The lock of a killed holder is taken over after five seconds; a test need not wait for that.
+        for lock in ["ledger.lock", "ledger-index.lock", "cursors.lock"] {
+            let _ = fs::remove_file(user.path(".relayburn").join(lock));
+        }
+        let content = fs::read_dir(user.path(".relayburn")).into_iter().flatten();
+        for entry in content.map(|entry| entry.unwrap().path()) {
+            if entry.extension().is_some_and(|extension| extension == "lock") {
+                let _ = fs::remove_file(entry);
+            }
+        }
+        user.ingest(&[]);
+        assert!(user.lines() == wanted, "round {round}: {} lines, not {}", user.lines().len(), wanted.len());
+    }
+}
+
+#[test]
+fn two_runs_at_once_write_each_record_once() {
+    let sessions = 12;
+    let whole = User::new();
+    fill(&whole, sessions);
+    whole.ingest(&[]);
+    let user = User::new();
+    fill(&user, sessions);
+    let children: Vec<_> = (0..3)
+        .map(|_| user.burn(&["ingest"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
+        .collect();
+    for mut child in children {
+        assert!(child.wait().unwrap().success());
+    }
+    assert!(user.lines() == whole.lines());
+}

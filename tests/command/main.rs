@@ -1,0 +1,15 @@
+//! Tests of the command line as a whole.
+#![cfg(feature = "cli")]
+#![allow(clippy::unwrap_used)]
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod answers;
+mod damage;
+mod ignore_case;
+mod interrupted;
+mod recovery;
+mod shapes;
+mod strange_files;
+mod walk;

@@ -1,0 +1,5 @@
+//! Tests of the house itself: its public interface, and which module may use which.
+#![allow(clippy::unwrap_used)]
+
+mod public_api;
+mod rooms;

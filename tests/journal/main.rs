@@ -1,0 +1,11 @@
+//! Tests of the journal and its ingestor, and appends by way of both.
+#![cfg(feature = "cli")]
+#![allow(clippy::unwrap_used)]
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod command;
+mod ingest_kill;
+mod kill;
+mod via_journal;

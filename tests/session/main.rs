@@ -1,0 +1,7 @@
+//! Tests of the session store.
+#![cfg(feature = "cli")]
+#![allow(clippy::unwrap_used)]
+
+mod damage;
+mod golden;
+mod processes;
