@@ -14,7 +14,8 @@ use relayburn_ledger::archive::pipeline::{self, Input};
 use relayburn_ledger::archive::{Options, Paths, Unobserved, rebuild_full, schema, survey};
 use relayburn_ledger::dev::{GenerateOptions, Profile, generate};
 use relayburn_ledger::record::fold::{Fold, Scratch};
-use relayburn_ledger::record::rows::{RowMaker, Rows, add_chunk};
+use relayburn_ledger::record::maker::{RowMaker, add_chunk};
+use relayburn_ledger::record::rows::Rows;
 use relayburn_ledger::scan::{self, Io, Source};
 
 fn ledger(profile: Profile, size_bytes: u64) -> Vec<u8> {

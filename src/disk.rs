@@ -20,11 +20,13 @@ pub(crate) mod faults;
 mod kernel_lock;
 mod other_case;
 mod owner;
+mod path;
 mod regular;
 
 pub use self::error::{Error, Operation};
 pub use self::kernel_lock::KernelLock;
 pub use self::other_case::refuse_other_case;
+pub use self::path::{parent_of, with_suffix};
 use self::regular::Links;
 
 #[cfg(unix)]
@@ -471,14 +473,6 @@ fn sync_directory(_path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// The directory that holds `path`; `.` for a bare name.
-pub fn parent_of(path: &Path) -> &Path {
-    match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    }
-}
-
 /// Renames, replacing what stands at `to`. Not synced: see [`sync_dir`].
 pub fn rename(from: &Path, to: &Path) -> Result<(), Error> {
     perform_on_path(Operation::Rename { to: to.to_owned() }, from, || fs::rename(from, to))
@@ -592,13 +586,6 @@ fn create_numbered(directory: &Path, name: &str) -> Result<File, Error> {
 fn numbered(path: &Path) -> impl Iterator<Item = PathBuf> {
     let successor = |number: u32| with_suffix(path, &format!(".{number}"));
     std::iter::once(path.to_owned()).chain((1..QUARANTINE_NAMES).map(successor))
-}
-
-/// `path` with `suffix` behind its whole name: `log.seg` and `.bak` give `log.seg.bak`.
-pub fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    PathBuf::from(name)
 }
 
 /// Renames a file to `path` with `suffix` behind it, or with `.1` to `.9999` behind that when it is taken, and answers the

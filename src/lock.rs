@@ -24,7 +24,9 @@
 mod file;
 mod heartbeat;
 
+pub use self::file::STALE_AGE;
 use self::file::{Clock, LockFile, Takeover};
+pub use self::heartbeat::HEARTBEAT;
 use crate::disk::{self, Identity};
 use crate::interrupt::Interrupt;
 use std::cell::RefCell;
@@ -33,12 +35,6 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
-
-/// A lock file that was not touched for longer than this is an orphan. Shared with the reference.
-pub const STALE_AGE: Duration = Duration::from_secs(5);
-
-/// How often a holder touches its lock file.
-pub const HEARTBEAT: Duration = Duration::from_secs(1);
 
 const FAST_ATTEMPTS: u32 = 50;
 const FAST_WAIT: Duration = Duration::from_millis(20);

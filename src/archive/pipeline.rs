@@ -15,7 +15,8 @@ use super::error::ArchiveError;
 use crate::interrupt::Interrupt;
 use crate::record::LINE_MAX_BYTES;
 use crate::record::fold::Fold;
-use crate::record::rows::{Budget, RowMaker, Rows, add_part};
+use crate::record::maker::{Budget, RowMaker, add_part};
+use crate::record::rows::Rows;
 use crate::scan::in_order::{Failure, Workers, in_order};
 use crate::scan::{ScanError, Source, chunks, is_long_line};
 

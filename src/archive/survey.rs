@@ -17,7 +17,8 @@ use super::pipeline::Input;
 use crate::record::LINE_MAX_BYTES;
 use crate::record::columns::turns;
 use crate::record::fold::{Entry, Fold, Range as TimeRange, Selector, Stamp};
-use crate::record::rows::{RowMaker, Rows};
+use crate::record::maker::RowMaker;
+use crate::record::rows::Rows;
 use crate::record::stamp::possible_stamps;
 use crate::scan::{self, chunks, is_long_line};
 

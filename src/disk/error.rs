@@ -1,6 +1,6 @@
 //! What can go wrong with a file, in words: which operation, on what, why, and what to do about it.
 
-use super::parent_of;
+use super::path::parent_of;
 use std::borrow::Cow;
 use std::fmt;
 use std::io;

@@ -11,7 +11,8 @@ use bumpalo::Bump;
 
 use crate::home::SessionId;
 use crate::record::fold::Fold;
-use crate::record::rows::{RowMaker, Rows};
+use crate::record::maker::RowMaker;
+use crate::record::rows::Rows;
 use crate::record::strict::{Doubt, doubt_in_record, doubt_in_stamp};
 use crate::record::{Hasher, Id, Line, RecordKind, line_of};
 use crate::scan::json::{Document, Kind as JsonKind, Value, stringify, trim_js, write_js_string};

@@ -7,13 +7,15 @@
 //! the unlink. Its holder deletes it before closing it; who then gets the kernel lock of the deleted file sees that the
 //! name stands for another file, or none, and has nothing. A side file left by a killed process means nothing.
 
-use super::STALE_AGE;
 use crate::disk::{self, File, Identity};
 use std::fs::TryLockError;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
+
+/// A lock file that was not touched for longer than this is an orphan. Shared with the reference.
+pub const STALE_AGE: Duration = Duration::from_secs(5);
 
 /// A lock file of ours touched more recently than this cannot be an orphan to anybody before we are done with it.
 const SURELY_FRESH: Duration = Duration::from_millis(STALE_AGE.as_millis() as u64 / 2);

@@ -4,12 +4,14 @@
 //! mutex and, after a pause of more than a second, one wake-up: while any lock was held during the last second the
 //! thread looks at the list by itself, in time for locks it has not been told of.
 
-use super::HEARTBEAT;
 use super::file::LockFile;
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+/// How often a holder touches its lock file.
+pub const HEARTBEAT: Duration = Duration::from_secs(1);
 
 static HEART: Heart = Heart {
     state: Mutex::new(State { beating: Vec::new(), thread: Thread::NotStarted, took_lately: false }),

@@ -12,9 +12,12 @@ use rusqlite::Connection;
 use rusqlite::backup::{Backup, StepResult};
 use rusqlite::types::{ToSqlOutput, ValueRef};
 
-use super::{
-    Method, PublishError, Step, TempDatabase, WRITER_WAIT, is_busy, is_unusable, open, reached, with_suffix,
-};
+use super::connection::{WRITER_WAIT, is_busy, is_unusable, open};
+use super::error::PublishError;
+use super::replace::Method;
+use super::steps::{Step, reached};
+use super::temp_database::TempDatabase;
+use crate::disk::with_suffix;
 
 /// How long readers of an older snapshot are waited for before the log stays as it is.
 const CHECKPOINT_WAIT: Duration = Duration::from_millis(250);

@@ -13,7 +13,10 @@ use std::time::{Duration, Instant};
 
 use rusqlite::backup::{Backup, StepResult};
 
-use super::{PublishError, TempDatabase, WRITER_WAIT, live, open};
+use super::connection::{WRITER_WAIT, open};
+use super::error::PublishError;
+use super::live;
+use super::temp_database::TempDatabase;
 use crate::disk::{self, with_suffix};
 use crate::interrupt::Interrupt;
 

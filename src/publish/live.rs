@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::ErrorCode;
 
-use super::{PublishError, SIDECARS, WRITER_WAIT, hold, is_busy, open, replace};
+use super::connection::{SIDECARS, WRITER_WAIT, hold, is_busy, open};
+use super::error::PublishError;
 use crate::disk;
 
 /// Between the archive's name and `<pid>-<32 hex digits>` in the name of a file that a rebuild makes.
@@ -95,7 +96,19 @@ pub(super) fn look(live: &Path) -> Result<Look, PublishError> {
             _ => return Err(PublishError::sqlite("read", live)(error)),
         },
     };
-    Ok(Look { found, in_use, keeps_inode: in_use || replace::must_keep_inode(&metadata) })
+    Ok(Look { found, in_use, keeps_inode: in_use || must_keep_inode(&metadata) })
+}
+
+/// Whether the live file can only be written into: another name leads to it, too.
+#[cfg(unix)]
+pub(super) fn must_keep_inode(live: &Metadata) -> bool {
+    std::os::unix::fs::MetadataExt::nlink(live) > 1
+}
+
+/// A file that is open cannot be replaced here.
+#[cfg(not(unix))]
+pub(super) fn must_keep_inode(_: &Metadata) -> bool {
+    true
 }
 
 /// Removes the files of rebuilds that died.

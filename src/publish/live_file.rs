@@ -16,7 +16,7 @@ use std::ptr;
 
 use rusqlite::{Connection, ffi};
 
-use super::open;
+use super::connection::{is_busy, open};
 use crate::disk::{self, Operation};
 
 /// A connection, used for its file alone.
@@ -47,7 +47,7 @@ impl LiveFile {
         for level in [ffi::SQLITE_LOCK_SHARED, ffi::SQLITE_LOCK_EXCLUSIVE] {
             // SAFETY: as `call` says; `level` is one that the file's state allows, because the connection has never locked it.
             match unsafe { self.call(|file, methods| Some(methods.xLock?(file, level))) } {
-                Err(error) if super::is_busy(&error) => return Ok(false),
+                Err(error) if is_busy(&error) => return Ok(false),
                 locked => locked?,
             }
         }

@@ -20,27 +20,34 @@
 //! # Ok::<(), publish::PublishError>(())
 //! ```
 
+mod connection;
+mod error;
 mod in_place;
 mod keep;
 mod live;
 #[cfg(unix)]
 mod live_file;
 mod replace;
+mod steps;
+mod temp_database;
 #[cfg(test)]
 mod tests;
 
-use std::io;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rusqlite::{Connection, ErrorCode, OpenFlags};
-
-use crate::disk::{self, with_suffix};
+use crate::disk;
 use crate::interrupt::Interrupt;
 
-pub(crate) use keep::{Kept, kept};
-pub use live::Found;
+use self::replace::Attempt;
+use self::steps::{Step, reached};
+use self::temp_database::TempDatabase;
+
+pub use self::error::PublishError;
+pub(crate) use self::keep::{Kept, kept};
+pub use self::live::Found;
+pub use self::replace::Method;
 
 /// The page size of a rebuilt archive in bytes, unless the live file's has to be kept.
 pub const PAGE_SIZE: u32 = 16384;
@@ -49,97 +56,6 @@ pub const PAGE_SIZE: u32 = 16384;
 const EXCLUSIVE_WAIT: Duration = Duration::from_millis(if cfg!(test) { 60 } else { 1000 });
 /// The pause between two such attempts.
 const EXCLUSIVE_PAUSE: Duration = Duration::from_millis(20);
-/// How long another writer, or a reader that keeps the archive from WAL mode, is waited for.
-const WRITER_WAIT: Duration = Duration::from_secs(5);
-/// What a database begins with.
-const MAGIC: &[u8; 16] = b"SQLite format 3\0";
-/// Appended to a database's name, the files that SQLite finds by path.
-const SIDECARS: [&str; 3] = ["-wal", "-shm", "-journal"];
-
-/// Why an archive could not be prepared or published. In every case but [`NotDurable`](Self::NotDurable) the live archive is
-/// as it was.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum PublishError {
-    /// A file could not be created, written, synced, renamed or removed.
-    #[error("{0}; the archive is unchanged")]
-    Disk(#[from] disk::Error),
-    /// The operating system refused an operation on a name.
-    #[error("cannot {action} {}: {source}; the archive is unchanged", path.display())]
-    Io {
-        /// What was tried: a verb that goes before the path.
-        action: &'static str,
-        /// The file or directory.
-        path: PathBuf,
-        /// The operating system's reason.
-        source: io::Error,
-    },
-    /// SQLite refused an operation.
-    #[error("SQLite cannot {action} {}: {source}; the archive is unchanged", path.display())]
-    Sqlite {
-        /// What was tried: a verb that goes before the path.
-        action: &'static str,
-        /// The database.
-        path: PathBuf,
-        /// SQLite's reason.
-        source: rusqlite::Error,
-    },
-    /// Something that is no file stands where the archive should be.
-    #[error("{} is not a regular file; move it away, or name another archive", path.display())]
-    NotAFile {
-        /// The archive's path, links resolved.
-        path: PathBuf,
-    },
-    /// The live archive can neither be replaced nor written into, as another program has it open.
-    #[error("{} is in use by another program, which {doing}; close it, then rebuild again", path.display())]
-    InUse {
-        /// The live archive.
-        path: PathBuf,
-        /// What that program does.
-        doing: &'static str,
-    },
-    /// The built file vanished: another rebuild has swept it, which it does only under lock `archive`.
-    #[error("{} is gone: lock `archive` was lost to another rebuild; the archive is unchanged, rebuild again", path.display())]
-    BuildGone {
-        /// The path from [`Plan::build_path`].
-        path: PathBuf,
-    },
-    /// The built file must not be published as it is.
-    #[error("{} cannot be published: {reason}; the archive is unchanged", path.display())]
-    BuildUnfit {
-        /// The path from [`Plan::build_path`].
-        path: PathBuf,
-        /// What is wrong with it.
-        reason: &'static str,
-    },
-    /// The new archive is in place, but the directory could not be synced.
-    #[error("{} is the new archive, but a power cut may undo the rebuild: {source}", path.display())]
-    NotDurable {
-        /// The live archive.
-        path: PathBuf,
-        /// Why the directory could not be synced.
-        source: disk::Error,
-    },
-    /// The copying of an archive that is to be kept was interrupted.
-    #[error("interrupted while the archive was copied; it is unchanged")]
-    Interrupted,
-    /// The caller's check said that lock `archive` is no longer held.
-    #[error("lock `archive` was lost before {} was replaced; it is unchanged, rebuild again", path.display())]
-    LockLost {
-        /// The live archive.
-        path: PathBuf,
-    },
-}
-
-impl PublishError {
-    fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> PublishError {
-        move |source| PublishError::Io { action, path: path.to_owned(), source }
-    }
-
-    fn sqlite(action: &'static str, path: &Path) -> impl FnOnce(rusqlite::Error) -> PublishError {
-        move |source| PublishError::Sqlite { action, path: path.to_owned(), source }
-    }
-}
 
 /// Where to build a new archive, and everything needed to publish it. Dropped, it removes the file that was built.
 #[derive(Debug)]
@@ -161,20 +77,6 @@ pub struct Published {
     pub build_sync: Duration,
     /// How long the rest took: waiting for others, replacing or writing.
     pub replacing: Duration,
-}
-
-/// How a new archive came to its place.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Method {
-    /// There was none (path C).
-    Created,
-    /// The built file was renamed over the live one, of which nobody had a hold (paths A and C).
-    Renamed,
-    /// The content was written into the live file in one transaction, beside its readers (path B).
-    InPlace {
-        /// Bytes that the write-ahead log still takes, because readers held an older snapshot.
-        log_len_bytes: u64,
-    },
 }
 
 /// Removes what dead rebuilds left beside the archive. The caller holds lock `archive`.
@@ -310,132 +212,3 @@ impl Plan {
         Ok(Published { method, build_sync, replacing: started.elapsed() })
     }
 }
-
-/// The outcome of one attempt to replace the live file.
-enum Attempt {
-    Done(Method),
-    /// Somebody has a hold of it, or it changed under our hands: worth another attempt.
-    Occupied,
-    /// It must be written into: several hard links, an owner that we cannot give, or a platform without path A.
-    KeepInode,
-}
-
-/// A database of ours that was not published: removed with its sidecars when dropped. After a rename there is nothing to
-/// remove under this name.
-#[derive(Debug)]
-struct TempDatabase {
-    path: PathBuf,
-}
-
-impl TempDatabase {
-    fn create(live: &Path) -> Result<TempDatabase, PublishError> {
-        let tag = format!("{}{}-{}", live::REBUILD, std::process::id(), uuid::Uuid::new_v4().simple());
-        let path = with_suffix(live, &tag);
-        disk::File::create_new(&path)?;
-        Ok(TempDatabase { path })
-    }
-
-    /// Leaves one synced file in WAL mode, without sidecars. Returns how long the sync took.
-    fn seal(&self) -> Result<Duration, PublishError> {
-        let path = &self.path;
-        match live::regular_file(path)? {
-            None => return Err(PublishError::BuildGone { path: path.clone() }),
-            Some(metadata) if metadata.len() == 0 => {
-                return Err(PublishError::BuildUnfit { path: path.clone(), reason: "nothing was built" });
-            }
-            Some(_) => {}
-        }
-        open(path)
-            .and_then(|archive| {
-                // The one sync is ours.
-                archive.execute_batch("PRAGMA synchronous=OFF")?;
-                archive.query_row("PRAGMA journal_mode=WAL", [], |_| Ok(()))?;
-                archive.close().map_err(|(_, error)| error)
-            })
-            .map_err(PublishError::sqlite("finish", path))?;
-        for sidecar in SIDECARS {
-            if with_suffix(path, sidecar).exists() {
-                let reason = "a connection to it is still open";
-                return Err(PublishError::BuildUnfit { path: path.clone(), reason });
-            }
-        }
-        let mut header = [0; 20];
-        let file = disk::File::open_rw(path)?;
-        file.read_exact_at(&mut header, 0)?;
-        if &header[..16] != MAGIC || header[18..] != [2, 2] {
-            return Err(PublishError::BuildUnfit { path: path.clone(), reason: "it is not in WAL mode" });
-        }
-        let started = Instant::now();
-        file.sync_all()?;
-        Ok(started.elapsed())
-    }
-}
-
-impl Drop for TempDatabase {
-    fn drop(&mut self) {
-        // Nothing to report to, and the next sweep removes what stays.
-        let _ = disk::remove_file(&self.path);
-        for sidecar in SIDECARS {
-            let _ = disk::remove_file(&with_suffix(&self.path, sidecar));
-        }
-    }
-}
-
-/// Makes the new archive's name durable, once it is in place.
-fn sync_directory(live: &Path) -> Result<(), PublishError> {
-    disk::sync_dir(disk::parent_of(live))
-        .map_err(|source| PublishError::NotDurable { path: live.to_owned(), source })
-}
-
-/// Opens an existing database; whoever needs to wait for others sets a timeout.
-fn open(path: &Path) -> rusqlite::Result<Connection> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(path, flags)?;
-    connection.busy_timeout(Duration::ZERO)?;
-    Ok(connection)
-}
-
-/// Opens an existing database under SQLite's EXCLUSIVE lock, which the connection keeps until it is closed.
-///
-/// Fails at once, as busy, when any other connection holds a lock, this process's own included: one with a transaction, or
-/// one that has read a database in WAL mode. A journal or log that a dead process left is applied, and an empty file gets its
-/// first page: on an inode without one, an old connection would be allowed to make sidecars after the rename.
-fn hold(path: &Path) -> rusqlite::Result<Connection> {
-    let archive = open(path)?;
-    archive.query_row("PRAGMA locking_mode=EXCLUSIVE", [], |_| Ok(()))?;
-    archive.execute_batch("BEGIN EXCLUSIVE; COMMIT")?;
-    Ok(archive)
-}
-
-fn is_busy(error: &rusqlite::Error) -> bool {
-    matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
-}
-
-fn is_unusable(error: &rusqlite::Error) -> bool {
-    matches!(error.sqlite_error_code(), Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt))
-}
-
-/// The moments at which a test kills the process: after each step that a crash can fall behind.
-#[derive(Clone, Copy, Debug)]
-enum Step {
-    Sealed,
-    Held,
-    Folded,
-    Disarmed,
-    Renamed,
-    Cut,
-    Synced,
-    Overwritten,
-    StaleRemoved,
-    Linked,
-    Resized,
-    BackupHalf,
-    BackupCommitted,
-    Checkpointed,
-}
-
-#[cfg(not(test))]
-fn reached(_: Step) {}
-
-#[cfg(test)]
-use tests::reached;

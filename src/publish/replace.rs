@@ -10,12 +10,37 @@ use std::fs::{self, Metadata};
 use std::io;
 use std::path::Path;
 
-use super::live::regular_file;
-use super::{Attempt, Method, PublishError, SIDECARS, Step, reached, sync_directory, with_suffix};
-use crate::disk;
+use super::connection::SIDECARS;
+use super::error::PublishError;
+use super::live::{must_keep_inode, regular_file};
+use super::steps::{Step, reached};
+use crate::disk::{self, with_suffix};
+
+/// How a new archive came to its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Method {
+    /// There was none (path C).
+    Created,
+    /// The built file was renamed over the live one, of which nobody had a hold (paths A and C).
+    Renamed,
+    /// The content was written into the live file in one transaction, beside its readers (path B).
+    InPlace {
+        /// Bytes that the write-ahead log still takes, because readers held an older snapshot.
+        log_len_bytes: u64,
+    },
+}
+
+/// The outcome of one attempt to replace the live file.
+pub(super) enum Attempt {
+    Done(Method),
+    /// Somebody has a hold of it, or it changed under our hands: worth another attempt.
+    Occupied,
+    /// It must be written into: several hard links, an owner that we cannot give, or a platform without path A.
+    KeepInode,
+}
 
 #[cfg(unix)]
-pub(super) use on_unix::{attempt, copy_owner_and_mode, must_keep_inode};
+pub(super) use on_unix::{attempt, copy_owner_and_mode};
 
 #[cfg(unix)]
 mod on_unix {
@@ -23,8 +48,8 @@ mod on_unix {
 
     use rusqlite::Connection;
 
+    use super::super::connection::{MAGIC, hold, is_busy, is_unusable};
     use super::super::live_file::LiveFile;
-    use super::super::{MAGIC, hold, is_busy, is_unusable};
     use super::*;
 
     /// What is left of a replaced inode: more than the nothing that SQLite takes for a new database.
@@ -36,10 +61,6 @@ mod on_unix {
         file: LiveFile,
         /// Whether SQLite can read it.
         is_archive: bool,
-    }
-
-    pub(crate) fn must_keep_inode(live: &Metadata) -> bool {
-        live.nlink() > 1
     }
 
     pub(crate) fn attempt(
@@ -165,16 +186,12 @@ fn create(build: &Path, live: &Path, still_held: &mut dyn FnMut() -> bool) -> Re
 }
 
 #[cfg(not(unix))]
-pub(super) use elsewhere::{attempt, must_keep_inode};
+pub(super) use elsewhere::attempt;
 
 #[cfg(not(unix))]
 mod elsewhere {
-    use super::super::{is_unusable, open};
+    use super::super::connection::{is_unusable, open};
     use super::*;
-
-    pub(crate) fn must_keep_inode(_: &Metadata) -> bool {
-        true
-    }
 
     /// A file that is open cannot be replaced here, so only an unusable one is; the rename fails while it is open.
     pub(crate) fn attempt(
@@ -201,4 +218,10 @@ mod elsewhere {
         sync_directory(live)?;
         Ok(Attempt::Done(Method::Renamed))
     }
+}
+
+/// Makes the new archive's name durable, once it is in place.
+fn sync_directory(live: &Path) -> Result<(), PublishError> {
+    disk::sync_dir(disk::parent_of(live))
+        .map_err(|source| PublishError::NotDurable { path: live.to_owned(), source })
 }

@@ -36,13 +36,13 @@ pub(super) fn parse<'a, 'd>(
                 let mut row = tool_result_events::record::ABSENT;
                 record(kind)?.fill(tool_result_events::record::FIELDS, &mut row)?;
                 rows.events.push(row);
-                Ok(Stored::Row)
+                Ok(Stored::Event)
             }
             RecordKind::Compaction => {
                 let mut row = compactions::record::ABSENT;
                 record(kind)?.fill(compactions::record::FIELDS, &mut row)?;
                 rows.compactions.push(row);
-                Ok(Stored::Row)
+                Ok(Stored::Compaction)
             }
             RecordKind::Relationship | RecordKind::UserTurn => Ok(Stored::Nothing),
         },
@@ -256,7 +256,7 @@ fn stamp<'a>(offset: u64, root: Value<'_>, bump: &'a Bump, rows: &mut Rows<'a>) 
     let cells = stamp_cells(&stamp, selector_json, json_text(enrichment, bump))
         .ok_or_else(|| rejected("its offset does not fit a column".to_string()))?;
     rows.stamps.push(StampLine { cells, stamp });
-    Ok(Stored::Row)
+    Ok(Stored::Stamp)
 }
 
 /// A selector from its object: its fields and its JSON text.

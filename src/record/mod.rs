@@ -6,7 +6,8 @@
 //! | module | what it says |
 //! | --- | --- |
 //! | [`columns`] | which columns the archive has, and which member of a line each is read from |
-//! | [`rows`] | the rows that a line stores: [`rows::RowMaker`] reads it by the tape, or exactly where the tape refuses |
+//! | [`rows`] | the rows that a line stores |
+//! | [`maker`] | makes them: by the tape, or exactly where the tape refuses |
 //! | `limits` | how long a line, an indexed text and the rows of a line may be |
 //! | [`fold`] | what stamps make of a turn |
 //! | `id`, `identify` | the id and the fingerprint of a record |
@@ -26,6 +27,7 @@ mod id;
 pub(crate) mod identify;
 mod kind;
 mod limits;
+pub mod maker;
 pub(crate) mod print;
 pub mod rows;
 pub(crate) mod stamp;

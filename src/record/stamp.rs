@@ -87,7 +87,7 @@ pub(super) fn stamp<'a>(
         cells: stamp_cells(&stamp, into_text(selector_json)?, into_text(enrichment_json)?)?,
         stamp,
     });
-    Some(Stored::Row)
+    Some(Stored::Stamp)
 }
 
 /// The row of a stamp.

@@ -85,14 +85,14 @@ pub(super) fn parse<'a>(
                 tool_result_events::record::on_tape(key, value, bump)
             });
             rows.events.push(whole(row?, tool_result_events::record::REQUIRED)?);
-            Some(Stored::Row)
+            Some(Stored::Event)
         }
         Envelope::Record(RecordKind::Compaction, record) => {
             let row = row(record?, bump, compactions::record::ABSENT, |key, value, bump| {
                 compactions::record::on_tape(key, value, bump)
             });
             rows.compactions.push(whole(row?, compactions::record::REQUIRED)?);
-            Some(Stored::Row)
+            Some(Stored::Compaction)
         }
         Envelope::Record(RecordKind::Relationship | RecordKind::UserTurn, _) => Some(Stored::Nothing),
         Envelope::Stamp { ts, selector, enrichment } => stamp(offset, ts, selector, enrichment, bump, rows),

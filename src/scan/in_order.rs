@@ -13,25 +13,20 @@
 //! [`Failure`] and leaves nobody waiting. A permit may carry memory, such as an arena, that is used again.
 
 mod exchange;
+mod failure;
+mod sync;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
 mod under_shuttle;
 
-use std::any::Any;
 use std::ops::ControlFlow;
 use std::sync::atomic::Ordering;
 
 use crossbeam_channel::bounded;
 
 use self::exchange::{WorkerSide, collect};
-
-/// What the exchange synchronises with; its tests put shuttle's primitives in their place.
-mod sync {
-    pub(super) use crossbeam_channel::{Receiver, Sender};
-    pub(super) use std::sync::Mutex;
-    pub(super) use std::sync::atomic::AtomicBool;
-}
+pub(crate) use self::failure::Failure;
 
 /// Where the work is done.
 #[derive(Debug, Clone, Copy)]
@@ -40,25 +35,6 @@ pub(crate) enum Workers<'p> {
     Pool(&'p rayon::ThreadPool),
     /// On so many threads of their own; on the calling thread when that is 0 or none can be started.
     Threads(usize),
-}
-
-/// Why the work ended early.
-pub(crate) enum Failure<E> {
-    /// The work on a job, or the taking of its result, failed.
-    Work(E),
-    /// The work on job `number` panicked.
-    Panic {
-        number: u64,
-        /// What the session store, which has no error of its own for this, panics with again.
-        #[cfg_attr(not(feature = "session"), allow(dead_code))]
-        payload: Box<dyn Any + Send>,
-    },
-}
-
-impl<E> From<E> for Failure<E> {
-    fn from(error: E) -> Self {
-        Self::Work(error)
-    }
 }
 
 /// Does `work` on all `jobs`, which are numbered from 0, and hands the results to `take` on the calling thread, in the order

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::file::Frozen;
 use super::key::push_column;
 use super::record::{affine, header_len, push_body, push_type, push_varint};
-use super::run::pack;
+use super::run::{Strings, pack};
 use super::schema::{Affinity, Schema, TableId};
 use super::{Result, SqliteFileError, Value};
 
@@ -15,27 +15,6 @@ const RECORD_MAX: usize = 1_000_000_000;
 
 /// Bytes that a rowid may add to a record.
 const ROWID_MAX: usize = 16;
-
-/// Byte strings one behind another.
-#[derive(Debug, Default)]
-pub(super) struct Strings {
-    pub bytes: Vec<u8>,
-    /// Where each string ends.
-    pub ends: Vec<usize>,
-}
-
-impl Strings {
-    pub fn len(&self) -> usize {
-        self.ends.len()
-    }
-
-    #[inline]
-    pub fn get(&self, place: u32) -> &[u8] {
-        let place = place as usize;
-        let start = if place == 0 { 0 } else { self.ends[place - 1] };
-        &self.bytes[start..self.ends[place]]
-    }
-}
 
 /// Rows on their way into a [`Loader`](super::Loader), in one thread's hands.
 pub struct Batch {

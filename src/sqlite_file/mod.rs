@@ -55,6 +55,7 @@ mod schema;
 #[allow(clippy::unwrap_used)]
 mod tests;
 mod tree;
+mod value;
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -63,6 +64,7 @@ pub use batch::Batch;
 pub use error::{Result, SqliteFileError};
 pub(crate) use schema::check_page_size;
 pub use schema::{Duplicates, Schema, TableId};
+pub use value::Value;
 
 use crate::disk::File;
 use crate::interrupt::Interrupt;
@@ -76,38 +78,6 @@ use tree::Tree;
 /// The part of the budget that packed batches may take before they are spilled. Spilling costs little while the page
 /// cache has room, so that a large load need not take much more memory than a small one.
 const PACKED_SHARE: usize = 16;
-
-/// One value of a row, before the column's affinity is applied.
-///
-/// Integral reals become integers in INTEGER, NUMERIC and REAL columns, integers become reals in REAL columns, and a
-/// NaN becomes NULL, as in SQLite. What SQLite would have to parse or print is refused: numbers for TEXT columns, texts
-/// for numeric ones. So are reals in an indexed column without a type, where 1 and 1.0
-/// would have one key and two types.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Value<'a> {
-    /// NULL.
-    Null,
-    /// An integer.
-    Int(i64),
-    /// A floating point number.
-    Real(f64),
-    /// Text, meant to be UTF-8; any bytes are stored as they are.
-    Text(&'a [u8]),
-    /// Bytes.
-    Blob(&'a [u8]),
-}
-
-impl<'a> From<&'a str> for Value<'a> {
-    fn from(value: &'a str) -> Self {
-        Self::Text(value.as_bytes())
-    }
-}
-
-impl<'a, T: Into<Value<'a>>> From<Option<T>> for Value<'a> {
-    fn from(value: Option<T>) -> Self {
-        value.map_or(Self::Null, Into::into)
-    }
-}
 
 /// A database being built. Shared by reference among the threads that make rows.
 ///

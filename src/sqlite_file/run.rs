@@ -5,11 +5,31 @@
 //! varint count of rows, and the rows' places in the batch as varint differences. Of a long key all bytes follow, so that it is
 //! read where it stands: what a merge keeps of its runs does not grow with the keys.
 
-use super::batch::Strings;
 use super::record::{push_varint, read_varint};
 
 /// A key of at least so many bytes is long.
 const LONG_KEY_BYTES: usize = 1 << 10;
+
+/// Byte strings one behind another.
+#[derive(Debug, Default)]
+pub(super) struct Strings {
+    pub bytes: Vec<u8>,
+    /// Where each string ends.
+    pub ends: Vec<usize>,
+}
+
+impl Strings {
+    pub fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    #[inline]
+    pub fn get(&self, place: u32) -> &[u8] {
+        let place = place as usize;
+        let start = if place == 0 { 0 } else { self.ends[place - 1] };
+        &self.bytes[start..self.ends[place]]
+    }
+}
 
 /// How many leading bytes two keys share.
 pub(super) fn shared_len(left: &[u8], right: &[u8]) -> usize {

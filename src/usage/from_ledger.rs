@@ -9,7 +9,7 @@ use std::ops::{ControlFlow, Range};
 
 use bumpalo::Bump;
 
-use super::UsageError;
+use super::error::UsageError;
 use super::tally::{LineAt, Tally};
 use crate::archive::ArchiveError;
 use crate::archive::pipeline::{Input, workers};
@@ -19,7 +19,8 @@ use crate::interrupt::Interrupt;
 use crate::record::Cell;
 use crate::record::columns::{tool_calls, turns};
 use crate::record::fold::Fold;
-use crate::record::rows::{RowMaker, Rows, Turn};
+use crate::record::maker::RowMaker;
+use crate::record::rows::{Rows, Turn};
 use crate::scan::in_order::{Failure, Workers, in_order};
 use crate::scan::{self, ScanError, Source, chunks};
 

@@ -39,6 +39,7 @@
 //! ```
 
 mod answer;
+mod error;
 mod from_ledger;
 pub mod instant;
 mod money;
@@ -49,9 +50,9 @@ pub mod turn;
 mod zone;
 
 use std::ops::ControlFlow;
-use std::path::PathBuf;
 
 pub use answer::{Answer, AnswerRow, LedgerUsed, PricesUsed, RowPeriod, Unpriced};
+pub use error::UsageError;
 pub use instant::Instant;
 pub use money::{TooLarge, Usd};
 pub use prices::{PriceTable, Prices, PricesError};
@@ -64,42 +65,6 @@ use crate::archive::{self, ArchiveError, Paths};
 use crate::interrupt::Interrupt;
 use crate::scan::{Io, ScanError, Source};
 use tally::Tally;
-
-/// A question cannot be answered.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum UsageError {
-    /// The archive, or the ledger, cannot be read.
-    #[error(transparent)]
-    Archive(#[from] ArchiveError),
-    /// A sum left the range.
-    #[error(transparent)]
-    TooLarge(#[from] TooLarge),
-    /// Turns cannot be explained, because the ledger is not the one that the archive was built from.
-    #[error(
-        "{} cannot explain the archive: {reason}; `burn state rebuild archive` brings the archive up to date, and `--from \
-         ledger` asks the ledger alone",
-        ledger.display()
-    )]
-    OtherLedger {
-        /// The ledger.
-        ledger: PathBuf,
-        /// How it differs.
-        reason: String,
-    },
-    /// There is no ledger.
-    #[error("there is no ledger at {}; `burn ledger append` makes one", ledger.display())]
-    NoLedger {
-        /// Where it was looked for.
-        ledger: PathBuf,
-    },
-}
-
-impl From<ScanError> for UsageError {
-    fn from(error: ScanError) -> Self {
-        Self::Archive(error.into())
-    }
-}
 
 /// Answers a question from the archive; one that asks for explanations from the ledger, as far as the archive has read it.
 ///

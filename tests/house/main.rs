@@ -2,4 +2,5 @@
 #![allow(clippy::unwrap_used)]
 
 mod public_api;
+mod rings;
 mod rooms;

@@ -48,7 +48,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ),
 ];
 
-fn sources(path: &Path, found: &mut Vec<PathBuf>) {
+pub fn sources(path: &Path, found: &mut Vec<PathBuf>) {
     if path.is_file() {
         found.extend(path.extension().is_some_and(|end| end == "rs").then(|| path.to_owned()));
     } else if path.is_dir() {
@@ -57,7 +57,7 @@ fn sources(path: &Path, found: &mut Vec<PathBuf>) {
 }
 
 /// The module that a file under `src` is.
-fn module_of(root: &Path, file: &Path) -> Vec<String> {
+pub fn module_of(root: &Path, file: &Path) -> Vec<String> {
     let inside = file.strip_prefix(root).unwrap().with_extension("");
     let names = inside.components().map(|part| match part {
         Component::Normal(name) => name.to_str().unwrap().to_owned(),

@@ -8,7 +8,10 @@ use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, OpenFlags};
 
-use super::{Build, BuildResult, Load, Phase, Transaction, nothing_more, stamps_of};
+use super::options::Load;
+use super::progress::Phase;
+use super::result::BuildResult;
+use super::run::{Build, Transaction, nothing_more, stamps_of};
 use crate::archive::cursor;
 use crate::archive::error::{ArchiveError, SqliteContext};
 use crate::archive::load::InsertWriter;

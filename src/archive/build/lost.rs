@@ -12,19 +12,12 @@ use std::path::Path;
 
 use rusqlite::types::{ToSqlOutput, ValueRef};
 
-use super::Build;
+use super::run::{Build, Loss};
 use crate::archive::cursor::{self, Restart};
 use crate::archive::error::{ArchiveError, SqliteContext};
 use crate::archive::open;
 use crate::publish::{Kept, Plan};
 use crate::record::columns::turns;
-
-/// How the ledger differs from what an archive with rows took in.
-pub(super) struct Loss {
-    pub reason: Restart,
-    /// Whether the archive is kept only when the new one is a part of it.
-    pub is_kept_if_cut: bool,
-}
 
 impl Build<'_> {
     /// What a full rebuild may take away, because the ledger is shorter than what the archive took in.

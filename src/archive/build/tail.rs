@@ -11,7 +11,8 @@ use bumpalo::Bump;
 use rusqlite::Connection;
 use rusqlite::types::ValueRef;
 
-use super::{Build, Phase, Transaction, nothing_more, stamps_of};
+use super::progress::Phase;
+use super::run::{Build, Transaction, nothing_more, stamps_of};
 use crate::archive::cursor::{self, Restart};
 use crate::archive::error::{ArchiveError, SqliteContext};
 use crate::archive::load::InsertWriter;
@@ -22,7 +23,7 @@ use crate::archive::sessions;
 use crate::archive::survey::{self, StampSet, TurnKeys};
 use crate::publish;
 use crate::record::fold::{Fold, Stamp};
-use crate::record::rows::{stored_selector, stored_stamp};
+use crate::record::maker::{stored_selector, stored_stamp};
 use crate::scan::{Source, json};
 
 impl Build<'_> {

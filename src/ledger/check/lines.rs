@@ -4,10 +4,11 @@ use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 
 use bumpalo::Bump;
 
-use super::Problem;
+use super::problem::Problem;
 use crate::record::columns::{compactions, stamps, tool_calls, tool_result_events, turns};
 use crate::record::fold::Fold;
-use crate::record::rows::{RowMaker, Rows, Verdict};
+use crate::record::maker::RowMaker;
+use crate::record::rows::{Rows, Verdict};
 use crate::record::strict::{StrictRule, doubt_in_record, doubt_in_stamp, is_doubtful, is_time};
 use crate::record::{Cell, Hasher, Id, Line, line_of};
 use crate::scan;

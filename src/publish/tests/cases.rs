@@ -5,7 +5,8 @@ use std::path::Path;
 
 use rusqlite::Connection;
 
-use super::super::{Found, Method, PublishError, open, prepare};
+use super::super::connection::open;
+use super::super::{Found, Method, PublishError, prepare};
 use super::{Home, Peer, check, fill, fs, generation, header_modes, publish_here};
 use crate::disk::faults::{Fault, Harness};
 use crate::interrupt::Interrupt;
@@ -15,7 +16,7 @@ fn method(live: &Path, generation: i64) -> Method {
 }
 
 fn beside(path: &Path, suffix: &str) -> std::path::PathBuf {
-    super::super::with_suffix(path, suffix)
+    crate::disk::with_suffix(path, suffix)
 }
 
 fn attach(home: &Home, state: &str) -> Peer {

@@ -1,6 +1,7 @@
 //! SIGKILL at every step, beside a connection in every state.
 
-use super::super::{Step, is_busy, open};
+use super::super::connection::{is_busy, open};
+use super::super::steps::Step;
 use super::{Home, PAUSE_AT, PAUSED, Peer, check, fill, fs, generation, header_modes};
 
 #[derive(Clone, Copy, PartialEq)]

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 
-use super::super::{is_busy, open, prepare};
+use super::super::connection::{is_busy, open};
+use super::super::prepare;
 use super::{fill, generation};
 
 /// How long a reader without a busy timeout may be turned away: whoever closes the archive last, a publisher or not, locks it

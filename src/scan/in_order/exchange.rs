@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
-use super::Failure;
+use super::failure::Failure;
 use super::sync::{AtomicBool, Mutex, Receiver, Sender};
 
 /// The result of a job, with the number of the job.

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-use super::Failure;
+use super::failure::{self, Failure};
 
 mod sync {
     use std::sync::Arc;

@@ -25,6 +25,7 @@
 //! ```
 
 mod document;
+mod parser;
 pub(crate) mod tape;
 mod text;
 mod value;
@@ -37,10 +38,11 @@ mod properties;
 #[cfg(test)]
 mod tests;
 
-pub use document::{Document, LINE_MAX_BYTES};
+pub use document::Document;
+pub use parser::LINE_MAX_BYTES;
 pub use text::{JsStr, is_array_index_key, trim_js};
-pub use value::{Items, Kind, Members, Number, Value};
-pub use write::{stringify, write_js_number, write_js_string};
+pub use value::{Items, Kind, Members, Number, Value, stringify};
+pub use write::{write_js_number, write_js_string};
 
 /// Why and where `JSON.parse` would refuse a line. The line is not JSON: skip it and report it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

@@ -5,7 +5,7 @@ use std::fmt;
 
 use super::document::{Document, NONE, Node, Tag};
 use super::text::JsStr;
-use super::write::{stringify, write_js_number};
+use super::write::{write_js_number, write_js_string};
 
 /// What a value is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -277,5 +277,66 @@ impl<'d> Number<'d> {
         } else {
             out.extend_from_slice(b"null");
         }
+    }
+}
+
+/// Appends a value as `JSON.stringify` prints it: compact, keys in JavaScript's order.
+///
+/// The text is always UTF-8. Integer literals keep all their digits ([`Number::write_json`](super::Number::write_json)).
+pub fn stringify(value: Value<'_>, out: &mut Vec<u8>) {
+    enum Open<'d> {
+        Array(Items<'d>),
+        Object(Members<'d>),
+    }
+    let mut open = Vec::new();
+    let mut value = value;
+    loop {
+        match value.node().tag {
+            Tag::Array => {
+                out.push(b'[');
+                open.push(Open::Array(value.items()));
+            }
+            Tag::Object | Tag::IndexedObject => {
+                out.push(b'{');
+                open.push(Open::Object(value.members()));
+            }
+            Tag::Plain | Tag::Decoded => write_string(value, out),
+            Tag::Number => value.number().write_json(out),
+            Tag::True => out.extend_from_slice(b"true"),
+            Tag::False => out.extend_from_slice(b"false"),
+            Tag::Null => out.extend_from_slice(b"null"),
+        }
+        value = loop {
+            // No value ends in an opening bracket, so one there means that nothing precedes the next item.
+            let is_first = matches!(out.last(), Some(b'[' | b'{'));
+            let next = match open.last_mut() {
+                None => return,
+                Some(Open::Array(items)) => items.next().map(|item| (None, item)),
+                Some(Open::Object(members)) => members.next_pair().map(|(key, value)| (Some(key), value)),
+            };
+            if let Some((key, value)) = next {
+                if !is_first {
+                    out.push(b',');
+                }
+                if let Some(key) = key {
+                    write_string(key, out);
+                    out.push(b':');
+                }
+                break value;
+            }
+            out.push(if let Some(Open::Array(_)) = open.pop() { b']' } else { b'}' });
+        };
+    }
+}
+
+/// Appends a string node; one that stood in the line as it is needs no look at its bytes.
+fn write_string(string: Value<'_>, out: &mut Vec<u8>) {
+    let text = string.js_str().as_wtf8();
+    if string.node().tag == Tag::Plain {
+        out.push(b'"');
+        out.extend_from_slice(text);
+        out.push(b'"');
+    } else {
+        write_js_string(text, out);
     }
 }

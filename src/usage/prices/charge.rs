@@ -1,9 +1,9 @@
 //! What a request is charged: the prices in force, by class of tokens, times its counts.
 
-use std::collections::BTreeMap;
-
-use super::schema::{CLASSES, Price};
-use super::{Instant, PricedModel, TooLarge, Usd};
+use super::schema::{CLASSES, Context, Price};
+use super::table::PricedModel;
+use crate::usage::instant::Instant;
+use crate::usage::money::{TooLarge, Usd};
 
 /// Classes of tokens, each with a price of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -78,9 +78,6 @@ impl Counts {
         ]
     }
 }
-
-/// Under which conditions a request was served, such as `service_tier` `flex`.
-pub type Context = BTreeMap<String, String>;
 
 /// The size of a request in tokens of input, which decides between prices by context size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

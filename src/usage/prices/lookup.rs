@@ -2,7 +2,6 @@
 //!
 //! Guarantees: the order of the table decides, as in the package that it is made from; nothing is asked twice.
 
-use super::PriceTable;
 use super::schema::Provider;
 use crate::usage::instant::day_number;
 
@@ -39,45 +38,45 @@ impl Unknown {
     }
 }
 
-impl PriceTable {
-    /// Finds a model by its name, at a provider if one is named.
-    pub(super) fn place_of(&self, provider: Option<&str>, model: &str) -> Result<Place, Unknown> {
-        let model = model.to_lowercase();
-        let providers = &self.providers;
-        let found = match provider {
-            Some(name) => {
-                let name = name.trim().to_lowercase();
-                let by_clause =
-                    |provider: &Provider| provider.known.as_ref().is_some_and(|known| known.matches(&name));
-                let by_id = providers.iter().position(|provider| provider.id == name);
-                by_id.or_else(|| providers.iter().position(by_clause))
-            }
-            None => {
-                let by_clause = |provider: &Provider| {
-                    provider.matches.as_ref().is_some_and(|clause| clause.matches(&model))
-                };
-                providers.iter().position(by_clause)
-            }
-        };
-        let provider = found.ok_or(Unknown::Provider)?;
-        if providers[provider].models.is_none() {
-            return Err(Unknown::LeftOut);
+/// Finds a model by its name, at a provider if one is named.
+pub(super) fn place_of(
+    providers: &[Provider],
+    provider: Option<&str>,
+    model: &str,
+) -> Result<Place, Unknown> {
+    let model = model.to_lowercase();
+    let found = match provider {
+        Some(name) => {
+            let name = name.trim().to_lowercase();
+            let by_clause =
+                |provider: &Provider| provider.known.as_ref().is_some_and(|known| known.matches(&name));
+            let by_id = providers.iter().position(|provider| provider.id == name);
+            by_id.or_else(|| providers.iter().position(by_clause))
         }
-        let search = |model: &str| self.model_of(provider, model);
-        search(&model).or_else(|| search(&with_dashed_date(&model)?)).ok_or(Unknown::Model)
+        None => {
+            let by_clause =
+                |provider: &Provider| provider.matches.as_ref().is_some_and(|clause| clause.matches(&model));
+            providers.iter().position(by_clause)
+        }
+    };
+    let provider = found.ok_or(Unknown::Provider)?;
+    if providers[provider].models.is_none() {
+        return Err(Unknown::LeftOut);
     }
+    let search = |model: &str| model_of(providers, provider, model);
+    search(&model).or_else(|| search(&with_dashed_date(&model)?)).ok_or(Unknown::Model)
+}
 
-    /// The first model of a provider, or of those that it falls back to, that matches.
-    fn model_of(&self, provider: usize, model: &str) -> Option<Place> {
-        let of_owner = |owner: usize| {
-            let models = self.providers[owner].models.as_ref()?;
-            let model = models.iter().position(|candidate| candidate.matches.matches(model))?;
-            Some(Place { provider, owner, model })
-        };
-        let fallback = self.providers[provider].fallback.iter();
-        let by_id = |id: &String| self.providers.iter().position(|provider| provider.id == *id);
-        of_owner(provider).or_else(|| fallback.filter_map(by_id).find_map(of_owner))
-    }
+/// The first model of a provider, or of those that it falls back to, that matches.
+fn model_of(providers: &[Provider], provider: usize, model: &str) -> Option<Place> {
+    let of_owner = |owner: usize| {
+        let models = providers[owner].models.as_ref()?;
+        let model = models.iter().position(|candidate| candidate.matches.matches(model))?;
+        Some(Place { provider, owner, model })
+    };
+    let fallback = providers[provider].fallback.iter();
+    let by_id = |id: &String| providers.iter().position(|provider| provider.id == *id);
+    of_owner(provider).or_else(|| fallback.filter_map(by_id).find_map(of_owner))
 }
 
 /// A name with `-20250929` as one with `-2025-09-29`; `None` without such a date.

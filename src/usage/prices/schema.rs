@@ -9,6 +9,9 @@ use serde::de::{Deserializer, Error as _, SeqAccess, Visitor};
 
 use super::super::instant::{Instant, day_number};
 
+/// Under which conditions a request was served, such as `service_tier` `flex`.
+pub type Context = BTreeMap<String, String>;
+
 /// The whole file.
 #[derive(Debug, serde::Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -151,12 +154,12 @@ impl Prices {
     }
 
     /// Whether all conditions are met by the context of a request.
-    pub(super) fn fit(&self, context: &super::Context) -> bool {
+    pub(super) fn fit(&self, context: &Context) -> bool {
         self.when.iter().all(|(key, value)| context.get(key) == Some(value))
     }
 
     /// The conditions of a variant.
-    pub(super) fn context(&self) -> &super::Context {
+    pub(super) fn context(&self) -> &Context {
         &self.when
     }
 

@@ -1,0 +1,230 @@
+//! Makes rows from lines, for full rebuilds and tail builds alike.
+//!
+//! A line takes the fast reader (a SIMD parser and strict types) and, when anything about it is unusual, the exact reader, which
+//! accepts what JavaScript accepts. The two agree wherever the fast one returns a row.
+
+use bumpalo::Bump;
+
+use super::columns::turns;
+use super::fold::{self, Fold, Selector, Stamp};
+use super::rows::{Refusal, Rows, Stored, Verdict};
+use super::{Cell, exact, limits, tape};
+use crate::scan::{self, json};
+
+/// Makes rows from lines. One per thread; its buffers are used again for every line.
+#[derive(Debug, Default)]
+pub struct RowMaker<'f> {
+    tapes: json::tape::TapeParser,
+    exact: json::Document,
+    fold: fold::Scratch<'f>,
+}
+
+impl Rows<'_> {
+    /// Counts the row just added, which takes `measured` bytes, or takes it away again when it is refused.
+    fn keep_last(
+        &mut self,
+        measured: Result<usize, String>,
+        offset: u64,
+        len_bytes: u64,
+        remove: impl FnOnce(&mut Self),
+    ) {
+        match measured {
+            Ok(bytes) => self.len_bytes += bytes,
+            Err(reason) => {
+                remove(self);
+                self.find(offset, len_bytes, Verdict::Rejected, reason);
+            }
+        }
+    }
+}
+
+impl<'f> RowMaker<'f> {
+    /// Adds what the line at `offset` stores to `rows`; turns are enriched from `fold`. Blank lines add nothing.
+    pub fn add<'a>(
+        &mut self,
+        offset: u64,
+        line: &[u8],
+        fold: &Fold<'f>,
+        bump: &'a Bump,
+        rows: &mut Rows<'a>,
+    ) {
+        self.add_within(usize::MAX, offset, line, fold, bump, rows);
+    }
+
+    /// Adds what a line stores, unless that is a turn with more than `enrichment_max_bytes` of enrichment: then it adds nothing and
+    /// returns `false`.
+    fn add_within<'a>(
+        &mut self,
+        enrichment_max_bytes: usize,
+        offset: u64,
+        line: &[u8],
+        fold: &Fold<'f>,
+        bump: &'a Bump,
+        rows: &mut Rows<'a>,
+    ) -> bool {
+        let len_bytes = line.len() as u64;
+        if len_bytes > limits::LINE_MAX_BYTES {
+            rows.find_too_long(offset, len_bytes);
+            return true;
+        }
+        let exact_lines = rows.exact_lines;
+        let stored = match tape::parse(&mut self.tapes, offset, line, bump, rows) {
+            Some(stored) => stored,
+            None => {
+                let trimmed = json::trim_js(line);
+                if trimmed.is_empty() {
+                    return true;
+                }
+                rows.exact_lines += 1;
+                // A copy: what is checked to be text must not change under a map before it is used as text.
+                let trimmed = bump.alloc_slice_copy(trimmed);
+                match exact::parse(&mut self.exact, offset, trimmed, bump, rows) {
+                    Ok(stored) => stored,
+                    Err(Refusal { verdict, reason }) => {
+                        rows.find(offset, len_bytes, verdict, reason);
+                        return true;
+                    }
+                }
+            }
+        };
+        match stored {
+            Stored::Turn => {
+                let Some(turn) = rows.turns.last_mut() else { return true };
+                let measured = limits::turn(&turn.cells, &rows.calls[turn.calls.clone()]);
+                let is_enriched = measured.is_err()
+                    || fold.is_empty()
+                    || enrich(&mut turn.cells, enrichment_max_bytes, fold, &mut self.fold, bump);
+                match measured {
+                    Ok(bytes) if is_enriched => {
+                        rows.len_bytes += bytes + turn.cells[turns::ENRICHMENT_JSON].as_text().len();
+                    }
+                    measured => {
+                        let start = turn.calls.start;
+                        rows.calls.truncate(start);
+                        rows.turns.pop();
+                        match measured {
+                            Ok(_) => {
+                                rows.exact_lines = exact_lines;
+                                return false;
+                            }
+                            Err(reason) => rows.find(offset, len_bytes, Verdict::Rejected, reason),
+                        }
+                    }
+                }
+            }
+            Stored::Event => {
+                let measured = rows.events.last().map_or(Ok(0), limits::event);
+                rows.keep_last(measured, offset, len_bytes, |rows| {
+                    rows.events.truncate(rows.events.len() - 1)
+                });
+            }
+            Stored::Compaction => {
+                let measured = rows.compactions.last().map_or(Ok(0), limits::compaction);
+                rows.keep_last(measured, offset, len_bytes, |rows| {
+                    rows.compactions.truncate(rows.compactions.len() - 1)
+                });
+            }
+            Stored::Stamp => {
+                let measured =
+                    rows.stamps.last().map_or(Ok(0), |line| limits::stamp(&line.cells, &line.stamp));
+                rows.keep_last(measured, offset, len_bytes, |rows| {
+                    rows.stamps.truncate(rows.stamps.len() - 1)
+                });
+            }
+            Stored::Nothing => rows.other_lines += 1,
+            Stored::Unknown => rows.unknown_lines += 1,
+        }
+        true
+    }
+}
+
+/// Fills the columns that stamps assign, unless the object has more than `max_bytes`: then it returns `false`.
+fn enrich<'a, 'f>(
+    cells: &mut turns::Row<'a>,
+    max_bytes: usize,
+    fold: &Fold<'f>,
+    scratch: &mut fold::Scratch<'f>,
+    bump: &'a Bump,
+) -> bool {
+    let [session, message, ts] =
+        [turns::SESSION_ID, turns::MESSAGE_ID, turns::TS].map(|place| cells[place].as_text());
+    let Some(enrichment) = fold.enrich_within(max_bytes, session, message, ts, scratch) else { return false };
+    for (field, value) in turns::enrichment::FIELDS.iter().zip(enrichment.columns) {
+        cells[field.place] = Cell::text(value.map(|text| &*bump.alloc_str(text)));
+    }
+    if enrichment.json != fold::NOTHING.json {
+        cells[turns::ENRICHMENT_JSON] = Cell::Text(bump.alloc_str(enrichment.json));
+    }
+    true
+}
+
+/// The selector of an archived stamp.
+///
+/// # Errors
+/// Why it cannot be read.
+pub fn stored_selector<'a>(
+    document: &mut json::Document,
+    selector_json: &str,
+    bump: &'a Bump,
+) -> Result<Selector<'a>, String> {
+    exact::stored_selector(document, selector_json, bump).map_err(|refusal| refusal.reason)
+}
+
+/// The parts of an archived stamp, for folding it again.
+///
+/// # Errors
+/// Why it cannot be folded: another program stored what a stamp line of this crate could not have.
+pub fn stored_stamp<'a>(
+    document: &mut json::Document,
+    ts: &str,
+    offset: u64,
+    selector_json: &str,
+    enrichment_json: &str,
+    bump: &'a Bump,
+) -> Result<Stamp<'a>, String> {
+    exact::stored_stamp(document, ts, offset, selector_json, enrichment_json, bump)
+        .map_err(|refusal| refusal.reason)
+}
+
+/// Adds the rows of every line of `chunk`, which starts at the absolute offset `base`.
+pub fn add_chunk<'a, 'f>(
+    maker: &mut RowMaker<'f>,
+    base: u64,
+    chunk: &[u8],
+    fold: &Fold<'f>,
+    bump: &'a Bump,
+    rows: &mut Rows<'a>,
+) {
+    for (offset, line) in scan::lines(base, chunk) {
+        maker.add(offset, line, fold, bump, rows);
+    }
+}
+
+/// How much is added to rows at a time.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Budget {
+    /// No line is added once the rows take so many bytes.
+    pub rows_bytes: usize,
+    /// A turn with a longer enrichment is not added, nor what follows it.
+    pub enrichment_bytes: usize,
+}
+
+/// Adds the rows of the lines of `chunk` as [`add_chunk`] does, as long as `budget` allows; at least one line, unless its
+/// enrichment is too long. Returns the offset after the last line that was added.
+pub(crate) fn add_part<'a, 'f>(
+    maker: &mut RowMaker<'f>,
+    base: u64,
+    chunk: &[u8],
+    fold: &Fold<'f>,
+    bump: &'a Bump,
+    rows: &mut Rows<'a>,
+    budget: Budget,
+) -> u64 {
+    for (offset, line) in scan::lines(base, chunk) {
+        let is_full = rows.len_bytes >= budget.rows_bytes;
+        if is_full || !maker.add_within(budget.enrichment_bytes, offset, line, fold, bump, rows) {
+            return offset;
+        }
+    }
+    base + chunk.len() as u64
+}

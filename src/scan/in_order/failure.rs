@@ -1,0 +1,22 @@
+//! Why ordered work ended early.
+
+use std::any::Any;
+
+/// Why the work ended early.
+pub(crate) enum Failure<E> {
+    /// The work on a job, or the taking of its result, failed.
+    Work(E),
+    /// The work on job `number` panicked.
+    Panic {
+        number: u64,
+        /// What the session store, which has no error of its own for this, panics with again.
+        #[cfg_attr(not(feature = "session"), allow(dead_code))]
+        payload: Box<dyn Any + Send>,
+    },
+}
+
+impl<E> From<E> for Failure<E> {
+    fn from(error: E) -> Self {
+        Self::Work(error)
+    }
+}

@@ -1,0 +1,353 @@
+//! The parser that fills a document.
+
+use super::document::{Document, NONE, Node, Tag};
+use super::text::{REPLACEMENT, is_array_index_key, plain_len_bytes};
+use super::value::Value;
+use super::{JsonError, Reason};
+
+/// The longest line that [`Document::parse`] takes, about 1.4 GB: every invalid byte may become three, and the decoded
+/// text must still be addressed with 32 bits.
+pub const LINE_MAX_BYTES: usize = (u32::MAX / 3) as usize;
+
+/// Capacity kept from one line to the next, so that one huge line does not hold its memory for ever.
+const RETAINED_NODES: usize = 1 << 16;
+const RETAINED_TEXT_BYTES: usize = 1 << 20;
+
+/// Objects up to this size are searched for equal keys pair by pair, larger ones by sorting.
+const PAIRWISE_KEYS: usize = 32;
+
+struct Parser<'p> {
+    document: &'p mut Document,
+    line: &'p [u8],
+    at: usize,
+    /// Whether the whole line is UTF-8, so that no string needs to be looked at again.
+    is_utf8: bool,
+}
+
+impl Parser<'_> {
+    fn line(&mut self) -> Result<(), JsonError> {
+        let mut open = NONE;
+        'value: loop {
+            match self.peek_token() {
+                Some(b'"') => {
+                    self.string(NONE)?;
+                }
+                Some(b'{') => {
+                    open = self.push(Tag::Object, 0, 0, open);
+                    self.at += 1;
+                    if self.peek_token() != Some(b'}') {
+                        self.key(open)?;
+                        continue 'value;
+                    }
+                }
+                Some(b'[') => {
+                    open = self.push(Tag::Array, 0, 0, open);
+                    self.at += 1;
+                    if self.peek_token() != Some(b']') {
+                        self.document.nodes[open as usize].len = 1;
+                        continue 'value;
+                    }
+                }
+                Some(b'-' | b'0'..=b'9') => self.number()?,
+                Some(b't') => self.word(b"true", Tag::True)?,
+                Some(b'f') => self.word(b"false", Tag::False)?,
+                Some(b'n') => self.word(b"null", Tag::Null)?,
+                Some(_) => return Err(self.error(Reason::ExpectedValue)),
+                None => return Err(self.error(Reason::UnexpectedEnd)),
+            }
+            while open != NONE {
+                let is_object = self.document.nodes[open as usize].tag == Tag::Object;
+                match (self.peek_token(), is_object) {
+                    (Some(b','), true) => {
+                        self.at += 1;
+                        self.key(open)?;
+                        continue 'value;
+                    }
+                    (Some(b','), false) => {
+                        self.at += 1;
+                        self.document.nodes[open as usize].len += 1;
+                        continue 'value;
+                    }
+                    (Some(b'}'), true) => {
+                        self.at += 1;
+                        let object = open;
+                        open = self.close(object);
+                        self.settle_keys(object);
+                    }
+                    (Some(b']'), false) => {
+                        self.at += 1;
+                        open = self.close(open);
+                    }
+                    (Some(_), true) => return Err(self.error(Reason::ExpectedCommaOrBrace)),
+                    (Some(_), false) => return Err(self.error(Reason::ExpectedCommaOrBracket)),
+                    (None, _) => return Err(self.error(Reason::UnexpectedEnd)),
+                }
+            }
+            return match self.peek_token() {
+                None => Ok(()),
+                Some(_) => Err(self.error(Reason::TrailingText)),
+            };
+        }
+    }
+
+    fn error(&self, reason: Reason) -> JsonError {
+        JsonError { offset_bytes: self.at, reason }
+    }
+
+    fn push(&mut self, tag: Tag, start: usize, len: usize, link: u32) -> u32 {
+        let node = self.document.nodes.len() as u32;
+        self.document.nodes.push(Node { tag, start: start as u32, len: len as u32, link });
+        node
+    }
+
+    /// The next byte that is not JSON white space, with `at` on it.
+    fn peek_token(&mut self) -> Option<u8> {
+        loop {
+            match self.line.get(self.at) {
+                Some(b' ' | b'\t' | b'\n' | b'\r') => self.at += 1,
+                other => return other.copied(),
+            }
+        }
+    }
+
+    /// Ends a container; gives the one around it.
+    fn close(&mut self, container: u32) -> u32 {
+        let end = self.document.nodes.len() as u32;
+        std::mem::replace(&mut self.document.nodes[container as usize].link, end)
+    }
+
+    /// A key and its colon.
+    fn key(&mut self, object: u32) -> Result<(), JsonError> {
+        match self.peek_token() {
+            Some(b'"') => {}
+            Some(_) => return Err(self.error(Reason::ExpectedKey)),
+            None => return Err(self.error(Reason::UnexpectedEnd)),
+        }
+        let value = self.document.nodes.len() as u32 + 1;
+        self.string(value)?;
+        self.document.nodes[object as usize].len += 1;
+        match self.peek_token() {
+            Some(b':') => {
+                self.at += 1;
+                Ok(())
+            }
+            Some(_) => Err(self.error(Reason::ExpectedColon)),
+            None => Err(self.error(Reason::UnexpectedEnd)),
+        }
+    }
+
+    fn word(&mut self, word: &[u8], tag: Tag) -> Result<(), JsonError> {
+        if !self.line[self.at..].starts_with(word) {
+            return Err(self.error(Reason::ExpectedValue));
+        }
+        self.at += word.len();
+        self.push(tag, 0, 0, NONE);
+        Ok(())
+    }
+
+    fn number(&mut self) -> Result<(), JsonError> {
+        let start = self.at;
+        if self.line[self.at] == b'-' {
+            self.at += 1;
+        }
+        match self.line.get(self.at) {
+            Some(b'0') => self.at += 1,
+            _ => self.digits()?,
+        }
+        if self.line.get(self.at) == Some(&b'.') {
+            self.at += 1;
+            self.digits()?;
+        }
+        if let Some(b'e' | b'E') = self.line.get(self.at) {
+            self.at += 1;
+            if let Some(b'+' | b'-') = self.line.get(self.at) {
+                self.at += 1;
+            }
+            self.digits()?;
+        }
+        self.push(Tag::Number, start, self.at - start, NONE);
+        Ok(())
+    }
+
+    fn digits(&mut self) -> Result<(), JsonError> {
+        let start = self.at;
+        while self.line.get(self.at).is_some_and(u8::is_ascii_digit) {
+            self.at += 1;
+        }
+        if self.at > start {
+            return Ok(());
+        }
+        let at_end = self.at == self.line.len();
+        Err(self.error(if at_end { Reason::UnexpectedEnd } else { Reason::ExpectedDigit }))
+    }
+
+    /// A string, with `at` on its opening quote.
+    fn string(&mut self, link: u32) -> Result<(), JsonError> {
+        self.at += 1;
+        let text = &self.line[self.at..];
+        let plain = plain_len_bytes(text);
+        if text.get(plain) == Some(&b'"') && (self.is_utf8 || std::str::from_utf8(&text[..plain]).is_ok()) {
+            self.push(Tag::Plain, self.at, plain, link);
+            self.at += plain + 1;
+            return Ok(());
+        }
+        self.string_to_decode(link)
+    }
+
+    /// A string that cannot stand for itself, with `at` behind its opening quote.
+    #[cold]
+    fn string_to_decode(&mut self, link: u32) -> Result<(), JsonError> {
+        let start = self.document.decoded.len();
+        loop {
+            let plain = plain_len_bytes(&self.line[self.at..]);
+            // Quotes, backslashes and control characters end a broken UTF-8 sequence, so pieces decode like the whole.
+            for chunk in self.line[self.at..][..plain].utf8_chunks() {
+                self.document.decoded.extend_from_slice(chunk.valid().as_bytes());
+                if !chunk.invalid().is_empty() {
+                    self.document.decoded.extend_from_slice(REPLACEMENT);
+                }
+            }
+            self.at += plain;
+            match self.line.get(self.at) {
+                Some(b'"') => break,
+                Some(b'\\') => self.escape()?,
+                Some(_) => return Err(self.error(Reason::ControlCharacter)),
+                None => return Err(self.error(Reason::UnexpectedEnd)),
+            }
+        }
+        self.at += 1;
+        let len = self.document.decoded.len() - start;
+        self.push(Tag::Decoded, start, len, link);
+        Ok(())
+    }
+
+    /// An escape, with `at` on its backslash.
+    fn escape(&mut self) -> Result<(), JsonError> {
+        let byte = match self.line.get(self.at + 1) {
+            Some(byte @ (b'"' | b'\\' | b'/')) => *byte,
+            Some(b'b') => 0x08,
+            Some(b'f') => 0x0C,
+            Some(b'n') => b'\n',
+            Some(b'r') => b'\r',
+            Some(b't') => b'\t',
+            Some(b'u') => return self.unicode_escape(),
+            Some(_) => return Err(self.error(Reason::UnknownEscape)),
+            None => {
+                self.at += 1;
+                return Err(self.error(Reason::UnexpectedEnd));
+            }
+        };
+        self.document.decoded.push(byte);
+        self.at += 2;
+        Ok(())
+    }
+
+    fn unicode_escape(&mut self) -> Result<(), JsonError> {
+        let Some(unit) = code_unit(&self.line[self.at..]) else {
+            return Err(self.error(Reason::ExpectedHexDigits));
+        };
+        self.at += 6;
+        let mut scalar = u32::from(unit);
+        if let 0xD800..=0xDBFF = unit
+            && let Some(low @ 0xDC00..=0xDFFF) = code_unit(&self.line[self.at..])
+        {
+            self.at += 6;
+            scalar = 0x10000 + ((scalar - 0xD800) << 10) + (u32::from(low) - 0xDC00);
+        }
+        match char::from_u32(scalar) {
+            Some(character) => {
+                self.document.decoded.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes());
+            }
+            // A lone surrogate, in the three bytes that UTF-8 would give it.
+            None => self.document.decoded.extend_from_slice(&[
+                0xED,
+                0x80 | (scalar >> 6 & 0x3F) as u8,
+                0x80 | (scalar & 0x3F) as u8,
+            ]),
+        }
+        Ok(())
+    }
+
+    /// Gives the last of equal keys' values to the first, and puts array-index keys first.
+    fn settle_keys(&mut self, object: u32) {
+        let (document, line) = (&mut *self.document, self.line);
+        let count = document.nodes[object as usize].len as usize;
+        if count < 2 {
+            return;
+        }
+        let mut pairwise: [&[u8]; PAIRWISE_KEYS] = [&[]; PAIRWISE_KEYS];
+        let mut may_repeat = count > PAIRWISE_KEYS;
+        let mut has_index = false;
+        for (place, key) in document.keys(object).enumerate() {
+            let key = document.string_bytes(line, key);
+            has_index |= is_array_index_key(key).is_some();
+            if !may_repeat {
+                may_repeat = pairwise[..place].contains(&key);
+                pairwise[place] = key;
+            }
+        }
+        if may_repeat {
+            document.join_equal_keys(line, object);
+        }
+        if has_index {
+            document.order_keys(line, object);
+        }
+    }
+}
+
+/// The value of `\uXXXX` at the start of `text`.
+fn code_unit(text: &[u8]) -> Option<u16> {
+    let [b'\\', b'u', digits @ ..] = text.first_chunk::<6>()? else { return None };
+    digits.iter().try_fold(0, |unit, digit| Some(unit << 4 | (*digit as char).to_digit(16)? as u16))
+}
+
+impl Document {
+    /// Parses one value, as `JSON.parse(new TextDecoder().decode(line))` would.
+    ///
+    /// `line` is what [`trim_js`](super::trim_js) left. What the document held before is gone.
+    ///
+    /// # Errors
+    /// When `JSON.parse` would throw, or `line` is longer than [`LINE_MAX_BYTES`].
+    pub fn parse<'d>(&'d mut self, line: &'d [u8]) -> Result<Value<'d>, JsonError> {
+        self.nodes.clear();
+        self.nodes.shrink_to(RETAINED_NODES);
+        self.decoded.clear();
+        self.decoded.shrink_to(RETAINED_TEXT_BYTES);
+        self.order.clear();
+        self.order.shrink_to(RETAINED_NODES);
+        if line.len() > LINE_MAX_BYTES {
+            return Err(JsonError { offset_bytes: LINE_MAX_BYTES, reason: Reason::LineTooLong });
+        }
+        let is_utf8 = std::str::from_utf8(line).is_ok();
+        Parser { document: self, line, at: 0, is_utf8 }.line()?;
+        Ok(Value::root(self, line))
+    }
+
+    #[cold]
+    fn join_equal_keys(&mut self, line: &[u8], object: u32) {
+        let mut keys: Vec<u32> = self.keys(object).collect();
+        keys.sort_by_key(|key| (self.string_bytes(line, *key), *key));
+        let mut first = keys[0];
+        for key in &keys[1..] {
+            if self.string_bytes(line, first) == self.string_bytes(line, *key) {
+                self.nodes[first as usize].link = key + 1;
+                self.nodes[*key as usize].link = NONE;
+                self.nodes[object as usize].len -= 1;
+            } else {
+                first = *key;
+            }
+        }
+    }
+
+    #[cold]
+    fn order_keys(&mut self, line: &[u8], object: u32) {
+        let start = self.order.len();
+        let keys = self.keys(object).filter(|key| self.nodes[*key as usize].link != NONE);
+        let mut keys: Vec<u32> = keys.collect();
+        // Stable, and absent sorts last: the other keys stay behind the indices in the order of the text.
+        keys.sort_by_key(|key| is_array_index_key(self.string_bytes(line, *key)).unwrap_or(u32::MAX));
+        self.order.append(&mut keys);
+        self.nodes[object as usize].tag = Tag::IndexedObject;
+        self.nodes[object as usize].start = start as u32;
+    }
+}

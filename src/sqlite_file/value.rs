@@ -1,0 +1,33 @@
+//! A value that is loaded.
+
+/// One value of a row, before the column's affinity is applied.
+///
+/// Integral reals become integers in INTEGER, NUMERIC and REAL columns, integers become reals in REAL columns, and a
+/// NaN becomes NULL, as in SQLite. What SQLite would have to parse or print is refused: numbers for TEXT columns, texts
+/// for numeric ones. So are reals in an indexed column without a type, where 1 and 1.0
+/// would have one key and two types.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Value<'a> {
+    /// NULL.
+    Null,
+    /// An integer.
+    Int(i64),
+    /// A floating point number.
+    Real(f64),
+    /// Text, meant to be UTF-8; any bytes are stored as they are.
+    Text(&'a [u8]),
+    /// Bytes.
+    Blob(&'a [u8]),
+}
+
+impl<'a> From<&'a str> for Value<'a> {
+    fn from(value: &'a str) -> Self {
+        Self::Text(value.as_bytes())
+    }
+}
+
+impl<'a, T: Into<Value<'a>>> From<Option<T>> for Value<'a> {
+    fn from(value: Option<T>) -> Self {
+        value.map_or(Self::Null, Into::into)
+    }
+}

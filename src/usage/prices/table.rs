@@ -1,0 +1,278 @@
+//! Price tables: the built-in one and one's own, and the models in them.
+
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use sha2::{Digest, Sha256};
+
+use super::lookup::{Place, Unknown, candidates, place_of};
+use super::schema::{Context, File, Model, Provider};
+
+const BUILT_IN: &str = include_str!("prices.json");
+
+/// A price file cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PricesError {
+    /// It could not be read.
+    #[error("cannot read the prices in {}: {source}; check its owner and mode, or move it away", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// It is no price table.
+    #[error(
+        "{} is no price table: {reason}; mend it (docs/prices.md describes the format), or move it away",
+        path.display()
+    )]
+    Invalid {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, with line and column.
+        reason: String,
+    },
+}
+
+/// A price file larger than this is refused.
+const FILE_MAX_BYTES: u64 = 64 << 20;
+
+/// A price table.
+#[derive(Debug)]
+pub struct PriceTable {
+    providers: Vec<Provider>,
+    package: String,
+    version: String,
+    sha256: String,
+}
+
+impl PriceTable {
+    /// The table that is part of the program.
+    pub fn built_in() -> &'static Self {
+        static TABLE: OnceLock<PriceTable> = OnceLock::new();
+        TABLE.get_or_init(|| {
+            // A test reads the table, so an empty one is never seen.
+            Self::parse(BUILT_IN).unwrap_or(Self {
+                providers: Vec::new(),
+                package: String::new(),
+                version: String::new(),
+                sha256: String::new(),
+            })
+        })
+    }
+
+    /// Reads a table of one's own, in the same format.
+    ///
+    /// # Errors
+    /// [`PricesError`].
+    pub fn read(path: &Path) -> Result<Self, PricesError> {
+        let read = || {
+            let metadata = std::fs::metadata(path)?;
+            if !metadata.is_file() {
+                return Err(std::io::Error::other("it is no regular file"));
+            }
+            if metadata.len() > FILE_MAX_BYTES {
+                return Err(std::io::Error::other("it is larger than 64 MiB"));
+            }
+            std::fs::read(path)
+        };
+        let bytes = read().map_err(|source| PricesError::Read { path: path.to_owned(), source })?;
+        let invalid = |reason: String| PricesError::Invalid { path: path.to_owned(), reason };
+        let text = std::str::from_utf8(&bytes)
+            .map_err(|error| invalid(format!("not UTF-8 at byte {}", error.valid_up_to())))?;
+        Self::parse(text).map_err(invalid)
+    }
+
+    fn parse(text: &str) -> Result<Self, String> {
+        let file: File = serde_json::from_str(text).map_err(|error| error.to_string())?;
+        if file.format != 1 {
+            return Err(format!("its format is {}, and this program reads format 1", file.format));
+        }
+        if let Some(currency) = file.currency.filter(|currency| currency != "USD") {
+            return Err(format!("its currency is {currency:?}, and this program counts in USD"));
+        }
+        for provider in &file.providers {
+            if let Some(model) = provider.models.iter().flatten().find(|model| model.prices.is_empty()) {
+                return Err(format!("the model {:?} of {:?} has no prices", model.id, provider.id));
+            }
+        }
+        let (package, version) = file.source.map_or_else(Default::default, |of| (of.package, of.version));
+        let sha256 = Sha256::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
+        Ok(Self { providers: file.providers, package, version, sha256 })
+    }
+
+    /// The package that the table is made from; empty when it does not say.
+    pub fn package(&self) -> &str {
+        &self.package
+    }
+
+    /// The version of that package.
+    pub fn version(&self) -> &str {
+        &self.version
+    }
+
+    /// SHA-256 of the file, in hexadecimal digits.
+    pub fn sha256(&self) -> &str {
+        &self.sha256
+    }
+
+    /// Every model with prices, in the order of the table.
+    pub fn all(&self) -> impl Iterator<Item = PricedModel<'_>> {
+        self.providers.iter().enumerate().flat_map(move |(provider, of)| {
+            let models = 0..of.models.as_ref().map_or(0, Vec::len);
+            models.map(move |model| PricedModel {
+                table: self,
+                place: Place { provider, owner: provider, model },
+            })
+        })
+    }
+
+    /// Finds a model by its name, at a provider if one is named; upper and lower case are one.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub fn find(&self, provider: Option<&str>, model: &str) -> Result<PricedModel<'_>, Unknown> {
+        place_of(&self.providers, provider, model).map(|place| PricedModel { table: self, place })
+    }
+}
+
+/// A model of a table.
+#[derive(Debug, Clone, Copy)]
+pub struct PricedModel<'t> {
+    table: &'t PriceTable,
+    pub(super) place: Place,
+}
+
+impl<'t> PricedModel<'t> {
+    /// The provider's id.
+    pub fn provider(&self) -> &'t str {
+        &self.table.providers[self.place.provider].id
+    }
+
+    /// The model's id.
+    pub fn model(&self) -> &'t str {
+        self.entry().map_or("", |model| &model.id)
+    }
+
+    /// The sizes of requests above which some of its prices change, in tokens.
+    pub fn sizes(&self) -> Vec<u64> {
+        let entries = self.entry().map_or(&[][..], |model| &model.prices);
+        let prices = entries.iter().flat_map(|prices| prices.by_class().into_iter().flatten());
+        let mut sizes: Vec<u64> =
+            prices.flat_map(|price| price.tiers.iter().map(|(start, _)| *start)).collect();
+        sizes.sort_unstable();
+        sizes.dedup();
+        sizes
+    }
+
+    /// The contexts in which it has other prices.
+    pub fn contexts(&self) -> Vec<Context> {
+        let variants = self.entry().map_or(&[][..], |model| &model.variants);
+        let mut contexts: Vec<Context> = variants.iter().map(|variant| variant.context().clone()).collect();
+        contexts.sort();
+        contexts.dedup();
+        contexts
+    }
+
+    pub(super) fn entry(&self) -> Option<&'t Model> {
+        self.table.providers[self.place.owner].models.as_ref()?.get(self.place.model)
+    }
+}
+
+/// The tables that are asked: one's own, if there is one, and then the built-in one.
+#[derive(Debug)]
+pub struct Prices {
+    own: Option<(PathBuf, PriceTable)>,
+}
+
+impl Prices {
+    /// The built-in table alone.
+    pub const fn built_in() -> Self {
+        Self { own: None }
+    }
+
+    /// The table at `path` and then the built-in one.
+    ///
+    /// # Errors
+    /// [`PricesError`].
+    pub fn with_own(path: &Path) -> Result<Self, PricesError> {
+        Ok(Self { own: Some((path.to_owned(), PriceTable::read(path)?)) })
+    }
+
+    /// The table in a file of a home, if there is one, and then the built-in one.
+    ///
+    /// # Errors
+    /// [`PricesError`].
+    pub fn of_home(home: &crate::home::Home) -> Result<Self, PricesError> {
+        let path = home.prices();
+        match path.try_exists() {
+            Ok(false) => Ok(Self::built_in()),
+            Ok(true) => Self::with_own(&path),
+            Err(source) => Err(PricesError::Read { path, source }),
+        }
+    }
+
+    /// One's own table, and where it is.
+    pub fn own(&self) -> Option<(&Path, &PriceTable)> {
+        self.own.as_ref().map(|(path, table)| (&**path, table))
+    }
+
+    /// Finds the model of a turn from the provider that its enrichment names, if any, and its model's text.
+    pub fn of_turn(&self, provider: Option<&str>, model: &str) -> Option<PricedModel<'_>> {
+        let candidates = candidates(provider, model);
+        let tables = self.own.iter().map(|(_, table)| table).chain([PriceTable::built_in()]);
+        tables.into_iter().find_map(|table| {
+            candidates.iter().find_map(|(provider, model)| table.find(provider.as_deref(), model).ok())
+        })
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_built_in_table_is_read() {
+        let table = PriceTable::parse(BUILT_IN).unwrap();
+        assert_eq!(table.package(), "genai-prices");
+        assert!(table.all().count() > 1000);
+        assert_eq!(table.sha256().len(), 64);
+        assert_eq!(PriceTable::built_in().sha256(), table.sha256());
+    }
+
+    #[test]
+    fn damaged_tables_are_refused_with_the_place() {
+        for (text, reason) in [
+            ("", "line 1 column 0"),
+            ("{}", "missing field `format`"),
+            (r#"{"format":2,"providers":[]}"#, "format is 2"),
+            (r#"{"format":1,"currency":"EUR","providers":[]}"#, "EUR"),
+            (r#"{"format":1,"providers":[],"x":1}"#, "unknown field `x`"),
+            (
+                r#"{"format":1,"providers":[{"id":"a","models":[{"id":"m","match":{"is":"m"},"prices":[]}]}]}"#,
+                "no prices",
+            ),
+            (
+                r#"{"format":1,"providers":[{"id":"a","models":[{"id":"m","match":{"is":"m"},"prices":[{"input":"-1"}]}]}]}"#,
+                "a price",
+            ),
+            (
+                r#"{"format":1,"providers":[{"id":"a","models":[{"id":"m","match":{"is":"m"},"prices":[{"input":["1",[5,"2"],[5,"3"]]}]}]}]}"#,
+                "not in order",
+            ),
+            (
+                r#"{"format":1,"providers":[{"id":"a","models":[{"id":"m","match":{"like":"m","is":"m"},"prices":[]}]}]}"#,
+                "column",
+            ),
+            (
+                r#"{"format":1,"providers":[{"id":"a","models":[{"id":"m","match":{"is":"m"},"prices":[{"from":"2026-02-30"}]}]}]}"#,
+                "no date",
+            ),
+        ] {
+            let refused = PriceTable::parse(text).unwrap_err();
+            assert!(refused.contains(reason), "{text}: {refused}");
+        }
+    }
+}
