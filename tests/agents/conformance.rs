@@ -548,7 +548,7 @@ fn mended() -> BTreeMap<&'static str, Vec<&'static str>> {
         match line.strip_prefix("  ") {
             Some(difference) => cases.get_mut(case).unwrap().push(difference),
             None => {
-                let (name, defect) = line.split_once(": ").expect("a case names its defect");
+                let (name, defect) = line.split_once(": ").unwrap();
                 assert!(!defect.trim().is_empty(), "{name} names no defect");
                 case = name;
                 assert!(cases.insert(name, Vec::new()).is_none(), "{name} is there twice");

@@ -93,7 +93,7 @@ fn segments_rotate_where_the_format_says() {
         |store: &mut SessionStoreV2, id: &str, len| store.append_entry(&entry(id, None, len)).unwrap();
     let line_bytes = {
         let (mut store, _) =
-            SessionStoreV2::create(&directory.path().join("measure"), &options(1 << 20)).unwrap();
+            SessionStoreV2::create(directory.path().join("measure"), &options(1 << 20)).unwrap();
         measure(&mut store, "a0", 100).byte_length
     };
     let root = directory.path().join("store");
@@ -143,7 +143,7 @@ fn what_would_not_open_again_is_refused_before_it_is_written() {
         store.read_active_path("c").unwrap().map(|frame| frame.unwrap().entry_id).collect();
     assert_eq!(path, ["a", "b", "c"]);
     assert_eq!(
-        class(SessionStoreV2::create(&directory.path().join("x"), &options(0))),
+        class(SessionStoreV2::create(directory.path().join("x"), &options(0))),
         SessionErrorClass::InvalidArgument
     );
     assert_eq!(
@@ -420,7 +420,7 @@ fn going_back_to_an_empty_store_leaves_an_empty_index_and_no_segments() {
 #[test]
 fn plain_lines_come_back_as_the_same_entries() {
     let directory = tempfile::tempdir().unwrap();
-    let (mut store, _) = SessionStoreV2::create(&directory.path().join("a"), &options(600)).unwrap();
+    let (mut store, _) = SessionStoreV2::create(directory.path().join("a"), &options(600)).unwrap();
     let lines = [
         r#"{"type":"message","id":"m2","parentId":"m1","message":{"role":"user","n":1.50}}"#,
         r#"{"type":"session_info","id":"m1","parentId":null,"name":"\u00e9"}"#,
@@ -445,7 +445,7 @@ fn plain_lines_come_back_as_the_same_entries() {
             ImportLine::Header(_) => panic!("not a header"),
         })
         .collect();
-    let (mut copy, _) = SessionStoreV2::create(&directory.path().join("b"), &options(600)).unwrap();
+    let (mut copy, _) = SessionStoreV2::create(directory.path().join("b"), &options(600)).unwrap();
     copy.import(&again).unwrap();
     assert_eq!(copy.chain_hash().unwrap(), store.chain_hash().unwrap());
     let key = |store: &SessionStoreV2| -> Vec<(String, Option<String>, String)> {

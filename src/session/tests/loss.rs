@@ -208,7 +208,7 @@ fn what_a_killed_writer_did_not_sync_is_durable_before_it_is_answered_from() {
     harness.each_image(|image| {
         if image.after_events() >= answered {
             images += 1;
-            let mut reader = SessionStoreV2::open_for_inspection(&image.path().join("s"), &options).unwrap();
+            let mut reader = SessionStoreV2::open_for_inspection(image.path().join("s"), &options).unwrap();
             let view = reader.view().unwrap_or_else(|error| panic!("{image}: {error}"));
             assert_eq!(view.entry_ids().collect::<Vec<_>>(), ["e1", "e2"], "{image}");
             view.validate_integrity().unwrap_or_else(|error| panic!("{image}: {error}"));
