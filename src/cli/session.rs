@@ -1,4 +1,4 @@
-//! `burn session`: session stores, from appending to going back to a checkpoint.
+//! `burn session`: the arguments of its commands, and helpers that they share.
 
 mod checking;
 mod milestones;
@@ -62,22 +62,21 @@ Examples:
     Check(CheckArgs),
     /// Open with recovery: mend the index, save and cut a torn tail.
     #[command(after_help = "\
-What the index misses is taken in, a torn tail is saved and cut, a lost index is built again. Where segments and index \
-disagree, entries that no segment has any more, or that follow a frame with wrong numbers, leave the store; every other \
-command refuses that. Their bytes are kept beside the segments. Other damage is refused with file, line and byte offset, and \
-nothing is changed.
+Adds rows for entries that the index lacks, saves and cuts a torn tail, builds a lost index again. Entries that no segment \
+has, or that follow a frame with wrong numbers, leave the store; every other command refuses to drop them. Their bytes are \
+kept beside the segments. Other damage is refused with file, line and byte offset, and nothing is changed.
 
 Examples:
   burn session reindex talk.v2
   burn session reindex talk.v2 --rebuild --json")]
     Reindex(ReindexArgs),
-    /// Certify the last entry, or list what was certified.
+    /// Certify the last entry, or list the checkpoints.
     #[command(after_help = "\
 Examples:
   burn session checkpoint talk.v2 --reason 'before the refactoring'
   burn session checkpoint talk.v2 --list")]
     Checkpoint(CheckpointArgs),
-    /// Go back to a checkpoint; what leaves the store is kept beside it as .bak and .cut.
+    /// Go back to a checkpoint; bytes that leave the store are kept as .bak and .cut.
     #[command(after_help = "\
 Examples:
   burn session rollback talk.v2 3
@@ -91,8 +90,8 @@ Examples:
     Manifest(ManifestArgs),
     /// Append entries from plain JSON Lines, all or none.
     #[command(after_help = "\
-Lines are those that append and export know; a child may come before its parent. Payloads keep their text. All of it is \
-taken in, or nothing. A session file's header is not an entry: its id goes into the manifest.
+The lines are those of append and export; a child may come before its parent. Payloads keep their text. Either all entries \
+are imported or none. The header of a session file is not an entry; its id goes into the manifest.
 
 Examples:
   burn session import talk.v2 talk.jsonl")]
@@ -233,8 +232,7 @@ struct ImportArgs {
     writer: WriterArgs,
     /// The file to read [default: standard input]
     file: Option<PathBuf>,
-    /// How much memory the entries may take, all of which are held until their links are checked: bytes, or with KB, MB, GB, KiB, MiB,
-    /// GiB.
+    /// Most memory of the entries, which are all held until their links are checked: bytes, or with KB, MB, GB, KiB, MiB, GiB.
     #[arg(long, value_name = "SIZE", default_value = "1GiB", value_parser = crate::dev::parse_size)]
     memory: u64,
 }
@@ -277,7 +275,7 @@ pub(super) fn run(args: SessionArgs) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// The document of a command that failed.
+/// The document of a failed command.
 #[derive(Serialize)]
 struct Failed {
     ok: bool,
@@ -301,31 +299,31 @@ impl SessionCommand {
     }
 }
 
-/// A reader of a store that is there: a mistyped directory must not look like an empty store.
+/// Opens a store for reading. The store must exist, because a mistyped directory must not look like an empty store.
 fn reader(store: &StoreDir) -> anyhow::Result<SessionReader> {
     must_exist(&store.dir)?;
     Ok(SessionStoreV2::open_for_inspection(&store.dir, &SessionOptions::default())?)
 }
 
-/// What every store has at least one of; a copy may lack directories that were empty.
+/// Every store has at least one of these; a copy may lack empty directories.
 const SIGNS: [&str; 6] = ["segments", "index", "checkpoints", "migrations", "tmp", "manifest.json"];
 
 fn must_exist(dir: &Path) -> anyhow::Result<()> {
     super::must_exist(dir, "session store", "the first `burn session append`", &SIGNS)
 }
 
-/// Bytes of a segment that are in no row of the index.
+/// A range of a segment that is in no row of the index.
 struct NotIndexed {
     path: PathBuf,
     range: Range<u64>,
-    /// Whether a whole line is among them: an entry that nobody is shown. Else it is an unfinished write.
+    /// Whether the range has a whole line, which is an entry that no command shows. Otherwise it is an unfinished write.
     has_lines: bool,
-    /// Whether an entry follows in the same segment: then nothing can be cut there.
+    /// Whether an entry follows in the same segment. Then nothing can be cut there.
     is_between_entries: bool,
 }
 
 impl NotIndexed {
-    /// What `burn session reindex` does about it.
+    /// Returns what `burn session reindex` does about the range.
     fn remedy(&self) -> &'static str {
         if self.is_between_entries {
             "`burn session reindex` takes in entries; if it does not, restore the segment from a copy"
@@ -343,13 +341,13 @@ impl std::fmt::Display for NotIndexed {
     }
 }
 
-/// How often, and after how long, unindexed lines are looked at again: a writer puts a line before its row.
+/// How often, and after how long, unindexed lines are looked at again, because a writer writes a line before its row.
 const LOOKS_MAX: u32 = 20;
 const BETWEEN_LOOKS: Duration = Duration::from_millis(50);
-/// Lines that stay where they are for so many looks are not being indexed.
+/// A line that is unindexed for so many looks is not about to be indexed.
 const LOOKS_TO_SETTLE: u32 = 4;
 
-/// What the index lacks. While a writer is at work, what it is about to index is not told of.
+/// Returns the ranges that the index lacks, without the lines that a writer is about to index.
 fn unindexed(reader: &mut SessionReader) -> Result<Vec<NotIndexed>, SessionError> {
     let mut before = None;
     let mut settled = 0;
@@ -375,7 +373,7 @@ fn unindexed(reader: &mut SessionReader) -> Result<Vec<NotIndexed>, SessionError
     Ok(Vec::new())
 }
 
-/// Whether a line that is not blank ends in these bytes.
+/// Whether a line that is not blank ends in this range.
 fn has_lines(path: &Path, range: Range<u64>) -> Result<bool, SessionError> {
     const BLOCK_BYTES: u64 = 1 << 16;
     let file = disk::File::open_read_no_follow(path)?;

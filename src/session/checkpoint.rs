@@ -1,7 +1,9 @@
-//! Checkpoints: which entry was last, and the chain up to it.
+//! Checkpoints: the last entry of a store at a time, and the hash chain up to it.
 //!
-//! May create files in `checkpoints/`. Promises: a checkpoint certifies data that is on stable storage; none is ever
-//! overwritten; heads do not fall while checkpoint numbers rise.
+//! Touches: creates files in `checkpoints/`.
+//!
+//! Guarantees: the data that a checkpoint certifies is on stable storage; a checkpoint is never overwritten; of two checkpoints
+//! the one with the higher number has the same or a later head.
 
 use std::path::Path;
 
@@ -13,14 +15,14 @@ use super::view::SessionView;
 use super::writer::SessionStoreV2;
 use crate::disk;
 
-/// The longest reason: 64 KiB.
+/// The longest reason of a checkpoint: 64 KiB.
 pub const MAX_REASON_BYTES: usize = 64 * 1024;
 
-/// What to do about a file that is no checkpoint.
+/// What to do about an invalid checkpoint.
 const RESTORE: &str = "restore it from a copy, or move it away to do without it; entries do not depend on it";
 
 impl Layout {
-    /// The checkpoint of this number, checked against its name; `None` when there is none.
+    /// Reads a checkpoint and compares its number with its name; `None` when there is no such file.
     pub(super) fn read_checkpoint(&self, checkpoint_seq: u64) -> Result<Option<Checkpoint>, SessionError> {
         let path = self.checkpoint(checkpoint_seq);
         let Some(bytes) = read_if_exists(&path)? else { return Ok(None) };
@@ -44,7 +46,7 @@ impl Layout {
         Ok(Some(checkpoint))
     }
 
-    /// Whether heads do not fall over ascending checkpoints, all of them readable.
+    /// Whether all checkpoints are readable, and their heads do not fall while their numbers rise.
     pub(super) fn checkpoints_monotonic(&self) -> Result<bool, SessionError> {
         let mut floor = 0;
         for checkpoint_seq in self.checkpoint_seqs()? {
@@ -60,26 +62,26 @@ impl Layout {
 }
 
 impl SessionView {
-    /// The numbers of all checkpoints, ascending.
+    /// Returns the numbers of all checkpoints, ascending.
     ///
     /// # Errors
-    /// What the system says.
+    /// Failures of the file system.
     pub fn checkpoints(&self) -> Result<Vec<u64>, SessionError> {
         self.layout.checkpoint_seqs()
     }
 
-    /// The checkpoint of this number; none when there is no such file.
+    /// Reads a checkpoint; `None` when there is no such file.
     ///
     /// # Errors
-    /// [`SessionError::Json`], [`SessionError::UnsupportedSchema`], [`SessionError::CheckpointInvalid`] when it contradicts its name or its
-    /// hash is none, or what the system says.
+    /// [`SessionError::Json`], [`SessionError::UnsupportedSchema`], [`SessionError::CheckpointInvalid`] when the number differs from the name
+    /// or the hash is not a hash, and failures of the file system.
     pub fn read_checkpoint(&self, checkpoint_seq: u64) -> Result<Option<Checkpoint>, SessionError> {
         self.layout.read_checkpoint(checkpoint_seq)
     }
 }
 
 impl SessionStoreV2 {
-    /// Certifies the present head as checkpoint `checkpoint_seq`.
+    /// Certifies the last entry as checkpoint `checkpoint_seq`.
     ///
     /// # Errors
     /// [`SessionError::InvalidArgument`] for number 0, an empty store or a reason beyond [`MAX_REASON_BYTES`];

@@ -1,7 +1,6 @@
-//! Everything that can go wrong in a session store, and the class each failure belongs to.
+//! The failures of a session store, and the class that each belongs to.
 //!
-//! This file touches nothing. It promises that every message names the file, the byte offset where there is one, the reason,
-//! and what to do.
+//! Guarantees: every message names the file, the byte offset where there is one, the reason, and what to do.
 
 use std::fmt;
 use std::io;
@@ -16,14 +15,14 @@ use crate::scan::ScanError;
 pub struct LinePlace {
     /// The file.
     pub path: PathBuf,
-    /// Line number, from 1.
+    /// Number of the line, from 1.
     pub line: u64,
     /// First byte of the line, from the start of the file.
     pub offset: u64,
 }
 
 impl LinePlace {
-    /// A file that is one document: its first line.
+    /// The place of a file that is one document: its first line.
     pub(super) fn of_document(path: &Path) -> Self {
         Self { path: path.to_owned(), line: 1, offset: 0 }
     }
@@ -35,16 +34,16 @@ impl fmt::Display for LinePlace {
     }
 }
 
-/// The byte range of a frame, as its index row has it.
+/// The byte range of a frame according to its index row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FramePlace {
     /// The segment file.
     pub path: PathBuf,
     /// The entry.
     pub entry_seq: u64,
-    /// First byte of its line in the segment.
+    /// First byte of the line in the segment.
     pub offset: u64,
-    /// Length of its line, LF included.
+    /// Length of the line, LF included.
     pub len_bytes: u64,
 }
 
@@ -58,7 +57,7 @@ impl fmt::Display for FramePlace {
 const RESTORE: &str = "restore the segment from a copy; nothing was changed here";
 const REINDEX: &str = "`burn session reindex` builds the index again from the segments";
 
-/// What can be done about a file of a store that cannot be read, by which file it is.
+/// Returns what to do about a file that cannot be read. It depends on the directory of the file.
 fn remedy(path: &Path) -> &'static str {
     let in_directory = |name| path.parent().is_some_and(|parent| parent.ends_with(name));
     if in_directory("index") {
@@ -78,10 +77,10 @@ fn remedy(path: &Path) -> &'static str {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SessionError {
-    /// An argument that no store can accept.
+    /// An argument that no store accepts.
     #[error("{reason}")]
     InvalidArgument {
-        /// What was wrong and what is allowed.
+        /// What is wrong, and what is allowed.
         reason: String,
     },
     /// A file operation failed.
@@ -90,46 +89,46 @@ pub enum SessionError {
     /// A segment or the index could not be scanned.
     #[error(transparent)]
     Scan(#[from] ScanError),
-    /// A directory, a pipe or the like where the store keeps a segment.
+    /// A directory, a pipe or another special file has the name of a segment.
     #[error("{} is not a file; a segment has that name: put the file itself in this place", path.display())]
     NotAFile {
-        /// What stands there.
+        /// The path of the segment.
         path: PathBuf,
     },
-    /// A symbolic link where the store keeps a file or directory of its own.
+    /// A symbolic link has the name of a file or directory of the store.
     #[error("{} is a symbolic link; a session store does not follow links: put the file itself in this place", path.display())]
     SymbolicLink {
         /// The link.
         path: PathBuf,
     },
-    /// Another handle may write to this store.
+    /// Another handle holds the lock of this store.
     #[error("{} is locked: another process writes to this store; try again when it has finished", path.display())]
     Locked {
         /// The lock file.
         path: PathBuf,
     },
-    /// ManifestFiles changed under a write handle.
+    /// A file changed under a write handle.
     #[error("{} changed under the handle: {reason}; open the store again", path.display())]
     Stale {
         /// The file.
         path: PathBuf,
-        /// What differs.
+        /// How the file differs.
         reason: String,
     },
-    /// An earlier failure left it open what is on the disk; the handle no longer writes.
+    /// The handle no longer writes, because after an earlier failure it does not know what is on the disk.
     #[error("the handle of {} no longer writes since an earlier failure ({reason}); open the store again", root.display())]
     Poisoned {
         /// The store.
         root: PathBuf,
-        /// The failure.
+        /// The earlier failure.
         reason: String,
     },
-    /// A line or file is not the JSON document it should be.
+    /// A line or a file is not the expected JSON document.
     #[error("{place}: {reason}; {}", remedy(&place.path))]
     Json {
         /// Where.
         place: LinePlace,
-        /// What the parser said.
+        /// The parser's message.
         reason: String,
     },
     /// An index line is not UTF-8 or longer than 100 MiB.
@@ -140,15 +139,15 @@ pub enum SessionError {
         /// `is not UTF-8` or `is longer than …`.
         reason: String,
     },
-    /// An index row is of a schema or state this version does not know.
+    /// An index row has a schema or state that this version does not know.
     #[error("{place}: unknown schema or state {found:?}; {REINDEX}")]
     UnsupportedRow {
         /// Where.
         place: LinePlace,
-        /// The text found.
+        /// The schema or state found.
         found: String,
     },
-    /// A document is of a schema this version does not know.
+    /// A document has a schema that this version does not know.
     #[error(
         "{place}: unknown schema {found:?}: a newer program wrote it, or it was altered; read it with that program, or restore \
          the file from a copy"
@@ -156,27 +155,27 @@ pub enum SessionError {
     UnsupportedSchema {
         /// Where.
         place: LinePlace,
-        /// The text found.
+        /// The schema or state found.
         found: String,
     },
-    /// An index row does not come after the row before it.
+    /// The entry sequence of an index row is not above that of the row before.
     #[error("{}: row {row} has entry sequence {found} after {previous}; {REINDEX}", path.display())]
     EntrySeqNotIncreasing {
         /// The index.
         path: PathBuf,
-        /// OffsetIndexEntry number, from 1.
+        /// Number of the row, from 1.
         row: u64,
         /// The sequence of the row before, 0 for the first row.
         previous: u64,
         /// The sequence found.
         found: u64,
     },
-    /// An index row reaches beyond the end of its segment.
+    /// The range of an index row ends after the end of its segment.
     #[error("{place}: the segment has only {segment_bytes} bytes; {REINDEX}")]
     IndexOutOfBounds {
         /// Where.
         place: FramePlace,
-        /// Length of the segment.
+        /// Length of the segment in bytes.
         segment_bytes: u64,
     },
     /// Offset plus length of an index row do not fit into 64 bits.
@@ -185,19 +184,19 @@ pub enum SessionError {
         /// Where.
         place: FramePlace,
     },
-    /// The CRC-32C of a frame's bytes is not that of its index row.
+    /// The CRC-32C of a frame's bytes differs from that of its index row.
     #[error(
         "{place}: CRC-32C is {found:08X}, the index has {expected}; `burn session reindex` tells whether payloads are sound"
     )]
     ChecksumMismatch {
         /// Where.
         place: FramePlace,
-        /// As the index has it.
+        /// The text in the index row.
         expected: String,
-        /// Of the bytes.
+        /// The CRC of the bytes.
         found: u32,
     },
-    /// A frame and its index row disagree.
+    /// A frame and its index row differ.
     #[error("{place}: frame and index row differ in {field}; {REINDEX}")]
     IndexFrameMismatch {
         /// Where.
@@ -205,12 +204,12 @@ pub enum SessionError {
         /// The first field that differs.
         field: &'static str,
     },
-    /// EntryPayload hash or length differ from the frame's header.
+    /// The payload's hash or length differs from the header of its frame.
     #[error("{place}: {reason}; {RESTORE}")]
     PayloadIntegrityMismatch {
         /// Where.
         place: FramePlace,
-        /// Which of the two, with both values.
+        /// Whether hash or length differs, with both values.
         reason: String,
     },
     /// The segment file of an index row does not exist.
@@ -221,7 +220,7 @@ pub enum SessionError {
     IndexMissingFrame {
         /// The segment file.
         path: PathBuf,
-        /// The first entry in it.
+        /// The first entry that the index has in this segment.
         entry_seq: u64,
         /// The index.
         index: PathBuf,
@@ -245,17 +244,17 @@ pub enum SessionError {
     SegmentUnreadable {
         /// The segment file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's message.
         reason: String,
     },
-    /// A frame is longer than can be read back.
+    /// A frame is longer than the longest line that can be read back.
     #[error(
         "{place}: longer than the {limit_bytes} bytes that can be read back; split the payload over several entries"
     )]
     FrameTooLarge {
         /// Where.
         place: FramePlace,
-        /// The limit.
+        /// The longest line, in bytes.
         limit_bytes: u64,
     },
     /// Two entries have one id.
@@ -268,7 +267,7 @@ pub enum SessionError {
         entry_id: String,
         /// The entry that has it.
         first_seq: u64,
-        /// The entry that has it again, or would.
+        /// The entry that repeats it.
         second_seq: u64,
     },
     /// An entry's parent does not exist.
@@ -278,7 +277,7 @@ pub enum SessionError {
     MissingParent {
         /// The child.
         entry_id: String,
-        /// The parent named.
+        /// The id of the parent.
         parent_id: String,
     },
     /// An entry is its own ancestor.
@@ -286,7 +285,7 @@ pub enum SessionError {
         "entry {entry_id:?} is its own ancestor; parents must lead to a root: name one that is there already"
     )]
     CyclicParent {
-        /// An entry on the cycle.
+        /// The id of an entry on the cycle.
         entry_id: String,
     },
     /// A terminated line of a segment is not a frame.
@@ -294,7 +293,7 @@ pub enum SessionError {
     SegmentFrameCorrupt {
         /// Where.
         place: LinePlace,
-        /// What the parser said.
+        /// The parser's message.
         reason: String,
     },
     /// A terminated line of a segment is not UTF-8 or longer than 100 MiB.
@@ -305,23 +304,23 @@ pub enum SessionError {
         /// `is not UTF-8` or `is longer than …`.
         reason: String,
     },
-    /// Recovery would drop entries, and was not asked to ([`super::SessionOptions::loss`]).
+    /// Recovery would drop entries, and `SessionOptions::loss` refuses the loss.
     #[error(
         "{} at byte {offset}: {reason}; going on would drop {count} {} from the store: restore the segment from a copy, or drop \
          them with `burn session reindex`, which keeps their bytes beside the segments; nothing was changed here",
         path.display(), if *count == 1 { "entry" } else { "entries" }
     )]
     EntriesWouldBeLost {
-        /// The segment that would be cut; the index when the segments merely lack the entries.
+        /// The segment that would be cut, or the index when no segment would be cut.
         path: PathBuf,
         /// The first byte that would be cut.
         offset: u64,
-        /// How many entries: of the index, or, when it cannot be read, sound frames.
+        /// The number of entries of the index that would be lost; of sound frames when the index cannot be read.
         count: u64,
-        /// What is wrong there.
+        /// What is wrong at this byte.
         reason: String,
     },
-    /// A payload that is no session entry, or one of another id, parent or type than its frame.
+    /// A payload is not a session entry, or its id, parent or type differs from its frame.
     #[error(
         "the payload of entry {entry_seq} ({entry_id:?}) is not that session entry: {reason}; read it as plain JSON"
     )]
@@ -333,50 +332,50 @@ pub enum SessionError {
         /// What is missing or differs.
         reason: String,
     },
-    /// There is no such checkpoint.
+    /// The checkpoint does not exist.
     #[error("{} does not exist: no such checkpoint; `burn session checkpoint DIR --list` names those there are", path.display())]
     CheckpointNotFound {
-        /// Where it would be.
+        /// The file that it would have.
         path: PathBuf,
     },
-    /// A checkpoint that contradicts itself, its name, or the checkpoints beside it.
+    /// A checkpoint contradicts itself, its name, or the other checkpoints.
     #[error("{}: {reason}", path.display())]
     CheckpointInvalid {
         /// The file.
         path: PathBuf,
-        /// What contradicts what, and what to do.
+        /// The contradiction, and what to do.
         reason: String,
     },
-    /// The entries up to a checkpoint are not those it certifies; the rollback changed nothing.
+    /// The entries up to a checkpoint are not the entries that it certifies. Nothing was rolled back.
     #[error(
         "the entries up to checkpoint {checkpoint_seq} are not those it certifies ({verification}); nothing was rolled back, \
          the attempt is in the migration ledger"
     )]
     RollbackVerificationFailed {
-        /// The checkpoint.
+        /// The number of the checkpoint.
         checkpoint_seq: u64,
-        /// What matched and what did not.
+        /// The result of each comparison.
         verification: MigrationVerification,
     },
-    /// A manifest that is not one.
+    /// A manifest that cannot be parsed or serialised.
     #[error("{}: {reason}; `burn session manifest --write` writes a new one when the file is moved away", path.display())]
     ManifestUnreadable {
         /// The file.
         path: PathBuf,
-        /// What is wrong.
+        /// The parser's message.
         reason: String,
     },
-    /// A manifest whose hash is not that of its content.
+    /// The hash of a manifest differs from that of its content.
     #[error("{}: manifestHash is {expected}, its content hashes to {found}: it was altered; {}", path.display(), remedy(path))]
     ManifestHashMismatch {
         /// The file.
         path: PathBuf,
-        /// As written in it.
+        /// The hash in the manifest.
         expected: String,
-        /// Of the content.
+        /// The hash of the content.
         found: String,
     },
-    /// The migration ledger's last line is torn: nothing is appended after it.
+    /// The last line of the migration ledger is torn. Nothing is appended after it.
     #[error(
         "{place}: the last line is torn; `burn session reindex --repair-ledger` saves it aside and cuts it"
     )]
@@ -384,7 +383,7 @@ pub enum SessionError {
         /// Where.
         place: LinePlace,
     },
-    /// A sequence has no next number.
+    /// A sequence has reached its highest number.
     #[error("{} has no next {what} number; go on in a new store", root.display())]
     SequenceExhausted {
         /// The store.
@@ -394,7 +393,7 @@ pub enum SessionError {
     },
 }
 
-/// What kind of failure an [`SessionError`] is. Prints as the class name, `checksum_mismatch` for instance.
+/// The class of a [`SessionError`]. Prints as its name, `checksum_mismatch` for instance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 #[allow(missing_docs)] // The variants are the names of section "Errors" in docs/session-store.md.
@@ -435,7 +434,7 @@ pub enum SessionErrorClass {
 }
 
 impl SessionErrorClass {
-    /// The name: lower case, words joined by `_`.
+    /// Returns the name: lower case, words joined by `_`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::InvalidArgument => "invalid_argument",
@@ -491,7 +490,7 @@ fn class_of_io(kind: io::ErrorKind) -> SessionErrorClass {
 }
 
 impl SessionError {
-    /// What kind of failure it is.
+    /// Returns the class of the failure.
     pub fn class(&self) -> SessionErrorClass {
         match self {
             Self::InvalidArgument { .. } => SessionErrorClass::InvalidArgument,
@@ -539,7 +538,7 @@ impl SessionError {
         }
     }
 
-    /// Whether an opening writer answers this failure of the index by building the index again from the segments.
+    /// Whether an opening writer builds the index again from the segments after this failure.
     pub fn is_recoverable(&self) -> bool {
         matches!(self, Self::UnsupportedRow { .. })
             || matches!(

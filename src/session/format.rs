@@ -1,6 +1,6 @@
-//! The documents that the files of a store hold, member by member as docs/session-store.md lists them.
+//! The documents in the files of a store, member by member as docs/session-store.md lists them.
 //!
-//! This file touches nothing.
+//! Guarantees: a serialised value is a valid line or file of a store, its members in the order of the format.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -8,32 +8,32 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-/// The longest line that can be read back, 100 MiB, unless a segment may be longer.
+/// The longest line that can be read back: 100 MiB, or a whole segment where segments may be longer.
 pub const MAX_LINE_BYTES: u64 = 104_857_600;
 
-/// The schema of a frame.
+/// The schema of a [`SegmentFrame`].
 pub const SEGMENT_FRAME_SCHEMA: &str = "pi.session_store_v2.segment_frame.v1";
 
-/// One entry as it stands in a segment.
+/// A line of a segment: an entry, and its place in the store.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SegmentFrame {
     /// [`SEGMENT_FRAME_SCHEMA`].
     pub schema: Cow<'static, str>,
-    /// Number of the segment file it is in.
+    /// Number of the segment file.
     pub segment_seq: u64,
-    /// Position among the frames of that file, from 1.
+    /// Position in the segment file, from 1.
     pub frame_seq: u64,
-    /// Position in the store, from 1; gaps are possible.
+    /// Position in the store, from 1. Gaps are possible.
     pub entry_seq: u64,
     /// Unique in the store.
     pub entry_id: String,
-    /// The entry this one follows; none for a root.
+    /// Id of the entry that this entry follows; `None` for a root.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub parent_entry_id: Option<String>,
-    /// `message`, `model_change`, …; any text.
+    /// `message`, `model_change` and so on; any text.
     pub entry_type: String,
-    /// Time of writing, as written: RFC 3339 in UTC with milliseconds when written here.
+    /// Time of writing: any text when read; RFC 3339 in UTC with milliseconds when written.
     pub timestamp: String,
     /// SHA-256 of the payload text, 64 lower-case hex digits.
     pub payload_sha256: String,
@@ -43,9 +43,9 @@ pub struct SegmentFrame {
     pub payload: Box<RawValue>,
 }
 
-/// The schema of an index row.
+/// The schema of an [`OffsetIndexEntry`].
 pub const OFFSET_INDEX_SCHEMA: &str = "pi.session_store_v2.offset_index.v1";
-/// One row of the index: where a frame is.
+/// A row of the index: the byte range of a frame, and its checksum.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct OffsetIndexEntry {
@@ -57,23 +57,23 @@ pub struct OffsetIndexEntry {
     pub entry_id: String,
     /// Number of the segment file.
     pub segment_seq: u64,
-    /// Position among the frames of that file, from 1.
+    /// Position in the segment file, from 1.
     pub frame_seq: u64,
     /// First byte of the line in the segment.
     pub byte_offset: u64,
-    /// Length of the line, line end included.
+    /// Length of the line in bytes, line end included.
     pub byte_length: u64,
-    /// CRC-32C of those bytes, 8 upper-case hex digits.
+    /// CRC-32C of these bytes, 8 upper-case hex digits.
     pub crc32c: String,
     /// Always `active`.
     pub state: Cow<'static, str>,
 }
 
-/// The last entry of a store; 0, 0 and empty in the manifest of an empty one.
+/// The last entry of a store; 0, 0 and empty in the manifest of an empty store.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct StoreHead {
-    /// The segment it is in.
+    /// Number of its segment.
     pub segment_seq: u64,
     /// Its sequence.
     pub entry_seq: u64,
@@ -81,7 +81,7 @@ pub struct StoreHead {
     pub entry_id: String,
 }
 
-/// What an index holds.
+/// The first and the last row of an index.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct IndexSummary {
@@ -95,35 +95,35 @@ pub struct IndexSummary {
     pub last_entry_id: String,
 }
 
-/// The schema of a checkpoint.
+/// The schema of a [`Checkpoint`].
 pub const CHECKPOINT_SCHEMA: &str = "pi.session_store_v2.checkpoint.v1";
-/// A checkpoint as it stands in its file.
+/// A file of `checkpoints/`: the last entry at a time, and the chain up to it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Checkpoint {
     /// [`CHECKPOINT_SCHEMA`].
     pub schema: String,
-    /// Its number, from 1; also in its file name.
+    /// Number of the checkpoint, from 1; its file name has it, too.
     pub checkpoint_seq: u64,
-    /// When it was made.
+    /// Time at which the checkpoint was made.
     pub at: String,
-    /// Sequence of the last entry then, 0 for an empty store.
+    /// Sequence of the last entry, 0 for an empty store.
     pub head_entry_seq: u64,
     /// Id of the last entry, empty for an empty store.
     pub head_entry_id: String,
-    /// Its file, relative to the root.
+    /// The checkpoint's file, relative to the root.
     pub snapshot_ref: String,
-    /// Always 0: nothing is compacted away.
+    /// Always 0, because no entry is ever compacted.
     pub compacted_before_entry_seq: u64,
-    /// The chain over all entries up to the head.
+    /// The hash chain over all entries up to the head.
     pub chain_hash: String,
-    /// Why it was made; any text.
+    /// Why the checkpoint was made; any text.
     pub reason: String,
 }
 
-/// The schema of a manifest.
+/// The schema of a [`Manifest`].
 pub const MANIFEST_SCHEMA: &str = "pi.session_store_v2.manifest.v1";
-/// A manifest as it stands in its file.
+/// `manifest.json`: what a store held when the manifest was written.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Manifest {
@@ -131,49 +131,49 @@ pub struct Manifest {
     pub schema: String,
     /// 2.
     pub store_version: u8,
-    /// The session this is; any text.
+    /// Id of the session; any text.
     pub session_id: String,
     /// Where the entries came from: `jsonl_v3`, `sqlite_v1`, `native_v2`.
     pub source_format: String,
-    /// When the first manifest of this store was written.
+    /// Time at which the first manifest of this store was written.
     pub created_at: String,
-    /// When this one was written.
+    /// Time at which this manifest was written.
     pub updated_at: String,
     /// The last entry.
     pub head: StoreHead,
-    /// Counts.
+    /// Counts over all entries.
     pub counters: ManifestCounters,
-    /// Where the files are.
+    /// Paths, relative to the root.
     pub files: ManifestFiles,
-    /// Hashes.
+    /// Hashes and checksums.
     pub integrity: ManifestIntegrity,
-    /// Which promises held.
+    /// Which invariants held.
     pub invariants: ManifestInvariants,
 }
 
-/// Counts over all entries.
+/// Counts over all entries of a store.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ManifestCounters {
-    /// Index rows.
+    /// Number of index rows.
     pub entries_total: u64,
-    /// Entries of type `message`.
+    /// Number of entries of type `message`.
     pub messages_total: u64,
-    /// Entries with two children or more.
+    /// Number of entries with two children or more.
     pub branches_total: u64,
-    /// Entries of type `compaction`.
+    /// Number of entries of type `compaction`.
     pub compactions_total: u64,
-    /// Lengths of all indexed lines.
+    /// Sum of the lengths of all indexed lines, in bytes.
     pub bytes_total: u64,
 }
 
-/// Where the files are, relative to the root.
+/// The paths of a store's files, relative to the root.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ManifestFiles {
     /// `segments/`.
     pub segment_dir: String,
-    /// Segments that hold indexed frames.
+    /// Number of segments with indexed frames.
     pub segment_count: u64,
     /// `index/offsets.jsonl`.
     pub index_path: String,
@@ -195,7 +195,7 @@ pub struct ManifestIntegrity {
     pub last_crc32c: String,
 }
 
-/// Which promises held when the manifest was written.
+/// Which invariants held when the manifest was written.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[allow(clippy::struct_excessive_bools)] // The format has them.
@@ -212,22 +212,22 @@ pub struct ManifestInvariants {
     pub branch_heads_indexed: bool,
     /// Heads do not fall over ascending checkpoints.
     pub checkpoints_monotonic: bool,
-    /// The recomputed chain is the handle's.
+    /// The recomputed chain equals that of the handle.
     pub hash_chain_valid: bool,
 }
 
-/// The schema of a migration event.
+/// The schema of a [`MigrationEvent`].
 pub const MIGRATION_EVENT_SCHEMA: &str = "pi.session_store_v2.migration_event.v1";
 
-/// What was verified.
+/// The results of verifying a migration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct MigrationVerification {
-    /// The last entry is the expected one.
+    /// Whether the last entry is the expected entry.
     pub entry_count_match: bool,
-    /// The chain is the expected one.
+    /// Whether the hash chain is the expected chain.
     pub hash_chain_match: bool,
-    /// Index and segments agree.
+    /// Whether index and segments agree.
     pub index_consistent: bool,
 }
 
@@ -244,33 +244,33 @@ impl fmt::Display for MigrationVerification {
     }
 }
 
-/// An event of the migration ledger.
+/// A line of the migration ledger.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct MigrationEvent {
-    /// [`MIGRATION_EVENT_SCHEMA`]; filled in when empty.
+    /// [`MIGRATION_EVENT_SCHEMA`]; appending fills it in when it is empty.
     pub schema: String,
-    /// Which migration it belongs to.
+    /// Id of the migration that the event belongs to.
     pub migration_id: String,
     /// `planned`, `staging_copy`, `integrity_check`, `cutover_commit`, `rollback`, `completed`, `failed`.
     pub phase: String,
-    /// When; filled in when empty.
+    /// Time of the event; appending fills it in when it is empty.
     pub at: String,
-    /// Where the data came from.
+    /// Path that the data came from.
     pub source_path: String,
-    /// Where it went.
+    /// Path that the data went to.
     pub target_path: String,
     /// `jsonl_v3`, `sqlite_v1`, `native_v2`.
     pub source_format: String,
-    /// The same.
+    /// A format, as in `source_format`.
     pub target_format: String,
-    /// What was verified.
+    /// The results of verifying.
     pub verification: MigrationVerification,
     /// `ok`, `recoverable_error`, `fatal_error`.
     pub outcome: String,
-    /// What kind of error, if any.
+    /// Class of the error, if there was an error.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub error_class: Option<String>,
-    /// Ties the events of one attempt together.
+    /// Common to all events of one attempt.
     pub correlation_id: String,
 }

@@ -1,12 +1,20 @@
-//! Taking in entries whose parents may come later: all of them or none, also when the process or the power goes.
+//! Imports: groups of entries whose parents may follow their children.
 //!
-//! May append to segments and index and write `tmp/import.intent.json`. Promises: links are checked before anything is
-//! written; no store is left with a child whose parent was still to come.
+//! Touches: appends to segments and index, writes `tmp/import.intent.json`.
 //!
-//! Frames alone would not do: what an interrupted import left is sound frame by frame, and would be taken in by the next
-//! opening writer although parents are missing. So the intent records where the store ended before. While the index is
-//! still as long as then, no row was written, nothing was acknowledged, and the frames are saved aside and cut; rows are
-//! written only when all frames are on stable storage, so with a longer index the import is complete.
+//! Guarantees: after a crash or a power cut a group is there as a whole or not at all; links are checked before anything is
+//! written.
+//!
+//! ```text
+//! intent         the end of the store before the import
+//! frames         e1 (parent e2), e2     a crash here leaves sound frames, of which the first has no parent
+//! sync
+//! rows           of e1 and e2           the index grows only after all frames are on stable storage
+//! intent removed
+//! ```
+//!
+//! If an opening writer finds an intent and the index has its old length, the frames were never acknowledged: they are saved and
+//! cut. If the index is longer, the import is complete.
 
 use std::collections::HashMap;
 
@@ -22,7 +30,7 @@ use crate::disk;
 
 const INTENT_SCHEMA: &str = "relayburn.session_store_v2.import_intent.v1";
 
-/// Where a store ended before an import; all 0 for an empty one.
+/// The end of a store before an import; all 0 for an empty store.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Intent {
@@ -44,7 +52,7 @@ impl Intent {
     }
 }
 
-/// What was moved out of the way of a store whose import did not finish.
+/// What an opening writer cut and renamed to undo an import.
 #[derive(Debug, Default)]
 pub(super) struct TakenBack {
     pub(super) truncated: Vec<TruncatedFile>,
@@ -52,13 +60,13 @@ pub(super) struct TakenBack {
 }
 
 impl SessionStoreV2 {
-    /// As [`SessionStoreV2::append_entries`], but an entry may name a parent that comes later in the group; and should the process or the
-    /// power go in between, the next opening writer takes back what was written of the group.
+    /// Appends entries as one group, in which a parent may follow its children. After a crash or a power cut the next opening writer
+    /// removes a group that was written in part.
     ///
     /// # Errors
     /// As [`SessionStoreV2::append_entry`]; links are checked before anything is written.
     pub fn import(&mut self, entries: &[NewEntry<'_>]) -> Result<(), SessionError> {
-        // Entries of an earlier group that are not in the index yet are not for an import to take back.
+        // Entries of an earlier group get their rows first, because undoing the import would remove them.
         self.sync()?;
         self.check_group(entries)?;
         if entries.is_empty() {
@@ -69,17 +77,17 @@ impl SessionStoreV2 {
         let done =
             entries.iter().try_for_each(|entry| self.write_frame(entry)).and_then(|()| self.write_rows());
         let done = self.done_or_undone(from, done);
-        // With a handle that could not undo, the next one has to.
+        // A handle that could not undo the group leaves the intent to the next opening writer.
         if !self.is_poisoned()
             && let Err(error) = forget(&self.layout)
         {
-            // Beside an index that became shorter again the intent would be believed.
+            // The next opening writer would follow the intent.
             self.poison(&error);
         }
         done
     }
 
-    /// Links of a group in which parents may follow their children.
+    /// Checks the links of a group in which a parent may follow its children.
     fn check_group(&self, entries: &[NewEntry<'_>]) -> Result<(), SessionError> {
         let mut places = HashMap::with_capacity(entries.len());
         for (place, entry) in entries.iter().enumerate() {
@@ -93,7 +101,7 @@ impl SessionStoreV2 {
                 });
             }
         }
-        // The walk each entry was first met on: meeting it again on the same walk is going round.
+        // The number of the walk that first met an entry. A walk that meets one of its own entries found a cycle.
         let mut walk_of = vec![0; entries.len()];
         for start in 0..entries.len() {
             let mut next = Some(start);
@@ -129,14 +137,14 @@ fn forget(layout: &Layout) -> Result<(), SessionError> {
     Ok(())
 }
 
-/// Takes back an import that did not finish. Every step can be taken again.
+/// Undoes an import that did not finish. After a crash every step can be repeated.
 pub(super) fn resume(layout: &Layout) -> Result<Option<TakenBack>, SessionError> {
     let Some(bytes) = read_if_exists(&layout.staging(IMPORT_INTENT))? else { return Ok(None) };
-    // What the index says decides, so it has to last.
+    // The length of the index decides, so the index must be durable.
     layout.sync_inherited()?;
     let is_unfinished = match serde_json::from_slice::<Intent>(&bytes) {
         Ok(intent) => is_as_before(layout, &intent)?.then_some(intent),
-        // It is replaced as a whole: what does not read is not ours.
+        // Intents are written whole, so this program did not write an unreadable one.
         Err(_) => None,
     };
     let Some(intent) = is_unfinished else {
@@ -171,7 +179,7 @@ pub(super) fn resume(layout: &Layout) -> Result<Option<TakenBack>, SessionError>
     Ok(Some(taken_back))
 }
 
-/// Whether the index is the one the intent was recorded beside.
+/// Whether the index is as it was when the intent was recorded.
 fn is_as_before(layout: &Layout, intent: &Intent) -> Result<bool, SessionError> {
     let len_bytes = match disk::metadata(&layout.index_file_path()) {
         Ok(metadata) => metadata.len_bytes,

@@ -1,26 +1,29 @@
-//! The offset index: its rows in memory, found by sequence and by id, and the file they come from.
+//! The offset index: its rows in memory, found by sequence and by id, and the file that they are read from.
 //!
-//! May read and map `index/offsets.jsonl`; writes nothing. Promises: a row costs 80 bytes of memory and its id; finding one
-//! costs the same however many there are; rows appended to the file are read without reading the others again.
+//! Touches: reads and maps `index/offsets.jsonl`.
+//!
+//! Guarantees: a row costs about 72 bytes of memory and its id; a
+//! row is found in the same time however many there are; rows that were appended to the file are read without reading
+//! the others again.
 
 use std::borrow::Cow;
 use std::hash::{BuildHasher, RandomState};
 use std::ops::Range;
 use std::path::Path;
 
+use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
 use rayon::prelude::*;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
-use super::canonical::{Canonical, push_number, push_string};
 use super::error::{LinePlace, SessionError};
 use super::format::{MAX_LINE_BYTES, OFFSET_INDEX_SCHEMA, OffsetIndexEntry};
-use super::ids::IdTable;
 use super::layout::refuse_link;
 use crate::scan::{self, Io, ScanError, Source};
 
 const ACTIVE: &str = "active";
 
-/// How much of the index one task parses.
+/// The part of the index that one task parses.
 const CHUNK_BYTES: u64 = 1 << 20;
 
 /// A row without its id.
@@ -35,24 +38,20 @@ pub(super) struct RowNumbers {
 }
 
 impl RowNumbers {
-    /// The first byte behind the line; `None` when that overflows.
+    /// Returns the first byte after the line, or `None` when the sum overflows.
     pub(super) fn end(&self) -> Option<u64> {
         self.byte_offset.checked_add(self.byte_length)
     }
 }
 
-/// A CRC as an index row has it. A text of another length is kept as eight blanks, which no CRC equals.
+/// A CRC as an index row has it. A text of another length is kept as eight blanks, which equal no CRC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct CrcText([u8; 8]);
 
 impl CrcText {
     pub(super) fn of(crc: u32) -> Self {
         const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
-        let mut text = [0; 8];
-        for (place, digit) in text.iter_mut().enumerate() {
-            *digit = DIGITS[(crc >> (28 - 4 * place)) as usize & 15];
-        }
-        Self(text)
+        Self(std::array::from_fn(|place| DIGITS[(crc >> (28 - 4 * place)) as usize & 15]))
     }
 
     fn read(text: &str) -> Self {
@@ -69,39 +68,29 @@ struct Slot {
     numbers: RowNumbers,
     id_start: u64,
     id_len: u32,
-    /// The row before this one with the same id.
+    /// The row before this one with the same id, or [`NO_ROW`].
     same_id: u32,
 }
 
 const NO_ROW: u32 = u32::MAX;
 
 /// The rows of an index, in order.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Rows {
     slots: Vec<Slot>,
     ids: String,
-    by_id: IdTable,
-    /// Ids are hashed once, with a key of this process.
+    /// Rows by id. Of rows with one id it holds the last.
+    by_id: HashTable<u32>,
+    /// With a key of this process, because ids come from outside.
     hasher: RandomState,
-    /// The first row whose sequence is not above the one before.
     first_unordered: Option<u32>,
-    /// The first row whose id an earlier one has.
     first_duplicate: Option<u32>,
     total_bytes: u64,
 }
 
-impl Default for Rows {
-    fn default() -> Self {
-        Self {
-            slots: Vec::new(),
-            ids: String::new(),
-            by_id: IdTable::default(),
-            hasher: RandomState::new(),
-            first_unordered: None,
-            first_duplicate: None,
-            total_bytes: 0,
-        }
-    }
+fn id_of<'r>(slots: &[Slot], ids: &'r str, row: u32) -> &'r str {
+    let slot = &slots[row as usize];
+    &ids[slot.id_start as usize..][..slot.id_len as usize]
 }
 
 impl Rows {
@@ -118,8 +107,7 @@ impl Rows {
     }
 
     pub(super) fn id(&self, row: usize) -> &str {
-        let slot = &self.slots[row];
-        &self.ids[slot.id_start as usize..][..slot.id_len as usize]
+        id_of(&self.slots, &self.ids, row as u32)
     }
 
     pub(super) fn last(&self) -> Option<RowNumbers> {
@@ -141,31 +129,28 @@ impl Rows {
         }
     }
 
-    /// Sum of all line lengths.
+    /// Returns the sum of all line lengths.
     pub(super) fn total_bytes(&self) -> u64 {
         self.total_bytes
     }
 
-    /// The first row whose sequence is not above the one before, or is 0.
+    /// Returns the first row whose sequence is 0 or not above the sequence before.
     pub(super) fn first_unordered(&self) -> Option<usize> {
         self.first_unordered.map(|row| row as usize)
     }
 
-    /// The first row whose id an earlier one has.
+    /// Returns the first row whose id an earlier row has.
     pub(super) fn first_duplicate(&self) -> Option<usize> {
         self.first_duplicate.map(|row| row as usize)
     }
 
-    fn hash(&self, id: &str) -> u64 {
-        self.hasher.hash_one(id)
-    }
-
-    /// A row with this id; the last of several.
+    /// Returns the row with this id; the last of several.
     pub(super) fn find_id(&self, id: &str) -> Option<usize> {
-        self.by_id.find(self.hash(id), |row| self.id(row as usize) == id).map(|row| row as usize)
+        let found = self.by_id.find(self.hasher.hash_one(id), |row| self.id(*row as usize) == id);
+        found.map(|row| *row as usize)
     }
 
-    /// The first row with this sequence.
+    /// Returns the first row with this sequence.
     pub(super) fn find_seq(&self, entry_seq: u64) -> Option<usize> {
         if self.first_unordered.is_none() {
             self.slots.binary_search_by_key(&entry_seq, |slot| slot.numbers.entry_seq).ok()
@@ -174,7 +159,7 @@ impl Rows {
         }
     }
 
-    /// The rows with this sequence or a higher one, in index order.
+    /// Returns the rows with this sequence or a higher one, in index order.
     pub(super) fn at_or_after(&self, entry_seq: u64) -> Vec<usize> {
         if self.first_unordered.is_none() {
             (self.slots.partition_point(|slot| slot.numbers.entry_seq < entry_seq)..self.len()).collect()
@@ -183,13 +168,13 @@ impl Rows {
         }
     }
 
-    /// The row of the frame that begins at this byte, in rows that are in the order of their frames.
+    /// Returns the row of the frame that begins at this byte. The rows must be in the order of their frames.
     pub(super) fn find_place(&self, segment_seq: u64, byte_offset: u64) -> Option<usize> {
         let place = |slot: &Slot| (slot.numbers.segment_seq, slot.numbers.byte_offset);
         self.slots.binary_search_by_key(&(segment_seq, byte_offset), place).ok()
     }
 
-    /// Whether so many rows more, of the index at `path`, can be held.
+    /// Fails when `more` rows of the index at `path` are more than a handle can hold.
     pub(super) fn check_room(&self, path: &Path, more: usize) -> Result<(), SessionError> {
         if self.len() + more < NO_ROW as usize {
             return Ok(());
@@ -199,51 +184,37 @@ impl Rows {
         })
     }
 
-    pub(super) fn reserve(&mut self, more: usize) {
-        self.slots.reserve(more);
-        self.by_id.reserve(more);
-    }
-
-    /// As [`Rows::reserve`], where memory allows: for numbers that are only expected.
-    pub(super) fn try_reserve(&mut self, more: usize) {
-        if self.slots.try_reserve(more).is_ok() {
-            self.by_id.try_reserve(more);
-        }
-    }
-
-    /// Prepares for rows that are pushed next, some hundreds at most.
-    pub(super) fn look_ahead(&self, id_hashes: impl Iterator<Item = u64>) {
-        self.by_id.look_ahead(id_hashes);
+    fn reserve(&mut self, more: usize) {
+        let Self { slots, ids, by_id, hasher, .. } = self;
+        slots.reserve(more);
+        by_id.reserve(more, |row| hasher.hash_one(id_of(slots, ids, *row)));
     }
 
     pub(super) fn push(&mut self, numbers: RowNumbers, id: &str) {
-        self.push_hashed(numbers, id, self.hash(id));
-    }
-
-    /// What ids are hashed with.
-    pub(super) fn hasher(&self) -> RandomState {
-        self.hasher.clone()
-    }
-
-    /// As [`Rows::push`], with the hash that [`Rows::hasher`] gives the id.
-    pub(super) fn push_hashed(&mut self, numbers: RowNumbers, id: &str, hash: u64) {
         let row = self.slots.len() as u32;
         let floor = self.last().map_or(0, |last| last.entry_seq);
         if numbers.entry_seq <= floor {
             self.first_unordered.get_or_insert(row);
         }
-        let id_of = |row: u32| {
-            let slot: &Slot = &self.slots[row as usize];
-            &self.ids[slot.id_start as usize..][..slot.id_len as usize]
+        let Self { slots, ids, by_id, hasher, .. } = self;
+        let entry = by_id.entry(
+            hasher.hash_one(id),
+            |other| id_of(slots, ids, *other) == id,
+            |other| hasher.hash_one(id_of(slots, ids, *other)),
+        );
+        let same_id = match entry {
+            Entry::Occupied(mut other) => {
+                self.first_duplicate.get_or_insert(row);
+                std::mem::replace(other.get_mut(), row)
+            }
+            Entry::Vacant(place) => {
+                place.insert(row);
+                NO_ROW
+            }
         };
-        let same_id = self.by_id.insert(hash, row, |other| id_of(other) == id);
-        if same_id.is_some() {
-            self.first_duplicate.get_or_insert(row);
-        }
         let id_start = self.ids.len() as u64;
         self.ids.push_str(id);
         self.total_bytes = self.total_bytes.saturating_add(numbers.byte_length);
-        let same_id = same_id.unwrap_or(NO_ROW);
         self.slots.push(Slot { numbers, id_start, id_len: id.len() as u32, same_id });
     }
 
@@ -251,9 +222,15 @@ impl Rows {
     pub(super) fn truncate(&mut self, len: usize) {
         while self.slots.len() > len {
             let row = self.slots.len() - 1;
-            let hash = self.hash(self.id(row));
+            let hash = self.hasher.hash_one(self.id(row));
             let Some(slot) = self.slots.pop() else { break };
-            self.by_id.remove(hash, row as u32, Some(slot.same_id).filter(|row| *row != NO_ROW));
+            if let Ok(mut entry) = self.by_id.find_entry(hash, |found| *found == row as u32) {
+                if slot.same_id == NO_ROW {
+                    entry.remove();
+                } else {
+                    *entry.get_mut() = slot.same_id;
+                }
+            }
             self.ids.truncate(slot.id_start as usize);
             self.total_bytes = self.total_bytes.saturating_sub(slot.numbers.byte_length);
         }
@@ -263,11 +240,25 @@ impl Rows {
     }
 
     /// Appends the line of a row, LF included.
-    pub(super) fn write_line(&self, row: usize, out: &mut Vec<u8>) {
-        write_row(&self.numbers(row), self.id(row), out);
+    fn write_line(&self, row: usize, out: &mut Vec<u8>) {
+        let numbers = self.numbers(row);
+        let line = RowLine {
+            schema: Cow::Borrowed(OFFSET_INDEX_SCHEMA),
+            entry_seq: numbers.entry_seq,
+            entry_id: Cow::Borrowed(self.id(row)),
+            segment_seq: numbers.segment_seq,
+            frame_seq: numbers.frame_seq,
+            byte_offset: numbers.byte_offset,
+            byte_length: numbers.byte_length,
+            crc32c: Cow::Borrowed(numbers.crc.as_str()),
+            state: Cow::Borrowed(ACTIVE),
+        };
+        // Texts and numbers always serialise, and memory takes every write.
+        let _ = serde_json::to_writer(&mut *out, &line);
+        out.push(b'\n');
     }
 
-    /// The lines of a range of rows, in blocks of a few MiB, formatted on all cores.
+    /// Passes the lines of a range of rows to `write`, in blocks of a few MiB that all cores format.
     pub(super) fn write_lines(
         &self,
         rows: Range<usize>,
@@ -275,6 +266,8 @@ impl Rows {
     ) -> Result<(), SessionError> {
         const BLOCK_ROWS: usize = 8192;
         const BLOCKS_AT_ONCE: usize = 8;
+        /// What a line has, with a short id.
+        const LINE_BYTES: usize = 220;
         let mut start = rows.start;
         while start < rows.end {
             let end = rows.end.min(start + BLOCK_ROWS * BLOCKS_AT_ONCE);
@@ -282,8 +275,9 @@ impl Rows {
             let blocks: Vec<Vec<u8>> = starts
                 .into_par_iter()
                 .map(|first| {
-                    let mut block = Vec::with_capacity(BLOCK_ROWS * 200);
-                    (first..end.min(first + BLOCK_ROWS)).for_each(|row| self.write_line(row, &mut block));
+                    let rows = first..end.min(first + BLOCK_ROWS);
+                    let mut block = Vec::with_capacity(rows.len() * LINE_BYTES);
+                    rows.for_each(|row| self.write_line(row, &mut block));
                     block
                 })
                 .collect();
@@ -296,28 +290,10 @@ impl Rows {
     }
 }
 
-/// Appends the line of a row, LF included.
-pub(super) fn write_row(numbers: &RowNumbers, id: &str, out: &mut Vec<u8>) {
-    out.extend_from_slice(b"{\"schema\":\"pi.session_store_v2.offset_index.v1\",\"entrySeq\":");
-    push_number(out, numbers.entry_seq);
-    out.extend_from_slice(b",\"entryId\":");
-    push_string(out, id);
-    out.extend_from_slice(b",\"segmentSeq\":");
-    push_number(out, numbers.segment_seq);
-    out.extend_from_slice(b",\"frameSeq\":");
-    push_number(out, numbers.frame_seq);
-    out.extend_from_slice(b",\"byteOffset\":");
-    push_number(out, numbers.byte_offset);
-    out.extend_from_slice(b",\"byteLength\":");
-    push_number(out, numbers.byte_length);
-    out.extend_from_slice(b",\"crc32c\":\"");
-    out.extend_from_slice(&numbers.crc.0);
-    out.extend_from_slice(b"\",\"state\":\"active\"}\n");
-}
-
-#[derive(Deserialize)]
+/// An [`OffsetIndexEntry`] that borrows its texts.
+#[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct AnyOrder<'a> {
+struct RowLine<'a> {
     #[serde(borrow)]
     schema: Cow<'a, str>,
     entry_seq: u64,
@@ -333,73 +309,31 @@ struct AnyOrder<'a> {
     state: Cow<'a, str>,
 }
 
-enum NotARow {
-    Json(String),
-    Unsupported(String),
-}
-
-fn parse_canonical(text: &str) -> Option<(RowNumbers, Cow<'_, str>)> {
-    let mut rest = Canonical::new(text);
-    rest.literal("{\"schema\":\"pi.session_store_v2.offset_index.v1\",\"entrySeq\":")?;
-    let entry_seq = rest.number()?;
-    rest.literal(",\"entryId\":")?;
-    let id = rest.string()?;
-    rest.literal(",\"segmentSeq\":")?;
-    let segment_seq = rest.number()?;
-    rest.literal(",\"frameSeq\":")?;
-    let frame_seq = rest.number()?;
-    rest.literal(",\"byteOffset\":")?;
-    let byte_offset = rest.number()?;
-    rest.literal(",\"byteLength\":")?;
-    let byte_length = rest.number()?;
-    rest.literal(",\"crc32c\":")?;
-    let crc = CrcText::read(rest.string()?);
-    rest.literal(",\"state\":\"active\"}")?;
-    let numbers = RowNumbers { entry_seq, segment_seq, frame_seq, byte_offset, byte_length, crc };
-    rest.rest().is_empty().then_some((numbers, Cow::Borrowed(id)))
-}
-
-fn parse_row(text: &str) -> Result<(RowNumbers, Cow<'_, str>), NotARow> {
-    if let Some(row) = parse_canonical(text) {
-        return Ok(row);
+impl RowLine<'_> {
+    fn numbers(&self) -> RowNumbers {
+        RowNumbers {
+            entry_seq: self.entry_seq,
+            segment_seq: self.segment_seq,
+            frame_seq: self.frame_seq,
+            byte_offset: self.byte_offset,
+            byte_length: self.byte_length,
+            crc: CrcText::read(&self.crc32c),
+        }
     }
-    let any: AnyOrder<'_> = serde_json::from_str(text).map_err(|error| NotARow::Json(error.to_string()))?;
-    if any.schema != OFFSET_INDEX_SCHEMA {
-        return Err(NotARow::Unsupported(any.schema.into_owned()));
-    }
-    if any.state != ACTIVE {
-        return Err(NotARow::Unsupported(any.state.into_owned()));
-    }
-    let numbers = RowNumbers {
-        entry_seq: any.entry_seq,
-        segment_seq: any.segment_seq,
-        frame_seq: any.frame_seq,
-        byte_offset: any.byte_offset,
-        byte_length: any.byte_length,
-        crc: CrcText::read(&any.crc32c),
-    };
-    Ok((numbers, any.entry_id))
 }
 
-/// The rows of a chunk and the hashes of their ids; row offsets in `ids` are relative.
-#[derive(Default)]
-struct Parsed {
-    rows: Vec<(RowNumbers, u32, u64)>,
-    ids: String,
-}
-
-/// What is known of the index file that was read.
+/// What was read of the index file.
 #[derive(Debug, Clone, Default)]
 pub(super) struct IndexFile {
     /// Bytes read, all of them rows and blank lines.
     pub(super) len_bytes: u64,
-    /// Whether the last line ends in LF, or there is none.
-    pub(super) terminated: bool,
-    /// Where the last line starts; a reader that comes back looks whether it is still there.
+    /// Whether the file is empty or its last line ends in LF.
+    pub(super) is_terminated: bool,
+    /// The range of the last line. A reader that reads on compares it with the file.
     pub(super) last_line: Range<u64>,
 }
 
-/// Reads rows of the index file from `from` (the start of a line) and appends them to `rows`. No file is an empty index.
+/// Reads rows of the index file from byte `from`, the start of a line, and adds them to `rows`. A missing file is an empty index.
 ///
 /// After an error `rows` is unchanged.
 pub(super) fn read(path: &Path, from: u64, rows: &mut Rows) -> Result<IndexFile, SessionError> {
@@ -407,71 +341,79 @@ pub(super) fn read(path: &Path, from: u64, rows: &mut Rows) -> Result<IndexFile,
     let source = match Source::open(path, Io::Mmap) {
         Ok(source) => source,
         Err(ScanError::Open { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
-            return Ok(IndexFile { terminated: true, ..IndexFile::default() });
+            return Ok(IndexFile { is_terminated: true, ..IndexFile::default() });
         }
         Err(error) => return Err(error.into()),
     };
     let len_bytes = source.len_bytes();
     let chunks =
         scan::chunks(&source, from.min(len_bytes)..len_bytes, CHUNK_BYTES).collect::<Result<Vec<_>, _>>()?;
-    let hasher = rows.hasher.clone();
     let parsed = chunks
         .into_par_iter()
-        .map(|chunk| parse_chunk(&source, chunk, &hasher))
-        .collect::<Result<Vec<Parsed>, SessionError>>()?;
+        .map(|chunk| parse_chunk(&source, chunk))
+        .collect::<Result<Vec<ParsedRows>, SessionError>>()?;
     let mut buffer = Vec::new();
     let last_start = source.line_end_before(0, len_bytes.saturating_sub(1))?;
-    let terminated = len_bytes == 0 || source.bytes(len_bytes - 1..len_bytes, &mut buffer)? == b"\n";
+    let is_terminated = len_bytes == 0 || source.bytes(len_bytes - 1..len_bytes, &mut buffer)? == b"\n";
     source.check_len()?;
     let count: usize = parsed.iter().map(|chunk| chunk.rows.len()).sum();
     rows.check_room(path, count)?;
     rows.reserve(count);
     for chunk in parsed {
         let mut start = 0;
-        for (numbers, id_len, hash) in chunk.rows {
-            rows.push_hashed(numbers, &chunk.ids[start..][..id_len as usize], hash);
-            start += id_len as usize;
+        for (numbers, id_len) in chunk.rows {
+            rows.push(numbers, &chunk.ids[start..][..id_len]);
+            start += id_len;
         }
     }
-    Ok(IndexFile { len_bytes, terminated, last_line: last_start..len_bytes })
+    Ok(IndexFile { len_bytes, is_terminated, last_line: last_start..len_bytes })
 }
 
-fn parse_chunk(source: &Source, chunk: Range<u64>, hasher: &RandomState) -> Result<Parsed, SessionError> {
+/// The rows of a chunk, each with the length of its id, and their ids one after the other.
+#[derive(Default)]
+struct ParsedRows {
+    rows: Vec<(RowNumbers, usize)>,
+    ids: String,
+}
+
+fn parse_chunk(source: &Source, chunk: Range<u64>) -> Result<ParsedRows, SessionError> {
     let mut buffer = Vec::new();
     let bytes = source.bytes(chunk.clone(), &mut buffer)?;
-    let mut parsed = Parsed::default();
+    let mut parsed = ParsedRows::default();
     for (offset, line) in scan::lines(chunk.start, bytes) {
         let place = || place_of(source, offset);
         if line.len() as u64 > MAX_LINE_BYTES {
-            let reason = format!("is longer than {} bytes", MAX_LINE_BYTES);
+            let reason = format!("is longer than {MAX_LINE_BYTES} bytes");
             return Err(SessionError::IndexLineUnreadable { place: place(), reason });
         }
-        let Ok(text) = str::from_utf8(line) else {
-            return Err(SessionError::IndexLineUnreadable {
-                place: place(),
-                reason: "is not UTF-8".to_owned(),
-            });
+        let Ok(text) = simdutf8::basic::from_utf8(line) else {
+            let reason = "is not UTF-8".to_owned();
+            return Err(SessionError::IndexLineUnreadable { place: place(), reason });
         };
         if text.trim().is_empty() {
             continue;
         }
-        match parse_row(text) {
-            Ok((numbers, id)) => {
-                parsed.rows.push((numbers, id.len() as u32, hasher.hash_one(&*id)));
-                parsed.ids.push_str(&id);
+        let row: RowLine<'_> = match serde_json::from_str(text) {
+            Ok(row) => row,
+            Err(error) => {
+                // A file that was cut under its map reads as zeros, which must not be reported as bad JSON.
+                source.check_len()?;
+                return Err(SessionError::Json { place: place(), reason: error.to_string() });
             }
-            // A file cut off under the map shows zeros; say that, and not that they are no JSON.
-            Err(_) if source.check_len().is_err() => source.check_len()?,
-            Err(NotARow::Json(reason)) => return Err(SessionError::Json { place: place(), reason }),
-            Err(NotARow::Unsupported(found)) => {
+        };
+        for (found, known) in [(&row.schema, OFFSET_INDEX_SCHEMA), (&row.state, ACTIVE)] {
+            if found != known {
+                let found = found.clone().into_owned();
                 return Err(SessionError::UnsupportedRow { place: place(), found });
             }
         }
+        parsed.rows.push((row.numbers(), row.entry_id.len()));
+        parsed.ids.push_str(&row.entry_id);
     }
     Ok(parsed)
 }
 
-/// The place of the line at `offset`, with its number counted. Only for messages: it reads all that stands before.
+/// Returns the place of the line at `offset`, its number included. Only for messages, because it reads everything before.
 pub(super) fn place_of(source: &Source, offset: u64) -> LinePlace {
     const PIECE_BYTES: u64 = 1 << 20;
     let mut buffer = Vec::new();
@@ -520,7 +462,7 @@ mod tests {
             let file = read(&path, 0, &mut back).unwrap();
             std::fs::write(&path, &all).unwrap();
             let file = read(&path, file.len_bytes, &mut back).unwrap();
-            prop_assert!(file.terminated);
+            prop_assert!(file.is_terminated);
             prop_assert_eq!(file.len_bytes, all.len() as u64);
             for with_cut in [false, true] {
                 if with_cut {

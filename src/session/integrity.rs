@@ -1,30 +1,32 @@
-//! Whether frames are what the index says, and entries what their parents say.
+//! Validates frames against the index, and the links between entries.
 //!
-//! May map and read segments; writes nothing. Promises: every range is checked against the file, its CRC-32C, its frame's
-//! numbers and its payload's hash, on all cores, reading each byte once; of several failures the first in numeric order of
-//! segments is reported.
+//! Touches: maps and reads segments.
+//!
+//! Guarantees: every range is checked against the file, its CRC-32C, the numbers of its frame and the hash of its payload, on all
+//! cores, and each byte is read once; of several failures the first in numeric order of segments is returned.
 
 use std::ops::Range;
 
 use rayon::prelude::*;
 
+use super::chain::Chain;
 use super::error::{FramePlace, LinePlace, SessionError};
-use super::frame::{Chain, FrameLine, NotAFrame};
+use super::frame::{FrameLine, NotAFrame};
 use super::index::{CrcText, RowNumbers, Rows};
 use super::layout::{Layout, refuse_link};
 use crate::scan::{Io, ScanError, Source};
 
-/// ManifestFiles below this are read, others mapped: mapping costs more than reading a page or two.
+/// Shorter segments are read instead of mapped, because mapping costs more than reading a page or two.
 const MAP_FROM_BYTES: u64 = 64 * 1024;
-/// How many rows one task checks.
+/// The number of rows that one task checks.
 const TASK_ROWS: usize = 512;
 
-/// What a verified frame adds to the store.
+/// What the validation of links needs of a verified frame.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Facts {
     pub(super) payload_sha256: [u8; 32],
     pub(super) parent: Parent,
-    pub(super) kind: Kind,
+    pub(super) kind: EntryKind,
 }
 
 /// An entry's parent.
@@ -37,13 +39,13 @@ pub(super) enum Parent {
 
 /// The entry types that a manifest counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum EntryKind {
     Message,
     Compaction,
     Other,
 }
 
-impl Kind {
+impl EntryKind {
     pub(super) fn of(entry_type: &str) -> Self {
         match entry_type {
             "message" => Self::Message,
@@ -53,7 +55,7 @@ impl Kind {
     }
 }
 
-/// The facts of consecutive rows, and the first parent among them that is missing.
+/// The facts of consecutive rows, and the first missing parent, with the row that names it.
 #[derive(Debug, Default)]
 pub(super) struct Verified {
     pub(super) facts: Vec<Facts>,
@@ -61,7 +63,7 @@ pub(super) struct Verified {
 }
 
 impl Verified {
-    /// Adds the facts of the rows that follow.
+    /// Adds the facts of the next rows.
     pub(super) fn append(&mut self, mut next: Self) {
         self.facts.append(&mut next.facts);
         self.missing_parent = self.missing_parent.take().or(next.missing_parent);
@@ -76,7 +78,7 @@ impl Verified {
     }
 }
 
-/// Opens a segment for scanning. A link or a missing file is an error.
+/// Opens a segment. A link or a missing file is an error.
 pub(super) fn open_segment(
     layout: &Layout,
     segment_seq: u64,
@@ -88,7 +90,7 @@ pub(super) fn open_segment(
     Ok(Source::open(&path, io)?)
 }
 
-/// Where the frame of a row is, for messages.
+/// Returns the place of the frame of a row, for messages.
 pub(super) fn frame_place(layout: &Layout, numbers: &RowNumbers) -> FramePlace {
     FramePlace {
         path: layout.segment_file_path(numbers.segment_seq),
@@ -98,7 +100,7 @@ pub(super) fn frame_place(layout: &Layout, numbers: &RowNumbers) -> FramePlace {
     }
 }
 
-/// The first row, if any, that breaks the order of sequences.
+/// Fails with the first row whose sequence is not above the sequence before.
 pub(super) fn check_order(layout: &Layout, rows: &Rows) -> Result<(), SessionError> {
     match rows.first_unordered() {
         None => Ok(()),
@@ -111,7 +113,7 @@ pub(super) fn check_order(layout: &Layout, rows: &Rows) -> Result<(), SessionErr
     }
 }
 
-/// Whether a row's range lies inside its segment and can be read.
+/// Returns the byte range of a row, or fails when it is not inside its segment or is too long.
 pub(super) fn check_range(
     layout: &Layout,
     numbers: &RowNumbers,
@@ -129,7 +131,8 @@ pub(super) fn check_range(
     Ok(numbers.byte_offset..end)
 }
 
-/// The frame of a row, its bytes checked against the row and its payload against its header.
+/// Returns the frame of a row and the hash of its payload, after checking the bytes against the row and the payload against its
+/// header.
 pub(super) fn check_frame<'a>(
     layout: &Layout,
     numbers: &RowNumbers,
@@ -143,7 +146,7 @@ pub(super) fn check_frame<'a>(
         return Err(SessionError::ChecksumMismatch { place: place(), expected, found });
     }
     let frame = FrameLine::parse(bytes).map_err(|reason| {
-        // The line number is that of the frame: a row knows no other.
+        // The number of the frame stands for that of the line, because a row does not have the latter.
         let place = LinePlace {
             path: layout.segment_file_path(numbers.segment_seq),
             line: numbers.frame_seq,
@@ -175,7 +178,7 @@ pub(super) fn check_frame<'a>(
     }
 }
 
-/// Verifies the frames of `range` of the rows. A parent counts as missing when it is not among the first `known_rows`.
+/// Verifies the frames of a range of rows. A parent that is not among the first `known_rows` is missing.
 pub(super) fn verify(
     layout: &Layout,
     rows: &Rows,
@@ -205,7 +208,7 @@ pub(super) fn verify(
             .par_chunks(TASK_ROWS)
             .map(|members| verify_task(layout, rows, known_rows, &source, members, limit_bytes))
             .collect();
-        // Zeros behind the end of a file cut under its map must not pass for damage.
+        // Past the end of a file that was cut under its map there are zeros, which must not be reported as damage.
         source.check_len()?;
         for task in tasks {
             verified.append(task?);
@@ -220,7 +223,7 @@ pub(super) fn verify(
     Ok(verified)
 }
 
-/// The rows of a range by segment, segments ascending.
+/// Groups the rows of a range by segment, segments ascending.
 fn group_by_segment(rows: &Rows, range: Range<usize>) -> Vec<(u64, Vec<usize>)> {
     let mut groups: Vec<(u64, Vec<usize>)> = Vec::new();
     for row in range {
@@ -260,12 +263,12 @@ fn verify_task(
         if let (Parent::Missing, Some(id)) = (parent, &frame.parent_entry_id) {
             verified.missing_parent.get_or_insert_with(|| (row, id.clone().into_owned()));
         }
-        verified.facts.push(Facts { payload_sha256, parent, kind: Kind::of(&frame.entry_type) });
+        verified.facts.push(Facts { payload_sha256, parent, kind: EntryKind::of(&frame.entry_type) });
     }
     Ok(verified)
 }
 
-/// The row of a parent among the first `known_rows`.
+/// Returns the row of a parent among the first `known_rows`.
 pub(super) fn resolve(rows: &Rows, known_rows: usize, parent: Option<&str>) -> Parent {
     let Some(id) = parent else { return Parent::None };
     match rows.find_id(id) {
@@ -274,7 +277,7 @@ pub(super) fn resolve(rows: &Rows, known_rows: usize, parent: Option<&str>) -> P
     }
 }
 
-/// Whether no id is used twice.
+/// Fails when two rows have one id.
 pub(super) fn check_ids_unique(rows: &Rows) -> Result<(), SessionError> {
     let Some(row) = rows.first_duplicate() else { return Ok(()) };
     let id = rows.id(row);
@@ -286,7 +289,7 @@ pub(super) fn check_ids_unique(rows: &Rows) -> Result<(), SessionError> {
     })
 }
 
-/// Whether ids are unique, parents exist, and lead to roots. `verified` holds the facts of all rows.
+/// Fails unless ids are unique, and parents exist and lead to roots. `verified` holds the facts of all rows.
 pub(super) fn check_graph(rows: &Rows, verified: &Verified) -> Result<(), SessionError> {
     check_ids_unique(rows)?;
     if let Some((row, parent_id)) = &verified.missing_parent {
@@ -302,7 +305,7 @@ pub(super) fn check_graph(rows: &Rows, verified: &Verified) -> Result<(), Sessio
 }
 
 fn find_cycle(facts: &[Facts]) -> Option<usize> {
-    // The walk a row was first met on; rows of finished walks lead to a root.
+    // The number of the walk that first met a row. Rows of finished walks lead to a root.
     let mut walk_of = vec![0u32; facts.len()];
     for start in 0..facts.len() {
         let walk = start as u32 + 1;
@@ -314,7 +317,7 @@ fn find_cycle(facts: &[Facts]) -> Option<usize> {
                 Parent::None | Parent::Missing => break,
             }
         }
-        // Stopped at a row of this very walk that has a parent: went round. A root has none.
+        // The walk met one of its own rows again, unless it stopped at a root, which has no parent.
         if walk_of[row] == walk && matches!(facts[row].parent, Parent::Row(_)) {
             return Some(row);
         }
@@ -322,7 +325,7 @@ fn find_cycle(facts: &[Facts]) -> Option<usize> {
     None
 }
 
-/// How many entries have two children or more.
+/// Counts the entries with two children or more.
 pub(super) fn branches(facts: &[Facts]) -> u64 {
     let mut children = vec![0u8; facts.len()];
     for fact in facts {
@@ -346,7 +349,7 @@ mod tests {
             .map(|parent| Facts {
                 payload_sha256: [0; 32],
                 parent: parent.map_or(Parent::None, Parent::Row),
-                kind: Kind::Other,
+                kind: EntryKind::Other,
             })
             .collect()
     }

@@ -1,7 +1,8 @@
-//! Records of work that a crash may interrupt: what an opening writer has to complete or take back.
+//! Intents: records of work that an opening writer completes or undoes after a crash.
 //!
-//! May write and remove `tmp/*.intent.json` and the documents beside them. Promises: an intent that could not be recorded is
-//! not there afterwards, or the handle writes no more.
+//! Touches: writes and removes `tmp/*.intent.json` and the documents beside them.
+//!
+//! Guarantees: after a failure to record an intent there is no intent, or the handle writes no more.
 
 use serde::Serialize;
 
@@ -11,9 +12,8 @@ use super::writer::SessionStoreV2;
 use crate::disk;
 
 impl SessionStoreV2 {
-    /// Records an intent in `tmp/name`. When that fails no intent is there, now or after a power cut: the next opening
-    /// writer would act on it, against entries that this handle appended meanwhile. If that cannot be had, the handle
-    /// writes no more.
+    /// Records an intent in `tmp/name`. After a failure the intent is removed, because the next opening writer would follow it
+    /// and undo entries that this handle appends from now on. If it cannot be removed, the handle writes no more.
     pub(super) fn record_intent(&mut self, name: &str, intent: &impl Serialize) -> Result<(), SessionError> {
         let text = text_of(&self.layout, name, intent)?;
         let recorded = write_document(&self.layout, name, &text);
@@ -26,7 +26,7 @@ impl SessionStoreV2 {
     }
 }
 
-/// Removes, durably, an intent that may have got its name before recording it failed. Of another text it is not ours.
+/// Removes, durably, an intent that may have got its name before recording it failed. An intent with another text stays.
 fn take_back(layout: &Layout, name: &str, text: &[u8]) -> Result<(), SessionError> {
     let path = layout.staging(name);
     if read_if_exists(&path)?.is_some_and(|found| found == text) {

@@ -1,43 +1,42 @@
-//! Where a store keeps its files, and the file operations that every part of it shares.
+//! Where a store keeps its files, and the file operations that its parts share.
 //!
-//! May list directories, stage and rename files inside the store. Promises: a name outside the canonical form is never taken
-//! for a segment; a symbolic link is refused; a staged file replaces its target whole and durably; a quarantined file
-//! never overwrites another.
+//! Touches: lists directories, creates the store's directories, stages, renames, cuts and syncs files inside the store.
+//!
+//! Guarantees: only a canonical name is a segment; a symbolic link is refused; a staged file replaces its target whole and
+//! durably; a file that is renamed away never overwrites another.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::thread::JoinHandle;
 
 use super::error::{LinePlace, SessionError};
 use super::format::MAX_LINE_BYTES;
 use crate::disk;
 
-/// The staging name of a rebuilt index.
+/// Staging name of a rebuilt index.
 pub(super) const REBUILD_STAGE: &str = "offsets.rebuild.tmp";
-/// The staging name of the index a rollback leaves.
+/// Staging name of the index that a rollback keeps.
 pub(super) const ROLLBACK_STAGE: &str = "offsets.rollback.stage";
-/// The event that a rollback under way logs when it is done.
+/// The event that a rollback will log.
 pub(super) const ROLLBACK_EVENT: &str = "rollback.event.json";
-/// The record of a rollback under way.
+/// The intent of a rollback.
 pub(super) const ROLLBACK_INTENT: &str = "rollback.intent.json";
 
-/// The record of an import under way.
+/// The intent of an import.
 pub(super) const IMPORT_INTENT: &str = "import.intent.json";
 
-/// The directory of the store that belongs to a session file: `dir/stem.v2` beside `dir/stem.ext`.
+/// Returns the directory of the store of a session file: `dir/stem.v2` for `dir/stem.ext`.
 ///
-/// The last extension is removed: `a.tar.jsonl` gives `a.tar.v2`, `.jsonl` gives `.jsonl.v2`; a path without a file name
-/// gives `session.v2`, one without a directory starts with `./`.
+/// The last extension is removed: `a.tar.jsonl` gives `a.tar.v2`, `.jsonl` gives `.jsonl.v2`. A path without a file name
+/// gives `session.v2`; a path without a directory gives one that starts with `./`.
 pub fn v2_sidecar_path(session_file: &Path) -> PathBuf {
     let mut name = session_file.file_stem().unwrap_or("session".as_ref()).to_owned();
     name.push(".v2");
     disk::parent_of(session_file).join(name)
 }
 
-/// Whether a session file has a store beside it: [`v2_sidecar_path`] holds a manifest or an index.
+/// Whether the directory of [`v2_sidecar_path`] holds a manifest or an index.
 pub fn has_v2_sidecar(session_file: &Path) -> bool {
     let layout = Layout { root: v2_sidecar_path(session_file) };
     layout.manifest().exists() || layout.index_file_path().exists()
@@ -49,7 +48,7 @@ pub(super) struct Layout {
     pub(super) root: PathBuf,
 }
 
-/// What lies in `segments/`.
+/// The files in `segments/`.
 #[derive(Debug, Default, Clone)]
 pub(super) struct SegmentFiles {
     /// Length in bytes by segment number.
@@ -62,7 +61,7 @@ fn numbered(number: u64, extension: &str) -> String {
     format!("{number:016}.{extension}")
 }
 
-/// The number of a canonical name, `None` for any other.
+/// Returns the number of a canonical name, `None` for any other name.
 fn number_of(name: &str, extension: &str) -> Option<u64> {
     let number = name.strip_suffix(extension)?.strip_suffix('.')?.parse().ok()?;
     (numbered(number, extension) == name).then_some(number)
@@ -105,13 +104,13 @@ impl Layout {
         self.root.join("store.mutation.lock")
     }
 
-    /// A path as reports and snapshot references have it: relative to the root, with `/`.
+    /// Returns a path relative to the root, with `/`, as reports and snapshot references have it.
     pub(super) fn relative(&self, path: &Path) -> String {
         let inside = path.strip_prefix(&self.root).unwrap_or(path);
         inside.components().map(|part| part.as_os_str().to_string_lossy()).collect::<Vec<_>>().join("/")
     }
 
-    /// The root and its five directories.
+    /// Returns the root and its five directories.
     pub(super) fn directories(&self) -> [PathBuf; 6] {
         let inside = |name| self.root.join(name);
         [
@@ -124,7 +123,7 @@ impl Layout {
         ]
     }
 
-    /// Creates the root and its directories; answers those that others may enter.
+    /// Creates the root and its directories. Returns the directories that other users may enter.
     pub(super) fn create_directories(&self) -> Result<Vec<PathBuf>, SessionError> {
         let mut wide = Vec::new();
         for directory in self.directories() {
@@ -139,10 +138,10 @@ impl Layout {
         Ok(wide)
     }
 
-    /// Makes durable what a killed process may have written and not synced: the index, the migration ledger, and the names
-    /// in the store's directories. Segments are synced by [`Layout::sync_beside`].
+    /// Syncs what a killed process may have written and not synced: the index, the migration ledger, and the names in the
+    /// store's directories. Segments are synced by [`Layout::sync_segments`].
     ///
-    /// Without this, an answer from those bytes ("this id is taken") could be forgotten by a power cut.
+    /// Without this sync, a power cut could take back an entry whose id was already refused as taken.
     pub(super) fn sync_inherited(&self) -> Result<(), SessionError> {
         let sync = |path: &Path| {
             refuse_link(path)?;
@@ -154,7 +153,7 @@ impl Layout {
         };
         sync(&self.ledger())?;
         if !sync(&self.index_file_path())? {
-            // Without entries the store may be new, and its own name as well.
+            // A store without an index may be new, so its own name may not be durable.
             disk::sync_dir(disk::parent_of(&self.root))?;
         }
         for directory in self.directories() {
@@ -163,15 +162,14 @@ impl Layout {
         Ok(())
     }
 
-    /// Begins to sync all segments.
-    pub(super) fn sync_beside(&self, files: &SegmentFiles) -> SyncedBeside {
-        let segments: Arc<[PathBuf]> =
-            files.len_bytes.keys().map(|seq| self.segment_file_path(*seq)).collect();
-        let to_sync = Arc::clone(&segments);
-        SyncedBeside { thread: beside(move || sync_all(&to_sync)), segments }
+    /// Syncs all segments, the last one first, because a writer syncs a segment before it begins the next.
+    pub(super) fn sync_segments(&self, files: &SegmentFiles) -> Result<(), SessionError> {
+        files.len_bytes.keys().rev().try_for_each(|segment_seq| {
+            Ok(disk::File::open_to_sync(&self.segment_file_path(*segment_seq))?.sync_data()?)
+        })
     }
 
-    /// The segment files; none when the directory does not exist.
+    /// Lists the segment files. A missing directory has none.
     pub(super) fn segment_files(&self) -> Result<SegmentFiles, SessionError> {
         let mut files = SegmentFiles::default();
         for name in list(&self.segments_dir())? {
@@ -193,7 +191,7 @@ impl Layout {
         Ok(files)
     }
 
-    /// The numbers of the checkpoints, ascending.
+    /// Returns the numbers of the checkpoints, ascending.
     pub(super) fn checkpoint_seqs(&self) -> Result<Vec<u64>, SessionError> {
         let mut seqs: Vec<u64> =
             list(&self.checkpoints_dir())?.iter().filter_map(|name| number_of(name, "json")).collect();
@@ -209,21 +207,33 @@ impl Layout {
         target: &Path,
         write: impl FnOnce(&disk::File) -> Result<(), SessionError>,
     ) -> Result<(), SessionError> {
-        let staged = self.stage(stage)?;
-        write(&staged.file)?;
-        staged.rename_over(target)
+        let staged = self.stage(stage, write)?;
+        if let Err(error) = disk::rename(&staged, target) {
+            let _ = disk::remove_file(&staged);
+            return Err(error.into());
+        }
+        Ok(disk::sync_dir(disk::parent_of(target))?)
     }
 
-    /// An empty file `tmp/stage`, in place of a left-over.
-    pub(super) fn stage(&self, stage: &str) -> Result<Staged, SessionError> {
+    /// Writes `tmp/stage` and syncs it. After an error the file is gone; where it cannot be removed, the next file of its name
+    /// replaces it.
+    pub(super) fn stage(
+        &self,
+        stage: &str,
+        write: impl FnOnce(&disk::File) -> Result<(), SessionError>,
+    ) -> Result<PathBuf, SessionError> {
         let path = self.staging(stage);
         disk::remove_file_if_exists(&path)?;
-        let file = Arc::new(disk::File::create_new(&path)?);
-        Ok(Staged { file, keep: false, unsynced_bytes: 0, syncing: None })
+        let file = disk::File::create_new(&path)?;
+        let written = write(&file).and_then(|()| Ok(file.sync_all()?));
+        if written.is_err() {
+            let _ = disk::remove_file(&path);
+        }
+        written.map(|()| path)
     }
 
-    /// Saves `range` of a file beside it as `<name>.cut`, then cuts the file at the start of the range; both are durable on
-    /// return. White space alone is not worth saving. Answers where the bytes went.
+    /// Saves `range` of a file beside it as `<name>.cut`, then cuts the file at the start of the range. Both are durable on return.
+    /// Returns the file with the saved bytes, or `None` when the range is blank and nothing was saved.
     pub(super) fn cut(&self, path: &Path, range: Range<u64>) -> Result<Option<PathBuf>, SessionError> {
         let file = disk::File::open_rw(path)?;
         let saved = if is_blank(&file, range.clone())? {
@@ -236,110 +246,6 @@ impl Layout {
         file.sync_all()?;
         Ok(saved)
     }
-}
-
-/// A file in `tmp/` on its way to its place; dropped before it is there, it is deleted.
-#[derive(Debug)]
-pub(super) struct Staged {
-    pub(super) file: Arc<disk::File>,
-    keep: bool,
-    /// Written since the last early sync began.
-    unsynced_bytes: usize,
-    syncing: Option<JoinHandle<Synced>>,
-}
-
-/// How much is written before it is worth a sync of its own.
-const EARLY_SYNC_BYTES: usize = 32 << 20;
-
-impl Staged {
-    /// Writes at the end of the file, and lets the disk begin before everything is written: the last sync then waits for
-    /// little.
-    pub(super) fn write_early(&mut self, bytes: &[u8]) -> Result<(), SessionError> {
-        self.file.write_all(bytes)?;
-        self.unsynced_bytes += bytes.len();
-        if self.unsynced_bytes >= EARLY_SYNC_BYTES
-            && self.syncing.as_ref().is_none_or(JoinHandle::is_finished)
-        {
-            self.finish_syncing()?;
-            self.unsynced_bytes = 0;
-            let file = Arc::clone(&self.file);
-            // Without a thread the last sync does it all.
-            self.syncing = beside(move || file.sync_data());
-        }
-        Ok(())
-    }
-
-    /// Ends an early sync. If it failed, no later one may pass for success: the system reports a lost write once.
-    fn finish_syncing(&mut self) -> Result<(), SessionError> {
-        match self.syncing.take().map(JoinHandle::join) {
-            None => Ok(()),
-            Some(Ok(synced)) => Ok(synced?),
-            Some(Err(panic)) => std::panic::resume_unwind(panic),
-        }
-    }
-
-    /// Syncs the file and puts it in place of `target`, durably.
-    pub(super) fn rename_over(mut self, target: &Path) -> Result<(), SessionError> {
-        self.finish_syncing()?;
-        self.file.sync_all()?;
-        disk::rename(self.file.path(), target)?;
-        self.keep = true;
-        disk::sync_dir(disk::parent_of(target))?;
-        Ok(())
-    }
-
-    /// Syncs the file and leaves it where it is.
-    pub(super) fn leave(mut self) -> Result<(), SessionError> {
-        self.finish_syncing()?;
-        self.file.sync_all()?;
-        self.keep = true;
-        Ok(())
-    }
-}
-
-impl Drop for Staged {
-    fn drop(&mut self) {
-        let _ = self.syncing.take().map(JoinHandle::join);
-        if !self.keep {
-            // A left-over is harmless: the next one of its name replaces it.
-            let _ = disk::remove_file(self.file.path());
-        }
-    }
-}
-
-/// Runs a sync on a thread of its own; none when there can be none.
-fn beside(sync: impl FnOnce() -> Synced + Send + 'static) -> Option<JoinHandle<Synced>> {
-    std::thread::Builder::new().name("burn-sync".to_owned()).spawn(disk::handed_over(sync)).ok()
-}
-
-type Synced = Result<(), disk::Error>;
-
-/// Segments that are synced while they are read. What stood in them before that is durable when it ends well.
-pub(super) struct SyncedBeside {
-    segments: Arc<[PathBuf]>,
-    /// None when there can be no thread.
-    thread: Option<JoinHandle<Synced>>,
-}
-
-impl SyncedBeside {
-    /// Waits until all segments are synced.
-    pub(super) fn finish(mut self) -> Result<(), SessionError> {
-        match self.thread.take().map(JoinHandle::join) {
-            None => Ok(sync_all(&self.segments)?),
-            Some(Ok(synced)) => Ok(synced?),
-            Some(Err(panic)) => std::panic::resume_unwind(panic),
-        }
-    }
-}
-
-impl Drop for SyncedBeside {
-    fn drop(&mut self) {
-        let _ = self.thread.take().map(JoinHandle::join);
-    }
-}
-
-fn sync_all(segments: &[PathBuf]) -> Synced {
-    segments.iter().try_for_each(|path| disk::File::open_to_sync(path)?.sync_data())
 }
 
 /// Whether a byte range of a file holds ASCII white space only.
@@ -358,12 +264,12 @@ pub(super) fn is_blank(file: &disk::File, range: Range<u64>) -> Result<bool, Ses
     Ok(true)
 }
 
-/// Renames a file to `<name>.bak`, or `.bak.1` to `.bak.9999` when that is taken; the directory is not yet synced.
+/// Renames a file to `<name>.bak`, or `.bak.1` to `.bak.9999` when the name is taken. The caller syncs the directory.
 pub(super) fn quarantine(path: &Path) -> Result<PathBuf, SessionError> {
     Ok(disk::set_aside(path, ".bak")?)
 }
 
-/// Fails when `path` is a symbolic link; nothing at the path is fine.
+/// Fails when `path` is a symbolic link. A missing file is no failure.
 pub(super) fn refuse_link(path: &Path) -> Result<(), SessionError> {
     match fs::symlink_metadata(path) {
         Ok(metadata) if metadata.is_symlink() => Err(SessionError::SymbolicLink { path: path.to_owned() }),
@@ -371,7 +277,7 @@ pub(super) fn refuse_link(path: &Path) -> Result<(), SessionError> {
     }
 }
 
-/// Reads a whole small file; `None` when there is none.
+/// Reads a whole file of at most [`MAX_LINE_BYTES`]; `None` when it is missing.
 pub(super) fn read_if_exists(path: &Path) -> Result<Option<Vec<u8>>, SessionError> {
     let file = match disk::File::open_read_no_follow(path) {
         Ok(file) => file,
@@ -395,7 +301,7 @@ fn list(directory: &Path) -> Result<Vec<String>, SessionError> {
         Err(error) if error.is_not_found() => return Ok(Vec::new()),
         listed => listed?,
     };
-    // A name that is not UTF-8 is none of ours.
+    // No file of a store has a name that is not UTF-8.
     Ok(paths.iter().filter_map(|path| path.file_name()?.to_str()).map(str::to_owned).collect())
 }
 
@@ -403,40 +309,6 @@ fn list(directory: &Path) -> Result<Vec<String>, SessionError> {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-
-    #[cfg(unix)]
-    #[test]
-    fn a_failed_early_sync_keeps_a_staged_file_out_of_its_place() {
-        use crate::disk::faults::{Fault, Harness};
-
-        let bytes = vec![b'x'; EARLY_SYNC_BYTES];
-        let replace = |harness: &Harness| {
-            let directory = tempfile::tempdir().unwrap();
-            let layout = Layout { root: directory.path().to_owned() };
-            std::fs::create_dir(directory.path().join("tmp")).unwrap();
-            let target = directory.path().join("index");
-            let mut early = false;
-            let done = harness.run(|| {
-                let mut staged = layout.stage(REBUILD_STAGE)?;
-                staged.write_early(&bytes)?;
-                early = staged.syncing.is_some();
-                staged.rename_over(&target)
-            });
-            let len = target.metadata().map(|metadata| metadata.len() as usize).ok();
-            (done.is_ok(), early, len)
-        };
-        let clean = Harness::counting(Fault::Io);
-        assert_eq!(replace(&clean), (true, true, Some(EARLY_SYNC_BYTES)));
-        // Everything up to the early sync, that one, the last one, and renaming.
-        let mut refused_early = 0;
-        for fail_at in 0..clean.operations() {
-            let (done, early, len) = replace(&Harness::failing(Fault::Io, fail_at));
-            assert!(len.is_none_or(|len| len == EARLY_SYNC_BYTES), "{fail_at}");
-            assert!(!done || len.is_some(), "{fail_at}");
-            refused_early += usize::from(early && len.is_none());
-        }
-        assert_eq!(refused_early, 3, "the early sync, the last one and renaming");
-    }
 
     #[test]
     fn only_canonical_names_are_segments() {

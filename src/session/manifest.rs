@@ -1,7 +1,8 @@
-//! The manifest: what a store held when it was last summed up, and which of its promises held.
+//! Reading, comparing and writing the manifest.
 //!
-//! May replace `manifest.json`. Promises: what is read was hashed and compared; what is written was counted from verified
-//! frames.
+//! Touches: replaces `manifest.json`.
+//!
+//! Guarantees: the hash of a manifest is verified when it is read; a manifest is written from verified frames only.
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -32,7 +33,7 @@ impl Manifest {
 }
 
 impl Layout {
-    /// The manifest as it stands there, its hash not yet compared; `None` when there is none.
+    /// Reads the manifest without verifying its hash; `None` when there is no such file.
     pub(super) fn read_manifest(&self) -> Result<Option<Manifest>, SessionError> {
         let path = self.manifest();
         let Some(bytes) = read_if_exists(&path)? else { return Ok(None) };
@@ -44,7 +45,7 @@ impl Layout {
 }
 
 impl SessionView {
-    /// The manifest, its schema, version and hash verified; none when there is no such file.
+    /// Reads the manifest and verifies its schema, version and hash; `None` when there is no such file.
     ///
     /// # Errors
     /// [`SessionError::ManifestUnreadable`], [`SessionError::UnsupportedSchema`], [`SessionError::ManifestHashMismatch`], or what the system
@@ -64,8 +65,7 @@ impl SessionView {
         Ok(Some(manifest))
     }
 
-    /// The fields in which a manifest differs from the store, such as `counters.entriesTotal`; none when it is up to date.
-    /// The store is validated on the way.
+    /// Validates the store and returns the members in which a manifest differs from it, such as `counters.entriesTotal`.
     ///
     /// # Errors
     /// As [`SessionView::validate_integrity`].
@@ -114,7 +114,7 @@ impl SessionView {
         })
     }
 
-    /// Writes a manifest for the store as it is.
+    /// Writes a manifest of the store.
     pub(super) fn write_manifest_of(&self, origin: ManifestOrigin) -> Result<Manifest, SessionError> {
         let sum = self.sum_up()?;
         let rows = &self.snapshot.rows;
@@ -136,7 +136,7 @@ impl SessionView {
                 migration_ledger_path: "migrations/ledger.jsonl".to_owned(),
             },
             invariants: ManifestInvariants {
-                // Summing up validated the store: otherwise there is no manifest.
+                // A store that fails validation gets no manifest.
                 parent_links_closed: true,
                 monotonic_entry_seq: true,
                 index_within_segment_bounds: true,
@@ -161,7 +161,7 @@ impl SessionView {
     }
 }
 
-/// What a store says of itself at one moment.
+/// The part of a manifest that follows from the entries.
 struct Sum {
     head: StoreHead,
     counters: ManifestCounters,
@@ -170,7 +170,7 @@ struct Sum {
     last_crc32c: String,
 }
 
-/// What a manifest takes over from the one before it.
+/// The part of a manifest that a new one takes over.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct ManifestOrigin {
@@ -180,7 +180,7 @@ pub(super) struct ManifestOrigin {
 }
 
 impl SessionStoreV2 {
-    /// Validates the store and writes its manifest. The time of creation is taken over from a manifest that is there.
+    /// Validates the store and writes its manifest. The time of creation is that of the manifest before, if there is one.
     ///
     /// # Errors
     /// As [`SessionView::validate_integrity`] and [`SessionStoreV2::sync`]; [`SessionError::ManifestUnreadable`] when the one there is none.

@@ -1,7 +1,8 @@
-//! The migration ledger: one line for every rollback attempted, and for whatever else its users record there.
+//! The migration ledger: one line for every attempt of a rollback, and events that programs append.
 //!
-//! May append to `migrations/ledger.jsonl`. Promises: an event is on stable storage when it is acknowledged; nothing is
-//! appended behind a torn line.
+//! Touches: appends to `migrations/ledger.jsonl`.
+//!
+//! Guarantees: an event is on stable storage before it is acknowledged; nothing is appended after a torn line.
 
 use super::error::{LinePlace, SessionError};
 use super::format::{MIGRATION_EVENT_SCHEMA, MigrationEvent};
@@ -13,12 +14,12 @@ use super::writer::SessionStoreV2;
 use crate::disk;
 use crate::scan;
 
-/// The migration ledger as read.
+/// The content of the migration ledger.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct MigrationLedger {
     /// The events of all complete lines, in order.
     pub events: Vec<MigrationEvent>,
-    /// The last line, when it lacks its LF.
+    /// The place of the last line, when its LF is missing.
     pub torn: Option<LinePlace>,
 }
 
@@ -46,7 +47,7 @@ impl Layout {
         Ok(ledger)
     }
 
-    /// Appends an event; `schema` and `at` are filled in when empty.
+    /// Appends an event and fills in an empty `schema` and `at`.
     pub(super) fn append_migration_event(
         &self,
         mut event: MigrationEvent,
@@ -70,7 +71,7 @@ impl Layout {
         let (file, created) = disk::File::open_append(&path)?;
         let len_bytes = file.len_bytes()?;
         if let Err(error) = file.write_all(&line) {
-            // The first error is the one to report; half a line left is found torn and can be repaired.
+            // The first error is reported. If the cut fails, the torn line is found and can be repaired.
             let _ = file.set_len(len_bytes);
             return Err(error.into());
         }
@@ -83,31 +84,30 @@ impl Layout {
 }
 
 impl SessionView {
-    /// The migration ledger; empty when there is none. A torn last line is no error here.
+    /// Reads the migration ledger; a missing ledger is empty, and a torn last line is not an error.
     ///
     /// # Errors
-    /// [`SessionError::Json`] and [`SessionError::UnsupportedSchema`] for complete lines, or what the system says.
+    /// [`SessionError::Json`] and [`SessionError::UnsupportedSchema`] for complete lines, and failures of the file system.
     pub fn read_migration_events(&self) -> Result<MigrationLedger, SessionError> {
         self.layout.read_ledger()
     }
 }
 
 impl SessionStoreV2 {
-    /// Appends an event to the migration ledger, durably. Empty `schema` and `at` are filled in; the event as written is
-    /// answered.
+    /// Appends an event to the migration ledger, durably, and fills in an empty `schema` and `at`. Returns the event as written.
     ///
     /// # Errors
-    /// [`SessionError::LedgerTorn`], [`SessionError::Json`] when the ledger is damaged, or what the system says.
+    /// [`SessionError::LedgerTorn`], [`SessionError::Json`] when the ledger is damaged, and failures of the file system.
     pub fn append_migration_event(&mut self, event: MigrationEvent) -> Result<MigrationEvent, SessionError> {
         self.check_writable()?;
         self.layout.append_migration_event(event)
     }
 
-    /// Repairs a torn last line of the migration ledger: completes it when only its LF is missing, else saves it aside and
-    /// cuts it. Answers what was cut.
+    /// Repairs a torn last line of the migration ledger: appends its LF when only the LF is missing, else saves the line and cuts
+    /// it. Returns what was cut.
     ///
     /// # Errors
-    /// What the system says.
+    /// Failures of the file system.
     pub fn repair_ledger(&mut self) -> Result<Option<TruncatedFile>, SessionError> {
         self.check_writable()?;
         let Some(torn) = self.layout.read_ledger()?.torn else { return Ok(None) };

@@ -1,26 +1,26 @@
-//! The segmented session store: an agent's conversation as a tree of entries, in append-only segments that can be trusted.
+//! The segmented session store: an agent's conversation as a tree of entries, in append-only segments.
 //!
-//! A store is a directory. Its truth are the frames in `segments/`, one JSON line each; `index/offsets.jsonl` says where they
-//! are and is built again when it is lost. The format is that of `session_store_v2` and is described byte by byte in
-//! `docs/session-store.md`; stores go back and forth between its other writers and this one.
+//! A store is a directory. The source of truth are the frames in `segments/`, one JSON line each. `index/offsets.jsonl` has their
+//! places and is derived from them. The format is `session_store_v2`, described byte by byte in `docs/session-store.md`; stores
+//! go back and forth between its other writers and this module, which has their names (`docs/coming-from.md`).
 //!
-//! - [`SessionReader`] inspects: it touches nothing and may be held while others write. [`SessionView`] is a store at one moment.
-//! - [`SessionStoreV2`] writes: one handle at a time, recovering what a crash or damage left when it opens, and reporting it
+//! - [`SessionStoreV2::open_for_inspection`] gives a [`SessionReader`], which changes nothing and may stay open while others
+//!   write. [`SessionView`] is a store at one moment.
+//! - [`SessionStoreV2::create`] gives the one writing handle, after recovery from a crash or damage, and reports what recovery did
 //!   ([`SessionRecoveryReport`]).
-//! - [`SessionStoreV2::create_checkpoint`] and [`SessionStoreV2::rollback_to_checkpoint`] go back to a certified point; [`SessionStoreV2::write_manifest`] sums up.
+//! - [`SessionStoreV2::create_checkpoint`] and [`SessionStoreV2::rollback_to_checkpoint`] go back to a certified entry;
+//!   [`SessionStoreV2::write_manifest`] sums the store up.
 //! - [`export_line`] and [`parse_import_line`] turn entries into plain JSON Lines and back; [`frame_to_session_entry`] reads a
-//!   payload as the session entry its frame says it is.
+//!   payload as a session entry.
 //!
-//! What is handed out was verified: range, CRC-32C, numbers and the payload's SHA-256. What is acknowledged is on stable
-//! storage. Damage that is not a torn tail is refused, with file, line and byte offset.
+//! Guarantees: every frame that is returned was verified (range, CRC-32C, numbers, SHA-256 of the payload); every acknowledged
+//! entry is on stable storage; damage that is not a torn tail is refused with file, line and byte offset.
 
-mod canonical;
+mod chain;
 mod checkpoint;
-mod digest;
 mod error;
 mod format;
 mod frame;
-mod ids;
 mod import;
 mod index;
 mod integrity;
@@ -37,7 +37,6 @@ mod recovery;
 mod report;
 mod rollback;
 mod segment;
-mod skip;
 mod snapshot;
 mod time;
 mod view;

@@ -1,6 +1,6 @@
-//! Opening a store for writing: its lock, then what an interrupted rollback or import left, then recovery.
+//! Opening a store for writing: the lock, interrupted rollbacks and imports, recovery.
 //!
-//! May create the store's directories, and change what rollback, import and recovery may.
+//! Touches: creates the store's directories, and changes what rollback, import and recovery change.
 
 use std::path::Path;
 
@@ -15,19 +15,19 @@ use super::{import, rollback};
 use crate::disk;
 
 impl SessionStoreV2 {
-    /// Opens a store for writing, creating it when there is none, and recovers what a crash or damage left.
+    /// Opens a store for writing, creates it if it is missing, and recovers it after a crash or damage.
     ///
-    /// Recovery takes in complete frames that the index does not have, completes a last line that lacks its LF, saves a
-    /// torn tail aside before it cuts it, and builds the index again when it is lost or wrong. The report says what it
-    /// did; for a sound store it is empty and nothing was changed. What a killed writer wrote and did not sync is synced
-    /// before anything is answered from it.
+    /// Recovery adds rows for complete frames that the index lacks, appends the LF that a last line lacks, saves a torn tail
+    /// before it cuts it, and builds the index again when the index is lost or wrong. The report says what recovery did; for a
+    /// sound store it is empty and nothing was changed. Bytes that a killed writer did not sync are synced before the store
+    /// is used.
     ///
     /// # Errors
     /// [`SessionError::EntriesWouldBeLost`] unless [`SessionOptions::loss`] accepts it. [`SessionError::Locked`] while another handle writes. Damage that recovery must not touch is refused and left as it is:
     /// [`SessionError::SegmentFrameCorrupt`], [`SessionError::SegmentLineUnreadable`], [`SessionError::PayloadIntegrityMismatch`],
     /// [`SessionError::ActiveSegmentMissing`], [`SessionError::IndexMissingFrame`], [`SessionError::DuplicateEntryId`],
     /// [`SessionError::MissingParent`], [`SessionError::CyclicParent`], [`SessionError::UnsupportedSchema`], [`SessionError::FrameTooLarge`].
-    /// [`SessionError::InvalidArgument`] for a segment size of 0, [`SessionError::SymbolicLink`], and what the system says.
+    /// [`SessionError::InvalidArgument`] for a segment size of 0, [`SessionError::SymbolicLink`], and failures of the file system.
     pub fn create(
         root: impl AsRef<Path>,
         options: &SessionOptions,
@@ -38,7 +38,7 @@ impl SessionStoreV2 {
     }
 
     /// Opens a store for writing after building its index again from the segments, whatever the index holds: entries that it
-    /// has and the segments do not have are lost, as with [`super::Loss::Accept`]. Frames are verified, ids and parents are
+    /// has and the segments do not have are lost, as with `Loss::Accept`. Frames are verified, ids and parents are
     /// not.
     ///
     /// # Errors
@@ -75,7 +75,7 @@ impl SessionStoreV2 {
     }
 }
 
-/// Takes the writer's lock. The file stays.
+/// Takes the lock of the writer. The lock file stays.
 fn lock(layout: &Layout) -> Result<disk::KernelLock, SessionError> {
     let mut lock = disk::KernelLock::open(&layout.lock())?;
     if lock.try_lock()? { Ok(lock) } else { Err(SessionError::Locked { path: layout.lock() }) }

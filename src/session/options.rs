@@ -1,6 +1,4 @@
 //! How a store is opened.
-//!
-//! This file touches nothing.
 
 use super::error::SessionError;
 use super::format::MAX_LINE_BYTES;
@@ -11,14 +9,14 @@ pub const DEFAULT_MAX_SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
 /// How a store is opened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SessionOptions {
-    /// A segment that would grow beyond this many bytes is followed by a new one; a single longer frame gets a segment of its
-    /// own. Not 0.
+    /// Most bytes of a segment. A frame that would make the segment longer begins the next segment; a longer frame gets a
+    /// segment of its own. Not 0.
     pub max_segment_bytes: u64,
-    /// How much an opening writer verifies.
+    /// What an opening writer verifies.
     pub verify: Verify,
     /// Whether an opening writer may drop entries that the index has.
     pub loss: Loss,
-    /// When what a writer appends becomes durable.
+    /// When appended entries become durable.
     pub durability: Durability,
 }
 
@@ -34,7 +32,7 @@ impl Default for SessionOptions {
 }
 
 impl SessionOptions {
-    /// The longest frame that is read: [`MAX_LINE_BYTES`], or a whole segment when that is more.
+    /// Returns the longest frame that is read: [`MAX_LINE_BYTES`], or a whole segment when segments are longer.
     pub(super) fn frame_limit_bytes(&self) -> Result<u64, SessionError> {
         if self.max_segment_bytes == 0 {
             return Err(SessionError::InvalidArgument {
@@ -45,37 +43,36 @@ impl SessionOptions {
     }
 }
 
-/// How much an opening writer verifies.
+/// What an opening writer verifies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Verify {
-    /// Every frame: bytes, numbers, payload hash; ids and parents. Costs one pass over the segments.
+    /// Every frame (bytes, numbers, payload hash), ids and parents. Costs one pass over the segments.
     #[default]
     Full,
-    /// Index rows against each other and against the lengths of the segments; frames only where the index does not reach.
-    /// What is read later is verified then.
+    /// Index rows against each other and against the lengths of the segments, the last frame, and the frames that are in no row. Other
+    /// frames are verified when they are read.
     Rows,
 }
 
-/// What an opening writer does when recovery would drop entries that the index has, or sound frames when the index cannot
-/// be read.
+/// What an opening writer does when recovery would drop entries of the index or, when the index cannot be read, sound frames.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Loss {
-    /// It refuses with [`SessionError::EntriesWouldBeLost`] and changes nothing.
+    /// Refuses with [`SessionError::EntriesWouldBeLost`] and changes nothing.
     #[default]
     Refuse,
-    /// It drops them, lists them in [`SessionRecoveryReport::lost_entries`](super::SessionRecoveryReport::lost_entries) and keeps the bytes that it cuts beside the segments. So
-    /// it does with bytes behind the last entry of a segment that are no entry of the store.
+    /// Drops them, lists them in `SessionRecoveryReport::lost_entries` and keeps the bytes that it cuts beside the segments. The same
+    /// happens to bytes after the last entry of a segment that are not an entry of the store.
     Accept,
 }
 
 /// When appended entries become durable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Durability {
-    /// Before [`SessionStoreV2::append_entry`](super::SessionStoreV2::append_entry) returns.
+    /// Before `SessionStoreV2::append_entry` returns.
     #[default]
     Each,
-    /// When [`SessionStoreV2::sync`](super::SessionStoreV2::sync) returns. Until then an entry is in its segment but not in the index: other handles do not see it;
-    /// a process that dies loses nothing, since the next opening writer finds it; a power cut may lose it. Dropping
-    /// the handle tries a last sync.
+    /// When `SessionStoreV2::sync` returns. Until then an entry is in its segment but not in the index, and other handles do not
+    /// see it. If the process dies, nothing is lost, because the next opening writer finds the entry; a power cut may lose it.
+    /// Dropping the handle tries a last sync.
     Grouped,
 }

@@ -1,7 +1,6 @@
-//! What a writer is given: entries and their payloads.
+//! Entries to be appended, and their payloads.
 //!
-//! This file touches nothing. It promises that a payload's text is one JSON value without insignificant blanks, and so never
-//! spans lines.
+//! Guarantees: the text of a payload is one JSON value without blanks between tokens, and therefore one line.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -11,7 +10,7 @@ use serde_json::value::RawValue;
 
 use super::error::SessionError;
 
-/// The longest id that an entry can be appended with. Every handle holds the ids of all entries.
+/// The longest id of an entry to be appended, in bytes. Ids are limited because every handle holds all of them in memory.
 pub const MAX_ID_BYTES: usize = 4096;
 
 /// An entry to be appended.
@@ -19,15 +18,15 @@ pub const MAX_ID_BYTES: usize = 4096;
 pub struct NewEntry<'a> {
     /// Unique in the store; any text.
     pub id: Cow<'a, str>,
-    /// The entry it follows; none for a root.
+    /// Id of the entry that this entry follows; `None` for a root.
     pub parent_id: Option<Cow<'a, str>>,
-    /// `message`, `model_change`, …; any text.
+    /// `message`, `model_change` and so on; any text.
     pub entry_type: Cow<'a, str>,
     /// Any JSON value.
     pub payload: EntryPayload<'a>,
 }
 
-/// The compact JSON text of a payload: what is hashed and written.
+/// The compact JSON text of a payload, which is hashed and written.
 #[derive(Debug, Clone)]
 pub struct EntryPayload<'a>(Text<'a>);
 
@@ -46,29 +45,29 @@ fn owned(text: String) -> Result<EntryPayload<'static>, SessionError> {
 }
 
 impl<'a> EntryPayload<'a> {
-    /// A value as the store's other writers serialise it: compact, object keys in byte order.
+    /// Serialises a value as the format's other writers do: compact, object keys in byte order.
     ///
     /// # Errors
-    /// [`SessionError::InvalidArgument`] when it does not serialise to JSON.
+    /// [`SessionError::InvalidArgument`] when the value does not serialise to JSON.
     pub fn from_value(value: &impl Serialize) -> Result<EntryPayload<'static>, SessionError> {
         let text = serde_json::to_string(value).map_err(|error| invalid(&error))?;
         EntryPayload::sorted(&text)
     }
 
-    /// A JSON text, made compact with object keys in byte order (of equal keys the last counts). Numbers keep their digits.
+    /// Makes a JSON text compact and puts object keys into byte order. Of equal keys the last one is kept; numbers keep their digits.
     ///
     /// # Errors
-    /// [`SessionError::InvalidArgument`] when it is not one JSON value, or nested more than 128 deep.
+    /// [`SessionError::InvalidArgument`] when the text is not one JSON value, or is nested more than 128 deep.
     pub fn sorted(text: &str) -> Result<EntryPayload<'static>, SessionError> {
         let mut out = String::with_capacity(text.len());
         sort(text.trim(), 128, &mut out)?;
         owned(out)
     }
 
-    /// A JSON text with its keys, numbers and escapes exactly as they are; only blanks between tokens go.
+    /// Takes a JSON text with its keys, numbers and escapes as they are, and removes only blanks between tokens.
     ///
     /// # Errors
-    /// [`SessionError::InvalidArgument`] when it is not one JSON value.
+    /// [`SessionError::InvalidArgument`] when the text is not one JSON value.
     pub fn verbatim(text: &'a str) -> Result<Self, SessionError> {
         let raw: &RawValue = serde_json::from_str(text).map_err(|error| invalid(&error))?;
         Ok(match compact(raw.get()) {
@@ -77,12 +76,12 @@ impl<'a> EntryPayload<'a> {
         })
     }
 
-    /// The text.
+    /// Returns the text.
     pub fn get(&self) -> &str {
         self.as_raw().get()
     }
 
-    /// How many bytes of its own it has.
+    /// Returns the number of bytes that the payload owns.
     #[cfg(feature = "cli")]
     pub(crate) fn copied_bytes(&self) -> u64 {
         match &self.0 {
@@ -99,7 +98,7 @@ impl<'a> EntryPayload<'a> {
     }
 }
 
-/// `text` without blanks between tokens; `None` when it has none.
+/// Returns `text` without blanks between tokens, or `None` when it has no such blanks.
 fn compact(text: &str) -> Option<String> {
     let mut out: Option<String> = None;
     let (mut in_string, mut escaped, mut kept) = (false, false, 0);

@@ -1,7 +1,7 @@
-//! Entries as plain JSON Lines: what an agent's session file holds, and back.
+//! Entries as plain JSON Lines, the form of an agent's session file.
 //!
-//! This file touches nothing. It promises that every line [`export_line`] makes is read by [`parse_import_line`] as the same
-//! entry: id, parent, type and payload, byte for byte.
+//! Guarantees: [`parse_import_line`] reads every line of [`export_line`] as the same entry: id, parent, type and payload, byte for
+//! byte.
 
 use std::borrow::Cow;
 
@@ -12,7 +12,7 @@ use super::error::SessionError;
 use super::format::SegmentFrame;
 use super::payload::{EntryPayload, NewEntry};
 
-/// The type of the line that opens a session file: about the session, not an entry of it.
+/// The type of the first line of a session file, which describes the session and is not an entry.
 const HEADER_TYPE: &str = "session";
 
 /// A line of plain JSON Lines.
@@ -20,11 +20,11 @@ const HEADER_TYPE: &str = "session";
 pub enum ImportLine<'a> {
     /// An entry.
     Entry(NewEntry<'a>),
-    /// The header of a session file, and the session's id if it has one.
+    /// The header of a session file, with the session's id if there is one.
     Header(Option<String>),
 }
 
-/// The fields of both shapes of a line.
+/// The members of both forms of a line.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Fields<'a> {
@@ -48,10 +48,10 @@ struct Fields<'a> {
 ///
 /// A line is an entry with its payload inside, `{"entryId":…,"parentEntryId":…,"entryType":…,"payload":…}`, or a line of a
 /// session file, `{"type":…,"id":…,"parentId":…,…}`, which as a whole is the payload. The first line of a session file
-/// may be its header, of type `session`.
+/// may be a header, of type `session`.
 ///
 /// # Errors
-/// [`SessionError::InvalidArgument`] with the reason; the caller knows the file and the line.
+/// [`SessionError::InvalidArgument`] with the reason. The caller adds the file and the line.
 pub fn parse_import_line(line: &str, is_first: bool) -> Result<ImportLine<'_>, SessionError> {
     let mut fields: Fields<'_> = serde_json::from_str(line).map_err(|error| invalid(error.to_string()))?;
     if let (Some(id), Some(entry_type), Some(payload)) =
@@ -76,7 +76,7 @@ pub fn parse_import_line(line: &str, is_first: bool) -> Result<ImportLine<'_>, S
     frame_args(line, fields).map(ImportLine::Entry)
 }
 
-/// What to append for a session entry, a line of a session file: its id, parent and type, and the whole of it as payload.
+/// Returns what to append for a session entry, a line of a session file: its id, parent and type, and the whole line as payload.
 ///
 /// # Errors
 /// [`SessionError::InvalidArgument`] when the text is not a JSON object with an id and a type.
@@ -98,10 +98,10 @@ fn invalid(reason: String) -> SessionError {
     SessionError::InvalidArgument { reason }
 }
 
-/// The payload of a frame as the session entry it holds, which must name the frame's own id, parent and type.
+/// Returns the payload of a frame as a session entry, whose id, parent and type must be those of the frame.
 ///
 /// # Errors
-/// [`SessionError::NotASessionEntry`] when it is none, or names others.
+/// [`SessionError::NotASessionEntry`] when the payload is no session entry, or has another id, parent or type.
 pub fn frame_to_session_entry(frame: &SegmentFrame) -> Result<NewEntry<'_>, SessionError> {
     let failed = |reason: String| SessionError::NotASessionEntry {
         entry_seq: frame.entry_seq,
@@ -121,8 +121,8 @@ pub fn frame_to_session_entry(frame: &SegmentFrame) -> Result<NewEntry<'_>, Sess
     }
 }
 
-/// An entry as a line of plain JSON Lines, without LF: its payload alone where that says the same id, parent and type, else
-/// an object with all of them.
+/// Returns an entry as a line of plain JSON Lines, without LF: its payload alone where the payload has the same id, parent and
+/// type, else an object with all of them.
 pub fn export_line(frame: &SegmentFrame) -> String {
     #[derive(Serialize)]
     #[serde(rename_all = "camelCase")]
@@ -149,6 +149,6 @@ pub fn export_line(frame: &SegmentFrame) -> String {
         timestamp: &frame.timestamp,
         payload: &frame.payload,
     };
-    // Strings and a text that is JSON already always serialise.
+    // Texts always serialise, and the payload is JSON already.
     serde_json::to_string(&whole).unwrap_or_default()
 }

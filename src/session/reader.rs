@@ -1,6 +1,8 @@
-//! The reading handle: follows the index of a store that others may be writing to.
+//! The reading handle, which follows the index of a store while others write to it.
 //!
-//! May read the index; writes nothing and creates nothing. Promises: a row that is half written or taken back is never kept.
+//! Touches: reads the index.
+//!
+//! Guarantees: a row that is half written, or that a writer cuts off again, is never kept.
 
 use std::path::Path;
 use std::time::{Duration, SystemTime};
@@ -14,11 +16,11 @@ use super::view::SessionView;
 use super::writer::SessionStoreV2;
 use crate::disk;
 
-/// How often a reader waits for a writer that is in the middle of a row.
+/// How often a reader waits for a writer that has written half a row.
 const RETRIES: u32 = 20;
 const RETRY_AFTER: Duration = Duration::from_millis(2);
 
-/// A store opened for reading: touches nothing, may be held while others write.
+/// A store opened for reading. It changes nothing and may stay open while others write.
 ///
 /// ```
 /// use relayburn_ledger::session::{EntryPayload, NewEntry, SessionOptions, SessionStoreV2};
@@ -46,7 +48,7 @@ pub struct SessionReader {
     seen: Option<Seen>,
 }
 
-/// The index file as it was when it was read.
+/// The state of the index file when it was read.
 #[derive(Debug)]
 struct Seen {
     identity: disk::Identity,
@@ -73,11 +75,11 @@ impl SessionStoreV2 {
 }
 
 impl SessionReader {
-    /// The store as its index has it now. Rows appended since the last call are read, others are not read again.
+    /// Reads the rows that were appended to the index since the last call, and returns the store at this moment.
     ///
     /// # Errors
-    /// [`SessionError::Json`], [`SessionError::IndexLineUnreadable`], [`SessionError::UnsupportedRow`] for an index that is not one, and what
-    /// the system says.
+    /// [`SessionError::Json`], [`SessionError::IndexLineUnreadable`], [`SessionError::UnsupportedRow`] for an index that is not one, and
+    /// failures of the file system.
     pub fn view(&mut self) -> Result<&SessionView, SessionError> {
         for attempt in 1.. {
             let state =
@@ -86,7 +88,7 @@ impl SessionReader {
             match self.refresh() {
                 Ok(()) => break,
                 Err(error) if attempt == RETRIES || !error.is_recoverable() => return Err(error),
-                // A writer may have been in the middle of a row: then the file was about to change.
+                // If a writer had written half a row, the file changes now.
                 Err(error) => {
                     std::thread::sleep(RETRY_AFTER);
                     if state(&self.view.layout.index_file_path()) == before {
@@ -115,7 +117,7 @@ impl SessionReader {
         if self.seen.as_ref().is_some_and(is_seen) {
             return Ok(());
         }
-        // Whatever fails from here on, the rows may be further than this says: then everything is read anew.
+        // After a failure below, `rows` may hold more than `seen` says, so the next call reads everything again.
         if let Some(seen) = self.seen.take()
             && seen.identity == now.identity
             && seen.len_bytes < now.len_bytes
@@ -128,15 +130,15 @@ impl SessionReader {
         if let Some(rows) = fresh {
             self.view.snapshot = Snapshot::new(rows);
         }
-        // What is not terminated is read again: it may still grow.
+        // A last line without LF is read again, because it may still grow.
         let mut last_line = vec![0; (file.last_line.end - file.last_line.start) as usize];
-        if file.terminated && !last_line.is_empty() {
+        if file.is_terminated && !last_line.is_empty() {
             disk::File::open_read_no_follow(&path)?.read_exact_at(&mut last_line, file.last_line.start)?;
         }
-        self.seen = file.terminated.then_some(Seen {
+        self.seen = file.is_terminated.then_some(Seen {
             identity: now.identity,
             len_bytes: file.len_bytes,
-            // An append between the look and the read leaves the time unknown.
+            // If rows were appended since the metadata was read, their time is unknown.
             modified: if now.len_bytes == file.len_bytes { now.modified } else { SystemTime::UNIX_EPOCH },
             last_line_start: file.last_line.start,
             last_line,
@@ -146,7 +148,7 @@ impl SessionReader {
 }
 
 impl Seen {
-    /// Whether the last line read still stands where it stood: a writer whose append fails takes its row back.
+    /// Whether the last line is still the same, because a writer whose append fails cuts its row off again.
     fn still_there(&self, path: &Path) -> Result<bool, SessionError> {
         let mut now = vec![0; self.last_line.len()];
         let read = disk::File::open_read_no_follow(path)?.read_at(&mut now, self.last_line_start)?;

@@ -1,13 +1,16 @@
-//! Bringing index and segments into agreement when a store is opened for writing.
+//! Brings index and segments into agreement when a store is opened for writing.
 //!
-//! May append an LF to a segment, append to or replace the index, cut segments (what is cut is saved first) and rename later
-//! segments out of the way. Promises: the whole outcome is decided before the first byte is changed, so a refusal changes
-//! nothing; no entry that a readable index has leaves the store unless the caller accepts the loss; a crash at any point
-//! leaves a store that recovers to the same outcome; a second recovery changes nothing.
+//! Touches: reads the whole store; appends an LF to segments, appends to or replaces the index, saves and cuts the ends of
+//! segments, renames later segments.
 //!
-//! The order of changes is what makes the last two hold: missing LFs, then a sync of all segments, then the index, then later
-//! segments from the highest number down, then cuts. Until the cut is done, every recovery meets the same damaged line and
-//! decides the same.
+//! Guarantees: the whole outcome is decided before the first byte is changed, so that a refusal changes nothing; no entry of a
+//! readable index leaves the store unless the caller accepts the loss; a crash at any point leaves a store that recovers to
+//! the same outcome; a second recovery changes nothing. The last two depend on the order: sync of all segments, missing LFs,
+//! index, later segments from the highest number down, cuts. Until the cut, every recovery meets the same
+//! damaged line and decides the same.
+//!
+//! Rejected: syncing segments and index on threads of their own while the segments are scanned, and estimating the number of
+//! rows to reserve memory. They saved a tenth of a rebuild.
 
 mod carry_out;
 mod plan;
@@ -17,83 +20,90 @@ use std::ops::Range;
 
 pub(super) use self::carry_out::Recovered;
 use self::carry_out::carry_out;
-use self::plan::{Acknowledged, Cut, Keep, Plan, has_entry_of, resolve_parents};
+use self::plan::{Acknowledged, Cut, Plan, Replaced, has_entry_of, resolve_parents};
 use super::error::SessionError;
 use super::index::{self, IndexFile, Rows};
 use super::integrity::{Verified, check_frame, check_graph, check_order, check_range, open_segment, verify};
-use super::layout::{self, Layout, REBUILD_STAGE, SegmentFiles};
+use super::layout::{self, Layout, SegmentFiles};
 use super::options::{Loss, SessionOptions, Verify};
 use crate::disk;
 
-/// Recovers a store: decides, refuses or carries out.
+/// Recovers a store: decides, then refuses or carries out.
 pub(super) fn recover(
     layout: &Layout,
     options: &SessionOptions,
     limit_bytes: u64,
 ) -> Result<Recovered, SessionError> {
-    let files = layout.segment_files()?;
-    let synced = layout.sync_beside(&files);
+    let files = synced_segments(layout)?;
     let mut rows = Rows::default();
+    let has_frames = files.len_bytes.values().any(|len_bytes| *len_bytes > 0);
     let plan = match index::read(&layout.index_file_path(), 0, &mut rows) {
-        Ok(_) if rows.is_empty() && files.len_bytes.values().any(|len_bytes| *len_bytes > 0) => {
-            plan_rebuild(layout, &files, Some(rows), "the index has no rows".to_owned(), None, Keep::graph())?
+        Ok(_) if rows.is_empty() && has_frames => {
+            let replaced = Replaced { rows: Some(rows), reason: "the index has no rows".to_owned() };
+            plan_rebuild(layout, &files, replaced, None)?
         }
         Ok(file) => match check_segments_exist(layout, &files, &rows) {
-            Err(error) => plan_without_segments(layout, &files, rows, error, Keep::graph())?,
+            Err(error) => plan_without_segments(layout, &files, rows, error)?,
             Ok(()) => match check_rows(layout, &files, &rows, options.verify, limit_bytes) {
                 Ok(verified) => {
                     plan_tail(layout, &files, rows, verified, &file, (options.loss, limit_bytes))?
                 }
                 Err(error) if error.is_recoverable() => {
-                    plan_rebuild(layout, &files, Some(rows), error.to_string(), None, Keep::graph())?
+                    let replaced = Replaced { rows: Some(rows), reason: error.to_string() };
+                    plan_rebuild(layout, &files, replaced, None)?
                 }
                 Err(error) => return Err(error),
             },
         },
         Err(error) if error.is_recoverable() => {
-            plan_rebuild(layout, &files, None, error.to_string(), None, Keep::graph())?
+            plan_rebuild(layout, &files, Replaced { rows: None, reason: error.to_string() }, None)?
         }
         Err(error) => return Err(error),
     };
     if options.loss == Loss::Refuse {
         plan.check_nothing_lost(layout, &files)?;
     }
-    if let Keep::Facts(verified) = &plan.keep {
+    if let Some(verified) = &plan.verified {
         check_graph(&plan.rows, verified)?;
     }
-    carry_out(layout, &files, plan, synced)
+    carry_out(layout, &files, plan)
 }
 
-/// Builds the index again from the segments, whatever it holds and whatever it loses. Ids and parents are not checked.
+/// Builds the index again from the segments, whatever it holds and whatever is lost. Ids and parents are not checked.
 pub(super) fn rebuild(layout: &Layout) -> Result<Recovered, SessionError> {
-    let files = layout.segment_files()?;
-    let synced = layout.sync_beside(&files);
+    let files = synced_segments(layout)?;
     let mut rows = Rows::default();
     let old = match index::read(&layout.index_file_path(), 0, &mut rows) {
         Ok(_) => Some(rows),
         Err(error) if error.is_recoverable() => None,
         Err(error) => return Err(error),
     };
-    let plan = match old.map(|old| (check_segments_exist(layout, &files, &old), old)) {
-        Some((Err(error), old)) => plan_without_segments(layout, &files, old, error, Keep::Hashes)?,
-        Some((Ok(()), old)) => {
-            plan_rebuild(layout, &files, Some(old), "asked for".to_owned(), None, Keep::Hashes)?
-        }
-        None => plan_rebuild(layout, &files, None, "asked for".to_owned(), None, Keep::Hashes)?,
+    let missing = old.as_ref().and_then(|old| check_segments_exist(layout, &files, old).err());
+    let plan = match (old, missing) {
+        (Some(old), Some(missing)) => plan_without_segments(layout, &files, old, missing)?,
+        (rows, _) => plan_rebuild(layout, &files, Replaced { rows, reason: "asked for".to_owned() }, None)?,
     };
-    carry_out(layout, &files, plan, synced)
+    carry_out(layout, &files, plan)
 }
 
-/// Plans for an index that names a segment file which does not exist. It is refused with `missing`, being the only record of
-/// what is missing; unless the entries it looks for there are elsewhere, and it is the index that is wrong.
+/// Lists the segments and syncs them, because the writer of their last frames may have been killed before its sync. A row that
+/// survives a power cut must not lead to a frame that did not.
+fn synced_segments(layout: &Layout) -> Result<SegmentFiles, SessionError> {
+    let files = layout.segment_files()?;
+    layout.sync_segments(&files)?;
+    Ok(files)
+}
+
+/// Plans for an index that names a missing segment file. Such an index is refused with `missing`, because it is the only record
+/// of what is missing; unless the entries in question are in other segments, which means that the index is wrong.
 fn plan_without_segments(
     layout: &Layout,
     files: &SegmentFiles,
     rows: Rows,
     missing: SessionError,
-    keep: Keep,
 ) -> Result<Plan, SessionError> {
-    let plan = plan_rebuild(layout, files, Some(rows.clone()), missing.to_string(), None, keep);
+    let replaced = Replaced { rows: Some(rows.clone()), reason: missing.to_string() };
+    let plan = plan_rebuild(layout, files, replaced, None);
     let mut sought =
         (0..rows.len()).filter(|row| !files.len_bytes.contains_key(&rows.numbers(*row).segment_seq));
     match plan {
@@ -140,7 +150,7 @@ fn check_rows(
     match verification {
         Verify::Full => verify(layout, rows, 0..rows.len(), rows.len(), limit_bytes).map(Some),
         Verify::Rows => {
-            // The last row decides where the next frame goes: it at least must be right.
+            // The last row decides where the next frame goes, so at least this row must be right.
             let Some(last) = rows.last() else { return Ok(None) };
             let source = open_segment(layout, last.segment_seq, last.byte_length)?;
             let mut buffer = Vec::new();
@@ -154,14 +164,11 @@ fn check_rows(
 fn plan_rebuild(
     layout: &Layout,
     files: &SegmentFiles,
-    old: Option<Rows>,
-    reason: String,
+    replaced: Replaced,
     acknowledged: Acknowledged,
-    keep: Keep,
 ) -> Result<Plan, SessionError> {
-    let mut plan = Plan::new(Rows::default(), keep);
-    plan.staged = Some(layout.stage(REBUILD_STAGE)?);
-    plan.replaced = Some((old, reason));
+    let mut plan = Plan::new(Rows::default(), Some(Verified::default()));
+    plan.replaced = Some(replaced);
     plan.take_in(layout, files, acknowledged)?;
     Ok(plan)
 }
@@ -177,25 +184,18 @@ fn plan_tail(
     let acknowledged = rows.last().and_then(|last| Some((last.segment_seq, last.end()?)));
     let mut unindexed = unindexed(layout, files, &rows)?;
     if !unindexed.is_empty() {
-        // Rows were lost in the middle: a rebuild that keeps everything brings them back.
-        let rebuilt = plan_rebuild(
-            layout,
-            files,
-            Some(rows.clone()),
-            "the index skips frames".to_owned(),
-            acknowledged,
-            Keep::graph(),
-        );
-        if let Ok(plan) = rebuilt
+        // The index lost rows in the middle. A rebuild that keeps every entry brings them back.
+        let replaced = Replaced { rows: Some(rows.clone()), reason: "the index skips frames".to_owned() };
+        if let Ok(plan) = plan_rebuild(layout, files, replaced, acknowledged)
             && (0..rows.len()).all(|row| has_entry_of(&plan.rows, &rows, row))
         {
             return Ok(plan);
         }
     }
-    let mut plan = Plan::new(rows, verified.map_or(Keep::Nothing, Keep::Facts));
-    plan.complete_index = !file.terminated;
+    let mut plan = Plan::new(rows, verified);
+    plan.complete_index = !file.is_terminated;
     if loss == Loss::Accept {
-        // Between two rows nothing can be cut.
+        // Between two rows nothing can be cut, because the rows after the cut would move.
         let is_last = |(segment_seq, range): &mut (u64, Range<u64>)| {
             files.len_bytes.get(segment_seq).is_some_and(|len_bytes| range.end == *len_bytes)
         };
@@ -203,25 +203,25 @@ fn plan_tail(
         plan.cuts.extend(cuts.map(|(segment_seq, range)| Cut {
             segment_seq,
             range,
-            reason: "behind the last entry, and no entry of the store".to_owned(),
+            reason: "after the last entry, and not an entry of the store".to_owned(),
         }));
     }
     plan.unindexed = unindexed;
     plan.take_in(layout, files, acknowledged)?;
     if plan.first_new < plan.rows.len()
-        && let Keep::Facts(Verified { facts, missing_parent: Some((row, _)) }) = &mut plan.keep
+        && let Some(Verified { facts, missing_parent: Some((row, _)) }) = &mut plan.verified
         && *row < plan.first_new
     {
-        // The parent may be among the rows that came in since.
+        // The parent may be among the new rows.
         let new = facts.split_off(plan.first_new);
         let mut again = verify(layout, &plan.rows, 0..plan.first_new, plan.rows.len(), limit_bytes)?;
         again.append(resolve_parents(&plan.rows, plan.first_new, new, &plan.late_parents));
-        plan.keep = Keep::Facts(again);
+        plan.verified = Some(again);
     }
     Ok(plan)
 }
 
-/// The bytes in front of the end of the last row that are in no row and not blank.
+/// Returns the ranges before the end of the last row that are in no row and not blank.
 pub(super) fn unindexed(
     layout: &Layout,
     files: &SegmentFiles,

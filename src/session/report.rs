@@ -1,49 +1,49 @@
-//! What a recovering open found and did.
+//! The report of a recovering open.
 //!
-//! This file touches nothing. It promises that nothing recovery changed, left out or left alone goes unreported.
+//! Guarantees: the report names everything that recovery changed, left out or left alone.
 
 use serde::Serialize;
 
-/// What a recovering open found and did; everything is empty for a sound store.
+/// What a recovering open found and did. All members are empty for a sound store.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct SessionRecoveryReport {
     /// Whether the index was built again from the segments.
     pub index_rebuilt: bool,
-    /// Why: the failure of the old index.
+    /// The failure of the old index, if the index was built again.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// Rows of the index found; none when it could not be read.
+    /// Number of rows of the index before; `None` when the index could not be read.
     pub rows_before: Option<u64>,
-    /// Rows of the index left.
+    /// Number of rows of the index now.
     pub rows_after: u64,
-    /// Segments that were cut, with what was cut saved aside.
+    /// Files that were cut. The bytes that were cut are saved beside them.
     pub truncated: Vec<TruncatedFile>,
-    /// ManifestFiles renamed out of the way.
+    /// Files that were renamed away.
     pub quarantined: Vec<QuarantinedFile>,
-    /// Segments whose last line got its missing LF.
+    /// Segments whose last line lacked its LF and got it.
     pub healed: Vec<String>,
-    /// Whether the index got the LF its last row missed.
+    /// Whether the last row of the index lacked its LF and got it.
     pub index_completed: bool,
-    /// Entries whose bytes have another CRC-32C than the old index said, though their payloads are sound.
+    /// Entries whose CRC-32C differs from that of the old index, although their payloads are sound.
     pub changed_crcs: Vec<ChangedCrc>,
-    /// Entries of the old index that are no longer there.
+    /// Entries of the old index that left the store.
     pub lost_entries: Vec<LostEntry>,
-    /// Missing entry sequences, as first and last of each gap.
+    /// First and last missing entry sequence of each gap.
     pub gaps: Vec<(u64, u64)>,
-    /// Bytes that are in no row and were left alone.
+    /// Ranges of bytes that are in no row and were left alone.
     pub unindexed: Vec<UnindexedRange>,
-    /// ManifestFiles in `segments/` whose names are not canonical; left alone.
+    /// Files in `segments/` whose names are not canonical. They were left alone.
     pub ignored: Vec<String>,
-    /// Directories that other users may enter, by their whole paths.
+    /// Whole paths of directories that other users may enter.
     pub wide_directories: Vec<String>,
     /// The checkpoint of an interrupted rollback that was completed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resumed_rollback: Option<u64>,
-    /// Whether an import that did not finish was taken back; its lines are kept beside the segments.
+    /// Whether an import that did not finish was undone. Its lines are kept beside the segments.
     pub import_taken_back: bool,
-    /// An intent of a rollback that could not be resumed, and why.
+    /// Why the intent of an interrupted rollback was not followed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub abandoned_rollback: Option<String>,
 }
@@ -66,23 +66,23 @@ impl SessionRecoveryReport {
 pub struct TruncatedFile {
     /// The file, relative to the root.
     pub file: String,
-    /// Its length in bytes now.
+    /// Length in bytes now.
     pub length: u64,
-    /// Its length in bytes before.
+    /// Length in bytes before.
     pub from_length: u64,
-    /// What was wrong behind that, or why it went.
+    /// Why the bytes were cut.
     pub reason: String,
-    /// Where the bytes cut were saved, relative to the root; none when they were blank.
+    /// The file with the bytes that were cut, relative to the root; `None` when they were blank.
     pub saved_as: Option<String>,
 }
 
-/// A file that was renamed out of the way.
+/// A file that was renamed away.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct QuarantinedFile {
-    /// Its name before, relative to the root.
+    /// Name before, relative to the root.
     pub file: String,
-    /// Its name now.
+    /// Name now.
     pub saved_as: String,
 }
 
@@ -90,34 +90,34 @@ pub struct QuarantinedFile {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ChangedCrc {
-    /// The entry.
+    /// Sequence of the entry.
     pub entry_seq: u64,
-    /// Its id.
+    /// Id of the entry.
     pub entry_id: String,
-    /// As the old index had it.
+    /// CRC-32C in the old index.
     pub before: String,
-    /// Of the bytes.
+    /// CRC-32C of the bytes.
     pub after: String,
 }
 
-/// An entry the old index had and the new one has not.
+/// An entry of the old index that the new index does not have.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct LostEntry {
-    /// The entry.
+    /// Sequence of the entry.
     pub entry_seq: u64,
-    /// Its id.
+    /// Id of the entry.
     pub entry_id: String,
 }
 
-/// Bytes of a segment that are in no row.
+/// A range of a segment that is in no row.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct UnindexedRange {
     /// The file, relative to the root.
     pub file: String,
-    /// The first of them.
+    /// First byte of the range.
     pub offset: u64,
-    /// How many.
+    /// Length in bytes.
     pub length: u64,
 }

@@ -1,22 +1,29 @@
-//! Going back to a checkpoint.
+//! Rollback to a checkpoint.
 //!
-//! May replace the index, cut and rename segments and checkpoints, rewrite the manifest and append to the migration ledger.
-//! Promises: nothing is touched before the checkpoint was verified against the data; nothing is deleted; once the intent
-//! is on stable storage the rollback happens, if need be by the next handle that opens the store.
+//! Touches: replaces the index, cuts and renames segments and checkpoints, rewrites the manifest, appends to the migration ledger.
 //!
-//! The steps: stage the index that stays (`tmp/offsets.rollback.stage`), record the intent (`tmp/rollback.intent.json`, with the event to log beside it), then
-//! rename the staged index into place, rename later segments away, save and cut the end of the last one that stays,
-//! rename later checkpoints away, rewrite the manifest, log the event, remove the intent. Every step leaves a state in
-//! which the steps from the third on can be taken again.
+//! Guarantees: nothing is changed before the entries were verified against the checkpoint; nothing is deleted; once the intent is
+//! on stable storage the rollback is completed, after a crash by the next writer that opens the store.
+//!
+//! ```text
+//! 1  stage the index that is kept       tmp/offsets.rollback.stage
+//! 2  prepare the event, then the intent  tmp/rollback.event.json, tmp/rollback.intent.json
+//! 3  rename the staged index into place
+//! 4  rename later segments to .bak, save the end of the last kept segment as .cut and cut it
+//! 5  rename later checkpoints to .bak, rewrite the manifest, log the event, remove the intent
+//! ```
+//!
+//! After a crash, the steps from the third on are repeated.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::chain::Chain;
 use super::error::{SessionError, SessionErrorClass};
 use super::format::{Checkpoint, MIGRATION_EVENT_SCHEMA, MigrationEvent, MigrationVerification};
-use super::frame::{Chain, hex};
+use super::frame::hex;
 use super::index::{self, Rows};
 use super::integrity::{check_graph, verify};
 use super::intent::{text_of, write_document};
@@ -34,7 +41,7 @@ const FORMAT: &str = "native_v2";
 const VERIFIED: MigrationVerification =
     MigrationVerification { entry_count_match: true, hash_chain_match: true, index_consistent: true };
 
-/// A rollback that was decided.
+/// A decided rollback.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Intent {
@@ -49,7 +56,7 @@ struct Intent {
 }
 
 impl Intent {
-    /// Whether a file is the index that stays.
+    /// Whether a file is the index that the rollback keeps.
     fn retains(&self, path: &std::path::Path) -> Result<bool, SessionError> {
         const PIECE_BYTES: usize = 1 << 20;
         let file = match disk::File::open_read_no_follow(path) {
@@ -71,21 +78,21 @@ impl Intent {
     }
 }
 
-/// What an opening writer did about an intent it found.
+/// What an opening writer did about an interrupted rollback.
 #[derive(Debug, Default)]
 pub(super) struct Resumed {
-    /// The checkpoint gone back to.
+    /// Number of the checkpoint, if the rollback was completed.
     pub(super) completed: Option<u64>,
-    /// Why an intent was not followed.
+    /// Why the intent was not followed.
     pub(super) abandoned: Option<String>,
     pub(super) truncated: Vec<TruncatedFile>,
     pub(super) quarantined: Vec<QuarantinedFile>,
 }
 
 impl SessionStoreV2 {
-    /// Goes back to a checkpoint: entries after it leave the store. Their segments and later checkpoints are renamed to
-    /// `.bak`, the cut end of the last segment that stays is saved as `.cut`. Every attempt is one event in the migration
-    /// ledger; the event is answered.
+    /// Rolls the store back to a checkpoint. Later entries leave the store: their segments and later checkpoints are renamed to
+    /// `.bak`, and the end of the last kept segment is saved as `.cut`. Every attempt appends one event to the migration ledger;
+    /// the event is returned.
     ///
     /// # Errors
     /// [`SessionError::CheckpointNotFound`]; [`SessionError::RollbackVerificationFailed`] when the entries up to the checkpoint are not
@@ -147,7 +154,7 @@ impl SessionStoreV2 {
                 };
                 let source = &checkpoint.snapshot_ref;
                 let event = event(&layout, attempt.ids, source, verification, outcome, Some(class));
-                // The refusal is what the caller must hear of, even when it cannot be logged.
+                // The refusal is returned even when it cannot be logged.
                 let _ = self.layout.append_migration_event(event);
                 return Err(SessionError::RollbackVerificationFailed { checkpoint_seq, verification });
             }
@@ -160,7 +167,7 @@ impl SessionStoreV2 {
             Err(error) => return Err(attempt.failed(&path, error)),
         };
         let kept = SessionView {
-            snapshot: Snapshot::with_hashes(rows, Some(verified.payload_hashes())),
+            snapshot: Snapshot::with_hashes(rows, verified.payload_hashes()),
             limit_bytes: self.limit_bytes,
             layout,
         };
@@ -176,12 +183,12 @@ impl SessionStoreV2 {
 /// One call of [`SessionStoreV2::rollback_to_checkpoint`].
 struct Attempt<'a> {
     layout: &'a Layout,
-    /// Of the migration and of its correlation.
+    /// Ids of the migration and of the correlation.
     ids: (&'a str, &'a str),
 }
 
 impl Attempt<'_> {
-    /// Logs an attempt that ended before anything was verified; a failure to log is not reported.
+    /// Logs an attempt that failed before anything was verified. A failure to log is ignored, because `error` is returned.
     fn failed(&self, source: &std::path::Path, error: SessionError) -> SessionError {
         let class = match error.class() {
             SessionErrorClass::CheckpointNotFound => "checkpoint_not_found",
@@ -203,17 +210,17 @@ impl Attempt<'_> {
         error
     }
 
-    /// Stages the index that stays and the event to log; answers the intent, which is to be recorded.
+    /// Stages the index that is kept and the event. Returns the intent for the caller to record.
     fn prepare(&self, checkpoint: Checkpoint, rows: &Rows) -> Result<Intent, SessionError> {
         let layout = self.layout;
         let (mut hasher, mut retained_index_bytes) = (Sha256::new(), 0);
-        let staged = layout.stage(ROLLBACK_STAGE)?;
-        rows.write_lines(0..rows.len(), |lines| {
-            hasher.update(lines);
-            retained_index_bytes += lines.len() as u64;
-            Ok(staged.file.write_all(lines)?)
+        layout.stage(ROLLBACK_STAGE, |file| {
+            rows.write_lines(0..rows.len(), |lines| {
+                hasher.update(lines);
+                retained_index_bytes += lines.len() as u64;
+                Ok(file.write_all(lines)?)
+            })
         })?;
-        staged.leave()?;
         let manifest = layout.read_manifest()?.map(|manifest| ManifestOrigin {
             session_id: manifest.session_id,
             source_format: manifest.source_format,
@@ -262,13 +269,13 @@ fn event(
     }
 }
 
-/// Completes a rollback that a crash interrupted. An intent in a form we do not write is left alone; one that fits neither
-/// the staged index nor the one in place is renamed out of the way.
+/// Completes an interrupted rollback. An intent in an unknown form is left alone; an intent that fits neither the staged index nor
+/// the index in place is renamed away.
 pub(super) fn resume(layout: &Layout, limit_bytes: u64) -> Result<Resumed, SessionError> {
     let mut resumed = Resumed::default();
     let path = layout.staging(ROLLBACK_INTENT);
     let Some(bytes) = read_if_exists(&path)? else { return Ok(resumed) };
-    // The steps that were taken may not be durable, and the intent is removed at the end.
+    // Steps that were taken may not be durable yet, and the intent is removed at the end.
     layout.sync_inherited()?;
     let intent: Intent = match serde_json::from_slice::<Intent>(&bytes) {
         Ok(intent) if intent.schema == INTENT_SCHEMA => intent,
@@ -295,7 +302,7 @@ pub(super) fn resume(layout: &Layout, limit_bytes: u64) -> Result<Resumed, Sessi
     Ok(resumed)
 }
 
-/// Takes every step after the intent was recorded; `kept` is the store with the rows that stay.
+/// Takes the steps after the intent. `kept` is the store with the rows that are kept.
 fn complete(kept: &SessionView, intent: &Intent, done: &mut Resumed) -> Result<MigrationEvent, SessionError> {
     let layout = &kept.layout;
     let staged = layout.staging(ROLLBACK_STAGE);
@@ -332,7 +339,7 @@ fn complete(kept: &SessionView, intent: &Intent, done: &mut Resumed) -> Result<M
                 file: layout.relative(&path),
                 length: end,
                 from_length: len_bytes,
-                reason: format!("behind checkpoint {}", intent.checkpoint.checkpoint_seq),
+                reason: format!("after checkpoint {}", intent.checkpoint.checkpoint_seq),
                 saved_as: saved.map(|saved| layout.relative(&saved)),
             });
         }
@@ -356,7 +363,7 @@ fn quarantine_later_checkpoints(
     for checkpoint_seq in layout.checkpoint_seqs()? {
         let stays = match layout.read_checkpoint(checkpoint_seq) {
             Ok(Some(other)) => other.head_entry_seq <= kept.head_entry_seq,
-            // What cannot be read cannot be said to describe what is gone.
+            // The head of an unreadable checkpoint is unknown, so its number decides.
             _ => checkpoint_seq <= kept.checkpoint_seq,
         };
         if !stays {
@@ -371,11 +378,11 @@ fn quarantine_later_checkpoints(
     Ok(())
 }
 
-/// Logs the event that was prepared with the intent, unless the crash came after it was logged: then it is the last one.
+/// Logs the prepared event, unless the last event of the ledger is this event, because the crash came after it was logged.
 fn log_once(layout: &Layout, intent: &Intent) -> Result<MigrationEvent, SessionError> {
     let ledger = layout.read_ledger()?;
     if let Some(place) = &ledger.torn {
-        // It is this very event: nobody else logs while an intent stands.
+        // The torn line is this event, because no other event is logged while there is an intent.
         let end = disk::metadata(&place.path)?.len_bytes;
         layout.cut(&place.path, place.offset..end)?;
     }
@@ -387,7 +394,7 @@ fn log_once(layout: &Layout, intent: &Intent) -> Result<MigrationEvent, SessionE
     match (prepared, ledger.events.last()) {
         (Some(prepared), Some(last)) if prepared == *last => Ok(prepared),
         (Some(prepared), _) => layout.append_migration_event(prepared),
-        // The intent is another program's.
+        // Another program recorded the intent.
         (None, _) => layout.append_migration_event(completed_event(layout, intent)),
     }
 }

@@ -1,30 +1,28 @@
-//! Reading a segment line by line, without an index: what each line is.
+//! Reading a segment line by line, without an index.
 //!
-//! May map and read segments; writes nothing. Promises: every byte of the scanned range up to the first bad line of a chunk
-//! belongs to one line or to white space; memory does not follow the number of bad lines; lines are judged by their bytes
-//! alone, on all cores; no judgement depends on how the file was cut into chunks.
+//! Touches: maps and reads segments.
+//!
+//! Guarantees: up to the first bad line of a chunk, every byte of the scanned range belongs to one line or to white space. What a
+//! line is depends on its bytes alone, not on how the file was cut into chunks. Memory does not grow with the number of
+//! bad lines.
 
-use std::hash::{BuildHasher, RandomState};
 use std::ops::{ControlFlow, Range};
 use std::panic::resume_unwind;
 use std::sync::Arc;
 
-use super::digest::digest_all;
 use super::error::SessionError;
 use super::format::MAX_LINE_BYTES;
-use super::frame::{FrameLine, NotAFrame, hex};
-use super::index::{CrcText, RowNumbers, write_row};
-use super::integrity::{Kind, open_segment};
+use super::frame::{FrameLine, NotAFrame};
+use super::integrity::{EntryKind, open_segment};
 use super::layout::{Layout, SegmentFiles};
-use super::skip::Skipper;
 use crate::scan::in_order::{Failure, Workers, in_order};
 use crate::scan::{self, Source};
 
-/// How much of a segment is scanned at once: less than a core's second cache holds, for the bytes are gone over several times.
+/// The part of a segment that is scanned at once. Less than a core's second cache holds, because the bytes are read three times.
 const CHUNK_BYTES: u64 = 256 * 1024;
-/// Chunks under way for each worker: one being scanned, others waiting for those before them.
+/// Chunks under way for each worker: one is scanned, the others wait for the chunks before them.
 const CHUNKS_PER_WORKER: usize = 16;
-/// Chunks under way at all. Each may hold another segment open and mapped, and `scan::truncation` watches 64 maps.
+/// Most chunks under way. Each may hold another segment open and mapped, and `scan::truncation` watches 64 maps.
 const MAX_CHUNKS: usize = 48;
 
 /// A line that is not blank.
@@ -33,7 +31,7 @@ pub(super) struct Line {
     pub(super) offset: u64,
     /// LF included when there is one.
     pub(super) len_bytes: u64,
-    pub(super) terminated: bool,
+    pub(super) is_terminated: bool,
     pub(super) content: Content,
 }
 
@@ -41,7 +39,7 @@ pub(super) struct Line {
 #[derive(Debug)]
 pub(super) enum Content {
     Frame(ScannedFrame),
-    /// Not a frame; `has_nul` tells a line that a power cut left half-written from one that was altered.
+    /// Not a frame. `has_nul` tells a line that a power cut left half-written from a line that was altered.
     Bad {
         reason: BadLine,
         has_nul: bool,
@@ -57,18 +55,16 @@ pub(super) enum BadLine {
     Schema(String),
 }
 
-/// A frame as recovery needs it; texts are ranges of [`Scanned::text`].
+/// A frame as recovery needs it. Its texts are ranges of [`Scanned::text`].
 #[derive(Debug)]
 pub(super) struct ScannedFrame {
     pub(super) segment_seq: u64,
     pub(super) frame_seq: u64,
     pub(super) entry_seq: u64,
     pub(super) crc: u32,
-    pub(super) kind: Kind,
-    /// The payload's hash; `None` when header and payload disagree.
+    pub(super) kind: EntryKind,
+    /// `None` when header and payload differ.
     pub(super) payload_sha256: Option<[u8; 32]>,
-    /// With the hasher that the scan was given.
-    pub(super) id_hash: u64,
     id: Range<u32>,
     parent: Option<Range<u32>>,
 }
@@ -77,15 +73,11 @@ pub(super) struct ScannedFrame {
 #[derive(Debug, Default)]
 pub(super) struct Scanned {
     pub(super) segment_seq: u64,
-    /// The segment; always there when a chunk is taken, and only then: what waits for work keeps no file open.
+    /// The segment while the chunk is taken; a chunk that waits for work keeps no file open.
     pub(super) source: Option<Arc<Source>>,
-    /// How many bytes of the segment it is.
-    pub(super) len_bytes: u64,
-    /// Whether it reaches the end of the segment.
+    /// Whether the chunk reaches the end of the segment.
     pub(super) is_last: bool,
     pub(super) lines: Vec<Line>,
-    /// The index rows of all frames, if they were asked for: good when every line was taken as it stands.
-    pub(super) rows: Vec<u8>,
     text: String,
 }
 
@@ -104,20 +96,67 @@ impl Scanned {
         start..self.text.len() as u32
     }
 
-    /// Starts again, with the memory it has.
-    fn clear(&mut self) {
+    fn scan(&mut self, job: &Job, bad_lines: BadLines, buffer: &mut Vec<u8>) -> Result<(), SessionError> {
         self.lines.clear();
-        self.rows.clear();
         self.text.clear();
+        self.segment_seq = job.segment_seq;
+        self.is_last = job.chunk.end == job.source.len_bytes();
+        self.source = Some(Arc::clone(&job.source));
+        let bytes = job.source.bytes(job.chunk.clone(), buffer)?;
+        for (offset, line) in scan::lines(job.chunk.start, bytes) {
+            let at = (offset - job.chunk.start) as usize;
+            let is_terminated = at + line.len() < bytes.len();
+            let whole = &bytes[at..at + line.len() + usize::from(is_terminated)];
+            let Some(content) = self.content(line, whole) else { continue };
+            let is_bad = matches!(content, Content::Bad { .. });
+            if !is_bad || bad_lines == BadLines::EndChunk {
+                let len_bytes = whole.len() as u64;
+                self.lines.push(Line { offset, len_bytes, is_terminated, content });
+            }
+            if is_bad && bad_lines == BadLines::EndChunk {
+                break;
+            }
+        }
+        // Past the end of a file that was cut under its map there are zeros, which must not be reported as damage.
+        job.source.check_len()?;
+        Ok(())
+    }
+
+    /// Reads a line; `whole` has its LF, too. A blank line has no content.
+    fn content(&mut self, line: &[u8], whole: &[u8]) -> Option<Content> {
+        let reason = if whole.len() as u64 > MAX_LINE_BYTES {
+            BadLine::TooLong
+        } else if is_blank(line) {
+            return None;
+        } else {
+            match FrameLine::parse(line) {
+                Ok(frame) => {
+                    return Some(Content::Frame(ScannedFrame {
+                        segment_seq: frame.segment_seq,
+                        frame_seq: frame.frame_seq,
+                        entry_seq: frame.entry_seq,
+                        crc: crc32c::crc32c(whole),
+                        kind: EntryKind::of(&frame.entry_type),
+                        payload_sha256: frame.verify_payload().ok(),
+                        id: self.keep(&frame.entry_id),
+                        parent: frame.parent_entry_id.as_deref().map(|parent| self.keep(parent)),
+                    }));
+                }
+                Err(NotAFrame::NotText) => BadLine::NotText,
+                Err(NotAFrame::Json(reason)) => BadLine::Json(reason),
+                Err(NotAFrame::Schema(found)) => BadLine::Schema(found),
+            }
+        };
+        Some(Content::Bad { reason, has_nul: memchr::memchr(0, line).is_some() })
     }
 }
 
 /// What a scan does at a line that is not a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum BadLines {
-    /// Keeps it; the rest of its chunk is not scanned, for whoever takes the chunk stops there.
+    /// Keeps the line and leaves out the rest of its chunk, because the caller stops at the line.
     EndChunk,
-    /// Passes over it.
+    /// Skips the line.
     Skip,
 }
 
@@ -128,17 +167,12 @@ pub(super) struct Scan<'l> {
     pub(super) files: &'l SegmentFiles,
     /// The segment to start with, and the byte in it.
     pub(super) first: (u64, u64),
-    /// What ids are hashed with.
-    pub(super) hasher: RandomState,
-    /// Whether the rows of the index are wanted as text.
-    pub(super) with_rows: bool,
-    /// What becomes of lines that are no frames.
     pub(super) bad_lines: BadLines,
 }
 
 impl Scan<'_> {
-    /// Scans chunks on all cores and gives them to `take` on the calling thread, in order, until it breaks. Memory and the
-    /// number of open files are those of the [`Scanned`] under way, which are used again.
+    /// Scans chunks on all cores and passes them to `take` on the calling thread, in order, until `take` breaks. Memory and open
+    /// files are bounded by the [`Scanned`] under way, which are used again.
     pub(super) fn run(
         &self,
         mut take: impl FnMut(&mut Scanned) -> Result<ControlFlow<()>, SessionError>,
@@ -151,9 +185,9 @@ impl Scan<'_> {
             Workers::Threads(threads),
             (0..under_way).map(|_| Scanned::default()).collect(),
             jobs,
-            Worker::default,
-            |worker, mut scanned, job, _| {
-                worker.scan(&job?, self, &mut scanned)?;
+            Vec::new,
+            |buffer, mut scanned, job, _| {
+                scanned.scan(&job?, self.bad_lines, buffer)?;
                 Ok(scanned)
             },
             |mut scanned| {
@@ -181,13 +215,13 @@ struct Job {
 /// The chunks of all segments, in order.
 struct Jobs<'l> {
     layout: &'l Layout,
-    /// Number, first byte to scan and length of the segments still to come, in reverse.
+    /// Number, first byte to scan and length of the segments that are left, in reverse.
     segments: Vec<(u64, u64, u64)>,
     open: Option<(u64, Arc<Source>, std::vec::IntoIter<Range<u64>>)>,
 }
 
 impl<'l> Jobs<'l> {
-    /// Empty segments are passed over.
+    /// Empty segments are left out.
     fn new(scan: &Scan<'l>) -> Self {
         let (first, from) = scan.first;
         let segments = scan.files.len_bytes.range(first..).rev();
@@ -234,125 +268,7 @@ impl Iterator for Jobs<'_> {
     }
 }
 
-/// What a thread keeps from chunk to chunk.
-#[derive(Default)]
-struct Worker {
-    buffer: Vec<u8>,
-    skipper: Skipper,
-    digests: Vec<[u8; 32]>,
-}
-
-impl Worker {
-    fn scan(&mut self, job: &Job, scan: &Scan<'_>, scanned: &mut Scanned) -> Result<(), SessionError> {
-        scanned.clear();
-        scanned.segment_seq = job.segment_seq;
-        scanned.len_bytes = job.chunk.end - job.chunk.start;
-        scanned.is_last = job.chunk.end == job.source.len_bytes();
-        scanned.source = Some(Arc::clone(&job.source));
-        let bytes = job.source.bytes(job.chunk.clone(), &mut self.buffer)?;
-        let text = simdutf8::basic::from_utf8(bytes).ok();
-        // Frames in the usual form whose payload is still to be hashed: line, payload, and what it should hash to.
-        let (mut hashed_later, mut payloads) = (Vec::new(), Vec::new());
-        let mut at = 0;
-        while at < bytes.len() {
-            let offset = job.chunk.start + at as u64;
-            let first = text.and_then(|text| FrameLine::parse_first(&text[at..], &mut self.skipper));
-            if let Some((frame, len)) = first.filter(|(_, len)| *len as u64 <= MAX_LINE_BYTES) {
-                let crc = crc32c::crc32c(&bytes[at..at + len]);
-                hashed_later.push((scanned.lines.len(), frame.payload_sha256.clone()));
-                payloads.push(frame.payload.as_bytes());
-                scanned.push(scan, offset, len, true, &frame, crc, None);
-                at += len;
-                continue;
-            }
-            let len = memchr::memchr(b'\n', &bytes[at..]).map_or(bytes.len() - at, |end| end + 1);
-            if scanned.push_exactly(scan, offset, &bytes[at..at + len]).is_break() {
-                break;
-            }
-            at += len;
-        }
-        digest_all(&payloads, &mut self.digests);
-        for ((line, expected), digest) in hashed_later.into_iter().zip(&self.digests) {
-            if let Content::Frame(frame) = &mut scanned.lines[line].content
-                && expected.as_bytes() == hex(digest)
-            {
-                frame.payload_sha256 = Some(*digest);
-            }
-        }
-        // Zeros behind the end of a file cut under its map must not pass for damage.
-        job.source.check_len()?;
-        Ok(())
-    }
-}
-
-impl Scanned {
-    #[allow(clippy::too_many_arguments)] // All that is known of a line.
-    fn push(
-        &mut self,
-        scan: &Scan<'_>,
-        offset: u64,
-        len: usize,
-        terminated: bool,
-        frame: &FrameLine<'_>,
-        crc: u32,
-        payload_sha256: Option<[u8; 32]>,
-    ) {
-        let len_bytes = len as u64;
-        if scan.with_rows {
-            let numbers = RowNumbers {
-                entry_seq: frame.entry_seq,
-                segment_seq: frame.segment_seq,
-                frame_seq: frame.frame_seq,
-                byte_offset: offset,
-                byte_length: len_bytes,
-                crc: CrcText::of(crc),
-            };
-            write_row(&numbers, &frame.entry_id, &mut self.rows);
-        }
-        let content = Content::Frame(ScannedFrame {
-            segment_seq: frame.segment_seq,
-            frame_seq: frame.frame_seq,
-            entry_seq: frame.entry_seq,
-            crc,
-            kind: Kind::of(&frame.entry_type),
-            payload_sha256,
-            id_hash: scan.hasher.hash_one(&*frame.entry_id),
-            id: self.keep(&frame.entry_id),
-            parent: frame.parent_entry_id.as_deref().map(|parent| self.keep(parent)),
-        });
-        self.lines.push(Line { offset, len_bytes, terminated, content });
-    }
-
-    /// Takes a line, LF included when it has one, in whatever form it is. Breaks where the scan is to stop.
-    fn push_exactly(&mut self, scan: &Scan<'_>, offset: u64, whole: &[u8]) -> ControlFlow<()> {
-        let terminated = whole.ends_with(b"\n");
-        let line = whole.strip_suffix(b"\n").unwrap_or(whole);
-        let reason = if whole.len() as u64 > MAX_LINE_BYTES {
-            BadLine::TooLong
-        } else if is_blank(line) {
-            return ControlFlow::Continue(());
-        } else {
-            match FrameLine::parse(line) {
-                Ok(frame) => {
-                    let (crc, sha) = (crc32c::crc32c(whole), frame.verify_payload().ok());
-                    self.push(scan, offset, whole.len(), terminated, &frame, crc, sha);
-                    return ControlFlow::Continue(());
-                }
-                Err(NotAFrame::NotText) => BadLine::NotText,
-                Err(NotAFrame::Json(reason)) => BadLine::Json(reason),
-                Err(NotAFrame::Schema(found)) => BadLine::Schema(found),
-            }
-        };
-        if scan.bad_lines == BadLines::Skip {
-            return ControlFlow::Continue(());
-        }
-        let content = Content::Bad { reason, has_nul: memchr::memchr(0, line).is_some() };
-        self.lines.push(Line { offset, len_bytes: whole.len() as u64, terminated, content });
-        ControlFlow::Break(())
-    }
-}
-
-/// White space in the sense of Unicode, as other readers of the format have it.
+/// Whether a line is white space in the sense of Unicode, as for other readers of the format.
 fn is_blank(line: &[u8]) -> bool {
     match line.first() {
         Some(b'{') => false,
@@ -360,7 +276,7 @@ fn is_blank(line: &[u8]) -> bool {
     }
 }
 
-/// Why the payload of the frame at `line` does not match its header.
+/// Returns how the payload of the frame at `line` and its header differ.
 pub(super) fn payload_fault(source: &Source, line: &Line) -> Result<String, SessionError> {
     let mut buffer = Vec::new();
     let bytes = source.bytes(line.offset..line.offset + line.len_bytes, &mut buffer)?;
@@ -391,14 +307,7 @@ mod tests {
     }
 
     fn scan<'l>(layout: &'l Layout, files: &'l SegmentFiles) -> Scan<'l> {
-        Scan {
-            layout,
-            files,
-            first: (0, 0),
-            hasher: RandomState::new(),
-            with_rows: false,
-            bad_lines: BadLines::EndChunk,
-        }
+        Scan { layout, files, first: (0, 0), bad_lines: BadLines::EndChunk }
     }
 
     #[test]

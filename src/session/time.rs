@@ -1,6 +1,8 @@
-//! Timestamps as the store writes them. Touches the clock alone; promises that all of them have one width.
+//! Timestamps as the store writes them.
+//!
+//! Guarantees: all timestamps have one width, because the length of a frame must not depend on the time.
 
-/// Now, in UTC, RFC 3339 with three fractional digits and `Z`: 24 characters.
+/// Returns the present time in UTC: RFC 3339 with three fractional digits and `Z`, 24 characters.
 pub(super) fn now() -> String {
     format!("{:.3}", jiff::Timestamp::now())
 }

@@ -1,18 +1,21 @@
-//! Reading a store: a consistent view of its index, and frames verified as they are handed out.
+//! The reading operations: a consistent view of the index, and frames that are verified when they are read.
 //!
-//! May read the index and segments; writes nothing and creates nothing. Promises: no altered byte is handed out as a frame;
-//! an operation costs what it returns, not what the store holds.
+//! Touches: reads segments.
+//!
+//! Guarantees: no altered byte is returned as a frame; the cost of an operation depends on what it returns, not on the size of the
+//! store.
 
 use std::collections::HashSet;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use super::error::{FramePlace, LinePlace, SessionError, SessionErrorClass};
+use super::chain::Chain;
+use super::error::{FramePlace, SessionError, SessionErrorClass};
 use super::format::{IndexSummary, OffsetIndexEntry, SegmentFrame, StoreHead};
-use super::frame::{Chain, FrameLine, NotAFrame};
+use super::frame::{FrameLine, NotAFrame};
 use super::index::{self, Rows};
 use super::integrity::{
-    Kind, branches, check_frame, check_graph, check_ids_unique, check_order, check_range, open_segment,
+    EntryKind, branches, check_frame, check_graph, check_ids_unique, check_order, check_range, open_segment,
     verify,
 };
 use super::layout::Layout;
@@ -20,20 +23,20 @@ use super::recovery;
 use super::snapshot::Snapshot;
 use crate::disk;
 
-/// What a full validation found in a sound store.
+/// The result of validating a sound store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Validated {
-    /// The hash over all payload hashes.
+    /// The hash chain over all entries.
     pub chain_hash: String,
-    /// Entries of type `message`.
+    /// Number of entries of type `message`.
     pub messages_total: u64,
-    /// Entries of type `compaction`.
+    /// Number of entries of type `compaction`.
     pub compactions_total: u64,
-    /// Entries with two children or more.
+    /// Number of entries with two children or more.
     pub branches_total: u64,
 }
 
-/// A store at one moment. Frames are read when asked for, and verified against the index and their own headers.
+/// A store at one moment. Each frame is verified against its index row and its own header when it is read.
 #[derive(Debug)]
 pub struct SessionView {
     pub(super) layout: Layout,
@@ -42,17 +45,17 @@ pub struct SessionView {
 }
 
 impl SessionView {
-    /// The store's directory, as the caller spelled it.
+    /// Returns the store's directory as the caller spelled it.
     pub fn root(&self) -> &Path {
         &self.layout.root
     }
 
-    /// The file of a segment, whether there is one or not.
+    /// Returns the path of a segment file, which need not exist.
     pub fn segment_file_path(&self, segment_seq: u64) -> PathBuf {
         self.layout.segment_file_path(segment_seq)
     }
 
-    /// The file of the index, whether there is one or not.
+    /// Returns the path of the index file, which need not exist.
     pub fn index_file_path(&self) -> PathBuf {
         self.layout.index_file_path()
     }
@@ -61,24 +64,24 @@ impl SessionView {
         &self.snapshot.rows
     }
 
-    /// Sequence of the last entry, 0 for an empty store: the number of entries unless there are gaps.
+    /// Returns the sequence of the last entry, 0 for an empty store. Without gaps it is the number of entries.
     pub fn entry_count(&self) -> u64 {
         self.rows().last().map_or(0, |last| last.entry_seq)
     }
 
-    /// Number of index rows.
+    /// Returns the number of index rows.
     pub fn row_count(&self) -> usize {
         self.rows().len()
     }
 
-    /// The last entry.
+    /// Returns the last entry, `None` for an empty store.
     pub fn head(&self) -> Option<StoreHead> {
         let last = self.rows().last()?;
         let entry_id = self.rows().id(self.rows().len() - 1).to_owned();
         Some(StoreHead { segment_seq: last.segment_seq, entry_seq: last.entry_seq, entry_id })
     }
 
-    /// What the index holds; none when it is empty.
+    /// Returns the first and the last row of the index, `None` for an empty store.
     pub fn index_summary(&self) -> Option<IndexSummary> {
         let last = self.rows().last()?;
         Some(IndexSummary {
@@ -89,34 +92,34 @@ impl SessionView {
         })
     }
 
-    /// Sum of the lengths of all lines in the index.
+    /// Returns the sum of the lengths of all lines in the index, in bytes.
     pub fn total_bytes(&self) -> u64 {
         self.rows().total_bytes()
     }
 
-    /// All index rows, in order.
+    /// Returns all index rows, in order.
     pub fn read_index(&self) -> impl ExactSizeIterator<Item = OffsetIndexEntry> {
         let rows = self.rows();
         (0..rows.len()).map(move |row| rows.row(row))
     }
 
-    /// The ids of all rows, in order.
+    /// Returns the ids of all rows, in order.
     pub fn entry_ids(&self) -> impl ExactSizeIterator<Item = &str> {
         let rows = self.rows();
         (0..rows.len()).map(move |row| rows.id(row))
     }
 
-    /// The entry with this sequence; the first of several.
+    /// Reads the entry with this sequence; the first of several.
     ///
     /// # Errors
-    /// As every reading operation: [`SessionError::ChecksumMismatch`], [`SessionError::IndexOutOfBounds`],
+    /// Like every reading operation: [`SessionError::ChecksumMismatch`], [`SessionError::IndexOutOfBounds`],
     /// [`SessionError::IndexMissingFrame`], [`SessionError::IndexFrameMismatch`], [`SessionError::PayloadIntegrityMismatch`],
-    /// [`SessionError::Json`], [`SessionError::FrameTooLarge`], or what the system says.
+    /// [`SessionError::Json`], [`SessionError::FrameTooLarge`], and failures of the file system.
     pub fn lookup_entry(&self, entry_seq: u64) -> Result<Option<SegmentFrame>, SessionError> {
         self.rows().find_seq(entry_seq).map(|row| self.read(row, &mut None)).transpose()
     }
 
-    /// The entry with this id; the last of several.
+    /// Reads the entry with this id; the last of several.
     ///
     /// # Errors
     /// As [`SessionView::lookup_entry`].
@@ -124,17 +127,17 @@ impl SessionView {
         self.rows().find_id(entry_id).map(|row| self.read(row, &mut None)).transpose()
     }
 
-    /// The entries with this sequence or a higher one, in index order; each is read when it is asked for.
+    /// Returns the entries with this sequence or a higher one, in index order. Each is read when the iterator reaches it.
     pub fn read_entries_from(&self, entry_seq: u64) -> Entries<'_> {
         self.entries_of(self.rows().at_or_after(entry_seq))
     }
 
-    /// All entries, in index order.
+    /// Returns all entries, in index order.
     pub fn read_all_entries(&self) -> Entries<'_> {
         self.entries_of((0..self.rows().len()).collect())
     }
 
-    /// The entries of the last `count` rows, in index order.
+    /// Returns the entries of the last `count` rows, in index order.
     pub fn read_tail_entries(&self, count: usize) -> Entries<'_> {
         let len = self.rows().len();
         self.entries_of((len.saturating_sub(count)..len).collect())
@@ -144,8 +147,8 @@ impl SessionView {
         Entries { view: self, rows: rows.into_iter(), open: None }
     }
 
-    /// The entries from a root to `leaf`, following parents; empty when there is no such entry. All of them were verified when
-    /// this returns; each is read again when it is asked for, because the frames of a long path may not fit into memory.
+    /// Returns the entries from a root to `leaf`; empty when there is no such entry. All of them are verified before this
+    /// returns, and each is read again when the iterator reaches it, because the frames of a long path may not fit into memory.
     ///
     /// # Errors
     /// [`SessionError::DuplicateEntryId`] when any id of the index is not unique, [`SessionError::MissingParent`],
@@ -175,10 +178,10 @@ impl SessionView {
         Ok(self.entries_of(path))
     }
 
-    /// All frames of a segment file in file order, without the index; empty when there is no such file.
+    /// Reads all frames of a segment file in file order, without the index; empty when there is no such file.
     ///
     /// # Errors
-    /// [`SessionError::Json`] for a line that is not a frame, [`SessionError::PayloadIntegrityMismatch`], or what the system says.
+    /// [`SessionError::Json`] for a line that is not a frame, [`SessionError::PayloadIntegrityMismatch`], and failures of the file system.
     pub fn read_segment(&self, segment_seq: u64) -> Result<Vec<SegmentFrame>, SessionError> {
         let source = match open_segment(&self.layout, segment_seq, u64::MAX) {
             Ok(source) => source,
@@ -207,13 +210,13 @@ impl SessionView {
                 },
                 reason,
             })?;
-            frames.push(frame.to_frame().map_err(|reason| SessionError::Json { place: place(), reason })?);
+            frames.push(frame.into_frame());
         }
         source.check_len()?;
         Ok(frames)
     }
 
-    /// The hash over the payload hashes of all entries: 64 zeros for an empty store. What is not known yet is read, and
+    /// Returns the hash chain over all entries: 64 zeros for an empty store. Frames whose hashes are not known yet are read and
     /// verified, once.
     ///
     /// # Errors
@@ -230,16 +233,16 @@ impl SessionView {
             verify(&self.layout, self.rows(), known..self.rows().len(), self.rows().len(), self.limit_bytes)?;
         let mut chain = self.snapshot.lock_chain();
         if chain.rows() == known {
-            rest.facts.iter().for_each(|facts| chain.push(&facts.payload_sha256));
+            rest.facts.iter().for_each(|facts| chain.push(facts.payload_sha256));
         }
         Ok(chain.link().to_string())
     }
 
-    /// Checks everything: order of rows, every frame's bytes, numbers and payload, unique ids, parents that exist and lead to
-    /// roots.
+    /// Validates the whole store: the order of rows, the bytes, numbers and payload of every frame, unique ids, and parents that
+    /// exist and lead to roots.
     ///
     /// # Errors
-    /// The first failure found.
+    /// The first failure.
     pub fn validate_integrity(&self) -> Result<Validated, SessionError> {
         let rows = self.rows();
         check_order(&self.layout, rows)?;
@@ -248,16 +251,16 @@ impl SessionView {
         let of_kind = |kind| verified.facts.iter().filter(|facts| facts.kind == kind).count() as u64;
         Ok(Validated {
             chain_hash: verified.chain_from(Chain::GENESIS).to_string(),
-            messages_total: of_kind(Kind::Message),
-            compactions_total: of_kind(Kind::Compaction),
+            messages_total: of_kind(EntryKind::Message),
+            compactions_total: of_kind(EntryKind::Compaction),
             branches_total: branches(&verified.facts),
         })
     }
 
-    /// Bytes of segments that are in no row and not blank: they wait for an opening writer, or were left alone by one.
+    /// Returns the ranges of segments that are in no row and not blank. An opening writer adds them as rows, or leaves them alone.
     ///
     /// # Errors
-    /// What the system says.
+    /// Failures of the file system.
     pub fn unindexed(&self) -> Result<Vec<(PathBuf, Range<u64>)>, SessionError> {
         let files = self.layout.segment_files()?;
         let mut found = recovery::unindexed(&self.layout, &files, self.rows())?;
@@ -274,7 +277,7 @@ impl SessionView {
             .collect())
     }
 
-    /// Reads the frame of a row. `open` keeps the last segment open between calls.
+    /// Reads the frame of a row. `open` keeps a segment open between calls.
     fn read(&self, row: usize, open: &mut Option<(u64, disk::File)>) -> Result<SegmentFrame, SessionError> {
         let numbers = self.rows().numbers(row);
         let file = match open {
@@ -296,17 +299,11 @@ impl SessionView {
         let mut bytes = vec![0; (range.end - range.start) as usize];
         file.read_exact_at(&mut bytes, range.start)?;
         let (frame, _) = check_frame(&self.layout, &numbers, self.rows().id(row), &bytes)?;
-        frame.to_frame().map_err(|reason| {
-            let path = self.layout.segment_file_path(numbers.segment_seq);
-            SessionError::Json {
-                place: LinePlace { path, line: numbers.frame_seq, offset: numbers.byte_offset },
-                reason,
-            }
-        })
+        Ok(frame.into_frame())
     }
 }
 
-/// Entries in index order, each read and verified when it is asked for.
+/// Entries in index order. Each is read and verified when the iterator reaches it.
 #[derive(Debug)]
 pub struct Entries<'s> {
     view: &'s SessionView,

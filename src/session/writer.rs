@@ -1,8 +1,9 @@
-//! The write handle: opening with recovery, and appending.
+//! The write handle: appending entries.
 //!
-//! May create and change every file of the store it has locked. Promises: a segment's data is on stable storage before its
-//! index row is written, and the row before the append is acknowledged; a failed append leaves files and handle as they
-//! were; when that cannot be done, the handle writes no more.
+//! Touches: appends to segments and index, cuts them back after a failure.
+//!
+//! Guarantees: the frame is on stable storage before its row is written, and the row before the append is acknowledged; a failed
+//! append leaves files and handle as they were, or the handle writes no more.
 
 use std::ops::Deref;
 use std::path::Path;
@@ -11,7 +12,7 @@ use sha2::{Digest, Sha256};
 
 use super::error::{FramePlace, SessionError};
 use super::format::{MAX_LINE_BYTES, OffsetIndexEntry};
-use super::frame::{Chain, Coordinates, hex, write_line};
+use super::frame::{Coordinates, hex, write_line};
 use super::index::{CrcText, RowNumbers};
 use super::layout::{Layout, refuse_link};
 use super::options::{Durability, SessionOptions};
@@ -23,7 +24,7 @@ use super::time;
 use super::view::SessionView;
 use crate::disk;
 
-/// A store opened for writing. There is one such handle at a time, in all processes; readers are not disturbed.
+/// A store opened for writing. All processes together have at most one such handle; readers are not disturbed.
 #[derive(Debug)]
 pub struct SessionStoreV2 {
     pub(super) view: SessionView,
@@ -31,7 +32,7 @@ pub struct SessionStoreV2 {
     tail: Tail,
     active: Option<disk::File>,
     index: Option<disk::File>,
-    /// Length of the index file as far as it is known to be written.
+    /// Length of the index file, as far as this handle wrote it.
     index_bytes: u64,
     /// Rows from here on are not in the index file yet.
     first_unwritten: usize,
@@ -39,7 +40,7 @@ pub struct SessionStoreV2 {
     _lock: disk::KernelLock,
 }
 
-/// Where the next frame goes.
+/// The place of the next frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Tail {
     at: Coordinates,
@@ -67,7 +68,7 @@ impl Tail {
     }
 }
 
-/// A frame about to be written.
+/// A frame that is about to be written.
 struct Encoded {
     line: Vec<u8>,
     payload_sha256: [u8; 32],
@@ -75,7 +76,7 @@ struct Encoded {
 }
 
 impl SessionStoreV2 {
-    /// A handle over the rows that a locked store has.
+    /// Makes a handle of a locked store with these rows.
     pub(super) fn over(
         layout: Layout,
         options: &SessionOptions,
@@ -108,7 +109,7 @@ impl SessionStoreV2 {
         Ok(recovered.report)
     }
 
-    /// Goes on with other rows, which the index file holds.
+    /// Replaces the rows by those that the index file now has.
     pub(super) fn adopt(&mut self, snapshot: Snapshot) -> Result<(), SessionError> {
         self.tail = Tail::of(&snapshot, &self.layout)?;
         self.view.snapshot = snapshot;
@@ -130,8 +131,8 @@ impl SessionStoreV2 {
     ///
     /// # Errors
     /// [`SessionError::InvalidArgument`] for an id of more than [`MAX_ID_BYTES`], [`SessionError::DuplicateEntryId`], [`SessionError::MissingParent`], [`SessionError::CyclicParent`] (its own parent),
-    /// [`SessionError::FrameTooLarge`], [`SessionError::Stale`] when somebody wrote past the lock, [`SessionError::Poisoned`],
-    /// [`SessionError::SequenceExhausted`], or what the system says. The store is then as it was.
+    /// [`SessionError::FrameTooLarge`], [`SessionError::Stale`] when another program wrote without the lock, [`SessionError::Poisoned`],
+    /// [`SessionError::SequenceExhausted`], and failures of the file system. The store is then as it was.
     pub fn append_entry(&mut self, entry: &NewEntry<'_>) -> Result<OffsetIndexEntry, SessionError> {
         self.check_writable()?;
         self.check_links(entry)?;
@@ -144,8 +145,8 @@ impl SessionStoreV2 {
         Ok(self.snapshot.rows.row(self.snapshot.rows.len() - 1))
     }
 
-    /// Appends entries as one group, each after the ones before it: all of them are durable when this returns, at the cost
-    /// of one sync, or none is there.
+    /// Appends entries as one group. All of them are durable when this returns, at the cost of one sync, or none of them is in the
+    /// store.
     ///
     /// # Errors
     /// As [`SessionStoreV2::append_entry`].
@@ -162,11 +163,11 @@ impl SessionStoreV2 {
         self.done_or_undone(from, done)
     }
 
-    /// Makes everything appended so far durable and visible to others.
+    /// Makes all appended entries durable and visible to other handles.
     ///
     /// # Errors
-    /// [`SessionError::Poisoned`], or what the system says. After a failed write of the index the entries are still pending and
-    /// this may be tried again.
+    /// [`SessionError::Poisoned`], and failures of the file system. After a failed write of the index the entries are still
+    /// pending, and `sync` may be called again.
     pub fn sync(&mut self) -> Result<(), SessionError> {
         self.check_writable()?;
         self.write_rows()
@@ -235,7 +236,7 @@ impl SessionStoreV2 {
             Ok::<_, SessionError>(line.len() as u64)
         };
         let mut len_bytes = write(&tail)?;
-        // The length with the old numbers decides, as for the format's other writers.
+        // The length with the old numbers decides, because the format's other writers do the same.
         let full = tail.segment_bytes.saturating_add(len_bytes) > self.options.max_segment_bytes;
         if tail.segment_bytes > 0 && full {
             let segment_seq = tail.at.segment_seq.checked_add(1).ok_or_else(|| {
@@ -258,12 +259,12 @@ impl SessionStoreV2 {
         Ok(Encoded { line, payload_sha256, tail })
     }
 
-    /// Writes a frame at the end of its segment and takes its row into memory.
+    /// Writes a frame at the end of its segment and adds its row in memory.
     pub(super) fn write_frame(&mut self, entry: &NewEntry<'_>) -> Result<(), SessionError> {
         let encoded = self.encode(entry)?;
         let (at, offset) = (encoded.tail.at, encoded.tail.segment_bytes);
         if at.segment_seq != self.tail.at.segment_seq {
-            // Only the active segment may hold frames that are not durable yet.
+            // Only the active segment may hold frames that are not durable, because `sync` syncs no other.
             self.sync_active()?;
             self.active = None;
             self.tail = Tail { at, segment_bytes: 0 };
@@ -277,23 +278,23 @@ impl SessionStoreV2 {
             byte_length: encoded.line.len() as u64,
             crc: CrcText::of(crc32c::crc32c(&encoded.line)),
         };
-        self.view.snapshot.push(numbers, &entry.id, &encoded.payload_sha256);
+        self.view.snapshot.push(numbers, &entry.id, encoded.payload_sha256);
         self.tail = Tail::of(&self.snapshot, &self.layout)?;
         Ok(())
     }
 
-    /// As [`SessionStoreV2::write_frame`], for a group without an intent.
+    /// Like [`SessionStoreV2::write_frame`], for a group without an intent.
     fn write_grouped(&mut self, entry: &NewEntry<'_>) -> Result<(), SessionError> {
         self.write_frame(entry)?;
         if self.snapshot.rows.len() == 1 {
-            // A power cut can leave lost sectors in front of later frames of a group. With one durable row recovery knows
-            // that what stands behind it was never acknowledged; without any it has to take it for damage.
+            // A power cut can lose sectors before later frames of a group. With one durable row, recovery knows that the bytes
+            // after it were never acknowledged; without a row, it must take them for damage.
             self.write_rows()?;
         }
         Ok(())
     }
 
-    /// The active segment, open for appending and `expected_bytes` long.
+    /// Returns the active segment, open for appending and `expected_bytes` long.
     fn open_active(&mut self, segment_seq: u64, expected_bytes: u64) -> Result<&disk::File, SessionError> {
         let file = match self.active.take() {
             Some(file) => file,
@@ -301,7 +302,7 @@ impl SessionStoreV2 {
                 let path = self.layout.segment_file_path(segment_seq);
                 refuse_link(&path)?;
                 let (file, created) = disk::File::open_append(&path)?;
-                // An empty file may have been left by a writer killed before it made the name durable.
+                // A writer may have been killed after it created the file and before the name was durable.
                 if created || expected_bytes == 0 {
                     disk::sync_dir(&self.layout.segments_dir())?;
                 }
@@ -325,7 +326,7 @@ impl SessionStoreV2 {
         let tail = self.tail;
         let synced = self.open_active(tail.at.segment_seq, tail.segment_bytes)?.sync_data();
         synced.map_err(|error| {
-            // After a failed sync nobody knows what is on the disk.
+            // After a failed sync the content of the disk is unknown.
             let error = error.into();
             self.poison(&error);
             error
@@ -346,12 +347,12 @@ impl SessionStoreV2 {
         })?;
         let index = self.open_index()?;
         if let Err(error) = index.write_all(&lines) {
-            // Half a row would make the next open build the whole index again.
+            // After half a row the next open would build the whole index again.
             if index.set_len(self.index_bytes).is_err() {
                 self.poison(&error.into());
                 return Err(SessionError::Poisoned {
                     root: self.layout.root.clone(),
-                    reason: "a row was written in part and could not be taken back".to_owned(),
+                    reason: "a row was written in part and could not be cut off".to_owned(),
                 });
             }
             return Err(error.into());
@@ -368,7 +369,7 @@ impl SessionStoreV2 {
         Ok(())
     }
 
-    /// The index, open for appending and as long as this handle left it.
+    /// Returns the index, open for appending and as long as this handle left it.
     fn open_index(&mut self) -> Result<disk::File, SessionError> {
         let path = self.layout.index_file_path();
         let index = match self.index.take() {
@@ -376,7 +377,7 @@ impl SessionStoreV2 {
             None => {
                 refuse_link(&path)?;
                 let (index, created) = disk::File::open_append(&path)?;
-                // As with segments.
+                // As for segments.
                 if created || self.index_bytes == 0 {
                     disk::sync_dir(disk::parent_of(&path))?;
                 }
@@ -387,7 +388,7 @@ impl SessionStoreV2 {
         Ok(index)
     }
 
-    /// Fails when the index is not the file this handle wrote last: a writer that takes no lock was here.
+    /// Fails when the index is not the file that this handle wrote last, because a writer without the lock changed it.
     fn check_index_unchanged(&self, open: Option<&disk::File>) -> Result<(), SessionError> {
         let path = self.layout.index_file_path();
         let stale = |reason| Err(SessionError::Stale { path: path.clone(), reason });
@@ -407,15 +408,10 @@ impl SessionStoreV2 {
     }
 
     pub(super) fn mark(&self) -> Mark {
-        Mark {
-            rows: self.snapshot.rows.len(),
-            linked: self.snapshot.linked(),
-            tail: self.tail,
-            index_bytes: self.index_bytes,
-        }
+        Mark { rows: self.snapshot.rows.len(), tail: self.tail, index_bytes: self.index_bytes }
     }
 
-    /// After a failure takes back what was written since `from`.
+    /// After a failure, cuts off what was written since `from`.
     pub(super) fn done_or_undone(
         &mut self,
         from: Mark,
@@ -423,10 +419,10 @@ impl SessionStoreV2 {
     ) -> Result<(), SessionError> {
         let Err(error) = done else { return Ok(()) };
         if let SessionError::Stale { .. } = error {
-            // Somebody else's bytes stand where ours would be cut.
+            // The bytes that would be cut are another writer's.
             self.poison(&error);
         } else {
-            // The index first, then the highest segment: what a crash leaves in between is frames without a hole.
+            // The index first, then the highest segment, because a crash in between then leaves frames without a hole.
             let mut undone = Ok(());
             if self.index_bytes > from.index_bytes {
                 undone = cut_back(&self.layout.index_file_path(), from.index_bytes);
@@ -443,7 +439,7 @@ impl SessionStoreV2 {
             }
         }
         (self.active, self.index) = (None, None);
-        self.view.snapshot.truncate(from.rows, from.linked);
+        self.view.snapshot.truncate(from.rows);
         self.tail = from.tail;
         self.first_unwritten = self.first_unwritten.min(from.rows);
         Err(error)
@@ -454,12 +450,11 @@ impl SessionStoreV2 {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Mark {
     pub(super) rows: usize,
-    linked: (usize, Chain),
     tail: Tail,
     pub(super) index_bytes: u64,
 }
 
-/// Cuts a file back to its old length; a missing one, or a shorter one, has nothing to take back.
+/// Cuts a file back to its old length. A missing or shorter file stays as it is.
 fn cut_back(path: &Path, len_bytes: u64) -> Result<(), SessionError> {
     let file = match disk::File::open_rw(path) {
         Ok(file) => file,
@@ -476,7 +471,7 @@ pub(super) fn missing_parent(entry: &NewEntry<'_>, parent: &str) -> SessionError
     SessionError::MissingParent { entry_id: entry.id.clone().into_owned(), parent_id: parent.to_owned() }
 }
 
-/// What a store holds is asked of its handle, entries that are not yet synced included.
+/// A handle has the reading operations of its view, which includes entries that are not yet synced.
 impl Deref for SessionStoreV2 {
     type Target = SessionView;
 
@@ -487,7 +482,7 @@ impl Deref for SessionStoreV2 {
 
 impl Drop for SessionStoreV2 {
     fn drop(&mut self) {
-        // What fails here is found again by the next opening writer. The lock goes after it.
+        // If this fails, the next opening writer recovers the entries. The lock is released after the sync.
         let _ = self.sync();
     }
 }

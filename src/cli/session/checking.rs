@@ -1,4 +1,4 @@
-//! `burn session check` and `reindex`: what a store holds, whether it is sound, and what recovery did.
+//! `burn session check` and `reindex`: validate or recover a store, and report the result.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -14,11 +14,11 @@ use crate::session::{
     StoreHead, UnindexedRange,
 };
 
-/// What `check` and `reindex` print.
+/// The document of `check` and `reindex`.
 #[derive(Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Summary {
-    /// No error, and no whole line that the index lacks.
+    /// Whether there is no error and no whole line that the index lacks.
     ok: bool,
     entry_count: u64,
     head: Option<StoreHead>,
@@ -27,15 +27,14 @@ struct Summary {
     index_summary: Option<IndexSummary>,
     entry_ids: Vec<String>,
     error: Option<Failure>,
-    /// What the index lacks; of a check.
+    /// The ranges that the index lacks; `None` for `reindex`.
     #[serde(skip_serializing_if = "Option::is_none")]
     unindexed: Option<Vec<UnindexedRange>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     recovery: Option<SessionRecoveryReport>,
 }
 
-/// What is known of a store, and whether all of it is sound.
-/// `chain_hash` as the one who verified the store found it.
+/// Sums a store up. `chain_hash` is the result of verifying it.
 fn summarize(view: &SessionView, chain_hash: Result<String, SessionError>) -> Summary {
     let mut summary = Summary {
         entry_count: view.entry_count(),
@@ -114,7 +113,7 @@ pub(super) fn reindex(args: &ReindexArgs) -> anyhow::Result<ExitCode> {
     };
     let summary = match opened {
         Ok((mut store, mut report)) => {
-            // Its advice is what was just done.
+            // The advice in the reason is to run this command.
             report.reason = report.reason.as_deref().map(|reason| without_remedy(reason).to_owned());
             let repaired = if args.repair_ledger { store.repair_ledger() } else { Ok(None) };
             let failed = repaired.map(|cut| report.truncated.extend(cut)).err();
@@ -128,13 +127,12 @@ pub(super) fn reindex(args: &ReindexArgs) -> anyhow::Result<ExitCode> {
     print_summary(&summary, *json)
 }
 
-/// Why the old index was no good, without the advice to do what was just done.
+/// Returns the failure of the old index without the advice to build it again.
 fn without_remedy(reason: &str) -> &str {
     reason.split("; `burn session reindex`").next().unwrap_or(reason)
 }
 
-/// Says one line about the first of several findings of a kind, and how many more there are: a line for each could be
-/// millions.
+/// Prints one line about the first of several findings of a kind, and how many more there are, because there may be millions.
 fn tell_first<T>(alike: &[T], line: impl Fn(&T) -> String) {
     if let Some(first) = alike.first() {
         let more = if alike.len() > 1 {
@@ -146,7 +144,7 @@ fn tell_first<T>(alike: &[T], line: impl Fn(&T) -> String) {
     }
 }
 
-/// Says on standard error what recovery did and found.
+/// Prints on standard error what recovery did and found.
 pub(super) fn tell(dir: &Path, report: &SessionRecoveryReport) {
     let full = |file: &str| dir.join(file).display().to_string();
     if let Some(checkpoint) = report.resumed_rollback {
@@ -156,7 +154,9 @@ pub(super) fn tell(dir: &Path, report: &SessionRecoveryReport) {
         warn(&format!("the intent of an interrupted rollback was not followed: {reason}"));
     }
     if report.import_taken_back {
-        warn("an import that did not finish was taken back; what it wrote is kept beside the segments");
+        warn(
+            "an import that did not finish was undone; the bytes that it wrote are kept beside the segments",
+        );
     }
     if report.index_rebuilt {
         let rows = counted(report.rows_after, "row");
@@ -166,7 +166,7 @@ pub(super) fn tell(dir: &Path, report: &SessionRecoveryReport) {
         ));
     } else if report.rows_before.is_some_and(|before| before < report.rows_after) {
         let new = report.rows_after - report.rows_before.unwrap_or_default();
-        warn(&format!("{} that the index did not have came in", counted(new, "entry")));
+        warn(&format!("the index got the rows of {} that it lacked", counted(new, "entry")));
     }
     for cut in &report.truncated {
         let saved_as = cut.saved_as.as_deref().map(full);
@@ -178,10 +178,10 @@ pub(super) fn tell(dir: &Path, report: &SessionRecoveryReport) {
         warn(&format!("{} was renamed to {}", full(&renamed.file), full(&renamed.saved_as)));
     }
     for file in &report.healed {
-        warn(&format!("{} got the line end its last line missed", full(file)));
+        warn(&format!("{} got the line end that its last line lacked", full(file)));
     }
     if report.index_completed {
-        warn("the index got the line end its last row missed");
+        warn("the index got the line end that its last row lacked");
     }
     tell_first(&report.changed_crcs, |entry| {
         format!(
@@ -202,7 +202,10 @@ pub(super) fn tell(dir: &Path, report: &SessionRecoveryReport) {
         format!("{file} at byte {} ({length}): no entries; left alone", left.offset)
     });
     for name in &report.ignored {
-        warn(&format!("{} is not named as a segment is; left alone", full(&format!("segments/{name}"))));
+        warn(&format!(
+            "{} does not have the name of a segment; left alone",
+            full(&format!("segments/{name}"))
+        ));
     }
     for directory in &report.wide_directories {
         warn(&format!("{directory} can be entered by other users; give it mode 0700"));

@@ -1,4 +1,4 @@
-//! `burn session checkpoint`, `rollback` and `manifest`: certifying a store, going back, summing up.
+//! `burn session checkpoint`, `rollback` and `manifest`.
 
 use std::process::ExitCode;
 
@@ -103,7 +103,7 @@ pub(super) fn manifest(args: &ManifestArgs) -> anyhow::Result<ExitCode> {
     let same = differences.is_empty();
     if !same {
         warn(&format!(
-            "{}: the manifest differs in {}; `--write` writes it anew",
+            "{}: the manifest differs in {}; `--write` writes a new one",
             dir.display(),
             differences.join(", ")
         ));

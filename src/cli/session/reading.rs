@@ -53,7 +53,7 @@ pub(super) fn path(args: &PathArgs) -> anyhow::Result<ExitCode> {
     if args.store.json { print_document(path) } else { print_lines(path) }
 }
 
-/// Ends a command that was asked for an entry which the store does not have.
+/// Fails because the store does not have the entry.
 fn no_entry(store: &StoreDir, id: &str) -> anyhow::Result<ExitCode> {
     let message =
         format!("{} has no entry {id:?}; `burn session show` lists the entries", store.dir.display());
@@ -63,7 +63,7 @@ fn no_entry(store: &StoreDir, id: &str) -> anyhow::Result<ExitCode> {
     bail!(message);
 }
 
-/// Says what the index lacks: reading goes by it, and would pass over those entries in silence.
+/// Prints what the index lacks, because reading by the index skips these entries.
 fn warn_if_entries_are_missing(reader: &mut SessionReader) -> Result<(), SessionError> {
     for left in unindexed(reader)?.iter().filter(|left| left.has_lines) {
         warn(&format!("{left}, and not shown; {}", left.remedy()));
@@ -71,8 +71,8 @@ fn warn_if_entries_are_missing(reader: &mut SessionReader) -> Result<(), Session
     Ok(())
 }
 
-/// Entries as lines, or as one document; that is begun only when all of them were found sound. Memory holds one entry at a
-/// time, so for a document all of them are read twice.
+/// Prints entries as lines or as one document. A document begins only when all entries are sound. Because memory holds one entry at
+/// a time, they are read twice.
 fn print_frames<F: Iterator<Item = Result<SegmentFrame, SessionError>>>(
     frames: impl Fn() -> F,
     json: bool,
@@ -84,7 +84,7 @@ fn print_frames<F: Iterator<Item = Result<SegmentFrame, SessionError>>>(
     print_lines(frames())
 }
 
-/// An entry of a document: a frame without its schema, which is the store's affair.
+/// An entry of a document: a frame without its schema.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct ShownEntry<'a> {
@@ -118,7 +118,8 @@ impl<'a> ShownEntry<'a> {
     }
 }
 
-/// Prints a document of entries that were verified before. One that changed since ends it in the middle, with an error.
+/// Prints a document of entries that were verified before. If an entry has changed since, the document ends in the middle with an
+/// error.
 fn print_document(
     frames: impl Iterator<Item = Result<SegmentFrame, SessionError>>,
 ) -> anyhow::Result<ExitCode> {
@@ -192,7 +193,7 @@ pub(super) fn export(args: &ExportArgs) -> anyhow::Result<ExitCode> {
     let file = disk::File::create_new(path)?;
     let written = write_export(&file, view);
     if written.is_err() {
-        // Half an export under the name of a whole one would mislead.
+        // Half an export must not be mistaken for a whole one.
         let _ = disk::remove_file(path);
     }
     let exported = written?;

@@ -13,10 +13,10 @@ use crate::session::{
     SessionStoreV2, StoreHead, parse_import_line,
 };
 
-/// How many entries `append --group` acknowledges together.
+/// The number of entries that `append --group` acknowledges together.
 const GROUP_ENTRIES: usize = 1000;
 
-/// A line of input, and where it stands, for messages.
+/// The place of a line of input, for messages.
 struct Line<'a> {
     name: &'a str,
     /// From 1.
@@ -41,7 +41,7 @@ impl Line<'_> {
     }
 }
 
-/// The failure of a line of input, for a document.
+/// Returns the failure of a line of input, for a document.
 fn failure_in_line(error: &anyhow::Error, number: u64, offset: u64) -> Failure {
     let class = error.downcast_ref::<SessionError>().map_or("invalid_line", |error| error.class().as_str());
     Failure::new(class, &format!("{error:#}")).in_line(number, offset)
@@ -79,7 +79,7 @@ pub(super) fn append(args: &AppendArgs) -> anyhow::Result<ExitCode> {
         at.number += 1;
         at.offset += line.len() as u64;
         line.clear();
-        // One byte more than a line may have: enough to refuse it.
+        // One byte more than a line may have, so that a longer line is noticed.
         let mut limited = (&mut input).take(MAX_LINE_BYTES + 1);
         if limited.read_until(b'\n', &mut line).context("cannot read standard input")? == 0 {
             break;
@@ -91,7 +91,7 @@ pub(super) fn append(args: &AppendArgs) -> anyhow::Result<ExitCode> {
         let row = match entry.and_then(|entry| store.append_entry(&entry).with_context(|| at.to_string())) {
             Ok(row) => row,
             Err(error) => {
-                // What came before is acknowledged first.
+                // Entries before the line are acknowledged first.
                 acknowledge(&mut store, &mut waiting)?;
                 if !args.writer.store.json {
                     return Err(error);
@@ -115,7 +115,7 @@ pub(super) fn append(args: &AppendArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// An entry to append: keys of its payload sorted, as the store's other writers do.
+/// Reads an entry to append and sorts the keys of its payload, because the format's other writers do so.
 fn parse_entry(line: &str) -> Result<NewEntry<'_>, SessionError> {
     match parse_import_line(line, false)? {
         ImportLine::Entry(entry) => {

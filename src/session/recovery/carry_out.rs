@@ -1,24 +1,26 @@
-//! Making a store what recovery decided, and reporting it.
+//! Makes a store what recovery decided, and reports it.
 //!
-//! May append an LF to a segment, append to or replace the index, cut and rename segments, in the order that recovery's own
-//! documentation gives and needs. Promises: no row is written before the bytes it certifies are on stable storage; a row that
-//! could be written only in part is taken back.
+//! Touches: appends an LF to segments, appends to or replaces the index, cuts and renames segments.
+//!
+//! Guarantees: no row is written before the bytes that it certifies are on stable storage; a row that could be written only in
+//! part is cut off again. The order of the steps is that of docs/session-store.md, because a crash between two steps must
+//! recover to the same outcome.
 
-use super::plan::{Keep, Plan, has_entry_of};
+use super::plan::{Plan, Replaced, has_entry_of};
 use crate::disk;
 use crate::session::error::SessionError;
 use crate::session::index::Rows;
-use crate::session::layout::{self, Layout, SegmentFiles, SyncedBeside};
+use crate::session::layout::{self, Layout, REBUILD_STAGE, SegmentFiles};
 use crate::session::report::{
     ChangedCrc, LostEntry, QuarantinedFile, SessionRecoveryReport, TruncatedFile, UnindexedRange,
 };
 
-/// What a recovered store is.
+/// A store after recovery.
 #[derive(Debug)]
 pub(crate) struct Recovered {
     pub(crate) rows: Rows,
-    /// The payload hashes of all rows; none with [`Verify::Rows`].
-    pub(crate) payload_hashes: Option<Vec<[u8; 32]>>,
+    /// The payload hashes of all rows; empty when the frames were not read.
+    pub(crate) payload_hashes: Vec<[u8; 32]>,
     pub(crate) report: SessionRecoveryReport,
 }
 
@@ -26,10 +28,9 @@ pub(super) fn carry_out(
     layout: &Layout,
     files: &SegmentFiles,
     plan: Plan,
-    synced: SyncedBeside,
 ) -> Result<Recovered, SessionError> {
     let mut report = SessionRecoveryReport {
-        index_rebuilt: plan.staged.is_some(),
+        index_rebuilt: plan.replaced.is_some(),
         rows_before: Some(plan.first_new as u64),
         rows_after: plan.rows.len() as u64,
         gaps: gaps(&plan.rows),
@@ -48,19 +49,17 @@ pub(super) fn carry_out(
         file.sync_data()?;
         report.healed.push(name(segment_seq));
     }
-    // Whoever wrote the frames may have been killed before the sync, and nothing else would ever ask for it.
-    // Data before names: rows and names that are durable must not lead to frames that are not.
-    synced.finish()?;
+    // The segments are synced already; names and rows come after the data that they lead to.
     layout.sync_inherited()?;
-    if let Some((old, reason)) = plan.replaced {
+    if let Some(Replaced { rows: old, reason }) = plan.replaced {
         report.reason = Some(reason);
         report.rows_before = old.as_ref().map(|old| old.len() as u64);
         if let Some(old) = &old {
             compare(old, &plan.rows, &mut report);
         }
-    }
-    if let Some(staged) = plan.staged {
-        staged.rename_over(&layout.index_file_path())?;
+        layout.replace(REBUILD_STAGE, &layout.index_file_path(), |file| {
+            plan.rows.write_lines(0..plan.rows.len(), |lines| Ok(file.write_all(lines)?))
+        })?;
     } else if plan.complete_index || plan.first_new < plan.rows.len() {
         append_rows(layout, &plan.rows, plan.first_new, plan.complete_index)?;
     }
@@ -78,15 +77,11 @@ pub(super) fn carry_out(
             file: name(cut.segment_seq),
             length: cut.range.start,
             from_length: cut.range.end,
-            reason: if saved.is_some() { cut.reason } else { "only white space stands there".to_owned() },
+            reason: if saved.is_some() { cut.reason } else { "only white space".to_owned() },
             saved_as: saved.map(|saved| layout.relative(&saved)),
         });
     }
-    let payload_hashes = match plan.keep {
-        Keep::Facts(verified) => Some(verified.payload_hashes()),
-        Keep::Hashes => Some(plan.payload_hashes),
-        Keep::Nothing => None,
-    };
+    let payload_hashes = plan.verified.map(|verified| verified.payload_hashes()).unwrap_or_default();
     Ok(Recovered { rows: plan.rows, payload_hashes, report })
 }
 
@@ -100,13 +95,13 @@ fn append_rows(layout: &Layout, rows: &Rows, first_new: usize, complete: bool) -
         .and_then(|()| rows.write_lines(first_new..rows.len(), |block| Ok(file.write_all(block)?)))
         .and_then(|()| Ok(file.sync_data()?));
     if written.is_err() {
-        // Half a row would stop every reader until the next recovery, which a full disk stops, too.
+        // Half a row would stop every reader until the next recovery, which a full disk stops as well.
         let _ = file.set_len(len_bytes);
     }
     written
 }
 
-/// Reports entries of the old index that changed or went.
+/// Reports entries of the old index that changed or left.
 fn compare(old: &Rows, new: &Rows, report: &mut SessionRecoveryReport) {
     for row in 0..old.len() {
         let (numbers, entry_id) = (old.numbers(row), old.id(row).to_owned());
