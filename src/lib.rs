@@ -43,9 +43,11 @@
 //! | `agents` | session logs of coding agents into the ledger | `ledger`, `record`, `scan`, `lock`, `disk`, `home` |
 //! | `ingest` | from a journal into a key-value store and the ledger | `journal`, `ledger`, `lock`, `disk`, `home` |
 //! | `usage` | prices, and totals and costs over the turns of the archive | `archive`, `record`, `scan`, `home` |
+//! | `report` | one HTML page with charts and tables of usage and costs | `usage`, `archive`, `interrupt`, `printable` |
 //! | [`disk`] | durable file operations, the place where faults are injected | nothing of ours |
 //! | [`home`] | where files live; session ids that may become paths | nothing of ours |
 //! | [`interrupt`] | a request to stop that long work looks at | nothing of ours |
+//! | `printable` | text without what a terminal would obey | nothing of ours |
 //!
 //! # Features
 //!
@@ -68,9 +70,13 @@ pub mod interrupt;
 pub mod journal;
 pub mod ledger;
 pub mod lock;
+#[cfg(any(feature = "cli", feature = "report"))]
+mod printable;
 #[doc(hidden)] // For the benches and tests of this package; it may change in any release.
 pub mod publish;
 pub mod record;
+#[cfg(feature = "report")]
+pub mod report;
 pub mod scan;
 #[cfg(feature = "session")]
 pub mod session;

@@ -9,6 +9,9 @@ use std::process::ExitCode;
 use anyhow::{Context, anyhow};
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
+use crate::printable;
+use crate::usage::shown::grouped;
+
 mod book;
 mod clean;
 mod dev;
@@ -18,9 +21,9 @@ mod journal;
 mod ledger;
 mod manual;
 mod price;
-mod printable;
 mod progress;
 mod query;
+mod report;
 mod session;
 mod state;
 mod status;
@@ -46,6 +49,7 @@ Examples:
   burn ledger check                       find everything that is wrong with the ledger
   burn query turns --since 2026-04-20     ask for records
   burn usage --since 7d --by model        what was used, and what it cost
+  burn report                             the last year as one HTML page
   burn ingest                             take in what coding agents have logged"
 )]
 pub struct Cli {
@@ -64,6 +68,8 @@ enum Command {
     /// Add up tokens and costs, by period and by dimension.
     #[command(visible_alias = "summary")]
     Usage(Box<usage::UsageArgs>),
+    /// Write one HTML page with charts and tables of usage and costs.
+    Report(Box<report::ReportArgs>),
     /// Show what a model costs at a time.
     Prices(price::PricesArgs),
     /// Append to, read, check and repair session stores.
@@ -133,6 +139,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Ledger(args) => ledger::run(args),
         Command::Query(args) => query::run(args),
         Command::Usage(args) => usage::run(*args),
+        Command::Report(args) => report::run(*args),
         Command::Prices(args) => price::run(args),
         Command::Session(args) => session::run(args),
         Command::Book(args) => book::run(args),
@@ -345,19 +352,6 @@ fn human_bytes(bytes: u64) -> String {
         Some((unit, size)) => format!("{:.1} {unit}", bytes as f64 / size),
         None => format!("{bytes} bytes"),
     }
-}
-
-/// A number with its thousands set apart: `2,345,678`.
-fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
 }
 
 /// `1 turn`, `2 turns`; `2 entries`, `2 days`.

@@ -15,8 +15,8 @@ use crate::archive::{self, ArchiveError, Options, Paths, Unobserved};
 use crate::home::Home;
 use crate::interrupt::Interrupt;
 use crate::usage::{
-    self, Answer, Bound, DIMENSIONS_MAX, Dimension, Filters, Instant, Pattern, Period, Prices, Question,
-    SortKey, Sums, UsageError, WeekStart, Zone,
+    self, Answer, Bound, DIMENSIONS_MAX, Dimension, Filters, Instant, Pattern, Period, Prices, PricesError,
+    Question, SortKey, Sums, UsageError, WeekStart, Zone,
 };
 
 #[derive(Debug, Args)]
@@ -42,6 +42,40 @@ pub(super) struct UsageArgs {
     /// What rows are told apart by, at most 4, with commas between them or given again.
     #[arg(long, value_name = "DIM", value_delimiter = ',', allow_hyphen_values = true)]
     by: Vec<String>,
+    #[command(flatten)]
+    selection: SelectionArgs,
+    /// Order rows by period, usd, tokens, turns, a class of tokens or a dimension, :asc or :desc.
+    #[arg(long, value_name = "KEY[:asc|:desc]")]
+    sort: Option<String>,
+    /// So many rows, and one for all others.
+    #[arg(long, value_name = "N", allow_hyphen_values = true)]
+    limit: Option<String>,
+    /// Rows of zeros for empty hours, days, weeks and months.
+    #[arg(long)]
+    fill: bool,
+    /// The block of five hours that is under way: time left, tokens and cost a minute.
+    #[arg(long)]
+    active: bool,
+    /// Name the turns behind each row, by their bytes in the ledger.
+    #[arg(long)]
+    explain: bool,
+    /// Where turns come from [default: archive]
+    #[arg(long, value_enum)]
+    from: Option<From>,
+    /// All digits of tokens and costs.
+    #[arg(long, conflicts_with_all = ["json", "csv"])]
+    exact: bool,
+    /// Print CSV.
+    #[arg(long, conflicts_with = "json")]
+    csv: bool,
+    /// Print one JSON document.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Which turns, in which zone, at which prices: what commands about usage have in common.
+#[derive(Debug, Args)]
+pub(super) struct SelectionArgs {
     /// Nothing before this time.
     #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     since: Option<String>,
@@ -81,42 +115,15 @@ pub(super) struct UsageArgs {
     /// Turns whose stamps say this.
     #[arg(long, value_name = "KEY=VALUE", alias = "enrichment", allow_hyphen_values = true)]
     tag: Vec<String>,
-    /// Order rows by period, usd, tokens, turns, a class of tokens or a dimension, :asc or :desc.
-    #[arg(long, value_name = "KEY[:asc|:desc]")]
-    sort: Option<String>,
-    /// So many rows, and one for all others.
-    #[arg(long, value_name = "N", allow_hyphen_values = true)]
-    limit: Option<String>,
-    /// Rows of zeros for empty hours, days, weeks and months.
-    #[arg(long)]
-    fill: bool,
-    /// The block of five hours that is under way: time left, tokens and cost a minute.
-    #[arg(long)]
-    active: bool,
-    /// Name the turns behind each row, by their bytes in the ledger.
-    #[arg(long)]
-    explain: bool,
-    /// Where turns come from [default: archive]
-    #[arg(long, value_enum)]
-    from: Option<From>,
     /// Do not bring the archive up to date first.
     #[arg(long)]
-    no_build: bool,
+    pub(super) no_build: bool,
     /// A price table to ask first, instead of prices.json of the home.
     #[arg(long, value_name = "FILE")]
     prices: Option<PathBuf>,
     /// Worker threads [default: one for each core]
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
-    threads: usize,
-    /// All digits of tokens and costs.
-    #[arg(long, conflicts_with_all = ["json", "csv"])]
-    exact: bool,
-    /// Print CSV.
-    #[arg(long, conflicts_with = "json")]
-    csv: bool,
-    /// Print one JSON document.
-    #[arg(long)]
-    json: bool,
+    pub(super) threads: usize,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -128,7 +135,11 @@ enum From {
 }
 
 fn refused(reason: impl std::fmt::Display) -> ! {
-    wrong_usage(&["usage"], &reason.to_string())
+    refused_by("usage", reason)
+}
+
+fn refused_by(command: &str, reason: impl std::fmt::Display) -> ! {
+    wrong_usage(&[command], &reason.to_string())
 }
 
 /// Now; tests set it.
@@ -145,13 +156,10 @@ pub(super) fn run(args: UsageArgs) -> anyhow::Result<ExitCode> {
     let mut question = question(&args, now);
     let home = Home::from_env()?;
     let paths = Paths::of_home(&home);
-    let prices = match &args.prices {
-        Some(path) => Prices::with_own(path)?,
-        None => Prices::of_home(&home)?,
-    };
+    let prices = args.selection.prices(&home)?;
     let from = args.from.unwrap_or(From::Archive);
     let interrupt = interrupt::watch();
-    if from == From::Archive && !args.no_build {
+    if from == From::Archive && !args.selection.no_build {
         bring_up_to_date(&paths, &interrupt)?;
     }
     let ask = |question: &Question| -> Result<Answer, UsageError> {
@@ -217,7 +225,7 @@ fn print_answer(
 }
 
 /// Reads into the archive what the ledger has more, if nobody else builds it.
-fn bring_up_to_date(paths: &Paths, interrupt: &Interrupt) -> anyhow::Result<()> {
+pub(super) fn bring_up_to_date(paths: &Paths, interrupt: &Interrupt) -> anyhow::Result<()> {
     let has_ledger = paths.ledger.try_exists().unwrap_or(true);
     let has_archive = paths.archive.try_exists().unwrap_or(true);
     if !has_ledger {
@@ -281,36 +289,11 @@ fn question(args: &UsageArgs, now: Instant) -> Question {
     if let Some(place) = (1..by.len()).find(|place| by[..*place].contains(&by[*place])) {
         refused(format!("--by names {} twice", by[place].name()));
     }
-    let zone = match &args.tz {
-        None => Zone::local(),
-        Some(name) => Zone::named(name).unwrap_or_else(|reason| refused(format!("--tz: {reason}"))),
-    };
-    let week_start = match args.week_start.as_deref() {
-        None | Some("monday") => WeekStart::Monday,
-        Some("sunday") => WeekStart::Sunday,
-        Some("saturday") => WeekStart::Saturday,
-        Some(other) => refused(format!("--week-start: {other:?} is none of monday, sunday, saturday")),
-    };
-    let bound = |bound: Bound, option: &str, text: &Option<String>| {
-        let parse = |text: &String| bound.parse(text, &zone, week_start, now);
-        text.as_ref().map(|text| parse(text).unwrap_or_else(|reason| refused(format!("{option}: {reason}"))))
-    };
-    let mut since = bound(Bound::Since, "--since", &args.since);
-    let until = bound(Bound::Until, "--until", &args.until);
-    if let (Some(first), Some(last)) = (since, until)
-        && first > last
-    {
-        refused(format!(
-            "--since is after --until: {} and {}",
-            first.to_rfc3339_nanos(),
-            last.to_rfc3339_nanos()
-        ));
-    }
-    let filters = filters(args);
-    let is_plain = period.is_none() && by.is_empty() && since.is_none() && until.is_none();
-    if is_plain && filters.is_empty() {
+    let mut selected = args.selection.question("usage", now);
+    let is_bound = selected.since.is_some() || selected.until.is_some();
+    if period.is_none() && by.is_empty() && !is_bound && selected.filters.is_empty() {
         period = Some(Period::Day);
-        since = Bound::Since.parse("7d", &zone, week_start, now).ok();
+        selected.since = Bound::Since.parse("7d", &selected.zone, selected.week_start, now).ok();
     }
     if args.explain && args.active {
         refused("--explain is not for --active");
@@ -320,38 +303,68 @@ fn question(args: &UsageArgs, now: Instant) -> Question {
         number.unwrap_or_else(|| refused(format!("--limit: {text:?} is no number of rows from 1")))
     });
     let sort = args.sort.as_ref().map(|text| sort(text, period, &by));
-    Question {
-        period,
-        by,
-        zone,
-        week_start,
-        since,
-        until,
-        filters,
-        sort,
-        limit,
-        fill: args.fill,
-        explain: args.explain,
-        threads: args.threads,
-    }
+    Question { period, by, sort, limit, fill: args.fill, explain: args.explain, ..selected }
 }
 
-fn filters(args: &UsageArgs) -> Filters {
-    let patterns = |texts: &[String]| texts.iter().map(Pattern::new).collect();
-    let tag = |text: &String| match text.split_once('=') {
-        Some((key, value)) if !key.is_empty() => (key.to_owned(), Pattern::new(value)),
-        _ => refused(format!("--tag: {text:?} is no KEY=VALUE")),
-    };
-    Filters {
-        model: patterns(&args.model),
-        provider: patterns(&args.provider),
-        project: patterns(&args.project),
-        source: patterns(&args.source),
-        session: patterns(&args.session),
-        subagent: patterns(&args.subagent),
-        activity: patterns(&args.activity),
-        machine: patterns(&args.machine),
-        tag: args.tag.iter().map(tag).collect(),
+impl SelectionArgs {
+    /// The table to ask first: the one that is named, else that of the home.
+    pub(super) fn prices(&self, home: &Home) -> Result<Prices, PricesError> {
+        match &self.prices {
+            Some(path) => Prices::with_own(path),
+            None => Prices::of_home(home),
+        }
+    }
+
+    /// The question about these turns. What makes no sense ends the program with the usage of `command`.
+    pub(super) fn question(&self, command: &str, now: Instant) -> Question {
+        let refused = |reason: String| -> ! { refused_by(command, reason) };
+        let zone = match &self.tz {
+            None => Zone::local(),
+            Some(name) => Zone::named(name).unwrap_or_else(|reason| refused(format!("--tz: {reason}"))),
+        };
+        let week_start = match self.week_start.as_deref() {
+            None | Some("monday") => WeekStart::Monday,
+            Some("sunday") => WeekStart::Sunday,
+            Some("saturday") => WeekStart::Saturday,
+            Some(other) => refused(format!("--week-start: {other:?} is none of monday, sunday, saturday")),
+        };
+        let bound = |bound: Bound, option: &str, text: &Option<String>| {
+            let parse = |text: &String| bound.parse(text, &zone, week_start, now);
+            text.as_ref()
+                .map(|text| parse(text).unwrap_or_else(|reason| refused(format!("{option}: {reason}"))))
+        };
+        let since = bound(Bound::Since, "--since", &self.since);
+        let until = bound(Bound::Until, "--until", &self.until);
+        if let (Some(first), Some(last)) = (since, until)
+            && first > last
+        {
+            refused(format!(
+                "--since is after --until: {} and {}",
+                first.to_rfc3339_nanos(),
+                last.to_rfc3339_nanos()
+            ));
+        }
+        let filters = self.filters(command);
+        Question { zone, week_start, since, until, filters, threads: self.threads, ..Question::default() }
+    }
+
+    fn filters(&self, command: &str) -> Filters {
+        let patterns = |texts: &[String]| texts.iter().map(Pattern::new).collect();
+        let tag = |text: &String| match text.split_once('=') {
+            Some((key, value)) if !key.is_empty() => (key.to_owned(), Pattern::new(value)),
+            _ => refused_by(command, format!("--tag: {text:?} is no KEY=VALUE")),
+        };
+        Filters {
+            model: patterns(&self.model),
+            provider: patterns(&self.provider),
+            project: patterns(&self.project),
+            source: patterns(&self.source),
+            session: patterns(&self.session),
+            subagent: patterns(&self.subagent),
+            activity: patterns(&self.activity),
+            machine: patterns(&self.machine),
+            tag: self.tag.iter().map(tag).collect(),
+        }
     }
 }
 

@@ -2,8 +2,9 @@
 //!
 //! Guarantees: a number is never cut. Columns for which there is no room are named below the table.
 
-use super::{grouped, printable};
-use crate::usage::{Answer, AnswerRow, Dimension, Instant, Period, Reason, RowPeriod, Sums, Usd};
+use super::printable;
+use crate::usage::shown::{cost, dollars, grouped, short};
+use crate::usage::{Answer, AnswerRow, Dimension, Instant, Period, Reason, RowPeriod, Sums};
 
 /// How a table may look.
 pub(super) struct Look {
@@ -37,15 +38,8 @@ impl Look {
     }
 
     fn usd(&self, sums: &Sums) -> String {
-        if sums.unpriced_tokens > 0 && sums.unpriced_tokens == sums.tokens() && sums.usd == Usd::ZERO {
-            return "unpriced".to_owned();
-        }
-        let bound = match Answer::is_lower_bound(sums) {
-            true if self.is_unicode => "≥ ",
-            true => "> ",
-            false => "",
-        };
-        format!("{bound}{}", if self.is_exact { format!("${}", sums.usd) } else { dollars(sums.usd) })
+        let sign = if self.is_unicode { "≥ " } else { "> " };
+        cost(sums, sign, |usd| if self.is_exact { format!("${usd}") } else { dollars(usd) })
     }
 
     fn bar(&self, share: f64) -> String {
@@ -56,31 +50,6 @@ impl Look {
         let eighths = (share * (CELLS * 8) as f64).round() as usize;
         let part = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"][eighths % 8];
         format!("{}{part}", "█".repeat(eighths / 8))
-    }
-}
-
-/// `$1,234.56`.
-fn dollars(usd: Usd) -> String {
-    let cents = usd.cents();
-    let whole = u64::try_from(cents / 100).unwrap_or(u64::MAX);
-    format!("${}.{:02}", grouped(whole), cents % 100)
-}
-
-/// A count in units of 1000: `842 k`, `61.2 M`.
-fn short(count: i128) -> String {
-    let (mut value, mut unit) = (count as f64, "");
-    for next in ["k", "M", "G", "T", "P", "E"] {
-        // What would be shown as 1000 is 1.0 of the next unit.
-        if value < 999.5 {
-            break;
-        }
-        value /= 1000.0;
-        unit = next;
-    }
-    match unit {
-        "" => count.to_string(),
-        unit if value < 99.95 => format!("{value:.1} {unit}"),
-        unit => format!("{value:.0} {unit}"),
     }
 }
 
@@ -106,7 +75,7 @@ pub(super) fn table(answer: &Answer, now: Instant, look: &Look) -> String {
         cells: sums.iter().map(|sums| cell(sums)).collect(),
     };
     let mut names = names(answer);
-    let cost = number("cost", &|sums| look.usd(sums));
+    let costs = number("cost", &|sums| look.usd(sums));
     let percent = number("%", &|sums| format!("{:.1}", 100.0 * share(answer, sums)));
     let bar = Column {
         title: String::new(),
@@ -130,7 +99,7 @@ pub(super) fn table(answer: &Answer, now: Instant, look: &Look) -> String {
     let mut left_out: Vec<&str> = Vec::new();
     let mut bar = Some(bar);
     let width_of = |names: &[Column], middle: &[Column], bar: &Option<Column>| -> usize {
-        let columns = names.iter().chain(middle).chain([&cost, &percent]).chain(bar);
+        let columns = names.iter().chain(middle).chain([&costs, &percent]).chain(bar);
         columns.map(|column| column.width() + 2).sum::<usize>().saturating_sub(2)
     };
     if let Some(width) = look.width {
@@ -152,7 +121,7 @@ pub(super) fn table(answer: &Answer, now: Instant, look: &Look) -> String {
         let over = width_of(&names, &middle, &bar).saturating_sub(width);
         cut_names(&mut names, over, answer);
     }
-    let columns: Vec<&Column> = names.iter().chain(&middle).chain([&cost, &percent]).chain(&bar).collect();
+    let columns: Vec<&Column> = names.iter().chain(&middle).chain([&costs, &percent]).chain(&bar).collect();
     let widths: Vec<usize> = columns.iter().map(|column| column.width()).collect();
     let line = |cell: &dyn Fn(&Column) -> String, style: Option<&str>| {
         let mut out = String::new();

@@ -7,7 +7,9 @@ use std::path::PathBuf;
 use super::instant::{DAY_SECONDS, Instant, civil};
 use super::money::{TooLarge, Usd};
 use super::question::{DIMENSIONS_MAX, Dimension, Period, Question, SortKey};
-use super::tally::{Dimensions, ExplainedTurn, PeriodKey, Reason, Row as Growing, Sums, Tally};
+use super::tally::{
+    Dimensions, ExplainedTurn, Group, LowerBounds, PeriodKey, Reason, Row as Growing, Sums, Tally, Times,
+};
 use super::zone::month_after;
 
 /// Hours of a block.
@@ -26,6 +28,10 @@ pub struct Answer {
     pub rows: Vec<AnswerRow>,
     /// All rows together.
     pub total: Sums,
+    /// What the tokens read from caches would have cost as plain input, minus what they did; where both prices are known.
+    pub cache_saved: Usd,
+    /// Why turns are lower bounds.
+    pub lower_bounds: LowerBounds,
     /// Tokens without a price: most tokens first.
     pub unpriced: Vec<Unpriced>,
     /// Turns without a time that a bound kept out.
@@ -105,6 +111,8 @@ pub struct RowPeriod {
 pub(super) struct Finished {
     pub rows: Vec<AnswerRow>,
     pub total: Sums,
+    pub cache_saved: Usd,
+    pub lower_bounds: LowerBounds,
     pub unpriced: Vec<Unpriced>,
     pub undated_left_out: u64,
     pub invalid_turns: u64,
@@ -112,36 +120,39 @@ pub(super) struct Finished {
     pub turns_seen: u64,
 }
 
-pub(super) fn finish(question: &Question, tallies: Vec<Tally<'_>>) -> Result<Finished, TooLarge> {
+/// What all threads have added up; `None` where there was no thread.
+pub(super) fn merge(tallies: Vec<Tally<'_>>) -> Result<Option<Tally<'_>>, TooLarge> {
     let mut tallies = tallies.into_iter();
-    let Some(mut all) = tallies.next() else {
-        return Ok(Finished {
-            rows: Vec::new(),
-            total: Sums::default(),
-            unpriced: Vec::new(),
-            undated_left_out: 0,
-            invalid_turns: 0,
-            other_rows: None,
-            turns_seen: 0,
-        });
-    };
+    let Some(mut all) = tallies.next() else { return Ok(None) };
     if let Some(error) = all.error {
         return Err(error);
     }
     for tally in tallies {
         all.merge(tally)?;
     }
+    Ok(Some(all))
+}
+
+/// What the sums come to, for each question in turn. Takes the rows.
+pub(super) fn finish(all: &mut Tally<'_>) -> Result<Vec<Finished>, TooLarge> {
+    let groups = std::mem::take(&mut all.groups);
+    groups.into_iter().map(|group| finish_group(group, all)).collect()
+}
+
+fn finish_group(mut group: Group<'_>, all: &Tally<'_>) -> Result<Finished, TooLarge> {
+    let question = group.question;
+    let selection = &all.selections[group.selection];
     if question.period == Some(Period::Block) {
-        put_into_blocks(&mut all)?;
+        put_into_blocks(&mut group, &selection.hours)?;
     }
-    let mut keyed: Vec<((PeriodKey, Dimensions), Growing)> = all.rows.drain().collect();
+    let mut keyed: Vec<((PeriodKey, Dimensions), Growing)> = group.rows.drain().collect();
     fill(question, &mut keyed);
     let mut periods: HashMap<PeriodKey, Option<RowPeriod>> = HashMap::new();
     let mut rows: Vec<AnswerRow> = keyed
         .into_iter()
         .map(|((key, dimensions), mut growing)| {
             growing.turns_at.sort_by_key(|turn| turn.offset);
-            let period = periods.entry(key).or_insert_with(|| row_period(question, key, &all));
+            let period = periods.entry(key).or_insert_with(|| row_period(&group, key, all));
             AnswerRow {
                 period: period.clone(),
                 values: dimensions[..question.by.len()]
@@ -157,7 +168,7 @@ pub(super) fn finish(question: &Question, tallies: Vec<Tally<'_>>) -> Result<Fin
         .collect();
     rows.sort_by(|a, b| order(question, a, b));
     let other_rows = limit(question, &mut rows)?;
-    let mut unpriced: Vec<Unpriced> = all
+    let mut unpriced: Vec<Unpriced> = selection
         .unpriced
         .iter()
         .filter(|(_, tokens)| **tokens > 0)
@@ -172,12 +183,15 @@ pub(super) fn finish(question: &Question, tallies: Vec<Tally<'_>>) -> Result<Fin
             .cmp(&a.tokens)
             .then_with(|| (&a.model, a.reason.as_str()).cmp(&(&b.model, b.reason.as_str())))
     });
+    let calls = if question.has_tool() { selection.total.calls } else { 0 };
     Ok(Finished {
         rows,
-        total: all.total,
+        total: Sums { calls, ..selection.total },
+        cache_saved: selection.cache_saved,
+        lower_bounds: selection.lower_bounds,
         unpriced,
-        undated_left_out: all.undated_left_out,
-        invalid_turns: all.invalid_turns,
+        undated_left_out: selection.undated_left_out,
+        invalid_turns: selection.lower_bounds.invalid_turns,
         other_rows,
         turns_seen: all.seen_turns,
     })
@@ -185,8 +199,8 @@ pub(super) fn finish(question: &Question, tallies: Vec<Tally<'_>>) -> Result<Fin
 
 /// Puts hours of UTC together in blocks. A block begins at the hour of its first turn; a turn 5 hours or more after that hour, or
 /// after the turn before, begins the next one. Both can only be between hours, so an hour is never divided.
-fn put_into_blocks(all: &mut Tally<'_>) -> Result<(), TooLarge> {
-    let mut hours: Vec<_> = all.hours.iter().map(|(hour, times)| (*hour, *times)).collect();
+fn put_into_blocks(group: &mut Group<'_>, hours: &HashMap<i64, Times>) -> Result<(), TooLarge> {
+    let mut hours: Vec<_> = hours.iter().map(|(hour, times)| (*hour, *times)).collect();
     hours.sort_unstable();
     let mut starts: HashMap<i64, i64> = HashMap::new();
     let mut block: Option<(i64, Instant)> = None;
@@ -203,12 +217,12 @@ fn put_into_blocks(all: &mut Tally<'_>) -> Result<(), TooLarge> {
         block = Some((start, last));
         starts.insert(hour, start);
     }
-    for ((key, dimensions), row) in std::mem::take(&mut all.rows) {
+    for ((key, dimensions), row) in std::mem::take(&mut group.rows) {
         let key = match key {
             PeriodKey::Block(hour) => PeriodKey::Block(starts.get(&hour).copied().unwrap_or(hour)),
             key => key,
         };
-        let own = all.rows.entry((key, dimensions)).or_default();
+        let own = group.rows.entry((key, dimensions)).or_default();
         own.sums.add(&row.sums)?;
         own.turns_at.extend(row.turns_at);
         own.turn_numbers.extend(row.turn_numbers);
@@ -271,7 +285,8 @@ fn date(day: i64) -> String {
     format!("{year:04}-{month:02}-{day:02}")
 }
 
-fn row_period(question: &Question, key: PeriodKey, all: &Tally<'_>) -> Option<RowPeriod> {
+fn row_period(group: &Group<'_>, key: PeriodKey, all: &Tally<'_>) -> Option<RowPeriod> {
+    let question = group.question;
     let zone = &question.zone;
     let of = |key: String, start: i64, end: i64| {
         Some(RowPeriod { key, start: Some(Instant::at(start)), end: Some(Instant::at(end)) })
@@ -308,7 +323,7 @@ fn row_period(question: &Question, key: PeriodKey, all: &Tally<'_>) -> Option<Ro
         }
         PeriodKey::Session(source, session) => {
             let name = |number| all.texts.get(number).unwrap_or_default();
-            let times = all.session_times.get(&(source, session));
+            let times = group.session_times.get(&(source, session));
             Some(RowPeriod {
                 key: format!("{}/{}", name(source), name(session)),
                 start: times.map(|times| times.0),
@@ -363,7 +378,7 @@ fn order(question: &Question, a: &AnswerRow, b: &AnswerRow) -> Ordering {
         .then_with(|| (0..question.by.len()).map(value_of).find(|o| o.is_ne()).unwrap_or(Ordering::Equal))
 }
 
-/// Adds up the rows beyond the limit in one.
+/// Adds up the rows beyond the question's limit in one.
 fn limit(question: &Question, rows: &mut Vec<AnswerRow>) -> Result<Option<u64>, TooLarge> {
     let Some(limit) = question.limit.filter(|limit| *limit < rows.len()) else { return Ok(None) };
     let others = rows.split_off(limit);
@@ -390,6 +405,14 @@ fn limit(question: &Question, rows: &mut Vec<AnswerRow>) -> Result<Option<u64>, 
 }
 
 impl Answer {
+    /// Adds up the rows beyond the first ones in one, as a limit of the question does. Not for tools: their turns are not known any more.
+    #[cfg(feature = "report")]
+    pub(crate) fn limit_rows(&mut self, limit_rows: usize) -> Result<(), TooLarge> {
+        let question = Question { limit: Some(limit_rows), ..self.question.clone() };
+        self.other_rows = limit(&question, &mut self.rows)?;
+        Ok(())
+    }
+
     /// Whether the cost is only a lower bound.
     pub fn is_lower_bound(sums: &Sums) -> bool {
         sums.unpriced_tokens > 0 || sums.lower_bound_turns > 0

@@ -45,10 +45,13 @@ pub mod instant;
 mod money;
 pub mod prices;
 mod question;
+#[cfg(any(feature = "cli", feature = "report"))]
+pub(crate) mod shown;
 mod tally;
 pub mod turn;
-mod zone;
+pub(crate) mod zone;
 
+use std::collections::HashMap;
 use std::ops::ControlFlow;
 
 pub use answer::{Answer, AnswerRow, LedgerUsed, PricesUsed, RowPeriod, Unpriced};
@@ -57,7 +60,7 @@ pub use instant::Instant;
 pub use money::{TooLarge, Usd};
 pub use prices::{PriceTable, Prices, PricesError};
 pub use question::{DIMENSIONS_MAX, Dimension, Filters, Pattern, Period, Question, SortKey};
-pub use tally::{ExplainedTurn, PricedAs, Reason, Sums};
+pub use tally::{ExplainedTurn, LowerBounds, PricedAs, Reason, Sums};
 pub use zone::{Bound, TIME_FORMS, WeekStart, Zone};
 
 use crate::archive::query::{TurnScan, scan_turns};
@@ -79,27 +82,63 @@ pub fn ask(
     if question.explain {
         return explain(paths, question, prices, interrupt);
     }
-    let question = question.completed();
+    one(ask_all(paths, std::slice::from_ref(question), prices, interrupt)?)
+}
+
+/// Answers several questions from one state of the archive, in the order of the questions: its turns are read and priced once. No
+/// turns are explained. The threads are those of the first question.
+///
+/// # Errors
+/// [`UsageError`].
+pub fn ask_all(
+    paths: &Paths,
+    questions: &[Question],
+    prices: &Prices,
+    interrupt: &Interrupt,
+) -> Result<Vec<Answer>, UsageError> {
+    let questions: Vec<Question> =
+        questions.iter().map(|question| Question { explain: false, ..question.completed() }).collect();
+    let (ledger, tallies) = tally_archive(paths, &questions, interrupt, || Tally::new(&questions, prices))?;
+    answers(&questions, prices, ledger, tallies)
+}
+
+/// Answers questions as [`ask_all`] does, and says how many turns of the first question have each key of the enrichment.
+#[cfg(feature = "report")]
+pub(crate) fn ask_all_and_keys(
+    paths: &Paths,
+    questions: &[Question],
+    prices: &Prices,
+    interrupt: &Interrupt,
+) -> Result<(Vec<Answer>, HashMap<String, u64>), UsageError> {
+    let (ledger, tallies) =
+        tally_archive(paths, questions, interrupt, || Tally::new(questions, prices).counting_keys())?;
+    let merged = answer::merge(tallies)?;
+    let Some(mut merged) = merged else { return Ok((Vec::new(), HashMap::new())) };
+    let finished = answer::finish(&mut merged)?;
+    let keys = merged.into_key_turns();
+    Ok((documents(questions, prices, &ledger, finished), keys))
+}
+
+fn tally_archive<'q>(
+    paths: &Paths,
+    questions: &[Question],
+    interrupt: &Interrupt,
+    new: impl Fn() -> Tally<'q> + Sync,
+) -> Result<(LedgerUsed, Vec<Tally<'q>>), UsageError> {
     let scan = TurnScan {
-        columns: Tally::columns(&question),
-        between: between(&question),
+        columns: Tally::columns(questions),
+        between: between(questions),
         is_undated: &|ts| Instant::of_turn(ts).is_none(),
-        threads: question.threads,
+        threads: questions.first().map_or(0, |question| question.threads),
         interrupt,
     };
-    let (state, tallies) = scan_turns(
-        &paths.archive,
-        &scan,
-        || Tally::new(&question, prices),
-        |tally, turn| {
-            tally.add(turn, None);
-            if tally.error.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        },
-    )?;
+    let (state, tallies) = scan_turns(&paths.archive, &scan, new, |tally, turn| {
+        tally.add(turn, None);
+        if tally.error.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    })?;
     let bytes = std::fs::metadata(&paths.ledger).map_or(0, |ledger| ledger.len());
     let taken_in_bytes = u64::try_from(state.ledger_offset_bytes).unwrap_or(0);
-    let ledger = LedgerUsed { path: paths.ledger.clone(), taken_in_bytes, bytes };
-    answer(&question, prices, ledger, tallies)
+    Ok((LedgerUsed { path: paths.ledger.clone(), taken_in_bytes, bytes }, tallies))
 }
 
 /// Answers a question from the ledger: every whole line that it has now.
@@ -154,43 +193,70 @@ fn from_source(
     prices: &Prices,
     interrupt: &Interrupt,
 ) -> Result<Answer, UsageError> {
-    let question = question.completed();
-    let new = || Tally::new(&question, prices);
+    let questions = [question.completed()];
+    let new = || Tally::new(&questions, prices);
     let tallies = from_ledger::tally_ledger(source, end, question.threads, question.explain, interrupt, new)?;
     let ledger =
         LedgerUsed { path: source.path().to_owned(), taken_in_bytes: end, bytes: source.len_bytes() };
-    answer(&question, prices, ledger, tallies)
+    one(answers(&questions, prices, ledger, tallies)?)
 }
 
-fn answer(
-    question: &Question,
+fn answers(
+    questions: &[Question],
     prices: &Prices,
     ledger: LedgerUsed,
     tallies: Vec<Tally<'_>>,
-) -> Result<Answer, UsageError> {
-    let finished = answer::finish(question, tallies)?;
+) -> Result<Vec<Answer>, UsageError> {
+    let finished = match answer::merge(tallies)? {
+        Some(mut merged) => answer::finish(&mut merged)?,
+        None => answer::finish(&mut Tally::new(questions, prices))?,
+    };
+    Ok(documents(questions, prices, &ledger, finished))
+}
+
+/// The only answer.
+fn one(answers: Vec<Answer>) -> Result<Answer, UsageError> {
+    answers.into_iter().next().ok_or(UsageError::Archive(ArchiveError::Interrupted))
+}
+
+fn documents(
+    questions: &[Question],
+    prices: &Prices,
+    ledger: &LedgerUsed,
+    finished: Vec<answer::Finished>,
+) -> Vec<Answer> {
     let table = PriceTable::built_in();
-    Ok(Answer {
+    let prices = PricesUsed {
+        package: table.package().to_owned(),
+        version: table.version().to_owned(),
+        sha256: table.sha256().to_owned(),
+        own: prices.own().map(|(path, table)| (path.to_owned(), table.sha256().to_owned())),
+    };
+    let answer = |(question, finished): (&Question, answer::Finished)| Answer {
         question: question.clone(),
-        prices: PricesUsed {
-            package: table.package().to_owned(),
-            version: table.version().to_owned(),
-            sha256: table.sha256().to_owned(),
-            own: prices.own().map(|(path, table)| (path.to_owned(), table.sha256().to_owned())),
-        },
-        ledger,
+        prices: prices.clone(),
+        ledger: ledger.clone(),
         rows: finished.rows,
         total: finished.total,
+        cache_saved: finished.cache_saved,
+        lower_bounds: finished.lower_bounds,
         unpriced: finished.unpriced,
         undated_left_out: finished.undated_left_out,
         invalid_turns: finished.invalid_turns,
         other_rows: finished.other_rows,
         turns_seen: finished.turns_seen,
-    })
+    };
+    questions.iter().zip(finished).map(answer).collect()
 }
 
-/// Bounds on the text of `ts`: a turn's local date is at most a day from its date in UTC, whatever its offset.
-fn between(question: &Question) -> Option<(String, String)> {
+/// Bounds on the text of `ts` that the turns of all questions lie within: a turn's local date is at most a day from its date in UTC,
+/// whatever its offset. `None` where some question has none.
+fn between(questions: &[Question]) -> Option<(String, String)> {
+    let bounds: Option<Vec<_>> = questions.iter().map(between_of).collect();
+    bounds?.into_iter().reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)))
+}
+
+fn between_of(question: &Question) -> Option<(String, String)> {
     // Blocks are made of all turns, not of those within bounds.
     let since = question.since.filter(|_| question.period != Some(Period::Block))?;
     let date = |days: i64| {

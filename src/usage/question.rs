@@ -179,7 +179,7 @@ impl Filters {
     }
 
     /// The lists under their names.
-    pub(super) fn lists(&self) -> [(&'static str, &[Pattern]); 8] {
+    pub(crate) fn lists(&self) -> [(&'static str, &[Pattern]); 8] {
         [
             ("model", &self.model),
             ("provider", &self.provider),

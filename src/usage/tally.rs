@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use super::instant::{DAY_SECONDS, Instant, civil};
 use super::money::{TooLarge, Usd};
 use super::prices::{Context, Counts, PricedModel, Prices, Rates, Size};
-use super::question::{Dimension, Pattern, Period, Question};
+use super::question::{Dimension, Filters, Pattern, Period, Question};
 use super::turn::{PricingKeys, RecordedUsage};
 use super::zone::{Span, weekday};
 use crate::archive::query::{StoredNumber, TurnColumns, TurnFields};
@@ -43,6 +43,13 @@ impl Sums {
         input + output + cache_read + cache_create_5m + cache_create_1h
     }
 
+    /// Adds what is part of a sum that is within the range.
+    #[cfg(feature = "report")]
+    pub(crate) fn grow(&mut self, part: &Self) {
+        // Costs are not negative, so no part of a sum in the range leaves it.
+        let _ = self.add(part);
+    }
+
     pub(super) fn add(&mut self, other: &Self) -> Result<(), TooLarge> {
         self.turns += other.turns;
         self.calls += other.calls;
@@ -54,6 +61,25 @@ impl Sums {
         self.unpriced_tokens += other.unpriced_tokens;
         self.lower_bound_turns += other.lower_bound_turns;
         Ok(())
+    }
+}
+
+/// Why turns are only lower bounds. A turn may count for several reasons; [`Sums::lower_bound_turns`] counts it once.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LowerBounds {
+    /// Turns whose source recorded only a part of their usage.
+    pub partial_turns: u64,
+    /// Turns of which the size of the request, and with it the price, is not known.
+    pub tier_unknown_turns: u64,
+    /// Turns with a value that is no count.
+    pub invalid_turns: u64,
+}
+
+impl LowerBounds {
+    fn add(&mut self, other: Self) {
+        self.partial_turns += other.partial_turns;
+        self.tier_unknown_turns += other.tier_unknown_turns;
+        self.invalid_turns += other.invalid_turns;
     }
 }
 
@@ -186,9 +212,12 @@ pub(super) type Times = (Instant, Instant);
 struct Enrichment {
     json: Box<[u8]>,
     keys: PricingKeys,
-    /// The values of the tags that are dimensions, in their order.
-    tags: Dimensions,
-    passes: bool,
+    /// The values of [`Tally::tag_keys`], in their order.
+    tags: Box<[u32]>,
+    /// Whether it passes the filters of each selection.
+    passes: Box<[bool]>,
+    /// How many turns of the first selection have it; only where keys are counted.
+    turns: u64,
 }
 
 /// Enrichments are kept up to this number: those of most turns are one of a few.
@@ -196,23 +225,131 @@ const ENRICHMENTS_MAX: usize = 8192;
 /// A count above this is none.
 const COUNT_MAX: u64 = 1_000_000_000_000;
 
-/// The sums of one thread.
+/// The turns that one or more questions are about, added up once for all of them.
+#[derive(Debug)]
+pub(super) struct Selection<'q> {
+    filters: &'q Filters,
+    since: Option<Instant>,
+    until: Option<Instant>,
+    has_blocks: bool,
+    /// Whether the turn that is being added belongs to it.
+    passes: bool,
+    pub total: Sums,
+    pub cache_saved: Usd,
+    pub unpriced: HashMap<(u32, Reason), i128>,
+    pub lower_bounds: LowerBounds,
+    pub undated_left_out: u64,
+    /// The turns of each hour of UTC, whatever the bounds; only where blocks are asked for.
+    pub hours: HashMap<i64, Times>,
+}
+
+impl<'q> Selection<'q> {
+    fn of(question: &'q Question) -> Self {
+        Self {
+            filters: &question.filters,
+            since: question.since,
+            until: question.until,
+            has_blocks: false,
+            passes: false,
+            total: Sums::default(),
+            cache_saved: Usd::ZERO,
+            unpriced: HashMap::new(),
+            lower_bounds: LowerBounds::default(),
+            undated_left_out: 0,
+            hours: HashMap::new(),
+        }
+    }
+
+    fn is_of(&self, question: &Question) -> bool {
+        *self.filters == question.filters && self.since == question.since && self.until == question.until
+    }
+
+    /// Whether a turn passes the filters that look at its own fields.
+    fn passes_fields(&self, turn: &TurnFields<'_>, subagent: &str) -> bool {
+        let filters = self.filters;
+        let is_of_project = filters.project.is_empty()
+            || filters.project.iter().any(|pattern| match pattern.as_str() {
+                "(none)" => turn.project.is_none() && turn.project_key.is_none(),
+                _ => pattern.matches(turn.project) || pattern.matches(turn.project_key),
+            });
+        is_of_project
+            && passes(&filters.model, Some(turn.model))
+            && passes(&filters.source, Some(turn.source))
+            && passes(&filters.session, Some(turn.session))
+            && passes(&filters.subagent, Some(subagent))
+            && passes(&filters.activity, turn.activity)
+    }
+
+    /// Whether a turn that passes the filters lies within the bounds; counts it where it has no time.
+    fn passes_bounds(&mut self, at: Option<Instant>) -> bool {
+        let Some(at) = at else {
+            let is_bound = self.since.is_some() || self.until.is_some();
+            self.undated_left_out += u64::from(is_bound);
+            return !is_bound;
+        };
+        self.since.is_none_or(|since| at >= since) && self.until.is_none_or(|until| at <= until)
+    }
+
+    fn merge(&mut self, other: Self, here: impl Fn(u32) -> u32) -> Result<(), TooLarge> {
+        self.total.add(&other.total)?;
+        self.cache_saved = self.cache_saved.plus(other.cache_saved)?;
+        for ((model, reason), tokens) in other.unpriced {
+            *self.unpriced.entry((here(model), reason)).or_default() += tokens;
+        }
+        self.undated_left_out += other.undated_left_out;
+        self.lower_bounds.add(other.lower_bounds);
+        for (hour, times) in other.hours {
+            let own = self.hours.entry(hour).or_insert(times);
+            widen(own, times.0);
+            widen(own, times.1);
+        }
+        Ok(())
+    }
+}
+
+fn passes(patterns: &[Pattern], value: Option<&str>) -> bool {
+    patterns.is_empty() || patterns.iter().any(|pattern| pattern.matches(value))
+}
+
+/// The rows of one question.
+#[derive(Debug)]
+pub(super) struct Group<'q> {
+    pub question: &'q Question,
+    /// Its place among the selections.
+    pub selection: usize,
+    /// Where the values of its dimensions are among those of all questions.
+    places: Vec<usize>,
+    pub rows: HashMap<(PeriodKey, Dimensions), Row>,
+    pub session_times: HashMap<(u32, u32), Times>,
+    /// The span of the turn before.
+    span: Option<Span>,
+}
+
+/// A dimension of any question, and where its value comes from.
+#[derive(Debug)]
+struct Wanted<'q> {
+    dimension: &'q Dimension,
+    /// For tags the place among [`Tally::tag_keys`].
+    tag: usize,
+    /// For weekdays and hours the question whose zone counts: those of two questions are never one.
+    zone_of: Option<usize>,
+}
+
+/// The sums of one thread, for any number of questions: a turn is priced once.
 pub(super) struct Tally<'q> {
-    question: &'q Question,
     prices: &'q Prices,
     pub texts: Texts,
-    pub rows: HashMap<(PeriodKey, Dimensions), Row>,
-    pub total: Sums,
-    pub unpriced: HashMap<(u32, Reason), i128>,
-    pub undated_left_out: u64,
-    pub invalid_turns: u64,
+    pub selections: Vec<Selection<'q>>,
+    pub groups: Vec<Group<'q>>,
+    dimensions: Vec<Wanted<'q>>,
+    /// The values of `dimensions` for the turn that is being added.
+    values: Vec<u32>,
+    tag_keys: Vec<&'q str>,
+    /// How many turns of the first selection have each key of the enrichment; `None` where they are not counted.
+    key_turns: Option<HashMap<String, u64>>,
     /// All turns, whatever the filters.
     pub seen_turns: u64,
-    pub session_times: HashMap<(u32, u32), Times>,
-    /// The turns of each hour of UTC, whatever the bounds.
-    pub hours: HashMap<i64, Times>,
     pub error: Option<TooLarge>,
-    span: Option<Span>,
     document: Document,
     enrichments: Vec<Enrichment>,
     enrichment_numbers: HashMap<Box<[u8]>, u32>,
@@ -236,42 +373,96 @@ struct Priced<'q> {
     size: Size,
 }
 
+/// A turn that belongs to some selection, with everything that its rows need.
+struct Counted<'t, 'q> {
+    turn: &'t TurnFields<'t>,
+    at: Option<Instant>,
+    counts: Counts,
+    priced: Priced<'q>,
+    sums: Sums,
+    web_searches: u64,
+    enrichment: usize,
+    line: Option<LineAt<'t>>,
+}
+
 impl<'q> Tally<'q> {
-    pub(super) fn new(question: &'q Question, prices: &'q Prices) -> Self {
-        Self {
-            question,
+    pub(super) fn new(questions: &'q [Question], prices: &'q Prices) -> Self {
+        let mut tally = Self {
             prices,
             texts: Texts::new(),
-            rows: HashMap::new(),
-            total: Sums::default(),
-            unpriced: HashMap::new(),
-            undated_left_out: 0,
-            invalid_turns: 0,
+            selections: Vec::new(),
+            groups: Vec::new(),
+            dimensions: Vec::new(),
+            values: Vec::new(),
+            tag_keys: Vec::new(),
+            key_turns: None,
             seen_turns: 0,
-            session_times: HashMap::new(),
-            hours: HashMap::new(),
             error: None,
-            span: None,
             document: Document::default(),
             enrichments: Vec::new(),
             enrichment_numbers: HashMap::new(),
             models: HashMap::new(),
             last: (0, 0, None),
-        }
+        };
+        questions.iter().for_each(|question| tally.add_question(question));
+        tally.values = vec![0; tally.dimensions.len()];
+        tally
     }
 
-    /// The columns that the question needs.
-    pub(super) fn columns(question: &Question) -> TurnColumns {
-        let filters = &question.filters;
-        let by = |dimension: &Dimension| question.by.contains(dimension);
+    /// Counts the turns of the first question that have each key of the enrichment, too.
+    #[cfg(feature = "report")]
+    pub(super) fn counting_keys(self) -> Self {
+        Self { key_turns: Some(HashMap::new()), ..self }
+    }
+
+    fn add_question(&mut self, question: &'q Question) {
+        let known = self.selections.iter().position(|selection| selection.is_of(question));
+        let selection = known.unwrap_or_else(|| {
+            self.selections.push(Selection::of(question));
+            self.selections.len() - 1
+        });
+        self.selections[selection].has_blocks |= question.period == Some(Period::Block);
+        let number = self.groups.len();
+        let places = question.by.iter().map(|dimension| {
+            let zone_of = dimension.is_number().then_some(number);
+            let same = |wanted: &Wanted<'_>| wanted.dimension == dimension && wanted.zone_of == zone_of;
+            if let Some(place) = self.dimensions.iter().position(same) {
+                return place;
+            }
+            let key = match dimension {
+                Dimension::Tag(key) => Some(&**key),
+                Dimension::Machine => Some("machine"),
+                _ => None,
+            };
+            let tag = self.tag_keys.len();
+            self.tag_keys.extend(key);
+            self.dimensions.push(Wanted { dimension, tag, zone_of });
+            self.dimensions.len() - 1
+        });
+        let places = places.collect();
+        let group = Group {
+            question,
+            selection,
+            places,
+            rows: HashMap::new(),
+            session_times: HashMap::new(),
+            span: None,
+        };
+        self.groups.push(group);
+    }
+
+    /// The columns that the questions need.
+    pub(super) fn columns(questions: &[Question]) -> TurnColumns {
+        let filters = |is_set: fn(&Filters) -> bool| questions.iter().any(|asked| is_set(&asked.filters));
+        let by = |dimension: &Dimension| questions.iter().any(|asked| asked.by.contains(dimension));
         TurnColumns {
             keys: by(&Dimension::Session)
-                || question.period == Some(Period::Session)
-                || !filters.session.is_empty(),
-            projects: by(&Dimension::Project) || !filters.project.is_empty(),
-            activity: by(&Dimension::Activity) || !filters.activity.is_empty(),
-            subagents: by(&Dimension::Subagent) || !filters.subagent.is_empty(),
-            calls: question.has_tool(),
+                || questions.iter().any(|asked| asked.period == Some(Period::Session))
+                || filters(|filters| !filters.session.is_empty()),
+            projects: by(&Dimension::Project) || filters(|filters| !filters.project.is_empty()),
+            activity: by(&Dimension::Activity) || filters(|filters| !filters.activity.is_empty()),
+            subagents: by(&Dimension::Subagent) || filters(|filters| !filters.subagent.is_empty()),
+            calls: by(&Dimension::Tool),
         }
     }
 
@@ -286,93 +477,40 @@ impl<'q> Tally<'q> {
 
     fn try_add(&mut self, turn: &TurnFields<'_>, line: Option<LineAt<'_>>) -> Result<(), TooLarge> {
         self.seen_turns += 1;
-        let question = self.question;
-        let filters = &question.filters;
-        let passes = |patterns: &[Pattern], value: Option<&str>| {
-            patterns.is_empty() || patterns.iter().any(|pattern| pattern.matches(value))
-        };
         let subagent = match turn.subagent_type {
             Some(name) if !name.is_empty() => name,
             _ if turn.is_sidechain => "subagent",
             _ => "main",
         };
-        let is_of_project = filters.project.is_empty()
-            || filters.project.iter().any(|pattern| match pattern.as_str() {
-                "(none)" => turn.project.is_none() && turn.project_key.is_none(),
-                _ => pattern.matches(turn.project) || pattern.matches(turn.project_key),
-            });
-        if !is_of_project
-            || !passes(&filters.model, Some(turn.model))
-            || !passes(&filters.source, Some(turn.source))
-            || !passes(&filters.session, Some(turn.session))
-            || !passes(&filters.subagent, Some(subagent))
-            || !passes(&filters.activity, turn.activity)
-        {
+        let mut is_wanted = false;
+        for selection in &mut self.selections {
+            selection.passes = selection.passes_fields(turn, subagent);
+            is_wanted |= selection.passes;
+        }
+        if !is_wanted {
             return Ok(());
         }
-        let enrichment_number = self.enrichment(turn.enrichment);
-        if !self.enrichments[enrichment_number].passes {
-            return Ok(());
-        }
-        let (last_enrichment, last_number, last_model) = self.last;
-        let is_last = self.texts.get(last_number) == Some(turn.model);
-        let model_number = if is_last { last_number } else { self.texts.number(turn.model) };
-        let model = if is_last && last_enrichment == enrichment_number {
-            last_model
-        } else {
-            self.model_of(enrichment_number, model_number, turn.model)
-        };
-        self.last = (enrichment_number, model_number, model);
-        let enrichment = &self.enrichments[enrichment_number];
-        let provider = model.map(|model| model.provider()).or(enrichment.keys.provider.as_deref());
-        if !passes(&filters.provider, provider) {
-            return Ok(());
-        }
+        let enrichment = self.enrichment(turn.enrichment);
+        let (model_number, model) = self.model(enrichment, turn.model);
+        let provider = model.map(|model| model.provider());
+        let provider = provider.or(self.enrichments[enrichment].keys.provider.as_deref());
         let at = Instant::of_turn(turn.ts);
-        if let (Some(Period::Block), Some(at)) = (question.period, at) {
-            widen(self.hours.entry(at.seconds.div_euclid(3600)).or_insert((at, at)), at);
-        }
-        let is_bound = question.since.is_some() || question.until.is_some();
-        match at {
-            None if is_bound => {
-                self.undated_left_out += 1;
-                return Ok(());
+        let mut is_wanted = false;
+        for (place, selection) in self.selections.iter_mut().enumerate() {
+            selection.passes &=
+                self.enrichments[enrichment].passes[place] && passes(&selection.filters.provider, provider);
+            if let (true, true, Some(at)) = (selection.passes, selection.has_blocks, at) {
+                widen(selection.hours.entry(at.seconds.div_euclid(3600)).or_insert((at, at)), at);
             }
-            Some(at)
-                if question.since.is_some_and(|since| at < since)
-                    || question.until.is_some_and(|until| at > until) =>
-            {
-                return Ok(());
-            }
-            _ => {}
+            selection.passes = selection.passes && selection.passes_bounds(at);
+            is_wanted |= selection.passes;
         }
-
-        let (usage, is_invalid) = usage_of(turn);
-        let counts = usage.counts(turn.source);
-        let size = enrichment.keys.size(turn.source);
-        let rates = at.and_then(|at| Some(model?.rates(at, &enrichment.keys.context, size, &counts)));
-        let priced = Priced { model, rates, size };
-        let web_searches = enrichment.keys.web_searches;
-        let mut sums = sums_of(&counts, priced.rates.as_ref(), web_searches, 1)?;
-        let is_partial = matches!(turn.fidelity, Some("partial" | "cost-only"));
-        let is_tier_unknown = priced.rates.is_some_and(|rates| rates.is_tier_unknown);
-        let is_lower_bound = is_partial || is_tier_unknown || is_invalid;
-        sums.turns = 1;
-        sums.lower_bound_turns = u64::from(is_lower_bound);
-        self.invalid_turns += u64::from(is_invalid);
-        if sums.unpriced_tokens > 0 {
-            let reason = match (at, model) {
-                (None, _) => Reason::Undated,
-                (_, None) => Reason::Model,
-                _ => Reason::Class,
-            };
-            *self.unpriced.entry((model_number, reason)).or_default() += sums.unpriced_tokens;
+        if !is_wanted {
+            return Ok(());
         }
-
-        let mut dimensions = Dimensions::default();
-        let mut tag = 0;
-        for (place, dimension) in question.by.iter().enumerate() {
-            dimensions[place] = match dimension {
+        let mut values = std::mem::take(&mut self.values);
+        for (value, wanted) in values.iter_mut().zip(&self.dimensions) {
+            *value = match wanted.dimension {
                 Dimension::Model => model_number,
                 Dimension::Provider => self.texts.optional(provider),
                 Dimension::Project => self.texts.optional(turn.project_key.or(turn.project)),
@@ -380,38 +518,97 @@ impl<'q> Tally<'q> {
                 Dimension::Session => self.texts.number(turn.session),
                 Dimension::Subagent => self.texts.number(subagent),
                 Dimension::Activity => self.texts.optional(turn.activity),
-                Dimension::Tag(_) | Dimension::Machine => {
-                    tag += 1;
-                    enrichment.tags[tag - 1]
-                }
-                Dimension::Tool => 0,
-                Dimension::Weekday | Dimension::HourOfDay => match at {
-                    None => 0,
-                    Some(at) => {
-                        let local = at.seconds + span(&mut self.span, question, at).offset;
-                        let number = if *dimension == Dimension::Weekday {
-                            weekday(local.div_euclid(DAY_SECONDS)) + 1
-                        } else {
-                            local.rem_euclid(DAY_SECONDS) / 3600
-                        };
-                        self.texts.number(&number.to_string())
-                    }
-                },
+                Dimension::Tag(_) | Dimension::Machine => self.enrichments[enrichment].tags[wanted.tag],
+                // Of a turn's calls, and of a question's zone.
+                Dimension::Tool | Dimension::Weekday | Dimension::HourOfDay => 0,
             };
         }
-        let period = self.period_of(turn, at);
+        self.values = values;
+        let counted = self.count(turn, at, enrichment, (model_number, model), line)?;
+        (0..self.groups.len()).try_for_each(|group| self.add_to_group(group, &counted))
+    }
 
-        let explained = line.map(|line| {
-            let enrichment = &self.enrichments[enrichment_number];
-            explain(turn, line, &priced, &enrichment.keys.context, sums.usd)
-        });
-        let Some(tool) = question.by.iter().position(|dimension| *dimension == Dimension::Tool) else {
-            self.total.add(&sums)?;
-            return self.add_to_row((period, dimensions), &sums, explained);
-        };
+    /// Prices a turn, and adds it to the totals of the selections that it belongs to.
+    fn count<'t>(
+        &mut self,
+        turn: &'t TurnFields<'t>,
+        at: Option<Instant>,
+        enrichment: usize,
+        (model_number, model): (u32, Option<PricedModel<'q>>),
+        line: Option<LineAt<'t>>,
+    ) -> Result<Counted<'t, 'q>, TooLarge> {
+        let keys = &self.enrichments[enrichment].keys;
+        let (usage, is_invalid) = usage_of(turn);
+        let counts = usage.counts(turn.source);
+        let size = keys.size(turn.source);
+        let rates = at.and_then(|at| Some(model?.rates(at, &keys.context, size, &counts)));
+        let priced = Priced { model, rates, size };
+        let web_searches = keys.web_searches;
+        let mut sums = sums_of(&counts, priced.rates.as_ref(), web_searches, 1)?;
+        let is_partial = matches!(turn.fidelity, Some("partial" | "cost-only"));
+        let is_tier_unknown = priced.rates.is_some_and(|rates| rates.is_tier_unknown);
+        sums.turns = 1;
         sums.calls = turn.calls.len() as u64;
-        self.total.add(&sums)?;
-        for (name, share) in shares(turn.calls, &counts, priced.rates.as_ref(), web_searches)? {
+        sums.lower_bound_turns = u64::from(is_partial || is_tier_unknown || is_invalid);
+        let bounds = LowerBounds {
+            partial_turns: u64::from(is_partial),
+            tier_unknown_turns: u64::from(is_tier_unknown),
+            invalid_turns: u64::from(is_invalid),
+        };
+        let saved = match &priced.rates {
+            Some(rates) => rates.saved_by_cache(&counts)?,
+            None => Usd::ZERO,
+        };
+        let reason = match (at, model) {
+            (None, _) => Reason::Undated,
+            (_, None) => Reason::Model,
+            _ => Reason::Class,
+        };
+        for selection in self.selections.iter_mut().filter(|selection| selection.passes) {
+            selection.total.add(&sums)?;
+            selection.cache_saved = selection.cache_saved.plus(saved)?;
+            selection.lower_bounds.add(bounds);
+            if sums.unpriced_tokens > 0 {
+                *selection.unpriced.entry((model_number, reason)).or_default() += sums.unpriced_tokens;
+            }
+        }
+        if self.key_turns.is_some() && self.selections[0].passes {
+            self.enrichments[enrichment].turns += 1;
+        }
+        Ok(Counted { turn, at, counts, priced, sums, web_searches, enrichment, line })
+    }
+
+    /// Adds a turn to the rows of one question, if it belongs to them.
+    fn add_to_group(&mut self, group: usize, counted: &Counted<'_, 'q>) -> Result<(), TooLarge> {
+        let Counted { turn, at, counts, priced, sums, web_searches, line, .. } = counted;
+        let group = &mut self.groups[group];
+        if !self.selections[group.selection].passes {
+            return Ok(());
+        }
+        let mut dimensions = Dimensions::default();
+        let by = group.question.by.iter().zip(&group.places);
+        for (number, (dimension, place)) in dimensions.iter_mut().zip(by) {
+            *number = match (dimension, at) {
+                (Dimension::Weekday | Dimension::HourOfDay, Some(at)) => {
+                    let local = at.seconds + span(&mut group.span, group.question, *at).offset;
+                    let number = match dimension {
+                        Dimension::Weekday => weekday(local.div_euclid(DAY_SECONDS)) + 1,
+                        _ => local.rem_euclid(DAY_SECONDS) / 3600,
+                    };
+                    self.texts.number(NUMBERS[number as usize])
+                }
+                _ => self.values[*place],
+            };
+        }
+        let period = group.period_of(&mut self.texts, turn, *at);
+        let explained = line.filter(|_| group.question.explain).map(|line| {
+            let context = &self.enrichments[counted.enrichment].keys.context;
+            explain(turn, line, priced, context, sums.usd)
+        });
+        let Some(tool) = group.question.by.iter().position(|dimension| *dimension == Dimension::Tool) else {
+            return group.add_to_row((period, dimensions), &Sums { calls: 0, ..*sums }, explained);
+        };
+        for (name, share) in shares(turn.calls, counts, priced.rates.as_ref(), *web_searches)? {
             let number = name.map_or(0, |name| self.texts.number(name));
             dimensions[tool] = number;
             let share = Sums { turns: 1, lower_bound_turns: sums.lower_bound_turns, ..share };
@@ -420,16 +617,130 @@ impl<'q> Tally<'q> {
                 share: Some(share.counts),
                 ..turn
             });
-            self.add_to_row((period, dimensions), &share, explained)?;
-            if question.limit.is_some()
-                && let Some(row) = self.rows.get_mut(&(period, dimensions))
+            group.add_to_row((period, dimensions), &share, explained)?;
+            if group.question.limit.is_some()
+                && let Some(row) = group.rows.get_mut(&(period, dimensions))
             {
-                row.turn_numbers.push((self.seen_turns, is_lower_bound));
+                row.turn_numbers.push((self.seen_turns, sums.lower_bound_turns > 0));
             }
         }
         Ok(())
     }
 
+    /// The number of a model's text, and the model that a turn with it and an enrichment is priced as.
+    fn model(&mut self, enrichment: usize, text: &str) -> (u32, Option<PricedModel<'q>>) {
+        let (last_enrichment, last_number, last_model) = self.last;
+        let is_last = self.texts.get(last_number) == Some(text);
+        let number = if is_last { last_number } else { self.texts.number(text) };
+        let model = if is_last && last_enrichment == enrichment {
+            last_model
+        } else {
+            self.model_of(enrichment, number, text)
+        };
+        self.last = (enrichment, number, model);
+        (number, model)
+    }
+
+    /// The number of an enrichment that has been read.
+    fn enrichment(&mut self, json: &[u8]) -> usize {
+        if self.enrichments.get(self.last.0).is_some_and(|last| *last.json == *json) {
+            return self.last.0;
+        }
+        if let Some(number) = self.enrichment_numbers.get(json) {
+            return *number as usize;
+        }
+        if self.enrichments.len() >= ENRICHMENTS_MAX {
+            self.count_keys();
+            self.last = (0, 0, None);
+            self.enrichments.clear();
+            self.enrichment_numbers.clear();
+            self.models.clear();
+        }
+        let root = self.document.parse(json).ok();
+        let get = |key: &str| -> Option<Cow<'static, str>> {
+            let text = root?.get(key)?.as_js_str()?;
+            Some(Cow::Owned(text.to_utf8_lossy().into_owned()))
+        };
+        let tags = self.tag_keys.iter().map(|key| self.texts.optional(get(key).as_deref())).collect();
+        // Of several patterns of one key any will do.
+        let passes = |filters: &Filters| {
+            filters.tag.iter().all(|(key, _)| {
+                let value = get(key);
+                let mut same = filters.tag.iter().filter(|(other, _)| other == key);
+                same.any(|(_, pattern)| pattern.matches(value.as_deref()))
+            }) && passes(&filters.machine, get("machine").as_deref())
+        };
+        let passes = self.selections.iter().map(|selection| passes(selection.filters)).collect();
+        let keys = PricingKeys::read(get);
+        let number = self.enrichments.len();
+        self.enrichments.push(Enrichment { json: json.into(), keys, tags, passes, turns: 0 });
+        self.enrichment_numbers.insert(json.into(), number as u32);
+        number
+    }
+
+    /// Adds the turns of the enrichments at hand to those of their keys.
+    fn count_keys(&mut self) {
+        let Some(counts) = &mut self.key_turns else { return };
+        for enrichment in &mut self.enrichments {
+            let turns = std::mem::take(&mut enrichment.turns);
+            let Some(root) = (turns > 0).then(|| self.document.parse(&enrichment.json).ok()).flatten() else {
+                continue;
+            };
+            for (key, value) in root.members() {
+                if value.as_js_str().is_some() {
+                    *counts.entry(key.to_utf8_lossy().into_owned()).or_default() += turns;
+                }
+            }
+        }
+    }
+
+    /// How many turns of the first question have each key of the enrichment, where they were counted.
+    #[cfg(feature = "report")]
+    pub(super) fn into_key_turns(mut self) -> HashMap<String, u64> {
+        self.count_keys();
+        self.key_turns.unwrap_or_default()
+    }
+
+    fn model_of(&mut self, enrichment: usize, number: u32, model: &str) -> Option<PricedModel<'q>> {
+        let provider = self.enrichments[enrichment].keys.provider.as_deref();
+        let prices = self.prices;
+        let find = || prices.of_turn(provider, model);
+        *self.models.entry((enrichment as u32, number)).or_insert_with(find)
+    }
+
+    /// Takes over what another thread added up.
+    pub(super) fn merge(&mut self, mut other: Self) -> Result<(), TooLarge> {
+        if let Some(error) = other.error {
+            return Err(error);
+        }
+        other.count_keys();
+        let numbers: Vec<u32> = (0..other.texts.texts.len() as u32)
+            .map(|number| self.texts.optional(other.texts.get(number)))
+            .collect();
+        let here = |number: u32| numbers[number as usize];
+        for (own, other) in self.groups.iter_mut().zip(other.groups) {
+            own.merge(other, self.seen_turns, here)?;
+        }
+        for (own, other) in self.selections.iter_mut().zip(other.selections) {
+            own.merge(other, here)?;
+        }
+        self.seen_turns += other.seen_turns;
+        if let Some(counts) = &mut self.key_turns {
+            for (key, turns) in other.key_turns.into_iter().flatten() {
+                *counts.entry(key).or_default() += turns;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Weekdays and hours as texts.
+const NUMBERS: [&str; 24] = [
+    "0", "1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16", "17", "18",
+    "19", "20", "21", "22", "23",
+];
+
+impl Group<'_> {
     fn add_to_row(
         &mut self,
         key: (PeriodKey, Dimensions),
@@ -441,11 +752,11 @@ impl<'q> Tally<'q> {
         row.sums.add(sums)
     }
 
-    fn period_of(&mut self, turn: &TurnFields<'_>, at: Option<Instant>) -> PeriodKey {
+    fn period_of(&mut self, texts: &mut Texts, turn: &TurnFields<'_>, at: Option<Instant>) -> PeriodKey {
         let question = self.question;
         let Some(period) = question.period else { return PeriodKey::None };
         if period == Period::Session {
-            let key = (self.texts.number(turn.source), self.texts.number(turn.session));
+            let key = (texts.number(turn.source), texts.number(turn.session));
             if let Some(at) = at {
                 widen(self.session_times.entry(key).or_insert((at, at)), at);
             }
@@ -466,100 +777,21 @@ impl<'q> Tally<'q> {
         }
     }
 
-    /// The number of an enrichment that has been read.
-    fn enrichment(&mut self, json: &[u8]) -> usize {
-        if self.enrichments.get(self.last.0).is_some_and(|last| *last.json == *json) {
-            return self.last.0;
-        }
-        if let Some(number) = self.enrichment_numbers.get(json) {
-            return *number as usize;
-        }
-        if self.enrichments.len() >= ENRICHMENTS_MAX {
-            self.last = (0, 0, None);
-            self.enrichments.clear();
-            self.enrichment_numbers.clear();
-            self.models.clear();
-        }
-        let root = self.document.parse(json).ok();
-        let get = |key: &str| -> Option<Cow<'static, str>> {
-            let text = root?.get(key)?.as_js_str()?;
-            Some(Cow::Owned(text.to_utf8_lossy().into_owned()))
-        };
-        let question = self.question;
-        let mut tags = Dimensions::default();
-        let keys = question.by.iter().filter_map(|dimension| match dimension {
-            Dimension::Tag(key) => Some(&**key),
-            Dimension::Machine => Some("machine"),
-            _ => None,
-        });
-        for (tag, key) in tags.iter_mut().zip(keys) {
-            *tag = self.texts.optional(get(key).as_deref());
-        }
-        let filters = &question.filters;
-        // Of several patterns of one key any will do.
-        let passes_tags = filters.tag.iter().all(|(key, _)| {
-            let value = get(key);
-            let mut same = filters.tag.iter().filter(|(other, _)| other == key);
-            same.any(|(_, pattern)| pattern.matches(value.as_deref()))
-        });
-        let machine = get("machine");
-        let mut machines = filters.machine.iter();
-        let passes_machine =
-            filters.machine.is_empty() || machines.any(|pattern| pattern.matches(machine.as_deref()));
-        let keys = PricingKeys::read(get);
-        let number = self.enrichments.len();
-        self.enrichments.push(Enrichment {
-            json: json.into(),
-            keys,
-            tags,
-            passes: passes_tags && passes_machine,
-        });
-        self.enrichment_numbers.insert(json.into(), number as u32);
-        number
-    }
-
-    fn model_of(&mut self, enrichment: usize, number: u32, model: &str) -> Option<PricedModel<'q>> {
-        let provider = self.enrichments[enrichment].keys.provider.as_deref();
-        let prices = self.prices;
-        let find = || prices.of_turn(provider, model);
-        *self.models.entry((enrichment as u32, number)).or_insert_with(find)
-    }
-
-    /// Takes over what another thread added up.
-    pub(super) fn merge(&mut self, other: Self) -> Result<(), TooLarge> {
-        if let Some(error) = other.error {
-            return Err(error);
-        }
-        let numbers: Vec<u32> = (0..other.texts.texts.len() as u32)
-            .map(|number| self.texts.optional(other.texts.get(number)))
-            .collect();
-        let here = |number: u32| numbers[number as usize];
+    /// Takes over the rows of another thread. `seen` turns were seen by this one.
+    fn merge(&mut self, other: Self, seen: u64, here: impl Fn(u32) -> u32) -> Result<(), TooLarge> {
         for ((period, dimensions), row) in other.rows {
             let period = match period {
                 PeriodKey::Session(source, session) => PeriodKey::Session(here(source), here(session)),
                 period => period,
             };
-            let own = self.rows.entry((period, dimensions.map(here))).or_default();
+            let own = self.rows.entry((period, dimensions.map(&here))).or_default();
             own.sums.add(&row.sums)?;
             own.turns_at.extend(row.turns_at);
-            let seen = self.seen_turns;
             own.turn_numbers
                 .extend(row.turn_numbers.iter().map(|(number, is_bound)| (seen + number, *is_bound)));
         }
-        self.total.add(&other.total)?;
-        for ((model, reason), tokens) in other.unpriced {
-            *self.unpriced.entry((here(model), reason)).or_default() += tokens;
-        }
-        self.undated_left_out += other.undated_left_out;
-        self.invalid_turns += other.invalid_turns;
-        self.seen_turns += other.seen_turns;
         for ((source, session), times) in other.session_times {
             let own = self.session_times.entry((here(source), here(session))).or_insert(times);
-            widen(own, times.0);
-            widen(own, times.1);
-        }
-        for (hour, times) in other.hours {
-            let own = self.hours.entry(hour).or_insert(times);
             widen(own, times.0);
             widen(own, times.1);
         }

@@ -93,7 +93,7 @@ impl Zone {
     }
 
     /// Seconds east of UTC at an instant.
-    pub(super) fn offset_at(&self, seconds: i64) -> i64 {
+    pub(crate) fn offset_at(&self, seconds: i64) -> i64 {
         let limits = (Timestamp::MIN.as_second(), Timestamp::MAX.as_second());
         Timestamp::from_second(seconds.clamp(limits.0, limits.1))
             .map_or(0, |at| i64::from(self.zone.to_offset(at).seconds()))
@@ -132,7 +132,7 @@ impl Zone {
     }
 
     /// The local date of an instant, in days since 1970.
-    pub(super) fn day_of(&self, at: Instant) -> i64 {
+    pub(crate) fn day_of(&self, at: Instant) -> i64 {
         (at.seconds + self.offset_at(at.seconds)).div_euclid(DAY_SECONDS)
     }
 
@@ -142,13 +142,20 @@ impl Zone {
         format!("{year:04}-{month:02}-{day:02}")
     }
 
+    /// The local date and minute of an instant, `2026-11-05 10:07`.
+    #[cfg(feature = "report")]
+    pub(crate) fn minute_of(&self, at: Instant) -> String {
+        let of_day = (at.seconds + self.offset_at(at.seconds)).rem_euclid(DAY_SECONDS);
+        format!("{} {:02}:{:02}", self.date_of(at), of_day / 3600, of_day / 60 % 60)
+    }
+
     /// The first instant of a local date.
-    pub(super) fn day_start(&self, day: i64) -> i64 {
+    pub(crate) fn day_start(&self, day: i64) -> i64 {
         self.instants_of(day * DAY_SECONDS).0
     }
 
     /// The instant after the last one of a local date.
-    pub(super) fn day_end(&self, day: i64) -> i64 {
+    pub(crate) fn day_end(&self, day: i64) -> i64 {
         let (first, last) = self.instants_of((day + 1) * DAY_SECONDS);
         if self.day_of(Instant::at(last - 1)) == day { last } else { first }
     }
@@ -192,7 +199,7 @@ impl WeekStart {
     }
 
     /// The first day of the week of a day, both in days since 1970.
-    pub(super) fn week_of(self, day: i64) -> i64 {
+    pub(crate) fn week_of(self, day: i64) -> i64 {
         let start = match self {
             Self::Monday => 0,
             Self::Saturday => 5,
@@ -203,13 +210,13 @@ impl WeekStart {
 }
 
 /// 0 is Monday.
-pub(super) fn weekday(day: i64) -> i64 {
+pub(crate) fn weekday(day: i64) -> i64 {
     // 1970-01-01 was a Thursday.
     (day + 3).rem_euclid(7)
 }
 
 /// The first day of the month after that of `(year, month)`.
-pub(super) fn month_after(year: i64, month: u32) -> i64 {
+pub(crate) fn month_after(year: i64, month: u32) -> i64 {
     let (year, month) = if month == 12 { (year + 1, 1) } else { (year, month + 1) };
     day_number(year, month, 1).unwrap_or(i64::MAX / DAY_SECONDS)
 }

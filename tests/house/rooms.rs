@@ -13,6 +13,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("disk", &[]),
     ("home", &[]),
     ("interrupt", &[]),
+    ("printable", &[]),
     ("dev", &[]),
     ("lock", &["disk", "interrupt"]),
     ("record", &["scan"]),
@@ -25,6 +26,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("book", &["scan", "disk", "interrupt"]),
     ("ingest", &["journal", "ledger", "disk", "home", "interrupt", "lock"]),
     ("usage", &["archive", "record", "scan", "home", "interrupt"]),
+    ("report", &["usage", "archive", "interrupt", "printable"]),
     ("agents", &["ledger", "record", "scan", "disk", "home", "interrupt", "lock"]),
     (
         "cli",
@@ -44,6 +46,8 @@ const ROOMS: &[(&str, &[&str])] = &[
             "ingest",
             "agents",
             "usage",
+            "report",
+            "printable",
         ],
     ),
 ];

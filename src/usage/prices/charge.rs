@@ -197,6 +197,14 @@ impl Rates {
         Ok(Charge { usd: Usd::from_units(sum), unpriced_tokens })
     }
 
+    /// What the tokens read from the cache would have cost as plain input, minus what they did; nothing where either has no price.
+    pub(crate) fn saved_by_cache(&self, counts: &Counts) -> Result<Usd, TooLarge> {
+        let [Some(input), Some(cache_read), ..] = self.by_class else { return Ok(Usd::ZERO) };
+        let saved =
+            input.checked_sub(cache_read).and_then(|rate| rate.checked_mul(i128::from(counts.cache_read)));
+        saved.map(Usd::from_units).ok_or(TooLarge)
+    }
+
     /// The price of a class: for a million tokens, in units of 10^-24 dollar times a million; none where it has none.
     pub fn for_million(&self, class: Class) -> Option<Usd> {
         let rate = self.by_class[class as usize];

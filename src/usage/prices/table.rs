@@ -175,6 +175,11 @@ impl<'t> PricedModel<'t> {
         contexts
     }
 
+    /// Whether the price is of the table that is part of the program, not of one's own.
+    pub fn is_built_in(&self) -> bool {
+        std::ptr::eq(self.table, PriceTable::built_in())
+    }
+
     pub(super) fn entry(&self) -> Option<&'t Model> {
         self.table.providers[self.place.owner].models.as_ref()?.get(self.place.model)
     }

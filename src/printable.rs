@@ -6,12 +6,13 @@
 use std::borrow::Cow;
 
 /// Text without control characters, those that change the direction of text, and line ends. Each becomes U+FFFD.
-pub(super) fn line(text: &str) -> Cow<'_, str> {
+pub(crate) fn line(text: &str) -> Cow<'_, str> {
     cleaned(text, is_unprintable)
 }
 
 /// The same for text of several lines: LF and tab stay.
-pub(super) fn lines(text: &str) -> Cow<'_, str> {
+#[cfg(feature = "cli")]
+pub(crate) fn lines(text: &str) -> Cow<'_, str> {
     cleaned(text, |character| is_unprintable(character) && !matches!(character, '\n' | '\t'))
 }
 
@@ -23,7 +24,7 @@ fn cleaned(text: &str, is_bad: impl Fn(char) -> bool) -> Cow<'_, str> {
 }
 
 /// C0, DEL, C1, line and paragraph separators, and the controls of bidirectional text.
-pub(super) fn is_unprintable(character: char) -> bool {
+pub(crate) fn is_unprintable(character: char) -> bool {
     character.is_control()
         || matches!(
             character,
@@ -42,6 +43,7 @@ mod tests {
             line(hostile),
             "a\u{fffd}[31m\u{fffd}\u{fffd}2J\u{fffd}\u{fffd}\u{fffd}\u{fffd}\u{fffd}\u{fffd}b"
         );
+        #[cfg(feature = "cli")]
         assert!(lines(hostile).ends_with("\u{fffd}\n\tb"), "{:?}", lines(hostile));
         assert!(matches!(line("plain \u{e9}\u{1f600}"), Cow::Borrowed(_)));
     }

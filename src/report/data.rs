@@ -1,0 +1,42 @@
+//! The documents of a page as its data block.
+
+use super::text::is_no_character;
+
+/// JSON text that can be inside a `script` element and in any HTML document: nothing in it ends the element or begins another one, and it
+/// has no character that HTML does not allow. `<` is in strings only, so all of this is escaped there.
+pub(super) fn for_script(json: &str) -> String {
+    let mut out = String::with_capacity(json.len() + json.len() / 64);
+    let mut characters = json.chars().peekable();
+    while let Some(character) = characters.next() {
+        match character {
+            '<' if characters.next_if_eq(&'/').is_some() => out.push_str("<\\/"),
+            '<' => out.push_str("\\u003c"),
+            character if character.is_control() || is_no_character(character) => {
+                let mut units = [0; 2];
+                for unit in character.encode_utf16(&mut units) {
+                    out.push_str(&format!("\\u{unit:04x}"));
+                }
+            }
+            character => out.push(character),
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_text_stays_the_same_json_and_ends_no_script() {
+        let hostile = "</script><!--<script>\u{7f}\u{85}\u{fffe}\u{10ffff}\u{2028}\"\\<";
+        let json = serde_json::to_string(&vec![hostile]).unwrap();
+        let block = for_script(&json);
+        assert_eq!(serde_json::from_str::<Vec<String>>(&block).unwrap(), [hostile]);
+        assert!(
+            block.starts_with("[\"<\\/script>\\u003c!--\\u003cscript>\\u007f\\u0085\\ufffe\\udbff\\udfff"),
+            "{block}"
+        );
+    }
+}

@@ -1,0 +1,276 @@
+//! Everything that a page shows, as answers of `usage`.
+//!
+//! The archive is read twice: the first time to choose which models, sessions and tags are shown by name and how long a bar is,
+//! the second time for all numbers, so that they are of one state of the archive.
+
+use super::calendar::{self, Bar, BarUnit, DaySpan};
+use crate::archive::Paths;
+use crate::interrupt::Interrupt;
+use crate::usage::{
+    self, Answer, AnswerRow, Dimension, Filters, Instant, Pattern, Period, Prices, Question, SortKey, Sums,
+    UsageError,
+};
+
+/// How many models have a colour of their own.
+pub(super) const SERIES_MAX: usize = 5;
+/// How many rows a table has before all others are added up in one.
+pub(super) const ROWS_MAX: usize = 20;
+/// How many tags have a table of their own.
+const TAGS_MAX: usize = 3;
+/// A tag has a table of its own when at least one of so many turns has it.
+const TAG_SHARE: u64 = 10;
+/// Keys of the enrichment that say how a turn is priced, and the one that has a table of its own anyway.
+const NO_TAGS: [&str; 7] =
+    ["provider", "serviceTier", "speed", "processing", "webSearches", "contextTokens", "machine"];
+
+/// The answers behind a page.
+pub(super) struct Gathered {
+    /// When the page is made.
+    pub now: Instant,
+    /// What the page is about: filters, bounds, zone.
+    pub question: Question,
+    /// The days of the charts; none without turns.
+    pub span: Option<DaySpan>,
+    pub unit: BarUnit,
+    pub bars: Vec<Bar>,
+    pub total: Answer,
+    /// By day.
+    pub days: Answer,
+    /// By period of a bar and by model, of the models that have a colour.
+    pub chart: Answer,
+    /// By weekday and hour.
+    pub hours: Answer,
+    pub models: Answer,
+    pub projects: Answer,
+    pub sources: Answer,
+    pub subagents: Answer,
+    pub tools: Answer,
+    pub activities: Answer,
+    pub machines: Answer,
+    pub tags: Vec<Answer>,
+    /// The dearest sessions.
+    pub sessions: Answer,
+    /// Projects and models of the dearest sessions.
+    pub session_parts: Answer,
+}
+
+/// What is shown by name.
+struct Choice {
+    models: Vec<String>,
+    sessions: Vec<String>,
+    tags: Vec<String>,
+    span: Option<DaySpan>,
+}
+
+pub(super) fn gather(
+    paths: &Paths,
+    base: &Question,
+    prices: &Prices,
+    now: Instant,
+    is_since_given: bool,
+    interrupt: &Interrupt,
+) -> Result<Gathered, UsageError> {
+    let choice = choose(paths, base, prices, now, is_since_given, interrupt)?;
+    let unit = choice.span.map_or(BarUnit::Day, BarUnit::of);
+    let bars = choice
+        .span
+        .map_or(Vec::new(), |span| calendar::bars(span, unit, base.week_start, &base.zone, now.seconds));
+    let questions = questions(base, &choice, unit);
+    let mut answers = usage::ask_all(paths, &questions, prices, interrupt)?.into_iter();
+    // One answer for each question, in their order.
+    let mut next = || answers.next().ok_or(UsageError::Archive(crate::archive::ArchiveError::Interrupted));
+    let total = next()?;
+    let mut gathered = Gathered {
+        now,
+        question: base.clone(),
+        span: choice.span,
+        unit,
+        bars,
+        total,
+        days: next()?,
+        chart: next()?,
+        hours: next()?,
+        models: next()?,
+        projects: next()?,
+        sources: next()?,
+        subagents: next()?,
+        tools: next()?,
+        activities: next()?,
+        machines: next()?,
+        sessions: next()?,
+        session_parts: next()?,
+        tags: Vec::new(),
+    };
+    gathered.tags.extend(answers);
+    Ok(gathered)
+}
+
+fn by(base: &Question, dimensions: &[Dimension]) -> Question {
+    Question { by: dimensions.to_vec(), limit: Some(ROWS_MAX), ..base.clone() }
+}
+
+fn dearest_sessions(base: &Question) -> Question {
+    let sort = Some((SortKey::Usd, true));
+    Question { period: Some(Period::Session), sort, limit: Some(ROWS_MAX), ..base.clone() }
+}
+
+/// Reads the archive to see what is worth a name.
+fn choose(
+    paths: &Paths,
+    base: &Question,
+    prices: &Prices,
+    now: Instant,
+    is_since_given: bool,
+    interrupt: &Interrupt,
+) -> Result<Choice, UsageError> {
+    let models = Question { by: vec![Dimension::Model], ..base.clone() };
+    let days = Question { period: Some(Period::Day), ..base.clone() };
+    let questions = [models, days, dearest_sessions(base)];
+    let (answers, key_turns) = usage::ask_all_and_keys(paths, &questions, prices, interrupt)?;
+    let [models, days, sessions] = &answers[..] else {
+        return Ok(Choice { models: Vec::new(), sessions: Vec::new(), tags: Vec::new(), span: None });
+    };
+    let mut tags: Vec<(String, u64)> = key_turns
+        .into_iter()
+        .filter(|(key, turns)| !NO_TAGS.contains(&&**key) && turns * TAG_SHARE >= models.total.turns)
+        .collect();
+    tags.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+    tags.truncate(TAGS_MAX);
+    let names = models.rows.iter().filter_map(|row| row.values.first().cloned().flatten());
+    Ok(Choice {
+        models: names.filter(|name| is_whole(name)).take(SERIES_MAX).collect(),
+        sessions: sessions.rows.iter().filter_map(session_id).filter(|id| is_whole(id)).collect(),
+        tags: tags.into_iter().map(|(key, _)| key).collect(),
+        span: day_span(base, days, now, is_since_given),
+    })
+}
+
+/// Whether a text as a filter means itself alone.
+fn is_whole(text: &str) -> bool {
+    !text.ends_with('*') && text != "(none)"
+}
+
+/// The session of a row of sessions: its key is `SOURCE/SESSION`.
+pub(super) fn session_id(row: &AnswerRow) -> Option<String> {
+    Some(row.period.as_ref()?.key.split_once('/')?.1.to_owned())
+}
+
+/// From the first day that was asked for, or of the first turn where none was, to today or the last turn, within the bounds.
+fn day_span(base: &Question, days: &Answer, now: Instant, is_since_given: bool) -> Option<DaySpan> {
+    let mut with_turns = days.rows.iter().filter_map(day_of_row);
+    let first_turn = with_turns.next()?;
+    let last_turn = with_turns.next_back().unwrap_or(first_turn);
+    let day = |at: Instant| base.zone.day_of(at);
+    let first = base.since.filter(|_| is_since_given).map_or(first_turn, day);
+    let last = last_turn.max(day(now));
+    Some(DaySpan { first, last: base.until.map_or(last, |until| day(until).min(last)).max(first) })
+}
+
+/// The day of a row of days.
+pub(super) fn day_of_row(row: &AnswerRow) -> Option<i64> {
+    calendar::day_of_key(&row.period.as_ref()?.key)
+}
+
+/// The questions, in the order of [`Gathered`]; those of tags last.
+fn questions(base: &Question, choice: &Choice, unit: BarUnit) -> Vec<Question> {
+    let filtered = |filters: Filters| Question { filters, ..base.clone() };
+    let patterns = |texts: &[String]| texts.iter().map(Pattern::new).collect::<Vec<_>>();
+    let none = || vec![Pattern::new("(none)")];
+    let or_none = |texts: &[String]| if texts.is_empty() { none() } else { patterns(texts) };
+    let of_models = filtered(Filters { model: or_none(&choice.models), ..base.filters.clone() });
+    let of_sessions = filtered(Filters { session: or_none(&choice.sessions), ..base.filters.clone() });
+    let mut questions = vec![
+        base.clone(),
+        Question { period: Some(Period::Day), ..base.clone() },
+        Question { period: Some(unit.period()), by: vec![Dimension::Model], ..of_models },
+        Question { by: vec![Dimension::Weekday, Dimension::HourOfDay], ..base.clone() },
+        by(base, &[Dimension::Model, Dimension::Provider]),
+        Question { by: vec![Dimension::Project], ..base.clone() },
+        by(base, &[Dimension::Source]),
+        by(base, &[Dimension::Subagent]),
+        by(base, &[Dimension::Tool]),
+        by(base, &[Dimension::Activity]),
+        by(base, &[Dimension::Machine]),
+        dearest_sessions(base),
+        Question {
+            period: Some(Period::Session),
+            by: vec![Dimension::Project, Dimension::Model],
+            ..of_sessions
+        },
+    ];
+    questions.extend(choice.tags.iter().map(|key| by(base, &[Dimension::Tag(key.clone())])));
+    questions
+}
+
+impl Gathered {
+    /// Adds up the projects beyond the first ones. Until then all of them are there, so that they can be numbered.
+    pub(super) fn limit_projects(&mut self) -> Result<(), usage::TooLarge> {
+        self.projects.limit_rows(ROWS_MAX)
+    }
+
+    /// All answers under their names in the data block.
+    pub(super) fn answers(&self) -> Vec<(&'static str, Vec<&Answer>)> {
+        let mut all: Vec<(&'static str, Vec<&Answer>)> = [
+            ("total", &self.total),
+            ("days", &self.days),
+            ("chart", &self.chart),
+            ("hours", &self.hours),
+            ("models", &self.models),
+            ("projects", &self.projects),
+            ("sources", &self.sources),
+            ("subagents", &self.subagents),
+            ("tools", &self.tools),
+            ("activities", &self.activities),
+            ("machines", &self.machines),
+            ("sessions", &self.sessions),
+            ("sessionParts", &self.session_parts),
+        ]
+        .into_iter()
+        .map(|(name, answer)| (name, vec![answer]))
+        .collect();
+        all.push(("tags", self.tags.iter().collect()));
+        all
+    }
+
+    pub(super) fn answers_mut(&mut self) -> Vec<&mut Answer> {
+        let mut all = vec![
+            &mut self.total,
+            &mut self.days,
+            &mut self.chart,
+            &mut self.hours,
+            &mut self.models,
+            &mut self.projects,
+            &mut self.sources,
+            &mut self.subagents,
+            &mut self.tools,
+            &mut self.activities,
+            &mut self.machines,
+            &mut self.sessions,
+            &mut self.session_parts,
+        ];
+        all.extend(&mut self.tags);
+        all
+    }
+
+    /// How many sessions there are.
+    pub(super) fn session_count(&self) -> u64 {
+        let shown = self.sessions.rows.iter().filter(|row| !row.is_other).count() as u64;
+        shown + self.sessions.other_rows.unwrap_or(0)
+    }
+
+    /// The models with a colour, dearest first.
+    pub(super) fn series(&self) -> Vec<(String, Sums)> {
+        let mut series: Vec<(String, Sums)> = Vec::new();
+        for row in &self.chart.rows {
+            let model = row.values.first().cloned().flatten().unwrap_or_default();
+            match series.iter_mut().find(|(known, _)| *known == model) {
+                Some((_, sums)) => sums.grow(&row.sums),
+                None => series.push((model, row.sums)),
+            }
+        }
+        series.sort_by(|a, b| {
+            (b.1.usd, b.1.tokens()).cmp(&(a.1.usd, a.1.tokens())).then_with(|| a.0.cmp(&b.0))
+        });
+        series
+    }
+}
