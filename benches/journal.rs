@@ -16,7 +16,8 @@ use relayburn_ledger::ingest::{
     Assertion, HybridStore, Ingestor, Vote, queue_ledger_lines, serialize_assertion, serialize_vote,
 };
 use relayburn_ledger::journal::{
-    DurabilityLevel, GroupCommitBuffer, GroupCommitOptions, Journal, JournalOptions, OpenCheck, recover,
+    DurabilityLevel, GroupCommitBuffer, GroupCommitOptions, Journal, JournalOptions, OnCorruption, OpenCheck,
+    recover,
 };
 
 const PAYLOAD_LEN: usize = 1024;
@@ -86,14 +87,14 @@ fn threads(callers: usize, commit: impl Fn() + Sync) -> f64 {
 }
 
 fn immediate(directory: &Path, callers: usize) -> f64 {
-    let journal = Journal::open(directory, JournalOptions::default()).unwrap();
+    let journal = Journal::open(directory).unwrap();
     threads(callers, || {
         journal.append(&[7; PAYLOAD_LEN]).unwrap();
     })
 }
 
 fn group_commit(directory: &Path, callers: usize) -> f64 {
-    let journal = Arc::new(Journal::open(directory, JournalOptions::default()).unwrap());
+    let journal = Arc::new(Journal::open(directory).unwrap());
     let buffer = Arc::new(GroupCommitBuffer::new(journal, GroupCommitOptions::default()).unwrap());
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap();
     let (stop, count) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
@@ -158,7 +159,7 @@ fn commits(directory: &Path) {
 /// A journal of `bytes` in records of 1 KiB, cleanly closed.
 fn filled(directory: &Path, bytes: u64) {
     let options = JournalOptions { durability: DurabilityLevel::Os, ..JournalOptions::default() };
-    let journal = Journal::open(directory, options).unwrap();
+    let journal = Journal::open_with(directory, options).unwrap();
     let mut payload = [0u8; PAYLOAD_LEN];
     for number in 0..bytes / (PAYLOAD_LEN as u64 + 40) {
         payload[..8].copy_from_slice(&number.to_le_bytes());
@@ -170,9 +171,9 @@ fn filled(directory: &Path, bytes: u64) {
 fn recovery(directory: &Path) {
     let directory = directory.join("recovery");
     filled(&directory, 1_000_000_000);
-    recover(&directory, false).unwrap();
+    recover(&directory, OnCorruption::Refuse).unwrap();
     let rates = (0..ROUNDS).map(|_| {
-        let report = recover(&directory, false).unwrap();
+        let report = recover(&directory, OnCorruption::Refuse).unwrap();
         report.bytes as f64 / 1e9 / report.duration.as_secs_f64()
     });
     println!("recovery scan of 1 GB, payloads of 1 KiB, warm cache: {:.2} GB/s", median(rates.collect()));
@@ -192,7 +193,7 @@ fn queue(directory: &Path) {
         println!("queueing a ledger line, journal of {} MB: {median:.0} µs", bytes / 1_000_000);
         medians.push(median);
         let options = JournalOptions { check: OpenCheck::FromSyncedMark, ..JournalOptions::default() };
-        let journal = Journal::open(&directory, options).unwrap();
+        let journal = Journal::open_with(&directory, options).unwrap();
         assert!(journal.report().bytes < 64 * 1024);
     }
     println!(
@@ -206,7 +207,7 @@ fn ingest(directory: &Path) {
     const RECORDS: u64 = 300_000;
     let journal_dir = directory.join("ingest-journal");
     let options = JournalOptions { durability: DurabilityLevel::Os, ..JournalOptions::default() };
-    let journal = Journal::open(&journal_dir, options).unwrap();
+    let journal = Journal::open_with(&journal_dir, options).unwrap();
     for number in 0..RECORDS {
         let assertion = serialize_assertion(&Assertion {
             subject: format!("subject {}", number % 10_000),

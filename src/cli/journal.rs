@@ -10,11 +10,12 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 mod drain;
+mod get;
 
 use super::{Failure, STDOUT, counted, cut_off, in_store, warn};
 use crate::journal::{
-    DEFAULT_MAX_PAYLOAD_BYTES, Damage, DamageReason, Journal, JournalError, JournalOptions, JournalReader,
-    RecoveryReport, SavedRange, recover, status,
+    DEFAULT_MAX_PAYLOAD_BYTES, Damage, DamageReason, Journal, JournalError, JournalReader, OnCorruption,
+    RecoveryReport, SavedRange, SegmentManager, recover, status,
 };
 use anyhow::{Context as _, bail};
 use serde_json::{Value, json};
@@ -87,6 +88,7 @@ enum JournalCommand {
         json: bool,
     },
     Drain(drain::DrainArgs),
+    Get(get::GetArgs),
     /// Check every record; cut off torn writes, and set damage aside when asked.
     ///
     /// Whatever is cut off or stepped over is first saved under quarantine/ in the journal's directory.
@@ -136,7 +138,7 @@ fn require_journal(dir: &Path) -> anyhow::Result<()> {
 /// Runs `burn journal`.
 pub fn run(args: JournalArgs) -> anyhow::Result<ExitCode> {
     match &args.command {
-        JournalCommand::Append { .. } | JournalCommand::Drain(_) => {}
+        JournalCommand::Append { .. } | JournalCommand::Drain(_) | JournalCommand::Get(_) => {}
         JournalCommand::Read { dir, .. }
         | JournalCommand::Status { dir, .. }
         | JournalCommand::Recover { dir, .. }
@@ -147,6 +149,7 @@ pub fn run(args: JournalArgs) -> anyhow::Result<ExitCode> {
         JournalCommand::Read { dir, from, json: true, .. } => read_json(&dir, from)?,
         JournalCommand::Read { dir, from, follow, .. } => read_lines(&dir, from, follow)?,
         JournalCommand::Drain(args) => return drain::run(args),
+        JournalCommand::Get(args) => get::run(&args)?,
         JournalCommand::Status { dir, json } => show_status(&dir, json)?,
         JournalCommand::Recover { dir, skip_corrupt, json } => return run_recover(&dir, skip_corrupt, json),
         JournalCommand::Cleanup { dir, json } => cleanup(&dir, json)?,
@@ -155,7 +158,7 @@ pub fn run(args: JournalArgs) -> anyhow::Result<ExitCode> {
 }
 
 fn append(dir: &Path) -> anyhow::Result<()> {
-    let journal = Journal::open(dir, JournalOptions::default())?;
+    let journal = Journal::open(dir)?;
     for cut in &journal.report().truncated {
         warn(&changed(cut, true));
     }
@@ -300,7 +303,7 @@ fn show_status(dir: &Path, as_json: bool) -> anyhow::Result<()> {
             "lost": status.lost.as_ref().map(|damage| damage_json(dir, damage)),
             "synced": status.synced,
             "segments": status.segments.iter().map(|segment| json!({
-                "path": segment.path, "base": segment.base, "lenBytes": segment.len_bytes,
+                "path": dir.join(segment.file_name()), "base": segment.base, "lenBytes": segment.len_bytes,
             })).collect::<Vec<_>>(),
             "cursors": status.cursors.iter().map(|cursor| json!({
                 "name": cursor.name, "offset": cursor.offset, "lagBytes": status.end.saturating_sub(cursor.offset),
@@ -338,7 +341,8 @@ fn show_status(dir: &Path, as_json: bool) -> anyhow::Result<()> {
 }
 
 fn run_recover(dir: &Path, skip_corrupt: bool, as_json: bool) -> anyhow::Result<ExitCode> {
-    let error = match recover(dir, skip_corrupt) {
+    let on_corruption = if skip_corrupt { OnCorruption::SetAside } else { OnCorruption::Refuse };
+    let error = match recover(dir, on_corruption) {
         Ok(report) if as_json => {
             print(&report_json(dir, &report))?;
             return Ok(ExitCode::SUCCESS);
@@ -364,7 +368,7 @@ fn run_recover(dir: &Path, skip_corrupt: bool, as_json: bool) -> anyhow::Result<
 fn failure(error: &JournalError) -> Failure {
     let class = match error {
         JournalError::Corrupt { .. } => "corrupt",
-        JournalError::Disk(_) | JournalError::Scan(_) => "io",
+        JournalError::Disk(_) | JournalError::Scan(_) | JournalError::Quarantine(_) => "io",
         JournalError::Locked { .. } => "locked",
         JournalError::Unsupported { .. } => "unsupported_version",
         JournalError::NotARecord { .. } => "not_a_record",
@@ -468,7 +472,7 @@ fn damage_json(dir: &Path, damage: &Damage) -> Value {
 }
 
 fn cleanup(dir: &Path, as_json: bool) -> anyhow::Result<()> {
-    let report = crate::journal::cleanup(dir)?;
+    let report = SegmentManager::open(dir)?.cleanup()?;
     if as_json {
         return print(&json!({
             "deleted": report.deleted, "deletedBytes": report.deleted_bytes, "start": report.start,

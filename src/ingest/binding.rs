@@ -34,7 +34,7 @@ impl Binding {
     /// Binds `store` to the journal of `reader`. Answers where draining goes on, too, and the store's cursor, which stands there.
     pub(super) fn open<S: KVStore>(
         reader: &mut JournalReader,
-        store: &mut S,
+        store: &S,
     ) -> Result<(Self, Cursor, u64), IngestError> {
         let directory = reader.directory().to_owned();
         let mut binding = Self {

@@ -126,14 +126,13 @@ fn deliver(
         let taken = (passed.len() + again.len() + new.len()) as u64;
         let mut appended = 0;
         if !again.is_empty() {
-            let mut options = AppendOptions::durable();
-            options.interrupted_at_bytes = Some(before.ledger_len_bytes);
             let end = continuing.checked_sub(1).map_or(0, |last| entries[last].offset + 1);
             if end > before.lines.end {
                 before.lines.end = end;
                 disk::replace(note, &before.encode(), true)?;
             }
-            appended += ledger.append(&again, &options)?.appended;
+            appended +=
+                ledger.resume_append(&again, &AppendOptions::durable(), before.ledger_len_bytes)?.appended;
         }
         if let Some(lines) = new_lines {
             let ledger_len_bytes = len_bytes(&file)?;

@@ -43,7 +43,7 @@ pub(crate) fn queue_batch(
     let payloads = lines.iter().enumerate().map(payload_of).collect::<Result<Vec<_>, _>>()?;
     let options =
         JournalOptions { check: OpenCheck::FromSyncedMark, lock_timeout, ..JournalOptions::default() };
-    let journal = Journal::open(directory, options)?;
+    let journal = Journal::open_with(directory, options)?;
     let offsets = journal.append_batch(&payloads)?;
     // The records are durable; a mark that could not be replaced only makes the next opening check more.
     if let Err(error) = journal.close() {

@@ -201,7 +201,7 @@ impl KVStore for HybridStore {
         })
     }
 
-    fn put_batch(&mut self, batch: &[KeyValue]) -> Result<(), StoreError> {
+    fn put_batch(&self, batch: &[KeyValue]) -> Result<(), StoreError> {
         let mut records = self.records_database.batch();
         let mut indexed = Vec::new();
         for (key, value) in batch {
@@ -256,7 +256,7 @@ impl KVStore for HybridStore {
         Ok(found)
     }
 
-    fn flush(&mut self) -> Result<(), StoreError> {
+    fn flush(&self) -> Result<(), StoreError> {
         // redb commits are durable by themselves.
         self.ask("syncing fjall", || Ok(self.records_database.persist(PersistMode::SyncAll)?))
     }

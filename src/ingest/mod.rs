@@ -7,10 +7,10 @@
 //!
 //! ```
 //! use relayburn_ledger::ingest::{Assertion, HybridStore, Ingestor, KVStore, serialize_assertion};
-//! use relayburn_ledger::journal::{Journal, JournalOptions};
+//! use relayburn_ledger::journal::Journal;
 //!
 //! let directory = tempfile::tempdir()?;
-//! let journal = Journal::open(&directory.path().join("journal"), JournalOptions::default())?;
+//! let journal = Journal::open(&directory.path().join("journal"))?;
 //! journal.append(&serialize_assertion(&Assertion {
 //!     subject: "water".into(),
 //!     predicate: "boils at".into(),
@@ -52,7 +52,7 @@ pub use hybrid::HybridStore;
 pub(crate) use hybrid::is_guarded;
 pub use ingestor::Ingestor;
 pub use payload::{
-    Assertion, Epoch, LedgerLine, Payload, PayloadError, Vote, deserialize, serialize_assertion,
+    Assertion, Epoch, LedgerLine, Payload, PayloadError, RecordType, Vote, deserialize, serialize_assertion,
     serialize_epoch, serialize_ledger_line, serialize_vote,
 };
 pub use sink::{Delivered, LedgerEntry, LedgerSink, RefusedLine, SinkError};

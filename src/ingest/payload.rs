@@ -1,28 +1,62 @@
-//! What a journal record can hold for the ingestor: one type byte, seven zeros, and an rkyv archive.
+//! The payloads of the ingestor's records: a type byte, seven zeros, and an rkyv archive.
 //!
-//! Touches nothing. Promises: what is serialized here deserializes to the same; bytes from elsewhere are validated as a
-//! whole (bytecheck) before any of them is believed.
+//! Touches nothing. Guarantees: what is serialized here deserializes to the same; bytes from elsewhere are validated as a
+//! whole (bytecheck) before any of them is used.
 
 use rkyv::rancor;
 use rkyv::util::AlignedVec;
 
-/// Length in bytes of what stands in front of the archive, so that it is 8-byte aligned when the payload is.
+/// Length in bytes of type and padding, after which the archive is 8-byte aligned when the payload is.
 const PREFIX_LEN: usize = 8;
+
+/// The types of records, by the byte that begins a payload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+#[repr(u8)]
+pub enum RecordType {
+    /// [`Assertion`].
+    Assertion = 0,
+    /// [`Vote`].
+    Vote = 1,
+    /// [`Epoch`].
+    Epoch = 2,
+    /// [`LedgerLine`].
+    LedgerLine = 3,
+}
+
+impl RecordType {
+    /// The type of a payload, by its first byte. Nothing else of the payload is validated.
+    ///
+    /// # Errors
+    /// [`PayloadError::TooShort`], [`PayloadError::UnknownType`].
+    pub fn of(payload: &[u8]) -> Result<Self, PayloadError> {
+        if payload.len() < PREFIX_LEN {
+            return Err(PayloadError::TooShort { len_bytes: payload.len() });
+        }
+        match payload[0] {
+            0 => Ok(Self::Assertion),
+            1 => Ok(Self::Vote),
+            2 => Ok(Self::Epoch),
+            3 => Ok(Self::LedgerLine),
+            type_byte => Err(PayloadError::UnknownType { type_byte }),
+        }
+    }
+}
 
 /// A statement about a subject.
 #[derive(Debug, Clone, PartialEq, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
 pub struct Assertion {
-    /// What it is about.
+    /// The subject.
     pub subject: String,
     /// Which of the subject's properties.
     pub predicate: String,
     /// The property's value.
     pub object: String,
-    /// Who says so.
+    /// The source of the statement.
     pub source: String,
     /// How sure the source is, usually 0 to 1.
     pub confidence: f64,
-    /// When, in milliseconds since 1970.
+    /// Time of the statement, in milliseconds since 1970.
     pub timestamp_ms: i64,
 }
 
@@ -31,9 +65,9 @@ pub struct Assertion {
 pub struct Vote {
     /// BLAKE3 of the assertion's payload.
     pub assertion: [u8; 32],
-    /// Who votes.
+    /// The agent.
     pub agent: String,
-    /// How much.
+    /// Weight of the vote, negative when it is against the assertion.
     pub weight: f64,
     /// When, in milliseconds since 1970.
     pub timestamp_ms: i64,
@@ -48,9 +82,9 @@ pub struct Epoch {
     pub name: String,
     /// First moment, in milliseconds since 1970.
     pub start_ms: i64,
-    /// First moment behind it, in milliseconds since 1970; open when absent.
+    /// First moment after it, in milliseconds since 1970; absent while the epoch is open.
     pub end_ms: Option<i64>,
-    /// The epoch it takes the place of.
+    /// The epoch that this one replaces.
     pub supersedes: Option<[u8; 32]>,
 }
 
@@ -59,39 +93,39 @@ pub struct Epoch {
 pub struct LedgerLine {
     /// The line, without its line end.
     pub line: String,
-    /// Whether it was queued in one batch with the line in front of it. The ledger compares turns of different batches by
-    /// their fingerprints, and those of one batch not.
+    /// Whether the line was queued in one batch with the line before it. The ledger compares turns of different batches by
+    /// their fingerprints, and not turns of one batch.
     pub continues_batch: bool,
 }
 
-/// A payload that was understood.
+/// A payload that was deserialized.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum Payload {
-    /// Type 0.
+    /// [`RecordType::Assertion`].
     Assertion(Assertion),
-    /// Type 1.
+    /// [`RecordType::Vote`].
     Vote(Vote),
-    /// Type 2.
+    /// [`RecordType::Epoch`].
     Epoch(Epoch),
-    /// Type 3.
+    /// [`RecordType::LedgerLine`].
     LedgerLine(LedgerLine),
 }
 
-/// A payload that cannot be understood, or made.
+/// A payload cannot be deserialized, or not be made.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PayloadError {
-    /// It has no room for type and padding.
+    /// The payload is shorter than type and padding.
     #[error("the payload has {len_bytes} bytes; type and padding alone take {PREFIX_LEN}")]
     TooShort {
         /// Its length.
         len_bytes: usize,
     },
-    /// The seven bytes behind the type are not zero.
-    #[error("the bytes behind the type are not zero")]
+    /// The seven bytes after the type are not zero.
+    #[error("the bytes after the type are not zero")]
     Padding,
-    /// The type is none that this program knows.
+    /// The type is unknown to this program.
     #[error("type {type_byte} is not known; this program knows 0 to 3")]
     UnknownType {
         /// The type.
@@ -113,12 +147,12 @@ pub enum PayloadError {
     },
 }
 
-/// The payload of an assertion: what its BLAKE3 names and the store keeps.
+/// The payload of an assertion, whose BLAKE3 is its name in the store.
 ///
 /// # Errors
 /// [`PayloadError::Archive`] when it is too large for an archive (2 GiB).
 pub fn serialize_assertion(assertion: &Assertion) -> Result<Vec<u8>, PayloadError> {
-    framed(0, rkyv::to_bytes::<rancor::Error>(assertion))
+    framed(RecordType::Assertion, rkyv::to_bytes::<rancor::Error>(assertion))
 }
 
 /// The payload of a vote.
@@ -126,7 +160,7 @@ pub fn serialize_assertion(assertion: &Assertion) -> Result<Vec<u8>, PayloadErro
 /// # Errors
 /// As [`serialize_assertion`].
 pub fn serialize_vote(vote: &Vote) -> Result<Vec<u8>, PayloadError> {
-    framed(1, rkyv::to_bytes::<rancor::Error>(vote))
+    framed(RecordType::Vote, rkyv::to_bytes::<rancor::Error>(vote))
 }
 
 /// The payload of an epoch.
@@ -134,7 +168,7 @@ pub fn serialize_vote(vote: &Vote) -> Result<Vec<u8>, PayloadError> {
 /// # Errors
 /// As [`serialize_assertion`].
 pub fn serialize_epoch(epoch: &Epoch) -> Result<Vec<u8>, PayloadError> {
-    framed(2, rkyv::to_bytes::<rancor::Error>(epoch))
+    framed(RecordType::Epoch, rkyv::to_bytes::<rancor::Error>(epoch))
 }
 
 /// The payload of one line for `ledger.jsonl`.
@@ -145,10 +179,14 @@ pub fn serialize_ledger_line(line: &LedgerLine) -> Result<Vec<u8>, PayloadError>
     if let Some(at) = line.line.find('\n') {
         return Err(PayloadError::LineEnd { at });
     }
-    framed(3, rkyv::to_bytes::<rancor::Error>(line))
+    framed(RecordType::LedgerLine, rkyv::to_bytes::<rancor::Error>(line))
 }
 
-fn framed(type_byte: u8, archive: Result<AlignedVec, rancor::Error>) -> Result<Vec<u8>, PayloadError> {
+fn framed(
+    record_type: RecordType,
+    archive: Result<AlignedVec, rancor::Error>,
+) -> Result<Vec<u8>, PayloadError> {
+    let type_byte = record_type as u8;
     let archive = archive.map_err(|error| PayloadError::Archive { type_byte, reason: error.to_string() })?;
     let mut payload = Vec::with_capacity(PREFIX_LEN + archive.len());
     payload.push(type_byte);
@@ -157,29 +195,31 @@ fn framed(type_byte: u8, archive: Result<AlignedVec, rancor::Error>) -> Result<V
     Ok(payload)
 }
 
-/// Understands a payload, wherever it lies in memory.
+/// Validates and deserializes a payload, whatever its alignment.
 ///
 /// # Errors
-/// Every [`PayloadError`] but those of making one, and [`PayloadError::LineEnd`] for a line that would become two.
+/// [`PayloadError`]; [`PayloadError::LineEnd`] for a line that would become two.
 pub fn deserialize(payload: &[u8]) -> Result<Payload, PayloadError> {
-    let Some((prefix, bytes)) = payload.split_at_checked(PREFIX_LEN) else {
-        return Err(PayloadError::TooShort { len_bytes: payload.len() });
-    };
-    let type_byte = prefix[0];
-    if type_byte > 3 {
-        return Err(PayloadError::UnknownType { type_byte });
-    }
+    let record_type = RecordType::of(payload)?;
+    let type_byte = record_type as u8;
+    let (prefix, bytes) = payload.split_at(PREFIX_LEN);
     if prefix[1..] != [0; PREFIX_LEN - 1] {
         return Err(PayloadError::Padding);
     }
     let mut archive: AlignedVec = AlignedVec::with_capacity(bytes.len());
     archive.extend_from_slice(bytes);
     let invalid = |error: rancor::Error| PayloadError::Archive { type_byte, reason: error.to_string() };
-    match type_byte {
-        0 => rkyv::from_bytes::<Assertion, rancor::Error>(&archive).map(Payload::Assertion).map_err(invalid),
-        1 => rkyv::from_bytes::<Vote, rancor::Error>(&archive).map(Payload::Vote).map_err(invalid),
-        2 => rkyv::from_bytes::<Epoch, rancor::Error>(&archive).map(Payload::Epoch).map_err(invalid),
-        _ => {
+    match record_type {
+        RecordType::Assertion => {
+            rkyv::from_bytes::<Assertion, rancor::Error>(&archive).map(Payload::Assertion).map_err(invalid)
+        }
+        RecordType::Vote => {
+            rkyv::from_bytes::<Vote, rancor::Error>(&archive).map(Payload::Vote).map_err(invalid)
+        }
+        RecordType::Epoch => {
+            rkyv::from_bytes::<Epoch, rancor::Error>(&archive).map(Payload::Epoch).map_err(invalid)
+        }
+        RecordType::LedgerLine => {
             let line = rkyv::from_bytes::<LedgerLine, rancor::Error>(&archive).map_err(invalid)?;
             match line.line.find('\n') {
                 Some(at) => Err(PayloadError::LineEnd { at }),

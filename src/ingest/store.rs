@@ -1,35 +1,61 @@
-//! What the ingestor writes to: a small trait, and a store in memory.
+//! The stores that the ingestor writes to: a small trait, and a store in memory.
 //!
-//! Touches nothing. Promises of every implementation: see [`KVStore`].
+//! Touches nothing. The guarantees of every implementation are those of [`KVStore`].
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 /// A key and its value.
 pub type KeyValue = (Vec<u8>, Vec<u8>);
 
 /// A key-value store. Keys are ordered as bytes.
-pub trait KVStore: Send + 'static {
+///
+/// Every method takes `&self`, and an `Arc` of a store is a store: give a clone to an [`Ingestor`](super::Ingestor) and read the
+/// store while the ingestor runs in the background.
+pub trait KVStore: Send + Sync + 'static {
     /// The value of a key.
     ///
     /// # Errors
-    /// [`StoreError`], as for all methods.
+    /// [`StoreError`], as all methods do.
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError>;
 
-    /// Sets keys, later entries winning over earlier ones. Keys that start with `S:` or `C:` are set all together or
-    /// not at all. Durable after the next [`KVStore::flush`] at the latest.
-    fn put_batch(&mut self, batch: &[KeyValue]) -> Result<(), StoreError>;
+    /// Sets keys; of two entries with one key the later wins. Keys that start with `S:` or `C:` are set all together or
+    /// not at all. The batch is durable after the next [`KVStore::flush`] at the latest.
+    fn put_batch(&self, batch: &[KeyValue]) -> Result<(), StoreError>;
 
     /// All keys that start with `prefix`, in order, with their values.
     fn scan_prefix(&self, prefix: &[u8]) -> Result<Vec<KeyValue>, StoreError>;
 
-    /// Waits until everything set so far is on stable storage.
-    fn flush(&mut self) -> Result<(), StoreError>;
+    /// Waits until everything that was set is on stable storage.
+    fn flush(&self) -> Result<(), StoreError>;
 
-    /// The store's directory, by which errors and the journal's cursor name it. Stores without one share one cursor, so a
-    /// journal may be cleaned up before the slower of them has read it.
+    /// The store's directory, by which errors and the journal's cursor name the store. Stores without a directory share one cursor,
+    /// so a journal may be cleaned up before the slower of them has read it.
     fn path(&self) -> Option<&Path> {
         None
+    }
+}
+
+impl<S: KVStore + ?Sized> KVStore for Arc<S> {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        (**self).get(key)
+    }
+
+    fn put_batch(&self, batch: &[KeyValue]) -> Result<(), StoreError> {
+        (**self).put_batch(batch)
+    }
+
+    fn scan_prefix(&self, prefix: &[u8]) -> Result<Vec<KeyValue>, StoreError> {
+        (**self).scan_prefix(prefix)
+    }
+
+    fn flush(&self) -> Result<(), StoreError> {
+        (**self).flush()
+    }
+
+    fn path(&self) -> Option<&Path> {
+        (**self).path()
     }
 }
 
@@ -45,7 +71,7 @@ pub struct StoreError {
     pub source: Box<dyn std::error::Error + Send + Sync>,
 }
 
-/// What the engine said first: errors around it repeat it in Rust's own notation.
+/// The message of the innermost error, because the errors around it repeat that message in Rust's own notation.
 pub(super) fn innermost(error: &(dyn std::error::Error + Send + Sync + 'static)) -> String {
     let mut error: &dyn std::error::Error = error;
     while let Some(source) = error.source() {
@@ -60,29 +86,51 @@ pub(super) fn innermost(error: &(dyn std::error::Error + Send + Sync + 'static))
     }
 }
 
-/// A store in memory, for programs that want what a journal says now and nothing on the disk.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+/// A store in memory, for programs that need the content of a journal and nothing on the disk.
+#[derive(Debug, Default)]
 pub struct MemoryStore {
-    entries: BTreeMap<Vec<u8>, Vec<u8>>,
+    entries: RwLock<BTreeMap<Vec<u8>, Vec<u8>>>,
 }
+
+impl MemoryStore {
+    fn entries(&self) -> RwLockReadGuard<'_, BTreeMap<Vec<u8>, Vec<u8>>> {
+        self.entries.read().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Clone for MemoryStore {
+    fn clone(&self) -> Self {
+        Self { entries: RwLock::new(self.entries().clone()) }
+    }
+}
+
+impl PartialEq for MemoryStore {
+    fn eq(&self, other: &Self) -> bool {
+        *self.entries() == *other.entries()
+    }
+}
+
+impl Eq for MemoryStore {}
 
 impl KVStore for MemoryStore {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        Ok(self.entries.get(key).cloned())
+        Ok(self.entries().get(key).cloned())
     }
 
-    fn put_batch(&mut self, batch: &[KeyValue]) -> Result<(), StoreError> {
-        self.entries.extend(batch.iter().cloned());
+    fn put_batch(&self, batch: &[KeyValue]) -> Result<(), StoreError> {
+        let mut entries = self.entries.write().unwrap_or_else(PoisonError::into_inner);
+        entries.extend(batch.iter().cloned());
         Ok(())
     }
 
     fn scan_prefix(&self, prefix: &[u8]) -> Result<Vec<KeyValue>, StoreError> {
-        let from_prefix = self.entries.range(prefix.to_vec()..);
+        let entries = self.entries();
+        let from_prefix = entries.range(prefix.to_vec()..);
         let matching = from_prefix.take_while(|(key, _)| key.starts_with(prefix));
         Ok(matching.map(|(key, value)| (key.clone(), value.clone())).collect())
     }
 
-    fn flush(&mut self) -> Result<(), StoreError> {
+    fn flush(&self) -> Result<(), StoreError> {
         Ok(())
     }
 }

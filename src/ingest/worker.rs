@@ -11,7 +11,7 @@ use super::error::IngestError;
 use super::payload::{LedgerLine, Payload, deserialize};
 use super::sink::{Delivered, LedgerEntry, LedgerSink, RefusedLine, TOGETHER_BYTES, TOGETHER_RECORDS};
 use super::store::{KVStore, KeyValue};
-use crate::journal::{Cursor, JournalReader, Record};
+use crate::journal::{Cursor, JournalReader, RecordRef};
 
 /// What one batch takes: the ingestor's back-pressure is that it reads no further before a batch is stored.
 const BATCH_RECORDS: u64 = 16 * 1024;
@@ -70,8 +70,8 @@ pub(super) struct Worker<S> {
 }
 
 impl<S: KVStore> Worker<S> {
-    pub(super) fn new(mut reader: JournalReader, mut store: S) -> Result<Self, IngestError> {
-        let (binding, cursor, offset) = Binding::open(&mut reader, &mut store)?;
+    pub(super) fn new(mut reader: JournalReader, store: S) -> Result<Self, IngestError> {
+        let (binding, cursor, offset) = Binding::open(&mut reader, &store)?;
         Ok(Self { reader, store, sink: None, set_aside_listener: None, binding, cursor, offset })
     }
 
@@ -186,7 +186,7 @@ struct Batch {
 }
 
 impl Batch {
-    fn take(&mut self, record: Record<'_>) {
+    fn take(&mut self, record: RecordRef<'_>) {
         self.drained.records += 1;
         self.drained.payload_bytes += record.payload.len() as u64;
         let key = match deserialize(record.payload) {

@@ -1,38 +1,36 @@
-//! Named consumers of a journal, and deleting what all of them have passed.
+//! Named consumers of a journal: how far each of them has come.
 //!
-//! May touch: `cursors/` of the journal's directory; syncs the segment a cursor moves in; cleanup replaces SKIPS and
-//! deletes segments. Promises: a cursor never stands behind what a power cut leaves of the journal, and no segment is
-//! deleted that a cursor has not passed.
+//! May touch: `cursors/` of the journal's directory; syncs the segment that a cursor moves in. Guarantees: a cursor never
+//! points past what a power cut leaves of the journal.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use super::directory::Directory;
-use super::error::JournalError;
-use super::format::Stamp;
+use super::error::{JournalError, Result};
+use super::format::FileKind;
 use super::reader::JournalReader;
 use crate::disk;
 use crate::home::SessionId;
 
-/// How far a named consumer has come: the offset of the record it wants next.
+/// How far a named consumer has come: the offset of the record that it wants next.
 ///
-/// One process should move a cursor at a time; the last one wins.
+/// One process should move a cursor at a time. When two do, the last one wins.
 #[derive(Debug)]
 pub struct Cursor {
     directory: Directory,
     path: PathBuf,
     offset: u64,
-    /// For finding where the records end: kept, because it knows then where to begin.
+    /// Finds where the records end. Kept, because it remembers where to begin.
     reader: Option<JournalReader>,
 }
 
 impl Cursor {
-    /// Opens the cursor `name` of the journal in `directory`; a new one is created at the journal's start, durably, so
-    /// that cleanup heeds it from now on.
+    /// Opens the cursor `name` of the journal in `directory`. A new cursor is created at the journal's start, durably, so
+    /// that cleanup respects it from now on.
     ///
     /// # Errors
     /// [`JournalError::CursorName`]; [`JournalError::Damaged`]; file operations that fail.
-    pub fn open(directory: &Path, name: &str) -> Result<Self, JournalError> {
+    pub fn open(directory: &Path, name: &str) -> Result<Self> {
         if SessionId::new(name).is_err() || name.ends_with(".tmp") {
             return Err(JournalError::CursorName { name: name.to_owned() });
         }
@@ -44,7 +42,7 @@ impl Cursor {
         }
         let offset = directory.read_skips()?.start;
         disk::create_dir_all(&directory.cursors())?;
-        disk::replace(&path, &Stamp::Cursor.encode(offset), true)?;
+        disk::replace(&path, &FileKind::Cursor.encode(offset), true)?;
         Ok(Self { directory, path, offset, reader: None })
     }
 
@@ -53,27 +51,27 @@ impl Cursor {
         self.offset
     }
 
-    /// Moves the cursor, forward or back. Syncs the journal up to there first, then replaces the cursor's file durably.
+    /// Moves the cursor, forward or back. Syncs the journal up to `offset` first, then replaces the cursor's file durably.
     ///
     /// # Errors
-    /// [`JournalError::BeyondEnd`] behind the last record; file operations that fail, after which the file is as it was
+    /// [`JournalError::BeyondEnd`] after the last record; file operations that fail, after which the file is unchanged
     /// or already replaced.
-    pub fn set(&mut self, offset: u64) -> Result<(), JournalError> {
+    pub fn set(&mut self, offset: u64) -> Result<()> {
         let reader = match &mut self.reader {
             Some(reader) => reader,
             none => none.insert(JournalReader::open(self.directory.root())?),
         };
         reader.sync_through(offset)?;
-        disk::replace(&self.path, &Stamp::Cursor.encode(offset), true)?;
+        disk::replace(&self.path, &FileKind::Cursor.encode(offset), true)?;
         self.offset = offset;
         Ok(())
     }
 
-    /// Deletes the cursor, so that cleanup does not heed it any more.
+    /// Deletes the cursor, so that cleanup no longer respects it.
     ///
     /// # Errors
     /// File operations that fail.
-    pub fn delete(self) -> Result<(), JournalError> {
+    pub fn delete(self) -> Result<()> {
         disk::remove_file_if_exists(&self.path)?;
         Ok(disk::sync_dir(&self.directory.cursors())?)
     }
@@ -84,7 +82,7 @@ impl Cursor {
 pub struct CursorStatus {
     /// Its name.
     pub name: String,
-    /// Offset of the next record it wants.
+    /// Offset of the next record that it wants.
     pub offset: u64,
 }
 
@@ -92,7 +90,7 @@ pub struct CursorStatus {
 ///
 /// # Errors
 /// [`JournalError::Damaged`]; file operations that fail.
-pub fn cursors(directory: &Path) -> Result<Vec<CursorStatus>, JournalError> {
+pub fn cursors(directory: &Path) -> Result<Vec<CursorStatus>> {
     let directory = Directory::at(directory);
     let mut cursors = Vec::new();
     for name in directory.cursor_names()? {
@@ -102,53 +100,4 @@ pub fn cursors(directory: &Path) -> Result<Vec<CursorStatus>, JournalError> {
     }
     cursors.sort_unstable_by(|a, b| a.name.cmp(&b.name));
     Ok(cursors)
-}
-
-/// What cleanup deleted.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct CleanupReport {
-    /// The segment files deleted, oldest first.
-    pub deleted: Vec<PathBuf>,
-    /// Their length in bytes, together.
-    pub deleted_bytes: u64,
-    /// Offset of the first record that is left, or where it will stand.
-    pub start: u64,
-}
-
-/// Deletes the sealed segments that every cursor has passed, as a journal that is open for writing does, without opening the journal
-/// for writing: it works while the disk is too full to save what a torn write left.
-///
-/// # Errors
-/// [`JournalError::Locked`] while a writer has the journal open; [`JournalError::Damaged`] for a cursor that cannot be read; file operations that fail.
-pub fn cleanup(directory: &Path) -> Result<CleanupReport, JournalError> {
-    let directory = Directory::at(directory);
-    let _lock = directory.lock(Duration::ZERO)?;
-    cleanup_locked(&directory)
-}
-
-/// Deletes the sealed segments that every cursor has passed; for who holds the writer's lock.
-pub(super) fn cleanup_locked(directory: &Directory) -> Result<CleanupReport, JournalError> {
-    let mut skips = directory.read_skips()?;
-    let passed = cursors(directory.root())?.into_iter().map(|cursor| cursor.offset).min().unwrap_or(0);
-    let segments = directory.segments()?;
-    let passed_count = segments.windows(2).take_while(|pair| pair[1].base <= passed.max(skips.start)).count();
-    let (deleted, left) = segments.split_at(passed_count);
-    if let Some(first) = left.first()
-        && first.base > skips.start
-        && !deleted.is_empty()
-    {
-        skips.start_at(first.base);
-        directory.write_skips(&skips)?;
-    }
-    let mut report = CleanupReport { start: skips.start, ..CleanupReport::default() };
-    for segment in deleted {
-        let path = directory.segment(segment.base);
-        disk::remove_file(&path)?;
-        report.deleted_bytes += segment.len_bytes;
-        report.deleted.push(path);
-    }
-    if !deleted.is_empty() {
-        disk::sync_dir(directory.root())?;
-    }
-    Ok(report)
 }

@@ -1,49 +1,27 @@
-//! The journal's directory: names of its files, the list of segments, the writer's lock, mark and skips.
+//! The journal's directory: the names of its files, the writer's lock, and the small files: mark, skips, identity, cursors.
 //!
-//! May touch: the journal's directory only, and files that segments there are symbolic links to. Promises: the lock file is
-//! never followed through a symbolic link; identity, mark and skips are replaced whole; a file that is damaged is named or,
-//! for the mark, treated as absent.
+//! May touch: the journal's directory. Guarantees: the lock file is never followed through a symbolic link; small files are
+//! replaced whole; a damaged one is an error, except for the mark, which then counts as absent.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::error::JournalError;
-use super::format::{
-    HEADER_LEN_BYTES, MAX_OFFSET, Skips, Stamp, StampFlaw, decode_identity, encode_identity,
-};
+use super::error::{JournalError, Result};
+use super::format::{FileKind, HeaderFlaw, Skips, decode_identity, encode_identity};
 use crate::disk;
 
-/// How long a writer that waits for the lock sleeps between two tries: at first, and at most.
+/// How long a writer that waits for the lock sleeps between two attempts: at first, and at most.
 const FIRST_WAIT: Duration = Duration::from_micros(200);
 const LONGEST_WAIT: Duration = Duration::from_millis(5);
 
-/// What is read of a small file, at most: more than SKIPS with a million ranges has.
+/// The most that is read of a small file, in bytes: SKIPS with a million ranges has less.
 const SMALL_BYTES: u64 = 64 << 20;
 
 /// The directory of a journal.
 #[derive(Debug, Clone)]
 pub(super) struct Directory {
     root: PathBuf,
-}
-
-/// A segment file as it was listed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct SegmentFile {
-    pub(super) base: u64,
-    pub(super) len_bytes: u64,
-}
-
-impl SegmentFile {
-    /// The offset behind the last byte of this file.
-    pub(super) fn end(&self) -> u64 {
-        self.base.saturating_add(self.len_bytes.saturating_sub(HEADER_LEN_BYTES))
-    }
-
-    /// Byte offset in the file of a global offset that lies in it.
-    pub(super) fn position(&self, offset: u64) -> u64 {
-        offset - self.base + HEADER_LEN_BYTES
-    }
 }
 
 impl Directory {
@@ -56,7 +34,7 @@ impl Directory {
     }
 
     pub(super) fn segment(&self, base: u64) -> PathBuf {
-        self.root.join(format!("{base:016x}.wal"))
+        self.root.join(segment_name(base))
     }
 
     pub(super) fn cursors(&self) -> PathBuf {
@@ -79,8 +57,13 @@ impl Directory {
         self.root.join("IDENTITY")
     }
 
+    /// The names of all files in the directory.
+    pub(super) fn names(&self) -> Result<Vec<OsString>, disk::Error> {
+        names(&self.root)
+    }
+
     /// Takes the writer's lock, trying again until `timeout` has passed.
-    pub(super) fn lock(&self, timeout: Duration) -> Result<disk::KernelLock, JournalError> {
+    pub(super) fn lock(&self, timeout: Duration) -> Result<disk::KernelLock> {
         let mut lock = disk::KernelLock::open(&self.root.join("LOCK"))?;
         let deadline = Instant::now().checked_add(timeout);
         let mut wait = FIRST_WAIT;
@@ -96,32 +79,9 @@ impl Directory {
         }
     }
 
-    /// The segments by ascending base, with their lengths. Other names in the directory are left alone.
-    pub(super) fn segments(&self) -> Result<Vec<SegmentFile>, JournalError> {
-        let mut segments = Vec::new();
-        for name in names(&self.root)? {
-            let Some(base) = segment_base(&name) else { continue };
-            let path = self.segment(base);
-            match disk::metadata_of_target(&path) {
-                // Opening anything else could wait for ever.
-                Ok(metadata) if !metadata.is_file => return Err(JournalError::NotAFile { path }),
-                Ok(metadata) => segments.push(SegmentFile { base, len_bytes: metadata.len_bytes }),
-                // Cleaned up since the directory was read.
-                Err(error) if error.is_not_found() => match disk::metadata(&path) {
-                    Err(error) if error.is_not_found() => {}
-                    // A symbolic link to nothing.
-                    found => return Err(found.err().unwrap_or(error).into()),
-                },
-                Err(error) => return Err(error.into()),
-            }
-        }
-        segments.sort_unstable_by_key(|segment| segment.base);
-        Ok(segments)
-    }
-
-    /// Deletes what replacements left behind that were killed half-way. Only for the holder of the lock.
-    pub(super) fn remove_temporary_files(&self) -> Result<(), JournalError> {
-        for name in names(&self.root)? {
+    /// Deletes temporary files of replacements that were killed half-way. Only for the holder of the lock.
+    pub(super) fn remove_temporary_files(&self) -> Result<()> {
+        for name in self.names()? {
             let is_ours = name.to_str().is_some_and(|name| {
                 name.ends_with(".tmp")
                     && ["SYNCED.", "SKIPS.", "IDENTITY."].iter().any(|ours| name.starts_with(ours))
@@ -133,31 +93,31 @@ impl Directory {
         Ok(())
     }
 
-    /// The synced mark; none when it is missing or damaged, which only costs a longer check.
-    pub(super) fn read_mark(&self) -> Result<Option<u64>, JournalError> {
+    /// The synced mark. A missing or damaged mark is none, because without one recovery only checks more.
+    pub(super) fn read_mark(&self) -> Result<Option<u64>> {
         let path = self.mark();
-        match read_small(&path)?.map(|bytes| Stamp::Synced.decode(&bytes)) {
+        match read_small(&path)?.map(|bytes| FileKind::SyncedMark.decode(&bytes)) {
             Some(Ok(offset)) => Ok(Some(offset)),
-            Some(Err(StampFlaw::Unsupported { version, flags })) => {
+            Some(Err(HeaderFlaw::Unsupported { version, flags })) => {
                 Err(JournalError::Unsupported { path, version, flags })
             }
-            Some(Err(StampFlaw::Damaged)) | None => Ok(None),
+            Some(Err(HeaderFlaw::Damaged)) | None => Ok(None),
         }
     }
 
     pub(super) fn write_mark(&self, offset: u64, durable: bool) -> Result<(), disk::Error> {
-        disk::replace(&self.mark(), &Stamp::Synced.encode(offset), durable)
+        disk::replace(&self.mark(), &FileKind::SyncedMark.encode(offset), durable)
     }
 
-    pub(super) fn read_skips(&self) -> Result<Skips, JournalError> {
+    pub(super) fn read_skips(&self) -> Result<Skips> {
         let path = self.skips();
         match read_small(&path)?.map(|bytes| Skips::decode(&bytes)) {
             None => Ok(Skips::default()),
             Some(Ok(skips)) => Ok(skips),
-            Some(Err(StampFlaw::Unsupported { version, flags })) => {
+            Some(Err(HeaderFlaw::Unsupported { version, flags })) => {
                 Err(JournalError::Unsupported { path, version, flags })
             }
-            Some(Err(StampFlaw::Damaged)) => Err(JournalError::Damaged {
+            Some(Err(HeaderFlaw::Damaged)) => Err(JournalError::Damaged {
                 path,
                 reason: "it fails its checksum",
                 remedy: "restore it from a copy, or let `burn journal recover DIR --skip-corrupt` set it aside and find the \
@@ -167,15 +127,15 @@ impl Directory {
     }
 
     /// The journal's identity; none in a journal that no program with identities has written to.
-    pub(super) fn read_identity(&self) -> Result<Option<u128>, JournalError> {
+    pub(super) fn read_identity(&self) -> Result<Option<u128>> {
         let path = self.identity();
         match read_small(&path)?.map(|bytes| decode_identity(&bytes)) {
             None => Ok(None),
             Some(Ok(identity)) => Ok(Some(identity)),
-            Some(Err(StampFlaw::Unsupported { version, flags })) => {
+            Some(Err(HeaderFlaw::Unsupported { version, flags })) => {
                 Err(JournalError::Unsupported { path, version, flags })
             }
-            Some(Err(StampFlaw::Damaged)) => Err(JournalError::Damaged {
+            Some(Err(HeaderFlaw::Damaged)) => Err(JournalError::Damaged {
                 path,
                 reason: "it fails its checksum",
                 remedy: "restore it from a copy, or delete it: the journal then gets a new identity, and each store that was \
@@ -191,8 +151,8 @@ impl Directory {
         Ok(identity)
     }
 
-    /// Begins a journal at its first offset: with a new identity, and without the note of which lines an earlier journal in this
-    /// directory had delivered, because the offsets in it begin again.
+    /// Begins a journal at its first offset. It gets a new identity, and the note of delivered lines is set aside, because that note
+    /// is about the offsets of an earlier journal in this directory.
     pub(super) fn begin(&self) -> Result<(), disk::Error> {
         let delivered = self.root.join("DELIVERED");
         match disk::metadata(&delivered) {
@@ -211,7 +171,7 @@ impl Directory {
     }
 
     /// The names of all cursors, without what a replacement that was killed half-way left.
-    pub(super) fn cursor_names(&self) -> Result<Vec<String>, JournalError> {
+    pub(super) fn cursor_names(&self) -> Result<Vec<String>> {
         let listed = match names(&self.cursors()) {
             Err(error) if error.is_not_found() => return Ok(Vec::new()),
             listed => listed?,
@@ -221,15 +181,15 @@ impl Directory {
     }
 
     /// The offset of a cursor; none when there is no such cursor.
-    pub(super) fn read_cursor(&self, name: &str) -> Result<Option<u64>, JournalError> {
+    pub(super) fn read_cursor(&self, name: &str) -> Result<Option<u64>> {
         let path = self.cursors().join(name);
-        match read_small(&path)?.map(|bytes| Stamp::Cursor.decode(&bytes)) {
+        match read_small(&path)?.map(|bytes| FileKind::Cursor.decode(&bytes)) {
             None => Ok(None),
             Some(Ok(offset)) => Ok(Some(offset)),
-            Some(Err(StampFlaw::Unsupported { version, flags })) => {
+            Some(Err(HeaderFlaw::Unsupported { version, flags })) => {
                 Err(JournalError::Unsupported { path, version, flags })
             }
-            Some(Err(StampFlaw::Damaged)) => Err(JournalError::Damaged {
+            Some(Err(HeaderFlaw::Damaged)) => Err(JournalError::Damaged {
                 path,
                 reason: "it fails its checksum",
                 remedy: "restore it from a copy, or delete it: its consumer then begins at the first record",
@@ -239,7 +199,7 @@ impl Directory {
 
     /// The offset that the furthest consumer has reached, by the cursors that can be read: the journal once extended at least
     /// so far.
-    pub(super) fn furthest_cursor(&self) -> Result<Option<u64>, JournalError> {
+    pub(super) fn furthest_cursor(&self) -> Result<Option<u64>> {
         let mut furthest = None;
         for name in self.cursor_names()? {
             match self.read_cursor(&name) {
@@ -249,6 +209,11 @@ impl Directory {
         }
         Ok(furthest)
     }
+}
+
+/// The name of the segment file with this base.
+pub(super) fn segment_name(base: u64) -> String {
+    format!("{base:016x}.wal")
 }
 
 /// The content of a small file, or `None` when there is none.
@@ -267,37 +232,4 @@ pub(super) fn read_small(path: &Path) -> Result<Option<Vec<u8>>, JournalError> {
 pub(super) fn names(directory: &Path) -> Result<Vec<OsString>, disk::Error> {
     let paths = disk::list(directory)?;
     Ok(paths.iter().filter_map(|path| path.file_name().map(ToOwned::to_owned)).collect())
-}
-
-/// The identity of the journal in `directory`, which tells it from every other one and from one that was removed and begun
-/// again under the same name. A journal of an earlier program gets its identity here, unless a writer has it open.
-///
-/// # Errors
-/// [`JournalError::Damaged`], [`JournalError::Unsupported`]; file operations that fail.
-pub fn identity(directory: &Path) -> Result<Option<u128>, JournalError> {
-    let directory = Directory::at(directory);
-    if let Some(identity) = directory.read_identity()? {
-        return Ok(Some(identity));
-    }
-    if directory.segments()?.is_empty() {
-        return Ok(None);
-    }
-    match directory.lock(Duration::ZERO) {
-        Err(JournalError::Locked { .. }) => directory.read_identity(),
-        lock => {
-            let _lock = lock?;
-            match directory.read_identity()? {
-                Some(identity) => Ok(Some(identity)),
-                None => Ok(Some(directory.write_identity()?)),
-            }
-        }
-    }
-}
-
-/// The base in a segment's name; `None` for any other name.
-fn segment_base(name: &std::ffi::OsStr) -> Option<u64> {
-    let digits = name.to_str()?.strip_suffix(".wal")?;
-    let is_canonical = digits.len() == 16 && digits.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-    let base = is_canonical.then(|| u64::from_str_radix(digits, 16).ok()).flatten()?;
-    (base <= MAX_OFFSET).then_some(base)
 }

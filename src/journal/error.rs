@@ -5,8 +5,12 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::format::VERSION;
 use crate::disk;
 use crate::scan::ScanError;
+
+/// What a function of the journal returns.
+pub type Result<T, E = JournalError> = std::result::Result<T, E>;
 
 /// A journal could not be opened, written, read or cleaned up.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -15,6 +19,9 @@ pub enum JournalError {
     /// A file operation failed.
     #[error(transparent)]
     Disk(#[from] Arc<disk::Error>),
+    /// Bytes that were to be cut off or set aside could not be saved first. They are where they were.
+    #[error(transparent)]
+    Quarantine(#[from] QuarantineError),
     /// A segment could not be scanned.
     #[error(transparent)]
     Scan(#[from] Arc<ScanError>),
@@ -46,7 +53,7 @@ pub enum JournalError {
         "{} has format version {version} and flags {flags:#x}; this program knows version {} without flags: use the \
          program that wrote it",
         path.display(),
-        super::format::VERSION
+        VERSION
     )]
     Unsupported {
         /// The file.
@@ -59,6 +66,12 @@ pub enum JournalError {
     /// What has the name of a segment is no regular file and no symbolic link to one.
     #[error("{} is not a regular file; put the segment in its place, or move it away", path.display())]
     NotAFile {
+        /// The path.
+        path: PathBuf,
+    },
+    /// A file whose name is not that of a segment of its journal.
+    #[error("{} is not a segment of the journal in its directory; name a file such as {:016x}.wal", path.display(), 0)]
+    NotASegment {
         /// The path.
         path: PathBuf,
     },
@@ -94,7 +107,7 @@ pub enum JournalError {
         /// Where the record around it starts.
         start: u64,
     },
-    /// An offset lies behind the end of the journal.
+    /// An offset lies after the end of the journal.
     #[error(
         "{}: offset {offset} is after the end of the journal, which is {end}: the next record starts there",
         directory.display()
@@ -160,6 +173,21 @@ impl From<ScanError> for JournalError {
     fn from(error: ScanError) -> Self {
         Self::Scan(Arc::new(error))
     }
+}
+
+/// Bytes could not be saved under `quarantine/`, so the file that has them was not changed.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error(
+    "bytes {} to {} of {} are to be saved before they are removed, and could not be; the file was not changed: {reason}",
+    range.start, range.end, file.display()
+)]
+pub struct QuarantineError {
+    /// The file that has the bytes.
+    pub file: PathBuf,
+    /// The bytes, by their position in the file.
+    pub range: Range<u64>,
+    /// What failed.
+    pub reason: Arc<disk::Error>,
 }
 
 /// A range of a journal that cannot be read. Prints as one line that names file, byte, offset and reason.

@@ -1,115 +1,205 @@
-//! The bytes of a journal's files: stamps (segment header, synced mark, cursor), records, and the table of skips.
+//! The bytes of a journal's files: headers, records, the identity, and the table of skips.
 //!
-//! Touches nothing. Promises: what is encoded here decodes to itself, whatever does not decode is named, and no length
-//! field is followed before its checksum was compared. Byte tables are in `docs/journal.md`.
+//! Touches nothing. Guarantees: what is encoded here decodes to itself; a length is followed only after its checksum was
+//! compared. The byte tables are in `docs/journal.md`.
 
 use std::ops::Range;
 
 /// Version of the format, in segment headers and all other files.
 pub const VERSION: u16 = 2;
 
-/// Length in bytes of a segment's header, of the synced mark and of a cursor.
-pub const HEADER_LEN_BYTES: u64 = 32;
+const MAGIC_SIZE: usize = 8;
+const VERSION_AT: usize = MAGIC_SIZE;
+const FLAGS_AT: usize = VERSION_AT + 2;
+const SIZE_AT: usize = FLAGS_AT + 2;
+const OFFSET_AT: usize = SIZE_AT + 4;
+const HEADER_CRC_AT: usize = OFFSET_AT + 8;
+const HEADER_ZERO_AT: usize = HEADER_CRC_AT + 4;
+
+/// Size in bytes of a [`FileHeader`].
+pub const HEADER_SIZE: u64 = HEADER_ZERO_AT as u64 + 4;
+
+const RECORD_CRC_AT: usize = 4;
+const RECORD_HASH_AT: usize = RECORD_CRC_AT + 4;
 
 /// What a record adds to its payload, in bytes: length, CRC32C and BLAKE3.
-pub const RECORD_OVERHEAD: usize = 40;
+pub const RECORD_OVERHEAD: usize = RECORD_HASH_AT + 32;
 
-/// No journal reaches this offset. A larger one, in a file or in its name, is none: sums of offsets and lengths stay in range.
+/// The largest offset. A file that names a larger one is damaged; sums of offsets and lengths therefore never overflow.
 pub(super) const MAX_OFFSET: u64 = i64::MAX as u64;
 
-const STAMP_LEN: usize = HEADER_LEN_BYTES as usize;
-const IDENTITY_MAGIC: [u8; 8] = *b"BURNJRNL";
-const IDENTITY_LEN: usize = 40;
-const SKIPS_MAGIC: [u8; 8] = *b"BURNSKIP";
-const SKIPS_HEADER_LEN: usize = 24;
+const HEADER_LEN: usize = HEADER_SIZE as usize;
+const IDENTITY_MAGIC: [u8; MAGIC_SIZE] = *b"BURNJRNL";
+const IDENTITY_AT: usize = OFFSET_AT;
+const IDENTITY_CRC_AT: usize = IDENTITY_AT + 16;
+const IDENTITY_ZERO_AT: usize = IDENTITY_CRC_AT + 4;
+const IDENTITY_LEN: usize = IDENTITY_ZERO_AT + 4;
+const SKIPS_MAGIC: [u8; MAGIC_SIZE] = *b"BURNSKIP";
+const SKIPS_COUNT_AT: usize = SIZE_AT;
+const SKIPS_START_AT: usize = SKIPS_COUNT_AT + 4;
+const SKIPS_HEADER_LEN: usize = SKIPS_START_AT + 8;
 
-/// The kinds of 32-byte stamps.
+/// The files that begin with a [`FileHeader`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Stamp {
+pub enum FileKind {
+    /// A segment. Its header has the offset of its first record.
     Segment,
-    Synced,
+    /// The synced mark: every record before its offset is on stable storage.
+    SyncedMark,
+    /// A cursor: the offset of the next record that its consumer wants.
     Cursor,
 }
 
-/// Why 32 bytes are not the stamp they should be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum StampFlaw {
-    Damaged,
-    Unsupported { version: u16, flags: u16 },
-}
-
-impl Stamp {
-    fn magic(self) -> &'static [u8; 8] {
+impl FileKind {
+    fn magic(self) -> &'static [u8; MAGIC_SIZE] {
         match self {
             Self::Segment => b"BURNWAL\0",
-            Self::Synced => b"BURNSYNC",
+            Self::SyncedMark => b"BURNSYNC",
             Self::Cursor => b"BURNCURS",
         }
     }
 
-    pub(super) fn encode(self, offset: u64) -> [u8; STAMP_LEN] {
-        let mut bytes = [0; STAMP_LEN];
-        bytes[..8].copy_from_slice(self.magic());
-        bytes[8..10].copy_from_slice(&VERSION.to_le_bytes());
-        bytes[12..16].copy_from_slice(&(STAMP_LEN as u32).to_le_bytes());
-        bytes[16..24].copy_from_slice(&offset.to_le_bytes());
-        let crc = crc32c::crc32c(&bytes[..24]);
-        bytes[24..28].copy_from_slice(&crc.to_le_bytes());
+    /// The encoded header of such a file.
+    pub(super) fn encode(self, offset: u64) -> [u8; HEADER_LEN] {
+        FileHeader { kind: self, offset }.encode()
+    }
+
+    /// The offset in the header of such a file.
+    pub(super) fn decode(self, bytes: &[u8]) -> Result<u64, HeaderFlaw> {
+        FileHeader::decode(self, bytes).map(|header| header.offset)
+    }
+}
+
+/// The header of a segment; the synced mark and cursors are files that consist of one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FileHeader {
+    /// What the file is.
+    pub kind: FileKind,
+    /// A global offset in bytes; [`FileKind`] says what it means.
+    pub offset: u64,
+}
+
+/// Why bytes are not the header that they should be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum HeaderFlaw {
+    /// They are too short, or fail their checksum, or have another magic.
+    #[error("the header fails its checksum")]
+    Damaged,
+    /// They were written by a version of the format that this program does not know.
+    #[error(
+        "the header has format version {version} and flags {flags:#x}; this program knows version {} without flags",
+        VERSION
+    )]
+    Unsupported {
+        /// The version in the header.
+        version: u16,
+        /// The flags in the header.
+        flags: u16,
+    },
+}
+
+impl FileHeader {
+    /// The bytes of the header, [`HEADER_SIZE`] of them.
+    pub fn encode(self) -> [u8; HEADER_SIZE as usize] {
+        let mut bytes = [0; HEADER_LEN];
+        bytes[..MAGIC_SIZE].copy_from_slice(self.kind.magic());
+        bytes[VERSION_AT..FLAGS_AT].copy_from_slice(&VERSION.to_le_bytes());
+        bytes[SIZE_AT..OFFSET_AT].copy_from_slice(&(HEADER_LEN as u32).to_le_bytes());
+        bytes[OFFSET_AT..HEADER_CRC_AT].copy_from_slice(&self.offset.to_le_bytes());
+        let crc = crc32c::crc32c(&bytes[..HEADER_CRC_AT]);
+        bytes[HEADER_CRC_AT..HEADER_ZERO_AT].copy_from_slice(&crc.to_le_bytes());
         bytes
     }
 
-    /// The offset in a stamp. Every byte counts: the trailing zeros too.
-    pub(super) fn decode(self, bytes: &[u8]) -> Result<u64, StampFlaw> {
-        let is_whole = bytes.len() >= STAMP_LEN
-            && &bytes[..8] == self.magic()
-            && crc32c::crc32c(&bytes[..24]) == u32_at(bytes, 24)
-            && bytes[28..32] == [0; 4];
+    /// The header at the start of `bytes`. Every byte counts, the trailing zeros too.
+    ///
+    /// # Errors
+    /// [`HeaderFlaw`].
+    pub fn decode(kind: FileKind, bytes: &[u8]) -> Result<Self, HeaderFlaw> {
+        let is_whole = bytes.len() >= HEADER_LEN
+            && &bytes[..MAGIC_SIZE] == kind.magic()
+            && crc32c::crc32c(&bytes[..HEADER_CRC_AT]) == u32_at(bytes, HEADER_CRC_AT)
+            && bytes[HEADER_ZERO_AT..HEADER_LEN] == [0; 4];
         if !is_whole {
-            return Err(StampFlaw::Damaged);
+            return Err(HeaderFlaw::Damaged);
         }
-        let (version, flags) = (u16_at(bytes, 8), u16_at(bytes, 10));
-        if version != VERSION || flags != 0 || u32_at(bytes, 12) as usize != STAMP_LEN {
-            return Err(StampFlaw::Unsupported { version, flags });
+        let (version, flags) = (u16_at(bytes, VERSION_AT), u16_at(bytes, FLAGS_AT));
+        if version != VERSION || flags != 0 || u32_at(bytes, SIZE_AT) as usize != HEADER_LEN {
+            return Err(HeaderFlaw::Unsupported { version, flags });
         }
-        let offset = u64_at(bytes, 16);
-        if offset <= MAX_OFFSET { Ok(offset) } else { Err(StampFlaw::Damaged) }
+        let offset = u64_at(bytes, OFFSET_AT);
+        if offset <= MAX_OFFSET { Ok(Self { kind, offset }) } else { Err(HeaderFlaw::Damaged) }
     }
 }
 
 /// The bytes of the file IDENTITY.
 pub(super) fn encode_identity(identity: u128) -> [u8; IDENTITY_LEN] {
     let mut bytes = [0; IDENTITY_LEN];
-    bytes[..8].copy_from_slice(&IDENTITY_MAGIC);
-    bytes[8..10].copy_from_slice(&VERSION.to_le_bytes());
-    bytes[12..16].copy_from_slice(&(IDENTITY_LEN as u32).to_le_bytes());
-    bytes[16..32].copy_from_slice(&identity.to_be_bytes());
-    let crc = crc32c::crc32c(&bytes[..32]);
-    bytes[32..36].copy_from_slice(&crc.to_le_bytes());
+    bytes[..MAGIC_SIZE].copy_from_slice(&IDENTITY_MAGIC);
+    bytes[VERSION_AT..FLAGS_AT].copy_from_slice(&VERSION.to_le_bytes());
+    bytes[SIZE_AT..IDENTITY_AT].copy_from_slice(&(IDENTITY_LEN as u32).to_le_bytes());
+    bytes[IDENTITY_AT..IDENTITY_CRC_AT].copy_from_slice(&identity.to_be_bytes());
+    let crc = crc32c::crc32c(&bytes[..IDENTITY_CRC_AT]);
+    bytes[IDENTITY_CRC_AT..IDENTITY_ZERO_AT].copy_from_slice(&crc.to_le_bytes());
     bytes
 }
 
 /// The identity in the bytes of the file IDENTITY.
-pub(super) fn decode_identity(bytes: &[u8]) -> Result<u128, StampFlaw> {
+pub(super) fn decode_identity(bytes: &[u8]) -> Result<u128, HeaderFlaw> {
     let is_whole = bytes.len() == IDENTITY_LEN
-        && bytes[..8] == IDENTITY_MAGIC
-        && crc32c::crc32c(&bytes[..32]) == u32_at(bytes, 32)
-        && bytes[36..] == [0; 4];
+        && bytes[..MAGIC_SIZE] == IDENTITY_MAGIC
+        && crc32c::crc32c(&bytes[..IDENTITY_CRC_AT]) == u32_at(bytes, IDENTITY_CRC_AT)
+        && bytes[IDENTITY_ZERO_AT..] == [0; 4];
     if !is_whole {
-        return Err(StampFlaw::Damaged);
+        return Err(HeaderFlaw::Damaged);
     }
-    let (version, flags) = (u16_at(bytes, 8), u16_at(bytes, 10));
+    let (version, flags) = (u16_at(bytes, VERSION_AT), u16_at(bytes, FLAGS_AT));
     if version != VERSION || flags != 0 {
-        return Err(StampFlaw::Unsupported { version, flags });
+        return Err(HeaderFlaw::Unsupported { version, flags });
     }
     let mut identity = [0; 16];
-    identity.copy_from_slice(&bytes[16..32]);
+    identity.copy_from_slice(&bytes[IDENTITY_AT..IDENTITY_CRC_AT]);
     Ok(u128::from_be_bytes(identity))
 }
 
-/// Why the bytes at some place are not a record.
+/// A record that was read, with a payload of its own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    /// Where the record starts. After the offset that was asked for, when that one was in a skipped range.
+    pub offset: u64,
+    /// Where the next record starts, or will start.
+    pub next_offset: u64,
+    /// BLAKE3 of the payload, verified.
+    pub hash: blake3::Hash,
+    /// The payload, as it was appended.
+    pub payload: Vec<u8>,
+}
+
+/// A record that was read, with its payload in the reader's buffer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RecordRef<'r> {
+    /// As [`Record::offset`].
+    pub offset: u64,
+    /// As [`Record::next_offset`].
+    pub next_offset: u64,
+    /// As [`Record::hash`].
+    pub hash: blake3::Hash,
+    /// The payload, as it was appended.
+    pub payload: &'r [u8],
+}
+
+impl RecordRef<'_> {
+    /// The same record with a copy of the payload.
+    pub fn to_record(self) -> Record {
+        let Self { offset, next_offset, hash, payload } = self;
+        Record { offset, next_offset, hash, payload: payload.to_vec() }
+    }
+}
+
+/// Why bytes are not a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum RecordFlaw {
-    /// They end before the record does.
+    /// The bytes end before the record does.
     Partial,
     Checksum,
     Hash,
@@ -124,11 +214,11 @@ impl EncodedRecord {
     pub(super) fn new(payload: &[u8]) -> Self {
         let mut bytes = Vec::with_capacity(RECORD_OVERHEAD + payload.len());
         bytes.extend_from_slice(&(payload.len() as u32).to_le_bytes());
-        bytes.extend_from_slice(&[0; 4]);
+        bytes.extend_from_slice(&[0; RECORD_HASH_AT - RECORD_CRC_AT]);
         bytes.extend_from_slice(blake3::hash(payload).as_bytes());
         bytes.extend_from_slice(payload);
         let crc = record_crc(&bytes);
-        bytes[4..8].copy_from_slice(&crc.to_le_bytes());
+        bytes[RECORD_CRC_AT..RECORD_HASH_AT].copy_from_slice(&crc.to_le_bytes());
         Self(bytes)
     }
 
@@ -137,17 +227,17 @@ impl EncodedRecord {
     }
 }
 
-/// The CRC32C over length, hash and payload of a whole record's bytes.
+/// The CRC32C of the length, the hash and the payload of a whole record.
 fn record_crc(record: &[u8]) -> u32 {
-    crc32c::crc32c_append(crc32c::crc32c(&record[..4]), &record[8..])
+    crc32c::crc32c_append(crc32c::crc32c(&record[..RECORD_CRC_AT]), &record[RECORD_HASH_AT..])
 }
 
-/// Length in bytes of the whole record that would start here, or `None` when its first 40 bytes are not all there.
+/// Length in bytes that the record at the start of `bytes` claims, or `None` when its first 40 bytes are not all there.
 pub(super) fn record_len(bytes: &[u8]) -> Option<u64> {
     (bytes.len() >= RECORD_OVERHEAD).then(|| u64::from(u32_at(bytes, 0)) + RECORD_OVERHEAD as u64)
 }
 
-/// The record at the start of `bytes` with a fitting CRC, and its length in bytes. The hash is not compared.
+/// Length in bytes of the record at the start of `bytes`, after its CRC was compared; the hash is not.
 pub(super) fn checked_record(bytes: &[u8]) -> Result<usize, RecordFlaw> {
     let len = record_len(bytes).ok_or(RecordFlaw::Partial)?;
     let record = usize::try_from(len).ok().and_then(|len| bytes.get(..len)).ok_or(RecordFlaw::Partial)?;
@@ -157,7 +247,7 @@ pub(super) fn checked_record(bytes: &[u8]) -> Result<usize, RecordFlaw> {
     Ok(record.len())
 }
 
-/// The record at the start of `bytes`, CRC and hash compared, and its length in bytes.
+/// Length in bytes of the record at the start of `bytes`, after its CRC and its hash were compared.
 pub(super) fn verified_record(bytes: &[u8]) -> Result<usize, RecordFlaw> {
     let len = checked_record(bytes)?;
     if has_its_hash(&bytes[..len]) { Ok(len) } else { Err(RecordFlaw::Hash) }
@@ -170,13 +260,13 @@ pub(super) fn has_its_hash(record: &[u8]) -> bool {
 
 /// The CRC that a record's bytes carry.
 pub(super) fn stored_crc(record: &[u8]) -> u32 {
-    u32_at(record, 4)
+    u32_at(record, RECORD_CRC_AT)
 }
 
 /// The hash that a record's bytes carry.
 pub(super) fn stored_hash(record: &[u8]) -> blake3::Hash {
     let mut hash = [0; 32];
-    hash.copy_from_slice(&record[8..RECORD_OVERHEAD]);
+    hash.copy_from_slice(&record[RECORD_HASH_AT..RECORD_OVERHEAD]);
     blake3::Hash::from_bytes(hash)
 }
 
@@ -185,7 +275,7 @@ pub(super) fn stored_hash(record: &[u8]) -> blake3::Hash {
 pub(super) struct Skips {
     /// Records before this offset were deleted by cleanup.
     pub(super) start: u64,
-    /// Ascending, apart from each other, none empty.
+    /// In ascending order, neither empty nor adjacent.
     ranges: Vec<Range<u64>>,
 }
 
@@ -198,7 +288,7 @@ impl Skips {
         &self.ranges
     }
 
-    /// The first offset at or behind `offset` that is neither deleted nor skipped.
+    /// The first offset from `offset` on that is neither deleted nor skipped.
     pub(super) fn advance(&self, offset: u64) -> u64 {
         let offset = offset.max(self.start);
         let next = self.ranges.partition_point(|range| range.end <= offset);
@@ -208,23 +298,23 @@ impl Skips {
         }
     }
 
-    /// The first range that starts behind `offset`.
+    /// The first range that starts after `offset`.
     pub(super) fn next_after(&self, offset: u64) -> Option<&Range<u64>> {
         self.ranges.get(self.ranges.partition_point(|range| range.start <= offset))
     }
 
-    /// Adds a range, joining it with those it touches.
+    /// Adds a range and joins it with the ranges that it touches.
     pub(super) fn insert(&mut self, range: Range<u64>) {
         if range.is_empty() {
             return;
         }
         let first = self.ranges.partition_point(|known| known.end < range.start);
-        let behind = self.ranges.partition_point(|known| known.start <= range.end);
+        let after = self.ranges.partition_point(|known| known.start <= range.end);
         let mut joined = range;
-        for known in &self.ranges[first..behind] {
+        for known in &self.ranges[first..after] {
             joined = joined.start.min(known.start)..joined.end.max(known.end);
         }
-        self.ranges.splice(first..behind, [joined]);
+        self.ranges.splice(first..after, [joined]);
     }
 
     /// Moves the start forward; ranges before it are forgotten.
@@ -250,25 +340,25 @@ impl Skips {
         bytes
     }
 
-    pub(super) fn decode(bytes: &[u8]) -> Result<Self, StampFlaw> {
+    pub(super) fn decode(bytes: &[u8]) -> Result<Self, HeaderFlaw> {
         let crc_at = bytes.len().saturating_sub(8);
         let is_whole = bytes.len() >= SKIPS_HEADER_LEN + 8
-            && bytes[..8] == SKIPS_MAGIC
-            && (crc_at - SKIPS_HEADER_LEN) as u64 == 16 * u64::from(u32_at(bytes, 12))
+            && bytes[..MAGIC_SIZE] == SKIPS_MAGIC
+            && (crc_at - SKIPS_HEADER_LEN) as u64 == 16 * u64::from(u32_at(bytes, SKIPS_COUNT_AT))
             && crc32c::crc32c(&bytes[..crc_at]) == u32_at(bytes, crc_at)
             && bytes[crc_at + 4..] == [0; 4];
         if !is_whole {
-            return Err(StampFlaw::Damaged);
+            return Err(HeaderFlaw::Damaged);
         }
-        let (version, flags) = (u16_at(bytes, 8), u16_at(bytes, 10));
+        let (version, flags) = (u16_at(bytes, VERSION_AT), u16_at(bytes, FLAGS_AT));
         if version != VERSION || flags != 0 {
-            return Err(StampFlaw::Unsupported { version, flags });
+            return Err(HeaderFlaw::Unsupported { version, flags });
         }
-        let offsets = bytes[16..crc_at].chunks_exact(8).map(|offset| u64_at(offset, 0));
+        let offsets = bytes[SKIPS_START_AT..crc_at].chunks_exact(8).map(|offset| u64_at(offset, 0));
         if offsets.max().is_some_and(|largest| largest > MAX_OFFSET) {
-            return Err(StampFlaw::Damaged);
+            return Err(HeaderFlaw::Damaged);
         }
-        let mut skips = Self::starting_at(u64_at(bytes, 16));
+        let mut skips = Self::starting_at(u64_at(bytes, SKIPS_START_AT));
         for entry in bytes[SKIPS_HEADER_LEN..crc_at].chunks_exact(16) {
             skips.insert(u64_at(entry, 0)..u64_at(entry, 8));
         }
@@ -296,17 +386,17 @@ mod tests {
 
     #[test]
     fn a_stamp_with_any_bit_flipped_is_damaged() {
-        for stamp in [Stamp::Segment, Stamp::Synced, Stamp::Cursor] {
+        for stamp in [FileKind::Segment, FileKind::SyncedMark, FileKind::Cursor] {
             let bytes = stamp.encode(0x0102_0304_0506_0708);
             assert_eq!(stamp.decode(&bytes), Ok(0x0102_0304_0506_0708));
             for bit in 0..bytes.len() * 8 {
                 let mut flipped = bytes;
                 flipped[bit / 8] ^= 1 << (bit % 8);
-                assert_eq!(stamp.decode(&flipped), Err(StampFlaw::Damaged), "bit {bit}");
+                assert_eq!(stamp.decode(&flipped), Err(HeaderFlaw::Damaged), "bit {bit}");
             }
-            assert_eq!(stamp.decode(&bytes[..31]), Err(StampFlaw::Damaged));
+            assert_eq!(stamp.decode(&bytes[..31]), Err(HeaderFlaw::Damaged));
         }
-        assert_eq!(Stamp::Cursor.decode(&Stamp::Synced.encode(1)), Err(StampFlaw::Damaged));
+        assert_eq!(FileKind::Cursor.decode(&FileKind::SyncedMark.encode(1)), Err(HeaderFlaw::Damaged));
     }
 
     #[test]
@@ -320,22 +410,25 @@ mod tests {
         for bit in 0..bytes.len() * 8 {
             let mut flipped = bytes;
             flipped[bit / 8] ^= 1 << (bit % 8);
-            assert_eq!(decode_identity(&flipped), Err(StampFlaw::Damaged), "bit {bit}");
+            assert_eq!(decode_identity(&flipped), Err(HeaderFlaw::Damaged), "bit {bit}");
         }
     }
 
     #[test]
     fn an_offset_that_no_journal_reaches_is_damage() {
-        assert_eq!(Stamp::Cursor.decode(&Stamp::Cursor.encode(MAX_OFFSET)), Ok(MAX_OFFSET));
-        assert_eq!(Stamp::Cursor.decode(&Stamp::Cursor.encode(MAX_OFFSET + 1)), Err(StampFlaw::Damaged));
+        assert_eq!(FileKind::Cursor.decode(&FileKind::Cursor.encode(MAX_OFFSET)), Ok(MAX_OFFSET));
+        assert_eq!(
+            FileKind::Cursor.decode(&FileKind::Cursor.encode(MAX_OFFSET + 1)),
+            Err(HeaderFlaw::Damaged)
+        );
         let mut skips = Skips::default();
         skips.insert(5..u64::MAX);
-        assert_eq!(Skips::decode(&skips.encode()), Err(StampFlaw::Damaged));
+        assert_eq!(Skips::decode(&skips.encode()), Err(HeaderFlaw::Damaged));
     }
 
     #[test]
     fn the_bytes_are_those_of_the_table() {
-        let header = Stamp::Segment.encode(0x1122);
+        let header = FileKind::Segment.encode(0x1122);
         assert_eq!(header[..24], *b"BURNWAL\0\x02\0\0\0\x20\0\0\0\x22\x11\0\0\0\0\0\0");
         let record = EncodedRecord::new(b"abc");
         let bytes = record.bytes();
@@ -348,11 +441,11 @@ mod tests {
 
     #[test]
     fn an_unknown_version_is_told_from_damage() {
-        let mut bytes = Stamp::Segment.encode(7);
+        let mut bytes = FileKind::Segment.encode(7);
         bytes[8] = 3;
         let crc = crc32c::crc32c(&bytes[..24]);
         bytes[24..28].copy_from_slice(&crc.to_le_bytes());
-        assert_eq!(Stamp::Segment.decode(&bytes), Err(StampFlaw::Unsupported { version: 3, flags: 0 }));
+        assert_eq!(FileKind::Segment.decode(&bytes), Err(HeaderFlaw::Unsupported { version: 3, flags: 0 }));
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! Group commit: many callers, one writer, one sync for all that wait.
 //!
-//! May touch: the journal it is given. Promises: an answered record is on stable storage; everybody whose record was
-//! taken is answered, also when writing fails and when the buffer is closed or dropped; what waits is bounded in records
-//! and bytes, and who finds no room waits.
+//! May touch: the journal. Guarantees: a record whose offset was returned is on stable storage; every accepted record is answered, also when
+//! writing fails and when the buffer is closed or dropped; the queue is bounded in records and in bytes, and a caller waits
+//! while the queue is full.
 
 use std::future::Future;
 use std::pin::pin;
@@ -12,11 +12,12 @@ use std::thread::Thread;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
-use super::error::JournalError;
+use super::durability::start_thread;
+use super::error::{JournalError, Result};
 use super::format::EncodedRecord;
-use super::writer::{Journal, start_thread};
+use super::journal::Journal;
 
-/// How much may wait in a [`GroupCommitBuffer`].
+/// The bounds of a [`GroupCommitBuffer`]'s queue.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GroupCommitOptions {
     /// Records, at least 1.
@@ -31,17 +32,17 @@ impl Default for GroupCommitOptions {
     }
 }
 
-/// Takes records from many tasks; one thread writes all that wait, syncs once and answers all.
+/// Accepts records from many tasks. One thread writes all that wait, syncs once and answers all of them.
 ///
-/// Works under any executor. Share it by `Arc`.
+/// The buffer works under any executor. Share it by `Arc`.
 ///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
-/// use relayburn_ledger::journal::{GroupCommitBuffer, GroupCommitOptions, Journal, JournalOptions};
+/// use relayburn_ledger::journal::{GroupCommitBuffer, GroupCommitOptions, Journal};
 /// use std::sync::Arc;
 ///
 /// let directory = tempfile::tempdir()?;
-/// let journal = Arc::new(Journal::open(directory.path(), JournalOptions::default())?);
+/// let journal = Arc::new(Journal::open(directory.path())?);
 /// let buffer = GroupCommitBuffer::new(journal, GroupCommitOptions::default())?;
 /// let (a, b) = tokio::join!(buffer.append(b"a"), buffer.append(b"b")); // one sync
 /// assert_ne!(a?, b?);
@@ -52,21 +53,21 @@ impl Default for GroupCommitOptions {
 #[derive(Debug)]
 pub struct GroupCommitBuffer {
     journal: Arc<Journal>,
-    queue: Queue,
+    queue: CommitQueue,
     done: watch::Receiver<()>,
 }
 
 impl GroupCommitBuffer {
-    /// Starts the writing thread. The journal may still be used beside it.
+    /// Starts the writing thread. The journal may still be used otherwise.
     ///
     /// # Errors
     /// [`JournalError::Threads`].
-    pub fn new(journal: Arc<Journal>, options: GroupCommitOptions) -> Result<Self, JournalError> {
-        let (queue, receiver) = Queue::new(&options);
+    pub fn new(journal: Arc<Journal>, options: GroupCommitOptions) -> Result<Self> {
+        let (queue, receiver) = CommitQueue::new(&options);
         let (working, done) = watch::channel(());
         let writer = journal.clone();
         let work = move || {
-            let commit = |batch: &[Request]| {
+            let commit = |batch: &[CommitRequest]| {
                 let mut offsets = Vec::with_capacity(batch.len());
                 writer.commit_each(batch.iter().map(|request| &request.record), |at| offsets.push(at))?;
                 Ok(offsets)
@@ -79,59 +80,59 @@ impl GroupCommitBuffer {
         Ok(Self { journal, queue, done })
     }
 
-    /// Appends one record; answers its offset once it is on stable storage, whatever the journal's level.
+    /// Appends one record; returns its offset once the record is on stable storage, whatever the journal's level.
     ///
-    /// When the future is dropped, a record that was already taken is still written.
+    /// When the future is dropped, a record that was already queued is still written.
     ///
     /// # Errors
     /// [`JournalError::PayloadTooLarge`]; [`JournalError::Poisoned`] when its write or sync failed;
-    /// [`JournalError::Closed`] when the buffer was closed before the record was taken.
-    pub async fn append(&self, payload: &[u8]) -> Result<u64, JournalError> {
+    /// [`JournalError::Closed`] when the buffer was closed before the record was queued.
+    pub async fn append(&self, payload: &[u8]) -> Result<u64> {
         let record = self.journal.encode(payload)?;
         self.queue.append(record).await
     }
 
-    /// Takes no more records, and waits until everybody is answered. Calling it again changes nothing.
+    /// Accepts no more records, and waits until every record is answered. Calling it again changes nothing.
     pub async fn close(&self) {
         self.queue.close();
         let mut done = self.done.clone();
-        // Nothing is ever sent: this ends when the writing thread lets go of its side.
+        // Nothing is ever sent: this ends when the writing thread drops its side.
         while done.changed().await.is_ok() {}
     }
 }
 
 /// The callers' side: bounded in records by the channel and in bytes by the semaphore.
 #[derive(Debug)]
-struct Queue {
-    sender: RwLock<Option<mpsc::Sender<Request>>>,
+struct CommitQueue {
+    sender: RwLock<Option<mpsc::Sender<CommitRequest>>>,
     room: Arc<Semaphore>,
     room_bytes: u32,
 }
 
 /// A record on its way to the writing thread.
 #[derive(Debug)]
-struct Request {
+struct CommitRequest {
     record: EncodedRecord,
-    answer: oneshot::Sender<Result<u64, JournalError>>,
+    answer: oneshot::Sender<Result<u64>>,
     _room: OwnedSemaphorePermit,
 }
 
-impl Queue {
-    fn new(options: &GroupCommitOptions) -> (Self, mpsc::Receiver<Request>) {
+impl CommitQueue {
+    fn new(options: &GroupCommitOptions) -> (Self, mpsc::Receiver<CommitRequest>) {
         let (sender, receiver) = mpsc::channel(options.queue_records.max(1));
         let room = Arc::new(Semaphore::new(options.queue_bytes as usize));
         let queue = Self { sender: RwLock::new(Some(sender)), room, room_bytes: options.queue_bytes };
         (queue, receiver)
     }
 
-    async fn append(&self, record: EncodedRecord) -> Result<u64, JournalError> {
+    async fn append(&self, record: EncodedRecord) -> Result<u64> {
         let sender = self.sender.read().unwrap_or_else(PoisonError::into_inner).clone();
         let sender = sender.ok_or(JournalError::Closed)?;
         let bytes = u32::try_from(record.bytes().len()).unwrap_or(u32::MAX).min(self.room_bytes);
         let room = self.room.clone().acquire_many_owned(bytes).await.map_err(|_| JournalError::Closed)?;
         let (answer, answered) = oneshot::channel();
-        sender.send(Request { record, answer, _room: room }).await.map_err(|_| JournalError::Closed)?;
-        // The writing thread waits for every sender: ours must go before we wait for it.
+        sender.send(CommitRequest { record, answer, _room: room }).await.map_err(|_| JournalError::Closed)?;
+        // The writing thread ends when every sender is gone, so this one must go before the wait.
         drop(sender);
         answered.await.unwrap_or(Err(JournalError::Closed))
     }
@@ -143,15 +144,15 @@ impl Queue {
 
 /// The writer's side: commits what waits, up to `limit` records at a time, until every sender is gone.
 async fn serve(
-    mut receiver: mpsc::Receiver<Request>,
+    mut receiver: mpsc::Receiver<CommitRequest>,
     limit: usize,
-    mut commit: impl FnMut(&[Request]) -> Result<Vec<u64>, JournalError>,
+    mut commit: impl FnMut(&[CommitRequest]) -> Result<Vec<u64>>,
 ) {
     let mut batch = Vec::with_capacity(limit);
     let mut last_len = 0;
     while receiver.recv_many(&mut batch, limit).await > 0 {
         if batch.len() < last_len {
-            // Those answered last are on their way back: let them run, for one sync instead of two.
+            // The callers of the last batch are about to send again: let them run, for one sync instead of two.
             std::thread::yield_now();
             while batch.len() < limit
                 && let Ok(request) = receiver.try_recv()
@@ -166,7 +167,7 @@ async fn serve(
                 Ok(offsets) => Ok(offsets[index]),
                 Err(error) => Err(error.clone()),
             };
-            // Whoever asked may have stopped waiting.
+            // The caller may have stopped waiting.
             let _ = request.answer.send(answer);
         }
     }

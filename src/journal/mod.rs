@@ -1,17 +1,16 @@
 //! The journal: a write-ahead log of opaque payloads, in segments, one writer and any number of readers.
 //!
-//! May touch: the journal's directory, whose format `docs/journal.md` specifies byte by byte. Promises: what was
-//! acknowledged is found again after any crash, as far as its durability level says; damage is named by segment and
+//! May touch: the journal's directory, whose format `docs/journal.md` specifies byte by byte. Guarantees: an acknowledged record
+//! survives every crash, as far as its durability level says; damage is reported by segment and
 //! offset, saved before anything is cut, and never skipped in silence; a reader never returns half a record.
 //!
 //! ```
-//! use relayburn_ledger::journal::{Journal, JournalOptions};
+//! use relayburn_ledger::journal::Journal;
 //!
 //! let directory = tempfile::tempdir()?;
-//! let journal = Journal::open(directory.path(), JournalOptions::default())?;
+//! let journal = Journal::open(directory.path())?;
 //! let offset = journal.append(b"hello")?; // synced
-//! let mut reader = journal.reader()?;
-//! let record = reader.read(offset)?.expect("it is there");
+//! let record = journal.read(offset)?.expect("the record is there");
 //! assert_eq!(record.payload, b"hello");
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
@@ -19,29 +18,34 @@
 mod check;
 mod cursor;
 mod directory;
+mod durability;
 mod error;
 mod format;
 #[cfg(feature = "group-commit")]
 mod group_commit;
+mod identity;
+#[expect(clippy::module_inception, reason = "the module of the type Journal")]
+mod journal;
 mod reader;
 mod recovery;
 mod resync;
+mod segment;
 mod status;
-mod writer;
 
 #[cfg(all(test, unix))]
 mod tests;
 
-pub use cursor::{CleanupReport, Cursor, CursorStatus, cleanup, cursors};
-pub use directory::identity;
-pub use error::{Damage, DamageReason, JournalError};
-pub use format::{HEADER_LEN_BYTES, RECORD_OVERHEAD, VERSION};
+pub use cursor::{Cursor, CursorStatus, cursors};
+pub use durability::{DurabilityLevel, FsyncGuard};
+pub use error::{Damage, DamageReason, JournalError, QuarantineError, Result};
+pub use format::{
+    FileHeader, FileKind, HEADER_SIZE, HeaderFlaw, RECORD_OVERHEAD, Record, RecordRef, VERSION,
+};
 #[cfg(feature = "group-commit")]
 pub use group_commit::{GroupCommitBuffer, GroupCommitOptions};
-pub use reader::{JournalReader, Record};
-pub use recovery::{OpenCheck, RecoveryReport, SavedRange, recover};
-pub use status::{JournalStatus, SegmentStatus, status};
-pub use writer::{
-    DEFAULT_MAX_PAYLOAD_BYTES, DEFAULT_MAX_SEGMENT_BYTES, DurabilityLevel, FsyncGuard, Journal,
-    JournalOptions,
-};
+pub use identity::identity;
+pub use journal::{DEFAULT_MAX_PAYLOAD_BYTES, DEFAULT_MAX_SEGMENT_BYTES, Journal, JournalOptions};
+pub use reader::JournalReader;
+pub use recovery::{OnCorruption, OpenCheck, RecoveryReport, SavedRange, recover, recover_file};
+pub use segment::{CleanupReport, Segment, SegmentManager};
+pub use status::{JournalStatus, status};

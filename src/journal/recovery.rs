@@ -1,22 +1,24 @@
-//! Opening a journal: finding out what is whole, cutting off what a torn write left, setting damage aside on request.
+//! Recovery: finds out which records are whole, cuts off what a torn write left, and sets damage aside on request.
 //!
-//! May touch: segments, SKIPS and `quarantine/` of a journal whose lock is held. Promises: bytes are cut or written over
-//! only after a durable copy stands under `quarantine/`; corruption changes nothing unless the caller asks; stopped at
-//! any point, the next run comes to the same end; run twice, the second run changes nothing.
+//! May touch: segments, SKIPS and `quarantine/` of a journal whose lock is held. Guarantees: bytes are cut or overwritten
+//! only after a durable copy of them is under `quarantine/`; corruption changes nothing unless the caller asks for it; after a run
+//! that was stopped anywhere, the next run ends in the same state; a second run changes nothing.
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rayon::prelude::*;
 
-use super::check::{Checked, Extent, Torn, check_segment};
-use super::directory::{Directory, SegmentFile, read_small};
-use super::error::{Damage, DamageReason, JournalError};
-use super::format::{HEADER_LEN_BYTES, Skips, Stamp, StampFlaw};
+use super::check::{CheckedSegment, SegmentExtent, TornEnd, check_segment};
+use super::directory::{Directory, read_small};
+use super::error::{Damage, DamageReason, JournalError, QuarantineError, Result};
+use super::format::{FileKind, HEADER_SIZE, HeaderFlaw, Skips};
+use super::segment::{Segment, list};
 use crate::disk;
 
-/// Up to so many damaged ranges of a segment are saved in a file each; more are saved as one copy from the first to the last.
+/// Damaged ranges of a segment that are saved in a file each; more are saved as one copy from the first to the last.
 const SAVED_APART: usize = if cfg!(test) { 8 } else { 64 };
 
 /// Which records opening a journal checks.
@@ -25,8 +27,8 @@ pub enum OpenCheck {
     /// Every record of every segment.
     #[default]
     Everything,
-    /// Those behind the synced mark: as quick for a large journal as for a small one. All of the segment with the mark, when
-    /// anything else than whole records follows; everything, when there is no mark or it does not fit the files.
+    /// The records after the synced mark, which takes as long for a large journal as for a small one. All of the segment with the mark, when
+    /// anything but whole records follows the mark; everything, when there is no mark or the mark does not fit the files.
     FromSyncedMark,
 }
 
@@ -35,21 +37,21 @@ pub enum OpenCheck {
 pub struct RecoveryReport {
     /// Segment files.
     pub segments: usize,
-    /// Offset of the first record, or where it will stand.
+    /// Offset of the first record, or where it will be.
     pub start: u64,
-    /// Offset behind the last record.
+    /// Offset after the last record.
     pub end: u64,
     /// Records before this offset were not checked.
     pub checked_from: u64,
-    /// Valid records among those checked.
+    /// Valid records among those that were checked.
     pub records: u64,
     /// Their bytes, overhead included.
     pub bytes: u64,
-    /// Torn writes that were cut off.
+    /// TornEnd writes that were cut off.
     pub truncated: Vec<SavedRange>,
     /// Damage that was set aside.
     pub quarantined: Vec<SavedRange>,
-    /// All ranges of offsets that reads step over, those of earlier recoveries too.
+    /// All ranges of offsets that reads step over, also those of earlier recoveries.
     pub skipped: Vec<Range<u64>>,
     /// How long it took.
     pub duration: Duration,
@@ -65,76 +67,139 @@ impl RecoveryReport {
 /// Bytes that recovery cut off or set aside, and where a copy of them is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SavedRange {
-    /// Where they stood and what was wrong.
+    /// Where the bytes were and what was wrong.
     pub damage: Damage,
-    /// How many bytes of the file; 0 where no file had them.
+    /// Number of bytes of the file; 0 where no file had them.
     pub len_bytes: u64,
-    /// The copy, without the zeros at the end of a torn write; none where there was nothing else. Ranges of a segment with
-    /// many share a copy of all that lies between the first and the last.
+    /// The copy, without the zeros at the end of a torn write; none where there were only zeros. The ranges of a segment with
+    /// very many share one copy of all bytes between the first and the last.
     pub saved: Option<PathBuf>,
 }
 
-/// A journal that can be read and written from here on.
+/// A journal that is ready to be read and written.
 #[derive(Debug)]
-pub(super) struct Recovered {
+pub(super) struct RecoveredJournal {
     /// The segment that takes the next record; none when it must be created at `report.end`.
-    pub(super) active: Option<SegmentFile>,
+    pub(super) active: Option<Segment>,
     /// The synced mark, when it lies within the journal.
     pub(super) mark: Option<u64>,
-    /// Whether nothing is known of any record before: no segment, no mark, no cursor.
+    /// Whether nothing tells of an earlier record: no segment, no mark, no cursor.
     pub(super) is_new: bool,
     pub(super) report: RecoveryReport,
 }
 
-/// Checks a whole journal and repairs it: torn writes always, with `skip_corrupt` every other damage too.
-///
-/// # Errors
-/// [`JournalError::Locked`] while a writer has it open; [`JournalError::Corrupt`] without `skip_corrupt`, before anything
-/// is changed; [`JournalError::Unsupported`]; file operations that fail.
-pub fn recover(directory: &Path, skip_corrupt: bool) -> Result<RecoveryReport, JournalError> {
-    let directory = Directory::at(directory);
-    let _lock = directory.lock(Duration::ZERO)?;
-    Ok(recover_locked(&directory, OpenCheck::Everything, skip_corrupt)?.report)
+/// What recovery does about damage that no torn write explains.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnCorruption {
+    /// Fail with [`JournalError::Corrupt`] and change nothing.
+    Refuse,
+    /// Save the damaged bytes under `quarantine/` and let reads step over them.
+    SetAside,
 }
 
-/// As [`recover`], for who holds the lock.
+/// Checks a whole journal, cuts off torn writes, and does about other damage what `on_corruption` says.
+///
+/// # Errors
+/// [`JournalError::Locked`] while a writer has it open; [`JournalError::Corrupt`] with [`OnCorruption::Refuse`], before anything
+/// is changed; [`JournalError::Unsupported`]; [`JournalError::Quarantine`]; file operations that fail.
+pub fn recover(directory: &Path, on_corruption: OnCorruption) -> Result<RecoveryReport> {
+    let directory = Directory::at(directory);
+    let _lock = directory.lock(Duration::ZERO)?;
+    Ok(recover_locked(&directory, OpenCheck::Everything, on_corruption)?.report)
+}
+
+/// Checks every record of one segment file, which lies in its journal's directory. At the end of the last segment, cuts off what a
+/// torn write left. The records of other segments are not checked.
+///
+/// # Errors
+/// As [`recover`] with [`OnCorruption::Refuse`]; [`JournalError::NotASegment`] for another name.
+pub fn recover_file(path: &Path) -> Result<RecoveryReport> {
+    let started = Instant::now();
+    let directory = Directory::at(disk::parent_of(path));
+    let _lock = directory.lock(Duration::ZERO)?;
+    let skips = directory.read_skips()?;
+    let mut segments = list(&directory)?;
+    segments.retain(|segment| segment.base >= skips.start);
+    let is_named = |segment: &Segment| path.file_name().is_some_and(|name| *name == *segment.file_name());
+    let Some(at) = segments.iter().position(is_named) else {
+        return Err(JournalError::NotASegment { path: path.to_owned() });
+    };
+    let file = segments[at];
+    let Some(next) = segments.get(at + 1) else {
+        let survey = JournalSurvey::of(&directory, skips, segments, Scope::LastSegment)?;
+        return Ok(survey.unless_corrupt()?.repair(Vec::new(), started)?.report);
+    };
+    // A sealed segment has no torn end, so there is nothing to repair.
+    let extent = SegmentExtent { path, file, next_base: Some(next.base), from: file.base };
+    let checked = check_segment(extent, &skips)?;
+    if !checked.damages.is_empty() {
+        return Err(JournalError::Corrupt {
+            directory: directory.root().to_owned(),
+            damages: checked.damages,
+        });
+    }
+    Ok(RecoveryReport {
+        segments: 1,
+        start: skips.advance(file.base),
+        end: skips.advance(file.end()),
+        checked_from: file.base,
+        records: checked.records,
+        bytes: checked.bytes,
+        truncated: Vec::new(),
+        quarantined: Vec::new(),
+        skipped: skips.ranges().to_vec(),
+        duration: started.elapsed(),
+    })
+}
+
+/// As [`recover`], for a holder of the lock.
 pub(super) fn recover_locked(
     directory: &Directory,
     check: OpenCheck,
-    skip_corrupt: bool,
-) -> Result<Recovered, JournalError> {
+    on_corruption: OnCorruption,
+) -> Result<RecoveredJournal> {
+    let sets_aside = on_corruption == OnCorruption::SetAside;
     let started = Instant::now();
     directory.remove_temporary_files()?;
     let mut quarantined = Vec::new();
     let (skips, segments) = match directory.read_skips() {
-        Err(JournalError::Damaged { path, .. }) if skip_corrupt => {
+        Err(JournalError::Damaged { path, .. }) if sets_aside => {
             quarantined.push(set_aside_skips(directory, &path)?);
-            let segments = directory.segments()?;
+            let segments = list(directory)?;
             let start = segments.first().map_or(0, |first| first.base);
             (Skips::starting_at(start), segments)
         }
         skips => {
             let skips = skips?;
-            let mut segments = directory.segments()?;
-            // Those before the start are what an interrupted cleanup left.
+            let mut segments = list(directory)?;
+            // An interrupted cleanup leaves segments from before the start.
             segments.retain(|segment| segment.base >= skips.start);
             (skips, segments)
         }
     };
-    let survey = Survey::of(directory, skips, segments, check)?;
-    if !survey.damages.is_empty() && !skip_corrupt {
-        return Err(JournalError::Corrupt {
-            directory: directory.root().to_owned(),
-            damages: survey.damages,
-        });
+    let scope = match check {
+        OpenCheck::Everything => Scope::Everything,
+        OpenCheck::FromSyncedMark => Scope::FromSyncedMark,
+    };
+    let mut survey = JournalSurvey::of(directory, skips, segments, scope)?;
+    if !sets_aside {
+        survey = survey.unless_corrupt()?;
     }
     survey.repair(quarantined, started)
 }
 
-fn set_aside_skips(directory: &Directory, path: &Path) -> Result<SavedRange, JournalError> {
+/// Which records a survey checks.
+#[derive(Debug, Clone, Copy)]
+enum Scope {
+    Everything,
+    FromSyncedMark,
+    LastSegment,
+}
+
+fn set_aside_skips(directory: &Directory, path: &Path) -> Result<SavedRange> {
     let file = disk::File::open_rw(path)?;
     let len_bytes = file.len_bytes()?;
-    let saved = disk::quarantine(&file, 0..len_bytes, &directory.quarantine(), "SKIPS")?;
+    let saved = save_bytes(directory, &file, 0..len_bytes, "SKIPS")?;
     disk::remove_file(path)?;
     disk::sync_dir(directory.root())?;
     let damage =
@@ -142,37 +207,32 @@ fn set_aside_skips(directory: &Directory, path: &Path) -> Result<SavedRange, Jou
     Ok(SavedRange { damage, len_bytes, saved: Some(saved) })
 }
 
-/// What stands in the directory, before anything is changed.
-struct Survey<'d> {
+/// The state of the directory, before anything is changed.
+struct JournalSurvey<'d> {
     directory: &'d Directory,
     skips: Skips,
-    segments: Vec<SegmentFile>,
+    segments: Vec<Segment>,
     mark: Option<u64>,
     /// A last segment that was never finished; not in `segments`.
-    torn_creation: Option<SegmentFile>,
-    /// Corruption, by ascending offset.
+    torn_creation: Option<Segment>,
+    /// Corruption, in ascending order of offsets.
     damages: Vec<Damage>,
-    torn: Option<(Damage, Torn)>,
-    /// Where the journal was synced or consumed up to, as far as is known.
+    torn: Option<(Damage, TornEnd)>,
+    /// The furthest offset up to which the journal is known to have been synced or consumed.
     known_end: u64,
-    /// Offset behind the last whole record, before skips are counted.
+    /// Offset after the last whole record, before skips are counted.
     whole_end: u64,
     checked_from: u64,
     records: u64,
     bytes: u64,
 }
 
-impl<'d> Survey<'d> {
-    fn of(
-        directory: &'d Directory,
-        skips: Skips,
-        mut segments: Vec<SegmentFile>,
-        check: OpenCheck,
-    ) -> Result<Self, JournalError> {
+impl<'d> JournalSurvey<'d> {
+    fn of(directory: &'d Directory, skips: Skips, mut segments: Vec<Segment>, scope: Scope) -> Result<Self> {
         let torn_creation = match segments.last() {
-            Some(last) if last.len_bytes <= HEADER_LEN_BYTES => {
+            Some(last) if last.len_bytes <= HEADER_SIZE => {
                 let header = read_small(&directory.segment(last.base))?.unwrap_or_default();
-                let is_torn = Stamp::Segment.decode(&header) == Err(StampFlaw::Damaged);
+                let is_torn = FileKind::Segment.decode(&header) == Err(HeaderFlaw::Damaged);
                 if is_torn { segments.pop() } else { None }
             }
             _ => None,
@@ -180,15 +240,14 @@ impl<'d> Survey<'d> {
         let mark = directory.read_mark()?;
         let furthest_cursor = directory.furthest_cursor()?;
         let listed_end = segments.last().map_or(skips.advance(0), |last| skips.advance(last.end()));
-        let from = match (check, mark) {
-            (OpenCheck::FromSyncedMark, Some(mark)) if mark <= listed_end && continues(&segments, &skips) => {
-                mark
-            }
+        let from = match (scope, mark) {
+            (Scope::FromSyncedMark, Some(mark)) if mark <= listed_end && continues(&segments, &skips) => mark,
+            (Scope::LastSegment, _) => segments.last().map_or(0, |last| last.base),
             _ => 0,
         };
         let mut survey = Self {
             directory,
-            whole_end: segments.last().map_or(skips.advance(0), SegmentFile::end),
+            whole_end: segments.last().map_or(skips.advance(0), Segment::end),
             checked_from: skips.advance(from),
             skips,
             segments,
@@ -204,7 +263,7 @@ impl<'d> Survey<'d> {
         let base =
             survey.segments.iter().rfind(|segment| segment.base <= from).map_or(from, |found| found.base);
         if base < from && (survey.torn.is_some() || !survey.damages.is_empty()) {
-            // Files that were restored may have another record across the mark: only from a base on is it known where one starts.
+            // Files that were restored may have another record across the mark, so only at a base does a record surely start.
             survey.forget_findings(base);
             survey.check_segments(base)?;
         }
@@ -213,10 +272,18 @@ impl<'d> Survey<'d> {
         Ok(survey)
     }
 
+    fn unless_corrupt(self) -> Result<Self> {
+        if self.damages.is_empty() {
+            return Ok(self);
+        }
+        let directory = self.directory.root().to_owned();
+        Err(JournalError::Corrupt { directory, damages: self.damages })
+    }
+
     fn forget_findings(&mut self, from: u64) {
         self.damages.clear();
         (self.torn, self.mark) = (None, None);
-        self.whole_end = self.segments.last().map_or(self.whole_end, SegmentFile::end);
+        self.whole_end = self.segments.last().map_or(self.whole_end, Segment::end);
         self.checked_from = self.skips.advance(from);
         (self.records, self.bytes) = (0, 0);
     }
@@ -227,7 +294,7 @@ impl<'d> Survey<'d> {
         if first.base > start {
             let damage = Damage {
                 segment: self.directory.segment(start),
-                position: HEADER_LEN_BYTES,
+                position: HEADER_SIZE,
                 offsets: start..first.base,
                 reason: DamageReason::Missing,
             };
@@ -235,17 +302,17 @@ impl<'d> Survey<'d> {
         }
     }
 
-    fn check_segments(&mut self, from: u64) -> Result<(), JournalError> {
-        // The segment with the mark and those behind it; a mark at the end of a segment belongs to that one.
+    fn check_segments(&mut self, from: u64) -> Result<()> {
+        // The segment with the mark and those after it. A mark at the end of a segment belongs to that segment.
         let first = self.segments.partition_point(|segment| segment.base <= from).saturating_sub(1);
         let torn_creation = self.torn_creation.map(|segment| segment.base);
         let next_bases = self.segments.iter().skip(1).map(|next| Some(next.base)).chain([torn_creation]);
         let extents: Vec<_> = self.segments.iter().zip(next_bases).skip(first).collect();
-        let checked: Vec<Checked> = extents
+        let checked: Vec<CheckedSegment> = extents
             .into_par_iter()
             .map(|(file, next_base)| {
                 let path = self.directory.segment(file.base);
-                check_segment(Extent { path: &path, file: *file, next_base, from }, &self.skips)
+                check_segment(SegmentExtent { path: &path, file: *file, next_base, from }, &self.skips)
             })
             .collect::<Result<_, _>>()?;
         for (segment, found) in self.segments[first..].iter().zip(checked) {
@@ -272,15 +339,15 @@ impl<'d> Survey<'d> {
             let last = self.segments.last();
             self.damages.push(Damage {
                 segment: self.directory.segment(last.map_or(end, |last| last.base)),
-                position: last.map_or(HEADER_LEN_BYTES, |last| last.len_bytes),
+                position: last.map_or(HEADER_SIZE, |last| last.len_bytes),
                 offsets: end..self.known_end,
                 reason: DamageReason::LostEnd,
             });
         }
     }
 
-    /// Saves, enters skips, then cuts and writes: the order that can be stopped anywhere.
-    fn repair(mut self, quarantined: Vec<SavedRange>, started: Instant) -> Result<Recovered, JournalError> {
+    /// Saves, enters skips, then cuts and writes. In this order the repair can be stopped anywhere.
+    fn repair(mut self, quarantined: Vec<SavedRange>, started: Instant) -> Result<RecoveredJournal> {
         let mut quarantined = quarantined;
         let mut truncated = Vec::new();
         let found_skips = self.skips.clone();
@@ -326,14 +393,14 @@ impl<'d> Survey<'d> {
         truncated: Vec<SavedRange>,
         quarantined: Vec<SavedRange>,
         started: Instant,
-    ) -> Result<Recovered, JournalError> {
+    ) -> Result<RecoveredJournal> {
         self.sync_inherited()?;
         let end = self.skips.advance(self.whole_end);
         let active = self.segments.last().and_then(|last| {
-            let len_bytes = HEADER_LEN_BYTES + self.whole_end.checked_sub(last.base)?;
-            // A segment that is skipped whole (its header may be another's) or at its end stays as it is.
+            let len_bytes = HEADER_SIZE + self.whole_end.checked_sub(last.base)?;
+            // A segment that is skipped to its end stays as it is; one that is skipped whole may have the header of another.
             let is_skipped = last.base < self.whole_end && self.skips.advance(last.base) >= self.whole_end;
-            (end == self.whole_end && !is_skipped).then_some(SegmentFile { base: last.base, len_bytes })
+            (end == self.whole_end && !is_skipped).then_some(Segment { base: last.base, len_bytes })
         });
         let segments = self.segments.len();
         let report = RecoveryReport {
@@ -349,12 +416,12 @@ impl<'d> Survey<'d> {
             duration: started.elapsed(),
         };
         let is_new = segments == 0 && self.known_end == 0;
-        Ok(Recovered { active, mark: self.mark.filter(|mark| *mark <= end), is_new, report })
+        Ok(RecoveredJournal { active, mark: self.mark.filter(|mark| *mark <= end), is_new, report })
     }
 
-    /// Makes durable what a writer that was killed left after the mark: its records, and the name of the last segment. From now
+    /// Makes durable what a killed writer left after the mark: its records, and the name of the last segment. From now
     /// on they count as synced, and a sync of a later segment would not cover them.
-    fn sync_inherited(&self) -> Result<(), JournalError> {
+    fn sync_inherited(&self) -> Result<()> {
         let Some(last) = self.segments.last() else { return Ok(()) };
         if self.mark.is_none_or(|mark| mark < self.whole_end) {
             disk::File::open_rw(&self.directory.segment(last.base))?.sync_data()?;
@@ -365,9 +432,9 @@ impl<'d> Survey<'d> {
         Ok(())
     }
 
-    /// Saves the damages of one segment: each in a file of its own, or many as one copy of all between the first and the last,
+    /// Saves the damages of one segment: each in a file of its own, or very many as one copy of everything between the first and the last,
     /// because a file for each of a million would take an hour.
-    fn save_all(&self, damages: &[Damage], saved: &mut Vec<SavedRange>) -> Result<(), JournalError> {
+    fn save_all(&self, damages: &[Damage], saved: &mut Vec<SavedRange>) -> Result<()> {
         if damages.len() <= SAVED_APART {
             for damage in damages {
                 saved.push(self.save(damage.clone(), u64::MAX)?);
@@ -391,7 +458,7 @@ impl<'d> Survey<'d> {
     }
 
     /// Copies the bytes of a damage under `quarantine/`, the first `limit_bytes` of them.
-    fn save(&self, damage: Damage, limit_bytes: u64) -> Result<SavedRange, JournalError> {
+    fn save(&self, damage: Damage, limit_bytes: u64) -> Result<SavedRange> {
         let why = match damage.reason {
             DamageReason::Missing | DamageReason::LostEnd => {
                 return Ok(SavedRange { damage, len_bytes: 0, saved: None });
@@ -412,17 +479,17 @@ impl<'d> Survey<'d> {
         Ok(SavedRange { damage, len_bytes, saved })
     }
 
-    fn quarantine(&self, file: &disk::File, range: Range<u64>, why: &str) -> Result<PathBuf, disk::Error> {
+    fn quarantine(&self, file: &disk::File, range: Range<u64>, why: &str) -> Result<PathBuf> {
         let segment = file.path().file_name().unwrap_or_default().to_string_lossy();
         let name = format!("{segment}@{}.{why}", range.start);
-        disk::quarantine(file, range, &self.directory.quarantine(), &name)
+        save_bytes(self.directory, file, range, &name)
     }
 
-    fn mend(&self, damage: &Damage) -> Result<(), JournalError> {
+    fn mend(&self, damage: &Damage) -> Result<()> {
         match damage.reason {
             DamageReason::Header => {
                 let file = disk::File::open_rw(&damage.segment)?;
-                file.write_all_at(&Stamp::Segment.encode(damage.offsets.start), 0)?;
+                file.write_all_at(&FileKind::Segment.encode(damage.offsets.start), 0)?;
                 file.sync_all()?;
             }
             DamageReason::Overlap => {
@@ -435,7 +502,7 @@ impl<'d> Survey<'d> {
         Ok(())
     }
 
-    fn cut(&self, saved: &SavedRange) -> Result<(), JournalError> {
+    fn cut(&self, saved: &SavedRange) -> Result<()> {
         let Damage { segment, position, .. } = &saved.damage;
         if saved.damage.reason == DamageReason::Header {
             disk::remove_file(segment)?;
@@ -449,11 +516,19 @@ impl<'d> Survey<'d> {
     }
 }
 
+/// Saves bytes of a file under `quarantine/`, durably.
+fn save_bytes(directory: &Directory, file: &disk::File, range: Range<u64>, name: &str) -> Result<PathBuf> {
+    let saved = disk::quarantine(file, range.clone(), &directory.quarantine(), name);
+    saved.map_err(|error| {
+        QuarantineError { file: file.path().to_owned(), range, reason: Arc::new(error) }.into()
+    })
+}
+
 /// The bytes of a segment's file that a damage is about.
 fn damaged_bytes(damage: &Damage, file_len_bytes: u64) -> Range<u64> {
     match damage.reason {
         DamageReason::Missing | DamageReason::LostEnd => 0..0,
-        DamageReason::Header => 0..HEADER_LEN_BYTES.min(file_len_bytes),
+        DamageReason::Header => 0..HEADER_SIZE.min(file_len_bytes),
         DamageReason::Base(_) => 0..file_len_bytes,
         DamageReason::Partial | DamageReason::Checksum | DamageReason::Hash | DamageReason::Overlap => {
             damage.position..damage.position + (damage.offsets.end - damage.offsets.start)
@@ -462,7 +537,7 @@ fn damaged_bytes(damage: &Damage, file_len_bytes: u64) -> Range<u64> {
 }
 
 /// Whether every segment ends where the next one begins.
-fn continues(segments: &[SegmentFile], skips: &Skips) -> bool {
+fn continues(segments: &[Segment], skips: &Skips) -> bool {
     segments.windows(2).all(|pair| {
         let reaches_exactly = pair[0].end() <= pair[1].base && skips.advance(pair[0].end()) >= pair[1].base;
         reaches_exactly || skips.advance(pair[0].base) >= pair[1].base

@@ -1,35 +1,25 @@
-//! What stands in a journal's directory, for people: segments, end, mark, cursors, quarantine.
+//! The state of a journal, for people: segments, end, mark, cursors, quarantine.
 //!
-//! May touch: the journal's directory, for reading, without the lock. Promises: changes nothing, and checks only the
-//! records of the last segment.
+//! Reads the journal's directory without the lock. Guarantees: changes nothing, and checks only the records of the last
+//! segment.
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use super::cursor::{CursorStatus, cursors};
 use super::directory::{Directory, names};
-use super::error::{Damage, JournalError};
+use super::error::{Damage, Result};
 use super::reader::JournalReader;
-
-/// A segment file.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SegmentStatus {
-    /// The file.
-    pub path: PathBuf,
-    /// Offset of its first record.
-    pub base: u64,
-    /// Length of the file in bytes, its header included.
-    pub len_bytes: u64,
-}
+use super::segment::{Segment, list};
 
 /// The state of a journal as it is on the disk.
 #[derive(Debug, Clone)]
 pub struct JournalStatus {
     /// Segments by ascending base.
-    pub segments: Vec<SegmentStatus>,
-    /// Offset of the first record, or where it will stand.
+    pub segments: Vec<Segment>,
+    /// Offset of the first record, or where it will be.
     pub start: u64,
-    /// Offset behind the last complete record.
+    /// Offset after the last complete record.
     pub end: u64,
     /// Records before the synced mark or before a cursor that are gone from the end.
     pub lost: Option<Damage>,
@@ -43,30 +33,23 @@ pub struct JournalStatus {
     pub quarantine: Vec<PathBuf>,
 }
 
-/// Looks at the journal in `directory`.
+/// Returns the state of the journal in `directory`.
 ///
 /// # Errors
 /// As [`JournalReader::read`] and [`cursors`].
-pub fn status(directory: &Path) -> Result<JournalStatus, JournalError> {
+pub fn status(directory: &Path) -> Result<JournalStatus> {
     let mut reader = JournalReader::open(directory)?;
     let lost = reader.lost_end()?;
     let (start, end) = (reader.start(), reader.end()?);
     let directory = Directory::at(directory);
-    let segments = directory.segments()?;
+    let segments = list(&directory)?;
     let mut quarantine = match names(&directory.quarantine()) {
         Err(error) if error.is_not_found() => Vec::new(),
         listed => listed?,
     };
     quarantine.sort_unstable();
     Ok(JournalStatus {
-        segments: segments
-            .iter()
-            .map(|segment| SegmentStatus {
-                path: directory.segment(segment.base),
-                base: segment.base,
-                len_bytes: segment.len_bytes,
-            })
-            .collect(),
+        segments,
         start,
         end,
         lost,

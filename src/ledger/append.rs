@@ -5,7 +5,7 @@
 //! last id, so that two processes that deliver one record write it once. Writes only at the end of files, through [`lines`](super::lines) and [`index`](super::index).
 
 use std::borrow::Cow;
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashSet, VecDeque};
 
 use super::batch::{Batch, Entry};
 use super::index::{FINGERPRINTS, Index};
@@ -15,7 +15,6 @@ use crate::disk;
 use crate::home::LockName;
 use crate::lock::Held;
 use crate::record::Id;
-use crate::scan::{Io, Source};
 
 /// How to append.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -23,17 +22,12 @@ use crate::scan::{Io, Source};
 pub struct AppendOptions {
     /// Whether the lines, duplicates too, and the names of their files are on stable storage before the append returns.
     pub durable: bool,
-    /// For a batch whose earlier append may have been cut off: how long the ledger was before it, in bytes. Then the batch is
-    /// completed as if it had not been: a stamp, which has no id to be known by, is a duplicate when its line stands
-    /// behind that length, once for each time it does, and turns that landed do not keep out others of their batch by
-    /// their fingerprints.
-    pub interrupted_at_bytes: Option<u64>,
 }
 
 impl AppendOptions {
     /// Lines survive a power cut once the append has returned.
     pub fn durable() -> Self {
-        Self { durable: true, ..Self::default() }
+        Self { durable: true }
     }
 }
 
@@ -75,11 +69,17 @@ impl Pieces {
 }
 
 /// What is left of a batch to be appended.
-struct Wanted<'b> {
-    entries: Vec<&'b Entry>,
+pub(super) struct Wanted<'b> {
+    pub(super) entries: Vec<&'b Entry>,
     /// Ids of those among the entries that an interrupted append has written. Their fingerprints are no reason to drop
     /// others of their part.
-    landed: HashSet<Id>,
+    pub(super) landed: HashSet<Id>,
+}
+
+impl<'b> Wanted<'b> {
+    pub(super) fn all(batch: &'b Batch) -> Self {
+        Self { entries: batch.entries.iter().collect(), landed: HashSet::new() }
+    }
 }
 
 impl Ledger {
@@ -91,8 +91,8 @@ impl Ledger {
     /// [`LedgerError::Partial`], [`LedgerError::NotIndexed`] and [`LedgerError::NotDurable`] say what was written
     /// nevertheless; with any other error nothing of the batch's ledger lines was, though content may be there. After
     /// [`LedgerError::SyncFailed`] no durable append to that file succeeds until the program is started again. Appending the same batch again
-    /// writes what is missing and nothing twice, save for stamps, which have no id: see
-    /// [`AppendOptions::interrupted_at_bytes`].
+    /// writes what is missing and nothing twice, except stamps, which have no id: see
+    /// [`Ledger::resume_append`].
     pub fn append(&self, batch: &Batch, options: &AppendOptions) -> Result<Appended, LedgerError> {
         self.append_knowing(batch, options, None, &mut Vec::new())
     }
@@ -129,74 +129,57 @@ impl Ledger {
         pieces: Option<&mut Pieces>,
         written: &mut Vec<u32>,
     ) -> Result<Appended, LedgerError> {
-        let mut done = Appended { skipped: batch.skipped(), ..Appended::default() };
-        if batch.is_empty() {
-            return Ok(done);
-        }
-        disk::create_dir_all(self.home().root())?;
-        self.append_content(batch, options, &mut done)?;
+        let mut done = self.append_sidecars(batch, options)?;
         if !batch.entries.is_empty() {
-            self.locked(LockName::Ledger, |held| {
-                let wanted = self.still_wanted(batch, options)?;
-                let entries = &wanted.entries;
-                done.duplicates += counted(&batch.entries) - counted(entries.iter().copied());
-                if entries.is_empty() {
-                    return sync_lines(&self.open_for_append()?, options);
-                }
-                // Stamps without a relationship have nothing to do with the index.
-                if entries.iter().all(|entry| entry.id.is_none()) {
-                    done.appended += counted(entries.iter().copied());
-                    let mut ledger = self.open_for_append()?;
-                    written.extend(entries.iter().map(|entry| entry.number));
-                    return self.write(batch, entries, &mut ledger, held, options);
-                }
-                self.locked(LockName::LedgerIndex, |index_held| {
-                    let held = [held, index_held];
-                    let fresh = self.append_indexed(batch, &wanted, options, pieces, &mut done, held)?;
-                    written.extend(fresh.iter().map(|entry| entry.number));
-                    Ok(())
-                })
-            })?;
+            self.append_wanted(batch, &Wanted::all(batch), options, pieces, written, &mut done)?;
         }
         Ok(done)
     }
 
-    /// The batch as it is to be appended, with what an interrupted append of it has written, if one may have.
-    fn still_wanted<'b>(&self, batch: &'b Batch, options: &AppendOptions) -> Result<Wanted<'b>, LedgerError> {
-        let mut wanted = Wanted { entries: batch.entries.iter().collect(), landed: HashSet::new() };
-        let Some(from_bytes) = options.interrupted_at_bytes else { return Ok(wanted) };
-        if !self.is_there()? {
-            return Ok(wanted);
+    /// Appends the content of a batch, and makes the home for its lines.
+    pub(super) fn append_sidecars(
+        &self,
+        batch: &Batch,
+        options: &AppendOptions,
+    ) -> Result<Appended, LedgerError> {
+        let mut done = Appended { skipped: batch.skipped(), ..Appended::default() };
+        if !batch.is_empty() {
+            disk::create_dir_all(self.home().root())?;
+            self.append_content(batch, options, &mut done)?;
         }
-        let mut standing: HashMap<&[u8], usize> =
-            batch.entries.iter().map(|entry| (batch.line(&entry.line), 0)).collect();
-        let source = Source::open(&self.home().ledger(), Io::default())?;
-        let len_bytes = source.len_bytes();
-        let mut buffer = Vec::new();
-        let behind = source.bytes(from_bytes.min(len_bytes)..len_bytes, &mut buffer)?;
-        for line in behind.split_inclusive(|byte| *byte == b'\n') {
-            if let Some(count) = standing.get_mut(line) {
-                *count += 1;
-            }
-        }
-        source.check_len()?;
-        wanted.entries.retain(|entry| match standing.get_mut(batch.line(&entry.line)) {
-            Some(count) if *count > 0 => {
-                *count -= 1;
-                // Those with an id stay, for the index.
-                wanted.landed.extend(entry.id);
-                entry.id.is_some()
-            }
-            _ => true,
-        });
-        Ok(wanted)
+        Ok(done)
     }
 
-    fn is_there(&self) -> Result<bool, disk::Error> {
-        match disk::metadata(&self.home().ledger()) {
-            Err(error) if error.is_not_found() => Ok(false),
-            found => found.map(|_| true),
-        }
+    /// Appends what is new among the `wanted` lines of a batch.
+    pub(super) fn append_wanted(
+        &self,
+        batch: &Batch,
+        wanted: &Wanted<'_>,
+        options: &AppendOptions,
+        pieces: Option<&mut Pieces>,
+        written: &mut Vec<u32>,
+        done: &mut Appended,
+    ) -> Result<(), LedgerError> {
+        self.locked(LockName::Ledger, |held| {
+            let entries = &wanted.entries;
+            done.duplicates += counted(&batch.entries) - counted(entries.iter().copied());
+            if entries.is_empty() {
+                return sync_lines(&self.open_for_append()?, options);
+            }
+            // Stamps without a relationship have nothing to do with the index.
+            if entries.iter().all(|entry| entry.id.is_none()) {
+                done.appended += counted(entries.iter().copied());
+                let mut ledger = self.open_for_append()?;
+                written.extend(entries.iter().map(|entry| entry.number));
+                return self.write(batch, entries, &mut ledger, held, options);
+            }
+            self.locked(LockName::LedgerIndex, |index_held| {
+                let held = [held, index_held];
+                let fresh = self.append_indexed(batch, wanted, options, pieces, done, held)?;
+                written.extend(fresh.iter().map(|entry| entry.number));
+                Ok(())
+            })
+        })
     }
 
     fn append_indexed<'b>(

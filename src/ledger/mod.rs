@@ -40,6 +40,7 @@ mod lines;
 mod pipeline;
 mod read;
 mod reset;
+mod resume;
 mod sorted;
 
 pub use append::{AppendOptions, Appended, Pieces};

@@ -132,6 +132,7 @@ impl Everything {
                 ("book", "book") => "shop".to_owned(),
                 ("book", "id") => SALE_ID.to_owned(),
                 ("journal", "dir") => of.journal.clone(),
+                ("journal", "key") => "Q:0000000000000000".to_owned(),
                 ("dev", "out") => of.new_file.clone(),
                 ("dev", "size") => "20KB".to_owned(),
                 _ => first_possible?,
@@ -144,6 +145,13 @@ impl Everything {
         // The home is not what is drained.
         if walked.name() == "journal drain" {
             words.extend([&of.journal, "--store", &of.ingest].map(str::to_owned));
+        }
+        if walked.name() == "journal get" {
+            if self.path("journal").exists() && !self.path("drained").exists() {
+                self.run(&["journal", "append", "drained"], "no payload\n");
+                self.run(&["journal", "drain", "drained", "--store", "store"], "");
+            }
+            words.extend(["--store", &of.store].map(str::to_owned));
         }
         if walked.name() == "session export" {
             words.push(of.new_file.clone());
@@ -158,6 +166,8 @@ pub struct Names {
     pub book: String,
     pub journal: String,
     pub ingest: String,
+    /// What `journal get` reads.
+    pub store: String,
     pub new_file: String,
 }
 
@@ -169,6 +179,7 @@ impl Names {
             book: "book".into(),
             journal: "home/journal".into(),
             ingest: "home/ingest".into(),
+            store: "store".into(),
             new_file: "new".into(),
         }
     }
@@ -181,6 +192,7 @@ impl Names {
             book: name.clone(),
             journal: name.clone(),
             ingest: name.clone(),
+            store: name.clone(),
             new_file: name,
         }
     }

@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 fn burn(args: &[&str], directory: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_burn"));
@@ -178,6 +178,51 @@ fn a_line_that_is_too_long_is_named_by_number_and_byte() {
         assert!(told.contains("line 3, which begins at byte 7 of the input"), "{told}");
         assert_eq!(text(&output.stdout), "0\n45\n", "what stands before it");
     }
+}
+
+#[test]
+fn get_prints_what_a_store_has_under_a_key() {
+    use relayburn_ledger::ingest::{Assertion, serialize_assertion};
+    use relayburn_ledger::journal::Journal;
+    let directory = tempfile::tempdir().unwrap();
+    let journal = Journal::open(&directory.path().join("log")).unwrap();
+    let assertion = Assertion {
+        subject: "water".to_owned(),
+        predicate: "boils at".to_owned(),
+        object: "100 \u{1b}[31m°C".to_owned(),
+        source: "textbook".to_owned(),
+        confidence: 0.5,
+        timestamp_ms: 5,
+    };
+    let payload = serialize_assertion(&assertion).unwrap();
+    journal.append_batch(&[&payload[..], b"no payload"]).unwrap();
+    journal.close().unwrap();
+    let burn = |words: &[&str]| {
+        let words = [&["journal"], words].concat();
+        let burn = env!("CARGO_BIN_EXE_burn");
+        std::process::Command::new(burn).args(words).current_dir(directory.path()).output().unwrap()
+    };
+    assert!(burn(&["drain", "log", "--store", "store"]).status.success());
+    let hash = blake3::hash(&payload).to_string();
+    let output = burn(&["get", "--store", "store", "S:water", "--json"]);
+    assert_eq!(
+        serde_json::from_slice::<Value>(&output.stdout).unwrap(),
+        json!({"store": "store", "entries": [{"key": "S:water", "value": {"assertions": [hash]}}]})
+    );
+    let output = burn(&["get", "--store", "store", &format!("H:{hash}")]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    let (key, value) = text.trim_end().split_once('\t').unwrap();
+    assert_eq!(key, format!("H:{hash}"));
+    assert_eq!(serde_json::from_str::<Value>(value).unwrap()["object"], "100 \u{1b}[31m°C");
+    assert!(!text.contains('\u{1b}'), "{text:?}");
+    let output = burn(&["get", "--store", "store", "--prefix", "Q:", "--json"]);
+    let aside = serde_json::from_slice::<Value>(&output.stdout).unwrap();
+    assert_eq!(aside["entries"][0]["value"]["payload"], "bm8gcGF5bG9hZA==");
+    let missing = burn(&["get", "--store", "store", "S:nobody"]);
+    assert_eq!(missing.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&missing.stderr).contains("has no key S:nobody; "), "{missing:?}");
+    let wrong = burn(&["get", "--store", "log", "S:water"]);
+    assert!(String::from_utf8_lossy(&wrong.stderr).contains("there is no store at log; "), "{wrong:?}");
 }
 
 #[test]

@@ -68,7 +68,7 @@ fn killed_at_random_under_load_it_ends_as_if_undisturbed() {
         max_segment_bytes: 256 * 1024,
         ..JournalOptions::default()
     };
-    let journal = Journal::open(&journal_dir, options).unwrap();
+    let journal = Journal::open_with(&journal_dir, options).unwrap();
     let done = AtomicBool::new(false);
     let mut seed = 0x2545_F491_4F6C_DD1Du64;
     std::thread::scope(|scope| {
@@ -110,7 +110,7 @@ fn killed_at_random_under_load_it_ends_as_if_undisturbed() {
 fn what_was_drained_is_printed_as_one_document() {
     let directory = tempfile::tempdir().unwrap();
     let journal_dir = directory.path().join("journal");
-    let journal = Journal::open(&journal_dir, JournalOptions::default()).unwrap();
+    let journal = Journal::open(&journal_dir).unwrap();
     for number in 0..40 {
         journal.append(&payload(number)).unwrap();
     }
@@ -129,7 +129,7 @@ fn what_was_drained_is_printed_as_one_document() {
 fn killed_while_it_makes_its_store_it_makes_it_again() {
     let directory = tempfile::tempdir().unwrap();
     let journal_dir = directory.path().join("journal");
-    let journal = Journal::open(&journal_dir, JournalOptions::default()).unwrap();
+    let journal = Journal::open(&journal_dir).unwrap();
     for number in 0..40 {
         journal.append(&payload(number)).unwrap();
     }

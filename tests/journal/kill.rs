@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 use crate::common::processes;
 use relayburn_ledger::ingest::{LedgerLine, Payload, deserialize, queue_ledger_lines};
 use relayburn_ledger::journal::{
-    GroupCommitBuffer, GroupCommitOptions, Journal, JournalError, JournalOptions, JournalReader, recover,
+    GroupCommitBuffer, GroupCommitOptions, Journal, JournalError, JournalOptions, JournalReader,
+    OnCorruption, recover,
 };
 
 const ROLE: &str = "JOURNAL_TEST_ROLE";
@@ -71,7 +72,7 @@ fn acknowledge(offset: u64, payload: &[u8]) {
 }
 
 fn group_writers(directory: &Path) {
-    let journal = Arc::new(Journal::open(directory, options()).unwrap());
+    let journal = Arc::new(Journal::open_with(directory, options()).unwrap());
     let buffer = Arc::new(GroupCommitBuffer::new(journal, GroupCommitOptions::default()).unwrap());
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap();
     let writers: Vec<_> = (0..WRITERS)
@@ -94,7 +95,7 @@ fn group_writers(directory: &Path) {
 }
 
 fn thread_writers(directory: &Path) {
-    let journal = Journal::open(directory, options()).unwrap();
+    let journal = Journal::open_with(directory, options()).unwrap();
     std::thread::scope(|scope| {
         for writer in 0..WRITERS {
             let journal = &journal;
@@ -158,7 +159,7 @@ fn sixteen_writers_killed_at_random_lose_nothing_they_were_told() {
             assert_eq!(seen.get(offset), Some(hash), "round {round}: offset {offset} was acknowledged");
         }
     }
-    let report = recover(directory.path(), false).unwrap();
+    let report = recover(directory.path(), OnCorruption::Refuse).unwrap();
     assert!(report.segments > 1 && report.records >= acknowledged.len() as u64);
     assert!(acknowledged.len() > 100, "only {} records were acknowledged", acknowledged.len());
     let seen = hashes(directory.path());
@@ -217,7 +218,7 @@ fn a_full_disk_poisons_the_writer_and_loses_nothing() {
     assert!(message.contains(".wal") && message.contains("open it again"), "{message}");
     let acknowledged: Vec<u64> =
         String::from_utf8(output.stdout).unwrap().lines().map(|line| line.parse().unwrap()).collect();
-    let journal = match Journal::open(directory.path(), JournalOptions::default()) {
+    let journal = match Journal::open(directory.path()) {
         Err(JournalError::Corrupt { .. }) => panic!("a cut write is torn, not corrupt"),
         opened => opened.unwrap(),
     };

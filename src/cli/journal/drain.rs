@@ -136,7 +136,7 @@ pub fn run(args: DrainArgs) -> anyhow::Result<ExitCode> {
 
 /// Keeps panics of the store's engines quiet, for they become errors. One that panics again while it is being cleaned up
 /// would end the process by a signal: that is an error as well, and the last thing that is said.
-fn watch_engines(store: PathBuf) {
+pub(super) fn watch_engines(store: PathBuf) {
     let tell = std::panic::take_hook();
     let first = std::sync::OnceLock::new();
     std::panic::set_hook(Box::new(move |panic| {

@@ -6,12 +6,12 @@ use std::fs;
 use std::path::Path;
 
 use super::super::{HybridStore, IngestError, Ingestor, KVStore, MemoryStore};
-use crate::journal::{Cursor, Journal, JournalOptions, JournalReader, cleanup, cursors, status};
+use crate::journal::{Cursor, Journal, JournalOptions, JournalReader, SegmentManager, cursors, status};
 
 /// Appends records that nobody understands: each is set aside under its offset. Answers where the journal then ends.
 fn append(journal: &Path, count: usize) -> u64 {
     let options = JournalOptions { max_segment_bytes: 400, ..JournalOptions::default() };
-    let journal = Journal::open(journal, options).unwrap();
+    let journal = Journal::open_with(journal, options).unwrap();
     journal.append_batch(&vec![b"odd"; count]).unwrap();
     let end = journal.end();
     journal.close().unwrap();
@@ -31,7 +31,7 @@ fn drain_into(journal: &Path, store: &Path) -> Result<u64, IngestError> {
 
 /// A store as an earlier program left it: an offset, and no journal.
 fn earlier_store(offset: u64) -> MemoryStore {
-    let mut store = MemoryStore::default();
+    let store = MemoryStore::default();
     store.put_batch(&[(b"C:offset".to_vec(), offset.to_le_bytes().to_vec())]).unwrap();
     store
 }
@@ -92,9 +92,9 @@ fn cleanup_keeps_what_the_slower_of_two_stores_has_not_read() {
     assert_eq!(drain_into(&journal, &fast).unwrap(), 50);
     let names: Vec<String> = cursors(&journal).unwrap().into_iter().map(|cursor| cursor.name).collect();
     assert!(names.len() == 2 && names[0].starts_with("ingest-fast-") && names[1].starts_with("ingest-slow-"));
-    assert!(!cleanup(&journal).unwrap().deleted.is_empty());
+    assert!(!SegmentManager::open(&journal).unwrap().cleanup().unwrap().deleted.is_empty());
     assert_eq!(drain_into(&journal, &slow).unwrap(), 30, "all that it had not read");
-    cleanup(&journal).unwrap();
+    SegmentManager::open(&journal).unwrap().cleanup().unwrap();
     assert_eq!(status(&journal).unwrap().segments.len(), 1);
     // Put back from a copy it holds cleanup up again, before it has drained anything.
     let slow_cursor = || cursors(&journal).unwrap()[1].clone();
@@ -138,7 +138,7 @@ fn an_adopted_store_gets_a_cursor_of_its_own_in_place_of_the_shared_one() {
     let end = append(&journal, 10);
     for (at, shared_is_left) in [(end, false), (end / 2, true)] {
         Cursor::open(&journal, "ingest").unwrap().set(at).unwrap();
-        let mut earlier = HybridStore::open(&store).unwrap();
+        let earlier = HybridStore::open(&store).unwrap();
         earlier.put_batch(&earlier_store(end).scan_prefix(b"").unwrap()).unwrap();
         drop(earlier);
         assert_eq!(drain_into(&journal, &store).unwrap(), 0);
@@ -159,7 +159,7 @@ fn a_store_with_other_things_under_its_keys_is_named() {
     let (journal, path) = (directory.path().join("journal"), directory.path().join("store"));
     append(&journal, 1);
     for key in ["C:offset", "C:journal"] {
-        let mut store = HybridStore::open(&path).unwrap();
+        let store = HybridStore::open(&path).unwrap();
         store.put_batch(&[(key.as_bytes().to_vec(), b"short".to_vec())]).unwrap();
         drop(store);
         let refused = drain_into(&journal, &path).unwrap_err().to_string();

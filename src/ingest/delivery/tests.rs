@@ -186,7 +186,7 @@ fn lines_queued_together_are_delivered_together_across_the_limit_of_a_batch() {
         timestamp_ms: 1,
     })
     .unwrap();
-    let writer = crate::journal::Journal::open(&journal, crate::journal::JournalOptions::default()).unwrap();
+    let writer = crate::journal::Journal::open(&journal).unwrap();
     writer.append_batch(&vec![filler; 16 * 1024 - 1]).unwrap();
     writer.close().unwrap();
     queue(&journal, &alike());

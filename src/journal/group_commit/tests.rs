@@ -24,7 +24,7 @@ struct Log {
 }
 
 impl Log {
-    fn commit(&mut self, batch: &[Request]) -> Result<Vec<u64>, JournalError> {
+    fn commit(&mut self, batch: &[CommitRequest]) -> Result<Vec<u64>, JournalError> {
         if self.fails_from.is_some_and(|from| self.written.len() + batch.len() > from) {
             return Err(JournalError::Closed);
         }
@@ -37,7 +37,7 @@ impl Log {
 /// Five callers, a queue of two records and few bytes, and a close at any moment.
 fn callers_against_close(fails_from: Option<usize>) {
     let options = GroupCommitOptions { queue_records: 2, queue_bytes: 100 };
-    let (queue, receiver) = Queue::new(&options);
+    let (queue, receiver) = CommitQueue::new(&options);
     let queue = Arc::new(queue);
     let log = Arc::new(Mutex::new(Log { fails_from, ..Log::default() }));
     let was_closed = Arc::new(AtomicBool::new(false));
@@ -105,7 +105,7 @@ fn everybody_is_answered_when_commits_fail() {
 fn an_answer_before_the_write_is_caught() {
     shuttle::check_random(
         || {
-            let (queue, receiver) = Queue::new(&GroupCommitOptions::default());
+            let (queue, receiver) = CommitQueue::new(&GroupCommitOptions::default());
             let log = Arc::new(Mutex::new(Log::default()));
             let hasty = log.clone();
             let writer = future::spawn(serve(receiver, 8, move |batch| {
@@ -130,7 +130,7 @@ fn an_answer_before_the_write_is_caught() {
 #[test]
 fn a_caller_that_gives_up_leaves_the_others_alone() {
     explore(|| {
-        let (queue, receiver) = Queue::new(&GroupCommitOptions { queue_records: 1, queue_bytes: 41 });
+        let (queue, receiver) = CommitQueue::new(&GroupCommitOptions { queue_records: 1, queue_bytes: 41 });
         let queue = Arc::new(queue);
         let log = Arc::new(Mutex::new(Log::default()));
         let writer = {
@@ -160,7 +160,7 @@ fn a_caller_that_gives_up_leaves_the_others_alone() {
 #[test]
 fn many_tasks_share_few_syncs_and_find_their_records() {
     let directory = tempfile::tempdir().unwrap();
-    let journal = Arc::new(Journal::open(directory.path(), JournalOptions::default()).unwrap());
+    let journal = Arc::new(Journal::open(directory.path()).unwrap());
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap();
     let options = GroupCommitOptions { queue_records: 16, queue_bytes: 2000 };
     let buffer = Arc::new(GroupCommitBuffer::new(journal.clone(), options).unwrap());
@@ -198,7 +198,7 @@ fn many_tasks_share_few_syncs_and_find_their_records() {
 fn a_payload_over_the_limit_never_reaches_the_queue() {
     let directory = tempfile::tempdir().unwrap();
     let options = JournalOptions { max_payload_bytes: 3, ..JournalOptions::default() };
-    let journal = Arc::new(Journal::open(directory.path(), options).unwrap());
+    let journal = Arc::new(Journal::open_with(directory.path(), options).unwrap());
     let buffer = GroupCommitBuffer::new(journal, GroupCommitOptions::default()).unwrap();
     let mut outcome = None;
     block_on(async { outcome = Some(buffer.append(b"four").await) });

@@ -14,11 +14,11 @@ fn damaged(
 ) -> Result<RecoveryReport, Vec<Damage>> {
     let before = snapshot(directory);
     let end = records.last_key_value().map(|(offset, payload)| offset + 40 + payload.len() as u64).unwrap();
-    let outcome = match Journal::open(directory, small_segments(SEGMENT_BYTES)) {
+    let outcome = match Journal::open_with(directory, small_segments(SEGMENT_BYTES)) {
         Ok(journal) => Ok(journal.report().clone()),
         Err(JournalError::Corrupt { damages, .. }) => {
             assert_eq!(snapshot(directory), before, "a refused open changes nothing");
-            let report = recover(directory, true).unwrap();
+            let report = recover(directory, OnCorruption::SetAside).unwrap();
             assert!(!report.quarantined.is_empty());
             Err(damages)
         }
@@ -31,7 +31,7 @@ fn damaged(
         left.retain(|offset, _| !lost.contains(offset));
         assert_eq!(read_all(directory), left);
     }
-    let journal = Journal::open(directory, small_segments(SEGMENT_BYTES)).unwrap();
+    let journal = Journal::open_with(directory, small_segments(SEGMENT_BYTES)).unwrap();
     let offset = journal.append(b"after").unwrap();
     assert!(offset >= end || lost.contains(&offset), "offset {offset} was given out before");
     drop(journal);
@@ -215,9 +215,10 @@ fn a_mark_inside_a_record_costs_no_record() {
     let files = snapshot(original.path());
     for mark in 1..end {
         let copy = copy_of(&files, original.path());
-        std::fs::write(copy.path().join("SYNCED"), super::super::format::Stamp::Synced.encode(mark)).unwrap();
+        std::fs::write(copy.path().join("SYNCED"), super::super::format::FileKind::SyncedMark.encode(mark))
+            .unwrap();
         let from_mark = JournalOptions { check: OpenCheck::FromSyncedMark, ..small_segments(SEGMENT_BYTES) };
-        let journal = Journal::open(copy.path(), from_mark).unwrap();
+        let journal = Journal::open_with(copy.path(), from_mark).unwrap();
         assert!(journal.report().truncated.is_empty(), "{mark}");
         let after = journal.append(b"after").unwrap();
         journal.close().unwrap();
@@ -241,7 +242,7 @@ fn a_segment_behind_a_symbolic_link_is_read_and_written_like_any_other() {
     std::fs::remove_file(original.path().join("SYNCED")).unwrap();
     assert_eq!(read_all(original.path()), records);
     for _ in 0..3 {
-        let journal = Journal::open(original.path(), small_segments(SEGMENT_BYTES)).unwrap();
+        let journal = Journal::open_with(original.path(), small_segments(SEGMENT_BYTES)).unwrap();
         records.insert(journal.append(b"after").unwrap(), b"after".to_vec());
         let mut cursor = Cursor::open(original.path(), "c").unwrap();
         cursor.set(journal.end()).unwrap();
@@ -258,9 +259,9 @@ fn what_is_no_file_is_refused_and_not_waited_for() {
     // SAFETY: the name is a string that ends with a zero.
     assert_eq!(unsafe { libc::mkfifo(name.as_ptr(), 0o600) }, 0);
     for refused in [
-        Journal::open(original.path(), JournalOptions::default()).map(drop).unwrap_err(),
+        Journal::open(original.path()).map(drop).unwrap_err(),
         JournalReader::open(original.path()).map(drop).unwrap_err(),
-        recover(original.path(), true).map(drop).unwrap_err(),
+        recover(original.path(), OnCorruption::SetAside).map(drop).unwrap_err(),
     ] {
         assert!(matches!(&refused, JournalError::NotAFile { path: named } if *named == path), "{refused}");
     }
@@ -272,10 +273,10 @@ fn a_name_that_no_journal_reaches_is_no_segment() {
     let mut records = filled(original.path(), 9, SEGMENT_BYTES);
     for base in [u64::MAX, u64::MAX - 31, 1 << 63] {
         let stray = original.path().join(format!("{base:016x}.wal"));
-        for content in [&b""[..], &super::super::format::Stamp::Segment.encode(base), &[7; 100]] {
+        for content in [&b""[..], &super::super::format::FileKind::Segment.encode(base), &[7; 100]] {
             std::fs::write(&stray, content).unwrap();
             assert_eq!(read_all(original.path()), records);
-            let journal = Journal::open(original.path(), small_segments(SEGMENT_BYTES)).unwrap();
+            let journal = Journal::open_with(original.path(), small_segments(SEGMENT_BYTES)).unwrap();
             records.insert(journal.append(b"after").unwrap(), b"after".to_vec());
             journal.close().unwrap();
             assert_settled(original.path());
@@ -296,11 +297,11 @@ fn a_journal_at_the_largest_offset_takes_nothing_more() {
     let base = super::super::format::MAX_OFFSET - 50;
     std::fs::write(
         original.path().join(format!("{base:016x}.wal")),
-        super::super::format::Stamp::Segment.encode(base),
+        super::super::format::FileKind::Segment.encode(base),
     )
     .unwrap();
-    recover(original.path(), true).unwrap();
-    let journal = Journal::open(original.path(), JournalOptions::default()).unwrap();
+    recover(original.path(), OnCorruption::SetAside).unwrap();
+    let journal = Journal::open(original.path()).unwrap();
     assert_eq!(journal.append(b"fits").unwrap(), base);
     let refused = journal.append(b"does not").unwrap_err();
     assert!(matches!(refused, JournalError::Full { .. }), "{refused}");
@@ -349,12 +350,12 @@ fn hostile_segments_cost_no_more_than_n_log_n() {
     ];
     for (content, least_lost) in shapes {
         let directory = tempfile::tempdir().unwrap();
-        let header = super::super::format::Stamp::Segment.encode(0);
+        let header = super::super::format::FileKind::Segment.encode(0);
         std::fs::write(directory.path().join("0000000000000000.wal"), [&header[..], &content].concat())
             .unwrap();
         let refused = JournalReader::open(directory.path()).unwrap().read(0).map(drop);
         assert!(refused.is_err(), "{refused:?}");
-        let report = recover(directory.path(), true).unwrap();
+        let report = recover(directory.path(), OnCorruption::SetAside).unwrap();
         let lost: u64 = report.quarantined.iter().chain(&report.truncated).map(|saved| saved.len_bytes).sum();
         assert!(lost + report.bytes == content.len() as u64 && lost + 1 >= least_lost / 2, "{lost}");
         assert!(quarantined(directory.path()).len() <= 2, "one copy of all damage, one of the torn end");
@@ -374,7 +375,7 @@ fn a_valid_record_behind_a_torn_one_makes_it_corruption() {
     bytes.extend_from_slice(&[0xEE; 77]);
     bytes.extend_from_slice(&record);
     std::fs::write(&path, &bytes).unwrap();
-    let refused = Journal::open(original.path(), JournalOptions::default()).unwrap_err();
+    let refused = Journal::open(original.path()).unwrap_err();
     let message = refused.to_string();
     let JournalError::Corrupt { damages, .. } = refused else { panic!("{message}") };
     assert_eq!(damages.len(), 1);
@@ -384,7 +385,7 @@ fn a_valid_record_behind_a_torn_one_makes_it_corruption() {
         message.contains("0000000000000000.wal at byte") && message.contains("--skip-corrupt"),
         "{message}"
     );
-    recover(original.path(), true).unwrap();
+    recover(original.path(), OnCorruption::SetAside).unwrap();
     let read = read_all(original.path());
     assert_eq!(read.len(), records.len() + 1);
     assert_eq!(quarantined(original.path()), [vec![0xEE; 77]]);
@@ -433,7 +434,7 @@ fn a_last_segment_without_a_whole_header_was_never_finished() {
     let files = snapshot(original.path());
     for len in 0..32 {
         let copy = copy_of(&files, original.path());
-        let header = &super::super::format::Stamp::Segment.encode(end)[..len];
+        let header = &super::super::format::FileKind::Segment.encode(end)[..len];
         let path = copy.path().join(format!("{end:016x}.wal"));
         std::fs::write(&path, header).unwrap();
         assert_eq!(read_all(copy.path()), records, "a reader is not disturbed by it");
@@ -450,7 +451,7 @@ fn checking_from_the_mark_sees_what_is_behind_it_and_only_that() {
     filled(original.path(), 9, 1 << 20);
     let mark = status(original.path()).unwrap().synced.unwrap();
     let (_, late) = {
-        let journal = Journal::open(original.path(), JournalOptions::default()).unwrap();
+        let journal = Journal::open(original.path()).unwrap();
         let late = journal.append(b"behind the mark").unwrap();
         let later = journal.append(b"and one more").unwrap();
         // As killed: no clean close.
@@ -466,7 +467,7 @@ fn checking_from_the_mark_sees_what_is_behind_it_and_only_that() {
         let mut bytes = files[&path].clone();
         bytes[at] ^= 4;
         std::fs::write(copy.path().join(path.file_name().unwrap()), bytes).unwrap();
-        Journal::open(copy.path(), options.clone()).map(|journal| journal.report().clone())
+        Journal::open_with(copy.path(), options.clone()).map(|journal| journal.report().clone())
     };
     let before = open_with_flip(32 + 50, &from_mark).unwrap();
     assert_eq!((before.checked_from, before.records), (mark, 2));
@@ -481,7 +482,7 @@ fn a_mark_that_does_not_fit_only_costs_the_longer_check() {
     let records = filled(original.path(), 9, SEGMENT_BYTES);
     let from_mark = JournalOptions { check: OpenCheck::FromSyncedMark, ..JournalOptions::default() };
     std::fs::write(original.path().join("SYNCED"), b"torn").unwrap();
-    let journal = Journal::open(original.path(), from_mark).unwrap();
+    let journal = Journal::open_with(original.path(), from_mark).unwrap();
     assert_eq!((journal.report().checked_from, journal.report().records), (0, records.len() as u64));
 }
 
@@ -496,10 +497,9 @@ fn an_unknown_version_is_refused_and_left_alone() {
     bytes[24..28].copy_from_slice(&crc.to_le_bytes());
     std::fs::write(&path, bytes).unwrap();
     let before = snapshot(original.path());
-    for outcome in [
-        Journal::open(original.path(), JournalOptions::default()).map(drop),
-        recover(original.path(), true).map(drop),
-    ] {
+    for outcome in
+        [Journal::open(original.path()).map(drop), recover(original.path(), OnCorruption::SetAside).map(drop)]
+    {
         assert!(matches!(outcome, Err(JournalError::Unsupported { version: 9, .. })), "{outcome:?}");
     }
     assert_eq!(snapshot(original.path()), before);
@@ -518,9 +518,9 @@ fn damaged_skips_are_set_aside_and_found_again() {
     let mut bytes = std::fs::read(&skips).unwrap();
     bytes[30] ^= 1;
     std::fs::write(&skips, bytes).unwrap();
-    let refused = Journal::open(original.path(), JournalOptions::default()).unwrap_err();
+    let refused = Journal::open(original.path()).unwrap_err();
     assert!(matches!(refused, JournalError::Damaged { .. }), "{refused}");
-    recover(original.path(), true).unwrap();
+    recover(original.path(), OnCorruption::SetAside).unwrap();
     assert_eq!(read_all(original.path()).len(), records.len());
     assert_settled(original.path());
 }
@@ -539,4 +539,46 @@ fn a_reader_names_damage_instead_of_stepping_over_it() {
         assert_eq!((&damages[0].segment, damages[0].position), (&path, 32));
         assert!(records.contains_key(&base));
     }
+}
+
+#[test]
+fn one_file_is_recovered_by_itself() {
+    let original = tempfile::tempdir().unwrap();
+    filled(original.path(), 20, SEGMENT_BYTES);
+    let paths = segments(original.path());
+    let (sealed, last) = (&paths[1], &paths[paths.len() - 1]);
+    let report = recover_file(sealed).unwrap();
+    assert!(report.records > 0 && report.truncated.is_empty(), "{report:?}");
+    // A torn end of the last segment is saved and cut.
+    let whole = std::fs::read(last).unwrap();
+    std::fs::write(last, [&whole[..], b"torn"].concat()).unwrap();
+    let report = recover_file(last).unwrap();
+    assert_eq!(report.truncated_bytes(), 4);
+    assert_eq!(std::fs::read(last).unwrap(), whole);
+    assert_eq!(quarantined(original.path()), [b"torn"]);
+    assert!(recover_file(last).unwrap().truncated.is_empty());
+    // Damage of a sealed segment is refused by its name, and not seen in another file.
+    let mut bytes = std::fs::read(sealed).unwrap();
+    bytes[40] ^= 1;
+    std::fs::write(sealed, bytes).unwrap();
+    let Err(JournalError::Corrupt { damages, .. }) = recover_file(sealed) else { panic!("not refused") };
+    assert_eq!(damages[0].segment, *sealed);
+    assert!(recover_file(&paths[0]).is_ok() && recover_file(last).is_ok());
+    let refused = recover_file(&original.path().join("LOCK")).unwrap_err();
+    assert!(matches!(refused, JournalError::NotASegment { .. }), "{refused}");
+}
+
+#[test]
+fn bytes_that_cannot_be_saved_are_not_cut() {
+    let original = tempfile::tempdir().unwrap();
+    filled(original.path(), 3, SEGMENT_BYTES);
+    let last = segments(original.path()).pop().unwrap();
+    let torn = [&std::fs::read(&last).unwrap()[..], b"torn"].concat();
+    std::fs::write(&last, &torn).unwrap();
+    std::fs::write(original.path().join("quarantine"), b"a file where the directory should be").unwrap();
+    let refused = Journal::open(original.path()).unwrap_err();
+    let JournalError::Quarantine(QuarantineError { file, range, .. }) = &refused else { panic!("{refused}") };
+    assert_eq!((file, range.clone()), (&last, torn.len() as u64 - 4..torn.len() as u64));
+    assert!(refused.to_string().contains("the file was not changed"), "{refused}");
+    assert_eq!(std::fs::read(&last).unwrap(), torn);
 }

@@ -9,11 +9,11 @@ type Attempts = Vec<(Option<u64>, Vec<u8>, Option<usize>)>;
 /// Opens after a failure or power cut, setting damage aside where open refuses, as the documentation says it may when
 /// several unsynced records were written.
 fn reopened(directory: &Path, may_refuse: bool) {
-    match Journal::open(directory, small_segments(300)) {
+    match Journal::open_with(directory, small_segments(300)) {
         Ok(_) => {}
         Err(JournalError::Corrupt { damages, .. }) if may_refuse => {
             assert!(!damages.is_empty());
-            recover(directory, true).unwrap();
+            recover(directory, OnCorruption::SetAside).unwrap();
         }
         Err(other) => panic!("{other}"),
     }
@@ -41,7 +41,7 @@ fn appends(
     let mut attempts = Attempts::new();
     let outcome = (|| {
         let options = JournalOptions { durability, ..small_segments(300) };
-        let journal = Journal::open(directory, options)?;
+        let journal = Journal::open_with(directory, options)?;
         for number in 0..4 {
             attempts.push((None, payload(number), None));
             let offset = journal.append(&payload(number))?;
@@ -101,7 +101,7 @@ fn a_power_cut_with_one_record_under_way_is_never_refused() {
     let harness = Harness::recording(directory.path());
     let mut attempts = Attempts::new();
     harness.run(|| {
-        let journal = Journal::open(directory.path(), small_segments(2000)).unwrap();
+        let journal = Journal::open_with(directory.path(), small_segments(2000)).unwrap();
         for number in 0..6 {
             // Longer than a sector, so that it can tear.
             let payload = vec![number as u8 + 1; 700];
@@ -154,21 +154,21 @@ fn recovery_may_be_cut_off_anywhere_and_comes_to_the_same_end() {
     records.pop_last();
 
     let clean = copy_of(&files, original.path());
-    let expected_end = recover(clean.path(), true).unwrap().end;
+    let expected_end = recover(clean.path(), OnCorruption::SetAside).unwrap().end;
 
     let recorded = copy_of(&files, original.path());
     let harness = Harness::recording(recorded.path());
-    harness.run(|| recover(recorded.path(), true)).unwrap();
+    harness.run(|| recover(recorded.path(), OnCorruption::SetAside)).unwrap();
     harness.each_image(|image| {
-        let report = recover(image.path(), true).unwrap();
+        let report = recover(image.path(), OnCorruption::SetAside).unwrap();
         assert_eq!(report.end, expected_end);
         assert_eq!(read_all(image.path()), records);
         assert_settled(image.path());
     });
     each_failure(|harness| {
         let copy = copy_of(&files, original.path());
-        let _ = harness.run(|| recover(copy.path(), true));
-        assert_eq!(recover(copy.path(), true).unwrap().end, expected_end);
+        let _ = harness.run(|| recover(copy.path(), OnCorruption::SetAside));
+        assert_eq!(recover(copy.path(), OnCorruption::SetAside).unwrap().end, expected_end);
         assert_eq!(read_all(copy.path()), records);
         assert_settled(copy.path());
     });
@@ -183,7 +183,7 @@ fn cursors_and_cleanup_survive_failures_and_power_cuts() {
     let scenario = |directory: &Path| -> Result<(), JournalError> {
         let mut cursor = Cursor::open(directory, "c")?;
         cursor.set(middle)?;
-        let journal = Journal::open(directory, small_segments(260))?;
+        let journal = Journal::open_with(directory, small_segments(260))?;
         journal.cleanup()?;
         journal.close()
     };
@@ -218,13 +218,13 @@ fn opening_makes_durable_what_a_killed_writer_left() {
         let mut opened = usize::MAX;
         harness.run(|| {
             let file = crate::disk::File::create_new(&directory.path().join("0000000000000000.wal")).unwrap();
-            file.write_all_at(&super::super::format::Stamp::Segment.encode(0), 0).unwrap();
+            file.write_all_at(&super::super::format::FileKind::Segment.encode(0), 0).unwrap();
             file.write_all_at(super::super::format::EncodedRecord::new(b"inherited").bytes(), 32).unwrap();
             if is_recovered {
-                recover(directory.path(), false).unwrap();
+                recover(directory.path(), OnCorruption::Refuse).unwrap();
                 opened = harness.events();
             } else {
-                let journal = Journal::open(directory.path(), JournalOptions::default()).unwrap();
+                let journal = Journal::open(directory.path()).unwrap();
                 assert_eq!(journal.synced(), 49);
                 opened = harness.events();
                 journal.append(b"new").unwrap();
@@ -253,7 +253,7 @@ fn a_cursor_never_stands_behind_what_a_power_cut_leaves() {
     let harness = Harness::recording(directory.path());
     harness.run(|| {
         let options = JournalOptions { durability: DurabilityLevel::Os, ..JournalOptions::default() };
-        let journal = Journal::open(directory.path(), options).unwrap();
+        let journal = Journal::open_with(directory.path(), options).unwrap();
         let mut cursor = Cursor::open(directory.path(), "c").unwrap();
         for number in 0..5 {
             journal.append(&vec![number + 1; 900]).unwrap();
@@ -277,7 +277,7 @@ mod group_commit {
     /// Eight tasks at once; what each was answered, and after how many events.
     fn committed(directory: &Path, harness: &Harness) -> (Attempts, Result<(), JournalError>) {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        let journal = match Journal::open(directory, small_segments(300)) {
+        let journal = match Journal::open_with(directory, small_segments(300)) {
             Ok(journal) => Arc::new(journal),
             Err(error) => return (Attempts::new(), Err(error)),
         };

@@ -26,7 +26,7 @@ fn payload(number: usize) -> Vec<u8> {
 
 /// Appends `count` records and closes; answers their offsets and payloads.
 fn filled(directory: &Path, count: usize, max_segment_bytes: u64) -> BTreeMap<u64, Vec<u8>> {
-    let journal = Journal::open(directory, small_segments(max_segment_bytes)).unwrap();
+    let journal = Journal::open_with(directory, small_segments(max_segment_bytes)).unwrap();
     let records =
         (0..count).map(|number| (journal.append(&payload(number)).unwrap(), payload(number))).collect();
     journal.close().unwrap();
@@ -75,7 +75,7 @@ fn copy_of(files: &BTreeMap<PathBuf, Vec<u8>>, from: &Path) -> tempfile::TempDir
 }
 
 fn segments(directory: &Path) -> Vec<PathBuf> {
-    status(directory).unwrap().segments.into_iter().map(|segment| segment.path).collect()
+    status(directory).unwrap().segments.iter().map(|segment| directory.join(segment.file_name())).collect()
 }
 
 /// The segment files by name, for directories that cannot be opened.
@@ -93,7 +93,7 @@ fn quarantined(directory: &Path) -> Vec<Vec<u8>> {
 /// A second recovery finds nothing to do and changes no byte.
 fn assert_settled(directory: &Path) {
     let before = snapshot(directory);
-    let report = recover(directory, true).unwrap();
+    let report = recover(directory, OnCorruption::SetAside).unwrap();
     assert!(report.truncated.is_empty() && report.quarantined.is_empty(), "{report:?}");
     assert_eq!(snapshot(directory), before);
 }

@@ -10,7 +10,7 @@ use crate::disk::faults::{Fault, Harness};
 #[test]
 fn a_record_that_would_overfill_a_segment_opens_the_next() {
     let directory = tempfile::tempdir().unwrap();
-    let journal = Journal::open(directory.path(), small_segments(132)).unwrap();
+    let journal = Journal::open_with(directory.path(), small_segments(132)).unwrap();
     // 32 + 60 fits; + 40 is exactly the maximum; one more byte is not.
     for (len, expected_segments) in [(20, 1), (0, 1), (0, 2), (500, 3), (1, 4)] {
         journal.append(&vec![7; len]).unwrap();
@@ -20,7 +20,7 @@ fn a_record_that_would_overfill_a_segment_opens_the_next() {
     journal.close().unwrap();
     let status = status(directory.path()).unwrap();
     let mut base = 0;
-    for super::super::SegmentStatus { base: found, len_bytes, .. } in &status.segments {
+    for Segment { base: found, len_bytes, .. } in &status.segments {
         assert_eq!(*found, base);
         base += len_bytes - 32;
     }
@@ -31,12 +31,12 @@ fn a_record_that_would_overfill_a_segment_opens_the_next() {
 #[test]
 fn a_second_writer_waits_or_is_refused() {
     let directory = tempfile::tempdir().unwrap();
-    let journal = Journal::open(directory.path(), JournalOptions::default()).unwrap();
-    let refused = Journal::open(directory.path(), JournalOptions::default()).unwrap_err();
+    let journal = Journal::open(directory.path()).unwrap();
+    let refused = Journal::open(directory.path()).unwrap_err();
     assert!(matches!(refused, JournalError::Locked { .. }), "{refused}");
     let waiting = std::thread::scope(|scope| {
         let patient = JournalOptions { lock_timeout: Duration::from_secs(20), ..JournalOptions::default() };
-        let waiting = scope.spawn(|| Journal::open(directory.path(), patient).unwrap().end());
+        let waiting = scope.spawn(|| Journal::open_with(directory.path(), patient).unwrap().end());
         std::thread::sleep(Duration::from_millis(30));
         journal.append(b"before").unwrap();
         journal.close().unwrap();
@@ -53,7 +53,7 @@ fn the_lock_file_is_not_followed_through_a_link() {
     let journal = directory.path().join("journal");
     std::fs::create_dir(&journal).unwrap();
     std::os::unix::fs::symlink(&target, journal.join("LOCK")).unwrap();
-    let refused = Journal::open(&journal, JournalOptions::default()).unwrap_err().to_string();
+    let refused = Journal::open(&journal).unwrap_err().to_string();
     assert!(refused.contains("symbolic links are not followed"), "{refused}");
 }
 
@@ -61,7 +61,7 @@ fn the_lock_file_is_not_followed_through_a_link() {
 fn a_payload_over_the_limit_is_refused_and_the_journal_goes_on() {
     let directory = tempfile::tempdir().unwrap();
     let options = JournalOptions { max_payload_bytes: 10, ..JournalOptions::default() };
-    let journal = Journal::open(directory.path(), options).unwrap();
+    let journal = Journal::open_with(directory.path(), options).unwrap();
     let refused = journal.append(&[0; 11]).unwrap_err();
     assert!(matches!(refused, JournalError::PayloadTooLarge { len_bytes: 11, limit_bytes: 10 }));
     assert!(journal.append_batch(&[vec![0; 3], vec![0; 11]]).is_err());
@@ -72,7 +72,8 @@ fn a_payload_over_the_limit_is_refused_and_the_journal_goes_on() {
 fn levels_sync_when_they_say() {
     let directory = tempfile::tempdir().unwrap();
     let open = |durability| {
-        Journal::open(directory.path(), JournalOptions { durability, ..JournalOptions::default() }).unwrap()
+        Journal::open_with(directory.path(), JournalOptions { durability, ..JournalOptions::default() })
+            .unwrap()
     };
     let immediate = open(DurabilityLevel::Immediate);
     immediate.append(b"x").unwrap();
@@ -114,7 +115,7 @@ fn after_a_failed_write_or_sync_nothing_is_taken_until_reopened() {
     // In this order: the write of the second append, then its sync.
     for (fault, fail_at) in [(Fault::PartialWrite, 0), (Fault::NoSpace, 0), (Fault::Io, 1)] {
         let directory = tempfile::tempdir().unwrap();
-        let journal = Journal::open(directory.path(), JournalOptions::default()).unwrap();
+        let journal = Journal::open(directory.path()).unwrap();
         let first = journal.append(b"acknowledged").unwrap();
         let harness = Harness::failing(fault, fail_at);
         let failed = harness.run(|| journal.append(b"failed")).unwrap_err();
@@ -128,7 +129,7 @@ fn after_a_failed_write_or_sync_nothing_is_taken_until_reopened() {
         assert!(guard.append(b"later").is_err());
         drop(guard);
         assert!(journal.close().is_err());
-        let journal = Journal::open(directory.path(), JournalOptions::default()).unwrap();
+        let journal = Journal::open(directory.path()).unwrap();
         journal.append(b"again").unwrap();
         let records = read_all(directory.path());
         assert_eq!(records[&first], b"acknowledged");
@@ -143,7 +144,7 @@ fn threads_share_a_journal_and_readers_follow_it() {
     const THREADS: usize = 4;
     const EACH: usize = 150;
     let directory = tempfile::tempdir().unwrap();
-    let journal = Journal::open(directory.path(), small_segments(4000)).unwrap();
+    let journal = Journal::open_with(directory.path(), small_segments(4000)).unwrap();
     let done = AtomicBool::new(false);
     let (seen, acknowledged) = std::thread::scope(|scope| {
         let follower = scope.spawn(|| {
@@ -201,7 +202,7 @@ fn only_the_starts_of_records_can_be_read() {
     let directory = tempfile::tempdir().unwrap();
     // A payload that holds a whole record: an offset into it must not pass for one.
     let inner = super::super::format::EncodedRecord::new(b"inner").bytes().to_vec();
-    let journal = Journal::open(directory.path(), small_segments(300)).unwrap();
+    let journal = Journal::open_with(directory.path(), small_segments(300)).unwrap();
     let mut starts = BTreeSet::new();
     for _ in 0..8 {
         starts.insert(journal.append(&inner).unwrap());
@@ -231,18 +232,18 @@ fn only_the_starts_of_records_can_be_read() {
 fn what_a_consumer_has_read_is_not_cut_off() {
     let directory = tempfile::tempdir().unwrap();
     let options = JournalOptions { durability: DurabilityLevel::Immediate, ..JournalOptions::default() };
-    let journal = Journal::open(directory.path(), options).unwrap();
+    let journal = Journal::open_with(directory.path(), options).unwrap();
     journal.append(b"acknowledged").unwrap();
     let mut cursor = Cursor::open(directory.path(), "c").unwrap();
     // Read ahead of the sync: as a reader that is quicker than the writer does.
     let end = journal.end() + 46;
-    std::fs::write(directory.path().join("cursors/c"), super::super::format::Stamp::Cursor.encode(end))
+    std::fs::write(directory.path().join("cursors/c"), super::super::format::FileKind::Cursor.encode(end))
         .unwrap();
     let harness = Harness::failing(Fault::Io, 1);
     assert!(harness.run(|| journal.append(b"failed")).is_err());
     assert!(journal.close().is_err());
     cursor.set(end).unwrap();
-    Journal::open(directory.path(), JournalOptions::default()).unwrap().close().unwrap();
+    Journal::open(directory.path()).unwrap().close().unwrap();
     assert_eq!(read_all(directory.path()).len(), 2);
 }
 
@@ -252,7 +253,7 @@ fn a_journal_has_one_identity_until_it_is_begun_again() {
     assert_eq!(identity(directory.path()).unwrap(), None, "there is no journal yet");
     filled(directory.path(), 3, 1 << 20);
     let first = identity(directory.path()).unwrap().unwrap();
-    let journal = Journal::open(directory.path(), JournalOptions::default()).unwrap();
+    let journal = Journal::open(directory.path()).unwrap();
     assert_eq!(identity(directory.path()).unwrap(), Some(first));
     // As a program without identities leaves it: it gets one once nobody writes.
     std::fs::remove_file(directory.path().join("IDENTITY")).unwrap();
@@ -287,12 +288,15 @@ fn cleanup_works_beside_a_torn_write_and_saves_nothing() {
     let last = paths.last().unwrap();
     let torn = [std::fs::read(last).unwrap(), b"torn".to_vec()].concat();
     std::fs::write(last, &torn).unwrap();
-    let report = cleanup(directory.path()).unwrap();
+    let report = SegmentManager::open(directory.path()).unwrap().cleanup().unwrap();
     assert_eq!(report.deleted, paths[..paths.len() - 1]);
     assert_eq!(std::fs::read(last).unwrap(), torn);
     assert!(quarantined(directory.path()).is_empty());
-    let writer = Journal::open(directory.path(), JournalOptions::default()).unwrap();
-    assert!(matches!(cleanup(directory.path()), Err(JournalError::Locked { .. })));
+    let writer = Journal::open(directory.path()).unwrap();
+    assert!(matches!(
+        SegmentManager::open(directory.path()).unwrap().cleanup(),
+        Err(JournalError::Locked { .. })
+    ));
     writer.close().unwrap();
 }
 
@@ -300,7 +304,7 @@ fn cleanup_works_beside_a_torn_write_and_saves_nothing() {
 fn cleanup_deletes_what_every_cursor_has_passed_and_no_more() {
     let directory = tempfile::tempdir().unwrap();
     let records = filled(directory.path(), 12, 260);
-    let journal = Journal::open(directory.path(), small_segments(260)).unwrap();
+    let journal = Journal::open_with(directory.path(), small_segments(260)).unwrap();
     let before = segments(directory.path());
     assert!(before.len() >= 4);
     assert!(journal.cleanup().unwrap().deleted.is_empty(), "no cursor, nothing is deleted");
@@ -341,14 +345,14 @@ fn cursors_have_names_bounds_and_checksums() {
     cursor.set(60).unwrap();
     assert_eq!(Cursor::open(directory.path(), "c").unwrap().offset(), 60);
     std::fs::write(directory.path().join("cursors/c"), [0; 32]).unwrap();
-    let journal = Journal::open(directory.path(), JournalOptions::default()).unwrap();
+    let journal = Journal::open(directory.path()).unwrap();
     assert!(matches!(journal.cleanup().unwrap_err(), JournalError::Damaged { .. }));
 }
 
 #[test]
 fn what_a_writer_wrote_ahead_is_behind_the_end() {
     let directory = tempfile::tempdir().unwrap();
-    let journal = Journal::open(directory.path(), JournalOptions::default()).unwrap();
+    let journal = Journal::open(directory.path()).unwrap();
     for number in 0..20 {
         journal.append(&payload(number)).unwrap();
     }
@@ -369,4 +373,37 @@ fn what_a_writer_wrote_ahead_is_behind_the_end() {
     let next = journal.append(b"next").unwrap();
     assert_eq!(next, end);
     cursor.set(journal.end()).unwrap();
+}
+
+#[test]
+fn a_journal_reads_its_own_records_those_in_later_segments_too() {
+    let directory = tempfile::tempdir().unwrap();
+    let journal = Journal::open_with(directory.path(), small_segments(150)).unwrap();
+    assert_eq!(journal.read(0).unwrap(), None);
+    let offsets: Vec<u64> = (0..20).map(|number| journal.append(&payload(number)).unwrap()).collect();
+    for (number, offset) in offsets.iter().enumerate().rev() {
+        let record = journal.read(*offset).unwrap().unwrap();
+        assert_eq!(record.payload, payload(number));
+        assert_eq!(record.hash, blake3::hash(&payload(number)));
+        assert_eq!(record.next_offset, *offsets.get(number + 1).unwrap_or(&journal.end()));
+    }
+    assert_eq!(journal.read(journal.end()).unwrap(), None);
+    assert!(matches!(journal.read(1), Err(JournalError::NotARecord { start: 0, .. })));
+}
+
+#[test]
+fn the_segment_of_an_offset_is_found() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut segments = SegmentManager::open(directory.path()).unwrap();
+    assert_eq!(segments.find(0), None);
+    let records = filled(directory.path(), 40, 300);
+    segments.refresh().unwrap();
+    assert!(segments.segments().len() > 4);
+    for offset in records.keys() {
+        let found = segments.find(*offset).unwrap();
+        assert!((found.base..found.end()).contains(offset), "{found:?} {offset}");
+        let bytes = std::fs::read(directory.path().join(found.file_name())).unwrap();
+        assert_eq!(FileHeader::decode(FileKind::Segment, &bytes).unwrap().offset, found.base);
+    }
+    assert_eq!(segments.find(u64::MAX), segments.segments().last().copied());
 }

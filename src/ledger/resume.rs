@@ -1,0 +1,72 @@
+//! Appending again a batch whose earlier append may have been cut off, with each line once.
+//!
+//! Reads the ledger after the length that it had before the earlier append, and then appends as [`append`](super::append) does, both
+//! under the lock `ledger`. For deliveries that know that length, such as those from a journal.
+
+use std::collections::HashMap;
+
+use super::append::{AppendOptions, Appended, Wanted};
+use super::batch::Batch;
+use super::{Ledger, LedgerError};
+use crate::disk;
+use crate::home::LockName;
+use crate::scan::{Io, Source};
+
+impl Ledger {
+    /// Completes the append of a batch that may have been interrupted. `len_bytes_before` is the length of the ledger before it.
+    ///
+    /// A stamp, which has no id to be known by, counts as a duplicate when its line is in the ledger after that
+    /// length, once for each time. Turns that the interrupted append has written do not keep out others of their batch by
+    /// their fingerprints.
+    ///
+    /// # Errors
+    /// As [`Ledger::append`], and for a ledger that cannot be read.
+    pub fn resume_append(
+        &self,
+        batch: &Batch,
+        options: &AppendOptions,
+        len_bytes_before: u64,
+    ) -> Result<Appended, LedgerError> {
+        let mut done = self.append_sidecars(batch, options)?;
+        if !batch.entries.is_empty() {
+            // Held over both steps, so that no other program appends between them.
+            self.locked(LockName::Ledger, |_| {
+                let wanted = self.not_landed(batch, len_bytes_before)?;
+                self.append_wanted(batch, &wanted, options, None, &mut Vec::new(), &mut done)
+            })?;
+        }
+        Ok(done)
+    }
+
+    /// The lines of a batch, without the stamps that are in the ledger after `from_bytes`.
+    fn not_landed<'b>(&self, batch: &'b Batch, from_bytes: u64) -> Result<Wanted<'b>, LedgerError> {
+        let mut wanted = Wanted::all(batch);
+        let path = self.home().ledger();
+        match disk::metadata(&path) {
+            Err(error) if error.is_not_found() => return Ok(wanted),
+            found => found.map(drop)?,
+        }
+        let mut landed: HashMap<&[u8], usize> =
+            batch.entries.iter().map(|entry| (batch.line(&entry.line), 0)).collect();
+        let source = Source::open(&path, Io::default())?;
+        let len_bytes = source.len_bytes();
+        let mut buffer = Vec::new();
+        let tail = source.bytes(from_bytes.min(len_bytes)..len_bytes, &mut buffer)?;
+        for line in tail.split_inclusive(|byte| *byte == b'\n') {
+            if let Some(count) = landed.get_mut(line) {
+                *count += 1;
+            }
+        }
+        source.check_len()?;
+        wanted.entries.retain(|entry| match landed.get_mut(batch.line(&entry.line)) {
+            Some(count) if *count > 0 => {
+                *count -= 1;
+                // An entry with an id stays, because the index may lack that id.
+                wanted.landed.extend(entry.id);
+                entry.id.is_some()
+            }
+            _ => true,
+        });
+        Ok(wanted)
+    }
+}
