@@ -14,19 +14,34 @@ use crate::home::Home;
 use crate::scan::json::{Kind, Value};
 
 /// The events of a session in the ledger, as far as new ones depend on them.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Numbers {
-    /// The highest call index of each tool use id.
-    calls: HashMap<Vec<u8>, f64>,
+    session: Vec<u8>,
+    /// Whether the session has any event.
+    has_events: bool,
     highest: Option<f64>,
-    /// Tool use ids and numbers of the events that are there.
-    taken: HashSet<(Vec<u8>, u64)>,
-    /// Tool use ids whose result is there.
-    finished: HashSet<Vec<u8>>,
-    /// Those of them whose result a hook has told: it has neither line nor time.
-    finished_by_hook: HashSet<Vec<u8>>,
-    /// What hooks have said: tool use id, source of the event, status, agent, hash.
-    said: Vec<[Option<Vec<u8>>; 5]>,
+    calls: HashMap<Vec<u8>, CallEvents>,
+}
+
+/// Where events are looked up.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Look<'k> {
+    pub known: &'k Known,
+    pub home: &'k Home,
+}
+
+/// The events of one tool use id.
+#[derive(Debug, Default)]
+struct CallEvents {
+    /// The highest call index.
+    highest: Option<f64>,
+    /// Numbers of the events that are there.
+    taken: HashSet<u64>,
+    is_finished: bool,
+    /// A hook has told the result: it has neither line nor time.
+    is_finished_by_hook: bool,
+    /// What was said: source of the event, status, agent, hash.
+    said: Vec<[Option<Vec<u8>>; 4]>,
 }
 
 /// Which events of a log get new numbers.
@@ -40,44 +55,50 @@ pub(super) enum Renumbered {
 
 const FINISHED: [&[u8]; 3] = [b"completed", b"errored", b"cancelled"];
 
-fn told(event: Value<'_>) -> [Option<Vec<u8>>; 5] {
-    ["toolUseId", "eventSource", "status", "agentId", "contentHash"]
+fn told(event: Value<'_>) -> [Option<Vec<u8>>; 4] {
+    ["eventSource", "status", "agentId", "contentHash"]
         .map(|key| js::any_text(event, key).map(<[u8]>::to_vec))
+}
+
+impl CallEvents {
+    fn add(&mut self, event: Value<'_>) {
+        let call = js::number(event, "callIndex").unwrap_or(0.0);
+        self.highest = Some(self.highest.map_or(call, |highest| highest.max(call)));
+        self.taken.insert(js::number(event, "eventIndex").unwrap_or(0.0) as u64);
+        let is_finished = js::any_text(event, "status").is_some_and(|status| FINISHED.contains(&status));
+        if is_finished && js::any_text(event, "eventSource") == Some(b"tool_result") {
+            self.is_finished = true;
+            self.is_finished_by_hook |= event.get("messageId").is_none() && event.get("ts").is_none();
+        }
+        self.said.push(told(event));
+    }
 }
 
 impl Numbers {
     /// Of a session of Claude Code, as far as `known` has read the ledger.
-    pub(super) fn of(known: &Known, home: &Home, session: &[u8]) -> Result<Self, AgentsError> {
-        let mut numbers = Numbers::default();
-        known.each_event_of(home, session, &mut |event| numbers.add(event))?;
-        Ok(numbers)
+    pub(super) fn of(known: &Known, session: &[u8]) -> Self {
+        let highest = known.highest_number(session);
+        let has_events = highest.is_some();
+        Numbers { session: session.to_vec(), has_events, highest, calls: HashMap::new() }
     }
 
-    fn add(&mut self, event: Value<'_>) {
-        let Some(id) = js::any_text(event, "toolUseId") else { return };
-        let call = js::number(event, "callIndex").unwrap_or(0.0);
-        let highest = self.calls.entry(id.to_vec()).or_insert(call);
-        *highest = highest.max(call);
-        let number = js::number(event, "eventIndex").unwrap_or(0.0);
-        self.reserve(number);
-        self.taken.insert((id.to_vec(), number as u64));
-        let is_finished = js::any_text(event, "status").is_some_and(|status| FINISHED.contains(&status));
-        if is_finished && js::any_text(event, "eventSource") == Some(b"tool_result") {
-            self.finished.insert(id.to_vec());
-            if event.get("messageId").is_none() && event.get("ts").is_none() {
-                self.finished_by_hook.insert(id.to_vec());
-            }
+    fn call(&mut self, look: Look<'_>, id: &[u8]) -> Result<&mut CallEvents, AgentsError> {
+        if !self.calls.contains_key(id) {
+            let mut events = CallEvents::default();
+            look.known.each_event_of(look.home, (&self.session, id), &mut |event| events.add(event))?;
+            self.calls.insert(id.to_vec(), events);
         }
-        self.said.push(told(event));
+        Ok(self.calls.entry(id.to_vec()).or_default())
     }
 
     /// The numbers of the next event of a tool use id.
-    fn next(&mut self, id: &[u8]) -> (f64, f64) {
-        let call = self.calls.get(id).map_or(0.0, |call| call + 1.0);
-        self.calls.insert(id.to_vec(), call);
+    fn next(&mut self, look: Look<'_>, id: &[u8]) -> Result<(f64, f64), AgentsError> {
+        let events = self.call(look, id)?;
+        let call = events.highest.map_or(0.0, |highest| highest + 1.0);
+        events.highest = Some(call);
         let number = self.highest.map_or(0.0, |highest| highest + 1.0);
         self.highest = Some(number);
-        (call, number)
+        Ok((call, number))
     }
 
     /// New numbers stand behind this one.
@@ -86,18 +107,28 @@ impl Numbers {
     }
 
     /// An event of a log; none when its result is there. `which` get numbers behind those that are there.
-    pub(super) fn renumber(&mut self, event: Value<'_>, which: Renumbered) -> Option<Vec<u8>> {
+    pub(super) fn renumber(
+        &mut self,
+        look: Look<'_>,
+        event: Value<'_>,
+        which: Renumbered,
+    ) -> Result<Option<Vec<u8>>, AgentsError> {
         let id = js::any_text(event, "toolUseId").unwrap_or_default();
-        let finished = if which == Renumbered::All { &self.finished } else { &self.finished_by_hook };
-        if js::any_text(event, "eventSource") == Some(b"tool_result") && finished.contains(id) {
-            return None;
+        let has_events = self.has_events;
+        let events = self.call(look, id)?;
+        let is_there = match which {
+            Renumbered::All => events.is_finished,
+            Renumbered::Taken => events.is_finished_by_hook,
+        };
+        if is_there && js::any_text(event, "eventSource") == Some(b"tool_result") {
+            return Ok(None);
         }
         let number = js::number(event, "eventIndex").unwrap_or(0.0);
         let is_renumbered = match which {
-            Renumbered::All => !self.said.is_empty(),
-            Renumbered::Taken => self.taken.contains(&(id.to_vec(), number as u64)),
+            Renumbered::All => has_events,
+            Renumbered::Taken => events.taken.contains(&(number as u64)),
         };
-        let numbers = is_renumbered.then(|| self.next(id));
+        let numbers = if is_renumbered { Some(self.next(look, id)?) } else { None };
         let mut record = RecordText::default();
         for (key, value) in event.members() {
             match (&*key.to_utf8_lossy(), numbers) {
@@ -106,7 +137,39 @@ impl Numbers {
                 (key, _) => record.value(key, value),
             }
         }
-        Some(record.finish())
+        Ok(Some(record.finish()))
+    }
+
+    /// The event of a hook with the next numbers of its session; none when it is there already.
+    pub(super) fn number(
+        &mut self,
+        look: Look<'_>,
+        event: Value<'_>,
+    ) -> Result<Option<Vec<u8>>, AgentsError> {
+        let Some(id) = js::any_text(event, "toolUseId") else { return Ok(None) };
+        let [source, status, agent, hash] = told(event);
+        let is_progress = source.as_deref() == Some(b"progress_event");
+        let is_there =
+            self.call(look, id)?.said.iter().any(|[known_source, known_status, known_agent, known_hash]| {
+                *known_source == source
+                    && *known_status == status
+                    && (agent.is_none() || *known_agent == agent)
+                    && (!is_progress || hash.is_none() || *known_hash == hash)
+            });
+        if is_there {
+            return Ok(None);
+        }
+        let (call, number) = self.next(look, id)?;
+        let mut record = RecordText::default();
+        for (key, value) in event.members() {
+            let key = key.to_utf8_lossy();
+            record.value(&key, value);
+            if key == "toolUseId" {
+                record.number("callIndex", call);
+                record.number("eventIndex", number);
+            }
+        }
+        Ok(Some(record.finish()))
     }
 }
 
@@ -147,36 +210,6 @@ impl HookRecords {
         record.maybe_text("agentId", told.agent.as_deref());
         made.event = Some(record.finish());
         made
-    }
-}
-
-impl Numbers {
-    /// The event of a hook with the next numbers of its session; none when it is there already.
-    pub(super) fn number(&mut self, event: Value<'_>) -> Option<Vec<u8>> {
-        let [id, source, status, agent, hash] = told(event);
-        let is_progress = source.as_deref() == Some(b"progress_event");
-        let is_there =
-            self.said.iter().any(|[known_id, known_source, known_status, known_agent, known_hash]| {
-                *known_id == id
-                    && *known_source == source
-                    && *known_status == status
-                    && (agent.is_none() || *known_agent == agent)
-                    && (!is_progress || hash.is_none() || *known_hash == hash)
-            });
-        if is_there {
-            return None;
-        }
-        let (call, number) = self.next(&id?);
-        let mut record = RecordText::default();
-        for (key, value) in event.members() {
-            let key = key.to_utf8_lossy();
-            record.value(&key, value);
-            if key == "toolUseId" {
-                record.number("callIndex", call);
-                record.number("eventIndex", number);
-            }
-        }
-        Some(record.finish())
     }
 }
 

@@ -46,8 +46,10 @@ pub(super) struct Known {
     results: HashMap<u64, f64>,
     /// Sessions of which hooks have told.
     hooked: HashSet<u64>,
-    /// Where the lines of events of Claude Code begin, by session.
+    /// Where the lines of events of Claude Code begin, by session and tool use id.
     events: HashMap<u64, Vec<u64>>,
+    /// The highest number of an event of Claude Code, by session.
+    highest: HashMap<u64, f64>,
 }
 
 fn hash(parts: &[&[u8]]) -> u64 {
@@ -157,6 +159,7 @@ impl Known {
             results: self.results.iter().map(|(key, number)| (*key, number.to_bits())).collect(),
             events: events.flat_map(|(key, offsets)| offsets.iter().map(|at| (*key, *at))).collect(),
             hooked: self.hooked.iter().map(|session| (*session, 0)).collect(),
+            highest: self.highest.iter().map(|(session, number)| (*session, number.to_bits())).collect(),
         };
         table::write(&path_of(home), self.base.as_ref(), added, &ledger, self.covered_bytes)?;
         *self = Known::default();
@@ -176,8 +179,12 @@ impl Known {
                 self.add_result(record);
                 if js::any_text(record, "source") == Some(b"claude-code")
                     && let Some(session) = js::any_text(record, "sessionId")
+                    && let Some(call) = js::any_text(record, "toolUseId")
                 {
-                    self.events.entry(hash(&[session])).or_default().push(offset);
+                    self.events.entry(hash(&[session, call])).or_default().push(offset);
+                    let number = js::number(record, "eventIndex").unwrap_or(0.0);
+                    let highest = self.highest.entry(hash(&[session])).or_insert(number);
+                    *highest = highest.max(number);
                 }
             }
             _ => {}
@@ -244,26 +251,39 @@ impl Known {
         self.hooked.contains(&key) || self.base.as_ref().is_some_and(|base| base.is_hooked(key))
     }
 
-    /// Hands out the events of a session of Claude Code, in the order of the ledger, as far as it was read.
+    /// The highest number among the events of a session of Claude Code, as far as the ledger was read.
+    pub(super) fn highest_number(&self, session: &[u8]) -> Option<f64> {
+        let key = hash(&[session]);
+        let of_base = self.base.as_ref().and_then(|base| base.highest(key)).map(f64::from_bits);
+        let known = self.highest.get(&key).copied();
+        known.map_or(of_base, |known| Some(of_base.map_or(known, |base| base.max(known))))
+    }
+
+    /// Hands out the events of a call in a session of Claude Code, in the order of the ledger, as far as it was read.
     pub(super) fn each_event_of(
         &self,
         home: &Home,
-        session: &[u8],
+        (session, call): (&[u8], &[u8]),
         take: &mut dyn FnMut(Value<'_>),
     ) -> Result<(), AgentsError> {
-        let Some(ledger) = open_ledger(home)? else { return Ok(()) };
-        let key = hash(&[session]);
+        let key = hash(&[session, call]);
         let mut offsets = self.base.as_ref().map(|base| base.events(key)).unwrap_or_default();
         offsets.extend(self.events.get(&key).into_iter().flatten());
+        if offsets.is_empty() {
+            return Ok(());
+        }
+        let Some(ledger) = open_ledger(home)? else { return Ok(()) };
         let mut document = Document::default();
         let mut buffer = Vec::new();
         for offset in offsets {
             let Some(line) = line_at(&ledger, offset, &mut buffer)? else { continue };
             let Ok(root) = document.parse(trim_js(line)) else { continue };
             let Some(event) = root.get("record") else { continue };
-            // Two sessions may have one hash.
-            if js::any_text(event, "sessionId") == Some(session)
-                && js::any_text(event, "source") == Some(b"claude-code")
+            // Two calls may have one hash.
+            let text = |key| js::any_text(event, key);
+            if text("sessionId") == Some(session)
+                && text("toolUseId") == Some(call)
+                && text("source") == Some(b"claude-code")
             {
                 take(event);
             }
@@ -321,19 +341,22 @@ mod tests {
 
     fn event(session: &str, id: u64) -> String {
         format!(
-            r#"{{"v":1,"kind":"tool_result_event","record":{{"v":1,"source":"claude-code","sessionId":"{session}","toolUseId":"t{id}","eventIndex":{id},"eventSource":"tool_result","messageId":"u{id}","ts":"T","contentHash":"{}"}}}}"#,
+            r#"{{"v":1,"kind":"tool_result_event","record":{{"v":1,"source":"claude-code","sessionId":"{session}","toolUseId":"t{}","eventIndex":{id},"eventSource":"tool_result","messageId":"u{id}","ts":"T","contentHash":"{}"}}}}"#,
+            id % 5,
             "x".repeat(id as usize % 6000)
         )
     }
 
-    fn events_of(known: &Known, home: &Home, session: &str) -> Vec<f64> {
+    fn events_of(known: &Known, home: &Home, session: &str) -> (Option<f64>, Vec<f64>) {
         let mut found = Vec::new();
-        known
-            .each_event_of(home, session.as_bytes(), &mut |event| {
-                found.push(js::number(event, "eventIndex").unwrap());
-            })
-            .unwrap();
-        found
+        for call in ["t0", "t3", "t5"] {
+            known
+                .each_event_of(home, (session.as_bytes(), call.as_bytes()), &mut |event| {
+                    found.push(js::number(event, "eventIndex").unwrap());
+                })
+                .unwrap();
+        }
+        (known.highest_number(session.as_bytes()), found)
     }
 
     fn parsed<T>(line: &str, look: impl FnOnce(Value<'_>) -> T) -> T {

@@ -27,6 +27,7 @@ mod codex;
 mod cursors;
 mod error;
 mod fidelity;
+mod follow;
 mod gemini;
 mod hook;
 mod js;
@@ -43,6 +44,7 @@ mod settings;
 mod walk;
 
 pub use error::AgentsError;
+pub use follow::{EventScope, EventStream, StreamStep};
 pub use kept::{HookCall, keep_hook};
 pub use pass::{Agent, ContentMode, Reason, Unreadable};
 pub use run::{

@@ -298,6 +298,14 @@ impl Ingest {
         Ingest { home, options, unanswered: HashMap::new(), known: Known::default() }
     }
 
+    pub(super) fn home(&self) -> &Home {
+        &self.home
+    }
+
+    pub(super) fn as_reference(&self) -> bool {
+        self.options.as_reference
+    }
+
     /// Reads what is new in all logs and appends it.
     ///
     /// # Errors
@@ -430,8 +438,11 @@ impl Ingest {
         disk::create_dir_all(home.root())?;
         with_lock_unless(&home.lock(LockName::Ledger), interrupt, |_| {
             self.known.catch_up(&home)?;
-            let mut numbers = hook::Numbers::of(&self.known, &home, session)?;
-            let event = event.as_ref().and_then(|event| with_record(event, |event| numbers.number(event)));
+            let mut numbers = hook::Numbers::of(&self.known, session);
+            let look = hook::Look { known: &self.known, home: &home };
+            let event =
+                event.as_ref().and_then(|event| with_record(event, |event| numbers.number(look, event)));
+            let event = event.transpose()?;
             let mut batch = Batch::new();
             let records = [
                 (RecordKind::Relationship, relationship.clone()),
@@ -507,12 +518,12 @@ impl Ingest {
 }
 
 /// A run at work.
-struct Run<'r> {
+pub(super) struct Run<'r> {
     ingest: &'r mut Ingest,
     observer: &'r mut dyn IngestObserver,
     interrupt: &'r Interrupt,
-    options: ReadOptions,
-    projects: ProjectKeys,
+    pub(super) options: ReadOptions,
+    pub(super) projects: ProjectKeys,
     cursors: Cursors,
     side: Side,
     queue: Vec<Queued>,
@@ -528,7 +539,7 @@ struct Run<'r> {
 }
 
 impl<'r> Run<'r> {
-    fn new(
+    pub(super) fn new(
         ingest: &'r mut Ingest,
         observer: &'r mut dyn IngestObserver,
         interrupt: &'r Interrupt,
@@ -819,6 +830,18 @@ impl<'r> Run<'r> {
         Ok(())
     }
 
+    /// Appends what was gathered elsewhere, and saves its cursor.
+    pub(super) fn write(
+        &mut self,
+        candidate: Candidate,
+        gathered: Gathered,
+        tally: &mut AgentReport,
+    ) -> Result<(), AgentsError> {
+        self.queue.push(Queued { candidate, gathered });
+        self.flush(tally)?;
+        self.save()
+    }
+
     fn save(&mut self) -> Result<(), AgentsError> {
         if self.ingest.options.check {
             return Ok(());
@@ -1072,32 +1095,19 @@ impl Filter {
             return Ok(Some(text));
         }
         if !self.numbers.contains_key(session) {
-            let mut numbers = hook::Numbers::of(&run.ingest.known, &run.ingest.home, session)?;
+            let mut numbers = hook::Numbers::of(known, session);
             if !self.is_hook {
                 numbers.reserve(self.last_number);
             }
             self.numbers.insert(session.to_vec(), numbers);
         }
-        Ok(match self.numbers.get_mut(session) {
+        let look = hook::Look { known, home: &run.ingest.home };
+        match self.numbers.get_mut(session) {
             Some(numbers) => {
                 let which = if self.is_hook { hook::Renumbered::All } else { hook::Renumbered::Taken };
-                numbers.renumber(event, which).map(Cow::Owned)
+                Ok(numbers.renumber(look, event, which)?.map(Cow::Owned))
             }
-            None => Some(text),
-        })
-    }
-}
-
-fn state_dir(home: &Home) -> PathBuf {
-    home.root().join("ingest.state")
-}
-
-/// Deletes the states of logs that do not grow any more. Errors are ignored: the files are derived.
-fn clean_states(home: &Home) {
-    for path in disk::list(&state_dir(home)).unwrap_or_default() {
-        let modified = disk::metadata(&path).ok().filter(|found| found.is_file).map(|found| found.modified);
-        if modified.and_then(|time| time.elapsed().ok()).is_some_and(|age| age > STATE_KEPT) {
-            let _ = disk::remove_file(&path);
+            None => Ok(Some(text)),
         }
     }
 }
@@ -1124,6 +1134,20 @@ fn each_file_once(candidates: Vec<Candidate>) -> Vec<Candidate> {
         kept.push(Some(candidate));
     }
     kept.into_iter().flatten().collect()
+}
+
+fn state_dir(home: &Home) -> PathBuf {
+    home.root().join("ingest.state")
+}
+
+/// Deletes the states of logs that do not grow any more. Errors are ignored: the files are derived.
+fn clean_states(home: &Home) {
+    for path in disk::list(&state_dir(home)).unwrap_or_default() {
+        let modified = disk::metadata(&path).ok().filter(|found| found.is_file).map(|found| found.modified);
+        if modified.and_then(|time| time.elapsed().ok()).is_some_and(|age| age > STATE_KEPT) {
+            let _ = disk::remove_file(&path);
+        }
+    }
 }
 
 fn roots_of(agent: Agent, of: &RootsOf<'_>) -> Vec<PathBuf> {

@@ -15,7 +15,8 @@ use serde_json::json;
 use super::progress::Spinner;
 use super::{counted, grouped, human_bytes, interrupt, print, print_text, printable, warn, wrong_usage};
 use crate::agents::{
-    Agent, HookCall, Ingest, IngestObserver, IngestOptions, IngestReport, NamedLine, keep_hook,
+    Agent, AgentsError, EventScope, EventStream, HookCall, Ingest, IngestObserver, IngestOptions,
+    IngestReport, NamedLine, StreamStep, keep_hook,
 };
 use crate::home::Home;
 use crate::interrupt::Interrupt;
@@ -76,11 +77,14 @@ pub struct IngestArgs {
     /// Make records as the TypeScript package does, defects included.
     #[arg(long, hide = true)]
     as_reference: bool,
-    #[arg(long, hide = true)]
+    /// With --watch: follow the events of an OpenCode server, too.
+    #[arg(long)]
     opencode_stream: bool,
-    #[arg(long, hide = true, value_name = "URL")]
+    /// The OpenCode server [default: OPENCODE_SERVER_URL, else http://127.0.0.1:4096].
+    #[arg(long, value_name = "URL")]
     opencode_url: Option<String>,
-    #[arg(long, hide = true)]
+    /// Follow the events of all projects of the OpenCode server.
+    #[arg(long)]
     opencode_global: bool,
     #[arg(long, hide = true)]
     daemon: bool,
@@ -325,7 +329,7 @@ fn take_hook(mut ingest: Ingest, mut notes: Notes, interrupt: &Interrupt, sender
 
 /// How long a hook may take; none: as long as it needs. A process has started by then, which takes some of the 50 ms.
 fn hook_budget() -> Option<Duration> {
-    const USUAL: Duration = Duration::from_millis(40);
+    const USUAL: Duration = Duration::from_millis(30);
     match std::env::var("RELAYBURN_HOOK_MS").ok().and_then(|text| text.parse().ok()) {
         Some(0) => None,
         Some(ms) => Some(Duration::from_millis(ms)),
@@ -377,17 +381,68 @@ fn watch(
             grouped(interval_ms)
         ));
     }
+    let mut stream = if args.opencode_stream { connect(args, ingest, notes, interrupt) } else { None };
     while !interrupt.is_requested() {
         match ingest.run(notes, interrupt) {
             Ok(report) if report.appended_turns > 0 => notes.note(&sentence(&report)),
             Ok(_) => {}
-            Err(crate::agents::AgentsError::Interrupted) => break,
+            Err(AgentsError::Interrupted) => break,
             Err(error) => notes.note(&format!("[burn] ingest: {error}")),
         }
         notes.spinner.clear();
-        interrupt.sleep(Duration::from_millis(interval_ms));
+        wait(Duration::from_millis(interval_ms), &mut stream, ingest, notes, interrupt);
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn connect(
+    args: &IngestArgs,
+    ingest: &Ingest,
+    notes: &mut Notes,
+    interrupt: &Interrupt,
+) -> Option<EventStream> {
+    let scope = if args.opencode_global { EventScope::Global } else { EventScope::Project };
+    let connected = ingest.connect(args.opencode_url.as_deref(), scope, interrupt);
+    connected.map_err(|error| notes.note(&stream_is_over(&error.to_string()))).ok()
+}
+
+fn stream_is_over(reason: &str) -> String {
+    format!("[burn] ingest: OpenCode event stream unavailable ({reason}); polling continues")
+}
+
+/// Waits for the next run. Events that come meanwhile are taken; those about sessions are a reason to run at once.
+fn wait(
+    interval: Duration,
+    stream: &mut Option<EventStream>,
+    ingest: &mut Ingest,
+    notes: &mut Notes,
+    interrupt: &Interrupt,
+) {
+    /// How long to wait at a time, so that an interrupt is seen.
+    const SLICE: Duration = Duration::from_millis(50);
+    let until = Instant::now() + interval;
+    let mut is_wanted = false;
+    while let Some(following) = stream {
+        let left = until.saturating_duration_since(Instant::now());
+        match ingest.follow(following, left.min(SLICE), notes, interrupt) {
+            Ok(StreamStep::Taken { is_about_sessions }) => is_wanted |= is_about_sessions,
+            Ok(StreamStep::Ended(reason)) => {
+                if !interrupt.is_requested() {
+                    notes.note(&stream_is_over(&reason));
+                }
+                *stream = None;
+            }
+            Ok(_) if is_wanted || left.is_zero() || interrupt.is_requested() => return,
+            Ok(_) => {}
+            Err(error) => {
+                notes.note(&stream_is_over(&error.to_string()));
+                *stream = None;
+            }
+        }
+    }
+    if !is_wanted {
+        interrupt.sleep(until.saturating_duration_since(Instant::now()));
+    }
 }
 
 /// The sentence that other programs may look for.

@@ -1,4 +1,4 @@
-//! The file `ingest.known`: four tables of hashes, each sorted, in which a few entries are looked up without reading the rest.
+//! The file `ingest.known`: five tables of hashes, each sorted, in which a few entries are looked up without reading the rest.
 //!
 //! `docs/agents.md` has the table of its bytes.
 //!
@@ -17,7 +17,7 @@ const WITNESS_AT: usize = COVERED_AT + 8;
 const COUNTS_AT: usize = WITNESS_AT + 8;
 const SUM_AT: usize = COUNTS_AT + 8 * TABLES;
 const HEADER_LEN_BYTES: usize = SUM_AT + 8;
-const TABLES: usize = 4;
+const TABLES: usize = 5;
 const ENTRY_LEN_BYTES: u64 = 16;
 const WITNESS_BYTES: u64 = 4096;
 /// How many entries are read at a time, when all of a table are read.
@@ -30,6 +30,8 @@ pub(super) struct Tables {
     pub results: Vec<(u64, u64)>,
     pub events: Vec<(u64, u64)>,
     pub hooked: Vec<(u64, u64)>,
+    /// The bits of a number that is not below 0; of several of one key the greatest counts.
+    pub highest: Vec<(u64, u64)>,
 }
 
 /// The open file.
@@ -69,7 +71,7 @@ impl Base {
         }
         let header = source.sample(0..HEADER_LEN_BYTES as u64, &mut buffer).ok()?;
         let covered_bytes = word(header, COVERED_AT);
-        let counts = [0, 1, 2, 3].map(|table| word(header, COUNTS_AT + 8 * table));
+        let counts = [0, 1, 2, 3, 4].map(|table| word(header, COUNTS_AT + 8 * table));
         let entries = counts.iter().try_fold(0_u64, |sum, count| sum.checked_add(*count))?;
         let len_bytes = entries.checked_mul(ENTRY_LEN_BYTES)?.checked_add(HEADER_LEN_BYTES as u64)?;
         let is_sound = header.starts_with(MAGIC)
@@ -106,6 +108,10 @@ impl Base {
 
     pub(super) fn is_hooked(&self, key: u64) -> bool {
         !self.values(3, key).is_empty()
+    }
+
+    pub(super) fn highest(&self, key: u64) -> Option<u64> {
+        self.values(4, key).into_iter().max()
     }
 
     fn table_at(&self, table: usize) -> u64 {
@@ -172,7 +178,7 @@ pub(super) fn write(
     covered_bytes: u64,
 ) -> Result<(), AgentsError> {
     let Some(witness) = witness(ledger, covered_bytes) else { return Ok(()) };
-    let mut tables = [added.messages, added.results, added.events, added.hooked];
+    let mut tables = [added.messages, added.results, added.events, added.hooked, added.highest];
     let mut counts = [0; TABLES];
     for (table, entries) in tables.iter_mut().enumerate() {
         entries.sort_unstable();

@@ -133,6 +133,7 @@ pub(super) fn read(pass: &Pass<'_>, hand: &mut HandOver<'_>) -> Result<(), Agent
             projects: pass.projects,
             session_path: path.as_os_str().as_encoded_bytes().to_vec(),
             waits: !is_at_rest,
+            is_stream: false,
         };
         let Ok(records) = session.records(&rules, &HashSet::new()) else { continue };
         let has_open = !records.open.is_empty();

@@ -3,13 +3,18 @@
 //! Touches only OpenCode's files, for reading. One session is in memory at a time.
 
 mod database;
+mod server;
 mod session;
+mod stream;
 
 use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use self::session::{GivenUp, Message, Part, Rules, Session, SessionRecords};
+pub(super) use self::server::{Received, Request};
+pub(super) use self::session::Rules;
+use self::session::{GivenUp, Message, Part, Session, SessionRecords};
+pub(super) use self::stream::StreamState;
 use super::js::{self, RecordText};
 use super::pass::{Agent, Candidate, Gathered, Pass, Reason, RootsOf, Stat, Unreadable};
 use super::run::{HandOver, Handed};
@@ -163,6 +168,7 @@ fn read_files(pass: &Pass<'_>, folder: &Path) -> Result<Handed, AgentsError> {
                 projects: pass.projects,
                 session_path: pass.candidate.path.as_os_str().as_encoded_bytes().to_vec(),
                 waits: !options.as_reference && !is_at_rest,
+                is_stream: false,
             };
             session.records(&rules, &seen).map_err(given_up)?
         }
@@ -201,6 +207,13 @@ fn hand_over(session: Option<&Session>, records: SessionRecords, gathered: &mut 
     gathered.hold(records.texts, session.map(|session| session.id.clone()));
     gathered.open_messages = records.open.len() as u64;
     gathered.cwd = records.folder;
+}
+
+/// What a stream's flush is to append.
+pub(super) fn gathered_of_stream(session: &Session, records: SessionRecords) -> Gathered {
+    let mut gathered = Gathered::default();
+    hand_over(Some(session), records, &mut gathered);
+    gathered
 }
 
 enum Stopped {

@@ -17,11 +17,11 @@ const REASONING_OUTSIDE_SINCE: [u64; 3] = [1, 4, 0];
 
 /// The TypeScript package gives a session up at some values.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct GivenUp(pub &'static str);
+pub(in crate::agents) struct GivenUp(pub &'static str);
 
 /// A session's head.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Session {
+pub(in crate::agents) struct Session {
     pub id: Vec<u8>,
     pub parent: Option<Vec<u8>>,
     pub directory: Option<Vec<u8>>,
@@ -32,7 +32,7 @@ pub(super) struct Session {
 
 /// A prompt or an answer.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Message {
+pub(in crate::agents) struct Message {
     pub id: Vec<u8>,
     pub session: Vec<u8>,
     pub is_answer: bool,
@@ -46,6 +46,7 @@ pub(super) struct Message {
     usage: Usage,
     total: Option<f64>,
     coverage: Coverage,
+    has_tokens: bool,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -59,7 +60,7 @@ enum Folder {
 
 /// A part of a message.
 #[derive(Debug, Clone)]
-pub(super) enum Part {
+pub(in crate::agents) enum Part {
     Text { text: Vec<u8>, is_synthetic: bool },
     Reasoning(Vec<u8>),
     Tool(Box<Tool>),
@@ -70,7 +71,9 @@ pub(super) enum Part {
 
 /// A call of a tool, and what came of it.
 #[derive(Debug, Clone)]
-pub(super) struct Tool {
+pub(in crate::agents) struct Tool {
+    /// The id of the part.
+    part: Option<Vec<u8>>,
     call: Option<Vec<u8>>,
     name: Option<Vec<u8>>,
     args_hash: String,
@@ -84,18 +87,42 @@ pub(super) struct Tool {
 }
 
 /// How records are made.
-pub(super) struct Rules<'r> {
+pub(in crate::agents) struct Rules<'r> {
     pub as_reference: bool,
     pub content: ContentMode,
     pub projects: &'r ProjectKeys,
     pub session_path: Vec<u8>,
     /// Whether an answer that is not finished may still change.
     pub waits: bool,
+    /// Whether the session was told by the stream of a server, whose records have other orders of members.
+    pub is_stream: bool,
+}
+
+/// What a stream of events has written already.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Emitted {
+    /// Results as `SESSION|MESSAGE|CALL|PART`, in the order in which they were written.
+    pub results: Vec<Vec<u8>>,
+    /// The number of the next result of a session.
+    pub next_numbers: Vec<(Vec<u8>, usize)>,
+}
+
+impl Emitted {
+    fn next_number(&mut self, session: &[u8]) -> usize {
+        let known = self.next_numbers.iter().position(|(id, _)| id == session);
+        let place = known.unwrap_or_else(|| {
+            self.next_numbers.push((session.to_vec(), 0));
+            self.next_numbers.len() - 1
+        });
+        let next = &mut self.next_numbers[place].1;
+        *next += 1;
+        *next - 1
+    }
 }
 
 /// The records of a session.
 #[derive(Debug, Default)]
-pub(super) struct SessionRecords {
+pub(in crate::agents) struct SessionRecords {
     pub texts: RecordTexts,
     /// Answers in the order of the pass, then prompts with a compaction.
     pub seen: Vec<Vec<u8>>,
@@ -168,6 +195,7 @@ impl Message {
             usage,
             total,
             coverage,
+            has_tokens: value.get("tokens").is_some(),
         })
     }
 
@@ -196,6 +224,49 @@ impl Message {
             Part::Tool(tool) => Some(&**tool),
             _ => None,
         })
+    }
+
+    /// Tools whose results make events.
+    fn shared_tools(&self) -> impl Iterator<Item = &Tool> {
+        self.tools()
+            .filter(|tool| tool.output.is_some() && tool.call.as_ref().is_some_and(|call| !call.is_empty()))
+    }
+
+    /// Whether a stream may write the answer.
+    fn is_final(&self) -> bool {
+        self.has_tokens || self.parts.iter().any(|part| matches!(part, Part::StepFinish { .. }))
+    }
+
+    /// The event of a tool's result: one of `shares` that share the tokens of the turn.
+    fn event_record(
+        &self,
+        rules: &Rules<'_>,
+        tool: &Tool,
+        ts: &str,
+        usage: Usage,
+        shares: usize,
+        (call_index, event_index): (usize, usize),
+    ) -> Vec<u8> {
+        let mut event = RecordText::of("opencode");
+        event.text("sessionId", &self.session);
+        event.text("messageId", &self.id);
+        event.text("toolUseId", tool.call.as_deref().unwrap_or_default());
+        event.count("callIndex", call_index);
+        if !rules.is_stream {
+            event.count("eventIndex", event_index);
+        }
+        event.text("ts", ts.as_bytes());
+        event.text("status", if tool.has_failed { b"errored" } else { b"completed" });
+        event.text("eventSource", b"tool_result");
+        event.flag_if("isError", tool.has_failed);
+        share(usage, shares as f64).write(&mut event);
+        event.text("usageAttribution", if shares == 1 { b"single-tool-turn" } else { b"even-split-turn" });
+        let measured = tool.output.as_ref().and_then(|(measured, _)| measured.as_deref());
+        measure::write_content_measures(measured, &mut event);
+        if rules.is_stream {
+            event.count("eventIndex", event_index);
+        }
+        event.finish()
     }
 
     fn has_compaction(&self) -> bool {
@@ -333,6 +404,7 @@ impl Tool {
             Some((measure::measured_text(Some(output)).map(|text| text.into_owned()), text))
         });
         Tool {
+            part: js::any_text(value, "id").map(<[u8]>::to_vec),
             call: js::any_text(value, "callID").map(<[u8]>::to_vec),
             name: name.map(<[u8]>::to_vec),
             args_hash: args_hash(input),
@@ -393,36 +465,12 @@ impl Session {
         seen: &HashSet<Vec<u8>>,
     ) -> Result<SessionRecords, GivenUp> {
         let mut records = SessionRecords { folder: self.directory.clone(), ..SessionRecords::default() };
-        let sorted = |is_answer| {
-            let mut list: Vec<&Message> =
-                self.messages.iter().filter(|message| message.is_answer == is_answer).collect();
-            if !rules.as_reference {
-                list.retain(|message| iso(message.created_ms).is_some());
-            }
-            list.sort_by(|a, b| a.created_ms.total_cmp(&b.created_ms));
-            list
-        };
-        let (answers, prompts) = (sorted(true), sorted(false));
+        let (answers, prompts) = (self.sorted(rules, true), self.sorted(rules, false));
         let ts = |message: &Message| iso(message.created_ms).ok_or(GivenUp("a time that no Date holds"));
         let parent = self.parent.as_deref().filter(|parent| !parent.is_empty());
 
         let first_ts = answers.first().map(|answer| ts(answer)).transpose()?;
-        let mut root = RecordText::of("opencode");
-        root.text("sessionId", &self.id);
-        root.text("relationshipType", b"root");
-        root.maybe_text("ts", first_ts.as_deref().map(str::as_bytes));
-        records.texts.relationships.push(root.finish());
-        if let Some(parent) = parent {
-            let mut row = RecordText::of("native-opencode");
-            row.text("sessionId", &self.id);
-            row.text("relatedSessionId", parent);
-            row.text("relationshipType", b"subagent");
-            if !rules.as_reference {
-                row.text("agentId", &self.id);
-            }
-            row.maybe_text("ts", first_ts.as_deref().map(str::as_bytes));
-            records.texts.relationships.push(row.finish());
-        }
+        records.texts.relationships = self.relationships(rules, first_ts.as_deref());
 
         let (mut call_counts, mut next_event) = (HashMap::<Vec<u8>, usize>::new(), 0);
         let mut taken: HashSet<&[u8]> = HashSet::new();
@@ -438,11 +486,9 @@ impl Session {
             if !is_new {
                 if !rules.as_reference {
                     // The counters go on over the whole session.
-                    for tool in answer.tools().filter(|tool| tool.output.is_some()) {
-                        if let Some(call) = tool.call.as_ref().filter(|call| !call.is_empty()) {
-                            *call_counts.entry(call.clone()).or_default() += 1;
-                            next_event += 1;
-                        }
+                    for tool in answer.shared_tools() {
+                        *call_counts.entry(tool.call.clone().unwrap_or_default()).or_default() += 1;
+                        next_event += 1;
                     }
                 }
                 continue;
@@ -459,31 +505,12 @@ impl Session {
             if rules.content == ContentMode::Full {
                 self.add_content(rules, &mut records, answer, &ts, prompt)?;
             }
-            let is_shared = |tool: &&Tool| {
-                tool.output.is_some() && tool.call.as_ref().is_some_and(|call| !call.is_empty())
-            };
-            let shared: Vec<&Tool> = answer.tools().filter(is_shared).collect();
-            let shares = shared.len();
-            for tool in shared {
-                let (Some(call), Some((measured, _))) = (&tool.call, &tool.output) else { continue };
-                let call_index = call_counts.entry(call.clone()).or_default();
-                let mut event = RecordText::of("opencode");
-                event.text("sessionId", &answer.session);
-                event.text("messageId", &answer.id);
-                event.text("toolUseId", call);
-                event.count("callIndex", *call_index);
-                event.count("eventIndex", next_event);
-                event.text("ts", ts.as_bytes());
-                event.text("status", if tool.has_failed { b"errored" } else { b"completed" });
-                event.text("eventSource", b"tool_result");
-                event.flag_if("isError", tool.has_failed);
-                share(usage, shares as f64).write(&mut event);
-                event.text(
-                    "usageAttribution",
-                    if shares == 1 { b"single-tool-turn" } else { b"even-split-turn" },
-                );
-                measure::write_content_measures(measured.as_deref(), &mut event);
-                records.texts.events.push(event.finish());
+            let shared: Vec<&Tool> = answer.shared_tools().collect();
+            for tool in &shared {
+                let call_index = call_counts.entry(tool.call.clone().unwrap_or_default()).or_default();
+                let numbers = (*call_index, next_event);
+                let shares = shared.len();
+                records.texts.events.push(answer.event_record(rules, tool, &ts, usage, shares, numbers));
                 *call_index += 1;
                 next_event += 1;
             }
@@ -502,6 +529,94 @@ impl Session {
             records.seen.push(prompt.id.clone());
         }
         Ok(records)
+    }
+
+    /// The records that a stream's flush adds. An answer is written once it has tokens or a step that has ended.
+    pub(super) fn stream_records(
+        &self,
+        rules: &Rules<'_>,
+        seen: &HashSet<Vec<u8>>,
+        emitted: &mut Emitted,
+    ) -> Result<SessionRecords, GivenUp> {
+        let mut records = SessionRecords { folder: self.directory.clone(), ..SessionRecords::default() };
+        let (answers, prompts) = (self.sorted(rules, true), self.sorted(rules, false));
+        let ts = |message: &Message| iso(message.created_ms).ok_or(GivenUp("a time that no Date holds"));
+        let first_ts = answers.first().map(|answer| ts(answer)).transpose()?;
+        records.texts.relationships = self.relationships(rules, first_ts.as_deref());
+        let parent = self.parent.as_deref().filter(|parent| !parent.is_empty());
+        let usage_of = |answer: &Message| match rules.as_reference {
+            true => answer.usage,
+            false => answer.settled_usage(self.version.as_deref()),
+        };
+        let mut call_counts = HashMap::<Vec<u8>, usize>::new();
+        let known: HashSet<Vec<u8>> = emitted.results.iter().cloned().collect();
+        for answer in answers.iter().filter(|answer| answer.is_final()) {
+            let shared: Vec<&Tool> = answer.shared_tools().collect();
+            for tool in &shared {
+                let call = tool.call.clone().unwrap_or_default();
+                let call_index = call_counts.entry(call.clone()).or_default();
+                let index = *call_index;
+                *call_index += 1;
+                let part = tool.part.clone().unwrap_or_else(|| index.to_string().into_bytes());
+                let key = [&self.id[..], &answer.id, &call, &part].join(&b'|');
+                if known.contains(&key) {
+                    continue;
+                }
+                emitted.results.push(key);
+                let numbers = (index, emitted.next_number(&self.id));
+                let (usage, shares) = (usage_of(answer), shared.len());
+                let event = answer.event_record(rules, tool, &ts(answer)?, usage, shares, numbers);
+                records.texts.events.push(event);
+            }
+        }
+        for (index, answer) in answers.iter().enumerate() {
+            if !answer.is_final() || seen.contains(&answer.id) {
+                continue;
+            }
+            let before = index.checked_sub(1).map(|at| answers[at]);
+            let ts = ts(answer)?;
+            let prompt = prompts.iter().rev().find(|prompt| prompt.created_ms <= answer.created_ms).copied();
+            records.seen.push(answer.id.clone());
+            let turn = self.turn_record(rules, answer, index, &ts, prompt, usage_of(answer), parent)?;
+            records.texts.turns.push(turn);
+            self.add_user_turn(rules, &mut records, answer, before, &prompts, prompt)?;
+            if rules.content == ContentMode::Full {
+                self.add_content(rules, &mut records, answer, &ts, prompt)?;
+            }
+        }
+        Ok(records)
+    }
+
+    /// The answers or the prompts, in the order in which they were made.
+    fn sorted(&self, rules: &Rules<'_>, is_answer: bool) -> Vec<&Message> {
+        let mut list: Vec<&Message> =
+            self.messages.iter().filter(|message| message.is_answer == is_answer).collect();
+        if !rules.as_reference {
+            list.retain(|message| iso(message.created_ms).is_some());
+        }
+        list.sort_by(|a, b| a.created_ms.total_cmp(&b.created_ms));
+        list
+    }
+
+    /// The rows of the session.
+    fn relationships(&self, rules: &Rules<'_>, first_ts: Option<&str>) -> Vec<Vec<u8>> {
+        let mut root = RecordText::of("opencode");
+        root.text("sessionId", &self.id);
+        root.text("relationshipType", b"root");
+        root.maybe_text("ts", first_ts.map(str::as_bytes));
+        let mut rows = vec![root.finish()];
+        if let Some(parent) = self.parent.as_deref().filter(|parent| !parent.is_empty()) {
+            let mut row = RecordText::of("native-opencode");
+            row.text("sessionId", &self.id);
+            row.text("relatedSessionId", parent);
+            row.text("relationshipType", b"subagent");
+            if !rules.as_reference {
+                row.text("agentId", &self.id);
+            }
+            row.maybe_text("ts", first_ts.map(str::as_bytes));
+            rows.push(row.finish());
+        }
+        rows
     }
 
     #[allow(clippy::too_many_arguments)]
@@ -541,7 +656,17 @@ impl Session {
             });
         }
         record.objects("toolCalls", &calls, ToolCall::write);
-        record.text("sessionPath", &rules.session_path);
+        let mut coverage = answer.coverage;
+        for part in &answer.parts {
+            if let Part::StepFinish { coverage: told, .. } = part {
+                coverage.add(*told);
+            }
+        }
+        if rules.is_stream {
+            coverage.write_fidelity(&mut record);
+        } else {
+            record.text("sessionPath", &rules.session_path);
+        }
         let project = match &answer.folder {
             Folder::Named(folder) => Some(folder),
             Folder::Session => self.directory.as_ref(),
@@ -570,13 +695,9 @@ impl Session {
             _ => None,
         });
         record.maybe_text("stopReason", reasons.next_back());
-        let mut coverage = answer.coverage;
-        for part in &answer.parts {
-            if let Part::StepFinish { coverage: told, .. } = part {
-                coverage.add(*told);
-            }
+        if !rules.is_stream {
+            coverage.write_fidelity(&mut record);
         }
-        coverage.write_fidelity(&mut record);
         let views: Vec<ActivityCall<'_>> = calls
             .iter()
             .map(|call| ActivityCall { name: &call.name, target: call.target.as_deref() })
@@ -617,7 +738,9 @@ impl Session {
             Ok(())
         };
         for tool in before.into_iter().flat_map(Message::tools) {
-            if let (Some(call), Some((measured, _))) = (&tool.call, &tool.output) {
+            if let (Some(call), Some((measured, _))) = (&tool.call, &tool.output)
+                && !(rules.is_stream && call.is_empty())
+            {
                 add(Some(call), measured.as_deref().unwrap_or_default(), tool.has_failed)?;
             }
         }
@@ -669,22 +792,27 @@ impl Session {
         };
         if let Some(prompt) = prompt {
             let prompt_ts = iso(prompt.created_ms).ok_or(GivenUp("a time that no Date holds"))?;
-            let session = if rules.as_reference { &answer.session } else { &prompt.session };
+            let session = match (rules.as_reference, rules.is_stream) {
+                (true, false) => &answer.session,
+                (false, false) => &prompt.session,
+                (_, true) => &self.id,
+            };
             for text in prompt.texts(false) {
                 let mut record = of(session, &prompt.id, &prompt_ts, "user", "text");
                 record.text("text", text);
                 records.texts.content.push(record.finish());
             }
         }
+        let session = if rules.is_stream { &self.id } else { &answer.session };
         for part in &answer.parts {
             match part {
                 Part::Text { text, is_synthetic: false } => {
-                    let mut record = of(&answer.session, &answer.id, ts, "assistant", "text");
+                    let mut record = of(session, &answer.id, ts, "assistant", "text");
                     record.text("text", text);
                     records.texts.content.push(record.finish());
                 }
                 Part::Reasoning(text) if !rules.as_reference => {
-                    let mut record = of(&answer.session, &answer.id, ts, "assistant", "thinking");
+                    let mut record = of(session, &answer.id, ts, "assistant", "thinking");
                     record.text("text", text);
                     records.texts.content.push(record.finish());
                 }
@@ -695,7 +823,7 @@ impl Session {
                     use_.text("id", call);
                     use_.text("name", name);
                     use_.raw("input", &tool.input);
-                    let mut record = of(&answer.session, &answer.id, ts, "assistant", "tool_use");
+                    let mut record = of(session, &answer.id, ts, "assistant", "tool_use");
                     record.raw("toolUse", &use_.finish());
                     records.texts.content.push(record.finish());
                     let Some((_, output)) = &tool.output else { continue };
@@ -704,7 +832,7 @@ impl Session {
                     result.text("toolUseId", call);
                     result.raw("content", output);
                     result.flag_if("isError", tool.has_failed);
-                    let mut record = of(&answer.session, &answer.id, ts, "tool_result", "tool_result");
+                    let mut record = of(session, &answer.id, ts, "tool_result", "tool_result");
                     record.raw("toolResult", &result.finish());
                     records.texts.content.push(record.finish());
                 }
