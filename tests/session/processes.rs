@@ -76,7 +76,7 @@ fn a_killed_import_is_there_wholly_or_not_at_all() {
     const LINES: usize = 4000;
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("talk.jsonl");
-    // Every entry names the one behind it: half of an import could not be opened.
+    // Every entry names the next one as its parent, so half of an import could not be opened.
     let lines: String = (0..LINES)
         .map(|number| {
             let parent = if number + 1 == LINES { "null".to_owned() } else { format!("\"e{}\"", number + 1) };
