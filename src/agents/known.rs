@@ -222,6 +222,16 @@ impl Known {
         }
     }
 
+    /// Whether any session has the message.
+    pub(super) fn has_message(&self, turn: Value<'_>) -> bool {
+        let text = |key| js::any_text(turn, key);
+        let (Some(source), Some(id), Some(ts)) = (text("source"), text("messageId"), text("ts")) else {
+            return false;
+        };
+        let key = message_key(source, id, ts);
+        self.messages.contains_key(&key) || self.base.as_ref().is_some_and(|base| base.message(key).is_some())
+    }
+
     /// Whether another session than `session` has the message.
     pub(super) fn is_of_another(&self, turn: Value<'_>) -> bool {
         let text = |key| js::any_text(turn, key);

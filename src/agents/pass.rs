@@ -191,11 +191,13 @@ pub(super) struct Record {
     pub text: Vec<u8>,
     /// The turn among those of its pass without which the record is not written either.
     pub owner: Option<u32>,
+    /// A stamp that goes before the record, when the ledger does not have the record yet.
+    pub stamp: Option<Vec<u8>>,
 }
 
 impl From<Vec<u8>> for Record {
     fn from(text: Vec<u8>) -> Self {
-        Record { text, owner: None }
+        Record { text, owner: None, stamp: None }
     }
 }
 

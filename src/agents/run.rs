@@ -862,7 +862,7 @@ impl<'r> Run<'r> {
         }
         let mut batch = if self.options.as_reference { Batch::unchecked() } else { Batch::new() };
         // What each record of the batch is, by its number.
-        let mut kinds: Vec<RecordKind> = Vec::new();
+        let mut kinds: Vec<Option<RecordKind>> = Vec::new();
         let mut content: u64 = 0;
         let mut stamps = Vec::new();
         for queued in queue {
@@ -871,7 +871,9 @@ impl<'r> Run<'r> {
             if let Some(stamp) = self.stamp(queued) {
                 let before = batch.entry_count();
                 if batch.push_stamp(&stamp.line).is_ok() {
-                    kinds.extend(std::iter::repeat_n(RecordKind::Relationship, batch.entry_count() - before));
+                    kinds.push(None);
+                    let rows = batch.entry_count() - before - 1;
+                    kinds.extend(std::iter::repeat_n(Some(RecordKind::Relationship), rows));
                     stamps.push(stamp);
                 } else {
                     stamp.give_back();
@@ -891,13 +893,20 @@ impl<'r> Run<'r> {
                         *tally.left_out.entry(Reason::Replay.as_str()).or_default() += 1;
                         continue;
                     };
+                    // Before its turn: a run that is killed between the two writes both again.
+                    if let Some(stamp) = &record.stamp
+                        && with_record(&text, |turn| self.ingest.known.has_message(turn)) == Some(false)
+                        && batch.push_stamp(stamp).is_ok()
+                    {
+                        kinds.push(None);
+                    }
                     let pushed = match kind {
                         Some(kind) => batch.push(kind, &text),
                         None => batch.push_content(&text),
                     };
                     match (pushed, kind) {
                         (Ok(()), Some(kind)) => {
-                            kinds.push(kind);
+                            kinds.push(Some(kind));
                             if kind == RecordKind::Turn && !self.options.as_reference {
                                 with_record(&text, |turn| self.ingest.known.add_turn(turn));
                             }
@@ -938,7 +947,7 @@ impl<'r> Run<'r> {
         };
         stamps.into_iter().for_each(Claimed::applied);
         for number in &written {
-            if let Some(kind) = kinds.get(*number as usize) {
+            if let Some(Some(kind)) = kinds.get(*number as usize) {
                 *tally.appended.of(*kind) += 1;
             }
         }

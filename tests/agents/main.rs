@@ -12,3 +12,4 @@ mod hooks;
 mod ingest;
 mod install;
 mod opencode_database;
+mod stamps;

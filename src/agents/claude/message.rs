@@ -126,6 +126,42 @@ fn coverage_of(usage: Value<'_>) -> Coverage {
     }
 }
 
+/// What decides about the price of a message besides its counts, where it is not the ordinary.
+#[derive(Debug, Clone, Default, PartialEq)]
+struct Terms {
+    service_tier: Option<Vec<u8>>,
+    speed: Option<Vec<u8>>,
+    web_searches: f64,
+}
+
+impl Terms {
+    /// Takes the usage of a line: what it says replaces what earlier lines said.
+    fn add(&mut self, usage: Value<'_>) {
+        let is_ordinary = |word: &[u8]| matches!(word, b"standard" | b"default" | b"auto");
+        for (key, term) in [("service_tier", &mut self.service_tier), ("speed", &mut self.speed)] {
+            if let Some(word) = js::text(usage, key) {
+                *term = Some(word.to_vec()).filter(|word| !is_ordinary(word));
+            }
+        }
+        let searches = usage.get("server_tool_use").and_then(|used| js::number(used, "web_search_requests"));
+        self.web_searches = self.web_searches.max(searches.unwrap_or(0.0));
+    }
+}
+
+/// Who has served a message, unless Anthropic itself: other providers put a mark into its id or into the name of the model.
+fn provider_of(id: &[u8], model: &[u8]) -> Option<&'static [u8]> {
+    let is_of_bedrock = [&b"anthropic."[..], b"us.", b"eu.", b"apac.", b"global."]
+        .iter()
+        .any(|start| model.starts_with(start) && memchr::memmem::find(model, b"anthropic.").is_some());
+    if id.starts_with(b"msg_bdrk_") || is_of_bedrock {
+        Some(b"aws")
+    } else if id.starts_with(b"msg_vrtx_") || model.starts_with(b"claude-") && model.contains(&b'@') {
+        Some(b"google")
+    } else {
+        None
+    }
+}
+
 /// Whose lines follow each other: the main thread, an agent by its id, or a side chain by its first line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Thread {
@@ -157,6 +193,7 @@ pub(super) struct Message {
     pub stop_reason: Option<Vec<u8>>,
     pub has_usage: bool,
     coverage: Coverage,
+    terms: Terms,
     pub counts: Counts,
     usage_as_reference: Vec<u8>,
     cache_read_as_reference: Vec<u8>,
@@ -207,6 +244,7 @@ impl Message {
             stop_reason: None,
             has_usage: false,
             coverage: Coverage::default(),
+            terms: Terms::default(),
             counts: Counts::default(),
             usage_as_reference: if options.as_reference { usage_as_reference(usage) } else { Vec::new() },
             cache_read_as_reference: usage.map_or_else(
@@ -251,6 +289,7 @@ impl Message {
             self.has_usage = true;
             self.coverage.add(coverage_of(usage));
             self.counts.grow(&Counts::of(usage));
+            self.terms.add(usage);
         }
         for block in message.get("content").into_iter().flat_map(Value::items) {
             match js::any_text(block, "type") {
@@ -272,6 +311,35 @@ impl Message {
 
     pub(super) fn session_json(&self) -> &[u8] {
         &self.session_id
+    }
+
+    /// The stamp that says on which terms the message was served; none when these are the ordinary ones.
+    pub(super) fn stamp(&self) -> Option<Vec<u8>> {
+        let (session, ts) = (self.session.as_deref()?, self.ts_text.as_deref()?);
+        let model = self.model.as_deref().unwrap_or_default();
+        // The model is JSON text.
+        let model = model.strip_prefix(b"\"").and_then(|model| model.strip_suffix(b"\"")).unwrap_or_default();
+        let provider = provider_of(&self.id, model);
+        if self.id.is_empty() || provider.is_none() && self.terms == Terms::default() {
+            return None;
+        }
+        let mut selector = RecordText::default();
+        selector.text("sessionId", session);
+        selector.text("messageId", &self.id);
+        let mut enrichment = RecordText::default();
+        enrichment.maybe_text("provider", provider);
+        enrichment.maybe_text("serviceTier", self.terms.service_tier.as_deref());
+        enrichment.maybe_text("speed", self.terms.speed.as_deref());
+        if self.terms.web_searches >= 1.0 {
+            enrichment.text("webSearches", (self.terms.web_searches as u64).to_string().as_bytes());
+        }
+        let mut stamp = RecordText::default();
+        stamp.count("v", 1);
+        stamp.text("kind", b"stamp");
+        stamp.text("ts", ts);
+        stamp.raw("selector", &selector.finish());
+        stamp.raw("enrichment", &enrichment.finish());
+        Some(stamp.finish())
     }
 
     /// What the message read from the cache, as JSON text.
@@ -414,4 +482,24 @@ pub(super) fn plain_text(content: Option<Value<'_>>) -> Vec<u8> {
 /// The error with which the TypeScript package gives a file up.
 pub(super) fn given_up(path: &std::path::Path, reason: &'static str) -> AgentsError {
     AgentsError::GivenUp { path: path.to_owned(), reason }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn providers_are_told_by_their_marks() {
+        for (id, model, provider) in [
+            ("msg_01", "claude-opus-4-7", None),
+            ("msg_bdrk_01", "claude-opus-4-7", Some(&b"aws"[..])),
+            ("msg_01", "us.anthropic.claude-opus-4-7-v1:0", Some(b"aws")),
+            ("msg_01", "anthropic.claude-opus-4-7-v1:0", Some(b"aws")),
+            ("msg_vrtx_01", "claude-opus-4-7", Some(b"google")),
+            ("msg_01", "claude-opus-4-5@20251101", Some(b"google")),
+            ("msg_01", "gpt@x", None),
+        ] {
+            assert_eq!(provider_of(id.as_bytes(), model.as_bytes()), provider, "{id} {model}");
+        }
+    }
 }

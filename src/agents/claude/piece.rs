@@ -622,7 +622,8 @@ impl<'l> Piece<'l> {
             let turn = message
                 .turn(before + index, &path, &self.results, agent.as_ref(), options, log.projects)
                 .map_err(|reason| given_up(log.path, reason))?;
-            gathered.turns.push(Record { text: turn, owner: Some(index as u32) });
+            let stamp = if options.as_reference { None } else { message.stamp() };
+            gathered.turns.push(Record { text: turn, owner: Some(index as u32), stamp });
             gathered.calls += message.calls.len() as u64;
             if !message.has_usage {
                 gathered.left_out.add(options, (message.at, 0), Reason::NoUsage, || {
@@ -668,20 +669,24 @@ impl<'l> Piece<'l> {
             let mut record = pending.record;
             let agent = pending.link.as_ref().and_then(|id| by_tool.get(&id[..]).or(earlier.get(id)));
             record.maybe_text("agentId", agent.map(Vec::as_slice));
-            gathered.tool_result_events.push(Record { text: record.finish(), owner: pending.owner });
+            gathered.tool_result_events.push(Record {
+                text: record.finish(),
+                owner: pending.owner,
+                stamp: None,
+            });
         }
         let owners: Vec<Option<u32>> = self.user_turns.iter().map(|pending| pending.owner).collect();
         for pending in self.user_turns.into_iter().filter(|pending| pending.at < end) {
             let mut record = pending.record;
             record.maybe_text("followingMessageId", pending.link.as_deref());
-            gathered.user_turns.push(Record { text: record.finish(), owner: pending.owner });
+            gathered.user_turns.push(Record { text: record.finish(), owner: pending.owner, stamp: None });
         }
         self.content.sort_by_key(|pending| pending.at);
         for pending in self.content.into_iter().filter(|pending| pending.at < end) {
             let is_kept = pending.message.is_none_or(|index| is_written(&self.messages[index as usize]));
             if is_kept {
                 let owner = pending.message.or(pending.user_turn.and_then(|turn| owners[turn]));
-                gathered.content.push(Record { text: pending.record, owner });
+                gathered.content.push(Record { text: pending.record, owner, stamp: None });
             }
         }
 

@@ -1,0 +1,81 @@
+//! A turn that was not served on the ordinary terms gets a stamp that says so, once.
+#![cfg(unix)]
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+const SESSION: &str = "a0000000-0000-4000-8000-000000000001";
+
+fn ingest(user: &Path, words: &[&str]) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_burn"));
+    command.args(["ingest", "--agent", "claude"]).args(words).env_clear().env("HOME", user);
+    let output = command.env("RELAYBURN_HOME", user.join("burn")).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+fn lines(user: &Path, kind: &str) -> Vec<Value> {
+    let ledger = fs::read_to_string(user.join("burn/ledger.jsonl")).unwrap();
+    let lines = ledger.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    lines.filter(|line| line["kind"] == kind).collect()
+}
+
+fn log() -> String {
+    let mut text = String::new();
+    for (number, (id, model, more)) in [
+        ("msg_1", "claude-opus-4-7", json!({"service_tier": "standard"})),
+        ("msg_2", "claude-opus-4-7", json!({"service_tier": "priority", "speed": "fast"})),
+        ("msg_bdrk_3", "claude-opus-4-7", json!({})),
+        ("msg_4", "claude-opus-4-7", json!({"server_tool_use": {"web_search_requests": 2}})),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let mut usage = json!({"input_tokens": number + 1, "output_tokens": 5});
+        usage.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        // A first line that does not know the terms yet, as streamed answers begin.
+        for usage in [json!({"input_tokens": number + 1, "output_tokens": 1}), usage] {
+            let line = json!({"type": "assistant", "uuid": format!("u{number}"), "sessionId": SESSION, "cwd": "/w",
+                "timestamp": format!("2026-04-20T00:00:0{number}.000Z"),
+                "message": {"id": id, "role": "assistant", "model": model, "content": [{"type": "text", "text": "x"}],
+                    "stop_reason": "end_turn", "usage": usage}});
+            text += &format!("{line}\n");
+        }
+    }
+    text
+}
+
+#[test]
+fn terms_that_are_not_the_ordinary_ones_are_stamped_once() {
+    let user = tempfile::tempdir().unwrap();
+    let path = user.path().join(".claude/projects/-w").join(format!("{SESSION}.jsonl"));
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(&path, log()).unwrap();
+    let old = std::time::SystemTime::now() - std::time::Duration::from_secs(3600);
+    fs::File::open(&path).unwrap().set_modified(old).unwrap();
+    ingest(user.path(), &[]);
+    let stamps = lines(user.path(), "stamp");
+    let told: Vec<(&Value, &Value)> =
+        stamps.iter().map(|stamp| (&stamp["selector"]["messageId"], &stamp["enrichment"])).collect();
+    let wanted = [
+        (json!("msg_2"), json!({"serviceTier": "priority", "speed": "fast"})),
+        (json!("msg_bdrk_3"), json!({"provider": "aws"})),
+        (json!("msg_4"), json!({"webSearches": "2"})),
+    ];
+    assert_eq!(told, wanted.iter().map(|(id, terms)| (id, terms)).collect::<Vec<_>>());
+    assert!(stamps.iter().all(|stamp| stamp["selector"]["sessionId"] == SESSION && stamp["ts"].is_string()));
+    assert_eq!(lines(user.path(), "turn").len(), 4);
+
+    // A log that is read again says nothing new.
+    fs::remove_file(user.path().join("burn/cursors.json")).unwrap();
+    ingest(user.path(), &[]);
+    assert_eq!(lines(user.path(), "stamp").len(), 3);
+
+    let reference = tempfile::tempdir().unwrap();
+    let root = format!("claude={}", user.path().join(".claude/projects").display());
+    ingest(reference.path(), &["--root", &root, "--as-reference"]);
+    assert_eq!(lines(reference.path(), "turn").len(), 4);
+    assert!(lines(reference.path(), "stamp").is_empty());
+}
