@@ -145,6 +145,27 @@ pub fn open_read_only(path: &Path) -> Result<Reader, ArchiveError> {
     Ok(Reader { connection, path: path.to_path_buf(), seen: Some(seen) })
 }
 
+/// Opens an existing archive for a look that leaves no trace: without a write-ahead log it is read without locks, and
+/// [`Reader::settle`] says whether somebody changed it meanwhile; else as one more reader, which creates nothing, because the log's
+/// files are there, and writes nothing.
+///
+/// # Errors
+/// As [`open_read_only`].
+pub(super) fn open_without_trace(path: &Path) -> Result<Reader, ArchiveError> {
+    if !exists(path)? {
+        return Err(ArchiveError::Missing { path: path.to_path_buf() });
+    }
+    refuse_no_files(path)?;
+    let seen = Seen::of(path)?;
+    let (connection, seen) = if seen.log_len_bytes > 0 {
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        (open_for_queries(path, flags).context(path, "opening it")?, None)
+    } else {
+        (seen.settle(path, open_immutable(path))?, Some(seen))
+    };
+    Ok(Reader { connection, path: path.to_path_buf(), seen })
+}
+
 /// Whether anything stands there. What cannot be looked at may well exist.
 pub(super) fn exists(path: &Path) -> Result<bool, ArchiveError> {
     path.try_exists().map_err(|source| ScanError::Open { path: path.to_path_buf(), source }.into())

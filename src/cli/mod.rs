@@ -27,6 +27,7 @@ mod report;
 mod session;
 mod state;
 mod status;
+mod statusline;
 mod table;
 mod time;
 mod usage;
@@ -70,6 +71,8 @@ enum Command {
     Usage(Box<usage::UsageArgs>),
     /// Write one HTML page with charts and tables of usage and costs.
     Report(Box<report::ReportArgs>),
+    /// Print one line about cost and limits, for Claude Code's status line.
+    Statusline(statusline::StatuslineArgs),
     /// Show what a model costs at a time.
     Prices(price::PricesArgs),
     /// Append to, read, check and repair session stores.
@@ -140,6 +143,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Query(args) => query::run(args),
         Command::Usage(args) => usage::run(*args),
         Command::Report(args) => report::run(*args),
+        Command::Statusline(args) => statusline::run(args),
         Command::Prices(args) => price::run(args),
         Command::Session(args) => session::run(args),
         Command::Book(args) => book::run(args),

@@ -18,17 +18,11 @@ pub(super) struct Look {
 
 impl Look {
     pub(super) fn of_terminal(is_exact: bool, is_terminal: bool) -> Self {
-        let set = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-        let locale = ["LC_ALL", "LC_CTYPE", "LANG"].into_iter().find_map(set);
-        let is_unicode = locale.is_some_and(|name| {
-            let name = name.to_ascii_lowercase();
-            name.contains("utf-8") || name.contains("utf8")
-        });
         let width = comfy_table::Table::new().width().map_or(80, usize::from);
         Self {
             width: is_terminal.then_some(width),
             is_exact,
-            is_unicode,
+            is_unicode: is_unicode(),
             is_coloured: is_terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
         }
     }
@@ -51,6 +45,16 @@ impl Look {
         let part = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"][eighths % 8];
         format!("{}{part}", "█".repeat(eighths / 8))
     }
+}
+
+/// Whether the locale is UTF-8.
+pub(super) fn is_unicode() -> bool {
+    let set = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let locale = ["LC_ALL", "LC_CTYPE", "LANG"].into_iter().find_map(set);
+    locale.is_some_and(|name| {
+        let name = name.to_ascii_lowercase();
+        name.contains("utf-8") || name.contains("utf8")
+    })
 }
 
 struct Column {

@@ -161,6 +161,41 @@ impl<'f> Lines<'f> {
     }
 }
 
+/// A few whole lines of a ledger in memory, and the stamps among them.
+pub(super) struct TurnLines {
+    base: u64,
+    bytes: Vec<u8>,
+    stamps: Vec<crate::archive::survey::StampSet>,
+}
+
+impl TurnLines {
+    pub(super) fn read(
+        source: &Source,
+        range: Range<u64>,
+        interrupt: &Interrupt,
+    ) -> Result<Self, UsageError> {
+        let input = Input {
+            source,
+            range: range.clone(),
+            chunk_bytes: CHUNK_BYTES,
+            cut_at: 0,
+            interrupt: interrupt.clone(),
+        };
+        let stamps = survey(&workers(1)?, &input, false)?.stamps;
+        let mut buffer = Vec::new();
+        let bytes = source.bytes(range.clone(), &mut buffer)?.to_vec();
+        Ok(Self { base: range.start, bytes, stamps })
+    }
+
+    /// Hands every turn to `each`, with the offset of its line.
+    pub(super) fn each(&self, mut each: impl FnMut(u64, &TurnFields<'_>)) {
+        let fold = Fold::new(self.stamps.iter().flat_map(|set| set.borrow_dependent()));
+        Lines::default().each(self.base, &self.bytes, &fold, |offset, _, turn, rows| {
+            with_fields(turn, rows, |fields| each(offset, fields));
+        });
+    }
+}
+
 struct Work<'s> {
     source: &'s Source,
     end: u64,

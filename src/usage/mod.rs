@@ -41,6 +41,7 @@
 mod answer;
 mod error;
 mod from_ledger;
+mod glance;
 pub mod instant;
 mod money;
 pub mod prices;
@@ -56,6 +57,7 @@ use std::ops::ControlFlow;
 
 pub use answer::{Answer, AnswerRow, LedgerUsed, PricesUsed, RowPeriod, Unpriced};
 pub use error::UsageError;
+pub use glance::{Glance, glance};
 pub use instant::Instant;
 pub use money::{TooLarge, Usd};
 pub use prices::{PriceTable, Prices, PricesError};
@@ -252,18 +254,6 @@ fn documents(
 /// Bounds on the text of `ts` that the turns of all questions lie within: a turn's local date is at most a day from its date in UTC,
 /// whatever its offset. `None` where some question has none.
 fn between(questions: &[Question]) -> Option<(String, String)> {
-    let bounds: Option<Vec<_>> = questions.iter().map(between_of).collect();
+    let bounds: Option<Vec<_>> = questions.iter().map(Question::ts_bounds).collect();
     bounds?.into_iter().reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)))
-}
-
-fn between_of(question: &Question) -> Option<(String, String)> {
-    // Blocks are made of all turns, not of those within bounds.
-    let since = question.since.filter(|_| question.period != Some(Period::Block))?;
-    let date = |days: i64| {
-        let (year, month, day) = instant::civil(days);
-        (0..10_000).contains(&year).then(|| format!("{year:04}-{month:02}-{day:02}"))
-    };
-    let first = date(since.day() - 1)?;
-    let end = question.until.and_then(|until| date(until.day() + 2));
-    Some((first, end.unwrap_or_else(|| ":".to_owned())))
 }

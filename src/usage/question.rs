@@ -1,6 +1,6 @@
 //! What is asked: periods, dimensions, filters, bounds, order.
 
-use super::instant::Instant;
+use super::instant::{Instant, civil};
 use super::zone::{WeekStart, Zone};
 
 /// Spans of time that turns are put together by.
@@ -267,6 +267,19 @@ impl Question {
             question.filters.source.push(Pattern::new("claude-code"));
         }
         question
+    }
+
+    /// Bounds on the text of `ts`, the first inclusive and the second exclusive; `None` where the question has no first instant.
+    pub(super) fn ts_bounds(&self) -> Option<(String, String)> {
+        // Blocks are made of all turns, not of those within bounds.
+        let since = self.since.filter(|_| self.period != Some(Period::Block))?;
+        let date = |days: i64| {
+            let (year, month, day) = civil(days);
+            (0..10_000).contains(&year).then(|| format!("{year:04}-{month:02}-{day:02}"))
+        };
+        let first = date(since.day() - 1)?;
+        let end = self.until.and_then(|until| date(until.day() + 2));
+        Some((first, end.unwrap_or_else(|| ":".to_owned())))
     }
 
     pub(super) fn has_tool(&self) -> bool {

@@ -5,6 +5,7 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod statusline;
 
 use std::collections::BTreeSet;
 use std::fs;

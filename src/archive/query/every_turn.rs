@@ -138,6 +138,64 @@ pub(crate) fn scan_turns<S: Send>(
     Ok((begun.state, states))
 }
 
+/// An archive that is looked at for a moment, without a trace and on this thread.
+pub(crate) struct Glimpse {
+    reader: Reader,
+    path: std::path::PathBuf,
+    state: State,
+}
+
+impl Glimpse {
+    /// # Errors
+    /// As [`turns()`](super::turns()).
+    pub(crate) fn open(archive: &Path) -> Result<Self, ArchiveError> {
+        let reader = open::open_without_trace(archive)?;
+        let begin = || {
+            reader.execute_batch("BEGIN").context(archive, "beginning to read")?;
+            super::check_version(&reader, archive)?;
+            open::read_state(&reader, archive)?
+                .ok_or_else(|| ArchiveError::Incomplete { path: archive.to_owned() })
+        };
+        let state = reader.settle(begin())?;
+        Ok(Self { reader, path: archive.to_owned(), state })
+    }
+
+    /// How many bytes of the ledger the archive has read.
+    pub(crate) fn cursor_bytes(&self) -> u64 {
+        u64::try_from(self.state.ledger_offset_bytes).unwrap_or(0)
+    }
+
+    /// Hands the turns between two texts of `ts`, the second exclusive, to `each` until it breaks off.
+    pub(crate) fn turns_between(
+        &self,
+        columns: TurnColumns,
+        (first, end): (&str, &str),
+        each: &mut impl FnMut(&TurnFields<'_>) -> ControlFlow<()>,
+    ) -> Result<(), ArchiveError> {
+        let mut statement = Select::new(&self.reader, &self.path, columns, "ts >= ?1 AND ts < ?2")?;
+        statement.read(&self.path, [&first, &end], each).map(|_| ())
+    }
+
+    /// Hands the turns of a session to `each` until it breaks off.
+    pub(crate) fn turns_of_session(
+        &self,
+        columns: TurnColumns,
+        session: &str,
+        each: &mut impl FnMut(&TurnFields<'_>) -> ControlFlow<()>,
+    ) -> Result<(), ArchiveError> {
+        // The key begins with the source.
+        let sources = super::SOURCES.replace("{table}", "turns");
+        let condition = format!("source IN ({sources}) AND session_id = ?1");
+        let mut statement = Select::new(&self.reader, &self.path, columns, &condition)?;
+        statement.read(&self.path, [&session], each).map(|_| ())
+    }
+
+    /// Passes on what was read, or that it does not count because the archive changed meanwhile.
+    pub(crate) fn settle<T>(&self, read: Result<T, ArchiveError>) -> Result<T, ArchiveError> {
+        self.reader.settle(read)
+    }
+}
+
 /// The state that a transaction reads.
 struct Begun {
     state: State,

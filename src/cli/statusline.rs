@@ -1,0 +1,311 @@
+//! `burn statusline`: one line for Claude Code's `statusLine` command.
+//!
+//! Touches the archive and the end of the ledger, for reading. Guarantees: whatever the input and the home, one line, exit code 0, nothing on
+//! standard error, and 100 ms at most: what is not known by then is left out. `--check` says what is wrong instead.
+
+use std::io::{Read as _, Write as _};
+use std::process::ExitCode;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::{Duration, Instant as Clock};
+
+use clap::Args;
+use serde_json::Value;
+
+use super::usage::now;
+use super::{print_text, printable, usage_text, wrong_usage};
+use crate::archive::Paths;
+use crate::home::Home;
+use crate::interrupt::Interrupt;
+use crate::usage::shown::{cost, dollars};
+use crate::usage::{self, Bound, Filters, Instant, Pattern, Prices, Question, Sums, WeekStart, Zone};
+
+/// The line is printed after this time, with what is known.
+const DEADLINE: Duration = Duration::from_millis(100);
+/// How much of the input is read.
+const INPUT_MAX_BYTES: u64 = 16 << 20;
+/// The parts of a line, in the order in which they are shown.
+const PARTS: [&str; 9] = ["session", "today", "month", "ctx", "5h", "7d", "spend", "model", "project"];
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Standard input is the JSON document that Claude Code gives its status line. Parts: session, today, month, ctx, 5h, 7d, spend, model, project.
+
+Examples:
+  burn statusline --show session,today,5h
+  burn statusline --format '{model}: {session}, {today}' --color
+  burn statusline --check < input.json")]
+pub(super) struct StatuslineArgs {
+    /// The parts that are shown, with commas between them.
+    #[arg(long, value_name = "PART", value_delimiter = ',', default_value = "session,today,ctx,5h,7d,spend")]
+    show: Vec<String>,
+    /// A line with parts in braces, in place of --show.
+    #[arg(long, value_name = "TEXT", conflicts_with = "show")]
+    format: Option<String>,
+    /// Colour percentages from --limit-warn on.
+    #[arg(long)]
+    color: bool,
+    /// From this percentage on a limit is worth a warning.
+    #[arg(long, value_name = "PERCENT", default_value_t = 80.0)]
+    limit_warn: f64,
+    /// The time zone of days: Europe/Berlin, UTC, local, +05:45 [default: that of the system]
+    #[arg(long, value_name = "ZONE", allow_hyphen_values = true)]
+    tz: Option<String>,
+    /// Say what is wrong with the input and the home.
+    #[arg(long)]
+    check: bool,
+}
+
+pub(super) fn run(args: StatuslineArgs) -> anyhow::Result<ExitCode> {
+    let deadline = Clock::now() + deadline();
+    let parts = args.parts();
+    let zone = match &args.tz {
+        None => Zone::local(),
+        Some(name) => Zone::named(name)
+            .unwrap_or_else(|reason| wrong_usage(&["statusline"], &format!("--tz: {reason}"))),
+    };
+    let work = Work { zone, now: now(), wants_month: parts.iter().any(|part| part == "month") };
+    let (sender, receiver) = channel();
+    if args.check {
+        work.run(&sender);
+        drop(sender);
+        return check(&receiver);
+    }
+    // A failure of the thread is a part that is not known.
+    std::panic::set_hook(Box::new(|_| {}));
+    let now = work.now;
+    let spawned = std::thread::Builder::new().spawn(move || work.run(&sender));
+    let known = if spawned.is_ok() { Known::receive(&receiver, deadline) } else { Known::default() };
+    let line = args.line(&parts, &known, now);
+    let mut out = std::io::stdout().lock();
+    // Nobody may be left to read it.
+    let _ = out.write_all(format!("{line}\n").as_bytes()).and_then(|()| out.flush());
+    Ok(ExitCode::SUCCESS)
+}
+
+/// How long the line may take; tests on slow machines set it, in milliseconds.
+fn deadline() -> Duration {
+    let set = std::env::var("BURN_DEADLINE_MS").ok().and_then(|text| text.parse().ok());
+    set.map_or(DEADLINE, Duration::from_millis)
+}
+
+/// Says what is wrong; exit code 1 if anything is.
+fn check(receiver: &Receiver<Message>) -> anyhow::Result<ExitCode> {
+    let problems: Vec<String> = receiver
+        .iter()
+        .filter_map(|message| match message {
+            Message::Wrong(problem) => Some(format!("{problem}\n")),
+            _ => None,
+        })
+        .collect();
+    if problems.is_empty() {
+        print_text("nothing is wrong\n")?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    print_text(&problems.concat())?;
+    Ok(ExitCode::FAILURE)
+}
+
+/// What becomes known, in the order in which it does.
+enum Message {
+    Input(Value),
+    Costs(Box<Costs>),
+    Wrong(String),
+}
+
+/// What turns cost, as far as it was asked.
+#[derive(Default)]
+struct Costs {
+    session: Option<Sums>,
+    today: Option<Sums>,
+    month: Option<Sums>,
+    is_behind: bool,
+}
+
+struct Work {
+    zone: Zone,
+    now: Instant,
+    wants_month: bool,
+}
+
+impl Work {
+    /// Reads the input, then the home. A message that nobody receives any more does not matter.
+    fn run(&self, to: &Sender<Message>) {
+        let mut input = Vec::new();
+        let read = std::io::stdin().lock().take(INPUT_MAX_BYTES).read_to_end(&mut input);
+        let parsed = read.map_err(|error| error.to_string()).and_then(|_| {
+            serde_json::from_slice::<Value>(&input).map_err(|error| format!("it is no JSON: {error}"))
+        });
+        let mut session = None;
+        match parsed {
+            Ok(value) => {
+                session = value["session_id"].as_str().map(str::to_owned);
+                if session.is_none() {
+                    let _ = to.send(Message::Wrong(
+                        "the input has no session_id, so no session is shown".to_owned(),
+                    ));
+                }
+                let _ = to.send(Message::Input(value));
+            }
+            Err(reason) => {
+                let _ = to.send(Message::Wrong(format!("the input cannot be used: {reason}")));
+            }
+        }
+        let costs = self.costs(session.as_deref());
+        let _ =
+            to.send(costs.map_or_else(
+                |error| Message::Wrong(error.to_string()),
+                |costs| Message::Costs(Box::new(costs)),
+            ));
+    }
+
+    fn costs(&self, session: Option<&str>) -> anyhow::Result<Costs> {
+        let home = Home::from_env()?;
+        let paths = Paths::of_home(&home);
+        if !paths.archive.try_exists()? && !paths.ledger.try_exists()? {
+            anyhow::bail!(
+                "there is neither an archive nor a ledger in {}; `burn ingest` makes one",
+                home.root().display()
+            );
+        }
+        let prices = Prices::of_home(&home)?;
+        let since = |text: &str| Bound::Since.parse(text, &self.zone, WeekStart::Monday, self.now).ok();
+        let base = Question { zone: self.zone.clone(), threads: 1, ..Question::default() };
+        // A session whose id would be a pattern has no name that can be asked for.
+        let session = session.filter(|id| !id.ends_with('*') && *id != "(none)");
+        let mut questions = vec![Question { since: since("today"), ..base.clone() }];
+        questions.extend(session.map(|id| Question {
+            filters: Filters { session: vec![Pattern::new(id)], ..Filters::default() },
+            ..base.clone()
+        }));
+        if self.wants_month {
+            questions.push(Question { since: since("this-month"), ..base });
+        }
+        let glance = usage::glance(&paths, &questions, &prices, &Interrupt::new())?;
+        let mut sums = glance.sums.into_iter();
+        Ok(Costs {
+            today: sums.next(),
+            session: session.and_then(|_| sums.next()),
+            month: sums.next(),
+            is_behind: glance.is_behind,
+        })
+    }
+}
+
+/// What is known when the line is printed.
+#[derive(Default)]
+struct Known {
+    input: Value,
+    costs: Costs,
+}
+
+impl Known {
+    fn receive(receiver: &Receiver<Message>, deadline: Clock) -> Self {
+        let mut known = Self::default();
+        while let Ok(message) = receiver.recv_timeout(deadline.saturating_duration_since(Clock::now())) {
+            match message {
+                Message::Input(input) => known.input = input,
+                Message::Costs(costs) => known.costs = *costs,
+                Message::Wrong(_) => {}
+            }
+        }
+        known
+    }
+}
+
+impl StatuslineArgs {
+    /// The parts that are asked for; others end the program.
+    fn parts(&self) -> Vec<String> {
+        let parts = match &self.format {
+            None => self.show.clone(),
+            Some(format) => PARTS
+                .into_iter()
+                .filter(|part| format.contains(&format!("{{{part}}}")))
+                .map(str::to_owned)
+                .collect(),
+        };
+        if let Some(unknown) = parts.iter().find(|part| !PARTS.contains(&part.as_str())) {
+            let reason = format!("--show: {unknown:?} is no part; write {}", PARTS.join(", "));
+            wrong_usage(&["statusline"], &reason);
+        }
+        parts
+    }
+
+    fn line(&self, parts: &[String], known: &Known, now: Instant) -> String {
+        let text = |part: &str| self.part(part, known, now);
+        match &self.format {
+            None => {
+                let separator = if usage_text::is_unicode() { " · " } else { " | " };
+                parts.iter().filter_map(|part| text(part)).collect::<Vec<_>>().join(separator)
+            }
+            Some(format) => {
+                let format = printable::line(format).into_owned();
+                parts.iter().fold(format, |line, part| {
+                    line.replace(&format!("{{{part}}}"), &text(part).unwrap_or_default())
+                })
+            }
+        }
+    }
+
+    /// A part as it is shown; `None` where it is not known.
+    fn part(&self, part: &str, known: &Known, now: Instant) -> Option<String> {
+        let Known { input, costs } = known;
+        let limits = &input["rate_limits"];
+        match part {
+            "session" => match costs.session.filter(|sums| sums.turns > 0) {
+                Some(sums) => Some(format!("{} session", money(&sums, costs.is_behind))),
+                None => {
+                    let usd =
+                        input["cost"]["total_cost_usd"].as_f64().filter(|usd| (0.0..1e9).contains(usd))?;
+                    Some(format!("~${usd:.2} session"))
+                }
+            },
+            "today" => Some(format!("{} today", money(&costs.today?, costs.is_behind))),
+            "month" => Some(format!("{} month", money(&costs.month?, costs.is_behind))),
+            "ctx" => self.percentage("ctx", &input["context_window"], now),
+            "5h" => self.percentage("5h", &limits["five_hour"], now),
+            "7d" => self.percentage("7d", &limits["seven_day"], now),
+            "spend" => self.percentage("spend", &limits["spend_limit"], now),
+            "model" => name(&[&input["model"]["display_name"], &input["model"]["id"]]),
+            "project" => {
+                let workspace = &input["workspace"];
+                let path = name(&[&workspace["project_dir"], &workspace["current_dir"], &input["cwd"]])?;
+                Some(path.rsplit(['/', '\\']).find(|name| !name.is_empty())?.to_owned())
+            }
+            _ => None,
+        }
+    }
+
+    /// A percentage of the vendor's, and the time until it begins again.
+    fn percentage(&self, name: &str, limit: &Value, now: Instant) -> Option<String> {
+        let used = limit["used_percentage"].as_f64().filter(|used| (0.0..1e6).contains(used))?;
+        let resets = &limit["resets_at"];
+        let resets = match resets.as_str() {
+            Some(text) => Instant::of_turn(text).map(|at| at.seconds),
+            None => resets.as_f64().filter(|at| (0.0..1e12).contains(at)).map(|at| at as i64),
+        };
+        let left = resets.map(|at| at - now.seconds).filter(|left| *left > 0);
+        let left = left.map_or(String::new(), |seconds| {
+            match (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60) {
+                (0, 0, minutes) => format!(" ({minutes}m)"),
+                (0, hours, minutes) => format!(" ({hours}h{minutes:02}m)"),
+                (days, hours, _) => format!(" ({days}d{hours}h)"),
+            }
+        });
+        let text = format!("{name} {used:.0} %{left}");
+        let is_warned = self.color && used >= self.limit_warn;
+        Some(if is_warned { format!("\u{1b}[33m{text}\u{1b}[0m") } else { text })
+    }
+}
+
+/// A cost with `≥` before a lower bound and `+` after what is not all read.
+fn money(sums: &Sums, is_behind: bool) -> String {
+    let sign = if usage_text::is_unicode() { "≥ " } else { "> " };
+    format!("{}{}", cost(sums, sign, dollars), if is_behind { "+" } else { "" })
+}
+
+/// The first of these that is a text, without what a terminal would obey, and at most 60 characters of it.
+fn name(values: &[&Value]) -> Option<String> {
+    const NAME_MAX: usize = 60;
+    let text = values.iter().find_map(|value| value.as_str().filter(|text| !text.is_empty()))?;
+    Some(printable::line(text).chars().rev().take(NAME_MAX).collect::<Vec<_>>().into_iter().rev().collect())
+}
