@@ -69,8 +69,9 @@ pub(super) async fn blocking<T: Send + 'static>(
 impl Books {
     pub(super) fn open(directory: &Path, options: LogStoreOptions) -> Result<Self, BookError> {
         let books_directory = directory.join("books");
-        disk::create_dir_all(&books_directory)?;
+        disk::create_dir_all(directory)?;
         let lock = take_lock(directory)?;
+        disk::create_dir_all(&books_directory)?;
         // A program that was killed before it synced these directories may have left their names undurable.
         disk::sync_dir(&books_directory)?;
         disk::sync_dir(directory)?;

@@ -1,7 +1,7 @@
-//! The directory of a store: who holds it, and what counts as a book in it.
+//! The directory of a store: its lock, and which entries of it are books.
 //!
-//! Touches `LOCK`. Promises: a book is a directory under `books/` itself, never what a symbolic link there leads to, so that no log
-//! has two names.
+//! Touches `LOCK`. Guarantees: a book is a directory under `books/` itself and never the target of a symbolic link, because a log
+//! with two names could be written twice.
 
 use std::path::{Path, PathBuf};
 
@@ -13,7 +13,7 @@ pub(super) fn take_lock(directory: &Path) -> Result<KernelLock, BookError> {
     held(KernelLock::open(&directory.join("LOCK"))?)
 }
 
-/// Takes the lock of the store in `directory` and creates nothing: where there is no lock file, nobody has it open.
+/// Takes the lock of the store in `directory` and creates nothing. Without a lock file no program has the store open.
 pub(super) fn take_lock_if_there(directory: &Path) -> Result<Option<KernelLock>, BookError> {
     KernelLock::open_if_there(&directory.join("LOCK"))?.map(held).transpose()
 }
@@ -33,8 +33,8 @@ pub(super) fn book_names(directory: &Path) -> Result<Vec<String>, BookError> {
     directories.map(name).collect()
 }
 
-/// Fails when the name of a new book is taken by something that is no directory: a link to another book's directory would
-/// have one log written under two names.
+/// Fails when a file or a link has the name of a new book. A link to another book's directory would
+/// let one log be written under two names.
 pub(super) fn refuse_link(directory: &Path) -> Result<(), BookError> {
     match disk::metadata(directory) {
         Err(error) if error.is_not_found() => Ok(()),

@@ -1,7 +1,7 @@
 //! What can go wrong with a book, and what to do about it.
 //!
 //! `talea_core::store::Store` has one variant for everything that is not the caller's doing, `StoreError::Io`; every
-//! such error of this store carries a [`BookError`], which can be got back by downcasting.
+//! such error of this store carries a [`BookError`], which downcasting returns.
 
 use std::path::PathBuf;
 
@@ -69,7 +69,7 @@ pub enum BookError {
         /// What failed first.
         reason: String,
     },
-    /// A damaged frame where only the end of the log could be repaired.
+    /// A damaged frame before the end of the log, where no repair is possible.
     #[error(
         "{} at byte {offset}: the frame is damaged ({reason}), and events follow it: this file was not changed; restore it \
          from a backup",
@@ -94,9 +94,9 @@ pub enum BookError {
         path: PathBuf,
         /// Where the event's frame begins, in bytes.
         offset: u64,
-        /// The number that should stand there.
+        /// The number that was expected there.
         expected: Seq,
-        /// The number that stands there, or begins the segment.
+        /// The number that is there, or that the segment begins with.
         found: Seq,
     },
     /// Replaying the log, an account's balance leaves the range of 64 bits.

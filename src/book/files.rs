@@ -1,6 +1,6 @@
 //! The files of one book's directory: their names, and reading frames by position.
 //!
-//! Reads only. Promises: a reader never sees bytes past the event it was told to stop at, and never loads a segment: it
+//! Reads only. Guarantees: a reader never reads past its last event, and never loads a segment: it
 //! reads pieces of [`READ_BYTES`].
 
 use std::path::{Path, PathBuf};
@@ -14,14 +14,14 @@ use super::frame::{self, HEADER_BYTES, Split};
 use super::state::FramePos;
 use crate::disk;
 
-/// How much of a segment is read at a time when a range of events is wanted.
+/// Bytes of a segment that are read at a time for a range of events.
 const READ_BYTES: usize = 1 << 18;
 
-/// How much is read for a single event; most are shorter.
+/// Bytes that are read for a single event; most events are shorter.
 const READ_ONE_BYTES: usize = 1 << 10;
 
-/// No store writes as many runs as that: a file with a higher number is none of ours, and would leave no number for the
-/// next run.
+/// A file with a higher number is ignored, because no store writes so many runs and the number of the next run must exceed all
+/// others.
 const RUN_NUMBER_MAX: u64 = u64::MAX / 2;
 
 /// `segment-<first seq, 20 digits>.log`
@@ -39,7 +39,7 @@ pub(super) fn run_path(directory: &Path, number: u64) -> PathBuf {
     directory.join(format!("idem-{number:06}.run"))
 }
 
-/// What lies in a book's directory.
+/// The files in a book's directory.
 #[derive(Debug, Default)]
 pub(super) struct Listing {
     /// Segments by first number, ascending. Paths as found: other programs may pad numbers differently.
@@ -48,9 +48,9 @@ pub(super) struct Listing {
     pub snapshots: Vec<(Seq, PathBuf)>,
     /// Idempotency runs by number, ascending.
     pub runs: Vec<(u64, PathBuf)>,
-    /// What an interrupted program left: `*.tmp`.
+    /// `*.tmp`, left by an interrupted program.
     pub leftovers: Vec<PathBuf>,
-    /// What repairs kept: `segment-….log.torn[.N]` and `snapshot-….snap.stale[.N]`.
+    /// Copies that repairs kept: `segment-….log.torn[.N]` and `snapshot-….snap.stale[.N]`.
     pub set_aside: Vec<PathBuf>,
 }
 
@@ -125,7 +125,7 @@ pub(super) fn read_event(
     take(&bytes, &path, position.offset, seq).map(|(event, _)| event)
 }
 
-/// Takes event `seq` from the front of `bytes`, which stand at `offset`; answers its length too.
+/// Decodes event `seq` at the start of `bytes`, which are at `offset` of the file; returns the event and the length of its frame.
 fn take(
     bytes: &[u8],
     path: &Path,
@@ -148,16 +148,16 @@ fn take(
 #[derive(Debug)]
 pub(super) struct EventReader {
     directory: PathBuf,
-    /// First numbers of the segments behind the one being read, last one first.
+    /// First numbers of the segments after the one that is being read, the last one first.
     later: Vec<Seq>,
     file: disk::File,
-    /// What was read ahead, and where in the file it begins.
+    /// Bytes that were read ahead, and where in the file they begin.
     bytes: Vec<u8>,
     bytes_offset: u64,
     at: usize,
     next: Seq,
     last: Seq,
-    /// Bytes of the frames handed out.
+    /// Bytes of the frames that were returned.
     pub(super) read_bytes: u64,
 }
 
@@ -184,7 +184,7 @@ impl EventReader {
         })
     }
 
-    /// The next event, or `None` behind the last.
+    /// The next event, or `None` after the last.
     pub(super) fn next_event(&mut self) -> Result<Option<Sequenced<LedgerEvent>>, BookError> {
         if self.next > self.last {
             return Ok(None);
@@ -217,7 +217,7 @@ impl EventReader {
         Ok(Some(event))
     }
 
-    /// Brings in at least `wanted` bytes from where reading stands, if the file has them.
+    /// Reads at least `wanted` bytes from the current position on, if the file has them.
     fn fill(&mut self, wanted: usize) -> Result<(), BookError> {
         self.bytes_offset += self.at as u64;
         self.at = 0;

@@ -1,6 +1,6 @@
 //! Frames and the events in them: `u32 LE length | u32 LE CRC-32 | JSON`, docs/books.md.
 //!
-//! Touches no file. Promises: what [`encode`] writes, [`decode`] and [`replay`] read; [`replay`], the fast reader of
+//! Touches no file. Guarantees: [`decode`] and [`replay`] read what [`encode`] writes; [`replay`], the fast reader of
 //! opening, accepts exactly what [`decode`] accepts.
 
 use std::borrow::Cow;
@@ -18,24 +18,24 @@ use uuid::Uuid;
 use super::error::BookError;
 use super::time;
 
-/// Length and checksum in front of each payload.
+/// Length and checksum before each payload.
 pub(super) const HEADER_BYTES: usize = 8;
 
 /// How deep a transaction's metadata may nest: readers give up at the 128th level, and frame and event take two.
 const METADATA_DEPTH: usize = 125;
 
-/// What stands at the beginning of a piece of log.
+/// The beginning of a piece of log.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Split<'a> {
     /// No bytes left.
     End,
-    /// Fewer bytes than a header, or than the header says.
+    /// Fewer bytes than a header, or fewer than the header says.
     Torn,
-    /// A frame in full length, whose checksum has not been looked at.
+    /// A frame in full length, before its checksum is compared.
     Whole {
         /// The checksum in the header.
         crc: u32,
-        /// The bytes it is of.
+        /// The bytes that the checksum covers.
         payload: &'a [u8],
     },
 }
@@ -62,18 +62,23 @@ pub(super) fn check(crc: u32, payload: &[u8]) -> Result<(), String> {
     if found == crc { Ok(()) } else { Err(format!("checksum {crc:08x}, content {found:08x}")) }
 }
 
-/// Finds whole frames among bytes in which frames cannot be followed one by one.
+/// Finds whole frames after damage, where frames cannot be followed one by one.
 ///
-/// Anything that looks like the beginning of a payload can have a length in front of it that reaches to the end, so
-/// comparing checksums candidate by candidate takes the square of the length. A checksum of any range comes from those of two
-/// prefixes, which are kept every [`FINDER_STEP_BYTES`]: n bytes with c candidates take n + c log n.
+/// A candidate is any place where a payload may begin. The length before it can reach to the end of the bytes, so
+/// summing candidate by candidate would take the square of the length. Worked example, with `P(k)` the checksum of the first `k` bytes:
+///
+/// 1. The bytes are 10,000 long. One pass stores `P(0)`, `P(1024)`, `P(2048)`, and so on.
+/// 2. A candidate at 3,000 claims 5,000 bytes of payload, from 3,008 to 8,008.
+/// 3. `P(3008)` is `P(2048)` continued over 960 bytes, and `P(8008)` is `P(7168)` continued over 840 bytes.
+/// 4. `P(3008)` shifted over 5,000 zeros differs from `P(8008)` by the checksum of the payload.
+/// 5. So the candidate costs 1,800 bytes and a shift instead of 5,000 bytes: n bytes with c candidates take n + c log n.
 pub(super) struct FrameFinder<'a> {
     bytes: &'a [u8],
     /// Of the first 0, 1, 2, … steps.
     prefixes: Vec<u32>,
 }
 
-/// Bytes between two checksums that a [`FrameFinder`] keeps.
+/// Bytes between two stored checksums of a [`FrameFinder`].
 const FINDER_STEP_BYTES: usize = 1 << 10;
 
 impl<'a> FrameFinder<'a> {
@@ -102,7 +107,7 @@ impl<'a> FrameFinder<'a> {
         if len <= 2 * FINDER_STEP_BYTES {
             return crc32fast::hash(&self.bytes[start..start + len]);
         }
-        // The prefix in front of the range, as if zeros followed it, and the prefix with the range differ by the range.
+        // The prefix before the range, with zeros in the place of the range, differs by the range from the prefix with it.
         let mut before = crc32fast::Hasher::new_with_initial_len(self.prefix(start), start as u64);
         before.combine(&crc32fast::Hasher::new_with_initial_len(0, len as u64));
         before.finalize() ^ self.prefix(start + len)
@@ -154,7 +159,7 @@ pub(super) fn transaction_json(transaction: &Transaction) -> Result<Vec<u8>, Boo
         return Err(unwritable(format!("its metadata nests deeper than {METADATA_DEPTH} levels")));
     }
     let json = to_json(&EventOut::TransactionPosted(transaction))?;
-    // Years of more than four digits and leap seconds have forms of their own: seen to be readable before they are stored.
+    // Years of more than four digits and leap seconds have forms of their own, so that they are read back before they are stored.
     let time = transaction.occurred_at;
     if !(0..=9999).contains(&time.year()) || time.timestamp_subsec_nanos() >= 1_000_000_000 {
         serde_json::from_slice::<LedgerEvent>(&json).map_err(|error| unwritable(error.to_string()))?;
@@ -167,7 +172,7 @@ pub(super) fn transaction_json(transaction: &Transaction) -> Result<Vec<u8>, Boo
 }
 
 fn depth_exceeds(value: &serde_json::Value, limit: usize) -> bool {
-    // An own stack: a value can nest deeper than this thread's stack reaches.
+    // A stack of its own, because a value can nest deeper than the stack of this thread.
     let mut open = vec![(value, 0)];
     while let Some((value, depth)) = open.pop() {
         match value {
@@ -215,14 +220,14 @@ pub(super) fn decode(payload: &[u8]) -> Result<Sequenced<LedgerEvent>, String> {
     Ok(Sequenced { seq, at, event })
 }
 
-/// The sequence number of a payload in the order of keys both programs write; `None` sends the caller to [`decode`].
+/// The sequence number of a payload whose keys are in the usual order; on `None` the caller uses [`decode`].
 pub(super) fn leading_seq(payload: &[u8]) -> Option<Seq> {
     let digits = payload.strip_prefix(b"{\"seq\":")?;
     let end = digits.iter().take(20).position(|byte| *byte == b',')?;
     std::str::from_utf8(&digits[..end]).ok()?.parse().ok()
 }
 
-/// An event as replaying needs it, borrowed from the log where it can be.
+/// The parts of an event that replaying needs, borrowed from the log where possible.
 #[derive(Debug)]
 pub(super) enum Replayed<'a> {
     /// An asset registration.
@@ -233,7 +238,7 @@ pub(super) enum Replayed<'a> {
     Posted(PostedIn<'a>),
 }
 
-/// What of a transaction changes a book.
+/// The parts of a transaction that change a book.
 #[derive(Debug)]
 pub(super) struct PostedIn<'a> {
     /// Its id.
@@ -318,8 +323,8 @@ struct ReferenceIn<'a> {
     value: Cow<'a, str>,
 }
 
-/// Reads past a value with the checks that reading it into a `serde_json::Value` makes: depth, numbers, text.
-/// `IgnoredAny` makes none of them.
+/// Skips a value with the checks that reading it into a `serde_json::Value` makes: depth, numbers, text.
+/// `IgnoredAny` makes none of these checks.
 struct AnyJson;
 
 impl<'de> Deserialize<'de> for AnyJson {
@@ -372,8 +377,8 @@ impl<'de> Visitor<'de> for AnyJson {
     }
 }
 
-/// Reads what replaying needs. Transactions, nearly all of a log, are read without copying; everything else, and every
-/// transaction this reader does not like, goes through [`decode`], which decides.
+/// Reads the parts of an event that replaying needs. Transactions, nearly all of a log, are read without copying. Everything else,
+/// and every transaction that this reader refuses, goes through [`decode`], which decides.
 pub(super) fn replay(payload: &[u8]) -> Result<(Seq, DateTime<Utc>, Replayed<'_>), String> {
     if let Ok(WireIn { seq, at, event }) = serde_json::from_slice::<WireIn<'_>>(payload)
         && event.kind == "transaction_posted"

@@ -1,10 +1,10 @@
-//! Idempotency keys: the newest in memory, all others found through an index in the scratch file and verified in the log.
+//! Idempotency keys: the newest in memory, all others through an index in the scratch file, verified in the log.
 //!
-//! The run files that spilled keys are written to (docs/books.md) exist for other programs that open the directory, and
-//! to know after a restart which keys need not be in memory. No lookup depends on them, so one that is damaged while the
+//! Spilled keys are also written to run files (docs/books.md), for other programs that open the directory, and
+//! because after a restart they show which keys need not be in memory. No lookup reads a run file, so a run that is damaged while the
 //! book is open does no harm.
 //!
-//! Touches `idem-*.run` files and the scratch file. Promises: a key that was committed is found for ever.
+//! Touches `idem-*.run` files and the scratch file. Guarantees: a committed key is found for ever.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, RandomState};
@@ -26,16 +26,16 @@ use super::time;
 use crate::disk;
 use crate::scan::{Io, Source};
 
-/// More runs than this are merged into one.
+/// Number of runs above which all are merged into one.
 const MAX_RUNS: usize = 8;
 
-/// Length of all keys of a book that are in memory, beyond which the oldest are spilled though they are few.
+/// Length in bytes of all keys in memory above which the oldest are spilled, however few they are.
 const HOT_MAX_BYTES: usize = 64 << 20;
 
-/// Bytes of a run or snapshot that are collected before they are written.
+/// Bytes of a run or snapshot that are written together.
 pub(super) const WRITE_BYTES: usize = 1 << 18;
 
-/// The first outcome of a key, in the form runs and snapshots store it in.
+/// The first outcome of a key, in the form that runs and snapshots store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct KeyOutcome {
     pub txid: Uuid,
@@ -50,7 +50,7 @@ impl From<KeyOutcome> for Committed {
     }
 }
 
-/// A 128-bit hash of keys, different in every process, so that nobody can choose keys that collide.
+/// A 128-bit hash of keys. It differs from process to process, because otherwise a caller could choose keys that collide.
 #[derive(Debug, Default)]
 pub(super) struct KeyHasher(RandomState, RandomState);
 
@@ -93,7 +93,7 @@ impl Keys {
         }
     }
 
-    /// Adds a committed key. Of a key that is known already the first outcome stays.
+    /// Adds a committed key. A known key keeps its first outcome.
     pub(super) fn insert(&mut self, key: Arc<str>, outcome: KeyOutcome) {
         if let std::collections::hash_map::Entry::Vacant(entry) = self.hot.entry(key) {
             self.hot_bytes += entry.key().len();
@@ -141,17 +141,17 @@ impl Keys {
         self.cap
     }
 
-    /// Whether there are more keys in memory than there should be.
+    /// Whether more keys are in memory than the options allow.
     pub(super) fn is_spill_due(&self) -> bool {
         self.order.len() > self.cap.max(1) || self.is_heavy()
     }
 
-    /// Whether the keys in memory, however few, are too long together. A single one stays.
+    /// Whether the keys in memory are too long together, however few. A single key stays.
     pub(super) fn is_heavy(&self) -> bool {
         self.hot_bytes > HOT_MAX_BYTES && self.order.len() > 1
     }
 
-    /// How many of the oldest keys have to go for the rest to be as many, and as long, as they may.
+    /// Number of the oldest keys to spill, so that the rest is within both limits.
     pub(super) fn excess(&self) -> usize {
         let by_count = self.order.len().saturating_sub(self.cap);
         let mut left_bytes = self.hot_bytes;
@@ -163,7 +163,7 @@ impl Keys {
         by_bytes.count().max(by_count)
     }
 
-    /// Writes the oldest half of the keys in memory to a run and forgets them.
+    /// Moves the oldest half of the keys in memory to a run.
     ///
     /// # Errors
     /// The keys then stay in memory, and the next batch tries again.
@@ -171,7 +171,7 @@ impl Keys {
         self.spill(self.order.len() / 2, scratch)
     }
 
-    /// Writes the `count` oldest keys in memory to a run and forgets them.
+    /// Moves the `count` oldest keys in memory to a run.
     pub(super) fn spill(&mut self, count: usize, scratch: &Arc<Scratch>) -> Result<(), BookError> {
         let mut oldest: Vec<(&str, KeyOutcome)> =
             self.hot().take(count).map(|(key, outcome)| (key.as_ref(), outcome)).collect();
@@ -189,7 +189,7 @@ impl Keys {
                 self.spilled.insert(self.hasher.hash(&key), outcome.seq);
             }
         }
-        // Room for keys that are not there any more is given back, or a book opened once without runs keeps it for ever.
+        // The capacity is given back, because a book that was opened once without runs would keep it for ever.
         if self.hot.capacity() > 4 * self.hot.len().max(1024) {
             self.hot.shrink_to_fit();
             self.order.shrink_to_fit();
@@ -201,7 +201,7 @@ impl Keys {
         Ok(())
     }
 
-    /// Keeps the index of spilled keys out of memory. A failure is logged and costs memory, nothing else.
+    /// Moves the index of spilled keys out of memory. A failure is logged and costs memory, nothing else.
     fn tidy_index(&mut self, scratch: &Arc<Scratch>) {
         let tidied = (|| {
             if !self.spilled.is_flush_due() {
@@ -247,16 +247,16 @@ impl Keys {
         write_run(&path, merged)?;
         let old = std::mem::replace(&mut self.runs, vec![(self.next_run, path)]);
         self.next_run += 1;
-        // A run that cannot be deleted now says what the merged one says too.
+        // An old run that cannot be deleted does no harm, because it agrees with the merged one.
         old.iter().try_for_each(|(_, path)| disk::remove_file_if_exists(path).map(drop))?;
         Ok(disk::sync_dir(&self.directory)?)
     }
 
-    /// Takes in the runs that lie in the directory; answers which events' keys they hold.
+    /// Indexes the runs in the directory; returns the events whose keys they have.
     ///
-    /// Damaged runs, and such as know events behind `max_seq`, are deleted: their keys come from the log. What runs say of
-    /// events from `replayed_from` on can be compared with the log afterwards. `acknowledged` is raised to the last event that
-    /// any of them knows.
+    /// Damaged runs, and runs with events after `max_seq`, are deleted: their keys come from the log. The entries of
+    /// events from `replayed_from` on can be compared with the log afterwards. `acknowledged` is raised to the last event in
+    /// any run.
     pub(super) fn attach_runs(
         &mut self,
         runs: &[(u64, PathBuf)],
@@ -300,7 +300,7 @@ impl Keys {
                 return Err(BookError::Derived { path: path.to_owned(), offset: 0, reason });
             }
             let hash = self.hasher.hash(&key);
-            // An event in two runs is counted once.
+            // An event that is in two runs counts once.
             if covered.add(hash, outcome.seq) {
                 self.spilled.insert(hash, outcome.seq);
                 self.tidy_index(&scratch);
@@ -318,7 +318,7 @@ impl Keys {
         Ok(())
     }
 
-    /// Notes a replayed key: in memory, unless a run has it.
+    /// Adds a replayed key to memory, unless a run has it.
     pub(super) fn replay(&mut self, key: &str, outcome: KeyOutcome, covered: &mut Covered) {
         if covered.contains(outcome.seq) {
             covered.confirm(self.hasher.hash(key), outcome.seq);
@@ -328,7 +328,7 @@ impl Keys {
     }
 }
 
-/// Which events' keys lie in runs: a bit an event, held while a book is opened.
+/// The events whose keys are in runs: one bit an event, kept while a book is opened.
 #[derive(Debug, Default)]
 pub(super) struct Covered {
     bits: Vec<u64>,
@@ -336,7 +336,7 @@ pub(super) struct Covered {
     /// Events before `replayed_from`.
     early: u64,
     last: Seq,
-    /// Exclusive or over what the runs say of events from `replayed_from` on, and over what the log says of them.
+    /// Exclusive or over the entries of events from `replayed_from` on, in the runs and in the log.
     stated: u128,
     confirmed: u128,
 }
@@ -361,12 +361,12 @@ impl Covered {
         is_new
     }
 
-    /// Whether the key of this event lies in a run.
+    /// Whether the key of this event is in a run.
     pub(super) fn contains(&self, seq: Seq) -> bool {
         self.bits.get((seq / 64) as usize).is_some_and(|word| word & 1 << (seq % 64) != 0)
     }
 
-    /// How many events before those that are replayed.
+    /// Number of events before `replayed_from`.
     pub(super) fn early(&self) -> u64 {
         self.early
     }
@@ -375,7 +375,7 @@ impl Covered {
         self.confirmed ^= mix(hash, seq);
     }
 
-    /// After a replay to `last`: whether the runs know the keys that the log has at these numbers, and no others.
+    /// After a replay to `last`: whether the runs have the keys of the log at these numbers, and no others.
     pub(super) fn is_confirmed(&self, last: Seq) -> bool {
         self.stated == self.confirmed && self.last <= last
     }
@@ -443,7 +443,7 @@ impl<'a> Checksummed<'a> {
     }
 }
 
-/// A run, or any other checksummed file, opened and found whole.
+/// A run, or another file of this form, whose checksum is right.
 #[derive(Debug)]
 pub(super) struct RunFile {
     source: Source,
@@ -467,12 +467,12 @@ impl RunFile {
         Ok(Self { source })
     }
 
-    /// The JSON behind the checksum. `buffer` is used where the file is not mapped.
+    /// The JSON after the checksum. `buffer` is used where the file is not mapped.
     pub(super) fn payload<'b>(&'b self, buffer: &'b mut Vec<u8>) -> Result<&'b [u8], BookError> {
         Ok(self.source.bytes(4..self.source.len_bytes(), buffer)?)
     }
 
-    /// Its entries, in order; those of a file that is not a run are errors.
+    /// The entries of a run, in order. In another file the first is an error.
     pub(super) fn entries<'b>(&'b self, buffer: &'b mut Vec<u8>) -> Result<RunEntries<'b>, BookError> {
         Ok(RunEntries { source: &self.source, bytes: self.payload(buffer)?, at: 0, last: None })
     }

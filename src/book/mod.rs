@@ -1,11 +1,11 @@
 //! Books: double-entry accounts over an append-only log, an implementation of `talea_core::store::Store`.
 //!
-//! A book is a log of events: accounts opened, transactions posted. Balances, sums and histories are derived from it; on
-//! opening, the log is scanned, the derived part is made again, and from then on each batch of commits is one write and
-//! one sync, acknowledged afterwards. A commit carries an idempotency key, and a key takes effect once, for ever.
+//! A book is a log of events: accounts opened, transactions posted. Balances, sums and histories are derived from the log when the
+//! book is opened. Each batch of commits is one write and one sync, and is acknowledged after the sync. A commit carries an
+//! idempotency key, and a key takes effect once, for ever.
 //!
-//! Directories can be exchanged with those of the crate `talea-store-log` 0.1.0, in both directions. The format, and what
-//! is done about damage, are described in docs/books.md.
+//! Directories can be exchanged with those of the crate `talea-store-log` 0.1.0, in both directions. docs/books.md describes
+//! the format and what recovery does about damage.
 //!
 //! ```
 //! use relayburn_ledger::book::LogTaleaStore;

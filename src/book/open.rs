@@ -1,9 +1,9 @@
-//! Opening one book: repair the end of its log, load a snapshot, replay what came later, take in the runs.
+//! Opens one book: loads a snapshot, indexes the runs, replays the later events, repairs the end of the log.
 //!
-//! May cut the last segment, move damaged bytes and misleading snapshots aside, delete runs and leftovers, write a run;
-//! docs/books.md says when. Promises: nothing that could be an acknowledged event is destroyed: bytes that are cut and
-//! may hold one are saved first; what cannot be made whole from the log is refused, with file and offset; and what an
-//! opened book has read is durable, even when the writer before was killed between a write and its sync.
+//! May cut the last segment, set damaged bytes and misleading snapshots aside, delete runs and leftovers, write a run;
+//! docs/books.md says when. Guarantees: bytes that may hold an acknowledged event are saved before they are cut; a log that
+//! cannot be repaired is refused, with file and offset; every event of an opened book is durable, even when the
+//! writer before was killed between a write and its sync.
 
 use std::path::{Path, PathBuf};
 
@@ -22,7 +22,7 @@ use super::state::{BookState, PostingRef};
 use crate::disk;
 use crate::scan::{Io, Source};
 
-/// Keys that are replayed beyond the limit before they are spilled: runs worth writing, where the limit is small.
+/// Keys that are replayed before the first are spilled, where the limit is smaller, because a run should be worth its file.
 const REPLAY_HOT_MIN: usize = 1 << 16;
 
 /// A book as it is after opening.
@@ -35,21 +35,21 @@ pub(super) struct OpenedBook {
     /// The last segment, to append to.
     pub active: disk::File,
     pub active_len_bytes: u64,
-    /// Events behind the snapshot it was opened with.
+    /// Events after the snapshot that the book was opened with.
     pub events_since_snapshot: u64,
-    /// What was cut or renamed on the way.
+    /// What opening cut or renamed.
     pub recovery: BookRecoveryReport,
 }
 
 /// Creates a book: its directory and an empty segment, durable on return.
 pub(super) fn create(directory: &Path, options: &LogStoreOptions) -> Result<OpenedBook, BookError> {
     disk::create_dir_all(directory)?;
-    // A directory that is there already may be the work of a call that failed before it synced the name.
+    // An existing directory may come from a call that failed before it synced the name.
     disk::sync_dir(disk::parent_of(directory))?;
     read(directory, "", options)?.finish()
 }
 
-/// A book that was read, and found to be sound but for the end of its log. Dropped, it leaves that as it is.
+/// A book that was read and is sound except for the end of its log. Dropping it leaves the log as it is.
 #[derive(Debug)]
 pub(super) struct ReadBook {
     pub name: String,
@@ -60,21 +60,21 @@ pub(super) struct ReadBook {
     assets: Vec<AssetDef>,
     /// Events in the log.
     events: Seq,
-    /// The first frame of the last segment that is not good.
+    /// The first bad frame of the last segment.
     bad: Option<BadFrame>,
-    /// The last event that a snapshot or a run knows of: everything up to it was acknowledged once.
+    /// The last event in a snapshot or a run: everything up to it was acknowledged once.
     acknowledged: Seq,
     snapshot_seq: Seq,
     keys_were_missing: bool,
 }
 
-/// Reads the book in `directory`; the log itself is left as it is.
+/// Reads the book in `directory` without changing its log.
 ///
 /// # Errors
-/// What cannot be made whole from the log, with file and offset; reading.
+/// Damage that cannot be repaired, with file and offset; reading.
 pub(super) fn read(directory: &Path, name: &str, options: &LogStoreOptions) -> Result<ReadBook, BookError> {
     let listing = prepare(directory)?;
-    // The registry is made of all registrations, and a snapshot holds none.
+    // The registry needs all registrations, and a snapshot holds none.
     let snapshots = if name == SYSTEM_BOOK { &[][..] } else { &listing.snapshots[..] };
     let mut start = load_newest(snapshots, 0, directory, options);
     let mut runs = listing.runs.clone();
@@ -141,7 +141,7 @@ pub(super) fn read(directory: &Path, name: &str, options: &LogStoreOptions) -> R
     })
 }
 
-/// A number that no event of the log exceeds: frames are longer than 16 bytes. What a file is named says nothing of it.
+/// A number that no event of the log exceeds, because a frame is longer than 16 bytes. The names of files can say anything.
 fn max_seq(listing: &Listing) -> Result<Seq, BookError> {
     let mut len_bytes = 0_u64;
     for (_, path) in &listing.segments {
@@ -151,7 +151,7 @@ fn max_seq(listing: &Listing) -> Result<Seq, BookError> {
 }
 
 impl ReadBook {
-    /// Cuts the end of the log where it is not good, moves misleading snapshots aside, and opens the book for writing.
+    /// Cuts the log at its first bad frame, sets misleading snapshots aside, and opens the book for writing.
     pub(super) fn finish(self) -> Result<OpenedBook, BookError> {
         let Self { listing, mut state, mut keys, events, .. } = self;
         let mut recovery = BookRecoveryReport::default();
@@ -163,7 +163,7 @@ impl ReadBook {
             recovery.quarantined.push(set_aside(path)?);
         }
         if self.keys_were_missing {
-            // A program that starts from the snapshot finds older keys in runs, or nowhere.
+            // A program that starts from the snapshot finds older keys in runs only.
             let through = listing.snapshots.first().map_or(0, |(last, _)| *last);
             let count = keys.hot().take_while(|(_, outcome)| outcome.seq <= through).count();
             spill(&self.name, &mut state, &mut keys, count);
@@ -173,8 +173,8 @@ impl ReadBook {
             spill(&self.name, &mut state, &mut keys, count);
         }
         let (active, _) = disk::File::open_append(last_path)?;
-        // The writer that left the end of the log may have been killed before it synced, and a key that is answered from an
-        // unsynced event is lost with a power cut. A segment that is followed by another was synced before that was created.
+        // The last writer may have been killed before it synced, and a power cut would take the event of a key that was
+        // acknowledged. Earlier segments were synced before the next one was created.
         active.sync_all()?;
         disk::sync_dir(&self.directory)?;
         let active_len_bytes = active.len_bytes()?;
@@ -192,7 +192,7 @@ fn spill(book: &str, state: &mut BookState, keys: &mut Keys, count: usize) {
     }
 }
 
-/// Lists the directory, removes leftovers, gives segments their names, and makes the first one where there is none.
+/// Lists the directory, removes leftovers, renames segments to their canonical names, and creates the first one where there is none.
 fn prepare(directory: &Path) -> Result<Listing, BookError> {
     let mut listing = files::list(directory)?;
     for leftover in &listing.leftovers {
@@ -201,7 +201,7 @@ fn prepare(directory: &Path) -> Result<Listing, BookError> {
     for (base, path) in &mut listing.segments {
         let named = files::segment_path(directory, *base);
         if *path != named {
-            // Another name for a number that has its segment already is refused as a gap by the scan.
+            // A second file of one number stays, and the scan refuses it as a gap.
             if disk::metadata(&named).is_err_and(|error| error.is_not_found()) {
                 disk::rename(path, &named)?;
                 disk::sync_dir(directory)?;
@@ -218,7 +218,7 @@ fn prepare(directory: &Path) -> Result<Listing, BookError> {
     Ok(listing)
 }
 
-/// Loads the newest snapshot that can be read, from the one with index `from` on.
+/// Loads the newest snapshot that can be read, beginning with index `from`.
 fn load_newest(
     snapshots: &[(Seq, PathBuf)],
     from: usize,
@@ -234,7 +234,7 @@ fn load_newest(
     None
 }
 
-/// A snapshot of events that the log does not have would be believed again once the log is as long.
+/// Renames a snapshot that is ahead of its log, because it would be believed again once the log is as long.
 fn set_aside(snapshot: &Path) -> Result<SetAsideFile, BookError> {
     tracing::warn!(snapshot = %snapshot.display(), "snapshot is ahead of its log and was renamed to *.stale");
     let saved_as = disk::set_aside(snapshot, ".stale")?;
@@ -254,14 +254,14 @@ struct Replay<'a> {
 }
 
 impl Replay<'_> {
-    /// Whether runs and memory hold a key for each transaction up to the snapshot. Each has one of its own, and every
+    /// Whether runs and memory have a key for each transaction up to the snapshot. Each transaction has a key of its own, and every
     /// other event opened an account.
     fn has_all_keys(&self, snapshot_seq: Seq) -> bool {
         let hot = self.keys.hot().filter(|(_, outcome)| !self.covered.contains(outcome.seq)).count() as u64;
         hot + self.covered.early() == (snapshot_seq as u64).saturating_sub(self.state.account_count() as u64)
     }
 
-    /// Replays what is behind the snapshot; answers the first frame that is not good.
+    /// Replays the events after the snapshot; returns the first bad frame.
     fn run(&mut self, snapshot_seq: Seq) -> Result<Option<BadFrame>, BookError> {
         let listing = self.listing;
         scan::scan(&listing.segments, snapshot_seq + 1, |found| match found {
@@ -324,7 +324,7 @@ impl<'a> From<&'a PostingIn<'_>> for PostingRef<'a> {
     }
 }
 
-/// Cuts the last segment, `path`, at its first bad frame. What is cut is saved when it may have been acknowledged.
+/// Cuts the last segment, `path`, at its first bad frame, and first saves bytes that may have been acknowledged.
 fn repair(path: &Path, bad: &BadFrame, was_acknowledged: bool) -> Result<TruncatedSegment, BookError> {
     let file = disk::File::open_rw(path)?;
     let len_bytes = file.len_bytes()?;
@@ -345,8 +345,8 @@ fn repair(path: &Path, bad: &BadFrame, was_acknowledged: bool) -> Result<Truncat
     Ok(TruncatedSegment { file, length: bad.offset, from_length: len_bytes, reason, saved_as })
 }
 
-/// Whether the bytes behind the last good frame can be more than a write that was never acknowledged: there is a whole
-/// frame among them, or one in full length that is not zeros.
+/// Whether the bytes after the last good frame can be more than a write that was never acknowledged: they have a whole
+/// frame, or begin with one in full length that is not zeros.
 fn is_worth_saving(path: &Path, bad: &BadFrame) -> Result<bool, BookError> {
     let source = Source::open(path, Io::Mmap)?;
     let mut buffer = Vec::new();

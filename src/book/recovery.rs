@@ -1,16 +1,16 @@
-//! What opening a store did to files that did not fit, for those who want to tell of it. Touches nothing.
+//! The report of what opening a store changed. Touches nothing.
 
 use std::path::PathBuf;
 
 use serde::Serialize;
 
-/// What opening a store changed besides leftovers of its own.
+/// What opening a store changed, apart from leftovers of its own.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct BookRecoveryReport {
     /// Segments whose damaged or unfinished end was cut.
     pub truncated: Vec<TruncatedSegment>,
-    /// Files renamed out of the way: snapshots ahead of their log.
+    /// Files that were renamed: snapshots ahead of their log.
     pub quarantined: Vec<SetAsideFile>,
 }
 
@@ -24,13 +24,13 @@ pub struct TruncatedSegment {
     pub length: u64,
     /// Its length in bytes before.
     pub from_length: u64,
-    /// What was wrong behind that.
+    /// What was wrong with the bytes after that.
     pub reason: String,
-    /// A copy of the bytes cut; none where they can only be a write that was never acknowledged.
+    /// A copy of the bytes that were cut; none where they can only be a write that was never acknowledged.
     pub saved_as: Option<PathBuf>,
 }
 
-/// A file that was renamed out of the way.
+/// A file that was renamed because it cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SetAsideFile {

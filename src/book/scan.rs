@@ -1,7 +1,7 @@
-//! Scanning a book's segments on opening: mapped, once, in parallel; the one place that decides which frames are good.
+//! Scans a book's segments when it is opened: mapped, once, in parallel. The one place that decides which frames are good.
 //!
-//! Reads only; what is wrong is reported to the caller, who repairs or refuses. Promises: events are handed on in order,
-//! each once; memory is bounded by a window of chunks, whatever the size of the log.
+//! Reads only; the caller repairs or refuses damage. Guarantees: the caller gets every event once, in order;
+//! memory is bounded by a window of chunks, for a log of any size.
 
 use std::path::PathBuf;
 
@@ -16,26 +16,26 @@ use crate::scan::{Io, Source};
 /// Segments that are mapped at a time.
 const GROUP_SEGMENTS: usize = 16;
 
-/// Log bytes that one thread takes at a time.
+/// Log bytes that one thread decodes at a time.
 const CHUNK_BYTES: usize = 1 << 20;
 
 /// Chunks that are decoded together, while those before them are applied.
 const WINDOW_CHUNKS: usize = 8;
 
-/// Log bytes of such chunks. A frame longer than a chunk is a chunk; several of these are not decoded together.
+/// Log bytes of these chunks. A frame longer than a chunk is a chunk of its own.
 const WINDOW_BYTES: usize = WINDOW_CHUNKS * CHUNK_BYTES;
 
 /// A good frame.
 pub(super) struct GoodFrame<'a> {
-    /// Its number, as its place in the log says.
+    /// Its number, by its place in the log.
     pub seq: Seq,
     /// Where its header begins in its segment.
     pub offset: u64,
-    /// What it says; absent where only its checksum was wanted.
+    /// Its event; absent where only the checksum is compared.
     pub event: Option<(DateTime<Utc>, Replayed<'a>)>,
 }
 
-/// What the caller is told of, in the order of the log.
+/// What the scan passes to its caller, in the order of the log.
 pub(super) enum ScannedItem<'f, 'a> {
     /// The segment with this index begins.
     Segment(usize),
@@ -43,12 +43,12 @@ pub(super) enum ScannedItem<'f, 'a> {
     Event(usize, &'f GoodFrame<'a>),
 }
 
-/// The first frame that is not good.
+/// The first bad frame.
 #[derive(Debug)]
 pub(super) struct BadFrame {
     /// Index of its segment.
     pub segment: usize,
-    /// Where its header begins, which is where the good part ends.
+    /// Where its header begins and the good part ends, in bytes.
     pub offset: u64,
     /// Whether it is only cut short.
     pub is_torn: bool,
@@ -73,10 +73,10 @@ struct Decoded<'a> {
     gap: Option<BookError>,
 }
 
-/// Scans segments, given by first number in ascending order; events before `decode_from` have only their checksums and
-/// numbers compared.
+/// Scans segments in ascending order of their first numbers. Of events before `decode_from` only checksums and
+/// numbers are compared.
 ///
-/// Answers the first bad frame, if there is one, in which case nothing behind it was handed on.
+/// Returns the first bad frame; `sink` then got nothing after that frame.
 ///
 /// # Errors
 /// Those of `sink`; reading; [`BookError::Gap`] where numbers do not follow.
@@ -110,7 +110,7 @@ pub(super) fn scan(
     Ok(None)
 }
 
-/// Hands on everything of one group: while one window is applied, the next is decoded.
+/// Scans one group of segments: while one window is applied, the next is decoded.
 fn pass<'a>(
     walk: &mut FrameWalk<'a>,
     decode_from: Seq,
@@ -155,7 +155,7 @@ fn apply(
     Ok(None)
 }
 
-/// Goes from header to header and cuts segments into chunks.
+/// A walk from header to header that divides segments into chunks.
 struct FrameWalk<'a> {
     segments: Vec<(usize, Seq, &'a PathBuf, &'a [u8])>,
     at: usize,
@@ -183,7 +183,7 @@ impl<'a> FrameWalk<'a> {
         chunks
     }
 
-    /// The next chunk; none where a segment is not the one that should follow.
+    /// The next chunk; none where the next segment does not follow.
     fn chunk(&mut self) -> Option<Chunk<'a>> {
         let (segment, base, path, bytes) = self.segments[self.at];
         if self.is_first && base != self.next {

@@ -1,8 +1,8 @@
-//! What a book knows about its log and does not keep in memory: a scratch file without a name.
+//! The scratch file of a book: an unlinked file for derived data that grows with the log.
 //!
-//! Where each event stands, which transaction has which id, and every account's postings grow with the log. Their recent
-//! part is in memory; the rest lies here, in an unlinked file beside the segments that dies with the process and is made
-//! again from the log on opening. It is append-only while it lives, so a reader who copied an offset needs no lock.
+//! This data is the position of each event, the transaction ids, and every account's postings. Its recent
+//! part is in memory, the rest in this file, which ends with the process and is made
+//! again from the log on opening. The file is append-only, so a reader with a copy of an offset needs no lock.
 //!
 //! Three structures share the file: [`Positions`], an array; [`SeqIndex`], sorted runs; and chains of [`HistoryBlock`]s.
 
@@ -18,7 +18,7 @@ use uuid::Uuid;
 use super::error::BookError;
 use crate::disk;
 
-/// An append-only file that has no name.
+/// An append-only file without a name.
 #[derive(Debug)]
 pub(super) struct Scratch {
     file: disk::File,
@@ -26,7 +26,7 @@ pub(super) struct Scratch {
 }
 
 impl Scratch {
-    /// Creates one in `directory`. What a crash between creating and unlinking leaves is a `.tmp`, removed on opening.
+    /// Creates the file in `directory`. A crash between creating and unlinking leaves a `.tmp`, which opening removes.
     pub(super) fn create(directory: &Path) -> Result<Self, BookError> {
         let path = directory.join(format!("scratch.{}.tmp", Uuid::new_v4().simple()));
         let file = disk::File::create_new(&path)?;
@@ -39,7 +39,7 @@ impl Scratch {
         self.len_bytes.load(Ordering::Acquire)
     }
 
-    /// Appends, for the one thread that writes; answers the offset. After an error the file is as it was.
+    /// Appends, for the one thread that writes; returns the offset. After an error the file is as it was.
     fn append(&self, bytes: &[u8]) -> Result<u64, BookError> {
         let offset = self.end();
         self.file.write_all_at(bytes, offset)?;
@@ -64,7 +64,7 @@ pub(super) struct Positions {
     /// The number of the first event whose offset is in memory.
     recent_first: Seq,
     recent: Vec<u64>,
-    /// Parts of the array that lie in the scratch file: first number, offset there. Ascending.
+    /// Parts of the array in the scratch file: first number, offset there. In ascending order.
     parts: Vec<(Seq, u64)>,
 }
 
@@ -109,17 +109,17 @@ impl Positions {
     }
 }
 
-/// Something was flushed, so there is a file: both happen together.
+/// The scratch file, which exists once anything was flushed.
 fn in_file(scratch: Option<&Scratch>) -> Result<&Scratch, BookError> {
     let missing = || BookError::Worker { what: "reading", reason: "the book has no scratch file".to_owned() };
     scratch.ok_or_else(missing)
 }
 
-/// Sequence numbers by a 128-bit id, several to an id where it was used several times.
+/// Sequence numbers by a 128-bit id. An id that was used several times has several.
 #[derive(Debug, Default, Clone)]
 pub(super) struct SeqIndex {
     recent: HashMap<u128, Seq>,
-    /// Recent entries whose id stands in `recent` already.
+    /// Recent entries whose id is in `recent` already.
     repeats: Vec<(u128, Seq)>,
     /// Oldest first; see [`SeqIndex::merge_due`] for their sizes.
     runs: Vec<Arc<IndexRun>>,
@@ -130,10 +130,10 @@ const ENTRY_BYTES: usize = 24;
 /// Entries that [`SeqIndex::is_flush_due`] allows in memory.
 const RECENT_MAX: usize = 1 << 16;
 
-/// Entries between two fences; one read brings in that many.
+/// Entries between two fences, and entries of one read.
 const PAGE_ENTRIES: usize = 128;
 
-/// Runs of more entries are not merged any more, which bounds the time one merge takes.
+/// Most entries of a merged run, which bounds the time of a merge.
 const MERGE_MAX_ENTRIES: usize = 1 << 22;
 
 /// Entries read or written at a time while merging.
@@ -170,7 +170,7 @@ impl IndexRun {
     fn find(&self, scratch: &Scratch, id: u128, found: &mut Vec<Seq>) -> Result<(), BookError> {
         let mut page = self.fences.partition_point(|fence| *fence < id).saturating_sub(1);
         let mut entries = Vec::new();
-        // An id used often can fill pages.
+        // The entries of one id can fill several pages.
         while page < self.fences.len() && self.fences[page] <= id {
             self.read(scratch, page * PAGE_ENTRIES, &mut entries, PAGE_ENTRIES)?;
             let start = entries.partition_point(|entry| entry.0 < id);
@@ -257,7 +257,7 @@ impl SeqIndex {
         self.recent.len() + self.repeats.len()
     }
 
-    /// Whether more is in memory than should be, for an index that is flushed on its own.
+    /// Whether the part in memory is due to be flushed, for an index that is flushed by itself.
     pub(super) fn is_flush_due(&self) -> bool {
         self.recent_len() >= RECENT_MAX
     }
@@ -297,15 +297,15 @@ impl SeqIndex {
         Ok(())
     }
 
-    /// The last two runs, if they are near enough in size to be merged: sizes fall by half or more from run to run, so
-    /// there are about log2 of them, up to [`MERGE_MAX_ENTRIES`].
+    /// The last two runs, if their sizes are near enough to be merged. Sizes fall by half or more from run to run, so
+    /// their number is about the logarithm of the entries, up to [`MERGE_MAX_ENTRIES`].
     pub(super) fn merge_due(&self) -> Option<(Arc<IndexRun>, Arc<IndexRun>)> {
         let [.., older, newer] = self.runs.as_slice() else { return None };
         let due = older.len < newer.len * 2 && older.len + newer.len <= MERGE_MAX_ENTRIES;
         due.then(|| (Arc::clone(older), Arc::clone(newer)))
     }
 
-    /// Puts the merger of the last two runs in their place.
+    /// Replaces the last two runs by their merger.
     pub(super) fn install(&mut self, merged: IndexRun) {
         self.runs.truncate(self.runs.len() - 2);
         self.runs.push(Arc::new(merged));
@@ -386,9 +386,9 @@ pub(super) struct HistoryRow {
     pub txid: Uuid,
     /// The amount in minor units.
     pub minor: i64,
-    /// On which side.
+    /// Whether the amount is a credit.
     pub credit: bool,
-    /// The debit-positive balance behind it.
+    /// The debit-positive balance after it.
     pub raw_after: i64,
 }
 
@@ -426,14 +426,20 @@ impl HistoryRow {
 
 /// Postings of one account that were moved to the scratch file together.
 ///
-/// Each block points to the one before it and, past many, to an older one chosen as in a skew-binary list, so that any
-/// block is found from the last one in a logarithmic number of reads while memory keeps one offset an account.
+/// Each block points to the one before it and to an older one, its jump, chosen as in a skew-binary list. Any
+/// block is therefore found from the last one in a logarithmic number of reads, and memory keeps one offset an account.
+/// Worked example, with the jump of each block by number:
+///
+/// ```text
+/// number  0  1  2  3  4  5  6  7
+/// jump    -  0  1  0  3  4  3  0     to find 2 from 7: jump 0 is too early, so 6; jump 3; jump 0 is too early, so 2
+/// ```
 #[derive(Debug, Clone, Copy)]
 pub(super) struct HistoryBlock {
     offset: u64,
     previous: Option<u64>,
     jump: Option<u64>,
-    /// How many blocks of this account are older.
+    /// Number of older blocks of this account.
     number: u64,
     len: usize,
     /// Its first posting.
@@ -459,7 +465,7 @@ impl HistoryBlock {
         })
     }
 
-    /// Whether it is its account's oldest.
+    /// Whether it is the oldest of its account.
     pub(super) fn is_first(&self) -> bool {
         self.number == 0
     }
@@ -471,8 +477,8 @@ impl HistoryBlock {
         Ok(bytes.chunks_exact(ROW_BYTES).map(HistoryRow::read).collect())
     }
 
-    /// Of the chain that ends at `last`, the newest block for which `early` holds; it must hold for every block older
-    /// than one it holds for.
+    /// The newest block for which `early` holds, in the chain that ends at `last`. When `early` holds for a block, it must hold for
+    /// every older one.
     pub(super) fn find(
         scratch: &Scratch,
         last: u64,
@@ -487,7 +493,7 @@ impl HistoryBlock {
         Ok(Some(block))
     }
 
-    /// The block behind this one in the chain that ends at `last`.
+    /// The block after this one in the chain that ends at `last`.
     pub(super) fn next(&self, scratch: &Scratch, last: u64) -> Result<Option<Self>, BookError> {
         if self.offset == last {
             return Ok(None);
@@ -496,7 +502,7 @@ impl HistoryBlock {
     }
 }
 
-/// HistoryBlocks on their way to the scratch file: written together, linked to what is there.
+/// Blocks on their way to the scratch file: written together, linked to the blocks that are there.
 pub(super) struct HistoryBlocks<'a> {
     scratch: &'a Scratch,
     base: u64,
@@ -508,7 +514,7 @@ impl<'a> HistoryBlocks<'a> {
         Self { scratch, base: scratch.end(), bytes: Vec::new() }
     }
 
-    /// Adds a block behind `last` and answers where it will stand. At most one block an account, and no empty one.
+    /// Adds a block after `last` and returns the offset that it will have. At most one block an account, and no empty one.
     pub(super) fn push(&mut self, last: Option<u64>, rows: &[HistoryRow]) -> Result<u64, BookError> {
         let offset = self.base + self.bytes.len() as u64;
         let (jump, number) = match last {
@@ -529,7 +535,7 @@ impl<'a> HistoryBlocks<'a> {
         Ok(offset)
     }
 
-    /// Where a block behind `last` jumps to: as far again as `last` does, if `last` and its own target jump equally far.
+    /// The jump of the block after `last`: the target of the target of `last`, if both of these jumps are equally long, else `last`.
     fn jump_over(&self, last: &HistoryBlock) -> Result<u64, BookError> {
         let Some(jump) = last.jump else { return Ok(last.offset) };
         let middle = HistoryBlock::read(self.scratch, jump)?;

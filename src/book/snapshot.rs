@@ -1,7 +1,7 @@
-//! Snapshots: a book at one moment, so that opening replays only what came later. Format: docs/books.md.
+//! Snapshots: a book at one moment, so that opening replays only later events. Format: docs/books.md.
 //!
-//! Touches `snapshot-*.snap` files. Promises: a snapshot is written from an [`StateImage`] and read into a [`BookState`] as a
-//! stream, so neither takes memory for the history inside; one that is written is durable before the older ones go.
+//! Touches `snapshot-*.snap` files. Guarantees: a snapshot is written from a [`StateImage`] and read into a [`BookState`] as a
+//! stream, so neither needs memory for the history; a new snapshot is durable before older ones are deleted.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -115,7 +115,7 @@ fn write_json(out: &mut Checksummed<'_>, image: &StateImage, keys: &KeysImage) -
     }
     out.text("],\"cap\":")?;
     out.json(&keys.cap)?;
-    // Of an id that was used twice both are written, the later behind the earlier, which is the one readers keep.
+    // An id that was used twice is written twice, the later use last, because readers keep the last.
     out.text("},\"txids\":{")?;
     let mut txids = 0;
     image.each_txid(|txid, seq, position| {
@@ -141,7 +141,7 @@ fn comma(out: &mut Checksummed<'_>, number: usize) -> Result<(), BookError> {
     if number > 0 { out.text(",") } else { Ok(()) }
 }
 
-/// Reads a snapshot of event `last` into a new state and new keys. Positions and segments are not in it.
+/// Reads a snapshot of event `last` into a new state and new keys. It has neither positions nor segments.
 pub(super) fn load(
     path: &Path,
     last: Seq,
@@ -286,7 +286,7 @@ impl<'de> Visitor<'de> for AccountSeed<'_> {
                 "cfg" => cfg = Some(fields.next_value()?),
                 "raw_balance" => raw = Some(fields.next_value()?),
                 "updated_seq" => updated_seq = Some(fields.next_value()?),
-                // Written last, so that they need not be collected before it is known whose they are.
+                // They come last, so that their account is known when they are read.
                 "postings" => {
                     let (Some(def), Some(cfg)) = (&def, &cfg) else {
                         return Err(A::Error::custom("postings stand before their account's definition"));

@@ -1,8 +1,8 @@
-//! What a book amounts to: accounts, sums, and where its events stand. Made by replaying events, changed by the writer.
+//! The state of a book: accounts, sums, and the positions of its events. Replaying makes it, and the writer changes it.
 //!
-//! Touches only the scratch file. Promises: memory follows the number of accounts, not of events: what a posting or an
-//! event adds is moved to the scratch file every [`FLUSH_EVENTS`]; and a reader that copied an [`AccountView`] reads a
-//! history without holding up the writer.
+//! Touches only the scratch file. Guarantees: memory grows with the number of accounts and not with the number of events, because
+//! the details of postings and events move to the scratch file every [`FLUSH_EVENTS`]; a reader with a copy of an [`AccountView`] reads a
+//! history while the writer goes on.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -16,10 +16,10 @@ use uuid::Uuid;
 use super::error::BookError;
 use super::scratch::{self, HistoryBlock, HistoryBlocks, HistoryRow, Positions, Scratch, SeqIndex};
 
-/// Events, or postings, after which their details leave memory.
+/// Number of events, or of postings, after which their details move out of memory.
 const FLUSH_EVENTS: usize = 1 << 16;
 
-/// Where the frame of an event stands.
+/// The position of an event's frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct FramePos {
     /// The first number of the segment, which names it.
@@ -28,7 +28,7 @@ pub(super) struct FramePos {
     pub offset: u64,
 }
 
-/// One posting as it changes a state.
+/// The parts of a posting that change a state.
 pub(super) struct PostingRef<'a> {
     pub book: &'a str,
     pub path: &'a str,
@@ -48,7 +48,7 @@ pub(super) struct Account {
     pub updated_seq: Seq,
     /// The last block of its history in the scratch file.
     last_block: Option<u64>,
-    /// Its history behind that.
+    /// Its history after that block.
     recent: Vec<HistoryRow>,
 }
 
@@ -58,7 +58,7 @@ impl Account {
     }
 }
 
-/// What callers are told of a debit-positive balance. `None` for the smallest integer on the credit side.
+/// The balance on the account's normal side. `None` for the smallest integer on the credit side, which has no negative.
 pub(super) fn effective(raw: i64, cfg: &AccountCfg) -> Option<i64> {
     if cfg.normal_side == Some(Direction::Credit) { raw.checked_neg() } else { Some(raw) }
 }
@@ -70,7 +70,7 @@ pub(super) struct BookState {
     pub next_seq: Seq,
     pub last_at: Option<DateTime<Utc>>,
     accounts: Vec<Account>,
-    /// Index in `accounts` by path, by book: all but a handful of accounts are of one book.
+    /// Index in `accounts` by path, by book. Nearly all accounts are of one book.
     ids: HashMap<String, HashMap<String, u32>>,
     /// Debits and credits by asset.
     sums: HashMap<String, (i64, i64)>,
@@ -82,7 +82,7 @@ pub(super) struct BookState {
     touched: Vec<u32>,
     recent_rows: usize,
     scratch: Option<Arc<Scratch>>,
-    /// After a failed flush memory is let grow before the next attempt.
+    /// Number of details at which a flush is due; doubled after a failed flush.
     flush_at: usize,
 }
 
@@ -124,7 +124,7 @@ impl BookState {
         self.accounts.iter()
     }
 
-    /// Makes an account known; of one that is known already nothing changes.
+    /// Adds an account, unless it is known.
     pub(super) fn add_account(&mut self, def: &AccountDef, cfg: &AccountCfg) {
         if self.find(&def.id.book.0, &def.id.path).is_some() {
             return;
@@ -139,12 +139,12 @@ impl BookState {
         self.accounts.push(Account::new(def.clone(), cfg.clone()));
     }
 
-    /// Notes that the next segment begins with the event `base`.
+    /// Adds the segment that begins with the event `base`.
     pub(super) fn add_segment(&mut self, base: Seq) {
         self.bases.push(base);
     }
 
-    /// Notes where the next event stands; its numbers and times are noted by [`BookState::advance`].
+    /// Adds the position of the next event; [`BookState::advance`] counts the event.
     pub(super) fn add_position(&mut self, offset: u64) {
         self.positions.push(offset);
     }
@@ -155,15 +155,15 @@ impl BookState {
         self.last_at = Some(at);
     }
 
-    /// Notes which transaction an event is.
+    /// Adds the transaction id of an event.
     pub(super) fn add_txid(&mut self, txid: Uuid, seq: Seq) {
         self.txids.insert(txid.as_u128(), seq);
     }
 
-    /// Applies a posted transaction. Accounts that are unknown are passed over, as nobody could have posted to them.
+    /// Applies a posted transaction. Postings to unknown accounts change only the sums; no store accepts such a posting.
     ///
     /// # Errors
-    /// The account whose balance leaves the 64-bit range; the state is then of no use.
+    /// The account whose balance leaves the 64-bit range. The state cannot be used afterwards.
     pub(super) fn post<'a>(
         &mut self,
         seq: Seq,
@@ -208,25 +208,25 @@ impl BookState {
         self.recent_rows += 1;
     }
 
-    /// Takes over an account as a snapshot describes it; its history is added by [`BookState::add_row`].
+    /// Sets the balance of an account to that of a snapshot; [`BookState::add_row`] adds its history.
     pub(super) fn restore_account(&mut self, index: u32, raw: i64, updated_seq: Seq) {
         let account = &mut self.accounts[index as usize];
         account.raw = raw;
         account.updated_seq = updated_seq;
     }
 
-    /// Takes over an asset's sums as a snapshot states them.
+    /// Sets the sums of an asset to those of a snapshot.
     pub(super) fn restore_sums(&mut self, asset: String, debits: i64, credits: i64) {
         self.sums.insert(asset, (debits, credits));
     }
 
-    /// Whether enough is in memory to be moved out.
+    /// Whether enough details are in memory for a flush.
     pub(super) fn is_flush_due(&self) -> bool {
         let most = self.positions.recent_len().max(self.recent_rows).max(self.txids.recent_len());
         most >= self.flush_at
     }
 
-    /// The scratch file, made on first use.
+    /// The scratch file, created on first use.
     pub(super) fn scratch(&mut self) -> Result<Arc<Scratch>, BookError> {
         if let Some(scratch) = &self.scratch {
             return Ok(Arc::clone(scratch));
@@ -252,7 +252,7 @@ impl BookState {
         }
     }
 
-    /// [`BookState::flush`] with the mergers it makes due, for the time before the book is open.
+    /// [`BookState::flush`], and the mergers that are then due, for the time before the book is open.
     pub(super) fn tidy(&mut self) {
         self.flush();
         while let Some((scratch, older, newer)) = self.merge_due() {
@@ -286,18 +286,18 @@ impl BookState {
         self.txids.flush(&scratch)
     }
 
-    /// Two runs of the transaction index that should be merged, and the file they lie in.
+    /// Two runs of the transaction index that are due to be merged, and their file.
     pub(super) fn merge_due(&self) -> Option<(Arc<Scratch>, Arc<scratch::IndexRun>, Arc<scratch::IndexRun>)> {
         let (older, newer) = self.txids.merge_due()?;
         Some((Arc::clone(self.scratch.as_ref()?), older, newer))
     }
 
-    /// Puts their merger in their place.
+    /// Replaces the two runs by their merger.
     pub(super) fn install_merged(&mut self, merged: scratch::IndexRun) {
         self.txids.install(merged);
     }
 
-    /// Where event `seq` stands. It must have been applied.
+    /// The position of event `seq`, which must have been applied.
     pub(super) fn position(&self, seq: Seq) -> Result<FramePos, BookError> {
         let base = self.bases[self.bases.partition_point(|base| *base <= seq) - 1];
         Ok(FramePos { base, offset: self.positions.get(self.scratch_if_any(), seq)? })
@@ -337,7 +337,7 @@ impl BookState {
         rows_of(&self.sums)
     }
 
-    /// Copies what is needed to read the histories of all accounts and all positions as they are now.
+    /// A copy of what is needed to read all histories and positions as they are now.
     pub(super) fn image(&self) -> StateImage {
         StateImage {
             next_seq: self.next_seq,
@@ -351,13 +351,13 @@ impl BookState {
         }
     }
 
-    /// Copies what is needed to find the last posting for which `early` holds; see [`AccountView::last`].
+    /// A view for [`AccountView::last`] with the same `early`.
     pub(super) fn view_before(&self, index: u32, early: impl Fn(&HistoryRow) -> bool) -> AccountView {
         let recent = &self.account(index).recent;
         self.view(index, recent[..recent.partition_point(early)].last().copied().into_iter().collect())
     }
 
-    /// Copies what is needed to read a page of postings; see [`AccountView::page`].
+    /// A view for [`AccountView::page`] with the same `after` and `limit`.
     pub(super) fn view_page(&self, index: u32, after: Seq, limit: usize) -> AccountView {
         let mut page = Page { after, limit, rows: Vec::new(), events: 0 };
         page.take(&self.account(index).recent);
@@ -386,7 +386,7 @@ pub(super) fn add_to_side(sums: &mut (i64, i64), minor: i64, credit: bool) {
     *side = side.saturating_add(minor);
 }
 
-/// Sums as the store answers them.
+/// Sums as rows of a trial balance.
 pub(super) fn rows_of(sums: &HashMap<String, (i64, i64)>) -> Vec<TrialBalanceRow> {
     let mut rows: Vec<_> = sums
         .iter()
@@ -466,7 +466,7 @@ pub(super) struct AccountView {
 }
 
 impl AccountView {
-    /// The last posting for which `early` holds; it must hold for every posting before one it holds for.
+    /// The last posting for which `early` holds. When it holds for a posting, it must hold for every earlier one.
     pub(super) fn last(&self, early: impl Fn(&HistoryRow) -> bool) -> Result<Option<HistoryRow>, BookError> {
         if let Some(row) = self.recent.last() {
             return Ok(Some(*row));
@@ -480,11 +480,11 @@ impl AccountView {
         Ok(Some(rows[end - 1]))
     }
 
-    /// Postings behind event `after`, of at most `limit` events, none of them split.
+    /// Postings after event `after`, of at most `limit` events, none of them split.
     pub(super) fn page(&self, after: Seq, limit: usize) -> Result<Vec<HistoryRow>, BookError> {
         let mut page = Page { after, limit, rows: Vec::new(), events: 0 };
         if let (Some(scratch), Some(last)) = (&self.scratch, self.last_block) {
-            // The block in which `after` stands, or the first.
+            // The block that has `after`, or the first.
             let mut block = match HistoryBlock::find(scratch, last, |block| block.first.seq <= after)? {
                 None => HistoryBlock::find(scratch, last, |block| block.is_first())?,
                 found => found,
@@ -509,7 +509,7 @@ struct Page {
 }
 
 impl Page {
-    /// Adds rows; answers whether more are wanted.
+    /// Adds rows; returns whether the page has room for more.
     fn take(&mut self, rows: &[HistoryRow]) -> bool {
         for row in &rows[rows.partition_point(|row| row.seq <= self.after)..] {
             if self.rows.last().is_none_or(|last| last.seq != row.seq) {

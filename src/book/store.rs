@@ -32,10 +32,10 @@ use super::scratch::HistoryRow;
 use super::state::{PostingRef, add_to_side, effective, rows_of};
 use super::subscribe;
 
-/// An append-log implementation of [`Store`]: one log a book, group commit, answers after the sync.
+/// An append-log implementation of [`Store`]: one log a book, one sync for a batch of commits, and no answer before it.
 ///
-/// Its methods need a tokio runtime. One store at a time can have a directory open. Dropping it finishes what is queued
-/// and releases the directory, and blocks the thread meanwhile; [`LogTaleaStore::shutdown`] does the same without blocking it.
+/// Its methods need a tokio runtime. One store at a time can have a directory open. Dropping the store finishes queued work
+/// and releases the directory, and blocks the thread meanwhile; [`LogTaleaStore::shutdown`] does the same without blocking.
 #[derive(Debug)]
 pub struct LogTaleaStore {
     pub(super) books: Arc<Books>,
@@ -45,8 +45,7 @@ impl LogTaleaStore {
     /// Opens the store in `directory` with default options, creating it when it is missing.
     ///
     /// # Errors
-    /// `StoreError::Io` with a [`BookError`] inside: the directory is in use, or its logs are damaged in a way that must
-    /// not be repaired.
+    /// `StoreError::Io` with a [`BookError`] inside: the directory is in use, or a log is damaged before its end.
     pub async fn open(directory: &Path) -> Result<Self, StoreError> {
         Self::open_with(directory, LogStoreOptions::default()).await
     }
@@ -61,13 +60,13 @@ impl LogTaleaStore {
         Ok(Self { books: Arc::new(books) })
     }
 
-    /// What opening the store cut or renamed; empty when all was sound.
+    /// What opening the store cut or renamed; empty when every file was sound.
     pub fn recovery(&self) -> &BookRecoveryReport {
         &self.books.recovery
     }
 
-    /// Writes a snapshot of a book; it is durable on return. Of a book without events, and of `_system`, whose
-    /// registrations are always read from the log, none is written.
+    /// Writes a snapshot of a book, durably. A book without events gets none, and neither does `_system`, because its
+    /// registrations are always read from the log.
     ///
     /// # Errors
     /// `StoreError::Io`: no such book, shut down, or writing failed.
@@ -87,7 +86,7 @@ impl LogTaleaStore {
         Ok(names)
     }
 
-    /// The accounts of a book as they were opened, in the order of their opening; none of an unknown book.
+    /// The accounts of a book as they were opened, in the order of their opening; empty for an unknown book.
     ///
     /// # Errors
     /// `StoreError::Io`: bad name, or shut down.
@@ -110,7 +109,7 @@ impl LogTaleaStore {
         Ok(state.accounts().skip(from).take(limit).map(|account| Arc::clone(&account.opened)).collect())
     }
 
-    /// Events of a book from `from` on, at most `limit`, as many as make up a page in memory.
+    /// Events of a book from `from` on, at most `limit`, and at most a page of bytes.
     #[cfg(feature = "cli")]
     pub(crate) async fn event_page(
         &self,
@@ -129,15 +128,15 @@ impl LogTaleaStore {
         assets
     }
 
-    /// Refuses new work, finishes what is queued, ends subscriptions, and releases the directory. May be called again, and
-    /// by several at once: the directory is released when all of them return.
+    /// Refuses new work, finishes queued work, ends subscriptions, and releases the directory. May be called again, and
+    /// by several callers at once: the directory is released before any of them returns.
     pub async fn shutdown(&self) {
         let books = Arc::clone(&self.books);
         let ended = blocking(move || {
             books.shut_down();
             Ok(())
         });
-        // It reports nothing; a runtime that is going down cannot run it, and dropping the store does the same.
+        // A runtime that is shutting down cannot run this; dropping the store does the same.
         let _ = ended.await;
     }
 }
@@ -160,7 +159,7 @@ async fn ask<T>(
 
 async fn submit(queues: Vec<(Arc<OpenBook>, Vec<Job>)>) {
     for (book, jobs) in queues {
-        // Jobs that are not taken drop their replies, which is what their callers are told of.
+        // A job that is not queued drops its reply, and its caller gets the error from there.
         let _ = book.submit(jobs).await;
     }
 }
@@ -175,7 +174,7 @@ async fn answered<T>(
 #[async_trait]
 impl Store for LogTaleaStore {
     async fn register_asset(&self, asset: &AssetDef) -> Result<(), StoreError> {
-        // Says so after shutdown, whatever is known.
+        // Fails after shutdown, even for a known asset.
         self.books.find(SYSTEM_BOOK)?;
         let known = self.books.assets().get(&asset.id).cloned();
         match known {
@@ -208,8 +207,7 @@ impl Store for LogTaleaStore {
     async fn commit_batch(&self, transactions: &[Transaction]) -> Vec<Result<Committed, StoreError>> {
         let mut queues: Vec<(Arc<OpenBook>, Vec<Job>)> = Vec::new();
         let mut waiting = Vec::with_capacity(transactions.len());
-        // What the jobs in `queues` weigh together: what is written is made of the transactions piece by piece, in step with
-        // the writers.
+        // The weight of the jobs in `queues`: drafts are made piece by piece, in step with the writers.
         let mut pending = 0;
         for transaction in transactions {
             let book = match self.books.book_for(transaction).await {
@@ -348,7 +346,7 @@ impl Store for LogTaleaStore {
                 return Ok(Vec::new());
             }
             let mut reader = reader(&book.view, 1, last)?;
-            // Times never go back, so nothing behind the first later event counts.
+            // Times never go back, so no event after the first later one counts.
             while let Some(event) = reader.next_event()?.filter(|event| event.at <= time) {
                 let LedgerEvent::TransactionPosted(transaction) = event.event else { continue };
                 for posting in transaction.postings.iter().map(PostingRef::from) {

@@ -1,10 +1,10 @@
-//! Subscriptions: a book's events from a number on, for ever, read from the log as they become durable.
+//! Subscriptions: a book's events from a number on, without end, read from the log as they become durable.
 //!
-//! There is no feed that could overrun: a stream remembers the next number, reads pages up to the last durable event, and
-//! sleeps until that changes. It therefore has no gap and no repeat, and a slow reader costs nobody anything. Rejected:
-//! a broadcast of events, which needs exactly this behind it for readers that fall behind.
+//! A stream remembers the next number, reads pages up to the last durable event, and
+//! sleeps until that event changes. It therefore has no gap and no repeat, and a slow reader delays neither the writer nor other readers.
 //!
-//! Reads only. A stream holds neither the queue nor the lock: shutdown ends it.
+//! Reads only. Guarantees: a stream holds neither the queue nor the lock, so that shutdown ends it. Rejected:
+//! a broadcast of events, because a reader that falls behind would need the log all the same.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -20,12 +20,12 @@ use super::error::BookError;
 use super::queue::OpenBook;
 use super::view::{BookProgress, Closed};
 
-/// Events that are read at a time, unless they are longer than a page.
+/// Events that are read at a time, unless their frames exceed a page.
 const PAGE_EVENTS: usize = 512;
 
-/// Where a stream stands.
+/// The stages of a subscription.
 enum Stage {
-    /// Nothing more will be read; what is inside is still to be said.
+    /// Nothing more is read; the error, if there is one, is the last item.
     Failed(Option<BookError>),
     /// The book has no event yet.
     Waiting(watch::Receiver<Created>),
@@ -42,7 +42,7 @@ struct Subscription {
 
 /// The events of `name` from `from` on.
 pub(super) fn stream(books: Arc<Books>, name: &str, from: Seq) -> EventStream {
-    // Followed before it is looked for, so that it cannot be created in between.
+    // Follows creations before the lookup, so that a book that is created in between is noticed.
     let created = books.follow();
     let stage = match check_name(name).and_then(|()| books.find(name)) {
         Ok(Some(book)) => reading(book),

@@ -1,6 +1,6 @@
 //! Times as logs and snapshots write them, read fast: most of what opening a book parses is times.
 //!
-//! Touches nothing. Promises: [`read`] accepts and answers exactly what chrono's own `Deserialize` does.
+//! Touches nothing. Guarantees: [`read`] accepts and returns exactly what chrono's own `Deserialize` does.
 
 use std::fmt;
 

@@ -1,7 +1,7 @@
-//! Deciding about a job, given the state and what was accepted before it in the same batch.
+//! Validates a job against the state and against the jobs that were accepted before it in the same batch.
 //!
-//! Touches nothing. Promises: the first reason to refuse, in the order the trait's users know; nothing is accepted that
-//! would take a balance out of range or below its floor.
+//! Touches nothing. Guarantees: the first reason for a refusal, in the order of checks that docs/books.md gives; no accepted job
+//! takes a balance out of range or below its floor.
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError};
@@ -26,7 +26,7 @@ impl<'a> From<&'a Posting> for PostingRef<'a> {
     }
 }
 
-/// What the accepted part of a batch would make of the state.
+/// The changes that the accepted jobs of a batch will make to the state.
 #[derive(Default)]
 pub(super) struct Overlay {
     pub(super) raw: HashMap<u32, i64>,
@@ -39,7 +39,7 @@ pub(super) struct Overlay {
 }
 
 impl Overlay {
-    /// The index of an account: those opened in this batch follow those of the state.
+    /// The index of an account. Accounts that this batch opens follow those of the state.
     pub(super) fn find(&self, state: &BookState, id: &AccountId) -> Option<u32> {
         state.find(&id.book.0, &id.path).or_else(|| {
             let at = self.opened_at.get(id)?;
@@ -47,7 +47,7 @@ impl Overlay {
         })
     }
 
-    /// Accepts an account that [`Overlay::find`] does not know.
+    /// Adds an account that [`Overlay::find`] does not find.
     pub(super) fn open(&mut self, def: &AccountDef, cfg: &AccountCfg) {
         self.opened_at.insert(def.id.clone(), self.opened.len());
         self.opened.push((def.clone(), cfg.clone()));
@@ -78,7 +78,7 @@ impl Overlay {
         here.cloned().or_else(|| assets.read().unwrap_or_else(PoisonError::into_inner).get(id).cloned())
     }
 
-    /// Decides about a transaction whose key is free; answers the balances it would leave.
+    /// Validates a transaction whose key is free; returns the balances after it.
     pub(super) fn validate(&self, state: &BookState, draft: &Draft) -> Result<Vec<(u32, i64)>, StoreError> {
         if draft.book.is_reserved() {
             return Err(StoreError::InvalidBook(draft.book.clone()));
@@ -108,7 +108,7 @@ impl Overlay {
             });
             let credit = posting.direction == Direction::Credit;
             balances[at].1 = add(balances[at].1, posting.amount.minor(), credit)
-                // The smallest integer has no negative, which the other side of the book would show.
+                // The smallest integer has no negative for the balance on the other side.
                 .filter(|raw| *raw != i64::MIN)
                 .ok_or_else(|| BookError::Overflow { account: posting.account.clone() })?;
         }

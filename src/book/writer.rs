@@ -1,8 +1,8 @@
-//! The writer of a book: batch by batch it decides, appends, syncs once, applies, publishes and answers; docs/books.md.
+//! The writer of a book. For each batch it validates, appends, syncs once, applies, publishes and answers; docs/books.md.
 //!
-//! Appends to segments, begins new ones, and starts snapshots. Promises: no answer leaves before its batch is synced; after
-//! a failed write or sync nothing of the batch was acknowledged, the log is cut back to where the batch began, and the
-//! caller lets no other batch through.
+//! Appends to segments, begins new ones, and starts snapshots. Guarantees: no answer is sent before its batch is synced; after
+//! a failed write or sync no job of the batch is acknowledged, the log is cut back to where the batch began, and the
+//! caller writes no other batch.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -29,7 +29,7 @@ use crate::disk;
 /// Capacity that the buffer for frames keeps between batches.
 const BUFFER_KEPT_BYTES: usize = 1 << 20;
 
-/// What only the writer's thread touches.
+/// The writer of a book; only its thread uses it.
 #[derive(Debug)]
 pub(super) struct BookWriter {
     keys: Keys,
@@ -82,7 +82,7 @@ impl PendingAnswer {
     }
 }
 
-/// What a batch has come to.
+/// A batch while it is written.
 #[derive(Default)]
 struct JobBatch {
     overlay: Overlay,
@@ -90,7 +90,7 @@ struct JobBatch {
     outcomes: Vec<KeyOutcome>,
     answers: Vec<PendingAnswer>,
     snapshots: Vec<Reply<()>>,
-    /// Events whose frames begin a segment, and every event's place.
+    /// Events whose frames begin a segment, and the offset of every event.
     segments: Vec<Seq>,
     offsets: Vec<u64>,
 }
@@ -113,15 +113,15 @@ impl BookWriter {
         (writer, state)
     }
 
-    /// The thread that writes a snapshot, if there is one, to be waited for.
+    /// The thread that writes a snapshot, if there is one, for the caller to join.
     pub(super) fn take_snapshot_thread(&mut self) -> Option<JoinHandle<()>> {
         self.snapshot.take()
     }
 
-    /// Decides, writes, syncs, applies, publishes and answers.
+    /// Validates, writes, syncs, applies, publishes and answers.
     ///
     /// # Errors
-    /// When something could not be written: then nothing of the batch was acknowledged.
+    /// When a write or a sync fails: then no job of the batch is acknowledged.
     pub(super) fn batch(&mut self, book: &BookView, jobs: Vec<Job>) -> Result<(), BookError> {
         let mut batch = JobBatch::default();
         let start_bytes = self.active_len_bytes;
@@ -152,7 +152,7 @@ impl BookWriter {
         let mut next = state.next_seq;
         let mut failed = None;
         for job in jobs {
-            // After a failure the rest of the batch is only collected, to be refused.
+            // After a failure the rest of the batch is collected only to be refused.
             if failed.is_some() {
                 batch.collect(job);
                 continue;
@@ -179,7 +179,7 @@ impl BookWriter {
         }
     }
 
-    /// Decides about one job: what to write, or nothing when its answer stands already.
+    /// Validates one job; returns what to write, or `None` when nothing is to be written.
     fn decide(
         &self,
         book: &BookView,
@@ -208,7 +208,7 @@ impl BookWriter {
                         },
                         Err(error) => Err(error),
                     },
-                    // Whether the key is known cannot be said, so it is not taken for a new one.
+                    // The key may be known, so it must not count as a new one.
                     Err(error) => Err(error.into()),
                 };
                 batch.answers.push(PendingAnswer::Committed(reply, answer));
@@ -276,11 +276,11 @@ impl BookWriter {
         Ok(())
     }
 
-    /// Cuts the log back to where a failed batch began: after a failed sync a later one can succeed without having written
-    /// anything, so bytes that are left would be answered from and then lost.
+    /// Cuts the log back to where a failed batch began. After a failed sync a later one can succeed without having written
+    /// anything, so events in bytes that stay could be acknowledged and then lost.
     ///
-    /// The segments that the batch began go first, the last one before the others, each for good: whatever a crash leaves
-    /// of this is a log without a gap.
+    /// The segments that the batch began are deleted first, in descending order, each durably, because a crash in between must leave
+    /// a log without a gap.
     fn take_back(&mut self, book: &BookView, start_bytes: u64, begun: &[Seq]) -> Result<(), BookError> {
         self.buffer.clear();
         for base in begun.iter().rev() {
@@ -334,18 +334,18 @@ impl BookWriter {
                     state.advance(seq, at);
                 }
                 Change::Registered(asset) => {
-                    // Here and not by the caller, who may have gone: what is in the log is known.
+                    // Not by the caller, who may have stopped waiting: an asset in the log is registered.
                     let mut assets = book.assets.write().unwrap_or_else(PoisonError::into_inner);
                     assets.insert(asset.id.clone(), asset);
                     state.advance(seq, at);
                 }
             }
         }
-        // Readers ask for progress first, then for the state, so the state must not be behind.
+        // Last, because a reader that asks for progress and then for the state must find the event in the state.
         book.progress.send_modify(|progress| progress.last = last);
     }
 
-    /// Moves out of memory what has become too much. Nothing here can fail a commit.
+    /// Moves keys and details out of memory when they are due. Failures are logged and fail no commit.
     fn tidy(&mut self, book: &BookView) {
         if self.keys.is_spill_due() {
             let scratch = book.state.write().unwrap_or_else(PoisonError::into_inner).scratch();
@@ -371,7 +371,7 @@ impl BookWriter {
         }
     }
 
-    /// Starts a snapshot if one was asked for or is due; it is written by a thread of its own.
+    /// Starts a snapshot if one was asked for or is due; a thread of its own writes it.
     fn take_snapshots(&mut self, book: &BookView, replies: Vec<Reply<()>>) {
         let is_running = self.snapshot.as_ref().is_some_and(|thread| !thread.is_finished());
         let is_due = self.snapshot_every > 0 && self.events_since_snapshot >= self.snapshot_every;
@@ -390,7 +390,7 @@ impl BookWriter {
         let keys = KeysImage::of(&self.keys);
         let directory = book.directory.clone();
         let name = book.name.clone();
-        // A thread that does not start takes what it was given with it, and its callers want to know why.
+        // Shared, because a thread that does not start drops its closure, and the callers need the reason.
         let replies = Arc::new(Mutex::new(replies));
         let answer = {
             let replies = Arc::clone(&replies);

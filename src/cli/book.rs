@@ -421,7 +421,7 @@ fn tell(report: &BookRecoveryReport) {
 
 fn require_books(directory: &Path) -> anyhow::Result<()> {
     super::must_exist(directory, "book store", "`burn book init`", &["books", "LOCK"])?;
-    // A LOCK alone is that of a store whose empty directory somebody took; one beside other files is a journal's.
+    // A LOCK alone is left of a store whose empty directory was deleted; one among other files is a journal's.
     let is_alone = || std::fs::read_dir(directory).is_ok_and(|entries| entries.count() == 1);
     if !directory.join("books").exists() && !is_alone() {
         bail!("there is no book store at {}; `burn book init` makes one", directory.display());
@@ -469,6 +469,7 @@ fn class(error: &StoreError) -> &'static str {
 }
 
 async fn init(common: &Common) -> anyhow::Result<()> {
+    refuse_foreign(&common.dir)?;
     let store = LogTaleaStore::open(&common.dir).await?;
     tell(store.recovery());
     let books = user_books(&store)?;
@@ -491,6 +492,21 @@ async fn init(common: &Common) -> anyhow::Result<()> {
         print_json(&json!({"directory": common.dir, "books": books, "recovery": recovery}))?;
     }
     Ok(())
+}
+
+/// Refuses a directory that has files and is no book store: a store among the files of another program, such as a journal,
+/// would share its `LOCK`.
+fn refuse_foreign(directory: &Path) -> anyhow::Result<()> {
+    let Ok(entries) = std::fs::read_dir(directory) else { return Ok(()) };
+    let is_ours = |name: &std::ffi::OsStr| name == "books" || name == "LOCK";
+    let names: Vec<_> = entries.filter_map(|entry| entry.ok().map(|entry| entry.file_name())).collect();
+    if names.iter().any(|name| name == "books") || names.iter().all(|name| is_ours(name)) {
+        return Ok(());
+    }
+    bail!(
+        "{} has files and no book store; nothing was changed: choose another directory or an empty one",
+        directory.display()
+    )
 }
 
 fn user_books(store: &LogTaleaStore) -> anyhow::Result<Vec<String>> {

@@ -1,7 +1,7 @@
 //! `burn journal`: append to, read, drain, look at, recover and clean up a write-ahead log.
 //!
-//! May touch: the journal's directory, standard input and output. Promises: an offset is printed only for a record on
-//! stable storage; reading and looking take no lock; with `--json` nothing but one document goes to standard output.
+//! May touch: the journal's directory, standard input and output. Guarantees: an offset is printed only for a record on
+//! stable storage; `read` and `status` take no lock; with `--json` only one document goes to standard output.
 
 use std::fmt::Write as _;
 use std::io::{self, BufRead, Write};
@@ -91,7 +91,7 @@ enum JournalCommand {
     Get(get::GetArgs),
     /// Check every record; cut off torn writes, and set damage aside when asked.
     ///
-    /// Whatever is cut off or stepped over is first saved under quarantine/ in the journal's directory.
+    /// Bytes that are cut off or stepped over are first saved under quarantine/ in the journal's directory.
     #[command(after_help = "Examples:
   burn journal recover ./log
   burn journal recover ./log --skip-corrupt --json")]
@@ -231,7 +231,7 @@ fn read_lines(dir: &Path, from: Option<u64>, follow: bool) -> anyhow::Result<()>
         }
         output.flush().context(STDOUT)?;
         if is_first {
-            // Where it is known that there was more, the end is no end. What a writer loses later it tells itself.
+            // The end is an error where records after it are known to be lost. A writer reports later losses itself.
             refuse_lost_end(dir, reader.lost_end()?)?;
             is_first = false;
         }
@@ -281,7 +281,7 @@ fn read_json(dir: &Path, from: Option<u64>) -> anyhow::Result<()> {
     };
     write!(output, "],\"next\":{offset}").context(STDOUT)?;
     if let Err(error) = &ended {
-        // Records before it were good, and stand on stdout already: the document says where and why it ends.
+        // The good records before it are printed already, so the document says where and why it ends.
         write!(output, ",\"error\":{}", json!(failure(error))).context(STDOUT)?;
     }
     writeln!(output, "}}").and_then(|()| output.flush()).context(STDOUT)?;
@@ -404,7 +404,7 @@ fn report_text(report: &RecoveryReport) -> String {
     text
 }
 
-/// The sentence for a range that was cut off, or set aside where it stands.
+/// The sentence for a range that was cut off, or set aside in its place.
 fn changed(range: &SavedRange, is_cut: bool) -> String {
     let SavedRange { damage, len_bytes, saved } = range;
     let file = damage.segment.display();

@@ -1,7 +1,7 @@
-//! Which journal a store was filled from, and the cursor by which that journal knows the store.
+//! Binds a store to the journal that it is filled from, and to its cursor in that journal.
 //!
-//! May touch: cursors of the journal. Promises: a store goes on only in the journal that it was filled from, which is known
-//! by its identity; each store on disk has a cursor of its own, so that cleanup keeps what any of them has not read.
+//! May touch: cursors of the journal. Guarantees: a store continues only in the journal that it was filled from, by the
+//! identity of that journal; each store on disk has a cursor of its own, so that cleanup keeps records that any store has not read.
 
 use std::path::{Path, PathBuf};
 
@@ -13,10 +13,10 @@ use crate::journal::{Cursor, CursorStatus, JournalError, JournalReader, cursors,
 /// Name of the cursor of a store without a path, and of all stores of earlier programs.
 const SHARED_CURSOR: &str = "ingest";
 
-/// Key of the cursor in the store: where draining goes on, 8 bytes little endian.
+/// Key of the offset where draining continues, 8 bytes little endian.
 const OFFSET_KEY: &[u8] = b"C:offset";
 
-/// Key of the journal in the store: its identity, 16 bytes big endian, and its path when it was drained last.
+/// Key of the journal: its identity, 16 bytes big endian, and its path when it was drained last.
 const JOURNAL_KEY: &[u8] = b"C:journal";
 const IDENTITY_LEN: usize = 16;
 
@@ -24,14 +24,15 @@ const IDENTITY_LEN: usize = 16;
 pub(super) struct Binding {
     store: Option<PathBuf>,
     journal: PathBuf,
-    /// Identity of the journal; none as long as there is no journal and the store has nothing.
+    /// Identity of the journal; none as long as there is no journal and the store is empty.
     identity: Option<u128>,
-    /// Where the journal was that the store says it was filled from.
+    /// The path of its journal that the store has.
     filled_from: Option<PathBuf>,
 }
 
 impl Binding {
-    /// Binds `store` to the journal of `reader`. Answers where draining goes on, too, and the store's cursor, which stands there.
+    /// Binds `store` to the journal of `reader`. Also returns the store's cursor and the offset where draining continues, at which the
+    /// cursor is.
     pub(super) fn open<S: KVStore>(
         reader: &mut JournalReader,
         store: &S,
@@ -66,11 +67,11 @@ impl Binding {
         }
         let mut cursor = Cursor::open(&directory, &name)?;
         if cursor.offset() != offset {
-            // A crash came between the store's cursor and the journal's, or the store was put back or thrown away.
+            // A crash came between the two cursors, or the store was restored from a copy or deleted.
             cursor.set(offset)?;
         }
         if let Some(adopted) = adopted {
-            // From here on the store's own cursor speaks for it, so a crash before it is bound does no harm.
+            // From here on the store has a cursor of its own, so a crash before it is bound does no harm.
             if adopted.name != name && adopted.offset == offset {
                 Cursor::open(&directory, &adopted.name)?.delete()?;
             }
@@ -95,8 +96,8 @@ impl Binding {
         Ok(())
     }
 
-    /// As [`Binding::check`], for records that were read: a journal with records has an identity, unless an earlier program
-    /// holds it.
+    /// As [`Binding::check`], after records were read: a journal with records has an identity, unless an earlier program
+    /// has it open.
     pub(super) fn check_records(&mut self) -> Result<(), IngestError> {
         self.check()?;
         match self.identity {
@@ -105,7 +106,7 @@ impl Binding {
         }
     }
 
-    /// What the store keeps of where it goes on: set in one transaction.
+    /// The entries of journal and offset, which one transaction sets.
     pub(super) fn entries(&self, next: u64) -> [KeyValue; 2] {
         let identity = self.identity.unwrap_or_default().to_be_bytes();
         let path = self.journal.to_string_lossy();
@@ -115,8 +116,8 @@ impl Binding {
         ]
     }
 
-    /// Takes a store of an earlier program, which kept an offset and no journal, for one of this journal, if a cursor there
-    /// stands at the offset, or one batch before it as a crash leaves it. Answers that cursor.
+    /// Accepts a store of an earlier program, which kept an offset and no journal, if a cursor of this journal is
+    /// at that offset, or at most one batch before it, where a crash leaves it. Returns that cursor.
     fn adopt(
         &self,
         reader: &mut JournalReader,
@@ -155,12 +156,12 @@ impl Binding {
     }
 }
 
-/// The path by which a directory is known, whatever it is called from where.
+/// The canonical path of a directory.
 fn resolved(path: &Path) -> PathBuf {
     std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned())
 }
 
-/// Name of a store's cursor: what people know the store by, and a hash of its path.
+/// Name of a store's cursor: the name of the store's directory, for people, and a hash of its path.
 fn cursor_name(store: Option<&Path>) -> String {
     let Some(store) = store else { return SHARED_CURSOR.to_owned() };
     let name = store.file_name().unwrap_or_default().to_string_lossy();

@@ -1,10 +1,10 @@
-//! Delivering a journal's lines to the ledger, each once, whatever crash comes between.
+//! Delivers a journal's lines to the ledger, each once, across crashes.
 //!
 //! May touch: the ledger, by its ordinary append path and under its lock, and the file `DELIVERED` in the journal's
-//! directory. Promises: a line that the ledger takes stands there once however often it arrives here. Records are known
-//! by their ids; stamps have none, so before every append a durable note says which lines are under way and how long the
-//! ledger was, and a stamp that stands behind that length is not written again. The note lies with the journal, not with
-//! the store: a store thrown away and filled anew delivers nothing twice either.
+//! directory. Guarantees: a line that the ledger accepts is there once, however often it arrives. The ledger recognises records
+//! by their ids. Stamps have none, so before every append a durable note says which lines are under way and how long the
+//! ledger was, and a stamp that is in the ledger after that length is not written again. The note is in the journal's directory and not
+//! in the store, because a store that is deleted and filled again must not deliver a line twice.
 
 use std::path::{Path, PathBuf};
 
@@ -17,7 +17,7 @@ use crate::journal::{JournalError, JournalReader};
 use crate::ledger::{AppendOptions, Batch, Ledger, LedgerError};
 use crate::lock::{LockError, with_lock_unless};
 
-/// How many bytes in front of the noted length of the ledger are hashed, at most, to know the ledger by.
+/// Most bytes before the noted length of the ledger that are hashed to recognise the ledger.
 const WITNESS_BYTES: u64 = 4096;
 
 /// Version of the note's format, docs/ingest.md.
@@ -25,7 +25,7 @@ const NOTE_VERSION: u16 = 2;
 const NOTE_LEN: usize = 80;
 const NOTE_MAGIC: [u8; 8] = *b"BURNDLVR";
 
-/// Lines could not be delivered now. They stay queued.
+/// Lines could not be delivered. They stay queued.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DeliveryError {
@@ -35,7 +35,7 @@ pub enum DeliveryError {
     /// A file operation failed.
     #[error(transparent)]
     Disk(#[from] disk::Error),
-    /// The journal could not be read, where lines were queued together with others that are delivered already.
+    /// The journal could not be read for the first lines of a batch that was delivered in part.
     #[error(transparent)]
     Journal(#[from] JournalError),
     /// The ledger's lock could not be taken.
@@ -51,8 +51,8 @@ pub enum DeliveryError {
     },
 }
 
-/// A sink that appends lines of the journal in `journal` to `ledger`, durably. Lines that are no records the ledger could
-/// take are refused for good; whatever else fails is worth another try. It stops waiting for the ledger's lock when `interrupt`
+/// A sink that appends lines of the journal in `journal` to `ledger`, durably. Lines that are no records of a ledger
+/// are refused for good; after any other failure the lines can be delivered again. The sink stops waiting for the ledger's lock when `interrupt`
 /// is requested, and the lines stay queued.
 pub fn ledger_sink(ledger: Ledger, journal: &Path, interrupt: &Interrupt) -> LedgerSink {
     let (journal, interrupt) = (journal.to_owned(), interrupt.clone());
@@ -70,14 +70,14 @@ fn deliver(
         return Ok(Delivered::default());
     };
     disk::create_dir_all(ledger.home().root())?;
-    // Under the ledger's lock its length is that in front of our append, and no other ingestor reads the note meanwhile.
+    // Under the lock the length of the ledger does not change before the append, and no other ingestor reads the note.
     with_lock_unless(&ledger.home().lock(LockName::Ledger), interrupt, |_| {
         let file = ledger.home().ledger();
         let mut before = match read_note(note)? {
             Note::None => UnderWay::nothing(),
             Note::Read(under_way) => under_way,
             Note::Damaged => {
-                // Nothing is known of these lines: each may stand anywhere in the ledger.
+                // Without a note, each of these lines may be anywhere in the ledger.
                 let unknown = UnderWay { lines: first.offset..last.offset + 1, ..UnderWay::nothing() };
                 disk::replace(note, &unknown.encode(), true)?;
                 unknown
@@ -89,17 +89,17 @@ fn deliver(
                 begun = begun_batch(journal, before.lines.start, first.offset)?;
             }
         } else {
-            // The ledger was emptied, replaced, or cut by a power failure: what it lacks it gets again.
+            // The ledger was emptied, replaced, or cut by a power failure, so the lines that it lacks are appended again.
             before = UnderWay { lines: 0..before.lines.end, ..UnderWay::nothing() };
         }
         let [mut passed, mut again, mut new] = [Batch::new(), Batch::new(), Batch::new()];
-        // What of these lines belongs to a batch that an earlier delivery began is appended as if that had been interrupted.
+        // Lines of a batch that an earlier delivery began are appended as if that delivery had been interrupted.
         let continuing = match begun.is_empty() {
             true => 0,
             false => entries.iter().take_while(|entry| entry.continues_batch).count(),
         };
         for line in &begun {
-            // What the ledger refuses was told of then.
+            // The earlier delivery reported the lines that the ledger refuses.
             let _ = again.push_line(line.as_bytes());
         }
         again.count_from_here();
@@ -108,7 +108,7 @@ fn deliver(
         for (index, entry) in entries.iter().enumerate() {
             let offset = entry.offset;
             let batch = if offset < before.lines.start {
-                // Synced to the ledger before the note was made; looked at only for what the ledger refuses.
+                // Synced to the ledger before the note was written; pushed only to find the lines that the ledger refuses.
                 &mut passed
             } else if offset < before.lines.end || index < continuing {
                 &mut again
@@ -144,8 +144,8 @@ fn deliver(
     })
 }
 
-/// The lines in front of the one at `end` that were queued in one batch with it, as far as the journal has them from `start`
-/// on; none when that is too much to deliver together, or the journal does not have it any more.
+/// The lines that were queued in one batch with the line at `end` and before that line, as far as the journal has them from `start`
+/// on; none when they are too many to deliver together, or when the journal no longer has them.
 fn begun_batch(journal: &Path, start: u64, end: u64) -> Result<Vec<String>, JournalError> {
     if end - start > TOGETHER_BYTES {
         return Ok(Vec::new());
@@ -155,7 +155,7 @@ fn begun_batch(journal: &Path, start: u64, end: u64) -> Result<Vec<String>, Jour
     while offset < end {
         let record = match reader.read(offset) {
             Ok(Some(record)) => record,
-            // A file that cannot be read now may be read at the next try; what is gone or damaged stays so.
+            // A file that cannot be read may be readable at the next attempt; a record that is lost or damaged stays so.
             Err(error @ (JournalError::Disk(_) | JournalError::Scan(_))) => return Err(error),
             Ok(None) | Err(_) => return Ok(Vec::new()),
         };
@@ -180,7 +180,7 @@ fn len_bytes(file: &Path) -> Result<u64, disk::Error> {
     }
 }
 
-/// BLAKE3 of the last bytes in front of `end`, which a ledger that is only appended to keeps; none when it is shorter.
+/// BLAKE3 of the last bytes before `end`, which do not change as long as the ledger is only appended to; none when it is shorter.
 fn witness(ledger: &Path, end: u64) -> Result<Option<[u8; 32]>, disk::Error> {
     if len_bytes(ledger)? < end {
         return Ok(None);
@@ -193,10 +193,10 @@ fn witness(ledger: &Path, end: u64) -> Result<Option<[u8; 32]>, disk::Error> {
     Ok(Some(*blake3::hash(&bytes).as_bytes()))
 }
 
-/// The append that was started last: the content of the note.
+/// The append that was started last, which is the content of the note.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct UnderWay {
-    /// From the offset of its first line in the journal to behind that of its last. Lines in front of them are done.
+    /// From the offset of its first line in the journal to after the offset of its last. Earlier lines are delivered.
     lines: std::ops::Range<u64>,
     /// Length of the ledger before it, in bytes.
     ledger_len_bytes: u64,
@@ -204,7 +204,7 @@ struct UnderWay {
     witness: [u8; 32],
 }
 
-/// What a note's file holds.
+/// The file of the note, as it was read.
 #[derive(Debug, PartialEq, Eq)]
 enum Note {
     None,
@@ -213,7 +213,7 @@ enum Note {
 }
 
 impl UnderWay {
-    /// No line, and no length: what fits every ledger.
+    /// No lines and no length, which fit every ledger.
     fn nothing() -> Self {
         Self { lines: 0..0, ledger_len_bytes: 0, witness: *blake3::hash(&[]).as_bytes() }
     }
@@ -238,7 +238,7 @@ fn read_note(path: &Path) -> Result<Note, DeliveryError> {
         Err(error) if error.is_not_found() => return Ok(Note::None),
         opened => opened?,
     };
-    // One byte more than there may be, to tell a longer file.
+    // One byte more than a note has, so that a longer file is noticed.
     let mut buffer = [0; NOTE_LEN + 1];
     let read = file.read_at(&mut buffer, 0)?;
     decode(path, &buffer[..read])

@@ -1,4 +1,4 @@
-//! What can go wrong while a journal is drained.
+//! Errors of draining a journal.
 
 use std::path::{Path, PathBuf};
 
@@ -7,7 +7,7 @@ use super::sink::SinkError;
 use super::store::StoreError;
 use crate::journal::JournalError;
 
-/// The ingestor stopped. What it had not made durable arrives again at the next start.
+/// The ingestor stopped. Records that were not stored durably arrive again at the next start.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum IngestError {
@@ -20,7 +20,7 @@ pub enum IngestError {
     /// A payload could not be made.
     #[error(transparent)]
     Payload(#[from] PayloadError),
-    /// The ledger did not take lines.
+    /// The ledger did not accept lines.
     #[error(
         "the ledger did not take the journal's lines from offset {offset} on: {source}; they stay queued"
     )]
@@ -30,7 +30,7 @@ pub enum IngestError {
         /// What the ledger said.
         source: SinkError,
     },
-    /// The journal holds a line for the ledger, and this ingestor was given no ledger.
+    /// The journal has a line for the ledger, and this ingestor has no ledger.
     #[error(
         "the record at offset {offset} is a line for the ledger, and no ledger was given to deliver it to; give one \
          (Ingestor::set_ledger_sink)"
@@ -39,7 +39,7 @@ pub enum IngestError {
         /// Offset of the record.
         offset: u64,
     },
-    /// The store's cursor is not an offset, or what it keeps of its journal is no identity.
+    /// The store's entry of the offset is no offset, or its entry of the journal is no identity.
     #[error(
         "{} has {len_bytes} bytes under {key}, which no ingestor wrote there; choose another directory, or move this one \
          away",
@@ -58,13 +58,13 @@ pub enum IngestError {
     OtherJournal {
         /// The store's directory, if it has one.
         store: Option<PathBuf>,
-        /// Where the journal was that it was filled from.
+        /// The path of the journal that it was filled from.
         filled_from: PathBuf,
-        /// The journal that was to be drained: another one, though it may have the same path.
+        /// The journal that was to be drained: another one, possibly with the same path.
         journal: PathBuf,
     },
-    /// The store is one of an earlier program, which did not keep its journal's identity, and nothing shows that this
-    /// journal is it. Nothing was drained.
+    /// An earlier program, which did not keep the journal's identity, made the store, and nothing shows that it was filled from this
+    /// journal. Nothing was drained.
     #[error(
         "{} was filled up to offset {offset} by a program that did not keep from which journal, and the journal in {} does \
          not look like it ({reason}): nothing was drained; name the journal that it was filled from, or drain this one \
@@ -77,15 +77,15 @@ pub enum IngestError {
         store: Option<PathBuf>,
         /// The journal that was to be drained.
         journal: PathBuf,
-        /// Where the store goes on.
+        /// Where the store continues.
         offset: u64,
-        /// What speaks against it.
+        /// Why the journal does not fit.
         reason: String,
     },
-    /// The background thread has the worker.
+    /// The background thread is running.
     #[error("the ingestor's background thread is running; stop it first")]
     Running,
-    /// The background thread ended by a panic, and what it had is lost.
+    /// The background thread panicked, and the ingestor is lost with it.
     #[error(
         "the ingestor's background thread panicked; open the store and the journal anew, nothing that is queued is lost"
     )]

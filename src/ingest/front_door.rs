@@ -1,7 +1,7 @@
-//! The durable front door of the ledger: lines that must not wait for its locks are queued in a journal.
+//! The durable front door of the ledger: queues lines in a journal, so that their writer does not wait for the ledger's locks.
 //!
-//! May touch: the journal's directory, under its lock, for one write and one sync. Promises: what is answered is on stable
-//! storage; the price does not depend on how much is queued.
+//! May touch: the journal's directory, under its lock, for one write and one sync. Guarantees: the lines are on stable
+//! storage on return; the time does not depend on how much is queued.
 
 use std::path::Path;
 use std::time::Duration;
@@ -11,8 +11,8 @@ use super::payload::{LedgerLine, serialize_ledger_line};
 use crate::journal::{Journal, JournalOptions, OpenCheck};
 
 /// Appends `lines` (each without its line end) to the journal in `directory` as one batch for the ledger, in one write and
-/// one sync, and answers their offsets. Waits up to `lock_timeout` for others who do the same. [`super::Ingestor`]
-/// delivers them. Without lines nothing is opened or made.
+/// one sync, and returns their offsets. Waits up to `lock_timeout` for other writers of the journal. An ingestor
+/// delivers the lines. Without lines nothing is opened or created.
 ///
 /// # Errors
 /// [`IngestError::Payload`] for a line with a line end in it, before anything is queued; [`IngestError::Journal`].
@@ -45,7 +45,7 @@ pub(crate) fn queue_batch(
         JournalOptions { check: OpenCheck::FromSyncedMark, lock_timeout, ..JournalOptions::default() };
     let journal = Journal::open_with(directory, options)?;
     let offsets = journal.append_batch(&payloads)?;
-    // The records are durable; a mark that could not be replaced only makes the next opening check more.
+    // The records are durable. When the mark could not be replaced, the next opening only checks more.
     if let Err(error) = journal.close() {
         tracing::warn!(%error, "the journal was not closed cleanly");
     }

@@ -1,9 +1,9 @@
-//! The store on disk: fjall for what is written once and much (`H:`, `V:`, `E:`, `Q:`), redb for what is read, changed
-//! and must change together (`S:`, and the cursor under `C:`).
+//! The store on disk: fjall for many values that are written once (`H:`, `V:`, `E:`, `Q:`), redb for values that are read, changed,
+//! and changed together (`S:`, and the entries under `C:`).
 //!
-//! May touch: its directory (`fjall/`, `index.redb` and `LOCK` in it). Promises: the half in redb changes atomically and is
-//! durable when `put_batch` returns; the half in fjall is durable after `flush`; one process at a time; killed while it is
-//! made, it is made again. Both take some damage for a fault of the program and panic: that is an error here.
+//! May touch: its directory (`fjall/`, `index.redb` and `LOCK` in it). Guarantees: the half in redb changes atomically and is
+//! durable when `put_batch` returns; the half in fjall is durable after `flush`; one process at a time has the store open; after a kill while
+//! the store is created, the next opening creates it again. Both engines panic on some damaged files; a panic becomes an error here.
 
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -25,11 +25,11 @@ pub struct HybridStore {
     path: PathBuf,
     records_database: Database,
     records: Keyspace,
-    /// Some until it is closed.
+    /// None only while the store is dropped.
     index: Option<redb::Database>,
-    /// Whether an engine panicked: what it holds in memory is not to be trusted then.
+    /// Whether an engine panicked, after which its memory cannot be trusted.
     is_broken: AtomicBool,
-    // Dropped last: nobody else may open what is still being closed.
+    // Dropped last: no other process may open files that are still being closed.
     _lock: disk::KernelLock,
 }
 
@@ -81,7 +81,7 @@ impl HybridStore {
         self.index.as_ref().ok_or_else(|| "it is closed".into())
     }
 
-    /// Asks an engine to do something; once one has panicked, none is asked any more.
+    /// Runs work of an engine. After a panic of either engine all further work is refused.
     fn ask<T>(
         &self,
         doing: &'static str,
@@ -98,7 +98,8 @@ impl HybridStore {
     }
 }
 
-/// redb writes when it is closed, and panics then, too, where its file is damaged. What was committed is durable before.
+/// Closes redb under a guard, because redb writes when it is closed and panics where its file is damaged. Committed entries are
+/// durable before that.
 impl Drop for HybridStore {
     fn drop(&mut self) {
         let index = self.index.take();
@@ -130,16 +131,16 @@ thread_local! {
     static IS_GUARDED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Whether a panic of this thread is about to become an error: a hook need not tell of it.
+/// Whether a panic of this thread becomes an error, so that a panic hook need not print it.
 #[cfg(feature = "cli")]
 pub(crate) fn is_guarded() -> bool {
     IS_GUARDED.get()
 }
 
-/// Makes an error of a panic in `work`.
+/// Runs `work` and turns a panic into an error.
 fn guarded<T>(work: impl FnOnce() -> Result<T, EngineError>) -> Result<T, EngineError> {
     let before = IS_GUARDED.replace(true);
-    // What `work` leaves half done belongs to an engine that is dropped, or not asked again.
+    // State that `work` leaves half done belongs to an engine that is dropped or never used again.
     let done = catch_unwind(AssertUnwindSafe(work));
     IS_GUARDED.set(before);
     done.unwrap_or_else(|panic| {
@@ -151,8 +152,8 @@ fn guarded<T>(work: impl FnOnce() -> Result<T, EngineError>) -> Result<T, Engine
 
 type EngineError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Makes `name` in `directory` unless it is there. Both engines refuse to open what a kill cut off while they made it, so
-/// it is made beside and gets its name when it is whole.
+/// Creates `name` in `directory` unless it exists. It is created under another name and renamed when it is whole, because both engines
+/// refuse to open files that a kill left half created.
 fn make(
     directory: &Path,
     name: &str,
@@ -257,7 +258,7 @@ impl KVStore for HybridStore {
     }
 
     fn flush(&self) -> Result<(), StoreError> {
-        // redb commits are durable by themselves.
+        // Commits of redb are durable already.
         self.ask("syncing fjall", || Ok(self.records_database.persist(PersistMode::SyncAll)?))
     }
 

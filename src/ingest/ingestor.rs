@@ -1,7 +1,7 @@
-//! The ingestor: draining in the caller's thread, or in one of its own until it is stopped.
+//! The ingestor: drains in the caller's thread, or in a thread of its own until it is stopped.
 //!
-//! May touch: what its worker touches. Promises: `stop` returns after the batch under way is stored; a ledger that does
-//! not take lines now is asked again; any other failure ends the thread, keeps the error for `stop` and loses nothing.
+//! May touch: what its worker touches. Guarantees: `stop` returns after the current batch is stored; lines that the ledger does
+//! not accept now are delivered again later; any other failure ends the thread, is returned by `stop`, and loses nothing.
 
 use std::future::poll_fn;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -15,18 +15,18 @@ use super::store::KVStore;
 use super::worker::{Drained, SetAsideListener, Worker};
 use crate::journal::JournalReader;
 
-/// How long the background thread sleeps when the journal has nothing new: at first, and at most.
+/// How long the background thread sleeps while the journal has no new records: at first, and at most.
 const FIRST_WAIT: Duration = Duration::from_millis(1);
 const LONGEST_WAIT: Duration = Duration::from_millis(50);
 
-/// How long it waits before it asks a ledger again that did not take lines.
+/// How long it waits before it delivers lines again that the ledger did not accept.
 const LEDGER_RETRY: Duration = Duration::from_millis(500);
 
 /// Drains one journal into one store.
 pub struct Ingestor<S> {
     place: Place<S>,
     shared: Arc<Shared>,
-    /// For looking at how far the journal is ahead while the worker's own reader is busy.
+    /// Finds the end of the journal while the reader of the worker is busy.
     lag_reader: Mutex<JournalReader>,
 }
 
@@ -36,7 +36,7 @@ impl<S> std::fmt::Debug for Ingestor<S> {
     }
 }
 
-/// What a background thread leaves: the worker, and what it drained. Nothing when it never got the worker.
+/// The result of a background thread: the worker, and what it drained. None when the thread never got the worker.
 type Ended<S> = Option<(Box<Worker<S>>, Result<Drained, IngestError>)>;
 
 /// Where the worker is.
@@ -59,7 +59,7 @@ struct Progress {
     offset: u64,
     is_stopping: bool,
     is_finished: bool,
-    /// Who awaits the end of the thread.
+    /// The task that awaits the end of the thread.
     waiter: Option<Waker>,
 }
 
@@ -70,12 +70,12 @@ impl Shared {
 }
 
 impl<S: KVStore> Ingestor<S> {
-    /// Prepares to drain `journal` into `store` from where the store's cursor stands.
+    /// Prepares to drain `journal` into `store` from the offset in the store on.
     ///
     /// # Errors
     /// [`IngestError::OtherJournal`] and [`IngestError::UnknownJournal`] when the store was filled from another journal;
     /// [`IngestError::Store`], [`IngestError::Cursor`]; [`IngestError::Journal`] when the store's cursor in the journal cannot
-    /// be opened or moved to where the store goes on.
+    /// be opened or moved to the offset in the store.
     pub fn new(journal: JournalReader, store: S) -> Result<Self, IngestError> {
         let lag_reader = Mutex::new(JournalReader::open(journal.directory())?);
         let worker = Worker::new(journal, store)?;
@@ -93,7 +93,7 @@ impl<S: KVStore> Ingestor<S> {
         Ok(())
     }
 
-    /// Tells `listener` of each record that is set aside.
+    /// Calls `listener` for each record that is set aside.
     ///
     /// # Errors
     /// [`IngestError::Running`] while the background thread is running.
@@ -102,10 +102,10 @@ impl<S: KVStore> Ingestor<S> {
         Ok(())
     }
 
-    /// Drains in this thread until the journal has nothing more.
+    /// Drains in this thread to the end of the journal.
     ///
     /// # Errors
-    /// Every [`IngestError`]; what was stored before stays, and draining may be tried again.
+    /// Every [`IngestError`]. Earlier batches stay stored, and draining can be tried again.
     pub fn drain(&mut self) -> Result<Drained, IngestError> {
         let mut total = Drained::default();
         loop {
@@ -117,8 +117,8 @@ impl<S: KVStore> Ingestor<S> {
         }
     }
 
-    /// Drains one batch in this thread: 16 384 records or 16 MiB, and what follows of lines that were queued together for the
-    /// ledger, up to sixteen times as much. No records when the journal has nothing more.
+    /// Drains one batch in this thread: 16 384 records or 16 MiB, and the rest of lines that were queued together for the
+    /// ledger, up to sixteen times as much. Returns no records at the end of the journal.
     ///
     /// # Errors
     /// As [`Ingestor::drain`].
@@ -143,7 +143,7 @@ impl<S: KVStore> Ingestor<S> {
                     (progress.is_stopping, progress.is_finished) = (false, false);
                 }
                 let shared = self.shared.clone();
-                // Handed over when the thread runs: one that does not start must not take the worker with it.
+                // The worker is sent to the running thread, because a thread that does not start would drop it.
                 let (hand_over, handed) = std::sync::mpsc::sync_channel::<Box<Worker<S>>>(1);
                 let work = move || {
                     let _finish = Finish(&shared);
@@ -156,7 +156,7 @@ impl<S: KVStore> Ingestor<S> {
                 };
                 match std::thread::Builder::new().name("burn-ingest".to_owned()).spawn(work) {
                     Ok(thread) => {
-                        // It waits for this, so there is room and somebody to take it.
+                        // The thread waits for this, so the send neither blocks nor fails.
                         let _ = hand_over.send(worker);
                         self.place = Place::Thread(thread);
                         Ok(())
@@ -175,11 +175,11 @@ impl<S: KVStore> Ingestor<S> {
         }
     }
 
-    /// Ends the background thread after the batch under way, and answers what it drained since it was started; nothing
-    /// when it was not running. Works under any executor; dropping the future leaves the thread to end by itself.
+    /// Ends the background thread after the current batch, and returns what it drained since it was started; nothing
+    /// when it was not running. Works under any executor. When the future is dropped, the thread ends by itself.
     ///
     /// # Errors
-    /// What ended the thread before it was asked to.
+    /// The error that ended the thread earlier.
     pub async fn stop(&mut self) -> Result<Drained, IngestError> {
         self.shared.progress().is_stopping = true;
         self.shared.wake.notify_all();
@@ -197,7 +197,7 @@ impl<S: KVStore> Ingestor<S> {
         self.join()
     }
 
-    /// How many bytes of records the journal holds that were not consumed yet.
+    /// Bytes of records in the journal that are not consumed yet.
     ///
     /// # Errors
     /// [`IngestError::Journal`].
@@ -206,12 +206,12 @@ impl<S: KVStore> Ingestor<S> {
         Ok(end.saturating_sub(self.shared.progress().offset))
     }
 
-    /// Whether the background thread runs; it ends by itself only after an error, which [`Ingestor::stop`] tells.
+    /// Whether the background thread is running. It ends by itself only after an error, which [`Ingestor::stop`] returns.
     pub fn is_running(&self) -> bool {
         matches!(self.place, Place::Thread(_)) && !self.shared.progress().is_finished
     }
 
-    /// Ends the background thread and answers the store.
+    /// Ends the background thread and returns the store.
     ///
     /// # Errors
     /// As [`Ingestor::stop`].
@@ -249,7 +249,7 @@ impl<S: KVStore> Ingestor<S> {
     }
 }
 
-/// Tells who waits that the thread is about to end, be it by a panic.
+/// Wakes the task that awaits the end of the thread, also after a panic.
 struct Finish<'s>(&'s Shared);
 
 impl Drop for Finish<'_> {

@@ -1,9 +1,9 @@
 //! The ingestor: drains a journal of assertions, votes, epochs and ledger lines into a key-value store and the ledger.
 //!
-//! May touch: the store it is given, its cursor in the journal, and whatever the ledger sink writes. Promises: a store is
-//! filled from one journal only; every record has its effect exactly once in what the store holds, whatever crash comes between; a record that cannot be
-//! understood is set aside with the reason and stops nothing; archives are validated before they are read. Payloads,
-//! keys and values are specified in `docs/ingest.md`.
+//! May touch: its store, its cursor in the journal, and the files that the ledger sink writes. Guarantees: a store is
+//! filled from one journal only; every record takes effect exactly once in the store, across crashes; a record that cannot be
+//! understood is set aside with the reason and stops nothing; archives are validated before they are read. `docs/ingest.md` specifies
+//! payloads, keys and values.
 //!
 //! ```
 //! use relayburn_ledger::ingest::{Assertion, HybridStore, Ingestor, KVStore, serialize_assertion};

@@ -14,11 +14,11 @@ pub struct LedgerEntry {
     pub offset: u64,
     /// The line, without its line end.
     pub line: String,
-    /// Whether it belongs to one batch with the entry in front of it.
+    /// Whether it belongs to one batch with the entry before it.
     pub continues_batch: bool,
 }
 
-/// A line that the ledger will never take.
+/// A line that the ledger refuses for good.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RefusedLine {
     /// Its index in the slice the sink was given.
@@ -27,19 +27,19 @@ pub struct RefusedLine {
     pub reason: String,
 }
 
-/// Why a ledger did not take lines now, though it may later.
+/// Why a ledger did not accept lines now; it may accept them later.
 pub type SinkError = Box<dyn std::error::Error + Send + Sync>;
 
-/// What a ledger did with the lines it was given.
+/// What a ledger did with lines.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Delivered {
-    /// Lines that it had already, and did not write again. Of those it was given: lines of an earlier delivery that it had to
-    /// look at to complete a batch are not counted again.
+    /// Lines that the ledger had already and did not write again. Lines of an earlier delivery that were read again to complete a
+    /// batch are not counted.
     pub duplicates: u64,
-    /// Lines that it refuses for good.
+    /// Lines that the ledger refuses for good.
     pub refused: Vec<RefusedLine>,
 }
 
-/// Delivers lines to the ledger, in their order and durably; those it refuses for good are set aside under `Q:`. After an
-/// error none counts as delivered, and all come again; after a crash lines may come again that were delivered.
+/// Delivers lines to the ledger, in order and durably. Lines that the ledger refuses for good are set aside under `Q:`. After an
+/// error no line counts as delivered, and all come again. After a crash, delivered lines may come again.
 pub type LedgerSink = Box<dyn FnMut(&[LedgerEntry]) -> Result<Delivered, SinkError> + Send>;

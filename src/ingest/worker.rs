@@ -1,8 +1,8 @@
-//! Draining: read a batch, sync the journal up to it, deliver and store it, move the cursors.
+//! Draining: reads a batch, syncs the journal up to its end, delivers and stores it, moves the cursors.
 //!
-//! May touch: the store, its cursor in the journal, and what the sink writes. Promises: the cursor in the store moves
-//! in the same transaction as the subjects' lists and after everything else of its batch is durable, so that a crash
-//! anywhere makes records arrive again and never go missing; keys and lists are such that arriving again changes nothing.
+//! May touch: the store, its cursor in the journal, and the files that the sink writes. Guarantees: the offset in the store moves
+//! in the same transaction as the subjects' lists and after everything else of its batch is durable, so that after a crash
+//! records arrive again and are never lost; storing a record again changes nothing, because keys follow from content or offset.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -13,7 +13,7 @@ use super::sink::{Delivered, LedgerEntry, LedgerSink, RefusedLine, TOGETHER_BYTE
 use super::store::{KVStore, KeyValue};
 use crate::journal::{Cursor, JournalReader, RecordRef};
 
-/// What one batch takes: the ingestor's back-pressure is that it reads no further before a batch is stored.
+/// Records and bytes of one batch. The ingestor reads no further before a batch is stored, which bounds its memory.
 const BATCH_RECORDS: u64 = 16 * 1024;
 const BATCH_BYTES: u64 = 16 << 20;
 
@@ -28,7 +28,7 @@ pub struct SetAside {
     pub reason: String,
 }
 
-/// Is told of each record that was set aside, once it stands in the store.
+/// Called for each record that was set aside, once the record is in the store.
 pub type SetAsideListener = Box<dyn FnMut(&SetAside) + Send>;
 
 /// What was drained.
@@ -47,7 +47,7 @@ pub struct Drained {
 }
 
 impl Drained {
-    /// Counts what another batch drained.
+    /// Adds the counts of another batch.
     pub fn add(&mut self, other: Self) {
         self.records += other.records;
         self.payload_bytes += other.payload_bytes;
@@ -57,7 +57,7 @@ impl Drained {
     }
 }
 
-/// Everything that draining needs; lives in the caller or in the background thread.
+/// The state of draining; owned by the ingestor or by its background thread.
 pub(super) struct Worker<S> {
     pub(super) reader: JournalReader,
     pub(super) store: S,
@@ -75,7 +75,7 @@ impl<S: KVStore> Worker<S> {
         Ok(Self { reader, store, sink: None, set_aside_listener: None, binding, cursor, offset })
     }
 
-    /// Drains one batch; nothing when there is nothing yet.
+    /// Drains one batch; no records at the end of the journal.
     pub(super) fn drain_batch(&mut self) -> Result<Drained, IngestError> {
         let mut batch = Batch::default();
         let mut next = self.offset;
@@ -83,10 +83,10 @@ impl<S: KVStore> Worker<S> {
             let is_full =
                 batch.drained.records >= BATCH_RECORDS || batch.drained.payload_bytes >= BATCH_BYTES;
             let record = match self.reader.read(next) {
-                // Met again where the next batch begins, when the good records before it are stored.
+                // The next batch begins here and returns the error, after the good records before it are stored.
                 Err(_) if batch.drained.records > 0 => break,
                 Err(error) => {
-                    // Where the journal was replaced by another, that is why.
+                    // Another journal may have replaced this one, which explains the error.
                     self.binding.check()?;
                     return Err(error.into());
                 }
@@ -106,14 +106,14 @@ impl<S: KVStore> Worker<S> {
                 batch.set_aside.iter().for_each(listener);
             }
         } else {
-            // Nothing more, for ever, if another journal took the place of this one.
+            // No record would ever arrive if another journal had replaced this one.
             self.binding.check()?;
         }
         Ok(batch.drained)
     }
 
     fn store_batch(&mut self, batch: &mut Batch, next: u64) -> Result<(), IngestError> {
-        // Behind the reading: a journal gets its identity before it gets records.
+        // After reading, because a journal gets its identity before its records.
         self.binding.check_records()?;
         self.reader.sync_through(next)?;
         self.deliver(batch)?;
@@ -168,7 +168,7 @@ impl<S: KVStore> Worker<S> {
     }
 }
 
-/// Whether a record is a line for the ledger that was queued in one batch with the line in front of it.
+/// Whether a record is a line for the ledger that was queued in one batch with the line before it.
 fn continues_batch(payload: &[u8]) -> bool {
     matches!(deserialize(payload), Ok(Payload::LedgerLine(LedgerLine { continues_batch: true, .. })))
 }

@@ -47,7 +47,7 @@ pub struct RecoveryReport {
     pub records: u64,
     /// Their bytes, overhead included.
     pub bytes: u64,
-    /// TornEnd writes that were cut off.
+    /// Torn writes that were cut off.
     pub truncated: Vec<SavedRange>,
     /// Damage that was set aside.
     pub quarantined: Vec<SavedRange>,

@@ -223,3 +223,35 @@ fn a_file_that_cannot_grow_is_never_acknowledged_into() {
     assert_eq!(json(&["balance", &dir, "shop:cash", "--json"], "")[0]["minor"], 2000);
     assert_eq!(json(&["check", &dir, "--json"], "")["ok"], true);
 }
+
+#[test]
+fn init_refuses_a_directory_of_something_else_and_changes_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().to_str().unwrap();
+    fs::write(directory.path().join("notes"), "mine").unwrap();
+    let refused = burn(&["init", path], "");
+    assert_eq!(refused.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(said.contains(path) && said.contains("choose another directory"), "{said}");
+    let names: Vec<_> = fs::read_dir(path).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(names, ["notes"]);
+    // An empty directory, one with a LOCK alone, and a store that has files beside it are no such directory.
+    fs::remove_file(directory.path().join("notes")).unwrap();
+    ok(&["init", path], "");
+    fs::remove_dir(directory.path().join("books")).unwrap();
+    ok(&["init", path], "");
+    fs::write(directory.path().join("notes"), "mine").unwrap();
+    ok(&["init", path], "");
+}
+
+/// A lock that another program holds refuses the store before anything is made.
+#[test]
+fn a_store_in_the_directory_of_an_open_journal_makes_nothing() {
+    use relayburn_ledger::book::LogTaleaStore;
+    let directory = tempfile::tempdir().unwrap();
+    let journal = relayburn_ledger::journal::Journal::open(directory.path()).unwrap();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    assert!(runtime.block_on(LogTaleaStore::open(directory.path())).is_err());
+    assert!(!directory.path().join("books").exists());
+    journal.close().unwrap();
+}

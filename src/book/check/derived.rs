@@ -1,6 +1,6 @@
-//! Checking snapshots and runs against themselves and against the log.
+//! Checks snapshots and runs against themselves and against the log.
 //!
-//! Reads them, and single frames of the log.
+//! Reads snapshots, runs, and single frames of the log.
 
 use std::path::Path;
 
@@ -73,12 +73,12 @@ impl BookCheck<'_> {
         if let Some(reason) = contradictions.reason() {
             self.find(BookFindingKind::WrongSnapshot, path, None, reason);
         }
-        // They come in the order of their events.
+        // Snapshots come in the order of their events, so the last one is the newest.
         self.newest = Some(Newest { last, path: path.to_owned(), openings: self.openings, keys });
         Ok(())
     }
 
-    /// Looks at the snapshots that replaying did not come to.
+    /// Checks the snapshots whose events were not replayed.
     pub(super) fn snapshots_ahead(&mut self, listing: &Listing, end: LogEnd) {
         let replayed = self.replayed();
         for (last, path) in listing.snapshots.iter().filter(|(last, _)| *last > replayed) {
@@ -95,7 +95,7 @@ impl BookCheck<'_> {
         }
     }
 
-    /// What the log says against an outcome of a replayed event.
+    /// How the log contradicts an outcome, if it does.
     fn contradiction(&mut self, key: &str, outcome: KeyOutcome) -> Result<Option<String>, BookError> {
         let KeyOutcome { txid, seq, at } = outcome;
         if seq < 1 || seq > self.replayed() {
@@ -108,7 +108,7 @@ impl BookCheck<'_> {
         let source = self.segments[segment].source()?;
         let mut buffer = Vec::new();
         let rest = source.bytes(position.offset..source.len_bytes(), &mut buffer)?;
-        // It was replayed before, so it is whole.
+        // The frame was replayed, so it is whole.
         let agrees = match frame::split(rest) {
             Split::Whole { payload, .. } => matches!(
                 frame::replay(payload),
@@ -120,7 +120,7 @@ impl BookCheck<'_> {
         Ok((!agrees).then(|| format!("key {key:?} is said to be of event {seq}, which is another one")))
     }
 
-    /// Looks at the runs; answers the events whose keys they hold, ascending.
+    /// Checks the runs; returns the events whose keys they have, in ascending order.
     pub(super) fn runs(&mut self, listing: &Listing, end: LogEnd) -> Result<Vec<Seq>, BookError> {
         let mut covered = Vec::new();
         for (_, path) in &listing.runs {
@@ -140,7 +140,7 @@ impl BookCheck<'_> {
                         break;
                     }
                 };
-                // Of an event behind damage nothing can be said here.
+                // An event after damage cannot be compared.
                 let is_behind = outcome.seq > self.replayed() && outcome.seq <= end.last_readable;
                 if !is_behind && let Some(reason) = self.contradiction(&key, outcome)? {
                     contradictions.add(reason);

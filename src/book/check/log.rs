@@ -1,4 +1,4 @@
-//! Checking a log: replayed as opening replays it, and beyond the first damage frame by frame.
+//! Checks a log: replays it as opening does, and after the first damage goes on frame by frame.
 //!
 //! Reads segments only.
 
@@ -20,21 +20,21 @@ use crate::book::state::PostingRef;
 pub(super) struct LogEnd {
     /// The last event that can be read anywhere in it.
     pub(super) last_readable: Seq,
-    /// Whether a store with this log opens; what follows the replayed part is then cut.
+    /// Whether a store with this log opens. Opening then cuts what follows the replayed part.
     pub(super) opens: bool,
 }
 
-/// Where frames are looked at one by one from.
+/// Where the walk frame by frame begins.
 struct WalkFrom {
     segment: usize,
     offset: usize,
-    /// The event that should stand there; unknown behind damage.
+    /// The event that is expected there; unknown after damage.
     expected: Option<Seq>,
-    /// What is there was said already.
+    /// Whether the damage there is reported already.
     is_known: bool,
 }
 
-/// What was found frame by frame.
+/// The result of the walk frame by frame.
 #[derive(Default)]
 struct Walked {
     last: Seq,
@@ -50,7 +50,7 @@ struct FirstBadFrame {
 }
 
 impl BookCheck<'_> {
-    /// Replays the log, and looks at each snapshot when its event has come.
+    /// Replays the log, and checks each snapshot after its event.
     pub(super) fn log(&mut self, listing: &Listing) -> Result<LogEnd, BookError> {
         let mut unreadable = None;
         for at in 0..self.segments.len() {
@@ -147,7 +147,7 @@ impl BookCheck<'_> {
         self.find(BookFindingKind::Gap, path, Some(offset), reason);
     }
 
-    /// Reports the frame at which replaying stopped, in front of what was found behind it.
+    /// Reports the frame at which replaying stopped, before the findings of later frames.
     fn bad_frame(
         &mut self,
         bad: &FirstBadFrame,
@@ -170,7 +170,7 @@ impl BookCheck<'_> {
         let path = self.segments[bad.segment].path.clone();
         let reason = format!("damaged frame: {}; {outlook}", bad.reason);
         let book = self.report.book.clone();
-        // Kept whatever was found since: nothing else says what becomes of the store.
+        // Kept even when there are too many findings, because only this one says whether the store opens.
         self.findings
             .kept
             .insert(place, BookFinding { book, file: path, offset: Some(bad.offset), kind, reason });
@@ -229,7 +229,7 @@ impl BookCheck<'_> {
         Ok(())
     }
 
-    /// Looks at everything from `stop` on: what cannot be replayed can still be whole, or damaged again.
+    /// Walks over the log from `stop` on: a frame that cannot be replayed can still be whole, or damaged too.
     fn walk(&mut self, stop: WalkFrom) -> Result<Walked, BookError> {
         let mut walked = Walked::default();
         let WalkFrom { segment: first, offset, mut expected, mut is_known } = stop;
@@ -291,7 +291,7 @@ impl LogDamages {
     }
 }
 
-/// Goes over the frames of a segment from `at` on; behind a bad one it goes on with the next whole one.
+/// Walks over the frames of a segment from `at` on, after a bad frame to the next whole one.
 fn frames(
     bytes: &[u8],
     mut at: usize,
@@ -326,7 +326,7 @@ fn frames(
             damage.push(at as u64, || LogDamage::Frame(reason));
         }
         is_known = false;
-        // How many events the damaged bytes were cannot be said.
+        // The damaged bytes may have held any number of events.
         *expected = None;
         let finder = finder.get_or_insert_with(|| FrameFinder::new(bytes));
         match finder.next_whole(at + 1) {

@@ -85,7 +85,7 @@ impl fmt::Display for BookFinding {
         let file = self.file.display().to_string();
         match self.offset {
             Some(offset) => write!(f, "{file} at byte {offset}: {}", self.reason),
-            // What the system refused is told with the path.
+            // An error of the system has the path in its text.
             None if self.reason.contains(&file) => f.write_str(&self.reason),
             None => write!(f, "{file}: {}", self.reason),
         }
@@ -117,7 +117,7 @@ pub enum BookFindingKind {
     DamagedRun,
     /// A run that says something else than the log.
     WrongRun,
-    /// Keys from before the newest snapshot that stand neither in it nor in a run.
+    /// Keys from before the newest snapshot that are neither in it nor in a run.
     MissingKeys,
     /// Accounts that hold an asset of which there is no registration.
     UnregisteredAsset,
@@ -125,17 +125,17 @@ pub enum BookFindingKind {
     Unreadable,
 }
 
-/// Findings, as many as memory is given to.
+/// Findings, up to a limit of memory.
 #[derive(Default)]
 pub(super) struct Findings {
     pub(super) kept: Vec<BookFinding>,
-    /// What `kept` takes.
+    /// Memory of `kept`.
     kept_bytes: usize,
     pub(super) left_out: u64,
 }
 
 impl Findings {
-    /// Beyond this, findings are counted: damage can be of every event.
+    /// Above this, findings are only counted, because every event can be damaged.
     const BYTES_MAX: usize = 16 << 20;
 
     pub(super) fn push(&mut self, finding: BookFinding) {

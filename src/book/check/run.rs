@@ -19,7 +19,7 @@ use crate::disk;
 pub fn check(directory: &Path) -> Result<BookCheckReport, BookError> {
     let lock = take_lock_if_there(directory)?;
     let books_directory = directory.join("books");
-    // A new store from which somebody took the empty directory: opening makes it again.
+    // A new store without its empty directory, which version control drops and opening makes again.
     let names =
         if lock.is_some() && !books_directory.exists() { Vec::new() } else { book_names(&books_directory)? };
     let mut findings = Findings::default();

@@ -1,7 +1,7 @@
 //! `burn journal drain`: drain a journal into a store and the ledger.
 //!
 //! May touch: the store's cursor in the journal and its file `DELIVERED`, the store, and the ledger by its ordinary append
-//! path. Promises: stopped or killed anywhere, the next run goes on where this one was, and nothing is missing or there
+//! path. Guarantees: after a stop or a kill the next run continues, and no record is lost or stored
 //! twice.
 
 use std::path::PathBuf;
@@ -19,11 +19,11 @@ use crate::interrupt::Interrupt;
 use crate::journal::JournalReader;
 use crate::ledger::Ledger;
 
-/// How long `--follow` sleeps when the journal has nothing new, and when the ledger did not take lines.
+/// How long `--follow` sleeps while the journal has no new records, and after the ledger did not accept lines.
 const POLL: Duration = Duration::from_millis(20);
 const LEDGER_RETRY: Duration = Duration::from_millis(500);
 
-/// How many records that were set aside are named; the store has all of them.
+/// Most records that are named when they are set aside; the store has all of them.
 const SET_ASIDE_SHOWN: u64 = 5;
 
 /// Drain a journal: assertions, votes and epochs into a store, ledger lines into the ledger of the home.
@@ -134,8 +134,8 @@ pub fn run(args: DrainArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Keeps panics of the store's engines quiet, for they become errors. One that panics again while it is being cleaned up
-/// would end the process by a signal: that is an error as well, and the last thing that is said.
+/// Keeps panics of the store's engines quiet, because they become errors. A second panic during the cleanup of the first
+/// would end the process by a signal, so it ends the process with an error.
 pub(super) fn watch_engines(store: PathBuf) {
     let tell = std::panic::take_hook();
     let first = std::sync::OnceLock::new();
@@ -177,7 +177,7 @@ fn drain(
             Ok(_) => {
                 interrupt.sleep(POLL);
             }
-            // What it waited for it need not have any more.
+            // The lines stay queued, and the command was asked to stop.
             Err(IngestError::Ledger { .. }) if follow && interrupt.is_requested() => break,
             Err(error @ IngestError::Ledger { .. }) if follow => {
                 let warning = format!("{error}; asking again");
