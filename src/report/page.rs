@@ -306,7 +306,7 @@ fn cost(gathered: &Gathered) -> Markup {
 
 /// A chart that scrolls where there is no room for it.
 fn scrolling(heading: &str, chart: &Markup) -> Markup {
-    html! { div.scroll role="region" tabindex="0" aria-labelledby=(heading) { (chart) } }
+    html! { div.scroll role="group" tabindex="0" aria-labelledby=(heading) { (chart) } }
 }
 
 /// The numbers of a chart as a table that is folded.
@@ -319,7 +319,7 @@ fn numbers(
     html! {
         details {
             summary { "The numbers" }
-            div.scroll role="region" tabindex="0" aria-label={ (caption) ", numbers" } {
+            div.scroll role="group" tabindex="0" aria-label={ (caption) ", numbers" } {
                 table {
                     caption { (caption) }
                     thead { tr { th scope="col" { (first) } @for head in head { th.n scope="col" { bdi { (head) } } } } }

@@ -52,7 +52,7 @@ impl CostTable<'_> {
             section.table.(self.id) aria-labelledby=(self.id) {
                 h3 id=(self.id) { (self.title) }
                 @if let Some(note) = self.note { p { (note) } }
-                div.scroll role="region" tabindex="0" aria-labelledby=(self.id) {
+                div.scroll role="group" tabindex="0" aria-labelledby=(self.id) {
                     table {
                         thead { tr {
                             @for head in self.texts { th scope="col" { (head) } }
