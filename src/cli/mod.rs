@@ -3,11 +3,12 @@
 //! Commands print results on stdout and everything else on stderr; with `--json` stdout is one JSON document. Exit codes: 0
 //! done, 1 failed, 2 wrong usage (clap's own), 130 and 143 interrupted.
 
+use std::ffi::OsString;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
 use anyhow::{Context, anyhow};
-use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap::{Args, CommandFactory, FromArgMatches as _, Parser, Subcommand};
 
 use crate::printable;
 use crate::usage::shown::grouped;
@@ -39,13 +40,13 @@ mod usage_text;
     name = "burn",
     version,
     max_term_width = 100,
+    help_template = "{about}\n\n{usage-heading} {usage}\n\n{before-help}Options:\n{options}{after-help}",
     after_help = "\
 The home is $RELAYBURN_HOME, or ~/.relayburn when that is not set.
 
 Examples:
   burn state                              what there is, and whether it is up to date
   burn state rebuild archive              take in what was appended since the last build
-  burn state rebuild archive --full       build the archive anew and put it in place
   burn ledger append --kind turns         append records from standard input, each once
   burn ledger check                       find everything that is wrong with the ledger
   burn query turns --since 2026-04-20     ask for records
@@ -84,6 +85,7 @@ enum Command {
     /// Read what coding agents have logged, and append it to the ledger.
     Ingest(ingest::IngestArgs),
     /// Tools for benchmarks and tests.
+    #[command(hide = true)]
     Dev(dev::DevArgs),
     /// Print a completion script for a shell.
     Completions(CompletionsArgs),
@@ -106,10 +108,48 @@ struct CompletionsArgs {
     shell: clap_complete::Shell,
 }
 
+/// The commands as the help lists them, in groups. The others are listed last.
+const GROUPS: [(&str, &[&str]); 3] = [
+    ("Everyday", &["ingest", "usage", "query", "prices"]),
+    ("Ledger and archive", &["state", "ledger"]),
+    ("Other logs", &["session", "book", "journal"]),
+];
+
+/// The commands with what each is for, by group.
+fn command_list(root: &clap::Command) -> String {
+    let line = |command: &clap::Command| {
+        let about = command.get_about().map(ToString::to_string).unwrap_or_default();
+        let aliases: Vec<&str> = command.get_visible_aliases().collect();
+        let aliases =
+            if aliases.is_empty() { String::new() } else { format!(" [alias: {}]", aliases.join(", ")) };
+        format!("  {:<11}  {about}{aliases}\n", command.get_name())
+    };
+    let is_grouped = |name: &str| GROUPS.iter().any(|(_, names)| names.contains(&name));
+    let mut list = String::new();
+    for (title, names) in GROUPS {
+        let commands = names.iter().filter_map(|name| root.find_subcommand(name));
+        list.push_str(&format!("{title}:\n{}\n", commands.map(line).collect::<String>()));
+    }
+    let others =
+        root.get_subcommands().filter(|command| !command.is_hide_set() && !is_grouped(command.get_name()));
+    list + &format!("Others:\n{}", others.map(line).collect::<String>())
+}
+
+/// The whole command line, for parsing, help, completions and the manual page.
+fn command_line() -> clap::Command {
+    let root = Cli::command();
+    let list = command_list(&root);
+    root.before_help(list)
+}
+
 /// The command line of this process. One that makes no sense ends the process with exit code 2 and its usage; help and version are
 /// printed, with exit code 0.
 pub fn parse() -> Cli {
-    let refused = match Cli::try_parse() {
+    let parsed = |words: Vec<OsString>| {
+        let matches = command_line().try_get_matches_from(words)?;
+        Cli::from_arg_matches(&matches)
+    };
+    let refused = match parsed(std::env::args_os().collect()) {
         Ok(cli) => return cli,
         Err(refused) => refused,
     };
@@ -117,8 +157,8 @@ pub fn parse() -> Cli {
         refused.exit();
     }
     // The message repeats words of the command line, and a terminal must not obey them: what is said is said of cleaned words.
-    let words = std::env::args_os().map(|word| printable::line(&word.to_string_lossy()).into_owned());
-    match Cli::try_parse_from(words) {
+    let words = std::env::args_os().map(|word| printable::line(&word.to_string_lossy()).into_owned().into());
+    match parsed(words.collect()) {
         Err(error) if error.use_stderr() => error.exit(),
         _ => {
             let said = refused.render().to_string();

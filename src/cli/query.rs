@@ -3,19 +3,25 @@
 //! May touch: archive and ledger, for reading, and standard output and error. Promises: nothing is changed; a record is printed
 //! whole, on a line of its own, or not at all.
 
-use std::io::{self, BufWriter, Write};
+mod columns;
+mod kind;
+
+use std::collections::VecDeque;
+use std::io::{self, BufWriter, IsTerminal as _, Write};
 use std::ops::ControlFlow;
 use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Args, ValueEnum};
 
+use self::columns::{Column, Totals};
+use self::kind::KindArg;
 use super::table::{self, Heading};
-use super::{STDOUT, counted, printable, time, warn, wrong_usage};
+use super::{STDOUT, counted, time, warn, wrong_usage};
 use crate::archive::{self, Paths, query};
 use crate::home::Home;
-use crate::ledger::{Filter, Ledger, PassedOver, RecordKind};
-use crate::scan::json::{Document, Kind, Value};
+use crate::ledger::{Filter, Ledger, PassedOver, RecordOrder};
+use crate::scan::json::{Document, Value};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -56,38 +62,21 @@ pub(super) struct QueryArgs {
     /// Where to look [default: archive for turns, ledger for other kinds]
     #[arg(long, value_enum)]
     from: Option<From>,
+    /// At most so many records.
+    #[arg(long, value_name = "N")]
+    limit: Option<usize>,
+    /// The newest first; from the ledger only with --limit.
+    #[arg(long)]
+    reverse: bool,
+    /// Columns of the table: titles, or members such as usage.reasoning, with commas between them.
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', conflicts_with_all = ["json", "jsonl"])]
+    columns: Option<Vec<String>>,
     /// Print one JSON document: an array.
     #[arg(long, conflicts_with = "jsonl")]
     json: bool,
     /// Print one JSON record a line.
     #[arg(long)]
     jsonl: bool,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum KindArg {
-    Turns,
-    Compactions,
-    Relationships,
-    ToolResultEvents,
-    UserTurns,
-    Sessions,
-    Stamps,
-    ToolCalls,
-}
-
-impl KindArg {
-    /// The kind of record; `None` for tables that the archive alone has.
-    fn record(self) -> Option<RecordKind> {
-        Some(match self {
-            Self::Turns => RecordKind::Turn,
-            Self::Compactions => RecordKind::Compaction,
-            Self::Relationships => RecordKind::Relationship,
-            Self::ToolResultEvents => RecordKind::ToolResultEvent,
-            Self::UserTurns => RecordKind::UserTurn,
-            Self::Sessions | Self::Stamps | Self::ToolCalls => return None,
-        })
-    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -120,6 +109,15 @@ pub(super) fn run(args: QueryArgs) -> anyhow::Result<ExitCode> {
     if from == From::Archive && matches!(kind, KindArg::Relationships | KindArg::UserTurns) {
         wrong_usage(&["query"], "relationships and user turns are not archived: leave out --from archive");
     }
+    if args.limit == Some(0) {
+        wrong_usage(&["query"], "--limit must be at least 1");
+    }
+    if from == From::Ledger && args.reverse && args.limit.is_none() {
+        wrong_usage(
+            &["query"],
+            "--reverse from the ledger needs --limit N, because the newest records are the last ones read",
+        );
+    }
     let has_project = matches!(kind, KindArg::Turns | KindArg::Sessions | KindArg::ToolCalls);
     if !has_project && args.project.is_some() {
         wrong_usage(
@@ -147,16 +145,33 @@ pub(super) fn run(args: QueryArgs) -> anyhow::Result<ExitCode> {
         source: args.source.clone(),
         project: args.project.clone(),
         enrichment: plain.iter().filter_map(|pair| pair.split_once('=')).map(owned).collect(),
+        order: if args.reverse { RecordOrder::NewestFirst } else { RecordOrder::OldestFirst },
     };
-    let mut out = Output::new(&args, kind);
+    let columns = match &args.columns {
+        None => columns::usual(kind),
+        Some(names) => columns::named(kind, names)
+            .unwrap_or_else(|error| wrong_usage(&["query"], &format!("--columns: {error}"))),
+    };
+    let mut out = Output::new(&args, columns);
     let mut written: io::Result<()> = Ok(());
+    let mut left = args.limit.unwrap_or(usize::MAX);
+    // The ledger is read in its own order: of the newest records the last ones read are kept.
+    let mut newest = (from == From::Ledger && args.reverse).then(VecDeque::new);
     let mut document = Document::default();
     let mut sink = |record: &str| {
         if is_turn && !ambiguous.is_empty() && !has_all(&mut document, record, &ambiguous) {
             return ControlFlow::Continue(());
         }
+        if let Some(newest) = &mut newest {
+            if newest.len() == left {
+                newest.pop_front();
+            }
+            newest.push_back(record.to_owned());
+            return ControlFlow::Continue(());
+        }
         written = out.record(record);
-        if written.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        left -= 1;
+        if written.is_ok() && left > 0 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     };
     let home = Home::from_env()?;
     let paths = Paths::of_home(&home);
@@ -174,6 +189,9 @@ pub(super) fn run(args: QueryArgs) -> anyhow::Result<ExitCode> {
             ask(&paths.archive, &filter, &mut sink).map(|()| PassedOver::default()).map_err(Into::into)
         }
     };
+    for record in newest.into_iter().flatten().rev() {
+        written = written.and_then(|()| out.record(&record));
+    }
     written.and_then(|()| out.finish(asked.is_ok())).context(STDOUT)?;
     if let PassedOver { malformed_lines, first: Some(first) } = asked? {
         warn(&format!(
@@ -246,7 +264,52 @@ const TABLE_BYTES: usize = 1 << 20;
 enum Form {
     Json { count: u64 },
     Lines,
-    Table { kind: KindArg, rows: Vec<Vec<String>>, bytes: usize, document: Document },
+    Table(Box<TableForm>),
+}
+
+/// A table under way.
+struct TableForm {
+    columns: Vec<Column>,
+    totals: Totals,
+    rows: Vec<Vec<String>>,
+    /// Of the cells in `rows`.
+    bytes: usize,
+    /// Places of columns that some part of the table had no room for.
+    left_out: Vec<usize>,
+    document: Document,
+}
+
+impl TableForm {
+    fn new(columns: Vec<Column>) -> Self {
+        let totals = Totals::new(&columns);
+        Self {
+            columns,
+            totals,
+            rows: Vec::new(),
+            bytes: 0,
+            left_out: Vec::new(),
+            document: Document::default(),
+        }
+    }
+
+    fn add(&mut self, record: &str) {
+        if let Ok(root) = self.document.parse(record.as_bytes()) {
+            let row: Vec<_> = self.columns.iter().map(|column| column.cell(root)).collect();
+            self.bytes += row.iter().map(String::len).sum::<usize>();
+            self.totals.add(&row);
+            self.rows.push(row);
+        }
+    }
+
+    /// The lines of the rows so far.
+    fn text(&mut self) -> String {
+        let headings: Vec<Heading<'_>> = self.columns.iter().map(Column::heading).collect();
+        let (text, left_out) = table::text_and_left_out(&headings, &self.rows);
+        self.left_out = left_out;
+        self.rows.clear();
+        self.bytes = 0;
+        text
+    }
 }
 
 struct Output {
@@ -256,11 +319,11 @@ struct Output {
 }
 
 impl Output {
-    fn new(args: &QueryArgs, kind: KindArg) -> Self {
+    fn new(args: &QueryArgs, columns: Vec<Column>) -> Self {
         let form = match (args.json, args.jsonl) {
             (true, _) => Form::Json { count: 0 },
             (_, true) => Form::Lines,
-            _ => Form::Table { kind, rows: Vec::new(), bytes: 0, document: Document::default() },
+            _ => Form::Table(Box::new(TableForm::new(columns))),
         };
         Self { out: BufWriter::new(io::stdout().lock()), form, has_records: false }
     }
@@ -277,16 +340,10 @@ impl Output {
                 self.out.write_all(record.as_bytes())?;
                 self.out.write_all(b"\n")
             }
-            Form::Table { kind, rows, bytes, document } => {
-                if let Ok(root) = document.parse(record.as_bytes()) {
-                    let row: Vec<_> = columns(*kind).iter().map(|column| column.cell(root)).collect();
-                    *bytes += row.iter().map(String::len).sum::<usize>();
-                    rows.push(row);
-                }
-                if rows.len() == TABLE_ROWS || *bytes >= TABLE_BYTES {
-                    writeln!(self.out, "{}", table_of(*kind, rows))?;
-                    rows.clear();
-                    *bytes = 0;
+            Form::Table(table) => {
+                table.add(record);
+                if table.rows.len() == TABLE_ROWS || table.bytes >= TABLE_BYTES {
+                    writeln!(self.out, "{}", table.text())?;
                 }
                 Ok(())
             }
@@ -303,121 +360,25 @@ impl Output {
             Form::Json { count: 0 } => self.out.write_all(b"[]\n")?,
             Form::Json { .. } => self.out.write_all(b"\n]\n")?,
             Form::Lines => {}
-            Form::Table { kind, rows, .. } => {
-                if !rows.is_empty() {
-                    self.out.write_all(table_of(kind, &rows).as_bytes())?;
-                } else if !self.has_records {
-                    warn("there is no such record; leave out conditions to see more");
+            Form::Table(mut table) => {
+                let is_terminal = io::stdout().is_terminal();
+                // Other programs that read a table get records alone.
+                if is_terminal && self.has_records {
+                    table.rows.extend(table.totals.row());
+                }
+                if !table.rows.is_empty() {
+                    self.out.write_all(table.text().as_bytes())?;
+                }
+                if !self.has_records {
+                    warn("no records match; leave out conditions to see more");
+                } else if !table.left_out.is_empty() {
+                    let titles: Vec<&str> =
+                        table.left_out.iter().map(|at| table.columns[*at].heading().title).collect();
+                    self.out.flush()?;
+                    warn(&format!("no room for {}; --columns chooses", titles.join(", ")));
                 }
             }
         }
         self.out.flush()
     }
-}
-
-/// A column of a table, and where its value stands in a record.
-struct Column {
-    heading: Heading,
-    path: &'static [&'static str],
-}
-
-impl Column {
-    /// What a record has there; of an array, how many items.
-    fn cell(&self, record: Value<'_>) -> String {
-        let value = self.path.iter().try_fold(record, |value, key| value.get(key));
-        match value {
-            None => String::new(),
-            Some(value) if value.kind() == Kind::Array => value.len().to_string(),
-            Some(value) => {
-                printable::line(&value.as_str().unwrap_or_else(|| value.to_string().into())).into_owned()
-            }
-        }
-    }
-}
-
-const fn text(title: &'static str, path: &'static [&'static str]) -> Column {
-    Column { heading: Heading::text(title), path }
-}
-
-const fn number(title: &'static str, path: &'static [&'static str]) -> Column {
-    Column { heading: Heading::number(title), path }
-}
-
-const TS: Column = Column { heading: Heading::time("time"), path: &["ts"] };
-const SOURCE: Column = text("source", &["source"]);
-const SESSION: Column = text("session", &["sessionId"]);
-
-const TURN_COLUMNS: &[Column] = &[
-    TS,
-    SOURCE,
-    SESSION,
-    text("model", &["model"]),
-    number("input", &["usage", "input"]),
-    number("output", &["usage", "output"]),
-    number("cache read", &["usage", "cacheRead"]),
-    number("calls", &["toolCalls"]),
-    text("project", &["project"]),
-];
-const COMPACTION_COLUMNS: &[Column] =
-    &[TS, SOURCE, SESSION, number("tokens before", &["tokensBeforeCompact"])];
-const RELATIONSHIP_COLUMNS: &[Column] = &[
-    TS,
-    SOURCE,
-    SESSION,
-    text("type", &["relationshipType"]),
-    text("related session", &["relatedSessionId"]),
-    text("agent", &["agentId"]),
-];
-const EVENT_COLUMNS: &[Column] = &[
-    TS,
-    SOURCE,
-    SESSION,
-    text("tool use", &["toolUseId"]),
-    number("event", &["eventIndex"]),
-    text("status", &["status"]),
-    number("bytes", &["contentLength"]),
-];
-const USER_TURN_COLUMNS: &[Column] =
-    &[TS, SOURCE, SESSION, text("user turn", &["userUuid"]), number("blocks", &["blocks"])];
-
-const SESSION_COLUMNS: &[Column] = &[
-    Column { heading: Heading::time("started"), path: &["startedAt"] },
-    Column { heading: Heading::time("ended"), path: &["endedAt"] },
-    SOURCE,
-    SESSION,
-    number("turns", &["turnCount"]),
-    number("models", &["models"]),
-    text("project", &["project"]),
-];
-const STAMP_COLUMNS: &[Column] = &[
-    TS,
-    text("selector", &["selector"]),
-    text("enrichment", &["enrichment"]),
-    number("byte", &["ledgerOffset"]),
-];
-const CALL_COLUMNS: &[Column] = &[
-    TS,
-    SOURCE,
-    SESSION,
-    number("call", &["callIndex"]),
-    text("tool", &["name"]),
-    text("target", &["target"]),
-];
-
-fn columns(kind: KindArg) -> &'static [Column] {
-    match kind {
-        KindArg::Turns => TURN_COLUMNS,
-        KindArg::Compactions => COMPACTION_COLUMNS,
-        KindArg::Relationships => RELATIONSHIP_COLUMNS,
-        KindArg::ToolResultEvents => EVENT_COLUMNS,
-        KindArg::UserTurns => USER_TURN_COLUMNS,
-        KindArg::Sessions => SESSION_COLUMNS,
-        KindArg::Stamps => STAMP_COLUMNS,
-        KindArg::ToolCalls => CALL_COLUMNS,
-    }
-}
-
-fn table_of(kind: KindArg, rows: &[Vec<String>]) -> String {
-    let headings: Vec<Heading> = columns(kind).iter().map(|column| column.heading).collect();
-    table::text(&headings, rows)
 }

@@ -59,6 +59,14 @@ Examples:
         #[command(subcommand)]
         what: RebuildCommand,
     },
+    /// Give the space of deleted rows of the archive back to the file system.
+    #[command(after_help = "\
+The archive is written anew in place. Builds leave free pages only where turns were replaced, so that is seldom needed.
+
+Examples:
+  burn state vacuum
+  burn state vacuum --json")]
+    Vacuum(VacuumArgs),
     /// Say which old content would go and which stays, and delete what is old with --force.
     #[command(after_help = "\
 Content is what sessions said, a file for each under content/ in the home. Without --force nothing is changed.
@@ -125,6 +133,19 @@ Examples:
 }
 
 #[derive(Debug, Args)]
+struct VacuumArgs {
+    /// Print one JSON document.
+    #[arg(long)]
+    json: bool,
+    /// The ledger that the archive is of, instead of the home's (with --archive).
+    #[arg(long, value_name = "FILE", requires = "archive")]
+    ledger: Option<PathBuf>,
+    /// Vacuum this archive instead of the home's (with --ledger).
+    #[arg(long, value_name = "FILE", requires = "ledger")]
+    archive: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
 struct ArchiveArgs {
     /// Build everything from byte 0 of the ledger.
     #[arg(long)]
@@ -132,8 +153,8 @@ struct ArchiveArgs {
     /// Where a file that is no SQLite database has the archive's place, rename the file and build there.
     #[arg(long, requires = "full")]
     force: bool,
-    /// Do not build: give the space of deleted rows back.
-    #[arg(long, conflicts_with_all = ["full", "strict", "report", "threads", "io", "loader", "memory", "no_verify"])]
+    /// Do not build: `burn state vacuum`, by its older name.
+    #[arg(long, hide = true, conflicts_with_all = ["full", "strict", "report", "threads", "io", "loader", "memory", "no_verify"])]
     vacuum: bool,
     /// Print one JSON document.
     #[arg(long)]
@@ -154,17 +175,17 @@ struct ArchiveArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
     /// How to read the ledger.
-    #[arg(long, value_enum, default_value_t = IoArg::Mmap)]
+    #[arg(long, hide = true, value_enum, default_value_t = IoArg::Mmap)]
     io: IoArg,
     /// What writes the rows of a full rebuild.
-    #[arg(long, value_enum, default_value_t = LoaderArg::Bulk)]
+    #[arg(long, hide = true, value_enum, default_value_t = LoaderArg::Bulk)]
     loader: LoaderArg,
     /// How much memory the bulk loader may take before it spills into files beside the archive: bytes, or with KB, MB, GB,
     /// KiB, MiB, GiB.
-    #[arg(long, value_name = "SIZE", default_value = "512MiB", value_parser = crate::dev::parse_size)]
+    #[arg(long, hide = true, value_name = "SIZE", default_value = "512MiB", value_parser = crate::dev::parse_size)]
     memory: u64,
     /// Publish a full rebuild without checking it first.
-    #[arg(long)]
+    #[arg(long, hide = true)]
     no_verify: bool,
 }
 
@@ -197,6 +218,7 @@ pub(super) fn run(args: StateArgs) -> anyhow::Result<ExitCode> {
         Some(StateCommand::Rebuild { what: RebuildCommand::All { force, json } }) => {
             rebuild_all(extra_ids(force), json || args.json)
         }
+        Some(StateCommand::Vacuum(of)) => vacuum(&paths_of(of.ledger, of.archive)?, of.json || args.json),
         Some(StateCommand::Prune(prune)) => clean::prune(&prune, args.json),
         Some(StateCommand::Reset(reset)) => clean::reset(&reset, args.json),
     }
@@ -347,38 +369,43 @@ fn same_file_is_wrong_usage<T>(done: Result<T, ArchiveError>) -> Result<T, Archi
     done
 }
 
+/// The files that two options name, or those of the home.
+fn paths_of(ledger: Option<PathBuf>, archive: Option<PathBuf>) -> anyhow::Result<Paths> {
+    let (Some(ledger), Some(archive)) = (ledger, archive) else {
+        let home = Home::from_env()?;
+        disk::create_dir_all(home.root())?;
+        return Ok(Paths::of_home(&home));
+    };
+    if !exists(&ledger)? {
+        anyhow::bail!("there is no ledger at {}; name a file that is there", ledger.display());
+    }
+    Ok(Paths::offline(ledger, archive))
+}
+
+fn vacuum(paths: &Paths, json: bool) -> anyhow::Result<ExitCode> {
+    let vacuumed = same_file_is_wrong_usage(archive::vacuum(paths, &interrupt::watch()))?;
+    if json {
+        print_json(&vacuumed)?;
+    } else if vacuumed.existed {
+        let text = format!(
+            "{}: {} bytes before, {} after, {} reclaimed\n",
+            vacuumed.archive_path.display(),
+            grouped(vacuumed.before_bytes),
+            grouped(vacuumed.after_bytes),
+            vacuumed.reclaimed_bytes
+        );
+        print_text(&text)?;
+    } else {
+        print_text(&format!("{}: there is no archive\n", vacuumed.archive_path.display()))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
 fn rebuild_archive(args: ArchiveArgs, json: bool) -> anyhow::Result<ExitCode> {
     let json = json || args.json;
-    let paths = match (args.ledger, args.archive) {
-        (Some(ledger), Some(archive)) => {
-            if !exists(&ledger)? {
-                anyhow::bail!("there is no ledger at {}; name a file that is there", ledger.display());
-            }
-            Paths::offline(ledger, archive)
-        }
-        _ => {
-            let home = Home::from_env()?;
-            disk::create_dir_all(home.root())?;
-            Paths::of_home(&home)
-        }
-    };
+    let paths = paths_of(args.ledger, args.archive)?;
     if args.vacuum {
-        let vacuumed = same_file_is_wrong_usage(archive::vacuum(&paths, &interrupt::watch()))?;
-        if json {
-            print_json(&vacuumed)?;
-        } else if vacuumed.existed {
-            let text = format!(
-                "{}: {} bytes before, {} after, {} reclaimed\n",
-                vacuumed.archive_path.display(),
-                grouped(vacuumed.before_bytes),
-                grouped(vacuumed.after_bytes),
-                vacuumed.reclaimed_bytes
-            );
-            print_text(&text)?;
-        } else {
-            print_text(&format!("{}: there is no archive\n", vacuumed.archive_path.display()))?;
-        }
-        return Ok(ExitCode::SUCCESS);
+        return vacuum(&paths, json);
     }
     let options = Options {
         threads: args.threads.map_or(0, usize::from),

@@ -1,71 +1,139 @@
 //! Tables: columns without lines, two blanks apart, nothing behind the last. A record is a line. On a terminal columns shrink to
 //! its width, what is cut off ends in an ellipsis, and columns that it has no room for are left out.
 
-use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, Row, Table, Width, presets};
+use std::borrow::Cow;
+
+use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, Row, Table, presets};
 
 /// Less of a text says nothing; in characters.
 const TEXT_WIDTH: usize = 8;
+/// `2026-04-20T10:15`, in characters.
+const MINUTES: usize = 16;
+const ID_WIDTH: usize = 8;
+const PATH_WIDTH: usize = 24;
 
 /// Blanks between columns.
 const GAP: usize = 2;
 
-/// What stands above a column.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Heading {
-    pub(super) title: &'static str,
-    /// Numbers stand on the right, and are never cut: half a number is a lie.
-    is_number: bool,
-    /// To how many characters a text may be cut.
-    least: usize,
+/// How a column is laid out, and what a terminal that is too narrow for all columns shows of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Shape {
+    /// Left-aligned, cut at its end.
+    Text,
+    /// Right-aligned and never cut, because half a number is a lie.
+    Number,
+    /// Down to its minutes, because a time without minutes is no use.
+    Time,
+    /// Its first 8 characters, which tell one id from another in most tables.
+    Id,
+    /// Its last 24 characters, because the end of a path says more than its beginning.
+    Path,
 }
 
-impl Heading {
-    pub(super) const fn text(title: &'static str) -> Self {
-        Self { title, is_number: false, least: TEXT_WIDTH }
+/// A column's title and shape.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Heading<'t> {
+    pub(super) title: &'t str,
+    shape: Shape,
+}
+
+impl<'t> Heading<'t> {
+    pub(super) const fn new(title: &'t str, shape: Shape) -> Self {
+        Self { title, shape }
     }
 
-    pub(super) const fn number(title: &'static str) -> Self {
-        Self { title, is_number: true, least: 0 }
+    pub(super) const fn text(title: &'t str) -> Self {
+        Self::new(title, Shape::Text)
     }
 
-    /// Times, up to their seconds: without its minutes a time is no use.
-    pub(super) const fn time(title: &'static str) -> Self {
-        Self { title, is_number: false, least: "2026-04-20T10:15:00…".len() - "…".len() + 1 }
+    pub(super) const fn number(title: &'t str) -> Self {
+        Self::new(title, Shape::Number)
+    }
+
+    pub(super) const fn time(title: &'t str) -> Self {
+        Self::new(title, Shape::Time)
+    }
+
+    /// A cell as a narrow terminal shows it.
+    fn shortened<'c>(self, cell: &'c str) -> Cow<'c, str> {
+        let count = cell.chars().count();
+        match self.shape {
+            Shape::Time if count > MINUTES && cell.is_char_boundary(MINUTES) => {
+                Cow::Owned(cell[..MINUTES].replacen('T', " ", 1))
+            }
+            Shape::Id if count > ID_WIDTH + 1 => {
+                Cow::Owned(cell.chars().take(ID_WIDTH).chain(['…']).collect())
+            }
+            Shape::Path if count > PATH_WIDTH => {
+                Cow::Owned(['…'].into_iter().chain(cell.chars().skip(count - PATH_WIDTH + 1)).collect())
+            }
+            _ => Cow::Borrowed(cell),
+        }
+    }
+
+    /// The least width of a column whose longest cell is `longest` characters.
+    fn least(self, longest: usize) -> usize {
+        if self.shape == Shape::Text { longest.min(TEXT_WIDTH) } else { longest }
     }
 }
 
 /// The lines of a table, each with its LF.
-pub(super) fn text(headings: &[Heading], rows: &[Vec<String>]) -> String {
+pub(super) fn text(headings: &[Heading<'_>], rows: &[Vec<String>]) -> String {
+    text_and_left_out(headings, rows).0
+}
+
+/// The lines of a table, and the columns that the terminal has no room for.
+pub(super) fn text_and_left_out(headings: &[Heading<'_>], rows: &[Vec<String>]) -> (String, Vec<usize>) {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     table.set_content_arrangement(ContentArrangement::Dynamic);
     table.set_truncation_indicator("…");
-    let shown = fitting(headings, rows, table.width().map_or(usize::MAX, usize::from));
+    let width = table.width().map_or(usize::MAX, usize::from);
+    let is_narrow = width_of(headings, rows) > width;
+    let cell = |heading: &Heading<'_>, cell: &str| {
+        if is_narrow { heading.shortened(cell).into_owned() } else { cell.to_owned() }
+    };
+    let cells =
+        |row: &Vec<String>| headings.iter().zip(row).map(|(heading, text)| cell(heading, text)).collect();
+    let rows: Vec<Vec<String>> = rows.iter().map(cells).collect();
+    let shown = fitting(headings, &rows, width);
     table.set_header(line(shown.iter().map(|at| headings[*at].title)));
     table.add_rows(rows.iter().map(|row| line(shown.iter().map(|at| row[*at].as_str()))));
-    for (column, at) in table.column_iter_mut().zip(shown) {
+    for (column, at) in table.column_iter_mut().zip(&shown) {
         column.set_padding((0, GAP as u16));
-        let Heading { is_number, least, .. } = headings[at];
-        if is_number {
+        let shape = headings[*at].shape;
+        if shape == Shape::Number {
             column.set_cell_alignment(CellAlignment::Right);
+        }
+        if shape != Shape::Text {
             column.set_constraint(ColumnConstraint::ContentWidth);
-        } else if least > TEXT_WIDTH {
-            column.set_constraint(ColumnConstraint::LowerBoundary(Width::Fixed((least + GAP) as u16)));
         }
     }
-    table.lines().map(|line| line.trim_end().to_owned() + "\n").collect()
+    let text = table.lines().map(|line| line.trim_end().to_owned() + "\n").collect();
+    let is_left_out = |at: &usize| !shown.contains(at);
+    (text, (0..headings.len()).filter(is_left_out).collect())
+}
+
+fn longest(heading: &Heading<'_>, rows: &[Vec<String>], at: usize) -> usize {
+    let cells = rows.iter().map(|row| row[at].chars().count());
+    cells.chain([heading.title.chars().count()]).max().unwrap_or(0)
+}
+
+/// The width of a table with every cell whole.
+fn width_of(headings: &[Heading<'_>], rows: &[Vec<String>]) -> usize {
+    headings.iter().enumerate().map(|(at, heading)| longest(heading, rows, at) + GAP).sum()
 }
 
 /// A table that is printed piece by piece and laid out as if it were one: its rows are seen twice, first to measure them.
 pub(super) struct Pieces<'h> {
-    headings: &'h [Heading],
+    headings: &'h [Heading<'h>],
     /// The longest text of each column.
     widest: Vec<String>,
     is_first: bool,
 }
 
 impl<'h> Pieces<'h> {
-    pub(super) fn new(headings: &'h [Heading]) -> Self {
+    pub(super) fn new(headings: &'h [Heading<'h>]) -> Self {
         Self { headings, widest: vec![String::new(); headings.len()], is_first: true }
     }
 
@@ -97,17 +165,10 @@ fn line<'c>(cells: impl Iterator<Item = &'c str>) -> Row {
 }
 
 /// Which columns a terminal of `width` characters has room for, from the left; the first always.
-fn fitting(headings: &[Heading], rows: &[Vec<String>], width: usize) -> Vec<usize> {
+fn fitting(headings: &[Heading<'_>], rows: &[Vec<String>], width: usize) -> Vec<usize> {
     let mut left = width;
-    let fits = |(at, heading): (usize, &Heading)| {
-        let cells = rows.iter().map(|row| row[at].chars().count());
-        let longest = cells.chain([heading.title.chars().count()]).max().unwrap_or(0);
-        let needed = GAP
-            + match heading {
-                Heading { is_number: true, .. } => longest,
-                Heading { least, .. } if *least > TEXT_WIDTH => *least,
-                Heading { least, .. } => longest.min(*least),
-            };
+    let fits = |(at, heading): (usize, &Heading<'_>)| {
+        let needed = GAP + heading.least(longest(heading, rows, at));
         let has_room = needed <= left || at == 0;
         if has_room {
             left = left.saturating_sub(needed);
@@ -137,37 +198,47 @@ mod tests {
     }
 
     #[test]
-    fn a_narrow_terminal_gets_the_columns_that_it_has_room_for() {
+    fn a_narrow_terminal_gets_short_cells_and_the_columns_that_it_has_room_for() {
         let headings = [
             Heading::time("time"),
-            Heading::text("source"),
-            Heading::text("session"),
+            Heading::new("session", Shape::Id),
             Heading::text("model"),
             Heading::number("input"),
             Heading::number("output"),
-            Heading::number("cache read"),
-            Heading::number("calls"),
-            Heading::text("project"),
+            Heading::number("cache r"),
+            Heading::number("cache w"),
+            Heading::new("project", Shape::Path),
+            Heading::text("source"),
         ];
         let cells = [
             "2026-04-20T10:15:00.000Z",
-            "claude-code",
-            "session-1",
-            "model-x",
-            "12",
-            "3",
+            "0c04ca41-dca9-2972-ea90-00b6fd2c5001",
+            "claude-opus-4-7",
+            "1211",
+            "32111",
             "145212",
-            "1",
-            "p",
+            "14521",
+            "/home/somebody/work/acme/relay/burn",
+            "claude-code",
         ];
-        let rows = vec![cells.map(str::to_owned).to_vec()];
+        let short: Vec<String> =
+            headings.iter().zip(cells).map(|(heading, cell)| heading.shortened(cell).into_owned()).collect();
+        assert_eq!(short[..2], ["2026-04-20 10:15", "0c04ca41…"]);
+        assert_eq!(short[7], "…dy/work/acme/relay/burn");
+        let rows = vec![short];
         let shown = |width| -> Vec<&str> {
             fitting(&headings, &rows, width).into_iter().map(|at| headings[at].title).collect()
         };
         assert_eq!(shown(10), ["time"]);
-        assert_eq!(shown(40), ["time", "source", "input"]);
-        assert_eq!(shown(80), ["time", "source", "session", "model", "input", "output", "cache read"]);
+        assert_eq!(shown(40), ["time", "session", "model"]);
+        let at_80 = ["time", "session", "model", "input", "output", "cache r", "cache w"];
+        assert_eq!(shown(80), at_80);
         assert_eq!(shown(200).len(), headings.len());
         assert!(text(&headings, &rows).lines().all(|line| line == line.trim_end()));
+        // Times and ids that are short, or are no ASCII, stay.
+        for cell in ["", "yesterday", "é".repeat(30).as_str()] {
+            assert!(Heading::time("time").shortened(cell).chars().count() <= 30, "{cell}");
+        }
+        assert_eq!(Heading::new("session", Shape::Id).shortened("session-1"), "session-1");
     }
 }

@@ -54,7 +54,7 @@ pub use index::{ExtraIds, Reindexed};
 pub use read::PassedOver;
 pub use reset::{Belonging, Reset};
 
-pub use crate::record::{Filter, Id, RecordKind};
+pub use crate::record::{Filter, Id, RecordKind, RecordOrder};
 
 use crate::home::{Home, LockName};
 use crate::interrupt::Interrupt;

@@ -18,6 +18,16 @@ use jiff::{SignedDuration, Timestamp};
 use super::RecordKind;
 use crate::scan::json::{Kind as JsonKind, Value};
 
+/// In which order an archive hands records over. A ledger is always read from its first line to its last.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum RecordOrder {
+    /// By time.
+    #[default]
+    OldestFirst,
+    /// By time, backwards.
+    NewestFirst,
+}
+
 /// Which records are wanted: those that agree with everything that is given.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Filter {
@@ -34,6 +44,8 @@ pub struct Filter {
     pub project: Option<String>,
     /// Turns whose enrichment has all of these keys with these values.
     pub enrichment: Vec<(String, String)>,
+    /// In which order an archive hands them over.
+    pub order: RecordOrder,
 }
 
 impl Filter {

@@ -35,8 +35,8 @@ pub(crate) mod strict;
 mod tape;
 pub mod typed;
 
-pub use filter::Filter;
 pub(crate) use filter::{Bound, End, ORDINARY, TimeBounds};
+pub use filter::{Filter, RecordOrder};
 pub use id::Id;
 pub(crate) use id::{Hasher, ID_LEN_BYTES, IdSet};
 pub use kind::{Kind, RecordKind};

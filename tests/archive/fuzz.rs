@@ -153,7 +153,7 @@ fn filter(random: &mut Random, rows: &Dump) -> Filter {
         session: value(random, table, "session_id", 3),
         source: value(random, table, "source", 3),
         project: value(random, "turns", "project", 6),
-        enrichment: Vec::new(),
+        ..Filter::default()
     };
     for (key, column) in [("workflowId", "workflow_id"), ("tier", "tier")] {
         filter.enrichment.extend(value(random, "turns", column, 6).map(|text| (key.to_owned(), text)));

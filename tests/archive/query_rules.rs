@@ -296,6 +296,44 @@ fn tables_have_a_line_a_record_and_no_control_characters() {
 }
 
 #[test]
+fn the_newest_come_first_and_no_more_than_asked_for() {
+    let lines: Vec<String> = (0..50)
+        .map(|at| turn("s", &format!("m{at}"), &format!("2026-04-20T00:00:{:02}.000Z", at / 3), ""))
+        .collect();
+    let home = home(&lines);
+    let all = found(home.path(), "archive", &[]);
+    let reversed: Vec<String> = all.iter().rev().cloned().collect();
+    assert_eq!(found(home.path(), "archive", &["--reverse"]), reversed);
+    for from in ["archive", "ledger"] {
+        assert_eq!(found(home.path(), from, &["--limit", "7"]), all[..7], "{from}");
+        for limit in ["1", "7", "50", "999"] {
+            let wanted = &reversed[..limit.parse::<usize>().unwrap().min(50)];
+            assert_eq!(found(home.path(), from, &["--reverse", "--limit", limit]), wanted, "{from} {limit}");
+        }
+    }
+    for wrong in [&["--limit", "0"][..], &["--from", "ledger", "--reverse"], &["--columns", "usage..input"]] {
+        let (code, _, stderr) = burn(home.path(), &[&["query", "turns"], wrong].concat());
+        assert_eq!(code, 2, "{wrong:?}: {stderr}");
+    }
+}
+
+#[test]
+fn a_table_has_the_columns_that_are_asked_for() {
+    let home = home(&[turn("s", "m", "2026-04-20T00:00:00.000Z", r#","project":"p""#)]);
+    let columns = ["query", "turns", "--columns", "messageId,output,usage.reasoning,cache w,nothing.here"];
+    let (code, stdout, stderr) = burn(home.path(), &columns);
+    assert_eq!((code, &*stderr), (0, ""));
+    let lines: Vec<Vec<&str>> = stdout.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(
+        lines,
+        [
+            vec!["messageId", "output", "usage.reasoning", "cache", "w", "nothing.here"],
+            vec!["m", "2", "0", "0"]
+        ]
+    );
+}
+
+#[test]
 fn a_reader_that_goes_away_is_no_error() {
     let lines: Vec<String> = (0..20_000).map(|n| turn("s", &format!("m{n}"), "t", "")).collect();
     let home = home(&lines);

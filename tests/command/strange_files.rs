@@ -48,6 +48,7 @@ const HOME: [(&str, &str); 11] = [
     ("state rebuild archive", ""),
     ("state rebuild archive --full", ""),
     ("state rebuild archive --vacuum", ""),
+    ("state vacuum", ""),
     ("state status", ""),
     ("state prune", ""),
     ("ledger check", ""),

@@ -164,7 +164,7 @@ const OTHER_FORMS: [(&[&str], &str); 16] = [
     (&["session", "show", "session", "--tail", "1"], ""),
     (&["state", "prune", "--days", "0", "--force"], ""),
     (&["state", "rebuild", "archive", "--full"], ""),
-    (&["state", "rebuild", "archive", "--vacuum"], ""),
+    (&["state", "vacuum"], ""),
     (&["state", "reset", "--everything", "--force"], ""),
 ];
 

@@ -23,7 +23,7 @@ use super::open::{self, Reader};
 use super::schema::VERSION;
 use crate::record::columns::{Table, compactions, tool_calls, tool_result_events, turns};
 use crate::record::print::{Object, order, write_fidelity};
-use crate::record::{Bound, End, Filter, ORDINARY, TimeBounds};
+use crate::record::{Bound, End, Filter, ORDINARY, RecordOrder, TimeBounds};
 use crate::scan::json::Document;
 use crate::scan::{Io, ScanError, Source};
 
@@ -80,20 +80,25 @@ impl Conditions {
         self.add(&format!("({or_null}ts {compare} ?{or_odd})"), &Some(bound.for_ordinary(end)));
     }
 
-    fn select(&self, columns: &str, table: &str, order: &str) -> String {
+    /// The statement; `by` are the columns that rows are ordered by.
+    fn select(&self, columns: &str, table: &str, by: &[&str], order: RecordOrder) -> String {
         let mut sql = format!("SELECT {columns} FROM {table}");
         for (place, condition) in self.sql.iter().enumerate() {
             sql.push_str(if place == 0 { " WHERE " } else { " AND " });
             sql.push_str(condition);
         }
         sql.push_str(" ORDER BY ");
-        sql.push_str(order);
+        let direction = match order {
+            RecordOrder::OldestFirst => "",
+            RecordOrder::NewestFirst => " DESC",
+        };
+        sql.push_str(&by.iter().map(|column| format!("{column}{direction}")).collect::<Vec<_>>().join(", "));
         sql
     }
 }
 
 /// Hands the archived turns that pass `filter` to `sink`, as compact JSON text, by `ts`, `turnIndex` and place in the
-/// ledger, until it breaks off. Each turn is there once, as its last line had it.
+/// ledger, in the filter's order, until it breaks off. Each turn is there once, as its last line had it.
 ///
 /// # Errors
 /// [`ArchiveError::Missing`], [`ArchiveError::OtherVersion`], [`ArchiveError::Incomplete`], [`ArchiveError::NotAnArchive`],
@@ -122,7 +127,12 @@ pub fn turns(
     }
     let connection = open_for_query(archive)?;
     let added = AddedColumns::of(&connection).context(archive, "reading its schema")?;
-    let sql = conditions.select(&added.columns(&turns::TABLE), "turns", "ts, turn_index, rowid");
+    let sql = conditions.select(
+        &added.columns(&turns::TABLE),
+        "turns",
+        &["ts", "turn_index", "rowid"],
+        filter.order,
+    );
     let calls = format!(
         "SELECT {} FROM tool_calls
          WHERE source = ? AND session_id = ? AND message_id = ? ORDER BY call_index",
@@ -160,7 +170,12 @@ pub fn compactions(
     let times = filter.times();
     let conditions = Conditions::new("compactions", filter, &times);
     let connection = open_for_query(archive)?;
-    let sql = conditions.select(&compactions::TABLE.columns.join(", "), "compactions", "ts, rowid");
+    let sql = conditions.select(
+        &compactions::TABLE.columns.join(", "),
+        "compactions",
+        &["ts", "rowid"],
+        filter.order,
+    );
     let mut text = Vec::new();
     run(&connection, archive, &sql, &conditions.values, |row| {
         if !is_in_time(row.get_ref(compactions::TS)?, &times) {
@@ -187,7 +202,7 @@ pub fn tool_result_events(
     let conditions = Conditions::new("tool_result_events", filter, &times);
     let connection = open_for_query(archive)?;
     let columns = tool_result_events::TABLE.columns.join(", ");
-    let sql = conditions.select(&columns, "tool_result_events", "ts, rowid");
+    let sql = conditions.select(&columns, "tool_result_events", &["ts", "rowid"], filter.order);
     let moved = [tool_result_events::EVENT_SOURCE, tool_result_events::TS];
     let members = order(tool_result_events::record::FIELDS, tool_result_events::STATUS, &moved);
     let mut text = Vec::new();
@@ -370,7 +385,7 @@ mod tests {
         }
         let plan = |filter: &Filter| {
             let conditions = Conditions::new("turns", filter, &filter.times());
-            let sql = conditions.select("ts", "turns", "ts, turn_index, rowid");
+            let sql = conditions.select("ts", "turns", &["ts", "turn_index", "rowid"], filter.order);
             let mut plan = archive.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
             let steps = plan.query_map(params_from_iter(&conditions.values), |row| row.get::<_, String>(3));
             steps.unwrap().map(Result::unwrap).collect::<Vec<_>>().join("; ")

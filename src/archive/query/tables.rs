@@ -32,7 +32,8 @@ pub fn sessions(
     add_project(&mut conditions, filter);
     let connection = open_for_query(archive)?;
     let added = AddedColumns::of(&connection).context(archive, "reading its schema")?;
-    let sql = conditions.select(&added.columns(&SESSIONS), "sessions", "started_at, rowid");
+    let sql =
+        conditions.select(&added.columns(&SESSIONS), "sessions", &["started_at", "rowid"], filter.order);
     let mut text = Vec::new();
     run(&connection, archive, &sql, &conditions.values, |row| {
         let place =
@@ -82,8 +83,12 @@ pub fn stamps(
     let of_stamps = Filter { source: None, ..filter.clone() };
     let conditions = Conditions::new("stamps", &of_stamps, &times);
     let connection = open_for_query(archive)?;
-    let sql =
-        conditions.select(&stamps::TABLE.columns.join(", "), "stamps", "ts, ledger_offset_bytes, rowid");
+    let sql = conditions.select(
+        &stamps::TABLE.columns.join(", "),
+        "stamps",
+        &["ts", "ledger_offset_bytes", "rowid"],
+        filter.order,
+    );
     let mut text = Vec::new();
     run(&connection, archive, &sql, &conditions.values, |row| {
         if !is_in_time(row.get_ref(stamps::TS)?, &times) {
@@ -114,7 +119,12 @@ pub fn tool_calls(
     add_project(&mut conditions, filter);
     let connection = open_for_query(archive)?;
     let added = AddedColumns::of(&connection).context(archive, "reading its schema")?;
-    let sql = conditions.select(&added.columns(&turns::TABLE), "turns", "ts, turn_index, rowid");
+    let sql = conditions.select(
+        &added.columns(&turns::TABLE),
+        "turns",
+        &["ts", "turn_index", "rowid"],
+        filter.order,
+    );
     let calls = format!(
         "SELECT {} FROM tool_calls WHERE source = ? AND session_id = ? AND message_id = ? ORDER BY call_index",
         added.columns(&tool_calls::TABLE)
