@@ -110,7 +110,7 @@ struct CompletionsArgs {
 
 /// The commands as the help lists them, in groups. The others are listed last.
 const GROUPS: [(&str, &[&str]); 3] = [
-    ("Everyday", &["ingest", "usage", "query", "prices"]),
+    ("Everyday", &["ingest", "usage", "report", "query", "prices"]),
     ("Ledger and archive", &["state", "ledger"]),
     ("Other logs", &["session", "book", "journal"]),
 ];
