@@ -42,7 +42,7 @@ fn burn(directory: &Path, args: &[&str], stdin: &str) -> (i32, String) {
     panic!("burn {args:?} hangs");
 }
 
-const HOME: [(&str, &str); 11] = [
+const HOME: [(&str, &str); 12] = [
     ("ledger append --kind turns", TURN),
     ("ledger append --kind content", "{\"sessionId\":\"s1\"}\n"),
     ("state rebuild archive", ""),
