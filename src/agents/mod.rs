@@ -46,8 +46,9 @@ mod walk;
 pub use error::AgentsError;
 pub use follow::{EventScope, EventStream, StreamStep};
 pub use kept::{HookCall, keep_hook};
-pub use pass::{Agent, ContentMode, Reason, Unreadable};
+pub use pass::{Agent, ContentMode, Reason};
 pub use run::{
     AgentReport, HookReport, Ingest, IngestObserver, IngestOptions, IngestReport, NamedLine, NoObserver,
     RecordCounts, SkippedFile,
 };
+pub use walk::Unreadable;

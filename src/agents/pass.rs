@@ -120,15 +120,6 @@ pub(super) struct Candidate {
     pub extra: Option<PathBuf>,
 }
 
-/// A folder that could not be read.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub struct Unreadable {
-    /// The folder or file.
-    pub path: PathBuf,
-    /// Why, in words.
-    pub error: String,
-}
-
 /// Where roots may lie.
 pub(super) struct RootsOf<'r> {
     /// The user's folder.
@@ -385,3 +376,15 @@ impl Gathered {
         .all(|records| records.is_empty())
     }
 }
+
+/// What a reader hands over, while it goes on reading.
+pub(super) enum Handed {
+    /// A piece of the log, and whether it is the last.
+    Piece(Box<Gathered>, bool),
+    /// Nothing is new; the cursor may have a new time.
+    Unchanged(Option<Vec<u8>>),
+    Skipped(AgentsError),
+}
+
+/// Where a reader hands its pieces over. False: nobody wants them any more.
+pub(super) type HandOver<'h> = dyn FnMut(Handed) -> bool + 'h;

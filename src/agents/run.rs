@@ -18,11 +18,12 @@ use super::js;
 use super::kept::{self, HookCall};
 use super::known::{Known, has_line};
 use super::pass::{
-    Agent, Candidate, Common, ContentMode, Gathered, LeftOut, Pass, Prepared, ReadOptions, Reason, Record,
-    RootsOf, Stat, Unreadable,
+    Agent, Candidate, Common, ContentMode, Gathered, HandOver, Handed, LeftOut, Pass, Prepared, ReadOptions,
+    Reason, Record, RootsOf, Stat,
 };
 use super::pending::{self, Claimed};
 use super::project::ProjectKeys;
+use super::walk::Unreadable;
 use super::{AgentsError, codex, gemini, hook, opencode, settings};
 use crate::disk;
 use crate::home::{Home, LockName};
@@ -261,18 +262,6 @@ pub struct Ingest {
     unanswered: HashMap<Agent, Unanswered>,
     known: Known,
 }
-
-/// What a reader hands over, while it goes on reading.
-pub(super) enum Handed {
-    /// A piece of the log, and whether it is the last.
-    Piece(Box<Gathered>, bool),
-    /// Nothing is new; the cursor may have a new time.
-    Unchanged(Option<Vec<u8>>),
-    Skipped(AgentsError),
-}
-
-/// Where a reader hands its pieces over. False: nobody wants them any more.
-pub(super) type HandOver<'h> = dyn FnMut(Handed) -> bool + 'h;
 
 /// What was taken of a log so far.
 #[derive(Debug, Default)]

@@ -2,8 +2,16 @@
 
 use std::path::{Path, PathBuf};
 
-use super::pass::Unreadable;
 use crate::disk;
+
+/// A folder that could not be read.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Unreadable {
+    /// The folder or file.
+    pub path: PathBuf,
+    /// Why, in words.
+    pub error: String,
+}
 
 /// Something in a folder.
 #[derive(Debug, Clone, PartialEq, Eq)]

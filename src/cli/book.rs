@@ -2,10 +2,11 @@
 //!
 //! Commands open the store, which takes its lock; `check` takes the lock and changes nothing.
 
+mod common;
 mod posting;
 mod reading;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::bail;
@@ -14,16 +15,17 @@ use clap::{Args, Subcommand, ValueEnum};
 use serde_json::json;
 use talea_core::store::{AccountCfg, Store as _, StoreError};
 use talea_core::types::{
-    AccountDef, AccountId, AccountKind, AssetClass, AssetDef, AssetId, Book, Direction, Network, Seq, TxId,
+    AccountDef, AccountId, AccountKind, AssetClass, AssetDef, AssetId, Direction, Network, Seq, TxId,
 };
 use uuid::Uuid;
 
+use self::common::{Common, in_words, open, parse_account, tell, user_books};
 use self::posting::post;
 use self::reading::{
     account_json, balance, check, events, history, list_accounts, list_assets, trial_balance,
 };
-use super::{cut_off, in_store, print_json, warn};
-use crate::book::{BookRecoveryReport, LogTaleaStore};
+use super::{in_store, print_json};
+use crate::book::LogTaleaStore;
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -41,15 +43,6 @@ Examples:
 pub(super) struct BookArgs {
     #[command(subcommand)]
     command: BookCommand,
-}
-
-#[derive(Debug, Args)]
-struct Common {
-    /// The store's directory.
-    dir: PathBuf,
-    /// Print one JSON document.
-    #[arg(long)]
-    json: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -276,21 +269,6 @@ enum Side {
     None,
 }
 
-/// The inverse of `AccountId::to_key`.
-fn parse_account(text: &str) -> Result<AccountId, String> {
-    let mut book = String::new();
-    let mut rest = text.chars();
-    loop {
-        match rest.next() {
-            Some('\\') => book.extend(rest.next()),
-            Some(':') => break,
-            Some(other) => book.push(other),
-            None => return Err("an account is named BOOK:PATH, as in shop:cash".to_owned()),
-        }
-    }
-    Ok(AccountId { book: Book(book), path: rest.collect() })
-}
-
 pub(super) fn run(args: BookArgs) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let store = args.command.common().dir.display().to_string();
@@ -398,76 +376,6 @@ async fn dispatch(command: BookCommand) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Opens a store that is there; only `init` makes one.
-async fn open(directory: &Path) -> anyhow::Result<LogTaleaStore> {
-    require_books(directory)?;
-    let store = LogTaleaStore::open(directory).await?;
-    tell(store.recovery());
-    Ok(store)
-}
-
-/// Says on standard error what opening did.
-fn tell(report: &BookRecoveryReport) {
-    for cut in &report.truncated {
-        let saved_as = cut.saved_as.as_ref().map(|path| path.display());
-        let saved_as = saved_as.as_ref().map(|path| path as &dyn std::fmt::Display);
-        let saved_as = saved_as.ok_or("what was cut was an unfinished frame, not kept");
-        warn(&cut_off(&cut.file.display(), cut.from_length, cut.length, Some(&cut.reason), saved_as));
-    }
-    for renamed in &report.quarantined {
-        warn(&format!("{} was renamed to {}", renamed.file.display(), renamed.saved_as.display()));
-    }
-}
-
-fn require_books(directory: &Path) -> anyhow::Result<()> {
-    super::must_exist(directory, "book store", "`burn book init`", &["books", "LOCK"])?;
-    // A LOCK alone is left of a store whose empty directory was deleted; one among other files is a journal's.
-    let is_alone = || std::fs::read_dir(directory).is_ok_and(|entries| entries.count() == 1);
-    if !directory.join("books").exists() && !is_alone() {
-        bail!("there is no book store at {}; `burn book init` makes one", directory.display());
-    }
-    Ok(())
-}
-
-/// An error of a store in words for people; the trait's own prints Rust's names.
-fn in_words(error: &StoreError) -> String {
-    match error {
-        StoreError::ConstraintViolation { account, min_balance, would_be } => format!(
-            "account {} must not fall below {min_balance} minor units, and would be at {would_be}",
-            account.to_key()
-        ),
-        StoreError::UnknownAccount(account) => {
-            format!("there is no account {}; `burn book account` opens it", account.to_key())
-        }
-        StoreError::UnknownAsset(asset) => {
-            format!("there is no asset {}; `burn book asset` registers it", asset.as_str())
-        }
-        StoreError::AssetMismatch { account, account_asset, asset } => {
-            format!("account {} holds {}, not {}", account.to_key(), account_asset.as_str(), asset.as_str())
-        }
-        StoreError::AlreadyExists { what } => format!("{what} is there already, with another definition"),
-        StoreError::InvalidBook(book) => {
-            format!("a book cannot be named {:?}: names that begin with '_' are reserved", book.0)
-        }
-        StoreError::Io(inner) => inner.to_string(),
-        other => other.to_string(),
-    }
-}
-
-/// What kind of error of a store it is.
-fn class(error: &StoreError) -> &'static str {
-    match error {
-        StoreError::ConstraintViolation { .. } => "constraint_violation",
-        StoreError::UnknownAccount(_) => "unknown_account",
-        StoreError::UnknownAsset(_) => "unknown_asset",
-        StoreError::AssetMismatch { .. } => "asset_mismatch",
-        StoreError::AlreadyExists { .. } => "already_exists",
-        StoreError::InvalidBook(_) => "invalid_book",
-        StoreError::Saturated => "saturated",
-        StoreError::Io(_) => "io",
-    }
-}
-
 async fn init(common: &Common) -> anyhow::Result<()> {
     refuse_foreign(&common.dir)?;
     let store = LogTaleaStore::open(&common.dir).await?;
@@ -507,10 +415,6 @@ fn refuse_foreign(directory: &Path) -> anyhow::Result<()> {
         "{} has files and no book store; nothing was changed: choose another directory or an empty one",
         directory.display()
     )
-}
-
-fn user_books(store: &LogTaleaStore) -> anyhow::Result<Vec<String>> {
-    Ok(store.books()?.into_iter().filter(|name| !name.starts_with('_')).collect())
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use serde_json::json;
 
+use super::output::command_line;
 use super::progress::Spinner;
 use super::{counted, grouped, human_bytes, interrupt, print, print_text, printable, warn, wrong_usage};
 use crate::agents::{
@@ -143,7 +144,7 @@ impl IngestArgs {
             match name {
                 "--as-reference" | "--quiet" => {}
                 "help" => {
-                    let mut command = <super::Cli as clap::CommandFactory>::command();
+                    let mut command = command_line();
                     command.build();
                     let help = command.find_subcommand_mut("ingest").map(|ingest| ingest.render_long_help());
                     print_text(&help.map(|help| help.to_string()).unwrap_or_default())?;

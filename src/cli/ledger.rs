@@ -4,6 +4,7 @@
 //! written only when they are; a check changes nothing.
 
 mod input;
+mod kind;
 
 use std::io::{self, BufWriter, Write};
 use std::path::PathBuf;
@@ -11,9 +12,10 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, Subcommand};
 
 use self::input::Input;
+use self::kind::AppendKind;
 use super::{
     Failure, STDOUT, counted, grouped, human_bytes, interrupt, print, print_json, print_text, printable,
     warn, wrong_usage,
@@ -92,19 +94,6 @@ Examples:
         #[arg(long)]
         json: bool,
     },
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum AppendKind {
-    Turns,
-    Compactions,
-    Relationships,
-    ToolResultEvents,
-    UserTurns,
-    /// What a session said, for its content sidecar.
-    Content,
-    /// Whole stamp lines.
-    Stamp,
 }
 
 pub(super) fn run(args: LedgerArgs) -> anyhow::Result<ExitCode> {

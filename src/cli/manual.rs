@@ -2,14 +2,11 @@
 
 use std::io;
 
-use clap::{Command, CommandFactory};
+use clap::Command;
 use clap_mangen::Man;
 
-use super::Cli;
-
-/// The page, in roff.
-pub(super) fn page() -> io::Result<Vec<u8>> {
-    let mut root = Cli::command();
+/// The page of a command line, in roff.
+pub(super) fn page(mut root: Command) -> io::Result<Vec<u8>> {
     // Gives every command its full name.
     root.build();
     let man = Man::new(root.clone());

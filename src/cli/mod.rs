@@ -7,7 +7,6 @@ use std::ffi::OsString;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use anyhow::{Context, anyhow};
 use clap::{Args, CommandFactory, FromArgMatches as _, Parser, Subcommand};
 
 use crate::printable;
@@ -21,6 +20,7 @@ mod interrupt;
 mod journal;
 mod ledger;
 mod manual;
+mod output;
 mod price;
 mod progress;
 mod query;
@@ -33,6 +33,12 @@ mod table;
 mod time;
 mod usage;
 mod usage_text;
+
+use self::output::{
+    COMMAND_LINE, Failure, JsonArray, STDOUT, counted, cut_off, human_bytes, in_store, must_exist, print,
+    print_json, print_text, warn, wrong_usage,
+};
+pub use self::output::{is_closed_pipe, print_error};
 
 /// An append-only ledger of AI coding agents' work, and the archive derived from it.
 #[derive(Debug, Parser)]
@@ -110,7 +116,7 @@ struct CompletionsArgs {
 
 /// The commands as the help lists them, in groups. The others are listed last.
 const GROUPS: [(&str, &[&str]); 3] = [
-    ("Everyday", &["ingest", "usage", "report", "query", "prices"]),
+    ("Everyday", &["ingest", "usage", "report", "statusline", "query", "prices"]),
     ("Ledger and archive", &["state", "ledger"]),
     ("Other logs", &["session", "book", "journal"]),
 ];
@@ -175,6 +181,7 @@ pub fn parse() -> Cli {
 pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     // A ledger truncated under its map, or a file at its size limit, shall end in a message, not in a signal.
     crate::scan::truncation::install()?;
+    COMMAND_LINE.get_or_init(|| command_line);
     ignore_file_size_signal();
     interrupt::guard();
     match cli.command {
@@ -192,12 +199,12 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Dev(args) => dev::run(args),
         Command::Completions(args) => {
             let mut script = Vec::new();
-            clap_complete::generate(args.shell, &mut Cli::command(), "burn", &mut script);
+            clap_complete::generate(args.shell, &mut command_line(), "burn", &mut script);
             print(&script)?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Man => {
-            print(&manual::page()?)?;
+            print(&manual::page(Cli::command())?)?;
             Ok(ExitCode::SUCCESS)
         }
     }
@@ -212,200 +219,7 @@ fn ignore_file_size_signal() {
     }
 }
 
-/// Whether an error only says that nobody reads our output any more.
-pub fn is_closed_pipe(error: &anyhow::Error) -> bool {
-    error
-        .chain()
-        .filter_map(|cause| cause.downcast_ref::<io::Error>())
-        .any(|error| error.kind() == io::ErrorKind::BrokenPipe)
-}
-
 /// The exit code of a command that failed: 130 or 143 when SIGINT or SIGTERM interrupted it, else 1.
 pub fn failure_code() -> ExitCode {
     interrupt::failure_code()
-}
-
-/// Prints an error and its causes on stderr, each once.
-///
-/// # Errors
-/// When stderr cannot be written.
-pub fn print_error(error: &anyhow::Error) -> io::Result<()> {
-    let mut text = String::from("burn: ");
-    let mut last = String::new();
-    for cause in error.chain() {
-        let cause = cause.to_string();
-        if !last.is_empty() && !last.contains(&cause) {
-            text.push_str(": ");
-        }
-        if !last.contains(&cause) {
-            text.push_str(&cause);
-        }
-        last = text.clone();
-    }
-    io::stderr().lock().write_all(format!("{}\n", printable::line(&text)).as_bytes())
-}
-
-/// Ends the program as clap does for a command line that it understands and that makes no sense: exit code 2, with the
-/// usage of the subcommand that `words` name.
-fn wrong_usage(words: &[&str], reason: &str) -> ! {
-    let mut command = Cli::command();
-    command.build();
-    for word in words {
-        if let Some(named) = command.find_subcommand(word).cloned() {
-            command = named;
-        }
-    }
-    command.error(clap::error::ErrorKind::ArgumentConflict, printable::line(reason)).exit()
-}
-
-/// Writes text to stdout, without what a terminal would obey.
-fn print_text(text: &str) -> anyhow::Result<()> {
-    print(printable::lines(text).as_bytes())
-}
-
-/// Writes data to stdout as it is.
-fn print(bytes: &[u8]) -> anyhow::Result<()> {
-    let mut out = io::stdout().lock();
-    out.write_all(bytes).and_then(|()| out.flush()).context(STDOUT)
-}
-
-/// What failed when results could not be written.
-const STDOUT: &str = "cannot write to standard output";
-
-/// Refuses a path where no `store` is: a mistyped name must not look like an empty one. `made_by` makes one. Of `signs`,
-/// names in its directory, it has at least one; where there are none, any directory will do.
-fn must_exist(dir: &std::path::Path, store: &str, made_by: &str, signs: &[&str]) -> anyhow::Result<()> {
-    let none = || anyhow!("there is no {store} at {}; {made_by} makes one", dir.display());
-    // Nothing but ENOENT counts as missing.
-    let unseen = |path: &std::path::Path, error: io::Error| {
-        anyhow!(
-            "cannot look at {}: {error}; check the owner and the mode of {}",
-            path.display(),
-            dir.display()
-        )
-    };
-    match std::fs::metadata(dir) {
-        Ok(found) if !found.is_dir() => {
-            return Err(anyhow!(
-                "{} is a file, not the directory of a {store}; name the directory",
-                dir.display()
-            ));
-        }
-        Ok(_) => {}
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(none()),
-        Err(error) => return Err(unseen(dir, error)),
-    }
-    for sign in signs.iter().map(|name| dir.join(name)) {
-        if sign.try_exists().map_err(|error| unseen(&sign, error))? {
-            return Ok(());
-        }
-    }
-    if signs.is_empty() { Ok(()) } else { Err(none()) }
-}
-
-/// The sentence for a file that recovery cut, whatever log it is of; what was not saved has a clause that says why.
-fn cut_off(
-    file: &dyn std::fmt::Display,
-    from_length: u64,
-    length: u64,
-    reason: Option<&str>,
-    saved_as: Result<&dyn std::fmt::Display, &str>,
-) -> String {
-    let reason = reason.map_or(String::new(), |reason| format!(" ({reason})"));
-    let saved = match saved_as {
-        Ok(saved_as) => format!("what was cut is saved as {saved_as}"),
-        Err(why_not) => why_not.to_owned(),
-    };
-    format!("{file} was cut from {from_length} to {length} bytes{reason}; {saved}")
-}
-
-/// Writes a warning to stderr.
-fn warn(text: &str) {
-    // A closed stderr is no reason to fail.
-    let _ = io::stderr().lock().write_all(format!("burn: {}\n", printable::line(text)).as_bytes());
-}
-
-/// A failure as documents have it: what kind, and what is said on standard error.
-#[derive(Debug, serde::Serialize)]
-struct Failure {
-    class: &'static str,
-    message: String,
-    /// Of the input, from 1.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    line: Option<u64>,
-    /// Where that line begins, in bytes.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    offset: Option<u64>,
-}
-
-impl Failure {
-    fn new(class: &'static str, error: &dyn std::fmt::Display) -> Self {
-        Self { class, message: error.to_string(), line: None, offset: None }
-    }
-
-    fn in_line(self, number: u64, offset: u64) -> Self {
-        Self { line: Some(number), offset: Some(offset), ..self }
-    }
-}
-
-/// The name of a file of a store, as its reports have it: relative to the store's directory.
-fn in_store(dir: &std::path::Path, file: &std::path::Path) -> std::path::PathBuf {
-    file.strip_prefix(dir).unwrap_or(file).to_owned()
-}
-
-/// Writes one JSON document to stdout.
-fn print_json(value: &impl serde::Serialize) -> anyhow::Result<()> {
-    let mut text = serde_json::to_vec_pretty(value)?;
-    text.push(b'\n');
-    print(&text)?;
-    Ok(())
-}
-
-/// An array of a JSON document, printed element by element as [`print_json`] prints it whole. A failure leaves it open.
-struct JsonArray {
-    /// Blanks before an element.
-    indent: usize,
-    is_first: bool,
-}
-
-impl JsonArray {
-    const fn new(indent: usize) -> Self {
-        Self { indent, is_first: true }
-    }
-
-    /// Appends an element to `out`.
-    fn push(&mut self, value: &impl serde::Serialize, out: &mut String) -> anyhow::Result<()> {
-        let line_start = format!("\n{:1$}", "", self.indent);
-        out.push(if std::mem::take(&mut self.is_first) { '[' } else { ',' });
-        out.push_str(&line_start);
-        // A line break within a text is escaped, so each one here is one of the layout.
-        out.push_str(&serde_json::to_string_pretty(value)?.replace('\n', &line_start));
-        Ok(())
-    }
-
-    /// The end of the array.
-    fn end(self) -> String {
-        if self.is_first { "[]".to_owned() } else { format!("\n{:1$}]", "", self.indent - 2) }
-    }
-}
-
-/// Bytes for people: `1.5 GB`, `312.0 kB`, `17 bytes`.
-fn human_bytes(bytes: u64) -> String {
-    const UNITS: [(&str, f64); 4] = [("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)];
-    match UNITS.iter().find(|(_, size)| bytes as f64 >= *size) {
-        Some((unit, size)) => format!("{:.1} {unit}", bytes as f64 / size),
-        None => format!("{bytes} bytes"),
-    }
-}
-
-/// `1 turn`, `2 turns`; `2 entries`, `2 days`.
-fn counted(number: u64, one: &str) -> String {
-    let number = match number {
-        1 => return format!("1 {one}"),
-        more => grouped(more),
-    };
-    match one.strip_suffix('y').filter(|stem| !stem.ends_with(['a', 'e', 'o', 'u'])) {
-        Some(stem) => format!("{number} {stem}ies"),
-        None => format!("{number} {one}s"),
-    }
 }

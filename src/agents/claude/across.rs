@@ -3,8 +3,8 @@
 use std::collections::{HashMap, HashSet};
 
 use super::super::js::RecordText;
-use super::graph::Key;
-use super::{Evidence, Told};
+use super::key::Key;
+use super::log::{Evidence, Told};
 
 /// The logs that a run has read.
 #[derive(Default)]

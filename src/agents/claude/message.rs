@@ -2,16 +2,25 @@
 
 use std::sync::Arc;
 
+use std::collections::{HashMap, HashSet};
+
 use super::super::AgentsError;
 use super::super::activity::{ActivityCall, TurnWords, classify};
-use super::super::calls::{self, ToolCall};
+use super::super::calls::{self, Replacement, ToolCall};
 use super::super::fidelity::Coverage;
 use super::super::js::{self, KeyOrder, RecordText};
 use super::super::pass::ReadOptions;
 use super::super::project::ProjectKeys;
-use super::graph::{Invocation, Key};
-use super::piece::Results;
+use super::graph::Invocation;
+use super::key::Key;
 use crate::scan::json::{Kind, Value};
+
+/// What results say of the calls that they answer.
+#[derive(Debug, Default)]
+pub(super) struct Results {
+    pub errors: HashSet<Vec<u8>>,
+    pub replacements: HashMap<Vec<u8>, Replacement>,
+}
 
 /// The token counts of a message, as its lines tell them.
 #[derive(Debug, Clone, Default)]

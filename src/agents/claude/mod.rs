@@ -6,6 +6,8 @@
 
 mod across;
 mod graph;
+mod key;
+mod log;
 mod marker;
 mod message;
 mod packed;
@@ -15,16 +17,17 @@ mod status;
 use std::path::{Path, PathBuf};
 
 pub(super) use self::across::Across;
-use self::graph::Key;
+
+use self::log::LogKind;
+pub(super) use self::log::Told;
 use self::piece::{Log, Piece, Place, State, Waiting};
 use super::AgentsError;
 use super::js::{self, RecordText};
 use super::lines::{Ending, LineSource};
-use super::pass::{Agent, Candidate, Gathered, Pass, ReadOptions, Reason, RootsOf, Stat, Unreadable};
+use super::pass::{Agent, Candidate, Gathered, HandOver, Handed, Pass, ReadOptions, Reason, RootsOf, Stat};
 use super::project::ProjectKeys;
-use super::run::{HandOver, Handed};
-use super::walk;
-use crate::scan::json::{Document, Value, trim_js};
+use super::walk::{self, Unreadable};
+use crate::scan::json::{Document, trim_js};
 
 /// How much of a log is read before its records are written.
 const PIECE_BYTES: u64 = 4 << 20;
@@ -76,115 +79,6 @@ pub(super) fn discover(root: &Path, as_reference: bool, unreadable: &mut Vec<Unr
         }
     }
     found
-}
-
-/// Whose log a file is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum LogKind {
-    Session,
-    /// A sub-agent's, in the folder of its session: not a session of its own.
-    SubAgent,
-}
-
-impl LogKind {
-    fn of(path: &Path) -> Self {
-        let folder = path.parent().and_then(Path::file_name);
-        if folder.is_some_and(|name| name == "subagents") { LogKind::SubAgent } else { LogKind::Session }
-    }
-
-    fn has_root(self) -> bool {
-        self == LogKind::Session
-    }
-}
-
-/// What a log tells of its relations to other logs.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Evidence {
-    /// The first session id that is not the log's own name.
-    foreign: Option<Vec<u8>>,
-    pub(super) first_ts: Option<Vec<u8>>,
-    pub(super) version: Option<Vec<u8>>,
-    /// The parent of the first user line that is not on a side chain, once there was one.
-    first_parent: Option<Option<Key>>,
-    /// Whether the session was resumed by a marker, and the session that the first such marker names.
-    pub(super) marker: Option<Option<Vec<u8>>>,
-    /// Targets of explicit rows.
-    forks: Vec<Vec<u8>>,
-    continuations: Vec<Vec<u8>>,
-}
-
-impl Evidence {
-    fn take(&mut self, line: Value<'_>, log: &Log<'_>) {
-        let session = js::text(line, "sessionId");
-        if let Some(session) = session.filter(|session| *session != log.base_name)
-            && self.foreign.is_none()
-        {
-            self.foreign = Some(session.to_vec());
-        }
-        let ts = js::text(line, "timestamp").filter(|_| session.is_some() && self.first_ts.is_none());
-        if let Some(ts) = ts {
-            self.first_ts = Some(ts.to_vec());
-        }
-        if self.version.is_none() {
-            self.version = js::text(line, "version").map(<[u8]>::to_vec);
-        }
-        for (keys, targets) in [
-            (["forkSessionId", "fork_session_id"], &mut self.forks),
-            (["continuedFromSessionId", "continued_from_session_id"], &mut self.continuations),
-        ] {
-            if let Some(target) = js::first_text(line, &keys).filter(|_| session.is_some())
-                && !targets.iter().any(|known| known == target)
-            {
-                targets.push(target.to_vec());
-            }
-        }
-    }
-
-    fn take_user(&mut self, line: Value<'_>, text: &[u8], log: &Log<'_>) {
-        if !js::is_true(line, "isSidechain") && self.first_parent.is_none() {
-            self.first_parent = Some(js::text(line, "parentUuid").map(Key::of));
-        }
-        let Some(marker) = marker::marker(text) else { return };
-        let target = match log.options.as_reference {
-            true => marker.word,
-            false => {
-                let is_session = |word: &&[u8]| {
-                    let text = js::to_utf8(word);
-                    uuid::Uuid::try_parse(&text).is_ok_and(|_| text.len() == 36)
-                        || (!text.contains(['/', '\\']) && is_log(log.path, &format!("{text}.jsonl")))
-                };
-                marker.word.filter(|_| marker.has_boundary).filter(is_session)
-            }
-        };
-        match &mut self.marker {
-            None => self.marker = Some(target.map(<[u8]>::to_vec)),
-            Some(known @ None) => *known = target.map(<[u8]>::to_vec),
-            Some(Some(_)) => {}
-        }
-    }
-
-    fn foreign_session(&self) -> Option<&[u8]> {
-        self.foreign.as_deref()
-    }
-}
-
-/// Whether a log of this name lies in any project's folder.
-fn is_log(path: &Path, name: &str) -> bool {
-    let root = path.parent().and_then(Path::parent);
-    let folders = root.map(|root| walk::folders(root, false, &mut Vec::new())).unwrap_or_default();
-    folders.iter().any(|folder| folder.join(name).is_file())
-}
-
-/// What the run is told of a log besides its records.
-#[derive(Debug, Default)]
-pub(super) struct Told {
-    base_name: Vec<u8>,
-    evidence: Evidence,
-    uuids: Vec<Key>,
-}
-
-fn path_text(path: &Path) -> Vec<u8> {
-    path.to_string_lossy().into_owned().into_bytes()
 }
 
 /// The name of a log without its folder and its extension: the session that it is of.

@@ -1,6 +1,6 @@
 //! Bytes for a derived file: numbers and texts one after another.
 
-use super::graph::Key;
+use super::key::Key;
 
 /// Writes.
 #[derive(Debug, Default)]

@@ -15,9 +15,10 @@ use super::super::js::{self, RecordText};
 use super::super::measure;
 use super::super::pass::{ContentMode, Gathered, ReadOptions, Reason, Record};
 use super::super::project::ProjectKeys;
-use super::graph::{Answers, Graph, Invocation, Key};
-use super::message::{Message, Thread, given_up, plain_text};
-use super::{Evidence, LogKind};
+use super::graph::{Answers, Graph, Invocation};
+use super::key::Key;
+use super::log::{Evidence, LogKind, path_text};
+use super::message::{Message, Results, Thread, given_up, plain_text};
 use crate::scan::json::{Kind, Value};
 
 pub(super) use saved::Place;
@@ -58,13 +59,6 @@ struct KnownMessage {
     /// As JSON text.
     ts: Box<[u8]>,
     session: Option<Box<[u8]>>,
-}
-
-/// What results say of the calls that they answer.
-#[derive(Debug, Default)]
-pub(super) struct Results {
-    pub errors: HashSet<Vec<u8>>,
-    pub replacements: HashMap<Vec<u8>, Replacement>,
 }
 
 /// A record that waits for its last member.
@@ -599,7 +593,7 @@ impl<'l> Piece<'l> {
         let log = self.log;
         let options = log.options;
         let end = self.end(whole, waiting);
-        let path = super::path_text(log.path);
+        let path = path_text(log.path);
         let mut answers = Answers::default();
         let mut agents: Vec<Option<Invocation>> = Vec::with_capacity(self.messages.len());
         for message in &self.messages {

@@ -18,9 +18,9 @@ use super::js::{self, RecordText};
 use super::lines::{Ending, LineSource};
 use super::measure;
 use super::pass::{
-    Agent, Candidate, Common, ContentMode, Gathered, Pass, Prepared, Reason, RootsOf, Stat, Unreadable,
+    Agent, Candidate, Common, ContentMode, Gathered, HandOver, Handed, Pass, Prepared, Reason, RootsOf, Stat,
 };
-use super::run::{HandOver, Handed};
+use super::walk::Unreadable;
 use super::{AgentsError, walk};
 use crate::disk;
 use crate::scan::json::{Document, Kind, Value, trim_js};

@@ -15,8 +15,8 @@ use super::fidelity::{Coverage, Usage};
 use super::js::{self, RecordText};
 use super::lines::{Ending, LineSource};
 use super::measure;
-use super::pass::{Agent, Candidate, ContentMode, Gathered, Pass, Reason, RootsOf, Stat, Unreadable};
-use super::run::{HandOver, Handed};
+use super::pass::{Agent, Candidate, ContentMode, Gathered, HandOver, Handed, Pass, Reason, RootsOf, Stat};
+use super::walk::Unreadable;
 use super::{AgentsError, walk};
 use crate::scan::json::{Document, Kind, Value, trim_js};
 

@@ -9,10 +9,12 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags, Row};
 
+use super::handing::hand_over;
 use super::session::{Message, Part, Rules, Session};
-use super::{AgentsError, Gathered, HandOver, Handed, Pass, Stat, hand_over};
+use crate::agents::AgentsError;
 use crate::agents::js::{self, RecordText};
 use crate::agents::pass::Reason;
+use crate::agents::pass::{Gathered, HandOver, Handed, Pass, Stat};
 use crate::scan::json::{Document, Kind, Value, write_js_string};
 
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);

@@ -3,6 +3,7 @@
 //! Touches only OpenCode's files, for reading. One session is in memory at a time.
 
 mod database;
+mod handing;
 mod server;
 mod session;
 mod stream;
@@ -11,13 +12,15 @@ use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+pub(super) use self::handing::gathered_of_stream;
+use self::handing::hand_over;
 pub(super) use self::server::{Received, Request};
 pub(super) use self::session::Rules;
 use self::session::{GivenUp, Message, Part, Session, SessionRecords};
 pub(super) use self::stream::StreamState;
 use super::js::{self, RecordText};
-use super::pass::{Agent, Candidate, Gathered, Pass, Reason, RootsOf, Stat, Unreadable};
-use super::run::{HandOver, Handed};
+use super::pass::{Agent, Candidate, Gathered, HandOver, Handed, Pass, Reason, RootsOf, Stat};
+use super::walk::Unreadable;
 use super::{AgentsError, walk};
 use crate::disk;
 use crate::scan::json::{Document, Kind, Value, trim_js};
@@ -200,20 +203,6 @@ fn read_files(pass: &Pass<'_>, folder: &Path) -> Result<Handed, AgentsError> {
     }
     hand_over(session.as_ref(), records, &mut gathered);
     Ok(Handed::Piece(Box::new(gathered), true))
-}
-
-/// Puts the records of a session where the run finds them.
-fn hand_over(session: Option<&Session>, records: SessionRecords, gathered: &mut Gathered) {
-    gathered.hold(records.texts, session.map(|session| session.id.clone()));
-    gathered.open_messages = records.open.len() as u64;
-    gathered.cwd = records.folder;
-}
-
-/// What a stream's flush is to append.
-pub(super) fn gathered_of_stream(session: &Session, records: SessionRecords) -> Gathered {
-    let mut gathered = Gathered::default();
-    hand_over(Some(session), records, &mut gathered);
-    gathered
 }
 
 enum Stopped {

@@ -266,7 +266,7 @@ mod tests {
 
     #[test]
     fn chunks_and_lines_are_put_together() {
-        let body = b"5\r\ndata:\r\n8;x=1\r\n a\ndata:b\r\n4\r\n\n\nid\r\n0\r\n\r\n";
+        let body = b"5\r\ndata:\r\n9;x=1\r\n a\ndata:b\r\n4\r\n\n\nid\r\n0\r\n\r\n";
         let mut text = Vec::new();
         Chunks { reader: &body[..], left: 0 }.read_to_end(&mut text).unwrap();
         assert_eq!(text, b"data: a\ndata:b\n\nid");

@@ -18,7 +18,7 @@ use talea_core::types::{
 };
 use uuid::Uuid;
 
-use super::{Common, class, in_words, open, parse_account};
+use super::common::{Common, class, in_words, open, parse_account};
 use crate::book::{self, LogTaleaStore};
 use crate::cli::{Failure, JsonArray, interrupt, print, print_text, warn};
 use crate::interrupt::Interrupt;

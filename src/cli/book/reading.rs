@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use talea_core::store::{AccountCfg, PostingRecord, Store as _};
 use talea_core::types::{AccountDef, AccountId, AssetClass, AssetId, Book, Direction, Seq};
 
-use super::{Common, require_books, user_books};
+use super::common::{Common, require_books, user_books};
 use crate::book::{self, LogTaleaStore, Unbalanced};
 use crate::cli::table::{self, Heading};
 use crate::cli::{JsonArray, STDOUT, counted, human_bytes, print, print_json, print_text, warn};

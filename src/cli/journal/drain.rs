@@ -12,7 +12,7 @@ use anyhow::bail;
 use serde_json::json;
 
 use super::super::{counted, grouped, human_bytes, interrupt, print, print_text, progress::Spinner, warn};
-use super::require_journal;
+use super::common::require_journal;
 use crate::home::Home;
 use crate::ingest::{Drained, HybridStore, IngestError, Ingestor, ledger_sink};
 use crate::interrupt::Interrupt;

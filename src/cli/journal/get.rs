@@ -9,7 +9,7 @@ use anyhow::bail;
 use serde_json::{Value, json};
 
 use super::super::{must_exist, print, print_text};
-use super::base64;
+use super::common::base64;
 use super::drain::watch_engines;
 use crate::home::Home;
 use crate::ingest::{HybridStore, KVStore, KeyValue, Payload, deserialize};

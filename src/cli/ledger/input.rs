@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow, bail};
 
-use super::AppendKind;
+use super::kind::AppendKind;
 use crate::cli::{grouped, warn};
 use crate::disk;
 use crate::ledger::{Batch, RecordKind};

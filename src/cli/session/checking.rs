@@ -5,14 +5,23 @@ use std::process::ExitCode;
 
 use serde::Serialize;
 
-use super::{
-    CheckArgs, NotIndexed, ReindexArgs, StoreDir, WriterArgs, failure, must_exist, reader, unindexed,
-};
+use super::arguments::{CheckArgs, ReindexArgs, StoreDir, WriterArgs};
+use super::store::{NotIndexed, failure, must_exist, reader, unindexed};
 use crate::cli::{Failure, counted, cut_off, print, print_json, printable, warn};
 use crate::session::{
-    IndexSummary, Loss, SessionError, SessionOptions, SessionRecoveryReport, SessionStoreV2, SessionView,
-    StoreHead, UnindexedRange,
+    Durability, IndexSummary, Loss, SessionError, SessionOptions, SessionRecoveryReport, SessionStoreV2,
+    SessionView, StoreHead, UnindexedRange,
 };
+
+impl WriterArgs {
+    /// Opens the store; what recovery did goes to standard error.
+    pub(super) fn open(&self, durability: Durability) -> Result<SessionStoreV2, SessionError> {
+        let (store, report) =
+            SessionStoreV2::create(&self.store.dir, &SessionOptions { durability, ..self.options() })?;
+        tell(&self.store.dir, &report);
+        Ok(store)
+    }
+}
 
 /// The document of `check` and `reindex`.
 #[derive(Debug, Default, Serialize)]

@@ -5,7 +5,8 @@ use std::process::ExitCode;
 use anyhow::bail;
 use serde::Serialize;
 
-use super::{CheckpointArgs, ManifestArgs, RollbackArgs, StoreDir, must_exist, reader};
+use super::arguments::{CheckpointArgs, ManifestArgs, RollbackArgs, StoreDir};
+use super::store::{must_exist, reader};
 use crate::cli::{print, print_json, print_text, printable, warn};
 use crate::session::{Durability, Manifest};
 

@@ -9,7 +9,8 @@ use serde::Serialize;
 use serde::ser::SerializeSeq;
 use serde_json::value::RawValue;
 
-use super::{ExportArgs, Failed, PathArgs, ShowArgs, StoreDir, reader, unindexed};
+use super::arguments::{ExportArgs, PathArgs, ShowArgs, StoreDir};
+use super::store::{Failed, reader, unindexed};
 use crate::cli::{Failure, STDOUT, counted, print, print_json, printable, warn, wrong_usage};
 use crate::disk;
 use crate::session::{SegmentFrame, SessionError, SessionReader, SessionView, export_line};

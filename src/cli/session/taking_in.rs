@@ -6,7 +6,8 @@ use std::process::ExitCode;
 use anyhow::{Context, anyhow};
 use serde::Serialize;
 
-use super::{AppendArgs, Failed, ImportArgs};
+use super::arguments::{AppendArgs, ImportArgs};
+use super::store::Failed;
 use crate::cli::{Failure, counted, print, print_error, print_json, printable, warn};
 use crate::session::{
     Durability, EntryPayload, ImportLine, MAX_ID_BYTES, MAX_LINE_BYTES, NewEntry, SessionError,

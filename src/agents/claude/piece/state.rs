@@ -66,7 +66,7 @@ impl State {
     }
 
     pub(super) fn take_assistant(&mut self, line: Value<'_>, log: &Log<'_>) {
-        self.evidence.take(line, log);
+        self.evidence.take(line, log.base_name);
         if let Some(uuid) = js::text(line, "uuid") {
             let content = line.get("message").and_then(|message| message.get("content"));
             self.graph.add_assistant(
@@ -86,8 +86,8 @@ impl State {
         text: &[u8],
         log: &Log<'_>,
     ) {
-        self.evidence.take(line, log);
-        self.evidence.take_user(line, text, log);
+        self.evidence.take(line, log.base_name);
+        self.evidence.take_user(line, text, log.path, log.options.as_reference);
         let is_side = js::is_true(line, "isSidechain");
         if let Some(uuid) = js::text(line, "uuid") {
             self.graph.add_user(uuid, js::text(line, "parentUuid"), is_side, content, text);
