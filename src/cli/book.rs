@@ -420,6 +420,8 @@ fn refuse_foreign(directory: &Path) -> anyhow::Result<()> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use talea_core::types::Book;
+
     use super::*;
     use proptest::prelude::*;
 
