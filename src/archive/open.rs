@@ -151,6 +151,7 @@ pub fn open_read_only(path: &Path) -> Result<Reader, ArchiveError> {
 ///
 /// # Errors
 /// As [`open_read_only`].
+#[cfg(feature = "usage")]
 pub(super) fn open_without_trace(path: &Path) -> Result<Reader, ArchiveError> {
     if !exists(path)? {
         return Err(ArchiveError::Missing { path: path.to_path_buf() });

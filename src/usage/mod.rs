@@ -52,6 +52,7 @@ mod tally;
 pub mod turn;
 pub(crate) mod zone;
 
+#[cfg(feature = "report")]
 use std::collections::HashMap;
 use std::ops::ControlFlow;
 

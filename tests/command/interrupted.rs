@@ -4,9 +4,10 @@
 use std::io::Write;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::common::processes::with_signals;
 use relayburn_ledger::archive::{self, ArchiveError, Options, Paths, Unobserved};
 use relayburn_ledger::home::Home;
 use relayburn_ledger::interrupt::Interrupt;
@@ -16,7 +17,7 @@ use relayburn_ledger::lock::{LockError, with_lock};
 const HEARD: Duration = Duration::from_millis(1900);
 
 fn burn(home: &Path, words: &[&str]) -> Child {
-    Command::new(env!("CARGO_BIN_EXE_burn"))
+    with_signals()
         .env("RELAYBURN_HOME", home)
         .args(words)
         .stdout(Stdio::null())
@@ -37,7 +38,7 @@ fn stop(child: Child, signal: i32) -> (i32, String, Duration) {
 
 fn generate(home: &Path, size: &str) {
     let ledger = home.join("ledger.jsonl");
-    let status = Command::new(env!("CARGO_BIN_EXE_burn"))
+    let status = with_signals()
         .args(["dev", "generate-ledger", "--size", size])
         .arg(&ledger)
         .stdout(Stdio::null())
@@ -91,7 +92,7 @@ fn a_command_that_holds_a_lock_lets_go_of_it_before_it_ends() {
         ] {
             let index_lock = home.path().join("ledger-index.lock");
             let (stopped, said, took) = with_lock::<_, LockError>(&index_lock, |_| {
-                let mut child = Command::new(env!("CARGO_BIN_EXE_burn"))
+                let mut child = with_signals()
                     .env("RELAYBURN_HOME", home.path())
                     .args(words)
                     .stdin(Stdio::piped())
@@ -128,7 +129,7 @@ fn commands_that_hold_no_lock_end_at_once() {
         &["session", "append", "s"],
         &["journal", "append", "j"],
     ] {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_burn"))
+        let mut child = with_signals()
             .env("RELAYBURN_HOME", home.path())
             .current_dir(home.path())
             .args(words)
@@ -191,7 +192,7 @@ fn an_append_that_waits_for_a_lock_hears_the_signal_and_lets_go_of_the_other() {
         for (signal, code) in [(libc::SIGTERM, 143), (libc::SIGINT, 130)] {
             let home = tempfile::tempdir().unwrap();
             let (stopped, said, took) = with_lock::<_, LockError>(&home.path().join(lock), |_| {
-                let mut child = Command::new(env!("CARGO_BIN_EXE_burn"))
+                let mut child = with_signals()
                     .env("RELAYBURN_HOME", home.path())
                     .args(["ledger", "append", "--kind", kind])
                     .stdin(Stdio::piped())
@@ -217,7 +218,7 @@ fn an_append_that_waits_for_a_lock_hears_the_signal_and_lets_go_of_the_other() {
 #[test]
 fn an_ingestor_that_waits_for_the_ledger_s_lock_leaves_the_lines_queued() {
     let home = tempfile::tempdir().unwrap();
-    let mut queued = Command::new(env!("CARGO_BIN_EXE_burn"))
+    let mut queued = with_signals()
         .env("RELAYBURN_HOME", home.path())
         .args(["ledger", "append", "--via-journal", "--kind", "compactions"])
         .stdin(Stdio::piped())

@@ -12,6 +12,23 @@ pub fn burn(home: &Path) -> Command {
     command
 }
 
+/// `burn` with the usual effects of signals, whatever this process was started with: a shell ignores SIGINT for what it runs in
+/// the background.
+#[cfg(unix)]
+pub fn with_signals() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_burn"));
+    let usual_effects = || {
+        for signal in [libc::SIGINT, libc::SIGTERM] {
+            // SAFETY: a plain call that sets no handler; it is allowed between fork and exec.
+            unsafe { libc::signal(signal, libc::SIG_DFL) };
+        }
+        Ok(())
+    };
+    // SAFETY: the closure calls nothing but `signal`.
+    unsafe { std::os::unix::process::CommandExt::pre_exec(&mut command, usual_effects) };
+    command
+}
+
 /// `burn state rebuild archive` with more arguments.
 pub fn rebuild(home: &Path, more: &[&str]) -> Command {
     let mut command = burn(home);

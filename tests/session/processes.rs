@@ -371,7 +371,7 @@ fn long_work_ends_within_a_second_of_a_signal() {
         (&["check", dir], libc::SIGINT),
         (&["reindex", dir, "--rebuild"], libc::SIGTERM),
     ] {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_burn"))
+        let mut child = crate::common::processes::with_signals()
             .arg("session")
             .args(words)
             .stdout(Stdio::null())

@@ -23,6 +23,7 @@ pub use options::{Load, Options, Paths};
 pub use progress::{Observer, Phase, Progress, Unobserved};
 pub use result::{BuildResult, Timings};
 
+#[cfg(feature = "cli")]
 pub(crate) use self::run::iso_millis;
 use self::run::{Build, Loss};
 use self::tail::Outcome;
