@@ -9,28 +9,42 @@
 //! What this is not: a database server, a sync service, or an analytics tool. Files, locks and archives are those of the
 //! TypeScript package `@relayburn/ledger` 1.x, and both programs may work on one home at the same time.
 //!
+//! Append a turn twice, build the archive, and ask it: a record with an id is written once.
+//!
 //! ```
 //! use relayburn_ledger::archive::{self, Options, Paths, Unobserved};
 //! use relayburn_ledger::home::Home;
+//! use relayburn_ledger::ledger::{AppendOptions, Batch, Filter, Ledger, RecordKind};
+//! use std::ops::ControlFlow;
 //!
 //! let directory = tempfile::tempdir()?;
 //! let home = Home::at(directory.path());
-//! std::fs::write(
-//!     home.ledger(),
-//!     r#"{"v":1,"kind":"turn","record":{"source":"claude-code","sessionId":"s-1","messageId":"m-1","turnIndex":0,
-//! "ts":"2026-04-20T00:00:00.000Z","model":"model-a","usage":{"input":10,"output":20,"reasoning":0,"cacheRead":0,
-//! "cacheCreate5m":0,"cacheCreate1h":0},"toolCalls":[]}}"#
-//!         .replace('\n', "")
-//!         + "\n",
+//! let ledger = Ledger::new(home.clone());
+//! let mut batch = Batch::new();
+//! batch.push(
+//!     RecordKind::Turn,
+//!     br#"{"source":"claude-code","sessionId":"s-1","messageId":"m-1","turnIndex":0,"ts":"2026-04-20T00:00:00.000Z",
+//!     "model":"model-a","usage":{"input":10,"output":20,"reasoning":0,"cacheRead":0,"cacheCreate5m":0,"cacheCreate1h":0},
+//!     "toolCalls":[]}"#,
 //! )?;
-//! let result = archive::rebuild_full(&Paths::of_home(&home), &Options::default(), &mut Unobserved)?;
-//! assert_eq!(result.turns_applied, 1);
+//! assert_eq!(ledger.append(&batch, &AppendOptions::default())?.appended, 1);
+//! assert_eq!(ledger.append(&batch, &AppendOptions::default())?.duplicates, 1);
+//!
+//! let paths = Paths::of_home(&home);
+//! assert_eq!(archive::build_tail(&paths, &Options::default(), &mut Unobserved)?.turns_applied, 1);
+//!
+//! let mut models = Vec::new();
+//! archive::query::turns(&paths.archive, &Filter::default(), &mut |turn| {
+//!     models.extend(serde_json::from_str::<serde_json::Value>(turn).map(|turn| turn["model"].clone()));
+//!     ControlFlow::Continue(())
+//! })?;
+//! assert_eq!(models, ["model-a"]);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! # The rooms
+//! # Modules
 //!
-//! | room | what it is for | it uses |
+//! | module | what it is for | it uses |
 //! | --- | --- | --- |
 //! | [`record`] | what a ledger line is: kinds, columns, readers, ids, stamps, typed records | `scan` |
 //! | [`ledger`] | appends, index files, queries over the ledger, check, prune, reset | `record`, `archive`, `scan`, `lock`, `disk`, `home` |
@@ -59,8 +73,10 @@ pub mod archive;
 #[cfg(feature = "book")]
 pub mod book;
 #[cfg(feature = "cli")]
+#[doc(hidden)] // The command, for `main.rs` and the tests.
 pub mod cli;
 #[cfg(feature = "cli")]
+#[doc(hidden)] // Generators, for the benches and tests of this package.
 pub mod dev;
 pub mod disk;
 pub mod home;

@@ -462,13 +462,14 @@ fn summary(report: &IngestReport) -> String {
             continue;
         }
         text.push_str(&format!(
-            "  {:<9} {}: {} read, {} unchanged, {} skipped; {} new, {} known\n",
+            "  {:<9} {}: {} read, {} unchanged, {} skipped; {} and {} new, {} known\n",
             agent.agent,
             counted(agent.found_files, "log"),
             grouped(agent.read_files),
             grouped(agent.unchanged_files),
             grouped(agent.skipped_files),
-            counted(agent.appended.total(), "record"),
+            counted(agent.appended.turns, "turn"),
+            counted(agent.appended.total() - agent.appended.turns, "other record"),
             grouped(agent.duplicates),
         ));
         let left_out: Vec<String> =
