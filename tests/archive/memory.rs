@@ -72,6 +72,20 @@ fn assert_same_inserted(place: &Place, what: &str, most_mib: u64) {
     dump::assert_same(&dump::by_rowid(place.archive()), &rows, what);
 }
 
+/// Of a line nothing is more than its brackets: each takes 16 bytes while the line is parsed. One such line is parsed at a time.
+#[test]
+fn lines_of_brackets_alone_take_16_times_one_line() {
+    let head = r#"{"v":1,"kind":"turn","record":"#;
+    let depth = (LINE_MAX_BYTES as usize - head.len() - 1) / 2;
+    let line = format!("{head}{}{}}}\n", "[".repeat(depth), "]".repeat(depth));
+    let place = Place::new();
+    fs::write(place.directory().join("ledger.jsonl"), line.repeat(3) + &turn("s", "m", 0, "") + "\n")
+        .unwrap();
+    let result =
+        build(&place, "brackets", &["--full", "--memory", "16MiB"], (16 * LINE_MAX_BYTES >> 20) + 150);
+    assert_eq!((result["rejectedLines"].as_u64(), result["turnsApplied"].as_u64()), (Some(3), Some(1)));
+}
+
 #[test]
 fn a_long_stamp_on_many_turns_takes_the_memory_of_a_few() {
     let place = Place::new();
