@@ -1,20 +1,21 @@
-//! Whether an archive's cursor still fits its ledger.
+//! Checks whether an archive's cursor still fits its ledger.
 //!
-//! The cursor is the number of ledger bytes an archive has taken in. It fits when it stands just behind an LF, not past
-//! the last one, and the bytes in front of it are those that were taken in. The last is checked by a mark that builds of
-//! this crate leave in `PRAGMA user_version`, which other programs neither read nor write.
+//! The cursor is the number of ledger bytes that the archive covers. The cursor fits when it is just after an LF, not
+//! after the end of the ledger, and the bytes before the cursor are the bytes that the archive was built from. A mark
+//! checks the last condition. Builds of this crate write the mark to `PRAGMA user_version`, which other programs
+//! neither read nor write.
 //!
-//! The mark (31 bits): the upper 10 bits are a hash of the cursor, the lower 21 a checksum of the bytes in front of it. When
-//! the upper bits do not fit the cursor, another program has moved it since; then there is nothing to compare. 0 means no
-//! mark.
+//! The mark (31 bits): the upper 10 bits are a hash of the cursor, the lower 21 bits a checksum of the bytes before
+//! the cursor. When the upper bits do not fit the cursor, another program has moved the cursor since the mark was
+//! written, so there is nothing to compare. 0 means no mark.
 //!
-//! The checksum reads everything in front of the cursor up to [`WHOLE_MAX_BYTES`], beyond that the first and last
-//! MiB and [`SAMPLES`] evenly spaced pieces of [`SAMPLE_BYTES`], so that its cost is bounded. A ledger that was rewritten
-//! between the samples, byte for byte of the same length, and with the same surroundings of the cursor, goes unnoticed.
+//! The checksum reads all bytes before the cursor up to [`WHOLE_MAX_BYTES`]. For a larger cursor, the checksum reads
+//! the first and the last MiB and [`SAMPLES`] evenly spaced pieces of [`SAMPLE_BYTES`], so that its cost is bounded.
+//! So a ledger that was rewritten only between the samples, at the same length, is not noticed.
 
 use crate::scan::{ScanError, Source};
 
-/// Up to here the whole prefix is part of the checksum.
+/// Up to this cursor the checksum reads all bytes before the cursor.
 const WHOLE_MAX_BYTES: u64 = 32 << 20;
 const EDGE_BYTES: u64 = 1 << 20;
 const SAMPLES: u64 = 1024;
@@ -24,9 +25,9 @@ const PIECE_BYTES: u64 = 1 << 20;
 const SUM_BITS: u32 = 21;
 const SUM_MASK: u32 = (1 << SUM_BITS) - 1;
 
-/// Why the archive has to be built from byte 0 instead of going on at its cursor.
+/// Why the archive has to be built from byte 0 instead of from its cursor.
 ///
-/// Prints as a reason in words; results carry that as JSON, too.
+/// Prints as a reason in words; JSON results have the same words.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Restart {
@@ -34,18 +35,18 @@ pub enum Restart {
     OtherVersion,
     /// The ledger is shorter than the cursor.
     LedgerShrank,
-    /// The cursor is not behind a line end.
+    /// The cursor is not after a line end.
     CursorInsideLine,
-    /// The bytes in front of the cursor are not those that were taken in.
+    /// The bytes before the cursor are not the bytes that the archive was built from.
     LedgerRewritten,
     /// A stamp that the archive holds cannot be folded into new turns.
     UnreadableStamp {
-        /// Where the ledger has the stamp, in bytes, as the archive says.
+        /// Offset of the stamp in the ledger, in bytes, as the archive has it.
         offset: u64,
-        /// What is wrong with its row.
+        /// What is wrong with the stamp's row.
         reason: String,
     },
-    /// New stamps change so many archived turns that building everything is faster.
+    /// New stamps change so many archived turns that a full rebuild is faster.
     RefoldsMost,
 }
 
@@ -70,7 +71,7 @@ impl serde::Serialize for Restart {
     }
 }
 
-/// Looks whether a build can go on at `cursor`.
+/// Checks whether a build can go on at `cursor`. Returns `None` when it can.
 ///
 /// # Errors
 /// When the ledger cannot be read.
@@ -89,13 +90,13 @@ pub fn check(source: &Source, cursor: i64, mark: i32) -> Result<Option<Restart>,
     Ok(None)
 }
 
-/// Whether `mark` was made for `cursor`: nobody else has moved the cursor since.
+/// Whether `mark` was made for `cursor`: if so, no other program has moved the cursor since.
 pub fn is_marked(cursor: i64, mark: i32) -> bool {
     let mark = mark as u32;
     u64::try_from(cursor).is_ok_and(|cursor| mark != 0 && mark >> SUM_BITS == cursor_bits(cursor))
 }
 
-/// The mark of the bytes in front of `cursor`; never 0 when there are any.
+/// Returns the mark of the bytes before `cursor`; never 0 when `cursor` is not 0.
 ///
 /// # Errors
 /// When the ledger cannot be read.
@@ -106,7 +107,7 @@ pub fn mark(source: &Source, cursor: u64) -> Result<i32, ScanError> {
     Ok((cursor_bits(cursor) << SUM_BITS | checksum(source, cursor)?) as i32)
 }
 
-/// Ten bits of the cursor, never all zero, so that no mark is 0.
+/// Returns ten bits of the cursor, never all zero, so that no mark is 0.
 fn cursor_bits(cursor: u64) -> u32 {
     crc32c::crc32c(&cursor.to_le_bytes()) % 1023 + 1
 }
@@ -133,7 +134,7 @@ fn checksum(source: &Source, cursor: u64) -> Result<u32, ScanError> {
         }
         add(cursor - EDGE_BYTES, cursor)?;
     }
-    // Behind the end of a file that was cut, its last page reads as zeros.
+    // After the end of a truncated file, its last page reads as zeros.
     source.check_len()?;
     Ok((sum ^ sum >> SUM_BITS) & SUM_MASK)
 }

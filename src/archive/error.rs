@@ -1,4 +1,4 @@
-//! What can go wrong with an archive, and what to do about it.
+//! Errors of archives, with what to do about each.
 
 use std::path::{Path, PathBuf};
 
@@ -30,7 +30,7 @@ pub enum ArchiveError {
     Bulk {
         /// The archive.
         path: PathBuf,
-        /// What the loader said.
+        /// The loader's error.
         source: SqliteFileError,
     },
     /// SQLite refused an operation.
@@ -38,12 +38,12 @@ pub enum ArchiveError {
     Sqlite {
         /// The database.
         path: PathBuf,
-        /// What was being done.
+        /// The operation that failed.
         doing: &'static str,
-        /// What SQLite said.
+        /// SQLite's error.
         source: rusqlite::Error,
     },
-    /// The file is a database that is damaged, or is half an archive.
+    /// The file is a database that is damaged or lacks a part of an archive.
     #[error(
         "{} is not a usable archive ({reason}); `burn state rebuild archive --full` builds it anew from the ledger",
         path.display()
@@ -54,7 +54,7 @@ pub enum ArchiveError {
         /// What is wrong with it.
         reason: String,
     },
-    /// The file is no SQLite database, so it may be anything. Nothing replaces it unless that is asked for.
+    /// The file is not an SQLite database, so it may be any file. Only a build with `--force` replaces it.
     #[error(
         "{} is no SQLite database and is left as it is; name another file, or let \
          `burn state rebuild archive --full --force` rename it and put an archive in its place",
@@ -64,7 +64,7 @@ pub enum ArchiveError {
         /// The file.
         path: PathBuf,
     },
-    /// The archive was made by another version of the schema; it is built anew before it can be read.
+    /// The archive has another schema version and has to be rebuilt before it can be read.
     #[error(
         "{} has schema version {found}, this program reads version {}; `burn state rebuild archive` builds it anew",
         path.display(),
@@ -76,19 +76,20 @@ pub enum ArchiveError {
         /// Its version.
         found: i64,
     },
-    /// The archive has no state row: a program died while it made it. A build adds the row.
+    /// The archive has no state row, because a program died while it created the archive. A build adds the row.
     #[error("{} has no state row; `burn state rebuild archive` completes it", path.display())]
     Incomplete {
         /// The database.
         path: PathBuf,
     },
-    /// An archive that this process may not lock, or has no room to lock, was changed while it was read.
+    /// The archive was changed while it was read without locks, because this process may not lock the archive or the
+    /// disk is too full to lock it.
     #[error("{} was changed while it was read, so the answer does not count; run it again", path.display())]
     Changed {
         /// The database.
         path: PathBuf,
     },
-    /// A strict build would take away rows that the ledger no longer has.
+    /// A strict build would remove rows that the ledger no longer has.
     #[error(
         "{} has rows that are no longer in {}: {reason}; nothing was changed; put the ledger back, \
          or build without --strict, which keeps a copy of this archive",
@@ -100,28 +101,28 @@ pub enum ArchiveError {
         ledger: PathBuf,
         /// The archive.
         archive: PathBuf,
-        /// How the ledger differs from what was taken in.
+        /// How the ledger differs from the ledger that the archive was built from.
         reason: Restart,
     },
-    /// There is no archive where one is to be read.
+    /// There is no archive at the path to be read.
     #[error("there is no archive at {}; `burn state rebuild archive` builds it", path.display())]
     Missing {
-        /// Where it was looked for.
+        /// The path that has no archive.
         path: PathBuf,
     },
-    /// A full rebuild would replace an archive that has rows by an empty one, because the ledger is gone.
+    /// A full rebuild would replace an archive that has rows with an empty archive, because the ledger is missing.
     #[error(
         "there is no ledger at {} to build {} from: that is kept as it is; put the ledger back, or delete the archive",
         ledger.display(),
         archive.display()
     )]
     LedgerMissing {
-        /// Where the ledger should be.
+        /// The path that has no ledger.
         ledger: PathBuf,
         /// The archive.
         archive: PathBuf,
     },
-    /// A line that cannot be archived, in a strict build.
+    /// A strict build found a line that cannot be archived.
     #[error(
         "{} at byte {offset} ({length} bytes): {verdict}: {reason}; nothing was changed; \
          without --strict such lines are reported and left out",
@@ -136,10 +137,10 @@ pub enum ArchiveError {
         length: u64,
         /// `malformed` or `rejected`.
         verdict: &'static str,
-        /// What is wrong with it.
+        /// Why the line cannot be archived.
         reason: String,
     },
-    /// The finished database did not pass its check and was thrown away.
+    /// The finished database did not pass its check and was deleted.
     #[error(
         "the new archive for {} did not pass its check ({reason}) and was thrown away; the old one is untouched, run again",
         path.display()
@@ -147,18 +148,18 @@ pub enum ArchiveError {
     Verify {
         /// The archive.
         path: PathBuf,
-        /// What the check said.
+        /// The result of the check.
         reason: String,
     },
     /// The worker threads could not be started.
     #[error("cannot start {threads} worker threads: {reason}; try fewer (`--threads`)")]
     Threads {
-        /// How many were wanted.
+        /// Number of threads that were asked for.
         threads: usize,
-        /// What the system said.
+        /// The system's error.
         reason: String,
     },
-    /// A worker thread panicked: a fault of this program.
+    /// A worker thread panicked, because this program has a bug.
     #[error(
         "an internal error while reading chunk {number} of {}; the archive is as it was; please report it with that ledger",
         ledger.display()
@@ -166,7 +167,7 @@ pub enum ArchiveError {
     Worker {
         /// The ledger.
         ledger: PathBuf,
-        /// Which chunk, counted from 0.
+        /// Number of the chunk, counted from 0.
         number: u64,
     },
     /// The ledger was rewritten while it was read.
@@ -184,13 +185,13 @@ pub enum ArchiveError {
         /// The database.
         path: PathBuf,
     },
-    /// Ledger and archive are one file.
+    /// The ledger and the archive are the same file.
     #[error("{} is given both as ledger and as archive; name two files", path.display())]
     SameFile {
         /// The file.
         path: PathBuf,
     },
-    /// Others read the archive, so its space cannot be given back.
+    /// Other programs read the archive, so its free space cannot be given back.
     #[error(
         "{} is being read by another program, which keeps its space from being given back; run again when it has finished",
         path.display()
@@ -199,7 +200,7 @@ pub enum ArchiveError {
         /// The archive.
         path: PathBuf,
     },
-    /// The caller of the build or the vacuum wanted it to end.
+    /// The caller interrupted the build or the vacuum.
     #[error("interrupted; the archive is as it was")]
     Interrupted,
 }
@@ -214,7 +215,7 @@ impl From<PublishError> for ArchiveError {
 }
 
 impl ArchiveError {
-    /// Names the archive that the bulk loader could not build.
+    /// Returns a function that adds the archive's path to an error of the bulk loader.
     pub(crate) fn bulk(path: &Path) -> impl FnOnce(SqliteFileError) -> Self {
         move |source| Self::Bulk { path: path.to_path_buf(), source }
     }
@@ -237,9 +238,9 @@ fn remedy(error: &rusqlite::Error) -> &'static str {
     }
 }
 
-/// Adds path and operation to SQLite's errors; damage is told apart from failure.
+/// Adds path and operation to SQLite's errors, and separates damage from failure.
 pub(crate) trait SqliteContext<T> {
-    /// Names the database and what was being done with it.
+    /// Adds the database's path and the operation to the error.
     fn context(self, path: &Path, doing: &'static str) -> Result<T, ArchiveError>;
 }
 
@@ -252,7 +253,7 @@ impl<T> SqliteContext<T> for Result<T, rusqlite::Error> {
             Some(rusqlite::ErrorCode::DatabaseCorrupt) => {
                 ArchiveError::Damaged { path: path.to_path_buf(), reason: source.to_string() }
             }
-            // Only builds and vacuums set a progress handler, which asks for their interrupt.
+            // Only builds and vacuums set a progress handler; the handler checks their interrupt.
             Some(rusqlite::ErrorCode::OperationInterrupted) => ArchiveError::Interrupted,
             _ => ArchiveError::Sqlite { path: path.to_path_buf(), doing, source },
         })

@@ -1,8 +1,9 @@
-//! The inserting writer: rows into the tables of an open archive, many rows a statement.
+//! The inserting writer: inserts rows into the tables of an open archive, many rows a statement.
 //!
-//! It is the engine of tail builds and one of the two of full rebuilds. It writes through the connection it is given, inside
-//! the caller's transaction, and keeps the rules of repeated keys: the last turn with a key wins and stands at the rowid
-//! of the first, only its tool calls stay; everything else that is repeated moves to the end.
+//! The inserting writer is the engine of tail builds and one of the two engines of full rebuilds. It writes through
+//! the given connection, inside the caller's transaction, and keeps the rules for repeated keys: the last turn with a
+//! key wins, has the rowid of the first turn with the key, and only the last turn's tool calls stay. Every other
+//! repeated row moves to the end.
 
 use rusqlite::Connection;
 
@@ -11,7 +12,7 @@ use crate::record::Cell;
 use crate::record::columns::{Table, compactions, stamps, tool_calls, tool_result_events, turns};
 use crate::record::rows::{Rows, Turn};
 
-/// Rows a statement, largest first. The largest stays below SQLite's limit of parameters for the widest table.
+/// Rows a statement, largest first. The largest step stays below SQLite's limit of parameters for the widest table.
 const STEPS: [usize; 3] = [64, 8, 1];
 
 /// Inserts rows into an archive.
@@ -58,7 +59,7 @@ impl<'c> InsertWriter<'c> {
     /// Inserts `rows`, in their order.
     ///
     /// # Errors
-    /// What SQLite says; the caller's transaction is then to be rolled back.
+    /// What SQLite says; the caller must then roll the transaction back.
     pub fn write(&mut self, rows: &Rows<'_>) -> Result<(), rusqlite::Error> {
         self.turns(&rows.turns, &rows.calls)?;
         self.events.insert(&rows.events)?;
@@ -67,11 +68,11 @@ impl<'c> InsertWriter<'c> {
         self.stamps.insert(&stamps)
     }
 
-    /// Most turns are new. A group of rows is inserted where its keys are free; when some were taken, which ones is found
-    /// out by writing the group once more, row by row: what was new is updated to what it is.
+    /// Inserts turns in groups, because most turns are new. When some keys of a group exist already, the group is
+    /// written again row by row; a row that the first write inserted is then updated to the same values.
     fn turns(&mut self, turns: &[Turn<'_>], calls: &[tool_calls::Row<'_>]) -> Result<(), rusqlite::Error> {
         let mut rest = turns;
-        // Calls of new turns that are not inserted yet: a run in `calls`.
+        // Calls of new turns that are not inserted yet: a range of `calls`.
         let mut pending = turns.first().map_or(0..0, |turn| turn.calls.start..turn.calls.start);
         for (step, &rows) in STEPS.iter().enumerate() {
             while rest.len() >= rows {
@@ -129,7 +130,7 @@ impl<'c> Ladder<'c> {
     }
 }
 
-/// Columns by name, because a migrated archive has some of them elsewhere.
+/// Columns are named, because a migrated archive has some columns in other positions.
 fn insert_sql(verb: &str, table: &Table, rows: usize) -> String {
     let row = format!("({})", vec!["?"; table.columns.len()].join(","));
     format!(

@@ -1,7 +1,8 @@
-//! The bulk loader of full rebuilds: rows of the archive into a database file that is built bottom-up.
+//! The bulk loader of full rebuilds: writes rows into a database file that is built bottom-up.
 //!
-//! The workers that make rows encode them too; what is left for the end is merging sorted keys. Sessions and the state row
-//! are few and go in through SQLite afterwards. The rules of repeated keys are those of [`load`](super::load).
+//! The workers that make rows also encode them, so the end of the load only merges sorted keys. Sessions and the
+//! state row are few and are written through SQLite afterwards. The rules for repeated keys are the rules of
+//! [`load`](super::load).
 
 use std::path::Path;
 
@@ -13,7 +14,7 @@ use crate::record::columns::{compactions, stamps, tool_calls, tool_result_events
 use crate::record::rows::Rows;
 use crate::sqlite_file::{self, Duplicates, Loaded, Loader, Schema, TableId, Value};
 
-/// Rows on their way into a new archive. Shared by the workers.
+/// Writes rows into a new archive. The workers share one writer.
 pub(super) struct BulkWriter {
     loader: Loader,
     turns: TableId,
@@ -24,7 +25,7 @@ pub(super) struct BulkWriter {
 }
 
 impl BulkWriter {
-    /// Creates the file at `path`, where nothing may be yet.
+    /// Creates the file at `path`, where no file may exist yet.
     pub(super) fn create(
         path: &Path,
         page_size: u32,
@@ -55,12 +56,12 @@ impl BulkWriter {
         Ok(Self { loader, turns, calls, events, compactions, stamps })
     }
 
-    /// Takes the rows of a part of a chunk, in any order of parts.
+    /// Writes the rows of one part of a chunk; parts may arrive in any order.
     pub(super) fn write(&self, rows: &Rows<'_>, place: Place) -> Result<(), sqlite_file::SqliteFileError> {
         let mut batch = self.loader.batch_part(place.chunk, place.part);
         for turn in &rows.turns {
             batch.push(self.turns, &turn.cells.map(value))?;
-            // The loader takes the row of `turns` before them as theirs.
+            // The loader attaches these calls to the turn pushed before them.
             for call in &rows.calls[turn.calls.clone()] {
                 batch.push(self.calls, &call.map(value))?;
             }
@@ -71,7 +72,7 @@ impl BulkWriter {
         if place.is_last { self.loader.submit(batch) } else { self.loader.submit_part(batch) }
     }
 
-    /// Completes the file, on the rayon pool this is called in.
+    /// Completes the file, on the rayon pool that the caller runs in.
     pub(super) fn finish(self, interrupt: &Interrupt) -> Result<Loaded, sqlite_file::SqliteFileError> {
         self.loader.finish_unless(interrupt)
     }

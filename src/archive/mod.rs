@@ -1,8 +1,9 @@
-//! The archive: `archive.sqlite`, derived from the ledger and from nothing else.
+//! The archive: `archive.sqlite`, derived from the ledger alone.
 //!
-//! [`build_tail`] takes in what was appended since the last build, [`rebuild_full`] makes the archive anew and puts it in the
-//! place of the old one. Whatever the number of threads, the size of chunks and the way there, the same ledger gives the
-//! same rows; lines that cannot be stored are reported with offset, length and reason, and left out.
+//! [`build_tail`] adds the lines that were appended since the last build. [`rebuild_full`] builds a new archive and
+//! replaces the old archive with the new archive. The same ledger gives the same rows for every number of threads,
+//! every chunk size and both ways of building. Lines that cannot be stored are skipped and reported with offset,
+//! length and reason.
 
 mod build;
 mod cursor;

@@ -1,7 +1,8 @@
-//! Opening an archive: what version it is, what an older one of this version lacks, what its state row says.
+//! Opens archives: checks the version, adds what an older archive of the same version lacks, reads and writes the
+//! state row.
 //!
-//! Reading opens change nothing, whatever they find. Only a build, which is about to refill the archive, adds columns or
-//! inserts the state row; nothing here drops anything.
+//! Reading opens change nothing, whatever the archive lacks. Only a build adds columns or inserts the state row,
+//! because only a build refills the archive. Nothing in this file drops a table, a column or a row.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -18,16 +19,16 @@ use crate::scan::ScanError;
 /// How long a statement waits for another program's transaction.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The page cache of a build, and by SQLite's rule the memory of a sorter, in KiB. A transaction that changes more pages
-/// than that writes some of them twice.
+/// The page cache of a build, in KiB. By SQLite's rule a sorter may use the same amount of memory. A transaction that
+/// changes more pages than the cache holds writes some pages twice.
 pub(super) const BUILD_CACHE_KIB: u32 = 48 * 1024;
 
 /// The state row of an archive.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct State {
-    /// How many bytes of the ledger the archive has taken in.
+    /// Number of ledger bytes that the archive covers.
     pub ledger_offset_bytes: i64,
-    /// The ledger's time of change at the last build, in milliseconds since 1970.
+    /// Modification time of the ledger at the last build, in milliseconds since 1970.
     pub ledger_mtime_ms: i64,
     /// The version of the schema.
     pub archive_version: i64,
@@ -35,7 +36,7 @@ pub struct State {
     pub last_built_at: Option<String>,
     /// When the last full rebuild ended.
     pub last_rebuild_at: Option<String>,
-    /// The mark of the ledger's bytes in front of the offset, 0 when another program moved the offset last.
+    /// The mark of the ledger's bytes before the offset; 0 when another program moved the offset last.
     pub ledger_mark: i32,
 }
 
@@ -43,7 +44,7 @@ pub struct State {
 pub struct Reader {
     connection: Connection,
     path: PathBuf,
-    /// What the files were like before they were opened, when they are read without locks.
+    /// The state of the files before they were opened, when they are read without locks.
     seen: Option<Seen>,
 }
 
@@ -56,8 +57,9 @@ impl std::ops::Deref for Reader {
 }
 
 impl Reader {
-    /// Passes on what was read, or that it does not count. Whoever reads calls this last: an archive that was read without locks
-    /// and changed meanwhile may have given rows of two states, or any error.
+    /// Returns `read`, or [`ArchiveError::Changed`] when the archive was read without locks and changed meanwhile.
+    /// Every reader calls this method last, because rows read during a change may mix two states and errors may be of
+    /// any kind.
     pub(super) fn settle<T>(&self, read: Result<T, ArchiveError>) -> Result<T, ArchiveError> {
         match &self.seen {
             Some(seen) => seen.settle(&self.path, read),
@@ -66,8 +68,8 @@ impl Reader {
     }
 }
 
-/// By what a change of an archive is noticed without locks: whoever writes one changes its file, replaces it, or begins a
-/// write-ahead log.
+/// What is compared to notice, without locks, that an archive changed: every writer changes the archive's file,
+/// replaces the file, or begins a write-ahead log.
 #[derive(PartialEq, Eq)]
 struct Seen {
     identity: disk::Identity,
@@ -101,10 +103,11 @@ impl Seen {
 
 /// Opens an existing archive for queries.
 ///
-/// A strictly read-only connection to a database in WAL mode leaves `-wal` and `-shm` behind when it is the last one, so
-/// where the file may be written it is opened for writing with `query_only` set; SQLite then cleans up on close. Where
-/// nothing may be written (a read-only mount, another user's file) or there is no room for the `-shm` (a full disk), the archive
-/// is read without locks, and [`Reader::settle`] says whether somebody changed it meanwhile.
+/// A strictly read-only connection to a database in WAL mode leaves `-wal` and `-shm` files when the connection is
+/// the last to close. So a writable archive is opened for writing with `query_only` set, because SQLite then removes
+/// both files on close. An archive is read without locks where nothing may be written (a read-only mount, another
+/// user's file) or where the disk is too full for the `-shm` file; [`Reader::settle`] then reports whether the
+/// archive changed meanwhile.
 ///
 /// # Errors
 /// [`ArchiveError::Missing`], [`ArchiveError::Damaged`], [`ArchiveError::Changed`], [`ArchiveError::Sqlite`].
@@ -145,9 +148,11 @@ pub fn open_read_only(path: &Path) -> Result<Reader, ArchiveError> {
     Ok(Reader { connection, path: path.to_path_buf(), seen: Some(seen) })
 }
 
-/// Opens an existing archive for a look that leaves no trace: without a write-ahead log it is read without locks, and
-/// [`Reader::settle`] says whether somebody changed it meanwhile; else as one more reader, which creates nothing, because the log's
-/// files are there, and writes nothing.
+/// Opens an existing archive for queries without creating or writing a file.
+///
+/// Without a write-ahead log the archive is read without locks, and [`Reader::settle`] reports whether the archive
+/// changed meanwhile. With a write-ahead log the archive is opened as by any other reader; the open creates no file,
+/// because the log's files exist.
 ///
 /// # Errors
 /// As [`open_read_only`].
@@ -167,7 +172,7 @@ pub(super) fn open_without_trace(path: &Path) -> Result<Reader, ArchiveError> {
     Ok(Reader { connection, path: path.to_path_buf(), seen })
 }
 
-/// Whether anything stands there. What cannot be looked at may well exist.
+/// Whether `path` exists. An error means that the file system could not say.
 pub(super) fn exists(path: &Path) -> Result<bool, ArchiveError> {
     path.try_exists().map_err(|source| ScanError::Open { path: path.to_path_buf(), source }.into())
 }
@@ -176,7 +181,7 @@ fn open_for_queries(path: &Path, flags: OpenFlags) -> Result<Connection, rusqlit
     let connection = Connection::open_with_flags(path, flags)?;
     prepare(&connection)?;
     connection.execute_batch("PRAGMA query_only = ON")?;
-    // The first read shows whether it is a database at all.
+    // The first read fails when the file is not a database.
     schema_read(&connection)?;
     Ok(connection)
 }
@@ -186,7 +191,7 @@ fn may_not_write(error: &rusqlite::Error) -> bool {
     matches!(error.sqlite_error_code(), Some(CannotOpen | PermissionDenied | ReadOnly))
 }
 
-/// Whether the `-shm` file, which every connection to a database in WAL mode needs, could not be made large enough.
+/// Whether the file system is too full for the `-shm` file that every connection to a database in WAL mode needs.
 fn has_no_room(error: &rusqlite::Error) -> bool {
     use rusqlite::ffi;
     let code = error.sqlite_error().map(|error| error.extended_code);
@@ -201,7 +206,7 @@ fn has_no_room(error: &rusqlite::Error) -> bool {
     )
 }
 
-/// Opens a file that nobody writes meanwhile: no lock is taken, nothing is created beside it.
+/// Opens a file that no other process writes meanwhile. Takes no lock and creates no file.
 pub(super) fn open_immutable(path: &Path) -> Result<Connection, ArchiveError> {
     let mut uri = String::from("file:");
     #[cfg(unix)]
@@ -220,7 +225,8 @@ pub(super) fn open_immutable(path: &Path) -> Result<Connection, ArchiveError> {
     let flags =
         OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
     let connection = Connection::open_with_flags(&uri, flags).or_else(|error| {
-        // SQLite names no reason. The file is not opened to find one: closing it would end this process's locks on it.
+        // SQLite gives no reason. `check_readable` does not open the file, because closing it would end this
+        // process's locks on it.
         disk::check_readable(path).map_err(ArchiveError::from)?;
         Err(error).context(path, "opening it")
     })?;
@@ -229,8 +235,8 @@ pub(super) fn open_immutable(path: &Path) -> Result<Connection, ArchiveError> {
     Ok(connection)
 }
 
-/// Refuses an archive that is no regular file, or has something else in the place of a file that SQLite keeps beside it. What
-/// SQLite says of a directory sounds like a broken disk, and a named pipe it would wait for.
+/// Refuses an archive that is not a regular file, and an archive whose `-wal`, `-shm` or `-journal` is not a regular
+/// file, because SQLite reports a directory like a broken disk and waits for a named pipe.
 pub(super) fn refuse_no_files(path: &Path) -> Result<(), ArchiveError> {
     for suffix in ["", "-wal", "-shm", "-journal"] {
         let path = disk::with_suffix(path, suffix);
@@ -257,19 +263,21 @@ pub(super) fn open_for_build(path: &Path) -> Result<Connection, ArchiveError> {
     Ok(connection)
 }
 
-/// From now on the connection's statements end with `SQLITE_INTERRUPT` once `interrupt` is requested.
+/// Makes the connection's statements end with `SQLITE_INTERRUPT` once `interrupt` is requested.
 pub(super) fn interruptible(
     connection: &mut Connection,
     interrupt: &Interrupt,
 ) -> Result<(), rusqlite::Error> {
-    // Steps of SQLite's machine: some milliseconds, also in `CREATE INDEX` and `quick_check`.
+    // Steps of SQLite's virtual machine between two checks: some milliseconds, also in `CREATE INDEX` and
+    // `quick_check`.
     const STEPS: i32 = 20_000;
     let interrupt = interrupt.clone();
     connection.progress_handler(STEPS, Some(move || interrupt.is_requested()))
 }
 
-/// Lets a connection read through a map of the file, up to SQLite's limit of 2 GiB, instead of copying pages into its cache.
-/// For a file that nobody else has: one that is cut off under a map kills the process.
+/// Makes a connection read through a memory map of the file, up to SQLite's limit of 2 GiB, instead of copying pages
+/// into the page cache. Only for a file that no other process has open, because truncating a mapped file kills the
+/// process.
 pub(super) fn read_mapped(connection: &Connection) -> Result<(), rusqlite::Error> {
     const MAP_BYTES: i64 = i32::MAX as i64;
     connection
@@ -279,7 +287,8 @@ pub(super) fn read_mapped(connection: &Connection) -> Result<(), rusqlite::Error
     connection.execute_batch("PRAGMA cache_size = -2048; PRAGMA shrink_memory;")
 }
 
-/// Settings of every connection: archives may come from others, so their schema is not trusted to run functions.
+/// Settings of every connection. The schema is not trusted to run functions, because archives may come from other
+/// people.
 fn prepare(connection: &Connection) -> Result<(), rusqlite::Error> {
     connection.busy_timeout(BUSY_TIMEOUT)?;
     connection
@@ -290,7 +299,7 @@ fn schema_read(connection: &Connection) -> Result<(), rusqlite::Error> {
     connection.query_row("SELECT count(*) FROM sqlite_master", [], |row| row.get::<_, i64>(0)).map(|_| ())
 }
 
-/// The state row, or `None` when there is no such table or row. Refuses an archive that has lost a table.
+/// Returns the state row, or `None` when the table or the row is missing. Refuses an archive that has lost a table.
 pub(super) fn read_state(connection: &Connection, path: &Path) -> Result<Option<State>, ArchiveError> {
     if !has_table(connection, ARCHIVE_STATE.name).context(path, "reading its schema")? {
         return Ok(None);
@@ -334,8 +343,8 @@ pub(super) fn read_state(connection: &Connection, path: &Path) -> Result<Option<
     }
 }
 
-/// An archive that has taken lines in has every table: in one that it lacks there were rows, and a tail build would go on
-/// without them.
+/// Refuses an archive that covers ledger lines but lacks a table, because the missing table had rows and a tail build
+/// would go on without them.
 fn refuse_half(connection: &Connection, path: &Path) -> Result<(), ArchiveError> {
     for table in &TABLES {
         if !has_table(connection, table.name).context(path, "reading its schema")? {
@@ -346,8 +355,8 @@ fn refuse_half(connection: &Connection, path: &Path) -> Result<(), ArchiveError>
     Ok(())
 }
 
-/// Whether a database is somebody else's. An archive has its state table, whatever its version, or no tables and views but
-/// those of an archive, with their first key columns.
+/// Whether the database belongs to another program. A database is an archive when it has the state table, whatever
+/// the version, or when all its tables and views are tables of an archive with their first key columns.
 pub(super) fn is_foreign(connection: &Connection, path: &Path) -> Result<bool, ArchiveError> {
     let look = || -> Result<bool, rusqlite::Error> {
         let is_state = |column| has_column(connection, ARCHIVE_STATE.name, column);
@@ -374,7 +383,7 @@ pub(super) fn is_foreign(connection: &Connection, path: &Path) -> Result<bool, A
     look().context(path, "reading its schema")
 }
 
-/// Whether any of the archive's tables holds a row besides the state.
+/// Whether any table of the archive except the state table has a row.
 pub(super) fn has_rows(connection: &Connection, path: &Path) -> Result<bool, ArchiveError> {
     for table in TABLES.iter().filter(|table| table.name != ARCHIVE_STATE.name) {
         if has_table(connection, table.name).context(path, "reading its schema")? {
@@ -407,7 +416,7 @@ pub(super) fn has_column(
     )
 }
 
-/// Creates what is missing of an archive of this version: tables, columns, indexes, the state row. Keeps every row.
+/// Creates the tables, columns, indexes and the state row that an archive of this version lacks. Keeps every row.
 pub(super) fn complete(connection: &Connection) -> Result<(), rusqlite::Error> {
     for table in &TABLES {
         if !has_table(connection, table.name)? {
@@ -446,7 +455,7 @@ pub(super) fn create_indexes(connection: &Connection) -> Result<(), rusqlite::Er
     Ok(())
 }
 
-/// Writes the state row and the mark.
+/// Writes the state row and the ledger mark.
 pub(super) fn write_state(connection: &Connection, state: &State) -> Result<(), rusqlite::Error> {
     connection.execute(
         "INSERT INTO archive_state
@@ -490,7 +499,7 @@ mod tests {
             Err(error) => panic!("{error}"),
         };
         assert!(!is_changed(&reader()));
-        // A log that has begun, pages that went from there into the file, another file in the place.
+        // A log that has begun, pages that were checkpointed into the file, a file that was replaced.
         let before = reader();
         owner.execute_batch("INSERT INTO t VALUES (1)").unwrap();
         assert!(is_changed(&before));
@@ -501,7 +510,7 @@ mod tests {
         std::fs::copy(&path, directory.path().join("new")).unwrap();
         std::fs::rename(directory.path().join("new"), &path).unwrap();
         assert!(is_changed(&before));
-        // An error of SQLite's that a change may have made is told as the change.
+        // An SQLite error that a change may have caused is reported as the change.
         let error =
             before.settle::<()>(Err(ArchiveError::Damaged { path: path.clone(), reason: String::new() }));
         assert!(matches!(error, Err(ArchiveError::Changed { .. })));

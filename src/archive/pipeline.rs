@@ -1,10 +1,12 @@
-//! The pipeline of every build: chunks of the ledger, parsed on all cores, handed over in the order of the ledger.
+//! The pipeline of every build: parses chunks of the ledger on all cores and passes the rows on in the order of the
+//! ledger.
 //!
-//! Workers of `scan::in_order` take the next chunk, make its rows in an arena, and send the batch through a bounded channel to the
-//! calling thread, which gives it to the writer. The arena is the permit, so the memory of the pipeline is the number of arenas
-//! times the rows of a part, whatever the length of the ledger and whatever stands in it: a worker makes rows until they fill a
-//! part. What it leaves of a chunk, the calling thread makes rows of itself, part by part, when it comes to that chunk. So
-//! it does with a line that is longer than a chunk, and with a turn that has a long enrichment: of these there is one at a time.
+//! Workers of `scan::in_order` take the next chunk, make its rows in an arena, and send the batch through a bounded
+//! channel to the calling thread. The calling thread gives the batch to the writer. An arena is the permit to work,
+//! so the memory of the pipeline is the number of arenas times the rows of a part, whatever the length and content of
+//! the ledger. A worker makes rows until the rows fill a part. The calling thread makes the rows of the rest of the
+//! chunk, part by part, when it reaches the chunk. The calling thread also parses every line that is longer than a
+//! chunk and every turn with a long enrichment, so that there is one of them at a time.
 
 use std::ops::{ControlFlow, Range};
 
@@ -20,13 +22,14 @@ use crate::record::rows::Rows;
 use crate::scan::in_order::{Failure, Workers, in_order};
 use crate::scan::{ScanError, Source, chunks, is_long_line};
 
-/// Arenas for each worker: one being filled, and room for the writer to be behind or ahead.
+/// Arenas for each worker: one that is being filled, two that wait for the writer or hold rows for it.
 const ARENAS_PER_WORKER: usize = 3;
-/// An arena that one long line has blown up beyond this many chunk lengths is given back to the system.
+/// An arena that one long line grew beyond this many chunk lengths is freed.
 const ARENA_KEEP_CHUNKS: usize = 8;
-/// A part of a chunk ends when its rows take more than this many chunks. Rows of usual ledgers take little more than their lines.
+/// A part of a chunk ends when its rows take more than this many chunk lengths. Rows of usual ledgers take little
+/// more than their lines.
 const PART_CHUNKS: u64 = 4;
-/// A buffer that a long line has blown up beyond this is not used again.
+/// A buffer that a long line grew beyond this length is freed.
 const BUFFER_KEEP_BYTES: usize = 4 << 20;
 
 self_cell::self_cell!(
@@ -43,19 +46,19 @@ self_cell::self_cell!(
 pub struct Input<'s> {
     /// The ledger.
     pub source: &'s Source,
-    /// Which bytes of it: whole lines.
+    /// The range to read: whole lines.
     pub range: Range<u64>,
-    /// How long a chunk is, about.
+    /// Approximate length of a chunk.
     pub chunk_bytes: u64,
-    /// A line start at which a chunk ends, too, so that what stands in front of it can be told from what stands behind it;
-    /// without effect outside of the range.
+    /// A line start at which a chunk ends, too, so that lines before it and lines after it are in different chunks;
+    /// without effect outside the range.
     pub cut_at: u64,
-    /// Looked at before each chunk.
+    /// Checked before each chunk.
     pub interrupt: Interrupt,
 }
 
 impl Input<'_> {
-    /// When a part of a chunk ends.
+    /// Bytes of rows after which a part of a chunk ends.
     fn part_bytes(&self) -> usize {
         usize::try_from(self.chunk_bytes.saturating_mul(PART_CHUNKS)).unwrap_or(usize::MAX)
     }
@@ -68,7 +71,7 @@ impl Input<'_> {
     }
 }
 
-/// Which rows were made: those of part `part` of chunk `chunk`, both counted from 0 without gaps.
+/// Identifies rows: part `part` of chunk `chunk`, both counted from 0 without gaps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Place {
     /// The number of the chunk.
@@ -91,12 +94,12 @@ pub fn workers(threads: usize) -> Result<ThreadPool, ArchiveError> {
         .map_err(|error| ArchiveError::Threads { threads, reason: error.to_string() })
 }
 
-/// Parses `input` on `pool`. The rows of each part of a chunk go to `work` in the thread that made them, with their place, the parts
-/// of a chunk in their order, and then to `sink` on the calling thread, in the order of the ledger, with the offset up to
-/// which it has been read.
+/// Parses `input` on `pool`. The rows of each part of a chunk go first to `work`, with their place, in the thread
+/// that made them; the parts of a chunk arrive in order. Then the rows go to `sink` on the calling thread, in the
+/// order of the ledger, with the offset up to which the ledger has been read.
 ///
 /// # Errors
-/// The first error of `work`, of `sink`, or of reading; the pipeline has then come to rest.
+/// The first error of `work`, of `sink`, or of reading; no worker runs any more.
 pub fn run<'f>(
     pool: &ThreadPool,
     input: &Input<'_>,
@@ -153,7 +156,7 @@ pub fn run<'f>(
     })
 }
 
-/// What the calling thread makes rows with of what a worker left of a chunk.
+/// What the calling thread uses to make rows of the rest of a chunk.
 #[derive(Default)]
 struct RestOfChunk<'f> {
     maker: RowMaker<'f>,
@@ -161,7 +164,7 @@ struct RestOfChunk<'f> {
 }
 
 impl<'f> RestOfChunk<'f> {
-    /// Makes rows of `rest`, which stands behind part 0 of chunk `number`, part by part.
+    /// Makes rows of `rest`, the bytes of chunk `number` after part 0, part by part.
     fn run(
         &mut self,
         input: &Input<'_>,

@@ -1,14 +1,14 @@
-//! The archive's schema, version 3: its tables, its indexes, and what older archives of that version lack.
+//! The archive's schema, version 3: its tables, its indexes, and the columns that older archives of version 3 lack.
 //!
-//! This file holds SQL text and column names and touches no file. The names, their order and the indexes are a format
-//! shared with other programs: they change only with the version number.
+//! This file has SQL text and column names and touches no file. The names, their order and the indexes are a format
+//! that other programs share, so they change only with the version number.
 
 use crate::record::columns::{Table, compactions, stamps, tool_calls, tool_result_events, turns};
 
-/// The version of the schema, as `archive_state.archive_version` holds it.
+/// The version of the schema, stored in `archive_state.archive_version`.
 pub const VERSION: i64 = 3;
 
-/// One row for each session that has turns, by aggregation over `turns`.
+/// One row for each session that has turns, aggregated from `turns`.
 pub const SESSIONS: Table = Table {
     name: "sessions",
     columns: &[
@@ -46,7 +46,7 @@ pub const SESSIONS: Table = Table {
 )",
 };
 
-/// One row, id 1: how far into the ledger the archive reaches.
+/// One row, id 1: the number of ledger bytes that the archive covers.
 pub const ARCHIVE_STATE: Table = Table {
     name: "archive_state",
     columns: &[

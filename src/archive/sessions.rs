@@ -1,7 +1,8 @@
-//! Sessions by aggregation over their turns.
+//! Computes the rows of sessions by aggregating their turns.
 //!
-//! May touch: table `sessions` of the connection it is given. Promises: a session's row follows from its turns alone, whatever
-//! stood there before; the row of a long session that this crate aggregated gets new turns added, which gives the same row.
+//! Touches: table `sessions` of the given connection. Guarantees: a session's row follows from its turns alone,
+//! whatever the row was before. New turns are added to the row of a long session that this crate aggregated; adding
+//! gives the same row as aggregating all turns again.
 
 use std::collections::{HashMap, HashSet};
 
@@ -10,7 +11,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::statement::Statement;
 use crate::record::columns::turns;
 
-/// Classes of fidelity, worst first, as a `CASE` that ranks them; others do not count.
+/// Classes of fidelity, worst first, as a `CASE` that ranks them; other values are ignored.
 const RANK: &str = "CASE attribution_fidelity WHEN 'cost-only' THEN 0 WHEN 'aggregate-only' THEN 1 \
                     WHEN 'partial' THEN 2 WHEN 'usage-only' THEN 3 WHEN 'full' THEN 4 END";
 
@@ -40,7 +41,7 @@ pub fn prepare(connection: &Connection) -> Result<(), rusqlite::Error> {
     connection.execute_batch(&format!("CREATE TEMP TABLE aggregated AS {}", aggregation("")))
 }
 
-/// Fills an empty `sessions` with what [`prepare`] found.
+/// Fills an empty `sessions` table with the rows that [`prepare`] aggregated.
 ///
 /// # Errors
 /// What SQLite says.
@@ -50,7 +51,7 @@ pub fn keep(connection: &Connection) -> Result<(), rusqlite::Error> {
     ))
 }
 
-/// Aggregates the given sessions (source, session id) anew.
+/// Aggregates the given sessions (source, session id) again.
 ///
 /// # Errors
 /// What SQLite says.
@@ -61,7 +62,7 @@ pub fn some<'k>(
     let keys: Vec<_> = keys.into_iter().collect();
     let sessions: i64 = connection.query_row("SELECT count(*) FROM sessions", [], |row| row.get(0))?;
     if keys.len() as i64 > sessions / 2 {
-        // One walk over all turns is cheaper than a search for each of so many sessions.
+        // One scan over all turns is cheaper than a search for each of so many sessions.
         return connection.execute_batch(&format!(
             "DELETE FROM sessions; INSERT INTO sessions ({COLUMNS}) {}",
             aggregation("")
@@ -77,31 +78,32 @@ pub fn some<'k>(
     Ok(())
 }
 
-/// A session with fewer turns is aggregated anew when it gets more.
+/// A session with fewer turns is aggregated again when new turns arrive.
 const LONG_TURNS: u64 = if cfg!(debug_assertions) { 8 } else { 2000 };
-/// So does one that gets more than this part of its turns.
+/// A session is also aggregated again when more than 1/`ADDED_SHARE` of its turns are new.
 const ADDED_SHARE: u64 = 8;
 
-/// Adds new turns to the rows of long sessions, so that one turn costs no walk over all turns of its session.
+/// Adds new turns to the rows of long sessions, so that one new turn does not scan all turns of its session.
 ///
-/// A turn can be added where nothing of the row depends on more than the row and the turn: it is not in the archive yet, and has the one
-/// model that all turns of the session have, because the list of models has the order in which turns are walked through.
+/// A turn can be added only when the new row follows from the old row and the turn: the turn is not in the archive
+/// yet, and its model is the only model of the session, because the list of models has the order in which turns are
+/// scanned.
 #[derive(Debug)]
 pub struct Additions<'c> {
     connection: &'c Connection,
     add: Statement<'c>,
-    /// Those that are left to be aggregated anew have nothing.
+    /// `None` for sessions that have to be aggregated again.
     sessions: HashMap<(String, String), Option<Long>>,
-    /// The one of these that a turn was of last.
+    /// The `None` session that the last skipped turn belonged to.
     last_left: Option<(String, String)>,
 }
 
-/// A long session that has got nothing but such turns.
+/// A long session whose new turns could all be added so far.
 #[derive(Debug)]
 struct Long {
     model: String,
     added_max: u64,
-    /// The messages of turns that were added.
+    /// Message ids of the turns that were added.
     messages: HashSet<String>,
 }
 
@@ -138,7 +140,7 @@ impl<'c> Additions<'c> {
         })
     }
 
-    /// Takes a turn that is about to be written.
+    /// Adds a turn that is about to be written, or marks its session for aggregation.
     ///
     /// # Errors
     /// What SQLite says.
@@ -202,7 +204,8 @@ impl<'c> Additions<'c> {
         }))
     }
 
-    /// The sessions of the turns that were taken, each with whether its row has all of them; other rows are to be aggregated anew.
+    /// Returns the sessions of the given turns. The flag is true when the session's row includes all of them;
+    /// sessions with false have to be aggregated again.
     pub fn finish(self) -> impl Iterator<Item = ((String, String), bool)> {
         self.sessions.into_iter().map(|(key, long)| (key, long.is_some()))
     }

@@ -1,7 +1,8 @@
 //! Prepared statements that bind rows of [`Cell`]s without copying their text.
 //!
-//! rusqlite binds text so that SQLite copies it; here text is bound in place, which is sound because a statement is stepped
-//! to its end and reset before the rows it was given can go. This file is where SQLite's C interface is called.
+//! rusqlite makes SQLite copy bound text. This module binds text in place. Binding in place is sound because a
+//! statement is stepped to its end and reset before the bound rows can be dropped. This file contains the calls of
+//! SQLite's C interface.
 
 use std::ffi::CStr;
 use std::os::raw::{c_char, c_int};
@@ -21,7 +22,7 @@ pub struct Statement<'c> {
 }
 
 impl<'c> Statement<'c> {
-    /// Prepares `sql`, one statement.
+    /// Prepares `sql`, a single statement.
     ///
     /// # Errors
     /// What SQLite says of the SQL.
@@ -50,7 +51,8 @@ impl<'c> Statement<'c> {
         }
     }
 
-    /// Binds `cells` in order and runs the statement to its end. Returns how many rows it changed.
+    /// Binds `cells` in order and runs the statement to its end. Returns the number of rows that the statement
+    /// changed.
     ///
     /// # Errors
     /// What SQLite says; the statement can be run again.
@@ -66,9 +68,9 @@ impl<'c> Statement<'c> {
         for cell in cells {
             bound += 1;
             let place = bound as c_int;
-            // SAFETY: `raw` is a live statement that is not being stepped. Text is bound in place (no destructor): it is
-            // borrowed for 'a, which outlives this call, and the statement is reset below and never stepped again
-            // without all of its parameters being bound anew.
+            // SAFETY: `raw` is a live statement that is not being stepped. Text is bound in place (no destructor):
+            // the text is borrowed for 'a, which outlives this call. The statement is reset below and never stepped
+            // again before all of its parameters are bound again.
             let code = unsafe {
                 match *cell {
                     Cell::Null => ffi::sqlite3_bind_null(raw, place),
@@ -115,7 +117,7 @@ impl Drop for Statement<'_> {
 }
 
 fn failure(connection: &Connection, code: c_int) -> rusqlite::Error {
-    // SAFETY: the connection is open; the message is copied before anything else is called on it.
+    // SAFETY: the connection is open; the message is copied before any other call on the connection.
     let message = unsafe {
         let message = ffi::sqlite3_errmsg(connection.handle());
         (!message.is_null()).then(|| CStr::from_ptr(message).to_string_lossy().into_owned())

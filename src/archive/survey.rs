@@ -1,8 +1,9 @@
-//! The survey in front of a build: every stamp of a range of the ledger, and, when asked, the sessions of its turns.
+//! Scans a range of the ledger before a build: finds every stamp and, on request, the sessions of the range's turns.
 //!
-//! Stamps must be known before rows are made, so that turns are enriched once, by the workers. A line can only be a stamp if
-//! it has the bytes `"stamp"` or spells a letter of it with an escape, so most lines are passed over by a substring search
-//! at the speed of memory; the others are parsed as the build will parse them, and what is no stamp is left to it.
+//! Stamps must be known before rows are made, because the workers enrich each turn once. A line can only be a stamp
+//! when it has the bytes `"stamp"` or spells a letter of the word with an escape. So a substring search skips most
+//! lines at the speed of memory. The remaining lines are parsed as the build parses them; lines that are not stamps
+//! are left to the build.
 
 use std::collections::{BTreeSet, HashSet};
 use std::ops::{Bound, Range};
@@ -34,26 +35,28 @@ self_cell::self_cell!(
 /// Stamps in the order of the ledger.
 pub type Stamps<'a> = Vec<Stamp<'a>>;
 
-/// What a survey found.
+/// The result of a survey.
 #[derive(Default)]
 #[allow(missing_debug_implementations)]
 pub struct Survey {
     /// The stamps, a set for each chunk that has any.
     pub stamps: Vec<StampSet>,
-    /// What the turns in the range say of themselves, if that was asked for.
+    /// Keys of the turns in the range, when they were asked for.
     pub turns: TurnKeys,
 }
 
-/// What of some turns decides which stamps may apply to them.
+/// The keys of turns that decide which stamps may apply to the turns.
 #[derive(Debug)]
 pub struct TurnKeys {
-    /// Ids of their sessions.
+    /// Session ids of the turns.
     pub sessions: HashSet<String>,
-    /// Ids of their messages and their times; `None` when there are more turns than are told apart.
+    /// Message ids and times of the turns; `None` when the turns have more than [`TURNS_TOLD_APART`] message ids or
+    /// times.
     places: Option<(HashSet<String>, BTreeSet<String>)>,
 }
 
-/// Of more turns it is not asked which stamps apply to them: most will.
+/// With more message ids or times than this, every stamp of a session counts as applying, because most stamps will
+/// apply.
 pub const TURNS_TOLD_APART: usize = 20_000;
 
 impl Default for TurnKeys {
@@ -77,7 +80,7 @@ impl TurnKeys {
         }
     }
 
-    /// Gives up telling turns apart.
+    /// Drops message ids and times, so that only sessions are compared.
     pub fn forget_places(&mut self) {
         self.places = None;
     }
@@ -94,7 +97,7 @@ impl TurnKeys {
         };
     }
 
-    /// Whether a stamp with this selector may apply to one of the turns, whatever its session.
+    /// Whether a stamp with this selector may apply to one of the turns; the selector's session is not compared.
     pub fn may_match(&self, selector: &Selector<'_>) -> bool {
         let Some((messages, times)) = &self.places else { return true };
         let in_range = |range: TimeRange<'_>| {
@@ -107,7 +110,7 @@ impl TurnKeys {
     }
 }
 
-/// Finds the stamps in `input`, and the keys of its turns when `with_turns`, which parses every line.
+/// Finds the stamps in `input`. With `with_turns`, parses every line and collects the keys of the turns, too.
 ///
 /// # Errors
 /// When the ledger cannot be read, and [`ArchiveError::Interrupted`].
@@ -132,17 +135,17 @@ fn look_through(input: &Input<'_>, chunk: Range<u64>, with_turns: bool) -> Resul
     }
     let is_long = is_long_line(&chunk, input.chunk_bytes);
     if is_long && chunk.end - chunk.start > LINE_MAX_BYTES + 1 {
-        // The build rejects it.
+        // The build rejects a line of this length.
         return Ok(Survey::default());
     }
-    // Parsing takes several times the memory of a line, so long ones are parsed one at a time.
+    // Parsing takes several times the memory of a line, so long lines are parsed one at a time.
     let _one_at_a_time = is_long.then(|| LONG_LINE.lock().unwrap_or_else(PoisonError::into_inner));
     let mut buffer = Vec::new();
     let bytes = input.source.bytes(chunk.clone(), &mut buffer)?;
     let nothing = Fold::default();
     let mut maker = RowMaker::default();
     let mut turn_keys = TurnKeys::default();
-    // The arena of a line holds the line and more; what is kept of a stamp is copied out of it.
+    // The arena of a line holds the line and its rows; the stamp is copied out of the arena.
     let mut line_arena = Bump::new();
     let stamps = StampSet::new(Bump::new(), |arena| {
         let mut stamps = Stamps::new();
@@ -175,7 +178,7 @@ fn look_through(input: &Input<'_>, chunk: Range<u64>, with_turns: bool) -> Resul
     Ok(Survey { stamps, turns: turn_keys })
 }
 
-/// A copy in `arena`; text that stands in the previous stamp already is shared with it.
+/// Copies `stamp` into `arena`; text that the previous stamp has already is shared with the previous stamp.
 fn copied<'a>(stamp: &Stamp<'_>, previous: Option<Stamp<'a>>, arena: &'a Bump) -> Stamp<'a> {
     let keep = |text: Option<&str>, near: Option<&'a str>| {
         text.map(|text| near.filter(|near| *near == text).unwrap_or_else(|| &*arena.alloc_str(text)))
