@@ -54,7 +54,7 @@ pub enum ArchiveError {
         /// What is wrong with it.
         reason: String,
     },
-    /// The file is not an SQLite database, so it may be any file. Only a build with `--force` replaces it.
+    /// The file is not an SQLite database, so it may be any file. Only a full rebuild with `force` renames it.
     #[error(
         "{} is no SQLite database and is left as it is; name another file, or let \
          `burn state rebuild archive --full --force` rename it and put an archive in its place",

@@ -22,7 +22,7 @@ use crate::record::rows::Rows;
 use crate::scan::in_order::{Failure, Workers, in_order};
 use crate::scan::{ScanError, Source, chunks, is_long_line};
 
-/// Arenas for each worker: one that is being filled, two that wait for the writer or hold rows for it.
+/// Arenas for each worker: one that is being filled, and two spare ones, so that the writer may be behind or ahead.
 const ARENAS_PER_WORKER: usize = 3;
 /// An arena that one long line grew beyond this many chunk lengths is freed.
 const ARENA_KEEP_CHUNKS: usize = 8;

@@ -1,7 +1,8 @@
-//! Refolding: turns that are in the archive already and that new stamps may change.
+//! Refolding: finds archived turns that new stamps may change, and folds them again.
 //!
-//! A stamp refolds the turns of its session; without a session, those of its message; without either, those of its range,
-//! whether or not the rest of its selector agrees. Every refolded turn is folded again from all stamps.
+//! A stamp refolds the turns of its session; without a session, the turns of its message; without a session and a
+//! message, the turns of its time range. The rest of the stamp's selector is not compared. Every refolded turn is
+//! folded again from all stamps.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -19,9 +20,9 @@ use crate::record::fold::{Enrichment, Fold, Scratch, Stamp};
 /// The archived turns that a set of stamps refolds.
 #[derive(Debug, Default)]
 pub struct TurnsToRefold {
-    /// Their rowids, ascending.
+    /// Rowids of the turns, ascending.
     pub rowids: Vec<i64>,
-    /// Ids of their sessions, by source.
+    /// Session ids of the turns, by source.
     pub sessions: HashMap<String, HashSet<String>>,
 }
 
@@ -59,13 +60,14 @@ fn add(found: &mut TurnsToRefold, rowid: i64, source: &str, session: &str) {
     }
 }
 
-/// Adds the row at hand, whose first columns are rowid, source and session id.
+/// Adds the current row, whose first columns are rowid, source and session id.
 fn add_row(found: &mut TurnsToRefold, row: &rusqlite::Row<'_>) -> Result<(), rusqlite::Error> {
     add(found, row.get(0)?, row.get_ref(1)?.as_str()?, row.get_ref(2)?.as_str()?);
     Ok(())
 }
 
-/// The index on turns leads with the source: with more of them than this, one read through it beats asking for each.
+/// The index on turns leads with the source. With more sources than this, one scan through the index is faster than a
+/// search for each source.
 const SOURCES_MAX: usize = 16;
 
 fn by_session(
@@ -100,7 +102,7 @@ fn by_session(
     Ok(())
 }
 
-/// The different sources of all turns, by skipping through the index from one to the next.
+/// Returns the distinct sources of all turns; skips through the index from one source to the next.
 fn sources(connection: &Connection) -> Result<Vec<String>, rusqlite::Error> {
     let mut sources: Vec<String> = Vec::new();
     let mut next = connection.prepare("SELECT source FROM turns WHERE source > ? ORDER BY source LIMIT 1")?;
@@ -122,7 +124,8 @@ fn by_message(
     if messages.is_empty() {
         return Ok(());
     }
-    // No index leads with the message: the one of the primary key holds all that is asked for and is read through.
+    // No index leads with the message, so the index of the primary key is scanned; it has all columns that the query
+    // needs.
     let mut statement = connection.prepare("SELECT rowid, source, session_id, message_id FROM turns")?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
@@ -134,10 +137,10 @@ fn by_message(
     Ok(())
 }
 
-/// Bounds of a range; `None` does not bind.
+/// Bounds of a range; `None` means no bound.
 type Bounds<'a> = (Option<&'a str>, Option<&'a str>);
 
-/// The ranges put together where they overlap, ascending.
+/// Merges overlapping ranges; returns them ascending.
 fn union<'a>(ranges: impl Iterator<Item = Bounds<'a>>) -> Vec<Bounds<'a>> {
     let mut ranges: Vec<Bounds<'a>> = ranges
         .filter(|(from, to)| match (from, to) {
@@ -145,7 +148,7 @@ fn union<'a>(ranges: impl Iterator<Item = Bounds<'a>>) -> Vec<Bounds<'a>> {
             _ => true,
         })
         .collect();
-    // `None` as a lower bound sorts first, as it should.
+    // `None` as a lower bound sorts first, as it has to.
     ranges.sort_unstable();
     let mut union: Vec<Bounds<'a>> = Vec::new();
     for (from, to) in ranges {
@@ -162,7 +165,7 @@ fn union<'a>(ranges: impl Iterator<Item = Bounds<'a>>) -> Vec<Bounds<'a>> {
     union
 }
 
-/// The index on `ts` gives rowids alone; source and session are read afterwards, in the order of the table.
+/// The index on `ts` gives rowids alone. Source and session are read afterwards, in the order of the table.
 fn by_range(
     connection: &Connection,
     ranges: Vec<Bounds<'_>>,
@@ -197,7 +200,8 @@ fn by_range(
     Ok(())
 }
 
-/// Adds the keys of the turns at `rowids`, which ascend; of very many turns it gives up telling them apart.
+/// Adds the keys of the turns at `rowids`, which ascend. With more than [`TURNS_TOLD_APART`] turns, drops message ids
+/// and times instead.
 ///
 /// # Errors
 /// What SQLite says.
@@ -216,9 +220,9 @@ pub fn add_keys(connection: &Connection, rowids: &[i64], keys: &mut TurnKeys) ->
     Ok(())
 }
 
-/// Tells, of rowids that ascend, which are among those of a run.
+/// Checks, for ascending rowids, whether each is in a run.
 struct Wanted<'r> {
-    /// Those that did not come yet.
+    /// The part of the run after the rowids that were checked.
     rest: &'r [i64],
 }
 
@@ -240,8 +244,8 @@ impl<'r> Wanted<'r> {
     }
 }
 
-/// Folds the turns at `rowids`, which ascend, again and writes those that changed. Reading and writing are done on this
-/// thread; `pool` folds one run meanwhile that the run before it is written.
+/// Folds the turns at `rowids`, which ascend, again, and writes the turns that changed. This thread reads and writes;
+/// `pool` folds a run while this thread writes the run before.
 ///
 /// # Errors
 /// What SQLite says.
@@ -276,7 +280,7 @@ pub fn refold(
     write(&mut update, &folded)
 }
 
-/// An archived turn, as far as folding asks for it.
+/// The columns of an archived turn that folding needs.
 struct Turn {
     rowid: i64,
     session: String,
@@ -285,7 +289,8 @@ struct Turn {
     enrichment_json: Option<String>,
 }
 
-/// The turns of `run` that are still there, and what follows of it once these take [`RUN_BYTES`].
+/// Returns the turns of `run` that still exist, until they take more than [`RUN_BYTES`]; `run` is then the rest of
+/// the run.
 fn turns_of(select: &mut rusqlite::Statement<'_>, run: &mut &[i64]) -> Result<Vec<Turn>, rusqlite::Error> {
     let mut turns = Vec::with_capacity(run.len());
     let mut rows = select.query([run[0], run[run.len() - 1]])?;
@@ -314,8 +319,8 @@ fn turns_of(select: &mut rusqlite::Statement<'_>, run: &mut &[i64]) -> Result<Ve
     Ok(turns)
 }
 
-/// Folds some of `turns`, on the cores of the pool that this is called in, and takes them out: the first, and of the others as
-/// many as take about [`RUN_BYTES`] where they changed. Answers those that fold to something else than they have.
+/// Folds some of `turns` on the cores of the current pool, and removes them from `turns`: the first turn, and as many
+/// other turns as take about [`RUN_BYTES`] where they changed. Returns the turns whose enrichment changed.
 fn fold_some(turns: &mut Vec<Turn>, fold: &Fold<'_>) -> Vec<Changed> {
     let taken_bytes = AtomicUsize::new(0);
     let folded: Vec<Option<Option<Changed>>> = turns
@@ -350,7 +355,7 @@ fn write(update: &mut Statement<'_>, folded: &[Changed]) -> Result<(), rusqlite:
     Ok(())
 }
 
-/// An enrichment on its way from a worker to the writer.
+/// An enrichment that a worker made and the writer has to write.
 struct Changed {
     rowid: i64,
     columns: [Option<String>; turns::enrichment::FIELDS.len()],
@@ -364,17 +369,18 @@ impl Changed {
     }
 }
 
-/// How many turns are read, folded and written at a time, and how many bytes of them, and of what they fold to.
+/// Limits of a run: turns that are read, folded and written at a time; bytes of the turns, and of their new
+/// enrichments.
 const RUN_TURNS: usize = 8192;
 const RUN_BYTES: usize = 4 << 20;
 
-/// Rowids cut into runs that are read as one range each: not too long, and with few other rows in between.
+/// Cuts rowids into runs that are each read as one range: of limited length, and with few other rows in between.
 fn runs(rowids: &[i64]) -> impl Iterator<Item = &[i64]> {
     let mut rest = rowids;
     std::iter::from_fn(move || {
         let first = *rest.first()?;
         let most = rest.len().min(RUN_TURNS);
-        // A gap wider than this is cheaper to step over by a new search than to read through.
+        // A wider gap is cheaper to skip by a new search than to read through.
         const GAP_ROWS: i64 = 64;
         let mut last = first;
         let len = rest[..most]

@@ -110,7 +110,8 @@ pub const INDEXES: [(&str, &str); 16] = [
     ),
 ];
 
-/// Columns that archives of version 3 got over time: table, column, SQL type. Missing ones are added, rows kept.
+/// Columns that were added to version 3 over time: table, column, SQL type. A build adds missing columns and keeps
+/// all rows.
 pub const ADDED_COLUMNS: [(&str, &str, &str); 8] = [
     ("turns", "attribution_fidelity", "TEXT"),
     ("turns", "tokens_present", "INTEGER"),

@@ -1,7 +1,7 @@
-//! What an archive holds and how far it is behind its ledger; and taking back the space of deleted rows.
+//! Describes an archive and its lag behind the ledger; frees the space of deleted rows.
 //!
-//! Looking takes no lock and changes nothing, whatever it finds: an archive of another version or without a state row is
-//! described as it is.
+//! The status takes no lock and changes nothing. An archive of another version or without a state row is described as
+//! it is.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -17,48 +17,49 @@ use crate::interrupt::Interrupt;
 use crate::publish;
 use crate::scan::{Io, ScanError, Source};
 
-/// An archive beside its ledger.
+/// The state of an archive, compared with its ledger.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Status {
     /// The archive.
     pub archive_path: PathBuf,
-    /// Whether there is one.
+    /// Whether the archive exists.
     pub exists: bool,
-    /// Whether it is a database of another program, which builds leave alone. Not in the JSON, whose keys are the reference's.
+    /// Whether the file is a database of another program; builds do not change it. Not in the JSON, because its keys
+    /// are the reference's keys.
     #[serde(skip)]
     pub is_foreign: bool,
-    /// The version of its schema; `None` without a state row.
+    /// The version of the archive's schema; `None` without a state row.
     pub archive_version: Option<i64>,
-    /// How many bytes of the ledger it has taken in.
+    /// Number of ledger bytes that the archive covers.
     pub ledger_offset_bytes: i64,
-    /// The ledger's time of change at the last build, in milliseconds since 1970.
+    /// Modification time of the ledger at the last build, in milliseconds since 1970.
     pub ledger_mtime_ms: i64,
-    /// The ledger's length now; `None` when there is no ledger.
+    /// Current length of the ledger; `None` when there is no ledger.
     pub ledger_size_bytes: Option<u64>,
-    /// The ledger's time of change now.
+    /// Current modification time of the ledger, in milliseconds since 1970.
     pub ledger_mtime_ms_current: Option<i64>,
-    /// Whether every whole line of the ledger has been taken in, by an archive of this version.
+    /// Whether the archive has this version and covers every complete line of the ledger.
     pub up_to_date: bool,
     /// When the last build ended.
     pub last_built_at: Option<String>,
     /// When the last full rebuild ended.
     pub last_rebuild_at: Option<String>,
-    /// How many rows its tables hold.
+    /// Number of rows in the archive's tables.
     pub row_counts: RowCounts,
-    /// Turns by class of fidelity; those without one count as `unknown`.
+    /// Turns by class of fidelity; turns without a class count as `unknown`.
     pub fidelity_histogram: BTreeMap<String, u64>,
-    /// Files beside the archive that builds kept for people: archives whose ledger lost what they hold, and what was no database.
-    /// In the JSON only when there are any.
+    /// Files beside the archive that builds kept for people: archives whose ledger lost lines that the archive has,
+    /// and files that were not a database. In the JSON only when there are any.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub set_aside: Vec<PathBuf>,
-    /// Files beside the archive that a rebuild works in, or that a killed one left. The next build deletes them. In the JSON only
-    /// when there are any.
+    /// Files beside the archive that a running rebuild uses or a killed rebuild left. The next build deletes them. In
+    /// the JSON only when there are any.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub leftovers: Vec<PathBuf>,
 }
 
-/// How many rows the tables of an archive hold.
+/// Number of rows in the tables of an archive.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "camelCase")]
 #[allow(missing_docs)]
@@ -70,26 +71,26 @@ pub struct RowCounts {
     pub compactions: u64,
 }
 
-/// What [`vacuum`] did, in bytes of the archive's file.
+/// The result of [`vacuum`], in bytes of the archive's file.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Vacuumed {
     /// The archive.
     pub archive_path: PathBuf,
-    /// Whether there was one.
+    /// Whether there was an archive.
     pub existed: bool,
-    /// Its length before, once what stood in its write-ahead log had been taken in.
+    /// Length of the archive before the vacuum, after a checkpoint of its write-ahead log.
     pub before_bytes: u64,
-    /// Its length after.
+    /// Length of the archive after the vacuum.
     pub after_bytes: u64,
-    /// The difference.
+    /// `before_bytes` minus `after_bytes`.
     pub reclaimed_bytes: i64,
 }
 
-/// Looks at an archive and its ledger.
+/// Reads the state of an archive and its ledger.
 ///
 /// # Errors
-/// When either is there and cannot be read, or the archive is damaged.
+/// When the archive or the ledger exists and cannot be read, or the archive is damaged.
 pub fn status(paths: &Paths) -> Result<Status, ArchiveError> {
     let path = &paths.archive;
     let mut status = Status {
@@ -112,8 +113,8 @@ pub fn status(paths: &Paths) -> Result<Status, ArchiveError> {
     if status.exists {
         read_archive(path, &mut status)?;
     }
-    // The archive first: it never holds more than the ledger had then, so what is appended meanwhile makes it look behind,
-    // and nothing makes it look ahead.
+    // The archive is read before the ledger. The archive never has more than the ledger has at that time, so a later
+    // append makes the archive look behind, and nothing makes it look ahead.
     match Source::open(&paths.ledger, Io::Read) {
         Ok(source) => {
             let complete_bytes = source.line_end_before(0, source.len_bytes())?;
@@ -129,21 +130,21 @@ pub fn status(paths: &Paths) -> Result<Status, ArchiveError> {
     Ok(status)
 }
 
-/// How much of a ledger an archive has read, and whether the ledger still begins with it.
+/// How much of a ledger an archive covers, and whether the ledger still begins with the covered bytes.
 #[derive(Debug)]
 pub(crate) struct Comparison {
     /// The archive's cursor in the ledger.
     pub cursor_bytes: u64,
-    /// The length of the ledger now.
+    /// Current length of the ledger.
     pub ledger_bytes: u64,
-    /// Why the ledger no longer has what the archive has read.
+    /// Why the ledger no longer has the bytes that the archive covers; `None` when it has them.
     pub lost: Option<Restart>,
 }
 
-/// Compares an archive with its ledger; `None` when there is no archive of this version.
+/// Compares an archive with its ledger. Returns `None` when there is no archive of this version.
 ///
 /// # Errors
-/// When either is there and cannot be read.
+/// When the archive or the ledger exists and cannot be read.
 pub(crate) fn compare(paths: &Paths) -> Result<Option<Comparison>, ArchiveError> {
     let path = &paths.archive;
     if !open::exists(path)? {
@@ -153,7 +154,8 @@ pub(crate) fn compare(paths: &Paths) -> Result<Option<Comparison>, ArchiveError>
     let state = archive.settle(open::read_state(&archive, path))?;
     let Some(state) = state.filter(|state| state.archive_version == VERSION) else { return Ok(None) };
     let Ok(cursor_bytes) = u64::try_from(state.ledger_offset_bytes) else { return Ok(None) };
-    // The ledger after the archive, because an append and a build in between must not look like a cut.
+    // The ledger is opened after the archive, because an append and a build in between must not look like a
+    // truncation.
     let source = match Source::open(&paths.ledger, Io::Read) {
         Err(ScanError::Open { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => None,
         opened => Some(opened?),
@@ -173,7 +175,7 @@ pub(crate) fn compare(paths: &Paths) -> Result<Option<Comparison>, ArchiveError>
     Ok(Some(Comparison { cursor_bytes, ledger_bytes: source.map_or(0, |source| source.len_bytes()), lost }))
 }
 
-/// Reads the archive's part of a status, all of it from one snapshot.
+/// Reads the archive's part of a status from one snapshot.
 fn read_archive(path: &Path, status: &mut Status) -> Result<(), ArchiveError> {
     let archive = open::open_read_only(path)?;
     archive.settle(read_tables(&archive, path, status))
@@ -201,7 +203,7 @@ fn read_tables(connection: &Connection, path: &Path, status: &mut Status) -> Res
     Ok(())
 }
 
-/// Rows of a table; 0 when the table is not there.
+/// Returns the number of rows of a table; 0 when the table does not exist.
 fn count(connection: &Connection, table: &str) -> Result<u64, rusqlite::Error> {
     if !open::has_table(connection, table)? {
         return Ok(0);
@@ -225,10 +227,10 @@ fn histogram(connection: &Connection) -> Result<BTreeMap<String, u64>, rusqlite:
         .collect()
 }
 
-/// Writes the archive anew without the space of deleted rows, under its lock.
+/// Rewrites the archive without the space of deleted rows, under the archive's lock.
 ///
 /// # Errors
-/// Any [`ArchiveError`]; the archive's content is then as it was.
+/// Any [`ArchiveError`]; the archive's content is then unchanged.
 pub fn vacuum(paths: &Paths, interrupt: &Interrupt) -> Result<Vacuumed, ArchiveError> {
     paths.locked(interrupt, |held| {
         let path = &paths.archive;

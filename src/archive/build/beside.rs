@@ -1,7 +1,8 @@
-//! Building the whole archive in a file of its own, beside the live one, and publishing it.
+//! Builds the whole archive in a separate file beside the live archive, and publishes the file.
 //!
-//! May touch: that file, the archive it replaces, a copy of that one when the ledger lost what it has, and, renamed aside, a file in
-//! its place that is no database. Promises: until the new archive is whole the old one is as it was.
+//! Touches: the new file and the archive that it replaces; a copy of the old archive when the ledger lost lines that
+//! the old archive has; a file in the archive's place that is not a database, by renaming it. Guarantees: until the
+//! new archive is complete the old archive is unchanged.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -30,11 +31,12 @@ use crate::scan::Source;
 use crate::sqlite_file::SqliteFileError;
 
 impl Build<'_> {
-    /// Builds everything from byte 0 in a file beside the archive, and publishes it. A file there that is no database is
-    /// renamed, and gets its name back when the build fails.
+    /// Builds everything from byte 0 in a file beside the archive, and publishes the file. A file in the archive's
+    /// place that is not a database is renamed first, and gets its name back when the build fails.
     pub(super) fn rebuild(mut self, last_rebuild_at: Option<String>) -> Result<BuildResult, ArchiveError> {
         let plan = publish::prepare(&self.paths.archive)?;
-        // SQLite says so; the file is not opened beside SQLite, because closing it would end this process's locks on it.
+        // SQLite decides whether the file is a database. The file is not opened without SQLite, because closing it
+        // would end this process's locks on it.
         if plan.found() != publish::Found::NotADatabase {
             return self.rebuild_beside(plan, last_rebuild_at);
         }
@@ -109,7 +111,7 @@ impl Build<'_> {
         if let (Some(kept), Err(error)) = (kept.filter(|kept| kept.is_new), &published)
             && !matches!(error, publish::PublishError::NotDurable { .. })
         {
-            // The archive is still there, so nothing is missed; the error of publishing is the one to report.
+            // The archive still exists, so the copy is not needed; the error to report is the error of publishing.
             let _ = disk::remove_file(&kept.path);
         }
         let published = published?;
@@ -121,14 +123,14 @@ impl Build<'_> {
         Ok(self.result)
     }
 
-    /// Every stamp of the ledger, for folding.
+    /// Finds every stamp of the ledger, for folding. Returns the survey and the time when it began.
     fn survey_all(&mut self, input: &Input<'_>) -> Result<(Survey, Instant), ArchiveError> {
         self.report(Phase::Survey, 0, input)?;
         let surveying = Instant::now();
         Ok((survey::survey(&self.pool, input, false)?, surveying))
     }
 
-    /// Inserts every row through SQLite and creates the indexes; sessions and state are yet to be inserted.
+    /// Inserts every row through SQLite and creates the indexes; does not write sessions and state.
     fn insert_rows(
         &mut self,
         connection: &Connection,
@@ -155,8 +157,8 @@ impl Build<'_> {
         Ok(())
     }
 
-    /// Checks the new file while sessions are aggregated from it: both only read. What is inserted afterwards, through
-    /// SQLite, is the sessions and the state row.
+    /// Checks the new file while sessions are aggregated from it; both only read. Only the sessions and the state row
+    /// are inserted after the check, through SQLite.
     fn check_and_aggregate(&mut self, connection: &Connection, built: &Path) -> Result<(), ArchiveError> {
         self.report_at_end(Phase::Verify)?;
         open::read_mapped(connection).context(built, "mapping it")?;
@@ -189,14 +191,14 @@ impl Build<'_> {
         Ok(())
     }
 
-    /// Builds the file bottom-up, all rows and indexes; sessions and state are yet to be inserted.
+    /// Builds the file bottom-up, with all rows and indexes; does not write sessions and state.
     fn bulk_rows(&mut self, built: &Path, page_size: u32, source: &Source) -> Result<(), ArchiveError> {
         let input = self.input(source, 0);
         let (survey, surveying) = self.survey_all(&input)?;
         let fold = Fold::new(stamps_of(&survey));
         self.result.timings.survey = surveying.elapsed();
         let writing = Instant::now();
-        // The loader creates its file exclusively, in the place of the empty one that the plan keeps.
+        // The empty file of the plan is removed, because the loader creates its file exclusively.
         disk::remove_file(built)?;
         let archive = &self.paths.archive;
         let writer = BulkWriter::create(built, page_size, self.options.memory_bytes)
@@ -216,8 +218,8 @@ impl Build<'_> {
     }
 }
 
-/// Opens the file of a rebuild, which nobody else knows: a crash throws it away, so nothing of it is journalled. Never creates
-/// it, because a file of that name that is gone now is an error, and a new one would be published empty.
+/// Opens the file of a rebuild without a journal, because no other process uses the file and a crash discards it.
+/// Never creates the file, because a missing file is an error and a new file would be published empty.
 fn open_built(built: &Path, page_size: u32, interrupt: &Interrupt) -> Result<Connection, ArchiveError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut connection = Connection::open_with_flags(built, flags).context(built, "opening it")?;
@@ -235,8 +237,8 @@ fn open_built(built: &Path, page_size: u32, interrupt: &Interrupt) -> Result<Con
     Ok(connection)
 }
 
-/// SQLite's own check of a file that nobody writes: its quick one, and of a debug build, whatever the options, the full one, which
-/// compares each index with its table.
+/// Runs SQLite's own check on a file that no process writes: `quick_check`, or in a debug build `integrity_check`,
+/// which compares each index with its table.
 fn verify(path: &Path, archive: &Path, interrupt: &Interrupt) -> Result<(), ArchiveError> {
     let mut connection = open::open_immutable(path)?;
     open::interruptible(&mut connection, interrupt).context(path, "opening it")?;

@@ -1,12 +1,14 @@
-//! Keeping an archive whose ledger no longer has what the archive took in: it may be the last copy.
+//! Keeps a copy of an archive whose ledger lost lines that the archive has, because the archive may be the last copy
+//! of them.
 //!
-//! Touches: reads the live archive and the new one; through [`Plan::keep_copy`] a copy beside the archive.
+//! Touches: reads the live archive and the new archive; writes a copy beside the archive through [`Plan::keep_copy`].
 //!
-//! Guarantees: the copy is whole and durable before the archive is replaced. A strict build is refused instead.
+//! Guarantees: the copy is complete and durable before the archive is replaced. A strict build is refused instead.
 //!
-//! A tail build keeps the archive whenever it starts again because the ledger is not the one that was taken in. A full rebuild
-//! was asked for, often with another ledger on purpose, so it keeps the archive only when the ledger was cut: the ledger
-//! is shorter than what was taken in, and the new archive has only turns that the old one has, and fewer of them.
+//! A tail build keeps the archive whenever it restarts because the ledger is not the ledger that the archive was
+//! built from. A user asks for a full rebuild, often with another ledger on purpose. So a full rebuild keeps the
+//! archive only when the ledger was cut: the ledger is shorter than the archive's cursor, and the new archive has
+//! only turns that the old archive has, and fewer of them.
 
 use std::path::Path;
 
@@ -20,7 +22,7 @@ use crate::publish::{Kept, Plan};
 use crate::record::columns::turns;
 
 impl Build<'_> {
-    /// What a full rebuild may take away, because the ledger is shorter than what the archive took in.
+    /// Returns the loss that a full rebuild may cause, when the ledger is shorter than the archive's cursor.
     pub(super) fn look_for_cut(&self) -> Result<Option<Loss>, ArchiveError> {
         let path = &self.paths.archive;
         let Some(source) = &self.source else { return Ok(None) };
@@ -35,7 +37,7 @@ impl Build<'_> {
                 .map(|reason| Loss { reason, is_kept_if_cut: true }))
         };
         match look() {
-            // Nothing is there that could be read, now or later.
+            // There is no archive that could be read, now or later.
             Err(
                 ArchiveError::Missing { .. }
                 | ArchiveError::Damaged { .. }
@@ -45,7 +47,8 @@ impl Build<'_> {
         }
     }
 
-    /// Copies the archive that `plan` is about to replace by `built`, if it has to be kept, and notes the copy in the result.
+    /// Copies the archive that `plan` is about to replace with `built`, if the archive has to be kept, and adds the
+    /// copy to the result.
     pub(super) fn keep_what_is_lost(
         &mut self,
         plan: &Plan,
@@ -74,10 +77,10 @@ impl Build<'_> {
     }
 }
 
-/// Whether every turn of the archive `built` is one of the archive `live`, which has more.
+/// Whether the archive `live` has every turn of the archive `built`, and more turns.
 fn is_part(built: &Path, live: &Path) -> Result<bool, ArchiveError> {
     let archive = open::open_read_only(live)?;
-    // Bytes, not a string: a path need not be valid UTF-8.
+    // Bytes, not a string, because a path need not be valid UTF-8.
     let name = ToSqlOutput::Borrowed(ValueRef::Text(built.as_os_str().as_encoded_bytes()));
     archive.execute("ATTACH ?1 AS built", [name]).context(built, "opening it")?;
     let compared = archive.query_row(

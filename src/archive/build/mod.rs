@@ -1,8 +1,11 @@
-//! Building the archive: the tail behind the cursor into the live file, or everything into a new file that replaces it.
+//! Builds the archive: adds the lines after the cursor to the live file, or builds everything in a new file that
+//! replaces the live file.
 //!
-//! This room holds lock `archive` while it works and writes nothing but the archive and the file it is built in. Both ways
-//! make rows with the same [`pipeline`](crate::archive::pipeline); they differ in where they start and what they write to: [`tail`] the live archive,
-//! in one transaction, [`beside`] a new file, which is published when it is whole. This file decides between them.
+//! This module holds lock `archive` while it works. It writes the archive, the file that the archive is built in, and
+//! the copies and renamed files that a build keeps. Both kinds of build make rows with the same
+//! [`pipeline`](crate::archive::pipeline) and differ in the start and the target: [`tail`] writes to the live archive
+//! in one transaction; [`beside`] writes to a new file, which is published when it is complete. This file chooses
+//! between them.
 
 use std::path::Path;
 
@@ -28,13 +31,14 @@ pub(crate) use self::run::iso_millis;
 use self::run::{Build, Loss};
 use self::tail::Outcome;
 
-/// Takes the ledger's tail, behind the archive's cursor, into the archive, which is created when it is missing. When the
-/// cursor does not fit the ledger, everything is built again from byte 0.
+/// Adds the ledger's lines after the archive's cursor to the archive. Creates the archive when it is missing. When
+/// the cursor does not fit the ledger, everything is built again from byte 0.
 ///
-/// Holds the lock of `paths`; appends to the ledger go on meanwhile and are left for the next build.
+/// Holds the lock of `paths`. Other processes may append to the ledger meanwhile; the appended lines are left for the
+/// next build.
 ///
 /// # Errors
-/// Any [`ArchiveError`]; the archive is then as it was.
+/// Any [`ArchiveError`]; the archive is then unchanged.
 pub fn build_tail(
     paths: &Paths,
     options: &Options,
@@ -44,10 +48,10 @@ pub fn build_tail(
     paths.locked(&options.interrupt, |held| Build::new(paths, options, observer, held)?.tail())
 }
 
-/// Builds the archive anew from byte 0 and puts it in the place of the old one, which everybody can read until then.
+/// Builds a new archive from byte 0 and replaces the old archive with it. Readers have the old archive until then.
 ///
 /// # Errors
-/// Any [`ArchiveError`]; the archive is then as it was.
+/// Any [`ArchiveError`]; the archive is then unchanged.
 pub fn rebuild_full(
     paths: &Paths,
     options: &Options,
@@ -69,7 +73,8 @@ impl Build<'_> {
         if !open::exists(&path)? {
             return self.rebuild(None);
         }
-        // Asked before the build's settings are made: somebody else's file is left as it is.
+        // Checked before `open_live` changes settings of the file, because another program's file must stay
+        // unchanged.
         let archive = open::open_read_only(&path)?;
         if archive.settle(open::is_foreign(&archive, &path))? {
             return Err(ArchiveError::NotAnArchive { path });
@@ -111,8 +116,8 @@ impl Build<'_> {
         self.rebuild(last_rebuild_at)
     }
 
-    /// A full rebuild replaces archives, damaged ones too. It leaves another program's database alone, and a file that is no
-    /// database unless it may set the file aside.
+    /// Refuses to replace another program's database, and a file that is not a database unless `force` is set. A full
+    /// rebuild replaces archives, including damaged archives.
     fn refuse_to_replace(&self) -> Result<(), ArchiveError> {
         let path = &self.paths.archive;
         match open::open_read_only(path) {
@@ -123,13 +128,14 @@ impl Build<'_> {
             },
             Err(ArchiveError::Missing { .. } | ArchiveError::Damaged { .. }) => {}
             Err(ArchiveError::NotADatabase { .. }) if self.options.force => {}
-            // Whose file it is cannot be told, for one because somebody keeps it locked.
+            // It is unknown whose file this is, for example because another process keeps the file locked.
             Err(error) => return Err(error),
         }
         self.refuse_to_empty()
     }
 
-    /// Without a ledger, a build from byte 0 would take every row away.
+    /// Refuses a build without a ledger when the archive has rows, because a build from byte 0 would remove every
+    /// row.
     fn refuse_to_empty(&self) -> Result<(), ArchiveError> {
         let path = &self.paths.archive;
         if self.source.is_some() || !path.exists() {
@@ -137,7 +143,7 @@ impl Build<'_> {
         }
         let is_kept = match open::open_read_only(path) {
             Ok(connection) => open::has_rows(&connection, path)?,
-            // What cannot be read may hold rows that somebody can still save.
+            // A file that cannot be read may have rows that a person can still save.
             Err(ArchiveError::Damaged { .. } | ArchiveError::NotADatabase { .. }) => true,
             Err(error) => return Err(error),
         };
@@ -151,7 +157,7 @@ impl Build<'_> {
     }
 }
 
-/// Ledger and archive must be two files, whatever they are called.
+/// Refuses paths of ledger and archive that resolve to the same file.
 fn refuse_one_file(paths: &Paths) -> Result<(), ArchiveError> {
     let resolved = |path: &Path| std::fs::canonicalize(path).ok();
     let (ledger, archive) = (resolved(&paths.ledger), resolved(&paths.archive));

@@ -1,5 +1,5 @@
-//! What a build is asked: files, threads, loader. Looks at the archive's name, to find its lock, and touches nothing else.
-//! Promises: one archive has one lock, by whichever of its names it is built.
+//! Options of a build: files, threads, loader. Touches: reads links of the archive's path to find the lock.
+//! Guarantees: an archive has one lock, whichever of its names a build uses.
 
 use std::path::PathBuf;
 use std::time::SystemTime;
@@ -19,18 +19,19 @@ pub struct Paths {
     pub ledger: PathBuf,
     /// The archive.
     pub archive: PathBuf,
-    /// The lock file that keeps other builds away.
+    /// The lock file that excludes other builds.
     pub lock: PathBuf,
 }
 
 impl Paths {
-    /// Ledger, archive and lock of a home.
+    /// Returns ledger, archive and lock of a home.
     pub fn of_home(home: &Home) -> Self {
         Self { ledger: home.ledger(), archive: home.archive(), lock: home.lock(LockName::Archive) }
     }
 
-    /// A ledger and an archive named by their paths. The lock is beside the archive, links resolved, so that all names of one
-    /// archive have one lock: `archive.lock` for `archive.sqlite`, which may be a home's, else `<archive>.lock`.
+    /// Returns the paths of a given ledger and archive. The lock is beside the archive after resolving links, so that
+    /// all names of an archive have the same lock: `archive.lock` for `archive.sqlite`, which may be the archive of a
+    /// home, otherwise `<archive>.lock`.
     pub fn offline(ledger: PathBuf, archive: PathBuf) -> Self {
         let is_link = std::fs::symlink_metadata(&archive).is_ok_and(|found| found.is_symlink());
         let target = if is_link { std::fs::canonicalize(&archive).ok() } else { None };
@@ -45,8 +46,8 @@ impl Paths {
         Self { ledger, archive, lock }
     }
 
-    /// Runs `work` under the lock, and under the lock beside the file that the archive is a link to, which a build that names that
-    /// file takes.
+    /// Runs `work` under the lock. When the archive is a link, also takes the lock beside the link's target, because
+    /// a build that names the target takes that lock.
     pub(in crate::archive) fn locked<T>(
         &self,
         interrupt: &Interrupt,
@@ -57,33 +58,33 @@ impl Paths {
     }
 }
 
-/// How to build; take what you do not set from `Options::default()`.
+/// How to build. Take the remaining fields from `Options::default()`.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Worker threads; 0 takes one for each core.
+    /// Worker threads; 0 means one for each core.
     pub threads: usize,
-    /// About how many bytes of the ledger a worker takes at a time, at least 1.
+    /// Approximate number of ledger bytes that a worker parses at a time, at least 1.
     pub chunk_bytes: u64,
-    /// How the ledger's bytes are reached.
+    /// How the ledger's bytes are read.
     pub io: Io,
     /// Whether a malformed or rejected line is an error.
     pub strict: bool,
-    /// Whether a full rebuild may take the place of a file that is no SQLite database. The file is renamed, never deleted.
+    /// Whether a full rebuild may replace a file that is not an SQLite database. The file is renamed, never deleted.
     pub force: bool,
-    /// What writes the rows of a rebuild. A tail inserts, unless it
-    /// is rebuilt.
+    /// What writes the rows of a rebuild. A tail build inserts, unless it restarts as a rebuild.
     pub load: Load,
-    /// About how many bytes the bulk loader may keep in memory before it spills into files beside the archive.
+    /// Approximate number of bytes that the bulk loader may keep in memory before it spills into files beside the
+    /// archive.
     pub memory_bytes: usize,
-    /// Page size of a rebuilt archive in bytes, a power of two from 4096 to 32768. One that has to keep its file, because others
-    /// have it open, may keep its page size, too.
+    /// Page size of a rebuilt archive in bytes, a power of two from 4096 to 32768. An archive whose file has to stay,
+    /// because other processes have it open, may keep its old page size.
     pub page_size_bytes: u32,
     /// Whether a rebuilt archive is checked (`PRAGMA quick_check`) before it is published.
     pub verify: bool,
-    /// The time written into the archive's clock columns; `None` takes the system's.
+    /// The time written into the archive's time columns; `None` means the system's time.
     pub now: Option<SystemTime>,
-    /// Requested, it ends the build with [`ArchiveError::Interrupted`](crate::archive::ArchiveError::Interrupted), also while the
-    /// build waits for its lock.
+    /// When requested, ends the build with [`ArchiveError::Interrupted`](crate::archive::ArchiveError::Interrupted),
+    /// also while the build waits for its lock.
     pub interrupt: Interrupt,
 }
 
@@ -105,7 +106,7 @@ impl Default for Options {
     }
 }
 
-/// What writes the rows of a full rebuild. Both give the same content.
+/// What writes the rows of a full rebuild. Both variants give the same content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Load {
     /// The database file is built bottom-up: encoded rows into table pages, sorted keys into index pages.

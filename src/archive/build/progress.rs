@@ -1,10 +1,10 @@
-//! What a build tells while it goes on. Touches nothing; promises nothing but the order of the phases.
+//! Progress reports of a build. Touches nothing. Guarantees only the order of the phases.
 
 use std::ops::ControlFlow;
 
 use crate::record::rows::Finding;
 
-/// What a build is doing.
+/// A phase of a build.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Phase {
@@ -18,30 +18,30 @@ pub enum Phase {
     Sessions,
     /// Checking the new archive.
     Verify,
-    /// Syncing it and putting it in place.
+    /// Syncing the new archive and replacing the old archive.
     Publish,
 }
 
-/// How far a build has come.
+/// The progress of a build.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Progress {
-    /// What it is doing.
+    /// The current phase.
     pub phase: Phase,
     /// Bytes of the ledger whose rows are written.
     pub done_bytes: u64,
-    /// Bytes of the ledger to be taken in.
+    /// Bytes of the ledger to read.
     pub total_bytes: u64,
 }
 
-/// Who is told of a build's course.
+/// Receives the progress and the findings of a build.
 pub trait Observer {
-    /// Called now and then; `Break` ends the build, the archive stays as it was.
+    /// Called now and then. `Break` ends the build; the archive is then unchanged.
     fn progress(&mut self, progress: Progress) -> ControlFlow<()>;
     /// Called for each line that is not archived, in the order of the ledger.
     fn finding(&mut self, finding: &Finding);
 }
 
-/// An observer that looks away.
+/// An observer that ignores every report.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Unobserved;
 

@@ -1,59 +1,60 @@
-//! What a build says when it is done. Touches nothing; the counts are of what is in the archive, or was rejected, by this build.
+//! The result of a build. Touches nothing. The counts are of lines that this build archived or rejected.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::archive::cursor::Restart;
 
-/// What a build did.
+/// The result of a build.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct BuildResult {
-    /// How far the cursor moved, in bytes.
+    /// Number of bytes that the cursor moved.
     pub scanned_bytes: u64,
-    /// Turn lines.
+    /// Number of turn lines.
     pub turns_applied: u64,
-    /// Different session ids among turns and session stamps of this build, and archived turns that its stamps refold.
+    /// Number of distinct session ids of the turns and session stamps of this build, and of archived turns that its
+    /// stamps refold.
     pub sessions_touched: u64,
-    /// Stamp lines.
+    /// Number of stamp lines.
     pub stamps_applied: u64,
-    /// Compaction lines.
+    /// Number of compaction lines.
     pub compactions_applied: u64,
-    /// Tool result event lines.
+    /// Number of tool result event lines.
     pub tool_result_events_applied: u64,
     /// Whether a full rebuild was asked for.
     pub rebuilt_from_zero: bool,
-    /// Lines that are not JSON.
+    /// Number of lines that are not JSON.
     pub malformed_lines: u64,
-    /// Lines of a known kind that cannot be stored.
+    /// Number of lines of a known kind that cannot be stored.
     pub rejected_lines: u64,
-    /// Lines of a version or kind of no interest.
+    /// Number of lines of a version or kind that is not archived.
     pub unknown_lines: u64,
-    /// How long it took, in milliseconds.
+    /// Duration of the build, in milliseconds.
     pub duration_ms: u64,
-    /// Why a tail build went back to byte 0.
+    /// Why a tail build restarted from byte 0.
     pub restarted: Option<Restart>,
-    /// Where the archive as it was is kept, when the ledger no longer has what it took in; or what the file that stood in the
-    /// archive's place, and was no database, is called now.
+    /// Path of the copy of the old archive, when the ledger lost lines that the archive has; or the new path of a
+    /// file in the archive's place that was not a database.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub set_aside: Option<PathBuf>,
-    /// Why, in words.
+    /// Why a file was set aside, in words.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub set_aside_reason: Option<String>,
-    /// Lines that the exact path had to read.
+    /// Number of lines that the exact path had to read.
     pub exact_lines: u64,
-    /// Where the time went.
+    /// Time of each step.
     #[serde(rename = "timingsMs")]
     pub timings: Timings,
 }
 
-/// Where the time of a build went. As JSON each is a number of milliseconds.
+/// Time of each step of a build. In JSON, each is a number of milliseconds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Timings {
     /// Finding the stamps and preparing them for folding.
     #[serde(serialize_with = "as_milliseconds")]
     pub survey: Duration,
-    /// Parsing and inserting, side by side.
+    /// Parsing and inserting, in parallel.
     #[serde(serialize_with = "as_milliseconds")]
     pub rows: Duration,
     /// Creating indexes.
@@ -68,10 +69,10 @@ pub struct Timings {
     /// Checking the new archive.
     #[serde(serialize_with = "as_milliseconds")]
     pub verify: Duration,
-    /// Waiting for the disk to hold the new archive.
+    /// Waiting until the new archive is on disk.
     #[serde(serialize_with = "as_milliseconds")]
     pub sync: Duration,
-    /// Putting it in place.
+    /// Replacing the old archive.
     #[serde(serialize_with = "as_milliseconds")]
     pub publish: Duration,
 }

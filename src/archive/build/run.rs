@@ -1,4 +1,4 @@
-//! One build under way: what it works on, and the steps that both kinds of build share.
+//! The state of a running build, and the steps that both kinds of build share.
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
@@ -31,23 +31,24 @@ pub(super) struct Build<'b> {
     pub(super) pool: rayon::ThreadPool,
     /// `None` when there is no ledger.
     pub(super) source: Option<Source>,
-    /// Behind the last LF of the ledger.
+    /// The offset after the last LF of the ledger.
     pub(super) end: u64,
-    /// Whether turns are refolded in the live archive, however many they are.
+    /// Whether turns are refolded in the live archive, whatever their number.
     pub(super) is_in_place: bool,
-    /// What the archive has taken in before and this build does not count: 0, unless a tail build rebuilds for speed alone.
+    /// The cursor up to which this build does not count lines: 0, unless a tail build rebuilds only because a rebuild
+    /// is faster.
     pub(super) counted_from: u64,
-    /// What the archive has and the ledger may have lost.
+    /// Why the archive may have rows that the ledger lost.
     pub(super) lost: Option<Loss>,
     pub(super) started: Instant,
     pub(super) result: BuildResult,
     pub(super) session_ids: Distinct,
 }
 
-/// How the ledger differs from what an archive with rows took in.
+/// How the ledger differs from the ledger that an archive with rows was built from.
 pub(super) struct Loss {
     pub reason: Restart,
-    /// Whether the archive is kept only when the new one is a part of it.
+    /// Whether the archive is kept only when it has every turn of the new archive, and more.
     pub is_kept_if_cut: bool,
 }
 
@@ -91,7 +92,7 @@ impl<'b> Build<'b> {
         })
     }
 
-    /// The live archive, for changing it.
+    /// Opens the live archive for changes.
     pub(super) fn open_live(&self) -> Result<Connection, ArchiveError> {
         let path = &self.paths.archive;
         let mut connection = open::open_for_build(path)?;
@@ -99,7 +100,7 @@ impl<'b> Build<'b> {
         Ok(connection)
     }
 
-    /// The ledger from `start` on.
+    /// Returns the input from `start` to the end of the ledger.
     pub(super) fn input<'s>(&self, source: &'s Source, start: u64) -> Input<'s> {
         Input {
             source,
@@ -110,7 +111,8 @@ impl<'b> Build<'b> {
         }
     }
 
-    /// Runs the pipeline over `input`, counts and reports findings behind `counted_from`, and hands rows to `write`.
+    /// Runs the pipeline over `input`, counts rows and reports findings after `counted_from`, and passes rows to
+    /// `write`.
     pub(super) fn rows<'f>(
         &mut self,
         input: &Input<'_>,
@@ -137,7 +139,8 @@ impl<'b> Build<'b> {
                     }
                 }
             }
-            // A strict build that has failed goes on looking, so that its report is whole, and writes no more.
+            // A strict build that has failed goes on parsing, so that its report is complete, but writes no more
+            // rows.
             if strict_failure.is_none() {
                 write(rows)?;
             }
@@ -173,13 +176,13 @@ impl<'b> Build<'b> {
     }
 }
 
-/// ISO 8601 in UTC with milliseconds, as JavaScript prints it.
+/// Formats a time as ISO 8601 in UTC with milliseconds, as JavaScript does.
 pub(crate) fn iso_millis(time: SystemTime) -> String {
     let time = jiff::Timestamp::try_from(time).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
     time.strftime("%Y-%m-%dT%H:%M:%S.%3fZ").to_string()
 }
 
-/// What the observer of a build wants.
+/// Returns an error when the observer ends the build.
 fn go_on(flow: ControlFlow<()>) -> Result<(), ArchiveError> {
     match flow {
         ControlFlow::Continue(()) => Ok(()),
@@ -187,7 +190,7 @@ fn go_on(flow: ControlFlow<()>) -> Result<(), ArchiveError> {
     }
 }
 
-/// Adds what stands in `rows` to the counts of a result.
+/// Adds `rows` to the counts of a result.
 fn count(rows: &Rows<'_>, result: &mut BuildResult, session_ids: &mut Distinct) {
     result.turns_applied += rows.turns.len() as u64;
     result.stamps_applied += rows.stamps.len() as u64;
@@ -212,7 +215,7 @@ fn count(rows: &Rows<'_>, result: &mut BuildResult, session_ids: &mut Distinct) 
     }
 }
 
-/// Counts different texts without keeping them: 128 bits of keyed hash tell one from another.
+/// Counts distinct texts without storing them: 128 bits of keyed hash identify a text.
 #[derive(Debug, Default)]
 pub(super) struct Distinct {
     keys: [RandomState; 2],
@@ -233,7 +236,7 @@ impl Distinct {
     }
 }
 
-/// What workers of an inserting build do with rows besides making them.
+/// The `work` of builds whose workers only make rows.
 pub(super) fn nothing_more(_: &Rows<'_>, _: Place) -> Result<(), ArchiveError> {
     Ok(())
 }
@@ -261,7 +264,7 @@ impl<'c> Transaction<'c> {
 impl Drop for Transaction<'_> {
     fn drop(&mut self) {
         if self.is_open {
-            // SQLite may have rolled back by itself; there is nothing more to be done about an error here.
+            // SQLite may have rolled back already; an error here cannot be handled.
             let _ = self.connection.execute_batch("ROLLBACK");
         }
     }

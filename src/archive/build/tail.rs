@@ -1,7 +1,8 @@
-//! Taking the ledger's tail into the live archive, in one transaction: new rows, turns that new stamps refold, the sessions of
-//! both.
+//! Adds the ledger's tail to the live archive in one transaction: new rows, turns that new stamps refold, and the
+//! sessions of both.
 //!
-//! May touch: the live archive. Promises: all of the tail is taken in, or nothing changes and the caller is told to build anew.
+//! Touches: the live archive. Guarantees: the whole tail is added, or nothing changes and the caller learns that it
+//! has to rebuild.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -27,13 +28,14 @@ use crate::record::maker::{stored_selector, stored_stamp};
 use crate::scan::{Source, json};
 
 impl Build<'_> {
-    /// Takes the tail into the live archive. Where building everything is faster it says so, unless others keep the archive from
-    /// being replaced by a rename: publishing would then write everything twice more, and wait for them.
+    /// Adds the tail to the live archive. Returns [`Outcome::Restart`] where a full rebuild is faster, unless other
+    /// processes have the archive open: publishing could then not rename, so it would write everything twice more and
+    /// wait for these processes.
     pub(super) fn extend_or_restart(&mut self, connection: Connection) -> Result<Outcome, ArchiveError> {
         let path = &self.paths.archive;
         publish::sweep(path)?;
         let outcome = self.extend(&connection)?;
-        // An open connection of ours would count as somebody else's.
+        // This process's own open connection would count as another reader.
         drop(connection);
         if !matches!(outcome, Outcome::Restart(Restart::RefoldsMost)) || publish::is_free(path)? {
             return Ok(outcome);
@@ -45,7 +47,7 @@ impl Build<'_> {
         self.extend(&connection)
     }
 
-    /// Takes the tail into the live archive, in one transaction.
+    /// Adds the tail to the live archive in one transaction.
     fn extend(&mut self, connection: &Connection) -> Result<Outcome, ArchiveError> {
         let path = &self.paths.archive;
         let transaction = Transaction::begin(connection, path)?;
@@ -58,7 +60,7 @@ impl Build<'_> {
         };
         let start = state.ledger_offset_bytes.max(0) as u64;
         let (mut mtime_ms, mut mark) = (state.ledger_mtime_ms, state.ledger_mark);
-        // Another program may have stored rows that a rebuild would not.
+        // Another program may have stored rows that a rebuild would not store.
         let is_ours = cursor::is_marked(state.ledger_offset_bytes, mark);
         self.is_in_place |= !is_ours;
         if let Some(source) = self.source.take() {
@@ -110,7 +112,8 @@ impl Build<'_> {
         }
         self.report(Phase::Survey, 0, &input)?;
         let surveying = Instant::now();
-        // Few stamps without a session are loaded whatever the turns of the tail are.
+        // When the archive has few stamps, and all of them without a session, the stamps are loaded whatever the
+        // turns of the tail are.
         let is_stamped = connection
             .query_row(
                 "SELECT EXISTS (SELECT 1 FROM stamps WHERE session_id <> '*')
@@ -170,7 +173,7 @@ impl Build<'_> {
         to_aggregate.iter().for_each(|(_, session)| self.session_ids.insert(session));
         for (key, is_aggregated) in additions.finish() {
             self.session_ids.insert(&key.1);
-            // A row that another program left may be anything.
+            // A row that another program wrote may have any content.
             if !(is_aggregated && is_ours) {
                 to_aggregate.insert(key);
             }
@@ -184,15 +187,15 @@ impl Build<'_> {
     }
 }
 
-/// Whether refolding `turns` archived turns in place takes longer than building the archive of a ledger of `ledger_bytes`
-/// anew. Measured: a turn that is refolded costs 5 to 7 µs in the live archive, a rebuild 2 to 3 ms a megabyte.
+/// Whether refolding `turns` archived turns in place takes longer than rebuilding the archive of a ledger of
+/// `ledger_bytes`. Measured: refolding a turn costs 5 to 7 µs in the live archive, a rebuild 2 to 3 ms a megabyte.
 fn is_faster_rebuilt(turns: u64, ledger_bytes: u64) -> bool {
     const TURNS_MIN: u64 = 50_000;
     const BYTES_PER_TURN: u64 = 1536;
     turns >= TURNS_MIN && ledger_bytes / BYTES_PER_TURN < turns
 }
 
-/// A stored text, or what is stored instead.
+/// Returns a stored text, or an error for any other value. A NULL selector is `{}`.
 fn text<'r>(column: &str, value: ValueRef<'r>) -> Result<&'r str, String> {
     match value {
         ValueRef::Text(bytes) => str::from_utf8(bytes).map_err(|error| format!("{column}: {error}")),
@@ -201,16 +204,17 @@ fn text<'r>(column: &str, value: ValueRef<'r>) -> Result<&'r str, String> {
     }
 }
 
-/// How a tail build went.
+/// The outcome of a tail build.
 pub(super) enum Outcome {
     Done,
     Restart(Restart),
 }
 
-/// So many stamps without a session are not worth looking at the turns of the tail before they are loaded.
+/// Up to this many stamps without a session are loaded without parsing the turns of the tail first.
 const STAMPS_FEW: i64 = 1000;
 
-/// The archived stamps that may apply to the given turns, or that one of them cannot be read.
+/// Returns the archived stamps that may apply to the given turns, or the reason to restart when a stamp cannot be
+/// read.
 fn archived_stamps(
     connection: &Connection,
     path: &Path,
@@ -230,7 +234,7 @@ fn archived_stamps(
                 let (ts, selector) = (row.get_ref(0)?, row.get_ref(1)?);
                 let (enrichment, offset) = (row.get_ref(2)?, row.get_ref(3)?);
                 let offset = offset.as_i64().unwrap_or(0).max(0) as u64;
-                // Another program may have stored anything: BLOBs, and texts that are not UTF-8.
+                // Another program may have stored any value: BLOBs, and texts that are not UTF-8.
                 let stamp = text("ts", ts).and_then(|ts| {
                     let (selector, enrichment) =
                         (text("selector", selector)?, text("enrichment", enrichment)?);
