@@ -1,18 +1,18 @@
-//! Opens a database through SQLite, and says what SQLite's refusals mean.
+//! Opens a database through SQLite, and classifies SQLite's errors.
 
 use std::path::Path;
 use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
-/// How long another writer, or a reader that keeps the archive from WAL mode, is waited for.
+/// Maximum wait for another writer, or for a reader that prevents WAL mode.
 pub(super) const WRITER_WAIT: Duration = Duration::from_secs(5);
-/// What a database begins with.
+/// The first bytes of a database.
 pub(super) const MAGIC: &[u8; 16] = b"SQLite format 3\0";
-/// Appended to a database's name, the files that SQLite finds by path.
+/// Suffixes of the files that SQLite finds by the database's path.
 pub(super) const SIDECARS: [&str; 3] = ["-wal", "-shm", "-journal"];
 
-/// Opens an existing database; whoever needs to wait for others sets a timeout.
+/// Opens an existing database without a busy timeout; callers that wait for other connections set a timeout.
 pub(super) fn open(path: &Path) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;
@@ -22,9 +22,10 @@ pub(super) fn open(path: &Path) -> rusqlite::Result<Connection> {
 
 /// Opens an existing database under SQLite's EXCLUSIVE lock, which the connection keeps until it is closed.
 ///
-/// Fails at once, as busy, when any other connection holds a lock, this process's own included: one with a transaction, or
-/// one that has read a database in WAL mode. A journal or log that a dead process left is applied, and an empty file gets its
-/// first page: on an inode without one, an old connection would be allowed to make sidecars after the rename.
+/// Fails at once, as busy, when any other connection holds a lock, including connections of this process: a
+/// connection with a transaction, or a connection that has read a database in WAL mode. SQLite applies a journal or
+/// log that a dead process left. An empty file gets its first page, because on an inode without a page an old
+/// connection could make sidecars after the rename.
 pub(super) fn hold(path: &Path) -> rusqlite::Result<Connection> {
     let archive = open(path)?;
     archive.query_row("PRAGMA locking_mode=EXCLUSIVE", [], |_| Ok(()))?;

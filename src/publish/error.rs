@@ -1,12 +1,12 @@
-//! Why publishing an archive failed.
+//! Errors of publishing an archive.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::disk;
 
-/// Why an archive could not be prepared or published. In every case but [`NotDurable`](Self::NotDurable) the live archive is
-/// as it was.
+/// Why an archive could not be prepared or published. Except after [`NotDurable`](Self::NotDurable), the live archive
+/// is unchanged.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PublishError {
@@ -16,7 +16,7 @@ pub enum PublishError {
     /// The operating system refused an operation on a name.
     #[error("cannot {action} {}: {source}; the archive is unchanged", path.display())]
     Io {
-        /// What was tried: a verb that goes before the path.
+        /// The operation: a verb that precedes the path.
         action: &'static str,
         /// The file or directory.
         path: PathBuf,
@@ -26,42 +26,43 @@ pub enum PublishError {
     /// SQLite refused an operation.
     #[error("SQLite cannot {action} {}: {source}; the archive is unchanged", path.display())]
     Sqlite {
-        /// What was tried: a verb that goes before the path.
+        /// The operation: a verb that precedes the path.
         action: &'static str,
         /// The database.
         path: PathBuf,
         /// SQLite's reason.
         source: rusqlite::Error,
     },
-    /// Something that is no file stands where the archive should be.
+    /// The path of the archive leads to something that is not a regular file.
     #[error("{} is not a regular file; move it away, or name another archive", path.display())]
     NotAFile {
         /// The archive's path, links resolved.
         path: PathBuf,
     },
-    /// The live archive can neither be replaced nor written into, as another program has it open.
+    /// The live archive can neither be replaced nor be written, because another program has it open.
     #[error("{} is in use by another program, which {doing}; close it, then rebuild again", path.display())]
     InUse {
         /// The live archive.
         path: PathBuf,
-        /// What that program does.
+        /// What the other program does.
         doing: &'static str,
     },
-    /// The built file vanished: another rebuild has swept it, which it does only under lock `archive`.
+    /// The built file is missing, because another rebuild swept it. Another rebuild sweeps only while it holds lock
+    /// `archive`, so this process lost the lock.
     #[error("{} is gone: lock `archive` was lost to another rebuild; the archive is unchanged, rebuild again", path.display())]
     BuildGone {
         /// The path from [`Plan::build_path`](super::Plan::build_path).
         path: PathBuf,
     },
-    /// The built file must not be published as it is.
+    /// The built file must not be published.
     #[error("{} cannot be published: {reason}; the archive is unchanged", path.display())]
     BuildUnfit {
         /// The path from [`Plan::build_path`](super::Plan::build_path).
         path: PathBuf,
-        /// What is wrong with it.
+        /// Why the built file must not be published.
         reason: &'static str,
     },
-    /// The new archive is in place, but the directory could not be synced.
+    /// The new archive has replaced the old archive, but the directory could not be synced.
     #[error("{} is the new archive, but a power cut may undo the rebuild: {source}", path.display())]
     NotDurable {
         /// The live archive.
@@ -69,10 +70,10 @@ pub enum PublishError {
         /// Why the directory could not be synced.
         source: disk::Error,
     },
-    /// The copying of an archive that is to be kept was interrupted.
+    /// The copying of an archive to be kept was interrupted.
     #[error("interrupted while the archive was copied; it is unchanged")]
     Interrupted,
-    /// The caller's check said that lock `archive` is no longer held.
+    /// The caller's check returned that lock `archive` is no longer held.
     #[error("lock `archive` was lost before {} was replaced; it is unchanged, rebuild again", path.display())]
     LockLost {
         /// The live archive.

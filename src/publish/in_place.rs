@@ -1,8 +1,9 @@
-//! Path B: the built file's content is written into the live archive, as one transaction, beside its readers.
+//! Path B: writes the built file's content into the live archive, as one transaction, while other programs read the
+//! archive.
 //!
-//! Touches: the live archive through SQLite alone; a second temporary file when the page sizes differ.
+//! Touches: the live archive, only through SQLite; a second temporary file when the page sizes differ.
 //!
-//! Promises: readers keep the snapshot that they have; an error or a crash before the commit leaves the old content.
+//! Guarantees: readers keep their snapshot; an error or a crash before the commit leaves the old content.
 
 use std::path::Path;
 use std::thread;
@@ -19,9 +20,9 @@ use super::steps::{Step, reached};
 use super::temp_database::TempDatabase;
 use crate::disk::with_suffix;
 
-/// How long readers of an older snapshot are waited for before the log stays as it is.
+/// Maximum wait for readers of an older snapshot before the log is left unfolded.
 const CHECKPOINT_WAIT: Duration = Duration::from_millis(250);
-/// Between two questions whether lock `archive` is still held.
+/// Number of bytes written between two checks of lock `archive`.
 const STRIDE_LEN_BYTES: u32 = if cfg!(test) { 64 << 10 } else { 4 << 20 };
 
 pub(super) fn write(
@@ -33,7 +34,7 @@ pub(super) fn write(
     let page_size = page_size(&archive).map_err(PublishError::sqlite("read", live))?;
     let source = open(&build.path).map_err(PublishError::sqlite("open", &build.path))?;
     let built_page_size = self::page_size(&source).map_err(PublishError::sqlite("read", &build.path))?;
-    // Declared before the connection to it, so that it outlives it.
+    // Declared before the connection to it, so that the file is dropped after the connection.
     let resized;
     let source = if page_size == built_page_size {
         source
@@ -47,12 +48,13 @@ pub(super) fn write(
     if written.is_ok() {
         reached(Step::BackupCommitted);
     }
-    // Also after a failure: what was rolled back still takes its space in the log.
+    // Also after a failure, because rolled back pages still take space in the log.
     archive.busy_timeout(CHECKPOINT_WAIT).map_err(PublishError::sqlite("configure", live))?;
     let _ = archive.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
     written?;
     reached(Step::Checkpointed);
-    // The last connection's close folds the log, and can fail without harm: it is committed and synced.
+    // The last connection's close folds the log. The close may fail without harm, because the log is committed and
+    // synced.
     drop(archive);
     let log_len_bytes = with_suffix(live, "-wal").symlink_metadata().map_or(0, |log| log.len());
     Ok(Method::InPlace { log_len_bytes })
@@ -76,12 +78,12 @@ fn open_for_writing(live: &Path) -> Result<Connection, PublishError> {
     })
 }
 
-/// A copy of `source` with another page size.
+/// Returns a copy of `source` with another page size.
 fn resize(source: Connection, page_size: u32, target: &TempDatabase) -> rusqlite::Result<Connection> {
     source.pragma_update(None, "page_size", page_size)?;
-    // Nothing is lost with this file, so it need not reach the disk.
+    // A crash discards this file, so it need not be synced.
     source.execute_batch("PRAGMA synchronous=OFF")?;
-    // Bytes, not a string: a path need not be valid UTF-8.
+    // Bytes, not a string, because a path need not be valid UTF-8.
     let path = target.path.as_os_str().as_encoded_bytes();
     source.execute("VACUUM INTO ?1", [ToSqlOutput::Borrowed(ValueRef::Text(path))])?;
     open(&target.path)

@@ -1,12 +1,15 @@
-//! Files beside the archive that are kept for people: an archive whose ledger lost what it holds, a file that was no database.
+//! Keeps files beside the archive for people: an archive whose ledger lost lines that the archive has, a file that
+//! was not a database.
 //!
-//! Touches: files called `<archive>.set-aside-<milliseconds since 1970>` beside the archive; the live archive as any reader does.
+//! Touches: files named `<archive>.set-aside-<milliseconds since 1970>` beside the archive; the live archive as any
+//! reader does.
 //!
-//! Guarantees: a file of that name is whole; when its name is answered it is durable, too. None is ever overwritten or deleted here,
-//! except one that the caller takes back.
+//! Guarantees: a file with such a name is complete; when a function returns the name, the file is also durable. This
+//! module never overwrites or deletes such a file. Only the caller may delete a copy that it has just made.
 //!
-//! A crash, or a directory that cannot be synced, may leave the copy of an archive that is still in its place. It is kept, and a
-//! build that has to keep the archive again finds it: a copy that has the same bytes as the new one takes its place.
+//! A crash, or a directory that cannot be synced, may leave a copy of an archive that was not replaced. The copy is
+//! kept. When a later build has to keep the archive again and the new copy has the same bytes, the build uses the
+//! existing copy.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -20,23 +23,24 @@ use super::temp_database::TempDatabase;
 use crate::disk::{self, with_suffix};
 use crate::interrupt::Interrupt;
 
-/// Between the archive's name and the time in the name of a file that is kept.
+/// Separates the archive's name and the time in the name of a kept file.
 const SET_ASIDE: &str = ".set-aside-";
 
-/// How much of a database is copied or compared between two looks at the interrupt flag.
+/// Amount of a database that is copied or compared between two checks of the interrupt flag.
 const STEP_PAGES: i32 = 64;
 const STEP_BYTES: usize = 1 << 20;
 
-/// A copy of an archive that is kept.
+/// A kept copy of an archive.
 #[derive(Debug)]
 pub(crate) struct Kept {
     pub path: PathBuf,
-    /// Whether it was made now; otherwise a build that ended early had left it.
+    /// Whether this call made the copy; otherwise an earlier build made it.
     pub is_new: bool,
 }
 
-/// Copies the live archive, with what its write-ahead log holds, to a name of its own, beside readers. For who holds lock
-/// `archive`, so that nobody writes meanwhile. The copy has the mode of the archive, and its owner where that can be given.
+/// Copies the live archive, including its write-ahead log, to a new name, while other programs may read. The caller
+/// must hold lock `archive`, so that no build writes meanwhile. The copy gets the mode of the archive, and the owner
+/// where this process may set it.
 pub(super) fn copy(path: &Path, interrupt: &Interrupt) -> Result<Kept, PublishError> {
     let copy = TempDatabase::create(path)?;
     back_up(path, &copy.path, interrupt)?;
@@ -47,7 +51,7 @@ pub(super) fn copy(path: &Path, interrupt: &Interrupt) -> Result<Kept, PublishEr
     }
     for path in kept(path)? {
         if is_same(&copy.path, &path, interrupt)? {
-            // Whoever made it may not have come so far.
+            // The build that made the copy may have ended before this sync.
             sync_directory_of_copy(&path)?;
             return Ok(Kept { path, is_new: false });
         }
@@ -58,12 +62,12 @@ pub(super) fn copy(path: &Path, interrupt: &Interrupt) -> Result<Kept, PublishEr
     Ok(Kept { path: aside, is_new: true })
 }
 
-/// The archive is still in its place: that a copy cannot be made durable changes nothing.
+/// An error here changes nothing, because the archive was not replaced yet.
 fn sync_directory_of_copy(copy: &Path) -> Result<(), PublishError> {
     Ok(disk::sync_dir(disk::parent_of(copy))?)
 }
 
-/// Whether two files have the same bytes. A file that cannot be read is not the same.
+/// Whether two files have the same bytes; false when a file cannot be read.
 fn is_same(copy: &Path, other: &Path, interrupt: &Interrupt) -> Result<bool, PublishError> {
     let (Ok(copy), Ok(other)) =
         (disk::File::open_read_no_follow(copy), disk::File::open_read_no_follow(other))
@@ -99,9 +103,9 @@ fn back_up(from: &Path, to: &Path, interrupt: &Interrupt) -> Result<(), PublishE
         let source = open(from)?;
         source.busy_timeout(WRITER_WAIT)?;
         let mut target = open(to)?;
-        // The file is synced when it is whole, and thrown away after a crash.
+        // The file is synced when it is complete, and discarded after a crash.
         target.execute_batch("PRAGMA synchronous = OFF; PRAGMA journal_mode = OFF")?;
-        // One snapshot for all steps, whoever writes meanwhile.
+        // One snapshot for all steps, even when another program writes meanwhile.
         source.execute_batch("BEGIN")?;
         source.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
         let backup = Backup::new(&source, &mut target)?;
@@ -128,8 +132,8 @@ fn back_up(from: &Path, to: &Path, interrupt: &Interrupt) -> Result<(), PublishE
     }
 }
 
-/// Renames what is in the archive's place and is no database. Whoever has it open, from before it was damaged, would unlink the new
-/// archive's write-ahead log by its path when closing, so a file that is in use stays.
+/// Renames a file in the archive's place that is not a database. A file in use is left in place, because a program
+/// that opened it before it was damaged would, when closing, unlink the new archive's write-ahead log by its path.
 pub(super) fn rename(path: &Path) -> Result<PathBuf, PublishError> {
     #[cfg(unix)]
     let file = super::live_file::LiveFile::open(path).map_err(PublishError::sqlite("open", path))?;
@@ -143,7 +147,8 @@ pub(super) fn rename(path: &Path) -> Result<PathBuf, PublishError> {
     Ok(aside)
 }
 
-/// A name that nothing has. Two at once cannot choose the same, because both would hold lock `archive`.
+/// Returns an unused name. Two processes cannot choose the same name at once, because both would have to hold lock
+/// `archive`.
 fn free_name(path: &Path) -> Result<PathBuf, PublishError> {
     let mut time_ms = jiff::Timestamp::now().as_millisecond();
     loop {
@@ -156,7 +161,7 @@ fn free_name(path: &Path) -> Result<PathBuf, PublishError> {
     }
 }
 
-/// What builds have set aside beside the archive of this name, oldest first.
+/// Returns the files that builds set aside beside the archive, oldest first.
 ///
 /// # Errors
 /// When the directory cannot be read.
@@ -166,7 +171,7 @@ pub(crate) fn kept(path: &Path) -> Result<Vec<PathBuf>, PublishError> {
     }
     let path = live::resolve(path)?;
     let mut kept = match disk::list(disk::parent_of(&path)) {
-        // A directory may be open to those who know names in it, and to nobody else.
+        // A directory may permit access to names that are known, but not listing.
         Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => return Ok(Vec::new()),
         listed => listed?,
     };

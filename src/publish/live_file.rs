@@ -1,13 +1,13 @@
-//! The live archive's file, reached through SQLite's own descriptor of it.
+//! Accesses the live archive's file through SQLite's own descriptor.
 //!
-//! Touches: the file that a connection has open; no other descriptor of it is ever opened.
+//! Touches: the file that a connection has open; never opens another descriptor of the file.
 //!
-//! Guarantees: nothing here ends a lock of this process. POSIX drops every lock that a process has on a file when the process
-//! closes any descriptor of the file. SQLite knows that, and keeps a descriptor until all its connections to the file
-//! are unlocked; a descriptor of our own would be closed in the middle of another thread's query.
+//! Guarantees: this module ends no lock of this process. POSIX drops every lock that a process has on a file when the
+//! process closes any descriptor of the file. So SQLite keeps a descriptor until all its connections to the file are
+//! unlocked. A separate descriptor would be closed in the middle of another thread's query.
 //!
-//! Rejected: an open-file-description lock for files that SQLite cannot read. The lock itself survives, but closing its descriptor
-//! drops the POSIX locks of the process all the same.
+//! Rejected: an open-file-description lock for files that SQLite cannot read. The lock itself survives, but closing
+//! its descriptor still drops the POSIX locks of the process.
 
 use std::ffi::{c_int, c_void};
 use std::io;
@@ -19,19 +19,19 @@ use rusqlite::{Connection, ffi};
 use super::connection::{is_busy, open};
 use crate::disk::{self, Operation};
 
-/// A connection, used for its file alone.
+/// A connection that is used only for its file.
 pub(super) struct LiveFile {
     connection: Connection,
     path: PathBuf,
 }
 
 impl LiveFile {
-    /// Opens a file that need not be a database: SQLite reads nothing of it yet.
+    /// Opens a file that need not be a database, because SQLite does not read the file yet.
     pub fn open(path: &Path) -> rusqlite::Result<Self> {
         Ok(Self::of(open(path)?, path))
     }
 
-    /// The file of a connection that may hold locks on it.
+    /// Wraps a connection that may hold locks on its file.
     pub fn of(connection: Connection, path: &Path) -> Self {
         Self { connection, path: path.to_owned() }
     }
@@ -41,11 +41,13 @@ impl LiveFile {
         &self.connection
     }
 
-    /// Takes SQLite's EXCLUSIVE lock, until this is dropped; `false` when any other connection holds a lock, be it one of this
-    /// process. For a file that SQLite cannot read, so that no statement takes the lock.
+    /// Takes SQLite's EXCLUSIVE lock and holds it until this value is dropped. Returns `false` when any other
+    /// connection holds a lock, including connections of this process. For a file that SQLite cannot read, because no
+    /// statement can take the lock there.
     pub fn lock(&self) -> rusqlite::Result<bool> {
         for level in [ffi::SQLITE_LOCK_SHARED, ffi::SQLITE_LOCK_EXCLUSIVE] {
-            // SAFETY: as `call` says; `level` is one that the file's state allows, because the connection has never locked it.
+            // SAFETY: as `call` says; the file's state allows `level`, because the connection has never locked the
+            // file.
             match unsafe { self.call(|file, methods| Some(methods.xLock?(file, level))) } {
                 Err(error) if is_busy(&error) => return Ok(false),
                 locked => locked?,
@@ -54,14 +56,14 @@ impl LiveFile {
         Ok(true)
     }
 
-    /// Whether the path that was opened leads to another file now.
+    /// Whether the opened path now leads to another file.
     pub fn has_moved(&self) -> rusqlite::Result<bool> {
         let mut has_moved: c_int = 0;
         self.control(ffi::SQLITE_FCNTL_HAS_MOVED, (&raw mut has_moved).cast())?;
         Ok(has_moved != 0)
     }
 
-    /// Fills `buffer` from `offset`; what is behind the end of the file reads as zeros.
+    /// Fills `buffer` from `offset`; bytes after the end of the file read as zeros.
     pub fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<(), disk::Error> {
         let (bytes, len) = (buffer.as_mut_ptr().cast(), buffer.len() as c_int);
         let operation = Operation::Read { offset, len_bytes: buffer.len() };
@@ -83,13 +85,13 @@ impl LiveFile {
     pub fn write_at(&self, bytes: &[u8], offset: u64) -> Result<(), disk::Error> {
         disk::write_elsewhere(&self.path, bytes, offset, |bytes| {
             let (start, len) = (bytes.as_ptr().cast(), bytes.len() as c_int);
-            // SAFETY: as `call` says; `bytes` has `len` bytes, which the method only reads.
+            // SAFETY: as `call` says; `bytes` has `len` bytes; the method only reads them.
             unsafe { self.call(|file, methods| Some(methods.xWrite?(file, start, len, offset as i64))) }
                 .map_err(io::Error::other)
         })
     }
 
-    /// Cuts the file to `len_bytes`.
+    /// Truncates the file to `len_bytes`.
     pub fn set_len(&self, len_bytes: u64) -> Result<(), disk::Error> {
         disk::perform_on_path(Operation::SetLength { len_bytes }, &self.path, || {
             // SAFETY: as `call` says.
@@ -99,8 +101,8 @@ impl LiveFile {
     }
 
     fn control(&self, operation: c_int, argument: *mut c_void) -> rusqlite::Result<()> {
-        // SAFETY: the handle is open as long as `self` is borrowed, and both operations that are used write through
-        // `argument` what their callers have room for: a pointer, or an int.
+        // SAFETY: the handle is open as long as `self` is borrowed. Both operations that are used write a pointer or
+        // an int through `argument`, and their callers pass a variable of that type.
         outcome(unsafe {
             ffi::sqlite3_file_control(self.connection.handle(), c"main".as_ptr(), operation, argument)
         })
@@ -109,9 +111,9 @@ impl LiveFile {
     /// Calls a method of the file.
     ///
     /// # Safety
-    /// `method` must call no more than one method with the file that it is given, and with buffers of the length that it says. The
-    /// file is open, because a connection opens its file at once and keeps it; nobody else uses the file meanwhile, because a
-    /// connection is of one thread.
+    /// `method` must call no more than one method with the given file, and pass buffers of the length that it states.
+    /// The file is open, because a connection opens its file at once and keeps it open. No other thread uses the file
+    /// meanwhile, because a connection belongs to one thread.
     unsafe fn call(
         &self,
         method: impl FnOnce(*mut ffi::sqlite3_file, &ffi::sqlite3_io_methods) -> Option<c_int>,

@@ -1,11 +1,11 @@
-//! Puts a rebuilt archive in the place of the live one, beside readers and writers of other programs.
+//! Replaces the live archive with a rebuilt archive, while other programs may read and write the live archive.
 //!
-//! Touches: the live archive, its `-wal`, `-shm` and `-journal`, and files called `<archive>.rebuild-…` and
+//! Touches: the live archive, its `-wal`, `-shm` and `-journal`, and files named `<archive>.rebuild-…` and
 //! `<archive>.set-aside-…` beside it.
 //!
-//! Promises: until [`Plan::publish`] replaces it everybody reads all of the old archive, afterwards all of the new one;
-//! whatever kills this process leaves one of the two, whole; the published file is in WAL mode. The protocol and
-//! what each crash leaves are in docs/publishing.md, to which the letters A, B and C refer here.
+//! Guarantees: readers have all of the old archive until [`Plan::publish`] replaces it, and all of the new archive
+//! afterwards. A kill at any moment leaves one of the two, complete. The published file is in WAL mode.
+//! docs/publishing.md describes the protocol, the state that each crash leaves, and the paths A, B and C.
 //!
 //! ```no_run
 //! use relayburn_ledger::publish;
@@ -49,15 +49,15 @@ pub(crate) use self::keep::{Kept, kept};
 pub use self::live::Found;
 pub use self::replace::Method;
 
-/// The page size of a rebuilt archive in bytes, unless the live file's has to be kept.
+/// The page size of a rebuilt archive in bytes, unless the live file's page size has to be kept.
 pub const PAGE_SIZE: u32 = 16384;
 
-/// How long a live archive that others have open is asked for before it is written into instead.
+/// How long to retry replacing a live archive that other programs have open, before it is written in place.
 const EXCLUSIVE_WAIT: Duration = Duration::from_millis(if cfg!(test) { 60 } else { 1000 });
-/// The pause between two such attempts.
+/// The pause between two attempts to replace the archive.
 const EXCLUSIVE_PAUSE: Duration = Duration::from_millis(20);
 
-/// Where to build a new archive, and everything needed to publish it. Dropped, it removes the file that was built.
+/// The file to build a new archive in, and the state needed to publish it. Dropping the plan removes the built file.
 #[derive(Debug)]
 #[must_use = "dropping the plan removes the file to build in"]
 pub struct Plan {
@@ -68,24 +68,24 @@ pub struct Plan {
     in_use: bool,
 }
 
-/// What [`Plan::publish`] did.
+/// The result of [`Plan::publish`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Published {
-    /// How the new archive came to its place.
+    /// How the new archive replaced the old archive.
     pub method: Method,
-    /// How long the disk took to sync the built file.
+    /// How long the sync of the built file took.
     pub build_sync: Duration,
-    /// How long the rest took: waiting for others, replacing or writing.
+    /// How long the remaining steps took: waiting for other programs, replacing or writing.
     pub replacing: Duration,
 }
 
-/// Removes what dead rebuilds left beside the archive. The caller holds lock `archive`.
+/// Removes the files that dead rebuilds left beside the archive. The caller must hold lock `archive`.
 pub(crate) fn sweep(live: &Path) -> Result<(), PublishError> {
     live::sweep(&live::resolve(live)?)
 }
 
-/// Removes the empty files that SQLite left beside the archive when it had no room to open it. They do no harm, so that they may
-/// have to stay is no error.
+/// Removes the empty files that SQLite left beside the archive when the disk was too full to open it. Ignores errors,
+/// because these files do no harm.
 pub(crate) fn remove_empty_log(live: &Path) {
     #[cfg(unix)]
     let _ = live::resolve(live).and_then(|live| live::remove_empty_log(&live));
@@ -93,7 +93,7 @@ pub(crate) fn remove_empty_log(live: &Path) {
     let _ = live;
 }
 
-/// The files beside the archive that rebuilds work in: of one that runs, or of those that died.
+/// Returns the files of rebuilds beside the archive, of a running rebuild or of dead rebuilds.
 pub(crate) fn leftovers(live: &Path) -> Result<Vec<PathBuf>, PublishError> {
     if !disk::parent_of(live).exists() {
         return Ok(Vec::new());
@@ -101,21 +101,24 @@ pub(crate) fn leftovers(live: &Path) -> Result<Vec<PathBuf>, PublishError> {
     live::leftovers(&live::resolve(live)?)
 }
 
-/// Looks at the live archive, sweeps what dead rebuilds left beside it, and makes an empty file to build in.
+/// Examines the live archive, removes the files that dead rebuilds left beside it, and creates an empty file to build
+/// in.
 ///
-/// The caller holds lock `archive`, and keeps it until the plan is published or dropped. The directory must exist. Other
-/// connections of this process to the live archive are treated like those of others; but no descriptor of the live file other
-/// than SQLite's may be closed in this process while any of its connections is open, as that drops SQLite's locks.
+/// The caller must hold lock `archive` until the plan is published or dropped. The directory must exist. Other
+/// connections of this process to the live archive are treated like connections of other processes. While any
+/// connection of this process is open, the process must close no descriptor of the live file except SQLite's, because
+/// closing a descriptor drops SQLite's locks.
 ///
 /// # Errors
-/// [`PublishError::NotAFile`], or [`PublishError::Io`] and [`PublishError::Sqlite`] when the directory or the archive cannot be
-/// read or written. A file that is no database, or a damaged one, is no error: see [`Plan::found`].
+/// [`PublishError::NotAFile`], or [`PublishError::Io`] and [`PublishError::Sqlite`] when the directory or the archive
+/// cannot be read or written. A file that is not a database and a damaged database are not errors: see
+/// [`Plan::found`].
 pub fn prepare(live: &Path) -> Result<Plan, PublishError> {
     let live = live::resolve(live)?;
     live::sweep(&live)?;
     let look = live::look(&live)?;
     let page_size = match look.found {
-        // Other sizes are rewritten when the content is put in place.
+        // Archives of other page sizes are rewritten when the content is written in place.
         Found::Archive { page_size_bytes }
             if look.keeps_inode && (4096..=32768).contains(&page_size_bytes) =>
         {
@@ -127,7 +130,8 @@ pub fn prepare(live: &Path) -> Result<Plan, PublishError> {
     Ok(Plan { live, build, page_size, found: look.found, in_use: look.in_use })
 }
 
-/// Whether the live archive could be replaced by a rename now: nobody has it open, and no other name leads to it.
+/// Whether a rename could replace the live archive now: no other connection has it open, and it has no other hard
+/// link.
 ///
 /// # Errors
 /// As [`prepare`].
@@ -136,37 +140,39 @@ pub(crate) fn is_free(live: &Path) -> Result<bool, PublishError> {
 }
 
 impl Plan {
-    /// The empty file to build in: beside the live archive, exclusively created, mode 0600.
+    /// Returns the empty file to build in. The file is beside the live archive and was created exclusively, with mode
+    /// 0600.
     #[must_use]
     pub fn build_path(&self) -> &Path {
         &self.build.path
     }
 
-    /// The page size in bytes to build with. Another one works too, but may have to be rewritten by `publish`.
+    /// Returns the page size in bytes to build with. Another page size works, too, but `publish` may have to rewrite
+    /// the file.
     #[must_use]
     pub fn page_size(&self) -> u32 {
         self.page_size
     }
 
-    /// What [`prepare`] found in the archive's place.
+    /// Returns what [`prepare`] found in the archive's place.
     #[must_use]
     pub fn found(&self) -> Found {
         self.found
     }
 
-    /// The live archive's path, links resolved.
+    /// Returns the live archive's path, links resolved.
     #[must_use]
     pub fn live_path(&self) -> &Path {
         &self.live
     }
 
-    /// Copies the live archive to `<archive>.set-aside-<milliseconds since 1970>` beside it and returns that path. The copy is
-    /// whole and durable; readers and the live archive are not disturbed. Where such a copy is there already, because a build that
-    /// made it ended before it replaced the archive, the path of that one is returned.
+    /// Copies the live archive to `<archive>.set-aside-<milliseconds since 1970>` beside it and returns the copy's
+    /// path. The copy is complete and durable; readers and the live archive are not disturbed. When an earlier build
+    /// made the same copy and ended before it replaced the archive, returns the path of the existing copy.
     ///
     /// # Errors
-    /// [`PublishError::Disk`], [`PublishError::Io`], [`PublishError::Sqlite`]; nothing of the copy is left then, but where the
-    /// directory could not be synced: then the copy stays for the next build. [`PublishError::Interrupted`].
+    /// [`PublishError::Disk`], [`PublishError::Io`], [`PublishError::Sqlite`], [`PublishError::Interrupted`]. The
+    /// copy is then removed, unless only the sync of the directory failed: then the copy is kept for the next build.
     pub fn copy_aside(&self, interrupt: &Interrupt) -> Result<PathBuf, PublishError> {
         self.keep_copy(interrupt).map(|kept| kept.path)
     }
@@ -175,7 +181,8 @@ impl Plan {
         keep::copy(&self.live, interrupt)
     }
 
-    /// Renames what is in the live archive's place to `<archive>.set-aside-<milliseconds since 1970>` and returns that path.
+    /// Renames the file in the live archive's place to `<archive>.set-aside-<milliseconds since 1970>` and returns
+    /// the new path.
     ///
     /// # Errors
     /// [`PublishError::Disk`].
@@ -183,19 +190,20 @@ impl Plan {
         keep::rename(&self.live)
     }
 
-    /// Whether another connection held the live archive when [`prepare`] looked.
+    /// Whether another connection held a lock on the live archive when [`prepare`] examined it.
     #[must_use]
     pub fn in_use(&self) -> bool {
         self.in_use
     }
 
-    /// Puts the built file in the live archive's place and syncs it. No connection to the built file may be open.
+    /// Replaces the live archive with the built file and syncs it. No connection to the built file may be open.
     ///
-    /// `still_held` says whether the caller still holds lock `archive`. It is asked before the point of no return, in
-    /// path B every 4 MiB; on `false` nothing is published.
+    /// `still_held` returns whether the caller still holds lock `archive`. It is called before the point of no
+    /// return, in path B every 4 MiB; when it returns `false` nothing is published.
     ///
     /// # Errors
-    /// Any [`PublishError`]; but for [`PublishError::NotDurable`] the live archive is then as it was. The built file is removed.
+    /// Any [`PublishError`]. Except after [`PublishError::NotDurable`], the live archive is then unchanged. The built
+    /// file is removed.
     pub fn publish(self, mut still_held: impl FnMut() -> bool) -> Result<Published, PublishError> {
         let build_sync = self.build.seal()?;
         reached(Step::Sealed);

@@ -1,10 +1,10 @@
-//! Path A and path C: the built file takes the live file's name.
+//! Path A and path C: the built file gets the live file's name.
 //!
 //! Touches: the live archive's name, its sidecars, and the first 512 bytes of the inode that lost the name.
 //!
-//! Promises: an inode loses its name only under SQLite's EXCLUSIVE lock, in rollback mode, without sidecars, not empty,
-//! and if that was its only name. A connection that is open on it all the same, and has read nothing, gets an error
-//! and leaves the new file alone. The order of the steps is argued in docs/publishing.md.
+//! Guarantees: an inode loses its name only under SQLite's EXCLUSIVE lock, in rollback mode, without sidecars, not
+//! empty, and if that name was its only name. A connection that still has the inode open, and has read nothing, gets
+//! an error and does not touch the new file. docs/publishing.md gives the reasons for the order of the steps.
 
 use std::fs::{self, Metadata};
 use std::io;
@@ -16,16 +16,16 @@ use super::live::{must_keep_inode, regular_file};
 use super::steps::{Step, reached};
 use crate::disk::{self, with_suffix};
 
-/// How a new archive came to its place.
+/// How a new archive replaced the old archive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Method {
-    /// There was none (path C).
+    /// There was no archive (path C).
     Created,
-    /// The built file was renamed over the live one, of which nobody had a hold (paths A and C).
+    /// The built file was renamed over the live file, on which no other connection held a lock (paths A and C).
     Renamed,
-    /// The content was written into the live file in one transaction, beside its readers (path B).
+    /// The content was written into the live file in one transaction, while other programs may read it (path B).
     InPlace {
-        /// Bytes that the write-ahead log still takes, because readers held an older snapshot.
+        /// Bytes that the write-ahead log still has, because readers held an older snapshot.
         log_len_bytes: u64,
     },
 }
@@ -33,9 +33,11 @@ pub enum Method {
 /// The outcome of one attempt to replace the live file.
 pub(super) enum Attempt {
     Done(Method),
-    /// Somebody has a hold of it, or it changed under our hands: worth another attempt.
+    /// Another connection holds a lock on the live file, or the file changed during the attempt; the attempt may be
+    /// repeated.
     Occupied,
-    /// It must be written into: several hard links, an owner that we cannot give, or a platform without path A.
+    /// The live file has to be written in place: it has several hard links, or an owner that this process cannot set,
+    /// or the platform has no path A.
     KeepInode,
 }
 
@@ -52,14 +54,14 @@ mod on_unix {
     use super::super::live_file::LiveFile;
     use super::*;
 
-    /// What is left of a replaced inode: more than the nothing that SQLite takes for a new database.
+    /// Length that a replaced inode is cut to: not 0, because SQLite takes an empty file for a new database.
     const REMAINS_LEN_BYTES: usize = 512;
     const EPITAPH: &[u8] = b"This archive was replaced by a rebuild; open archive.sqlite again.\n";
 
-    /// The live file under SQLite's EXCLUSIVE lock, which is held until this is dropped.
+    /// The live file under SQLite's EXCLUSIVE lock, which is held until this value is dropped.
     struct Held {
         file: LiveFile,
-        /// Whether SQLite can read it.
+        /// Whether SQLite can read the file.
         is_archive: bool,
     }
 
@@ -82,7 +84,7 @@ mod on_unix {
             return Ok(Attempt::Occupied);
         }
         reached(Step::Folded);
-        // The path that was opened leads to the file that is held, and that is the file of the metadata.
+        // Checks that the opened path leads to the held file, and that the held file is the file of `metadata`.
         let has_moved = held.file.has_moved().map_err(PublishError::sqlite("look at", live))?;
         let is_same = regular_file(live)?
             .is_some_and(|now| (now.dev(), now.ino(), now.nlink()) == (metadata.dev(), metadata.ino(), 1));
@@ -97,8 +99,8 @@ mod on_unix {
         disk::rename(build, live)?;
         reached(Step::Renamed);
 
-        // The new archive is in place. What fails on the old inode now concerns connections that are still open on it, and is
-        // no failure of the rebuild.
+        // The new archive has replaced the old archive. A later failure on the old inode concerns only connections
+        // that still have the old inode open, so it is not a failure of the rebuild.
         let cut = held.file.set_len(REMAINS_LEN_BYTES as u64);
         reached(Step::Cut);
         sync_directory(live)?;
@@ -111,7 +113,7 @@ mod on_unix {
         Ok(Attempt::Done(Method::Renamed))
     }
 
-    /// Gives the built file the mode and the owner of the live one; `false` when the owner cannot be given.
+    /// Gives the built file the mode and the owner of the live file. Returns `false` when the owner cannot be set.
     pub(crate) fn copy_owner_and_mode(build: &Path, live: &Metadata) -> Result<bool, PublishError> {
         let own = fs::symlink_metadata(build).map_err(PublishError::io("look at", build))?;
         if (own.uid(), own.gid()) != (live.uid(), live.gid())
@@ -123,7 +125,7 @@ mod on_unix {
         Ok(true)
     }
 
-    /// Takes the EXCLUSIVE lock; `None` while any other connection holds a lock.
+    /// Takes the EXCLUSIVE lock. Returns `None` when any other connection holds a lock.
     fn take(live: &Path) -> Result<Option<Held>, PublishError> {
         match hold(live) {
             Ok(archive) => Ok(Some(Held { file: LiveFile::of(archive, live), is_archive: true })),
@@ -137,7 +139,8 @@ mod on_unix {
         }
     }
 
-    /// Brings all of the log into the held file; `false` when that has to wait. A damaged archive's log is given up.
+    /// Folds the whole log into the held file. Returns `false` when another connection prevents it. A damaged
+    /// archive's log is given up.
     fn fold(archive: &Connection, live: &Path) -> Result<bool, PublishError> {
         match archive.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0)) {
             Ok(busy) => Ok(busy == 0),
@@ -147,8 +150,8 @@ mod on_unix {
         }
     }
 
-    /// Leaves nothing of a held and folded file outside it, and no header by which a connection would make a log. Both
-    /// orders of these two changes are whole archives.
+    /// Removes the sidecars of a held and folded file, and changes the header so that no connection makes a log. A
+    /// crash leaves a complete archive in either order of these two changes.
     fn disarm(file: &LiveFile, live: &Path) -> Result<(), PublishError> {
         for sidecar in SIDECARS {
             disk::remove_file_if_exists(&with_suffix(live, sidecar))?;
@@ -162,7 +165,8 @@ mod on_unix {
     }
 }
 
-/// Publishes where nothing is: what a vanished archive left is removed, and a file that appears meanwhile is kept.
+/// Publishes where no archive exists: removes the sidecars that a vanished archive left; a file that appears
+/// meanwhile is kept.
 fn create(build: &Path, live: &Path, still_held: &mut dyn FnMut() -> bool) -> Result<Attempt, PublishError> {
     if !still_held() {
         return Err(PublishError::LockLost { path: live.to_owned() });
@@ -174,11 +178,11 @@ fn create(build: &Path, live: &Path, still_held: &mut dyn FnMut() -> bool) -> Re
     match fs::hard_link(build, live) {
         Ok(()) => {
             reached(Step::Linked);
-            // Under its second name the archive is only swept.
+            // An error is ignored, because the second name is only swept later.
             let _ = disk::remove_file(build);
         }
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(Attempt::Occupied),
-        // A file system without hard links.
+        // The file system has no hard links.
         Err(_) => disk::rename(build, live)?,
     }
     sync_directory(live)?;
@@ -193,7 +197,8 @@ mod elsewhere {
     use super::super::connection::{is_unusable, open};
     use super::*;
 
-    /// A file that is open cannot be replaced here, so only an unusable one is; the rename fails while it is open.
+    /// Replaces only an unusable file, because an open file cannot be replaced here; the rename fails while the file
+    /// is open.
     pub(crate) fn attempt(
         build: &Path,
         live: &Path,
@@ -220,7 +225,7 @@ mod elsewhere {
     }
 }
 
-/// Makes the new archive's name durable, once it is in place.
+/// Makes the new archive's name durable after the replacement.
 fn sync_directory(live: &Path) -> Result<(), PublishError> {
     disk::sync_dir(disk::parent_of(live))
         .map_err(|source| PublishError::NotDurable { path: live.to_owned(), source })

@@ -1,6 +1,6 @@
-//! The steps of publishing that a crash can fall behind; tests stop at each of them.
+//! The steps of publishing after which a crash may happen; tests stop at each of them.
 
-/// The moments at which a test kills the process: after each step that a crash can fall behind.
+/// The moments at which a test kills the process: after each step after which a crash may happen.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Step {
     Sealed,

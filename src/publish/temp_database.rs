@@ -1,4 +1,4 @@
-//! A database of ours beside the live one, until it is published.
+//! A temporary database beside the live archive, until it is published.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -8,8 +8,8 @@ use super::error::PublishError;
 use super::live::{REBUILD, regular_file};
 use crate::disk::{self, with_suffix};
 
-/// A database of ours that was not published: removed with its sidecars when dropped. After a rename there is nothing to
-/// remove under this name.
+/// A temporary database. Dropping it removes the file and its sidecars. After a rename no file has this name any
+/// more.
 #[derive(Debug)]
 pub(super) struct TempDatabase {
     pub(super) path: PathBuf,
@@ -35,7 +35,7 @@ impl TempDatabase {
         }
         open(path)
             .and_then(|archive| {
-                // The one sync is ours.
+                // SQLite does not sync, because this function syncs the file once below.
                 archive.execute_batch("PRAGMA synchronous=OFF")?;
                 archive.query_row("PRAGMA journal_mode=WAL", [], |_| Ok(()))?;
                 archive.close().map_err(|(_, error)| error)
@@ -61,7 +61,7 @@ impl TempDatabase {
 
 impl Drop for TempDatabase {
     fn drop(&mut self) {
-        // Nothing to report to, and the next sweep removes what stays.
+        // Errors are ignored, because the next sweep removes the remaining files.
         let _ = disk::remove_file(&self.path);
         for sidecar in SIDECARS {
             let _ = disk::remove_file(&with_suffix(&self.path, sidecar));

@@ -1,7 +1,8 @@
-//! Every turn of an archive, read on all cores: for sums, where the order of turns is of no account.
+//! Reads every turn of an archive on all cores, for sums, where the order of turns does not matter.
 //!
-//! Touches the archive, for reading. Guarantees: all threads read one state of the archive. Each has a transaction of its own, and
-//! a connection beside them sees whether anything was committed while they began; then they begin again.
+//! Touches: reads the archive. Guarantees: all threads read the same state of the archive. Each thread has its own
+//! transaction. Another connection checks whether a commit happened while the transactions began; if so, all of them
+//! begin again.
 
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -16,7 +17,7 @@ use crate::archive::open::{self, Reader, State};
 use crate::interrupt::Interrupt;
 use crate::record::columns::turns;
 
-/// Which columns are wanted beside those that every sum needs.
+/// The columns to read in addition to the columns that every sum needs.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct TurnColumns {
     pub keys: bool,
@@ -26,7 +27,7 @@ pub(crate) struct TurnColumns {
     pub calls: bool,
 }
 
-/// A number as it is stored.
+/// A number in the type that is stored.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum StoredNumber {
     Whole(i64),
@@ -35,7 +36,7 @@ pub(crate) enum StoredNumber {
     None,
 }
 
-/// A turn as far as sums need it. Columns that are not wanted are as if they were NULL.
+/// The columns of a turn that sums need. Columns that were not asked for read as NULL.
 #[derive(Debug)]
 pub(crate) struct TurnFields<'a> {
     pub source: &'a str,
@@ -52,31 +53,32 @@ pub(crate) struct TurnFields<'a> {
     pub usage: [StoredNumber; 6],
     pub enrichment: &'a [u8],
     pub fidelity: Option<&'a str>,
-    /// The names of its tool calls, in their order.
+    /// The names of the turn's tool calls, in the order of the calls.
     pub calls: &'a [String],
 }
 
-/// What to read.
+/// What a scan reads.
 pub(crate) struct TurnScan<'q> {
     pub columns: TurnColumns,
-    /// Bounds on the text of `ts`, the first inclusive and the second exclusive, when few turns lie between them.
+    /// Bounds on the text of `ts`, the first inclusive, the second exclusive; applied only when few turns are between
+    /// them.
     pub between: Option<(String, String)>,
-    /// Whether a `ts` is no time. Such turns come whatever the bounds.
+    /// Whether a `ts` is not a time. Turns with such a `ts` are read whatever the bounds.
     pub is_undated: &'q (dyn Fn(&str) -> bool + Sync),
-    /// At most so many threads; 0 takes one for each core.
+    /// Maximum number of threads; 0 means one for each core.
     pub threads: usize,
     pub interrupt: &'q Interrupt,
 }
 
-/// How many rows a thread takes at a time, at most.
+/// Maximum number of rows that a thread reads at a time.
 const ROWS_PER_STEP_MAX: i64 = 8192;
-/// With fewer rows than this one thread is faster than several.
+/// With fewer rows, one thread is faster than several.
 const ROWS_FOR_THREADS: i64 = 20_000;
-/// How often readers begin again because somebody committed meanwhile.
+/// Number of times that readers try to begin together, because another program may commit meanwhile.
 const ATTEMPTS_MAX: usize = 20;
 
-/// Hands every turn to `each`, with the state of the thread that reads it, until one of them breaks off. Returns the archive's
-/// state row and the states of all threads.
+/// Passes every turn to `each`, with the state of the thread that reads the turn, until a call of `each` breaks.
+/// Returns the archive's state row and the states of all threads.
 ///
 /// # Errors
 /// As [`turns()`](super::turns()), and [`ArchiveError::Interrupted`].
@@ -122,7 +124,7 @@ pub(crate) fn scan_turns<S: Send>(
         let mut handles = Vec::new();
         for reader in readers {
             let builder = std::thread::Builder::new().name("burn-turns".to_owned());
-            // A thread that does not start leaves its part to the others.
+            // When a thread does not start, the other threads read its rows.
             handles.extend(builder.spawn_scoped(scope, move || work(reader)));
         }
         let mut results: Vec<_> = own.into_iter().map(work).collect();
@@ -138,7 +140,7 @@ pub(crate) fn scan_turns<S: Send>(
     Ok((begun.state, states))
 }
 
-/// An archive that is looked at for a moment, without a trace and on this thread.
+/// An archive opened for a short read on this thread, without creating or writing a file.
 pub(crate) struct Glimpse {
     reader: Reader,
     path: std::path::PathBuf,
@@ -160,12 +162,12 @@ impl Glimpse {
         Ok(Self { reader, path: archive.to_owned(), state })
     }
 
-    /// How many bytes of the ledger the archive has read.
+    /// Returns the number of ledger bytes that the archive covers.
     pub(crate) fn cursor_bytes(&self) -> u64 {
         u64::try_from(self.state.ledger_offset_bytes).unwrap_or(0)
     }
 
-    /// Hands the turns between two texts of `ts`, the second exclusive, to `each` until it breaks off.
+    /// Passes the turns between two texts of `ts`, the second exclusive, to `each` until `each` breaks.
     pub(crate) fn turns_between(
         &self,
         columns: TurnColumns,
@@ -176,21 +178,21 @@ impl Glimpse {
         statement.read(&self.path, [&first, &end], each).map(|_| ())
     }
 
-    /// Hands the turns of a session to `each` until it breaks off.
+    /// Passes the turns of a session to `each` until `each` breaks.
     pub(crate) fn turns_of_session(
         &self,
         columns: TurnColumns,
         session: &str,
         each: &mut impl FnMut(&TurnFields<'_>) -> ControlFlow<()>,
     ) -> Result<(), ArchiveError> {
-        // The key begins with the source.
+        // The primary key begins with the source, so the query names all sources.
         let sources = super::SOURCES.replace("{table}", "turns");
         let condition = format!("source IN ({sources}) AND session_id = ?1");
         let mut statement = Select::new(&self.reader, &self.path, columns, &condition)?;
         statement.read(&self.path, [&session], each).map(|_| ())
     }
 
-    /// Passes on what was read, or that it does not count because the archive changed meanwhile.
+    /// Returns `read`, or [`ArchiveError::Changed`] when the archive changed meanwhile.
     pub(crate) fn settle<T>(&self, read: Result<T, ArchiveError>) -> Result<T, ArchiveError> {
         self.reader.settle(read)
     }
@@ -203,7 +205,7 @@ struct Begun {
     last_row: i64,
 }
 
-/// The rows that are left to be read by several threads.
+/// The rows that several threads have still to read.
 struct Left {
     next: AtomicI64,
     step: i64,
@@ -234,12 +236,12 @@ impl Begun {
         Ok(Self { state, first_row, last_row })
     }
 
-    /// How many rows a thread takes at a time: few enough that all threads end together.
+    /// Returns the number of rows that a thread reads at a time: small enough that all threads end together.
     fn step(&self, threads: usize) -> i64 {
         (self.rows() / (8 * threads as i64)).clamp(1, ROWS_PER_STEP_MAX)
     }
 
-    /// At most.
+    /// Upper bound of the number of turns, because rowids may have gaps.
     fn rows(&self) -> i64 {
         self.last_row.saturating_sub(self.first_row).saturating_add(1)
     }
@@ -258,7 +260,7 @@ impl Begun {
     }
 }
 
-/// Readers whose transactions read one state.
+/// Opens readers whose transactions read the same state.
 fn begin_together(archive: &Path, count: usize) -> Result<(Vec<Reader>, Begun), ArchiveError> {
     for _ in 0..ATTEMPTS_MAX {
         let watcher = open::open_read_only(archive)?;
@@ -280,13 +282,13 @@ fn begin_together(archive: &Path, count: usize) -> Result<(Vec<Reader>, Begun), 
             return Ok((readers, begun));
         }
     }
-    // Somebody commits all the time: one reader needs no company.
+    // Other programs commit all the time, so a single reader reads everything.
     let reader = super::open_for_query(archive)?;
     let begun = reader.settle(Begun::new(&reader, archive))?;
     Ok((vec![reader], begun))
 }
 
-/// Reads ranges of rows, one after the other, until there is none left.
+/// Reads ranges of rows until no range is left.
 fn read_rows<S>(
     reader: &Reader,
     archive: &Path,
@@ -314,7 +316,7 @@ fn read_rows<S>(
     Ok(())
 }
 
-/// Reads the turns between two texts of `ts` by their index, and all that are undated.
+/// Reads the turns between two texts of `ts` by their index, and all undated turns.
 fn read_between<S>(
     reader: &Reader,
     archive: &Path,
@@ -354,7 +356,7 @@ fn read_between<S>(
 const CALLS: &str = "SELECT tool_name FROM tool_calls
     WHERE source = ?1 AND session_id = ?2 AND message_id = ?3 ORDER BY call_index";
 
-/// A statement that selects turns, and the one for their calls.
+/// A statement that selects turns, and a statement that selects their tool calls.
 struct Select<'c> {
     turns: Statement<'c>,
     calls: Option<Statement<'c>>,
@@ -433,7 +435,7 @@ fn read_calls(
     Ok(())
 }
 
-/// A text; what is none reads as empty, and bytes that are no UTF-8 as replaced.
+/// Returns a text. NULL and numbers read as empty; bytes that are not UTF-8 are replaced.
 fn text<'r>(row: &'r Row<'_>, place: usize) -> Result<std::borrow::Cow<'r, str>, rusqlite::Error> {
     Ok(match row.get_ref(place)? {
         ValueRef::Text(bytes) | ValueRef::Blob(bytes) => String::from_utf8_lossy(bytes),

@@ -1,8 +1,9 @@
-//! Queries over the archive: turns with their tool calls, compactions, tool result events, sessions and stamps, by time.
+//! Queries over the archive: turns with their tool calls, compactions, tool result events, sessions and stamps, by
+//! time.
 //!
-//! Reads the archive through one read-only connection, in one transaction, and changes nothing: an archive of another
-//! version, or none, is an error that says how to build it. Rows are handed over one by one, so memory does not grow with
-//! their number.
+//! A query reads the archive through one read-only connection, in one transaction, and changes nothing. When the
+//! archive is missing or has another version, the query returns an error that says how to build the archive. Rows are
+//! passed on one by one, so memory does not grow with their number.
 
 #[cfg(feature = "usage")]
 mod every_turn;
@@ -27,13 +28,14 @@ use crate::record::{Bound, End, Filter, ORDINARY, RecordOrder, TimeBounds};
 use crate::scan::json::Document;
 use crate::scan::{Io, ScanError, Source};
 
-/// Every source, found by skipping through an index from one to the next; for a session whose source is not given.
+/// Selects every source by skipping through an index from one source to the next; for a session whose source is not
+/// given.
 const SOURCES: &str = "WITH RECURSIVE known(source) AS (
     SELECT MIN(source) FROM {table}
     UNION ALL SELECT (SELECT MIN(source) FROM {table} WHERE source > known.source) FROM known WHERE known.source IS NOT NULL
   ) SELECT source FROM known WHERE source IS NOT NULL";
 
-/// Conditions of a query and the values they bind.
+/// The conditions of a query and the values to bind.
 #[derive(Default)]
 struct Conditions {
     sql: Vec<String>,
@@ -46,8 +48,9 @@ impl Conditions {
         let is_null_in_time = table == "tool_result_events";
         conditions.add_bound(times.since.as_ref(), End::Since, is_null_in_time);
         conditions.add_bound(times.until.as_ref(), End::Until, is_null_in_time);
-        // SQLite without statistics takes an equality for more selective than any range, and would read all turns of the source
-        // and sort them. The plus sign hides the column from its indexes, so that the range of time is read in order.
+        // Without statistics, SQLite expects an equality to be more selective than any range, so SQLite would read
+        // all turns of the source and sort them. The plus sign hides the column from its indexes, so that the range
+        // of time is read in order.
         let is_by_time = table == "turns"
             && (filter.since.is_some() || filter.until.is_some())
             && filter.session.is_none();
@@ -66,8 +69,9 @@ impl Conditions {
         }
     }
 
-    /// Adds conditions on `ts` that hold for every row within the bound and for few others: the first serves the index, the second
-    /// keeps SQLite from reading ordinary rows beyond the bound. [`is_in_time`] decides on each row.
+    /// Adds conditions on `ts` that hold for every row within the bound and for few other rows. The first condition
+    /// serves the index; the second keeps SQLite from reading ordinary rows beyond the bound. [`is_in_time`] decides
+    /// on each row.
     fn add_bound(&mut self, bound: Option<&Bound>, end: End, is_null_in_time: bool) {
         let Some(bound) = bound else { return };
         let compare = match end {
@@ -80,7 +84,7 @@ impl Conditions {
         self.add(&format!("({or_null}ts {compare} ?{or_odd})"), &Some(bound.for_ordinary(end)));
     }
 
-    /// The statement; `by` are the columns that rows are ordered by.
+    /// Returns the SQL statement; rows are ordered by the columns `by`.
     fn select(&self, columns: &str, table: &str, by: &[&str], order: RecordOrder) -> String {
         let mut sql = format!("SELECT {columns} FROM {table}");
         for (place, condition) in self.sql.iter().enumerate() {
@@ -97,12 +101,14 @@ impl Conditions {
     }
 }
 
-/// Hands the archived turns that pass `filter` to `sink`, as compact JSON text, by `ts`, `turnIndex` and place in the
-/// ledger, in the filter's order, until it breaks off. Each turn is there once, as its last line had it.
+/// Passes the archived turns that pass `filter` to `sink` until `sink` breaks. A turn is compact JSON text. Turns are
+/// sorted by `ts`, `turnIndex` and position in the ledger, in the filter's order. Each turn is passed once, with the
+/// content of its last line.
 ///
 /// # Errors
-/// [`ArchiveError::Missing`], [`ArchiveError::OtherVersion`], [`ArchiveError::Incomplete`], [`ArchiveError::NotAnArchive`],
-/// [`ArchiveError::Damaged`], and whatever SQLite says. [`ArchiveError::Changed`] comes after the rows, which do not count then.
+/// [`ArchiveError::Missing`], [`ArchiveError::OtherVersion`], [`ArchiveError::Incomplete`],
+/// [`ArchiveError::NotAnArchive`], [`ArchiveError::Damaged`], and whatever SQLite says. [`ArchiveError::Changed`] is
+/// returned after rows were passed on; these rows are then invalid.
 pub fn turns(
     archive: &Path,
     filter: &Filter,
@@ -121,7 +127,7 @@ pub fn turns(
                 let column = turns::TABLE.columns[field.place];
                 conditions.add(&format!("{column} = ?"), &Some(value.clone()));
             }
-            // Looked up in the object itself: a path in SQL would give some characters of the key a meaning.
+            // Looked up in the JSON object, because a path in SQL would give some characters of the key a meaning.
             None => other_keys.push((key.as_str(), value.as_str())),
         }
     }
@@ -158,7 +164,7 @@ pub fn turns(
     })
 }
 
-/// Hands the archived compactions that pass `filter` to `sink`, by `ts`, as [`turns()`] does.
+/// Passes the archived compactions that pass `filter` to `sink`, by `ts`, as [`turns()`] does.
 ///
 /// # Errors
 /// As [`turns()`].
@@ -188,8 +194,8 @@ pub fn compactions(
     })
 }
 
-/// Hands the archived tool result events that pass `filter` to `sink`, by `ts`, as [`turns()`] does. One without `ts`
-/// passes any bounds of time.
+/// Passes the archived tool result events that pass `filter` to `sink`, by `ts`, as [`turns()`] does. An event
+/// without `ts` passes any bounds of time.
 ///
 /// # Errors
 /// As [`turns()`].
@@ -217,10 +223,10 @@ pub fn tool_result_events(
     })
 }
 
-/// How many bytes of whole ledger lines the archive has not taken in; 0 when there is no ledger.
+/// Returns the number of bytes of complete ledger lines that the archive does not cover; 0 when there is no ledger.
 ///
 /// # Errors
-/// When either cannot be read.
+/// When the ledger or the archive cannot be read.
 pub fn lag_bytes(paths: &Paths) -> Result<u64, ArchiveError> {
     let source = match Source::open(&paths.ledger, Io::Read) {
         Ok(source) => source,
@@ -251,7 +257,7 @@ fn check_version(archive: &Connection, path: &Path) -> Result<(), ArchiveError> 
     }
 }
 
-/// Reads rows until `each` breaks off. They count only when this returns no error.
+/// Reads rows until `each` breaks. The rows are valid only when this function returns no error.
 fn run(
     reader: &Reader,
     archive: &Path,
@@ -283,11 +289,11 @@ fn is_in_time(ts: ValueRef<'_>, times: &TimeBounds) -> bool {
 }
 
 fn hand_over(text: &[u8], sink: &mut dyn FnMut(&str) -> ControlFlow<()>) -> ControlFlow<()> {
-    // Another program may have stored what is no UTF-8.
+    // Another program may have stored bytes that are not UTF-8.
     sink(&String::from_utf8_lossy(text))
 }
 
-/// Those of the columns that were added over time that an archive has: table and column.
+/// The later added columns that an archive has: table and column.
 struct AddedColumns(Vec<(&'static str, &'static str)>);
 
 impl AddedColumns {
@@ -301,12 +307,12 @@ impl AddedColumns {
         Ok(Self(present))
     }
 
-    /// The columns of a table in the order of a new archive, those that are not there as NULL.
+    /// Returns the columns of a table in the order of a new archive; NULL stands for a missing column.
     fn columns(&self, table: &Table) -> String {
         table.columns.iter().map(|column| self.column(table, column)).collect::<Vec<_>>().join(", ")
     }
 
-    /// A column, or NULL where it is not there.
+    /// Returns a column, or NULL when the archive lacks the column.
     fn column(&self, table: &Table, column: &'static str) -> &'static str {
         let mut added = super::schema::ADDED_COLUMNS.iter();
         let is_missing = added.any(|(of, added, _)| *of == table.name && *added == column)

@@ -1,4 +1,4 @@
-//! Queries over the tables that no kind of line is: sessions and tool calls, and stamps as the archive has them.
+//! Queries over tables that have no line kind of their own, sessions and tool calls, and over stamps.
 
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -13,9 +13,9 @@ use crate::record::columns::{stamps, tool_calls, turns};
 use crate::record::print::{Object, order};
 use crate::record::{Filter, TimeBounds};
 
-/// Hands the archived sessions that pass `filter` to `sink`, as compact JSON text, by the time of their first turn, until it breaks
-/// off. A session passes bounds of time when it has a time within them: its last turn is not before the first one, and its first
-/// turn not after the last one. The enrichment of the filter is not looked at.
+/// Passes the archived sessions that pass `filter` to `sink`, as compact JSON text, by the time of their first turn,
+/// until `sink` breaks. A session passes bounds of time when it overlaps them: its last turn is not before the first
+/// bound, and its first turn is not after the second bound. The enrichment of the filter is ignored.
 ///
 /// # Errors
 /// As [`turns()`](super::turns()).
@@ -69,8 +69,9 @@ pub fn sessions(
     })
 }
 
-/// Hands the archived stamps that pass `filter` to `sink`, by `ts` and place in the ledger, as [`turns()`](super::turns()) does. The
-/// session of the filter is that of the selector. Source, project and enrichment are not looked at.
+/// Passes the archived stamps that pass `filter` to `sink`, by `ts` and position in the ledger, as
+/// [`turns()`](super::turns()) does. The session of the filter is compared with the session of the stamp's selector.
+/// Source, project and enrichment of the filter are ignored.
 ///
 /// # Errors
 /// As [`turns()`](super::turns()).
@@ -104,8 +105,8 @@ pub fn stamps(
     })
 }
 
-/// Hands the tool calls of the archived turns that pass `filter` to `sink`, each with the time of its turn, in the order of turns and
-/// then of calls, as [`turns()`](super::turns()) does. The enrichment of the filter is not looked at.
+/// Passes the tool calls of the archived turns that pass `filter` to `sink`, each with the time of its turn, in the
+/// order of turns and then of calls, as [`turns()`](super::turns()) does. The enrichment of the filter is ignored.
 ///
 /// # Errors
 /// As [`turns()`](super::turns()).
@@ -165,7 +166,7 @@ fn add_project(conditions: &mut Conditions, filter: &Filter) {
 }
 
 impl Object<'_> {
-    /// A member whose value is stored as JSON text; what is no text is left out.
+    /// Writes a member whose value is stored as JSON text; skips a value that is not text.
     fn json(&mut self, key: &str, value: ValueRef<'_>) {
         if let ValueRef::Text(json) = value {
             self.key(key);
