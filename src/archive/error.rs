@@ -82,8 +82,8 @@ pub enum ArchiveError {
         /// The database.
         path: PathBuf,
     },
-    /// The archive was changed while it was read without locks, because this process may not lock the archive or the
-    /// disk is too full to lock it.
+    /// The archive was changed while it was read without locks. An archive is read without locks when this process may
+    /// not lock it, when the disk is too full to lock it, or when the read must not create a file.
     #[error("{} was changed while it was read, so the answer does not count; run it again", path.display())]
     Changed {
         /// The database.

@@ -80,7 +80,7 @@ pub fn some<'k>(
 
 /// A session with fewer turns is aggregated again when new turns arrive.
 const LONG_TURNS: u64 = if cfg!(debug_assertions) { 8 } else { 2000 };
-/// A session is also aggregated again when more than 1/`ADDED_SHARE` of its turns are new.
+/// A session is also aggregated again when it gets more new turns than 1/`ADDED_SHARE` of the turns in its row.
 const ADDED_SHARE: u64 = 8;
 
 /// Adds new turns to the rows of long sessions, so that one new turn does not scan all turns of its session.

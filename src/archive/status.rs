@@ -25,8 +25,8 @@ pub struct Status {
     pub archive_path: PathBuf,
     /// Whether the archive exists.
     pub exists: bool,
-    /// Whether the file is a database of another program; builds do not change it. Not in the JSON, because its keys
-    /// are the reference's keys.
+    /// Whether the file is a database of another program; builds do not change it. Not in the JSON, because the
+    /// JSON has the reference's keys.
     #[serde(skip)]
     pub is_foreign: bool,
     /// The version of the archive's schema; `None` without a state row.

@@ -51,11 +51,11 @@ pub struct TurnKeys {
     /// Session ids of the turns.
     pub sessions: HashSet<String>,
     /// Message ids and times of the turns; `None` when the turns have more than [`TURNS_TOLD_APART`] message ids or
-    /// times.
+    /// times, or after `forget_places`.
     places: Option<(HashSet<String>, BTreeSet<String>)>,
 }
 
-/// With more message ids or times than this, every stamp of a session counts as applying, because most stamps will
+/// With more message ids or times than this, `TurnKeys::may_match` is true for every stamp, because most stamps will
 /// apply.
 pub const TURNS_TOLD_APART: usize = 20_000;
 

@@ -1,7 +1,7 @@
-//! What stands in the live archive's place, and what dead rebuilds left beside it.
+//! Examines the file in the live archive's place, and removes files that dead rebuilds left beside it.
 //!
 //! Touches: reads the live archive as any other connection does (which applies a hot journal); removes regular files
-//! whose whole name is one that a rebuild makes. Follows no link but the archive's own.
+//! whose whole name is a name that rebuilds make. Follows no link except the archive's own.
 
 use std::fs::{self, Metadata};
 use std::io;
@@ -13,23 +13,23 @@ use super::connection::{SIDECARS, WRITER_WAIT, hold, is_busy, open};
 use super::error::PublishError;
 use crate::disk;
 
-/// Between the archive's name and `<pid>-<32 hex digits>` in the name of a file that a rebuild makes.
+/// Separates the archive's name and `<pid>-<32 hex digits>` in the name of a rebuild's file.
 pub(super) const REBUILD: &str = ".rebuild-";
 
-/// Links in a row before a path is taken for a loop; Linux's own limit.
+/// Maximum number of links in a row, as in Linux; a longer chain counts as a loop.
 const LINKS_MAX: usize = 40;
 
 /// What [`prepare`](super::prepare) found in the live archive's place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Found {
-    /// Nothing.
+    /// No file.
     Missing,
-    /// A database whose schema can be read; deeper pages were not looked at.
+    /// A database whose schema can be read; deeper pages were not read.
     Archive {
-        /// Its page size.
+        /// The archive's page size in bytes.
         page_size_bytes: u32,
     },
-    /// A database that another program kept locked, so that it could not be looked at.
+    /// A database that could not be read, because another program kept it locked.
     Locked,
     /// A file whose header is not a database's.
     NotADatabase,
@@ -39,13 +39,13 @@ pub enum Found {
 
 pub(super) struct Look {
     pub found: Found,
-    /// Another connection holds a lock on it.
+    /// Whether another connection holds a lock on the file.
     pub in_use: bool,
-    /// As far as can be said now, it will have to be written into (path B).
+    /// Whether the file will probably have to be written in place (path B).
     pub keeps_inode: bool,
 }
 
-/// The path without links, its parent absolute. The last component need not exist.
+/// Returns the path with links resolved and with an absolute parent. The last component need not exist.
 pub(crate) fn resolve(path: &Path) -> Result<PathBuf, PublishError> {
     let mut target = path.to_owned();
     for _ in 0..LINKS_MAX {
@@ -56,7 +56,7 @@ pub(crate) fn resolve(path: &Path) -> Result<PathBuf, PublishError> {
         let absolute = parent.canonicalize().map_err(PublishError::io("find", parent))?.join(name);
         match fs::read_link(&absolute) {
             Ok(next) => target = disk::parent_of(&absolute).join(next),
-            // EINVAL: it exists and is no link.
+            // EINVAL: the file exists and is not a link.
             Err(_) => return Ok(absolute),
         }
     }
@@ -67,7 +67,7 @@ pub(crate) fn resolve(path: &Path) -> Result<PathBuf, PublishError> {
     })
 }
 
-/// The metadata of the regular file at `path`; `None` when nothing is there.
+/// Returns the metadata of the regular file at `path`; `None` when no file exists.
 pub(super) fn regular_file(path: &Path) -> Result<Option<Metadata>, PublishError> {
     match fs::symlink_metadata(path) {
         Ok(metadata) if metadata.is_file() => Ok(Some(metadata)),
@@ -99,31 +99,31 @@ pub(super) fn look(live: &Path) -> Result<Look, PublishError> {
     Ok(Look { found, in_use, keeps_inode: in_use || must_keep_inode(&metadata) })
 }
 
-/// Whether the live file can only be written into: another name leads to it, too.
+/// Whether the live file has to be written in place, because it has another hard link.
 #[cfg(unix)]
 pub(super) fn must_keep_inode(live: &Metadata) -> bool {
     std::os::unix::fs::MetadataExt::nlink(live) > 1
 }
 
-/// A file that is open cannot be replaced here.
+/// Other platforms always write in place, because an open file cannot be replaced there.
 #[cfg(not(unix))]
 pub(super) fn must_keep_inode(_: &Metadata) -> bool {
     true
 }
 
-/// Removes the files of rebuilds that died.
+/// Removes the files of dead rebuilds.
 pub(super) fn sweep(live: &Path) -> Result<(), PublishError> {
-    // A name that vanishes meanwhile is what we want.
+    // A file that vanishes meanwhile is not an error.
     for path in leftovers(live)? {
         disk::remove_file_if_exists(&path)?;
     }
     Ok(())
 }
 
-/// The files beside the archive that rebuilds work in.
+/// Returns the files of rebuilds beside the archive.
 pub(super) fn leftovers(live: &Path) -> Result<Vec<PathBuf>, PublishError> {
     let mut found = match disk::list(disk::parent_of(live)) {
-        // A directory may be open to those who know names in it, and to nobody else.
+        // A directory may permit access to names that are known, but not listing.
         Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => return Ok(Vec::new()),
         listed => listed?,
     };
@@ -138,7 +138,7 @@ pub(super) fn leftovers(live: &Path) -> Result<Vec<PathBuf>, PublishError> {
     Ok(found)
 }
 
-/// `.rebuild-<digits>-<32 hex digits>`, alone or with a sidecar's suffix.
+/// Matches `.rebuild-<digits>-<32 hex digits>`, alone or with a sidecar's suffix.
 fn is_rebuild_tag(rest: &str) -> bool {
     let tag = SIDECARS.iter().find_map(|suffix| rest.strip_suffix(suffix)).unwrap_or(rest);
     tag.strip_prefix(REBUILD).and_then(|ids| ids.split_once('-')).is_some_and(|(pid, random)| {
@@ -149,12 +149,13 @@ fn is_rebuild_tag(rest: &str) -> bool {
     })
 }
 
-/// Removes the `-wal` and the `-shm` that an opening left which had no room for its `-shm`: the log is empty then. Nothing is
-/// removed while anybody has the archive open, or when that cannot be told.
+/// Removes the `-wal` and `-shm` files of an open that failed because the disk was too full for the `-shm` file; the
+/// log is then empty. Removes nothing while any connection has the archive open, or when the lock or the file cannot
+/// be checked.
 #[cfg(unix)]
 pub(super) fn remove_empty_log(live: &Path) -> Result<(), PublishError> {
     let file = super::live_file::LiveFile::open(live).map_err(PublishError::sqlite("open", live))?;
-    // Every connection in WAL mode keeps a SHARED lock, and nobody comes in while this one is kept.
+    // Every connection in WAL mode holds a SHARED lock, and no connection can get one while this lock is held.
     if !file.lock().map_err(PublishError::sqlite("lock", live))? {
         return Ok(());
     }

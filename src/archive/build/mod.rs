@@ -1,7 +1,7 @@
 //! Builds the archive: adds the lines after the cursor to the live file, or builds everything in a new file that
 //! replaces the live file.
 //!
-//! This module holds lock `archive` while it works. It writes the archive, the file that the archive is built in, and
+//! This module holds lock `archive` while it works. Builds write the archive, the file that the archive is built in, and
 //! the copies and renamed files that a build keeps. Both kinds of build make rows with the same
 //! [`pipeline`](crate::archive::pipeline) and differ in the start and the target: [`tail`] writes to the live archive
 //! in one transaction; [`beside`] writes to a new file, which is published when it is complete. This file chooses

@@ -46,8 +46,8 @@ impl Paths {
         Self { ledger, archive, lock }
     }
 
-    /// Runs `work` under the lock. When the archive is a link, also takes the lock beside the link's target, because
-    /// a build that names the target takes that lock.
+    /// Runs `work` under the lock, and under the lock beside the archive's file, links resolved, because a build that
+    /// names the file takes the lock beside it.
     pub(in crate::archive) fn locked<T>(
         &self,
         interrupt: &Interrupt,

@@ -29,8 +29,8 @@ use crate::scan::{Source, json};
 
 impl Build<'_> {
     /// Adds the tail to the live archive. Returns [`Outcome::Restart`] where a full rebuild is faster, unless other
-    /// processes have the archive open: publishing could then not rename, so it would write everything twice more and
-    /// wait for these processes.
+    /// processes have the archive open: publishing could then not rename, so publishing would write everything twice
+    /// more and wait for these processes.
     pub(super) fn extend_or_restart(&mut self, connection: Connection) -> Result<Outcome, ArchiveError> {
         let path = &self.paths.archive;
         publish::sweep(path)?;

@@ -307,7 +307,7 @@ impl AddedColumns {
         Ok(Self(present))
     }
 
-    /// Returns the columns of a table in the order of a new archive; NULL stands for a missing column.
+    /// Returns the columns of a table in the order of a new archive; a missing column is NULL.
     fn columns(&self, table: &Table) -> String {
         table.columns.iter().map(|column| self.column(table, column)).collect::<Vec<_>>().join(", ")
     }
