@@ -22,10 +22,10 @@ pub enum ArchiveError {
     /// A file operation beside the database failed.
     #[error(transparent)]
     Disk(#[from] disk::Error),
-    /// The new archive could not take the place of the old one.
+    /// The new archive could not replace the old archive.
     #[error(transparent)]
     Publish(PublishError),
-    /// The bulk loader could not build the new archive; the old one is untouched.
+    /// The bulk loader could not build the new archive; the old archive is unchanged.
     #[error("cannot build {} anew: {source}; the old archive is untouched", path.display())]
     Bulk {
         /// The archive.
@@ -51,7 +51,7 @@ pub enum ArchiveError {
     Damaged {
         /// The database.
         path: PathBuf,
-        /// What is wrong with it.
+        /// Why the archive is not usable.
         reason: String,
     },
     /// The file is not an SQLite database, so it may be any file. Only a full rebuild with `force` renames it.
@@ -73,7 +73,7 @@ pub enum ArchiveError {
     OtherVersion {
         /// The database.
         path: PathBuf,
-        /// Its version.
+        /// The schema version of the archive.
         found: i64,
     },
     /// The archive has no state row, because a program died while it created the archive. A build adds the row.
@@ -131,9 +131,9 @@ pub enum ArchiveError {
     Strict {
         /// The ledger.
         ledger: PathBuf,
-        /// Where the line starts, in bytes.
+        /// Offset of the line in the ledger, in bytes.
         offset: u64,
-        /// Its length in bytes.
+        /// Length of the line, in bytes.
         length: u64,
         /// `malformed` or `rejected`.
         verdict: &'static str,

@@ -31,7 +31,7 @@ impl<'c> InsertWriter<'c> {
     /// Prepares the statements; the tables must exist.
     ///
     /// # Errors
-    /// What SQLite says.
+    /// Any error of SQLite.
     pub fn new(connection: &'c Connection) -> Result<Self, rusqlite::Error> {
         let updates: Vec<String> = turns::TABLE.columns[turns::TURN_INDEX..]
             .iter()
@@ -59,7 +59,7 @@ impl<'c> InsertWriter<'c> {
     /// Inserts `rows`, in their order.
     ///
     /// # Errors
-    /// What SQLite says; the caller must then roll the transaction back.
+    /// Any error of SQLite; the caller must then roll the transaction back.
     pub fn write(&mut self, rows: &Rows<'_>) -> Result<(), rusqlite::Error> {
         self.turns(&rows.turns, &rows.calls)?;
         self.events.insert(&rows.events)?;

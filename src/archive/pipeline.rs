@@ -41,12 +41,12 @@ self_cell::self_cell!(
     }
 );
 
-/// What a run of the pipeline reads.
+/// The input of a run of the pipeline.
 #[derive(Debug, Clone)]
 pub struct Input<'s> {
     /// The ledger.
     pub source: &'s Source,
-    /// The range to read: whole lines.
+    /// The byte range to read: whole lines.
     pub range: Range<u64>,
     /// Approximate length of a chunk.
     pub chunk_bytes: u64,

@@ -29,7 +29,7 @@ pub struct TurnsToRefold {
 /// Finds the archived turns that `stamps` refold.
 ///
 /// # Errors
-/// What SQLite says.
+/// Any error of SQLite.
 pub fn turns_to_refold(
     connection: &Connection,
     stamps: &[&Stamp<'_>],
@@ -204,7 +204,7 @@ fn by_range(
 /// and times instead.
 ///
 /// # Errors
-/// What SQLite says.
+/// Any error of SQLite.
 pub fn add_keys(connection: &Connection, rowids: &[i64], keys: &mut TurnKeys) -> Result<(), rusqlite::Error> {
     if rowids.len() > TURNS_TOLD_APART {
         keys.forget_places();
@@ -248,7 +248,7 @@ impl<'r> Wanted<'r> {
 /// `pool` folds a run while this thread writes the run before.
 ///
 /// # Errors
-/// What SQLite says.
+/// Any error of SQLite.
 pub fn refold(
     connection: &Connection,
     pool: &ThreadPool,

@@ -36,7 +36,7 @@ fn aggregation(filter: &str) -> String {
 /// Aggregates all turns into a temporary table, without writing to the archive.
 ///
 /// # Errors
-/// What SQLite says.
+/// Any error of SQLite.
 pub fn prepare(connection: &Connection) -> Result<(), rusqlite::Error> {
     connection.execute_batch(&format!("CREATE TEMP TABLE aggregated AS {}", aggregation("")))
 }
@@ -44,7 +44,7 @@ pub fn prepare(connection: &Connection) -> Result<(), rusqlite::Error> {
 /// Fills an empty `sessions` table with the rows that [`prepare`] aggregated.
 ///
 /// # Errors
-/// What SQLite says.
+/// Any error of SQLite.
 pub fn keep(connection: &Connection) -> Result<(), rusqlite::Error> {
     connection.execute_batch(&format!(
         "INSERT INTO sessions ({COLUMNS}) SELECT {COLUMNS} FROM temp.aggregated; DROP TABLE temp.aggregated;"
@@ -54,7 +54,7 @@ pub fn keep(connection: &Connection) -> Result<(), rusqlite::Error> {
 /// Aggregates the given sessions (source, session id) again.
 ///
 /// # Errors
-/// What SQLite says.
+/// Any error of SQLite.
 pub fn some<'k>(
     connection: &Connection,
     keys: impl IntoIterator<Item = &'k (String, String)>,
@@ -111,7 +111,7 @@ impl<'c> Additions<'c> {
     /// Prepares statements.
     ///
     /// # Errors
-    /// What SQLite says.
+    /// Any error of SQLite.
     pub fn new(connection: &'c Connection) -> Result<Self, rusqlite::Error> {
         let least = |column: &str, place: usize| {
             format!("{column} = COALESCE(min({column}, ?{place}), {column}, ?{place})")
@@ -143,7 +143,7 @@ impl<'c> Additions<'c> {
     /// Adds a turn that is about to be written, or marks its session for aggregation.
     ///
     /// # Errors
-    /// What SQLite says.
+    /// Any error of SQLite.
     pub fn take(&mut self, turn: &turns::Row<'_>) -> Result<(), rusqlite::Error> {
         let [source, session, message, model] =
             [turns::SOURCE, turns::SESSION_ID, turns::MESSAGE_ID, turns::MODEL]

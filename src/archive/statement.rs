@@ -25,7 +25,7 @@ impl<'c> Statement<'c> {
     /// Prepares `sql`, a single statement.
     ///
     /// # Errors
-    /// What SQLite says of the SQL.
+    /// Any error that SQLite returns for the SQL.
     pub fn new(connection: &'c Connection, sql: &str) -> Result<Self, rusqlite::Error> {
         let mut raw = std::ptr::null_mut();
         let len = c_int::try_from(sql.len()).map_err(|_| rusqlite::Error::InvalidQuery)?;
@@ -55,7 +55,7 @@ impl<'c> Statement<'c> {
     /// changed.
     ///
     /// # Errors
-    /// What SQLite says; the statement can be run again.
+    /// Any error of SQLite; the statement can be run again.
     ///
     /// # Panics
     /// When the number of cells is not the number of the statement's parameters.

@@ -107,7 +107,7 @@ impl Conditions {
 ///
 /// # Errors
 /// [`ArchiveError::Missing`], [`ArchiveError::OtherVersion`], [`ArchiveError::Incomplete`],
-/// [`ArchiveError::NotAnArchive`], [`ArchiveError::Damaged`], and whatever SQLite says. [`ArchiveError::Changed`] is
+/// [`ArchiveError::NotAnArchive`], [`ArchiveError::Damaged`], and any error of SQLite. [`ArchiveError::Changed`] is
 /// returned after rows were passed on; these rows are then invalid.
 pub fn turns(
     archive: &Path,
