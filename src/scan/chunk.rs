@@ -1,7 +1,7 @@
-//! Cutting a range of a log into chunks that end at line ends, and a chunk into lines.
+//! Cuts a range of a log into chunks that end at line ends, and a chunk into lines.
 //!
-//! This file touches nothing but the bytes it is given. It promises that the chunks of a range follow each other without
-//! gap or overlap, that every chunk but the last ends just behind an LF, and that offsets are absolute.
+//! Touches nothing but the bytes of its arguments. Guarantees: the chunks of a range follow each other without gap or overlap;
+//! every chunk but the last ends directly after an LF; offsets are absolute.
 
 use std::ops::Range;
 
@@ -14,18 +14,18 @@ pub struct Chunks<'s> {
     next: u64,
     end: u64,
     chunk_bytes: u64,
-    /// Where the long line ends that the next chunk begins with, if that is known.
+    /// Where the long line at the start of the next chunk ends, if that end is known.
     long_line_end: Option<u64>,
 }
 
-/// Whether a chunk that [`chunks`] cut is one long line, of more than two chunks: others are not so long. Whoever reads chunks can
-/// give such a line a treatment of its own before it is read.
+/// Whether a chunk from [`chunks`] is a single line of more than two chunks' length: no other chunk is so long. A caller can
+/// treat such a line differently before the line is read.
 pub fn is_long_line(chunk: &Range<u64>, chunk_bytes: u64) -> bool {
     (chunk.end - chunk.start) / 2 > chunk_bytes
 }
 
-/// Cuts `range` of `source` into chunks of about `chunk_bytes` (at least 1), each ending behind the first LF at or behind
-/// its nominal end. A line longer than a chunk stays whole, and stands alone where it is long: see [`is_long_line`].
+/// Cuts `range` of `source` into chunks of about `chunk_bytes` (at least 1). Each chunk ends after the first LF at or after the
+/// chunk's nominal end. A line longer than a chunk stays whole, and a long line is a chunk of its own: see [`is_long_line`].
 pub fn chunks(source: &Source, range: Range<u64>, chunk_bytes: u64) -> Chunks<'_> {
     source.read_ahead(range.clone());
     let (next, end) = (range.start, range.end);
@@ -52,7 +52,7 @@ impl Iterator for Chunks<'_> {
 impl Chunks<'_> {
     /// The chunk that begins at `start`.
     fn cut(&mut self, start: u64) -> Result<Range<u64>, ScanError> {
-        // The byte in front of the nominal end may be the LF that ends the chunk.
+        // The byte before the nominal end may be the LF that ends the chunk.
         let probe = start.saturating_add(self.chunk_bytes - 1);
         if probe >= self.end {
             return Ok(start..self.end);
@@ -69,8 +69,8 @@ impl Chunks<'_> {
     }
 }
 
-/// The lines of a chunk that starts at the absolute offset `base`: offset and bytes, without the LF. What stands behind the
-/// last LF comes too, as an unfinished last line.
+/// The lines of a chunk that starts at the absolute offset `base`: offset and bytes, without the LF. Bytes after the last LF
+/// are returned as an unfinished last line.
 pub fn lines(base: u64, bytes: &[u8]) -> impl Iterator<Item = (u64, &[u8])> {
     let mut start = 0;
     let mut ends = memchr::memchr_iter(b'\n', bytes);

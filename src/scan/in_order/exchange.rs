@@ -1,4 +1,4 @@
-//! What workers and the calling thread do with permits, jobs and results. Starts no thread.
+//! How workers and the calling thread exchange permits, jobs and results. Starts no thread.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -12,11 +12,11 @@ use super::sync::{AtomicBool, Mutex, Receiver, Sender};
 /// The result of a job, with the number of the job.
 pub(super) type Done<T, E> = (u64, Result<T, Failure<E>>);
 
-/// What a worker holds of the exchange.
+/// The worker's ends of the exchange.
 pub(super) struct WorkerSide<'s, P, T, E, I> {
     pub permits: Receiver<P>,
     pub done: Sender<Done<T, E>>,
-    /// The jobs that nobody has taken.
+    /// The jobs that no worker has taken.
     pub next: &'s Mutex<I>,
     pub stop: &'s AtomicBool,
 }
@@ -28,7 +28,7 @@ impl<P, T, E, I> Clone for WorkerSide<'_, P, T, E, I> {
 }
 
 impl<P, T, E, J, I: Iterator<Item = (J, u64)>> WorkerSide<'_, P, T, E, I> {
-    /// Takes jobs and does them until there are no more, or nobody wants their results.
+    /// Takes jobs and does them until there are no more jobs or the results are no longer wanted.
     pub(super) fn work_off<W>(
         self,
         worker: impl Fn() -> W,
@@ -75,7 +75,7 @@ impl<P, T, E, J, I: Iterator<Item = (J, u64)>> WorkerSide<'_, P, T, E, I> {
     }
 }
 
-/// Hands results to `take` in the order of their numbers.
+/// Passes results to `take` in the order of the job numbers.
 pub(super) fn collect<P, T, E>(
     permits: Sender<P>,
     done: Receiver<Done<T, E>>,
@@ -88,7 +88,7 @@ pub(super) fn collect<P, T, E>(
         while let Some(made) = early.remove(&expected) {
             expected += 1;
             match take(made?)? {
-                // The channel has room for all permits.
+                // The channel has space for all permits.
                 ControlFlow::Continue(permit) => drop(permits.send(permit)),
                 ControlFlow::Break(()) => return Ok(()),
             }

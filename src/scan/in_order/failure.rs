@@ -1,4 +1,4 @@
-//! Why ordered work ended early.
+//! Reasons why ordered work ended early.
 
 use std::any::Any;
 
@@ -9,7 +9,7 @@ pub(crate) enum Failure<E> {
     /// The work on job `number` panicked.
     Panic {
         number: u64,
-        /// What the session store, which has no error of its own for this, panics with again.
+        /// The payload of the panic. The session store has no error of its own for a panic, and panics again with this payload.
         #[cfg_attr(not(feature = "session"), allow(dead_code))]
         payload: Box<dyn Any + Send>,
     },

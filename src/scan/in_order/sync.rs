@@ -1,4 +1,4 @@
-//! The primitives that the exchange synchronises with; the shuttle tests put shuttle's in their place.
+//! The synchronisation primitives of the exchange; the shuttle tests replace them with shuttle's.
 
 pub(super) use crossbeam_channel::{Receiver, Sender};
 pub(super) use std::sync::Mutex;

@@ -1,4 +1,4 @@
-//! `exchange.rs` once more, on shuttle's primitives, and a scenario for it.
+//! `exchange.rs` compiled again on shuttle's primitives, and a scenario for it.
 
 #![allow(clippy::unwrap_used)]
 
@@ -10,7 +10,7 @@ mod sync {
     use shuttle::sync::mpsc;
     pub(super) use shuttle::sync::{Mutex, atomic::AtomicBool};
 
-    /// A channel whose receiver can be cloned, as crossbeam's can.
+    /// A channel whose receiver can be cloned, like crossbeam's.
     pub(super) fn bounded<T>(capacity: usize) -> (Sender<T>, Receiver<T>) {
         let (sender, receiver) = mpsc::sync_channel(capacity);
         (Sender(sender), Receiver(Arc::new(Mutex::new(receiver))))
@@ -59,7 +59,7 @@ const PERMITS: usize = 3;
 const WORKERS: usize = 2;
 const JOBS: u64 = 5;
 
-/// What the calling thread sees when the job `fails` fails and it breaks after taking `enough` results.
+/// What the calling thread sees when the job `fails` fails and the thread breaks after taking `enough` results.
 pub(super) fn scenario(fails: u64, enough: u64) {
     let (permit_sender, permits) = sync::bounded::<usize>(PERMITS);
     let (done, done_receiver) = sync::bounded(PERMITS);
@@ -93,7 +93,7 @@ pub(super) fn scenario(fails: u64, enough: u64) {
         Ok(if taken == enough { ControlFlow::Break(()) } else { ControlFlow::Continue(permit) })
     });
     stop.store(true, Ordering::Relaxed);
-    // Ends only if every worker ends: a worker that waits for ever is a deadlock, which shuttle reports.
+    // The loop ends only if every worker ends: shuttle reports a worker that waits for ever as a deadlock.
     workers.into_iter().for_each(|worker| worker.join().unwrap());
     match result {
         Ok(()) => assert_eq!(taken, enough.min(JOBS)),

@@ -1,4 +1,4 @@
-//! This room against JavaScript itself: thousands of odd lines in one Node process, and what the reference wrote.
+//! Compares this module with JavaScript: thousands of odd lines in one Node process, and files that the reference wrote.
 
 #![allow(clippy::unwrap_used)]
 
@@ -15,8 +15,8 @@ use super::*;
 
 const LINES: usize = 5000;
 
-/// Reads `<line in hex> <our text in hex>` and answers, for each, with what JavaScript makes of the line (a leading `+`, then
-/// truth, trimmed text and its JSON, or `-`), and with the JSON of our text read back.
+/// Reads `<line in hex> <our text in hex>`. For each pair, prints what JavaScript makes of the line (a leading `+`, then truth,
+/// trimmed text and its JSON, or `-`), and the JSON of our text read back.
 const SCRIPT: &str = r#"
 const decoder = new TextDecoder('utf-8', { ignoreBOM: true });
 const hex = (text) => Buffer.from(text, 'utf8').toString('hex');
@@ -92,7 +92,7 @@ fn node_accepts_the_same_lines_and_prints_the_same_text() {
     assert!(accepted > LINES / 3 && accepted < LINES * 9 / 10 && exact > accepted / 2, "{accepted}, {exact}");
 }
 
-/// The reference's golden data, where it is at hand.
+/// The reference's golden data, if present.
 fn golden(file: &str) -> Option<String> {
     let folder = std::env::var_os("BURN_GOLDEN").map_or_else(
         || Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/golden"),
@@ -110,7 +110,7 @@ fn the_lines_that_the_reference_calls_malformed_and_no_others_are_refused() {
     let Some(cases) = golden("lines.jsonl") else { return };
     let mut stamps = 0;
     for case in cases.lines() {
-        // One row holds a bare Infinity, which is not JSON and not what is compared here.
+        // One row has a bare Infinity. Infinity is not JSON and is not compared here.
         let case: serde_json::Value = serde_json::from_str(&case.replace(": Infinity", ": null")).unwrap();
         let ledger = base64(case["ledger_b64"].as_str().unwrap());
         let mut refused = 0;

@@ -1,10 +1,10 @@
 //! The flat form of a parsed line.
 //!
-//! A document is one vector of 16-byte nodes in the order of the text: a container stands before what it holds and
-//! knows where it ends, a key stands before its value. Nothing is boxed, nothing recurses; while a container is open
-//! its link names the container around it, so the parser, `parser.rs`, needs no stack either.
+//! A document is one vector of 16-byte nodes in the order of the text. A container's node comes before the nodes of its content
+//! and holds the place of the container's end; a key comes before its value. Nothing is boxed and nothing recurses. While a
+//! container is open, its link is the node of the enclosing container, so the parser, `parser.rs`, needs no stack either.
 
-/// No node: the parent of the outermost value, the value of a key that an earlier equal key took over.
+/// No node: the parent of the outermost value, and the value of a key that repeats an earlier key.
 pub(super) const NONE: u32 = u32::MAX;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -12,22 +12,22 @@ pub(super) enum Tag {
     Null,
     False,
     True,
-    /// `start`, `len`: its literal in the line.
+    /// `start`, `len`: the literal in the line.
     Number,
-    /// A string that stands in the line as it is. `start`, `len`: in the line.
+    /// A string that is in the line without escapes. `start`, `len`: in the line.
     Plain,
     /// A string with escapes or with bytes that are not UTF-8. `start`, `len`: in the document's decoded text.
     Decoded,
-    /// `len`: its items. `link`: the node behind its last item.
+    /// `len`: number of items. `link`: the node after the last item.
     Array,
-    /// `len`: its members with different keys. `link`: the node behind its last value.
+    /// `len`: number of members with different keys. `link`: the node after the last value.
     Object,
-    /// An object with array-index keys. `start`: where in the document's order its keys stand in JavaScript's order.
+    /// An object with array-index keys. `start`: where the object's keys begin, in JavaScript's order, in the document's order.
     IndexedObject,
 }
 
-/// A string that is a key links to its value: the node behind it, or that of the last equal key; [`NONE`] for equal
-/// keys after the first.
+/// A string that is a key links to its value: the node after the key, or the value of the last equal key. Equal keys after the
+/// first link to [`NONE`].
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Node {
     pub(super) tag: Tag,
@@ -36,13 +36,13 @@ pub(super) struct Node {
     pub(super) link: u32,
 }
 
-/// A parsed line, to be filled again by the next without allocating.
+/// A parsed line. The next parse reuses the memory.
 ///
-/// Holding a [`Value`](super::Value) borrows both the document and the line, for strings without escapes are never copied.
+/// A [`Value`](super::Value) borrows both the document and the line, because strings without escapes are never copied.
 #[derive(Debug, Default)]
 pub struct Document {
     pub(super) nodes: Vec<Node>,
-    /// Strings that had to be decoded, end to end, WTF-8.
+    /// Decoded strings, end to end, as WTF-8.
     pub(super) decoded: Vec<u8>,
     /// Key nodes of objects with array-index keys, in JavaScript's order.
     pub(super) order: Vec<u32>,
@@ -56,7 +56,7 @@ impl Document {
         &source[node.start as usize..][..node.len as usize]
     }
 
-    /// The node behind a value and all it holds.
+    /// The node after a value and all nodes of the value.
     pub(super) fn behind(&self, value: u32) -> u32 {
         let node = self.nodes[value as usize];
         match node.tag {
@@ -65,7 +65,7 @@ impl Document {
         }
     }
 
-    /// The keys of an object in the order of the text, equal ones included.
+    /// The keys of an object in the order of the text, equal keys included.
     pub(super) fn keys(&self, object: u32) -> impl Iterator<Item = u32> {
         let end = self.nodes[object as usize].link;
         let first = Some(object + 1).filter(|key| *key < end);

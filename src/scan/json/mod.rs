@@ -1,15 +1,15 @@
-//! JSON exactly as JavaScript has it: what `JSON.parse` accepts, what `JSON.stringify` prints.
+//! JSON exactly as JavaScript reads and writes it: accepts what `JSON.parse` accepts, prints what `JSON.stringify` prints.
 //!
-//! The fast parser of the scan refuses some lines that the ledger's other writer accepts: lone surrogate escapes,
-//! integers beyond 64 bits, bytes that are not UTF-8, deep nesting. Those lines, and every record that is written
-//! again, go through this room. It touches nothing but the bytes it is given, and promises:
+//! The fast parser of the scan refuses some lines that the TypeScript package accepts: lone surrogate escapes, integers beyond
+//! 64 bits, bytes that are not UTF-8, deep nesting. This module reads those lines, and every record that is written again.
+//! Touches nothing but the bytes of its arguments. Guarantees:
 //!
-//! - [`Document::parse`] accepts a line exactly when `JSON.parse` accepts its text, at any nesting depth; nothing here
-//!   recurses. Bytes that are not UTF-8 count as U+FFFD, one for each maximal subpart, as WHATWG decoders have it.
+//! - [`Document::parse`] accepts a line exactly when `JSON.parse` accepts the line's text, at any nesting depth; nothing here
+//!   recurses. Bytes that are not UTF-8 count as U+FFFD, one for each maximal subpart, as in WHATWG decoders.
 //! - Strings keep lone surrogates (they are WTF-8 inside, [`JsStr`]), numbers keep their digits ([`Number`]).
-//! - The last of two equal keys gives the value, the first gives the place, in every object.
-//! - [`stringify()`] prints what `JSON.stringify` prints, save that integer literals keep all their digits where
-//!   JavaScript would round them.
+//! - Of two equal keys in an object, the last gives the value and the first gives the place.
+//! - [`stringify()`] prints what `JSON.stringify` prints, except that integer literals keep all their digits where JavaScript
+//!   would round them.
 //!
 //! ```
 //! use relayburn_ledger::scan::json::{Document, stringify, trim_js};
@@ -44,45 +44,45 @@ pub use text::{JsStr, is_array_index_key, trim_js};
 pub use value::{Items, Kind, Members, Number, Value, stringify};
 pub use write::{write_js_number, write_js_string};
 
-/// Why and where `JSON.parse` would refuse a line. The line is not JSON: skip it and report it.
+/// Why and where `JSON.parse` would refuse a line. The line is not JSON: skip the line and report it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not JSON: {reason} at byte {offset_bytes} of the line")]
 pub struct JsonError {
-    /// Where in the bytes given to [`Document::parse`] the offending byte stands; their length when they end too early.
+    /// Offset of the offending byte in the bytes given to [`Document::parse`]; the length of the bytes when they end too early.
     pub offset_bytes: usize,
-    /// What was wrong there.
+    /// What is wrong at the offset.
     pub reason: Reason,
 }
 
-/// What a line that is not JSON has wrong.
+/// Why a line is not JSON.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Reason {
-    /// The line ends inside a value, or holds none.
+    /// The line ends inside a value, or has no value.
     #[error("unexpected end")]
     UnexpectedEnd,
-    /// Something that starts no value stands where a value must.
+    /// Another byte where a value must start.
     #[error("expected a value")]
     ExpectedValue,
-    /// An object's member does not start with a string; a trailing comma, too.
+    /// An object's member does not start with a string; also a trailing comma.
     #[error("expected a string as key")]
     ExpectedKey,
     /// No colon follows a key.
     #[error("expected ':'")]
     ExpectedColon,
-    /// An object goes on with something else than a comma or its end.
+    /// A member of an object is followed by neither a comma nor the object's end.
     #[error("expected ',' or '}}'")]
     ExpectedCommaOrBrace,
-    /// An array goes on with something else than a comma or its end.
+    /// An item of an array is followed by neither a comma nor the array's end.
     #[error("expected ',' or ']'")]
     ExpectedCommaOrBracket,
-    /// A sign, a decimal point or an exponent without a digit behind it.
+    /// A sign, a decimal point or an exponent without a digit after it.
     #[error("expected a digit")]
     ExpectedDigit,
     /// A byte below 0x20 inside a string.
     #[error("control character in string")]
     ControlCharacter,
-    /// A backslash and then none of `"\/bfnrtu`.
+    /// A backslash followed by none of `"\/bfnrtu`.
     #[error("unknown escape in string")]
     UnknownEscape,
     /// `\u` without four hexadecimal digits.

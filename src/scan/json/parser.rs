@@ -1,26 +1,26 @@
-//! The parser that fills a document.
+//! Parses a line into a document.
 
 use super::document::{Document, NONE, Node, Tag};
 use super::text::{REPLACEMENT, is_array_index_key, plain_len_bytes};
 use super::value::Value;
 use super::{JsonError, Reason};
 
-/// The longest line that [`Document::parse`] takes, about 1.4 GB: every invalid byte may become three, and the decoded
+/// The longest line that [`Document::parse`] reads, about 1.4 GB: every invalid byte may become three bytes, and the decoded
 /// text must still be addressed with 32 bits.
 pub const LINE_MAX_BYTES: usize = (u32::MAX / 3) as usize;
 
-/// Capacity kept from one line to the next, so that one huge line does not hold its memory for ever.
+/// Capacity kept from one line to the next. Without the limit a single huge line would hold its memory for ever.
 const RETAINED_NODES: usize = 1 << 16;
 const RETAINED_TEXT_BYTES: usize = 1 << 20;
 
-/// Objects up to this size are searched for equal keys pair by pair, larger ones by sorting.
+/// Equal keys are found pair by pair in objects up to this size, by sorting in larger objects.
 const PAIRWISE_KEYS: usize = 32;
 
 struct Parser<'p> {
     document: &'p mut Document,
     line: &'p [u8],
     at: usize,
-    /// Whether the whole line is UTF-8, so that no string needs to be looked at again.
+    /// Whether the whole line is UTF-8, so that no string needs another check.
     is_utf8: bool,
 }
 
@@ -110,13 +110,13 @@ impl Parser<'_> {
         }
     }
 
-    /// Ends a container; gives the one around it.
+    /// Ends a container; returns the enclosing container.
     fn close(&mut self, container: u32) -> u32 {
         let end = self.document.nodes.len() as u32;
         std::mem::replace(&mut self.document.nodes[container as usize].link, end)
     }
 
-    /// A key and its colon.
+    /// Reads a key and its colon.
     fn key(&mut self, object: u32) -> Result<(), JsonError> {
         match self.peek_token() {
             Some(b'"') => {}
@@ -181,7 +181,7 @@ impl Parser<'_> {
         Err(self.error(if at_end { Reason::UnexpectedEnd } else { Reason::ExpectedDigit }))
     }
 
-    /// A string, with `at` on its opening quote.
+    /// Reads a string. `at` is on the opening quote.
     fn string(&mut self, link: u32) -> Result<(), JsonError> {
         self.at += 1;
         let text = &self.line[self.at..];
@@ -194,7 +194,7 @@ impl Parser<'_> {
         self.string_to_decode(link)
     }
 
-    /// A string that cannot stand for itself, with `at` behind its opening quote.
+    /// Reads a string that must be decoded. `at` is after the opening quote.
     #[cold]
     fn string_to_decode(&mut self, link: u32) -> Result<(), JsonError> {
         let start = self.document.decoded.len();
@@ -221,7 +221,7 @@ impl Parser<'_> {
         Ok(())
     }
 
-    /// An escape, with `at` on its backslash.
+    /// Reads an escape. `at` is on the backslash.
     fn escape(&mut self) -> Result<(), JsonError> {
         let byte = match self.line.get(self.at + 1) {
             Some(byte @ (b'"' | b'\\' | b'/')) => *byte,
@@ -268,7 +268,7 @@ impl Parser<'_> {
         Ok(())
     }
 
-    /// Gives the last of equal keys' values to the first, and puts array-index keys first.
+    /// Gives the value of the last of several equal keys to the first key, and sorts array-index keys to the front.
     fn settle_keys(&mut self, object: u32) {
         let (document, line) = (&mut *self.document, self.line);
         let count = document.nodes[object as usize].len as usize;
@@ -304,7 +304,7 @@ fn code_unit(text: &[u8]) -> Option<u16> {
 impl Document {
     /// Parses one value, as `JSON.parse(new TextDecoder().decode(line))` would.
     ///
-    /// `line` is what [`trim_js`](super::trim_js) left. What the document held before is gone.
+    /// `line` is the result of [`trim_js`](super::trim_js). The document's previous content is dropped.
     ///
     /// # Errors
     /// When `JSON.parse` would throw, or `line` is longer than [`LINE_MAX_BYTES`].
@@ -344,7 +344,7 @@ impl Document {
         let start = self.order.len();
         let keys = self.keys(object).filter(|key| self.nodes[*key as usize].link != NONE);
         let mut keys: Vec<u32> = keys.collect();
-        // Stable, and absent sorts last: the other keys stay behind the indices in the order of the text.
+        // The sort is stable, and keys without an index sort last: they follow the indices in the order of the text.
         keys.sort_by_key(|key| is_array_index_key(self.string_bytes(line, *key)).unwrap_or(u32::MAX));
         self.order.append(&mut keys);
         self.nodes[object as usize].tag = Tag::IndexedObject;

@@ -1,4 +1,4 @@
-//! What holds for any line: odd documents, damaged ones, and what serde_json makes of them.
+//! Properties of any line: odd documents, damaged documents, and comparison with serde_json.
 
 #![allow(clippy::unwrap_used)]
 
