@@ -1,6 +1,6 @@
 //! Scanning a log: the mapped file, chunks that end at line ends, lines, and JSON.
 //!
-//! Nothing here knows what the lines mean, writes a file or takes a lock. Offsets are absolute, in bytes from the start of
+//! Nothing here knows the meaning of the lines, writes a file or takes a lock. Offsets are absolute, in bytes from the start of
 //! the file, so that every message can name them.
 
 mod chunk;

@@ -1,8 +1,8 @@
 //! A log file opened for scanning: mapped, or read in pieces.
 //!
-//! This file may open and map a file for reading. It never writes, never takes a lock, and promises that every byte it
-//! hands out lies below the length the file had when it was opened: a file that grows meanwhile is not seen growing,
-//! a file that shrinks ends in [`ScanError::Truncated`].
+//! May open and map a file for reading. Never writes and never takes a lock. Guarantees: every returned byte is below the
+//! length that the file had when it was opened. A file that grows meanwhile keeps the old length here; a file that shrinks ends
+//! in [`ScanError::Truncated`].
 
 use std::fs::File;
 use std::ops::Range;
@@ -26,7 +26,7 @@ fn remedy(reason: &std::io::Error) -> &'static str {
     }
 }
 
-/// What can go wrong while a log file is scanned.
+/// Errors while a log file is scanned.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ScanError {
@@ -35,7 +35,7 @@ pub enum ScanError {
     Open {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
     /// The path names something that is not a regular file.
@@ -53,7 +53,7 @@ pub enum ScanError {
     Map {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
     /// Bytes could not be read.
@@ -63,10 +63,10 @@ pub enum ScanError {
         path: PathBuf,
         /// Where reading failed, in bytes from the start of the file.
         offset: u64,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
-    /// The file became shorter than it was when it was opened.
+    /// The file is shorter than when it was opened.
     #[error(
         "{} was truncated while it was read: it had {expected_bytes} bytes, now {found_bytes}; \
          nothing was changed, run again when nobody rewrites it",
@@ -75,20 +75,20 @@ pub enum ScanError {
     Truncated {
         /// The file.
         path: PathBuf,
-        /// Its length in bytes when it was opened.
+        /// The file's length in bytes when it was opened.
         expected_bytes: u64,
-        /// Its length in bytes now.
+        /// The file's length in bytes now.
         found_bytes: u64,
     },
 }
 
-/// A range of at least so many bytes that is asked for at once is read ahead: a whole segment, say.
+/// A range of at least this many bytes, requested at once, is read ahead: a whole segment, for example.
 const READ_AHEAD_MIN_BYTES: u64 = 4 << 20;
 
-/// How a file's bytes are reached.
+/// How the bytes of a file are read.
 ///
-/// The default is the map where a file that is cut under it is an error, and reads where it would end the process: see
-/// [`truncation::install`](super::truncation::install).
+/// The default is the map where a file that is cut under its map is an error, and reads where such a cut would end the process:
+/// see [`truncation::install`](super::truncation::install).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Io {
     /// Through a memory map: no copy, the page cache is the buffer. A file that is cut under its map ends a process that has not
@@ -104,12 +104,12 @@ impl Default for Io {
     }
 }
 
-/// A log file opened for scanning; its length is fixed at the moment it was opened.
+/// A log file opened for scanning; the length is fixed when the file is opened.
 #[derive(Debug)]
 pub struct Source {
     path: PathBuf,
     file: File,
-    /// The watch ends before the map does: fields of a tuple are dropped in order.
+    /// The watch ends before the map does, because the fields of a tuple are dropped in order.
     map: Option<(Region, Mmap)>,
     len_bytes: u64,
     mtime_ms: i64,
@@ -131,8 +131,8 @@ impl Source {
     /// Opens `path` for scanning.
     ///
     /// # Errors
-    /// [`ScanError::Open`] (with the system's error, so that a missing file can be told from others),
-    /// [`ScanError::NotAFile`], [`ScanError::Map`].
+    /// [`ScanError::Open`] (with the system's error, so that a caller can recognise a missing file), [`ScanError::NotAFile`],
+    /// [`ScanError::Map`].
     pub fn open(path: &Path, io: Io) -> Result<Self, ScanError> {
         let open = |source| ScanError::Open { path: path.to_path_buf(), source };
         let file = open_without_waiting(path).map_err(open)?;
@@ -144,15 +144,15 @@ impl Source {
         let map = match io {
             // An empty file cannot be mapped, and needs no map.
             Io::Mmap if len_bytes > 0 => {
-                // SAFETY: the map is read-only and private to this value. Another process may change or truncate the
-                // file under it. Log lines are copied out before they are interpreted as text; the session store checks a
-                // chunk and an index line as UTF-8 and reads them as `str` in the map. That relies on checked bytes not
+                // SAFETY: the map is read-only and private to this value. Another process may change or truncate the file under
+                // the map. Log lines are copied out before they are interpreted as text; the session store checks a chunk and
+                // an index line as UTF-8 and reads them as `str` in the map. The session store relies on checked bytes not
                 // changing: writers of a store hold its lock and only append, cut, or rename over, and `check_len` refuses
-                // what was read of a file cut meanwhile. A writer that ignores the lock and overwrites bytes in place, or a
-                // cut through a character that is being read, can change text that was checked: no bound of the map is
-                // left by that, but what such text says is not promised. A truncated file raises SIGBUS when a page beyond
-                // the new end is touched: with `truncation::install` that becomes `ScanError::Truncated`, without it the
-                // process ends, which is what the documentation of `truncation::install` says.
+                // bytes of a file that was cut meanwhile. A writer that ignores the lock and overwrites bytes in place, or a
+                // cut through a character that is being read, can change text that was checked: no read leaves the bounds of
+                // the map, but the content of such text is not promised. A truncated file raises SIGBUS when a page beyond the
+                // new end is touched: with `truncation::install` the signal becomes `ScanError::Truncated`, without
+                // `truncation::install` the process ends, as the documentation of `truncation::install` says.
                 let map = unsafe { Mmap::map(&file) }
                     .map_err(|source| ScanError::Map { path: path.to_path_buf(), source })?;
                 let region = truncation::watch(map.as_ptr() as usize, map.len());
@@ -163,34 +163,34 @@ impl Source {
         Ok(Self { path: path.to_path_buf(), file, map, len_bytes, mtime_ms: mtime_ms(&metadata) })
     }
 
-    /// The path it was opened by.
+    /// The path by which the file was opened.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The length in bytes when it was opened.
+    /// The file's length in bytes when it was opened.
     pub fn len_bytes(&self) -> u64 {
         self.len_bytes
     }
 
-    /// Whether both are the same open file: a path may come to stand for another.
+    /// Whether both are the same open file: a path may name another file later.
     pub fn is_same_file(&self, other: &Self) -> bool {
         let identity = |source: &Self| source.file.metadata().map(|metadata| file_identity(&metadata));
         matches!((identity(self), identity(other)), (Ok(a), Ok(b)) if a == b)
     }
 
-    /// The time of the last change when it was opened, in whole milliseconds since 1970, rounded down.
+    /// The time of the file's last change, taken when the file was opened, in whole milliseconds since 1970, rounded down.
     pub fn mtime_ms(&self) -> i64 {
         self.mtime_ms
     }
 
-    /// The bytes of `range`: a slice of the map, or read into `buffer`, whose old content is lost.
+    /// The bytes of `range`: a slice of the map, or read into `buffer`. A read drops the buffer's old content.
     ///
     /// # Errors
     /// [`ScanError::Read`]; [`ScanError::Truncated`] when the file ends before the range does.
     ///
     /// # Panics
-    /// When the range reaches beyond [`Source::len_bytes`].
+    /// When the range ends after [`Source::len_bytes`].
     pub fn bytes<'b>(&'b self, range: Range<u64>, buffer: &'b mut Vec<u8>) -> Result<&'b [u8], ScanError> {
         assert!(range.start <= range.end && range.end <= self.len_bytes, "{range:?} is outside the file");
         if let Some((_, map)) = &self.map {
@@ -202,8 +202,9 @@ impl Source {
         self.sample(range, buffer)
     }
 
-    /// Tells the system that `range` is about to be read from its start to its end. Without that a page that is touched brings in
-    /// a few of its neighbours; with it the whole range is read ahead in large pieces, so nothing may be advised that is not read.
+    /// Tells the system that `range` is about to be read from its start to its end. Without the advice a touched page brings in
+    /// a few of its neighbours; with the advice the whole range is read ahead in large pieces, so advise only ranges that are
+    /// read.
     pub(super) fn read_ahead(&self, range: Range<u64>) {
         #[cfg(unix)]
         if let Some((_, map)) = self.map.as_ref().filter(|_| range.start < range.end) {
@@ -214,7 +215,7 @@ impl Source {
         let _ = range;
     }
 
-    /// The bytes of `range`, read into `buffer` even where the file is mapped: a small piece far from what else is read costs no
+    /// The bytes of `range`, read into `buffer` even where the file is mapped: a small piece far from the other reads costs no
     /// more than its own pages.
     ///
     /// # Errors
@@ -238,9 +239,9 @@ impl Source {
         Ok(buffer)
     }
 
-    /// Says whether the bytes handed out so far can be trusted: the file is still as long as it was.
+    /// Checks that the returned bytes can be trusted: the file is still as long as when it was opened.
     ///
-    /// A map of a truncated file shows zeros behind the new end, so a scan asks before it uses what it found.
+    /// A map of a truncated file has zeros after the new end, so a scan calls this before it uses its results.
     ///
     /// # Errors
     /// [`ScanError::Truncated`], [`ScanError::Read`] when the file cannot be examined.
@@ -254,7 +255,7 @@ impl Source {
         if found < self.len_bytes || faulted { Err(self.truncated(found)) } else { Ok(()) }
     }
 
-    /// The offset just behind the last LF in front of `end`, or `floor` when there is none between the two.
+    /// The offset after the last LF before `end`, or `floor` when there is no LF between the two.
     ///
     /// # Errors
     /// As [`Source::bytes`].
@@ -272,7 +273,7 @@ impl Source {
         Ok(floor)
     }
 
-    /// The offset just behind the first LF at or behind `start`, or `end` when there is none between the two.
+    /// The offset after the first LF at or after `start`, or `end` when there is no LF between the two.
     ///
     /// # Errors
     /// As [`Source::bytes`].
@@ -295,7 +296,7 @@ impl Source {
     }
 }
 
-/// Opening a pipe would wait for a writer before it can be seen to be one.
+/// Opens without blocking. Otherwise opening a pipe would wait for a writer, before the pipe could be recognised.
 fn open_without_waiting(path: &Path) -> std::io::Result<File> {
     let mut options = std::fs::OpenOptions::new();
     options.read(true);

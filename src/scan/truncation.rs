@@ -1,15 +1,15 @@
-//! A file truncated under its memory map, turned from a deadly signal into an error.
+//! Turns the truncation of a file under its memory map from a deadly signal into an error.
 //!
-//! This file may install one signal handler (SIGBUS), and only when a program asks for it: a library must not change
-//! the signals of the process it lives in. The handler promises to touch nothing but pages inside maps of this crate.
+//! May install one signal handler (SIGBUS), and only when a program asks for it: a library must not change the signals of its
+//! process. Guarantee: the handler touches nothing but pages inside maps of this crate.
 //!
-//! How it works: reading a mapped page that no longer lies inside the file raises SIGBUS. The handler looks whether
-//! the address belongs to a watched map, marks the map as faulted, puts a page of zeros over the missing one, and
-//! returns; the scan goes on over zeros, asks whether its map has faulted before it uses what it read, and fails cleanly. A
-//! SIGBUS anywhere else keeps the action that was set before ours.
+//! How it works: reading a mapped page that is no longer inside the file raises SIGBUS. The handler checks whether the address
+//! belongs to a watched map, marks the map as faulted, maps a page of zeros over the missing page, and returns. The scan goes
+//! on over zeros, checks whether its map has faulted before it uses its results, and fails cleanly. For a SIGBUS anywhere else,
+//! the action that was set before ours remains.
 //!
-//! Rejected: leaving the scan with a long jump out of the handler (undefined across Rust frames), and ending the
-//! process from the handler (it would leave the lock file and the half-built archive behind).
+//! Rejected: leaving the scan with a long jump out of the handler (undefined across Rust frames), and ending the process from
+//! the handler (the process would leave the lock file and the half-built archive on disk).
 
 #[cfg(unix)]
 pub use unix::install;
@@ -28,7 +28,7 @@ mod unix {
     use std::sync::OnceLock;
     use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-    /// More maps than any process of ours has open at one time; one that finds no slot is simply not watched.
+    /// More maps than a process of this crate has open at one time; a map that finds no free slot is not watched.
     const SLOTS: usize = 64;
 
     struct Slot {
@@ -90,16 +90,16 @@ mod unix {
     /// Turns reads beyond the end of a truncated, mapped file into
     /// [`ScanError::Truncated`](super::super::ScanError::Truncated), for the whole process.
     ///
-    /// Meant for a program's `main`; a library leaves the choice to its user. Calling it again changes nothing.
+    /// Meant for a program's `main`; a library leaves the choice to its user. A second call changes nothing.
     ///
     /// # Errors
-    /// What `sigaction` says.
+    /// The error of `sigaction`.
     pub fn install() -> std::io::Result<()> {
         if PREVIOUS.get().is_some() {
             return Ok(());
         }
-        // SAFETY: plain calls of libc with pointers to live values of the right types. The handler only uses atomics,
-        // `mmap` and `sigaction`, which do not allocate and take no lock.
+        // SAFETY: plain calls of libc with pointers to live values of the right types. The handler only uses atomics, `mmap`
+        // and `sigaction`, none of which allocates or takes a lock.
         unsafe {
             let page = libc::sysconf(libc::_SC_PAGESIZE);
             if page > 0 {
@@ -122,7 +122,8 @@ mod unix {
         // SAFETY: the system passes a valid siginfo because of SA_SIGINFO.
         let address = unsafe { (*info).si_addr() } as usize;
         for slot in &WATCHED {
-            // Both belong together only if the length is the same before and after: it is 0 while a slot changes hands.
+            // Address and length belong together only if the length is the same before and after: the length is 0 while a slot
+            // is replaced.
             let len = slot.len.load(Ordering::SeqCst);
             let start = slot.start.load(Ordering::SeqCst);
             if len == 0 || slot.len.load(Ordering::SeqCst) != len || address < start || address - start >= len
@@ -131,7 +132,7 @@ mod unix {
             }
             let page_bytes = PAGE_BYTES.load(Ordering::Relaxed);
             let page = address & !(page_bytes - 1);
-            // SAFETY: the page lies inside a live read-only map of ours, whose bytes nobody may rely on any more.
+            // SAFETY: the page is inside a live read-only map of ours, whose bytes are no longer relied on.
             let mapped = unsafe {
                 libc::mmap(
                     page as *mut libc::c_void,
@@ -147,8 +148,8 @@ mod unix {
                 return;
             }
         }
-        // Not ours: put the previous action back and return, so that the access faults again under it.
-        // SAFETY: both actions are valid; a zeroed one is SIG_DFL.
+        // Not a fault of ours: restore the previous action and return, so that the access faults again under that action.
+        // SAFETY: both actions are valid; a zeroed action is SIG_DFL.
         unsafe {
             let default: libc::sigaction = std::mem::zeroed();
             libc::sigaction(libc::SIGBUS, PREVIOUS.get().unwrap_or(&default), std::ptr::null_mut());
@@ -158,7 +159,7 @@ mod unix {
 
 #[cfg(not(unix))]
 mod unix {
-    /// A watched range of addresses; nothing to watch on this system.
+    /// A watched range of addresses; there is nothing to watch on this system.
     #[derive(Debug)]
     pub(in super::super) struct Region;
 

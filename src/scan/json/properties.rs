@@ -9,7 +9,7 @@ use proptest::sample::select;
 use super::tests::{number, rewritten};
 use super::*;
 
-/// One string's text between the quotes, in every spelling that matters.
+/// The text of a string between the quotes, in every spelling that matters.
 fn odd_text() -> impl Strategy<Value = Vec<u8>> {
     let pieces: Vec<&[u8]> = vec![
         b"a",
@@ -64,7 +64,7 @@ fn space() -> impl Strategy<Value = &'static str> {
     prop_oneof![6 => Just(""), 1 => select(vec![" ", "\t", "\r\n ", "   "])]
 }
 
-/// One JSON document as bytes: equal keys, index keys, odd numbers, escapes, broken UTF-8, white space.
+/// A JSON document as bytes: equal keys, index keys, odd numbers, escapes, broken UTF-8, white space.
 fn odd_document() -> impl Strategy<Value = Vec<u8>> {
     let quoted = |text: Vec<u8>| [b"\"", &text[..], b"\""].concat();
     let leaf = prop_oneof![
@@ -87,7 +87,7 @@ fn odd_document() -> impl Strategy<Value = Vec<u8>> {
     })
 }
 
-/// A document between white space of all kinds, often with a few bytes put in, taken out or overwritten.
+/// A document between white space of all kinds, often with a few bytes inserted, removed or overwritten.
 pub(super) fn odd_line() -> impl Strategy<Value = Vec<u8>> {
     let around = || {
         let spaces: Vec<&[u8]> = vec![
@@ -151,7 +151,7 @@ pub(super) fn odd_line() -> impl Strategy<Value = Vec<u8>> {
     )
 }
 
-/// What serde_json would call this value, equal keys and surrogates aside.
+/// The value as serde_json has it, except for equal keys and surrogates.
 fn to_serde(value: Value<'_>) -> serde_json::Value {
     match value.kind() {
         Kind::Null => serde_json::Value::Null,

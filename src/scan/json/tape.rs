@@ -1,14 +1,14 @@
-//! A line as the tape of a SIMD parser: the fast path in front of [`Document`](super::Document).
+//! Parses a line to the tape of a SIMD parser: the fast path, tried before [`Document`](super::Document).
 //!
-//! It answers only for lines about which nothing is unusual: what the parser refuses, JavaScript may well accept, so a
-//! refusal here is never a verdict.
+//! The fast path reads only ordinary lines. JavaScript may accept a line that this parser refuses, so a refusal here is never a
+//! verdict.
 
 use simd_json::{Buffers, Node, StaticNode, Tape};
 
-/// Bytes behind a line that the parser may read.
+/// Bytes after a line that the parser may read.
 pub(crate) const PADDING_BYTES: usize = simd_json::INPUT_PADDING;
 
-/// Buffers that a longer line has blown up are not kept.
+/// Buffers that grew beyond this size for a long line are dropped.
 pub(crate) const KEEP_LINE_BYTES: usize = 4 << 20;
 
 /// The parser and its buffers; one per thread.
@@ -30,8 +30,8 @@ impl Default for TapeParser {
 }
 
 impl TapeParser {
-    /// Hands the value that `padded` holds, up to its last [`PADDING_BYTES`], to `read`; `None` when the parser refuses it.
-    /// Strings are unescaped where they stand.
+    /// Calls `read` with the value in `padded`, up to the last [`PADDING_BYTES`]; returns `None` when the parser refuses the
+    /// value. Strings are unescaped in place.
     #[inline]
     pub(crate) fn parse<'a, T>(
         &mut self,
@@ -58,7 +58,7 @@ pub(crate) struct Walk<'t, 'a> {
     nodes: &'t [Node<'a>],
 }
 
-/// The members of an object: each a name, and a walk over its value; `None` where the tape is not as it should be.
+/// The members of an object: each a name, and a walk over its value; `None` where the tape has another shape than expected.
 pub(crate) struct Members<'w, 't, 'a> {
     walk: &'w mut Walk<'t, 'a>,
     left: usize,
@@ -86,7 +86,7 @@ impl<'t, 'a> Walk<'t, 'a> {
         Some(*first)
     }
 
-    /// Steps over one value and returns a walk that starts with it.
+    /// Skips one value and returns a walk that starts with the value.
     pub(crate) fn take(&mut self) -> Option<Walk<'t, 'a>> {
         let len = match self.nodes.first()? {
             Node::Object { count, .. } | Node::Array { count, .. } => count + 1,
@@ -104,7 +104,7 @@ impl<'t, 'a> Walk<'t, 'a> {
         }
     }
 
-    /// The members of the object that comes next.
+    /// The members of the next value, an object.
     pub(crate) fn object(&mut self) -> Option<Members<'_, 't, 'a>> {
         match self.next()? {
             Node::Object { len, .. } => Some(Members { walk: self, left: len }),
@@ -112,7 +112,7 @@ impl<'t, 'a> Walk<'t, 'a> {
         }
     }
 
-    /// An object, or nothing for null.
+    /// The members of the next value if the value is an object; nothing for null.
     pub(crate) fn object_or_null(&mut self) -> Option<Option<Members<'_, 't, 'a>>> {
         if self.is_null() { self.next().map(|_| None) } else { self.object().map(Some) }
     }
@@ -131,7 +131,7 @@ impl<'t, 'a> Walk<'t, 'a> {
         }
     }
 
-    /// Whether a null comes next.
+    /// Whether the next value is null.
     pub(crate) fn is_null(&self) -> bool {
         matches!(self.nodes.first(), Some(Node::Static(StaticNode::Null)))
     }
@@ -144,7 +144,7 @@ impl<'t, 'a> Walk<'t, 'a> {
     }
 }
 
-/// Notes that a known key was seen; a second time is for the exact path.
+/// Notes that a known key was seen. A repeated key is for the exact path.
 pub(crate) fn once(seen: &mut u64, bit: u32) -> Option<()> {
     let mask = 1 << bit;
     if *seen & mask != 0 {

@@ -1,16 +1,16 @@
-//! Text as JavaScript sees it: its white space, its strings, its array-index keys. Works on bytes alone.
+//! Text as in JavaScript: white space, strings and array-index keys. Works on bytes alone.
 
 use std::borrow::Cow;
 use std::fmt;
 
-/// U+FFFD in UTF-8: what a byte sequence that is not UTF-8, or a lone surrogate, becomes.
+/// U+FFFD in UTF-8: replaces a byte sequence that is not UTF-8, and a lone surrogate.
 pub(super) const REPLACEMENT: &[u8] = "\u{FFFD}".as_bytes();
 
 /// Strips JavaScript white space at both ends, as `String.prototype.trim` does.
 ///
-/// That is ASCII TAB, LF, VT, FF, CR and space, and U+00A0, U+1680, U+2000–U+200A, U+2028, U+2029, U+202F, U+205F,
-/// U+3000 and U+FEFF in UTF-8; not U+0085. Bytes that are not UTF-8 are not white space. A lead byte always starts a
-/// new character, so stripping raw bytes and stripping the decoded text agree.
+/// JavaScript white space is ASCII TAB, LF, VT, FF, CR and space, and U+00A0, U+1680, U+2000–U+200A, U+2028, U+2029, U+202F,
+/// U+205F, U+3000 and U+FEFF in UTF-8; not U+0085. Bytes that are not UTF-8 are not white space. Stripping raw bytes and
+/// stripping the decoded text agree, because a lead byte always starts a new character.
 pub fn trim_js(mut bytes: &[u8]) -> &[u8] {
     loop {
         bytes = match bytes {
@@ -42,7 +42,7 @@ fn is_wide_space(bytes: [u8; 3]) -> bool {
     )
 }
 
-/// The array index that a key spells, if it is one: 0 to 2^32-2 in canonical decimal form.
+/// The array index that a key spells, if any: 0 to 2^32-2 in canonical decimal form.
 ///
 /// JavaScript puts such keys before all others, in ascending order.
 pub fn is_array_index_key(key: &[u8]) -> Option<u32> {
@@ -56,12 +56,12 @@ pub fn is_array_index_key(key: &[u8]) -> Option<u32> {
     }
 }
 
-/// How many bytes stand before the first that a JSON string cannot hold as it is: `"`, `\` or one below 0x20.
+/// How many bytes come before the first byte that a JSON string must escape: `"`, `\` or a byte below 0x20.
 pub(super) fn plain_len_bytes(bytes: &[u8]) -> usize {
     const ONES: u64 = 0x0101_0101_0101_0101;
     const HIGHS: u64 = 0x8080_8080_8080_8080;
     let mut at = 0;
-    // Eight bytes at once. A borrow can raise a false flag only above a true one, so the lowest flag is right.
+    // Eight bytes at once. A borrow can raise a false flag only above a true flag, so the lowest flag is right.
     while let Some(chunk) = bytes[at..].first_chunk::<8>() {
         let word = u64::from_le_bytes(*chunk);
         let quote = word ^ (ONES * b'"' as u64);
@@ -78,7 +78,7 @@ pub(super) fn plain_len_bytes(bytes: &[u8]) -> usize {
     special.map_or(bytes.len(), |found| at + found)
 }
 
-/// A JavaScript string: UTF-8, save that a lone surrogate stands as the three bytes it would have (WTF-8).
+/// A JavaScript string: UTF-8, except that a lone surrogate is encoded in three bytes as if it were a character (WTF-8).
 ///
 /// A surrogate pair is always one character of four bytes, so equal strings have equal bytes.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -91,12 +91,13 @@ impl<'d> JsStr<'d> {
         JsStr { wtf8 }
     }
 
-    /// The bytes, lone surrogates included: what [`write_js_string`](super::write_js_string) takes.
+    /// The bytes, lone surrogates included: the input of [`write_js_string`](super::write_js_string).
     pub fn as_wtf8(self) -> &'d [u8] {
         self.wtf8
     }
 
-    /// The text with U+FFFD for each lone surrogate: what is stored and hashed. Borrowed when there is none.
+    /// The text with U+FFFD for each lone surrogate: the form that is stored and hashed. Borrowed when there is no lone
+    /// surrogate.
     pub fn to_utf8_lossy(self) -> Cow<'d, str> {
         if let Ok(text) = std::str::from_utf8(self.wtf8) {
             return Cow::Borrowed(text);
@@ -104,7 +105,7 @@ impl<'d> JsStr<'d> {
         let mut text = String::with_capacity(self.wtf8.len());
         for chunk in self.wtf8.utf8_chunks() {
             text.push_str(chunk.valid());
-            // A surrogate comes as three invalid chunks of a byte each; its lead byte stands for all of it.
+            // A surrogate is three invalid chunks of a byte each. The lead byte is replaced, the two other bytes are skipped.
             if chunk.invalid().first() == Some(&0xED) {
                 text.push(char::REPLACEMENT_CHARACTER);
             }

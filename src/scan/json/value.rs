@@ -7,7 +7,7 @@ use super::document::{Document, NONE, Node, Tag};
 use super::text::JsStr;
 use super::write::{write_js_number, write_js_string};
 
-/// What a value is.
+/// The type of a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// `null`
@@ -26,7 +26,7 @@ pub enum Kind {
 
 /// One value of a parsed line: a cursor of three words, free to copy.
 ///
-/// Two values mean the same to JavaScript when [`stringify()`] prints them alike. `Display` prints that text too.
+/// Two values mean the same to JavaScript when [`stringify()`] prints the same text for both. `Display` prints that text too.
 #[derive(Clone, Copy)]
 pub struct Value<'d> {
     document: &'d Document,
@@ -47,7 +47,7 @@ impl<'d> Value<'d> {
         Value { node, ..self }
     }
 
-    /// What this value is.
+    /// The type of this value.
     pub fn kind(self) -> Kind {
         match self.node().tag {
             Tag::Null => Kind::Null,
@@ -64,7 +64,7 @@ impl<'d> Value<'d> {
         self.kind() == Kind::Null
     }
 
-    /// Whether JavaScript calls this value true: all but null, false, 0 (a number that rounds to it, too) and "".
+    /// Whether the value is true in JavaScript: all but null, false, 0 (also a number that rounds to 0) and "".
     pub fn is_truthy(self) -> bool {
         match self.node().tag {
             Tag::Null | Tag::False => false,
@@ -83,7 +83,7 @@ impl<'d> Value<'d> {
         }
     }
 
-    /// The number, if this is one.
+    /// The number, if this value is a number.
     pub fn as_number(self) -> Option<Number<'d>> {
         (self.kind() == Kind::Number).then(|| self.number())
     }
@@ -92,11 +92,11 @@ impl<'d> Value<'d> {
     pub(super) fn number(self) -> Number<'d> {
         let Node { start, len, .. } = self.node();
         let literal = &self.line[start as usize..][..len as usize];
-        // The parser lets nothing but ASCII into a number.
+        // The parser accepts only ASCII in a number.
         Number { literal: std::str::from_utf8(literal).unwrap_or_default() }
     }
 
-    /// The string as JavaScript has it, lone surrogates included.
+    /// The string as in JavaScript, lone surrogates included.
     pub fn as_js_str(self) -> Option<JsStr<'d>> {
         (self.kind() == Kind::String).then(|| self.js_str())
     }
@@ -106,12 +106,12 @@ impl<'d> Value<'d> {
         JsStr::new(self.document.string_bytes(self.line, self.node))
     }
 
-    /// The string as it is stored: U+FFFD for each lone surrogate. Borrowed when there is none.
+    /// The string in the form that is stored: U+FFFD for each lone surrogate. Borrowed when there is no lone surrogate.
     pub fn as_str(self) -> Option<Cow<'d, str>> {
         self.as_js_str().map(JsStr::to_utf8_lossy)
     }
 
-    /// How many items an array or different keys an object has; 0 for anything else.
+    /// The number of items of an array, or of different keys of an object; 0 for anything else.
     pub fn len(self) -> usize {
         match self.kind() {
             Kind::Array | Kind::Object => self.node().len as usize,
@@ -124,13 +124,13 @@ impl<'d> Value<'d> {
         self.len() == 0
     }
 
-    /// The member of an object with this key; `None` for anything but an object. Reads over the members before it.
+    /// The member of an object with this key; `None` for anything but an object. Skips the members before it.
     pub fn get(self, key: &str) -> Option<Value<'d>> {
         let mut members = self.members_in_text_order();
         members.find(|(name, _)| *name == *key).map(|(_, value)| value)
     }
 
-    /// The item of an array at this index; `None` for anything but an array. Reads over the items before it.
+    /// The item of an array at this index; `None` for anything but an array. Skips the items before it.
     pub fn at(self, index: usize) -> Option<Value<'d>> {
         self.items().nth(index)
     }
@@ -141,8 +141,8 @@ impl<'d> Value<'d> {
         Items { next: self.moved_to(self.node + 1), end }
     }
 
-    /// The members of an object in JavaScript's order, each key once: array indices ascending, then the others in the
-    /// order of the text. None for anything but an object. `__proto__` is a key like any other.
+    /// The members of an object in JavaScript's order, each key once: array indices ascending, then the other keys in the order
+    /// of the text. None for anything but an object. `__proto__` is a key like any other.
     pub fn members(self) -> Members<'d> {
         let Node { tag: Tag::IndexedObject, start, len, .. } = self.node() else {
             return self.members_in_text_order();
@@ -150,8 +150,8 @@ impl<'d> Value<'d> {
         Members { next: self.moved_to(start), end: start + len, is_ordered: true }
     }
 
-    /// The members of an object in the order of the text, each key once, at its first place with its last value. None
-    /// for anything but an object.
+    /// The members of an object in the order of the text, each key once, at the key's first place with the key's last value.
+    /// None for anything but an object.
     pub fn members_in_text_order(self) -> Members<'d> {
         let end = if self.kind() == Kind::Object { self.node().link } else { 0 };
         Members { next: self.moved_to(self.node + 1), end, is_ordered: false }
@@ -195,14 +195,14 @@ impl<'d> Iterator for Items<'d> {
 /// The members of an object: key and value.
 #[derive(Debug, Clone)]
 pub struct Members<'d> {
-    /// At the next key; in the document's order, when ordered.
+    /// The next key; in the document's order, when ordered.
     next: Value<'d>,
     end: u32,
     is_ordered: bool,
 }
 
 impl<'d> Members<'d> {
-    /// The next member, its key as a value too.
+    /// The next member. The key is returned as a value too.
     pub(super) fn next_pair(&mut self) -> Option<(Value<'d>, Value<'d>)> {
         let document = self.next.document;
         while self.next.node < self.end {
@@ -239,19 +239,19 @@ pub struct Number<'d> {
 }
 
 impl<'d> Number<'d> {
-    /// The literal as it stands in the line.
+    /// The literal from the line.
     pub fn literal(self) -> &'d str {
         self.literal
     }
 
-    /// The value JavaScript gives it: the nearest double, infinite beyond their range, -0 for `-0`.
+    /// The value in JavaScript: the nearest double, infinite beyond the range of doubles, -0 for `-0`.
     pub fn as_f64(self) -> f64 {
-        // Rust reads every JSON number, so there is no other case.
+        // Rust parses every JSON number, so there is no other case.
         self.literal.parse().unwrap_or(f64::NAN)
     }
 
-    /// The exact value if it is integral and fits: `9007199254740993`, `-0` (0), `1.0`, `1e1`. The value of a literal with a
-    /// decimal point or an exponent is that of the nearest double.
+    /// The exact value if the value is integral and fits: `9007199254740993`, `-0` (0), `1.0`, `1e1`. A literal with a decimal
+    /// point or an exponent has the value of the nearest double.
     pub fn as_i64(self) -> Option<i64> {
         if self.is_integer_literal() {
             return self.literal.parse().ok();
@@ -266,8 +266,8 @@ impl<'d> Number<'d> {
         !self.literal.bytes().any(|byte| matches!(byte, b'.' | b'e' | b'E'))
     }
 
-    /// Appends the number as JSON: an integer literal digit for digit (`-0` as `0`), anything else in JavaScript's
-    /// form, `null` when its value is infinite.
+    /// Appends the number as JSON: an integer literal digit for digit (`-0` as `0`), any other literal in JavaScript's form,
+    /// `null` when the value is infinite.
     pub fn write_json(self, out: &mut Vec<u8>) {
         if self.is_integer_literal() {
             let text = if self.literal == "-0" { "0" } else { self.literal };
@@ -307,7 +307,7 @@ pub fn stringify(value: Value<'_>, out: &mut Vec<u8>) {
             Tag::Null => out.extend_from_slice(b"null"),
         }
         value = loop {
-            // No value ends in an opening bracket, so one there means that nothing precedes the next item.
+            // No value ends in an opening bracket, so a bracket at the end of `out` means that the next item is the first.
             let is_first = matches!(out.last(), Some(b'[' | b'{'));
             let next = match open.last_mut() {
                 None => return,
@@ -329,7 +329,7 @@ pub fn stringify(value: Value<'_>, out: &mut Vec<u8>) {
     }
 }
 
-/// Appends a string node; one that stood in the line as it is needs no look at its bytes.
+/// Appends a string node. A string that is in the line without escapes is copied without a look at its bytes.
 fn write_string(string: Value<'_>, out: &mut Vec<u8>) {
     let text = string.js_str().as_wtf8();
     if string.node().tag == Tag::Plain {

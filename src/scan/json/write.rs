@@ -1,11 +1,11 @@
-//! Writes strings and numbers as `JSON.stringify` does. Touches nothing but the buffer it appends to.
+//! Writes strings and numbers as `JSON.stringify` does. Touches nothing but the output buffer.
 
 use super::text::plain_len_bytes;
 
-/// Appends a string in quotes as `JSON.stringify` prints it: `"`, `\` and everything below U+0020 escaped, a lone surrogate
-/// as `\udxxx`, the rest as it is.
+/// Appends a string in quotes as `JSON.stringify` prints it: `"`, `\` and everything below U+0020 escaped, a lone surrogate as
+/// `\udxxx`, all else unchanged.
 ///
-/// `wtf8` is UTF-8, or WTF-8 with surrogate pairs joined, as [`JsStr::as_wtf8`](super::JsStr::as_wtf8) gives it.
+/// `wtf8` is UTF-8, or WTF-8 with surrogate pairs joined, as in [`JsStr::as_wtf8`](super::JsStr::as_wtf8).
 pub fn write_js_string(wtf8: &[u8], out: &mut Vec<u8>) {
     out.push(b'"');
     let mut rest = wtf8;
@@ -28,7 +28,7 @@ pub fn write_js_string(wtf8: &[u8], out: &mut Vec<u8>) {
     out.push(b'"');
 }
 
-/// Text in which surrogates alone need an escape: 0xED and then 0xA0 or more leads one.
+/// Writes text in which only surrogates need an escape. A surrogate begins with 0xED and then 0xA0 or more.
 fn write_plain(mut text: &[u8], out: &mut Vec<u8>) {
     while let Some(lead) = memchr::memchr(0xED, text) {
         let (before, from_lead) = text.split_at(lead);
