@@ -5,8 +5,8 @@
 //!
 //! How it works: reading a mapped page that is no longer inside the file raises SIGBUS. The handler checks whether the address
 //! belongs to a watched map, marks the map as faulted, maps a page of zeros over the missing page, and returns. The scan goes
-//! on over zeros, checks whether its map has faulted before it uses its results, and fails cleanly. For a SIGBUS anywhere else,
-//! the action that was set before ours remains.
+//! on over zeros, checks whether its map has faulted before it uses its results, and fails cleanly. A SIGBUS anywhere else gets
+//! the action that was set before ours.
 //!
 //! Rejected: leaving the scan with a long jump out of the handler (undefined across Rust frames), and ending the process from
 //! the handler (the process would leave the lock file and the half-built archive on disk).

@@ -1,5 +1,4 @@
-//! Rows on their way from one thread into the loader: records and sort keys, and what a batch is packed into. Pure
-//! memory.
+//! Rows on their way from one thread into the loader: their records, their sort keys and packed batches. Works in memory alone.
 
 use std::sync::Arc;
 
@@ -16,14 +15,14 @@ const RECORD_MAX: usize = 1_000_000_000;
 /// Bytes that a rowid may add to a record.
 const ROWID_MAX: usize = 16;
 
-/// Rows on their way into a [`Loader`](super::Loader), in one thread's hands.
+/// Rows on their way into a [`Loader`](super::Loader), filled by one thread.
 pub struct Batch {
     sequence: u64,
     part: u32,
     pub(super) schema: Arc<Schema>,
     /// The records of each table.
     records: Vec<Strings>,
-    /// The parent of each row of each table that has one, as a place in the batch.
+    /// For each table with a parent: the parent of each row, as a place in the batch.
     parents: Vec<Vec<u32>>,
     /// The keys of each index.
     keys: Vec<Strings>,
@@ -31,21 +30,21 @@ pub struct Batch {
     types: Vec<u8>,
 }
 
-/// A packed batch: for each table the records of its rows; then for each table u32 ends of the records and, if it has a parent,
-/// u32 places of parents, both little-endian; then for each index a run.
+/// A packed batch, or a part of one. Sections, in this order: for each table the records of its rows; for each table u32 ends
+/// of the records and, if the table has a parent, u32 places of parents, both little-endian; for each index a run.
 #[derive(Debug)]
 pub(super) struct Part {
     pub sequence: u64,
-    /// Its place among the parts of its batch, and whether it is the last of them.
+    /// Place among the parts of the batch, and whether the part is the last.
     pub part: u32,
     pub is_last: bool,
-    /// Where the part is in the store.
+    /// Offset of the part in the store.
     pub offset: u64,
-    /// Where in it each of these sections ends.
+    /// Where each of these sections ends, in the part.
     ends: Vec<usize>,
-    /// How many rows each table has.
+    /// Rows of each table.
     pub counts: Vec<u32>,
-    /// How many bytes of pages each table and each index takes, about.
+    /// About how many bytes of pages each table and each index needs.
     pub estimates: Vec<u64>,
 }
 
@@ -62,11 +61,11 @@ impl Batch {
         }
     }
 
-    /// Encodes one row, its values in the order of the table's columns.
+    /// Encodes one row, with its values in the order of the table's columns.
     ///
     /// # Errors
-    /// [`SqliteFileError::Row`], [`SqliteFileError::TooLarge`], and [`SqliteFileError::Unsupported`] for a table that takes no rows. The batch is
-    /// unchanged then.
+    /// [`SqliteFileError::Row`], [`SqliteFileError::TooLarge`], and [`SqliteFileError::Unsupported`] for a table that accepts
+    /// no rows. The batch is unchanged after an error.
     pub fn push(&mut self, table: TableId, row: &[Value<'_>]) -> Result<()> {
         let Self { schema, records, parents, keys, types, .. } = self;
         let place = table.0;
@@ -105,7 +104,7 @@ impl Batch {
         }
         let header_len = header_len(types.len());
         let record_len = header_len as usize + body_len;
-        // An index entry has no more columns than the row, and the rowid.
+        // An index entry has at most the columns of the row, and the rowid.
         if record_len + ROWID_MAX > RECORD_MAX {
             let limit = (RECORD_MAX - ROWID_MAX) as u64;
             return Err(SqliteFileError::TooLarge { what: "a row in bytes", limit });
@@ -137,7 +136,7 @@ impl Batch {
         Ok(())
     }
 
-    /// Sorts the keys and packs all, into buffers whose bytes belong one behind another.
+    /// Sorts the keys and packs everything into buffers whose bytes follow each other.
     pub(super) fn pack(self) -> (Part, Vec<Vec<u8>>) {
         let all = self.records.iter().chain(&self.keys);
         let mut part = Part {
@@ -168,18 +167,18 @@ impl Batch {
     }
 }
 
-/// All rows of a load, in their order.
+/// All rows of a load, in order.
 pub(super) struct Data {
     parts: Vec<Part>,
     store: Frozen,
-    /// For each part, how many rows of each table come before it.
+    /// For each part, how many rows of each table come before the part.
     bases: Vec<Vec<u32>>,
-    /// How many rows each table has.
+    /// Rows of each table.
     pub counts: Vec<u32>,
 }
 
 impl Data {
-    /// Takes the parts in their order.
+    /// Makes the data from all parts, given in order.
     pub fn new(parts: Vec<Part>, store: Frozen, tables: usize) -> Result<Self> {
         let limit = u32::MAX - 1;
         let mut counts = vec![0u32; tables];
@@ -201,7 +200,7 @@ impl Data {
         self.store.get(offset + start as u64..offset + ends[section] as u64)
     }
 
-    /// The rows of a table in a part; `None` behind the last part.
+    /// The rows of a table in a part; `None` after the last part.
     pub fn rows(&self, table: usize, part: usize) -> Option<Rows<'_>> {
         let count = *self.parts.get(part)?.counts.get(table)?;
         let records = self.section(part, table);
@@ -221,7 +220,7 @@ impl Data {
         self.rows(table, part).map_or(&[], |rows| rows.record(row - rows.base))
     }
 
-    /// The runs of an index of `table` that are not empty, each with the first row of its part.
+    /// The runs of an index of `table`, without empty runs, each with the first row of its part.
     pub fn runs(&self, table: usize, index: usize) -> impl Iterator<Item = (&[u8], u32)> {
         let section = 2 * self.counts.len() + index;
         (0..self.parts.len())
@@ -229,7 +228,7 @@ impl Data {
             .filter(|(run, _)| !run.is_empty())
     }
 
-    /// About how many bytes of pages a table takes, or behind the tables an index.
+    /// About how many bytes of pages a tree needs. Tables are numbered first, then indexes.
     pub fn estimate(&self, tree: usize) -> u64 {
         self.parts.iter().map(|part| part.estimates[tree]).sum()
     }
@@ -238,7 +237,7 @@ impl Data {
 /// The rows of one table in one part.
 #[derive(Clone, Copy)]
 pub(super) struct Rows<'a> {
-    /// The first of them among all rows of the table.
+    /// Number of the first row among all rows of the table.
     pub base: u32,
     pub count: u32,
     ends: &'a [u8],
@@ -247,19 +246,19 @@ pub(super) struct Rows<'a> {
 }
 
 impl<'a> Rows<'a> {
-    /// The record of a row, counted in the part.
+    /// The record of a row. Rows are counted from the start of the part.
     pub fn record(&self, row: u32) -> &'a [u8] {
         let start = row.checked_sub(1).map_or(0, |before| number(self.ends, before));
         &self.records[start as usize..number(self.ends, row) as usize]
     }
 
-    /// The parents of the rows, counted in the part; none where the table has none.
+    /// The parents of the rows, counted from the start of the part; empty where the table has no parent.
     pub fn parents(&self) -> impl Iterator<Item = u32> {
         self.parents.chunks_exact(4).map(|parent| number(parent, 0))
     }
 }
 
-/// The little-endian u32 at a place.
+/// The little-endian u32 at index `place`.
 fn number(bytes: &[u8], place: u32) -> u32 {
     bytes[4 * place as usize..].first_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes))
 }

@@ -1,4 +1,4 @@
-//! What goes into the trees, in order: the rows of a table, and the entries of an index. Reads packed batches; touches no
+//! Produces the cells of the trees in order: the rows of a table, and the entries of an index. Reads packed batches; touches no
 //! file.
 
 use std::sync::OnceLock;
@@ -11,7 +11,7 @@ use super::run::Merge;
 use super::schema::{Duplicates, Index, Schema};
 use super::{Result, SqliteFileError, Value};
 
-/// Characters of a key that an error shows.
+/// Largest number of characters of a key in an error.
 const LITERALS_MAX: usize = 200;
 
 /// The payloads of one tree's cells, in order.
@@ -21,7 +21,7 @@ pub(super) enum Cells<'a> {
 }
 
 impl<'a> Cells<'a> {
-    /// The payload that is next, and its rowid.
+    /// The next payload and its rowid.
     #[inline]
     pub fn current(&self) -> Option<(&[u8], u64)> {
         match self {
@@ -30,7 +30,7 @@ impl<'a> Cells<'a> {
         }
     }
 
-    /// The payload that is next, where it stays when the next one comes.
+    /// The next payload, if its bytes stay in memory after the following payload.
     #[inline]
     pub fn lasting(&self) -> Option<&'a [u8]> {
         match self {
@@ -51,7 +51,7 @@ impl<'a> Cells<'a> {
     }
 }
 
-/// The rows of a table that stay, by rowid. Row n, counted from 0, has rowid n + 1.
+/// The rows of a table that are kept, by rowid. Row n, counted from 0, has rowid n + 1.
 pub(super) struct RowCells<'a> {
     current: Option<(&'a [u8], u64)>,
     others: Box<dyn Iterator<Item = (&'a [u8], u64)> + Send + 'a>,
@@ -78,25 +78,27 @@ pub(super) struct EntryCells<'a> {
     data: &'a Data,
     rule: Duplicates,
     fates: &'a OnceLock<Fates>,
-    /// Of the primary key, which finds out what becomes of its table's rows, and tells at its end.
+    /// For a primary key: the fates of its table's rows so far. The index finds the rest of the fates and publishes all at its
+    /// end.
     finding: Option<Fates>,
     merge: Merge<'a>,
     key: Vec<u8>,
-    /// The places of the rows that have the key, and how many of them were passed.
+    /// The places of the rows with the key, and how many of the places were passed.
     places: Vec<u32>,
     passed: usize,
-    /// For each of the places, the row whose record is stored there. Filled only for a key with the integer -2^63, because
-    /// a row that has the real of that value has the same key, and its record alone says which of the two it stores.
+    /// For each of the places, the row whose record is stored there. Filled only for a key with the integer -2^63, because a
+    /// row with the real of that value has the same key, and only the row's record says whether the integer or the real is
+    /// stored.
     sources: Vec<u32>,
-    /// The record of the key but for the rowid, whose type stands between the two parts and whose value behind them.
+    /// The record of the key without the rowid. The rowid's type goes between the two parts, the rowid's value after them.
     types: Vec<u8>,
     body: Vec<u8>,
     payload: Vec<u8>,
 }
 
 impl<'a> EntryCells<'a> {
-    /// `finding` is what of the rows' fates is known before their primary key, where this is its index; for another index
-    /// they are all known.
+    /// `finding` is the fates of the rows known before their primary key, if this is the index of the primary key; for another
+    /// index all fates are known.
     pub fn new(
         schema: &'a Schema,
         index: usize,
@@ -139,14 +141,14 @@ impl<'a> EntryCells<'a> {
         self.next_key()
     }
 
-    /// Moves to the next key that a row has which stays.
+    /// Moves to the next key of a row that is kept.
     fn next_key(&mut self) -> Result<()> {
         self.passed = 0;
         self.places.clear();
         while self.places.is_empty() {
             let Some((cursor, _)) = self.merge.peek() else {
                 if let Some(found) = self.finding.take() {
-                    // Nobody else sets it.
+                    // No other code sets the fates.
                     let _ = self.fates.set(found);
                 }
                 return Ok(());
@@ -171,7 +173,7 @@ impl<'a> EntryCells<'a> {
         Ok(())
     }
 
-    /// Leaves of the rows with the key those that stay, where they stay.
+    /// Keeps, of the rows with the key, the rows that stay, at the places where they are stored.
     fn settle(&mut self, has_null: bool) -> Result<()> {
         let places = &mut self.places;
         if let Some(fates) = &mut self.finding {
@@ -197,7 +199,7 @@ impl<'a> EntryCells<'a> {
         }
     }
 
-    /// Finds, for each place that stays, which of the key's `rows` is stored there.
+    /// Finds, for each place that is kept, which of the key's `rows` is stored there.
     fn find_sources(&mut self, rows: &[u32]) {
         let Some(fates) = self.finding.as_ref().or_else(|| self.fates.get()) else { return };
         let mut stored: Vec<(u32, u32)> =
@@ -206,8 +208,8 @@ impl<'a> EntryCells<'a> {
         self.sources.extend(stored.into_iter().map(|(_, row)| row));
     }
 
-    /// Makes what the records of the key have in common, or with `source` the record of that row; says whether one of the values
-    /// is NULL, and whether one is the integer -2^63.
+    /// Makes the part of the record that all rows with the key share, or with `source` the record of that row. Returns whether
+    /// a value is NULL, and whether a value is the integer -2^63.
     fn make_record(&mut self, source: Option<u32>) -> (bool, bool) {
         let Self { index, data, key, types, body, .. } = self;
         let (mut has_null, mut has_least) = (false, false);
@@ -247,7 +249,7 @@ impl<'a> EntryCells<'a> {
     }
 }
 
-/// A key's values as SQL literals, shortened where they are long.
+/// A key's values as SQL literals, shortened where long.
 fn literals(key: &[u8]) -> String {
     let hex =
         |bytes: &[u8]| bytes.iter().take(LITERALS_MAX).map(|byte| format!("{byte:02x}")).collect::<String>();

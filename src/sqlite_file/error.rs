@@ -1,21 +1,21 @@
-//! What can go wrong while a database file is built bottom-up. Nothing here is retried: the target is abandoned.
+//! Errors while a database file is built bottom-up. No operation is retried: the target is abandoned.
 
 use crate::disk;
 
 /// Why the loader refused a schema, a row or a batch, or gave up on the target file.
 ///
-/// After an error from [`Batch::push`](super::Batch::push) the batch is as it was before the row; after any other one
-/// the target file is incomplete and is to be deleted by whoever asked for it.
+/// After an error from [`Batch::push`](super::Batch::push) the batch is the same as before the row. After any other error the
+/// target file is incomplete, and the caller should delete the file.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SqliteFileError {
     /// An operation on the target, or on a spill file in its directory, failed.
     #[error(transparent)]
     Io(#[from] disk::Error),
-    /// SQLite itself does not accept the schema's SQL.
+    /// SQLite does not accept the schema's SQL.
     #[error("SQLite refuses the schema: {0}; correct the SQL")]
     Schema(#[from] rusqlite::Error),
-    /// The schema has something, or asks for something, that this loader does not write.
+    /// The schema uses a feature that this loader does not write.
     #[error("{object}: {what} is not supported by the bulk loader; insert through SQLite instead")]
     Unsupported {
         /// The table, index, view or trigger by name.
@@ -26,10 +26,10 @@ pub enum SqliteFileError {
     /// The page size is not a power of two between 4096 and 32768.
     #[error("page size {given} is not one of 4096, 8192, 16384, 32768")]
     PageSize {
-        /// Bytes.
+        /// The requested page size, in bytes.
         given: u32,
     },
-    /// A row that its table cannot take as it is.
+    /// A row that the table cannot store unchanged.
     #[error("{place}: {what}")]
     Row {
         /// The table, or the table and the column: `turns.model`.
@@ -37,7 +37,8 @@ pub enum SqliteFileError {
         /// What is wrong with the row, and what to give instead.
         what: &'static str,
     },
-    /// A sequence number that no batch or more than one batch has, or a part of it; known when all are there.
+    /// A sequence number, or a part of a sequence number, that no batch or more than one batch has; found when all batches have
+    /// been submitted.
     #[error(
         "batch {sequence} {what}; number batches 0, 1, 2, … and submit each once, empty if it has no rows"
     )]
@@ -62,7 +63,7 @@ pub enum SqliteFileError {
     /// A limit of the file format or of this loader.
     #[error("{what} exceeds {limit}; split the data or insert through SQLite instead")]
     TooLarge {
-        /// What grew too far: `the rows of a table`, `the file in pages`, ….
+        /// The quantity that is too large: `the rows of a table`, `the file in pages`, ….
         what: &'static str,
         /// The largest number possible.
         limit: u64,
@@ -72,5 +73,5 @@ pub enum SqliteFileError {
     Interrupted,
 }
 
-/// The result of everything in this room.
+/// The result type of this module.
 pub type Result<T, E = SqliteFileError> = std::result::Result<T, E>;

@@ -1,15 +1,16 @@
-//! What becomes of the rows of a table: which went, and which stand at another's place. Pure memory.
+//! Records what becomes of the rows of a table: which rows are removed, and which are stored at another row's place. Works in
+//! memory alone.
 
 use std::collections::HashMap;
 
 use super::schema::Duplicates;
 
-/// The fates of one table's rows, which are counted from 0 in order of arrival.
+/// The fates of one table's rows. Rows are counted from 0 in order of arrival.
 #[derive(Debug, Default)]
 pub(super) struct Fates {
-    /// A bit for each row that went or moved.
+    /// A bit for each row that was removed or moved.
     touched: Vec<u64>,
-    /// The places of rows that stay elsewhere than they came.
+    /// The new places of rows that are stored elsewhere than where they arrived.
     moved: HashMap<u32, u32>,
     pub gone: u64,
 }
@@ -28,13 +29,13 @@ impl Fates {
         self.touched.get(row as usize / 64).is_some_and(|bits| bits >> (row % 64) & 1 == 1)
     }
 
-    /// Where the row's values stand, if they stay.
+    /// Where the row's values are stored, if the row is kept.
     #[inline]
     pub fn place(&self, row: u32) -> Option<u32> {
         if self.is_touched(row) { self.moved.get(&row).copied() } else { Some(row) }
     }
 
-    /// For each place that another row moved to, that row.
+    /// For each place that another row moved to, the row that moved.
     pub fn sources(&self) -> HashMap<u32, u32> {
         self.moved.iter().map(|(row, place)| (*place, *row)).collect()
     }
@@ -44,8 +45,8 @@ impl Fates {
         self.gone += 1;
     }
 
-    /// Keeps one of two or more rows with the same key, given in order, and answers its place; `None` when the rule
-    /// refuses them, or there is one.
+    /// Keeps one of two or more rows with the same key, given in order, and returns the place of the row kept; `None` when the
+    /// rule refuses repeated keys, or when there is only one row.
     pub fn keep_one(&mut self, rows: &[u32], rule: Duplicates) -> Option<u32> {
         let [first, .., last] = *rows else { return None };
         let place = match rule {

@@ -1,5 +1,5 @@
-//! The target file page by page, and the spill file. The only place of the room that writes and maps files. Nothing is
-//! synced here.
+//! The target file page by page, and the spill file. Only this file of the module writes and maps files. Nothing is synced
+//! here.
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -9,9 +9,9 @@ use memmap2::Mmap;
 use super::{Result, SqliteFileError};
 use crate::disk::{self, File, Operation};
 
-/// The byte that SQLite locks; no page may hold it.
+/// The byte that SQLite locks; no page may contain this byte.
 const PENDING_BYTE: u64 = 0x4000_0000;
-/// How many bytes go to the system at once.
+/// How many bytes are written at once.
 const PIECE_LEN: usize = 64 << 10;
 /// SQLite's own limit, SQLITE_MAX_PAGE_COUNT.
 const PAGES_MAX: u32 = 0xffff_fffe;
@@ -33,7 +33,7 @@ impl Target {
         Ok(Self { file, page_size, pages: (image.len() / page_size) as u32 })
     }
 
-    /// Takes pages at the end of the file, stepping over that of the pending byte.
+    /// Reserves pages at the end of the file, skipping the page of the pending byte.
     pub fn take(&mut self, count: usize) -> Result<Vec<u32>> {
         let pending = (PENDING_BYTE / self.page_size as u64) as u32 + 1;
         let mut next = || {
@@ -55,13 +55,14 @@ impl Target {
         Ok(())
     }
 
-    /// Writes what a cell does not hold to overflow pages and returns the first ("Database File Format", 1.7).
+    /// Writes the part of a payload that is outside its cell to overflow pages and returns the first page ("Database File
+    /// Format", 1.7).
     pub fn write_chain(&mut self, rest: &[u8]) -> Result<u32> {
         let part_len = self.page_size - 4;
         let numbers = self.take(rest.len().div_ceil(part_len))?;
         let mut following = numbers[1..].iter().copied().chain([0]);
         let mut pages = Vec::new();
-        // A long chain is not laid out as a whole.
+        // A long chain is laid out in pieces, so that the whole chain is never in memory a second time.
         let at_once = (PIECE_LEN / self.page_size).max(1);
         for (numbers, rest) in numbers.chunks(at_once).zip(rest.chunks(at_once * part_len)) {
             pages.clear();
@@ -76,8 +77,8 @@ impl Target {
     }
 }
 
-/// Writes in pieces. A single large write makes Linux look for large free blocks of memory to cache it in, which in a
-/// virtual machine are those that the host has taken back: it was up to five times slower.
+/// Writes in pieces. For a single large write Linux looks for large free blocks of memory as cache; in a virtual machine these
+/// are blocks that the host has taken back. A single write was up to five times slower.
 fn write_at(file: &File, bytes: &[u8], offset: u64) -> Result<()> {
     for (piece, at) in bytes.chunks(PIECE_LEN).zip((offset..).step_by(PIECE_LEN)) {
         file.write_all_at(piece, at)?;
@@ -85,15 +86,16 @@ fn write_at(file: &File, bytes: &[u8], offset: u64) -> Result<()> {
     Ok(())
 }
 
-/// Bytes that are appended, and read when all are there: in memory up to a limit, and then in a spill file, which is made
-/// when first needed. Where the system allows it that has no name, and elsewhere it goes when it is closed.
+/// Bytes that are appended, and read when all have been appended. The bytes are in memory up to a limit, and then in a spill
+/// file, made when first needed. The spill file has no name where the system allows unnamed files; elsewhere the file is
+/// deleted when closed.
 #[derive(Debug)]
 pub(super) struct Store {
     dir: PathBuf,
     memory_max: usize,
     memory: Vec<u8>,
     spill: Option<File>,
-    /// How many bytes there are, those in memory first.
+    /// How many bytes were appended. The bytes in memory come first.
     end: u64,
 }
 
@@ -102,7 +104,7 @@ impl Store {
         Self { dir, memory_max, memory: Vec::new(), spill: None, end: 0 }
     }
 
-    /// Appends bytes, given in parts, and returns where they are: together in memory, or together in the spill file.
+    /// Appends bytes, given in parts, and returns their offset. The bytes are all in memory, or all in the spill file.
     pub fn append(&mut self, parts: &[Vec<u8>]) -> Result<u64> {
         let offset = self.end;
         let len: usize = parts.iter().map(Vec::len).sum();
@@ -123,18 +125,18 @@ impl Store {
         Ok(offset)
     }
 
-    /// Makes everything readable that was appended.
+    /// Ends the appending; everything can be read afterwards.
     pub fn freeze(self) -> Result<Frozen> {
         let Some(spill) = self.spill else { return Ok(Frozen { memory: self.memory, spilled: None }) };
-        // SAFETY: the file has no name or is opened by nobody else, and is closed here: nothing can write or shorten it
-        // while it is mapped.
+        // SAFETY: the file has no name or is opened by no other process, and is closed here: nothing can write or shorten the
+        // file while it is mapped.
         let map = unsafe { Mmap::map(spill.as_std()) };
         let failed = |reason| disk::Error::Io { operation: Operation::Map, path: self.dir, reason };
         Ok(Frozen { memory: self.memory, spilled: Some(map.map_err(failed)?) })
     }
 }
 
-/// A [`Store`] that takes no more.
+/// A [`Store`] that accepts no more bytes.
 #[derive(Debug)]
 pub(super) struct Frozen {
     memory: Vec<u8>,
@@ -142,7 +144,7 @@ pub(super) struct Frozen {
 }
 
 impl Frozen {
-    /// Bytes that were appended together, or part of them.
+    /// Bytes that were appended together, or a part of such bytes.
     pub fn get(&self, range: Range<u64>) -> &[u8] {
         let in_memory = self.memory.len() as u64;
         let (of, before) = match &self.spilled {

@@ -1,11 +1,12 @@
 //! Sort keys: index columns as bytes whose memcmp order is SQLite's order of the values, and back. Pure functions over
 //! byte buffers; keys never reach the database.
 //!
-//! A key is its columns one after another, each self-delimiting, so that no key is a prefix of another. A text or blob
-//! is its tag, its bytes with 00 written as 00 FF, and 00 01. A number is a tag, the nearest f64 with its bits turned so that
-//! they sort, and what the number has beyond that as a 16-bit integer. A key tells the type of its numbers, because
-//! [`Batch::push`](super::Batch::push) refuses reals in indexed columns without a type. The one exception is -2^63, which a
-//! numeric column stores as an integer or as a real: the key decodes to the integer, and who needs the type asks the row.
+//! A key is its columns one after another, each self-delimiting, so that no key is a prefix of another. A text or blob is its
+//! tag, its bytes with 00 written as 00 FF, and 00 01. A number is a tag, the nearest f64 with its bits turned so that they
+//! sort, and the difference between the number and that f64 as a 16-bit integer. A key determines the type of its numbers,
+//! because [`Batch::push`](super::Batch::push) refuses reals in indexed columns without a type. The one exception is -2^63,
+//! which a numeric column stores as an integer or as a real: the key decodes to the integer, and a caller that needs the type
+//! reads the row.
 
 use std::borrow::Cow;
 
@@ -15,7 +16,7 @@ use super::schema::Affinity;
 
 const NULL: u8 = 0x05;
 const NUMBER: u8 = 0x10;
-/// A number in a REAL column: its key does not tell as what it is stored, but its size does.
+/// A number in a REAL column: the key does not contain the stored type, but the number's size determines the type.
 const REAL: u8 = 0x11;
 const TEXT: u8 = 0x20;
 const BLOB: u8 = 0x30;
@@ -29,7 +30,7 @@ pub(super) fn push_column(key: &mut Vec<u8>, value: Value<'_>, affinity: Affinit
         Value::Null => key.push(NULL),
         Value::Int(value) => {
             let near = value as f64;
-            // At most half of what two f64 are apart below 2^63: 512.
+            // At most half the distance between two f64 below 2^63: 512.
             push_number(key, number, near, (i128::from(value) - near as i128) as i16);
         }
         Value::Real(value) => push_number(key, number, value, 0),
@@ -39,7 +40,7 @@ pub(super) fn push_column(key: &mut Vec<u8>, value: Value<'_>, affinity: Affinit
 }
 
 fn push_number(key: &mut Vec<u8>, tag: u8, near: f64, beyond: i16) {
-    // Minus zero is stored as the integer 0.
+    // SQLite stores minus zero as the integer 0.
     let bits = (near + 0.0).to_bits();
     key.push(tag);
     key.extend_from_slice(&(if bits & SIGN == 0 { bits | SIGN } else { !bits }).to_be_bytes());
@@ -58,7 +59,7 @@ fn push_bytes(key: &mut Vec<u8>, tag: u8, mut bytes: &[u8]) {
     key.extend_from_slice(&[0, 1]);
 }
 
-/// Calls `each` with every column's value as it is stored.
+/// Calls `each` with every column's value in the form that is stored.
 pub(super) fn decode(mut key: &[u8], mut each: impl FnMut(Value<'_>)) {
     while let Some((tag, rest)) = key.split_first() {
         key = rest;
@@ -84,14 +85,14 @@ pub(super) fn decode(mut key: &[u8], mut each: impl FnMut(Value<'_>)) {
     }
 }
 
-/// A text or blob, and what follows it.
+/// A text or blob, and the bytes after it.
 fn split_bytes(mut rest: &[u8]) -> (Cow<'_, [u8]>, &[u8]) {
     let mut bytes = Cow::Borrowed(&rest[..0]);
     loop {
         let zero = memchr::memchr(0, rest).unwrap_or(rest.len());
         let is_end = rest[zero + 1] == 1;
         let part = &rest[..zero + usize::from(!is_end)];
-        // A part that is not the last has its zero at least.
+        // Every part but the last has at least its zero.
         if bytes.is_empty() {
             bytes = Cow::Borrowed(part);
         } else {
@@ -131,7 +132,7 @@ mod tests {
         ]
     }
 
-    /// SQLite's order of numbers: exact, whatever their types.
+    /// SQLite's order of numbers: exact, regardless of their types.
     fn compare(left: Value<'_>, right: Value<'_>) -> std::cmp::Ordering {
         let db = rusqlite::Connection::open_in_memory().unwrap();
         let sql = |value| match value {

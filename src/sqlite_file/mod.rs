@@ -1,9 +1,9 @@
 //! The bulk loader: builds a complete SQLite 3 database file bottom-up, from rows that several threads encode.
 //!
-//! It may create and write one target file, and an unnamed spill file beside it. It knows tables, columns and indexes,
-//! and nothing of what they mean. It promises the database that SQLite would hold after inserting the same rows in
-//! order — byte order of texts, types of values, order of rows — and the same bytes whatever the number of threads, the
-//! cutting of rows into batches and the budget. What it writes of the file format is in `docs/bulk-format.md`.
+//! May create and write one target file, and an unnamed spill file in the same directory. Knows tables, columns and indexes,
+//! and nothing of their meaning. Guarantees: the database is the database that SQLite would have after inserting the same rows
+//! in order (byte order of texts, types of values, order of rows); the bytes are the same whatever the number of threads, the
+//! division of rows into batches and the budget. `docs/bulk-format.md` describes the part of the file format that is written.
 //!
 //! ```text
 //! batch: Batch::push          rows into records and sort keys, on any thread
@@ -13,8 +13,8 @@
 //!         file                pages into the target
 //! ```
 //!
-//! Trees are built in three stages: the primary keys of parents, which tell what goes; everything else of
-//! parents, and the primary keys of children; everything else of children.
+//! Trees are built in three stages: first the primary keys of parents, because they decide which rows are removed; then
+//! everything else of parents, and the primary keys of children; then everything else of children.
 //!
 //! ```
 //! use relayburn_ledger::sqlite_file::{Duplicates, Loader, Schema, Value};
@@ -75,43 +75,43 @@ use fates::Fates;
 use file::{Store, Target};
 use tree::Tree;
 
-/// The part of the budget that packed batches may take before they are spilled. Spilling costs little while the page
-/// cache has room, so that a large load need not take much more memory than a small one.
+/// Packed batches may use one part in this many of the budget before they are spilled. Spilling costs little while the page
+/// cache has space, so a large load needs little more memory than a small load.
 const PACKED_SHARE: usize = 16;
 
-/// A database being built. Shared by reference among the threads that make rows.
+/// A database that is being built. Shared by reference among the threads that make rows.
 ///
-/// Rows stand in the order of their batches' sequence numbers, and within a batch in the order they were pushed.
-/// Dropped before it is finished, it leaves an incomplete file.
+/// Rows are in the order of their batches' sequence numbers, and within a batch in the order in which they were pushed. A
+/// loader that is dropped before it is finished leaves an incomplete file.
 pub struct Loader {
     schema: Arc<Schema>,
     target: Target,
     packed: Mutex<(Store, Vec<Part>)>,
 }
 
-/// What [`Loader::finish`] leaves: the whole database, written but not synced.
+/// The result of [`Loader::finish`]: the whole database, written but not synced.
 #[derive(Debug)]
 pub struct Loaded {
-    /// The target, still open for reading and writing; `sync_all` it before it is relied on.
+    /// The target, still open for reading and writing; call `sync_all` before relying on the file.
     pub file: File,
     /// The file's length in bytes.
     pub len_bytes: u64,
-    /// Rows that stayed, for each table in the schema's order.
+    /// Rows that were kept, for each table in the schema's order.
     pub rows: Vec<u64>,
-    /// Rows that went because of their own key or their parent's, for each table in the schema's order.
+    /// Rows that were removed because of their own key or their parent's, for each table in the schema's order.
     pub superseded: Vec<u64>,
     /// Bytes that went through a spill file.
     pub spilled_bytes: u64,
 }
 
 impl Loader {
-    /// Creates the target exclusively, mode 0600 on unix; its directory must exist. Of `memory_bytes` packed batches take a
-    /// part before they go to a spill file in that directory. On top come batches in the making, 16 MiB of pages, and, while
-    /// they are built: one key of each index for each batch and for each of its pages, four bytes for each row with the same
-    /// key, 16 bytes for each row that moved, and a row or entry that overflows.
+    /// Creates the target exclusively, mode 0600 on unix; its directory must exist. Packed batches use a part of `memory_bytes`
+    /// before they go to a spill file in that directory. The following memory comes on top: batches that are being filled, 16
+    /// MiB of pages, and, while trees are built: one key of each index for each batch and for each of its pages, four bytes for
+    /// each row with the same key, 16 bytes for each row that moved, and a row or entry that overflows.
     ///
     /// # Errors
-    /// [`SqliteFileError::Io`], also when something of that name exists.
+    /// [`SqliteFileError::Io`], also when a file of that name exists.
     pub fn create(path: &Path, schema: Schema, memory_bytes: usize) -> Result<Self> {
         let beside = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
         Ok(Self {
@@ -128,30 +128,31 @@ impl Loader {
         self.batch_part(sequence, 0)
     }
 
-    /// An empty part of the batch for place `sequence`, counted from 0 without gaps, for a batch whose rows take more than a few
-    /// megabytes. All parts but the last are for [`submit_part`](Self::submit_part). Children stand in the part of their parents.
+    /// An empty part of the batch for place `sequence`, counted from 0 without gaps, for a batch whose rows need more than a
+    /// few megabytes. Submit every part but the last with [`submit_part`](Self::submit_part). Children must be in the same part
+    /// as their parents.
     pub fn batch_part(&self, sequence: u64, part: u32) -> Batch {
         Batch::new(Arc::clone(&self.schema), sequence, part)
     }
 
-    /// Sorts the batch's keys in this thread and takes its rows. Of a batch in parts it is the last.
+    /// Sorts the batch's keys in this thread and adds its rows to the load. Of a batch in parts, submits the last part.
     ///
     /// # Panics
     /// When the batch is another loader's.
     ///
     /// # Errors
-    /// [`SqliteFileError::Io`]; the load cannot be finished then.
+    /// [`SqliteFileError::Io`]; the load cannot be finished after an error.
     pub fn submit(&self, batch: Batch) -> Result<()> {
         self.take(batch, true)
     }
 
-    /// Takes a part of a batch that others follow, as [`submit`](Self::submit) takes a batch.
+    /// Submits a part that is followed by other parts of the same batch, as [`submit`](Self::submit) does a batch.
     ///
     /// # Panics
     /// When the batch is another loader's.
     ///
     /// # Errors
-    /// [`SqliteFileError::Io`]; the load cannot be finished then.
+    /// [`SqliteFileError::Io`]; the load cannot be finished after an error.
     pub fn submit_part(&self, batch: Batch) -> Result<()> {
         self.take(batch, false)
     }
@@ -160,14 +161,15 @@ impl Loader {
         assert!(Arc::ptr_eq(&batch.schema, &self.schema), "a batch goes to the loader that gave it");
         let (mut part, bytes) = batch.pack();
         part.is_last = is_last;
-        // What a panicking thread leaves under the lock is whole: a part that was not pushed is missed at the end.
+        // A panicking thread leaves the data under the lock whole: the end of the load reports a part that was not pushed as
+        // missing.
         let mut packed = self.packed.lock().unwrap_or_else(PoisonError::into_inner);
         part.offset = packed.0.append(&bytes)?;
         packed.1.push(part);
         Ok(())
     }
 
-    /// Builds tables and indexes and completes the file, on the rayon pool this is called in.
+    /// Builds tables and indexes and completes the file, on the rayon pool of the caller.
     ///
     /// # Errors
     /// [`SqliteFileError::Sequence`], also after a batch could not be submitted; [`SqliteFileError::Duplicate`], [`SqliteFileError::Io`],
@@ -176,10 +178,10 @@ impl Loader {
         self.finish_unless(&Interrupt::new())
     }
 
-    /// [`finish`](Self::finish) that gives up within a round of pages once `interrupt` is requested.
+    /// Does the same as [`finish`](Self::finish), but gives up within a round of pages once `interrupt` is requested.
     ///
     /// # Errors
-    /// Also [`SqliteFileError::Interrupted`].
+    /// Those of [`finish`](Self::finish), and [`SqliteFileError::Interrupted`].
     pub fn finish_unless(self, interrupt: &Interrupt) -> Result<Loaded> {
         let Self { schema, mut target, packed } = self;
         let (store, mut parts) = packed.into_inner().unwrap_or_else(PoisonError::into_inner);
@@ -203,7 +205,7 @@ impl Loader {
         for stage in 0..3 {
             build_stage(&mut target, &schema, &data, &fates, stage, interrupt)?;
         }
-        // The change counter, equal in both places, and the number of pages that it vouches for.
+        // The change counter, equal in both places, and the number of pages for which the counter is valid.
         let numbers = [(24, 1), (28, target.pages), (92, 1), (96, rusqlite::version_number() as u32)];
         for (at, number) in numbers {
             target.file.write_all_at(&number.to_be_bytes(), at)?;
@@ -220,7 +222,7 @@ impl Loader {
     }
 }
 
-/// Builds the trees of one stage: each primary key finds the fates of its table's rows, which later stages need.
+/// Builds the trees of one stage. Each primary key finds the fates of its table's rows; later stages need the fates.
 fn build_stage(
     target: &mut Target,
     schema: &Schema,
@@ -229,11 +231,11 @@ fn build_stage(
     stage: usize,
     interrupt: &Interrupt,
 ) -> Result<()> {
-    // Primary keys are built in the stage of that number, everything else of their tables in the next.
+    // Primary keys are built in the stage of this number, everything else of their tables in the next stage.
     let stage_of = |table: usize| usize::from(schema.tables[table].parent.is_some());
     let (page_size, mut trees) = (target.page_size, Vec::new());
     for (table, of) in schema.tables.iter().enumerate().filter(|(table, _)| stage_of(*table) + 1 == stage) {
-        // Found by its primary key, if it has one.
+        // The primary key, if there is one, finds the fates.
         let fates = fates[table].get_or_init(|| orphans(schema, data, fates, table));
         let cells = Cells::Rows(RowCells::new(data, table, fates));
         trees.push(Tree::new(cells, of.root, page_size, data.estimate(table)));
@@ -250,7 +252,7 @@ fn build_stage(
     tree::build(target, &mut trees, interrupt)
 }
 
-/// The fates of rows whose parents went.
+/// The fates of rows whose parents were removed.
 fn orphans(schema: &Schema, data: &Data, fates: &[OnceLock<Fates>], table: usize) -> Fates {
     let mut orphans = Fates::default();
     let parent = schema.tables[table].parent.and_then(|parent| Some((parent, fates[parent].get()?)));

@@ -1,5 +1,5 @@
-//! B-tree pages in memory: headers, cell pointers, how much of a payload stays in its cell ("Database File Format",
-//! 1.6). Pure functions over page images.
+//! B-tree pages in memory: headers, cell pointers, and how much of a payload is in its cell ("Database File Format", 1.6). Pure
+//! functions over page images.
 
 /// The b-tree page types.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,18 +15,18 @@ impl Kind {
         if matches!(self, Self::IndexInterior | Self::TableInterior) { 12 } else { 8 }
     }
 
-    /// The interior pages over leaves of this kind.
+    /// The kind of the interior pages over leaves of this kind.
     pub fn parent(self) -> Self {
         if self == Self::TableLeaf { Self::TableInterior } else { Self::IndexInterior }
     }
 }
 
-/// Fills one page: cells from its end towards the front, their pointers from its header towards the end.
+/// Fills one page: cells from the page's end towards the front, their pointers from the header towards the end.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Filler {
     kind: Kind,
     cells: usize,
-    /// Where the cell content starts.
+    /// Offset of the cell content.
     pub top: usize,
 }
 
@@ -43,7 +43,7 @@ impl Filler {
         self.pointer(self.cells + 1) + cell_len <= self.top
     }
 
-    /// Makes room for a cell that fits and returns it for writing.
+    /// Reserves space for a cell that fits and returns the space for writing.
     pub fn add<'a>(&mut self, page: &'a mut [u8], cell_len: usize) -> &'a mut [u8] {
         let pointer = self.pointer(self.cells);
         self.top -= cell_len;
@@ -52,7 +52,7 @@ impl Filler {
         &mut page[self.top..self.top + cell_len]
     }
 
-    /// Takes the last of several cells out again.
+    /// Removes the last of several cells and returns its bytes.
     pub fn remove_last(&mut self, page: &mut [u8]) -> Vec<u8> {
         self.cells -= 1;
         let pointer = self.pointer(self.cells);
@@ -75,7 +75,7 @@ impl Filler {
     }
 }
 
-/// How many bytes of a payload stay in its leaf cell; the rest goes to a chain of overflow pages.
+/// How many bytes of a payload are in its leaf cell; the rest goes to a chain of overflow pages.
 pub(super) fn local_len(leaf: Kind, page_size: usize, payload_len: usize) -> usize {
     let most = if leaf == Kind::TableLeaf { page_size - 35 } else { (page_size - 12) * 64 / 255 - 23 };
     if payload_len <= most {

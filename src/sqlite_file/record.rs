@@ -4,7 +4,7 @@
 use super::Value;
 use super::schema::Affinity;
 
-/// Appends SQLite's big-endian base-128 varint. Nothing here takes the ninth byte: lengths and rowids are far below 2^56.
+/// Appends SQLite's big-endian base-128 varint. No caller needs the ninth byte: lengths and rowids are far below 2^56.
 #[inline]
 pub(super) fn push_varint(out: &mut Vec<u8>, value: u64) {
     debug_assert!(value < 1 << 56);
@@ -21,7 +21,7 @@ fn varint_len(value: u64) -> usize {
     (64 - (value | 1).leading_zeros() as usize).div_ceil(7)
 }
 
-/// Reads a varint at `*at` and moves behind it.
+/// Reads a varint at `*at` and moves `*at` to the byte after the varint.
 #[inline]
 pub(super) fn read_varint(bytes: &[u8], at: &mut usize) -> u64 {
     let mut value = 0;
@@ -35,7 +35,7 @@ pub(super) fn read_varint(bytes: &[u8], at: &mut usize) -> u64 {
     }
 }
 
-/// The serial type of an integer and how many bytes follow for it, as little as it needs.
+/// The serial type of an integer and how many bytes the integer needs. Uses the shortest type.
 #[inline]
 pub(super) fn int_type(value: i64) -> (u8, usize) {
     if value == 0 || value == 1 {
@@ -87,7 +87,7 @@ pub(super) fn push_body(out: &mut Vec<u8>, value: Value<'_>) {
     }
 }
 
-/// The varint that starts a record counts itself; `types_len` are the bytes of all serial types behind it.
+/// The varint at the start of a record counts its own bytes; `types_len` is the length of all serial types after it.
 pub(super) fn header_len(types_len: usize) -> u64 {
     let types_len = types_len as u64;
     let alone = types_len + varint_len(types_len) as u64;
@@ -104,19 +104,19 @@ pub(super) fn is_real(record: &[u8], column: usize) -> bool {
     (at as u64) < header_len && read_varint(record, &mut at) == 7
 }
 
-/// Whether this integer of a REAL column is stored as an integer: below 48 bits SQLite may do so, and does where no index
-/// has the column.
+/// Whether this integer of a REAL column is stored as an integer: below 48 bits SQLite may store an integer, and does where no
+/// index has the column.
 pub(super) fn is_short(value: i64) -> bool {
     int_type(value).1 < 8
 }
 
-/// The integer that a numeric column makes of a real, if it does. The extremes of i64 stay real.
+/// The integer that a numeric column stores for a real, if it stores one. The extremes of i64 stay real.
 pub(super) fn integral(value: f64) -> Option<i64> {
     let whole = value as i64;
     (whole as f64 == value && whole > i64::MIN && whole < i64::MAX).then_some(whole)
 }
 
-/// Applies a column's affinity as an INSERT does; `Err` says what SQLite would have to parse or print instead.
+/// Applies a column's affinity as an INSERT does; `Err` names the value that SQLite would have to parse or print instead.
 #[inline]
 pub(super) fn affine(value: Value<'_>, affinity: Affinity) -> Result<Value<'_>, &'static str> {
     Ok(match (value, affinity) {
@@ -155,7 +155,7 @@ mod tests {
         }
     }
 
-    /// SQLite stores the value in a column of that affinity, and its answer has to be ours.
+    /// SQLite stores the value in a column of that affinity; our result must be the same.
     #[test]
     fn affinity_does_what_an_insert_does() {
         let db = Connection::open_in_memory().unwrap();
@@ -182,7 +182,7 @@ mod tests {
             let columns = [Affinity::Blob, Affinity::Text, Affinity::Numeric, Affinity::Real];
             for (affinity, kind) in columns.into_iter().zip(&kinds) {
                 let ours = match affine(value, affinity) {
-                    // Not every text reads as a number, but it takes SQLite to know.
+                    // Not every text is a number, and only SQLite can decide.
                     Err(_) => {
                         let is_text = matches!(value, Value::Text(_));
                         assert!(is_text || kind == "text", "{value:?} {affinity:?} need not be refused");

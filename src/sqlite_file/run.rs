@@ -1,16 +1,16 @@
-//! Runs: the keys of one index in one batch, sorted and packed, and the merge of many. Pure functions over byte buffers;
-//! the layout lives in memory and in spill files, never in the database.
+//! Runs: the keys of one index in one batch, sorted and packed, and the merge of many runs. Pure functions over byte buffers;
+//! the layout is used in memory and in spill files, never in the database.
 //!
-//! A run holds each distinct key once: varint bytes shared with the key before, varint bytes that follow, those bytes,
-//! varint count of rows, and the rows' places in the batch as varint differences. Of a long key all bytes follow, so that it is
-//! read where it stands: what a merge keeps of its runs does not grow with the keys.
+//! A run has each distinct key once: varint number of bytes shared with the previous key, varint number of bytes that follow,
+//! these bytes, varint count of rows, and the rows' places in the batch as varint differences. A long key is written in full,
+//! so that it is read in place: the memory of a merge does not grow with the keys.
 
 use super::record::{push_varint, read_varint};
 
-/// A key of at least so many bytes is long.
+/// A key of at least this many bytes is long.
 const LONG_KEY_BYTES: usize = 1 << 10;
 
-/// Byte strings one behind another.
+/// Byte strings, one after another.
 #[derive(Debug, Default)]
 pub(super) struct Strings {
     pub bytes: Vec<u8>,
@@ -45,7 +45,7 @@ pub(super) fn shared_len(left: &[u8], right: &[u8]) -> usize {
     at + left[at..both].iter().zip(&right[at..both]).take_while(|(a, b)| a == b).count()
 }
 
-/// Sorts the keys of a batch, one a row, and appends them to `out` as a run. `order` is scratch.
+/// Sorts the keys of a batch, one for each row, and appends the keys to `out` as a run. `order` is scratch.
 pub(super) fn pack(keys: &Strings, order: &mut Vec<(u64, u32)>, out: &mut Vec<u8>) {
     order.clear();
     order.extend((0..keys.len() as u32).map(|row| (0, row)));
@@ -73,11 +73,11 @@ pub(super) fn pack(keys: &Strings, order: &mut Vec<(u64, u32)>, out: &mut Vec<u8
 
 /// Sorts rows by key, then by row.
 ///
-/// What all keys share is skipped, the next eight bytes are compared as a number, and rows that agree in those are sorted
-/// by the rest, which are as many levels as keys are long: no recursion. Zeros behind a key's end do not confuse: no key
-/// is a prefix of another.
+/// The prefix that all keys share is skipped, the next eight bytes are compared as a number, and rows with equal numbers are
+/// sorted by the rest. There is no recursion, because the rest has as many levels as keys are long. Padding with zeros after a
+/// key's end changes no order, because no key is a prefix of another.
 fn sort(keys: &Strings, order: &mut [(u64, u32)]) {
-    // Rows to sort, whose keys agree in that many bytes.
+    // Ranges of rows to sort, each with the number of leading bytes that the keys share.
     let mut unsorted = vec![(0..order.len(), 0)];
     while let Some((range, depth)) = unsorted.pop() {
         let mut start = range.start;
@@ -96,7 +96,7 @@ fn sort(keys: &Strings, order: &mut [(u64, u32)]) {
         }
         order.sort_unstable();
         for same in order.chunk_by(|a, b| a.0 == b.0) {
-            // Where nothing differs, the keys are one.
+            // If the keys do not differ anywhere, they are equal.
             if shared < first.len() {
                 unsorted.push((start..start + same.len(), shared));
             }
@@ -109,11 +109,11 @@ fn sort(keys: &Strings, order: &mut [(u64, u32)]) {
 pub(super) struct Cursor<'a> {
     rest: &'a [u8],
     short: Vec<u8>,
-    /// The key, if it is long.
+    /// The key, if long.
     long: Option<&'a [u8]>,
-    /// The run counts its table's rows from this one.
+    /// The first of the table's rows in the run's part; places in the run are added to it.
     base: u32,
-    /// How many rows have the key; they are read before the next key is.
+    /// Number of rows with the key; they are read before the next key is.
     rows: u64,
 }
 
@@ -127,7 +127,7 @@ impl<'a> Cursor<'a> {
         self.long.unwrap_or(&self.short)
     }
 
-    /// Moves to the next key and says how many bytes it shares with the one before; `None` at the run's end.
+    /// Moves to the next key and returns how many bytes the key shares with the previous key; `None` at the run's end.
     pub fn advance(&mut self) -> Option<usize> {
         if self.rest.is_empty() {
             return None;
@@ -152,7 +152,7 @@ impl<'a> Cursor<'a> {
         Some(shared)
     }
 
-    /// Appends the table rows, counted from 0, that have the key.
+    /// Appends the rows of the table, counted from 0, that have the key.
     pub fn take_rows(&mut self, out: &mut Vec<u32>) {
         let mut at = 0;
         let mut row = self.base;
@@ -164,12 +164,12 @@ impl<'a> Cursor<'a> {
     }
 }
 
-/// Merges runs by a tournament of losers that remember what they share with the last winner, so that most matches are
-/// decided by comparing two lengths. Equal keys come in the order of their runs.
+/// Merges runs by a tournament of losers. Each loser remembers how many bytes it shares with the last winner, so most matches
+/// are decided by comparing two lengths. Equal keys come in the order of their runs.
 pub(super) struct Merge<'a> {
     cursors: Vec<Cursor<'a>>,
-    /// Place 0 is the winner, the others the losers of the matches; the match of place n is over those of 2n and 2n+1,
-    /// and places from the number of runs on are the runs themselves.
+    /// Place 0 is the winner, the others are the losers of the matches. The match of place n is between places 2n and 2n+1;
+    /// places from the number of runs on are the runs themselves.
     places: Vec<Player>,
 }
 
@@ -178,7 +178,7 @@ const NOBODY: u32 = u32::MAX;
 #[derive(Clone, Copy)]
 struct Player {
     run: u32,
-    /// Bytes shared with the key that won last; -1 when the run is at its end.
+    /// Bytes shared with the last winning key; -1 when the run is at its end.
     shared: i64,
 }
 
@@ -191,14 +191,14 @@ impl<'a> Merge<'a> {
         merge
     }
 
-    /// The least key, its rows still to be taken, and how many bytes it shares with the one before.
+    /// The least key, with its rows still to be taken, and how many bytes the key shares with the previous key.
     pub fn peek(&mut self) -> Option<(&mut Cursor<'a>, usize)> {
         let winner = self.places[0];
         let shared = usize::try_from(winner.shared).ok()?;
         Some((&mut self.cursors[winner.run as usize], shared))
     }
 
-    /// Moves on from the least key, whose rows must have been taken.
+    /// Moves past the least key. The key's rows must have been taken.
     pub fn advance(&mut self) {
         self.advance_run(self.places[0].run as usize);
     }
@@ -210,7 +210,7 @@ impl<'a> Merge<'a> {
         while place > 0 {
             let mut loser = self.places[place];
             if loser.run == NOBODY {
-                // At the start; the other one of this match will come.
+                // At the start: the opponent in this match comes later.
                 self.places[place] = winner;
                 return;
             }
@@ -221,7 +221,7 @@ impl<'a> Merge<'a> {
         self.places[0] = winner;
     }
 
-    /// Makes `winner` the one of the two with the lesser key. Who shares more with the last winner is closer to it.
+    /// Makes `winner` the player with the lesser key. The player who shares more bytes with the last winner has the lesser key.
     #[inline]
     fn play(&self, winner: &mut Player, loser: &mut Player) {
         if winner.shared > loser.shared {
@@ -258,7 +258,8 @@ mod tests {
             cuts in prop::collection::vec(1..20usize, 1..8),
             long in 0..6usize,
         ) {
-            // Some are long: each byte stands for a few hundred. A last byte that no other has: no key is a prefix of another.
+            // Some keys are long: each byte is repeated a few hundred times. The last byte occurs nowhere else, because no key
+            // is a prefix of another.
             let key = |row: &Vec<u8>| {
                 let times = if row.len() % 4 < long { 250 } else { 1 };
                 [&row.iter().flat_map(|byte| vec![*byte; times]).collect::<Vec<u8>>()[..], &[9]].concat()

@@ -1,32 +1,32 @@
-//! What is to be built, as SQLite itself understands it: the schema is run in an in-memory database and read back
-//! through pragmas. Writes no file. Promises that whatever the loader cannot write is refused here, by name.
+//! The schema to build, as SQLite understands it: runs the schema in an in-memory database and reads the result back through
+//! pragmas. Writes no file. Guarantee: everything that the loader cannot write is refused here, by name.
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OptionalExtension, Params, Row};
 
 use super::{Result, SqliteFileError};
 
-/// A table of a [`Schema`], by its place in it.
+/// A table of a [`Schema`], by the table's place in the schema.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TableId(pub(super) usize);
 
-/// What becomes of rows whose primary key was seen before. Keys with a NULL in them never repeat. In other unique
-/// indexes a key that repeats among the rows that stay is [`SqliteFileError::Duplicate`] whatever the rule.
+/// What becomes of rows whose primary key was seen before. Keys that contain NULL never repeat. In other unique indexes a key
+/// that repeats among the kept rows is [`SqliteFileError::Duplicate`] whatever the rule.
 ///
-/// Rowids are given in order of arrival, from 1; a row that goes leaves its rowid unused.
+/// Rowids are given in order of arrival, from 1; a row that is removed leaves its rowid unused.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Duplicates {
     /// A repeated key is [`SqliteFileError::Duplicate`].
     #[default]
     Refuse,
-    /// The last row stays, at its own place: `INSERT OR REPLACE`.
+    /// The last row is kept, at its own place: `INSERT OR REPLACE`.
     KeepLast,
-    /// The last row stays, at the place of the first: `ON CONFLICT DO UPDATE` of every column.
+    /// The last row is kept, at the place of the first: `ON CONFLICT DO UPDATE` of every column.
     KeepLastAtFirst,
 }
 
-/// How SQLite converts a value that is stored in a column ("Datatypes In SQLite", 3). INTEGER and NUMERIC are one:
-/// they differ in CAST alone.
+/// How SQLite converts a value that is stored in a column ("Datatypes In SQLite", 3). INTEGER and NUMERIC are the same here,
+/// because they differ only in CAST.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Affinity {
     Blob,
@@ -47,7 +47,7 @@ pub(super) struct Column {
 pub(super) struct Index {
     pub name: String,
     pub table: usize,
-    /// Places in the table's columns, most significant first; the rowid follows unsaid.
+    /// Places in the table's columns, most significant first; the rowid follows implicitly.
     pub columns: Vec<usize>,
     pub unique: bool,
     pub root: u32,
@@ -63,7 +63,7 @@ pub(super) struct Table {
     pub primary_key: Option<usize>,
     pub duplicates: Duplicates,
     pub parent: Option<usize>,
-    /// Why no row may be loaded, if so.
+    /// Why no row may be loaded, if none may.
     pub sealed: Option<String>,
     pub root: u32,
 }
@@ -88,12 +88,12 @@ pub struct Schema {
     pub(super) tables: Vec<Table>,
     pub(super) indexes: Vec<Index>,
     pub(super) page_size: usize,
-    /// The empty database as SQLite made it: header, schema table, and a root page for each tree.
+    /// The empty database made by SQLite: header, schema table, and a root page for each tree.
     pub(super) image: Vec<u8>,
 }
 
-/// What a schema may not have, by name; of several things the first is told. `?1` is the page size. A table called as a
-/// pragma would answer in its place.
+/// Features that a schema may not have, by name; of several, the first is reported. `?1` is the page size. A table with the
+/// name of a pragma is refused because the table would be read instead of the pragma.
 const REFUSED: &str = "
     SELECT 'the schema', 'a TEMP table' FROM sqlite_temp_schema
     UNION ALL SELECT name, 'the name of a pragma' FROM sqlite_schema WHERE lower(name) GLOB 'pragma_*'
@@ -114,7 +114,7 @@ const REFUSED: &str = "
         GROUP BY i.name, cid HAVING cid < 0 OR desc OR upper(coll) <> 'BINARY' OR count(*) > 1
     LIMIT 1";
 
-/// Tables, and why no row may be loaded into one: what is not checked here must not be promised.
+/// Tables, and why no row may be loaded into a table: constraints that are not checked here must not be promised.
 const TABLES: &str = "
     SELECT name, rootpage, CASE
         WHEN EXISTS (SELECT 1 FROM pragma_foreign_key_list(t.name)) THEN 'loading rows under a FOREIGN KEY'
@@ -132,21 +132,21 @@ const INDEXES: &str = "
     WHERE i.type = 'index' ORDER BY i.rowid";
 
 impl Schema {
-    /// Runs `sql` in an in-memory database with pages of `page_size` bytes (4096, 8192, 16384 or 32768), and reads back
-    /// what it made. The SQL may set `PRAGMA user_version` and `application_id`.
+    /// Runs `sql` in an in-memory database with pages of `page_size` bytes (4096, 8192, 16384 or 32768), and reads the
+    /// resulting schema back. The SQL may set `PRAGMA user_version` and `application_id`.
     ///
-    /// Refused by name: rows, tables called as a pragma (`pragma_…`), TEMP tables, another encoding, auto-vacuum, anything dropped again, views, triggers,
-    /// virtual, STRICT and WITHOUT ROWID tables, AUTOINCREMENT, generated columns, and indexes that are partial, on
-    /// expressions, DESC, of another collation than BINARY, or name a column twice. Tables with an INTEGER PRIMARY KEY,
-    /// a CHECK or a FOREIGN KEY are created, but rows for them are refused.
+    /// Refused by name: rows, tables with the name of a pragma (`pragma_…`), TEMP tables, another encoding, auto-vacuum,
+    /// anything that is dropped again, views, triggers, virtual, STRICT and WITHOUT ROWID tables, AUTOINCREMENT, generated
+    /// columns, and indexes that are partial, on expressions, DESC, of another collation than BINARY, or name a column twice.
+    /// Tables with an INTEGER PRIMARY KEY, a CHECK or a FOREIGN KEY are created, but rows for them are refused.
     ///
     /// # Errors
-    /// [`SqliteFileError::PageSize`], [`SqliteFileError::Schema`] when SQLite does not accept the SQL, [`SqliteFileError::Unsupported`] for what is
-    /// refused.
+    /// [`SqliteFileError::PageSize`], [`SqliteFileError::Schema`] when SQLite does not accept the SQL,
+    /// [`SqliteFileError::Unsupported`] for everything refused by name.
     pub fn from_sql(sql: &str, page_size: u32) -> Result<Self> {
         check_page_size(page_size)?;
         let mut db = Connection::open_in_memory()?;
-        // What the SQL makes is what it says: the schema table cannot be written to.
+        // The SQL cannot write to the schema table, so the objects it makes are the objects it declares.
         db.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
         db.pragma_update(None, "page_size", page_size)?;
         db.execute_batch(sql)?;
@@ -169,25 +169,27 @@ impl Schema {
         Ok(schema)
     }
 
-    /// The table of that name, if there is one.
+    /// The table of that name, if any.
     #[must_use]
     pub fn table(&self, name: &str) -> Option<TableId> {
         self.tables.iter().position(|table| table.name == name).map(TableId)
     }
 
-    /// Sets what becomes of repeated primary keys in `table`; [`Duplicates::Refuse`] unless said otherwise.
+    /// Sets what becomes of repeated primary keys in `table`; the default is [`Duplicates::Refuse`].
     ///
     /// # Panics
-    /// Here and wherever one is given: when the table is another schema's and this one has fewer.
+    /// Here and in every other function with a [`TableId`]: when the table belongs to another schema and this schema has fewer
+    /// tables.
     pub fn on_duplicate(&mut self, table: TableId, rule: Duplicates) {
         self.tables[table.0].duplicates = rule;
     }
 
-    /// Makes every row of `child` belong to the row of `parent` that was pushed last before it into the same batch: it
-    /// goes when that row goes in favour of another with its key. The child's own rule applies to what is left.
+    /// Makes every row of `child` belong to the row of `parent` that was pushed last before it into the same batch: the child
+    /// row is removed when its parent row is removed in favour of another row with the same key. The child's own rule applies
+    /// to the remaining rows.
     ///
     /// # Errors
-    /// [`SqliteFileError::Unsupported`] when `parent` is itself a child, or `child` a parent.
+    /// [`SqliteFileError::Unsupported`] when `parent` is a child, or `child` a parent.
     pub fn children_of(&mut self, child: TableId, parent: TableId) -> Result<()> {
         let is_parent = self.tables.iter().any(|table| table.parent == Some(child.0));
         if is_parent || child == parent || self.tables[parent.0].parent.is_some() {
@@ -212,7 +214,7 @@ impl Schema {
     }
 }
 
-/// Refuses what is no page size of this loader.
+/// Refuses a page size that this loader does not support.
 pub(crate) fn check_page_size(given: u32) -> Result<()> {
     let is_known = given.is_power_of_two() && (4096..=32768).contains(&given);
     if is_known { Ok(()) } else { Err(SqliteFileError::PageSize { given }) }
@@ -232,7 +234,7 @@ fn read_table(db: &Connection, row: &Row<'_>) -> rusqlite::Result<Table> {
     Ok(Table { name, columns, indexes, primary_key, duplicates, parent, sealed, root })
 }
 
-/// Whether SQLite would check a CHECK on the way into the table. No pragma tells, but the program of an INSERT does.
+/// Whether SQLite would check a CHECK when a row is inserted. No pragma says so, but the program of an INSERT does.
 fn has_check(db: &Connection, table: &str) -> rusqlite::Result<bool> {
     let sql = format!("EXPLAIN INSERT INTO \"{}\" DEFAULT VALUES", table.replace('"', "\"\""));
     let steps = list(db, &sql, [], |step| Ok((step.get::<_, String>(1)?, step.get::<_, i32>(2)?)))?;
@@ -252,7 +254,7 @@ fn unsupported(object: &str, what: &str) -> SqliteFileError {
     SqliteFileError::Unsupported { object: object.to_owned(), what: what.to_owned() }
 }
 
-/// "Datatypes In SQLite", 3.1: the first rule that holds.
+/// "Datatypes In SQLite", 3.1: the first rule that applies.
 fn affinity(declared: &str) -> Affinity {
     let declared = declared.to_ascii_uppercase();
     let has = |parts: &[&str]| parts.iter().any(|part| declared.contains(part));

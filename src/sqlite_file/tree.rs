@@ -1,11 +1,11 @@
-//! B-trees: leaf pages filled from cells that come in order, many trees at once, and the interior pages over them. Writes
-//! the target.
+//! B-trees: leaf pages filled from cells in order, many trees at once, and the interior pages over the leaves. Writes the
+//! target.
 //!
-//! Page numbers must not depend on how many threads there are, and no tree knows its number of pages before its end.
-//! So all build in rounds: in each round every tree that is not done fills about the same share of its pages; then
-//! their overflow chains and their pages get numbers in the order of the trees, and the interior pages that are full get theirs;
-//! then all are written. Of interior pages two a level are in memory: the open one, and a full one that may have to give a child
-//! to it.
+//! Page numbers must not depend on the number of threads, and the number of pages of a tree is unknown before the tree's end.
+//! So all trees are built in rounds. In each round every unfinished tree fills about the same share of its pages; then the
+//! overflow chains and the pages get numbers in the order of the trees, and the full interior pages get theirs; then all pages
+//! are written. Two interior pages of each level are in memory: the open page, and a full page that may have to give a child to
+//! the open page.
 
 use std::borrow::Cow;
 
@@ -18,10 +18,10 @@ use super::record::push_varint;
 use super::{Result, SqliteFileError};
 use crate::interrupt::Interrupt;
 
-/// Bytes of pages that are filled in a round. No budget changes it, nor so the file.
+/// Bytes of pages that are filled in a round. The budget does not change this number, because the number changes the file.
 const ROUND_LEN: u64 = 8 << 20;
 
-/// Builds all trees, unless it is interrupted.
+/// Builds all trees, unless interrupted.
 pub(super) fn build(target: &mut Target, trees: &mut [Tree<'_>], interrupt: &Interrupt) -> Result<()> {
     let total: u64 = trees.iter().map(|tree| tree.estimate_bytes).sum();
     let rounds = total.div_ceil(ROUND_LEN).max(1);
@@ -30,13 +30,13 @@ pub(super) fn build(target: &mut Target, trees: &mut [Tree<'_>], interrupt: &Int
         if interrupt.is_requested() {
             return Err(SqliteFileError::Interrupted);
         }
-        // The system writes to one file for one thread at a time: the others go on filling.
+        // The system writes to a file for one thread at a time; meanwhile the other threads fill pages.
         let (written, filled) = rayon::join(
             || extents.iter().try_for_each(|extent| target.write(&extent.numbers, &extent.pages)),
             || {
                 let trees = trees.par_iter_mut().with_max_len(1);
                 let filled = trees.map(|tree| tree.fill((tree.estimate_bytes / rounds) as usize));
-                // Of several errors the first tree's, however many threads there are.
+                // Of several errors, the error of the first tree is returned, however many threads there are.
                 filled.collect::<Vec<Result<()>>>().into_iter().collect::<Result<()>>()
             },
         );
@@ -57,23 +57,23 @@ struct Extent {
     numbers: Vec<u32>,
 }
 
-/// What divides two children of an interior page: the cell but for the child, and what belongs to its overflow chain.
+/// The divider of two children of an interior page: the cell without the child, and the content of the cell's overflow chain.
 #[derive(Default)]
 struct Divider<'a> {
     bytes: Vec<u8>,
     rest: Cow<'a, [u8]>,
 }
 
-/// A table or an index while it is built. It has its root page already, an empty leaf.
+/// A table or an index that is being built. Its root page, an empty leaf, exists already.
 pub(super) struct Tree<'a> {
     cells: Cells<'a>,
     leaves: Leaves<'a>,
     root: u32,
-    /// About how many bytes its pages will have.
+    /// About how many bytes the tree's pages will have.
     estimate_bytes: u64,
     /// The last leaf page that has a number.
     last_leaf: Option<u32>,
-    /// What divides that page from the one behind it.
+    /// The divider between the last numbered leaf page and the next page.
     last_divider: Vec<u8>,
     /// The interior pages over the leaves, lowest level first.
     levels: Vec<Level>,
@@ -88,7 +88,7 @@ impl<'a> Tree<'a> {
         Self { cells, leaves, root, estimate_bytes, last_leaf, last_divider, levels, is_done: false }
     }
 
-    /// Fills this round's pages, each of them to its end.
+    /// Fills this round's pages, each page to its end.
     fn fill(&mut self, quota_bytes: usize) -> Result<()> {
         let leaves = &mut self.leaves;
         while let Some((payload, rowid)) = self.cells.current() {
@@ -109,7 +109,8 @@ impl<'a> Tree<'a> {
         Ok(())
     }
 
-    /// Gives numbers to the chains and the pages of this round, which `out` takes to be written. A single leaf is the root.
+    /// Gives numbers to the chains and the pages of this round, and moves the pages to `out` to be written. A single leaf is
+    /// the root.
     fn number(&mut self, target: &mut Target, out: &mut Extent) -> Result<()> {
         let Leaves { pages, page_size, chains, chains_len, dividers, kind, .. } = &mut self.leaves;
         for (at, rest) in chains.drain(..) {
@@ -126,7 +127,7 @@ impl<'a> Tree<'a> {
         let count = pages.len() / *page_size;
         let is_root = self.is_done && self.last_leaf.is_none() && count == 1;
         out.numbers = if is_root { vec![self.root] } else { target.take(count)? };
-        // Behind each page but a tree's last stands a divider.
+        // After each page but a tree's last comes a divider.
         let mut between = between.into_iter();
         for number in &out.numbers {
             if let Some(before) = self.last_leaf.replace(*number) {
@@ -140,7 +141,7 @@ impl<'a> Tree<'a> {
         Ok(())
     }
 
-    /// Writes the interior pages that are left, the topmost of them to the root page.
+    /// Writes the remaining interior pages, the topmost to the root page.
     fn finish(&mut self, target: &mut Target) -> Result<()> {
         let Some(mut child) = self.last_leaf else { return Ok(()) };
         let mut level = 0;
@@ -152,17 +153,17 @@ impl<'a> Tree<'a> {
     }
 }
 
-/// The interior pages of one level that are not written.
+/// The interior pages of one level that are not yet written.
 struct Level {
     kind: Kind,
-    /// Full, and with its last child; not yet written, because its successor has no cell and may get no other.
+    /// A full page with its last child; not yet written, because the next page has no cell and may get no other child.
     full: Option<(InteriorPage, u32, Vec<u8>)>,
     open: InteriorPage,
     /// Whether a page of the level is written.
     has_written: bool,
 }
 
-/// An interior page being filled.
+/// An interior page that is being filled.
 struct InteriorPage {
     page: Vec<u8>,
     filler: Filler,
@@ -174,7 +175,7 @@ impl InteriorPage {
         Self { page: vec![0; page_size], filler: Filler::new(kind, page_size), cells: 0 }
     }
 
-    /// Adds a child and what divides it from the next one.
+    /// Adds a child and the divider between the child and the next child.
     fn add(&mut self, child: u32, divider: &[u8]) {
         let cell = self.filler.add(&mut self.page, 4 + divider.len());
         cell[..4].copy_from_slice(&child.to_be_bytes());
@@ -182,7 +183,7 @@ impl InteriorPage {
         self.cells += 1;
     }
 
-    /// Takes the last of several children out again, with what divides it from the next one.
+    /// Removes the last of several children, and returns the child and the divider between the child and the next child.
     fn remove_last(&mut self) -> (u32, Vec<u8>) {
         self.cells -= 1;
         let mut cell = self.filler.remove_last(&mut self.page);
@@ -190,7 +191,7 @@ impl InteriorPage {
         (cell.iter().fold(0, |child, byte| child << 8 | u32::from(*byte)), divider)
     }
 
-    /// Completes the page with its last child and writes it.
+    /// Completes the page with its last child and writes the page.
     fn write(mut self, number: u32, right: u32, target: &Target) -> Result<()> {
         self.filler.finish(&mut self.page, Some(right));
         target.write(&[number], &self.page)
@@ -202,7 +203,7 @@ impl Level {
         Self { kind, full: None, open: InteriorPage::new(kind, page_size), has_written: false }
     }
 
-    /// Adds a child to level `at`, and the divider behind it. What does not fit becomes the divider above.
+    /// Adds a child to level `at`, and the divider after the child. A divider that does not fit goes to the level above.
     fn add(
         levels: &mut Vec<Self>,
         at: usize,
@@ -224,7 +225,7 @@ impl Level {
         Ok(())
     }
 
-    /// Writes the full page of level `at`, if there is one, and adds it to the level above.
+    /// Writes the full page of level `at`, if any, and adds the page to the level above.
     fn write_full(levels: &mut Vec<Self>, at: usize, target: &mut Target) -> Result<()> {
         let level = &mut levels[at];
         let Some((full, right, divider)) = level.full.take() else { return Ok(()) };
@@ -235,8 +236,8 @@ impl Level {
         Self::add(levels, at + 1, kind, target, number, divider)
     }
 
-    /// Writes the last pages of level `at`, whose last child is given, and answers the number of the very last. No page may have a
-    /// single child. The only page of a level is the root.
+    /// Writes the last pages of level `at`, whose last child is `last`, and returns the number of the very last page. No page
+    /// may have a single child. The only page of a level is the root.
     fn finish(levels: &mut Vec<Self>, at: usize, root: u32, target: &mut Target, last: u32) -> Result<u32> {
         let level = &mut levels[at];
         if level.open.cells == 0
@@ -260,16 +261,16 @@ struct Leaves<'a> {
     kind: Kind,
     page_size: usize,
     pages: Vec<u8>,
-    /// Of the last page, whether or not it is open.
+    /// The filler of the last page, open or not.
     filler: Filler,
     is_open: bool,
-    /// Overflow chains of cells in the pages: where the page number goes, and what the chain is to hold.
+    /// Overflow chains of cells in the pages: where the chain's page number goes, and the content of the chain.
     chains: Vec<(usize, Cow<'a, [u8]>)>,
     chains_len: usize,
     last_rowid: u64,
     /// Scratch.
     head: Vec<u8>,
-    /// Of pages without numbers.
+    /// The dividers of pages without numbers.
     dividers: Vec<Divider<'a>>,
 }
 
@@ -289,8 +290,8 @@ impl<'a> Leaves<'a> {
         }
     }
 
-    /// Adds a cell to the open page or a new one; `false` when it does not fit the open one. A payload that lasts is not copied to
-    /// its overflow chain.
+    /// Adds a cell to the open page or to a new page; returns `false` when the cell does not fit the open page. A lasting
+    /// payload is not copied to its overflow chain.
     fn add(&mut self, payload: &[u8], lasting: Option<&'a [u8]>, rowid: u64) -> bool {
         self.head.clear();
         push_varint(&mut self.head, payload.len() as u64);
@@ -323,8 +324,8 @@ impl<'a> Leaves<'a> {
         true
     }
 
-    /// Closes a full page, behind which another will stand. The last entry of an index page goes up to divide the two: it has
-    /// several, and the next page gets one at once.
+    /// Closes a full page that is followed by another page. The last entry of an index page goes up and divides the two pages.
+    /// The page has several entries, and the next page gets an entry at once.
     fn divide(&mut self) {
         let mut divider = Divider::default();
         if self.kind == Kind::TableLeaf {
