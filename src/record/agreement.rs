@@ -1,7 +1,7 @@
-//! The two paths against each other: whatever the fast path answers, the exact path answers alike, and a refusal of the
+//! Compares the two paths: the exact path reads every line that the fast path reads, with the same result, and a refusal of the
 //! fast path leaves nothing behind. Lines are mutated by bytes, tokens, values and members.
 //!
-//! `AGREEMENT_LINES` sets how many lines are tried, `AGREEMENT_SEED` which.
+//! `AGREEMENT_LINES` sets how many lines are tried, `AGREEMENT_SEED` the random sequence.
 
 #![allow(clippy::unwrap_used)]
 
@@ -207,7 +207,7 @@ fn value_span(line: &[u8], toks: &[(usize, usize)], at: usize) -> usize {
     }
     (j + 1).min(toks.len())
 }
-/// Changes a line somewhere, mostly so that it stays JSON.
+/// Changes a line somewhere, usually so that the line stays JSON.
 pub(crate) fn mutate(r: &mut Rng, line: &mut Vec<u8>) {
     let toks = tokens(line);
     if toks.is_empty() {

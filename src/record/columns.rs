@@ -1,11 +1,11 @@
-//! The columns of the archive's tables: what each is called, and which member of a ledger line it is read from.
+//! The columns of the archive's tables: their names, and the member of a ledger line that each column is read from.
 //!
-//! Each column is named once, in a line of one of the tables below. From that line follow the statement that creates the
-//! table, the fast reader (`record::tape`), the exact reader (`record::exact`), the check that a required
-//! member is there, the constant that names the column's place in a row, and the printing of archived rows as JSON.
+//! Each column is named once, in a line of a table below. The line defines the statement that creates the table, the fast
+//! reader (`record::tape`), the exact reader (`record::exact`), the check that a required member is present, the constant for
+//! the column's place in a row, and the printing of archived rows as JSON.
 //!
-//! Names, order and SQL types are a format shared with other programs (`docs/records.md`): they change only with the
-//! version of the schema.
+//! Names, order and SQL types are a format shared with other programs (`docs/records.md`). They change only with the version of
+//! the schema.
 
 use bumpalo::Bump;
 
@@ -15,15 +15,15 @@ use crate::scan::json::tape::Walk;
 /// A table of the archive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Table {
-    /// Its name.
+    /// The table's name.
     pub name: &'static str,
     /// Its columns, in the order in which a new archive has them.
     pub columns: &'static [&'static str],
-    /// The statement that creates it.
+    /// The statement that creates the table.
     pub create: &'static str,
 }
 
-/// How a member of a JSON object becomes a cell, and a cell a member again.
+/// How a member of a JSON object becomes a cell, and how a cell becomes a member again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reading {
     /// A string; the member is required.
@@ -32,7 +32,7 @@ pub(crate) enum Reading {
     NullableText,
     /// A string; NULL where the member is absent or null.
     OptionalText,
-    /// A string; the empty one where the member is absent or null. An empty one is not printed.
+    /// A string; the empty string where the member is absent or null. An empty string is not printed.
     TextOrEmpty,
     /// A number; the member is required.
     Number,
@@ -42,9 +42,9 @@ pub(crate) enum Reading {
     NumberOrZero,
     /// A number; NULL where the member is absent, null, or not above 0.
     PositiveNumber,
-    /// 1 for what JavaScript calls true, 0 for what it does not; NULL where the member is absent.
+    /// 1 for values that are true in JavaScript, 0 for all others; NULL where the member is absent.
     OptionalFlag,
-    /// As `OptionalFlag`, but 0 where the member is absent.
+    /// Like `OptionalFlag`, but 0 where the member is absent.
     Flag,
     /// An array of strings as JSON text; NULL where the member is absent, null or empty.
     Strings,
@@ -55,7 +55,7 @@ impl Reading {
         matches!(self, Self::Text | Self::NullableText | Self::Number)
     }
 
-    /// What the cell holds when the member is absent.
+    /// The cell's value when the member is absent.
     pub(crate) const fn absent(self) -> Cell<'static> {
         match self {
             Self::TextOrEmpty => Cell::Text(""),
@@ -75,7 +75,7 @@ pub(crate) struct Field {
     pub reading: Reading,
 }
 
-/// The bits, one a place, of the fields that must be there.
+/// The bits, one for each place, of the fields that must be present.
 pub(crate) const fn required(fields: &[Field]) -> u64 {
     let mut bits = 0;
     let mut index = 0;
@@ -99,7 +99,7 @@ pub(crate) const fn absent_row<const COLUMNS: usize>(fields: &[Field]) -> [Cell<
     row
 }
 
-/// The name in front of a column's SQL type.
+/// The name before a column's SQL type.
 const fn name_of(sql: &'static str) -> &'static str {
     let mut len = 0;
     while sql.as_bytes()[len] != b' ' {
@@ -108,12 +108,12 @@ const fn name_of(sql: &'static str) -> &'static str {
     sql.split_at(len).0
 }
 
-/// What the tape reader makes of a member: `None` when the exact reader has to decide, `Some(None)` for a member
-/// that has no column.
+/// The tape reader's result for a member: `None` when the exact reader has to decide, `Some(None)` for a member without a
+/// column.
 pub(crate) type OnTape<'a> = Option<Option<(usize, Cell<'a>)>>;
 
-/// Declares a table: its columns in order, in groups that are each read from one JSON object (or filled by other code).
-/// A line is `PLACE "column SQL-TYPE" "member" Reading;`, without the last two for a column that is filled by other code.
+/// Declares a table: its columns in order, in groups. Each group is read from one JSON object or filled by other code. A line
+/// is `PLACE "column SQL-TYPE" "member" Reading;`, without the last two for a column that is filled by other code.
 macro_rules! table {
     ($(#[$doc:meta])* $table:ident, key $key:literal {
         $( $group:ident { $( $PLACE:ident $sql:literal $($member:literal $reading:ident)? ; )* } )*
@@ -157,7 +157,7 @@ macro_rules! table {
                         $($( Field { place: super::$PLACE, member: $member, reading: Reading::$reading }, )?)*
                     ];
 
-                    /// The bits, one a place, of the members that must be there.
+                    /// The bits, one for each place, of the members that must be present.
                     pub(crate) const REQUIRED: u64 = required(FIELDS);
 
                     /// A row in which every member is absent.
@@ -307,7 +307,7 @@ mod tests {
 
     const MANUAL: &str = include_str!("../../docs/records.md");
 
-    /// The first two cells of the lines of the manual's table after "table `name`:".
+    /// The first two cells of each row of the manual's table after "table `name`:".
     fn described(name: &str) -> Vec<(String, String)> {
         let table = MANUAL.split(&format!("table `{name}`:\n")).nth(1).unwrap();
         let lines = table.lines().skip_while(|line| !line.starts_with("| `"));
@@ -352,7 +352,7 @@ mod tests {
         let mut count = 0;
         for example in examples {
             LedgerLine::from_json(example).unwrap();
-            // It reads as the ledger has it: nothing an append would write in another way.
+            // The example is written as in the ledger: an append would not change a byte.
             let mut document = Document::default();
             let mut printed = Vec::new();
             stringify(document.parse(example.as_bytes()).unwrap(), &mut printed);

@@ -1,7 +1,8 @@
-//! The exact reader: any line that JavaScript can parse, field by field, with a reason for what cannot be stored.
+//! The exact reader: reads any line that JavaScript can parse, field by field, and gives a reason for every value that cannot
+//! be stored.
 //!
-//! Types are strict here too: a number where text belongs is a rejection and not a guess. Where JavaScript's own rules
-//! decide (a flag is what it calls true; an integral number is an integer however it is spelled) they are followed.
+//! Types are strict here too: a number instead of text is rejected, and not converted. JavaScript's rules are followed where
+//! they decide: a flag is a value that is true in JavaScript; an integral number is an integer however it is spelled.
 
 use std::borrow::Cow;
 
@@ -17,7 +18,7 @@ use crate::scan::json::{
     Document, JsStr, Kind as JsonKind, Value, is_array_index_key, stringify, write_js_string,
 };
 
-/// Adds the row of `line`, which is trimmed and not empty.
+/// Adds the row of `line`. The line is trimmed and not empty.
 pub(super) fn parse<'a, 'd>(
     document: &'d mut Document,
     offset: u64,
@@ -55,7 +56,7 @@ fn rejected(reason: String) -> Refusal {
     Refusal { verdict: Verdict::Rejected, reason }
 }
 
-/// Text from a ledger as a message shows it: control characters escaped, at most 60 characters.
+/// Text from a ledger in the form for a message: control characters escaped, at most 60 characters.
 fn shown(text: &str) -> String {
     const SHOWN_CHARS: usize = 60;
     let mut shown: String = text.chars().take(SHOWN_CHARS).flat_map(char::escape_debug).collect();
@@ -85,7 +86,7 @@ struct Fields<'d, 'a> {
 }
 
 impl<'d, 'a> Fields<'d, 'a> {
-    /// The object that is the member `key` of `parent`; it must be there.
+    /// The object in the member `key` of `parent`; an error when the member is missing.
     fn new(parent: Value<'d>, key: &str, what: &'static str, bump: &'a Bump) -> Result<Self, Refusal> {
         match parent.get(key) {
             Some(object) if object.kind() == JsonKind::Object => Ok(Self { object, what, bump }),
@@ -97,7 +98,7 @@ impl<'d, 'a> Fields<'d, 'a> {
         }
     }
 
-    /// The object that is the member `key`, if there is one and it is not null.
+    /// The object in the member `key`, if the member is present and not null.
     fn optional_object(&self, key: &str, what: &'static str) -> Result<Option<Self>, Refusal> {
         match self.object.get(key) {
             None => Ok(None),
@@ -259,7 +260,7 @@ fn stamp<'a>(offset: u64, root: Value<'_>, bump: &'a Bump, rows: &mut Rows<'a>) 
     Ok(Stored::Stamp)
 }
 
-/// A selector from its object: its fields and its JSON text.
+/// A selector from its object: fields and JSON text.
 fn selector<'a>(selector: Fields<'_, 'a>) -> Result<(Selector<'a>, &'a str), Refusal> {
     let selector = Fields { what: "selector", ..selector };
     let optional = |key: &str| selector.object.get(key).map(|_| selector.str(key)).transpose();
@@ -282,7 +283,7 @@ fn entries<'a>(enrichment: Value<'_>, bump: &'a Bump) -> Result<&'a [Entry<'a>],
     let mut entries = Vec::with_capacity(enrichment.len());
     for (key, value) in enrichment.members_in_text_order() {
         if key == *"__proto__" {
-            // Assigning it changes no object's own keys in JavaScript, so it could not be read back.
+            // In JavaScript, assigning `__proto__` changes no own key of an object, so the stamp could not be read back.
             return Err(rejected("enrichment has the key __proto__, which no object can hold".to_string()));
         }
         let Some(text) = value.as_js_str() else {

@@ -1,14 +1,14 @@
-//! Which records a query wants: one filter for the archive and for the ledger.
+//! Decides which records a query wants: one filter for the archive and for the ledger.
 //!
-//! Times, by example. Agents write `ts` as [`ORDINARY`] has it, so that texts sort as instants do, and two such texts are
-//! compared by their bytes. Other forms are compared as instants:
+//! Times, by example. Agents write `ts` in the form of [`ORDINARY`]. Texts of this form sort as instants do, and are compared
+//! by their bytes. Other forms are compared as instants:
 //!
 //! ```text
 //! since 2026-04-20T10:00:00.000Z    text compared    instant compared
-//! ts    2026-04-20T11:30:00+02:00   behind           before (09:30Z)      does not pass
-//! ts    2026-04-20T09:30:00-02:00   before           behind (11:30Z)      passes
-//! ts    2026-04-20T10:00:00Z        behind           equal                passes
-//! ts    yesterday                   behind           is no time           passes, by its text
+//! ts    2026-04-20T11:30:00+02:00   after            before (09:30Z)      does not pass
+//! ts    2026-04-20T09:30:00-02:00   before           after (11:30Z)       passes
+//! ts    2026-04-20T10:00:00Z        after            equal                passes
+//! ts    yesterday                   after            not a time           passes, by its text
 //! ```
 
 use std::cmp::Ordering;
@@ -18,46 +18,46 @@ use jiff::{SignedDuration, Timestamp};
 use super::RecordKind;
 use crate::scan::json::{Kind as JsonKind, Value};
 
-/// In which order an archive hands records over. A ledger is always read from its first line to its last.
+/// The order of records from an archive. A ledger is always read from its first line to its last.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum RecordOrder {
     /// By time.
     #[default]
     OldestFirst,
-    /// By time, backwards.
+    /// By time, newest first.
     NewestFirst,
 }
 
-/// Which records are wanted: those that agree with everything that is given.
+/// Which records are wanted: records that match every condition given.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Filter {
-    /// No `ts` before this. Times in RFC 3339 are compared as instants; where this or the `ts` is not in RFC 3339, their bytes are
-    /// compared.
+    /// No `ts` before this time. Times in RFC 3339 are compared as instants. When this time or the `ts` is not in RFC 3339,
+    /// bytes are compared.
     pub since: Option<String>,
-    /// No `ts` after this, compared in the same way.
+    /// No `ts` after this time, compared in the same way.
     pub until: Option<String>,
-    /// This session; for relationships on either end.
+    /// Records of this session; relationships with this session at either end.
     pub session: Option<String>,
-    /// This source.
+    /// Records of this source.
     pub source: Option<String>,
-    /// Turns whose `project` or `projectKey` is this.
+    /// Turns with this `project` or `projectKey`.
     pub project: Option<String>,
-    /// Turns whose enrichment has all of these keys with these values.
+    /// Turns whose enrichment has all these keys with these values.
     pub enrichment: Vec<(String, String)>,
-    /// In which order an archive hands them over.
+    /// The order of records from an archive.
     pub order: RecordOrder,
 }
 
 impl Filter {
-    /// The bounds of time, read once for many records.
+    /// The bounds of time, parsed once for many records.
     pub(crate) fn times(&self) -> TimeBounds {
         let [since, until] =
             [&self.since, &self.until].map(|text| text.as_deref().map(|text| Bound::new(text.to_owned())));
         TimeBounds { since, until }
     }
 
-    /// Whether a record of the ledger passes, its enrichment left aside. Strings are compared by their bytes. A record without
-    /// a `ts` passes any bounds.
+    /// Whether a record of the ledger passes, without regard to its enrichment. Strings are compared by their bytes. A record
+    /// without a `ts` passes any bounds.
     pub(crate) fn passes(&self, times: &TimeBounds, kind: RecordKind, record: Value<'_>) -> bool {
         let is = |key: &str, wanted: &str| {
             record.get(key).and_then(Value::as_js_str).is_some_and(|found| found == *wanted)
@@ -74,23 +74,23 @@ impl Filter {
             && (kind != RecordKind::Turn || self.project.as_deref().is_none_or(of_project))
     }
 
-    /// Whether an enrichment, an object, has all the keys and values that are wanted.
+    /// Whether an enrichment, an object, has all the wanted keys and values.
     pub(crate) fn passes_enrichment<'w>(
         enrichment: Value<'_>,
         wanted: impl IntoIterator<Item = (&'w str, &'w str)>,
     ) -> bool {
         let has = |(key, value): (&str, &str)| {
-            // As the archive's columns store it: U+FFFD for a lone surrogate.
+            // Compared in the form that the archive's columns store: U+FFFD for a lone surrogate.
             enrichment.get(key).and_then(Value::as_str).is_some_and(|found| found == value)
         };
         wanted.into_iter().all(has)
     }
 }
 
-/// The form of a time whose texts sort as instants do, as SQLite's GLOB.
+/// The form of a time whose texts sort as instants do, as a pattern for SQLite's GLOB.
 pub(crate) const ORDINARY: &str =
     "[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]T[0-9][0-9]:[0-9][0-9]:[0-9][0-9].[0-9][0-9][0-9]Z";
-/// More than the greatest offset that is read, 25:59:59.
+/// More than the greatest offset that is accepted, 25:59:59.
 const OFFSET_MAX: SignedDuration = SignedDuration::from_hours(26);
 
 /// The first and the last time of a filter.
@@ -121,7 +121,7 @@ impl Bound {
         Self { is_ordinary: is_ordinary(&text), instant: instant_of(&text), text }
     }
 
-    /// How `ts` compares with this.
+    /// Compares `ts` with the bound.
     fn of(&self, ts: &str) -> Ordering {
         let as_text = ts.as_bytes().cmp(self.text.as_bytes());
         if self.is_ordinary && is_ordinary(ts) {
@@ -137,7 +137,8 @@ impl Bound {
         self.instant.is_some()
     }
 
-    /// As a text that compares with [`ORDINARY`] times, and with what is no time, as the bound does, or a little wider.
+    /// A text that compares with [`ORDINARY`] times, and with texts that are not times, as the bound does, or admits a little
+    /// more.
     pub(crate) fn for_ordinary(&self, end: End) -> String {
         match (self.is_ordinary, self.instant) {
             (false, Some(instant)) => {
@@ -151,8 +152,8 @@ impl Bound {
         }
     }
 
-    /// A text that no `ts` within the bound sorts before, or none sorts after, whatever its offset. None where there is no such
-    /// text, and for what is no instant.
+    /// For the start of a range, a text that no `ts` within the bound sorts before; for the end, a text that none sorts after,
+    /// whatever the offset of `ts`. None where there is no such text, and for a bound that is not an instant.
     pub(crate) fn for_any(&self, end: End) -> Option<String> {
         // A `ts` begins with its local date, which differs from the date in UTC by its offset.
         let date = match end {
@@ -224,9 +225,9 @@ mod tests {
             ("2026-04-20T10:00:00", false),
             ("yesterday", true),
             ("", false),
-            // No time, though it has the form.
+            // Not a time, though the text has the form.
             ("2026-99-99T99:99:99.999Z", true),
-            // A date of another form would not be found by its text.
+            // A date in another form would not be found by its text.
             ("20260420T100000Z", true),
         ] {
             assert_eq!(since.pass(ts), passes, "{ts}");
@@ -237,7 +238,7 @@ mod tests {
     }
 
     proptest! {
-        /// The conditions that the archive puts into SQL lose nothing that passes.
+        /// The archive's SQL conditions exclude no record that passes.
         #[test]
         fn wide_bounds_lose_nothing(
             bound in -62_135_596_800_000i64..253_402_207_200_000,

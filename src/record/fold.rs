@@ -1,14 +1,13 @@
-//! Folding stamps into turns: which stamps apply to a turn, and the one object their enrichments make.
+//! Folds stamps into turns: finds the stamps that apply to a turn, and makes one object of their enrichments.
 //!
-//! This file computes; it reads no file and no database. It promises the result of the plain rule (take every matching
-//! stamp in the order of time and then of byte offset, assign its keys over one object) at a cost that does not grow
-//! with turns x stamps.
+//! Computes only; reads no file and no database. Guarantees the result of the plain rule (take every matching stamp in the
+//! order of time and then of byte offset, assign its keys over one object) at a cost that does not grow with turns x stamps.
 //!
-//! How: for each key the object holds, only two stamps matter: the first that assigned it (it decides the key's place)
-//! and the last (it decides the value). "First and last per key" is a summary that can be merged from parts in any
-//! order, so stamps are grouped by what their selectors fix (session, message, both, neither), each group keeps the
-//! summary of its unbounded stamps, and stamps with a time range stand in a segment tree over the group's range bounds
-//! (a few of them in a list). A turn merges four groups: one summary and at most log2(bounds) tree nodes each.
+//! How: for each key of the object, only two stamps matter: the first that assigned the key (it decides the key's place) and
+//! the last (it decides the value). "First and last per key" is a summary that can be merged from parts in any order. So stamps
+//! are grouped by the fields in their selectors (session, message, both, neither). Each group keeps the summary of its
+//! unbounded stamps. Stamps with a time range are in a segment tree over the group's range bounds, or in a list if there are
+//! few. A turn merges four groups: one summary and at most log2(bounds) tree nodes each.
 //!
 //! Rejected: precomputing the object of every elementary interval of time (quadratic when long ranges overlap), and
 //! caching by session (message and range stamps would have to invalidate it).
@@ -23,31 +22,31 @@ use super::columns::turns::enrichment;
 /// How many keys of an enrichment have a column of their own.
 const KEY_COLUMNS: usize = enrichment::FIELDS.len();
 
-/// One stamp as far as folding needs it.
+/// The parts of a stamp that folding needs.
 #[derive(Debug, Clone, Copy)]
 pub struct Stamp<'a> {
-    /// When it was set; compared bytewise.
+    /// The time of the stamp; compared bytewise.
     pub ts: &'a str,
-    /// Where its line starts in the ledger, in bytes; decides between stamps with one `ts`.
+    /// Where the stamp's line starts in the ledger, in bytes; decides between stamps with the same `ts`.
     pub offset: u64,
-    /// Which turns it applies to.
+    /// Which turns the stamp applies to.
     pub selector: Selector<'a>,
-    /// What it assigns, in the order of its text, each key once.
+    /// The assignments, in the order of the text, each key once.
     pub entries: &'a [Entry<'a>],
 }
 
-/// Which turns a stamp applies to: those that agree with every field it has. Without any field: none.
+/// Which turns a stamp applies to: turns that match every field present. A selector without fields matches no turn.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Selector<'a> {
     /// The session's id.
     pub session: Option<&'a str>,
     /// The message's id.
     pub message: Option<&'a str>,
-    /// A span of time; both bounds belong to it.
+    /// A range of time; both bounds are included.
     pub range: Option<Range<'a>>,
 }
 
-/// A span of time, compared bytewise with a turn's `ts`. A missing bound does not bind.
+/// A range of time, compared bytewise with a turn's `ts`. A missing bound does not limit.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Range<'a> {
     /// The first instant.
@@ -59,11 +58,11 @@ pub struct Range<'a> {
 /// One assignment of a stamp.
 #[derive(Debug, Clone, Copy)]
 pub struct Entry<'a> {
-    /// The key as a JSON string, quotes included; two keys are one when these texts are equal.
+    /// The key as a JSON string, quotes included; two keys are equal when these texts are equal.
     pub key_json: &'a str,
-    /// The key's number when JavaScript takes it for an array index: such keys stand first, ascending.
+    /// The key's number when the key is an array index in JavaScript: such keys come first, ascending.
     pub array_index: Option<u32>,
-    /// What it assigns.
+    /// The assigned value.
     pub value: Assigned<'a>,
 }
 
@@ -72,12 +71,12 @@ pub struct Entry<'a> {
 pub struct Assigned<'a> {
     /// As JSON text.
     pub json: &'a str,
-    /// As it is stored in a column of its own.
+    /// The text in the form that a column of its own stores.
     pub plain: &'a str,
 }
 
 impl Assigned<'_> {
-    /// A copy in `arena`; where no character is escaped, both texts are one.
+    /// A copy in `arena`; where no character is escaped, both texts share one copy.
     pub fn copied<'b>(&self, arena: &'b Bump) -> Assigned<'b> {
         let json = &*arena.alloc_str(self.json);
         let inside = json.get(1..json.len().saturating_sub(1));
@@ -86,20 +85,20 @@ impl Assigned<'_> {
     }
 }
 
-/// What the stamps make of one turn.
+/// The result of folding the stamps of one turn.
 #[derive(Debug, Default, PartialEq, Eq, Clone, Copy)]
 pub struct Enrichment<'a> {
     /// The values of the keys that have a column of their own: `workflowId`, `agentId`, `persona`, `tier`.
     pub columns: [Option<&'a str>; KEY_COLUMNS],
-    /// The whole object as compact JSON, keys in JavaScript's order; `{}` when nothing matched.
+    /// The whole object as compact JSON, keys in JavaScript's order; `{}` when no stamp matched.
     pub json: &'a str,
 }
 
 /// The enrichment of a turn that no stamp matches.
 pub const NOTHING: Enrichment<'static> = Enrichment { columns: [None; KEY_COLUMNS], json: "{}" };
 
-/// The first and the last stamp that assigned one key. Order is the stamp's rank in the upper half, the place among its
-/// entries in the lower.
+/// The first and the last stamp that assigned one key. `first` and `last` have the stamp's rank in the upper half, and the
+/// place among the stamp's entries in the lower half.
 #[derive(Debug, Clone, Copy)]
 struct Slot<'a> {
     key: u32,
@@ -108,8 +107,8 @@ struct Slot<'a> {
     value: &'a Assigned<'a>,
 }
 
-/// Slots by key. They are appended as stamps come and put in order when they have doubled, so that assigning costs the
-/// logarithm of the keys whatever their order.
+/// Slots by key. Slots are appended as stamps come, and put in order when their number has doubled, so that an assignment costs
+/// the logarithm of the number of keys whatever their order.
 #[derive(Debug, Clone, Default)]
 struct Summary<'a> {
     slots: Vec<Slot<'a>>,
@@ -120,7 +119,7 @@ impl<'a> Summary<'a> {
     /// Assigns the slots of one stamp.
     fn assign(&mut self, entries: &[Slot<'a>]) {
         if self.slots.is_empty() {
-            // Most groups get one stamp; room for more would be most of their memory.
+            // Most groups get one stamp; spare capacity would be most of their memory.
             self.slots.reserve_exact(entries.len());
         }
         self.slots.extend_from_slice(entries);
@@ -129,7 +128,7 @@ impl<'a> Summary<'a> {
         }
     }
 
-    /// One slot a key, by key.
+    /// Leaves one slot for each key, sorted by key.
     fn put_in_order(&mut self) {
         self.slots.sort_unstable_by_key(|slot| (slot.key, slot.last));
         self.slots.dedup_by(|later, kept| {
@@ -147,14 +146,14 @@ impl<'a> Summary<'a> {
 struct Key<'a> {
     json: &'a str,
     array_index: Option<u32>,
-    /// Which of the columns for keys is its own.
+    /// The key's own column, if there is one.
     column: Option<usize>,
 }
 
 #[derive(Debug, Default)]
 struct Group<'a> {
     open: Summary<'a>,
-    /// In the order of time, unless they stand in the tree.
+    /// Stamps with a range in the order of time, unless they are in the tree.
     ranged: Vec<Ranged<'a>>,
     tree: Option<Box<Tree<'a>>>,
 }
@@ -172,13 +171,13 @@ impl Ranged<'_> {
     }
 }
 
-/// A group with no more stamps with a range is searched one by one: a tree would take several times their memory.
+/// A group with at most this many ranged stamps is searched one by one: a tree would need several times their memory.
 const RANGED_WITHOUT_TREE: usize = 32;
 
 /// Stamps with a range, in a segment tree over the distinct bounds of their group.
 #[derive(Debug)]
 struct Tree<'a> {
-    /// Sorted. A cut `(ts, false)` lies just before `ts`, `(ts, true)` just behind it.
+    /// Sorted. A cut `(ts, false)` is just before `ts`, `(ts, true)` just after.
     cuts: Vec<(&'a str, bool)>,
     /// A heap-shaped tree over the `cuts.len() + 1` elementary intervals; the leaf of interval `i` is `leaves + i`.
     nodes: Vec<Summary<'a>>,
@@ -196,26 +195,26 @@ pub struct Fold<'a> {
     stamps: usize,
 }
 
-/// A text that one long object has blown up beyond this is not used again.
+/// The text is dropped, not used again, when a long object made it grow beyond this size.
 const SCRATCH_KEEP_BYTES: usize = 1 << 20;
 
 /// Working memory of [`Fold::enrich`], one per thread.
 #[derive(Debug, Default)]
 pub struct Scratch<'a> {
     merged: Vec<Slot<'a>>,
-    /// Place of a key in `merged`, plus 1; 0 when it is not there.
+    /// Place of a key in `merged`, plus 1; 0 when the key is not in `merged`.
     places: Vec<u32>,
     json: String,
 }
 
 impl<'a> Fold<'a> {
-    /// Prepares `stamps` (in any order) for folding. Time and memory grow with their number and the logarithm of the
-    /// number of ranges, not with the turns.
+    /// Prepares `stamps` (in any order) for folding. Time and memory grow with the number of stamps and the logarithm of the
+    /// number of ranges, not with the number of turns.
     pub fn new<'s>(stamps: impl Iterator<Item = &'s Stamp<'a>>) -> Self
     where
         'a: 's,
     {
-        // References: a stamp has over a hundred bytes, and there may be millions.
+        // Sorts references, because a stamp has over a hundred bytes and there may be millions of stamps.
         let mut stamps: Vec<&Stamp<'a>> = stamps.collect();
         stamps.sort_unstable_by(|a, b| (a.ts, a.offset).cmp(&(b.ts, b.offset)));
         let mut fold = Unfinished::default();
@@ -226,17 +225,17 @@ impl<'a> Fold<'a> {
         fold.finish()
     }
 
-    /// How many stamps there are.
+    /// Number of stamps.
     pub fn len(&self) -> usize {
         self.stamps
     }
 
-    /// Whether there is no stamp at all.
+    /// Whether there are no stamps.
     pub fn is_empty(&self) -> bool {
         self.stamps == 0
     }
 
-    /// Folds the stamps that match a turn. The result lives in `scratch` until the next call.
+    /// Folds the stamps that match a turn. The result is in `scratch` until the next call.
     pub fn enrich<'r>(
         &self,
         session: &str,
@@ -247,7 +246,8 @@ impl<'a> Fold<'a> {
         self.enrich_within(usize::MAX, session, message, ts, scratch).unwrap_or(NOTHING)
     }
 
-    /// Folds as [`enrich`](Self::enrich) does; `None`, before any text is made, when the object has more than `max_bytes`.
+    /// Does the same as [`enrich`](Self::enrich), but returns `None`, before any text is made, when the object has more than
+    /// `max_bytes`.
     pub(crate) fn enrich_within<'r>(
         &self,
         max_bytes: usize,
@@ -281,7 +281,7 @@ impl<'a> Fold<'a> {
         let mut len_bytes = 1;
         for slot in &scratch.merged {
             scratch.places[slot.key as usize] = 0;
-            // The separators before and behind the key.
+            // The separators before and after the key.
             len_bytes += 2 + self.keys[slot.key as usize].json.len() + slot.value.json.len();
         }
         if len_bytes > max_bytes {
@@ -316,17 +316,17 @@ impl<'a> Fold<'a> {
     }
 }
 
-/// A fold that stamps are added to in the order of (`ts`, offset).
+/// A fold that is being built from stamps in the order of (`ts`, offset).
 #[derive(Debug, Default)]
 struct Unfinished<'a> {
     fold: Fold<'a>,
     key_ids: HashMap<&'a str, u32>,
-    /// Those of the stamp being added.
+    /// Slots of the stamp that is being added.
     slots: Vec<Slot<'a>>,
 }
 
 impl<'a> Unfinished<'a> {
-    /// Adds a stamp; its entries are keys as JSON, their numbers as array indices, and values.
+    /// Adds a stamp. `entries` are keys as JSON, their numbers as array indices, and values.
     fn add(
         &mut self,
         selector: Selector<'a>,
@@ -378,8 +378,8 @@ impl<'a> Unfinished<'a> {
     }
 }
 
-/// Builds a [`Fold`] from stamps that are gone once they are added: what they assign is copied, and of stamps that later ones
-/// override nothing else stays. For ledgers with more stamps than shall be in memory at one time.
+/// Builds a [`Fold`] from stamps that are dropped after they are added: assignments are copied, and nothing else is kept of
+/// stamps that later stamps override. For ledgers with too many stamps to be in memory at one time.
 #[derive(Debug)]
 pub struct Builder<'a> {
     arena: &'a Bump,
@@ -387,12 +387,12 @@ pub struct Builder<'a> {
 }
 
 impl<'a> Builder<'a> {
-    /// A fold of no stamps, whose text will stand in `arena`.
+    /// A fold without stamps; its texts will be in `arena`.
     pub fn new(arena: &'a Bump) -> Self {
         Self { arena, unfinished: Unfinished::default() }
     }
 
-    /// Adds a stamp. They come in the order of (`ts`, offset).
+    /// Adds a stamp. Stamps must come in the order of (`ts`, offset).
     pub fn add(&mut self, stamp: &Stamp<'_>) {
         let Self { arena, unfinished } = self;
         let keep = |text: &str| -> &'a str { arena.alloc_str(text) };
@@ -418,7 +418,7 @@ impl<'a> Builder<'a> {
         unfinished.add(selector, entries.into_iter());
     }
 
-    /// The fold.
+    /// Returns the fold.
     pub fn finish(self) -> Fold<'a> {
         self.unfinished.finish()
     }
@@ -443,7 +443,7 @@ impl<'a> Tree<'a> {
         for stamp in stamps {
             let (from, to) = bounds(stamp);
             let place = |cut: (&str, bool)| tree.cuts.partition_point(|&other| other < cut);
-            // Interval i lies between cut i-1 and cut i.
+            // Interval i is between cut i-1 and cut i.
             let mut low = from.map_or(0, |cut| place(cut) + 1) + leaves;
             let mut high = to.map_or(leaves, |cut| place(cut) + 1) + leaves;
             while low < high {
@@ -473,7 +473,7 @@ impl<'a> Tree<'a> {
     }
 }
 
-/// Merges a summary into what was found so far, whatever the order in which summaries come.
+/// Merges a summary into the result so far. The order of summaries does not matter.
 fn merge<'a>(scratch: &mut Scratch<'a>, slots: &[Slot<'a>], keys: usize) {
     if scratch.places.len() < keys {
         scratch.places.resize(keys, 0);
@@ -572,7 +572,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(400))]
         #[test]
         fn folding_by_summaries_equals_the_plain_rule(
-            // More than a list holds, too, so that trees are made.
+            // More stamps than a list may have, so that trees are built too.
             stamps in proptest::collection::vec(stamp(), 0..120),
             turns in proptest::collection::vec((0u8..4, 0u8..4, time()), 1..12),
         ) {

@@ -1,7 +1,7 @@
-//! Ids and fingerprints: what the index files hold of a record.
+//! Ids and fingerprints: the entries that the index files have for a record.
 //!
-//! This file computes from parsed records and touches nothing. It promises the bytes that the TypeScript package hashes:
-//! parts joined with `|`, numbers as JavaScript prints them, U+FFFD for lone surrogates.
+//! Computes from parsed records and touches nothing else. Guarantees the bytes that the TypeScript package hashes: parts joined
+//! with `|`, numbers as JavaScript prints them, U+FFFD for lone surrogates.
 
 use std::fmt;
 
@@ -14,7 +14,7 @@ use crate::scan::json::{Kind as JsonKind, Value, write_js_number};
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Id(pub(crate) u64);
 
-/// A set of ids. An id is part of a SHA-256: its bits need no mixing.
+/// A set of ids. An id is part of a SHA-256, so its bits need no mixing.
 pub(crate) type IdSet = std::collections::HashSet<Id, std::hash::BuildHasherDefault<AsItIs>>;
 
 /// Hashes an id to itself.
@@ -39,7 +39,7 @@ impl std::hash::Hasher for AsItIs {
 pub(crate) const ID_LEN_BYTES: usize = 16;
 
 impl Id {
-    /// Reads 16 lower-case hex digits; anything else is no id.
+    /// Reads 16 lower-case hex digits; any other text is not an id.
     pub fn parse(text: &[u8]) -> Option<Self> {
         let digits: &[u8; ID_LEN_BYTES] = text.try_into().ok()?;
         let mut value = 0u64;
@@ -52,7 +52,7 @@ impl Id {
         (invalid & 0xF0 == 0).then_some(Self(value))
     }
 
-    /// Appends its 16 digits and an LF: a line of an index file.
+    /// Appends the 16 digits and an LF: a line of an index file.
     pub(crate) fn write_line(self, out: &mut Vec<u8>) {
         let mut line = [b'\n'; ID_LEN_BYTES + 1];
         for (place, digit) in line[..ID_LEN_BYTES].iter_mut().enumerate() {
@@ -90,14 +90,14 @@ impl fmt::Debug for Id {
     }
 }
 
-/// What a missing or null part of an id counts as.
+/// The text that replaces a missing or null part of an id.
 #[derive(Clone, Copy, PartialEq)]
 enum Absent {
     Empty,
     ItsName,
 }
 
-/// The members of a record that make its id, and whether one that is missing or null counts as "".
+/// The members of a record that make its id, and whether a missing or null member counts as "".
 pub(crate) fn parts_of(kind: RecordKind) -> (&'static [&'static str], bool) {
     match kind {
         RecordKind::Turn => (&["source", "sessionId", "messageId"], false),
@@ -111,7 +111,7 @@ pub(crate) fn parts_of(kind: RecordKind) -> (&'static [&'static str], bool) {
     }
 }
 
-/// What a fingerprint is taken from.
+/// The parts of a turn that make its fingerprint.
 pub(crate) struct Fingerprinted<'t> {
     pub ts: &'t str,
     pub model: &'t str,
@@ -121,7 +121,7 @@ pub(crate) struct Fingerprinted<'t> {
     pub first_args_hash: &'t str,
 }
 
-/// An id in the making, part by part.
+/// An id that is being built, part by part.
 pub(crate) struct Parts<'h> {
     text: &'h mut Vec<u8>,
     is_empty: bool,
@@ -148,7 +148,7 @@ impl Parts<'_> {
     }
 }
 
-/// Parts of a hash, put together in a buffer that is used again.
+/// Builds texts for hashing in a buffer that is used again.
 #[derive(Debug, Default)]
 pub(crate) struct Hasher {
     text: Vec<u8>,
@@ -172,7 +172,7 @@ impl Hasher {
         }
     }
 
-    /// The id of `record`, an object of the given kind; parts may be missing.
+    /// The id of `record`, an object of the given kind. Parts may be missing.
     pub(crate) fn id(&mut self, kind: RecordKind, record: Value<'_>) -> Id {
         let (keys, is_optional) = parts_of(kind);
         let absent = if is_optional { Absent::Empty } else { Absent::ItsName };
@@ -186,20 +186,20 @@ impl Hasher {
         Id::of(&self.text)
     }
 
-    /// Begins an id whose parts are known to be texts and numbers.
+    /// Starts an id whose parts are known to be texts and numbers.
     pub(crate) fn start(&mut self) -> Parts<'_> {
         self.text.clear();
         Parts { text: &mut self.text, is_empty: true }
     }
 
-    /// The id that these parts make.
+    /// The id made of these parts.
     pub(crate) fn id_of_parts(&mut self, texts: &[&str]) -> Id {
         let mut parts = self.start();
         texts.iter().for_each(|text| parts.text(text));
         parts.finish()
     }
 
-    /// The fingerprint of a turn; none when it has no usage to take it from.
+    /// The fingerprint of a turn; none when the turn has no usage.
     pub(crate) fn fingerprint(&mut self, turn: Value<'_>) -> Option<Id> {
         let usage = turn.get("usage").filter(|usage| usage.kind() == JsonKind::Object)?;
         let first_call = turn.get("toolCalls").and_then(|calls| calls.at(0));
@@ -224,7 +224,7 @@ impl Hasher {
         Some(Id::of(&self.text))
     }
 
-    /// The fingerprint of a turn that has all it is taken from.
+    /// The fingerprint of a turn that has all the parts.
     pub(crate) fn fingerprint_of(&mut self, turn: &Fingerprinted<'_>) -> Id {
         self.text.clear();
         self.text.extend_from_slice(turn.ts.as_bytes());
@@ -245,10 +245,10 @@ impl Hasher {
     }
 }
 
-/// A value as JavaScript adds and prints it. Counts are numbers; what else stands in their place is joined as text.
+/// A value as JavaScript adds and prints it. Counts are numbers; any other value is joined as text.
 struct Term {
     text: Vec<u8>,
-    /// None: the sum with it is a text.
+    /// None: adding this value gives a text.
     number: Option<f64>,
 }
 

@@ -1,7 +1,7 @@
-//! Ids and fingerprints of lines: by the tape where nothing about a line is unusual, by the exact parser behind it.
+//! Finds ids and fingerprints of lines: with the tape for ordinary lines, with the exact parser for all others.
 //!
-//! This file computes from bytes and touches nothing. The two paths agree wherever the first one answers; it leaves every
-//! line to the second that it does not understand whole: a refusal is never a verdict.
+//! Computes from bytes and touches nothing else. The two paths agree on every line that the first path reads. The first path
+//! leaves every line that it does not fully understand to the second, so a refusal is never a verdict.
 
 use simd_json::Node;
 
@@ -11,7 +11,7 @@ use super::{Line, RecordKind, line_of};
 use crate::scan::json::tape::{KEEP_LINE_BYTES, PADDING_BYTES, TapeParser, Walk, once};
 use crate::scan::{self, json};
 
-/// What the index holds of one line.
+/// The index entries of one line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Found {
     pub id: Id,
@@ -28,7 +28,7 @@ pub(crate) struct Finder {
 }
 
 impl Finder {
-    /// What the index holds of the lines of `chunk`, and how many lines are not JSON.
+    /// The index entries of the lines of `chunk`, and how many lines are not JSON.
     pub(crate) fn find(&mut self, chunk: &[u8]) -> (Vec<Found>, u64) {
         let mut found = Vec::new();
         let mut malformed = 0;
@@ -44,7 +44,7 @@ impl Finder {
         (found, malformed)
     }
 
-    /// What the index holds of `line`; `None` when the exact reader has to say.
+    /// The index entries of `line`; `None` when the exact reader has to decide.
     #[expect(clippy::option_option, reason = "no answer, and the answer that there is nothing")]
     fn fast(&mut self, line: &[u8]) -> Option<Option<Found>> {
         let Self { tapes, padded, hasher, .. } = self;
@@ -58,7 +58,7 @@ impl Finder {
         found
     }
 
-    /// What the index holds of `line`.
+    /// The index entries of `line`.
     fn exact(&mut self, line: &[u8]) -> Result<Option<Found>, json::JsonError> {
         let line = json::trim_js(line);
         if line.is_empty() {
@@ -173,7 +173,7 @@ mod tests {
     use super::*;
     use crate::record::agreement::{BASES, Rng, mutate};
 
-    /// Lines whose ids have parts that the rows do not know.
+    /// Lines whose ids have parts that the rows do not have.
     const MORE: &[&str] = &[
         r#"{"v":1,"kind":"relationship","record":{"source":"c","sessionId":"s","relationshipType":"fork","relatedSessionId":"r","agentId":null,"parentToolUseId":"p","ts":"t"}}"#,
         r#"{"v":1,"kind":"relationship","record":{"source":"c","sessionId":"s","relationshipType":"root"}}"#,
@@ -183,7 +183,7 @@ mod tests {
         r#"{"v":1,"kind":"turn","record":{"toolCalls":[{"argsHash":"ab\ud83d\ude00c"}],"usage":{"input":18446744073709551615,"output":-9223372036854775808,"cacheRead":9007199254740993,"cacheCreate5m":-0,"cacheCreate1h":-0},"model":"m","ts":"t","messageId":"m","sessionId":"s","source":"c"}}"#,
     ];
 
-    /// Whether the fast path answers for `line`; when it does, the exact one must say the same.
+    /// Whether the fast path reads `line`; if so, the exact path must have the same result.
     fn is_taken(finder: &mut Finder, line: &[u8]) -> bool {
         let Some(fast) = finder.fast(line) else { return false };
         let exact = finder.exact(line);
@@ -224,7 +224,7 @@ mod tests {
         {
             assert!(is_taken(&mut finder, base.as_bytes()), "{base}");
         }
-        // The reference's odd lines, wherever the ledgers of their cases are at hand.
+        // The odd lines of the reference, if the ledgers of their cases are present.
         let golden = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
         let folder =
             std::env::var_os("BURN_GOLDEN").map_or_else(|| golden.join("../shared/golden"), Into::into);

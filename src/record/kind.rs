@@ -5,9 +5,9 @@ use crate::scan::json::{Kind as JsonKind, Value};
 /// The kinds of lines that the ledger knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Kind {
-    /// A line with a `record`.
+    /// A line with a `record` member.
     Record(RecordKind),
-    /// A stamp: it assigns keys to turns.
+    /// A stamp, which assigns keys to turns.
     Stamp,
 }
 
@@ -16,18 +16,18 @@ pub enum Kind {
 pub enum RecordKind {
     /// One answer of a model, with its usage and tool calls.
     Turn,
-    /// A context that was compacted.
+    /// A compaction of a context.
     Compaction,
-    /// How two sessions belong together.
+    /// A relationship between two sessions.
     Relationship,
-    /// What became of a tool call.
+    /// The outcome of a tool call.
     ToolResultEvent,
-    /// What the user, or a tool on their behalf, sent.
+    /// Input from the user, or from a tool on the user's behalf.
     UserTurn,
 }
 
 impl Kind {
-    /// Its name in the ledger: the value of `kind`.
+    /// The name in the ledger: the value of `kind`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Record(kind) => kind.as_str(),
@@ -42,11 +42,11 @@ impl Kind {
 }
 
 impl RecordKind {
-    /// All of them.
+    /// All kinds of records.
     pub const ALL: [Self; 5] =
         [Self::Turn, Self::Compaction, Self::Relationship, Self::ToolResultEvent, Self::UserTurn];
 
-    /// Its name in the ledger: the value of `kind`.
+    /// The name in the ledger: the value of `kind`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Turn => "turn",
@@ -63,19 +63,19 @@ impl RecordKind {
     }
 }
 
-/// What a parsed line of a ledger is.
+/// The type of a parsed line of a ledger.
 pub(crate) enum Line<'d> {
-    /// A record, an object: what `record` holds.
+    /// A record: the object in `record`.
     Record(RecordKind, Value<'d>),
-    /// A line of a known kind whose `record` is missing or no object.
+    /// A line of a known kind whose `record` is missing or not an object.
     Shapeless(RecordKind),
     /// A stamp.
     Stamp,
-    /// Another version, another kind, or no object at all.
+    /// Another version, another kind, or not an object.
     Unknown,
 }
 
-/// Says what a parsed line is.
+/// The type of a parsed line.
 pub(crate) fn line_of(root: Value<'_>) -> Line<'_> {
     let version = root.get("v").and_then(Value::as_number);
     if version.is_none_or(|version| version.as_f64() != 1.0) {

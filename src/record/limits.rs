@@ -1,8 +1,8 @@
-//! How much a ledger line may make of itself: the longest line, the longest text in an indexed column, the most rows.
+//! Limits of a ledger line: the longest line, the longest text in an indexed column, the most rows.
 //!
-//! Pure functions over rows. They bound the memory of a build, whatever a ledger holds. What goes beyond a limit is rejected by
-//! line, as whatever else cannot be stored is. A stamp that gives many turns a long enrichment is no matter of its line and
-//! is not limited here.
+//! Pure functions over rows. The limits bound the memory of a build, whatever the ledger. A line beyond a limit is rejected,
+//! like every other line that cannot be stored. A stamp that gives many turns a long enrichment is not limited here, because
+//! the enrichment depends on more than the stamp's line.
 
 use super::Cell;
 use super::columns::{Table, compactions, stamps, tool_calls, tool_result_events, turns};
@@ -10,15 +10,15 @@ use super::fold::Stamp;
 
 /// The longest line that is read, in bytes without its LF.
 pub const LINE_MAX_BYTES: u64 = 16 << 20;
-/// The longest text that an index of the archive takes, in bytes. Sort keys are made of such texts, several at a time.
+/// The longest text in an index of the archive, in bytes. Sort keys are made of such texts, several at a time.
 pub const INDEXED_TEXT_MAX_BYTES: usize = 256 << 10;
-/// How many bytes the rows of one line may take, texts and cells; a tool call repeats the ids of its turn.
+/// The largest size of the rows of one line in bytes, texts and cells; a tool call repeats the ids of its turn.
 pub const LINE_ROWS_MAX_BYTES: usize = 32 << 20;
 
-/// How many tool calls a turn may have: the limit of rows, reached by their cells alone.
+/// The largest number of tool calls of a turn: with more calls, the cells alone exceed the limit of rows.
 pub(super) const TOOL_CALLS_MAX: usize = LINE_ROWS_MAX_BYTES / size_of::<tool_calls::Row<'static>>();
 
-/// The texts among the columns that a primary key or an index has.
+/// The texts among the columns of a primary key or an index.
 pub(crate) const INDEXED_TEXTS: [(Table, &[usize]); 5] = [
     (
         turns::TABLE,
@@ -58,13 +58,13 @@ pub(crate) const INDEXED_TEXTS: [(Table, &[usize]); 5] = [
     (stamps::TABLE, &[stamps::SOURCE, stamps::SESSION_ID, stamps::TS]),
 ];
 
-/// How many bytes a row takes, its cells and their texts.
+/// Size of a row in bytes: cells and their texts.
 fn row_bytes(row: &[Cell<'_>]) -> usize {
     size_of_val(row)
         + row.iter().map(|cell| if let Cell::Text(text) = cell { text.len() } else { 0 }).sum::<usize>()
 }
 
-/// How many bytes a turn takes with its calls.
+/// Size in bytes of a turn with its calls.
 pub(super) fn turn(row: &turns::Row<'_>, calls: &[tool_calls::Row<'_>]) -> Result<usize, String> {
     let mut bytes = short_texts(0, row)?;
     for call in calls {
@@ -87,7 +87,8 @@ pub(super) fn compaction(row: &compactions::Row<'_>) -> Result<usize, String> {
     short_texts(3, row)
 }
 
-/// A stamp counts twice: its parts are kept for folding. What it makes the workflow of a turn is indexed there.
+/// A stamp counts twice, because its parts are kept for folding. The workflow that a stamp gives to a turn is checked here,
+/// because the turn's workflow is indexed.
 pub(super) fn stamp(row: &stamps::Row<'_>, stamp: &Stamp<'_>) -> Result<usize, String> {
     let workflow = &turns::enrichment::FIELDS[0];
     for entry in stamp.entries.iter().filter(|entry| entry.value.plain.len() > INDEXED_TEXT_MAX_BYTES) {
@@ -98,7 +99,7 @@ pub(super) fn stamp(row: &stamps::Row<'_>, stamp: &Stamp<'_>) -> Result<usize, S
     Ok(2 * short_texts(4, row)?)
 }
 
-/// How many bytes the row takes, if no indexed text of it is too long.
+/// Size of the row in bytes, if none of its indexed texts is too long.
 #[inline]
 fn short_texts(table: usize, row: &[Cell<'_>]) -> Result<usize, String> {
     let bytes = row_bytes(row);

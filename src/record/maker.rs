@@ -1,7 +1,7 @@
 //! Makes rows from lines, for full rebuilds and tail builds alike.
 //!
-//! A line takes the fast reader (a SIMD parser and strict types) and, when anything about it is unusual, the exact reader, which
-//! accepts what JavaScript accepts. The two agree wherever the fast one returns a row.
+//! A line goes to the fast reader (a SIMD parser and strict types) and, when anything about the line is unusual, to the exact
+//! reader, which accepts what JavaScript accepts. The two readers agree wherever the fast reader returns a row.
 
 use bumpalo::Bump;
 
@@ -20,7 +20,7 @@ pub struct RowMaker<'f> {
 }
 
 impl Rows<'_> {
-    /// Counts the row just added, which takes `measured` bytes, or takes it away again when it is refused.
+    /// Counts the row just added, whose size is `measured`, or removes the row when it is refused.
     fn keep_last(
         &mut self,
         measured: Result<usize, String>,
@@ -39,7 +39,7 @@ impl Rows<'_> {
 }
 
 impl<'f> RowMaker<'f> {
-    /// Adds what the line at `offset` stores to `rows`; turns are enriched from `fold`. Blank lines add nothing.
+    /// Adds the rows of the line at `offset` to `rows`; turns are enriched from `fold`. Blank lines add nothing.
     pub fn add<'a>(
         &mut self,
         offset: u64,
@@ -51,7 +51,7 @@ impl<'f> RowMaker<'f> {
         self.add_within(usize::MAX, offset, line, fold, bump, rows);
     }
 
-    /// Adds what a line stores, unless that is a turn with more than `enrichment_max_bytes` of enrichment: then it adds nothing and
+    /// Adds the rows of a line. A turn with more than `enrichment_max_bytes` of enrichment is not added, and the function
     /// returns `false`.
     fn add_within<'a>(
         &mut self,
@@ -76,7 +76,7 @@ impl<'f> RowMaker<'f> {
                     return true;
                 }
                 rows.exact_lines += 1;
-                // A copy: what is checked to be text must not change under a map before it is used as text.
+                // A copy, because bytes in a map could change between the check that they are text and their use as text.
                 let trimmed = bump.alloc_slice_copy(trimmed);
                 match exact::parse(&mut self.exact, offset, trimmed, bump, rows) {
                     Ok(stored) => stored,
@@ -138,7 +138,7 @@ impl<'f> RowMaker<'f> {
     }
 }
 
-/// Fills the columns that stamps assign, unless the object has more than `max_bytes`: then it returns `false`.
+/// Fills the columns that stamps assign. If the object has more than `max_bytes`, returns `false`.
 fn enrich<'a, 'f>(
     cells: &mut turns::Row<'a>,
     max_bytes: usize,
@@ -161,7 +161,7 @@ fn enrich<'a, 'f>(
 /// The selector of an archived stamp.
 ///
 /// # Errors
-/// Why it cannot be read.
+/// The reason why the selector cannot be read.
 pub fn stored_selector<'a>(
     document: &mut json::Document,
     selector_json: &str,
@@ -170,10 +170,10 @@ pub fn stored_selector<'a>(
     exact::stored_selector(document, selector_json, bump).map_err(|refusal| refusal.reason)
 }
 
-/// The parts of an archived stamp, for folding it again.
+/// The parts of an archived stamp, for folding the stamp again.
 ///
 /// # Errors
-/// Why it cannot be folded: another program stored what a stamp line of this crate could not have.
+/// The reason why the stamp cannot be folded: another program stored a value that a stamp line of this crate cannot have.
 pub fn stored_stamp<'a>(
     document: &mut json::Document,
     ts: &str,
@@ -200,16 +200,16 @@ pub fn add_chunk<'a, 'f>(
     }
 }
 
-/// How much is added to rows at a time.
+/// Limits for adding rows in parts.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Budget {
-    /// No line is added once the rows take so many bytes.
+    /// No line is added once the rows have this many bytes.
     pub rows_bytes: usize,
-    /// A turn with a longer enrichment is not added, nor what follows it.
+    /// A turn with a longer enrichment is not added, nor any line after the turn.
     pub enrichment_bytes: usize,
 }
 
-/// Adds the rows of the lines of `chunk` as [`add_chunk`] does, as long as `budget` allows; at least one line, unless its
+/// Adds the rows of the lines of `chunk` like [`add_chunk`], as long as `budget` allows; at least one line, unless its
 /// enrichment is too long. Returns the offset after the last line that was added.
 pub(crate) fn add_part<'a, 'f>(
     maker: &mut RowMaker<'f>,

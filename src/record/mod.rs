@@ -1,19 +1,19 @@
-//! Records: what a line of the ledger is.
+//! Records: the contents of the ledger's lines.
 //!
-//! A line is `{"v":1,"kind":…,…}`. Of the [`Kind`]s, [five](RecordKind) carry a `record` and have an [`Id`]; the sixth is the
-//! stamp, which assigns keys to turns that its selector matches. `docs/records.md` describes every member.
+//! A line is `{"v":1,"kind":…,…}`. Of the [`Kind`]s, [five](RecordKind) have a `record` and an [`Id`]; the sixth is the stamp,
+//! which assigns keys to the turns that its selector matches. `docs/records.md` describes every member.
 //!
-//! | module | what it says |
+//! | module | contents |
 //! | --- | --- |
-//! | [`columns`] | which columns the archive has, and which member of a line each is read from |
-//! | [`rows`] | the rows that a line stores |
-//! | [`maker`] | makes them: by the tape, or exactly where the tape refuses |
-//! | `limits` | how long a line, an indexed text and the rows of a line may be |
-//! | [`fold`] | what stamps make of a turn |
+//! | [`columns`] | the columns of the archive, and the member of a line that each column is read from |
+//! | [`rows`] | the rows of a line |
+//! | [`maker`] | makes rows from lines: with the tape, or with the exact reader where the tape refuses |
+//! | `limits` | limits of a line, of an indexed text and of the rows of a line |
+//! | [`fold`] | folds stamps into turns |
 //! | `id`, `identify` | the id and the fingerprint of a record |
 //! | `filter`, `print` | which records a query wants, and an archived row as JSON |
-//! | `strict` | values that only a lenient append takes |
-//! | [`typed`] | records as Rust types, for programs that read or write a few of them |
+//! | `strict` | values that only a lenient append accepts |
+//! | [`typed`] | records as Rust types, for programs that read or write a few records |
 //!
 //! Nothing here touches a file or a database.
 

@@ -1,7 +1,7 @@
-//! Archived rows as the JSON of records.
+//! Prints archived rows as the JSON of records.
 //!
-//! Members come in the order in which the TypeScript package prints them: the order of the columns, but for the members
-//! that [`order`] moves.
+//! Members have the order in which the TypeScript package prints them: the order of the columns, except for the members that
+//! [`order`] moves.
 
 use rusqlite::Row;
 use rusqlite::types::ValueRef;
@@ -9,7 +9,7 @@ use rusqlite::types::ValueRef;
 use super::columns::{Field, Reading};
 use crate::scan::json::{write_js_number, write_js_string};
 
-/// `fields` in the order in which they are printed: those at the places `moved` come right after the one at `after`.
+/// `fields` in the order in which they are printed: the fields at the places `moved` come right after the field at `after`.
 pub(crate) fn order<'f>(
     fields: &'f [Field],
     after: usize,
@@ -22,7 +22,7 @@ pub(crate) fn order<'f>(
     before.chain(moved.iter().flat_map(move |place| at(*place))).chain(behind)
 }
 
-/// Writes what the archive's three columns still say of a turn's fidelity.
+/// Writes the part of a turn's fidelity that the archive's three columns have.
 pub(crate) fn write_fidelity(turn: &mut Object<'_>, class: &[u8], tokens_present: bool, cost_present: bool) {
     let is_full = class == b"full";
     let has_tokens = is_full || (matches!(class, b"usage-only" | b"partial") && tokens_present);
@@ -55,14 +55,14 @@ pub(crate) struct Object<'o> {
 }
 
 impl<'o> Object<'o> {
-    /// A record of version 1, over what `out` held.
+    /// Starts a record of version 1, overwriting `out`.
     pub(crate) fn new(out: &'o mut Vec<u8>) -> Self {
         out.clear();
         out.extend_from_slice(b"{\"v\":1");
         Self { out }
     }
 
-    /// An object behind what `out` holds.
+    /// Starts an object after the content of `out`.
     pub(crate) fn empty(out: &'o mut Vec<u8>) -> Self {
         out.push(b'{');
         Self { out }
@@ -77,16 +77,16 @@ impl<'o> Object<'o> {
         self.out.extend_from_slice(b"\":");
     }
 
-    /// A member that is an object, to be closed before the next member.
+    /// Starts a member that is an object. Close the object before the next member.
     pub(crate) fn object(&mut self, key: &str) -> Object<'_> {
         self.key(key);
         Object::empty(self.out)
     }
 
-    /// The members of `fields`, from the row's columns at their places, in the order of `fields`.
+    /// Writes the members of `fields`, from the row's columns at their places, in the order of `fields`.
     ///
     /// # Errors
-    /// When the row has fewer columns.
+    /// When the row has fewer columns than `fields` needs.
     pub(crate) fn members<'f>(
         &mut self,
         fields: impl IntoIterator<Item = &'f Field>,

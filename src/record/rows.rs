@@ -1,41 +1,41 @@
 //! The rows that ledger lines store in the archive, and the findings about lines that store none.
 //!
-//! A row is an array of [`Cell`](super::Cell)s in the column order of [`columns`](super::columns). Its texts live in the arena of
-//! the chunk that it was read from.
+//! A row is an array of [`Cell`](super::Cell)s in the column order of [`columns`](super::columns). The texts of a row are in
+//! the arena of the chunk from which the row was read.
 
 use super::columns::{compactions, stamps, tool_calls, tool_result_events, turns};
 use super::fold::Stamp;
 use super::limits;
 
-/// A turn and where its calls stand in [`Rows::calls`].
+/// A turn, and the range of its calls in [`Rows::calls`].
 #[derive(Debug, Clone)]
 pub struct Turn<'a> {
     /// The row of `turns`.
     pub cells: turns::Row<'a>,
-    /// Its rows of `tool_calls`.
+    /// The turn's rows of `tool_calls`.
     pub calls: std::ops::Range<usize>,
 }
 
-/// A stamp line: its row and, for folding, its parts.
+/// A stamp line: the row and, for folding, the parts.
 #[derive(Debug, Clone, Copy)]
 pub struct StampLine<'a> {
     /// The row of `stamps`.
     pub cells: stamps::Row<'a>,
-    /// Its parts.
+    /// The stamp's parts.
     pub stamp: Stamp<'a>,
 }
 
 /// Why a line was not archived.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Verdict {
-    /// It is not JSON.
+    /// The line is not JSON.
     Malformed,
-    /// It is JSON of a known kind that cannot be stored.
+    /// The line is JSON of a known kind, but cannot be stored.
     Rejected,
 }
 
 impl Verdict {
-    /// Its name in reports.
+    /// The name in reports.
     pub fn as_str(self) -> &'static str {
         match self {
             Verdict::Malformed => "malformed",
@@ -49,15 +49,15 @@ impl Verdict {
 pub struct Finding {
     /// Where the line starts, in bytes from the start of the ledger.
     pub offset: u64,
-    /// Its length in bytes, LF included.
+    /// The line's length in bytes, LF included.
     pub length: u64,
-    /// What is wrong with it.
+    /// Why the line was not archived.
     pub verdict: Verdict,
-    /// What exactly, for people.
+    /// The exact reason, for people.
     pub reason: String,
 }
 
-/// The rows of a run of lines, in their order.
+/// The rows of consecutive lines, in order.
 #[derive(Debug, Default)]
 pub struct Rows<'a> {
     /// Turns.
@@ -78,15 +78,15 @@ pub struct Rows<'a> {
     pub other_lines: u64,
     /// Lines that the exact reader had to read.
     pub exact_lines: u64,
-    /// About how many bytes all of these take where each row has its texts to itself.
+    /// About how many bytes all rows need if each row has its own copy of its texts.
     pub len_bytes: usize,
 }
 
-/// What a finding takes, its reason included.
+/// About how many bytes a finding needs, its reason included.
 const FINDING_BYTES: usize = 160;
 
 impl Rows<'_> {
-    /// Adds a finding about the line at `offset`, of that length without its LF.
+    /// Adds a finding about the line at `offset`. `len_bytes` is the line's length without the LF.
     pub(crate) fn find(&mut self, offset: u64, len_bytes: u64, verdict: Verdict, reason: String) {
         // Lines of a scan end in an LF.
         self.findings.push(Finding { offset, length: len_bytes + 1, verdict, reason });
@@ -100,10 +100,10 @@ impl Rows<'_> {
     }
 }
 
-/// What a line stored, once its row (if any) has been added to the [`Rows`].
+/// The type of row of a line, after the row (if any) was added to the [`Rows`].
 #[derive(Debug, PartialEq, Eq, Clone, Copy)]
 pub(super) enum Stored {
-    /// A turn, which is still to be enriched.
+    /// A turn that is not enriched yet.
     Turn,
     /// A tool result event.
     Event,

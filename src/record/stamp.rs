@@ -1,4 +1,4 @@
-//! Stamps: what their selectors and entries say, and the JSON texts that are stored of them.
+//! Stamps: reads their selectors and entries, and makes the JSON texts that are stored.
 
 use std::ops::Range as ByteRange;
 
@@ -13,7 +13,7 @@ use super::rows::{Rows, StampLine, Stored};
 use crate::scan::json;
 use crate::scan::json::tape::{Walk, once};
 
-/// A stamp line; its selector and enrichment are printed again, as JSON.stringify prints them.
+/// Adds a stamp line. The selector and the enrichment are printed again, as JSON.stringify prints them.
 pub(super) fn stamp<'a>(
     offset: u64,
     mut ts: Walk<'_, 'a>,
@@ -46,7 +46,7 @@ pub(super) fn stamp<'a>(
                 once(&mut seen, 2)?;
                 fields.range = Some(range(value, &mut selector_json)?);
             }
-            // Unknown members are kept in the text: that needs the exact reader.
+            // Unknown members are kept in the text; the exact reader does that.
             _ => return None,
         }
     }
@@ -61,7 +61,7 @@ pub(super) fn stamp<'a>(
     for (index, member) in members.enumerate() {
         let (key, mut value) = member?;
         let value = value.str()?;
-        // Array indices are sorted to the front, `__proto__` is special, and twice the same key needs a second look.
+        // The exact reader handles array indices (sorted to the front), `__proto__` and repeated keys.
         if keys.len() == KEYS_MAX
             || key.as_bytes().first().is_none_or(u8::is_ascii_digit)
             || key == "__proto__"

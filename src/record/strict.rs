@@ -1,10 +1,11 @@
-//! The strict rules: values that the archive can store, and that no agent's log has.
+//! The strict rules: they reject values that the archive can store but no agent's log has.
 //!
-//! The TypeScript package writes `"ts":"yesterday"`, -5 tokens and a model without a name, and the archive keeps them for ever.
-//! The strict rules are for the door of a ledger, not for reading one: a line that breaks them is a line of the ledger.
+//! The TypeScript package writes `"ts":"yesterday"`, -5 tokens and a model without a name, and the archive keeps such values
+//! for ever. The strict rules apply to what is added to a ledger, not to reading: a line that breaks a rule is still a line of
+//! the ledger.
 //!
-//! Guarantees: members that the rules do not name, and values of another type than the columns take, are nobody's business
-//! here. Times are not compared with the clock.
+//! Guarantees: members without a rule, and values of another type than the column's, are not checked here. Times are not
+//! compared with the clock.
 
 use std::fmt;
 
@@ -12,10 +13,10 @@ use super::columns::{Field, Reading, compactions, tool_calls, tool_result_events
 use super::{Cell, RecordKind};
 use crate::scan::json::{Kind as JsonKind, Value};
 
-/// The largest count: every whole number up to it is a number of JavaScript's (2^53 - 1).
+/// The largest count, 2^53 - 1: JavaScript represents every whole number up to this limit exactly.
 const COUNT_MAX: u64 = (1 << 53) - 1;
 
-/// How many characters of a value a message has.
+/// Largest number of characters of a value in a message.
 const SHOWN_CHARS: usize = 60;
 
 /// A rule that a value breaks.
@@ -23,9 +24,9 @@ const SHOWN_CHARS: usize = 60;
 pub(crate) enum StrictRule {
     /// `ts`, and the bounds of a stamp's range, are times of RFC 3339.
     Time,
-    /// Numbers count something, from 0 to [`COUNT_MAX`].
+    /// Numbers are counts, from 0 to [`COUNT_MAX`].
     Count,
-    /// A text that a record must have is not empty.
+    /// A required text is not empty.
     Text,
 }
 
@@ -33,7 +34,7 @@ pub(crate) enum StrictRule {
 pub(crate) struct Doubt<'d> {
     /// The object or the array around the member; empty for the record itself.
     holder: &'static str,
-    /// The place in that array.
+    /// The index in the array.
     index: Option<usize>,
     member: &'static str,
     value: Value<'d>,
@@ -50,7 +51,7 @@ impl fmt::Display for Doubt<'_> {
             f.write_str(".")?;
         }
         write!(f, "{} is ", self.member)?;
-        // Printed, a number without a double is null.
+        // The literal is printed, because a number beyond the range of doubles would print as null.
         let value = match self.value.as_number() {
             Some(number) => number.literal().to_owned(),
             None => self.value.to_string(),
@@ -79,7 +80,7 @@ const fn field(member: &'static str, reading: Reading) -> Field {
     Field { place: 0, member, reading }
 }
 
-/// Members of the kinds that have no table.
+/// Members of the kinds without a table.
 const RELATIONSHIP: &[Field] = &[
     field("source", Reading::Text),
     field("sessionId", Reading::Text),
@@ -121,7 +122,8 @@ pub(crate) fn doubt_in_stamp(stamp: Value<'_>) -> Option<Doubt<'_>> {
         .or_else(|| first(stamp.get("selector")?.get("range")?, "selector.range", STAMP_RANGE))
 }
 
-/// Whether a row may come from values that break a rule, as far as `fields` say: no for all but a few lines of a sound ledger.
+/// Whether a row may come from values that break a rule, as far as `fields` show: false for all but a few lines of a sound
+/// ledger.
 pub(crate) fn is_doubtful(cells: &[Cell<'_>], fields: &[Field]) -> bool {
     fields.iter().any(|field| match cells[field.place] {
         Cell::Null => false,
@@ -161,8 +163,8 @@ fn broken_rule(member: &str, reading: Reading, value: Value<'_>) -> Option<Stric
     }
 }
 
-/// Whether a text is a time of RFC 3339, with any number of digits behind the second. `T` and `Z` are upper-case, because records
-/// are put in order by that text.
+/// Whether a text is a time of RFC 3339, with any number of digits after the second. `T` and `Z` are upper-case, because
+/// records are sorted by this text.
 pub(crate) fn is_time(text: &str) -> bool {
     let Some((civil, rest)) = text.split_at_checked(19) else { return false };
     let has_layout = civil.bytes().zip(*b"0000-00-00T00:00:00").all(|(byte, wanted)| match wanted {
@@ -245,7 +247,7 @@ mod tests {
         }
     }
 
-    /// What is said of a line; nothing for one that breaks no rule.
+    /// The message about a line; none for a line that breaks no rule.
     fn said(line: &str) -> Option<String> {
         let mut document = Document::default();
         let root = document.parse(line.as_bytes()).unwrap();

@@ -1,8 +1,7 @@
 //! The fast reader: simd-json's tape, strict types, every member in one walk.
 //!
-//! It returns rows only for lines about which nothing is unusual. For all others (an error of the parser, a wrong type, a
-//! missing member, a number that is not an i64, a known key twice) it returns `None` and the exact reader decides. So a
-//! `None` here is never a verdict.
+//! Returns rows only for ordinary lines. For all others (an error of the parser, a wrong type, a missing member, a number that
+//! is not an i64, a known key twice) returns `None`, and the exact reader decides. So `None` is never a verdict here.
 
 use bumpalo::Bump;
 use bumpalo::collections::Vec as BumpVec;
@@ -16,7 +15,7 @@ use super::stamp::{into_text, push_json_string, stamp};
 use super::{Cell, Kind, RecordKind};
 use crate::scan::json::tape::{Members, PADDING_BYTES, TapeParser, Walk, once};
 
-/// What a line is, with walks over the parts that its kind needs.
+/// The type of a line, with walks over the parts that the line's kind needs.
 pub(super) enum Envelope<'t, 'a> {
     Record(RecordKind, Option<Walk<'t, 'a>>),
     Stamp {
@@ -67,8 +66,8 @@ impl<'t, 'a> Envelope<'t, 'a> {
     }
 }
 
-/// Adds the row of `line`, or returns `None` with `rows` as they were. The text of the row lives in `bump`, where the line
-/// is copied to, because the parser unescapes strings in place.
+/// Adds the row of `line`, or returns `None` and leaves `rows` unchanged. The line is copied to `bump`, because the parser
+/// unescapes strings in place; the texts of the row are in this copy.
 pub(super) fn parse<'a>(
     tapes: &mut TapeParser,
     offset: u64,
@@ -100,7 +99,7 @@ pub(super) fn parse<'a>(
     })
 }
 
-/// A row of the object that `walk` comes to, and the bits of the members that were there.
+/// A row of the next object in `walk`, and the bits of the members present.
 #[inline(always)]
 fn row<'t, 'a, const COLUMNS: usize>(
     mut walk: Walk<'t, 'a>,
@@ -113,7 +112,7 @@ fn row<'t, 'a, const COLUMNS: usize>(
     Some((cells, seen))
 }
 
-/// Reads the members of an object into `cells`; returns a bit for each that was there.
+/// Reads the members of an object into `cells`; returns a bit for each member present.
 #[inline(always)]
 fn fill<'t, 'a, const COLUMNS: usize>(
     members: Members<'_, 't, 'a>,
@@ -132,7 +131,7 @@ fn fill<'t, 'a, const COLUMNS: usize>(
     Some(seen)
 }
 
-/// The row, if all its required members were there.
+/// The row, if all required members are present.
 fn whole<const COLUMNS: usize>(
     (cells, seen): ([Cell<'_>; COLUMNS], u64),
     required: u64,
@@ -251,11 +250,11 @@ fn tool_call_rows<'a>(
 }
 
 impl Reading {
-    /// The cell of a value on the tape; `None` for a value that the exact reader has to decide on.
+    /// The cell of a value on the tape; `None` for a value that the exact reader has to decide.
     #[inline(always)]
     pub(super) fn on_tape<'a>(self, mut value: Walk<'_, 'a>, bump: &'a Bump) -> Option<Cell<'a>> {
         match self {
-            // A null that is stored is rare enough for the exact reader.
+            // A null that is stored is rare, so the exact reader reads it.
             Self::Text | Self::NullableText => value.str().map(Cell::Text),
             Self::OptionalText | Self::TextOrEmpty => match value.next()? {
                 Node::String(text) => Some(Cell::Text(text)),
@@ -295,7 +294,7 @@ fn strings<'a>(mut walk: Walk<'_, 'a>, bump: &'a Bump) -> Option<Cell<'a>> {
 
 /// Numbers on the tape.
 impl Walk<'_, '_> {
-    /// A number, as JavaScript has it.
+    /// The next number, as in JavaScript.
     pub(super) fn number(&mut self) -> Option<f64> {
         number_of(self.next()?)
     }
@@ -309,7 +308,7 @@ impl Walk<'_, '_> {
     }
 }
 
-/// An integer of the tape, as JavaScript has it.
+/// The number of an integer node, as in JavaScript.
 pub(super) fn number_of(node: Node<'_>) -> Option<f64> {
     match node {
         Node::Static(StaticNode::I64(number)) => Some(number as f64),

@@ -1,8 +1,8 @@
 //! Records as Rust types, for programs that read or write lines one at a time.
 //!
-//! [`LedgerLine`] is a line of any kind; with serde it is read from a line and printed as one. Members that these types do
-//! not name are kept in `other` and printed again. Builds of the archive do not use these types: they read lines straight
-//! into [`rows`](super::rows).
+//! [`LedgerLine`] is a line of any kind. serde reads it from a line and prints it as a line. Members that these types do not
+//! name are kept in `other` and printed again. Builds of the archive do not use these types: they read lines straight into
+//! [`rows`](super::rows).
 //!
 //! ```
 //! use relayburn_ledger::home::Home;
@@ -47,24 +47,24 @@ pub type Other = BTreeMap<String, Value>;
 pub enum LedgerLine {
     /// One answer of a model.
     Turn(Box<TurnLine>),
-    /// A context that was compacted.
+    /// A compaction of a context.
     Compaction(CompactionLine),
-    /// How two sessions belong together.
+    /// A relationship between two sessions.
     Relationship(RelationshipLine),
-    /// What became of a tool call.
+    /// The outcome of a tool call.
     ToolResultEvent(ToolResultEventLine),
-    /// What the user, or a tool on their behalf, sent.
+    /// Input from the user, or from a tool on the user's behalf.
     UserTurn(UserTurnLine),
-    /// Keys that are assigned to turns.
+    /// A stamp, which assigns keys to turns.
     Stamp(StampLine),
 }
 
 impl LedgerLine {
-    /// Reads a line. Stricter than the ledger's own readers: counts must be whole numbers that are not negative, and keys
-    /// must not repeat.
+    /// Reads a line. Stricter than the ledger's own readers: counts must be whole numbers that are not negative, and keys must
+    /// not repeat.
     ///
     /// # Errors
-    /// When it is not JSON, of another version or kind, or lacks a required member.
+    /// When the line is not JSON, has another version or kind, or lacks a required member.
     pub fn from_json(line: &str) -> Result<Self, serde_json::Error> {
         serde_json::from_str(line)
     }
@@ -72,7 +72,7 @@ impl LedgerLine {
     /// The line as compact JSON, without a line end.
     ///
     /// # Errors
-    /// None that is known: every value of this type has a JSON text.
+    /// None is known: every value of this type has a JSON text.
     pub fn to_json(&self) -> Result<String, serde_json::Error> {
         serde_json::to_string(self)
     }
@@ -97,20 +97,20 @@ impl<'de> Deserialize<'de> for Version {
     }
 }
 
-/// A line with a record; its kind is that of the [`LedgerLine`] around it.
+/// A line with a record; the kind of the line is the variant of [`LedgerLine`].
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct RecordLine<R> {
     /// The version.
     pub v: Version,
     /// The record.
     pub record: R,
-    /// What else the line holds.
+    /// All other members of the line.
     #[serde(flatten)]
     pub other: Other,
 }
 
 impl<R> RecordLine<R> {
-    /// A line with `record`.
+    /// Wraps `record` in a line.
     pub fn of(record: R) -> Self {
         Self { v: Version, record, other: Other::new() }
     }
@@ -127,7 +127,7 @@ pub type ToolResultEventLine = RecordLine<ToolResultEventRecord>;
 /// A line with a user turn.
 pub type UserTurnLine = RecordLine<UserTurnRecord>;
 
-/// Declares a record: required members first, then optional ones, which are left out when they are `None`.
+/// Declares a record: required members first, then optional members, which are left out when they are `None`.
 macro_rules! record {
     ($(#[$doc:meta])* $name:ident {
         $( $(#[$member_doc:meta])* $member:ident : $type:ty, )*
@@ -141,7 +141,7 @@ macro_rules! record {
             $( $(#[$member_doc])* pub $member: $type, )*
             $( $(#[$optional_doc])* #[serde(default, skip_serializing_if = "Option::is_none")]
                pub $optional: Option<$optional_type>, )*
-            /// Members without a name here.
+            /// Members that this type does not name.
             #[serde(flatten)]
             pub other: Other,
         }
@@ -149,7 +149,7 @@ macro_rules! record {
 }
 
 record! {
-    /// One answer of a model. Its id is made of source, session and message.
+    /// One answer of a model. The id is made of source, session and message.
     TurnRecord {
         /// The agent, such as `claude-code` or `codex`.
         source: String,
@@ -159,9 +159,9 @@ record! {
         message_id: String,
         /// The place of the turn in its session, from 0.
         turn_index: u64,
-        /// When, RFC 3339 with milliseconds and `Z`.
+        /// The time, RFC 3339 with milliseconds and `Z`.
         ts: String,
-        /// The model's name as the agent has it.
+        /// The model's name as the agent writes it.
         model: String,
         /// Tokens.
         usage: Usage,
@@ -176,17 +176,17 @@ record! {
         project_key: String,
         /// Files that the turn wrote or edited.
         files_touched: Vec<String>,
-        /// Where a sub-agent stands.
+        /// The sub-agent of the turn.
         subagent: Subagent,
         /// Why the model stopped.
         stop_reason: String,
-        /// A class of work.
+        /// The class of work.
         activity: String,
-        /// How often the same was tried again.
+        /// How often the work was tried again.
         retries: u64,
         /// Whether a file was edited.
         has_edits: bool,
-        /// How much of the truth the record holds.
+        /// How complete the record is.
         fidelity: Fidelity,
     }
 }
@@ -198,7 +198,7 @@ record! {
         input: u64,
         /// Output.
         output: u64,
-        /// Reasoning, where the agent tells it apart.
+        /// Reasoning, where the agent reports it separately.
         reasoning: u64,
         /// Input read from a cache.
         cache_read: u64,
@@ -216,13 +216,13 @@ record! {
         /// The tool's name.
         name: String,
     } optional {
-        /// Its id, which results refer to.
+        /// The call's id; results refer to it.
         id: String,
-        /// What it was called on: a file, a command, an address.
+        /// The target of the call: a file, a command, an address.
         target: String,
-        /// A hash of its arguments.
+        /// A hash of the call's arguments.
         args_hash: String,
-        /// Whether it failed.
+        /// Whether the call failed.
         is_error: bool,
         /// A hash of the file before an edit.
         edit_pre_hash: String,
@@ -230,15 +230,15 @@ record! {
         edit_post_hash: String,
         /// The skill that was called.
         skill_name: String,
-        /// Tools whose calls this one stands for.
+        /// Tools whose calls this call replaces.
         replaced_tools: Vec<String>,
-        /// How many calls this one stands for.
+        /// How many calls this call replaces.
         collapsed_calls: u64,
     }
 }
 
 record! {
-    /// Where a sub-agent stands.
+    /// A sub-agent and its parent.
     Subagent {
     } optional {
         /// Whether the turn belongs to a side chain.
@@ -249,15 +249,15 @@ record! {
         parent_agent_id: String,
         /// The tool call that started it.
         parent_tool_use_id: String,
-        /// Its type.
+        /// The sub-agent's type.
         subagent_type: String,
-        /// What it was asked to do.
+        /// The sub-agent's task.
         description: String,
     }
 }
 
 record! {
-    /// How much of the truth a record holds.
+    /// How complete a record is.
     Fidelity {
         /// `full`, `usage-only`, `partial`, `aggregate-only` or `cost-only`.
         class: String,
@@ -270,24 +270,24 @@ record! {
 }
 
 record! {
-    /// A context that was compacted. Its id is made of source, session and time.
+    /// A compaction of a context. The id is made of source, session and time.
     CompactionRecord {
         /// The agent.
         source: String,
         /// The session.
         session_id: String,
-        /// When.
+        /// The time.
         ts: String,
     } optional {
-        /// The last message before it.
+        /// The last message before the compaction.
         preceding_message_id: String,
-        /// How many tokens the context had.
+        /// How many tokens the context had before the compaction.
         tokens_before_compact: u64,
     }
 }
 
 record! {
-    /// How two sessions belong together.
+    /// A relationship between two sessions.
     RelationshipRecord {
         /// The agent.
         source: String,
@@ -298,7 +298,7 @@ record! {
     } optional {
         /// The session at the other end.
         related_session_id: String,
-        /// When.
+        /// The time.
         ts: String,
         /// The agent's own id of the session.
         source_session_id: String,
@@ -308,15 +308,15 @@ record! {
         parent_tool_use_id: String,
         /// The sub-agent.
         agent_id: String,
-        /// Its type.
+        /// The sub-agent's type.
         subagent_type: String,
-        /// What it was asked to do.
+        /// The sub-agent's task.
         description: String,
     }
 }
 
 record! {
-    /// What became of a tool call. Its id is made of source, session, tool call and place.
+    /// The outcome of a tool call. The id is made of source, session, tool call and place.
     ToolResultEventRecord {
         /// The agent.
         source: String,
@@ -324,18 +324,18 @@ record! {
         session_id: String,
         /// The tool call.
         tool_use_id: String,
-        /// The place of the event among those of the call, from 0.
+        /// The place of the event among the events of the call, from 0.
         event_index: u64,
-        /// `completed`, `errored` and the like; null where the agent does not say.
+        /// `completed`, `errored` and similar; null where the agent does not report a status.
         status: Option<String>,
         /// Where the event was seen.
         event_source: Option<String>,
     } optional {
         /// The message of the call.
         message_id: String,
-        /// The place of the call among those of its message.
+        /// The place of the call among the calls of its message.
         call_index: u64,
-        /// When.
+        /// The time.
         ts: String,
         /// The length of the result, in bytes.
         content_length: u64,
@@ -351,7 +351,7 @@ record! {
 }
 
 record! {
-    /// What the user, or a tool on their behalf, sent.
+    /// Input from the user, or from a tool on the user's behalf.
     UserTurnRecord {
         /// The agent.
         source: String,
@@ -359,14 +359,14 @@ record! {
         session_id: String,
         /// The message's own id.
         user_uuid: String,
-        /// When.
+        /// The time.
         ts: String,
-        /// Its blocks, in their order.
+        /// The blocks, in order.
         blocks: Vec<UserTurnBlock>,
     } optional {
-        /// The message before it.
+        /// The message before the user turn.
         preceding_message_id: String,
-        /// The message after it.
+        /// The message after the user turn.
         following_message_id: String,
     }
 }
@@ -376,54 +376,54 @@ record! {
     UserTurnBlock {
         /// `text` or `tool_result`.
         kind: String,
-        /// Its length in bytes of UTF-8.
+        /// The block's length in bytes of UTF-8.
         byte_len: u64,
-        /// About how many tokens it has.
+        /// About how many tokens the block has.
         approx_tokens: u64,
     } optional {
-        /// The tool call that it answers.
+        /// The tool call whose result the block is.
         tool_use_id: String,
         /// Whether the call failed.
         is_error: bool,
     }
 }
 
-/// Keys that are assigned to the turns that a selector matches.
+/// Assigns keys to the turns that a selector matches.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct StampLine {
     /// The version.
     pub v: Version,
-    /// When it was set; of two stamps with one key the later one counts.
+    /// The time of the stamp; of two stamps with one key the later stamp wins.
     pub ts: String,
-    /// Which turns.
+    /// The turns that get the keys.
     pub selector: StampSelector,
     /// The keys and their values.
     pub enrichment: BTreeMap<String, String>,
-    /// What else the line holds.
+    /// All other members of the line.
     #[serde(flatten)]
     pub other: Other,
 }
 
 record! {
-    /// The turns that agree with every member that is there.
+    /// Selects the turns that match every member present.
     StampSelector {
     } optional {
         /// The session.
         session_id: String,
         /// The message.
         message_id: String,
-        /// A span of time.
+        /// A range of time.
         range: StampRange,
     }
 }
 
 record! {
-    /// A span of time; both bounds belong to it.
+    /// A range of time; both bounds are included.
     StampRange {
     } optional {
-        /// From.
+        /// Start of the range.
         from_ts: String,
-        /// To.
+        /// End of the range.
         to_ts: String,
     }
 }
@@ -434,7 +434,7 @@ mod tests {
     use super::*;
     use crate::record::agreement::BASES;
 
-    /// `value` without null members: the types leave them out.
+    /// `value` without null members, because the types leave them out.
     fn without_nulls(value: &Value) -> Value {
         match value {
             Value::Object(members) => members
