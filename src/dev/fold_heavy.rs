@@ -1,6 +1,6 @@
-//! Turns under very many message and range stamps: the workload in which folding stamps into turns turn by turn
-//! takes time in proportion to their product. Every line is a function of the seed and its number, so the turns are
-//! the same with and without stamps, and the stamps are the same wherever they stand.
+//! Turns under very many message and range stamps: the workload in which folding stamps turn by turn takes time in proportion
+//! to turns x stamps. Every line depends only on the seed and the line's number, so the turns are the same with and without
+//! stamps, and the stamps are the same wherever they are in the file.
 
 use std::io::{self, Write};
 
@@ -38,24 +38,24 @@ const KEYS: [&str; 20] = [
 /// A ledger of numbered turns and stamps. The default is 200 000 turns, 50 000 message stamps and 2 000 range
 /// stamps with each turn inside 500 of the ranges: about 76 MB of turns and 11 MB of stamps.
 ///
-/// Each stamp carries 3 to 6 of 20 keys. The stamps' times are in no relation to their place in the file or to the
-/// turns, so their order in the fold differs from the order they are read in. Since the stamps keep their own order
-/// in every arrangement, every arrangement folds to the same turns:
+/// Each stamp has 3 to 6 of 20 keys. The stamps' times are unrelated to their place in the file and to the turns, so the order
+/// in the fold differs from the order of reading. All arrangements fold to the same turns, because the stamps keep their own
+/// order in each:
 ///
 /// - interleaved: [`FoldHeavy::write_interleaved`];
 /// - all at the end: [`FoldHeavy::write_turns`], then [`FoldHeavy::write_stamps`] to the same sink;
 /// - in a second file, or none: each of the two to a sink of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FoldHeavy {
-    /// Decides ids, values and times.
+    /// Determines ids, values and times.
     pub seed: u64,
     /// Turns, each written once.
     pub turns: u64,
     /// Stamps on the message id of one turn each, chosen at random.
     pub message_stamps: u64,
-    /// Stamps on a range of time, without a session; they begin at even distances.
+    /// Stamps on a range of time, without a session; their starts are evenly spaced.
     pub range_stamps: u64,
-    /// Ranges that each turn lies in, to within 1; below `range_stamps`, or every range covers all turns.
+    /// How many ranges each turn is in, to within 1; must be below `range_stamps`, or every range covers all turns.
     pub ranges_per_turn: u64,
 }
 
@@ -70,7 +70,7 @@ impl FoldHeavy {
     ///
     /// # Errors
     ///
-    /// Those of `out`; so for the other two.
+    /// Those of `out`. The two other functions have the same errors.
     pub fn write_turns(&self, out: &mut impl Write) -> io::Result<()> {
         let mut line = Vec::new();
         for number in 0..self.turns {
@@ -92,7 +92,7 @@ impl FoldHeavy {
         out.flush()
     }
 
-    /// Writes turns and stamps, the stamps at even distances between the turns.
+    /// Writes turns and stamps, with the stamps evenly spread among the turns.
     pub fn write_interleaved(&self, out: &mut impl Write) -> io::Result<()> {
         let mut lines = Vec::new();
         let mut stamps_written = 0;
@@ -182,8 +182,8 @@ impl FoldHeavy {
         push!(out, "}}\n");
     }
 
-    /// The first and last instant of a range. With beginnings `d` apart, a range of `ranges_per_turn` times `d`
-    /// covers a turn that many times; the first begin before the first turn and the last end behind the last.
+    /// The first and last instant of a range. With starts `d` apart, ranges of `ranges_per_turn` times `d` cover each turn that
+    /// many times; the first ranges start before the first turn and the last ranges end after the last turn.
     fn range_ms(&self, range: u64) -> (u64, u64) {
         let turns_ms = self.turns * TURN_EVERY_MS;
         let outside = self.range_stamps.saturating_sub(self.ranges_per_turn);
@@ -195,7 +195,7 @@ impl FoldHeavy {
     }
 }
 
-/// How many of `total` evenly spread things come before step `step` of `steps`.
+/// How many of `total` evenly spread items come before step `step` of `steps`.
 fn share(total: u64, step: u64, steps: u64) -> u64 {
     if steps == 0 { 0 } else { (u128::from(total) * u128::from(step) / u128::from(steps)) as u64 }
 }

@@ -1,5 +1,5 @@
-//! Ledgers of a given size in three profiles. Writes to any sink, or to a file of its own that appears whole or not
-//! at all; keeps no more than a few groups of lines in memory, and looks at nothing but the path it is to write.
+//! Generates ledgers of a given size in three profiles. Writes to any sink, or to a new file that appears whole or not at all.
+//! Keeps at most a few groups of lines in memory, and reads nothing but the path of the new file.
 
 use std::fs;
 use std::io::{self, Write};
@@ -10,9 +10,9 @@ use super::odd::{Deck, LINE_1_MIB, ODD_KINDS, OddKind, Verdict, push_odd};
 use super::rng::Rng;
 use super::turns::{LineKind, Lines, Turns, push_message_stamp, push_range_stamp, push_session_stamp};
 
-/// Lines are handed to the sink when this much is waiting.
+/// Lines are written to the sink when this many bytes are waiting.
 const WRITE_LEN_BYTES: usize = 256 << 10;
-/// The first `line_1_mib` is due at this offset, the next ones this far apart.
+/// The first `line_1_mib` is due at this offset; the distance between the following ones is the next constant.
 const FIRST_LINE_1_MIB: u64 = 3_000_000;
 const LINE_1_MIB_EVERY: u64 = 64_000_000;
 
@@ -30,15 +30,15 @@ pub enum Profile {
 /// What to generate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GenerateOptions {
-    /// The ledger ends with the first line that brings it to this many bytes; 0 gives an empty ledger.
+    /// The ledger ends with the first line that reaches this many bytes; 0 gives an empty ledger.
     pub size_bytes: u64,
-    /// Ledgers of one seed and profile are prefixes of each other; other seeds share no session.
+    /// Ledgers with the same seed and profile are prefixes of each other; ledgers with different seeds share no session.
     pub seed: u64,
-    /// What the lines are.
+    /// The contents of the lines.
     pub profile: Profile,
 }
 
-/// How many lines of a kind, and how many bytes they take with their LF.
+/// How many lines of a kind there are, and how many bytes they have, LFs included.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct KindTotals {
     /// Lines.
@@ -47,14 +47,14 @@ pub struct KindTotals {
     pub bytes: u64,
 }
 
-/// What was generated. Lines of odd kinds count as `odd` alone, whatever record they look like.
+/// Counts of the generated lines. Lines of odd kinds count only as `odd`, whatever record they look like.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Summary {
-    /// Length of the ledger.
+    /// Length of the ledger in bytes.
     pub bytes: u64,
-    /// Lines in it.
+    /// Number of lines.
     pub lines: u64,
-    /// Turn lines, both copies of a turn that is written twice.
+    /// Turn lines; both copies of a turn that is written twice are counted.
     pub turns: KindTotals,
     /// User turn lines.
     pub user_turns: KindTotals,
@@ -108,7 +108,7 @@ impl Summary {
         self.bytes += len_bytes;
     }
 
-    /// Odd lines that a reader owes this verdict.
+    /// Number of odd lines with this verdict.
     pub fn odd_lines_with(&self, verdict: Verdict) -> u64 {
         let of_verdict = |(kind, _): &(&OddKind, &u64)| kind.verdict == verdict;
         ODD_KINDS.iter().zip(&self.odd_lines).filter(of_verdict).map(|(_, lines)| lines).sum()
@@ -120,7 +120,7 @@ impl Summary {
 ///
 /// # Errors
 ///
-/// Those of `out`; what was written before one is a prefix of the ledger.
+/// Those of `out`; the bytes written before an error are a prefix of the ledger.
 pub fn generate(
     options: &GenerateOptions,
     out: &mut impl Write,
@@ -149,11 +149,12 @@ pub fn generate(
     Ok(summary)
 }
 
-/// The lines of a profile, a turn with its followers at a time.
+/// The lines of a profile, in groups of a turn and the lines that follow it.
 struct Groups {
     profile: Profile,
     turns: Turns,
-    /// For what the profile adds; a stream of its own, so that the shared turns do not depend on it.
+    /// Randomness for the lines that the profile adds. It is a stream of its own, so that the shared turns do not depend on the
+    /// profile.
     extra: Rng,
     deck: Deck,
     next_line_1_mib: u64,
@@ -171,7 +172,7 @@ impl Groups {
         }
     }
 
-    /// Appends the next group, which begins at byte `offset` of the ledger.
+    /// Appends the next group. The group starts at byte `offset` of the ledger.
     fn push_next(&mut self, lines: &mut Lines, offset: u64) {
         let burst_ended = self.turns.next_turn(lines);
         let (rng, session) = (&mut self.extra, self.turns.last_session());
@@ -201,15 +202,14 @@ impl Groups {
     }
 }
 
-/// [`generate`] to a new file at `path`, readable and writable by its owner alone. It is written under another
-/// name in the same directory and takes its own when it is whole, so an error or a full disk leaves nothing behind
-/// (a killed process leaves a file named `.burn-generate-…`). Nothing is synced: a ledger of numbers is made again
-/// sooner than it is missed.
+/// Calls [`generate`] on a new file at `path`, readable and writable by its owner alone. The file is written under another name
+/// in the same directory and renamed when whole, so an error or a full disk leaves no file (a killed process leaves a file
+/// named `.burn-generate-…`). Nothing is synced, because a generated ledger can be made again.
 ///
 /// # Errors
 ///
-/// [`DevError::Exists`] when something is there and `force` is false, checked again when the name is taken;
-/// [`DevError::NotARegularFile`] when it is a directory, a link or a device; [`DevError::Io`] for all else.
+/// [`DevError::Exists`] when `path` exists and `force` is false, checked again at the rename; [`DevError::NotARegularFile`]
+/// when `path` is a directory, a link or a device; [`DevError::Io`] for all else.
 pub fn generate_file(
     path: &Path,
     options: &GenerateOptions,
@@ -228,7 +228,7 @@ pub fn generate_file(
     let mut file = tempfile::Builder::new()
         .prefix(".burn-generate-")
         .tempfile_in(directory)
-        // Its text names the temporary file, which nobody has heard of.
+        // The error's text names the temporary file, a name that the user does not know.
         .map_err(|error| {
             failed("create", fs::metadata(directory).err().unwrap_or_else(|| error.kind().into()))
         })?;

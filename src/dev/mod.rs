@@ -1,15 +1,14 @@
 //! Synthetic ledgers for benchmarks and tests, reproducible byte for byte.
 //!
-//! Nothing here reads a home or a ledger: a seed goes in, lines come out. The same options give the same bytes on
-//! every platform and in every release that carries the same pinned hashes (the tests hold them); the random numbers
-//! come from the small generator in `rng`, so no dependency can change them. Memory is constant: less
-//! than 4 MiB, whatever the size asked for.
+//! Nothing here reads a home or a ledger: lines depend only on a seed and options. The same options give the same bytes on
+//! every platform, and in every release with the same pinned hashes (in the tests). The random numbers come from the small
+//! generator in `rng`, so no dependency can change them. Memory is constant: less than 4 MiB, whatever the requested size.
 //!
 //! - [`generate`] and [`generate_file`]: ledgers of a given size in one of three [`Profile`]s;
 //! - [`FoldHeavy`]: turns under many message and range stamps, for measuring how stamps fold into turns;
 //! - [`parse_size`]: sizes as people write them, `1.5GB`.
 //!
-//! What the lines look like, in which shares, is described in `docs/generated-ledgers.md`.
+//! `docs/generated-ledgers.md` describes the lines and their shares.
 //!
 //! ```
 //! use relayburn_ledger::dev::{GenerateOptions, Profile, generate};
@@ -39,40 +38,40 @@ pub use generate::{GenerateOptions, KindTotals, Profile, Summary, generate, gene
 pub use odd::{ODD_KINDS, OddKind, Verdict};
 pub use size::parse_size;
 
-/// What can go wrong in this room.
+/// Errors of this module.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DevError {
-    /// The file is there and the caller did not ask to replace it.
+    /// The file exists and the caller did not ask to replace it.
     #[error("{} exists; choose another name, or replace it with `--force`", path.display())]
     Exists {
-        /// The file that was to be written.
+        /// The file to be written.
         path: PathBuf,
     },
-    /// What stands at the path is a directory, a link or a device: these are never replaced, forced or not.
+    /// The path names a directory, a link or a device: these are never replaced, forced or not.
     #[error("{} is not a regular file and will not be replaced; choose another name", path.display())]
     NotARegularFile {
-        /// The path that was to be written.
+        /// The path to be written.
         path: PathBuf,
     },
-    /// The operating system refused; nothing stands at the path that did not stand there before.
+    /// The operating system refused; what was at the path before is unchanged.
     #[error("cannot {action} {}: {source}; check that its directory exists, is writable and has room", path.display())]
     Io {
-        /// What was being done: "examine", "create", "write" or "publish".
+        /// The failed action: "examine", "create", "write" or "publish".
         action: &'static str,
-        /// The file that was to be written.
+        /// The file to be written.
         path: PathBuf,
-        /// The operating system's reason.
+        /// The operating system's error.
         source: std::io::Error,
     },
-    /// A size that [`parse_size`] does not understand.
+    /// A size that [`parse_size`] cannot read.
     #[error(
         "{text:?} is not a size: {reason}; write bytes (1500000) or a number with B, KB, MB, GB, KiB, MiB or GiB (1.5GB)"
     )]
     Size {
         /// The text as given.
         text: String,
-        /// What is wrong with it.
+        /// What is wrong with the text.
         reason: &'static str,
     },
 }

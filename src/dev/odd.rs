@@ -1,6 +1,6 @@
-//! Odd lines for the adversarial profile: every oddity that a reader of ledgers must accept, pass over, report or
-//! reject, each filled in with ids of the session that it stands in, so that no two share a key. Also says what a
-//! reader owes each of them, so that a test can compare its counts with a [`super::Summary`].
+//! Odd lines for the adversarial profile: every oddity that a reader of ledgers must accept, skip, report or reject. Each line
+//! contains ids of its session, so that no two lines share a key. Also gives the verdict that a reader must reach on each line,
+//! so that a test can compare its counts with a [`super::Summary`].
 
 use super::rng::Rng;
 use super::text::{hex16, push, push_number, push_timestamp, push_words};
@@ -9,27 +9,27 @@ use super::turns::{LineKind, Lines, Session};
 /// What a reader does with a line of some odd kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// Reads it as a record.
+    /// The reader reads the line as a record.
     Accepted,
-    /// Reads it as a record, or rejects it with a report: a value has a type that the format does not allow, though
-    /// some readers store it.
+    /// The reader reads the line as a record, or rejects and reports it: a value has a type that the format does not allow,
+    /// though some readers store the value.
     Lenient,
-    /// Passes over it: nothing but white space.
+    /// The reader skips the line: nothing but white space.
     Blank,
-    /// Passes over it and counts it: valid JSON, but no record of version 1 of a kind that it knows.
+    /// The reader skips and counts the line: valid JSON, but not a record of version 1 and of a known kind.
     Unknown,
-    /// Reports it: not JSON.
+    /// The reader reports the line: not JSON.
     Malformed,
-    /// Reports it: JSON, but without what a record of its kind needs.
+    /// The reader reports the line: JSON, but without a member that a record of its kind needs.
     Rejected,
 }
 
 /// One kind of odd line.
 #[derive(Debug)]
 pub struct OddKind {
-    /// Its name, the same as that of the golden case with this oddity, where there is one.
+    /// The name; equal to the name of the golden case with this oddity, if there is such a case.
     pub name: &'static str,
-    /// What a reader owes it.
+    /// The verdict that a reader must reach.
     pub verdict: Verdict,
     /// The line, with `@name` where `fill` puts a value.
     template: &'static str,
@@ -57,7 +57,7 @@ macro_rules! event {
     };
 }
 
-/// Every odd kind. All but the last, `line_1_mib`, are dealt from a shuffled deck, so each has the same share.
+/// Every odd kind. All kinds but the last, `line_1_mib`, are dealt from a shuffled deck, so each has the same share.
 #[rustfmt::skip]
 pub const ODD_KINDS: [OddKind; 136] = [
     odd("plain", Verdict::Accepted, turn!("@turn")),
@@ -198,10 +198,10 @@ pub const ODD_KINDS: [OddKind; 136] = [
     odd("line_1_mib", Verdict::Accepted, turn!(r#"@head,"turnIndex":@index,@body,"toolCalls":[{"id":"toolu_@fresh","name":"Bash","target":"@1mib","argsHash":"@fresh"}]"#)),
 ];
 
-/// The place of `line_1_mib`, which is due by position in the file and not by chance.
+/// The place of `line_1_mib`. The position in the file, not chance, decides when this line is due.
 pub(super) const LINE_1_MIB: usize = ODD_KINDS.len() - 1;
 
-/// Deals the odd kinds: each once, in random order, then again in another order.
+/// Deals the odd kinds: each kind once, in random order, then all again in another order.
 pub(super) struct Deck {
     order: [usize; LINE_1_MIB],
     dealt: usize,
@@ -222,7 +222,7 @@ impl Deck {
     }
 }
 
-/// Appends a line of the odd kind at `kind` in [`ODD_KINDS`], which belongs to `session` after its last turn.
+/// Appends a line of the odd kind at index `kind` of [`ODD_KINDS`]. The line belongs to `session` after its last turn.
 pub(super) fn push_odd(lines: &mut Lines, rng: &mut Rng, session: &Session, kind: usize) {
     fill(&mut lines.bytes, rng, session, ODD_KINDS[kind].template);
     lines.end(LineKind::Odd(kind));

@@ -1,8 +1,8 @@
-//! Writing numbers, hexadecimal ids, timestamps and words into a byte buffer, fast and without a formatter.
+//! Writes numbers, hexadecimal ids, timestamps and words into a byte buffer, fast and without a formatter.
 
 use super::rng::Rng;
 
-/// 2026-01-01T00:00:00.000Z, where every generated ledger begins, in milliseconds of Unix time.
+/// 2026-01-01T00:00:00.000Z, the start of every generated ledger, in milliseconds of Unix time.
 pub(super) const START_MS: u64 = 1_767_225_600_000;
 
 const HEX_PAIRS: [[u8; 2]; 256] = {
@@ -25,7 +25,7 @@ pub(super) fn hex16(word: u64) -> [u8; 16] {
     digits
 }
 
-/// 24 hexadecimal digits: what follows the prefix of message and tool call ids.
+/// 24 hexadecimal digits: the part of message and tool call ids after the prefix.
 pub(super) fn hex24(rng: &mut Rng) -> [u8; 24] {
     let mut digits = [0; 24];
     digits[..16].copy_from_slice(&hex16(rng.next()));
@@ -86,15 +86,15 @@ pub(super) fn push_timestamp(out: &mut Vec<u8>, time_ms: u64) {
     out.extend_from_slice(&text);
 }
 
-/// What names, paths and descriptions are made of.
+/// The words of names, paths and descriptions.
 pub(super) const WORDS: [&str; 24] = [
     "journal", "segment", "cursor", "parse", "index", "build", "test", "fix", "read", "write", "update",
     "session", "archive", "store", "cargo", "main", "usage", "token", "stamp", "query", "merge", "trace",
     "bench", "lint",
 ];
 
-/// Ends of strings, already as `JSON.stringify` prints them: escapes of every short form, \u00xx, accents composed
-/// and combining, scripts of two and three bytes a character, and characters beyond the Basic Multilingual Plane.
+/// Ends of strings, already in the form that `JSON.stringify` prints: escapes of every short form, \u00xx, accents composed and
+/// combining, scripts of two and three bytes a character, and characters beyond the Basic Multilingual Plane.
 const ODD_ENDINGS: [&str; 4] = [
     " naïve \\\"straße\\\" \\\\ 行末\\nzweite Zeile ✓🧭",
     " bell \\u0007 escape \\u001b[1m Ωmega e\\u0001e\u{301} 🜁🜂",
@@ -112,7 +112,7 @@ pub(super) fn push_words(out: &mut Vec<u8>, rng: &mut Rng, count: u32) {
     }
 }
 
-/// Nothing, or in 2 % of the calls one of the endings that need escapes and UTF-8.
+/// Appends nothing or, in 2 % of the calls, an ending that needs escapes and UTF-8.
 pub(super) fn push_odd_ending(out: &mut Vec<u8>, rng: &mut Rng) {
     if rng.chance(20) {
         out.extend_from_slice(rng.pick(&ODD_ENDINGS).as_bytes());

@@ -1,5 +1,5 @@
-//! Sessions, their turns and everything that comes with a turn: the lines that every profile shares. Appends whole
-//! lines to a buffer; promises that a stream of turns depends on its seed alone, never on what a profile adds.
+//! Sessions, their turns and the lines that come with a turn: the lines that every profile shares. Appends whole lines to a
+//! buffer. Guarantee: a stream of turns depends only on its seed, never on the lines that a profile adds.
 
 use super::rng::Rng;
 use super::text::{
@@ -7,7 +7,7 @@ use super::text::{
     uuid,
 };
 
-/// What a generated line is; the position in `Summary`'s tables.
+/// The kind of a generated line; the position in `Summary`'s tables.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum LineKind {
     Turn,
@@ -16,20 +16,20 @@ pub(super) enum LineKind {
     Relationship,
     Stamp,
     Compaction,
-    /// A line of the odd kind at this place in `ODD_KINDS`.
+    /// A line of the odd kind at this index of `ODD_KINDS`.
     Odd(usize),
 }
 
-/// Whole lines waiting to be written, and where each ends.
+/// Whole lines waiting to be written, and the end of each.
 #[derive(Default)]
 pub(super) struct Lines {
     pub(super) bytes: Vec<u8>,
-    /// Of the lines not yet counted: kind, and position in `bytes` just behind the LF.
+    /// For each line not yet counted: kind, and position in `bytes` after the LF.
     pub(super) ends: Vec<(LineKind, usize)>,
 }
 
 impl Lines {
-    /// Ends the line that was appended to `bytes`.
+    /// Ends the line whose text was appended to `bytes`.
     pub(super) fn end(&mut self, kind: LineKind) {
         self.bytes.push(b'\n');
         self.ends.push((kind, self.bytes.len()));
@@ -87,25 +87,25 @@ const INTERLEAVED: usize = 4;
 /// Turns between two message stamps of the shared stream.
 const TURNS_PER_MESSAGE_STAMP: u64 = 50_000;
 
-/// One session that is being written.
+/// A session that is being written.
 pub(super) struct Session {
     pub(super) source: &'static str,
     pub(super) id: String,
     pub(super) model: &'static str,
-    /// `"v":1,"source":"…","sessionId":"…"`, the beginning of each of its records.
+    /// `"v":1,"source":"…","sessionId":"…"`, the start of each of the session's records.
     pub(super) record_head: Vec<u8>,
-    /// From the end of `toolCalls` to `projectKey`.
+    /// The text from the end of `toolCalls` to `projectKey`.
     turn_tail: Vec<u8>,
     project: String,
-    /// "full" or the class of its incomplete turns.
+    /// "full" or the class of the session's incomplete turns.
     fidelity: &'static str,
-    /// The agent behind its sidechain turns, for one session in five.
+    /// The agent of the session's sidechain turns, for one session in five.
     agent_id: Option<[u8; 36]>,
     turns_left: u32,
     pub(super) next_turn_index: u64,
     next_event_index: u64,
     pub(super) time_ms: u64,
-    /// The message id of its last turn, empty before the first.
+    /// The message id of the session's last turn, empty before the first.
     pub(super) last_message: Vec<u8>,
 }
 
@@ -152,7 +152,7 @@ fn ascii(bytes: &[u8]) -> String {
 pub(super) struct Turns {
     rng: Rng,
     sessions: Vec<Session>,
-    /// Which of `sessions` writes, and how many more turns of its burst.
+    /// Which of `sessions` is writing, and how many more turns its burst has.
     current: usize,
     burst_left: u32,
     /// Bursts have 1 to this many turns.
@@ -160,9 +160,10 @@ pub(super) struct Turns {
     sessions_begun: u64,
     /// Turns written, copies not counted.
     count: u64,
-    /// The latest time of any turn; sessions begin within a quarter of an hour after it.
+    /// The latest time of any turn; sessions start within a quarter of an hour after this time.
     clock_ms: u64,
-    /// Kept for their memory alone: the first copy of a turn that is written twice, and a turn's tool calls.
+    /// Buffers that are kept only to reuse their memory: the first copy of a turn that is written twice, and a turn's tool
+    /// calls.
     early_copy: Vec<u8>,
     calls: Vec<Call>,
 }
@@ -200,8 +201,8 @@ impl Turns {
         Session::new(&mut self.rng, number, self.clock_ms)
     }
 
-    /// Appends the next turn and all that comes with it; true when it ended a burst. The session that wrote it is
-    /// `last_session` until the next call.
+    /// Appends the next turn and the lines that come with it; returns true when the turn ended a burst. The session that wrote
+    /// the turn is `last_session` until the next call.
     pub(super) fn next_turn(&mut self, lines: &mut Lines) -> bool {
         if self.burst_left == 0 {
             self.current = self.rng.below(INTERLEAVED as u32) as usize;
@@ -262,7 +263,7 @@ impl Turns {
     }
 }
 
-/// The turn's line, in one case of a hundred after an early copy of itself: fewer output tokens, no tool calls yet.
+/// Appends the turn's line, in one case of a hundred after an early copy of the turn: fewer output tokens, no tool calls yet.
 fn push_turn(
     lines: &mut Lines,
     rng: &mut Rng,
@@ -356,7 +357,7 @@ fn call_count(rng: &mut Rng) -> usize {
         .unwrap_or(0)
 }
 
-/// One tool call; remembers the place of its target in `out` when it touched a file.
+/// Appends one tool call. If the call touched a file, remembers the place of the call's target in `out`.
 fn push_call(
     out: &mut Vec<u8>,
     rng: &mut Rng,
