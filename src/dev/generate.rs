@@ -12,7 +12,7 @@ use super::turns::{LineKind, Lines, Turns, push_message_stamp, push_range_stamp,
 
 /// Lines are written to the sink when this many bytes are waiting.
 const WRITE_LEN_BYTES: usize = 256 << 10;
-/// The first `line_1_mib` is due at this offset; the distance between the following ones is the next constant.
+/// The first `line_1_mib` is due at this offset; `LINE_1_MIB_EVERY` is the distance to each following line.
 const FIRST_LINE_1_MIB: u64 = 3_000_000;
 const LINE_1_MIB_EVERY: u64 = 64_000_000;
 
@@ -27,7 +27,7 @@ pub enum Profile {
     Adversarial,
 }
 
-/// What to generate.
+/// Size, seed and profile of a ledger to generate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GenerateOptions {
     /// The ledger ends with the first line that reaches this many bytes; 0 gives an empty ledger.

@@ -6,7 +6,7 @@ use super::rng::Rng;
 use super::text::{hex16, push, push_number, push_timestamp, push_words};
 use super::turns::{LineKind, Lines, Session};
 
-/// What a reader does with a line of some odd kind.
+/// How a reader must treat a line of an odd kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// The reader reads the line as a record.

@@ -1,5 +1,5 @@
 //! Compares the two paths: the exact path reads every line that the fast path reads, with the same result, and a refusal of the
-//! fast path leaves nothing behind. Lines are mutated by bytes, tokens, values and members.
+//! fast path leaves no trace. Lines are mutated by bytes, tokens, values and members.
 //!
 //! `AGREEMENT_LINES` sets how many lines are tried, `AGREEMENT_SEED` the random sequence.
 

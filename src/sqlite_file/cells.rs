@@ -173,7 +173,7 @@ impl<'a> EntryCells<'a> {
         Ok(())
     }
 
-    /// Keeps, of the rows with the key, the rows that stay, at the places where they are stored.
+    /// Replaces the rows with the key by the places of the rows that are kept.
     fn settle(&mut self, has_null: bool) -> Result<()> {
         let places = &mut self.places;
         if let Some(fates) = &mut self.finding {

@@ -128,8 +128,8 @@ impl Store {
     /// Ends the appending; everything can be read afterwards.
     pub fn freeze(self) -> Result<Frozen> {
         let Some(spill) = self.spill else { return Ok(Frozen { memory: self.memory, spilled: None }) };
-        // SAFETY: the file has no name or is opened by no other process, and is closed here: nothing can write or shorten the
-        // file while it is mapped.
+        // SAFETY: the file has no name or nothing else has it open, and it is closed here: nothing can write or shorten the file
+        // while it is mapped.
         let map = unsafe { Mmap::map(spill.as_std()) };
         let failed = |reason| disk::Error::Io { operation: Operation::Map, path: self.dir, reason };
         Ok(Frozen { memory: self.memory, spilled: Some(map.map_err(failed)?) })

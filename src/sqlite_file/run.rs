@@ -113,7 +113,7 @@ pub(super) struct Cursor<'a> {
     long: Option<&'a [u8]>,
     /// The first of the table's rows in the run's part; places in the run are added to it.
     base: u32,
-    /// Number of rows with the key; they are read before the next key is.
+    /// Number of rows with the key. These rows must be read before the next key.
     rows: u64,
 }
 

@@ -22,7 +22,7 @@ pub(super) enum Tag {
     Array,
     /// `len`: number of members with different keys. `link`: the node after the last value.
     Object,
-    /// An object with array-index keys. `start`: where the object's keys begin, in JavaScript's order, in the document's order.
+    /// An object with array-index keys. `start`: where the object's keys begin in the document's `order`.
     IndexedObject,
 }
 
