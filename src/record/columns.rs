@@ -17,7 +17,7 @@ use crate::scan::json::tape::Walk;
 pub struct Table {
     /// The table's name.
     pub name: &'static str,
-    /// Its columns, in the order in which a new archive has them.
+    /// The table's columns, in the order of a new archive.
     pub columns: &'static [&'static str],
     /// The statement that creates the table.
     pub create: &'static str,

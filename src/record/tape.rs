@@ -1,4 +1,4 @@
-//! The fast reader: simd-json's tape, strict types, every member in one walk.
+//! The fast reader: reads simd-json's tape with strict types, every member in one walk.
 //!
 //! Returns rows only for ordinary lines. For all others (an error of the parser, a wrong type, a missing member, a number that
 //! is not an i64, a known key twice) returns `None`, and the exact reader decides. So `None` is never a verdict here.

@@ -59,7 +59,7 @@ const PERMITS: usize = 3;
 const WORKERS: usize = 2;
 const JOBS: u64 = 5;
 
-/// What the calling thread sees when the job `fails` fails and the thread breaks after taking `enough` results.
+/// Checks the results on the calling thread when the job `fails` fails and the thread breaks after taking `enough` results.
 pub(super) fn scenario(fails: u64, enough: u64) {
     let (permit_sender, permits) = sync::bounded::<usize>(PERMITS);
     let (done, done_receiver) = sync::bounded(PERMITS);
@@ -93,7 +93,7 @@ pub(super) fn scenario(fails: u64, enough: u64) {
         Ok(if taken == enough { ControlFlow::Break(()) } else { ControlFlow::Continue(permit) })
     });
     stop.store(true, Ordering::Relaxed);
-    // The loop ends only if every worker ends: shuttle reports a worker that waits for ever as a deadlock.
+    // The joins end only if every worker ends: shuttle reports a worker that waits for ever as a deadlock.
     workers.into_iter().for_each(|worker| worker.join().unwrap());
     match result {
         Ok(()) => assert_eq!(taken, enough.min(JOBS)),

@@ -1,7 +1,7 @@
 //! JSON exactly as JavaScript reads and writes it: accepts what `JSON.parse` accepts, prints what `JSON.stringify` prints.
 //!
 //! The fast parser of the scan refuses some lines that the TypeScript package accepts: lone surrogate escapes, integers beyond
-//! 64 bits, bytes that are not UTF-8, deep nesting. This module reads those lines, and every record that is written again.
+//! 64 bits, bytes that are not UTF-8, deep nesting. This module reads such lines, and every record that is written again.
 //! Touches nothing but the bytes of its arguments. Guarantees:
 //!
 //! - [`Document::parse`] accepts a line exactly when `JSON.parse` accepts the line's text, at any nesting depth; nothing here

@@ -302,7 +302,7 @@ fn code_unit(text: &[u8]) -> Option<u16> {
 }
 
 impl Document {
-    /// Parses one value, as `JSON.parse(new TextDecoder().decode(line))` would.
+    /// Parses a value as `JSON.parse(new TextDecoder().decode(line))` does.
     ///
     /// `line` is the result of [`trim_js`](super::trim_js). The document's previous content is dropped.
     ///
