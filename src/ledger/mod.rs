@@ -1,13 +1,13 @@
-//! The ledger: appending records, asking for them, checking and tidying what stands in a home.
+//! The ledger: appends records, queries them, and checks and tidies the files of a home.
 //!
-//! [`Ledger`] is a handle on one [`Home`]; it holds no file open and no state, so a process may have as many as it
-//! likes, on one home or on several, in any thread. Appends exclude each other across processes by the lock files
-//! `ledger`, `ledger-index` and `content.<sessionId>`; queries and checks take none (a check that finds the index wanting
-//! looks again under them). `docs/ledger.md` describes every file.
+//! [`Ledger`] is a handle on one [`Home`]. The handle holds no open file and no state, so a process may have as many
+//! handles as it likes, on one home or on several, in any thread. Appends exclude each other across processes by the lock
+//! files `ledger`, `ledger-index` and `content.<sessionId>`. Queries take no lock. A check takes none either, except to
+//! look again under the locks when the index does not match the ledger. `docs/ledger.md` describes every file.
 //!
-//! This room promises: the ledger is only ever appended to, in whole lines; a record that has an id is written once however
-//! often and by however many processes it is delivered; an error says how much of a batch was written, and trying again is
-//! always right for those. Stamps have no id and are written each time.
+//! Guarantees: the ledger only grows, by whole lines. A record with an id is written once, however often and by however
+//! many processes the record is delivered; an error says how much of a batch was written, and appending such records again
+//! is always safe. Stamps have no id and are written each time.
 //!
 //! ```
 //! use relayburn_ledger::home::Home;
@@ -60,7 +60,7 @@ use crate::home::{Home, LockName};
 use crate::interrupt::Interrupt;
 use crate::lock::{Held, LockError, with_lock_unless};
 
-/// A handle on the ledger of one home. It opens nothing until it is asked to do something.
+/// A handle on the ledger of one home. Making a handle opens no file.
 #[derive(Debug, Clone)]
 pub struct Ledger {
     home: Home,
@@ -84,7 +84,7 @@ impl Ledger {
         &self.home
     }
 
-    /// Does `work` under a lock of the home.
+    /// Runs `work` under a lock of the home.
     fn locked<T, E: From<LockError>>(
         &self,
         lock: LockName<'_>,
