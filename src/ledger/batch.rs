@@ -1,7 +1,7 @@
-//! A batch of records, read, checked and written as they will stand in the ledger.
+//! A batch of records: parses, checks and prints records as the lines that the ledger will have.
 //!
-//! This file touches nothing but memory. It promises that what a batch holds can be appended as it is: every record has
-//! what its kind needs, its line is what `JSON.stringify` prints, its id and fingerprint are known.
+//! Touches only memory. Guarantees: a batch can be appended as it is, because every record has the members that its kind
+//! needs, every line is what `JSON.stringify` prints, and every id and fingerprint is known.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -17,21 +17,21 @@ use crate::record::strict::{Doubt, doubt_in_record, doubt_in_stamp};
 use crate::record::{Hasher, Id, Line, RecordKind, line_of};
 use crate::scan::json::{Document, Kind as JsonKind, Value, stringify, trim_js, write_js_string};
 
-/// Why a record was not taken into a batch.
+/// Why a batch refused a record.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("line {line_number} (byte {offset_bytes}): {reason}")]
 pub struct Refusal {
-    /// Which record, counted from 1; of records given one a line, the line.
+    /// The number of the record, counted from 1. For records given one a line, the number of the line.
     pub line_number: u64,
-    /// Where that line starts, in bytes, if the records were given one a line, without their line ends.
+    /// Where the line starts, in bytes, if the records were given one a line, without their line ends.
     pub offset_bytes: u64,
-    /// What is wrong with it.
+    /// What is wrong with the record.
     pub reason: String,
-    /// Whether only the strict rules refuse it: a batch made by [`Batch::new`] takes it.
+    /// Whether only the strict rules refuse the record: a batch made by [`Batch::new`] accepts the record.
     pub is_strict: bool,
 }
 
-/// As a [`Refusal`] has it.
+/// The reason of a [`Refusal`], before the line number and the offset are known.
 struct Reason {
     text: String,
     is_strict: bool,
@@ -43,27 +43,27 @@ impl<T: Into<String>> From<T> for Reason {
     }
 }
 
-/// A line to be appended to the ledger.
+/// A line to append to the ledger.
 #[derive(Debug, Clone)]
 pub(super) struct Entry {
     /// Where it stands in the batch's text, LF included.
     pub line: Range<usize>,
-    /// None for stamps, which are always written.
+    /// `None` for stamps, which are always written.
     pub id: Option<Id>,
-    /// Of turns.
+    /// `None` for records that are not turns.
     pub fingerprint: Option<Id>,
-    /// The relationship that a stamp implies.
+    /// Whether the line is the relationship that a stamp implies.
     pub is_implied: bool,
-    /// Whether it is told of as a record of the batch. What a stamp implies is not, nor what [`Batch::count_from_here`] stands
-    /// behind.
+    /// Whether the line counts as a record of the batch. Relationships that stamps imply do not count, and neither do
+    /// records pushed before [`Batch::count_from_here`].
     pub is_counted: bool,
-    /// Which of the batches that were joined into this one it came in, counted from 0.
+    /// The number of the joined batch that has the line, counted from 0: see [`Batch::join_next`].
     pub part: u32,
-    /// Its place in the batch.
+    /// The index of the line among the entries of the batch.
     pub number: u32,
 }
 
-/// A line to be appended to a content sidecar.
+/// A line to append to a content sidecar.
 #[derive(Debug, Clone)]
 pub(super) struct ContentEntry {
     pub session: String,
@@ -71,14 +71,14 @@ pub(super) struct ContentEntry {
     pub line: Range<usize>,
 }
 
-/// Records that will be appended together.
+/// Records to append together.
 ///
-/// Records come as JSON text, one by one; one that cannot be appended is an error and leaves the batch as it was. Who
-/// promises all or nothing drops the batch then.
+/// Records are pushed as JSON text, one by one. A record that cannot be appended is an error and leaves the batch as the
+/// batch was. A caller that promises all or nothing drops the batch after such an error.
 ///
-/// A batch made by [`Batch::new`] takes what the TypeScript package takes, and so every line that a ledger or a journal has. One
-/// made by [`Batch::strict`] is for new records, as `burn ledger append` is: it also refuses values that the archive could store
-/// and that no agent means. `docs/records.md` lists the strict rules.
+/// A batch made by [`Batch::new`] accepts what the TypeScript package accepts, and therefore every line of a ledger or a
+/// journal. A batch made by [`Batch::strict`] is for new records, such as those of `burn ledger append`: a strict batch
+/// also refuses values that the archive could store and that no agent means. `docs/records.md` lists the strict rules.
 #[derive(Default)]
 pub struct Batch {
     is_strict: bool,
@@ -91,15 +91,15 @@ pub struct Batch {
     without_session: u64,
     /// Lines pushed so far, blank ones included.
     lines: u64,
-    /// Their length in bytes, with a line end each.
+    /// The length of the pushed lines in bytes, each with a line end.
     lines_len_bytes: u64,
     part: u32,
-    /// Whether values that the archive cannot store are taken.
+    /// Whether the batch accepts values that the archive cannot store.
     is_unchecked: bool,
     tools: Tools,
 }
 
-/// What reads and checks records, kept from one to the next.
+/// The parser, the hasher and the row maker, kept from one record to the next.
 #[derive(Default)]
 struct Tools {
     document: Document,
@@ -117,18 +117,18 @@ impl fmt::Debug for Batch {
 }
 
 impl Batch {
-    /// A batch without records, which takes what the TypeScript package takes.
+    /// An empty batch that accepts what the TypeScript package accepts.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// A batch without records, which takes only those that keep the strict rules: times are times, counts are whole numbers
-    /// from 0 to 2^53 - 1, required texts are not empty. Content records are not concerned.
+    /// An empty batch that accepts only records that keep the strict rules: times are times, counts are whole numbers
+    /// from 0 to 2^53 - 1, required texts are not empty. The strict rules do not concern content records.
     pub fn strict() -> Self {
         Self { is_strict: true, ..Self::default() }
     }
 
-    /// About how much memory its records take, in bytes.
+    /// About how much memory the records of the batch use, in bytes.
     pub fn memory_bytes(&self) -> u64 {
         let entries = self.entries.len() * size_of::<Entry>();
         let content = self.content.iter().map(|entry| size_of::<ContentEntry>() + entry.session.len());
@@ -136,69 +136,72 @@ impl Batch {
         (self.text.len() + entries + content.chain(skipped).sum::<usize>()) as u64
     }
 
-    /// A batch without records that takes values which the archive cannot store, as the TypeScript package does.
+    /// An empty batch that accepts values that the archive cannot store, as the TypeScript package does.
     #[cfg(feature = "agents")]
     pub(crate) fn unchecked() -> Self {
         Batch { is_unchecked: true, ..Self::default() }
     }
 
-    /// How many ledger lines it holds, those that stamps imply counted.
+    /// The number of ledger lines in the batch, lines that stamps imply included.
     #[cfg(feature = "agents")]
     pub(crate) fn entry_count(&self) -> usize {
         self.entries.len()
     }
 
-    /// How many records it holds; those that were skipped do not count.
+    /// The number of records in the batch, without skipped records.
     pub fn len(&self) -> usize {
         self.entries.iter().filter(|entry| entry.is_counted).count() + self.content.len()
     }
 
-    /// Whether it holds no record.
+    /// Whether the batch has no record.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty() && self.content.is_empty()
     }
 
-    /// What is pushed from now on counts as a batch of its own, appended right behind what was pushed before: turns are
-    /// also compared with those before by their fingerprints.
+    /// Starts a new batch inside this batch: records pushed from now on count as a batch of their own, appended right
+    /// after the records pushed before. Turns pushed from now on are also compared by fingerprint with the turns pushed
+    /// before.
     pub fn join_next(&mut self) {
         self.part += 1;
     }
 
-    /// What was pushed before was told of by an earlier append: it is in no count from now on, whether it is written or not.
+    /// Excludes the records pushed before from every count, whether the records are written or not, because an earlier
+    /// append reported them.
     #[cfg(feature = "ingest")]
     pub(crate) fn count_from_here(&mut self) {
         self.entries.iter_mut().for_each(|entry| entry.is_counted = false);
     }
 
-    /// Its records as lines of a ledger, without their line ends: what [`Batch::push_line`] makes the same batch of. What
-    /// stamps imply is left out, and content.
+    /// The records as ledger lines, without their line ends. [`Batch::push_line`] makes the same batch from these
+    /// lines. Relationships that stamps imply and content records are left out.
     pub fn lines(&self) -> impl Iterator<Item = &[u8]> {
         let own = self.entries.iter().filter(|entry| !entry.is_implied);
         own.map(|entry| &self.text[entry.line.start..entry.line.end - 1])
     }
 
-    /// Its content records as lines, without their line ends.
+    /// The content records as lines, without their line ends.
     #[cfg(feature = "cli")]
     pub(crate) fn content_lines(&self) -> impl Iterator<Item = &[u8]> {
         self.content.iter().map(|entry| &self.text[entry.line.start..entry.line.end - 1])
     }
 
-    /// The session ids of content records that were skipped because no file can have that name, each once.
+    /// The session ids of content records that were skipped because no file can have such a name, each id once.
     pub fn skipped_sessions(&self) -> Vec<&str> {
         let mut seen = HashSet::new();
         self.skipped.iter().map(String::as_str).filter(|session| seen.insert(*session)).collect()
     }
 
-    /// How many content records were skipped: their session id cannot name a file, or is missing.
+    /// The number of content records that were skipped because their session id cannot name a file or is missing.
     pub fn skipped(&self) -> u64 {
         self.skipped.len() as u64 + self.without_session
     }
 
-    /// Takes in a record of the given kind: what stands in the ledger as `record`. Blank text is nothing.
+    /// Adds a record of the given kind; `record` is the text of the member `record` of a ledger line. Blank text is
+    /// skipped.
     ///
     /// # Errors
-    /// When it is not JSON, not an object, lacks what its kind needs, or has another type there: what the archive could
-    /// never store is not written.
+    /// When the text is not JSON or not an object, lacks a member that the kind needs, or has a member of another type.
+    /// A record that the archive could never store is refused.
     pub fn push(&mut self, kind: RecordKind, record: &[u8]) -> Result<(), Refusal> {
         self.parsed(record, |batch, tools, root| {
             object(root, kind.as_str())?;
@@ -206,11 +209,11 @@ impl Batch {
         })
     }
 
-    /// Takes in a stamp: its whole line, `{"v":1,"kind":"stamp",...}`. One that names a session and a parent agent brings
-    /// the relationship between the two with it. Blank text is nothing.
+    /// Adds a stamp from its whole line, `{"v":1,"kind":"stamp",...}`. A stamp that names a session and a parent agent
+    /// also adds the relationship between the two. Blank text is skipped.
     ///
     /// # Errors
-    /// When it is no stamp, or its selector has none of `sessionId`, `messageId` and `range`.
+    /// When the line is not a stamp, or the stamp's selector has none of `sessionId`, `messageId` and `range`.
     pub fn push_stamp(&mut self, line: &[u8]) -> Result<(), Refusal> {
         self.parsed(line, |batch, tools, root| match line_of(root) {
             Line::Stamp => batch.push_parsed_stamp(root, &mut tools.hasher, &mut tools.rows),
@@ -218,11 +221,12 @@ impl Batch {
         })
     }
 
-    /// Takes in a line of a ledger, a record or a stamp, as [`Batch::push`] and [`Batch::push_stamp`] do with its parts.
-    /// Blank text is nothing.
+    /// Adds a line of a ledger, a record or a stamp, as [`Batch::push`] and [`Batch::push_stamp`] do. Blank text is
+    /// skipped.
     ///
     /// # Errors
-    /// As theirs; also for a line of a version or kind that this program does not know.
+    /// The errors of [`Batch::push`] and [`Batch::push_stamp`], and an error for a line of a version or kind that this
+    /// program does not know.
     pub fn push_line(&mut self, line: &[u8]) -> Result<(), Refusal> {
         self.parsed(line, |batch, tools, root| match line_of(root) {
             Line::Record(kind, record) => batch.push_record(kind, record, &mut tools.hasher, &mut tools.rows),
@@ -232,11 +236,11 @@ impl Batch {
         })
     }
 
-    /// Takes in a content record, which goes to the sidecar of its session. One whose session id cannot name a file, or is
-    /// missing, is skipped and counted. Blank text is nothing.
+    /// Adds a content record for the sidecar of its session. A content record whose session id is missing or cannot
+    /// name a file is skipped and counted. Blank text is skipped.
     ///
     /// # Errors
-    /// When it is not a JSON object.
+    /// When the text is not a JSON object.
     pub fn push_content(&mut self, record: &[u8]) -> Result<(), Refusal> {
         self.parsed(record, |batch, _, root| {
             object(root, "content record")?;
@@ -257,12 +261,12 @@ impl Batch {
         })
     }
 
-    /// A line's bytes, LF included.
+    /// The bytes of a line, LF included.
     pub(super) fn line(&self, range: &Range<usize>) -> &[u8] {
         &self.text[range.clone()]
     }
 
-    /// Parses `text` and hands its root to `take`, unless it is blank; what `take` refuses becomes a [`Refusal`].
+    /// Parses `text` and passes the root to `take`, unless the text is blank. An error of `take` becomes a [`Refusal`].
     fn parsed(
         &mut self,
         text: &[u8],
@@ -302,7 +306,7 @@ impl Batch {
             _ if self.is_unchecked => {}
             RecordKind::Relationship => check_relationship(record)?,
             RecordKind::UserTurn => check_user_turn(record)?,
-            // The archive takes null here, as the other program's does.
+            // The archive accepts null here, as the archive of the TypeScript package does.
             RecordKind::ToolResultEvent => {
                 for key in ["status", "eventSource"] {
                     if record.get(key).is_some_and(Value::is_null) {
@@ -404,7 +408,7 @@ impl Batch {
         Ok(())
     }
 
-    /// Takes the line at `start` out of the text again if it breaks a strict rule of a strict batch.
+    /// Removes the line at `start` from the text again if the batch is strict and the line breaks a strict rule.
     fn keep_strict_rules<'d>(
         &mut self,
         start: usize,
@@ -419,7 +423,7 @@ impl Batch {
         }
     }
 
-    /// Refuses the line at `start` if the archive would, and takes it out of the text again.
+    /// Refuses the line at `start` if the archive would refuse the line, and removes the line from the text again.
     fn check_line(&mut self, start: usize, rows: &mut RowMaker<'static>) -> Result<(), String> {
         if self.is_unchecked {
             return Ok(());
