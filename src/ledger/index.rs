@@ -1,8 +1,9 @@
 //! The index files: which ids and fingerprints the ledger has.
 //!
-//! Touches `ledger.idx`, `ledger.content.idx` and `ledger.idx.sorted`, always under lock `ledger-index`. Promises: an id is
-//! called known only if `ledger.idx` itself has it; asking for a few ids costs the same whether it has a thousand or a
-//! million; ids of lines that were written by somebody who died before writing the ids are added first.
+//! Touches `ledger.idx`, `ledger.content.idx` and `ledger.idx.sorted`, always under lock `ledger-index`. Guarantees: an id
+//! is called known only if `ledger.idx` itself has the id. Looking up a few ids costs the same whether the index has a
+//! thousand or a million ids. When a writer wrote lines and died before writing their ids, the next append first adds those
+//! ids.
 
 use std::collections::{HashSet, VecDeque};
 use std::ops::{ControlFlow, Range};
@@ -20,22 +21,22 @@ use crate::record::identify::{Finder, Found};
 use crate::record::{Id, IdSet};
 use crate::scan::{self, Io, ScanError, Source};
 
-/// How many fingerprints are kept.
+/// The number of fingerprints kept.
 pub(super) const FINGERPRINTS: usize = 10_000;
-/// Ids behind the sorted ones: as many as this are always left there.
+/// The tail is the ids after the sorted ids. A tail of at most this many ids is never sorted in.
 const TAIL_MIN: u64 = 4096;
-/// And never more than these.
+/// A tail of more ids than this is always sorted in.
 const TAIL_MAX: u64 = 65_536;
-/// What a thread takes at a time when ids are read from the ledger.
+/// How much of the ledger a thread reads at a time.
 const CHUNK_BYTES: u64 = 1 << 20;
 
-/// What a rebuild of the index does with ids that the index has and no line of the ledger.
+/// What a rebuild does with ids that are in the index and in no line of the ledger.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum ExtraIds {
-    /// Nothing is changed, because such ids are what is left of lines that were lost.
+    /// Changes nothing, because such ids are what is left of lost lines.
     #[default]
     Refuse,
-    /// They are dropped.
+    /// Drops the ids.
     Drop,
 }
 
@@ -43,21 +44,21 @@ pub enum ExtraIds {
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Reindexed {
-    /// The ledger, in bytes, up to its last LF.
+    /// The length of the ledger up to its last LF, in bytes.
     pub scanned_bytes: u64,
-    /// Different ids.
+    /// Number of different ids.
     pub ids: u64,
-    /// Fingerprints kept.
+    /// Number of fingerprints kept.
     pub fingerprints: u64,
-    /// Lines that are not JSON, and so have no id.
+    /// Number of lines that are not JSON and therefore have no id.
     pub malformed_lines: u64,
-    /// Different ids of the old index that no line of the ledger has, and that the new index lacks.
+    /// Number of different ids that the old index had, that no line of the ledger has, and that the new index lacks.
     pub dropped_ids: u64,
-    /// How long it took, in milliseconds.
+    /// Duration of the rebuild, in milliseconds.
     pub duration_ms: u64,
 }
 
-/// Where the sorted ids of a home are kept.
+/// The path of the sorted ids of a home.
 pub(super) fn sorted_path(home: &Home) -> PathBuf {
     disk::with_suffix(&home.ids_index(), ".sorted")
 }
@@ -67,29 +68,30 @@ pub(super) fn sorted_path(home: &Home) -> PathBuf {
 pub(super) struct Index<'h> {
     home: &'h Home,
     sorted: Sorted,
-    /// `ledger.idx`, if there is one.
+    /// `ledger.idx`, if the file exists.
     ids: Option<File>,
-    /// Ids behind the sorted ones.
+    /// The ids of `ledger.idx` after the sorted ids.
     tail: Vec<Id>,
     fingerprints: Fingerprints,
 }
 
 #[derive(Debug, Default)]
 struct Fingerprints {
-    /// The last ones, in the order of the file.
+    /// The last [`FINGERPRINTS`] fingerprints, in the order of the file.
     window: VecDeque<Id>,
-    /// Lines of the file, of whatever form.
+    /// The number of lines in the file, valid or not.
     lines: usize,
 }
 
 impl<'h> Index<'h> {
-    /// Opens the index and brings it up to date with `ledger`, the open ledger.
+    /// Opens the index and adds the ids that the index lacks of `ledger`, the open ledger.
     pub(super) fn open(home: &'h Home, ledger: &LineFile) -> Result<Self, LedgerError> {
         let ids = open_existing(home.ids_index())?;
         let stat = ids.as_ref().map(Stat::of).transpose()?.unwrap_or_default();
         let ledger_stat = Stat::of(ledger.file())?;
         let path = sorted_path(home);
-        // What stands in the ledger of an index that nobody took notes of counts as indexed, save for an unfinished line.
+        // Without a saved note, assume that every complete line is indexed, because an index written by the
+        // TypeScript package has no note.
         let whole_bytes = match ledger.is_torn() {
             true => whole_lines(&home.ledger(), ledger.len_bytes())?,
             false => ledger.len_bytes(),
@@ -102,7 +104,8 @@ impl<'h> Index<'h> {
                     Some(ids) => sorted.covers(ids)?,
                     None => sorted.covered_bytes() == 0,
                 };
-                // An index that lost ids since is taken as it stands, with nothing to catch up with.
+                // An index that lost ids since the note was saved is used as it is, and no ledger lines are
+                // indexed again.
                 let seen = seen.filter(|seen| is_covered && stat.len_bytes >= seen.ids.len_bytes);
                 let seen = seen.map_or(fresh, |seen| Seen { ids: stat, ..seen });
                 if is_covered {
@@ -137,7 +140,7 @@ impl<'h> Index<'h> {
         Ok(())
     }
 
-    /// Adds what the index lacks of the ledger's lines in `range`.
+    /// Adds the ids and fingerprints that the index lacks of the ledger's lines in `range`.
     fn catch_up(&mut self, range: Range<u64>, ledger: &LineFile) -> Result<(), LedgerError> {
         let source = Source::open(&self.home.ledger(), Io::Read)?;
         let mut work = Work::whole(&source, CHUNK_BYTES, usize::MAX)?;
@@ -164,7 +167,7 @@ impl<'h> Index<'h> {
         self.add(&ids, &fingerprints, ledger, indexed_bytes)
     }
 
-    /// Those of `wanted` that the index has.
+    /// Returns the ids of `wanted` that the index has.
     pub(super) fn known(&mut self, wanted: impl Iterator<Item = Id>) -> Result<HashSet<Id>, LedgerError> {
         let mut wanted: Vec<Id> = wanted.collect();
         wanted.sort_unstable();
@@ -179,7 +182,8 @@ impl<'h> Index<'h> {
                 }
                 Some(false) => {}
                 None => {
-                    // The sorted ids promise what `ledger.idx` does not hold: they are no use.
+                    // The sorted ids have an id that `ledger.idx` does not have at that offset: sort
+                    // the ids again.
                     let seen = Seen { ids: Stat::of(ids)?, ledger: Stat::default(), indexed_bytes: 0 };
                     self.sorted = Sorted::write(&sorted_path(self.home), Some(ids), None, &seen)?;
                     self.read_tail()?;
@@ -190,19 +194,21 @@ impl<'h> Index<'h> {
         Ok(known)
     }
 
-    /// The fingerprints of the last 10 000 turns.
+    /// Returns the fingerprints of the last 10 000 turns.
     pub(super) fn fingerprints(&self) -> impl Iterator<Item = Id> {
         self.fingerprints.window.iter().copied()
     }
 
-    /// Those of `wanted` that a turn among the last 10 000 has.
+    /// Returns the fingerprints of `wanted` that one of the last 10 000 turns has.
     pub(super) fn known_fingerprints(&self, wanted: impl Iterator<Item = Id>) -> HashSet<Id> {
         self.fingerprints.known(wanted)
     }
 
-    /// Adds ids and fingerprints of lines that stand in `ledger`, whose ids are then in the index up to `indexed_bytes`.
+    /// Adds ids and fingerprints of lines that are in `ledger`. After this call the ids of the ledger up to
+    /// `indexed_bytes` are in the index.
     ///
-    /// Fingerprints go first: a line whose id is missing is found again, and its fingerprint with it.
+    /// Fingerprints are written first, because a line whose id is missing is found again, together with its
+    /// fingerprint.
     pub(super) fn add(
         &mut self,
         ids: &[Id],
@@ -223,7 +229,8 @@ impl<'h> Index<'h> {
             (None, Some(ids)) => Stat::of(ids)?,
             (None, None) => Stat::default(),
         };
-        // Another program may write without asking for the lock; then the next append looks at the whole file again.
+        // Another program may write without taking the lock. In that case no note is saved, and the next append
+        // sums the whole prefix again.
         if file.as_ref().is_none_or(|lines| lines.len_bytes() == stat.len_bytes) {
             let seen = Seen { ids: stat, ledger: Stat::of(ledger.file())?, indexed_bytes };
             // Without the note the next append sums the index and reads the ledger's tail: slower, not wrong.
@@ -233,8 +240,8 @@ impl<'h> Index<'h> {
     }
 }
 
-/// How many of the first `len_bytes` of a file are whole lines. A program that takes no lock may have deleted it, or put
-/// a shorter one in its place, since its length was looked at.
+/// Returns how many of the first `len_bytes` of a file are whole lines. The file may be missing or shorter, because a
+/// program that takes no lock may have deleted or replaced the file after its length was read.
 fn whole_lines(path: &Path, len_bytes: u64) -> Result<u64, ScanError> {
     match Source::open(path, Io::Read) {
         Err(ScanError::Open { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => Ok(0),
@@ -252,7 +259,7 @@ fn open_existing(path: PathBuf) -> Result<Option<File>, disk::Error> {
     }
 }
 
-/// Ids as lines.
+/// The ids as lines.
 fn text_of<'i>(ids: impl IntoIterator<Item = &'i Id>) -> Vec<u8> {
     let mut text = Vec::new();
     ids.into_iter().for_each(|id| id.write_line(&mut text));
@@ -280,8 +287,8 @@ impl Fingerprints {
         self.window.iter().copied().filter(|id| wanted.binary_search(id).is_ok()).collect()
     }
 
-    /// Adds those of `fresh` that are not in the window yet. Turns of one batch that share a fingerprint add it each, as the
-    /// TypeScript package does.
+    /// Adds the fingerprints of `fresh` that are not in the window yet. Turns of one batch that share a fingerprint
+    /// each add the fingerprint, as in the TypeScript package.
     fn add(&mut self, home: &Home, fresh: &[Id]) -> Result<(), disk::Error> {
         let known = self.known(fresh.iter().copied());
         let fresh: Vec<Id> = fresh.iter().copied().filter(|id| !known.contains(id)).collect();
@@ -299,16 +306,17 @@ impl Fingerprints {
         self.lines = self.window.len();
         let text = text_of(&self.window);
         disk::replace_with(&path, false, |file| {
-            // ext4 writes a file whose blocks are not allocated yet out to the disk when it is renamed over another, which here,
-            // at every append of a turn to a full window, took three times as long as the rest of the append. After a power
-            // cut the window may be zeros, then: nothing but fingerprints is lost.
+            // When a file whose blocks are not allocated yet is renamed over another file, ext4 writes the file
+            // out to the disk. Here, at every append of a turn to a full window, that write took three times as
+            // long as the rest of the append. With allocated blocks the window may be zeros after a power cut:
+            // nothing but fingerprints is lost.
             file.preallocate(text.len() as u64);
             file.write_all(&text)
         })
     }
 }
 
-/// Ids and fingerprints of a ledger, in the order in which they were first seen.
+/// The ids and fingerprints of a ledger, in the order of their first lines.
 #[derive(Debug, Default)]
 struct Collected {
     ids: Vec<Id>,
@@ -339,7 +347,8 @@ impl Collected {
         )
     }
 
-    /// How many different ids of the index at `home` are none of these; an error if there are any and `extra` refuses them.
+    /// Returns how many different ids of the index at `home` no line of the ledger has. Any such id is an error if
+    /// `extra` is [`ExtraIds::Refuse`].
     fn count_extra(&self, home: &Home, extra: ExtraIds) -> Result<u64, LedgerError> {
         let index = home.ids_index();
         let Some(file) = open_existing(index.clone())? else { return Ok(0) };
@@ -365,14 +374,15 @@ impl Collected {
 }
 
 impl Ledger {
-    /// Makes both index files anew from the ledger, and the sorted ids with them. Appends go on while the ledger is read; what
-    /// they wrote meanwhile is read under lock `ledger` at the end.
+    /// Rebuilds both index files from the ledger, and the sorted ids too. Other processes may append while the ledger
+    /// is read; the lines they appended are read under lock `ledger` at the end.
     ///
     /// # Errors
-    /// [`LedgerError::Missing`] when there is no ledger and the index has ids, and [`LedgerError::WouldDropIds`] when the index has
-    /// ids that the ledger lacks, unless `extra` drops them; the index is then left as it is. Else when the ledger cannot be read,
-    /// a lock not be taken or a file not be written, and [`LedgerError::Interrupted`] soon after `interrupt` was requested; each
-    /// index file is then the old one or the new one.
+    /// [`LedgerError::Missing`] when there is no ledger and the index has ids, and [`LedgerError::WouldDropIds`] when
+    /// the index has ids that the ledger lacks, unless `extra` drops such ids; the index is then unchanged. Other
+    /// errors when the ledger cannot be read, a lock cannot be taken or a file cannot be written, and
+    /// [`LedgerError::Interrupted`] soon after `interrupt` was requested; each index file is then the old file or the
+    /// new file.
     pub fn rebuild_index(&self, extra: ExtraIds, interrupt: &Interrupt) -> Result<Reindexed, LedgerError> {
         let started = std::time::Instant::now();
         let home = self.home();
@@ -397,7 +407,8 @@ impl Ledger {
                     first.as_ref().is_none_or(|first| now.is_same_file(first)) && now.len_bytes() >= done
                 };
                 if !source.as_ref().is_some_and(is_same) {
-                    // Another program has written it anew, or deleted it: what was read is of no file that stands here.
+                    // Another program has replaced or deleted the ledger: drop the ids that were read
+                    // from the old file.
                     collected = Collected::default();
                     done = 0;
                 }
@@ -436,12 +447,12 @@ impl Ledger {
     }
 }
 
-/// An error once `interrupt` is requested.
+/// Returns an error once `interrupt` is requested.
 fn go_on(interrupt: &Interrupt) -> Result<(), LedgerError> {
     if interrupt.is_requested() { Err(LedgerError::Interrupted) } else { Ok(()) }
 }
 
-/// The ledger of a home, if there is one.
+/// Opens the ledger of a home, if the ledger exists.
 pub(super) fn open_ledger(home: &Home) -> Result<Option<Source>, ScanError> {
     match Source::open(&home.ledger(), Io::default()) {
         Ok(source) => Ok(Some(source)),
