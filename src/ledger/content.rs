@@ -1,8 +1,8 @@
-//! Content sidecars: what the sessions of a home said, a file for each.
+//! Content sidecars: the content records of a home, in one file for each session.
 //!
-//! Touches `content/`, each sidecar under its lock `content.<sessionId>`. Promises that no path leaves that directory, that
-//! a line stands in a sidecar once, and that a sidecar is deleted only as old as it was when it was looked at under
-//! the lock.
+//! Touches `content/`, each sidecar under its lock `content.<sessionId>`. Guarantees: no path leaves that directory. A line
+//! is written to a sidecar once. A sidecar is deleted only if the sidecar, looked at under the lock, is still as old as the
+//! cut-off.
 
 use std::collections::HashSet;
 use std::path::PathBuf;
@@ -16,29 +16,29 @@ use crate::disk;
 use crate::home::{LockName, SessionId};
 use crate::scan::{self, Io, Source, chunks};
 
-/// How much of a sidecar is read at a time.
+/// How much of a sidecar is read at a time, in bytes.
 const CHUNK_BYTES: u64 = 1 << 20;
 const SUFFIX: &str = ".jsonl";
 
 /// A content sidecar.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sidecar {
-    /// Its file.
+    /// The path of the file.
     pub path: PathBuf,
-    /// Its session.
+    /// The id of the session.
     pub session: String,
     /// Its length in bytes.
     pub len_bytes: u64,
-    /// When it was last written.
+    /// When the file was last written.
     pub modified: SystemTime,
 }
 
 /// The content sidecars of a home.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Sidecars {
-    /// Those that are to go, or went, by session id.
+    /// The sidecars to delete, or the deleted sidecars, by session id.
     pub expired: Vec<Sidecar>,
-    /// Those that stay, by session id.
+    /// The sidecars that stay, by session id.
     pub kept: Vec<Sidecar>,
 }
 
@@ -61,7 +61,7 @@ impl Ledger {
             sessions[place].1.push(entry);
         }
         for (session, entries) in sessions {
-            // The batch took in none that is invalid.
+            // The batch has no invalid session id.
             let Ok(session) = SessionId::new(session) else { continue };
             disk::create_dir_all(&self.home().content_dir())?;
             self.locked(LockName::Content(session), |held| {
@@ -83,18 +83,18 @@ impl Ledger {
                 Ok::<_, LedgerError>(())
             })?;
         }
-        // Names of sidecars: also of those that an append which did not sync had created.
+        // Syncs the names of the sidecars, because an earlier append without a sync may have created some of them.
         if options.durable && !batch.content.is_empty() {
             disk::sync_dir(&self.home().content_dir())?;
         }
         Ok(())
     }
 
-    /// Lists the sidecars that were last written at or before `cut_off`, save those of sessions that `is_recoverable` calls
-    /// recoverable. Changes nothing.
+    /// Lists the sidecars that were last written at or before `cut_off`, except sidecars of sessions for which
+    /// `is_recoverable` returns true. Changes nothing.
     ///
     /// # Errors
-    /// When the directory or a file in it cannot be looked at.
+    /// When the directory or a file in the directory cannot be inspected.
     pub fn expired_content(
         &self,
         cut_off: SystemTime,
@@ -102,7 +102,7 @@ impl Ledger {
     ) -> Result<Sidecars, LedgerError> {
         let mut found = Sidecars::default();
         for sidecar in self.sidecars()? {
-            // Listed are none but valid ones.
+            // The list has only valid session ids.
             let Ok(session) = SessionId::new(&sidecar.session) else { continue };
             if sidecar.modified <= cut_off && !is_recoverable(session) {
                 found.expired.push(sidecar);
@@ -113,10 +113,11 @@ impl Ledger {
         Ok(found)
     }
 
-    /// Deletes the sidecars that [`Ledger::expired_content`] lists; one that was written to meanwhile stays.
+    /// Deletes the sidecars that [`Ledger::expired_content`] lists. A sidecar that was written to meanwhile stays.
     ///
     /// # Errors
-    /// As that, and when a lock cannot be taken or a file not be deleted; those before it are then gone.
+    /// The errors of [`Ledger::expired_content`], and an error when a lock cannot be taken or a file cannot be deleted;
+    /// the sidecars before that file are then deleted.
     pub fn prune_content(
         &self,
         cut_off: SystemTime,
@@ -149,7 +150,7 @@ impl Ledger {
         Ok(pruned)
     }
 
-    /// Every sidecar, by session id. Other files in the directory are none of ours.
+    /// Lists every sidecar, by session id. Other files in the directory are skipped.
     pub fn sidecars(&self) -> Result<Vec<Sidecar>, LedgerError> {
         let paths = match disk::list(&self.home().content_dir()) {
             Err(error) if error.is_not_found() => return Ok(Vec::new()),
@@ -176,13 +177,13 @@ impl Ledger {
     }
 }
 
-/// Those of `lines`, each with its LF, that stand in `file` already.
+/// Returns the lines of `lines`, each with its LF, that are in `file` already.
 fn standing<'b>(file: &LineFile, lines: &[&'b [u8]]) -> Result<HashSet<&'b [u8]>, LedgerError> {
     let mut known = HashSet::new();
     if file.len_bytes() == 0 {
         return Ok(known);
     }
-    // Without the LF, for the last line of the file may lack its own.
+    // Compare without the LF, because the last line of the file may lack its LF.
     let wanted: std::collections::HashMap<&[u8], &'b [u8]> =
         lines.iter().map(|line| (&line[..line.len() - 1], *line)).collect();
     let source = Source::open(file.file().path(), Io::Read)?;
