@@ -1,8 +1,9 @@
-//! Queries over the ledger: records in the order of the file, turns with what stamps say of them.
+//! Queries over the ledger: records in the order of the file, turns with the enrichment of their stamps.
 //!
-//! Reads the ledger and nothing else, takes no lock. Memory is bounded by the stamps, which must be known before the first
-//! turn, by a few chunks of the file, whatever its length, and by as many pieces of output. Lines behind the last LF and lines that are not JSON are
-//! passed over, as every reader does, the latter counted; records that the archive would reject come as they stand.
+//! Reads only the ledger and takes no lock. Memory is bounded by the stamps, because all stamps must be known before the
+//! first turn, and by a few chunks of the file and as many pieces of output, whatever the length of the file. Lines after
+//! the last LF and lines that are not JSON are skipped, as in every reader; lines that are not JSON are counted. Records
+//! that the archive would reject are returned as they are in the ledger.
 
 use std::ops::{ControlFlow, Range};
 
@@ -19,21 +20,23 @@ use crate::record::{Filter, Line, RecordKind, TimeBounds, line_of};
 use crate::scan;
 use crate::scan::json::{Document, Value, stringify, trim_js, write_js_string};
 
-/// Smaller than elsewhere: several are in memory as text.
+/// Smaller than in other modules, because several chunks are in memory as text.
 const CHUNK_BYTES: u64 = 256 << 10;
-/// Of a chunk's records a worker makes this much text and at most one record more; the calling thread makes the rest, piece
-/// by piece. A stamp of 1 MB becomes part of every turn of its session: 800 of them in one chunk.
+/// A worker makes this many bytes of text from the records of a chunk, and at most one record more; the calling thread
+/// makes the rest, piece by piece. The limit bounds memory, because a stamp of 1 MB becomes part of every turn of its
+/// session, and one chunk may have 800 such turns.
 const PIECE_BYTES_MAX: usize = 1 << 20;
-/// More would add memory and not speed: what is written is written by one thread.
+/// More threads would add memory and no speed, because one thread writes the output.
 const THREADS_MAX: usize = 4;
 
-/// Lines that a query came by and that are not JSON: what they were is unknown.
+/// Lines that a query skipped because they are not JSON; their kinds are unknown.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PassedOver {
-    /// How many. Lines in braces that do not name the kind that was asked for are not looked into, and not counted.
+    /// Number of skipped lines. A line in braces that does not have the name of the queried kind is not parsed and not
+    /// counted.
     pub malformed_lines: u64,
-    /// The first of them: its bytes in the ledger, LF included.
+    /// The byte range of the first skipped line in the ledger, LF included.
     pub first: Option<Range<u64>>,
 }
 
@@ -45,12 +48,13 @@ impl PassedOver {
 }
 
 impl Ledger {
-    /// Hands the records of one kind that pass `filter` to `sink`, as compact JSON text, in the order of the ledger, until it
-    /// breaks off. Turns have the member `enrichment`: what the stamps of the whole ledger make of them. A record
-    /// that was written twice comes twice. No ledger is an empty one. Answers what was passed over on the way.
+    /// Passes the records of one kind that match `filter` to `sink`, as compact JSON text, in the order of the ledger,
+    /// until `sink` breaks. Turns have the member `enrichment`, folded from the stamps of the whole ledger. A record
+    /// that was written twice is passed twice. A missing ledger counts as an empty ledger. Returns the lines that were
+    /// skipped.
     ///
     /// # Errors
-    /// When the ledger cannot be read, or shrinks meanwhile.
+    /// When the ledger cannot be read, or becomes shorter meanwhile.
     pub fn query(
         &self,
         kind: RecordKind,
@@ -68,15 +72,15 @@ impl Ledger {
     }
 }
 
-/// The place of a stamp line, and what it sorts by.
+/// The byte range of a stamp line, and the time by which stamps are sorted.
 struct Place<'a> {
     ts: &'a str,
     offset: u64,
     len_bytes: u32,
 }
 
-/// Folds every stamp of the ledger. They are found first and read again in their order, so that of each no more than its
-/// place is kept until then.
+/// Folds every stamp of the ledger. A first pass finds the stamps, and a second pass reads them again in order of time, so
+/// that only the byte range and the time of each stamp are kept between the passes.
 fn fold_stamps<'a>(work: &Work<'_>, arena: &'a Bump) -> Result<Fold<'a>, LedgerError> {
     let places_arena = Bump::new();
     let mut places: Vec<Place<'_>> = Vec::new();
@@ -100,7 +104,7 @@ fn fold_stamps<'a>(work: &Work<'_>, arena: &'a Bump) -> Result<Fold<'a>, LedgerE
     Ok(builder.finish())
 }
 
-/// Finds stamps as the archive's builds do; one per thread.
+/// Finds stamps as the archive's builds do. Each thread has its own finder.
 #[derive(Default)]
 struct StampFinder {
     rows: RowMaker<'static>,
@@ -108,7 +112,7 @@ struct StampFinder {
 }
 
 impl StampFinder {
-    /// Time, offset and length of every stamp line that folds.
+    /// Returns time, offset and length of every stamp line that folds.
     fn chunk(&mut self, base: u64, bytes: &[u8]) -> Vec<(String, u64, u32)> {
         let mut found = Vec::new();
         for line in possible_stamps(bytes) {
@@ -120,7 +124,7 @@ impl StampFinder {
         found
     }
 
-    /// Hands the stamp of a line to `take`, if the line is one.
+    /// Passes the stamp of a line to `take`, if the line is a stamp.
     fn stamp(&mut self, offset: u64, line: &[u8], take: impl FnOnce(&Stamp<'_>)) {
         self.arena.reset();
         let mut rows = Rows::default();
@@ -173,16 +177,16 @@ fn each_record(
     Ok(passed_over)
 }
 
-/// What a reader made of whole lines.
+/// The output of a reader for whole lines.
 struct Piece {
-    /// The records that pass, each with an LF.
+    /// The records that match the filter, each with an LF.
     records: String,
     passed_over: PassedOver,
-    /// The lines that were left, because `records` was full.
+    /// The byte range of the lines that were not read, because `records` was full.
     rest: Range<u64>,
 }
 
-/// Reads records of one kind; one per thread.
+/// Reads records of one kind. Each thread has its own reader.
 struct Reader<'q, 'f> {
     kind: RecordKind,
     filter: &'q Filter,
@@ -190,7 +194,7 @@ struct Reader<'q, 'f> {
     fold: &'q Fold<'f>,
     /// Finds the kind's name in quotes.
     name: memchr::memmem::Finder<'q>,
-    /// Finds what may spell a letter of the kind's name in another way.
+    /// Finds an escape that may be a letter of the kind's name.
     escape: memchr::memmem::Finder<'q>,
     document: Document,
     enrichment: Document,
@@ -198,7 +202,7 @@ struct Reader<'q, 'f> {
 }
 
 impl Reader<'_, '_> {
-    /// The records that pass of the first lines, up to [`PIECE_BYTES_MAX`].
+    /// Reads lines until the matching records have [`PIECE_BYTES_MAX`] of text.
     fn piece(&mut self, base: u64, bytes: &[u8]) -> Piece {
         let mut out = Vec::new();
         let mut passed_over = PassedOver::default();
@@ -211,18 +215,19 @@ impl Reader<'_, '_> {
             }
             let text = trim_js(line);
             let may_be_one = self.name.find(line).is_some() || self.escape.find(line).is_some();
-            // Half a line, and two in one, mostly lack a brace: seen without parsing what is of other kinds.
+            // Half a line, or two lines in one, mostly lack a brace, and are therefore noticed without parsing
+            // the lines of other kinds.
             let is_odd = !(text.starts_with(b"{") && text.ends_with(b"}"));
             if (may_be_one || is_odd) && !text.is_empty() && !self.line(text, &mut out) {
                 let first = Some(offset..offset + line.len() as u64 + 1);
                 passed_over.add(PassedOver { malformed_lines: 1, first });
             }
         }
-        // What is written here is UTF-8.
+        // The text in `out` is always UTF-8.
         Piece { records: String::from_utf8(out).unwrap_or_default(), passed_over, rest }
     }
 
-    /// Writes the record of a line if it passes; whether the line is JSON.
+    /// Writes the record of a line if the record matches the filter. Returns whether the line is JSON.
     fn line(&mut self, text: &[u8], out: &mut Vec<u8>) -> bool {
         let Ok(root) = self.document.parse(text) else { return false };
         let Line::Record(kind, record) = line_of(root) else { return true };
