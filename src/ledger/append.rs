@@ -1,8 +1,10 @@
-//! Appending a batch to the ledger: check against the index, one write, then the index.
+//! Appends a batch to the ledger: looks up the ids in the index, writes the lines in one write, then updates the index.
 //!
-//! Content goes to its sidecars first, each under its own lock: it is known by its line, so what stands there when the rest
-//! fails is not written twice. Then holds locks `ledger` and, inside it, `ledger-index` from the look into the index to the
-//! last id, so that two processes that deliver one record write it once. Writes only at the end of files, through [`lines`](super::lines) and [`index`](super::index).
+//! Content records are written to their sidecars first, each sidecar under its own lock. A content line that was written
+//! before the rest failed is recognised by its bytes and is not written twice. Then the append holds lock `ledger` and,
+//! inside that lock, lock `ledger-index` from the look-up in the index to the last id, so that two processes that deliver
+//! one record write the record once. Writes only at the end of files, through [`lines`](super::lines) and
+//! [`index`](super::index).
 
 use std::borrow::Cow;
 use std::collections::{HashSet, VecDeque};
@@ -16,43 +18,46 @@ use crate::home::LockName;
 use crate::lock::Held;
 use crate::record::Id;
 
-/// How to append.
+/// Options of an append.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct AppendOptions {
-    /// Whether the lines, duplicates too, and the names of their files are on stable storage before the append returns.
+    /// Whether the lines, including duplicates, and the names of their files are on stable storage before the append
+    /// returns.
     pub durable: bool,
 }
 
 impl AppendOptions {
-    /// Lines survive a power cut once the append has returned.
+    /// Options with which lines survive a power cut once the append has returned.
     pub fn durable() -> Self {
         Self { durable: true }
     }
 }
 
-/// What became of the records of a batch.
+/// The outcome of an append: how many records of a batch were written, dropped and skipped.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Appended {
-    /// Written.
+    /// Records that were written.
     pub appended: u64,
-    /// Dropped: already there, or earlier in the batch.
+    /// Records that were dropped because they are already in the ledger or earlier in the batch.
     pub duplicates: u64,
     /// Content records whose session id is missing or cannot name a file.
     pub skipped: u64,
 }
 
-/// What the pieces of one batch know of each other, when it is too large for memory: see [`Ledger::append_piece`].
+/// State shared by the pieces of one batch that is too large for memory: see [`Ledger::append_piece`].
 #[derive(Debug, Default)]
 pub struct Pieces {
     /// The fingerprints that the index had before the first piece.
     before: Option<HashSet<Id>>,
-    /// The fingerprints that the pieces added, as far as the index can have them still.
+    /// The fingerprints that the pieces added, at most as many as the index keeps.
     added: VecDeque<Id>,
 }
 
 impl Pieces {
-    /// Those of `wanted` that keep a turn out: as [`Index::known_fingerprints`], but for those of earlier pieces.
+    /// Returns the fingerprints of `wanted` that make a turn a duplicate: those that [`Index::known_fingerprints`]
+    /// returns, without the fingerprints that earlier pieces added, and those that the index had before the first
+    /// piece.
     fn known_fingerprints(&mut self, index: &Index<'_>, wanted: &[Id]) -> HashSet<Id> {
         let before = self.before.get_or_insert_with(|| index.fingerprints().collect());
         let added: HashSet<Id> = self.added.iter().copied().collect();
@@ -68,11 +73,11 @@ impl Pieces {
     }
 }
 
-/// What is left of a batch to be appended.
+/// The entries of a batch that are still to be appended.
 pub(super) struct Wanted<'b> {
     pub(super) entries: Vec<&'b Entry>,
-    /// Ids of those among the entries that an interrupted append has written. Their fingerprints are no reason to drop
-    /// others of their part.
+    /// The ids of entries that an interrupted append has written. Fingerprints of these entries do not make other
+    /// entries of their part duplicates.
     pub(super) landed: HashSet<Id>,
 }
 
@@ -83,25 +88,26 @@ impl<'b> Wanted<'b> {
 }
 
 impl Ledger {
-    /// Appends what is new of `batch`: records to the ledger, content to the sidecars of its sessions.
+    /// Appends the new records of `batch`: records to the ledger, content to the sidecars of its sessions.
     ///
-    /// Creates the home when it is missing. Waits up to about 11 s for each lock it needs.
+    /// Creates the home when the home is missing. Waits up to about 11 s for each lock.
     ///
     /// # Errors
     /// [`LedgerError::Partial`], [`LedgerError::NotIndexed`] and [`LedgerError::NotDurable`] say what was written
-    /// nevertheless; with any other error nothing of the batch's ledger lines was, though content may be there. After
-    /// [`LedgerError::SyncFailed`] no durable append to that file succeeds until the program is started again. Appending the same batch again
-    /// writes what is missing and nothing twice, except stamps, which have no id: see
-    /// [`Ledger::resume_append`].
+    /// nevertheless. With any other error no ledger line of the batch was written, though content may have been
+    /// written. After [`LedgerError::SyncFailed`] no durable append to that file succeeds until the program is started
+    /// again. Appending the same batch again writes only the missing lines, except that stamps are written again
+    /// because stamps have no id: see [`Ledger::resume_append`].
     pub fn append(&self, batch: &Batch, options: &AppendOptions) -> Result<Appended, LedgerError> {
         self.append_knowing(batch, options, None, &mut Vec::new())
     }
 
-    /// Appends the next piece of a batch that is too large for memory, as [`Ledger::append`] does with a batch. The pieces' turns are
-    /// not compared with each other by their fingerprints. Other programs may append between two pieces.
+    /// Appends the next piece of a batch that is too large for memory, as [`Ledger::append`] does with a batch. The
+    /// turns of different pieces are not compared with each other by fingerprint. Other programs may append between two
+    /// pieces.
     ///
     /// # Errors
-    /// As [`Ledger::append`]; the pieces before are then in the ledger.
+    /// The errors of [`Ledger::append`]; the pieces before are then in the ledger.
     pub fn append_piece(
         &self,
         piece: &Batch,
@@ -111,7 +117,8 @@ impl Ledger {
         self.append_knowing(piece, options, Some(pieces), &mut Vec::new())
     }
 
-    /// As [`Ledger::append`], and adds the places in the batch of the ledger lines that were written to `written`.
+    /// Does the same as [`Ledger::append`], and adds the batch indexes of the ledger lines that were written to
+    /// `written`.
     #[cfg(feature = "agents")]
     pub(crate) fn append_telling(
         &self,
@@ -136,7 +143,7 @@ impl Ledger {
         Ok(done)
     }
 
-    /// Appends the content of a batch, and makes the home for its lines.
+    /// Creates the home and appends the content of a batch.
     pub(super) fn append_sidecars(
         &self,
         batch: &Batch,
@@ -150,7 +157,7 @@ impl Ledger {
         Ok(done)
     }
 
-    /// Appends what is new among the `wanted` lines of a batch.
+    /// Appends the new lines among the `wanted` lines of a batch.
     pub(super) fn append_wanted(
         &self,
         batch: &Batch,
@@ -166,7 +173,7 @@ impl Ledger {
             if entries.is_empty() {
                 return sync_lines(&self.open_for_append()?, options);
             }
-            // Stamps without a relationship have nothing to do with the index.
+            // Stamps without a relationship do not need the index.
             if entries.iter().all(|entry| entry.id.is_none()) {
                 done.appended += counted(entries.iter().copied());
                 let mut ledger = self.open_for_append()?;
@@ -201,7 +208,7 @@ impl Ledger {
         };
         let mut fresh: Vec<&'b Entry> = Vec::with_capacity(entries.len());
         let is_landed = |entry: &Entry| entry.id.is_some_and(|id| landed.contains(&id));
-        // A power cut may have taken ids of lines that it left.
+        // A power cut may have lost the ids of lines that survived.
         let mut to_index: Vec<&Entry> = Vec::new();
         for entry in entries.iter().filter(|entry| is_landed(entry)) {
             entry.fingerprint.map(|fingerprint| known_fingerprints.remove(&fingerprint));
@@ -209,7 +216,8 @@ impl Ledger {
                 to_index.push(entry);
             }
         }
-        // Turns of one part do not know each other's fingerprints, those of later parts do.
+        // Turns of one part are not compared with each other by fingerprint; turns of later parts are compared with
+        // earlier parts.
         let mut part = 0;
         let mut of_part = Vec::new();
         for entry in entries {
@@ -229,7 +237,7 @@ impl Ledger {
         }
         index_held.still_held()?;
         let written = match fresh.is_empty() {
-            // What is there already may have been written by an append that did not sync, or died before it could.
+            // Duplicates may have been written by an append that did not sync, or that died before its sync.
             true => sync_lines(&ledger, options),
             false => self.write(batch, &fresh, &mut ledger, held, options),
         };
@@ -247,7 +255,8 @@ impl Ledger {
             true => Ok(()),
             false => index.add(&ids, &fingerprints, &ledger, ledger.len_bytes()),
         };
-        // An unfinished write is the greater trouble; what landed of it is found by the next append in any case.
+        // The error of the write goes first, because it matters more: the next append finds the lines that landed
+        // in any case.
         written?;
         indexed.map_err(|source| LedgerError::NotIndexed {
             path: self.home().ledger(),
@@ -261,8 +270,9 @@ impl Ledger {
         Ok(fresh)
     }
 
-    /// Opens the ledger, creating it when it is missing. Its name is durable before its first line, whether the append is or
-    /// not: the directory, which lock files change all the time, need not be synced at every durable append then.
+    /// Opens the ledger and creates the file when the ledger is missing. The name is durable before the first line,
+    /// whether the append is durable or not. Therefore a durable append need not sync the directory, which lock files
+    /// change all the time.
     fn open_for_append(&self) -> Result<LineFile, disk::Error> {
         let ledger = LineFile::open(&self.home().ledger())?;
         if ledger.len_bytes() == 0 {
@@ -271,7 +281,7 @@ impl Ledger {
         Ok(ledger)
     }
 
-    /// Writes `entries` in one go.
+    /// Writes `entries` in one write.
     fn write(
         &self,
         batch: &Batch,
@@ -295,15 +305,16 @@ impl Ledger {
     }
 }
 
-/// How many of the entries are told of as records of their batch.
+/// Counts the entries that are records of their batch.
 fn counted<'b>(entries: impl IntoIterator<Item = &'b Entry>) -> u64 {
     entries.into_iter().filter(|entry| entry.is_counted).count() as u64
 }
 
-/// Appends `count` lines to `file`, and syncs it when that is wanted.
+/// Appends `count` lines to `file`, and syncs the file when `options` ask for a sync.
 ///
-/// Lines whose sync failed are cut off again. The system may have dropped them and call the next sync a success, so that a
-/// retry, which would find them as duplicates, would answer for lines that no disk has. A reader may have seen them meanwhile.
+/// Lines whose sync failed are cut off again. The system may have dropped such lines and may call the next sync a success.
+/// A retry would find the lines as duplicates and would confirm lines that no disk has. A reader may have seen the lines
+/// meanwhile.
 pub(super) fn append_lines(
     file: &mut LineFile,
     text: &[u8],
@@ -335,13 +346,13 @@ pub(super) fn append_lines(
     })
 }
 
-/// Syncs lines that were in `file` before, when that is wanted.
+/// Syncs lines that were in `file` before, when `options` ask for a sync.
 pub(super) fn sync_lines(file: &LineFile, options: &AppendOptions) -> Result<(), LedgerError> {
     if !options.durable {
         return Ok(());
     }
     file.can_be_synced()?;
-    // Lines of earlier appends are not ours to cut off.
+    // Lines of earlier appends are not cut off, because this append did not write them.
     file.sync().or_else(|error| {
         file.never_sync_again(&error);
         file.can_be_synced()
