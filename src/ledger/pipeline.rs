@@ -1,7 +1,7 @@
-//! A ledger worked through on several threads, with the results in the order of the ledger.
+//! Reads a ledger on several threads and passes on the results in the order of the ledger.
 //!
-//! Guarantees: no more than a few chunks are in memory at a time; nothing made from a ledger that was truncated meanwhile is handed
-//! over; a panic of a worker is an error.
+//! Guarantees: no more than a few chunks are in memory at a time. No result from a ledger that was truncated meanwhile is
+//! passed on. A panic of a worker becomes an error.
 
 use std::ops::{ControlFlow, Range};
 
@@ -9,21 +9,21 @@ use super::LedgerError;
 use crate::scan::in_order::{Failure, Workers, in_order as scan_in_order};
 use crate::scan::{ScanError, Source, chunks};
 
-/// Chunks under way for each thread: one in work, one done or waiting.
+/// Chunks in progress for each thread: one that the thread reads, one that is done or waits.
 const CHUNKS_PER_THREAD: usize = 2;
 
-/// Which part of a log to work through, and how.
+/// The part of a ledger to read, and with how many threads.
 #[derive(Debug, Clone)]
 pub(super) struct Work<'s> {
     pub source: &'s Source,
-    /// Whole lines.
+    /// A range of whole lines.
     pub range: Range<u64>,
     pub chunk_bytes: u64,
     pub threads: usize,
 }
 
 impl<'s> Work<'s> {
-    /// All whole lines of `source`, on at most `threads_max` threads.
+    /// Covers all whole lines of `source`, on at most `threads_max` threads.
     pub(super) fn whole(source: &'s Source, chunk_bytes: u64, threads_max: usize) -> Result<Self, ScanError> {
         let end = source.line_end_before(0, source.len_bytes())?;
         let threads = std::thread::available_parallelism().map_or(1, usize::from).min(threads_max);
@@ -31,8 +31,8 @@ impl<'s> Work<'s> {
     }
 }
 
-/// Makes something of every chunk with `map`, which gets the worker's state, the chunk's offset and its bytes, and hands
-/// the results to `sink` in order until `sink` breaks. A ledger of one chunk is worked through on the calling thread.
+/// Calls `map` for every chunk with the worker's state, the chunk's offset and the chunk's bytes, and passes the results to
+/// `sink` in order until `sink` breaks. A ledger of one chunk is read on the calling thread.
 pub(super) fn in_order<W, T: Send>(
     work: &Work<'_>,
     worker: impl Fn() -> W + Sync,
@@ -50,7 +50,7 @@ pub(super) fn in_order<W, T: Send>(
         |(state, buffer), (), chunk, _| {
             let chunk = chunk?;
             let made = map(state, chunk.start, source.bytes(chunk, buffer)?);
-            // Nothing made from a file that was truncated meanwhile is handed over.
+            // A result from a file that was truncated meanwhile is an error and is not passed on.
             source.check_len()?;
             Ok(made)
         },
