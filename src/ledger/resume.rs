@@ -1,7 +1,8 @@
-//! Appending again a batch whose earlier append may have been cut off, with each line once.
+//! Appends again a batch whose earlier append may have been cut off, so that each line is in the ledger once.
 //!
-//! Reads the ledger after the length that it had before the earlier append, and then appends as [`append`](super::append) does, both
-//! under the lock `ledger`. For deliveries that know that length, such as those from a journal.
+//! Reads the ledger after the length that the ledger had before the earlier append, and then appends as
+//! [`append`](super::append) does, both under lock `ledger`. For deliveries that know that length, such as deliveries from
+//! a journal.
 
 use std::collections::HashMap;
 
@@ -13,14 +14,15 @@ use crate::home::LockName;
 use crate::scan::{Io, Source};
 
 impl Ledger {
-    /// Completes the append of a batch that may have been interrupted. `len_bytes_before` is the length of the ledger before it.
+    /// Completes the append of a batch that may have been interrupted. `len_bytes_before` is the length of the ledger
+    /// before the interrupted append.
     ///
-    /// A stamp, which has no id to be known by, counts as a duplicate when its line is in the ledger after that
-    /// length, once for each time. Turns that the interrupted append has written do not keep out others of their batch by
-    /// their fingerprints.
+    /// A stamp has no id. Therefore a stamp counts as a duplicate when its line is in the ledger after
+    /// `len_bytes_before`; each such line counts for one stamp. Turns that the interrupted append has written do not
+    /// make other turns of their batch duplicates by fingerprint.
     ///
     /// # Errors
-    /// As [`Ledger::append`], and for a ledger that cannot be read.
+    /// The errors of [`Ledger::append`], and an error for a ledger that cannot be read.
     pub fn resume_append(
         &self,
         batch: &Batch,
@@ -29,7 +31,7 @@ impl Ledger {
     ) -> Result<Appended, LedgerError> {
         let mut done = self.append_sidecars(batch, options)?;
         if !batch.entries.is_empty() {
-            // Held over both steps, so that no other program appends between them.
+            // The lock is held over both steps, so that no other program appends between them.
             self.locked(LockName::Ledger, |_| {
                 let wanted = self.not_landed(batch, len_bytes_before)?;
                 self.append_wanted(batch, &wanted, options, None, &mut Vec::new(), &mut done)
@@ -38,7 +40,7 @@ impl Ledger {
         Ok(done)
     }
 
-    /// The lines of a batch, without the stamps that are in the ledger after `from_bytes`.
+    /// Returns the lines of a batch, without the stamps that are in the ledger after `from_bytes`.
     fn not_landed<'b>(&self, batch: &'b Batch, from_bytes: u64) -> Result<Wanted<'b>, LedgerError> {
         let mut wanted = Wanted::all(batch);
         let path = self.home().ledger();
