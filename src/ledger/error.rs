@@ -1,4 +1,4 @@
-//! What can go wrong in the ledger room, and what to do about it.
+//! The errors of the ledger module, each with what to do about the error.
 
 use std::path::PathBuf;
 
@@ -11,7 +11,7 @@ use crate::scan::ScanError;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LedgerError {
-    /// A write ended early. Whole lines that landed stay, are in the index, and will not be written again.
+    /// A write ended early. Whole lines that landed stay in the file and in the index, and will not be written again.
     #[error(
         "{landed} of {wanted} new lines were written to {}, then: {source}; append the same batch again: what \
          landed and has an id is not written twice", path.display()
@@ -19,14 +19,15 @@ pub enum LedgerError {
     Partial {
         /// The ledger, or the content sidecar.
         path: PathBuf,
-        /// Lines that were written whole.
+        /// Number of whole lines that were written.
         landed: u64,
-        /// Lines that were to be written.
+        /// Number of lines to write.
         wanted: u64,
         /// What went wrong.
         source: disk::Error,
     },
-    /// The lines are in the ledger, their ids not in the index. The next append notices and adds them.
+    /// The lines are in the ledger, but their ids are not in the index. The next append notices the missing ids and
+    /// adds them.
     #[error(
         "all {landed} new lines were written to {}, but the index does not have them: {source}; append the same \
          batch again, or run `burn state rebuild index`", path.display()
@@ -34,23 +35,23 @@ pub enum LedgerError {
     NotIndexed {
         /// The ledger.
         path: PathBuf,
-        /// Lines that were written.
+        /// Number of lines that were written.
         landed: u64,
         /// What went wrong.
         source: Box<LedgerError>,
     },
-    /// The index would be made anew from a ledger that is not there.
+    /// A rebuild of the index found no ledger, but the index has ids.
     #[error(
         "there is no ledger at {}, and {} has ids of one: it is kept; put the ledger back, or delete the index",
         ledger.display(), index.display()
     )]
     Missing {
-        /// Where the ledger should be.
+        /// The path where the ledger should be.
         ledger: PathBuf,
         /// The index.
         index: PathBuf,
     },
-    /// The index has ids that no line of the ledger has, and would lose them.
+    /// The index has ids that no line of the ledger has, and a rebuild would drop these ids.
     #[error(
         "{} at byte {offset} and after: {ids} ids are of no line of {}, so the ledger may have been cut; nothing was changed; \
          restore the ledger from a backup, or drop these ids with `burn state rebuild index --force`",
@@ -61,12 +62,12 @@ pub enum LedgerError {
         index: PathBuf,
         /// The ledger.
         ledger: PathBuf,
-        /// How many different ids.
+        /// Number of different ids.
         ids: u64,
-        /// Where the first of them is in the index, in bytes.
+        /// The offset of the first such id in the index, in bytes.
         offset: u64,
     },
-    /// The new lines could not be synced. They were cut off again, unless that failed, too.
+    /// The new lines could not be synced. The lines were cut off again, unless cutting failed too.
     #[error(
         "the new lines of {} could not be synced: {source}; {}", path.display(),
         match landed {
@@ -77,12 +78,13 @@ pub enum LedgerError {
     NotDurable {
         /// The ledger, or the content sidecar.
         path: PathBuf,
-        /// Lines that are in the file.
+        /// Number of new lines that are in the file.
         landed: u64,
         /// What went wrong.
         source: disk::Error,
     },
-    /// A sync failed in this process and left lines in the file, so no later sync of it can be believed. Nothing was written.
+    /// A sync failed in this process and left lines in the file. No later sync of the file can be believed, because the
+    /// system may have dropped the lines. Nothing was written.
     #[error(
         "{} cannot be made durable: a sync of it failed ({reason}), and lines that were in it may be lost in a power cut, \
          whatever a later sync says; check the disk, put a copy of the file in its place, and start the program again",
@@ -106,7 +108,7 @@ pub enum LedgerError {
     /// Stamps could not be prepared for folding.
     #[error(transparent)]
     Archive(#[from] ArchiveError),
-    /// A worker thread panicked, which is a fault of this program.
+    /// A worker thread panicked, because of a fault in this program.
     #[error(
         "a thread that read chunk {number} of {} failed inside; nothing was changed; please report it with that ledger",
         ledger.display()
@@ -114,10 +116,10 @@ pub enum LedgerError {
     Worker {
         /// The ledger.
         ledger: PathBuf,
-        /// Which chunk, counted from 0.
+        /// The number of the chunk, counted from 0.
         number: u64,
     },
-    /// The caller was asked to stop.
+    /// The caller was interrupted.
     #[error("interrupted; each index file is the old one or the new one")]
     Interrupted,
 }
