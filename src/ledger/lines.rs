@@ -1,8 +1,7 @@
-//! A file of lines that is appended to: the ledger, its index files, content sidecars.
+//! Appends to a file of lines: the ledger, its index files, content sidecars.
 //!
-//! The caller holds the file's lock. This file promises that the file keeps to whole lines: what an earlier writer left
-//! unfinished is ended first, and of a write that fails part-way the half line is cut off, unless something stands
-//! behind it.
+//! The caller holds the file's lock. Guarantees: appended lines stay whole lines. An append first ends the unfinished line
+//! of an earlier writer. After a write that fails part-way, the half line is cut off, unless other bytes follow it.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -12,15 +11,15 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use super::LedgerError;
 use crate::disk::{self, File};
 
-/// Files with lines whose sync failed and that are there still, and why it failed. A later sync of such a file answers for
-/// nothing: the system may have dropped what it could not write.
+/// Files that still have lines whose sync failed, each with the reason. A later sync of such a file proves nothing, because
+/// the system may have dropped what could not be written.
 static UNSYNCED: Mutex<BTreeMap<PathBuf, String>> = Mutex::new(BTreeMap::new());
 
 fn unsynced() -> MutexGuard<'static, BTreeMap<PathBuf, String>> {
     UNSYNCED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// An open file of lines, and where it ended when it was opened.
+/// An open file of lines, and the end of the file as this handle knows the end.
 #[derive(Debug)]
 pub(super) struct LineFile {
     file: File,
@@ -29,7 +28,7 @@ pub(super) struct LineFile {
     is_torn: bool,
 }
 
-/// Where a file of lines ends.
+/// The end of a file of lines.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct End {
     len_bytes: u64,
@@ -39,13 +38,13 @@ pub(super) struct End {
 /// A write that ended early.
 #[derive(Debug)]
 pub(super) struct Short {
-    /// How many of the lines stand in the file, whole.
+    /// How many of the lines are in the file as whole lines.
     pub landed: usize,
     pub source: disk::Error,
 }
 
 impl LineFile {
-    /// Opens `path`, creating it when it is missing.
+    /// Opens `path`, and creates the file when the file is missing.
     pub(super) fn open(path: &Path) -> Result<Self, disk::Error> {
         let (file, _) = File::open_append(path)?;
         let len_bytes = file.len_bytes()?;
@@ -60,7 +59,7 @@ impl LineFile {
         &self.file
     }
 
-    /// Its length in bytes, what this handle appended included.
+    /// The length in bytes, including what this handle appended.
     pub(super) fn len_bytes(&self) -> u64 {
         self.len_bytes
     }
@@ -70,7 +69,8 @@ impl LineFile {
         self.is_torn
     }
 
-    /// Appends `lines`, each with its LF, in one write; behind an LF of its own where the last line lacks one.
+    /// Appends `lines`, each with its LF, in one write. If the last line of the file lacks its LF, the write starts
+    /// with an LF.
     pub(super) fn append(&mut self, lines: &[u8]) -> Result<(), Short> {
         let bytes: Cow<'_, [u8]> =
             if self.is_torn { [b"\n", lines].concat().into() } else { Cow::Borrowed(lines) };
@@ -88,8 +88,9 @@ impl LineFile {
         }
     }
 
-    /// After a failed write of `bytes`: cuts what landed of them back to whole lines and says how much that is, in bytes.
-    /// What cannot be read back counts as not landed; it stays, and the next append ends its line.
+    /// After a failed write of `bytes`: cuts the bytes that landed back to whole lines and returns how many bytes are
+    /// left of them. Bytes that cannot be read back count as not landed; they stay in the file, and the next append
+    /// ends their line.
     fn cut_half_line(&mut self, bytes: &[u8]) -> usize {
         let Ok(end) = self.file.len_bytes() else { return 0 };
         let grown = end.saturating_sub(self.len_bytes);
@@ -100,20 +101,21 @@ impl LineFile {
         let ours = found.iter().zip(bytes).take_while(|(found, written)| found == written).count();
         let whole = memchr::memrchr(b'\n', &bytes[..ours]).map_or(0, |at| at + 1);
         if ours as u64 == grown && whole < ours {
-            // When this fails too, the half line stays unfinished at the end, where no reader uses it.
+            // When the cut fails too, the half line stays unfinished at the end, where every reader skips the
+            // line.
             let _ = self.file.set_len(self.len_bytes + whole as u64);
         }
         self.len_bytes += whole as u64;
         whole
     }
 
-    /// Where it ends.
+    /// Returns the end of the file.
     pub(super) fn end(&self) -> End {
         End { len_bytes: self.len_bytes, is_torn: self.is_torn }
     }
 
-    /// Cuts off what this handle appended since the file ended at `before`. Returns whether that could be done: not when
-    /// something stands behind it.
+    /// Cuts off what this handle appended since the file ended at `before`. Returns whether the bytes were cut off;
+    /// bytes of another writer after them prevent the cut.
     pub(super) fn cut_back(&mut self, before: End) -> bool {
         let is_ours = self.file.len_bytes().is_ok_and(|len_bytes| len_bytes == self.len_bytes);
         if !is_ours || self.file.set_len(before.len_bytes).is_err() {
@@ -123,12 +125,12 @@ impl LineFile {
         true
     }
 
-    /// From now on [`LineFile::can_be_synced`] refuses this file in this process, because of `error`.
+    /// Makes [`LineFile::can_be_synced`] refuse this file from now on in this process, because of `error`.
     pub(super) fn never_sync_again(&self, error: &disk::Error) {
         unsynced().insert(self.file.path().to_owned(), error.to_string());
     }
 
-    /// An error when a sync of this file failed in this process and left lines in it.
+    /// Returns an error when a sync of this file failed in this process and left lines in the file.
     pub(super) fn can_be_synced(&self) -> Result<(), LedgerError> {
         let path = self.file.path();
         match unsynced().get(path) {
@@ -137,7 +139,7 @@ impl LineFile {
         }
     }
 
-    /// Waits until the content is on stable storage; the name is the caller's care.
+    /// Waits until the content is on stable storage. The caller syncs the file's name.
     pub(super) fn sync(&self) -> Result<(), disk::Error> {
         self.file.sync_all()
     }
