@@ -1,7 +1,7 @@
-//! Resetting a home: what is derived is deleted, what is not is moved aside.
+//! Resets a home: deletes derived files, and moves other files aside.
 //!
-//! Touches the archive, the index files and, when everything is to go, the ledger, the content and what was noted of
-//! sources. Promises: nothing that cannot be made again is ever deleted, and a plan changes nothing.
+//! Touches the archive and the index files. A reset of everything also touches the ledger, the content, `cursors.json` and
+//! `hwm.json`. Guarantees: only files that can be made again are deleted, and a plan changes nothing.
 
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -11,36 +11,36 @@ use super::{Ledger, LedgerError};
 use crate::disk;
 use crate::home::LockName;
 
-/// Something in a home, and how much it is.
+/// A file or directory in a home, with its size.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Belonging {
     /// The file or directory.
     pub path: PathBuf,
-    /// Its length in bytes; of a directory, that of all files in it.
+    /// The length in bytes; for a directory, the length of all files in the directory.
     #[serde(rename = "bytes")]
     pub len_bytes: u64,
 }
 
-/// What a reset does, or did, with each thing in a home.
+/// What a reset does, or did, with each file and directory in a home.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Reset {
-    /// Derived files, which are deleted.
+    /// Derived files, which the reset deletes.
     pub deleted: Vec<Belonging>,
-    /// What is moved to the trash directory.
+    /// Files and directories that the reset moves to the trash directory.
     pub moved: Vec<Belonging>,
-    /// What stays.
+    /// Files and directories that stay.
     pub kept: Vec<Belonging>,
-    /// The trash directory; `None` when nothing is moved, or not yet.
+    /// The trash directory; `None` when nothing is moved, and in a plan.
     pub trash: Option<PathBuf>,
 }
 
 impl Ledger {
-    /// Says what [`Ledger::reset`] would do. Changes nothing and takes no lock.
+    /// Returns what [`Ledger::reset`] would do. Changes nothing and takes no lock.
     ///
     /// # Errors
-    /// When the home cannot be looked through.
+    /// When the home cannot be listed.
     pub fn plan_reset(&self, everything: bool) -> Result<Reset, LedgerError> {
         let home = self.home();
         let archive = home.archive();
@@ -57,23 +57,24 @@ impl Ledger {
         for path in list(home.root())? {
             let len_bytes = total_len(&path)?;
             let list = match () {
-                // A directory under a file's name is nothing of ours.
+                // A directory with the name of a derived file is not a file of this program.
                 () if derived.contains(&path) && !path.is_dir() => &mut plan.deleted,
                 () if everything && sources.contains(&path) => &mut plan.moved,
                 () => &mut plan.kept,
             };
             list.push(Belonging { path, len_bytes });
         }
-        // The database goes before its write-ahead log: a log without a database is harmless, the reverse is not.
+        // The database is deleted before its write-ahead log, because a log without a database is harmless and a
+        // database without its log is not.
         plan.deleted.sort_by_key(|belonging| derived.iter().position(|path| *path == belonging.path));
         Ok(plan)
     }
 
-    /// Deletes what is derived from the ledger: archive and index files. With `everything` also moves ledger, content,
-    /// `cursors.json` and `hwm.json` to a directory `trash-<time>` in the home.
+    /// Deletes the files that are derived from the ledger: archive and index files. With `everything` also moves
+    /// ledger, content, `cursors.json` and `hwm.json` to a directory `trash-<time>` in the home.
     ///
     /// # Errors
-    /// When a lock cannot be taken, or a file not be deleted or moved; what came before it is then done.
+    /// When a lock cannot be taken, or a file cannot be deleted or moved; earlier steps are then done.
     pub fn reset(&self, everything: bool) -> Result<Reset, LedgerError> {
         let home = self.home();
         if !home.root().is_dir() {
@@ -100,7 +101,8 @@ impl Ledger {
                 let Some(name) = belonging.path.file_name() else { continue };
                 disk::rename(&belonging.path, &trash.join(name))?;
             }
-            // Before the root: a name that is gone there must be found here.
+            // The trash directory is synced before the root, because a name that is gone from the root must be
+            // found in the trash.
             disk::sync_dir(&trash)?;
             plan.trash = Some(trash);
         }
@@ -108,14 +110,14 @@ impl Ledger {
             disk::remove_file_if_exists(&belonging.path)?;
         }
         disk::sync_dir(root)?;
-        // The locks that are held here are no belongings.
+        // The lock files that this reset holds are not reported.
         let held = [LockName::Archive, LockName::Ledger, LockName::LedgerIndex, LockName::Cursors];
         let held = held.map(|name| self.home().lock(name));
         plan.kept.retain(|belonging| !held.contains(&belonging.path));
         Ok(plan)
     }
 
-    /// A name for a trash directory that nothing has yet.
+    /// Returns a path for the trash directory at which nothing exists.
     fn new_trash(&self) -> Result<PathBuf, LedgerError> {
         let now = jiff::Timestamp::try_from(SystemTime::now()).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
         let base = format!("trash-{}", now.strftime("%Y-%m-%dT%H-%M-%S.%3fZ"));
@@ -132,7 +134,7 @@ impl Ledger {
     }
 }
 
-/// What stands in a directory, by name; nothing when there is none.
+/// Lists a directory, by name; returns nothing when the directory is missing.
 fn list(directory: &Path) -> Result<Vec<PathBuf>, LedgerError> {
     match disk::list(directory) {
         Err(error) if error.is_not_found() => Ok(Vec::new()),
@@ -140,7 +142,7 @@ fn list(directory: &Path) -> Result<Vec<PathBuf>, LedgerError> {
     }
 }
 
-/// The length of a file, or of all files in a directory, in bytes; links are not followed.
+/// Returns the length of a file, or of all files in a directory, in bytes. Links are not followed.
 fn total_len(path: &Path) -> Result<u64, LedgerError> {
     let found = match disk::metadata(path) {
         Err(error) if error.is_not_found() => return Ok(0),
