@@ -1,7 +1,8 @@
-//! `ledger.idx.sorted`: the ids of a prefix of `ledger.idx` in order, and how far both files had come when last seen.
+//! `ledger.idx.sorted`: the sorted ids of a prefix of `ledger.idx`, and a note of the state of both files when this program
+//! last wrote them.
 //!
-//! The caller holds lock `ledger-index`. The file is derived: it may be deleted, and is made anew whenever it does not
-//! agree with `ledger.idx`. Its bytes are described in `docs/ledger.md`.
+//! The caller holds lock `ledger-index`. The file is derived: it may be deleted, and is written again whenever it does not
+//! match `ledger.idx`. `docs/ledger.md` describes the bytes.
 
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -17,10 +18,10 @@ const SUMMED_HEADER_BYTES: usize = 28;
 const SEEN_AT: usize = 64;
 const SEEN_LEN_BYTES: usize = 64;
 const ENTRY_LEN_BYTES: usize = 16;
-/// How much of `ledger.idx` is read at a time.
+/// How much of `ledger.idx` is read at a time, in bytes.
 const PIECE_BYTES: u64 = 1 << 20;
 
-/// A file as the system describes it; any change to it changes this.
+/// The metadata of a file as the system reports them; any change of the file changes the metadata.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Stat {
     pub device: u64,
@@ -46,14 +47,14 @@ impl Stat {
     }
 }
 
-/// How far the files had come when this program last wrote them.
+/// The note: the state of the files when this program last wrote them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Seen {
     /// `ledger.idx`.
     pub ids: Stat,
-    /// `ledger.jsonl`, of which only the identity counts.
+    /// The identity of `ledger.jsonl`; the other members of this field do not count.
     pub ledger: Stat,
-    /// Up to here, in bytes, the ids of the ledger's lines are in `ledger.idx`.
+    /// The ids of the ledger's lines up to this offset, in bytes, are in `ledger.idx`.
     pub indexed_bytes: u64,
 }
 
@@ -104,7 +105,7 @@ fn u32_at(bytes: &[u8], at: usize) -> u32 {
     bytes[at..].first_chunk().map_or(0, |word| u32::from_le_bytes(*word))
 }
 
-/// The open file; its entries are mapped.
+/// The open file, with mapped entries.
 #[derive(Debug)]
 pub(super) struct Sorted {
     path: PathBuf,
@@ -115,7 +116,7 @@ pub(super) struct Sorted {
 }
 
 impl Sorted {
-    /// Opens the file; `None` when there is none, or none of the right form.
+    /// Opens the file. Returns `None` when the file is missing or invalid.
     pub(super) fn open(path: &Path) -> Result<Option<(Self, Option<Seen>)>, LedgerError> {
         let source = match Source::open(path, Io::Mmap) {
             Ok(source) => source,
@@ -143,17 +144,17 @@ impl Sorted {
         Ok(Some((Self { path: path.to_owned(), source, covered_bytes, entries, covered_sum }, seen)))
     }
 
-    /// How long the prefix of `ledger.idx` is that the entries cover, in bytes.
+    /// The length of the prefix of `ledger.idx` that the entries cover, in bytes.
     pub(super) fn covered_bytes(&self) -> u64 {
         self.covered_bytes
     }
 
-    /// How many ids it holds.
+    /// The number of ids in the file.
     pub(super) fn len(&self) -> u64 {
         self.entries
     }
 
-    /// Whether `ids`, whatever happened to it, still begins with the bytes that the entries were made from.
+    /// Whether `ids` still begins with the bytes that the entries were made from.
     pub(super) fn covers(&self, ids: &File) -> Result<bool, disk::Error> {
         let mut sum = 0;
         let mut piece = vec![0; PIECE_BYTES.min(self.covered_bytes) as usize];
@@ -187,13 +188,13 @@ impl Sorted {
         Ok(is_there.then_some(true))
     }
 
-    /// Notes how far the files have come.
+    /// Saves the note in the header.
     pub(super) fn note(&self, seen: &Seen) -> Result<(), disk::Error> {
         File::open_rw(&self.path)?.write_all_at(&seen.encode(), SEEN_AT as u64)
     }
 
-    /// Writes the file anew from the whole lines of `ids`, and opens it. Entries of `old` are taken over when it covers the
-    /// beginning of `ids`, as the caller knows.
+    /// Writes the whole file from the whole lines of `ids`, and opens the new file. Entries of `old` are copied; the
+    /// caller has checked that `old` covers the beginning of `ids`.
     pub(super) fn write(
         path: &Path,
         ids: Option<&File>,
@@ -219,7 +220,8 @@ impl Sorted {
                 at = offset + piece.len() as u64;
             })?;
         }
-        // Stable, for it merges the old entries and the new ones instead of sorting them all again.
+        // A stable sort, because a stable sort merges the old entries and the new entries instead of sorting all
+        // entries again.
         entries.sort();
         let mut bytes = vec![0; HEADER_LEN_BYTES];
         bytes[..8].copy_from_slice(MAGIC);
@@ -234,7 +236,7 @@ impl Sorted {
             bytes.extend_from_slice(&id.0.to_be_bytes());
             bytes.extend_from_slice(&offset.to_be_bytes());
         }
-        // Durable, so that after a power cut the name never stands for half of the entries.
+        // Durable, because after a power cut the file could otherwise hold only half of the entries.
         disk::replace(path, &bytes, true)?;
         match Self::open(path)? {
             Some((sorted, _)) => Ok(sorted),
@@ -247,7 +249,7 @@ impl Sorted {
     }
 }
 
-/// Hands the whole lines of `file` behind `from` to `each`, a piece at a time, with the offset of each piece.
+/// Passes the whole lines of `file` after `from` to `each`, a piece at a time, with the offset of each piece.
 pub(super) fn each_piece(
     file: &File,
     from: u64,
@@ -256,7 +258,7 @@ pub(super) fn each_piece(
     let len_bytes = file.len_bytes()?;
     let mut piece = Vec::new();
     let mut at = from;
-    // Bytes of an unfinished line at the start of `piece`.
+    // The number of bytes of an unfinished line at the start of `piece`.
     let mut carried = 0;
     while at + (carried as u64) < len_bytes {
         let wanted = PIECE_BYTES.min(len_bytes - at - carried as u64) as usize;
