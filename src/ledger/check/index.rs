@@ -1,4 +1,4 @@
-//! The index as a check sees it: its lines, and what it and the ledger have apart.
+//! Reads the lines of an index for a check, and compares the index with the ledger.
 
 use std::io;
 use std::ops::Range;
@@ -8,18 +8,17 @@ use crate::ledger::LedgerError;
 use crate::record::Id;
 use crate::scan::{self, Io, ScanError, Source};
 
-/// The lines of an index.
 #[derive(Default)]
 pub(super) struct IndexLines {
     exists: bool,
-    /// With their offsets, sorted.
+    /// Ids with their offsets, sorted.
     ids: Vec<(Id, u64)>,
-    /// With their LFs.
+    /// Lines that are not ids, with their LFs.
     invalid: Vec<Range<u64>>,
 }
 
 impl IndexLines {
-    /// Reads the index at `path`; nothing when there is none.
+    /// Reads the index at `path`; returns no lines when the file is missing.
     pub(super) fn read(path: &Path) -> Result<Self, LedgerError> {
         let mut lines = Self::default();
         let source = match Source::open(path, Io::Read) {
@@ -45,23 +44,23 @@ impl IndexLines {
     }
 }
 
-/// What ledger and index have apart.
+/// The differences between ledger and index.
 pub(super) struct Compared {
     pub exists: bool,
-    /// Different ids in the index.
+    /// Number of different ids in the index.
     pub ids: u64,
     /// Ids that the index lacks, by offset in the ledger.
     pub missing: Vec<(Id, u64)>,
     /// Ids that the ledger lacks, by offset in the index.
     pub extra: Vec<(Id, u64)>,
-    /// Ids that stand further up in the index already, by offset in it.
+    /// Ids that an earlier line of the index has already, by offset in the index.
     pub repeated: Vec<(Id, u64)>,
-    /// Lines of the index that are no ids.
+    /// Lines of the index that are not ids.
     pub invalid: Vec<Range<u64>>,
 }
 
 impl Compared {
-    /// Compares the ids of a ledger, which are sorted, with its index.
+    /// Compares the ids of a ledger, which are sorted, with the index.
     pub(super) fn of(ledger: &[(Id, u64)], index: IndexLines) -> Self {
         let (mut missing, mut extra, mut repeated) = (Vec::new(), Vec::new(), Vec::new());
         let mut ids = 0;
