@@ -1,4 +1,4 @@
-//! What a check finds in the lines of a chunk: verdicts, ids, times. Computes from bytes and touches nothing.
+//! Checks the lines of a chunk: finds problems, ids and times. Computes from bytes and touches nothing.
 
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 
@@ -14,32 +14,32 @@ use crate::record::{Cell, Hasher, Id, Line, line_of};
 use crate::scan;
 use crate::scan::json::{Document, Value, trim_js, write_js_number};
 
-/// A line that is wrong or odd.
+/// A line with a problem.
 pub(super) struct Found {
     pub offset: u64,
-    /// LF included.
+    /// Length of the line in bytes, LF included.
     pub length: u64,
     pub problem: Problem,
     pub reason: String,
 }
 
-/// What a worker found in a chunk.
+/// The results of a worker for a chunk.
 #[derive(Default)]
 pub(super) struct Part {
-    /// Lines that are not blank.
+    /// Number of lines that are not blank.
     pub lines: u64,
     pub findings: Vec<Found>,
-    /// The kind of each line of an unknown one.
+    /// The kind of each line of an unknown kind.
     pub unknown: Vec<String>,
-    /// Of every record, with the offset of its line.
+    /// The id of every record, with the offset of its line.
     pub ids: Vec<(Id, u64)>,
     /// Lines that break a strict rule, with their offsets.
     pub strict: Vec<(StrictRule, u64)>,
-    /// Session and ts of each record.
+    /// The hash of source and session, and the ts, of each record.
     pub times: Vec<(u64, TsPrefix)>,
 }
 
-/// The begin of a ts, filled up with zeros: enough to put all times in order that writers write.
+/// The first bytes of a ts, padded with zeros. The prefix is long enough to order all times that known writers write.
 const TS_PREFIX_BYTES: usize = 40;
 pub(super) type TsPrefix = [u8; TS_PREFIX_BYTES];
 
@@ -55,14 +55,14 @@ impl Part {
         self.times.push((session, prefix));
     }
 
-    /// `line` is without its LF.
+    /// Adds a finding. `line` is without its LF.
     fn finding(&mut self, offset: u64, line: &[u8], problem: Problem, reason: String) {
         let length = line.len() as u64 + 1;
         self.findings.push(Found { offset, length, problem, reason });
     }
 }
 
-/// Checks lines; one per thread.
+/// Checks lines. Each thread has its own checker.
 #[derive(Default)]
 pub(super) struct Checker {
     rows: RowMaker<'static>,
@@ -94,7 +94,8 @@ impl Checker {
                 part.time(source, session, turn.cells[turns::TS].as_text());
                 let is_doubtful = is_doubtful(&turn.cells, turns::record::FIELDS)
                     || is_doubtful(&turn.cells, turns::usage::FIELDS)
-                    // A row has NULL for what it does not count.
+                    // A row has NULL for a `collapsedCalls` of 0 or less, so the line itself must be
+                    // searched.
                     || !rows.calls.is_empty() && memchr::memmem::find(line, b"collapsedCalls").is_some()
                     || rows.calls.iter().any(|call| is_doubtful(call, tool_calls::call::FIELDS));
                 if is_doubtful {
@@ -174,7 +175,7 @@ impl Checker {
     }
 }
 
-/// Id and time of a record that has no row.
+/// Adds id and time of a record that has no row.
 fn other_record(part: &mut Part, document: &mut Document, hasher: &mut Hasher, offset: u64, line: &[u8]) {
     let Ok(root) = document.parse(trim_js(line)) else { return };
     let Line::Record(kind, record) = line_of(root) else { return };
@@ -185,7 +186,7 @@ fn other_record(part: &mut Part, document: &mut Document, hasher: &mut Hasher, o
     }
 }
 
-/// The first strict rule that a line breaks.
+/// Returns the first strict rule that a line breaks.
 fn broken_rule(document: &mut Document, line: &[u8]) -> Option<StrictRule> {
     let root = document.parse(trim_js(line)).ok()?;
     let doubt = match line_of(root) {
@@ -196,7 +197,7 @@ fn broken_rule(document: &mut Document, line: &[u8]) -> Option<StrictRule> {
     doubt.map(|doubt| doubt.rule)
 }
 
-/// The kind of a line that is none of ours, or what it has instead.
+/// Returns the kind of a line of an unknown kind, or what the line lacks.
 fn unknown_kind(document: &mut Document, line: &[u8]) -> String {
     let Ok(root) = document.parse(trim_js(line)) else { return "no JSON".to_owned() };
     let version = root.get("v");
