@@ -1,39 +1,39 @@
-//! What a check of a ledger can find.
+//! The problems that a check of a ledger can find.
 
-/// What is wrong, or odd, in a place.
+/// What is wrong, or odd, with a line or a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Problem {
-    /// A line that is not JSON.
+    /// A line is not JSON.
     Malformed,
-    /// A line of a known kind that cannot be archived.
+    /// A line of a known kind cannot be archived.
     Rejected,
-    /// Bytes that are not UTF-8 in a line that is fine otherwise; they are read as U+FFFD.
+    /// An otherwise valid line has bytes that are not UTF-8; readers read these bytes as U+FFFD.
     InvalidUtf8,
     /// The last line has no LF.
     Torn,
-    /// A line of a version or kind that this program does not know: no fault.
+    /// A line has a version or kind that this program does not know. This is not a fault.
     Unknown,
     /// The id of a line of the ledger is not in the index.
     MissingId,
     /// The index has an id that no line of the ledger has.
     ExtraId,
-    /// The index has an id that stands further up in it already.
+    /// The index has an id that an earlier line of the index has already.
     RepeatedId,
-    /// A line of the index that is no id.
+    /// A line of the index is not an id.
     NotAnId,
-    /// There are records, and no index.
+    /// There are records, but no index.
     NoIndex,
-    /// There is an index with ids, and no ledger.
+    /// There is an index with ids, but no ledger.
     NoLedger,
-    /// The ledger is no longer the file that was checked.
+    /// The ledger was replaced or deleted during the check.
     Replaced,
     /// The ledger no longer begins with the bytes that the archive has read.
     Cut,
 }
 
 impl Problem {
-    /// In words.
+    /// The problem in words.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Malformed => "malformed",
@@ -52,7 +52,7 @@ impl Problem {
         }
     }
 
-    /// Whether a ledger with this is faulty; unknown lines are merely odd.
+    /// Whether the problem is a fault. Unknown lines are odd, but not a fault.
     pub fn is_fault(self) -> bool {
         self != Self::Unknown
     }
