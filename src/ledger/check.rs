@@ -1,9 +1,10 @@
-//! Checking a ledger: every line that is not as it should be, whether the index has what the ledger has, and whether the
-//! ledger still has what the archive has read.
+//! Checks a ledger: every line, whether the index has the ids of the ledger, and whether the ledger still has the bytes
+//! that the archive has read.
 //!
-//! Reads the ledger on all cores, `ledger.idx` after it, and the archive's cursor; changes nothing. When index and ledger disagree, or the last line
-//! is unfinished, both are looked at again under the locks `ledger` and `ledger-index`, and what was appended
-//! meanwhile is checked too, so that an append under way is not taken for a fault.
+//! Reads the ledger on all cores, then `ledger.idx` and the archive's cursor; changes nothing. When index and ledger
+//! disagree, or the last line is unfinished, the check looks at both files again under the locks `ledger` and
+//! `ledger-index`, and also checks the lines that were appended meanwhile. Otherwise the check would report an append in
+//! progress as a fault.
 
 mod index;
 mod lines;
@@ -29,16 +30,17 @@ use crate::record::{ID_LEN_BYTES, Id};
 use crate::scan::{Io, ScanError, Source};
 
 const CHUNK_BYTES: u64 = 1 << 20;
-/// Sessions whose latest time is known, at most: about 25 MB.
+/// Maximum number of sessions whose latest time is kept: about 25 MB.
 const SESSIONS_MAX: usize = 1 << 18;
-/// How much the names of unknown kinds take, in bytes, before further kinds are counted together.
+/// Maximum length of the names of unknown kinds in bytes; lines of further kinds are counted together.
 const UNKNOWN_KINDS_MAX_BYTES: usize = 1 << 20;
 const OTHER_KINDS: &str = "other kinds";
-/// How often files that disagree are looked at again while somebody seems to be writing them, and how long is waited between
-/// two looks. The reference writes lines and ids under one lock each, so that ids can be missing while neither is held.
+/// How often the check looks again at files that disagree while somebody seems to be writing them, and the wait between two
+/// looks. Several looks are needed, because the TypeScript package writes lines and ids under one lock each, so that ids
+/// can be missing while neither lock is held.
 const LOOKS_MAX: u32 = 10;
 const BETWEEN_LOOKS: Duration = Duration::from_millis(50);
-/// Files that nobody has changed for as long as this are as they will be.
+/// Files that have not changed for this long are settled.
 const SETTLED_AFTER: Duration = Duration::from_secs(2);
 
 const RESTORE: &str = "restore the ledger from a backup first";
@@ -48,14 +50,14 @@ const RESTORE: &str = "restore the ledger from a backup first";
 pub struct CheckFiles {
     ledger: PathBuf,
     index: PathBuf,
-    /// Locks `ledger` and `ledger-index`: of a home, whose index must exist.
+    /// The locks `ledger` and `ledger-index` of a home. The index of a home must exist.
     locks: Option<[PathBuf; 2]>,
-    /// Archive and ledger of a home.
+    /// The archive and the ledger of a home.
     archive: Option<Paths>,
 }
 
 impl CheckFiles {
-    /// Ledger, index and archive of a home.
+    /// The ledger, index and archive of a home.
     pub fn of_home(home: &Home) -> Self {
         Self {
             ledger: home.ledger(),
@@ -65,8 +67,8 @@ impl CheckFiles {
         }
     }
 
-    /// A ledger anywhere. Its index is the file of the same name with the extension `idx`; when there is none, only the
-    /// ledger is checked.
+    /// A ledger at any path. The index is the file of the same name with the extension `idx`; when the index is
+    /// missing, only the ledger is checked.
     pub fn of_ledger(ledger: PathBuf) -> Self {
         Self { index: ledger.with_extension("idx"), ledger, locks: None, archive: None }
     }
@@ -76,20 +78,20 @@ impl CheckFiles {
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct CheckFinding {
-    /// In which file.
+    /// The file.
     pub file: PathBuf,
     /// Where the line starts, in bytes.
     pub offset: u64,
-    /// Its length in bytes, with its LF if it has one.
+    /// The length of the line in bytes, with its LF if the line has one.
     pub length: u64,
-    /// What it is.
+    /// The problem.
     #[serde(rename = "verdict")]
     pub problem: Problem,
-    /// What exactly, for people.
+    /// The details, for people.
     pub reason: String,
 }
 
-/// How index and ledger compare.
+/// The comparison of index and ledger.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct IndexCheck {
@@ -97,32 +99,32 @@ pub struct IndexCheck {
     pub path: PathBuf,
     /// Whether it exists.
     pub exists: bool,
-    /// Different ids in it.
+    /// Number of different ids in the index.
     pub ids: u64,
-    /// Ids of the ledger that it lacks.
+    /// Number of ids of the ledger that the index lacks.
     pub missing_ids: u64,
-    /// Ids that the ledger does not have.
+    /// Number of ids of the index that the ledger lacks.
     pub extra_ids: u64,
-    /// Lines whose id stands further up already.
+    /// Number of lines whose id an earlier line of the index has already.
     pub repeated_ids: u64,
-    /// Lines that are no ids.
+    /// Number of lines that are not ids.
     pub invalid_lines: u64,
 }
 
-/// Lines that the archive takes and a [strict append](super::Batch::strict) refuses. They are no faults: the TypeScript package and
-/// lenient appends write them. A line that breaks several rules counts under the first.
+/// Lines that the archive accepts and a [strict append](super::Batch::strict) refuses. Such lines are not faults, because
+/// the TypeScript package and lenient appends write them. A line that breaks several rules counts under the first rule.
 #[derive(Debug, Clone, PartialEq, Eq, Default, serde::Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct StrictCheck {
-    /// All of them.
+    /// Number of such lines.
     pub lines: u64,
-    /// Where the first of them starts in the ledger, in bytes.
+    /// Where the first such line starts in the ledger, in bytes.
     pub first_offset: Option<u64>,
-    /// Those with a time that is none.
+    /// Number of such lines with an invalid time.
     pub bad_times: u64,
-    /// Those with a count that is negative, no whole number or too large.
+    /// Number of such lines with a count that is negative, not a whole number or too large.
     pub bad_counts: u64,
-    /// Those with a required text that is empty.
+    /// Number of such lines with an empty required text.
     pub empty_texts: u64,
 }
 
@@ -144,7 +146,7 @@ impl StrictCheck {
 pub struct ArchiveCheck {
     /// The archive.
     pub path: PathBuf,
-    /// How many bytes of the ledger it has read.
+    /// How many bytes of the ledger the archive has read.
     pub ledger_offset_bytes: u64,
 }
 
@@ -154,47 +156,53 @@ pub struct ArchiveCheck {
 pub struct CheckReport {
     /// The ledger.
     pub ledger: PathBuf,
-    /// Whether it exists. A home without one has nothing wrong, unless its index has ids.
+    /// Whether the ledger exists. A home without a ledger has no problem, unless its index has ids.
     pub exists: bool,
-    /// Its length in bytes.
+    /// The length of the ledger in bytes.
     pub bytes: u64,
-    /// Whole lines that are not blank.
+    /// Number of whole lines that are not blank.
     pub lines: u64,
-    /// Lines that are not JSON.
+    /// Number of lines that are not JSON.
     pub malformed_lines: u64,
-    /// Lines of a known kind that cannot be archived.
+    /// Number of lines of a known kind that cannot be archived.
     pub rejected_lines: u64,
-    /// Other lines with bytes that are not UTF-8.
+    /// Number of other lines with bytes that are not UTF-8.
     pub invalid_utf8_lines: u64,
-    /// 1 when something stands behind the last LF.
+    /// 1 when bytes follow the last LF, else 0.
     pub torn_lines: u64,
-    /// Lines of an unknown version or kind.
+    /// Number of lines of an unknown version or kind.
     pub unknown_lines: u64,
-    /// Them by kind; those without one, or of another version, by what they lack. When the names take more than 1 MiB, lines of
-    /// further kinds are counted as `other kinds`.
+    /// Lines of an unknown version or kind, counted by kind; lines without a kind, or of another version, are counted
+    /// by what they lack or by their version. When the names take more than 1 MiB, lines of further kinds are counted
+    /// as `other kinds`.
     pub unknown_kinds: BTreeMap<String, u64>,
-    /// Records whose id an earlier line has.
+    /// Number of records whose id an earlier line has.
     pub repeated_records: u64,
-    /// Records older than one that stands before them and is of the same session, by the first 40 bytes of their times. After
-    /// 262,144 sessions, the times so far are forgotten, so that a ledger of more sessions may have more such records.
+    /// Number of records that are older than an earlier record of the same session, compared by the first 40 bytes of
+    /// their times. After 262,144 sessions, the check forgets the times so far, so that a ledger of more sessions may
+    /// have more such records.
     pub out_of_order_lines: u64,
     /// Lines that a strict append would refuse.
     pub strict_refusals: StrictCheck,
-    /// The index; `None` when only the ledger was checked: there is none beside it, or the ledger was replaced meanwhile.
+    /// The index; `None` when the ledger is not the ledger of a home and has no index beside it, or when the ledger was
+    /// replaced meanwhile.
     pub index: Option<IndexCheck>,
-    /// The archive; `None` when there is none of this version, it cannot be read, or another ledger than the home's is checked.
+    /// The archive; `None` when there is no archive of this version, when the archive cannot be read, or when the check
+    /// is not of a home.
     pub archive: Option<ArchiveCheck>,
-    /// Whether nothing is wrong.
+    /// Whether the check found no fault.
     pub ok: bool,
-    /// How long it took, in milliseconds.
+    /// Duration of the check, in milliseconds.
     pub duration_ms: u64,
 }
 
-/// Reads everything and tells `on_finding` of each line that is wrong or unknown, in the order of the ledger, then of the
-/// index's ids. What is appended while it reads is checked as far as it has to be seen to compare the two.
+/// Checks all files and passes each line that is wrong or unknown to `on_finding`, in the order of the ledger, then each
+/// problem of the ids. Lines that are appended during the check are checked only when ledger and index must be compared
+/// again.
 ///
 /// # Errors
-/// When a file cannot be read, or the ledger is cut while it is. What is wrong with the files is no error but in the report.
+/// When a file cannot be read, or the ledger is cut during the check. Problems of the files are not errors but are in the
+/// report.
 pub fn check(
     files: &CheckFiles,
     on_finding: &mut dyn FnMut(&CheckFinding),
@@ -259,14 +267,14 @@ pub fn check(
 struct Run<'c> {
     files: &'c CheckFiles,
     report: CheckReport,
-    /// The ledger, as long as it was when it was last opened.
+    /// The ledger, with the length that the ledger had when it was last opened.
     source: Option<Source>,
-    /// Up to here it was read; a line end.
+    /// The ledger was read up to this offset, a line end.
     end: u64,
-    /// Of every record, with the offset of its line.
+    /// The id of every record, with the offset of its line.
     ids: Vec<(Id, u64)>,
     latest: LatestTimes,
-    /// Of the names in the report.
+    /// The length of the names of unknown kinds in the report, in bytes.
     unknown_kinds_len_bytes: usize,
     on_finding: &'c mut dyn FnMut(&CheckFinding),
 }
@@ -277,7 +285,7 @@ impl Run<'_> {
         (self.on_finding)(&finding);
     }
 
-    /// Opens the ledger. A home without one has nothing wrong; a file that was named must exist.
+    /// Opens the ledger. A home may have no ledger; a file that was named must exist.
     fn open(&self) -> Result<Option<Source>, LedgerError> {
         match Source::open(&self.files.ledger, Io::default()) {
             Ok(source) => Ok(Some(source)),
@@ -360,7 +368,7 @@ impl Run<'_> {
         }
     }
 
-    /// Compares the ids of the ledger with the index; `None` when the ledger was replaced meanwhile.
+    /// Compares the ids of the ledger with the index; returns `None` when the ledger was replaced meanwhile.
     fn compare(&mut self) -> Result<Option<Compared>, LedgerError> {
         let mut compared = self.compared()?;
         for look in 0..LOOKS_MAX {
@@ -376,13 +384,14 @@ impl Run<'_> {
                 .as_ref()
                 .map(|[ledger, index]| with_lock(ledger, |_| with_lock(index, |_| self.look_again())));
             let (again, is_locked) = match locked {
-                // Somebody else may be allowed what we are not.
+                // This process may lack the permission for lock files and still read the files: look again
+                // without the locks.
                 None | Some(Err(LedgerError::Lock(LockError::Disk(_)))) => (self.look_again()?, false),
                 Some(again) => (again?, true),
             };
             let Some(again) = again else { return Ok(None) };
             compared = again;
-            // Under the locks nothing but missing ids can be an append under way.
+            // Under the locks only missing ids can be an append in progress.
             if is_locked && compared.missing.is_empty() || self.is_settled() {
                 break;
             }
@@ -395,7 +404,8 @@ impl Run<'_> {
         Ok(Compared::of(&self.ids, IndexLines::read(&self.files.index)?))
     }
 
-    /// Checks what was appended since the last look, and compares; `None` when the ledger is not the file that was read.
+    /// Checks the lines that were appended since the last look, and compares; returns `None` when the ledger is not the
+    /// file that was read.
     fn look_again(&mut self) -> Result<Option<Compared>, LedgerError> {
         let now = self.open()?;
         if self.is_replaced_by(now.as_ref())? {
@@ -406,7 +416,7 @@ impl Run<'_> {
         self.compared().map(Some)
     }
 
-    /// Whether `now`, what stands in the ledger's place, is not the file that was read.
+    /// Whether `now`, the file at the ledger's path, is not the file that was read.
     fn is_replaced_by(&self, now: Option<&Source>) -> Result<bool, LedgerError> {
         match (&self.source, now) {
             (None, _) => Ok(false),
@@ -434,13 +444,14 @@ impl Run<'_> {
         [&self.files.ledger, &self.files.index].into_iter().all(|path| is_older(path, SETTLED_AFTER))
     }
 
-    /// Compares the ledger with the cursor of the home's archive; whether the ledger was cut or rewritten.
+    /// Compares the ledger with the cursor of the home's archive. Returns whether the ledger was cut or rewritten.
     fn archive(&mut self, compared: &Compared) -> Result<bool, LedgerError> {
         let Some(paths) = &self.files.archive else { return Ok(false) };
         let found = match archive::compare(paths) {
             Ok(Some(found)) => found,
             Err(ArchiveError::Scan(error)) => return Err(error.into()),
-            // A ledger can be sound beside an archive that is not; `burn state` says what the archive lacks.
+            // A ledger can be valid although its archive is not; `burn state` reports the faults of the
+            // archive.
             Ok(None) | Err(_) => return Ok(false),
         };
         let path = paths.archive.clone();
@@ -448,7 +459,7 @@ impl Run<'_> {
         self.report.archive = Some(ArchiveCheck { path: path.clone(), ledger_offset_bytes });
         let Some(why) = found.lost else { return Ok(false) };
         if !self.report.exists && compared.ids > 0 {
-            // It is told as a ledger that is missing.
+            // The ledger is reported as missing.
             return Ok(true);
         }
         let (offset, length) = match why {
@@ -571,7 +582,7 @@ impl Run<'_> {
 struct LatestTimes(HashMap<u64, TsPrefix>);
 
 impl LatestTimes {
-    /// Takes the time of the session's next record; whether it is before one that was taken.
+    /// Adds the time of the session's next record. Returns whether the time is before an earlier record's time.
     fn is_older(&mut self, session: u64, ts: TsPrefix) -> bool {
         if self.0.len() >= SESSIONS_MAX && !self.0.contains_key(&session) {
             self.0.clear();
@@ -588,7 +599,7 @@ impl LatestTimes {
     }
 }
 
-/// Whether a file is there and was last changed so long ago; a file that is not there counts as old.
+/// Whether a file was last changed at least `age` ago; a missing file counts as old.
 fn is_older(path: &Path, age: Duration) -> bool {
     let modified = std::fs::metadata(path).and_then(|metadata| metadata.modified());
     modified.is_ok_and(|modified| SystemTime::now().duration_since(modified).is_ok_and(|found| found >= age))
