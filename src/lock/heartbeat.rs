@@ -1,8 +1,8 @@
-//! Keeps held lock files fresh: one thread for the whole process touches each of them every [`HEARTBEAT`].
+//! Keeps held lock files fresh: one thread for the whole process touches each lock file every [`HEARTBEAT`].
 //!
-//! The thread starts with the first lock and then stays. Taking and letting go of a lock for microseconds costs a
-//! mutex and, after a pause of more than a second, one wake-up: while any lock was held during the last second the
-//! thread looks at the list by itself, in time for locks it has not been told of.
+//! The thread starts with the first lock and then stays. Taking a lock and releasing it within microseconds costs a mutex
+//! and, after a pause of more than a second, one wake-up. If any lock was held during the last second, the thread looks at
+//! the list without a wake-up, in time for locks that were added without one.
 
 use super::file::LockFile;
 use std::io;
@@ -40,7 +40,7 @@ enum Thread {
     NotStarted,
     /// Waits to be woken.
     Idle,
-    /// Looks at the list within one heartbeat, unasked.
+    /// Looks at the list within one heartbeat, without being woken.
     Watching,
 }
 
@@ -50,7 +50,7 @@ impl Heart {
     }
 }
 
-/// A lock file being touched; dropping it ends that.
+/// A lock file that the thread touches until this value is dropped.
 #[derive(Debug)]
 pub(super) struct Beat(Arc<LockFile>);
 
@@ -60,7 +60,8 @@ impl Drop for Beat {
     }
 }
 
-/// Has `file` touched every [`HEARTBEAT`], first after one. Fails when the thread cannot be started.
+/// Makes the thread touch `file` every [`HEARTBEAT`], for the first time after one [`HEARTBEAT`]. Fails when the thread
+/// cannot be started.
 pub(super) fn start(file: Arc<LockFile>) -> io::Result<Beat> {
     let mut state = HEART.state();
     match state.thread {
@@ -89,8 +90,8 @@ fn run() {
             due.push(Arc::clone(&beating.file));
         }
         if !due.is_empty() {
-            // A slow disk must not keep others from taking and letting go of locks. One let go meanwhile is deleted,
-            // and touching a deleted file harms nobody.
+            // Touch without the mutex, because a slow disk must not delay others that take and release locks. A
+            // lock released meanwhile is a deleted file, and touching a deleted file is harmless.
             drop(state);
             for file in due {
                 if let Err(error) = file.touch() {
