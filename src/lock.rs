@@ -1,11 +1,12 @@
-//! Locks that are files: whoever creates `<name>.lock` holds it, deleting it lets go, and one untouched for 5 seconds
-//! is an orphan that anybody may take over. The TypeScript `@relayburn/ledger` 1.x speaks the same protocol, so both
-//! programs exclude each other on one home; `docs/locks.md` describes it.
+//! Lock files: the process that creates `<name>.lock` holds the lock, deleting the file releases the lock, and a lock file
+//! that was not touched for 5 seconds is an orphan that any process may take over. The TypeScript `@relayburn/ledger` 1.x
+//! uses the same protocol, so both programs exclude each other on one home; `docs/locks.md` describes the protocol.
 //!
-//! Touches the lock file it is given, and while deleting it a side file `<lock file>.rob`.
+//! Touches the given lock file and, while deleting the lock file, a side file `<lock file>.rob`.
 //!
-//! Promises: a holder that runs is never taken for an orphan (its file is touched every second), one that is stopped for more than
-//! 5 seconds is, and learns of it from `still_held`; letting go and taking over never delete somebody else's fresh lock; a panic lets go; nothing waits longer than about 11 seconds.
+//! Guarantees: a running holder is never taken for an orphan, because its file is touched every second. A holder that is
+//! stopped for more than 5 seconds is taken for an orphan, and learns so from `still_held`. Releasing and taking over never
+//! delete another process's fresh lock. A panic releases the lock. No wait is longer than about 11 seconds.
 //!
 //! ```
 //! use relayburn_ledger::lock::{LockError, with_lock};
@@ -42,27 +43,27 @@ const SLOW_ATTEMPTS: u32 = 40;
 const SLOW_WAIT: Duration = Duration::from_millis(250);
 const ATTEMPTS: u32 = FAST_ATTEMPTS + SLOW_ATTEMPTS;
 
-/// A waiter that arrives just after a holder's death must live to see the lock turn stale, and then have a try left.
+/// A waiter that arrives just after a holder's death must wait until the lock is stale, and then have an attempt left.
 const _: () = assert!(
     FAST_ATTEMPTS as u128 * FAST_WAIT.as_millis() + SLOW_ATTEMPTS as u128 * SLOW_WAIT.as_millis()
         > STALE_AGE.as_millis() + SLOW_WAIT.as_millis()
 );
 
-/// A live holder must look alive even when two of its touches are late.
+/// A live holder must not look stale even when two of its touches are late.
 const _: () = assert!(STALE_AGE.as_millis() > 3 * HEARTBEAT.as_millis());
 
-/// A wait that took this much longer than asked means that this process was stopped or the machine asleep. The holder
-/// may have been away for as long, so its file looks stale until its next touch.
+/// A wait that took this much longer than requested means that this process was stopped or the machine was asleep. The
+/// holder may have been stopped for as long, so the holder's file may look stale until its next touch.
 const AWAY: Duration = Duration::from_secs(1);
 
-/// How long a waiter that was away believes no lock file to be stale: time for a heartbeat.
+/// How long a waiter that was away considers no lock file stale: enough time for a heartbeat.
 const GRACE: Duration = Duration::from_millis(1500);
 
 /// Why a lock was not taken, or is no longer held.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LockError {
-    /// Somebody held the lock, and touched its file, all the time.
+    /// Another process held the lock, and touched its file, during the whole wait.
     #[error(
         "lock {} was held by {}{} through {attempts} attempts in {:.1} s, {}",
         path.display(), if *ahead > STALE_AGE { "somebody" } else { "a live process" }, pid_note(*holder_pid),
@@ -71,18 +72,19 @@ pub enum LockError {
     Held {
         /// The lock file.
         path: PathBuf,
-        /// How often this process tried to create it.
+        /// How often this process tried to create the file.
         attempts: u32,
-        /// How long it tried.
+        /// How long this process tried.
         elapsed: Duration,
-        /// How long the file had not been touched at the last attempt.
+        /// The time from the last touch of the file to the last attempt.
         age: Duration,
-        /// How far its time of change lay in the future then: such a file does not turn stale.
+        /// How far the file's modification time was in the future at the last attempt: a file dated in the future
+        /// does not become stale.
         ahead: Duration,
-        /// The holder, if it wrote its process id into the file as this crate does.
+        /// The process id of the holder, if the holder wrote the id into the file as this crate does.
         holder_pid: Option<u32>,
     },
-    /// The lock is an orphan, but it could not be deleted.
+    /// The lock is an orphan, but the lock file could not be deleted.
     #[error(
         "lock {}{} looks stale, last touched {:.1} s ago, but could not be deleted through {attempts} attempts in \
          {:.1} s ({obstacle}): make sure that no burn is running, then delete it by hand",
@@ -91,18 +93,18 @@ pub enum LockError {
     Stale {
         /// The lock file.
         path: PathBuf,
-        /// How often this process tried to create it.
+        /// How often this process tried to create the file.
         attempts: u32,
-        /// How long it tried.
+        /// How long this process tried.
         elapsed: Duration,
-        /// How long the file had not been touched at the last attempt.
+        /// The time from the last touch of the file to the last attempt.
         age: Duration,
-        /// Who held it last, if it wrote its process id into the file as this crate does.
+        /// The process id of the last holder, if the holder wrote the id into the file as this crate does.
         holder_pid: Option<u32>,
-        /// What stood in the way.
+        /// Why the lock file could not be deleted.
         obstacle: Box<Obstacle>,
     },
-    /// The lock was held, but the file is gone or somebody else's: this process must have been stopped for longer than
+    /// The lock was held, but the file is gone or belongs to another process: this process was stopped for longer than
     /// a lock stays fresh, or the file was deleted by hand.
     #[error(
         "lock {} was lost to somebody else while this process held it (it was stopped for seconds, or the file was \
@@ -113,7 +115,7 @@ pub enum LockError {
         /// The lock file.
         path: PathBuf,
     },
-    /// The thread that touches lock files could not be started; the lock was let go.
+    /// The thread that touches lock files could not be started; the lock was released.
     #[error(
         "lock {} cannot be kept: starting its heartbeat thread failed ({reason}): raise the limit on threads",
         path.display()
@@ -121,16 +123,16 @@ pub enum LockError {
     Heartbeat {
         /// The lock file.
         path: PathBuf,
-        /// What the operating system answered.
+        /// The error of the operating system.
         reason: io::Error,
     },
-    /// The caller was asked to stop while it waited for the lock.
+    /// The caller was interrupted while it waited for the lock.
     #[error("interrupted while waiting for lock {}; nothing was changed", path.display())]
     Interrupted {
         /// The lock file.
         path: PathBuf,
     },
-    /// The lock file could not be created or looked at.
+    /// The lock file could not be created or inspected.
     #[error(transparent)]
     Disk(#[from] disk::Error),
 }
@@ -139,7 +141,7 @@ fn pid_note(holder_pid: Option<u32>) -> String {
     holder_pid.map_or_else(String::new, |pid| format!(" (process {pid})"))
 }
 
-/// When a lock that somebody holds was touched, and what to do.
+/// Says when a held lock was last touched, and what to do.
 fn outlook(age: Duration, ahead: Duration) -> String {
     if ahead > STALE_AGE {
         let ahead = ahead.as_secs();
@@ -154,12 +156,13 @@ fn outlook(age: Duration, ahead: Duration) -> String {
     )
 }
 
-/// Why an orphaned lock file is still there.
+/// Why an orphaned lock file still exists.
 #[derive(Debug)]
 pub enum Obstacle {
-    /// Deleting it failed.
+    /// Deleting the lock file failed.
     Refused(disk::Error),
-    /// Another process of ours is taking it over and has not finished; it holds the side file.
+    /// Another process of this program is taking the lock over and has not finished; the other process holds the side
+    /// file.
     OtherTakeover,
 }
 
@@ -172,14 +175,15 @@ impl fmt::Display for Obstacle {
     }
 }
 
-/// A lock that is held. It is let go when the work it was made for is done and the last clone is dropped.
+/// A lock that is held. The lock is released when the work under the lock is done and the last clone is dropped.
 #[derive(Debug, Clone)]
 pub struct Held(Arc<HeldFile>);
 
 #[derive(Debug)]
 struct HeldFile {
     file: Arc<LockFile>,
-    /// Ends after the release: a release that takes long must not look like an orphan, and touching a deleted file harms nobody.
+    /// Dropped after the release, because during a long release the file must not look like an orphan; touching a
+    /// deleted file is harmless.
     _beat: heartbeat::Beat,
 }
 
@@ -215,20 +219,21 @@ impl Held {
         self.0.file.path()
     }
 
-    /// Fails with [`LockError::Lost`] unless the lock is still this holder's; on `Ok` nobody will take it over for the
-    /// next seconds. Long work calls it before its result becomes visible to others.
+    /// Fails with [`LockError::Lost`] unless this holder still has the lock. After `Ok` nobody takes the lock over for
+    /// the next seconds. Long work calls this function before its result becomes visible to others.
     pub fn still_held(&self) -> Result<(), LockError> {
         if self.0.file.confirm()? { Ok(()) } else { Err(LockError::Lost { path: self.path().to_owned() }) }
     }
 
-    /// Passes the lock on to this thread for the time of `work`: a [`with_lock`] in it on the same path goes straight
-    /// through, as it does in the thread that took the lock.
+    /// Makes this thread a holder of the lock while `work` runs: a [`with_lock`] for the same path inside `work`
+    /// returns at once, as in the thread that took the lock.
     pub fn enter<T>(&self, work: impl FnOnce() -> T) -> T {
         struct Leave;
         impl Drop for Leave {
             fn drop(&mut self) {
                 let left = HELD_BY_THREAD.with_borrow_mut(Vec::pop);
-                // Dropped outside the borrow: this may be the last clone, whose release runs code of its own.
+                // Dropped outside the borrow, because this may be the last clone, and its release runs more
+                // code.
                 drop(left);
             }
         }
@@ -237,7 +242,8 @@ impl Held {
         work()
     }
 
-    /// Passes the lock on to the task that awaits `work`, which [`with_lock_async`] and [`with_lock`] in it then know.
+    /// Makes the task that awaits `work` a holder of the lock: [`with_lock_async`] and [`with_lock`] for the same path
+    /// inside `work` return at once.
     #[cfg(feature = "async")]
     pub async fn enter_async<F: Future>(&self, work: F) -> F::Output {
         let mut held = HELD_BY_TASK.try_with(Clone::clone).unwrap_or_default();
@@ -246,10 +252,10 @@ impl Held {
     }
 }
 
-/// Holds the lock file `path` while `work` runs; its directory must exist.
+/// Holds the lock file `path` while `work` runs. The directory of the lock file must exist.
 ///
-/// Waits up to about 11 seconds for another holder. Inside `work`, on the same thread or in a task that holds it, the
-/// same lock is taken again at no cost; a thread started by `work` gets it only through [`Held::enter`].
+/// Waits up to about 11 seconds for another holder. Inside `work`, on the same thread or in a task that holds the lock,
+/// taking the same lock again costs nothing. A thread started by `work` holds the lock only through [`Held::enter`].
 pub fn with_lock<T, E: From<LockError>>(
     path: &Path,
     work: impl FnOnce(&Held) -> Result<T, E>,
@@ -257,8 +263,8 @@ pub fn with_lock<T, E: From<LockError>>(
     with_lock_unless(path, &Interrupt::new(), work)
 }
 
-/// [`with_lock`] that stops waiting when `interrupt` is requested: [`LockError::Interrupted`]. Work that holds the lock looks at
-/// the flag itself.
+/// Does the same as [`with_lock`], but stops waiting when `interrupt` is requested: the error is
+/// [`LockError::Interrupted`]. Work that holds the lock checks the flag itself.
 pub fn with_lock_unless<T, E: From<LockError>>(
     path: &Path,
     interrupt: &Interrupt,
@@ -278,10 +284,10 @@ pub fn with_lock_unless<T, E: From<LockError>>(
     held.enter(|| work(&held))
 }
 
-/// [`with_lock`] for tasks on tokio: waits without blocking its thread, and is re-entrant for the task.
+/// [`with_lock`] for tasks on tokio: waits without blocking the thread, and is re-entrant for the task.
 ///
-/// Does not look at locks that the thread holds through [`with_lock`], since a thread runs many tasks. Dropping the
-/// future lets the lock go.
+/// Ignores locks that the thread holds through [`with_lock`], because a thread runs many tasks. Dropping the future
+/// releases the lock.
 #[cfg(feature = "async")]
 pub async fn with_lock_async<T, E, F>(path: &Path, work: impl FnOnce(Held) -> F) -> Result<T, E>
 where
@@ -301,16 +307,17 @@ where
     held.enter_async(work(held.clone())).await
 }
 
-/// Whether the process is about to end. Held while a lock file is created, so that none is created unseen.
+/// Whether the process is about to end. The mutex is held while a lock file is created, so that the end of the process
+/// misses no lock file.
 static TAKING: Mutex<Taking> = Mutex::new(Taking { is_ending: false });
 
 struct Taking {
     is_ending: bool,
 }
 
-/// Prepares the end of the process, for a signal: waits until it holds no lock file, at most for `within`, and returns whether it
-/// holds none. Meanwhile locks are taken only by work that holds another one and need not wait; other work gets
-/// [`LockError::Interrupted`]. After `true` no lock is taken any more: callers wait for the end of the process.
+/// Prepares the end of the process after a signal: waits at most `within` until the process holds no lock file, and returns
+/// whether the process holds none. Meanwhile only work that holds another lock and need not wait can take a lock; other
+/// work gets [`LockError::Interrupted`]. After `true` no lock is taken any more: callers block until the process ends.
 #[cfg(all(unix, feature = "cli"))]
 pub(crate) fn end_holding_none(within: Duration) -> bool {
     const LOOK: Duration = Duration::from_millis(5);
@@ -330,12 +337,12 @@ pub(crate) fn end_holding_none(within: Duration) -> bool {
     }
 }
 
-/// Who asks for a lock, and so which locks it has already.
+/// The kind of caller, which decides which locks the caller already holds.
 #[derive(Clone, Copy, PartialEq)]
 enum Caller {
-    /// Knows its thread's locks, and those of the task that the thread runs, if any.
+    /// Holds the locks of its thread, and the locks of the task that the thread runs, if any.
     Thread,
-    /// Knows its own: its thread's may be another task's.
+    /// Holds only its own locks, because the locks of its thread may be another task's.
     #[cfg(feature = "async")]
     Task,
 }
@@ -353,21 +360,22 @@ impl Caller {
 
 enum Attempt {
     Took(Held),
-    /// Try again after this long; zero after an orphan was deleted.
+    /// Try again after this time; zero after an orphan was deleted.
     Wait(Duration),
 }
 
-/// One caller's way to a lock, from its first attempt to its last. Does not wait itself: threads and tasks differ there.
+/// The attempts of one caller to take a lock, from the first to the last. The caller waits between attempts, because
+/// threads and tasks wait in different ways.
 struct Acquisition<'a> {
     path: &'a Path,
     caller: Caller,
     attempts: u32,
     started: Instant,
-    /// When the wait that was asked for should be over, by the clock that goes on while the machine sleeps.
+    /// When the requested wait should be over, by the clock that continues while the machine sleeps.
     expected: SystemTime,
-    /// Until then a stale file is not believed to be one.
+    /// Until this time a lock file that looks stale does not count as stale.
     grace_until: Option<Instant>,
-    /// The clock by which the lock file's age is told; read when the lock is first found taken, and again after being away.
+    /// The clock for the lock file's age; read when the lock is first found taken, and again after the waiter was away.
     clock: Option<Clock>,
 }
 
@@ -393,7 +401,7 @@ impl<'a> Acquisition<'a> {
             Err(error) if error.is_not_found() => None,
             other => Some(other?),
         };
-        // A lock of the caller's own can have been taken under another spelling of the path.
+        // The caller may have taken the same lock file under another spelling of the path.
         if let Some(own) =
             present.and_then(|present| self.caller.own(|held| held.0.file.identity() == present.identity))
         {
