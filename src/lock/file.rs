@@ -1,11 +1,12 @@
-//! One lock file: created with a token in it, confirmed, let go, or taken over as an orphan.
+//! One lock file: creates the file with a token, confirms it, and releases or takes over the lock.
 //!
-//! Touches `<lock file>` and, while it is deleted, `<lock file>.rob`. Promises never to delete a file that it
-//! has not just seen, under the side file's kernel lock, to be its own or the orphan it was sent for.
+//! Touches `<lock file>` and, while the lock file is deleted, `<lock file>.rob`. Guarantees: a file is deleted only after a
+//! look under the side file's kernel lock has shown that the file is this process's own or the orphan to take over.
 //!
-//! The side file is held with a kernel lock by one process of ours at a time, between its last look at the lock file and
-//! the unlink. Its holder deletes it before closing it; who then gets the kernel lock of the deleted file sees that the
-//! name stands for another file, or none, and has nothing. A side file left by a killed process means nothing.
+//! One process at a time holds a kernel lock on the side file, from its last look at the lock file to the unlink. The
+//! holder deletes the side file before closing it. A process that then gets the kernel lock of the deleted side file sees
+//! that the name belongs to another file, or to no file, and does not have the lock. A side file left by a killed process
+//! has no effect.
 
 use crate::disk::{self, File, Identity};
 use std::fs::TryLockError;
@@ -14,35 +15,38 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-/// A lock file that was not touched for longer than this is an orphan. Shared with the reference.
+/// A lock file that was not touched for longer than this is an orphan. The TypeScript package has the same limit.
 pub const STALE_AGE: Duration = Duration::from_secs(5);
 
-/// A lock file of ours touched more recently than this cannot be an orphan to anybody before we are done with it.
+/// A lock file of this process that was touched more recently than this cannot become an orphan before this process is done
+/// with the file.
 const SURELY_FRESH: Duration = Duration::from_millis(STALE_AGE.as_millis() as u64 / 2);
 
-/// How often, 5 ms apart, a holder that finds its own file stale, or lets go, waits for a takeover under way to end.
+/// How often, 5 ms apart, a holder that finds its own file stale, or releases the lock, tries to get the side lock while a
+/// takeover is in progress.
 const SIDE_LOCK_ATTEMPTS: u32 = 200;
 
 /// A lock file this process created.
 #[derive(Debug)]
 pub(super) struct LockFile {
-    /// Kept open, so that the inode number cannot be given to another file while we hold the lock.
+    /// Kept open, so that no other file gets the inode number while the lock is held.
     file: File,
     identity: Identity,
-    /// What was written into the file: `pid <decimal> token <32 hex digits>` and LF. Absent when the disk was full: a
-    /// lock must be had to make room.
+    /// The content of the file: `pid <decimal> token <32 hex digits>` and LF. `None` when the disk was full, because
+    /// freeing space needs a lock.
     token: Option<String>,
-    /// When its last touch began, by the clock that never jumps and by the one that goes on while the machine sleeps.
+    /// When the last touch began, by the clock that never jumps and by the clock that continues while the machine
+    /// sleeps.
     touched: Mutex<(Instant, SystemTime)>,
 }
 
 impl LockFile {
-    /// Creates the file; the error kind is `AlreadyExists` when it is there.
+    /// Creates the file; the error kind is `AlreadyExists` when the file exists.
     pub(super) fn create(path: &Path) -> Result<Self, disk::Error> {
         let touched = Mutex::new((Instant::now(), local_now()));
         let file = File::create_new(path)?;
         Self::sign(file, touched).inspect_err(|_| {
-            // The error that matters is on its way; an empty file of ours is an orphan soon.
+            // The first error is the error to report; an empty lock file that stays becomes an orphan soon.
             let _ = disk::remove_file(path);
         })
     }
@@ -70,7 +74,8 @@ impl LockFile {
         self.identity
     }
 
-    /// Shows that the holder is alive. Goes by the open file: never makes a file anew, never touches a successor's.
+    /// Shows that the holder is alive. Touches the open file, not the path: never creates a file, never touches a
+    /// successor's file.
     pub(super) fn touch(&self) -> Result<(), disk::Error> {
         let now = (Instant::now(), local_now());
         self.file.touch()?;
@@ -78,29 +83,30 @@ impl LockFile {
         Ok(())
     }
 
-    /// How long ago it was touched at most. Goes by clocks of this machine alone, and by the longest time that one of them tells:
-    /// the one stands still while the machine sleeps, the other can be set back.
+    /// Returns how long ago the file was touched at most. Reads only clocks of this machine and returns the longer of
+    /// the two times, because one clock stops while the machine sleeps and the other clock can be set back.
     fn since_touch(&self) -> Duration {
         let (started, dated) = *self.touched.lock().unwrap_or_else(PoisonError::into_inner);
         started.elapsed().max(local_age(dated))
     }
 
-    /// Whether the lock is still ours; if so, it stays so for [`SURELY_FRESH`] at least.
+    /// Whether this process still has the lock; if so, the process keeps the lock for [`SURELY_FRESH`] at least.
     pub(super) fn confirm(&self) -> Result<bool, disk::Error> {
         match self.modified_if_ours()? {
             None => return Ok(false),
             Some(modified) if self.since_touch().max(local_age(modified)) < SURELY_FRESH => return Ok(true),
             Some(_) => self.touch()?,
         }
-        // A takeover that began before the touch may be about to delete the file; none begins after it.
+        // A takeover that began before the touch may be about to delete the file; no takeover begins after the
+        // touch.
         match self.wait_for_side_lock()? {
             Some(_side_lock) => Ok(self.modified_if_ours()?.is_some()),
             None => Ok(false),
         }
     }
 
-    /// Deletes the file if it is still ours. Failing is no error of the work that was done under the lock: the file
-    /// then turns stale, and others take it over.
+    /// Deletes the file if the file still belongs to this process. A failure is no error of the work under the lock,
+    /// because the file then becomes stale, and others take the lock over.
     pub(super) fn release(&self) {
         let path = self.path();
         match self.delete_if_ours() {
@@ -110,21 +116,22 @@ impl LockFile {
         }
     }
 
-    /// Deletes the file under the side lock, so that nobody can take it over, and make a lock of its own, between the look and
-    /// the unlink, however long this process is stopped there. When a takeover does not end, the file is left to it.
+    /// Deletes the file under the side lock. Without the side lock, another process could take the lock over and create
+    /// its own lock file between the look and the unlink, if this process is stopped there. When a takeover does not
+    /// end, the file is left to the takeover.
     fn delete_if_ours(&self) -> Result<bool, disk::Error> {
         let Some(_side_lock) = self.wait_for_side_lock()? else { return Ok(false) };
         if self.modified_if_ours()?.is_none() {
             return Ok(false);
         }
         if self.since_touch() >= SURELY_FRESH {
-            // Programs that know no side lock go by the file's age.
+            // Programs that do not know the side lock decide by the file's age.
             self.touch()?;
         }
         disk::remove_file(self.path()).map(|()| true)
     }
 
-    /// When it was touched; `None` when the name is gone or stands for somebody else's file.
+    /// Returns when the file was touched; `None` when the name is gone or belongs to another process's file.
     fn modified_if_ours(&self) -> Result<Option<SystemTime>, disk::Error> {
         let present = match disk::metadata(self.path()) {
             Err(error) if error.is_not_found() => return Ok(None),
@@ -151,7 +158,7 @@ impl LockFile {
     }
 }
 
-/// The first bytes of a lock file, as many as a token of ours has at most; `None` when it cannot be read.
+/// Reads the first bytes of a lock file, at least as many as a token has; `None` when the file cannot be read.
 fn read_token(path: &Path) -> Option<Vec<u8>> {
     let mut bytes = vec![0; 64];
     let read = File::open_read_no_follow(path).and_then(|file| file.read_at(&mut bytes, 0)).ok()?;
@@ -159,19 +166,19 @@ fn read_token(path: &Path) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-/// The process id in a lock file, if a process of ours wrote it.
+/// Returns the process id in a lock file, if this crate wrote the lock file.
 pub(super) fn holder_pid(path: &Path) -> Option<u32> {
     let token = String::from_utf8(read_token(path)?).ok()?;
     token.strip_prefix("pid ")?.split(' ').next()?.parse().ok()
 }
 
-/// How long ago `time` was by the clock of this machine; zero when it lies in the future.
+/// Returns how long ago `time` was by the clock of this machine; zero when `time` is in the future.
 pub(super) fn local_age(time: SystemTime) -> Duration {
     local_now().duration_since(time).unwrap_or_default()
 }
 
-/// The clock of this machine. Only for what this machine dated: the times of files are those of their file system's clock,
-/// which may be another machine's.
+/// Reads the clock of this machine. Only for times of this machine: the times of files are from the clock of their file
+/// system, which may be another machine's clock.
 pub(super) fn local_now() -> SystemTime {
     #[cfg(test)]
     return super::tests::skewed(SystemTime::now());
@@ -179,7 +186,7 @@ pub(super) fn local_now() -> SystemTime {
     SystemTime::now()
 }
 
-/// The clock of the file system that a lock file is on, as it was once read.
+/// The clock of the file system of a lock file, as read once.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Clock {
     read: SystemTime,
@@ -187,8 +194,8 @@ pub(super) struct Clock {
 }
 
 impl Clock {
-    /// Reads the clock by creating a nameless file in the lock file's directory. Where none can be created, as on a full disk,
-    /// the clock of this machine has to do.
+    /// Reads the clock by creating an unnamed file in the lock file's directory. Where no file can be created, as on a
+    /// full disk, the clock of this machine is the substitute.
     pub(super) fn of(lock_path: &Path) -> Self {
         let read_at = local_now();
         let probe = File::create_unnamed(disk::parent_of(lock_path)).and_then(|file| file.metadata());
@@ -203,16 +210,16 @@ impl Clock {
         }
     }
 
-    /// How long ago `time` was; zero when it lies in the future.
+    /// Returns how long ago `time` was; zero when `time` is in the future.
     pub(super) fn age(self, time: SystemTime) -> Duration {
         self.now().duration_since(time).unwrap_or_default()
     }
 }
 
 pub(super) enum Takeover {
-    /// The orphan is gone, by us or by another, or it was no orphan: try to create the lock file.
+    /// The orphan was deleted, by this process or another, or was not an orphan: try to create the lock file.
     Done,
-    /// Another process of ours is about to delete it.
+    /// Another process of this program is about to delete the orphan.
     Busy,
 }
 
@@ -231,12 +238,13 @@ pub(super) fn take_over(path: &Path, orphan: Identity, clock: Clock) -> Result<T
 
 /// The kernel lock on the side file. Dropping it deletes the side file and then unlocks it.
 struct SideLock {
-    /// Absent where it cannot be had. There the last look alone must do, as it does between the reference's processes.
+    /// `None` where the side file cannot be had. There the last look alone must suffice, as between processes of the
+    /// TypeScript package.
     file: Option<File>,
 }
 
 impl SideLock {
-    /// `None` when another process has it, or had it a moment ago.
+    /// Returns `None` when another process has the side lock, or had the side lock a moment ago.
     fn try_take(lock_path: &Path) -> Result<Option<Self>, disk::Error> {
         let path = side_path(lock_path);
         let created = match File::create_new(&path) {
@@ -262,8 +270,9 @@ impl SideLock {
     }
 }
 
-/// Whether the side file can be had by nobody like us: on a full disk, which deleting a lock file gives room; another user's,
-/// left by a killed process; or something that is no file.
+/// Whether no process like this one can have the side file: on a full disk, where deleting the lock file frees space;
+/// because the side file is another user's, left by a killed process; or because the name belongs to something that is not
+/// a regular file.
 fn cannot_be_had(path: &Path, error: &disk::Error) -> bool {
     use io::ErrorKind::{PermissionDenied, QuotaExceeded, StorageFull};
     matches!(error.kind(), PermissionDenied | QuotaExceeded | StorageFull)
@@ -273,7 +282,7 @@ fn cannot_be_had(path: &Path, error: &disk::Error) -> bool {
 impl Drop for SideLock {
     fn drop(&mut self) {
         if let Some(file) = &self.file {
-            // One that stays behind means nothing: the next holder of the side lock uses and deletes it.
+            // A side file that stays has no effect: the next holder of the side lock uses and deletes it.
             let _ = disk::remove_file(file.path());
         }
     }
