@@ -1,11 +1,13 @@
-//! Durable file operations: every log of this crate creates, appends, cuts, replaces and syncs its files through here.
+//! Durable file operations: every log of this crate creates, appends, cuts, replaces and syncs its files through this
+//! module.
 //!
-//! May touch: the paths it is given, and for [`replace`] one temporary file beside the target. Knows nothing of formats.
+//! Touches the given paths, and for [`replace`] one temporary file beside the target. Knows no formats.
 //!
-//! Promises: files are created 0600 and directories 0700, by root for the owner of the directory that they are in; what is opened is a regular file, and opening never waits; exclusively created files never go through a symbolic link;
-//! an error names the operation, the path and, where one is known, the remedy; nothing is retried, so a failed sync is
-//! reported and its caller must not believe the data durable. Operations on bytes that a test wants to fail, count or
-//! replay after a power cut all pass through one function, `perform`, which `faults` hooks into.
+//! Guarantees: files are created with mode 0600 and directories with mode 0700; root gives them to the owner of their
+//! directory. Only regular files are opened, and opening never waits. Creating a new file never follows a symbolic link. An
+//! error has the operation, the path and, where a remedy is known, the remedy. Nothing is retried: a failed sync is
+//! reported, and the caller must not believe that the data are durable. All operations on bytes pass through one function,
+//! `perform`, so that tests can fail, count or replay them after a power cut; `faults` hooks into `perform`.
 
 use std::ffi::OsString;
 use std::fs::{self, OpenOptions};
@@ -34,25 +36,26 @@ use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, Per
 #[cfg(windows)]
 use std::os::windows::fs::{FileExt, MetadataExt};
 
-/// How many names [`quarantine`] and [`set_aside`] try: the plain one, then `.1` to `.9999`.
+/// How many names [`quarantine`] and [`set_aside`] try: the plain name, then `.1` to `.9999`.
 const QUARANTINE_NAMES: u32 = 10_000;
 
-/// How often [`File::open_append`] and [`KernelLock::open`] let another process create and delete the file between its two attempts.
+/// How often [`File::open_append`] and [`KernelLock::open`] try to open and then to create the file, because another
+/// process may create and delete the file between the two attempts.
 const OPEN_ATTEMPTS: u32 = 8;
 
 type WriteElsewhere<'a> = &'a dyn Fn(&[u8]) -> io::Result<()>;
 
-/// What an operation works on: always a path, and the open file and the bytes to be written where there are any.
+/// The target of an operation: always a path, and the open file and the bytes to write if the operation has them.
 #[cfg_attr(not(all(test, unix)), allow(dead_code))]
 struct Target<'a> {
     path: &'a Path,
     file: Option<&'a fs::File>,
     bytes: &'a [u8],
-    /// Writes bytes where the whole write goes, when another library has the file open.
+    /// Writes bytes to the place of the whole write, when another library has the file open.
     elsewhere: Option<WriteElsewhere<'a>>,
 }
 
-/// The one gate to the operating system: turns its answer into an [`Error`]; tests count, fail and record here.
+/// Runs an operation and turns a failure into an [`Error`]. Every operation passes here; tests count, fail and record here.
 fn perform<T>(
     operation: Operation,
     target: Target<'_>,
@@ -63,7 +66,7 @@ fn perform<T>(
     run().map_err(|reason| Error::Io { operation, path: target.path.to_owned(), reason })
 }
 
-/// Writes all of `bytes` at `offset` into a file that another library has open; `write` writes what it is given there.
+/// Writes all of `bytes` at `offset` into a file that another library has open; `write` writes its argument at that offset.
 pub(crate) fn write_elsewhere(
     path: &Path,
     bytes: &[u8],
@@ -74,7 +77,7 @@ pub(crate) fn write_elsewhere(
     perform(operation, Target { path, file: None, bytes, elsewhere: Some(&write) }, || write(bytes))
 }
 
-/// `run`, to be handed to another thread: in tests the faults of this one go along.
+/// Returns `run` for another thread: in tests the other thread gets the faults of this thread.
 pub(crate) fn handed_over<T>(run: impl FnOnce() -> T) -> impl FnOnce() -> T {
     #[cfg(all(test, unix))]
     let run = {
@@ -87,7 +90,7 @@ pub(crate) fn handed_over<T>(run: impl FnOnce() -> T) -> impl FnOnce() -> T {
     run
 }
 
-/// An operation on a name, or on a file that another library has open.
+/// Performs an operation on a name, or on a file that another library has open.
 pub(crate) fn perform_on_path<T>(
     operation: Operation,
     path: &Path,
@@ -96,10 +99,10 @@ pub(crate) fn perform_on_path<T>(
     perform(operation, Target { path, file: None, bytes: &[], elsewhere: None }, run)
 }
 
-/// Which file a path or a handle stands for: two files that exist at the same time never compare equal.
+/// The identity of a file: two files that exist at the same time never compare equal.
 ///
-/// On Windows, where the standard library has no stable file index, this is the creation time, which a file created
-/// anew under the same name within seconds can inherit: callers there need a token in the file as well.
+/// On Windows, where the standard library has no stable file index, the identity is the creation time. A file created again
+/// under the same name within seconds can inherit the creation time, so callers on Windows also need a token in the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Identity {
     device: u64,
@@ -107,13 +110,13 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// Device and inode, to be written down; on Windows 0 and the creation time.
+    /// Device and inode as numbers to store; on Windows 0 and the creation time.
     pub fn numbers(self) -> (u64, u64) {
         (self.device, self.inode)
     }
 }
 
-/// What the file system knows of a file.
+/// The metadata of a file.
 #[derive(Debug, Clone, Copy)]
 pub struct Metadata {
     /// Length in bytes.
@@ -122,11 +125,11 @@ pub struct Metadata {
     pub modified: SystemTime,
     /// Time of the last change of content, name or mode, in nanoseconds since 1970; 0 on Windows.
     pub changed_ns: i64,
-    /// Which file it is.
+    /// The identity of the file.
     pub identity: Identity,
-    /// Whether it is a regular file (not a directory, link, socket or device).
+    /// Whether the file is a regular file (not a directory, link, socket or device).
     pub is_file: bool,
-    /// Whether it is a directory.
+    /// Whether the file is a directory.
     pub is_directory: bool,
     /// Permission bits, 0o7777 at most; on Windows 0o600.
     pub mode: u32,
@@ -155,7 +158,7 @@ impl Metadata {
     }
 }
 
-/// An open file that remembers its path for error messages. Closing it never syncs.
+/// An open file with its path for error messages. Closing the file never syncs.
 #[derive(Debug)]
 pub struct File {
     file: fs::File,
@@ -163,23 +166,24 @@ pub struct File {
 }
 
 impl File {
-    /// Creates a file of mode 0600 for reading and writing. An existing one, be it a dangling symbolic link, is the
-    /// error kind `AlreadyExists`.
+    /// Creates a file with mode 0600 for reading and writing. If the path exists, even as a dangling symbolic link, the
+    /// error kind is `AlreadyExists`.
     pub fn create_new(path: &Path) -> Result<Self, Error> {
         let mut options = OpenOptions::new();
         options.read(true).write(true);
         Self::create_with(&mut options, path)
     }
 
-    /// Creates a file for reading and writing that goes when it is closed; where the system allows it, it has no name. Its path
-    /// is said to be the directory.
+    /// Creates a file for reading and writing that is deleted when the file is closed; where the system allows it, the
+    /// file has no name. The path of the returned file is the directory.
     pub fn create_unnamed(directory: &Path) -> Result<Self, Error> {
         let file = perform_on_path(Operation::Create, directory, || tempfile::tempfile_in(directory))?;
         Ok(Self { file, path: directory.to_owned() })
     }
 
-    /// Opens a file for reading and for writing at its end, whatever its end then is; creates it with mode 0600 when it
-    /// is missing. The flag tells whether this call created it: a durable caller then syncs the directory too.
+    /// Opens a file for reading and for writing at the current end of the file; creates the file with mode 0600 when
+    /// the file is missing. The flag says whether this call created the file: a durable caller then also syncs the
+    /// directory.
     pub fn open_append(path: &Path) -> Result<(Self, bool), Error> {
         let mut options = OpenOptions::new();
         options.read(true).append(true);
@@ -207,12 +211,12 @@ impl File {
         Self::open_with(OpenOptions::new().read(true).write(true), Links::Followed, path)
     }
 
-    /// Opens an existing file for reading; a symbolic link in its place is an error.
+    /// Opens an existing file for reading; a symbolic link at the path is an error.
     pub fn open_read_no_follow(path: &Path) -> Result<Self, Error> {
         Self::open_with(OpenOptions::new().read(true), Links::Refused, path)
     }
 
-    /// Opens an existing file for syncing what others wrote to it; a symbolic link in its place is an error. The mode of the
+    /// Opens an existing file to sync the writes of others; a symbolic link at the path is an error. The mode of the
     /// file need not allow writing where the system syncs through any handle.
     pub fn open_to_sync(path: &Path) -> Result<Self, Error> {
         Self::open_with(OpenOptions::new().read(true).write(cfg!(windows)), Links::Refused, path)
@@ -244,32 +248,34 @@ impl File {
         perform(operation, Target { path: &self.path, file: Some(&self.file), bytes, elsewhere: None }, run)
     }
 
-    /// The path it was opened under.
+    /// The path that the file was opened with.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The handle, for mapping it. What is written through it escapes fault injection.
+    /// The handle, for mapping the file. Writes through the handle bypass fault injection.
     pub fn as_std(&self) -> &fs::File {
         &self.file
     }
 
-    /// Writes all of `bytes` at the handle's position: the end of the file after [`File::open_append`], behind the
-    /// previous write after the others. After an error an unknown part of them stands in the file.
+    /// Writes all of `bytes` at the handle's position: at the end of the file after [`File::open_append`], else after
+    /// the previous write. After an error an unknown part of the bytes is in the file.
     pub fn write_all(&self, bytes: &[u8]) -> Result<(), Error> {
         self.perform(Operation::Write { offset: None, len_bytes: bytes.len() }, bytes, || {
             (&self.file).write_all(bytes)
         })
     }
 
-    /// Writes all of `bytes` at `offset`. Not for handles of [`File::open_append`], whose writes ignore offsets.
+    /// Writes all of `bytes` at `offset`. Not for handles of [`File::open_append`], because their writes ignore
+    /// offsets.
     pub fn write_all_at(&self, bytes: &[u8], offset: u64) -> Result<(), Error> {
         self.perform(Operation::Write { offset: Some(offset), len_bytes: bytes.len() }, bytes, || {
             write_all_at(&self.file, bytes, offset)
         })
     }
 
-    /// Reads from `offset` into `buffer`; answers how many bytes, fewer than asked for only at the end of the file.
+    /// Reads from `offset` into `buffer`; returns the number of bytes, which is less than requested only at the end of
+    /// the file.
     pub fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize, Error> {
         self.perform(Operation::Read { offset, len_bytes: buffer.len() }, &[], || {
             let mut filled = 0;
@@ -303,13 +309,13 @@ impl File {
         Ok(self.metadata()?.len_bytes)
     }
 
-    /// Cuts the file, or extends it with zeros. Bytes worth keeping go through [`quarantine`] first.
+    /// Cuts the file, or extends the file with zeros. Before a cut, [`quarantine`] saves bytes that are worth keeping.
     pub fn set_len(&self, len_bytes: u64) -> Result<(), Error> {
         self.perform(Operation::SetLength { len_bytes }, &[], || self.file.set_len(len_bytes))
     }
 
-    /// Gives the file its first `len_bytes` of blocks before they are written; its length stays. Where that cannot be done
-    /// nothing happens: it costs time, nothing else.
+    /// Allocates the blocks of the first `len_bytes` before they are written; the length of the file does not change.
+    /// Where the system cannot allocate blocks, nothing happens, and only time is lost.
     pub fn preallocate(&self, len_bytes: u64) {
         #[cfg(target_os = "linux")]
         if let Ok(len_bytes) = libc::off_t::try_from(len_bytes) {
@@ -327,18 +333,18 @@ impl File {
         self.perform(Operation::Sync, &[], || self.file.sync_data())
     }
 
-    /// Waits until content and all metadata are on stable storage. The file's name is not: see [`sync_dir`].
+    /// Waits until content and all metadata are on stable storage. The file's name may not be: see [`sync_dir`].
     pub fn sync_all(&self) -> Result<(), Error> {
         self.perform(Operation::Sync, &[], || self.file.sync_all())
     }
 
-    /// Length, modification time, identity and mode, of the open file even when its name is gone.
+    /// Length, modification time, identity and mode of the open file, even when its name is gone.
     pub fn metadata(&self) -> Result<Metadata, Error> {
         self.perform(Operation::Inspect, &[], || Metadata::of(&self.file.metadata()?))
     }
 
-    /// Sets the times of the open file, even when its name is gone, to now: by the clock of its file system, which is the server's
-    /// on a network file system; on Windows by the clock of this machine.
+    /// Sets the times of the open file, even when its name is gone, to now by the clock of its file system, which on a
+    /// network file system is the server's clock; on Windows by the clock of this machine.
     pub fn touch(&self) -> Result<(), Error> {
         self.perform(Operation::Touch, &[], || touch(&self.file))
     }
@@ -347,7 +353,7 @@ impl File {
 #[cfg(unix)]
 fn touch(file: &fs::File) -> io::Result<()> {
     use std::os::fd::AsRawFd;
-    // SAFETY: the descriptor is open as long as `file` is borrowed; a null pointer stands for the current time.
+    // SAFETY: the descriptor is open as long as `file` is borrowed; a null pointer means the current time.
     match unsafe { libc::futimens(file.as_raw_fd(), std::ptr::null()) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
@@ -387,18 +393,19 @@ fn read_once_at(file: &fs::File, buffer: &mut [u8], offset: u64) -> io::Result<u
     file.seek_read(buffer, offset)
 }
 
-/// What stands at `path` itself: a symbolic link is reported, not followed.
+/// Metadata of `path` itself: a symbolic link is reported, not followed.
 pub fn metadata(path: &Path) -> Result<Metadata, Error> {
     perform_on_path(Operation::Inspect, path, || Metadata::of(&fs::symlink_metadata(path)?))
 }
 
-/// As [`metadata`], of the file that a symbolic link leads to.
+/// Metadata of `path` as of [`metadata`], but a symbolic link is followed.
 pub fn metadata_of_target(path: &Path) -> Result<Metadata, Error> {
     perform_on_path(Operation::Inspect, path, || Metadata::of(&fs::metadata(path)?))
 }
 
-/// Whether this process may read the file at `path`, links followed, without opening it: closing a descriptor of a file drops
-/// every POSIX lock that this process has on it. On Windows, which has no such locks, the file is opened.
+/// Checks whether this process may read the file at `path`, with links followed, without opening the file, because closing
+/// a descriptor of a file drops every POSIX lock that this process has on the file. On Windows, which has no such locks,
+/// the file is opened.
 pub fn check_readable(path: &Path) -> Result<(), Error> {
     perform_on_path(Operation::Open, path, || is_readable(path))
 }
@@ -430,8 +437,8 @@ pub fn list(directory: &Path) -> Result<Vec<PathBuf>, Error> {
     })
 }
 
-/// Creates a directory and its missing parents with mode 0700. Names created here are durable on return; a path that
-/// is a directory already costs one look and no sync.
+/// Creates a directory and its missing parents with mode 0700. Names created here are durable on return; for an existing
+/// directory the function only looks at the path and syncs nothing.
 pub fn create_dir_all(path: &Path) -> Result<(), Error> {
     let missing: Vec<&Path> = path
         .ancestors()
@@ -453,16 +460,17 @@ pub fn create_dir_all(path: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-/// Waits until the directory's entries (names created, renamed, deleted) are on stable storage. Nothing on Windows.
+/// Waits until the directory's entries (names created, renamed, deleted) are on stable storage. Does nothing on Windows.
 pub fn sync_dir(path: &Path) -> Result<(), Error> {
     perform_on_path(Operation::SyncDirectory, path, || sync_directory(path))
 }
 
 #[cfg(unix)]
 fn sync_directory(path: &Path) -> io::Result<()> {
-    // Whatever else has the directory's name is not opened: a named pipe would be waited for.
+    // Only a directory is opened, because opening a named pipe with the directory's name would wait.
     match OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY).open(path)?.sync_all() {
-        // Some network and FUSE file systems cannot sync a directory and say so this way; there is no other means.
+        // Some network and FUSE file systems cannot sync a directory and return EINVAL; there is no other way to
+        // sync the directory.
         Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(()),
         other => other,
     }
@@ -473,17 +481,17 @@ fn sync_directory(_path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Renames, replacing what stands at `to`. Not synced: see [`sync_dir`].
+/// Renames `from` to `to` and replaces a file at `to`. Not synced: see [`sync_dir`].
 pub fn rename(from: &Path, to: &Path) -> Result<(), Error> {
     perform_on_path(Operation::Rename { to: to.to_owned() }, from, || fs::rename(from, to))
 }
 
-/// Deletes a file (of a symbolic link, the link). Not synced: see [`sync_dir`].
+/// Deletes a file (if the path is a symbolic link, the link). Not synced: see [`sync_dir`].
 pub fn remove_file(path: &Path) -> Result<(), Error> {
     perform_on_path(Operation::Remove, path, || fs::remove_file(path))
 }
 
-/// Deletes a file unless it is gone already; answers whether this call deleted it.
+/// Deletes a file if the file exists; returns whether this call deleted the file.
 pub fn remove_file_if_exists(path: &Path) -> Result<bool, Error> {
     match remove_file(path) {
         Err(error) if error.is_not_found() => Ok(false),
@@ -496,12 +504,14 @@ pub fn replace(path: &Path, bytes: &[u8], durable: bool) -> Result<(), Error> {
     replace_with(path, durable, |file| file.write_all(bytes))
 }
 
-/// Replaces `path`, or creates it, with what `write` writes: readers see the old content or the new, never a mixture.
+/// Replaces or creates `path` with the bytes that `write` writes: readers see the old content or the new content, never a
+/// mixture.
 ///
-/// Written to an exclusively created temporary file beside it (`<name>.<32 hex digits>.tmp`), which takes over the mode
-/// of a file that is replaced, and its owner and group as far as this process may give them away, and is deleted again on any error. With `durable`, file and directory are synced: after a
-/// power cut the old content or the whole new one is there, and after `Ok` the new one. A symbolic link at `path` is
-/// itself replaced.
+/// The new content is written to an exclusively created temporary file beside `path` (`<name>.<32 hex digits>.tmp`). The
+/// temporary file gets the mode of the replaced file, and the owner and group as far as this process may give files away.
+/// On any error the temporary file is deleted. With `durable`, file and directory are synced: after a power cut the file
+/// has the old content or the whole new content, and after `Ok` the new content. If `path` is a symbolic link, the link
+/// itself is replaced.
 pub fn replace_with<E: From<Error>>(
     path: &Path,
     durable: bool,
@@ -513,7 +523,7 @@ pub fn replace_with<E: From<Error>>(
     let file = File::create_new(&temporary)?;
     let replaced = fill(&file, path, durable, write).and_then(|()| Ok(rename(&temporary, path)?));
     if replaced.is_err() {
-        // The first error is the one to report; a temporary file that cannot be deleted either is harmless.
+        // The first error is the error to report; a temporary file that cannot be deleted either is harmless.
         let _ = remove_file(&temporary);
         return replaced;
     }
@@ -531,7 +541,7 @@ fn fill<E: From<Error>>(
 ) -> Result<(), E> {
     match metadata(replaced) {
         Ok(old) if old.is_file => {
-            // Before the mode, because a change of owner takes bits from it.
+            // Before the mode, because a change of owner clears bits of the mode.
             owner::give_to_owner_of(replaced, &file.file);
             set_mode(file, old.mode)?;
         }
@@ -555,15 +565,15 @@ fn set_mode(_file: &File, _mode: u32) -> Result<(), Error> {
     Ok(())
 }
 
-/// Saves a byte range of `file` as `directory/name`, or `name.1` to `name.9999` when that is taken, and answers the
-/// path. The copy and its name are durable on return: only then may the caller cut the range from the file. The
-/// directory is created when missing; nothing that stands in it is ever overwritten.
+/// Saves a byte range of `file` as `directory/name`, or as `name.1` to `name.9999` when the name is taken, and returns the
+/// path. The copy and its name are durable on return: only then may the caller cut the range from the file. The directory
+/// is created when missing; no file in the directory is ever overwritten.
 pub fn quarantine(file: &File, range: Range<u64>, directory: &Path, name: &str) -> Result<PathBuf, Error> {
     create_dir_all(directory)?;
     let copy = create_numbered(directory, name)?;
     let copied = copy_range(file, range, &copy).and_then(|()| copy.sync_all());
     if let Err(error) = copied {
-        // Half a copy under a name that looks whole would mislead; the original still has the bytes.
+        // Half a copy under a normal name would mislead; the original file still has the bytes.
         let _ = remove_file(copy.path());
         return Err(error);
     }
@@ -588,9 +598,9 @@ fn numbered(path: &Path) -> impl Iterator<Item = PathBuf> {
     std::iter::once(path.to_owned()).chain((1..QUARANTINE_NAMES).map(successor))
 }
 
-/// Renames a file to `path` with `suffix` behind it, or with `.1` to `.9999` behind that when it is taken, and answers the
-/// new path. Only for who holds the lock of what the file belongs to: two at once could choose the same name. Not synced:
-/// see [`sync_dir`].
+/// Renames a file to `path` with `suffix` appended, or with `.1` to `.9999` appended to that name when the name is taken,
+/// and returns the new path. The caller must hold the lock of the data that the file belongs to, because two callers at
+/// once could choose the same name. Not synced: see [`sync_dir`].
 pub fn set_aside(path: &Path, suffix: &str) -> Result<PathBuf, Error> {
     let first = with_suffix(path, suffix);
     for target in numbered(&first) {
