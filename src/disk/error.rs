@@ -1,4 +1,4 @@
-//! What can go wrong with a file, in words: which operation, on what, why, and what to do about it.
+//! The errors of file operations: the operation, the path, the reason, and what to do.
 
 use super::path::parent_of;
 use std::borrow::Cow;
@@ -14,14 +14,14 @@ pub enum Error {
     /// The operating system refused the operation.
     #[error("cannot {operation} {}: {reason}{}", path.display(), remedy(operation, path, reason))]
     Io {
-        /// What was tried.
+        /// The operation that failed.
         operation: Operation,
-        /// The file or directory it was tried on.
+        /// The file or directory of the operation.
         path: PathBuf,
-        /// What the operating system answered.
+        /// The error of the operating system.
         reason: io::Error,
     },
-    /// A file is shorter than its reader was told.
+    /// A file is shorter than its reader expected.
     #[error(
         "{} ends at byte {len_bytes}, but bytes {} to {} were expected: something else cut the file; end that \
          program and try again, or restore the file from a backup",
@@ -30,12 +30,12 @@ pub enum Error {
     UnexpectedEnd {
         /// The file.
         path: PathBuf,
-        /// The byte range that was to be read.
+        /// The byte range to read.
         range: Range<u64>,
-        /// The file's length when the read came up short.
+        /// The length of the file at the time of the short read.
         len_bytes: u64,
     },
-    /// Every name under which damaged bytes could be saved is taken.
+    /// Every name for a copy of damaged bytes is taken.
     #[error(
         "{} and its numbered successors up to .9999 all exist: look through them and move them away, then try again",
         path.display()
@@ -44,14 +44,14 @@ pub enum Error {
         /// The first name tried.
         path: PathBuf,
     },
-    /// The file system ignores case, and the file that it finds under a name has that name in another spelling.
+    /// The file system ignores case, and the file that it finds for a name has the name in another case.
     #[error(
         "{} is {} on this file system, which ignores case: use the name as it is spelled there, or one that differs in more \
          than case",
         path.display(), listed.display()
     )]
     OtherCase {
-        /// The path asked for.
+        /// The requested path.
         path: PathBuf,
         /// The path as its directory lists it.
         listed: PathBuf,
@@ -59,7 +59,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// The operating system's error kind, `UnexpectedEof` for a short file, `AlreadyExists` for a full quarantine,
+    /// The operating system's error kind; `UnexpectedEof` for a short file, `AlreadyExists` for a full quarantine,
     /// `InvalidFilename` for a name in another case.
     pub fn kind(&self) -> io::ErrorKind {
         match self {
@@ -120,7 +120,7 @@ fn remedy(operation: &Operation, path: &Path, reason: &io::Error) -> Cow<'static
     })
 }
 
-/// What was tried when an [`Error`] arose. Prints as the words between "cannot" and the path.
+/// The operation of an [`Error`]. Prints as the words between "cannot" and the path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Operation {
@@ -138,14 +138,14 @@ pub enum Operation {
     Read {
         /// Byte offset in the file.
         offset: u64,
-        /// How many bytes were wanted.
+        /// How many bytes to read.
         len_bytes: usize,
     },
-    /// Write at `offset`, or at the end of the file when it is absent.
+    /// Write at `offset`, or at the end of the file when `offset` is absent.
     Write {
         /// Byte offset in the file; absent for an append.
         offset: Option<u64>,
-        /// How many bytes were to be written.
+        /// How many bytes to write.
         len_bytes: usize,
     },
     /// Map the file into memory.
@@ -154,7 +154,7 @@ pub enum Operation {
     Lock,
     /// Cut or extend the file.
     SetLength {
-        /// The length asked for.
+        /// The requested length in bytes.
         len_bytes: u64,
     },
     /// Change the mode.

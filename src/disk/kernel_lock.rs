@@ -1,7 +1,7 @@
-//! The kernel's lock on a file: one holder at a time, gone with its process.
+//! The kernel's lock on a file: one holder at a time, released when the holder's process ends.
 //!
-//! May touch: the lock file, which it creates empty and never deletes. Promises: no symbolic link is followed; when it is
-//! dropped the lock is free at once, even while a process forked just now still has a copy of the handle.
+//! Touches the lock file, which this module creates empty and never deletes. Guarantees: no symbolic link is followed.
+//! Dropping the lock releases it at once, even while a process that was just forked still has a copy of the handle.
 
 use std::fs::TryLockError;
 use std::io;
@@ -9,7 +9,7 @@ use std::path::Path;
 
 use super::{Error, File, OPEN_ATTEMPTS, Operation};
 
-/// A lock file and, once [`KernelLock::try_lock`] has answered `true`, its lock.
+/// A lock file and, once [`KernelLock::try_lock`] has returned `true`, the lock.
 #[derive(Debug)]
 pub struct KernelLock {
     file: File,
@@ -17,10 +17,10 @@ pub struct KernelLock {
 }
 
 impl KernelLock {
-    /// Opens the lock file, creating it with mode 0600 when it is missing. It is not locked yet.
+    /// Opens the lock file, and creates the file with mode 0600 when the file is missing. Does not lock the file yet.
     ///
     /// # Errors
-    /// [`Error::Io`]: a symbolic link in its place, or what the system says.
+    /// [`Error::Io`]: a symbolic link at the path, or an error of the operating system.
     pub fn open(path: &Path) -> Result<Self, Error> {
         let mut attempt = 1;
         let file = loop {
@@ -38,10 +38,10 @@ impl KernelLock {
         Ok(Self { file, is_held: false })
     }
 
-    /// Opens the lock file if there is one, and creates nothing.
+    /// Opens the lock file if the file exists, and creates nothing.
     ///
     /// # Errors
-    /// As [`KernelLock::open`].
+    /// The errors of [`KernelLock::open`].
     pub fn open_if_there(path: &Path) -> Result<Option<Self>, Error> {
         match File::open_read_no_follow(path) {
             Err(error) if error.is_not_found() => Ok(None),
@@ -49,10 +49,10 @@ impl KernelLock {
         }
     }
 
-    /// Takes the lock if nobody holds it, and answers whether it is held now. Does not wait.
+    /// Takes the lock if nobody holds the lock, and returns whether this handle holds the lock now. Does not wait.
     ///
     /// # Errors
-    /// [`Error::Io`] of [`Operation::Lock`], where the file system knows no locks.
+    /// [`Error::Io`] of [`Operation::Lock`], where the file system does not support locks.
     pub fn try_lock(&mut self) -> Result<bool, Error> {
         let taken = self.file.perform(Operation::Lock, &[], || match self.file.as_std().try_lock() {
             Ok(()) => Ok(true),
@@ -72,7 +72,8 @@ impl KernelLock {
 impl Drop for KernelLock {
     fn drop(&mut self) {
         if self.is_held {
-            // Closing alone does not release it while a process that was forked just now has not closed its copy.
+            // Closing the file does not release the lock while a process that was just forked has not closed
+            // its copy of the handle.
             let _ = self.file.as_std().unlock();
         }
     }
@@ -93,12 +94,12 @@ mod tests {
         let mut second = KernelLock::open_if_there(&path).unwrap().unwrap();
         assert!(first.try_lock().unwrap());
         assert!(!second.try_lock().unwrap());
-        // What a child has between fork and exec: the same open file.
+        // A child has the same open file between fork and exec.
         let copy = first.file.as_std().try_clone().unwrap();
         drop(first);
         assert!(second.try_lock().unwrap());
         drop(copy);
-        // A handle that never held it takes nothing from the one that does.
+        // Dropping a handle that never held the lock does not release the lock of the holder.
         drop(KernelLock::open(&path).unwrap());
         assert!(!KernelLock::open(&path).unwrap().try_lock().unwrap());
     }

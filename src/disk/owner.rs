@@ -1,8 +1,9 @@
-//! Whose a new file is: the owner's of the directory it is created in, or of the file it replaces.
+//! Sets the owner of a new file: the owner of the directory, or of the file that the new file replaces.
 //!
-//! The kernel makes a file its creator's. After `sudo burn …` a user could no longer write the files of their own home, so root
-//! gives what it creates to the owner of the directory, as SQLite gives a database's `-wal` to the owner of the database. A process
-//! that may not give files away, that is any but root's, keeps them. On Windows nothing happens.
+//! The kernel gives a file to its creator. After `sudo burn …` a user could no longer write the files of their own home.
+//! Therefore root gives its new files to the owner of the directory, as SQLite gives a database's `-wal` to the owner of
+//! the database. A process that may not give files away, which is any process but root's, keeps its files. On Windows
+//! nothing happens.
 
 use std::fs;
 use std::path::Path;
@@ -10,14 +11,15 @@ use std::path::Path;
 #[cfg(unix)]
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
 
-/// Gives `file`, which replaces the file at `path`, to the owner and group of that, as far as this process may.
+/// Gives `file`, which replaces the file at `path`, to the owner and group of the replaced file, as far as this process
+/// may.
 #[cfg(unix)]
 pub(super) fn give_to_owner_of(path: &Path, file: &fs::File) {
     let (Ok(theirs), Ok(own)) = (fs::symlink_metadata(path), file.metadata()) else { return };
     if (theirs.uid(), theirs.gid()) != (own.uid(), own.gid())
         && fchown(file, Some(theirs.uid()), Some(theirs.gid())).is_err()
     {
-        // A member of the group may at least give it to the group.
+        // A member of the group may at least give the file to the group.
         let _ = fchown(file, None, Some(theirs.gid()));
     }
 }
@@ -31,7 +33,7 @@ pub(super) fn give_to_owner_of_directory(directory: &Path, file: &fs::File) {
     if let Ok(theirs) = fs::metadata(directory)
         && theirs.uid() != 0
     {
-        // Where it fails, as on some network file systems, the file stays root's.
+        // Where the change fails, as on some network file systems, the file stays root's.
         let _ = fchown(file, Some(theirs.uid()), Some(theirs.gid()));
     }
 }

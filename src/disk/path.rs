@@ -1,8 +1,8 @@
-//! Names made from names.
+//! Makes paths from paths.
 
 use std::path::{Path, PathBuf};
 
-/// The directory that holds `path`; `.` for a bare name.
+/// Returns the directory of `path`; `.` for a bare name.
 pub fn parent_of(path: &Path) -> &Path {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
@@ -10,7 +10,7 @@ pub fn parent_of(path: &Path) -> &Path {
     }
 }
 
-/// `path` with `suffix` after its whole name: `log.seg` and `.bak` give `log.seg.bak`.
+/// Returns `path` with `suffix` after its whole name: `log.seg` and `.bak` give `log.seg.bak`.
 pub fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);

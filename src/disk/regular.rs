@@ -1,7 +1,8 @@
-//! Opens regular files and nothing else: opening a named pipe would wait until somebody opens its other end, which may be never,
-//! and a device or a directory in the place of a file is a mistake to be named.
+//! Opens only regular files. Opening a named pipe would wait until another process opens the other end, which may be never;
+//! a device or a directory at the path of a file is a mistake to report.
 //!
-//! Every file that this crate opens without creating it is opened here, or by `scan::Source`, which follows the same rule.
+//! This module opens every file that this crate opens without creating it, except the files of `scan::Source`, which
+//! follows the same rule.
 
 use std::fs::{self, OpenOptions};
 use std::io;
@@ -12,11 +13,11 @@ use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 #[cfg(windows)]
 use std::os::windows::fs::OpenOptionsExt;
 
-/// What becomes of a symbolic link at the end of a path.
+/// What to do with a symbolic link at the end of a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Links {
     Followed,
-    /// Opening one fails.
+    /// Opening a symbolic link fails.
     Refused,
 }
 
