@@ -1,7 +1,7 @@
-//! Where `burn` keeps its files, and which session ids may become part of a path.
+//! The paths of the files of `burn`, and the session ids that may be part of a path.
 //!
-//! Touches nothing: it only makes paths. Promises: no path made here leaves the home, whatever the session id.
-//! The layout is shared with the TypeScript `@relayburn/ledger` 1.x and must not drift from it.
+//! Touches nothing: this module only makes paths. Guarantees: no path made here leaves the home, whatever the session id.
+//! The layout is shared with the TypeScript `@relayburn/ledger` 1.x and must stay the same in both programs.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 /// The environment variable that names the home.
 pub const HOME_VARIABLE: &str = "RELAYBURN_HOME";
 
-/// The longest session id that may become part of a path, in bytes.
+/// The length of the longest session id that may be part of a path, in bytes.
 pub const MAX_SESSION_ID_LEN_BYTES: usize = 128;
 
 /// The directory that holds ledger, indexes, content, archive and lock files.
@@ -37,12 +37,12 @@ impl Home {
         }
     }
 
-    /// A home at any directory; it need not exist yet.
+    /// A home at any directory, which need not exist yet.
     pub fn at(root: impl Into<PathBuf>) -> Self {
         Self { root: root.into() }
     }
 
-    /// The directory itself.
+    /// The directory of the home.
     pub fn root(&self) -> &Path {
         &self.root
     }
@@ -77,7 +77,7 @@ impl Home {
         self.root.join("archive.sqlite")
     }
 
-    /// `journal/`, the write-ahead log in front of the ledger.
+    /// `journal/`, the write-ahead log of the ledger.
     pub fn journal_dir(&self) -> PathBuf {
         self.root.join("journal")
     }
@@ -102,12 +102,12 @@ impl Home {
         self.root.join("models.dev.json")
     }
 
-    /// `prices.json`: prices of one's own, asked before those of the program.
+    /// `prices.json`: the user's own prices, which are looked up before the prices of the program.
     pub fn prices(&self) -> PathBuf {
         self.root.join("prices.json")
     }
 
-    /// `<name>.lock`, a file that exists while somebody holds that lock.
+    /// `<name>.lock`, a file that exists while a process holds the lock.
     pub fn lock(&self, name: LockName<'_>) -> PathBuf {
         self.root.join(format!("{name}.lock"))
     }
@@ -143,18 +143,18 @@ impl fmt::Display for LockName<'_> {
     }
 }
 
-/// A session id that may become part of a path: `[A-Za-z0-9][A-Za-z0-9._-]*`, at most 128 bytes.
+/// A session id that may be part of a path: `[A-Za-z0-9][A-Za-z0-9._-]*`, at most 128 bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct SessionId<'a>(&'a str);
 
-/// A session id that cannot become part of a path.
+/// A session id that cannot be part of a path.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "session id {id:?} cannot name a file: it must start with a letter or digit, go on with letters, digits, '.', '_' \
      or '-', and have at most {MAX_SESSION_ID_LEN_BYTES} characters"
 )]
 pub struct InvalidSessionId {
-    /// The id refused.
+    /// The refused id.
     pub id: String,
 }
 

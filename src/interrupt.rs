@@ -1,18 +1,18 @@
-//! A request to stop that long work looks at: one flag, shared by whoever asks and whoever works.
+//! A request to stop that long work checks: one flag, shared by the requester and the work.
 //!
-//! The library takes no signals. A program sets the flag, from a signal handler if it likes, and the work that was given a clone
-//! of it ends soon with an error of its own, its files as after any other failure.
+//! The library handles no signals. A program sets the flag, from a signal handler if it likes. Work that has a clone of the
+//! flag ends soon with its own error and leaves its files as after any other failure.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// Asks work to stop. Clones share the flag; one that was never set costs a relaxed load.
+/// Asks work to stop. Clones share the flag; checking the flag costs a relaxed load.
 #[derive(Debug, Clone, Default)]
 pub struct Interrupt(Arc<AtomicBool>);
 
 impl Interrupt {
-    /// A flag that is not set.
+    /// Makes a flag that is not set.
     pub fn new() -> Self {
         Self::default()
     }
@@ -27,7 +27,7 @@ impl Interrupt {
         self.0.load(Ordering::Relaxed)
     }
 
-    /// Sleeps for `wait`, or until shortly after work is asked to stop. Returns whether it is.
+    /// Sleeps for `wait`, or until shortly after work is asked to stop. Returns whether work is asked to stop.
     pub fn sleep(&self, wait: Duration) -> bool {
         const SLICE: Duration = Duration::from_millis(50);
         let until = Instant::now() + wait;
