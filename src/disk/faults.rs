@@ -1,9 +1,10 @@
-//! Faults and power cuts for tests: fail the Nth file operation, or record them all and lay out the directory as a
+//! Faults and power cuts for tests: fails the Nth file operation, or records all operations and writes the directory as a
 //! power cut could have left it.
 //!
-//! A [`Harness`] works on the threads that entered it with [`Harness::run`] and on no other, so tests stay parallel;
-//! code that starts threads hands them [`current`]. Only what passes through `disk` is seen: mapped memory and SQLite
-//! are not, but for what goes through [`write_elsewhere`](super::write_elsewhere).
+//! A [`Harness`] works on the threads that entered it with [`Harness::run`] and on no other thread, so that tests stay
+//! parallel. Code that starts threads passes [`current`] to them. The harness sees only operations that pass through
+//! `disk`. Writes of mapped memory and of SQLite are not seen, except those that pass through
+//! [`write_elsewhere`](super::write_elsewhere).
 //!
 //! ```ignore
 //! faults::each_failure(|harness| {
@@ -29,7 +30,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::{fmt, fs};
 
-/// How many random outcomes [`Harness::each_image`] lays out for every point of time, besides the four pure ones.
+/// How many random outcomes [`Harness::each_image`] writes for every point of time, besides the four pure outcomes.
 const TORN_IMAGES: u64 = 6;
 
 mod power_cut;
@@ -41,9 +42,9 @@ thread_local! {
 /// How a chosen operation fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// EIO, once; any operation.
+    /// EIO, once; for any operation.
     Io,
-    /// ENOSPC, from then on, as a full disk does: operations that take space.
+    /// ENOSPC, from then on, as on a full disk; for operations that need space.
     NoSpace,
     /// Half the bytes of a write land, then ENOSPC, from then on.
     PartialWrite,
@@ -73,20 +74,20 @@ impl Fault {
     }
 }
 
-/// Holds the chosen operation up.
+/// Pauses the chosen operation until the test decides.
 struct Gate {
     reached: Sender<()>,
     decision: Receiver<bool>,
 }
 
-/// Counts operations, fails one, or records them; clones share the same counts.
+/// Counts operations, fails one operation, or records operations. Clones share the same counts.
 #[derive(Clone)]
 pub struct Harness(Arc<Mutex<State>>);
 
 struct State {
     fault: Fault,
     gate: Option<Gate>,
-    /// The operation to fail, counted from 0; none in a clean run.
+    /// The number of the operation to fail, counted from 0; `None` in a clean run.
     fail_at: Option<u64>,
     operations: u64,
     recording: Option<Recording>,
@@ -104,8 +105,8 @@ impl Harness {
         Self(Arc::new(Mutex::new(State { fault, gate: None, fail_at, operations: 0, recording })))
     }
 
-    /// As [`Harness::failing`], but when the operation is reached it says so to the returned receiver, and waits until it is
-    /// told through the returned sender whether to fail.
+    /// Makes a harness as [`Harness::failing`] does, but the chosen operation first sends a message to the returned
+    /// receiver, and then waits for the returned sender, whose message says whether to fail.
     pub fn held(fault: Fault, fail_at: u64) -> (Self, Receiver<()>, Sender<bool>) {
         let harness = Self::new(fault, Some(fail_at), None);
         let ((reached, is_reached), (decide, decision)) = (channel(), channel());
@@ -113,17 +114,17 @@ impl Harness {
         (harness, is_reached, decide)
     }
 
-    /// Fails nothing; counts the operations that `fault` could hit.
+    /// Fails no operation; counts the operations that `fault` could hit.
     pub fn counting(fault: Fault) -> Self {
         Self::new(fault, None, None)
     }
 
-    /// Fails operation number `fail_at`, from 0, of those that `fault` can hit.
+    /// Fails operation number `fail_at`, counted from 0, of the operations that `fault` can hit.
     pub fn failing(fault: Fault, fail_at: u64) -> Self {
         Self::new(fault, Some(fail_at), None)
     }
 
-    /// Records everything that happens under `root`, whose present content counts as durable.
+    /// Records all changes under `root`. The present content of `root` counts as durable.
     pub fn recording(root: &Path) -> Self {
         Self::new(Fault::Io, None, Some(Recording::start(root)))
     }
@@ -155,12 +156,12 @@ impl Harness {
         state.fail_at.is_some_and(|fail_at| state.operations > fail_at)
     }
 
-    /// How many events are recorded so far: the time stamp of an acknowledgement.
+    /// The number of events recorded so far, as the time stamp of an acknowledgement.
     pub fn events(&self) -> usize {
         self.state().recording.as_ref().map_or(0, |recording| recording.events.len())
     }
 
-    /// Lays out one directory tree in `into` as a power cut after the first `events` events could have left it.
+    /// Writes one directory tree to `into` as a power cut after the first `events` events could have left it.
     pub fn lay_out(&self, events: usize, survival: Survival, into: &Path) {
         let state = self.state();
         let recording = state.recording.as_ref().expect("only a recording harness can lay out images");
@@ -172,7 +173,7 @@ impl Harness {
         model.write_out(ROOT, into);
     }
 
-    /// Calls `check` for every point of time and for every way the power cut could have gone that [`Survival`] knows.
+    /// Calls `check` for every point of time and for every outcome of a power cut that [`Survival`] has.
     pub fn each_image(&self, mut check: impl FnMut(&Image)) {
         let pure = [Survival::Nothing, Survival::Names, Survival::Content, Survival::Everything];
         for after_events in 0..=self.events() {
@@ -186,13 +187,14 @@ impl Harness {
     }
 }
 
-/// The harness of this thread, for handing to a thread it starts.
+/// Returns the harness of this thread, to pass to a new thread.
 pub fn current() -> Option<Harness> {
     CURRENT.with_borrow(Clone::clone)
 }
 
-/// Runs `scenario` once cleanly for each [`Fault`], then once for every operation of that run with that one failing.
-/// The scenario starts from nothing each time, calls [`Harness::run`] around the part that may fail, and asserts.
+/// Runs `scenario` once without a failure for each [`Fault`], then once for every operation of that run, with that
+/// operation failing. The scenario starts from nothing each time, calls [`Harness::run`] around the part that may fail, and
+/// asserts.
 pub fn each_failure(mut scenario: impl FnMut(&Harness)) {
     for fault in [Fault::Io, Fault::NoSpace, Fault::PartialWrite] {
         let clean = Harness::counting(fault);
@@ -209,7 +211,7 @@ pub fn each_failure(mut scenario: impl FnMut(&Harness)) {
     }
 }
 
-/// A directory as a power cut could have left it. Prints as the point of time and what survived.
+/// A directory as a power cut could have left it. Prints as the point of time and the survival.
 #[derive(Debug)]
 pub struct Image {
     directory: tempfile::TempDir,
@@ -218,12 +220,12 @@ pub struct Image {
 }
 
 impl Image {
-    /// Where it lies, in place of the recorded root.
+    /// The directory of the image, in place of the recorded root.
     pub fn path(&self) -> &Path {
         self.directory.path()
     }
 
-    /// How many events had happened: what was acknowledged at or before this count must be there.
+    /// How many events had happened: data acknowledged at or before this count must be in the image.
     pub fn after_events(&self) -> usize {
         self.after_events
     }
@@ -242,7 +244,7 @@ pub(super) fn intercept<T>(
     run: impl FnOnce() -> io::Result<T>,
 ) -> io::Result<T> {
     let Some(harness) = current() else { return run() };
-    // Held over the operation itself, so that the recorded order is the true one.
+    // The mutex is held during the operation, so that the recorded order is the true order.
     let mut state = harness.state();
     if state.fault.concerns(operation) {
         let number = state.operations;
@@ -288,7 +290,7 @@ struct Recording {
     root: PathBuf,
     base: Model,
     events: Vec<Event>,
-    /// Inode number to model node, for handles; a new file takes over the number of a deleted one.
+    /// The model node of each inode number, for handles; a new file may get the inode number of a deleted file.
     nodes: HashMap<u64, NodeId>,
     next_node: NodeId,
 }
@@ -338,7 +340,8 @@ impl Recording {
         Some(*known.unwrap_or_else(|| panic!("{} was not created through disk", target.path.display())))
     }
 
-    /// The event an operation is about to cause; creations get theirs afterwards, when there is an inode.
+    /// Returns the event that an operation is about to cause. Creations get their event afterwards, when the inode
+    /// exists.
     fn event_before(&self, operation: &Operation, target: &Target<'_>) -> Option<Event> {
         let path = self.relative(target.path);
         match operation {
@@ -380,7 +383,7 @@ fn inode(metadata: &fs::Metadata) -> u64 {
     std::os::unix::fs::MetadataExt::ino(metadata)
 }
 
-/// Where a write without an offset lands: at the end for append handles, else at the handle's position.
+/// Returns the offset of a write without an offset: the end of the file for append handles, else the handle's position.
 fn append_offset(mut file: &fs::File) -> u64 {
     use std::os::fd::AsRawFd;
     // SAFETY: F_GETFL on a descriptor that `file` keeps open takes and gives plain integers.

@@ -1,6 +1,6 @@
-//! What a power cut leaves: a file system in memory that tells what programs see from what is on the disk.
+//! Models a power cut: a file system in memory that distinguishes the state that programs see from the state on the disk.
 //!
-//! Strict where real file systems are kinder: syncing a file does not make its name durable, and content may be lost
+//! The model is stricter than real file systems: syncing a file does not make its name durable, and content may be lost
 //! although a later change of names survived. Names survive in the order in which they were changed.
 #![allow(clippy::expect_used)]
 
@@ -30,27 +30,27 @@ pub(super) enum Event {
     Remove { path: PathBuf },
 }
 
-/// What of the unsynced changes reached the disk before the power cut.
+/// Which unsynced changes reached the disk before the power cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Survival {
-    /// None of it.
+    /// No change.
     Nothing,
-    /// Names (created, renamed, deleted), no file content: what a rename before its sync risks.
+    /// Changes of names (created, renamed, deleted), but no file content, as a rename before its sync risks.
     Names,
-    /// File content, no names.
+    /// Changes of file content, but no names.
     Content,
-    /// All of it, as after SIGKILL.
+    /// All changes, as after SIGKILL.
     Everything,
-    /// Some of it, by seed: a prefix of the names; of each file either a prefix of its changes, torn at a sector, or
-    /// any of the sectors, with zeros where a lost one stood before a surviving one.
+    /// Some changes, chosen by a seed: a prefix of the names; for each file either a prefix of its changes, torn at a
+    /// sector, or any of the sectors, with zeros for a lost sector before a surviving sector.
     Torn {
-        /// Chooses what survives.
+        /// Chooses the changes that survive.
         seed: u64,
     },
 }
 
-/// The file system as programs see it (live), as it would be after losing everything unsynced (durable), and the
-/// changes in between, in order.
+/// The file system as programs see it (live), the file system after the loss of all unsynced changes (durable), and the
+/// changes between the two, in order.
 #[derive(Clone)]
 pub(super) struct Model {
     nodes: BTreeMap<NodeId, Node>,
@@ -73,7 +73,7 @@ enum ContentChange {
     SetLength { len_bytes: u64 },
 }
 
-/// Entries set or deleted together: a rename is one change of two entries.
+/// Entries that are set or deleted together: a rename is one change of two entries.
 #[derive(Clone)]
 struct NameChange(Vec<(NodeId, OsString, Option<NodeId>)>);
 
@@ -82,7 +82,7 @@ impl Model {
         Self { nodes: BTreeMap::from([(ROOT, Node::default())]), pending_names: Vec::new() }
     }
 
-    /// Adds a file or directory that was there, durably, before the recording began.
+    /// Adds a file or directory that existed durably before the recording began.
     pub(super) fn take_in(
         &mut self,
         parent: NodeId,
@@ -180,7 +180,7 @@ impl Model {
         node.pending.push(change);
     }
 
-    /// Turns the durable state into what the power cut left.
+    /// Turns the durable state into the state after the power cut.
     pub(super) fn cut_power(&mut self, survival: Survival) {
         let mut random = Random(match survival {
             Survival::Torn { seed } => seed,
@@ -274,7 +274,7 @@ fn apply_change(content: &mut Vec<u8>, change: &ContentChange) {
     }
 }
 
-/// The parts of a write that lie in different sectors, with their offsets.
+/// Returns the parts of a write that are in different sectors, with their offsets.
 fn sectors(offset: u64, bytes: &[u8]) -> impl Iterator<Item = (u64, &[u8])> {
     let mut at = 0;
     std::iter::from_fn(move || {
@@ -286,7 +286,7 @@ fn sectors(offset: u64, bytes: &[u8]) -> impl Iterator<Item = (u64, &[u8])> {
     })
 }
 
-/// SplitMix64: a test's choices follow from its seed alone.
+/// SplitMix64: the seed alone decides a test's choices.
 struct Random(u64);
 
 impl Random {
