@@ -3,11 +3,12 @@
 //!
 //! Touches the given paths, and for [`replace`] one temporary file beside the target. Knows no formats.
 //!
-//! Guarantees: files are created with mode 0600 and directories with mode 0700; root gives them to the owner of their
-//! directory. Only regular files are opened, and opening never waits. Creating a new file never follows a symbolic link. An
-//! error has the operation, the path and, where a remedy is known, the remedy. Nothing is retried: a failed sync is
-//! reported, and the caller must not believe that the data are durable. All operations on bytes pass through one function,
-//! `perform`, so that tests can fail, count or replay them after a power cut; `faults` hooks into `perform`.
+//! Guarantees: files are created with mode 0600 and directories with mode 0700; root gives new files and directories to the
+//! owner of the directory that they are in. Only regular files are opened, and opening never waits. Creating a new file
+//! never follows a symbolic link. An error has the operation, the path and, where a remedy is known, the remedy. Nothing is
+//! retried: a failed sync is reported, and the caller must not believe that the data are durable. All operations on bytes
+//! pass through one function, `perform`, so that tests can fail the operations, count them or replay them after a power
+//! cut; `faults` hooks into `perform`.
 
 use std::ffi::OsString;
 use std::fs::{self, OpenOptions};

@@ -219,8 +219,8 @@ impl Held {
         self.0.file.path()
     }
 
-    /// Fails with [`LockError::Lost`] unless this holder still has the lock. After `Ok` nobody takes the lock over for
-    /// the next seconds. Long work calls this function before its result becomes visible to others.
+    /// Fails with [`LockError::Lost`] unless this holder still has the lock. After `Ok` no process takes the lock over
+    /// for the next seconds. Long work calls this function before its result becomes visible to others.
     pub fn still_held(&self) -> Result<(), LockError> {
         if self.0.file.confirm()? { Ok(()) } else { Err(LockError::Lost { path: self.path().to_owned() }) }
     }

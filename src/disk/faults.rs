@@ -2,8 +2,8 @@
 //! power cut could have left it.
 //!
 //! A [`Harness`] works on the threads that entered it with [`Harness::run`] and on no other thread, so that tests stay
-//! parallel. Code that starts threads passes [`current`] to them. The harness sees only operations that pass through
-//! `disk`. Writes of mapped memory and of SQLite are not seen, except those that pass through
+//! parallel. Code that starts threads passes [`current`] to the threads. The harness sees only operations that pass through
+//! `disk`. Writes to mapped memory and writes of SQLite are not seen, except writes that pass through
 //! [`write_elsewhere`](super::write_elsewhere).
 //!
 //! ```ignore

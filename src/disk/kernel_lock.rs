@@ -29,7 +29,7 @@ impl KernelLock {
                 opened => break opened?,
             }
             match File::create_new(path) {
-                // Another process created it meanwhile.
+                // Another process created the file meanwhile.
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists && attempt < OPEN_ATTEMPTS => {}
                 created => break created?,
             }

@@ -46,7 +46,7 @@ impl<T: Into<String>> From<T> for Reason {
 /// A line to append to the ledger.
 #[derive(Debug, Clone)]
 pub(super) struct Entry {
-    /// Where it stands in the batch's text, LF included.
+    /// The range of the line in the batch's text, LF included.
     pub line: Range<usize>,
     /// `None` for stamps, which are always written.
     pub id: Option<Id>,
@@ -67,7 +67,7 @@ pub(super) struct Entry {
 #[derive(Debug, Clone)]
 pub(super) struct ContentEntry {
     pub session: String,
-    /// Where it stands in the batch's text, LF included.
+    /// The range of the line in the batch's text, LF included.
     pub line: Range<usize>,
 }
 
@@ -89,7 +89,7 @@ pub struct Batch {
     skipped: Vec<String>,
     /// Content records without a session id.
     without_session: u64,
-    /// Lines pushed so far, blank ones included.
+    /// Number of lines pushed so far, blank lines included.
     lines: u64,
     /// The length of the pushed lines in bytes, each with a line end.
     lines_len_bytes: u64,

@@ -35,9 +35,9 @@ const SESSIONS_MAX: usize = 1 << 18;
 /// Maximum length of the names of unknown kinds in bytes; lines of further kinds are counted together.
 const UNKNOWN_KINDS_MAX_BYTES: usize = 1 << 20;
 const OTHER_KINDS: &str = "other kinds";
-/// How often the check looks again at files that disagree while somebody seems to be writing them, and the wait between two
-/// looks. Several looks are needed, because the TypeScript package writes lines and ids under one lock each, so that ids
-/// can be missing while neither lock is held.
+/// How often the check looks again at files that disagree while another process may be writing them, and the wait between
+/// two looks. Several looks are needed, because the TypeScript package writes lines and ids under one lock each, so that
+/// ids can be missing while neither lock is held.
 const LOOKS_MAX: u32 = 10;
 const BETWEEN_LOOKS: Duration = Duration::from_millis(50);
 /// Files that have not changed for this long are settled.
@@ -439,7 +439,7 @@ impl Run<'_> {
         }
     }
 
-    /// Whether nobody seems to be writing the files.
+    /// Whether neither file has changed for `SETTLED_AFTER`.
     fn is_settled(&self) -> bool {
         [&self.files.ledger, &self.files.index].into_iter().all(|path| is_older(path, SETTLED_AFTER))
     }

@@ -27,7 +27,7 @@ pub struct Sidecar {
     pub path: PathBuf,
     /// The id of the session.
     pub session: String,
-    /// Its length in bytes.
+    /// The length of the file in bytes.
     pub len_bytes: u64,
     /// When the file was last written.
     pub modified: SystemTime,

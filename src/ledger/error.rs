@@ -26,8 +26,7 @@ pub enum LedgerError {
         /// What went wrong.
         source: disk::Error,
     },
-    /// The lines are in the ledger, but their ids are not in the index. The next append notices the missing ids and
-    /// adds them.
+    /// The lines are in the ledger, but their ids are not in the index. The next append finds and adds the missing ids.
     #[error(
         "all {landed} new lines were written to {}, but the index does not have them: {source}; append the same \
          batch again, or run `burn state rebuild index`", path.display()

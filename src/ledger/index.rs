@@ -33,14 +33,14 @@ const CHUNK_BYTES: u64 = 1 << 20;
 /// What a rebuild does with ids that are in the index and in no line of the ledger.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum ExtraIds {
-    /// Changes nothing, because such ids are what is left of lost lines.
+    /// Changes nothing, because such ids are the only trace of lost lines.
     #[default]
     Refuse,
     /// Drops the ids.
     Drop,
 }
 
-/// What `burn state rebuild index` did.
+/// The result of `burn state rebuild index`.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Reindexed {

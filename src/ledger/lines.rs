@@ -12,7 +12,7 @@ use super::LedgerError;
 use crate::disk::{self, File};
 
 /// Files that still have lines whose sync failed, each with the reason. A later sync of such a file proves nothing, because
-/// the system may have dropped what could not be written.
+/// the system may have dropped the unsynced bytes.
 static UNSYNCED: Mutex<BTreeMap<PathBuf, String>> = Mutex::new(BTreeMap::new());
 
 fn unsynced() -> MutexGuard<'static, BTreeMap<PathBuf, String>> {
@@ -24,7 +24,7 @@ fn unsynced() -> MutexGuard<'static, BTreeMap<PathBuf, String>> {
 pub(super) struct LineFile {
     file: File,
     len_bytes: u64,
-    /// Whether its last line lacks its LF.
+    /// Whether the last line lacks its LF.
     is_torn: bool,
 }
 
@@ -64,7 +64,7 @@ impl LineFile {
         self.len_bytes
     }
 
-    /// Whether its last line lacks its LF.
+    /// Whether the last line lacks its LF.
     pub(super) fn is_torn(&self) -> bool {
         self.is_torn
     }
@@ -88,9 +88,9 @@ impl LineFile {
         }
     }
 
-    /// After a failed write of `bytes`: cuts the bytes that landed back to whole lines and returns how many bytes are
-    /// left of them. Bytes that cannot be read back count as not landed; they stay in the file, and the next append
-    /// ends their line.
+    /// After a failed write of `bytes`: cuts the landed bytes back to whole lines and returns the number of landed
+    /// bytes in whole lines. Bytes that cannot be read back count as not landed; such bytes stay in the file, and the
+    /// next append ends their line.
     fn cut_half_line(&mut self, bytes: &[u8]) -> usize {
         let Ok(end) = self.file.len_bytes() else { return 0 };
         let grown = end.saturating_sub(self.len_bytes);
@@ -114,8 +114,8 @@ impl LineFile {
         End { len_bytes: self.len_bytes, is_torn: self.is_torn }
     }
 
-    /// Cuts off what this handle appended since the file ended at `before`. Returns whether the bytes were cut off;
-    /// bytes of another writer after them prevent the cut.
+    /// Cuts off the bytes that this handle appended since the file ended at `before`. Returns whether the bytes were
+    /// cut off: bytes of another writer after the appended bytes prevent the cut.
     pub(super) fn cut_back(&mut self, before: End) -> bool {
         let is_ours = self.file.len_bytes().is_ok_and(|len_bytes| len_bytes == self.len_bytes);
         if !is_ours || self.file.set_len(before.len_bytes).is_err() {

@@ -79,8 +79,8 @@ struct Place<'a> {
     len_bytes: u32,
 }
 
-/// Folds every stamp of the ledger. A first pass finds the stamps, and a second pass reads them again in order of time, so
-/// that only the byte range and the time of each stamp are kept between the passes.
+/// Folds every stamp of the ledger. A first pass finds the stamps, and a second pass reads the stamps again in order of
+/// time, so that only the byte range and the time of each stamp are kept between the passes.
 fn fold_stamps<'a>(work: &Work<'_>, arena: &'a Bump) -> Result<Fold<'a>, LedgerError> {
     let places_arena = Bump::new();
     let mut places: Vec<Place<'_>> = Vec::new();

@@ -21,7 +21,7 @@ const ENTRY_LEN_BYTES: usize = 16;
 /// How much of `ledger.idx` is read at a time, in bytes.
 const PIECE_BYTES: u64 = 1 << 20;
 
-/// The metadata of a file as the system reports them; any change of the file changes the metadata.
+/// The metadata of a file. Any change of the file changes the metadata.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Stat {
     pub device: u64,

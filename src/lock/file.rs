@@ -1,12 +1,12 @@
-//! One lock file: creates the file with a token, confirms it, and releases or takes over the lock.
+//! One lock file: creates the file with a token, confirms that the lock is still held, and releases or takes over the lock.
 //!
 //! Touches `<lock file>` and, while the lock file is deleted, `<lock file>.rob`. Guarantees: a file is deleted only after a
 //! look under the side file's kernel lock has shown that the file is this process's own or the orphan to take over.
 //!
 //! One process at a time holds a kernel lock on the side file, from its last look at the lock file to the unlink. The
-//! holder deletes the side file before closing it. A process that then gets the kernel lock of the deleted side file sees
-//! that the name belongs to another file, or to no file, and does not have the lock. A side file left by a killed process
-//! has no effect.
+//! holder deletes the side file before closing the side file. A process that then gets the kernel lock of the deleted side
+//! file sees that the name belongs to another file, or to no file, and does not have the lock. A side file left by a killed
+//! process has no effect.
 
 use crate::disk::{self, File, Identity};
 use std::fs::TryLockError;
@@ -236,7 +236,7 @@ pub(super) fn take_over(path: &Path, orphan: Identity, clock: Clock) -> Result<T
     Ok(Takeover::Done)
 }
 
-/// The kernel lock on the side file. Dropping it deletes the side file and then unlocks it.
+/// The kernel lock on the side file. Dropping the lock deletes the side file and then unlocks the side file.
 struct SideLock {
     /// `None` where the side file cannot be had. There the last look alone must suffice, as between processes of the
     /// TypeScript package.

@@ -1,8 +1,8 @@
 //! Keeps held lock files fresh: one thread for the whole process touches each lock file every [`HEARTBEAT`].
 //!
-//! The thread starts with the first lock and then stays. Taking a lock and releasing it within microseconds costs a mutex
-//! and, after a pause of more than a second, one wake-up. If any lock was held during the last second, the thread looks at
-//! the list without a wake-up, in time for locks that were added without one.
+//! The thread starts with the first lock and then stays. Taking and releasing a lock within microseconds costs a mutex and,
+//! after a pause of more than a second, one wake-up. If any lock was held during the last second, the thread looks at the
+//! list without a wake-up, in time for locks that were added since.
 
 use super::file::LockFile;
 use std::io;
