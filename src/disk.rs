@@ -1,5 +1,4 @@
-//! Durable file operations: every log of this crate creates, appends, cuts, replaces and syncs its files through this
-//! module.
+//! Durable file operations: every log of this crate creates, appends, cuts, replaces and syncs its files through this module.
 //!
 //! Touches the given paths, and for [`replace`] one temporary file beside the target. Knows no formats.
 //!
@@ -183,8 +182,7 @@ impl File {
     }
 
     /// Opens a file for reading and for writing at the current end of the file; creates the file with mode 0600 when
-    /// the file is missing. The flag says whether this call created the file: a durable caller then also syncs the
-    /// directory.
+    /// the file is missing. The flag says whether this call created the file: a durable caller then also syncs the directory.
     pub fn open_append(path: &Path) -> Result<(Self, bool), Error> {
         let mut options = OpenOptions::new();
         options.read(true).append(true);
@@ -267,16 +265,14 @@ impl File {
         })
     }
 
-    /// Writes all of `bytes` at `offset`. Not for handles of [`File::open_append`], because their writes ignore
-    /// offsets.
+    /// Writes all of `bytes` at `offset`. Not for handles of [`File::open_append`], because their writes ignore offsets.
     pub fn write_all_at(&self, bytes: &[u8], offset: u64) -> Result<(), Error> {
         self.perform(Operation::Write { offset: Some(offset), len_bytes: bytes.len() }, bytes, || {
             write_all_at(&self.file, bytes, offset)
         })
     }
 
-    /// Reads from `offset` into `buffer`; returns the number of bytes, which is less than requested only at the end of
-    /// the file.
+    /// Reads from `offset` into `buffer`; returns the number of bytes, which is less than requested only at the end of the file.
     pub fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize, Error> {
         self.perform(Operation::Read { offset, len_bytes: buffer.len() }, &[], || {
             let mut filled = 0;
@@ -505,8 +501,7 @@ pub fn replace(path: &Path, bytes: &[u8], durable: bool) -> Result<(), Error> {
     replace_with(path, durable, |file| file.write_all(bytes))
 }
 
-/// Replaces or creates `path` with the bytes that `write` writes: readers see the old content or the new content, never a
-/// mixture.
+/// Replaces or creates `path` with the bytes that `write` writes: readers see the old content or the new content, never a mixture.
 ///
 /// The new content is written to an exclusively created temporary file beside `path` (`<name>.<32 hex digits>.tmp`). The
 /// temporary file gets the mode of the replaced file, and the owner and group as far as this process may give files away.

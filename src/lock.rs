@@ -63,7 +63,7 @@ const GRACE: Duration = Duration::from_millis(1500);
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LockError {
-    /// Another process held the lock, and touched its file, during the whole wait.
+    /// Another holder had the lock, and touched its file, during the whole wait.
     #[error(
         "lock {} was held by {}{} through {attempts} attempts in {:.1} s, {}",
         path.display(), if *ahead > STALE_AGE { "somebody" } else { "a live process" }, pid_note(*holder_pid),
@@ -104,8 +104,8 @@ pub enum LockError {
         /// Why the lock file could not be deleted.
         obstacle: Box<Obstacle>,
     },
-    /// The lock was held, but the file is gone or belongs to another process: this process was stopped for longer than
-    /// a lock stays fresh, or the file was deleted by hand.
+    /// The lock was held, but the file is gone or belongs to another holder: this process was stopped for longer than a
+    /// lock stays fresh, or the file was deleted by hand.
     #[error(
         "lock {} was lost to somebody else while this process held it (it was stopped for seconds, or the file was \
          deleted): try again",
@@ -161,8 +161,7 @@ fn outlook(age: Duration, ahead: Duration) -> String {
 pub enum Obstacle {
     /// Deleting the lock file failed.
     Refused(disk::Error),
-    /// Another process of this program is taking the lock over and has not finished; the other process holds the side
-    /// file.
+    /// Another process of this program is taking the lock over and has not finished; the other process holds the side file.
     OtherTakeover,
 }
 
@@ -225,15 +224,14 @@ impl Held {
         if self.0.file.confirm()? { Ok(()) } else { Err(LockError::Lost { path: self.path().to_owned() }) }
     }
 
-    /// Makes this thread a holder of the lock while `work` runs: a [`with_lock`] for the same path inside `work`
-    /// returns at once, as in the thread that took the lock.
+    /// Makes this thread a holder of the lock while `work` runs: a [`with_lock`] for the same path inside `work` does
+    /// not wait, as in the thread that took the lock.
     pub fn enter<T>(&self, work: impl FnOnce() -> T) -> T {
         struct Leave;
         impl Drop for Leave {
             fn drop(&mut self) {
                 let left = HELD_BY_THREAD.with_borrow_mut(Vec::pop);
-                // Dropped outside the borrow, because this may be the last clone, and its release runs more
-                // code.
+                // Dropped outside the borrow, because this may be the last clone, and its release runs more code.
                 drop(left);
             }
         }
@@ -243,7 +241,7 @@ impl Held {
     }
 
     /// Makes the task that awaits `work` a holder of the lock: [`with_lock_async`] and [`with_lock`] for the same path
-    /// inside `work` return at once.
+    /// inside `work` do not wait.
     #[cfg(feature = "async")]
     pub async fn enter_async<F: Future>(&self, work: F) -> F::Output {
         let mut held = HELD_BY_TASK.try_with(Clone::clone).unwrap_or_default();

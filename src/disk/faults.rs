@@ -193,8 +193,7 @@ pub fn current() -> Option<Harness> {
 }
 
 /// Runs `scenario` once without a failure for each [`Fault`], then once for every operation of that run, with that
-/// operation failing. The scenario starts from nothing each time, calls [`Harness::run`] around the part that may fail, and
-/// asserts.
+/// operation failing. The scenario starts from nothing each time, calls [`Harness::run`] around the part that may fail, and asserts.
 pub fn each_failure(mut scenario: impl FnMut(&Harness)) {
     for fault in [Fault::Io, Fault::NoSpace, Fault::PartialWrite] {
         let clean = Harness::counting(fault);
@@ -340,8 +339,7 @@ impl Recording {
         Some(*known.unwrap_or_else(|| panic!("{} was not created through disk", target.path.display())))
     }
 
-    /// Returns the event that an operation is about to cause. Creations get their event afterwards, when the inode
-    /// exists.
+    /// Returns the event that an operation is about to cause. Creations get their event afterwards, when the inode exists.
     fn event_before(&self, operation: &Operation, target: &Target<'_>) -> Option<Event> {
         let path = self.relative(target.path);
         match operation {

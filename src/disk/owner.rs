@@ -2,8 +2,7 @@
 //!
 //! The kernel gives a file to its creator. After `sudo burn …` a user could no longer write the files of their own home.
 //! Therefore root gives its new files to the owner of the directory, as SQLite gives a database's `-wal` to the owner of
-//! the database. A process that may not give files away, which is any process but root's, keeps its files. On Windows
-//! nothing happens.
+//! the database. A process that may not give files away, which is any process but root's, keeps its files. On Windows nothing happens.
 
 use std::fs;
 use std::path::Path;
@@ -11,8 +10,7 @@ use std::path::Path;
 #[cfg(unix)]
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
 
-/// Gives `file`, which replaces the file at `path`, to the owner and group of the replaced file, as far as this process
-/// may.
+/// Gives `file`, which replaces the file at `path`, to the owner and group of the replaced file, as far as this process may.
 #[cfg(unix)]
 pub(super) fn give_to_owner_of(path: &Path, file: &fs::File) {
     let (Ok(theirs), Ok(own)) = (fs::symlink_metadata(path), file.metadata()) else { return };

@@ -3,8 +3,7 @@
 //! Content records are written to their sidecars first, each sidecar under its own lock. A content line that was written
 //! before the rest failed is recognised by its bytes and is not written twice. Then the append holds lock `ledger` and,
 //! inside that lock, lock `ledger-index` from the look-up in the index to the last id, so that two processes that deliver
-//! one record write the record once. Writes only at the end of files, through [`lines`](super::lines) and
-//! [`index`](super::index).
+//! one record write the record once. Writes only at the end of files, through [`lines`](super::lines) and [`index`](super::index).
 
 use std::borrow::Cow;
 use std::collections::{HashSet, VecDeque};
@@ -22,8 +21,7 @@ use crate::record::Id;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct AppendOptions {
-    /// Whether the lines, including duplicates, and the names of their files are on stable storage before the append
-    /// returns.
+    /// Whether the lines, including duplicates, and the names of their files are on stable storage before the append returns.
     pub durable: bool,
 }
 
@@ -56,8 +54,7 @@ pub struct Pieces {
 
 impl Pieces {
     /// Returns the fingerprints of `wanted` that make a turn a duplicate: those that [`Index::known_fingerprints`]
-    /// returns, without the fingerprints that earlier pieces added, and those that the index had before the first
-    /// piece.
+    /// returns, without the fingerprints that earlier pieces added, and those that the index had before the first piece.
     fn known_fingerprints(&mut self, index: &Index<'_>, wanted: &[Id]) -> HashSet<Id> {
         let before = self.before.get_or_insert_with(|| index.fingerprints().collect());
         let added: HashSet<Id> = self.added.iter().copied().collect();
@@ -103,8 +100,7 @@ impl Ledger {
     }
 
     /// Appends the next piece of a batch that is too large for memory, as [`Ledger::append`] does with a batch. The
-    /// turns of different pieces are not compared with each other by fingerprint. Other programs may append between two
-    /// pieces.
+    /// turns of different pieces are not compared with each other by fingerprint. Other programs may append between two pieces.
     ///
     /// # Errors
     /// The errors of [`Ledger::append`]; the pieces before are then in the ledger.
@@ -117,8 +113,7 @@ impl Ledger {
         self.append_knowing(piece, options, Some(pieces), &mut Vec::new())
     }
 
-    /// Does the same as [`Ledger::append`], and adds the batch indexes of the ledger lines that were written to
-    /// `written`.
+    /// Does the same as [`Ledger::append`], and adds the batch indexes of the ledger lines that were written to `written`.
     #[cfg(feature = "agents")]
     pub(crate) fn append_telling(
         &self,
@@ -216,8 +211,7 @@ impl Ledger {
                 to_index.push(entry);
             }
         }
-        // Turns of one part are not compared with each other by fingerprint; turns of later parts are compared with
-        // earlier parts.
+        // Turns of one part are not compared with each other by fingerprint; turns of later parts are compared with earlier parts.
         let mut part = 0;
         let mut of_part = Vec::new();
         for entry in entries {
@@ -255,8 +249,8 @@ impl Ledger {
             true => Ok(()),
             false => index.add(&ids, &fingerprints, &ledger, ledger.len_bytes()),
         };
-        // The error of the write goes first, because it matters more: the next append finds the lines that landed
-        // in any case.
+        // The error of the write is returned first, because the next append finds the lines that landed in any
+        // case.
         written?;
         indexed.map_err(|source| LedgerError::NotIndexed {
             path: self.home().ledger(),
@@ -313,8 +307,7 @@ fn counted<'b>(entries: impl IntoIterator<Item = &'b Entry>) -> u64 {
 /// Appends `count` lines to `file`, and syncs the file when `options` ask for a sync.
 ///
 /// Lines whose sync failed are cut off again. The system may have dropped such lines and may call the next sync a success.
-/// A retry would find the lines as duplicates and would confirm lines that no disk has. A reader may have seen the lines
-/// meanwhile.
+/// A retry would find the lines as duplicates and would confirm lines that no disk has. A reader may have seen the lines meanwhile.
 pub(super) fn append_lines(
     file: &mut LineFile,
     text: &[u8],

@@ -159,8 +159,7 @@ impl Batch {
     }
 
     /// Starts a new batch inside this batch: records pushed from now on count as a batch of their own, appended right
-    /// after the records pushed before. Turns pushed from now on are also compared by fingerprint with the turns pushed
-    /// before.
+    /// after the records pushed before. Turns pushed from now on are also compared by fingerprint with the turns pushed before.
     pub fn join_next(&mut self) {
         self.part += 1;
     }
@@ -196,8 +195,7 @@ impl Batch {
         self.skipped.len() as u64 + self.without_session
     }
 
-    /// Adds a record of the given kind; `record` is the text of the member `record` of a ledger line. Blank text is
-    /// skipped.
+    /// Adds a record of the given kind; `record` is the text of the member `record` of a ledger line. Blank text is skipped.
     ///
     /// # Errors
     /// When the text is not JSON or not an object, lacks a member that the kind needs, or has a member of another type.
@@ -221,8 +219,7 @@ impl Batch {
         })
     }
 
-    /// Adds a line of a ledger, a record or a stamp, as [`Batch::push`] and [`Batch::push_stamp`] do. Blank text is
-    /// skipped.
+    /// Adds a line of a ledger, a record or a stamp, as [`Batch::push`] and [`Batch::push_stamp`] do. Blank text is skipped.
     ///
     /// # Errors
     /// The errors of [`Batch::push`] and [`Batch::push_stamp`], and an error for a line of a version or kind that this

@@ -197,12 +197,10 @@ pub struct CheckReport {
 }
 
 /// Checks all files and passes each line that is wrong or unknown to `on_finding`, in the order of the ledger, then each
-/// problem of the ids. Lines that are appended during the check are checked only when ledger and index must be compared
-/// again.
+/// problem of the ids. Lines that are appended during the check are checked only when ledger and index must be compared again.
 ///
 /// # Errors
-/// When a file cannot be read, or the ledger is cut during the check. Problems of the files are not errors but are in the
-/// report.
+/// When a file cannot be read, or the ledger is cut during the check. Problems of the files are not errors but are in the report.
 pub fn check(
     files: &CheckFiles,
     on_finding: &mut dyn FnMut(&CheckFinding),
@@ -450,8 +448,7 @@ impl Run<'_> {
         let found = match archive::compare(paths) {
             Ok(Some(found)) => found,
             Err(ArchiveError::Scan(error)) => return Err(error.into()),
-            // A ledger can be valid although its archive is not; `burn state` reports the faults of the
-            // archive.
+            // A ledger can be valid although its archive is not; `burn state` reports the faults of the archive.
             Ok(None) | Err(_) => return Ok(false),
         };
         let path = paths.archive.clone();

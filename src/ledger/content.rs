@@ -1,8 +1,8 @@
 //! Content sidecars: the content records of a home, in one file for each session.
 //!
 //! Touches `content/`, each sidecar under its lock `content.<sessionId>`. Guarantees: no path leaves that directory. A line
-//! is written to a sidecar once. A sidecar is deleted only if the sidecar, looked at under the lock, is still as old as the
-//! cut-off.
+//! is written to a sidecar once. A sidecar is deleted only if a look under the lock shows that the last write is not after
+//! the cut-off.
 
 use std::collections::HashSet;
 use std::path::PathBuf;

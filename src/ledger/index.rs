@@ -2,8 +2,7 @@
 //!
 //! Touches `ledger.idx`, `ledger.content.idx` and `ledger.idx.sorted`, always under lock `ledger-index`. Guarantees: an id
 //! is called known only if `ledger.idx` itself has the id. Looking up a few ids costs the same whether the index has a
-//! thousand or a million ids. When a writer wrote lines and died before writing their ids, the next append first adds those
-//! ids.
+//! thousand or a million ids. When a writer wrote lines and died before writing their ids, the next append first adds those ids.
 
 use std::collections::{HashSet, VecDeque};
 use std::ops::{ControlFlow, Range};
@@ -104,8 +103,7 @@ impl<'h> Index<'h> {
                     Some(ids) => sorted.covers(ids)?,
                     None => sorted.covered_bytes() == 0,
                 };
-                // An index that lost ids since the note was saved is used as it is, and no ledger lines are
-                // indexed again.
+                // An index that lost ids since the note was saved is used as it is, and no ledger lines are indexed again.
                 let seen = seen.filter(|seen| is_covered && stat.len_bytes >= seen.ids.len_bytes);
                 let seen = seen.map_or(fresh, |seen| Seen { ids: stat, ..seen });
                 if is_covered {
@@ -207,8 +205,7 @@ impl<'h> Index<'h> {
     /// Adds ids and fingerprints of lines that are in `ledger`. After this call the ids of the ledger up to
     /// `indexed_bytes` are in the index.
     ///
-    /// Fingerprints are written first, because a line whose id is missing is found again, together with its
-    /// fingerprint.
+    /// Fingerprints are written first, because a line whose id is missing is found again, together with its fingerprint.
     pub(super) fn add(
         &mut self,
         ids: &[Id],
@@ -381,8 +378,7 @@ impl Ledger {
     /// [`LedgerError::Missing`] when there is no ledger and the index has ids, and [`LedgerError::WouldDropIds`] when
     /// the index has ids that the ledger lacks, unless `extra` drops such ids; the index is then unchanged. Other
     /// errors when the ledger cannot be read, a lock cannot be taken or a file cannot be written, and
-    /// [`LedgerError::Interrupted`] soon after `interrupt` was requested; each index file is then the old file or the
-    /// new file.
+    /// [`LedgerError::Interrupted`] soon after `interrupt` was requested; each index file is then the old file or the new file.
     pub fn rebuild_index(&self, extra: ExtraIds, interrupt: &Interrupt) -> Result<Reindexed, LedgerError> {
         let started = std::time::Instant::now();
         let home = self.home();

@@ -101,8 +101,7 @@ impl LineFile {
         let ours = found.iter().zip(bytes).take_while(|(found, written)| found == written).count();
         let whole = memchr::memrchr(b'\n', &bytes[..ours]).map_or(0, |at| at + 1);
         if ours as u64 == grown && whole < ours {
-            // When the cut fails too, the half line stays unfinished at the end, where every reader skips the
-            // line.
+            // When the cut fails too, the half line stays unfinished at the end, where every reader skips the line.
             let _ = self.file.set_len(self.len_bytes + whole as u64);
         }
         self.len_bytes += whole as u64;

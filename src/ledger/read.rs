@@ -33,8 +33,7 @@ const THREADS_MAX: usize = 4;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PassedOver {
-    /// Number of skipped lines. A line in braces that does not have the name of the queried kind is not parsed and not
-    /// counted.
+    /// Number of skipped lines. A line in braces that does not have the name of the queried kind is not parsed and not counted.
     pub malformed_lines: u64,
     /// The byte range of the first skipped line in the ledger, LF included.
     pub first: Option<Range<u64>>,
@@ -50,8 +49,7 @@ impl PassedOver {
 impl Ledger {
     /// Passes the records of one kind that match `filter` to `sink`, as compact JSON text, in the order of the ledger,
     /// until `sink` breaks. Turns have the member `enrichment`, folded from the stamps of the whole ledger. A record
-    /// that was written twice is passed twice. A missing ledger counts as an empty ledger. Returns the lines that were
-    /// skipped.
+    /// that was written twice is passed twice. A missing ledger counts as an empty ledger. Returns the lines that were skipped.
     ///
     /// # Errors
     /// When the ledger cannot be read, or becomes shorter meanwhile.

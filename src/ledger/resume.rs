@@ -1,8 +1,7 @@
 //! Appends again a batch whose earlier append may have been cut off, so that each line is in the ledger once.
 //!
 //! Reads the ledger after the length that the ledger had before the earlier append, and then appends as
-//! [`append`](super::append) does, both under lock `ledger`. For deliveries that know that length, such as deliveries from
-//! a journal.
+//! [`append`](super::append) does, both under lock `ledger`. For deliveries that know that length, such as deliveries from a journal.
 
 use std::collections::HashMap;
 

@@ -220,8 +220,7 @@ impl Sorted {
                 at = offset + piece.len() as u64;
             })?;
         }
-        // A stable sort, because a stable sort merges the old entries and the new entries instead of sorting all
-        // entries again.
+        // A stable sort, because a stable sort merges the old entries and the new entries instead of sorting all entries again.
         entries.sort();
         let mut bytes = vec![0; HEADER_LEN_BYTES];
         bytes[..8].copy_from_slice(MAGIC);

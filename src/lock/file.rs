@@ -35,8 +35,7 @@ pub(super) struct LockFile {
     /// The content of the file: `pid <decimal> token <32 hex digits>` and LF. `None` when the disk was full, because
     /// freeing space needs a lock.
     token: Option<String>,
-    /// When the last touch began, by the clock that never jumps and by the clock that continues while the machine
-    /// sleeps.
+    /// When the last touch began, by the clock that never jumps and by the clock that continues while the machine sleeps.
     touched: Mutex<(Instant, SystemTime)>,
 }
 
@@ -74,8 +73,7 @@ impl LockFile {
         self.identity
     }
 
-    /// Shows that the holder is alive. Touches the open file, not the path: never creates a file, never touches a
-    /// successor's file.
+    /// Shows that the holder is alive. Touches the open file, not the path: never creates a file, never touches a successor's file.
     pub(super) fn touch(&self) -> Result<(), disk::Error> {
         let now = (Instant::now(), local_now());
         self.file.touch()?;
@@ -97,8 +95,7 @@ impl LockFile {
             Some(modified) if self.since_touch().max(local_age(modified)) < SURELY_FRESH => return Ok(true),
             Some(_) => self.touch()?,
         }
-        // A takeover that began before the touch may be about to delete the file; no takeover begins after the
-        // touch.
+        // A takeover that began before the touch may be about to delete the file; no takeover begins after the touch.
         match self.wait_for_side_lock()? {
             Some(_side_lock) => Ok(self.modified_if_ours()?.is_some()),
             None => Ok(false),
@@ -238,8 +235,7 @@ pub(super) fn take_over(path: &Path, orphan: Identity, clock: Clock) -> Result<T
 
 /// The kernel lock on the side file. Dropping the lock deletes the side file and then unlocks the side file.
 struct SideLock {
-    /// `None` where the side file cannot be had. There the last look alone must suffice, as between processes of the
-    /// TypeScript package.
+    /// `None` where the side file cannot be had. There the last look alone must suffice, as between processes of the TypeScript package.
     file: Option<File>,
 }
 

@@ -94,8 +94,7 @@ impl Checker {
                 part.time(source, session, turn.cells[turns::TS].as_text());
                 let is_doubtful = is_doubtful(&turn.cells, turns::record::FIELDS)
                     || is_doubtful(&turn.cells, turns::usage::FIELDS)
-                    // A row has NULL for a `collapsedCalls` of 0 or less, so the line itself must be
-                    // searched.
+                    // A row has NULL for a `collapsedCalls` of 0 or less, so the line itself must be searched.
                     || !rows.calls.is_empty() && memchr::memmem::find(line, b"collapsedCalls").is_some()
                     || rows.calls.iter().any(|call| is_doubtful(call, tool_calls::call::FIELDS));
                 if is_doubtful {
