@@ -305,7 +305,9 @@ impl TableForm {
     fn text(&mut self) -> String {
         let headings: Vec<Heading<'_>> = self.columns.iter().map(Column::heading).collect();
         let (text, left_out) = table::text_and_left_out(&headings, &self.rows);
-        self.left_out = left_out;
+        self.left_out.extend(left_out);
+        self.left_out.sort_unstable();
+        self.left_out.dedup();
         self.rows.clear();
         self.bytes = 0;
         text
@@ -341,10 +343,11 @@ impl Output {
                 self.out.write_all(b"\n")
             }
             Form::Table(table) => {
-                table.add(record);
+                // Before the next row, so that the last piece, which has the totals, is never without rows.
                 if table.rows.len() == TABLE_ROWS || table.bytes >= TABLE_BYTES {
                     writeln!(self.out, "{}", table.text())?;
                 }
+                table.add(record);
                 Ok(())
             }
         }

@@ -33,7 +33,7 @@ pub(super) struct ReportArgs {
     /// The heading [default: Agents' usage]
     #[arg(long, value_name = "TEXT")]
     title: Option<String>,
-    /// Numbers in place of projects, sessions, machines and tags; no paths, no ids.
+    /// Numbers in place of projects, sessions, machines and tags. Names of models, tools and subagents stay.
     #[arg(long)]
     redact: bool,
     /// Replace a file that is no report.
@@ -64,8 +64,8 @@ pub(super) fn run(args: ReportArgs) -> anyhow::Result<ExitCode> {
         wrong_usage(&["report"], "--json and the page cannot both be on standard output; give --out FILE");
     }
     let question = Question { threads: args.selection.threads, ..args.selection.question("report", now) };
-    if !is_to_stdout && !args.force {
-        refuse_others_file(&args.out)?;
+    if !is_to_stdout {
+        refuse_others_file(&args.out, args.force)?;
     }
     let home = Home::from_env()?;
     let paths = Paths::of_home(&home);
@@ -109,13 +109,16 @@ impl Written {
     }
 }
 
-/// Refuses a file that exists and does not begin as a report does.
-fn refuse_others_file(path: &Path) -> anyhow::Result<()> {
+/// Refuses a file that exists and does not begin as a report does, unless it may be replaced; and what is no regular file.
+fn refuse_others_file(path: &Path, may_replace: bool) -> anyhow::Result<()> {
     let file = match disk::File::open_read(path) {
         Ok(file) => file,
         Err(error) if error.is_not_found() => return Ok(()),
         Err(error) => return Err(error).context("cannot see whether it is a report"),
     };
+    if may_replace {
+        return Ok(());
+    }
     let mut start = [0; MARKER.len()];
     let len = file.read_at(&mut start, 0)?;
     if start[..len] != *MARKER.as_bytes() {

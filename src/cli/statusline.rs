@@ -238,10 +238,21 @@ impl StatuslineArgs {
                 parts.iter().filter_map(|part| text(part)).collect::<Vec<_>>().join(separator)
             }
             Some(format) => {
-                let format = printable::line(format).into_owned();
-                parts.iter().fold(format, |line, part| {
-                    line.replace(&format!("{{{part}}}"), &text(part).unwrap_or_default())
-                })
+                // In one pass, because a value may have braces of its own.
+                let format = printable::line(format);
+                let (mut line, mut rest) = (String::new(), &*format);
+                while let Some(at) = rest.find('{') {
+                    line.push_str(&rest[..at]);
+                    rest = &rest[at..];
+                    let end = rest.find('}').map_or(0, |end| end + 1);
+                    let named = parts.iter().find(|part| end > 0 && rest[1..end - 1] == **part);
+                    match named {
+                        Some(part) => line.push_str(&text(part).unwrap_or_default()),
+                        None => line.push('{'),
+                    }
+                    rest = &rest[if named.is_some() { end } else { 1 }..];
+                }
+                line + rest
             }
         }
     }

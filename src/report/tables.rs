@@ -229,11 +229,12 @@ fn sessions(gathered: &Gathered) -> Markup {
     table.draw()
 }
 
-/// The first eight characters of an id, where they tell it from all others.
+/// The first eight characters of a long id, where they tell it from all others.
 fn short_id(id: &str, ids: &[String]) -> RowText {
     let start = |id: &str| id.chars().take(8).collect::<String>();
     let own = start(id);
-    if ids.iter().any(|other| other != id && start(other) == own) || own == id {
+    let is_short = id.chars().count() <= 12;
+    if is_short || ids.iter().any(|other| other != id && start(other) == own) {
         return name(id).into();
     }
     RowText { shown: name(&own), whole: Some(name(id)) }

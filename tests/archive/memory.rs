@@ -82,7 +82,7 @@ fn lines_of_brackets_alone_take_16_times_one_line() {
     fs::write(place.directory().join("ledger.jsonl"), line.repeat(3) + &turn("s", "m", 0, "") + "\n")
         .unwrap();
     let result =
-        build(&place, "brackets", &["--full", "--memory", "16MiB"], (16 * LINE_MAX_BYTES >> 20) + 150);
+        build(&place, "brackets", &["--full", "--memory", "16MiB"], ((16 * LINE_MAX_BYTES) >> 20) + 150);
     assert_eq!((result["rejectedLines"].as_u64(), result["turnsApplied"].as_u64()), (Some(3), Some(1)));
 }
 

@@ -304,6 +304,16 @@ fn the_newest_come_first_and_no_more_than_asked_for() {
     let all = found(home.path(), "archive", &[]);
     let reversed: Vec<String> = all.iter().rev().cloned().collect();
     assert_eq!(found(home.path(), "archive", &["--reverse"]), reversed);
+    let calls = [turn("t", "n", "2026-04-21T00:00:00.000Z", "").replace(
+        r#""toolCalls":[]"#,
+        r#""toolCalls":[{"id":"1","name":"a","argsHash":"x"},{"id":"2","name":"b","argsHash":"y"}]"#,
+    )];
+    let called = self::home(&calls);
+    for (order, wanted) in [(&[][..], ["a", "b"]), (&["--reverse"], ["b", "a"])] {
+        let (_, stdout, _) = burn(called.path(), &[&["query", "tool-calls", "--json"], order].concat());
+        let found: Vec<Value> = serde_json::from_str(&stdout).unwrap();
+        assert_eq!(found.iter().map(|call| call["name"].as_str().unwrap()).collect::<Vec<_>>(), wanted);
+    }
     for from in ["archive", "ledger"] {
         assert_eq!(found(home.path(), from, &["--limit", "7"]), all[..7], "{from}");
         for limit in ["1", "7", "50", "999"] {
@@ -320,7 +330,7 @@ fn the_newest_come_first_and_no_more_than_asked_for() {
 #[test]
 fn a_table_has_the_columns_that_are_asked_for() {
     let home = home(&[turn("s", "m", "2026-04-20T00:00:00.000Z", r#","project":"p""#)]);
-    let columns = ["query", "turns", "--columns", "messageId,output,usage.reasoning,cache w,nothing.here"];
+    let columns = ["query", "turns", "--columns", "messageId, output,usage.reasoning,cache w,nothing.here"];
     let (code, stdout, stderr) = burn(home.path(), &columns);
     assert_eq!((code, &*stderr), (0, ""));
     let lines: Vec<Vec<&str>> = stdout.lines().map(|line| line.split_whitespace().collect()).collect();

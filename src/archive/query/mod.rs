@@ -42,6 +42,14 @@ struct Conditions {
     values: Vec<String>,
 }
 
+/// What follows each column of an ORDER BY.
+fn direction(order: RecordOrder) -> &'static str {
+    match order {
+        RecordOrder::OldestFirst => "",
+        RecordOrder::NewestFirst => " DESC",
+    }
+}
+
 impl Conditions {
     fn new(table: &str, filter: &Filter, times: &TimeBounds) -> Self {
         let mut conditions = Self::default();
@@ -92,10 +100,7 @@ impl Conditions {
             sql.push_str(condition);
         }
         sql.push_str(" ORDER BY ");
-        let direction = match order {
-            RecordOrder::OldestFirst => "",
-            RecordOrder::NewestFirst => " DESC",
-        };
+        let direction = direction(order);
         sql.push_str(&by.iter().map(|column| format!("{column}{direction}")).collect::<Vec<_>>().join(", "));
         sql
     }

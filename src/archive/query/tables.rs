@@ -6,7 +6,7 @@ use std::path::Path;
 use rusqlite::Row;
 use rusqlite::types::ValueRef;
 
-use super::{AddedColumns, Conditions, hand_over, is_in_time, open_for_query, run};
+use super::{AddedColumns, Conditions, direction, hand_over, is_in_time, open_for_query, run};
 use crate::archive::error::{ArchiveError, SqliteContext};
 use crate::archive::schema::SESSIONS;
 use crate::record::columns::{stamps, tool_calls, turns};
@@ -127,8 +127,9 @@ pub fn tool_calls(
         filter.order,
     );
     let calls = format!(
-        "SELECT {} FROM tool_calls WHERE source = ? AND session_id = ? AND message_id = ? ORDER BY call_index",
-        added.columns(&tool_calls::TABLE)
+        "SELECT {} FROM tool_calls WHERE source = ? AND session_id = ? AND message_id = ? ORDER BY call_index{}",
+        added.columns(&tool_calls::TABLE),
+        direction(filter.order)
     );
     let mut calls = connection.prepare(&calls).context(archive, "preparing a query")?;
     let members = order(tool_calls::call::FIELDS, tool_calls::TOOL_NAME, &[tool_calls::ARGS_HASH]);

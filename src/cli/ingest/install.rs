@@ -122,7 +122,11 @@ fn settings_path() -> anyhow::Result<PathBuf> {
             }
             folder
         }
-        None => std::env::home_dir().context("there is no home folder: HOME is not set")?.join(".claude"),
+        None => {
+            let is_empty = std::env::var_os("HOME").is_some_and(|home| home.is_empty());
+            let home = std::env::home_dir().filter(|_| !is_empty);
+            home.context("there is no home folder: HOME is not set")?.join(".claude")
+        }
     };
     Ok(folder.join("settings.json"))
 }
@@ -206,7 +210,31 @@ fn offset_of(text: &str, error: &serde_json::Error) -> usize {
 }
 
 /// The settings with what was asked for.
+/// Refuses settings in which a member that is changed is there twice: the last one counts, and taking it out would bring the other
+/// back.
+fn refuse_repeated(text: &str) -> anyhow::Result<()> {
+    let root = json_text::root(text);
+    let refuse_in = |object: &Range<usize>, keys: &[&str]| {
+        for key in keys {
+            let mut found =
+                json_text::entries(text, object).into_iter().filter(|entry| entry.key == *key).skip(1);
+            if let Some(again) = found.next() {
+                bail!("{key:?} is there twice, again at byte {}; take one of the two out", again.at);
+            }
+        }
+        Ok(())
+    };
+    if json_text::is_object(text, &root) {
+        refuse_in(&root, &["hooks", "statusLine", "disableAllHooks"])?;
+    }
+    match member_if(text, &root, "hooks", json_text::is_object) {
+        Some(hooks) => refuse_in(&hooks.value, &EVENTS),
+        None => Ok(()),
+    }
+}
+
 fn edited(text: &str, args: &InstallArgs) -> anyhow::Result<String> {
+    refuse_repeated(text)?;
     let mut text = text.to_owned();
     if args.install_hook.is_some() {
         text = with_hooks(&text)?;
@@ -247,19 +275,33 @@ fn with_hooks(text: &str) -> anyhow::Result<String> {
         if !json_text::is_array(&text, &groups.value) {
             bail!("the hooks of {event} at byte {} are no array", groups.value.start);
         }
-        if our_hook(&text, &groups.value).is_none() {
+        if our_hook(&text, &groups.value, is_for_all).is_none() {
             text = json_text::push(&text, &groups.value, &group);
         }
     }
     Ok(text)
 }
 
+/// Whether a group of hooks is for every tool.
+fn is_for_all(text: &str, group: &Range<usize>) -> bool {
+    let matcher =
+        json_text::is_object(text, group).then(|| json_text::member(text, group, "matcher")).flatten();
+    matcher.is_none_or(|matcher| {
+        json_text::string(text, &matcher.value).is_some_and(|matcher| ["", "*"].contains(&&*matcher))
+    })
+}
+
 /// The first hook among the groups of an event that calls us: the group, its list of hooks, the hook.
-fn our_hook(text: &str, groups: &Range<usize>) -> Option<(Entry, Range<usize>, Entry)> {
+fn our_hook(
+    text: &str,
+    groups: &Range<usize>,
+    is_wanted: fn(&str, &Range<usize>) -> bool,
+) -> Option<(Entry, Range<usize>, Entry)> {
     if !json_text::is_array(text, groups) {
         return None;
     }
-    json_text::entries(text, groups).into_iter().find_map(|group| {
+    let groups = json_text::entries(text, groups).into_iter().filter(|group| is_wanted(text, &group.value));
+    groups.into_iter().find_map(|group| {
         let hooks = member_if(text, &group.value, "hooks", json_text::is_array)?.value;
         let hook = json_text::entries(text, &hooks).into_iter().find(|hook| {
             command_of(text, &hook.value).is_some_and(|command| calls_burn(&command, &["ingest", "--hook"]))
@@ -284,14 +326,44 @@ fn command_of(text: &str, object: &Range<usize>) -> Option<String> {
     json_text::string(text, &command.value)
 }
 
-/// Whether a command runs `burn`, from whatever folder, with these words.
+/// Whether a command is `burn`, from whatever folder, with these words: the first is its subcommand. A command of several parts
+/// is somebody else's, because removing it would remove the other parts, too.
 fn calls_burn(command: &str, words: &[&str]) -> bool {
-    let mut rest = command.split_whitespace().map(|word| word.trim_matches(['"', '\'']));
-    let is_burn = |word: &str| {
+    let Some(parts) = shell_words(command) else { return false };
+    let is_assignment = |word: &String| {
+        let name = word.split_once('=').map_or("", |(name, _)| name);
+        !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+    };
+    let mut parts = parts.iter().skip_while(|word| is_assignment(word));
+    let is_burn = |word: &String| {
         let name = word.rsplit(['/', '\\']).next().unwrap_or(word);
         name == "burn" || name == "burn.exe"
     };
-    rest.any(is_burn) && words.iter().all(|wanted| rest.any(|word| word.split('=').next() == Some(wanted)))
+    let is = |word: &String, wanted: &str| word.split('=').next() == Some(wanted);
+    let Some((subcommand, options)) = words.split_first() else { return false };
+    parts.next().is_some_and(is_burn)
+        && parts.next().is_some_and(|word| word == subcommand)
+        && options.iter().all(|wanted| parts.any(|word| is(word, wanted)))
+}
+
+/// The words of a command of a shell; none where the command has several parts, or a part that the shell computes.
+fn shell_words(command: &str) -> Option<Vec<String>> {
+    let (mut words, mut word, mut quote) = (Vec::new(), None::<String>, None);
+    for character in command.chars() {
+        match (quote, character) {
+            (Some(open), _) if character == open => quote = None,
+            (Some(_), _) => word.get_or_insert_default().push(character),
+            (None, '"' | '\'') => {
+                quote = Some(character);
+                word.get_or_insert_default();
+            }
+            (None, ';' | '&' | '|' | '`' | '\n' | '\r' | '(') => return None,
+            (None, _) if character.is_whitespace() => words.extend(word.take()),
+            (None, _) => word.get_or_insert_default().push(character),
+        }
+    }
+    words.extend(word);
+    quote.is_none().then_some(words)
 }
 
 fn without_hooks(text: &str) -> String {
@@ -300,7 +372,8 @@ fn without_hooks(text: &str) -> String {
         let root = json_text::root(&text);
         let Some(hooks) = member_if(&text, &root, "hooks", json_text::is_object) else { return text };
         let events = json_text::entries(&text, &hooks.value);
-        let found = events.iter().find_map(|event| Some((event, our_hook(&text, &event.value)?)));
+        let found =
+            events.iter().find_map(|event| Some((event, our_hook(&text, &event.value, |_, _| true)?)));
         let Some((event, (group, list, hook))) = found else { return text };
         // What is left empty goes, too.
         let is_alone = |container: &Range<usize>| json_text::entries(&text, container).len() == 1;
@@ -391,6 +464,12 @@ mod tests {
             ("burn ingest --watch", false),
             ("sunburn ingest --hook claude", false),
             ("burn statusline", false),
+            ("cd ~/src/burn && npm run ingest -- --hook pre-commit", false),
+            ("notify-send done; burn ingest --hook claude", false),
+            ("echo burn ingest --hook claude", false),
+            ("burn usage ingest --hook", false),
+            ("burn ingest --hook claude 2>/dev/null", true),
+            ("burn \"ingest", false),
             ("", false),
         ] {
             assert_eq!(calls_burn(command, &["ingest", "--hook"]), is_ours, "{command}");
@@ -423,6 +502,36 @@ mod tests {
         for odd in ["{\"hooks\":[]}", "{\"hooks\":{\"Stop\":{}}}"] {
             assert!(with_hooks(odd).is_err(), "{odd}");
             assert_eq!(without_hooks(odd), odd);
+        }
+    }
+
+    #[test]
+    fn what_is_there_twice_is_left_alone() {
+        for text in [
+            r#"{"hooks":{},"hooks":{}}"#,
+            r#"{"statusLine":{},"x":1,"statusLine":{}}"#,
+            r#"{"hooks":{"Stop":[],"Stop":[]}}"#,
+        ] {
+            let refused = refuse_repeated(text).unwrap_err().to_string();
+            assert!(refused.contains("twice"), "{text}: {refused}");
+        }
+        refuse_repeated(r#"{"hooks":{"Stop":[],"Other":[]},"other":{"hooks":1}}"#).unwrap();
+    }
+
+    #[test]
+    fn a_hook_for_one_tool_is_not_enough() {
+        let group = |matcher: &str| {
+            format!(
+                r#"{{"hooks":{{"Stop":[{{{matcher}"hooks":[{{"type":"command","command":"{HOOK_COMMAND}"}}]}}]}}}}"#
+            )
+        };
+        let count = |text: &str| {
+            let value: serde_json::Value = serde_json::from_str(&with_hooks(text).unwrap()).unwrap();
+            value["hooks"]["Stop"].as_array().unwrap().len()
+        };
+        assert_eq!(count(&group(r#""matcher":"Bash","#)), 2);
+        for for_all in ["", r#""matcher":"","#, r#""matcher":"*","#] {
+            assert_eq!(count(&group(for_all)), 1, "{for_all}");
         }
     }
 

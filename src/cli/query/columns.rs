@@ -176,16 +176,17 @@ pub(super) fn usual(kind: KindArg) -> Vec<Column> {
 pub(super) fn named(kind: KindArg, names: &[String]) -> Result<Vec<Column>, NoColumn> {
     let usual = usual(kind);
     let by_name = |name: &String| {
+        let name = name.trim();
         let is_usual = |column: &&Column| {
-            column.title == *name || matches!(&column.paths[..], [path] if path.join(".") == *name)
+            column.title == name || matches!(&column.paths[..], [path] if path.join(".") == name)
         };
         if let Some(found) = usual.iter().find(is_usual) {
             return Ok(found.clone());
         }
         if name.split('.').any(str::is_empty) {
-            return Err(NoColumn { name: name.clone(), example: "model or usage.input" });
+            return Err(NoColumn { name: name.to_owned(), example: "model or usage.input" });
         }
-        Ok(column(name, Shape::Text, &[name]))
+        Ok(Column { title: printable::line(name).into_owned(), ..column(name, Shape::Text, &[name]) })
     };
     names.iter().map(by_name).collect()
 }
