@@ -4,9 +4,9 @@
 //! every platform, and in every release with the same pinned hashes (in the tests). The random numbers come from the small
 //! generator in `rng`, so no dependency can change them. Memory is constant: less than 4 MiB, whatever the requested size.
 //!
-//! - [`generate`] and [`generate_file`]: ledgers of a given size in one of three [`Profile`]s;
-//! - [`FoldHeavy`]: turns under many message and range stamps, for measuring how stamps fold into turns;
-//! - [`parse_size`]: sizes as people write them, `1.5GB`.
+//! - `generate` and `generate_file`: ledgers of a given size in one of three `Profile`s;
+//! - `FoldHeavy`: turns under many message and range stamps, for measuring how stamps fold into turns;
+//! - `parse_size`: sizes as people write them, `1.5GB`.
 //!
 //! `docs/generated-ledgers.md` describes the lines and their shares.
 //!
