@@ -195,9 +195,8 @@ pub fn add_chunk<'a, 'f>(
     bump: &'a Bump,
     rows: &mut Rows<'a>,
 ) {
-    for (offset, line) in scan::lines(base, chunk) {
-        maker.add(offset, line, fold, bump, rows);
-    }
+    let budget = Budget { rows_bytes: usize::MAX, enrichment_bytes: usize::MAX };
+    add_part(maker, base, chunk, fold, bump, rows, budget);
 }
 
 /// Limits for adding rows in parts.

@@ -5,32 +5,17 @@
 use std::fs::{self, File};
 use std::io::{BufWriter, Write as _};
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
-use std::time::Duration;
+use std::process::{Command, Output};
 
 use crate::common::archives::Place;
 use crate::common::dump;
-use crate::common::processes::{burn, rebuild, success};
+use crate::common::processes::{burn, peak_anonymous, rebuild, success};
 use crate::common::scale;
 use relayburn_ledger::record::{INDEXED_TEXT_MAX_BYTES, LINE_MAX_BYTES};
 
-/// Runs a command; answers the most anonymous memory it had, in KiB, too.
-fn peak(mut command: Command) -> (u64, Output) {
-    command.env("MALLOC_ARENA_MAX", "1").stdout(Stdio::piped()).stderr(Stdio::piped());
-    let child = command.spawn().unwrap();
-    let status = format!("/proc/{}/status", child.id());
-    std::thread::scope(|scope| {
-        let running = scope.spawn(|| child.wait_with_output().unwrap());
-        let mut peak_kib = 0;
-        while !running.is_finished() {
-            let text = fs::read_to_string(&status).unwrap_or_default();
-            let line = text.lines().find(|line| line.starts_with("RssAnon:"));
-            let kib = line.and_then(|line| line.split_whitespace().nth(1)?.parse().ok());
-            peak_kib = peak_kib.max(kib.unwrap_or(0));
-            std::thread::sleep(Duration::from_millis(2));
-        }
-        (peak_kib, running.join().unwrap())
-    })
+/// Runs a command without input; returns the most anonymous memory it had, in KiB, too.
+fn peak(command: Command) -> (u64, Output) {
+    peak_anonymous(command, |_| ())
 }
 
 const SMALL: &[&str] = &["--threads", "2", "--json"];

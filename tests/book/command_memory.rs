@@ -3,36 +3,15 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
-use std::time::Duration;
+use std::process::{Command, Output};
 
-/// Runs a command; answers the most anonymous memory it had, in KiB, too.
+use crate::common::processes::peak_anonymous;
+
+/// Runs `burn book` and returns the most anonymous memory it had, in KiB, too.
 fn burn(args: &[&str], input: impl FnOnce(&mut dyn std::io::Write) + Send) -> (u64, Output) {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_burn"))
-        .arg("book")
-        .args(args)
-        .env("MALLOC_ARENA_MAX", "1")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut stdin = child.stdin.take().unwrap();
-    let status = format!("/proc/{}/status", child.id());
-    let mut peak_kib = 0;
-    let output = std::thread::scope(|scope| {
-        scope.spawn(move || input(&mut stdin));
-        let running = scope.spawn(|| child.wait_with_output().unwrap());
-        while !running.is_finished() {
-            let text = fs::read_to_string(&status).unwrap_or_default();
-            let line = text.lines().find(|line| line.starts_with("RssAnon:"));
-            let kib = line.and_then(|line| line.split_whitespace().nth(1)?.parse().ok());
-            peak_kib = peak_kib.max(kib.unwrap_or(0));
-            std::thread::sleep(Duration::from_millis(2));
-        }
-        running.join().unwrap()
-    });
-    (peak_kib, output)
+    let mut command = Command::new(env!("CARGO_BIN_EXE_burn"));
+    command.arg("book").args(args);
+    peak_anonymous(command, input)
 }
 
 fn append(segment: &mut Vec<u8>, event: &str) {

@@ -1,7 +1,7 @@
 //! Child processes: `burn`, and this very test executable again in a role of its own.
 
 use std::ffi::OsStr;
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{BufRead as _, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Output, Stdio};
 
@@ -71,6 +71,29 @@ pub fn alone(module: &str, test: &str) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", &format!("{inside}::{test}"), "--include-ignored", "--nocapture"]);
     command
+}
+
+/// Runs a command and writes its input. Returns the most anonymous memory that the command had, in KiB, too; 0 where the system does
+/// not tell. One arena of malloc, because with several the peak depends on which thread allocates.
+pub fn peak_anonymous(mut command: Command, input: impl FnOnce(&mut dyn Write) + Send) -> (u64, Output) {
+    command.env("MALLOC_ARENA_MAX", "1").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    let status = format!("/proc/{}/status", child.id());
+    let mut peak_kib = 0;
+    let output = std::thread::scope(|scope| {
+        scope.spawn(move || input(&mut stdin));
+        let running = scope.spawn(|| child.wait_with_output().unwrap());
+        while !running.is_finished() {
+            let text = std::fs::read_to_string(&status).unwrap_or_default();
+            let line = text.lines().find(|line| line.starts_with("RssAnon:"));
+            let kib = line.and_then(|line| line.split_whitespace().nth(1)?.parse().ok());
+            peak_kib = peak_kib.max(kib.unwrap_or(0));
+            std::thread::sleep(std::time::Duration::from_millis(2));
+        }
+        running.join().unwrap()
+    });
+    (peak_kib, output)
 }
 
 /// The role in which this process was started, with its arguments; `None` when it runs tests.

@@ -7,6 +7,8 @@ use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 
+use crate::common::processes;
+
 fn burn(home: &Path, args: &[&str], input: &str) -> Output {
     let mut child = Command::new(env!("CARGO_BIN_EXE_burn"))
         .args(args)
@@ -97,32 +99,9 @@ fn a_check_counts_what_a_strict_append_would_refuse_without_calling_it_a_fault()
 
 /// Runs an append; returns the most anonymous memory it had, in KiB, too.
 fn append_measured(home: &Path, args: &[&str], input: impl Fn(&mut dyn Write) + Send) -> (u64, Output) {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_burn"))
-        .args(["ledger", "append", "--json"])
-        .args(args)
-        .env("RELAYBURN_HOME", home)
-        .env("MALLOC_ARENA_MAX", "1")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut stdin = child.stdin.take().unwrap();
-    let status = format!("/proc/{}/status", child.id());
-    let mut peak_kib = 0;
-    let output = std::thread::scope(|scope| {
-        scope.spawn(move || input(&mut stdin));
-        let running = scope.spawn(|| child.wait_with_output().unwrap());
-        while !running.is_finished() {
-            let text = fs::read_to_string(&status).unwrap_or_default();
-            let line = text.lines().find(|line| line.starts_with("RssAnon:"));
-            let kib = line.and_then(|line| line.split_whitespace().nth(1)?.parse().ok());
-            peak_kib = peak_kib.max(kib.unwrap_or(0));
-            std::thread::sleep(std::time::Duration::from_millis(2));
-        }
-        running.join().unwrap()
-    });
-    (peak_kib, output)
+    let mut command = processes::burn(home);
+    command.args(["ledger", "append", "--json"]).args(args);
+    processes::peak_anonymous(command, input)
 }
 
 /// `count` turns of 1 MiB each, all with one fingerprint.
