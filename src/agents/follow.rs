@@ -10,7 +10,8 @@ use crossbeam_channel::{Receiver, RecvTimeoutError};
 
 use super::opencode::{Received, Request, Rules, StreamState, gathered_of_stream};
 use super::pass::{Agent, Candidate, Gathered};
-use super::run::{Ingest, IngestObserver, Run};
+use super::report::IngestObserver;
+use super::run::{Ingest, Run};
 use super::{AgentReport, AgentsError, settings};
 use crate::interrupt::Interrupt;
 use crate::scan::json::Document;

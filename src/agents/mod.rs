@@ -39,6 +39,8 @@ mod opencode;
 mod pass;
 mod pending;
 mod project;
+mod readers;
+mod report;
 mod run;
 mod settings;
 mod walk;
@@ -47,8 +49,9 @@ pub use error::AgentsError;
 pub use follow::{EventScope, EventStream, StreamStep};
 pub use kept::{HookCall, keep_hook};
 pub use pass::{Agent, ContentMode, Reason};
-pub use run::{
-    AgentReport, HookReport, Ingest, IngestObserver, IngestOptions, IngestReport, NamedLine, NoObserver,
+pub use report::{
+    AgentReport, HookReport, IngestObserver, IngestOptions, IngestReport, NamedLine, NoObserver,
     RecordCounts, SkippedFile,
 };
+pub use run::Ingest;
 pub use walk::Unreadable;

@@ -11,20 +11,24 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use super::claude::{self, Across};
+use super::claude::Across;
 use super::cursors::{Cursors, Side, key_of};
 use super::hook::HookRecords;
 use super::js;
 use super::kept::{self, HookCall};
 use super::known::{Known, has_line};
 use super::pass::{
-    Agent, Candidate, Common, ContentMode, Gathered, HandOver, Handed, LeftOut, Pass, Prepared, ReadOptions,
-    Reason, Record, RootsOf, Stat,
+    Agent, Candidate, Common, ContentMode, Gathered, HandOver, Handed, LeftOut, Pass, ReadOptions, Reason,
+    Record, RootsOf, Stat,
 };
 use super::pending::{self, Claimed};
 use super::project::ProjectKeys;
+use super::readers::{discover, each_file_once, prepare, read_log, roots_of};
+use super::report::{
+    AgentReport, HookReport, IngestObserver, IngestOptions, IngestReport, NamedLine, SkippedFile,
+};
 use super::walk::Unreadable;
-use super::{AgentsError, codex, gemini, hook, opencode, settings};
+use super::{AgentsError, hook, settings};
 use crate::disk;
 use crate::home::{Home, LockName};
 use crate::interrupt::Interrupt;
@@ -47,204 +51,6 @@ const HOOK_BEHIND_MAX_BYTES: u64 = 16 << 20;
 const HOOK_SAVE_MAX_BYTES: u64 = 8 << 20;
 /// Readers' states that were not used for so long are deleted.
 const STATE_KEPT: std::time::Duration = std::time::Duration::from_secs(7 * 24 * 3600);
-
-/// What to take in, and how.
-#[derive(Debug, Clone)]
-pub struct IngestOptions {
-    /// The agents whose logs are read.
-    pub agents: Vec<Agent>,
-    /// Roots in place of those where an agent keeps its logs.
-    pub roots: Vec<(Agent, PathBuf)>,
-    /// Records as the TypeScript package makes them, defects included.
-    pub as_reference: bool,
-    /// Read and count, but write nothing.
-    pub check: bool,
-    /// Name each line that made no record.
-    pub name_lines: bool,
-    /// How many threads read; 0 for one per core.
-    pub threads: usize,
-}
-
-impl Default for IngestOptions {
-    fn default() -> Self {
-        IngestOptions {
-            agents: Agent::ALL.to_vec(),
-            roots: Vec::new(),
-            as_reference: false,
-            check: false,
-            name_lines: false,
-            threads: 0,
-        }
-    }
-}
-
-/// How many records of each kind.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
-#[serde(rename_all = "camelCase")]
-#[non_exhaustive]
-pub struct RecordCounts {
-    /// Turns.
-    pub turns: u64,
-    /// Content records.
-    pub content: u64,
-    /// Compactions.
-    pub compactions: u64,
-    /// Relationships.
-    pub relationships: u64,
-    /// Tool result events.
-    pub tool_result_events: u64,
-    /// User turns.
-    pub user_turns: u64,
-}
-
-impl RecordCounts {
-    fn of(&mut self, kind: RecordKind) -> &mut u64 {
-        match kind {
-            RecordKind::Turn => &mut self.turns,
-            RecordKind::Compaction => &mut self.compactions,
-            RecordKind::Relationship => &mut self.relationships,
-            RecordKind::ToolResultEvent => &mut self.tool_result_events,
-            RecordKind::UserTurn => &mut self.user_turns,
-        }
-    }
-
-    /// All of them.
-    pub fn total(&self) -> u64 {
-        self.turns
-            + self.content
-            + self.compactions
-            + self.relationships
-            + self.tool_result_events
-            + self.user_turns
-    }
-}
-
-/// A log that was not read, and why. The next run tries again.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-#[non_exhaustive]
-pub struct SkippedFile {
-    /// The log.
-    pub path: PathBuf,
-    /// Why, in words.
-    pub error: String,
-}
-
-/// A line that made no record.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct NamedLine {
-    /// Its log.
-    pub path: PathBuf,
-    /// Where it begins, in bytes.
-    pub offset: u64,
-    /// Its length in bytes; 0 for a message of several lines.
-    pub len_bytes: u64,
-    /// Why.
-    pub reason: Reason,
-    /// More about it, in words.
-    pub detail: String,
-}
-
-/// What a run did for one agent.
-#[derive(Debug, Clone, Default, PartialEq, serde::Serialize)]
-#[serde(rename_all = "camelCase")]
-#[non_exhaustive]
-pub struct AgentReport {
-    /// The agent.
-    pub agent: &'static str,
-    /// The roots that were looked at.
-    pub roots: Vec<PathBuf>,
-    /// Logs that were found.
-    pub found_files: u64,
-    /// Logs of which something was read.
-    pub read_files: u64,
-    /// Logs in which nothing was new.
-    pub unchanged_files: u64,
-    /// Logs that could not be read.
-    pub skipped_files: u64,
-    /// Logs that gave turns.
-    pub sessions: u64,
-    /// Turns that reading gave.
-    pub read_turns: u64,
-    /// Records that were written.
-    pub appended: RecordCounts,
-    /// Records that were in the ledger already.
-    pub duplicates: u64,
-    /// Lines that were read.
-    pub lines: u64,
-    /// Lines that made no record, by reason.
-    pub left_out: BTreeMap<&'static str, u64>,
-    /// Bytes that were read.
-    pub bytes_read: u64,
-    /// Messages that are not complete yet.
-    pub open_messages: u64,
-}
-
-/// What a run did.
-#[derive(Debug, Clone, Default, PartialEq, serde::Serialize)]
-#[serde(rename_all = "camelCase")]
-#[non_exhaustive]
-pub struct IngestReport {
-    /// Logs that were found.
-    pub scanned_sessions: u64,
-    /// Logs that gave at least one turn.
-    pub ingested_sessions: u64,
-    /// Turns that reading gave, also those that the ledger had already.
-    pub appended_turns: u64,
-    /// Records that were written.
-    pub appended: RecordCounts,
-    /// Records that were in the ledger already.
-    pub duplicates: u64,
-    /// Lines that are not JSON.
-    pub malformed_lines: u64,
-    /// Logs that were not read.
-    pub skipped_files: Vec<SkippedFile>,
-    /// Roots and folders that could not be read.
-    pub unreadable: Vec<Unreadable>,
-    /// Messages that are not complete yet.
-    pub open_messages: u64,
-    /// Bytes that were read.
-    pub bytes_read: u64,
-    /// Lines that made no record, by reason.
-    pub left_out: BTreeMap<&'static str, u64>,
-    /// Agent by agent.
-    pub agents: Vec<AgentReport>,
-    /// How long it took, in milliseconds.
-    pub duration_ms: u64,
-    /// The roots among what is unreadable.
-    #[serde(skip)]
-    pub unreadable_roots: Vec<PathBuf>,
-    /// Lines that made no record, when they were to be named.
-    #[serde(skip)]
-    pub lines: Vec<NamedLine>,
-}
-
-/// What a hook led to.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct HookReport {
-    /// Turns that reading the log gave.
-    pub read_turns: u64,
-    /// What could not be taken in, and why, in words. The next run may succeed: [`keep_hook`](super::keep_hook).
-    pub failures: Vec<String>,
-}
-
-/// Follows a run.
-pub trait IngestObserver {
-    /// A note for people, about something that was passed over.
-    fn note(&mut self, text: &str);
-    /// So many of so many logs are done.
-    fn progress(&mut self, agent: Agent, done: u64, of: u64);
-}
-
-/// An observer that does not look.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct NoObserver;
-
-impl IngestObserver for NoObserver {
-    fn note(&mut self, _text: &str) {}
-    fn progress(&mut self, _agent: Agent, _done: u64, _of: u64) {}
-}
 
 /// Sessions with tool calls of which no result was seen.
 #[derive(Debug, Default)]
@@ -1110,30 +916,6 @@ impl Filter {
     }
 }
 
-/// A log that is reached by several ways is read once: where it lies rather than by a link, else by the first way.
-fn each_file_once(candidates: Vec<Candidate>) -> Vec<Candidate> {
-    let is_link = |candidate: &Candidate| {
-        disk::metadata(&candidate.path).is_ok_and(|found| !found.is_file && !found.is_directory)
-    };
-    let mut first_way: HashMap<disk::Identity, usize> = HashMap::new();
-    let mut kept: Vec<Option<Candidate>> = Vec::with_capacity(candidates.len());
-    for candidate in candidates {
-        let place = kept.len();
-        if let Ok(found) = disk::metadata_of_target(&candidate.path) {
-            let first = *first_way.entry(found.identity).or_insert(place);
-            if first != place {
-                if is_link(&candidate) || !kept[first].as_ref().is_some_and(is_link) {
-                    continue;
-                }
-                kept[first] = None;
-                first_way.insert(found.identity, place);
-            }
-        }
-        kept.push(Some(candidate));
-    }
-    kept.into_iter().flatten().collect()
-}
-
 fn state_dir(home: &Home) -> PathBuf {
     home.root().join("ingest.state")
 }
@@ -1145,50 +927,6 @@ fn clean_states(home: &Home) {
         if modified.and_then(|time| time.elapsed().ok()).is_some_and(|age| age > STATE_KEPT) {
             let _ = disk::remove_file(&path);
         }
-    }
-}
-
-fn roots_of(agent: Agent, of: &RootsOf<'_>) -> Vec<PathBuf> {
-    match agent {
-        Agent::Claude => claude::roots(of),
-        Agent::Codex => codex::roots(of),
-        Agent::OpenCode => opencode::roots(of),
-        Agent::Gemini => gemini::roots(of),
-    }
-}
-
-fn discover(
-    agent: Agent,
-    root: &Path,
-    as_reference: bool,
-    unreadable: &mut Vec<Unreadable>,
-) -> Vec<Candidate> {
-    match agent {
-        Agent::Claude => claude::discover(root, as_reference, unreadable),
-        Agent::Codex => codex::discover(root, as_reference, unreadable),
-        Agent::OpenCode => opencode::discover(root, as_reference, unreadable),
-        Agent::Gemini => gemini::discover(root, as_reference, unreadable),
-    }
-}
-
-fn prepare(
-    agent: Agent,
-    common: &Common<'_>,
-    candidates: &[Candidate],
-) -> Result<Option<Prepared>, AgentsError> {
-    match agent {
-        Agent::Codex => codex::prepare(common, candidates).map(Some),
-        _ => Ok(None),
-    }
-}
-
-/// Reads a log to its end.
-fn read_log(pass: &Pass<'_>, hand: &mut HandOver<'_>) -> Result<(), AgentsError> {
-    match pass.candidate.agent {
-        Agent::Claude => claude::read(pass, hand),
-        Agent::Codex => codex::read(pass, hand),
-        Agent::OpenCode => opencode::read(pass, hand),
-        Agent::Gemini => gemini::read(pass, hand),
     }
 }
 

@@ -1,0 +1,80 @@
+//! The readers of the agents by one interface: where logs are, which there are, and what is in them.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use super::pass::{Agent, Candidate, Common, HandOver, Pass, Prepared, RootsOf};
+use super::walk::Unreadable;
+use super::{AgentsError, claude, codex, gemini, opencode};
+use crate::disk;
+
+/// Where an agent keeps its logs.
+pub(super) fn roots_of(agent: Agent, of: &RootsOf<'_>) -> Vec<PathBuf> {
+    match agent {
+        Agent::Claude => claude::roots(of),
+        Agent::Codex => codex::roots(of),
+        Agent::OpenCode => opencode::roots(of),
+        Agent::Gemini => gemini::roots(of),
+    }
+}
+
+/// The logs below a root.
+pub(super) fn discover(
+    agent: Agent,
+    root: &Path,
+    as_reference: bool,
+    unreadable: &mut Vec<Unreadable>,
+) -> Vec<Candidate> {
+    match agent {
+        Agent::Claude => claude::discover(root, as_reference, unreadable),
+        Agent::Codex => codex::discover(root, as_reference, unreadable),
+        Agent::OpenCode => opencode::discover(root, as_reference, unreadable),
+        Agent::Gemini => gemini::discover(root, as_reference, unreadable),
+    }
+}
+
+/// What the reader of an agent must know of all its logs before it reads one.
+pub(super) fn prepare(
+    agent: Agent,
+    common: &Common<'_>,
+    candidates: &[Candidate],
+) -> Result<Option<Prepared>, AgentsError> {
+    match agent {
+        Agent::Codex => codex::prepare(common, candidates).map(Some),
+        _ => Ok(None),
+    }
+}
+
+/// Reads a log to its end.
+pub(super) fn read_log(pass: &Pass<'_>, hand: &mut HandOver<'_>) -> Result<(), AgentsError> {
+    match pass.candidate.agent {
+        Agent::Claude => claude::read(pass, hand),
+        Agent::Codex => codex::read(pass, hand),
+        Agent::OpenCode => opencode::read(pass, hand),
+        Agent::Gemini => gemini::read(pass, hand),
+    }
+}
+
+/// A log that is reached by several ways is read once: where it lies rather than by a link, else by the first way.
+pub(super) fn each_file_once(candidates: Vec<Candidate>) -> Vec<Candidate> {
+    let is_link = |candidate: &Candidate| {
+        disk::metadata(&candidate.path).is_ok_and(|found| !found.is_file && !found.is_directory)
+    };
+    let mut first_way: HashMap<disk::Identity, usize> = HashMap::new();
+    let mut kept: Vec<Option<Candidate>> = Vec::with_capacity(candidates.len());
+    for candidate in candidates {
+        let place = kept.len();
+        if let Ok(found) = disk::metadata_of_target(&candidate.path) {
+            let first = *first_way.entry(found.identity).or_insert(place);
+            if first != place {
+                if is_link(&candidate) || !kept[first].as_ref().is_some_and(is_link) {
+                    continue;
+                }
+                kept[first] = None;
+                first_way.insert(found.identity, place);
+            }
+        }
+        kept.push(Some(candidate));
+    }
+    kept.into_iter().flatten().collect()
+}
