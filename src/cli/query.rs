@@ -97,37 +97,7 @@ pub(super) fn run(args: QueryArgs) -> anyhow::Result<ExitCode> {
     let is_in_archive_alone = kind.record().is_none();
     let usual = if is_turn || is_in_archive_alone { From::Archive } else { From::Ledger };
     let from = args.from.unwrap_or(usual);
-    if from == From::Ledger && is_in_archive_alone {
-        wrong_usage(
-            &["query"],
-            "sessions, stamps and tool calls come from the archive: leave out --from ledger",
-        );
-    }
-    if kind == KindArg::Stamps && args.source.is_some() {
-        wrong_usage(&["query"], "stamps have no source: leave out --source");
-    }
-    if from == From::Archive && matches!(kind, KindArg::Relationships | KindArg::UserTurns) {
-        wrong_usage(&["query"], "relationships and user turns are not archived: leave out --from archive");
-    }
-    if args.limit == Some(0) {
-        wrong_usage(&["query"], "--limit must be at least 1");
-    }
-    if from == From::Ledger && args.reverse && args.limit.is_none() {
-        wrong_usage(
-            &["query"],
-            "--reverse from the ledger needs --limit N, because the newest records are the last ones read",
-        );
-    }
-    let has_project = matches!(kind, KindArg::Turns | KindArg::Sessions | KindArg::ToolCalls);
-    if !has_project && args.project.is_some() {
-        wrong_usage(
-            &["query"],
-            "only turns have a project, and with them tool calls and sessions: leave out --project, or ask for turns",
-        );
-    }
-    if !is_turn && !args.enrichment.is_empty() {
-        warn("--enrichment is for turns and has no effect here: records are shown whatever stamps say");
-    }
+    refuse_contradictions(&args, from);
     // Where there are several equals signs the key may end at each of them: all readings are tried on what is found.
     let (ambiguous, plain): (Vec<&String>, Vec<&String>) =
         args.enrichment.iter().partition(|pair| pair.matches('=').count() > 1);
@@ -216,6 +186,42 @@ pub(super) fn run(args: QueryArgs) -> anyhow::Result<ExitCode> {
         warn_if_behind(&paths).unwrap_or_else(|error| warn(&error.to_string()));
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Ends the program where options contradict the kind of record or each other; warns where one has no effect.
+fn refuse_contradictions(args: &QueryArgs, from: From) {
+    let kind = args.kind;
+    if from == From::Ledger && kind.record().is_none() {
+        wrong_usage(
+            &["query"],
+            "sessions, stamps and tool calls come from the archive: leave out --from ledger",
+        );
+    }
+    if kind == KindArg::Stamps && args.source.is_some() {
+        wrong_usage(&["query"], "stamps have no source: leave out --source");
+    }
+    if from == From::Archive && matches!(kind, KindArg::Relationships | KindArg::UserTurns) {
+        wrong_usage(&["query"], "relationships and user turns are not archived: leave out --from archive");
+    }
+    if args.limit == Some(0) {
+        wrong_usage(&["query"], "--limit must be at least 1");
+    }
+    if from == From::Ledger && args.reverse && args.limit.is_none() {
+        wrong_usage(
+            &["query"],
+            "--reverse from the ledger needs --limit N, because the newest records are the last ones read",
+        );
+    }
+    let has_project = matches!(kind, KindArg::Turns | KindArg::Sessions | KindArg::ToolCalls);
+    if !has_project && args.project.is_some() {
+        wrong_usage(
+            &["query"],
+            "only turns have a project, and with them tool calls and sessions: leave out --project, or ask for turns",
+        );
+    }
+    if kind != KindArg::Turns && !args.enrichment.is_empty() {
+        warn("--enrichment is for turns and has no effect here: records are shown whatever stamps say");
+    }
 }
 
 /// What `--since` and `--until` name.
