@@ -316,7 +316,7 @@ record! {
 }
 
 record! {
-    /// The outcome of a tool call. The id is made of source, session, tool call and place.
+    /// The outcome of a tool call. The id is made of source, session, tool call and event index.
     ToolResultEventRecord {
         /// The agent.
         source: String,
@@ -324,20 +324,20 @@ record! {
         session_id: String,
         /// The tool call.
         tool_use_id: String,
-        /// The place of the event among the events of the call, from 0.
+        /// The number of the event among all events of the session, from 0.
         event_index: u64,
         /// `completed`, `errored` and similar; null where the agent does not report a status.
         status: Option<String>,
         /// Where the event was seen.
         event_source: Option<String>,
     } optional {
-        /// The message of the call.
+        /// The message that the result came with.
         message_id: String,
-        /// The place of the call among the calls of its message.
+        /// The number of the event among the events of the tool call, from 0.
         call_index: u64,
         /// The time.
         ts: String,
-        /// The length of the result, in bytes.
+        /// The length of the result in UTF-16 code units, as JavaScript counts it.
         content_length: u64,
         /// A hash of the result.
         content_hash: String,
