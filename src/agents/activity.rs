@@ -1,7 +1,7 @@
-//! What a turn was about, from its tool calls and its words.
+//! Classifies the activity of a turn from its tool calls and its words.
 //!
-//! Text is what JavaScript's patterns see without the `u` flag: a word character is one of `[A-Za-z0-9_]`, so "é" is a
-//! boundary, and case folds in ASCII alone.
+//! Patterns match as JavaScript's patterns do without the `u` flag: a word character is one of `[A-Za-z0-9_]`, so "é"
+//! is a boundary, and only ASCII letters fold their case.
 
 use std::sync::LazyLock;
 
@@ -9,14 +9,14 @@ use regex::Regex;
 
 use super::js;
 
-/// A tool call, as far as it says what a turn was about. Texts are WTF-8.
+/// The parts of a tool call that decide the activity. Texts are WTF-8.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ActivityCall<'a> {
     pub name: &'a [u8],
     pub target: Option<&'a [u8]>,
 }
 
-/// What else is known of the turn.
+/// Other facts about the turn that decide the activity.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct TurnWords<'a> {
     pub prompt: &'a [u8],
@@ -42,7 +42,7 @@ impl Activity {
     }
 }
 
-/// The name that all agents' tools of one purpose share.
+/// The common name of a tool, for tools of different agents with one purpose.
 fn canonical(name: &[u8]) -> &[u8] {
     match name {
         b"apply_patch" | b"edit" => b"Edit",
@@ -63,7 +63,7 @@ fn is_edit(name: &[u8]) -> bool {
     matches!(name, b"Edit" | b"Write" | b"NotebookEdit" | b"MultiEdit")
 }
 
-/// The first rule that holds gives the category.
+/// The category: the first rule that holds decides.
 pub(super) fn classify(calls: &[ActivityCall<'_>], words: &TurnWords<'_>) -> Activity {
     let calls: Vec<ActivityCall<'_>> =
         calls.iter().map(|call| ActivityCall { name: canonical(call.name), ..*call }).collect();
@@ -72,7 +72,7 @@ pub(super) fn classify(calls: &[ActivityCall<'_>], words: &TurnWords<'_>) -> Act
     Activity { category: category(&calls, words, has_edits, retries), retries, has_edits }
 }
 
-/// Edits that follow an edit with a Bash call in between.
+/// The number of edits that follow an edit with a Bash call in between.
 fn count_retries(calls: &[ActivityCall<'_>]) -> usize {
     let (mut has_edited, mut has_run, mut retries) = (false, false, 0);
     for call in calls {
@@ -143,7 +143,7 @@ fn is_document(target: &str) -> bool {
         || target.contains("/docs/")
 }
 
-/// The category of a shell command: the first table that matches, after assignments at its front.
+/// The category of a shell command: the first table that matches the command after its leading assignments.
 fn category_of_command(command: &str) -> Option<&'static str> {
     let command = without_assignments(command);
     COMMANDS.iter().find(|table| !command.is_empty() && table.matches(command)).map(|table| table.category)
@@ -173,8 +173,8 @@ fn is_js_space(c: char) -> bool {
 
 /// A pattern in the notation of the tables below, as a regular expression.
 ///
-/// A space is one or more characters of white space, `~` exactly one, `…` any run of characters on one line, `{a,b}` one of,
-/// `[a]` optional, `<` a boundary of ASCII words. All else is a regular expression.
+/// A space is one or more characters of white space, `~` exactly one, `…` any run of characters on one line, `{a,b}`
+/// one of the words, `[a]` optional, `<` a boundary of ASCII words. Everything else is a regular expression.
 fn compile(notation: &str, flags: &str) -> Regex {
     const SPACE: &str =
         r"(?u:[\t-\r \x{A0}\x{1680}\x{2000}-\x{200A}\x{2028}\x{2029}\x{202F}\x{205F}\x{3000}\x{FEFF}])";
@@ -199,7 +199,7 @@ fn compile(notation: &str, flags: &str) -> Regex {
     }
 }
 
-/// Words of a category, in any case.
+/// A pattern for the words of a category, in upper or lower case.
 struct Words {
     category: &'static str,
     regex: LazyLock<Regex>,
@@ -239,12 +239,12 @@ words!(
 );
 words!(PLANNING, "planning", "plan,planning,outline,roadmap,strategy");
 
-/// Commands of a category.
+/// A pattern for the commands of a category.
 struct Commands {
     category: &'static str,
     any_of: LazyLock<Regex>,
-    /// A pattern, and what must not follow one of its occurrences on its line; at once, where the regular expression begins
-    /// with `\A`.
+    /// A pattern, and a second pattern that must not follow an occurrence on the same line; a second pattern with `\A`
+    /// must not follow at once.
     not_before: Vec<(LazyLock<Regex>, LazyLock<Regex>)>,
 }
 
@@ -255,8 +255,8 @@ impl Commands {
     }
 }
 
-/// Whether some occurrence of `pattern` has no `unwanted` behind it. Of the occurrences that end on one line the last is
-/// enough, for it has the least behind it, so that a line is searched once.
+/// Whether an occurrence of `pattern` is not followed by `unwanted`. Only the last occurrence of a line is checked,
+/// because the least text follows it. So a line is searched once.
 fn stands_without(text: &str, pattern: &Regex, unwanted: &Regex) -> bool {
     let is_anchored = unwanted.as_str().contains("\\A");
     let mut found = pattern.find_iter(text).peekable();
@@ -287,7 +287,7 @@ macro_rules! commands {
     };
 }
 
-/// In the order in which they are tried.
+/// The tables in the order in which they are tried.
 static COMMANDS: LazyLock<[Commands; 7]> = LazyLock::new(|| {
     [
         commands!(

@@ -33,7 +33,7 @@ impl ToolCall {
     }
 }
 
-/// Which calls one call stands for, as tool servers say it in `_meta`.
+/// The calls that one call replaced, as tool servers report them in `_meta`.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Replacement {
     pub replaced_tools: Vec<Vec<u8>>,
@@ -41,7 +41,7 @@ pub(super) struct Replacement {
 }
 
 impl Replacement {
-    /// Looks in the `_meta` of a result block, then in those of the entries of its content.
+    /// Looks in the `_meta` of a result block, then in the `_meta` of each entry of its content.
     pub(super) fn of_result(block: Value<'_>) -> Option<Self> {
         let of = |holder: Value<'_>| holder.get("_meta").and_then(Self::of_meta);
         of(block).or_else(|| block.get("content")?.items().find_map(of))
@@ -55,7 +55,7 @@ impl Replacement {
         tells.then_some(Replacement { replaced_tools, collapsed_calls })
     }
 
-    /// Appends the members that say something.
+    /// Appends the members that have a value.
     pub(super) fn write(&self, record: &mut RecordText) {
         if !self.replaced_tools.is_empty() {
             record.texts("replacedTools", &self.replaced_tools);
@@ -66,7 +66,7 @@ impl Replacement {
     }
 }
 
-/// The first 16 hex digits of the hash of the input's stable text; absent or null is `{}`.
+/// The first 16 hex digits of the hash of the input's stable text. An absent or null input counts as `{}`.
 pub(super) fn args_hash(input: Option<Value<'_>>) -> String {
     let mut text = Vec::new();
     match input.filter(|input| !input.is_null()) {
@@ -76,7 +76,7 @@ pub(super) fn args_hash(input: Option<Value<'_>>) -> String {
     hash16(&text)
 }
 
-/// The target of a call of Claude Code: the file, command or pattern that it is about.
+/// The target of a call of Claude Code: its file, command or pattern.
 pub(super) fn target<'d>(name: &[u8], input: Value<'d>) -> Option<&'d [u8]> {
     let keys: &[&str] = match name {
         b"Read" | b"Edit" | b"Write" | b"NotebookEdit" => &["file_path"],

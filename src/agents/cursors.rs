@@ -1,7 +1,8 @@
-//! `cursors.json`: how far each log was read, shared with the TypeScript package; and what is remembered besides.
+//! Reads and writes `cursors.json`, the offsets up to which logs were read, and the side file with further notes on
+//! logs.
 //!
-//! Touches `cursors.json` under lock `cursors`, and `ingest.side.json`. The first is kept exactly as the TypeScript package
-//! keeps it. The second is derived: deleted, it costs a second look at some logs and nothing else.
+//! Touches `cursors.json` under lock `cursors`, and `ingest.side.json`. The first is shared with the TypeScript package
+//! and has exactly its form. The second is derived: without it, a run reads some logs again, and loses nothing.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -13,7 +14,7 @@ use crate::home::{Home, LockName};
 use crate::lock::with_lock;
 use crate::scan::json::{Document, Kind, Value, trim_js, write_js_string};
 
-/// The cursors as they were loaded, and what has changed since.
+/// The loaded cursors, and the changes since.
 #[derive(Debug, Default)]
 pub(super) struct Cursors {
     entries: HashMap<Vec<u8>, Vec<u8>>,
@@ -31,7 +32,8 @@ fn compact(value: Value<'_>) -> Vec<u8> {
     out
 }
 
-/// The entries of a file of cursors, in JavaScript's order; none when it is missing, broken or of another form.
+/// The entries of a file of cursors, in JavaScript's order; no entries if the file is missing, broken or has another
+/// form.
 fn parse(text: &[u8]) -> Vec<(Vec<u8>, Vec<u8>)> {
     let mut document = Document::default();
     let Ok(root) = document.parse(trim_js(text)) else { return Vec::new() };
@@ -60,7 +62,7 @@ impl Cursors {
         Ok(Cursors { entries, changed: Vec::new() })
     }
 
-    /// The cursor of a log, when it is of this kind.
+    /// The cursor of a log, if it has this kind.
     pub(super) fn get(&self, path: &Path, kind: &str) -> Option<&[u8]> {
         let cursor = self.entries.get(&key_of(path))?;
         let mut document = Document::default();
@@ -82,7 +84,7 @@ impl Cursors {
         }
     }
 
-    /// Writes what has changed into the file as it is now.
+    /// Writes the changes into the present file.
     pub(super) fn save(&mut self, home: &Home) -> Result<(), AgentsError> {
         if self.changed.is_empty() {
             return Ok(());
@@ -169,7 +171,7 @@ pub(super) fn pretty(value: Value<'_>, depth: usize, out: &mut Vec<u8>) {
     }
 }
 
-/// What is remembered of logs besides their cursors.
+/// Notes on logs besides their cursors.
 #[derive(Debug, Default)]
 pub(super) struct Side {
     files: HashMap<Vec<u8>, Vec<u8>>,
@@ -181,7 +183,7 @@ impl Side {
         home.root().join(SIDE_NAME)
     }
 
-    /// Loads what is there. A file that is broken counts as missing: it is derived.
+    /// Loads the notes. A broken file counts as missing, because it is derived.
     pub(super) fn load(home: &Home) -> Self {
         let text = read(&Self::path(home)).unwrap_or_default();
         Side { files: parse(&text).into_iter().collect(), is_changed: false }
@@ -198,7 +200,8 @@ impl Side {
         }
     }
 
-    /// Replaces the file. Two runs at once may lose each other's notes, which costs a second look.
+    /// Replaces the file. Two runs at the same time may lose notes of each other; a later run then reads these logs
+    /// again.
     pub(super) fn save(&mut self, home: &Home) -> Result<(), AgentsError> {
         if !self.is_changed {
             return Ok(());
@@ -242,7 +245,7 @@ mod tests {
         assert!(cursors.get(Path::new("a"), "claude").is_some());
         cursors.set(b"a".to_vec(), br#"{"kind":"claude","mtimeMs":1777000000123.4568,"t":"a\"{b"}"#.to_vec());
         cursors.set(b"c".to_vec(), br#"{"kind":"claude","l":[1,{"k":null}]}"#.to_vec());
-        // Somebody else has changed the file in the meantime.
+        // Another program has changed the file in the meantime.
         std::fs::write(home.cursors(), r#"{"files":{"d":{"kind":"x"},"a":{}}}"#).unwrap();
         cursors.save(&home).unwrap();
         let text = std::fs::read_to_string(home.cursors()).unwrap();

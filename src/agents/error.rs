@@ -1,4 +1,4 @@
-//! Why session logs were not taken in.
+//! The errors of reading session logs.
 
 use std::path::PathBuf;
 
@@ -7,14 +7,14 @@ use crate::ledger::LedgerError;
 use crate::lock::LockError;
 use crate::scan::ScanError;
 
-/// Why a log, or a whole run, was not taken in.
+/// Why a log was not read, or why a whole run failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum AgentsError {
     /// A file could not be read or written.
     #[error(transparent)]
     Disk(#[from] disk::Error),
-    /// A log could not be read on.
+    /// Reading a log failed at some byte.
     #[error("cannot read {} at byte {offset_bytes}: {source}; the next run tries again", path.display())]
     Read {
         /// The log.
@@ -30,10 +30,10 @@ pub enum AgentsError {
     /// Records could not be appended.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
-    /// The cursors could not be saved, because somebody held their lock.
+    /// The cursors could not be saved, because another process held their lock.
     #[error(transparent)]
     Lock(#[from] LockError),
-    /// With the TypeScript package's rules, the log is given up at what it holds.
+    /// With the rules of the TypeScript package, the log is given up because of its content.
     #[error("{}: {reason}, at which the TypeScript package gives the log up; without --as-reference it is read", path.display())]
     GivenUp {
         /// The log.

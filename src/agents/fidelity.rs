@@ -1,4 +1,4 @@
-//! Usage and fidelity members of a turn.
+//! Writes the usage and fidelity members of a turn.
 
 use super::js::RecordText;
 
@@ -36,8 +36,8 @@ impl Usage {
     }
 }
 
-/// Which parts of a turn the log told. What a reader of session logs always finds (tool calls, results, relationships,
-/// content) is true for all of them.
+/// Which counts of a turn the log has. The flags for parts that every reader finds (tool calls, results, relationships,
+/// content) are always true.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Coverage {
     pub has_input: bool,
@@ -48,7 +48,7 @@ pub(super) struct Coverage {
 }
 
 impl Coverage {
-    /// Adds what another line of the same turn told.
+    /// Adds the coverage of another line of the same turn.
     pub(super) fn add(&mut self, other: Coverage) {
         self.has_input |= other.has_input;
         self.has_output |= other.has_output;

@@ -1,7 +1,7 @@
-//! Following the event stream of an OpenCode server beside the ordinary runs.
+//! Follows the event stream of an OpenCode server beside the ordinary runs.
 //!
-//! A thread reads the server's events; whoever has the [`EventStream`] takes them one by one and appends what they lead to. The
-//! cursor is saved whenever something was written, and at least every two seconds while events come.
+//! A thread reads the server's events. The owner of the [`EventStream`] takes them one by one and appends the records
+//! that they lead to. The cursor is saved after each write, and at least every two seconds while events arrive.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -16,44 +16,44 @@ use super::{AgentReport, AgentsError, settings};
 use crate::interrupt::Interrupt;
 use crate::scan::json::Document;
 
-/// How many events may wait.
+/// The greatest number of events that wait.
 const WAITING_EVENTS: usize = 64;
 
-/// How long a cursor waits to be saved while nothing is written.
+/// How long a changed cursor waits to be saved while nothing is written.
 const SAVE_EVERY: Duration = Duration::from_secs(2);
 
-/// The server when nothing names one.
+/// The default server.
 const USUAL_URL: &str = "http://127.0.0.1:4096";
 
-/// Which events of an OpenCode server are followed.
+/// Selects the events of an OpenCode server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum EventScope {
-    /// Those of the project that the server works in.
+    /// The events of the project that the server works in.
     #[default]
     Project,
-    /// Those of all projects.
+    /// The events of all projects.
     Global,
 }
 
-/// What came of waiting for an event.
+/// The result of waiting for an event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum StreamStep {
     /// No event has come.
     Nothing,
-    /// An event was taken; whether it was about sessions, whose files may have changed.
+    /// An event was taken. The flag says whether it was about sessions, whose files may have changed.
     Taken {
-        /// Whether an ordinary run is worth its time now.
+        /// Whether an ordinary run may find something new now.
         is_about_sessions: bool,
     },
-    /// There are no more events, for this reason.
+    /// The stream has ended, for this reason.
     Ended(String),
 }
 
 /// The events of an OpenCode server.
 #[derive(Debug)]
 pub struct EventStream {
-    /// Under which its cursor is kept.
+    /// The name of its cursor.
     key: PathBuf,
     state: StreamState,
     received: Receiver<Received>,
@@ -62,11 +62,13 @@ pub struct EventStream {
 }
 
 impl Ingest {
-    /// Connects to an OpenCode server: `url`, else `OPENCODE_SERVER_URL`, else port 4096 of this machine. It goes on behind the last
-    /// event that was taken from the same server. The connection is made in a thread, which ends with `interrupt`.
+    /// Connects to an OpenCode server: `url`, else `OPENCODE_SERVER_URL`, else port 4096 of this machine. The stream
+    /// continues after the last event that was taken from the same server. A thread makes the connection and ends with
+    /// `interrupt`.
     ///
     /// # Errors
-    /// When the URL is none, or the cursors cannot be read. A server that does not answer is told of by [`Ingest::follow`].
+    /// When the URL is invalid, or the cursors cannot be read. [`Ingest::follow`] reports a server that does not
+    /// answer.
     pub fn connect(
         &self,
         url: Option<&str>,
@@ -108,7 +110,7 @@ impl Ingest {
     /// Waits at most `wait` for an event and takes it.
     ///
     /// # Errors
-    /// When the ledger cannot be written or the cursors cannot be saved. The stream then stays where it was.
+    /// When the ledger cannot be written or the cursors cannot be saved. The stream then keeps its place.
     pub fn follow(
         &mut self,
         stream: &mut EventStream,

@@ -1,8 +1,8 @@
-//! Hooks of Claude Code: one event of a session, while it happens.
+//! Appends the event of a hook of Claude Code while its session goes on.
 //!
-//! A hook tells of a tool or an agent before the log does. Its event gets the next numbers of its session, so what the log says
-//! later is compared with the session's events in the ledger: a result that is there is not written again, and others are
-//! numbered behind those that are there.
+//! A hook reports a tool or an agent before the log does. Its event gets the next numbers of the session. So the events
+//! of the log are later compared with the session's events in the ledger: a result that the ledger has is not written
+//! again, and other events get the numbers after those in the ledger.
 
 use std::collections::{HashMap, HashSet};
 
@@ -13,7 +13,7 @@ use super::measure;
 use crate::home::Home;
 use crate::scan::json::{Kind, Value};
 
-/// The events of a session in the ledger, as far as new ones depend on them.
+/// The numbers of a session's events in the ledger, from which new events get their numbers.
 #[derive(Debug)]
 pub(super) struct Numbers {
     session: Vec<u8>,
@@ -23,7 +23,7 @@ pub(super) struct Numbers {
     calls: HashMap<Vec<u8>, CallEvents>,
 }
 
-/// Where events are looked up.
+/// The sources in which events are looked up.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Look<'k> {
     pub known: &'k Known,
@@ -35,21 +35,21 @@ pub(super) struct Look<'k> {
 struct CallEvents {
     /// The highest call index.
     highest: Option<f64>,
-    /// Numbers of the events that are there.
+    /// Numbers of the events in the ledger.
     taken: HashSet<u64>,
     is_finished: bool,
-    /// A hook has told the result: it has neither line nor time.
+    /// Whether the result came from a hook. Such an event has neither message id nor time.
     is_finished_by_hook: bool,
-    /// What was said: source of the event, status, agent, hash.
+    /// The content of each event: source, status, agent, hash.
     said: Vec<[Option<Vec<u8>>; 4]>,
 }
 
-/// Which events of a log get new numbers.
+/// Selects the events of a log that get new numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Renumbered {
-    /// All, when the session has events: the log is read for a hook.
+    /// All events, if the ledger has events of the session. For a log that is read for a hook.
     All,
-    /// Those whose number the ledger has given to an event of the same call.
+    /// Events whose number belongs to another event of the same call in the ledger.
     Taken,
 }
 
@@ -75,7 +75,7 @@ impl CallEvents {
 }
 
 impl Numbers {
-    /// Of a session of Claude Code, as far as `known` has read the ledger.
+    /// The numbers of a session of Claude Code, from the part of the ledger that `known` has read.
     pub(super) fn of(known: &Known, session: &[u8]) -> Self {
         let highest = known.highest_number(session);
         let has_events = highest.is_some();
@@ -101,12 +101,12 @@ impl Numbers {
         Ok((call, number))
     }
 
-    /// New numbers stand behind this one.
+    /// Makes new numbers begin after this number.
     pub(super) fn reserve(&mut self, number: f64) {
         self.highest = Some(self.highest.map_or(number, |highest| highest.max(number)));
     }
 
-    /// An event of a log; none when its result is there. `which` get numbers behind those that are there.
+    /// An event of a log, with new numbers if `which` selects it; none if the ledger has its result.
     pub(super) fn renumber(
         &mut self,
         look: Look<'_>,
@@ -140,7 +140,7 @@ impl Numbers {
         Ok(Some(record.finish()))
     }
 
-    /// The event of a hook with the next numbers of its session; none when it is there already.
+    /// The event of a hook with the next numbers of its session; none if the ledger has the event already.
     pub(super) fn number(
         &mut self,
         look: Look<'_>,
@@ -173,17 +173,17 @@ impl Numbers {
     }
 }
 
-/// What a hook told, as a record without its numbers and a row. Neither has anything that was said.
+/// The report of a hook: an event without its numbers, and a relationship. Neither has a text.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct HookRecords {
     pub session: Vec<u8>,
     pub relationship: Option<Vec<u8>>,
-    /// All but `callIndex` and `eventIndex`, which come behind `toolUseId`.
+    /// The event without `callIndex` and `eventIndex`, which follow `toolUseId`.
     pub event: Option<Vec<u8>>,
 }
 
 impl HookRecords {
-    /// Of a hook's payload.
+    /// Reads a hook's payload.
     pub(super) fn of(session: &[u8], payload: Value<'_>) -> Self {
         let mut made = HookRecords { session: session.to_vec(), ..HookRecords::default() };
         let Some(told) = Event::of(payload) else { return made };
@@ -227,7 +227,7 @@ fn parent_id(payload: Value<'_>) -> Option<&[u8]> {
     js::first_text(payload, &PARENT_IDS)
 }
 
-/// What a hook says of an event.
+/// The event in a hook's payload.
 struct Event {
     name: &'static [u8],
     id: Option<Vec<u8>>,

@@ -1,8 +1,7 @@
-//! What JavaScript makes of values that it read from a log: their text, their lengths, their order.
+//! Prints, measures and orders values of a log as JavaScript does.
 //!
-//! Everything that comes out of a log has gone through `JSON.parse` and `JSON.stringify` in the programs that share the
-//! ledger, so numbers here are doubles. Strings are WTF-8, as [`JsStr::as_wtf8`](crate::scan::json::JsStr::as_wtf8)
-//! has them.
+//! The programs that share the ledger pass every value through `JSON.parse` and `JSON.stringify`, so numbers are
+//! doubles here. Strings are WTF-8, as [`JsStr::as_wtf8`](crate::scan::json::JsStr::as_wtf8) has them.
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
@@ -14,7 +13,7 @@ use crate::scan::json::{Items, JsStr, Kind, Value, write_js_number, write_js_str
 pub(super) enum KeyOrder {
     /// Array indices first, then the order of the log: what `JSON.stringify` prints.
     AsParsed,
-    /// By UTF-16 code units at every depth: the stable text that is hashed.
+    /// By UTF-16 code units at every depth. The hash of the arguments is over this text.
     Sorted,
 }
 
@@ -46,7 +45,7 @@ pub(super) fn write_value(value: Value<'_>, order: KeyOrder, out: &mut Vec<u8>) 
             Kind::Null => out.extend_from_slice(b"null"),
         }
         value = loop {
-            // No value ends in an opening bracket, so one here means that nothing precedes the next item.
+            // No value ends in an opening bracket, so an opening bracket here means that the next item is the first.
             let is_first = matches!(out.last(), Some(b'[' | b'{'));
             let next = match open.last_mut() {
                 None => return,
@@ -77,12 +76,12 @@ pub(super) fn write_number(number: f64, out: &mut Vec<u8>) {
     }
 }
 
-/// The string of a value, the empty one too.
+/// The string of a value, which may be empty.
 pub(super) fn wtf8(value: Value<'_>) -> Option<&[u8]> {
     value.as_js_str().map(JsStr::as_wtf8)
 }
 
-/// The string member `key`, the empty string too.
+/// The string member `key`, which may be empty.
 pub(super) fn any_text<'d>(object: Value<'d>, key: &str) -> Option<&'d [u8]> {
     object.get(key).and_then(wtf8)
 }
@@ -97,7 +96,7 @@ pub(super) fn first_text<'d>(object: Value<'d>, keys: &[&str]) -> Option<&'d [u8
     keys.iter().find_map(|key| text(object, key))
 }
 
-/// The first member among `keys` that is a string, the empty one too.
+/// The first member among `keys` that is a string, which may be empty.
 pub(super) fn first_any_text<'d>(object: Value<'d>, keys: &[&str]) -> Option<&'d [u8]> {
     keys.iter().find_map(|key| any_text(object, key))
 }
@@ -117,7 +116,7 @@ pub(super) fn is_true(object: Value<'_>, key: &str) -> bool {
     object.get(key).and_then(Value::as_bool) == Some(true)
 }
 
-/// The text with U+FFFD for each lone surrogate: what is hashed, tokenised and compared with patterns.
+/// The text with U+FFFD for each lone surrogate, for hashing, tokenising and patterns.
 pub(super) fn to_utf8(wtf8: &[u8]) -> Cow<'_, str> {
     if let Ok(text) = std::str::from_utf8(wtf8) {
         return Cow::Borrowed(text);
@@ -125,7 +124,7 @@ pub(super) fn to_utf8(wtf8: &[u8]) -> Cow<'_, str> {
     let mut text = String::with_capacity(wtf8.len());
     for chunk in wtf8.utf8_chunks() {
         text.push_str(chunk.valid());
-        // A surrogate comes as three invalid chunks of a byte each; its lead byte stands for all of it.
+        // A surrogate arrives as three invalid chunks of a byte each. Its lead byte becomes the one U+FFFD.
         if chunk.invalid().first() == Some(&0xED) {
             text.push(char::REPLACEMENT_CHARACTER);
         }
@@ -133,7 +132,7 @@ pub(super) fn to_utf8(wtf8: &[u8]) -> Cow<'_, str> {
     Cow::Owned(text)
 }
 
-/// How many UTF-16 code units a string has.
+/// The number of UTF-16 code units of a string.
 pub(super) fn utf16_len(wtf8: &[u8]) -> usize {
     let is_lead = |byte: &&u8| **byte & 0xC0 != 0x80;
     wtf8.iter().filter(is_lead).count() + wtf8.iter().filter(|byte| **byte >= 0xF0).count()
@@ -229,7 +228,7 @@ impl RecordText {
         }
     }
 
-    /// A member whose JSON text is at hand.
+    /// A member with a given JSON text.
     pub(super) fn raw(&mut self, key: &str, json: &[u8]) {
         self.key(key);
         self.out.extend_from_slice(json);
@@ -269,7 +268,7 @@ impl RecordText {
         self.out.push(b']');
     }
 
-    /// The text. It is UTF-8: lone surrogates are escapes in it.
+    /// The text as UTF-8, with escapes for lone surrogates.
     pub(super) fn finish(mut self) -> Vec<u8> {
         if self.out.is_empty() {
             self.out.push(b'{');

@@ -1,8 +1,9 @@
-//! Calls of hooks: what they tell, and how those are kept that could not be taken in at once.
+//! Calls of hooks: reads their payload, and keeps calls that could not finish in time.
 //!
-//! A hook must not keep its agent waiting, so it gives up after a moment, and the next run takes its call. Touches `hooks/` of the
-//! home: a file for each such call, `<milliseconds>-<process>-<uuid>.json`. Guarantees: nothing that was said is in such a file,
-//! only lengths and hashes, whatever `RELAYBURN_CONTENT_STORE` says; a call that is taken twice is written once.
+//! A hook must not keep its agent waiting, so it stops after a moment, and the next run handles its call. Touches
+//! `hooks/` of the home: a file for each such call, `<milliseconds>-<process>-<uuid>.json`. Guarantees: such a file has
+//! lengths and hashes and no text, whatever `RELAYBURN_CONTENT_STORE` says; a call that is handled twice is written
+//! once.
 
 use std::path::PathBuf;
 
@@ -13,7 +14,7 @@ use crate::disk;
 use crate::home::Home;
 use crate::scan::json::{Document, JsonError, Value, trim_js};
 
-/// A call of a hook of Claude Code: the event that it tells of, and the log of its session.
+/// A call of a hook of Claude Code: its event, and the log of its session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HookCall {
     pub(super) records: HookRecords,
@@ -21,7 +22,8 @@ pub struct HookCall {
 }
 
 impl HookCall {
-    /// Reads a hook's payload, JSON text. None when it names no session or no log: then there is nothing to do.
+    /// Reads a hook's payload, a JSON text. None when the payload names no session or no log, because such a call needs
+    /// no work.
     ///
     /// # Errors
     /// When the payload is neither empty nor JSON.
@@ -69,7 +71,7 @@ impl HookCall {
     }
 }
 
-/// Keeps a call for the next run, with the reason why it was not taken in. Without a call only the reason is kept.
+/// Keeps a call for the next run, with the reason why it could not finish. Without a call only the reason is kept.
 ///
 /// # Errors
 /// When the home cannot be written.
@@ -92,7 +94,7 @@ pub fn keep_hook(home: &Home, call: Option<&HookCall>, reason: &str) -> Result<(
     Ok(())
 }
 
-/// What was kept of a hook.
+/// A kept call of a hook.
 pub(super) struct Kept {
     pub path: PathBuf,
     pub reason: String,
@@ -103,10 +105,10 @@ fn folder(home: &Home) -> PathBuf {
     home.root().join("hooks")
 }
 
-/// A file longer than this is none of ours: a call has hashes and lengths alone.
+/// A longer file is not from this program, because a call has only hashes and lengths.
 const CALL_MAX_BYTES: u64 = 16 << 20;
 
-/// Reads a regular file that is not too long. Opening never waits, as it would for a pipe.
+/// Reads a regular file up to the greatest length. A pipe is refused, because opening it would wait.
 fn read_regular(path: &std::path::Path) -> Result<Vec<u8>, disk::Error> {
     let file = disk::File::open_read(path)?;
     let len_bytes = file.metadata()?.len_bytes.min(CALL_MAX_BYTES);
@@ -115,7 +117,7 @@ fn read_regular(path: &std::path::Path) -> Result<Vec<u8>, disk::Error> {
     Ok(bytes)
 }
 
-/// The calls that were kept, oldest first. A file that is none of ours is left alone.
+/// The kept calls, oldest first. A file of another program is left alone.
 pub(super) fn kept(home: &Home) -> Vec<Kept> {
     let paths = disk::list(&folder(home)).unwrap_or_default();
     let read = |path: PathBuf| {

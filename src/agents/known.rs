@@ -1,11 +1,12 @@
-//! What the ledger already says, as far as readers must know it beyond ids.
+//! Knows which messages, results and events the ledger has, beyond their ids.
 //!
-//! An id is made of a session and a message. Agents copy messages into new sessions when one is resumed, so that a message may come
-//! under two ids; and a hook may have said what a log says later. This file reads the ledger from where it was read before, and
-//! keeps hashes and offsets: 16 bytes for each turn, 32 for each result.
+//! An id is made of a session and a message. When a session is resumed, its agent copies messages into a new session,
+//! so a message may come under two ids. A hook may also have reported an event before its log. This file reads the
+//! ledger from the last known offset, and keeps hashes and offsets: 16 bytes for each turn, 32 for each result.
 //!
-//! Touches `ingest.known` of the home, which is derived from the ledger: what one run has read of the ledger, the next run finds
-//! there, and a hook looks a few entries up in place. It is used only while the ledger still has the bytes from which it was made.
+//! Touches `ingest.known` of the home, which is derived from the ledger. A run writes it, the next run continues from
+//! it, and a hook looks up a few entries in it. The file is used only as long as the ledger still has the bytes from
+//! which the file was made.
 
 mod table;
 
@@ -20,33 +21,33 @@ use crate::home::Home;
 use crate::scan::json::{Document, Value, trim_js};
 use crate::scan::{self, Io, Source, chunks};
 
-/// How much of the ledger is looked at at a time.
+/// How much of the ledger is read at a time.
 const CHUNK_BYTES: u64 = 1 << 20;
 
-/// The file is written anew when so much of the ledger is not in it.
+/// The file is written again when it lacks so much of the ledger.
 const SAVE_BEHIND_BYTES: u64 = 4 << 20;
 
-/// How much of a line of the ledger is read before its end is looked for.
+/// How many bytes of a line are read at first, before the search for its end goes on.
 const LINE_BYTES: u64 = 4 << 10;
 
 /// The name of the file.
 const KNOWN_NAME: &str = "ingest.known";
 
-/// Hashes of what the ledger has.
+/// Hashes of the messages, results and events of the ledger.
 #[derive(Debug, Default)]
 pub(super) struct Known {
-    /// What an earlier run has read.
+    /// The entries from earlier runs.
     base: Option<Base>,
     is_loaded: bool,
-    /// What was read since.
+    /// The number of ledger bytes that were read.
     covered_bytes: u64,
-    /// Messages by id and time, with the session that has them.
+    /// Messages by id and time, with their session.
     messages: HashMap<u64, u64>,
     /// Results by session, line, call and hash, with the number of their event.
     results: HashMap<u64, f64>,
-    /// Sessions of which hooks have told.
+    /// Sessions with events of hooks.
     hooked: HashSet<u64>,
-    /// Where the lines of events of Claude Code begin, by session and tool use id.
+    /// Offsets of the lines with events of Claude Code, by session and tool use id.
     events: HashMap<u64, Vec<u64>>,
     /// The highest number of an event of Claude Code, by session.
     highest: HashMap<u64, f64>,
@@ -93,7 +94,7 @@ fn open_ledger(home: &Home) -> Result<Option<Source>, AgentsError> {
 }
 
 impl Known {
-    /// Reads what was appended since the last look. Its caller holds lock `ledger`, or does not mind to see less.
+    /// Reads the lines that were appended since the last call. A caller that needs all lines holds lock `ledger`.
     pub(super) fn catch_up(&mut self, home: &Home) -> Result<(), AgentsError> {
         let Some(source) = self.look(home)? else { return Ok(()) };
         let mut document = Document::default();
@@ -102,7 +103,7 @@ impl Known {
             let chunk = chunk?;
             let base = chunk.start;
             let bytes = source.bytes(chunk, &mut buffer)?;
-            // What follows the last line feed is still being written.
+            // Bytes after the last line feed are still being written.
             let whole = memchr::memrchr(b'\n', bytes).map_or(0, |at| at + 1);
             for (offset, line) in scan::lines(base, &bytes[..whole]) {
                 self.take_line(offset, line, &mut document);
@@ -113,18 +114,18 @@ impl Known {
         Ok(())
     }
 
-    /// How many bytes of the ledger [`Known::catch_up`] would read.
+    /// The number of ledger bytes that [`Known::catch_up`] would read.
     pub(super) fn behind_bytes(&mut self, home: &Home) -> Result<u64, AgentsError> {
         let source = self.look(home)?;
         Ok(source.map_or(0, |source| source.len_bytes() - self.covered_bytes))
     }
 
-    /// How long the file is that was loaded.
+    /// The length of the loaded file.
     pub(super) fn base_len_bytes(&self) -> u64 {
         self.base.as_ref().map_or(0, Base::len_bytes)
     }
 
-    /// Opens the ledger, and forgets everything when it is another one than was read.
+    /// Opens the ledger, and forgets all entries when it is another ledger than the one that was read.
     fn look(&mut self, home: &Home) -> Result<Option<Source>, AgentsError> {
         let source = open_ledger(home)?;
         let Some(found) = &source else {
@@ -142,7 +143,8 @@ impl Known {
         Ok(source)
     }
 
-    /// Writes what was read for the next run, when that is worth it. The file is derived: it may fail, and may be deleted.
+    /// Writes the entries for the next run when enough of them are new. The file is derived, so a failure does not
+    /// matter.
     pub(super) fn save(&mut self, home: &Home) -> Result<(), AgentsError> {
         let saved_bytes = self.base.as_ref().map_or(0, Base::covered_bytes);
         if self.covered_bytes < saved_bytes + SAVE_BEHIND_BYTES {
@@ -246,8 +248,8 @@ impl Known {
         !id.is_empty() && owner.is_some_and(|owner| owner != hash(&[session]))
     }
 
-    /// Whether the result is known under another number: the log was written anew, and what stood before it has changed. Under
-    /// its own number the append knows it by its id.
+    /// Whether the ledger has the result under another number, as after a rewrite of its log that changed earlier
+    /// lines. Under its own number, the append recognises it by its id.
     pub(super) fn has_result(&self, event: Value<'_>) -> bool {
         let Some(key) = result_key(event) else { return false };
         let of_base = || self.base.as_ref().and_then(|base| base.result(key)).map(f64::from_bits);
@@ -255,13 +257,13 @@ impl Known {
         known.is_some_and(|number| js::number(event, "eventIndex") != Some(number))
     }
 
-    /// Whether hooks have told of the session.
+    /// Whether the session has events of hooks.
     pub(super) fn is_hooked(&self, session: &[u8]) -> bool {
         let key = hash(&[session]);
         self.hooked.contains(&key) || self.base.as_ref().is_some_and(|base| base.is_hooked(key))
     }
 
-    /// The highest number among the events of a session of Claude Code, as far as the ledger was read.
+    /// The highest number among the events of a session of Claude Code, in the part of the ledger that was read.
     pub(super) fn highest_number(&self, session: &[u8]) -> Option<f64> {
         let key = hash(&[session]);
         let of_base = self.base.as_ref().and_then(|base| base.highest(key)).map(f64::from_bits);
@@ -269,7 +271,8 @@ impl Known {
         known.map_or(of_base, |known| Some(of_base.map_or(known, |base| base.max(known))))
     }
 
-    /// Hands out the events of a call in a session of Claude Code, in the order of the ledger, as far as it was read.
+    /// Calls back with the events of a call in a session of Claude Code, in the order of the ledger, in the part that
+    /// was read.
     pub(super) fn each_event_of(
         &self,
         home: &Home,
@@ -289,7 +292,7 @@ impl Known {
             let Some(line) = line_at(&ledger, offset, &mut buffer)? else { continue };
             let Ok(root) = document.parse(trim_js(line)) else { continue };
             let Some(event) = root.get("record") else { continue };
-            // Two calls may have one hash.
+            // Two calls may have the same hash.
             let text = |key| js::any_text(event, key);
             if text("sessionId") == Some(session)
                 && text("toolUseId") == Some(call)
@@ -388,7 +391,7 @@ mod tests {
         known.catch_up(&home).unwrap();
         known.save(&home).unwrap();
         assert!(path_of(&home).exists(), "the ledger has {} bytes", ledger.len());
-        // More than one save, with what came since in no file.
+        // Several saves, and entries that no file has.
         for (round, more) in [(1, 12_000), (2, 12_100)] {
             for id in more - 3000 * (2 - round)..more {
                 ledger += &format!("{}\n{}\n", turn("s3", id), event("s3", id));

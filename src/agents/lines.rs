@@ -1,7 +1,7 @@
-//! The lines of a log, one at a time, with their offsets.
+//! Reads the lines of a log, one at a time, with their offsets.
 //!
-//! Touches the log it is given, and only reads it. Guarantees: no more of the log is in memory than the longest line that is
-//! kept and [`PIECE_BYTES`]; a line that is longer than [`LINE_MAX_BYTES`] is passed over without being held.
+//! Touches the given log, for reading. Guarantees: memory holds at most the longest kept line and [`PIECE_BYTES`] of
+//! the log; a line that is longer than [`LINE_MAX_BYTES`] is skipped and not held in memory.
 
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -12,8 +12,8 @@ use crate::disk;
 /// How much is read at a time.
 const PIECE_BYTES: usize = 256 << 10;
 
-/// The longest line that is kept. A result of a tool may have many megabytes; what is longer than this is no line that an agent
-/// could have read.
+/// The longest line that is kept. The result of a tool may have many megabytes, but an agent could not have read a
+/// longer line.
 pub(super) const LINE_MAX_BYTES: usize = 256 << 20;
 
 /// How a line ends.
@@ -21,9 +21,9 @@ pub(super) const LINE_MAX_BYTES: usize = 256 << 20;
 pub(super) enum Ending {
     /// With a line feed.
     Whole,
-    /// With the end of the log: it is still being written, or was cut.
+    /// With the end of the log: the line is still being written, or was cut.
     Torn,
-    /// It is longer than [`LINE_MAX_BYTES`], and its bytes are not there.
+    /// The line is longer than [`LINE_MAX_BYTES`], and its bytes were not kept.
     TooLong,
 }
 
@@ -32,15 +32,15 @@ pub(super) enum Ending {
 pub(super) struct RawLine<'l> {
     /// Where it begins.
     pub offset: u64,
-    /// Its bytes without the line feed.
+    /// The bytes of the line without the line feed.
     pub bytes: &'l [u8],
-    /// Its length with the line feed.
+    /// Length of the line with the line feed.
     pub len_bytes: u64,
     pub ending: Ending,
 }
 
 impl RawLine<'_> {
-    /// Where the next line begins.
+    /// Byte offset of the next line.
     pub(super) fn end(&self) -> u64 {
         self.offset + self.len_bytes
     }
@@ -51,10 +51,10 @@ pub(super) struct LineSource {
     path: PathBuf,
     reader: Box<dyn Read + Send>,
     buffer: Vec<u8>,
-    /// The bytes of the buffer that were read and not yet handed out.
+    /// The bytes of the buffer that were read and not yet returned.
     start: usize,
     filled: usize,
-    /// Where `start` lies in the log.
+    /// Byte offset of `start` in the log.
     offset: u64,
     line_max_bytes: usize,
 }
@@ -66,7 +66,7 @@ impl LineSource {
         Ok(Self::of(path, Box::new(Range { file, at: from, end: to }), from))
     }
 
-    /// The lines of what `reader` gives, which begins at byte `from` of the log at `path`.
+    /// The lines of `reader`, whose first byte is byte `from` of the log at `path`.
     pub(super) fn of(path: &Path, reader: Box<dyn Read + Send>, from: u64) -> Self {
         LineSource {
             path: path.to_owned(),
@@ -85,13 +85,13 @@ impl LineSource {
         self
     }
 
-    /// The next line; none at the end.
+    /// Returns the next line; none at the end.
     ///
     /// # Errors
     /// When the log cannot be read.
     pub(super) fn next(&mut self) -> Result<Option<RawLine<'_>>, AgentsError> {
         let offset = self.offset;
-        // Bytes of this line that were passed over because there are too many of them.
+        // Skipped bytes of a line that is too long.
         let mut dropped: u64 = 0;
         let mut searched = 0;
         loop {
@@ -131,7 +131,7 @@ impl LineSource {
         }
     }
 
-    /// Reads more; whether there was more.
+    /// Reads more bytes. Returns whether there were any.
     fn fill(&mut self) -> Result<bool, AgentsError> {
         if self.start > 0 {
             self.buffer.copy_within(self.start..self.filled, 0);
@@ -143,7 +143,7 @@ impl LineSource {
             self.buffer.shrink_to_fit();
         }
         if self.buffer.len() - self.filled < PIECE_BYTES {
-            // Doubling keeps the copies of a long line linear.
+            // Doubling the buffer keeps the time for a long line linear.
             self.buffer.resize((2 * self.filled).max(self.filled + PIECE_BYTES), 0);
         }
         loop {
@@ -166,7 +166,7 @@ impl LineSource {
     }
 }
 
-/// A range of a file as something to be read.
+/// A range of a file as a reader.
 struct Range {
     file: disk::File,
     at: u64,
@@ -191,7 +191,7 @@ impl Read for Range {
 mod tests {
     use super::*;
 
-    /// Gives a few bytes at a time.
+    /// A reader that returns a few bytes at a time.
     struct Drops(Vec<u8>, usize);
 
     impl Read for Drops {

@@ -1,4 +1,4 @@
-//! Measures of texts: bytes, code units, hashes, tokens.
+//! Measures texts: bytes, code units, hashes, tokens.
 //!
 //! Tokens are those of OpenAI's cl100k_base vocabulary, counted by an encoder that is linear in every text: a megabyte of
 //! one letter takes as long as a megabyte of prose.
@@ -10,11 +10,11 @@ use sha2::{Digest, Sha256};
 use super::js::{self, KeyOrder, RecordText};
 use crate::scan::json::{Kind, Value};
 
-/// What the encoder of the TypeScript package refuses in a text.
+/// Texts that the encoder of the TypeScript package refuses.
 const SPECIAL_TOKENS: [&[u8]; 5] =
     [b"<|endoftext|>", b"<|fim_prefix|>", b"<|fim_middle|>", b"<|fim_suffix|>", b"<|endofprompt|>"];
 
-/// The *measured text* of a result: a string as it is, nothing for null or nothing, else the JSON text.
+/// The *measured text* of a result: a string itself, none for null or an absent value, else the JSON text.
 pub(super) fn measured_text(value: Option<Value<'_>>) -> Option<Cow<'_, [u8]>> {
     let value = value.filter(|value| !value.is_null())?;
     Some(match value.kind() {
@@ -27,7 +27,7 @@ pub(super) fn measured_text(value: Option<Value<'_>>) -> Option<Cow<'_, [u8]>> {
     })
 }
 
-/// The length in UTF-8. A lone surrogate has three bytes, as has the U+FFFD that it becomes.
+/// The length in bytes of UTF-8. A lone surrogate has three bytes, like the U+FFFD that it becomes.
 pub(super) fn byte_len(wtf8: &[u8]) -> usize {
     wtf8.len()
 }
@@ -43,13 +43,13 @@ pub(super) fn approx_tokens(wtf8: &[u8]) -> usize {
     if wtf8.is_empty() { 0 } else { bpe_openai::cl100k_base().count(&js::to_utf8(wtf8)) }
 }
 
-/// Whether the text names a special token, at which the TypeScript package gives a whole file up.
+/// Whether the text has a special token, at which the TypeScript package gives a whole file up.
 pub(super) fn has_special_token(wtf8: &[u8]) -> bool {
     memchr::memmem::find_iter(wtf8, b"<|")
         .any(|at| SPECIAL_TOKENS.iter().any(|token| wtf8[at..].starts_with(token)))
 }
 
-/// Appends `contentLength` and `contentHash` of a measured text, when there is one.
+/// Appends `contentLength` and `contentHash` of a measured text, if there is one.
 pub(super) fn write_content_measures(text: Option<&[u8]>, record: &mut RecordText) {
     if let Some(text) = text {
         record.count("contentLength", js::utf16_len(text));
@@ -75,7 +75,7 @@ mod tests {
 
     #[test]
     fn a_run_of_one_letter_is_linear() {
-        // A quadratic encoder takes a quarter of an hour for this.
+        // A quadratic encoder would take a quarter of an hour.
         let text = vec![b'a'; 1_000_000];
         assert_eq!(approx_tokens(&text), 125_000);
     }

@@ -1,13 +1,15 @@
-//! Session logs of coding agents: from what Claude Code, Codex, OpenCode and Gemini CLI write to lines of the ledger.
+//! Reads the session logs of Claude Code, Codex, OpenCode and Gemini CLI into the ledger.
 //!
-//! [`Ingest::run`] finds the logs, reads what is new in them, and appends turns, prompts, tool results, compactions and relations
-//! between sessions to the ledger of a home. What each agent logs and how it becomes a record is in `docs/agents.md`.
+//! [`Ingest::run`] finds the logs, reads their new lines, and appends turns, user turns, tool results, compactions and
+//! relationships between sessions to the ledger of a home. `docs/agents.md` describes each agent's logs and how they
+//! become records.
 //!
-//! Touches: the logs, for reading alone; the ledger and the sidecars by their ordinary appends; `cursors.json`,
-//! `ingest.side.json` and `pending-stamps/` of the home.
+//! Touches: the logs, for reading only; the ledger and the sidecars, by ordinary appends; `cursors.json`,
+//! `pending-stamps/`, `hooks/` and the derived `ingest.side.json`, `ingest.known` and `ingest.state/` of the home.
 //!
-//! Guarantees: a message is counted once, however often its agent wrote it; reading in any number of passes gives the lines of
-//! one pass; a run that was killed is made good by the next one; each line that made no record is counted by its reason.
+//! Guarantees: a message counts once, however often its agent wrote it; reading in any number of passes gives the lines
+//! of one pass; after a run was killed, the next run completes its work; each line that made no record is counted by
+//! its reason.
 //!
 //! ```no_run
 //! use relayburn_ledger::agents::{Agent, Ingest, IngestOptions, NoObserver};

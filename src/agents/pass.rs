@@ -1,4 +1,4 @@
-//! What a reader of logs is given, and what it gives back.
+//! The interface of a reader of logs: its input, its records, and lines without a record.
 
 use std::any::Any;
 use std::path::{Path, PathBuf};
@@ -22,10 +22,10 @@ pub enum Agent {
 }
 
 impl Agent {
-    /// All of them, in the order in which a run takes them.
+    /// All agents, in the order in which a run reads them.
     pub const ALL: [Agent; 4] = [Agent::Claude, Agent::Codex, Agent::OpenCode, Agent::Gemini];
 
-    /// Its name in options and cursors.
+    /// The agent's name in options and cursors.
     pub fn as_str(self) -> &'static str {
         match self {
             Agent::Claude => "claude",
@@ -35,68 +35,69 @@ impl Agent {
         }
     }
 
-    /// The agent of this name.
+    /// The agent with this name.
     pub fn parse(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|agent| agent.as_str() == name)
     }
 }
 
-/// How much of what was said is kept in the content sidecars.
+/// How much content is kept in the content sidecars.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum ContentMode {
     /// All of it.
     #[default]
     Full,
-    /// Nothing; records keep hashes and lengths.
+    /// No content; records keep hashes and lengths.
     HashOnly,
     /// Nothing.
     Off,
 }
 
-/// What holds for all reading of a run.
+/// The options for all reading of a run.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ReadOptions {
-    /// Whether the records are those of the TypeScript package, its defects included.
+    /// Whether to make the records of the TypeScript package, its defects included.
     pub as_reference: bool,
     pub content: ContentMode,
     /// The time of the run, in milliseconds since 1970.
     pub now_ms: f64,
-    /// Whether each line that made no record is to be named, and not only counted.
+    /// Whether to name each line that made no record, in addition to counting it.
     pub name_lines: bool,
 }
 
 impl ReadOptions {
-    /// Whether a log that was last written at `mtime_ms` is at rest: nothing is waited for any more.
+    /// Whether a log that was last written at `mtime_ms` is at rest, so that reading waits for nothing.
     pub(super) fn is_at_rest(&self, mtime_ms: f64) -> bool {
         self.now_ms - mtime_ms >= AT_REST_MS
     }
 
-    /// The same for a log that was seen to change at `changed_ms`, whatever its time says.
+    /// The same for a log that was seen to change at `changed_ms`, whatever its modification time.
     pub(super) fn has_settled(&self, mtime_ms: f64, changed_ms: Option<f64>) -> bool {
         self.is_at_rest(mtime_ms) && changed_ms.is_none_or(|changed_ms| self.is_at_rest(changed_ms))
     }
 }
 
-/// A log that was not written for so long has nothing to be waited for.
+/// A log that was not written for so long is at rest.
 const AT_REST_MS: f64 = 10.0 * 60.0 * 1000.0;
 
-/// What the file system says of a log.
+/// A log's metadata from the file system.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub(super) struct Stat {
     pub inode: u64,
-    /// As JavaScript has it: seconds times 1000, plus nanoseconds through 1,000,000, in doubles.
+    /// Modification time as JavaScript computes it: seconds times 1000 plus nanoseconds divided by 1,000,000, in
+    /// doubles.
     pub mtime_ms: f64,
     pub size_bytes: u64,
 }
 
 impl Stat {
-    /// Of the file at `path`, links followed.
+    /// Reads the metadata of the file at `path`. Follows links.
     pub(super) fn of(path: &Path) -> Result<Self, AgentsError> {
         let found = disk::metadata_of_target(path)?;
         let since = match found.modified.duration_since(std::time::UNIX_EPOCH) {
             Ok(after) => after.as_secs() as f64 * 1000.0 + f64::from(after.subsec_nanos()) / 1e6,
             Err(before) => {
-                // Nanoseconds count upwards, also before 1970.
+                // Nanoseconds count upwards, even before 1970.
                 let before = before.duration();
                 let (seconds, nanos) = (before.as_secs() as f64, before.subsec_nanos());
                 match nanos {
@@ -116,11 +117,11 @@ pub(super) struct Candidate {
     pub path: PathBuf,
     /// The root in which it was found.
     pub root: PathBuf,
-    /// What the reader needs besides; OpenCode's folder of messages.
+    /// Another path that the reader needs: OpenCode's folder of messages.
     pub extra: Option<PathBuf>,
 }
 
-/// Where roots may lie.
+/// Folders and variables that determine the roots.
 pub(super) struct RootsOf<'r> {
     /// The user's folder.
     pub user: &'r Path,
@@ -129,38 +130,39 @@ pub(super) struct RootsOf<'r> {
     pub variable: &'r dyn Fn(&str) -> Option<PathBuf>,
 }
 
-/// What a reader found out about all logs of its agent before it reads the first.
+/// Facts about all logs of an agent, which its reader collects before it reads the first log.
 pub(super) type Prepared = Box<dyn Any + Send + Sync>;
 
-/// What all passes of a run share.
+/// The part that all passes of a run share.
 #[allow(dead_code)]
 pub(super) struct Common<'c> {
     pub options: &'c ReadOptions,
     pub projects: &'c ProjectKeys,
     pub home: &'c Home,
-    /// The cursor of a log in `cursors.json`, as JSON text, when its kind is the agent's.
+    /// The cursor of a log in `cursors.json`, as JSON text, if the cursor has the agent's kind.
     pub cursor: &'c (dyn Fn(&Path) -> Option<Vec<u8>> + Sync),
-    /// What the reader put into [`Gathered::side`] for this log before.
+    /// The last value of [`Gathered::side`] for this log.
     pub side: &'c (dyn Fn(&Path) -> Option<Vec<u8>> + Sync),
 }
 
-/// One reading of one log, from its cursor to its end.
+/// A pass: one reading of one log, from its cursor to its end.
 pub(super) struct Pass<'p> {
     pub candidate: &'p Candidate,
-    /// Taken before the log is opened.
+    /// Read before the log is opened.
     pub stat: Stat,
     pub cursor: Option<&'p [u8]>,
-    /// May be missing or of another state of the log: it is derived.
+    /// May be missing or belong to another state of the log, because it is derived.
     pub side: Option<&'p [u8]>,
     pub options: &'p ReadOptions,
     pub projects: &'p ProjectKeys,
     pub prepared: Option<&'p Prepared>,
-    /// Where a reader may keep what it knows of the part before the cursor. It is derived.
+    /// The folder in which a reader may keep its state at the cursor. The state is derived.
     pub state_dir: Option<&'p Path>,
 }
 
 impl Pass<'_> {
-    /// When the log was first seen as it is, if an earlier reading knows: `before` has what it was then.
+    /// When the log was first seen in its present state, if an earlier reading knows. `before` has the metadata of that
+    /// reading.
     pub(super) fn changed_ms(&self, before: Option<(Stat, Option<f64>)>) -> Option<f64> {
         match before {
             Some((stat, changed_ms)) if stat == self.stat => changed_ms,
@@ -169,20 +171,20 @@ impl Pass<'_> {
         }
     }
 
-    /// What the reader prepared.
+    /// The facts that the reader has prepared.
     #[allow(dead_code)]
     pub(super) fn prepared<T: 'static>(&self) -> Option<&T> {
         self.prepared?.downcast_ref()
     }
 }
 
-/// A record that is ready to be appended, as JSON text.
+/// A record to append, as JSON text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Record {
     pub text: Vec<u8>,
-    /// The turn among those of its pass without which the record is not written either.
+    /// The turn of the pass without which the record is not written.
     pub owner: Option<u32>,
-    /// A stamp that goes before the record, when the ledger does not have the record yet.
+    /// A stamp to append before the record if the record is new.
     pub stamp: Option<Vec<u8>>,
 }
 
@@ -196,32 +198,32 @@ impl From<Vec<u8>> for Record {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Reason {
-    /// It repeats what is in the ledger.
+    /// It repeats a record of the ledger.
     Duplicate,
-    /// It repeats what another session has said, as resumed sessions do.
+    /// It repeats a message of another session, as a resumed session does.
     Replay,
     /// The message has no usage.
     NoUsage,
     /// It is not JSON.
     Malformed,
-    /// It is JSON, but no object, or has not the form of its type.
+    /// It is JSON, but no object, or does not have the form of its type.
     NotARecord,
-    /// It is of a type that says nothing for the ledger.
+    /// Its type has nothing for the ledger.
     UnknownType,
-    /// Its message is not complete yet: the next run takes it.
+    /// Its message is not complete yet. The next run reads it again.
     OpenMessage,
-    /// It has no line feed yet: the next run takes it.
+    /// It has no line feed yet. The next run reads it again.
     Torn,
     /// It is longer than 256 MiB.
     TooLong,
     /// The ledger refuses its record.
     Refused,
-    /// It says nothing that is kept, such as a user line without text.
+    /// It has nothing to keep, such as a user line without text.
     NothingToKeep,
 }
 
 impl Reason {
-    /// All of them, in the order of reports.
+    /// All reasons, in the order of reports.
     pub const ALL: [Reason; 11] = [
         Reason::Duplicate,
         Reason::Replay,
@@ -236,7 +238,7 @@ impl Reason {
         Reason::NothingToKeep,
     ];
 
-    /// Its name in documents.
+    /// The reason's name in JSON documents.
     pub fn as_str(self) -> &'static str {
         match self {
             Reason::Duplicate => "duplicate",
@@ -267,12 +269,12 @@ pub(super) struct LeftOutLine {
 #[derive(Debug, Clone, Default)]
 pub(super) struct LeftOut {
     pub counts: std::collections::BTreeMap<Reason, u64>,
-    /// Each of them, when they are to be named.
+    /// Each of the lines, if they are named.
     pub lines: Vec<LeftOutLine>,
 }
 
 impl LeftOut {
-    /// Counts a line, and names it when lines are to be named.
+    /// Counts a line, and names it if lines are named.
     pub(super) fn add(
         &mut self,
         options: &ReadOptions,
@@ -287,7 +289,7 @@ impl LeftOut {
     }
 }
 
-/// What a pass read.
+/// The records and counts of a pass.
 #[derive(Debug, Default)]
 pub(super) struct Gathered {
     pub turns: Vec<Record>,
@@ -296,18 +298,18 @@ pub(super) struct Gathered {
     pub relationships: Vec<Record>,
     pub tool_result_events: Vec<Record>,
     pub user_turns: Vec<Record>,
-    /// The new cursor as compact JSON text, its keys in order. None: it stays as it is.
+    /// The new cursor as compact JSON text, with its keys in order. None keeps the old cursor.
     pub cursor: Option<Vec<u8>>,
-    /// What the reader wants to be given again; it is kept in a derived file.
+    /// A note that the reader gets again at the next pass. It is kept in a derived file.
     pub side: Option<Vec<u8>>,
-    /// The session and its folder, by which pending stamps are found.
+    /// The session and its folder, which select pending stamps.
     pub session_id: Option<Vec<u8>>,
     pub cwd: Option<Vec<u8>>,
     pub session_mtime_ms: f64,
     pub left_out: LeftOut,
-    /// How many turns reading gave.
+    /// The number of turns that were read.
     pub read_turns: u64,
-    /// Tool calls of those turns, and whether any result with content was seen.
+    /// The number of tool calls of these turns, and whether a result with content was found.
     pub calls: u64,
     pub has_result_content: bool,
     /// Whose calls these are.
@@ -315,11 +317,11 @@ pub(super) struct Gathered {
     pub lines: u64,
     pub bytes_read: u64,
     pub open_messages: u64,
-    /// What Claude Code's logs tell besides.
+    /// Further facts from Claude Code's logs.
     pub told: Option<Box<super::claude::Told>>,
 }
 
-/// The records of a session as JSON texts, none of which depends on another.
+/// The records of a session as JSON texts. No record depends on another.
 #[derive(Debug, Default)]
 pub(super) struct RecordTexts {
     pub turns: Vec<Vec<u8>>,
@@ -333,7 +335,7 @@ pub(super) struct RecordTexts {
 }
 
 impl Gathered {
-    /// Makes these its records, those of `session`.
+    /// Replaces the records by these records of `session`.
     pub(super) fn hold(&mut self, texts: RecordTexts, session: Option<Vec<u8>>) {
         let given = |texts: Vec<Vec<u8>>| texts.into_iter().map(Into::into).collect();
         self.read_turns = texts.turns.len() as u64;
@@ -349,7 +351,7 @@ impl Gathered {
         self.session_id = session;
     }
 
-    /// How many bytes its records have.
+    /// The length of the records in bytes.
     pub(super) fn len_bytes(&self) -> usize {
         let all = [
             &self.turns,
@@ -377,14 +379,14 @@ impl Gathered {
     }
 }
 
-/// What a reader hands over, while it goes on reading.
+/// A part of a log that a reader returns while it goes on reading.
 pub(super) enum Handed {
-    /// A piece of the log, and whether it is the last.
+    /// A piece of the log, and whether the piece is the last.
     Piece(Box<Gathered>, bool),
     /// Nothing is new; the cursor may have a new time.
     Unchanged(Option<Vec<u8>>),
     Skipped(AgentsError),
 }
 
-/// Where a reader hands its pieces over. False: nobody wants them any more.
+/// The function that receives the pieces of a reader. It returns false when no more pieces are needed.
 pub(super) type HandOver<'h> = dyn FnMut(Handed) -> bool + 'h;

@@ -1,8 +1,9 @@
-//! Pending stamps: what `burn run` knows of a session that it has started and whose id it cannot know.
+//! Pending stamps: stamps that `burn run` writes for a session which it starts, because it cannot know the session's
+//! id.
 //!
-//! Touches `pending-stamps/` of the home. A stamp is claimed by renaming its file, so that two runs never apply one; the claim
-//! keeps the line that is to be appended, so that a run which finds the claim of a dead process knows whether that line is in the
-//! ledger already.
+//! Touches `pending-stamps/` of the home. A run claims a stamp by renaming its file, so that two runs never apply the
+//! same stamp. The claim has the line to append, so that a run which finds the claim of a dead process can see whether
+//! the ledger has the line.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -14,10 +15,10 @@ use crate::disk;
 use crate::home::Home;
 use crate::scan::json::{Document, Kind, Value, trim_js};
 
-/// Stamps that are older are deleted.
+/// Older stamps are deleted.
 const EXPIRED_MS: f64 = 24.0 * 3600.0 * 1000.0;
 
-/// By how much a session's file may seem older than the start of its process: the clock of files lags behind.
+/// By how much a session's file may seem older than the start of its process, because the clock of files is late.
 const SLACK_MS: f64 = 20.0;
 const SLACK_AS_REFERENCE_MS: f64 = 1.0;
 
@@ -40,7 +41,7 @@ pub(super) struct Claimed {
     pub line: Vec<u8>,
 }
 
-/// The session for which a stamp is looked for.
+/// The session that a stamp is searched for.
 pub(super) struct Session<'s> {
     pub agent: Agent,
     pub id: &'s [u8],
@@ -59,7 +60,7 @@ fn files(home: &Home) -> Vec<PathBuf> {
     paths.into_iter().filter(|path| disk::metadata(path).is_ok_and(|found| found.is_file)).collect()
 }
 
-/// Reads a stamp. None: it is invalid.
+/// Reads a stamp. None if it is invalid.
 fn parse(path: &Path, text: &[u8]) -> Option<Waiting> {
     let mut document = Document::default();
     let root = document.parse(trim_js(text)).ok().filter(|root| root.kind() == Kind::Object)?;
@@ -91,7 +92,7 @@ fn parse(path: &Path, text: &[u8]) -> Option<Waiting> {
     })
 }
 
-/// Deletes stamps that nothing waits for any more. Errors are ignored.
+/// Deletes expired stamps. Errors are ignored.
 pub(super) fn clean(home: &Home) {
     let now_ms = settings::now_ms();
     for path in files(home) {
@@ -122,7 +123,7 @@ fn claimant(path: &Path) -> Option<u32> {
 #[cfg(unix)]
 fn is_alive(pid: u32) -> bool {
     let Ok(pid) = i32::try_from(pid) else { return false };
-    // SAFETY: a plain call; signal 0 only asks whether the process is there.
+    // SAFETY: a call without pointers. Signal 0 only asks whether the process exists.
     let asked = unsafe { libc::kill(pid, 0) };
     asked == 0 || std::io::Error::last_os_error().raw_os_error() == Some(libc::EPERM)
 }
@@ -132,7 +133,7 @@ fn is_alive(_pid: u32) -> bool {
     true
 }
 
-/// Gives stamps back that a process has claimed and not applied before it died. One whose line is in the ledger was applied.
+/// Releases stamps whose claiming process died before it applied them. A stamp whose line is in the ledger was applied.
 pub(super) fn take_over(home: &Home, is_in_ledger: &mut dyn FnMut(&[u8]) -> bool) {
     for path in files(home) {
         let Some(pid) = claimant(&path).filter(|pid| !is_alive(*pid)) else { continue };
@@ -151,7 +152,7 @@ pub(super) fn take_over(home: &Home, is_in_ledger: &mut dyn FnMut(&[u8]) -> bool
     }
 }
 
-/// Claims the oldest stamp that fits the session.
+/// Claims the oldest stamp that matches the session.
 pub(super) fn claim(home: &Home, session: &Session<'_>) -> Option<Claimed> {
     clean(home);
     let base = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
@@ -209,12 +210,12 @@ impl Claimed {
         disk::replace(&self.path, &noted.finish(), false).ok()
     }
 
-    /// The line is in the ledger.
+    /// Ends the claim: the line is in the ledger.
     pub(super) fn applied(self) {
         let _ = disk::remove_file(&self.path);
     }
 
-    /// The line is not in the ledger: another run may try.
+    /// Releases the claim, because the line is not in the ledger. Another run may apply the stamp.
     pub(super) fn give_back(self) {
         let _ = disk::rename(&self.path, &self.original);
     }

@@ -1,7 +1,7 @@
-//! The project of a folder: its key from the git remote `origin`.
+//! Finds the project key of a folder: the git remote `origin`.
 //!
-//! Touches only files of git (`.git`, `commondir`, `config`), for reading. Answers are kept for the life of the
-//! [`ProjectKeys`], each folder is looked at once.
+//! Touches only files of git (`.git`, `commondir`, `config`), for reading. Keys are kept for the life of the
+//! [`ProjectKeys`], so each folder is read once.
 
 use std::collections::HashMap;
 use std::fs;
@@ -10,20 +10,20 @@ use std::sync::Mutex;
 
 use super::js;
 
-/// How far up the search for `.git` goes.
+/// How many parents the search for `.git` visits.
 const MAX_LEVELS: usize = 100;
 
 /// Keys of projects by folder.
 #[derive(Debug)]
 pub(super) struct ProjectKeys {
     as_reference: bool,
-    /// The process's own folder, against which relative folders are taken.
+    /// The process's working directory, which relative folders refer to.
     base: PathBuf,
     known: Mutex<HashMap<Vec<u8>, Option<String>>>,
 }
 
 impl ProjectKeys {
-    /// Nothing known yet.
+    /// No keys yet.
     pub(super) fn new(as_reference: bool) -> Self {
         let base = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
         ProjectKeys { as_reference, base, known: Mutex::default() }
@@ -50,7 +50,7 @@ impl ProjectKeys {
     }
 }
 
-/// `path` against `base`, with `.` and `..` folded by name alone.
+/// `path` joined to `base`. `.` and `..` are removed by name, without following links.
 pub(super) fn absolute(base: &Path, path: &Path) -> PathBuf {
     let mut folded = PathBuf::from("/");
     for part in base.join(path).components() {
@@ -65,7 +65,7 @@ pub(super) fn absolute(base: &Path, path: &Path) -> PathBuf {
     folded
 }
 
-/// The folder with git's `config` for `folder`, which need not exist.
+/// The folder with git's `config` for `folder`. `folder` need not exist.
 fn git_folder(folder: &Path) -> Option<PathBuf> {
     for level in folder.ancestors().take(MAX_LEVELS) {
         let git = level.join(".git");
@@ -80,7 +80,7 @@ fn git_folder(folder: &Path) -> Option<PathBuf> {
     None
 }
 
-/// The folder that a `.git` file names, or the common one behind it (worktrees).
+/// The folder that a `.git` file names, or for a worktree the common folder that this folder names.
 fn linked_folder(git_file: &Path, folder: &Path) -> Option<PathBuf> {
     let text = fs::read(git_file).ok()?;
     let text = String::from_utf8_lossy(&text);
@@ -94,8 +94,8 @@ fn linked_folder(git_file: &Path, folder: &Path) -> Option<PathBuf> {
     }
 }
 
-/// The last `url` of the remote `origin`. Ours takes section names and keys in any case and passes over a byte order mark,
-/// as git does.
+/// The last `url` of the remote `origin`. With our rules, section names and keys may have any case and a byte order
+/// mark is skipped, as in git.
 fn origin_url(config: &str, as_reference: bool) -> Option<String> {
     let is = |name: &str, wanted: &str| match as_reference {
         false => name.eq_ignore_ascii_case(wanted),
@@ -123,7 +123,7 @@ fn origin_url(config: &str, as_reference: bool) -> Option<String> {
     url
 }
 
-/// A config value without its quotes and without the comment behind it.
+/// A config value without its quotes and without a comment after it.
 fn unquoted(value: &str) -> String {
     let mut text = String::new();
     let mut is_quoted = false;

@@ -1,4 +1,4 @@
-//! The readers of the agents by one interface: where logs are, which there are, and what is in them.
+//! Dispatches to the readers of the agents: finds roots and logs, and reads logs.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use super::walk::Unreadable;
 use super::{AgentsError, claude, codex, gemini, opencode};
 use crate::disk;
 
-/// Where an agent keeps its logs.
+/// The roots of an agent's logs.
 pub(super) fn roots_of(agent: Agent, of: &RootsOf<'_>) -> Vec<PathBuf> {
     match agent {
         Agent::Claude => claude::roots(of),
@@ -33,7 +33,7 @@ pub(super) fn discover(
     }
 }
 
-/// What the reader of an agent must know of all its logs before it reads one.
+/// Collects the facts about all logs that an agent's reader needs before it reads one log.
 pub(super) fn prepare(
     agent: Agent,
     common: &Common<'_>,
@@ -55,7 +55,7 @@ pub(super) fn read_log(pass: &Pass<'_>, hand: &mut HandOver<'_>) -> Result<(), A
     }
 }
 
-/// A log that is reached by several ways is read once: where it lies rather than by a link, else by the first way.
+/// Keeps one path of a log with several paths: its own path rather than a link, else the first path.
 pub(super) fn each_file_once(candidates: Vec<Candidate>) -> Vec<Candidate> {
     let is_link = |candidate: &Candidate| {
         disk::metadata(&candidate.path).is_ok_and(|found| !found.is_file && !found.is_directory)

@@ -1,4 +1,4 @@
-//! What a run is asked for and what it reports: options, counts, and notes on the way.
+//! The options and the report of a run.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -7,20 +7,20 @@ use super::pass::{Agent, Reason};
 use super::walk::Unreadable;
 use crate::record::RecordKind;
 
-/// What to take in, and how.
+/// What to read, and how.
 #[derive(Debug, Clone)]
 pub struct IngestOptions {
     /// The agents whose logs are read.
     pub agents: Vec<Agent>,
-    /// Roots in place of those where an agent keeps its logs.
+    /// Roots that replace the default roots of an agent.
     pub roots: Vec<(Agent, PathBuf)>,
-    /// Records as the TypeScript package makes them, defects included.
+    /// Make the records of the TypeScript package, defects included.
     pub as_reference: bool,
-    /// Read and count, but write nothing.
+    /// Read and count without writing anything.
     pub check: bool,
     /// Name each line that made no record.
     pub name_lines: bool,
-    /// How many threads read; 0 for one per core.
+    /// Number of reading threads; 0 for one per core.
     pub threads: usize,
 }
 
@@ -37,7 +37,7 @@ impl Default for IngestOptions {
     }
 }
 
-/// How many records of each kind.
+/// The number of records of each kind.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
@@ -67,7 +67,7 @@ impl RecordCounts {
         }
     }
 
-    /// All of them.
+    /// The sum of all kinds.
     pub fn total(&self) -> u64 {
         self.turns
             + self.content
@@ -78,7 +78,7 @@ impl RecordCounts {
     }
 }
 
-/// A log that was not read, and why. The next run tries again.
+/// A log that could not be read, and why. The next run tries again.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 #[non_exhaustive]
 pub struct SkippedFile {
@@ -94,13 +94,13 @@ pub struct SkippedFile {
 pub struct NamedLine {
     /// Its log.
     pub path: PathBuf,
-    /// Where it begins, in bytes.
+    /// Byte offset of the line.
     pub offset: u64,
-    /// Its length in bytes; 0 for a message of several lines.
+    /// Length of the line in bytes; 0 for a message of several lines.
     pub len_bytes: u64,
     /// Why.
     pub reason: Reason,
-    /// More about it, in words.
+    /// Details for people.
     pub detail: String,
 }
 
@@ -111,13 +111,13 @@ pub struct NamedLine {
 pub struct AgentReport {
     /// The agent.
     pub agent: &'static str,
-    /// The roots that were looked at.
+    /// The roots that were searched.
     pub roots: Vec<PathBuf>,
     /// Logs that were found.
     pub found_files: u64,
-    /// Logs of which something was read.
+    /// Logs with bytes that were read.
     pub read_files: u64,
-    /// Logs in which nothing was new.
+    /// Logs without anything new.
     pub unchanged_files: u64,
     /// Logs that could not be read.
     pub skipped_files: u64,
@@ -139,7 +139,7 @@ pub struct AgentReport {
     pub open_messages: u64,
 }
 
-/// What a run did.
+/// The result of a run.
 #[derive(Debug, Clone, Default, PartialEq, serde::Serialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
@@ -148,7 +148,7 @@ pub struct IngestReport {
     pub scanned_sessions: u64,
     /// Logs that gave at least one turn.
     pub ingested_sessions: u64,
-    /// Turns that reading gave, also those that the ledger had already.
+    /// Turns that were read, including turns that the ledger had already.
     pub appended_turns: u64,
     /// Records that were written.
     pub appended: RecordCounts,
@@ -166,37 +166,37 @@ pub struct IngestReport {
     pub bytes_read: u64,
     /// Lines that made no record, by reason.
     pub left_out: BTreeMap<&'static str, u64>,
-    /// Agent by agent.
+    /// The results of each agent.
     pub agents: Vec<AgentReport>,
-    /// How long it took, in milliseconds.
+    /// Duration in milliseconds.
     pub duration_ms: u64,
-    /// The roots among what is unreadable.
+    /// The roots among the unreadable folders.
     #[serde(skip)]
     pub unreadable_roots: Vec<PathBuf>,
-    /// Lines that made no record, when they were to be named.
+    /// Lines that made no record, if they are named.
     #[serde(skip)]
     pub lines: Vec<NamedLine>,
 }
 
-/// What a hook led to.
+/// The result of a hook.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct HookReport {
-    /// Turns that reading the log gave.
+    /// Turns that were read from the log.
     pub read_turns: u64,
-    /// What could not be taken in, and why, in words. The next run may succeed: [`keep_hook`](super::keep_hook).
+    /// Why the hook could not finish, in words. [`keep_hook`](super::keep_hook) keeps its call for the next run.
     pub failures: Vec<String>,
 }
 
 /// Follows a run.
 pub trait IngestObserver {
-    /// A note for people, about something that was passed over.
+    /// Receives a note for people about something that was skipped.
     fn note(&mut self, text: &str);
-    /// So many of so many logs are done.
+    /// Receives the number of finished logs and of all logs.
     fn progress(&mut self, agent: Agent, done: u64, of: u64);
 }
 
-/// An observer that does not look.
+/// An observer that does nothing.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct NoObserver;
 

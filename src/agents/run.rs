@@ -1,9 +1,10 @@
-//! One run: find the logs, read them in parallel, append what they say in the order in which they were found, save the cursors.
+//! One run: finds the logs, reads them in parallel, appends their records in the order in which the logs were found,
+//! saves the cursors.
 //!
-//! Touches the ledger and its content through [`Ledger::append`], `cursors.json`, `ingest.side.json` and `pending-stamps/`. Logs
-//! are only read. Guarantees: a cursor is saved only after what stands before it is in the ledger, so that a run that was
-//! killed is made good by the next, which finds what was appended by its ids; records of logs are appended in the order of the
-//! logs, whatever the number of threads.
+//! Touches the ledger and its content through [`Ledger::append`], `cursors.json`, `ingest.side.json` and
+//! `pending-stamps/`. Logs are only read. Guarantees: a cursor is saved only after the records of the bytes before it
+//! are in the ledger. So after a run was killed, the next run reads the same lines and recognises the appended records
+//! by their ids. Records are appended in the order of the logs, whatever the number of threads.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -38,21 +39,21 @@ use crate::record::RecordKind;
 use crate::scan::in_order::{Failure, Workers, in_order};
 use crate::scan::json::{Document, Value};
 
-/// How much is gathered before it is appended.
+/// How many bytes of records are gathered before they are appended.
 const FLUSH_BYTES: usize = 4 << 20;
-/// How many logs are appended at once.
+/// The greatest number of logs that are appended together.
 const FLUSH_LOGS: usize = 256;
-/// How long cursors wait to be saved.
+/// How long changed cursors wait to be saved.
 const SAVE_EVERY: std::time::Duration = std::time::Duration::from_secs(2);
 
 /// A hook does not read more of the ledger than this.
 const HOOK_BEHIND_MAX_BYTES: u64 = 16 << 20;
-/// A hook does not write what is known of the ledger anew when it is longer than this.
+/// A hook does not rewrite a file `ingest.known` that is longer than this.
 const HOOK_SAVE_MAX_BYTES: u64 = 8 << 20;
-/// Readers' states that were not used for so long are deleted.
+/// States of readers that were not used for so long are deleted.
 const STATE_KEPT: std::time::Duration = std::time::Duration::from_secs(7 * 24 * 3600);
 
-/// Sessions with tool calls of which no result was seen.
+/// Sessions with tool calls but without any result.
 #[derive(Debug, Default)]
 struct Unanswered {
     calls: BTreeMap<Vec<u8>, u64>,
@@ -60,7 +61,7 @@ struct Unanswered {
     warned: BTreeSet<Vec<u8>>,
 }
 
-/// Takes logs in, run after run.
+/// Reads logs into the ledger of a home, run after run.
 #[derive(Debug)]
 pub struct Ingest {
     home: Home,
@@ -69,7 +70,7 @@ pub struct Ingest {
     known: Known,
 }
 
-/// What was taken of a log so far.
+/// The part of a log that was read so far.
 #[derive(Debug, Default)]
 struct Taken {
     is_read: bool,
@@ -77,7 +78,7 @@ struct Taken {
     gave_turns: bool,
 }
 
-/// What was read and is to be appended.
+/// Records that wait to be appended.
 struct Queued {
     candidate: Candidate,
     gathered: Gathered,
@@ -88,7 +89,7 @@ fn is_root_of(unreadable: &Unreadable, roots: &[PathBuf]) -> bool {
 }
 
 impl Ingest {
-    /// For the ledger of a home, which need not exist yet.
+    /// Creates a reader for the ledger of a home. The home need not exist yet.
     pub fn new(home: Home, options: IngestOptions) -> Self {
         Ingest { home, options, unanswered: HashMap::new(), known: Known::default() }
     }
@@ -101,11 +102,11 @@ impl Ingest {
         self.options.as_reference
     }
 
-    /// Reads what is new in all logs and appends it.
+    /// Reads the new lines of all logs and appends their records.
     ///
     /// # Errors
-    /// When the ledger cannot be written or the cursors cannot be saved. A log or a folder that cannot be read is no error
-    /// here: it is named in the report, and its cursor stays.
+    /// When the ledger cannot be written or the cursors cannot be saved. A log or a folder that cannot be read is no
+    /// error here: the report names it, and its cursor stays.
     pub fn run(
         &mut self,
         observer: &mut dyn IngestObserver,
@@ -135,7 +136,7 @@ impl Ingest {
                 break;
             }
         }
-        // What was appended is not read again, whatever happened behind it.
+        // The cursors of appended records are saved even after an error, so that the lines are not read again.
         let saved = run.save();
         result.and(saved)?;
         let mut report = run.report;
@@ -169,10 +170,10 @@ impl Ingest {
         Ok(report)
     }
 
-    /// Takes in what a hook of Claude Code tells: its event, then the log that it names.
+    /// Handles a call of a hook of Claude Code: appends its event, then reads the log that it names.
     ///
-    /// What fails is in the report and is no error, because a failing hook can stop its agent. A ledger of which more than 16 MiB
-    /// are not yet known to this program is not read for a hook: the next run does that.
+    /// A failure is in the report and is no error, because a failing hook can stop its agent. If more than 16 MiB of
+    /// the ledger are not yet known, the hook does not read them, and the next run does.
     pub fn hook(
         &mut self,
         call: &HookCall,
@@ -210,7 +211,7 @@ impl Ingest {
         report
     }
 
-    /// Whether what is known of the ledger is near its end.
+    /// Whether only a few bytes of the ledger are not yet known.
     fn check_near(&mut self) -> Result<(), AgentsError> {
         let behind_bytes = self.known.behind_bytes(&self.home)?;
         if self.options.as_reference || behind_bytes <= HOOK_BEHIND_MAX_BYTES {
@@ -257,7 +258,7 @@ impl Ingest {
         })
     }
 
-    /// Takes the calls of hooks that were kept. Their logs are read with the others.
+    /// Handles the kept calls of hooks. Their logs are read with the others.
     fn take_kept_hooks(
         &mut self,
         observer: &mut dyn IngestObserver,
@@ -271,7 +272,7 @@ impl Ingest {
         }
         for call in kept.iter().filter_map(|kept| kept.call.as_ref()) {
             match self.hook_event(call, interrupt) {
-                // One that the ledger refuses is refused each time.
+                // A call that the ledger refuses would be refused each time, so a note replaces it.
                 Err(AgentsError::Unusable { path, reason }) => {
                     observer.note(&format!("[burn] ingest: {}: {reason}", path.display()));
                 }
@@ -281,7 +282,7 @@ impl Ingest {
         Ok(kept)
     }
 
-    /// Takes in one log.
+    /// Reads one log.
     fn transcript(
         &mut self,
         path: PathBuf,
@@ -306,7 +307,7 @@ impl Ingest {
 
     fn take_over_stamps(&self) {
         pending::take_over(&self.home, &mut |line| {
-            // The ledger is read only when a claim was left behind, which takes a process that died in between.
+            // The ledger is read only if there is a claim of a dead process.
             has_line(&self.home, line).unwrap_or(false)
         });
     }
@@ -327,9 +328,9 @@ pub(super) struct Run<'r> {
     report: IngestReport,
     across: Across,
     is_hook: bool,
-    /// Logs that kept hooks have named.
+    /// Logs that kept calls of hooks name.
     transcripts: Vec<PathBuf>,
-    /// Where readers keep their states; none when they are not kept.
+    /// The folder of readers' states; none if states are not kept.
     state_dir: Option<PathBuf>,
 }
 
@@ -428,7 +429,7 @@ impl<'r> Run<'r> {
         if candidates.is_empty() {
             return Ok(());
         }
-        // Cursors change while logs are read, each by its own log alone.
+        // Cursors change while logs are read, but each log changes only its own cursor.
         let cursors: HashMap<&Path, Vec<u8>> = candidates
             .iter()
             .filter_map(|candidate| {
@@ -483,8 +484,8 @@ impl<'r> Run<'r> {
         let guarded = &guarded;
         let of = candidates.len() as u64;
         let mut done = 0;
-        // A log is read by a thread of its own, which hands pieces over while it goes on; so a log of any length is never in
-        // memory as a whole. There are as many of these threads as permits.
+        // Each log is read by its own thread, which returns piece after piece, because a log of any length must not be
+        // in memory as a whole. There are as many of these threads as permits.
         let result = std::thread::scope(|scope| {
             in_order(
                 Workers::Threads(1),
@@ -532,7 +533,7 @@ impl<'r> Run<'r> {
         }
     }
 
-    /// Takes what was read of a log.
+    /// Adds the records of a piece to the queue.
     fn take(
         &mut self,
         candidate: &Candidate,
@@ -594,7 +595,7 @@ impl<'r> Run<'r> {
         }));
     }
 
-    /// Appends what is queued.
+    /// Appends the queued records.
     fn flush(&mut self, tally: &mut AgentReport) -> Result<(), AgentsError> {
         let queue = std::mem::take(&mut self.queue);
         self.queued_bytes = 0;
@@ -625,7 +626,7 @@ impl<'r> Run<'r> {
         Ok(())
     }
 
-    /// Appends what was gathered elsewhere, and saves its cursor.
+    /// Appends records from a stream, and saves its cursor.
     pub(super) fn write(
         &mut self,
         candidate: Candidate,
@@ -642,7 +643,7 @@ impl<'r> Run<'r> {
             return Ok(());
         }
         self.cursors.save(&self.ingest.home)?;
-        // Without a home there is nothing to remember either.
+        // Without a home there are no notes.
         if self.ingest.home.root().is_dir() {
             self.side.save(&self.ingest.home)?;
         }
@@ -656,7 +657,7 @@ impl<'r> Run<'r> {
             self.ingest.known.catch_up(&self.ingest.home)?;
         }
         let mut batch = if self.options.as_reference { Batch::unchecked() } else { Batch::new() };
-        // What each record of the batch is, by its number.
+        // The kind of each record of the batch, by its number.
         let mut kinds: Vec<Option<RecordKind>> = Vec::new();
         let mut content: u64 = 0;
         let mut stamps = Vec::new();
@@ -688,7 +689,8 @@ impl<'r> Run<'r> {
                         *tally.left_out.entry(Reason::Replay.as_str()).or_default() += 1;
                         continue;
                     };
-                    // Before its turn: a run that is killed between the two writes both again.
+                    // The stamp goes before its turn, because the next run writes both again if this run is killed
+                    // between the two.
                     if let Some(stamp) = &record.stamp
                         && with_record(&text, |turn| self.ingest.known.has_message(turn)) == Some(false)
                         && batch.push_stamp(stamp).is_ok()
@@ -718,7 +720,7 @@ impl<'r> Run<'r> {
             }
         }
         if !self.options.as_reference {
-            // Only now, because one line may have a result twice.
+            // The results become known only now, because one line may have a result twice.
             for event in queue.iter().flat_map(|queued| &queued.gathered.tool_result_events) {
                 with_record(&event.text, |event| self.ingest.known.add_result(event));
             }
@@ -734,7 +736,7 @@ impl<'r> Run<'r> {
         let appended = match appended {
             Ok(appended) => appended,
             Err(error) => {
-                // A stamp whose line landed is told of by its claim to the next run.
+                // If the line of a stamp was written, its claim shows this to the next run.
                 drop(stamps);
                 self.ingest.known = Known::default();
                 return Err(error.into());
@@ -753,7 +755,7 @@ impl<'r> Run<'r> {
         Ok(())
     }
 
-    /// The pending stamp of a session.
+    /// Claims the pending stamp of a session.
     fn stamp(&self, queued: &Queued) -> Option<Claimed> {
         let gathered = &queued.gathered;
         let is_stamped = matches!(queued.candidate.agent, Agent::Codex | Agent::OpenCode);
@@ -773,7 +775,7 @@ impl<'r> Run<'r> {
         )
     }
 
-    /// The rows between logs.
+    /// The relationships between logs.
     fn relations(&mut self, agent: Agent, tally: &mut AgentReport) -> Result<(), AgentsError> {
         if agent != Agent::Claude || self.ingest.options.check {
             return Ok(());
@@ -794,7 +796,7 @@ impl<'r> Run<'r> {
         Ok(())
     }
 
-    /// Takes note of calls and results.
+    /// Counts the calls and results of sessions.
     fn answered(&mut self, agent: Agent, gathered: &Gathered) {
         if self.options.content != ContentMode::Full || gathered.read_turns == 0 {
             return;
@@ -810,7 +812,7 @@ impl<'r> Run<'r> {
         }
     }
 
-    /// Warns of sessions whose results were never seen, when there is a new one.
+    /// Warns of sessions without any result, if there is a new session of this kind.
     fn warn(&mut self, agent: Agent) {
         if self.options.content != ContentMode::Full {
             return;
@@ -835,14 +837,14 @@ impl<'r> Run<'r> {
     }
 }
 
-/// Which records of a pass are written: not those that repeat another session, nor results that are known.
+/// Selects the records of a pass to write. Leaves out messages of other sessions and known results.
 struct Filter {
     document: Document,
     dropped: HashSet<u32>,
     is_hook: bool,
     /// The highest number among the events of the pass.
     last_number: f64,
-    /// The sessions of which hooks have told.
+    /// The sessions with events of hooks.
     numbers: HashMap<Vec<u8>, hook::Numbers>,
 }
 
@@ -873,7 +875,7 @@ impl Filter {
         filter
     }
 
-    /// The text of a record that is to be written; none when it repeats what is known.
+    /// The text of a record to write; none if the record repeats a known message or result.
     fn passes<'t>(
         &mut self,
         run: &Run<'_>,
@@ -920,7 +922,7 @@ fn state_dir(home: &Home) -> PathBuf {
     home.root().join("ingest.state")
 }
 
-/// Deletes the states of logs that do not grow any more. Errors are ignored: the files are derived.
+/// Deletes the states of logs that no longer grow. Errors are ignored, because the files are derived.
 fn clean_states(home: &Home) {
     for path in disk::list(&state_dir(home)).unwrap_or_default() {
         let modified = disk::metadata(&path).ok().filter(|found| found.is_file).map(|found| found.modified);
@@ -930,7 +932,7 @@ fn clean_states(home: &Home) {
     }
 }
 
-/// The value of a record, for those who must look into it.
+/// Passes the parsed record to a function.
 pub(super) fn with_record<T>(text: &[u8], look: impl FnOnce(Value<'_>) -> T) -> Option<T> {
     let mut document = Document::default();
     document.parse(text).ok().map(look)

@@ -1,4 +1,4 @@
-//! Settings of a run: environment, `config.json`.
+//! Reads the settings of a run from the environment and `config.json`.
 
 use std::path::PathBuf;
 
@@ -8,12 +8,12 @@ use super::pass::ContentMode;
 use crate::home::Home;
 use crate::scan::json::{Document, Kind, Value, trim_js};
 
-/// The value of an environment variable; none when it is empty.
+/// The value of an environment variable; none if it is empty.
 pub(super) fn variable(name: &str) -> Option<PathBuf> {
     std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
 }
 
-/// Refuses a storage that is not ours.
+/// Refuses a storage that this program does not have.
 pub(super) fn check_storage() -> Result<(), AgentsError> {
     match std::env::var_os("RELAYBURN_STORAGE") {
         Some(word) if !word.is_empty() && word != "file" => {
@@ -32,8 +32,8 @@ fn mode(word: &str) -> Option<ContentMode> {
     })
 }
 
-/// How much content is kept: `RELAYBURN_CONTENT_STORE`, else `content.store` of `config.json`, else all. What cannot be used is
-/// passed over; `config.json` is warned of when it is no JSON object.
+/// How much content is kept: `RELAYBURN_CONTENT_STORE`, else `content.store` of `config.json`, else all. Other values
+/// are ignored. A `config.json` that is no JSON object causes a warning.
 pub(super) fn content_mode(home: &Home, warn: &mut dyn FnMut(String)) -> ContentMode {
     let configured = configured_mode(home, warn);
     let from_environment = std::env::var("RELAYBURN_CONTENT_STORE").ok().and_then(|word| mode(&word));

@@ -1,4 +1,4 @@
-//! Folders in which logs lie, listed in the order of their names' bytes.
+//! Lists folders in the byte order of the names.
 
 use std::path::{Path, PathBuf};
 
@@ -13,7 +13,7 @@ pub struct Unreadable {
     pub error: String,
 }
 
-/// Something in a folder.
+/// An entry of a folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Entry {
     pub path: PathBuf,
@@ -21,8 +21,8 @@ pub(super) struct Entry {
     pub is_folder: bool,
 }
 
-/// What a folder holds. A missing folder is empty; one that cannot be read is empty and told of. `as_reference` follows no
-/// links; otherwise a link counts as what it leads to.
+/// The entries of a folder. A missing folder is empty. A folder that cannot be read is empty and reported. With
+/// `as_reference` links are not followed; otherwise a link counts as its target.
 pub(super) fn entries(folder: &Path, as_reference: bool, unreadable: &mut Vec<Unreadable>) -> Vec<Entry> {
     let paths = match disk::list(folder) {
         Ok(paths) => paths,
@@ -40,7 +40,7 @@ pub(super) fn entries(folder: &Path, as_reference: bool, unreadable: &mut Vec<Un
     paths.into_iter().filter_map(look).collect()
 }
 
-/// As [`entries`], of something that need not be a folder.
+/// Like [`entries`], for a path that need not be a folder.
 pub(super) fn entries_if_there(
     folder: &Path,
     as_reference: bool,
@@ -55,7 +55,7 @@ pub(super) fn folders(folder: &Path, as_reference: bool, unreadable: &mut Vec<Un
     found.filter(|entry| entry.is_folder).map(|entry| entry.path).collect()
 }
 
-/// Whether a name ends in a dot and `extension`; a name that is nothing else counts, too.
+/// Whether a name ends in a dot and `extension`. The dot and the extension alone count too.
 pub(super) fn has_extension(path: &Path, extension: &str) -> bool {
     let name = path.file_name().unwrap_or_default().as_encoded_bytes();
     let (name, extension) = (name, extension.as_bytes());

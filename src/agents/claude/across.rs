@@ -1,4 +1,4 @@
-//! Continuations and forks that show only when logs are compared with each other.
+//! Finds continuations and forks that show only when logs are compared with each other.
 
 use std::collections::{HashMap, HashSet};
 

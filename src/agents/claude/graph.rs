@@ -1,8 +1,8 @@
-//! Who spawned whom: the lines of a log as a graph of parents, and the agents that it shows.
+//! Finds the sub-agents of a log and the calls that spawned them, from the graph of lines and their parents.
 //!
-//! A sub-agent's first line is a user line whose parent is the assistant line that called the tool `Agent` or `Task`. Example:
-//! u1 ← a1 (calls Task t1) ← u2 (side chain) ← a2 (side chain). The walk from a2 goes to u2 and then to a1, which keeps t1 and
-//! whose t1 is not answered by u2: a2 is of the agent u2, spawned by t1.
+//! A sub-agent's first line is a user line whose parent is the assistant line that called the tool `Agent` or `Task`.
+//! Example: u1 ← a1 (calls Task t1) ← u2 (side chain) ← a2 (side chain). The walk from a2 reaches u2 and then a1. a1
+//! has the call t1, and u2 does not answer t1, so a2 belongs to the agent u2, which t1 spawned.
 
 use std::collections::HashMap;
 
@@ -11,7 +11,7 @@ use super::key::Key;
 use super::packed::{Packer, Unpacker};
 use crate::scan::json::Value;
 
-/// Where the recursion into the agents of agents ends.
+/// The greatest depth of agents that spawn agents.
 const DEPTH_MAX: usize = 65;
 
 /// A call that spawns an agent.
@@ -20,7 +20,7 @@ struct Spawn {
     id: Vec<u8>,
     subagent_type: Option<Vec<u8>>,
     description: Option<Vec<u8>>,
-    /// Of the text that the agent is given.
+    /// Hash of the text that the agent is given.
     prompt_hash: Option<u64>,
 }
 
@@ -32,7 +32,7 @@ enum Role {
     User {
         /// The tool use ids that the line answers.
         results: Box<[Box<[u8]>]>,
-        /// Of its plain text, on side chains.
+        /// Hash of the line's plain text, on side chains.
         text_hash: Option<u64>,
     },
 }
@@ -60,7 +60,7 @@ pub(super) struct Graph {
     nodes: HashMap<Key, Node>,
 }
 
-/// What was asked of a graph already.
+/// The answers that a graph has already computed.
 #[derive(Debug, Default)]
 pub(super) struct Answers {
     invocations: HashMap<Key, Option<Invocation>>,
@@ -178,7 +178,8 @@ impl Graph {
         self.nodes.keys()
     }
 
-    /// The step from a user line to the assistant line that spawned its agent, on the walk from `uuid` to its parents.
+    /// The step from a user line to the assistant line that spawned the user line's agent, on the walk from `uuid` to
+    /// its parents.
     fn crossing(&self, uuid: &Key, answers: &mut Answers) -> Option<(Key, Key)> {
         let mut walked: Vec<Key> = Vec::new();
         let mut seen = std::collections::HashSet::new();

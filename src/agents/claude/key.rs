@@ -15,7 +15,7 @@ impl Key {
         }
     }
 
-    /// The bytes of a UUID in its usual form, from which the text can be made again.
+    /// The bytes of a UUID in its usual form. The text can be made again from them.
     fn uuid(wtf8: &[u8]) -> Option<[u8; 16]> {
         let text = std::str::from_utf8(wtf8).ok().filter(|text| text.len() == 36)?;
         let uuid = uuid::Uuid::try_parse(text).ok()?;

@@ -1,4 +1,4 @@
-//! What a log is, and what it tells of its relations to other logs.
+//! The kind of a log, and the evidence in a log for its relationships to other logs.
 
 use std::path::Path;
 
@@ -7,11 +7,11 @@ use super::marker::marker;
 use crate::agents::{js, walk};
 use crate::scan::json::Value;
 
-/// Whose log a file is.
+/// The session or sub-agent that a log belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum LogKind {
     Session,
-    /// A sub-agent's, in the folder of its session: not a session of its own.
+    /// The log of a sub-agent, in the folder of its session. It is not a session.
     SubAgent,
 }
 
@@ -26,16 +26,16 @@ impl LogKind {
     }
 }
 
-/// What a log tells of its relations to other logs.
+/// The evidence in a log for its relationships to other logs.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Evidence {
-    /// The first session id that is not the log's own name.
+    /// The first session id that differs from the log's name.
     pub(super) foreign: Option<Vec<u8>>,
     pub(super) first_ts: Option<Vec<u8>>,
     pub(super) version: Option<Vec<u8>>,
-    /// The parent of the first user line that is not on a side chain, once there was one.
+    /// The parent of the first user line that is not on a side chain, once there is such a line.
     pub(super) first_parent: Option<Option<Key>>,
-    /// Whether the session was resumed by a marker, and the session that the first such marker names.
+    /// Whether a marker resumed the session, and the session that the first marker names.
     pub(super) marker: Option<Option<Vec<u8>>>,
     /// Targets of explicit rows.
     pub(super) forks: Vec<Vec<u8>>,
@@ -97,14 +97,14 @@ impl Evidence {
     }
 }
 
-/// Whether a log of this name lies in any project's folder.
+/// Whether a project's folder has a log of this name.
 fn is_log(path: &Path, name: &str) -> bool {
     let root = path.parent().and_then(Path::parent);
     let folders = root.map(|root| walk::folders(root, false, &mut Vec::new())).unwrap_or_default();
     folders.iter().any(|folder| folder.join(name).is_file())
 }
 
-/// What the run is told of a log besides its records.
+/// Facts about a log for the run, besides its records.
 #[derive(Debug, Default)]
 pub(in crate::agents) struct Told {
     pub(super) base_name: Vec<u8>,

@@ -1,8 +1,8 @@
-//! The first words of a prompt that resumes another session: `/resume ID`, `/continue ID`.
+//! Reads the marker of a prompt that resumes another session: `/resume ID` or `/continue ID`.
 
 use crate::scan::json::trim_js;
 
-/// The text of the marker with which a session is resumed, and the session that it names.
+/// A marker that resumes a session: its text, and the session that it names.
 pub(super) fn marker(text: &[u8]) -> Option<Marker<'_>> {
     let text = trim_js(text);
     let rest = ["/resume", "/continue"].iter().find_map(|word| {
@@ -17,7 +17,7 @@ pub(super) fn marker(text: &[u8]) -> Option<Marker<'_>> {
 
 /// A line that resumes a session.
 pub(super) struct Marker<'t> {
-    /// Whether the word ends where the marker does.
+    /// Whether the word ends at the end of the marker.
     pub has_boundary: bool,
     pub word: Option<&'t [u8]>,
 }
@@ -37,7 +37,7 @@ fn first_word(text: &[u8]) -> &[u8] {
     &text[..end]
 }
 
-/// How long the white space is with which `text` begins, in JavaScript's sense: one character.
+/// The length in bytes of the white-space character that `text` begins with, in JavaScript's sense.
 fn leading_space(text: &[u8]) -> Option<usize> {
     let first = leading_char(text);
     (!first.is_empty() && trim_js(first).is_empty()).then_some(first.len())
@@ -79,7 +79,7 @@ mod tests {
         assert!(marker(b"resume").is_none());
     }
 
-    /// A word of megabytes takes a look at each of its characters, not at each rest of it.
+    /// For a word of megabytes the search looks at each character once.
     #[test]
     fn a_long_word_takes_one_pass() {
         let text = format!("/resume {}{}", " ".repeat(2 << 20), "a".repeat(4 << 20));

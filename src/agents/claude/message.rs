@@ -1,4 +1,4 @@
-//! One answer of the model: the assistant lines with one `message.id`, and the turn that they make.
+//! One answer of the model: joins the assistant lines with one `message.id` into a turn.
 
 use std::sync::Arc;
 
@@ -15,14 +15,14 @@ use super::graph::Invocation;
 use super::key::Key;
 use crate::scan::json::{Kind, Value};
 
-/// What results say of the calls that they answer.
+/// Facts that a result has about the call that it answers.
 #[derive(Debug, Default)]
 pub(super) struct Results {
     pub errors: HashSet<Vec<u8>>,
     pub replacements: HashMap<Vec<u8>, Replacement>,
 }
 
-/// The token counts of a message, as its lines tell them.
+/// The token counts of a message, from its lines.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Counts {
     pub input: f64,
@@ -34,7 +34,7 @@ pub(super) struct Counts {
 }
 
 impl Counts {
-    /// The counts of one line. What is absent, no number or below 0 counts as 0.
+    /// The counts of one line. A count that is absent, not a number or below 0 is 0.
     fn of(usage: Value<'_>) -> Self {
         let count = |object: Value<'_>, key| js::number(object, key).unwrap_or(0.0).max(0.0);
         let split = |key| usage.get("cache_creation").map_or(0.0, |split| count(split, key));
@@ -48,7 +48,8 @@ impl Counts {
         }
     }
 
-    /// Per field the larger one: lines of a message are written while it is streamed, and its counts grow.
+    /// Keeps the larger value of each field, because the lines of a message are written while it is streamed, and its
+    /// counts grow.
     fn grow(&mut self, other: &Counts) {
         self.input = self.input.max(other.input);
         self.output = self.output.max(other.output);
@@ -58,7 +59,7 @@ impl Counts {
         self.cache_write_1h = self.cache_write_1h.max(other.cache_write_1h);
     }
 
-    /// Writes of 5 minutes and of 1 hour. A total without a split is one of 5 minutes.
+    /// Tokens written to a cache for 5 minutes and for 1 hour. A total without a split counts as 5 minutes.
     fn cache_writes(&self) -> (f64, f64) {
         match (self.cache_write_5m, self.cache_write_1h) {
             (0.0, 0.0) => (self.cache_write, 0.0),
@@ -80,7 +81,7 @@ impl Counts {
     }
 }
 
-/// The counts of the first line as the TypeScript package passes them on: whatever they are.
+/// The counts of the first line unchanged, as the TypeScript package writes them.
 fn usage_as_reference(usage: Option<Value<'_>>) -> Vec<u8> {
     fn of<'d>(object: Option<Value<'d>>, key: &str) -> Option<Value<'d>> {
         object.and_then(|object| js::present(object, key))
@@ -135,7 +136,7 @@ fn coverage_of(usage: Value<'_>) -> Coverage {
     }
 }
 
-/// What decides about the price of a message besides its counts, where it is not the ordinary.
+/// The special terms of a message that change its price.
 #[derive(Debug, Clone, Default, PartialEq)]
 struct Terms {
     service_tier: Option<Vec<u8>>,
@@ -144,7 +145,7 @@ struct Terms {
 }
 
 impl Terms {
-    /// Takes the usage of a line: what it says replaces what earlier lines said.
+    /// Adds the usage of a line. Its values replace those of earlier lines.
     fn add(&mut self, usage: Value<'_>) {
         let is_ordinary = |word: &[u8]| matches!(word, b"standard" | b"default" | b"auto");
         for (key, term) in [("service_tier", &mut self.service_tier), ("speed", &mut self.speed)] {
@@ -157,7 +158,8 @@ impl Terms {
     }
 }
 
-/// Who has served a message, unless Anthropic itself: other providers put a mark into its id or into the name of the model.
+/// The provider that served a message, unless Anthropic did. Other providers put a mark into the message's id or the
+/// model's name.
 fn provider_of(id: &[u8], model: &[u8]) -> Option<&'static [u8]> {
     let is_of_bedrock = [&b"anthropic."[..], b"us.", b"eu.", b"apac.", b"global."]
         .iter()
@@ -171,7 +173,7 @@ fn provider_of(id: &[u8], model: &[u8]) -> Option<&'static [u8]> {
     }
 }
 
-/// Whose lines follow each other: the main thread, an agent by its id, or a side chain by its first line.
+/// A thread, whose lines follow each other: the main thread, an agent by its id, or a side chain by its first line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Thread {
     Main,
@@ -179,25 +181,25 @@ pub(super) enum Thread {
     SideChain(Option<Key>),
 }
 
-/// A message, as far as its lines were read.
+/// A message, from the lines that were read so far.
 #[derive(Debug)]
 pub(super) struct Message {
     pub id: Vec<u8>,
-    /// Where its first line begins.
+    /// Byte offset of its first line.
     pub at: u64,
     pub uuid: Option<Key>,
-    /// JSON texts of the first line's values, whatever they are.
+    /// JSON texts of the first line's values, of any type.
     ts: Vec<u8>,
     session_id: Vec<u8>,
     /// The same when they are strings.
     pub ts_text: Option<Vec<u8>>,
     pub session: Option<Vec<u8>>,
     model: Option<Vec<u8>>,
-    /// None: no `cwd`. Some(None): one that is no string.
+    /// None: no `cwd`. Some(None): a `cwd` that is no string.
     cwd: Option<Option<Vec<u8>>>,
     pub is_side: bool,
     pub thread: Thread,
-    /// Another message of its thread has begun: no line of this one will come any more.
+    /// Another message of its thread has begun, so this message gets no more lines.
     pub is_closed: bool,
     pub stop_reason: Option<Vec<u8>>,
     pub has_usage: bool,
@@ -210,13 +212,13 @@ pub(super) struct Message {
     pub unanswered: Vec<Vec<u8>>,
     text: Vec<u8>,
     prompt: Option<Arc<[u8]>>,
-    /// Of agents' logs: the id that the lines name.
+    /// The agent id that the lines of an agent's log name.
     pub agent_id: Option<Vec<u8>>,
     pub lines: u64,
 }
 
-/// The JSON text of a member; `""` when it is absent or null, and also when it is no string, because the archive can store
-/// nothing else.
+/// The JSON text of a member. `""` when the member is absent, null or no string, because the archive stores only
+/// strings.
 pub(super) fn as_is(line: Value<'_>, key: &str, options: &ReadOptions) -> Vec<u8> {
     let mut out = Vec::new();
     match js::present(line, key).filter(|value| options.as_reference || value.kind() == Kind::String) {
@@ -227,7 +229,7 @@ pub(super) fn as_is(line: Value<'_>, key: &str, options: &ReadOptions) -> Vec<u8
 }
 
 impl Message {
-    /// A message that begins with this line.
+    /// Creates a message from its first line.
     pub(super) fn begin(
         id: &[u8],
         at: u64,
@@ -276,7 +278,7 @@ impl Message {
         }
     }
 
-    /// Takes in a line of the message.
+    /// Adds a further line of the message.
     pub(super) fn add(&mut self, line: Value<'_>, options: &ReadOptions) {
         self.lines += 1;
         let Some(message) = line.get("message") else { return };
@@ -322,11 +324,11 @@ impl Message {
         &self.session_id
     }
 
-    /// The stamp that says on which terms the message was served; none when these are the ordinary ones.
+    /// The stamp for the special terms of the message; none when the terms are ordinary.
     pub(super) fn stamp(&self) -> Option<Vec<u8>> {
         let (session, ts) = (self.session.as_deref()?, self.ts_text.as_deref()?);
         let model = self.model.as_deref().unwrap_or_default();
-        // The model is JSON text.
+        // The model is stored as JSON text.
         let model = model.strip_prefix(b"\"").and_then(|model| model.strip_suffix(b"\"")).unwrap_or_default();
         let provider = provider_of(&self.id, model);
         if self.id.is_empty() || provider.is_none() && self.terms == Terms::default() {
@@ -351,7 +353,7 @@ impl Message {
         Some(stamp.finish())
     }
 
-    /// What the message read from the cache, as JSON text.
+    /// The tokens that the message read from the cache, as JSON text.
     pub(super) fn cache_read_json(&self, options: &ReadOptions) -> Vec<u8> {
         if options.as_reference {
             return self.cache_read_as_reference.clone();
@@ -384,7 +386,7 @@ impl Message {
     /// The turn record.
     ///
     /// # Errors
-    /// Where the TypeScript package gives the file up.
+    /// An error where the TypeScript package gives the file up.
     pub(super) fn turn(
         &self,
         turn_index: usize,
@@ -465,7 +467,7 @@ impl Message {
     }
 }
 
-/// Appends a text on a line of its own.
+/// Appends a text after a line feed.
 pub(super) fn join(texts: &mut Vec<u8>, text: &[u8]) {
     if !texts.is_empty() {
         texts.push(b'\n');
@@ -473,7 +475,7 @@ pub(super) fn join(texts: &mut Vec<u8>, text: &[u8]) {
     texts.extend_from_slice(text);
 }
 
-/// The plain text of a user line: its content, or its text blocks on lines of their own.
+/// The plain text of a user line: its content, or its text blocks with a line feed between.
 pub(super) fn plain_text(content: Option<Value<'_>>) -> Vec<u8> {
     let Some(content) = content else { return Vec::new() };
     match content.kind() {

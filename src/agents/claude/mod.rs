@@ -1,8 +1,8 @@
 //! Session logs of Claude Code: a JSON line for every prompt, answer and result.
 //!
-//! A log is read in pieces. The lines before the cursor are read again for what later lines refer to ([`piece::State`]); the
-//! lines behind it make records ([`piece::Piece`]). Records are written up to the first line that may still change, and there
-//! the next cursor stands.
+//! A log is read in pieces. The lines before the cursor are read again, because later lines refer to them
+//! ([`piece::State`]). The lines after the cursor make records ([`piece::Piece`]). Records are written up to the first
+//! line that may still change, and the next cursor is the offset of that line.
 
 mod across;
 mod graph;
@@ -29,22 +29,23 @@ use super::project::ProjectKeys;
 use super::walk::{self, Unreadable};
 use crate::scan::json::{Document, trim_js};
 
-/// How much of a log is read before its records are written.
+/// The size of a piece: the records of so many bytes are written together.
 const PIECE_BYTES: u64 = 4 << 20;
 
-/// A message whose stop reason says that it is complete may still get lines for so long.
+/// How long a message with a final stop reason may still get lines.
 const SETTLED_MS: f64 = 5_000.0;
 
-/// Of a log with so much before its cursor the state is kept, because reading it again is felt.
+/// The state of a log with at least so many bytes before its cursor is kept, because reading these bytes again takes
+/// noticeable time.
 const STATE_MIN_BYTES: u64 = 256 << 10;
 
-/// A log that was not written for so long is not expected to grow: its state is not kept.
+/// A log that was not written for so long has probably ended, so its state is not kept.
 const GROWS_MS: f64 = 24.0 * 3600.0 * 1000.0;
 
-/// How many bytes before the cursor are remembered, by their hash, to notice that a log was written anew.
+/// How many bytes before the cursor are hashed. The hash shows that a log was rewritten.
 const WITNESS_BYTES: u64 = 4096;
 
-/// Where logs lie.
+/// The roots of logs.
 pub(super) fn roots(of: &RootsOf<'_>) -> Vec<PathBuf> {
     let mut roots = vec![of.user.join(".claude/projects")];
     if !of.as_reference {
@@ -58,7 +59,7 @@ pub(super) fn roots(of: &RootsOf<'_>) -> Vec<PathBuf> {
     roots
 }
 
-/// The logs of a root: the `.jsonl` files of its folders, and those of their sessions' sub-agents.
+/// The logs of a root: the `.jsonl` files of its folders, and the logs of the sub-agents of their sessions.
 pub(super) fn discover(root: &Path, as_reference: bool, unreadable: &mut Vec<Unreadable>) -> Vec<Candidate> {
     let mut found = Vec::new();
     let mut add = |path: PathBuf| {
@@ -81,7 +82,7 @@ pub(super) fn discover(root: &Path, as_reference: bool, unreadable: &mut Vec<Unr
     found
 }
 
-/// The name of a log without its folder and its extension: the session that it is of.
+/// The name of a log without folder and extension, which is its session.
 fn base_name(path: &Path) -> Vec<u8> {
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let stem = name.strip_suffix(".jsonl").filter(|stem| !stem.is_empty()).unwrap_or(&name);
@@ -102,7 +103,7 @@ impl Cursor {
         let root = document.parse(text).ok()?;
         Some(Cursor {
             inode: js::number(root, "inode")?,
-            // What is no number compares as 0 does.
+            // A value that is no number compares as 0.
             offset: js::number(root, "offsetBytes").unwrap_or(0.0),
             mtime_ms: js::number(root, "mtimeMs").unwrap_or(0.0),
             last_user_text: js::text(root, "lastUserText").map(<[u8]>::to_vec),
@@ -118,19 +119,19 @@ struct Reader<'r> {
     stat: Stat,
     options: &'r ReadOptions,
     projects: &'r ProjectKeys,
-    /// Where the state is kept; none when it is not.
+    /// Where the state is kept; none when it is not kept.
     state_path: Option<PathBuf>,
     state: State,
-    /// Where the next piece begins.
+    /// Byte offset of the next piece.
     at: u64,
-    /// How far the last piece looked.
+    /// Byte offset up to which the last piece has read.
     seen: u64,
     piece_bytes: u64,
 }
 
-/// What there is to do for a log.
+/// The work that a log needs.
 enum Opened<'r> {
-    /// Nothing is new: the cursor is refreshed.
+    /// Nothing is new; the cursor gets a new time.
     NothingNew(Option<Vec<u8>>),
     /// Something may be new.
     Reader(Box<Reader<'r>>),
@@ -154,7 +155,7 @@ pub(super) fn read(pass: &Pass<'_>, hand: &mut HandOver<'_>) -> Result<(), Agent
 }
 
 impl<'r> Reader<'r> {
-    /// Looks at a log and reads what stands before its cursor.
+    /// Looks at a log and reads the lines before its cursor.
     fn open(pass: &Pass<'r>) -> Result<Opened<'r>, AgentsError> {
         let cursor = pass.cursor.and_then(Cursor::parse);
         let stat = pass.stat;
@@ -230,7 +231,7 @@ impl<'r> Reader<'r> {
         Ok(())
     }
 
-    /// Reads the next piece; whether there is more behind it.
+    /// Reads the next piece. Returns whether more bytes follow.
     fn next(&mut self) -> Result<(Gathered, bool), AgentsError> {
         let from = self.at;
         let size = self.stat.size_bytes;
@@ -253,7 +254,7 @@ impl<'r> Reader<'r> {
             piece.gathered.bytes_read += line.len_bytes;
             match line.ending {
                 Ending::Torn => {
-                    // The last line of a log that is at rest is told of, but waits all the same: it is no whole line.
+                    // The last line of a log at rest is reported, but still waits, because it is no complete line.
                     piece.gathered.left_out.add(self.options, at, Reason::Torn, || "no line feed yet".into());
                     wanted = reached;
                     continue;
@@ -327,7 +328,7 @@ impl<'r> Reader<'r> {
         cursor.finish()
     }
 
-    /// What stands before the cursor, as a hash.
+    /// The hash of the bytes before the cursor.
     fn witness(&self) -> Option<Vec<u8>> {
         let hash = witness_at(&self.path, self.at)?;
         let mut side = RecordText::default();
@@ -349,17 +350,17 @@ fn witness_at(path: &Path, at: u64) -> Option<String> {
     Some(blake3::hash(&bytes).to_hex()[..32].to_owned())
 }
 
-/// Whether the bytes before the cursor are those that were read. Without a note of them they count as such.
+/// Whether the bytes before the cursor are still the bytes that were read. Without a note the answer is yes.
 fn witness_holds(pass: &Pass<'_>, offset: u64) -> bool {
     let mut document = Document::default();
     let Some(note) = pass.side.and_then(|side| document.parse(side).ok()) else { return true };
     let (Some(at), Some(hash)) = (js::number(note, "offset"), js::text(note, "before")) else { return true };
-    // A note of another cursor says nothing: cursors.json decides.
+    // A note for another cursor does not apply, because cursors.json decides.
     at != offset as f64
         || witness_at(&pass.candidate.path, offset).is_none_or(|found| found.as_bytes() == hash)
 }
 
-/// A cursor with another time.
+/// The cursor with another time.
 fn refresh(cursor: &[u8], mtime_ms: f64) -> Option<Vec<u8>> {
     let mut document = Document::default();
     let root = document.parse(cursor).ok()?;

@@ -1,4 +1,4 @@
-//! Bytes for a derived file: numbers and texts one after another.
+//! Packs numbers and texts into the bytes of a derived file, and reads them again.
 
 use super::key::Key;
 
@@ -7,7 +7,7 @@ use super::key::Key;
 pub(super) struct Packer(pub Vec<u8>);
 
 impl Packer {
-    /// Seven bits a byte, the lowest first; the last byte is below 128.
+    /// Appends a number with seven bits a byte, the lowest bits first. The last byte is below 128.
     pub(super) fn count(&mut self, mut count: u64) {
         while count >= 0x80 {
             self.0.push(count as u8 | 0x80);
@@ -50,7 +50,7 @@ impl Packer {
     }
 }
 
-/// Reads; none where the bytes end too early.
+/// Reads values. Returns none where the bytes end too early.
 pub(super) struct Unpacker<'b>(pub &'b [u8]);
 
 impl Unpacker<'_> {
@@ -98,7 +98,7 @@ impl Unpacker<'_> {
         Some(Key::Uuid(*bytes))
     }
 
-    /// As many as the bytes say. `get` takes at least a byte each time, so a count that is wrong ends soon.
+    /// Reads as many values as the bytes say. `get` reads at least one byte each time, so a wrong count ends soon.
     pub(super) fn each<T, C: Default + Extend<T>>(
         &mut self,
         mut get: impl FnMut(&mut Self) -> Option<T>,

@@ -1,7 +1,8 @@
-//! One piece of a log: its lines, and the records that they make.
+//! Makes records from the lines of one piece of a log.
 //!
-//! A piece begins where everything before it was written. [`State`] is what those earlier lines leave behind. After the last line
-//! of a piece, [`Piece::finish`] decides how far records are written: to the first line that may still change.
+//! A piece begins at the cursor: the records of all earlier lines were written. [`State`] has what later lines need of
+//! these earlier lines. After the last line of a piece, [`Piece::finish`] decides which records are written: the
+//! records up to the first line that may still change.
 
 mod saved;
 mod state;
@@ -23,7 +24,7 @@ use crate::scan::json::{Kind, Value};
 
 pub(super) use saved::Place;
 
-/// What all pieces of a log share.
+/// The part that all pieces of a log share.
 pub(super) struct Log<'l> {
     pub path: &'l std::path::Path,
     pub base_name: &'l [u8],
@@ -32,12 +33,12 @@ pub(super) struct Log<'l> {
     pub projects: &'l ProjectKeys,
 }
 
-/// What the lines before a piece leave behind.
+/// The state that later lines need from the lines before a piece.
 #[derive(Debug, Default)]
 pub(super) struct State {
     pub graph: Graph,
     pub evidence: Evidence,
-    /// How many events each tool use id had.
+    /// The number of events of each tool use id.
     calls: HashMap<Vec<u8>, usize>,
     events: usize,
     last_message: Option<Vec<u8>>,
@@ -48,7 +49,7 @@ pub(super) struct State {
     side_messages: Vec<Key>,
     /// First lines of side chains, by the lines of the chain.
     chains: HashMap<Key, Key>,
-    /// The marker of the evidence is of a line that will be read again.
+    /// Whether the marker of the evidence comes from a line that will be read again.
     marker_is_held: bool,
 }
 
@@ -61,26 +62,26 @@ struct KnownMessage {
     session: Option<Box<[u8]>>,
 }
 
-/// A record that waits for its last member.
+/// A record that lacks its last member so far.
 struct Pending {
     at: u64,
     record: RecordText,
-    /// The message or tool use id from which the last member comes.
+    /// The message or tool use id that gives the last member.
     link: Option<Vec<u8>>,
-    /// A message of the piece that the record goes with.
+    /// The message of the piece without which the record is not written.
     owner: Option<u32>,
 }
 
-/// Content of a line, or of a message at its first line.
+/// Content of a line, or content of a message at the message's first line.
 struct PendingContent {
     at: u64,
     record: Vec<u8>,
     message: Option<u32>,
-    /// The user turn with which it goes.
+    /// The user turn without which the content is not written.
     user_turn: Option<usize>,
 }
 
-/// A root row, or one that a line asks for.
+/// A root relationship, or a relationship that a line states.
 struct PendingRow {
     at: u64,
     kind: &'static str,
@@ -97,7 +98,7 @@ pub(super) struct Piece<'l> {
     by_id: HashMap<Vec<u8>, usize>,
     results: Results,
     user_turns: Vec<Pending>,
-    /// The last user turn, while no new message has followed it.
+    /// The last user turn, as long as no new message has followed it.
     unlinked: Option<usize>,
     events: Vec<Pending>,
     compactions: Vec<Pending>,
@@ -105,7 +106,7 @@ pub(super) struct Piece<'l> {
     rows: Vec<PendingRow>,
     has_root: bool,
     explicit: HashSet<(&'static str, Vec<u8>)>,
-    /// Where the last message and the prompt changed.
+    /// The offsets at which the last message and the prompt changed.
     last_messages: Vec<(u64, Vec<u8>)>,
     prompts: Vec<(u64, Arc<[u8]>)>,
     /// Events by tool use id in this piece.
@@ -119,11 +120,11 @@ pub(super) struct Piece<'l> {
 /// How a piece ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Waiting {
-    /// Nothing is waited for: the log is at rest.
+    /// Waits for nothing, because the log is at rest.
     Nothing,
-    /// For whatever may still change.
+    /// Waits for every message that may still change.
     ForAll,
-    /// As above, but the last answers are complete.
+    /// Waits likewise, but the last answers are complete.
     ForPrompts,
 }
 
@@ -156,7 +157,7 @@ impl<'l> Piece<'l> {
         self.gathered.left_out.add(self.log.options, at, reason, detail);
     }
 
-    /// Takes in a line that begins at `at.0` and has `at.1` bytes.
+    /// Adds a line that begins at `at.0` and has `at.1` bytes.
     pub(super) fn line(
         &mut self,
         state: &mut State,
@@ -181,7 +182,7 @@ impl<'l> Piece<'l> {
         Ok(())
     }
 
-    /// The rows that a line with a session id asks for.
+    /// Adds the relationships that a line with a session id states.
     fn relationships(&mut self, at: u64, line: Value<'_>) {
         if js::text(line, "sessionId").is_none() {
             return;
@@ -233,7 +234,7 @@ impl<'l> Piece<'l> {
         if !options.as_reference
             && let Some(known) = state.known.get(id)
         {
-            // Its turn is written and cannot be amended; what the line says is kept.
+            // The turn is written and cannot change; only the content of the line is kept.
             if let Some(session) = &known.session {
                 let content = message_content(session, id, &known.ts, message, options);
                 self.content.extend(content.into_iter().map(|record| PendingContent {
@@ -258,7 +259,7 @@ impl<'l> Piece<'l> {
                     self.user_turns[unlinked].owner = Some(index as u32);
                 }
                 for earlier in self.messages.iter_mut().filter(|earlier| !earlier.is_closed) {
-                    // An agent within the log of its caller is done when its caller goes on.
+                    // An agent inside its caller's log has ended when the caller goes on.
                     let is_within = matches!(earlier.thread, Thread::SideChain(_)) && thread == Thread::Main;
                     earlier.is_closed = earlier.thread == thread || is_within;
                 }
@@ -475,7 +476,7 @@ impl<'l> Piece<'l> {
         }
     }
 
-    /// The numbers of the next event of a tool use id: among those of the id, and among all.
+    /// The numbers of the next event of a tool use id: its number among the events of the id, and among all events.
     fn count_event(&mut self, state: &State, at: u64, id: &[u8]) -> (usize, usize) {
         let call = self.calls.entry(id.to_vec()).or_default();
         let call_index = state.calls.get(id).copied().unwrap_or(0) + *call;
@@ -561,7 +562,7 @@ impl<'l> Piece<'l> {
         true
     }
 
-    /// Where the records of the piece end: behind it all may still change.
+    /// The offset up to which records are written. Later lines may still change.
     fn end(&self, whole: u64, waiting: Waiting) -> u64 {
         let first_of = |is_open: &dyn Fn(&Message) -> bool| {
             self.messages.iter().filter(|message| is_open(message)).map(|message| message.at).min()
@@ -582,7 +583,8 @@ impl<'l> Piece<'l> {
         message.into_iter().chain(user_turn).min().unwrap_or(whole).min(whole)
     }
 
-    /// The records up to the first line that may still change, and where that is. `whole` is the end of the last whole line.
+    /// The records up to the first line that may still change, and the offset of that line. `whole` is the end of the
+    /// last complete line.
     pub(super) fn finish(
         mut self,
         state: &mut State,
@@ -627,7 +629,7 @@ impl<'l> Piece<'l> {
         }
         gathered.read_turns = gathered.turns.len() as u64;
 
-        // Agents by the tool use ids that spawned them, first in this piece, then before it.
+        // Agents by the tool use ids that spawned them: first from this piece, then from the lines before it.
         let mut by_tool: HashMap<&[u8], Vec<u8>> = HashMap::new();
         for (message, agent) in self.messages.iter().zip(&agents).filter(|(message, _)| is_written(message)) {
             if let Some(agent) = agent.as_ref().filter(|_| message.is_side) {
@@ -704,7 +706,7 @@ impl<'l> Piece<'l> {
         gathered.relationships.extend(rows.rows.into_iter().map(Record::from));
 
         state.marker_is_held = self.marker_at.is_some_and(|at| at >= end);
-        // What the lines before `end` leave behind.
+        // The state after the lines before `end`.
         for (at, id) in self.event_calls {
             if at < end {
                 *state.calls.entry(id).or_default() += 1;
@@ -812,7 +814,7 @@ fn message_content(
     records
 }
 
-/// The session and the tool use id of a system line that tells of an agent.
+/// The session and the tool use id of a system line about an agent.
 fn notified(line: Value<'_>) -> Option<(&[u8], &[u8])> {
     let session = js::first_text(line, &["sessionId", "session_id"])?;
     let id = js::first_text(
@@ -823,7 +825,7 @@ fn notified(line: Value<'_>) -> Option<(&[u8], &[u8])> {
     Some((session, id))
 }
 
-/// Builds relationship rows.
+/// Builds relationship records.
 struct Rows<'r> {
     log: &'r Log<'r>,
     foreign: Option<Vec<u8>>,
@@ -843,7 +845,7 @@ impl Rows<'_> {
         record.maybe_text("ts", row.ts.as_deref());
         record.maybe_text("sourceSessionId", row.source_session.as_deref());
         record.maybe_text("sourceVersion", row.source_version.as_deref());
-        // What the line does not say comes last.
+        // Members that the line lacks come last.
         if row.source_session.is_none() {
             record.maybe_text("sourceSessionId", self.foreign.as_deref());
         }

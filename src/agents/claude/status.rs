@@ -1,9 +1,10 @@
-//! How a system line says that an agent has ended.
+//! Reads from a system line whether and how an agent has ended.
 
 use super::super::js;
 use crate::scan::json::{Value, trim_js};
 
-/// The status of a notification: by its error flags, by the first of its status words, by its success flag.
+/// The status of a notification, from its error flags, else from the first of its status words, else from its success
+/// flag.
 pub(super) fn of_notification(line: Value<'_>) -> &'static str {
     if js::is_true(line, "is_error") || js::is_true(line, "isError") {
         return "errored";

@@ -1,8 +1,8 @@
-//! The state of a rollout while it is read, line by line.
+//! Reads a rollout line by line into turns, events, relationships and user turns.
 //!
-//! A turn that ends *commits*: everything that was made up to there is written, what comes later waits for the next end. The
-//! engine runs with the rules of the TypeScript package, for its records and its cursors, or with ours. Ours always reads a log
-//! from its beginning, so that any number of passes gives the lines of one.
+//! The end of a turn *commits*: all records made so far are written, and later records wait for the next end. The
+//! engine runs with the rules of the TypeScript package, for its records and its cursors, or with our rules. With our
+//! rules a log is always read from its beginning, so that any number of passes gives the lines of one.
 
 mod records;
 
@@ -20,32 +20,32 @@ use crate::agents::pass::{ContentMode, Reason, RecordTexts};
 use crate::agents::project::ProjectKeys;
 use crate::scan::json::{Document, Kind, Value, is_array_index_key};
 
-/// What holds for the whole reading.
+/// The rules of one reading.
 pub(super) struct Rules<'r> {
     pub as_reference: bool,
     pub content: ContentMode,
     pub session_path: Vec<u8>,
     pub projects: &'r ProjectKeys,
-    /// Ours: the session of the log, its ancestors, and the turns that an ancestor's log has.
+    /// For our rules: the session of the log, its ancestors, and the turns of the ancestors' logs.
     pub own: Own,
-    /// A log of a version that names no turns: they begin at user messages.
+    /// Whether the log has a version that names no turns. Its turns begin at user messages.
     pub has_no_turn_lines: bool,
 }
 
-/// The session that a log is of, and where it comes from.
+/// The session of a log, and its origin.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Own {
     pub session: Vec<u8>,
-    /// Whether the log's own head was read; without it more may come to be known.
+    /// Whether the log's own head was read. Without the head, a later pass may know more.
     pub has_head: bool,
     pub parent: Option<Vec<u8>>,
-    /// When the session was made, in milliseconds.
+    /// Creation time of the session, in milliseconds since 1970.
     pub created_ms: Option<f64>,
     pub is_child: bool,
     pub agent_role: Option<Vec<u8>>,
     pub agent_name: Option<Vec<u8>>,
     pub is_fork: bool,
-    /// Turns of the logs of its ancestors.
+    /// Turn ids of the ancestors' logs.
     pub ancestors_turns: std::sync::Arc<HashSet<Vec<u8>>>,
 }
 
@@ -64,7 +64,7 @@ impl Own {
     }
 }
 
-/// A block of what stands between two turns.
+/// A block of a user turn: a text or a result between two turns.
 #[derive(Debug, Clone)]
 struct Block {
     /// Of a result.
@@ -72,7 +72,7 @@ struct Block {
     byte_len: usize,
     tokens: usize,
     is_error: bool,
-    /// The block as a cursor had it.
+    /// The block's JSON text from a cursor.
     raw: Option<Vec<u8>>,
 }
 
@@ -146,18 +146,18 @@ struct Turn {
     content: Vec<ContentLine>,
     spawned: HashMap<Vec<u8>, Spawn>,
     is_replay: bool,
-    /// Ours: an earlier turn of this log with the same id, which takes the usage.
+    /// With our rules: an earlier turn of this log with the same id, which gets the usage.
     same_as: Option<usize>,
     closed_at: u64,
 }
 
-/// Something made, and where the turn ended that lets it be written.
+/// A record, and the offset at which the turn ended that commits it.
 struct Made<T> {
     what: T,
     at: u64,
 }
 
-/// What is frozen at the end of a turn.
+/// The state at the last end of a turn.
 #[derive(Clone, Default)]
 struct Frozen {
     offset: u64,
@@ -186,7 +186,7 @@ struct Context {
     has_odd_folder: bool,
 }
 
-/// The usage of a turn that was already written, and under how many ids.
+/// The usage of a turn that was already written, and the number of its ids.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(super) struct Written {
     pub used: Counts,
@@ -194,7 +194,7 @@ pub(super) struct Written {
     pub calls: usize,
 }
 
-/// Where and under which id a turn is written.
+/// The id and the place under which a turn is written.
 struct TurnPlace<'t> {
     id: &'t [u8],
     index: usize,
@@ -203,7 +203,7 @@ struct TurnPlace<'t> {
     has_usage: bool,
 }
 
-/// The rules of the TypeScript package give a log up at some texts.
+/// A text at which the rules of the TypeScript package give a log up.
 #[derive(Debug)]
 pub(super) struct GivenUp(pub &'static str);
 
@@ -216,7 +216,7 @@ pub(super) struct Engine<'r> {
     /// Calls in the order of their results, those of the cursor first.
     counted: Vec<Vec<u8>>,
     counter_of: HashMap<Vec<u8>, usize>,
-    /// Counters that a cursor brought, in its order.
+    /// Counters from a cursor, in its order.
     counters_before: Vec<(Vec<u8>, usize)>,
     open: Option<Turn>,
     pending_prompt: Vec<u8>,
@@ -230,7 +230,7 @@ pub(super) struct Engine<'r> {
     totals: Option<Counts>,
     /// The input of the last call: the size of the context.
     context_size: Option<f64>,
-    /// Used before the first turn.
+    /// Usage before the first turn.
     early: Counts,
     has_own_turn: bool,
     names_turns: bool,
@@ -239,13 +239,13 @@ pub(super) struct Engine<'r> {
     legacy_turns: usize,
 }
 
-/// A line, taken apart once for all engines that read it.
+/// A parsed line. Several engines share one parse.
 pub(super) struct RolloutLine<'d> {
     pub kind: &'d [u8],
     pub payload: Value<'d>,
     pub payload_kind: &'d [u8],
     pub stamp: &'d [u8],
-    /// Where the next line begins.
+    /// Byte offset of the next line.
     pub end: u64,
     tokens: std::cell::OnceCell<usize>,
 }
@@ -305,7 +305,7 @@ impl<'r> Engine<'r> {
         }
     }
 
-    /// Goes on from a cursor of the TypeScript package.
+    /// Continues from a cursor of the TypeScript package.
     pub(super) fn resume(&mut self, cursor: Value<'_>) {
         let now = &mut self.now;
         let any = |key| js::any_text(cursor, key).map(<[u8]>::to_vec);
@@ -343,7 +343,7 @@ impl<'r> Engine<'r> {
         self.frozen = self.now.clone();
     }
 
-    /// Whether the log names its turns, and whether an agent worked in it.
+    /// Whether the log names its turns, and whether it has work of an agent.
     pub(super) fn looks_like_a_log_without_turn_lines(&self) -> bool {
         !self.names_turns && self.has_activity
     }
@@ -369,7 +369,7 @@ impl<'r> Engine<'r> {
         self.now.contexts = self.contexts.len();
     }
 
-    /// Takes a line; the reason when it says nothing.
+    /// Adds a line. Returns the reason if the line has nothing to keep.
     pub(super) fn line(&mut self, line: &RolloutLine<'_>) -> Result<Option<Reason>, GivenUp> {
         self.now.offset = line.end;
         let payload = line.payload;
@@ -417,7 +417,7 @@ impl<'r> Engine<'r> {
                 self.now.session = id.to_vec();
             }
         } else if id.is_some_and(|id| id != self.now.session) {
-            // The parent's, in front of its history.
+            // This is the parent's line, before the parent's history.
             return;
         }
         if let Some(folder) = js::any_text(payload, "cwd") {
@@ -474,7 +474,7 @@ impl<'r> Engine<'r> {
         self.now.relationships = self.relationships.len();
     }
 
-    /// Ours: the row of a fork or of a child.
+    /// With our rules: the relationship of a fork or of a child.
     fn rows_of_parent(&self, line: &RolloutLine<'_>, version: Option<&[u8]>) -> Option<Vec<u8>> {
         let own = &self.rules.own;
         let parent = own.parent.as_deref()?;
@@ -499,7 +499,7 @@ impl<'r> Engine<'r> {
         Some(row.finish())
     }
 
-    /// Whether the lines here are the repeated history of a parent.
+    /// Whether the current lines repeat the history of a parent.
     fn is_in_replay(&self) -> bool {
         match &self.open {
             Some(turn) => turn.is_replay,
@@ -666,7 +666,7 @@ impl<'r> Engine<'r> {
         self.now.user_turns = self.user_turns.len();
     }
 
-    /// The TypeScript package keeps a turn that another interrupts, without its events and rows.
+    /// The TypeScript package keeps a turn that another turn interrupts, without its events and relationships.
     fn close_unfinished(&mut self) {
         if let Some(mut turn) = self.open.take() {
             turn.end = self.now.counters;
@@ -677,7 +677,7 @@ impl<'r> Engine<'r> {
         }
     }
 
-    /// The end of the open turn, if there is one: everything up to here may be written.
+    /// Ends the open turn, if there is one, so that all records so far may be written.
     pub(super) fn end_turn(&mut self, at: u64, commits: bool) -> Result<(), GivenUp> {
         let Some(mut turn) = self.open.take() else { return Ok(()) };
         turn.end = self.now.counters;
@@ -720,7 +720,7 @@ impl<'r> Engine<'r> {
         Ok(())
     }
 
-    /// Freezes the state, and lets all that was made up to here be written.
+    /// Freezes the state and commits all records made so far.
     fn commit(&mut self, at: u64) {
         let before = &self.frozen;
         self.relationships[before.relationships..].iter_mut().for_each(|made| made.at = at);
@@ -861,7 +861,7 @@ impl<'r> Engine<'r> {
         self.add_spawn_row(&id, line);
     }
 
-    /// The row of a spawned agent, once its id is known.
+    /// Adds the relationship of a spawned agent once its id is known.
     fn add_spawn_row(&mut self, call: &[u8], line: &RolloutLine<'_>) {
         let Some(turn) = &mut self.open else { return };
         let Some(spawn) = turn.spawned.get_mut(call) else { return };

@@ -1,8 +1,8 @@
 //! Rollouts of Codex.
 //!
-//! Touches only logs, for reading. With our own rules a log that changed is read from its beginning, so that any number of passes
-//! gives the lines of one; what was written is not handed out again. The cursor that the TypeScript package goes on from is
-//! kept beside it by an engine with that package's rules.
+//! Touches only logs, for reading. With our rules a changed log is read from its beginning, so that any number of
+//! passes gives the lines of one, and written records are not returned again. A second engine with the rules of the
+//! TypeScript package keeps the cursor for that package.
 
 mod engine;
 mod parts;
@@ -25,10 +25,10 @@ use super::{AgentsError, walk};
 use crate::disk;
 use crate::scan::json::{Document, Kind, Value, trim_js};
 
-/// How many bytes before the end of what was read are compared before the rest is taken for its continuation.
+/// How many bytes before the end of the last reading are compared, to see that the rest continues the same log.
 const TAIL_BYTES: u64 = 256;
 
-/// Where rollouts lie: the folders of Codex.
+/// The roots of rollouts: the folders of Codex.
 pub(super) fn roots(of: &RootsOf<'_>) -> Vec<PathBuf> {
     let usual = of.user.join(".codex");
     if of.as_reference {
@@ -43,7 +43,7 @@ pub(super) fn roots(of: &RootsOf<'_>) -> Vec<PathBuf> {
     }
 }
 
-/// The logs under a folder of Codex. The same log in several places is taken once, where it is longest.
+/// The logs under a folder of Codex. If a log is in several places, the longest copy is read.
 pub(super) fn discover(root: &Path, as_reference: bool, unreadable: &mut Vec<Unreadable>) -> Vec<Candidate> {
     let mut paths = Vec::new();
     let folders = ["sessions", "archived_sessions"];
@@ -61,7 +61,7 @@ pub(super) fn discover(root: &Path, as_reference: bool, unreadable: &mut Vec<Unr
     paths.into_iter().map(candidate).collect()
 }
 
-/// A folder's logs, then its folders from the last name to the first.
+/// Lists a folder's logs, then the logs of its folders from the last name to the first.
 fn walk_sessions(
     folder: &Path,
     as_reference: bool,
@@ -99,7 +99,7 @@ fn each_log_once(paths: Vec<PathBuf>) -> Vec<PathBuf> {
     }
     let mut chosen = HashSet::new();
     for group in places.values() {
-        // Plain before compressed, sessions before archived when equal: the first of the longest.
+        // Of equally long copies the first is read: plain before compressed, sessions before archived.
         let longest = group.iter().copied().max_by_key(|at| {
             let path = &paths[*at];
             let len = if group.len() > 1 { len_bytes(path) } else { 0 };
@@ -110,7 +110,7 @@ fn each_log_once(paths: Vec<PathBuf>) -> Vec<PathBuf> {
     paths.into_iter().enumerate().filter(|(at, _)| chosen.contains(at)).map(|(_, path)| path).collect()
 }
 
-/// The decompressed length, as far as it can be read.
+/// The decompressed length, up to the first byte that cannot be read.
 fn len_bytes(path: &Path) -> u64 {
     if !is_compressed(path) {
         return disk::metadata_of_target(path).map_or(0, |found| found.len_bytes);
@@ -135,18 +135,18 @@ fn open(path: &Path, from: u64, to: u64) -> Result<LineSource, AgentsError> {
 struct Logs {
     of_path: HashMap<PathBuf, Own>,
     of_session: HashMap<Vec<u8>, PathBuf>,
-    /// The ids of the turns of logs, read once each.
+    /// The turn ids of logs. Each log is read once.
     turns: Mutex<HashMap<PathBuf, Arc<HashSet<Vec<u8>>>>>,
 }
 
-/// Reads the heads of all logs, so that a fork knows its parents whatever is read first.
+/// Reads the heads of all logs, so that a fork knows its parents in any order of reading.
 pub(super) fn prepare(common: &Common<'_>, candidates: &[Candidate]) -> Result<Prepared, AgentsError> {
     let mut logs = Logs { of_path: HashMap::new(), of_session: HashMap::new(), turns: Mutex::default() };
     if !common.options.as_reference {
         for candidate in candidates {
             let path = &candidate.path;
             let known = (common.side)(path).and_then(|side| own_of_side(path, &side));
-            // A log that cannot be read is named when it is its turn.
+            // A log that cannot be read is reported later, when it is read.
             let Some(own) = known.or_else(|| own_of(path).ok()) else { continue };
             logs.of_session.entry(own.session.clone()).or_insert_with(|| path.clone());
             logs.of_path.insert(path.clone(), own);
@@ -202,10 +202,10 @@ fn turn_ids(path: &Path) -> Result<HashSet<Vec<u8>>, AgentsError> {
     Ok(ids)
 }
 
-/// How many lines at the head of a log may come before its session_meta.
+/// How many lines may precede the session_meta of a log.
 const HEAD_LINES: usize = 16;
 
-/// The session of a log: of its first session_meta, else of its name.
+/// The session of a log: from its first session_meta, else from its name.
 fn own_of(path: &Path) -> Result<Own, AgentsError> {
     let name = log_name(path);
     let named = name.get(name.len().saturating_sub(36)..).filter(|id| parts::is_uuid(id.as_bytes()));
@@ -243,7 +243,7 @@ fn own_of(path: &Path) -> Result<Own, AgentsError> {
     Ok(own)
 }
 
-/// What the side file has of a log's session, if the log is still the same file.
+/// The session from the side file, if the log is still the same file.
 fn own_of_side(path: &Path, side: &[u8]) -> Option<Own> {
     let mut document = Document::default();
     let side = document.parse(side).ok()?;
@@ -267,14 +267,14 @@ fn own_of_side(path: &Path, side: &[u8]) -> Option<Own> {
     })
 }
 
-/// What the side file has of the reading of a log.
+/// The note of the side file about the last reading of a log.
 #[derive(Default)]
 struct Before {
     stat: Stat,
-    /// Behind the last whole line that was read.
+    /// Byte offset after the last complete line that was read.
     end: u64,
     tail: Vec<u8>,
-    /// When the log was first seen as it is.
+    /// When the log was first seen in its present state.
     changed_ms: Option<f64>,
     waits: bool,
     written: HashMap<Vec<u8>, Written>,
@@ -318,7 +318,7 @@ fn tail_of(path: &Path, end: u64) -> Result<Vec<u8>, AgentsError> {
     Ok(measure::hash16(&bytes[..filled]).into_bytes())
 }
 
-/// Where the cursor stands, when it is one of this file.
+/// The offset of the cursor, if the cursor belongs to this file.
 fn offset_of_cursor(cursor: Value<'_>, stat: &Stat) -> Option<u64> {
     let offset = js::number(cursor, "offsetBytes")?;
     let is_same = js::number(cursor, "inode") == Some(stat.inode as f64)
@@ -405,7 +405,8 @@ fn read_at_once(pass: &Pass<'_>) -> Result<Handed, AgentsError> {
         {
             before
         }
-        // Another file, one that was cut, or a compressed one: all of it is new, but what was written stays written.
+        // After a replacement or a cut, and for a compressed log, the whole file is new, but written records stay
+        // written.
         Some(before) => Before { written: before.written, ..Before::default() },
         None => Before::default(),
     };
@@ -418,7 +419,7 @@ fn read_at_once(pass: &Pass<'_>) -> Result<Handed, AgentsError> {
     let mut shadow = (!is_compressed(path)).then_some(reference);
     let mut takes = |line: &RolloutLine<'_>| {
         if line.end > from && shadow.as_mut().is_some_and(|shadow| shadow.line(line).is_err()) {
-            // The TypeScript package gives such a log up, and has no cursor for it.
+            // The TypeScript package gives such a log up and has no cursor for it.
             shadow = None;
         }
         Ok(ours.line(line).unwrap_or(None))
@@ -471,7 +472,8 @@ fn read_at_once(pass: &Pass<'_>) -> Result<Handed, AgentsError> {
     Ok(Handed::Piece(Box::new(gathered), true))
 }
 
-/// Hands every line to `takes`, counts those behind `counted_from` that say nothing, and returns where the last whole line ends.
+/// Passes every line to `takes`, counts lines after `counted_from` that have nothing to keep, and returns the end of
+/// the last complete line.
 fn each_line(
     pass: &Pass<'_>,
     from: u64,
@@ -522,7 +524,7 @@ fn kind_of(line: &RolloutLine<'_>) -> String {
     }
 }
 
-/// Gives the records out; whether something waits for more.
+/// Adds the records to the pass. Returns whether a turn waits for more lines.
 fn hand_over(
     engine: &mut Engine<'_>,
     from: u64,

@@ -1,11 +1,11 @@
-//! What stands in single lines of a rollout: texts, calls, outputs, counts.
+//! Parses single lines of a rollout: texts, calls, outputs, counts.
 
 use super::super::calls::{ToolCall, args_hash};
 use super::super::js;
 use super::super::measure;
 use crate::scan::json::{Document, Kind, Value};
 
-/// How a block of a user message begins that the harness wrote, not the user.
+/// Beginnings of blocks that the harness wrote into a user message.
 fn is_boilerplate(text: &[u8]) -> bool {
     let text = trimmed_start(text);
     let begins = |head: &[u8]| text.get(..head.len()).is_some_and(|start| start.eq_ignore_ascii_case(head));
@@ -17,7 +17,8 @@ fn is_boilerplate(text: &[u8]) -> bool {
             .is_some_and(|rest| rest.get(..9).is_some_and(|name| name.eq_ignore_ascii_case(b"AGENTS.md")))
 }
 
-/// What the harness puts into user messages besides: measured as part of the conversation, but no prompt.
+/// Other parts that the harness puts into user messages. They are measured as part of the conversation, but are no
+/// prompt.
 pub(super) fn is_no_prompt(text: &[u8]) -> bool {
     let text = trimmed_start(text);
     [
@@ -32,7 +33,7 @@ pub(super) fn is_no_prompt(text: &[u8]) -> bool {
 }
 
 fn trimmed_start(text: &[u8]) -> &[u8] {
-    // The end is kept: a byte that is no white space is put behind it while the front is trimmed.
+    // Only the front is trimmed, because a byte that is no white space follows the text meanwhile.
     let trimmed = crate::scan::json::trim_js(text);
     if trimmed.is_empty() {
         return trimmed;
@@ -41,7 +42,7 @@ fn trimmed_start(text: &[u8]) -> &[u8] {
     &text[at..]
 }
 
-/// The text of a message, and what of it is a prompt.
+/// The text of a message, and the part of it that is a prompt.
 pub(super) fn message_texts(payload: Value<'_>, is_user: bool) -> (Vec<u8>, Vec<u8>) {
     let (mut all, mut prompt) = (Vec::new(), Vec::new());
     for block in payload.get("content").into_iter().flat_map(Value::items) {
@@ -57,7 +58,7 @@ pub(super) fn message_texts(payload: Value<'_>, is_user: bool) -> (Vec<u8>, Vec<
     (all, prompt)
 }
 
-/// Appends a text after a line feed, when there is something before it.
+/// Appends a text, after a line feed unless it is the first.
 pub(super) fn add_line(all: &mut Vec<u8>, text: &[u8]) {
     if !all.is_empty() && !text.is_empty() {
         all.push(b'\n');
@@ -78,7 +79,7 @@ pub(super) fn reasoning_text(payload: Value<'_>) -> Vec<u8> {
     all
 }
 
-/// A call as it stands in a line.
+/// A call from a line.
 pub(super) struct ParsedCall {
     pub call: ToolCall,
     /// The JSON text of the input, for the content sidecar.
@@ -87,7 +88,7 @@ pub(super) struct ParsedCall {
     pub spawn: Option<Spawn>,
 }
 
-/// What is known of a spawned agent.
+/// A spawned agent, with the members that its lines have.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Spawn {
     pub id: Option<Vec<u8>>,
@@ -99,12 +100,12 @@ pub(super) struct Spawn {
 
 const AGENT_ID: [&str; 3] = ["agent_id", "subagent_id", "session_id"];
 
-/// The id of an agent in an object: an output, a notification, arguments.
+/// The agent id in an object: an output, a notification, arguments.
 pub(super) fn agent_id(object: Value<'_>) -> Option<Vec<u8>> {
     js::first_text(object, &AGENT_ID).map(<[u8]>::to_vec)
 }
 
-/// The id of an agent in an output that is an object, or the JSON text of one.
+/// The agent id in an output that is an object or the JSON text of an object.
 pub(super) fn agent_id_of_output(output: Option<Value<'_>>) -> Option<Vec<u8>> {
     let output = output?;
     match output.kind() {
@@ -119,7 +120,7 @@ pub(super) fn agent_id_of_output(output: Option<Value<'_>>) -> Option<Vec<u8>> {
     }
 }
 
-/// A function call. Arguments that are no text of a JSON object count as none.
+/// A function call. Arguments count as absent unless they are the JSON text of an object.
 pub(super) fn function_call(payload: Value<'_>, as_reference: bool) -> Option<ParsedCall> {
     let id = js::any_text(payload, "call_id")?;
     let name = js::any_text(payload, "name")?;
@@ -161,7 +162,7 @@ pub(super) fn function_call(payload: Value<'_>, as_reference: bool) -> Option<Pa
     Some(ParsedCall { call, input, spawn })
 }
 
-/// The command of a list: the script of `sh -c`, else the words joined by spaces.
+/// The command in a list of words: the script of `sh -c`, else the words joined by spaces.
 fn command_of_list(value: Value<'_>) -> Option<Vec<u8>> {
     let words: Vec<&[u8]> = value.items().map(js::wtf8).collect::<Option<_>>()?;
     match words[..] {
@@ -171,7 +172,8 @@ fn command_of_list(value: Value<'_>) -> Option<Vec<u8>> {
     }
 }
 
-/// A custom tool call. With the TypeScript package's rules a patch that is no text ends the reading: an error.
+/// A custom tool call. With the rules of the TypeScript package a patch that is no text is an error that ends the
+/// reading.
 pub(super) fn custom_call(
     payload: Value<'_>,
     as_reference: bool,
@@ -212,7 +214,7 @@ pub(super) fn custom_call(
     Ok(Some(ParsedCall { call, input: text, spawn: None }))
 }
 
-/// A shell call or web search of the model's own tools, which the TypeScript package passes over.
+/// A shell call or web search of the model's own tools. The TypeScript package skips these.
 pub(super) fn builtin_call(payload: Value<'_>, kind: &[u8]) -> Option<ParsedCall> {
     let id = js::first_text(payload, &["call_id", "id"])?;
     let action = payload.get("action");
@@ -234,7 +236,7 @@ pub(super) fn builtin_call(payload: Value<'_>, kind: &[u8]) -> Option<ParsedCall
     Some(ParsedCall { call, input, spawn: None })
 }
 
-/// The file of a patch: what follows the first `*** Update File:` (or Add, Delete), to the end of its line.
+/// The file of a patch: the rest of the first line that begins with `*** Update File:` (or Add, Delete).
 fn patched_file(patch: &[u8]) -> Option<&[u8]> {
     let mut from = 0;
     while let Some(at) = memchr::memmem::find(&patch[from..], b"***") {
@@ -262,13 +264,13 @@ fn file_behind(text: &[u8]) -> Option<&[u8]> {
     (!file.is_empty()).then_some(file)
 }
 
-/// What follows one or more characters of white space.
+/// The text after one or more characters of white space; none if it begins with none.
 fn spaces(text: &[u8]) -> Option<&[u8]> {
     let rest = trimmed_start(text);
     (rest.len() < text.len()).then_some(rest)
 }
 
-/// Whether an output says by itself that its command failed.
+/// Whether the text of an output shows that its command failed.
 pub(super) fn output_failed(output: Option<Value<'_>>) -> bool {
     let Some(output) = output else { return false };
     let is_failure = |object: Value<'_>| {
@@ -283,7 +285,7 @@ pub(super) fn output_failed(output: Option<Value<'_>>) -> bool {
         }
     }
     const EXITED: &[u8] = b"Process exited with code ";
-    // The head of an output tells it; what the command printed comes behind.
+    // The head of an output has the exit code; the output of the command follows.
     let head = &text[..text.len().min(512)];
     memchr::memmem::find(head, EXITED).is_some_and(|at| {
         let code: Vec<u8> =
@@ -292,7 +294,7 @@ pub(super) fn output_failed(output: Option<Value<'_>>) -> bool {
     })
 }
 
-/// Token counts as a log has them: input with what was cached.
+/// Token counts as in a log: the input includes cached tokens.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(super) struct Counts {
     pub input: f64,
@@ -314,7 +316,7 @@ impl Counts {
         }
     }
 
-    /// Without what no number can hold.
+    /// Replaces counts that are not finite by 0.
     pub(super) fn finite(self) -> Self {
         self.zip(self, |count, _| if count.is_finite() { count } else { 0.0 })
     }
@@ -337,7 +339,7 @@ impl Counts {
         self.zip(other, |a, b| a + b)
     }
 
-    /// What is beyond `other`, in each field at least 0.
+    /// The difference to `other`, at least 0 in each field.
     pub(super) fn beyond(self, other: Counts) -> Self {
         self.zip(other, |a, b| (a - b).max(0.0))
     }
@@ -346,7 +348,7 @@ impl Counts {
         self == Counts::default()
     }
 
-    /// What one call used: the step from the totals before it to the totals behind it.
+    /// The usage of one call: the difference between the totals before and after it.
     pub(super) fn step(before: Option<Counts>, totals: Counts, last: Option<Counts>) -> Self {
         let Some(before) = before else { return last.unwrap_or(totals) };
         if totals == before {
@@ -359,7 +361,7 @@ impl Counts {
         totals.beyond(before)
     }
 
-    /// Input without what was cached, as records have it.
+    /// Input without cached tokens, as in records.
     pub(super) fn usage(self) -> super::super::fidelity::Usage {
         super::super::fidelity::Usage {
             input: (self.input - self.cached - self.cache_write).max(0.0),
@@ -372,7 +374,7 @@ impl Counts {
     }
 }
 
-/// What JavaScript's arithmetic makes of a value.
+/// The number that JavaScript's arithmetic makes of a value.
 fn number_of(value: Value<'_>) -> f64 {
     match value.kind() {
         Kind::Null => 0.0,
@@ -392,7 +394,7 @@ fn number_of(value: Value<'_>) -> f64 {
     }
 }
 
-/// The milliseconds of an ISO time, if it is one.
+/// An ISO time in milliseconds since 1970; none for another text.
 pub(super) fn millis_of(ts: &[u8]) -> Option<f64> {
     let text = std::str::from_utf8(ts).ok()?;
     let time: jiff::Timestamp = text.parse().ok()?;

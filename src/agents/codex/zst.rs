@@ -1,4 +1,4 @@
-//! Compressed rollouts: frames of zstd, one behind the other, read as a stream.
+//! Reads compressed rollouts as a stream: consecutive frames of zstd.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
@@ -44,7 +44,7 @@ impl Frames {
         Ok(false)
     }
 
-    /// Ends a frame, whose checksum, if it has one, must be that of its bytes.
+    /// Ends a frame. If the frame has a checksum, it must match the bytes.
     fn end(&mut self) -> io::Result<()> {
         self.is_within = false;
         let told = self.decoder.get_checksum_from_data();

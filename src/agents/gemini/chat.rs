@@ -1,20 +1,20 @@
-//! A chat as its file builds it: head, messages in the order in which they first came, compactions.
+//! Builds a chat from its file: head, messages in the order of their first lines, compactions.
 
 use std::collections::HashMap;
 
 use crate::agents::js::{self, RecordText};
 use crate::scan::json::{Document, Kind, Value};
 
-/// A message in its last state, as JSON text.
+/// The last state of a message, as JSON text.
 #[derive(Debug, Clone)]
 pub(super) struct Message {
     pub id: Vec<u8>,
     pub text: Vec<u8>,
-    /// It left the conversation. Its tokens were spent.
+    /// Whether the message left the conversation. It still counts, because its tokens were spent.
     pub is_gone: bool,
 }
 
-/// The conversation was replaced by a shorter one.
+/// A compaction: a shorter conversation replaced the conversation.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Compaction {
     pub ts: Vec<u8>,
@@ -37,7 +37,7 @@ pub(super) struct Chat {
 }
 
 impl Chat {
-    /// Takes a file of one object.
+    /// Adds a file of one object.
     pub(super) fn take_whole(&mut self, value: Value<'_>) {
         self.take_head(value);
         for message in value.get("messages").into_iter().flat_map(Value::items) {
@@ -45,7 +45,7 @@ impl Chat {
         }
     }
 
-    /// Takes a line; whether it is of a known kind.
+    /// Adds a line. Returns whether its kind is known.
     pub(super) fn take(&mut self, line: Value<'_>) -> bool {
         if let Some(target) = js::text(line, "$rewindTo") {
             if let Some(from) = self.place_of.get(target) {
@@ -86,7 +86,7 @@ impl Chat {
         self.directory = first.map(<[u8]>::to_vec).or(self.directory.take());
     }
 
-    /// A message that is new, or a known one with other members; members that it lacks are kept.
+    /// Adds a message, or changes the members of a known message. Members that the line lacks are kept.
     fn take_message(&mut self, message: Value<'_>) {
         let id = js::any_text(message, "id").unwrap_or_default().to_vec();
         let known = self.place_of.get(&id).copied().filter(|_| !id.is_empty());
@@ -113,7 +113,7 @@ impl Chat {
         self.messages[at].is_gone = false;
     }
 
-    /// The conversation is another now. Messages that are not in it any more stay counted.
+    /// Replaces the conversation. Messages that are no longer in it still count.
     fn replace(&mut self, list: Value<'_>) {
         let before = self.messages.iter().filter(|message| !message.is_gone).count();
         if list.len() < before {

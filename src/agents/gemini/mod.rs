@@ -1,7 +1,7 @@
 //! Chats of Gemini CLI: one JSON object a session, or a log of changes to one.
 //!
-//! Touches only Gemini's files, for reading. A chat that changed is read from its beginning; one session is in memory at a
-//! time. What was taken back by a rewind stays counted, for its tokens were spent.
+//! Touches only Gemini's files, for reading. A changed chat is read from its beginning, and one session is in memory at
+//! a time. Messages that a rewind took back still count, because their tokens were spent.
 
 mod chat;
 
@@ -31,7 +31,7 @@ pub(super) fn roots(of: &RootsOf<'_>) -> Vec<PathBuf> {
     vec![user.join(".gemini")]
 }
 
-/// The chats of all projects: files before folders, in the order of their names.
+/// The chats of all projects: files before folders, by name.
 pub(super) fn discover(root: &Path, as_reference: bool, unreadable: &mut Vec<Unreadable>) -> Vec<Candidate> {
     let mut found = Vec::new();
     if as_reference {
@@ -74,7 +74,7 @@ fn is_chat(path: &Path) -> bool {
     is_named && is_json && !is_set_aside(path)
 }
 
-/// What the side file has of a chat.
+/// The note of the side file about a chat.
 #[derive(Default)]
 struct Before {
     stat: Stat,
@@ -139,7 +139,7 @@ fn read_at_once(pass: &Pass<'_>) -> Result<Handed, AgentsError> {
     Ok(Handed::Piece(Box::new(gathered), true))
 }
 
-/// The chat as its file has it; none without a session id.
+/// The chat from its file; none without a session id.
 fn chat_of(pass: &Pass<'_>, gathered: &mut Gathered) -> Result<Option<Chat>, AgentsError> {
     let path = &pass.candidate.path;
     let mut chat = Chat::default();
@@ -188,7 +188,7 @@ fn chat_of(pass: &Pass<'_>, gathered: &mut Gathered) -> Result<Option<Chat>, Age
     Ok(Some(chat))
 }
 
-/// The session that started this one: the folder's name, for a sub-agent.
+/// The session that started this session: for a sub-agent, the folder's name.
 fn parent_of(pass: &Pass<'_>, chat: &Chat) -> Option<Vec<u8>> {
     let folder = pass.candidate.path.parent()?;
     let name = folder.file_name().unwrap_or_default();
@@ -198,7 +198,7 @@ fn parent_of(pass: &Pass<'_>, chat: &Chat) -> Option<Vec<u8>> {
     chat.parent.clone().filter(|_| chat.is_subagent)
 }
 
-/// The folder of the project: as `.project_root` says, else `projects.json`, else the chat.
+/// The folder of the project: from `.project_root`, else from `projects.json`, else from the chat.
 fn project_of(pass: &Pass<'_>, chat: &Chat) -> Option<Vec<u8>> {
     let folder = pass.candidate.extra.as_ref()?;
     if let Ok(text) = std::fs::read(folder.join(".project_root")) {
@@ -232,14 +232,14 @@ struct Writer<'w> {
 }
 
 impl Writer<'_> {
-    /// Adds what was not written yet; whether a message waits to be closed.
+    /// Adds the records that were not written yet. Returns whether a message may still change.
     fn records(&self, is_at_rest: bool, written: &mut HashSet<Vec<u8>>, gathered: &mut Gathered) -> bool {
         let chat = self.chat;
         self.add_relationships(gathered);
         let mut waits = false;
         let (mut turn_index, mut next_event) = (0, 0);
         let mut call_counts: HashMap<Vec<u8>, usize> = HashMap::new();
-        // The gemini message before, and what the user said since.
+        // The last gemini message, and the user's messages since.
         let mut before: Option<ParsedMessage> = None;
         let mut asked: Vec<ParsedMessage> = Vec::new();
         let mut prompt: Vec<u8> = Vec::new();
@@ -476,7 +476,7 @@ impl Writer<'_> {
     }
 }
 
-/// The name that other agents' tools of the same purpose have.
+/// The common name of a tool, which other agents' tools with the same purpose have.
 fn name_for_activity(name: &[u8]) -> &[u8] {
     match name {
         b"read_file" | b"read_many_files" | b"list_directory" => b"Read",
@@ -493,7 +493,7 @@ fn name_for_activity(name: &[u8]) -> &[u8] {
     }
 }
 
-/// A message taken apart.
+/// A parsed message.
 struct ParsedMessage {
     id: Vec<u8>,
     kind: Vec<u8>,

@@ -1,9 +1,10 @@
-//! The file `ingest.known`: five tables of hashes, each sorted, in which a few entries are looked up without reading the rest.
+//! Reads and writes the file `ingest.known`: five sorted tables of hashes, in which a look-up reads only a few entries.
 //!
 //! `docs/agents.md` has the table of its bytes.
 //!
-//! Guarantees: a file is used only while the ledger has the bytes of its witness; it is replaced whole. The entries have no
-//! checksum: a wrong one can only make a repeated message look new, or a new one repeated.
+//! Guarantees: a file is used only as long as the ledger has the bytes of its witness; it is replaced as a whole. The
+//! entries have no checksum, because a wrong entry can only make a repeated message look new, or a new message look
+//! repeated.
 
 use std::path::Path;
 
@@ -20,7 +21,7 @@ const HEADER_LEN_BYTES: usize = SUM_AT + 8;
 const TABLES: usize = 5;
 const ENTRY_LEN_BYTES: u64 = 16;
 const WITNESS_BYTES: u64 = 4096;
-/// How many entries are read at a time, when all of a table are read.
+/// How many entries are read at a time when a whole table is read.
 const PIECE_ENTRIES: u64 = 64 << 10;
 
 /// Entries to be added, in any order.
@@ -30,7 +31,7 @@ pub(super) struct Tables {
     pub results: Vec<(u64, u64)>,
     pub events: Vec<(u64, u64)>,
     pub hooked: Vec<(u64, u64)>,
-    /// The bits of a number that is not below 0; of several of one key the greatest counts.
+    /// The bits of a number that is at least 0. Of several numbers with one key the greatest counts.
     pub highest: Vec<(u64, u64)>,
 }
 
@@ -54,7 +55,7 @@ fn witness(ledger: &Source, covered_bytes: u64) -> Option<u64> {
     let mut buffer = Vec::new();
     let from = covered_bytes.saturating_sub(WITNESS_BYTES);
     let mut hasher = blake3::Hasher::new();
-    // The beginning too, because a ledger may be edited far from where it was read last.
+    // The witness includes the beginning, because an edit may be far from the last read bytes.
     for range in [0..covered_bytes.min(WITNESS_BYTES), from..covered_bytes] {
         hasher.update(ledger.sample(range, &mut buffer).ok()?);
     }
@@ -62,7 +63,7 @@ fn witness(ledger: &Source, covered_bytes: u64) -> Option<u64> {
 }
 
 impl Base {
-    /// Opens the file; none when there is none, or when it was made from another ledger.
+    /// Opens the file. None when the file is missing or was made from another ledger.
     pub(super) fn open(path: &Path, ledger: &Source) -> Option<Self> {
         let source = Source::open(path, Io::default()).ok()?;
         let mut buffer = Vec::new();
@@ -118,7 +119,7 @@ impl Base {
         HEADER_LEN_BYTES as u64 + self.counts[..table].iter().sum::<u64>() * ENTRY_LEN_BYTES
     }
 
-    /// An entry; one that cannot be read counts as the greatest, so that a search ends.
+    /// An entry. An entry that cannot be read counts as the greatest, so that a search ends.
     fn entry(&self, at: u64, buffer: &mut Vec<u8>) -> (u64, u64) {
         let bytes = self.source.bytes(at..at + ENTRY_LEN_BYTES, buffer);
         bytes.map_or((u64::MAX, u64::MAX), |bytes| (word(bytes, 0), word(bytes, 8)))
@@ -147,7 +148,7 @@ impl Base {
         values
     }
 
-    /// Hands out all entries of a table in order.
+    /// Calls back with all entries of a table in order.
     fn each(
         &self,
         table: usize,
@@ -169,7 +170,7 @@ impl Base {
     }
 }
 
-/// Writes the file with the entries of `base` and those that are added.
+/// Writes the file with the entries of `base` and the added entries.
 pub(super) fn write(
     path: &Path,
     base: Option<&Base>,
@@ -205,7 +206,7 @@ pub(super) fn write(
             let mut entries = entries.into_iter().peekable();
             if let Some(base) = base {
                 base.each(table, &mut |old| {
-                    // A result that came again counts as it came last: it goes before the old one.
+                    // The last copy of a repeated result counts, so it is sorted before the older copies.
                     while let Some(new) = entries.next_if(|new| new.0 < old.0 || new.0 == old.0 && table == 1)
                     {
                         put(new)?;

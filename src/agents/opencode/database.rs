@@ -1,7 +1,8 @@
-//! The databases of OpenCode, since its version 1.2.
+//! Reads the databases of OpenCode, which it has since version 1.2.
 //!
-//! A database is opened for reading only, beside its writer. Where that would make files beside it (no shared memory file is
-//! there), a copy of it and of its write-ahead log is read. A session is read again when its rows changed.
+//! A database is opened for reading only, while OpenCode may write to it. If opening would create files beside the
+//! database, because it has no shared-memory file, a copy of the database and of its write-ahead log is read. A session
+//! is read again when its rows have changed.
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
@@ -19,7 +20,7 @@ use crate::scan::json::{Document, Kind, Value, write_js_string};
 
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// An open database; a copy lives as long as it.
+/// An open database. A copy is deleted when the database is closed.
 struct Database {
     connection: Connection,
     _copy: Option<tempfile::TempDir>,
@@ -52,7 +53,7 @@ impl Database {
             copy = Some(folder);
         }
         let flags = match copy {
-            // The copy is ours: SQLite may put its log back.
+            // SQLite may apply the log to the copy, because the copy is private.
             Some(_) => OpenFlags::SQLITE_OPEN_READ_WRITE,
             None => OpenFlags::SQLITE_OPEN_READ_ONLY,
         };
@@ -62,7 +63,7 @@ impl Database {
         Ok(Database { connection, _copy: copy })
     }
 
-    /// The columns of a table; empty when there is none.
+    /// The columns of a table; no columns if there is no such table.
     fn columns(&self, table: &str) -> rusqlite::Result<HashSet<String>> {
         let mut statement = self.connection.prepare("SELECT name FROM pragma_table_info(?1)")?;
         let names = statement.query_map([table], |row| row.get(0))?;
@@ -87,7 +88,7 @@ fn bytes_of(row: &Row<'_>, column: usize) -> rusqlite::Result<Vec<u8>> {
     })
 }
 
-/// Reads every session whose rows changed since the last pass.
+/// Reads every session whose rows have changed since the last pass.
 pub(super) fn read(pass: &Pass<'_>, hand: &mut HandOver<'_>) -> Result<(), AgentsError> {
     let path = &pass.candidate.path;
     let wal = Stat::of(&beside(path, "-wal")).unwrap_or_default();
@@ -140,7 +141,7 @@ pub(super) fn read(pass: &Pass<'_>, hand: &mut HandOver<'_>) -> Result<(), Agent
         let Ok(records) = session.records(&rules, &HashSet::new()) else { continue };
         let has_open = !records.open.is_empty();
         waits |= has_open;
-        // A session that waits is read again whatever its rows say.
+        // A session with unfinished answers is read again even if its rows are unchanged.
         digests.push((session.id.clone(), if has_open { Vec::new() } else { digest }));
         hand_over(Some(&session), records, &mut gathered);
         if !hand(Handed::Piece(Box::new(gathered), false)) {
@@ -161,7 +162,7 @@ pub(super) fn read(pass: &Pass<'_>, hand: &mut HandOver<'_>) -> Result<(), Agent
 }
 
 impl Database {
-    /// The heads of all sessions; none when no table of them is there.
+    /// The heads of all sessions; none if there is no table of sessions.
     fn sessions(&self) -> rusqlite::Result<Option<Vec<Session>>> {
         let mut found: Vec<Session> = Vec::new();
         let mut ids = HashSet::new();
@@ -195,7 +196,7 @@ impl Database {
         Ok(has_table.then_some(found))
     }
 
-    /// What changes when rows of a session change: their number, their sizes and their times.
+    /// A fingerprint of the rows of a session: their number, sizes and times.
     fn digest(&self, session: &[u8]) -> rusqlite::Result<Vec<u8>> {
         let mut digest = String::new();
         for table in ["message", "part", "session_message"] {
@@ -225,7 +226,7 @@ impl Database {
         rows.collect()
     }
 
-    /// The messages of a session, of the second generation first: an id counts once.
+    /// The messages of a session, each id once. The second generation of tables comes first.
     fn messages(
         &self,
         session: &[u8],
@@ -294,7 +295,7 @@ impl Database {
     }
 }
 
-/// The text of an object with other members in front of its own, which lose against them.
+/// The text of an object with further members before its own. Its own members override them.
 fn with_members(data: &[u8], members: &[(&str, &[u8])]) -> Option<Vec<u8>> {
     let mut document = Document::default();
     let value = document.parse(data).ok().filter(|value| value.kind() == Kind::Object)?;
@@ -311,7 +312,7 @@ fn with_members(data: &[u8], members: &[(&str, &[u8])]) -> Option<Vec<u8>> {
     Some(text.finish())
 }
 
-/// A row of `session_message`: its type stands for the role, its content for the parts.
+/// A row of `session_message`. Its type gives the role, and its content gives the parts.
 fn second_generation(session: &[u8], stored: &Stored) -> Result<Message, Reason> {
     let role: &[u8] = match &stored.kind[..] {
         b"assistant" => b"assistant",
@@ -353,7 +354,7 @@ fn second_generation(session: &[u8], stored: &Stored) -> Result<Message, Reason>
     Ok(message)
 }
 
-/// An entry of `content`: as a part of the first generation, but for the names of a tool.
+/// An entry of `content`. It is like a part of the first generation, except for the names of a tool.
 fn content_part(entry: Value<'_>, is_synthetic: bool) -> Part {
     if js::any_text(entry, "type") != Some(b"tool") {
         return match Part::of(entry, false) {

@@ -1,4 +1,4 @@
-//! Sessions of OpenCode: the JSON files of its `storage` folder, and its databases.
+//! Reads the sessions of OpenCode: the JSON files of its `storage` folder, and its databases.
 //!
 //! Touches only OpenCode's files, for reading. One session is in memory at a time.
 
@@ -25,10 +25,11 @@ use super::{AgentsError, walk};
 use crate::disk;
 use crate::scan::json::{Document, Kind, Value, trim_js};
 
-/// The longest JSON file that is read. OpenCode writes a file a part; what is longer is none that an agent could have read.
+/// The longest JSON file that is read. OpenCode writes one file for each part, and an agent could not have read a
+/// longer part.
 const FILE_MAX_BYTES: u64 = 256 << 20;
 
-/// Where sessions lie: folders with `storage` and databases.
+/// The roots of sessions: folders with `storage` and databases.
 pub(super) fn roots(of: &RootsOf<'_>) -> Vec<PathBuf> {
     let usual = of.user.join(".local/share/opencode");
     if of.as_reference {
@@ -72,7 +73,7 @@ pub(super) fn discover(root: &Path, as_reference: bool, unreadable: &mut Vec<Unr
     found
 }
 
-/// A folder's session files, then its folders from the last name to the first.
+/// Lists a folder's session files, then those of its folders from the last name to the first.
 fn walk_sessions(
     folder: &Path,
     as_reference: bool,
@@ -101,10 +102,10 @@ pub(super) fn read(pass: &Pass<'_>, hand: &mut HandOver<'_>) -> Result<(), Agent
     }
 }
 
-/// What the side file has of a session.
+/// The note of the side file about a session.
 #[derive(Default)]
 struct Before {
-    /// Answers that were not finished, which may be rewritten without a sign in the folder's time.
+    /// Unfinished answers. OpenCode may rewrite them without changing the folder's time.
     is_waiting: bool,
     session_mtime_ms: f64,
     changed_ms: Option<f64>,
@@ -124,7 +125,7 @@ fn before_of(side: &[u8]) -> Option<Before> {
 
 fn read_files(pass: &Pass<'_>, folder: &Path) -> Result<Handed, AgentsError> {
     let options = pass.options;
-    // A session without its folder of messages is found and left alone.
+    // A session without a folder of messages is counted as found and left alone.
     let Ok(folder_stat) = Stat::of(folder) else { return Ok(Handed::Unchanged(None)) };
     let mut cursor_document = Document::default();
     let cursor = pass.cursor.and_then(|text| cursor_document.parse(text).ok());
@@ -218,7 +219,7 @@ struct Files<'f, 'p> {
 }
 
 impl Files<'_, '_> {
-    /// A file's bytes; none when it is not there any more, or too long.
+    /// A file's bytes; none if the file is gone or too long.
     fn bytes(&mut self, path: &Path) -> Result<Option<Vec<u8>>, AgentsError> {
         let is_file = disk::metadata_of_target(path).is_ok_and(|found| found.is_file);
         let Some(stat) = Stat::of(path).ok().filter(|_| is_file) else { return Ok(None) };

@@ -1,7 +1,7 @@
-//! A connection to an OpenCode server: an HTTP request whose answer is a stream of events without end.
+//! Connects to an OpenCode server: an HTTP request whose answer is an endless stream of events.
 //!
-//! Plain HTTP/1.1, because the server listens on the machine itself. Touches the network alone. Limits: heads of 64 KiB, events of
-//! 64 MiB, 64 events that wait.
+//! The protocol is plain HTTP/1.1, because the server listens on the machine itself. Touches only the network. Limits:
+//! heads of 64 KiB, events of 64 MiB, 64 waiting events.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
@@ -12,12 +12,12 @@ use crossbeam_channel::Sender;
 use crate::interrupt::Interrupt;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a read waits before the interrupt is looked at.
+/// How long a read waits before it checks the interrupt.
 const READ_TIMEOUT: Duration = Duration::from_millis(200);
 const HEAD_MAX_BYTES: usize = 64 << 10;
 const EVENT_MAX_BYTES: usize = 64 << 20;
 
-/// Where the events are asked for.
+/// The host, port and path of the events.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::agents) struct Request {
     host: String,
@@ -36,7 +36,7 @@ pub(in crate::agents) enum Received {
 }
 
 impl Request {
-    /// For a server; a URL with a path of its own is used as it is.
+    /// The request for a server. A URL with a path is used unchanged.
     pub(in crate::agents) fn of(
         url: &str,
         is_global: bool,
@@ -80,13 +80,13 @@ impl Request {
         text + "\r\n"
     }
 
-    /// Hands out the events until the stream ends, and then the reason.
+    /// Sends the events until the stream ends, and then the reason.
     pub(in crate::agents) fn follow(&self, sender: &Sender<Received>, interrupt: &Interrupt) {
         let error = match self.events(sender, interrupt) {
             Ok(()) => "the server has ended it".to_owned(),
             Err(error) => error.to_string(),
         };
-        // Nobody listens any more when the program ends.
+        // The receiver is gone when the program ends.
         let _ = sender.send(Received::Ended(error));
     }
 
@@ -122,7 +122,7 @@ impl Request {
     }
 }
 
-/// A stream that waits for bytes until work is to stop.
+/// A stream that waits for bytes until the interrupt is set.
 struct Patient {
     stream: TcpStream,
     interrupt: Interrupt,
@@ -141,7 +141,7 @@ impl Read for Patient {
     }
 }
 
-/// Reads status and headers; whether the body comes in chunks.
+/// Reads status and headers. Returns whether the body comes in chunks.
 fn read_head(reader: &mut impl BufRead) -> io::Result<bool> {
     let mut head = Vec::new();
     loop {
@@ -162,7 +162,7 @@ fn read_head(reader: &mut impl BufRead) -> io::Result<bool> {
     Ok(head.lines().any(|line| line.starts_with("transfer-encoding:") && line.contains("chunked")))
 }
 
-/// A body in chunks, put together.
+/// Joins the chunks of a body.
 struct Chunks<R> {
     reader: R,
     /// Bytes of the chunk that were not yet read.
@@ -204,7 +204,7 @@ struct Event {
 }
 
 impl Event {
-    /// Takes a line; the event when the line ends one.
+    /// Adds a line. Returns the event if the line ends an event.
     fn line(&mut self, line: &[u8]) -> Option<Received> {
         let line = line.strip_suffix(b"\n").unwrap_or(line);
         let line = line.strip_suffix(b"\r").unwrap_or(line);

@@ -1,5 +1,4 @@
-//! A session of OpenCode as the ledger sees it, whether it lies in files or in a database: messages, parts, and the records that
-//! they make.
+//! Makes records from a session of OpenCode, with its messages and parts, from files or from a database.
 
 use std::collections::{HashMap, HashSet};
 
@@ -12,10 +11,11 @@ use crate::agents::pass::{ContentMode, RecordTexts};
 use crate::agents::project::ProjectKeys;
 use crate::scan::json::{Kind, Value, write_js_number};
 
-/// Versions from which OpenCode writes reasoning outside output for OpenAI's models. (Where exactly it changed is not certain.)
+/// Versions from which OpenCode's output excludes reasoning for OpenAI's models. The exact version of the change is not
+/// certain.
 const REASONING_OUTSIDE_SINCE: [u64; 3] = [1, 4, 0];
 
-/// The TypeScript package gives a session up at some values.
+/// A value at which the TypeScript package gives a session up.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::agents) struct GivenUp(pub &'static str);
 
@@ -26,7 +26,7 @@ pub(in crate::agents) struct Session {
     pub parent: Option<Vec<u8>>,
     pub directory: Option<Vec<u8>>,
     pub version: Option<Vec<u8>>,
-    /// In the order in which they are stored.
+    /// The parts in stored order.
     pub messages: Vec<Message>,
 }
 
@@ -69,7 +69,7 @@ pub(in crate::agents) enum Part {
     Other,
 }
 
-/// A call of a tool, and what came of it.
+/// A call of a tool, with its result.
 #[derive(Debug, Clone)]
 pub(in crate::agents) struct Tool {
     /// The id of the part.
@@ -82,7 +82,7 @@ pub(in crate::agents) struct Tool {
     has_failed: bool,
     /// The input as JSON text.
     input: Vec<u8>,
-    /// The output: its measured text (none for null) and its JSON text.
+    /// The measured text of the output (none for null) and its JSON text.
     output: Option<(Option<Vec<u8>>, Vec<u8>)>,
 }
 
@@ -92,18 +92,18 @@ pub(in crate::agents) struct Rules<'r> {
     pub content: ContentMode,
     pub projects: &'r ProjectKeys,
     pub session_path: Vec<u8>,
-    /// Whether an answer that is not finished may still change.
+    /// Whether an unfinished answer may still change.
     pub waits: bool,
-    /// Whether the session was told by the stream of a server, whose records have other orders of members.
+    /// Whether the session comes from the stream of a server. Its records have another order of members.
     pub is_stream: bool,
 }
 
-/// What a stream of events has written already.
+/// The records that a stream of events has written already.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Emitted {
     /// Results as `SESSION|MESSAGE|CALL|PART`, in the order in which they were written.
     pub results: Vec<Vec<u8>>,
-    /// The number of the next result of a session.
+    /// The number of the next event of a session.
     pub next_numbers: Vec<(Vec<u8>, usize)>,
 }
 
@@ -124,14 +124,14 @@ impl Emitted {
 #[derive(Debug, Default)]
 pub(in crate::agents) struct SessionRecords {
     pub texts: RecordTexts,
-    /// Answers in the order of the pass, then prompts with a compaction.
+    /// The answers in the order of the pass, then the prompts with a compaction.
     pub seen: Vec<Vec<u8>>,
     /// Answers that are not finished.
     pub open: Vec<Vec<u8>>,
     pub folder: Option<Vec<u8>>,
 }
 
-/// A member `key` of an object that is an own key, whatever its value.
+/// The own member `key` of an object, with any value.
 fn usage_of(tokens: Option<Value<'_>>) -> (Usage, Coverage, Option<f64>) {
     let Some(tokens) = tokens.filter(|tokens| tokens.kind() == Kind::Object) else {
         return (Usage::default(), Coverage::default(), None);
@@ -160,7 +160,7 @@ fn usage_of(tokens: Option<Value<'_>>) -> (Usage, Coverage, Option<f64>) {
 }
 
 impl Message {
-    /// A message as it is stored, without its parts; none when it does not count.
+    /// A stored message, without its parts; none if the message does not count.
     pub(super) fn of(value: Value<'_>) -> Option<Self> {
         let role = js::any_text(value, "role")?;
         let is_answer = match role {
@@ -206,7 +206,7 @@ impl Message {
         })
     }
 
-    /// Whether nothing more can come: it is complete, or failed, or its last step needs no tool.
+    /// Whether the answer cannot change: it is complete, or failed, or its last step needs no tool.
     fn has_ended(&self) -> bool {
         let is_last_step = |part: &Part| match part {
             Part::StepFinish { reason: Some(reason), .. } => reason != b"tool-calls",
@@ -237,7 +237,7 @@ impl Message {
         self.has_tokens || self.parts.iter().any(|part| matches!(part, Part::StepFinish { .. }))
     }
 
-    /// The event of a tool's result: one of `shares` that share the tokens of the turn.
+    /// The event of a tool's result, with its share of the turn's tokens: `shares` events divide them.
     fn event_record(
         &self,
         rules: &Rules<'_>,
@@ -273,7 +273,7 @@ impl Message {
         self.parts.iter().any(|part| matches!(part, Part::Compaction))
     }
 
-    /// Ours: tokens by the rule that OpenCode's total, provider and version tell.
+    /// With our rules: the tokens, by the rule that OpenCode's total, provider and version show.
     fn settled_usage(&self, version: Option<&[u8]>) -> Usage {
         let mut usage = self.usage;
         let mut steps = Usage::default();
@@ -287,7 +287,7 @@ impl Message {
             }
         }
         if usage == Usage::default() {
-            // An answer that was cut off: only its steps know.
+            // If an answer was cut off, only its steps have the tokens.
             usage = steps;
         }
         let without = usage.input + usage.output + usage.cache_read;
@@ -322,7 +322,7 @@ fn version_of(text: &[u8]) -> Option<[u64; 3]> {
     Some([numbers.next()??, numbers.next()??, numbers.next()??])
 }
 
-/// A value in a template of JavaScript.
+/// The text of a value in a JavaScript template.
 fn js_word(value: Value<'_>) -> Vec<u8> {
     if let Some(text) = js::wtf8(value) {
         return text.to_vec();
@@ -337,7 +337,7 @@ fn js_word(value: Value<'_>) -> Vec<u8> {
 }
 
 impl Part {
-    /// A part as it is stored.
+    /// A stored part.
     pub(super) fn of(value: Value<'_>, as_reference: bool) -> Self {
         match js::any_text(value, "type") {
             Some(b"text") => match js::text(value, "text") {
@@ -417,10 +417,10 @@ impl Tool {
     }
 }
 
-/// The last day that a Date of JavaScript can hold, in milliseconds.
+/// The last time that a JavaScript Date can hold, in milliseconds since 1970.
 const DATE_MAX_MS: f64 = 8.64e15;
 
-/// What `toISOString` prints.
+/// The time as `toISOString` prints it.
 fn iso(ms: f64) -> Option<String> {
     let ms = ms.trunc();
     if ms.is_nan() || ms.abs() > DATE_MAX_MS {
@@ -428,7 +428,7 @@ fn iso(ms: f64) -> Option<String> {
     }
     let ms = ms as i64;
     let (days, in_day) = (ms.div_euclid(86_400_000), ms.rem_euclid(86_400_000));
-    // Days since 0000-03-01, in eras of 400 years.
+    // The days are counted from 0000-03-01, in eras of 400 years.
     let shifted = days + 719_468;
     let (era, day_of_era) = (shifted.div_euclid(146_097), shifted.rem_euclid(146_097));
     let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
@@ -447,7 +447,7 @@ fn iso(ms: f64) -> Option<String> {
 }
 
 impl Session {
-    /// A session as it is stored; none when it has no id.
+    /// A stored session; none if it has no id.
     pub(super) fn of(value: Value<'_>) -> Option<Self> {
         Some(Session {
             id: js::any_text(value, "id")?.to_vec(),
@@ -485,7 +485,7 @@ impl Session {
             let is_new = !is_known && taken.insert(&answer.id);
             if !is_new {
                 if !rules.as_reference {
-                    // The counters go on over the whole session.
+                    // The counters cover the whole session.
                     for tool in answer.shared_tools() {
                         *call_counts.entry(tool.call.clone().unwrap_or_default()).or_default() += 1;
                         next_event += 1;
@@ -531,7 +531,7 @@ impl Session {
         Ok(records)
     }
 
-    /// The records that a stream's flush adds. An answer is written once it has tokens or a step that has ended.
+    /// The records that a flush of a stream adds. An answer is written when it has tokens or a finished step.
     pub(super) fn stream_records(
         &self,
         rules: &Rules<'_>,
@@ -587,7 +587,7 @@ impl Session {
         Ok(records)
     }
 
-    /// The answers or the prompts, in the order in which they were made.
+    /// The answers or the prompts, by creation time.
     fn sorted(&self, rules: &Rules<'_>, is_answer: bool) -> Vec<&Message> {
         let mut list: Vec<&Message> =
             self.messages.iter().filter(|message| message.is_answer == is_answer).collect();
@@ -598,7 +598,7 @@ impl Session {
         list
     }
 
-    /// The rows of the session.
+    /// Adds the relationships of the session.
     fn relationships(&self, rules: &Rules<'_>, first_ts: Option<&str>) -> Vec<Vec<u8>> {
         let mut root = RecordText::of("opencode");
         root.text("sessionId", &self.id);

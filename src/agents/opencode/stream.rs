@@ -1,7 +1,8 @@
-//! The events of an OpenCode server: sessions while they go on.
+//! Collects sessions from the events of an OpenCode server while the sessions go on.
 //!
-//! A session that the stream has seen from its beginning is kept in memory, and written when the server says that it is idle. What
-//! was written is in the cursor, so a stream that is connected again writes nothing twice. Touches nothing by itself.
+//! A session that the stream has seen from its beginning is kept in memory, and written when the server says that the
+//! session is idle. The cursor names the written records, so a new connection writes nothing twice. Touches nothing by
+//! itself.
 
 use std::collections::{HashMap, HashSet};
 
@@ -9,30 +10,30 @@ use super::session::{Emitted, GivenUp, Message, Part, Rules, Session, SessionRec
 use crate::agents::js::{self, RecordText};
 use crate::scan::json::{Document, Kind, Value};
 
-/// Parts with the keys under which they are replaced.
+/// The parts, each with the key under which a later part replaces it.
 type Parts = Vec<(Vec<u8>, Vec<u8>, Part)>;
 
-/// What the events so far have told.
+/// The state from all events so far.
 #[derive(Debug, Default)]
 pub(in crate::agents) struct StreamState {
     sessions: HashMap<Vec<u8>, Session>,
-    /// Sessions whose beginning the stream has seen.
+    /// The sessions whose beginning the stream has seen.
     owned: HashSet<Vec<u8>>,
-    /// By session, in the order of their arrival.
+    /// Messages by session, in the order of arrival.
     messages: HashMap<Vec<u8>, Vec<Message>>,
-    /// By session and message.
+    /// Parts by session and message.
     parts: HashMap<(Vec<u8>, Vec<u8>), Parts>,
     written: Vec<Vec<u8>>,
     emitted: Emitted,
     pub(in crate::agents) last_event: Option<Vec<u8>>,
 }
 
-/// What an event leads to.
+/// The effect of an event.
 #[derive(Debug, Default)]
 pub(in crate::agents) struct Told {
-    /// The session that is to be written.
+    /// The session to write.
     pub flushes: Option<Vec<u8>>,
-    /// Whether it was about messages or sessions, whose files may have changed.
+    /// Whether the event was about messages or sessions, whose files may have changed.
     pub is_about_sessions: bool,
 }
 
@@ -78,7 +79,7 @@ impl StreamState {
         cursor.finish()
     }
 
-    /// Takes an event, JSON text. What is no JSON says nothing.
+    /// Adds an event, a JSON text. Other text has no effect.
     pub(in crate::agents) fn take(&mut self, data: &[u8], as_reference: bool) -> Told {
         let mut document = Document::default();
         let Ok(mut event) = document.parse(data) else { return Told::default() };
@@ -172,7 +173,7 @@ impl StreamState {
         self.parts.retain(|(of, _), _| of != session);
     }
 
-    /// The session as it is now, and the records of what is new in it.
+    /// The present state of the session, and the records that are new in it.
     pub(in crate::agents) fn flush(
         &mut self,
         id: &[u8],
@@ -196,7 +197,8 @@ impl StreamState {
     }
 }
 
-/// The next numbers, of a cursor that does not have them: one above the highest call index that a key has for a part's id.
+/// The next numbers for a cursor that lacks them: for each session one above the highest call index that a key has in
+/// place of a part id.
 fn numbers_of(keys: &[Vec<u8>]) -> Vec<(Vec<u8>, usize)> {
     let mut numbers: Vec<(Vec<u8>, usize)> = Vec::new();
     for key in keys {

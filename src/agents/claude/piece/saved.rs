@@ -1,9 +1,9 @@
-//! The state before a cursor, kept between two runs, so that a log that grows is not read from its beginning each time.
+//! Keeps the state at a cursor between two runs, so that a log that grows is not read from its beginning each time.
 //!
-//! Touches `ingest.state/` of the home: a file for each large log. The file is derived: it holds for one cursor of one file, and
-//! where it does not fit or is missing, the lines before the cursor are read. Layout: the 8 bytes of [`MAGIC`], 16 bytes of the
-//! BLAKE3 of the rest, the inode and the offset of the cursor (8 bytes each, little endian), then the state as
-//! [`Packer`] writes it.
+//! Touches `ingest.state/` of the home: a file for each large log. The file is derived and valid for one cursor of one
+//! log. If it does not fit or is missing, the lines before the cursor are read. Layout: the 8 bytes of [`MAGIC`], 16
+//! bytes of the BLAKE3 of the rest, the inode and the offset of the cursor (8 bytes each, little endian), then the
+//! state as [`Packer`] writes it.
 
 use std::path::Path;
 
@@ -16,10 +16,10 @@ const SUM_AT: usize = MAGIC.len();
 const PLACE_AT: usize = SUM_AT + 16;
 const BODY_AT: usize = PLACE_AT + 16;
 
-/// A state that is larger is not kept: reading the log again costs less than a home full of states.
+/// A larger state is not kept, because the space would cost more than reading the log again.
 const STATE_MAX_BYTES: usize = 64 << 20;
 
-/// Which state of a log a file is of.
+/// The log and the cursor that a state belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::agents::claude) struct Place {
     pub inode: u64,
@@ -36,7 +36,7 @@ impl Place {
 }
 
 impl State {
-    /// Keeps the state. A failure costs the next run a second look, and nothing else.
+    /// Writes the state. After a failure the next run reads the lines before the cursor again.
     pub(in crate::agents::claude) fn save(&self, path: &Path, place: Place) {
         let mut packer = Packer(place.bytes().to_vec());
         self.pack(&mut packer);
@@ -49,7 +49,7 @@ impl State {
         drop(saved);
     }
 
-    /// The state that was kept for this place.
+    /// Reads the state that was kept for this log and cursor.
     pub(in crate::agents::claude) fn load(path: &Path, place: Place) -> Option<Self> {
         let file = disk::File::open_read(path).ok()?;
         let len_bytes = usize::try_from(file.len_bytes().ok()?).ok()?;
@@ -170,7 +170,8 @@ mod tests {
         let place = Place { inode: 7, offset: 1 << 40 };
         state.save(&path, place);
         let loaded = State::load(&path, place).unwrap();
-        // Each table has one entry, or is compared by what it says.
+        // Each hash table has one entry, because the order of entries is not fixed. The graph is compared by its sorted
+        // uuids.
         let told = |state: &State| {
             let uuids: std::collections::BTreeSet<Vec<u8>> = state.graph.uuids().map(Key::text).collect();
             format!(

@@ -1,9 +1,9 @@
-//! What the lines before a piece leave behind.
+//! Collects the state that later lines need from the lines before a piece.
 
 use super::*;
 
 impl State {
-    /// Takes in a line that stands before the piece: it makes no record any more.
+    /// Adds a line before the piece. Its records were written, so it makes no record.
     pub(in crate::agents::claude) fn pass_over(&mut self, line: Value<'_>, log: &Log<'_>) {
         if line.kind() != Kind::Object {
             return;

@@ -1,15 +1,15 @@
-//! What a reading of a rollout gives out: the records of all turns that ended, and what is remembered of turns that were written.
+//! Returns the records of all turns that ended, and the usage of turns that were written.
 
 use super::*;
 
-/// The records of a reading, ready to be appended.
+/// The records of one reading.
 #[derive(Default)]
 pub(in crate::agents::codex) struct Records {
     pub texts: RecordTexts,
     pub first_project: Option<Vec<u8>>,
-    /// Turns of a parent that nobody else has.
+    /// Turns of a parent whose own log is gone.
     pub replayed_turns: u64,
-    /// Something was used since a turn was written, and more may come.
+    /// Whether a written turn has used more tokens since, and may use more.
     pub waits: bool,
 }
 
@@ -24,8 +24,8 @@ impl Engine<'_> {
         self.frozen.folder.as_deref()
     }
 
-    /// All records whose turns ended behind byte `from`. `written` has what was written of turns before, by id, and is
-    /// brought up to date.
+    /// All records whose turns ended after byte `from`. `written` has the usage of turns that were written before, by
+    /// id, and is updated.
     pub(in crate::agents::codex) fn records(
         &mut self,
         from: u64,
@@ -37,7 +37,7 @@ impl Engine<'_> {
         let frozen = self.frozen.clone();
         let turns = std::mem::take(&mut self.turns);
         let turns = &turns[..frozen.turns];
-        // Ours: the usage of turns of one id is that of the first.
+        // With our rules, the first turn of an id has the usage of all turns of that id.
         let mut used: Vec<Counts> = turns.iter().map(|turn| turn.used).collect();
         let mut has_usage: Vec<bool> = turns.iter().map(|turn| turn.has_usage).collect();
         for (at, turn) in turns.iter().enumerate() {
@@ -64,7 +64,7 @@ impl Engine<'_> {
             let (mut usage, mut id, mut first_call) = (used[at], turn.id.clone(), 0);
             let mut is_written = !self.rules.as_reference && before.times > 0;
             if is_written {
-                // A turn that was written went on: what it used since becomes a turn of its own, once no more can come.
+                // A written turn has gone on. Its further usage becomes a separate turn when no more can come.
                 usage = usage.beyond(before.used);
                 first_call = before.calls.min(turn.calls.len());
                 now.times = before.times;
@@ -193,7 +193,7 @@ impl Engine<'_> {
         record.finish()
     }
 
-    /// A replayed turn happened when its id says, if that is earlier than the stamp of the copy.
+    /// A replayed turn has the time of its id if that is earlier than the time of the copied line.
     fn ts_of(&self, turn: &Turn) -> Vec<u8> {
         let told = parts::millis_of_uuid7(&turn.id).filter(|_| turn.is_replay);
         let older = told.filter(|told| parts::millis_of(&turn.ts).is_none_or(|stamped| *told < stamped));
@@ -224,7 +224,7 @@ impl Engine<'_> {
         record.finish()
     }
 
-    /// The cursor that the TypeScript package would save.
+    /// The cursor as the TypeScript package saves it.
     pub(in crate::agents::codex) fn cursor(&self, inode: u64, mtime_ms: f64) -> Vec<u8> {
         let frozen = &self.frozen;
         let mut cursor = RecordText::default();
@@ -301,7 +301,7 @@ fn object_text(mut members: Vec<(&[u8], Vec<u8>)>) -> Vec<u8> {
     out
 }
 
-/// What was written of turns, as text of the side file.
+/// The usage of written turns, as text for the side file.
 pub(in crate::agents::codex) fn written_text(written: &HashMap<Vec<u8>, Written>) -> Vec<u8> {
     let mut all: Vec<_> = written.iter().collect();
     all.sort_by_key(|(id, _)| *id);
