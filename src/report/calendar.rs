@@ -1,16 +1,16 @@
-//! The span of a page in days, and its division into the bars of charts.
+//! Divides the span of a page into days and the bars of charts.
 
 use crate::usage::instant::{civil, day_number};
 use crate::usage::zone::month_after;
 use crate::usage::{Period, WeekStart, Zone};
 
-/// A span of at most so many days has a bar for each day, and no calendar.
+/// The greatest number of days with a bar for each day, and without a calendar.
 pub(super) const DAILY_MAX: i64 = 92;
-/// A span of at most so many days has a bar for each week.
+/// The greatest number of days with a bar for each week.
 const WEEKLY_MAX: i64 = 731;
-/// A span of at most so many years has a bar for each month.
+/// The greatest number of years with a bar for each month.
 const MONTHLY_YEARS_MAX: i64 = 20;
-/// A span of more years has at most so many bars.
+/// The greatest number of bars of a longer span.
 const BARS_MAX: i64 = 100;
 
 /// Local days, in days since 1970, both inclusive.
@@ -26,13 +26,13 @@ impl DaySpan {
     }
 }
 
-/// How much time a bar is.
+/// The length of time of a bar.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum BarUnit {
     Day,
     Week,
     Month,
-    /// So many years that begin with a multiple of their number.
+    /// A number of years. Each bar begins with a multiple of this number.
     Years(i64),
 }
 
@@ -92,7 +92,7 @@ pub(super) struct Bar {
     pub last_day: i64,
     /// Its time, for people: `2026-11-23`, `2026-11-23 to 2026-11-29`, `2026-11`.
     pub name: String,
-    /// Whether it is not over yet.
+    /// Whether its time has not ended yet.
     pub is_open: bool,
 }
 
@@ -121,13 +121,13 @@ pub(super) fn bars(
     bars
 }
 
-/// The place of the bar that a day is in.
+/// The index of the bar of a day.
 pub(super) fn place_of(bars: &[Bar], day: i64) -> Option<usize> {
     let place = bars.partition_point(|bar| bar.last_day < day);
     bars.get(place).filter(|bar| bar.first_day <= day).map(|_| place)
 }
 
-/// Where labels below bars are, as shares of the width, and what they say: at most twelve.
+/// The labels below bars, at most twelve: places as shares of the width, and texts.
 pub(super) fn bar_labels(bars: &[Bar], unit: BarUnit) -> Vec<(f64, String)> {
     const LABELS_MAX: usize = 12;
     let width = 1.0 / bars.len().max(1) as f64;
@@ -139,7 +139,7 @@ pub(super) fn bar_labels(bars: &[Bar], unit: BarUnit) -> Vec<(f64, String)> {
             let text = match unit {
                 BarUnit::Day => format!("{} {day}", MONTHS[month as usize - 1]),
                 BarUnit::Years(_) => year.to_string(),
-                // A month is named below the first week that begins in it.
+                // The name of a month is below the first week that begins in the month.
                 BarUnit::Week if day > 7 => return None,
                 _ if month == 1 => year.to_string(),
                 _ => MONTHS[month as usize - 1].to_owned(),
@@ -163,7 +163,7 @@ pub(super) fn date(day: i64) -> String {
     format!("{year:04}-{month:02}-{day:02}")
 }
 
-/// The day that the key of a period names: of a week or a month its first one.
+/// The day of a period's key: for a week or a month, its first day.
 pub(super) fn day_of_key(key: &str) -> Option<i64> {
     let part = |from: usize, to: usize| key.get(from..to)?.parse::<u32>().ok();
     day_number(i64::from(part(0, 4)?), part(5, 7)?, if key.len() == 7 { 1 } else { part(8, 10)? })

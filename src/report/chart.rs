@@ -1,7 +1,8 @@
-//! Charts as SVG: stacked bars with a line above them, and grids of squares.
+//! Draws charts as SVG: stacked bars with a line above them, and grids of squares.
 //!
-//! A chart fills the width that it gets and its letters keep their size: everything that scales is placed in percent, and bars are in an
-//! inner `svg` that is stretched. Colours are classes, tooltips are `title`, so that dark mode and hover are CSS alone.
+//! A chart fills the available width, and its letters keep their size, because everything that scales is placed in
+//! percent and bars are in an inner `svg` that is stretched. Colours are classes and tooltips are `title`, so that dark
+//! mode and hover need only CSS.
 
 use maud::{Markup, html};
 
@@ -23,13 +24,13 @@ pub(super) struct StackedBars<'c> {
     pub description: &'c str,
     /// From below.
     pub series: Vec<Series>,
-    /// What each bar says when it is pointed at.
+    /// The tooltip of each bar.
     pub tips: Vec<String>,
-    /// Which bars are not over yet.
+    /// Whether the time of each bar has not ended yet.
     pub open: Vec<bool>,
-    /// What a value on the left axis reads as.
+    /// Prints a value of the left axis.
     pub axis: fn(f64) -> String,
-    /// Labels below: where, as a share of the width, and what.
+    /// Labels below: place as a share of the width, and text.
     pub labels: Vec<(f64, String)>,
     /// A share from 0 to 1 for each bar, drawn as a line, with its axis on the right.
     pub line: Option<Vec<Option<f64>>>,
@@ -39,11 +40,11 @@ pub(super) struct StackedBars<'c> {
 const PLOT_HEIGHT: f64 = 200.0;
 /// Room above for the uppermost label.
 const PLOT_TOP: f64 = 10.0;
-/// Units across the bars, which are stretched to the width that there is.
+/// Width of the bars in units, which are stretched to the available width.
 const PLOT_UNITS: f64 = 1000.0;
 /// The bars' left end in percent of the width: at 640 pixels room for six letters.
 const PLOT_LEFT: f64 = 8.0;
-/// What a bar fills of its place.
+/// The share of its place that a bar fills.
 const BAR_SHARE: f64 = 0.78;
 /// Room on the right for the axis of a line, in percent.
 const LINE_AXIS: f64 = 6.0;
@@ -123,7 +124,7 @@ impl StackedBars<'_> {
         html! { @for (class, path) in &paths { @if !path.is_empty() { path class=(class) d=(path) {} } } }
     }
 
-    /// Stripes over the bars that are not over yet.
+    /// Stripes over bars whose time has not ended yet.
     fn stripes(&self, sums: &[f64], top: f64) -> Markup {
         let mut path = String::new();
         for (bar, _) in self.open.iter().enumerate().filter(|(_, is_open)| **is_open) {
@@ -137,7 +138,7 @@ impl StackedBars<'_> {
     }
 }
 
-/// A line through the bars' middles; it breaks where there is no value.
+/// A line through the middles of the bars, with a gap where there is no value.
 fn line(shares: &[Option<f64>]) -> Markup {
     let step = PLOT_UNITS / shares.len().max(1) as f64;
     let mut path = String::new();
@@ -150,7 +151,7 @@ fn line(shares: &[Option<f64>]) -> Markup {
         let (x, y) = ((bar as f64 + 0.5) * step, PLOT_HEIGHT * (1.0 - share.clamp(0.0, 1.0)));
         path += &format!("{}{} {}", if is_down { 'L' } else { 'M' }, short(x), short(y));
         if !is_down {
-            // A single point would not be seen.
+            // A single point would be invisible.
             path += "h0.1";
         }
         is_down = true;
@@ -167,7 +168,7 @@ pub(super) struct Cell {
     pub tip: String,
 }
 
-/// How many shades a grid has besides that of nothing.
+/// The number of shades of a grid, without the shade for zero.
 const LEVELS: f64 = 8.0;
 
 /// The class of a share of the largest value. Shades go by the square root, because costs of days differ by orders of magnitude.
@@ -176,7 +177,7 @@ fn level(share: f64) -> String {
     format!("l{level}")
 }
 
-/// A grid whose cells are as wide as there is room: for hours.
+/// A grid whose cells fill the available width, for hours.
 pub(super) struct HourGrid<'c> {
     pub id: &'c str,
     pub title: &'c str,
@@ -210,14 +211,14 @@ impl HourGrid<'_> {
     }
 }
 
-/// A grid with a column for each week: for days.
+/// A grid with a column for each week, for days.
 pub(super) struct DayGrid<'c> {
     pub id: &'c str,
     pub title: &'c str,
     pub description: &'c str,
     pub rows: [&'static str; 7],
     pub columns: usize,
-    /// Above which columns which names are.
+    /// Names above columns, with the index of the column.
     pub labels: Vec<(usize, String)>,
     pub cells: Vec<Cell>,
 }
@@ -227,7 +228,7 @@ impl DayGrid<'_> {
         const SIDE: usize = 15;
         const LEFT: usize = 34;
         const TOP: usize = 18;
-        // A year of columns at least, so that squares of short spans are no larger.
+        // At least the columns of a year, so that squares of short spans have the same size.
         let width = LEFT + self.columns.max(53) * SIDE;
         html! {
             svg.days viewBox={ "0 0 " (width) " " (TOP + 7 * SIDE) } role="img" aria-labelledby={ (self.id) "-t " (self.id) "-d" } {
@@ -249,7 +250,7 @@ impl DayGrid<'_> {
     }
 }
 
-/// The shades of a grid, from nothing to most.
+/// The legend of the shades, from zero to the most.
 pub(super) fn shades() -> Markup {
     html! {
         p.shades {

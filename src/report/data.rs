@@ -1,9 +1,9 @@
-//! The documents of a page as its data block.
+//! Writes the documents of a page into its data block.
 
 use super::text::is_no_character;
 
-/// JSON text that can be inside a `script` element and in any HTML document: nothing in it ends the element or begins another one, and it
-/// has no character that HTML does not allow. `<` is in strings only, so all of this is escaped there.
+/// JSON text for a `script` element of an HTML document: it cannot end the element or begin another element, and it has
+/// no character that HTML forbids. `<` and these characters occur only in strings, where they are escaped.
 pub(super) fn for_script(json: &str) -> String {
     let mut out = String::with_capacity(json.len() + json.len() / 64);
     let mut characters = json.chars().peekable();

@@ -1,7 +1,7 @@
-//! Everything that a page shows, as answers of `usage`.
+//! Collects all numbers of a page as answers of `usage`.
 //!
-//! The archive is read twice: the first time to choose which models, sessions and tags are shown by name and how long a bar is,
-//! the second time for all numbers, so that they are of one state of the archive.
+//! The archive is read twice. The first reading chooses the models, sessions and tags that are shown by name, and the
+//! length of a bar. The second reading gives all numbers, so that they come from one state of the archive.
 
 use super::calendar::{self, Bar, BarUnit, DaySpan};
 use crate::archive::Paths;
@@ -11,23 +11,24 @@ use crate::usage::{
     UsageError,
 };
 
-/// How many models have a colour of their own.
+/// The greatest number of models with their own colour.
 pub(super) const SERIES_MAX: usize = 5;
-/// How many rows a table has before all others are added up in one.
+/// The number of rows of a table before all others are added up in one row.
 pub(super) const ROWS_MAX: usize = 20;
-/// How many tags have a table of their own.
+/// The greatest number of tags with their own table.
 const TAGS_MAX: usize = 3;
-/// A tag has a table of its own when at least one of so many turns has it.
+/// A tag has its own table if at least one of so many turns has the tag.
 const TAG_SHARE: u64 = 10;
-/// Keys of the enrichment that say how a turn is priced, and the one that has a table of its own anyway.
+/// Keys without a table of tags: the keys that decide the price of a turn, and `machine`, which always has its own
+/// table.
 const NO_TAGS: [&str; 7] =
     ["provider", "serviceTier", "speed", "processing", "webSearches", "contextTokens", "machine"];
 
 /// The answers behind a page.
 pub(super) struct Gathered {
-    /// When the page is made.
+    /// The time at which the page is made.
     pub now: Instant,
-    /// What the page is about: filters, bounds, zone.
+    /// The filters, bounds and zone of the page.
     pub question: Question,
     /// The days of the charts; none without turns.
     pub span: Option<DaySpan>,
@@ -36,7 +37,7 @@ pub(super) struct Gathered {
     pub total: Answer,
     /// By day.
     pub days: Answer,
-    /// By period of a bar and by model, of the models that have a colour.
+    /// By period of a bar and by model, for the models with a colour.
     pub chart: Answer,
     /// By weekday and hour.
     pub hours: Answer,
@@ -48,13 +49,13 @@ pub(super) struct Gathered {
     pub activities: Answer,
     pub machines: Answer,
     pub tags: Vec<Answer>,
-    /// The dearest sessions.
+    /// The sessions with the highest cost.
     pub sessions: Answer,
-    /// Projects and models of the dearest sessions.
+    /// Projects and models of these sessions.
     pub session_parts: Answer,
 }
 
-/// What is shown by name.
+/// The values that the page shows by name.
 struct Choice {
     models: Vec<String>,
     sessions: Vec<String>,
@@ -77,7 +78,7 @@ pub(super) fn gather(
         .map_or(Vec::new(), |span| calendar::bars(span, unit, base.week_start, &base.zone, now.seconds));
     let questions = questions(base, &choice, unit);
     let mut answers = usage::ask_all(paths, &questions, prices, interrupt)?.into_iter();
-    // One answer for each question, in their order.
+    // There is one answer for each question, in the order of the questions.
     let mut next = || answers.next().ok_or(UsageError::Archive(crate::archive::ArchiveError::Interrupted));
     let total = next()?;
     let mut gathered = Gathered {
@@ -114,7 +115,7 @@ fn dearest_sessions(base: &Question) -> Question {
     Question { period: Some(Period::Session), sort, limit: Some(ROWS_MAX), ..base.clone() }
 }
 
-/// Reads the archive to see what is worth a name.
+/// Reads the archive to choose the values that are shown by name.
 fn choose(
     paths: &Paths,
     base: &Question,
@@ -145,17 +146,17 @@ fn choose(
     })
 }
 
-/// Whether a text as a filter means itself alone.
+/// Whether a filter with this text matches only this text.
 fn is_whole(text: &str) -> bool {
     !text.ends_with('*') && text != "(none)"
 }
 
-/// The session of a row of sessions: its key is `SOURCE/SESSION`.
+/// The session of a row of sessions, whose key is `SOURCE/SESSION`.
 pub(super) fn session_id(row: &AnswerRow) -> Option<String> {
     Some(row.period.as_ref()?.key.split_once('/')?.1.to_owned())
 }
 
-/// From the first day that was asked for, or of the first turn where none was, to today or the last turn, within the bounds.
+/// The days from the first requested day, or else from the first turn, to today or the last turn, within the bounds.
 fn day_span(base: &Question, days: &Answer, now: Instant, is_since_given: bool) -> Option<DaySpan> {
     let mut with_turns = days.rows.iter().filter_map(day_of_row);
     let first_turn = with_turns.next()?;
@@ -171,7 +172,7 @@ pub(super) fn day_of_row(row: &AnswerRow) -> Option<i64> {
     calendar::day_of_key(&row.period.as_ref()?.key)
 }
 
-/// The questions, in the order of [`Gathered`]; those of tags last.
+/// The questions in the order of [`Gathered`], with the questions about tags last.
 fn questions(base: &Question, choice: &Choice, unit: BarUnit) -> Vec<Question> {
     let filtered = |filters: Filters| Question { filters, ..base.clone() };
     let patterns = |texts: &[String]| texts.iter().map(Pattern::new).collect::<Vec<_>>();
@@ -203,12 +204,13 @@ fn questions(base: &Question, choice: &Choice, unit: BarUnit) -> Vec<Question> {
 }
 
 impl Gathered {
-    /// Adds up the projects beyond the first ones. Until then all of them are there, so that they can be numbered.
+    /// Adds up the projects after the first rows. Before this step all projects are present, so that they can be
+    /// numbered.
     pub(super) fn limit_projects(&mut self) -> Result<(), usage::TooLarge> {
         self.projects.limit_rows(ROWS_MAX)
     }
 
-    /// All answers under their names in the data block.
+    /// All answers with their names in the data block.
     pub(super) fn answers(&self) -> Vec<(&'static str, Vec<&Answer>)> {
         let mut all: Vec<(&'static str, Vec<&Answer>)> = [
             ("total", &self.total),
@@ -252,13 +254,13 @@ impl Gathered {
         all
     }
 
-    /// How many sessions there are.
+    /// The number of sessions.
     pub(super) fn session_count(&self) -> u64 {
         let shown = self.sessions.rows.iter().filter(|row| !row.is_other).count() as u64;
         shown + self.sessions.other_rows.unwrap_or(0)
     }
 
-    /// The models with a colour, dearest first.
+    /// The models with a colour, highest cost first.
     pub(super) fn series(&self) -> Vec<(String, Sums)> {
         let mut series: Vec<(String, Sums)> = Vec::new();
         for row in &self.chart.rows {

@@ -1,12 +1,12 @@
-//! One HTML page with charts and tables of usage and costs.
+//! Makes one HTML page with charts and tables of usage and costs.
 //!
-//! [`make`] asks `usage` for everything that the page shows, in one pass over the archive's turns after one that chooses what is
-//! shown by name, and draws it: `gather` asks, `calendar` divides the span into bars, `chart` draws SVG, `tables` and `page` write
-//! HTML. The page ends with the documents of `burn usage --json` that its numbers come from.
+//! [`make`] reads the archive's turns twice: once to choose the values that are shown by name, once for all numbers.
+//! `gather` asks `usage`, `calendar` divides the span into bars, `chart` draws SVG, `tables` and `page` write HTML. The
+//! page ends with the documents of `burn usage --json` that its numbers come from.
 //!
-//! Touches the archive, for reading. Guarantees: the page has no script, no network and no file beside it; a text from a ledger never
-//! becomes an element or an attribute of its own, because all HTML is made by maud, which escapes; the same ledger, question and time
-//! give the same bytes; every cost is that of `burn usage` with the same bounds.
+//! Touches the archive, for reading. Guarantees: the page has no script, needs no network and no other file; a text
+//! from a ledger never becomes an element or an attribute, because maud makes all HTML and escapes texts; the same
+//! ledger, question and time give the same bytes; every cost equals the cost of `burn usage` with the same bounds.
 //!
 //! ```
 //! use relayburn_ledger::archive::{self, Options, Paths, Unobserved};
@@ -52,43 +52,44 @@ use crate::archive::Paths;
 use crate::interrupt::Interrupt;
 use crate::usage::{Bound, Instant, Prices, Question, Sums, UsageError};
 
-/// How many days a page is about where the question has no first instant.
+/// The number of days of a page if the question has no first instant.
 const DAYS: &str = "365d";
 
-/// How a page looks.
+/// Options of a page.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ReportOptions {
-    /// The heading, in place of `Agents' usage`.
+    /// The heading; `Agents' usage` if it is `None`.
     pub title: Option<String>,
-    /// How projects, sessions, machines and tags are called.
+    /// The names of projects, sessions, machines and tags.
     pub names: ReportNames,
 }
 
-/// How projects, sessions, machines and tags are called on a page.
+/// The names of projects, sessions, machines and tags on a page.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum ReportNames {
-    /// As the ledger has them.
+    /// The names of the ledger.
     #[default]
     Recorded,
-    /// `project 1`, `session 1`, ..., numbered by cost; the page then has no path and no id.
+    /// `project 1`, `session 1`, ..., numbered by cost. The page then has no path and no id.
     Numbered,
 }
 
-/// A page, and what it is about.
+/// A page with its bounds and totals.
 #[derive(Debug, Clone)]
 pub struct Report {
     /// The page.
     pub html: String,
-    /// The first instant that counts.
+    /// The first instant of the page.
     pub since: Option<Instant>,
-    /// The last instant that counts; `None` for no bound.
+    /// The last instant of the page; `None` without a bound.
     pub until: Option<Instant>,
-    /// All turns of the page.
+    /// The sums of all turns of the page.
     pub total: Sums,
 }
 
-/// Makes a page about the turns that a question selects by its filters, bounds and zone; its period, dimensions, order and limit do not
-/// matter. Without a first instant, the page is about the last 365 days, and its charts begin with the first turn.
+/// Makes a page of the turns that a question selects by its filters, bounds and zone. The question's period,
+/// dimensions, order and limit are ignored. Without a first instant, the page covers the last 365 days, and its charts
+/// begin with the first turn.
 ///
 /// # Errors
 /// [`UsageError`].

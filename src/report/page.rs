@@ -1,4 +1,4 @@
-//! The page: heading, cards, charts, tables, what is not in the cost, and the data block.
+//! Writes the page: heading, cards, charts, tables, limits of the cost, and the data block.
 
 use maud::{Markup, PreEscaped, html};
 
@@ -13,15 +13,15 @@ use crate::usage::shown::{dollars, grouped, short};
 use crate::usage::zone::{month_after, weekday};
 use crate::usage::{Answer, Filters, Prices, Reason, Sums, Usd};
 
-/// What every page begins with: a file that begins otherwise is no report.
+/// The first bytes of every page. A file with other first bytes is no report.
 pub const MARKER: &str = "<!doctype html><!-- burn report 1 -->";
 
 const STYLE: &str = include_str!("style.css");
 
-/// Nothing may be loaded and nothing may run; the page has its style in itself.
+/// The policy forbids loading and scripts, and allows only the style inside the page.
 const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'";
 
-/// A whole page.
+/// The whole page.
 pub(super) fn page(gathered: &Gathered, prices: &Prices, title: Option<&str>) -> String {
     let title = title.map_or("Agents' usage".to_owned(), name);
     let span = span(gathered);
@@ -72,7 +72,7 @@ pub(super) fn page(gathered: &Gathered, prices: &Prices, title: Option<&str>) ->
 fn data_block(gathered: &Gathered) -> String {
     let mut members = Vec::new();
     for (name, answers) in gathered.answers() {
-        // An answer has nothing that JSON cannot say.
+        // Every answer has a JSON form, so this cannot fail.
         let documents = answers.iter().filter_map(|answer| serde_json::to_string(answer).ok());
         let documents: Vec<String> = documents.collect();
         let text = if name == "tags" { format!("[{}]", documents.join(",")) } else { documents.concat() };
@@ -81,7 +81,7 @@ fn data_block(gathered: &Gathered) -> String {
     data::for_script(&format!("{{\"version\":1,{}}}", members.join(",")))
 }
 
-/// The first and the last date that were asked for.
+/// The first and the last requested date.
 fn span(gathered: &Gathered) -> String {
     let question = &gathered.question;
     let until = question.zone.date_of(question.until.unwrap_or(gathered.now));
@@ -92,7 +92,7 @@ fn span(gathered: &Gathered) -> String {
     }
 }
 
-/// What the numbers are made from, as sentences.
+/// The sources of the numbers, as sentences.
 fn about(gathered: &Gathered) -> Markup {
     let question = &gathered.question;
     let answer = &gathered.total;
@@ -136,7 +136,7 @@ fn no_turns(gathered: &Gathered) -> Markup {
     }
 }
 
-/// Cost, turns, tokens, cache, what has no price, this month.
+/// The cards: cost, turns, tokens, cache, unpriced tokens, this month.
 fn cards(gathered: &Gathered) -> Markup {
     let answer = &gathered.total;
     let total = &answer.total;
@@ -164,8 +164,8 @@ fn cards(gathered: &Gathered) -> Markup {
     }
 }
 
-/// The name of the month that is under way, its turns, and what its whole days would come to in all of its days. None where the page
-/// does not have all of it.
+/// The name of the current month, its turns, and the cost of its complete days extrapolated to the whole month. None if
+/// the page does not include the whole month so far.
 fn this_month(gathered: &Gathered) -> Option<(&'static str, Sums, Option<Usd>)> {
     let question = &gathered.question;
     let today = question.zone.day_of(gathered.now);
@@ -243,7 +243,7 @@ fn heading(gathered: &Gathered, what: &str) -> String {
     format!("{what} by {}", gathered.unit.name())
 }
 
-/// Cost by day, week or month, stacked by model.
+/// The chart of cost by day, week or month, stacked by model.
 fn cost(gathered: &Gathered) -> Markup {
     let series = gathered.series();
     let sums = bar_sums(gathered);
@@ -304,12 +304,12 @@ fn cost(gathered: &Gathered) -> Markup {
     }
 }
 
-/// A chart that scrolls where there is no room for it.
+/// A chart that scrolls if it is wider than the page.
 fn scrolling(heading: &str, chart: &Markup) -> Markup {
     html! { div.scroll role="group" tabindex="0" aria-labelledby=(heading) { (chart) } }
 }
 
-/// The numbers of a chart as a table that is folded.
+/// The numbers of a chart as a folded table.
 fn numbers(
     caption: &str,
     first: &str,
@@ -350,7 +350,7 @@ fn axis_tokens(value: f64) -> String {
     short(value as i128)
 }
 
-/// The rows of grids: weekdays from the first day of the week.
+/// The names of a grid's rows: weekdays from the first day of the week.
 fn weekday_names(gathered: &Gathered) -> [&'static str; 7] {
     let first = weekday(gathered.question.week_start.week_of(0)) as usize;
     std::array::from_fn(|row| WEEKDAYS[(first + row) % 7])
@@ -358,7 +358,7 @@ fn weekday_names(gathered: &Gathered) -> [&'static str; 7] {
 
 /// Weeks in one block of the calendar.
 const BLOCK_WEEKS: i64 = 53;
-/// At most so many blocks are shown.
+/// The greatest number of blocks.
 const BLOCKS_MAX: i64 = 5;
 
 /// A square for each day.
@@ -469,7 +469,7 @@ fn hours(gathered: &Gathered) -> Markup {
     }
 }
 
-/// Classes of tokens on the page: a name, a colour, and the counts that are in it.
+/// Classes of tokens on the page: a name, a colour, and the counts of the class.
 const CLASSES: [(&str, &str, &[usize]); 4] = [
     ("cache reads", SERIES[0], &[3]),
     ("cache writes", SERIES[1], &[4, 5]),
@@ -530,7 +530,7 @@ fn tokens(gathered: &Gathered) -> Markup {
     }
 }
 
-/// Tokens without a price, lower bounds, turns that are left out.
+/// The limits of the cost: tokens without a price, lower bounds, turns that are left out.
 fn not_in_the_cost(answer: &Answer) -> Markup {
     const MODELS_MAX: usize = 20;
     let mut parts: Vec<String> = Vec::new();

@@ -1,7 +1,7 @@
-//! Numbers in place of names: a page that can be shown to others.
+//! Replaces names by numbers, for a page that can be shown to others.
 //!
-//! Guarantees: projects, sessions, machines, tags (keys and values) and paths of files are gone from every answer, and with them from
-//! the page and from its data block; the same name has the same number everywhere. Numbers go by cost.
+//! Guarantees: no answer, and so neither the page nor its data block, has a name of a project, session, machine or tag
+//! (key and value), or a path; the same name has the same number everywhere. Numbers are in the order of cost.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -25,12 +25,13 @@ impl Numbers {
         Self { kind: kind.into(), numbers }
     }
 
-    /// Those of the values of an answer's only dimension.
+    /// The numbers of the values of an answer's only dimension.
     fn of_values(kind: impl Into<String>, answer: &Answer) -> Self {
         Self::new(kind, answer.rows.iter().filter_map(|row| row.values.first().cloned().flatten()))
     }
 
-    /// What a name is called. One without a number is on the page in a filter alone, or has come since names were chosen.
+    /// The replacement of a name. A name without a number occurs only in a filter, or arrived after the names were
+    /// chosen.
     fn called(&self, name: &str) -> String {
         match self.numbers.get(name) {
             Some(number) => format!("{} {number}", self.kind),
@@ -54,7 +55,7 @@ struct AllNumbers {
     tag_values: HashMap<String, Numbers>,
 }
 
-/// Puts numbers in place of names in all answers.
+/// Replaces names by numbers in all answers.
 pub(super) fn number_names(gathered: &mut Gathered) {
     let key_of = |answer: &Answer| match answer.question.by.first() {
         Some(Dimension::Tag(key)) => Some(key.clone()),

@@ -1,4 +1,4 @@
-//! The tables of a page: by dimension, sessions, days.
+//! Writes the tables of a page: by dimension, sessions, days.
 
 use std::cmp::Reverse;
 
@@ -16,9 +16,9 @@ struct CostTable<'t> {
     /// Unique on the page.
     id: &'t str,
     title: &'t str,
-    /// Under the heading.
+    /// A note under the heading.
     note: Option<&'t str>,
-    /// Headings of the columns of text; the first one names the rows.
+    /// Headings of the columns of text. The first column names the rows.
     texts: &'t [&'t str],
     /// Heading of the count before the tokens.
     count: &'t str,
@@ -27,7 +27,7 @@ struct CostTable<'t> {
 }
 
 struct CostRow {
-    /// One for each heading, or fewer.
+    /// One text for each heading, or fewer.
     texts: Vec<RowText>,
     count: u64,
     sums: Sums,
@@ -36,7 +36,7 @@ struct CostRow {
 /// A text of a row.
 struct RowText {
     shown: String,
-    /// All of it, where only its beginning is shown.
+    /// The whole text, if only its beginning is shown.
     whole: Option<String>,
 }
 
@@ -91,7 +91,7 @@ impl CostTable<'_> {
     }
 }
 
-/// A row's share: of the cost, or of the tokens where nothing costs anything.
+/// A row's share of the cost, or of the tokens if the total cost is zero.
 fn share(part: &Sums, whole: &Sums) -> String {
     match whole.usd.units() {
         0 => percent(part.tokens(), whole.tokens()),
@@ -103,7 +103,7 @@ fn count_with_digits(count: i128) -> String {
     grouped(u64::try_from(count).unwrap_or(u64::MAX))
 }
 
-/// The row of all others, or a row's own values.
+/// The texts of a row: its values, or those of the row of all others.
 fn texts(row: &AnswerRow, answer: &Answer) -> Vec<RowText> {
     if row.is_other {
         return vec![others(answer.other_rows.unwrap_or(0))];
@@ -229,7 +229,7 @@ fn sessions(gathered: &Gathered) -> Markup {
     table.draw()
 }
 
-/// The first eight characters of a long id, where they tell it from all others.
+/// The first eight characters of a long id, if no other id begins with them.
 fn short_id(id: &str, ids: &[String]) -> RowText {
     let start = |id: &str| id.chars().take(8).collect::<String>();
     let own = start(id);
@@ -240,7 +240,7 @@ fn short_id(id: &str, ids: &[String]) -> RowText {
     RowText { shown: name(&own), whole: Some(name(id)) }
 }
 
-/// The project and the model with the highest cost in a session; `+2` after it where there are two more.
+/// The project and the model with the highest cost in a session, followed by `+2` if there are two more.
 fn session_parts(gathered: &Gathered, session: &AnswerRow) -> [String; 2] {
     let parts: Vec<&AnswerRow> =
         gathered.session_parts.rows.iter().filter(|part| part.period == session.period).collect();
@@ -267,7 +267,7 @@ fn session_parts(gathered: &Gathered, session: &AnswerRow) -> [String; 2] {
 fn days(gathered: &Gathered) -> Markup {
     let answer = &gathered.days;
     let mut rows: Vec<&AnswerRow> = answer.rows.iter().filter(|row| row.period.is_some()).collect();
-    // A stable sort: of two days the earlier one is first.
+    // The sort is stable, so the earlier of two equal days stays first.
     rows.sort_by_key(|row| Reverse((row.sums.usd, row.sums.tokens())));
     let rest = rows.split_off(rows.len().min(ROWS_MAX));
     let mut shown: Vec<CostRow> = rows

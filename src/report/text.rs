@@ -1,4 +1,4 @@
-//! Texts and numbers as the page has them.
+//! Formats texts and numbers for the page.
 
 use std::borrow::Cow;
 
@@ -6,11 +6,11 @@ use crate::printable;
 use crate::usage::shown::{cost, dollars};
 use crate::usage::{Sums, Usd};
 
-/// No name on the page is longer than this, in characters; the data block has it whole.
+/// The greatest length of a name on the page, in characters. The data block has the whole name.
 const NAME_MAX: usize = 120;
 
-/// A text from a ledger: without control characters, those that change the direction of text, and code points that are no characters,
-/// and cut in its middle where it is very long.
+/// A text from a ledger for the page: without control characters, characters that change the direction of text, and
+/// code points that are no characters; a very long text is cut in the middle.
 pub(super) fn name(text: &str) -> String {
     let clean = printable::line(text);
     let clean =
@@ -23,7 +23,7 @@ pub(super) fn name(text: &str) -> String {
     clean.clone().take(half).chain(['…']).chain(clean.skip(len - half)).collect()
 }
 
-/// Code points that neither HTML nor XML allows in a document.
+/// Code points that HTML or XML forbids in a document.
 pub(super) fn is_no_character(character: char) -> bool {
     matches!(character, '\u{fdd0}'..='\u{fdef}') || u32::from(character) & 0xfffe == 0xfffe
 }
@@ -37,7 +37,7 @@ pub(super) fn value(value: Option<&str>) -> String {
     }
 }
 
-/// A cost in cents, `≥` before it where it is a lower bound.
+/// A cost in cents, with `≥` before it if it is a lower bound.
 pub(super) fn money(sums: &Sums) -> String {
     cost(sums, "≥\u{a0}", dollars)
 }
@@ -47,7 +47,7 @@ pub(super) fn exact(sums: &Sums) -> String {
     cost(sums, "≥ ", |usd| format!("${usd}"))
 }
 
-/// An amount in cents, which may be small: what is not zero is not shown as zero.
+/// An amount in cents. A small amount that is not zero is not shown as zero.
 pub(super) fn amount(usd: Usd) -> String {
     if usd != Usd::ZERO && usd.cents() == 0 { "< $0.01".to_owned() } else { dollars(usd) }
 }

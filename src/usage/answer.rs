@@ -1,4 +1,4 @@
-//! An answer: rows in order, their total, and what has no price.
+//! Makes an answer from tallies: rows in order, their total, and tokens without a price.
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, HashMap};
@@ -12,66 +12,67 @@ use super::tally::{
 };
 use super::zone::month_after;
 
-/// Hours of a block.
+/// Length of a block in hours.
 const BLOCK_HOURS: i64 = 5;
 
 /// An answer.
 #[derive(Debug, Clone)]
 pub struct Answer {
-    /// The question, with the filters that follow from it.
+    /// The question, with the source filter that blocks add to it.
     pub question: Question,
-    /// The prices that it was answered with.
+    /// The price tables of the answer.
     pub prices: PricesUsed,
-    /// The ledger behind it.
+    /// The ledger of the answer.
     pub ledger: LedgerUsed,
-    /// The rows, in order; the one of all others last.
+    /// The rows in order. The row of all others is last.
     pub rows: Vec<AnswerRow>,
-    /// All rows together.
+    /// The sums of all rows.
     pub total: Sums,
-    /// What the tokens read from caches would have cost as plain input, minus what they did; where both prices are known.
+    /// The cost that tokens read from caches would have had as plain input, minus their actual cost. Only tokens with
+    /// both prices count.
     pub cache_saved: Usd,
-    /// Why turns are lower bounds.
+    /// The number of lower-bound turns for each reason.
     pub lower_bounds: LowerBounds,
     /// Tokens without a price: most tokens first.
     pub unpriced: Vec<Unpriced>,
-    /// Turns without a time that a bound kept out.
+    /// The number of turns without a time that a bound left out.
     pub undated_left_out: u64,
-    /// Turns with a value that is no count.
+    /// The number of turns with a value that is no count.
     pub invalid_turns: u64,
-    /// How many rows the last one holds; `None` when there is no such row.
+    /// The number of rows that the last row adds up; `None` without such a row.
     pub other_rows: Option<u64>,
-    /// How many turns there are without any filter and bound, as far as they were looked at.
+    /// The number of turns that were read, without filters and bounds.
     pub turns_seen: u64,
 }
 
-/// Which tables prices came from.
+/// The price tables of an answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PricesUsed {
-    /// The package of the program's table.
+    /// The package of the built-in table.
     pub package: String,
     /// Its version.
     pub version: String,
-    /// SHA-256 of the program's table.
+    /// SHA-256 of the built-in table.
     pub sha256: String,
-    /// One's own table and its SHA-256.
+    /// The user's own table and its SHA-256.
     pub own: Option<(PathBuf, String)>,
 }
 
-/// Which bytes of which ledger an answer is of.
+/// The ledger of an answer, and the part of it that the answer includes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LedgerUsed {
     /// The ledger.
     pub path: PathBuf,
-    /// How many of its bytes the answer knows.
+    /// The number of ledger bytes that the answer includes.
     pub taken_in_bytes: u64,
-    /// How many bytes it has.
+    /// The length of the ledger in bytes.
     pub bytes: u64,
 }
 
 /// Tokens of a model without a price.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unpriced {
-    /// The model's text.
+    /// The model, as the turns name it.
     pub model: String,
     /// Why.
     pub reason: Reason,
@@ -82,32 +83,33 @@ pub struct Unpriced {
 /// A row.
 #[derive(Debug, Clone)]
 pub struct AnswerRow {
-    /// The period. `None` where none was asked for, for undated turns, and in the row of all others.
+    /// The period. `None` without a period in the question, for undated turns, and in the row of all others.
     pub period: Option<RowPeriod>,
     /// Values of the dimensions, in their order. Empty in the row of all others.
     pub values: Vec<Option<String>>,
     /// The sums.
     pub sums: Sums,
-    /// The turns behind it, by offset, if they were asked for.
+    /// The turns of the row by offset, if the question asks for explanations.
     pub turns_at: Vec<ExplainedTurn>,
-    /// Whether it holds all rows beyond the limit.
+    /// Whether this row adds up all rows beyond the limit.
     pub is_other: bool,
-    /// The turns in it, and whether each is a lower bound, where a turn may be in several rows that are added up.
+    /// The turns of the row, and whether each is a lower bound. Kept only if a turn may be in several rows that are
+    /// added up.
     turn_numbers: Vec<(u64, bool)>,
 }
 
-/// A period of a row.
+/// The period of a row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RowPeriod {
     /// Its name.
     pub key: String,
-    /// Its first instant; of a session the time of its first turn, `None` without one.
+    /// The first instant; for a session the time of its first turn, `None` without a time.
     pub start: Option<Instant>,
-    /// The instant after its last one; of a session the time of its last turn.
+    /// The instant after the last; for a session the time of its last turn.
     pub end: Option<Instant>,
 }
 
-/// What tallies have come to.
+/// The merged tallies.
 pub(super) struct Finished {
     pub rows: Vec<AnswerRow>,
     pub total: Sums,
@@ -120,7 +122,7 @@ pub(super) struct Finished {
     pub turns_seen: u64,
 }
 
-/// What all threads have added up; `None` where there was no thread.
+/// The sum of all threads; `None` without a thread.
 pub(super) fn merge(tallies: Vec<Tally<'_>>) -> Result<Option<Tally<'_>>, TooLarge> {
     let mut tallies = tallies.into_iter();
     let Some(mut all) = tallies.next() else { return Ok(None) };
@@ -133,7 +135,7 @@ pub(super) fn merge(tallies: Vec<Tally<'_>>) -> Result<Option<Tally<'_>>, TooLar
     Ok(Some(all))
 }
 
-/// What the sums come to, for each question in turn. Takes the rows.
+/// The answers, for each question in turn. Empties the rows.
 pub(super) fn finish(all: &mut Tally<'_>) -> Result<Vec<Finished>, TooLarge> {
     let groups = std::mem::take(&mut all.groups);
     groups.into_iter().map(|group| finish_group(group, all)).collect()
@@ -197,8 +199,9 @@ fn finish_group(mut group: Group<'_>, all: &Tally<'_>) -> Result<Finished, TooLa
     })
 }
 
-/// Puts hours of UTC together in blocks. A block begins at the hour of its first turn; a turn 5 hours or more after that hour, or
-/// after the turn before, begins the next one. Both can only be between hours, so an hour is never divided.
+/// Joins hours of UTC into blocks. A block begins at the hour of its first turn. A turn 5 hours or more after that
+/// hour, or after the turn before it, begins the next block. Both limits lie between two hours, so an hour is never
+/// divided.
 fn put_into_blocks(group: &mut Group<'_>, hours: &HashMap<i64, Times>) -> Result<(), TooLarge> {
     let mut hours: Vec<_> = hours.iter().map(|(hour, times)| (*hour, *times)).collect();
     hours.sort_unstable();
@@ -230,10 +233,10 @@ fn put_into_blocks(group: &mut Group<'_>, hours: &HashMap<i64, Times>) -> Result
     Ok(())
 }
 
-/// At most so many empty rows are added.
+/// The greatest number of empty rows that are added.
 const FILL_MAX: usize = 1_000_000;
 
-/// Adds rows of zeros for the empty periods of the calendar between the first and the last row, or the bounds.
+/// Adds rows of zeros for calendar periods without turns, between the bounds or between the first and the last row.
 fn fill(question: &Question, rows: &mut Vec<((PeriodKey, Dimensions), Growing)>) {
     let Some(period) = question.period.filter(|period| question.fill && period.is_of_calendar()) else {
         return;
@@ -295,7 +298,7 @@ fn row_period(group: &Group<'_>, key: PeriodKey, all: &Tally<'_>) -> Option<RowP
         PeriodKey::None | PeriodKey::Undated => None,
         PeriodKey::Hour(hour, offset) => {
             let (start, end) = (hour * 3600 - offset, (hour + 1) * 3600 - offset);
-            // An hour that a change cuts short is that part of it in which the offset is in force.
+            // If a change of the offset cuts an hour short, the row is the part of the hour with this offset.
             let middle = [start, end - 1, start + 1800, start + 900, start + 2700];
             let in_force = middle.into_iter().map(|at| zone.span_at(Instant::at(at)));
             let span = in_force.into_iter().find(|span| span.offset == offset);
@@ -344,7 +347,7 @@ fn by_period(a: &AnswerRow, b: &AnswerRow) -> Ordering {
     key(a).cmp(&key(b)).then_with(|| name(a).cmp(&name(b)))
 }
 
-/// Values by their bytes, numbers by their size, nothing last.
+/// Sorts texts by bytes, numbers by size, and absent values last.
 fn by_value(dimension: &Dimension, a: Option<&str>, b: Option<&str>) -> Ordering {
     match (a, b) {
         (None, None) => Ordering::Equal,
@@ -378,7 +381,7 @@ fn order(question: &Question, a: &AnswerRow, b: &AnswerRow) -> Ordering {
         .then_with(|| (0..question.by.len()).map(value_of).find(|o| o.is_ne()).unwrap_or(Ordering::Equal))
 }
 
-/// Adds up the rows beyond the question's limit in one.
+/// Adds up the rows beyond the question's limit in one row.
 fn limit(question: &Question, rows: &mut Vec<AnswerRow>) -> Result<Option<u64>, TooLarge> {
     let Some(limit) = question.limit.filter(|limit| *limit < rows.len()) else { return Ok(None) };
     let others = rows.split_off(limit);
@@ -405,7 +408,8 @@ fn limit(question: &Question, rows: &mut Vec<AnswerRow>) -> Result<Option<u64>, 
 }
 
 impl Answer {
-    /// Adds up the rows beyond the first ones in one, as a limit of the question does. Not for tools: their turns are not known any more.
+    /// Adds up all rows after the first `limit_rows` in one row, as a limit of the question does. Not for tools,
+    /// because the turns of their rows are no longer known.
     #[cfg(feature = "report")]
     pub(crate) fn limit_rows(&mut self, limit_rows: usize) -> Result<(), TooLarge> {
         let question = Question { limit: Some(limit_rows), ..self.question.clone() };
@@ -420,7 +424,7 @@ impl Answer {
 }
 
 mod document {
-    //! The answer as its JSON document, which docs/usage.md describes.
+    //! Prints an answer as the JSON document that docs/usage.md describes.
 
     use serde::Serialize;
     use serde::ser::{Error, SerializeMap, Serializer};
@@ -462,7 +466,7 @@ mod document {
         }
     }
 
-    /// A row under its question.
+    /// A row with its question.
     struct Row<'a>(&'a Question, &'a AnswerRow);
 
     impl Serialize for Row<'_> {

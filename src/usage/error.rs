@@ -1,4 +1,4 @@
-//! Why a question about usage cannot be answered.
+//! The errors of questions about usage.
 
 use std::path::PathBuf;
 
@@ -6,17 +6,17 @@ use super::money::TooLarge;
 use crate::archive::ArchiveError;
 use crate::scan::ScanError;
 
-/// A question cannot be answered.
+/// Why a question cannot be answered.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum UsageError {
     /// The archive, or the ledger, cannot be read.
     #[error(transparent)]
     Archive(#[from] ArchiveError),
-    /// A sum left the range.
+    /// A sum is out of range.
     #[error(transparent)]
     TooLarge(#[from] TooLarge),
-    /// Turns cannot be explained, because the ledger is not the one that the archive was built from.
+    /// Turns cannot be explained, because the archive was built from another ledger.
     #[error(
         "{} cannot explain the archive: {reason}; `burn state rebuild archive` brings the archive up to date, and `--from \
          ledger` asks the ledger alone",
@@ -31,7 +31,7 @@ pub enum UsageError {
     /// There is no ledger.
     #[error("there is no ledger at {}; `burn ledger append` makes one", ledger.display())]
     NoLedger {
-        /// Where it was looked for.
+        /// The path where the ledger was expected.
         ledger: PathBuf,
     },
 }

@@ -1,7 +1,8 @@
-//! Turns from the ledger itself: for answers without an archive, and for explanations, which name lines.
+//! Reads turns from the ledger, for answers without an archive and for explanations, which name lines.
 //!
-//! Touches the ledger, for reading. Guarantees: the turns are those that an archive of the same bytes has, because the
-//! same code reads lines and folds stamps. The ledger is read twice: first to see which line of each turn is its last one.
+//! Touches the ledger, for reading. Guarantees: the turns are the same as in an archive of the same bytes, because the
+//! same code reads lines and folds stamps. The ledger is read twice, because the first reading finds the last line of
+//! each turn.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -26,7 +27,7 @@ use crate::scan::{self, ScanError, Source, chunks};
 
 const CHUNK_BYTES: u64 = 1 << 20;
 
-/// The line that counts of a turn.
+/// The last line of a turn, which counts.
 struct LastLine {
     offset: u64,
     length: u64,
@@ -59,7 +60,7 @@ pub(super) fn tally_ledger<'q>(
     };
     let fold = Fold::new(stamps.iter().flat_map(|set| set.borrow_dependent()));
     let last_lines = last_lines(&work, is_explained)?;
-    // What the workers added up comes out when they end.
+    // A worker sends its sums when it ends.
     let tallies = std::sync::Mutex::new(Vec::new());
     work.each_chunk(
         || Worker { state: Some(new()), out: &tallies, lines: Lines::default() },
@@ -101,7 +102,7 @@ impl<S> Drop for Worker<'_, '_, S> {
 
 /// The last line of each turn, by offset.
 fn last_lines(work: &Work<'_>, is_explained: bool) -> Result<Vec<LastLine>, UsageError> {
-    // Two hashes with different keys: no two turns of a ledger have both in common.
+    // A key has two hashes with different seeds, so that two turns never share a key in practice.
     let (one, other) = (RandomState::new(), RandomState::new());
     let mut last: HashMap<(u64, u64), LastLine> = HashMap::new();
     let nothing = Fold::default();
@@ -134,7 +135,7 @@ fn last_lines(work: &Work<'_>, is_explained: bool) -> Result<Vec<LastLine>, Usag
     Ok(lines)
 }
 
-/// Reads lines; one a thread.
+/// Reads lines. Each thread has one.
 #[derive(Default)]
 struct Lines<'f> {
     maker: RowMaker<'f>,
@@ -142,7 +143,7 @@ struct Lines<'f> {
 }
 
 impl<'f> Lines<'f> {
-    /// Hands every turn of a chunk to `each`, with the offset and the length of its line.
+    /// Calls `each` with every turn of a chunk, and with the offset and the length of its line.
     fn each(
         &mut self,
         base: u64,
@@ -161,7 +162,7 @@ impl<'f> Lines<'f> {
     }
 }
 
-/// A few whole lines of a ledger in memory, and the stamps among them.
+/// A few complete lines of a ledger in memory, and the stamps among them.
 pub(super) struct TurnLines {
     base: u64,
     bytes: Vec<u8>,
@@ -187,7 +188,7 @@ impl TurnLines {
         Ok(Self { base: range.start, bytes, stamps })
     }
 
-    /// Hands every turn to `each`, with the offset of its line.
+    /// Calls `each` with every turn and the offset of its line.
     pub(super) fn each(&self, mut each: impl FnMut(u64, &TurnFields<'_>)) {
         let fold = Fold::new(self.stamps.iter().flat_map(|set| set.borrow_dependent()));
         Lines::default().each(self.base, &self.bytes, &fold, |offset, _, turn, rows| {
@@ -204,7 +205,7 @@ struct Work<'s> {
 }
 
 impl Work<'_> {
-    /// Makes something of every chunk on all threads and hands it to `take` in order.
+    /// Maps every chunk on all threads, and calls `take` with the results in the order of the ledger.
     fn each_chunk<W, T: Send>(
         &self,
         worker: impl Fn() -> W + Sync,
@@ -223,7 +224,7 @@ impl Work<'_> {
                 }
                 let chunk = chunk?;
                 let made = work(state, chunk.clone(), self.source.bytes(chunk, buffer)?);
-                // Nothing made from a file that was truncated meanwhile counts.
+                // A result counts only if the file was not truncated meanwhile.
                 self.source.check_len()?;
                 Ok(made)
             },
@@ -241,7 +242,7 @@ impl Work<'_> {
     }
 }
 
-/// The fields of a row that was read from a line, as the archive would have stored them.
+/// The fields of a row from a line, as the archive stores them.
 fn with_fields(turn: &Turn<'_>, rows: &Rows<'_>, take: impl FnOnce(&TurnFields<'_>)) {
     let cell = |place: usize| turn.cells[place];
     let text = |place: usize| cell(place).as_text();

@@ -1,8 +1,8 @@
-//! Sums of few turns within milliseconds: for a status line, which is drawn while somebody works.
+//! Adds up a few turns within milliseconds, for a status line.
 //!
-//! Touches the archive and the end of the ledger, for reading. Guarantees: nothing is written, built or waited for, and no lock is
-//! taken while nobody else has the archive open. Turns that the archive has not read yet count, when their lines have at most 4 MiB;
-//! of the stamps only those in these lines apply to them.
+//! Touches the archive and the end of the ledger, for reading. Guarantees: nothing is written or built, and nothing
+//! waits; no lock is taken while no other program has the archive open. Turns that the archive has not read yet count
+//! if their lines have at most 4 MiB. Only stamps in these lines apply to these turns.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -18,24 +18,25 @@ use crate::archive::{ArchiveError, Paths};
 use crate::interrupt::Interrupt;
 use crate::scan::{Io, ScanError, Source};
 
-/// More of the ledger than this is not read.
+/// A longer unread part of the ledger is not read.
 const UNREAD_MAX_BYTES: u64 = 4 << 20;
-/// How often the archive is read again because somebody changed it meanwhile.
+/// How often the archive is read at most, because another program changed it meanwhile.
 const ATTEMPTS_MAX: usize = 3;
 
 /// Sums at a glance.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Glance {
-    /// All turns of each question, in the order of the questions.
+    /// The total of each question, in the order of the questions.
     pub sums: Vec<Sums>,
-    /// Whether the ledger has more than was read.
+    /// Whether the ledger has bytes that were not read.
     pub is_behind: bool,
 }
 
-/// The sums of questions that are about one session or have a first instant; the others read all turns.
+/// Answers questions by their totals. A question about one session, or with a first instant, is fast; any other
+/// question reads all turns.
 ///
 /// # Errors
-/// [`UsageError`]. A home without an archive is none.
+/// [`UsageError`]. A home without an archive is no error.
 pub fn glance(
     paths: &Paths,
     questions: &[Question],
@@ -100,7 +101,7 @@ fn look(
     Ok(Glance { sums: sums.collect::<Result<_, _>>()?, is_behind })
 }
 
-/// The only session that a question is about.
+/// The session of a question, if its filter names exactly one.
 fn session_of(question: &Question) -> Option<&str> {
     match &question.filters.session[..] {
         [pattern] if !pattern.as_str().ends_with('*') && pattern.as_str() != "(none)" => {
@@ -110,7 +111,8 @@ fn session_of(question: &Question) -> Option<&str> {
     }
 }
 
-/// The whole lines of the ledger that the archive has not read; `None` without a ledger, or one that is shorter than that.
+/// The complete lines of the ledger that the archive has not read; `None` if there is no ledger, or if it is shorter
+/// than the archive's cursor.
 fn unread_lines(paths: &Paths, cursor: u64) -> Result<Option<(Source, Range<u64>)>, UsageError> {
     let source = match Source::open(&paths.ledger, Io::Read) {
         Ok(source) => source,
@@ -126,7 +128,7 @@ fn unread_lines(paths: &Paths, cursor: u64) -> Result<Option<(Source, Range<u64>
     Ok((end > cursor).then_some((source, cursor..end)))
 }
 
-/// Two hashes with different keys: no two turns have both in common.
+/// A key has two hashes with different seeds, so that two turns never share a key in practice.
 type TurnHash = (u64, u64);
 
 fn key(hashes: &(RandomState, RandomState), source: &str, session: &str, message: &str) -> TurnHash {
@@ -134,7 +136,8 @@ fn key(hashes: &(RandomState, RandomState), source: &str, session: &str, message
     (hashes.0.hash_one(key), hashes.1.hash_one(key))
 }
 
-/// Adds the turns of lines, each with its last one. Returns where these are.
+/// Adds the turns of lines, each by its last line. Returns the keys of these turns with the offsets of their last
+/// lines.
 fn add_lines(
     source: &Source,
     range: Range<u64>,

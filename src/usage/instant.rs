@@ -1,6 +1,6 @@
-//! The time of a turn, as its line has it, as an instant.
+//! Parses the time of a turn into an instant.
 //!
-//! Other programs write `ts`, so this reads what RFC 3339 and its relatives allow, and says of everything else that it is no time.
+//! Other programs write `ts`, so the parser accepts RFC 3339 and some of its variants. Every other text is no time.
 
 /// A point in time: seconds since 1970, UTC, and nanoseconds of the second.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -15,13 +15,14 @@ pub struct Instant {
 pub(crate) const DAY_SECONDS: i64 = 86_400;
 
 impl Instant {
-    /// The start of a second.
+    /// The start of the second `seconds`.
     pub const fn at(seconds: i64) -> Self {
         Self { seconds, nanos: 0 }
     }
 
-    /// Reads the `ts` of a turn: date, `T`, `t` or a blank, time, offset. Seconds may be missing. Of a fraction 9 digits count.
-    /// Second 60 is 59. The offset is `Z`, `z`, `+hh:mm`, `+hhmm`, `+hh`; without one the time is UTC. `None` for everything else.
+    /// Parses the `ts` of a turn: date, `T`, `t` or a blank, time, offset. Seconds may be missing. Nine digits of a
+    /// fraction count. Second 60 is read as 59. The offset is `Z`, `z`, `+hh:mm`, `+hhmm` or `+hh`; a time without an
+    /// offset is UTC. `None` for every other text.
     pub fn of_turn(text: &str) -> Option<Self> {
         let mut rest = text.as_bytes();
         let year = digits(&mut rest, 4)?;
@@ -82,7 +83,7 @@ impl Instant {
         format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}")
     }
 
-    /// RFC 3339 in UTC, with milliseconds, or with as many digits as are not zero when those are more.
+    /// RFC 3339 in UTC, with milliseconds, or with more digits if they are not zero.
     pub fn to_rfc3339(self) -> String {
         let fraction = format!("{:09}", self.nanos);
         let shown = fraction.trim_end_matches('0').len().max(3);
@@ -100,7 +101,7 @@ impl Instant {
     }
 }
 
-/// So many digits as a number.
+/// The next `count` digits as a number.
 fn digits(rest: &mut &[u8], count: usize) -> Option<u32> {
     let (number, behind) = rest.split_at_checked(count)?;
     *rest = behind;
@@ -113,7 +114,7 @@ fn byte(rest: &mut &[u8], of: &[u8]) -> Option<()> {
     of.contains(first).then(|| *rest = behind)
 }
 
-/// Seconds east of UTC of what stands behind a time.
+/// The offset after a time, in seconds east of UTC.
 fn offset(mut rest: &[u8]) -> Option<i64> {
     let sign = match rest {
         [] | b"Z" | b"z" => return Some(0),
@@ -145,7 +146,7 @@ pub(crate) fn day_number(year: i64, month: u32, day: u32) -> Option<i64> {
     if day == 0 || day > last {
         return None;
     }
-    // Years that begin in March have the odd day of leap years at their end.
+    // Years are counted from March, so that the leap day is the last day of a year.
     let year = if month <= 2 { year - 1 } else { year };
     let of_year = (153 * ((i64::from(month) + 9) % 12) + 2) / 5 + i64::from(day) - 1;
     let (era, year_of_era) = (year.div_euclid(400), year.rem_euclid(400));

@@ -1,12 +1,12 @@
-//! What was used and what it cost: totals over the turns of the archive, by period and by dimension.
+//! Usage and costs: totals over the turns of the archive, by period and by dimension.
 //!
-//! [`ask`] answers a [`Question`] from the archive, [`ask_ledger`] from the ledger itself; both give the same [`Answer`]. Nothing is
-//! derived and kept: every answer is added up from the turns, on all cores.
+//! [`ask`] answers a [`Question`] from the archive, and [`ask_ledger`] from the ledger itself. Both return the same
+//! [`Answer`]. No totals are stored: every answer is added up from the turns, on all cores.
 //!
-//! Guarantees: tokens and costs are whole numbers and exact ([`Usd`]); rows add up to their total to the last digit; tokens without
-//! a price are counted and named, and a cost that is only a lower bound says so.
+//! Guarantees: tokens and costs are whole numbers and exact ([`Usd`]); rows add up to their total to the last digit;
+//! tokens without a price are counted and named; a cost that is only a lower bound is marked.
 //!
-//! The sum of a week:
+//! The usage of a week:
 //!
 //! ```
 //! use relayburn_ledger::archive::{self, Options, Paths, Unobserved};
@@ -72,7 +72,8 @@ use crate::interrupt::Interrupt;
 use crate::scan::{Io, ScanError, Source};
 use tally::Tally;
 
-/// Answers a question from the archive; one that asks for explanations from the ledger, as far as the archive has read it.
+/// Answers a question from the archive. A question that asks for explanations is answered from the part of the ledger
+/// that the archive has read.
 ///
 /// # Errors
 /// [`UsageError`].
@@ -88,8 +89,8 @@ pub fn ask(
     one(ask_all(paths, std::slice::from_ref(question), prices, interrupt)?)
 }
 
-/// Answers several questions from one state of the archive, in the order of the questions: its turns are read and priced once. No
-/// turns are explained. The threads are those of the first question.
+/// Answers several questions from one state of the archive, and returns the answers in the order of the questions. Each
+/// turn is read and priced once. Turns are not explained. The first question sets the number of threads.
 ///
 /// # Errors
 /// [`UsageError`].
@@ -105,7 +106,8 @@ pub fn ask_all(
     answers(&questions, prices, ledger, tallies)
 }
 
-/// Answers questions as [`ask_all`] does, and says how many turns of the first question have each key of the enrichment.
+/// Answers questions like [`ask_all`], and returns how many turns of the first question have each key of the
+/// enrichment.
 #[cfg(feature = "report")]
 pub(crate) fn ask_all_and_keys(
     paths: &Paths,
@@ -144,7 +146,7 @@ fn tally_archive<'q>(
     Ok((LedgerUsed { path: paths.ledger.clone(), taken_in_bytes, bytes }, tallies))
 }
 
-/// Answers a question from the ledger: every whole line that it has now.
+/// Answers a question from all complete lines of the ledger.
 ///
 /// # Errors
 /// [`UsageError`].
@@ -252,8 +254,8 @@ fn documents(
     questions.iter().zip(finished).map(answer).collect()
 }
 
-/// Bounds on the text of `ts` that the turns of all questions lie within: a turn's local date is at most a day from its date in UTC,
-/// whatever its offset. `None` where some question has none.
+/// Bounds on the text of `ts` that include the turns of all questions. A turn's local date is at most a day from its
+/// date in UTC, whatever its offset. `None` if a question has no bounds.
 fn between(questions: &[Question]) -> Option<(String, String)> {
     let bounds: Option<Vec<_>> = questions.iter().map(Question::ts_bounds).collect();
     bounds?.into_iter().reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)))

@@ -1,9 +1,10 @@
-//! Dollars as whole numbers: exact until they are shown.
+//! US dollars as whole numbers, exact until they are shown.
 
 use std::fmt;
 
-/// An amount of US dollars in units of 10^-24 dollar, never rounded: a price of at most 18 decimals for a million tokens, times a
-/// count of tokens, is a whole number of these units. The largest amount is 1.7 x 10^14 dollars.
+/// An amount of US dollars in units of 10^-24 dollar. It is never rounded, because a price of at most 18 decimals for a
+/// million tokens, times a count of tokens, is a whole number of these units. The largest amount is 1.7 x 10^14
+/// dollars.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Usd(i128);
 
@@ -12,7 +13,7 @@ const UNITS_PER_DOLLAR: u128 = 10_u128.pow(24);
 /// Units in a cent.
 const UNITS_PER_CENT: i128 = 10_i128.pow(22);
 
-/// A sum of costs or tokens left the range of 128-bit integers.
+/// A sum of costs or tokens is out of the range of 128-bit integers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a sum of costs is beyond 1.7 x 10^14 dollars; ask for less at a time, with --since and --until")]
 pub struct TooLarge;

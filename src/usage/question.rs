@@ -1,12 +1,12 @@
-//! What is asked: periods, dimensions, filters, bounds, order.
+//! A question: periods, dimensions, filters, bounds, order.
 
 use super::instant::{Instant, civil};
 use super::zone::{WeekStart, Zone};
 
-/// Spans of time that turns are put together by.
+/// Spans of time by which turns are grouped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Period {
-    /// Local hours, each offset by itself.
+    /// Local hours, with a separate hour for each offset.
     Hour,
     /// Local dates.
     Day,
@@ -46,18 +46,18 @@ impl Period {
         })
     }
 
-    /// Whether it is a part of the calendar.
+    /// Whether the period is a part of the calendar.
     pub const fn is_of_calendar(self) -> bool {
         matches!(self, Self::Hour | Self::Day | Self::Week | Self::Month)
     }
 }
 
-/// What turns are told apart by.
+/// A property by which turns are grouped.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Dimension {
     /// The model's text.
     Model,
-    /// Whose price applies; else who the enrichment says.
+    /// The provider whose price applies, else the provider in the enrichment.
     Provider,
     /// The project's key, else the project.
     Project,
@@ -119,21 +119,21 @@ impl Dimension {
         .to_owned()
     }
 
-    /// Whether its values are numbers.
+    /// Whether the values of the dimension are numbers.
     pub const fn is_number(&self) -> bool {
         matches!(self, Self::Weekday | Self::HourOfDay)
     }
 }
 
-/// At most so many dimensions.
+/// The greatest number of dimensions.
 pub const DIMENSIONS_MAX: usize = 4;
 
-/// A value of a filter: `(none)` is no value, `x*` a beginning, everything else a whole text.
+/// A value of a filter: `(none)` matches an absent value, `x*` a beginning, any other text the whole value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pattern(String);
 
 impl Pattern {
-    /// The pattern that a text is.
+    /// Parses a pattern.
     pub fn new(text: impl Into<String>) -> Self {
         Self(text.into())
     }
@@ -155,7 +155,7 @@ impl Pattern {
     }
 }
 
-/// Which turns count. Within one list any pattern will do; of different lists all have to.
+/// Selects turns. A turn passes a list if any pattern of the list matches, and must pass every list.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub struct Filters {
@@ -168,7 +168,7 @@ pub struct Filters {
     pub subagent: Vec<Pattern>,
     pub activity: Vec<Pattern>,
     pub machine: Vec<Pattern>,
-    /// Keys of the enrichment and patterns of their values, in the order in which they were given.
+    /// Keys of the enrichment with patterns for their values, in the given order.
     pub tag: Vec<(String, Pattern)>,
 }
 
@@ -178,7 +178,7 @@ impl Filters {
         *self == Self::default()
     }
 
-    /// The lists under their names.
+    /// The lists with their names.
     pub(crate) fn lists(&self) -> [(&'static str, &[Pattern]); 8] {
         [
             ("model", &self.model),
@@ -193,7 +193,7 @@ impl Filters {
     }
 }
 
-/// What rows are ordered by first.
+/// The first key of the order of rows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SortKey {
     /// The period.
@@ -213,7 +213,7 @@ pub enum SortKey {
 /// A question.
 #[derive(Debug, Clone)]
 pub struct Question {
-    /// Spans of time; `None` for none.
+    /// The period of rows; `None` for rows without a period.
     pub period: Option<Period>,
     /// Dimensions, at most [`DIMENSIONS_MAX`], each once.
     pub by: Vec<Dimension>,
@@ -227,15 +227,15 @@ pub struct Question {
     pub until: Option<Instant>,
     /// Which turns count.
     pub filters: Filters,
-    /// What rows are ordered by first, and whether it descends; `None` for periods and then costs.
+    /// The first key of the order, and whether it descends; `None` orders by period, then by cost.
     pub sort: Option<(SortKey, bool)>,
-    /// How many rows there are before all others are added up in one.
+    /// The number of rows before all others are added up in one row.
     pub limit: Option<usize>,
     /// Whether empty hours, days, weeks and months get rows of zeros.
     pub fill: bool,
-    /// Whether each row names the turns behind it. The answer then comes from the ledger.
+    /// Whether each row lists its turns. The answer then comes from the ledger.
     pub explain: bool,
-    /// At most so many threads; 0 takes one for each core.
+    /// The greatest number of threads; 0 means one for each core.
     pub threads: usize,
 }
 
@@ -260,7 +260,7 @@ impl Default for Question {
 }
 
 impl Question {
-    /// The question with what follows from it: blocks are those of Claude Code unless a source is named.
+    /// The question with implied filters: blocks are those of Claude Code unless a source is given.
     pub(super) fn completed(&self) -> Self {
         let mut question = self.clone();
         if question.period == Some(Period::Block) && question.filters.source.is_empty() {
@@ -269,9 +269,10 @@ impl Question {
         question
     }
 
-    /// Bounds on the text of `ts`, the first inclusive and the second exclusive; `None` where the question has no first instant.
+    /// Bounds on the text of `ts`, the first inclusive and the second exclusive; `None` if the question has no first
+    /// instant.
     pub(super) fn ts_bounds(&self) -> Option<(String, String)> {
-        // Blocks are made of all turns, not of those within bounds.
+        // Blocks are made of all turns, inside and outside the bounds.
         let since = self.since.filter(|_| self.period != Some(Period::Block))?;
         let date = |days: i64| {
             let (year, month, day) = civil(days);

@@ -1,8 +1,8 @@
-//! Numbers as people read them: thousands set apart, units of 1000, dollars and cents.
+//! Prints numbers for people: thousands separators, units of 1000, dollars and cents.
 
 use super::{Answer, Sums, Usd};
 
-/// A number with its thousands set apart: `2,345,678`.
+/// A number with thousands separators: `2,345,678`.
 pub(crate) fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
@@ -28,7 +28,7 @@ pub(crate) fn dollars(usd: Usd) -> String {
 pub(crate) fn short(count: i128) -> String {
     let (mut value, mut unit) = (count as f64, "");
     for next in ["k", "M", "G", "T", "P", "E"] {
-        // What would be shown as 1000 is 1.0 of the next unit.
+        // A value that rounds to 1000 is shown as 1.0 of the next unit.
         if value < 999.5 {
             break;
         }
@@ -42,7 +42,7 @@ pub(crate) fn short(count: i128) -> String {
     }
 }
 
-/// A cost with the sign of a lower bound before it, where it is one; `unpriced` where nothing has a price.
+/// A cost, with the sign of a lower bound before it if it is a lower bound; `unpriced` if no token has a price.
 pub(crate) fn cost(sums: &Sums, bound_sign: &str, amount: impl FnOnce(Usd) -> String) -> String {
     if sums.unpriced_tokens > 0 && sums.unpriced_tokens == sums.tokens() && sums.usd == Usd::ZERO {
         return "unpriced".to_owned();

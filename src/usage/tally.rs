@@ -1,7 +1,7 @@
-//! Adding up: a turn goes in, and the sums of its row grow.
+//! Adds turns to the sums of their rows.
 //!
-//! One [`Tally`] a thread; they are merged at the end. Guarantees: sums are whole numbers, checked, so neither the order of turns
-//! nor the number of threads is of account.
+//! Each thread has a [`Tally`], and the tallies are merged at the end. Guarantees: sums are checked whole numbers, so
+//! the order of turns and the number of threads do not change them.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -20,15 +20,15 @@ use crate::scan::json::Document;
 pub struct Sums {
     /// How many turns.
     pub turns: u64,
-    /// How many tool calls, where tools are asked for.
+    /// The number of tool calls, if the question has the dimension tool.
     pub calls: u64,
-    /// Tokens, as [`Sums::COUNTS`] names them.
+    /// Tokens in the order of [`Sums::COUNTS`].
     pub counts: [i128; 6],
-    /// The cost of everything that has a price.
+    /// The cost of all tokens with a price.
     pub usd: Usd,
     /// Tokens without a price.
     pub unpriced_tokens: i128,
-    /// Turns of which usage or price is only a lower bound.
+    /// The number of turns whose usage or price is only a lower bound.
     pub lower_bound_turns: u64,
 }
 
@@ -43,10 +43,10 @@ impl Sums {
         input + output + cache_read + cache_create_5m + cache_create_1h
     }
 
-    /// Adds what is part of a sum that is within the range.
+    /// Adds a part of a sum that is within the range.
     #[cfg(feature = "report")]
     pub(crate) fn grow(&mut self, part: &Self) {
-        // Costs are not negative, so no part of a sum in the range leaves it.
+        // Costs are not negative, so a part of a sum within the range is within the range too.
         let _ = self.add(part);
     }
 
@@ -54,7 +54,7 @@ impl Sums {
         self.turns += other.turns;
         self.calls += other.calls;
         for (sum, count) in self.counts.iter_mut().zip(other.counts) {
-            // Counts are at most 10^12, so their sum fits whatever their number.
+            // Counts are at most 10^12, so any possible number of them fits.
             *sum += count;
         }
         self.usd = self.usd.plus(other.usd)?;
@@ -64,12 +64,13 @@ impl Sums {
     }
 }
 
-/// Why turns are only lower bounds. A turn may count for several reasons; [`Sums::lower_bound_turns`] counts it once.
+/// The number of lower-bound turns for each reason. A turn may have several reasons; [`Sums::lower_bound_turns`] counts
+/// it once.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct LowerBounds {
-    /// Turns whose source recorded only a part of their usage.
+    /// Turns whose agent recorded only a part of the usage.
     pub partial_turns: u64,
-    /// Turns of which the size of the request, and with it the price, is not known.
+    /// Turns whose request size, and so whose price, is unknown.
     pub tier_unknown_turns: u64,
     /// Turns with a value that is no count.
     pub invalid_turns: u64,
@@ -86,9 +87,9 @@ impl LowerBounds {
 /// Why tokens have no price.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Reason {
-    /// Only some classes of the model have none.
+    /// Some classes of the model have no price.
     Class,
-    /// No table knows the model.
+    /// No table has the model.
     Model,
     /// The turn has no time.
     Undated,
@@ -105,14 +106,14 @@ impl Reason {
     }
 }
 
-/// A turn behind a row.
+/// A turn of a row, for explanations.
 #[derive(Debug, Clone)]
 pub struct ExplainedTurn {
-    /// Where its line begins in the ledger, in bytes.
+    /// Byte offset of the turn's line in the ledger.
     pub offset: u64,
-    /// The bytes of the line, LF included.
+    /// Length of the line in bytes, LF included.
     pub length: u64,
-    /// Its time, as the line has it.
+    /// The time, as in the line.
     pub ts: String,
     /// Its source.
     pub source: String,
@@ -124,15 +125,15 @@ pub struct ExplainedTurn {
     pub model: String,
     /// Its cost; none without a price.
     pub usd: Option<Usd>,
-    /// What it was priced as.
+    /// The request as which the turn was priced.
     pub priced: Option<PricedAs>,
     /// Offsets of earlier lines of the same turn.
     pub superseded: Vec<u64>,
-    /// The row's share of its tokens, where a turn is divided among tools.
+    /// The row's share of the turn's tokens, if turns are divided among tools.
     pub share: Option<[i128; 6]>,
 }
 
-/// What a turn was priced as.
+/// The request as which a turn was priced.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PricedAs {
     /// The provider.
@@ -145,7 +146,7 @@ pub struct PricedAs {
     pub size: Size,
 }
 
-/// Texts as numbers; 0 is none.
+/// Interned texts by number. 0 means no text.
 #[derive(Debug)]
 pub(super) struct Texts {
     texts: Vec<Box<str>>,
@@ -176,10 +177,10 @@ impl Texts {
     }
 }
 
-/// Which period a turn belongs to.
+/// The period that a turn belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) enum PeriodKey {
-    /// No period was asked for.
+    /// The question has no period.
     None,
     /// It has no time.
     Undated,
@@ -189,57 +190,57 @@ pub(super) enum PeriodKey {
     Day(i64),
     /// A source and a session.
     Session(u32, u32),
-    /// An hour of UTC; blocks are made of them.
+    /// An hour of UTC, from which blocks are made.
     Block(i64),
 }
 
 pub(super) type Dimensions = [u32; super::question::DIMENSIONS_MAX];
 
-/// A row under way.
+/// A row that is being added up.
 #[derive(Debug, Default)]
 pub(super) struct Row {
     pub sums: Sums,
     pub turns_at: Vec<ExplainedTurn>,
-    /// The turns in it and whether each is a lower bound; only where rows of tools may be added up.
+    /// The turns of the row, and whether each is a lower bound. Kept only if rows of tools may be added up.
     pub turn_numbers: Vec<(u64, bool)>,
 }
 
 /// First and last time.
 pub(super) type Times = (Instant, Instant);
 
-/// What an enrichment says, as far as it is asked.
+/// The parts of an enrichment that the questions need.
 #[derive(Debug)]
 struct Enrichment {
     json: Box<[u8]>,
     keys: PricingKeys,
     /// The values of [`Tally::tag_keys`], in their order.
     tags: Box<[u32]>,
-    /// Whether it passes the filters of each selection.
+    /// Whether the enrichment passes the filters of each selection.
     passes: Box<[bool]>,
-    /// How many turns of the first selection have it; only where keys are counted.
+    /// The number of turns of the first selection with this enrichment, if keys are counted.
     turns: u64,
 }
 
-/// Enrichments are kept up to this number: those of most turns are one of a few.
+/// The greatest number of cached enrichments. Most turns have one of a few.
 const ENRICHMENTS_MAX: usize = 8192;
-/// A count above this is none.
+/// A greater value is no count.
 const COUNT_MAX: u64 = 1_000_000_000_000;
 
-/// The turns that one or more questions are about, added up once for all of them.
+/// The turns with the filters of one or more questions, added up once for all of these questions.
 #[derive(Debug)]
 pub(super) struct Selection<'q> {
     filters: &'q Filters,
     since: Option<Instant>,
     until: Option<Instant>,
     has_blocks: bool,
-    /// Whether the turn that is being added belongs to it.
+    /// Whether the turn that is being added passes.
     passes: bool,
     pub total: Sums,
     pub cache_saved: Usd,
     pub unpriced: HashMap<(u32, Reason), i128>,
     pub lower_bounds: LowerBounds,
     pub undated_left_out: u64,
-    /// The turns of each hour of UTC, whatever the bounds; only where blocks are asked for.
+    /// The turns of each hour of UTC, without bounds. Kept only for blocks.
     pub hours: HashMap<i64, Times>,
 }
 
@@ -264,7 +265,7 @@ impl<'q> Selection<'q> {
         *self.filters == question.filters && self.since == question.since && self.until == question.until
     }
 
-    /// Whether a turn passes the filters that look at its own fields.
+    /// Whether a turn passes the filters on its own fields.
     fn passes_fields(&self, turn: &TurnFields<'_>, subagent: &str) -> bool {
         let filters = self.filters;
         let is_of_project = filters.project.is_empty()
@@ -280,7 +281,7 @@ impl<'q> Selection<'q> {
             && passes(&filters.activity, turn.activity)
     }
 
-    /// Whether a turn that passes the filters lies within the bounds; counts it where it has no time.
+    /// Whether a turn that passes the filters is within the bounds. Counts a turn without a time.
     fn passes_bounds(&mut self, at: Option<Instant>) -> bool {
         let Some(at) = at else {
             let is_bound = self.since.is_some() || self.until.is_some();
@@ -315,9 +316,9 @@ fn passes(patterns: &[Pattern], value: Option<&str>) -> bool {
 #[derive(Debug)]
 pub(super) struct Group<'q> {
     pub question: &'q Question,
-    /// Its place among the selections.
+    /// The index of its selection.
     pub selection: usize,
-    /// Where the values of its dimensions are among those of all questions.
+    /// The indexes of its dimensions among the dimensions of all questions.
     places: Vec<usize>,
     pub rows: HashMap<(PeriodKey, Dimensions), Row>,
     pub session_times: HashMap<(u32, u32), Times>,
@@ -325,17 +326,17 @@ pub(super) struct Group<'q> {
     span: Option<Span>,
 }
 
-/// A dimension of any question, and where its value comes from.
+/// A dimension of any question, and the source of its values.
 #[derive(Debug)]
 struct Wanted<'q> {
     dimension: &'q Dimension,
     /// For tags the place among [`Tally::tag_keys`].
     tag: usize,
-    /// For weekdays and hours the question whose zone counts: those of two questions are never one.
+    /// For weekdays and hours the question whose zone applies, so two questions never share these dimensions.
     zone_of: Option<usize>,
 }
 
-/// The sums of one thread, for any number of questions: a turn is priced once.
+/// The sums of one thread, for any number of questions. Each turn is priced once.
 pub(super) struct Tally<'q> {
     prices: &'q Prices,
     pub texts: Texts,
@@ -345,20 +346,20 @@ pub(super) struct Tally<'q> {
     /// The values of `dimensions` for the turn that is being added.
     values: Vec<u32>,
     tag_keys: Vec<&'q str>,
-    /// How many turns of the first selection have each key of the enrichment; `None` where they are not counted.
+    /// The number of turns of the first selection with each key of the enrichment; `None` if keys are not counted.
     key_turns: Option<HashMap<String, u64>>,
-    /// All turns, whatever the filters.
+    /// The number of all turns, without filters.
     pub seen_turns: u64,
     pub error: Option<TooLarge>,
     document: Document,
     enrichments: Vec<Enrichment>,
     enrichment_numbers: HashMap<Box<[u8]>, u32>,
     models: HashMap<(u32, u32), Option<PricedModel<'q>>>,
-    /// The enrichment, the model's text and the model of the turn before, which are mostly those of the next one.
+    /// The enrichment, the model's text and the model of the last turn. The next turn mostly has the same.
     last: (usize, u32, Option<PricedModel<'q>>),
 }
 
-/// Where a turn's line is, for explanations.
+/// The place of a turn's line, for explanations.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct LineAt<'l> {
     pub offset: u64,
@@ -373,7 +374,7 @@ struct Priced<'q> {
     size: Size,
 }
 
-/// A turn that belongs to some selection, with everything that its rows need.
+/// A turn that passes a selection, with all values that its rows need.
 struct Counted<'t, 'q> {
     turn: &'t TurnFields<'t>,
     at: Option<Instant>,
@@ -409,7 +410,7 @@ impl<'q> Tally<'q> {
         tally
     }
 
-    /// Counts the turns of the first question that have each key of the enrichment, too.
+    /// Also counts the turns of the first question by key of the enrichment.
     #[cfg(feature = "report")]
     pub(super) fn counting_keys(self) -> Self {
         Self { key_turns: Some(HashMap::new()), ..self }
@@ -519,7 +520,7 @@ impl<'q> Tally<'q> {
                 Dimension::Subagent => self.texts.number(subagent),
                 Dimension::Activity => self.texts.optional(turn.activity),
                 Dimension::Tag(_) | Dimension::Machine => self.enrichments[enrichment].tags[wanted.tag],
-                // Of a turn's calls, and of a question's zone.
+                // These values depend on a turn's calls and on a question's zone.
                 Dimension::Tool | Dimension::Weekday | Dimension::HourOfDay => 0,
             };
         }
@@ -528,7 +529,7 @@ impl<'q> Tally<'q> {
         (0..self.groups.len()).try_for_each(|group| self.add_to_group(group, &counted))
     }
 
-    /// Prices a turn, and adds it to the totals of the selections that it belongs to.
+    /// Prices a turn, and adds it to the totals of the selections that it passes.
     fn count<'t>(
         &mut self,
         turn: &'t TurnFields<'t>,
@@ -627,7 +628,7 @@ impl<'q> Tally<'q> {
         Ok(())
     }
 
-    /// The number of a model's text, and the model that a turn with it and an enrichment is priced as.
+    /// The number of a model's text, and the model whose prices apply to it with this enrichment.
     fn model(&mut self, enrichment: usize, text: &str) -> (u32, Option<PricedModel<'q>>) {
         let (last_enrichment, last_number, last_model) = self.last;
         let is_last = self.texts.get(last_number) == Some(text);
@@ -641,7 +642,7 @@ impl<'q> Tally<'q> {
         (number, model)
     }
 
-    /// The number of an enrichment that has been read.
+    /// The number of an enrichment, which is parsed if it is new.
     fn enrichment(&mut self, json: &[u8]) -> usize {
         if self.enrichments.get(self.last.0).is_some_and(|last| *last.json == *json) {
             return self.last.0;
@@ -662,7 +663,7 @@ impl<'q> Tally<'q> {
             Some(Cow::Owned(text.to_utf8_lossy().into_owned()))
         };
         let tags = self.tag_keys.iter().map(|key| self.texts.optional(get(key).as_deref())).collect();
-        // Of several patterns of one key any will do.
+        // One matching pattern of several for a key is enough.
         let passes = |filters: &Filters| {
             filters.tag.iter().all(|(key, _)| {
                 let value = get(key);
@@ -678,7 +679,7 @@ impl<'q> Tally<'q> {
         number
     }
 
-    /// Adds the turns of the enrichments at hand to those of their keys.
+    /// Adds the turns of the cached enrichments to the counts of their keys.
     fn count_keys(&mut self) {
         let Some(counts) = &mut self.key_turns else { return };
         for enrichment in &mut self.enrichments {
@@ -694,7 +695,7 @@ impl<'q> Tally<'q> {
         }
     }
 
-    /// How many turns of the first question have each key of the enrichment, where they were counted.
+    /// The number of turns of the first question with each key of the enrichment, if they were counted.
     #[cfg(feature = "report")]
     pub(super) fn into_key_turns(mut self) -> HashMap<String, u64> {
         self.count_keys();
@@ -708,7 +709,7 @@ impl<'q> Tally<'q> {
         *self.models.entry((enrichment as u32, number)).or_insert_with(find)
     }
 
-    /// Takes over what another thread added up.
+    /// Adds the sums of another thread.
     pub(super) fn merge(&mut self, mut other: Self) -> Result<(), TooLarge> {
         if let Some(error) = other.error {
             return Err(error);
@@ -777,7 +778,7 @@ impl Group<'_> {
         }
     }
 
-    /// Takes over the rows of another thread. `seen` turns were seen by this one.
+    /// Adds the rows of another thread. This thread has seen `seen` turns.
     fn merge(&mut self, other: Self, seen: u64, here: impl Fn(u32) -> u32) -> Result<(), TooLarge> {
         for ((period, dimensions), row) in other.rows {
             let period = match period {
@@ -804,7 +805,7 @@ fn widen(times: &mut Times, at: Instant) {
     times.1 = times.1.max(at);
 }
 
-/// The offset in force; most turns are in the span of the turn before.
+/// The offset in force. Most turns are in the span of the last turn.
 fn span(known: &mut Option<Span>, question: &Question, at: Instant) -> Span {
     match known {
         Some(span) if (span.from..span.to).contains(&at.seconds) => *span,
@@ -812,7 +813,7 @@ fn span(known: &mut Option<Span>, question: &Question, at: Instant) -> Span {
     }
 }
 
-/// The usage of a turn, and whether a value was no count and is taken for 0.
+/// The usage of a turn, and whether a value was no count and became 0.
 fn usage_of(turn: &TurnFields<'_>) -> (RecordedUsage, bool) {
     let mut is_invalid = false;
     let counts = turn.usage.map(|number| {
@@ -832,7 +833,7 @@ fn usage_of(turn: &TurnFields<'_>) -> (RecordedUsage, bool) {
     (usage, is_invalid)
 }
 
-/// Tokens and cost of counts; without prices everything is unpriced.
+/// Tokens and cost of counts. Without prices all tokens are unpriced.
 fn sums_of(
     counts: &Counts,
     rates: Option<&Rates>,
@@ -862,8 +863,8 @@ fn sums_of(
     Ok(sums)
 }
 
-/// What each tool gets of a turn: of `n` calls each gets the whole part of a count divided by `n`, and the first ones, as many as
-/// are left over, one more. Searches and the request itself go to the first call.
+/// Divides a turn among its `n` calls. Each call gets the whole part of a count divided by `n`, and the first calls get
+/// one more until the remainder is used. Searches and the request itself belong to the first call.
 fn shares<'t>(
     calls: &'t [String],
     counts: &Counts,

@@ -1,28 +1,28 @@
-//! From a turn, as its source records it, to the tokens that count and to the request that is priced.
+//! Converts the usage of a turn, as its source records it, into tokens that count and a request that has a price.
 
 use super::prices::{Context, Counts, Size};
 
-/// Usage as a turn records it.
+/// The recorded usage of a turn.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct RecordedUsage {
-    /// Input without what was cached.
+    /// Input without cached tokens.
     pub input: u64,
-    /// Output; whether reasoning is in it depends on the source.
+    /// Output. The source decides whether it includes reasoning.
     pub output: u64,
     /// Reasoning.
     pub reasoning: u64,
     /// Input read from the cache.
     pub cache_read: u64,
-    /// Input written to the cache for 5 minutes, or for a time that is not known.
+    /// Input written to the cache for 5 minutes, or for an unknown time.
     pub cache_create_5m: u64,
     /// Input written to the cache for 1 hour.
     pub cache_create_1h: u64,
 }
 
 impl RecordedUsage {
-    /// The tokens of a turn of `source`: output with reasoning in it.
+    /// The tokens of a turn of `source`. The output includes reasoning.
     ///
-    /// Some sources record reasoning as a part of the output, the others beside it.
+    /// The recorded output of these sources includes reasoning; the output of other sources does not.
     pub fn counts(&self, source: &str) -> Counts {
         let is_inside = matches!(source, "claude-code" | "anthropic-api" | "codex" | "openai-api");
         let (output, reasoning) = if is_inside {
@@ -41,10 +41,10 @@ impl RecordedUsage {
     }
 }
 
-/// What the enrichment of a turn says of its price.
+/// The keys of a turn's enrichment that decide its price.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PricingKeys {
-    /// `provider`: who served it.
+    /// `provider`: the provider that served the turn.
     pub provider: Option<String>,
     /// `serviceTier`, `speed` and `processing`, as a request's context has them.
     pub context: Context,
@@ -55,7 +55,7 @@ pub struct PricingKeys {
 }
 
 impl PricingKeys {
-    /// Reads the keys; `get` gives the value of a key of the enrichment.
+    /// Reads the keys. `get` returns the value of a key of the enrichment.
     pub fn read<'e>(get: impl Fn(&str) -> Option<std::borrow::Cow<'e, str>>) -> Self {
         let mut context = Context::new();
         for (key, of_context) in

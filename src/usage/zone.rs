@@ -1,7 +1,8 @@
-//! Time zones: local dates and hours of instants, and back to the instants at which they begin and end.
+//! Time zones: converts instants to local dates and hours, and these to their first and last instants.
 //!
-//! Guarantees: an instant has one local date and one offset. A date begins at its first instant and ends at the instant after its
-//! last one, whatever the clock did: where midnight is skipped, the day begins at the jump; where it comes twice, at the first.
+//! Guarantees: an instant has one local date and one offset. A date begins at its first instant and ends at the instant
+//! after its last, whatever the clock does. If midnight is skipped, the day begins at the jump; if midnight occurs
+//! twice, at the first.
 
 use jiff::Timestamp;
 use jiff::tz::{AmbiguousOffset, Offset, TimeZone};
@@ -15,7 +16,7 @@ pub struct Zone {
     name: String,
 }
 
-/// Instants with one offset: from the first second, and up to the second that is exclusive.
+/// A span of instants with one offset: first second inclusive, last second exclusive.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Span {
     pub from: i64,
@@ -29,7 +30,7 @@ impl Zone {
         Self { zone: TimeZone::UTC, name: "UTC".to_owned() }
     }
 
-    /// The zone that a user names: an IANA name in any case, `UTC`, `local`, or `+hh:mm`.
+    /// The zone with a name: an IANA name in any case, `UTC`, `local`, or `+hh:mm`.
     ///
     /// # Errors
     /// Why there is none.
@@ -47,7 +48,7 @@ impl Zone {
         Ok(Self { zone, name })
     }
 
-    /// The zone of `TZ` where it names one, else that of the system, else UTC.
+    /// The zone of `TZ` if it names a zone, else the zone of the system, else UTC.
     pub fn local() -> Self {
         let of_variable = std::env::var("TZ").ok().filter(|name| !name.is_empty()).and_then(|name| {
             let name = name.trim_start_matches(':');
@@ -71,7 +72,7 @@ impl Zone {
         &self.name
     }
 
-    /// The offset in force at an instant, and from when to when.
+    /// The offset in force at an instant, and the span in which it is in force.
     pub(super) fn span_at(&self, at: Instant) -> Span {
         let limits = (Timestamp::MIN.as_second(), Timestamp::MAX.as_second());
         let timestamp = |seconds: i64| {
@@ -79,7 +80,7 @@ impl Zone {
         };
         let now = timestamp(at.seconds);
         let offset = i64::from(self.zone.to_offset(now).seconds());
-        // Changes of a zone's abbreviation alone are no changes here.
+        // A change of only the zone's abbreviation does not end a span.
         let same = |seconds: i64| i64::from(self.zone.to_offset(timestamp(seconds)).seconds()) == offset;
         let mut earlier = self.zone.preceding(timestamp(at.seconds.saturating_add(1)));
         let from = earlier
@@ -99,8 +100,8 @@ impl Zone {
             .map_or(0, |at| i64::from(self.zone.to_offset(at).seconds()))
     }
 
-    /// The instants at which clocks show a local time, in seconds: the first and the last one. Where clocks jump over it, both
-    /// are the instant of the jump.
+    /// The first and the last instant at which clocks show a local time, in seconds since 1970. If clocks jump over it,
+    /// both are the instant of the jump.
     pub(super) fn instants_of(&self, local_seconds: i64) -> (i64, i64) {
         let (year, month, day) = civil(local_seconds.div_euclid(DAY_SECONDS));
         let of_day = local_seconds.rem_euclid(DAY_SECONDS);
@@ -154,7 +155,7 @@ impl Zone {
         self.instants_of(day * DAY_SECONDS).0
     }
 
-    /// The instant after the last one of a local date.
+    /// The instant after the last instant of a local date.
     pub(crate) fn day_end(&self, day: i64) -> i64 {
         let (first, last) = self.instants_of((day + 1) * DAY_SECONDS);
         if self.day_of(Instant::at(last - 1)) == day { last } else { first }
@@ -215,22 +216,22 @@ pub(crate) fn weekday(day: i64) -> i64 {
     (day + 3).rem_euclid(7)
 }
 
-/// The first day of the month after that of `(year, month)`.
+/// The first day of the month after `(year, month)`.
 pub(crate) fn month_after(year: i64, month: u32) -> i64 {
     let (year, month) = if month == 12 { (year + 1, 1) } else { (year, month + 1) };
     day_number(year, month, 1).unwrap_or(i64::MAX / DAY_SECONDS)
 }
 
-/// Which end of a span of time a bound is.
+/// The end of a span of time that a bound sets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Bound {
-    /// The first instant that belongs to it.
+    /// The first instant of the span.
     Since,
-    /// The last instant that belongs to it.
+    /// The last instant of the span.
     Until,
 }
 
-/// What the forms of a time are, for messages.
+/// The accepted forms of a time, for messages.
 pub const TIME_FORMS: &str = "write now, today, yesterday, this-week, last-week, this-month, last-month, this-year, last-year, 7d, 2w, \
                               36h, 2026, 2026-11, 2026-11-05, 2026-11-05T10:07 or 2026-11-05T10:07:30Z";
 
@@ -238,10 +239,10 @@ pub const TIME_FORMS: &str = "write now, today, yesterday, this-week, last-week,
 const COUNT_MAX: u32 = 3660;
 
 impl Bound {
-    /// Reads a time as a user writes it.
+    /// Parses a time that a user has typed.
     ///
     /// # Errors
-    /// That it is none, with the forms that there are.
+    /// The text is no time; the message lists the accepted forms.
     pub fn parse(
         self,
         text: &str,
@@ -318,7 +319,7 @@ impl Bound {
 
     /// A date and a time, with or without an offset.
     fn of_clock(self, text: &str, zone: &Zone) -> Option<Instant> {
-        // Narrower than what turns may have: no `t`, no second 60, at most 9 digits.
+        // Stricter than for turns: no `t`, no second 60, at most 9 digits.
         let at = Instant::of_turn(text)?;
         let bytes = text.as_bytes();
         let behind = &bytes[16..];
@@ -337,7 +338,7 @@ impl Bound {
         if has_offset {
             return Some(at);
         }
-        // Without an offset it was read as UTC.
+        // The time without an offset was parsed as UTC.
         let (first, last) = zone.instants_of(at.seconds);
         let is_gap = first == last && first + zone.offset_at(first) != at.seconds;
         let seconds = if self == Self::Since { first } else { last };

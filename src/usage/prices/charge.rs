@@ -1,11 +1,11 @@
-//! What a request is charged: the prices in force, by class of tokens, times its counts.
+//! Computes the charge of a request: the prices in force, by class of tokens, times its counts.
 
 use super::schema::{CLASSES, Context, Price};
 use super::table::PricedModel;
 use crate::usage::instant::Instant;
 use crate::usage::money::{TooLarge, Usd};
 
-/// Classes of tokens, each with a price of its own.
+/// Classes of tokens. Each class has its own price.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Class {
     /// Input that is neither read from a cache nor written to one.
@@ -23,7 +23,7 @@ pub enum Class {
 }
 
 impl Class {
-    /// All of them, in the order of [`Counts::by_class`].
+    /// All classes, in the order of [`Counts::by_class`].
     pub const ALL: [Self; 6] =
         [Self::Input, Self::CacheRead, Self::CacheWrite5m, Self::CacheWrite1h, Self::Output, Self::Reasoning];
 
@@ -40,7 +40,7 @@ impl Class {
     }
 }
 
-/// Tokens of a request.
+/// The tokens of a request.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Input that is neither read from a cache nor written to one.
@@ -58,7 +58,7 @@ pub struct Counts {
 }
 
 impl Counts {
-    /// All input: what the context of the request held.
+    /// All input, which is the context of the request.
     pub fn all_input(&self) -> u64 {
         [self.cache_read, self.cache_write_5m, self.cache_write_1h]
             .iter()
@@ -79,14 +79,14 @@ impl Counts {
     }
 }
 
-/// The size of a request in tokens of input, which decides between prices by context size.
+/// The size of a request in input tokens, which selects among prices by context size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Size {
     /// All of its input.
     AllInput,
     /// So many tokens.
     Tokens(u64),
-    /// Not known: the counts are those of several requests.
+    /// Unknown, because the counts are those of several requests.
     Unknown,
 }
 
@@ -100,24 +100,24 @@ pub struct Rates {
     /// For the request itself.
     request: i128,
     is_free: bool,
-    /// Whether some price may have been higher, because the size of the request is not known.
+    /// Whether a price may have been higher, because the size of the request is unknown.
     pub is_tier_unknown: bool,
 }
 
-/// What a request is charged.
+/// The charge of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Charge {
-    /// The cost of everything that has a price.
+    /// The cost of all tokens with a price.
     pub usd: Usd,
     /// Tokens without a price.
     pub unpriced_tokens: u64,
 }
 
-/// Prices of searches and requests are for a thousand, those of tokens for a million.
+/// Prices of searches and requests are for a thousand, prices of tokens for a million.
 const THOUSANDS: i128 = 1_000;
 
 impl PricedModel<'_> {
-    /// The prices of a request that was made at a time, in a context, of a size.
+    /// The prices of a request at a time, in a context and of a size.
     pub fn rates(&self, at: Instant, context: &Context, size: Size, counts: &Counts) -> Rates {
         let prices = self.in_force(at, context);
         let size_tokens = match size {
@@ -159,7 +159,8 @@ impl PricedModel<'_> {
         let Some(model) = self.entry() else { return [None; CLASSES] };
         let last = model.prices.iter().rfind(|prices| prices.are_in_force(at));
         let mut by_class = last.or(model.prices.first()).map_or([None; CLASSES], |prices| prices.by_class());
-        // Variants are of a provider's own models. Of two that name a class the first counts, so it is set last.
+        // Variants belong to a provider's own models. If two variants have a price for a class, the first counts, so it
+        // is set last.
         if self.place.owner == self.place.provider && !context.is_empty() {
             let apply = model.variants.iter().rev();
             for variant in apply.filter(|variant| variant.fit(context) && variant.are_in_force(at)) {
@@ -173,7 +174,7 @@ impl PricedModel<'_> {
 }
 
 impl Rates {
-    /// What tokens of these counts, searches and requests cost.
+    /// The cost of these tokens, searches and requests.
     ///
     /// # Errors
     /// [`TooLarge`].
@@ -197,7 +198,8 @@ impl Rates {
         Ok(Charge { usd: Usd::from_units(sum), unpriced_tokens })
     }
 
-    /// What the tokens read from the cache would have cost as plain input, minus what they did; nothing where either has no price.
+    /// The cost that tokens read from the cache would have had as plain input, minus their actual cost; 0 if either has
+    /// no price.
     pub(crate) fn saved_by_cache(&self, counts: &Counts) -> Result<Usd, TooLarge> {
         let [Some(input), Some(cache_read), ..] = self.by_class else { return Ok(Usd::ZERO) };
         let saved =
@@ -205,7 +207,8 @@ impl Rates {
         saved.map(Usd::from_units).ok_or(TooLarge)
     }
 
-    /// The price of a class: for a million tokens, in units of 10^-24 dollar times a million; none where it has none.
+    /// The price of a class for a million tokens, in units of 10^-24 dollar times a million; none if the class has no
+    /// price.
     pub fn for_million(&self, class: Class) -> Option<Usd> {
         let rate = self.by_class[class as usize];
         rate.and_then(|rate| rate.checked_mul(1_000_000)).map(Usd::from_units)
@@ -221,12 +224,12 @@ impl Rates {
         Usd::from_units(self.request.saturating_mul(THOUSANDS))
     }
 
-    /// Whether the model is free: it is known, and has no prices.
+    /// Whether the model is free: the table has the model, without prices.
     pub fn is_free(&self) -> bool {
         self.is_free
     }
 
-    /// The classes with tokens and without a price.
+    /// The classes that have tokens and no price.
     pub fn unpriced(&self, counts: &Counts) -> Vec<Class> {
         let is_unpriced = |class: &Class| {
             self.by_class[*class as usize].is_none() && counts.by_class()[*class as usize] > 0

@@ -1,16 +1,16 @@
-//! From the names of a provider and of a model to the model whose prices apply.
+//! Finds the model whose prices apply, from the names of a provider and of a model.
 //!
-//! Guarantees: the order of the table decides, as in the package that it is made from; nothing is asked twice.
+//! Guarantees: the order of the table decides, as in the package that the table is made from.
 
 use super::schema::Provider;
 use crate::usage::instant::day_number;
 
-/// Where a model stands in a table.
+/// The place of a model in a table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Place {
-    /// Of the provider that was asked for.
+    /// The place of the requested provider.
     pub provider: usize,
-    /// Of the provider that has the model: another one where the first falls back to it.
+    /// The place of the provider that has the model. It differs if the requested provider falls back to it.
     pub owner: usize,
     /// The model's place among those of its owner.
     pub model: usize,
@@ -19,11 +19,11 @@ pub(super) struct Place {
 /// Why a model has no price.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unknown {
-    /// Nobody is known to have it.
+    /// No provider is known to have the model.
     Provider,
-    /// Its provider has no such model.
+    /// The provider has no such model.
     Model,
-    /// The prices of its provider are left out of the table.
+    /// The table leaves out the prices of the provider.
     LeftOut,
 }
 
@@ -79,7 +79,7 @@ fn model_of(providers: &[Provider], provider: usize, model: &str) -> Option<Plac
     of_owner(provider).or_else(|| fallback.filter_map(by_id).find_map(of_owner))
 }
 
-/// A name with `-20250929` as one with `-2025-09-29`; `None` without such a date.
+/// The name with `-20250929` written as `-2025-09-29`; `None` without such a date.
 fn with_dashed_date(model: &str) -> Option<String> {
     let bytes = model.as_bytes();
     let date_at = |at: usize| {
@@ -96,7 +96,7 @@ fn with_dashed_date(model: &str) -> Option<String> {
     Some(format!("{}{year}-{}-{}", &model[..at], &rest[..2], &rest[2..]))
 }
 
-/// Names of providers that agents use, and the provider that is meant.
+/// Names that agents use for providers, each with the provider's id.
 const ALIASES: [(&str, &str); 12] = [
     ("amazon-bedrock", "aws"),
     ("bedrock", "aws"),
@@ -112,7 +112,7 @@ const ALIASES: [(&str, &str); 12] = [
     ("zhipuai-coding-plan", "zhipuai"),
 ];
 
-/// Makers whose names models at Bedrock begin with.
+/// Makers of models. The names of models at Bedrock begin with these.
 const BEDROCK_MAKERS: [&str; 12] = [
     "anthropic",
     "amazon",
@@ -134,7 +134,7 @@ fn alias(provider: &str) -> String {
     known.map_or(provider, |(_, meant)| (*meant).to_owned())
 }
 
-/// Whether a model is named as at Bedrock: `anthropic.claude...`, `us.anthropic.claude...`.
+/// Whether the name has the form of Bedrock: `anthropic.claude...`, `us.anthropic.claude...`.
 fn is_of_bedrock(model: &str) -> bool {
     let by_maker =
         |model: &str| model.split_once('.').is_some_and(|(maker, _)| BEDROCK_MAKERS.contains(&maker));
@@ -144,10 +144,10 @@ fn is_of_bedrock(model: &str) -> bool {
     by_maker(model) || model.split_once('.').is_some_and(|(region, rest)| is_region(region) && by_maker(rest))
 }
 
-/// A question to a table: the name of a provider, or none, and of a model.
+/// A look-up in a table: the name of a provider, or none, and the name of a model.
 pub(super) type Candidate = (Option<String>, String);
 
-/// What to ask for a turn, in turn: the first that is known is meant.
+/// The look-ups for a turn, in this order. The first that finds a model counts.
 pub(super) fn candidates(provider: Option<&str>, model: &str) -> Vec<Candidate> {
     let model = model.trim().to_lowercase();
     let mut list = Candidates(Vec::new());
@@ -187,7 +187,7 @@ pub(super) fn candidates(provider: Option<&str>, model: &str) -> Vec<Candidate> 
 struct Candidates(Vec<Candidate>);
 
 impl Candidates {
-    /// Adds a model as it is, and without `[...]` at its end.
+    /// Adds a look-up of the model's name, and of the name without `[...]` at its end.
     fn both(&mut self, provider: Option<&str>, model: &str) {
         let plain = model.ends_with(']').then(|| model.rfind('[')).flatten().map(|at| &model[..at]);
         for model in [Some(model), plain].into_iter().flatten() {

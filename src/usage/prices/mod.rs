@@ -1,9 +1,10 @@
-//! What a model cost at a time: the price table, and from a turn to its charge.
+//! Prices: the price table, and the charge of a turn.
 //!
-//! The table `prices.json` is made from the package genai-prices by `scripts/make_prices.py` and is part of the program. It is
-//! parsed on first use, which takes about 2 ms. A home may have a `prices.json` of its own, which is asked first.
+//! The table `prices.json` is made from the package genai-prices by `scripts/make_prices.py` and is part of the
+//! program. It is parsed on first use. A home may have its own `prices.json`, which is searched first.
 //!
-//! Guarantees: costs are exact ([`Usd`](super::Usd)). Tokens of a class without a price are named, never counted as free.
+//! Guarantees: costs are exact ([`Usd`](super::Usd)). Tokens of a class without a price are reported, and never counted
+//! as free.
 
 mod charge;
 mod lookup;

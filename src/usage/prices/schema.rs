@@ -1,6 +1,6 @@
-//! A price table as its file has it: the schema of `prices.json`, read strictly.
+//! The schema of `prices.json`, read strictly.
 //!
-//! Whatever the schema does not know is an error with its line and column, because a price that is skipped is a wrong bill.
+//! An unknown member is an error with line and column, because a skipped price would make a wrong bill.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,7 +9,7 @@ use serde::de::{Deserializer, Error as _, SeqAccess, Visitor};
 
 use super::super::instant::{Instant, day_number};
 
-/// Under which conditions a request was served, such as `service_tier` `flex`.
+/// The conditions of a request, such as `service_tier` `flex`.
 pub type Context = BTreeMap<String, String>;
 
 /// The whole file.
@@ -21,7 +21,7 @@ pub(super) struct File {
     pub source: Option<SourceOf>,
     #[serde(default)]
     pub currency: Option<String>,
-    /// What other readers of the file want to know; it follows from the prices.
+    /// Facts for other readers of the file, which follow from the prices.
     #[serde(default, rename = "thresholds")]
     _thresholds: serde::de::IgnoredAny,
     #[serde(default, rename = "dailyBounds")]
@@ -46,15 +46,15 @@ pub(super) struct SourceOf {
 #[serde(deny_unknown_fields)]
 pub(super) struct Provider {
     pub id: String,
-    /// On a provider's name.
+    /// A clause on the provider's name.
     #[serde(default)]
     pub known: Option<Clause>,
-    /// On a model's name.
+    /// A clause on names of models.
     #[serde(default, rename = "match")]
     pub matches: Option<Clause>,
     #[serde(default)]
     pub fallback: Vec<String>,
-    /// `None` where its prices are left out.
+    /// `None` if the table leaves out the prices.
     #[serde(default)]
     pub models: Option<Vec<Model>>,
 }
@@ -120,7 +120,7 @@ fn is_like(text: &str, pattern: &str) -> bool {
             .all(|(byte, wanted)| if wanted == b'#' { byte.is_ascii_digit() } else { byte == wanted })
 }
 
-/// Prices in force at some times; of a variant, under some conditions.
+/// Prices in force at certain times; for a variant, under certain conditions.
 #[derive(Debug, Default, serde::Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct Prices {
@@ -144,7 +144,7 @@ pub(super) struct Prices {
 }
 
 impl Prices {
-    /// Whether they are in force at a time.
+    /// Whether the prices are in force at a time.
     pub(super) fn are_in_force(&self, at: Instant) -> bool {
         let minute = at.seconds.rem_euclid(86_400) / 60;
         self.from.as_ref().is_none_or(|Day(day)| at.day() >= *day)
@@ -153,7 +153,7 @@ impl Prices {
             })
     }
 
-    /// Whether all conditions are met by the context of a request.
+    /// Whether the context of a request meets all conditions.
     pub(super) fn fit(&self, context: &Context) -> bool {
         self.when.iter().all(|(key, value)| context.get(key) == Some(value))
     }
@@ -163,7 +163,7 @@ impl Prices {
         &self.when
     }
 
-    /// Each class's price, in one order for all.
+    /// The prices by class, in the order of the classes.
     pub(super) fn by_class(&self) -> [Option<&Price>; CLASSES] {
         [
             &self.input,
@@ -180,19 +180,19 @@ impl Prices {
     }
 }
 
-/// How many classes have prices.
+/// The number of classes.
 pub(super) const CLASSES: usize = 9;
 
-/// A price, in 10^-18 dollar for a million tokens (of searches and requests: for a thousand).
+/// A price in 10^-18 dollar for a million tokens, or for a thousand searches or requests.
 #[derive(Debug)]
 pub(super) struct Price {
     pub base: i128,
-    /// What applies to requests above a size in tokens, by size.
+    /// Prices for requests above a size in tokens, by size.
     pub tiers: Vec<(u64, i128)>,
 }
 
 impl Price {
-    /// The price for a request of so many tokens; the base when that is unknown.
+    /// The price for a request of a size in tokens; the base price if the size is unknown.
     pub(super) fn at_size(&self, size_tokens: Option<u64>) -> i128 {
         let size = size_tokens.unwrap_or(0);
         self.tiers.iter().rev().find(|(start, _)| *start < size).map_or(self.base, |(_, price)| *price)

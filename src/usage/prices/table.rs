@@ -1,4 +1,4 @@
-//! Price tables: the built-in one and one's own, and the models in them.
+//! Price tables, the built-in table and the user's own, and their models.
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -10,19 +10,19 @@ use super::schema::{Context, File, Model, Provider};
 
 const BUILT_IN: &str = include_str!("prices.json");
 
-/// A price file cannot be used.
+/// Why a price file cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PricesError {
-    /// It could not be read.
+    /// The file could not be read.
     #[error("cannot read the prices in {}: {source}; check its owner and mode, or move it away", path.display())]
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         source: std::io::Error,
     },
-    /// It is no price table.
+    /// The file is no price table.
     #[error(
         "{} is no price table: {reason}; mend it (docs/prices.md describes the format), or move it away",
         path.display()
@@ -35,7 +35,7 @@ pub enum PricesError {
     },
 }
 
-/// A price file larger than this is refused.
+/// A larger price file is refused.
 const FILE_MAX_BYTES: u64 = 64 << 20;
 
 /// A price table.
@@ -52,7 +52,7 @@ impl PriceTable {
     pub fn built_in() -> &'static Self {
         static TABLE: OnceLock<PriceTable> = OnceLock::new();
         TABLE.get_or_init(|| {
-            // A test reads the table, so an empty one is never seen.
+            // A test reads the table, so the empty table is never used.
             Self::parse(BUILT_IN).unwrap_or(Self {
                 providers: Vec::new(),
                 package: String::new(),
@@ -62,7 +62,7 @@ impl PriceTable {
         })
     }
 
-    /// Reads a table of one's own, in the same format.
+    /// Reads a user's own table, in the same format.
     ///
     /// # Errors
     /// [`PricesError`].
@@ -102,7 +102,7 @@ impl PriceTable {
         Ok(Self { providers: file.providers, package, version, sha256 })
     }
 
-    /// The package that the table is made from; empty when it does not say.
+    /// The package that the table is made from; empty if the table does not name it.
     pub fn package(&self) -> &str {
         &self.package
     }
@@ -128,10 +128,10 @@ impl PriceTable {
         })
     }
 
-    /// Finds a model by its name, at a provider if one is named; upper and lower case are one.
+    /// Finds a model by its name, at a provider if one is given. Upper and lower case are equal.
     ///
     /// # Errors
-    /// Why there is none.
+    /// Why no model was found.
     pub fn find(&self, provider: Option<&str>, model: &str) -> Result<PricedModel<'_>, Unknown> {
         place_of(&self.providers, provider, model).map(|place| PricedModel { table: self, place })
     }
@@ -155,7 +155,7 @@ impl<'t> PricedModel<'t> {
         self.entry().map_or("", |model| &model.id)
     }
 
-    /// The sizes of requests above which some of its prices change, in tokens.
+    /// The sizes of requests, in tokens, above which a price of the model changes.
     pub fn sizes(&self) -> Vec<u64> {
         let entries = self.entry().map_or(&[][..], |model| &model.prices);
         let prices = entries.iter().flat_map(|prices| prices.by_class().into_iter().flatten());
@@ -166,7 +166,7 @@ impl<'t> PricedModel<'t> {
         sizes
     }
 
-    /// The contexts in which it has other prices.
+    /// The contexts in which the model has other prices.
     pub fn contexts(&self) -> Vec<Context> {
         let variants = self.entry().map_or(&[][..], |model| &model.variants);
         let mut contexts: Vec<Context> = variants.iter().map(|variant| variant.context().clone()).collect();
@@ -175,7 +175,7 @@ impl<'t> PricedModel<'t> {
         contexts
     }
 
-    /// Whether the price is of the table that is part of the program, not of one's own.
+    /// Whether the price is from the built-in table and not from the user's own.
     pub fn is_built_in(&self) -> bool {
         std::ptr::eq(self.table, PriceTable::built_in())
     }
@@ -185,19 +185,19 @@ impl<'t> PricedModel<'t> {
     }
 }
 
-/// The tables that are asked: one's own, if there is one, and then the built-in one.
+/// The tables in the order of search: the user's own table, if any, then the built-in table.
 #[derive(Debug)]
 pub struct Prices {
     own: Option<(PathBuf, PriceTable)>,
 }
 
 impl Prices {
-    /// The built-in table alone.
+    /// Only the built-in table.
     pub const fn built_in() -> Self {
         Self { own: None }
     }
 
-    /// The table at `path` and then the built-in one.
+    /// The table at `path`, then the built-in table.
     ///
     /// # Errors
     /// [`PricesError`].
@@ -205,7 +205,7 @@ impl Prices {
         Ok(Self { own: Some((path.to_owned(), PriceTable::read(path)?)) })
     }
 
-    /// The table in a file of a home, if there is one, and then the built-in one.
+    /// The `prices.json` of a home, if it exists, then the built-in table.
     ///
     /// # Errors
     /// [`PricesError`].
@@ -218,7 +218,7 @@ impl Prices {
         }
     }
 
-    /// One's own table, and where it is.
+    /// The user's own table and its path.
     pub fn own(&self) -> Option<(&Path, &PriceTable)> {
         self.own.as_ref().map(|(path, table)| (&**path, table))
     }
