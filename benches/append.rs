@@ -1,7 +1,7 @@
-//! Appends, measured: one turn to homes of 1 000 and 1 000 000 ids as whole processes of `burn`, and turns a second from
-//! one and eight writers at once, as processes of `burn` and through the library. `scripts/bench-append` runs it.
+//! Measures appends: one turn to homes of 1 000 and 1 000 000 ids as whole processes of `burn`, and turns a second of
+//! one and of eight writers, as processes of `burn` and through the library. `scripts/bench-append` runs it.
 //!
-//! `cargo bench --bench append -- DIRECTORY [RUNS [SECONDS]]`: homes are made in DIRECTORY and left there.
+//! `cargo bench --bench append -- DIRECTORY [RUNS [SECONDS]]` creates homes in DIRECTORY and leaves them there.
 
 #![allow(clippy::unwrap_used)]
 
@@ -15,7 +15,7 @@ use relayburn_ledger::ledger::{AppendOptions, Batch, Ledger, RecordKind};
 
 const HOMES: [usize; 2] = [1_000, 1_000_000];
 
-/// A turn of about 400 bytes; neither its id nor its fingerprint is that of one with another name or number.
+/// A turn of about 400 bytes. Turns with different names or numbers have different ids and fingerprints.
 fn turn(name: &str, number: usize) -> String {
     format!(
         r#"{{"source":"claude-code","sessionId":"{name}-{}","messageId":"{name}-{number}","turnIndex":{},"ts":"2026-04-20T00:00:00.{number:09}Z","model":"claude-{name}","usage":{{"input":12,"output":{number},"reasoning":0,"cacheRead":18210,"cacheCreate5m":512,"cacheCreate1h":0}},"toolCalls":[{{"id":"toolu_{number}","name":"Read","target":"src/main.rs","argsHash":"0f3a9c1d22"}}],"project":"/home/u/work/api"}}"#,
@@ -34,7 +34,7 @@ fn main() {
         [directory, runs, seconds] => {
             figures(Path::new(directory), runs.parse().unwrap(), seconds.parse().unwrap());
         }
-        // Without a directory, as `cargo test --benches` and plain `cargo bench` start it, there is nothing to do.
+        // Without a directory, as under `cargo test --benches` and plain `cargo bench`, the bench does nothing.
         _ => println!("append: name a directory for the homes"),
     }
 }
@@ -46,7 +46,7 @@ fn figures(directory: &Path, runs: usize, seconds: u64) {
     for durable in [false, true] {
         one_turn(directory, &homes, runs, durable);
     }
-    // As a process in a shell's loop, and as a program that stays.
+    // As processes in a shell's loop, and as a program that keeps running.
     for (how, through_library) in [("burn", false), ("library", true)] {
         for (ids, home) in &homes {
             for (batch, writers) in [(1, 1), (1, 8), (1000, 1), (1000, 8)] {
@@ -92,7 +92,7 @@ fn median(mut times: Vec<Duration>) -> Duration {
     times[times.len() / 2]
 }
 
-/// One turn to each home in turns: medians and their ratio.
+/// Appends one turn to each home alternately. Prints the medians and their ratio.
 fn one_turn(directory: &Path, homes: &[(usize, PathBuf); 2], runs: usize, durable: bool) {
     let input = directory.join("one.jsonl");
     let mut times = [Vec::new(), Vec::new()];
@@ -101,7 +101,7 @@ fn one_turn(directory: &Path, homes: &[(usize, PathBuf); 2], runs: usize, durabl
             fs::write(&input, turn(if durable { "one-d" } else { "one" }, run)).unwrap();
             let started = Instant::now();
             assert!(burn(home, &input, durable).wait().unwrap().success());
-            // The first finds files that nobody has read for a while.
+            // The first run reads files that are not in the page cache.
             if run > 0 {
                 times.push(started.elapsed());
             }
@@ -119,7 +119,7 @@ fn one_turn(directory: &Path, homes: &[(usize, PathBuf); 2], runs: usize, durabl
     );
 }
 
-/// Turns a second from `writers` that each start one `burn` after the other.
+/// Turns a second of `writers` that each start one `burn` after another.
 fn burn_rate(
     directory: &Path,
     home: &Path,
@@ -140,7 +140,7 @@ fn burn_rate(
                     while Instant::now() < until {
                         let lines: Vec<String> = (number..number + batch).map(|n| turn(&name, n)).collect();
                         fs::write(&input, lines.join("\n")).unwrap();
-                        // Eight at once may wait 11 s for the lock in vain; what then did not land does not count.
+                        // With eight writers one may wait 11 s for the lock in vain. Its turns do not count.
                         if burn(home, &input, durable).wait().unwrap().success() {
                             number += batch;
                         }
@@ -154,7 +154,7 @@ fn burn_rate(
     written as f64 / started.elapsed().as_secs_f64()
 }
 
-/// Turns a second from `writers` processes that each keep a handle.
+/// Turns a second of `writers` processes that each keep a handle.
 fn library_rate(home: &Path, writers: usize, batch: usize, durable: bool, seconds: u64) -> f64 {
     let started = Instant::now();
     let children: Vec<Child> = (0..writers)
@@ -180,7 +180,7 @@ fn library_rate(home: &Path, writers: usize, batch: usize, durable: bool, second
     written as f64 / started.elapsed().as_secs_f64()
 }
 
-/// Appends batch after batch, then says how many turns were written.
+/// Appends batch after batch, then prints the number of turns.
 fn writer(home: &str, name: &str, batch: &str, durable: &str, seconds: &str) {
     let ledger = Ledger::new(Home::at(home));
     let options = if durable == "true" { AppendOptions::durable() } else { AppendOptions::default() };

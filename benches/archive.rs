@@ -1,6 +1,8 @@
-//! The phases of a rebuild, each alone: scan, parse (fast path, exact path), fold, insert, and the whole of it at 64 MB.
+//! Measures each phase of a rebuild alone: scan, parse (fast path, exact path), fold, insert; and the whole rebuild at
+//! 64 MB.
 //!
-//! `cargo bench --bench archive` runs all, `cargo bench --bench archive -- parse` some. Throughput is bytes of the ledger.
+//! `cargo bench --bench archive` runs all phases, `cargo bench --bench archive -- parse` some. Throughput is in bytes
+//! of the ledger.
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
@@ -24,7 +26,7 @@ fn ledger(profile: Profile, size_bytes: u64) -> Vec<u8> {
     bytes
 }
 
-/// Every member twice, which the fast path leaves to the exact one.
+/// Every member twice, so that the fast path leaves the line to the exact path.
 fn odd(ledger: &[u8]) -> Vec<u8> {
     let mut odd = Vec::with_capacity(ledger.len() + ledger.len() / 50);
     for (_, line) in scan::lines(0, ledger) {

@@ -1,7 +1,8 @@
-//! Commits a second and time to open, of this store and of talea-store-log 0.1.0, in one run.
+//! Measures commits a second and the time to open, for this store and for talea-store-log 0.1.0, in one run.
 //!
-//! `cargo bench --bench book`, or only one half with `-- commit` or `-- open`; the log of the opening bench has `BOOK_BENCH_EVENTS` events (default 1 000 000). Stores lie
-//! in `BOOK_BENCH_DIR` (default: the temporary directory); it must be on the disk that is to be measured.
+//! `cargo bench --bench book`, or one half with `-- commit` or `-- open`. The log of the opening bench has
+//! `BOOK_BENCH_EVENTS` events (default 1 000 000). Stores are in `BOOK_BENCH_DIR` (default: the temporary directory),
+//! which must be on the disk to measure.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use std::path::{Path, PathBuf};
@@ -127,8 +128,8 @@ fn commits(criterion: &mut Criterion) {
     }
 }
 
-/// Opens a book of many events in turns, each store once a round: one opening of the published crate takes long, and the
-/// ten samples that criterion wants would be taken minutes apart.
+/// Opens a book of many events alternately with each store. criterion is not used, because one opening of the published
+/// crate takes long, and criterion's ten samples would be minutes apart.
 fn opening() {
     const ROUNDS: usize = 3;
     let runtime = Runtime::new().unwrap();
@@ -187,7 +188,7 @@ fn opening() {
 criterion_group!(benches, commits);
 
 fn main() {
-    // `cargo bench` adds an argument of its own, `--bench`.
+    // `cargo bench` adds the argument `--bench`.
     let only = std::env::args().skip(1).find(|argument| !argument.starts_with('-'));
     if only.as_deref() != Some("open") {
         benches();

@@ -1,7 +1,7 @@
-//! How fast the journal commits, opens and recovers, and how fast the ingestor drains it.
+//! Measures commits, opening and recovery of the journal, and the drain of the ingestor.
 //!
-//! `cargo bench --bench journal -- commits|recovery|queue|ingest [DIRECTORY]`: without a part all of them; files go to
-//! DIRECTORY (default: a new one in the system's temporary directory), which decides what a sync costs.
+//! `cargo bench --bench journal -- commits|recovery|queue|ingest [DIRECTORY]`: without a part all of them. Files are in
+//! DIRECTORY (default: a new directory in the system's temporary directory), whose disk decides the cost of a sync.
 #![allow(clippy::unwrap_used)]
 
 use std::fs::File;
@@ -51,7 +51,7 @@ fn median(mut samples: Vec<f64>) -> f64 {
     samples[samples.len() / 2]
 }
 
-/// Appending one record's bytes to a file and syncing it, in microseconds.
+/// The time to append one record's bytes to a file and sync it, in microseconds.
 fn sync_latency_us(directory: &Path) -> f64 {
     let path = directory.join("sync");
     let mut file = File::create(&path).unwrap();
@@ -67,7 +67,7 @@ fn sync_latency_us(directory: &Path) -> f64 {
     median(samples)
 }
 
-/// Commits a second, of `callers` threads that each call `commit` over and over.
+/// Commits a second of `callers` threads that each call `commit` again and again.
 fn threads(callers: usize, commit: impl Fn() + Sync) -> f64 {
     let (stop, count) = (AtomicBool::new(false), AtomicU64::new(0));
     let started = Instant::now();
@@ -132,7 +132,8 @@ fn okaywal(directory: &Path, callers: usize) -> f64 {
     rate
 }
 
-/// In turns, so that a slow moment of the disk hits all alike; ratios are taken within a round.
+/// The subjects run alternately, so that a slow moment of the disk affects all of them; ratios are taken within a
+/// round.
 fn commits(directory: &Path) {
     println!(
         "commits of {PAYLOAD_LEN} bytes a second, medians of {ROUNDS} rounds in turns; ratios to okaywal"

@@ -1,4 +1,5 @@
-//! Session stores at full size: building the index again against the plain way of reading segments, opening, lookups, appends.
+//! Measures session stores at full size: rebuilding the index compared with a plain reading of segments, opening,
+//! look-ups, appends.
 //!
 //! ```text
 //! cargo bench --bench session                      1 GB of segments, payloads of 1 KiB, in a temporary directory
@@ -7,9 +8,9 @@
 //! SESSION_BENCH_DIR=/fast cargo bench --bench session  elsewhere
 //! ```
 //!
-//! The rival reads every segment line by line on one thread with serde_json into a struct with a `RawValue` and hashes the
-//! payload with sha2; it writes nothing. Both run alternately on a warm page cache; medians are compared. Beside them the bytes
-//! of the index are written and synced once more, alone: what the disk asks of a rebuild.
+//! The plain way reads every segment line by line on one thread with serde_json into a struct with a `RawValue` and
+//! hashes the payload with sha2; it writes nothing. Both run alternately on a warm page cache, and medians are
+//! compared. The bench also writes and syncs the bytes of the index alone, which is the disk's share of a rebuild.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
@@ -44,7 +45,7 @@ struct PlainFrame {
     payload: Box<RawValue>,
 }
 
-/// By table: `format!` a byte at a time would cost the rival as much as the hash itself.
+/// By a table, because `format!` for each byte would cost the plain way as much as the hash itself.
 fn hex(digest: &[u8]) -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let mut text = String::with_capacity(64);
@@ -55,7 +56,7 @@ fn hex(digest: &[u8]) -> String {
     text
 }
 
-/// The plain way: answers how many frames had the hash their header says.
+/// The plain way. Returns the number of frames whose payload matches the hash in the frame.
 fn read_plainly(root: &Path) -> Outcome<u64> {
     let mut sound = 0;
     let mut segments: Vec<_> = std::fs::read_dir(root.join("segments"))?
@@ -88,7 +89,7 @@ fn payload(number: u64) -> Outcome<EntryPayload<'static>> {
     Ok(EntryPayload::verbatim(Box::leak(text.into_boxed_str()))?)
 }
 
-/// How large a store is made.
+/// The size of a store.
 #[derive(Clone, Copy)]
 enum Size {
     Megabytes(u64),
@@ -140,7 +141,7 @@ fn median(mut times: Vec<Duration>) -> Duration {
     times[times.len() / 2]
 }
 
-/// CPU time of this process so far, its own and the kernel's for it; `None` where there is no `/proc`. Ticks of Linux are 10 ms.
+/// CPU time of this process so far, user and system; `None` without `/proc`. A tick of Linux is 10 ms.
 fn cpu_time() -> Option<[Duration; 2]> {
     let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
     let (_, behind_name) = stat.rsplit_once(')')?;

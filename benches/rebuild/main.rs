@@ -1,13 +1,13 @@
-//! Full rebuilds measured as processes of their own: both loaders, the naive one, and any other program's, interleaved.
+//! Measures full rebuilds as separate processes: both loaders, the naive loader, and another program, interleaved.
 //!
-//! `cargo bench --bench rebuild -- LEDGER [--rounds N] [--subjects a,b,…] [--threads N] [--page-size BYTES] [--memory SIZE]
-//! [--yardstick PROGRAM SCHEMA] [--cold]` prints a CSV line for each run. Subjects: `bulk`, `insert`, `naive`, `parse`
-//! (the pipeline with its rows thrown away), `disk` (writing and syncing as many bytes as the archive has), `yardstick`.
-//! `scripts/bench-rebuild` and `scripts/perf-gate` run it. `--cold` drops the system's page cache in front of each run, which takes
-//! the right to write `/proc/sys/vm/drop_caches`; without it the ledger is read once at the start.
+//! `cargo bench --bench rebuild -- LEDGER [--rounds N] [--subjects a,b,…] [--threads N] [--page-size BYTES] [--memory SIZE] [--yardstick PROGRAM SCHEMA] [--cold]`
+//! prints a CSV line for each run. Subjects: `bulk`, `insert`, `naive`, `parse` (the pipeline with its rows thrown
+//! away), `disk` (writing and syncing as many bytes as the archive has), `yardstick`. `scripts/bench-rebuild` and
+//! `scripts/perf-gate` run it. `--cold` drops the system's page cache before each run, which needs the right to write
+//! `/proc/sys/vm/drop_caches`. Without it the ledger is read once at the start.
 //!
-//! Memory is RssAnon + RssShmem of the process, sampled every 10 ms where the system tells it: what the page cache holds of
-//! the ledger and of the archive does not count.
+//! Memory is RssAnon + RssShmem of the process, sampled every 10 ms if the system reports it. Pages of the ledger and
+//! of the archive in the page cache do not count.
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
@@ -41,12 +41,12 @@ fn main() {
         return;
     }
     let Some(wish) = parse(args) else {
-        // `cargo test --benches` and a plain `cargo bench` come by without a ledger.
+        // `cargo test --benches` and a plain `cargo bench` give no ledger.
         println!("rebuild: give it a ledger, or run scripts/bench-rebuild");
         return;
     };
     let directory = tempfile::tempdir_in(wish.ledger.parent().unwrap()).unwrap();
-    // A warm page cache for everybody.
+    // A warm page cache for all subjects.
     std::io::copy(&mut std::fs::File::open(&wish.ledger).unwrap(), &mut std::io::sink()).unwrap();
     let ledger_bytes = std::fs::metadata(&wish.ledger).unwrap().len();
     println!(
@@ -106,7 +106,7 @@ fn parse(args: Vec<String>) -> Option<Wish> {
     Some(wish)
 }
 
-/// Runs a subject as a child of this program and returns its seconds, its peak memory in KiB, and where the time went.
+/// Runs a subject as a child process. Returns its seconds, its peak memory in KiB, and the times of its phases.
 fn ours(subject: &str, wish: &Wish, archive: &Path) -> (f64, u64, String) {
     let mut child = Command::new(std::env::current_exe().unwrap())
         .arg("--child")
@@ -146,7 +146,7 @@ fn yardstick(program: &str, schema: &str, ledger: &Path) -> (f64, u64, String) {
     (parse + total, peak, format!("parse={:.0} write={:.0}", parse * 1e3, total * 1e3))
 }
 
-/// Peak of RssAnon + RssShmem in KiB until the process ends; 0 where the system does not tell.
+/// Peak of RssAnon + RssShmem in KiB until the process ends; 0 if the system does not report it.
 fn watch(child: &mut Child) -> u64 {
     let status = format!("/proc/{}/status", child.id());
     let mut peak = 0;
@@ -163,7 +163,7 @@ fn watch(child: &mut Child) -> u64 {
     peak
 }
 
-/// One measured run: prints its seconds and where they went.
+/// One measured run: prints its seconds and the times of its phases.
 fn child(args: &[String]) {
     let [subject, ledger, archive, threads, memory_bytes, page_size_bytes] = args else {
         panic!("six arguments")
@@ -203,7 +203,7 @@ fn child(args: &[String]) {
             pipeline::run(&pool, &input, &Fold::default(), |_, _| Ok(()), |_, _| Ok(())).unwrap();
         }
         "disk" => {
-            // An archive is about two thirds of its ledger.
+            // An archive has about two thirds of the size of its ledger.
             let file = std::fs::File::create(&archive).unwrap();
             let block = vec![0x55; 1 << 20];
             for _ in 0..(std::fs::metadata(&ledger).unwrap().len() * 2 / 3) >> 20 {

@@ -1,5 +1,5 @@
-//! The loader that anybody would write first, to measure against: every line through serde_json into a tree, one prepared INSERT a
-//! row, one transaction, indexes created first, sessions by one GROUP BY at the end.
+//! A plain loader for comparison: every line through serde_json into a tree, one prepared INSERT a row, one
+//! transaction, indexes created first, sessions by one GROUP BY at the end.
 //!
 //! It folds no stamps, reports no lines, replaces no live archive and checks nothing, so it does less than a rebuild.
 

@@ -1,7 +1,8 @@
-//! Homes of agents' logs whose true totals are known: what `burn ingest` makes of them. Each case names the public thread in which
-//! its trouble was described.
+//! `burn ingest` on homes of agents' logs whose true totals are known. Each case names the public thread that describes
+//! its trouble.
 //!
-//! The cases lie in `fixtures/accounting`; a folder named by BURN_GOLDEN (by default `../shared/golden`) is run as well.
+//! The cases are in `fixtures/accounting`. The cases of the folder BURN_GOLDEN (default `../shared/golden`) run as
+//! well.
 #![cfg(unix)]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,7 +15,7 @@ use serde_json::{Value, json};
 
 const COUNTS: [&str; 6] = ["input", "output", "reasoning", "cacheRead", "cacheCreate5m", "cacheCreate1h"];
 
-/// Copies a folder; every file is as old as 2026-10-01, so that no rule waits for it.
+/// Copies a folder. Every file gets the date 2026-10-01, so that no rule waits for a recent file.
 fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap() {
@@ -63,7 +64,7 @@ fn totals(ledger: &Path) -> Value {
     })
 }
 
-/// The part of `expect.json` that a ledger can tell: costs are another command's.
+/// The part of `expect.json` that a ledger shows. Costs belong to another command.
 fn wanted(expect: &Value) -> Value {
     let number = |value: &Value| json!(value.as_f64().unwrap());
     let counts = |entry: &Value| -> Value {
@@ -95,7 +96,7 @@ fn ingest(user: &Path, home: &Path) {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// What is wrong with a case, if anything is.
+/// The difference of a case, if there is one.
 fn run(case: &Path) -> Option<String> {
     let expect: Value = serde_json::from_slice(&fs::read(case.join("expect.json")).unwrap()).unwrap();
     let sandbox = tempfile::tempdir().unwrap();
@@ -137,7 +138,7 @@ fn the_totals_of_every_home_are_right() {
         let mut found: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
         found.sort();
         for case in found {
-            // A database may be missing where its log alone was copied.
+            // A database may be missing if only its log was copied.
             let database = case.join("home/.local/share/opencode/opencode.db");
             if !case.join("home").is_dir() || (case.ends_with("opencode-db-wal") && !database.exists()) {
                 println!("{} has no logs", case.display());

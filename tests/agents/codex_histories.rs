@@ -1,6 +1,6 @@
-//! Random histories of Codex with known totals: turns of several calls, counts sent again, counters that begin anew, turns
-//! without an end, forks and spawned agents that repeat their parent's history, logs that move to the archive. Whatever is
-//! read first and in however many passes, every token is counted once.
+//! Random histories of Codex with known totals: turns of several calls, repeated counts, counters that start again,
+//! turns without an end, forks and spawned agents that repeat their parent's history, logs that move to the archive. In
+//! any order of reading and any number of passes, every token is counted once.
 //!
 //! `BURN_TEST_SCALE` (default 1) multiplies the number of histories.
 #![cfg(unix)]
@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 const HISTORIES: u64 = 15;
 
-/// Input with cached, cached, output, reasoning.
+/// Input including cached tokens, cached tokens, output, reasoning.
 type Counts = [u64; 4];
 
 fn plus(a: Counts, b: Counts) -> Counts {
@@ -36,7 +36,7 @@ struct Turn {
     id: String,
     millis: u64,
     calls: Vec<Counts>,
-    /// Counted behind its end.
+    /// Usage that is counted after the turn's end.
     late: Option<Counts>,
     ends: bool,
 }
@@ -54,7 +54,7 @@ struct Session {
     turns: Vec<Turn>,
     /// Counters at the end.
     totals: Counts,
-    /// Bytes of the log behind the history that it repeats.
+    /// Byte offset in the log after the repeated history.
     log: Vec<u8>,
 }
 
@@ -112,9 +112,9 @@ fn token_count(millis: u64, totals: Counts, last: Counts) -> String {
     event(millis, json!({ "info": info }), "token_count")
 }
 
-/// How a log tells turns: new or repeated with other stamps.
+/// How a log writes turns: as new, or as repeated with other times.
 struct Telling {
-    /// All lines have this time; none: their own.
+    /// The time of all lines; none keeps their own times.
     stamp: Option<u64>,
     has_counts: bool,
 }
@@ -145,7 +145,7 @@ fn tell(maker: &mut Maker, turns: &[Turn], totals: &mut Counts, telling: &Tellin
     text
 }
 
-/// A count, sometimes sent twice, sometimes of counters that began anew.
+/// A count, sometimes repeated, sometimes of counters that started again.
 fn counted(maker: &mut Maker, millis: u64, totals: &mut Counts, call: Counts, telling: &Telling) -> String {
     let begins_anew = telling.stamp.is_none() && maker.random.below(12) == 0;
     *totals = if begins_anew { call } else { plus(*totals, call) };
@@ -169,7 +169,7 @@ fn meta(session: &str, millis: u64, parent: Option<(&str, bool)>) -> String {
     line(millis, "session_meta", payload)
 }
 
-/// The logs of a history, in the order in which they were written, and the tokens that were used.
+/// The logs of a history in the order of writing, and the tokens that were used.
 fn history(maker: &mut Maker) -> (Vec<Session>, Counts) {
     let mut sessions: Vec<Session> = Vec::new();
     let mut used = [0; 4];
@@ -194,13 +194,13 @@ fn add_session(maker: &mut Maker, parent: Option<Session>, sessions: &mut Vec<Se
             if maker.random.below(2) == 0 {
                 log += &meta(&parent.id, parent.created, None);
             }
-            // The copy may be cut at the front, and may have no counts.
+            // The copy may lack its beginning, and may have no counts.
             let from = maker.random.below(parent.turns.len() as u64 + 1) as usize;
             let telling = Telling {
                 stamp: (maker.random.below(2) == 0).then_some(created + 1),
                 has_counts: maker.random.below(3) > 0,
             };
-            // Counters of a copy without its front are as high as in the parent.
+            // The counters of a copy without its beginning are as high as in the parent.
             totals = if from > 0 { maker.counts() } else { totals };
             turns.extend_from_slice(&parent.turns[from..]);
             log += &tell(maker, &parent.turns[from..], &mut totals, &telling);
@@ -225,7 +225,7 @@ fn path_of(user: &Path, session: &Session, is_archived: bool) -> PathBuf {
 
 fn write(path: &Path, bytes: &[u8], is_old: bool) {
     fs::create_dir_all(path.parent().unwrap()).unwrap();
-    // In place: the log keeps its identity while it grows.
+    // The log is changed in place, so it keeps its identity while it grows.
     fs::write(path, bytes).unwrap();
     let age = Duration::from_secs(if is_old { 86_400 } else { 1 });
     fs::File::open(path).unwrap().set_modified(SystemTime::now() - age).unwrap();
@@ -238,7 +238,7 @@ fn ingest(user: &Path, home: &Path) {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// Lets what was seen to change lie back a day.
+/// Makes the times of seen changes a day older.
 fn forget_when_it_was_seen(home: &Path) {
     let path = home.join("ingest.side.json");
     let text = fs::read_to_string(&path).unwrap();
@@ -254,7 +254,7 @@ fn forget_when_it_was_seen(home: &Path) {
     fs::write(path, changed + rest).unwrap();
 }
 
-/// Tokens in a ledger, and how often each turn is there.
+/// The tokens of a ledger, and the number of copies of each turn.
 fn counted_in(home: &Path) -> (Counts, BTreeMap<String, usize>) {
     let (mut sum, mut turns) = ([0; 4], BTreeMap::new());
     for line in fs::read_to_string(home.join("ledger.jsonl")).unwrap().lines() {
@@ -296,7 +296,7 @@ fn every_token_is_counted_once_in_one_pass_and_in_many() {
         let passes = 2 + maker.random.below(3);
         let mut ends = vec![0; sessions.len()];
         for _ in 0..passes {
-            // A log grows once the logs before it are whole: a copy is never ahead of its parent.
+            // A log grows only after the logs before it are complete, because a copy never has more than its parent.
             for (session, end) in sessions.iter().zip(&mut ends) {
                 *end += maker.random.below((session.log.len() - *end) as u64 + 1) as usize;
                 if maker.random.below(3) > 0 {
@@ -317,7 +317,7 @@ fn every_token_is_counted_once_in_one_pass_and_in_many() {
             write(&path_of(&user, session, false), &session.log, true);
         }
         ingest(&user, &home);
-        // What was seen to change within minutes is waited for; an observer that begins again sees logs at rest.
+        // A run waits for logs that changed within minutes; with older times it sees logs at rest.
         forget_when_it_was_seen(&home);
         ingest(&user, &home);
         assert_eq!(counted_in(&home).0, used, "history {number} in {passes} passes and one");

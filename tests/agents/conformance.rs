@@ -1,8 +1,9 @@
-//! `burn ingest` against what the TypeScript package wrote for the same logs, in both of its modes.
+//! Compares `burn ingest` with the output of the TypeScript package for the same logs, in both modes.
 //!
-//! Cases come from the folder `agents` of `BURN_GOLDEN` (by default `../shared/golden`), whose README says what they hold. With
-//! `--as-reference` every home must come out to the byte. Without it a case's `accept` says what may differ. Where a case shows
-//! a mended defect that it does not accept, `mended.txt` names the defect and every difference, and no other may be there.
+//! Cases come from the folder `agents` of `BURN_GOLDEN` (default `../shared/golden`), whose README describes them. With
+//! `--as-reference` every home must be equal byte for byte. Without it, a case's `accept` lists the differences that
+//! are allowed. If a case shows a mended defect that it does not accept, `mended.txt` names the defect and every
+//! difference, and no other difference is allowed.
 #![cfg(unix)]
 
 use crate::common;
@@ -17,16 +18,17 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use regex::Regex;
 use serde_json::Value;
 
-/// The cases that show a mended defect and do not accept all that differs: the name, the defect, and each difference. A step's
-/// differences are those that the step before did not have. What it says is compared in full.
+/// The cases that show a mended defect and do not accept all differences: the name, the defect, and each difference. A
+/// step lists only differences that the step before did not have. Its output is compared in full.
 const MENDED: &str = include_str!("mended.txt");
 
 const GROUPS: [&str; 4] = ["claude", "codex", "ingest", "opencode"];
 
-/// Counts that are no numbers: the TypeScript package passes some of them through, which the specification leaves open.
+/// Cases with counts that are no numbers. The TypeScript package writes some of them unchanged, and the specification
+/// leaves this open.
 const LENIENT: [&str; 2] = ["codex/usage-odd-values", "opencode/usage-odd-values"];
 
-/// The home of a case has a name of 21 bytes, so that offsets in logs that hold it are the same everywhere.
+/// The home of a case has a name of 21 bytes, so that offsets in logs that contain the name are the same everywhere.
 struct Sandbox {
     folder: PathBuf,
     home: String,
@@ -68,7 +70,7 @@ fn replace(bytes: &[u8], from: &str, to: &str) -> Vec<u8> {
     out
 }
 
-/// A case at work.
+/// A running case.
 struct Case<'c> {
     dir: &'c Path,
     case: Value,
@@ -175,7 +177,7 @@ impl Case<'_> {
             ("LC_ALL".into(), "C.UTF-8".into()),
             ("RELAYBURN_PROGRESS".into(), "0".into()),
             ("NO_COLOR".into(), "1".into()),
-            // A hook takes its time here: what it leaves to the next run is no matter of these cases.
+            // A hook has no time limit here, because these cases do not test what a hook leaves to the next run.
             ("RELAYBURN_HOOK_MS".into(), "0".into()),
         ]);
         for (name, value) in self.case.get("env").and_then(Value::as_object).into_iter().flatten() {
@@ -187,8 +189,8 @@ impl Case<'_> {
         environment
     }
 
-    /// Runs a step against a server of events, which sends what `serve` names. The exit code; none when the request is another
-    /// than wanted.
+    /// Runs a step against a server of events, which sends the files that `serve` names. Returns the exit code; none if
+    /// the request differs from the expected request.
     fn run_beside_server(&self, step: &Value, argv: &[String]) -> Option<i32> {
         let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}", server.local_addr().unwrap());
@@ -224,7 +226,7 @@ impl Case<'_> {
             .unwrap();
         let (connection, head) = asked.join().unwrap();
         std::thread::sleep(Duration::from_millis(2500));
-        // SAFETY: a plain call, to a child that was not waited for.
+        // SAFETY: a call without pointers, for a child that was not waited for.
         unsafe { libc::kill(child.id() as i32, libc::SIGINT) };
         let exit = child.wait().unwrap().code();
         drop(connection);
@@ -278,7 +280,7 @@ impl Case<'_> {
         child.wait().unwrap().code()
     }
 
-    /// What is compared of the home, by name.
+    /// The compared files of the home, by name.
     fn found(&self) -> BTreeMap<String, Vec<u8>> {
         let home = &self.sandbox.home;
         let root = self.environment().get("RELAYBURN_HOME").cloned();
@@ -330,7 +332,7 @@ impl Case<'_> {
     }
 }
 
-/// The home after a step: what the step before left, changed by the files of `expect/<step>`.
+/// The expected home after a step: the home after the step before, changed by the files of `expect/<step>`.
 fn expected(dir: &Path, step: usize, mut state: BTreeMap<String, Vec<u8>>) -> BTreeMap<String, Vec<u8>> {
     fn files(folder: &Path, found: &mut Vec<PathBuf>) {
         for entry in fs::read_dir(folder).into_iter().flatten() {
@@ -431,7 +433,7 @@ fn is_accepted(name: &str, want: Option<&Vec<u8>>, got: Option<&Vec<u8>>, accept
         || want.is_none() && is_content && !kinds.is_empty()
 }
 
-/// What a line of the ledger or of a sidecar is about.
+/// The subject of a line of the ledger or of a sidecar.
 fn subject(line: &Value) -> String {
     let record = line.get("record").unwrap_or(line);
     let word = |key: &str| text(record, key).unwrap_or("-").to_owned();
@@ -451,7 +453,7 @@ fn subject(line: &Value) -> String {
     format!("{} {id}", text(line, "kind").unwrap_or("content"))
 }
 
-/// A text that is short, else its length and hash.
+/// A short text itself; for a long text its length and hash.
 fn shortened(text: &str) -> String {
     if text.len() <= 60 {
         return text.to_owned();
@@ -484,7 +486,7 @@ fn changed_fields(path: &str, want: &Value, got: &Value, found: &mut Vec<String>
     }
 }
 
-/// How a file with a JSON document on each line differs: lines that are missing, lines that are new, fields, the order.
+/// The differences of a file with a JSON document on each line: missing lines, new lines, fields, the order.
 fn changed_lines(name: &str, want: &[u8], got: &[u8], found: &mut Vec<String>) {
     let entries = |bytes: &[u8]| {
         let mut times: HashMap<String, usize> = HashMap::new();
@@ -531,7 +533,7 @@ fn changed_lines(name: &str, want: &[u8], got: &[u8], found: &mut Vec<String>) {
 
 type Files = BTreeMap<String, Vec<u8>>;
 
-/// How a home differs from the one that is wanted. The indexes follow from the ledger and the sidecars.
+/// The differences between a home and the expected home. The indexes follow from the ledger and the sidecars.
 fn differences(want: &Files, got: &Files) -> Vec<String> {
     let mut found = Vec::new();
     let names: std::collections::BTreeSet<&String> = want.keys().chain(got.keys()).collect();
@@ -557,7 +559,7 @@ fn differences(want: &Files, got: &Files) -> Vec<String> {
     found
 }
 
-/// Whether every file of a home is as wanted, or differs as the case accepts.
+/// Whether every file of a home is as expected, or differs as the case accepts.
 fn is_as_accepted(want: &Files, got: &Files, accept: Option<&Value>) -> bool {
     let names: std::collections::BTreeSet<&String> = want.keys().chain(got.keys()).collect();
     names.into_iter().all(|name| {
@@ -566,7 +568,7 @@ fn is_as_accepted(want: &Files, got: &Files, accept: Option<&Value>) -> bool {
     })
 }
 
-/// How a case differs in what it does not accept, step by step; empty when it passes.
+/// The differences that a case does not accept, step by step; empty if the case passes.
 fn check(dir: &Path, as_reference: bool) -> Vec<String> {
     let case: Value = serde_json::from_slice(&fs::read(dir.join("case.json")).unwrap()).unwrap();
     let case = Case { dir, case, sandbox: Sandbox::new(), started: SystemTime::now() };
@@ -615,7 +617,7 @@ fn mended() -> BTreeMap<&'static str, Vec<&'static str>> {
     cases
 }
 
-/// Whether all inputs of a case are there.
+/// Whether all inputs of a case exist.
 fn is_whole(dir: &Path) -> bool {
     let case: Value = serde_json::from_slice(&fs::read(dir.join("case.json")).unwrap()).unwrap();
     case["steps"].as_array().unwrap().iter().all(|step| {
@@ -624,7 +626,7 @@ fn is_whole(dir: &Path) -> bool {
     })
 }
 
-/// The cases, and how many are left out: those whose counts are no numbers, and those of which an input is missing.
+/// The cases, and the number of cases that are left out because their counts are no numbers or an input is missing.
 fn cases() -> Option<(Vec<PathBuf>, usize)> {
     let root = common::golden()?.join("agents");
     let mut found = Vec::new();

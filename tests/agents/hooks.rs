@@ -1,4 +1,5 @@
-//! A hook of Claude Code never keeps its agent waiting: what it cannot take in at once is kept, and the next `burn ingest` takes it.
+//! A hook of Claude Code never keeps its agent waiting: if it cannot finish in time, its call is kept for the next
+//! `burn ingest`.
 #![cfg(unix)]
 
 use std::collections::BTreeSet;
@@ -14,8 +15,7 @@ use serde_json::{Value, json};
 
 const SESSION: &str = "a0000000-0000-4000-8000-000000000001";
 
-/// How long a hook may take in these tests: programs without optimisation on a machine that does other things, too. The limit
-/// itself is asked for where it matters.
+/// How long a hook may take in these tests, in a debug build on a busy machine. Tests of the limit set it themselves.
 const LATEST: Duration = Duration::from_secs(3);
 
 struct User(tempfile::TempDir);
@@ -48,13 +48,13 @@ impl User {
         output
     }
 
-    /// Runs a hook that has so many milliseconds; 0: as many as it needs.
+    /// Runs a hook with a limit in milliseconds; 0 sets no limit.
     fn hook(&self, payload: &str, budget_ms: u32) -> String {
         let mut command = self.burn(&["ingest", "--hook", "claude"]);
         command.env("RELAYBURN_HOOK_MS", budget_ms.to_string()).stdin(Stdio::piped()).stderr(Stdio::piped());
         let started = Instant::now();
         let mut child = command.spawn().unwrap();
-        // The hook may be gone before it has read all.
+        // The hook may end before it has read everything.
         let _ = child.stdin.take().unwrap().write_all(payload.as_bytes());
         let output = child.wait_with_output().unwrap();
         assert!(output.status.success(), "{output:?}");
@@ -98,7 +98,7 @@ impl User {
     }
 }
 
-/// A prompt, a call and its result, so many times.
+/// A number of prompts, each with a call and its result.
 fn conversation(from: usize, to: usize, result_bytes: usize) -> String {
     let uuid = |number: usize| format!("00000000-0000-4000-8000-{number:012}");
     let mut text = String::new();
@@ -229,7 +229,7 @@ fn a_hook_reads_no_large_ledger_and_finds_its_session_in_what_runs_have_read() {
     let after = user.events();
     let highest = events.iter().map(|event| event.2).max().unwrap();
     assert_eq!(after.last().unwrap(), &("toolu_b".to_owned(), 0, highest + 1));
-    // The same call again says nothing new.
+    // The same call again adds nothing.
     user.hook(&user.payload("toolu_b"), 0);
     assert_eq!(user.events(), after);
 }
@@ -248,7 +248,7 @@ fn a_log_that_grows_gives_the_lines_of_one_pass_whether_its_state_was_kept_or_no
         let text = conversation(0, turns, 8_000);
         let mut was_used = false;
         for step in 1..=steps {
-            // In the middle of a line, too.
+            // The cut may also be in the middle of a line.
             let end = text.len() * step / steps;
             let mut file = fs::File::options().create(true).append(true).open(user.log()).unwrap();
             let begin = text.len() * (step - 1) / steps;

@@ -1,5 +1,5 @@
-//! What `burn ingest` promises: the lines of one pass from any number of passes, each record once whatever is killed or runs
-//! beside it, nothing passed over in silence, and hooks that never fail.
+//! The promises of `burn ingest`: any number of passes gives the lines of one pass, each record is written once
+//! whatever is killed or runs beside it, nothing is skipped in silence, and hooks never fail.
 #![cfg(unix)]
 
 use crate::common;
@@ -108,7 +108,7 @@ impl Log {
         );
     }
 
-    /// Turns with all that may be cut off from each other: lines of one message, results, prompts, a compaction.
+    /// Turns with lines that a pass may separate: lines of one message, results, prompts, a compaction.
     fn conversation(turns: usize) -> Self {
         let mut log = Log::default();
         for turn in 0..turns {
@@ -231,7 +231,7 @@ fn a_resumed_session_counts_no_message_twice() {
     let document: Value = serde_json::from_slice(&user.ingest(&["--json"]).stdout).unwrap();
     assert_eq!(document["appended"]["turns"], 6);
     assert!(document["leftOut"]["replay"].as_u64().unwrap() >= 6, "{document}");
-    // The whole ledger is known to a later run, too.
+    // A later run also knows the whole ledger.
     fs::write(user.log("u.jsonl"), copy.replace("b0000000", "c0000000")).unwrap();
     age(&user.log("u.jsonl"), 3600);
     let document: Value = serde_json::from_slice(&user.ingest(&["--json"]).stdout).unwrap();
@@ -281,7 +281,7 @@ fn a_root_that_cannot_be_read_is_an_error_that_names_it() {
 fn a_line_without_end_is_passed_over_and_named() {
     let user = User::new();
     let file = fs::File::create(user.log("s.jsonl")).unwrap();
-    // Zeros that no block of the disk holds.
+    // A hole in the file: zeros without blocks on the disk.
     let long = (256 << 20) + 5;
     file.set_len(long).unwrap();
     let mut log = Log::default();
@@ -317,7 +317,7 @@ fn a_hook_never_fails() {
         child.stdin.take().unwrap().write_all(payload.as_bytes()).unwrap();
         assert!(child.wait().unwrap().success(), "{payload}");
     }
-    // A ledger that cannot be written is no reason either.
+    // A ledger that cannot be written does not make a hook fail either.
     fs::remove_dir_all(user.path(".relayburn")).unwrap();
     fs::write(user.path(".relayburn"), "no folder").unwrap();
     let mut child = user
@@ -338,7 +338,7 @@ fn fill(user: &User, sessions: usize) {
         let text = text.replace(SESSION, &name).replace("msg_", &format!("msg_{session}_"));
         let text =
             text.replace("end_", &format!("end_{session}_")).replace("toolu_", &format!("toolu_{session}_"));
-        // Times differ, because turns of one time and one usage have one fingerprint.
+        // The times differ, because turns with equal time and usage have the same fingerprint.
         let text = text.replace("2026-04-20T", &format!("20{:02}-04-20T", session % 90 + 10));
         let path = user.log(&format!("{name}.jsonl"));
         fs::write(&path, text).unwrap();
@@ -363,7 +363,7 @@ fn a_run_that_is_killed_is_made_good_by_the_next() {
             child.kill().unwrap();
             child.wait().unwrap();
         }
-        // The lock of a killed holder is taken over after five seconds; a test need not wait for that.
+        // The lock of a killed holder is taken over after five seconds. The test makes it older and does not wait.
         for lock in ["ledger.lock", "ledger-index.lock", "cursors.lock"] {
             let _ = fs::remove_file(user.path(".relayburn").join(lock));
         }

@@ -1,4 +1,4 @@
-//! `burn ingest` reads OpenCode's databases of both generations, while OpenCode has them open.
+//! `burn ingest` reads OpenCode's databases of both generations while OpenCode has them open.
 #![cfg(unix)]
 
 use std::fs;
@@ -11,11 +11,11 @@ use serde_json::{Value, json};
 const CREATED_MS: i64 = 1_777_629_600_000;
 
 fn tokens() -> Value {
-    // The total leaves no doubt that reasoning is outside of output.
+    // The total shows that output does not include reasoning.
     json!({"total": 1_020_000, "input": 1_000_000, "output": 10_000, "reasoning": 10_000, "cache": {"read": 0, "write": 0}})
 }
 
-/// Fills a database as one generation of OpenCode does.
+/// Fills a database like one generation of OpenCode.
 type Fill = fn(&Connection);
 
 fn create(user: &Path) -> Connection {
@@ -26,7 +26,7 @@ fn create(user: &Path) -> Connection {
     database
 }
 
-/// Messages and parts in tables of their own.
+/// Messages and parts in separate tables.
 fn first_generation(database: &Connection) {
     database
         .execute_batch(
@@ -53,7 +53,7 @@ fn first_generation(database: &Connection) {
     }
 }
 
-/// One table of messages, whose parts are in their content. The tables of the first generation may stay behind.
+/// One table of messages, with the parts in their content. The tables of the first generation may still exist.
 fn second_generation(database: &Connection) {
     database
         .execute_batch(
@@ -112,7 +112,7 @@ fn both_generations_are_read_beside_their_writer_each_message_once() {
             let counts = ["input", "output", "reasoning"].map(|class| usage[class].as_u64().unwrap());
             assert_eq!(counts, [1_000_000, 10_000, 10_000], "{name}");
         }
-        // What the writer had in its log is still the writer's: nothing was checkpointed or locked.
+        // The writer's log is untouched: nothing was checkpointed or locked.
         database.execute("DELETE FROM session_v2", []).ok();
         assert_eq!(
             database.query_row("PRAGMA quick_check", [], |row| row.get::<_, String>(0)).unwrap(),

@@ -1,4 +1,4 @@
-//! A turn that was not served on the ordinary terms gets a stamp that says so, once.
+//! A turn with special terms gets a stamp with these terms, once.
 #![cfg(unix)]
 
 use std::fs;
@@ -35,7 +35,7 @@ fn log() -> String {
     {
         let mut usage = json!({"input_tokens": number + 1, "output_tokens": 5});
         usage.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-        // A first line that does not know the terms yet, as streamed answers begin.
+        // A first line without the terms, as at the beginning of a streamed answer.
         for usage in [json!({"input_tokens": number + 1, "output_tokens": 1}), usage] {
             let line = json!({"type": "assistant", "uuid": format!("u{number}"), "sessionId": SESSION, "cwd": "/w",
                 "timestamp": format!("2026-04-20T00:00:0{number}.000Z"),
@@ -68,7 +68,7 @@ fn terms_that_are_not_the_ordinary_ones_are_stamped_once() {
     assert!(stamps.iter().all(|stamp| stamp["selector"]["sessionId"] == SESSION && stamp["ts"].is_string()));
     assert_eq!(lines(user.path(), "turn").len(), 4);
 
-    // A log that is read again says nothing new.
+    // Reading a log again adds nothing.
     fs::remove_file(user.path().join("burn/cursors.json")).unwrap();
     ingest(user.path(), &[]);
     assert_eq!(lines(user.path(), "stamp").len(), 3);

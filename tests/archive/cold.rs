@@ -1,4 +1,4 @@
-//! What a build reads of a ledger that is not in the page cache.
+//! Measures how much of a ledger outside the page cache a build reads.
 #![cfg(target_os = "linux")]
 
 use std::fs::File;
@@ -10,12 +10,12 @@ use relayburn_ledger::home::Home;
 
 const LEDGER_BYTES: u64 = 96 << 20;
 
-/// How many bytes of the file the page cache holds.
+/// The number of bytes of the file in the page cache.
 fn resident_bytes(file: &File) -> u64 {
     let len_bytes = file.metadata().unwrap().len() as usize;
     let page_bytes = 4096;
     let mut pages = vec![0u8; len_bytes.div_ceil(page_bytes)];
-    // SAFETY: maps the file for the time of one question, which reads no byte of it; `pages` has a byte for each page.
+    // SAFETY: the map exists only during one call that reads no byte of it; `pages` has a byte for each page.
     let asked = unsafe {
         let (file, none) = (file.as_raw_fd(), std::ptr::null_mut());
         let map = libc::mmap(none, len_bytes, libc::PROT_READ, libc::MAP_SHARED, file, 0);
@@ -30,7 +30,7 @@ fn resident_bytes(file: &File) -> u64 {
 
 fn forget(file: &File) {
     file.sync_all().unwrap();
-    // SAFETY: plain calls on an open descriptor.
+    // SAFETY: calls without pointers, on an open descriptor.
     assert_eq!(unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) }, 0);
 }
 
@@ -39,7 +39,7 @@ fn a_tail_build_on_a_cold_cache_reads_samples_and_the_tail() {
     let home = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let paths = Paths::of_home(&Home::at(home.path()));
     let mut ledger = File::options().create(true).append(true).read(true).open(&paths.ledger).unwrap();
-    // Lines of another kind: long, and quickly read.
+    // Lines of an unknown kind are long and read quickly.
     let line = format!("{{\"v\":1,\"kind\":\"other\",\"text\":\"{}\"}}\n", "x".repeat((1 << 20) - 40));
     while ledger.metadata().unwrap().len() < LEDGER_BYTES {
         ledger.write_all(line.as_bytes()).unwrap();
@@ -51,7 +51,7 @@ fn a_tail_build_on_a_cold_cache_reads_samples_and_the_tail() {
         }
         forget(&ledger);
         if resident_bytes(&ledger) > 1 << 20 {
-            // A file system in memory forgets nothing.
+            // A file system in memory keeps everything in the page cache.
             return;
         }
         let result = archive::build_tail(&paths, &Options::default(), &mut Unobserved).unwrap();

@@ -1,6 +1,7 @@
-//! Archives against those that the reference wrote: every ledger, every odd line, every setting that must not matter.
+//! Compares archives with those of the TypeScript package: every ledger, every odd line, every setting that must not
+//! matter.
 //!
-//! The cases lie in `fixtures/`; where the folder with all reference data is found (see `common`), every case in it runs.
+//! The cases are in `fixtures/`. If the folder with all reference data is found (see `common`), its cases run as well.
 #![cfg(unix)]
 
 use crate::common;
@@ -27,7 +28,7 @@ fn at_now(options: &Options) -> Options {
     options
 }
 
-/// A ledger and what the reference made of it, in one build or several.
+/// A ledger, and the archive that the reference made of it in one or several builds.
 struct Case {
     name: String,
     folder: PathBuf,
@@ -54,13 +55,13 @@ impl Case {
         }
     }
 
-    /// A file of the case that not every case has.
+    /// A file that only some cases have.
     fn file(&self, name: &str) -> Option<PathBuf> {
         Some(self.folder.join(name)).filter(|path| path.exists())
     }
 
-    /// What the reference's rows have to become for us: our cursor stands behind the last line end, the reference's behind
-    /// the last line that parsed.
+    /// Adapts the reference's rows. Our cursor is after the last line end, the reference's cursor after the last line
+    /// that parsed.
     fn expected(&self) -> Dump {
         let mut expected = self.expected.clone();
         let cursor = expected.get_mut("archive_state").unwrap()[0].get_mut("ledger_offset_bytes").unwrap();
@@ -74,7 +75,7 @@ impl Case {
     }
 }
 
-/// Every case, those of `fixtures/` first; one that lies in both places, byte for byte, comes once.
+/// Every case, the cases of `fixtures/` first. A case that is in both places, byte for byte, comes once.
 fn cases() -> Vec<Case> {
     let all_in = |folder: PathBuf| -> Vec<Case> {
         let folders = common::names(&folder).into_iter().map(|name| folder.join(name));
@@ -120,7 +121,7 @@ fn run(case: &Case, place: &Place, build: impl Fn(bool) -> (BuildResult, Vec<Fin
         fs::write(&place.paths.ledger, ledger).unwrap();
         let before = place.archive().exists().then(|| dump::by_key(place.archive()));
         let (result, findings) = build(case.full);
-        // Beyond what the reference does: an archive whose ledger lost lines is kept, as it was.
+        // Unlike the reference, a build keeps a copy of an archive whose ledger lost lines.
         for kept in place.names().iter().filter(|name| name.starts_with("archive.sqlite.set-aside-")) {
             let kept = place.directory().join(kept);
             assert!(result.restarted.is_some(), "{what}: kept without a reason");
@@ -138,8 +139,8 @@ fn run(case: &Case, place: &Place, build: impl Fn(bool) -> (BuildResult, Vec<Fin
         others.as_object_mut().unwrap().remove("scannedBytes");
         assert_eq!(compared, others, "{what}");
 
-        // Ours is the way of the cursor. The reference's leaves out every line that stored nothing for being blank,
-        // malformed or rejected.
+        // Our number is the distance of the cursor. The reference's number leaves out every blank, malformed or
+        // rejected line.
         let start = if case.full || result.restarted.is_some() { 0 } else { cursor };
         cursor = ledgers::last_line_end(ledger) as u64;
         assert_eq!(result.scanned_bytes, cursor - start, "{what}: scannedBytes");
@@ -166,7 +167,7 @@ fn check_rows(case: &Case, place: &Place, findings: &[Finding], what: &str) {
     let rejected: Vec<_> = findings
         .iter()
         .filter(|finding| finding.verdict == Verdict::Rejected)
-        // The reference counts the LF in.
+        // The reference includes the LF.
         .map(|finding| json!({"offset": finding.offset, "length": finding.length}))
         .collect();
     assert_eq!(rejected, case.rejected, "{what}");
@@ -290,7 +291,7 @@ fn parse_restart(text: &str) -> Restart {
         .unwrap_or_else(|| panic!("no such reason: {text}"))
 }
 
-/// A small ledger with one odd line among good ones.
+/// A small ledger with one odd line among good lines.
 struct OddLine {
     name: String,
     ledger: Vec<u8>,
@@ -340,19 +341,19 @@ fn from_base64(text: &str) -> Vec<u8> {
     bytes
 }
 
-/// What an odd line may lead to: rows, and what is reported of it.
+/// An allowed outcome of an odd line: its rows, and its report.
 struct Outcome {
     rows: Dump,
     verdict: Option<Verdict>,
 }
 
-/// The outcomes that a case allows; `plain` and `broken` are the cases of those names, a good turn and no turn there.
+/// The outcomes that a case allows. `plain` and `broken` are the cases with these names: a good turn, and no turn.
 fn outcomes(case: &OddLine, plain: &OddLine, broken: &OddLine) -> (u64, Vec<Outcome>) {
     let good: Vec<&[u8]> = ledgers::lines(&plain.ledger).map(|(_, line)| line).collect();
     let odd = ledgers::lines(&case.ledger).find(|(_, line)| !good.contains(line));
     let (offset, line) = odd.unwrap_or((0, good[0]));
 
-    // Without the odd line: the rows of the good ones.
+    // Without the odd line: the rows of the good lines.
     let has_middle = ledgers::lines(&case.ledger).any(|(_, line)| line == good[1]);
     let others = if has_middle { &plain.rows } else { &broken.rows }.clone().unwrap();
     let stored = || {
@@ -422,7 +423,7 @@ fn every_odd_line_is_read_as_the_reference_reads_it() {
     });
 }
 
-/// The odd line in a tail build of its own: what it stores does not depend on the lines around it.
+/// The odd line in a separate tail build. Its rows do not depend on the lines around it.
 #[test]
 fn every_odd_line_is_read_alike_in_a_tail() {
     let cases = odd_lines();
@@ -442,7 +443,7 @@ fn every_odd_line_is_read_alike_in_a_tail() {
     });
 }
 
-/// Those archives keep their rows, need no rebuild, and go on at their cursor.
+/// Such archives keep their rows, need no rebuild, and continue at their cursor.
 #[test]
 fn archives_of_the_reference_are_opened_as_they_are() {
     let cases = cases();
@@ -457,7 +458,7 @@ fn archives_of_the_reference_are_opened_as_they_are() {
         assert!(status.exists && status.up_to_date, "{}: {status:?}", case.name);
         assert_eq!(status.row_counts.turns, before["turns"].len() as u64, "{}", case.name);
 
-        // The second build finds the mark that the first left.
+        // The second build finds the mark of the first.
         for build in 1..=2 {
             let (result, _) = place.tail(&Options::default());
             let expected = BuildResult {

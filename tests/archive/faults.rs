@@ -1,6 +1,6 @@
-//! Rebuilds that cannot succeed: a ledger truncated under the map, a file-size limit, a full disk. Each ends in exit 1 and a
-//! message that says what to do, the old archive stays, and nothing is left behind. And files that may only be read, and
-//! wrong usage.
+//! Rebuilds that cannot succeed: a ledger truncated under the map, a file-size limit, a full disk. Each ends with exit
+//! code 1 and a message that says what to do; the old archive stays, and no temporary file remains. Also files that may
+//! only be read, and wrong usage.
 #![cfg(unix)]
 
 use std::fs::{self, File, Permissions};
@@ -51,7 +51,7 @@ fn a_ledger_truncated_while_it_is_read_is_an_error() {
             let mut command = rebuild_offline(ledger, place.archive());
             let mut child =
                 command.args(["--io", io]).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-            // The new file is made once the ledger is open.
+            // The new file is created after the ledger is opened.
             while !names(place.directory()).iter().any(|name| name.contains(".rebuild-")) {
                 assert!(child.try_wait().unwrap().is_none(), "the build ended at once");
                 sleep(Duration::from_micros(200));
@@ -61,7 +61,7 @@ fn a_ledger_truncated_while_it_is_read_is_an_error() {
             File::options().write(true).open(ledger).unwrap().set_len(length).unwrap();
             let output = child.wait_with_output().unwrap();
             if output.status.success() {
-                // Too late: the ledger had been read. Put the old archive back.
+                // The truncation came too late, after the ledger was read. Put the old archive back.
                 place.tamper("PRAGMA user_version = 0");
                 fs::write(ledger, ledgers::generated(Profile::Mixed, 100_000, 1).0).unwrap();
                 assert!(rebuild_offline(ledger, place.archive()).output().unwrap().status.success());
@@ -98,8 +98,8 @@ fn reader(archive: &Path) -> Peer {
     reader
 }
 
-/// Runs rebuilds with more and more room, in units of `step_bytes`, until one succeeds; every other one must have left the
-/// old archive. `command` gets the room in bytes. Returns how many failed.
+/// Runs rebuilds with more and more space, in units of `step_bytes`, until one succeeds. Every rebuild that fails must
+/// leave the old archive. `command` gets the space in bytes. Returns the number of failures.
 fn until_there_is_room(
     archive: &Path,
     rows: &Dump,
@@ -135,7 +135,7 @@ fn until_there_is_room(
 /// Every loader, alone and beside a reader.
 const SETTINGS: [(&str, bool); 4] = [("bulk", false), ("bulk", true), ("insert", false), ("insert", true)];
 
-/// A rebuild no file of which may grow beyond so many bytes.
+/// A rebuild with a file-size limit in bytes.
 fn limited(ledger: &Path, archive: &Path, file_max_bytes: u64) -> Command {
     let build = rebuild_offline(ledger, archive);
     let mut command = Command::new("sh");
@@ -146,7 +146,7 @@ fn limited(ledger: &Path, archive: &Path, file_max_bytes: u64) -> Command {
     command
 }
 
-/// Beside a reader the new rows are written into the live file, by way of a log that is a little larger than they are.
+/// Beside a reader the new rows are written into the live file, through a log that is a little larger than the rows.
 #[test]
 fn a_file_size_limit_that_only_the_log_hits_is_an_error() {
     let elsewhere = Place::with_ledger(&ledgers::generated(Profile::Mixed, 1_000_000, 2).0);
@@ -178,7 +178,7 @@ fn a_file_size_limit_is_an_error_that_names_it() {
     }
 }
 
-/// A file system of its own size, which needs root; `None` where there is none to be had.
+/// A file system of a given size, which needs root; `None` if it cannot be made.
 struct Mount(tempfile::TempDir);
 
 impl Mount {
@@ -227,8 +227,8 @@ fn a_full_disk_is_an_error_that_names_it() {
     }
 }
 
-/// What `burn state` and `burn query` print, with `-f` limited to nothing if that is asked for. `None` for a command that failed
-/// because of the write-ahead log.
+/// The output of `burn state` and `burn query`, on request with a file-size limit of zero. `None` for a command that
+/// failed because of the write-ahead log.
 fn answers(home: &Path, is_limited: bool) -> [Option<Vec<u8>>; 2] {
     [&["state", "--json"][..], &["query", "turns", "--json"]].map(|words| {
         let mut command = burn(home);
@@ -252,7 +252,7 @@ fn answers(home: &Path, is_limited: bool) -> [Option<Vec<u8>>; 2] {
     })
 }
 
-/// A home whose archive is answered from while there is no room for a byte: `fill` takes the room, `free` gives it back.
+/// Queries the archive of a home while there is no space for a byte: `fill` takes the space, `free` releases it.
 fn answers_without_room(home: &Path, is_limited: bool, fill: impl Fn(), free: impl Fn()) {
     fs::write(home.join("ledger.jsonl"), ledgers::generated(Profile::Mixed, 1_000_000, 3).0).unwrap();
     assert!(rebuild(home, &["--full"]).output().unwrap().status.success());
@@ -270,7 +270,7 @@ fn answers_without_room(home: &Path, is_limited: bool, fill: impl Fn(), free: im
     free();
     assert_eq!((answers(home, false), names(home)), (before.clone(), made.clone()));
 
-    // A log that nobody has taken in: its writer is gone, and so is its `-shm`.
+    // A log without a checkpoint: its writer is gone, and so is its `-shm`.
     let archive = home.join("archive.sqlite");
     let writer = open_like_the_reference(&archive).unwrap();
     writer
@@ -285,7 +285,7 @@ fn answers_without_room(home: &Path, is_limited: bool, fill: impl Fn(), free: im
     fs::write(&archive, kept).unwrap();
     fs::write(home.join("archive.sqlite-wal"), &log).unwrap();
     fill();
-    // It says so, or it answers with what the log holds; it never answers without.
+    // The command fails with a message, or its answer includes the log. It never answers without the log.
     for (answer, expected) in answers(home, is_limited).iter().zip(&of_the_log) {
         assert!(answer.is_none() || answer == expected);
     }
@@ -298,14 +298,14 @@ fn answers_without_room(home: &Path, is_limited: bool, fill: impl Fn(), free: im
     assert_eq!((answers(home, false), names(home)), (of_the_log, made));
 }
 
-/// What `burn state` and `burn query` answer must not depend on room for the `-shm` file of SQLite, and nothing is left beside the
-/// archive when there is none.
+/// The answers of `burn state` and `burn query` must not depend on space for the `-shm` file of SQLite, and no file
+/// remains beside the archive when there is no space.
 #[test]
 fn a_full_disk_still_answers() {
     let Some(mount) = Mount::new() else { return };
     let home = mount.0.path();
     let filler = home.join("filler");
-    // As large as it likes; the write ends when nothing is left.
+    // The size is larger than the space, so the write ends when the space is used.
     let fill = || assert!(fs::write(&filler, vec![1; 80 << 20]).is_err());
     answers_without_room(home, false, fill, || fs::remove_file(&filler).unwrap());
 }
@@ -316,7 +316,8 @@ fn files_that_may_not_grow_still_answer() {
     answers_without_room(home.path(), true, || {}, || {});
 }
 
-/// A program that uses the library has no handler of SIGBUS, which would end it where it read a map behind the end of its file.
+/// A program that uses the library has no handler of SIGBUS, so reading a map after the end of its file would end the
+/// program.
 #[test]
 fn a_library_reads_a_ledger_that_is_truncated_without_a_signal_handler() {
     use relayburn_ledger::archive::{Observer, Phase, Progress};
@@ -356,7 +357,7 @@ fn a_library_reads_a_ledger_that_is_truncated_without_a_signal_handler() {
     assert!(message.contains("was truncated while it was read"), "{message}");
 }
 
-/// Whether this process may do what permissions forbid.
+/// Whether this process may ignore permissions.
 fn is_root() -> bool {
     // SAFETY: a call without arguments that cannot fail.
     unsafe { libc::geteuid() == 0 }
@@ -376,7 +377,7 @@ fn a_ledger_that_cannot_be_written_is_enough() {
     let mut command = rebuild_offline(&source.paths.ledger, target.archive());
     let program = target.directory().join("burn");
     if is_root() {
-        // Another user's process, which needs the program in a place it can reach.
+        // A process of another user needs the program in a place that it can reach.
         const NOBODY: u32 = 65_534;
         fs::set_permissions(target.directory(), Permissions::from_mode(0o755)).unwrap();
         fs::copy(command.get_program(), &program).unwrap();
@@ -408,7 +409,7 @@ fn offline_builds_touch_no_home() {
         assert!(home.names().is_empty(), "{more:?}");
         assert_eq!(place.names(), ["archive.sqlite", "ledger.jsonl"], "{more:?}");
     }
-    // The lock is beside the target, under the name that it has in a home.
+    // The lock is beside the target, with the name that it has in a home.
     let lock = place.directory().join("archive.lock");
     fs::write(&lock, "").unwrap();
     let mut child =

@@ -1,4 +1,4 @@
-//! What a build says about lines it cannot archive, and that it takes every line it can, however long or deep.
+//! A build reports lines that it cannot archive, and archives every other line, however long or deep.
 #![cfg(unix)]
 
 use std::fs;
@@ -66,14 +66,14 @@ fn the_report_has_every_line_that_the_generator_broke() {
     }
     assert_eq!(counts, [owed(Verdict::Malformed), rejected]);
 
-    // The first few are named on stderr, and how many more there are.
+    // Standard error names the first few, and the number of others.
     let stderr = String::from_utf8(output.stderr).unwrap();
     let lines: Vec<&str> = stderr.lines().collect();
     let first: serde_json::Value = serde_json::from_str(text.lines().next().unwrap()).unwrap();
     assert!(lines[0].contains(&format!("byte {}", first["offset"])), "{stderr}");
     assert!(lines.len() < 10 && lines.last().unwrap().contains("--report"), "{stderr}");
 
-    // Settings do not change what is found.
+    // Settings do not change the findings.
     let expected: Vec<_> = text.lines().collect();
     for (threads, io) in [("1", "read"), ("7", "mmap")] {
         fs::remove_file(&report).unwrap();
@@ -92,7 +92,7 @@ fn a_strict_build_names_the_first_line_and_changes_nothing() {
     let offset = good.len() + 1;
     for full in [&["--full"][..], &[]] {
         for settings in [&["--threads", "1"][..], &["--threads", "7", "--io", "read"]] {
-            // Nothing there: nothing is made.
+            // Without a ledger nothing is created.
             let place = Place::with_ledger(ledger.as_bytes());
             let build = |more: &[&str]| {
                 rebuild(place.directory(), &[full, settings, more].concat()).output().unwrap()
@@ -105,7 +105,7 @@ fn a_strict_build_names_the_first_line_and_changes_nothing() {
             assert!(message.contains("nothing was changed") && message.contains("--strict"), "{message}");
             assert_eq!(place.names(), ["ledger.jsonl"]);
 
-            // An archive of an older state: it stays, byte for byte.
+            // An archive of an older state stays, byte for byte.
             fs::write(&place.paths.ledger, &good).unwrap();
             assert!(build(&["--strict"]).status.success());
             fs::write(&place.paths.ledger, &ledger).unwrap();
@@ -120,8 +120,7 @@ fn a_strict_build_names_the_first_line_and_changes_nothing() {
     }
 }
 
-/// Every row of the fast path's making: nothing in an ordinary ledger is odd enough for the exact one, escapes and accents
-/// (2 % of strings) and stamps included.
+/// The fast path makes every row of an ordinary ledger, including escapes and accents (2 % of strings) and stamps.
 #[test]
 fn ordinary_ledgers_never_need_the_exact_path() {
     for profile in [Profile::Mixed, Profile::Stamps] {
@@ -132,7 +131,7 @@ fn ordinary_ledgers_never_need_the_exact_path() {
         assert_eq!(result.exact_lines, 0, "{profile:?}");
         assert!(findings.is_empty() && result.unknown_lines == 0);
     }
-    // And the counter counts.
+    // The counter works.
     let (ledger, _) = ledgers::generated(Profile::Adversarial, 300_000, 1);
     assert!(Place::with_ledger(&ledger).full(&Options::default()).0.exact_lines > 10);
 }
@@ -161,7 +160,7 @@ fn lines_longer_than_a_chunk_are_stored_whole() {
                 "{length} with {options:?}"
             );
         }
-        // In keys that have indexes, too: the model, as long as it may be.
+        // Also in an indexed column: the longest allowed model.
         let mut model = project;
         while model.len() > INDEXED_TEXT_MAX_BYTES {
             model.pop();
@@ -202,7 +201,7 @@ fn a_ledger_without_a_whole_line_gives_an_empty_archive() {
             assert_eq!((result.turns_applied, result.unknown_lines, findings.len()), (0, 0, 0), "{ledger:?}");
             assert!(dump::by_key(place.archive())["turns"].is_empty());
         }
-        // The unfinished line is taken once it is finished.
+        // The unfinished line is archived when it is finished.
         if ledger == turn.trim_end() {
             let place = Place::with_ledger(ledger.as_bytes());
             place.tail(&Options::default());
@@ -223,7 +222,7 @@ fn nesting_of_any_depth_is_read() {
     let lines = [
         turn("arrays", &format!("{open}1{close}")),
         turn("objects", &format!("{open_objects}1{close_objects}")),
-        // Not closed, and closed once too often: malformed, in peace.
+        // A bracket that is not closed, or closed once too often, makes the line malformed and does no harm.
         turn("open", &format!("{open}1")),
         turn("closed", &format!("{open}1{close}]")),
         format!("{open}{close}\n"),
@@ -243,12 +242,12 @@ fn nesting_of_any_depth_is_read() {
             assert_eq!(turn["tier"], Value::Text("deep".to_owned()));
         }
     });
-    // Through the command line, whose main thread has a stack of its own.
+    // Through the command line, because its main thread has another stack size.
     let place = Place::with_ledger(ledger.as_bytes());
     let result =
         success(&rebuild(place.directory(), &["--full", "--json", "--threads", "1"]).output().unwrap());
     assert_eq!(result["turnsApplied"], 3);
-    // A stamp with such a selector is read again from the archive when turns come later.
+    // A stamp with such a selector is read again from the archive when turns arrive later.
     let more = ledger + &ledgers::turn("s", "later", ts);
     fs::write(&place.paths.ledger, more).unwrap();
     let result = success(&rebuild(place.directory(), &["--json"]).output().unwrap());
@@ -275,7 +274,7 @@ fn a_report_that_cannot_be_written_is_an_error() {
     }
 }
 
-/// A JSON number in a key may be a fraction, or as large as it likes: both loaders take every one of them.
+/// A JSON number in a key may be a fraction, or have any size: both loaders accept every number.
 #[test]
 fn numbers_of_every_size_stand_in_indexes() {
     let numbers = [
@@ -290,7 +289,8 @@ fn numbers_of_every_size_stand_in_indexes() {
         "9223372036854775807",
         "-9223372036854775808",
         "-9.223372036854775808e18",
-        // As JavaScript prints -2^63, and the ends of the range of integers that are nearest to it: stored as reals.
+        // -2^63 as JavaScript prints it, and both ends of the range of integers that round to it. They are stored as
+        // reals.
         "-9223372036854776000",
         "-9223372036854775809",
         "-9223372036854776832",
@@ -332,7 +332,7 @@ fn numbers_of_every_size_stand_in_indexes() {
         rows
     });
     assert_eq!(dumps[0], dumps[1]);
-    // Five of the numbers are -2^63, and so one event.
+    // Five of the numbers are -2^63, so they make one event.
     assert_eq!(dumps[0].len(), 2 * numbers.len() - 4);
     assert_eq!(dumps[0].iter().filter(|number| number.starts_with("-9.22337203685477")).count(), 4);
 }

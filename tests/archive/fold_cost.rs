@@ -1,6 +1,6 @@
-//! Very many stamps over very many turns: what they fold to, against the plain rule, and what that costs.
+//! Very many stamps over very many turns: compares the fold with the plain rule, and measures its cost.
 //!
-//! The cost is measured by `scripts/fold-cost`, which runs the ignored test here in a release build.
+//! `scripts/fold-cost` measures the cost: it runs the ignored test of this file in a release build.
 #![cfg(unix)]
 
 use std::collections::BTreeMap;
@@ -35,7 +35,8 @@ impl Arrangement {
     }
 }
 
-/// The plain rule: every turn asks every stamp. Returns `enrichment_json` and the four columns by message id.
+/// The plain rule: every turn is compared with every stamp. Returns `enrichment_json` and the four columns by message
+/// id.
 fn folded_plainly(ledger: &[u8]) -> BTreeMap<String, Vec<Value>> {
     let parse =
         |(offset, line): (u64, &[u8])| (offset, serde_json::from_slice::<Json>(line).unwrap(), line.to_vec());
@@ -59,7 +60,7 @@ fn folded_plainly(ledger: &[u8]) -> BTreeMap<String, Vec<Value>> {
             let index = |key: &str| {
                 key.parse::<u32>().ok().filter(|index| index.to_string() == key && *index < u32::MAX)
             };
-            // Stable: the others keep their order.
+            // The sort is stable, so the other stamps keep their order.
             object.sort_by_key(|(key, _)| index(key).map_or(u64::MAX, u64::from));
             let members: Vec<String> = object
                 .iter()
@@ -78,7 +79,7 @@ fn folded_plainly(ledger: &[u8]) -> BTreeMap<String, Vec<Value>> {
         .collect()
 }
 
-/// The members of a stamp's enrichment in the order of its text, which a JSON object of ours does not keep.
+/// The members of a stamp's enrichment in the order of the text, which `serde_json` does not keep.
 fn entries(line: &[u8]) -> Vec<(String, String)> {
     let text = std::str::from_utf8(line).unwrap();
     let object = &text[text.find(r#""enrichment":{"#).unwrap() + 14..];
@@ -145,7 +146,7 @@ fn many_stamps_fold_as_the_plain_rule_says() {
     assert_folded(&dump::by_key(place.archive()), &expected, "a second build");
     assert_eq!(dump::by_key(place.archive())["sessions"], sessions);
 
-    // Stamps first: the turns come later.
+    // The stamps come first and the turns later.
     let place = Place::with_ledger(&lines.stamps);
     place.full(&Options::default());
     fs::write(&place.paths.ledger, [&lines.stamps[..], &lines.turns].concat()).unwrap();
@@ -153,7 +154,8 @@ fn many_stamps_fold_as_the_plain_rule_says() {
     assert_folded(&dump::by_key(place.archive()), &expected, "turns in a second build");
 }
 
-/// Stamps that change very many archived turns make a tail build write everything anew, which says so and counts the tail.
+/// Stamps that change very many archived turns make a tail build start again at byte 0. The build says so, and counts
+/// the tail.
 #[test]
 fn a_tail_that_changes_most_turns_is_rebuilt_and_counts_the_tail() {
     let heavy =
@@ -177,7 +179,7 @@ fn a_tail_that_changes_most_turns_is_rebuilt_and_counts_the_tail() {
     anew.full(&Options::default());
     assert_eq!(dump::by_key(place.archive()), dump::by_key(anew.archive()));
 
-    // Beside somebody who has it open, the archive is changed where it lies.
+    // While another connection has the archive open, the archive is changed in place.
     let beside = Place::with_ledger(&first);
     beside.full(&Options::default());
     let reader = rusqlite::Connection::open(beside.archive()).unwrap();

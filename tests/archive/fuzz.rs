@@ -1,8 +1,8 @@
-//! Random ledgers with hostile values: whichever way an archive of one is built, it holds the same rows, and the rows and the
-//! answers of queries are those of a model in Python, which shares nothing with the library.
+//! Random ledgers with hostile values: every way to build an archive gives the same rows. The rows and the answers of
+//! queries are those of a model in Python that shares no code with the library.
 //!
-//! `BURN_TEST_SCALE=n` tries n times as many ledgers, and longer ones; `BURN_TEST_SEED` starts elsewhere. A ledger that fails
-//! is cut down as far as it goes on failing, and kept.
+//! `BURN_TEST_SCALE=n` tries n times as many ledgers, and longer ledgers; `BURN_TEST_SEED` changes the ledgers. A
+//! ledger that fails is shortened as long as it still fails, and kept.
 
 mod generator;
 
@@ -26,7 +26,7 @@ use relayburn_ledger::record::rows::Finding;
 use relayburn_ledger::scan::Io;
 use serde_json::json;
 
-/// The model in a process of its own.
+/// The process of the model.
 struct Model {
     child: Child,
     questions: ChildStdin,
@@ -34,7 +34,7 @@ struct Model {
 }
 
 impl Model {
-    /// None where there is no Python.
+    /// `None` without Python.
     fn start() -> Option<Self> {
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/archive/fuzz/model.py");
         let mut child =
@@ -55,7 +55,7 @@ impl Model {
 
 impl Drop for Model {
     fn drop(&mut self) {
-        // It ends when nothing more can be asked.
+        // The process ends when its input ends.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -74,10 +74,11 @@ fn options(random: &mut Random, load: Load, threads: usize) -> Options {
     }
 }
 
-/// Everything that two builds of the same lines must have in common.
+/// All results that two builds of the same lines must share.
 #[derive(Debug, Default, PartialEq)]
 struct Told {
-    /// Turn, stamp, compaction, event lines; malformed, rejected, unknown ones; lines for the exact path; bytes.
+    /// Counts of turn, stamp, compaction and event lines; of malformed, rejected and unknown lines; of lines for the
+    /// exact path; of bytes.
     counts: [u64; 9],
     findings: Vec<Finding>,
 }
@@ -101,7 +102,7 @@ impl Told {
     }
 }
 
-/// What a full rebuild tells, and how many sessions it touched: of tail builds these cannot be summed.
+/// The result of a full rebuild with the number of sessions, which cannot be summed over tail builds.
 fn full(place: &Place, options: &Options) -> (Told, u64) {
     let mut told = Told::default();
     let built = place.full(options);
@@ -110,7 +111,7 @@ fn full(place: &Place, options: &Options) -> (Told, u64) {
     (told, sessions)
 }
 
-/// The ledger comes in pieces that are cut anywhere, with a build after each.
+/// The ledger arrives in pieces that are cut anywhere, with a build after each piece.
 fn tails(random: &mut Random, place: &Place, ledger: &[u8]) -> Told {
     let mut cuts: Vec<usize> = (0..1 + random.below(4)).map(|_| random.below(ledger.len() + 1)).collect();
     cuts.sort_unstable();
@@ -136,7 +137,7 @@ fn tails(random: &mut Random, place: &Place, ledger: &[u8]) -> Told {
     told
 }
 
-/// A filter of values that the archive has, and of some that it does not.
+/// A filter with values that the archive has, and with some that it does not have.
 fn filter(random: &mut Random, rows: &Dump) -> Filter {
     let value = |random: &mut Random, table: &str, column: &str, one_in: usize| {
         let rows = &rows[table];
@@ -164,7 +165,7 @@ fn filter(random: &mut Random, rows: &Dump) -> Filter {
     filter
 }
 
-/// What queries answer: where they looked, the kind and the record, a line each.
+/// The answers of queries: source, kind and record, one a line.
 fn queries(place: &Place, filter: &Filter) -> String {
     let mut answers = String::new();
     let ledger = Ledger::new(Home::at(place.directory()));
@@ -224,14 +225,14 @@ fn check(seed: u64, ledger: &[u8], model: &mut Option<Model>) {
     }));
 }
 
-/// What is wrong with a ledger, if anything is.
+/// The failure of a ledger, if there is one.
 fn failure(seed: u64, ledger: &[u8], model: &mut Option<Model>) -> Option<String> {
     let panic = catch_unwind(AssertUnwindSafe(|| check(seed, ledger, model))).err()?;
     let text = panic.downcast_ref::<String>().cloned();
     Some(text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned())).unwrap_or_default())
 }
 
-/// Takes lines away, many and then few, as long as the ledger goes on failing.
+/// Removes lines, many and then few, as long as the ledger still fails.
 fn cut_down(seed: u64, ledger: Vec<u8>, model: &mut Option<Model>) -> Vec<u8> {
     let mut lines: Vec<&[u8]> = ledger.split_inclusive(|byte| *byte == b'\n').collect();
     let mut step = lines.len() / 2;
@@ -302,7 +303,7 @@ fn every_way_to_build_an_archive_gives_what_the_model_has() {
     }
 }
 
-/// Model and comparison have to see one value of another type, and one enrichment that lacks a stamp.
+/// A canary: model and comparison must notice one value of another type, and one enrichment that lacks a stamp.
 #[test]
 fn an_archive_that_differs_in_one_value_is_noticed() {
     let ledger = br#"{"v":1,"kind":"turn","record":{"source":"a","sessionId":"b","messageId":"c","turnIndex":0,"ts":"t","model":"m","usage":{"input":1,"output":2,"reasoning":3,"cacheRead":4,"cacheCreate5m":5,"cacheCreate1h":6},"toolCalls":[],"project":"1"}}

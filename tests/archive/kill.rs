@@ -1,5 +1,5 @@
-//! SIGKILL at random moments of a build, beside a reader or alone: what is left is the whole old archive or the whole new
-//! one, and the next build clears up.
+//! SIGKILL at random moments of a build, beside a reader or alone: the complete old archive or the complete new archive
+//! remains, and the next build removes the temporary files.
 #![cfg(unix)]
 
 use std::fs::{self, File};
@@ -18,10 +18,10 @@ use relayburn_ledger::dev::Profile;
 use rusqlite::Connection;
 
 const LEDGER_BYTES: u64 = 8_000_000;
-/// Dead locks are taken over at this age.
+/// The age at which the lock of a dead holder is taken over.
 const STALE_AGE: Duration = Duration::from_secs(5);
 
-/// A ledger and what its archive holds.
+/// A ledger and the rows of its archive.
 struct Generation {
     ledger: PathBuf,
     fingerprint: u64,
@@ -49,7 +49,7 @@ fn build(ledger: &Path, archive: &Path) {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// A reader that holds the archive's old state in a read transaction, opened as the reference opens it.
+/// A reader that holds the archive's old state in a read transaction. It opens the archive like the reference.
 struct Reader(Peer);
 
 impl Reader {
@@ -59,7 +59,7 @@ impl Reader {
         Self(peer)
     }
 
-    /// Lets it end its transaction and read anew; returns what it sees then.
+    /// Makes the reader end its transaction and read again. Returns the rows that it then sees.
     fn go_on(mut self) -> u64 {
         self.0.end_input();
         let seen = self.0.hear().parse().unwrap();
@@ -84,7 +84,7 @@ fn role() {
     say(&seen.to_string());
 }
 
-/// A build under way, and when it came how far.
+/// A running build, with the times of its steps.
 struct Run {
     child: Child,
     started: Instant,
@@ -101,8 +101,8 @@ impl Run {
         self.child.try_wait().unwrap().is_some()
     }
 
-    /// Waits until the finished file has been put into WAL mode, the first step of publishing; `false` when the build ended
-    /// unseen.
+    /// Waits until the finished file is in WAL mode, the first step of publishing. `false` if the build ended before
+    /// this was seen.
     fn wait_for_the_seal(&mut self) -> bool {
         while !self.is_over() {
             let mut entries = fs::read_dir(&self.directory).unwrap().map(|entry| entry.unwrap().path());
@@ -114,22 +114,22 @@ impl Run {
         false
     }
 
-    /// Whether the build was still under way.
+    /// Whether the build was still running.
     fn kill(mut self) -> bool {
         let killed = !self.is_over();
-        // It may end between the two.
+        // The build may end between the two steps.
         let _ = self.child.kill();
         killed && self.child.wait().unwrap().code().is_none()
     }
 }
 
-/// Bytes 18 and 19 of a database's header say whether it is in WAL mode.
+/// Bytes 18 and 19 of a database's header show whether it is in WAL mode.
 fn is_sealed(path: &Path) -> bool {
     let mut header = [0; 20];
     File::open(path).and_then(|mut file| file.read_exact(&mut header)).is_ok_and(|()| header[18..] == [2, 2])
 }
 
-/// How long rebuilds take.
+/// The durations of rebuilds.
 #[derive(Clone, Copy, Debug)]
 struct Times {
     whole: Duration,
@@ -137,8 +137,8 @@ struct Times {
     publishing: Duration,
 }
 
-/// The shortest of a few: moments drawn from it are seldom too late. On a busy machine publishing may be over before this
-/// process is awake to see it begin; such a run tells nothing.
+/// The shortest durations of a few rebuilds, so that moments drawn from them are seldom too late. On a busy machine
+/// publishing may end before this process sees its beginning; such a run does not count.
 fn calibrate(place: &Place, generations: &[Generation; 2], beside_reader: bool) -> Times {
     const SEEN: usize = 3;
     const RUNS_MAX: usize = 60;
@@ -163,7 +163,7 @@ fn calibrate(place: &Place, generations: &[Generation; 2], beside_reader: bool) 
     Times { whole: shortest(|times| times.0), publishing: shortest(|times| times.1) }
 }
 
-/// Makes the lock that a killed build left old enough to be taken over at once.
+/// Makes the lock of a killed build old enough for an immediate takeover.
 fn age_lock(place: &Place) {
     let lock = place.archive().with_file_name("archive.lock");
     if let Ok(lock) = File::options().write(true).open(lock) {
@@ -171,7 +171,7 @@ fn age_lock(place: &Place) {
     }
 }
 
-/// The generation that stands there, checked whole over a new connection.
+/// The generation of the archive, checked completely over a new connection.
 #[track_caller]
 fn check(archive: &Path) -> u64 {
     let (verdict, _) = read_reopening(archive, |archive| {
@@ -204,8 +204,8 @@ fn a_killed_rebuild_leaves_the_old_archive_or_the_new_one() {
 
         let reader = beside_reader.then(|| Reader::attach(place.archive()));
         let mut run = Run::start(full(&new.ledger, place.archive()), place.directory());
-        // Two in five are aimed at the publish phase; beside a reader that begins with a second of waiting for it to go, so
-        // most of those are aimed at the end.
+        // Two of five kills are aimed at publishing. Beside a reader, publishing begins with a second of waiting for
+        // the reader, so most of these kills are aimed at its end.
         let publishing = kills % 5 >= 3 && run.wait_for_the_seal();
         let wait = if publishing && beside_reader && random.below(4) > 0 {
             Duration::from_secs(1)
@@ -231,7 +231,7 @@ fn a_killed_rebuild_leaves_the_old_archive_or_the_new_one() {
             while_publishing += usize::from(publishing);
             left_new += usize::from(found == new.fingerprint);
         }
-        // One lock of a dead holder grows old by itself.
+        // In one round the lock of the dead holder becomes old by itself.
         let grows_old = kills == 1;
         if !grows_old {
             age_lock(&place);
@@ -277,7 +277,7 @@ fn a_killed_tail_build_leaves_all_of_the_tail_or_nothing_of_it() {
         let found = check(place.archive());
         assert!(found == old || found == new, "a part of a tail");
         left_new += usize::from(found == new);
-        // The lock is not one of an offline build.
+        // The lock is not the lock of an offline build.
         let _ = fs::remove_file(&place.paths.lock);
         place.tail(&Options::default());
         assert_eq!(check(place.archive()), new);
@@ -286,7 +286,7 @@ fn a_killed_tail_build_leaves_all_of_the_tail_or_nothing_of_it() {
     println!("{kills} kills, {left_new} left the new rows");
 }
 
-/// A fault that the tests above would have to catch.
+/// A canary: a fault that the tests above must catch.
 #[test]
 fn one_foreign_row_is_noticed() {
     let place = Place::with_ledger(&ledgers::generated(Profile::Mixed, 50_000, 1).0);

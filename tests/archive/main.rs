@@ -1,4 +1,4 @@
-//! Tests of the archive: builds, tails, damage, kills, memory, and what its queries answer.
+//! Tests of the archive: builds, tails, damage, kills, memory, and queries.
 #![cfg(feature = "cli")]
 #![allow(clippy::unwrap_used)]
 

@@ -1,5 +1,5 @@
-//! The memory of a build does not follow what a ledger makes of itself: long enrichments on many turns, long ids, long lines, lines
-//! that are wrong. What has a limit is rejected by line; the rest of the ledger is built, and the same by every way.
+//! The memory of a build is bounded whatever the ledger holds: long enrichments on many turns, long ids, long lines,
+//! bad lines. A line beyond a limit is rejected; the rest of the ledger is built, with the same rows in every way.
 #![cfg(target_os = "linux")]
 
 use std::fs::{self, File};
@@ -13,14 +13,14 @@ use crate::common::processes::{burn, peak_anonymous, rebuild, success};
 use crate::common::scale;
 use relayburn_ledger::record::{INDEXED_TEXT_MAX_BYTES, LINE_MAX_BYTES};
 
-/// Runs a command without input; returns the most anonymous memory it had, in KiB, too.
+/// Runs a command without input. Also returns its peak of anonymous memory in KiB.
 fn peak(command: Command) -> (u64, Output) {
     peak_anonymous(command, |_| ())
 }
 
 const SMALL: &[&str] = &["--threads", "2", "--json"];
 
-/// Builds the archive with `more` options, and says how much memory that took.
+/// Builds the archive with the options `more`, and returns the peak of memory.
 #[track_caller]
 fn build(place: &Place, what: &str, more: &[&str], most_mib: u64) -> serde_json::Value {
     let (peak_kib, output) = peak(rebuild(place.directory(), &[more, SMALL].concat()));
@@ -49,7 +49,7 @@ fn write(path: &Path, lines: impl IntoIterator<Item = String>) {
     file.flush().unwrap();
 }
 
-/// The archive as the other loader builds it has the same rows.
+/// The archive of the other loader has the same rows.
 fn assert_same_inserted(place: &Place, what: &str, most_mib: u64) {
     let rows = dump::by_rowid(place.archive());
     dump::assert_whole(place.archive());
@@ -57,7 +57,8 @@ fn assert_same_inserted(place: &Place, what: &str, most_mib: u64) {
     dump::assert_same(&dump::by_rowid(place.archive()), &rows, what);
 }
 
-/// Of a line nothing is more than its brackets: each takes 16 bytes while the line is parsed. One such line is parsed at a time.
+/// Brackets are the most expensive part of a line: each takes 16 bytes while the line is parsed. One such line is
+/// parsed at a time.
 #[test]
 fn lines_of_brackets_alone_take_16_times_one_line() {
     let head = r#"{"v":1,"kind":"turn","record":"#;
@@ -83,7 +84,7 @@ fn a_long_stamp_on_many_turns_takes_the_memory_of_a_few() {
     assert!(rows > (turns * value.len()) as u64, "the output has the text for each turn, twice");
     assert_same_inserted(&place, "long stamp", 110);
     let rows = dump::by_rowid(place.archive());
-    // The stamp comes when the turns are there already.
+    // The stamp arrives after the turns.
     fs::remove_file(place.archive()).unwrap();
     write(&place.paths.ledger, (0..turns).map(text));
     build(&place, "turns", &[], 110);
@@ -142,7 +143,7 @@ fn a_turn_with_more_calls_than_can_be_stored_is_rejected_by_line() {
     let call = r#"{"name":"Read"}"#;
     let session = "s".repeat(100 << 10);
     let lines = [
-        // Few calls, each with the long id; then many.
+        // First few calls with the long id, then many.
         turn(&session, "m1", 0, &vec![call; 400].join(",")),
         turn("s", "m2", 1, &vec![call; 200_000].join(",")),
         turn("s", "m3", 2, &vec![call; 1_000].join(",")),
@@ -167,7 +168,7 @@ fn a_line_that_is_too_long_is_rejected_by_offset_without_being_read() {
     let length = LINE_MAX_BYTES * 4 * scale() as u64;
     let mut ledger = File::create(&place.paths.ledger).unwrap();
     ledger.write_all(first.as_bytes()).unwrap();
-    // A hole: zeros, as long as the line.
+    // A hole of zeros, as long as the line.
     ledger.set_len(first.len() as u64 + length).unwrap();
     drop(ledger);
     let mut ledger = File::options().append(true).open(&place.paths.ledger).unwrap();
@@ -186,7 +187,7 @@ fn a_line_that_is_too_long_is_rejected_by_offset_without_being_read() {
             dump::assert_same(&found, rows.get_or_insert_with(|| dump::by_rowid(place.archive())), loader);
         }
     }
-    // A tail build takes it in as well.
+    // A tail build accepts it as well.
     fs::remove_file(place.archive()).unwrap();
     let whole = fs::read(&place.paths.ledger).unwrap();
     fs::write(&place.paths.ledger, &whole[..first.len()]).unwrap();

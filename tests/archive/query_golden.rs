@@ -1,7 +1,7 @@
-//! Queries against what the TypeScript package answered, from the archive and from the ledger.
+//! Compares queries with the answers of the TypeScript package, from the archive and from the ledger.
 //!
-//! Cases come from `fixtures/query/<case>` (ledger and queries) and from the folders `query` and `archive` of `BURN_GOLDEN`
-//! (by default `../shared/golden`). Answers are compared as they are printed, keys and their order included.
+//! Cases come from `fixtures/query/<case>` (ledger and queries) and from the folders `query` and `archive` of
+//! `BURN_GOLDEN` (by default `../shared/golden`). The printed answers are compared, with keys and their order.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -68,7 +68,8 @@ fn every_answer_is_the_same() {
             let filter = arguments(case_line.get("query").unwrap());
             let ask = |kind: &str, from: &str, form: &str| {
                 let mut args = vec!["query", kind, "--from", from, form];
-                // Only turns have a project: the reference passes over that filter elsewhere, the command refuses it.
+                // Only turns have a project. For other kinds the reference ignores this filter, and the command refuses
+                // it.
                 let pairs = filter.chunks(2).filter(|pair| kind == "turns" || pair[0] != "--project");
                 args.extend(pairs.flatten().map(String::as_str));
                 burn(home.path(), &args)

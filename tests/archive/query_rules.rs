@@ -1,5 +1,5 @@
-//! Queries beyond the golden ones: enrichment keys of any characters, filters of every kind, an archive that is missing or
-//! behind, output that nobody reads.
+//! Queries without golden data: enrichment keys of any characters, filters of every kind, a missing or old archive,
+//! output that nobody reads.
 
 use std::fs;
 use std::io::{BufRead, Read};
@@ -32,7 +32,7 @@ fn home(lines: &[String]) -> tempfile::TempDir {
     home
 }
 
-/// Message ids of the turns found.
+/// The message ids of the found turns.
 fn found(home: &Path, from: &str, filter: &[&str]) -> Vec<String> {
     let args = [&["query", "turns", "--from", from, "--json"], filter].concat();
     let (code, stdout, stderr) = burn(home, &args);
@@ -112,7 +112,7 @@ fn filters_compare_bytes_and_take_both_bounds_in() {
         turn("s", "b", "2026-04-20T00:00:02.000Z", r#","projectKey":"/p""#),
         turn("t", "c", "2026-04-20T00:00:02.000Z", r#","project":"/q""#),
         turn("t", "d", "2026-04-20", ""),
-        // The same turn again: the ledger tells of both.
+        // The same turn again: the ledger returns both lines.
         turn("s", "a", "2026-04-20T00:00:01.000Z", r#","project":"/p","n":2"#),
     ];
     let home = home(&lines);
@@ -165,7 +165,7 @@ fn stored_times_of_other_offsets_and_precisions_are_found_by_their_instant() {
         // Two dates away from its date in UTC.
         turn("s", "f", "2026-04-21T09:59:00.000+23:59", ""),
         turn("s", "g", "2026-04-20T09:59:59.999Z", ""),
-        // No time: by its text.
+        // A `ts` that is no time is compared as text.
         turn("s", "h", "2026-04-20", ""),
         turn("s", "i", "soon", ""),
     ];

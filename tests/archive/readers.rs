@@ -1,5 +1,5 @@
-//! Many processes that open the archive, set WAL and query, again and again as the reference does, while it is rebuilt
-//! again and again: each of them sees one whole archive, and no error outlives a reopen.
+//! Many processes open the archive, set WAL and query, again and again like the reference, while it is rebuilt again
+//! and again. Each query sees one complete archive, and no error persists after a reopen.
 #![cfg(unix)]
 
 use std::collections::BTreeSet;
@@ -18,8 +18,8 @@ use rusqlite::Connection;
 
 const READERS: usize = 8;
 
-/// What a reader takes an archive by: every table and an index have a part in it. The same text is run by both kinds of
-/// readers; the last column only grows.
+/// The statement by which a reader identifies an archive. It reads every table and an index. Both kinds of readers run
+/// the same text, and the last column only grows.
 const SUMMARY: &str = "
     SELECT (SELECT ledger_offset_bytes FROM archive_state) || ' ' || (SELECT count(*) FROM turns) || ' ' ||
            (SELECT total(output_tokens + rowid) FROM turns) || ' ' || (SELECT count(*) FROM tool_calls) || ' ' ||
@@ -27,7 +27,7 @@ const SUMMARY: &str = "
            (SELECT count(*) FROM turns INDEXED BY idx_turns_ts WHERE ts >= '2026-01-01T00:30'),
            (SELECT coalesce(last_rebuild_at, '') FROM archive_state)";
 
-/// The same reader in another implementation: Python's module on the system's SQLite. Arguments: archive, statement, summaries.
+/// The same reader with Python's module and the system's SQLite. Arguments: archive, statement, summaries.
 const PYTHON_READER: &str = r#"
 import sqlite3, sys, threading, time
 stop = threading.Event()
@@ -102,7 +102,8 @@ fn rebuild_beside_readers(place: &Place, rebuilds: usize) {
             let ledger = ledgers.directory().join(format!("{seed}.jsonl"));
             fs::write(&ledger, ledgers::generated(Profile::Mixed, 1_500_000, seed).0).unwrap();
             let archive = ledgers.directory().join(format!("{seed}.sqlite"));
-            // By the same loader: bulk leaves gaps in the rowids where turns came again.
+            // Both archives come from the same loader, because the bulk loader leaves gaps in the rowids of repeated
+            // turns.
             assert!(rebuild_offline(&ledger, &archive).args(loader()).output().unwrap().status.success());
             let summary = summary(&Connection::open(&archive).unwrap()).unwrap().0;
             (ledger, summary)
@@ -162,7 +163,7 @@ fn readers_beside_rebuilds_of_an_archive_of_ours() {
     rebuild_beside_readers(&place, 5 * scale());
 }
 
-/// 4096-byte pages: a database that SQLite's backup cannot be written into with another page size.
+/// With pages of 4096 bytes: SQLite's backup cannot write into a database with another page size.
 #[test]
 fn readers_beside_rebuilds_of_an_archive_of_the_reference() {
     let place = Place::new();

@@ -1,5 +1,5 @@
-//! What must never happen to an archive: a reader loses its locks to a rebuild of its own process, a reader without locks answers
-//! wrongly, the last copy of rows goes because the ledger lost them.
+//! Three things that must never happen: a rebuild ends the locks of a reader in its own process; a reader without locks
+//! gives a wrong answer; the last copy of rows is lost after the ledger lost its lines.
 #![cfg(unix)]
 
 use std::fs::{self, File, Permissions};
@@ -20,8 +20,9 @@ use relayburn_ledger::archive::{self, ArchiveError, Options, Unobserved};
 use relayburn_ledger::dev::Profile;
 use relayburn_ledger::record::Filter;
 
-/// A POSIX lock ends when its process closes any descriptor of the file. A rebuild that opened and closed the live archive beside
-/// SQLite took the lock of a query in another thread away: the next rebuild, by another process, replaced the file under it.
+/// A POSIX lock ends when its process closes any descriptor of the file. A rebuild that opened and closed the live
+/// archive without SQLite ended the lock of a query in another thread, and the next rebuild, by another process,
+/// replaced the file under the query.
 #[test]
 fn a_query_outlives_rebuilds_by_its_own_process_and_by_others() {
     let place = Place::with_ledger(&ledgers::generated(Profile::Mixed, 1_500_000, 3).0);
@@ -47,7 +48,7 @@ fn a_query_outlives_rebuilds_by_its_own_process_and_by_others() {
         place.full(&Options::default());
         place.tail(&Options::default());
         archive::status(&place.paths).unwrap();
-        // Another process, which must find the query's lock.
+        // Another process must see the query's lock.
         for more in [&["--full", "--json"][..], &["--json"]] {
             success(&rebuild(place.directory(), more).output().unwrap());
         }
@@ -64,14 +65,14 @@ fn a_query_outlives_rebuilds_by_its_own_process_and_by_others() {
     assert_eq!(place.names(), ["archive.sqlite", "ledger.jsonl"]);
 }
 
-/// `burn` as another user, who may read the home and write nothing.
+/// `burn` as another user, who may read the home and not write to it.
 struct Guest {
     directory: tempfile::TempDir,
     program: PathBuf,
 }
 
 impl Guest {
-    /// `None` when this process may not become another user.
+    /// `None` if this process may not become another user.
     fn new() -> Option<Self> {
         // SAFETY: a call without arguments that cannot fail.
         if unsafe { libc::geteuid() } != 0 {
@@ -115,7 +116,7 @@ fn an_archive_that_its_owner_changes_under_a_guest_is_an_error() {
         let lines = output.stdout.iter().filter(|byte| **byte == b'\n').count();
         assert!(lines >= turns, "{lines} lines of {turns} turns");
 
-        // The pipe is full long before the last row, so the query waits in the middle.
+        // The query waits in the middle, because the pipe is full long before the last row.
         let mut child = ask().spawn().unwrap();
         let mut out = BufReader::new(child.stdout.take().unwrap());
         out.read_line(&mut String::new()).unwrap();
@@ -135,7 +136,7 @@ fn an_archive_that_its_owner_changes_under_a_guest_is_an_error() {
     assert!(guest.burn(place.directory()).args(["state"]).output().unwrap().status.success());
 }
 
-/// What is beside ledger and archive.
+/// The other files beside ledger and archive.
 fn kept(place: &Place) -> Vec<PathBuf> {
     let names = names(place.directory());
     let kept = names.iter().filter(|name| name.starts_with("archive.sqlite.set-aside-"));
@@ -144,7 +145,7 @@ fn kept(place: &Place) -> Vec<PathBuf> {
     kept
 }
 
-/// A home whose ledger and archive have some hundred turns.
+/// A home with some hundred turns in ledger and archive.
 fn built() -> (Place, Vec<u8>, Dump) {
     let (ledger, _) = ledgers::generated(Profile::Mixed, 400_000, 5);
     let place = Place::with_ledger(&ledger);
@@ -157,7 +158,8 @@ fn set(place: &Place, ledger: &[u8]) {
     fs::write(&place.paths.ledger, ledger).unwrap();
 }
 
-/// What becomes of a ledger: emptied, cut at a line end and inside a line, another one of about the same length.
+/// The changes of a ledger: emptied, cut at a line end, cut inside a line, replaced by another ledger of about the same
+/// length.
 fn losses(ledger: &[u8]) -> [Vec<u8>; 4] {
     let half = ledgers::last_line_end(&ledger[..ledger.len() / 2]);
     let (mut other, _) = ledgers::generated(Profile::Mixed, 500_000, 6);
@@ -209,7 +211,7 @@ fn an_archive_whose_ledger_lost_lines_is_kept_by_tail_builds() {
                 "the tables follow",
             );
 
-            // It stays, is named, and no other one is made.
+            // The copy stays and is named, and no second copy is made.
             place.tail(&Options::default());
             assert_eq!(kept(&place), files);
             let state = burn(place.directory()).args(["state"]).output().unwrap();
@@ -223,7 +225,7 @@ fn an_archive_whose_ledger_lost_lines_is_kept_by_tail_builds() {
     assert!(state.get("setAside").is_none());
 }
 
-/// A full rebuild was asked for, but hardly because lines are missing at the ledger's end.
+/// A user asks for a full rebuild, but probably not because the ledger lost lines at its end.
 #[test]
 fn a_full_rebuild_keeps_the_archive_of_a_ledger_that_was_cut() {
     let (_, ledger, _) = built();
@@ -240,7 +242,7 @@ fn a_full_rebuild_keeps_the_archive_of_a_ledger_that_was_cut() {
         }
         dump::assert_whole(place.archive());
     }
-    // The same ledger again, and one that grew.
+    // The same ledger again, and a ledger that has grown.
     let (place, mut ledger, _) = built();
     place.full(&Options::default());
     ledger.extend(ledgers::turn("late", "m", "2026-04-20T00:00:00.000Z").bytes());

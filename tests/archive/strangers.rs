@@ -1,5 +1,5 @@
-//! What stands in the archive's place and is no archive: other programs' databases are left as they are, other files keep
-//! their content under another name, a report never goes over what it reports on.
+//! Files in the archive's place that are no archives: databases of other programs stay, other files keep their content
+//! under another name, and a report never overwrites a file.
 #![cfg(unix)]
 
 use std::fs;
@@ -131,7 +131,7 @@ fn what_is_no_database_keeps_its_content_behind_a_link_too() {
             files.filter(|path| fs::read(path).is_ok_and(|text| text == b"somebody's notes")).collect()
         };
 
-        // A build that fails puts the name back.
+        // A build that fails gives the file its name back.
         place.refused(&["--full", "--force", "--strict"]);
         assert_eq!(fs::read(&precious).unwrap(), b"somebody's notes");
         for more in [&[][..], &["--full"]] {
@@ -232,7 +232,7 @@ fn a_file_of_which_nothing_is_stored_is_no_ledger() {
     let (code, stderr) = rebuild_in(&place, "notes.md", "new.sqlite", &["--full"]);
     assert_eq!(code, Some(1), "{stderr}");
     assert!(stderr.contains("nothing of notes.md was stored, 2 lines left out"), "{stderr}");
-    // A ledger without a line is a ledger, and so is one that has nothing but what is never archived.
+    // A ledger without lines is a ledger, and so is a ledger whose lines are never archived.
     let relationship =
         r#"{"v":1,"kind":"relationship","record":{"source":"c","sessionId":"s","relationshipType":"root"}}"#;
     for text in ["", "\n", &format!("{relationship}\n")] {
@@ -240,7 +240,7 @@ fn a_file_of_which_nothing_is_stored_is_no_ledger() {
         let (code, stderr) = rebuild_in(&place, "small.jsonl", "small.sqlite", &["--full"]);
         assert_eq!(code, Some(0), "{text:?}: {stderr}");
     }
-    // Nor is a bad line in a tail a reason to fail.
+    // A bad line in a tail is no reason to fail either.
     let mut ledger = fs::read(place.path("l.jsonl")).unwrap();
     assert!(place.burn(&[]).status.success());
     ledger.extend_from_slice(b"no json\n");
@@ -248,7 +248,7 @@ fn a_file_of_which_nothing_is_stored_is_no_ledger() {
     assert!(place.burn(&[]).status.success());
 }
 
-/// A report that cannot be written stops a tail before its commit.
+/// A report that cannot be written stops a tail build before its commit.
 #[test]
 #[cfg(target_os = "linux")]
 fn a_report_on_a_full_disk_leaves_the_archive_as_it_was() {
@@ -278,7 +278,7 @@ fn archives_of_any_page_size_are_rebuilt_in_place() {
             .execute_batch(&format!("PRAGMA journal_mode = DELETE; PRAGMA page_size = {page_size}; VACUUM"))
             .unwrap();
         drop(archive);
-        // A second name: the file has to stay.
+        // The file has a second name, so it must stay.
         fs::hard_link(place.path("a.sqlite"), place.path("b.sqlite")).unwrap();
         let output = place.burn(&["--full"]);
         assert!(output.status.success(), "{page_size}: {output:?}");
@@ -290,7 +290,7 @@ fn archives_of_any_page_size_are_rebuilt_in_place() {
     }
 }
 
-/// Two builds by two names of one archive must not work at the same time.
+/// Two builds with two names of one archive must not work at the same time.
 #[test]
 fn all_names_of_an_archive_have_one_lock() {
     let place = Place::new();
@@ -320,7 +320,8 @@ fn all_names_of_an_archive_have_one_lock() {
     assert!(!place.path("a.sqlite.lock").exists());
 }
 
-/// A home's archive, named by its home, by its path and by a link: one lock, also where the home's name is the link.
+/// A home's archive has one lock, whether it is named by its home, its path or a link, and even if the home's file is
+/// the link.
 #[test]
 fn the_archive_of_a_home_has_one_lock_by_home_and_by_path() {
     let place = Place::new();
@@ -336,7 +337,7 @@ fn the_archive_of_a_home_has_one_lock_by_home_and_by_path() {
         assert_eq!(directory, fs::canonicalize(home.root()).unwrap(), "{named}");
         assert_eq!(lock.file_name(), home.lock(LockName::Archive).file_name(), "{named}");
     }
-    // The archive of a home that is a link to a file of another name: a build takes the lock of either name.
+    // If a home's archive is a link to a file with another name, a build takes the locks of both names.
     fs::rename(home.archive(), place.path("real.sqlite")).unwrap();
     std::os::unix::fs::symlink("../real.sqlite", home.archive()).unwrap();
     for held in [home.lock(LockName::Archive), place.path("real.sqlite.lock")] {
@@ -364,8 +365,8 @@ fn a_page_size_that_sqlite_does_not_know_is_refused_whatever_the_loader() {
     }
 }
 
-/// Another program may store what is no JSON, no UTF-8 or no text; the rows are then made from the ledger, which has the stamp as
-/// it was given.
+/// Another program may store a stamp that is no JSON, no UTF-8 or no text. The rows are then made from the ledger,
+/// which has the original stamp.
 #[test]
 fn a_stored_stamp_that_cannot_be_read_is_named_by_its_place_in_the_ledger() {
     for stored in ["'[1'", "CAST(x'7b22ff227d' AS TEXT)", "x'7b7d'"] {
@@ -398,7 +399,7 @@ fn a_stored_stamp_that_cannot_be_read(stored: &str) {
         .unwrap()
         .query_row("SELECT session_id FROM stamps ORDER BY rowid LIMIT 1", [], |row| row.get(0))
         .unwrap();
-    // A stamp for the same session has its turns folded again, from all of its stamps.
+    // A stamp for the same session makes a build fold the session's turns again, from all stamps.
     let more = format!(
         "{{\"v\":1,\"kind\":\"stamp\",\"ts\":\"2026-01-02T00:00:00.000Z\",\"selector\":{{\"sessionId\":{session:?}}},\"enrichment\":{{\"again\":\"1\"}}}}\n"
     );

@@ -1,5 +1,5 @@
-//! Tail builds over prefixes of a ledger, cut anywhere, and over everything that can happen to a ledger and an archive
-//! between two builds: in the end there is what one full rebuild makes.
+//! Tail builds over prefixes of a ledger that are cut anywhere, and over all changes of a ledger and an archive between
+//! two builds. The final rows are those of one full rebuild.
 #![cfg(unix)]
 
 use std::fs;
@@ -20,7 +20,7 @@ fn config(cases: usize) -> ProptestConfig {
     ProptestConfig { cases, failure_persistence: None, max_shrink_iters: 200, ..ProptestConfig::default() }
 }
 
-/// A place in a ledger: a part of its length, in millionths.
+/// A place in a ledger, in millionths of its length.
 fn anywhere() -> impl Strategy<Value = u64> {
     0..=1_000_000_u64
 }
@@ -29,7 +29,7 @@ fn cut(ledger: &[u8], millionths: u64) -> usize {
     (ledger.len() as u64 * millionths / 1_000_000) as usize
 }
 
-/// The rows of a full rebuild, made apart.
+/// The rows of a separate full rebuild.
 fn rebuilt(ledger: &[u8]) -> Dump {
     let place = Place::with_ledger(ledger);
     place.full(&Options::default());
@@ -79,20 +79,20 @@ proptest! {
     }
 }
 
-/// What happens before the next build.
+/// A change before the next build.
 #[derive(Clone, Debug)]
 enum Event {
-    /// The ledger is cut, or goes on, to here.
+    /// The ledger is cut to this place, or grows up to it.
     EndsAt(u64),
-    /// A digit in the first tenth becomes another one; the size stays.
+    /// A digit in the first tenth becomes another digit; the size stays.
     OneByteDiffers(u64),
-    /// Somebody moved the cursor.
+    /// Another program moved the cursor.
     CursorAt(u64),
     OtherVersion,
     NoStateRow,
     LedgerGone,
     LedgerIsDirectory,
-    /// Behind a file that is taken for a directory: not ENOENT, so not "no ledger".
+    /// A path through a file gives ENOTDIR and not ENOENT, so the error is not "no ledger".
     LedgerUnreachable,
 }
 
@@ -109,7 +109,7 @@ fn event() -> impl Strategy<Value = Event> {
     ]
 }
 
-/// A digit that stands in a number or a string, near the beginning.
+/// A digit in a number or a string, near the beginning.
 fn change_one_digit(ledger: &mut [u8], millionths: u64) -> bool {
     let start = cut(ledger, millionths / 10);
     let Some(at) = ledger[start..].iter().position(|byte| (b'1'..=b'8').contains(byte)) else { return false };
@@ -117,7 +117,8 @@ fn change_one_digit(ledger: &mut [u8], millionths: u64) -> bool {
     true
 }
 
-/// What a build must find, without looking at how it finds it: the ledger is the one whose bytes the archive took in, or not.
+/// The expected decision of a build, by an independent rule: whether the ledger still has the bytes that the archive
+/// covers.
 fn expected_restart(ledger: &[u8], taken: &[u8], cursor: usize) -> Option<Restart> {
     if cursor > ledger.len() {
         Some(Restart::LedgerShrank)
@@ -142,7 +143,7 @@ proptest! {
         let (original, _) = ledgers::generated(profile, LEDGER_BYTES / 3, seed);
         let mut source = original;
         let place = Place::new();
-        // What the ledger holds now, and what the archive has taken in of it.
+        // The present bytes of the ledger, and the bytes that the archive covers.
         let mut ledger: Vec<u8> = Vec::new();
         let mut taken: Vec<u8> = Vec::new();
         for event in events {
@@ -158,7 +159,8 @@ proptest! {
                 }
                 Event::CursorAt(millionths) if exists => {
                     let moved = cut(&source, millionths);
-                    // A cursor at a line end is one that the reference may have left: nothing tells that it is wrong.
+                    // The reference may have left a cursor at a line end, so a build cannot see that the cursor is
+                    // wrong.
                     let is_line_end = moved > 0 && moved <= ledger.len() && ledger[moved - 1] == b'\n';
                     if !is_line_end {
                         place.tamper(&format!("UPDATE archive_state SET ledger_offset_bytes = {moved}"));
@@ -176,7 +178,7 @@ proptest! {
                 Event::CursorAt(_) | Event::OtherVersion | Event::NoStateRow => {}
                 Event::LedgerGone => {
                     let before = exists.then(|| dump::by_rowid(place.archive()));
-                    // The ledger's file may not have been written yet.
+                    // The ledger's file may not exist yet.
                     let _ = fs::remove_file(&place.paths.ledger);
                     let result = place.try_tail().unwrap();
                     prop_assert_eq!((result.scanned_bytes, result.turns_applied, result.restarted), (0, 0, None));
@@ -224,7 +226,7 @@ proptest! {
     }
 }
 
-/// A place with an archive of a small ledger, and its rows.
+/// A directory with an archive of a small ledger, and its rows.
 fn built() -> (Place, Vec<u8>, Dump) {
     let (ledger, _) = ledgers::generated(Profile::Stamps, 40_000, 3);
     let place = Place::with_ledger(&ledger);
@@ -262,11 +264,11 @@ fn without_a_ledger_a_full_rebuild_makes_an_empty_archive_but_keeps_one_with_row
     assert!(result.rebuilt_from_zero);
     assert_eq!(archive::status(&place.paths).unwrap().archive_version, Some(3));
     dump::assert_whole(place.archive());
-    // An archive without rows may be replaced by another one.
+    // An archive without rows may be replaced.
     place.full(&Options::default());
 }
 
-/// Found by reading the whole prefix, wherever the byte stands.
+/// The change is found wherever the byte is, because the whole prefix is read.
 #[test]
 fn one_byte_changed_anywhere_in_front_of_the_cursor_is_noticed() {
     let (place, ledger, _) = built();
@@ -288,7 +290,7 @@ fn one_byte_changed_anywhere_in_front_of_the_cursor_is_noticed() {
     }
 }
 
-/// The reference moves the cursor and knows nothing of the mark; that is no reason to start again.
+/// The reference moves the cursor without the mark; this is no reason to start again.
 #[test]
 fn a_cursor_that_another_program_moved_to_a_line_end_is_trusted() {
     let (ledger, _) = ledgers::generated(Profile::Mixed, 40_000, 3);
@@ -318,7 +320,7 @@ fn a_file_that_is_no_database_is_an_error_unless_a_full_rebuild_may_set_it_aside
         assert_eq!(fs::read(result.set_aside.unwrap()).unwrap(), damage);
         dump::assert_same(&dump::by_rowid(place.archive()), &rows, "rebuilt");
     }
-    // A file of no bytes, or of one, is an empty database to SQLite: nothing is lost by filling it.
+    // A file of no bytes, or of one byte, is an empty database to SQLite, so filling it loses nothing.
     for nothing in ["", "x"] {
         fs::write(place.archive(), nothing).unwrap();
         place.tail(&Options::default());
@@ -326,7 +328,7 @@ fn a_file_that_is_no_database_is_an_error_unless_a_full_rebuild_may_set_it_aside
     }
 }
 
-/// Looking changes nothing, even where a build would start again.
+/// `burn state` changes nothing, even if a build would start again.
 #[test]
 fn status_never_drops_or_adds_anything() {
     let (place, _, _) = built();
@@ -360,7 +362,7 @@ fn what_a_killed_rebuild_left_is_named_and_deleted_by_the_next_tail_build() {
     assert!(left.iter().all(|path| !path.exists()) && foreign.exists());
 }
 
-/// The row of a long session gets the turns of a tail added instead of all of its turns aggregated again.
+/// The turns of a tail are added to the row of a long session, and the other turns are not aggregated again.
 #[test]
 fn turns_that_are_added_to_a_long_session_give_the_row_of_a_rebuild() {
     let mut random = Random::new(15);
@@ -395,7 +397,7 @@ fn turns_that_are_added_to_a_long_session_give_the_row_of_a_rebuild() {
                 ]),
             ]
             .concat();
-            // Now and then a turn that is there already, and late in the test another model.
+            // Sometimes a repeated turn, and late in the test another model.
             let message = if random.below(6) == 0 {
                 random.below(2_500)
             } else {

@@ -1,4 +1,4 @@
-//! `burn book` as people run it: results, exit codes, JSON, a pipe that closes, a disk that is full.
+//! `burn book` from the command line: results, exit codes, JSON, a closed pipe, a full disk.
 #![cfg(unix)]
 
 use std::collections::HashSet;
@@ -70,12 +70,12 @@ fn a_signal_ends_a_post_that_waits_for_lines_and_its_document_is_whole() {
         stdin.write_all(sale(&format!("k{number}"), 5).as_bytes()).unwrap();
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
         let mut document = String::new();
-        // Told at once, not when the input ends.
+        // The error is reported at once, and not at the end of the input.
         while !document.contains("\"key\"") {
             assert_ne!(stdout.read_line(&mut document).unwrap(), 0, "{document}");
         }
         let started = Instant::now();
-        // SAFETY: a plain call on a child that was not waited for yet.
+        // SAFETY: a call without pointers, for a child that was not waited for yet.
         assert_eq!(unsafe { libc::kill(child.id() as i32, signal) }, 0);
         stdout.read_to_string(&mut document).unwrap();
         let output = child.wait_with_output().unwrap();
@@ -119,7 +119,7 @@ fn a_book_is_made_posted_to_and_read() {
     assert_eq!(event["event"]["idempotency_key"], "r2");
     let found = json(&["transaction", &dir, rows[1][1], "--json"], "");
     assert_eq!(found["seq"], 4);
-    // What was read can be posted again, to no effect.
+    // The lines that were read can be posted again without effect.
     let again = ok(&["post", &dir], &format!("{}\n", event["event"]));
     assert_eq!(again.trim_end(), posted.lines().nth(1).unwrap());
     assert_eq!(json(&["account", &dir, "--json"], "")[0]["minBalance"], -500);
@@ -195,7 +195,7 @@ fn a_file_that_cannot_grow_is_never_acknowledged_into() {
     let dir = shop(directory.path());
     let lines: String = (0..2000).map(|number| sale(&format!("k{number}"), 1)).collect();
     for round in 0..3 {
-        // In 1024-byte blocks; the limit is reached in the middle of a frame.
+        // The limit is in blocks of 1024 bytes. It is reached in the middle of a frame.
         let script = format!(
             "trap '' XFSZ; ulimit -f {}; exec {} book post {dir} --batch 7",
             20 + 17 * round,
@@ -235,7 +235,7 @@ fn init_refuses_a_directory_of_something_else_and_changes_nothing() {
     assert!(said.contains(path) && said.contains("choose another directory"), "{said}");
     let names: Vec<_> = fs::read_dir(path).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(names, ["notes"]);
-    // An empty directory, one with a LOCK alone, and a store that has files beside it are no such directory.
+    // An empty directory, a directory with only a LOCK, and a store with files beside it are accepted.
     fs::remove_file(directory.path().join("notes")).unwrap();
     ok(&["init", path], "");
     fs::remove_dir(directory.path().join("books")).unwrap();
@@ -244,7 +244,7 @@ fn init_refuses_a_directory_of_something_else_and_changes_nothing() {
     ok(&["init", path], "");
 }
 
-/// A lock that another program holds refuses the store before anything is made.
+/// When another program holds the lock, the store is refused before any file is created.
 #[test]
 fn a_store_in_the_directory_of_an_open_journal_makes_nothing() {
     use relayburn_ledger::book::LogTaleaStore;

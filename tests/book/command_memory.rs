@@ -1,4 +1,4 @@
-//! The memory that `burn book` takes follows neither the length of its input nor that of its output.
+//! The memory of `burn book` does not depend on the length of its input or of its output.
 #![cfg(target_os = "linux")]
 
 use std::fs;
@@ -7,7 +7,7 @@ use std::process::{Command, Output};
 
 use crate::common::processes::peak_anonymous;
 
-/// Runs `burn book` and returns the most anonymous memory it had, in KiB, too.
+/// Runs `burn book`. Also returns its peak of anonymous memory in KiB.
 fn burn(args: &[&str], input: impl FnOnce(&mut dyn std::io::Write) + Send) -> (u64, Output) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_burn"));
     command.arg("book").args(args);
@@ -22,7 +22,7 @@ fn append(segment: &mut Vec<u8>, event: &str) {
 
 const AT: &str = "2026-01-01T00:00:00Z";
 
-/// A store with `accounts` accounts and `sales` postings to the first of them, laid out as the format has it.
+/// A store with `accounts` accounts and `sales` postings to the first account, written as the format says.
 fn made(directory: &Path, accounts: usize, sales: usize) -> String {
     fs::create_dir_all(directory.join("books/_system")).unwrap();
     fs::create_dir_all(directory.join("books/shop")).unwrap();
@@ -78,7 +78,7 @@ fn long_lines_are_posted_in_the_memory_of_a_few() {
     assert_eq!(output.stdout.iter().filter(|byte| **byte == b'\n').count(), 200);
     println!("200 lines of 1 MiB: {peak_kib} KiB");
     assert!(peak_kib < 150 << 10, "{peak_kib} KiB");
-    // What was posted is listed page by page.
+    // The postings are listed page by page.
     let (peak_kib, output) = burn(&["events", &dir, "shop"], |_| ());
     assert_eq!(output.stdout.iter().filter(|byte| **byte == b'\n').count(), 201);
     println!("events: {peak_kib} KiB");
@@ -135,7 +135,7 @@ fn printing_many_accounts_or_postings_takes_the_memory_of_a_page() {
             _ => {
                 let text = String::from_utf8(output.stdout).unwrap();
                 assert_eq!(text.lines().count(), 60_001);
-                // All pages have the columns of the first.
+                // All pages have the columns of the first page.
                 let column = |line: &str| line.find("USD");
                 let rows = || text.lines().skip(1);
                 assert!(
@@ -155,7 +155,7 @@ fn findings_without_end_are_counted_and_only_some_of_them_kept() {
     let dir = made(directory.path(), 1, 0);
     let (sound_kib, output) = burn(&["check", &dir], |_| ());
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    // Each event is older than the one before it.
+    // Each event is older than the event before it.
     let mut shop = Vec::new();
     let base: jiff::Timestamp = AT.parse().unwrap();
     for seq in 1..=EVENTS {

@@ -1,5 +1,5 @@
-//! A process that posts with many callers at once is killed, again and again: nothing that it was told is committed may
-//! be lost, and nothing may be applied twice. `BOOK_KILL_ROUNDS` (default 8) says how often; 50 by hand.
+//! A process that posts with many callers at once is killed again and again. No acknowledged commit may be lost, and
+//! none may be applied twice. `BOOK_KILL_ROUNDS` (default 8) is the number of rounds; 50 by hand.
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Write};
@@ -22,8 +22,8 @@ fn options() -> LogStoreOptions {
     LogStoreOptions { idem_hot_cap: 200, snapshot_every: 500, segment_max: 40_000 }
 }
 
-/// The child: posts until it is killed. Keys come from a small window, so that repeats are frequent; each answer is
-/// printed once it is there. Does nothing unless it is told where.
+/// The child: posts until it is killed. Keys come from a small window, so that repeats are frequent, and each answer is
+/// printed when it arrives. Does nothing without a directory in its environment.
 #[test]
 fn child_that_posts() {
     let Ok(directory) = std::env::var("BOOK_KILL_DIRECTORY") else { return };
@@ -51,7 +51,7 @@ fn child_that_posts() {
                 }
             });
         }
-        // A caller that fails says so on stderr, where the parent expects answers only.
+        // A caller that fails writes to standard error, because the parent expects only answers on standard output.
         std::future::pending::<()>().await;
     });
 }

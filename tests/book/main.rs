@@ -1,4 +1,4 @@
-//! Tests of the books by processes: `burn book`, kills, memory.
+//! Tests of books with processes: `burn book`, kills, memory.
 #![cfg(feature = "cli")]
 #![allow(clippy::unwrap_used)]
 

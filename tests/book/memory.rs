@@ -1,6 +1,7 @@
-//! Memory follows accounts and keys in memory, not the length of the log: a book three times as long takes no more of it,
-//! on opening, with and without a snapshot, and while it is read. `BOOK_MEMORY_EVENTS` (default 70 000) is the shorter
-//! one's length. Alone in its process, whose memory it measures.
+//! Memory depends on accounts and keys in memory, and not on the length of the log: a book of three times the length
+//! takes no more memory when it is opened, with and without a snapshot, and while it is read. `BOOK_MEMORY_EVENTS`
+//! (default 70 000) is the length of the shorter book. The test runs alone in its process, because it measures the
+//! memory of the process.
 #![cfg(target_os = "linux")]
 
 use std::sync::Arc;
@@ -22,7 +23,7 @@ fn anonymous_kib() -> u64 {
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
-/// The most anonymous memory that was in use while `work` ran.
+/// The peak of anonymous memory while `work` runs.
 async fn peak_kib<F: Future>(work: F) -> (u64, F::Output) {
     let (done, peak) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
     let watcher = std::thread::spawn({
@@ -56,8 +57,8 @@ async fn read_everything(store: &LogTaleaStore, events: u64) {
     }
 }
 
-/// What glibc's allocator keeps of freed memory, in up to eight arenas a core, would hide what the store holds: the measurement
-/// runs in a process with one arena that gives back what is free.
+/// glibc's allocator keeps freed memory, in up to eight arenas a core, and would hide the memory of the store. So the
+/// measurement runs in a process with one arena that returns free memory.
 #[test]
 fn memory_does_not_follow_the_log() {
     let output = processes::alone(module_path!(), "measured")
@@ -118,7 +119,8 @@ async fn measured() {
     println!("{peaks:?}");
     let most =
         |wanted: u64| peaks.iter().filter(|(length, ..)| *length == wanted).map(|peak| peak.2).max().unwrap();
-    // What the allocator keeps and the pages of index fences; the postings alone would take 52 bytes each, twice an event.
+    // The bound allows for memory of the allocator and for index fences. Postings in memory would take 52 bytes each,
+    // two for each event.
     let allowed = 16 * 1024 + 2 * events * 8 / 1024;
     assert!(most(3 * events) < most(events) + allowed, "{peaks:?}");
 }

@@ -1,4 +1,4 @@
-//! Every method of `Store`: the same calls on this store and on the published crate give the same answers.
+//! Calls every method of `Store` on this store and on the published crate, and compares the answers.
 
 use std::fs;
 use std::path::Path;
@@ -10,7 +10,7 @@ use talea_core::types::*;
 
 use super::support::*;
 
-/// Answers as text, without times, which differ from run to run.
+/// Answers as text, without times, because times differ from run to run.
 #[derive(Default)]
 struct Log(Vec<String>);
 
@@ -20,7 +20,7 @@ impl Log {
             Ok(value) => format!("{value:?}"),
             Err(error) => class(error),
         };
-        // `at: 2026-…Z` becomes `at`, in whatever struct it stands.
+        // `at: 2026-…Z` becomes `at`, in every struct.
         let mut masked = String::new();
         let mut rest = text.as_str();
         while let Some(at) = rest.find("at: 2") {
@@ -257,7 +257,7 @@ async fn every_method_answers_as_the_published_crate_does() {
     for (mine, reference) in mine.iter().zip(&reference) {
         assert_eq!(mine, reference);
     }
-    // The directories can be exchanged, and say the same from the other side.
+    // The directories can be exchanged, and the other store gives the same answers.
     ours.shutdown().await;
     theirs.shutdown().await;
     let (ours, theirs) = (self::ours(there.path()).await, published(here.path(), &NEVER_SNAPSHOT).await);

@@ -11,7 +11,7 @@ use super::support::*;
 
 const SEGMENT: &str = "books/shop/segment-00000000000000000001.log";
 
-/// USD, two accounts and `count` sales of 1, 2, 4, ... each in a batch of its own; the offsets behind each event.
+/// USD, two accounts and `count` sales of 1, 2, 4, ..., each in its own batch. Returns the offsets after each event.
 async fn made(directory: &Path, count: u64) -> Vec<u64> {
     let store = ours(directory).await;
     set_up(&store, "shop").await;
@@ -50,7 +50,7 @@ async fn a_log_cut_anywhere_in_its_last_frame_loses_that_frame_and_goes_on() {
         let store = ours(directory.path()).await;
         assert_eq!(cash(&store).await, 3, "cut at {cut}");
         assert_eq!(fs::metadata(directory.path().join(SEGMENT)).unwrap().len(), ends[1]);
-        // The lost one is posted anew, a kept one is not.
+        // The lost sale is posted again; a kept sale is not.
         for number in [1, 2] {
             store
                 .commit(&transfer(number, &format!("k{number}"), "shop", "cash", "sales", 1 << number))
@@ -88,7 +88,7 @@ async fn a_flip_anywhere_is_found_and_no_whole_frame_behind_it_is_destroyed() {
         if kept < 3 {
             assert_eq!(fs::read(&saved).unwrap(), flipped[start..], "flip at {at}");
         }
-        // Whatever was saved stays through the next repair.
+        // The saved bytes stay after the next repair.
         let again = ours(directory.path()).await;
         again.shutdown().await;
         published(directory.path(), &NEVER_SNAPSHOT).await.shutdown().await;
@@ -168,7 +168,7 @@ async fn damage_in_two_sealed_segments_is_reported_twice_and_changes_nothing() {
     assert_eq!(before, after);
 }
 
-/// What a check says: kind, file name, offset.
+/// The findings of a check: kind, file name, offset.
 fn told(directory: &Path) -> Vec<(BookFindingKind, String, Option<u64>)> {
     let found = check(directory).unwrap().findings.into_iter();
     found
@@ -245,7 +245,7 @@ async fn a_check_goes_on_behind_damage_and_says_each_thing_once() {
     let frame = BookFindingKind::DamagedFrame;
     let (second, third) = (offsets(&segments[1]), offsets(&segments[2]));
     assert!(second.len() > 4);
-    // Two frames of one segment, one of them in its length, and a third in a later one.
+    // Damage in two frames of one segment, once in the length, and in a third frame of a later segment.
     let found = damaged(&|shop| {
         flip(shop.join(&segments[1]), second[1] + 20);
         flip(shop.join(&segments[1]), second[3] + 1);
@@ -264,7 +264,7 @@ async fn a_check_goes_on_behind_damage_and_says_each_thing_once() {
             (BookFindingKind::DamagedRun, runs[1].clone(), Some(0)),
         ]
     );
-    // A missing segment, and damage in the one that comes in its place.
+    // A missing segment, and damage in the segment that follows it.
     let found = damaged(&|shop| {
         fs::remove_file(shop.join(&segments[1])).unwrap();
         flip(shop.join(&segments[2]), third[1] + 20);
@@ -285,7 +285,7 @@ async fn a_check_goes_on_behind_damage_and_says_each_thing_once() {
         flip(shop.join(&segments[3]), 30);
     });
     assert_eq!(found, [(BookFindingKind::Unreadable, segments[2].clone(), None), at(&segments[3], 0)]);
-    // Keys that the log does not have, told once a run; and names that other programs may write.
+    // Keys that the log does not have, reported once for each run; and names that other programs may write.
     let found = damaged(&|shop| {
         fs::copy(shop.join(&runs[0]), shop.join("idem-000099.run")).unwrap();
         let json = b"[[\"a\",{\"txid\":\"00000000-0000-0000-0000-000000000000\",\"seq\":5,\"at\":\"2026-01-01T00:00:00Z\"}],[\"b\",{\"txid\":\"00000000-0000-0000-0000-000000000000\",\"seq\":500,\"at\":\"2026-01-01T00:00:00Z\"}]]";
@@ -294,7 +294,7 @@ async fn a_check_goes_on_behind_damage_and_says_each_thing_once() {
         fs::rename(shop.join(&segments[0]), shop.join("segment-1.log")).unwrap();
     });
     assert_eq!(found, [(BookFindingKind::WrongRun, "idem-000100.run".to_owned(), None)]);
-    // The newest snapshot is lost and a run with it: the keys are missed beside the older one.
+    // The newest snapshot is lost, and a run with it, so keys are missing beside the older snapshot.
     let found = damaged(&|shop| {
         flip(shop.join(&snapshots[1]), 40);
         fs::remove_file(shop.join(&runs[0])).unwrap();
@@ -306,7 +306,7 @@ async fn a_check_goes_on_behind_damage_and_says_each_thing_once() {
             (BookFindingKind::MissingKeys, snapshots[0].clone(), None),
         ]
     );
-    // A copy without its lock file gets none, and an empty store without its directory is one.
+    // A check creates no lock file in a copy without one, and an empty store needs no directory.
     fs::remove_file(original.path().join("LOCK")).unwrap();
     assert_eq!(told(original.path()), []);
     assert!(!original.path().join("LOCK").exists());
@@ -331,7 +331,7 @@ async fn a_snapshot_ahead_of_its_log_is_set_aside_for_good() {
     let book = Book("shop".into());
     let rows = store.trial_balance(&book, None).await.unwrap();
     assert_eq!(rows, store.trial_balance(&book, chrono::DateTime::from_timestamp(1 << 33, 0)).await.unwrap());
-    // Other events take the numbers the snapshot speaks of.
+    // Other events get the numbers of the snapshot's events.
     for number in 10..20 {
         store.commit(&transfer(number, &format!("n{number}"), "shop", "cash", "sales", 100)).await.unwrap();
     }
@@ -394,7 +394,7 @@ async fn a_torn_frame_that_a_run_knows_of_is_saved_before_it_is_cut() {
     store.shutdown().await;
     let run = directory.path().join("books/shop/idem-000000.run");
     assert!(run.exists());
-    // The run knows the first sale; the log ends within it.
+    // The run has the first sale; the log ends inside this sale.
     let segment = directory.path().join(SEGMENT);
     let bytes = fs::read(&segment).unwrap();
     let (mut at, mut starts) = (0, Vec::new());

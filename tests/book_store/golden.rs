@@ -1,5 +1,5 @@
-//! Stores that talea-store-log 0.1.0 wrote, whole and damaged, with the answers they must give; and the same stores given
-//! back to it after this store had them. Taken from fixtures/, and from `BURN_GOLDEN` when that is set.
+//! Stores that talea-store-log 0.1.0 wrote, sound and damaged, with the expected answers; then that crate opens the
+//! same stores after this store has used them. Cases come from fixtures/, and from `BURN_GOLDEN` if it is set.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -51,7 +51,7 @@ async fn observed(store: &dyn Store, expected: &Value) -> Value {
     json!({"assets": assets, "books": books})
 }
 
-/// Commits with a key and a body that no account could take, which only a repeat survives.
+/// Commits with a key and a body that every account refuses, so only a repeated key succeeds.
 async fn repeat(store: &dyn Store, book: &str, key: &str) -> Result<Value, StoreError> {
     let outcome = store.commit(&transfer(999, key, book, "no such", "account", 1)).await?;
     Ok(json!([outcome.txid.0, outcome.seq, outcome.at]))

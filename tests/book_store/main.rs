@@ -1,6 +1,6 @@
-//! Tests of the books from outside: the recorded stores of the published crate, every method of `Store` beside that crate,
-//! random histories beside a model, and damage. No test here starts a process, because a child has copies of
-//! the published crate's locks until its `exec`.
+//! Tests of books through their interface: recorded stores of the published crate, every method of `Store` compared
+//! with that crate, random histories compared with a model, and damage. No test here starts a process, because a child
+//! has copies of the published crate's locks until its `exec`.
 #![cfg(feature = "book")]
 #![allow(clippy::unwrap_used)]
 

@@ -1,4 +1,4 @@
-//! Where the published crate goes wrong: the right answers.
+//! The right answers where the published crate gives wrong answers.
 
 use std::fs;
 use std::path::Path;
@@ -211,7 +211,7 @@ async fn a_registration_whose_caller_gave_up_is_known_all_the_same() {
     let store = ours(directory.path()).await;
     store.register_asset(&asset("EUR")).await.unwrap();
     let other = AssetDef { precision: 7, ..asset("USD") };
-    // Asked once, which queues it, and then dropped.
+    // The future is polled once, which queues the job, and then dropped.
     let usd = asset("USD");
     let mut asked = store.register_asset(&usd);
     let mut nobody = std::task::Context::from_waker(std::task::Waker::noop());
@@ -288,7 +288,7 @@ async fn keys_survive_the_loss_of_runs_with_and_without_a_snapshot_and_while_ope
             assert_eq!(store.balance(&account("shop", "cash"), None).await.unwrap().amount.minor(), 24);
             store.shutdown().await;
         }
-        // And the published crate, which believes snapshots and runs, finds every key.
+        // The published crate, which trusts snapshots and runs, also finds every key.
         let back = published(directory.path(), &options).await;
         let repeated = post(&back, 0..24).await;
         assert_eq!(repeated, done, "{with_snapshot} {keep}, given back");
@@ -322,7 +322,7 @@ async fn the_registry_survives_a_snapshot_of_the_system_book() {
     set_up(&store, "shop").await;
     store.snapshot_now("_system").await.unwrap();
     store.shutdown().await;
-    // One that the published crate wrote is no obstacle either.
+    // A snapshot of the published crate does no harm either.
     let theirs = published(directory.path(), &NEVER_SNAPSHOT).await;
     theirs.snapshot_now("_system").await.unwrap();
     theirs.shutdown().await;

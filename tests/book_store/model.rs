@@ -1,4 +1,4 @@
-//! Histories drawn at random, with restarts, snapshots and losses in between, beside a model that fits on a page.
+//! Compares random histories, with restarts, snapshots and losses, with a model of one page.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
@@ -27,7 +27,7 @@ enum Step {
     Open(usize, Option<i64>),
     Snapshot,
     Reopen,
-    /// Shut down, then lose or flip the file that comes at this place, of the snapshots and runs.
+    /// Shuts down, then deletes or damages one of the snapshots and runs, selected by this number.
     Lose(usize),
     Flip(usize, usize),
 }
@@ -232,9 +232,9 @@ async fn play(steps: Vec<Step>, options: LogStoreOptions) {
     }
     compare(&store, &model).await;
     store.shutdown().await;
-    // What is left behind is in order, and the published crate reads the same in it and knows every key.
+    // The final directory is sound, and the published crate reads the same events from it and has every key.
     let mut findings = check(directory.path()).unwrap().findings;
-    // A flipped snapshot is passed over until newer ones displace it.
+    // A damaged snapshot is skipped until newer snapshots replace it.
     findings.retain(|finding| finding.kind != BookFindingKind::DamagedSnapshot);
     assert!(findings.is_empty(), "{findings:?}");
     let back = published(directory.path(), &options).await;

@@ -1,5 +1,5 @@
-//! What the tests share: stores of both crates, transactions, and everything a store can be asked, as one JSON document.
-//! Two test binaries take what they need.
+//! Shared by the tests: stores of both crates, transactions, and all answers of a store as one JSON document. Two test
+//! binaries use parts of this file.
 #![allow(dead_code)]
 
 use std::path::Path;
@@ -74,7 +74,7 @@ pub async fn set_up(store: &dyn Store, book: &str) {
     open_account(store, account(book, "sales"), AccountKind::Income, None).await;
 }
 
-/// The variant of an error, and for everything but I/O what it says.
+/// The variant of an error, with its text unless it is an I/O error.
 pub fn class(error: &StoreError) -> String {
     match error {
         StoreError::Io(_) => "Io".to_owned(),
@@ -105,12 +105,12 @@ fn trial_rows(rows: Vec<talea_core::store::TrialBalanceRow>) -> Value {
         .collect()
 }
 
-/// Everything about a book, in the shape of the recordings.
+/// All answers about a book, in the form of the recordings.
 pub fn observe_book<'a>(store: &'a dyn Store, book: &'a str, times: &'a [String]) -> BoxFuture<'a, Value> {
     Box::pin(async move {
         let name = Book(book.to_owned());
         let mut events = Vec::new();
-        // Odd pages, so that their seams fall everywhere.
+        // Pages of an odd length, so that page ends fall everywhere.
         loop {
             let page = store.read_events(&name, events.len() as i64 + 1, 7).await.unwrap();
             if page.is_empty() {

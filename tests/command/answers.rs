@@ -1,5 +1,5 @@
-//! What a command answers is true: what is missing, damaged, passed over or there twice is told, and nothing that is half an
-//! answer looks whole.
+//! Answers of commands are true: a command reports what is missing, damaged, skipped or repeated, and half an answer
+//! never looks complete.
 #![cfg(unix)]
 
 use crate::common;
@@ -43,7 +43,7 @@ fn an_array_that_a_failure_cuts_short_does_not_parse() {
     let query = || made.run(&["query", "turns", "--json"], "");
     assert_eq!(document(&query()).as_array().unwrap().len(), 4001);
 
-    // Pages in the middle are overwritten one after another, until one of them is of the table.
+    // Pages in the middle are overwritten one after another, until one of them belongs to the table.
     let archive = made.path("home/archive.sqlite");
     let sound = fs::read(&archive).unwrap();
     let pages = sound.len() / 16384;
@@ -74,7 +74,7 @@ fn a_session_store_without_its_index_is_not_called_sound() {
     let output = made.run(&["session", "check", "session", "--json"], "");
     let report = document(&output);
     assert_eq!((output.status.code(), &report["ok"]), (Some(1), &Value::from(false)), "{report}");
-    // The format's own check is one of the rows, and finds nothing wrong with them.
+    // The format's own check compares only rows, and finds no fault in them.
     assert!(report["error"].is_null(), "{report}");
     let length = fs::metadata(made.path("session/segments/0000000000000001.seg")).unwrap().len();
     assert_eq!(
@@ -91,7 +91,7 @@ fn a_session_store_without_its_index_is_not_called_sound() {
     let mended = made.run(&["session", "check", "session", "--json"], "");
     assert_eq!((mended.status.code(), &document(&mended)["unindexed"]), (Some(0), &serde_json::json!([])));
 
-    // Half a line is an unfinished write: told of, and no entry is missing.
+    // Half a line is an unfinished write: it is reported, and no entry is missing.
     let segment = made.path("session/segments/0000000000000001.seg");
     let mut bytes = fs::read(&segment).unwrap();
     bytes.extend_from_slice(b"{\"schema\"");
@@ -137,7 +137,7 @@ fn a_ledger_that_is_not_there_is_not_called_sound() {
         assert!(said(&output).contains("ledger.jsonl") && said(&output).contains("put the ledger back"));
         assert_eq!(fs::read(made.path("home/ledger.idx")).unwrap(), index, "{what}");
     }
-    // A home without anything has nothing wrong, and is not called sound either.
+    // An empty home has no fault, and is not called sound either.
     fs::remove_dir_all(made.path("home")).unwrap();
     for words in [&["ledger", "check"][..], &["state", "rebuild", "index"], &["state", "rebuild", "all"]] {
         let output = made.run(words, "");
@@ -156,7 +156,7 @@ fn a_wrong_question_is_told_of_with_its_place() {
         let output = made.run(words, "");
         (output.status.code().unwrap(), said(&output).to_owned())
     };
-    // A directory of something else, and one of nothing.
+    // A directory with other files, and an empty directory.
     for (words, kind) in [
         (&["journal", "read"][..], "journal"),
         (&["journal", "status"], "journal"),
@@ -179,7 +179,7 @@ fn a_wrong_question_is_told_of_with_its_place() {
             assert_eq!(common::names(&made.path(store)), before, "{words:?} {store}");
         }
     }
-    // What a book lacks is told with its directory.
+    // The message about a missing part of a book names the directory.
     for words in [
         &["book", "balance", "book", "shop:nope"][..],
         &["book", "history", "book", "shop:nope"],
@@ -278,7 +278,7 @@ fn registrations_that_are_lost_are_found_by_who_needs_them() {
     assert!(reason.contains("account shop:cash holds USD (and 1 more"), "{reason}");
     let aside = |book: usize| report["books"][book]["setAside"].as_array().unwrap().len();
     assert_eq!((aside(0), aside(1)), (1, 0), "{report}");
-    // Registered again, all is well.
+    // After the asset is registered again, there is no finding.
     assert!(made.run(&["book", "asset", "book", "USD", "--precision", "2"], "").status.success());
     assert_eq!(made.run(&["book", "check", "book"], "").status.code(), Some(0));
 }
@@ -304,7 +304,7 @@ fn what_cannot_be_looked_at_is_not_called_missing() {
         let _ = fs::remove_dir_all(&path);
         std::os::unix::fs::symlink(path.file_name().unwrap(), &path).unwrap();
     };
-    // Links to themselves: no answer, as without permission, and root is refused as well.
+    // A link to itself cannot be read, like a file without permission; root cannot read it either.
     dangle("home/archive.sqlite");
     dangle("session/segments");
     dangle("book/books");

@@ -1,7 +1,7 @@
-//! Files that are damaged, cut, or no files: whatever stands in a home or a store, every command ends with a message
-//! that names the file, or does its work; none panics, and none takes damage for a wrong command line.
+//! Damaged, cut and replaced files: with any files in a home or a store, every command does its work or ends with a
+//! message that names the file. No command panics, and none reports damage as wrong usage.
 //!
-//! `BURN_TEST_SCALE` multiplies how much damage is done, `BURN_TEST_SEED` changes where.
+//! `BURN_TEST_SCALE` multiplies the amount of damage, `BURN_TEST_SEED` changes the places.
 #![cfg(unix)]
 
 use crate::common;
@@ -34,7 +34,7 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// Commands that have to do with a file of that directory, each with its words.
+/// Commands that use files of this directory, each with its words.
 fn commands_for<'w>(root: &str, all: &'w [Walked]) -> Vec<&'w Walked> {
     let is_for = |walked: &&Walked| {
         let first = walked.path.first().map_or("", String::as_str);
@@ -73,7 +73,7 @@ fn damage(path: &Path, kind: &Damage) {
 #[test]
 fn damage_of_any_file_ends_in_words() {
     let sound = Everything::new();
-    // A store of what was queued, too.
+    // Also a store of the queued records.
     assert!(sound.run(&["journal", "drain"], "").status.success());
     let all = commands();
     let mut jobs: Vec<(PathBuf, String, Damage)> = Vec::new();
@@ -107,7 +107,7 @@ fn damage_of_any_file_ends_in_words() {
         };
         let mut names = Names::sound();
         for walked in commands_for(root, &all) {
-            // A fresh copy for each: many of them mend what they find.
+            // A fresh copy for each command, because many commands repair what they find.
             let made = Everything { directory: tempfile::tempdir().unwrap() };
             copy(&sound.path(root), &made.path(root));
             damage(&made.path("").join(name), kind);
@@ -130,7 +130,7 @@ fn damage_of_any_file_ends_in_words() {
                 if output.status.code() == Some(1) {
                     assert!(!said.is_empty() || !shown.is_empty(), "{what}: failed without a word");
                 }
-                // An array that is cut short has no place for the failure, and is left open.
+                // An array has no place for the failure, so it is left open.
                 let is_open = walked.path[0] == "query" && output.status.code() == Some(1);
                 if json && !shown.is_empty() && !is_open {
                     serde_json::from_str::<serde_json::Value>(&shown)

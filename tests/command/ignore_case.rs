@@ -1,5 +1,6 @@
-//! A file system that ignores case: names that reach a file of another name are refused, and nothing of two ids is mixed. Where the
-//! temporary directory distinguishes case, a preloaded library plays the other kind; without `cc` only the rest is tested.
+//! On a file system that ignores case, a name that would open a file with another name is refused, so that data of two
+//! ids is not mixed. If the temporary directory distinguishes case, a preloaded library simulates the other kind;
+//! without `cc` only the rest is tested.
 #![cfg(unix)]
 
 use std::fs;
@@ -7,19 +8,19 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-/// Runs `burn` in a world of its own kind.
+/// Runs `burn` on a file system of one kind.
 struct World {
     directory: tempfile::TempDir,
     library: Option<PathBuf>,
 }
 
 impl World {
-    /// As the temporary directory is.
+    /// The kind of the temporary directory.
     fn plain() -> Self {
         Self { directory: tempfile::tempdir().unwrap(), library: None }
     }
 
-    /// One that ignores case; `None`, and a word about it, where there is none to be had.
+    /// A file system that ignores case; `None`, with a message, if there is none.
     fn ignoring_case() -> Option<Self> {
         let mut world = Self::plain();
         if world.ignores_case() {
@@ -68,7 +69,7 @@ impl World {
         assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
     }
 
-    /// Runs a command that must refuse the name `asked` because `listed` is there.
+    /// Runs a command that must refuse the name `asked` because `listed` exists.
     #[track_caller]
     fn refused(&self, args: &[&str], stdin: &str, asked: &Path, listed: &Path) {
         let output = self.burn(args, stdin);
@@ -99,7 +100,7 @@ fn sidecars_of_two_sessions_do_not_meet() {
     world.refused(&CONTENT, &of_session("talk-1"), &sidecar("talk-1.jsonl"), &sidecar("Talk-1.jsonl"));
     world.refused(&CONTENT, &of_session("TALK-1"), &sidecar("TALK-1.jsonl"), &sidecar("Talk-1.jsonl"));
     assert_eq!(fs::read(sidecar("Talk-1.jsonl")).unwrap(), before);
-    // The name itself, and one that differs in more than case, are as before.
+    // The same name is accepted, and so is a name that differs in more than case.
     world.done(&CONTENT, &of_session("Talk-1"));
     world.done(&CONTENT, &of_session("talk-2"));
     assert_eq!(fs::read(sidecar("Talk-1.jsonl")).unwrap(), before);
@@ -131,7 +132,7 @@ fn names_in_two_cases_are_two_where_case_counts() {
         world.done(&CONTENT, &of_session(id));
         assert_eq!(fs::read(content.join(format!("{id}.jsonl"))).unwrap(), of_session(id).as_bytes());
     }
-    // Even when a backup made one file of both, by a hard link, each name is spelled as it is listed.
+    // Even if a backup made both names hard links of one file, each name is accepted as it is listed.
     fs::hard_link(content.join("a.jsonl"), content.join("b.jsonl")).unwrap();
     fs::hard_link(content.join("a.jsonl"), content.join("B.jsonl")).unwrap();
     world.done(&CONTENT, &of_session("b"));

@@ -1,4 +1,5 @@
-//! SIGINT and SIGTERM are heard within a second: the exit code tells the signal, and the old archive stays whole.
+//! SIGINT and SIGTERM end every command within a second: the exit code shows the signal, and the old archive stays
+//! complete.
 #![cfg(unix)]
 
 use std::io::Write;
@@ -13,7 +14,7 @@ use relayburn_ledger::home::Home;
 use relayburn_ledger::interrupt::Interrupt;
 use relayburn_ledger::lock::{LockError, with_lock};
 
-/// A second, and what a busy machine takes to start and to end a process.
+/// A second, and the time that a busy machine needs to start and end a process.
 const HEARD: Duration = Duration::from_millis(1900);
 
 fn burn(home: &Path, words: &[&str]) -> Child {
@@ -26,10 +27,10 @@ fn burn(home: &Path, words: &[&str]) -> Child {
         .unwrap()
 }
 
-/// Sends `signal` and waits. Returns the exit code as a shell counts it, what was said, and how long it took.
+/// Sends `signal` and waits. Returns the exit code as in a shell, the output, and the duration.
 fn stop(child: Child, signal: i32) -> (i32, String, Duration) {
     let started = Instant::now();
-    // SAFETY: a plain call on a child that was not waited for yet.
+    // SAFETY: a call without pointers, for a child that was not waited for yet.
     assert_eq!(unsafe { libc::kill(child.id() as i32, signal) }, 0);
     let output = child.wait_with_output().unwrap();
     let code = output.status.code().or_else(|| output.status.signal().map(|signal| 128 + signal));
@@ -65,7 +66,7 @@ fn a_command_that_waits_for_a_lock_hears_the_signal() {
             };
             let (stopped, said, took) = with_lock::<_, LockError>(&lock, |_| {
                 let child = burn(home.path(), words);
-                // Past the fast attempts, into the waits of a quarter of a second.
+                // After the fast attempts, during the waits of a quarter of a second.
                 std::thread::sleep(Duration::from_millis(1300));
                 Ok(stop(child, signal))
             })
@@ -76,7 +77,7 @@ fn a_command_that_waits_for_a_lock_hears_the_signal() {
     }
 }
 
-/// Each of these holds `ledger.lock` while it waits for the index's.
+/// Each of these holds `ledger.lock` while it waits for the lock of the index.
 #[test]
 fn a_command_that_holds_a_lock_lets_go_of_it_before_it_ends() {
     let home = tempfile::tempdir().unwrap();
@@ -231,7 +232,7 @@ fn an_ingestor_that_waits_for_the_ledger_s_lock_leaves_the_lines_queued() {
     for (words, signal, code) in [
         (&["journal", "drain"][..], libc::SIGTERM, 143),
         (&["journal", "drain"], libc::SIGINT, 130),
-        // Told to stop is how it ends.
+        // A signal is the ordinary end of this command.
         (&["journal", "drain", "--follow"], libc::SIGTERM, 0),
     ] {
         let (stopped, said, took) = with_lock::<_, LockError>(&home.path().join("ledger.lock"), |_| {
@@ -293,7 +294,7 @@ fn a_build_hears_the_signal_in_every_phase_and_leaves_the_archive_whole() {
             let left = std::fs::read_dir(home.path()).unwrap();
             let left = left.map(|entry| entry.unwrap().file_name().into_string().unwrap());
             let left: Vec<_> = left.filter(|name| name.contains("rebuild-")).collect();
-            // A build that was ended by force leaves its file to the next one.
+            // A build that was ended by force leaves its file to the next build.
             assert!(left.is_empty() || said.contains("next command"), "{left:?} {said}");
         }
         assert!(interrupted >= 2, "{loader}");

@@ -1,4 +1,4 @@
-//! What recovery did is told alike, whatever log it was done to: a journal, a session store, a book.
+//! Reports of recovery have one form for all logs: a journal, a session store, a book.
 #![cfg(unix)]
 
 use std::fs;
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use crate::common::everything::{Everything, files_in};
 use serde_json::Value;
 
-/// A log, the command that opens it with recovery, where its report stands in the document, and what damages its end.
+/// A log, the command that recovers it, the place of the report in the document, and a function that damages its end.
 struct Case {
     root: &'static str,
     file_ends_in: &'static str,
@@ -22,7 +22,7 @@ const CASES: [Case; 3] = [
         file_ends_in: ".wal",
         command: ["journal", "recover", "journal"],
         report: "",
-        // A record that says it has 32 bytes, and has three.
+        // A record with a length of 32 bytes that has only three.
         damage: |bytes| bytes.extend_from_slice(b"\x20\0\0\0abc"),
     },
     Case {
@@ -50,7 +50,7 @@ fn the_log(made: &Everything, case: &Case) -> PathBuf {
     files.pop().unwrap()
 }
 
-/// A name in a report, which may be relative to the store.
+/// A path in a report, which may be relative to the store.
 fn named(made: &Everything, case: &Case, name: &Value) -> PathBuf {
     let name = Path::new(name.as_str().unwrap());
     let in_store = made.path(case.command[2]).join(name);
@@ -77,7 +77,7 @@ fn a_cut_is_told_with_file_lengths_and_copy() {
             if json {
                 let document: Value = serde_json::from_slice(&output.stdout).unwrap();
                 let report = document.pointer(case.report).unwrap();
-                // A book's snapshot that is ahead of the log now is renamed.
+                // A snapshot of events that the book's log no longer has is renamed.
                 let renamed = report["quarantined"].as_array().unwrap();
                 assert_eq!(renamed.len(), usize::from(case.command[0] == "book"), "{shown}");
                 for renamed in renamed {
@@ -98,7 +98,7 @@ fn a_cut_is_told_with_file_lengths_and_copy() {
                     "{said}{shown}"
                 );
             }
-            // What is mended is not mended again.
+            // A repaired log is not repaired again.
             let again = made.run(&words, "");
             let told = [again.stderr, again.stdout].map(|text| String::from_utf8(text).unwrap()).concat();
             assert!(
@@ -115,7 +115,7 @@ fn what_is_refused_is_told_with_its_class_and_its_place() {
         let made = Everything::new();
         let log = the_log(&made, case);
         let mut bytes = fs::read(&log).unwrap();
-        // Damage with sound records behind it; of a book, in a segment that is not the last.
+        // Damage with sound records after it; for a book, in a segment that is not the last.
         if case.command[0] == "book" {
             bytes.truncate(400);
             let next = log.with_file_name("segment-00000000000000000009.log");

@@ -1,5 +1,4 @@
-//! Documents have one shape whatever log they are of, wrong usage has its exit code, and messages name file, place and
-//! remedy.
+//! Documents of all logs have one form, wrong usage has its exit code, and messages name file, place and remedy.
 #![cfg(unix)]
 
 use std::fs;
@@ -17,7 +16,7 @@ fn document(output: &Output) -> Value {
         .unwrap_or_else(|error| panic!("{error}: {:?} {}", output.stdout, said(output)))
 }
 
-/// `class` and `message`, and where in the input it was, if it was there.
+/// `class` and `message`, and the place in the input if there is one.
 #[track_caller]
 fn is_failure(error: &Value, class: &str, line: Option<(u64, u64)>) {
     assert_eq!(error["class"], class, "{error}");
@@ -78,7 +77,7 @@ fn cuts_and_files_set_aside_have_the_same_members_in_every_log() {
         assert!(!cut["file"].as_str().unwrap().starts_with(&format!("{}/", words[2])), "{words:?}: {cut}");
         assert!(report["quarantined"].is_array(), "{words:?}: {whole}");
     }
-    // What was just done is not advised.
+    // A message does not advise the command that just failed.
     fs::write(made.path("session/index/offsets.jsonl"), "no row\n").unwrap();
     let output = made.run(&["session", "reindex", "session", "--json"], "");
     let reason = document(&output)["recovery"]["reason"].as_str().unwrap().to_owned();
@@ -91,7 +90,7 @@ fn cuts_and_files_set_aside_have_the_same_members_in_every_log() {
 #[test]
 fn errors_in_documents_have_one_shape() {
     let made = Everything::new();
-    // A record damaged, with sound ones behind it.
+    // A damaged record with sound records after it.
     let mut wal = fs::read_dir(made.path("journal")).unwrap().map(|entry| entry.unwrap().path());
     let wal = wal.find(|path| path.extension().is_some_and(|extension| extension == "wal")).unwrap();
     let mut bytes = fs::read(&wal).unwrap();
@@ -148,7 +147,7 @@ fn findings_have_file_offset_verdict_and_reason_in_every_check() {
         let file = finding["file"].as_str().unwrap();
         assert!(made.path(file).is_file(), "{finding}");
         assert!(finding["offset"].is_u64() && finding["reason"].is_string(), "{finding}");
-        // The reason of the exit code stands on standard error, also where nobody reads the document.
+        // Standard error has the reason of the exit code, even when nobody reads the document.
         assert_eq!(said(&output).lines().count(), 1, "{words:?}: {}", said(&output));
         let text = made.run(&words, "");
         let line = format!("{file} at byte {}", finding["offset"]);

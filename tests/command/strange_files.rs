@@ -1,5 +1,5 @@
-//! A named pipe, a socket, a device or a directory in the place of each file that `burn` keeps: every command ends, in time, and
-//! no such thing is written to.
+//! With a named pipe, a socket, a device or a directory in the place of each file that `burn` keeps, every command ends
+//! in time and writes to none of them.
 #![cfg(unix)]
 
 use std::fs;
@@ -15,7 +15,7 @@ const PATIENCE: Duration = Duration::from_secs(40);
 const TURN: &str = "{\"sessionId\":\"s1\",\"source\":\"claude-code\",\"messageId\":\"m1\",\"ts\":\"2026-01-02T03:04:05.000Z\",\"model\":\"m\",\
 \"usage\":{\"input\":1,\"output\":2,\"reasoning\":0,\"cacheRead\":0,\"cacheCreate5m\":0,\"cacheCreate1h\":0},\"toolCalls\":[],\"turnIndex\":0}\n";
 
-/// Runs `burn` in `directory`, and answers its exit code and standard error; panics when it does not end.
+/// Runs `burn` in `directory`. Returns its exit code and standard error. Panics if it does not end.
 #[track_caller]
 fn burn(directory: &Path, args: &[&str], stdin: &str) -> (i32, String) {
     let mut child = Command::new(env!("CARGO_BIN_EXE_burn"))
@@ -90,7 +90,7 @@ fn run_all(directory: &Path, commands: &[(&str, &str)]) -> Vec<(i32, String)> {
     commands.iter().map(run).collect()
 }
 
-/// Files below a directory, relative to it; not those of fjall, which makes and opens its own.
+/// Files below a directory, relative to it, without the files that fjall creates and opens.
 fn files(directory: &Path, inside: &Path, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(directory.join(inside)).unwrap() {
         let path = inside.join(entry.unwrap().file_name());
@@ -102,7 +102,7 @@ fn files(directory: &Path, inside: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// Puts something at a path where nothing is.
+/// Creates a file of this kind at a free path.
 type Put = fn(&Path);
 
 fn put_pipe(path: &Path) {
@@ -125,7 +125,8 @@ fn put_directory(path: &Path) {
     fs::create_dir(path).unwrap();
 }
 
-/// Puts each kind in the place of each file that the commands make, and of those `more`, and runs all commands again.
+/// Puts each kind in the place of each file that the commands create, and of the files `more`, and runs all commands
+/// again.
 fn meet(commands: &[(&str, &str)], more: &[&str]) {
     let kinds: [(&str, Put); 4] =
         [("pipe", put_pipe), ("socket", put_socket), ("device", put_device), ("directory", put_directory)];
@@ -154,7 +155,7 @@ fn meet(commands: &[(&str, &str)], more: &[&str]) {
             if std::env::var_os("SHOW").is_some() {
                 println!("{kind} at {place:?}:\n{told}");
             }
-            // Whoever put a pipe there finds nothing in it.
+            // Nothing was written to the pipe.
             if kind == "pipe" && fs::symlink_metadata(&target).is_ok_and(|found| found.file_type().is_fifo())
             {
                 let mut pipe = fs::OpenOptions::new();
@@ -188,7 +189,7 @@ fn of_a_book() {
     meet(&BOOK, &[]);
 }
 
-/// A lock file is not opened, and goes stale as any other; its side file may be anything.
+/// A lock file is not opened, so it becomes stale like any other; its side file may be of any kind.
 #[test]
 fn of_a_lock() {
     for (name, put) in

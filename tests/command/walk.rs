@@ -1,5 +1,5 @@
-//! Every command of `burn`, as its own command tree has them: help, wrong usage, JSON, a reader that has gone, names that
-//! are wrong. A new command is covered on the day it appears.
+//! Runs every command of `burn`'s command tree: help, wrong usage, JSON, a closed pipe, wrong names. A new command is
+//! covered without a change here.
 #![cfg(unix)]
 
 use crate::common;
@@ -35,7 +35,7 @@ fn help_says_what_a_command_does_and_explains_everything() {
         }
         let notes = walked.command.get_after_help().map(ToString::to_string).unwrap_or_default();
         assert!(notes.contains("Example"), "{name} has no example");
-        // clap fills paragraphs itself: lines that end within a sentence come out torn.
+        // clap fills paragraphs itself, so a line that ends inside a sentence would be printed torn.
         for pair in notes.lines().collect::<Vec<_>>().windows(2) {
             let ends = pair[0].is_empty() || pair[0].starts_with(' ') || pair[0].ends_with(['.', ':', ';']);
             assert!(ends || pair[1].is_empty() || pair[1].starts_with(' '), "{name}: torn: {pair:?}");
@@ -43,7 +43,7 @@ fn help_says_what_a_command_does_and_explains_everything() {
     });
 }
 
-/// Words as a shell has them: single quotes and blanks are all that examples use.
+/// Splits words like a shell. Examples use only single quotes and blanks.
 fn words(line: &str) -> Vec<String> {
     let (mut words, mut word, mut is_quoted, mut is_word) = (Vec::new(), String::new(), false, false);
     for character in line.chars() {
@@ -114,11 +114,11 @@ fn wrong_usage_is_told_on_stderr_with_exit_code_2() {
             assert!(said.contains("Usage: burn") && said.contains("--help"), "{name}: {said}");
         }
     });
-    // Nothing was made on the way.
+    // No file was created.
     assert_eq!(common::names(made.directory.path()), Vec::<String>::new());
 }
 
-/// Commands whose output is for another program or one record a line, as the specification has them.
+/// Commands without `--json`, whose output is for another program or has one record a line.
 const WITHOUT_JSON: [&str; 6] =
     ["journal append", "dev generate-ledger", "dev price", "dev sqlite-options", "completions", "man"];
 
@@ -148,7 +148,7 @@ fn json_is_one_document_and_nothing_else() {
     }
 }
 
-/// Other forms of commands, which do something else than their first.
+/// Further forms of commands, with another effect than the first form.
 const OTHER_FORMS: [(&[&str], &str); 16] = [
     (&["book", "asset", "book", "EUR", "--precision", "2"], ""),
     (&["book", "account", "book", "shop:rent", "--asset", "USD", "--kind", "expense"], ""),
@@ -236,7 +236,7 @@ fn with_nobody_to_tell_a_command_ends_as_it_would() {
     }
 }
 
-/// Commands that make what is not there, as they are meant to.
+/// Commands that create a missing store on purpose.
 const MAKES: [&str; 6] = [
     "journal append",
     "session append",
@@ -256,7 +256,7 @@ fn names_that_are_wrong_are_named_with_a_remedy() {
         for wrong in ["missing/deeper", "file", "file/inside"] {
             let is_path = ["session", "book", "journal"].contains(&walked.path[0].as_str())
                 || name == "dev generate-ledger";
-            // Where no path is named, the home is it.
+            // If the command names no path, it uses the home.
             let mut burn = made.burn(&made.arguments(walked, &Names::all(wrong)).unwrap());
             if !is_path {
                 burn.env("RELAYBURN_HOME", made.path(wrong));
@@ -266,14 +266,14 @@ fn names_that_are_wrong_are_named_with_a_remedy() {
             let what = format!("{name} with {wrong}: {code:?} {said}{}", text(&output.stdout));
             is_civil(&what, &output);
             let makes_it = MAKES.contains(&name.as_str());
-            // A home that is not there is an empty one.
+            // A missing home counts as empty.
             let may_do = !wrong.starts_with("file") && (makes_it || !is_path)
                 || ["completions", "man", "dev price", "dev sqlite-options"].contains(&name.as_str());
             if may_do {
                 continue;
             }
             assert_eq!(code, Some(1), "{what}");
-            // Itself, or what of its path stands in the way.
+            // The message names the path, or the part of it that is in the way.
             assert!(said.contains(wrong.split('/').next().unwrap()), "{what}");
             assert!(said.contains("; ") || said.contains(": move it away"), "no remedy: {what}");
             assert_eq!(fs::read_to_string(made.path("file")).unwrap(), "no store\n", "{what}");
@@ -296,7 +296,7 @@ fn an_empty_home_is_told_of_plainly() {
         let output = made.run(&words, "");
         is_civil(&walked.name(), &output);
         let said = text(&output.stderr);
-        // Turns are asked of the archive, which has to be built once.
+        // Turns are read from the archive, so the archive must be built once.
         let is_told = walked.name() == "query" && said.contains("`burn state rebuild archive` builds it");
         assert!(output.status.success() || is_told, "{words:?}: {said}");
     }

@@ -1,4 +1,4 @@
-//! Building archives in directories of their own, and every way in which a full rebuild or a tail build can be run.
+//! Builds archives in separate directories, in every way to run a full rebuild or a tail build.
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -45,7 +45,7 @@ impl Place {
         Self { directory, paths }
     }
 
-    /// With this ledger.
+    /// Creates a directory with this ledger.
     pub fn with_ledger(ledger: &[u8]) -> Self {
         let place = Self::new();
         std::fs::write(&place.paths.ledger, ledger).unwrap();
@@ -91,13 +91,13 @@ impl Place {
     }
 }
 
-/// The names that a home has.
+/// The paths of ledger and archive, with the names in a home.
 fn paths_in(directory: &Path) -> Paths {
     let at = |name: &str| -> PathBuf { directory.join(name) };
     Paths { ledger: at("ledger.jsonl"), archive: at("archive.sqlite"), lock: at("archive.lock") }
 }
 
-/// An observer that keeps what is reported.
+/// An observer that keeps all reports.
 #[derive(Default)]
 pub struct Findings(pub Vec<Finding>);
 
@@ -111,7 +111,7 @@ impl Observer for Findings {
     }
 }
 
-/// How many findings have this verdict.
+/// The number of findings with this verdict.
 pub fn count(findings: &[Finding], verdict: Verdict) -> u64 {
     findings.iter().filter(|finding| finding.verdict == verdict).count() as u64
 }

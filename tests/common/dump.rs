@@ -1,5 +1,5 @@
-//! An archive's content in a form that two archives can be compared in: tables in a fixed order, columns by name (a
-//! migrated archive has some in other places), times of builds left out, `sessions.model_set_json` as the set it is.
+//! The content of an archive in a form for comparison: tables in a fixed order, columns by name (a migrated archive has
+//! another order), no times of builds, `sessions.model_set_json` as a set.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -33,10 +33,10 @@ impl fmt::Debug for Value {
 
 /// Column names and values.
 pub type Row = BTreeMap<String, Value>;
-/// Rows of each table, in the order in which they were read.
+/// Rows of each table, in the order of reading.
 pub type Dump = BTreeMap<String, Vec<Row>>;
 
-/// Primary keys; by these the rows of a canonical dump are sorted.
+/// Primary keys, which sort the rows of a canonical dump.
 const KEYS: [(&str, &[&str]); 7] = [
     ("sessions", &["source", "session_id"]),
     ("turns", &["source", "session_id", "message_id"]),
@@ -46,7 +46,7 @@ const KEYS: [(&str, &[&str]); 7] = [
     ("compactions", &["source", "session_id", "ts"]),
     ("archive_state", &["id"]),
 ];
-/// Columns that tell when something was built.
+/// Columns with the times of builds.
 const CLOCK: [&str; 3] = ["ledger_mtime_ms", "last_built_at", "last_rebuild_at"];
 
 /// Every row of the archive at `path`, tables sorted by primary key.
@@ -54,7 +54,7 @@ pub fn by_key(path: &Path) -> Dump {
     read(path, |key| key.join(", "))
 }
 
-/// Every row of the archive at `path` in the order of rowids; sessions, which have no order of their own, by key.
+/// Every row of the archive at `path` in the order of rowids. Sessions have no fixed order, so they are sorted by key.
 pub fn by_rowid(path: &Path) -> Dump {
     read(path, rowid_order)
 }
@@ -63,8 +63,9 @@ fn rowid_order(key: &[&str]) -> String {
     if key == ["source", "session_id"] { key.join(", ") } else { "rowid".to_owned() }
 }
 
-/// A connection that leaves nothing behind. One that may only read leaves sidecars beside a database in WAL mode, so an
-/// archive of a test is opened for writing, too; reference data is taken as it lies, and nobody may be writing to it.
+/// A connection that leaves no files. A read-only connection leaves sidecars beside a database in WAL mode, so an
+/// archive of a test is opened for writing. Reference data is opened as immutable, and no program may write to it
+/// meanwhile.
 fn open(path: &Path) -> Connection {
     let (name, flags) = if path.starts_with(std::env::temp_dir()) {
         (path.to_str().unwrap().to_owned(), OpenFlags::SQLITE_OPEN_READ_WRITE)
@@ -118,14 +119,14 @@ fn canonical(column: &str, value: Value) -> Value {
     }
 }
 
-/// A row from `{"table": …, "row": {…}}`, the form in which reference data has them.
+/// A row from `{"table": …, "row": {…}}`, the form of reference data.
 pub fn parse_row(row: &serde_json::Value) -> (String, Row) {
     let table = row["table"].as_str().unwrap().to_owned();
     let columns = row["row"].as_object().unwrap().iter();
     (table, columns.map(|(column, value)| (column.clone(), canonical(column, parse_value(value)))).collect())
 }
 
-/// Infinity, which is no JSON, as [`parse_json`] leaves it.
+/// Infinity, which is no JSON, in the form of [`parse_json`].
 const INFINITY: &str = "\u{221e}";
 
 fn parse_value(value: &serde_json::Value) -> Value {
@@ -140,14 +141,14 @@ fn parse_value(value: &serde_json::Value) -> Value {
     }
 }
 
-/// JSON as Python's `json` writes it: a REAL beyond all numbers stands there as `Infinity`.
+/// Parses JSON of Python's `json`, which writes an infinite REAL as `Infinity`.
 pub fn parse_json(text: &str) -> serde_json::Value {
     serde_json::from_str(text).unwrap_or_else(|_| {
         serde_json::from_str(&text.replace(": Infinity", &format!(": \"{INFINITY}\""))).unwrap()
     })
 }
 
-/// The rows of JSON lines, in a dump that has every table.
+/// A dump of the rows in JSON lines, with every table.
 pub fn parse<'r>(rows: impl IntoIterator<Item = &'r serde_json::Value>) -> Dump {
     let mut dump: Dump = KEYS.iter().map(|(table, _)| ((*table).to_owned(), Vec::new())).collect();
     for row in rows {
@@ -186,10 +187,10 @@ pub fn schema_of(path: &Path) -> BTreeMap<String, String> {
     .collect()
 }
 
-/// A number that stands for every row of [`by_rowid`]: the same in every process.
+/// A hash of every row of [`by_rowid`]. It is the same in every process.
 ///
 /// # Errors
-/// Those of the queries, for callers that read beside a rebuild.
+/// The errors of the queries, for callers that read beside a rebuild.
 pub fn fingerprint(archive: &Connection) -> rusqlite::Result<u64> {
     let mut hasher = DefaultHasher::new();
     for (table, key) in KEYS {
@@ -212,10 +213,10 @@ pub fn fingerprint(archive: &Connection) -> rusqlite::Result<u64> {
     Ok(hasher.finish())
 }
 
-/// Opens the archive as the reference does at every open: WAL mode is set, and nothing is waited for.
+/// Opens the archive like the reference: sets WAL mode, and waits for nothing.
 ///
 /// # Errors
-/// Those of SQLite, "database is locked" among them.
+/// The errors of SQLite, among them "database is locked".
 pub fn open_like_the_reference(path: &Path) -> rusqlite::Result<Connection> {
     let archive = Connection::open(path)?;
     archive.busy_timeout(Duration::ZERO)?;
@@ -223,9 +224,9 @@ pub fn open_like_the_reference(path: &Path) -> rusqlite::Result<Connection> {
     Ok(archive)
 }
 
-/// Reads over new connections until one answers, and says how often it had to reopen. An error that outlives that is a failure:
-/// "database is locked" may come for a while, as whoever closes last copies the log into the file and lets nobody in
-/// meanwhile; any other may come once or twice.
+/// Reads over new connections until one succeeds, and returns the number of reopens. "database is locked" may last for
+/// a while, because the connection that closes last copies the log into the file and locks the database meanwhile. Any
+/// other error may come once or twice. An error that lasts longer is a failure.
 #[track_caller]
 pub fn read_reopening<T>(path: &Path, read: impl Fn(&Connection) -> rusqlite::Result<T>) -> (T, u32) {
     const LOCKED_MAX: Duration = Duration::from_secs(3);
@@ -248,7 +249,7 @@ pub fn read_reopening<T>(path: &Path, read: impl Fn(&Connection) -> rusqlite::Re
     }
 }
 
-/// Checks the whole database: `integrity_check`, every row of every index.
+/// Checks the whole database with `integrity_check`, including every row of every index.
 #[track_caller]
 pub fn assert_whole(path: &Path) {
     let archive = open(path);

@@ -1,4 +1,4 @@
-//! Every command of `burn`, found by walking its own command tree, and a directory with something for each of them.
+//! Every command of `burn`, found in its command tree, and a directory with data for each command.
 
 use std::fs;
 use std::io::Write as _;
@@ -8,14 +8,14 @@ use std::process::{Child, Command, Output, Stdio};
 use clap::CommandFactory as _;
 use relayburn_ledger::cli::Cli;
 
-/// A command, or a group of them, and the words that name it.
+/// A command or a group of commands, with its words.
 pub struct Walked {
     pub path: Vec<String>,
     pub command: clap::Command,
 }
 
 impl Walked {
-    /// Whether it does something of its own.
+    /// Whether the group itself is a command.
     pub fn is_leaf(&self) -> bool {
         !self.command.has_subcommands()
     }
@@ -29,8 +29,8 @@ impl Walked {
     }
 }
 
-/// All commands and groups, `burn` itself first. Without `ingest`, which reads the logs of whoever runs the tests, and `statusline`,
-/// which always succeeds; both have tests of their own.
+/// All commands and groups, `burn` itself first, without `ingest` and `statusline`. `ingest` would read the logs of the
+/// user who runs the tests, and `statusline` always succeeds; both have separate tests.
 pub fn commands() -> Vec<Walked> {
     fn walk(command: &clap::Command, path: Vec<String>, found: &mut Vec<Walked>) {
         found.push(Walked { path: path.clone(), command: command.clone() });
@@ -102,7 +102,7 @@ impl Everything {
         finish(self.burn(args).spawn().unwrap(), input)
     }
 
-    /// What a command gets on standard input.
+    /// The standard input of a command.
     pub fn input(&self, walked: &Walked) -> &'static str {
         match walked.name().as_str() {
             "ledger append" => COMPACTION,
@@ -118,8 +118,8 @@ impl Everything {
         }
     }
 
-    /// The words of a command line that does something harmless with this directory: every argument that is required, with
-    /// a value that fits. `None` when this function has to learn of an argument first.
+    /// The words of a harmless command line for this directory: every required argument with a valid value. `None` if
+    /// this function does not know an argument.
     pub fn arguments(&self, walked: &Walked, of: &Names) -> Option<Vec<String>> {
         let mut words = walked.path.clone();
         let group = walked.path.first().map_or("", String::as_str);
@@ -144,7 +144,7 @@ impl Everything {
             }
             words.push(value);
         }
-        // The home is not what is drained.
+        // The drained journal is not the journal of the home.
         if walked.name() == "journal drain" {
             words.extend([&of.journal, "--store", &of.ingest].map(str::to_owned));
         }
@@ -162,19 +162,19 @@ impl Everything {
     }
 }
 
-/// What paths on a command line name.
+/// The files that paths on a command line name.
 pub struct Names {
     pub session: String,
     pub book: String,
     pub journal: String,
     pub ingest: String,
-    /// What `journal get` reads.
+    /// The store that `journal get` reads.
     pub store: String,
     pub new_file: String,
 }
 
 impl Names {
-    /// What is there.
+    /// An existing path.
     pub fn sound() -> Self {
         Self {
             session: "session".into(),
@@ -186,7 +186,7 @@ impl Names {
         }
     }
 
-    /// One name for everything.
+    /// One name for all files.
     pub fn all(name: &str) -> Self {
         let name = name.to_owned();
         Self {
@@ -210,7 +210,7 @@ pub fn finish(mut child: Child, input: &str) -> Output {
     output
 }
 
-/// Neither a panic nor a signal, and an error of ours begins with our name and ends its line.
+/// The command neither panics nor ends by a signal, and an error begins with `burn:` and ends with a line end.
 #[track_caller]
 pub fn is_civil(what: &str, output: &Output) {
     let said = String::from_utf8_lossy(&output.stderr);
@@ -225,7 +225,7 @@ pub fn is_civil(what: &str, output: &Output) {
     }
 }
 
-/// Every file in `directory` and below.
+/// Every file below `directory`.
 pub fn files_in(directory: &Path, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();

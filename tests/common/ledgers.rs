@@ -1,4 +1,4 @@
-//! Ledgers: generated ones, and what can be said about any of them line by line.
+//! Generated ledgers, and functions over the lines of any ledger.
 
 use relayburn_ledger::dev::{GenerateOptions, Profile, Summary, generate};
 
@@ -9,7 +9,7 @@ pub fn generated(profile: Profile, size_bytes: u64, seed: u64) -> (Vec<u8>, Summ
     (ledger, summary)
 }
 
-/// The whole lines of a ledger with their offsets, each without its LF.
+/// The complete lines of a ledger with their offsets, without the LF.
 pub fn lines(ledger: &[u8]) -> impl Iterator<Item = (u64, &[u8])> {
     let mut offset = 0;
     ledger[..last_line_end(ledger)].split_inclusive(|byte| *byte == b'\n').map(move |line| {
@@ -19,12 +19,12 @@ pub fn lines(ledger: &[u8]) -> impl Iterator<Item = (u64, &[u8])> {
     })
 }
 
-/// Where the unfinished line begins: behind the last LF.
+/// The offset of the unfinished line, after the last LF.
 pub fn last_line_end(ledger: &[u8]) -> usize {
     ledger.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1)
 }
 
-/// Whether a line holds nothing but what JavaScript's `trim` takes away.
+/// Whether a line has only characters that JavaScript's `trim` removes.
 pub fn is_blank(line: &[u8]) -> bool {
     String::from_utf8_lossy(line).chars().all(|c| c == '\u{feff}' || (c != '\u{85}' && c.is_whitespace()))
 }

@@ -1,10 +1,9 @@
-//! What the integration tests share: where reference data lies, archives in a canonical form, generated ledgers, and
-//! child processes. Each test file takes what it needs.
+//! Shared by the integration tests: the folder of reference data, archives in a canonical form, generated ledgers, and
+//! child processes. Each test file uses a part.
 //!
 //! Environment: `BURN_GOLDEN` names the folder with the whole reference data (default `../shared/golden`), of which
-//! `fixtures/` has a part; `BURN_TEST_SCALE` (default 1) multiplies the counts of long tests,
-//! `BURN_TEST_LOADER` (`bulk` or `insert`) chooses what they rebuild with; `BURN_TEST_SEED` (default 1)
-//! changes what they draw.
+//! `fixtures/` has a part; `BURN_TEST_SCALE` (default 1) multiplies the counts of long tests, `BURN_TEST_LOADER`
+//! (`bulk` or `insert`) chooses their loader, and `BURN_TEST_SEED` (default 1) changes their random numbers.
 #![allow(dead_code, clippy::unwrap_used)]
 
 pub mod archives;
@@ -18,7 +17,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// How many times more than in the suite.
+/// The factor for the counts of long tests.
 pub fn scale() -> usize {
     std::env::var("BURN_TEST_SCALE").map_or(1, |scale| scale.parse().unwrap())
 }
@@ -28,7 +27,7 @@ pub fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(name)
 }
 
-/// The folder with all reference data; when it is not there, says so.
+/// The folder with all reference data. Prints a message if it is missing.
 pub fn golden() -> Option<PathBuf> {
     let folder = std::env::var_os("BURN_GOLDEN")
         .map_or(Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/golden"), PathBuf::from);
@@ -42,8 +41,8 @@ pub fn golden() -> Option<PathBuf> {
     None
 }
 
-/// Runs `check` for every item on a few threads; a panic in one of them is a panic of the caller. More threads than
-/// cores, as builds wait for the disk.
+/// Runs `check` for every item on a few threads. A panic in one of them becomes a panic of the caller. There are more
+/// threads than cores, because builds wait for the disk.
 pub fn in_parallel<T: Sync>(items: &[T], check: impl Fn(&T) + Sync) {
     let next = AtomicUsize::new(0);
     let threads = 2 * std::thread::available_parallelism().map_or(1, usize::from);
@@ -68,11 +67,11 @@ pub fn names(directory: &Path) -> Vec<String> {
     names
 }
 
-/// A small generator of random numbers (xorshift64*), so that a failure can be run again: tests print their seed.
+/// A small generator of random numbers (xorshift64*). Tests print their seed, so that a failure can be run again.
 pub struct Random(u64);
 
 impl Random {
-    /// `stream` keeps tests of one seed apart.
+    /// `stream` gives tests with one seed different numbers.
     pub fn new(stream: u64) -> Self {
         let seed: u64 = std::env::var("BURN_TEST_SEED").map_or(1, |seed| seed.parse().unwrap());
         println!("BURN_TEST_SEED={seed}");

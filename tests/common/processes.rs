@@ -1,25 +1,24 @@
-//! Child processes: `burn`, and this very test executable again in a role of its own.
+//! Child processes: `burn`, and this test executable again in a given role.
 
 use std::ffi::OsStr;
 use std::io::{BufRead as _, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Output, Stdio};
 
-/// `burn` with the given home and nothing of the caller's own.
+/// `burn` with the given home and without the caller's environment.
 pub fn burn(home: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_burn"));
     command.env("RELAYBURN_HOME", home).env("RELAYBURN_PROGRESS", "0").stdin(Stdio::null());
     command
 }
 
-/// `burn` with the usual effects of signals, whatever this process was started with: a shell ignores SIGINT for what it runs in
-/// the background.
+/// `burn` with the default effects of signals, because a shell ignores SIGINT for processes in the background.
 #[cfg(unix)]
 pub fn with_signals() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_burn"));
     let usual_effects = || {
         for signal in [libc::SIGINT, libc::SIGTERM] {
-            // SAFETY: a plain call that sets no handler; it is allowed between fork and exec.
+            // SAFETY: the call sets no handler, and is allowed between fork and exec.
             unsafe { libc::signal(signal, libc::SIG_DFL) };
         }
         Ok(())
@@ -38,18 +37,18 @@ pub fn rebuild(home: &Path, more: &[&str]) -> Command {
 
 /// `burn state rebuild archive --full` on files outside any home.
 pub fn rebuild_offline(ledger: &Path, archive: &Path) -> Command {
-    // A home that cannot be made: whoever touches it fails.
+    // A home that cannot be created, so a command that uses it fails.
     let mut command = rebuild(Path::new("/dev/null/home"), &["--full", "--ledger"]);
     command.arg(ledger).arg("--archive").arg(archive);
     command
 }
 
-/// What every full rebuild of a test that runs for long is started with: the loader that `BURN_TEST_LOADER` names, if any.
+/// The arguments of every full rebuild in a long test: the loader of `BURN_TEST_LOADER`, if it is set.
 pub fn loader() -> Vec<String> {
     std::env::var("BURN_TEST_LOADER").map_or(Vec::new(), |loader| vec!["--loader".to_owned(), loader])
 }
 
-/// What a command prints on stderr, once it has failed with exit code 1.
+/// The standard error of a command that must fail with exit code 1.
 #[track_caller]
 pub fn failure(output: &Output) -> String {
     let stderr = String::from_utf8(output.stderr.clone()).unwrap();
@@ -58,7 +57,7 @@ pub fn failure(output: &Output) -> String {
     stderr
 }
 
-/// The JSON that a command prints on stdout, once it has succeeded.
+/// The JSON document of a command that must succeed.
 #[track_caller]
 pub fn success(output: &Output) -> serde_json::Value {
     assert!(output.status.success(), "{} {}", output.status, String::from_utf8_lossy(&output.stderr));
@@ -73,8 +72,8 @@ pub fn alone(module: &str, test: &str) -> Command {
     command
 }
 
-/// Runs a command and writes its input. Returns the most anonymous memory that the command had, in KiB, too; 0 where the system does
-/// not tell. One arena of malloc, because with several the peak depends on which thread allocates.
+/// Runs a command and writes its input. Also returns its peak of anonymous memory in KiB; 0 if the system does not
+/// report it. malloc has one arena, because with several the peak depends on the threads that allocate.
 pub fn peak_anonymous(mut command: Command, input: impl FnOnce(&mut dyn Write) + Send) -> (u64, Output) {
     command.env("MALLOC_ARENA_MAX", "1").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
@@ -96,21 +95,21 @@ pub fn peak_anonymous(mut command: Command, input: impl FnOnce(&mut dyn Write) +
     (peak_kib, output)
 }
 
-/// The role in which this process was started, with its arguments; `None` when it runs tests.
+/// The role of this process with its arguments; `None` if it runs tests.
 ///
-/// A test file with roles has one test `role` that is ignored otherwise and does what this says.
+/// A test file with roles has one ignored test `role`, which plays this role.
 pub fn role_played() -> Option<Vec<String>> {
     let role = std::env::var("BURN_TEST_ROLE").ok()?;
     Some(role.split('\n').map(str::to_owned).collect())
 }
 
-/// Says a line to the process that started this one; `false` when it is not there any more.
+/// Sends a line to the parent process; `false` if the parent has ended.
 pub fn say(words: &str) -> bool {
     let mut out = std::io::stdout().lock();
     writeln!(out, "> {words}").and_then(|()| out.flush()).is_ok()
 }
 
-/// Another process, spoken to in lines. Killed when dropped.
+/// Another process that reads and writes lines. It is killed when this value is dropped.
 pub struct Peer {
     child: Child,
     stdin: Option<ChildStdin>,
@@ -127,14 +126,14 @@ impl Peer {
         Self::spawn(&mut command)
     }
 
-    /// Any command.
+    /// Starts any command.
     pub fn spawn(command: &mut Command) -> Self {
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let stdout = BufReader::new(child.stdout.take().unwrap());
         Self { stdin: child.stdin.take(), stdout, child }
     }
 
-    /// The next line it says, without the mark; panics when it ends before.
+    /// The next line of the process, without the mark. Panics if the process ends first.
     #[track_caller]
     pub fn hear(&mut self) -> String {
         let mut line = String::new();
@@ -151,7 +150,7 @@ impl Peer {
         }
     }
 
-    /// Ends its input, which every role takes as the sign to finish.
+    /// Ends the input of the process, which tells every role to finish.
     pub fn end_input(&mut self) {
         self.stdin = None;
     }
@@ -164,13 +163,13 @@ impl Peer {
 
 impl Drop for Peer {
     fn drop(&mut self) {
-        // It may have ended long ago.
+        // The process may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// Whether there is a Python with `sqlite3`, for readers on another SQLite; says so when there is none.
+/// Whether Python with `sqlite3` exists, for readers with another SQLite. Prints a message if it does not.
 pub fn have_python() -> bool {
     let found = Command::new("python3")
         .args(["-c", "import sqlite3"])

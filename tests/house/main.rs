@@ -1,4 +1,4 @@
-//! Tests of the house itself: its public interface, and which module may use which.
+//! Tests of the structure: the public interface, and the modules that a module may use.
 #![allow(clippy::unwrap_used)]
 
 mod public_api;

@@ -1,7 +1,7 @@
-//! The public interface as text: whatever adds to it, takes from it or changes it shows in `tests/snapshots`.
+//! Compares the public interface with a snapshot in `tests/house/snapshots`, so that every change of it is visible.
 //!
-//! Read from the sources of the crate with every feature on. After an intended change: `INSTA_UPDATE=always cargo test --test
-//! public_api`, and look at the difference.
+//! The interface is read from the sources, with every feature on. After an intended change run
+//! `INSTA_UPDATE=always cargo test --test house`, and read the difference.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -67,7 +67,7 @@ fn text(tokens: &impl ToTokens) -> String {
     tokens.to_token_stream().to_string()
 }
 
-/// Keeps what a caller can notice of attributes.
+/// Keeps the attributes that a caller can notice.
 fn keep_attributes(attributes: &mut Vec<Attribute>) {
     attributes.retain(|attribute| {
         ["derive", "non_exhaustive", "must_use", "repr"].iter().any(|name| attribute.path().is_ident(name))
@@ -201,7 +201,7 @@ impl Interface<'_> {
             self.add(at, &name, &shown);
             return;
         }
-        // Exported from further inside.
+        // The item is exported from an inner module.
         let inner = module.items.iter().find_map(|item| match item {
             Item::Use(used) => find_use(&used.tree, &mut Vec::new(), name),
             _ => None,
@@ -265,7 +265,7 @@ fn find_use(tree: &UseTree, from: &mut Vec<String>, name: &str) -> Option<Vec<St
     }
 }
 
-/// Spaces that tokens are printed with and people do not write.
+/// Removes spaces between tokens that people do not write.
 fn tidy(line: &str) -> String {
     let mut line = line.replace(" :: ", "::");
     for (from, to) in [

@@ -19,11 +19,11 @@ type ModulePath = Vec<String>;
 struct Module {
     /// Names of the items that the file has itself.
     items: BTreeSet<String>,
-    /// What a `use` brings in: the name, its path from the crate's root, and whether it is re-exported.
+    /// Imports of a `use`: the name, its path from the crate's root, and whether it is re-exported.
     imports: Vec<(String, ModulePath, bool)>,
     /// Paths in code, from the crate's root.
     named: Vec<ModulePath>,
-    /// Modules in files of their own that are compiled for tests alone.
+    /// Modules in separate files that are compiled only for tests.
     for_tests: Vec<ModulePath>,
 }
 
@@ -68,7 +68,8 @@ fn name_of(item: &Item) -> Option<String> {
     })
 }
 
-/// A path as it is written, from the crate's root; none for paths that begin elsewhere. `here` is the module it stands in.
+/// A written path, resolved from the crate's root; none for paths that begin elsewhere. `here` is the module of the
+/// path.
 fn from_root(written: &[String], here: &[String]) -> Option<ModulePath> {
     let mut path = match written.first()?.as_str() {
         "crate" => Vec::new(),
@@ -86,7 +87,7 @@ fn from_root(written: &[String], here: &[String]) -> Option<ModulePath> {
     Some(path)
 }
 
-/// All names that a `use` brings in, each with its path as it is written.
+/// All names that a `use` imports, each with its written path.
 fn leaves(tree: &UseTree, before: &[String], found: &mut Vec<(String, ModulePath)>) {
     let path = |name: &dyn ToString| [before, &[name.to_string()]].concat();
     match tree {
@@ -128,7 +129,7 @@ fn without_texts(code: &str) -> String {
 
 /// The paths of two names or more in code.
 fn paths(code: &str) -> Vec<ModulePath> {
-    // A path in `pub(in crate::…)` names who may see an item, not what the module needs.
+    // A path in `pub(in crate::…)` names the modules that may see an item, and not a module that this one needs.
     let code = without_texts(code).replace("::", " :: ");
     let words: String = code
         .split("pub (in ")
@@ -185,7 +186,7 @@ impl Module {
                         if let Some(path) = from_root(&written, here) {
                             self.imports.push((name, path, is_public));
                         } else if is_file {
-                            // `mod store; pub use store::Store;`: a module inside this one, or another crate.
+                            // `mod store; pub use store::Store;` names a module inside this one, or another crate.
                             self.imports.push((name, [here, &written].concat(), is_public));
                         }
                     }
@@ -193,7 +194,7 @@ impl Module {
                 other => {
                     for written in paths(&other.to_token_stream().to_string()) {
                         let path = from_root(&written, here).or_else(|| {
-                            // A function and a module may share a name; the module is imported for its own sake.
+                            // A function and a module may share a name, so the import of the module counts as well.
                             let named = self.imports.iter().filter(|(name, ..)| *name == written[0]);
                             let imported = named.min_by_key(|(.., is_public)| *is_public);
                             let start = imported
@@ -224,7 +225,7 @@ fn owner(modules: &BTreeMap<ModulePath, Module>, path: &[String], steps: usize) 
     }
 }
 
-/// Which modules each module imports.
+/// The modules that each module imports.
 fn graph(files: &[(ModulePath, String)]) -> BTreeMap<ModulePath, BTreeSet<ModulePath>> {
     let mut modules: BTreeMap<ModulePath, Module> =
         files.iter().map(|(path, text)| (path.clone(), Module::read(text, path))).collect();
@@ -281,7 +282,7 @@ fn files(given: &[(&str, &str)]) -> Vec<(ModulePath, String)> {
         .collect()
 }
 
-/// The canary: rings are found however a module is named, and what is no ring is not.
+/// The canary: every way to name a module is found in a ring, and imports without a ring are not reported.
 #[test]
 fn a_ring_is_found_however_its_modules_are_named() {
     let parent = ("log", "mod read; mod write; pub use read::Reader;");

@@ -1,4 +1,4 @@
-//! Which room of the library may use which: docs/architecture.md has the same table.
+//! Tests that a module uses only the modules that this table allows. docs/architecture.md has the same table.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -7,7 +7,7 @@ use std::path::{Component, Path, PathBuf};
 use quote::ToTokens;
 use syn::{Item, UseTree};
 
-/// A room and the rooms it may use. Every room stands below those that it uses.
+/// A module and the modules that it may use, which come earlier in the table.
 const ROOMS: &[(&str, &[&str])] = &[
     ("scan", &[]),
     ("disk", &[]),
@@ -70,7 +70,7 @@ pub fn module_of(root: &Path, file: &Path) -> Vec<String> {
     names.filter(|name| name != "mod").collect()
 }
 
-/// What stands at `name` behind the absolute path `place`; none where the path does not begin in this crate.
+/// The path `name` after the absolute path `place`; none if the path does not begin in this crate.
 fn step(place: Option<Vec<String>>, at_start: bool, name: &str, module: &[String]) -> Option<Vec<String>> {
     match (name, place) {
         ("crate", _) if at_start => Some(Vec::new()),
@@ -85,7 +85,7 @@ fn step(place: Option<Vec<String>>, at_start: bool, name: &str, module: &[String
     }
 }
 
-/// Adds the first names of the paths that a `use` brings in.
+/// Adds the first names of the paths in a `use`.
 fn used_by_tree(
     tree: &UseTree,
     place: Option<Vec<String>>,
@@ -120,7 +120,7 @@ fn used_names(items: &[Item], module: &[String], used: &mut BTreeSet<String>) {
                 used_names(items, &[module, &[inner.ident.to_string()]].concat(), used);
             }
             other => {
-                // A path is names and `::` in turn; texts and documentation count like code.
+                // A path is names with `::` between. Paths in texts and documentation count like code.
                 let text = other.to_token_stream().to_string();
                 let text = text.replace("::", " :: ");
                 let text = text.replace(
@@ -155,7 +155,7 @@ fn names_used_in(text: &str, module: &[String]) -> BTreeSet<String> {
     used
 }
 
-/// The canary: each way to name another room is seen, and none that stays in the room.
+/// The canary: each way to name another module is found, and paths inside a module are not.
 #[test]
 fn every_way_to_name_a_room_is_seen() {
     let module = ["session", "recovery", "plan"].map(str::to_owned);
@@ -194,7 +194,7 @@ fn rooms_use_only_what_stands_above_them() {
             }
         }
     }
-    // No room is left out of the table.
+    // The table has every module.
     for entry in fs::read_dir(&root).unwrap() {
         let path = entry.unwrap().path();
         let name = path.file_stem().unwrap().to_str().unwrap();

@@ -1,4 +1,4 @@
-//! `burn journal` as people and scripts use it.
+//! `burn journal` from the command line.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
@@ -146,7 +146,7 @@ fn a_lost_end_is_told_by_whoever_looks() {
                 _ => assert_eq!(document(&output)["lost"]["offsets"], serde_json::json!([end, 123])),
             }
         }
-        // Set aside, it is known to everybody that reads step over it.
+        // After the range is set aside, every reader skips it.
         assert!(run(&["recover", "--skip-corrupt"], directory.path()).status.success());
         assert_eq!(text(&run(&["read"], directory.path()).stdout), left);
         assert!(run(&["status"], directory.path()).status.success());

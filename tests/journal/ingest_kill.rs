@@ -1,4 +1,5 @@
-//! `burn journal drain` killed at random moments under load ends with the keys and values of an undisturbed run.
+//! `burn journal drain` is killed at random moments under load. The final keys and values are those of an undisturbed
+//! run.
 #![cfg(unix)]
 
 use std::path::Path;
@@ -12,7 +13,7 @@ use relayburn_ledger::ingest::{
 };
 use relayburn_ledger::journal::{DurabilityLevel, Journal, JournalOptions};
 
-/// How many kills; `KILL_ROUNDS` asks for more.
+/// The number of kills; `KILL_ROUNDS` changes it.
 fn rounds() -> usize {
     std::env::var("KILL_ROUNDS").ok().and_then(|count| count.parse().ok()).unwrap_or(50)
 }
@@ -73,7 +74,7 @@ fn killed_at_random_under_load_it_ends_as_if_undisturbed() {
     let mut seed = 0x2545_F491_4F6C_DD1Du64;
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            // Load goes on all the time, at a pace that the ingestor can follow.
+            // The load goes on all the time, at a rate that the ingestor can follow.
             for number in 0.. {
                 if done.load(Ordering::Acquire) {
                     return;
@@ -124,7 +125,7 @@ fn what_was_drained_is_printed_as_one_document() {
     assert_eq!(document["lagBytes"], 0);
 }
 
-/// Neither engine opens again what a kill cut off while it was made; the store makes it anew.
+/// Neither engine opens a store again whose creation was killed, so the store creates it again.
 #[test]
 fn killed_while_it_makes_its_store_it_makes_it_again() {
     let directory = tempfile::tempdir().unwrap();
@@ -140,7 +141,7 @@ fn killed_while_it_makes_its_store_it_makes_it_again() {
     for round in 0..rounds() as u64 {
         let store = directory.path().join(format!("store-{round}"));
         let mut child = ingest(&journal_dir, &store).spawn().unwrap();
-        // Each a little later into its making than the one before.
+        // Each kill comes a little later in the creation than the last.
         while !store.exists() && child.try_wait().unwrap().is_none() {}
         std::thread::sleep(Duration::from_micros(round * 120));
         child.kill().unwrap();

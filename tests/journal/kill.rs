@@ -1,4 +1,4 @@
-//! Real processes that are killed, race for the lock, fill the disk: every acknowledged offset is readable afterwards.
+//! Processes are killed, compete for the lock, or fill the disk: every acknowledged offset is readable afterwards.
 #![cfg(unix)]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,7 +19,7 @@ const ROLE: &str = "JOURNAL_TEST_ROLE";
 const DIRECTORY: &str = "JOURNAL_TEST_DIRECTORY";
 const WRITERS: usize = 16;
 
-/// How many rounds of killing; `KILL_ROUNDS` asks for more.
+/// The number of rounds with a kill; `KILL_ROUNDS` changes it.
 fn rounds(default: usize) -> usize {
     std::env::var("KILL_ROUNDS").ok().and_then(|count| count.parse().ok()).unwrap_or(default)
 }
@@ -44,7 +44,7 @@ fn spawn_child(role: &str, directory: &Path) -> Child {
         .unwrap()
 }
 
-/// Not a test by itself: what the processes do that the tests start.
+/// Not a test by itself: the roles of the child processes.
 #[test]
 fn child() {
     let Ok(role) = std::env::var(ROLE) else { return };
@@ -65,7 +65,7 @@ fn payload(writer: usize, number: usize) -> Vec<u8> {
     format!("{} {writer} {number} {}", std::process::id(), "x".repeat(number * 37 % 900)).into_bytes()
 }
 
-/// One write to the pipe: a line arrives whole or not at all.
+/// One write to the pipe, so that a line arrives completely or not at all.
 fn acknowledge(offset: u64, payload: &[u8]) {
     let line = format!("\nack {offset} {}\n", blake3::hash(payload));
     std::io::stdout().lock().write_all(line.as_bytes()).unwrap();
@@ -109,7 +109,7 @@ fn thread_writers(directory: &Path) {
     });
 }
 
-/// Kills the child after `delay` behind its first acknowledgement, and answers all it acknowledged.
+/// Kills the child `delay` after its first acknowledgement. Returns all acknowledged offsets.
 fn killed(mut child: Child, delay: Duration) -> BTreeMap<u64, String> {
     let lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let collector = std::thread::spawn(move || {
@@ -153,7 +153,7 @@ fn sixteen_writers_killed_at_random_lose_nothing_they_were_told() {
         let delay = Duration::from_millis(20 + seed % 180);
         let role = if round % 2 == 0 { "group" } else { "threads" };
         acknowledged.extend(killed(spawn_child(role, directory.path()), delay));
-        // A reader that takes no lock sees them before anybody recovers.
+        // A reader without a lock sees the records before any recovery.
         let seen = hashes(directory.path());
         for (offset, hash) in &acknowledged {
             assert_eq!(seen.get(offset), Some(hash), "round {round}: offset {offset} was acknowledged");

@@ -1,4 +1,4 @@
-//! Tests of the journal and its ingestor, and appends by way of both.
+//! Tests of the journal and its ingestor, and of appends through both.
 #![cfg(feature = "cli")]
 #![allow(clippy::unwrap_used)]
 

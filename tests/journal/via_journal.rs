@@ -1,6 +1,6 @@
-//! The ledger's durable front door: `burn ledger append --via-journal`, drained by `burn journal drain`.
+//! Appends through the journal: `burn ledger append --via-journal`, then `burn journal drain`.
 //!
-//! `KILL_ROUNDS` (default 3) is how many crowds are drained by an ingestor that is killed again and again.
+//! `KILL_ROUNDS` (default 3) is the number of crowds whose ingestor is killed again and again.
 #![cfg(unix)]
 
 use std::collections::HashMap;
@@ -45,7 +45,7 @@ fn stamp(name: &str, enrichment: &str) -> String {
     )
 }
 
-/// What process `number` of a crowd appends: the kind, its input, and the lines the ledger must have of it.
+/// The append of process `number` of a crowd: the kind, its input, and the expected lines of the ledger.
 fn errand(round: usize, number: usize) -> (&'static str, String, Vec<String>) {
     let name = format!("p{round}-{number}");
     let record = |kind: &str, record: &str| format!(r#"{{"v":1,"kind":"{kind}","record":{record}}}"#);
@@ -72,7 +72,7 @@ fn errand(round: usize, number: usize) -> (&'static str, String, Vec<String>) {
     }
 }
 
-/// Makes the locks of a killed process look as they do after the six seconds that others would wait for them.
+/// Makes the locks of a killed process old, because a waiter would otherwise wait six seconds.
 fn age_locks(home: &Path) {
     for entry in fs::read_dir(home).unwrap() {
         let path = entry.unwrap().path();
@@ -97,7 +97,7 @@ fn a_crowd_queues_and_an_ingestor_that_is_killed_and_restarted_delivers_each_rec
         expected.extend(errands.iter().flat_map(|(.., lines)| lines).map(|line| (line.clone(), 1)));
         let mut crowd: Vec<Child> =
             errands.iter().map(|(kind, input, _)| start(home, kind, &["--json"], input)).collect();
-        // An ingestor that has nothing left to do ends before it can be killed: a busy machine needs more tries.
+        // An ingestor without work ends before it can be killed, so a busy machine needs more tries.
         let (mut kills, met_before) = (0, killed);
         while kills < 15
             || killed < met_before + 5
@@ -110,7 +110,7 @@ fn a_crowd_queues_and_an_ingestor_that_is_killed_and_restarted_delivers_each_rec
                 .stderr(Stdio::null())
                 .spawn()
                 .unwrap();
-            // Some are killed the moment that the ledger grows, between the append and the cursors.
+            // Some are killed when the ledger grows, between the append and the cursors.
             let delay = Duration::from_micros(random.below(60_000));
             let watches = random.below(2) == 0;
             let started = Instant::now();
@@ -141,8 +141,8 @@ fn a_crowd_queues_and_an_ingestor_that_is_killed_and_restarted_delivers_each_rec
     let mut found: HashMap<String, usize> = HashMap::new();
     ledger.lines().for_each(|line| *found.entry(line.to_owned()).or_default() += 1);
     println!("{killed} killed alive, {killed_after_delivery} of them after the ledger had grown");
-    // A kill in the middle of the write leaves half a line, which the next append ends and readers report as malformed;
-    // the record itself comes again.
+    // A kill during the write leaves half a line. The next append ends it, readers report it as malformed, and the
+    // record is delivered again.
     let halves: Vec<String> = found
         .keys()
         .filter(|line| serde_json::from_str::<serde_json::Value>(line).is_err())
@@ -166,7 +166,8 @@ fn a_crowd_queues_and_an_ingestor_that_is_killed_and_restarted_delivers_each_rec
 fn a_batch_ends_in_the_ledger_byte_for_byte_as_a_direct_append_writes_it() {
     let directory = tempfile::tempdir().unwrap();
     let (direct, queued) = (directory.path().join("direct"), directory.path().join("queued"));
-    // Spaces, escapes, an unknown member, a number that JavaScript prints otherwise, bytes that are no UTF-8, CRLF.
+    // Spaces, escapes, an unknown member, a number that JavaScript prints in another form, bytes that are no UTF-8,
+    // CRLF.
     let mut odd = turn("odd", 7)
         .replace("\"input\":7", "\"input\": 7.0e0, \"more\":\"\\u00e9\\ud800\"")
         .replace("\"model\":\"odd\"", "\"model\":\"m#\"")
@@ -228,7 +229,7 @@ fn what_the_ledger_would_refuse_is_refused_before_it_is_queued() {
     let content = queue(&home, "content", &[], "{}");
     assert_eq!(content.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&content.stderr).contains("without --via-journal"));
-    // `--durable` says what --via-journal does anyway.
+    // `--via-journal` is always durable, so `--durable` adds nothing.
     assert_eq!(success(&queue(&home, "turns", &["--json", "--durable"], &turn("s", 1)))["offsets"][0], 0);
 }
 
@@ -272,7 +273,7 @@ fn another_journal_than_the_stores_is_refused_and_nothing_is_lost() {
     fs::rename(&store, home.join("ingest.before")).unwrap();
     assert_eq!(ingest(home)["ledgerLines"], 8);
     assert_eq!(lines(), 11);
-    // Named in place of the home's own.
+    // The journal is named on the command line and is not the home's.
     let other = home.join("other");
     fs::rename(&journal, &other).unwrap();
     queue_turns("third", 20);
@@ -307,7 +308,7 @@ fn a_follower_delivers_what_arrives_and_ends_its_batch_when_told_to_stop() {
         assert!(started.elapsed() < Duration::from_secs(20), "nobody delivers");
         std::thread::sleep(Duration::from_millis(5));
     }
-    // SAFETY: a plain call on a child that was not waited for yet.
+    // SAFETY: a call without pointers, for a child that was not waited for yet.
     assert_eq!(unsafe { libc::kill(follower.id() as i32, libc::SIGTERM) }, 0);
     let output = follower.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));

@@ -1,4 +1,4 @@
-//! What `burn ledger append` takes and refuses, and in how much memory.
+//! The records that `burn ledger append` accepts and refuses, and its memory.
 
 use std::fs;
 use std::io::Write;
@@ -28,7 +28,7 @@ const USER_TURN: &str = r#"{"source":"codex","sessionId":"s1","userUuid":"u1","t
 const RELATIONSHIP: &str =
     r#"{"source":"codex","sessionId":"s1","relationshipType":"root","ts":"2026-04-20T00:00:00Z"}"#;
 
-/// Kind, a good record, what is changed in it, and how the refusal begins.
+/// Kind, a good record, the change of it, and the beginning of the refusal.
 const DOUBTFUL: [(&str, &str, [&str; 2], &str); 9] = [
     ("turns", TURN, ["2026-04-20T00:00:00.123456+02:00", "yesterday"], "ts is \"yesterday\""),
     ("turns", TURN, ["\"input\":1", "\"input\":-5"], "usage.input is -5"),
@@ -78,7 +78,7 @@ fn a_check_counts_what_a_strict_append_would_refuse_without_calling_it_a_fault()
                 let len_bytes = fs::metadata(home.path().join("ledger.jsonl")).unwrap().len();
                 first = first.or(Some(len_bytes));
             }
-            // All turns of this test would have one fingerprint.
+            // Otherwise all turns of this test would have one fingerprint.
             let record = record.replace("\"model\":\"m\"", &format!("\"model\":\"m{session}{number}\""));
             let done =
                 burn(home.path(), &["ledger", "append", "--lenient", "--json", "--kind", kind], &record);
@@ -97,7 +97,7 @@ fn a_check_counts_what_a_strict_append_would_refuse_without_calling_it_a_fault()
     assert!(text.lines().any(|line| line.trim() == "not for strict append  9"), "{text}");
 }
 
-/// Runs an append; returns the most anonymous memory it had, in KiB, too.
+/// Runs an append. Also returns its peak of anonymous memory in KiB.
 fn append_measured(home: &Path, args: &[&str], input: impl Fn(&mut dyn Write) + Send) -> (u64, Output) {
     let mut command = processes::burn(home);
     command.args(["ledger", "append", "--json"]).args(args);
@@ -109,7 +109,7 @@ fn long_turns(count: usize, out: &mut dyn Write) {
     let text = "p".repeat(1 << 20);
     for number in 0..count {
         let id = format!("\"m{number}\",\"project\":\"{text}\"");
-        // Who was refused does not read on.
+        // A command that has refused a record does not read on.
         let _ = writeln!(out, "{}", TURN.replace("\"m1\"", &id));
     }
 }
@@ -120,7 +120,7 @@ fn a_large_input_is_one_batch_in_the_memory_of_a_piece() {
     let (peak_kib, output) =
         append_measured(home.path(), &["--kind", "turns"], |stdin| long_turns(120, stdin));
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    // As in a small batch: turns of one batch are not compared by their fingerprints.
+    // As in a small batch, turns of one batch are not compared by their fingerprints.
     let done: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!((&done["appended"], &done["duplicates"]), (&Value::from(120), &Value::from(0)));
     let ledger = fs::read_to_string(home.path().join("ledger.jsonl")).unwrap();
@@ -140,7 +140,7 @@ fn a_large_input_is_one_batch_in_the_memory_of_a_piece() {
     let done: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!((&done["appended"], &done["duplicates"]), (&Value::from(0), &Value::from(121)));
 
-    // The journal takes pieces, too, and delivers them as one batch.
+    // The journal also gets pieces, and delivers them as one batch.
     let home = tempfile::tempdir().unwrap();
     let (peak_kib, output) =
         append_measured(home.path(), &["--kind", "turns", "--via-journal"], |stdin| long_turns(40, stdin));

@@ -1,5 +1,5 @@
-//! Appends against what the TypeScript package wrote: the same batches through the command line, and afterwards every file
-//! of the home the same, byte for byte.
+//! Compares appends with those of the TypeScript package: the same batches through the command line give the same files
+//! in the home, byte for byte.
 //!
 //! Cases come from `fixtures/append` and from the folder `append` of `BURN_GOLDEN` (by default `../shared/golden`).
 
@@ -26,7 +26,7 @@ fn cases(folder: &str) -> Vec<PathBuf> {
 
 fn append(home: &Path, kind: &str, lines: &str) {
     let mut burn = Command::new(env!("CARGO_BIN_EXE_burn"))
-        // The reference takes any time, count and text.
+        // The reference accepts any time, count and text.
         .args(["ledger", "append", "--lenient", "--kind", kind])
         .env("RELAYBURN_HOME", home)
         .stdin(Stdio::piped())
@@ -43,7 +43,7 @@ fn burn(home: &Path, args: &[&str]) {
     assert!(output.status.success(), "{args:?}: {output:?}");
 }
 
-/// The files of a home by name, save those that only this program keeps.
+/// The files of a home by name, without the files that only this program keeps.
 fn files(home: &Path) -> BTreeMap<PathBuf, String> {
     let mut found = BTreeMap::new();
     let mut directories = vec![home.to_owned()];
@@ -71,7 +71,7 @@ fn every_batch_leaves_the_same_bytes() {
             let mut document = Document::default();
             let op = document.parse(op.as_bytes()).unwrap();
             let kind = match op.get("op").and_then(Value::as_str).as_deref() {
-                // The reference forgets its caches here; every run of ours starts without any.
+                // The reference drops its caches here; each run of ours starts without caches.
                 None => continue,
                 Some("rebuildIndex") => {
                     burn(home.path(), &["state", "rebuild", "index"]);
@@ -95,7 +95,7 @@ fn every_batch_leaves_the_same_bytes() {
         let before = files(home.path());
         burn(home.path(), &["state", "rebuild", "index"]);
         let mut after = files(home.path());
-        // A rebuild writes both files, one without fingerprints, too.
+        // A rebuild writes both files, even if there are no fingerprints.
         after.retain(|name, content| before.contains_key(name) || !content.is_empty());
         assert_eq!(after, before, "{}", case.display());
     }

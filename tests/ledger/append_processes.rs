@@ -1,8 +1,8 @@
-//! Processes against each other on one home: nothing is lost, fused or written twice, whatever builds meanwhile and
-//! whoever is killed.
+//! Many processes on one home: no record is lost, joined with another or written twice, while archives are built and
+//! processes are killed.
 //!
-//! `APPEND_PROCESSES` (default 100) sizes the crowd, `APPEND_SECONDS` (default 5) is how long appends and rebuilds run against
-//! each other, `APPEND_KILLS` (default 20) how many appends are killed.
+//! `APPEND_PROCESSES` (default 100) is the size of the crowd, `APPEND_SECONDS` (default 5) the time of appends beside
+//! rebuilds, `APPEND_KILLS` (default 20) the number of killed appends.
 #![cfg(unix)]
 
 use std::collections::{HashMap, HashSet};
@@ -29,7 +29,7 @@ fn burn(home: &Path, args: &[&str]) -> Command {
     command
 }
 
-/// An append that has its input and runs.
+/// A running append that has its input.
 fn start(home: &Path, lines: &str) -> Child {
     let mut child =
         burn(home, &["ledger", "append", "--kind", "turns"]).stdin(Stdio::piped()).spawn().unwrap();
@@ -42,7 +42,8 @@ fn run(home: &Path, args: &[&str]) {
     assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// Whether the child did it. A crowd may keep one process from the lock for its whole eleven seconds: no fault here.
+/// Whether the child succeeded. A crowd may keep one process from the lock for its whole eleven seconds, which is no
+/// fault here.
 fn did(child: Child) -> bool {
     let output = child.wait_with_output().unwrap();
     let error = String::from_utf8_lossy(&output.stderr);
@@ -50,14 +51,14 @@ fn did(child: Child) -> bool {
     output.status.success()
 }
 
-/// How often each message id stands in the ledger, every line of which must be a whole turn.
+/// The number of lines of each message id in the ledger. Every line must be a complete turn.
 fn messages(home: &Path) -> HashMap<String, usize> {
     let (messages, torn) = messages_and_torn(home);
     assert_eq!(torn, Vec::<String>::new());
     messages
 }
 
-/// How often each message id stands in the ledger, and the lines that are no whole turn.
+/// The number of lines of each message id in the ledger, and the lines that are no complete turn.
 fn messages_and_torn(home: &Path) -> (HashMap<String, usize>, Vec<String>) {
     let text = fs::read_to_string(home.join("ledger.jsonl")).unwrap();
     assert!(text.ends_with('\n'));
@@ -117,7 +118,7 @@ fn appends_go_on_while_archives_are_built_and_none_is_lost() {
                     let mut written = Vec::new();
                     let mut number = 0;
                     while Instant::now() < until {
-                        // The first of each batch was in the one before.
+                        // The first record of each batch was in the batch before.
                         let batch: String = (number..number + 4).map(|n| turn(&name, n) + "\n").collect();
                         if did(start(home, &batch)) {
                             written.extend((number..number + 4).map(|n| format!("{name}-{n}")));
@@ -148,7 +149,7 @@ fn appends_go_on_while_archives_are_built_and_none_is_lost() {
     assert_eq!(live.iter().filter(|row| row.starts_with("turns")).count(), messages.len());
 }
 
-/// Every row of every table but the state, in order, rowids included.
+/// Every row of every table except the state, in order, with rowids.
 fn rows(archive: &Path) -> Vec<String> {
     let connection = rusqlite::Connection::open(archive).unwrap();
     let mut found = Vec::new();
@@ -169,8 +170,8 @@ fn rows(archive: &Path) -> Vec<String> {
     found
 }
 
-/// The kernel may stop the one write of a killed process in the middle. Such a half line is ended by the next append; it
-/// stays, and takes no record with it.
+/// The kernel may stop the single write of a killed process in the middle. The next append ends such a half line; the
+/// half line stays, and no other record is lost.
 #[test]
 fn appends_that_are_killed_can_be_repeated_and_cost_no_record() {
     let home = tempfile::tempdir().unwrap();
@@ -183,7 +184,7 @@ fn appends_that_are_killed_can_be_repeated_and_cost_no_record() {
         std::thread::sleep(Duration::from_micros(kill * 997 % 12_000));
         child.kill().unwrap();
         child.wait().unwrap();
-        // Somebody else would wait until the dead one's locks are stale.
+        // Another process would wait until the locks of the dead process are stale.
         for lock in ["ledger.lock", "ledger-index.lock"] {
             let _ = fs::remove_file(home.path().join(lock));
         }
@@ -198,7 +199,7 @@ fn appends_that_are_killed_can_be_repeated_and_cost_no_record() {
     for half in &torn {
         let member = |key: &str, end: char| Some(half.split_once(key)?.1.split_once(end)?.0.to_owned());
         let number = member(r#""turnIndex":"#, ',').and_then(|number| number.parse().ok());
-        // Shorter ones do not say which record they are the beginning of.
+        // A shorter half line does not show which record it belongs to.
         if let (Some(name), Some(number)) = (member(r#""sessionId":""#, '"'), number) {
             let whole = format!(r#"{{"v":1,"kind":"turn","record":{}}}"#, turn(&name, number));
             assert!(whole.starts_with(half.as_str()), "{half}");
@@ -207,7 +208,7 @@ fn appends_that_are_killed_can_be_repeated_and_cost_no_record() {
     let output = burn(home.path(), &["ledger", "check", "--json"]).stdout(Stdio::piped()).output().unwrap();
     let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(report["malformedLines"], torn.len());
-    // The index may have half lines, too, but lacks no id and has none too many.
+    // The index may also have half lines, but no id is missing and none is too many.
     let findings = report["findings"].as_array().unwrap();
     assert_eq!(findings.iter().filter(|found| found["problem"] != "notAnId").count(), torn.len(), "{report}");
 }
@@ -223,7 +224,7 @@ fn a_check_beside_eight_who_append_finds_nothing_wrong() {
             scope.spawn(move || {
                 let mut number = 0;
                 while Instant::now() < until {
-                    // Batches of several hundred kB: a write that can be seen half done.
+                    // Batches of several hundred kB, so that a kill can come during the write.
                     let batch: String =
                         (0..500).map(|more| turn(&format!("p{process}"), number + more) + "\n").collect();
                     number += 500;
@@ -238,7 +239,7 @@ fn a_check_beside_eight_who_append_finds_nothing_wrong() {
                 burn(home.path(), &["ledger", "check", "--json"]).stdout(Stdio::piped()).output().unwrap();
             let said = String::from_utf8_lossy(&output.stdout);
             let error = String::from_utf8_lossy(&output.stderr);
-            // Among eight others a check may be kept from the lock, as an append may.
+            // Beside eight other processes a check may not get the lock, like an append.
             if output.stdout.is_empty() && error.contains("was held by a live process") {
                 continue;
             }

@@ -1,4 +1,4 @@
-//! `burn ledger check`: every kind of fault is found and named by its offset, oddities are counted, nothing is changed.
+//! `burn ledger check` finds every kind of fault and names its offset, counts oddities, and changes nothing.
 
 use std::fs;
 use std::path::Path;
@@ -27,7 +27,7 @@ fn check(home: &Path, args: &[&str]) -> (i32, Value) {
     (output.status.code().unwrap(), report)
 }
 
-/// Verdict, file, offset and length of every finding; which of the two files, by its extension.
+/// Verdict, file, offset and length of every finding. The file is named by its extension.
 fn findings(report: &Value) -> Vec<(String, String, u64, u64)> {
     let text = |finding: &Value, key: &str| finding[key].as_str().unwrap().to_owned();
     let findings = report["findings"].as_array().unwrap().iter();
@@ -62,7 +62,7 @@ fn every_fault_has_an_offset_and_every_oddity_a_count() {
     line(turn("a", 1, "t3").as_bytes(), None);
     line(b"", None);
     line(b"{\"v\":1,", Some("malformed"));
-    // Older than a line of its session before it, then repeated, then of another session.
+    // A line that is older than an earlier line of its session, then a repeated line, then a line of another session.
     line(turn("a", 2, "t1").as_bytes(), None);
     line(turn("a", 1, "t3").as_bytes(), None);
     line(turn("b", 1, "t1").as_bytes(), None);
@@ -135,7 +135,7 @@ fn an_index_that_disagrees_is_named_id_by_id() {
     assert!(burn(home.path(), &["state", "rebuild", "index"]).status.success());
     assert_eq!(check(home.path(), &[]).0, 0);
     let index = fs::read_to_string(home.path().join("ledger.idx")).unwrap();
-    // The second id is gone, one is there that no line has, one line is no id, and the first id stands there thrice.
+    // The second id is missing, one id belongs to no line, one line is no id, and the first id is there three times.
     let first = &index[..17];
     let changed = format!("{first}00000000000000ff\nno id\n{}{first}{first}", &index[34..]);
     let end = changed.len() as u64;
@@ -160,7 +160,7 @@ fn an_index_that_disagrees_is_named_id_by_id() {
     assert!(burn(home.path(), &["state", "rebuild", "index", "--force"]).status.success());
     assert_eq!(check(home.path(), &[]).0, 0);
 
-    // Nothing but an id that stands there twice is a fault, too.
+    // A repeated id alone is a fault too.
     fs::write(home.path().join("ledger.idx"), format!("{index}{first}")).unwrap();
     let (code, report) = check(home.path(), &[]);
     assert_eq!((code, findings(&report).len(), &report["index"]["repeatedIds"]), (1, 1, &1.into()));
@@ -180,7 +180,7 @@ fn a_ledger_that_was_cut_is_told_of_and_its_index_kept() {
     assert_eq!((code, report["archive"]["ledgerOffsetBytes"].as_u64()), (0, Some(whole.len() as u64)));
     let ids = fs::read_to_string(&index).unwrap();
 
-    // Cut, and replaced by one of the same length.
+    // Cut, and replaced by a ledger of the same length.
     let (kept, lost) = (lines[..2].concat(), lines[2..].concat().len() as u64);
     let other = whole.replacen("\"m0\"", "\"mX\"", 1);
     for (text, offset, length) in [(&kept, kept.len() as u64, lost), (&other, 0, whole.len() as u64)] {
@@ -199,7 +199,7 @@ fn a_ledger_that_was_cut_is_told_of_and_its_index_kept() {
         assert!(!reasons.iter().any(|reason| reason.contains("rebuild index")), "{reasons:?}");
     }
 
-    // Lines that are no ids and ids that stand there twice are not lost; ids are.
+    // Dropping a line that is no id, or a repeated id, loses nothing; dropping an id does.
     fs::write(&ledger, &kept).unwrap();
     let odd = format!("\nno id\n{ids}{ids}");
     fs::write(&index, &odd).unwrap();
@@ -218,7 +218,7 @@ fn a_ledger_that_was_cut_is_told_of_and_its_index_kept() {
     assert_eq!((&done["ids"], &done["droppedIds"]), (&2.into(), &7.into()));
     assert_eq!(fs::read_to_string(&index).unwrap(), ids[..34]);
 
-    // Nothing is dropped of an index that is not there, or has its ids twice.
+    // A rebuild drops no id of an index that is missing or has its ids twice.
     for text in [None, Some(format!("{}\nno id\n{}", &ids[..34], &ids[..34]))] {
         match text {
             None => fs::remove_file(&index).unwrap(),
@@ -229,7 +229,7 @@ fn a_ledger_that_was_cut_is_told_of_and_its_index_kept() {
     }
 }
 
-/// What a check finds when `meanwhile` is done to the home after the ledger was read, and before its index is.
+/// The findings of a check when `meanwhile` changes the home after the ledger is read and before the index is read.
 fn check_while(
     home: &Path,
     meanwhile: impl Fn(&Path),
@@ -263,7 +263,7 @@ fn home_that_is_told_of() -> tempfile::TempDir {
 #[test]
 fn what_happens_to_the_files_during_a_check_is_no_fault_of_theirs() {
     use relayburn_ledger::ledger::Problem;
-    // Lines and ids that are appended meanwhile, by one who holds locks, and by one who writes them at leisure.
+    // Lines and ids that are appended meanwhile, by a writer with locks, and by a writer who writes them slowly.
     let more = turn("b", 9, "t1") + "\n";
     let other = tempfile::tempdir().unwrap();
     fs::write(other.path().join("ledger.jsonl"), &more).unwrap();
@@ -279,8 +279,8 @@ fn what_happens_to_the_files_during_a_check_is_no_fault_of_theirs() {
     assert_eq!((report.ok, report.lines, problems.len()), (true, 7, 1));
     assert_eq!(report.bytes, fs::metadata(home.path().join("ledger.jsonl")).unwrap().len());
 
-    // Half a line stands there when the check begins; its writer, who holds the lock, ends it, and writes the id once nobody
-    // holds any.
+    // The ledger ends with half a line when the check begins. Its writer, who holds the lock, ends the line, and writes
+    // the id after the locks are released.
     let home = home_that_is_told_of();
     let (front, back) = more.split_at(40);
     append(&home.path().join("ledger.jsonl"), front);
@@ -306,7 +306,7 @@ fn what_happens_to_the_files_during_a_check_is_no_fault_of_theirs() {
     .unwrap();
     assert_eq!((report.ok, report.lines, problems.len()), (true, 7, 1), "{problems:?}");
 
-    // Another file in its place, or none.
+    // Another file in the place of the ledger, or no file.
     for is_deleted in [false, true] {
         let home = home_that_is_told_of();
         let (report, problems) = check_while(home.path(), |home| {
@@ -345,11 +345,11 @@ fn a_file_anywhere_is_checked_with_the_index_beside_it_if_there_is_one() {
     assert!(said.contains("nowhere.jsonl") && said.contains("name a file that exists"), "{said}");
     let missing = burn(home.path(), &["ledger", "check", "nowhere.jsonl", "--json"]);
     assert_eq!((missing.status.code(), missing.stdout.len()), (Some(1), 0));
-    // A home where nothing was ever appended has nothing wrong.
+    // A home without any append has no fault.
     assert_eq!(check(&home.path().join("none"), &[]).0, 0);
 }
 
-/// Ids come out alike whether a line takes the fast path, the exact one, or is rejected.
+/// A line has the same id through the fast path, through the exact path, and if it is rejected.
 #[test]
 fn the_checks_ids_are_those_of_the_index_for_odd_lines_too() {
     let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/golden");

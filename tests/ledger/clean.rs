@@ -1,4 +1,4 @@
-//! `burn state prune`, `reset` and `rebuild`, and what stays whatever they do.
+//! `burn state prune`, `reset` and `rebuild`, and the files that they never delete.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -27,7 +27,7 @@ fn set<const N: usize>(names: [&str; N]) -> BTreeSet<String> {
     names.map(str::to_owned).into()
 }
 
-/// A home with content of 1, 10 and 100 days, and one that is none of ours.
+/// A home with content of 1, 10 and 100 days, and with a file that is not from `burn`.
 fn home_with_content() -> tempfile::TempDir {
     let home = tempfile::tempdir().unwrap();
     let content = home.path().join("content");
@@ -105,7 +105,7 @@ fn sessions_that_the_caller_can_recover_are_kept() {
     assert_eq!(names(&home.path().join("content")), set(["new.jsonl", "older.jsonl", "notes.txt"]));
 }
 
-/// A home with everything that can be in it.
+/// A home with every file that can be in a home.
 fn full_home() -> tempfile::TempDir {
     let home = home_with_content();
     let stamp =
@@ -157,7 +157,7 @@ fn reset_deletes_what_is_derived_and_moves_the_rest_to_the_trash() {
         kept.map(|path| path.file_name().unwrap().to_str().unwrap().to_owned()).collect();
     assert_eq!(kept, set(["config.json", "models.dev.json", "journal"]), "what stays is listed");
 
-    // A second one has nothing to do, and a home that is not there either.
+    // A second reset has nothing to do, and neither has a reset of a missing home.
     assert_eq!(burn(home.path(), &["state", "reset", "--everything", "--force"], None).0, 0);
     assert_eq!(names(home.path()), left);
     assert_eq!(burn(&home.path().join("none"), &["state", "reset", "--force"], None).0, 0);
@@ -250,7 +250,7 @@ fn completions_and_the_manual_know_every_command() {
         assert!(page.contains(&format!("{section}\n")), "{section}");
     }
     assert!(page.contains(r"[\fB\-\-report\fR \fIFILE\fR]"), "values have names");
-    // Examples stand as they are.
+    // The examples are printed unchanged.
     assert!(page.contains(".nf\n\\&  burn ledger check\n"), "{page}");
     for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
         let (code, script) = burn(home.path(), &["completions", shell], None);

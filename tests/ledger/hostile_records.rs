@@ -1,6 +1,7 @@
-//! Records, names and words of the command line with what a terminal obeys: no command passes it on.
+//! Records, names and words of the command line may have characters that a terminal obeys. No command prints them.
 //!
-//! JSON escapes what JSON escapes: a document may have C1 controls and marks of direction as they are, but never an ESC.
+//! A JSON document escapes only what JSON requires, so it may have C1 controls and marks of direction, but never an
+//! ESC.
 #![cfg(unix)]
 
 use std::ffi::OsStr;
@@ -35,7 +36,7 @@ fn is_obeyed(character: char) -> bool {
     (character.is_control() && !matches!(character, '\n' | '\t')) || character == '\u{202e}'
 }
 
-/// What both outputs say, in which nothing is that a terminal obeys.
+/// Both outputs. Panics if they have characters that a terminal obeys.
 fn said(words: &[impl AsRef<OsStr> + std::fmt::Debug], output: &Output) -> String {
     let said = String::from_utf8([&output.stdout[..], &output.stderr].concat()).unwrap();
     let is_bad = |c: char| {
@@ -71,7 +72,7 @@ fn words_of_the_command_line_are_cleaned_where_they_are_refused() {
         assert_eq!(output.status.code(), Some(2), "{words:?}: {output:?}");
         assert!(said(words, &output).contains("--help"), "{words:?}: {output:?}");
     }
-    // What is no text at all.
+    // A payload that is no text.
     let words = [OsStr::new("query"), OsStr::from_bytes(b"\x1b[31m\xff")];
     let output = burn(directory.path(), &words, b"");
     assert_eq!(output.status.code(), Some(2), "{output:?}");
@@ -159,7 +160,7 @@ fn books_of_hostile_names_are_shown_without_what_a_terminal_obeys() {
     std::fs::write(directory.path().join(first), bytes).unwrap();
     assert_eq!(run(&["check", "b"], "").1, Some(1));
     run(&["balance", "b"], "");
-    // A directory of a hostile name.
+    // A directory with a hostile name.
     std::fs::rename(directory.path().join("b"), directory.path().join(HOSTILE)).unwrap();
     for words in [&["check", HOSTILE][..], &["balance", HOSTILE], &["post", HOSTILE]] {
         run(words, &lines.concat());
@@ -185,7 +186,7 @@ fn journals_of_hostile_records_are_shown_without_what_a_terminal_obeys() {
             }
         }
         run(&["drain", dir, "--store", &format!("{dir}-store")], b"");
-        // Damage, and files of hostile names, are told in the same way.
+        // Messages about damage and about files with hostile names are clean too.
         let segments = std::fs::read_dir(directory.path().join(dir)).unwrap();
         let segment = segments
             .map(|entry| entry.unwrap().path())

@@ -1,7 +1,7 @@
-//! The lock between processes: ours against ours, and ours against a script that speaks the protocol as the reference
-//! does. Children are this very test executable, run again with a role in its environment.
+//! Locks between processes: `burn` against itself, and against a script that speaks the protocol like the reference.
+//! Children are this test executable with a role in its environment.
 //!
-//! `LOCK_ROUNDS` (default 3) repeats the races; `LOCK_PROCESSES` (default 100) sizes the counting crowd.
+//! `LOCK_ROUNDS` (default 3) is the number of races; `LOCK_PROCESSES` (default 100) is the size of the counting crowd.
 #![cfg(unix)]
 #![allow(clippy::expect_used)]
 
@@ -17,7 +17,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 const ROLE: &str = "LOCK_TEST_ROLE";
 
-/// A child process whose lines that begin with `> ` are what it says.
+/// A child process. Its messages are the lines that begin with `> `.
 struct Actor {
     process: Child,
     output: BufReader<ChildStdout>,
@@ -40,7 +40,7 @@ impl Actor {
         Self::start(command)
     }
 
-    /// The script; callers ask `have_python` first.
+    /// The script. Callers check `have_python` first.
     fn reference(arguments: &[&dyn AsRef<std::ffi::OsStr>]) -> Self {
         let mut command = Command::new("python3");
         command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/ledger/reference_lock.py")).args(arguments);
@@ -52,7 +52,7 @@ impl Actor {
         loop {
             line.clear();
             assert_ne!(self.output.read_line(&mut line).unwrap(), 0, "the child ended without a word");
-            // libtest prints "test child ... " in front of the first one.
+            // libtest prints "test child ... " before the first message.
             if let Some((_, words)) = line.split_once("> ") {
                 return words.trim_end().to_owned();
             }
@@ -93,7 +93,7 @@ fn say(words: &str) {
     println!("> {words}");
 }
 
-/// Not a test of its own: does nothing unless another test started it with a role.
+/// Not a test by itself: does nothing unless another test starts it with a role.
 #[test]
 fn child() {
     let Ok(role) = std::env::var(ROLE) else { return };
@@ -110,7 +110,7 @@ fn child() {
         ["count", path, counter, times] => {
             for _ in 0..times.parse().unwrap() {
                 let count = || with_lock(Path::new(path), |_| increment(Path::new(counter)));
-                // A crowd can keep one process out for its whole eleven seconds; that is no fault here.
+                // A crowd can keep one process out for its whole eleven seconds, which is no fault here.
                 while let Err(LockError::Held { .. }) = count() {}
             }
             say("done");
@@ -145,7 +145,7 @@ fn many_waiters_take_over_one_orphan_once() {
     for _ in 0..count_from_env("LOCK_ROUNDS", 3) {
         let home = tempfile::tempdir().unwrap();
         let [path, go, inside] = ["archive.lock", "go", "inside"].map(|name| home.path().join(name));
-        // Open to the end, so that its inode number cannot come back.
+        // The file stays open, so that its inode number is not used again.
         let orphan = fs::File::create(&path).unwrap();
         orphan.set_modified(SystemTime::now() - Duration::from_secs(6)).unwrap();
         let mut racers: Vec<Actor> = (0..20).map(|_| Actor::ours(&[&"race", &path, &go, &inside])).collect();
@@ -162,8 +162,9 @@ fn many_waiters_take_over_one_orphan_once() {
     }
 }
 
-/// Twelve seconds of work, stopped for three of them: longer than a lock may stay untouched, longer than any waiter
-/// waits. Waiters of both kinds that come early give up, one that comes late gets the lock after its holder.
+/// A holder works for twelve seconds and is stopped for three of them. Twelve seconds are longer than a lock may stay
+/// untouched and longer than any waiter waits. Early waiters of both kinds give up; a late waiter gets the lock after
+/// its holder.
 #[test]
 fn a_slow_holder_is_robbed_by_nobody() {
     let home = tempfile::tempdir().unwrap();
@@ -196,7 +197,7 @@ fn a_slow_holder_is_robbed_by_nobody() {
     assert_eq!(late.next_words(), "done");
 }
 
-/// SIGKILL, all three ways round: ours after ours, ours after the reference's, the reference's after ours.
+/// After SIGKILL of the holder: ours follows ours, ours follows the reference, the reference follows ours.
 #[test]
 fn a_killed_holder_is_succeeded_within_six_seconds() {
     let home = tempfile::tempdir().unwrap();

@@ -1,5 +1,5 @@
-//! `burn report`: the page is well-formed and harmless whatever the ledger has, its numbers are those of `burn usage`, and it replaces
-//! nobody's file.
+//! `burn report`: with any ledger the page is well-formed and harmless, its numbers are those of `burn usage`, and it
+//! replaces no other file.
 #![cfg(all(feature = "cli", unix))]
 #![allow(clippy::unwrap_used)]
 
@@ -72,7 +72,7 @@ fn stamp(selector: Value, enrichment: Value) -> Value {
 struct Element {
     name: String,
     attributes: Vec<(String, String)>,
-    /// Its text, without that of elements in it.
+    /// Its text, without the text of inner elements.
     text: String,
 }
 
@@ -82,8 +82,8 @@ impl Element {
     }
 }
 
-/// Every element of a page, whose HTML must be strict: elements are closed in order, attributes are quoted and come once, texts have
-/// neither `<` nor an unknown entity.
+/// Every element of a page. Panics unless the HTML is strict: elements are closed in order, attributes are quoted and
+/// unique, texts have neither `<` nor an unknown entity.
 #[track_caller]
 fn elements(html: &str) -> Vec<Element> {
     let mut rest = html.strip_prefix("<!doctype html><!-- burn report 1 -->\n").unwrap();
@@ -143,8 +143,8 @@ fn decoded(text: &str) -> String {
     text.replace("&lt;", "<").replace("&gt;", ">").replace("&quot;", "\"").replace("&amp;", "&")
 }
 
-/// The elements of a page that follows all rules: no element that loads or runs anything, unique ids, references that lead somewhere,
-/// no character that a page must not have.
+/// The elements of a page. Panics unless the page follows all rules: no element that loads or runs anything, unique
+/// ids, references with a target, no forbidden character.
 #[track_caller]
 fn checked(html: &str) -> Vec<Element> {
     let elements = elements(html);
@@ -225,7 +225,7 @@ fn compact(json: &str) -> String {
         .collect()
 }
 
-/// The words of `burn usage` that give a document of a page.
+/// The words of the `burn usage` that prints a document of a page.
 fn usage_words(name: &str, document: &Value) -> Vec<String> {
     let text = |value: &Value| value.as_str().unwrap().to_owned();
     let mut words = vec!["usage".to_owned()];
@@ -255,7 +255,7 @@ fn usage_words(name: &str, document: &Value) -> Vec<String> {
     words
 }
 
-/// Compares every document of a page with what `burn usage` prints, digit by digit. Returns how many there were.
+/// Compares every document of a page with the output of `burn usage`, digit by digit. Returns the number of documents.
 #[track_caller]
 fn is_what_usage_says(now: &str, home: &Path, html: &str) -> usize {
     let elements = checked(html);
@@ -298,7 +298,7 @@ fn every_number_is_that_of_usage() {
         fs::copy(folder.join("ledger.jsonl"), home.path().join("ledger.jsonl")).unwrap();
         let html = succeeded(burn_at(now, home.path(), &[&["report", "--out", "-"], *args].concat()));
         assert!(is_what_usage_says(now, home.path(), &html) >= 13, "{folder:?}");
-        // The cost of the page is that of its question.
+        // The cost of the page is the cost of its question.
         let out = succeeded(burn_at(now, home.path(), &[&["report", "--json"], *args].concat()));
         let written: Value = serde_json::from_str(&out).unwrap();
         let total = &data(&checked(&html))["total"];
@@ -356,7 +356,7 @@ fn the_same_ledger_gives_the_same_bytes() {
     }
 }
 
-/// What tries to become an element, an attribute, or something that a terminal or a reader obeys.
+/// Texts that try to become an element, an attribute, or a control character.
 const HOSTILE: [&str; 8] = [
     "</style><script>alert(1)</script>",
     "\" onload=\"alert(1)",
@@ -395,7 +395,7 @@ fn hostile_texts_stay_texts() {
     let elements = checked(&html);
     let data = data(&elements);
     assert_eq!(data["total"]["total"]["turns"], 9);
-    // The texts are there, as texts.
+    // The page has the texts as texts.
     assert!(texts(&elements).contains("</style><script>alert(1)</script>, "), "{}", texts(&elements));
     assert!(texts(&elements).contains("a\u{fffd}[31m\u{fffd}\u{fffd}\u{fffd}\u{fffd}\u{fffd}\u{fffd}\n"));
     let models: Vec<&str> =
@@ -476,7 +476,7 @@ fn a_page_without_turns_says_so() {
         filtered.contains("The filters let none pass.") && filtered.contains("model nobody"),
         "{filtered}"
     );
-    // Neither ledger nor archive.
+    // A home without ledger and archive.
     let nothing = tempfile::tempdir().unwrap();
     let output = burn_at(NOW, nothing.path(), &["report"]);
     assert_eq!(output.status.code(), Some(1));
@@ -495,7 +495,7 @@ fn one_turn_is_a_page() {
         let all = texts(&checked(&html));
         assert!(all.contains("Cost by day") && all.contains("1 turn") && !all.contains("Every day"), "{all}");
     }
-    // Centuries of empty time have no more bars than there is room for.
+    // The number of bars is bounded even for centuries of empty time.
     let home = home_with(&[
         turn("m1", "0001-01-01T00:00:00Z", json!({})),
         turn("m2", "9999-12-31T23:59:59Z", json!({})),
@@ -542,7 +542,7 @@ fn nobodys_file_is_replaced() {
     let page = fs::read_to_string(at("burn-report.html")).unwrap();
     checked(&page);
     assert_eq!(fs::metadata(at("burn-report.html")).unwrap().permissions().mode() & 0o777, 0o600);
-    // A report is replaced, and its mode stays.
+    // An old report is replaced, and its mode stays.
     fs::write(at("burn-report.html"), "<!doctype html><!-- burn report 1 -->old").unwrap();
     fs::set_permissions(at("burn-report.html"), fs::Permissions::from_mode(0o644)).unwrap();
     burn(home.path(), &["report", "--tz", "UTC"]);

@@ -1,4 +1,4 @@
-//! `burn statusline`: its costs are those of `burn usage`, and it is never in the way.
+//! `burn statusline`: its costs are those of `burn usage`, and it never fails or waits.
 
 use std::fs;
 use std::io::Write as _;
@@ -25,7 +25,7 @@ fn command(home: &Path, args: &[&str]) -> Command {
         .env("BURN_NOW", NOW)
         .env("LC_ALL", "C.UTF-8")
         .env("TZ", "UTC")
-        // Builds without optimization on a busy machine take longer than the command allows itself.
+        // A debug build on a busy machine takes longer than the limit of the command.
         .env("BURN_DEADLINE_MS", "60000");
     command
 }
@@ -39,7 +39,7 @@ fn statusline(home: &Path, args: &[&str], input: &[u8]) -> Output {
     child.wait_with_output().unwrap()
 }
 
-/// The line, where the command must end well and in silence.
+/// The line. Panics unless the command succeeds without a message.
 #[track_caller]
 fn line(home: &Path, args: &[&str], input: &[u8]) -> String {
     let output = statusline(home, args, input);
@@ -49,7 +49,7 @@ fn line(home: &Path, args: &[&str], input: &[u8]) -> String {
     text.strip_suffix('\n').unwrap().to_owned()
 }
 
-/// What Claude Code gives its status line.
+/// The input that Claude Code gives to its status line.
 fn input() -> Value {
     json!({
         "hook_event_name": "Status", "session_id": "s-1", "transcript_path": "/home/ada/t.jsonl", "cwd": "/home/ada/work/kettle/src",
@@ -65,7 +65,7 @@ fn input() -> Value {
     })
 }
 
-/// Every way to a member of a document.
+/// The path of every member of a document.
 fn paths(value: &Value, before: &[String], found: &mut Vec<Vec<String>>) {
     for (key, value) in value.as_object().into_iter().flatten() {
         let path = [before, std::slice::from_ref(key)].concat();
@@ -108,7 +108,7 @@ fn a_line_has_the_parts_that_are_known() {
         line(home.path(), &["--show", "ctx", "--color", "--limit-warn", "41"], &text),
         "\u{1b}[33mctx 41 %\u{1b}[0m"
     );
-    // A session that the ledger does not have yet.
+    // A session that is not in the ledger yet.
     let mut other = input();
     other["session_id"] = json!("s-9");
     assert_eq!(
@@ -188,13 +188,13 @@ fn no_home_is_in_the_way_and_none_is_changed() {
     let before = seen();
     assert_eq!(line(home.path(), &["--show", "session,today"], &text), "$0.01 session · $0.01 today");
     assert_eq!(seen(), before);
-    // Somebody has the archive open, and the lock.
+    // Another process has the archive open and holds the lock.
     let writer = rusqlite::Connection::open(home.path().join("archive.sqlite")).unwrap();
     writer.execute_batch("BEGIN IMMEDIATE; UPDATE turns SET turn_index = 9").unwrap();
     fs::write(home.path().join("archive.lock"), "x").unwrap();
     assert_eq!(line(home.path(), &["--show", "session,today"], &text), "$0.01 session · $0.01 today");
     drop(writer);
-    // More than can be read in time is left out, and the line says so.
+    // If the ledger has more than can be read in time, the rest is left out, and the line shows it.
     let filler = format!("{}\n", "x".repeat(5 << 20));
     let mut ledger = fs::OpenOptions::new().append(true).open(home.path().join("ledger.jsonl")).unwrap();
     ledger.write_all(filler.as_bytes()).unwrap();

@@ -1,5 +1,5 @@
-//! Random stores, damaged at random, then opened: no panic, no good frame lost, no entry of the index dropped unasked, a refusal
-//! changes nothing, a second recovery changes nothing.
+//! Random stores are damaged at random, then opened: no panic, no good frame is lost, no entry of the index is dropped
+//! without a request, a refusal changes nothing, a second recovery changes nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -10,7 +10,7 @@ use relayburn_ledger::session::{
     EntryPayload, Loss, NewEntry, SessionErrorClass, SessionOptions, SessionStoreV2, Verify,
 };
 
-/// Something that happens to a file; numbers are taken modulo what is there.
+/// A damage of a file. Its numbers are taken modulo the sizes in the store.
 #[derive(Debug, Clone)]
 enum Damage {
     CutSegment { segment: usize, at: usize },
@@ -43,7 +43,7 @@ fn damage() -> impl Strategy<Value = Damage> {
 }
 
 impl Damage {
-    /// Whether it can only hurt the index.
+    /// Whether the damage affects only the index.
     fn spares_segments(&self) -> bool {
         matches!(
             self,
@@ -51,7 +51,7 @@ impl Damage {
         )
     }
 
-    /// Whether it alters rows of the index: they may name what never was.
+    /// Whether the damage alters rows of the index, which may then name entries that never existed.
     fn flips_index(&self) -> bool {
         matches!(self, Self::FlipInIndex { .. })
     }
@@ -137,7 +137,7 @@ fn files(root: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     found
 }
 
-/// Every whole line that stands in a file of `segments/`, whatever the file's name.
+/// Every complete line in a file of `segments/`, with any name.
 fn lines(root: &Path) -> BTreeSet<Vec<u8>> {
     let of = |bytes: &Vec<u8>| -> Vec<Vec<u8>> {
         bytes.split(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect()
@@ -182,7 +182,7 @@ proptest! {
         damages.iter().for_each(|damage| damage.apply(&root));
         let (damaged, survivors) = (files(&root), lines(&root).intersection(&sound).cloned().collect::<BTreeSet<_>>());
 
-        // A reader never panics and never hands out what was altered.
+        // A reader never panics and never returns an altered frame.
         let mut reader = SessionStoreV2::open_for_inspection(&root, &SessionOptions::default()).unwrap();
         if let Ok(view) = reader.view() {
             let _ = (view.validate_integrity(), view.chain_hash(), view.unindexed());
@@ -210,7 +210,7 @@ proptest! {
             }
             Ok((store, report)) => {
                 prop_assert!(report.lost_entries.is_empty(), "{:?}", report);
-                // Rows of entries that there never were come from flips in the index.
+                // Rows of entries that never existed come from flipped bits in the index.
                 let now: BTreeSet<&str> = store.entry_ids().collect();
                 for id in indexed.iter().filter(|id| id.strip_prefix('e').and_then(|number| number.parse().ok()).is_some_and(|number: usize| number < entries.len())) {
                     prop_assert!(now.contains(&**id) || damages.iter().any(Damage::flips_index), "{} left the store: {:?}", id, report);
@@ -229,7 +229,7 @@ proptest! {
                 let (mut store, second) = SessionStoreV2::create(&root, &options).unwrap();
                 prop_assert!(!second.changed_files(), "{:?} after {:?}", second, report);
                 prop_assert_eq!(&files(&root), &after);
-                // Every good frame that the damage left is still in some file: indexed, cut away or set aside.
+                // Every good frame that survived the damage is still in a file: indexed, cut away or set aside.
                 let there = lines(&root);
                 for line in &survivors {
                     prop_assert!(there.contains(line), "{} is gone: {:?}", String::from_utf8_lossy(line), report);
@@ -237,10 +237,10 @@ proptest! {
                 if damages.iter().all(Damage::spares_segments) {
                     prop_assert_eq!(store.row_count(), entries.len(), "{:?}", report);
                 }
-                // All bytes of the damaged segments are there too.
+                // All bytes of the damaged segments are still there.
                 let bytes = |files: &BTreeMap<PathBuf, Vec<u8>>| -> usize {
                     files.iter().filter(|(path, _)| path.parent().unwrap().ends_with("segments")).map(|(_, bytes)| {
-                        // Blank lines are not kept; a vertical tab is blank, too.
+                        // Blank lines are not kept. A vertical tab is blank too.
                         bytes.iter().filter(|byte| !byte.is_ascii_whitespace() && **byte != 0x0b).count()
                     }).sum()
                 };
@@ -260,7 +260,7 @@ proptest! {
     }
 }
 
-/// One bit flipped at every byte of a small store: opened, or refused untouched.
+/// Flips one bit in every byte of a small store: it is opened, or refused without a change.
 #[test]
 fn every_byte_of_a_small_store_may_flip() {
     let directory = tempfile::tempdir().unwrap();

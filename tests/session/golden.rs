@@ -1,8 +1,8 @@
-//! Session stores that the format's first implementation wrote, then damaged: every result it gave, through the library and
-//! through `burn session`.
+//! Session stores that the format's first implementation wrote and that were then damaged: compares every result,
+//! through the library and through `burn session`.
 //!
-//! The cases lie in `fixtures/session-store`; a folder named by BURN_GOLDEN (by default `../shared/golden`) is run as well
-//! when it is there.
+//! The cases are in `fixtures/session-store`. The cases of the folder BURN_GOLDEN (default `../shared/golden`) run as
+//! well if it exists.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -32,7 +32,7 @@ impl Case {
         }
     }
 
-    /// As `burn session reindex` opens it; the reference drops entries without being asked.
+    /// Opened like `burn session reindex`, because the reference drops entries without a request.
     fn accepting(&self) -> SessionOptions {
         SessionOptions { loss: Loss::Accept, ..self.options() }
     }
@@ -45,7 +45,7 @@ impl Case {
         (directory, root)
     }
 
-    /// Compares unless the expectation at `pointer` is advisory; members are compared one by one.
+    /// Compares the members one by one, unless the expectation at `pointer` is advisory.
     fn compare(&self, pointer: &str, expected: &Value, found: &Value) {
         if self.advisory.contains(pointer) {
             return;
@@ -129,7 +129,7 @@ fn files(root: &Path) -> BTreeMap<String, Value> {
     found
 }
 
-/// The files that a case may expect: without the lock, staging leftovers and what was saved before a cut.
+/// The files that a case may expect, without the lock, staging leftovers and bytes saved before a cut.
 fn binding_files(root: &Path) -> BTreeMap<String, Value> {
     let mut found = files(root);
     found.retain(|name, _| {
@@ -273,7 +273,7 @@ fn an_explicit_rebuild_gives_the_reference_s_index() {
     }
 }
 
-/// Opens for writing and describes what happened in the words of the cases.
+/// Opens for writing, and describes the result in the words of the cases.
 fn recovering_open(case: &Case, root: &Path, expected: &Value) -> Value {
     let index = root.join("index/offsets.jsonl");
     match SessionStoreV2::create(root, &case.accepting()) {
@@ -324,7 +324,7 @@ fn a_recovering_open_has_one_of_the_accepted_outcomes() {
         for (key, expected) in expected.as_object().unwrap() {
             let pointer = format!("/recovering_open/{key}");
             match key.as_str() {
-                // What our open did instead is compared by its files.
+                // Where our opening differs, its files are compared.
                 "changes" | "index_replaced" => {}
                 "unchanged_files" => {
                     for name in expected.as_array().unwrap() {
@@ -379,7 +379,7 @@ fn an_open_that_is_not_asked_to_drops_no_entry() {
             (Err(error), Err(accepted)) => assert_eq!(error.class(), accepted.class(), "case {}", case.name),
             (Ok((_, mut report)), Ok((_, mut accepted))) => {
                 assert!(!drops, "case {}", case.name);
-                // These two name the place of the copy.
+                // These two members have the path of the copy.
                 (report.wide_directories, accepted.wide_directories) = (Vec::new(), Vec::new());
                 (report.reason, accepted.reason) = (None, None);
                 assert_eq!(report, accepted, "case {}", case.name);

@@ -1,4 +1,5 @@
-//! Session stores between processes: one writer at a time, readers beside it, a writer killed at any moment, a closed pipe.
+//! Session stores between processes: one writer at a time, readers beside the writer, a writer that is killed at any
+//! moment, a closed pipe.
 
 #![cfg(unix)]
 
@@ -76,7 +77,7 @@ fn a_killed_import_is_there_wholly_or_not_at_all() {
     const LINES: usize = 4000;
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("talk.jsonl");
-    // Every entry names the next one as its parent, so half of an import could not be opened.
+    // Every entry has the next entry as its parent, so half of an import could not be opened.
     let lines: String = (0..LINES)
         .map(|number| {
             let parent = if number + 1 == LINES { "null".to_owned() } else { format!("\"e{}\"", number + 1) };
@@ -108,7 +109,7 @@ fn a_killed_import_is_there_wholly_or_not_at_all() {
             .stdout(Stdio::null())
             .spawn()
             .unwrap();
-        // Killed once a certain length is written, or when it is done.
+        // The writer is killed when a certain length is written, or when it has finished.
         let wanted = 120_000 * (round as u64 + 1);
         let written = |root: &Path| -> u64 {
             let Ok(entries) = std::fs::read_dir(root.join("segments")) else { return 0 };
@@ -272,7 +273,7 @@ fn a_line_longer_than_a_frame_may_be_is_refused_before_it_is_read_whole() {
     let feeder = std::thread::spawn(move || {
         let first = line(0);
         input.write_all(first.as_bytes()).unwrap();
-        // The reader goes away in the middle.
+        // The reader closes the pipe in the middle.
         let piece = vec![b'x'; 1 << 20];
         (0..110).take_while(|_| input.write_all(&piece).is_ok()).count()
     });
@@ -350,7 +351,8 @@ fn the_remedy_that_check_names_for_a_stray_line_helps() {
     assert!(burn(&["check", dir]).status.success());
 }
 
-/// A signal ends long work at once by its own effect, which a shell shows as 130 or 143; the next command finds the store sound.
+/// A signal ends long work at once by its default effect, which a shell shows as 130 or 143. The next command finds a
+/// sound store.
 #[test]
 fn long_work_ends_within_a_second_of_a_signal() {
     use std::os::unix::process::ExitStatusExt;
@@ -384,7 +386,7 @@ fn long_work_ends_within_a_second_of_a_signal() {
         }
         std::thread::sleep(Duration::from_millis(60));
         let sent = Instant::now();
-        // SAFETY: a signal to a child that was not waited for.
+        // SAFETY: a call without pointers, for a child that was not waited for.
         unsafe { libc::kill(child.id() as i32, signal) };
         let status = child.wait().unwrap();
         assert!(sent.elapsed() < Duration::from_secs(1), "{words:?}: {:?}", sent.elapsed());
@@ -468,7 +470,7 @@ fn an_import_is_refused_before_it_takes_more_memory_than_it_may() {
     };
     let lines: String = (0..200).map(line).collect();
     let bytes = lines.len();
-    // The input alone is too long, and then what is made of its lines.
+    // First the input alone is too long, then the records made from its lines.
     let (code, _, said) = import(&["--memory", "1000"], &lines);
     assert!(code == Some(1) && said.contains("in.jsonl: it takes more than 1000 bytes"), "{said}");
     let memory = (bytes + 100 * 600).to_string();

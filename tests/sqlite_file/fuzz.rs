@@ -1,8 +1,8 @@
-//! Random schemas and rows, loaded in bulk and inserted by SQLite: both databases must hold the same, in the same
-//! order, before and after SQLite goes on working with them. Each set is loaded three times, with other threads, cuts,
-//! orders of arrival and budgets, and the bytes must not differ.
+//! Random schemas and rows, loaded in bulk and inserted by SQLite: both databases must have the same content in the
+//! same order, before and after further work by SQLite. Each set is loaded three times with other threads, cuts, orders
+//! of arrival and budgets, and the bytes must be equal.
 //!
-//! `BURN_TEST_SCALE=n` runs n times as many cases, and then with up to 200 000 rows; `BURN_TEST_SEED` starts elsewhere.
+//! `BURN_TEST_SCALE=n` runs n times as many cases, with up to 200 000 rows; `BURN_TEST_SEED` changes the cases.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -12,7 +12,7 @@ use relayburn_ledger::sqlite_file::{Duplicates, Loaded, Loader, Schema, TableId,
 use rusqlite::types::{ToSql, ToSqlOutput, ValueRef};
 use rusqlite::{Connection, params_from_iter};
 
-/// SplitMix64: the same cases everywhere.
+/// SplitMix64, so that the cases are the same everywhere.
 struct Random(u64);
 
 impl Random {
@@ -47,7 +47,7 @@ impl Random {
 enum Owned {
     Null,
     Int(i64),
-    /// Bits, so that equal is the same.
+    /// Reals are compared by their bits.
     Real(u64),
     Text(Vec<u8>),
     Blob(Vec<u8>),
@@ -120,7 +120,7 @@ struct Case {
     page_size: u32,
 }
 
-/// A value that a column of that kind takes; an indexed one without a type takes no reals.
+/// A value for a column of this kind. An indexed column without a type gets no reals.
 fn value(random: &mut Random, kind: Kind, is_indexed: bool, variety: usize, longest: usize) -> Owned {
     if random.one_in(12) {
         return Owned::Null;
@@ -136,7 +136,7 @@ fn value(random: &mut Random, kind: Kind, is_indexed: bool, variety: usize, long
             _ => Owned::Text(text(random, variety, 0)),
         },
         Kind::Int if !random.one_in(5) => Owned::Int(int(random, variety)),
-        // -2^63, which is stored as an integer or as a real, often enough for one key in both types.
+        // -2^63, which is stored as an integer or as a real, often enough that one key has both types.
         Kind::Int | Kind::Numeric if random.one_in(25) => {
             if random.one_in(2) {
                 Owned::Int(i64::MIN)
@@ -330,7 +330,7 @@ impl Case {
         columns.iter().map(name).collect::<Vec<_>>().join(", ")
     }
 
-    /// What SQLite makes of the rows, one statement a row.
+    /// The database of SQLite, with one statement a row.
     fn insert(&self, path: &Path) -> Connection {
         let db = Connection::open(path).unwrap();
         db.execute_batch(&format!(
@@ -438,7 +438,7 @@ impl Case {
         (loaded, bytes)
     }
 
-    /// All that can be seen: the schema, rows in order of rowid, and every index in its own order.
+    /// The visible content: the schema, rows in the order of rowids, and every index in its order.
     fn dump(&self, db: &Connection) -> Vec<Vec<Owned>> {
         let mut queries = vec![
             "SELECT type, name, tbl_name, sql FROM sqlite_schema WHERE tbl_name NOT LIKE 'sqlite_stat%'"
@@ -465,7 +465,7 @@ impl Case {
         dump
     }
 
-    /// What SQLite does with a database later, the same for both.
+    /// The further work of SQLite, the same for both databases.
     fn change(&self, db: &Connection, seed: u64) {
         let random = &mut Random(seed);
         db.execute_batch("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; BEGIN").unwrap();
@@ -502,7 +502,7 @@ fn integrity(db: &Connection) {
     assert_eq!(found, ["ok"]);
 }
 
-/// Runs one case; whether a tiny budget made it spill.
+/// Runs one case. Returns whether a tiny budget made the loader spill.
 fn run(seed: u64, rows_max: usize) -> bool {
     let random = &mut Random(seed);
     let case = Case::new(random, rows_max);
@@ -567,7 +567,7 @@ fn random_databases_equal_those_that_sqlite_inserts() {
     assert!(spilled > 30 * scale, "only {spilled} cases spilled");
 }
 
-/// The comparison above has to see two rows that changed places, and nothing else.
+/// A canary: the comparison must notice two rows that changed places.
 #[test]
 fn two_rows_in_the_wrong_order_are_noticed() {
     let sql = "CREATE TABLE \"t0\"(c0 TEXT, mark INTEGER);".to_owned();

@@ -1,4 +1,4 @@
-//! What the bulk loader refuses and how it says so, what becomes of repeated keys, and pages filled to their edges.
+//! The refusals of the bulk loader and their messages, repeated keys, and full pages.
 
 use std::io::ErrorKind;
 use std::path::Path;
@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::common::processes;
 use relayburn_ledger::sqlite_file::{Duplicates, Loaded, Loader, Schema, SqliteFileError, Value};
 
-/// Bytes: more than any of these loads takes.
+/// A budget in bytes that none of these loads reaches.
 const MEMORY: usize = 1 << 30;
 use rusqlite::Connection;
 use tempfile::TempDir;
@@ -185,7 +185,7 @@ fn one_number_in_two_types_is_one_key() {
         Err(SqliteFileError::Duplicate { first: 3, second: 4, key, .. }) => assert_eq!(key, "0"),
         other => panic!("{other:?}"),
     }
-    // Where both types would be stored, one of them is refused.
+    // If both types would be stored, one of them is refused.
     let sql = "CREATE TABLE t(k, v, PRIMARY KEY(k, v))";
     match load(&dir.path().join("mixed"), sql, Duplicates::KeepLast, &[vec![Value::Real(1.0), Value::Int(1)]])
     {
@@ -194,7 +194,7 @@ fn one_number_in_two_types_is_one_key() {
     }
 }
 
-/// -2^63 is the one number that a numeric column stores as an integer or as a real, whichever it was given as.
+/// -2^63 is the only number that a numeric column stores in the given type, as an integer or as a real.
 #[test]
 fn the_least_number_keeps_its_type() {
     let (int, real) = (Value::Int(i64::MIN), Value::Real(i64::MIN as f64));
@@ -230,7 +230,7 @@ fn the_least_number_keeps_its_type() {
     }
 }
 
-/// A key of integers and fractions, as a JSON number may be either.
+/// A key of integers and fractions, because a JSON number may be either.
 #[test]
 fn integers_and_fractions_are_in_one_order() {
     let numbers = [
@@ -385,8 +385,8 @@ fn the_target_is_created_for_its_owner_alone_or_not_at_all() {
     assert_eq!(integrity(&Connection::open(&path).unwrap()), "ok");
 }
 
-/// Every number of rows from none on, with keys of four to a page, and some that overflow: each way a level of an index can
-/// end.
+/// Every number of rows from 0 on, with four keys to a page and some that overflow, so that a level of an index ends in
+/// every possible way.
 #[test]
 fn trees_of_every_size_are_whole() {
     let dir = tempfile::tempdir().unwrap();
@@ -410,7 +410,7 @@ fn trees_of_every_size_are_whole() {
     }
 }
 
-/// Large enough for several rounds of pages: trees that end before others, and pages that are written while others fill.
+/// Large enough for several rounds of pages: some trees end before others, and pages are written while others fill.
 #[test]
 fn a_load_of_many_rounds_is_the_same_however_it_is_cut() {
     let dir = tempfile::tempdir().unwrap();
@@ -463,7 +463,7 @@ fn a_load_of_many_rounds_is_the_same_however_it_is_cut() {
     assert_eq!(integrity(&Connection::open(dir.path().join("1")).unwrap()), "ok");
 }
 
-/// Runs the test below under a limit of the file size, lower each time, until nothing can be written at all.
+/// Runs the test below with a lower and lower file-size limit, until nothing can be written.
 #[cfg(unix)]
 #[test]
 fn a_file_that_may_not_grow_is_an_error_that_names_it() {

@@ -1,4 +1,4 @@
-//! What the bulk loader costs beside SQLite's own inserting, and one file beyond 1 GiB. Not part of a normal run:
+//! Measures the bulk loader and SQLite's own inserting, and tests one file beyond 1 GiB. Not part of a normal run:
 //!
 //! ```text
 //! cargo test --release --test bulk_speed -- --ignored --nocapture speed
@@ -98,7 +98,7 @@ fn time(out: &mut [u8; 40], ms: u64) -> Value<'_> {
     Value::Text(&out[..24])
 }
 
-/// The rows of one line of a ledger, give or take: a turn with its calls, and an event for about every second.
+/// The rows of about one line of a ledger: a turn with its calls, and an event for about every second turn.
 fn line(n: u64, mut push: impl FnMut(usize, &[Value<'_>])) {
     let mut scratch = [[0; 40]; 8];
     let [session, message, ts, call, hash, event_hash, agent, parent_call] = &mut scratch;
@@ -263,7 +263,7 @@ impl ToSql for Bound<'_> {
     }
 }
 
-/// Eight rows a statement, indexes last, nothing that guards against a crash.
+/// Eight rows a statement, indexes last, without protection against a crash.
 fn insert(path: &Path, turns: u64) -> f64 {
     let started = Instant::now();
     let db = Connection::open(path).unwrap();
@@ -307,8 +307,8 @@ fn insert(path: &Path, turns: u64) -> f64 {
     started.elapsed().as_secs_f64()
 }
 
-/// The largest memory that is not page cache while `measured` runs, in MiB, looked at every few milliseconds; 0 where
-/// the system does not tell.
+/// The peak of memory outside the page cache while `measured` runs, in MiB, sampled every few milliseconds; 0 if the
+/// system does not report it.
 fn peak_mib<T>(measured: impl FnOnce() -> T) -> (T, u64) {
     let peak_kib = AtomicU64::new(0);
     let done = AtomicBool::new(false);

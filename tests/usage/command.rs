@@ -1,4 +1,4 @@
-//! `burn usage` where something is missing, wrong or too large: a clear line, the exit code, and never a wrong number.
+//! `burn usage` with missing, wrong or too large input: a clear message, the exit code, and never a wrong number.
 
 use std::fs;
 use std::path::Path;
@@ -70,7 +70,7 @@ fn text_csv_and_json_say_the_same() {
     assert_eq!(document["rows"][1]["other"], true);
     assert_eq!(document["other"], 1);
     assert_eq!(document["ledger"]["takenIn"], document["ledger"]["bytes"]);
-    // Nothing passes, and that is no failure.
+    // No turn passes the filter, which is no failure.
     let (code, _, error) = burn(home.path(), &["usage", "--model", "nobody"]);
     assert_eq!(code, Some(0));
     assert!(error.contains("no turn passes the filters; there are 3 turns without them"), "{error}");
@@ -93,7 +93,7 @@ fn what_cannot_be_counted_is_an_error() {
     assert_eq!((code, &*out), (Some(1), ""));
     assert!(error.contains("prices.json is no price table"), "{error}");
     fs::remove_file(&prices).unwrap();
-    // An archive of another version is refused where it must not be built again.
+    // An archive of another version is refused if it must not be built again.
     assert_eq!(burn(home.path(), &["usage"]).0, Some(0));
     let archive = rusqlite::Connection::open(home.path().join("archive.sqlite")).unwrap();
     archive.execute_batch("UPDATE archive_state SET archive_version = 99").unwrap();

@@ -1,8 +1,8 @@
-//! `burn usage` against what an independent program answers: every question, from the archive and from the ledger, on one thread
-//! and on several.
+//! Compares `burn usage` with the answers of an independent program: every question, from the archive and from the
+//! ledger, on one thread and on several.
 //!
-//! Cases are the folders of `usage` in `BURN_GOLDEN` (by default `../shared/golden`); without it those of `fixtures/usage`, which are
-//! some of them.
+//! Cases are the folders of `usage` in `BURN_GOLDEN` (default `../shared/golden`). Without that folder a part of them
+//! in `fixtures/usage` runs.
 
 use crate::common;
 use std::collections::BTreeMap;
@@ -12,7 +12,7 @@ use std::process::Command;
 
 use relayburn_ledger::scan::json::{Document, Kind, Value};
 
-/// A JSON value whose numbers are decimals: `7.50e-1` and `0.75` are one.
+/// A JSON value whose numbers are decimals: `7.50e-1` and `0.75` are equal.
 #[derive(Debug, Clone, PartialEq)]
 enum Exact {
     Null,
@@ -106,7 +106,7 @@ fn burn(home: &Path, now: &str, args: &[&str]) -> (Option<i32>, Vec<u8>, String)
     (output.status.code(), output.stdout, String::from_utf8_lossy(&output.stderr).into_owned())
 }
 
-/// What differs first, with the way to it.
+/// The first difference, with its path.
 fn difference(path: &str, found: &Exact, wanted: &Exact) -> Option<String> {
     match (found, wanted) {
         (Exact::Object(a), Exact::Object(b)) => {

@@ -1,6 +1,6 @@
-//! `burn dev price` against what genai-prices itself charges, to the last digit.
+//! Compares `burn dev price` with the charges of genai-prices itself, to the last digit.
 //!
-//! Cases are the lines of `fixtures/prices.jsonl`, and those of `prices.jsonl` in the folder `BURN_GOLDEN`.
+//! Cases are the lines of `fixtures/prices.jsonl`, and of `prices.jsonl` in the folder `BURN_GOLDEN`.
 
 use crate::common;
 use std::fs;
@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-/// Charges every case of a file; how many there are.
+/// Charges every case of a file. Returns the number of cases.
 fn check(file: &Path) -> usize {
     let cases = fs::read(file).unwrap();
     let mut burn = Command::new(env!("CARGO_BIN_EXE_burn"))
@@ -70,7 +70,7 @@ fn prices_of_ones_own_come_first_and_damaged_ones_are_refused() {
     let (code, text, error) = burn("claude-opus-4-7");
     assert_eq!((code, &*text), (Some(1), ""));
     assert!(error.contains("prices.json is no price table: ") && error.contains("line 2"), "{error}");
-    // A name of any length is a name.
+    // A name may have any length.
     fs::remove_file(home.path().join("prices.json")).unwrap();
     assert_eq!(burn(&"m[".repeat(5_000)).0, Some(1));
 }

@@ -1,7 +1,8 @@
-//! What holds for every answer about usage, on random ledgers and random questions.
+//! Properties of every answer about usage, on random ledgers and with random questions.
 //!
-//! Ledgers have repeated and sidechain turns, stamps, unknown models, odd times and odd counts, around changes of clocks. Each is
-//! built in several steps; every answer is compared with that of the ledger and with that of another number of threads.
+//! Ledgers have repeated and sidechain turns, stamps, unknown models, odd times and odd counts, around changes of
+//! clocks. Each archive is built in several steps. Every answer is compared with the answer from the ledger and with
+//! the answer of another number of threads.
 
 use crate::common;
 use std::fs;
@@ -28,7 +29,7 @@ const ZONES: [&str; 10] = [
     "+05:45",
     "-03:30",
 ];
-/// Those whose offset changes by whole hours.
+/// The zones whose offset changes by whole hours.
 const OF_WHOLE_HOURS: usize = 7;
 
 /// Around changes of clocks in 2026, in seconds.
@@ -132,12 +133,12 @@ fn plus(sums: impl IntoIterator<Item = Sums>) -> Sums {
     })
 }
 
-/// With tools a turn is in several rows: everything but these adds up.
+/// With tools a turn is in several rows, so these members do not add up.
 fn without_turns(sums: Sums) -> Sums {
     Sums { turns: 0, lower_bound_turns: 0, ..sums }
 }
 
-/// The document, but for the member `ledger`.
+/// The document without the member `ledger`.
 fn document(answer: &Answer) -> String {
     let text = serde_json::to_string(answer).unwrap();
     let (ledger, rows) = (text.find("\"ledger\":").unwrap(), text.find("\"rows\":").unwrap());
@@ -211,7 +212,7 @@ fn answers_add_up_whatever_is_asked() {
         let paths = Paths::of_home(&home);
         let prices = Prices::of_home(&home).unwrap();
         let lines: Vec<String> = (0..400).map(|_| line(&mut random) + "\n").collect();
-        // Builds on the way.
+        // Some builds before the last line.
         let cut = random.below(400) as usize;
         fs::write(home.ledger(), lines[..cut].concat()).unwrap();
         build_tail(&paths, &Options::default(), &mut Unobserved).unwrap();
@@ -226,19 +227,19 @@ fn answers_add_up_whatever_is_asked() {
             let ask = |question: &Question| usage::ask(&paths, question, &prices, &interrupt).unwrap();
             let answer = ask(&question);
             let has_tool = question.by.contains(&Dimension::Tool);
-            // 1: the rows, with that of all others, are the total.
+            // 1: the rows, with the row of all others, add up to the total.
             let sum = plus(answer.rows.iter().map(|row| row.sums));
             if has_tool {
                 assert_eq!(without_turns(sum), without_turns(answer.total), "{question:?}");
             } else {
                 assert_eq!(sum, answer.total, "{question:?}");
             }
-            // 2: the total depends on filters and bounds alone (blocks are of one source unless one is named).
+            // 2: the total depends only on filters and bounds (blocks are of one source unless one is given).
             let filters = answer.question.filters.clone();
             let plain =
                 Question { filters, since: question.since, until: question.until, ..Question::default() };
             assert_eq!(Sums { calls: 0, ..answer.total }, ask(&plain).total, "{question:?}");
-            // 5 and 6: the ledger, and an archive that was built at once, say the same.
+            // 5 and 6: the ledger, and an archive of one build, give the same answer.
             let from_ledger = usage::ask_ledger(&paths, &question, &prices, &interrupt).unwrap();
             let threads = 1 + random.below(4) as usize;
             let single = Question { threads, ..question.clone() };
@@ -247,7 +248,7 @@ fn answers_add_up_whatever_is_asked() {
                 document(&usage::ask(&full, &single, &prices, &interrupt).unwrap()),
                 document(&answer)
             );
-            // 4: two spans that meet are the span of both.
+            // 4: the totals of two adjacent spans add up to the total of both.
             if let (Some(since), Some(until)) = (question.since, question.until) {
                 let middle = since.seconds + (until.seconds - since.seconds) / 3;
                 let first = Question {
@@ -257,7 +258,7 @@ fn answers_add_up_whatever_is_asked() {
                 let second = Question { since: Some(Instant::at(middle + 1)), ..plain.clone() };
                 assert_eq!(plus([ask(&first).total, ask(&second).total]), ask(&plain).total);
             }
-            // 8 and 9: the turns behind a row are its cost, and each turn is behind one row.
+            // 8 and 9: the turns of a row add up to its cost, and each turn belongs to one row.
             let explained = Question { explain: true, limit: None, ..question.clone() };
             let explained = ask(&explained);
             let mut offsets = Vec::new();

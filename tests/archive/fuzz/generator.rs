@@ -1,12 +1,11 @@
-//! Ledgers as no well-meaning program writes them. The bytes are put together here, from literals: nothing of the library is
-//! asked what a line looks like.
+//! Generates hostile ledgers. The bytes are put together from literals, without any code of the library.
 
 #[path = "literals.rs"]
 mod literals;
 
 use literals::{CLASSES, NUMBERS, STRINGS, VALUES};
 
-/// SplitMix64: the same ledgers everywhere.
+/// SplitMix64, so that the ledgers are the same everywhere.
 pub struct Random(pub u64);
 
 impl Random {
@@ -31,7 +30,7 @@ impl Random {
     }
 }
 
-/// An object or an array while it is put together.
+/// An object or an array that is being built.
 #[derive(Clone)]
 struct Object(Vec<(Vec<u8>, Vec<u8>)>);
 
@@ -46,7 +45,7 @@ impl Object {
     }
 }
 
-/// What the lines of one ledger share, so that they meet, and how odd they are.
+/// Values that the lines of one ledger share, so that the lines refer to each other, and the share of odd lines.
 pub struct Generator<'r> {
     random: &'r mut Random,
     sources: Vec<Vec<u8>>,
@@ -56,9 +55,9 @@ pub struct Generator<'r> {
     times: Vec<Vec<u8>>,
     keys: Vec<Vec<u8>>,
     texts: Vec<Vec<u8>>,
-    /// One object in so many is changed.
+    /// One of this many objects is changed.
     odd_in: usize,
-    /// One line in so many is damaged.
+    /// One of this many lines is damaged.
     damaged_in: usize,
     numbers_are_odd: bool,
 }
@@ -113,7 +112,7 @@ impl<'r> Generator<'r> {
         generator
     }
 
-    /// Up to `most` literals, plain and odd ones, a few of them long.
+    /// Up to `most` literals, plain and odd, a few of them long.
     fn pool(&mut self, most: usize, name: &str) -> Vec<Vec<u8>> {
         let odd_in = [1, 3, 50][self.random.below(3)];
         let count = 1 + self.random.below(most);
@@ -375,7 +374,7 @@ impl<'r> Generator<'r> {
         (kind, Object::new().with("record", self.write(record)))
     }
 
-    /// One of a pool as a literal, now and then spelled in another way.
+    /// A literal from a pool, sometimes with another spelling.
     fn of(&mut self, pool: impl Fn(&Self) -> &Vec<Vec<u8>>) -> Vec<u8> {
         let text = {
             let place = self.random.next() as usize;
@@ -410,7 +409,7 @@ impl<'r> Generator<'r> {
         }
     }
 
-    /// The object as text, now and then changed in one of many ways.
+    /// The object as text, sometimes changed in one of many ways.
     fn write(&mut self, object: Object) -> Vec<u8> {
         let Object(mut members) = object;
         if self.random.one_in(self.odd_in) {
@@ -454,7 +453,7 @@ impl<'r> Generator<'r> {
         [b"{", &members.collect::<Vec<_>>().join(&b","[..])[..], space, b"}"].concat()
     }
 
-    /// What happens to a line between its writer and its reader.
+    /// Damages a line as between its writer and its reader.
     fn damage(&mut self, line: &mut Vec<u8>) {
         const AROUND: [&[u8]; 14] = [
             b"\xef\xbb\xbf",

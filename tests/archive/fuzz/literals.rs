@@ -1,4 +1,4 @@
-//! Literals as they stand in a ledger: what is at a border, what is spelled in an odd way, and what is no JSON.
+//! Literals for ledgers: boundary values, odd spellings, and texts that are no JSON.
 
 /// String literals without their quotes.
 #[rustfmt::skip]
@@ -26,7 +26,7 @@ pub const NUMBERS: [&[u8]; 69] = [
     b"1.7976931348623157e308", b"1e300", b"1e400", b"-1e400", b"1e-400", b"5e-324", b"123456789.12345678",
 ];
 
-/// Values of other types, and what is no JSON.
+/// Values of other types, and texts that are no JSON.
 #[rustfmt::skip]
 pub const VALUES: [&[u8]; 33] = [
     b"null", b"null", b"null", b"true", b"false", b"[]", b"{}", b"[null]",

@@ -73,7 +73,7 @@ fn the_command_line_inspects_every_case() {
         case.compare("/inspection/tail_2_entry_ids", &expected["tail_2_entry_ids"], &tail);
         for (leaf, path) in expected["active_paths"].as_object().unwrap() {
             let mut found = shown(&["path", dir, leaf]);
-            // The library gives an empty list, as the reference; the command line says that it found nothing.
+            // The library returns an empty list, like the reference; the command line reports that it found nothing.
             if found == json!({"error_class": "entry_not_found"}) {
                 found = json!({"ok": []});
             }
