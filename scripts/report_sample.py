@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes a ledger of a year of invented work, for looking at `burn report`: scripts/report_sample.py LEDGER [LAST-DAY [DAYS]]
+"""Writes a ledger with a year of invented work, for a sample of `burn report`: scripts/report_sample.py LEDGER [LAST-DAY [DAYS]]
 
 The same arguments give the same bytes.
 """

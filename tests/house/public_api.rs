@@ -219,7 +219,7 @@ impl Interface<'_> {
         }
     }
 
-    /// The methods and traits of exported types, wherever in their room they stand.
+    /// The methods and traits of exported types, from anywhere in their module.
     fn implementations(&mut self, room: &str, module: &Module) {
         for item in &module.items {
             let Item::Impl(given) = item else { continue };

@@ -1,9 +1,9 @@
-"""Says a second time, as plainly as possible, what an archive holds and what queries return, and compares.
+"""A second, plain implementation of the archive's rows and of queries, which compares both with the program under test.
 
     model.py     one question a line on standard input, one answer a line on standard output
 
 A question is JSON: "ledger", "archive", "queries" (paths), "counts", "filter". An answer is `ok` or the first difference.
-Nothing here is fast, and nothing is shared with the program under test: JSON is Python's, SQLite is Python's.
+The model is slow and shares no code with the program under test: JSON and SQLite are Python's.
 """
 
 import json
