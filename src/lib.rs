@@ -1,15 +1,14 @@
 //! Append-only logs that can be trusted, and the stores derived from them.
 //!
-//! A log of this crate is only ever appended to. Whatever is derived from it can be thrown away and built again. Damage is
-//! found and named by byte offset; whatever may have been acknowledged is set aside and never destroyed, and nothing is skipped in
-//! silence. The first of these logs is the
-//! ledger of people who work with AI coding agents, `ledger.jsonl`: a JSON line for every turn, tool result and stamp. Its
-//! archive, `archive.sqlite`, is made from it by a parallel engine over a memory map.
+//! A log of this crate is only ever appended to. Everything derived from a log can be deleted and built again. Damage is
+//! found and named by byte offset. Bytes that may have been acknowledged are set aside and never destroyed, and nothing is
+//! skipped in silence. The main log is the ledger of people who work with AI coding agents, `ledger.jsonl`: a JSON line for
+//! every turn, tool result and stamp. A parallel engine over a memory map makes its archive, `archive.sqlite`.
 //!
-//! What this is not: a database server, a sync service, or an analytics tool. Files, locks and archives are those of the
+//! The crate is no database server, no sync service and no analytics tool. It uses the files, locks and archives of the
 //! TypeScript package `@relayburn/ledger` 1.x, and both programs may work on one home at the same time.
 //!
-//! Append a turn twice, build the archive, and ask it: a record with an id is written once.
+//! Append a turn twice, build the archive, and query it: a record with an id is written once.
 //!
 //! ```
 //! use relayburn_ledger::archive::{self, Options, Paths, Unobserved};
@@ -47,21 +46,21 @@
 //! | module | what it is for | it uses |
 //! | --- | --- | --- |
 //! | [`record`] | what a ledger line is: kinds, columns, readers, ids, stamps, typed records | `scan` |
-//! | [`ledger`] | appends, index files, queries over the ledger, check, prune, reset | `record`, `archive`, `scan`, `lock`, `disk`, `home` |
-//! | [`archive`] | builds, status, queries over the archive | `record`, `scan`, `lock`, `disk`, `home` |
+//! | [`ledger`] | appends, index files, queries over the ledger, check, prune, reset | `record`, `archive`, `scan`, `lock`, `disk`, `home`, `interrupt` |
+//! | [`archive`] | builds, status, queries over the archive | `record`, `scan`, `lock`, `disk`, `home`, `interrupt` |
 //! | [`scan`] | mapped logs, chunks that end at line ends, exact JSON | nothing of ours |
-//! | [`lock`] | the lock-file protocol shared with other programs | `disk` |
-//! | [`journal`] | a write-ahead log of opaque payloads | `scan`, `disk`, `home` |
-//! | `session` | segmented session stores | `scan`, `disk` |
-//! | `book` | double-entry books | `scan`, `disk` |
-//! | `agents` | session logs of coding agents into the ledger | `ledger`, `record`, `scan`, `lock`, `disk`, `home` |
-//! | `ingest` | from a journal into a key-value store and the ledger | `journal`, `ledger`, `lock`, `disk`, `home` |
-//! | `usage` | prices, and totals and costs over the turns of the archive | `archive`, `record`, `scan`, `home` |
+//! | [`lock`] | the lock-file protocol shared with other programs | `disk`, `interrupt` |
+//! | [`journal`] | a write-ahead log of opaque payloads | `scan`, `disk`, `home`, `interrupt` |
+//! | `session` | segmented session stores | `scan`, `disk`, `interrupt` |
+//! | `book` | double-entry books | `scan`, `disk`, `interrupt` |
+//! | `agents` | reads session logs of coding agents into the ledger | `ledger`, `record`, `scan`, `lock`, `disk`, `home`, `interrupt` |
+//! | `ingest` | from a journal into a key-value store and the ledger | `journal`, `ledger`, `lock`, `disk`, `home`, `interrupt` |
+//! | `usage` | prices, and totals and costs over the turns of the archive | `archive`, `record`, `scan`, `home`, `interrupt` |
 //! | `report` | one HTML page with charts and tables of usage and costs | `usage`, `archive`, `interrupt`, `printable` |
 //! | [`disk`] | durable file operations, the place where faults are injected | nothing of ours |
 //! | [`home`] | where files live; session ids that may become paths | nothing of ours |
-//! | [`interrupt`] | a request to stop that long work looks at | nothing of ours |
-//! | `printable` | text without what a terminal would obey | nothing of ours |
+//! | [`interrupt`] | a request to stop, which long work looks at | nothing of ours |
+//! | `printable` | text without characters that a terminal would obey | nothing of ours |
 //!
 //! # Features
 //!

@@ -1,4 +1,4 @@
-//! `burn`: parse the command line, run the command, say what went wrong.
+//! `burn`: parses the command line, runs the command, prints the error.
 
 use std::process::ExitCode;
 
@@ -9,7 +9,7 @@ fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) if cli::is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            // Nobody may be left to read it.
+            // A closed standard error is no further failure.
             let _ = cli::print_error(&error);
             cli::failure_code()
         }
