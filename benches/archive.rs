@@ -26,7 +26,7 @@ fn ledger(profile: Profile, size_bytes: u64) -> Vec<u8> {
     bytes
 }
 
-/// Every member twice, so that the fast path leaves the line to the exact path.
+/// A line with every member twice, so that the fast path leaves the line to the exact path.
 fn odd(ledger: &[u8]) -> Vec<u8> {
     let mut odd = Vec::with_capacity(ledger.len() + ledger.len() / 50);
     for (_, line) in scan::lines(0, ledger) {

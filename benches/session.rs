@@ -56,7 +56,7 @@ fn hex(digest: &[u8]) -> String {
     text
 }
 
-/// The plain way. Returns the number of frames whose payload matches the hash in the frame.
+/// Reads the store in the plain way. Returns the number of frames whose payload matches the hash in the frame.
 fn read_plainly(root: &Path) -> Outcome<u64> {
     let mut sound = 0;
     let mut segments: Vec<_> = std::fs::read_dir(root.join("segments"))?

@@ -63,7 +63,7 @@ fn is_edit(name: &[u8]) -> bool {
     matches!(name, b"Edit" | b"Write" | b"NotebookEdit" | b"MultiEdit")
 }
 
-/// The category: the first rule that holds decides.
+/// Returns the category: the first rule that holds decides.
 pub(super) fn classify(calls: &[ActivityCall<'_>], words: &TurnWords<'_>) -> Activity {
     let calls: Vec<ActivityCall<'_>> =
         calls.iter().map(|call| ActivityCall { name: canonical(call.name), ..*call }).collect();
@@ -130,7 +130,7 @@ fn category(
     by_words.or_else(|| first_of(&[&BRAINSTORM, &PLANNING])).unwrap_or(otherwise)
 }
 
-/// Whether an edit's target is a document.
+/// Returns whether an edit's target is a document.
 fn is_document(target: &str) -> bool {
     let lower = target.to_ascii_lowercase();
     let name = lower.rsplit('/').next().unwrap_or_default();
@@ -171,7 +171,7 @@ fn is_js_space(c: char) -> bool {
     )
 }
 
-/// A pattern in the notation of the tables below, as a regular expression.
+/// Converts a pattern in the notation of the tables below into a regular expression.
 ///
 /// A space is one or more characters of white space, `~` exactly one, `…` any run of characters on one line, `{a,b}`
 /// one of the words, `[a]` optional, `<` a boundary of ASCII words. Everything else is a regular expression.
@@ -255,8 +255,8 @@ impl Commands {
     }
 }
 
-/// Whether an occurrence of `pattern` is not followed by `unwanted`. Only the last occurrence of a line is checked,
-/// because the least text follows it. So a line is searched once.
+/// Returns whether an occurrence of `pattern` is not followed by `unwanted`. Only the last occurrence of a line is
+/// checked, because the least text follows it. So a line is searched once.
 fn stands_without(text: &str, pattern: &Regex, unwanted: &Regex) -> bool {
     let is_anchored = unwanted.as_str().contains("\\A");
     let mut found = pattern.find_iter(text).peekable();

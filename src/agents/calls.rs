@@ -66,7 +66,7 @@ impl Replacement {
     }
 }
 
-/// The first 16 hex digits of the hash of the input's stable text. An absent or null input counts as `{}`.
+/// Returns the first 16 hex digits of the hash of the input's stable text. An absent or null input counts as `{}`.
 pub(super) fn args_hash(input: Option<Value<'_>>) -> String {
     let mut text = Vec::new();
     match input.filter(|input| !input.is_null()) {
@@ -76,7 +76,7 @@ pub(super) fn args_hash(input: Option<Value<'_>>) -> String {
     hash16(&text)
 }
 
-/// The target of a call of Claude Code: its file, command or pattern.
+/// Returns the target of a call of Claude Code: its file, command or pattern.
 pub(super) fn target<'d>(name: &[u8], input: Value<'d>) -> Option<&'d [u8]> {
     let keys: &[&str] = match name {
         b"Read" | b"Edit" | b"Write" | b"NotebookEdit" => &["file_path"],
@@ -89,7 +89,7 @@ pub(super) fn target<'d>(name: &[u8], input: Value<'d>) -> Option<&'d [u8]> {
     js::first_any_text(input, keys)
 }
 
-/// The hashes of the old and the new text of an edit of Claude Code.
+/// Returns the hashes of the old and the new text of an edit of Claude Code.
 pub(super) fn edit_hashes(name: &[u8], input: Value<'_>) -> (Option<String>, Option<String>) {
     let hash = |key| js::any_text(input, key).map(hash16);
     match name {
@@ -99,7 +99,8 @@ pub(super) fn edit_hashes(name: &[u8], input: Value<'_>) -> (Option<String>, Opt
     }
 }
 
-/// The targets of the calls that `touches` names, each once, in first order. `with_empty` keeps the empty target.
+/// Returns the targets of the calls that `touches` names, each once, in first order. `with_empty` keeps the empty
+/// target.
 pub(super) fn files_touched(
     calls: &[ToolCall],
     touches: impl Fn(&[u8]) -> bool,

@@ -21,7 +21,7 @@ pub(super) struct Cursors {
     changed: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
-/// The name of a log in the cursors.
+/// Returns the name of a log in the cursors.
 pub(super) fn key_of(path: &Path) -> Vec<u8> {
     path.to_string_lossy().into_owned().into_bytes()
 }
@@ -62,7 +62,7 @@ impl Cursors {
         Ok(Cursors { entries, changed: Vec::new() })
     }
 
-    /// The cursor of a log, if it has this kind.
+    /// Returns the cursor of a log, if it has this kind.
     pub(super) fn get(&self, path: &Path, kind: &str) -> Option<&[u8]> {
         let cursor = self.entries.get(&key_of(path))?;
         let mut document = Document::default();

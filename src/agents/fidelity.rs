@@ -14,7 +14,7 @@ pub(super) struct Usage {
 }
 
 impl Usage {
-    /// The six counts in the order in which records print them.
+    /// Returns the six counts in the order in which records print them.
     pub(super) fn counts(&self) -> [(&'static str, f64); 6] {
         [
             ("input", self.input),

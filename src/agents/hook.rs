@@ -75,7 +75,7 @@ impl CallEvents {
 }
 
 impl Numbers {
-    /// The numbers of a session of Claude Code, from the part of the ledger that `known` has read.
+    /// Returns the numbers of a session of Claude Code, from the part of the ledger that `known` has read.
     pub(super) fn of(known: &Known, session: &[u8]) -> Self {
         let highest = known.highest_number(session);
         let has_events = highest.is_some();
@@ -106,7 +106,7 @@ impl Numbers {
         self.highest = Some(self.highest.map_or(number, |highest| highest.max(number)));
     }
 
-    /// An event of a log, with new numbers if `which` selects it; none if the ledger has its result.
+    /// Returns an event of a log, with new numbers if `which` selects it; none if the ledger has its result.
     pub(super) fn renumber(
         &mut self,
         look: Look<'_>,
@@ -140,7 +140,7 @@ impl Numbers {
         Ok(Some(record.finish()))
     }
 
-    /// The event of a hook with the next numbers of its session; none if the ledger has the event already.
+    /// Returns the event of a hook with the next numbers of its session; none if the ledger has the event already.
     pub(super) fn number(
         &mut self,
         look: Look<'_>,

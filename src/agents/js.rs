@@ -76,47 +76,47 @@ pub(super) fn write_number(number: f64, out: &mut Vec<u8>) {
     }
 }
 
-/// The string of a value, which may be empty.
+/// Returns the string of a value, which may be empty.
 pub(super) fn wtf8(value: Value<'_>) -> Option<&[u8]> {
     value.as_js_str().map(JsStr::as_wtf8)
 }
 
-/// The string member `key`, which may be empty.
+/// Returns the string member `key`, which may be empty.
 pub(super) fn any_text<'d>(object: Value<'d>, key: &str) -> Option<&'d [u8]> {
     object.get(key).and_then(wtf8)
 }
 
-/// A *string field*: the member `key` when it is a string and not empty.
+/// Returns a *string field*: the member `key` when it is a string and not empty.
 pub(super) fn text<'d>(object: Value<'d>, key: &str) -> Option<&'d [u8]> {
     any_text(object, key).filter(|text| !text.is_empty())
 }
 
-/// The first string field among `keys`.
+/// Returns the first string field among `keys`.
 pub(super) fn first_text<'d>(object: Value<'d>, keys: &[&str]) -> Option<&'d [u8]> {
     keys.iter().find_map(|key| text(object, key))
 }
 
-/// The first member among `keys` that is a string, which may be empty.
+/// Returns the first member among `keys` that is a string, which may be empty.
 pub(super) fn first_any_text<'d>(object: Value<'d>, keys: &[&str]) -> Option<&'d [u8]> {
     keys.iter().find_map(|key| any_text(object, key))
 }
 
-/// The member `key` unless it is absent or null.
+/// Returns the member `key` unless it is absent or null.
 pub(super) fn present<'d>(object: Value<'d>, key: &str) -> Option<Value<'d>> {
     object.get(key).filter(|value| !value.is_null())
 }
 
-/// A finite number.
+/// Returns a finite number.
 pub(super) fn number(object: Value<'_>, key: &str) -> Option<f64> {
     object.get(key)?.as_number().map(|number| number.as_f64()).filter(|number| number.is_finite())
 }
 
-/// Whether the member `key` is `true`.
+/// Returns whether the member `key` is `true`.
 pub(super) fn is_true(object: Value<'_>, key: &str) -> bool {
     object.get(key).and_then(Value::as_bool) == Some(true)
 }
 
-/// The text with U+FFFD for each lone surrogate, for hashing, tokenising and patterns.
+/// Returns the text with U+FFFD for each lone surrogate, for hashing, tokenising and patterns.
 pub(super) fn to_utf8(wtf8: &[u8]) -> Cow<'_, str> {
     if let Ok(text) = std::str::from_utf8(wtf8) {
         return Cow::Borrowed(text);
@@ -132,7 +132,7 @@ pub(super) fn to_utf8(wtf8: &[u8]) -> Cow<'_, str> {
     Cow::Owned(text)
 }
 
-/// The number of UTF-16 code units of a string.
+/// Returns the number of UTF-16 code units of a string.
 pub(super) fn utf16_len(wtf8: &[u8]) -> usize {
     let is_lead = |byte: &&u8| **byte & 0xC0 != 0x80;
     wtf8.iter().filter(is_lead).count() + wtf8.iter().filter(|byte| **byte >= 0xF0).count()
@@ -178,7 +178,7 @@ pub(super) struct RecordText {
 }
 
 impl RecordText {
-    /// An object that begins with `"v":1` and a source.
+    /// Returns an object that begins with `"v":1` and a source.
     pub(super) fn of(source: &str) -> Self {
         let mut record = RecordText::default();
         record.count("v", 1);
@@ -268,7 +268,7 @@ impl RecordText {
         self.out.push(b']');
     }
 
-    /// The text as UTF-8, with escapes for lone surrogates.
+    /// Returns the text as UTF-8, with escapes for lone surrogates.
     pub(super) fn finish(mut self) -> Vec<u8> {
         if self.out.is_empty() {
             self.out.push(b'{');

@@ -117,7 +117,7 @@ fn read_regular(path: &std::path::Path) -> Result<Vec<u8>, disk::Error> {
     Ok(bytes)
 }
 
-/// The kept calls, oldest first. A file of another program is left alone.
+/// Returns the kept calls, oldest first. A file of another program is left alone.
 pub(super) fn kept(home: &Home) -> Vec<Kept> {
     let paths = disk::list(&folder(home)).unwrap_or_default();
     let read = |path: PathBuf| {

@@ -62,7 +62,7 @@ fn hash(parts: &[&[u8]]) -> u64 {
     u64::from_le_bytes(hasher.finalize().as_bytes()[..8].try_into().unwrap_or_default())
 }
 
-/// A message by its source, id and time.
+/// Returns a message by its source, id and time.
 pub(super) fn message_key(source: &[u8], id: &[u8], ts: &[u8]) -> u64 {
     hash(&[source, id, ts])
 }
@@ -114,13 +114,13 @@ impl Known {
         Ok(())
     }
 
-    /// The number of ledger bytes that [`Known::catch_up`] would read.
+    /// Returns the number of ledger bytes that [`Known::catch_up`] would read.
     pub(super) fn behind_bytes(&mut self, home: &Home) -> Result<u64, AgentsError> {
         let source = self.look(home)?;
         Ok(source.map_or(0, |source| source.len_bytes() - self.covered_bytes))
     }
 
-    /// The length of the loaded file.
+    /// Returns the length of the loaded file.
     pub(super) fn base_len_bytes(&self) -> u64 {
         self.base.as_ref().map_or(0, Base::len_bytes)
     }
@@ -224,7 +224,7 @@ impl Known {
         }
     }
 
-    /// Whether any session has the message.
+    /// Returns whether any session has the message.
     pub(super) fn has_message(&self, turn: Value<'_>) -> bool {
         let text = |key| js::any_text(turn, key);
         let (Some(source), Some(id), Some(ts)) = (text("source"), text("messageId"), text("ts")) else {
@@ -234,7 +234,7 @@ impl Known {
         self.messages.contains_key(&key) || self.base.as_ref().is_some_and(|base| base.message(key).is_some())
     }
 
-    /// Whether another session than `session` has the message.
+    /// Returns whether another session than `session` has the message.
     pub(super) fn is_of_another(&self, turn: Value<'_>) -> bool {
         let text = |key| js::any_text(turn, key);
         let (Some(source), Some(session), Some(id), Some(ts)) =
@@ -248,8 +248,8 @@ impl Known {
         !id.is_empty() && owner.is_some_and(|owner| owner != hash(&[session]))
     }
 
-    /// Whether the ledger has the result under another number, as after a rewrite of its log that changed earlier
-    /// lines. Under its own number, the append recognises it by its id.
+    /// Returns whether the ledger has the result under another number, as after a rewrite of its log that changed
+    /// earlier lines. Under its own number, the append recognises it by its id.
     pub(super) fn has_result(&self, event: Value<'_>) -> bool {
         let Some(key) = result_key(event) else { return false };
         let of_base = || self.base.as_ref().and_then(|base| base.result(key)).map(f64::from_bits);
@@ -257,13 +257,14 @@ impl Known {
         known.is_some_and(|number| js::number(event, "eventIndex") != Some(number))
     }
 
-    /// Whether the session has events of hooks.
+    /// Returns whether the session has events of hooks.
     pub(super) fn is_hooked(&self, session: &[u8]) -> bool {
         let key = hash(&[session]);
         self.hooked.contains(&key) || self.base.as_ref().is_some_and(|base| base.is_hooked(key))
     }
 
-    /// The highest number among the events of a session of Claude Code, in the part of the ledger that was read.
+    /// Returns the highest number among the events of a session of Claude Code, in the part of the ledger that was
+    /// read.
     pub(super) fn highest_number(&self, session: &[u8]) -> Option<f64> {
         let key = hash(&[session]);
         let of_base = self.base.as_ref().and_then(|base| base.highest(key)).map(f64::from_bits);
@@ -328,7 +329,7 @@ fn line_at<'b>(
     }
 }
 
-/// Whether a line is in the ledger.
+/// Returns whether a line is in the ledger.
 pub(super) fn has_line(home: &Home, line: &[u8]) -> Result<bool, AgentsError> {
     let Some(ledger) = open_ledger(home)? else { return Ok(false) };
     let finder = memchr::memmem::Finder::new(line);

@@ -60,13 +60,13 @@ pub(super) struct LineSource {
 }
 
 impl LineSource {
-    /// The lines from byte `from` to byte `to` of the file at `path`.
+    /// Returns the lines from byte `from` to byte `to` of the file at `path`.
     pub(super) fn open(path: &Path, from: u64, to: u64) -> Result<Self, AgentsError> {
         let file = disk::File::open_read(path)?;
         Ok(Self::of(path, Box::new(Range { file, at: from, end: to }), from))
     }
 
-    /// The lines of `reader`, whose first byte is byte `from` of the log at `path`.
+    /// Returns the lines of `reader`, whose first byte is byte `from` of the log at `path`.
     pub(super) fn of(path: &Path, reader: Box<dyn Read + Send>, from: u64) -> Self {
         LineSource {
             path: path.to_owned(),

@@ -14,7 +14,7 @@ use crate::scan::json::{Kind, Value};
 const SPECIAL_TOKENS: [&[u8]; 5] =
     [b"<|endoftext|>", b"<|fim_prefix|>", b"<|fim_middle|>", b"<|fim_suffix|>", b"<|endofprompt|>"];
 
-/// The *measured text* of a result: a string itself, none for null or an absent value, else the JSON text.
+/// Returns the *measured text* of a result: a string itself, none for null or an absent value, else the JSON text.
 pub(super) fn measured_text(value: Option<Value<'_>>) -> Option<Cow<'_, [u8]>> {
     let value = value.filter(|value| !value.is_null())?;
     Some(match value.kind() {
@@ -27,23 +27,23 @@ pub(super) fn measured_text(value: Option<Value<'_>>) -> Option<Cow<'_, [u8]>> {
     })
 }
 
-/// The length in bytes of UTF-8. A lone surrogate has three bytes, like the U+FFFD that it becomes.
+/// Returns the length in bytes of UTF-8. A lone surrogate has three bytes, like the U+FFFD that it becomes.
 pub(super) fn byte_len(wtf8: &[u8]) -> usize {
     wtf8.len()
 }
 
-/// The first 16 hex digits of the SHA-256.
+/// Returns the first 16 hex digits of the SHA-256.
 pub(super) fn hash16(wtf8: &[u8]) -> String {
     let digest = Sha256::digest(js::to_utf8(wtf8).as_bytes());
     digest[..8].iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// The number of cl100k_base tokens. Special tokens count as plain text.
+/// Returns the number of cl100k_base tokens. Special tokens count as plain text.
 pub(super) fn approx_tokens(wtf8: &[u8]) -> usize {
     if wtf8.is_empty() { 0 } else { bpe_openai::cl100k_base().count(&js::to_utf8(wtf8)) }
 }
 
-/// Whether the text has a special token, at which the TypeScript package gives a whole file up.
+/// Returns whether the text has a special token, at which the TypeScript package gives a whole file up.
 pub(super) fn has_special_token(wtf8: &[u8]) -> bool {
     memchr::memmem::find_iter(wtf8, b"<|")
         .any(|at| SPECIAL_TOKENS.iter().any(|token| wtf8[at..].starts_with(token)))

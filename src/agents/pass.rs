@@ -25,7 +25,7 @@ impl Agent {
     /// All agents, in the order in which a run reads them.
     pub const ALL: [Agent; 4] = [Agent::Claude, Agent::Codex, Agent::OpenCode, Agent::Gemini];
 
-    /// The agent's name in options and cursors.
+    /// Returns the agent's name in options and cursors.
     pub fn as_str(self) -> &'static str {
         match self {
             Agent::Claude => "claude",
@@ -35,7 +35,7 @@ impl Agent {
         }
     }
 
-    /// The agent with this name.
+    /// Returns the agent with this name.
     pub fn parse(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|agent| agent.as_str() == name)
     }
@@ -66,7 +66,7 @@ pub(super) struct ReadOptions {
 }
 
 impl ReadOptions {
-    /// Whether a log that was last written at `mtime_ms` is at rest, so that reading waits for nothing.
+    /// Returns whether a log that was last written at `mtime_ms` is at rest, so that reading waits for nothing.
     pub(super) fn is_at_rest(&self, mtime_ms: f64) -> bool {
         self.now_ms - mtime_ms >= AT_REST_MS
     }
@@ -171,7 +171,7 @@ impl Pass<'_> {
         }
     }
 
-    /// The facts that the reader has prepared.
+    /// Returns the facts that the reader has prepared.
     #[allow(dead_code)]
     pub(super) fn prepared<T: 'static>(&self) -> Option<&T> {
         self.prepared?.downcast_ref()
@@ -238,7 +238,7 @@ impl Reason {
         Reason::NothingToKeep,
     ];
 
-    /// The reason's name in JSON documents.
+    /// Returns the reason's name in JSON documents.
     pub fn as_str(self) -> &'static str {
         match self {
             Reason::Duplicate => "duplicate",
@@ -351,7 +351,7 @@ impl Gathered {
         self.session_id = session;
     }
 
-    /// The length of the records in bytes.
+    /// Returns the length of the records in bytes.
     pub(super) fn len_bytes(&self) -> usize {
         let all = [
             &self.turns,
@@ -364,7 +364,7 @@ impl Gathered {
         all.into_iter().flatten().map(|record| record.text.len()).sum()
     }
 
-    /// Whether there is nothing to append.
+    /// Returns whether there is nothing to append.
     pub(super) fn has_no_records(&self) -> bool {
         [
             &self.turns,

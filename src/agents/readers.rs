@@ -8,7 +8,7 @@ use super::walk::Unreadable;
 use super::{AgentsError, claude, codex, gemini, opencode};
 use crate::disk;
 
-/// The roots of an agent's logs.
+/// Returns the roots of an agent's logs.
 pub(super) fn roots_of(agent: Agent, of: &RootsOf<'_>) -> Vec<PathBuf> {
     match agent {
         Agent::Claude => claude::roots(of),
@@ -18,7 +18,7 @@ pub(super) fn roots_of(agent: Agent, of: &RootsOf<'_>) -> Vec<PathBuf> {
     }
 }
 
-/// The logs below a root.
+/// Returns the logs below a root.
 pub(super) fn discover(
     agent: Agent,
     root: &Path,

@@ -67,7 +67,7 @@ impl RecordCounts {
         }
     }
 
-    /// The sum of all kinds.
+    /// Returns the sum of all kinds.
     pub fn total(&self) -> u64 {
         self.turns
             + self.content

@@ -211,7 +211,7 @@ impl Ingest {
         report
     }
 
-    /// Whether only a few bytes of the ledger are not yet known.
+    /// Returns whether only a few bytes of the ledger are not yet known.
     fn check_near(&mut self) -> Result<(), AgentsError> {
         let behind_bytes = self.known.behind_bytes(&self.home)?;
         if self.options.as_reference || behind_bytes <= HOOK_BEHIND_MAX_BYTES {

@@ -8,7 +8,7 @@ use super::pass::ContentMode;
 use crate::home::Home;
 use crate::scan::json::{Document, Kind, Value, trim_js};
 
-/// The value of an environment variable; none if it is empty.
+/// Returns the value of an environment variable; none if it is empty.
 pub(super) fn variable(name: &str) -> Option<PathBuf> {
     std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
 }
@@ -67,7 +67,7 @@ fn configured_mode(home: &Home, warn: &mut dyn FnMut(String)) -> Option<ContentM
     }
 }
 
-/// The folder of the user.
+/// Returns the folder of the user.
 pub(super) fn user_folder() -> Result<PathBuf, AgentsError> {
     std::env::home_dir().filter(|path| !path.as_os_str().is_empty()).ok_or_else(|| AgentsError::Unusable {
         path: PathBuf::from("~"),
@@ -81,7 +81,7 @@ pub(super) fn now_ms() -> f64 {
     since.map_or(0.0, |since| since.as_secs_f64() * 1000.0)
 }
 
-/// A time as JavaScript prints it: `2026-04-20T00:00:00.000Z`.
+/// Returns a time as JavaScript prints it: `2026-04-20T00:00:00.000Z`.
 pub(super) fn iso(ms: f64) -> String {
     let time = jiff::Timestamp::from_millisecond(ms as i64).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
     time.strftime("%Y-%m-%dT%H:%M:%S.%3fZ").to_string()

@@ -21,7 +21,7 @@ pub(super) struct Entry {
     pub is_folder: bool,
 }
 
-/// The entries of a folder. A missing folder is empty. A folder that cannot be read is empty and reported. With
+/// Returns the entries of a folder. A missing folder is empty. A folder that cannot be read is empty and reported. With
 /// `as_reference` links are not followed; otherwise a link counts as its target.
 pub(super) fn entries(folder: &Path, as_reference: bool, unreadable: &mut Vec<Unreadable>) -> Vec<Entry> {
     let paths = match disk::list(folder) {
@@ -49,13 +49,13 @@ pub(super) fn entries_if_there(
     if folder.is_dir() { entries(folder, as_reference, unreadable) } else { Vec::new() }
 }
 
-/// The folders in a folder.
+/// Returns the folders in a folder.
 pub(super) fn folders(folder: &Path, as_reference: bool, unreadable: &mut Vec<Unreadable>) -> Vec<PathBuf> {
     let found = entries(folder, as_reference, unreadable).into_iter();
     found.filter(|entry| entry.is_folder).map(|entry| entry.path).collect()
 }
 
-/// Whether a name ends in a dot and `extension`. The dot and the extension alone count too.
+/// Returns whether a name ends in a dot and `extension`. The dot and the extension alone count too.
 pub(super) fn has_extension(path: &Path, extension: &str) -> bool {
     let name = path.file_name().unwrap_or_default().as_encoded_bytes();
     let (name, extension) = (name, extension.as_bytes());

@@ -47,7 +47,7 @@ impl BarUnit {
         }
     }
 
-    /// The period of `usage` that bars are added up from.
+    /// Returns the period of `usage` that bars are added up from.
     pub(super) fn period(self) -> Period {
         match self {
             Self::Day => Period::Day,
@@ -96,7 +96,7 @@ pub(super) struct Bar {
     pub is_open: bool,
 }
 
-/// The bars of a span, in order.
+/// Returns the bars of a span, in order.
 pub(super) fn bars(
     span: DaySpan,
     unit: BarUnit,
@@ -121,13 +121,13 @@ pub(super) fn bars(
     bars
 }
 
-/// The index of the bar of a day.
+/// Returns the index of the bar of a day.
 pub(super) fn place_of(bars: &[Bar], day: i64) -> Option<usize> {
     let place = bars.partition_point(|bar| bar.last_day < day);
     bars.get(place).filter(|bar| bar.first_day <= day).map(|_| place)
 }
 
-/// The labels below bars, at most twelve: places as shares of the width, and texts.
+/// Returns the labels below bars, at most twelve: places as shares of the width, and texts.
 pub(super) fn bar_labels(bars: &[Bar], unit: BarUnit) -> Vec<(f64, String)> {
     const LABELS_MAX: usize = 12;
     let width = 1.0 / bars.len().max(1) as f64;
@@ -163,7 +163,7 @@ pub(super) fn date(day: i64) -> String {
     format!("{year:04}-{month:02}-{day:02}")
 }
 
-/// The day of a period's key: for a week or a month, its first day.
+/// Returns the day of a period's key: for a week or a month, its first day.
 pub(super) fn day_of_key(key: &str) -> Option<i64> {
     let part = |from: usize, to: usize| key.get(from..to)?.parse::<u32>().ok();
     day_number(i64::from(part(0, 4)?), part(5, 7)?, if key.len() == 7 { 1 } else { part(8, 10)? })

@@ -171,7 +171,8 @@ pub(super) struct Cell {
 /// The number of shades of a grid, without the shade for zero.
 const LEVELS: f64 = 8.0;
 
-/// The class of a share of the largest value. Shades go by the square root, because costs of days differ by orders of magnitude.
+/// The class of a share of the largest value. Shades go by the square root, because costs of days differ by orders of
+/// magnitude.
 fn level(share: f64) -> String {
     let level = if share > 0.0 { (share.sqrt() * LEVELS).ceil().clamp(1.0, LEVELS) } else { 0.0 };
     format!("l{level}")
@@ -250,7 +251,7 @@ impl DayGrid<'_> {
     }
 }
 
-/// The legend of the shades, from zero to the most.
+/// Returns the legend of the shades, from zero to the most.
 pub(super) fn shades() -> Markup {
     html! {
         p.shades {

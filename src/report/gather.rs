@@ -24,7 +24,7 @@ const TAG_SHARE: u64 = 10;
 const NO_TAGS: [&str; 7] =
     ["provider", "serviceTier", "speed", "processing", "webSearches", "contextTokens", "machine"];
 
-/// The answers behind a page.
+/// The answers of a page.
 pub(super) struct Gathered {
     /// The time at which the page is made.
     pub now: Instant,
@@ -146,12 +146,12 @@ fn choose(
     })
 }
 
-/// Whether a filter with this text matches only this text.
+/// Returns whether a filter with this text matches only this text.
 fn is_whole(text: &str) -> bool {
     !text.ends_with('*') && text != "(none)"
 }
 
-/// The session of a row of sessions, whose key is `SOURCE/SESSION`.
+/// Returns the session of a row of sessions, whose key is `SOURCE/SESSION`.
 pub(super) fn session_id(row: &AnswerRow) -> Option<String> {
     Some(row.period.as_ref()?.key.split_once('/')?.1.to_owned())
 }
@@ -167,7 +167,7 @@ fn day_span(base: &Question, days: &Answer, now: Instant, is_since_given: bool) 
     Some(DaySpan { first, last: base.until.map_or(last, |until| day(until).min(last)).max(first) })
 }
 
-/// The day of a row of days.
+/// Returns the day of a row of days.
 pub(super) fn day_of_row(row: &AnswerRow) -> Option<i64> {
     calendar::day_of_key(&row.period.as_ref()?.key)
 }
@@ -210,7 +210,7 @@ impl Gathered {
         self.projects.limit_rows(ROWS_MAX)
     }
 
-    /// All answers with their names in the data block.
+    /// Returns all answers with their names in the data block.
     pub(super) fn answers(&self) -> Vec<(&'static str, Vec<&Answer>)> {
         let mut all: Vec<(&'static str, Vec<&Answer>)> = [
             ("total", &self.total),
@@ -254,13 +254,13 @@ impl Gathered {
         all
     }
 
-    /// The number of sessions.
+    /// Returns the number of sessions.
     pub(super) fn session_count(&self) -> u64 {
         let shown = self.sessions.rows.iter().filter(|row| !row.is_other).count() as u64;
         shown + self.sessions.other_rows.unwrap_or(0)
     }
 
-    /// The models with a colour, highest cost first.
+    /// Returns the models with a colour, highest cost first.
     pub(super) fn series(&self) -> Vec<(String, Sums)> {
         let mut series: Vec<(String, Sums)> = Vec::new();
         for row in &self.chart.rows {

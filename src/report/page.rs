@@ -21,7 +21,7 @@ const STYLE: &str = include_str!("style.css");
 /// The policy forbids loading and scripts, and allows only the style inside the page.
 const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'";
 
-/// The whole page.
+/// Returns the whole page.
 pub(super) fn page(gathered: &Gathered, prices: &Prices, title: Option<&str>) -> String {
     let title = title.map_or("Agents' usage".to_owned(), name);
     let span = span(gathered);

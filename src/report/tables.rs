@@ -143,7 +143,7 @@ fn has_value(answer: &Answer) -> bool {
     answer.rows.iter().any(|row| row.values.iter().any(Option::is_some))
 }
 
-/// All tables of a page.
+/// Returns all tables of a page.
 pub(super) fn all(gathered: &Gathered, prices: &Prices) -> Markup {
     html! {
         (models(&gathered.models, prices))

@@ -9,8 +9,8 @@ use crate::usage::{Sums, Usd};
 /// The greatest length of a name on the page, in characters. The data block has the whole name.
 const NAME_MAX: usize = 120;
 
-/// A text from a ledger for the page: without control characters, characters that change the direction of text, and
-/// code points that are no characters; a very long text is cut in the middle.
+/// Returns a text from a ledger for the page: without control characters, characters that change the direction of text,
+/// and code points that are no characters; a very long text is cut in the middle.
 pub(super) fn name(text: &str) -> String {
     let clean = printable::line(text);
     let clean =
@@ -28,7 +28,7 @@ pub(super) fn is_no_character(character: char) -> bool {
     matches!(character, '\u{fdd0}'..='\u{fdef}') || u32::from(character) & 0xfffe == 0xfffe
 }
 
-/// A value of a dimension.
+/// Returns a value of a dimension.
 pub(super) fn value(value: Option<&str>) -> String {
     match value {
         None => "(none)".to_owned(),
@@ -37,27 +37,27 @@ pub(super) fn value(value: Option<&str>) -> String {
     }
 }
 
-/// A cost in cents, with `≥` before it if it is a lower bound.
+/// Returns a cost in cents, with `≥` before it if it is a lower bound.
 pub(super) fn money(sums: &Sums) -> String {
     cost(sums, "≥\u{a0}", dollars)
 }
 
-/// A cost with all its digits.
+/// Returns a cost with all its digits.
 pub(super) fn exact(sums: &Sums) -> String {
     cost(sums, "≥ ", |usd| format!("${usd}"))
 }
 
-/// An amount in cents. A small amount that is not zero is not shown as zero.
+/// Returns an amount in cents. A small amount that is not zero is not shown as zero.
 pub(super) fn amount(usd: Usd) -> String {
     if usd != Usd::ZERO && usd.cents() == 0 { "< $0.01".to_owned() } else { dollars(usd) }
 }
 
-/// A share in percent with one digit.
+/// Returns a share in percent with one digit.
 pub(super) fn percent(part: i128, whole: i128) -> String {
     if whole == 0 { "0.0".to_owned() } else { format!("{:.1}", 100.0 * part as f64 / whole as f64) }
 }
 
-/// A time between two instants: `3 h 12 min`.
+/// Returns a time between two instants: `3 h 12 min`.
 pub(super) fn length(seconds: i64) -> String {
     let minutes = seconds.max(0) / 60;
     match (minutes / 1440, minutes / 60 % 24, minutes % 60) {

@@ -122,7 +122,7 @@ pub(super) struct Finished {
     pub turns_seen: u64,
 }
 
-/// The sum of all threads; `None` without a thread.
+/// Returns the sum of all threads; `None` without a thread.
 pub(super) fn merge(tallies: Vec<Tally<'_>>) -> Result<Option<Tally<'_>>, TooLarge> {
     let mut tallies = tallies.into_iter();
     let Some(mut all) = tallies.next() else { return Ok(None) };
@@ -135,7 +135,7 @@ pub(super) fn merge(tallies: Vec<Tally<'_>>) -> Result<Option<Tally<'_>>, TooLar
     Ok(Some(all))
 }
 
-/// The answers, for each question in turn. Empties the rows.
+/// Returns the answers, for each question in turn. Empties the rows.
 pub(super) fn finish(all: &mut Tally<'_>) -> Result<Vec<Finished>, TooLarge> {
     let groups = std::mem::take(&mut all.groups);
     groups.into_iter().map(|group| finish_group(group, all)).collect()
@@ -417,7 +417,7 @@ impl Answer {
         Ok(())
     }
 
-    /// Whether the cost is only a lower bound.
+    /// Returns whether the cost is only a lower bound.
     pub fn is_lower_bound(sums: &Sums) -> bool {
         sums.unpriced_tokens > 0 || sums.lower_bound_turns > 0
     }

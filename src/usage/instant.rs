@@ -15,7 +15,7 @@ pub struct Instant {
 pub(crate) const DAY_SECONDS: i64 = 86_400;
 
 impl Instant {
-    /// The start of the second `seconds`.
+    /// Returns the start of the second `seconds`.
     pub const fn at(seconds: i64) -> Self {
         Self { seconds, nanos: 0 }
     }
@@ -65,7 +65,7 @@ impl Instant {
         i128::from(self.seconds) * 1_000_000_000 + i128::from(self.nanos)
     }
 
-    /// The instant so many nanoseconds later.
+    /// Returns the instant so many nanoseconds later.
     pub(crate) fn plus_nanos(self, nanos: i128) -> Self {
         let total = self.total_nanos() + nanos;
         // Both parts fit: instants are a few thousand years from 1970.
@@ -153,7 +153,7 @@ pub(crate) fn day_number(year: i64, month: u32, day: u32) -> Option<i64> {
     Some(era * 146_097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + of_year - 719_468)
 }
 
-/// The date of a number of days since 1970-01-01: year, month, day.
+/// Returns the date of a number of days since 1970-01-01: year, month, day.
 pub(crate) fn civil(days: i64) -> (i64, u32, u32) {
     let days = days + 719_468;
     let (era, of_era) = (days.div_euclid(146_097), days.rem_euclid(146_097));

@@ -22,17 +22,17 @@ impl Usd {
     /// Nothing.
     pub const ZERO: Self = Self(0);
 
-    /// An amount in units of 10^-24 dollar.
+    /// Returns an amount in units of 10^-24 dollar.
     pub const fn from_units(units: i128) -> Self {
         Self(units)
     }
 
-    /// The amount in units of 10^-24 dollar.
+    /// Returns the amount in units of 10^-24 dollar.
     pub const fn units(self) -> i128 {
         self.0
     }
 
-    /// The sum.
+    /// Returns the sum.
     ///
     /// # Errors
     /// [`TooLarge`].
@@ -40,7 +40,7 @@ impl Usd {
         self.0.checked_add(other.0).map(Self).ok_or(TooLarge)
     }
 
-    /// The amount in cents, rounded half to even.
+    /// Returns the amount in cents, rounded half to even.
     pub fn cents(self) -> i128 {
         let (whole, rest) = (self.0.div_euclid(UNITS_PER_CENT), self.0.rem_euclid(UNITS_PER_CENT));
         let is_up = match rest.cmp(&(UNITS_PER_CENT / 2)) {

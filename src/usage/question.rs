@@ -33,7 +33,7 @@ impl Period {
         }
     }
 
-    /// The period that a word names: `day`, `daily`, `sessions`, ...
+    /// Returns the period that a word names: `day`, `daily`, `sessions`, ...
     pub fn named(word: &str) -> Option<Self> {
         Some(match word {
             "hour" | "hourly" => Self::Hour,
@@ -46,7 +46,7 @@ impl Period {
         })
     }
 
-    /// Whether the period is a part of the calendar.
+    /// Returns whether the period is a part of the calendar.
     pub const fn is_of_calendar(self) -> bool {
         matches!(self, Self::Hour | Self::Day | Self::Week | Self::Month)
     }
@@ -82,7 +82,7 @@ pub enum Dimension {
 }
 
 impl Dimension {
-    /// The dimension that a word names.
+    /// Returns the dimension that a word names.
     pub fn named(word: &str) -> Option<Self> {
         Some(match word {
             "model" => Self::Model,
@@ -119,7 +119,7 @@ impl Dimension {
         .to_owned()
     }
 
-    /// Whether the values of the dimension are numbers.
+    /// Returns whether the values of the dimension are numbers.
     pub const fn is_number(&self) -> bool {
         matches!(self, Self::Weekday | Self::HourOfDay)
     }
@@ -173,12 +173,12 @@ pub struct Filters {
 }
 
 impl Filters {
-    /// Whether every turn passes.
+    /// Returns whether every turn passes.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 
-    /// The lists with their names.
+    /// Returns the lists with their names.
     pub(crate) fn lists(&self) -> [(&'static str, &[Pattern]); 8] {
         [
             ("model", &self.model),
@@ -260,7 +260,7 @@ impl Default for Question {
 }
 
 impl Question {
-    /// The question with implied filters: blocks are those of Claude Code unless a source is given.
+    /// Returns the question with implied filters: blocks are those of Claude Code unless a source is given.
     pub(super) fn completed(&self) -> Self {
         let mut question = self.clone();
         if question.period == Some(Period::Block) && question.filters.source.is_empty() {

@@ -2,7 +2,7 @@
 
 use super::{Answer, Sums, Usd};
 
-/// A number with thousands separators: `2,345,678`.
+/// Returns a number with thousands separators: `2,345,678`.
 pub(crate) fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
@@ -24,7 +24,7 @@ pub(crate) fn dollars(usd: Usd) -> String {
     format!("{sign}${}.{:02}", grouped(whole), cents % 100)
 }
 
-/// A count in units of 1000: `842 k`, `61.2 M`.
+/// Returns a count in units of 1000: `842 k`, `61.2 M`.
 pub(crate) fn short(count: i128) -> String {
     let (mut value, mut unit) = (count as f64, "");
     for next in ["k", "M", "G", "T", "P", "E"] {
@@ -42,7 +42,7 @@ pub(crate) fn short(count: i128) -> String {
     }
 }
 
-/// A cost, with the sign of a lower bound before it if it is a lower bound; `unpriced` if no token has a price.
+/// Returns a cost, with the sign of a lower bound before it if it is a lower bound; `unpriced` if no token has a price.
 pub(crate) fn cost(sums: &Sums, bound_sign: &str, amount: impl FnOnce(Usd) -> String) -> String {
     if sums.unpriced_tokens > 0 && sums.unpriced_tokens == sums.tokens() && sums.usd == Usd::ZERO {
         return "unpriced".to_owned();

@@ -37,7 +37,7 @@ impl Sums {
     pub const COUNTS: [&'static str; 6] =
         ["input", "output", "reasoning", "cacheRead", "cacheCreate5m", "cacheCreate1h"];
 
-    /// All tokens.
+    /// Returns all tokens.
     pub fn tokens(&self) -> i128 {
         let [input, output, _, cache_read, cache_create_5m, cache_create_1h] = self.counts;
         input + output + cache_read + cache_create_5m + cache_create_1h
@@ -265,7 +265,7 @@ impl<'q> Selection<'q> {
         *self.filters == question.filters && self.since == question.since && self.until == question.until
     }
 
-    /// Whether a turn passes the filters on its own fields.
+    /// Returns whether a turn passes the filters on its own fields.
     fn passes_fields(&self, turn: &TurnFields<'_>, subagent: &str) -> bool {
         let filters = self.filters;
         let is_of_project = filters.project.is_empty()
@@ -281,7 +281,7 @@ impl<'q> Selection<'q> {
             && passes(&filters.activity, turn.activity)
     }
 
-    /// Whether a turn that passes the filters is within the bounds. Counts a turn without a time.
+    /// Returns whether a turn that passes the filters is within the bounds. Counts a turn without a time.
     fn passes_bounds(&mut self, at: Option<Instant>) -> bool {
         let Some(at) = at else {
             let is_bound = self.since.is_some() || self.until.is_some();
@@ -452,7 +452,7 @@ impl<'q> Tally<'q> {
         self.groups.push(group);
     }
 
-    /// The columns that the questions need.
+    /// Returns the columns that the questions need.
     pub(super) fn columns(questions: &[Question]) -> TurnColumns {
         let filters = |is_set: fn(&Filters) -> bool| questions.iter().any(|asked| is_set(&asked.filters));
         let by = |dimension: &Dimension| questions.iter().any(|asked| asked.by.contains(dimension));
@@ -695,7 +695,7 @@ impl<'q> Tally<'q> {
         }
     }
 
-    /// The number of turns of the first question with each key of the enrichment, if they were counted.
+    /// Returns the number of turns of the first question with each key of the enrichment, if they were counted.
     #[cfg(feature = "report")]
     pub(super) fn into_key_turns(mut self) -> HashMap<String, u64> {
         self.count_keys();

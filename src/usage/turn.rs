@@ -20,7 +20,7 @@ pub struct RecordedUsage {
 }
 
 impl RecordedUsage {
-    /// The tokens of a turn of `source`. The output includes reasoning.
+    /// Returns the tokens of a turn of `source`. The output includes reasoning.
     ///
     /// The recorded output of these sources includes reasoning; the output of other sources does not.
     pub fn counts(&self, source: &str) -> Counts {
@@ -84,7 +84,7 @@ impl PricingKeys {
         }
     }
 
-    /// The size of the request of a turn of `source`. A turn of Codex is the sum of the requests of a task.
+    /// Returns the size of the request of a turn of `source`. A turn of Codex is the sum of the requests of a task.
     pub fn size(&self, source: &str) -> Size {
         match self.context_tokens {
             Some(tokens) => Size::Tokens(tokens),

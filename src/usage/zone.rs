@@ -30,10 +30,10 @@ impl Zone {
         Self { zone: TimeZone::UTC, name: "UTC".to_owned() }
     }
 
-    /// The zone with a name: an IANA name in any case, `UTC`, `local`, or `+hh:mm`.
+    /// Returns the zone with a name: an IANA name in any case, `UTC`, `local`, or `+hh:mm`.
     ///
     /// # Errors
-    /// Why there is none.
+    /// Why there is no such zone.
     pub fn named(name: &str) -> Result<Self, String> {
         if name.eq_ignore_ascii_case("local") {
             return Ok(Self::local());
@@ -48,7 +48,7 @@ impl Zone {
         Ok(Self { zone, name })
     }
 
-    /// The zone of `TZ` if it names a zone, else the zone of the system, else UTC.
+    /// Returns the zone of `TZ` if it names a zone, else the zone of the system, else UTC.
     pub fn local() -> Self {
         let of_variable = std::env::var("TZ").ok().filter(|name| !name.is_empty()).and_then(|name| {
             let name = name.trim_start_matches(':');
@@ -72,7 +72,7 @@ impl Zone {
         &self.name
     }
 
-    /// The offset in force at an instant, and the span in which it is in force.
+    /// Returns the offset in force at an instant, and the span in which it is in force.
     pub(super) fn span_at(&self, at: Instant) -> Span {
         let limits = (Timestamp::MIN.as_second(), Timestamp::MAX.as_second());
         let timestamp = |seconds: i64| {
@@ -100,8 +100,8 @@ impl Zone {
             .map_or(0, |at| i64::from(self.zone.to_offset(at).seconds()))
     }
 
-    /// The first and the last instant at which clocks show a local time, in seconds since 1970. If clocks jump over it,
-    /// both are the instant of the jump.
+    /// Returns the first and the last instant at which clocks show a local time, in seconds since 1970. If clocks jump
+    /// over it, both are the instant of the jump.
     pub(super) fn instants_of(&self, local_seconds: i64) -> (i64, i64) {
         let (year, month, day) = civil(local_seconds.div_euclid(DAY_SECONDS));
         let of_day = local_seconds.rem_euclid(DAY_SECONDS);
@@ -132,30 +132,30 @@ impl Zone {
         }
     }
 
-    /// The local date of an instant, in days since 1970.
+    /// Returns the local date of an instant, in days since 1970.
     pub(crate) fn day_of(&self, at: Instant) -> i64 {
         (at.seconds + self.offset_at(at.seconds)).div_euclid(DAY_SECONDS)
     }
 
-    /// The local date of an instant, `2026-11-05`.
+    /// Returns the local date of an instant, `2026-11-05`.
     pub fn date_of(&self, at: Instant) -> String {
         let (year, month, day) = civil(self.day_of(at));
         format!("{year:04}-{month:02}-{day:02}")
     }
 
-    /// The local date and minute of an instant, `2026-11-05 10:07`.
+    /// Returns the local date and minute of an instant, `2026-11-05 10:07`.
     #[cfg(feature = "report")]
     pub(crate) fn minute_of(&self, at: Instant) -> String {
         let of_day = (at.seconds + self.offset_at(at.seconds)).rem_euclid(DAY_SECONDS);
         format!("{} {:02}:{:02}", self.date_of(at), of_day / 3600, of_day / 60 % 60)
     }
 
-    /// The first instant of a local date.
+    /// Returns the first instant of a local date.
     pub(crate) fn day_start(&self, day: i64) -> i64 {
         self.instants_of(day * DAY_SECONDS).0
     }
 
-    /// The instant after the last instant of a local date.
+    /// Returns the instant after the last instant of a local date.
     pub(crate) fn day_end(&self, day: i64) -> i64 {
         let (first, last) = self.instants_of((day + 1) * DAY_SECONDS);
         if self.day_of(Instant::at(last - 1)) == day { last } else { first }
@@ -199,7 +199,7 @@ impl WeekStart {
         }
     }
 
-    /// The first day of the week of a day, both in days since 1970.
+    /// Returns the first day of the week of a day, both in days since 1970.
     pub(crate) fn week_of(self, day: i64) -> i64 {
         let start = match self {
             Self::Monday => 0,
@@ -216,7 +216,7 @@ pub(crate) fn weekday(day: i64) -> i64 {
     (day + 3).rem_euclid(7)
 }
 
-/// The first day of the month after `(year, month)`.
+/// Returns the first day of the month after `(year, month)`.
 pub(crate) fn month_after(year: i64, month: u32) -> i64 {
     let (year, month) = if month == 12 { (year + 1, 1) } else { (year, month + 1) };
     day_number(year, month, 1).unwrap_or(i64::MAX / DAY_SECONDS)

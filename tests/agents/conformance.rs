@@ -388,7 +388,7 @@ fn softened(bytes: &[u8], ignored: &[&str]) -> Vec<String> {
     lines.map(soften).collect()
 }
 
-/// Whether every item of `part` is in `whole`, as often.
+/// Returns whether every item of `part` is in `whole`, as often.
 fn is_among(part: &[String], whole: &[String]) -> bool {
     let mut counts: HashMap<&str, i64> = HashMap::new();
     whole.iter().for_each(|line| *counts.entry(line).or_default() += 1);
@@ -399,7 +399,7 @@ fn is_among(part: &[String], whole: &[String]) -> bool {
     })
 }
 
-/// Whether a file may differ in this way.
+/// Returns whether a file may differ in this way.
 fn is_accepted(name: &str, want: Option<&Vec<u8>>, got: Option<&Vec<u8>>, accept: &Value) -> bool {
     let mode = text(accept, "mode");
     let list = |key: &str| -> Vec<&str> {
@@ -559,7 +559,7 @@ fn differences(want: &Files, got: &Files) -> Vec<String> {
     found
 }
 
-/// Whether every file of a home is as expected, or differs as the case accepts.
+/// Returns whether every file of a home is as expected, or differs as the case accepts.
 fn is_as_accepted(want: &Files, got: &Files, accept: Option<&Value>) -> bool {
     let names: std::collections::BTreeSet<&String> = want.keys().chain(got.keys()).collect();
     names.into_iter().all(|name| {
@@ -617,7 +617,7 @@ fn mended() -> BTreeMap<&'static str, Vec<&'static str>> {
     cases
 }
 
-/// Whether all inputs of a case exist.
+/// Returns whether all inputs of a case exist.
 fn is_whole(dir: &Path) -> bool {
     let case: Value = serde_json::from_slice(&fs::read(dir.join("case.json")).unwrap()).unwrap();
     case["steps"].as_array().unwrap().iter().all(|step| {

@@ -135,7 +135,7 @@ fn until_there_is_room(
 /// Every loader, alone and beside a reader.
 const SETTINGS: [(&str, bool); 4] = [("bulk", false), ("bulk", true), ("insert", false), ("insert", true)];
 
-/// A rebuild with a file-size limit in bytes.
+/// The command of a rebuild with a file-size limit in bytes.
 fn limited(ledger: &Path, archive: &Path, file_max_bytes: u64) -> Command {
     let build = rebuild_offline(ledger, archive);
     let mut command = Command::new("sh");
@@ -357,7 +357,7 @@ fn a_library_reads_a_ledger_that_is_truncated_without_a_signal_handler() {
     assert!(message.contains("was truncated while it was read"), "{message}");
 }
 
-/// Whether this process may ignore permissions.
+/// Returns whether this process may ignore permissions.
 fn is_root() -> bool {
     // SAFETY: a call without arguments that cannot fail.
     unsafe { libc::geteuid() == 0 }

@@ -35,8 +35,8 @@ impl Arrangement {
     }
 }
 
-/// The plain rule: every turn is compared with every stamp. Returns `enrichment_json` and the four columns by message
-/// id.
+/// Folds by the plain rule: compares every turn with every stamp. Returns `enrichment_json` and the four columns by
+/// message id.
 fn folded_plainly(ledger: &[u8]) -> BTreeMap<String, Vec<Value>> {
     let parse =
         |(offset, line): (u64, &[u8])| (offset, serde_json::from_slice::<Json>(line).unwrap(), line.to_vec());

@@ -111,7 +111,8 @@ fn full(place: &Place, options: &Options) -> (Told, u64) {
     (told, sessions)
 }
 
-/// The ledger arrives in pieces that are cut anywhere, with a build after each piece.
+/// Builds the archive by tail builds: the ledger arrives in pieces that are cut anywhere, with a build after each
+/// piece.
 fn tails(random: &mut Random, place: &Place, ledger: &[u8]) -> Told {
     let mut cuts: Vec<usize> = (0..1 + random.below(4)).map(|_| random.below(ledger.len() + 1)).collect();
     cuts.sort_unstable();

@@ -114,7 +114,7 @@ impl Run {
         false
     }
 
-    /// Whether the build was still running.
+    /// Returns whether the build was still running.
     fn kill(mut self) -> bool {
         let killed = !self.is_over();
         // The build may end between the two steps.

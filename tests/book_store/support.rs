@@ -74,7 +74,7 @@ pub async fn set_up(store: &dyn Store, book: &str) {
     open_account(store, account(book, "sales"), AccountKind::Income, None).await;
 }
 
-/// The variant of an error, with its text unless it is an I/O error.
+/// Returns the variant of an error, with its text unless it is an I/O error.
 pub fn class(error: &StoreError) -> String {
     match error {
         StoreError::Io(_) => "Io".to_owned(),
@@ -105,7 +105,7 @@ fn trial_rows(rows: Vec<talea_core::store::TrialBalanceRow>) -> Value {
         .collect()
 }
 
-/// All answers about a book, in the form of the recordings.
+/// Returns all answers about a book, in the form of the recordings.
 pub fn observe_book<'a>(store: &'a dyn Store, book: &'a str, times: &'a [String]) -> BoxFuture<'a, Value> {
     Box::pin(async move {
         let name = Book(book.to_owned());

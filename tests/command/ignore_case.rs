@@ -15,7 +15,7 @@ struct World {
 }
 
 impl World {
-    /// The kind of the temporary directory.
+    /// A file system like that of the temporary directory.
     fn plain() -> Self {
         Self { directory: tempfile::tempdir().unwrap(), library: None }
     }

@@ -9,7 +9,7 @@ use relayburn_ledger::archive::{
 use relayburn_ledger::record::rows::{Finding, Verdict};
 use relayburn_ledger::scan::Io;
 
-/// Every combination of settings that must not change a row.
+/// Returns every combination of settings that must not change a row.
 pub fn variants() -> Vec<Options> {
     let mut variants = vec![Options::default()];
     vary(&mut variants, [1, 2, 7], |options, threads| options.threads = threads);
@@ -111,7 +111,7 @@ impl Observer for Findings {
     }
 }
 
-/// The number of findings with this verdict.
+/// Returns the number of findings with this verdict.
 pub fn count(findings: &[Finding], verdict: Verdict) -> u64 {
     findings.iter().filter(|finding| finding.verdict == verdict).count() as u64
 }

@@ -49,12 +49,13 @@ const KEYS: [(&str, &[&str]); 7] = [
 /// Columns with the times of builds.
 const CLOCK: [&str; 3] = ["ledger_mtime_ms", "last_built_at", "last_rebuild_at"];
 
-/// Every row of the archive at `path`, tables sorted by primary key.
+/// Returns every row of the archive at `path`, tables sorted by primary key.
 pub fn by_key(path: &Path) -> Dump {
     read(path, |key| key.join(", "))
 }
 
-/// Every row of the archive at `path` in the order of rowids. Sessions have no fixed order, so they are sorted by key.
+/// Returns every row of the archive at `path` in the order of rowids. Sessions have no fixed order, so they are sorted
+/// by key.
 pub fn by_rowid(path: &Path) -> Dump {
     read(path, rowid_order)
 }
@@ -119,7 +120,7 @@ fn canonical(column: &str, value: Value) -> Value {
     }
 }
 
-/// A row from `{"table": …, "row": {…}}`, the form of reference data.
+/// Returns a row from `{"table": …, "row": {…}}`, the form of reference data.
 pub fn parse_row(row: &serde_json::Value) -> (String, Row) {
     let table = row["table"].as_str().unwrap().to_owned();
     let columns = row["row"].as_object().unwrap().iter();
@@ -148,7 +149,7 @@ pub fn parse_json(text: &str) -> serde_json::Value {
     })
 }
 
-/// A dump of the rows in JSON lines, with every table.
+/// Returns a dump of the rows in JSON lines, with every table.
 pub fn parse<'r>(rows: impl IntoIterator<Item = &'r serde_json::Value>) -> Dump {
     let mut dump: Dump = KEYS.iter().map(|(table, _)| ((*table).to_owned(), Vec::new())).collect();
     for row in rows {
@@ -174,7 +175,7 @@ pub fn assert_same(found: &Dump, expected: &Dump, what: impl fmt::Display) {
     panic!("{what}: other tables");
 }
 
-/// The statements of the schema by name, without comments and line breaks.
+/// Returns the statements of the schema by name, without comments and line breaks.
 pub fn schema_of(path: &Path) -> BTreeMap<String, String> {
     let archive = open(path);
     let mut statement = archive.prepare("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL").unwrap();
@@ -187,7 +188,7 @@ pub fn schema_of(path: &Path) -> BTreeMap<String, String> {
     .collect()
 }
 
-/// A hash of every row of [`by_rowid`]. It is the same in every process.
+/// Returns a hash of every row of [`by_rowid`]. It is the same in every process.
 ///
 /// # Errors
 /// The errors of the queries, for callers that read beside a rebuild.

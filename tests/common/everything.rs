@@ -15,7 +15,7 @@ pub struct Walked {
 }
 
 impl Walked {
-    /// Whether the group itself is a command.
+    /// Returns whether the group itself is a command.
     pub fn is_leaf(&self) -> bool {
         !self.command.has_subcommands()
     }
@@ -29,8 +29,8 @@ impl Walked {
     }
 }
 
-/// All commands and groups, `burn` itself first, without `ingest` and `statusline`. `ingest` would read the logs of the
-/// user who runs the tests, and `statusline` always succeeds; both have separate tests.
+/// Returns all commands and groups, `burn` itself first, without `ingest` and `statusline`. `ingest` would read the
+/// logs of the user who runs the tests, and `statusline` always succeeds; both have separate tests.
 pub fn commands() -> Vec<Walked> {
     fn walk(command: &clap::Command, path: Vec<String>, found: &mut Vec<Walked>) {
         found.push(Walked { path: path.clone(), command: command.clone() });
@@ -102,7 +102,7 @@ impl Everything {
         finish(self.burn(args).spawn().unwrap(), input)
     }
 
-    /// The standard input of a command.
+    /// Returns the standard input of a command.
     pub fn input(&self, walked: &Walked) -> &'static str {
         match walked.name().as_str() {
             "ledger append" => COMPACTION,
@@ -118,8 +118,8 @@ impl Everything {
         }
     }
 
-    /// The words of a harmless command line for this directory: every required argument with a valid value. `None` if
-    /// this function does not know an argument.
+    /// Returns the words of a harmless command line for this directory: every required argument with a valid value.
+    /// `None` if this function does not know an argument.
     pub fn arguments(&self, walked: &Walked, of: &Names) -> Option<Vec<String>> {
         let mut words = walked.path.clone();
         let group = walked.path.first().map_or("", String::as_str);
@@ -174,7 +174,7 @@ pub struct Names {
 }
 
 impl Names {
-    /// An existing path.
+    /// Returns an existing path.
     pub fn sound() -> Self {
         Self {
             session: "session".into(),

@@ -17,17 +17,17 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// The factor for the counts of long tests.
+/// Returns the factor for the counts of long tests.
 pub fn scale() -> usize {
     std::env::var("BURN_TEST_SCALE").map_or(1, |scale| scale.parse().unwrap())
 }
 
-/// A file or folder under `fixtures/`.
+/// Returns a file or folder under `fixtures/`.
 pub fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(name)
 }
 
-/// The folder with all reference data. Prints a message if it is missing.
+/// Returns the folder with all reference data. Prints a message if it is missing.
 pub fn golden() -> Option<PathBuf> {
     let folder = std::env::var_os("BURN_GOLDEN")
         .map_or(Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/golden"), PathBuf::from);
@@ -57,7 +57,7 @@ pub fn in_parallel<T: Sync>(items: &[T], check: impl Fn(&T) + Sync) {
     });
 }
 
-/// The names in a directory, sorted.
+/// Returns the names in a directory, sorted.
 pub fn names(directory: &Path) -> Vec<String> {
     let mut names: Vec<String> = fs::read_dir(directory)
         .unwrap()
@@ -78,7 +78,7 @@ impl Random {
         Self((seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ stream.wrapping_mul(0xD1B5_4A32_D192_ED03)) | 1)
     }
 
-    /// A number below `bound`.
+    /// Returns a number below `bound`.
     pub fn below(&mut self, bound: u64) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;

@@ -43,12 +43,12 @@ pub fn rebuild_offline(ledger: &Path, archive: &Path) -> Command {
     command
 }
 
-/// The arguments of every full rebuild in a long test: the loader of `BURN_TEST_LOADER`, if it is set.
+/// Returns the arguments of every full rebuild in a long test: the loader of `BURN_TEST_LOADER`, if it is set.
 pub fn loader() -> Vec<String> {
     std::env::var("BURN_TEST_LOADER").map_or(Vec::new(), |loader| vec!["--loader".to_owned(), loader])
 }
 
-/// The standard error of a command that must fail with exit code 1.
+/// Returns the standard error of a command that must fail with exit code 1.
 #[track_caller]
 pub fn failure(output: &Output) -> String {
     let stderr = String::from_utf8(output.stderr.clone()).unwrap();
@@ -57,7 +57,7 @@ pub fn failure(output: &Output) -> String {
     stderr
 }
 
-/// The JSON document of a command that must succeed.
+/// Returns the JSON document of a command that must succeed.
 #[track_caller]
 pub fn success(output: &Output) -> serde_json::Value {
     assert!(output.status.success(), "{} {}", output.status, String::from_utf8_lossy(&output.stderr));
@@ -95,7 +95,7 @@ pub fn peak_anonymous(mut command: Command, input: impl FnOnce(&mut dyn Write) +
     (peak_kib, output)
 }
 
-/// The role of this process with its arguments; `None` if it runs tests.
+/// Returns the role of this process with its arguments; `None` if it runs tests.
 ///
 /// A test file with roles has one ignored test `role`, which plays this role.
 pub fn role_played() -> Option<Vec<String>> {
@@ -133,7 +133,7 @@ impl Peer {
         Self { stdin: child.stdin.take(), stdout, child }
     }
 
-    /// The next line of the process, without the mark. Panics if the process ends first.
+    /// Returns the next line of the process, without the mark. Panics if the process ends first.
     #[track_caller]
     pub fn hear(&mut self) -> String {
         let mut line = String::new();
@@ -169,7 +169,7 @@ impl Drop for Peer {
     }
 }
 
-/// Whether Python with `sqlite3` exists, for readers with another SQLite. Prints a message if it does not.
+/// Returns whether Python with `sqlite3` exists, for readers with another SQLite. Prints a message if it does not.
 pub fn have_python() -> bool {
     let found = Command::new("python3")
         .args(["-c", "import sqlite3"])

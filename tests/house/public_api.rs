@@ -86,7 +86,7 @@ fn public_fields(fields: &mut Fields) {
     all.iter_mut().for_each(|field| field.attrs.clear());
 }
 
-/// The item as a caller sees it, if it is public.
+/// The text of the item as a caller sees it, if it is public.
 fn signature(item: &Item) -> Option<(String, String)> {
     let mut item = item.clone();
     let (name, shown) = match &mut item {

@@ -60,7 +60,7 @@ pub fn sources(path: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// The module that a file under `src` is.
+/// Returns the module that a file under `src` is.
 pub fn module_of(root: &Path, file: &Path) -> Vec<String> {
     let inside = file.strip_prefix(root).unwrap().with_extension("");
     let names = inside.components().map(|part| match part {

@@ -45,7 +45,7 @@ fn stamp(name: &str, enrichment: &str) -> String {
     )
 }
 
-/// The append of process `number` of a crowd: the kind, its input, and the expected lines of the ledger.
+/// The parts of the append of process `number` of a crowd: the kind, its input, and the expected lines of the ledger.
 fn errand(round: usize, number: usize) -> (&'static str, String, Vec<String>) {
     let name = format!("p{round}-{number}");
     let record = |kind: &str, record: &str| format!(r#"{{"v":1,"kind":"{kind}","record":{record}}}"#);

@@ -29,7 +29,7 @@ fn burn(home: &Path, args: &[&str]) -> Command {
     command
 }
 
-/// A running append that has its input.
+/// Starts an append and writes its input.
 fn start(home: &Path, lines: &str) -> Child {
     let mut child =
         burn(home, &["ledger", "append", "--kind", "turns"]).stdin(Stdio::piped()).spawn().unwrap();
@@ -42,8 +42,8 @@ fn run(home: &Path, args: &[&str]) {
     assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// Whether the child succeeded. A crowd may keep one process from the lock for its whole eleven seconds, which is no
-/// fault here.
+/// Returns whether the child succeeded. A crowd may keep one process from the lock for its whole eleven seconds, which
+/// is no fault here.
 fn did(child: Child) -> bool {
     let output = child.wait_with_output().unwrap();
     let error = String::from_utf8_lossy(&output.stderr);

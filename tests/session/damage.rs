@@ -43,7 +43,7 @@ fn damage() -> impl Strategy<Value = Damage> {
 }
 
 impl Damage {
-    /// Whether the damage affects only the index.
+    /// Returns whether the damage affects only the index.
     fn spares_segments(&self) -> bool {
         matches!(
             self,
@@ -51,7 +51,7 @@ impl Damage {
         )
     }
 
-    /// Whether the damage alters rows of the index, which may then name entries that never existed.
+    /// Returns whether the damage alters rows of the index, which may then name entries that never existed.
     fn flips_index(&self) -> bool {
         matches!(self, Self::FlipInIndex { .. })
     }

@@ -157,7 +157,7 @@ fn ids(frames: impl IntoIterator<Item = Result<SegmentFrame, SessionError>>) -> 
     Ok(json!(ids?))
 }
 
-/// The reading operations that the cases list, on one view.
+/// The results of the reading operations that the cases list, on one view.
 fn views(view: Result<&SessionView, SessionError>, expected: &Value) -> Value {
     let with = |operation: &dyn Fn(&SessionView) -> Result<Value, SessionError>| match &view {
         Ok(view) => ok_or_class(operation(view)),

@@ -15,7 +15,7 @@ pub(crate) struct Across {
 }
 
 impl Across {
-    /// Takes in a log.
+    /// Adds a log.
     pub(crate) fn add(&mut self, told: &mut Told) {
         let index = self.logs.len();
         for uuid in std::mem::take(&mut told.uuids) {
@@ -24,7 +24,7 @@ impl Across {
         self.logs.push((told.base_name.clone(), told.evidence.clone()));
     }
 
-    /// The rows between logs: all continuations, then all forks.
+    /// Returns the relationships between logs: all continuations, then all forks.
     pub(crate) fn rows(&self) -> Vec<Vec<u8>> {
         let mut rows = Vec::new();
         let mut continued: HashSet<(usize, usize)> = HashSet::new();

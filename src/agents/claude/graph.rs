@@ -72,7 +72,7 @@ fn hash(text: &[u8]) -> u64 {
 }
 
 impl Graph {
-    /// Takes in an assistant line.
+    /// Adds an assistant line.
     pub(super) fn add_assistant(
         &mut self,
         uuid: &[u8],
@@ -102,7 +102,7 @@ impl Graph {
         self.nodes.insert(Key::of(uuid), Node { parent: parent.map(Key::of), is_side, role });
     }
 
-    /// Takes in a user line.
+    /// Adds a user line.
     pub(super) fn add_user(
         &mut self,
         uuid: &[u8],
@@ -173,7 +173,7 @@ impl Graph {
         Some(Graph { nodes })
     }
 
-    /// The uuids of all lines.
+    /// Returns the uuids of all lines.
     pub(super) fn uuids(&self) -> impl Iterator<Item = &Key> {
         self.nodes.keys()
     }
@@ -208,7 +208,7 @@ impl Graph {
         found
     }
 
-    /// The agent of the line `uuid`.
+    /// Returns the agent of the line `uuid`.
     pub(super) fn invocation(&self, uuid: &Key, answers: &mut Answers) -> Option<Invocation> {
         self.invocation_at(uuid, answers, 0)
     }

@@ -97,7 +97,7 @@ impl Evidence {
     }
 }
 
-/// Whether a project's folder has a log of this name.
+/// Returns whether a project's folder has a log of this name.
 fn is_log(path: &Path, name: &str) -> bool {
     let root = path.parent().and_then(Path::parent);
     let folders = root.map(|root| walk::folders(root, false, &mut Vec::new())).unwrap_or_default();

@@ -2,7 +2,7 @@
 
 use crate::scan::json::trim_js;
 
-/// A marker that resumes a session: its text, and the session that it names.
+/// Returns a marker that resumes a session: its text, and the session that it names.
 pub(super) fn marker(text: &[u8]) -> Option<Marker<'_>> {
     let text = trim_js(text);
     let rest = ["/resume", "/continue"].iter().find_map(|word| {

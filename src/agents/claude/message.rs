@@ -111,7 +111,7 @@ fn usage_as_reference(usage: Option<Value<'_>>) -> Vec<u8> {
     record.finish()
 }
 
-/// Whether JavaScript calls a value greater than 0.
+/// Returns whether JavaScript calls a value greater than 0.
 fn is_above_zero(value: Value<'_>) -> bool {
     match value.kind() {
         Kind::Number => value.as_number().is_some_and(|number| number.as_f64() > 0.0),
@@ -217,8 +217,8 @@ pub(super) struct Message {
     pub lines: u64,
 }
 
-/// The JSON text of a member. `""` when the member is absent, null or no string, because the archive stores only
-/// strings.
+/// Returns the JSON text of a member. `""` when the member is absent, null or no string, because the archive stores
+/// only strings.
 pub(super) fn as_is(line: Value<'_>, key: &str, options: &ReadOptions) -> Vec<u8> {
     let mut out = Vec::new();
     match js::present(line, key).filter(|value| options.as_reference || value.kind() == Kind::String) {
@@ -315,7 +315,7 @@ impl Message {
         }
     }
 
-    /// The JSON texts of the first line's time and session.
+    /// Returns the JSON texts of the first line's time and session.
     pub(super) fn ts(&self) -> &[u8] {
         &self.ts
     }
@@ -324,7 +324,7 @@ impl Message {
         &self.session_id
     }
 
-    /// The stamp for the special terms of the message; none when the terms are ordinary.
+    /// Returns the stamp for the special terms of the message; none when the terms are ordinary.
     pub(super) fn stamp(&self) -> Option<Vec<u8>> {
         let (session, ts) = (self.session.as_deref()?, self.ts_text.as_deref()?);
         let model = self.model.as_deref().unwrap_or_default();
@@ -353,7 +353,7 @@ impl Message {
         Some(stamp.finish())
     }
 
-    /// The tokens that the message read from the cache, as JSON text.
+    /// Returns the tokens that the message read from the cache, as JSON text.
     pub(super) fn cache_read_json(&self, options: &ReadOptions) -> Vec<u8> {
         if options.as_reference {
             return self.cache_read_as_reference.clone();
@@ -383,7 +383,7 @@ impl Message {
         });
     }
 
-    /// The turn record.
+    /// Returns the turn record.
     ///
     /// # Errors
     /// An error where the TypeScript package gives the file up.
@@ -475,7 +475,7 @@ pub(super) fn join(texts: &mut Vec<u8>, text: &[u8]) {
     texts.extend_from_slice(text);
 }
 
-/// The plain text of a user line: its content, or its text blocks with a line feed between.
+/// Returns the plain text of a user line: its content, or its text blocks with a line feed between.
 pub(super) fn plain_text(content: Option<Value<'_>>) -> Vec<u8> {
     let Some(content) = content else { return Vec::new() };
     match content.kind() {
@@ -490,7 +490,7 @@ pub(super) fn plain_text(content: Option<Value<'_>>) -> Vec<u8> {
     }
 }
 
-/// The error with which the TypeScript package gives a file up.
+/// Returns the error with which the TypeScript package gives a file up.
 pub(super) fn given_up(path: &std::path::Path, reason: &'static str) -> AgentsError {
     AgentsError::GivenUp { path: path.to_owned(), reason }
 }

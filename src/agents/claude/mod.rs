@@ -45,7 +45,7 @@ const GROWS_MS: f64 = 24.0 * 3600.0 * 1000.0;
 /// How many bytes before the cursor are hashed. The hash shows that a log was rewritten.
 const WITNESS_BYTES: u64 = 4096;
 
-/// The roots of logs.
+/// Returns the roots of logs.
 pub(super) fn roots(of: &RootsOf<'_>) -> Vec<PathBuf> {
     let mut roots = vec![of.user.join(".claude/projects")];
     if !of.as_reference {
@@ -59,7 +59,7 @@ pub(super) fn roots(of: &RootsOf<'_>) -> Vec<PathBuf> {
     roots
 }
 
-/// The logs of a root: the `.jsonl` files of its folders, and the logs of the sub-agents of their sessions.
+/// Returns the logs of a root: the `.jsonl` files of its folders, and the logs of the sub-agents of their sessions.
 pub(super) fn discover(root: &Path, as_reference: bool, unreadable: &mut Vec<Unreadable>) -> Vec<Candidate> {
     let mut found = Vec::new();
     let mut add = |path: PathBuf| {
@@ -350,7 +350,7 @@ fn witness_at(path: &Path, at: u64) -> Option<String> {
     Some(blake3::hash(&bytes).to_hex()[..32].to_owned())
 }
 
-/// Whether the bytes before the cursor are still the bytes that were read. Without a note the answer is yes.
+/// Returns whether the bytes before the cursor are still the bytes that were read. Returns true without a note.
 fn witness_holds(pass: &Pass<'_>, offset: u64) -> bool {
     let mut document = Document::default();
     let Some(note) = pass.side.and_then(|side| document.parse(side).ok()) else { return true };

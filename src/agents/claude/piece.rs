@@ -583,8 +583,8 @@ impl<'l> Piece<'l> {
         message.into_iter().chain(user_turn).min().unwrap_or(whole).min(whole)
     }
 
-    /// The records up to the first line that may still change, and the offset of that line. `whole` is the end of the
-    /// last complete line.
+    /// Returns the records up to the first line that may still change, and the offset of that line. `whole` is the end
+    /// of the last complete line.
     pub(super) fn finish(
         mut self,
         state: &mut State,

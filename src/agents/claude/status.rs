@@ -3,8 +3,8 @@
 use super::super::js;
 use crate::scan::json::{Value, trim_js};
 
-/// The status of a notification, from its error flags, else from the first of its status words, else from its success
-/// flag.
+/// Returns the status of a notification, from its error flags, else from the first of its status words, else from its
+/// success flag.
 pub(super) fn of_notification(line: Value<'_>) -> &'static str {
     if js::is_true(line, "is_error") || js::is_true(line, "isError") {
         return "errored";

@@ -50,7 +50,7 @@ pub(super) struct Own {
 }
 
 impl Own {
-    /// Whether a turn with this id that starts at `ts` repeats the history of a parent.
+    /// Returns whether a turn with this id that starts at `ts` repeats the history of a parent.
     fn is_replay(&self, id: &[u8], ts: &[u8]) -> bool {
         if self.parent.is_none() {
             return false;
@@ -343,7 +343,7 @@ impl<'r> Engine<'r> {
         self.frozen = self.now.clone();
     }
 
-    /// Whether the log names its turns, and whether it has work of an agent.
+    /// Returns whether the log names its turns, and whether it has work of an agent.
     pub(super) fn looks_like_a_log_without_turn_lines(&self) -> bool {
         !self.names_turns && self.has_activity
     }
@@ -499,7 +499,7 @@ impl<'r> Engine<'r> {
         Some(row.finish())
     }
 
-    /// Whether the current lines repeat the history of a parent.
+    /// Returns whether the current lines repeat the history of a parent.
     fn is_in_replay(&self) -> bool {
         match &self.open {
             Some(turn) => turn.is_replay,

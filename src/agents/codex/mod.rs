@@ -28,7 +28,7 @@ use crate::scan::json::{Document, Kind, Value, trim_js};
 /// How many bytes before the end of the last reading are compared, to see that the rest continues the same log.
 const TAIL_BYTES: u64 = 256;
 
-/// The roots of rollouts: the folders of Codex.
+/// Returns the roots of rollouts: the folders of Codex.
 pub(super) fn roots(of: &RootsOf<'_>) -> Vec<PathBuf> {
     let usual = of.user.join(".codex");
     if of.as_reference {
@@ -43,7 +43,7 @@ pub(super) fn roots(of: &RootsOf<'_>) -> Vec<PathBuf> {
     }
 }
 
-/// The logs under a folder of Codex. If a log is in several places, the longest copy is read.
+/// Returns the logs under a folder of Codex. If a log is in several places, the longest copy is read.
 pub(super) fn discover(root: &Path, as_reference: bool, unreadable: &mut Vec<Unreadable>) -> Vec<Candidate> {
     let mut paths = Vec::new();
     let folders = ["sessions", "archived_sessions"];

@@ -42,7 +42,7 @@ fn trimmed_start(text: &[u8]) -> &[u8] {
     &text[at..]
 }
 
-/// The text of a message, and the part of it that is a prompt.
+/// Returns the text of a message, and the part of it that is a prompt.
 pub(super) fn message_texts(payload: Value<'_>, is_user: bool) -> (Vec<u8>, Vec<u8>) {
     let (mut all, mut prompt) = (Vec::new(), Vec::new());
     for block in payload.get("content").into_iter().flat_map(Value::items) {
@@ -66,7 +66,7 @@ pub(super) fn add_line(all: &mut Vec<u8>, text: &[u8]) {
     all.extend_from_slice(text);
 }
 
-/// The text of a reasoning line.
+/// Returns the text of a reasoning line.
 pub(super) fn reasoning_text(payload: Value<'_>) -> Vec<u8> {
     let mut all = Vec::new();
     for list in ["summary", "content"] {
@@ -100,12 +100,12 @@ pub(super) struct Spawn {
 
 const AGENT_ID: [&str; 3] = ["agent_id", "subagent_id", "session_id"];
 
-/// The agent id in an object: an output, a notification, arguments.
+/// Returns the agent id in an object: an output, a notification, arguments.
 pub(super) fn agent_id(object: Value<'_>) -> Option<Vec<u8>> {
     js::first_text(object, &AGENT_ID).map(<[u8]>::to_vec)
 }
 
-/// The agent id in an output that is an object or the JSON text of an object.
+/// Returns the agent id in an output that is an object or the JSON text of an object.
 pub(super) fn agent_id_of_output(output: Option<Value<'_>>) -> Option<Vec<u8>> {
     let output = output?;
     match output.kind() {
@@ -120,7 +120,7 @@ pub(super) fn agent_id_of_output(output: Option<Value<'_>>) -> Option<Vec<u8>> {
     }
 }
 
-/// A function call. Arguments count as absent unless they are the JSON text of an object.
+/// Returns a function call. Arguments count as absent unless they are the JSON text of an object.
 pub(super) fn function_call(payload: Value<'_>, as_reference: bool) -> Option<ParsedCall> {
     let id = js::any_text(payload, "call_id")?;
     let name = js::any_text(payload, "name")?;
@@ -172,8 +172,8 @@ fn command_of_list(value: Value<'_>) -> Option<Vec<u8>> {
     }
 }
 
-/// A custom tool call. With the rules of the TypeScript package a patch that is no text is an error that ends the
-/// reading.
+/// Returns a custom tool call. With the rules of the TypeScript package a patch that is no text is an error that ends
+/// the reading.
 pub(super) fn custom_call(
     payload: Value<'_>,
     as_reference: bool,
@@ -214,7 +214,7 @@ pub(super) fn custom_call(
     Ok(Some(ParsedCall { call, input: text, spawn: None }))
 }
 
-/// A shell call or web search of the model's own tools. The TypeScript package skips these.
+/// Returns a shell call or web search of the model's own tools. The TypeScript package skips these.
 pub(super) fn builtin_call(payload: Value<'_>, kind: &[u8]) -> Option<ParsedCall> {
     let id = js::first_text(payload, &["call_id", "id"])?;
     let action = payload.get("action");
@@ -270,7 +270,7 @@ fn spaces(text: &[u8]) -> Option<&[u8]> {
     (rest.len() < text.len()).then_some(rest)
 }
 
-/// Whether the text of an output shows that its command failed.
+/// Returns whether the text of an output shows that its command failed.
 pub(super) fn output_failed(output: Option<Value<'_>>) -> bool {
     let Some(output) = output else { return false };
     let is_failure = |object: Value<'_>| {
@@ -339,7 +339,7 @@ impl Counts {
         self.zip(other, |a, b| a + b)
     }
 
-    /// The difference to `other`, at least 0 in each field.
+    /// Returns the difference to `other`, at least 0 in each field.
     pub(super) fn beyond(self, other: Counts) -> Self {
         self.zip(other, |a, b| (a - b).max(0.0))
     }
@@ -348,7 +348,7 @@ impl Counts {
         self == Counts::default()
     }
 
-    /// The usage of one call: the difference between the totals before and after it.
+    /// Returns the usage of one call: the difference between the totals before and after it.
     pub(super) fn step(before: Option<Counts>, totals: Counts, last: Option<Counts>) -> Self {
         let Some(before) = before else { return last.unwrap_or(totals) };
         if totals == before {
@@ -394,14 +394,14 @@ fn number_of(value: Value<'_>) -> f64 {
     }
 }
 
-/// An ISO time in milliseconds since 1970; none for another text.
+/// Returns an ISO time in milliseconds since 1970; none for another text.
 pub(super) fn millis_of(ts: &[u8]) -> Option<f64> {
     let text = std::str::from_utf8(ts).ok()?;
     let time: jiff::Timestamp = text.parse().ok()?;
     Some(time.as_millisecond() as f64)
 }
 
-/// The milliseconds in a UUID of version 7.
+/// Returns the milliseconds in a UUID of version 7.
 pub(super) fn millis_of_uuid7(id: &[u8]) -> Option<f64> {
     if !is_uuid(id) || id[14] != b'7' {
         return None;
@@ -410,7 +410,7 @@ pub(super) fn millis_of_uuid7(id: &[u8]) -> Option<f64> {
     u64::from_str_radix(std::str::from_utf8(&digits).ok()?, 16).ok().map(|millis| millis as f64)
 }
 
-/// Whether a text has the form of a UUID.
+/// Returns whether a text has the form of a UUID.
 pub(super) fn is_uuid(text: &[u8]) -> bool {
     text.len() == 36
         && text.iter().enumerate().all(|(at, byte)| match at {

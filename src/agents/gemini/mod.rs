@@ -25,13 +25,13 @@ const SOURCE: &str = "gemini-cli";
 /// The longest chat of one JSON object that is read.
 const FILE_MAX_BYTES: u64 = 512 << 20;
 
-/// The folder `.gemini`.
+/// Returns the folder `.gemini`.
 pub(super) fn roots(of: &RootsOf<'_>) -> Vec<PathBuf> {
     let user = (of.variable)("GEMINI_CLI_HOME").unwrap_or_else(|| of.user.to_owned());
     vec![user.join(".gemini")]
 }
 
-/// The chats of all projects: files before folders, by name.
+/// Returns the chats of all projects: files before folders, by name.
 pub(super) fn discover(root: &Path, as_reference: bool, unreadable: &mut Vec<Unreadable>) -> Vec<Candidate> {
     let mut found = Vec::new();
     if as_reference {

@@ -312,7 +312,7 @@ fn with_members(data: &[u8], members: &[(&str, &[u8])]) -> Option<Vec<u8>> {
     Some(text.finish())
 }
 
-/// A row of `session_message`. Its type gives the role, and its content gives the parts.
+/// The message of a row of `session_message`. The row's type gives the role, and its content gives the parts.
 fn second_generation(session: &[u8], stored: &Stored) -> Result<Message, Reason> {
     let role: &[u8] = match &stored.kind[..] {
         b"assistant" => b"assistant",
@@ -354,7 +354,7 @@ fn second_generation(session: &[u8], stored: &Stored) -> Result<Message, Reason>
     Ok(message)
 }
 
-/// An entry of `content`. It is like a part of the first generation, except for the names of a tool.
+/// The part of an entry of `content`. The entry is like a part of the first generation, except for the names of a tool.
 fn content_part(entry: Value<'_>, is_synthetic: bool) -> Part {
     if js::any_text(entry, "type") != Some(b"tool") {
         return match Part::of(entry, false) {

@@ -10,7 +10,7 @@ pub(super) fn hand_over(session: Option<&Session>, records: SessionRecords, gath
     gathered.cwd = records.folder;
 }
 
-/// The records that a flush of a stream appends.
+/// Returns the records that a flush of a stream appends.
 pub(in crate::agents) fn gathered_of_stream(session: &Session, records: SessionRecords) -> Gathered {
     let mut gathered = Gathered::default();
     hand_over(Some(session), records, &mut gathered);

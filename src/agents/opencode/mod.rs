@@ -29,7 +29,7 @@ use crate::scan::json::{Document, Kind, Value, trim_js};
 /// longer part.
 const FILE_MAX_BYTES: u64 = 256 << 20;
 
-/// The roots of sessions: folders with `storage` and databases.
+/// Returns the roots of sessions: folders with `storage` and databases.
 pub(super) fn roots(of: &RootsOf<'_>) -> Vec<PathBuf> {
     let usual = of.user.join(".local/share/opencode");
     if of.as_reference {
@@ -46,7 +46,7 @@ pub(super) fn roots(of: &RootsOf<'_>) -> Vec<PathBuf> {
     roots
 }
 
-/// The databases under a root, then its session files. A root may be a database itself.
+/// Returns the databases under a root, then its session files. A root may be a database itself.
 pub(super) fn discover(root: &Path, as_reference: bool, unreadable: &mut Vec<Unreadable>) -> Vec<Candidate> {
     let database =
         |path: PathBuf| Candidate { agent: Agent::OpenCode, path, root: root.to_owned(), extra: None };

@@ -36,7 +36,7 @@ pub(in crate::agents) enum Received {
 }
 
 impl Request {
-    /// The request for a server. A URL with a path is used unchanged.
+    /// Returns the request for a server. A URL with a path is used unchanged.
     pub(in crate::agents) fn of(
         url: &str,
         is_global: bool,

@@ -160,7 +160,7 @@ fn usage_of(tokens: Option<Value<'_>>) -> (Usage, Coverage, Option<f64>) {
 }
 
 impl Message {
-    /// A stored message, without its parts; none if the message does not count.
+    /// Returns a stored message, without its parts; none if the message does not count.
     pub(super) fn of(value: Value<'_>) -> Option<Self> {
         let role = js::any_text(value, "role")?;
         let is_answer = match role {
@@ -206,7 +206,7 @@ impl Message {
         })
     }
 
-    /// Whether the answer cannot change: it is complete, or failed, or its last step needs no tool.
+    /// Returns whether the answer cannot change: it is complete, or failed, or its last step needs no tool.
     fn has_ended(&self) -> bool {
         let is_last_step = |part: &Part| match part {
             Part::StepFinish { reason: Some(reason), .. } => reason != b"tool-calls",
@@ -232,7 +232,7 @@ impl Message {
             .filter(|tool| tool.output.is_some() && tool.call.as_ref().is_some_and(|call| !call.is_empty()))
     }
 
-    /// Whether a stream may write the answer.
+    /// Returns whether a stream may write the answer.
     fn is_final(&self) -> bool {
         self.has_tokens || self.parts.iter().any(|part| matches!(part, Part::StepFinish { .. }))
     }
@@ -337,7 +337,7 @@ fn js_word(value: Value<'_>) -> Vec<u8> {
 }
 
 impl Part {
-    /// A stored part.
+    /// Returns a stored part.
     pub(super) fn of(value: Value<'_>, as_reference: bool) -> Self {
         match js::any_text(value, "type") {
             Some(b"text") => match js::text(value, "text") {
@@ -447,7 +447,7 @@ fn iso(ms: f64) -> Option<String> {
 }
 
 impl Session {
-    /// A stored session; none if it has no id.
+    /// Returns a stored session; none if it has no id.
     pub(super) fn of(value: Value<'_>) -> Option<Self> {
         Some(Session {
             id: js::any_text(value, "id")?.to_vec(),
@@ -458,7 +458,7 @@ impl Session {
         })
     }
 
-    /// The records of all answers whose ids are not in `seen`.
+    /// Returns the records of all answers whose ids are not in `seen`.
     pub(super) fn records(
         &self,
         rules: &Rules<'_>,
@@ -531,7 +531,7 @@ impl Session {
         Ok(records)
     }
 
-    /// The records that a flush of a stream adds. An answer is written when it has tokens or a finished step.
+    /// Returns the records that a flush of a stream adds. An answer is written when it has tokens or a finished step.
     pub(super) fn stream_records(
         &self,
         rules: &Rules<'_>,

@@ -62,7 +62,7 @@ impl StreamState {
         }
     }
 
-    /// The cursor from which another stream goes on.
+    /// Returns the cursor from which another stream goes on.
     pub(in crate::agents) fn cursor(&self) -> Vec<u8> {
         let mut cursor = RecordText::default();
         cursor.text("kind", b"opencode-stream");
@@ -173,7 +173,7 @@ impl StreamState {
         self.parts.retain(|(of, _), _| of != session);
     }
 
-    /// The present state of the session, and the records that are new in it.
+    /// Returns the present state of the session, and the records that are new in it.
     pub(in crate::agents) fn flush(
         &mut self,
         id: &[u8],
@@ -188,7 +188,7 @@ impl StreamState {
             message.parts = parts.into_iter().map(|(_, _, part)| part).collect();
         }
         let seen: HashSet<Vec<u8>> = self.written.iter().cloned().collect();
-        // An event that cannot be written leaves nothing behind.
+        // An event that cannot be written changes nothing.
         let mut emitted = self.emitted.clone();
         let records = session.stream_records(rules, &seen, &mut emitted)?;
         self.emitted = emitted;

@@ -58,14 +58,14 @@ pub struct Counts {
 }
 
 impl Counts {
-    /// All input, which is the context of the request.
+    /// Returns all input, which is the context of the request.
     pub fn all_input(&self) -> u64 {
         [self.cache_read, self.cache_write_5m, self.cache_write_1h]
             .iter()
             .fold(self.input, |sum, count| sum.saturating_add(*count))
     }
 
-    /// The counts by [`Class`], which do not overlap.
+    /// Returns the counts by [`Class`], which do not overlap.
     pub fn by_class(&self) -> [u64; 6] {
         let reasoning = self.reasoning.min(self.output);
         [
@@ -117,7 +117,7 @@ pub struct Charge {
 const THOUSANDS: i128 = 1_000;
 
 impl PricedModel<'_> {
-    /// The prices of a request at a time, in a context and of a size.
+    /// Returns the prices of a request at a time, in a context and of a size.
     pub fn rates(&self, at: Instant, context: &Context, size: Size, counts: &Counts) -> Rates {
         let prices = self.in_force(at, context);
         let size_tokens = match size {
@@ -174,7 +174,7 @@ impl PricedModel<'_> {
 }
 
 impl Rates {
-    /// The cost of these tokens, searches and requests.
+    /// Returns the cost of these tokens, searches and requests.
     ///
     /// # Errors
     /// [`TooLarge`].
@@ -198,8 +198,8 @@ impl Rates {
         Ok(Charge { usd: Usd::from_units(sum), unpriced_tokens })
     }
 
-    /// The cost that tokens read from the cache would have had as plain input, minus their actual cost; 0 if either has
-    /// no price.
+    /// Returns the cost that tokens read from the cache would have had as plain input, minus their actual cost; 0 if
+    /// either has no price.
     pub(crate) fn saved_by_cache(&self, counts: &Counts) -> Result<Usd, TooLarge> {
         let [Some(input), Some(cache_read), ..] = self.by_class else { return Ok(Usd::ZERO) };
         let saved =
@@ -207,29 +207,29 @@ impl Rates {
         saved.map(Usd::from_units).ok_or(TooLarge)
     }
 
-    /// The price of a class for a million tokens, in units of 10^-24 dollar times a million; none if the class has no
-    /// price.
+    /// Returns the price of a class for a million tokens, in units of 10^-24 dollar times a million; none if the class
+    /// has no price.
     pub fn for_million(&self, class: Class) -> Option<Usd> {
         let rate = self.by_class[class as usize];
         rate.and_then(|rate| rate.checked_mul(1_000_000)).map(Usd::from_units)
     }
 
-    /// The price of a thousand searches.
+    /// Returns the price of a thousand searches.
     pub fn for_thousand_searches(&self) -> Usd {
         Usd::from_units(self.web_search.saturating_mul(THOUSANDS))
     }
 
-    /// The price of a thousand requests.
+    /// Returns the price of a thousand requests.
     pub fn for_thousand_requests(&self) -> Usd {
         Usd::from_units(self.request.saturating_mul(THOUSANDS))
     }
 
-    /// Whether the model is free: the table has the model, without prices.
+    /// Returns whether the model is free: the table has the model, without prices.
     pub fn is_free(&self) -> bool {
         self.is_free
     }
 
-    /// The classes that have tokens and no price.
+    /// Returns the classes that have tokens and no price.
     pub fn unpriced(&self, counts: &Counts) -> Vec<Class> {
         let is_unpriced = |class: &Class| {
             self.by_class[*class as usize].is_none() && counts.by_class()[*class as usize] > 0

@@ -134,7 +134,7 @@ fn alias(provider: &str) -> String {
     known.map_or(provider, |(_, meant)| (*meant).to_owned())
 }
 
-/// Whether the name has the form of Bedrock: `anthropic.claude...`, `us.anthropic.claude...`.
+/// Returns whether the name has the form of Bedrock: `anthropic.claude...`, `us.anthropic.claude...`.
 fn is_of_bedrock(model: &str) -> bool {
     let by_maker =
         |model: &str| model.split_once('.').is_some_and(|(maker, _)| BEDROCK_MAKERS.contains(&maker));
@@ -147,7 +147,7 @@ fn is_of_bedrock(model: &str) -> bool {
 /// A look-up in a table: the name of a provider, or none, and the name of a model.
 pub(super) type Candidate = (Option<String>, String);
 
-/// The look-ups for a turn, in this order. The first that finds a model counts.
+/// Returns the look-ups for a turn, in this order. The first that finds a model counts.
 pub(super) fn candidates(provider: Option<&str>, model: &str) -> Vec<Candidate> {
     let model = model.trim().to_lowercase();
     let mut list = Candidates(Vec::new());

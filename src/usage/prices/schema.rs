@@ -111,7 +111,7 @@ impl Clause {
     }
 }
 
-/// Whether `text` begins as `pattern` says.
+/// Returns whether `text` begins as `pattern` says.
 fn is_like(text: &str, pattern: &str) -> bool {
     text.len() >= pattern.len()
         && text
@@ -144,7 +144,7 @@ pub(super) struct Prices {
 }
 
 impl Prices {
-    /// Whether the prices are in force at a time.
+    /// Returns whether the prices are in force at a time.
     pub(super) fn are_in_force(&self, at: Instant) -> bool {
         let minute = at.seconds.rem_euclid(86_400) / 60;
         self.from.as_ref().is_none_or(|Day(day)| at.day() >= *day)
@@ -153,17 +153,17 @@ impl Prices {
             })
     }
 
-    /// Whether the context of a request meets all conditions.
+    /// Returns whether the context of a request meets all conditions.
     pub(super) fn fit(&self, context: &Context) -> bool {
         self.when.iter().all(|(key, value)| context.get(key) == Some(value))
     }
 
-    /// The conditions of a variant.
+    /// Returns the conditions of a variant.
     pub(super) fn context(&self) -> &Context {
         &self.when
     }
 
-    /// The prices by class, in the order of the classes.
+    /// Returns the prices by class, in the order of the classes.
     pub(super) fn by_class(&self) -> [Option<&Price>; CLASSES] {
         [
             &self.input,
@@ -192,7 +192,7 @@ pub(super) struct Price {
 }
 
 impl Price {
-    /// The price for a request of a size in tokens; the base price if the size is unknown.
+    /// Returns the price for a request of a size in tokens; the base price if the size is unknown.
     pub(super) fn at_size(&self, size_tokens: Option<u64>) -> i128 {
         let size = size_tokens.unwrap_or(0);
         self.tiers.iter().rev().find(|(start, _)| *start < size).map_or(self.base, |(_, price)| *price)

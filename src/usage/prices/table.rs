@@ -48,7 +48,7 @@ pub struct PriceTable {
 }
 
 impl PriceTable {
-    /// The table that is part of the program.
+    /// Returns the table that is part of the program.
     pub fn built_in() -> &'static Self {
         static TABLE: OnceLock<PriceTable> = OnceLock::new();
         TABLE.get_or_init(|| {
@@ -102,12 +102,12 @@ impl PriceTable {
         Ok(Self { providers: file.providers, package, version, sha256 })
     }
 
-    /// The package that the table is made from; empty if the table does not name it.
+    /// Returns the package that the table is made from; empty if the table does not name it.
     pub fn package(&self) -> &str {
         &self.package
     }
 
-    /// The version of that package.
+    /// Returns the version of that package.
     pub fn version(&self) -> &str {
         &self.version
     }
@@ -117,7 +117,7 @@ impl PriceTable {
         &self.sha256
     }
 
-    /// Every model with prices, in the order of the table.
+    /// Returns every model with prices, in the order of the table.
     pub fn all(&self) -> impl Iterator<Item = PricedModel<'_>> {
         self.providers.iter().enumerate().flat_map(move |(provider, of)| {
             let models = 0..of.models.as_ref().map_or(0, Vec::len);
@@ -145,17 +145,17 @@ pub struct PricedModel<'t> {
 }
 
 impl<'t> PricedModel<'t> {
-    /// The provider's id.
+    /// Returns the provider's id.
     pub fn provider(&self) -> &'t str {
         &self.table.providers[self.place.provider].id
     }
 
-    /// The model's id.
+    /// Returns the model's id.
     pub fn model(&self) -> &'t str {
         self.entry().map_or("", |model| &model.id)
     }
 
-    /// The sizes of requests, in tokens, above which a price of the model changes.
+    /// Returns the sizes of requests, in tokens, above which a price of the model changes.
     pub fn sizes(&self) -> Vec<u64> {
         let entries = self.entry().map_or(&[][..], |model| &model.prices);
         let prices = entries.iter().flat_map(|prices| prices.by_class().into_iter().flatten());
@@ -166,7 +166,7 @@ impl<'t> PricedModel<'t> {
         sizes
     }
 
-    /// The contexts in which the model has other prices.
+    /// Returns the contexts in which the model has other prices.
     pub fn contexts(&self) -> Vec<Context> {
         let variants = self.entry().map_or(&[][..], |model| &model.variants);
         let mut contexts: Vec<Context> = variants.iter().map(|variant| variant.context().clone()).collect();
@@ -175,7 +175,7 @@ impl<'t> PricedModel<'t> {
         contexts
     }
 
-    /// Whether the price is from the built-in table and not from the user's own.
+    /// Returns whether the price is from the built-in table and not from the user's own.
     pub fn is_built_in(&self) -> bool {
         std::ptr::eq(self.table, PriceTable::built_in())
     }
@@ -197,7 +197,7 @@ impl Prices {
         Self { own: None }
     }
 
-    /// The table at `path`, then the built-in table.
+    /// Returns the table at `path`, then the built-in table.
     ///
     /// # Errors
     /// [`PricesError`].
@@ -205,7 +205,7 @@ impl Prices {
         Ok(Self { own: Some((path.to_owned(), PriceTable::read(path)?)) })
     }
 
-    /// The `prices.json` of a home, if it exists, then the built-in table.
+    /// Returns the `prices.json` of a home, if it exists, then the built-in table.
     ///
     /// # Errors
     /// [`PricesError`].
@@ -218,7 +218,7 @@ impl Prices {
         }
     }
 
-    /// The user's own table and its path.
+    /// Returns the user's own table and its path.
     pub fn own(&self) -> Option<(&Path, &PriceTable)> {
         self.own.as_ref().map(|(path, table)| (&**path, table))
     }

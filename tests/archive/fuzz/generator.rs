@@ -127,7 +127,7 @@ impl<'r> Generator<'r> {
         (0..count).map(one).collect()
     }
 
-    /// A ledger: lines, mostly with an LF each.
+    /// Returns a ledger: lines, mostly with an LF each.
     pub fn ledger(&mut self, lines_max: usize) -> Vec<u8> {
         let lines = match self.random.below(10) {
             0 => self.random.below(4),

@@ -97,7 +97,7 @@ impl State {
         }
     }
 
-    /// The thread of a line.
+    /// Returns the thread of a line.
     pub(super) fn thread(&mut self, line: Value<'_>) -> Thread {
         if !js::is_true(line, "isSidechain") {
             return Thread::Main;

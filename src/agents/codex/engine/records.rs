@@ -14,18 +14,18 @@ pub(in crate::agents::codex) struct Records {
 }
 
 impl Engine<'_> {
-    /// The session at the last end of a turn.
+    /// Returns the session at the last end of a turn.
     pub(in crate::agents::codex) fn session(&self) -> &[u8] {
         &self.frozen.session
     }
 
-    /// The folder of the session.
+    /// Returns the folder of the session.
     pub(in crate::agents::codex) fn folder(&self) -> Option<&[u8]> {
         self.frozen.folder.as_deref()
     }
 
-    /// All records whose turns ended after byte `from`. `written` has the usage of turns that were written before, by
-    /// id, and is updated.
+    /// Returns all records whose turns ended after byte `from`. `written` has the usage of turns that were written
+    /// before, by id, and is updated.
     pub(in crate::agents::codex) fn records(
         &mut self,
         from: u64,
@@ -193,7 +193,7 @@ impl Engine<'_> {
         record.finish()
     }
 
-    /// A replayed turn has the time of its id if that is earlier than the time of the copied line.
+    /// The time of a replayed turn: the time of its id, if that is earlier than the time of the copied line.
     fn ts_of(&self, turn: &Turn) -> Vec<u8> {
         let told = parts::millis_of_uuid7(&turn.id).filter(|_| turn.is_replay);
         let older = told.filter(|told| parts::millis_of(&turn.ts).is_none_or(|stamped| *told < stamped));
@@ -224,7 +224,7 @@ impl Engine<'_> {
         record.finish()
     }
 
-    /// The cursor as the TypeScript package saves it.
+    /// Returns the cursor as the TypeScript package saves it.
     pub(in crate::agents::codex) fn cursor(&self, inode: u64, mtime_ms: f64) -> Vec<u8> {
         let frozen = &self.frozen;
         let mut cursor = RecordText::default();
@@ -301,7 +301,7 @@ fn object_text(mut members: Vec<(&[u8], Vec<u8>)>) -> Vec<u8> {
     out
 }
 
-/// The usage of written turns, as text for the side file.
+/// Returns the usage of written turns, as text for the side file.
 pub(in crate::agents::codex) fn written_text(written: &HashMap<Vec<u8>, Written>) -> Vec<u8> {
     let mut all: Vec<_> = written.iter().collect();
     all.sort_by_key(|(id, _)| *id);
