@@ -1,4 +1,4 @@
-//! What the ledger room promises when the disk does not: every operation of every kind of append failing once, and every
+//! The promises of the ledger when the disk fails: every operation of every kind of append failing once, and every
 //! moment of a durable append cut by a power failure; and what its index does when others touch it.
 
 #![allow(clippy::unwrap_used)]

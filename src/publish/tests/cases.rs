@@ -214,7 +214,7 @@ fn a_copy_that_a_build_left_is_found_by_the_next_one() {
 
 #[test]
 fn a_copy_that_fails_at_any_file_operation_is_one_copy_when_it_is_made_again() {
-    // The disk room writes nothing here: SQLite does.
+    // Module `disk` writes nothing here, because SQLite does.
     let mut left_behind = 0;
     let mut scenario = |harness: &Harness| {
         let home = Home::with_archive(1);

@@ -1,4 +1,4 @@
-//! What this room promises, one sentence a test.
+//! The promises of this module, one sentence a test.
 
 #![allow(clippy::unwrap_used)]
 
