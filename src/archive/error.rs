@@ -217,7 +217,10 @@ impl From<PublishError> for ArchiveError {
 impl ArchiveError {
     /// Returns a function that adds the archive's path to an error of the bulk loader.
     pub(crate) fn bulk(path: &Path) -> impl FnOnce(SqliteFileError) -> Self {
-        move |source| Self::Bulk { path: path.to_path_buf(), source }
+        move |source| match source {
+            SqliteFileError::Interrupted => Self::Interrupted,
+            source => Self::Bulk { path: path.to_path_buf(), source },
+        }
     }
 }
 

@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension};
 
+use super::cursor;
 use super::error::{ArchiveError, SqliteContext};
 use super::schema::{ADDED_COLUMNS, ARCHIVE_STATE, INDEXES, TABLES, VERSION};
 use crate::disk;
@@ -24,7 +25,7 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 pub(super) const BUILD_CACHE_KIB: u32 = 48 * 1024;
 
 /// The state row of an archive.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct State {
     /// Number of ledger bytes that the archive covers.
     pub ledger_offset_bytes: i64,
@@ -38,6 +39,13 @@ pub struct State {
     pub last_rebuild_at: Option<String>,
     /// The mark of the ledger's bytes before the offset; 0 when another program moved the offset last.
     pub ledger_mark: i32,
+}
+
+impl State {
+    /// Whether this crate wrote the row last: another program that moves the offset leaves the mark as it was.
+    pub(super) fn is_ours(&self) -> bool {
+        cursor::is_marked(self.ledger_offset_bytes, self.ledger_mark)
+    }
 }
 
 /// An archive that is open for queries; nothing can be written through the connection.
@@ -247,11 +255,11 @@ pub(super) fn refuse_no_files(path: &Path) -> Result<(), ArchiveError> {
     Ok(())
 }
 
-/// Opens an existing archive for a tail build, in WAL mode.
-pub(super) fn open_for_build(path: &Path) -> Result<Connection, ArchiveError> {
+/// Opens an existing archive for changes, in WAL mode. Its statements end once `interrupt` is requested.
+pub(super) fn open_for_build(path: &Path, interrupt: &Interrupt) -> Result<Connection, ArchiveError> {
     refuse_no_files(path)?;
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(path, flags).context(path, "opening it")?;
+    let mut connection = Connection::open_with_flags(path, flags).context(path, "opening it")?;
     prepare(&connection).context(path, "opening it")?;
     connection
         .query_row("PRAGMA journal_mode = WAL", [], |_| Ok(()))
@@ -260,6 +268,7 @@ pub(super) fn open_for_build(path: &Path) -> Result<Connection, ArchiveError> {
         .execute_batch(&format!("PRAGMA cache_size = -{BUILD_CACHE_KIB};"))
         .context(path, "setting its page cache")?;
     schema_read(&connection).context(path, "reading its schema")?;
+    interruptible(&mut connection, interrupt).context(path, "opening it")?;
     Ok(connection)
 }
 
@@ -381,6 +390,15 @@ pub(super) fn is_foreign(connection: &Connection, path: &Path) -> Result<bool, A
         Ok(false)
     };
     look().context(path, "reading its schema")
+}
+
+/// Refuses a database of another program.
+pub(super) fn refuse_foreign(path: &Path) -> Result<(), ArchiveError> {
+    let archive = open_read_only(path)?;
+    match archive.settle(is_foreign(&archive, path))? {
+        true => Err(ArchiveError::NotAnArchive { path: path.to_path_buf() }),
+        false => Ok(()),
+    }
 }
 
 /// Whether any table of the archive except the state table has a row.

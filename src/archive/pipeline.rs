@@ -82,13 +82,17 @@ pub struct Place {
     pub is_last: bool,
 }
 
-/// Starts `threads` workers (at least 1).
+/// Starts `threads` workers; 0 means one for each core.
 ///
 /// # Errors
 /// [`ArchiveError::Threads`].
 pub fn workers(threads: usize) -> Result<ThreadPool, ArchiveError> {
+    let threads = match threads {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        threads => threads,
+    };
     rayon::ThreadPoolBuilder::new()
-        .num_threads(threads.max(1))
+        .num_threads(threads)
         .thread_name(|index| format!("burn-parse-{index}"))
         .build()
         .map_err(|error| ArchiveError::Threads { threads, reason: error.to_string() })

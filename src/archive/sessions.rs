@@ -4,7 +4,7 @@
 //! whatever the row was before. New turns are added to the row of a long session that this crate aggregated; adding
 //! gives the same row as aggregating all turns again.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use rusqlite::{Connection, OptionalExtension, params};
 
@@ -55,11 +55,7 @@ pub fn keep(connection: &Connection) -> Result<(), rusqlite::Error> {
 ///
 /// # Errors
 /// Any error of SQLite.
-pub fn some<'k>(
-    connection: &Connection,
-    keys: impl IntoIterator<Item = &'k (String, String)>,
-) -> Result<(), rusqlite::Error> {
-    let keys: Vec<_> = keys.into_iter().collect();
+pub fn some(connection: &Connection, keys: &BTreeSet<(String, String)>) -> Result<(), rusqlite::Error> {
     let sessions: i64 = connection.query_row("SELECT count(*) FROM sessions", [], |row| row.get(0))?;
     if keys.len() as i64 > sessions / 2 {
         // One scan over all turns is cheaper than a search for each of so many sessions.

@@ -15,7 +15,7 @@ use super::open;
 use super::schema::VERSION;
 use crate::interrupt::Interrupt;
 use crate::publish;
-use crate::scan::{Io, ScanError, Source};
+use crate::scan::{Io, Source};
 
 /// The state of an archive, compared with its ledger.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -115,17 +115,13 @@ pub fn status(paths: &Paths) -> Result<Status, ArchiveError> {
     }
     // The archive is read before the ledger. The archive never has more than the ledger has at that time, so a later
     // append makes the archive look behind, and nothing makes it look ahead.
-    match Source::open(&paths.ledger, Io::Read) {
-        Ok(source) => {
-            let complete_bytes = source.line_end_before(0, source.len_bytes())?;
-            status.ledger_size_bytes = Some(source.len_bytes());
-            status.ledger_mtime_ms_current = Some(source.mtime_ms());
-            status.up_to_date = status.archive_version == Some(VERSION)
-                && u64::try_from(status.ledger_offset_bytes)
-                    .is_ok_and(|offset| (complete_bytes..=source.len_bytes()).contains(&offset));
-        }
-        Err(ScanError::Open { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {}
-        Err(error) => return Err(error.into()),
+    if let Some(source) = Source::open_if_there(&paths.ledger, Io::Read)? {
+        let complete_bytes = source.line_end_before(0, source.len_bytes())?;
+        status.ledger_size_bytes = Some(source.len_bytes());
+        status.ledger_mtime_ms_current = Some(source.mtime_ms());
+        status.up_to_date = status.archive_version == Some(VERSION)
+            && u64::try_from(status.ledger_offset_bytes)
+                .is_ok_and(|offset| (complete_bytes..=source.len_bytes()).contains(&offset));
     }
     Ok(status)
 }
@@ -156,19 +152,12 @@ pub(crate) fn compare(paths: &Paths) -> Result<Option<Comparison>, ArchiveError>
     let Ok(cursor_bytes) = u64::try_from(state.ledger_offset_bytes) else { return Ok(None) };
     // The ledger is opened after the archive, because an append and a build in between must not look like a
     // truncation.
-    let source = match Source::open(&paths.ledger, Io::Read) {
-        Err(ScanError::Open { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => None,
-        opened => Some(opened?),
-    };
+    let source = Source::open_if_there(&paths.ledger, Io::Read)?;
     let lost = match &source {
         None => (cursor_bytes > 0).then_some(Restart::LedgerShrank),
         Some(source) => match cursor::check(source, state.ledger_offset_bytes, state.ledger_mark)? {
             // Another program may count an unfinished line as read.
-            Some(Restart::CursorInsideLine)
-                if !cursor::is_marked(state.ledger_offset_bytes, state.ledger_mark) =>
-            {
-                None
-            }
+            Some(Restart::CursorInsideLine) if !state.is_ours() => None,
             lost => lost,
         },
     };
@@ -243,13 +232,8 @@ pub fn vacuum(paths: &Paths, interrupt: &Interrupt) -> Result<Vacuumed, ArchiveE
                 reclaimed_bytes: 0,
             });
         }
-        let archive = open::open_read_only(path)?;
-        if archive.settle(open::is_foreign(&archive, path))? {
-            return Err(ArchiveError::NotAnArchive { path: path.clone() });
-        }
-        drop(archive);
-        let mut connection = open::open_for_build(path)?;
-        open::interruptible(&mut connection, interrupt).context(path, "opening it")?;
+        open::refuse_foreign(path)?;
+        let connection = open::open_for_build(path, interrupt)?;
         let checkpoint = || {
             let is_busy: bool = connection
                 .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))

@@ -13,6 +13,7 @@ use bumpalo::Bump;
 use rayon::ThreadPool;
 use rayon::iter::{ParallelBridge, ParallelIterator};
 
+use super::cursor::Restart;
 use super::error::ArchiveError;
 use super::pipeline::Input;
 use crate::record::LINE_MAX_BYTES;
@@ -43,6 +44,13 @@ pub struct Survey {
     pub stamps: Vec<StampSet>,
     /// Keys of the turns in the range, when they were asked for.
     pub turns: TurnKeys,
+    /// Why the archive has to be built from byte 0 instead of from the start of the range.
+    pub restart: Option<Restart>,
+}
+
+/// The stamps of all sets.
+pub(super) fn stamps_of(sets: &[StampSet]) -> impl Iterator<Item = &Stamp<'_>> {
+    sets.iter().flat_map(|set| set.borrow_dependent())
 }
 
 /// The keys of turns that decide which stamps may apply to the turns.
@@ -175,7 +183,7 @@ fn look_through(input: &Input<'_>, chunk: Range<u64>, with_turns: bool) -> Resul
     });
     input.source.check_len()?;
     let stamps = if stamps.borrow_dependent().is_empty() { Vec::new() } else { vec![stamps] };
-    Ok(Survey { stamps, turns: turn_keys })
+    Ok(Survey { stamps, turns: turn_keys, restart: None })
 }
 
 /// Copies `stamp` into `arena`; text that the previous stamp has already is shared with the previous stamp.

@@ -163,6 +163,17 @@ impl Source {
         Ok(Self { path: path.to_path_buf(), file, map, len_bytes, mtime_ms: mtime_ms(&metadata) })
     }
 
+    /// Opens `path` for scanning; `None` when no file exists.
+    ///
+    /// # Errors
+    /// As [`Source::open`].
+    pub fn open_if_there(path: &Path, io: Io) -> Result<Option<Self>, ScanError> {
+        match Self::open(path, io) {
+            Err(ScanError::Open { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            opened => opened.map(Some),
+        }
+    }
+
     /// The path by which the file was opened.
     pub fn path(&self) -> &Path {
         &self.path

@@ -14,18 +14,32 @@ use std::path::Path;
 
 use rusqlite::types::{ToSqlOutput, ValueRef};
 
-use super::run::{Build, Loss};
+use super::run::Build;
 use crate::archive::cursor::{self, Restart};
 use crate::archive::error::{ArchiveError, SqliteContext};
 use crate::archive::open;
 use crate::publish::{Kept, Plan};
 use crate::record::columns::turns;
 
+/// How the ledger differs from the ledger that an archive with rows was built from.
+pub(super) struct Loss {
+    reason: Restart,
+    /// Whether the archive is kept only when it has every turn of the new archive, and more.
+    is_kept_if_cut: bool,
+}
+
+impl Loss {
+    /// The loss of a tail build that restarts for `reason`.
+    pub(super) fn of_tail(reason: Restart) -> Self {
+        Self { reason, is_kept_if_cut: false }
+    }
+}
+
 impl Build<'_> {
     /// Returns the loss that a full rebuild may cause, when the ledger is shorter than the archive's cursor.
     pub(super) fn look_for_cut(&self) -> Result<Option<Loss>, ArchiveError> {
         let path = &self.paths.archive;
-        let Some(source) = &self.source else { return Ok(None) };
+        let Some(source) = &self.ledger.source else { return Ok(None) };
         let look = || -> Result<Option<Loss>, ArchiveError> {
             let archive = open::open_read_only(path)?;
             let Some(state) = open::read_state(&archive, path)? else { return Ok(None) };
@@ -47,15 +61,15 @@ impl Build<'_> {
         }
     }
 
-    /// Copies the archive that `plan` is about to replace with `built`, if the archive has to be kept, and adds the
+    /// Copies the archive that `plan` is about to replace, if the archive has to be kept because of `lost`, and adds the
     /// copy to the result.
     pub(super) fn keep_what_is_lost(
         &mut self,
+        lost: Option<Loss>,
         plan: &Plan,
-        built: &Path,
     ) -> Result<Option<Kept>, ArchiveError> {
-        let Some(loss) = self.lost.take() else { return Ok(None) };
-        if loss.is_kept_if_cut && !is_part(built, &self.paths.archive)? {
+        let Some(loss) = lost else { return Ok(None) };
+        if loss.is_kept_if_cut && !is_part(plan.build_path(), &self.paths.archive)? {
             return Ok(None);
         }
         self.refuse_loss_if_strict(&loss)?;

@@ -2,34 +2,43 @@
 //! replaces the live file.
 //!
 //! This module holds lock `archive` while it works. Builds write the archive, the file that the archive is built in, and
-//! the copies and renamed files that a build keeps. Both kinds of build make rows with the same
-//! [`pipeline`](crate::archive::pipeline) and differ in the start and the target: [`tail`] writes to the live archive
-//! in one transaction; [`beside`] writes to a new file, which is published when it is complete. This file chooses
-//! between them.
+//! the copies and renamed files that a build keeps. Every build has the same phases, in [`Build::run`]; builds differ in
+//! the [`Target`]: [`live`] writes to the live archive in one transaction; [`new_file`] writes to a new file, by
+//! inserting or with the bulk loader, and publishes the file when it is complete. This file has the phases and chooses
+//! the target.
 
 use std::path::Path;
+use std::time::{Instant, SystemTime};
+
+use rusqlite::Connection;
 
 use crate::archive::cursor::{self, Restart};
 use crate::archive::error::ArchiveError;
-use crate::archive::open;
+use crate::archive::open::{self, State};
+use crate::archive::pipeline::{self, Input};
 use crate::archive::schema::VERSION;
+use crate::archive::survey::{self, Survey, stamps_of};
+use crate::disk;
+use crate::publish;
+use crate::record::fold::Fold;
+use crate::sqlite_file;
 
-mod beside;
+mod live;
 mod lost;
+mod new_file;
 mod options;
 mod progress;
 mod result;
 mod run;
-mod tail;
 
+use self::live::LiveArchive;
+use self::lost::Loss;
+use self::new_file::NewArchive;
 pub use options::{Load, Options, Paths};
 pub use progress::{Observer, Phase, Progress, Unobserved};
 pub use result::{BuildResult, Timings};
-
-#[cfg(feature = "cli")]
-pub(crate) use self::run::iso_millis;
-use self::run::{Build, Loss};
-use self::tail::Outcome;
+pub(crate) use run::iso_millis;
+use run::{Build, Distinct, MappedLedger};
 
 /// Adds the ledger's lines after the archive's cursor to the archive. Creates the archive when it is missing. When
 /// the cursor does not fit the ledger, everything is built again from byte 0.
@@ -44,8 +53,7 @@ pub fn build_tail(
     options: &Options,
     observer: &mut dyn Observer,
 ) -> Result<BuildResult, ArchiveError> {
-    refuse_one_file(paths)?;
-    paths.locked(&options.interrupt, |held| Build::new(paths, options, observer, held)?.tail())
+    locked(paths, options, observer, |build| build.tail())
 }
 
 /// Builds a new archive from byte 0 and replaces the old archive with it. Readers have the old archive until then.
@@ -57,52 +65,133 @@ pub fn rebuild_full(
     options: &Options,
     observer: &mut dyn Observer,
 ) -> Result<BuildResult, ArchiveError> {
-    refuse_one_file(paths)?;
-    paths.locked(&options.interrupt, |held| {
-        let mut build = Build::new(paths, options, observer, held)?;
-        build.refuse_to_replace()?;
-        build.lost = build.look_for_cut()?;
-        build.result.rebuilt_from_zero = true;
-        build.rebuild(None)
-    })
+    locked(paths, options, observer, |build| build.full())
 }
 
-impl Build<'_> {
-    fn tail(mut self) -> Result<BuildResult, ArchiveError> {
-        let path = self.paths.archive.clone();
-        if !open::exists(&path)? {
-            return self.rebuild(None);
+/// Where a build writes. A target that is dropped before it is published leaves the archive unchanged.
+#[expect(clippy::large_enum_variant, reason = "one value a build")]
+enum Target {
+    /// The live archive, in one transaction.
+    Live(LiveArchive),
+    /// A new file that replaces the archive: filled by the bulk loader, or by inserting.
+    New(NewArchive),
+}
+
+impl<'b> Build<'b> {
+    /// The phases of every build: map, survey, rows, load, sessions and check, state, publish. `before` is the state row
+    /// of the target. Returns why the archive has to be built from byte 0 instead; `None` when the archive is built.
+    fn run(&mut self, before: State, mut target: Target) -> Result<Option<Restart>, ArchiveError> {
+        // Map: the whole lines after the target's cursor.
+        let start = before.ledger_offset_bytes.max(0) as u64;
+        let mark = self.ledger.mark()?;
+        let input = self.input(start);
+        self.result.scanned_bytes = self.ledger.end.saturating_sub(start.max(self.counted_from));
+
+        // Survey: the stamps, because a stamp changes turns before and after it, and workers enrich each turn once.
+        let surveying = Instant::now();
+        let mut survey = Survey::default();
+        if let Some(input) = &input {
+            self.report(Phase::Survey, 0, self.ledger.end - start)?;
+            survey = match &mut target {
+                Target::Live(live) => live.survey(self, input)?,
+                Target::New(_) => survey::survey(&self.pool, input, false)?,
+            };
         }
-        // Checked before `open_live` changes settings of the file, because another program's file must stay
+        if survey.restart.is_some() {
+            return Ok(survey.restart);
+        }
+        let fold = Fold::new(stamps_of(&survey.stamps));
+        self.result.timings.survey = surveying.elapsed();
+
+        // Rows: made of the lines on all cores, in the order of the ledger.
+        let writing = Instant::now();
+        if let Some(input) = &input {
+            match &mut target {
+                Target::Live(live) => live.rows(self, input, &fold)?,
+                Target::New(new) => new.rows(self, input, &fold)?,
+            }
+        }
+        self.result.timings.rows = writing.elapsed();
+
+        // Load: the rows of a new file become tables and indexes. The live archive has them.
+        if let Target::New(new) = &mut target {
+            new.load(self)?;
+        }
+
+        // Sessions, aggregated from the turns; meanwhile SQLite checks a new file.
+        match &mut target {
+            Target::Live(live) => live.sessions(self, &fold)?,
+            Target::New(new) => new.sessions_and_check(self)?,
+        }
+
+        // State: the new cursor, if the bytes before it are still the bytes that were read.
+        if self.ledger.mark()? != mark {
+            return Err(ArchiveError::LedgerChanged { ledger: self.paths.ledger.clone() });
+        }
+        let built_at = Some(iso_millis(self.options.now.unwrap_or_else(SystemTime::now)));
+        let is_full = self.result.rebuilt_from_zero;
+        let mut state = State {
+            archive_version: VERSION,
+            last_rebuild_at: if is_full { built_at.clone() } else { before.last_rebuild_at },
+            last_built_at: built_at,
+            ..before
+        };
+        if let Some(source) = &self.ledger.source {
+            state.ledger_offset_bytes = self.ledger.end as i64;
+            state.ledger_mtime_ms = source.mtime_ms();
+            state.ledger_mark = mark;
+        }
+
+        // Publish: the sessions and the state are committed, and readers get the new rows.
+        match target {
+            Target::Live(live) => live.commit(self, &state)?,
+            Target::New(new) => new.publish(self, &state)?,
+        }
+        Ok(None)
+    }
+
+    /// Returns the whole lines of the ledger from `start`; `None` when there are none.
+    fn input(&self, start: u64) -> Option<Input<'b>> {
+        let MappedLedger { source, end } = self.ledger;
+        source.as_ref().filter(|_| start < *end).map(|source| Input {
+            source,
+            range: start..*end,
+            chunk_bytes: self.options.chunk_bytes,
+            cut_at: self.counted_from,
+            interrupt: self.options.interrupt.clone(),
+        })
+    }
+
+    /// Chooses the target of a tail build: the live archive when its cursor fits the ledger, else a new file.
+    fn tail(&mut self) -> Result<(), ArchiveError> {
+        let path = &self.paths.archive;
+        if !open::exists(path)? {
+            return self.rebuild(None, None);
+        }
+        // Checked before `open_for_build` changes settings of the file, because another program's file must stay
         // unchanged.
-        let archive = open::open_read_only(&path)?;
-        if archive.settle(open::is_foreign(&archive, &path))? {
-            return Err(ArchiveError::NotAnArchive { path });
-        }
-        drop(archive);
-        let connection = self.open_live()?;
-        let state = open::read_state(&connection, &path)?;
-        let mut restart = None;
-        if let (Some(state), Some(source)) = (&state, &self.source) {
-            restart = cursor::check(source, state.ledger_offset_bytes, state.ledger_mark)?;
-        }
-        let has_rows = open::has_rows(&connection, &path)?;
-        if let Some(reason) = restart.clone().filter(|_| has_rows) {
-            let loss = Loss { reason, is_kept_if_cut: false };
-            self.refuse_loss_if_strict(&loss)?;
-            self.lost = Some(loss);
+        open::refuse_foreign(path)?;
+        let connection = open::open_for_build(path, &self.options.interrupt)?;
+        let state = open::read_state(&connection, path)?;
+        let mut restart = match (&state, &self.ledger.source) {
+            (Some(state), Some(source)) => {
+                cursor::check(source, state.ledger_offset_bytes, state.ledger_mark)?
+            }
+            _ => None,
+        };
+        let has_rows = open::has_rows(&connection, path)?;
+        let lost = restart.clone().filter(|_| has_rows).map(Loss::of_tail);
+        if let Some(lost) = &lost {
+            self.refuse_loss_if_strict(lost)?;
         }
         if state.as_ref().is_some_and(|state| state.archive_version != VERSION) {
             restart = Some(Restart::OtherVersion);
         }
         let is_empty = state.as_ref().is_none_or(|state| state.ledger_offset_bytes == 0) && !has_rows;
-        if restart.is_none() && !(is_empty && self.end > 0) {
-            match self.extend_or_restart(connection)? {
-                Outcome::Done => {
-                    self.result.duration_ms = self.started.elapsed().as_millis() as u64;
-                    return Ok(self.result);
-                }
-                Outcome::Restart(reason) => restart = Some(reason),
+        if restart.is_none() && !(is_empty && self.ledger.end > 0) {
+            restart = self.extend(connection)?;
+            if restart.is_none() {
+                return Ok(());
             }
         } else {
             drop(connection);
@@ -113,48 +202,127 @@ impl Build<'_> {
             _ => state.and_then(|state| state.last_rebuild_at),
         };
         self.result.restarted = restart;
-        self.rebuild(last_rebuild_at)
+        self.rebuild(last_rebuild_at, lost)
+    }
+
+    /// Builds into the live archive. Where a full rebuild is faster, returns the reason to restart, unless other
+    /// processes have the archive open: publishing could then not rename, so publishing would write everything twice
+    /// more and wait for these processes.
+    fn extend(&mut self, connection: Connection) -> Result<Option<Restart>, ArchiveError> {
+        let path = &self.paths.archive;
+        publish::sweep(path)?;
+        let (live, before) = LiveArchive::begin(path, connection)?;
+        // `run` closes the connection, because this process's own open connection would count as another reader.
+        let restart = self.run(before, Target::Live(live))?;
+        if !matches!(restart, Some(Restart::RefoldsMost)) || publish::is_free(path)? {
+            return Ok(restart);
+        }
+        self.counted_from = 0;
+        self.session_ids.clear();
+        let connection = open::open_for_build(path, &self.options.interrupt)?;
+        let (mut live, before) = LiveArchive::begin(path, connection)?;
+        live.is_in_place = true;
+        self.run(before, Target::Live(live))
+    }
+
+    /// Builds everything in a new file, if the archive may be replaced.
+    fn full(&mut self) -> Result<(), ArchiveError> {
+        self.refuse_to_replace()?;
+        let lost = self.look_for_cut()?;
+        self.result.rebuilt_from_zero = true;
+        self.rebuild(None, lost)
+    }
+
+    /// Builds everything from byte 0 in a new file. A file in the archive's place that is not a database is renamed
+    /// first, and gets its name back when the build fails.
+    fn rebuild(&mut self, last_rebuild_at: Option<String>, lost: Option<Loss>) -> Result<(), ArchiveError> {
+        let plan = publish::prepare(&self.paths.archive)?;
+        let place = plan.live_path().to_path_buf();
+        let mut aside = None;
+        // SQLite decides whether the file is a database. The file is not opened without SQLite, because closing it
+        // would end this process's locks on it.
+        if plan.found() == publish::Found::NotADatabase {
+            if !self.options.force {
+                return Err(ArchiveError::NotADatabase { path: place });
+            }
+            aside = Some(plan.move_aside()?);
+            self.result.set_aside = aside.clone();
+            self.result.set_aside_reason =
+                Some("what was in the archive's place is no database and was renamed".to_string());
+        }
+        let before = State { last_rebuild_at, ..State::default() };
+        let built = NewArchive::create(self, plan, lost).and_then(|new| self.run(before, Target::New(new)));
+        if let (Some(aside), true) = (aside, built.is_err() && !place.exists()) {
+            disk::rename(&aside, &place)?;
+        }
+        built.map(|_| ())
     }
 
     /// Refuses to replace another program's database, and a file that is not a database unless `force` is set. A full
     /// rebuild replaces archives, including damaged archives.
     fn refuse_to_replace(&self) -> Result<(), ArchiveError> {
         let path = &self.paths.archive;
-        match open::open_read_only(path) {
-            Ok(connection) => match open::is_foreign(&connection, path) {
-                Ok(false) | Err(ArchiveError::Damaged { .. }) => {}
-                Ok(true) => return Err(ArchiveError::NotAnArchive { path: path.clone() }),
-                Err(error) => return Err(error),
-            },
-            Err(ArchiveError::Missing { .. } | ArchiveError::Damaged { .. }) => {}
-            Err(ArchiveError::NotADatabase { .. }) if self.options.force => {}
+        match open::open_read_only(path).and_then(|archive| open::is_foreign(&archive, path)) {
+            Ok(true) => Err(ArchiveError::NotAnArchive { path: path.clone() }),
+            Ok(false) | Err(ArchiveError::Missing { .. } | ArchiveError::Damaged { .. }) => {
+                self.refuse_to_empty()
+            }
+            Err(ArchiveError::NotADatabase { .. }) if self.options.force => self.refuse_to_empty(),
             // It is unknown whose file this is, for example because another process keeps the file locked.
-            Err(error) => return Err(error),
+            Err(error) => Err(error),
         }
-        self.refuse_to_empty()
     }
 
     /// Refuses a build without a ledger when the archive has rows, because a build from byte 0 would remove every
     /// row.
     fn refuse_to_empty(&self) -> Result<(), ArchiveError> {
         let path = &self.paths.archive;
-        if self.source.is_some() || !path.exists() {
+        if self.ledger.source.is_some() || !path.exists() {
             return Ok(());
         }
-        let is_kept = match open::open_read_only(path) {
-            Ok(connection) => open::has_rows(&connection, path)?,
+        let is_kept = match open::open_read_only(path).and_then(|archive| open::has_rows(&archive, path)) {
             // A file that cannot be read may have rows that a person can still save.
             Err(ArchiveError::Damaged { .. } | ArchiveError::NotADatabase { .. }) => true,
-            Err(error) => return Err(error),
+            found => found?,
         };
         if is_kept {
-            return Err(ArchiveError::LedgerMissing {
-                ledger: self.paths.ledger.clone(),
-                archive: path.clone(),
-            });
+            let Paths { ledger, archive, .. } = self.paths.clone();
+            return Err(ArchiveError::LedgerMissing { ledger, archive });
         }
         Ok(())
     }
+}
+
+/// Maps the ledger and builds under the lock of `paths`.
+fn locked(
+    paths: &Paths,
+    options: &Options,
+    observer: &mut dyn Observer,
+    build: impl FnOnce(&mut Build<'_>) -> Result<(), ArchiveError>,
+) -> Result<BuildResult, ArchiveError> {
+    refuse_one_file(paths)?;
+    paths.locked(&options.interrupt, |held| {
+        let started = Instant::now();
+        sqlite_file::check_page_size(options.page_size_bytes).map_err(ArchiveError::bulk(&paths.archive))?;
+        open::refuse_no_files(&paths.archive)?;
+        let ledger = MappedLedger::open(paths, options)?;
+        let mut running = Build {
+            paths,
+            options,
+            observer,
+            held,
+            ledger: &ledger,
+            pool: pipeline::workers(options.threads)?,
+            counted_from: 0,
+            result: BuildResult::default(),
+            session_ids: Distinct::default(),
+        };
+        build(&mut running)?;
+        let Build { mut result, session_ids, .. } = running;
+        result.sessions_touched = session_ids.len();
+        result.duration_ms = started.elapsed().as_millis() as u64;
+        Ok(result)
+    })
 }
 
 /// Refuses paths of ledger and archive that resolve to the same file.

@@ -1,122 +1,68 @@
-//! The state of a running build, and the steps that both kinds of build share.
+//! A running build, whatever its target: reads the ledger, counts rows and reports to the observer.
+//!
+//! Touches: reads the ledger. Guarantees: a build reads whole lines up to one end, counts each line once, and reports
+//! findings in the order of the ledger.
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
 use std::ops::ControlFlow;
-use std::path::Path;
-use std::time::{Instant, SystemTime};
-
-use rusqlite::Connection;
+use std::time::SystemTime;
 
 use super::options::{Options, Paths};
 use super::progress::{Observer, Phase, Progress};
 use super::result::BuildResult;
-use crate::archive::cursor::Restart;
-use crate::archive::error::{ArchiveError, SqliteContext};
-use crate::archive::open;
+use crate::archive::cursor;
+use crate::archive::error::ArchiveError;
 use crate::archive::pipeline::{self, Input, Place};
-use crate::archive::survey::Survey;
 use crate::lock::Held;
 use crate::record::columns::turns;
-use crate::record::fold::{Fold, Stamp};
+use crate::record::fold::Fold;
 use crate::record::rows::{Rows, Verdict};
-use crate::scan::{ScanError, Source};
-use crate::sqlite_file;
+use crate::scan::Source;
 
+/// The ledger as it was when the build began.
+pub(super) struct MappedLedger {
+    /// `None` when there is no ledger.
+    pub source: Option<Source>,
+    /// The offset after the last LF.
+    pub end: u64,
+}
+
+impl MappedLedger {
+    pub(super) fn open(paths: &Paths, options: &Options) -> Result<Self, ArchiveError> {
+        let source = Source::open_if_there(&paths.ledger, options.io)?;
+        let end = source.as_ref().map_or(Ok(0), |source| source.line_end_before(0, source.len_bytes()))?;
+        Ok(Self { source, end })
+    }
+
+    /// Returns the mark of the bytes before the end; 0 when there are none.
+    pub(super) fn mark(&self) -> Result<i32, ArchiveError> {
+        Ok(self.source.as_ref().map_or(Ok(0), |source| cursor::mark(source, self.end))?)
+    }
+}
+
+/// What a build reads and reports, whatever its target.
 pub(super) struct Build<'b> {
     pub(super) paths: &'b Paths,
     pub(super) options: &'b Options,
     pub(super) observer: &'b mut dyn Observer,
     pub(super) held: &'b Held,
+    pub(super) ledger: &'b MappedLedger,
     pub(super) pool: rayon::ThreadPool,
-    /// `None` when there is no ledger.
-    pub(super) source: Option<Source>,
-    /// The offset after the last LF of the ledger.
-    pub(super) end: u64,
-    /// Whether turns are refolded in the live archive, whatever their number.
-    pub(super) is_in_place: bool,
     /// The cursor up to which this build does not count lines: 0, unless a tail build rebuilds only because a rebuild
     /// is faster.
     pub(super) counted_from: u64,
-    /// Why the archive may have rows that the ledger lost.
-    pub(super) lost: Option<Loss>,
-    pub(super) started: Instant,
     pub(super) result: BuildResult,
     pub(super) session_ids: Distinct,
 }
 
-/// How the ledger differs from the ledger that an archive with rows was built from.
-pub(super) struct Loss {
-    pub reason: Restart,
-    /// Whether the archive is kept only when it has every turn of the new archive, and more.
-    pub is_kept_if_cut: bool,
-}
-
-impl<'b> Build<'b> {
-    pub(super) fn new(
-        paths: &'b Paths,
-        options: &'b Options,
-        observer: &'b mut dyn Observer,
-        held: &'b Held,
-    ) -> Result<Self, ArchiveError> {
-        let started = Instant::now();
-        sqlite_file::check_page_size(options.page_size_bytes).map_err(ArchiveError::bulk(&paths.archive))?;
-        open::refuse_no_files(&paths.archive)?;
-        let source = match Source::open(&paths.ledger, options.io) {
-            Ok(source) => Some(source),
-            Err(ScanError::Open { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => None,
-            Err(error) => return Err(error.into()),
-        };
-        let end = match &source {
-            Some(source) => source.line_end_before(0, source.len_bytes())?,
-            None => 0,
-        };
-        let threads = match options.threads {
-            0 => std::thread::available_parallelism().map_or(1, usize::from),
-            threads => threads,
-        };
-        Ok(Self {
-            paths,
-            options,
-            observer,
-            held,
-            pool: pipeline::workers(threads)?,
-            source,
-            end,
-            is_in_place: false,
-            counted_from: 0,
-            lost: None,
-            started,
-            result: BuildResult::default(),
-            session_ids: Distinct::default(),
-        })
-    }
-
-    /// Opens the live archive for changes.
-    pub(super) fn open_live(&self) -> Result<Connection, ArchiveError> {
-        let path = &self.paths.archive;
-        let mut connection = open::open_for_build(path)?;
-        open::interruptible(&mut connection, &self.options.interrupt).context(path, "opening it")?;
-        Ok(connection)
-    }
-
-    /// Returns the input from `start` to the end of the ledger.
-    pub(super) fn input<'s>(&self, source: &'s Source, start: u64) -> Input<'s> {
-        Input {
-            source,
-            range: start..self.end,
-            chunk_bytes: self.options.chunk_bytes,
-            cut_at: self.counted_from,
-            interrupt: self.options.interrupt.clone(),
-        }
-    }
-
+impl Build<'_> {
     /// Runs the pipeline over `input`, counts rows and reports findings after `counted_from`, and passes rows to
-    /// `write`.
-    pub(super) fn rows<'f>(
+    /// `write`. The workers pass the rows to `work` first.
+    pub(super) fn rows(
         &mut self,
         input: &Input<'_>,
-        fold: &Fold<'f>,
+        fold: &Fold<'_>,
         work: impl Fn(&Rows<'_>, Place) -> Result<(), ArchiveError> + Sync,
         mut write: impl FnMut(&Rows<'_>) -> Result<(), ArchiveError>,
     ) -> Result<(), ArchiveError> {
@@ -150,30 +96,28 @@ impl<'b> Build<'b> {
         strict_failure.map_or(Ok(()), Err)
     }
 
+    /// Reports that `phase` begins, after `done_bytes` of `total_bytes`.
     pub(super) fn report(
         &mut self,
         phase: Phase,
         done_bytes: u64,
-        input: &Input<'_>,
+        total_bytes: u64,
     ) -> Result<(), ArchiveError> {
-        let total_bytes = input.range.end - input.range.start;
-        self.tell(Progress { phase, done_bytes, total_bytes })
-    }
-
-    pub(super) fn report_at_end(&mut self, phase: Phase) -> Result<(), ArchiveError> {
-        self.tell(Progress { phase, done_bytes: self.end, total_bytes: self.end })
-    }
-
-    pub(super) fn tell(&mut self, progress: Progress) -> Result<(), ArchiveError> {
         if self.options.interrupt.is_requested() {
             return Err(ArchiveError::Interrupted);
         }
-        go_on(self.observer.progress(progress))
+        go_on(self.observer.progress(Progress { phase, done_bytes, total_bytes }))
     }
 
-    pub(super) fn timestamp(&self) -> String {
-        iso_millis(self.options.now.unwrap_or_else(SystemTime::now))
+    /// Reports that `phase` begins after all lines were read.
+    pub(super) fn report_at_end(&mut self, phase: Phase) -> Result<(), ArchiveError> {
+        self.report(phase, self.ledger.end, self.ledger.end)
     }
+}
+
+/// The `work` of builds whose workers only make rows.
+pub(super) fn nothing_more(_: &Rows<'_>, _: Place) -> Result<(), ArchiveError> {
+    Ok(())
 }
 
 /// Formats a time as ISO 8601 in UTC with milliseconds, as JavaScript does.
@@ -234,42 +178,4 @@ impl Distinct {
     pub(super) fn clear(&mut self) {
         self.seen.clear();
     }
-}
-
-/// The `work` of builds whose workers only make rows.
-pub(super) fn nothing_more(_: &Rows<'_>, _: Place) -> Result<(), ArchiveError> {
-    Ok(())
-}
-
-/// A transaction that is rolled back unless it is committed.
-pub(super) struct Transaction<'c> {
-    connection: &'c Connection,
-    path: &'c Path,
-    is_open: bool,
-}
-
-impl<'c> Transaction<'c> {
-    pub(super) fn begin(connection: &'c Connection, path: &'c Path) -> Result<Self, ArchiveError> {
-        connection.execute_batch("BEGIN IMMEDIATE").context(path, "beginning a transaction")?;
-        Ok(Self { connection, path, is_open: true })
-    }
-
-    pub(super) fn commit(mut self) -> Result<(), ArchiveError> {
-        self.connection.execute_batch("COMMIT").context(self.path, "committing")?;
-        self.is_open = false;
-        Ok(())
-    }
-}
-
-impl Drop for Transaction<'_> {
-    fn drop(&mut self) {
-        if self.is_open {
-            // SQLite may have rolled back already; an error here cannot be handled.
-            let _ = self.connection.execute_batch("ROLLBACK");
-        }
-    }
-}
-
-pub(super) fn stamps_of(survey: &Survey) -> impl Iterator<Item = &Stamp<'_>> {
-    survey.stamps.iter().flat_map(|set| set.borrow_dependent())
 }

@@ -1,0 +1,224 @@
+//! A new file beside the live archive as the target of a build: all rows, written by the bulk loader or inserted through
+//! SQLite; then sessions and state; then the file is published.
+//!
+//! Touches: the new file and the archive that it replaces; a copy of the old archive when the ledger lost lines that
+//! the old archive has. Guarantees: until the new archive is complete the old archive is unchanged.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rusqlite::{Connection, OpenFlags};
+
+use super::lost::Loss;
+use super::options::Load;
+use super::progress::Phase;
+use super::run::{Build, nothing_more};
+use crate::archive::error::{ArchiveError, SqliteContext};
+use crate::archive::load::InsertWriter;
+use crate::archive::load_bulk::BulkWriter;
+use crate::archive::open::{self, State};
+use crate::archive::pipeline::Input;
+use crate::archive::sessions;
+use crate::disk;
+use crate::interrupt::Interrupt;
+use crate::publish;
+use crate::record::fold::Fold;
+use crate::record::rows::Rows;
+
+/// The file of a plan while it is built.
+pub(super) struct NewArchive {
+    /// The bulk loader until it has written the file; `None` when rows are inserted.
+    bulk: Option<BulkWriter>,
+    /// Opened when SQLite is first needed.
+    connection: Option<Connection>,
+    lost: Option<Loss>,
+    page_size: u32,
+    built: PathBuf,
+    /// Dropped last, because dropping the plan removes the file.
+    plan: publish::Plan,
+}
+
+impl NewArchive {
+    /// Begins to write the file of `plan`; `lost` is why the old archive may have to be kept.
+    pub(super) fn create(
+        build: &Build<'_>,
+        plan: publish::Plan,
+        lost: Option<Loss>,
+    ) -> Result<Self, ArchiveError> {
+        let page_size = match plan.page_size() {
+            publish::PAGE_SIZE => build.options.page_size_bytes,
+            of_the_live_archive => of_the_live_archive,
+        };
+        let built = plan.build_path().to_path_buf();
+        let mut new = Self { bulk: None, connection: None, lost, page_size, built, plan };
+        match build.options.load {
+            Load::Bulk => {
+                // The empty file of the plan is removed, because the loader creates its file exclusively.
+                disk::remove_file(&new.built)?;
+                let created = BulkWriter::create(&new.built, page_size, build.options.memory_bytes);
+                new.bulk = Some(created.map_err(ArchiveError::bulk(&build.paths.archive))?);
+            }
+            Load::Insert => {
+                let (connection, built) = new.open(build)?;
+                connection.execute_batch("BEGIN IMMEDIATE").context(built, "beginning a transaction")?;
+                open::create_tables(connection).context(built, "creating tables")?;
+            }
+        }
+        Ok(new)
+    }
+
+    fn open(&mut self, build: &Build<'_>) -> Result<(&Connection, &Path), ArchiveError> {
+        let connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => open_built(&self.built, self.page_size, &build.options.interrupt)?,
+        };
+        Ok((self.connection.insert(connection), &self.built))
+    }
+
+    /// Writes the rows of `input`.
+    pub(super) fn rows(
+        &mut self,
+        build: &mut Build<'_>,
+        input: &Input<'_>,
+        fold: &Fold<'_>,
+    ) -> Result<(), ArchiveError> {
+        let archive = &build.paths.archive;
+        if let Some(bulk) = &self.bulk {
+            // Workers encode the rows, too.
+            let encode =
+                |rows: &Rows<'_>, place| bulk.write(rows, place).map_err(ArchiveError::bulk(archive));
+            return build.rows(input, fold, encode, |_| Ok(()));
+        }
+        let (connection, built) = self.open(build)?;
+        let mut writer = InsertWriter::new(connection).context(built, "preparing to write rows")?;
+        build.rows(input, fold, nothing_more, |rows| writer.write(rows).context(built, "writing rows"))
+    }
+
+    /// Builds the tables and indexes of the rows.
+    pub(super) fn load(&mut self, build: &mut Build<'_>) -> Result<(), ArchiveError> {
+        build.report_at_end(Phase::Indexes)?;
+        let indexing = Instant::now();
+        if let Some(bulk) = self.bulk.take() {
+            let finished = build.pool.install(|| bulk.finish(&build.options.interrupt));
+            finished.map_err(ArchiveError::bulk(&build.paths.archive))?;
+        } else {
+            let (connection, built) = self.open(build)?;
+            open::create_indexes(connection).context(built, "creating indexes")?;
+            connection.execute_batch("COMMIT").context(built, "committing")?;
+        }
+        build.result.timings.indexes = indexing.elapsed();
+        Ok(())
+    }
+
+    /// Checks the new file while sessions are aggregated from it; both only read. Only the sessions and the state row
+    /// are inserted after the check, through SQLite.
+    pub(super) fn sessions_and_check(&mut self, build: &mut Build<'_>) -> Result<(), ArchiveError> {
+        build.report_at_end(Phase::Verify)?;
+        let (connection, built) = self.open(build)?;
+        open::read_mapped(connection).context(built, "mapping it")?;
+        let Build { options, paths, result, .. } = build;
+        let archive = &paths.archive;
+        let (checked, aggregated) = std::thread::scope(|scope| {
+            let check = scope.spawn(|| {
+                let started = Instant::now();
+                if options.verify || cfg!(debug_assertions) {
+                    verify(built, archive, &options.interrupt).map(|()| started.elapsed())
+                } else {
+                    Ok(Duration::ZERO)
+                }
+            });
+            let started = Instant::now();
+            let aggregated = sessions::prepare(connection)
+                .context(built, "aggregating sessions")
+                .map(|()| started.elapsed());
+            let checked = check.join().unwrap_or_else(|_| {
+                Err(ArchiveError::Verify {
+                    path: archive.clone(),
+                    reason: "the check ended without a result".to_string(),
+                })
+            });
+            (checked, aggregated)
+        });
+        result.timings.verify = checked?;
+        result.timings.sessions = aggregated?;
+        Ok(())
+    }
+
+    /// Writes sessions and state, and replaces the live archive with the file.
+    pub(super) fn publish(mut self, build: &mut Build<'_>, state: &State) -> Result<(), ArchiveError> {
+        let committing = Instant::now();
+        let (connection, built) = self.open(build)?;
+        connection.execute_batch("BEGIN IMMEDIATE").context(built, "beginning a transaction")?;
+        sessions::keep(connection).context(built, "writing sessions")?;
+        open::write_state(connection, state).context(built, "writing its state")?;
+        connection.execute_batch("COMMIT").context(built, "committing")?;
+        build.result.timings.commit = committing.elapsed();
+        let Self { connection, plan, lost, built, .. } = self;
+        if let Some(connection) = connection {
+            connection.close().map_err(|(_, error)| error).context(&built, "closing it")?;
+        }
+        build.report_at_end(Phase::Publish)?;
+        let kept = build.keep_what_is_lost(lost, &plan)?;
+        let held = build.held;
+        let published = plan.publish(|| held.still_held().is_ok());
+        if let (Some(kept), Err(error)) = (kept.filter(|kept| kept.is_new), &published)
+            && !matches!(error, publish::PublishError::NotDurable { .. })
+        {
+            // The archive still exists, so the copy is not needed; the error to report is the error of publishing.
+            let _ = disk::remove_file(&kept.path);
+        }
+        let published = published?;
+        build.result.timings.sync = published.build_sync;
+        build.result.timings.publish = published.replacing;
+        Ok(())
+    }
+}
+
+/// Opens the file of a rebuild without a journal, because no other process uses the file and a crash discards it.
+/// Never creates the file, because a missing file is an error and a new file would be published empty.
+fn open_built(built: &Path, page_size: u32, interrupt: &Interrupt) -> Result<Connection, ArchiveError> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let mut connection = Connection::open_with_flags(built, flags).context(built, "opening it")?;
+    open::interruptible(&mut connection, interrupt).context(built, "opening it")?;
+    connection
+        .execute_batch(&format!(
+            "PRAGMA page_size = {page_size};
+             PRAGMA journal_mode = OFF;
+             PRAGMA synchronous = OFF;
+             PRAGMA cache_size = -{};
+             PRAGMA foreign_keys = OFF;",
+            open::BUILD_CACHE_KIB
+        ))
+        .context(built, "setting it up")?;
+    Ok(connection)
+}
+
+/// Runs SQLite's own check on a file that no process writes: `quick_check`, or in a debug build `integrity_check`,
+/// which compares each index with its table.
+fn verify(path: &Path, archive: &Path, interrupt: &Interrupt) -> Result<(), ArchiveError> {
+    let mut connection = open::open_immutable(path)?;
+    open::interruptible(&mut connection, interrupt).context(path, "opening it")?;
+    open::read_mapped(&connection).context(path, "mapping it")?;
+    let check = if cfg!(debug_assertions) { "PRAGMA integrity_check(1)" } else { "PRAGMA quick_check(1)" };
+    let first: String = connection.query_row(check, [], |row| row.get(0)).context(path, "checking it")?;
+    if first == "ok" {
+        Ok(())
+    } else {
+        Err(ArchiveError::Verify { path: archive.to_path_buf(), reason: first })
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_build_file_that_is_gone_is_not_created_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let built = directory.path().join("archive.sqlite.rebuild");
+        let refused = open_built(&built, 4096, &Interrupt::new()).unwrap_err().to_string();
+        assert!(refused.contains("archive.sqlite.rebuild"), "{refused}");
+        assert!(!built.exists());
+    }
+}
