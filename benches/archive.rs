@@ -12,10 +12,10 @@ use std::path::Path;
 use bumpalo::Bump;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use relayburn_ledger::archive::load::InsertWriter;
-use relayburn_ledger::archive::pipeline::{self, Input};
+use relayburn_ledger::archive::pipeline::{self, PipelineInput};
 use relayburn_ledger::archive::{Options, Paths, Unobserved, rebuild_full, schema, survey};
 use relayburn_ledger::dev::{GenerateOptions, Profile, generate};
-use relayburn_ledger::record::fold::{Fold, Scratch};
+use relayburn_ledger::record::fold::{Fold, FoldScratch};
 use relayburn_ledger::record::maker::{RowMaker, add_chunk};
 use relayburn_ledger::record::rows::Rows;
 use relayburn_ledger::scan::{self, Io, Source};
@@ -70,7 +70,7 @@ fn phases(c: &mut Criterion) {
     let fold = Fold::new(rows.stamps.iter().map(|line| &line.stamp));
     group.throughput(Throughput::Elements(rows.turns.len() as u64));
     group.bench_function("fold, per turn", |b| {
-        let mut scratch = Scratch::default();
+        let mut scratch = FoldScratch::default();
         b.iter(|| {
             rows.turns
                 .iter()
@@ -118,7 +118,7 @@ fn whole(c: &mut Criterion) {
     group.sample_size(10);
     group.throughput(Throughput::Bytes(bytes.len() as u64));
     let pool = pipeline::workers(std::thread::available_parallelism().map_or(1, usize::from)).unwrap();
-    let input = Input {
+    let input = PipelineInput {
         source: &source,
         range: 0..source.len_bytes(),
         chunk_bytes: 1 << 20,

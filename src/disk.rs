@@ -47,7 +47,7 @@ type WriteElsewhere<'a> = &'a dyn Fn(&[u8]) -> io::Result<()>;
 
 /// The target of an operation: always a path, and the open file and the bytes to write if the operation has them.
 #[cfg_attr(not(all(test, unix)), allow(dead_code))]
-struct Target<'a> {
+struct OperationTarget<'a> {
     path: &'a Path,
     file: Option<&'a fs::File>,
     bytes: &'a [u8],
@@ -58,7 +58,7 @@ struct Target<'a> {
 /// Runs an operation and turns a failure into an [`Error`]. Every operation passes here; tests count, fail and record here.
 fn perform<T>(
     operation: Operation,
-    target: Target<'_>,
+    target: OperationTarget<'_>,
     run: impl FnOnce() -> io::Result<T>,
 ) -> Result<T, Error> {
     #[cfg(all(test, unix))]
@@ -74,7 +74,7 @@ pub(crate) fn write_elsewhere(
     write: impl Fn(&[u8]) -> io::Result<()>,
 ) -> Result<(), Error> {
     let operation = Operation::Write { offset: Some(offset), len_bytes: bytes.len() };
-    perform(operation, Target { path, file: None, bytes, elsewhere: Some(&write) }, || write(bytes))
+    perform(operation, OperationTarget { path, file: None, bytes, elsewhere: Some(&write) }, || write(bytes))
 }
 
 /// Returns `run` for another thread: in tests the other thread gets the faults of this thread.
@@ -96,7 +96,7 @@ pub(crate) fn perform_on_path<T>(
     path: &Path,
     run: impl FnOnce() -> io::Result<T>,
 ) -> Result<T, Error> {
-    perform(operation, Target { path, file: None, bytes: &[], elsewhere: None }, run)
+    perform(operation, OperationTarget { path, file: None, bytes: &[], elsewhere: None }, run)
 }
 
 /// The identity of a file: two files that exist at the same time never compare equal.
@@ -244,7 +244,11 @@ impl File {
         bytes: &[u8],
         run: impl FnOnce() -> io::Result<T>,
     ) -> Result<T, Error> {
-        perform(operation, Target { path: &self.path, file: Some(&self.file), bytes, elsewhere: None }, run)
+        perform(
+            operation,
+            OperationTarget { path: &self.path, file: Some(&self.file), bytes, elsewhere: None },
+            run,
+        )
     }
 
     /// The path that the file was opened with.

@@ -274,9 +274,9 @@ pub fn with_lock_unless<T, E: From<LockError>>(
     let mut acquisition = Acquisition::new(path, Caller::Thread);
     let held = loop {
         match acquisition.attempt()? {
-            Attempt::Took(held) => break held,
-            Attempt::Wait(wait) if interrupt.sleep(wait) => return Err(acquisition.interrupted().into()),
-            Attempt::Wait(_) => {}
+            LockAttempt::Took(held) => break held,
+            LockAttempt::Wait(wait) if interrupt.sleep(wait) => return Err(acquisition.interrupted().into()),
+            LockAttempt::Wait(_) => {}
         }
     };
     held.enter(|| work(&held))
@@ -298,8 +298,8 @@ where
     let mut acquisition = Acquisition::new(path, Caller::Task);
     let held = loop {
         match acquisition.attempt()? {
-            Attempt::Took(held) => break held,
-            Attempt::Wait(wait) => tokio::time::sleep(wait).await,
+            LockAttempt::Took(held) => break held,
+            LockAttempt::Wait(wait) => tokio::time::sleep(wait).await,
         }
     };
     held.enter_async(work(held.clone())).await
@@ -356,7 +356,7 @@ impl Caller {
     }
 }
 
-enum Attempt {
+enum LockAttempt {
     Took(Held),
     /// Try again after this time; zero after an orphan was deleted.
     Wait(Duration),
@@ -383,7 +383,7 @@ impl<'a> Acquisition<'a> {
         Self { path, caller, attempts: 0, started, expected, grace_until: None, clock: None }
     }
 
-    fn attempt(&mut self) -> Result<Attempt, LockError> {
+    fn attempt(&mut self) -> Result<LockAttempt, LockError> {
         self.attempts += 1;
         {
             let taking = TAKING.lock().unwrap_or_else(PoisonError::into_inner);
@@ -392,7 +392,7 @@ impl<'a> Acquisition<'a> {
             }
             match LockFile::create(self.path) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                created => return Held::keep(created?).map(Attempt::Took),
+                created => return Held::keep(created?).map(LockAttempt::Took),
             }
         }
         let present = match disk::metadata(self.path) {
@@ -403,7 +403,7 @@ impl<'a> Acquisition<'a> {
         if let Some(own) =
             present.and_then(|present| self.caller.own(|held| held.0.file.identity() == present.identity))
         {
-            return Ok(Attempt::Took(own));
+            return Ok(LockAttempt::Took(own));
         }
         let in_grace = self.was_away();
         let clock = *self.clock.get_or_insert_with(|| Clock::of(self.path));
@@ -437,9 +437,9 @@ impl<'a> Acquisition<'a> {
         }
     }
 
-    fn wait(&mut self, wait: Duration) -> Attempt {
+    fn wait(&mut self, wait: Duration) -> LockAttempt {
         self.expected = file::local_now() + wait;
-        Attempt::Wait(wait)
+        LockAttempt::Wait(wait)
     }
 
     fn was_away(&mut self) -> bool {

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use relayburn_ledger::archive::pipeline::{self, Input};
+use relayburn_ledger::archive::pipeline::{self, PipelineInput};
 use relayburn_ledger::archive::{Load, Options, Paths, Unobserved, rebuild_full};
 use relayburn_ledger::dev::parse_size;
 use relayburn_ledger::record::fold::Fold;
@@ -193,7 +193,7 @@ fn child(args: &[String]) {
             let cores = std::thread::available_parallelism().map_or(1, usize::from);
             let pool = pipeline::workers(if options.threads == 0 { cores } else { options.threads }).unwrap();
             let range = 0..source.line_end_before(0, source.len_bytes()).unwrap();
-            let input = Input {
+            let input = PipelineInput {
                 source: &source,
                 range,
                 chunk_bytes: options.chunk_bytes,

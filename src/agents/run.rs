@@ -36,7 +36,7 @@ use crate::interrupt::Interrupt;
 use crate::ledger::{AppendOptions, Batch, Ledger};
 use crate::lock::with_lock_unless;
 use crate::record::RecordKind;
-use crate::scan::in_order::{Failure, Workers, in_order};
+use crate::scan::in_order::{WorkFailure, Workers, in_order};
 use crate::scan::json::{Document, Value};
 
 /// How many bytes of records are gathered before they are appended.
@@ -524,12 +524,12 @@ impl<'r> Run<'r> {
         self.projects = projects;
         match result {
             Ok(()) => Ok(()),
-            Err(Failure::Work(AgentsError::Interrupted)) => {
+            Err(WorkFailure::Work(AgentsError::Interrupted)) => {
                 self.flush(tally)?;
                 Err(AgentsError::Interrupted)
             }
-            Err(Failure::Work(error)) => Err(error),
-            Err(Failure::Panic { .. }) => Err(AgentsError::Panicked { path: PathBuf::from("the logs") }),
+            Err(WorkFailure::Work(error)) => Err(error),
+            Err(WorkFailure::Panic { .. }) => Err(AgentsError::Panicked { path: PathBuf::from("the logs") }),
         }
     }
 

@@ -10,7 +10,7 @@ use rusqlite::Connection;
 use super::statement::Statement;
 use crate::record::Cell;
 use crate::record::columns::{Table, compactions, stamps, tool_calls, tool_result_events, turns};
-use crate::record::rows::{Rows, Turn};
+use crate::record::rows::{Rows, TurnRow};
 
 /// Rows a statement, largest first. The largest step stays below SQLite's limit of parameters for the widest table.
 const STEPS: [usize; 3] = [64, 8, 1];
@@ -70,7 +70,11 @@ impl<'c> InsertWriter<'c> {
 
     /// Inserts turns in groups, because most turns are new. When some keys of a group exist already, the group is
     /// written again row by row; a row that the first write inserted is then updated to the same values.
-    fn turns(&mut self, turns: &[Turn<'_>], calls: &[tool_calls::Row<'_>]) -> Result<(), rusqlite::Error> {
+    fn turns(
+        &mut self,
+        turns: &[TurnRow<'_>],
+        calls: &[tool_calls::ToolCallCells<'_>],
+    ) -> Result<(), rusqlite::Error> {
         let mut rest = turns;
         // Calls of new turns that are not inserted yet: a range of `calls`.
         let mut pending = turns.first().map_or(0..0, |turn| turn.calls.start..turn.calls.start);

@@ -6,13 +6,13 @@
 
 use std::path::Path;
 
-use super::pipeline::Place;
+use super::pipeline::RowsPlace;
 use super::schema::{INDEXES, TABLES};
 use crate::interrupt::Interrupt;
 use crate::record::Cell;
 use crate::record::columns::{compactions, stamps, tool_calls, tool_result_events, turns};
 use crate::record::rows::Rows;
-use crate::sqlite_file::{self, Duplicates, Loaded, Loader, Schema, TableId, Value};
+use crate::sqlite_file::{self, Duplicates, Loaded, Loader, Schema, SqlValue, TableId};
 
 /// Writes rows into a new archive. The workers share one writer.
 pub(super) struct BulkWriter {
@@ -57,7 +57,11 @@ impl BulkWriter {
     }
 
     /// Writes the rows of one part of a chunk; parts may arrive in any order.
-    pub(super) fn write(&self, rows: &Rows<'_>, place: Place) -> Result<(), sqlite_file::SqliteFileError> {
+    pub(super) fn write(
+        &self,
+        rows: &Rows<'_>,
+        place: RowsPlace,
+    ) -> Result<(), sqlite_file::SqliteFileError> {
         let mut batch = self.loader.batch_part(place.chunk, place.part);
         for turn in &rows.turns {
             batch.push(self.turns, &turn.cells.map(value))?;
@@ -78,11 +82,11 @@ impl BulkWriter {
     }
 }
 
-fn value(cell: Cell<'_>) -> Value<'_> {
+fn value(cell: Cell<'_>) -> SqlValue<'_> {
     match cell {
-        Cell::Null => Value::Null,
-        Cell::Int(number) => Value::Int(number),
-        Cell::Real(number) => Value::Real(number),
-        Cell::Text(text) => Value::Text(text.as_bytes()),
+        Cell::Null => SqlValue::Null,
+        Cell::Int(number) => SqlValue::Int(number),
+        Cell::Real(number) => SqlValue::Real(number),
+        Cell::Text(text) => SqlValue::Text(text.as_bytes()),
     }
 }

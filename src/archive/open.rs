@@ -26,7 +26,7 @@ pub(super) const BUILD_CACHE_KIB: u32 = 48 * 1024;
 
 /// The state row of an archive.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct State {
+pub struct ArchiveState {
     /// Number of ledger bytes that the archive covers.
     pub ledger_offset_bytes: i64,
     /// Modification time of the ledger at the last build, in milliseconds since 1970.
@@ -41,7 +41,7 @@ pub struct State {
     pub ledger_mark: i32,
 }
 
-impl State {
+impl ArchiveState {
     /// Whether this crate wrote the row last: another program that moves the offset leaves the mark as it was.
     pub(super) fn is_ours(&self) -> bool {
         cursor::is_marked(self.ledger_offset_bytes, self.ledger_mark)
@@ -49,14 +49,14 @@ impl State {
 }
 
 /// An archive that is open for queries; nothing can be written through the connection.
-pub struct Reader {
+pub struct ArchiveReader {
     connection: Connection,
     path: PathBuf,
     /// The state of the files before they were opened, when they are read without locks.
-    seen: Option<Seen>,
+    seen: Option<SeenFiles>,
 }
 
-impl std::ops::Deref for Reader {
+impl std::ops::Deref for ArchiveReader {
     type Target = Connection;
 
     fn deref(&self) -> &Connection {
@@ -64,7 +64,7 @@ impl std::ops::Deref for Reader {
     }
 }
 
-impl Reader {
+impl ArchiveReader {
     /// Returns `read`, or [`ArchiveError::Changed`] when the archive was read without locks and changed meanwhile.
     /// Every reader calls this method last, because rows read during a change may mix two states and errors may be of
     /// any kind.
@@ -79,7 +79,7 @@ impl Reader {
 /// What is compared to notice, without locks, that an archive changed: every writer changes the archive's file,
 /// replaces the file, or begins a write-ahead log.
 #[derive(PartialEq, Eq)]
-struct Seen {
+struct SeenFiles {
     identity: disk::Identity,
     len_bytes: u64,
     modified: SystemTime,
@@ -87,7 +87,7 @@ struct Seen {
     log_len_bytes: u64,
 }
 
-impl Seen {
+impl SeenFiles {
     fn of(path: &Path) -> Result<Self, ArchiveError> {
         let open = |source| ScanError::Open { path: path.to_path_buf(), source };
         let target = std::fs::canonicalize(path).map_err(open)?;
@@ -114,12 +114,12 @@ impl Seen {
 /// A strictly read-only connection to a database in WAL mode leaves `-wal` and `-shm` files when the connection is
 /// the last to close. So a writable archive is opened for writing with `query_only` set, because SQLite then removes
 /// both files on close. An archive is read without locks where nothing may be written (a read-only mount, another
-/// user's file) or where the disk is too full for the `-shm` file; [`Reader::settle`] then reports whether the
+/// user's file) or where the disk is too full for the `-shm` file; [`ArchiveReader::settle`] then reports whether the
 /// archive changed meanwhile.
 ///
 /// # Errors
 /// [`ArchiveError::Missing`], [`ArchiveError::Damaged`], [`ArchiveError::Changed`], [`ArchiveError::Sqlite`].
-pub fn open_read_only(path: &Path) -> Result<Reader, ArchiveError> {
+pub fn open_read_only(path: &Path) -> Result<ArchiveReader, ArchiveError> {
     if !exists(path)? {
         return Err(ArchiveError::Missing { path: path.to_path_buf() });
     }
@@ -133,14 +133,14 @@ pub fn open_read_only(path: &Path) -> Result<Reader, ArchiveError> {
         }
     });
     let error = match opened {
-        Ok(connection) => return Ok(Reader { connection, path: path.to_path_buf(), seen: None }),
+        Ok(connection) => return Ok(ArchiveReader { connection, path: path.to_path_buf(), seen: None }),
         Err(error) if may_not_write(&error) || has_no_room(&error) => error,
         Err(error) => return Err(error).context(path, "opening it"),
     };
     if has_no_room(&error) {
         publish::remove_empty_log(path);
     }
-    let seen = Seen::of(path)?;
+    let seen = SeenFiles::of(path)?;
     if seen.log_len_bytes > 0 {
         if has_no_room(&error) {
             return Err(error).context(path, "taking in its write-ahead log");
@@ -153,31 +153,31 @@ pub fn open_read_only(path: &Path) -> Result<Reader, ArchiveError> {
         });
     }
     let connection = seen.settle(path, open_immutable(path))?;
-    Ok(Reader { connection, path: path.to_path_buf(), seen: Some(seen) })
+    Ok(ArchiveReader { connection, path: path.to_path_buf(), seen: Some(seen) })
 }
 
 /// Opens an existing archive for queries without creating or writing a file.
 ///
-/// Without a write-ahead log the archive is read without locks, and [`Reader::settle`] reports whether the archive
+/// Without a write-ahead log the archive is read without locks, and [`ArchiveReader::settle`] reports whether the archive
 /// changed meanwhile. With a write-ahead log the archive is opened as by any other reader; the open creates no file,
 /// because the log's files exist.
 ///
 /// # Errors
 /// As [`open_read_only`].
 #[cfg(feature = "usage")]
-pub(super) fn open_without_trace(path: &Path) -> Result<Reader, ArchiveError> {
+pub(super) fn open_without_trace(path: &Path) -> Result<ArchiveReader, ArchiveError> {
     if !exists(path)? {
         return Err(ArchiveError::Missing { path: path.to_path_buf() });
     }
     refuse_no_files(path)?;
-    let seen = Seen::of(path)?;
+    let seen = SeenFiles::of(path)?;
     let (connection, seen) = if seen.log_len_bytes > 0 {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         (open_for_queries(path, flags).context(path, "opening it")?, None)
     } else {
         (seen.settle(path, open_immutable(path))?, Some(seen))
     };
-    Ok(Reader { connection, path: path.to_path_buf(), seen })
+    Ok(ArchiveReader { connection, path: path.to_path_buf(), seen })
 }
 
 /// Whether `path` exists. An error means that the file system could not say.
@@ -309,7 +309,7 @@ fn schema_read(connection: &Connection) -> Result<(), rusqlite::Error> {
 }
 
 /// Returns the state row, or `None` when the table or the row is missing. Refuses an archive that has lost a table.
-pub(super) fn read_state(connection: &Connection, path: &Path) -> Result<Option<State>, ArchiveError> {
+pub(super) fn read_state(connection: &Connection, path: &Path) -> Result<Option<ArchiveState>, ArchiveError> {
     if !has_table(connection, ARCHIVE_STATE.name).context(path, "reading its schema")? {
         return Ok(None);
     }
@@ -322,7 +322,7 @@ pub(super) fn read_state(connection: &Connection, path: &Path) -> Result<Option<
              FROM archive_state WHERE id = 1",
             [],
             |row| {
-                Ok(State {
+                Ok(ArchiveState {
                     ledger_offset_bytes: row.get(0)?,
                     ledger_mtime_ms: row.get::<_, f64>(1)? as i64,
                     archive_version: row.get(2)?,
@@ -474,7 +474,7 @@ pub(super) fn create_indexes(connection: &Connection) -> Result<(), rusqlite::Er
 }
 
 /// Writes the state row and the ledger mark.
-pub(super) fn write_state(connection: &Connection, state: &State) -> Result<(), rusqlite::Error> {
+pub(super) fn write_state(connection: &Connection, state: &ArchiveState) -> Result<(), rusqlite::Error> {
     connection.execute(
         "INSERT INTO archive_state
            (id, ledger_offset_bytes, ledger_mtime_ms, archive_version, last_built_at, last_rebuild_at)
@@ -505,10 +505,10 @@ mod tests {
         owner.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(())).unwrap();
         owner.execute_batch("CREATE TABLE t(v); PRAGMA wal_checkpoint(TRUNCATE)").unwrap();
         let reader = || {
-            let seen = Some(Seen::of(&path).unwrap());
-            Reader { connection: open_immutable(&path).unwrap(), path: path.clone(), seen }
+            let seen = Some(SeenFiles::of(&path).unwrap());
+            ArchiveReader { connection: open_immutable(&path).unwrap(), path: path.clone(), seen }
         };
-        let is_changed = |reader: &Reader| match reader.settle(Ok(())) {
+        let is_changed = |reader: &ArchiveReader| match reader.settle(Ok(())) {
             Ok(()) => false,
             Err(error @ ArchiveError::Changed { .. }) => {
                 assert!(error.to_string().contains("run it again"), "{error}");

@@ -19,7 +19,7 @@ use crate::record::LINE_MAX_BYTES;
 use crate::record::fold::Fold;
 use crate::record::maker::{Budget, RowMaker, add_part};
 use crate::record::rows::Rows;
-use crate::scan::in_order::{Failure, Workers, in_order};
+use crate::scan::in_order::{WorkFailure, Workers, in_order};
 use crate::scan::{ScanError, Source, chunks, is_long_line};
 
 /// Arenas for each worker: one that is being filled, and two spare ones, so that the writer may be behind or ahead.
@@ -34,7 +34,7 @@ const BUFFER_KEEP_BYTES: usize = 4 << 20;
 
 self_cell::self_cell!(
     /// The rows of a chunk with the arena that holds their text.
-    struct Batch {
+    struct ChunkRows {
         owner: Bump,
         #[covariant]
         dependent: Rows,
@@ -43,7 +43,7 @@ self_cell::self_cell!(
 
 /// The input of a run of the pipeline.
 #[derive(Debug, Clone)]
-pub struct Input<'s> {
+pub struct PipelineInput<'s> {
     /// The ledger.
     pub source: &'s Source,
     /// The byte range to read: whole lines.
@@ -57,7 +57,7 @@ pub struct Input<'s> {
     pub interrupt: Interrupt,
 }
 
-impl Input<'_> {
+impl PipelineInput<'_> {
     /// Bytes of rows after which a part of a chunk ends.
     fn part_bytes(&self) -> usize {
         usize::try_from(self.chunk_bytes.saturating_mul(PART_CHUNKS)).unwrap_or(usize::MAX)
@@ -73,7 +73,7 @@ impl Input<'_> {
 
 /// Identifies rows: part `part` of chunk `chunk`, both counted from 0 without gaps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Place {
+pub struct RowsPlace {
     /// The number of the chunk.
     pub chunk: u64,
     /// The number of the part in its chunk.
@@ -106,9 +106,9 @@ pub fn workers(threads: usize) -> Result<ThreadPool, ArchiveError> {
 /// The first error of `work`, of `sink`, or of reading; no worker runs any more.
 pub fn run<'f>(
     pool: &ThreadPool,
-    input: &Input<'_>,
+    input: &PipelineInput<'_>,
     fold: &Fold<'f>,
-    work: impl Fn(&Rows<'_>, Place) -> Result<(), ArchiveError> + Sync,
+    work: impl Fn(&Rows<'_>, RowsPlace) -> Result<(), ArchiveError> + Sync,
     mut sink: impl FnMut(&Rows<'_>, u64) -> Result<(), ArchiveError>,
 ) -> Result<(), ArchiveError> {
     let arenas = pool.current_num_threads() * ARENAS_PER_WORKER;
@@ -123,10 +123,10 @@ pub fn run<'f>(
         |(maker, buffer), arena, chunk, number| {
             let chunk = chunk?;
             let mut rest = chunk.clone();
-            let mut batch = Batch::new(arena, |_| Rows::default());
+            let mut batch = ChunkRows::new(arena, |_| Rows::default());
             if !is_long_line(&chunk, input.chunk_bytes) {
                 let bytes = input.source.bytes(chunk.clone(), buffer)?;
-                batch = Batch::new(batch.into_owner(), |arena| {
+                batch = ChunkRows::new(batch.into_owner(), |arena| {
                     let mut rows = Rows::default();
                     let budget = Budget { rows_bytes: part_bytes, enrichment_bytes: part_bytes };
                     rest.start = add_part(maker, chunk.start, bytes, fold, arena, &mut rows, budget);
@@ -135,10 +135,10 @@ pub fn run<'f>(
                 // Rows of a file that was truncated meanwhile are not rows of the ledger.
                 input.source.check_len()?;
             }
-            work(batch.borrow_dependent(), Place { chunk: number, part: 0, is_last: rest.is_empty() })?;
+            work(batch.borrow_dependent(), RowsPlace { chunk: number, part: 0, is_last: rest.is_empty() })?;
             Ok((number, rest, batch))
         },
-        |(number, rest, batch): (u64, Range<u64>, Batch)| {
+        |(number, rest, batch): (u64, Range<u64>, ChunkRows)| {
             if input.interrupt.is_requested() {
                 return Err(ArchiveError::Interrupted);
             }
@@ -153,8 +153,8 @@ pub fn run<'f>(
         },
     )
     .map_err(|failure| match failure {
-        Failure::Work(error) => error,
-        Failure::Panic { number, .. } => {
+        WorkFailure::Work(error) => error,
+        WorkFailure::Panic { number, .. } => {
             ArchiveError::Worker { ledger: input.source.path().to_path_buf(), number }
         }
     })
@@ -171,11 +171,11 @@ impl<'f> RestOfChunk<'f> {
     /// Makes rows of `rest`, the bytes of chunk `number` after part 0, part by part.
     fn run(
         &mut self,
-        input: &Input<'_>,
+        input: &PipelineInput<'_>,
         fold: &Fold<'f>,
         number: u64,
         mut rest: Range<u64>,
-        work: &impl Fn(&Rows<'_>, Place) -> Result<(), ArchiveError>,
+        work: &impl Fn(&Rows<'_>, RowsPlace) -> Result<(), ArchiveError>,
         sink: &mut impl FnMut(&Rows<'_>, u64) -> Result<(), ArchiveError>,
     ) -> Result<(), ArchiveError> {
         if rest.is_empty() {
@@ -185,7 +185,7 @@ impl<'f> RestOfChunk<'f> {
         if is_long_line(&rest, input.chunk_bytes) && rest.end - rest.start > LINE_MAX_BYTES + 1 {
             let mut rows = Rows::default();
             rows.find_too_long(rest.start, rest.end - rest.start - 1);
-            work(&rows, Place { chunk: number, part: 1, is_last: true })?;
+            work(&rows, RowsPlace { chunk: number, part: 1, is_last: true })?;
             return sink(&rows, rest.end);
         }
         let (base, bytes) = (rest.start, input.source.bytes(rest.clone(), buffer)?);
@@ -201,7 +201,7 @@ impl<'f> RestOfChunk<'f> {
             let left = &bytes[(rest.start - base) as usize..];
             rest.start = add_part(maker, rest.start, left, fold, &arena, &mut rows, budget);
             input.source.check_len()?;
-            work(&rows, Place { chunk: number, part, is_last: rest.is_empty() })?;
+            work(&rows, RowsPlace { chunk: number, part, is_last: rest.is_empty() })?;
             sink(&rows, rest.start)?;
         }
         if buffer.capacity() > BUFFER_KEEP_BYTES {

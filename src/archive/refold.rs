@@ -15,7 +15,7 @@ use super::statement::Statement;
 use super::survey::{TURNS_TOLD_APART, TurnKeys};
 use crate::record::Cell;
 use crate::record::columns::turns;
-use crate::record::fold::{Enrichment, Fold, Scratch, Stamp};
+use crate::record::fold::{Enrichment, Fold, FoldScratch, Stamp};
 
 /// The archived turns that a set of stamps refolds.
 #[derive(Debug, Default)]
@@ -190,7 +190,7 @@ fn by_range(
         .prepare("SELECT rowid, source, session_id FROM turns WHERE rowid BETWEEN ? AND ? ORDER BY rowid")?;
     for run in runs(&rowids) {
         let mut rows = select.query([run[0], run[run.len() - 1]])?;
-        let mut wanted = Wanted::new(run);
+        let mut wanted = WantedRowids::new(run);
         while let Some(row) = rows.next()? {
             if wanted.has(row.get(0)?) {
                 add_row(found, row)?;
@@ -221,12 +221,12 @@ pub fn add_keys(connection: &Connection, rowids: &[i64], keys: &mut TurnKeys) ->
 }
 
 /// Checks, for ascending rowids, whether each is in a run.
-struct Wanted<'r> {
+struct WantedRowids<'r> {
     /// The part of the run after the rowids that were checked.
     rest: &'r [i64],
 }
 
-impl<'r> Wanted<'r> {
+impl<'r> WantedRowids<'r> {
     fn new(run: &'r [i64]) -> Self {
         Self { rest: run }
     }
@@ -281,7 +281,7 @@ pub fn refold(
 }
 
 /// The columns of an archived turn that folding needs.
-struct Turn {
+struct ArchivedTurn {
     rowid: i64,
     session: String,
     message: String,
@@ -291,15 +291,18 @@ struct Turn {
 
 /// Returns the turns of `run` that still exist, until they take more than [`RUN_BYTES`]; `run` is then the rest of
 /// the run.
-fn turns_of(select: &mut rusqlite::Statement<'_>, run: &mut &[i64]) -> Result<Vec<Turn>, rusqlite::Error> {
+fn turns_of(
+    select: &mut rusqlite::Statement<'_>,
+    run: &mut &[i64],
+) -> Result<Vec<ArchivedTurn>, rusqlite::Error> {
     let mut turns = Vec::with_capacity(run.len());
     let mut rows = select.query([run[0], run[run.len() - 1]])?;
-    let mut wanted = Wanted::new(run);
+    let mut wanted = WantedRowids::new(run);
     let mut len_bytes = 0;
     while let Some(row) = rows.next()? {
         let rowid = row.get(0)?;
         if wanted.has(rowid) {
-            let turn = Turn {
+            let turn = ArchivedTurn {
                 rowid,
                 session: row.get(1)?,
                 message: row.get(2)?,
@@ -321,12 +324,12 @@ fn turns_of(select: &mut rusqlite::Statement<'_>, run: &mut &[i64]) -> Result<Ve
 
 /// Folds some of `turns` on the cores of the current pool, and removes them from `turns`: the first turn, and as many
 /// other turns as take about [`RUN_BYTES`] where they changed. Returns the turns whose enrichment changed.
-fn fold_some(turns: &mut Vec<Turn>, fold: &Fold<'_>) -> Vec<Changed> {
+fn fold_some(turns: &mut Vec<ArchivedTurn>, fold: &Fold<'_>) -> Vec<Changed> {
     let taken_bytes = AtomicUsize::new(0);
     let folded: Vec<Option<Option<Changed>>> = turns
         .par_iter()
         .enumerate()
-        .map_init(Scratch::default, |scratch, (place, turn)| {
+        .map_init(FoldScratch::default, |scratch, (place, turn)| {
             let is_first = place == 0;
             if !is_first && taken_bytes.load(Ordering::Relaxed) >= RUN_BYTES {
                 return None;

@@ -140,7 +140,7 @@ impl<'c> Additions<'c> {
     ///
     /// # Errors
     /// Any error of SQLite.
-    pub fn take(&mut self, turn: &turns::Row<'_>) -> Result<(), rusqlite::Error> {
+    pub fn take(&mut self, turn: &turns::TurnCells<'_>) -> Result<(), rusqlite::Error> {
         let [source, session, message, model] =
             [turns::SOURCE, turns::SESSION_ID, turns::MESSAGE_ID, turns::MODEL]
                 .map(|place| turn[place].as_text());

@@ -15,10 +15,10 @@ use rayon::iter::{ParallelBridge, ParallelIterator};
 
 use super::cursor::Restart;
 use super::error::ArchiveError;
-use super::pipeline::Input;
+use super::pipeline::PipelineInput;
 use crate::record::LINE_MAX_BYTES;
 use crate::record::columns::turns;
-use crate::record::fold::{Entry, Fold, Range as TimeRange, Selector, Stamp};
+use crate::record::fold::{Assignment, Fold, Selector, Stamp, TimeRange};
 use crate::record::maker::RowMaker;
 use crate::record::rows::Rows;
 use crate::record::stamp::possible_stamps;
@@ -122,7 +122,11 @@ impl TurnKeys {
 ///
 /// # Errors
 /// When the ledger cannot be read, and [`ArchiveError::Interrupted`].
-pub fn survey(pool: &ThreadPool, input: &Input<'_>, with_turns: bool) -> Result<Survey, ArchiveError> {
+pub fn survey(
+    pool: &ThreadPool,
+    input: &PipelineInput<'_>,
+    with_turns: bool,
+) -> Result<Survey, ArchiveError> {
     pool.install(|| {
         chunks(input.source, input.range.clone(), input.chunk_bytes)
             .par_bridge()
@@ -137,7 +141,11 @@ pub fn survey(pool: &ThreadPool, input: &Input<'_>, with_turns: bool) -> Result<
 
 static LONG_LINE: Mutex<()> = Mutex::new(());
 
-fn look_through(input: &Input<'_>, chunk: Range<u64>, with_turns: bool) -> Result<Survey, ArchiveError> {
+fn look_through(
+    input: &PipelineInput<'_>,
+    chunk: Range<u64>,
+    with_turns: bool,
+) -> Result<Survey, ArchiveError> {
     if input.interrupt.is_requested() {
         return Err(ArchiveError::Interrupted);
     }
@@ -193,7 +201,7 @@ fn copied<'a>(stamp: &Stamp<'_>, previous: Option<Stamp<'a>>, arena: &'a Bump) -
     };
     let near = previous.map(|stamp| stamp.selector).unwrap_or_default();
     let near_entries = previous.map_or(&[][..], |stamp| stamp.entries);
-    let entries = stamp.entries.iter().enumerate().map(|(place, entry)| Entry {
+    let entries = stamp.entries.iter().enumerate().map(|(place, entry)| Assignment {
         key_json: near_entries
             .get(place)
             .map(|near| near.key_json)

@@ -21,7 +21,7 @@
 
 pub(crate) use self::power_cut::Survival;
 use self::power_cut::{Event, Model, NodeId, ROOT};
-use super::{Operation, Target};
+use super::{Operation, OperationTarget};
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io::{self, Write as _};
@@ -239,7 +239,7 @@ impl fmt::Display for Image {
 /// Called by `perform` around every operation.
 pub(super) fn intercept<T>(
     operation: &Operation,
-    target: &Target<'_>,
+    target: &OperationTarget<'_>,
     run: impl FnOnce() -> io::Result<T>,
 ) -> io::Result<T> {
     let Some(harness) = current() else { return run() };
@@ -273,7 +273,7 @@ pub(super) fn intercept<T>(
     Ok(outcome)
 }
 
-fn write_half(operation: &Operation, target: &Target<'_>) -> io::Result<()> {
+fn write_half(operation: &Operation, target: &OperationTarget<'_>) -> io::Result<()> {
     let half = &target.bytes[..target.bytes.len() / 2];
     if let Some(write) = target.elsewhere {
         return write(half);
@@ -332,7 +332,7 @@ impl Recording {
         path.strip_prefix(&self.root).ok().map(Path::to_owned)
     }
 
-    fn node(&self, target: &Target<'_>) -> Option<NodeId> {
+    fn node(&self, target: &OperationTarget<'_>) -> Option<NodeId> {
         self.relative(target.path)?;
         let inode = inode(&target.file.expect("an open file").metadata().expect("metadata of an open file"));
         let known = self.nodes.get(&inode);
@@ -340,7 +340,7 @@ impl Recording {
     }
 
     /// Returns the event that an operation is about to cause. Creations get their event afterwards, when the inode exists.
-    fn event_before(&self, operation: &Operation, target: &Target<'_>) -> Option<Event> {
+    fn event_before(&self, operation: &Operation, target: &OperationTarget<'_>) -> Option<Event> {
         let path = self.relative(target.path);
         match operation {
             Operation::Write { offset, .. } => {
@@ -363,7 +363,7 @@ impl Recording {
         }
     }
 
-    fn note(&mut self, event: Option<Event>, operation: &Operation, target: &Target<'_>) {
+    fn note(&mut self, event: Option<Event>, operation: &Operation, target: &OperationTarget<'_>) {
         let event = match (operation, self.relative(target.path)) {
             (Operation::Create, Some(path)) => {
                 Some(Event::CreateFile { path, node: self.new_node(target.path) })

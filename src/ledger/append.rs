@@ -8,8 +8,8 @@
 use std::borrow::Cow;
 use std::collections::{HashSet, VecDeque};
 
-use super::batch::{Batch, Entry};
-use super::index::{FINGERPRINTS, Index};
+use super::batch::{Batch, BatchEntry};
+use super::index::{FINGERPRINTS, IdIndex};
 use super::lines::LineFile;
 use super::{Ledger, LedgerError};
 use crate::disk;
@@ -53,9 +53,9 @@ pub struct Pieces {
 }
 
 impl Pieces {
-    /// Returns the fingerprints of `wanted` that make a turn a duplicate: those that [`Index::known_fingerprints`]
+    /// Returns the fingerprints of `wanted` that make a turn a duplicate: those that [`IdIndex::known_fingerprints`]
     /// returns, without the fingerprints that earlier pieces added, and those that the index had before the first piece.
-    fn known_fingerprints(&mut self, index: &Index<'_>, wanted: &[Id]) -> HashSet<Id> {
+    fn known_fingerprints(&mut self, index: &IdIndex<'_>, wanted: &[Id]) -> HashSet<Id> {
         let before = self.before.get_or_insert_with(|| index.fingerprints().collect());
         let added: HashSet<Id> = self.added.iter().copied().collect();
         let mut known = index.known_fingerprints(wanted.iter().copied());
@@ -71,14 +71,14 @@ impl Pieces {
 }
 
 /// The entries of a batch that are still to be appended.
-pub(super) struct Wanted<'b> {
-    pub(super) entries: Vec<&'b Entry>,
+pub(super) struct WantedEntries<'b> {
+    pub(super) entries: Vec<&'b BatchEntry>,
     /// The ids of entries that an interrupted append has written. Fingerprints of these entries do not make other
     /// entries of their part duplicates.
     pub(super) landed: HashSet<Id>,
 }
 
-impl<'b> Wanted<'b> {
+impl<'b> WantedEntries<'b> {
     pub(super) fn all(batch: &'b Batch) -> Self {
         Self { entries: batch.entries.iter().collect(), landed: HashSet::new() }
     }
@@ -133,7 +133,7 @@ impl Ledger {
     ) -> Result<Appended, LedgerError> {
         let mut done = self.append_sidecars(batch, options)?;
         if !batch.entries.is_empty() {
-            self.append_wanted(batch, &Wanted::all(batch), options, pieces, written, &mut done)?;
+            self.append_wanted(batch, &WantedEntries::all(batch), options, pieces, written, &mut done)?;
         }
         Ok(done)
     }
@@ -156,7 +156,7 @@ impl Ledger {
     pub(super) fn append_wanted(
         &self,
         batch: &Batch,
-        wanted: &Wanted<'_>,
+        wanted: &WantedEntries<'_>,
         options: &AppendOptions,
         pieces: Option<&mut Pieces>,
         written: &mut Vec<u32>,
@@ -187,24 +187,24 @@ impl Ledger {
     fn append_indexed<'b>(
         &self,
         batch: &Batch,
-        Wanted { entries, landed }: &Wanted<'b>,
+        WantedEntries { entries, landed }: &WantedEntries<'b>,
         options: &AppendOptions,
         mut pieces: Option<&mut Pieces>,
         done: &mut Appended,
         [held, index_held]: [&Held; 2],
-    ) -> Result<Vec<&'b Entry>, LedgerError> {
+    ) -> Result<Vec<&'b BatchEntry>, LedgerError> {
         let mut ledger = self.open_for_append()?;
-        let mut index = Index::open(self.home(), &ledger)?;
+        let mut index = IdIndex::open(self.home(), &ledger)?;
         let mut known = index.known(entries.iter().filter_map(|entry| entry.id))?;
         let wanted: Vec<Id> = entries.iter().filter_map(|entry| entry.fingerprint).collect();
         let mut known_fingerprints = match &mut pieces {
             Some(pieces) => pieces.known_fingerprints(&index, &wanted),
             None => index.known_fingerprints(wanted.iter().copied()),
         };
-        let mut fresh: Vec<&'b Entry> = Vec::with_capacity(entries.len());
-        let is_landed = |entry: &Entry| entry.id.is_some_and(|id| landed.contains(&id));
+        let mut fresh: Vec<&'b BatchEntry> = Vec::with_capacity(entries.len());
+        let is_landed = |entry: &BatchEntry| entry.id.is_some_and(|id| landed.contains(&id));
         // A power cut may have lost the ids of lines that survived.
-        let mut to_index: Vec<&Entry> = Vec::new();
+        let mut to_index: Vec<&BatchEntry> = Vec::new();
         for entry in entries.iter().filter(|entry| is_landed(entry)) {
             entry.fingerprint.map(|fingerprint| known_fingerprints.remove(&fingerprint));
             if entry.id.is_some_and(|id| known.insert(id)) {
@@ -279,7 +279,7 @@ impl Ledger {
     fn write(
         &self,
         batch: &Batch,
-        entries: &[&Entry],
+        entries: &[&BatchEntry],
         ledger: &mut LineFile,
         held: &Held,
         options: &AppendOptions,
@@ -300,7 +300,7 @@ impl Ledger {
 }
 
 /// Counts the entries that are records of their batch.
-fn counted<'b>(entries: impl IntoIterator<Item = &'b Entry>) -> u64 {
+fn counted<'b>(entries: impl IntoIterator<Item = &'b BatchEntry>) -> u64 {
     entries.into_iter().filter(|entry| entry.is_counted).count() as u64
 }
 

@@ -14,7 +14,7 @@ use crate::record::fold::Fold;
 use crate::record::maker::RowMaker;
 use crate::record::rows::Rows;
 use crate::record::strict::{Doubt, doubt_in_record, doubt_in_stamp};
-use crate::record::{Hasher, Id, Line, RecordKind, line_of};
+use crate::record::{Hasher, Id, ParsedLine, RecordKind, line_of};
 use crate::scan::json::{Document, Kind as JsonKind, Value, stringify, trim_js, write_js_string};
 
 /// Why a batch refused a record.
@@ -32,12 +32,12 @@ pub struct Refusal {
 }
 
 /// The reason of a [`Refusal`], before the line number and the offset are known.
-struct Reason {
+struct RefusalReason {
     text: String,
     is_strict: bool,
 }
 
-impl<T: Into<String>> From<T> for Reason {
+impl<T: Into<String>> From<T> for RefusalReason {
     fn from(text: T) -> Self {
         Self { text: text.into(), is_strict: false }
     }
@@ -45,7 +45,7 @@ impl<T: Into<String>> From<T> for Reason {
 
 /// A line to append to the ledger.
 #[derive(Debug, Clone)]
-pub(super) struct Entry {
+pub(super) struct BatchEntry {
     /// The range of the line in the batch's text, LF included.
     pub line: Range<usize>,
     /// `None` for stamps, which are always written.
@@ -83,7 +83,7 @@ pub(super) struct ContentEntry {
 pub struct Batch {
     is_strict: bool,
     text: Vec<u8>,
-    pub(super) entries: Vec<Entry>,
+    pub(super) entries: Vec<BatchEntry>,
     pub(super) content: Vec<ContentEntry>,
     /// Session ids of content records that cannot name a file.
     skipped: Vec<String>,
@@ -130,7 +130,7 @@ impl Batch {
 
     /// About how much memory the records of the batch use, in bytes.
     pub fn memory_bytes(&self) -> u64 {
-        let entries = self.entries.len() * size_of::<Entry>();
+        let entries = self.entries.len() * size_of::<BatchEntry>();
         let content = self.content.iter().map(|entry| size_of::<ContentEntry>() + entry.session.len());
         let skipped = self.skipped.iter().map(|session| size_of::<String>() + session.len());
         (self.text.len() + entries + content.chain(skipped).sum::<usize>()) as u64
@@ -214,7 +214,7 @@ impl Batch {
     /// When the line is not a stamp, or the stamp's selector has none of `sessionId`, `messageId` and `range`.
     pub fn push_stamp(&mut self, line: &[u8]) -> Result<(), Refusal> {
         self.parsed(line, |batch, tools, root| match line_of(root) {
-            Line::Stamp => batch.push_parsed_stamp(root, &mut tools.hasher, &mut tools.rows),
+            ParsedLine::Stamp => batch.push_parsed_stamp(root, &mut tools.hasher, &mut tools.rows),
             _ => Err("it is no stamp: {\"v\":1,\"kind\":\"stamp\",\"ts\":…,\"selector\":…,\"enrichment\":…} is needed".into()),
         })
     }
@@ -226,10 +226,12 @@ impl Batch {
     /// program does not know.
     pub fn push_line(&mut self, line: &[u8]) -> Result<(), Refusal> {
         self.parsed(line, |batch, tools, root| match line_of(root) {
-            Line::Record(kind, record) => batch.push_record(kind, record, &mut tools.hasher, &mut tools.rows),
-            Line::Stamp => batch.push_parsed_stamp(root, &mut tools.hasher, &mut tools.rows),
-            Line::Shapeless(_) => Err("its record is missing or no object".into()),
-            Line::Unknown => Err("it is no ledger line of a known version and kind".into()),
+            ParsedLine::Record(kind, record) => {
+                batch.push_record(kind, record, &mut tools.hasher, &mut tools.rows)
+            }
+            ParsedLine::Stamp => batch.push_parsed_stamp(root, &mut tools.hasher, &mut tools.rows),
+            ParsedLine::Shapeless(_) => Err("its record is missing or no object".into()),
+            ParsedLine::Unknown => Err("it is no ledger line of a known version and kind".into()),
         })
     }
 
@@ -267,7 +269,7 @@ impl Batch {
     fn parsed(
         &mut self,
         text: &[u8],
-        take: impl FnOnce(&mut Self, &mut Tools, Value<'_>) -> Result<(), Reason>,
+        take: impl FnOnce(&mut Self, &mut Tools, Value<'_>) -> Result<(), RefusalReason>,
     ) -> Result<(), Refusal> {
         let offset_bytes = self.lines_len_bytes;
         self.lines += 1;
@@ -284,7 +286,7 @@ impl Batch {
         };
         tools.document = document;
         self.tools = tools;
-        taken.map_err(|Reason { text, is_strict }| Refusal {
+        taken.map_err(|RefusalReason { text, is_strict }| Refusal {
             line_number: self.lines,
             offset_bytes,
             reason: text,
@@ -298,7 +300,7 @@ impl Batch {
         record: Value<'_>,
         hasher: &mut Hasher,
         rows: &mut RowMaker<'static>,
-    ) -> Result<(), Reason> {
+    ) -> Result<(), RefusalReason> {
         match kind {
             _ if self.is_unchecked => {}
             RecordKind::Relationship => check_relationship(record)?,
@@ -322,7 +324,7 @@ impl Batch {
         self.check_line(start, rows)?;
         self.keep_strict_rules(start, || doubt_in_record(kind, record))?;
         self.text.push(b'\n');
-        self.entries.push(Entry {
+        self.entries.push(BatchEntry {
             line: start..self.text.len(),
             id: Some(hasher.id(kind, record)),
             fingerprint: if kind == RecordKind::Turn { hasher.fingerprint(record) } else { None },
@@ -339,7 +341,7 @@ impl Batch {
         stamp: Value<'_>,
         hasher: &mut Hasher,
         rows: &mut RowMaker<'static>,
-    ) -> Result<(), Reason> {
+    ) -> Result<(), RefusalReason> {
         let selector = stamp.get("selector").filter(|selector| selector.kind() == JsonKind::Object);
         let Some(selector) = selector else { return Err("the stamp has no selector".into()) };
         if !["sessionId", "messageId", "range"]
@@ -353,7 +355,7 @@ impl Batch {
         self.check_line(start, rows)?;
         self.keep_strict_rules(start, || doubt_in_stamp(stamp))?;
         self.text.push(b'\n');
-        self.entries.push(Entry {
+        self.entries.push(BatchEntry {
             line: start..self.text.len(),
             id: None,
             fingerprint: None,
@@ -393,7 +395,7 @@ impl Batch {
         }
         self.text.extend_from_slice(b"}}\n");
         let agent = agent.map_or_else(String::new, |(agent, _)| agent);
-        self.entries.push(Entry {
+        self.entries.push(BatchEntry {
             line: start..self.text.len(),
             id: Some(hasher.id_of_parts(&["spawn-env", &session.0, "subagent", &parent.0, &agent, ""])),
             fingerprint: None,
@@ -410,12 +412,12 @@ impl Batch {
         &mut self,
         start: usize,
         doubt: impl FnOnce() -> Option<Doubt<'d>>,
-    ) -> Result<(), Reason> {
+    ) -> Result<(), RefusalReason> {
         match self.is_strict.then(doubt).flatten() {
             None => Ok(()),
             Some(doubt) => {
                 self.text.truncate(start);
-                Err(Reason { text: doubt.to_string(), is_strict: true })
+                Err(RefusalReason { text: doubt.to_string(), is_strict: true })
             }
         }
     }

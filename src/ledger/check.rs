@@ -17,11 +17,11 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use self::index::{Compared, IndexLines};
-use self::lines::{Checker, Found, TsPrefix};
+use self::index::{IndexComparison, IndexLines};
+use self::lines::{Checker, FoundProblem, TsPrefix};
 pub use self::problem::Problem;
 use super::LedgerError;
-use super::pipeline::{Work, in_order};
+use super::pipeline::{LedgerWork, in_order};
 use crate::archive::{self, ArchiveError, Paths, Restart};
 use crate::home::{Home, LockName};
 use crate::lock::{LockError, with_lock};
@@ -206,7 +206,7 @@ pub fn check(
     on_finding: &mut dyn FnMut(&CheckFinding),
 ) -> Result<CheckReport, LedgerError> {
     let started = std::time::Instant::now();
-    let mut run = Run {
+    let mut run = CheckRun {
         files,
         report: CheckReport {
             ledger: files.ledger.clone(),
@@ -262,7 +262,7 @@ pub fn check(
     Ok(run.report)
 }
 
-struct Run<'c> {
+struct CheckRun<'c> {
     files: &'c CheckFiles,
     report: CheckReport,
     /// The ledger, with the length that the ledger had when it was last opened.
@@ -277,7 +277,7 @@ struct Run<'c> {
     on_finding: &'c mut dyn FnMut(&CheckFinding),
 }
 
-impl Run<'_> {
+impl CheckRun<'_> {
     fn tell(&mut self, finding: CheckFinding) {
         self.report.ok &= !finding.problem.is_fault();
         (self.on_finding)(&finding);
@@ -300,7 +300,7 @@ impl Run<'_> {
     fn read_on(&mut self) -> Result<(), LedgerError> {
         let Some(source) = self.source.take() else { return Ok(()) };
         self.report.exists = true;
-        let mut work = Work::whole(&source, CHUNK_BYTES, usize::MAX)?;
+        let mut work = LedgerWork::whole(&source, CHUNK_BYTES, usize::MAX)?;
         work.range.start = self.end;
         self.scan(&work)?;
         self.end = work.range.end;
@@ -309,7 +309,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn scan(&mut self, work: &Work<'_>) -> Result<(), LedgerError> {
+    fn scan(&mut self, work: &LedgerWork<'_>) -> Result<(), LedgerError> {
         in_order(work, Checker::default, Checker::chunk, |mut part| {
             self.report.lines += part.lines;
             self.report.unknown_lines += part.unknown.len() as u64;
@@ -323,7 +323,7 @@ impl Run<'_> {
             for (session, ts) in part.times {
                 self.report.out_of_order_lines += u64::from(self.latest.is_older(session, ts));
             }
-            for Found { offset, length, problem, reason } in part.findings {
+            for FoundProblem { offset, length, problem, reason } in part.findings {
                 match problem {
                     Problem::Malformed => self.report.malformed_lines += 1,
                     Problem::Rejected => self.report.rejected_lines += 1,
@@ -367,7 +367,7 @@ impl Run<'_> {
     }
 
     /// Compares the ids of the ledger with the index; returns `None` when the ledger was replaced meanwhile.
-    fn compare(&mut self) -> Result<Option<Compared>, LedgerError> {
+    fn compare(&mut self) -> Result<Option<IndexComparison>, LedgerError> {
         let mut compared = self.compared()?;
         for look in 0..LOOKS_MAX {
             if compared.agrees() && !self.is_torn() {
@@ -397,14 +397,14 @@ impl Run<'_> {
         Ok(Some(compared))
     }
 
-    fn compared(&mut self) -> Result<Compared, LedgerError> {
+    fn compared(&mut self) -> Result<IndexComparison, LedgerError> {
         self.ids.sort_unstable();
-        Ok(Compared::of(&self.ids, IndexLines::read(&self.files.index)?))
+        Ok(IndexComparison::of(&self.ids, IndexLines::read(&self.files.index)?))
     }
 
     /// Checks the lines that were appended since the last look, and compares; returns `None` when the ledger is not the
     /// file that was read.
-    fn look_again(&mut self) -> Result<Option<Compared>, LedgerError> {
+    fn look_again(&mut self) -> Result<Option<IndexComparison>, LedgerError> {
         let now = self.open()?;
         if self.is_replaced_by(now.as_ref())? {
             return Ok(None);
@@ -443,7 +443,7 @@ impl Run<'_> {
     }
 
     /// Compares the ledger with the cursor of the home's archive. Returns whether the ledger was cut or rewritten.
-    fn archive(&mut self, compared: &Compared) -> Result<bool, LedgerError> {
+    fn archive(&mut self, compared: &IndexComparison) -> Result<bool, LedgerError> {
         let Some(paths) = &self.files.archive else { return Ok(false) };
         let found = match archive::compare(paths) {
             Ok(Some(found)) => found,
@@ -479,7 +479,7 @@ impl Run<'_> {
         Ok(true)
     }
 
-    fn index(&mut self, compared: Compared, is_cut: bool) -> Result<(), LedgerError> {
+    fn index(&mut self, compared: IndexComparison, is_cut: bool) -> Result<(), LedgerError> {
         let index = &self.files.index;
         if !compared.exists && self.files.locks.is_none() {
             return Ok(());

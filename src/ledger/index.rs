@@ -9,14 +9,14 @@ use std::ops::{ControlFlow, Range};
 use std::path::{Path, PathBuf};
 
 use super::lines::LineFile;
-use super::pipeline::{Work, in_order};
-use super::sorted::{Seen, Sorted, Stat, each_piece};
+use super::pipeline::{LedgerWork, in_order};
+use super::sorted::{FileStat, IndexNote, Sorted, each_piece};
 use super::{Ledger, LedgerError};
 use crate::disk::{self, File};
 use crate::home::{Home, LockName};
 use crate::interrupt::Interrupt;
 use crate::lock::with_lock_unless;
-use crate::record::identify::{Finder, Found};
+use crate::record::identify::{Finder, LineIds};
 use crate::record::{Id, IdSet};
 use crate::scan::{self, Io, ScanError, Source};
 
@@ -64,7 +64,7 @@ pub(super) fn sorted_path(home: &Home) -> PathBuf {
 
 /// The index of a home, open for an append.
 #[derive(Debug)]
-pub(super) struct Index<'h> {
+pub(super) struct IdIndex<'h> {
     home: &'h Home,
     sorted: Sorted,
     /// `ledger.idx`, if the file exists.
@@ -82,12 +82,12 @@ struct Fingerprints {
     lines: usize,
 }
 
-impl<'h> Index<'h> {
+impl<'h> IdIndex<'h> {
     /// Opens the index and adds the ids that the index lacks of `ledger`, the open ledger.
     pub(super) fn open(home: &'h Home, ledger: &LineFile) -> Result<Self, LedgerError> {
         let ids = open_existing(home.ids_index())?;
-        let stat = ids.as_ref().map(Stat::of).transpose()?.unwrap_or_default();
-        let ledger_stat = Stat::of(ledger.file())?;
+        let stat = ids.as_ref().map(FileStat::of).transpose()?.unwrap_or_default();
+        let ledger_stat = FileStat::of(ledger.file())?;
         let path = sorted_path(home);
         // Without a saved note, assume that every complete line is indexed, because an index written by the
         // TypeScript package has no note.
@@ -95,7 +95,7 @@ impl<'h> Index<'h> {
             true => whole_lines(&home.ledger(), ledger.len_bytes())?,
             false => ledger.len_bytes(),
         };
-        let fresh = Seen { ids: stat, ledger: ledger_stat, indexed_bytes: whole_bytes };
+        let fresh = IndexNote { ids: stat, ledger: ledger_stat, indexed_bytes: whole_bytes };
         let (sorted, seen) = match Sorted::open(&path)? {
             Some((sorted, Some(seen))) if seen.ids == stat => (sorted, seen),
             Some((sorted, seen)) => {
@@ -105,7 +105,7 @@ impl<'h> Index<'h> {
                 };
                 // An index that lost ids since the note was saved is used as it is, and no ledger lines are indexed again.
                 let seen = seen.filter(|seen| is_covered && stat.len_bytes >= seen.ids.len_bytes);
-                let seen = seen.map_or(fresh, |seen| Seen { ids: stat, ..seen });
+                let seen = seen.map_or(fresh, |seen| IndexNote { ids: stat, ..seen });
                 if is_covered {
                     sorted.note(&seen)?;
                     (sorted, seen)
@@ -141,10 +141,10 @@ impl<'h> Index<'h> {
     /// Adds the ids and fingerprints that the index lacks of the ledger's lines in `range`.
     fn catch_up(&mut self, range: Range<u64>, ledger: &LineFile) -> Result<(), LedgerError> {
         let source = Source::open(&self.home.ledger(), Io::Read)?;
-        let mut work = Work::whole(&source, CHUNK_BYTES, usize::MAX)?;
+        let mut work = LedgerWork::whole(&source, CHUNK_BYTES, usize::MAX)?;
         let indexed_bytes = range.end.min(work.range.end);
         work.range = range.start.min(indexed_bytes)..indexed_bytes;
-        let mut found: Vec<Found> = Vec::new();
+        let mut found: Vec<LineIds> = Vec::new();
         in_order(
             &work,
             Finder::default,
@@ -182,7 +182,8 @@ impl<'h> Index<'h> {
                 None => {
                     // The sorted ids have an id that `ledger.idx` does not have at that offset: sort
                     // the ids again.
-                    let seen = Seen { ids: Stat::of(ids)?, ledger: Stat::default(), indexed_bytes: 0 };
+                    let seen =
+                        IndexNote { ids: FileStat::of(ids)?, ledger: FileStat::default(), indexed_bytes: 0 };
                     self.sorted = Sorted::write(&sorted_path(self.home), Some(ids), None, &seen)?;
                     self.read_tail()?;
                     return self.known(wanted.into_iter());
@@ -222,14 +223,14 @@ impl<'h> Index<'h> {
             file = Some(lines);
         }
         let stat = match (&file, &self.ids) {
-            (Some(lines), _) => Stat::of(lines.file())?,
-            (None, Some(ids)) => Stat::of(ids)?,
-            (None, None) => Stat::default(),
+            (Some(lines), _) => FileStat::of(lines.file())?,
+            (None, Some(ids)) => FileStat::of(ids)?,
+            (None, None) => FileStat::default(),
         };
         // Another program may write without taking the lock. In that case no note is saved, and the next append
         // sums the whole prefix again.
         if file.as_ref().is_none_or(|lines| lines.len_bytes() == stat.len_bytes) {
-            let seen = Seen { ids: stat, ledger: Stat::of(ledger.file())?, indexed_bytes };
+            let seen = IndexNote { ids: stat, ledger: FileStat::of(ledger.file())?, indexed_bytes };
             // Without the note the next append sums the index and reads the ledger's tail: slower, not wrong.
             let _ = self.sorted.note(&seen);
         }
@@ -324,7 +325,7 @@ struct Collected {
 }
 
 impl Collected {
-    fn read(&mut self, work: &Work<'_>, interrupt: &Interrupt) -> Result<(), LedgerError> {
+    fn read(&mut self, work: &LedgerWork<'_>, interrupt: &Interrupt) -> Result<(), LedgerError> {
         in_order(
             work,
             Finder::default,
@@ -387,7 +388,7 @@ impl Ledger {
         let mut done = 0;
         let first = open_ledger(home)?;
         if let Some(source) = &first {
-            let work = Work::whole(source, CHUNK_BYTES, usize::MAX)?;
+            let work = LedgerWork::whole(source, CHUNK_BYTES, usize::MAX)?;
             collected.read(&work, interrupt)?;
             done = work.range.end;
         }
@@ -409,7 +410,7 @@ impl Ledger {
                     done = 0;
                 }
                 if let Some(source) = &source {
-                    let mut work = Work::whole(source, CHUNK_BYTES, usize::MAX)?;
+                    let mut work = LedgerWork::whole(source, CHUNK_BYTES, usize::MAX)?;
                     work.range.start = done;
                     collected.read(&work, interrupt)?;
                     done = work.range.end;
@@ -425,10 +426,10 @@ impl Ledger {
                 go_on(interrupt)?;
                 let ids = File::open_read(&home.ids_index())?;
                 let ledger = match open_existing(home.ledger())? {
-                    Some(ledger) => Stat::of(&ledger)?,
-                    None => Stat::default(),
+                    Some(ledger) => FileStat::of(&ledger)?,
+                    None => FileStat::default(),
                 };
-                let seen = Seen { ids: Stat::of(&ids)?, ledger, indexed_bytes: done };
+                let seen = IndexNote { ids: FileStat::of(&ids)?, ledger, indexed_bytes: done };
                 Sorted::write(&sorted_path(home), Some(&ids), None, &seen)?;
                 Ok(Reindexed {
                     scanned_bytes: done,

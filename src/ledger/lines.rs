@@ -30,7 +30,7 @@ pub(super) struct LineFile {
 
 /// The end of a file of lines.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct End {
+pub(super) struct FileEnd {
     len_bytes: u64,
     is_torn: bool,
 }
@@ -109,13 +109,13 @@ impl LineFile {
     }
 
     /// Returns the end of the file.
-    pub(super) fn end(&self) -> End {
-        End { len_bytes: self.len_bytes, is_torn: self.is_torn }
+    pub(super) fn end(&self) -> FileEnd {
+        FileEnd { len_bytes: self.len_bytes, is_torn: self.is_torn }
     }
 
     /// Cuts off the bytes that this handle appended since the file ended at `before`. Returns whether the bytes were
     /// cut off: bytes of another writer after the appended bytes prevent the cut.
-    pub(super) fn cut_back(&mut self, before: End) -> bool {
+    pub(super) fn cut_back(&mut self, before: FileEnd) -> bool {
         let is_ours = self.file.len_bytes().is_ok_and(|len_bytes| len_bytes == self.len_bytes);
         if !is_ours || self.file.set_len(before.len_bytes).is_err() {
             return false;

@@ -6,7 +6,7 @@
 use std::ops::{ControlFlow, Range};
 
 use super::LedgerError;
-use crate::scan::in_order::{Failure, Workers, in_order as scan_in_order};
+use crate::scan::in_order::{WorkFailure, Workers, in_order as scan_in_order};
 use crate::scan::{ScanError, Source, chunks};
 
 /// Chunks in progress for each thread: one that the thread reads, one that is done or waits.
@@ -14,7 +14,7 @@ const CHUNKS_PER_THREAD: usize = 2;
 
 /// The part of a ledger to read, and with how many threads.
 #[derive(Debug, Clone)]
-pub(super) struct Work<'s> {
+pub(super) struct LedgerWork<'s> {
     pub source: &'s Source,
     /// A range of whole lines.
     pub range: Range<u64>,
@@ -22,7 +22,7 @@ pub(super) struct Work<'s> {
     pub threads: usize,
 }
 
-impl<'s> Work<'s> {
+impl<'s> LedgerWork<'s> {
     /// Covers all whole lines of `source`, on at most `threads_max` threads.
     pub(super) fn whole(source: &'s Source, chunk_bytes: u64, threads_max: usize) -> Result<Self, ScanError> {
         let end = source.line_end_before(0, source.len_bytes())?;
@@ -34,7 +34,7 @@ impl<'s> Work<'s> {
 /// Calls `map` for every chunk with the worker's state, the chunk's offset and the chunk's bytes, and passes the results to
 /// `sink` in order until `sink` breaks. A ledger of one chunk is read on the calling thread.
 pub(super) fn in_order<W, T: Send>(
-    work: &Work<'_>,
+    work: &LedgerWork<'_>,
     worker: impl Fn() -> W + Sync,
     map: impl Fn(&mut W, u64, &[u8]) -> T + Sync,
     mut sink: impl FnMut(T) -> Result<ControlFlow<()>, LedgerError>,
@@ -57,7 +57,7 @@ pub(super) fn in_order<W, T: Send>(
         &mut sink,
     )
     .map_err(|failure| match failure {
-        Failure::Work(error) => error,
-        Failure::Panic { number, .. } => LedgerError::Worker { ledger: source.path().to_owned(), number },
+        WorkFailure::Work(error) => error,
+        WorkFailure::Panic { number, .. } => LedgerError::Worker { ledger: source.path().to_owned(), number },
     })
 }

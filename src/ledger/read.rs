@@ -10,13 +10,13 @@ use std::ops::{ControlFlow, Range};
 use bumpalo::Bump;
 
 use super::index::open_ledger;
-use super::pipeline::{Work, in_order};
+use super::pipeline::{LedgerWork, in_order};
 use super::{Ledger, LedgerError};
-use crate::record::fold::{Builder, Fold, Scratch, Stamp};
+use crate::record::fold::{Builder, Fold, FoldScratch, Stamp};
 use crate::record::maker::RowMaker;
 use crate::record::rows::Rows;
 use crate::record::stamp::possible_stamps;
-use crate::record::{Filter, Line, RecordKind, TimeBounds, line_of};
+use crate::record::{Filter, ParsedLine, RecordKind, TimeBounds, line_of};
 use crate::scan;
 use crate::scan::json::{Document, Value, stringify, trim_js, write_js_string};
 
@@ -60,7 +60,7 @@ impl Ledger {
         sink: &mut dyn FnMut(&str) -> ControlFlow<()>,
     ) -> Result<PassedOver, LedgerError> {
         let Some(source) = open_ledger(self.home())? else { return Ok(PassedOver::default()) };
-        let work = Work::whole(&source, CHUNK_BYTES, THREADS_MAX)?;
+        let work = LedgerWork::whole(&source, CHUNK_BYTES, THREADS_MAX)?;
         if kind != RecordKind::Turn {
             return each_record(&work, kind, filter, &Fold::default(), sink);
         }
@@ -71,7 +71,7 @@ impl Ledger {
 }
 
 /// The byte range of a stamp line, and the time by which stamps are sorted.
-struct Place<'a> {
+struct StampPlace<'a> {
     ts: &'a str,
     offset: u64,
     len_bytes: u32,
@@ -79,11 +79,11 @@ struct Place<'a> {
 
 /// Folds every stamp of the ledger. A first pass finds the stamps, and a second pass reads the stamps again in order of
 /// time, so that only the byte range and the time of each stamp are kept between the passes.
-fn fold_stamps<'a>(work: &Work<'_>, arena: &'a Bump) -> Result<Fold<'a>, LedgerError> {
+fn fold_stamps<'a>(work: &LedgerWork<'_>, arena: &'a Bump) -> Result<Fold<'a>, LedgerError> {
     let places_arena = Bump::new();
-    let mut places: Vec<Place<'_>> = Vec::new();
+    let mut places: Vec<StampPlace<'_>> = Vec::new();
     in_order(work, StampFinder::default, StampFinder::chunk, |found| {
-        places.extend(found.into_iter().map(|(ts, offset, len_bytes)| Place {
+        places.extend(found.into_iter().map(|(ts, offset, len_bytes)| StampPlace {
             ts: places_arena.alloc_str(&ts),
             offset,
             len_bytes,
@@ -94,7 +94,7 @@ fn fold_stamps<'a>(work: &Work<'_>, arena: &'a Bump) -> Result<Fold<'a>, LedgerE
     let mut builder = Builder::new(arena);
     let mut finder = StampFinder::default();
     let mut buffer = Vec::new();
-    for Place { offset, len_bytes, .. } in places {
+    for StampPlace { offset, len_bytes, .. } in places {
         let line = work.source.bytes(offset..offset + u64::from(len_bytes), &mut buffer)?;
         finder.stamp(offset, line, |stamp| builder.add(stamp));
     }
@@ -134,7 +134,7 @@ impl StampFinder {
 }
 
 fn each_record(
-    work: &Work<'_>,
+    work: &LedgerWork<'_>,
     kind: RecordKind,
     filter: &Filter,
     fold: &Fold<'_>,
@@ -142,7 +142,7 @@ fn each_record(
 ) -> Result<PassedOver, LedgerError> {
     let quoted = format!("\"{}\"", kind.as_str());
     let times = filter.times();
-    let reader = || Reader {
+    let reader = || RecordReader {
         kind,
         filter,
         times: &times,
@@ -151,11 +151,11 @@ fn each_record(
         escape: memchr::memmem::Finder::new(b"\\u00"),
         document: Document::default(),
         enrichment: Document::default(),
-        scratch: Scratch::default(),
+        scratch: FoldScratch::default(),
     };
     let mut passed_over = PassedOver::default();
     let (mut own_reader, mut buffer) = (None, Vec::new());
-    in_order(work, reader, Reader::piece, |mut piece| {
+    in_order(work, reader, RecordReader::piece, |mut piece| {
         loop {
             passed_over.add(piece.passed_over);
             for record in piece.records.lines() {
@@ -176,7 +176,7 @@ fn each_record(
 }
 
 /// The output of a reader for whole lines.
-struct Piece {
+struct ReadPiece {
     /// The records that match the filter, each with an LF.
     records: String,
     passed_over: PassedOver,
@@ -185,7 +185,7 @@ struct Piece {
 }
 
 /// Reads records of one kind. Each thread has its own reader.
-struct Reader<'q, 'f> {
+struct RecordReader<'q, 'f> {
     kind: RecordKind,
     filter: &'q Filter,
     times: &'q TimeBounds,
@@ -196,12 +196,12 @@ struct Reader<'q, 'f> {
     escape: memchr::memmem::Finder<'q>,
     document: Document,
     enrichment: Document,
-    scratch: Scratch<'f>,
+    scratch: FoldScratch<'f>,
 }
 
-impl Reader<'_, '_> {
+impl RecordReader<'_, '_> {
     /// Reads lines until the matching records have [`PIECE_BYTES_MAX`] of text.
-    fn piece(&mut self, base: u64, bytes: &[u8]) -> Piece {
+    fn piece(&mut self, base: u64, bytes: &[u8]) -> ReadPiece {
         let mut out = Vec::new();
         let mut passed_over = PassedOver::default();
         let end = base + bytes.len() as u64;
@@ -222,13 +222,13 @@ impl Reader<'_, '_> {
             }
         }
         // The text in `out` is always UTF-8.
-        Piece { records: String::from_utf8(out).unwrap_or_default(), passed_over, rest }
+        ReadPiece { records: String::from_utf8(out).unwrap_or_default(), passed_over, rest }
     }
 
     /// Writes the record of a line if the record matches the filter. Returns whether the line is JSON.
     fn line(&mut self, text: &[u8], out: &mut Vec<u8>) -> bool {
         let Ok(root) = self.document.parse(text) else { return false };
-        let Line::Record(kind, record) = line_of(root) else { return true };
+        let ParsedLine::Record(kind, record) = line_of(root) else { return true };
         if kind != self.kind || !self.filter.passes(self.times, kind, record) {
             return true;
         }

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use super::append::{AppendOptions, Appended, Wanted};
+use super::append::{AppendOptions, Appended, WantedEntries};
 use super::batch::Batch;
 use super::{Ledger, LedgerError};
 use crate::disk;
@@ -40,8 +40,8 @@ impl Ledger {
     }
 
     /// Returns the lines of a batch, without the stamps that are in the ledger after `from_bytes`.
-    fn not_landed<'b>(&self, batch: &'b Batch, from_bytes: u64) -> Result<Wanted<'b>, LedgerError> {
-        let mut wanted = Wanted::all(batch);
+    fn not_landed<'b>(&self, batch: &'b Batch, from_bytes: u64) -> Result<WantedEntries<'b>, LedgerError> {
+        let mut wanted = WantedEntries::all(batch);
         let path = self.home().ledger();
         match disk::metadata(&path) {
             Err(error) if error.is_not_found() => return Ok(wanted),

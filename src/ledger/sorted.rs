@@ -23,7 +23,7 @@ const PIECE_BYTES: u64 = 1 << 20;
 
 /// The metadata of a file. Any change of the file changes the metadata.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct Stat {
+pub(super) struct FileStat {
     pub device: u64,
     pub inode: u64,
     pub len_bytes: u64,
@@ -31,7 +31,7 @@ pub(super) struct Stat {
     pub changed_ns: i64,
 }
 
-impl Stat {
+impl FileStat {
     pub(super) fn of(file: &File) -> Result<Self, disk::Error> {
         let found = file.metadata()?;
         let (device, inode) = found.identity.numbers();
@@ -49,16 +49,16 @@ impl Stat {
 
 /// The note: the state of the files when this program last wrote them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Seen {
+pub(super) struct IndexNote {
     /// `ledger.idx`.
-    pub ids: Stat,
+    pub ids: FileStat,
     /// The identity of `ledger.jsonl`; the other members of this field do not count.
-    pub ledger: Stat,
+    pub ledger: FileStat,
     /// The ids of the ledger's lines up to this offset, in bytes, are in `ledger.idx`.
     pub indexed_bytes: u64,
 }
 
-impl Seen {
+impl IndexNote {
     fn encode(&self) -> [u8; SEEN_LEN_BYTES + 4] {
         let words = [
             self.ids.device,
@@ -85,14 +85,14 @@ impl Seen {
             return None;
         }
         let word = |place: usize| u64_at(bytes, place * 8);
-        let ids = Stat {
+        let ids = FileStat {
             device: word(0),
             inode: word(1),
             len_bytes: word(2),
             modified_ns: word(3) as i64,
             changed_ns: word(4) as i64,
         };
-        let ledger = Stat { device: word(5), inode: word(6), ..Stat::default() };
+        let ledger = FileStat { device: word(5), inode: word(6), ..FileStat::default() };
         Some(Self { ids, ledger, indexed_bytes: word(7) })
     }
 }
@@ -117,7 +117,7 @@ pub(super) struct Sorted {
 
 impl Sorted {
     /// Opens the file. Returns `None` when the file is missing or invalid.
-    pub(super) fn open(path: &Path) -> Result<Option<(Self, Option<Seen>)>, LedgerError> {
+    pub(super) fn open(path: &Path) -> Result<Option<(Self, Option<IndexNote>)>, LedgerError> {
         let source = match Source::open(path, Io::Mmap) {
             Ok(source) => source,
             Err(ScanError::Open { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
@@ -134,7 +134,7 @@ impl Sorted {
             && crc32c::crc32c(&header[..SUMMED_HEADER_BYTES]) == u32_at(header, SUMMED_HEADER_BYTES);
         let (covered_bytes, entries, covered_sum) =
             (u64_at(header, 8), u64_at(header, 16), u32_at(header, 24));
-        let seen = Seen::decode(header);
+        let seen = IndexNote::decode(header);
         let len_bytes = entries
             .checked_mul(ENTRY_LEN_BYTES as u64)
             .and_then(|len_bytes| len_bytes.checked_add(HEADER_LEN_BYTES as u64));
@@ -189,7 +189,7 @@ impl Sorted {
     }
 
     /// Saves the note in the header.
-    pub(super) fn note(&self, seen: &Seen) -> Result<(), disk::Error> {
+    pub(super) fn note(&self, seen: &IndexNote) -> Result<(), disk::Error> {
         File::open_rw(&self.path)?.write_all_at(&seen.encode(), SEEN_AT as u64)
     }
 
@@ -199,7 +199,7 @@ impl Sorted {
         path: &Path,
         ids: Option<&File>,
         old: Option<&Self>,
-        seen: &Seen,
+        seen: &IndexNote,
     ) -> Result<Self, LedgerError> {
         let mut entries: Vec<(Id, u64)> = Vec::new();
         let (mut at, mut sum) = (0, 0);

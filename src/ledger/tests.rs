@@ -552,7 +552,7 @@ fn a_ledger_that_became_shorter_or_went_while_the_index_was_opened_is_taken_as_i
         if let Some(left) = left {
             fs::write(home.ledger(), left).unwrap();
         }
-        super::index::Index::open(&home, &open).unwrap();
+        super::index::IdIndex::open(&home, &open).unwrap();
     }
 }
 

@@ -14,18 +14,22 @@ use std::time::{Duration, Instant};
 pub const HEARTBEAT: Duration = Duration::from_secs(1);
 
 static HEART: Heart = Heart {
-    state: Mutex::new(State { beating: Vec::new(), thread: Thread::NotStarted, took_lately: false }),
+    state: Mutex::new(HeartState {
+        beating: Vec::new(),
+        thread: HeartThread::NotStarted,
+        took_lately: false,
+    }),
     woken: Condvar::new(),
 };
 
 struct Heart {
-    state: Mutex<State>,
+    state: Mutex<HeartState>,
     woken: Condvar,
 }
 
-struct State {
+struct HeartState {
     beating: Vec<Beating>,
-    thread: Thread,
+    thread: HeartThread,
     /// Whether a lock was taken since the thread last looked.
     took_lately: bool,
 }
@@ -36,7 +40,7 @@ struct Beating {
 }
 
 #[derive(PartialEq)]
-enum Thread {
+enum HeartThread {
     NotStarted,
     /// Waits to be woken.
     Idle,
@@ -45,7 +49,7 @@ enum Thread {
 }
 
 impl Heart {
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, HeartState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -65,11 +69,11 @@ impl Drop for Beat {
 pub(super) fn start(file: Arc<LockFile>) -> io::Result<Beat> {
     let mut state = HEART.state();
     match state.thread {
-        Thread::NotStarted => drop(thread::Builder::new().name("lock heartbeat".to_owned()).spawn(run)?),
-        Thread::Idle => HEART.woken.notify_one(),
-        Thread::Watching => {}
+        HeartThread::NotStarted => drop(thread::Builder::new().name("lock heartbeat".to_owned()).spawn(run)?),
+        HeartThread::Idle => HEART.woken.notify_one(),
+        HeartThread::Watching => {}
     }
-    state.thread = Thread::Watching;
+    state.thread = HeartThread::Watching;
     state.took_lately = true;
     state.beating.push(Beating { file: Arc::clone(&file), due: Instant::now() + HEARTBEAT });
     Ok(Beat(file))
@@ -107,9 +111,9 @@ fn run() {
             let timeout = next.map_or(HEARTBEAT, |next| next.saturating_duration_since(now));
             state = HEART.woken.wait_timeout(state, timeout).unwrap_or_else(PoisonError::into_inner).0;
         } else {
-            state.thread = Thread::Idle;
+            state.thread = HeartThread::Idle;
             state = HEART.woken.wait(state).unwrap_or_else(PoisonError::into_inner);
-            state.thread = Thread::Watching;
+            state.thread = HeartThread::Watching;
         }
     }
 }

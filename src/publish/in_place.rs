@@ -16,7 +16,7 @@ use rusqlite::types::{ToSqlOutput, ValueRef};
 use super::connection::{WRITER_WAIT, is_busy, is_unusable, open};
 use super::error::PublishError;
 use super::replace::Method;
-use super::steps::{Step, reached};
+use super::steps::{PublishStep, reached};
 use super::temp_database::TempDatabase;
 use crate::disk::with_suffix;
 
@@ -42,17 +42,17 @@ pub(super) fn write(
         resized = TempDatabase::create(live)?;
         resize(source, page_size, &resized).map_err(PublishError::sqlite("rewrite", &build.path))?
     };
-    reached(Step::Resized);
+    reached(PublishStep::Resized);
 
     let written = back_up(&source, &mut archive, page_size, live, still_held);
     if written.is_ok() {
-        reached(Step::BackupCommitted);
+        reached(PublishStep::BackupCommitted);
     }
     // Also after a failure, because rolled back pages still take space in the log.
     archive.busy_timeout(CHECKPOINT_WAIT).map_err(PublishError::sqlite("configure", live))?;
     let _ = archive.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
     written?;
-    reached(Step::Checkpointed);
+    reached(PublishStep::Checkpointed);
     // The last connection's close folds the log. The close may fail without harm, because the log is committed and
     // synced.
     drop(archive);
@@ -111,7 +111,7 @@ fn back_up(
                 waiting_since = Instant::now();
                 let progress = backup.progress();
                 if progress.remaining <= progress.pagecount / 2 {
-                    reached(Step::BackupHalf);
+                    reached(PublishStep::BackupHalf);
                 }
             }
             _ if waiting_since.elapsed() > WRITER_WAIT => return Err(in_use(live)),

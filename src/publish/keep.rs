@@ -32,7 +32,7 @@ const STEP_BYTES: usize = 1 << 20;
 
 /// A kept copy of an archive.
 #[derive(Debug)]
-pub(crate) struct Kept {
+pub(crate) struct KeptCopy {
     pub path: PathBuf,
     /// Whether this call made the copy; otherwise an earlier build made it.
     pub is_new: bool,
@@ -41,7 +41,7 @@ pub(crate) struct Kept {
 /// Copies the live archive, including its write-ahead log, to a new name, while other programs may read. The caller
 /// must hold lock `archive`, so that no build writes meanwhile. The copy gets the mode of the archive, and the owner
 /// where this process may set it.
-pub(super) fn copy(path: &Path, interrupt: &Interrupt) -> Result<Kept, PublishError> {
+pub(super) fn copy(path: &Path, interrupt: &Interrupt) -> Result<KeptCopy, PublishError> {
     let copy = TempDatabase::create(path)?;
     back_up(path, &copy.path, interrupt)?;
     copy.seal()?;
@@ -53,13 +53,13 @@ pub(super) fn copy(path: &Path, interrupt: &Interrupt) -> Result<Kept, PublishEr
         if is_same(&copy.path, &path, interrupt)? {
             // The build that made the copy may have ended before this sync.
             sync_directory_of_copy(&path)?;
-            return Ok(Kept { path, is_new: false });
+            return Ok(KeptCopy { path, is_new: false });
         }
     }
     let aside = free_name(path)?;
     disk::rename(&copy.path, &aside)?;
     sync_directory_of_copy(&aside)?;
-    Ok(Kept { path: aside, is_new: true })
+    Ok(KeptCopy { path: aside, is_new: true })
 }
 
 /// An error here changes nothing, because the archive was not replaced yet.

@@ -21,7 +21,7 @@ const LINKS_MAX: usize = 40;
 
 /// What [`prepare`](super::prepare) found in the live archive's place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Found {
+pub enum FoundLive {
     /// No file.
     Missing,
     /// A database whose schema can be read; deeper pages were not read.
@@ -37,8 +37,8 @@ pub enum Found {
     Damaged,
 }
 
-pub(super) struct Look {
-    pub found: Found,
+pub(super) struct LiveLook {
+    pub found: FoundLive,
     /// Whether another connection holds a lock on the file.
     pub in_use: bool,
     /// Whether the file will probably have to be written in place (path B).
@@ -77,9 +77,9 @@ pub(super) fn regular_file(path: &Path) -> Result<Option<Metadata>, PublishError
     }
 }
 
-pub(super) fn look(live: &Path) -> Result<Look, PublishError> {
+pub(super) fn look(live: &Path) -> Result<LiveLook, PublishError> {
     let Some(metadata) = regular_file(live)? else {
-        return Ok(Look { found: Found::Missing, in_use: false, keeps_inode: false });
+        return Ok(LiveLook { found: FoundLive::Missing, in_use: false, keeps_inode: false });
     };
     let in_use = hold(live).is_err_and(|error| is_busy(&error));
     let page_size_bytes = open(live).and_then(|archive| {
@@ -88,15 +88,15 @@ pub(super) fn look(live: &Path) -> Result<Look, PublishError> {
         archive.pragma_query_value(None, "page_size", |row| row.get(0))
     });
     let found = match page_size_bytes {
-        Ok(page_size_bytes) => Found::Archive { page_size_bytes },
+        Ok(page_size_bytes) => FoundLive::Archive { page_size_bytes },
         Err(error) => match error.sqlite_error_code() {
-            Some(ErrorCode::NotADatabase) => Found::NotADatabase,
-            Some(ErrorCode::DatabaseCorrupt) => Found::Damaged,
-            _ if is_busy(&error) => Found::Locked,
+            Some(ErrorCode::NotADatabase) => FoundLive::NotADatabase,
+            Some(ErrorCode::DatabaseCorrupt) => FoundLive::Damaged,
+            _ if is_busy(&error) => FoundLive::Locked,
             _ => return Err(PublishError::sqlite("read", live)(error)),
         },
     };
-    Ok(Look { found, in_use, keeps_inode: in_use || must_keep_inode(&metadata) })
+    Ok(LiveLook { found, in_use, keeps_inode: in_use || must_keep_inode(&metadata) })
 }
 
 /// Whether the live file has to be written in place, because it has another hard link.

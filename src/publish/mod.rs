@@ -3,7 +3,7 @@
 //! Touches: the live archive, its `-wal`, `-shm` and `-journal`, and files named `<archive>.rebuild-…` and
 //! `<archive>.set-aside-…` beside it.
 //!
-//! Guarantees: readers have all of the old archive until [`Plan::publish`] replaces it, and all of the new archive
+//! Guarantees: readers have all of the old archive until [`PublishPlan::publish`] replaces it, and all of the new archive
 //! afterwards. A kill at any moment leaves one of the two, complete. The published file is in WAL mode.
 //! docs/publishing.md describes the protocol, the state that each crash leaves, and the paths A, B and C.
 //!
@@ -40,13 +40,13 @@ use std::time::{Duration, Instant};
 use crate::disk;
 use crate::interrupt::Interrupt;
 
-use self::replace::Attempt;
-use self::steps::{Step, reached};
+use self::replace::ReplaceAttempt;
+use self::steps::{PublishStep, reached};
 use self::temp_database::TempDatabase;
 
 pub use self::error::PublishError;
-pub(crate) use self::keep::{Kept, kept};
-pub use self::live::Found;
+pub(crate) use self::keep::{KeptCopy, kept};
+pub use self::live::FoundLive;
 pub use self::replace::Method;
 
 /// The page size of a rebuilt archive in bytes, unless the live file's page size has to be kept.
@@ -60,15 +60,15 @@ const EXCLUSIVE_PAUSE: Duration = Duration::from_millis(20);
 /// The file to build a new archive in, and the state needed to publish it. Dropping the plan removes the built file.
 #[derive(Debug)]
 #[must_use = "dropping the plan removes the file to build in"]
-pub struct Plan {
+pub struct PublishPlan {
     live: PathBuf,
     build: TempDatabase,
     page_size: u32,
-    found: Found,
+    found: FoundLive,
     in_use: bool,
 }
 
-/// The result of [`Plan::publish`].
+/// The result of [`PublishPlan::publish`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Published {
     /// How the new archive replaced the old archive.
@@ -112,14 +112,14 @@ pub(crate) fn leftovers(live: &Path) -> Result<Vec<PathBuf>, PublishError> {
 /// # Errors
 /// [`PublishError::NotAFile`], or [`PublishError::Io`] and [`PublishError::Sqlite`] when the directory or the archive
 /// cannot be read or written. A file that is not a database and a damaged database are not errors: see
-/// [`Plan::found`].
-pub fn prepare(live: &Path) -> Result<Plan, PublishError> {
+/// [`PublishPlan::found`].
+pub fn prepare(live: &Path) -> Result<PublishPlan, PublishError> {
     let live = live::resolve(live)?;
     live::sweep(&live)?;
     let look = live::look(&live)?;
     let page_size = match look.found {
         // Archives of other page sizes are rewritten when the content is written in place.
-        Found::Archive { page_size_bytes }
+        FoundLive::Archive { page_size_bytes }
             if look.keeps_inode && (4096..=32768).contains(&page_size_bytes) =>
         {
             page_size_bytes
@@ -127,7 +127,7 @@ pub fn prepare(live: &Path) -> Result<Plan, PublishError> {
         _ => PAGE_SIZE,
     };
     let build = TempDatabase::create(&live)?;
-    Ok(Plan { live, build, page_size, found: look.found, in_use: look.in_use })
+    Ok(PublishPlan { live, build, page_size, found: look.found, in_use: look.in_use })
 }
 
 /// Whether a rename could replace the live archive now: no other connection has it open, and it has no other hard
@@ -139,7 +139,7 @@ pub(crate) fn is_free(live: &Path) -> Result<bool, PublishError> {
     Ok(!live::look(&live::resolve(live)?)?.keeps_inode)
 }
 
-impl Plan {
+impl PublishPlan {
     /// Returns the empty file to build in. The file is beside the live archive and was created exclusively, with mode
     /// 0600.
     #[must_use]
@@ -156,7 +156,7 @@ impl Plan {
 
     /// Returns what [`prepare`] found in the archive's place.
     #[must_use]
-    pub fn found(&self) -> Found {
+    pub fn found(&self) -> FoundLive {
         self.found
     }
 
@@ -177,7 +177,7 @@ impl Plan {
         self.keep_copy(interrupt).map(|kept| kept.path)
     }
 
-    pub(crate) fn keep_copy(&self, interrupt: &Interrupt) -> Result<Kept, PublishError> {
+    pub(crate) fn keep_copy(&self, interrupt: &Interrupt) -> Result<KeptCopy, PublishError> {
         keep::copy(&self.live, interrupt)
     }
 
@@ -206,13 +206,15 @@ impl Plan {
     /// file is removed.
     pub fn publish(self, mut still_held: impl FnMut() -> bool) -> Result<Published, PublishError> {
         let build_sync = self.build.seal()?;
-        reached(Step::Sealed);
+        reached(PublishStep::Sealed);
         let started = Instant::now();
         let method = loop {
             match replace::attempt(&self.build.path, &self.live, &mut still_held)? {
-                Attempt::Done(method) => break method,
-                Attempt::Occupied if started.elapsed() < EXCLUSIVE_WAIT => thread::sleep(EXCLUSIVE_PAUSE),
-                Attempt::Occupied | Attempt::KeepInode => {
+                ReplaceAttempt::Done(method) => break method,
+                ReplaceAttempt::Occupied if started.elapsed() < EXCLUSIVE_WAIT => {
+                    thread::sleep(EXCLUSIVE_PAUSE)
+                }
+                ReplaceAttempt::Occupied | ReplaceAttempt::KeepInode => {
                     break in_place::write(&self.build, &self.live, &mut still_held)?;
                 }
             }

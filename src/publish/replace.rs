@@ -13,7 +13,7 @@ use std::path::Path;
 use super::connection::SIDECARS;
 use super::error::PublishError;
 use super::live::{must_keep_inode, regular_file};
-use super::steps::{Step, reached};
+use super::steps::{PublishStep, reached};
 use crate::disk::{self, with_suffix};
 
 /// How a new archive replaced the old archive.
@@ -31,7 +31,7 @@ pub enum Method {
 }
 
 /// The outcome of one attempt to replace the live file.
-pub(super) enum Attempt {
+pub(super) enum ReplaceAttempt {
     Done(Method),
     /// Another connection holds a lock on the live file, or the file changed during the attempt; the attempt may be
     /// repeated.
@@ -59,7 +59,7 @@ mod on_unix {
     const EPITAPH: &[u8] = b"This archive was replaced by a rebuild; open archive.sqlite again.\n";
 
     /// The live file under SQLite's EXCLUSIVE lock, which is held until this value is dropped.
-    struct Held {
+    struct HeldArchive {
         file: LiveFile,
         /// Whether SQLite can read the file.
         is_archive: bool,
@@ -69,48 +69,48 @@ mod on_unix {
         build: &Path,
         live: &Path,
         still_held: &mut dyn FnMut() -> bool,
-    ) -> Result<Attempt, PublishError> {
+    ) -> Result<ReplaceAttempt, PublishError> {
         let Some(metadata) = regular_file(live)? else {
             return create(build, live, still_held);
         };
         if must_keep_inode(&metadata) || !copy_owner_and_mode(build, &metadata)? {
-            return Ok(Attempt::KeepInode);
+            return Ok(ReplaceAttempt::KeepInode);
         }
         let Some(held) = take(live)? else {
-            return Ok(Attempt::Occupied);
+            return Ok(ReplaceAttempt::Occupied);
         };
-        reached(Step::Held);
+        reached(PublishStep::Held);
         if held.is_archive && !fold(held.file.connection(), live)? {
-            return Ok(Attempt::Occupied);
+            return Ok(ReplaceAttempt::Occupied);
         }
-        reached(Step::Folded);
+        reached(PublishStep::Folded);
         // Checks that the opened path leads to the held file, and that the held file is the file of `metadata`.
         let has_moved = held.file.has_moved().map_err(PublishError::sqlite("look at", live))?;
         let is_same = regular_file(live)?
             .is_some_and(|now| (now.dev(), now.ino(), now.nlink()) == (metadata.dev(), metadata.ino(), 1));
         if has_moved || !is_same {
-            return Ok(Attempt::Occupied);
+            return Ok(ReplaceAttempt::Occupied);
         }
         if !still_held() {
             return Err(PublishError::LockLost { path: live.to_owned() });
         }
         disarm(&held.file, live)?;
-        reached(Step::Disarmed);
+        reached(PublishStep::Disarmed);
         disk::rename(build, live)?;
-        reached(Step::Renamed);
+        reached(PublishStep::Renamed);
 
         // The new archive has replaced the old archive. A later failure on the old inode concerns only connections
         // that still have the old inode open, so it is not a failure of the rebuild.
         let cut = held.file.set_len(REMAINS_LEN_BYTES as u64);
-        reached(Step::Cut);
+        reached(PublishStep::Cut);
         sync_directory(live)?;
-        reached(Step::Synced);
+        reached(PublishStep::Synced);
         let epitaph: Vec<u8> = EPITAPH.iter().copied().cycle().take(REMAINS_LEN_BYTES).collect();
         if let Err(error) = cut.and(held.file.write_at(&epitaph, 0)) {
             tracing::warn!(path = %live.display(), %error, "the replaced archive could not be overwritten");
         }
-        reached(Step::Overwritten);
-        Ok(Attempt::Done(Method::Renamed))
+        reached(PublishStep::Overwritten);
+        Ok(ReplaceAttempt::Done(Method::Renamed))
     }
 
     /// Gives the built file the mode and the owner of the live file. Returns `false` when the owner cannot be set.
@@ -126,14 +126,14 @@ mod on_unix {
     }
 
     /// Takes the EXCLUSIVE lock. Returns `None` when any other connection holds a lock.
-    fn take(live: &Path) -> Result<Option<Held>, PublishError> {
+    fn take(live: &Path) -> Result<Option<HeldArchive>, PublishError> {
         match hold(live) {
-            Ok(archive) => Ok(Some(Held { file: LiveFile::of(archive, live), is_archive: true })),
+            Ok(archive) => Ok(Some(HeldArchive { file: LiveFile::of(archive, live), is_archive: true })),
             Err(error) if is_busy(&error) => Ok(None),
             Err(error) if is_unusable(&error) => {
                 let file = LiveFile::open(live).map_err(PublishError::sqlite("open", live))?;
                 let is_locked = file.lock().map_err(PublishError::sqlite("lock", live))?;
-                Ok(is_locked.then_some(Held { file, is_archive: false }))
+                Ok(is_locked.then_some(HeldArchive { file, is_archive: false }))
             }
             Err(error) => Err(PublishError::sqlite("lock", live)(error)),
         }
@@ -167,26 +167,30 @@ mod on_unix {
 
 /// Publishes where no archive exists: removes the sidecars that a vanished archive left; a file that appears
 /// meanwhile is kept.
-fn create(build: &Path, live: &Path, still_held: &mut dyn FnMut() -> bool) -> Result<Attempt, PublishError> {
+fn create(
+    build: &Path,
+    live: &Path,
+    still_held: &mut dyn FnMut() -> bool,
+) -> Result<ReplaceAttempt, PublishError> {
     if !still_held() {
         return Err(PublishError::LockLost { path: live.to_owned() });
     }
     for sidecar in SIDECARS {
         disk::remove_file_if_exists(&with_suffix(live, sidecar))?;
     }
-    reached(Step::StaleRemoved);
+    reached(PublishStep::StaleRemoved);
     match fs::hard_link(build, live) {
         Ok(()) => {
-            reached(Step::Linked);
+            reached(PublishStep::Linked);
             // An error is ignored, because the second name is only swept later.
             let _ = disk::remove_file(build);
         }
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(Attempt::Occupied),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(ReplaceAttempt::Occupied),
         // The file system has no hard links.
         Err(_) => disk::rename(build, live)?,
     }
     sync_directory(live)?;
-    Ok(Attempt::Done(Method::Created))
+    Ok(ReplaceAttempt::Done(Method::Created))
 }
 
 #[cfg(not(unix))]
@@ -203,7 +207,7 @@ mod elsewhere {
         build: &Path,
         live: &Path,
         still_held: &mut dyn FnMut() -> bool,
-    ) -> Result<Attempt, PublishError> {
+    ) -> Result<ReplaceAttempt, PublishError> {
         if regular_file(live)?.is_none() {
             return create(build, live, still_held);
         }
@@ -211,7 +215,7 @@ mod elsewhere {
             .and_then(|archive| archive.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(())))
         {
             Err(error) if is_unusable(&error) => {}
-            _ => return Ok(Attempt::KeepInode),
+            _ => return Ok(ReplaceAttempt::KeepInode),
         }
         if !still_held() {
             return Err(PublishError::LockLost { path: live.to_owned() });
@@ -221,7 +225,7 @@ mod elsewhere {
         }
         disk::rename(build, live)?;
         sync_directory(live)?;
-        Ok(Attempt::Done(Method::Renamed))
+        Ok(ReplaceAttempt::Done(Method::Renamed))
     }
 }
 

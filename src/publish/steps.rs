@@ -2,7 +2,7 @@
 
 /// The moments at which a test kills the process: after each step after which a crash may happen.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Step {
+pub(super) enum PublishStep {
     Sealed,
     Held,
     Folded,
@@ -20,7 +20,7 @@ pub(super) enum Step {
 }
 
 #[cfg(not(test))]
-pub(super) fn reached(_: Step) {}
+pub(super) fn reached(_: PublishStep) {}
 
 #[cfg(test)]
 pub(super) use super::tests::reached;

@@ -115,7 +115,7 @@ pub(crate) type OnTape<'a> = Option<Option<(usize, Cell<'a>)>>;
 /// Declares a table: its columns in order, in groups. Each group is read from one JSON object or filled by other code. A line
 /// is `PLACE "column SQL-TYPE" "member" Reading;`, without the last two for a column that is filled by other code.
 macro_rules! table {
-    ($(#[$doc:meta])* $table:ident, key $key:literal {
+    ($(#[$doc:meta])* $table:ident of $Cells:ident at $Place:ident, key $key:literal {
         $( $group:ident { $( $PLACE:ident $sql:literal $($member:literal $reading:ident)? ; )* } )*
     }) => {
         $(#[$doc])*
@@ -123,18 +123,18 @@ macro_rules! table {
             use super::*;
 
             #[allow(clippy::upper_case_acronyms, non_camel_case_types)]
-            enum Place { $($($PLACE,)*)* END }
+            enum $Place { $($($PLACE,)*)* END }
 
             $($(
                 #[doc = concat!("The place of `", $sql, "`.")]
-                pub const $PLACE: usize = Place::$PLACE as usize;
+                pub const $PLACE: usize = $Place::$PLACE as usize;
             )*)*
 
             /// How many columns the table has.
-            pub const COLUMNS: usize = Place::END as usize;
+            pub const COLUMNS: usize = $Place::END as usize;
 
             /// A row, in the order of the columns.
-            pub type Row<'a> = [Cell<'a>; COLUMNS];
+            pub type $Cells<'a> = [Cell<'a>; COLUMNS];
 
             /// The table.
             pub const TABLE: Table = Table {
@@ -161,7 +161,7 @@ macro_rules! table {
                     pub(crate) const REQUIRED: u64 = required(FIELDS);
 
                     /// A row in which every member is absent.
-                    pub(crate) const ABSENT: Row<'static> = absent_row(FIELDS);
+                    pub(crate) const ABSENT: $Cells<'static> = absent_row(FIELDS);
 
                     /// Reads the member `key` from the tape.
                     #[inline(always)]
@@ -182,7 +182,7 @@ macro_rules! table {
 
 table! {
     /// One row for each turn, by source, session and message.
-    turns, key "source, session_id, message_id" {
+    turns of TurnCells at TurnColumn, key "source, session_id, message_id" {
         record {
             SOURCE "source TEXT NOT NULL" "source" Text;
             SESSION_ID "session_id TEXT NOT NULL" "sessionId" Text;
@@ -230,7 +230,7 @@ table! {
 
 table! {
     /// One row for each tool call of a turn.
-    tool_calls, key "source, session_id, message_id, call_index" {
+    tool_calls of ToolCallCells at ToolCallColumn, key "source, session_id, message_id, call_index" {
         of_turn {
             SOURCE "source TEXT NOT NULL";
             SESSION_ID "session_id TEXT NOT NULL";
@@ -251,7 +251,7 @@ table! {
 
 table! {
     /// One row for each tool result event.
-    tool_result_events, key "source, session_id, message_id, tool_use_id, event_index" {
+    tool_result_events of ToolResultEventCells at ToolResultEventColumn, key "source, session_id, message_id, tool_use_id, event_index" {
         record {
             SOURCE "source TEXT NOT NULL" "source" Text;
             SESSION_ID "session_id TEXT NOT NULL" "sessionId" Text;
@@ -273,7 +273,7 @@ table! {
 
 table! {
     /// One row for each compaction.
-    compactions, key "source, session_id, ts" {
+    compactions of CompactionCells at CompactionColumn, key "source, session_id, ts" {
         record {
             SOURCE "source TEXT NOT NULL" "source" Text;
             SESSION_ID "session_id TEXT NOT NULL" "sessionId" Text;
@@ -286,7 +286,7 @@ table! {
 
 table! {
     /// One row for each stamp line; `source` is always `*`.
-    stamps, key "source, session_id, ts, ledger_offset_bytes" {
+    stamps of StampCells at StampColumn, key "source, session_id, ts, ledger_offset_bytes" {
         derived {
             SOURCE "source TEXT NOT NULL";
             SESSION_ID "session_id TEXT NOT NULL";

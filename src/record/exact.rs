@@ -9,11 +9,11 @@ use std::borrow::Cow;
 use bumpalo::Bump;
 
 use super::columns::{Field, Reading, compactions, tool_calls, tool_result_events, turns};
-use super::fold::{Assigned, Entry, NOTHING, Range, Selector, Stamp};
+use super::fold::{Assigned, Assignment, NOTHING, Selector, Stamp, TimeRange};
 use super::limits::TOOL_CALLS_MAX;
-use super::rows::{Refusal, Rows, StampLine, Stored, Turn, Verdict};
+use super::rows::{LineRefusal, Rows, StampRow, StoredKind, TurnRow, Verdict};
 use super::stamp::stamp_cells;
-use super::{Cell, Line, RecordKind, line_of};
+use super::{Cell, ParsedLine, RecordKind, line_of};
 use crate::scan::json::{
     Document, JsStr, Kind as JsonKind, Value, is_array_index_key, stringify, write_js_string,
 };
@@ -25,35 +25,35 @@ pub(super) fn parse<'a, 'd>(
     line: &'d [u8],
     bump: &'a Bump,
     rows: &mut Rows<'a>,
-) -> Result<Stored, Refusal> {
+) -> Result<StoredKind, LineRefusal> {
     let root = document
         .parse(line)
-        .map_err(|error| Refusal { verdict: Verdict::Malformed, reason: error.to_string() })?;
-    let record = |kind: RecordKind| Fields::new(root, "record", kind.as_str(), bump);
+        .map_err(|error| LineRefusal { verdict: Verdict::Malformed, reason: error.to_string() })?;
+    let record = |kind: RecordKind| ExactFields::new(root, "record", kind.as_str(), bump);
     match line_of(root) {
-        Line::Record(kind, _) | Line::Shapeless(kind) => match kind {
+        ParsedLine::Record(kind, _) | ParsedLine::Shapeless(kind) => match kind {
             RecordKind::Turn => turn(record(kind)?, rows),
             RecordKind::ToolResultEvent => {
                 let mut row = tool_result_events::record::ABSENT;
                 record(kind)?.fill(tool_result_events::record::FIELDS, &mut row)?;
                 rows.events.push(row);
-                Ok(Stored::Event)
+                Ok(StoredKind::Event)
             }
             RecordKind::Compaction => {
                 let mut row = compactions::record::ABSENT;
                 record(kind)?.fill(compactions::record::FIELDS, &mut row)?;
                 rows.compactions.push(row);
-                Ok(Stored::Compaction)
+                Ok(StoredKind::Compaction)
             }
-            RecordKind::Relationship | RecordKind::UserTurn => Ok(Stored::Nothing),
+            RecordKind::Relationship | RecordKind::UserTurn => Ok(StoredKind::Nothing),
         },
-        Line::Stamp => stamp(offset, root, bump, rows),
-        Line::Unknown => Ok(Stored::Unknown),
+        ParsedLine::Stamp => stamp(offset, root, bump, rows),
+        ParsedLine::Unknown => Ok(StoredKind::Unknown),
     }
 }
 
-fn rejected(reason: String) -> Refusal {
-    Refusal { verdict: Verdict::Rejected, reason }
+fn rejected(reason: String) -> LineRefusal {
+    LineRefusal { verdict: Verdict::Rejected, reason }
 }
 
 /// Text from a ledger in the form for a message: control characters escaped, at most 60 characters.
@@ -79,15 +79,15 @@ fn kind_name(kind: JsonKind) -> &'static str {
 
 /// The members of one object of a line, with the object's name for messages.
 #[derive(Clone, Copy)]
-struct Fields<'d, 'a> {
+struct ExactFields<'d, 'a> {
     object: Value<'d>,
     what: &'static str,
     bump: &'a Bump,
 }
 
-impl<'d, 'a> Fields<'d, 'a> {
+impl<'d, 'a> ExactFields<'d, 'a> {
     /// The object in the member `key` of `parent`; an error when the member is missing.
-    fn new(parent: Value<'d>, key: &str, what: &'static str, bump: &'a Bump) -> Result<Self, Refusal> {
+    fn new(parent: Value<'d>, key: &str, what: &'static str, bump: &'a Bump) -> Result<Self, LineRefusal> {
         match parent.get(key) {
             Some(object) if object.kind() == JsonKind::Object => Ok(Self { object, what, bump }),
             Some(other) => Err(rejected(format!(
@@ -99,7 +99,7 @@ impl<'d, 'a> Fields<'d, 'a> {
     }
 
     /// The object in the member `key`, if the member is present and not null.
-    fn optional_object(&self, key: &str, what: &'static str) -> Result<Option<Self>, Refusal> {
+    fn optional_object(&self, key: &str, what: &'static str) -> Result<Option<Self>, LineRefusal> {
         match self.object.get(key) {
             None => Ok(None),
             Some(value) if value.is_null() => Ok(None),
@@ -107,21 +107,21 @@ impl<'d, 'a> Fields<'d, 'a> {
         }
     }
 
-    fn wrong(&self, key: &str, value: Value<'_>, needed: &str) -> Refusal {
+    fn wrong(&self, key: &str, value: Value<'_>, needed: &str) -> LineRefusal {
         rejected(format!("{}.{key} is {}, {needed} is needed", self.what, kind_name(value.kind())))
     }
 
-    fn required(&self, key: &str) -> Result<Value<'d>, Refusal> {
+    fn required(&self, key: &str) -> Result<Value<'d>, LineRefusal> {
         self.object.get(key).ok_or_else(|| rejected(format!("the {} has no {key}", self.what)))
     }
 
-    fn str(&self, key: &str) -> Result<&'a str, Refusal> {
+    fn str(&self, key: &str) -> Result<&'a str, LineRefusal> {
         let value = self.required(key)?;
         let text = value.as_str().ok_or_else(|| self.wrong(key, value, "a string"))?;
         Ok(keep(text, self.bump))
     }
 
-    fn optional_str(&self, key: &str) -> Result<Option<&'a str>, Refusal> {
+    fn optional_str(&self, key: &str) -> Result<Option<&'a str>, LineRefusal> {
         match self.object.get(key) {
             None => Ok(None),
             Some(value) if value.is_null() => Ok(None),
@@ -129,20 +129,20 @@ impl<'d, 'a> Fields<'d, 'a> {
         }
     }
 
-    fn number(&self, key: &str, value: Value<'_>) -> Result<Cell<'a>, Refusal> {
+    fn number(&self, key: &str, value: Value<'_>) -> Result<Cell<'a>, LineRefusal> {
         let number = value.as_number().ok_or_else(|| self.wrong(key, value, "a number"))?;
         Ok(number.as_i64().map_or_else(|| Cell::Real(number.as_f64()), Cell::Int))
     }
 
     /// Reads `fields` into the places of `row`.
-    fn fill(&self, fields: &[Field], row: &mut [Cell<'a>]) -> Result<(), Refusal> {
+    fn fill(&self, fields: &[Field], row: &mut [Cell<'a>]) -> Result<(), LineRefusal> {
         for field in fields {
             row[field.place] = self.cell(field)?;
         }
         Ok(())
     }
 
-    fn cell(&self, field: &Field) -> Result<Cell<'a>, Refusal> {
+    fn cell(&self, field: &Field) -> Result<Cell<'a>, LineRefusal> {
         let (key, reading) = (field.member, field.reading);
         if reading.is_required() {
             self.required(key)?;
@@ -189,18 +189,18 @@ fn json_string<'a>(text: JsStr<'_>, bump: &'a Bump) -> &'a str {
     bump.alloc_str(&String::from_utf8_lossy(&out))
 }
 
-fn turn<'a>(record: Fields<'_, 'a>, rows: &mut Rows<'a>) -> Result<Stored, Refusal> {
-    let usage = Fields::new(record.object, "usage", "turn", record.bump)?;
-    let mut cells: turns::Row<'a> = turns::record::ABSENT;
+fn turn<'a>(record: ExactFields<'_, 'a>, rows: &mut Rows<'a>) -> Result<StoredKind, LineRefusal> {
+    let usage = ExactFields::new(record.object, "usage", "turn", record.bump)?;
+    let mut cells: turns::TurnCells<'a> = turns::record::ABSENT;
     cells[turns::ENRICHMENT_JSON] = Cell::Text(NOTHING.json);
     record.fill(turns::record::FIELDS, &mut cells)?;
-    Fields { what: "usage", ..usage }.fill(turns::usage::FIELDS, &mut cells)?;
+    ExactFields { what: "usage", ..usage }.fill(turns::usage::FIELDS, &mut cells)?;
     if let Some(subagent) = record.optional_object("subagent", "turn")? {
-        Fields { what: "subagent", ..subagent }.fill(turns::subagent::FIELDS, &mut cells)?;
+        ExactFields { what: "subagent", ..subagent }.fill(turns::subagent::FIELDS, &mut cells)?;
     }
     if let Some(fidelity) = record.optional_object("fidelity", "turn")? {
-        let fidelity = Fields { what: "fidelity", ..fidelity };
-        let coverage = Fields::new(fidelity.object, "coverage", "fidelity", record.bump)?;
+        let fidelity = ExactFields { what: "fidelity", ..fidelity };
+        let coverage = ExactFields::new(fidelity.object, "coverage", "fidelity", record.bump)?;
         let tokens = ["hasInputTokens", "hasOutputTokens", "hasReasoningTokens"];
         let granularity = fidelity.object.get("granularity").and_then(Value::as_str);
         cells[turns::ATTRIBUTION_FIDELITY] = Cell::Text(fidelity.str("class")?);
@@ -212,15 +212,15 @@ fn turn<'a>(record: Fields<'_, 'a>, rows: &mut Rows<'a>) -> Result<Stored, Refus
         rows.calls.truncate(start);
         return Err(refusal);
     }
-    rows.turns.push(Turn { cells, calls: start..rows.calls.len() });
-    Ok(Stored::Turn)
+    rows.turns.push(TurnRow { cells, calls: start..rows.calls.len() });
+    Ok(StoredKind::Turn)
 }
 
 fn tool_call_rows<'a>(
-    record: &Fields<'_, 'a>,
-    turn: &turns::Row<'a>,
+    record: &ExactFields<'_, 'a>,
+    turn: &turns::TurnCells<'a>,
     rows: &mut Rows<'a>,
-) -> Result<(), Refusal> {
+) -> Result<(), LineRefusal> {
     let list = record.required("toolCalls")?;
     if list.kind() != JsonKind::Array {
         return Err(record.wrong("toolCalls", list, "an array"));
@@ -232,14 +232,14 @@ fn tool_call_rows<'a>(
         )));
     }
     for (index, object) in list.items().enumerate() {
-        let call = Fields { object, what: "tool call", bump: record.bump };
+        let call = ExactFields { object, what: "tool call", bump: record.bump };
         if object.kind() != JsonKind::Object {
             return Err(rejected(format!(
                 "toolCalls[{index}] is {}, an object is needed",
                 kind_name(object.kind())
             )));
         }
-        let mut cells: tool_calls::Row<'a> = tool_calls::call::ABSENT;
+        let mut cells: tool_calls::ToolCallCells<'a> = tool_calls::call::ABSENT;
         cells[..tool_calls::CALL_INDEX].copy_from_slice(&turn[..=turns::MESSAGE_ID]);
         cells[tool_calls::CALL_INDEX] = Cell::Int(index as i64);
         call.fill(tool_calls::call::FIELDS, &mut cells)?;
@@ -248,38 +248,43 @@ fn tool_call_rows<'a>(
     Ok(())
 }
 
-fn stamp<'a>(offset: u64, root: Value<'_>, bump: &'a Bump, rows: &mut Rows<'a>) -> Result<Stored, Refusal> {
-    let line = Fields { object: root, what: "stamp", bump };
-    let (fields, selector_json) = selector(Fields::new(root, "selector", "stamp", bump)?)?;
-    let enrichment = Fields::new(root, "enrichment", "stamp", bump)?.object;
+fn stamp<'a>(
+    offset: u64,
+    root: Value<'_>,
+    bump: &'a Bump,
+    rows: &mut Rows<'a>,
+) -> Result<StoredKind, LineRefusal> {
+    let line = ExactFields { object: root, what: "stamp", bump };
+    let (fields, selector_json) = selector(ExactFields::new(root, "selector", "stamp", bump)?)?;
+    let enrichment = ExactFields::new(root, "enrichment", "stamp", bump)?.object;
     let entries = entries(enrichment, bump)?;
     let stamp = Stamp { ts: line.str("ts")?, offset, selector: fields, entries };
     let cells = stamp_cells(&stamp, selector_json, json_text(enrichment, bump))
         .ok_or_else(|| rejected("its offset does not fit a column".to_string()))?;
-    rows.stamps.push(StampLine { cells, stamp });
-    Ok(Stored::Stamp)
+    rows.stamps.push(StampRow { cells, stamp });
+    Ok(StoredKind::Stamp)
 }
 
 /// A selector from its object: fields and JSON text.
-fn selector<'a>(selector: Fields<'_, 'a>) -> Result<(Selector<'a>, &'a str), Refusal> {
-    let selector = Fields { what: "selector", ..selector };
+fn selector<'a>(selector: ExactFields<'_, 'a>) -> Result<(Selector<'a>, &'a str), LineRefusal> {
+    let selector = ExactFields { what: "selector", ..selector };
     let optional = |key: &str| selector.object.get(key).map(|_| selector.str(key)).transpose();
     let range = match selector.object.get("range") {
         None => None,
         // `range: null` is a range without bounds.
-        Some(value) if value.is_null() => Some(Range::default()),
+        Some(value) if value.is_null() => Some(TimeRange::default()),
         Some(_) => {
-            let range = Fields::new(selector.object, "range", "selector", selector.bump)?;
-            let range = Fields { what: "range", ..range };
+            let range = ExactFields::new(selector.object, "range", "selector", selector.bump)?;
+            let range = ExactFields { what: "range", ..range };
             let bound = |key: &str| Ok(range.optional_str(key)?.filter(|text| !text.is_empty()));
-            Some(Range { from: bound("fromTs")?, to: bound("toTs")? })
+            Some(TimeRange { from: bound("fromTs")?, to: bound("toTs")? })
         }
     };
     let fields = Selector { session: optional("sessionId")?, message: optional("messageId")?, range };
     Ok((fields, json_text(selector.object, selector.bump)))
 }
 
-fn entries<'a>(enrichment: Value<'_>, bump: &'a Bump) -> Result<&'a [Entry<'a>], Refusal> {
+fn entries<'a>(enrichment: Value<'_>, bump: &'a Bump) -> Result<&'a [Assignment<'a>], LineRefusal> {
     let mut entries = Vec::with_capacity(enrichment.len());
     for (key, value) in enrichment.members_in_text_order() {
         if key == *"__proto__" {
@@ -293,7 +298,7 @@ fn entries<'a>(enrichment: Value<'_>, bump: &'a Bump) -> Result<&'a [Entry<'a>],
                 kind_name(value.kind())
             )));
         };
-        entries.push(Entry {
+        entries.push(Assignment {
             key_json: json_string(key, bump),
             array_index: is_array_index_key(key.as_wtf8()),
             value: Assigned { json: json_string(text, bump), plain: keep(text.to_utf8_lossy(), bump) },
@@ -307,7 +312,7 @@ pub(super) fn stored_selector<'a>(
     document: &mut Document,
     selector_json: &str,
     bump: &'a Bump,
-) -> Result<Selector<'a>, Refusal> {
+) -> Result<Selector<'a>, LineRefusal> {
     Ok(selector(stored_object(document, selector_json, "selector", bump)?)?.0)
 }
 
@@ -319,7 +324,7 @@ pub(super) fn stored_stamp<'a>(
     selector_json: &str,
     enrichment_json: &str,
     bump: &'a Bump,
-) -> Result<Stamp<'a>, Refusal> {
+) -> Result<Stamp<'a>, LineRefusal> {
     let fields = stored_selector(document, selector_json, bump)?;
     let entries = entries(stored_object(document, enrichment_json, "enrichment", bump)?.object, bump)?;
     Ok(Stamp { ts: bump.alloc_str(ts), offset, selector: fields, entries })
@@ -330,9 +335,9 @@ fn stored_object<'d, 'a>(
     json: &'d str,
     what: &'static str,
     bump: &'a Bump,
-) -> Result<Fields<'d, 'a>, Refusal> {
+) -> Result<ExactFields<'d, 'a>, LineRefusal> {
     match document.parse(json.as_bytes()) {
-        Ok(object) if object.kind() == JsonKind::Object => Ok(Fields { object, what, bump }),
+        Ok(object) if object.kind() == JsonKind::Object => Ok(ExactFields { object, what, bump }),
         Ok(other) => Err(rejected(format!("its {what} is {}, an object is needed", kind_name(other.kind())))),
         Err(error) => Err(rejected(format!("its {what} is {error}"))),
     }

@@ -51,8 +51,8 @@ pub struct Filter {
 impl Filter {
     /// The bounds of time, parsed once for many records.
     pub(crate) fn times(&self) -> TimeBounds {
-        let [since, until] =
-            [&self.since, &self.until].map(|text| text.as_deref().map(|text| Bound::new(text.to_owned())));
+        let [since, until] = [&self.since, &self.until]
+            .map(|text| text.as_deref().map(|text| TimeBound::new(text.to_owned())));
         TimeBounds { since, until }
     }
 
@@ -96,8 +96,8 @@ const OFFSET_MAX: SignedDuration = SignedDuration::from_hours(26);
 /// The first and the last time of a filter.
 #[derive(Debug)]
 pub(crate) struct TimeBounds {
-    pub(crate) since: Option<Bound>,
-    pub(crate) until: Option<Bound>,
+    pub(crate) since: Option<TimeBound>,
+    pub(crate) until: Option<TimeBound>,
 }
 
 impl TimeBounds {
@@ -109,14 +109,14 @@ impl TimeBounds {
 
 /// One end of a range of time.
 #[derive(Debug)]
-pub(crate) struct Bound {
+pub(crate) struct TimeBound {
     text: String,
     is_ordinary: bool,
     /// None if the text is not in RFC 3339.
     instant: Option<Timestamp>,
 }
 
-impl Bound {
+impl TimeBound {
     fn new(text: String) -> Self {
         Self { is_ordinary: is_ordinary(&text), instant: instant_of(&text), text }
     }
@@ -139,13 +139,13 @@ impl Bound {
 
     /// A text that compares with [`ORDINARY`] times, and with texts that are not times, as the bound does, or admits a little
     /// more.
-    pub(crate) fn for_ordinary(&self, end: End) -> String {
+    pub(crate) fn for_ordinary(&self, end: RangeEnd) -> String {
         match (self.is_ordinary, self.instant) {
             (false, Some(instant)) => {
                 let ordinary = instant.strftime("%Y-%m-%dT%H:%M:%S.%3fZ").to_string();
                 match end {
-                    End::Since => ordinary.min(self.text.clone()),
-                    End::Until => ordinary.max(self.text.clone()),
+                    RangeEnd::Since => ordinary.min(self.text.clone()),
+                    RangeEnd::Until => ordinary.max(self.text.clone()),
                 }
             }
             _ => self.text.clone(),
@@ -154,21 +154,21 @@ impl Bound {
 
     /// For the start of a range, a text that no `ts` within the bound sorts before; for the end, a text that none sorts after,
     /// whatever the offset of `ts`. None where there is no such text, and for a bound that is not an instant.
-    pub(crate) fn for_any(&self, end: End) -> Option<String> {
+    pub(crate) fn for_any(&self, end: RangeEnd) -> Option<String> {
         // A `ts` begins with its local date, which differs from the date in UTC by its offset.
         let date = match end {
-            End::Since => self.instant?.checked_sub(OFFSET_MAX),
+            RangeEnd::Since => self.instant?.checked_sub(OFFSET_MAX),
             // The text of a date sorts before all times of the date.
-            End::Until => self.instant?.checked_add(OFFSET_MAX + SignedDuration::from_hours(24)),
+            RangeEnd::Until => self.instant?.checked_add(OFFSET_MAX + SignedDuration::from_hours(24)),
         };
         let date = date.ok()?.strftime("%Y-%m-%d").to_string();
         date.starts_with(|first: char| first.is_ascii_digit()).then_some(date)
     }
 }
 
-/// Which end of a range of time a [`Bound`] is.
+/// Which end of a range of time a [`TimeBound`] is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum End {
+pub(crate) enum RangeEnd {
     Since,
     Until,
 }
@@ -281,14 +281,14 @@ mod tests {
             let until = until.until.unwrap();
             for text in [&ts, &ordinary, &of] {
                 if since.of(text).is_ge() {
-                    prop_assert!(since.for_any(End::Since).is_none_or(|first| *text >= first));
+                    prop_assert!(since.for_any(RangeEnd::Since).is_none_or(|first| *text >= first));
                 }
                 if until.of(text).is_le() {
-                    prop_assert!(until.for_any(End::Until).is_none_or(|last| *text <= last));
+                    prop_assert!(until.for_any(RangeEnd::Until).is_none_or(|last| *text <= last));
                 }
             }
-            prop_assert!(floor < at || ordinary >= since.for_ordinary(End::Since));
-            prop_assert!(floor > at || ordinary <= until.for_ordinary(End::Until));
+            prop_assert!(floor < at || ordinary >= since.for_ordinary(RangeEnd::Since));
+            prop_assert!(floor > at || ordinary <= until.for_ordinary(RangeEnd::Until));
         }
     }
 }

@@ -32,7 +32,7 @@ pub struct Stamp<'a> {
     /// Which turns the stamp applies to.
     pub selector: Selector<'a>,
     /// The assignments, in the order of the text, each key once.
-    pub entries: &'a [Entry<'a>],
+    pub entries: &'a [Assignment<'a>],
 }
 
 /// Which turns a stamp applies to: turns that match every field present. A selector without fields matches no turn.
@@ -43,12 +43,12 @@ pub struct Selector<'a> {
     /// The message's id.
     pub message: Option<&'a str>,
     /// A range of time; both bounds are included.
-    pub range: Option<Range<'a>>,
+    pub range: Option<TimeRange<'a>>,
 }
 
 /// A range of time, compared bytewise with a turn's `ts`. A missing bound does not limit.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Range<'a> {
+pub struct TimeRange<'a> {
     /// The first instant.
     pub from: Option<&'a str>,
     /// The last instant.
@@ -57,7 +57,7 @@ pub struct Range<'a> {
 
 /// One assignment of a stamp.
 #[derive(Debug, Clone, Copy)]
-pub struct Entry<'a> {
+pub struct Assignment<'a> {
     /// The key as a JSON string, quotes included; two keys are equal when these texts are equal.
     pub key_json: &'a str,
     /// The key's number when the key is an array index in JavaScript: such keys come first, ascending.
@@ -100,7 +100,7 @@ pub const NOTHING: Enrichment<'static> = Enrichment { columns: [None; KEY_COLUMN
 /// The first and the last stamp that assigned one key. `first` and `last` have the stamp's rank in the upper half, and the
 /// place among the stamp's entries in the lower half.
 #[derive(Debug, Clone, Copy)]
-struct Slot<'a> {
+struct KeySlot<'a> {
     key: u32,
     first: u64,
     last: u64,
@@ -110,14 +110,14 @@ struct Slot<'a> {
 /// Slots by key. Slots are appended as stamps come, and put in order when their number has doubled, so that an assignment costs
 /// the logarithm of the number of keys whatever their order.
 #[derive(Debug, Clone, Default)]
-struct Summary<'a> {
-    slots: Vec<Slot<'a>>,
+struct KeySummary<'a> {
+    slots: Vec<KeySlot<'a>>,
     ordered: usize,
 }
 
-impl<'a> Summary<'a> {
+impl<'a> KeySummary<'a> {
     /// Assigns the slots of one stamp.
-    fn assign(&mut self, entries: &[Slot<'a>]) {
+    fn assign(&mut self, entries: &[KeySlot<'a>]) {
         if self.slots.is_empty() {
             // Most groups get one stamp; spare capacity would be most of their memory.
             self.slots.reserve_exact(entries.len());
@@ -135,7 +135,7 @@ impl<'a> Summary<'a> {
             if later.key != kept.key {
                 return false;
             }
-            *kept = Slot { first: kept.first.min(later.first), ..*later };
+            *kept = KeySlot { first: kept.first.min(later.first), ..*later };
             true
         });
         self.ordered = self.slots.len();
@@ -143,7 +143,7 @@ impl<'a> Summary<'a> {
 }
 
 #[derive(Debug)]
-struct Key<'a> {
+struct FoldKey<'a> {
     json: &'a str,
     array_index: Option<u32>,
     /// The key's own column, if there is one.
@@ -151,18 +151,18 @@ struct Key<'a> {
 }
 
 #[derive(Debug, Default)]
-struct Group<'a> {
-    open: Summary<'a>,
+struct StampGroup<'a> {
+    open: KeySummary<'a>,
     /// Stamps with a range in the order of time, unless they are in the tree.
     ranged: Vec<Ranged<'a>>,
-    tree: Option<Box<Tree<'a>>>,
+    tree: Option<Box<RangeTree<'a>>>,
 }
 
 /// A stamp with a range.
 #[derive(Debug)]
 struct Ranged<'a> {
-    range: Range<'a>,
-    slots: Vec<Slot<'a>>,
+    range: TimeRange<'a>,
+    slots: Vec<KeySlot<'a>>,
 }
 
 impl Ranged<'_> {
@@ -176,22 +176,22 @@ const RANGED_WITHOUT_TREE: usize = 32;
 
 /// Stamps with a range, in a segment tree over the distinct bounds of their group.
 #[derive(Debug)]
-struct Tree<'a> {
+struct RangeTree<'a> {
     /// Sorted. A cut `(ts, false)` is just before `ts`, `(ts, true)` just after.
     cuts: Vec<(&'a str, bool)>,
     /// A heap-shaped tree over the `cuts.len() + 1` elementary intervals; the leaf of interval `i` is `leaves + i`.
-    nodes: Vec<Summary<'a>>,
+    nodes: Vec<KeySummary<'a>>,
     leaves: usize,
 }
 
 /// Every stamp of a ledger, ready to be folded into turns.
 #[derive(Debug, Default)]
 pub struct Fold<'a> {
-    keys: Vec<Key<'a>>,
-    everywhere: Group<'a>,
-    by_session: HashMap<&'a str, Group<'a>>,
-    by_message: HashMap<&'a str, Group<'a>>,
-    by_both: HashMap<(&'a str, &'a str), Group<'a>>,
+    keys: Vec<FoldKey<'a>>,
+    everywhere: StampGroup<'a>,
+    by_session: HashMap<&'a str, StampGroup<'a>>,
+    by_message: HashMap<&'a str, StampGroup<'a>>,
+    by_both: HashMap<(&'a str, &'a str), StampGroup<'a>>,
     stamps: usize,
 }
 
@@ -200,8 +200,8 @@ const SCRATCH_KEEP_BYTES: usize = 1 << 20;
 
 /// Working memory of [`Fold::enrich`], one per thread.
 #[derive(Debug, Default)]
-pub struct Scratch<'a> {
-    merged: Vec<Slot<'a>>,
+pub struct FoldScratch<'a> {
+    merged: Vec<KeySlot<'a>>,
     /// Place of a key in `merged`, plus 1; 0 when the key is not in `merged`.
     places: Vec<u32>,
     json: String,
@@ -241,7 +241,7 @@ impl<'a> Fold<'a> {
         session: &str,
         message: &str,
         ts: &str,
-        scratch: &'r mut Scratch<'a>,
+        scratch: &'r mut FoldScratch<'a>,
     ) -> Enrichment<'r> {
         self.enrich_within(usize::MAX, session, message, ts, scratch).unwrap_or(NOTHING)
     }
@@ -254,7 +254,7 @@ impl<'a> Fold<'a> {
         session: &str,
         message: &str,
         ts: &str,
-        scratch: &'r mut Scratch<'a>,
+        scratch: &'r mut FoldScratch<'a>,
     ) -> Option<Enrichment<'r>> {
         if self.stamps == 0 {
             return Some(NOTHING);
@@ -322,7 +322,7 @@ struct Unfinished<'a> {
     fold: Fold<'a>,
     key_ids: HashMap<&'a str, u32>,
     /// Slots of the stamp that is being added.
-    slots: Vec<Slot<'a>>,
+    slots: Vec<KeySlot<'a>>,
 }
 
 impl<'a> Unfinished<'a> {
@@ -340,11 +340,11 @@ impl<'a> Unfinished<'a> {
             let key = *key_ids.entry(json).or_insert_with(|| {
                 let plain = json.strip_prefix('"').and_then(|json| json.strip_suffix('"'));
                 let column = enrichment::FIELDS.iter().position(|field| Some(field.member) == plain);
-                fold.keys.push(Key { json, array_index, column });
+                fold.keys.push(FoldKey { json, array_index, column });
                 fold.keys.len() as u32 - 1
             });
             let order = rank << 32 | place as u64;
-            slots.push(Slot { key, first: order, last: order, value });
+            slots.push(KeySlot { key, first: order, last: order, value });
         }
         let group = match (selector.session, selector.message) {
             (Some(session), Some(message)) => fold.by_both.entry((session, message)).or_default(),
@@ -370,7 +370,7 @@ impl<'a> Unfinished<'a> {
         for group in groups {
             group.open.put_in_order();
             if group.ranged.len() > RANGED_WITHOUT_TREE {
-                group.tree = Some(Box::new(Tree::new(&std::mem::take(&mut group.ranged))));
+                group.tree = Some(Box::new(RangeTree::new(&std::mem::take(&mut group.ranged))));
             }
             group.ranged.shrink_to_fit();
         }
@@ -412,8 +412,10 @@ impl<'a> Builder<'a> {
                 (key, entry.array_index, &*arena.alloc(entry.value.copied(arena)))
             })
             .collect();
-        let range =
-            stamp.selector.range.map(|range| Range { from: range.from.map(keep), to: range.to.map(keep) });
+        let range = stamp
+            .selector
+            .range
+            .map(|range| TimeRange { from: range.from.map(keep), to: range.to.map(keep) });
         let selector = Selector { session, message: stamp.selector.message.map(keep), range };
         unfinished.add(selector, entries.into_iter());
     }
@@ -424,7 +426,7 @@ impl<'a> Builder<'a> {
     }
 }
 
-impl<'a> Tree<'a> {
+impl<'a> RangeTree<'a> {
     fn new(stamps: &[Ranged<'a>]) -> Self {
         let bounds = |stamp: &Ranged<'a>| {
             (stamp.range.from.map(|ts| (ts, false)), stamp.range.to.map(|ts| (ts, true)))
@@ -439,7 +441,7 @@ impl<'a> Tree<'a> {
         cuts.sort_unstable();
         cuts.dedup();
         let leaves = cuts.len() + 1;
-        let mut tree = Tree { cuts, nodes: vec![Summary::default(); 2 * leaves], leaves };
+        let mut tree = RangeTree { cuts, nodes: vec![KeySummary::default(); 2 * leaves], leaves };
         for stamp in stamps {
             let (from, to) = bounds(stamp);
             let place = |cut: (&str, bool)| tree.cuts.partition_point(|&other| other < cut);
@@ -459,11 +461,11 @@ impl<'a> Tree<'a> {
                 high /= 2;
             }
         }
-        tree.nodes.iter_mut().for_each(Summary::put_in_order);
+        tree.nodes.iter_mut().for_each(KeySummary::put_in_order);
         tree
     }
 
-    fn visit(&self, ts: &str, mut f: impl FnMut(&Summary<'a>)) {
+    fn visit(&self, ts: &str, mut f: impl FnMut(&KeySummary<'a>)) {
         let interval = self.cuts.partition_point(|&(cut, behind)| if behind { cut < ts } else { cut <= ts });
         let mut node = self.leaves + interval;
         while node >= 1 {
@@ -474,7 +476,7 @@ impl<'a> Tree<'a> {
 }
 
 /// Merges a summary into the result so far. The order of summaries does not matter.
-fn merge<'a>(scratch: &mut Scratch<'a>, slots: &[Slot<'a>], keys: usize) {
+fn merge<'a>(scratch: &mut FoldScratch<'a>, slots: &[KeySlot<'a>], keys: usize) {
     if scratch.places.len() < keys {
         scratch.places.resize(keys, 0);
     }
@@ -488,7 +490,7 @@ fn merge<'a>(scratch: &mut Scratch<'a>, slots: &[Slot<'a>], keys: usize) {
         let found = &mut scratch.merged[*place as usize - 1];
         found.first = found.first.min(slot.first);
         if slot.last > found.last {
-            *found = Slot { first: found.first, ..*slot };
+            *found = KeySlot { first: found.first, ..*slot };
         }
     }
 }
@@ -580,11 +582,11 @@ mod tests {
                 .iter()
                 .map(|s| s.entries.iter().map(|(k, v)| (format!("\"{k}\""), format!("\"{v}\""))).collect())
                 .collect();
-            let entries: Vec<Vec<Entry<'_>>> = stamps
+            let entries: Vec<Vec<Assignment<'_>>> = stamps
                 .iter()
                 .zip(&json)
                 .map(|(stamp, json)| {
-                    stamp.entries.iter().zip(json).map(|((key, value), (key_json, value_json))| Entry {
+                    stamp.entries.iter().zip(json).map(|((key, value), (key_json, value_json))| Assignment {
                         key_json,
                         array_index: key.parse::<u32>().ok().filter(|n| n.to_string() == *key),
                         value: Assigned { json: value_json, plain: value },
@@ -597,7 +599,7 @@ mod tests {
                 selector: Selector {
                     session: stamp.session.as_deref(),
                     message: stamp.message.as_deref(),
-                    range: stamp.range.as_ref().map(|(from, to)| Range {
+                    range: stamp.range.as_ref().map(|(from, to)| TimeRange {
                         from: from.as_deref(),
                         to: to.as_deref(),
                     }),
@@ -611,8 +613,8 @@ mod tests {
             ordered.iter().for_each(|stamp| builder.add(stamp));
             let built = builder.finish();
             let fold = Fold::new(list.iter());
-            let mut scratch = Scratch::default();
-            let mut other_scratch = Scratch::default();
+            let mut scratch = FoldScratch::default();
+            let mut other_scratch = FoldScratch::default();
             for (s, m, ts) in turns {
                 let (session, message) = (format!("s{s}"), format!("m{m}"));
                 let got = fold.enrich(&session, &message, &ts, &mut scratch);

@@ -122,12 +122,12 @@ pub(crate) struct Fingerprinted<'t> {
 }
 
 /// An id that is being built, part by part.
-pub(crate) struct Parts<'h> {
+pub(crate) struct IdParts<'h> {
     text: &'h mut Vec<u8>,
     is_empty: bool,
 }
 
-impl Parts<'_> {
+impl IdParts<'_> {
     fn next(&mut self) -> &mut Vec<u8> {
         if !std::mem::take(&mut self.is_empty) {
             self.text.push(b'|');
@@ -187,9 +187,9 @@ impl Hasher {
     }
 
     /// Starts an id whose parts are known to be texts and numbers.
-    pub(crate) fn start(&mut self) -> Parts<'_> {
+    pub(crate) fn start(&mut self) -> IdParts<'_> {
         self.text.clear();
-        Parts { text: &mut self.text, is_empty: true }
+        IdParts { text: &mut self.text, is_empty: true }
     }
 
     /// The id made of these parts.

@@ -7,13 +7,13 @@ use simd_json::Node;
 
 use super::id::{Fingerprinted, Hasher, Id, parts_of};
 use super::tape::{Envelope, number_of};
-use super::{Line, RecordKind, line_of};
+use super::{ParsedLine, RecordKind, line_of};
 use crate::scan::json::tape::{KEEP_LINE_BYTES, PADDING_BYTES, TapeParser, Walk, once};
 use crate::scan::{self, json};
 
 /// The index entries of one line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Found {
+pub(crate) struct LineIds {
     pub id: Id,
     pub fingerprint: Option<Id>,
 }
@@ -29,7 +29,7 @@ pub(crate) struct Finder {
 
 impl Finder {
     /// The index entries of the lines of `chunk`, and how many lines are not JSON.
-    pub(crate) fn find(&mut self, chunk: &[u8]) -> (Vec<Found>, u64) {
+    pub(crate) fn find(&mut self, chunk: &[u8]) -> (Vec<LineIds>, u64) {
         let mut found = Vec::new();
         let mut malformed = 0;
         for (_, line) in scan::lines(0, chunk) {
@@ -46,7 +46,7 @@ impl Finder {
 
     /// The index entries of `line`; `None` when the exact reader has to decide.
     #[expect(clippy::option_option, reason = "no answer, and the answer that there is nothing")]
-    fn fast(&mut self, line: &[u8]) -> Option<Option<Found>> {
+    fn fast(&mut self, line: &[u8]) -> Option<Option<LineIds>> {
         let Self { tapes, padded, hasher, .. } = self;
         padded.clear();
         padded.extend_from_slice(line);
@@ -59,27 +59,27 @@ impl Finder {
     }
 
     /// The index entries of `line`.
-    fn exact(&mut self, line: &[u8]) -> Result<Option<Found>, json::JsonError> {
+    fn exact(&mut self, line: &[u8]) -> Result<Option<LineIds>, json::JsonError> {
         let line = json::trim_js(line);
         if line.is_empty() {
             return Ok(None);
         }
-        let Line::Record(kind, record) = line_of(self.document.parse(line)?) else { return Ok(None) };
+        let ParsedLine::Record(kind, record) = line_of(self.document.parse(line)?) else { return Ok(None) };
         let id = self.hasher.id(kind, record);
         let is_turn = kind == RecordKind::Turn;
-        Ok(Some(Found { id, fingerprint: if is_turn { self.hasher.fingerprint(record) } else { None } }))
+        Ok(Some(LineIds { id, fingerprint: if is_turn { self.hasher.fingerprint(record) } else { None } }))
     }
 }
 
 #[expect(clippy::option_option, reason = "as above")]
-fn line(walk: Walk<'_, '_>, hasher: &mut Hasher) -> Option<Option<Found>> {
+fn line(walk: Walk<'_, '_>, hasher: &mut Hasher) -> Option<Option<LineIds>> {
     match Envelope::read(walk)? {
         Envelope::Record(kind, record) => self::record(kind, record?, hasher).map(Some),
         Envelope::Stamp { .. } | Envelope::Unknown => Some(None),
     }
 }
 
-fn record(kind: RecordKind, mut walk: Walk<'_, '_>, hasher: &mut Hasher) -> Option<Found> {
+fn record(kind: RecordKind, mut walk: Walk<'_, '_>, hasher: &mut Hasher) -> Option<LineIds> {
     let (keys, is_optional) = parts_of(kind);
     let members = walk.object()?;
     let mut seen = 0;
@@ -124,7 +124,7 @@ fn record(kind: RecordKind, mut walk: Walk<'_, '_>, hasher: &mut Hasher) -> Opti
         })),
         _ => None,
     };
-    Some(Found { id, fingerprint })
+    Some(LineIds { id, fingerprint })
 }
 
 /// input, output, cacheRead, cacheCreate5m, cacheCreate1h.

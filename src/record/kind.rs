@@ -4,7 +4,7 @@ use crate::scan::json::{Kind as JsonKind, Value};
 
 /// The kinds of lines that the ledger knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Kind {
+pub enum LedgerLineKind {
     /// A line with a `record` member.
     Record(RecordKind),
     /// A stamp, which assigns keys to turns.
@@ -26,7 +26,7 @@ pub enum RecordKind {
     UserTurn,
 }
 
-impl Kind {
+impl LedgerLineKind {
     /// The name in the ledger: the value of `kind`.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -64,7 +64,7 @@ impl RecordKind {
 }
 
 /// The type of a parsed line of a ledger.
-pub(crate) enum Line<'d> {
+pub(crate) enum ParsedLine<'d> {
     /// A record: the object in `record`.
     Record(RecordKind, Value<'d>),
     /// A line of a known kind whose `record` is missing or not an object.
@@ -76,18 +76,18 @@ pub(crate) enum Line<'d> {
 }
 
 /// The type of a parsed line.
-pub(crate) fn line_of(root: Value<'_>) -> Line<'_> {
+pub(crate) fn line_of(root: Value<'_>) -> ParsedLine<'_> {
     let version = root.get("v").and_then(Value::as_number);
     if version.is_none_or(|version| version.as_f64() != 1.0) {
-        return Line::Unknown;
+        return ParsedLine::Unknown;
     }
-    let Some(kind) = root.get("kind").and_then(Value::as_str) else { return Line::Unknown };
-    match Kind::from_name(&kind) {
-        Some(Kind::Record(kind)) => match root.get("record") {
-            Some(record) if record.kind() == JsonKind::Object => Line::Record(kind, record),
-            _ => Line::Shapeless(kind),
+    let Some(kind) = root.get("kind").and_then(Value::as_str) else { return ParsedLine::Unknown };
+    match LedgerLineKind::from_name(&kind) {
+        Some(LedgerLineKind::Record(kind)) => match root.get("record") {
+            Some(record) if record.kind() == JsonKind::Object => ParsedLine::Record(kind, record),
+            _ => ParsedLine::Shapeless(kind),
         },
-        Some(Kind::Stamp) => Line::Stamp,
-        None => Line::Unknown,
+        Some(LedgerLineKind::Stamp) => ParsedLine::Stamp,
+        None => ParsedLine::Unknown,
     }
 }

@@ -16,7 +16,8 @@ pub const INDEXED_TEXT_MAX_BYTES: usize = 256 << 10;
 pub const LINE_ROWS_MAX_BYTES: usize = 32 << 20;
 
 /// The largest number of tool calls of a turn: with more calls, the cells alone exceed the limit of rows.
-pub(super) const TOOL_CALLS_MAX: usize = LINE_ROWS_MAX_BYTES / size_of::<tool_calls::Row<'static>>();
+pub(super) const TOOL_CALLS_MAX: usize =
+    LINE_ROWS_MAX_BYTES / size_of::<tool_calls::ToolCallCells<'static>>();
 
 /// The texts among the columns of a primary key or an index.
 pub(crate) const INDEXED_TEXTS: [(Table, &[usize]); 5] = [
@@ -65,7 +66,10 @@ fn row_bytes(row: &[Cell<'_>]) -> usize {
 }
 
 /// Size in bytes of a turn with its calls.
-pub(super) fn turn(row: &turns::Row<'_>, calls: &[tool_calls::Row<'_>]) -> Result<usize, String> {
+pub(super) fn turn(
+    row: &turns::TurnCells<'_>,
+    calls: &[tool_calls::ToolCallCells<'_>],
+) -> Result<usize, String> {
     let mut bytes = short_texts(0, row)?;
     for call in calls {
         bytes += short_texts(1, call)?;
@@ -79,17 +83,17 @@ pub(super) fn turn(row: &turns::Row<'_>, calls: &[tool_calls::Row<'_>]) -> Resul
     Ok(bytes)
 }
 
-pub(super) fn event(row: &tool_result_events::Row<'_>) -> Result<usize, String> {
+pub(super) fn event(row: &tool_result_events::ToolResultEventCells<'_>) -> Result<usize, String> {
     short_texts(2, row)
 }
 
-pub(super) fn compaction(row: &compactions::Row<'_>) -> Result<usize, String> {
+pub(super) fn compaction(row: &compactions::CompactionCells<'_>) -> Result<usize, String> {
     short_texts(3, row)
 }
 
 /// A stamp counts twice, because its parts are kept for folding. The workflow that a stamp gives to a turn is checked here,
 /// because the turn's workflow is indexed.
-pub(super) fn stamp(row: &stamps::Row<'_>, stamp: &Stamp<'_>) -> Result<usize, String> {
+pub(super) fn stamp(row: &stamps::StampCells<'_>, stamp: &Stamp<'_>) -> Result<usize, String> {
     let workflow = &turns::enrichment::FIELDS[0];
     for entry in stamp.entries.iter().filter(|entry| entry.value.plain.len() > INDEXED_TEXT_MAX_BYTES) {
         if entry.key_json.trim_matches('"') == workflow.member {

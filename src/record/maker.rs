@@ -7,7 +7,7 @@ use bumpalo::Bump;
 
 use super::columns::turns;
 use super::fold::{self, Fold, Selector, Stamp};
-use super::rows::{Refusal, Rows, Stored, Verdict};
+use super::rows::{LineRefusal, Rows, StoredKind, Verdict};
 use super::{Cell, exact, limits, tape};
 use crate::scan::{self, json};
 
@@ -16,7 +16,7 @@ use crate::scan::{self, json};
 pub struct RowMaker<'f> {
     tapes: json::tape::TapeParser,
     exact: json::Document,
-    fold: fold::Scratch<'f>,
+    fold: fold::FoldScratch<'f>,
 }
 
 impl Rows<'_> {
@@ -80,7 +80,7 @@ impl<'f> RowMaker<'f> {
                 let trimmed = bump.alloc_slice_copy(trimmed);
                 match exact::parse(&mut self.exact, offset, trimmed, bump, rows) {
                     Ok(stored) => stored,
-                    Err(Refusal { verdict, reason }) => {
+                    Err(LineRefusal { verdict, reason }) => {
                         rows.find(offset, len_bytes, verdict, reason);
                         return true;
                     }
@@ -88,7 +88,7 @@ impl<'f> RowMaker<'f> {
             }
         };
         match stored {
-            Stored::Turn => {
+            StoredKind::Turn => {
                 let Some(turn) = rows.turns.last_mut() else { return true };
                 let measured = limits::turn(&turn.cells, &rows.calls[turn.calls.clone()]);
                 let is_enriched = measured.is_err()
@@ -112,27 +112,27 @@ impl<'f> RowMaker<'f> {
                     }
                 }
             }
-            Stored::Event => {
+            StoredKind::Event => {
                 let measured = rows.events.last().map_or(Ok(0), limits::event);
                 rows.keep_last(measured, offset, len_bytes, |rows| {
                     rows.events.truncate(rows.events.len() - 1)
                 });
             }
-            Stored::Compaction => {
+            StoredKind::Compaction => {
                 let measured = rows.compactions.last().map_or(Ok(0), limits::compaction);
                 rows.keep_last(measured, offset, len_bytes, |rows| {
                     rows.compactions.truncate(rows.compactions.len() - 1)
                 });
             }
-            Stored::Stamp => {
+            StoredKind::Stamp => {
                 let measured =
                     rows.stamps.last().map_or(Ok(0), |line| limits::stamp(&line.cells, &line.stamp));
                 rows.keep_last(measured, offset, len_bytes, |rows| {
                     rows.stamps.truncate(rows.stamps.len() - 1)
                 });
             }
-            Stored::Nothing => rows.other_lines += 1,
-            Stored::Unknown => rows.unknown_lines += 1,
+            StoredKind::Nothing => rows.other_lines += 1,
+            StoredKind::Unknown => rows.unknown_lines += 1,
         }
         true
     }
@@ -140,10 +140,10 @@ impl<'f> RowMaker<'f> {
 
 /// Fills the columns that stamps assign. If the object has more than `max_bytes`, returns `false`.
 fn enrich<'a, 'f>(
-    cells: &mut turns::Row<'a>,
+    cells: &mut turns::TurnCells<'a>,
     max_bytes: usize,
     fold: &Fold<'f>,
-    scratch: &mut fold::Scratch<'f>,
+    scratch: &mut fold::FoldScratch<'f>,
     bump: &'a Bump,
 ) -> bool {
     let [session, message, ts] =

@@ -1,6 +1,6 @@
 //! Records: the contents of the ledger's lines.
 //!
-//! A line is `{"v":1,"kind":…,…}`. Of the [`Kind`]s, [five](RecordKind) have a `record` and an [`Id`]; the sixth is the stamp,
+//! A line is `{"v":1,"kind":…,…}`. Of the [`LedgerLineKind`]s, [five](RecordKind) have a `record` and an [`Id`]; the sixth is the stamp,
 //! which assigns keys to the turns that its selector matches. `docs/records.md` describes every member.
 //!
 //! | module | contents |
@@ -35,12 +35,12 @@ pub(crate) mod strict;
 mod tape;
 pub mod typed;
 
-pub(crate) use filter::{Bound, End, ORDINARY, TimeBounds};
 pub use filter::{Filter, RecordOrder};
+pub(crate) use filter::{ORDINARY, RangeEnd, TimeBound, TimeBounds};
 pub use id::Id;
 pub(crate) use id::{Hasher, ID_LEN_BYTES, IdSet};
-pub use kind::{Kind, RecordKind};
-pub(crate) use kind::{Line, line_of};
+pub use kind::{LedgerLineKind, RecordKind};
+pub(crate) use kind::{ParsedLine, line_of};
 #[cfg(test)]
 pub(crate) use limits::INDEXED_TEXTS;
 pub use limits::{INDEXED_TEXT_MAX_BYTES, LINE_MAX_BYTES, LINE_ROWS_MAX_BYTES};

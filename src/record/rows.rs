@@ -9,18 +9,18 @@ use super::limits;
 
 /// A turn, and the range of its calls in [`Rows::calls`].
 #[derive(Debug, Clone)]
-pub struct Turn<'a> {
+pub struct TurnRow<'a> {
     /// The row of `turns`.
-    pub cells: turns::Row<'a>,
+    pub cells: turns::TurnCells<'a>,
     /// The turn's rows of `tool_calls`.
     pub calls: std::ops::Range<usize>,
 }
 
 /// A stamp line: the row and, for folding, the parts.
 #[derive(Debug, Clone, Copy)]
-pub struct StampLine<'a> {
+pub struct StampRow<'a> {
     /// The row of `stamps`.
-    pub cells: stamps::Row<'a>,
+    pub cells: stamps::StampCells<'a>,
     /// The stamp's parts.
     pub stamp: Stamp<'a>,
 }
@@ -61,15 +61,15 @@ pub struct Finding {
 #[derive(Debug, Default)]
 pub struct Rows<'a> {
     /// Turns.
-    pub turns: Vec<Turn<'a>>,
+    pub turns: Vec<TurnRow<'a>>,
     /// Tool calls of all turns, in the order of [`Rows::turns`].
-    pub calls: Vec<tool_calls::Row<'a>>,
+    pub calls: Vec<tool_calls::ToolCallCells<'a>>,
     /// Tool result events.
-    pub events: Vec<tool_result_events::Row<'a>>,
+    pub events: Vec<tool_result_events::ToolResultEventCells<'a>>,
     /// Compactions.
-    pub compactions: Vec<compactions::Row<'a>>,
+    pub compactions: Vec<compactions::CompactionCells<'a>>,
     /// Stamps.
-    pub stamps: Vec<StampLine<'a>>,
+    pub stamps: Vec<StampRow<'a>>,
     /// Lines that were not archived.
     pub findings: Vec<Finding>,
     /// Lines of an unknown version or kind.
@@ -102,7 +102,7 @@ impl Rows<'_> {
 
 /// The type of row of a line, after the row (if any) was added to the [`Rows`].
 #[derive(Debug, PartialEq, Eq, Clone, Copy)]
-pub(super) enum Stored {
+pub(super) enum StoredKind {
     /// A turn that is not enriched yet.
     Turn,
     /// A tool result event.
@@ -119,7 +119,7 @@ pub(super) enum Stored {
 
 /// Why the exact reader stored nothing.
 #[derive(Debug)]
-pub(super) struct Refusal {
+pub(super) struct LineRefusal {
     pub verdict: Verdict,
     pub reason: String,
 }

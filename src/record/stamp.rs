@@ -1,6 +1,6 @@
 //! Stamps: reads their selectors and entries, and makes the JSON texts that are stored.
 
-use std::ops::Range as ByteRange;
+use std::ops::Range;
 
 use bumpalo::Bump;
 use bumpalo::collections::Vec as BumpVec;
@@ -8,8 +8,8 @@ use memchr::memmem::Finder;
 
 use super::Cell;
 use super::columns::stamps;
-use super::fold::{Assigned, Entry, Range, Selector, Stamp};
-use super::rows::{Rows, StampLine, Stored};
+use super::fold::{Assigned, Assignment, Selector, Stamp, TimeRange};
+use super::rows::{Rows, StampRow, StoredKind};
 use crate::scan::json;
 use crate::scan::json::tape::{Walk, once};
 
@@ -21,7 +21,7 @@ pub(super) fn stamp<'a>(
     mut enrichment: Walk<'_, 'a>,
     bump: &'a Bump,
     rows: &mut Rows<'a>,
-) -> Option<Stored> {
+) -> Option<StoredKind> {
     let ts = ts.str()?;
     let mut fields = Selector::default();
     let mut selector_json = BumpVec::with_capacity_in(96, bump);
@@ -71,7 +71,7 @@ pub(super) fn stamp<'a>(
         }
         keys.push(key);
         enrichment_json.push(if index == 0 { b'{' } else { b',' });
-        let entry = Entry {
+        let entry = Assignment {
             key_json: json_string(key, bump)?,
             array_index: None,
             value: Assigned { json: json_string(value, bump)?, plain: value },
@@ -83,11 +83,11 @@ pub(super) fn stamp<'a>(
     }
     close_object(&mut enrichment_json);
     let stamp = Stamp { ts, offset, selector: fields, entries: entries.into_bump_slice() };
-    rows.stamps.push(StampLine {
+    rows.stamps.push(StampRow {
         cells: stamp_cells(&stamp, into_text(selector_json)?, into_text(enrichment_json)?)?,
         stamp,
     });
-    Some(Stored::Stamp)
+    Some(StoredKind::Stamp)
 }
 
 /// The row of a stamp.
@@ -95,7 +95,7 @@ pub(super) fn stamp_cells<'a>(
     stamp: &Stamp<'a>,
     selector_json: &'a str,
     enrichment_json: &'a str,
-) -> Option<stamps::Row<'a>> {
+) -> Option<stamps::StampCells<'a>> {
     let mut row = [Cell::Null; stamps::COLUMNS];
     row[stamps::SOURCE] = Cell::Text("*");
     row[stamps::SESSION_ID] = Cell::Text(stamp.selector.session.unwrap_or("*"));
@@ -106,8 +106,8 @@ pub(super) fn stamp_cells<'a>(
     Some(row)
 }
 
-fn range<'a>(mut walk: Walk<'_, 'a>, json: &mut BumpVec<'_, u8>) -> Option<Range<'a>> {
-    let mut range = Range::default();
+fn range<'a>(mut walk: Walk<'_, 'a>, json: &mut BumpVec<'_, u8>) -> Option<TimeRange<'a>> {
+    let mut range = TimeRange::default();
     let mut seen = 0;
     for (index, member) in walk.object()?.enumerate() {
         let (key, mut value) = member?;
@@ -167,13 +167,13 @@ pub(super) fn push_json_string(text: &str, out: &mut BumpVec<'_, u8>) {
 }
 
 /// The lines that may be stamps, in order. A letter of `stamp` can only be escaped as `\u006_` or `\u007_`.
-pub(crate) fn possible_stamps(bytes: &[u8]) -> Vec<ByteRange<usize>> {
+pub(crate) fn possible_stamps(bytes: &[u8]) -> Vec<Range<usize>> {
     let mut hits: Vec<usize> = Vec::new();
     for needle in [&b"\"stamp\""[..], b"\\u006", b"\\u007"] {
         hits.extend(Finder::new(needle).find_iter(bytes));
     }
     hits.sort_unstable();
-    let mut lines: Vec<ByteRange<usize>> = Vec::new();
+    let mut lines: Vec<Range<usize>> = Vec::new();
     for hit in hits {
         if lines.last().is_some_and(|line| hit < line.end) {
             continue;

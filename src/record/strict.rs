@@ -198,7 +198,7 @@ pub(crate) fn is_time(text: &str) -> bool {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::record::{Line, line_of};
+    use crate::record::{ParsedLine, line_of};
     use crate::scan::json::Document;
 
     #[test]
@@ -252,7 +252,7 @@ mod tests {
         let mut document = Document::default();
         let root = document.parse(line.as_bytes()).unwrap();
         let doubt = match line_of(root) {
-            Line::Record(kind, record) => doubt_in_record(kind, record),
+            ParsedLine::Record(kind, record) => doubt_in_record(kind, record),
             _ => doubt_in_stamp(root),
         };
         doubt.map(|doubt| doubt.to_string())

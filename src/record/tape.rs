@@ -10,10 +10,10 @@ use simd_json::{Node, StaticNode};
 use super::columns::{OnTape, Reading, compactions, tool_calls, tool_result_events, turns};
 use super::fold::NOTHING;
 use super::limits::TOOL_CALLS_MAX;
-use super::rows::{Rows, Stored, Turn};
+use super::rows::{Rows, StoredKind, TurnRow};
 use super::stamp::{into_text, push_json_string, stamp};
-use super::{Cell, Kind, RecordKind};
-use crate::scan::json::tape::{Members, PADDING_BYTES, TapeParser, Walk, once};
+use super::{Cell, LedgerLineKind, RecordKind};
+use crate::scan::json::tape::{PADDING_BYTES, TapeMembers, TapeParser, Walk, once};
 
 /// The type of a line, with walks over the parts that the line's kind needs.
 pub(super) enum Envelope<'t, 'a> {
@@ -58,9 +58,11 @@ impl<'t, 'a> Envelope<'t, 'a> {
         if version? != 1.0 {
             return Some(Self::Unknown);
         }
-        Some(match Kind::from_name(kind?) {
-            Some(Kind::Record(kind)) => Self::Record(kind, record),
-            Some(Kind::Stamp) => Self::Stamp { ts: ts?, selector: selector?, enrichment: enrichment? },
+        Some(match LedgerLineKind::from_name(kind?) {
+            Some(LedgerLineKind::Record(kind)) => Self::Record(kind, record),
+            Some(LedgerLineKind::Stamp) => {
+                Self::Stamp { ts: ts?, selector: selector?, enrichment: enrichment? }
+            }
             None => Self::Unknown,
         })
     }
@@ -74,7 +76,7 @@ pub(super) fn parse<'a>(
     line: &[u8],
     bump: &'a Bump,
     rows: &mut Rows<'a>,
-) -> Option<Stored> {
+) -> Option<StoredKind> {
     let padded = bump.alloc_slice_fill_copy(line.len() + PADDING_BYTES, 0u8);
     padded[..line.len()].copy_from_slice(line);
     tapes.parse(padded, |walk| match Envelope::read(walk)? {
@@ -84,18 +86,18 @@ pub(super) fn parse<'a>(
                 tool_result_events::record::on_tape(key, value, bump)
             });
             rows.events.push(whole(row?, tool_result_events::record::REQUIRED)?);
-            Some(Stored::Event)
+            Some(StoredKind::Event)
         }
         Envelope::Record(RecordKind::Compaction, record) => {
             let row = row(record?, bump, compactions::record::ABSENT, |key, value, bump| {
                 compactions::record::on_tape(key, value, bump)
             });
             rows.compactions.push(whole(row?, compactions::record::REQUIRED)?);
-            Some(Stored::Compaction)
+            Some(StoredKind::Compaction)
         }
-        Envelope::Record(RecordKind::Relationship | RecordKind::UserTurn, _) => Some(Stored::Nothing),
+        Envelope::Record(RecordKind::Relationship | RecordKind::UserTurn, _) => Some(StoredKind::Nothing),
         Envelope::Stamp { ts, selector, enrichment } => stamp(offset, ts, selector, enrichment, bump, rows),
-        Envelope::Unknown => Some(Stored::Unknown),
+        Envelope::Unknown => Some(StoredKind::Unknown),
     })
 }
 
@@ -115,7 +117,7 @@ fn row<'t, 'a, const COLUMNS: usize>(
 /// Reads the members of an object into `cells`; returns a bit for each member present.
 #[inline(always)]
 fn fill<'t, 'a, const COLUMNS: usize>(
-    members: Members<'_, 't, 'a>,
+    members: TapeMembers<'_, 't, 'a>,
     bump: &'a Bump,
     cells: &mut [Cell<'a>; COLUMNS],
     on_tape: impl Fn(&'a str, Walk<'t, 'a>, &'a Bump) -> OnTape<'a>,
@@ -139,9 +141,9 @@ fn whole<const COLUMNS: usize>(
     (seen & required == required).then_some(cells)
 }
 
-fn turn<'a>(mut walk: Walk<'_, 'a>, bump: &'a Bump, rows: &mut Rows<'a>) -> Option<Stored> {
+fn turn<'a>(mut walk: Walk<'_, 'a>, bump: &'a Bump, rows: &mut Rows<'a>) -> Option<StoredKind> {
     const FIDELITY: u32 = turns::COLUMNS as u32;
-    let mut cells: turns::Row<'a> = turns::record::ABSENT;
+    let mut cells: turns::TurnCells<'a> = turns::record::ABSENT;
     cells[turns::ENRICHMENT_JSON] = Cell::Text(NOTHING.json);
     let mut seen = 0u64;
     let (mut subagent, mut usage, mut calls) = (None, None, None);
@@ -180,11 +182,11 @@ fn turn<'a>(mut walk: Walk<'_, 'a>, bump: &'a Bump, rows: &mut Rows<'a>) -> Opti
         rows.calls.truncate(start);
         return None;
     }
-    rows.turns.push(Turn { cells, calls: start..rows.calls.len() });
-    Some(Stored::Turn)
+    rows.turns.push(TurnRow { cells, calls: start..rows.calls.len() });
+    Some(StoredKind::Turn)
 }
 
-fn fidelity<'a>(mut walk: Walk<'_, 'a>, cells: &mut turns::Row<'a>) -> Option<()> {
+fn fidelity<'a>(mut walk: Walk<'_, 'a>, cells: &mut turns::TurnCells<'a>) -> Option<()> {
     let Some(members) = walk.object_or_null()? else { return Some(()) };
     let mut seen = 0;
     let (mut class, mut granularity, mut tokens) = (None, None, None);
@@ -230,7 +232,7 @@ fn covers_tokens(mut walk: Walk<'_, '_>) -> Option<bool> {
 
 fn tool_call_rows<'a>(
     mut walk: Walk<'_, 'a>,
-    turn: &turns::Row<'a>,
+    turn: &turns::TurnCells<'a>,
     bump: &'a Bump,
     rows: &mut Rows<'a>,
 ) -> Option<()> {

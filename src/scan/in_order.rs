@@ -11,7 +11,7 @@
 //!
 //! Guarantees: there are never more results than permits, whatever the length of the log. The result that the calling thread
 //! waits for always has a permit already, because a worker takes the permit before the job. A panic of a worker becomes a
-//! [`Failure`], and no thread waits for ever. A permit may carry memory that is used again, such as an arena.
+//! [`WorkFailure`], and no thread waits for ever. A permit may carry memory that is used again, such as an arena.
 
 mod exchange;
 mod failure;
@@ -27,7 +27,7 @@ use std::sync::atomic::Ordering;
 use crossbeam_channel::bounded;
 
 use self::exchange::{WorkerSide, collect};
-pub(crate) use self::failure::Failure;
+pub(crate) use self::failure::WorkFailure;
 
 /// Where the work runs.
 #[derive(Debug, Clone, Copy)]
@@ -51,7 +51,7 @@ pub(crate) fn in_order<J: Send, P: Send, T: Send, E: Send, W>(
     worker: impl Fn() -> W + Sync,
     work: impl Fn(&mut W, P, J, u64) -> Result<T, E> + Sync,
     mut take: impl FnMut(T) -> Result<ControlFlow<(), P>, E>,
-) -> Result<(), Failure<E>> {
+) -> Result<(), WorkFailure<E>> {
     let next = sync::Mutex::new(jobs.zip(0u64..));
     let stop = sync::AtomicBool::new(false);
     // A worker ends while holding a permit, so with more workers than permits the last workers would wait for ever.

@@ -31,15 +31,15 @@ mod unix {
     /// More maps than a process of this crate has open at one time; a map that finds no free slot is not watched.
     const SLOTS: usize = 64;
 
-    struct Slot {
+    struct RegionSlot {
         taken: AtomicBool,
         start: AtomicUsize,
         len: AtomicUsize,
         faulted: AtomicBool,
     }
 
-    static WATCHED: [Slot; SLOTS] = [const {
-        Slot {
+    static WATCHED: [RegionSlot; SLOTS] = [const {
+        RegionSlot {
             taken: AtomicBool::new(false),
             start: AtomicUsize::new(0),
             len: AtomicUsize::new(0),

@@ -15,7 +15,7 @@ use super::format::MAX_LINE_BYTES;
 use super::frame::{FrameLine, NotAFrame};
 use super::integrity::{EntryKind, open_segment};
 use super::layout::{Layout, SegmentFiles};
-use crate::scan::in_order::{Failure, Workers, in_order};
+use crate::scan::in_order::{WorkFailure, Workers, in_order};
 use crate::scan::{self, Source};
 
 /// The part of a segment that is scanned at once. Less than a core's second cache holds, because the bytes are read three times.
@@ -198,8 +198,8 @@ impl Scan<'_> {
         );
         match done {
             Ok(()) => Ok(()),
-            Err(Failure::Work(error)) => Err(error),
-            Err(Failure::Panic { payload, .. }) => resume_unwind(payload),
+            Err(WorkFailure::Work(error)) => Err(error),
+            Err(WorkFailure::Panic { payload, .. }) => resume_unwind(payload),
         }
     }
 }

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use super::file::Frozen;
+use super::file::FrozenStore;
 use super::key::push_column;
 use super::record::{affine, header_len, push_body, push_type, push_varint};
 use super::run::{Strings, pack};
 use super::schema::{Affinity, Schema, TableId};
-use super::{Result, SqliteFileError, Value};
+use super::{LoadResult, SqlValue, SqliteFileError};
 
 /// SQLITE_MAX_LENGTH.
 const RECORD_MAX: usize = 1_000_000_000;
@@ -16,7 +16,7 @@ const RECORD_MAX: usize = 1_000_000_000;
 const ROWID_MAX: usize = 16;
 
 /// Rows on their way into a [`Loader`](super::Loader), filled by one thread.
-pub struct Batch {
+pub struct RowBatch {
     sequence: u64,
     part: u32,
     pub(super) schema: Arc<Schema>,
@@ -33,7 +33,7 @@ pub struct Batch {
 /// A packed batch, or a part of one. Sections, in this order: for each table the records of its rows; for each table u32 ends
 /// of the records and, if the table has a parent, u32 places of parents, both little-endian; for each index a run.
 #[derive(Debug)]
-pub(super) struct Part {
+pub(super) struct BatchPart {
     pub sequence: u64,
     /// Place among the parts of the batch, and whether the part is the last.
     pub part: u32,
@@ -48,7 +48,7 @@ pub(super) struct Part {
     pub estimates: Vec<u64>,
 }
 
-impl Batch {
+impl RowBatch {
     pub(super) fn new(schema: Arc<Schema>, sequence: u64, part: u32) -> Self {
         Self {
             sequence,
@@ -66,7 +66,7 @@ impl Batch {
     /// # Errors
     /// [`SqliteFileError::Row`], [`SqliteFileError::TooLarge`], and [`SqliteFileError::Unsupported`] for a table that accepts
     /// no rows. The batch is unchanged after an error.
-    pub fn push(&mut self, table: TableId, row: &[Value<'_>]) -> Result<()> {
+    pub fn push(&mut self, table: TableId, row: &[SqlValue<'_>]) -> LoadResult<()> {
         let Self { schema, records, parents, keys, types, .. } = self;
         let place = table.0;
         let table = &schema.tables[place];
@@ -89,10 +89,10 @@ impl Batch {
                 |what| SqliteFileError::Row { place: format!("{}.{}", table.name, column.name), what };
             let value = affine(*value, column.affinity).map_err(refused)?;
             match value {
-                Value::Null if column.not_null => {
+                SqlValue::Null if column.not_null => {
                     return Err(refused("is NOT NULL; give a value or leave the row out"));
                 }
-                Value::Real(_) if column.is_indexed && column.affinity == Affinity::Blob => {
+                SqlValue::Real(_) if column.is_indexed && column.affinity == Affinity::Blob => {
                     return Err(refused(
                         "is indexed and has no type, so it takes no real number; give it one",
                     ));
@@ -119,7 +119,7 @@ impl Batch {
         push_varint(bytes, header_len);
         bytes.extend_from_slice(types);
         for (value, column) in row.iter().zip(&table.columns) {
-            push_body(bytes, affine(*value, column.affinity).unwrap_or(Value::Null));
+            push_body(bytes, affine(*value, column.affinity).unwrap_or(SqlValue::Null));
         }
         ends.push(bytes.len());
         if let Some(parent) = table.parent {
@@ -129,7 +129,7 @@ impl Batch {
             let Strings { bytes, ends } = &mut keys[*id];
             for column in &schema.indexes[*id].columns {
                 let affinity = table.columns[*column].affinity;
-                push_column(bytes, affine(row[*column], affinity).unwrap_or(Value::Null), affinity);
+                push_column(bytes, affine(row[*column], affinity).unwrap_or(SqlValue::Null), affinity);
             }
             ends.push(bytes.len());
         }
@@ -137,9 +137,9 @@ impl Batch {
     }
 
     /// Sorts the keys and packs everything into buffers whose bytes follow each other.
-    pub(super) fn pack(self) -> (Part, Vec<Vec<u8>>) {
+    pub(super) fn pack(self) -> (BatchPart, Vec<Vec<u8>>) {
         let all = self.records.iter().chain(&self.keys);
-        let mut part = Part {
+        let mut part = BatchPart {
             sequence: self.sequence,
             part: self.part,
             is_last: true,
@@ -169,8 +169,8 @@ impl Batch {
 
 /// All rows of a load, in order.
 pub(super) struct Data {
-    parts: Vec<Part>,
-    store: Frozen,
+    parts: Vec<BatchPart>,
+    store: FrozenStore,
     /// For each part, how many rows of each table come before the part.
     bases: Vec<Vec<u32>>,
     /// Rows of each table.
@@ -179,7 +179,7 @@ pub(super) struct Data {
 
 impl Data {
     /// Makes the data from all parts, given in order.
-    pub fn new(parts: Vec<Part>, store: Frozen, tables: usize) -> Result<Self> {
+    pub fn new(parts: Vec<BatchPart>, store: FrozenStore, tables: usize) -> LoadResult<Self> {
         let limit = u32::MAX - 1;
         let mut counts = vec![0u32; tables];
         let mut bases = Vec::with_capacity(parts.len());
@@ -195,17 +195,17 @@ impl Data {
     }
 
     fn section(&self, part: usize, section: usize) -> &[u8] {
-        let Part { offset, ends, .. } = &self.parts[part];
+        let BatchPart { offset, ends, .. } = &self.parts[part];
         let start = if section == 0 { 0 } else { ends[section - 1] };
         self.store.get(offset + start as u64..offset + ends[section] as u64)
     }
 
     /// The rows of a table in a part; `None` after the last part.
-    pub fn rows(&self, table: usize, part: usize) -> Option<Rows<'_>> {
+    pub fn rows(&self, table: usize, part: usize) -> Option<PartRows<'_>> {
         let count = *self.parts.get(part)?.counts.get(table)?;
         let records = self.section(part, table);
         let (ends, parents) = self.section(part, self.counts.len() + table).split_at(4 * count as usize);
-        Some(Rows { base: self.bases[part][table], count, ends, parents, records })
+        Some(PartRows { base: self.bases[part][table], count, ends, parents, records })
     }
 
     /// Every row of a table and its record.
@@ -236,7 +236,7 @@ impl Data {
 
 /// The rows of one table in one part.
 #[derive(Clone, Copy)]
-pub(super) struct Rows<'a> {
+pub(super) struct PartRows<'a> {
     /// Number of the first row among all rows of the table.
     pub base: u32,
     pub count: u32,
@@ -245,7 +245,7 @@ pub(super) struct Rows<'a> {
     records: &'a [u8],
 }
 
-impl<'a> Rows<'a> {
+impl<'a> PartRows<'a> {
     /// The record of a row. Rows are counted from the start of the part.
     pub fn record(&self, row: u32) -> &'a [u8] {
         let start = row.checked_sub(1).map_or(0, |before| number(self.ends, before));

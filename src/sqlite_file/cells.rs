@@ -8,8 +8,8 @@ use super::fates::Fates;
 use super::key::decode;
 use super::record::{header_len, int_type, is_real, push_body, push_type, push_varint};
 use super::run::Merge;
-use super::schema::{Duplicates, Index, Schema};
-use super::{Result, SqliteFileError, Value};
+use super::schema::{Duplicates, Schema, SchemaIndex};
+use super::{LoadResult, SqlValue, SqliteFileError};
 
 /// Largest number of characters of a key in an error.
 const LITERALS_MAX: usize = 200;
@@ -40,7 +40,7 @@ impl<'a> Cells<'a> {
     }
 
     #[inline]
-    pub fn advance(&mut self) -> Result<()> {
+    pub fn advance(&mut self) -> LoadResult<()> {
         match self {
             Self::Rows(rows) => {
                 rows.current = rows.others.next();
@@ -74,7 +74,7 @@ impl<'a> RowCells<'a> {
 
 /// The entries of an index, by key and then by rowid.
 pub(super) struct EntryCells<'a> {
-    index: &'a Index,
+    index: &'a SchemaIndex,
     data: &'a Data,
     rule: Duplicates,
     fates: &'a OnceLock<Fates>,
@@ -105,7 +105,7 @@ impl<'a> EntryCells<'a> {
         data: &'a Data,
         fates: &'a OnceLock<Fates>,
         finding: Option<Fates>,
-    ) -> Result<Self> {
+    ) -> LoadResult<Self> {
         let of = &schema.indexes[index];
         let (rule, merge) = (schema.tables[of.table].duplicates, Merge::new(data.runs(of.table, index)));
         let (key, places, sources, types, body, payload) = Default::default();
@@ -132,7 +132,7 @@ impl<'a> EntryCells<'a> {
         self.places.get(self.passed).map(|place| (&self.payload[..], u64::from(*place) + 1))
     }
 
-    fn advance(&mut self) -> Result<()> {
+    fn advance(&mut self) -> LoadResult<()> {
         self.passed += 1;
         if self.passed < self.places.len() {
             self.make_payload();
@@ -142,7 +142,7 @@ impl<'a> EntryCells<'a> {
     }
 
     /// Moves to the next key of a row that is kept.
-    fn next_key(&mut self) -> Result<()> {
+    fn next_key(&mut self) -> LoadResult<()> {
         self.passed = 0;
         self.places.clear();
         while self.places.is_empty() {
@@ -174,7 +174,7 @@ impl<'a> EntryCells<'a> {
     }
 
     /// Replaces the rows with the key by the places of the rows that are kept.
-    fn settle(&mut self, has_null: bool) -> Result<()> {
+    fn settle(&mut self, has_null: bool) -> LoadResult<()> {
         let places = &mut self.places;
         if let Some(fates) = &mut self.finding {
             places.retain(|row| !fates.is_touched(*row));
@@ -218,13 +218,13 @@ impl<'a> EntryCells<'a> {
         body.clear();
         decode(key, |value| {
             let column = columns.next();
-            has_null |= value == Value::Null;
-            has_least |= value == Value::Int(i64::MIN);
+            has_null |= value == SqlValue::Null;
+            has_least |= value == SqlValue::Int(i64::MIN);
             let value = match (value, source, column) {
-                (Value::Int(i64::MIN), Some(row), Some(column))
+                (SqlValue::Int(i64::MIN), Some(row), Some(column))
                     if is_real(data.record(index.table, row), *column) =>
                 {
-                    Value::Real(i64::MIN as f64)
+                    SqlValue::Real(i64::MIN as f64)
                 }
                 _ => value,
             };
@@ -256,11 +256,11 @@ fn literals(key: &[u8]) -> String {
     let mut text = Vec::new();
     decode(key, |value| {
         text.push(match value {
-            Value::Null => "NULL".to_owned(),
-            Value::Int(value) => value.to_string(),
-            Value::Real(value) => format!("{value:?}"),
-            Value::Text(bytes) => format!("'{}'", String::from_utf8_lossy(bytes).replace('\'', "''")),
-            Value::Blob(bytes) => format!("x'{}'", hex(bytes)),
+            SqlValue::Null => "NULL".to_owned(),
+            SqlValue::Int(value) => value.to_string(),
+            SqlValue::Real(value) => format!("{value:?}"),
+            SqlValue::Text(bytes) => format!("'{}'", String::from_utf8_lossy(bytes).replace('\'', "''")),
+            SqlValue::Blob(bytes) => format!("x'{}'", hex(bytes)),
         });
     });
     let mut text = text.join(", ");

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use memmap2::Mmap;
 
-use super::{Result, SqliteFileError};
+use super::{LoadResult, SqliteFileError};
 use crate::disk::{self, File, Operation};
 
 /// The byte that SQLite locks; no page may contain this byte.
@@ -18,23 +18,23 @@ const PAGES_MAX: u32 = 0xffff_fffe;
 
 /// The database file while it grows. Pages are numbered from 1.
 #[derive(Debug)]
-pub(super) struct Target {
+pub(super) struct DatabaseFile {
     pub file: File,
     pub page_size: usize,
     /// How many pages the file has.
     pub pages: u32,
 }
 
-impl Target {
+impl DatabaseFile {
     /// Creates the file with its first pages.
-    pub fn create(path: &Path, page_size: usize, image: &[u8]) -> Result<Self> {
+    pub fn create(path: &Path, page_size: usize, image: &[u8]) -> LoadResult<Self> {
         let file = File::create_new(path)?;
         file.write_all_at(image, 0)?;
         Ok(Self { file, page_size, pages: (image.len() / page_size) as u32 })
     }
 
     /// Reserves pages at the end of the file, skipping the page of the pending byte.
-    pub fn take(&mut self, count: usize) -> Result<Vec<u32>> {
+    pub fn take(&mut self, count: usize) -> LoadResult<Vec<u32>> {
         let pending = (PENDING_BYTE / self.page_size as u64) as u32 + 1;
         let mut next = || {
             self.pages += if self.pages + 1 == pending { 2 } else { 1 };
@@ -45,7 +45,7 @@ impl Target {
     }
 
     /// Writes whole pages, as many as there are numbers.
-    pub fn write(&self, numbers: &[u32], pages: &[u8]) -> Result<()> {
+    pub fn write(&self, numbers: &[u32], pages: &[u8]) -> LoadResult<()> {
         let mut rest = pages;
         for stretch in numbers.chunk_by(|a, b| a + 1 == *b) {
             let (bytes, more) = rest.split_at(stretch.len() * self.page_size);
@@ -57,7 +57,7 @@ impl Target {
 
     /// Writes the part of a payload that is outside its cell to overflow pages and returns the first page ("Database File
     /// Format", 1.7).
-    pub fn write_chain(&mut self, rest: &[u8]) -> Result<u32> {
+    pub fn write_chain(&mut self, rest: &[u8]) -> LoadResult<u32> {
         let part_len = self.page_size - 4;
         let numbers = self.take(rest.len().div_ceil(part_len))?;
         let mut following = numbers[1..].iter().copied().chain([0]);
@@ -79,7 +79,7 @@ impl Target {
 
 /// Writes in pieces. For a single large write Linux looks for large free blocks of memory as cache; in a virtual machine these
 /// are blocks that the host has taken back. A single write was up to five times slower.
-fn write_at(file: &File, bytes: &[u8], offset: u64) -> Result<()> {
+fn write_at(file: &File, bytes: &[u8], offset: u64) -> LoadResult<()> {
     for (piece, at) in bytes.chunks(PIECE_LEN).zip((offset..).step_by(PIECE_LEN)) {
         file.write_all_at(piece, at)?;
     }
@@ -105,7 +105,7 @@ impl Store {
     }
 
     /// Appends bytes, given in parts, and returns their offset. The bytes are all in memory, or all in the spill file.
-    pub fn append(&mut self, parts: &[Vec<u8>]) -> Result<u64> {
+    pub fn append(&mut self, parts: &[Vec<u8>]) -> LoadResult<u64> {
         let offset = self.end;
         let len: usize = parts.iter().map(Vec::len).sum();
         if self.spill.is_none() && self.memory.len() + len <= self.memory_max {
@@ -126,24 +126,24 @@ impl Store {
     }
 
     /// Ends the appending; everything can be read afterwards.
-    pub fn freeze(self) -> Result<Frozen> {
-        let Some(spill) = self.spill else { return Ok(Frozen { memory: self.memory, spilled: None }) };
+    pub fn freeze(self) -> LoadResult<FrozenStore> {
+        let Some(spill) = self.spill else { return Ok(FrozenStore { memory: self.memory, spilled: None }) };
         // SAFETY: the file has no name or nothing else has it open, and it is closed here: nothing can write or shorten the file
         // while it is mapped.
         let map = unsafe { Mmap::map(spill.as_std()) };
         let failed = |reason| disk::Error::Io { operation: Operation::Map, path: self.dir, reason };
-        Ok(Frozen { memory: self.memory, spilled: Some(map.map_err(failed)?) })
+        Ok(FrozenStore { memory: self.memory, spilled: Some(map.map_err(failed)?) })
     }
 }
 
 /// A [`Store`] that accepts no more bytes.
 #[derive(Debug)]
-pub(super) struct Frozen {
+pub(super) struct FrozenStore {
     memory: Vec<u8>,
     pub spilled: Option<Mmap>,
 }
 
-impl Frozen {
+impl FrozenStore {
     /// Bytes that were appended together, or a part of such bytes.
     pub fn get(&self, range: Range<u64>) -> &[u8] {
         let in_memory = self.memory.len() as u64;
@@ -166,7 +166,8 @@ mod tests {
         for page_size in [4096, 8192, 16384, 32768] {
             let pending = 0x4000_0000 / page_size + 1;
             let mut target =
-                Target::create(&dir.path().join(page_size.to_string()), page_size as usize, &[]).unwrap();
+                DatabaseFile::create(&dir.path().join(page_size.to_string()), page_size as usize, &[])
+                    .unwrap();
             target.pages = pending - 3;
             assert_eq!(target.take(4).unwrap(), [pending - 2, pending - 1, pending + 1, pending + 2]);
             target.pages = PAGES_MAX - 2;

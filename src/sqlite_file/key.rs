@@ -4,13 +4,13 @@
 //! A key is its columns one after another, each self-delimiting, so that no key is a prefix of another. A text or blob is its
 //! tag, its bytes with 00 written as 00 FF, and 00 01. A number is a tag, the nearest f64 with its bits turned so that they
 //! sort, and the difference between the number and that f64 as a 16-bit integer. A key determines the type of its numbers,
-//! because [`Batch::push`](super::Batch::push) refuses reals in indexed columns without a type. The one exception is -2^63,
+//! because [`RowBatch::push`](super::Batch::push) refuses reals in indexed columns without a type. The one exception is -2^63,
 //! which a numeric column stores as an integer or as a real: the key decodes to the integer, and a caller that needs the type
 //! reads the row.
 
 use std::borrow::Cow;
 
-use super::Value;
+use super::SqlValue;
 use super::record::is_short;
 use super::schema::Affinity;
 
@@ -24,18 +24,18 @@ const SIGN: u64 = 1 << 63;
 
 /// Appends one affine column value.
 #[inline]
-pub(super) fn push_column(key: &mut Vec<u8>, value: Value<'_>, affinity: Affinity) {
+pub(super) fn push_column(key: &mut Vec<u8>, value: SqlValue<'_>, affinity: Affinity) {
     let number = if affinity == Affinity::Real { REAL } else { NUMBER };
     match value {
-        Value::Null => key.push(NULL),
-        Value::Int(value) => {
+        SqlValue::Null => key.push(NULL),
+        SqlValue::Int(value) => {
             let near = value as f64;
             // At most half the distance between two f64 below 2^63: 512.
             push_number(key, number, near, (i128::from(value) - near as i128) as i16);
         }
-        Value::Real(value) => push_number(key, number, value, 0),
-        Value::Text(bytes) => push_bytes(key, TEXT, bytes),
-        Value::Blob(bytes) => push_bytes(key, BLOB, bytes),
+        SqlValue::Real(value) => push_number(key, number, value, 0),
+        SqlValue::Text(bytes) => push_bytes(key, TEXT, bytes),
+        SqlValue::Blob(bytes) => push_bytes(key, BLOB, bytes),
     }
 }
 
@@ -60,24 +60,24 @@ fn push_bytes(key: &mut Vec<u8>, tag: u8, mut bytes: &[u8]) {
 }
 
 /// Calls `each` with every column's value in the form that is stored.
-pub(super) fn decode(mut key: &[u8], mut each: impl FnMut(Value<'_>)) {
+pub(super) fn decode(mut key: &[u8], mut each: impl FnMut(SqlValue<'_>)) {
     while let Some((tag, rest)) = key.split_first() {
         key = rest;
         match *tag {
-            NULL => each(Value::Null),
+            NULL => each(SqlValue::Null),
             TEXT | BLOB => {
                 let bytes;
                 (bytes, key) = split_bytes(rest);
-                each(if *tag == TEXT { Value::Text(&bytes) } else { Value::Blob(&bytes) });
+                each(if *tag == TEXT { SqlValue::Text(&bytes) } else { SqlValue::Blob(&bytes) });
             }
             tag => {
                 let (bits, beyond) = (be(&rest[..8]), be(&rest[8..10]) as i16 ^ i16::MIN);
                 let near = f64::from_bits(if bits & SIGN == 0 { !bits } else { bits & !SIGN });
                 each(match i64::try_from(near as i128 + i128::from(beyond)) {
                     Ok(whole) if near.fract() == 0.0 && (tag == NUMBER || is_short(whole)) => {
-                        Value::Int(whole)
+                        SqlValue::Int(whole)
                     }
-                    _ => Value::Real(near),
+                    _ => SqlValue::Real(near),
                 });
                 key = &rest[10..];
             }
@@ -116,28 +116,28 @@ mod tests {
     use crate::sqlite_file::record::affine;
     use proptest::prelude::*;
 
-    fn number() -> impl Strategy<Value = Value<'static>> {
+    fn number() -> impl Strategy<SqlValue = SqlValue<'static>> {
         let near = (-70..70i32, -2..3i64).prop_map(|(bit, off)| {
-            Value::Real((f64::from(bit.signum()) * 2f64.powi(bit.abs())) + off as f64 * 0.5)
+            SqlValue::Real((f64::from(bit.signum()) * 2f64.powi(bit.abs())) + off as f64 * 0.5)
         });
         prop_oneof![
-            any::<i64>().prop_map(Value::Int),
-            (-300..300i64).prop_map(Value::Int),
-            (0..63u32, -2..3i64).prop_map(|(bit, off)| Value::Int((1i64 << bit).wrapping_add(off))),
-            any::<f64>().prop_filter("a NaN is a NULL", |real| !real.is_nan()).prop_map(Value::Real),
+            any::<i64>().prop_map(SqlValue::Int),
+            (-300..300i64).prop_map(SqlValue::Int),
+            (0..63u32, -2..3i64).prop_map(|(bit, off)| SqlValue::Int((1i64 << bit).wrapping_add(off))),
+            any::<f64>().prop_filter("a NaN is a NULL", |real| !real.is_nan()).prop_map(SqlValue::Real),
             near,
-            Just(Value::Real(-0.0)),
-            Just(Value::Real(i64::MIN as f64)),
-            Just(Value::Int(i64::MIN)),
+            Just(SqlValue::Real(-0.0)),
+            Just(SqlValue::Real(i64::MIN as f64)),
+            Just(SqlValue::Int(i64::MIN)),
         ]
     }
 
     /// SQLite's order of numbers: exact, regardless of their types.
-    fn compare(left: Value<'_>, right: Value<'_>) -> std::cmp::Ordering {
+    fn compare(left: SqlValue<'_>, right: SqlValue<'_>) -> std::cmp::Ordering {
         let db = rusqlite::Connection::open_in_memory().unwrap();
         let sql = |value| match value {
-            Value::Int(value) => rusqlite::types::Value::Integer(value),
-            Value::Real(value) => rusqlite::types::Value::Real(value),
+            SqlValue::Int(value) => rusqlite::types::Value::Integer(value),
+            SqlValue::Real(value) => rusqlite::types::Value::Real(value),
             other => panic!("{other:?} is no number"),
         };
         let answer: i64 =
@@ -152,7 +152,7 @@ mod tests {
         fn numbers_sort_as_in_sqlite_and_return(left in number(), right in number()) {
             for affinity in [Affinity::Numeric, Affinity::Real] {
                 let stored = [left, right].map(|value| affine(value, affinity).unwrap());
-                if affinity == Affinity::Numeric && stored.contains(&Value::Real(i64::MIN as f64)) {
+                if affinity == Affinity::Numeric && stored.contains(&SqlValue::Real(i64::MIN as f64)) {
                     continue;
                 }
                 let keys = stored.map(|value| {
@@ -172,11 +172,11 @@ mod tests {
         ) {
             let keys = [&left, &right].map(|row| {
                 let mut key = Vec::new();
-                push_column(&mut key, Value::Text(&row[0]), Affinity::Text);
-                push_column(&mut key, Value::Blob(&row[1]), Affinity::Text);
+                push_column(&mut key, SqlValue::Text(&row[0]), Affinity::Text);
+                push_column(&mut key, SqlValue::Blob(&row[1]), Affinity::Text);
                 let mut back = Vec::new();
                 decode(&key, |value| match value {
-                    Value::Text(bytes) | Value::Blob(bytes) => back.push(bytes.to_vec()),
+                    SqlValue::Text(bytes) | SqlValue::Blob(bytes) => back.push(bytes.to_vec()),
                     other => panic!("{other:?}"),
                 });
                 assert_eq!(row, &back);

@@ -60,20 +60,20 @@ mod value;
 use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-pub use batch::Batch;
-pub use error::{Result, SqliteFileError};
+pub use batch::RowBatch;
+pub use error::{LoadResult, SqliteFileError};
 pub(crate) use schema::check_page_size;
 pub use schema::{Duplicates, Schema, TableId};
-pub use value::Value;
+pub use value::SqlValue;
 
 use crate::disk::File;
 use crate::interrupt::Interrupt;
 
-use batch::{Data, Part};
+use batch::{BatchPart, Data};
 use cells::{Cells, EntryCells, RowCells};
 use fates::Fates;
-use file::{Store, Target};
-use tree::Tree;
+use file::{DatabaseFile, Store};
+use tree::BTree;
 
 /// Packed batches may use one part in this many of the budget before they are spilled. Spilling costs little while the page
 /// cache has space, so a large load needs little more memory than a small load.
@@ -85,8 +85,8 @@ const PACKED_SHARE: usize = 16;
 /// loader that is dropped before it is finished leaves an incomplete file.
 pub struct Loader {
     schema: Arc<Schema>,
-    target: Target,
-    packed: Mutex<(Store, Vec<Part>)>,
+    target: DatabaseFile,
+    packed: Mutex<(Store, Vec<BatchPart>)>,
 }
 
 /// The result of [`Loader::finish`]: the whole database, written but not synced.
@@ -112,10 +112,10 @@ impl Loader {
     ///
     /// # Errors
     /// [`SqliteFileError::Io`], also when a file of that name exists.
-    pub fn create(path: &Path, schema: Schema, memory_bytes: usize) -> Result<Self> {
+    pub fn create(path: &Path, schema: Schema, memory_bytes: usize) -> LoadResult<Self> {
         let beside = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
         Ok(Self {
-            target: Target::create(path, schema.page_size, &schema.image)?,
+            target: DatabaseFile::create(path, schema.page_size, &schema.image)?,
             schema: Arc::new(schema),
             packed: Mutex::new((Store::new(beside.to_owned(), memory_bytes / PACKED_SHARE), Vec::new())),
         })
@@ -124,15 +124,15 @@ impl Loader {
     /// An empty batch for the rows of place `sequence` among all batches, counted from 0 without gaps.
     ///
     /// Batches may be filled and submitted in any order. About a megabyte of rows is best.
-    pub fn batch(&self, sequence: u64) -> Batch {
+    pub fn batch(&self, sequence: u64) -> RowBatch {
         self.batch_part(sequence, 0)
     }
 
     /// An empty part of the batch for place `sequence`, counted from 0 without gaps, for a batch whose rows need more than a
     /// few megabytes. Submit every part but the last with [`submit_part`](Self::submit_part). Children must be in the same part
     /// as their parents.
-    pub fn batch_part(&self, sequence: u64, part: u32) -> Batch {
-        Batch::new(Arc::clone(&self.schema), sequence, part)
+    pub fn batch_part(&self, sequence: u64, part: u32) -> RowBatch {
+        RowBatch::new(Arc::clone(&self.schema), sequence, part)
     }
 
     /// Sorts the batch's keys in this thread and adds its rows to the load. Of a batch in parts, submits the last part.
@@ -142,7 +142,7 @@ impl Loader {
     ///
     /// # Errors
     /// [`SqliteFileError::Io`]; the load cannot be finished after an error.
-    pub fn submit(&self, batch: Batch) -> Result<()> {
+    pub fn submit(&self, batch: RowBatch) -> LoadResult<()> {
         self.take(batch, true)
     }
 
@@ -153,11 +153,11 @@ impl Loader {
     ///
     /// # Errors
     /// [`SqliteFileError::Io`]; the load cannot be finished after an error.
-    pub fn submit_part(&self, batch: Batch) -> Result<()> {
+    pub fn submit_part(&self, batch: RowBatch) -> LoadResult<()> {
         self.take(batch, false)
     }
 
-    fn take(&self, batch: Batch, is_last: bool) -> Result<()> {
+    fn take(&self, batch: RowBatch, is_last: bool) -> LoadResult<()> {
         assert!(Arc::ptr_eq(&batch.schema, &self.schema), "a batch goes to the loader that gave it");
         let (mut part, bytes) = batch.pack();
         part.is_last = is_last;
@@ -174,7 +174,7 @@ impl Loader {
     /// # Errors
     /// [`SqliteFileError::Sequence`], also after a batch could not be submitted; [`SqliteFileError::Duplicate`], [`SqliteFileError::Io`],
     /// [`SqliteFileError::TooLarge`].
-    pub fn finish(self) -> Result<Loaded> {
+    pub fn finish(self) -> LoadResult<Loaded> {
         self.finish_unless(&Interrupt::new())
     }
 
@@ -182,7 +182,7 @@ impl Loader {
     ///
     /// # Errors
     /// Those of [`finish`](Self::finish), and [`SqliteFileError::Interrupted`].
-    pub fn finish_unless(self, interrupt: &Interrupt) -> Result<Loaded> {
+    pub fn finish_unless(self, interrupt: &Interrupt) -> LoadResult<Loaded> {
         let Self { schema, mut target, packed } = self;
         let (store, mut parts) = packed.into_inner().unwrap_or_else(PoisonError::into_inner);
         parts.sort_unstable_by_key(|part| (part.sequence, part.part));
@@ -224,13 +224,13 @@ impl Loader {
 
 /// Builds the trees of one stage. Each primary key finds the fates of its table's rows; later stages need the fates.
 fn build_stage(
-    target: &mut Target,
+    target: &mut DatabaseFile,
     schema: &Schema,
     data: &Data,
     fates: &[OnceLock<Fates>],
     stage: usize,
     interrupt: &Interrupt,
-) -> Result<()> {
+) -> LoadResult<()> {
     // Primary keys are built in the stage of this number, everything else of their tables in the next stage.
     let stage_of = |table: usize| usize::from(schema.tables[table].parent.is_some());
     let (page_size, mut trees) = (target.page_size, Vec::new());
@@ -238,7 +238,7 @@ fn build_stage(
         // The primary key, if there is one, finds the fates.
         let fates = fates[table].get_or_init(|| orphans(schema, data, fates, table));
         let cells = Cells::Rows(RowCells::new(data, table, fates));
-        trees.push(Tree::new(cells, of.root, page_size, data.estimate(table)));
+        trees.push(BTree::new(cells, of.root, page_size, data.estimate(table)));
     }
     for (index, of) in schema.indexes.iter().enumerate() {
         let is_key = schema.tables[of.table].primary_key == Some(index);
@@ -246,7 +246,7 @@ fn build_stage(
             let finding = is_key.then(|| orphans(schema, data, fates, of.table));
             let cells = EntryCells::new(schema, index, data, &fates[of.table], finding)?;
             let estimate_bytes = data.estimate(schema.tables.len() + index);
-            trees.push(Tree::new(Cells::Entries(Box::new(cells)), of.root, page_size, estimate_bytes));
+            trees.push(BTree::new(Cells::Entries(Box::new(cells)), of.root, page_size, estimate_bytes));
         }
     }
     tree::build(target, &mut trees, interrupt)

@@ -3,14 +3,14 @@
 
 /// The b-tree page types.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum PageKind {
     IndexInterior = 2,
     TableInterior = 5,
     IndexLeaf = 10,
     TableLeaf = 13,
 }
 
-impl Kind {
+impl PageKind {
     fn header_len(self) -> usize {
         if matches!(self, Self::IndexInterior | Self::TableInterior) { 12 } else { 8 }
     }
@@ -24,14 +24,14 @@ impl Kind {
 /// Fills one page: cells from the page's end towards the front, their pointers from the header towards the end.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Filler {
-    kind: Kind,
+    kind: PageKind,
     cells: usize,
     /// Offset of the cell content.
     pub top: usize,
 }
 
 impl Filler {
-    pub fn new(kind: Kind, page_size: usize) -> Self {
+    pub fn new(kind: PageKind, page_size: usize) -> Self {
         Self { kind, cells: 0, top: page_size }
     }
 
@@ -76,8 +76,8 @@ impl Filler {
 }
 
 /// How many bytes of a payload are in its leaf cell; the rest goes to a chain of overflow pages.
-pub(super) fn local_len(leaf: Kind, page_size: usize, payload_len: usize) -> usize {
-    let most = if leaf == Kind::TableLeaf { page_size - 35 } else { (page_size - 12) * 64 / 255 - 23 };
+pub(super) fn local_len(leaf: PageKind, page_size: usize, payload_len: usize) -> usize {
+    let most = if leaf == PageKind::TableLeaf { page_size - 35 } else { (page_size - 12) * 64 / 255 - 23 };
     if payload_len <= most {
         return payload_len;
     }

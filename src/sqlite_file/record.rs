@@ -1,7 +1,7 @@
 //! Values as SQLite stores them: affinity, serial types, varints and records ("Database File Format", 2.1). Pure
 //! functions over byte buffers.
 
-use super::Value;
+use super::SqlValue;
 use super::schema::Affinity;
 
 /// Appends SQLite's big-endian base-128 varint. No caller needs the ninth byte: lengths and rowids are far below 2^56.
@@ -53,17 +53,17 @@ pub(super) fn int_type(value: i64) -> (u8, usize) {
 
 /// Appends the serial type of an affine value.
 #[inline(always)] // Called for every cell; left alone, it is not inlined once the crate is large.
-pub(super) fn push_type(header: &mut Vec<u8>, value: Value<'_>) {
+pub(super) fn push_type(header: &mut Vec<u8>, value: SqlValue<'_>) {
     match value {
-        Value::Null => header.push(0),
-        Value::Int(value) => header.push(int_type(value).0),
-        Value::Real(_) => header.push(7),
-        Value::Text(bytes) => push_varint(header, bytes.len() as u64 * 2 + 13),
-        Value::Blob(bytes) => push_varint(header, bytes.len() as u64 * 2 + 12),
+        SqlValue::Null => header.push(0),
+        SqlValue::Int(value) => header.push(int_type(value).0),
+        SqlValue::Real(_) => header.push(7),
+        SqlValue::Text(bytes) => push_varint(header, bytes.len() as u64 * 2 + 13),
+        SqlValue::Blob(bytes) => push_varint(header, bytes.len() as u64 * 2 + 12),
     }
 }
 
-impl Value<'_> {
+impl SqlValue<'_> {
     /// How many bytes [`push_body`] appends.
     #[inline]
     pub(super) fn body_len(&self) -> usize {
@@ -78,12 +78,12 @@ impl Value<'_> {
 
 /// Appends the body of an affine value.
 #[inline(always)] // As `push_type`.
-pub(super) fn push_body(out: &mut Vec<u8>, value: Value<'_>) {
+pub(super) fn push_body(out: &mut Vec<u8>, value: SqlValue<'_>) {
     match value {
-        Value::Null => {}
-        Value::Int(value) => out.extend_from_slice(&value.to_be_bytes()[8 - int_type(value).1..]),
-        Value::Real(value) => out.extend_from_slice(&value.to_bits().to_be_bytes()),
-        Value::Text(bytes) | Value::Blob(bytes) => out.extend_from_slice(bytes),
+        SqlValue::Null => {}
+        SqlValue::Int(value) => out.extend_from_slice(&value.to_be_bytes()[8 - int_type(value).1..]),
+        SqlValue::Real(value) => out.extend_from_slice(&value.to_bits().to_be_bytes()),
+        SqlValue::Text(bytes) | SqlValue::Blob(bytes) => out.extend_from_slice(bytes),
     }
 }
 
@@ -118,16 +118,20 @@ pub(super) fn integral(value: f64) -> Option<i64> {
 
 /// Applies a column's affinity as an INSERT does; `Err` names the value that SQLite would have to parse or print instead.
 #[inline]
-pub(super) fn affine(value: Value<'_>, affinity: Affinity) -> Result<Value<'_>, &'static str> {
+pub(super) fn affine(value: SqlValue<'_>, affinity: Affinity) -> Result<SqlValue<'_>, &'static str> {
     Ok(match (value, affinity) {
-        (Value::Real(number), _) if number.is_nan() => Value::Null,
-        (Value::Int(_) | Value::Real(_), Affinity::Text) => return Err("takes no number; give it as text"),
-        (Value::Text(_), Affinity::Numeric | Affinity::Real) => return Err("takes no text; give the number"),
-        (Value::Real(number), Affinity::Numeric) => integral(number).map_or(value, Value::Int),
-        (Value::Real(number), Affinity::Real) => {
-            integral(number).filter(|whole| is_short(*whole)).map_or(value, Value::Int)
+        (SqlValue::Real(number), _) if number.is_nan() => SqlValue::Null,
+        (SqlValue::Int(_) | SqlValue::Real(_), Affinity::Text) => {
+            return Err("takes no number; give it as text");
         }
-        (Value::Int(number), Affinity::Real) if !is_short(number) => Value::Real(number as f64),
+        (SqlValue::Text(_), Affinity::Numeric | Affinity::Real) => {
+            return Err("takes no text; give the number");
+        }
+        (SqlValue::Real(number), Affinity::Numeric) => integral(number).map_or(value, SqlValue::Int),
+        (SqlValue::Real(number), Affinity::Real) => {
+            integral(number).filter(|whole| is_short(*whole)).map_or(value, SqlValue::Int)
+        }
+        (SqlValue::Int(number), Affinity::Real) if !is_short(number) => SqlValue::Real(number as f64),
         _ => value,
     })
 }
@@ -164,14 +168,15 @@ mod tests {
         let ints = edges.into_iter().flat_map(|edge| [edge, -edge, !edge]);
         let reals = [0.0, -0.0, 0.5, -1.0, 1e15, -1e18, 9.3e18, i64::MIN as f64, 1e300, f64::INFINITY];
         let texts = ["", "1", " -1.5e3\n", "12 monkeys"];
-        let values = ints.map(Value::Int).chain(reals.map(Value::Real)).chain(texts.map(Value::from));
-        for value in values.chain([Value::Blob(b"1"), Value::Real(f64::NAN), Value::Null]) {
+        let values =
+            ints.map(SqlValue::Int).chain(reals.map(SqlValue::Real)).chain(texts.map(SqlValue::from));
+        for value in values.chain([SqlValue::Blob(b"1"), SqlValue::Real(f64::NAN), SqlValue::Null]) {
             let given: rusqlite::types::Value = match value {
-                Value::Null => rusqlite::types::Value::Null,
-                Value::Int(value) => value.into(),
-                Value::Real(value) => value.into(),
-                Value::Text(text) => String::from_utf8(text.to_vec()).unwrap().into(),
-                Value::Blob(bytes) => bytes.to_vec().into(),
+                SqlValue::Null => rusqlite::types::Value::Null,
+                SqlValue::Int(value) => value.into(),
+                SqlValue::Real(value) => value.into(),
+                SqlValue::Text(text) => String::from_utf8(text.to_vec()).unwrap().into(),
+                SqlValue::Blob(bytes) => bytes.to_vec().into(),
             };
             db.execute("INSERT INTO t VALUES(?1, ?1, ?1, ?1)", [&given]).unwrap();
             let kinds: [String; 4] = db
@@ -184,16 +189,16 @@ mod tests {
                 let ours = match affine(value, affinity) {
                     // Not every text is a number, and only SQLite can decide.
                     Err(_) => {
-                        let is_text = matches!(value, Value::Text(_));
+                        let is_text = matches!(value, SqlValue::Text(_));
                         assert!(is_text || kind == "text", "{value:?} {affinity:?} need not be refused");
                         continue;
                     }
-                    Ok(Value::Null) => "null",
-                    Ok(Value::Int(_)) if affinity == Affinity::Real => "real",
-                    Ok(Value::Int(_)) => "integer",
-                    Ok(Value::Real(_)) => "real",
-                    Ok(Value::Text(_)) => "text",
-                    Ok(Value::Blob(_)) => "blob",
+                    Ok(SqlValue::Null) => "null",
+                    Ok(SqlValue::Int(_)) if affinity == Affinity::Real => "real",
+                    Ok(SqlValue::Int(_)) => "integer",
+                    Ok(SqlValue::Real(_)) => "real",
+                    Ok(SqlValue::Text(_)) => "text",
+                    Ok(SqlValue::Blob(_)) => "blob",
                 };
                 assert_eq!(ours, kind, "{value:?} {affinity:?}");
             }

@@ -106,7 +106,7 @@ fn sort(keys: &Strings, order: &mut [(u64, u32)]) {
 }
 
 /// Reads a run key by key.
-pub(super) struct Cursor<'a> {
+pub(super) struct RunCursor<'a> {
     rest: &'a [u8],
     short: Vec<u8>,
     /// The key, if long.
@@ -117,7 +117,7 @@ pub(super) struct Cursor<'a> {
     rows: u64,
 }
 
-impl<'a> Cursor<'a> {
+impl<'a> RunCursor<'a> {
     pub fn new(run: &'a [u8], base: u32) -> Self {
         Self { rest: run, short: Vec::new(), long: None, base, rows: 0 }
     }
@@ -167,7 +167,7 @@ impl<'a> Cursor<'a> {
 /// Merges runs by a tournament of losers. Each loser remembers how many bytes it shares with the last winner, so most matches
 /// are decided by comparing two lengths. Equal keys come in the order of their runs.
 pub(super) struct Merge<'a> {
-    cursors: Vec<Cursor<'a>>,
+    cursors: Vec<RunCursor<'a>>,
     /// Place 0 is the winner, the others are the losers of the matches. The match of place n is between places 2n and 2n+1;
     /// places from the number of runs on are the runs themselves.
     places: Vec<Player>,
@@ -184,7 +184,7 @@ struct Player {
 
 impl<'a> Merge<'a> {
     pub fn new(runs: impl Iterator<Item = (&'a [u8], u32)>) -> Self {
-        let cursors: Vec<_> = runs.map(|(run, base)| Cursor::new(run, base)).collect();
+        let cursors: Vec<_> = runs.map(|(run, base)| RunCursor::new(run, base)).collect();
         let places = vec![Player { run: NOBODY, shared: -1 }; cursors.len().max(1)];
         let mut merge = Self { cursors, places };
         (0..merge.cursors.len()).for_each(|run| merge.advance_run(run));
@@ -192,7 +192,7 @@ impl<'a> Merge<'a> {
     }
 
     /// The least key, with its rows still to be taken, and how many bytes the key shares with the previous key.
-    pub fn peek(&mut self) -> Option<(&mut Cursor<'a>, usize)> {
+    pub fn peek(&mut self) -> Option<(&mut RunCursor<'a>, usize)> {
         let winner = self.places[0];
         let shared = usize::try_from(winner.shared).ok()?;
         Some((&mut self.cursors[winner.run as usize], shared))

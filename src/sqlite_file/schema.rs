@@ -4,7 +4,7 @@
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OptionalExtension, Params, Row};
 
-use super::{Result, SqliteFileError};
+use super::{LoadResult, SqliteFileError};
 
 /// A table of a [`Schema`], by the table's place in the schema.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -36,7 +36,7 @@ pub(super) enum Affinity {
 }
 
 #[derive(Debug)]
-pub(super) struct Column {
+pub(super) struct SchemaColumn {
     pub name: String,
     pub not_null: bool,
     pub affinity: Affinity,
@@ -44,7 +44,7 @@ pub(super) struct Column {
 }
 
 #[derive(Debug)]
-pub(super) struct Index {
+pub(super) struct SchemaIndex {
     pub name: String,
     pub table: usize,
     /// Places in the table's columns, most significant first; the rowid follows implicitly.
@@ -54,9 +54,9 @@ pub(super) struct Index {
 }
 
 #[derive(Debug)]
-pub(super) struct Table {
+pub(super) struct SchemaTable {
     pub name: String,
-    pub columns: Vec<Column>,
+    pub columns: Vec<SchemaColumn>,
     /// Places in [`Schema::indexes`].
     pub indexes: Vec<usize>,
     /// The index of the primary key, in [`Schema::indexes`].
@@ -85,8 +85,8 @@ pub(super) struct Table {
 /// ```
 #[derive(Debug)]
 pub struct Schema {
-    pub(super) tables: Vec<Table>,
-    pub(super) indexes: Vec<Index>,
+    pub(super) tables: Vec<SchemaTable>,
+    pub(super) indexes: Vec<SchemaIndex>,
     pub(super) page_size: usize,
     /// The empty database made by SQLite: header, schema table, and a root page for each tree.
     pub(super) image: Vec<u8>,
@@ -143,7 +143,7 @@ impl Schema {
     /// # Errors
     /// [`SqliteFileError::PageSize`], [`SqliteFileError::Schema`] when SQLite does not accept the SQL,
     /// [`SqliteFileError::Unsupported`] for everything refused by name.
-    pub fn from_sql(sql: &str, page_size: u32) -> Result<Self> {
+    pub fn from_sql(sql: &str, page_size: u32) -> LoadResult<Self> {
         check_page_size(page_size)?;
         let mut db = Connection::open_in_memory()?;
         // The SQL cannot write to the schema table, so the objects it makes are the objects it declares.
@@ -190,7 +190,7 @@ impl Schema {
     ///
     /// # Errors
     /// [`SqliteFileError::Unsupported`] when `parent` is a child, or `child` a parent.
-    pub fn children_of(&mut self, child: TableId, parent: TableId) -> Result<()> {
+    pub fn children_of(&mut self, child: TableId, parent: TableId) -> LoadResult<()> {
         let is_parent = self.tables.iter().any(|table| table.parent == Some(child.0));
         if is_parent || child == parent || self.tables[parent.0].parent.is_some() {
             return Err(unsupported(&self.tables[child.0].name, "a child of a child"));
@@ -209,29 +209,29 @@ impl Schema {
         if row.get(3)? {
             of.primary_key = Some(id);
         }
-        self.indexes.push(Index { name, table, columns, unique: row.get(2)?, root: row.get(1)? });
+        self.indexes.push(SchemaIndex { name, table, columns, unique: row.get(2)?, root: row.get(1)? });
         Ok(())
     }
 }
 
 /// Refuses a page size that this loader does not support.
-pub(crate) fn check_page_size(given: u32) -> Result<()> {
+pub(crate) fn check_page_size(given: u32) -> LoadResult<()> {
     let is_known = given.is_power_of_two() && (4096..=32768).contains(&given);
     if is_known { Ok(()) } else { Err(SqliteFileError::PageSize { given }) }
 }
 
-fn read_table(db: &Connection, row: &Row<'_>) -> rusqlite::Result<Table> {
+fn read_table(db: &Connection, row: &Row<'_>) -> rusqlite::Result<SchemaTable> {
     let (name, root, mut sealed): (String, u32, Option<String>) = (row.get(0)?, row.get(1)?, row.get(2)?);
     let sql = "SELECT name, type, \"notnull\" FROM pragma_table_xinfo(?1) ORDER BY cid";
     let columns = list(db, sql, [&name], |row| {
         let affinity = affinity(&row.get::<_, String>(1)?);
-        Ok(Column { name: row.get(0)?, not_null: row.get(2)?, affinity, is_indexed: false })
+        Ok(SchemaColumn { name: row.get(0)?, not_null: row.get(2)?, affinity, is_indexed: false })
     })?;
     if sealed.is_none() && has_check(db, &name)? {
         sealed = Some("loading rows under a CHECK".to_owned());
     }
     let (indexes, primary_key, duplicates, parent) = (Vec::new(), None, Duplicates::default(), None);
-    Ok(Table { name, columns, indexes, primary_key, duplicates, parent, sealed, root })
+    Ok(SchemaTable { name, columns, indexes, primary_key, duplicates, parent, sealed, root })
 }
 
 /// Whether SQLite would check a CHECK when a row is inserted. No pragma says so, but the program of an INSERT does.

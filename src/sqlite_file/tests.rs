@@ -1,6 +1,6 @@
 //! Every file operation of a load fails once: the load says so, and which file it was.
 
-use super::{Duplicates, Loader, Schema, SqliteFileError, Value};
+use super::{Duplicates, Loader, Schema, SqlValue, SqliteFileError};
 use crate::disk::faults;
 
 /// Rows with overflow pages, keys that come again, batches out of order, and nothing kept in memory.
@@ -18,8 +18,8 @@ fn load(dir: &std::path::Path) -> Result<u64, SqliteFileError> {
         for row in 0..40 {
             let key = format!("{}", row * 7 % 30);
             let text = "x".repeat(if row % 9 == 0 { 9_000 } else { 200 });
-            batch.push(parent, &[Value::from(&*key), Value::from(&*text)])?;
-            batch.push(child, &[Value::from(&*text)])?;
+            batch.push(parent, &[SqlValue::from(&*key), SqlValue::from(&*text)])?;
+            batch.push(child, &[SqlValue::from(&*text)])?;
         }
         loader.submit(batch)?;
     }

@@ -12,17 +12,21 @@ use std::borrow::Cow;
 use rayon::prelude::*;
 
 use super::cells::Cells;
-use super::file::Target;
-use super::page::{Filler, Kind, local_len};
+use super::file::DatabaseFile;
+use super::page::{Filler, PageKind, local_len};
 use super::record::push_varint;
-use super::{Result, SqliteFileError};
+use super::{LoadResult, SqliteFileError};
 use crate::interrupt::Interrupt;
 
 /// Bytes of pages that are filled in a round. The budget does not change this number, because the number changes the file.
 const ROUND_LEN: u64 = 8 << 20;
 
 /// Builds all trees, unless interrupted.
-pub(super) fn build(target: &mut Target, trees: &mut [Tree<'_>], interrupt: &Interrupt) -> Result<()> {
+pub(super) fn build(
+    target: &mut DatabaseFile,
+    trees: &mut [BTree<'_>],
+    interrupt: &Interrupt,
+) -> LoadResult<()> {
     let total: u64 = trees.iter().map(|tree| tree.estimate_bytes).sum();
     let rounds = total.div_ceil(ROUND_LEN).max(1);
     let mut extents: Vec<Extent> = trees.iter().map(|_| Extent::default()).collect();
@@ -37,7 +41,7 @@ pub(super) fn build(target: &mut Target, trees: &mut [Tree<'_>], interrupt: &Int
                 let trees = trees.par_iter_mut().with_max_len(1);
                 let filled = trees.map(|tree| tree.fill((tree.estimate_bytes / rounds) as usize));
                 // Of several errors, the error of the first tree is returned, however many threads there are.
-                filled.collect::<Vec<Result<()>>>().into_iter().collect::<Result<()>>()
+                filled.collect::<Vec<LoadResult<()>>>().into_iter().collect::<LoadResult<()>>()
             },
         );
         written?;
@@ -65,7 +69,7 @@ struct Divider<'a> {
 }
 
 /// A table or an index that is being built. Its root page, an empty leaf, exists already.
-pub(super) struct Tree<'a> {
+pub(super) struct BTree<'a> {
     cells: Cells<'a>,
     leaves: Leaves<'a>,
     root: u32,
@@ -80,16 +84,16 @@ pub(super) struct Tree<'a> {
     is_done: bool,
 }
 
-impl<'a> Tree<'a> {
+impl<'a> BTree<'a> {
     pub fn new(cells: Cells<'a>, root: u32, page_size: usize, estimate_bytes: u64) -> Self {
-        let kind = if matches!(cells, Cells::Rows(_)) { Kind::TableLeaf } else { Kind::IndexLeaf };
+        let kind = if matches!(cells, Cells::Rows(_)) { PageKind::TableLeaf } else { PageKind::IndexLeaf };
         let leaves = Leaves::new(kind, page_size);
         let (last_leaf, last_divider, levels) = Default::default();
         Self { cells, leaves, root, estimate_bytes, last_leaf, last_divider, levels, is_done: false }
     }
 
     /// Fills this round's pages, each page to its end.
-    fn fill(&mut self, quota_bytes: usize) -> Result<()> {
+    fn fill(&mut self, quota_bytes: usize) -> LoadResult<()> {
         let leaves = &mut self.leaves;
         while let Some((payload, rowid)) = self.cells.current() {
             let lasting = self.cells.lasting();
@@ -111,7 +115,7 @@ impl<'a> Tree<'a> {
 
     /// Gives numbers to the chains and the pages of this round, and moves the pages to `out` to be written. A single leaf is
     /// the root.
-    fn number(&mut self, target: &mut Target, out: &mut Extent) -> Result<()> {
+    fn number(&mut self, target: &mut DatabaseFile, out: &mut Extent) -> LoadResult<()> {
         let Leaves { pages, page_size, chains, chains_len, dividers, kind, .. } = &mut self.leaves;
         for (at, rest) in chains.drain(..) {
             pages[at..at + 4].copy_from_slice(&target.write_chain(&rest)?.to_be_bytes());
@@ -142,7 +146,7 @@ impl<'a> Tree<'a> {
     }
 
     /// Writes the remaining interior pages, the topmost to the root page.
-    fn finish(&mut self, target: &mut Target) -> Result<()> {
+    fn finish(&mut self, target: &mut DatabaseFile) -> LoadResult<()> {
         let Some(mut child) = self.last_leaf else { return Ok(()) };
         let mut level = 0;
         while level < self.levels.len() {
@@ -155,7 +159,7 @@ impl<'a> Tree<'a> {
 
 /// The interior pages of one level that are not yet written.
 struct Level {
-    kind: Kind,
+    kind: PageKind,
     /// A full page with its last child; not yet written, because the next page has no cell and may get no other child.
     full: Option<(InteriorPage, u32, Vec<u8>)>,
     open: InteriorPage,
@@ -171,7 +175,7 @@ struct InteriorPage {
 }
 
 impl InteriorPage {
-    fn new(kind: Kind, page_size: usize) -> Self {
+    fn new(kind: PageKind, page_size: usize) -> Self {
         Self { page: vec![0; page_size], filler: Filler::new(kind, page_size), cells: 0 }
     }
 
@@ -192,14 +196,14 @@ impl InteriorPage {
     }
 
     /// Completes the page with its last child and writes the page.
-    fn write(mut self, number: u32, right: u32, target: &Target) -> Result<()> {
+    fn write(mut self, number: u32, right: u32, target: &DatabaseFile) -> LoadResult<()> {
         self.filler.finish(&mut self.page, Some(right));
         target.write(&[number], &self.page)
     }
 }
 
 impl Level {
-    fn new(kind: Kind, page_size: usize) -> Self {
+    fn new(kind: PageKind, page_size: usize) -> Self {
         Self { kind, full: None, open: InteriorPage::new(kind, page_size), has_written: false }
     }
 
@@ -207,11 +211,11 @@ impl Level {
     fn add(
         levels: &mut Vec<Self>,
         at: usize,
-        kind: Kind,
-        target: &mut Target,
+        kind: PageKind,
+        target: &mut DatabaseFile,
         child: u32,
         divider: Vec<u8>,
-    ) -> Result<()> {
+    ) -> LoadResult<()> {
         if levels.len() == at {
             levels.push(Self::new(kind, target.page_size));
         }
@@ -226,7 +230,7 @@ impl Level {
     }
 
     /// Writes the full page of level `at`, if any, and adds the page to the level above.
-    fn write_full(levels: &mut Vec<Self>, at: usize, target: &mut Target) -> Result<()> {
+    fn write_full(levels: &mut Vec<Self>, at: usize, target: &mut DatabaseFile) -> LoadResult<()> {
         let level = &mut levels[at];
         let Some((full, right, divider)) = level.full.take() else { return Ok(()) };
         let number = target.take(1)?[0];
@@ -238,7 +242,13 @@ impl Level {
 
     /// Writes the last pages of level `at`, whose last child is `last`, and returns the number of the very last page. No page
     /// may have a single child. The only page of a level is the root.
-    fn finish(levels: &mut Vec<Self>, at: usize, root: u32, target: &mut Target, last: u32) -> Result<u32> {
+    fn finish(
+        levels: &mut Vec<Self>,
+        at: usize,
+        root: u32,
+        target: &mut DatabaseFile,
+        last: u32,
+    ) -> LoadResult<u32> {
         let level = &mut levels[at];
         if level.open.cells == 0
             && let Some((full, right, divider)) = &mut level.full
@@ -258,7 +268,7 @@ impl Level {
 
 /// The leaf pages of a tree that have no numbers yet.
 struct Leaves<'a> {
-    kind: Kind,
+    kind: PageKind,
     page_size: usize,
     pages: Vec<u8>,
     /// The filler of the last page, open or not.
@@ -275,7 +285,7 @@ struct Leaves<'a> {
 }
 
 impl<'a> Leaves<'a> {
-    fn new(kind: Kind, page_size: usize) -> Self {
+    fn new(kind: PageKind, page_size: usize) -> Self {
         Self {
             kind,
             page_size,
@@ -295,7 +305,7 @@ impl<'a> Leaves<'a> {
     fn add(&mut self, payload: &[u8], lasting: Option<&'a [u8]>, rowid: u64) -> bool {
         self.head.clear();
         push_varint(&mut self.head, payload.len() as u64);
-        if self.kind == Kind::TableLeaf {
+        if self.kind == PageKind::TableLeaf {
             push_varint(&mut self.head, rowid);
         }
         let (local, rest) = payload.split_at(local_len(self.kind, self.page_size, payload.len()));
@@ -328,7 +338,7 @@ impl<'a> Leaves<'a> {
     /// The page has several entries, and the next page gets an entry at once.
     fn divide(&mut self) {
         let mut divider = Divider::default();
-        if self.kind == Kind::TableLeaf {
+        if self.kind == PageKind::TableLeaf {
             push_varint(&mut divider.bytes, self.last_rowid);
         } else {
             let start = self.pages.len() - self.page_size;

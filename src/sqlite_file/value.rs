@@ -7,7 +7,7 @@
 /// numeric columns. Reals in an indexed column without a type are refused too, because there 1 and 1.0 would have one key and
 /// two types.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Value<'a> {
+pub enum SqlValue<'a> {
     /// NULL.
     Null,
     /// An integer.
@@ -20,13 +20,13 @@ pub enum Value<'a> {
     Blob(&'a [u8]),
 }
 
-impl<'a> From<&'a str> for Value<'a> {
+impl<'a> From<&'a str> for SqlValue<'a> {
     fn from(value: &'a str) -> Self {
         Self::Text(value.as_bytes())
     }
 }
 
-impl<'a, T: Into<Value<'a>>> From<Option<T>> for Value<'a> {
+impl<'a, T: Into<SqlValue<'a>>> From<Option<T>> for SqlValue<'a> {
     fn from(value: Option<T>) -> Self {
         value.map_or(Self::Null, Into::into)
     }

@@ -13,7 +13,7 @@ use bumpalo::Bump;
 use super::error::UsageError;
 use super::tally::{LineAt, Tally};
 use crate::archive::ArchiveError;
-use crate::archive::pipeline::{Input, workers};
+use crate::archive::pipeline::{PipelineInput, workers};
 use crate::archive::query::{StoredNumber, TurnFields};
 use crate::archive::survey::survey;
 use crate::interrupt::Interrupt;
@@ -21,8 +21,8 @@ use crate::record::Cell;
 use crate::record::columns::{tool_calls, turns};
 use crate::record::fold::Fold;
 use crate::record::maker::RowMaker;
-use crate::record::rows::{Rows, Turn};
-use crate::scan::in_order::{Failure, Workers, in_order};
+use crate::record::rows::{Rows, TurnRow};
+use crate::scan::in_order::{WorkFailure, Workers, in_order};
 use crate::scan::{self, ScanError, Source, chunks};
 
 const CHUNK_BYTES: u64 = 1 << 20;
@@ -49,7 +49,7 @@ pub(super) fn tally_ledger<'q>(
     let work = Work { source, end, threads, interrupt };
     let stamps = {
         let pool = workers(threads)?;
-        let input = Input {
+        let input = PipelineInput {
             source,
             range: 0..end,
             chunk_bytes: CHUNK_BYTES,
@@ -149,7 +149,7 @@ impl<'f> Lines<'f> {
         base: u64,
         bytes: &[u8],
         fold: &Fold<'f>,
-        mut each: impl FnMut(u64, u64, &Turn<'_>, &Rows<'_>),
+        mut each: impl FnMut(u64, u64, &TurnRow<'_>, &Rows<'_>),
     ) {
         for (offset, line) in scan::lines(base, bytes) {
             self.arena.reset();
@@ -175,7 +175,7 @@ impl TurnLines {
         range: Range<u64>,
         interrupt: &Interrupt,
     ) -> Result<Self, UsageError> {
-        let input = Input {
+        let input = PipelineInput {
             source,
             range: range.clone(),
             chunk_bytes: CHUNK_BYTES,
@@ -234,8 +234,8 @@ impl Work<'_> {
             },
         )
         .map_err(|failure| match failure {
-            Failure::Work(error) => error.into(),
-            Failure::Panic { number, .. } => {
+            WorkFailure::Work(error) => error.into(),
+            WorkFailure::Panic { number, .. } => {
                 ArchiveError::Worker { ledger: self.source.path().to_owned(), number }.into()
             }
         })
@@ -243,7 +243,7 @@ impl Work<'_> {
 }
 
 /// The fields of a row from a line, as the archive stores them.
-fn with_fields(turn: &Turn<'_>, rows: &Rows<'_>, take: impl FnOnce(&TurnFields<'_>)) {
+fn with_fields(turn: &TurnRow<'_>, rows: &Rows<'_>, take: impl FnOnce(&TurnFields<'_>)) {
     let cell = |place: usize| turn.cells[place];
     let text = |place: usize| cell(place).as_text();
     let optional = |place: usize| match cell(place) {

@@ -4,3 +4,4 @@
 mod public_api;
 mod rings;
 mod rooms;
+mod type_names;

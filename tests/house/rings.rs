@@ -13,7 +13,7 @@ use syn::{Attribute, Item, UseTree, Visibility};
 
 use crate::rooms::{module_of, sources};
 
-type ModulePath = Vec<String>;
+pub type ModulePath = Vec<String>;
 
 #[derive(Debug, Default)]
 struct Module {
@@ -27,14 +27,14 @@ struct Module {
     for_tests: Vec<ModulePath>,
 }
 
-fn is_for_tests(attributes: &[Attribute]) -> bool {
+pub fn is_for_tests(attributes: &[Attribute]) -> bool {
     attributes.iter().any(|attribute| {
         let text = attribute.meta.to_token_stream().to_string();
         text.starts_with("cfg") && text.contains("test") && !text.contains("not (test")
     })
 }
 
-fn attributes(item: &Item) -> &[Attribute] {
+pub fn attributes(item: &Item) -> &[Attribute] {
     match item {
         Item::Const(item) => &item.attrs,
         Item::Enum(item) => &item.attrs,
@@ -103,7 +103,7 @@ fn leaves(tree: &UseTree, before: &[String], found: &mut Vec<(String, ModulePath
 }
 
 /// Code without the texts in it, documentation among them.
-fn without_texts(code: &str) -> String {
+pub fn without_texts(code: &str) -> String {
     let (mut left, mut rest) = (String::new(), code.replace("'\"'", ""));
     while let Some(start) = rest.find('"') {
         let before = &rest[..start];

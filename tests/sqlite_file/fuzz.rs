@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use relayburn_ledger::sqlite_file::{Duplicates, Loaded, Loader, Schema, TableId, Value};
+use relayburn_ledger::sqlite_file::{Duplicates, Loaded, Loader, Schema, SqlValue, TableId};
 use rusqlite::types::{ToSql, ToSqlOutput, ValueRef};
 use rusqlite::{Connection, params_from_iter};
 
@@ -54,13 +54,13 @@ enum Owned {
 }
 
 impl Owned {
-    fn borrow(&self) -> Value<'_> {
+    fn borrow(&self) -> SqlValue<'_> {
         match self {
-            Self::Null => Value::Null,
-            Self::Int(value) => Value::Int(*value),
-            Self::Real(bits) => Value::Real(f64::from_bits(*bits)),
-            Self::Text(bytes) => Value::Text(bytes),
-            Self::Blob(bytes) => Value::Blob(bytes),
+            Self::Null => SqlValue::Null,
+            Self::Int(value) => SqlValue::Int(*value),
+            Self::Real(bits) => SqlValue::Real(f64::from_bits(*bits)),
+            Self::Text(bytes) => SqlValue::Text(bytes),
+            Self::Blob(bytes) => SqlValue::Blob(bytes),
         }
     }
 }

@@ -4,7 +4,7 @@ use std::io::ErrorKind;
 use std::path::Path;
 
 use crate::common::processes;
-use relayburn_ledger::sqlite_file::{Duplicates, Loaded, Loader, Schema, SqliteFileError, Value};
+use relayburn_ledger::sqlite_file::{Duplicates, Loaded, Loader, Schema, SqlValue, SqliteFileError};
 
 /// A budget in bytes that none of these loads reaches.
 const MEMORY: usize = 1 << 30;
@@ -93,12 +93,12 @@ fn tables_whose_rows_would_go_unchecked_are_made_but_take_none() {
     let loader = Loader::create(&dir.path().join("db"), schema, MEMORY).unwrap();
     let mut batch = loader.batch(0);
     for (table, name) in tables.into_iter().zip(["id", "checked", "foreigner", "quoted \"t\""]) {
-        match batch.push(table, &[Value::Int(1)]) {
+        match batch.push(table, &[SqlValue::Int(1)]) {
             Err(SqliteFileError::Unsupported { object, .. }) => assert_eq!(object, name),
             other => panic!("{name}: {other:?}"),
         }
     }
-    batch.push(tables[4], &[Value::Null, Value::Null, Value::Null]).unwrap();
+    batch.push(tables[4], &[SqlValue::Null, SqlValue::Null, SqlValue::Null]).unwrap();
     loader.submit(batch).unwrap();
     assert_eq!(loader.finish().unwrap().rows, [0, 0, 0, 1, 0]);
     let db = Connection::open(dir.path().join("db")).unwrap();
@@ -115,7 +115,7 @@ fn load(
     path: &Path,
     sql: &str,
     rule: Duplicates,
-    rows: &[Vec<Value<'_>>],
+    rows: &[Vec<SqlValue<'_>>],
 ) -> Result<Loaded, SqliteFileError> {
     let mut schema = Schema::from_sql(sql, 4096).unwrap();
     let table = schema.table("t").unwrap();
@@ -143,7 +143,7 @@ fn the_last_row_with_a_key_stays_where_the_rule_says() {
     let given: Vec<_> = [Some("a"), Some("b"), None, Some("a"), None, Some("a"), Some("c")]
         .into_iter()
         .zip(0i64..)
-        .map(|(key, value)| vec![key.into(), Value::Int(value)])
+        .map(|(key, value)| vec![key.into(), SqlValue::Int(value)])
         .collect();
     let dir = tempfile::tempdir().unwrap();
     let expect = |rule, expected: &[(i64, Option<&str>, i64)]| {
@@ -172,10 +172,16 @@ fn the_last_row_with_a_key_stays_where_the_rule_says() {
 
 #[test]
 fn one_number_in_two_types_is_one_key() {
-    let keys =
-        [Value::Int(1), Value::Real(1.0), Value::Real(-0.0), Value::Int(0), Value::Real(1.5), Value::Int(1)];
+    let keys = [
+        SqlValue::Int(1),
+        SqlValue::Real(1.0),
+        SqlValue::Real(-0.0),
+        SqlValue::Int(0),
+        SqlValue::Real(1.5),
+        SqlValue::Int(1),
+    ];
     let given: Vec<_> =
-        keys.into_iter().zip(0i64..).map(|(key, value)| vec![key, Value::Int(value)]).collect();
+        keys.into_iter().zip(0i64..).map(|(key, value)| vec![key, SqlValue::Int(value)]).collect();
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("db");
     let sql = "CREATE TABLE t(k REAL PRIMARY KEY, v);";
@@ -187,8 +193,12 @@ fn one_number_in_two_types_is_one_key() {
     }
     // If both types would be stored, one of them is refused.
     let sql = "CREATE TABLE t(k, v, PRIMARY KEY(k, v))";
-    match load(&dir.path().join("mixed"), sql, Duplicates::KeepLast, &[vec![Value::Real(1.0), Value::Int(1)]])
-    {
+    match load(
+        &dir.path().join("mixed"),
+        sql,
+        Duplicates::KeepLast,
+        &[vec![SqlValue::Real(1.0), SqlValue::Int(1)]],
+    ) {
         Err(SqliteFileError::Row { place, .. }) => assert_eq!(place, "t.k"),
         other => panic!("{other:?}"),
     }
@@ -197,10 +207,10 @@ fn one_number_in_two_types_is_one_key() {
 /// -2^63 is the only number that a numeric column stores in the given type, as an integer or as a real.
 #[test]
 fn the_least_number_keeps_its_type() {
-    let (int, real) = (Value::Int(i64::MIN), Value::Real(i64::MIN as f64));
+    let (int, real) = (SqlValue::Int(i64::MIN), SqlValue::Real(i64::MIN as f64));
     let given: Vec<_> = [(1, int), (2, real), (3, real), (1, real), (4, int), (2, int)]
         .into_iter()
-        .map(|(key, number)| vec![Value::Int(key), number])
+        .map(|(key, number)| vec![SqlValue::Int(key), number])
         .collect();
     for rule in [Duplicates::KeepLast, Duplicates::KeepLastAtFirst] {
         for (sql, expected) in [
@@ -234,21 +244,21 @@ fn the_least_number_keeps_its_type() {
 #[test]
 fn integers_and_fractions_are_in_one_order() {
     let numbers = [
-        Value::Real(2.5),
-        Value::Real(-0.5),
-        Value::Real(1e300),
-        Value::Real(-1e19),
-        Value::Real(9.3e18),
-        Value::Int(i64::MIN),
-        Value::Int(i64::MAX),
-        Value::Real(0.0),
-        Value::Real(3.0),
-        Value::Int(-2),
-        Value::Real(1e-300),
-        Value::Int(2),
+        SqlValue::Real(2.5),
+        SqlValue::Real(-0.5),
+        SqlValue::Real(1e300),
+        SqlValue::Real(-1e19),
+        SqlValue::Real(9.3e18),
+        SqlValue::Int(i64::MIN),
+        SqlValue::Int(i64::MAX),
+        SqlValue::Real(0.0),
+        SqlValue::Real(3.0),
+        SqlValue::Int(-2),
+        SqlValue::Real(1e-300),
+        SqlValue::Int(2),
     ];
     let given: Vec<_> =
-        numbers.into_iter().zip(0i64..).map(|(key, value)| vec![key, Value::Int(value)]).collect();
+        numbers.into_iter().zip(0i64..).map(|(key, value)| vec![key, SqlValue::Int(value)]).collect();
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("db");
     let sql = "CREATE TABLE t(k INTEGER NOT NULL, v, PRIMARY KEY(k, v))";
@@ -277,7 +287,7 @@ fn integers_and_fractions_are_in_one_order() {
 #[test]
 fn other_unique_indexes_are_held_to_it() {
     let sql = "CREATE TABLE t(k TEXT, v INTEGER, UNIQUE(k)); CREATE UNIQUE INDEX u ON t(v, k);";
-    let row = |key: Option<&'static str>, value| vec![key.into(), Value::Int(value)];
+    let row = |key: Option<&'static str>, value| vec![key.into(), SqlValue::Int(value)];
     let dir = tempfile::tempdir().unwrap();
     load(
         &dir.path().join("fine"),
@@ -318,14 +328,14 @@ fn a_refused_row_leaves_its_batch_as_it_was() {
         }
         other => panic!("{other:?}"),
     };
-    refused(batch.push(c, &[Value::Int(1)]), "c: no row of its parent's table precedes");
-    batch.push(t, &["kept".into(), Value::Int(1)]).unwrap();
+    refused(batch.push(c, &[SqlValue::Int(1)]), "c: no row of its parent's table precedes");
+    batch.push(t, &["kept".into(), SqlValue::Int(1)]).unwrap();
     refused(batch.push(t, &["one".into()]), "t: a row has another number of values");
-    refused(batch.push(t, &[Value::Null, Value::Int(1)]), "t.k: is NOT NULL");
-    refused(batch.push(c, &[Value::Real(f64::NAN)]), "c.v: is NOT NULL");
-    refused(batch.push(t, &[Value::Int(1), Value::Int(1)]), "t.k: takes no number");
+    refused(batch.push(t, &[SqlValue::Null, SqlValue::Int(1)]), "t.k: is NOT NULL");
+    refused(batch.push(c, &[SqlValue::Real(f64::NAN)]), "c.v: is NOT NULL");
+    refused(batch.push(t, &[SqlValue::Int(1), SqlValue::Int(1)]), "t.k: takes no number");
     refused(batch.push(t, &["two".into(), " 12 ".into()]), "t.v: takes no text");
-    batch.push(c, &[Value::Int(1)]).unwrap();
+    batch.push(c, &[SqlValue::Int(1)]).unwrap();
     loader.submit(batch).unwrap();
     let loaded = loader.finish().unwrap();
     assert_eq!(loaded.rows, [1, 1]);
@@ -396,7 +406,7 @@ fn trees_of_every_size_are_whole() {
     for (keys, count) in
         [mixed, short].iter().flat_map(|keys| (0..keys.len()).map(move |count| (keys, count)))
     {
-        let given: Vec<_> = keys[..count].iter().map(|key| vec![(&**key).into(), Value::Null]).collect();
+        let given: Vec<_> = keys[..count].iter().map(|key| vec![(&**key).into(), SqlValue::Null]).collect();
         let path = dir.path().join("db");
         load(
             &path,
@@ -440,7 +450,7 @@ fn a_load_of_many_rounds_is_the_same_however_it_is_cut() {
                             let value = format!("{row}{}", &long[..length]);
                             batch.push(p, &[(&*key).into(), (&*value).into()]).unwrap();
                             for n in 0..row % 3 {
-                                let values = [(&*key).into(), Value::Int(n as i64 / 2), (&*value).into()];
+                                let values = [(&*key).into(), SqlValue::Int(n as i64 / 2), (&*value).into()];
                                 batch.push(c, &values).unwrap();
                             }
                             if row % 1000 == 0 {
@@ -490,7 +500,7 @@ fn under_a_limit() {
     let dir = TempDir::new().unwrap();
     let path = dir.path().join("db");
     let text = "x".repeat(700);
-    let given: Vec<_> = (0..3000i64).map(|n| vec![Value::Int(n), (&*text).into()]).collect();
+    let given: Vec<_> = (0..3000i64).map(|n| vec![SqlValue::Int(n), (&*text).into()]).collect();
     let sql = "CREATE TABLE t(k BIGINT PRIMARY KEY, v TEXT); CREATE INDEX i ON t(v)";
     match load(&path, sql, Duplicates::KeepLastAtFirst, &given) {
         Err(error @ SqliteFileError::Io(_)) => {

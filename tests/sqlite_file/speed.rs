@@ -11,7 +11,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
-use relayburn_ledger::sqlite_file::{Duplicates, Loaded, Loader, Schema, Value};
+use relayburn_ledger::sqlite_file::{Duplicates, Loaded, Loader, Schema, SqlValue};
 use rusqlite::types::{ToSql, ToSqlOutput, ValueRef};
 use rusqlite::{Connection, Statement};
 
@@ -61,27 +61,27 @@ fn mix(n: u64) -> u64 {
     n ^ (n >> 31)
 }
 
-fn letters<'a>(out: &'a mut [u8; 40], start: &str, n: u64, length: usize) -> Value<'a> {
+fn letters<'a>(out: &'a mut [u8; 40], start: &str, n: u64, length: usize) -> SqlValue<'a> {
     let (mut bits, alphabet) = (mix(n), b"ABCDEFGHJKLMNPQRSTUVWXYZabcdefgh");
     out[..start.len()].copy_from_slice(start.as_bytes());
     for (place, byte) in out[start.len()..length].iter_mut().enumerate() {
         *byte = alphabet[(bits >> 59) as usize];
         bits = bits.rotate_left(5) ^ if place == 11 { mix(!n) } else { 0 };
     }
-    Value::Text(&out[..length])
+    SqlValue::Text(&out[..length])
 }
 
-fn uuid(out: &mut [u8; 40], n: u64) -> Value<'_> {
+fn uuid(out: &mut [u8; 40], n: u64) -> SqlValue<'_> {
     let (high, low) = (mix(n), mix(!n));
     for (place, byte) in out[..36].iter_mut().enumerate() {
         let bits = if place < 18 { high >> (3 * place) } else { low >> (3 * (place - 18)) };
         *byte =
             if matches!(place, 8 | 13 | 18 | 23) { b'-' } else { b"0123456789abcdef"[(bits & 15) as usize] };
     }
-    Value::Text(&out[..36])
+    SqlValue::Text(&out[..36])
 }
 
-fn time(out: &mut [u8; 40], ms: u64) -> Value<'_> {
+fn time(out: &mut [u8; 40], ms: u64) -> SqlValue<'_> {
     out[..24].copy_from_slice(b"2026-01-01T00:00:00.000Z");
     let mut digits = |at: usize, length: usize, mut value: u64| {
         for byte in out[at..at + length].iter_mut().rev() {
@@ -95,11 +95,11 @@ fn time(out: &mut [u8; 40], ms: u64) -> Value<'_> {
     digits(11, 2, ms / 3_600_000 % 24);
     digits(8, 2, ms / 86_400_000 % 28 + 1);
     digits(5, 2, ms / 86_400_000 / 28 % 12 + 1);
-    Value::Text(&out[..24])
+    SqlValue::Text(&out[..24])
 }
 
 /// The rows of about one line of a ledger: a turn with its calls, and an event for about every second turn.
-fn line(n: u64, mut push: impl FnMut(usize, &[Value<'_>])) {
+fn line(n: u64, mut push: impl FnMut(usize, &[SqlValue<'_>])) {
     let mut scratch = [[0; 40]; 8];
     let [session, message, ts, call, hash, event_hash, agent, parent_call] = &mut scratch;
     // Four sessions at once, each of 60 turns; every hundredth turn is written again four lines later.
@@ -107,25 +107,26 @@ fn line(n: u64, mut push: impl FnMut(usize, &[Value<'_>])) {
     let turn = if n % 100 == 50 && n >= 4 { n - 4 } else { n };
     let message = letters(message, "msg_01", turn, 30);
     let ts = time(ts, n * 977 + mix(n) % 4000);
-    let source = Value::from(if n % 240 / 60 == 3 { "codex" } else { "claude-code" });
-    let of =
-        |names: &[&'static str], salt: u64| Value::from(names[(mix(n ^ salt) % names.len() as u64) as usize]);
-    let number = |most: u64, salt: u64| Value::Int((mix(n ^ salt) % most) as i64);
+    let source = SqlValue::from(if n % 240 / 60 == 3 { "codex" } else { "claude-code" });
+    let of = |names: &[&'static str], salt: u64| {
+        SqlValue::from(names[(mix(n ^ salt) % names.len() as u64) as usize])
+    };
+    let number = |most: u64, salt: u64| SqlValue::Int((mix(n ^ salt) % most) as i64);
     let project = of(
         &["/home/dev/projects/ledger", "/home/dev/projects/website", "/home/dev/work/agents/tools"],
         n / 240,
     );
     let key = of(&["github.com/acme/ledger", "github.com/acme/website", "github.com/acme/tools"], n / 240);
     let subagent = n.is_multiple_of(8);
-    let agent = if subagent { letters(agent, "agent_", n / 240, 20) } else { Value::Null };
-    let parent = if subagent { letters(parent_call, "toolu_01", n / 16, 30) } else { Value::Null };
+    let agent = if subagent { letters(agent, "agent_", n / 240, 20) } else { SqlValue::Null };
+    let parent = if subagent { letters(parent_call, "toolu_01", n / 16, 30) } else { SqlValue::Null };
     push(
         TURNS,
         &[
             source,
             session,
             message,
-            Value::Int((n % 240 / 4) as i64),
+            SqlValue::Int((n % 240 / 4) as i64),
             ts,
             of(
                 &[
@@ -142,26 +143,26 @@ fn line(n: u64, mut push: impl FnMut(usize, &[Value<'_>])) {
             of(&["tool_use", "end_turn", "max_tokens"], 3),
             number(2, 4),
             number(3, 5),
-            Value::Int(i64::from(subagent)),
+            SqlValue::Int(i64::from(subagent)),
             agent,
-            Value::Null,
+            SqlValue::Null,
             parent,
-            if subagent { of(&["general-purpose", "explore"], 6) } else { Value::Null },
-            if subagent { Value::from("Look for the callers of this function") } else { Value::Null },
+            if subagent { of(&["general-purpose", "explore"], 6) } else { SqlValue::Null },
+            if subagent { SqlValue::from("Look for the callers of this function") } else { SqlValue::Null },
             number(9000, 7),
             number(4000, 8),
             number(2, 9),
             number(200_000, 10),
             number(20_000, 11),
-            Value::Int(0),
-            Value::Null,
-            Value::Null,
-            Value::Null,
-            Value::Null,
-            Value::from("{}"),
+            SqlValue::Int(0),
+            SqlValue::Null,
+            SqlValue::Null,
+            SqlValue::Null,
+            SqlValue::Null,
+            SqlValue::from("{}"),
             of(&["full", "full", "usage-only", "partial"], 12),
-            Value::Int(1),
-            Value::Int(0),
+            SqlValue::Int(1),
+            SqlValue::Int(0),
         ],
     );
     let call = letters(call, "toolu_01", n, 30);
@@ -172,7 +173,7 @@ fn line(n: u64, mut push: impl FnMut(usize, &[Value<'_>])) {
                 source,
                 session,
                 message,
-                Value::Int(place as i64),
+                SqlValue::Int(place as i64),
                 call,
                 of(&["Bash", "Read", "Edit", "Grep", "Write", "TodoWrite", "WebFetch"], 14 + place),
                 of(
@@ -185,8 +186,8 @@ fn line(n: u64, mut push: impl FnMut(usize, &[Value<'_>])) {
                 ),
                 letters(hash, "", n ^ place << 40, 16),
                 number(2, 16),
-                Value::Null,
-                Value::Null,
+                SqlValue::Null,
+                SqlValue::Null,
             ],
         );
     }
@@ -198,15 +199,15 @@ fn line(n: u64, mut push: impl FnMut(usize, &[Value<'_>])) {
                 session,
                 message,
                 call,
-                Value::Int(0),
-                Value::Int(0),
+                SqlValue::Int(0),
+                SqlValue::Int(0),
                 of(&["completed", "completed", "errored"], 18),
                 number(20_000, 19),
                 letters(event_hash, "", n ^ 5 << 50, 16),
                 number(2, 20),
-                if subagent { session } else { Value::Null },
+                if subagent { session } else { SqlValue::Null },
                 agent,
-                Value::from("tool_result"),
+                SqlValue::from("tool_result"),
                 ts,
             ],
         );
@@ -249,16 +250,16 @@ fn load(path: &Path, turns: u64, threads: usize) -> (Loaded, f64) {
     (loader.finish().unwrap(), rows)
 }
 
-struct Bound<'a>(Value<'a>);
+struct Bound<'a>(SqlValue<'a>);
 
 impl ToSql for Bound<'_> {
     fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
         Ok(ToSqlOutput::Borrowed(match self.0 {
-            Value::Null => ValueRef::Null,
-            Value::Int(value) => ValueRef::Integer(value),
-            Value::Real(value) => ValueRef::Real(value),
-            Value::Text(bytes) => ValueRef::Text(bytes),
-            Value::Blob(bytes) => ValueRef::Blob(bytes),
+            SqlValue::Null => ValueRef::Null,
+            SqlValue::Int(value) => ValueRef::Integer(value),
+            SqlValue::Real(value) => ValueRef::Real(value),
+            SqlValue::Text(bytes) => ValueRef::Text(bytes),
+            SqlValue::Blob(bytes) => ValueRef::Blob(bytes),
         }))
     }
 }

@@ -17,8 +17,8 @@ use super::run::{Build, nothing_more};
 use crate::archive::cursor::Restart;
 use crate::archive::error::{ArchiveError, SqliteContext};
 use crate::archive::load::InsertWriter;
-use crate::archive::open::{self, State};
-use crate::archive::pipeline::Input;
+use crate::archive::open::{self, ArchiveState};
+use crate::archive::pipeline::PipelineInput;
 use crate::archive::refold::{self, TurnsToRefold};
 use crate::archive::sessions;
 use crate::archive::survey::{self, StampSet, Survey, stamps_of};
@@ -42,7 +42,7 @@ pub(super) struct LiveArchive {
 
 impl LiveArchive {
     /// Begins the transaction, adds what the archive's schema lacks, and returns the state row, too.
-    pub(super) fn begin(path: &Path, connection: Connection) -> Result<(Self, State), ArchiveError> {
+    pub(super) fn begin(path: &Path, connection: Connection) -> Result<(Self, ArchiveState), ArchiveError> {
         connection.execute_batch("BEGIN IMMEDIATE").context(path, "beginning a transaction")?;
         open::complete(&connection).context(path, "completing its schema")?;
         let Some(state) = open::read_state(&connection, path)? else {
@@ -60,7 +60,7 @@ impl LiveArchive {
     pub(super) fn survey(
         &mut self,
         build: &mut Build<'_>,
-        input: &Input<'_>,
+        input: &PipelineInput<'_>,
     ) -> Result<Survey, ArchiveError> {
         let Self { connection, path, .. } = self;
         // When the archive has few stamps, and all of them without a session, the stamps are loaded whatever the
@@ -98,7 +98,7 @@ impl LiveArchive {
     pub(super) fn rows(
         &mut self,
         build: &mut Build<'_>,
-        input: &Input<'_>,
+        input: &PipelineInput<'_>,
         fold: &Fold<'_>,
     ) -> Result<(), ArchiveError> {
         let Self { connection, path, .. } = self;
@@ -142,7 +142,7 @@ impl LiveArchive {
     }
 
     /// Writes the state row and commits.
-    pub(super) fn commit(self, build: &mut Build<'_>, state: &State) -> Result<(), ArchiveError> {
+    pub(super) fn commit(self, build: &mut Build<'_>, state: &ArchiveState) -> Result<(), ArchiveError> {
         open::write_state(&self.connection, state).context(&self.path, "writing its state")?;
         build.held.still_held()?;
         let committing = Instant::now();

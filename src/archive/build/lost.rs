@@ -1,7 +1,7 @@
 //! Keeps a copy of an archive whose ledger lost lines that the archive has, because the archive may be the last copy
 //! of them.
 //!
-//! Touches: reads the live archive and the new archive; writes a copy beside the archive through [`Plan::keep_copy`].
+//! Touches: reads the live archive and the new archive; writes a copy beside the archive through [`PublishPlan::keep_copy`].
 //!
 //! Guarantees: the copy is complete and durable before the archive is replaced. A strict build is refused instead.
 //!
@@ -18,17 +18,17 @@ use super::run::Build;
 use crate::archive::cursor::{self, Restart};
 use crate::archive::error::{ArchiveError, SqliteContext};
 use crate::archive::open;
-use crate::publish::{Kept, Plan};
+use crate::publish::{KeptCopy, PublishPlan};
 use crate::record::columns::turns;
 
 /// How the ledger differs from the ledger that an archive with rows was built from.
-pub(super) struct Loss {
+pub(super) struct LedgerLoss {
     reason: Restart,
     /// Whether the archive is kept only when it has every turn of the new archive, and more.
     is_kept_if_cut: bool,
 }
 
-impl Loss {
+impl LedgerLoss {
     /// The loss of a tail build that restarts for `reason`.
     pub(super) fn of_tail(reason: Restart) -> Self {
         Self { reason, is_kept_if_cut: false }
@@ -37,10 +37,10 @@ impl Loss {
 
 impl Build<'_> {
     /// Returns the loss that a full rebuild may cause, when the ledger is shorter than the archive's cursor.
-    pub(super) fn look_for_cut(&self) -> Result<Option<Loss>, ArchiveError> {
+    pub(super) fn look_for_cut(&self) -> Result<Option<LedgerLoss>, ArchiveError> {
         let path = &self.paths.archive;
         let Some(source) = &self.ledger.source else { return Ok(None) };
-        let look = || -> Result<Option<Loss>, ArchiveError> {
+        let look = || -> Result<Option<LedgerLoss>, ArchiveError> {
             let archive = open::open_read_only(path)?;
             let Some(state) = open::read_state(&archive, path)? else { return Ok(None) };
             let fits = cursor::check(source, state.ledger_offset_bytes, state.ledger_mark)?;
@@ -48,7 +48,7 @@ impl Build<'_> {
                 open::has_table(&archive, turns::TABLE.name).context(path, "reading its schema")?;
             Ok(fits
                 .filter(|reason| has_turns && *reason == Restart::LedgerShrank)
-                .map(|reason| Loss { reason, is_kept_if_cut: true }))
+                .map(|reason| LedgerLoss { reason, is_kept_if_cut: true }))
         };
         match look() {
             // There is no archive that could be read, now or later.
@@ -65,9 +65,9 @@ impl Build<'_> {
     /// copy to the result.
     pub(super) fn keep_what_is_lost(
         &mut self,
-        lost: Option<Loss>,
-        plan: &Plan,
-    ) -> Result<Option<Kept>, ArchiveError> {
+        lost: Option<LedgerLoss>,
+        plan: &PublishPlan,
+    ) -> Result<Option<KeptCopy>, ArchiveError> {
         let Some(loss) = lost else { return Ok(None) };
         if loss.is_kept_if_cut && !is_part(plan.build_path(), &self.paths.archive)? {
             return Ok(None);
@@ -79,7 +79,7 @@ impl Build<'_> {
         Ok(Some(aside))
     }
 
-    pub(super) fn refuse_loss_if_strict(&self, loss: &Loss) -> Result<(), ArchiveError> {
+    pub(super) fn refuse_loss_if_strict(&self, loss: &LedgerLoss) -> Result<(), ArchiveError> {
         if !self.options.strict {
             return Ok(());
         }

@@ -3,7 +3,7 @@
 //!
 //! This module holds lock `archive` while it works. Builds write the archive, the file that the archive is built in, and
 //! the copies and renamed files that a build keeps. Every build has the same phases, in [`Build::run`]; builds differ in
-//! the [`Target`]: [`live`] writes to the live archive in one transaction; [`new_file`] writes to a new file, by
+//! the [`BuildTarget`]: [`live`] writes to the live archive in one transaction; [`new_file`] writes to a new file, by
 //! inserting or with the bulk loader, and publishes the file when it is complete. This file has the phases and chooses
 //! the target.
 
@@ -14,8 +14,8 @@ use rusqlite::Connection;
 
 use crate::archive::cursor::{self, Restart};
 use crate::archive::error::ArchiveError;
-use crate::archive::open::{self, State};
-use crate::archive::pipeline::{self, Input};
+use crate::archive::open::{self, ArchiveState};
+use crate::archive::pipeline::{self, PipelineInput};
 use crate::archive::schema::VERSION;
 use crate::archive::survey::{self, Survey, stamps_of};
 use crate::disk;
@@ -32,7 +32,7 @@ mod result;
 mod run;
 
 use self::live::LiveArchive;
-use self::lost::Loss;
+use self::lost::LedgerLoss;
 use self::new_file::NewArchive;
 pub use options::{Load, Options, Paths};
 pub use progress::{Observer, Phase, Progress, Unobserved};
@@ -70,7 +70,7 @@ pub fn rebuild_full(
 
 /// Where a build writes. A target that is dropped before it is published leaves the archive unchanged.
 #[expect(clippy::large_enum_variant, reason = "one value a build")]
-enum Target {
+enum BuildTarget {
     /// The live archive, in one transaction.
     Live(LiveArchive),
     /// A new file that replaces the archive: filled by the bulk loader, or by inserting.
@@ -80,7 +80,11 @@ enum Target {
 impl<'b> Build<'b> {
     /// The phases of every build: map, survey, rows, load, sessions and check, state, publish. `before` is the state row
     /// of the target. Returns why the archive has to be built from byte 0 instead; `None` when the archive is built.
-    fn run(&mut self, before: State, mut target: Target) -> Result<Option<Restart>, ArchiveError> {
+    fn run(
+        &mut self,
+        before: ArchiveState,
+        mut target: BuildTarget,
+    ) -> Result<Option<Restart>, ArchiveError> {
         // Map: the whole lines after the target's cursor.
         let start = before.ledger_offset_bytes.max(0) as u64;
         let mark = self.ledger.mark()?;
@@ -93,8 +97,8 @@ impl<'b> Build<'b> {
         if let Some(input) = &input {
             self.report(Phase::Survey, 0, self.ledger.end - start)?;
             survey = match &mut target {
-                Target::Live(live) => live.survey(self, input)?,
-                Target::New(_) => survey::survey(&self.pool, input, false)?,
+                BuildTarget::Live(live) => live.survey(self, input)?,
+                BuildTarget::New(_) => survey::survey(&self.pool, input, false)?,
             };
         }
         if survey.restart.is_some() {
@@ -107,21 +111,21 @@ impl<'b> Build<'b> {
         let writing = Instant::now();
         if let Some(input) = &input {
             match &mut target {
-                Target::Live(live) => live.rows(self, input, &fold)?,
-                Target::New(new) => new.rows(self, input, &fold)?,
+                BuildTarget::Live(live) => live.rows(self, input, &fold)?,
+                BuildTarget::New(new) => new.rows(self, input, &fold)?,
             }
         }
         self.result.timings.rows = writing.elapsed();
 
         // Load: the rows of a new file become tables and indexes. The live archive has them.
-        if let Target::New(new) = &mut target {
+        if let BuildTarget::New(new) = &mut target {
             new.load(self)?;
         }
 
         // Sessions, aggregated from the turns; meanwhile SQLite checks a new file.
         match &mut target {
-            Target::Live(live) => live.sessions(self, &fold)?,
-            Target::New(new) => new.sessions_and_check(self)?,
+            BuildTarget::Live(live) => live.sessions(self, &fold)?,
+            BuildTarget::New(new) => new.sessions_and_check(self)?,
         }
 
         // State: the new cursor, if the bytes before it are still the bytes that were read.
@@ -130,7 +134,7 @@ impl<'b> Build<'b> {
         }
         let built_at = Some(iso_millis(self.options.now.unwrap_or_else(SystemTime::now)));
         let is_full = self.result.rebuilt_from_zero;
-        let mut state = State {
+        let mut state = ArchiveState {
             archive_version: VERSION,
             last_rebuild_at: if is_full { built_at.clone() } else { before.last_rebuild_at },
             last_built_at: built_at,
@@ -144,16 +148,16 @@ impl<'b> Build<'b> {
 
         // Publish: the sessions and the state are committed, and readers get the new rows.
         match target {
-            Target::Live(live) => live.commit(self, &state)?,
-            Target::New(new) => new.publish(self, &state)?,
+            BuildTarget::Live(live) => live.commit(self, &state)?,
+            BuildTarget::New(new) => new.publish(self, &state)?,
         }
         Ok(None)
     }
 
     /// Returns the whole lines of the ledger from `start`; `None` when there are none.
-    fn input(&self, start: u64) -> Option<Input<'b>> {
+    fn input(&self, start: u64) -> Option<PipelineInput<'b>> {
         let MappedLedger { source, end } = self.ledger;
-        source.as_ref().filter(|_| start < *end).map(|source| Input {
+        source.as_ref().filter(|_| start < *end).map(|source| PipelineInput {
             source,
             range: start..*end,
             chunk_bytes: self.options.chunk_bytes,
@@ -180,7 +184,7 @@ impl<'b> Build<'b> {
             _ => None,
         };
         let has_rows = open::has_rows(&connection, path)?;
-        let lost = restart.clone().filter(|_| has_rows).map(Loss::of_tail);
+        let lost = restart.clone().filter(|_| has_rows).map(LedgerLoss::of_tail);
         if let Some(lost) = &lost {
             self.refuse_loss_if_strict(lost)?;
         }
@@ -213,7 +217,7 @@ impl<'b> Build<'b> {
         publish::sweep(path)?;
         let (live, before) = LiveArchive::begin(path, connection)?;
         // `run` closes the connection, because this process's own open connection would count as another reader.
-        let restart = self.run(before, Target::Live(live))?;
+        let restart = self.run(before, BuildTarget::Live(live))?;
         if !matches!(restart, Some(Restart::RefoldsMost)) || publish::is_free(path)? {
             return Ok(restart);
         }
@@ -222,7 +226,7 @@ impl<'b> Build<'b> {
         let connection = open::open_for_build(path, &self.options.interrupt)?;
         let (mut live, before) = LiveArchive::begin(path, connection)?;
         live.is_in_place = true;
-        self.run(before, Target::Live(live))
+        self.run(before, BuildTarget::Live(live))
     }
 
     /// Builds everything in a new file, if the archive may be replaced.
@@ -235,13 +239,17 @@ impl<'b> Build<'b> {
 
     /// Builds everything from byte 0 in a new file. A file in the archive's place that is not a database is renamed
     /// first, and gets its name back when the build fails.
-    fn rebuild(&mut self, last_rebuild_at: Option<String>, lost: Option<Loss>) -> Result<(), ArchiveError> {
+    fn rebuild(
+        &mut self,
+        last_rebuild_at: Option<String>,
+        lost: Option<LedgerLoss>,
+    ) -> Result<(), ArchiveError> {
         let plan = publish::prepare(&self.paths.archive)?;
         let place = plan.live_path().to_path_buf();
         let mut aside = None;
         // SQLite decides whether the file is a database. The file is not opened without SQLite, because closing it
         // would end this process's locks on it.
-        if plan.found() == publish::Found::NotADatabase {
+        if plan.found() == publish::FoundLive::NotADatabase {
             if !self.options.force {
                 return Err(ArchiveError::NotADatabase { path: place });
             }
@@ -250,8 +258,9 @@ impl<'b> Build<'b> {
             self.result.set_aside_reason =
                 Some("what was in the archive's place is no database and was renamed".to_string());
         }
-        let before = State { last_rebuild_at, ..State::default() };
-        let built = NewArchive::create(self, plan, lost).and_then(|new| self.run(before, Target::New(new)));
+        let before = ArchiveState { last_rebuild_at, ..ArchiveState::default() };
+        let built =
+            NewArchive::create(self, plan, lost).and_then(|new| self.run(before, BuildTarget::New(new)));
         if let (Some(aside), true) = (aside, built.is_err() && !place.exists()) {
             disk::rename(&aside, &place)?;
         }

@@ -9,15 +9,15 @@ use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, OpenFlags};
 
-use super::lost::Loss;
+use super::lost::LedgerLoss;
 use super::options::Load;
 use super::progress::Phase;
 use super::run::{Build, nothing_more};
 use crate::archive::error::{ArchiveError, SqliteContext};
 use crate::archive::load::InsertWriter;
 use crate::archive::load_bulk::BulkWriter;
-use crate::archive::open::{self, State};
-use crate::archive::pipeline::Input;
+use crate::archive::open::{self, ArchiveState};
+use crate::archive::pipeline::PipelineInput;
 use crate::archive::sessions;
 use crate::disk;
 use crate::interrupt::Interrupt;
@@ -31,19 +31,19 @@ pub(super) struct NewArchive {
     bulk: Option<BulkWriter>,
     /// Opened when SQLite is first needed.
     connection: Option<Connection>,
-    lost: Option<Loss>,
+    lost: Option<LedgerLoss>,
     page_size: u32,
     built: PathBuf,
     /// Dropped last, because dropping the plan removes the file.
-    plan: publish::Plan,
+    plan: publish::PublishPlan,
 }
 
 impl NewArchive {
     /// Begins to write the file of `plan`; `lost` is why the old archive may have to be kept.
     pub(super) fn create(
         build: &Build<'_>,
-        plan: publish::Plan,
-        lost: Option<Loss>,
+        plan: publish::PublishPlan,
+        lost: Option<LedgerLoss>,
     ) -> Result<Self, ArchiveError> {
         let page_size = match plan.page_size() {
             publish::PAGE_SIZE => build.options.page_size_bytes,
@@ -79,7 +79,7 @@ impl NewArchive {
     pub(super) fn rows(
         &mut self,
         build: &mut Build<'_>,
-        input: &Input<'_>,
+        input: &PipelineInput<'_>,
         fold: &Fold<'_>,
     ) -> Result<(), ArchiveError> {
         let archive = &build.paths.archive;
@@ -145,7 +145,7 @@ impl NewArchive {
     }
 
     /// Writes sessions and state, and replaces the live archive with the file.
-    pub(super) fn publish(mut self, build: &mut Build<'_>, state: &State) -> Result<(), ArchiveError> {
+    pub(super) fn publish(mut self, build: &mut Build<'_>, state: &ArchiveState) -> Result<(), ArchiveError> {
         let committing = Instant::now();
         let (connection, built) = self.open(build)?;
         connection.execute_batch("BEGIN IMMEDIATE").context(built, "beginning a transaction")?;

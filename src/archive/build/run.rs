@@ -13,7 +13,7 @@ use super::progress::{Observer, Phase, Progress};
 use super::result::BuildResult;
 use crate::archive::cursor;
 use crate::archive::error::ArchiveError;
-use crate::archive::pipeline::{self, Input, Place};
+use crate::archive::pipeline::{self, PipelineInput, RowsPlace};
 use crate::lock::Held;
 use crate::record::columns::turns;
 use crate::record::fold::Fold;
@@ -61,9 +61,9 @@ impl Build<'_> {
     /// `write`. The workers pass the rows to `work` first.
     pub(super) fn rows(
         &mut self,
-        input: &Input<'_>,
+        input: &PipelineInput<'_>,
         fold: &Fold<'_>,
-        work: impl Fn(&Rows<'_>, Place) -> Result<(), ArchiveError> + Sync,
+        work: impl Fn(&Rows<'_>, RowsPlace) -> Result<(), ArchiveError> + Sync,
         mut write: impl FnMut(&Rows<'_>) -> Result<(), ArchiveError>,
     ) -> Result<(), ArchiveError> {
         let total_bytes = input.range.end - input.range.start;
@@ -116,7 +116,7 @@ impl Build<'_> {
 }
 
 /// The `work` of builds whose workers only make rows.
-pub(super) fn nothing_more(_: &Rows<'_>, _: Place) -> Result<(), ArchiveError> {
+pub(super) fn nothing_more(_: &Rows<'_>, _: RowsPlace) -> Result<(), ArchiveError> {
     Ok(())
 }
 

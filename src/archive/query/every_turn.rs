@@ -13,7 +13,7 @@ use rusqlite::{Row, Statement};
 
 use super::AddedColumns;
 use crate::archive::error::{ArchiveError, SqliteContext};
-use crate::archive::open::{self, Reader, State};
+use crate::archive::open::{self, ArchiveReader, ArchiveState};
 use crate::interrupt::Interrupt;
 use crate::record::columns::turns;
 
@@ -87,7 +87,7 @@ pub(crate) fn scan_turns<S: Send>(
     scan: &TurnScan<'_>,
     new: impl Fn() -> S + Sync,
     each: impl Fn(&mut S, &TurnFields<'_>) -> ControlFlow<()> + Sync,
-) -> Result<(State, Vec<S>), ArchiveError> {
+) -> Result<(ArchiveState, Vec<S>), ArchiveError> {
     let cores = || std::thread::available_parallelism().map_or(1, usize::from);
     let threads = if scan.threads == 0 { cores() } else { scan.threads };
     let main = super::open_for_query(archive)?;
@@ -111,7 +111,7 @@ pub(crate) fn scan_turns<S: Send>(
     let left = Left::all(&begun, readers.len());
     let results = std::thread::scope(|scope| {
         let (left, begun, new, each) = (&left, &begun, &new, &each);
-        let work = move |reader: Reader| {
+        let work = move |reader: ArchiveReader| {
             let mut state = new();
             let read = read_rows(&reader, archive, scan, begun.last_row, left, &mut state, each);
             if read.is_err() {
@@ -142,9 +142,9 @@ pub(crate) fn scan_turns<S: Send>(
 
 /// An archive opened for a short read on this thread, without creating or writing a file.
 pub(crate) struct Glimpse {
-    reader: Reader,
+    reader: ArchiveReader,
     path: std::path::PathBuf,
-    state: State,
+    state: ArchiveState,
 }
 
 impl Glimpse {
@@ -200,7 +200,7 @@ impl Glimpse {
 
 /// The state that a transaction reads.
 struct Begun {
-    state: State,
+    state: ArchiveState,
     first_row: i64,
     last_row: i64,
 }
@@ -223,7 +223,7 @@ impl Left {
 }
 
 impl Begun {
-    fn new(reader: &Reader, archive: &Path) -> Result<Self, ArchiveError> {
+    fn new(reader: &ArchiveReader, archive: &Path) -> Result<Self, ArchiveError> {
         reader.execute_batch("BEGIN").context(archive, "beginning to read")?;
         super::check_version(reader, archive)?;
         let state = open::read_state(reader, archive)?
@@ -248,7 +248,7 @@ impl Begun {
 
     fn rows_between(
         &self,
-        reader: &Reader,
+        reader: &ArchiveReader,
         archive: &Path,
         first: &str,
         end: &str,
@@ -261,7 +261,7 @@ impl Begun {
 }
 
 /// Opens readers whose transactions read the same state.
-fn begin_together(archive: &Path, count: usize) -> Result<(Vec<Reader>, Begun), ArchiveError> {
+fn begin_together(archive: &Path, count: usize) -> Result<(Vec<ArchiveReader>, Begun), ArchiveError> {
     for _ in 0..ATTEMPTS_MAX {
         let watcher = open::open_read_only(archive)?;
         let version = || -> Result<i64, ArchiveError> {
@@ -290,7 +290,7 @@ fn begin_together(archive: &Path, count: usize) -> Result<(Vec<Reader>, Begun), 
 
 /// Reads ranges of rows until no range is left.
 fn read_rows<S>(
-    reader: &Reader,
+    reader: &ArchiveReader,
     archive: &Path,
     scan: &TurnScan<'_>,
     last_row: i64,
@@ -318,7 +318,7 @@ fn read_rows<S>(
 
 /// Reads the turns between two texts of `ts` by their index, and all undated turns.
 fn read_between<S>(
-    reader: &Reader,
+    reader: &ArchiveReader,
     archive: &Path,
     scan: &TurnScan<'_>,
     (first, end): (&String, &String),
@@ -364,7 +364,7 @@ struct Select<'c> {
 
 impl<'c> Select<'c> {
     fn new(
-        reader: &'c Reader,
+        reader: &'c ArchiveReader,
         archive: &Path,
         wanted: TurnColumns,
         condition: &str,

@@ -20,11 +20,11 @@ pub(crate) use self::every_turn::{Glimpse, StoredNumber, TurnColumns, TurnFields
 pub use self::tables::{sessions, stamps, tool_calls};
 use super::build::Paths;
 use super::error::{ArchiveError, SqliteContext};
-use super::open::{self, Reader};
+use super::open::{self, ArchiveReader};
 use super::schema::VERSION;
 use crate::record::columns::{Table, compactions, tool_calls, tool_result_events, turns};
 use crate::record::print::{Object, order, write_fidelity};
-use crate::record::{Bound, End, Filter, ORDINARY, RecordOrder, TimeBounds};
+use crate::record::{Filter, ORDINARY, RangeEnd, RecordOrder, TimeBound, TimeBounds};
 use crate::scan::json::Document;
 use crate::scan::{Io, ScanError, Source};
 
@@ -54,8 +54,8 @@ impl Conditions {
     fn new(table: &str, filter: &Filter, times: &TimeBounds) -> Self {
         let mut conditions = Self::default();
         let is_null_in_time = table == "tool_result_events";
-        conditions.add_bound(times.since.as_ref(), End::Since, is_null_in_time);
-        conditions.add_bound(times.until.as_ref(), End::Until, is_null_in_time);
+        conditions.add_bound(times.since.as_ref(), RangeEnd::Since, is_null_in_time);
+        conditions.add_bound(times.until.as_ref(), RangeEnd::Until, is_null_in_time);
         // Without statistics, SQLite expects an equality to be more selective than any range, so SQLite would read
         // all turns of the source and sort them. The plus sign hides the column from its indexes, so that the range
         // of time is read in order.
@@ -80,11 +80,11 @@ impl Conditions {
     /// Adds conditions on `ts` that hold for every row within the bound and for few other rows. The first condition
     /// serves the index; the second keeps SQLite from reading ordinary rows beyond the bound. [`is_in_time`] decides
     /// on each row.
-    fn add_bound(&mut self, bound: Option<&Bound>, end: End, is_null_in_time: bool) {
+    fn add_bound(&mut self, bound: Option<&TimeBound>, end: RangeEnd, is_null_in_time: bool) {
         let Some(bound) = bound else { return };
         let compare = match end {
-            End::Since => ">=",
-            End::Until => "<=",
+            RangeEnd::Since => ">=",
+            RangeEnd::Until => "<=",
         };
         let or_null = if is_null_in_time { "ts IS NULL OR " } else { "" };
         let or_odd = if bound.is_instant() { format!(" OR ts NOT GLOB '{ORDINARY}'") } else { String::new() };
@@ -245,7 +245,7 @@ pub fn lag_bytes(paths: &Paths) -> Result<u64, ArchiveError> {
 }
 
 /// Opens an archive of this version.
-fn open_for_query(path: &Path) -> Result<Reader, ArchiveError> {
+fn open_for_query(path: &Path) -> Result<ArchiveReader, ArchiveError> {
     let archive = open::open_read_only(path)?;
     archive.settle(check_version(&archive, path))?;
     Ok(archive)
@@ -264,7 +264,7 @@ fn check_version(archive: &Connection, path: &Path) -> Result<(), ArchiveError> 
 
 /// Reads rows until `each` breaks. The rows are valid only when this function returns no error.
 fn run(
-    reader: &Reader,
+    reader: &ArchiveReader,
     archive: &Path,
     sql: &str,
     values: &[String],

@@ -45,7 +45,7 @@ impl IndexLines {
 }
 
 /// The differences between ledger and index.
-pub(super) struct Compared {
+pub(super) struct IndexComparison {
     pub exists: bool,
     /// Number of different ids in the index.
     pub ids: u64,
@@ -59,7 +59,7 @@ pub(super) struct Compared {
     pub invalid: Vec<Range<u64>>,
 }
 
-impl Compared {
+impl IndexComparison {
     /// Compares the ids of a ledger, which are sorted, with the index.
     pub(super) fn of(ledger: &[(Id, u64)], index: IndexLines) -> Self {
         let (mut missing, mut extra, mut repeated) = (Vec::new(), Vec::new(), Vec::new());

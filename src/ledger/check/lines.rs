@@ -10,12 +10,12 @@ use crate::record::fold::Fold;
 use crate::record::maker::RowMaker;
 use crate::record::rows::{Rows, Verdict};
 use crate::record::strict::{StrictRule, doubt_in_record, doubt_in_stamp, is_doubtful, is_time};
-use crate::record::{Cell, Hasher, Id, Line, line_of};
+use crate::record::{Cell, Hasher, Id, ParsedLine, line_of};
 use crate::scan;
 use crate::scan::json::{Document, Value, trim_js, write_js_number};
 
 /// A line with a problem.
-pub(super) struct Found {
+pub(super) struct FoundProblem {
     pub offset: u64,
     /// Length of the line in bytes, LF included.
     pub length: u64,
@@ -25,10 +25,10 @@ pub(super) struct Found {
 
 /// The results of a worker for a chunk.
 #[derive(Default)]
-pub(super) struct Part {
+pub(super) struct CheckedPart {
     /// Number of lines that are not blank.
     pub lines: u64,
-    pub findings: Vec<Found>,
+    pub findings: Vec<FoundProblem>,
     /// The kind of each line of an unknown kind.
     pub unknown: Vec<String>,
     /// The id of every record, with the offset of its line.
@@ -46,7 +46,7 @@ pub(super) type TsPrefix = [u8; TS_PREFIX_BYTES];
 /// How much of the kind of a line is kept, in characters.
 const KIND_CHARS: usize = 100;
 
-impl Part {
+impl CheckedPart {
     fn time(&mut self, source: &str, session: &str, ts: &str) {
         let mut prefix = [0; TS_PREFIX_BYTES];
         let len_bytes = ts.len().min(prefix.len());
@@ -58,7 +58,7 @@ impl Part {
     /// Adds a finding. `line` is without its LF.
     fn finding(&mut self, offset: u64, line: &[u8], problem: Problem, reason: String) {
         let length = line.len() as u64 + 1;
-        self.findings.push(Found { offset, length, problem, reason });
+        self.findings.push(FoundProblem { offset, length, problem, reason });
     }
 }
 
@@ -74,11 +74,11 @@ pub(super) struct Checker {
 
 impl Checker {
     /// Checks the lines of a chunk that starts at the absolute offset `base`.
-    pub(super) fn chunk(&mut self, base: u64, bytes: &[u8]) -> Part {
+    pub(super) fn chunk(&mut self, base: u64, bytes: &[u8]) -> CheckedPart {
         let Self { rows: maker, document, hasher, arena, number } = self;
         arena.reset();
         let nothing = Fold::default();
-        let mut part = Part::default();
+        let mut part = CheckedPart::default();
         let mut rows = Rows::default();
         let is_utf8 = std::str::from_utf8(bytes).is_ok();
         for (offset, line) in scan::lines(base, bytes) {
@@ -175,9 +175,15 @@ impl Checker {
 }
 
 /// Adds id and time of a record that has no row.
-fn other_record(part: &mut Part, document: &mut Document, hasher: &mut Hasher, offset: u64, line: &[u8]) {
+fn other_record(
+    part: &mut CheckedPart,
+    document: &mut Document,
+    hasher: &mut Hasher,
+    offset: u64,
+    line: &[u8],
+) {
     let Ok(root) = document.parse(trim_js(line)) else { return };
-    let Line::Record(kind, record) = line_of(root) else { return };
+    let ParsedLine::Record(kind, record) = line_of(root) else { return };
     part.ids.push((hasher.id(kind, record), offset));
     let text = |key: &str| record.get(key).and_then(Value::as_str);
     if let (Some(source), Some(session), Some(ts)) = (text("source"), text("sessionId"), text("ts")) {
@@ -189,9 +195,9 @@ fn other_record(part: &mut Part, document: &mut Document, hasher: &mut Hasher, o
 fn broken_rule(document: &mut Document, line: &[u8]) -> Option<StrictRule> {
     let root = document.parse(trim_js(line)).ok()?;
     let doubt = match line_of(root) {
-        Line::Record(kind, record) => doubt_in_record(kind, record),
-        Line::Stamp => doubt_in_stamp(root),
-        Line::Shapeless(_) | Line::Unknown => None,
+        ParsedLine::Record(kind, record) => doubt_in_record(kind, record),
+        ParsedLine::Stamp => doubt_in_stamp(root),
+        ParsedLine::Shapeless(_) | ParsedLine::Unknown => None,
     };
     doubt.map(|doubt| doubt.rule)
 }

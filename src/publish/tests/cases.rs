@@ -6,7 +6,7 @@ use std::path::Path;
 use rusqlite::Connection;
 
 use super::super::connection::open;
-use super::super::{Found, Method, PublishError, prepare};
+use super::super::{FoundLive, Method, PublishError, prepare};
 use super::{Home, Peer, check, fill, fs, generation, header_modes, publish_here};
 use crate::disk::faults::{Fault, Harness};
 use crate::interrupt::Interrupt;
@@ -29,7 +29,7 @@ fn attach(home: &Home, state: &str) -> Peer {
 fn a_missing_archive_is_created_private_and_in_wal_mode() {
     let home = Home::new();
     let plan = prepare(&home.archive).unwrap();
-    assert_eq!((plan.found(), plan.in_use(), plan.page_size()), (Found::Missing, false, 16384));
+    assert_eq!((plan.found(), plan.in_use(), plan.page_size()), (FoundLive::Missing, false, 16384));
     assert_eq!(plan.build_path().parent(), home.archive.parent());
     fill(plan.build_path(), 1, plan.page_size());
     assert_eq!(plan.publish(|| true).unwrap().method, Method::Created);
@@ -102,9 +102,9 @@ fn a_log_that_a_killed_writer_left_goes_with_the_old_file() {
 #[test]
 fn what_is_no_database_is_replaced() {
     for (content, found) in [
-        (b"not a database, and long enough to be one".repeat(50), Found::NotADatabase),
-        (b"short".to_vec(), Found::NotADatabase),
-        (Vec::new(), Found::Archive { page_size_bytes: 4096 }),
+        (b"not a database, and long enough to be one".repeat(50), FoundLive::NotADatabase),
+        (b"short".to_vec(), FoundLive::NotADatabase),
+        (Vec::new(), FoundLive::Archive { page_size_bytes: 4096 }),
     ] {
         let home = Home::new();
         fs::write(&home.archive, &content).unwrap();
@@ -127,7 +127,7 @@ fn a_damaged_archive_is_replaced_unless_somebody_holds_it() {
     fs::write(&home.archive, bytes).unwrap();
 
     let plan = prepare(&home.archive).unwrap();
-    assert_eq!((plan.found(), plan.in_use()), (Found::Damaged, true));
+    assert_eq!((plan.found(), plan.in_use()), (FoundLive::Damaged, true));
     fill(plan.build_path(), 2, plan.page_size());
     let refusal = plan.publish(|| true).unwrap_err();
     assert!(matches!(refusal, PublishError::InUse { .. }), "{refusal}");
@@ -158,7 +158,7 @@ fn a_damaged_archive_that_this_process_holds_is_not_replaced_either() {
         let status = std::process::Command::new("sh").args(["-c", &script]).arg(&home.archive).status();
         assert!(status.unwrap().success());
         let plan = prepare(&home.archive).unwrap();
-        assert_eq!(plan.found(), if header { Found::NotADatabase } else { Found::Damaged });
+        assert_eq!(plan.found(), if header { FoundLive::NotADatabase } else { FoundLive::Damaged });
         if header {
             assert!(matches!(plan.move_aside(), Err(PublishError::InUse { .. })));
         }

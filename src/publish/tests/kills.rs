@@ -1,7 +1,7 @@
 //! SIGKILL at every step, beside a connection in every state.
 
 use super::super::connection::{is_busy, open};
-use super::super::steps::Step;
+use super::super::steps::PublishStep;
 use super::{Home, PAUSE_AT, PAUSED, Peer, check, fill, fs, generation, header_modes};
 
 #[derive(Clone, Copy, PartialEq)]
@@ -13,7 +13,7 @@ enum Before {
 }
 
 /// Kills a publisher of generation 2 at `step`, lets the attached connection go on, and publishes generation 3.
-fn kill_at(step: Step, before: Before, state: Option<&str>, survivor: i64) {
+fn kill_at(step: PublishStep, before: Before, state: Option<&str>, survivor: i64) {
     let case = format!("{step:?} beside {state:?}");
     let home = home_with(before);
     let mut attached = state.map(|state| {
@@ -72,14 +72,14 @@ fn home_with(before: Before) -> Home {
 fn killed_while_nobody_has_a_hold_of_the_archive() {
     for state in [None, Some("opened")] {
         for (step, survivor) in [
-            (Step::Sealed, 1),
-            (Step::Held, 1),
-            (Step::Folded, 1),
-            (Step::Disarmed, 1),
-            (Step::Renamed, 2),
-            (Step::Cut, 2),
-            (Step::Synced, 2),
-            (Step::Overwritten, 2),
+            (PublishStep::Sealed, 1),
+            (PublishStep::Held, 1),
+            (PublishStep::Folded, 1),
+            (PublishStep::Disarmed, 1),
+            (PublishStep::Renamed, 2),
+            (PublishStep::Cut, 2),
+            (PublishStep::Synced, 2),
+            (PublishStep::Overwritten, 2),
         ] {
             kill_at(step, Before::Archive, state, survivor);
         }
@@ -90,11 +90,11 @@ fn killed_while_nobody_has_a_hold_of_the_archive() {
 fn killed_while_written_in_place() {
     for state in ["snapshot", "reading", "writing"] {
         for (step, survivor) in [
-            (Step::Sealed, 1),
-            (Step::Resized, 1),
-            (Step::BackupHalf, 1),
-            (Step::BackupCommitted, 2),
-            (Step::Checkpointed, 2),
+            (PublishStep::Sealed, 1),
+            (PublishStep::Resized, 1),
+            (PublishStep::BackupHalf, 1),
+            (PublishStep::BackupCommitted, 2),
+            (PublishStep::Checkpointed, 2),
         ] {
             kill_at(step, Before::Archive, Some(state), survivor);
         }
@@ -103,7 +103,9 @@ fn killed_while_written_in_place() {
 
 #[test]
 fn killed_where_nothing_was() {
-    for (step, survivor) in [(Step::Sealed, 0), (Step::StaleRemoved, 0), (Step::Linked, 2)] {
+    for (step, survivor) in
+        [(PublishStep::Sealed, 0), (PublishStep::StaleRemoved, 0), (PublishStep::Linked, 2)]
+    {
         kill_at(step, Before::Missing, None, survivor);
     }
 }
@@ -111,9 +113,13 @@ fn killed_where_nothing_was() {
 #[test]
 fn killed_while_a_damaged_archive_is_replaced() {
     for state in [None, Some("opened")] {
-        for (step, survivor) in
-            [(Step::Held, 0), (Step::Folded, 0), (Step::Disarmed, 0), (Step::Renamed, 2), (Step::Synced, 2)]
-        {
+        for (step, survivor) in [
+            (PublishStep::Held, 0),
+            (PublishStep::Folded, 0),
+            (PublishStep::Disarmed, 0),
+            (PublishStep::Renamed, 2),
+            (PublishStep::Synced, 2),
+        ] {
             // A survivor of 0 cannot be read back by the attached connection either.
             kill_at(step, Before::Damaged, if survivor == 0 { None } else { state }, survivor);
         }
@@ -123,7 +129,7 @@ fn killed_while_a_damaged_archive_is_replaced() {
 /// The lock of path A lasts from the hold to the rename, also while the process stands still.
 #[test]
 fn nobody_gets_in_between_the_hold_and_the_rename() {
-    for step in [Step::Held, Step::Folded, Step::Disarmed] {
+    for step in [PublishStep::Held, PublishStep::Folded, PublishStep::Disarmed] {
         let home = Home::with_archive(1);
         let name = format!("{step:?}");
         let mut publisher =
@@ -141,14 +147,14 @@ fn nobody_gets_in_between_the_hold_and_the_rename() {
 #[test]
 fn an_old_connection_makes_no_log_beside_the_new_file() {
     for (step, before) in [
-        (Step::Renamed, Before::Archive),
-        (Step::Cut, Before::Archive),
-        (Step::Synced, Before::Archive),
-        (Step::Overwritten, Before::Archive),
-        (Step::Renamed, Before::Empty),
-        (Step::Overwritten, Before::Empty),
-        (Step::Renamed, Before::Damaged),
-        (Step::Overwritten, Before::Damaged),
+        (PublishStep::Renamed, Before::Archive),
+        (PublishStep::Cut, Before::Archive),
+        (PublishStep::Synced, Before::Archive),
+        (PublishStep::Overwritten, Before::Archive),
+        (PublishStep::Renamed, Before::Empty),
+        (PublishStep::Overwritten, Before::Empty),
+        (PublishStep::Renamed, Before::Damaged),
+        (PublishStep::Overwritten, Before::Damaged),
     ] {
         let home = home_with(before);
         let mut old = Peer::start("attached", &home.archive, &[("BURN_TEST_STATE", "opened")]);
@@ -161,8 +167,8 @@ fn an_old_connection_makes_no_log_beside_the_new_file() {
         old.say("go");
         let then = old.hear("then").unwrap();
         let expected = match step {
-            Step::Renamed if before != Before::Damaged => "readonly database",
-            Step::Overwritten => "not a database",
+            PublishStep::Renamed if before != Before::Damaged => "readonly database",
+            PublishStep::Overwritten => "not a database",
             _ => "malformed",
         };
         assert!(then.contains(expected), "{step:?}: {then}");

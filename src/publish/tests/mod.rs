@@ -14,7 +14,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 
 use rusqlite::Connection;
 
-use super::{Published, Step};
+use super::{PublishStep, Published};
 
 /// Rows of an archive; with their padding some 800 KB, many strides of path B.
 const ROWS: i64 = 1500;
@@ -23,7 +23,7 @@ const PAUSE_AT: &str = "BURN_TEST_PAUSE_AT";
 const PAUSED: &str = "paused";
 
 /// Stops for good, to be killed, when the parent asked for it.
-pub(super) fn reached(step: Step) {
+pub(super) fn reached(step: PublishStep) {
     if std::env::var_os(PAUSE_AT).is_some_and(|name| name == *format!("{step:?}")) {
         println!("{PAUSED}");
         loop {

@@ -6,11 +6,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
-use super::failure::Failure;
+use super::failure::WorkFailure;
 use super::sync::{AtomicBool, Mutex, Receiver, Sender};
 
 /// The result of a job, with the number of the job.
-pub(super) type Done<T, E> = (u64, Result<T, Failure<E>>);
+pub(super) type Done<T, E> = (u64, Result<T, WorkFailure<E>>);
 
 /// The worker's ends of the exchange.
 pub(super) struct WorkerSide<'s, P, T, E, I> {
@@ -42,10 +42,10 @@ impl<P, T, E, J, I: Iterator<Item = (J, u64)>> WorkerSide<'_, P, T, E, I> {
             let Some((job, number)) = self.job() else { break };
             let made = catch_unwind(AssertUnwindSafe(|| work(&mut state, permit, job, number)));
             let made = match made {
-                Ok(made) => made.map_err(Failure::Work),
+                Ok(made) => made.map_err(WorkFailure::Work),
                 Err(payload) => {
                     state = worker();
-                    Err(Failure::Panic { number, payload })
+                    Err(WorkFailure::Panic { number, payload })
                 }
             };
             if self.done.send((number, made)).is_err() {
@@ -60,7 +60,7 @@ impl<P, T, E, J, I: Iterator<Item = (J, u64)>> WorkerSide<'_, P, T, E, I> {
         mut state: W,
         work: impl Fn(&mut W, P, J, u64) -> Result<T, E>,
         take: &mut impl FnMut(T) -> Result<ControlFlow<(), P>, E>,
-    ) -> Result<(), Failure<E>> {
+    ) -> Result<(), WorkFailure<E>> {
         let mut permit = self.permits.recv().ok();
         while let Some(with) = permit
             && let Some((job, number)) = self.job()
@@ -80,7 +80,7 @@ pub(super) fn collect<P, T, E>(
     permits: Sender<P>,
     done: Receiver<Done<T, E>>,
     take: &mut impl FnMut(T) -> Result<ControlFlow<(), P>, E>,
-) -> Result<(), Failure<E>> {
+) -> Result<(), WorkFailure<E>> {
     let mut early = BTreeMap::new();
     let mut expected = 0;
     while let Ok((number, made)) = done.recv() {

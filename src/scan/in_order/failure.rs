@@ -3,7 +3,7 @@
 use std::any::Any;
 
 /// Why the work ended early.
-pub(crate) enum Failure<E> {
+pub(crate) enum WorkFailure<E> {
     /// The work on a job, or the taking of its result, failed.
     Work(E),
     /// The work on job `number` panicked.
@@ -15,7 +15,7 @@ pub(crate) enum Failure<E> {
     },
 }
 
-impl<E> From<E> for Failure<E> {
+impl<E> From<E> for WorkFailure<E> {
     fn from(error: E) -> Self {
         Self::Work(error)
     }

@@ -5,7 +5,7 @@
 use std::ops::ControlFlow;
 
 use super::under_shuttle::scenario;
-use super::{Failure, Workers, in_order};
+use super::{WorkFailure, Workers, in_order};
 
 /// Enough schedules for the gate; `SHUTTLE_ITERATIONS` asks for more.
 fn iterations() -> usize {
@@ -27,7 +27,7 @@ const WORKERS: [usize; 4] = [0, 1, 2, 7];
 fn real_threads_give_every_result_in_order_and_permits_are_used_again() {
     for threads in WORKERS {
         let mut taken = Vec::new();
-        let result: Result<(), Failure<()>> = in_order(
+        let result: Result<(), WorkFailure<()>> = in_order(
             Workers::Threads(threads),
             vec![Vec::new(), Vec::new(), Vec::new()],
             (0..1000u64).map(|job| job * 3),
@@ -52,7 +52,7 @@ fn a_panic_is_a_failure_that_names_its_job_and_no_earlier_result_is_lost() {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
     for workers in [Workers::Threads(1), Workers::Threads(4), Workers::Pool(&pool)] {
         let mut taken = 0;
-        let result: Result<(), Failure<()>> = in_order(
+        let result: Result<(), WorkFailure<()>> = in_order(
             workers,
             vec![(), (), ()],
             0..100u64,
@@ -68,7 +68,7 @@ fn a_panic_is_a_failure_that_names_its_job_and_no_earlier_result_is_lost() {
             },
         );
         match result {
-            Err(Failure::Panic { number, payload }) => {
+            Err(WorkFailure::Panic { number, payload }) => {
                 assert_eq!((number, taken), (40, 40));
                 assert_eq!(payload.downcast_ref::<&str>(), Some(&"job 40 panics"));
             }

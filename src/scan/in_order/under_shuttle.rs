@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-use super::failure::{self, Failure};
+use super::failure::{self, WorkFailure};
 
 mod sync {
     use std::sync::Arc;
@@ -97,7 +97,7 @@ pub(super) fn scenario(fails: u64, enough: u64) {
     workers.into_iter().for_each(|worker| worker.join().unwrap());
     match result {
         Ok(()) => assert_eq!(taken, enough.min(JOBS)),
-        Err(Failure::Work(number)) => assert!(number == fails && taken == fails && taken < enough),
-        Err(Failure::Panic { .. }) => panic!("no job panics"),
+        Err(WorkFailure::Work(number)) => assert!(number == fails && taken == fails && taken < enough),
+        Err(WorkFailure::Panic { .. }) => panic!("no job panics"),
     }
 }

@@ -29,7 +29,7 @@ pub(super) enum Tag {
 /// A string that is a key links to its value: the node after the key, or the value of the last equal key. Equal keys after the
 /// first link to [`NONE`].
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Node {
+pub(super) struct JsonNode {
     pub(super) tag: Tag,
     pub(super) start: u32,
     pub(super) len: u32,
@@ -41,7 +41,7 @@ pub(super) struct Node {
 /// A [`Value`](super::Value) borrows both the document and the line, because strings without escapes are never copied.
 #[derive(Debug, Default)]
 pub struct Document {
-    pub(super) nodes: Vec<Node>,
+    pub(super) nodes: Vec<JsonNode>,
     /// Decoded strings, end to end, as WTF-8.
     pub(super) decoded: Vec<u8>,
     /// Key nodes of objects with array-index keys, in JavaScript's order.

@@ -6,7 +6,7 @@
 //!
 //! - [`Document::parse`] accepts a line exactly when `JSON.parse` accepts the line's text, at any nesting depth; nothing here
 //!   recurses. Bytes that are not UTF-8 count as U+FFFD, one for each maximal subpart, as in WHATWG decoders.
-//! - Strings keep lone surrogates (they are WTF-8 inside, [`JsStr`]), numbers keep their digits ([`Number`]).
+//! - Strings keep lone surrogates (they are WTF-8 inside, [`JsStr`]), numbers keep their digits ([`JsonNumber`]).
 //! - Of two equal keys in an object, the last gives the value and the first gives the place.
 //! - [`stringify()`] prints what `JSON.stringify` prints, except that integer literals keep all their digits where JavaScript
 //!   would round them.
@@ -41,7 +41,7 @@ mod tests;
 pub use document::Document;
 pub use parser::LINE_MAX_BYTES;
 pub use text::{JsStr, is_array_index_key, trim_js};
-pub use value::{Items, Kind, Members, Number, Value, stringify};
+pub use value::{Items, JsonNumber, Kind, ObjectMembers, Value, stringify};
 pub use write::{write_js_number, write_js_string};
 
 /// Why and where `JSON.parse` would refuse a line. The line is not JSON: skip the line and report it.
@@ -51,13 +51,13 @@ pub struct JsonError {
     /// Offset of the offending byte in the bytes given to [`Document::parse`]; the length of the bytes when they end too early.
     pub offset_bytes: usize,
     /// What is wrong at the offset.
-    pub reason: Reason,
+    pub reason: JsonReason,
 }
 
 /// Why a line is not JSON.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum Reason {
+pub enum JsonReason {
     /// The line ends inside a value, or has no value.
     #[error("unexpected end")]
     UnexpectedEnd,

@@ -1,9 +1,9 @@
 //! Parses a line into a document.
 
-use super::document::{Document, NONE, Node, Tag};
+use super::document::{Document, JsonNode, NONE, Tag};
 use super::text::{REPLACEMENT, is_array_index_key, plain_len_bytes};
 use super::value::Value;
-use super::{JsonError, Reason};
+use super::{JsonError, JsonReason};
 
 /// The longest line that [`Document::parse`] reads, about 1.4 GB: every invalid byte may become three bytes, and the decoded
 /// text must still be addressed with 32 bits.
@@ -52,8 +52,8 @@ impl Parser<'_> {
                 Some(b't') => self.word(b"true", Tag::True)?,
                 Some(b'f') => self.word(b"false", Tag::False)?,
                 Some(b'n') => self.word(b"null", Tag::Null)?,
-                Some(_) => return Err(self.error(Reason::ExpectedValue)),
-                None => return Err(self.error(Reason::UnexpectedEnd)),
+                Some(_) => return Err(self.error(JsonReason::ExpectedValue)),
+                None => return Err(self.error(JsonReason::UnexpectedEnd)),
             }
             while open != NONE {
                 let is_object = self.document.nodes[open as usize].tag == Tag::Object;
@@ -78,25 +78,25 @@ impl Parser<'_> {
                         self.at += 1;
                         open = self.close(open);
                     }
-                    (Some(_), true) => return Err(self.error(Reason::ExpectedCommaOrBrace)),
-                    (Some(_), false) => return Err(self.error(Reason::ExpectedCommaOrBracket)),
-                    (None, _) => return Err(self.error(Reason::UnexpectedEnd)),
+                    (Some(_), true) => return Err(self.error(JsonReason::ExpectedCommaOrBrace)),
+                    (Some(_), false) => return Err(self.error(JsonReason::ExpectedCommaOrBracket)),
+                    (None, _) => return Err(self.error(JsonReason::UnexpectedEnd)),
                 }
             }
             return match self.peek_token() {
                 None => Ok(()),
-                Some(_) => Err(self.error(Reason::TrailingText)),
+                Some(_) => Err(self.error(JsonReason::TrailingText)),
             };
         }
     }
 
-    fn error(&self, reason: Reason) -> JsonError {
+    fn error(&self, reason: JsonReason) -> JsonError {
         JsonError { offset_bytes: self.at, reason }
     }
 
     fn push(&mut self, tag: Tag, start: usize, len: usize, link: u32) -> u32 {
         let node = self.document.nodes.len() as u32;
-        self.document.nodes.push(Node { tag, start: start as u32, len: len as u32, link });
+        self.document.nodes.push(JsonNode { tag, start: start as u32, len: len as u32, link });
         node
     }
 
@@ -120,8 +120,8 @@ impl Parser<'_> {
     fn key(&mut self, object: u32) -> Result<(), JsonError> {
         match self.peek_token() {
             Some(b'"') => {}
-            Some(_) => return Err(self.error(Reason::ExpectedKey)),
-            None => return Err(self.error(Reason::UnexpectedEnd)),
+            Some(_) => return Err(self.error(JsonReason::ExpectedKey)),
+            None => return Err(self.error(JsonReason::UnexpectedEnd)),
         }
         let value = self.document.nodes.len() as u32 + 1;
         self.string(value)?;
@@ -131,14 +131,14 @@ impl Parser<'_> {
                 self.at += 1;
                 Ok(())
             }
-            Some(_) => Err(self.error(Reason::ExpectedColon)),
-            None => Err(self.error(Reason::UnexpectedEnd)),
+            Some(_) => Err(self.error(JsonReason::ExpectedColon)),
+            None => Err(self.error(JsonReason::UnexpectedEnd)),
         }
     }
 
     fn word(&mut self, word: &[u8], tag: Tag) -> Result<(), JsonError> {
         if !self.line[self.at..].starts_with(word) {
-            return Err(self.error(Reason::ExpectedValue));
+            return Err(self.error(JsonReason::ExpectedValue));
         }
         self.at += word.len();
         self.push(tag, 0, 0, NONE);
@@ -178,7 +178,7 @@ impl Parser<'_> {
             return Ok(());
         }
         let at_end = self.at == self.line.len();
-        Err(self.error(if at_end { Reason::UnexpectedEnd } else { Reason::ExpectedDigit }))
+        Err(self.error(if at_end { JsonReason::UnexpectedEnd } else { JsonReason::ExpectedDigit }))
     }
 
     /// Reads a string. `at` is on the opening quote.
@@ -211,8 +211,8 @@ impl Parser<'_> {
             match self.line.get(self.at) {
                 Some(b'"') => break,
                 Some(b'\\') => self.escape()?,
-                Some(_) => return Err(self.error(Reason::ControlCharacter)),
-                None => return Err(self.error(Reason::UnexpectedEnd)),
+                Some(_) => return Err(self.error(JsonReason::ControlCharacter)),
+                None => return Err(self.error(JsonReason::UnexpectedEnd)),
             }
         }
         self.at += 1;
@@ -231,10 +231,10 @@ impl Parser<'_> {
             Some(b'r') => b'\r',
             Some(b't') => b'\t',
             Some(b'u') => return self.unicode_escape(),
-            Some(_) => return Err(self.error(Reason::UnknownEscape)),
+            Some(_) => return Err(self.error(JsonReason::UnknownEscape)),
             None => {
                 self.at += 1;
-                return Err(self.error(Reason::UnexpectedEnd));
+                return Err(self.error(JsonReason::UnexpectedEnd));
             }
         };
         self.document.decoded.push(byte);
@@ -244,7 +244,7 @@ impl Parser<'_> {
 
     fn unicode_escape(&mut self) -> Result<(), JsonError> {
         let Some(unit) = code_unit(&self.line[self.at..]) else {
-            return Err(self.error(Reason::ExpectedHexDigits));
+            return Err(self.error(JsonReason::ExpectedHexDigits));
         };
         self.at += 6;
         let mut scalar = u32::from(unit);
@@ -316,7 +316,7 @@ impl Document {
         self.order.clear();
         self.order.shrink_to(RETAINED_NODES);
         if line.len() > LINE_MAX_BYTES {
-            return Err(JsonError { offset_bytes: LINE_MAX_BYTES, reason: Reason::LineTooLong });
+            return Err(JsonError { offset_bytes: LINE_MAX_BYTES, reason: JsonReason::LineTooLong });
         }
         let is_utf8 = std::str::from_utf8(line).is_ok();
         Parser { document: self, line, at: 0, is_utf8 }.line()?;

@@ -214,7 +214,7 @@ proptest! {
         if let Err(error) = Document::default().parse(line) {
             let kept = &line[..error.offset_bytes];
             if let Err(again) = Document::default().parse(kept) {
-                prop_assert_eq!(again, JsonError { offset_bytes: kept.len(), reason: Reason::UnexpectedEnd });
+                prop_assert_eq!(again, JsonError { offset_bytes: kept.len(), reason: JsonReason::UnexpectedEnd });
             }
         }
     }

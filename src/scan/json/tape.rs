@@ -59,12 +59,12 @@ pub(crate) struct Walk<'t, 'a> {
 }
 
 /// The members of an object: each a name, and a walk over its value; `None` where the tape has another shape than expected.
-pub(crate) struct Members<'w, 't, 'a> {
+pub(crate) struct TapeMembers<'w, 't, 'a> {
     walk: &'w mut Walk<'t, 'a>,
     left: usize,
 }
 
-impl<'t, 'a> Iterator for Members<'_, 't, 'a> {
+impl<'t, 'a> Iterator for TapeMembers<'_, 't, 'a> {
     type Item = Option<(&'a str, Walk<'t, 'a>)>;
 
     fn next(&mut self) -> Option<Self::Item> {
@@ -77,7 +77,7 @@ impl<'t, 'a> Iterator for Members<'_, 't, 'a> {
     }
 }
 
-impl ExactSizeIterator for Members<'_, '_, '_> {}
+impl ExactSizeIterator for TapeMembers<'_, '_, '_> {}
 
 impl<'t, 'a> Walk<'t, 'a> {
     pub(crate) fn next(&mut self) -> Option<Node<'a>> {
@@ -105,15 +105,15 @@ impl<'t, 'a> Walk<'t, 'a> {
     }
 
     /// The members of the next value, an object.
-    pub(crate) fn object(&mut self) -> Option<Members<'_, 't, 'a>> {
+    pub(crate) fn object(&mut self) -> Option<TapeMembers<'_, 't, 'a>> {
         match self.next()? {
-            Node::Object { len, .. } => Some(Members { walk: self, left: len }),
+            Node::Object { len, .. } => Some(TapeMembers { walk: self, left: len }),
             _ => None,
         }
     }
 
     /// The members of the next value if the value is an object; nothing for null.
-    pub(crate) fn object_or_null(&mut self) -> Option<Option<Members<'_, 't, 'a>>> {
+    pub(crate) fn object_or_null(&mut self) -> Option<Option<TapeMembers<'_, 't, 'a>>> {
         if self.is_null() { self.next().map(|_| None) } else { self.object().map(Some) }
     }
 

@@ -15,7 +15,7 @@ fn assert_rewritten(line: impl AsRef<[u8]>, expected: &str) {
 }
 
 #[track_caller]
-fn assert_refused(line: impl AsRef<[u8]>, offset_bytes: usize, reason: Reason) {
+fn assert_refused(line: impl AsRef<[u8]>, offset_bytes: usize, reason: JsonReason) {
     assert_eq!(rewritten(line.as_ref()), Err(JsonError { offset_bytes, reason }));
 }
 
@@ -151,7 +151,7 @@ fn bytes_that_are_not_utf8_become_one_replacement_for_each_maximal_subpart() {
         "[\"\u{FFFD}\u{FFFD}\",\"a\u{FFFD}\",\"\u{FFFD}\\n\",\"\u{FFFD}\u{FFFD}\u{FFFD}\",\"\u{FFFD}\u{FFFD}\",\"ok\"]",
     );
     assert_rewritten(b"{\"\xFF\":1,\"\xFE\":2}", "{\"\u{FFFD}\":2}");
-    assert_refused(b"[1\xFF]", 2, Reason::ExpectedCommaOrBracket);
+    assert_refused(b"[1\xFF]", 2, JsonReason::ExpectedCommaOrBracket);
 }
 
 #[test]
@@ -243,7 +243,7 @@ fn truth_is_javascripts() {
 
 #[test]
 fn a_line_that_is_not_json_is_refused_with_place_and_reason() {
-    use Reason::*;
+    use JsonReason::*;
     for (line, offset_bytes, reason) in [
         ("", 0, UnexpectedEnd),
         ("[1,2", 4, UnexpectedEnd),
@@ -288,7 +288,7 @@ fn a_line_that_is_not_json_is_refused_with_place_and_reason() {
     }
     let error = rewritten(b"[1}").unwrap_err();
     assert_eq!(error.to_string(), "not JSON: expected ',' or ']' at byte 2 of the line");
-    assert_eq!(Reason::ExpectedCommaOrBrace.to_string(), "expected ',' or '}'");
+    assert_eq!(JsonReason::ExpectedCommaOrBrace.to_string(), "expected ',' or '}'");
 }
 
 #[test]
@@ -309,5 +309,5 @@ fn a_million_levels_are_read_walked_and_written() {
         depth += 1;
     }
     assert_eq!((depth, value.kind()), (LEVELS, Kind::Number));
-    assert_refused(&arrays[..LEVELS + 5], LEVELS + 5, Reason::UnexpectedEnd);
+    assert_refused(&arrays[..LEVELS + 5], LEVELS + 5, JsonReason::UnexpectedEnd);
 }

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use super::document::{Document, NONE, Node, Tag};
+use super::document::{Document, JsonNode, NONE, Tag};
 use super::text::JsStr;
 use super::write::{write_js_number, write_js_string};
 
@@ -15,7 +15,7 @@ pub enum Kind {
     /// `true` or `false`: [`Value::as_bool`]
     Bool,
     /// [`Value::as_number`]
-    Number,
+    JsonNumber,
     /// [`Value::as_js_str`], [`Value::as_str`]
     String,
     /// [`Value::items`], [`Value::at`]
@@ -39,7 +39,7 @@ impl<'d> Value<'d> {
         Value { document, line, node: 0 }
     }
 
-    pub(super) fn node(self) -> Node {
+    pub(super) fn node(self) -> JsonNode {
         self.document.nodes[self.node as usize]
     }
 
@@ -84,16 +84,16 @@ impl<'d> Value<'d> {
     }
 
     /// The number, if this value is a number.
-    pub fn as_number(self) -> Option<Number<'d>> {
+    pub fn as_number(self) -> Option<JsonNumber<'d>> {
         (self.kind() == Kind::Number).then(|| self.number())
     }
 
     /// The number of a number node.
-    pub(super) fn number(self) -> Number<'d> {
-        let Node { start, len, .. } = self.node();
+    pub(super) fn number(self) -> JsonNumber<'d> {
+        let JsonNode { start, len, .. } = self.node();
         let literal = &self.line[start as usize..][..len as usize];
         // The parser accepts only ASCII in a number.
-        Number { literal: std::str::from_utf8(literal).unwrap_or_default() }
+        JsonNumber { literal: std::str::from_utf8(literal).unwrap_or_default() }
     }
 
     /// The string as in JavaScript, lone surrogates included.
@@ -143,18 +143,18 @@ impl<'d> Value<'d> {
 
     /// The members of an object in JavaScript's order, each key once: array indices ascending, then the other keys in the order
     /// of the text. None for anything but an object. `__proto__` is a key like any other.
-    pub fn members(self) -> Members<'d> {
-        let Node { tag: Tag::IndexedObject, start, len, .. } = self.node() else {
+    pub fn members(self) -> ObjectMembers<'d> {
+        let JsonNode { tag: Tag::IndexedObject, start, len, .. } = self.node() else {
             return self.members_in_text_order();
         };
-        Members { next: self.moved_to(start), end: start + len, is_ordered: true }
+        ObjectMembers { next: self.moved_to(start), end: start + len, is_ordered: true }
     }
 
     /// The members of an object in the order of the text, each key once, at the key's first place with the key's last value.
     /// None for anything but an object.
-    pub fn members_in_text_order(self) -> Members<'d> {
+    pub fn members_in_text_order(self) -> ObjectMembers<'d> {
         let end = if self.kind() == Kind::Object { self.node().link } else { 0 };
-        Members { next: self.moved_to(self.node + 1), end, is_ordered: false }
+        ObjectMembers { next: self.moved_to(self.node + 1), end, is_ordered: false }
     }
 }
 
@@ -194,14 +194,14 @@ impl<'d> Iterator for Items<'d> {
 
 /// The members of an object: key and value.
 #[derive(Debug, Clone)]
-pub struct Members<'d> {
+pub struct ObjectMembers<'d> {
     /// The next key; in the document's order, when ordered.
     next: Value<'d>,
     end: u32,
     is_ordered: bool,
 }
 
-impl<'d> Members<'d> {
+impl<'d> ObjectMembers<'d> {
     /// The next member. The key is returned as a value too.
     pub(super) fn next_pair(&mut self) -> Option<(Value<'d>, Value<'d>)> {
         let document = self.next.document;
@@ -224,7 +224,7 @@ impl<'d> Members<'d> {
     }
 }
 
-impl<'d> Iterator for Members<'d> {
+impl<'d> Iterator for ObjectMembers<'d> {
     type Item = (JsStr<'d>, Value<'d>);
 
     fn next(&mut self) -> Option<Self::Item> {
@@ -234,11 +234,11 @@ impl<'d> Iterator for Members<'d> {
 
 /// A number, with all of its digits.
 #[derive(Debug, Clone, Copy)]
-pub struct Number<'d> {
+pub struct JsonNumber<'d> {
     literal: &'d str,
 }
 
-impl<'d> Number<'d> {
+impl<'d> JsonNumber<'d> {
     /// The literal from the line.
     pub fn literal(self) -> &'d str {
         self.literal
@@ -282,11 +282,11 @@ impl<'d> Number<'d> {
 
 /// Appends a value as `JSON.stringify` prints it: compact, keys in JavaScript's order.
 ///
-/// The text is always UTF-8. Integer literals keep all their digits ([`Number::write_json`](super::Number::write_json)).
+/// The text is always UTF-8. Integer literals keep all their digits ([`JsonNumber::write_json`](super::Number::write_json)).
 pub fn stringify(value: Value<'_>, out: &mut Vec<u8>) {
-    enum Open<'d> {
+    enum OpenContainer<'d> {
         Array(Items<'d>),
-        Object(Members<'d>),
+        Object(ObjectMembers<'d>),
     }
     let mut open = Vec::new();
     let mut value = value;
@@ -294,11 +294,11 @@ pub fn stringify(value: Value<'_>, out: &mut Vec<u8>) {
         match value.node().tag {
             Tag::Array => {
                 out.push(b'[');
-                open.push(Open::Array(value.items()));
+                open.push(OpenContainer::Array(value.items()));
             }
             Tag::Object | Tag::IndexedObject => {
                 out.push(b'{');
-                open.push(Open::Object(value.members()));
+                open.push(OpenContainer::Object(value.members()));
             }
             Tag::Plain | Tag::Decoded => write_string(value, out),
             Tag::Number => value.number().write_json(out),
@@ -311,8 +311,10 @@ pub fn stringify(value: Value<'_>, out: &mut Vec<u8>) {
             let is_first = matches!(out.last(), Some(b'[' | b'{'));
             let next = match open.last_mut() {
                 None => return,
-                Some(Open::Array(items)) => items.next().map(|item| (None, item)),
-                Some(Open::Object(members)) => members.next_pair().map(|(key, value)| (Some(key), value)),
+                Some(OpenContainer::Array(items)) => items.next().map(|item| (None, item)),
+                Some(OpenContainer::Object(members)) => {
+                    members.next_pair().map(|(key, value)| (Some(key), value))
+                }
             };
             if let Some((key, value)) = next {
                 if !is_first {
@@ -324,7 +326,7 @@ pub fn stringify(value: Value<'_>, out: &mut Vec<u8>) {
                 }
                 break value;
             }
-            out.push(if let Some(Open::Array(_)) = open.pop() { b']' } else { b'}' });
+            out.push(if let Some(OpenContainer::Array(_)) = open.pop() { b']' } else { b'}' });
         };
     }
 }
