@@ -18,7 +18,7 @@ use crate::publish;
 use crate::scan::{Io, Source};
 
 /// The state of an archive, compared with its ledger.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Status {
     /// The archive.
@@ -72,7 +72,7 @@ pub struct RowCounts {
 }
 
 /// The result of [`vacuum`], in bytes of the archive's file.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Vacuumed {
     /// The archive.
@@ -96,19 +96,9 @@ pub fn status(paths: &Paths) -> Result<Status, ArchiveError> {
     let mut status = Status {
         archive_path: path.clone(),
         exists: open::exists(path)?,
-        is_foreign: false,
-        archive_version: None,
-        ledger_offset_bytes: 0,
-        ledger_mtime_ms: 0,
-        ledger_size_bytes: None,
-        ledger_mtime_ms_current: None,
-        up_to_date: false,
-        last_built_at: None,
-        last_rebuild_at: None,
-        row_counts: RowCounts::default(),
-        fidelity_histogram: BTreeMap::new(),
         set_aside: publish::kept(path)?,
         leftovers: publish::leftovers(path)?,
+        ..Status::default()
     };
     if status.exists {
         read_archive(path, &mut status)?;
@@ -224,13 +214,7 @@ pub fn vacuum(paths: &Paths, interrupt: &Interrupt) -> Result<Vacuumed, ArchiveE
     paths.locked(interrupt, |held| {
         let path = &paths.archive;
         if !open::exists(path)? {
-            return Ok(Vacuumed {
-                archive_path: path.clone(),
-                existed: false,
-                before_bytes: 0,
-                after_bytes: 0,
-                reclaimed_bytes: 0,
-            });
+            return Ok(Vacuumed { archive_path: path.clone(), ..Vacuumed::default() });
         }
         open::refuse_foreign(path)?;
         let connection = open::open_for_build(path, interrupt)?;

@@ -12,7 +12,6 @@ mod problem;
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, HashMap};
-use std::io;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -27,7 +26,7 @@ use crate::home::{Home, LockName};
 use crate::lock::{LockError, with_lock};
 use crate::record::strict::StrictRule;
 use crate::record::{ID_LEN_BYTES, Id};
-use crate::scan::{Io, ScanError, Source};
+use crate::scan::{Io, Source};
 
 const CHUNK_BYTES: u64 = 1 << 20;
 /// Maximum number of sessions whose latest time is kept: about 25 MB.
@@ -151,7 +150,7 @@ pub struct ArchiveCheck {
 }
 
 /// The result of a check.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct CheckReport {
     /// The ledger.
@@ -208,25 +207,7 @@ pub fn check(
     let started = std::time::Instant::now();
     let mut run = CheckRun {
         files,
-        report: CheckReport {
-            ledger: files.ledger.clone(),
-            exists: false,
-            bytes: 0,
-            lines: 0,
-            malformed_lines: 0,
-            rejected_lines: 0,
-            invalid_utf8_lines: 0,
-            torn_lines: 0,
-            unknown_lines: 0,
-            unknown_kinds: BTreeMap::new(),
-            repeated_records: 0,
-            out_of_order_lines: 0,
-            strict_refusals: StrictCheck::default(),
-            index: None,
-            archive: None,
-            ok: true,
-            duration_ms: 0,
-        },
+        report: CheckReport { ledger: files.ledger.clone(), ok: true, ..CheckReport::default() },
         source: None,
         end: 0,
         ids: Vec::new(),
@@ -285,15 +266,11 @@ impl CheckRun<'_> {
 
     /// Opens the ledger. A home may have no ledger; a file that was named must exist.
     fn open(&self) -> Result<Option<Source>, LedgerError> {
-        match Source::open(&self.files.ledger, Io::default()) {
-            Ok(source) => Ok(Some(source)),
-            Err(ScanError::Open { source, .. })
-                if source.kind() == io::ErrorKind::NotFound && self.files.locks.is_some() =>
-            {
-                Ok(None)
-            }
-            Err(error) => Err(error.into()),
-        }
+        let (path, io) = (&self.files.ledger, Io::default());
+        Ok(match &self.files.locks {
+            Some(_) => Source::open_if_there(path, io)?,
+            None => Some(Source::open(path, io)?),
+        })
     }
 
     /// Checks the whole lines that were not read yet.
@@ -428,13 +405,7 @@ impl CheckRun<'_> {
 
     /// Whether the ledger is not the file that was read.
     fn is_replaced(&self) -> Result<bool, LedgerError> {
-        match Source::open(&self.files.ledger, Io::Read) {
-            Ok(now) => self.is_replaced_by(Some(&now)),
-            Err(ScanError::Open { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
-                self.is_replaced_by(None)
-            }
-            Err(error) => Err(error.into()),
-        }
+        self.is_replaced_by(Source::open_if_there(&self.files.ledger, Io::Read)?.as_ref())
     }
 
     /// Whether neither file has changed for `SETTLED_AFTER`.

@@ -241,13 +241,8 @@ impl<'h> IdIndex<'h> {
 /// Returns how many of the first `len_bytes` of a file are whole lines. The file may be missing or shorter, because a
 /// program that takes no lock may have deleted or replaced the file after its length was read.
 fn whole_lines(path: &Path, len_bytes: u64) -> Result<u64, ScanError> {
-    match Source::open(path, Io::Read) {
-        Err(ScanError::Open { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => Ok(0),
-        opened => {
-            let source = opened?;
-            source.line_end_before(0, len_bytes.min(source.len_bytes()))
-        }
-    }
+    let Some(source) = Source::open_if_there(path, Io::Read)? else { return Ok(0) };
+    source.line_end_before(0, len_bytes.min(source.len_bytes()))
 }
 
 fn open_existing(path: PathBuf) -> Result<Option<File>, disk::Error> {
@@ -386,7 +381,7 @@ impl Ledger {
         disk::create_dir_all(home.root())?;
         let mut collected = Collected::default();
         let mut done = 0;
-        let first = open_ledger(home)?;
+        let first = Source::open_if_there(&home.ledger(), Io::default())?;
         if let Some(source) = &first {
             let work = LedgerWork::whole(source, CHUNK_BYTES, usize::MAX)?;
             collected.read(&work, interrupt)?;
@@ -394,7 +389,7 @@ impl Ledger {
         }
         with_lock_unless(&home.lock(LockName::Ledger), interrupt, |_| {
             with_lock_unless(&home.lock(LockName::LedgerIndex), interrupt, |held| {
-                let source = open_ledger(home)?;
+                let source = Source::open_if_there(&home.ledger(), Io::default())?;
                 if let (None, Some(ids)) = (&source, open_existing(home.ids_index())?)
                     && ids.len_bytes()? > 0
                 {
@@ -447,13 +442,4 @@ impl Ledger {
 /// Returns an error once `interrupt` is requested.
 fn go_on(interrupt: &Interrupt) -> Result<(), LedgerError> {
     if interrupt.is_requested() { Err(LedgerError::Interrupted) } else { Ok(()) }
-}
-
-/// Opens the ledger of a home, if the ledger exists.
-pub(super) fn open_ledger(home: &Home) -> Result<Option<Source>, ScanError> {
-    match Source::open(&home.ledger(), Io::default()) {
-        Ok(source) => Ok(Some(source)),
-        Err(ScanError::Open { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
-    }
 }

@@ -10,7 +10,7 @@ use std::time::SystemTime;
 use super::LedgerError;
 use crate::disk::{self, File};
 use crate::record::{ID_LEN_BYTES, Id};
-use crate::scan::{self, Io, ScanError, Source};
+use crate::scan::{self, Io, Source};
 
 const MAGIC: &[u8; 8] = b"BURNIDX1";
 const HEADER_LEN_BYTES: usize = 256;
@@ -118,13 +118,7 @@ pub(super) struct Sorted {
 impl Sorted {
     /// Opens the file. Returns `None` when the file is missing or invalid.
     pub(super) fn open(path: &Path) -> Result<Option<(Self, Option<IndexNote>)>, LedgerError> {
-        let source = match Source::open(path, Io::Mmap) {
-            Ok(source) => source,
-            Err(ScanError::Open { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
-                return Ok(None);
-            }
-            Err(error) => return Err(error.into()),
-        };
+        let Some(source) = Source::open_if_there(path, Io::Mmap)? else { return Ok(None) };
         if source.len_bytes() < HEADER_LEN_BYTES as u64 {
             return Ok(None);
         }

@@ -526,7 +526,7 @@ fn a_worker_that_panics_is_an_error_and_leaves_nobody_waiting() {
     let path = directory.path().join("log");
     fs::write(&path, "line\n".repeat(200)).unwrap();
     let source = crate::scan::Source::open(&path, crate::scan::Io::Read).unwrap();
-    let work = super::pipeline::Work { source: &source, range: 0..1000, chunk_bytes: 5, threads: 3 };
+    let work = super::pipeline::LedgerWork { source: &source, range: 0..1000, chunk_bytes: 5, threads: 3 };
     let mut taken = 0;
     let failed = super::pipeline::in_order(
         &work,

@@ -135,7 +135,7 @@ fn a_symbolic_link_in_place_of_the_lock_is_not_followed() {
     fs::File::open(&target).unwrap().set_modified(SystemTime::UNIX_EPOCH).unwrap();
     std::os::unix::fs::symlink(&target, &path).unwrap();
     // The link itself is fresh; its target's age must not count.
-    assert!(matches!(Acquisition::new(&path, Caller::Thread).attempt(), Ok(Attempt::Wait(FAST_WAIT))));
+    assert!(matches!(Acquisition::new(&path, Caller::Thread).attempt(), Ok(LockAttempt::Wait(FAST_WAIT))));
     assert_eq!(fs::read(&target).unwrap(), b"precious");
 }
 
@@ -162,8 +162,8 @@ fn racing_takeovers_never_delete_a_fresh_lock() {
     let (inside, violations) = (AtomicU32::new(0), AtomicU32::new(0));
     let take = || loop {
         match Acquisition::new(&path, Caller::Thread).attempt() {
-            Ok(Attempt::Took(held)) => break Ok(held),
-            Ok(Attempt::Wait(_)) => std::thread::yield_now(),
+            Ok(LockAttempt::Took(held)) => break Ok(held),
+            Ok(LockAttempt::Wait(_)) => std::thread::yield_now(),
             Err(error) => break Err(error),
         }
     };
@@ -279,7 +279,7 @@ fn the_age_of_a_lock_is_told_by_the_clock_of_its_file_system() {
         AHEAD_S.set(ahead_s);
         fs::write(&path, "").unwrap();
         let mut waiter = Acquisition::new(&path, Caller::Thread);
-        assert!(matches!(waiter.attempt(), Ok(Attempt::Wait(FAST_WAIT))), "a fresh lock, {ahead_s} s");
+        assert!(matches!(waiter.attempt(), Ok(LockAttempt::Wait(FAST_WAIT))), "a fresh lock, {ahead_s} s");
         waiter.attempts = ATTEMPTS - 1;
         let text = waiter.attempt().err().unwrap().to_string();
         assert!(text.contains("a live process") && text.contains("touched last 0."), "{text}");
@@ -356,15 +356,15 @@ fn a_waiter_that_was_away_gives_the_holder_time_to_show_itself() {
     let (_home, path) = home();
     let mut waiter = Acquisition::new(&path, Caller::Thread);
     fs::write(&path, "").unwrap();
-    assert!(matches!(waiter.attempt(), Ok(Attempt::Wait(FAST_WAIT))));
+    assert!(matches!(waiter.attempt(), Ok(LockAttempt::Wait(FAST_WAIT))));
     // As after ten seconds of sleep: the file has aged, and so has the wait.
     fs::File::open(&path).unwrap().set_modified(SystemTime::now() - STALE_AGE * 2).unwrap();
     waiter.expected -= STALE_AGE * 2;
-    assert!(matches!(waiter.attempt(), Ok(Attempt::Wait(FAST_WAIT))));
+    assert!(matches!(waiter.attempt(), Ok(LockAttempt::Wait(FAST_WAIT))));
     std::thread::sleep(GRACE);
     waiter.expected = SystemTime::now();
-    assert!(matches!(waiter.attempt(), Ok(Attempt::Wait(Duration::ZERO))));
-    assert!(matches!(waiter.attempt(), Ok(Attempt::Took(_))));
+    assert!(matches!(waiter.attempt(), Ok(LockAttempt::Wait(Duration::ZERO))));
+    assert!(matches!(waiter.attempt(), Ok(LockAttempt::Took(_))));
 }
 
 #[test]
@@ -397,7 +397,7 @@ fn an_orphan_that_cannot_be_deleted_is_told_from_a_live_holder() {
     fs::File::open(&path).unwrap().set_modified(SystemTime::now() - STALE_AGE * 2).unwrap();
     let mut waiter = Acquisition::new(&path, Caller::Thread);
     waiter.attempts = ATTEMPTS - 2;
-    assert!(matches!(waiter.attempt(), Ok(Attempt::Wait(SLOW_WAIT))));
+    assert!(matches!(waiter.attempt(), Ok(LockAttempt::Wait(SLOW_WAIT))));
     let failed = waiter.attempt().err().unwrap();
     let LockError::Stale { attempts: ATTEMPTS, obstacle, .. } = &failed else { panic!("{failed}") };
     assert!(matches!(**obstacle, Obstacle::Refused(_)));

@@ -152,13 +152,7 @@ impl Glimpse {
     /// As [`turns()`](super::turns()).
     pub(crate) fn open(archive: &Path) -> Result<Self, ArchiveError> {
         let reader = open::open_without_trace(archive)?;
-        let begin = || {
-            reader.execute_batch("BEGIN").context(archive, "beginning to read")?;
-            super::check_version(&reader, archive)?;
-            open::read_state(&reader, archive)?
-                .ok_or_else(|| ArchiveError::Incomplete { path: archive.to_owned() })
-        };
-        let state = reader.settle(begin())?;
+        let state = reader.settle(begin(&reader, archive))?;
         Ok(Self { reader, path: archive.to_owned(), state })
     }
 
@@ -224,10 +218,7 @@ impl Left {
 
 impl Begun {
     fn new(reader: &ArchiveReader, archive: &Path) -> Result<Self, ArchiveError> {
-        reader.execute_batch("BEGIN").context(archive, "beginning to read")?;
-        super::check_version(reader, archive)?;
-        let state = open::read_state(reader, archive)?
-            .ok_or_else(|| ArchiveError::Incomplete { path: archive.to_owned() })?;
+        let state = begin(reader, archive)?;
         let bound = |sql: &str| -> Result<Option<i64>, ArchiveError> {
             reader.query_row(sql, [], |row| row.get(0)).context(archive, "looking for its rows")
         };
@@ -258,6 +249,12 @@ impl Begun {
             reader.query_row(sql, rusqlite::params![first, end, self.rows() / 4 + 1], |row| row.get(0));
         reader.settle(count.context(archive, "counting turns"))
     }
+}
+
+/// Begins a transaction and returns the state row.
+fn begin(reader: &ArchiveReader, archive: &Path) -> Result<ArchiveState, ArchiveError> {
+    reader.execute_batch("BEGIN").context(archive, "beginning to read")?;
+    super::check_version(reader, archive)
 }
 
 /// Opens readers whose transactions read the same state.
@@ -426,9 +423,7 @@ fn read_calls(
     calls: &mut Statement<'_>,
     out: &mut Vec<String>,
 ) -> Result<(), rusqlite::Error> {
-    let key = [0, 1, 2].map(|place| row.get_ref(place).map(rusqlite::types::ToSqlOutput::Borrowed));
-    let [source, session, message] = key;
-    let mut rows = calls.query([source?, session?, message?])?;
+    let mut rows = calls.query(super::values_at(row, [0, 1, 2])?)?;
     while let Some(call) = rows.next()? {
         out.push(text(call, 0)?.into_owned());
     }

@@ -20,13 +20,13 @@ pub(crate) use self::every_turn::{Glimpse, StoredNumber, TurnColumns, TurnFields
 pub use self::tables::{sessions, stamps, tool_calls};
 use super::build::Paths;
 use super::error::{ArchiveError, SqliteContext};
-use super::open::{self, ArchiveReader};
+use super::open::{self, ArchiveReader, ArchiveState};
 use super::schema::VERSION;
 use crate::record::columns::{Table, compactions, tool_calls, tool_result_events, turns};
 use crate::record::print::{Object, order, write_fidelity};
 use crate::record::{Filter, ORDINARY, RangeEnd, RecordOrder, TimeBound, TimeBounds};
 use crate::scan::json::Document;
-use crate::scan::{Io, ScanError, Source};
+use crate::scan::{Io, Source};
 
 /// Selects every source by skipping through an index from one source to the next; for a session whose source is not
 /// given.
@@ -34,6 +34,9 @@ const SOURCES: &str = "WITH RECURSIVE known(source) AS (
     SELECT MIN(source) FROM {table}
     UNION ALL SELECT (SELECT MIN(source) FROM {table} WHERE source > known.source) FROM known WHERE known.source IS NOT NULL
   ) SELECT source FROM known WHERE source IS NOT NULL";
+
+/// The order of turns.
+const TURNS_BY: &[&str] = &["ts", "turn_index", "rowid"];
 
 /// The conditions of a query and the values to bind.
 #[derive(Default)]
@@ -77,6 +80,14 @@ impl Conditions {
         }
     }
 
+    /// Adds a condition on the project of a turn or a session.
+    fn add_project(&mut self, filter: &Filter) {
+        if let Some(project) = &filter.project {
+            self.sql.push("(project = ? OR project_key = ?)".to_owned());
+            self.values.extend([project.clone(), project.clone()]);
+        }
+    }
+
     /// Adds conditions on `ts` that hold for every row within the bound and for few other rows. The first condition
     /// serves the index; the second keeps SQLite from reading ordinary rows beyond the bound. [`is_in_time`] decides
     /// on each row.
@@ -106,6 +117,93 @@ impl Conditions {
     }
 }
 
+/// A query of one table: which rows, in which order.
+struct Selection<'q> {
+    archive: &'q Path,
+    table: &'static Table,
+    /// The columns of the order.
+    by: &'static [&'static str],
+    order: RecordOrder,
+    conditions: Conditions,
+    times: TimeBounds,
+}
+
+impl<'q> Selection<'q> {
+    fn new(archive: &'q Path, table: &'static Table, by: &'static [&'static str], filter: &Filter) -> Self {
+        let times = filter.times();
+        let conditions = Conditions::new(table.name, filter, &times);
+        Self { archive, table, by, order: filter.order, conditions, times }
+    }
+
+    /// Opens the archive.
+    fn open(&self) -> Result<(ArchiveReader, AddedColumns), ArchiveError> {
+        let reader = open_for_query(self.archive)?;
+        let added = AddedColumns::of(&reader).context(self.archive, "reading its schema")?;
+        Ok((reader, added))
+    }
+
+    /// Prepares the query of the tool calls of a turn.
+    fn calls<'r>(
+        &self,
+        (reader, added): &'r (ArchiveReader, AddedColumns),
+        order: RecordOrder,
+    ) -> Result<Statement<'r>, ArchiveError> {
+        let sql = format!(
+            "SELECT {} FROM tool_calls
+             WHERE source = ? AND session_id = ? AND message_id = ? ORDER BY call_index{}",
+            added.columns(&tool_calls::TABLE),
+            direction(order)
+        );
+        reader.prepare(&sql).context(self.archive, "preparing a query")
+    }
+
+    /// Passes the rows to `each` until `each` breaks. The rows are valid only when this function returns no error.
+    fn each(
+        &self,
+        (reader, added): &(ArchiveReader, AddedColumns),
+        mut each: impl FnMut(&Row<'_>) -> Result<ControlFlow<()>, rusqlite::Error>,
+    ) -> Result<(), ArchiveError> {
+        let Self { archive, table, conditions, times, .. } = self;
+        let sql = conditions.select(&added.columns(table), table.name, self.by, self.order);
+        let ts = table.columns.iter().position(|column| *column == "ts");
+        let mut read = || -> Result<(), ArchiveError> {
+            // One transaction, so that tool calls belong to the turns they are read with.
+            reader.execute_batch("BEGIN").context(archive, "beginning to read")?;
+            let mut statement = reader.prepare(&sql).context(archive, "preparing a query")?;
+            let values = params_from_iter(&conditions.values);
+            let mut rows = statement.query(values).context(archive, "querying it")?;
+            while let Some(row) = rows.next().context(archive, "querying it")? {
+                let is_wanted = match ts {
+                    Some(ts) => row.get_ref(ts).map(|ts| is_in_time(ts, times)),
+                    None => Ok(true),
+                };
+                if is_wanted.context(archive, "reading a row")?
+                    && each(row).context(archive, "reading a row")?.is_break()
+                {
+                    break;
+                }
+            }
+            Ok(())
+        };
+        reader.settle(read())
+    }
+
+    /// Passes the rows to `sink` as the objects that `write` fills.
+    fn objects(
+        &self,
+        sink: &mut dyn FnMut(&str) -> ControlFlow<()>,
+        mut write: impl FnMut(&mut Object<'_>, &Row<'_>) -> Result<(), rusqlite::Error>,
+    ) -> Result<(), ArchiveError> {
+        let mut text = Vec::new();
+        self.each(&self.open()?, |row| {
+            let mut object = Object::new(&mut text);
+            write(&mut object, row)?;
+            object.close();
+            Ok(hand_over(&text, sink))
+        })
+    }
+}
+
 /// Passes the archived turns that pass `filter` to `sink` until `sink` breaks. A turn is compact JSON text. Turns are
 /// sorted by `ts`, `turnIndex` and position in the ledger, in the filter's order. Each turn is passed once, with the
 /// content of its last line.
@@ -119,43 +217,24 @@ pub fn turns(
     filter: &Filter,
     sink: &mut dyn FnMut(&str) -> ControlFlow<()>,
 ) -> Result<(), ArchiveError> {
-    let times = filter.times();
-    let mut conditions = Conditions::new("turns", filter, &times);
-    if let Some(project) = &filter.project {
-        conditions.sql.push("(project = ? OR project_key = ?)".to_owned());
-        conditions.values.extend([project.clone(), project.clone()]);
-    }
+    let mut selection = Selection::new(archive, &turns::TABLE, TURNS_BY, filter);
+    selection.conditions.add_project(filter);
     let mut other_keys = Vec::new();
     for (key, value) in &filter.enrichment {
         match turns::enrichment::FIELDS.iter().find(|field| field.member == key) {
             Some(field) => {
                 let column = turns::TABLE.columns[field.place];
-                conditions.add(&format!("{column} = ?"), &Some(value.clone()));
+                selection.conditions.add(&format!("{column} = ?"), &Some(value.clone()));
             }
             // Looked up in the JSON object, because a path in SQL would give some characters of the key a meaning.
             None => other_keys.push((key.as_str(), value.as_str())),
         }
     }
-    let connection = open_for_query(archive)?;
-    let added = AddedColumns::of(&connection).context(archive, "reading its schema")?;
-    let sql = conditions.select(
-        &added.columns(&turns::TABLE),
-        "turns",
-        &["ts", "turn_index", "rowid"],
-        filter.order,
-    );
-    let calls = format!(
-        "SELECT {} FROM tool_calls
-         WHERE source = ? AND session_id = ? AND message_id = ? ORDER BY call_index",
-        added.columns(&tool_calls::TABLE)
-    );
-    let mut calls = connection.prepare(&calls).context(archive, "preparing a query")?;
+    let opened = selection.open()?;
+    let mut calls = selection.calls(&opened, RecordOrder::OldestFirst)?;
     let mut document = Document::default();
     let mut text = Vec::new();
-    run(&connection, archive, &sql, &conditions.values, |row| {
-        if !is_in_time(row.get_ref(turns::TS)?, &times) {
-            return Ok(ControlFlow::Continue(()));
-        }
+    selection.each(&opened, |row| {
         let enrichment = row.get_ref(turns::ENRICHMENT_JSON)?.as_bytes_or_null()?.unwrap_or(b"{}");
         if !other_keys.is_empty() {
             let Ok(object) = document.parse(enrichment) else { return Ok(ControlFlow::Continue(())) };
@@ -178,25 +257,8 @@ pub fn compactions(
     filter: &Filter,
     sink: &mut dyn FnMut(&str) -> ControlFlow<()>,
 ) -> Result<(), ArchiveError> {
-    let times = filter.times();
-    let conditions = Conditions::new("compactions", filter, &times);
-    let connection = open_for_query(archive)?;
-    let sql = conditions.select(
-        &compactions::TABLE.columns.join(", "),
-        "compactions",
-        &["ts", "rowid"],
-        filter.order,
-    );
-    let mut text = Vec::new();
-    run(&connection, archive, &sql, &conditions.values, |row| {
-        if !is_in_time(row.get_ref(compactions::TS)?, &times) {
-            return Ok(ControlFlow::Continue(()));
-        }
-        let mut object = Object::new(&mut text);
-        object.members(compactions::record::FIELDS, row)?;
-        object.close();
-        Ok(hand_over(&text, sink))
-    })
+    Selection::new(archive, &compactions::TABLE, &["ts", "rowid"], filter)
+        .objects(sink, |object, row| object.members(compactions::record::FIELDS, row))
 }
 
 /// Passes the archived tool result events that pass `filter` to `sink`, by `ts`, as [`turns()`] does. An event
@@ -209,23 +271,10 @@ pub fn tool_result_events(
     filter: &Filter,
     sink: &mut dyn FnMut(&str) -> ControlFlow<()>,
 ) -> Result<(), ArchiveError> {
-    let times = filter.times();
-    let conditions = Conditions::new("tool_result_events", filter, &times);
-    let connection = open_for_query(archive)?;
-    let columns = tool_result_events::TABLE.columns.join(", ");
-    let sql = conditions.select(&columns, "tool_result_events", &["ts", "rowid"], filter.order);
     let moved = [tool_result_events::EVENT_SOURCE, tool_result_events::TS];
     let members = order(tool_result_events::record::FIELDS, tool_result_events::STATUS, &moved);
-    let mut text = Vec::new();
-    run(&connection, archive, &sql, &conditions.values, |row| {
-        if !is_in_time(row.get_ref(tool_result_events::TS)?, &times) {
-            return Ok(ControlFlow::Continue(()));
-        }
-        let mut object = Object::new(&mut text);
-        object.members(members.clone(), row)?;
-        object.close();
-        Ok(hand_over(&text, sink))
-    })
+    Selection::new(archive, &tool_result_events::TABLE, &["ts", "rowid"], filter)
+        .objects(sink, |object, row| object.members(members.clone(), row))
 }
 
 /// Returns the number of bytes of complete ledger lines that the archive does not cover; 0 when there is no ledger.
@@ -233,11 +282,7 @@ pub fn tool_result_events(
 /// # Errors
 /// When the ledger or the archive cannot be read.
 pub fn lag_bytes(paths: &Paths) -> Result<u64, ArchiveError> {
-    let source = match Source::open(&paths.ledger, Io::Read) {
-        Ok(source) => source,
-        Err(ScanError::Open { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => return Ok(0),
-        Err(error) => return Err(error.into()),
-    };
+    let Some(source) = Source::open_if_there(&paths.ledger, Io::Read)? else { return Ok(0) };
     let archive = open::open_read_only(&paths.archive)?;
     let state = archive.settle(open::read_state(&archive, &paths.archive))?;
     let cursor = state.map_or(0, |state| state.ledger_offset_bytes.max(0) as u64);
@@ -251,9 +296,10 @@ fn open_for_query(path: &Path) -> Result<ArchiveReader, ArchiveError> {
     Ok(archive)
 }
 
-fn check_version(archive: &Connection, path: &Path) -> Result<(), ArchiveError> {
+/// Returns the state row of an archive of this version.
+fn check_version(archive: &Connection, path: &Path) -> Result<ArchiveState, ArchiveError> {
     match open::read_state(archive, path)? {
-        Some(state) if state.archive_version == VERSION => Ok(()),
+        Some(state) if state.archive_version == VERSION => Ok(state),
         Some(state) => {
             Err(ArchiveError::OtherVersion { path: path.to_owned(), found: state.archive_version })
         }
@@ -262,35 +308,18 @@ fn check_version(archive: &Connection, path: &Path) -> Result<(), ArchiveError> 
     }
 }
 
-/// Reads rows until `each` breaks. The rows are valid only when this function returns no error.
-fn run(
-    reader: &ArchiveReader,
-    archive: &Path,
-    sql: &str,
-    values: &[String],
-    mut each: impl FnMut(&Row<'_>) -> Result<ControlFlow<()>, rusqlite::Error>,
-) -> Result<(), ArchiveError> {
-    let mut read = || -> Result<(), ArchiveError> {
-        // One transaction, so that tool calls belong to the turns they are read with.
-        reader.execute_batch("BEGIN").context(archive, "beginning to read")?;
-        let mut statement = reader.prepare(sql).context(archive, "preparing a query")?;
-        let mut rows = statement.query(params_from_iter(values)).context(archive, "querying it")?;
-        while let Some(row) = rows.next().context(archive, "querying it")? {
-            if each(row).context(archive, "reading a row")?.is_break() {
-                break;
-            }
-        }
-        Ok(())
-    };
-    reader.settle(read())
-}
-
 /// Whether a `ts` that passes the conditions in SQL is within the bounds.
 fn is_in_time(ts: ValueRef<'_>, times: &TimeBounds) -> bool {
     match ts {
         ValueRef::Text(ts) => times.pass(&String::from_utf8_lossy(ts)),
         _ => true,
     }
+}
+
+/// Returns the values at three places of a row, to bind in another query.
+fn values_at<'r>(row: &'r Row<'_>, places: [usize; 3]) -> Result<[ToSqlOutput<'r>; 3], rusqlite::Error> {
+    let [first, second, third] = places.map(|place| row.get_ref(place).map(ToSqlOutput::Borrowed));
+    Ok([first?, second?, third?])
 }
 
 fn hand_over(text: &[u8], sink: &mut dyn FnMut(&str) -> ControlFlow<()>) -> ControlFlow<()> {
@@ -362,8 +391,7 @@ fn write_turn(
 fn write_calls(row: &Row<'_>, calls: &mut Statement<'_>, out: &mut Vec<u8>) -> Result<(), rusqlite::Error> {
     let members = order(tool_calls::call::FIELDS, tool_calls::TOOL_NAME, &[tool_calls::ARGS_HASH]);
     let of_turn = [turns::SOURCE, turns::SESSION_ID, turns::MESSAGE_ID];
-    let [source, session, message] = of_turn.map(|place| row.get_ref(place).map(ToSqlOutput::Borrowed));
-    let mut rows = calls.query([source?, session?, message?])?;
+    let mut rows = calls.query(values_at(row, of_turn)?)?;
     out.push(b'[');
     let mut is_first = true;
     while let Some(call) = rows.next()? {

@@ -3,11 +3,10 @@
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use rusqlite::Row;
 use rusqlite::types::ValueRef;
 
-use super::{AddedColumns, Conditions, direction, hand_over, is_in_time, open_for_query, run};
-use crate::archive::error::{ArchiveError, SqliteContext};
+use super::{Selection, TURNS_BY, hand_over, is_in_time, values_at};
+use crate::archive::error::ArchiveError;
 use crate::archive::schema::SESSIONS;
 use crate::record::columns::{stamps, tool_calls, turns};
 use crate::record::print::{Object, order};
@@ -26,18 +25,12 @@ pub fn sessions(
 ) -> Result<(), ArchiveError> {
     let TimeBounds { since, until } = filter.times();
     let (ended, started) = (TimeBounds { since, until: None }, TimeBounds { since: None, until });
-    let mut conditions = Conditions::default();
-    conditions.add("source = ?", &filter.source);
-    conditions.add("session_id = ?", &filter.session);
-    add_project(&mut conditions, filter);
-    let connection = open_for_query(archive)?;
-    let added = AddedColumns::of(&connection).context(archive, "reading its schema")?;
-    let sql =
-        conditions.select(&added.columns(&SESSIONS), "sessions", &["started_at", "rowid"], filter.order);
+    let without_times = Filter { since: None, until: None, ..filter.clone() };
+    let mut selection = Selection::new(archive, &SESSIONS, &["started_at", "rowid"], &without_times);
+    selection.conditions.add_project(filter);
+    let place = |column: &str| SESSIONS.columns.iter().position(|name| *name == column).unwrap_or_default();
     let mut text = Vec::new();
-    run(&connection, archive, &sql, &conditions.values, |row| {
-        let place =
-            |column: &str| SESSIONS.columns.iter().position(|name| *name == column).unwrap_or_default();
+    selection.each(&selection.open()?, |row| {
         if !is_in_time(row.get_ref(place("ended_at"))?, &ended)
             || !is_in_time(row.get_ref(place("started_at"))?, &started)
         {
@@ -80,28 +73,14 @@ pub fn stamps(
     filter: &Filter,
     sink: &mut dyn FnMut(&str) -> ControlFlow<()>,
 ) -> Result<(), ArchiveError> {
-    let times = filter.times();
     let of_stamps = Filter { source: None, ..filter.clone() };
-    let conditions = Conditions::new("stamps", &of_stamps, &times);
-    let connection = open_for_query(archive)?;
-    let sql = conditions.select(
-        &stamps::TABLE.columns.join(", "),
-        "stamps",
-        &["ts", "ledger_offset_bytes", "rowid"],
-        filter.order,
-    );
-    let mut text = Vec::new();
-    run(&connection, archive, &sql, &conditions.values, |row| {
-        if !is_in_time(row.get_ref(stamps::TS)?, &times) {
-            return Ok(ControlFlow::Continue(()));
-        }
-        let mut object = Object::new(&mut text);
+    let by = &["ts", "ledger_offset_bytes", "rowid"];
+    Selection::new(archive, &stamps::TABLE, by, &of_stamps).objects(sink, |object, row| {
         object.text("ts", row.get_ref(stamps::TS)?);
         object.json("selector", row.get_ref(stamps::SELECTOR_JSON)?);
         object.json("enrichment", row.get_ref(stamps::ENRICHMENT_JSON)?);
         object.number("ledgerOffset", row.get_ref(stamps::LEDGER_OFFSET_BYTES)?);
-        object.close();
-        Ok(hand_over(&text, sink))
+        Ok(())
     })
 }
 
@@ -115,33 +94,15 @@ pub fn tool_calls(
     filter: &Filter,
     sink: &mut dyn FnMut(&str) -> ControlFlow<()>,
 ) -> Result<(), ArchiveError> {
-    let times = filter.times();
-    let mut conditions = Conditions::new("turns", filter, &times);
-    add_project(&mut conditions, filter);
-    let connection = open_for_query(archive)?;
-    let added = AddedColumns::of(&connection).context(archive, "reading its schema")?;
-    let sql = conditions.select(
-        &added.columns(&turns::TABLE),
-        "turns",
-        &["ts", "turn_index", "rowid"],
-        filter.order,
-    );
-    let calls = format!(
-        "SELECT {} FROM tool_calls WHERE source = ? AND session_id = ? AND message_id = ? ORDER BY call_index{}",
-        added.columns(&tool_calls::TABLE),
-        direction(filter.order)
-    );
-    let mut calls = connection.prepare(&calls).context(archive, "preparing a query")?;
+    let mut selection = Selection::new(archive, &turns::TABLE, TURNS_BY, filter);
+    selection.conditions.add_project(filter);
+    let opened = selection.open()?;
+    let mut calls = selection.calls(&opened, filter.order)?;
     let members = order(tool_calls::call::FIELDS, tool_calls::TOOL_NAME, &[tool_calls::ARGS_HASH]);
     let mut text = Vec::new();
-    run(&connection, archive, &sql, &conditions.values, |turn: &Row<'_>| {
-        if !is_in_time(turn.get_ref(turns::TS)?, &times) {
-            return Ok(ControlFlow::Continue(()));
-        }
+    selection.each(&opened, |turn| {
         let key = [turns::SOURCE, turns::SESSION_ID, turns::MESSAGE_ID];
-        let [source, session, message] =
-            key.map(|place| turn.get_ref(place).map(rusqlite::types::ToSqlOutput::Borrowed));
-        let mut rows = calls.query([source?, session?, message?])?;
+        let mut rows = calls.query(values_at(turn, key)?)?;
         while let Some(call) = rows.next()? {
             let mut object = Object::new(&mut text);
             for (place, member) in key.into_iter().zip(["source", "sessionId", "messageId"]) {
@@ -157,13 +118,6 @@ pub fn tool_calls(
         }
         Ok(ControlFlow::Continue(()))
     })
-}
-
-fn add_project(conditions: &mut Conditions, filter: &Filter) {
-    if let Some(project) = &filter.project {
-        conditions.sql.push("(project = ? OR project_key = ?)".to_owned());
-        conditions.values.extend([project.clone(), project.clone()]);
-    }
 }
 
 impl Object<'_> {

@@ -1,12 +1,11 @@
 //! Reads the lines of an index for a check, and compares the index with the ledger.
 
-use std::io;
 use std::ops::Range;
 use std::path::Path;
 
 use crate::ledger::LedgerError;
 use crate::record::Id;
-use crate::scan::{self, Io, ScanError, Source};
+use crate::scan::{self, Io, Source};
 
 #[derive(Default)]
 pub(super) struct IndexLines {
@@ -21,13 +20,7 @@ impl IndexLines {
     /// Reads the index at `path`; returns no lines when the file is missing.
     pub(super) fn read(path: &Path) -> Result<Self, LedgerError> {
         let mut lines = Self::default();
-        let source = match Source::open(path, Io::Read) {
-            Ok(source) => source,
-            Err(ScanError::Open { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
-                return Ok(lines);
-            }
-            Err(error) => return Err(error.into()),
-        };
+        let Some(source) = Source::open_if_there(path, Io::Read)? else { return Ok(lines) };
         lines.exists = true;
         let mut buffer = Vec::new();
         let bytes = source.bytes(0..source.len_bytes(), &mut buffer)?;

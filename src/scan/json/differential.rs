@@ -43,7 +43,7 @@ fn hex(bytes: &[u8]) -> String {
 
 /// Whether JavaScript would round an integer literal somewhere in this value.
 fn holds_wide_integer(value: Value<'_>) -> bool {
-    let is_wide = |number: Number<'_>| number.is_integer_literal() && number.literal().len() > 15;
+    let is_wide = |number: JsonNumber<'_>| number.is_integer_literal() && number.literal().len() > 15;
     value.as_number().is_some_and(is_wide)
         || value.items().any(holds_wide_integer)
         || value.members().any(|(_, value)| holds_wide_integer(value))

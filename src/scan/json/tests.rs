@@ -75,8 +75,9 @@ fn members_are_counted_and_found_by_their_decoded_keys() {
     assert_eq!(value.get("b").unwrap().get("c").unwrap().at(1).unwrap().to_string(), "20");
     assert!(value.get("7").unwrap().is_null());
     assert!(value.get("c").is_none() && value.at(0).is_none() && value.items().next().is_none());
-    let keys =
-        |members: Members<'_>| members.map(|(key, _)| key.to_utf8_lossy().into_owned()).collect::<Vec<_>>();
+    let keys = |members: ObjectMembers<'_>| {
+        members.map(|(key, _)| key.to_utf8_lossy().into_owned()).collect::<Vec<_>>()
+    };
     assert_eq!(keys(value.members()), ["7", "a", "b"]);
     assert_eq!(keys(value.members_in_text_order()), ["a", "b", "7"]);
 }
