@@ -9,7 +9,6 @@ use std::ops::{ControlFlow, Range};
 
 use bumpalo::Bump;
 
-use super::index::open_ledger;
 use super::pipeline::{LedgerWork, in_order};
 use super::{Ledger, LedgerError};
 use crate::record::fold::{Builder, Fold, FoldScratch, Stamp};
@@ -17,7 +16,7 @@ use crate::record::maker::RowMaker;
 use crate::record::rows::Rows;
 use crate::record::stamp::possible_stamps;
 use crate::record::{Filter, ParsedLine, RecordKind, TimeBounds, line_of};
-use crate::scan;
+use crate::scan::{self, Io, Source};
 use crate::scan::json::{Document, Value, stringify, trim_js, write_js_string};
 
 /// Smaller than in other modules, because several chunks are in memory as text.
@@ -59,7 +58,7 @@ impl Ledger {
         filter: &Filter,
         sink: &mut dyn FnMut(&str) -> ControlFlow<()>,
     ) -> Result<PassedOver, LedgerError> {
-        let Some(source) = open_ledger(self.home())? else { return Ok(PassedOver::default()) };
+        let Some(source) = Source::open_if_there(&self.home().ledger(), Io::default())? else { return Ok(PassedOver::default()) };
         let work = LedgerWork::whole(&source, CHUNK_BYTES, THREADS_MAX)?;
         if kind != RecordKind::Turn {
             return each_record(&work, kind, filter, &Fold::default(), sink);

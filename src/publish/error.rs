@@ -51,13 +51,13 @@ pub enum PublishError {
     /// `archive`, so this process lost the lock.
     #[error("{} is gone: lock `archive` was lost to another rebuild; the archive is unchanged, rebuild again", path.display())]
     BuildGone {
-        /// The path from [`PublishPlan::build_path`](super::Plan::build_path).
+        /// The path from [`PublishPlan::build_path`](super::PublishPlan::build_path).
         path: PathBuf,
     },
     /// The built file must not be published.
     #[error("{} cannot be published: {reason}; the archive is unchanged", path.display())]
     BuildUnfit {
-        /// The path from [`PublishPlan::build_path`](super::Plan::build_path).
+        /// The path from [`PublishPlan::build_path`](super::PublishPlan::build_path).
         path: PathBuf,
         /// Why the built file must not be published.
         reason: &'static str,

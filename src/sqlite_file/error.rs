@@ -4,7 +4,7 @@ use crate::disk;
 
 /// Why the loader refused a schema, a row or a batch, or gave up on the target file.
 ///
-/// After an error from [`RowBatch::push`](super::Batch::push) the batch is the same as before the row. After any other error the
+/// After an error from [`RowBatch::push`](super::RowBatch::push) the batch is the same as before the row. After any other error the
 /// target file is incomplete, and the caller should delete the file.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]

@@ -4,7 +4,7 @@
 //! A key is its columns one after another, each self-delimiting, so that no key is a prefix of another. A text or blob is its
 //! tag, its bytes with 00 written as 00 FF, and 00 01. A number is a tag, the nearest f64 with its bits turned so that they
 //! sort, and the difference between the number and that f64 as a 16-bit integer. A key determines the type of its numbers,
-//! because [`RowBatch::push`](super::Batch::push) refuses reals in indexed columns without a type. The one exception is -2^63,
+//! because [`RowBatch::push`](super::RowBatch::push) refuses reals in indexed columns without a type. The one exception is -2^63,
 //! which a numeric column stores as an integer or as a real: the key decodes to the integer, and a caller that needs the type
 //! reads the row.
 
@@ -116,7 +116,7 @@ mod tests {
     use crate::sqlite_file::record::affine;
     use proptest::prelude::*;
 
-    fn number() -> impl Strategy<SqlValue = SqlValue<'static>> {
+    fn number() -> impl Strategy<Value = SqlValue<'static>> {
         let near = (-70..70i32, -2..3i64).prop_map(|(bit, off)| {
             SqlValue::Real((f64::from(bit.signum()) * 2f64.powi(bit.abs())) + off as f64 * 0.5)
         });

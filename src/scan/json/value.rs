@@ -15,7 +15,7 @@ pub enum Kind {
     /// `true` or `false`: [`Value::as_bool`]
     Bool,
     /// [`Value::as_number`]
-    JsonNumber,
+    Number,
     /// [`Value::as_js_str`], [`Value::as_str`]
     String,
     /// [`Value::items`], [`Value::at`]
@@ -282,7 +282,7 @@ impl<'d> JsonNumber<'d> {
 
 /// Appends a value as `JSON.stringify` prints it: compact, keys in JavaScript's order.
 ///
-/// The text is always UTF-8. Integer literals keep all their digits ([`JsonNumber::write_json`](super::Number::write_json)).
+/// The text is always UTF-8. Integer literals keep all their digits ([`JsonNumber::write_json`](super::JsonNumber::write_json)).
 pub fn stringify(value: Value<'_>, out: &mut Vec<u8>) {
     enum OpenContainer<'d> {
         Array(Items<'d>),
