@@ -16,8 +16,8 @@ use crate::record::maker::RowMaker;
 use crate::record::rows::Rows;
 use crate::record::stamp::possible_stamps;
 use crate::record::{Filter, ParsedLine, RecordKind, TimeBounds, line_of};
-use crate::scan::{self, Io, Source};
 use crate::scan::json::{Document, Value, stringify, trim_js, write_js_string};
+use crate::scan::{self, Io, Source};
 
 /// Smaller than in other modules, because several chunks are in memory as text.
 const CHUNK_BYTES: u64 = 256 << 10;
@@ -58,7 +58,9 @@ impl Ledger {
         filter: &Filter,
         sink: &mut dyn FnMut(&str) -> ControlFlow<()>,
     ) -> Result<PassedOver, LedgerError> {
-        let Some(source) = Source::open_if_there(&self.home().ledger(), Io::default())? else { return Ok(PassedOver::default()) };
+        let Some(source) = Source::open_if_there(&self.home().ledger(), Io::default())? else {
+            return Ok(PassedOver::default());
+        };
         let work = LedgerWork::whole(&source, CHUNK_BYTES, THREADS_MAX)?;
         if kind != RecordKind::Turn {
             return each_record(&work, kind, filter, &Fold::default(), sink);

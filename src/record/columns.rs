@@ -347,6 +347,14 @@ mod tests {
     }
 
     #[test]
+    fn the_manual_has_an_example_of_every_kind() {
+        for kind in crate::record::RecordKind::ALL {
+            let example = format!("## `{0}`\n\n```json\n{{\"v\":1,\"kind\":\"{0}\",", kind.as_str());
+            assert!(MANUAL.contains(&example), "{example}");
+        }
+    }
+
+    #[test]
     fn every_example_of_the_manual_is_a_line() {
         let examples = MANUAL.lines().filter(|line| line.starts_with("{\"v\":1"));
         let mut count = 0;

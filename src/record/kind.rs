@@ -41,25 +41,33 @@ impl LedgerLineKind {
     }
 }
 
-impl RecordKind {
-    /// All kinds of records.
-    pub const ALL: [Self; 5] =
-        [Self::Turn, Self::Compaction, Self::Relationship, Self::ToolResultEvent, Self::UserTurn];
+/// Names the kinds of records, and lists them: because the compiler asks for the name of every kind, the list is complete.
+macro_rules! named {
+    ($($Kind:ident $name:literal,)*) => {
+        impl RecordKind {
+            /// All kinds of records.
+            pub const ALL: &'static [Self] = &[$(Self::$Kind,)*];
 
-    /// The name in the ledger: the value of `kind`.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Turn => "turn",
-            Self::Compaction => "compaction",
-            Self::Relationship => "relationship",
-            Self::ToolResultEvent => "tool_result_event",
-            Self::UserTurn => "user_turn",
+            /// The name in the ledger: the value of `kind`.
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$Kind => $name,)* }
+            }
         }
-    }
+    };
+}
 
+named! {
+    Turn "turn",
+    Compaction "compaction",
+    Relationship "relationship",
+    ToolResultEvent "tool_result_event",
+    UserTurn "user_turn",
+}
+
+impl RecordKind {
     /// The kind of that name.
     pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|kind| kind.as_str() == name)
+        Self::ALL.iter().copied().find(|kind| kind.as_str() == name)
     }
 }
 

@@ -91,14 +91,19 @@ impl Input {
 }
 
 fn push(batch: &mut Batch, kind: AppendKind, line: &[u8]) -> Result<(), crate::ledger::Refusal> {
-    match kind {
-        AppendKind::Turns => batch.push(RecordKind::Turn, line),
-        AppendKind::Compactions => batch.push(RecordKind::Compaction, line),
-        AppendKind::Relationships => batch.push(RecordKind::Relationship, line),
-        AppendKind::ToolResultEvents => batch.push(RecordKind::ToolResultEvent, line),
-        AppendKind::UserTurns => batch.push(RecordKind::UserTurn, line),
-        AppendKind::Content => batch.push_content(line),
-        AppendKind::Stamp => batch.push_stamp(line),
+    let is_asked_for = |record: &RecordKind| {
+        kind == match record {
+            RecordKind::Turn => AppendKind::Turns,
+            RecordKind::Compaction => AppendKind::Compactions,
+            RecordKind::Relationship => AppendKind::Relationships,
+            RecordKind::ToolResultEvent => AppendKind::ToolResultEvents,
+            RecordKind::UserTurn => AppendKind::UserTurns,
+        }
+    };
+    match RecordKind::ALL.iter().copied().find(is_asked_for) {
+        Some(record) => batch.push(record, line),
+        None if kind == AppendKind::Content => batch.push_content(line),
+        None => batch.push_stamp(line),
     }
 }
 

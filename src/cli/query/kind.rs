@@ -19,13 +19,16 @@ pub(super) enum KindArg {
 impl KindArg {
     /// The kind of record; `None` for tables that the archive alone has.
     pub(super) fn record(self) -> Option<RecordKind> {
-        Some(match self {
-            Self::Turns => RecordKind::Turn,
-            Self::Compactions => RecordKind::Compaction,
-            Self::Relationships => RecordKind::Relationship,
-            Self::ToolResultEvents => RecordKind::ToolResultEvent,
-            Self::UserTurns => RecordKind::UserTurn,
-            Self::Sessions | Self::Stamps | Self::ToolCalls => return None,
-        })
+        RecordKind::ALL.iter().copied().find(|kind| Self::of(*kind) == self)
+    }
+
+    fn of(kind: RecordKind) -> Self {
+        match kind {
+            RecordKind::Turn => Self::Turns,
+            RecordKind::Compaction => Self::Compactions,
+            RecordKind::Relationship => Self::Relationships,
+            RecordKind::ToolResultEvent => Self::ToolResultEvents,
+            RecordKind::UserTurn => Self::UserTurns,
+        }
     }
 }
