@@ -39,8 +39,7 @@ use std::os::windows::fs::{FileExt, MetadataExt};
 /// How many names [`quarantine`] and [`set_aside`] try: the plain name, then `.1` to `.9999`.
 const QUARANTINE_NAMES: u32 = 10_000;
 
-/// How often [`File::open_append`] and [`KernelLock::open`] try to open and then to create the file, because another
-/// process may create and delete the file between the two attempts.
+/// How often [`File::open_append`] and [`KernelLock::open`] try to open and then to create the file.
 const OPEN_ATTEMPTS: u32 = 8;
 
 type WriteElsewhere<'a> = &'a dyn Fn(&[u8]) -> io::Result<()>;
@@ -195,13 +194,25 @@ impl File {
     pub fn open_append(path: &Path) -> Result<(Self, bool), Error> {
         let mut options = OpenOptions::new();
         options.read(true).append(true);
+        Self::open_or_create(
+            || Self::open_with(&mut options.clone(), Links::Followed, path),
+            || Self::create_with(&mut options.clone(), path),
+        )
+    }
+
+    /// Opens a file, or creates the file when the file is missing. The flag says whether the file was created. Tries both
+    /// several times, because another process may create and delete the file between the two.
+    fn open_or_create(
+        open: impl Fn() -> Result<Self, Error>,
+        create: impl Fn() -> Result<Self, Error>,
+    ) -> Result<(Self, bool), Error> {
         let mut attempt = 1;
         loop {
-            match Self::open_with(&mut options.clone(), Links::Followed, path) {
+            match open() {
                 Err(error) if error.is_not_found() => {}
                 opened => return opened.map(|file| (file, false)),
             }
-            match Self::create_with(&mut options.clone(), path) {
+            match create() {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists && attempt < OPEN_ATTEMPTS => {}
                 created => return created.map(|file| (file, true)),
             }

@@ -4,10 +4,9 @@
 //! Dropping the lock releases it at once, even while a process that was just forked still has a copy of the handle.
 
 use std::fs::TryLockError;
-use std::io;
 use std::path::Path;
 
-use super::{Error, File, OPEN_ATTEMPTS, Operation};
+use super::{Error, File, Operation};
 
 /// A lock file and, once [`KernelLock::try_lock`] has returned `true`, the lock.
 #[derive(Debug)]
@@ -22,19 +21,7 @@ impl KernelLock {
     /// # Errors
     /// [`Error::Io`]: a symbolic link at the path, or an error of the operating system.
     pub fn open(path: &Path) -> Result<Self, Error> {
-        let mut attempt = 1;
-        let file = loop {
-            match File::open_read_no_follow(path) {
-                Err(error) if error.is_not_found() => {}
-                opened => break opened?,
-            }
-            match File::create_new(path) {
-                // Another process created the file meanwhile.
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists && attempt < OPEN_ATTEMPTS => {}
-                created => break created?,
-            }
-            attempt += 1;
-        };
+        let (file, _) = File::open_or_create(|| File::open_read_no_follow(path), || File::create_new(path))?;
         Ok(Self { file, is_held: false })
     }
 

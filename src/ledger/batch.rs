@@ -323,16 +323,8 @@ impl Batch {
         self.text.push(b'}');
         self.check_line(start, rows)?;
         self.keep_strict_rules(start, || doubt_in_record(kind, record))?;
-        self.text.push(b'\n');
-        self.entries.push(BatchEntry {
-            line: start..self.text.len(),
-            id: Some(hasher.id(kind, record)),
-            fingerprint: if kind == RecordKind::Turn { hasher.fingerprint(record) } else { None },
-            is_implied: false,
-            is_counted: true,
-            part: self.part,
-            number: self.entries.len() as u32,
-        });
+        let fingerprint = if kind == RecordKind::Turn { hasher.fingerprint(record) } else { None };
+        self.push_entry(start, Some(hasher.id(kind, record)), fingerprint, false);
         Ok(())
     }
 
@@ -354,16 +346,7 @@ impl Batch {
         stringify(stamp, &mut self.text);
         self.check_line(start, rows)?;
         self.keep_strict_rules(start, || doubt_in_stamp(stamp))?;
-        self.text.push(b'\n');
-        self.entries.push(BatchEntry {
-            line: start..self.text.len(),
-            id: None,
-            fingerprint: None,
-            is_implied: false,
-            is_counted: true,
-            part: self.part,
-            number: self.entries.len() as u32,
-        });
+        self.push_entry(start, None, None, false);
         let text = |value: Option<Value<'_>>| {
             value
                 .and_then(Value::as_js_str)
@@ -393,18 +376,19 @@ impl Batch {
             self.text.extend_from_slice(b",\"agentId\":");
             write_js_string(agent, &mut self.text);
         }
-        self.text.extend_from_slice(b"}}\n");
+        self.text.extend_from_slice(b"}}");
         let agent = agent.map_or_else(String::new, |(agent, _)| agent);
-        self.entries.push(BatchEntry {
-            line: start..self.text.len(),
-            id: Some(hasher.id_of_parts(&["spawn-env", &session.0, "subagent", &parent.0, &agent, ""])),
-            fingerprint: None,
-            is_implied: true,
-            is_counted: false,
-            part: self.part,
-            number: self.entries.len() as u32,
-        });
+        let id = hasher.id_of_parts(&["spawn-env", &session.0, "subagent", &parent.0, &agent, ""]);
+        self.push_entry(start, Some(id), None, true);
         Ok(())
+    }
+
+    /// Ends the line at `start` and adds its entry. An implied line is not counted.
+    fn push_entry(&mut self, start: usize, id: Option<Id>, fingerprint: Option<Id>, is_implied: bool) {
+        self.text.push(b'\n');
+        let (line, number) = (start..self.text.len(), self.entries.len() as u32);
+        let (is_counted, part) = (!is_implied, self.part);
+        self.entries.push(BatchEntry { line, id, fingerprint, is_implied, is_counted, part, number });
     }
 
     /// Removes the line at `start` from the text again if the batch is strict and the line breaks a strict rule.

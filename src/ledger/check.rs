@@ -12,7 +12,7 @@ mod problem;
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, HashMap};
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -228,16 +228,12 @@ pub fn check(
             let is_cut = run.archive(&compared)?;
             run.index(compared, is_cut)?;
         }
-        None => run.tell(CheckFinding {
-            file: run.files.ledger.clone(),
-            offset: 0,
-            length: run.report.bytes,
-            problem: Problem::Replaced,
-            reason:
-                "it was replaced or deleted while it was checked: what was found is of the old one, and its \
-                     ids were not compared; check again"
-                    .to_owned(),
-        }),
+        None => run.tell_of_ledger(
+            0..run.report.bytes,
+            Problem::Replaced,
+            "it was replaced or deleted while it was checked: what was found is of the old one, and its ids were not \
+             compared; check again",
+        ),
     }
     run.report.duration_ms = started.elapsed().as_millis() as u64;
     Ok(run.report)
@@ -259,9 +255,18 @@ struct CheckRun<'c> {
 }
 
 impl CheckRun<'_> {
-    fn tell(&mut self, finding: CheckFinding) {
-        self.report.ok &= !finding.problem.is_fault();
-        (self.on_finding)(&finding);
+    fn tell(&mut self, file: PathBuf, bytes: Range<u64>, problem: Problem, reason: impl Into<String>) {
+        self.report.ok &= !problem.is_fault();
+        let (offset, length) = (bytes.start, bytes.end.saturating_sub(bytes.start));
+        (self.on_finding)(&CheckFinding { file, offset, length, problem, reason: reason.into() });
+    }
+
+    fn tell_of_ledger(&mut self, bytes: Range<u64>, problem: Problem, reason: impl Into<String>) {
+        self.tell(self.files.ledger.clone(), bytes, problem, reason);
+    }
+
+    fn tell_of_index(&mut self, bytes: Range<u64>, problem: Problem, reason: impl Into<String>) {
+        self.tell(self.files.index.clone(), bytes, problem, reason);
     }
 
     /// Opens the ledger. A home may have no ledger; a file that was named must exist.
@@ -307,8 +312,7 @@ impl CheckRun<'_> {
                     Problem::InvalidUtf8 => self.report.invalid_utf8_lines += 1,
                     _ => {}
                 }
-                let file = self.files.ledger.clone();
-                self.tell(CheckFinding { file, offset, length, problem, reason });
+                self.tell_of_ledger(offset..offset + length, problem, reason);
             }
             Ok(ControlFlow::Continue(()))
         })
@@ -333,13 +337,8 @@ impl CheckRun<'_> {
     fn torn(&mut self) {
         if self.is_torn() {
             self.report.torn_lines = 1;
-            self.tell(CheckFinding {
-                file: self.files.ledger.clone(),
-                offset: self.end,
-                length: self.report.bytes - self.end,
-                problem: Problem::Torn,
-                reason: "the last line has no LF; the next append ends it".to_owned(),
-            });
+            let reason = "the last line has no LF; the next append ends it";
+            self.tell_of_ledger(self.end..self.report.bytes, Problem::Torn, reason);
         }
     }
 
@@ -430,23 +429,13 @@ impl CheckRun<'_> {
             // The ledger is reported as missing.
             return Ok(true);
         }
-        let (offset, length) = match why {
-            Restart::LedgerShrank => {
-                (found.ledger_bytes, found.cursor_bytes.saturating_sub(found.ledger_bytes))
-            }
-            _ => (0, found.cursor_bytes),
-        };
-        self.tell(CheckFinding {
-            file: self.files.ledger.clone(),
-            offset,
-            length,
-            problem: Problem::Cut,
-            reason: format!(
-                "{why}, {ledger_offset_bytes} bytes, as {} says: the ledger was cut or replaced; restore it from a backup, and \
-                 rebuild neither index nor archive before, because they hold what is left of the lost lines",
-                path.display()
-            ),
-        });
+        let start = if why == Restart::LedgerShrank { found.ledger_bytes } else { 0 };
+        let reason = format!(
+            "{why}, {ledger_offset_bytes} bytes, as {} says: the ledger was cut or replaced; restore it from a backup, and \
+             rebuild neither index nor archive before, because they hold what is left of the lost lines",
+            path.display()
+        );
+        self.tell_of_ledger(start..found.cursor_bytes, Problem::Cut, reason);
         Ok(true)
     }
 
@@ -465,34 +454,18 @@ impl CheckRun<'_> {
             invalid_lines: compared.invalid.len() as u64,
         });
         if !self.report.exists && compared.ids > 0 {
-            let ledger = &self.files.ledger;
-            self.tell(CheckFinding {
-                file: ledger.clone(),
-                offset: 0,
-                length: 0,
-                problem: Problem::NoLedger,
-                reason: format!(
-                    "there is no ledger, and {} has {} ids of one: put the ledger back; without it the index cannot be made \
-                     again",
-                    index.display(),
-                    compared.ids
-                ),
-            });
+            let reason = format!(
+                "there is no ledger, and {} has {} ids of one: put the ledger back; without it the index cannot be made again",
+                index.display(),
+                compared.ids
+            );
+            self.tell_of_ledger(0..0, Problem::NoLedger, reason);
             return Ok(());
         }
         if !compared.exists && !compared.missing.is_empty() {
-            self.tell(CheckFinding {
-                file: self.files.index.clone(),
-                offset: 0,
-                length: 0,
-                problem: Problem::NoIndex,
-                reason: match is_cut {
-                    true => format!("{} does not exist; {RESTORE}", index.display()),
-                    false => {
-                        format!("{} does not exist; `burn state rebuild index` makes it", index.display())
-                    }
-                },
-            });
+            let remedy = if is_cut { RESTORE } else { "`burn state rebuild index` makes it" };
+            let reason = format!("{} does not exist; {remedy}", index.display());
+            self.tell_of_index(0..0, Problem::NoIndex, reason);
             return Ok(());
         }
         let (repair, drop) = match &self.files.locks {
@@ -510,38 +483,23 @@ impl CheckRun<'_> {
                 Some(source) => source.line_end_after(offset, source.len_bytes())?,
                 None => offset,
             };
-            self.tell(CheckFinding {
-                file: self.files.ledger.clone(),
-                offset,
-                length: end.saturating_sub(offset),
-                problem: Problem::MissingId,
-                reason: format!("id {id} is not in the index; {repair}"),
-            });
+            let reason = format!("id {id} is not in the index; {repair}");
+            self.tell_of_ledger(offset..end, Problem::MissingId, reason);
         }
+        let line_bytes = ID_LEN_BYTES as u64 + 1;
         for (id, offset) in compared.extra {
             let reason = format!("id {id} is of no line of the ledger; {drop}");
-            self.tell_of_id(offset, Problem::ExtraId, reason);
+            self.tell_of_index(offset..offset + line_bytes, Problem::ExtraId, reason);
         }
         for (id, offset) in compared.repeated {
             let reason = format!("id {id} stands further up already; {repair}");
-            self.tell_of_id(offset, Problem::RepeatedId, reason);
+            self.tell_of_index(offset..offset + line_bytes, Problem::RepeatedId, reason);
         }
         for line in compared.invalid {
-            self.tell(CheckFinding {
-                file: self.files.index.clone(),
-                offset: line.start,
-                length: line.end - line.start,
-                problem: Problem::NotAnId,
-                reason: format!("16 lower-case hex digits are needed; {repair}"),
-            });
+            let reason = format!("16 lower-case hex digits are needed; {repair}");
+            self.tell_of_index(line, Problem::NotAnId, reason);
         }
         Ok(())
-    }
-
-    fn tell_of_id(&mut self, offset: u64, problem: Problem, reason: String) {
-        let length = ID_LEN_BYTES as u64 + 1;
-        let file = self.files.index.clone();
-        self.tell(CheckFinding { file, offset, length, problem, reason });
     }
 }
 

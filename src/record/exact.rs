@@ -307,27 +307,31 @@ fn entries<'a>(enrichment: Value<'_>, bump: &'a Bump) -> Result<&'a [Assignment<
     Ok(bump.alloc_slice_copy(&entries))
 }
 
-/// The selector of a stamp from its archived row.
-pub(super) fn stored_selector<'a>(
+/// The selector of an archived stamp, or the reason why the selector cannot be read.
+pub(crate) fn stored_selector<'a>(
     document: &mut Document,
     selector_json: &str,
     bump: &'a Bump,
-) -> Result<Selector<'a>, LineRefusal> {
-    Ok(selector(stored_object(document, selector_json, "selector", bump)?)?.0)
+) -> Result<Selector<'a>, String> {
+    let fields = stored_object(document, selector_json, "selector", bump).and_then(selector);
+    fields.map(|(fields, _)| fields).map_err(|refusal| refusal.reason)
 }
 
-/// A stamp from its archived row: selector and enrichment as JSON text.
-pub(super) fn stored_stamp<'a>(
+/// An archived stamp, or the reason why the stamp cannot be folded: another program stored a value that a stamp line of this
+/// crate cannot have.
+pub(crate) fn stored_stamp<'a>(
     document: &mut Document,
     ts: &str,
     offset: u64,
     selector_json: &str,
     enrichment_json: &str,
     bump: &'a Bump,
-) -> Result<Stamp<'a>, LineRefusal> {
-    let fields = stored_selector(document, selector_json, bump)?;
-    let entries = entries(stored_object(document, enrichment_json, "enrichment", bump)?.object, bump)?;
-    Ok(Stamp { ts: bump.alloc_str(ts), offset, selector: fields, entries })
+) -> Result<Stamp<'a>, String> {
+    let selector = stored_selector(document, selector_json, bump)?;
+    let enrichment = stored_object(document, enrichment_json, "enrichment", bump);
+    let entries = enrichment.and_then(|enrichment| entries(enrichment.object, bump));
+    let entries = entries.map_err(|refusal| refusal.reason)?;
+    Ok(Stamp { ts: bump.alloc_str(ts), offset, selector, entries })
 }
 
 fn stored_object<'d, 'a>(

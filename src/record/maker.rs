@@ -6,7 +6,7 @@
 use bumpalo::Bump;
 
 use super::columns::turns;
-use super::fold::{self, Fold, Selector, Stamp};
+use super::fold::{self, Fold};
 use super::rows::{LineRefusal, Rows, StoredKind, Verdict};
 use super::{Cell, exact, limits, tape};
 use crate::scan::{self, json};
@@ -114,22 +114,16 @@ impl<'f> RowMaker<'f> {
             }
             StoredKind::Event => {
                 let measured = rows.events.last().map_or(Ok(0), limits::event);
-                rows.keep_last(measured, offset, len_bytes, |rows| {
-                    rows.events.truncate(rows.events.len() - 1)
-                });
+                rows.keep_last(measured, offset, len_bytes, |rows| drop(rows.events.pop()));
             }
             StoredKind::Compaction => {
                 let measured = rows.compactions.last().map_or(Ok(0), limits::compaction);
-                rows.keep_last(measured, offset, len_bytes, |rows| {
-                    rows.compactions.truncate(rows.compactions.len() - 1)
-                });
+                rows.keep_last(measured, offset, len_bytes, |rows| drop(rows.compactions.pop()));
             }
             StoredKind::Stamp => {
                 let measured =
                     rows.stamps.last().map_or(Ok(0), |line| limits::stamp(&line.cells, &line.stamp));
-                rows.keep_last(measured, offset, len_bytes, |rows| {
-                    rows.stamps.truncate(rows.stamps.len() - 1)
-                });
+                rows.keep_last(measured, offset, len_bytes, |rows| drop(rows.stamps.pop()));
             }
             StoredKind::Nothing => rows.other_lines += 1,
             StoredKind::Unknown => rows.unknown_lines += 1,
@@ -156,34 +150,6 @@ fn enrich<'a, 'f>(
         cells[turns::ENRICHMENT_JSON] = Cell::Text(bump.alloc_str(enrichment.json));
     }
     true
-}
-
-/// The selector of an archived stamp.
-///
-/// # Errors
-/// The reason why the selector cannot be read.
-pub fn stored_selector<'a>(
-    document: &mut json::Document,
-    selector_json: &str,
-    bump: &'a Bump,
-) -> Result<Selector<'a>, String> {
-    exact::stored_selector(document, selector_json, bump).map_err(|refusal| refusal.reason)
-}
-
-/// The parts of an archived stamp, for folding the stamp again.
-///
-/// # Errors
-/// The reason why the stamp cannot be folded: another program stored a value that a stamp line of this crate cannot have.
-pub fn stored_stamp<'a>(
-    document: &mut json::Document,
-    ts: &str,
-    offset: u64,
-    selector_json: &str,
-    enrichment_json: &str,
-    bump: &'a Bump,
-) -> Result<Stamp<'a>, String> {
-    exact::stored_stamp(document, ts, offset, selector_json, enrichment_json, bump)
-        .map_err(|refusal| refusal.reason)
 }
 
 /// Adds the rows of every line of `chunk`, which starts at the absolute offset `base`.

@@ -35,6 +35,7 @@ pub(crate) mod strict;
 mod tape;
 pub mod typed;
 
+pub(crate) use exact::{stored_selector, stored_stamp};
 pub use filter::{Filter, RecordOrder};
 pub(crate) use filter::{ORDINARY, RangeEnd, TimeBound, TimeBounds};
 pub use id::Id;

@@ -23,7 +23,7 @@ use crate::archive::refold::{self, TurnsToRefold};
 use crate::archive::sessions;
 use crate::archive::survey::{self, StampSet, Survey, stamps_of};
 use crate::record::fold::{Fold, Stamp};
-use crate::record::maker::{stored_selector, stored_stamp};
+use crate::record::{stored_selector, stored_stamp};
 use crate::scan::json;
 
 /// The live archive in a transaction. An error drops the value, which closes the connection and so rolls back.
