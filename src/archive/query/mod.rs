@@ -118,7 +118,7 @@ impl Conditions {
 }
 
 /// A query of one table: which rows, in which order.
-struct Selection<'q> {
+struct TableQuery<'q> {
     archive: &'q Path,
     table: &'static Table,
     /// The columns of the order.
@@ -128,7 +128,7 @@ struct Selection<'q> {
     times: TimeBounds,
 }
 
-impl<'q> Selection<'q> {
+impl<'q> TableQuery<'q> {
     fn new(archive: &'q Path, table: &'static Table, by: &'static [&'static str], filter: &Filter) -> Self {
         let times = filter.times();
         let conditions = Conditions::new(table.name, filter, &times);
@@ -217,24 +217,24 @@ pub fn turns(
     filter: &Filter,
     sink: &mut dyn FnMut(&str) -> ControlFlow<()>,
 ) -> Result<(), ArchiveError> {
-    let mut selection = Selection::new(archive, &turns::TABLE, TURNS_BY, filter);
-    selection.conditions.add_project(filter);
+    let mut query = TableQuery::new(archive, &turns::TABLE, TURNS_BY, filter);
+    query.conditions.add_project(filter);
     let mut other_keys = Vec::new();
     for (key, value) in &filter.enrichment {
         match turns::enrichment::FIELDS.iter().find(|field| field.member == key) {
             Some(field) => {
                 let column = turns::TABLE.columns[field.place];
-                selection.conditions.add(&format!("{column} = ?"), &Some(value.clone()));
+                query.conditions.add(&format!("{column} = ?"), &Some(value.clone()));
             }
             // Looked up in the JSON object, because a path in SQL would give some characters of the key a meaning.
             None => other_keys.push((key.as_str(), value.as_str())),
         }
     }
-    let opened = selection.open()?;
-    let mut calls = selection.calls(&opened, RecordOrder::OldestFirst)?;
+    let opened = query.open()?;
+    let mut calls = query.calls(&opened, RecordOrder::OldestFirst)?;
     let mut document = Document::default();
     let mut text = Vec::new();
-    selection.each(&opened, |row| {
+    query.each(&opened, |row| {
         let enrichment = row.get_ref(turns::ENRICHMENT_JSON)?.as_bytes_or_null()?.unwrap_or(b"{}");
         if !other_keys.is_empty() {
             let Ok(object) = document.parse(enrichment) else { return Ok(ControlFlow::Continue(())) };
@@ -257,7 +257,7 @@ pub fn compactions(
     filter: &Filter,
     sink: &mut dyn FnMut(&str) -> ControlFlow<()>,
 ) -> Result<(), ArchiveError> {
-    Selection::new(archive, &compactions::TABLE, &["ts", "rowid"], filter)
+    TableQuery::new(archive, &compactions::TABLE, &["ts", "rowid"], filter)
         .objects(sink, |object, row| object.members(compactions::record::FIELDS, row))
 }
 
@@ -273,7 +273,7 @@ pub fn tool_result_events(
 ) -> Result<(), ArchiveError> {
     let moved = [tool_result_events::EVENT_SOURCE, tool_result_events::TS];
     let members = order(tool_result_events::record::FIELDS, tool_result_events::STATUS, &moved);
-    Selection::new(archive, &tool_result_events::TABLE, &["ts", "rowid"], filter)
+    TableQuery::new(archive, &tool_result_events::TABLE, &["ts", "rowid"], filter)
         .objects(sink, |object, row| object.members(members.clone(), row))
 }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use rusqlite::types::ValueRef;
 
-use super::{Selection, TURNS_BY, hand_over, is_in_time, values_at};
+use super::{TURNS_BY, TableQuery, hand_over, is_in_time, values_at};
 use crate::archive::error::ArchiveError;
 use crate::archive::schema::SESSIONS;
 use crate::record::columns::{stamps, tool_calls, turns};
@@ -26,11 +26,11 @@ pub fn sessions(
     let TimeBounds { since, until } = filter.times();
     let (ended, started) = (TimeBounds { since, until: None }, TimeBounds { since: None, until });
     let without_times = Filter { since: None, until: None, ..filter.clone() };
-    let mut selection = Selection::new(archive, &SESSIONS, &["started_at", "rowid"], &without_times);
-    selection.conditions.add_project(filter);
+    let mut query = TableQuery::new(archive, &SESSIONS, &["started_at", "rowid"], &without_times);
+    query.conditions.add_project(filter);
     let place = |column: &str| SESSIONS.columns.iter().position(|name| *name == column).unwrap_or_default();
     let mut text = Vec::new();
-    selection.each(&selection.open()?, |row| {
+    query.each(&query.open()?, |row| {
         if !is_in_time(row.get_ref(place("ended_at"))?, &ended)
             || !is_in_time(row.get_ref(place("started_at"))?, &started)
         {
@@ -75,7 +75,7 @@ pub fn stamps(
 ) -> Result<(), ArchiveError> {
     let of_stamps = Filter { source: None, ..filter.clone() };
     let by = &["ts", "ledger_offset_bytes", "rowid"];
-    Selection::new(archive, &stamps::TABLE, by, &of_stamps).objects(sink, |object, row| {
+    TableQuery::new(archive, &stamps::TABLE, by, &of_stamps).objects(sink, |object, row| {
         object.text("ts", row.get_ref(stamps::TS)?);
         object.json("selector", row.get_ref(stamps::SELECTOR_JSON)?);
         object.json("enrichment", row.get_ref(stamps::ENRICHMENT_JSON)?);
@@ -94,13 +94,13 @@ pub fn tool_calls(
     filter: &Filter,
     sink: &mut dyn FnMut(&str) -> ControlFlow<()>,
 ) -> Result<(), ArchiveError> {
-    let mut selection = Selection::new(archive, &turns::TABLE, TURNS_BY, filter);
-    selection.conditions.add_project(filter);
-    let opened = selection.open()?;
-    let mut calls = selection.calls(&opened, filter.order)?;
+    let mut query = TableQuery::new(archive, &turns::TABLE, TURNS_BY, filter);
+    query.conditions.add_project(filter);
+    let opened = query.open()?;
+    let mut calls = query.calls(&opened, filter.order)?;
     let members = order(tool_calls::call::FIELDS, tool_calls::TOOL_NAME, &[tool_calls::ARGS_HASH]);
     let mut text = Vec::new();
-    selection.each(&opened, |turn| {
+    query.each(&opened, |turn| {
         let key = [turns::SOURCE, turns::SESSION_ID, turns::MESSAGE_ID];
         let mut rows = calls.query(values_at(turn, key)?)?;
         while let Some(call) = rows.next()? {
