@@ -21,12 +21,12 @@ pub struct RowMaker<'f> {
 
 impl Rows<'_> {
     /// Counts the row just added, whose size is `measured`, or removes the row when it is refused.
-    fn keep_last(
+    fn keep_last<T>(
         &mut self,
         measured: Result<usize, String>,
         offset: u64,
         len_bytes: u64,
-        remove: impl FnOnce(&mut Self),
+        remove: impl FnOnce(&mut Self) -> Option<T>,
     ) {
         match measured {
             Ok(bytes) => self.len_bytes += bytes,
@@ -114,16 +114,16 @@ impl<'f> RowMaker<'f> {
             }
             StoredKind::Event => {
                 let measured = rows.events.last().map_or(Ok(0), limits::event);
-                rows.keep_last(measured, offset, len_bytes, |rows| drop(rows.events.pop()));
+                rows.keep_last(measured, offset, len_bytes, |rows| rows.events.pop());
             }
             StoredKind::Compaction => {
                 let measured = rows.compactions.last().map_or(Ok(0), limits::compaction);
-                rows.keep_last(measured, offset, len_bytes, |rows| drop(rows.compactions.pop()));
+                rows.keep_last(measured, offset, len_bytes, |rows| rows.compactions.pop());
             }
             StoredKind::Stamp => {
                 let measured =
                     rows.stamps.last().map_or(Ok(0), |line| limits::stamp(&line.cells, &line.stamp));
-                rows.keep_last(measured, offset, len_bytes, |rows| drop(rows.stamps.pop()));
+                rows.keep_last(measured, offset, len_bytes, |rows| rows.stamps.pop());
             }
             StoredKind::Nothing => rows.other_lines += 1,
             StoredKind::Unknown => rows.unknown_lines += 1,
