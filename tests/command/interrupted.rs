@@ -249,7 +249,8 @@ fn an_ingestor_that_waits_for_the_ledger_s_lock_leaves_the_lines_queued() {
     assert_eq!(std::fs::read_to_string(home.path().join("ledger.jsonl")).unwrap().lines().count(), 1);
 }
 
-/// Waits for the process that deletes the locks of another after its end. A lock that stays is stale much later.
+/// Waits for the child process that deletes the locks of an ended process. The wait is much shorter than the stale age
+/// of a lock.
 fn is_gone_soon(lock: &Path) -> bool {
     let until = Instant::now() + Duration::from_secs(3);
     while lock.exists() && Instant::now() < until {
@@ -271,7 +272,7 @@ fn a_build_that_waits_for_another_writer_of_the_archive_ends_all_the_same() {
         std::thread::sleep(Duration::from_millis(700));
         assert!(paths.lock.exists());
         if is_signalled_twice {
-            // SAFETY: a plain call on a child that was not waited for yet.
+            // SAFETY: a call without pointers, for a child that was not waited for yet.
             assert_eq!(unsafe { libc::kill(child.id() as i32, libc::SIGTERM) }, 0);
             std::thread::sleep(Duration::from_millis(100));
             assert!(paths.lock.exists());
@@ -300,7 +301,7 @@ fn a_process_that_ends_by_force_leaves_the_lock_of_another() {
     std::fs::write(&paths.lock, "another").unwrap();
     let (code, said, _) = stop(child, libc::SIGTERM);
     assert_eq!(code, 143, "{said}");
-    // The process that deletes locks is done when it has deleted the side file.
+    // The child process that deletes locks has ended when the side file is gone.
     assert!(is_gone_soon(&paths.lock.with_extension("lock.rob")));
     assert_eq!(std::fs::read_to_string(&paths.lock).unwrap(), "another");
 }

@@ -1,7 +1,7 @@
 //! A type's name is unique in the crate, so that the name says what the type is without its module.
 //!
-//! Counted are structs, enums, unions, traits and type aliases, also in functions and in macros. Not counted are types that are
-//! compiled for tests alone or for another system than unix, and the associated types of traits.
+//! Structs, enums, unions, traits and type aliases count, also in functions and in macros. Types that are compiled only
+//! for tests or for another system than unix do not count, and neither do the associated types of traits.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,7 +13,7 @@ use syn::Item;
 use crate::rings::{ModulePath, attributes, is_for_tests, without_texts};
 use crate::rooms::{module_of, sources};
 
-/// Names that several types still have.
+/// Names that several types have.
 const NOT_MENDED: &[&str] = &[
     "Acknowledged",
     "Appended",
@@ -91,10 +91,10 @@ const NOT_MENDED: &[&str] = &[
     "Written",
 ];
 
-/// The modules of types, by the name of the types.
+/// The modules of types, by type name.
 type Definitions = BTreeMap<String, Vec<String>>;
 
-/// Whether an item is compiled for tests alone, or for another system than unix.
+/// Whether an item is compiled only for tests, or for another system than unix.
 fn is_left_out(item: &Item) -> bool {
     let is_for_others = attributes(item).iter().any(|attribute| {
         let text = attribute.meta.to_token_stream().to_string();
@@ -184,7 +184,7 @@ fn repeated(files: &[(ModulePath, String)]) -> Definitions {
     all
 }
 
-/// The canary: a repeated name is found wherever it is, and what is no repeated name is not.
+/// The canary: a repeated name is found in every place, and other names are not reported.
 #[test]
 fn a_repeated_name_is_found_wherever_its_types_are() {
     let of = |one: &str, other: &str| {
