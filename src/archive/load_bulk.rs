@@ -35,18 +35,11 @@ impl BulkWriter {
         let indexes = INDEXES.iter().map(|(_, create)| *create);
         let sql = tables.chain(indexes).collect::<Vec<_>>().join(";\n");
         let mut schema = Schema::from_sql(&sql, page_size)?;
-        let id = |name: &str| {
-            let missing = || sqlite_file::SqliteFileError::Unsupported {
-                object: name.to_string(),
-                what: "a missing table".to_owned(),
-            };
-            schema.table(name).ok_or_else(missing)
-        };
-        let turns = id(turns::TABLE.name)?;
-        let calls = id(tool_calls::TABLE.name)?;
-        let events = id(tool_result_events::TABLE.name)?;
-        let compactions = id(compactions::TABLE.name)?;
-        let stamps = id(stamps::TABLE.name)?;
+        let turns = schema.table(turns::TABLE.name)?;
+        let calls = schema.table(tool_calls::TABLE.name)?;
+        let events = schema.table(tool_result_events::TABLE.name)?;
+        let compactions = schema.table(compactions::TABLE.name)?;
+        let stamps = schema.table(stamps::TABLE.name)?;
         schema.on_duplicate(turns, Duplicates::KeepLastAtFirst);
         for table in [calls, events, compactions, stamps] {
             schema.on_duplicate(table, Duplicates::KeepLast);

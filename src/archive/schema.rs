@@ -3,48 +3,10 @@
 //! This file has SQL text and column names and touches no file. The names, their order and the indexes are a format
 //! that other programs share, so they change only with the version number.
 
-use crate::record::columns::{Table, compactions, stamps, tool_calls, tool_result_events, turns};
+use crate::record::columns::{Table, compactions, sessions, stamps, tool_calls, tool_result_events, turns};
 
 /// The version of the schema, stored in `archive_state.archive_version`.
 pub const VERSION: i64 = 3;
-
-/// One row for each session that has turns, aggregated from `turns`.
-pub const SESSIONS: Table = Table {
-    name: "sessions",
-    columns: &[
-        "source",
-        "session_id",
-        "project",
-        "project_key",
-        "started_at",
-        "ended_at",
-        "turn_count",
-        "model_set_json",
-        "workflow_id",
-        "agent_id",
-        "parent_agent_id",
-        "has_subagent",
-        "min_fidelity",
-        "has_full_attribution",
-    ],
-    create: "CREATE TABLE sessions (
-  source TEXT NOT NULL,
-  session_id TEXT NOT NULL,
-  project TEXT,
-  project_key TEXT,
-  started_at TEXT,
-  ended_at TEXT,
-  turn_count INTEGER NOT NULL DEFAULT 0,
-  model_set_json TEXT,
-  workflow_id TEXT,
-  agent_id TEXT,
-  parent_agent_id TEXT,
-  has_subagent INTEGER NOT NULL DEFAULT 0,
-  min_fidelity TEXT,
-  has_full_attribution INTEGER,
-  PRIMARY KEY (source, session_id)
-)",
-};
 
 /// One row, id 1: the number of ledger bytes that the archive covers.
 pub const ARCHIVE_STATE: Table = Table {
@@ -65,11 +27,12 @@ pub const ARCHIVE_STATE: Table = Table {
   last_built_at TEXT,
   last_rebuild_at TEXT
 )",
+    indexed: &[],
 };
 
 /// Every table, in the order in which they are created.
 pub const TABLES: [Table; 7] = [
-    SESSIONS,
+    sessions::TABLE,
     turns::TABLE,
     tool_calls::TABLE,
     tool_result_events::TABLE,
@@ -127,20 +90,20 @@ pub const ADDED_COLUMNS: [(&str, &str, &str); 8] = [
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::record::INDEXED_TEXTS;
 
     #[test]
     fn the_length_of_every_indexed_text_is_limited() {
         let db = rusqlite::Connection::open_in_memory().unwrap();
         TABLES.iter().for_each(|table| db.execute_batch(table.create).unwrap());
         INDEXES.iter().for_each(|(_, create)| db.execute_batch(create).unwrap());
-        for (table, limited) in INDEXED_TEXTS {
+        // The texts of sessions are texts of turns.
+        for table in TABLES.iter().filter(|table| ![sessions::TABLE, ARCHIVE_STATE].contains(table)) {
             let sql = "SELECT DISTINCT x.name FROM pragma_index_list(?1) l, pragma_index_xinfo(l.name) x,
                        pragma_table_info(?1) c ON c.name = x.name WHERE x.key AND c.type = 'TEXT' ORDER BY c.cid";
             let mut statement = db.prepare(sql).unwrap();
             let indexed = statement.query_map([table.name], |row| row.get(0)).unwrap();
             let indexed: Vec<String> = indexed.collect::<Result<_, _>>().unwrap();
-            let mut limited: Vec<usize> = limited.to_vec();
+            let mut limited: Vec<usize> = table.indexed.to_vec();
             limited.sort_unstable();
             let limited: Vec<&str> = limited.iter().map(|place| table.columns[*place]).collect();
             assert_eq!(indexed, limited, "{}", table.name);

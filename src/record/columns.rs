@@ -21,6 +21,8 @@ pub struct Table {
     pub columns: &'static [&'static str],
     /// The statement that creates the table.
     pub create: &'static str,
+    /// The places of the texts of ledger lines in the primary key and in indexes, whose length is limited.
+    pub indexed: &'static [usize],
 }
 
 /// How a member of a JSON object becomes a cell, and how a cell becomes a member again.
@@ -115,7 +117,7 @@ pub(crate) type OnTape<'a> = Option<Option<(usize, Cell<'a>)>>;
 /// Declares a table: its columns in order, in groups. Each group is read from one JSON object or filled by other code. A line
 /// is `PLACE "column SQL-TYPE" "member" Reading;`, without the last two for a column that is filled by other code.
 macro_rules! table {
-    ($(#[$doc:meta])* $table:ident of $Cells:ident at $Place:ident, key $key:literal {
+    ($(#[$doc:meta])* $table:ident of $Cells:ident at $Place:ident, key $key:literal, indexed [$($INDEXED:ident)*] {
         $( $group:ident { $( $PLACE:ident $sql:literal $($member:literal $reading:ident)? ; )* } )*
     }) => {
         $(#[$doc])*
@@ -145,6 +147,7 @@ macro_rules! table {
                     $($("  ", $sql, ",\n",)*)*
                     "  PRIMARY KEY (", $key, ")\n)"
                 ),
+                indexed: &[$($INDEXED),*],
             };
 
             $(
@@ -182,7 +185,8 @@ macro_rules! table {
 
 table! {
     /// One row for each turn, by source, session and message.
-    turns of TurnCells at TurnColumn, key "source, session_id, message_id" {
+    turns of TurnCells at TurnColumn, key "source, session_id, message_id",
+    indexed [SOURCE SESSION_ID MESSAGE_ID TS MODEL PROJECT_KEY ACTIVITY WORKFLOW_ID ATTRIBUTION_FIDELITY] {
         record {
             SOURCE "source TEXT NOT NULL" "source" Text;
             SESSION_ID "session_id TEXT NOT NULL" "sessionId" Text;
@@ -230,7 +234,8 @@ table! {
 
 table! {
     /// One row for each tool call of a turn.
-    tool_calls of ToolCallCells at ToolCallColumn, key "source, session_id, message_id, call_index" {
+    tool_calls of ToolCallCells at ToolCallColumn, key "source, session_id, message_id, call_index",
+    indexed [SOURCE SESSION_ID MESSAGE_ID TOOL_USE_ID TOOL_NAME] {
         of_turn {
             SOURCE "source TEXT NOT NULL";
             SESSION_ID "session_id TEXT NOT NULL";
@@ -251,7 +256,8 @@ table! {
 
 table! {
     /// One row for each tool result event.
-    tool_result_events of ToolResultEventCells at ToolResultEventColumn, key "source, session_id, message_id, tool_use_id, event_index" {
+    tool_result_events of ToolResultEventCells at ToolResultEventColumn, key "source, session_id, message_id, tool_use_id, event_index",
+    indexed [SOURCE SESSION_ID MESSAGE_ID TOOL_USE_ID SUBAGENT_SESSION_ID] {
         record {
             SOURCE "source TEXT NOT NULL" "source" Text;
             SESSION_ID "session_id TEXT NOT NULL" "sessionId" Text;
@@ -273,7 +279,8 @@ table! {
 
 table! {
     /// One row for each compaction.
-    compactions of CompactionCells at CompactionColumn, key "source, session_id, ts" {
+    compactions of CompactionCells at CompactionColumn, key "source, session_id, ts",
+    indexed [SOURCE SESSION_ID TS] {
         record {
             SOURCE "source TEXT NOT NULL" "source" Text;
             SESSION_ID "session_id TEXT NOT NULL" "sessionId" Text;
@@ -286,7 +293,8 @@ table! {
 
 table! {
     /// One row for each stamp line; `source` is always `*`.
-    stamps of StampCells at StampColumn, key "source, session_id, ts, ledger_offset_bytes" {
+    stamps of StampCells at StampColumn, key "source, session_id, ts, ledger_offset_bytes",
+    indexed [SOURCE SESSION_ID TS] {
         derived {
             SOURCE "source TEXT NOT NULL";
             SESSION_ID "session_id TEXT NOT NULL";
@@ -294,6 +302,29 @@ table! {
             SELECTOR_JSON "selector_json TEXT";
             ENRICHMENT_JSON "enrichment_json TEXT NOT NULL";
             LEDGER_OFFSET_BYTES "ledger_offset_bytes INTEGER NOT NULL";
+        }
+    }
+}
+
+table! {
+    /// One row for each session that has turns, aggregated from `turns`.
+    sessions of SessionCells at SessionColumn, key "source, session_id",
+    indexed [] {
+        derived {
+            SOURCE "source TEXT NOT NULL";
+            SESSION_ID "session_id TEXT NOT NULL";
+            PROJECT "project TEXT";
+            PROJECT_KEY "project_key TEXT";
+            STARTED_AT "started_at TEXT";
+            ENDED_AT "ended_at TEXT";
+            TURN_COUNT "turn_count INTEGER NOT NULL DEFAULT 0";
+            MODEL_SET_JSON "model_set_json TEXT";
+            WORKFLOW_ID "workflow_id TEXT";
+            AGENT_ID "agent_id TEXT";
+            PARENT_AGENT_ID "parent_agent_id TEXT";
+            HAS_SUBAGENT "has_subagent INTEGER NOT NULL DEFAULT 0";
+            MIN_FIDELITY "min_fidelity TEXT";
+            HAS_FULL_ATTRIBUTION "has_full_attribution INTEGER";
         }
     }
 }

@@ -19,46 +19,6 @@ pub const LINE_ROWS_MAX_BYTES: usize = 32 << 20;
 pub(super) const TOOL_CALLS_MAX: usize =
     LINE_ROWS_MAX_BYTES / size_of::<tool_calls::ToolCallCells<'static>>();
 
-/// The texts among the columns of a primary key or an index.
-pub(crate) const INDEXED_TEXTS: [(Table, &[usize]); 5] = [
-    (
-        turns::TABLE,
-        &[
-            turns::SOURCE,
-            turns::SESSION_ID,
-            turns::MESSAGE_ID,
-            turns::TS,
-            turns::MODEL,
-            turns::PROJECT_KEY,
-            turns::ACTIVITY,
-            turns::WORKFLOW_ID,
-            turns::ATTRIBUTION_FIDELITY,
-        ],
-    ),
-    (
-        tool_calls::TABLE,
-        &[
-            tool_calls::SOURCE,
-            tool_calls::SESSION_ID,
-            tool_calls::MESSAGE_ID,
-            tool_calls::TOOL_USE_ID,
-            tool_calls::TOOL_NAME,
-        ],
-    ),
-    (
-        tool_result_events::TABLE,
-        &[
-            tool_result_events::SOURCE,
-            tool_result_events::SESSION_ID,
-            tool_result_events::MESSAGE_ID,
-            tool_result_events::TOOL_USE_ID,
-            tool_result_events::SUBAGENT_SESSION_ID,
-        ],
-    ),
-    (compactions::TABLE, &[compactions::SOURCE, compactions::SESSION_ID, compactions::TS]),
-    (stamps::TABLE, &[stamps::SOURCE, stamps::SESSION_ID, stamps::TS]),
-];
-
 /// Size of a row in bytes: cells and their texts.
 fn row_bytes(row: &[Cell<'_>]) -> usize {
     size_of_val(row)
@@ -70,9 +30,9 @@ pub(super) fn turn(
     row: &turns::TurnCells<'_>,
     calls: &[tool_calls::ToolCallCells<'_>],
 ) -> Result<usize, String> {
-    let mut bytes = short_texts(0, row)?;
+    let mut bytes = short_texts(&turns::TABLE, row)?;
     for call in calls {
-        bytes += short_texts(1, call)?;
+        bytes += short_texts(&tool_calls::TABLE, call)?;
     }
     if bytes > LINE_ROWS_MAX_BYTES {
         return Err(format!(
@@ -84,11 +44,11 @@ pub(super) fn turn(
 }
 
 pub(super) fn event(row: &tool_result_events::ToolResultEventCells<'_>) -> Result<usize, String> {
-    short_texts(2, row)
+    short_texts(&tool_result_events::TABLE, row)
 }
 
 pub(super) fn compaction(row: &compactions::CompactionCells<'_>) -> Result<usize, String> {
-    short_texts(3, row)
+    short_texts(&compactions::TABLE, row)
 }
 
 /// A stamp counts twice, because its parts are kept for folding. The workflow that a stamp gives to a turn is checked here,
@@ -100,18 +60,17 @@ pub(super) fn stamp(row: &stamps::StampCells<'_>, stamp: &Stamp<'_>) -> Result<u
             return Err(too_long_text(workflow.member, entry.value.plain.len()));
         }
     }
-    Ok(2 * short_texts(4, row)?)
+    Ok(2 * short_texts(&stamps::TABLE, row)?)
 }
 
 /// Size of the row in bytes, if none of its indexed texts is too long.
 #[inline]
-fn short_texts(table: usize, row: &[Cell<'_>]) -> Result<usize, String> {
+fn short_texts(table: &Table, row: &[Cell<'_>]) -> Result<usize, String> {
     let bytes = row_bytes(row);
     if bytes <= INDEXED_TEXT_MAX_BYTES {
         return Ok(bytes);
     }
-    let (table, indexed) = &INDEXED_TEXTS[table];
-    let long = indexed.iter().find(|place| row[**place].as_text().len() > INDEXED_TEXT_MAX_BYTES);
+    let long = table.indexed.iter().find(|place| row[**place].as_text().len() > INDEXED_TEXT_MAX_BYTES);
     match long {
         Some(place) => Err(too_long_text(table.columns[*place], row[*place].as_text().len())),
         None => Ok(bytes),

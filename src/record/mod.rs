@@ -42,8 +42,6 @@ pub use id::Id;
 pub(crate) use id::{Hasher, ID_LEN_BYTES, IdSet};
 pub use kind::{LedgerLineKind, RecordKind};
 pub(crate) use kind::{ParsedLine, line_of};
-#[cfg(test)]
-pub(crate) use limits::INDEXED_TEXTS;
 pub use limits::{INDEXED_TEXT_MAX_BYTES, LINE_MAX_BYTES, LINE_ROWS_MAX_BYTES};
 
 /// A value of a row, in SQLite's terms.

@@ -169,10 +169,13 @@ impl Schema {
         Ok(schema)
     }
 
-    /// The table of that name, if any.
-    #[must_use]
-    pub fn table(&self, name: &str) -> Option<TableId> {
-        self.tables.iter().position(|table| table.name == name).map(TableId)
+    /// The table of that name.
+    ///
+    /// # Errors
+    /// [`SqliteFileError::Unsupported`] when there is no such table.
+    pub fn table(&self, name: &str) -> LoadResult<TableId> {
+        let place = self.tables.iter().position(|table| table.name == name);
+        place.map(TableId).ok_or_else(|| unsupported(name, "a missing table"))
     }
 
     /// Sets what becomes of repeated primary keys in `table`; the default is [`Duplicates::Refuse`].

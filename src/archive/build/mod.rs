@@ -343,3 +343,38 @@ fn refuse_one_file(paths: &Paths) -> Result<(), ArchiveError> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::archive::schema::TABLES;
+
+    /// A new kind of line has an example in the manual, so that this test asks for its rows.
+    #[test]
+    fn every_table_gets_rows_from_every_target() {
+        let manual = include_str!("../../../docs/records.md");
+        let lines: Vec<&str> = manual.lines().filter(|line| line.starts_with("{\"v\":1")).collect();
+        let ledger = lines.join("\n") + "\n";
+        for (load, is_tail) in [(Load::Bulk, false), (Load::Insert, false), (Load::Bulk, true)] {
+            let directory = tempfile::tempdir().unwrap();
+            let at = |name: &str| directory.path().join(name);
+            let paths = Paths::offline(at("ledger.jsonl"), at("archive.sqlite"));
+            let options = Options { load, ..Options::default() };
+            if is_tail {
+                // The first line of a ledger makes a new file; the other lines are a tail.
+                std::fs::write(&paths.ledger, "\n").unwrap();
+                build_tail(&paths, &options, &mut Unobserved).unwrap();
+            }
+            let before = if is_tail { "\n" } else { "" };
+            std::fs::write(&paths.ledger, format!("{before}{ledger}")).unwrap();
+            build_tail(&paths, &options, &mut Unobserved).unwrap();
+            let archive = Connection::open(&paths.archive).unwrap();
+            for table in TABLES {
+                let sql = format!("SELECT count(*) FROM {}", table.name);
+                let rows: i64 = archive.query_row(&sql, [], |row| row.get(0)).unwrap();
+                assert!(rows > 0, "{} {load:?} {is_tail}", table.name);
+            }
+        }
+    }
+}

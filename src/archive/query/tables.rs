@@ -7,8 +7,7 @@ use rusqlite::types::ValueRef;
 
 use super::{TURNS_BY, TableQuery, hand_over, is_in_time, values_at};
 use crate::archive::error::ArchiveError;
-use crate::archive::schema::SESSIONS;
-use crate::record::columns::{stamps, tool_calls, turns};
+use crate::record::columns::{sessions, stamps, tool_calls, turns};
 use crate::record::print::{Object, order};
 use crate::record::{Filter, TimeBounds};
 
@@ -26,37 +25,34 @@ pub fn sessions(
     let TimeBounds { since, until } = filter.times();
     let (ended, started) = (TimeBounds { since, until: None }, TimeBounds { since: None, until });
     let without_times = Filter { since: None, until: None, ..filter.clone() };
-    let mut query = TableQuery::new(archive, &SESSIONS, &["started_at", "rowid"], &without_times);
+    let mut query = TableQuery::new(archive, &sessions::TABLE, &["started_at", "rowid"], &without_times);
     query.conditions.add_project(filter);
-    let place = |column: &str| SESSIONS.columns.iter().position(|name| *name == column).unwrap_or_default();
     let mut text = Vec::new();
     query.each(&query.open()?, |row| {
-        if !is_in_time(row.get_ref(place("ended_at"))?, &ended)
-            || !is_in_time(row.get_ref(place("started_at"))?, &started)
+        if !is_in_time(row.get_ref(sessions::ENDED_AT)?, &ended)
+            || !is_in_time(row.get_ref(sessions::STARTED_AT)?, &started)
         {
             return Ok(ControlFlow::Continue(()));
         }
         let mut object = Object::new(&mut text);
-        for (column, member) in [
-            ("source", "source"),
-            ("session_id", "sessionId"),
-            ("project", "project"),
-            ("project_key", "projectKey"),
-            ("started_at", "startedAt"),
-            ("ended_at", "endedAt"),
+        for (place, member) in [
+            (sessions::SOURCE, "source"),
+            (sessions::SESSION_ID, "sessionId"),
+            (sessions::PROJECT, "project"),
+            (sessions::PROJECT_KEY, "projectKey"),
+            (sessions::STARTED_AT, "startedAt"),
+            (sessions::ENDED_AT, "endedAt"),
         ] {
-            object.text(member, row.get_ref(place(column))?);
+            object.text(member, row.get_ref(place)?);
         }
-        object.number("turnCount", row.get_ref(place("turn_count"))?);
-        object.json("models", row.get_ref(place("model_set_json"))?);
-        for (column, member) in
-            [("workflow_id", "workflowId"), ("agent_id", "agentId"), ("parent_agent_id", "parentAgentId")]
-        {
-            object.text(member, row.get_ref(place(column))?);
-        }
-        object.flag("hasSubagent", row.get_ref(place("has_subagent"))?);
-        object.text("minFidelity", row.get_ref(place("min_fidelity"))?);
-        object.flag("hasFullAttribution", row.get_ref(place("has_full_attribution"))?);
+        object.number("turnCount", row.get_ref(sessions::TURN_COUNT)?);
+        object.json("models", row.get_ref(sessions::MODEL_SET_JSON)?);
+        object.text("workflowId", row.get_ref(sessions::WORKFLOW_ID)?);
+        object.text("agentId", row.get_ref(sessions::AGENT_ID)?);
+        object.text("parentAgentId", row.get_ref(sessions::PARENT_AGENT_ID)?);
+        object.flag("hasSubagent", row.get_ref(sessions::HAS_SUBAGENT)?);
+        object.text("minFidelity", row.get_ref(sessions::MIN_FIDELITY)?);
+        object.flag("hasFullAttribution", row.get_ref(sessions::HAS_FULL_ATTRIBUTION)?);
         object.close();
         Ok(hand_over(&text, sink))
     })
