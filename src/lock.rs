@@ -30,7 +30,7 @@ mod heartbeat;
 #[cfg(all(unix, feature = "cli"))]
 pub(crate) use self::after_end::delete_after_end;
 pub use self::file::STALE_AGE;
-use self::file::{Clock, LockFile, Takeover};
+use self::file::{Clock, LockFile};
 pub use self::heartbeat::HEARTBEAT;
 use crate::disk::{self, Identity};
 use crate::interrupt::Interrupt;
@@ -311,11 +311,7 @@ where
 
 /// Whether the process is about to end. The mutex is held while a lock file is created, so that the end of the process
 /// misses no lock file.
-static TAKING: Mutex<Taking> = Mutex::new(Taking { is_ending: false });
-
-struct Taking {
-    is_ending: bool,
-}
+static IS_ENDING: Mutex<bool> = Mutex::new(false);
 
 /// Prepares the end of the process after a signal: waits at most `within`, and until `is_forced`, until the process holds no
 /// lock file, and returns whether the process holds none. Meanwhile only work that holds another lock and need not wait can take a lock; other
@@ -325,13 +321,13 @@ pub(crate) fn end_holding_none(within: Duration, is_forced: impl Fn() -> bool) -
     const LOOK: Duration = Duration::from_millis(5);
     let until = Instant::now() + within;
     loop {
-        let mut taking = TAKING.lock().unwrap_or_else(PoisonError::into_inner);
-        taking.is_ending = true;
+        let mut is_ending = IS_ENDING.lock().unwrap_or_else(PoisonError::into_inner);
+        *is_ending = true;
         if !heartbeat::is_any() {
-            std::mem::forget(taking);
+            std::mem::forget(is_ending);
             return true;
         }
-        drop(taking);
+        drop(is_ending);
         if Instant::now() >= until || is_forced() {
             return false;
         }
@@ -390,8 +386,8 @@ impl<'a> Acquisition<'a> {
     fn attempt(&mut self) -> Result<LockAttempt, LockError> {
         self.attempts += 1;
         {
-            let taking = TAKING.lock().unwrap_or_else(PoisonError::into_inner);
-            if taking.is_ending && !heartbeat::is_any() {
+            let is_ending = IS_ENDING.lock().unwrap_or_else(PoisonError::into_inner);
+            if *is_ending && !heartbeat::is_any() {
                 return Err(self.interrupted());
             }
             match LockFile::create(self.path) {
@@ -423,7 +419,7 @@ impl<'a> Acquisition<'a> {
         if self.attempts == ATTEMPTS {
             return Err(self.give_up(age, clock, obstacle));
         }
-        if TAKING.lock().unwrap_or_else(PoisonError::into_inner).is_ending {
+        if *IS_ENDING.lock().unwrap_or_else(PoisonError::into_inner) {
             return Err(self.interrupted());
         }
         Ok(self.wait(if self.attempts <= FAST_ATTEMPTS { FAST_WAIT } else { SLOW_WAIT }))
@@ -435,8 +431,8 @@ impl<'a> Acquisition<'a> {
 
     fn take_over(&self, orphan: Identity, clock: Clock) -> Result<(), Obstacle> {
         match file::take_over(self.path, orphan, clock) {
-            Ok(Takeover::Done) => Ok(()),
-            Ok(Takeover::Busy) => Err(Obstacle::OtherTakeover),
+            Ok(true) => Ok(()),
+            Ok(false) => Err(Obstacle::OtherTakeover),
             Err(error) => Err(Obstacle::Refused(error)),
         }
     }

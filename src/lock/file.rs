@@ -224,16 +224,10 @@ impl Clock {
     }
 }
 
-pub(super) enum Takeover {
-    /// The orphan was deleted, by this process or another, or was not an orphan: try to create the lock file.
-    Done,
-    /// Another process of this program is about to delete the orphan.
-    Busy,
-}
-
-/// Deletes the lock file if it is still the orphan `orphan`.
-pub(super) fn take_over(path: &Path, orphan: Identity, clock: Clock) -> Result<Takeover, disk::Error> {
-    let Some(_side_lock) = SideLock::try_take(path)? else { return Ok(Takeover::Busy) };
+/// Deletes the lock file if it is still the orphan `orphan`. Returns `false` when another process of this program is about to
+/// delete the orphan; after `true` the file was deleted, by this process or another, or was not an orphan.
+pub(super) fn take_over(path: &Path, orphan: Identity, clock: Clock) -> Result<bool, disk::Error> {
+    let Some(_side_lock) = SideLock::try_take(path)? else { return Ok(false) };
     match disk::metadata(path) {
         Ok(present) if present.identity == orphan && clock.age(present.modified) > STALE_AGE => {
             disk::remove_file_if_exists(path)?;
@@ -241,7 +235,7 @@ pub(super) fn take_over(path: &Path, orphan: Identity, clock: Clock) -> Result<T
         Err(error) if !error.is_not_found() => return Err(error),
         _ => {}
     }
-    Ok(Takeover::Done)
+    Ok(true)
 }
 
 /// The kernel lock on the side file. Dropping the lock deletes the side file and then unlocks the side file.
