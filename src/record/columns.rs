@@ -387,7 +387,7 @@ mod tests {
 
     #[test]
     fn every_example_of_the_manual_is_a_line() {
-        let examples = MANUAL.lines().filter(|line| line.starts_with("{\"v\":1"));
+        let examples = MANUAL.lines().filter(|line| line.starts_with("{\"v\":1,\"kind\":"));
         let mut count = 0;
         for example in examples {
             LedgerLine::from_json(example).unwrap();
