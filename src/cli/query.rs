@@ -154,7 +154,8 @@ pub(super) fn run(args: QueryArgs) -> anyhow::Result<ExitCode> {
                 KindArg::Sessions => query::sessions,
                 KindArg::Stamps => query::stamps,
                 KindArg::ToolCalls => query::tool_calls,
-                _ => query::turns,
+                // The archive has no table of the last two, so they are asked of the ledger.
+                KindArg::Turns | KindArg::Relationships | KindArg::UserTurns => query::turns,
             };
             ask(&paths.archive, &filter, &mut sink).map(|()| PassedOver::default()).map_err(Into::into)
         }
