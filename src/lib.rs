@@ -56,7 +56,7 @@
 //! | `agents` | reads session logs of coding agents into the ledger | `ledger`, `record`, `scan`, `lock`, `disk`, `home`, `interrupt` |
 //! | `ingest` | from a journal into a key-value store and the ledger | `journal`, `ledger`, `lock`, `disk`, `home`, `interrupt` |
 //! | `usage` | prices, and totals and costs over the turns of the archive | `archive`, `record`, `scan`, `home`, `interrupt` |
-//! | `report` | one HTML page with charts and tables of usage and costs | `usage`, `archive`, `interrupt`, `printable` |
+//! | `report` | one HTML page with charts and tables of usage and costs | `usage`, `archive`, `record`, `interrupt`, `printable` |
 //! | [`disk`] | durable file operations, the place where faults are injected | nothing of ours |
 //! | [`home`] | where files live; session ids that may become paths | nothing of ours |
 //! | [`interrupt`] | a request to stop, which long work looks at | nothing of ours |

@@ -240,6 +240,8 @@ pub fn vacuum(paths: &Paths, interrupt: &Interrupt) -> Result<Vacuumed, ArchiveE
     })
 }
 
+/// The length of the archive's file, not of a symbolic link that leads to the file.
 fn len_bytes(path: &Path) -> Result<u64, ArchiveError> {
-    Ok(crate::disk::metadata(path)?.len_bytes)
+    let target = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    Ok(crate::disk::metadata(&target)?.len_bytes)
 }

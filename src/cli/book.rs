@@ -19,11 +19,12 @@ use talea_core::types::{
 };
 use uuid::Uuid;
 
-use self::common::{Common, in_words, open, parse_account, tell, user_books};
+use self::common::{BookDir, in_words, open, parse_account, tell, user_books};
 use self::posting::post;
 use self::reading::{
     account_json, balance, check, events, history, list_accounts, list_assets, trial_balance,
 };
+use super::arguments::JsonArg;
 use super::{in_store, print_json};
 use crate::book::LogTaleaStore;
 
@@ -43,6 +44,8 @@ Examples:
 pub(super) struct BookArgs {
     #[command(subcommand)]
     command: BookCommand,
+    #[command(flatten)]
+    form: JsonArg,
 }
 
 #[derive(Debug, Subcommand)]
@@ -51,7 +54,7 @@ enum BookCommand {
     #[command(after_help = "Examples:\n  burn book init accounts")]
     Init {
         #[command(flatten)]
-        common: Common,
+        common: BookDir,
     },
     /// Register an asset, or list all.
     #[command(after_help = "\
@@ -61,7 +64,7 @@ Examples:
   burn book asset accounts BTC --precision 8 --name Bitcoin --network bitcoin")]
     Asset {
         #[command(flatten)]
-        common: Common,
+        common: BookDir,
         /// Its id; without one all assets are listed.
         #[arg(requires = "precision")]
         id: Option<String>,
@@ -85,7 +88,7 @@ Examples:
   burn book account accounts shop:cash --asset USD --kind asset --min-balance 0")]
     Account {
         #[command(flatten)]
-        common: Common,
+        common: BookDir,
         /// BOOK:PATH; without one all accounts are listed. The first account makes its book.
         #[arg(requires = "asset", requires = "kind", value_parser = parse_account)]
         account: Option<AccountId>,
@@ -94,10 +97,10 @@ Examples:
         asset: Option<String>,
         /// What it is.
         #[arg(long, value_enum, requires = "account")]
-        kind: Option<Kind>,
+        kind: Option<AccountKindArg>,
         /// The side on which its balance counts [default: that of its kind]
         #[arg(long, value_enum, requires = "account")]
-        normal_side: Option<Side>,
+        normal_side: Option<NormalSideArg>,
         /// The balance, in minor units, below which no transaction may take it.
         #[arg(long, requires = "account", allow_negative_numbers = true)]
         min_balance: Option<i64>,
@@ -121,7 +124,7 @@ Examples:
   burn book post accounts < transactions.jsonl")]
     Post {
         #[command(flatten)]
-        common: Common,
+        common: BookDir,
         /// Most lines that are committed together.
         #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=1024))]
         batch: u32,
@@ -133,7 +136,7 @@ Examples:
   burn book balance accounts shop:cash --as-of 2026-01-31T23:59:59Z --json")]
     Balance {
         #[command(flatten)]
-        common: Common,
+        common: BookDir,
         /// BOOK:PATH [default: all]
         #[arg(value_parser = parse_account)]
         account: Option<AccountId>,
@@ -145,7 +148,7 @@ Examples:
     #[command(after_help = "Examples:\n  burn book history accounts shop:cash --limit 20")]
     History {
         #[command(flatten)]
-        common: Common,
+        common: BookDir,
         /// BOOK:PATH.
         #[arg(value_parser = parse_account)]
         account: AccountId,
@@ -160,7 +163,7 @@ Examples:
     #[command(after_help = "Examples:\n  burn book trial-balance accounts shop --as-of 2026-01-31T23:59:59Z")]
     TrialBalance {
         #[command(flatten)]
-        common: Common,
+        common: BookDir,
         /// The book [default: all]
         book: Option<String>,
         /// As they were at this time (RFC 3339).
@@ -171,7 +174,7 @@ Examples:
     #[command(after_help = "Examples:\n  burn book events accounts shop --from 100 --limit 10")]
     Events {
         #[command(flatten)]
-        common: Common,
+        common: BookDir,
         /// The book.
         book: String,
         /// The sequence number of the first event to show.
@@ -187,7 +190,7 @@ Examples:
     )]
     Transaction {
         #[command(flatten)]
-        common: Common,
+        common: BookDir,
         /// Its UUID.
         id: Uuid,
     },
@@ -198,7 +201,7 @@ Examples:
   burn book snapshot accounts shop --json")]
     Snapshot {
         #[command(flatten)]
-        common: Common,
+        common: BookDir,
         /// The book [default: all]
         book: Option<String>,
     },
@@ -212,12 +215,12 @@ Examples:
   burn book check accounts --json")]
     Check {
         #[command(flatten)]
-        common: Common,
+        common: BookDir,
     },
 }
 
 impl BookCommand {
-    fn common(&self) -> &Common {
+    fn common(&self) -> &BookDir {
         match self {
             Self::Init { common }
             | Self::Asset { common, .. }
@@ -240,7 +243,7 @@ fn parse_time(text: &str) -> Result<DateTime<Utc>, String> {
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
-enum Kind {
+enum AccountKindArg {
     Asset,
     Liability,
     Income,
@@ -249,21 +252,21 @@ enum Kind {
     Clearing,
 }
 
-impl From<Kind> for AccountKind {
-    fn from(kind: Kind) -> Self {
+impl From<AccountKindArg> for AccountKind {
+    fn from(kind: AccountKindArg) -> Self {
         match kind {
-            Kind::Asset => Self::Asset,
-            Kind::Liability => Self::Liability,
-            Kind::Income => Self::Income,
-            Kind::Expense => Self::Expense,
-            Kind::Equity => Self::Equity,
-            Kind::Clearing => Self::Clearing,
+            AccountKindArg::Asset => Self::Asset,
+            AccountKindArg::Liability => Self::Liability,
+            AccountKindArg::Income => Self::Income,
+            AccountKindArg::Expense => Self::Expense,
+            AccountKindArg::Equity => Self::Equity,
+            AccountKindArg::Clearing => Self::Clearing,
         }
     }
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
-enum Side {
+enum NormalSideArg {
     Debit,
     Credit,
     None,
@@ -314,9 +317,9 @@ async fn dispatch(command: BookCommand) -> anyhow::Result<ExitCode> {
             if let (Some(id), Some(asset), Some(kind)) = (account, asset, kind) {
                 let kind = AccountKind::from(kind);
                 let normal_side = match normal_side {
-                    Some(Side::Debit) => Some(Direction::Debit),
-                    Some(Side::Credit) => Some(Direction::Credit),
-                    Some(Side::None) => None,
+                    Some(NormalSideArg::Debit) => Some(Direction::Debit),
+                    Some(NormalSideArg::Credit) => Some(Direction::Credit),
+                    Some(NormalSideArg::None) => None,
                     None => kind.normal_side(),
                 };
                 let def = AccountDef { id, asset: AssetId::new(asset), kind };
@@ -376,7 +379,7 @@ async fn dispatch(command: BookCommand) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-async fn init(common: &Common) -> anyhow::Result<()> {
+async fn init(common: &BookDir) -> anyhow::Result<()> {
     refuse_foreign(&common.dir)?;
     let store = LogTaleaStore::open(&common.dir).await?;
     tell(store.recovery());

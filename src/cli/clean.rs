@@ -1,4 +1,4 @@
-//! `burn state prune` and `burn state reset`: both say what would go, and act only with `--force`.
+//! `burn state prune` and `burn state reset`: both list what they would delete or move, and act only with `--force`.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -22,25 +22,19 @@ pub(super) struct PruneArgs {
     /// config.json, else forever]
     #[arg(long, value_name = "N|forever", value_parser = parse_days)]
     days: Option<Days>,
-    /// Delete what is past its age.
+    /// Delete expired content.
     #[arg(long)]
     force: bool,
-    /// Print one JSON document.
-    #[arg(long)]
-    json: bool,
 }
 
 #[derive(Debug, Args)]
 pub(super) struct ResetArgs {
-    /// Move the ledger, the content, cursors.json and hwm.json to a trash directory, too.
+    /// Also move the ledger, the content, cursors.json and hwm.json to a trash directory.
     #[arg(long)]
     everything: bool,
-    /// Do what would be done.
+    /// Delete and move the files.
     #[arg(long)]
     force: bool,
-    /// Print one JSON document.
-    #[arg(long)]
-    json: bool,
 }
 
 const DAY_SECONDS: f64 = 86_400.0;
@@ -65,7 +59,7 @@ fn parse_days(text: &str) -> Result<Days, String> {
     }
 }
 
-/// What the environment or config.json say.
+/// The days that the environment or config.json set.
 fn configured_days(home: &Home) -> anyhow::Result<Days> {
     if let Some(days) = std::env::var_os(TTL_VARIABLE).filter(|days| !days.is_empty()) {
         return parse_days(&days.to_string_lossy())
@@ -91,15 +85,15 @@ fn configured_days(home: &Home) -> anyhow::Result<Days> {
 #[derive(serde::Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Pruned<'p> {
-    /// Days, or null for ever.
+    /// Days; null for `forever`.
     retention_days: Option<f64>,
-    /// Content last written at or before this goes.
+    /// Content last written at or before this time is expired.
     cut_off: Option<String>,
     forced: bool,
-    /// What goes.
+    /// Expired files.
     files: Vec<PrunedFile<'p>>,
     bytes: u64,
-    /// How many stay.
+    /// The number of files that are kept.
     kept: u64,
     kept_files: Vec<PrunedFile<'p>>,
     kept_bytes: u64,
@@ -114,8 +108,7 @@ struct PrunedFile<'p> {
     modified: String,
 }
 
-pub(super) fn prune(args: &PruneArgs, json: bool) -> anyhow::Result<ExitCode> {
-    let home = Home::from_env()?;
+pub(super) fn prune(args: &PruneArgs, home: Home, json: bool) -> anyhow::Result<ExitCode> {
     let days = match args.days {
         Some(days) => days,
         None => configured_days(&home)?,
@@ -127,14 +120,14 @@ pub(super) fn prune(args: &PruneArgs, json: bool) -> anyhow::Result<ExitCode> {
         Days::Count(days) => now.checked_sub(Duration::from_secs_f64(days * DAY_SECONDS)),
     };
     let sidecars = match (cut_off, args.force) {
-        // Nothing is older than for ever.
+        // Without a cut-off, all content is kept.
         (None, _) => ledger.expired_content(SystemTime::UNIX_EPOCH, |_| true)?,
         (Some(cut_off), false) => ledger.expired_content(cut_off, |_| false)?,
         (Some(cut_off), true) => ledger.prune_content(cut_off, |_| false)?,
     };
     let total = |list: &[Sidecar]| list.iter().map(|sidecar| sidecar.len_bytes).sum::<u64>();
     let (bytes, kept_bytes) = (total(&sidecars.expired), total(&sidecars.kept));
-    if json || args.json {
+    if json {
         print_json(&Pruned {
             retention_days: if let Days::Count(days) = days { Some(days) } else { None },
             cut_off: cut_off.map(iso_millis),
@@ -180,11 +173,11 @@ fn pruned_files(list: &[Sidecar]) -> Vec<PrunedFile<'_>> {
     files.collect()
 }
 
-pub(super) fn reset(args: &ResetArgs, json: bool) -> anyhow::Result<ExitCode> {
-    let ledger = Ledger::new(Home::from_env()?);
+pub(super) fn reset(args: &ResetArgs, home: Home, json: bool) -> anyhow::Result<ExitCode> {
+    let ledger = Ledger::new(home);
     let done =
         if args.force { ledger.reset(args.everything)? } else { ledger.plan_reset(args.everything)? };
-    if json || args.json {
+    if json {
         let mut document = serde_json::to_value(&done)?;
         document["forced"] = args.force.into();
         print_json(&document)?;

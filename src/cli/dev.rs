@@ -28,20 +28,20 @@ Examples:
     GenerateLedger {
         /// The file to write.
         out: PathBuf,
-        /// How long it shall be: bytes, or with KB, MB, GB, KiB, MiB, GiB.
+        /// Size of the file: bytes, or with KB, MB, GB, KiB, MiB, GiB.
         #[arg(long, value_parser = parse_size)]
         size: u64,
-        /// Which of the ledgers of this size and profile: the same seed gives the same bytes.
+        /// The same seed, size and profile give the same bytes.
         #[arg(long, default_value_t = 1)]
         seed: u64,
-        /// What it is made of.
+        /// The kinds of lines and their shares.
         #[arg(long, value_enum, default_value_t = Profile::Mixed)]
         profile: Profile,
-        /// Replace a file that is there.
+        /// Replace an existing file.
         #[arg(long)]
         force: bool,
     },
-    /// Read cases of prices from standard input, a JSON object a line, and print what each is charged.
+    /// Read price cases from standard input, a JSON object a line, and print the charge of each.
     #[command(hide = true, after_help = "Examples:\n  burn dev price < prices.jsonl")]
     Price,
     /// Print SQLite's version and the options it was compiled with.

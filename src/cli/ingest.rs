@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use serde_json::json;
 
-use super::output::command_line;
+use super::arguments::{HomeArg, JsonArg};
+use super::output::{command_line, target_of};
 use super::progress::Spinner;
 use super::{counted, grouped, human_bytes, interrupt, print, print_text, printable, warn, wrong_usage};
 use crate::agents::{
@@ -52,9 +53,6 @@ pub struct IngestArgs {
     /// Look for an agent's logs in DIR instead. May repeat.
     #[arg(long, value_name = "AGENT=DIR", value_parser = parse_root)]
     root: Vec<(Agent, PathBuf)>,
-    /// Print one JSON document.
-    #[arg(long, conflicts_with_all = ["watch", "hook"])]
-    json: bool,
     /// Read and count, as a JSON document, and write nothing. Exit code 1 when something could not be read.
     #[arg(long, conflicts_with_all = ["watch", "hook"])]
     check: bool,
@@ -62,13 +60,13 @@ pub struct IngestArgs {
     #[arg(long, value_name = "FILE", conflicts_with_all = ["watch", "hook"])]
     report: Option<PathBuf>,
     /// Go on until SIGINT or SIGTERM.
-    #[arg(long, conflicts_with = "hook")]
+    #[arg(long, conflicts_with_all = ["hook", "json"])]
     watch: bool,
     /// How long --watch waits between two runs, in milliseconds [default: 1000].
     #[arg(long, value_name = "MS")]
     interval: Option<String>,
     /// Read a hook's payload from standard input, and take in the session that it names. The only AGENT is claude.
-    #[arg(long, value_name = "AGENT")]
+    #[arg(long, value_name = "AGENT", conflicts_with = "json")]
     hook: Option<String>,
     #[command(flatten)]
     install: install::InstallArgs,
@@ -91,6 +89,10 @@ pub struct IngestArgs {
     daemon: bool,
     #[arg(long, hide = true, num_args = 0..=1)]
     runtime: Option<Option<String>>,
+    #[command(flatten)]
+    form: JsonArg,
+    #[command(flatten)]
+    home: HomeArg,
     /// What means nothing here. The TypeScript package passes it over.
     #[arg(hide = true, trailing_var_arg = true, allow_hyphen_values = true)]
     words: Vec<String>,
@@ -170,7 +172,7 @@ impl IngestArgs {
             usage("--yes only has an effect with an option that changes the settings of Claude Code");
         }
         if self.install.is_given()
-            && (self.watch || self.hook.is_some() || self.json || self.check || self.report.is_some())
+            && (self.watch || self.hook.is_some() || self.form.json || self.check || self.report.is_some())
         {
             usage(
                 "changing the settings of Claude Code excludes --watch, --hook, --json, --check and --report",
@@ -215,7 +217,7 @@ pub fn run(mut args: IngestArgs) -> anyhow::Result<ExitCode> {
         return install::run(&args.install);
     }
     let interrupt = interrupt::watch();
-    let home = match Home::from_env() {
+    let home = match args.home.home() {
         Err(error) if args.hook.is_some() => {
             warn(&error.to_string());
             return Ok(ExitCode::SUCCESS);
@@ -349,7 +351,7 @@ fn once(
     if let Some(path) = &args.report {
         write_lines(path, &report.lines)?;
     }
-    if args.json || args.check {
+    if args.form.json || args.check {
         print(format!("{}\n", serde_json::to_string(&report)?).as_bytes())?;
     } else {
         print_text(&format!("{}\n", sentence(&report)))?;
@@ -499,6 +501,6 @@ fn write_lines(path: &std::path::Path, lines: &[NamedLine]) -> anyhow::Result<()
         });
         text.push_str(&format!("{document}\n"));
     }
-    crate::disk::replace(path, text.as_bytes(), false)
+    crate::disk::replace(&target_of(path)?, text.as_bytes(), false)
         .with_context(|| format!("cannot write the report to {}", path.display()))
 }

@@ -14,7 +14,8 @@ mod drain;
 mod get;
 
 use self::common::{base64, require_journal};
-use super::{Failure, STDOUT, counted, cut_off, in_store, warn};
+use super::arguments::JsonArg;
+use super::{JsonFailure, STDOUT, counted, cut_off, in_store, warn};
 use crate::journal::{
     DEFAULT_MAX_PAYLOAD_BYTES, Damage, DamageReason, Journal, JournalError, JournalReader, OnCorruption,
     RecoveryReport, SavedRange, SegmentManager, recover, status,
@@ -74,9 +75,8 @@ enum JournalCommand {
         /// Go on with records as they are appended.
         #[arg(long, conflicts_with = "json")]
         follow: bool,
-        /// Print one JSON document, payloads in base64.
-        #[arg(long)]
-        json: bool,
+        #[command(flatten)]
+        form: JsonArg,
     },
     /// Show segments, offsets, cursors and what was set aside.
     #[command(after_help = "Examples:
@@ -85,9 +85,8 @@ enum JournalCommand {
     Status {
         /// The journal's directory.
         dir: PathBuf,
-        /// Print one JSON document.
-        #[arg(long)]
-        json: bool,
+        #[command(flatten)]
+        form: JsonArg,
     },
     Drain(drain::DrainArgs),
     Get(get::GetArgs),
@@ -103,9 +102,8 @@ enum JournalCommand {
         /// Set damaged ranges aside, so that reads step over them.
         #[arg(long)]
         skip_corrupt: bool,
-        /// Print one JSON document.
-        #[arg(long)]
-        json: bool,
+        #[command(flatten)]
+        form: JsonArg,
     },
     /// Delete the sealed segments that every cursor has passed. Without a cursor, none.
     #[command(after_help = "Examples:
@@ -113,9 +111,8 @@ enum JournalCommand {
     Cleanup {
         /// The journal's directory.
         dir: PathBuf,
-        /// Print one JSON document.
-        #[arg(long)]
-        json: bool,
+        #[command(flatten)]
+        form: JsonArg,
     },
 }
 
@@ -130,13 +127,15 @@ pub fn run(args: JournalArgs) -> anyhow::Result<ExitCode> {
     }
     match args.command {
         JournalCommand::Append { dir } => append(&dir)?,
-        JournalCommand::Read { dir, from, json: true, .. } => read_json(&dir, from)?,
+        JournalCommand::Read { dir, from, form, .. } if form.json => read_json(&dir, from)?,
         JournalCommand::Read { dir, from, follow, .. } => read_lines(&dir, from, follow)?,
         JournalCommand::Drain(args) => return drain::run(args),
         JournalCommand::Get(args) => get::run(&args)?,
-        JournalCommand::Status { dir, json } => show_status(&dir, json)?,
-        JournalCommand::Recover { dir, skip_corrupt, json } => return run_recover(&dir, skip_corrupt, json),
-        JournalCommand::Cleanup { dir, json } => cleanup(&dir, json)?,
+        JournalCommand::Status { dir, form } => show_status(&dir, form.json)?,
+        JournalCommand::Recover { dir, skip_corrupt, form } => {
+            return run_recover(&dir, skip_corrupt, form.json);
+        }
+        JournalCommand::Cleanup { dir, form } => cleanup(&dir, form.json)?,
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -349,7 +348,7 @@ fn run_recover(dir: &Path, skip_corrupt: bool, as_json: bool) -> anyhow::Result<
     Err(error.into())
 }
 
-fn failure(error: &JournalError) -> Failure {
+fn failure(error: &JournalError) -> JsonFailure {
     let class = match error {
         JournalError::Corrupt { .. } => "corrupt",
         JournalError::Disk(_) | JournalError::Scan(_) | JournalError::Quarantine(_) => "io",
@@ -361,7 +360,7 @@ fn failure(error: &JournalError) -> Failure {
         JournalError::Damaged { .. } => "damaged",
         _ => "other",
     };
-    Failure::new(class, error)
+    JsonFailure::new(class, error)
 }
 
 fn report_text(report: &RecoveryReport) -> String {

@@ -1,4 +1,4 @@
-//! `burn ledger`: appending records, and checking what stands in the ledger.
+//! `burn ledger`: appends records, and checks the ledger.
 //!
 //! May touch: what the library's functions for it touch, standard input, output and error. Promises: records are said to be
 //! written only when they are; a check changes nothing.
@@ -14,10 +14,11 @@ use std::time::Duration;
 use anyhow::{Context, anyhow, bail};
 use clap::{Args, Subcommand};
 
-use self::input::Input;
+use self::input::CheckedInput;
 use self::kind::AppendKind;
+use super::arguments::{HomeArg, JsonArg};
 use super::{
-    Failure, STDOUT, counted, grouped, human_bytes, interrupt, print, print_json, print_text, printable,
+    JsonFailure, STDOUT, counted, grouped, human_bytes, interrupt, print, print_json, print_text, printable,
     warn, wrong_usage,
 };
 use crate::home::Home;
@@ -35,21 +36,25 @@ Examples:
 pub(super) struct LedgerArgs {
     #[command(subcommand)]
     command: LedgerCommand,
+    #[command(flatten)]
+    form: JsonArg,
+    #[command(flatten)]
+    home: HomeArg,
 }
 
 #[derive(Debug, Subcommand)]
 enum LedgerCommand {
     /// Append JSON records from standard input, one a line; those that are there already are dropped (stamps never are).
     #[command(after_help = "\
-The lines of one run are one batch: all are checked first, and a record that cannot be appended is an error that names its \
-line, and nothing is written. Input of more than 16 MiB waits in the home, without a name, until it is checked, and is then \
-appended piece by piece. A line has at most 32 MiB. A stamp is given as its whole line, other kinds as what stands in the ledger as `record`.
+The lines of one run are one batch. All lines are checked first; a record that cannot be appended is an error that names its \
+line, and nothing is written. Input of more than 16 MiB is kept in an unnamed file in the home until it is checked, and is then \
+appended in pieces. A line has at most 32 MiB. A stamp is given as its whole line, any other record as the member `record` of its line.
 
-A record is refused, too, when a time in it is no time of RFC 3339 with date, time and zone, a count is not a whole number \
-from 0 to 2^53-1, or a text that it must have is empty. --lenient takes these, as the TypeScript package does.
+A record is also refused when a time in it is not RFC 3339 with date, time and zone, a count is not a whole number \
+from 0 to 2^53-1, or a required text is empty. --lenient accepts these, as the TypeScript package does.
 
-With --via-journal the batch waits for nobody who holds the ledger: it is checked, appended to the journal in the home \
-with one write and one sync (input of more than 16 MiB with one of each per piece), and delivered, each record once, by the next `burn journal drain`.
+With --via-journal the batch does not wait for the lock of the ledger: it is checked and appended to the journal in the home \
+with one write and one sync (one of each for a piece of larger input), and the next `burn journal drain` delivers each record once.
 
 Examples:
   burn ledger append --kind turns < turns.jsonl
@@ -61,28 +66,25 @@ A stamp:
   {\"v\":1,\"kind\":\"stamp\",\"ts\":\"2026-04-20T00:00:00.000Z\",
    \"selector\":{\"sessionId\":\"s1\"},\"enrichment\":{\"tier\":\"gold\"}}")]
     Append {
-        /// What the records are.
+        /// The kind of the records.
         #[arg(long, value_enum)]
         kind: AppendKind,
-        /// Take what the TypeScript package takes: also times that are none, counts that count nothing, and empty texts.
+        /// Accept what the TypeScript package accepts: also invalid times, invalid counts and empty texts.
         #[arg(long)]
         lenient: bool,
-        /// Return only when the lines would survive a power cut.
+        /// Return when the lines would survive a power cut.
         #[arg(long)]
         durable: bool,
         /// Queue the batch in the journal of the home, durably, instead of waiting for the ledger.
         #[arg(long)]
         via_journal: bool,
-        /// Print one JSON document.
-        #[arg(long)]
-        json: bool,
     },
     /// Find everything that is wrong with a ledger; exit 1 if there is anything.
     #[command(after_help = "\
-Faults are lines that are malformed, rejected, torn or not UTF-8, and an index whose ids are missing, too many, repeated \
-or no ids at all; and a ledger that no longer begins with the bytes that the home's archive has read. Each is listed with its byte offset. Lines of unknown kinds, repeated records, lines out of time \
-order and lines that only `burn ledger append --lenient` takes are counted, no faults. Appends may go on meanwhile. With FILE its index is FILE with the extension idx, if there \
-is one.
+Faults are lines that are malformed, rejected, torn or not UTF-8; ids of the index that are missing, too many, repeated \
+or not ids; and a ledger that no longer begins with the bytes that the home's archive has read. Each fault is listed with its byte offset. Lines of unknown kinds, repeated records, lines out of time \
+order and lines that only `burn ledger append --lenient` accepts are counted; they are not faults. Other programs may append meanwhile. The index of FILE is FILE with the extension idx, if \
+that exists.
 
 Examples:
   burn ledger check
@@ -90,29 +92,33 @@ Examples:
     Check {
         /// Another ledger than the home's [default: ledger.jsonl in the home]
         file: Option<PathBuf>,
-        /// Print one JSON document.
-        #[arg(long)]
-        json: bool,
     },
 }
 
 pub(super) fn run(args: LedgerArgs) -> anyhow::Result<ExitCode> {
+    let json = args.form.json;
     match args.command {
-        LedgerCommand::Append { kind, lenient, durable, via_journal, json } => {
+        LedgerCommand::Append { kind, lenient, durable, via_journal } => {
             if via_journal && kind == AppendKind::Content {
                 let text = "content goes to the sidecars of its sessions, not to the ledger, and waits for nobody: \
                             append it without --via-journal";
                 wrong_usage(&["ledger", "append"], text);
             }
-            let home = Home::from_env()?;
-            let input = Input::read(kind, lenient, home.root())?;
+            let home = args.home.home()?;
+            let input = CheckedInput::read(kind, lenient, home.root())?;
             if via_journal { queue(input, &home, json) } else { append(input, home, durable, json) }
         }
-        LedgerCommand::Check { file, json } => check_ledger(file, json),
+        LedgerCommand::Check { file } => {
+            let files = match file {
+                Some(file) => CheckFiles::of_ledger(file),
+                None => CheckFiles::of_home(&args.home.home()?),
+            };
+            check_ledger(&files, json)
+        }
     }
 }
 
-fn queue(input: Input, home: &Home, json: bool) -> anyhow::Result<ExitCode> {
+fn queue(input: CheckedInput, home: &Home, json: bool) -> anyhow::Result<ExitCode> {
     let (mut queued, mut offsets) = (0, Vec::new());
     input.each_batch(|batch| {
         let lines = batch.lines().map(std::str::from_utf8).collect::<Result<Vec<_>, _>>()?;
@@ -133,9 +139,9 @@ fn queue(input: Input, home: &Home, json: bool) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn append(input: Input, home: Home, durable: bool, json: bool) -> anyhow::Result<ExitCode> {
+fn append(input: CheckedInput, home: Home, durable: bool, json: bool) -> anyhow::Result<ExitCode> {
     let options = if durable { AppendOptions::durable() } else { AppendOptions::default() };
-    // Before this a signal has its usual effect: nothing is held that others wait for.
+    // Until here a signal has its usual effect, because no lock is held.
     let interrupt = interrupt::watch();
     let ledger = Ledger::new(home).with_interrupt(&interrupt);
     let mut done = Appended { skipped: input.skipped, ..Appended::default() };
@@ -168,7 +174,7 @@ fn append(input: Input, home: Home, durable: bool, json: bool) -> anyhow::Result
     Ok(ExitCode::SUCCESS)
 }
 
-/// What became of the batches of an input before one that failed.
+/// The clause about the batches that were appended before one failed.
 fn before(done: &Appended) -> String {
     match done.appended {
         0 => String::new(),
@@ -179,15 +185,11 @@ fn before(done: &Appended) -> String {
     }
 }
 
-fn check_ledger(file: Option<PathBuf>, json: bool) -> anyhow::Result<ExitCode> {
-    let files = match file {
-        Some(file) => CheckFiles::of_ledger(file),
-        None => CheckFiles::of_home(&Home::from_env()?),
-    };
+fn check_ledger(files: &CheckFiles, json: bool) -> anyhow::Result<ExitCode> {
     let mut out = BufWriter::new(io::stdout().lock());
     let mut written: io::Result<()> = Ok(());
     let mut findings = 0u64;
-    let checked = check(&files, &mut |finding| {
+    let checked = check(files, &mut |finding| {
         if written.is_ok() {
             written = if json {
                 write_json_finding(&mut out, finding, findings)
@@ -199,8 +201,8 @@ fn check_ledger(file: Option<PathBuf>, json: bool) -> anyhow::Result<ExitCode> {
     });
     let report = match checked {
         Err(error) if json && findings > 0 && written.is_ok() => {
-            // What was found stands on stdout already: it is made whole, for it is to be one document.
-            let said = serde_json::to_string(&Failure::new("io", &error))?;
+            // The findings are on stdout already, so the document is completed.
+            let said = serde_json::to_string(&JsonFailure::new("io", &error))?;
             writeln!(out, "\n  ],\n  \"ok\": false,\n  \"error\": {said}\n}}").context(STDOUT)?;
             return Err(error.into());
         }
@@ -208,7 +210,7 @@ fn check_ledger(file: Option<PathBuf>, json: bool) -> anyhow::Result<ExitCode> {
     };
     written.context(STDOUT)?;
     let ended = if json {
-        // The report's members follow the findings, which were written while it was being made.
+        // The members of the report follow the findings, which were printed as they were found.
         let report = serde_json::to_string_pretty(&report)?;
         let members = report.strip_prefix('{').unwrap_or(&report);
         writeln!(out, "{}],{members}", if findings > 0 { "\n  " } else { "{\n  \"findings\": [" })
@@ -229,7 +231,7 @@ fn check_ledger(file: Option<PathBuf>, json: bool) -> anyhow::Result<ExitCode> {
 }
 
 fn write_json_finding(out: &mut impl Write, finding: &CheckFinding, before: u64) -> io::Result<()> {
-    // Not before there is something to say: a check that fails at once leaves stdout empty.
+    // The document begins with the first finding, so that a check that fails at once leaves stdout empty.
     out.write_all(if before > 0 { b",\n    " } else { b"{\n  \"findings\": [\n    " })?;
     serde_json::to_writer(&mut *out, finding).map_err(io::Error::from)
 }

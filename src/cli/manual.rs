@@ -7,7 +7,7 @@ use clap_mangen::Man;
 
 /// The page of a command line, in roff.
 pub(super) fn page(mut root: Command) -> io::Result<Vec<u8>> {
-    // Gives every command its full name.
+    // Building gives every command its full name.
     root.build();
     let man = Man::new(root.clone());
     let mut page = Vec::new();
@@ -25,7 +25,7 @@ pub(super) fn page(mut root: Command) -> io::Result<Vec<u8>> {
     Ok(page)
 }
 
-/// What concerns every command.
+/// Sections about every command.
 const ENDING: &str = "\
 .SH EXIT STATUS
 .TP
@@ -82,7 +82,7 @@ fn synopsis(name: &str, command: &Command) -> String {
     text.replace('-', "\\-") + "\n"
 }
 
-/// Appends what a command's help says behind its options; indented lines as they stand, neither filled nor hyphenated.
+/// Appends the text that follows the options in a command's help. Indented lines are neither filled nor hyphenated.
 fn notes(command: &Command, page: &mut Vec<u8>) {
     let Some(text) = command.get_after_long_help().or(command.get_after_help()) else { return };
     let mut is_filled = true;
@@ -105,7 +105,7 @@ fn notes(command: &Command, page: &mut Vec<u8>) {
     }
 }
 
-/// Appends a section for each command that does something, however deep it stands.
+/// Appends a section for each command that can be run, at any depth.
 fn commands(parent: &Command, page: &mut Vec<u8>) -> io::Result<()> {
     for command in parent.get_subcommands().filter(|command| command.get_name() != "help") {
         if command.has_subcommands() {

@@ -1,4 +1,4 @@
-//! The command line: one file a command, and what they share: output that survives a closed pipe, progress, sizes.
+//! The command line: one file a command; shared options, output, tables and progress.
 //!
 //! Commands print results on stdout and everything else on stderr; with `--json` stdout is one JSON document. Exit codes: 0
 //! done, 1 failed, 2 wrong usage (clap's own), 130 and 143 interrupted.
@@ -12,6 +12,7 @@ use clap::{Args, CommandFactory, FromArgMatches as _, Parser, Subcommand};
 use crate::printable;
 use crate::usage::shown::grouped;
 
+mod arguments;
 mod book;
 mod clean;
 mod dev;
@@ -21,6 +22,7 @@ mod journal;
 mod ledger;
 mod manual;
 mod output;
+mod overview;
 mod price;
 mod progress;
 mod query;
@@ -30,12 +32,11 @@ mod state;
 mod status;
 mod statusline;
 mod table;
-mod time;
 mod usage;
 mod usage_text;
 
 use self::output::{
-    COMMAND_LINE, Failure, JsonArray, STDOUT, counted, cut_off, human_bytes, in_store, must_exist, print,
+    COMMAND_LINE, JsonArray, JsonFailure, STDOUT, counted, cut_off, human_bytes, in_store, must_exist, print,
     print_json, print_text, warn, wrong_usage,
 };
 pub use self::output::{is_closed_pipe, print_error};
@@ -51,6 +52,7 @@ pub use self::output::{is_closed_pipe, print_error};
 The home is $RELAYBURN_HOME, or ~/.relayburn when that is not set.
 
 Examples:
+  burn                                    what was used in the last seven days
   burn state                              what there is, and whether it is up to date
   burn state rebuild archive              take in what was appended since the last build
   burn ledger append --kind turns         append records from standard input, each once
@@ -61,15 +63,16 @@ Examples:
   burn ingest                             take in what coding agents have logged"
 )]
 pub struct Cli {
+    /// Without a command: the last seven days.
     #[command(subcommand)]
-    command: Command,
+    command: Option<Command>,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Look at, rebuild and clean up what is derived from the ledger.
+    /// Show, rebuild and clean up the files derived from the ledger.
     State(state::StateArgs),
-    /// Append to the ledger, and check it.
+    /// Append to the ledger, and check the ledger.
     Ledger(ledger::LedgerArgs),
     /// Ask for records.
     Query(query::QueryArgs),
@@ -88,7 +91,7 @@ enum Command {
     Book(book::BookArgs),
     /// Append to, read, drain and recover write-ahead journals.
     Journal(journal::JournalArgs),
-    /// Read what coding agents have logged, and append it to the ledger.
+    /// Append what coding agents have logged to the ledger.
     Ingest(ingest::IngestArgs),
     /// Tools for benchmarks and tests.
     #[command(hide = true)]
@@ -121,7 +124,7 @@ const GROUPS: [(&str, &[&str]); 3] = [
     ("Other logs", &["session", "book", "journal"]),
 ];
 
-/// The commands with what each is for, by group.
+/// The commands with a sentence about each, by group.
 fn command_list(root: &clap::Command) -> String {
     let line = |command: &clap::Command| {
         let about = command.get_about().map(ToString::to_string).unwrap_or_default();
@@ -148,8 +151,7 @@ fn command_line() -> clap::Command {
     root.before_help(list)
 }
 
-/// The command line of this process. One that makes no sense ends the process with exit code 2 and its usage; help and version are
-/// printed, with exit code 0.
+/// Parses the command line of this process. Wrong usage ends the process with exit code 2; help and version end it with exit code 0.
 pub fn parse() -> Cli {
     let parsed = |words: Vec<OsString>| {
         let matches = command_line().try_get_matches_from(words)?;
@@ -162,7 +164,7 @@ pub fn parse() -> Cli {
     if !refused.use_stderr() {
         refused.exit();
     }
-    // The message repeats words of the command line, and a terminal must not obey them: what is said is said of cleaned words.
+    // The message repeats words of the command line, which a terminal must not obey, so cleaned words are parsed once more.
     let words = std::env::args_os().map(|word| printable::line(&word.to_string_lossy()).into_owned().into());
     match parsed(words.collect()) {
         Err(error) if error.use_stderr() => error.exit(),
@@ -177,14 +179,15 @@ pub fn parse() -> Cli {
 /// Runs a parsed command line.
 ///
 /// # Errors
-/// Whatever the command could not do, in words that name paths, offsets and remedies.
+/// The failure of the command; the message names path, offset and remedy.
 pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
-    // A ledger truncated under its map, or a file at its size limit, shall end in a message, not in a signal.
+    // A ledger that is truncated while it is mapped, or a file at its size limit, ends in a message, not in a signal.
     crate::scan::truncation::install()?;
     COMMAND_LINE.get_or_init(|| command_line);
     ignore_file_size_signal();
     interrupt::guard();
-    match cli.command {
+    let Some(command) = cli.command else { return overview::week() };
+    match command {
         Command::State(args) => state::run(args),
         Command::Ledger(args) => ledger::run(args),
         Command::Query(args) => query::run(args),
@@ -210,7 +213,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// Writing beyond the limit on file sizes (RLIMIT_FSIZE) is an error of the write from now on, and no SIGXFSZ.
+/// Makes a write beyond the limit on file sizes (RLIMIT_FSIZE) fail instead of raising SIGXFSZ.
 fn ignore_file_size_signal() {
     #[cfg(unix)]
     // SAFETY: a plain call that sets no handler; without it the signal keeps its effect, which is to end the process.

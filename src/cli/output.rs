@@ -103,6 +103,24 @@ pub(super) fn must_exist(dir: &Path, store: &str, made_by: &str, signs: &[&str])
     if signs.is_empty() { Ok(()) } else { Err(none()) }
 }
 
+/// The file that an output path leads to through symbolic links; the file need not exist. A command that replaces an output
+/// replaces this file, because a user who keeps a link there wants to keep the link.
+pub(super) fn target_of(path: &Path) -> anyhow::Result<PathBuf> {
+    const LINKS_MAX: usize = 40;
+    let mut target = path.to_owned();
+    for _ in 0..LINKS_MAX {
+        match std::fs::read_link(&target) {
+            Ok(next) => target = crate::disk::parent_of(&target).join(next),
+            // It is no link, or whoever opens it says what is wrong.
+            Err(_) => return Ok(target),
+        }
+    }
+    Err(anyhow!(
+        "{} leads through more than {LINKS_MAX} symbolic links; name the file that they lead to",
+        path.display()
+    ))
+}
+
 /// The sentence for a file that recovery cut, whatever log it is of; what was not saved has a clause that says why.
 pub(super) fn cut_off(
     file: &dyn std::fmt::Display,
@@ -127,7 +145,7 @@ pub(super) fn warn(text: &str) {
 
 /// A failure as documents have it: what kind, and what is said on standard error.
 #[derive(Debug, serde::Serialize)]
-pub(super) struct Failure {
+pub(super) struct JsonFailure {
     pub(super) class: &'static str,
     pub(super) message: String,
     /// Of the input, from 1.
@@ -138,7 +156,7 @@ pub(super) struct Failure {
     pub(super) offset: Option<u64>,
 }
 
-impl Failure {
+impl JsonFailure {
     pub(super) fn new(class: &'static str, error: &dyn std::fmt::Display) -> Self {
         Self { class, message: error.to_string(), line: None, offset: None }
     }

@@ -11,6 +11,7 @@ use anyhow::Context as _;
 use clap::Args;
 use serde_json::Value;
 
+use super::arguments::{HomeArg, JsonArg, now};
 use super::table::{self, Heading};
 use super::{STDOUT, print_json, print_text, warn, wrong_usage};
 use crate::archive::Paths;
@@ -40,14 +41,15 @@ pub(super) struct PricesArgs {
     /// The time at which a request is made [default: now]
     #[arg(long, value_name = "TIME")]
     at: Option<String>,
-    /// Print one JSON document.
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    form: JsonArg,
+    #[command(flatten)]
+    home: HomeArg,
 }
 
 pub(super) fn run(args: PricesArgs) -> anyhow::Result<ExitCode> {
     let at = match args.at.as_deref() {
-        None => super::usage::now(),
+        None => now(),
         Some(text) => {
             let midnight = || Instant::of_turn(&format!("{text}T00:00:00Z"));
             Instant::of_turn(text).or_else(midnight).unwrap_or_else(|| {
@@ -56,9 +58,10 @@ pub(super) fn run(args: PricesArgs) -> anyhow::Result<ExitCode> {
             })
         }
     };
-    let prices = Prices::of_home(&Home::from_env()?)?;
+    let home = args.home.home()?;
+    let prices = Prices::of_home(&home)?;
     match (args.model.as_deref(), &args.file) {
-        (Some("diff"), Some(file)) => return diff(&prices, &Prices::with_own(file)?, args.json),
+        (Some("diff"), Some(file)) => return diff(&home, &prices, &Prices::with_own(file)?, args.form.json),
         (Some("diff"), None) => wrong_usage(&["prices"], "diff needs the FILE of a price table"),
         (_, Some(_)) => wrong_usage(&["prices"], "a FILE is for `burn prices diff`"),
         (_, None) => {}
@@ -79,7 +82,7 @@ pub(super) fn run(args: PricesArgs) -> anyhow::Result<ExitCode> {
     let Some(name) = args.model else {
         let own = prices.own().map(|(_, table)| table);
         let models: Vec<PricedModel<'_>> = own.into_iter().chain([table]).flat_map(PriceTable::all).collect();
-        if args.json {
+        if args.form.json {
             document(&models)?;
             return Ok(ExitCode::SUCCESS);
         }
@@ -90,11 +93,11 @@ pub(super) fn run(args: PricesArgs) -> anyhow::Result<ExitCode> {
     let Some(model) = prices.of_turn(None, &name) else {
         warn(&format!(
             "no price is known for {name:?}: its tokens count as unpriced; {} can hold a price",
-            Home::from_env()?.prices().display()
+            home.prices().display()
         ));
         return Ok(ExitCode::FAILURE);
     };
-    if args.json {
+    if args.form.json {
         document(&[model])?;
         return Ok(ExitCode::SUCCESS);
     }
@@ -104,14 +107,14 @@ pub(super) fn run(args: PricesArgs) -> anyhow::Result<ExitCode> {
 }
 
 /// Prints by month and model what the archive's turns cost under two tables, where that differs.
-fn diff(before: &Prices, after: &Prices, is_json: bool) -> anyhow::Result<ExitCode> {
+fn diff(home: &Home, before: &Prices, after: &Prices, is_json: bool) -> anyhow::Result<ExitCode> {
     let question = Question {
         period: Some(Period::Month),
         by: vec![Dimension::Model],
         zone: Zone::local(),
         ..Question::default()
     };
-    let paths = Paths::of_home(&Home::from_env()?);
+    let paths = Paths::of_home(home);
     let interrupt = super::interrupt::watch();
     let mut costs: BTreeMap<(String, String), [Option<Sums>; 2]> = BTreeMap::new();
     for (place, prices) in [before, after].into_iter().enumerate() {

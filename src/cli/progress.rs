@@ -1,16 +1,18 @@
-//! What long commands show of their progress: on stderr, when that is a terminal and RELAYBURN_PROGRESS is not 0.
+//! Progress of long commands, on stderr, if stderr is a terminal and RELAYBURN_PROGRESS is not 0.
 
 use std::io::IsTerminal;
+use std::ops::ControlFlow;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use crate::archive::{Phase, Progress};
+use crate::archive::{Observer, Phase, Progress};
+use crate::record::rows::Finding;
 
 fn is_wanted() -> bool {
     std::io::stderr().is_terminal() && std::env::var_os("RELAYBURN_PROGRESS").is_none_or(|value| value != "0")
 }
 
-/// A line of words for work without an end in sight, or nothing where it is not wanted.
+/// A line of words for work of unknown length; nothing is shown if progress is not wanted.
 #[derive(Debug)]
 pub(super) struct Spinner(Option<ProgressBar>);
 
@@ -23,14 +25,14 @@ impl Spinner {
         }))
     }
 
-    /// Shows what `words` makes, which is not asked where nothing is shown.
+    /// Shows the text of `words`, which is called only if progress is shown.
     pub(super) fn say(&self, words: impl FnOnce() -> String) {
         if let Some(spinner) = &self.0 {
             spinner.set_message(words());
         }
     }
 
-    /// Prints in between, without leaving pieces of the line of words behind.
+    /// Runs `print` while the line of words is hidden.
     pub(super) fn suspend(&self, print: impl FnOnce()) {
         match &self.0 {
             Some(spinner) => spinner.suspend(print),
@@ -38,7 +40,7 @@ impl Spinner {
         }
     }
 
-    /// Takes the words away until there are others.
+    /// Hides the words until the next call of `say`.
     pub(super) fn clear(&self) {
         if let Some(spinner) = &self.0 {
             spinner.suspend(|| spinner.set_message(""));
@@ -52,11 +54,11 @@ impl Spinner {
     }
 }
 
-/// A bar of bytes, or nothing where it is not wanted.
+/// A bar of bytes; nothing is shown if progress is not wanted.
 #[derive(Debug)]
-pub(super) struct Bar(Option<ProgressBar>);
+pub(super) struct BuildBar(Option<ProgressBar>);
 
-impl Bar {
+impl BuildBar {
     pub(super) fn new() -> Self {
         Self(is_wanted().then(|| {
             let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(10));
@@ -102,4 +104,14 @@ impl Bar {
             bar.finish_and_clear();
         }
     }
+}
+
+/// Shows the progress of a build and nothing of its findings.
+impl Observer for BuildBar {
+    fn progress(&mut self, progress: Progress) -> ControlFlow<()> {
+        self.update(progress);
+        ControlFlow::Continue(())
+    }
+
+    fn finding(&mut self, _: &Finding) {}
 }

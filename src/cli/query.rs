@@ -1,7 +1,7 @@
 //! `burn query`: records by time, session, source, project and enrichment, from the archive or from the ledger.
 //!
-//! May touch: archive and ledger, for reading, and standard output and error. Promises: nothing is changed; a record is printed
-//! whole, on a line of its own, or not at all.
+//! Touches archive and ledger, for reading, and standard output and error. Guarantees: nothing is changed; a record is printed
+//! whole or not at all.
 
 mod columns;
 mod kind;
@@ -12,56 +12,43 @@ use std::ops::ControlFlow;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use clap::{Args, ValueEnum};
+use clap::Args;
 
-use self::columns::{Column, Totals};
+use self::columns::{QueryColumn, Totals};
 use self::kind::KindArg;
+use super::arguments::{FilesArgs, FilterArgs, FromArg, HomeArg, JsonArg, TimeArgs, now, patterns};
 use super::table::{self, Heading};
-use super::{STDOUT, counted, time, warn, wrong_usage};
+use super::{STDOUT, counted, warn, wrong_usage};
 use crate::archive::{self, Paths, query};
-use crate::home::Home;
-use crate::ledger::{Filter, Ledger, PassedOver, RecordOrder};
-use crate::scan::json::{Document, Value};
+use crate::ledger::{self, Filter, PassedOver, Pattern, RecordOrder};
+use crate::record::time::Instant;
+use crate::scan::json::{Document, JsStr, Value};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Turns, sessions, stamps and tool calls come from the archive, by time; the other kinds from the ledger, in its order. A table \
-leaves out what a terminal has no room for; --json and --jsonl leave out nothing.
+leaves out what a terminal has no room for; --json and --jsonl leave out nothing. Times and filters are those of `burn usage`: \
+7d is today and the six days before, a filter may be given again, x* is a beginning, (none) is no value.
+
+--project is for turns, tool calls and sessions, --tag for turns. --session finds relationships with the session on either end.
 
 Examples:
   burn query turns --since 2026-04-20 --project acme/api
-  burn query turns --enrichment tier=gold --jsonl
+  burn query turns --tag tier=gold --jsonl
   burn query tool-result-events --session s1 --json
   burn query sessions --since 7d
   burn query turns --from ledger --jsonl")]
 pub(super) struct QueryArgs {
-    /// What to ask for.
+    /// The kind of record.
     #[arg(value_enum)]
     kind: KindArg,
-    /// Nothing before this time: 2026-04-20T10:15:00Z, 2026-04-20T10:15, 2026-04-20, 7d, 24h, 4w, today, yesterday.
-    #[arg(long, value_name = "TIME")]
-    since: Option<String>,
-    /// Nothing after this time; records of the time itself are shown, of a date all of its day.
-    #[arg(long, value_name = "TIME")]
-    until: Option<String>,
-    /// The time zone of times without an offset and of days [default: that of the system]
-    #[arg(long, value_name = "ZONE")]
-    tz: Option<String>,
-    /// This project or project key; for turns, tool calls and sessions.
-    #[arg(long, allow_hyphen_values = true)]
-    project: Option<String>,
-    /// Records of this session; relationships with it on either end.
-    #[arg(long, allow_hyphen_values = true)]
-    session: Option<String>,
-    /// Records of this source.
-    #[arg(long, allow_hyphen_values = true)]
-    source: Option<String>,
-    /// Turns whose stamps say this; for turns alone, may be given several times.
-    #[arg(long, value_name = "KEY=VALUE", allow_hyphen_values = true, value_parser = with_equals_sign)]
-    enrichment: Vec<String>,
-    /// Where to look [default: archive for turns, ledger for other kinds]
+    #[command(flatten)]
+    times: TimeArgs,
+    #[command(flatten)]
+    filters: FilterArgs,
+    /// Where records come from [default: archive for turns, ledger for other kinds]
     #[arg(long, value_enum)]
-    from: Option<From>,
+    from: Option<FromArg>,
     /// At most so many records.
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
@@ -71,50 +58,39 @@ pub(super) struct QueryArgs {
     /// Columns of the table: titles, or members such as usage.reasoning, with commas between them.
     #[arg(long, value_name = "NAMES", value_delimiter = ',', conflicts_with_all = ["json", "jsonl"])]
     columns: Option<Vec<String>>,
-    /// Print one JSON document: an array.
-    #[arg(long, conflicts_with = "jsonl")]
-    json: bool,
     /// Print one JSON record a line.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "json")]
     jsonl: bool,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum From {
-    /// archive.sqlite: fast, and as of its last build.
-    Archive,
-    /// ledger.jsonl: every line, whatever the archive's state.
-    Ledger,
-}
-
-fn with_equals_sign(pair: &str) -> Result<String, String> {
-    if pair.contains('=') { Ok(pair.to_owned()) } else { Err("KEY=VALUE is needed".to_owned()) }
+    #[command(flatten)]
+    form: JsonArg,
+    #[command(flatten)]
+    files: FilesArgs,
+    #[command(flatten)]
+    home: HomeArg,
 }
 
 pub(super) fn run(args: QueryArgs) -> anyhow::Result<ExitCode> {
     let kind = args.kind;
     let is_turn = kind == KindArg::Turns;
     let is_in_archive_alone = kind.record().is_none();
-    let usual = if is_turn || is_in_archive_alone { From::Archive } else { From::Ledger };
+    let usual = if is_turn || is_in_archive_alone { FromArg::Archive } else { FromArg::Ledger };
     let from = args.from.unwrap_or(usual);
     refuse_contradictions(&args, from);
-    // Where there are several equals signs the key may end at each of them: all readings are tried on what is found.
+    // Of several equals signs, each may end the key, so every record is compared with all readings.
     let (ambiguous, plain): (Vec<&String>, Vec<&String>) =
-        args.enrichment.iter().partition(|pair| pair.matches('=').count() > 1);
-    let [since, until] = time_ranges(&args);
-    let [since, until] = [since.map(|range| range.since()), until.map(|range| range.until())];
-    if let (Some(since), Some(until)) = (&since, &until)
-        && since > until
-    {
+        args.filters.tag.iter().partition(|pair| pair.matches('=').count() > 1);
+    let pattern_of = |(key, value): (&str, &str)| (key.to_owned(), Pattern::new(value));
+    let times = args.times.read("query", now());
+    if let Some([since, until]) = times.reversed() {
         warn(&format!("--since ({since}) is after --until ({until}): only records without a time are found"));
     }
     let filter = Filter {
-        since,
-        until,
-        session: args.session.clone(),
-        source: args.source.clone(),
-        project: args.project.clone(),
-        enrichment: plain.iter().filter_map(|pair| pair.split_once('=')).map(owned).collect(),
+        since: times.since.map(text_of),
+        until: times.until.map(text_of),
+        session: patterns(&args.filters.session),
+        source: patterns(&args.filters.source),
+        project: patterns(&args.filters.project),
+        enrichment: plain.iter().filter_map(|pair| pair.split_once('=')).map(pattern_of).collect(),
         order: if args.reverse { RecordOrder::NewestFirst } else { RecordOrder::OldestFirst },
     };
     let columns = match &args.columns {
@@ -122,11 +98,11 @@ pub(super) fn run(args: QueryArgs) -> anyhow::Result<ExitCode> {
         Some(names) => columns::named(kind, names)
             .unwrap_or_else(|error| wrong_usage(&["query"], &format!("--columns: {error}"))),
     };
-    let mut out = Output::new(&args, columns);
+    let mut out = QueryOutput::new(&args, columns);
     let mut written: io::Result<()> = Ok(());
     let mut left = args.limit.unwrap_or(usize::MAX);
-    // The ledger is read in its own order: of the newest records the last ones read are kept.
-    let mut newest = (from == From::Ledger && args.reverse).then(VecDeque::new);
+    // The ledger is read in its own order, so the newest records are the last ones read.
+    let mut newest = (from == FromArg::Ledger && args.reverse).then(VecDeque::new);
     let mut document = Document::default();
     let mut sink = |record: &str| {
         if is_turn && !ambiguous.is_empty() && !has_all(&mut document, record, &ambiguous) {
@@ -143,10 +119,11 @@ pub(super) fn run(args: QueryArgs) -> anyhow::Result<ExitCode> {
         left -= 1;
         if written.is_ok() && left > 0 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     };
-    let home = Home::from_env()?;
-    let paths = Paths::of_home(&home);
+    let paths = args.files.paths(&args.home)?;
     let asked: anyhow::Result<PassedOver> = match (from, kind.record()) {
-        (From::Ledger, Some(kind)) => Ledger::new(home).query(kind, &filter, &mut sink).map_err(Into::into),
+        (FromArg::Ledger, Some(kind)) => {
+            ledger::query(&paths.ledger, kind, &filter, &mut sink).map_err(Into::into)
+        }
         _ => {
             let ask = match kind {
                 KindArg::Compactions => query::compactions,
@@ -176,78 +153,76 @@ pub(super) fn run(args: QueryArgs) -> anyhow::Result<ExitCode> {
             }
         ));
     }
-    if from == From::Ledger && !paths.ledger.try_exists().unwrap_or(true) {
+    if from == FromArg::Ledger && !paths.ledger.try_exists().unwrap_or(true) {
         warn(&format!(
             "there is no ledger at {}; an empty answer is all that can be given",
             paths.ledger.display()
         ));
     }
-    if from == From::Archive {
-        // The answer stands; only how far behind it is may be unknown.
+    if from == FromArg::Archive {
+        // The records are printed already; only the lag may be unknown.
         warn_if_behind(&paths).unwrap_or_else(|error| warn(&error.to_string()));
     }
     Ok(ExitCode::SUCCESS)
 }
 
 /// Ends the program where options contradict the kind of record or each other; warns where one has no effect.
-fn refuse_contradictions(args: &QueryArgs, from: From) {
+fn refuse_contradictions(args: &QueryArgs, from: FromArg) {
     let kind = args.kind;
-    if from == From::Ledger && kind.record().is_none() {
+    if from == FromArg::Ledger && kind.record().is_none() {
         wrong_usage(
             &["query"],
             "sessions, stamps and tool calls come from the archive: leave out --from ledger",
         );
     }
-    if kind == KindArg::Stamps && args.source.is_some() {
+    if kind == KindArg::Stamps && !args.filters.source.is_empty() {
         wrong_usage(&["query"], "stamps have no source: leave out --source");
     }
-    if from == From::Archive && matches!(kind, KindArg::Relationships | KindArg::UserTurns) {
+    if from == FromArg::Archive && matches!(kind, KindArg::Relationships | KindArg::UserTurns) {
         wrong_usage(&["query"], "relationships and user turns are not archived: leave out --from archive");
     }
     if args.limit == Some(0) {
         wrong_usage(&["query"], "--limit must be at least 1");
     }
-    if from == From::Ledger && args.reverse && args.limit.is_none() {
+    if from == FromArg::Ledger && args.reverse && args.limit.is_none() {
         wrong_usage(
             &["query"],
             "--reverse from the ledger needs --limit N, because the newest records are the last ones read",
         );
     }
     let has_project = matches!(kind, KindArg::Turns | KindArg::Sessions | KindArg::ToolCalls);
-    if !has_project && args.project.is_some() {
+    if !has_project && !args.filters.project.is_empty() {
         wrong_usage(
             &["query"],
             "only turns have a project, and with them tool calls and sessions: leave out --project, or ask for turns",
         );
     }
-    if kind != KindArg::Turns && !args.enrichment.is_empty() {
-        warn("--enrichment is for turns and has no effect here: records are shown whatever stamps say");
+    if let Some(pair) = args.filters.tag.iter().find(|pair| !pair.contains('=')) {
+        wrong_usage(&["query"], &format!("--tag: {pair:?} is no KEY=VALUE"));
+    }
+    if kind != KindArg::Turns && !args.filters.tag.is_empty() {
+        warn("--tag is for turns and has no effect here: records are shown whatever stamps say");
     }
 }
 
-/// What `--since` and `--until` name.
-fn time_ranges(args: &QueryArgs) -> [Option<time::Range>; 2] {
-    let refused = |reason: String| -> ! { wrong_usage(&["query"], &reason) };
-    let zone = time::zone(args.tz.as_deref()).unwrap_or_else(|reason| refused(reason));
-    let now = jiff::Timestamp::now();
-    [("--since", &args.since), ("--until", &args.until)].map(|(option, text)| {
-        let range = time::Range::parse(text.as_deref()?, &zone, now);
-        Some(range.unwrap_or_else(|reason| refused(format!("{option}: {reason}"))))
-    })
+/// A time as a filter has it. Times before the year 0 and after the year 9999 have no text that sorts with those of records.
+fn text_of(at: Instant) -> String {
+    const FIRST: &str = "0000-01-01T00:00:00.000Z";
+    const LAST: &str = "9999-12-31T23:59:59.999999999Z";
+    match (Instant::of_turn(FIRST), Instant::of_turn(LAST)) {
+        (Some(first), Some(last)) => at.clamp(first, last).to_rfc3339(),
+        _ => at.to_rfc3339(),
+    }
 }
 
-fn owned((key, value): (&str, &str)) -> (String, String) {
-    (key.to_owned(), value.to_owned())
-}
-
-/// Whether the record's enrichment has each pair, read in one way or another.
+/// Whether the enrichment of a record has each pair, with some `=` as the end of the key.
 fn has_all(document: &mut Document, record: &str, pairs: &[&String]) -> bool {
     let Ok(root) = document.parse(record.as_bytes()) else { return false };
     let Some(enrichment) = root.get("enrichment") else { return false };
     pairs.iter().all(|pair| {
         pair.match_indices('=').any(|(at, _)| {
             let found = enrichment.get(&pair[..at]).and_then(Value::as_js_str);
-            found.is_some_and(|found| found == pair[at + 1..])
+            Pattern::new(&pair[at + 1..]).matches(found.map(JsStr::as_wtf8))
         })
     })
 }
@@ -263,9 +238,9 @@ pub(super) fn warn_if_behind(paths: &Paths) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// How many rows a table has before the next one begins: widths follow the rows, memory must not.
+/// The number of rows of a table before the next table begins, because memory must not grow with the number of rows.
 const TABLE_ROWS: usize = 500;
-/// How many bytes of cells it has at most, with one row more.
+/// The bytes of cells of a table before the next table begins.
 const TABLE_BYTES: usize = 1 << 20;
 
 enum Form {
@@ -276,7 +251,7 @@ enum Form {
 
 /// A table under way.
 struct TableForm {
-    columns: Vec<Column>,
+    columns: Vec<QueryColumn>,
     totals: Totals,
     rows: Vec<Vec<String>>,
     /// Of the cells in `rows`.
@@ -287,7 +262,7 @@ struct TableForm {
 }
 
 impl TableForm {
-    fn new(columns: Vec<Column>) -> Self {
+    fn new(columns: Vec<QueryColumn>) -> Self {
         let totals = Totals::new(&columns);
         Self {
             columns,
@@ -310,7 +285,7 @@ impl TableForm {
 
     /// The lines of the rows so far.
     fn text(&mut self) -> String {
-        let headings: Vec<Heading<'_>> = self.columns.iter().map(Column::heading).collect();
+        let headings: Vec<Heading<'_>> = self.columns.iter().map(QueryColumn::heading).collect();
         let (text, left_out) = table::text_and_left_out(&headings, &self.rows);
         self.left_out.extend(left_out);
         self.left_out.sort_unstable();
@@ -321,15 +296,15 @@ impl TableForm {
     }
 }
 
-struct Output {
+struct QueryOutput {
     out: BufWriter<io::StdoutLock<'static>>,
     form: Form,
     has_records: bool,
 }
 
-impl Output {
-    fn new(args: &QueryArgs, columns: Vec<Column>) -> Self {
-        let form = match (args.json, args.jsonl) {
+impl QueryOutput {
+    fn new(args: &QueryArgs, columns: Vec<QueryColumn>) -> Self {
+        let form = match (args.form.json, args.jsonl) {
             (true, _) => Form::Json { count: 0 },
             (_, true) => Form::Lines,
             _ => Form::Table(Box::new(TableForm::new(columns))),
@@ -350,7 +325,7 @@ impl Output {
                 self.out.write_all(b"\n")
             }
             Form::Table(table) => {
-                // Before the next row, so that the last piece, which has the totals, is never without rows.
+                // Printed before the next row is added, so that the last piece, which has the totals, has rows.
                 if table.rows.len() == TABLE_ROWS || table.bytes >= TABLE_BYTES {
                     writeln!(self.out, "{}", table.text())?;
                 }
@@ -360,8 +335,8 @@ impl Output {
         }
     }
 
-    /// Where the question failed, an array that has begun is left open: it has no place for the failure, and what does not
-    /// parse is not taken for an answer.
+    /// After a failure, an array that has begun is left open, because an array has no place for the failure, and a document that
+    /// does not parse is not mistaken for an answer.
     fn finish(mut self, is_answered: bool) -> io::Result<()> {
         if !is_answered && (!self.has_records || matches!(self.form, Form::Json { .. })) {
             return self.out.flush();
@@ -372,7 +347,7 @@ impl Output {
             Form::Lines => {}
             Form::Table(mut table) => {
                 let is_terminal = io::stdout().is_terminal();
-                // Other programs that read a table get records alone.
+                // A pipe gets no totals, because another program reads the rows.
                 if is_terminal && self.has_records {
                     table.rows.extend(table.totals.row());
                 }

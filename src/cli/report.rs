@@ -1,7 +1,7 @@
 //! `burn report`: one HTML page with charts and tables of usage and costs.
 //!
 //! Touches the archive, which it first brings up to date as `burn usage` does, and the page. Guarantees: a file is replaced only if it is a
-//! page of this command, or with `--force`; it is written beside its name and renamed.
+//! page of this command, or with `--force`; it is written beside its place and renamed. A symbolic link stays and leads to the new page.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -10,11 +10,11 @@ use anyhow::{Context, bail};
 use clap::Args;
 use serde_json::value::RawValue;
 
-use super::usage::{SelectionArgs, bring_up_to_date, now};
+use super::arguments::{JsonArg, now};
+use super::output::target_of;
+use super::usage::{SelectionArgs, bring_up_to_date};
 use super::{interrupt, print, print_json, print_text, query, warn, wrong_usage};
-use crate::archive::Paths;
 use crate::disk;
-use crate::home::Home;
 use crate::report::{self, MARKER, Report, ReportNames, ReportOptions};
 use crate::usage::Question;
 
@@ -41,9 +41,8 @@ pub(super) struct ReportArgs {
     force: bool,
     #[command(flatten)]
     selection: SelectionArgs,
-    /// Print one JSON document about the page.
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    form: JsonArg,
 }
 
 /// What `--json` prints.
@@ -60,16 +59,15 @@ struct Written {
 pub(super) fn run(args: ReportArgs) -> anyhow::Result<ExitCode> {
     let now = now();
     let is_to_stdout = args.out.as_os_str() == "-";
-    if is_to_stdout && args.json {
+    if is_to_stdout && args.form.json {
         wrong_usage(&["report"], "--json and the page cannot both be on standard output; give --out FILE");
     }
     let question = Question { threads: args.selection.threads, ..args.selection.question("report", now) };
     if !is_to_stdout {
         refuse_others_file(&args.out, args.force)?;
     }
-    let home = Home::from_env()?;
-    let paths = Paths::of_home(&home);
-    let prices = args.selection.prices(&home)?;
+    let paths = args.selection.paths()?;
+    let prices = args.selection.prices()?;
     let interrupt = interrupt::watch();
     if !args.selection.no_build {
         bring_up_to_date(&paths, &interrupt)?;
@@ -82,8 +80,8 @@ pub(super) fn run(args: ReportArgs) -> anyhow::Result<ExitCode> {
     if is_to_stdout {
         print(page.html.as_bytes())?;
     } else {
-        disk::replace(&args.out, page.html.as_bytes(), false)?;
-        if args.json {
+        disk::replace(&target_of(&args.out)?, page.html.as_bytes(), false)?;
+        if args.form.json {
             print_json(&Written::of(&page, &args.out)?)?;
         } else {
             print_text(&format!("{}\n", args.out.display()))?;

@@ -16,6 +16,7 @@ use self::arguments::{
     RollbackArgs, ShowArgs,
 };
 use self::store::{Failed, failure};
+use super::arguments::JsonArg;
 use super::print_json;
 use crate::session::SessionError;
 
@@ -29,6 +30,8 @@ Examples:
 pub(super) struct SessionArgs {
     #[command(subcommand)]
     command: SessionCommand,
+    #[command(flatten)]
+    form: JsonArg,
 }
 
 #[derive(Debug, Subcommand)]
@@ -109,7 +112,6 @@ Examples:
 }
 
 pub(super) fn run(args: SessionArgs) -> anyhow::Result<ExitCode> {
-    let json = args.command.json();
     let outcome = match args.command {
         SessionCommand::Append(args) => taking_in::append(&args),
         SessionCommand::Show(args) => reading::show(&args),
@@ -124,29 +126,12 @@ pub(super) fn run(args: SessionArgs) -> anyhow::Result<ExitCode> {
     };
     match outcome {
         // With --json a failure of the store is a document too.
-        Err(error) if json && error.downcast_ref::<SessionError>().is_some() => {
+        Err(error) if args.form.json && error.downcast_ref::<SessionError>().is_some() => {
             if let Some(error) = error.downcast_ref::<SessionError>() {
                 print_json(&Failed { ok: false, error: failure(error) })?;
             }
             Err(error)
         }
         other => other,
-    }
-}
-
-impl SessionCommand {
-    fn json(&self) -> bool {
-        match self {
-            Self::Append(args) => args.writer.store.json,
-            Self::Show(args) => args.store.json,
-            Self::Path(args) => args.store.json,
-            Self::Check(args) => args.store.json,
-            Self::Reindex(args) => args.writer.store.json,
-            Self::Checkpoint(args) => args.writer.store.json,
-            Self::Rollback(args) => args.writer.store.json,
-            Self::Manifest(args) => args.writer.store.json,
-            Self::Import(args) => args.writer.store.json,
-            Self::Export(args) => args.store.json,
-        }
     }
 }

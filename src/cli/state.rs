@@ -1,7 +1,7 @@
-//! `burn state`: what is derived from the ledger, and building it anew.
+//! `burn state`: the files derived from the ledger, and building them again.
 //!
-//! May touch: what the library's functions for it touch, a report file that is asked for, and standard output and error.
-//! Promises: what is asked for with `--json` is one document; a report is never written over what it reports on.
+//! Touches the files that the library's functions touch, the report file of `--report`, and standard output and error. Guarantees:
+//! `--json` prints one document; a report is never written over a file that the build reads or writes.
 
 use std::ops::ControlFlow;
 use std::path::PathBuf;
@@ -10,15 +10,15 @@ use std::process::ExitCode;
 use anyhow::{Context, anyhow};
 use clap::{Args, Subcommand, ValueEnum};
 
+use super::arguments::{FilesArgs, HomeArg, JsonArg};
 use super::clean::{self, PruneArgs, ResetArgs};
-use super::progress::Bar;
+use super::progress::BuildBar;
 use super::status;
 use super::{counted, grouped, human_bytes, interrupt, print_json, print_text, warn, wrong_usage};
 use crate::archive::{
     self, ArchiveError, BuildResult, Load, Observer, Options, Paths, Phase, Progress, Restart,
 };
 use crate::disk;
-use crate::home::Home;
 use crate::ledger::{ExtraIds, Ledger, Reindexed};
 use crate::record::rows::Finding;
 use crate::scan::Io;
@@ -32,23 +32,21 @@ Examples:
 pub(super) struct StateArgs {
     #[command(subcommand)]
     command: Option<StateCommand>,
-    /// Print one JSON document.
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    form: JsonArg,
+    #[command(flatten)]
+    home: HomeArg,
 }
 
 #[derive(Debug, Subcommand)]
 enum StateCommand {
-    /// Say what there is and whether it is up to date (the default).
+    /// Show the derived files and whether they are up to date (the default).
     #[command(after_help = "\
 Examples:
   burn state
-  burn state status --json")]
-    Status {
-        /// Print one JSON document.
-        #[arg(long)]
-        json: bool,
-    },
+  burn state status --json
+  burn state status --ledger copy/ledger.jsonl --archive copy/archive.sqlite")]
+    Status(FilesArgs),
     /// Build derived files from the ledger.
     #[command(after_help = "\
 Examples:
@@ -61,26 +59,26 @@ Examples:
     },
     /// Give the space of deleted rows of the archive back to the file system.
     #[command(after_help = "\
-The archive is written anew in place. Builds leave free pages only where turns were replaced, so that is seldom needed.
+The archive is rewritten in place. Builds leave free pages only where turns were replaced, so this is seldom needed.
 
 Examples:
   burn state vacuum
   burn state vacuum --json")]
-    Vacuum(VacuumArgs),
-    /// Say which old content would go and which stays, and delete what is old with --force.
+    Vacuum(FilesArgs),
+    /// List expired content; with --force, delete it.
     #[command(after_help = "\
-Content is what sessions said, a file for each under content/ in the home. Without --force nothing is changed.
+Content is the text of sessions, a file for each session under content/ in the home. Without --force nothing is changed.
 
 Examples:
   burn state prune --days 90
   burn state prune --days 90 --force")]
     Prune(PruneArgs),
-    /// Say what a reset would delete or move and what stays, and do it with --force.
+    /// List what a reset deletes, moves and keeps; with --force, reset.
     #[command(after_help = "\
-Deleted are the archive and the index files, which can be built again. With --everything ledger, content, cursors.json \
-and hwm.json are moved to a directory trash-<time> in the home; nothing of theirs is ever deleted.
+A reset deletes the archive and the index files, which can be built again. With --everything it also moves ledger, content, cursors.json \
+and hwm.json to a directory trash-<time> in the home, and never deletes them.
 
-Of a symbolic link the link is deleted or moved, never what it names; a relative one leads nowhere from the trash.
+A symbolic link is deleted or moved itself, never the file that it leads to. A relative link in the trash leads nowhere.
 
 Examples:
   burn state reset
@@ -92,8 +90,8 @@ Examples:
 enum RebuildCommand {
     /// Bring archive.sqlite up to date with the ledger.
     #[command(after_help = "\
-Without --full only what was appended since the last build is read. With it the archive is built from byte 0 in a \
-file of its own and then put in the place of the old one, which stays readable until that moment. A file that is no \
+Without --full, a build reads the lines that were appended since the last build. With --full, a build reads the ledger from byte 0 into a \
+new file, which then replaces the archive; the old archive stays readable until that moment. A file that is not an \
 SQLite database is left alone, unless --force renames it.
 
 Examples:
@@ -101,10 +99,10 @@ Examples:
   burn state rebuild archive --full --report bad-lines.jsonl
   burn state rebuild archive --full --ledger copy/ledger.jsonl --archive copy/archive.sqlite")]
     Archive(ArchiveArgs),
-    /// Make ledger.idx and ledger.content.idx anew from the ledger.
+    /// Build ledger.idx and ledger.content.idx again from the ledger.
     #[command(after_help = "\
-Appends go on meanwhile. Needed when `burn ledger check` finds that the index disagrees. An index with ids that no line of \
-the ledger has is kept, because the ledger may have been cut; --force drops these ids.
+Other programs may append meanwhile. This is needed when `burn ledger check` finds that the index disagrees. An index with ids that no line of \
+the ledger has is refused, because the ledger may have been cut; --force drops these ids.
 
 Examples:
   burn state rebuild index
@@ -113,11 +111,8 @@ Examples:
         /// Drop ids that no line of the ledger has.
         #[arg(long)]
         force: bool,
-        /// Print one JSON document.
-        #[arg(long)]
-        json: bool,
     },
-    /// Make the index files anew, then bring the archive up to date.
+    /// Build the index files again, then bring the archive up to date.
     #[command(after_help = "\
 Examples:
   burn state rebuild all
@@ -126,23 +121,7 @@ Examples:
         /// Drop ids that no line of the ledger has.
         #[arg(long)]
         force: bool,
-        /// Print one JSON document.
-        #[arg(long)]
-        json: bool,
     },
-}
-
-#[derive(Debug, Args)]
-struct VacuumArgs {
-    /// Print one JSON document.
-    #[arg(long)]
-    json: bool,
-    /// The ledger that the archive is of, instead of the home's (with --archive).
-    #[arg(long, value_name = "FILE", requires = "archive")]
-    ledger: Option<PathBuf>,
-    /// Vacuum this archive instead of the home's (with --ledger).
-    #[arg(long, value_name = "FILE", requires = "ledger")]
-    archive: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -150,38 +129,30 @@ struct ArchiveArgs {
     /// Build everything from byte 0 of the ledger.
     #[arg(long)]
     full: bool,
-    /// Where a file that is no SQLite database has the archive's place, rename the file and build there.
+    /// If a file that is not an SQLite database has the archive's name, rename the file and build.
     #[arg(long, requires = "full")]
     force: bool,
-    /// Do not build: `burn state vacuum`, by its older name.
+    /// The older name of `burn state vacuum`.
     #[arg(long, hide = true, conflicts_with_all = ["full", "strict", "report", "threads", "io", "loader", "memory", "no_verify"])]
     vacuum: bool,
-    /// Print one JSON document.
-    #[arg(long)]
-    json: bool,
-    /// Take a malformed or rejected line as an error; nothing is changed then.
+    /// Treat a malformed or rejected line as an error, and change nothing.
     #[arg(long)]
     strict: bool,
     /// Write a JSON object for each malformed or rejected line to FILE, which must not exist yet.
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
-    /// Read this ledger instead of the home's (with --archive); it is never written.
-    #[arg(long, value_name = "FILE", requires = "archive")]
-    ledger: Option<PathBuf>,
-    /// Build this archive instead of the home's (with --ledger).
-    #[arg(long, value_name = "FILE", requires = "ledger")]
-    archive: Option<PathBuf>,
+    #[command(flatten)]
+    files: FilesArgs,
     /// Parse with N threads [default: one for each core]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
     /// How to read the ledger.
     #[arg(long, hide = true, value_enum, default_value_t = IoArg::Mmap)]
     io: IoArg,
-    /// What writes the rows of a full rebuild.
+    /// The loader that writes the rows of a full rebuild.
     #[arg(long, hide = true, value_enum, default_value_t = LoaderArg::Bulk)]
     loader: LoaderArg,
-    /// How much memory the bulk loader may take before it spills into files beside the archive: bytes, or with KB, MB, GB,
-    /// KiB, MiB, GiB.
+    /// Memory of the bulk loader before it spills into files beside the archive: bytes, or with KB, MB, GB, KiB, MiB, GiB.
     #[arg(long, hide = true, value_name = "SIZE", default_value = "512MiB", value_parser = crate::dev::parse_size)]
     memory: u64,
     /// Publish a full rebuild without checking it first.
@@ -206,21 +177,25 @@ enum LoaderArg {
 }
 
 pub(super) fn run(args: StateArgs) -> anyhow::Result<ExitCode> {
-    match args.command {
-        None => status::print_status(args.json),
-        Some(StateCommand::Status { json }) => status::print_status(json || args.json),
+    let StateArgs { command, form: JsonArg { json }, home } = args;
+    match command {
+        None => status::print_status(&Paths::of_home(&home.home()?), Some(&home.home()?), json),
+        Some(StateCommand::Status(files)) => match files.named()? {
+            Some(paths) => status::print_status(&paths, None, json),
+            None => status::print_status(&Paths::of_home(&home.home()?), Some(&home.home()?), json),
+        },
         Some(StateCommand::Rebuild { what: RebuildCommand::Archive(archive) }) => {
-            rebuild_archive(archive, args.json)
+            rebuild_archive(archive, &home, json)
         }
-        Some(StateCommand::Rebuild { what: RebuildCommand::Index { force, json } }) => {
-            rebuild_index(extra_ids(force), json || args.json)
+        Some(StateCommand::Rebuild { what: RebuildCommand::Index { force } }) => {
+            rebuild_index(&Ledger::new(home.home()?), extra_ids(force), json)
         }
-        Some(StateCommand::Rebuild { what: RebuildCommand::All { force, json } }) => {
-            rebuild_all(extra_ids(force), json || args.json)
+        Some(StateCommand::Rebuild { what: RebuildCommand::All { force } }) => {
+            rebuild_all(&Ledger::new(home.home()?), extra_ids(force), json)
         }
-        Some(StateCommand::Vacuum(of)) => vacuum(&paths_of(of.ledger, of.archive)?, of.json || args.json),
-        Some(StateCommand::Prune(prune)) => clean::prune(&prune, args.json),
-        Some(StateCommand::Reset(reset)) => clean::reset(&reset, args.json),
+        Some(StateCommand::Vacuum(files)) => vacuum(&writable_paths(&files, &home)?, json),
+        Some(StateCommand::Prune(prune)) => clean::prune(&prune, home.home()?, json),
+        Some(StateCommand::Reset(reset)) => clean::reset(&reset, home.home()?, json),
     }
 }
 
@@ -228,14 +203,13 @@ fn extra_ids(force: bool) -> ExtraIds {
     if force { ExtraIds::Drop } else { ExtraIds::Refuse }
 }
 
-fn rebuild_index(extra: ExtraIds, json: bool) -> anyhow::Result<ExitCode> {
-    let ledger = Ledger::new(Home::from_env()?);
+fn rebuild_index(ledger: &Ledger, extra: ExtraIds, json: bool) -> anyhow::Result<ExitCode> {
     let result = ledger.rebuild_index(extra, &interrupt::watch())?;
     warn_if_missing(&ledger.home().ledger())?;
     if json {
         print_json(&result)?;
     } else {
-        print_text(&reindexed(&ledger, &result))?;
+        print_text(&reindexed(ledger, &result))?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -259,22 +233,21 @@ fn reindexed(ledger: &Ledger, result: &Reindexed) -> String {
     text
 }
 
-fn rebuild_all(extra: ExtraIds, json: bool) -> anyhow::Result<ExitCode> {
+fn rebuild_all(ledger: &Ledger, extra: ExtraIds, json: bool) -> anyhow::Result<ExitCode> {
     #[derive(serde::Serialize)]
     struct Rebuilt {
         index: Reindexed,
         archive: BuildResult,
     }
-    let ledger = Ledger::new(Home::from_env()?);
     let index = ledger.rebuild_index(extra, &interrupt::watch())?;
     warn_if_missing(&ledger.home().ledger())?;
     if !json {
-        print_text(&reindexed(&ledger, &index))?;
+        print_text(&reindexed(ledger, &index))?;
     }
     let paths = Paths::of_home(ledger.home());
     let mut watch = Watch {
         ledger: paths.ledger.clone(),
-        bar: Bar::new(),
+        bar: BuildBar::new(),
         report: None,
         report_error: None,
         findings: 0,
@@ -293,12 +266,12 @@ fn rebuild_all(extra: ExtraIds, json: bool) -> anyhow::Result<ExitCode> {
     Ok(if is_nothing_stored { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-/// How many findings are printed; `--report` has them all.
+/// The number of findings that are printed; `--report` has all findings.
 const FINDINGS_SHOWN: u64 = 5;
 
 struct Watch {
     ledger: PathBuf,
-    bar: Bar,
+    bar: BuildBar,
     report: Option<(PathBuf, std::io::BufWriter<std::fs::File>)>,
     report_error: Option<std::io::Error>,
     findings: u64,
@@ -307,7 +280,7 @@ struct Watch {
 impl Observer for Watch {
     fn progress(&mut self, progress: Progress) -> ControlFlow<()> {
         self.bar.update(progress);
-        // Whole before anything is committed or published.
+        // The report is whole before anything is committed or published.
         if progress.phase != Phase::Rows
             && let Some((_, report)) = &mut self.report
             && let Err(error) = std::io::Write::flush(report)
@@ -361,7 +334,7 @@ impl<'a> From<&'a Finding> for ReportLine<'a> {
 /// The words of the command, for errors of usage.
 const WORDS: [&str; 3] = ["state", "rebuild", "archive"];
 
-/// Two names of one file are seen only once both are looked at; nothing was touched then.
+/// Whether two names are one file is known only when both are opened. Nothing is changed by then, so it is wrong usage.
 fn same_file_is_wrong_usage<T>(done: Result<T, ArchiveError>) -> Result<T, ArchiveError> {
     if let Err(error @ ArchiveError::SameFile { .. }) = &done {
         wrong_usage(&WORDS, &error.to_string());
@@ -369,17 +342,14 @@ fn same_file_is_wrong_usage<T>(done: Result<T, ArchiveError>) -> Result<T, Archi
     done
 }
 
-/// The files that two options name, or those of the home.
-fn paths_of(ledger: Option<PathBuf>, archive: Option<PathBuf>) -> anyhow::Result<Paths> {
-    let (Some(ledger), Some(archive)) = (ledger, archive) else {
-        let home = Home::from_env()?;
-        disk::create_dir_all(home.root())?;
-        return Ok(Paths::of_home(&home));
-    };
-    if !exists(&ledger)? {
-        anyhow::bail!("there is no ledger at {}; name a file that is there", ledger.display());
+/// The files that two options name, or those of the home, which is made if it is missing.
+fn writable_paths(files: &FilesArgs, home: &HomeArg) -> anyhow::Result<Paths> {
+    if let Some(paths) = files.named()? {
+        return Ok(paths);
     }
-    Ok(Paths::offline(ledger, archive))
+    let home = home.home()?;
+    disk::create_dir_all(home.root())?;
+    Ok(Paths::of_home(&home))
 }
 
 fn vacuum(paths: &Paths, json: bool) -> anyhow::Result<ExitCode> {
@@ -401,9 +371,8 @@ fn vacuum(paths: &Paths, json: bool) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn rebuild_archive(args: ArchiveArgs, json: bool) -> anyhow::Result<ExitCode> {
-    let json = json || args.json;
-    let paths = paths_of(args.ledger, args.archive)?;
+fn rebuild_archive(args: ArchiveArgs, home: &HomeArg, json: bool) -> anyhow::Result<ExitCode> {
+    let paths = writable_paths(&args.files, home)?;
     if args.vacuum {
         return vacuum(&paths, json);
     }
@@ -433,7 +402,7 @@ fn rebuild_archive(args: ArchiveArgs, json: bool) -> anyhow::Result<ExitCode> {
         None => None,
     };
     let mut watch =
-        Watch { ledger: paths.ledger.clone(), bar: Bar::new(), report, report_error: None, findings: 0 };
+        Watch { ledger: paths.ledger.clone(), bar: BuildBar::new(), report, report_error: None, findings: 0 };
     let result = same_file_is_wrong_usage(if args.full {
         archive::rebuild_full(&paths, &options, &mut watch)
     } else {
@@ -444,11 +413,11 @@ fn rebuild_archive(args: ArchiveArgs, json: bool) -> anyhow::Result<ExitCode> {
     if let (Err(_), 0, Some((path, _))) = (&result, findings, &report)
         && disk::metadata(path).is_ok_and(|found| found.is_file)
     {
-        // Nothing was found before the build failed: the next try may use the name.
+        // The build failed before it found anything, so the next attempt may use the name.
         disk::remove_file_if_exists(path)?;
     }
     if let Some((path, mut report)) = report {
-        // In words, so that a closed pipe here is not taken for a closed stdout.
+        // As text, because a closed pipe here must not be mistaken for a closed stdout.
         if let Err(error) = report_error.map_or_else(|| std::io::Write::flush(&mut report), Err) {
             let archive = match &result {
                 Ok(_) => "up to date all the same; `--full --report FILE` lists everything again",
@@ -476,24 +445,24 @@ fn exists(path: &std::path::Path) -> anyhow::Result<bool> {
     path.try_exists().with_context(|| format!("cannot look at {}", path.display()))
 }
 
-/// Says when there is no ledger: a mistyped home must not look like an empty one.
+/// Warns when there is no ledger, because a mistyped home must not look like an empty one.
 fn warn_if_missing(ledger: &std::path::Path) -> anyhow::Result<()> {
     if !exists(ledger)? {
-        warn(&format!("there is no ledger at {}; nothing was taken in", ledger.display()));
+        warn(&format!("there is no ledger at {}; nothing was read", ledger.display()));
     }
     Ok(())
 }
 
-/// Names what a build kept of what was in the archive's place.
+/// Names the file that a build set aside.
 fn warn_of_set_aside(result: &BuildResult) {
     if let (Some(aside), Some(reason)) = (&result.set_aside, &result.set_aside_reason) {
         warn(&format!("{reason}: {}", aside.display()));
     }
 }
 
-/// A report must not be written over what it reports on.
+/// Refuses a report that would overwrite a file of the build.
 fn refuse_to_overwrite(report: &std::path::Path, paths: &Paths) {
-    // A file that is not there yet is known by its directory and name.
+    // A file that does not exist is identified by its directory and name.
     let resolved = |path: &std::path::Path| {
         std::fs::canonicalize(path).ok().or_else(|| {
             let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
@@ -517,7 +486,7 @@ fn refuse_to_overwrite(report: &std::path::Path, paths: &Paths) {
     }
 }
 
-/// Creates the report. What is there already is kept, unless it is a device or a pipe, which has nothing to lose.
+/// Creates the report. An existing file is kept. A device or a pipe is written to, because it has nothing to lose.
 fn create_report(path: &std::path::Path) -> anyhow::Result<std::fs::File> {
     let mut options = std::fs::OpenOptions::new();
     options.write(true).create_new(true);
@@ -539,7 +508,7 @@ fn create_report(path: &std::path::Path) -> anyhow::Result<std::fs::File> {
     })
 }
 
-/// Says when the build read the ledger from byte 0 and none of its lines could be stored: then the file is no ledger.
+/// Whether the build read the ledger from byte 0 and stored none of its lines, because then the file is not a ledger. Warns if so.
 fn nothing_stored(paths: &Paths, result: &BuildResult) -> anyhow::Result<bool> {
     let stored = result.turns_applied
         + result.tool_result_events_applied
@@ -571,7 +540,7 @@ fn summary(paths: &Paths, result: &BuildResult) -> String {
     };
     let mut text = format!("{} {how}: {read}", paths.archive.display());
     text.push_str(&match &result.restarted {
-        // The bytes are those of the tail, and the time is that of everything.
+        // The bytes are of the tail and the time is of the whole build, so there is no speed to print.
         Some(Restart::RefoldsMost) => format!(" more in {seconds:.2} s\n"),
         _ => {
             let speed = human_bytes((result.scanned_bytes as f64 / seconds.max(0.001)) as u64);

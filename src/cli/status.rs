@@ -1,4 +1,4 @@
-//! `burn state status`: what there is and whether it is up to date. Changes nothing.
+//! `burn state status`: the derived files and whether they are up to date. Changes nothing.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -8,10 +8,9 @@ use crate::archive::{self, Paths, Status};
 use crate::home::Home;
 use crate::ledger::Ledger;
 
-pub(super) fn print_status(json: bool) -> anyhow::Result<ExitCode> {
-    let home = Home::from_env()?;
-    let paths = Paths::of_home(&home);
-    let status = archive::status(&paths)?;
+/// Prints the state of an archive and, of a home, that of index and content.
+pub(super) fn print_status(paths: &Paths, home: Option<&Home>, json: bool) -> anyhow::Result<ExitCode> {
+    let status = archive::status(paths)?;
     if json {
         print_json(&status)?;
         return Ok(ExitCode::SUCCESS);
@@ -28,7 +27,9 @@ pub(super) fn print_status(json: bool) -> anyhow::Result<ExitCode> {
             "{name:<13} {path}; of a rebuild that runs or was killed; the next build deletes it\n"
         ));
     }
-    text.push_str(&describe_home(&home)?);
+    if let Some(home) = home {
+        text.push_str(&describe_home(home)?);
+    }
     print_text(&text)?;
     Ok(ExitCode::SUCCESS)
 }
@@ -65,7 +66,7 @@ fn describe(status: &Status, ledger: &Path) -> String {
     let mut text = format!("archive       {}\n", status.archive_path.display());
     let mut line = |name: &str, value: String| text.push_str(&format!("{name:<13} {value}\n"));
     let ledger_bytes = status.ledger_size_bytes;
-    // A number from a file, which another program may have written.
+    // Another program may have written a negative number.
     let taken_in_bytes = status.ledger_offset_bytes.max(0) as u64;
     if !status.exists {
         line("state", "missing; `burn state rebuild archive` builds it".to_string());

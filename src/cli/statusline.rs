@@ -11,10 +11,10 @@ use std::time::{Duration, Instant as Clock};
 use clap::Args;
 use serde_json::Value;
 
-use super::usage::now;
+use super::arguments::{HomeArg, now, zone};
 use super::{print_text, printable, usage_text, wrong_usage};
 use crate::archive::Paths;
-use crate::home::Home;
+use crate::home::{Home, NoHome};
 use crate::interrupt::Interrupt;
 use crate::usage::shown::{cost, dollars};
 use crate::usage::{self, Bound, Filters, Instant, Pattern, Prices, Question, Sums, WeekStart, Zone};
@@ -53,17 +53,16 @@ pub(super) struct StatuslineArgs {
     /// Say what is wrong with the input and the home.
     #[arg(long)]
     check: bool,
+    #[command(flatten)]
+    home: HomeArg,
 }
 
 pub(super) fn run(args: StatuslineArgs) -> anyhow::Result<ExitCode> {
     let deadline = Clock::now() + deadline();
     let parts = args.parts();
-    let zone = match &args.tz {
-        None => Zone::local(),
-        Some(name) => Zone::named(name)
-            .unwrap_or_else(|reason| wrong_usage(&["statusline"], &format!("--tz: {reason}"))),
-    };
-    let work = Work { zone, now: now(), wants_month: parts.iter().any(|part| part == "month") };
+    let zone = zone(args.tz.as_deref(), "statusline");
+    let wants_month = parts.iter().any(|part| part == "month");
+    let work = Work { home: args.home.home(), zone, now: now(), wants_month };
     let (sender, receiver) = channel();
     if args.check {
         work.run(&sender);
@@ -122,6 +121,7 @@ struct Costs {
 }
 
 struct Work {
+    home: Result<Home, NoHome>,
     zone: Zone,
     now: Instant,
     wants_month: bool,
@@ -159,22 +159,20 @@ impl Work {
     }
 
     fn costs(&self, session: Option<&str>) -> anyhow::Result<Costs> {
-        let home = Home::from_env()?;
-        let paths = Paths::of_home(&home);
+        let home = self.home.as_ref().map_err(Clone::clone)?;
+        let paths = Paths::of_home(home);
         if !paths.archive.try_exists()? && !paths.ledger.try_exists()? {
             anyhow::bail!(
                 "there is neither an archive nor a ledger in {}; `burn ingest` makes one",
                 home.root().display()
             );
         }
-        let prices = Prices::of_home(&home)?;
+        let prices = Prices::of_home(home)?;
         let since = |text: &str| Bound::Since.parse(text, &self.zone, WeekStart::Monday, self.now).ok();
         let base = Question { zone: self.zone.clone(), threads: 1, ..Question::default() };
-        // A session whose id would be a pattern has no name that can be asked for.
-        let session = session.filter(|id| !id.ends_with('*') && *id != "(none)");
         let mut questions = vec![Question { since: since("today"), ..base.clone() }];
         questions.extend(session.map(|id| Question {
-            filters: Filters { session: vec![Pattern::new(id)], ..Filters::default() },
+            filters: Filters { session: vec![Pattern::exact(id)], ..Filters::default() },
             ..base.clone()
         }));
         if self.wants_month {
@@ -265,8 +263,7 @@ impl StatuslineArgs {
             "session" => match costs.session.filter(|sums| sums.turns > 0) {
                 Some(sums) => Some(format!("{} session", money(&sums, costs.is_behind))),
                 None => {
-                    let usd =
-                        input["cost"]["total_cost_usd"].as_f64().filter(|usd| (0.0..1e9).contains(usd))?;
+                    let usd = number(&input["cost"]["total_cost_usd"], 1e9)?;
                     Some(format!("~${usd:.2} session"))
                 }
             },
@@ -288,11 +285,11 @@ impl StatuslineArgs {
 
     /// A percentage of the vendor's, and the time until it begins again.
     fn percentage(&self, name: &str, limit: &Value, now: Instant) -> Option<String> {
-        let used = limit["used_percentage"].as_f64().filter(|used| (0.0..1e6).contains(used))?;
+        let used = number(&limit["used_percentage"], 1e6)?;
         let resets = &limit["resets_at"];
         let resets = match resets.as_str() {
             Some(text) => Instant::of_turn(text).map(|at| at.seconds),
-            None => resets.as_f64().filter(|at| (0.0..1e12).contains(at)).map(|at| at as i64),
+            None => number(resets, 1e12).map(|at| at as i64),
         };
         let left = resets.map(|at| at - now.seconds).filter(|left| *left > 0);
         let left = left.map_or(String::new(), |seconds| {
@@ -306,6 +303,11 @@ impl StatuslineArgs {
         let is_warned = self.color && used >= self.limit_warn;
         Some(if is_warned { format!("\u{1b}[33m{text}\u{1b}[0m") } else { text })
     }
+}
+
+/// A number from 0 to below `end`. -0.0 becomes 0, because it would be printed with its sign.
+fn number(value: &Value, end: f64) -> Option<f64> {
+    value.as_f64().filter(|number| (0.0..end).contains(number)).map(f64::abs)
 }
 
 /// A cost with `≥` before a lower bound and `+` after what is not all read.

@@ -1,13 +1,15 @@
-//! Tables: columns without lines, two blanks apart, nothing behind the last. A record is a line. On a terminal columns shrink to
+//! Tables: columns without lines, two blanks apart, nothing after the last. Widths are counted in the cells of a terminal, of which a
+//! wide character takes two. A record is a line. On a terminal columns shrink to
 //! its width, what is cut off ends in an ellipsis, and columns that it has no room for are left out.
 
 use std::borrow::Cow;
 
 use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, Row, Table, presets};
+use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
-/// Less of a text says nothing; in characters.
+/// Less of a text says nothing; in cells.
 const TEXT_WIDTH: usize = 8;
-/// `2026-04-20T10:15`, in characters.
+/// `2026-04-20T10:15`, in cells.
 const MINUTES: usize = 16;
 const ID_WIDTH: usize = 8;
 const PATH_WIDTH: usize = 24;
@@ -24,9 +26,9 @@ pub(super) enum Shape {
     Number,
     /// Down to its minutes, because a time without minutes is no use.
     Time,
-    /// Its first 8 characters, which tell one id from another in most tables.
+    /// Its first 8 cells, which tell one id from another in most tables.
     Id,
-    /// Its last 24 characters, because the end of a path says more than its beginning.
+    /// Its last 24 cells, because the end of a path says more than its beginning.
     Path,
 }
 
@@ -56,25 +58,48 @@ impl<'t> Heading<'t> {
 
     /// A cell as a narrow terminal shows it.
     fn shortened<'c>(self, cell: &'c str) -> Cow<'c, str> {
-        let count = cell.chars().count();
+        let count = width(cell);
         match self.shape {
             Shape::Time if count > MINUTES && cell.is_char_boundary(MINUTES) => {
                 Cow::Owned(cell[..MINUTES].replacen('T', " ", 1))
             }
-            Shape::Id if count > ID_WIDTH + 1 => {
-                Cow::Owned(cell.chars().take(ID_WIDTH).chain(['…']).collect())
-            }
-            Shape::Path if count > PATH_WIDTH => {
-                Cow::Owned(['…'].into_iter().chain(cell.chars().skip(count - PATH_WIDTH + 1)).collect())
-            }
+            Shape::Id if count > ID_WIDTH + 1 => Cow::Owned(format!("{}…", beginning(cell, ID_WIDTH))),
+            Shape::Path if count > PATH_WIDTH => Cow::Owned(format!("…{}", ending(cell, PATH_WIDTH - 1))),
             _ => Cow::Borrowed(cell),
         }
     }
 
-    /// The least width of a column whose longest cell is `longest` characters.
+    /// The least width of a column whose widest text takes `longest` cells.
     fn least(self, longest: usize) -> usize {
         if self.shape == Shape::Text { longest.min(TEXT_WIDTH) } else { longest }
     }
+}
+
+/// How many cells of a terminal a text takes.
+pub(super) fn width(text: &str) -> usize {
+    UnicodeWidthStr::width(text)
+}
+
+/// The longest beginning of a text that takes at most so many cells.
+pub(super) fn beginning(text: &str, cells: usize) -> &str {
+    let mut taken = 0;
+    let beyond = text.char_indices().find(|(_, character)| {
+        taken += character.width().unwrap_or(0);
+        taken > cells
+    });
+    beyond.map_or(text, |(at, _)| &text[..at])
+}
+
+/// The longest end of a text that takes at most so many cells and begins with a character that takes some.
+pub(super) fn ending(text: &str, cells: usize) -> &str {
+    let mut taken = 0;
+    let beyond = text.char_indices().rev().find(|(_, character)| {
+        taken += character.width().unwrap_or(0);
+        taken > cells
+    });
+    beyond.map_or(text, |(at, character)| {
+        text[at + character.len_utf8()..].trim_start_matches(|character: char| character.width() == Some(0))
+    })
 }
 
 /// The lines of a table, each with its LF.
@@ -115,8 +140,7 @@ pub(super) fn text_and_left_out(headings: &[Heading<'_>], rows: &[Vec<String>]) 
 }
 
 fn longest(heading: &Heading<'_>, rows: &[Vec<String>], at: usize) -> usize {
-    let cells = rows.iter().map(|row| row[at].chars().count());
-    cells.chain([heading.title.chars().count()]).max().unwrap_or(0)
+    rows.iter().map(|row| width(&row[at])).chain([width(heading.title)]).max().unwrap_or(0)
 }
 
 /// The width of a table with every cell whole.
@@ -125,14 +149,14 @@ fn width_of(headings: &[Heading<'_>], rows: &[Vec<String>]) -> usize {
 }
 
 /// A table that is printed piece by piece and laid out as if it were one: its rows are seen twice, first to measure them.
-pub(super) struct Pieces<'h> {
+pub(super) struct TablePieces<'h> {
     headings: &'h [Heading<'h>],
     /// The longest text of each column.
     widest: Vec<String>,
     is_first: bool,
 }
 
-impl<'h> Pieces<'h> {
+impl<'h> TablePieces<'h> {
     pub(super) fn new(headings: &'h [Heading<'h>]) -> Self {
         Self { headings, widest: vec![String::new(); headings.len()], is_first: true }
     }
@@ -140,7 +164,7 @@ impl<'h> Pieces<'h> {
     /// Takes note of how wide a row is.
     pub(super) fn measure(&mut self, row: &[String]) {
         for (widest, cell) in self.widest.iter_mut().zip(row) {
-            if cell.chars().count() > widest.chars().count() {
+            if width(cell) > width(widest) {
                 widest.clone_from(cell);
             }
         }
@@ -164,7 +188,7 @@ fn line<'c>(cells: impl Iterator<Item = &'c str>) -> Row {
     row
 }
 
-/// Which columns a terminal of `width` characters has room for, from the left; the first always.
+/// Which columns a terminal of `width` cells has room for, from the left; the first always.
 fn fitting(headings: &[Heading<'_>], rows: &[Vec<String>], width: usize) -> Vec<usize> {
     let mut left = width;
     let fits = |(at, heading): (usize, &Heading<'_>)| {
@@ -189,12 +213,31 @@ mod tests {
             .map(|at| vec![10_u64.pow(at).to_string(), "a".repeat(12 - at as usize), at.to_string()])
             .collect();
         for size in [1, 3, 7] {
-            let mut pieces = Pieces::new(&headings);
+            let mut pieces = TablePieces::new(&headings);
             rows.iter().for_each(|row| pieces.measure(row));
             let printed: String = rows.chunks(size).map(|piece| pieces.text(piece.to_vec())).collect();
             assert_eq!(printed, text(&headings, &rows));
         }
-        assert_eq!(Pieces::new(&headings).text(Vec::new()), text(&headings, &[]));
+        assert_eq!(TablePieces::new(&headings).text(Vec::new()), text(&headings, &[]));
+    }
+
+    #[test]
+    fn widths_are_cells_of_a_terminal() {
+        // Six wide characters, and an accent that takes no cell of its own.
+        let (wide, accent) = ("日本語日本語", "e\u{301}tude");
+        assert_eq!((width(wide), width(accent)), (12, 5));
+        assert_eq!((beginning(wide, 5), ending(wide, 5)), ("日本", "本語"));
+        assert_eq!((beginning(accent, 1), ending(accent, 4)), ("e\u{301}", "tude"));
+        assert_eq!((beginning("ab", 9), ending("ab", 9), beginning("ab", 0)), ("ab", "ab", ""));
+        let headings = [Heading::text("name"), Heading::number("count")];
+        let rows = [[wide, "1"], [accent, "22"], ["plain", "333"]].map(|row| row.map(str::to_owned).to_vec());
+        let table = text(&headings, &rows);
+        assert!(table.lines().skip(1).all(|line| width(line) == 19), "{table}");
+        let id = Heading::new("session", Shape::Id).shortened(wide);
+        assert_eq!((&*id, width(&id)), ("日本語日…", 9));
+        let path = "/日本語/".repeat(5);
+        let path = Heading::new("project", Shape::Path).shortened(&path);
+        assert!(width(&path) <= PATH_WIDTH && path.starts_with('…') && path.ends_with("語/"), "{path}");
     }
 
     #[test]

@@ -7,16 +7,19 @@ use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 
+use super::arguments::{
+    AskedTimes, FilesArgs, FilterArgs, FromArg, HomeArg, JsonArg, TimeArgs, now, patterns,
+};
+use super::progress::BuildBar;
 use super::usage_text::{self, Look};
-use super::{counted, interrupt, print, print_json, query, warn, wrong_usage};
+use super::{counted, human_bytes, interrupt, print, print_json, query, warn, wrong_usage};
 use crate::archive::{self, ArchiveError, Options, Paths, Unobserved};
-use crate::home::Home;
 use crate::interrupt::Interrupt;
 use crate::usage::{
-    self, Answer, Bound, DIMENSIONS_MAX, Dimension, Filters, Instant, Pattern, Period, Prices, PricesError,
-    Question, SortKey, Sums, UsageError, WeekStart, Zone,
+    self, Answer, Bound, DIMENSIONS_MAX, Dimension, Filters, Instant, Pattern, Period, Prices, Question,
+    SortKey, Sums, UsageError,
 };
 
 #[derive(Debug, Args)]
@@ -61,48 +64,30 @@ pub(super) struct UsageArgs {
     explain: bool,
     /// Where turns come from [default: archive]
     #[arg(long, value_enum)]
-    from: Option<From>,
+    from: Option<FromArg>,
     /// All digits of tokens and costs.
     #[arg(long, conflicts_with_all = ["json", "csv"])]
     exact: bool,
     /// Print CSV.
     #[arg(long, conflicts_with = "json")]
     csv: bool,
-    /// Print one JSON document.
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    form: JsonArg,
 }
 
 /// Which turns, in which zone, at which prices: what commands about usage have in common.
 #[derive(Debug, Args)]
 pub(super) struct SelectionArgs {
-    /// Nothing before this time.
-    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
-    since: Option<String>,
-    /// Nothing after this time; a day, a week, a month and a year are meant with their end.
-    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
-    until: Option<String>,
-    /// The time zone of days and hours: Europe/Berlin, UTC, local, +05:45 [default: that of the system]
-    #[arg(long, value_name = "ZONE", allow_hyphen_values = true)]
-    tz: Option<String>,
-    /// The first day of a week: monday, sunday, saturday [default: monday]
-    #[arg(long, value_name = "DAY")]
-    week_start: Option<String>,
+    #[command(flatten)]
+    times: TimeArgs,
+    #[command(flatten)]
+    filters: FilterArgs,
     /// Turns of this model.
     #[arg(long, allow_hyphen_values = true)]
     model: Vec<String>,
     /// Turns priced at this provider.
     #[arg(long, allow_hyphen_values = true)]
     provider: Vec<String>,
-    /// Turns of this project or project key.
-    #[arg(long, allow_hyphen_values = true)]
-    project: Vec<String>,
-    /// Turns of this source.
-    #[arg(long, allow_hyphen_values = true)]
-    source: Vec<String>,
-    /// Turns of this session.
-    #[arg(long, allow_hyphen_values = true)]
-    session: Vec<String>,
     /// Turns of this type of subagent, of `subagent`, or of `main`.
     #[arg(long, allow_hyphen_values = true)]
     subagent: Vec<String>,
@@ -112,9 +97,6 @@ pub(super) struct SelectionArgs {
     /// Turns whose stamps name this machine.
     #[arg(long, allow_hyphen_values = true)]
     machine: Vec<String>,
-    /// Turns whose stamps say this.
-    #[arg(long, value_name = "KEY=VALUE", alias = "enrichment", allow_hyphen_values = true)]
-    tag: Vec<String>,
     /// Do not bring the archive up to date first.
     #[arg(long)]
     pub(super) no_build: bool,
@@ -124,14 +106,10 @@ pub(super) struct SelectionArgs {
     /// Worker threads [default: one for each core]
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     pub(super) threads: usize,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum From {
-    /// archive.sqlite: fast.
-    Archive,
-    /// ledger.jsonl: no archive is needed.
-    Ledger,
+    #[command(flatten)]
+    files: FilesArgs,
+    #[command(flatten)]
+    pub(super) home: HomeArg,
 }
 
 fn refused(reason: impl std::fmt::Display) -> ! {
@@ -142,30 +120,20 @@ fn refused_by(command: &str, reason: impl std::fmt::Display) -> ! {
     wrong_usage(&[command], &reason.to_string())
 }
 
-/// Now; tests set it.
-pub(super) fn now() -> Instant {
-    let set = std::env::var("BURN_NOW").ok().and_then(|text| Instant::of_turn(&text));
-    set.unwrap_or_else(|| {
-        let now = jiff::Timestamp::now();
-        Instant { seconds: now.as_second(), nanos: now.subsec_nanosecond().unsigned_abs() }
-    })
-}
-
 pub(super) fn run(args: UsageArgs) -> anyhow::Result<ExitCode> {
     let now = now();
     let mut question = question(&args, now);
-    let home = Home::from_env()?;
-    let paths = Paths::of_home(&home);
-    let prices = args.selection.prices(&home)?;
-    let from = args.from.unwrap_or(From::Archive);
+    let paths = args.selection.paths()?;
+    let prices = args.selection.prices()?;
+    let from = args.from.unwrap_or(FromArg::Archive);
     let interrupt = interrupt::watch();
-    if from == From::Archive && !args.selection.no_build {
+    if from == FromArg::Archive && !args.selection.no_build {
         bring_up_to_date(&paths, &interrupt)?;
     }
     let ask = |question: &Question| -> Result<Answer, UsageError> {
         match from {
-            From::Archive => usage::ask(&paths, question, &prices, &interrupt),
-            From::Ledger => usage::ask_ledger(&paths, question, &prices, &interrupt),
+            FromArg::Archive => usage::ask(&paths, question, &prices, &interrupt),
+            FromArg::Ledger => usage::ask_ledger(&paths, question, &prices, &interrupt),
         }
     };
     let mut answer = ask(&question)?;
@@ -178,7 +146,7 @@ pub(super) fn run(args: UsageArgs) -> anyhow::Result<ExitCode> {
             })
         };
         let Some(period) = answer.rows.iter().find(holds).and_then(|row| row.period.clone()) else {
-            if !args.json && !args.csv {
+            if !args.form.json && !args.csv {
                 warn("no block is under way");
                 return Ok(ExitCode::SUCCESS);
             }
@@ -197,7 +165,7 @@ pub(super) fn run(args: UsageArgs) -> anyhow::Result<ExitCode> {
         warn(&format!("no turn passes the filters; there are {} without them", counted(turns, "turn")));
     }
     print_answer(&args, &answer, now, active.as_ref())?;
-    if from == From::Archive {
+    if from == FromArg::Archive {
         query::warn_if_behind(&paths).unwrap_or_else(|error| warn(&error.to_string()));
     }
     Ok(ExitCode::SUCCESS)
@@ -209,7 +177,7 @@ fn print_answer(
     now: Instant,
     active: Option<&usage::RowPeriod>,
 ) -> anyhow::Result<ExitCode> {
-    if args.json {
+    if args.form.json {
         print_json(answer)?;
     } else if args.csv {
         print(usage_text::csv(answer).as_bytes())?;
@@ -224,8 +192,16 @@ fn print_answer(
     Ok(ExitCode::SUCCESS)
 }
 
+/// A build of so many bytes takes a moment that a reader notices.
+const NOTICED_BYTES: u64 = 32 << 20;
+
 /// Reads into the archive what the ledger has more, if nobody else builds it.
 pub(super) fn bring_up_to_date(paths: &Paths, interrupt: &Interrupt) -> anyhow::Result<()> {
+    catch_up(paths, NOTICED_BYTES, interrupt)
+}
+
+/// As [`bring_up_to_date`]. A build of `noticed_bytes` of the ledger or more is announced, and its progress is shown on a terminal.
+pub(super) fn catch_up(paths: &Paths, noticed_bytes: u64, interrupt: &Interrupt) -> anyhow::Result<()> {
     let has_ledger = paths.ledger.try_exists().unwrap_or(true);
     let has_archive = paths.archive.try_exists().unwrap_or(true);
     if !has_ledger {
@@ -238,17 +214,30 @@ pub(super) fn bring_up_to_date(paths: &Paths, interrupt: &Interrupt) -> anyhow::
         }
         return Ok(());
     }
-    let is_behind = match archive::query::lag_bytes(paths) {
-        Ok(bytes) => bytes > 0,
-        Err(ArchiveError::Missing { .. }) => true,
+    let (unread_bytes, why) = match archive::query::lag_bytes(paths) {
+        Ok(0) => return Ok(()),
+        Ok(bytes) => (bytes, "behind"),
+        Err(ArchiveError::Missing { .. }) => {
+            (std::fs::metadata(&paths.ledger).map_or(0, |ledger| ledger.len()), "missing")
+        }
         // The question itself says what is wrong.
         Err(_) => return Ok(()),
     };
-    if !is_behind || paths.lock.try_exists().unwrap_or(true) {
+    if paths.lock.try_exists().unwrap_or(true) {
         return Ok(());
     }
     let options = Options { interrupt: interrupt.clone(), ..Options::default() };
-    match archive::build_tail(paths, &options, &mut Unobserved) {
+    let built = if unread_bytes < noticed_bytes {
+        archive::build_tail(paths, &options, &mut Unobserved)
+    } else {
+        let bytes = human_bytes(unread_bytes);
+        warn(&format!("{} is {why}: {bytes} of the ledger are read into it first", paths.archive.display()));
+        let mut bar = BuildBar::new();
+        let built = archive::build_tail(paths, &options, &mut bar);
+        bar.finish();
+        built
+    };
+    match built {
         Ok(_) => Ok(()),
         Err(error @ ArchiveError::Interrupted) => Err(error.into()),
         Err(error) if !has_archive => Err(error.into()),
@@ -308,48 +297,30 @@ fn question(args: &UsageArgs, now: Instant) -> Question {
 
 impl SelectionArgs {
     /// The table to ask first: the one that is named, else that of the home.
-    pub(super) fn prices(&self, home: &Home) -> Result<Prices, PricesError> {
-        match &self.prices {
-            Some(path) => Prices::with_own(path),
-            None => Prices::of_home(home),
-        }
+    pub(super) fn prices(&self) -> anyhow::Result<Prices> {
+        Ok(match &self.prices {
+            Some(path) => Prices::with_own(path)?,
+            None => Prices::of_home(&self.home.home()?)?,
+        })
+    }
+
+    /// Ledger and archive.
+    pub(super) fn paths(&self) -> anyhow::Result<Paths> {
+        self.files.paths(&self.home)
     }
 
     /// The question about these turns. What makes no sense ends the program with the usage of `command`.
     pub(super) fn question(&self, command: &str, now: Instant) -> Question {
-        let refused = |reason: String| -> ! { refused_by(command, reason) };
-        let zone = match &self.tz {
-            None => Zone::local(),
-            Some(name) => Zone::named(name).unwrap_or_else(|reason| refused(format!("--tz: {reason}"))),
-        };
-        let week_start = match self.week_start.as_deref() {
-            None | Some("monday") => WeekStart::Monday,
-            Some("sunday") => WeekStart::Sunday,
-            Some("saturday") => WeekStart::Saturday,
-            Some(other) => refused(format!("--week-start: {other:?} is none of monday, sunday, saturday")),
-        };
-        let bound = |bound: Bound, option: &str, text: &Option<String>| {
-            let parse = |text: &String| bound.parse(text, &zone, week_start, now);
-            text.as_ref()
-                .map(|text| parse(text).unwrap_or_else(|reason| refused(format!("{option}: {reason}"))))
-        };
-        let since = bound(Bound::Since, "--since", &self.since);
-        let until = bound(Bound::Until, "--until", &self.until);
-        if let (Some(first), Some(last)) = (since, until)
-            && first > last
-        {
-            refused(format!(
-                "--since is after --until: {} and {}",
-                first.to_rfc3339_nanos(),
-                last.to_rfc3339_nanos()
-            ));
+        let times = self.times.read(command, now);
+        if let Some([since, until]) = times.reversed() {
+            refused_by(command, format!("--since is after --until: {since} and {until}"));
         }
+        let AskedTimes { since, until, zone, week_start } = times;
         let filters = self.filters(command);
         Question { zone, week_start, since, until, filters, threads: self.threads, ..Question::default() }
     }
 
     fn filters(&self, command: &str) -> Filters {
-        let patterns = |texts: &[String]| texts.iter().map(Pattern::new).collect();
         let tag = |text: &String| match text.split_once('=') {
             Some((key, value)) if !key.is_empty() => (key.to_owned(), Pattern::new(value)),
             _ => refused_by(command, format!("--tag: {text:?} is no KEY=VALUE")),
@@ -357,13 +328,13 @@ impl SelectionArgs {
         Filters {
             model: patterns(&self.model),
             provider: patterns(&self.provider),
-            project: patterns(&self.project),
-            source: patterns(&self.source),
-            session: patterns(&self.session),
+            project: patterns(&self.filters.project),
+            source: patterns(&self.filters.source),
+            session: patterns(&self.filters.session),
             subagent: patterns(&self.subagent),
             activity: patterns(&self.activity),
             machine: patterns(&self.machine),
-            tag: self.tag.iter().map(tag).collect(),
+            tag: self.filters.tag.iter().map(tag).collect(),
         }
     }
 }

@@ -3,12 +3,13 @@
 //! Guarantees: a number is never cut. Columns for which there is no room are named below the table.
 
 use super::printable;
+use super::table::{beginning, ending, width};
 use crate::usage::shown::{cost, dollars, grouped, short};
 use crate::usage::{Answer, AnswerRow, Dimension, Instant, Period, Reason, RowPeriod, Sums};
 
 /// How a table may look.
 pub(super) struct Look {
-    /// Characters of a line; none for a pipe.
+    /// Cells of a line; none for a pipe.
     width: Option<usize>,
     /// All digits.
     is_exact: bool,
@@ -65,7 +66,7 @@ struct Column {
 
 impl Column {
     fn width(&self) -> usize {
-        self.cells.iter().chain([&self.title]).map(|cell| cell.chars().count()).max().unwrap_or(0)
+        self.cells.iter().chain([&self.title]).map(|cell| width(cell)).max().unwrap_or(0)
     }
 }
 
@@ -129,9 +130,9 @@ pub(super) fn table(answer: &Answer, now: Instant, look: &Look) -> String {
     let widths: Vec<usize> = columns.iter().map(|column| column.width()).collect();
     let line = |cell: &dyn Fn(&Column) -> String, style: Option<&str>| {
         let mut out = String::new();
-        for (column, width) in columns.iter().zip(&widths) {
+        for (column, column_width) in columns.iter().zip(&widths) {
             let cell = cell(column);
-            let blanks = " ".repeat(width - cell.chars().count());
+            let blanks = " ".repeat(column_width - width(&cell));
             if !out.is_empty() {
                 out.push_str("  ");
             }
@@ -200,7 +201,7 @@ fn names(answer: &Answer) -> Vec<Column> {
     }
     for (place, dimension) in question.by.iter().enumerate() {
         columns.push(column(&dimension.name(), &|row| match row.values.get(place) {
-            Some(Some(value)) => value.clone(),
+            Some(Some(value)) => named(value),
             Some(None) if row.is_other => String::new(),
             Some(None) => "(none)".to_owned(),
             None => String::new(),
@@ -220,10 +221,16 @@ fn names(answer: &Answer) -> Vec<Column> {
     columns
 }
 
+/// A value of a dimension, in quotes where a reader could take the value for a word of the table.
+fn named(value: &str) -> String {
+    let is_like_a_word = value.is_empty() || value == "total" || value.starts_with(['(', '"']);
+    if is_like_a_word { format!("\"{value}\"") } else { value.to_owned() }
+}
+
 /// No name becomes shorter than this.
 const NAME_MIN: usize = 8;
 
-/// Makes names shorter by `over` characters: projects at the front, ids in the middle, models never.
+/// Makes names shorter by `over` cells: projects at the front, ids in the middle, models never.
 fn cut_names(names: &mut [Column], over: usize, answer: &Answer) {
     let mut over = over;
     let has_period = answer.question.period.is_some();
@@ -234,31 +241,28 @@ fn cut_names(names: &mut [Column], over: usize, answer: &Answer) {
         if over == 0 || matches!(dimension, Some(Dimension::Model)) || (dimension.is_none() && !is_session) {
             continue;
         }
-        let width = column.width();
-        let wanted = width.saturating_sub(over).max(NAME_MIN).max(column.title.chars().count());
+        let before = column.width();
+        let wanted = before.saturating_sub(over).max(NAME_MIN).max(width(&column.title));
         let is_path = matches!(dimension, Some(Dimension::Project));
-        // The first eight characters of an id are enough where they tell the rows apart.
+        // The first eight cells of an id are enough where they tell the rows apart.
         let is_id = is_session || matches!(dimension, Some(Dimension::Session));
-        let starts: Vec<String> = column.cells.iter().map(|cell| cell.chars().take(8).collect()).collect();
+        let starts: Vec<String> = column.cells.iter().map(|cell| beginning(cell, 8).to_owned()).collect();
         let differ = |a: usize, b: usize| starts[a] != starts[b] || column.cells[a] == column.cells[b];
         let are_apart = is_id && (1..starts.len()).all(|b| (0..b).all(|a| differ(a, b)));
         for (cell, start) in column.cells.iter_mut().zip(starts) {
-            let len = cell.chars().count();
-            if len <= wanted {
+            if width(cell) <= wanted {
                 continue;
             }
             *cell = if are_apart {
                 start
             } else if is_path {
-                format!("…{}", cell.chars().skip(len - wanted + 1).collect::<String>())
+                format!("…{}", ending(cell, wanted - 1))
             } else {
                 let front = wanted / 2;
-                let back = wanted - 1 - front;
-                let end: String = cell.chars().skip(len - back).collect();
-                format!("{}…{end}", cell.chars().take(front).collect::<String>())
+                format!("{}…{}", beginning(cell, front), ending(cell, wanted - 1 - front))
             };
         }
-        over = over.saturating_sub(width - column.width());
+        over = over.saturating_sub(before - column.width());
     }
 }
 
@@ -284,7 +288,7 @@ fn caption(answer: &Answer, now: Instant, look: &Look) -> String {
         let costs = &costs[costs.len().saturating_sub(30)..];
         let most = costs.iter().copied().fold(0.0, f64::max);
         let bars = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
-        let room = look.width.unwrap_or(0).saturating_sub(text.chars().count() + 2);
+        let room = look.width.unwrap_or(0).saturating_sub(width(&text) + 2);
         if most > 0.0 && costs.len() <= room {
             text.push_str("  ");
             text.extend(costs.iter().map(|cost| bars[((cost / most) * 7.0).round() as usize]));
@@ -355,7 +359,7 @@ fn notes(answer: &Answer, look: &Look, left_out: &[&str]) -> String {
 fn wrap(text: &str, width: Option<usize>, out: &mut String) {
     let mut column = 0;
     for word in text.split(' ') {
-        let len = word.chars().count();
+        let len = super::table::width(word);
         if column > 0 && width.is_some_and(|width| column + 1 + len > width) {
             out.push_str("\n  ");
             column = 2;

@@ -6,9 +6,11 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use super::DevError;
-use super::odd::{Deck, LINE_1_MIB, ODD_KINDS, OddKind, Verdict, push_odd};
+use super::odd::{Deck, LINE_1_MIB, ODD_KINDS, OddKind, OddVerdict, push_odd};
 use super::rng::Rng;
-use super::turns::{LineKind, Lines, Turns, push_message_stamp, push_range_stamp, push_session_stamp};
+use super::turns::{
+    GeneratedLines, LineKind, Turns, push_message_stamp, push_range_stamp, push_session_stamp,
+};
 
 /// Lines are written to the sink when this many bytes are waiting.
 const WRITE_LEN_BYTES: usize = 256 << 10;
@@ -49,7 +51,7 @@ pub struct KindTotals {
 
 /// Counts of the generated lines. Lines of odd kinds count only as `odd`, whatever record they look like.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Summary {
+pub struct GeneratedSummary {
     /// Length of the ledger in bytes.
     pub bytes: u64,
     /// Number of lines.
@@ -72,7 +74,7 @@ pub struct Summary {
     pub odd_lines: [u64; ODD_KINDS.len()],
 }
 
-impl Summary {
+impl GeneratedSummary {
     fn new() -> Self {
         let none = KindTotals::default();
         Self {
@@ -109,7 +111,7 @@ impl Summary {
     }
 
     /// Number of odd lines with this verdict.
-    pub fn odd_lines_with(&self, verdict: Verdict) -> u64 {
+    pub fn odd_lines_with(&self, verdict: OddVerdict) -> u64 {
         let of_verdict = |(kind, _): &(&OddKind, &u64)| kind.verdict == verdict;
         ODD_KINDS.iter().zip(&self.odd_lines).filter(of_verdict).map(|(_, lines)| lines).sum()
     }
@@ -125,10 +127,10 @@ pub fn generate(
     options: &GenerateOptions,
     out: &mut impl Write,
     mut progress: impl FnMut(u64),
-) -> io::Result<Summary> {
-    let mut summary = Summary::new();
+) -> io::Result<GeneratedSummary> {
+    let mut summary = GeneratedSummary::new();
     let mut groups = Groups::new(options);
-    let mut lines = Lines::default();
+    let mut lines = GeneratedLines::default();
     while summary.bytes < options.size_bytes {
         let mut counted = lines.bytes.len();
         groups.push_next(&mut lines, summary.bytes);
@@ -173,7 +175,7 @@ impl Groups {
     }
 
     /// Appends the next group. The group starts at byte `offset` of the ledger.
-    fn push_next(&mut self, lines: &mut Lines, offset: u64) {
+    fn push_next(&mut self, lines: &mut GeneratedLines, offset: u64) {
         let burst_ended = self.turns.next_turn(lines);
         let (rng, session) = (&mut self.extra, self.turns.last_session());
         match self.profile {
@@ -215,7 +217,7 @@ pub fn generate_file(
     options: &GenerateOptions,
     force: bool,
     progress: impl FnMut(u64),
-) -> Result<Summary, DevError> {
+) -> Result<GeneratedSummary, DevError> {
     let failed = |action, source| DevError::Io { action, path: path.to_owned(), source };
     match fs::symlink_metadata(path) {
         Ok(found) if !found.is_file() => return Err(DevError::NotARegularFile { path: path.to_owned() }),

@@ -34,8 +34,8 @@ mod turns;
 use std::path::PathBuf;
 
 pub use fold_heavy::FoldHeavy;
-pub use generate::{GenerateOptions, KindTotals, Profile, Summary, generate, generate_file};
-pub use odd::{ODD_KINDS, OddKind, Verdict};
+pub use generate::{GenerateOptions, GeneratedSummary, KindTotals, Profile, generate, generate_file};
+pub use odd::{ODD_KINDS, OddKind, OddVerdict};
 pub use size::parse_size;
 
 /// Errors of this module.

@@ -13,7 +13,7 @@ use super::*;
 
 const PROFILES: [Profile; 3] = [Profile::Mixed, Profile::Stamps, Profile::Adversarial];
 
-fn ledger(profile: Profile, size_bytes: u64, seed: u64) -> (Vec<u8>, Summary) {
+fn ledger(profile: Profile, size_bytes: u64, seed: u64) -> (Vec<u8>, GeneratedSummary) {
     let mut bytes = Vec::new();
     let summary = generate(&GenerateOptions { size_bytes, seed, profile }, &mut bytes, |_| {}).unwrap();
     assert_eq!(summary.bytes, bytes.len() as u64);
@@ -297,7 +297,7 @@ fn adversarial_has_every_odd_kind_in_its_share() {
     assert_eq!(count(&|line| line.ends_with(b"\r")), of_kind("crlf"));
     let not_utf8 = of_kind("invalid_utf8_in_string") + of_kind("invalid_utf8_trunc");
     assert_eq!(count(&|line| std::str::from_utf8(line).is_err()), not_utf8);
-    assert_eq!(count(&|line| line.trim_ascii().is_empty()), summary.odd_lines_with(Verdict::Blank));
+    assert_eq!(count(&|line| line.trim_ascii().is_empty()), summary.odd_lines_with(OddVerdict::Blank));
 }
 
 #[test]
@@ -357,8 +357,8 @@ fn odd_lines_deserve_their_verdicts() {
         .filter(|(kind, _)| BEYOND_SERDE_JSON.contains(&kind.name))
         .map(|(_, count)| count)
         .sum();
-    assert_eq!(unparsed, summary.odd_lines_with(Verdict::Malformed) + beyond);
-    assert_eq!(unknown, summary.odd_lines_with(Verdict::Unknown));
+    assert_eq!(unparsed, summary.odd_lines_with(OddVerdict::Malformed) + beyond);
+    assert_eq!(unknown, summary.odd_lines_with(OddVerdict::Unknown));
 }
 
 #[test]
@@ -368,18 +368,18 @@ fn odd_kinds_are_the_golden_ones_with_the_golden_verdicts() {
         eprintln!("skipped: no lines.jsonl in {golden}; BURN_GOLDEN names the folder");
         return;
     };
-    let ours: BTreeMap<&str, Verdict> = ODD_KINDS.iter().map(|kind| (kind.name, kind.verdict)).collect();
+    let ours: BTreeMap<&str, OddVerdict> = ODD_KINDS.iter().map(|kind| (kind.name, kind.verdict)).collect();
     assert_eq!(ours.len(), ODD_KINDS.len());
     let mut names = BTreeSet::from(["line_70_kb".to_owned(), "line_1_mib".to_owned()]);
     // One case's row holds a bare Infinity, which only JavaScript's other parsers read.
     let cases = cases.replace(": Infinity", ": null");
     for case in cases.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()) {
         let name = string(&case, "name");
-        let expected: &[Verdict] = match (string(&case, "verdict"), &case["lenient"]) {
-            ("accepted", Value::Bool(true)) => &[Verdict::Lenient],
-            ("accepted", _) => &[Verdict::Accepted, Verdict::Blank, Verdict::Unknown],
-            ("malformed", _) => &[Verdict::Malformed],
-            ("rejected", _) => &[Verdict::Rejected],
+        let expected: &[OddVerdict] = match (string(&case, "verdict"), &case["lenient"]) {
+            ("accepted", Value::Bool(true)) => &[OddVerdict::Lenient],
+            ("accepted", _) => &[OddVerdict::Accepted, OddVerdict::Blank, OddVerdict::Unknown],
+            ("malformed", _) => &[OddVerdict::Malformed],
+            ("rejected", _) => &[OddVerdict::Rejected],
             (other, _) => panic!("verdict {other}"),
         };
         assert!(

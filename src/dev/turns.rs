@@ -7,7 +7,7 @@ use super::text::{
     uuid,
 };
 
-/// The kind of a generated line; the position in `Summary`'s tables.
+/// The kind of a generated line; the position in `GeneratedSummary`'s tables.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum LineKind {
     Turn,
@@ -22,13 +22,13 @@ pub(super) enum LineKind {
 
 /// Whole lines waiting to be written, and the end of each.
 #[derive(Default)]
-pub(super) struct Lines {
+pub(super) struct GeneratedLines {
     pub(super) bytes: Vec<u8>,
     /// For each line not yet counted: kind, and position in `bytes` after the LF.
     pub(super) ends: Vec<(LineKind, usize)>,
 }
 
-impl Lines {
+impl GeneratedLines {
     /// Ends the line whose text was appended to `bytes`.
     pub(super) fn end(&mut self, kind: LineKind) {
         self.bytes.push(b'\n');
@@ -88,7 +88,7 @@ const INTERLEAVED: usize = 4;
 const TURNS_PER_MESSAGE_STAMP: u64 = 50_000;
 
 /// A session that is being written.
-pub(super) struct Session {
+pub(super) struct GeneratedSession {
     pub(super) source: &'static str,
     pub(super) id: String,
     pub(super) model: &'static str,
@@ -109,7 +109,7 @@ pub(super) struct Session {
     pub(super) last_message: Vec<u8>,
 }
 
-impl Session {
+impl GeneratedSession {
     fn new(rng: &mut Rng, number: u64, clock_ms: u64) -> Self {
         let (source, id) = match rng.below(20) {
             0..14 => ("claude-code", ascii(&uuid(rng))),
@@ -151,7 +151,7 @@ fn ascii(bytes: &[u8]) -> String {
 /// The stream of turns that all profiles share.
 pub(super) struct Turns {
     rng: Rng,
-    sessions: Vec<Session>,
+    sessions: Vec<GeneratedSession>,
     /// Which of `sessions` is writing, and how many more turns its burst has.
     current: usize,
     burst_left: u32,
@@ -195,15 +195,15 @@ impl Turns {
         turns
     }
 
-    fn begin_session(&mut self) -> Session {
+    fn begin_session(&mut self) -> GeneratedSession {
         let number = self.sessions_begun;
         self.sessions_begun += 1;
-        Session::new(&mut self.rng, number, self.clock_ms)
+        GeneratedSession::new(&mut self.rng, number, self.clock_ms)
     }
 
     /// Appends the next turn and the lines that come with it; returns true when the turn ended a burst. The session that wrote
     /// the turn is `last_session` until the next call.
-    pub(super) fn next_turn(&mut self, lines: &mut Lines) -> bool {
+    pub(super) fn next_turn(&mut self, lines: &mut GeneratedLines) -> bool {
         if self.burst_left == 0 {
             self.current = self.rng.below(INTERLEAVED as u32) as usize;
             self.burst_left = self.rng.between(1, self.longest_burst);
@@ -258,16 +258,16 @@ impl Turns {
         self.burst_left == 0
     }
 
-    pub(super) fn last_session(&self) -> &Session {
+    pub(super) fn last_session(&self) -> &GeneratedSession {
         &self.sessions[self.current]
     }
 }
 
 /// Appends the turn's line, in one case of a hundred after an early copy of the turn: fewer output tokens, no tool calls yet.
 fn push_turn(
-    lines: &mut Lines,
+    lines: &mut GeneratedLines,
     rng: &mut Rng,
-    session: &Session,
+    session: &GeneratedSession,
     message: &[u8],
     calls: &mut Vec<Call>,
     early_copy: &mut Vec<u8>,
@@ -361,7 +361,7 @@ fn call_count(rng: &mut Rng) -> usize {
 fn push_call(
     out: &mut Vec<u8>,
     rng: &mut Rng,
-    session: &Session,
+    session: &GeneratedSession,
     calls: &mut Vec<Call>,
     edited: &mut Vec<std::ops::Range<usize>>,
 ) {
@@ -420,7 +420,13 @@ fn push_fidelity(out: &mut Vec<u8>, rng: &mut Rng, class: &str) {
     push!(out, r#"},"class":""#, class, r#""}"#);
 }
 
-fn push_event(lines: &mut Lines, rng: &mut Rng, session: &mut Session, call: &Call, place: u64) {
+fn push_event(
+    lines: &mut GeneratedLines,
+    rng: &mut Rng,
+    session: &mut GeneratedSession,
+    call: &Call,
+    place: u64,
+) {
     let out = &mut lines.bytes;
     push!(out, r#"{"v":1,"kind":"tool_result_event","record":{"#, session.record_head);
     push!(out, r#","toolUseId":"toolu_"#, call.id, r#"","callIndex":0,"eventIndex":"#);
@@ -446,7 +452,13 @@ fn push_event(lines: &mut Lines, rng: &mut Rng, session: &mut Session, call: &Ca
     lines.end(LineKind::ToolResultEvent);
 }
 
-fn push_user_turn(lines: &mut Lines, rng: &mut Rng, session: &Session, message: &[u8], calls: &[Call]) {
+fn push_user_turn(
+    lines: &mut GeneratedLines,
+    rng: &mut Rng,
+    session: &GeneratedSession,
+    message: &[u8],
+    calls: &[Call],
+) {
     let out = &mut lines.bytes;
     push!(out, r#"{"v":1,"kind":"user_turn","record":{"#, session.record_head, r#","userUuid":""#, uuid(rng));
     push!(out, r#"","ts":""#);
@@ -482,7 +494,7 @@ fn push_user_turn(lines: &mut Lines, rng: &mut Rng, session: &Session, message: 
 }
 
 /// A stamp on the session with 1 to 3 keys, within five seconds of its last turn.
-pub(super) fn push_session_stamp(lines: &mut Lines, rng: &mut Rng, session: &Session) {
+pub(super) fn push_session_stamp(lines: &mut GeneratedLines, rng: &mut Rng, session: &GeneratedSession) {
     let mut keys = ["agentId", "branch", "persona", "ticket", "tier", "workflowId"];
     let key_count = rng.between(1, 3) as usize;
     let out = &mut lines.bytes;
@@ -501,7 +513,7 @@ pub(super) fn push_session_stamp(lines: &mut Lines, rng: &mut Rng, session: &Ses
 }
 
 /// A stamp on the session's last turn.
-pub(super) fn push_message_stamp(lines: &mut Lines, rng: &mut Rng, session: &Session) {
+pub(super) fn push_message_stamp(lines: &mut GeneratedLines, rng: &mut Rng, session: &GeneratedSession) {
     let out = &mut lines.bytes;
     push!(out, r#"{"v":1,"kind":"stamp","ts":""#);
     push_timestamp(out, session.time_ms + 1);
@@ -512,7 +524,7 @@ pub(super) fn push_message_stamp(lines: &mut Lines, rng: &mut Rng, session: &Ses
 }
 
 /// A stamp on the session's last minute up to its last turn.
-pub(super) fn push_range_stamp(lines: &mut Lines, rng: &mut Rng, session: &Session) {
+pub(super) fn push_range_stamp(lines: &mut GeneratedLines, rng: &mut Rng, session: &GeneratedSession) {
     let out = &mut lines.bytes;
     push!(out, r#"{"v":1,"kind":"stamp","ts":""#);
     push_timestamp(out, session.time_ms + 2);

@@ -51,10 +51,10 @@ pub use check::{
 pub use content::{Sidecar, Sidecars};
 pub use error::LedgerError;
 pub use index::{ExtraIds, Reindexed};
-pub use read::PassedOver;
+pub use read::{PassedOver, query};
 pub use reset::{Belonging, Reset};
 
-pub use crate::record::{Filter, Id, RecordKind, RecordOrder};
+pub use crate::record::{Filter, Id, Pattern, RecordKind, RecordOrder};
 
 use crate::home::{Home, LockName};
 use crate::interrupt::Interrupt;

@@ -6,6 +6,7 @@
 //! that the archive would reject are returned as they are in the ledger.
 
 use std::ops::{ControlFlow, Range};
+use std::path::Path;
 
 use bumpalo::Bump;
 
@@ -15,7 +16,7 @@ use crate::record::fold::{Builder, Fold, FoldScratch, Stamp};
 use crate::record::maker::RowMaker;
 use crate::record::rows::Rows;
 use crate::record::stamp::possible_stamps;
-use crate::record::{Filter, ParsedLine, RecordKind, TimeBounds, line_of};
+use crate::record::{Filter, ParsedLine, RecordKind, TimeBounds, line_of, passes_tags};
 use crate::scan::json::{Document, Value, stringify, trim_js, write_js_string};
 use crate::scan::{self, Io, Source};
 
@@ -58,17 +59,30 @@ impl Ledger {
         filter: &Filter,
         sink: &mut dyn FnMut(&str) -> ControlFlow<()>,
     ) -> Result<PassedOver, LedgerError> {
-        let Some(source) = Source::open_if_there(&self.home().ledger(), Io::default())? else {
-            return Ok(PassedOver::default());
-        };
-        let work = LedgerWork::whole(&source, CHUNK_BYTES, THREADS_MAX)?;
-        if kind != RecordKind::Turn {
-            return each_record(&work, kind, filter, &Fold::default(), sink);
-        }
-        let arena = Bump::new();
-        let fold = fold_stamps(&work, &arena)?;
-        each_record(&work, kind, filter, &fold, sink)
+        query(&self.home().ledger(), kind, filter, sink)
     }
+}
+
+/// Does for a ledger of any name what [`Ledger::query`] does for the ledger of a home.
+///
+/// # Errors
+/// As [`Ledger::query`].
+pub fn query(
+    ledger: &Path,
+    kind: RecordKind,
+    filter: &Filter,
+    sink: &mut dyn FnMut(&str) -> ControlFlow<()>,
+) -> Result<PassedOver, LedgerError> {
+    let Some(source) = Source::open_if_there(ledger, Io::default())? else {
+        return Ok(PassedOver::default());
+    };
+    let work = LedgerWork::whole(&source, CHUNK_BYTES, THREADS_MAX)?;
+    if kind != RecordKind::Turn {
+        return each_record(&work, kind, filter, &Fold::default(), sink);
+    }
+    let arena = Bump::new();
+    let fold = fold_stamps(&work, &arena)?;
+    each_record(&work, kind, filter, &fold, sink)
 }
 
 /// The byte range of a stamp line, and the time by which stamps are sorted.
@@ -243,8 +257,8 @@ impl RecordReader<'_, '_> {
         let enriched = self.fold.enrich(&session, &message, &ts, &mut self.scratch).json;
         if !self.filter.enrichment.is_empty() {
             let Ok(object) = self.enrichment.parse(enriched.as_bytes()) else { return true };
-            let wanted = self.filter.enrichment.iter().map(|(key, value)| (&**key, &**value));
-            if !Filter::passes_enrichment(object, wanted) {
+            // Compared in the form that the archive's columns store: U+FFFD for a lone surrogate.
+            if !passes_tags(&self.filter.enrichment, |key| object.get(key).and_then(Value::as_str)) {
                 return true;
             }
         }

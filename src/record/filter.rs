@@ -16,7 +16,8 @@ use std::cmp::Ordering;
 use jiff::{SignedDuration, Timestamp};
 
 use super::RecordKind;
-use crate::scan::json::{Kind as JsonKind, Value};
+use super::pattern::{Pattern, passes};
+use crate::scan::json::{JsStr, Kind as JsonKind, Value};
 
 /// The order of records from an archive. A ledger is always read from its first line to its last.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -28,7 +29,7 @@ pub enum RecordOrder {
     NewestFirst,
 }
 
-/// Which records are wanted: records that match every condition given.
+/// Which records are wanted: records that match every condition given. Of several patterns of a member any will do.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Filter {
     /// No `ts` before this time. Times in RFC 3339 are compared as instants. When this time or the `ts` is not in RFC 3339,
@@ -36,14 +37,14 @@ pub struct Filter {
     pub since: Option<String>,
     /// No `ts` after this time, compared in the same way.
     pub until: Option<String>,
-    /// Records of this session; relationships with this session at either end.
-    pub session: Option<String>,
-    /// Records of this source.
-    pub source: Option<String>,
-    /// Turns with this `project` or `projectKey`.
-    pub project: Option<String>,
-    /// Turns whose enrichment has all these keys with these values.
-    pub enrichment: Vec<(String, String)>,
+    /// Records of these sessions; relationships with one of them at either end.
+    pub session: Vec<Pattern>,
+    /// Records of these sources.
+    pub source: Vec<Pattern>,
+    /// Turns with one of these as `project` or `projectKey`.
+    pub project: Vec<Pattern>,
+    /// Turns whose enrichment has all these keys, each with one of its values.
+    pub enrichment: Vec<(String, Pattern)>,
     /// The order of records from an archive.
     pub order: RecordOrder,
 }
@@ -59,31 +60,20 @@ impl Filter {
     /// Whether a record of the ledger passes, without regard to its enrichment. Strings are compared by their bytes. A record
     /// without a `ts` passes any bounds.
     pub(crate) fn passes(&self, times: &TimeBounds, kind: RecordKind, record: Value<'_>) -> bool {
-        let is = |key: &str, wanted: &str| {
-            record.get(key).and_then(Value::as_js_str).is_some_and(|found| found == *wanted)
+        let has = |keys: &[&str], patterns: &[Pattern]| {
+            let value = |key: &&str| record.get(key).and_then(Value::as_js_str).map(JsStr::as_wtf8);
+            patterns.is_empty() || passes(patterns, &keys.iter().map(value).collect::<Vec<_>>())
         };
         let ts = record.get("ts").filter(|ts| ts.kind() == JsonKind::String).and_then(Value::as_str);
         let in_time = ts.is_none_or(|ts| times.pass(&ts));
-        let of_session = |session: &str| {
-            is("sessionId", session) || (kind == RecordKind::Relationship && is("relatedSessionId", session))
+        let sessions: &[&str] = match kind {
+            RecordKind::Relationship => &["sessionId", "relatedSessionId"],
+            _ => &["sessionId"],
         };
-        let of_project = |project: &str| is("project", project) || is("projectKey", project);
         in_time
-            && self.session.as_deref().is_none_or(of_session)
-            && self.source.as_deref().is_none_or(|source| is("source", source))
-            && (kind != RecordKind::Turn || self.project.as_deref().is_none_or(of_project))
-    }
-
-    /// Whether an enrichment, an object, has all the wanted keys and values.
-    pub(crate) fn passes_enrichment<'w>(
-        enrichment: Value<'_>,
-        wanted: impl IntoIterator<Item = (&'w str, &'w str)>,
-    ) -> bool {
-        let has = |(key, value): (&str, &str)| {
-            // Compared in the form that the archive's columns store: U+FFFD for a lone surrogate.
-            enrichment.get(key).and_then(Value::as_str).is_some_and(|found| found == value)
-        };
-        wanted.into_iter().all(has)
+            && has(sessions, &self.session)
+            && has(&["source"], &self.source)
+            && (kind != RecordKind::Turn || has(&["project", "projectKey"], &self.project))
     }
 }
 

@@ -11,8 +11,9 @@
 //! | `limits` | limits of a line, of an indexed text and of the rows of a line |
 //! | [`fold`] | folds stamps into turns |
 //! | `id`, `identify` | the id and the fingerprint of a record |
-//! | `filter`, `print` | which records a query wants, and an archived row as JSON |
+//! | `filter`, `pattern`, `print` | which records a query wants, and an archived row as JSON |
 //! | `strict` | values that only a lenient append accepts |
+//! | [`time`] | instants, time zones, and times as users write them |
 //! | [`typed`] | records as Rust types, for programs that read or write a few records |
 //!
 //! Nothing here touches a file or a database.
@@ -28,11 +29,13 @@ pub(crate) mod identify;
 mod kind;
 mod limits;
 pub mod maker;
+mod pattern;
 pub(crate) mod print;
 pub mod rows;
 pub(crate) mod stamp;
 pub(crate) mod strict;
 mod tape;
+pub mod time;
 pub mod typed;
 
 pub(crate) use exact::{stored_selector, stored_stamp};
@@ -43,6 +46,10 @@ pub(crate) use id::{Hasher, ID_LEN_BYTES, IdSet};
 pub use kind::{LedgerLineKind, RecordKind};
 pub(crate) use kind::{ParsedLine, line_of};
 pub use limits::{INDEXED_TEXT_MAX_BYTES, LINE_MAX_BYTES, LINE_ROWS_MAX_BYTES};
+pub use pattern::Pattern;
+#[cfg(feature = "usage")]
+pub(crate) use pattern::passes;
+pub(crate) use pattern::{PatternKind, passes_tags};
 
 /// A value of a row, in SQLite's terms.
 #[derive(Debug, Clone, Copy, PartialEq)]

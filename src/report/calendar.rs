@@ -1,7 +1,6 @@
 //! Divides the span of a page into days and the bars of charts.
 
-use crate::usage::instant::{civil, day_number};
-use crate::usage::zone::month_after;
+use crate::record::time::{civil, day_number, month_after};
 use crate::usage::{Period, WeekStart, Zone};
 
 /// The greatest number of days with a bar for each day, and without a calendar.

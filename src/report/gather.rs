@@ -175,7 +175,7 @@ pub(super) fn day_of_row(row: &AnswerRow) -> Option<i64> {
 /// The questions in the order of [`Gathered`], with the questions about tags last.
 fn questions(base: &Question, choice: &Choice, unit: BarUnit) -> Vec<Question> {
     let filtered = |filters: Filters| Question { filters, ..base.clone() };
-    let patterns = |texts: &[String]| texts.iter().map(Pattern::new).collect::<Vec<_>>();
+    let patterns = |texts: &[String]| texts.iter().map(Pattern::exact).collect::<Vec<_>>();
     let none = || vec![Pattern::new("(none)")];
     let or_none = |texts: &[String]| if texts.is_empty() { none() } else { patterns(texts) };
     let of_models = filtered(Filters { model: or_none(&choice.models), ..base.filters.clone() });

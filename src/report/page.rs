@@ -8,9 +8,8 @@ use super::data;
 use super::gather::{Gathered, SERIES_MAX, day_of_row};
 use super::tables;
 use super::text::{amount, counted, exact, money, name, percent};
-use crate::usage::instant::civil;
+use crate::record::time::{civil, month_after, weekday};
 use crate::usage::shown::{dollars, grouped, short};
-use crate::usage::zone::{month_after, weekday};
 use crate::usage::{Answer, Filters, Prices, Reason, Sums, Usd};
 
 /// The first bytes of every page. A file with other first bytes is no report.

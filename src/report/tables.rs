@@ -7,8 +7,8 @@ use maud::{Markup, html};
 use super::calendar::{WEEKDAYS, date};
 use super::gather::{Gathered, ROWS_MAX, day_of_row, session_id};
 use super::text::{exact, length, money, name, percent, value};
+use crate::record::time::weekday;
 use crate::usage::shown::{grouped, short};
-use crate::usage::zone::weekday;
 use crate::usage::{Answer, AnswerRow, Dimension, Prices, Sums};
 
 /// A table of numbers: the first column names the rows, the last two are cost and share.

@@ -33,6 +33,8 @@ pub(super) fn value(value: Option<&str>) -> String {
     match value {
         None => "(none)".to_owned(),
         Some("") => "(empty)".to_owned(),
+        // Not to be taken for one of these.
+        Some(text) if text.starts_with('(') => format!("\"{}\"", name(text)),
         Some(text) => name(text),
     }
 }
@@ -88,6 +90,7 @@ mod tests {
         assert!(long.starts_with("/begin/é") && long.ends_with("é/end") && long.contains('…'));
         assert_eq!(long.chars().count(), NAME_MAX + 1);
         assert_eq!((value(None), value(Some(""))), ("(none)".to_owned(), "(empty)".to_owned()));
+        assert_eq!(value(Some("(none)")), "\"(none)\"");
     }
 
     #[test]

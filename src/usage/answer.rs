@@ -4,13 +4,12 @@ use std::cmp::Ordering;
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 
-use super::instant::{DAY_SECONDS, Instant, civil};
 use super::money::{TooLarge, Usd};
 use super::question::{DIMENSIONS_MAX, Dimension, Period, Question, SortKey};
 use super::tally::{
     Dimensions, ExplainedTurn, Group, LowerBounds, PeriodKey, Reason, Row as Growing, Sums, Tally, Times,
 };
-use super::zone::month_after;
+use crate::record::time::{DAY_SECONDS, Instant, civil, month_after};
 
 /// Length of a block in hours.
 const BLOCK_HOURS: i64 = 5;
@@ -328,7 +327,8 @@ fn row_period(group: &Group<'_>, key: PeriodKey, all: &Tally<'_>) -> Option<RowP
             let name = |number| all.texts.get(number).unwrap_or_default();
             let times = group.session_times.get(&(source, session));
             Some(RowPeriod {
-                key: format!("{}/{}", name(source), name(session)),
+                // The first `/` ends the source.
+                key: format!("{}/{}", name(source).replace('%', "%25").replace('/', "%2F"), name(session)),
                 start: times.map(|times| times.0),
                 end: times.map(|times| times.1),
             })
@@ -598,8 +598,7 @@ mod document {
             let mut map = serializer.serialize_map(None)?;
             for (name, patterns) in filters.lists() {
                 if !patterns.is_empty() {
-                    let texts: Vec<&str> =
-                        patterns.iter().map(super::super::question::Pattern::as_str).collect();
+                    let texts: Vec<&str> = patterns.iter().map(crate::record::Pattern::as_str).collect();
                     map.serialize_entry(name, &texts)?;
                 }
             }

@@ -16,6 +16,7 @@ use super::tally::{Sums, Tally};
 use crate::archive::query::{Glimpse, TurnColumns, TurnFields};
 use crate::archive::{ArchiveError, Paths};
 use crate::interrupt::Interrupt;
+use crate::record::PatternKind;
 use crate::scan::{Io, ScanError, Source};
 
 /// A longer unread part of the ledger is not read.
@@ -104,9 +105,10 @@ fn look(
 /// The session of a question, if its filter names exactly one.
 fn session_of(question: &Question) -> Option<&str> {
     match &question.filters.session[..] {
-        [pattern] if !pattern.as_str().ends_with('*') && pattern.as_str() != "(none)" => {
-            Some(pattern.as_str())
-        }
+        [pattern] => match pattern.kind() {
+            PatternKind::Whole(session) => Some(session),
+            _ => None,
+        },
         _ => None,
     }
 }

@@ -42,7 +42,6 @@ mod answer;
 mod error;
 mod from_ledger;
 mod glance;
-pub mod instant;
 mod money;
 pub mod prices;
 mod question;
@@ -50,7 +49,6 @@ mod question;
 pub(crate) mod shown;
 mod tally;
 pub mod turn;
-pub(crate) mod zone;
 
 #[cfg(feature = "report")]
 use std::collections::HashMap;
@@ -59,12 +57,13 @@ use std::ops::ControlFlow;
 pub use answer::{Answer, AnswerRow, LedgerUsed, PricesUsed, RowPeriod, Unpriced};
 pub use error::UsageError;
 pub use glance::{Glance, glance};
-pub use instant::Instant;
 pub use money::{TooLarge, Usd};
 pub use prices::{PriceTable, Prices, PricesError};
-pub use question::{DIMENSIONS_MAX, Dimension, Filters, Pattern, Period, Question, SortKey};
+pub use question::{DIMENSIONS_MAX, Dimension, Filters, Period, Question, SortKey};
 pub use tally::{ExplainedTurn, LowerBounds, PricedAs, Reason, Sums};
-pub use zone::{Bound, TIME_FORMS, WeekStart, Zone};
+
+pub use crate::record::Pattern;
+pub use crate::record::time::{Bound, Instant, TIME_FORMS, WeekStart, Zone};
 
 use crate::archive::query::{TurnScan, scan_turns};
 use crate::archive::{self, ArchiveError, Paths};

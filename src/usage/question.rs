@@ -1,7 +1,7 @@
 //! A question: periods, dimensions, filters, bounds, order.
 
-use super::instant::{Instant, civil};
-use super::zone::{WeekStart, Zone};
+use crate::record::Pattern;
+use crate::record::time::{Instant, WeekStart, Zone, civil};
 
 /// Spans of time by which turns are grouped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -127,33 +127,6 @@ impl Dimension {
 
 /// The greatest number of dimensions.
 pub const DIMENSIONS_MAX: usize = 4;
-
-/// A value of a filter: `(none)` matches an absent value, `x*` a beginning, any other text the whole value.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Pattern(String);
-
-impl Pattern {
-    /// Parses a pattern.
-    pub fn new(text: impl Into<String>) -> Self {
-        Self(text.into())
-    }
-
-    /// Its text.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-
-    pub(super) fn matches(&self, value: Option<&str>) -> bool {
-        match (&*self.0, value) {
-            ("(none)", value) => value.is_none(),
-            (_, None) => false,
-            (pattern, Some(value)) => match pattern.strip_suffix('*') {
-                Some(start) => value.starts_with(start),
-                None => value == pattern,
-            },
-        }
-    }
-}
 
 /// Selects turns. A turn passes a list if any pattern of the list matches, and must pass every list.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

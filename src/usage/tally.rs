@@ -6,13 +6,13 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-use super::instant::{DAY_SECONDS, Instant, civil};
 use super::money::{TooLarge, Usd};
 use super::prices::{Context, Counts, PricedModel, Prices, Rates, Size};
-use super::question::{Dimension, Filters, Pattern, Period, Question};
+use super::question::{Dimension, Filters, Period, Question};
 use super::turn::{PricingKeys, RecordedUsage};
-use super::zone::{Span, weekday};
 use crate::archive::query::{StoredNumber, TurnColumns, TurnFields};
+use crate::record::time::{DAY_SECONDS, Instant, Span, civil, weekday};
+use crate::record::{passes, passes_tags};
 use crate::scan::json::Document;
 
 /// Sums over turns.
@@ -268,17 +268,12 @@ impl<'q> Selection<'q> {
     /// Returns whether a turn passes the filters on its own fields.
     fn passes_fields(&self, turn: &TurnFields<'_>, subagent: &str) -> bool {
         let filters = self.filters;
-        let is_of_project = filters.project.is_empty()
-            || filters.project.iter().any(|pattern| match pattern.as_str() {
-                "(none)" => turn.project.is_none() && turn.project_key.is_none(),
-                _ => pattern.matches(turn.project) || pattern.matches(turn.project_key),
-            });
-        is_of_project
-            && passes(&filters.model, Some(turn.model))
-            && passes(&filters.source, Some(turn.source))
-            && passes(&filters.session, Some(turn.session))
-            && passes(&filters.subagent, Some(subagent))
-            && passes(&filters.activity, turn.activity)
+        passes(&filters.project, &[turn.project, turn.project_key])
+            && passes(&filters.model, &[Some(turn.model)])
+            && passes(&filters.source, &[Some(turn.source)])
+            && passes(&filters.session, &[Some(turn.session)])
+            && passes(&filters.subagent, &[Some(subagent)])
+            && passes(&filters.activity, &[turn.activity])
     }
 
     /// Returns whether a turn that passes the filters is within the bounds. Counts a turn without a time.
@@ -306,10 +301,6 @@ impl<'q> Selection<'q> {
         }
         Ok(())
     }
-}
-
-fn passes(patterns: &[Pattern], value: Option<&str>) -> bool {
-    patterns.is_empty() || patterns.iter().any(|pattern| pattern.matches(value))
 }
 
 /// The rows of one question.
@@ -498,8 +489,8 @@ impl<'q> Tally<'q> {
         let at = Instant::of_turn(turn.ts);
         let mut is_wanted = false;
         for (place, selection) in self.selections.iter_mut().enumerate() {
-            selection.passes &=
-                self.enrichments[enrichment].passes[place] && passes(&selection.filters.provider, provider);
+            selection.passes &= self.enrichments[enrichment].passes[place]
+                && passes(&selection.filters.provider, &[provider]);
             if let (true, true, Some(at)) = (selection.passes, selection.has_blocks, at) {
                 widen(selection.hours.entry(at.seconds.div_euclid(3600)).or_insert((at, at)), at);
             }
@@ -663,13 +654,8 @@ impl<'q> Tally<'q> {
             Some(Cow::Owned(text.to_utf8_lossy().into_owned()))
         };
         let tags = self.tag_keys.iter().map(|key| self.texts.optional(get(key).as_deref())).collect();
-        // One matching pattern of several for a key is enough.
         let passes = |filters: &Filters| {
-            filters.tag.iter().all(|(key, _)| {
-                let value = get(key);
-                let mut same = filters.tag.iter().filter(|(other, _)| other == key);
-                same.any(|(_, pattern)| pattern.matches(value.as_deref()))
-            }) && passes(&filters.machine, get("machine").as_deref())
+            passes_tags(&filters.tag, get) && passes(&filters.machine, &[get("machine").as_deref()])
         };
         let passes = self.selections.iter().map(|selection| passes(selection.filters)).collect();
         let keys = PricingKeys::read(get);

@@ -71,6 +71,18 @@ fn hooks_are_shown_then_installed_once_and_taken_out_again() {
     assert!(again.status.success() && said(&again).contains("already"), "{}", said(&again));
     assert_eq!(fs::read_to_string(&path).unwrap(), after);
     assert_eq!(backups(folder.path()).len(), 1);
+    // Of the copies of several changes the first and the last stay, and what only looks like one.
+    let first = kept[0].clone();
+    let other = folder.path().join("settings.json.before-burn-came-along.json");
+    fs::write(&other, "mine").unwrap();
+    for words in [["--uninstall-hook", "claude", "--yes"], ["--install-hook", "claude", "--yes"]].repeat(2) {
+        let before = fs::read(&path).unwrap();
+        assert!(burn(folder.path(), &words).status.success(), "{words:?}");
+        let mut kept = backups(folder.path());
+        kept.sort();
+        assert_eq!((kept.len(), &kept[0], &kept[2]), (3, &first, &other), "{words:?}");
+        assert_eq!(fs::read(&kept[1]).unwrap(), before, "{words:?}");
+    }
 
     let out = burn(folder.path(), &["--uninstall-hook", "claude", "--yes"]);
     assert!(out.status.success(), "{}", said(&out));

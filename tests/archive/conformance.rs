@@ -415,7 +415,7 @@ fn every_odd_line_is_read_as_the_reference_reads_it() {
                 assert!(!finding.reason.is_empty(), "{what}");
             }
             let unknown = ODD_KINDS.iter().find(|kind| kind.name == case.name).map(|kind| kind.verdict);
-            assert_eq!(result.unknown_lines, u64::from(unknown == Some(dev::Verdict::Unknown)), "{what}");
+            assert_eq!(result.unknown_lines, u64::from(unknown == Some(dev::OddVerdict::Unknown)), "{what}");
             answers.push(findings);
         }
         answers.dedup();

@@ -8,7 +8,7 @@ use crate::common::dump::{self, Value};
 use crate::common::processes::{failure, rebuild, success};
 use crate::common::{in_parallel, ledgers};
 use relayburn_ledger::archive::{Load, Options};
-use relayburn_ledger::dev::{Profile, Verdict};
+use relayburn_ledger::dev::{OddVerdict, Profile};
 use relayburn_ledger::record::INDEXED_TEXT_MAX_BYTES;
 use relayburn_ledger::scan::Io;
 
@@ -22,13 +22,13 @@ fn the_report_has_every_line_that_the_generator_broke() {
     let result = success(&output);
 
     let owed = |verdict| summary.odd_lines_with(verdict);
-    assert!(owed(Verdict::Malformed) > 30 && owed(Verdict::Rejected) > 100, "the ledger is too small");
-    assert_eq!(result["malformedLines"], owed(Verdict::Malformed));
-    assert_eq!(result["unknownLines"], owed(Verdict::Unknown));
+    assert!(owed(OddVerdict::Malformed) > 30 && owed(OddVerdict::Rejected) > 100, "the ledger is too small");
+    assert_eq!(result["malformedLines"], owed(OddVerdict::Malformed));
+    assert_eq!(result["unknownLines"], owed(OddVerdict::Unknown));
     let rejected = result["rejectedLines"].as_u64().unwrap();
-    let at_least = owed(Verdict::Rejected);
+    let at_least = owed(OddVerdict::Rejected);
     assert!(
-        (at_least..=at_least + owed(Verdict::Lenient)).contains(&rejected),
+        (at_least..=at_least + owed(OddVerdict::Lenient)).contains(&rejected),
         "{rejected}, {at_least} at least"
     );
     assert_eq!(result["scannedBytes"], ledger.len());
@@ -64,7 +64,7 @@ fn the_report_has_every_line_that_the_generator_broke() {
             assert!(!is_json, "{line}");
         }
     }
-    assert_eq!(counts, [owed(Verdict::Malformed), rejected]);
+    assert_eq!(counts, [owed(OddVerdict::Malformed), rejected]);
 
     // Standard error names the first few, and the number of others.
     let stderr = String::from_utf8(output.stderr).unwrap();

@@ -21,7 +21,7 @@ use generator::{Generator, Random};
 use relayburn_ledger::archive::{self, BuildResult, Load, Options};
 use relayburn_ledger::home::Home;
 use relayburn_ledger::interrupt::Interrupt;
-use relayburn_ledger::ledger::{Filter, Ledger, RecordKind};
+use relayburn_ledger::ledger::{Filter, Ledger, Pattern, RecordKind};
 use relayburn_ledger::record::rows::Finding;
 use relayburn_ledger::scan::Io;
 use serde_json::json;
@@ -149,19 +149,22 @@ fn filter(random: &mut Random, rows: &Dump) -> Filter {
         }
     };
     let table = *random.pick(&[&"turns", &"turns", &"tool_result_events", &"compactions"]);
+    let exact = |value: Option<String>| value.map(Pattern::exact).into_iter().collect();
     let mut filter = Filter {
         since: value(random, table, "ts", 3),
         until: value(random, table, "ts", 3),
-        session: value(random, table, "session_id", 3),
-        source: value(random, table, "source", 3),
-        project: value(random, "turns", "project", 6),
+        session: exact(value(random, table, "session_id", 3)),
+        source: exact(value(random, table, "source", 3)),
+        project: exact(value(random, "turns", "project", 6)),
         ..Filter::default()
     };
     for (key, column) in [("workflowId", "workflow_id"), ("tier", "tier")] {
-        filter.enrichment.extend(value(random, "turns", column, 6).map(|text| (key.to_owned(), text)));
+        filter
+            .enrichment
+            .extend(value(random, "turns", column, 6).map(|text| (key.to_owned(), Pattern::exact(text))));
     }
     if random.one_in(6) {
-        filter.enrichment.push(("key-1".to_owned(), "text-1".to_owned()));
+        filter.enrichment.push(("key-1".to_owned(), Pattern::exact("text-1")));
     }
     filter
 }
@@ -217,12 +220,14 @@ fn check(seed: u64, ledger: &[u8], model: &mut Option<Model>) {
     let answers = place.directory().join("answers");
     std::fs::write(&answers, queries(place, &filter)).unwrap();
     let [turn, stamp, compaction, event, malformed, rejected, unknown, ..] = told.counts;
+    let only = |patterns: &[Pattern]| patterns.first().map(|pattern| pattern.as_str().to_owned());
+    let enrichment: Vec<_> = filter.enrichment.iter().map(|(key, value)| (key, value.as_str())).collect();
     model.ask(&json!({
         "ledger": place.paths.ledger, "archive": place.archive(), "queries": answers,
         "counts": {"malformed": malformed, "rejected": rejected, "unknown": unknown, "turn": turn, "stamp": stamp,
             "compaction": compaction, "tool_result_event": event, "sessions": sessions},
-        "filter": {"since": filter.since, "until": filter.until, "session": filter.session, "source": filter.source,
-            "project": filter.project, "enrichment": filter.enrichment},
+        "filter": {"since": filter.since, "until": filter.until, "session": only(&filter.session), "source": only(&filter.source),
+            "project": only(&filter.project), "enrichment": enrichment},
     }));
 }
 

@@ -142,7 +142,7 @@ fn times_are_days_of_a_zone_instants_and_ages_and_nothing_else() {
         assert_eq!(ask(&["--since", "2026-01-01T06:00:00+01:00"]), "bcd");
         assert_eq!(ask(&["--since", "today"]), "");
         assert_eq!(ask(&["--until", "24h"]), "abcd");
-        for odd in ["1/5/2026", "last week", "2026-13-45", "2026"] {
+        for odd in ["1/5/2026", "last week", "2026-13-45", "2026-1", "7", "-3d", ""] {
             for option in ["--since", "--until"] {
                 let (code, out, stderr) = burn(home.path(), &["query", "turns", "--from", from, option, odd]);
                 assert!(code == 2 && out.is_empty() && stderr.contains("is no time"), "{odd}: {stderr}");
@@ -151,6 +151,100 @@ fn times_are_days_of_a_zone_instants_and_ages_and_nothing_else() {
     }
     let (code, _, stderr) = burn(home.path(), &["query", "turns", "--tz", "Nowhere/City"]);
     assert!(code == 2 && stderr.contains("--tz"), "{stderr}");
+}
+
+/// As `burn usage` reads them, on Saturday 2026-11-21 in Berlin.
+#[test]
+fn a_query_reads_times_as_the_sums_do() {
+    let times = [
+        ("a", "2026-11-14T22:59:59.999Z"),
+        ("b", "2026-11-14T23:00:00.000Z"),
+        ("c", "2026-11-16T00:00:00.000Z"),
+        ("d", "2026-11-20T22:59:59.999999999Z"),
+        ("e", "2026-11-21T09:00:00.000Z"),
+        ("f", "2026-11-21T12:00:00.001Z"),
+        ("g", "9999-12-31T23:00:00.000Z"),
+    ];
+    let home = home(&times.map(|(message, ts)| turn("s", message, ts, "")));
+    for (args, wanted) in [
+        (&["--since", "7d"][..], "bcdefg"),
+        (&["--since", "1w"], "bcdefg"),
+        (&["--until", "7d"], "a"),
+        (&["--since", "14d", "--until", "7d"], "a"),
+        (&["--since", "3h", "--until", "now"], "e"),
+        (&["--since", "yesterday", "--until", "yesterday"], "d"),
+        (&["--since", "this-week"], "cdefg"),
+        (&["--since", "this-week", "--week-start", "sunday"], "bcdefg"),
+        (&["--until", "last-week", "--week-start", "saturday"], "abcd"),
+        (&["--since", "2026-11", "--until", "2026"], "abcdef"),
+        (&["--until", "2026-11-20"], "abcd"),
+        (&["--since", "2026-11-21T10:00", "--until", "2026-11-21 10:00:00.5"], "e"),
+        (&["--until", "9999-12-31"], "abcdef"),
+        (&["--until", "9999-12-31", "--tz", "America/New_York"], "abcdefg"),
+        (&["--since", "9999-12-31", "--tz", "UTC"], "g"),
+        (&["--since", "0000", "--until", "0000", "--tz", "+14:00"], ""),
+    ] {
+        for from in ["archive", "ledger"] {
+            let output = Command::new(env!("CARGO_BIN_EXE_burn"))
+                .args(
+                    ["query", "turns", "--from", from, "--jsonl", "--tz", "Europe/Berlin"]
+                        .iter()
+                        .filter(|word| !args.contains(&"--tz") || !["--tz", "Europe/Berlin"].contains(word)),
+                )
+                .args(args)
+                .env("RELAYBURN_HOME", home.path())
+                .env("BURN_NOW", "2026-11-21T12:00:00Z")
+                .output()
+                .unwrap();
+            let records = String::from_utf8(output.stdout).unwrap();
+            let mut found: Vec<String> = records
+                .lines()
+                .map(|line| serde_json::from_str::<Value>(line).unwrap())
+                .map(|turn| turn["messageId"].as_str().unwrap().to_owned())
+                .collect();
+            found.sort();
+            assert_eq!(
+                found.concat(),
+                wanted,
+                "{from} {args:?}: {}",
+                String::from_utf8_lossy(&output.stderr)
+            );
+        }
+    }
+}
+
+#[test]
+fn a_query_reads_filters_as_the_sums_do() {
+    let lines = [
+        turn("s-1", "a", "t1", r#","project":"/work/api""#),
+        turn("s-2", "b", "t2", r#","projectKey":"/work/web""#),
+        turn("t-1", "c", "t3", ""),
+        turn("*", "d", "t4", r#","project":"(none)""#),
+        json!({"v": 1, "kind": "stamp", "ts": "t", "selector": {"messageId": "a"}, "enrichment": {"k": "v1", "tier": "x"}})
+            .to_string(),
+        json!({"v": 1, "kind": "stamp", "ts": "t", "selector": {"messageId": "b"}, "enrichment": {"k": "v2"}}).to_string(),
+    ];
+    let home = home(&lines);
+    for (args, wanted) in [
+        (&["--project", "/work/*"][..], "ab"),
+        (&["--project", "(none)"], "c"),
+        (&["--project", "/work/api", "--project", "/work/web"], "ab"),
+        (&["--project", "/work/*", "--session", "s-2"], "b"),
+        (&["--session", "s-1", "--session", "t-1"], "ac"),
+        (&["--session", "s-*"], "ab"),
+        (&["--session", "s-*", "--session", "t-1", "--source", "x"], "abc"),
+        (&["--session", "**"], "d"),
+        (&["--session", "(none)"], ""),
+        (&["--source", "y", "--source", "x"], "abcd"),
+        (&["--tag", "k=v1", "--tag", "k=v2"], "ab"),
+        (&["--tag", "k=v*", "--enrichment", "tier=x"], "a"),
+        (&["--tag", "k=(none)"], "cd"),
+        (&["--tag", "tier=(none)"], "bcd"),
+    ] {
+        for from in ["archive", "ledger"] {
+            assert_eq!(found(home.path(), from, args).concat(), wanted, "{from} {args:?}");
+        }
+    }
 }
 
 #[test]

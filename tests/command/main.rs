@@ -5,10 +5,13 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod alone;
 mod answers;
 mod damage;
 mod ignore_case;
 mod interrupted;
+mod links;
+mod options;
 mod recovery;
 mod shapes;
 mod strange_files;

@@ -1,9 +1,9 @@
 //! Generated ledgers, and functions over the lines of any ledger.
 
-use relayburn_ledger::dev::{GenerateOptions, Profile, Summary, generate};
+use relayburn_ledger::dev::{GenerateOptions, GeneratedSummary, Profile, generate};
 
 /// Returns a generated ledger, in memory.
-pub fn generated(profile: Profile, size_bytes: u64, seed: u64) -> (Vec<u8>, Summary) {
+pub fn generated(profile: Profile, size_bytes: u64, seed: u64) -> (Vec<u8>, GeneratedSummary) {
     let mut ledger = Vec::new();
     let summary = generate(&GenerateOptions { size_bytes, seed, profile }, &mut ledger, |_| {}).unwrap();
     (ledger, summary)

@@ -26,7 +26,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("book", &["scan", "disk", "interrupt"]),
     ("ingest", &["journal", "ledger", "disk", "home", "interrupt", "lock"]),
     ("usage", &["archive", "record", "scan", "home", "interrupt"]),
-    ("report", &["usage", "archive", "interrupt", "printable"]),
+    ("report", &["usage", "archive", "record", "interrupt", "printable"]),
     ("agents", &["ledger", "record", "scan", "disk", "home", "interrupt", "lock"]),
     (
         "cli",

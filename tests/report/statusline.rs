@@ -115,6 +115,13 @@ fn a_line_has_the_parts_that_are_known() {
         line(home.path(), &["--show", "session"], &serde_json::to_vec(&other).unwrap()),
         "~$3.42 session"
     );
+    // Nothing has no sign.
+    other["cost"]["total_cost_usd"] = json!(-0.0);
+    other["context_window"]["used_percentage"] = json!(-0.0);
+    assert_eq!(
+        line(home.path(), &["--show", "session,ctx"], &serde_json::to_vec(&other).unwrap()),
+        "~$0.00 session · ctx 0 %"
+    );
     for words in [&["--show", "weather"][..], &["--tz", "Mars/Olympus"]] {
         assert_eq!(statusline(home.path(), words, &text).status.code(), Some(2));
     }

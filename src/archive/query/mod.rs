@@ -24,8 +24,10 @@ use super::open::{self, ArchiveReader, ArchiveState};
 use super::schema::VERSION;
 use crate::record::columns::{Table, compactions, tool_calls, tool_result_events, turns};
 use crate::record::print::{Object, order, write_fidelity};
-use crate::record::{Filter, ORDINARY, RangeEnd, RecordOrder, TimeBound, TimeBounds};
-use crate::scan::json::Document;
+use crate::record::{
+    Filter, ORDINARY, Pattern, PatternKind, RangeEnd, RecordOrder, TimeBound, TimeBounds, passes_tags,
+};
+use crate::scan::json::{Document, Value};
 use crate::scan::{Io, Source};
 
 /// Selects every source by skipping through an index from one source to the next; for a session whose source is not
@@ -64,10 +66,11 @@ impl Conditions {
         // of time is read in order.
         let is_by_time = table == "turns"
             && (filter.since.is_some() || filter.until.is_some())
-            && filter.session.is_none();
-        conditions.add(if is_by_time { "+source = ?" } else { "source = ?" }, &filter.source);
-        conditions.add("session_id = ?", &filter.session);
-        if filter.session.is_some() && filter.source.is_none() {
+            && filter.session.is_empty();
+        conditions.add_patterns(&[if is_by_time { "+source" } else { "source" }], &filter.source);
+        conditions.add_patterns(&["session_id"], &filter.session);
+        let is_whole = |pattern: &Pattern| matches!(pattern.kind(), PatternKind::Whole(_));
+        if !filter.session.is_empty() && filter.session.iter().all(is_whole) && filter.source.is_empty() {
             conditions.sql.push(format!("source IN ({})", SOURCES.replace("{table}", table)));
         }
         conditions
@@ -82,9 +85,27 @@ impl Conditions {
 
     /// Adds a condition on the project of a turn or a session.
     fn add_project(&mut self, filter: &Filter) {
-        if let Some(project) = &filter.project {
-            self.sql.push("(project = ? OR project_key = ?)".to_owned());
-            self.values.extend([project.clone(), project.clone()]);
+        self.add_patterns(&["project", "project_key"], &filter.project);
+    }
+
+    /// Adds the condition that some pattern matches one of these columns, if there are patterns.
+    fn add_patterns<'p>(&mut self, columns: &[&str], patterns: impl IntoIterator<Item = &'p Pattern>) {
+        let mut alternatives = Vec::new();
+        for pattern in patterns {
+            let each = |condition: &str, by: &str| {
+                let conditions = columns.iter().map(|column| condition.replace("{}", column));
+                format!("({})", conditions.collect::<Vec<_>>().join(by))
+            };
+            let (condition, value) = match pattern.kind() {
+                PatternKind::Absent => (each("{} IS NULL", " AND "), None),
+                PatternKind::Whole(text) => (each("{} = ?", " OR "), Some(text)),
+                PatternKind::Start(text) => (each("instr({}, ?) = 1", " OR "), Some(text)),
+            };
+            alternatives.push(condition);
+            self.values.extend(columns.iter().filter_map(|_| value.map(str::to_owned)));
+        }
+        if !alternatives.is_empty() {
+            self.sql.push(format!("({})", alternatives.join(" OR ")));
         }
     }
 
@@ -219,17 +240,14 @@ pub fn turns(
 ) -> Result<(), ArchiveError> {
     let mut query = TableQuery::new(archive, &turns::TABLE, TURNS_BY, filter);
     query.conditions.add_project(filter);
-    let mut other_keys = Vec::new();
-    for (key, value) in &filter.enrichment {
-        match turns::enrichment::FIELDS.iter().find(|field| field.member == key) {
-            Some(field) => {
-                let column = turns::TABLE.columns[field.place];
-                query.conditions.add(&format!("{column} = ?"), &Some(value.clone()));
-            }
-            // Looked up in the JSON object, because a path in SQL would give some characters of the key a meaning.
-            None => other_keys.push((key.as_str(), value.as_str())),
-        }
+    for field in turns::enrichment::FIELDS {
+        let of_key = filter.enrichment.iter().filter(|(key, _)| field.member == key);
+        let column = turns::TABLE.columns[field.place];
+        query.conditions.add_patterns(&[column], of_key.map(|(_, pattern)| pattern));
     }
+    // Looked up in the JSON object, because a path in SQL would give some characters of the key a meaning.
+    let has_column = |key: &str| turns::enrichment::FIELDS.iter().any(|field| field.member == key);
+    let other_keys: Vec<_> = filter.enrichment.iter().filter(|(key, _)| !has_column(key)).cloned().collect();
     let opened = query.open()?;
     let mut calls = query.calls(&opened, RecordOrder::OldestFirst)?;
     let mut document = Document::default();
@@ -238,7 +256,7 @@ pub fn turns(
         let enrichment = row.get_ref(turns::ENRICHMENT_JSON)?.as_bytes_or_null()?.unwrap_or(b"{}");
         if !other_keys.is_empty() {
             let Ok(object) = document.parse(enrichment) else { return Ok(ControlFlow::Continue(())) };
-            if !Filter::passes_enrichment(object, other_keys.iter().copied()) {
+            if !passes_tags(&other_keys, |key| object.get(key).and_then(Value::as_str)) {
                 return Ok(ControlFlow::Continue(()));
             }
         }
@@ -430,7 +448,7 @@ mod tests {
             steps.unwrap().map(Result::unwrap).collect::<Vec<_>>().join("; ")
         };
         let text = |text: &str| Some(text.to_owned());
-        let source = Filter { source: text("codex"), ..Filter::default() };
+        let source = Filter { source: vec![Pattern::new("codex")], ..Filter::default() };
         for time in ["2026-04-20T00:00:00.000Z", "2026-04-20T02:00:00+02:00", "2026-04-20"] {
             let since = Filter { since: text(time), ..source.clone() };
             let until = Filter { until: text(time), ..source.clone() };
@@ -438,7 +456,7 @@ mod tests {
             assert!(plan(&since).contains("USING INDEX idx_turns_ts (ts>?)"), "{}", plan(&since));
             assert!(plan(&until).contains("USING INDEX idx_turns_ts (ts<?)"), "{}", plan(&until));
             assert!(plan(&both).contains("USING INDEX idx_turns_ts (ts>? AND ts<?)"), "{}", plan(&both));
-            let session = Filter { session: text("s"), ..since };
+            let session = Filter { session: vec![Pattern::new("s")], ..since };
             assert!(plan(&session).contains("source=? AND session_id=?"), "{}", plan(&session));
         }
     }

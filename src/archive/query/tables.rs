@@ -69,7 +69,7 @@ pub fn stamps(
     filter: &Filter,
     sink: &mut dyn FnMut(&str) -> ControlFlow<()>,
 ) -> Result<(), ArchiveError> {
-    let of_stamps = Filter { source: None, ..filter.clone() };
+    let of_stamps = Filter { source: Vec::new(), ..filter.clone() };
     let by = &["ts", "ledger_offset_bytes", "rowid"];
     TableQuery::new(archive, &stamps::TABLE, by, &of_stamps).objects(sink, |object, row| {
         object.text("ts", row.get_ref(stamps::TS)?);

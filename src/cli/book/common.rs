@@ -11,11 +11,10 @@ use crate::book::{BookRecoveryReport, LogTaleaStore};
 use crate::cli::{cut_off, warn};
 
 #[derive(Debug, Args)]
-pub(super) struct Common {
+pub(super) struct BookDir {
     /// The store's directory.
     pub(super) dir: PathBuf,
-    /// Print one JSON document.
-    #[arg(long)]
+    #[arg(from_global)]
     pub(super) json: bool,
 }
 

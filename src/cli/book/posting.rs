@@ -18,9 +18,9 @@ use talea_core::types::{
 };
 use uuid::Uuid;
 
-use super::common::{Common, class, in_words, open, parse_account};
+use super::common::{BookDir, class, in_words, open, parse_account};
 use crate::book::{self, LogTaleaStore};
-use crate::cli::{Failure, JsonArray, interrupt, print, print_text, warn};
+use crate::cli::{JsonArray, JsonFailure, interrupt, print, print_text, warn};
 use crate::interrupt::Interrupt;
 
 /// Lines read ahead of the batch that is being committed.
@@ -137,7 +137,7 @@ fn parse_transaction(line: &str) -> anyhow::Result<(Transaction, usize)> {
 }
 
 /// A line of standard input.
-struct Line {
+struct StdinLine {
     /// From 1.
     number: u64,
     /// First byte.
@@ -147,7 +147,7 @@ struct Line {
     bytes: Vec<u8>,
 }
 
-impl Line {
+impl StdinLine {
     fn text(&self) -> anyhow::Result<&str> {
         if self.len_bytes > LINE_MAX_BYTES as u64 {
             bail!(
@@ -161,8 +161,8 @@ impl Line {
 }
 
 /// Standard input, read on a thread of its own, so that what is waiting there can be committed together.
-struct Lines {
-    lines: crossbeam_channel::Receiver<io::Result<Line>>,
+struct StdinLines {
+    lines: crossbeam_channel::Receiver<io::Result<StdinLine>>,
     ahead: Arc<Ahead>,
 }
 
@@ -188,7 +188,7 @@ impl Ahead {
     }
 }
 
-impl Lines {
+impl StdinLines {
     fn of_stdin() -> anyhow::Result<Self> {
         let (send, lines) = crossbeam_channel::bounded(LINES_AHEAD);
         let ahead = Arc::new(Ahead::default());
@@ -223,14 +223,14 @@ impl Lines {
         Ok(Self { lines, ahead })
     }
 
-    fn taken(&self, line: io::Result<Line>) -> anyhow::Result<Line> {
+    fn taken(&self, line: io::Result<StdinLine>) -> anyhow::Result<StdinLine> {
         let line = line.context("cannot read standard input")?;
         self.ahead.take(line.bytes.len());
         Ok(line)
     }
 
     /// The next line; none at the end of the input, and when the wait for a line is interrupted.
-    fn wait(&self, interrupt: &Interrupt) -> anyhow::Result<Option<Line>> {
+    fn wait(&self, interrupt: &Interrupt) -> anyhow::Result<Option<StdinLine>> {
         loop {
             match self.lines.recv_timeout(LOOK_EVERY) {
                 Ok(line) => return self.taken(line).map(Some),
@@ -242,13 +242,13 @@ impl Lines {
     }
 
     /// The next line, if it was read already.
-    fn next_waiting(&self) -> anyhow::Result<Option<Line>> {
+    fn next_waiting(&self) -> anyhow::Result<Option<StdinLine>> {
         self.lines.try_recv().ok().map(|line| self.taken(line)).transpose()
     }
 }
 
 /// Reads a line, of one that is too long only the length.
-fn next_line(input: &mut impl BufRead, number: u64, offset: u64) -> io::Result<Option<Line>> {
+fn next_line(input: &mut impl BufRead, number: u64, offset: u64) -> io::Result<Option<StdinLine>> {
     let mut bytes = Vec::new();
     let most = LINE_MAX_BYTES as u64 + 1;
     let mut len_bytes = input.by_ref().take(most).read_until(b'\n', &mut bytes)? as u64;
@@ -268,7 +268,7 @@ fn next_line(input: &mut impl BufRead, number: u64, offset: u64) -> io::Result<O
             }
         }
     }
-    Ok(Some(Line { number, offset, len_bytes, bytes }))
+    Ok(Some(StdinLine { number, offset, len_bytes, bytes }))
 }
 
 /// A transaction that was not committed.
@@ -279,17 +279,17 @@ struct Refused {
 }
 
 /// Of a line: the key and what was committed under it, or why not.
-type Outcome = (Place, Result<(String, Committed), Refused>);
+type LineOutcome = (StdinPlace, Result<(String, Committed), Refused>);
 
 /// What the lines have come to.
-struct Report {
+struct PostingReport {
     committed: u64,
     rejected: u64,
     /// Of the JSON document.
     results: Option<JsonArray>,
 }
 
-impl Report {
+impl PostingReport {
     fn new(json: bool) -> anyhow::Result<Self> {
         let results = json.then(|| JsonArray::new(4));
         if json {
@@ -299,9 +299,9 @@ impl Report {
     }
 
     /// Prints the outcomes of a batch.
-    fn tell(&mut self, batch: Vec<Outcome>) -> anyhow::Result<()> {
+    fn tell(&mut self, batch: Vec<LineOutcome>) -> anyhow::Result<()> {
         let mut text = String::new();
-        for (Place { number, offset }, outcome) in batch {
+        for (StdinPlace { number, offset }, outcome) in batch {
             match (outcome, &mut self.results) {
                 (Ok((key, Committed { txid, seq, at })), results) => {
                     self.committed += 1;
@@ -321,7 +321,7 @@ impl Report {
                     self.rejected += 1;
                     match results {
                         Some(results) => {
-                            let error = Failure::new(class, &reason).in_line(number, offset);
+                            let error = JsonFailure::new(class, &reason).in_line(number, offset);
                             results.push(&json!({"line": number, "key": key, "error": error}), &mut text)?;
                         }
                         None => warn(&format!("standard input, line {number} (byte {offset}): {reason}")),
@@ -342,7 +342,7 @@ impl Report {
 
 /// Where a line stands in standard input.
 #[derive(Clone, Copy)]
-struct Place {
+struct StdinPlace {
     number: u64,
     offset: u64,
 }
@@ -350,17 +350,17 @@ struct Place {
 /// Commits what is waiting, beginning with `first`; answers the error after which the store takes no more.
 async fn commit(
     store: &LogTaleaStore,
-    lines: &Lines,
-    first: Line,
+    lines: &StdinLines,
+    first: StdinLine,
     batch: usize,
-    report: &mut Report,
+    report: &mut PostingReport,
 ) -> anyhow::Result<Option<StoreError>> {
     let mut places = Vec::new();
     let mut transactions = Vec::new();
     let mut outcomes = Vec::new();
     let (mut next, mut count, mut bytes) = (Some(first), 0, 0);
     while let Some(line) = next {
-        let place = Place { number: line.number, offset: line.offset };
+        let place = StdinPlace { number: line.number, offset: line.offset };
         match line.text().and_then(parse_transaction) {
             Ok((transaction, metadata_bytes)) => {
                 bytes += line.bytes.len() + metadata_bytes;
@@ -395,12 +395,12 @@ async fn commit(
     Ok(broken)
 }
 
-pub(super) async fn post(common: &Common, batch: usize) -> anyhow::Result<ExitCode> {
+pub(super) async fn post(common: &BookDir, batch: usize) -> anyhow::Result<ExitCode> {
     let store = open(&common.dir).await?;
     // Until here nothing is answered, and the signal's own effect is the right one.
     let interrupt = interrupt::watch();
-    let lines = Lines::of_stdin()?;
-    let mut report = Report::new(common.json)?;
+    let lines = StdinLines::of_stdin()?;
+    let mut report = PostingReport::new(common.json)?;
     let mut failed = None;
     while failed.is_none()
         && !interrupt.is_requested()

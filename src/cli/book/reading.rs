@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use talea_core::store::{AccountCfg, PostingRecord, Store as _};
 use talea_core::types::{AccountDef, AccountId, AssetClass, AssetId, Book, Direction, Seq};
 
-use super::common::{Common, require_books, user_books};
+use super::common::{BookDir, require_books, user_books};
 use crate::book::{self, LogTaleaStore, Unbalanced};
 use crate::cli::table::{self, Heading};
 use crate::cli::{JsonArray, STDOUT, counted, human_bytes, print, print_json, print_text, warn};
@@ -107,7 +107,7 @@ pub(super) fn list_accounts(store: &LogTaleaStore, json: bool) -> anyhow::Result
         let kind = def.kind.as_str().to_owned();
         vec![def.id.to_key(), def.asset.as_str().to_owned(), kind, side.to_owned(), min]
     };
-    let mut out = Output::new(&headings, json);
+    let mut out = PagedOutput::new(&headings, json);
     for pass in out.passes() {
         let mut pages = AccountPages::new(store)?;
         loop {
@@ -124,35 +124,39 @@ pub(super) fn list_accounts(store: &LogTaleaStore, json: bool) -> anyhow::Result
 
 /// A pass over what is printed.
 #[derive(Clone, Copy, PartialEq)]
-enum Pass {
+enum PrintPass {
     Measure,
     Print,
 }
 
 /// A table or a JSON array that is printed page by page.
-struct Output<'h> {
-    table: table::Pieces<'h>,
+struct PagedOutput<'h> {
+    table: table::TablePieces<'h>,
     array: Option<JsonArray>,
     is_empty: bool,
 }
 
-impl<'h> Output<'h> {
+impl<'h> PagedOutput<'h> {
     fn new(headings: &'h [Heading], json: bool) -> Self {
-        Self { table: table::Pieces::new(headings), array: json.then(|| JsonArray::new(2)), is_empty: true }
+        Self {
+            table: table::TablePieces::new(headings),
+            array: json.then(|| JsonArray::new(2)),
+            is_empty: true,
+        }
     }
 
     /// What has to be done with the pages: those of a table are gone over twice.
-    fn passes(&self) -> Vec<Pass> {
-        if self.array.is_some() { vec![Pass::Print] } else { vec![Pass::Measure, Pass::Print] }
+    fn passes(&self) -> Vec<PrintPass> {
+        if self.array.is_some() { vec![PrintPass::Print] } else { vec![PrintPass::Measure, PrintPass::Print] }
     }
 
     fn page(
         &mut self,
-        pass: Pass,
+        pass: PrintPass,
         rows: impl Iterator<Item = Vec<String>>,
         mut documents: impl Iterator<Item = Value>,
     ) -> anyhow::Result<()> {
-        if pass == Pass::Measure {
+        if pass == PrintPass::Measure {
             rows.for_each(|row| self.table.measure(&row));
             return Ok(());
         }
@@ -188,7 +192,7 @@ pub(super) async fn balance(
         Heading::text("asset"),
         Heading::number("last event"),
     ];
-    let mut out = Output::new(&headings, json);
+    let mut out = PagedOutput::new(&headings, json);
     for pass in out.passes() {
         let mut pages = AccountPages::new(store)?;
         let mut only = account.clone();
@@ -253,7 +257,7 @@ pub(super) async fn history(
             "asset": row.amount.asset(), "direction": row.direction,
         })
     };
-    let mut out = Output::new(&headings, json);
+    let mut out = PagedOutput::new(&headings, json);
     for pass in out.passes() {
         let (mut after, mut left) = (first_after, limit);
         while left > 0 {
@@ -361,7 +365,7 @@ pub(super) async fn events(
     out.flush().context(STDOUT)
 }
 
-pub(super) fn check(common: &Common) -> anyhow::Result<ExitCode> {
+pub(super) fn check(common: &BookDir) -> anyhow::Result<ExitCode> {
     require_books(&common.dir)?;
     let report = book::check(&common.dir)?;
     let count = report.findings.len() as u64 + report.findings_left_out;

@@ -104,6 +104,7 @@ pub(super) fn run(args: &InstallArgs) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::FAILURE);
     }
     let backup = settings.write(&after)?;
+    delete_copies_between(&settings.path)?;
     let kept = backup.map_or(String::new(), |backup| format!("; what it was is in {}", backup.display()));
     print_text(&format!("{} is changed{kept}\n", settings.path.display()))?;
     Ok(ExitCode::SUCCESS)
@@ -180,7 +181,7 @@ impl Settings {
             }
             Some(text) => {
                 let time = jiff::Timestamp::now().strftime("%Y%m%dT%H%M%S%.3fZ");
-                let backup = disk::with_suffix(&self.path, &format!(".before-burn-{time}"));
+                let backup = disk::with_suffix(&self.path, &format!("{COPY_SUFFIX}{time}"));
                 let file = disk::File::create_new(&backup)?;
                 file.write_all(text.as_bytes())?;
                 file.sync_all()?;
@@ -194,6 +195,36 @@ impl Settings {
         disk::replace(&self.path, after.as_bytes(), true)?;
         Ok(backup)
     }
+}
+
+/// What the name of a copy of the settings has after theirs, before the time.
+const COPY_SUFFIX: &str = ".before-burn-";
+
+/// Deletes all copies of the settings but the first, which has them as they were before `burn` came, and the last.
+fn delete_copies_between(settings: &Path) -> anyhow::Result<()> {
+    let directory = disk::parent_of(settings);
+    let prefix = disk::with_suffix(settings, COPY_SUFFIX);
+    let prefix = prefix.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let is_time = |text: &str| {
+        text.len() == "20260420T101500.000Z".len()
+            && text.bytes().all(|byte| byte.is_ascii_digit() || b"T.Z".contains(&byte))
+    };
+    let cannot_list = || format!("cannot list {}; the settings are changed", directory.display());
+    let mut copies = Vec::new();
+    for entry in std::fs::read_dir(directory).with_context(cannot_list)? {
+        let name = entry.with_context(cannot_list)?.file_name();
+        copies.extend(
+            name.to_str().filter(|name| name.strip_prefix(&prefix).is_some_and(is_time)).map(str::to_owned),
+        );
+    }
+    // Names sort as their times do.
+    copies.sort();
+    if let [_, between @ .., _] = &copies[..] {
+        for copy in between {
+            disk::remove_file(&directory.join(copy))?;
+        }
+    }
+    Ok(())
 }
 
 fn read_bytes(path: &Path) -> anyhow::Result<Vec<u8>> {

@@ -11,9 +11,9 @@ use std::time::Duration;
 use anyhow::bail;
 use serde_json::json;
 
+use super::super::arguments::{HomeArg, JsonArg};
 use super::super::{counted, grouped, human_bytes, interrupt, print, print_text, progress::Spinner, warn};
 use super::common::require_journal;
-use crate::home::Home;
 use crate::ingest::{Drained, HybridStore, IngestError, Ingestor, ledger_sink};
 use crate::interrupt::Interrupt;
 use crate::journal::JournalReader;
@@ -50,20 +50,21 @@ pub struct DrainArgs {
     /// Go on with records as they are appended, until told to stop by SIGINT or SIGTERM.
     #[arg(long, conflicts_with = "json")]
     follow: bool,
-    /// Print one JSON document.
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    form: JsonArg,
+    #[command(flatten)]
+    home: HomeArg,
 }
 
 /// Runs `burn journal drain`.
 pub fn run(args: DrainArgs) -> anyhow::Result<ExitCode> {
     let journal = match args.dir {
         Some(journal) => journal,
-        None => Home::from_env()?.journal_dir(),
+        None => args.home.home()?.journal_dir(),
     };
     let store = match args.store {
         Some(store) => store,
-        None => Home::from_env()?.root().join("ingest"),
+        None => args.home.home()?.root().join("ingest"),
     };
     watch_engines(store.clone());
     let interrupt = interrupt::watch();
@@ -72,7 +73,7 @@ pub fn run(args: DrainArgs) -> anyhow::Result<ExitCode> {
     let reader = JournalReader::open(&journal)?;
     let mut ingestor = Ingestor::new(reader, HybridStore::open(&store)?)?;
     // Without a home, a journal without lines for the ledger can be drained all the same.
-    if let Ok(home) = Home::from_env() {
+    if let Ok(home) = args.home.home() {
         ingestor.set_ledger_sink(ledger_sink(Ledger::new(home), &journal, &interrupt))?;
     }
     let journal_name = journal.display().to_string();
@@ -103,7 +104,7 @@ pub fn run(args: DrainArgs) -> anyhow::Result<ExitCode> {
     }
     let drained = drained?;
     let lag_bytes = ingestor.lag()?;
-    if args.json {
+    if args.form.json {
         let document = json!({
             "records": drained.records,
             "payloadBytes": drained.payload_bytes,

@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 use anyhow::bail;
 use serde_json::{Value, json};
 
+use super::super::arguments::{HomeArg, JsonArg};
 use super::super::{must_exist, print, print_text};
 use super::common::base64;
 use super::drain::watch_engines;
-use crate::home::Home;
 use crate::ingest::{HybridStore, KVStore, KeyValue, Payload, deserialize};
 
 /// Print what a store has under a key: an assertion, a vote, an epoch, a subject's list, a record that was set aside.
@@ -33,16 +33,17 @@ pub struct GetArgs {
     /// Print all keys that begin with KEY.
     #[arg(long)]
     prefix: bool,
-    /// Print one JSON document.
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    form: JsonArg,
+    #[command(flatten)]
+    home: HomeArg,
 }
 
 /// Runs `burn journal get`.
 pub fn run(args: &GetArgs) -> anyhow::Result<()> {
     let store = match &args.store {
         Some(store) => store.clone(),
-        None => Home::from_env()?.root().join("ingest"),
+        None => args.home.home()?.root().join("ingest"),
     };
     must_exist(&store, "store", "`burn journal drain`", &["index.redb"])?;
     watch_engines(store.clone());
@@ -54,7 +55,7 @@ pub fn run(args: &GetArgs) -> anyhow::Result<()> {
             args.key
         );
     }
-    if args.json {
+    if args.form.json {
         return print(format!("{}\n", document(&store, &entries)).as_bytes());
     }
     let lines = entries.iter().map(|(key, value)| {

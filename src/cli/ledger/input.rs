@@ -24,7 +24,7 @@ const LINE_MAX_BYTES: u64 = 32 << 20;
 const BATCH_BYTES: u64 = 16 << 20;
 
 /// Checked records.
-pub(super) struct Input {
+pub(super) struct CheckedInput {
     /// Content records that were skipped.
     pub skipped: u64,
     kind: AppendKind,
@@ -32,13 +32,13 @@ pub(super) struct Input {
     spool: Option<Spool>,
 }
 
-impl Input {
-    /// Reads and checks standard input; `directory` is for what memory cannot hold, and is made then.
+impl CheckedInput {
+    /// Reads and checks standard input. Records that memory cannot hold go to a file in `directory`, which is created then.
     pub(super) fn read(kind: AppendKind, lenient: bool, directory: &Path) -> anyhow::Result<Self> {
         let new_batch = || if lenient { Batch::new() } else { Batch::strict() };
         let mut input = Self { skipped: 0, kind, held: new_batch(), spool: None };
-        let mut lines = Lines::new("standard input", io::stdin().lock(), LINE_MAX_BYTES);
-        while let Some(Line { number, offset, bytes }) = lines.next()? {
+        let mut lines = InputLines::new("standard input", io::stdin().lock(), LINE_MAX_BYTES);
+        while let Some(InputLine { number, offset, bytes }) = lines.next()? {
             push(&mut input.held, kind, bytes).map_err(|refusal| {
                 let remedy = match refusal.is_strict {
                     true => "; correct the record, or append it as it is with --lenient",
@@ -75,7 +75,7 @@ impl Input {
         drop(self.held);
         let mut lines = spool.lines()?;
         let mut batch = Batch::new();
-        while let Some(Line { number, bytes, .. }) = lines.next()? {
+        while let Some(InputLine { number, bytes, .. }) = lines.next()? {
             let pushed = match self.kind {
                 AppendKind::Content => batch.push_content(bytes),
                 _ => batch.push_line(bytes),
@@ -136,14 +136,14 @@ impl Spool {
         Ok(())
     }
 
-    fn lines(self) -> anyhow::Result<Lines<BufReader<File>>> {
+    fn lines(self) -> anyhow::Result<InputLines<BufReader<File>>> {
         let Self { directory, file } = self;
         let file = file.into_inner().map_err(io::IntoInnerError::into_error).and_then(|mut file| {
             file.rewind()?;
             Ok(file)
         });
         // As they were checked, lines may be longer than they were given.
-        Ok(Lines::new(
+        Ok(InputLines::new(
             "the checked records",
             BufReader::with_capacity(1 << 18, file.with_context(|| failed(&directory))?),
             u64::MAX - 1,
@@ -158,7 +158,7 @@ fn failed(directory: &Path) -> String {
     )
 }
 
-struct Line<'l> {
+struct InputLine<'l> {
     /// From 1.
     number: u64,
     /// Where it starts, in bytes.
@@ -168,7 +168,7 @@ struct Line<'l> {
 }
 
 /// The lines of an input, each read into the same memory.
-struct Lines<R> {
+struct InputLines<R> {
     /// What is read, in words.
     name: &'static str,
     input: R,
@@ -178,12 +178,12 @@ struct Lines<R> {
     buffer: Vec<u8>,
 }
 
-impl<R: BufRead> Lines<R> {
+impl<R: BufRead> InputLines<R> {
     fn new(name: &'static str, input: R, max_bytes: u64) -> Self {
         Self { name, input, max_bytes, number: 0, offset: 0, buffer: Vec::new() }
     }
 
-    fn next(&mut self) -> anyhow::Result<Option<Line<'_>>> {
+    fn next(&mut self) -> anyhow::Result<Option<InputLine<'_>>> {
         self.buffer.clear();
         let mut limited = self.input.by_ref().take(self.max_bytes + 1);
         let read = limited
@@ -206,7 +206,7 @@ impl<R: BufRead> Lines<R> {
             ),
             None => &self.buffer,
         };
-        Ok(Some(Line { number: self.number, offset, bytes }))
+        Ok(Some(InputLine { number: self.number, offset, bytes }))
     }
 }
 
@@ -217,14 +217,14 @@ mod tests {
 
     #[test]
     fn lines_have_their_place_and_one_that_is_too_long_is_an_error() {
-        let mut lines = Lines::new("input", &b"abcd\n\nab\r\nlast"[..], 4);
+        let mut lines = InputLines::new("input", &b"abcd\n\nab\r\nlast"[..], 4);
         for expected in [(1, 0, &b"abcd"[..]), (2, 5, b""), (3, 6, b"ab\r"), (4, 10, b"last")] {
             let line = lines.next().unwrap().unwrap();
             assert_eq!((line.number, line.offset, line.bytes), expected);
         }
         assert!(lines.next().unwrap().is_none());
         for input in [&b"a\nabcde\n"[..], b"a\nabcde"] {
-            let mut lines = Lines::new("input", input, 4);
+            let mut lines = InputLines::new("input", input, 4);
             lines.next().unwrap();
             let said = lines.next().err().unwrap().to_string();
             assert!(said.contains("line 2 (byte 2): longer than 4 bytes"), "{said}");

@@ -7,7 +7,7 @@ use crate::scan::json::{Kind, Value};
 
 /// A column, and where its value is in a record.
 #[derive(Debug, Clone)]
-pub(super) struct Column {
+pub(super) struct QueryColumn {
     title: String,
     shape: Shape,
     /// Members from the record down, for one value or for several numbers that are added.
@@ -24,7 +24,7 @@ pub(super) struct NoColumn {
     example: &'static str,
 }
 
-impl Column {
+impl QueryColumn {
     /// What a record has there: of an array, how many items.
     pub(super) fn cell(&self, record: Value<'_>) -> String {
         if let [path] = &self.paths[..] {
@@ -60,7 +60,7 @@ fn find<'d>(record: Value<'d>, path: &[String]) -> Option<Value<'d>> {
 pub(super) struct Totals(Vec<Option<i128>>);
 
 impl Totals {
-    pub(super) fn new(columns: &[Column]) -> Self {
+    pub(super) fn new(columns: &[QueryColumn]) -> Self {
         Self(columns.iter().map(|column| column.has_total.then_some(0)).collect())
     }
 
@@ -85,17 +85,17 @@ impl Totals {
     }
 }
 
-fn column(title: &str, shape: Shape, paths: &[&str]) -> Column {
+fn column(title: &str, shape: Shape, paths: &[&str]) -> QueryColumn {
     let path = |path: &&str| path.split('.').map(str::to_owned).collect();
-    Column { title: title.to_owned(), shape, paths: paths.iter().map(path).collect(), has_total: false }
+    QueryColumn { title: title.to_owned(), shape, paths: paths.iter().map(path).collect(), has_total: false }
 }
 
-fn total(title: &str, paths: &[&str]) -> Column {
-    Column { has_total: true, ..column(title, Shape::Number, paths) }
+fn total(title: &str, paths: &[&str]) -> QueryColumn {
+    QueryColumn { has_total: true, ..column(title, Shape::Number, paths) }
 }
 
 /// The columns of a kind, in the order of their use: a narrow terminal has no room for the last ones.
-pub(super) fn usual(kind: KindArg) -> Vec<Column> {
+pub(super) fn usual(kind: KindArg) -> Vec<QueryColumn> {
     let text = |title, path| column(title, Shape::Text, &[path]);
     let number = |title, path| column(title, Shape::Number, &[path]);
     let project = || column("project", Shape::Path, &["project"]);
@@ -173,11 +173,11 @@ pub(super) fn usual(kind: KindArg) -> Vec<Column> {
 ///
 /// # Errors
 /// A name that is empty or has an empty part.
-pub(super) fn named(kind: KindArg, names: &[String]) -> Result<Vec<Column>, NoColumn> {
+pub(super) fn named(kind: KindArg, names: &[String]) -> Result<Vec<QueryColumn>, NoColumn> {
     let usual = usual(kind);
     let by_name = |name: &String| {
         let name = name.trim();
-        let is_usual = |column: &&Column| {
+        let is_usual = |column: &&QueryColumn| {
             column.title == name || matches!(&column.paths[..], [path] if path.join(".") == name)
         };
         if let Some(found) = usual.iter().find(is_usual) {
@@ -186,7 +186,7 @@ pub(super) fn named(kind: KindArg, names: &[String]) -> Result<Vec<Column>, NoCo
         if name.split('.').any(str::is_empty) {
             return Err(NoColumn { name: name.to_owned(), example: "model or usage.input" });
         }
-        Ok(Column { title: printable::line(name).into_owned(), ..column(name, Shape::Text, &[name]) })
+        Ok(QueryColumn { title: printable::line(name).into_owned(), ..column(name, Shape::Text, &[name]) })
     };
     names.iter().map(by_name).collect()
 }

@@ -11,8 +11,7 @@ pub(super) struct StoreDir {
     /// The store's directory.
     #[arg(value_name = "DIR")]
     pub(super) dir: PathBuf,
-    /// Print one JSON document.
-    #[arg(long)]
+    #[arg(from_global)]
     pub(super) json: bool,
 }
 

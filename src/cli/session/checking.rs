@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::arguments::{CheckArgs, ReindexArgs, StoreDir, WriterArgs};
 use super::store::{NotIndexed, failure, must_exist, reader, unindexed};
-use crate::cli::{Failure, counted, cut_off, print, print_json, printable, warn};
+use crate::cli::{JsonFailure, counted, cut_off, print, print_json, printable, warn};
 use crate::session::{
     Durability, IndexSummary, Loss, SessionError, SessionOptions, SessionRecoveryReport, SessionStoreV2,
     SessionView, StoreHead, UnindexedRange,
@@ -26,7 +26,7 @@ impl WriterArgs {
 /// The document of `check` and `reindex`.
 #[derive(Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Summary {
+struct StoreSummary {
     /// Whether there is no error and no whole line that the index lacks.
     ok: bool,
     entry_count: u64,
@@ -35,7 +35,7 @@ struct Summary {
     total_bytes: u64,
     index_summary: Option<IndexSummary>,
     entry_ids: Vec<String>,
-    error: Option<Failure>,
+    error: Option<JsonFailure>,
     /// The ranges that the index lacks; `None` for `reindex`.
     #[serde(skip_serializing_if = "Option::is_none")]
     unindexed: Option<Vec<UnindexedRange>>,
@@ -44,14 +44,14 @@ struct Summary {
 }
 
 /// Sums a store up. `chain_hash` is the result of verifying it.
-fn summarize(view: &SessionView, chain_hash: Result<String, SessionError>) -> Summary {
-    let mut summary = Summary {
+fn summarize(view: &SessionView, chain_hash: Result<String, SessionError>) -> StoreSummary {
+    let mut summary = StoreSummary {
         entry_count: view.entry_count(),
         head: view.head(),
         total_bytes: view.total_bytes(),
         index_summary: view.index_summary(),
         entry_ids: view.entry_ids().map(str::to_owned).collect(),
-        ..Summary::default()
+        ..StoreSummary::default()
     };
     match chain_hash {
         Ok(chain_hash) => {
@@ -63,7 +63,7 @@ fn summarize(view: &SessionView, chain_hash: Result<String, SessionError>) -> Su
     summary
 }
 
-fn print_summary(summary: &Summary, json: bool) -> anyhow::Result<ExitCode> {
+fn print_summary(summary: &StoreSummary, json: bool) -> anyhow::Result<ExitCode> {
     if let Some(error) = &summary.error {
         warn(&format!("{} ({})", error.message, error.class));
     }
@@ -104,9 +104,9 @@ pub(super) fn check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
             });
             let unindexed = Some(ranges.collect());
             let verified = summarize(view, view.validate_integrity().map(|validated| validated.chain_hash));
-            Summary { ok: verified.ok && is_whole, unindexed, ..verified }
+            StoreSummary { ok: verified.ok && is_whole, unindexed, ..verified }
         }
-        Err(error) => Summary { error: Some(failure(&error)), ..Summary::default() },
+        Err(error) => StoreSummary { error: Some(failure(&error)), ..StoreSummary::default() },
     };
     print_summary(&summary, *json)
 }
@@ -129,9 +129,9 @@ pub(super) fn reindex(args: &ReindexArgs) -> anyhow::Result<ExitCode> {
             tell(dir, &report);
             // Opening has verified every frame.
             let chain_hash = failed.map_or_else(|| store.chain_hash(), Err);
-            Summary { recovery: Some(report), ..summarize(&store, chain_hash) }
+            StoreSummary { recovery: Some(report), ..summarize(&store, chain_hash) }
         }
-        Err(error) => Summary { error: Some(failure(&error)), ..Summary::default() },
+        Err(error) => StoreSummary { error: Some(failure(&error)), ..StoreSummary::default() },
     };
     print_summary(&summary, *json)
 }

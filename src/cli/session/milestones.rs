@@ -77,7 +77,7 @@ pub(super) fn rollback(args: &RollbackArgs) -> anyhow::Result<ExitCode> {
 
 pub(super) fn manifest(args: &ManifestArgs) -> anyhow::Result<ExitCode> {
     #[derive(Serialize)]
-    struct Compared<'a> {
+    struct ComparedManifest<'a> {
         #[serde(flatten)]
         manifest: &'a Manifest,
         differences: Vec<&'static str>,
@@ -110,7 +110,7 @@ pub(super) fn manifest(args: &ManifestArgs) -> anyhow::Result<ExitCode> {
         ));
     }
     if *json {
-        print_json(&Compared { manifest: &manifest, differences })?;
+        print_json(&ComparedManifest { manifest: &manifest, differences })?;
     } else {
         let state =
             if same { "up to date".to_owned() } else { format!("differs in {}", differences.join(", ")) };

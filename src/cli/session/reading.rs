@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 
 use super::arguments::{ExportArgs, PathArgs, ShowArgs, StoreDir};
 use super::store::{Failed, reader, unindexed};
-use crate::cli::{Failure, STDOUT, counted, print, print_json, printable, warn, wrong_usage};
+use crate::cli::{JsonFailure, STDOUT, counted, print, print_json, printable, warn, wrong_usage};
 use crate::disk;
 use crate::session::{SegmentFrame, SessionError, SessionReader, SessionView, export_line};
 
@@ -59,7 +59,7 @@ fn no_entry(store: &StoreDir, id: &str) -> anyhow::Result<ExitCode> {
     let message =
         format!("{} has no entry {id:?}; `burn session show` lists the entries", store.dir.display());
     if store.json {
-        print_json(&Failed { ok: false, error: Failure::new("entry_not_found", &message) })?;
+        print_json(&Failed { ok: false, error: JsonFailure::new("entry_not_found", &message) })?;
     }
     bail!(message);
 }

@@ -7,19 +7,19 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::arguments::StoreDir;
-use crate::cli::{Failure, counted};
+use crate::cli::{JsonFailure, counted};
 use crate::disk;
 use crate::session::{SessionError, SessionOptions, SessionReader, SessionStoreV2};
 
-pub(super) fn failure(error: &SessionError) -> Failure {
-    Failure::new(error.class().as_str(), error)
+pub(super) fn failure(error: &SessionError) -> JsonFailure {
+    JsonFailure::new(error.class().as_str(), error)
 }
 
 /// The document of a failed command.
 #[derive(Serialize)]
 pub(super) struct Failed {
     pub(super) ok: bool,
-    pub(super) error: Failure,
+    pub(super) error: JsonFailure,
 }
 
 /// Opens a store for reading. The store must exist, because a mistyped directory must not look like an empty store.

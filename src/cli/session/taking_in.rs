@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::arguments::{AppendArgs, ImportArgs};
 use super::store::Failed;
-use crate::cli::{Failure, counted, print, print_error, print_json, printable, warn};
+use crate::cli::{JsonFailure, counted, print, print_error, print_json, printable, warn};
 use crate::session::{
     Durability, EntryPayload, ImportLine, MAX_ID_BYTES, MAX_LINE_BYTES, NewEntry, SessionError,
     SessionStoreV2, StoreHead, parse_import_line,
@@ -18,7 +18,7 @@ use crate::session::{
 const GROUP_ENTRIES: usize = 1000;
 
 /// The place of a line of input, for messages.
-struct Line<'a> {
+struct InputPlace<'a> {
     name: &'a str,
     /// From 1.
     number: u64,
@@ -26,7 +26,7 @@ struct Line<'a> {
     offset: u64,
 }
 
-impl Line<'_> {
+impl InputPlace<'_> {
     fn text<'t>(&self, bytes: &'t [u8]) -> anyhow::Result<&'t str> {
         if bytes.len() as u64 > MAX_LINE_BYTES {
             return Err(anyhow!(
@@ -43,12 +43,12 @@ impl Line<'_> {
 }
 
 /// Returns the failure of a line of input, for a document.
-fn failure_in_line(error: &anyhow::Error, number: u64, offset: u64) -> Failure {
+fn failure_in_line(error: &anyhow::Error, number: u64, offset: u64) -> JsonFailure {
     let class = error.downcast_ref::<SessionError>().map_or("invalid_line", |error| error.class().as_str());
-    Failure::new(class, &format!("{error:#}")).in_line(number, offset)
+    JsonFailure::new(class, &format!("{error:#}")).in_line(number, offset)
 }
 
-impl std::fmt::Display for Line<'_> {
+impl std::fmt::Display for InputPlace<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}, line {} (byte {})", self.name, self.number, self.offset)
     }
@@ -56,11 +56,11 @@ impl std::fmt::Display for Line<'_> {
 
 pub(super) fn append(args: &AppendArgs) -> anyhow::Result<ExitCode> {
     #[derive(Serialize)]
-    struct Appended {
+    struct EntriesAppended {
         ok: bool,
         appended: u64,
         head: Option<StoreHead>,
-        error: Option<Failure>,
+        error: Option<JsonFailure>,
     }
     let durability = if args.group { Durability::Grouped } else { Durability::Each };
     let mut store = args.writer.open(durability)?;
@@ -74,7 +74,7 @@ pub(super) fn append(args: &AppendArgs) -> anyhow::Result<ExitCode> {
         Ok(())
     };
     let mut input = std::io::stdin().lock();
-    let mut at = Line { name: "standard input", number: 0, offset: 0 };
+    let mut at = InputPlace { name: "standard input", number: 0, offset: 0 };
     let mut line = Vec::new();
     loop {
         at.number += 1;
@@ -99,7 +99,7 @@ pub(super) fn append(args: &AppendArgs) -> anyhow::Result<ExitCode> {
                 }
                 print_error(&error)?;
                 let error = Some(failure_in_line(&error, at.number, at.offset));
-                print_json(&Appended { ok: false, appended, head: store.head(), error })?;
+                print_json(&EntriesAppended { ok: false, appended, head: store.head(), error })?;
                 return Ok(ExitCode::FAILURE);
             }
         };
@@ -111,7 +111,7 @@ pub(super) fn append(args: &AppendArgs) -> anyhow::Result<ExitCode> {
     }
     acknowledge(&mut store, &mut waiting)?;
     if args.writer.store.json {
-        print_json(&Appended { ok: true, appended, head: store.head(), error: None })?;
+        print_json(&EntriesAppended { ok: true, appended, head: store.head(), error: None })?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -147,7 +147,7 @@ pub(super) fn import(args: &ImportArgs) -> anyhow::Result<ExitCode> {
         print_json(&Failed { ok: false, error: failure_in_line(&error, number, offset) })?;
         Ok(ExitCode::FAILURE)
     };
-    let mut at = Line { name: &name, number: 0, offset: 0 };
+    let mut at = InputPlace { name: &name, number: 0, offset: 0 };
     let mut held_bytes = bytes.len() as u64;
     for line in bytes.split_inclusive(|byte| *byte == b'\n') {
         at.number += 1;
@@ -178,7 +178,7 @@ pub(super) fn import(args: &ImportArgs) -> anyhow::Result<ExitCode> {
     if let Err(error) = store.import(&entries) {
         return match refused_entry(&error, &entries, next_seq).and_then(|entry| places.get(entry)) {
             Some(&(number, offset)) => {
-                let at = Line { name: &name, number, offset };
+                let at = InputPlace { name: &name, number, offset };
                 let error = anyhow::Error::new(error).context(format!("{at}; nothing was imported"));
                 refused(error, number, offset)
             }

@@ -2,7 +2,7 @@
 
 use super::schema::{CLASSES, Context, Price};
 use super::table::PricedModel;
-use crate::usage::instant::Instant;
+use crate::record::time::Instant;
 use crate::usage::money::{TooLarge, Usd};
 
 /// Classes of tokens. Each class has its own price.

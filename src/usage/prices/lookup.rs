@@ -3,7 +3,7 @@
 //! Guarantees: the order of the table decides, as in the package that the table is made from.
 
 use super::schema::Provider;
-use crate::usage::instant::day_number;
+use crate::record::time::day_number;
 
 /// The place of a model in a table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

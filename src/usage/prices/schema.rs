@@ -7,7 +7,7 @@ use std::fmt;
 
 use serde::de::{Deserializer, Error as _, SeqAccess, Visitor};
 
-use super::super::instant::{Instant, day_number};
+use crate::record::time::{Instant, day_number};
 
 /// The conditions of a request, such as `service_tier` `flex`.
 pub type Context = BTreeMap<String, String>;

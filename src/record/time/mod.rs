@@ -1,0 +1,15 @@
+//! Instants, time zones, and times as users write them.
+//!
+//! Guarantees: a text names the same instants for every command and for every function of the library that takes a time from a user.
+
+mod bound;
+mod instant;
+mod zone;
+
+pub use bound::{Bound, TIME_FORMS};
+pub use instant::Instant;
+#[cfg(feature = "usage")]
+pub(crate) use instant::{DAY_SECONDS, civil, day_number};
+#[cfg(feature = "usage")]
+pub(crate) use zone::{Span, month_after, weekday};
+pub use zone::{WeekStart, Zone};
