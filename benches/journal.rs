@@ -16,8 +16,8 @@ use relayburn_ledger::ingest::{
     Assertion, HybridStore, Ingestor, Vote, queue_ledger_lines, serialize_assertion, serialize_vote,
 };
 use relayburn_ledger::journal::{
-    DurabilityLevel, GroupCommitBuffer, GroupCommitOptions, Journal, JournalOptions, OnCorruption, OpenCheck,
-    recover,
+    self, DurabilityLevel, GroupCommitBuffer, GroupCommitOptions, Journal, JournalOptions, OnCorruption,
+    OpenCheck, recover,
 };
 
 const PAYLOAD_LEN: usize = 1024;
@@ -160,7 +160,7 @@ fn commits(directory: &Path) {
 /// A journal of `bytes` in records of 1 KiB, cleanly closed.
 fn filled(directory: &Path, bytes: u64) {
     let options = JournalOptions { durability: DurabilityLevel::Os, ..JournalOptions::default() };
-    let journal = Journal::open_with(directory, options).unwrap();
+    let (journal, _) = journal::open(directory, &options).unwrap();
     let mut payload = [0u8; PAYLOAD_LEN];
     for number in 0..bytes / (PAYLOAD_LEN as u64 + 40) {
         payload[..8].copy_from_slice(&number.to_le_bytes());
@@ -194,8 +194,8 @@ fn queue(directory: &Path) {
         println!("queueing a ledger line, journal of {} MB: {median:.0} µs", bytes / 1_000_000);
         medians.push(median);
         let options = JournalOptions { check: OpenCheck::FromSyncedMark, ..JournalOptions::default() };
-        let journal = Journal::open_with(&directory, options).unwrap();
-        assert!(journal.report().bytes < 64 * 1024);
+        let (_, report) = journal::open(&directory, &options).unwrap();
+        assert!(report.bytes < 64 * 1024);
     }
     println!(
         "ratio {:.2}; one write and sync: {:.0} µs",
@@ -208,7 +208,7 @@ fn ingest(directory: &Path) {
     const RECORDS: u64 = 300_000;
     let journal_dir = directory.join("ingest-journal");
     let options = JournalOptions { durability: DurabilityLevel::Os, ..JournalOptions::default() };
-    let journal = Journal::open_with(&journal_dir, options).unwrap();
+    let (journal, _) = journal::open(&journal_dir, &options).unwrap();
     for number in 0..RECORDS {
         let assertion = serialize_assertion(&Assertion {
             subject: format!("subject {}", number % 10_000),

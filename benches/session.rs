@@ -17,7 +17,8 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use relayburn_ledger::session::{Durability, EntryPayload, NewEntry, SessionOptions, SessionStoreV2, Verify};
+use relayburn_ledger::session::{EntryPayload, NewEntry, SessionOptions, SessionStoreV2, Verify};
+use relayburn_ledger::store::Durability;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
@@ -106,7 +107,7 @@ impl Size {
 }
 
 fn build(root: &Path, size: Size) -> Outcome<u64> {
-    let options = SessionOptions { durability: Durability::Grouped, ..SessionOptions::default() };
+    let options = SessionOptions { durability: Durability::Os, ..SessionOptions::default() };
     let (mut store, _) = SessionStoreV2::create(root, &options)?;
     let mut parent: Option<String> = None;
     let mut number = 0;
@@ -237,7 +238,7 @@ fn main() -> Outcome<()> {
 /// Appends to the full store and to a small one.
 fn measure_appends(full: &Path, small: &Path) -> Outcome<()> {
     for (name, durability, count) in
-        [("durable", Durability::Each, 200u32), ("grouped", Durability::Grouped, 2000)]
+        [("durable", Durability::Immediate, 200u32), ("grouped", Durability::Os, 2000)]
     {
         for root in [small, full] {
             let options = SessionOptions { verify: Verify::Rows, durability, ..SessionOptions::default() };

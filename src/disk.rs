@@ -30,6 +30,7 @@ pub use self::kernel_lock::KernelLock;
 pub use self::other_case::refuse_other_case;
 pub use self::path::{parent_of, with_suffix};
 use self::regular::Links;
+pub use self::regular::{metadata_of_regular_file, refuse_link};
 
 #[cfg(unix)]
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
@@ -62,7 +63,7 @@ fn perform<T>(
 ) -> Result<T, Error> {
     #[cfg(all(test, unix))]
     let run = || faults::intercept(&operation, &target, run);
-    run().map_err(|reason| Error::Io { operation, path: target.path.to_owned(), reason })
+    run().map_err(|source| Error::Io { operation, path: target.path.to_owned(), source })
 }
 
 /// Writes all of `bytes` at `offset` into a file that another library has open; `write` writes its argument at that offset.
@@ -235,10 +236,10 @@ impl File {
         Self::open_with(OpenOptions::new().read(true), Links::Refused, path)
     }
 
-    /// Opens an existing file to sync the writes of others; a symbolic link at the path is an error. The mode of the
-    /// file need not allow writing where the system syncs through any handle.
+    /// Opens an existing file to sync the writes of others. The mode of the file need not allow writing where the system
+    /// syncs through any handle.
     pub fn open_to_sync(path: &Path) -> Result<Self, Error> {
-        Self::open_with(OpenOptions::new().read(true).write(cfg!(windows)), Links::Refused, path)
+        Self::open_with(OpenOptions::new().read(true).write(cfg!(windows)), Links::Followed, path)
     }
 
     fn create_with(options: &mut OpenOptions, path: &Path) -> Result<Self, Error> {
@@ -514,9 +515,14 @@ pub fn remove_file(path: &Path) -> Result<(), Error> {
 
 /// Deletes a file if the file exists; returns whether this call deleted the file.
 pub fn remove_file_if_exists(path: &Path) -> Result<bool, Error> {
-    match remove_file(path) {
-        Err(error) if error.is_not_found() => Ok(false),
-        other => other.map(|()| true),
+    Ok(if_there(remove_file(path))?.is_some())
+}
+
+/// Turns the failure of an operation on a path at which nothing exists into `None`.
+pub fn if_there<T>(outcome: Result<T, Error>) -> Result<Option<T>, Error> {
+    match outcome {
+        Err(error) if error.is_not_found() => Ok(None),
+        other => other.map(Some),
     }
 }
 

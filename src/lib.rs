@@ -50,13 +50,14 @@
 //! | [`archive`] | builds, status, queries over the archive | `record`, `scan`, `lock`, `disk`, `home`, `interrupt` |
 //! | [`scan`] | mapped logs, chunks that end at line ends, exact JSON | nothing of ours |
 //! | [`lock`] | the lock-file protocol shared with other programs | `disk`, `interrupt` |
-//! | [`journal`] | a write-ahead log of opaque payloads | `scan`, `disk`, `home`, `interrupt` |
-//! | `session` | segmented session stores | `scan`, `disk`, `interrupt` |
-//! | `book` | double-entry books | `scan`, `disk`, `interrupt` |
+//! | [`journal`] | a write-ahead log of opaque payloads | `store`, `scan`, `disk`, `home`, `interrupt` |
+//! | `session` | segmented session stores | `store`, `scan`, `disk`, `interrupt` |
+//! | `book` | double-entry books | `store`, `scan`, `disk`, `interrupt` |
 //! | `agents` | reads session logs of coding agents into the ledger | `ledger`, `record`, `scan`, `lock`, `disk`, `home`, `interrupt` |
-//! | `ingest` | from a journal into a key-value store and the ledger | `journal`, `ledger`, `lock`, `disk`, `home`, `interrupt` |
+//! | `ingest` | from a journal into a key-value store and the ledger | `journal`, `ledger`, `store`, `lock`, `disk`, `home`, `interrupt` |
 //! | `usage` | prices, and totals and costs over the turns of the archive | `archive`, `record`, `scan`, `home`, `interrupt` |
 //! | `report` | one HTML page with charts and tables of usage and costs | `usage`, `archive`, `record`, `interrupt`, `printable` |
+//! | [`store`] | the vocabulary of all logs: durability, what opening changed, the lock of the one writer | `disk` |
 //! | [`disk`] | durable file operations, the place where faults are injected | nothing of ours |
 //! | [`home`] | where files live; session ids that may become paths | nothing of ours |
 //! | [`interrupt`] | a request to stop, which long work looks at | nothing of ours |
@@ -97,6 +98,7 @@ pub mod scan;
 pub mod session;
 #[doc(hidden)] // As `publish`.
 pub mod sqlite_file;
+pub mod store;
 #[cfg(feature = "usage")]
 pub mod usage;
 

@@ -15,12 +15,12 @@ use tokio::sync::watch;
 use super::directory::{book_names, refuse_link, take_lock};
 use super::error::BookError;
 use super::files::EventReader;
-use super::open;
+use super::opening;
 use super::options::LogStoreOptions;
 use super::queue::OpenBook;
-use super::recovery::BookRecoveryReport;
 use super::view::{Assets, BookView};
 use crate::disk::{self, KernelLock};
+use crate::store::{self, Recovery};
 
 /// All books of an open store, shared by the store and its subscriptions.
 #[derive(Debug)]
@@ -34,7 +34,6 @@ pub(super) struct Books {
     created: watch::Sender<Created>,
     /// Absent after shutdown, which holds the mutex from its beginning to its end.
     lock: Mutex<Option<KernelLock>>,
-    pub(super) recovery: BookRecoveryReport,
 }
 
 /// How many books this store has created.
@@ -67,47 +66,41 @@ pub(super) async fn blocking<T: Send + 'static>(
 }
 
 impl Books {
-    pub(super) fn open(directory: &Path, options: LogStoreOptions) -> Result<Self, BookError> {
+    pub(super) fn open(directory: &Path, options: LogStoreOptions) -> Result<(Self, Recovery), BookError> {
         let books_directory = directory.join("books");
         disk::create_dir_all(directory)?;
         let lock = take_lock(directory)?;
         disk::create_dir_all(&books_directory)?;
         // A program that was killed before it synced these directories may have left their names undurable.
-        disk::sync_dir(&books_directory)?;
-        disk::sync_dir(directory)?;
-        match disk::sync_dir(disk::parent_of(directory)) {
-            // This user may be allowed to pass through the parent, and not to open it.
-            Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {}
-            synced => synced?,
-        }
+        store::sync_inherited([""; 0], [&*books_directory, directory])?;
+        store::sync_name_of(directory)?;
         let mut books = HashMap::new();
         let assets = Arc::<Assets>::default();
-        let mut recovery = BookRecoveryReport::default();
+        let mut recovery = Recovery::default();
         // All books are read before the first is cut: a book that is refused leaves the others as they are, and every cut
         // is reported.
         let mut read = Vec::new();
         for name in book_names(&books_directory)? {
-            read.push(open::read(&books_directory.join(&name), &name, &options)?);
+            read.push(opening::read(&books_directory.join(&name), &name, &options)?);
         }
         for book in read {
             let (name, book_directory) = (book.name.clone(), book.directory.clone());
             let mut opened = book.finish()?;
-            recovery.truncated.append(&mut opened.recovery.truncated);
-            recovery.quarantined.append(&mut opened.recovery.quarantined);
+            recovery.append(std::mem::take(&mut opened.recovery));
             let registered = opened.assets.drain(..).map(|asset| (asset.id.clone(), asset));
             assets.write().unwrap_or_else(PoisonError::into_inner).extend(registered);
             let book = Arc::new(OpenBook::new(&name, &book_directory, opened, &options, &assets));
             books.insert(name, book);
         }
-        Ok(Self {
+        let books = Self {
             directory: directory.to_owned(),
             options,
             books: RwLock::new(Some(books)),
             assets,
             created: watch::channel(Created::default()).0,
             lock: Mutex::new(Some(lock)),
-            recovery,
-        })
+        };
+        Ok((books, recovery))
     }
 
     pub(super) fn with_books<T>(
@@ -151,7 +144,7 @@ impl Books {
         let directory = self.directory.join("books").join(name);
         disk::refuse_other_case(&directory)?;
         refuse_link(&directory)?;
-        let opened = open::create(&directory, &self.options)?;
+        let opened = opening::create(&directory, &self.options)?;
         let book = Arc::new(OpenBook::new(name, &directory, opened, &self.options, &self.assets));
         books.insert(name.to_owned(), Arc::clone(&book));
         self.created.send_modify(|created| created.books += 1);

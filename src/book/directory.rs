@@ -4,22 +4,22 @@
 //! with two names could be written twice.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::error::BookError;
 use crate::disk::{self, KernelLock};
+use crate::store;
 
 /// Takes the lock of the store in `directory`, which exists.
 pub(super) fn take_lock(directory: &Path) -> Result<KernelLock, BookError> {
-    held(KernelLock::open(&directory.join("LOCK"))?)
+    let path = directory.join("LOCK");
+    store::lock(&path, Duration::ZERO)?.ok_or(BookError::Locked { path })
 }
 
 /// Takes the lock of the store in `directory` and creates nothing. Without a lock file no program has the store open.
 pub(super) fn take_lock_if_there(directory: &Path) -> Result<Option<KernelLock>, BookError> {
-    KernelLock::open_if_there(&directory.join("LOCK"))?.map(held).transpose()
-}
-
-fn held(mut lock: KernelLock) -> Result<KernelLock, BookError> {
-    if lock.try_lock()? { Ok(lock) } else { Err(BookError::Locked { path: lock.path().to_owned() }) }
+    let is_there = disk::if_there(disk::metadata(&directory.join("LOCK")))?.is_some();
+    is_there.then(|| take_lock(directory)).transpose()
 }
 
 /// The directories under `books/`, in byte order.
@@ -36,10 +36,8 @@ pub(super) fn book_names(directory: &Path) -> Result<Vec<String>, BookError> {
 /// Fails when a file or a link has the name of a new book. A link to another book's directory would
 /// let one log be written under two names.
 pub(super) fn refuse_link(directory: &Path) -> Result<(), BookError> {
-    match disk::metadata(directory) {
-        Err(error) if error.is_not_found() => Ok(()),
-        Err(error) => Err(error.into()),
-        Ok(found) if found.is_directory => Ok(()),
-        Ok(_) => Err(BookError::NotADirectory { path: directory.to_owned() }),
+    match disk::if_there(disk::metadata(directory))? {
+        Some(found) if !found.is_directory => Err(BookError::NotADirectory { path: directory.to_owned() }),
+        _ => Ok(()),
     }
 }

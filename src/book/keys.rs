@@ -20,7 +20,7 @@ use uuid::Uuid;
 
 use super::error::BookError;
 use super::files;
-use super::scratch::{self, Scratch, SeqIndex};
+use super::scratch::{self, ScratchFile, SeqIndex};
 use super::state::BookState;
 use super::time;
 use crate::disk;
@@ -167,12 +167,12 @@ impl Keys {
     ///
     /// # Errors
     /// The keys then stay in memory, and the next batch tries again.
-    pub(super) fn spill_half(&mut self, scratch: &Arc<Scratch>) -> Result<(), BookError> {
+    pub(super) fn spill_half(&mut self, scratch: &Arc<ScratchFile>) -> Result<(), BookError> {
         self.spill(self.order.len() / 2, scratch)
     }
 
     /// Moves the `count` oldest keys in memory to a run.
-    pub(super) fn spill(&mut self, count: usize, scratch: &Arc<Scratch>) -> Result<(), BookError> {
+    pub(super) fn spill(&mut self, count: usize, scratch: &Arc<ScratchFile>) -> Result<(), BookError> {
         let mut oldest: Vec<(&str, KeyOutcome)> =
             self.hot().take(count).map(|(key, outcome)| (key.as_ref(), outcome)).collect();
         if oldest.is_empty() {
@@ -202,7 +202,7 @@ impl Keys {
     }
 
     /// Moves the index of spilled keys out of memory. A failure is logged and costs memory, nothing else.
-    fn tidy_index(&mut self, scratch: &Arc<Scratch>) {
+    fn tidy_index(&mut self, scratch: &Arc<ScratchFile>) {
         let tidied = (|| {
             if !self.spilled.is_flush_due() {
                 return Ok(());

@@ -55,10 +55,9 @@ mod files;
 mod frame;
 mod job;
 mod keys;
-mod open;
+mod opening;
 mod options;
 mod queue;
-mod recovery;
 mod scan;
 mod scratch;
 mod snapshot;
@@ -70,11 +69,12 @@ mod validate;
 mod view;
 mod writer;
 
-pub use check::{BookCheckReport, BookFinding, BookFindingKind, BookReport, Unbalanced, check};
+pub use check::{
+    BookFinding, BookFindingKind, BookProblem, BookReport, BookStatus, Unbalanced, check, status,
+};
 pub use error::BookError;
 pub use options::LogStoreOptions;
-pub use recovery::{BookRecoveryReport, SetAsideFile, TruncatedSegment};
-pub use store::LogTaleaStore;
+pub use store::{LogTaleaStore, open};
 
 #[cfg(all(test, unix))]
 mod tests;

@@ -15,7 +15,7 @@ use tokio::sync::{Semaphore, watch};
 
 use super::error::BookError;
 use super::job::{BATCH_MAX, Job, batch_of};
-use super::open::OpenedBook;
+use super::opening::OpenedBook;
 use super::options::LogStoreOptions;
 use super::view::{Assets, BookProgress, BookView, Closed};
 use super::writer::BookWriter;

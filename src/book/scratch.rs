@@ -20,12 +20,12 @@ use crate::disk;
 
 /// An append-only file without a name.
 #[derive(Debug)]
-pub(super) struct Scratch {
+pub(super) struct ScratchFile {
     file: disk::File,
     len_bytes: AtomicU64,
 }
 
-impl Scratch {
+impl ScratchFile {
     /// Creates the file in `directory`. A crash between creating and unlinking leaves a `.tmp`, which opening removes.
     pub(super) fn create(directory: &Path) -> Result<Self, BookError> {
         let path = directory.join(format!("scratch.{}.tmp", Uuid::new_v4().simple()));
@@ -34,7 +34,7 @@ impl Scratch {
         Ok(Self { file, len_bytes: AtomicU64::new(0) })
     }
 
-    /// Where the next [`Scratch::append`] will write.
+    /// Where the next [`ScratchFile::append`] will write.
     fn end(&self) -> u64 {
         self.len_bytes.load(Ordering::Acquire)
     }
@@ -84,7 +84,7 @@ impl Positions {
     }
 
     /// The offset of event `seq`, which must have been pushed.
-    pub(super) fn get(&self, scratch: Option<&Scratch>, seq: Seq) -> Result<u64, BookError> {
+    pub(super) fn get(&self, scratch: Option<&ScratchFile>, seq: Seq) -> Result<u64, BookError> {
         if seq >= self.recent_first {
             return Ok(self.recent[(seq - self.recent_first) as usize]);
         }
@@ -96,7 +96,7 @@ impl Positions {
     }
 
     /// Moves what is in memory to the scratch file.
-    pub(super) fn flush(&mut self, scratch: &Scratch) -> Result<(), BookError> {
+    pub(super) fn flush(&mut self, scratch: &ScratchFile) -> Result<(), BookError> {
         if self.recent.is_empty() {
             return Ok(());
         }
@@ -110,7 +110,7 @@ impl Positions {
 }
 
 /// The scratch file, which exists once anything was flushed.
-fn in_file(scratch: Option<&Scratch>) -> Result<&Scratch, BookError> {
+fn in_file(scratch: Option<&ScratchFile>) -> Result<&ScratchFile, BookError> {
     let missing = || BookError::Worker { what: "reading", reason: "the book has no scratch file".to_owned() };
     scratch.ok_or_else(missing)
 }
@@ -151,7 +151,7 @@ pub(super) struct IndexRun {
 impl IndexRun {
     fn read(
         &self,
-        scratch: &Scratch,
+        scratch: &ScratchFile,
         first: usize,
         entries: &mut Vec<(u128, Seq)>,
         max: usize,
@@ -167,7 +167,7 @@ impl IndexRun {
         Ok(())
     }
 
-    fn find(&self, scratch: &Scratch, id: u128, found: &mut Vec<Seq>) -> Result<(), BookError> {
+    fn find(&self, scratch: &ScratchFile, id: u128, found: &mut Vec<Seq>) -> Result<(), BookError> {
         let mut page = self.fences.partition_point(|fence| *fence < id).saturating_sub(1);
         let mut entries = Vec::new();
         // The entries of one id can fill several pages.
@@ -183,13 +183,13 @@ impl IndexRun {
 
 /// Writes a run piece by piece.
 struct RunWriter<'a> {
-    scratch: &'a Scratch,
+    scratch: &'a ScratchFile,
     run: IndexRun,
     bytes: Vec<u8>,
 }
 
 impl<'a> RunWriter<'a> {
-    fn new(scratch: &'a Scratch) -> Self {
+    fn new(scratch: &'a ScratchFile) -> Self {
         Self {
             scratch,
             run: IndexRun { offset: scratch.end(), len: 0, fences: Vec::new() },
@@ -219,7 +219,7 @@ impl<'a> RunWriter<'a> {
 
 /// Reads a run from its beginning.
 struct RunReader<'a> {
-    scratch: &'a Scratch,
+    scratch: &'a ScratchFile,
     run: &'a IndexRun,
     next: usize,
     entries: Vec<(u128, Seq)>,
@@ -227,7 +227,7 @@ struct RunReader<'a> {
 }
 
 impl<'a> RunReader<'a> {
-    fn new(scratch: &'a Scratch, run: &'a IndexRun) -> Self {
+    fn new(scratch: &'a ScratchFile, run: &'a IndexRun) -> Self {
         Self { scratch, run, next: 0, entries: Vec::new(), at: 0 }
     }
 
@@ -268,7 +268,7 @@ impl SeqIndex {
     }
 
     /// Every sequence number inserted under `id`, in no order.
-    pub(super) fn find(&self, scratch: Option<&Scratch>, id: u128) -> Result<Vec<Seq>, BookError> {
+    pub(super) fn find(&self, scratch: Option<&ScratchFile>, id: u128) -> Result<Vec<Seq>, BookError> {
         let mut found: Vec<Seq> = self.recent.get(&id).copied().into_iter().collect();
         if !found.is_empty() {
             found.extend(self.repeats.iter().filter(|entry| entry.0 == id).map(|entry| entry.1));
@@ -280,7 +280,7 @@ impl SeqIndex {
     }
 
     /// Moves what is in memory to the scratch file.
-    pub(super) fn flush(&mut self, scratch: &Scratch) -> Result<(), BookError> {
+    pub(super) fn flush(&mut self, scratch: &ScratchFile) -> Result<(), BookError> {
         if self.recent.is_empty() {
             return Ok(());
         }
@@ -315,7 +315,7 @@ impl SeqIndex {
     /// one. Within a piece entries are in the order of their sequence numbers.
     pub(super) fn visit(
         &self,
-        scratch: Option<&Scratch>,
+        scratch: Option<&ScratchFile>,
         mut visit: impl FnMut(&[(u128, Seq)]) -> Result<(), BookError>,
     ) -> Result<(), BookError> {
         let mut entries = Vec::new();
@@ -335,7 +335,7 @@ impl SeqIndex {
 
 impl SeqIndex {
     /// Pairs of numbers that were inserted under the same id, ascending. Leaves everything in one run.
-    pub(super) fn repeated(&mut self, scratch: &Scratch) -> Result<Vec<(Seq, Seq)>, BookError> {
+    pub(super) fn repeated(&mut self, scratch: &ScratchFile) -> Result<Vec<(Seq, Seq)>, BookError> {
         self.flush(scratch)?;
         while let [.., older, newer] = self.runs.as_slice() {
             let merged = merge(scratch, older, newer)?;
@@ -358,7 +358,11 @@ impl SeqIndex {
 }
 
 /// Merges two runs into a new one.
-pub(super) fn merge(scratch: &Scratch, older: &IndexRun, newer: &IndexRun) -> Result<IndexRun, BookError> {
+pub(super) fn merge(
+    scratch: &ScratchFile,
+    older: &IndexRun,
+    newer: &IndexRun,
+) -> Result<IndexRun, BookError> {
     let mut left = RunReader::new(scratch, older);
     let mut right = RunReader::new(scratch, newer);
     // The readers read what lies before the writer's beginning.
@@ -449,7 +453,7 @@ pub(super) struct HistoryBlock {
 const BLOCK_HEADER_BYTES: usize = 28;
 
 impl HistoryBlock {
-    fn read(scratch: &Scratch, offset: u64) -> Result<Self, BookError> {
+    fn read(scratch: &ScratchFile, offset: u64) -> Result<Self, BookError> {
         let mut bytes = [0; BLOCK_HEADER_BYTES + ROW_BYTES];
         scratch.read(&mut bytes, offset)?;
         let mut len = [0; 4];
@@ -471,7 +475,7 @@ impl HistoryBlock {
     }
 
     /// All its postings, oldest first.
-    pub(super) fn rows(&self, scratch: &Scratch) -> Result<Vec<HistoryRow>, BookError> {
+    pub(super) fn rows(&self, scratch: &ScratchFile) -> Result<Vec<HistoryRow>, BookError> {
         let mut bytes = vec![0; self.len * ROW_BYTES];
         scratch.read(&mut bytes, self.offset + BLOCK_HEADER_BYTES as u64)?;
         Ok(bytes.chunks_exact(ROW_BYTES).map(HistoryRow::read).collect())
@@ -480,7 +484,7 @@ impl HistoryBlock {
     /// The newest block for which `early` holds, in the chain that ends at `last`. When `early` holds for a block, it must hold for
     /// every older one.
     pub(super) fn find(
-        scratch: &Scratch,
+        scratch: &ScratchFile,
         last: u64,
         early: impl Fn(&Self) -> bool,
     ) -> Result<Option<Self>, BookError> {
@@ -494,7 +498,7 @@ impl HistoryBlock {
     }
 
     /// The block after this one in the chain that ends at `last`.
-    pub(super) fn next(&self, scratch: &Scratch, last: u64) -> Result<Option<Self>, BookError> {
+    pub(super) fn next(&self, scratch: &ScratchFile, last: u64) -> Result<Option<Self>, BookError> {
         if self.offset == last {
             return Ok(None);
         }
@@ -504,13 +508,13 @@ impl HistoryBlock {
 
 /// Blocks on their way to the scratch file: written together, linked to the blocks that are there.
 pub(super) struct HistoryBlocks<'a> {
-    scratch: &'a Scratch,
+    scratch: &'a ScratchFile,
     base: u64,
     bytes: Vec<u8>,
 }
 
 impl<'a> HistoryBlocks<'a> {
-    pub(super) fn new(scratch: &'a Scratch) -> Self {
+    pub(super) fn new(scratch: &'a ScratchFile) -> Self {
         Self { scratch, base: scratch.end(), bytes: Vec::new() }
     }
 

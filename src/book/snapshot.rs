@@ -151,27 +151,21 @@ pub(super) fn load(
     let file = RunFile::open(path)?;
     let mut buffer = Vec::new();
     let payload = file.payload(&mut buffer)?;
-    let mut loaded = LoadedSnapshot { state: BookState::new(directory), keys: Keys::new(directory, cap) };
+    let (mut state, mut keys) = (BookState::new(directory), Keys::new(directory, cap));
     let mut json = serde_json::Deserializer::from_slice(payload);
-    (&mut loaded)
+    SnapshotReader { part: SnapshotPart::Whole, state: &mut state, keys: &mut keys }
         .deserialize(&mut json)
         .and_then(|()| json.end())
         .map_err(|error| damaged(path, error.to_string()))?;
-    if loaded.state.next_seq.checked_sub(1) != Some(last) {
-        let reason =
-            format!("its next event is {}, its name says that the last is {last}", loaded.state.next_seq);
+    if state.next_seq.checked_sub(1) != Some(last) {
+        let reason = format!("its next event is {}, its name says that the last is {last}", state.next_seq);
         return Err(damaged(path, reason));
     }
-    Ok((loaded.state, loaded.keys))
+    Ok((state, keys))
 }
 
 fn damaged(path: &Path, reason: String) -> BookError {
     BookError::Derived { path: path.to_owned(), offset: 4, reason }
-}
-
-struct LoadedSnapshot {
-    state: BookState,
-    keys: Keys,
 }
 
 #[derive(Deserialize)]
@@ -182,30 +176,112 @@ struct IdemIn {
     cap: usize,
 }
 
-impl<'de> DeserializeSeed<'de> for &mut LoadedSnapshot {
+/// A part of a snapshot.
+#[derive(Debug, Clone, Copy)]
+enum SnapshotPart {
+    Whole,
+    Accounts,
+    Account,
+    /// Of the account with this index.
+    Postings(u32),
+    Txids,
+}
+
+/// Reads a part of a snapshot, as a stream, into a state and keys.
+struct SnapshotReader<'s> {
+    part: SnapshotPart,
+    state: &'s mut BookState,
+    keys: &'s mut Keys,
+}
+
+impl<'de> DeserializeSeed<'de> for SnapshotReader<'_> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_map(self)
+        match self.part {
+            SnapshotPart::Postings(_) => deserializer.deserialize_seq(self),
+            _ => deserializer.deserialize_map(self),
+        }
     }
 }
 
-impl<'de> Visitor<'de> for &mut LoadedSnapshot {
+impl<'de> Visitor<'de> for SnapshotReader<'_> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a snapshot")
+        f.write_str(match self.part {
+            SnapshotPart::Whole => "a snapshot",
+            SnapshotPart::Accounts => "accounts by key",
+            SnapshotPart::Account => "an account",
+            SnapshotPart::Postings(_) => "postings in the order of their events",
+            SnapshotPart::Txids => "transactions by id",
+        })
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<(), A::Error> {
-        const FIELDS: [&str; 6] = ["next_seq", "accounts", "idem", "txids", "sums", "last_at"];
-        let mut missing = FIELDS.to_vec();
+    fn visit_map<A: MapAccess<'de>>(mut self, mut fields: A) -> Result<(), A::Error> {
+        match self.part {
+            SnapshotPart::Whole => return self.whole(fields),
+            SnapshotPart::Account => return self.account(fields),
+            SnapshotPart::Accounts => {
+                while fields.next_key::<IgnoredAny>()?.is_some() {
+                    fields.next_value_seed(self.part(SnapshotPart::Account))?;
+                }
+            }
+            SnapshotPart::Postings(_) | SnapshotPart::Txids => {
+                while let Some((txid, (seq, _))) = fields.next_entry::<Uuid, (Seq, (Seq, u64))>()? {
+                    self.state.add_txid(txid, seq);
+                    self.flush_if_due();
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(mut self, mut postings: A) -> Result<(), A::Error> {
+        let SnapshotPart::Postings(account) = self.part else {
+            return Err(A::Error::custom("an array stands in the place of an object"));
+        };
+        let mut last = 0;
+        while let Some(posting) = postings.next_element::<PostingOut>()? {
+            let PostingOut { seq, at, txid, minor, direction, raw_after } = posting;
+            if seq < last {
+                return Err(A::Error::custom(format!("posting of event {seq} behind one of event {last}")));
+            }
+            last = seq;
+            let credit = direction == Direction::Credit;
+            self.state.add_row(account, HistoryRow { seq, at, txid: txid.0, minor, credit, raw_after });
+            self.flush_if_due();
+        }
+        Ok(())
+    }
+}
+
+impl SnapshotReader<'_> {
+    fn part(&mut self, part: SnapshotPart) -> SnapshotReader<'_> {
+        SnapshotReader { part, state: self.state, keys: self.keys }
+    }
+
+    fn flush_if_due(&mut self) {
+        if self.state.is_flush_due() {
+            self.state.tidy();
+        }
+    }
+
+    fn whole<'de, A: MapAccess<'de>>(mut self, mut fields: A) -> Result<(), A::Error> {
+        let mut missing = vec!["next_seq", "accounts", "idem", "txids", "sums", "last_at"];
         while let Some(name) = fields.next_key::<String>()? {
             match name.as_str() {
                 "next_seq" => self.state.next_seq = fields.next_value()?,
-                "accounts" => fields.next_value_seed(Accounts(&mut self.state))?,
-                "idem" => self.keep_hot(fields.next_value()?),
-                "txids" => fields.next_value_seed(Txids(&mut self.state))?,
+                "accounts" => fields.next_value_seed(self.part(SnapshotPart::Accounts))?,
+                "idem" => {
+                    let mut idem: IdemIn = fields.next_value()?;
+                    for key in idem.order {
+                        if let Some(outcome) = idem.hot.remove(&key) {
+                            self.keys.insert(key.into(), outcome);
+                        }
+                    }
+                }
+                "txids" => fields.next_value_seed(self.part(SnapshotPart::Txids))?,
                 "sums" => {
                     for (asset, (debits, credits)) in fields.next_value::<HashMap<String, (i64, i64)>>()? {
                         self.state.restore_sums(asset, debits, credits);
@@ -223,61 +299,8 @@ impl<'de> Visitor<'de> for &mut LoadedSnapshot {
             Some(field) => Err(A::Error::missing_field(field)),
         }
     }
-}
 
-impl LoadedSnapshot {
-    fn keep_hot(&mut self, mut idem: IdemIn) {
-        for key in idem.order {
-            if let Some(outcome) = idem.hot.remove(&key) {
-                self.keys.insert(key.into(), outcome);
-            }
-        }
-    }
-}
-
-struct Accounts<'s>(&'s mut BookState);
-
-impl<'de> DeserializeSeed<'de> for Accounts<'_> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_map(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Accounts<'_> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("accounts by key")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut accounts: A) -> Result<(), A::Error> {
-        while accounts.next_key::<IgnoredAny>()?.is_some() {
-            accounts.next_value_seed(AccountSeed(self.0))?;
-        }
-        Ok(())
-    }
-}
-
-struct AccountSeed<'s>(&'s mut BookState);
-
-impl<'de> DeserializeSeed<'de> for AccountSeed<'_> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_map(self)
-    }
-}
-
-impl<'de> Visitor<'de> for AccountSeed<'_> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an account")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<(), A::Error> {
+    fn account<'de, A: MapAccess<'de>>(mut self, mut fields: A) -> Result<(), A::Error> {
         let (mut def, mut cfg) = (None::<AccountDef>, None::<AccountCfg>);
         let (mut raw, mut updated_seq, mut index) = (None, None, None);
         while let Some(name) = fields.next_key::<String>()? {
@@ -291,15 +314,13 @@ impl<'de> Visitor<'de> for AccountSeed<'_> {
                     let (Some(def), Some(cfg)) = (&def, &cfg) else {
                         return Err(A::Error::custom("postings stand before their account's definition"));
                     };
-                    if self.0.find(&def.id.book.0, &def.id.path).is_some() {
-                        return Err(A::Error::custom(format!(
-                            "account {:?} stands there twice",
-                            def.id.to_key()
-                        )));
+                    if self.state.find(&def.id.book.0, &def.id.path).is_some() {
+                        let key = def.id.to_key();
+                        return Err(A::Error::custom(format!("account {key:?} stands there twice")));
                     }
-                    let account = self.0.account_count() as u32;
-                    self.0.add_account(def, cfg);
-                    fields.next_value_seed(Postings(self.0, account))?;
+                    let account = self.state.account_count() as u32;
+                    self.state.add_account(def, cfg);
+                    fields.next_value_seed(self.part(SnapshotPart::Postings(account)))?;
                     index = Some(account);
                 }
                 _ => {
@@ -310,70 +331,7 @@ impl<'de> Visitor<'de> for AccountSeed<'_> {
         let (Some(index), Some(raw), Some(updated_seq)) = (index, raw, updated_seq) else {
             return Err(A::Error::custom("an account lacks postings, raw_balance or updated_seq"));
         };
-        self.0.restore_account(index, raw, updated_seq);
-        Ok(())
-    }
-}
-
-struct Postings<'s>(&'s mut BookState, u32);
-
-impl<'de> DeserializeSeed<'de> for Postings<'_> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_seq(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Postings<'_> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("postings in the order of their events")
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut postings: A) -> Result<(), A::Error> {
-        let mut last = 0;
-        while let Some(posting) = postings.next_element::<PostingOut>()? {
-            let PostingOut { seq, at, txid, minor, direction, raw_after } = posting;
-            if seq < last {
-                return Err(A::Error::custom(format!("posting of event {seq} behind one of event {last}")));
-            }
-            last = seq;
-            let credit = direction == Direction::Credit;
-            self.0.add_row(self.1, HistoryRow { seq, at, txid: txid.0, minor, credit, raw_after });
-            if self.0.is_flush_due() {
-                self.0.tidy();
-            }
-        }
-        Ok(())
-    }
-}
-
-struct Txids<'s>(&'s mut BookState);
-
-impl<'de> DeserializeSeed<'de> for Txids<'_> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_map(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Txids<'_> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("transactions by id")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut txids: A) -> Result<(), A::Error> {
-        while let Some((txid, (seq, _))) = txids.next_entry::<Uuid, (Seq, (Seq, u64))>()? {
-            self.0.add_txid(txid, seq);
-            if self.0.is_flush_due() {
-                self.0.tidy();
-            }
-        }
+        self.state.restore_account(index, raw, updated_seq);
         Ok(())
     }
 }

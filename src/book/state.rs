@@ -14,7 +14,7 @@ use talea_core::types::{AccountDef, AssetId, Direction, Seq};
 use uuid::Uuid;
 
 use super::error::BookError;
-use super::scratch::{self, HistoryBlock, HistoryBlocks, HistoryRow, Positions, Scratch, SeqIndex};
+use super::scratch::{self, HistoryBlock, HistoryBlocks, HistoryRow, Positions, ScratchFile, SeqIndex};
 
 /// Number of events, or of postings, after which their details move out of memory.
 const FLUSH_EVENTS: usize = 1 << 16;
@@ -81,7 +81,7 @@ pub(super) struct BookState {
     /// Accounts with recent postings.
     touched: Vec<u32>,
     recent_rows: usize,
-    scratch: Option<Arc<Scratch>>,
+    scratch: Option<Arc<ScratchFile>>,
     /// Number of details at which a flush is due; doubled after a failed flush.
     flush_at: usize,
 }
@@ -227,17 +227,17 @@ impl BookState {
     }
 
     /// The scratch file, created on first use.
-    pub(super) fn scratch(&mut self) -> Result<Arc<Scratch>, BookError> {
+    pub(super) fn scratch(&mut self) -> Result<Arc<ScratchFile>, BookError> {
         if let Some(scratch) = &self.scratch {
             return Ok(Arc::clone(scratch));
         }
-        let scratch = Arc::new(Scratch::create(&self.directory)?);
+        let scratch = Arc::new(ScratchFile::create(&self.directory)?);
         self.scratch = Some(Arc::clone(&scratch));
         Ok(scratch)
     }
 
     /// The scratch file, if there is one yet.
-    pub(super) fn scratch_if_any(&self) -> Option<&Scratch> {
+    pub(super) fn scratch_if_any(&self) -> Option<&ScratchFile> {
         self.scratch.as_deref()
     }
 
@@ -287,7 +287,9 @@ impl BookState {
     }
 
     /// Two runs of the transaction index that are due to be merged, and their file.
-    pub(super) fn merge_due(&self) -> Option<(Arc<Scratch>, Arc<scratch::IndexRun>, Arc<scratch::IndexRun>)> {
+    pub(super) fn merge_due(
+        &self,
+    ) -> Option<(Arc<ScratchFile>, Arc<scratch::IndexRun>, Arc<scratch::IndexRun>)> {
         let (older, newer) = self.txids.merge_due()?;
         Some((Arc::clone(self.scratch.as_ref()?), older, newer))
     }
@@ -410,7 +412,7 @@ pub(super) struct StateImage {
     bases: Vec<Seq>,
     positions: Positions,
     txids: SeqIndex,
-    scratch: Option<Arc<Scratch>>,
+    scratch: Option<Arc<ScratchFile>>,
 }
 
 impl StateImage {
@@ -441,7 +443,7 @@ impl StateImage {
 }
 
 fn each_row(
-    scratch: Option<&Scratch>,
+    scratch: Option<&ScratchFile>,
     account: &Account,
     mut visit: impl FnMut(&HistoryRow) -> Result<(), BookError>,
 ) -> Result<(), BookError> {
@@ -461,7 +463,7 @@ pub(super) struct AccountView {
     /// As it was opened.
     pub opened: Arc<(AccountDef, AccountCfg)>,
     last_block: Option<u64>,
-    scratch: Option<Arc<Scratch>>,
+    scratch: Option<Arc<ScratchFile>>,
     recent: Vec<HistoryRow>,
 }
 

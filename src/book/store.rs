@@ -27,10 +27,10 @@ use super::files;
 use super::job::{BATCH_MAX, Draft, Job};
 use super::options::LogStoreOptions;
 use super::queue::OpenBook;
-use super::recovery::BookRecoveryReport;
 use super::scratch::HistoryRow;
 use super::state::{PostingRef, add_to_side, effective, rows_of};
 use super::subscribe;
+use crate::store::Recovery;
 
 /// An append-log implementation of [`Store`]: one log a book, one sync for a batch of commits, and no answer before it.
 ///
@@ -41,28 +41,37 @@ pub struct LogTaleaStore {
     pub(super) books: Arc<Books>,
 }
 
+/// Opens the store in `directory`, creating it when it is missing, and returns what was cut or renamed.
+///
+/// # Errors
+/// `StoreError::Io` with a [`BookError`] inside: the directory is in use, or a log is damaged before its end.
+pub async fn open(
+    directory: &Path,
+    options: &LogStoreOptions,
+) -> Result<(LogTaleaStore, Recovery), StoreError> {
+    let (directory, options) = (directory.to_owned(), options.clone());
+    let (books, recovery) = blocking(move || Books::open(&directory, options)).await?;
+    Ok((LogTaleaStore { books: Arc::new(books) }, recovery))
+}
+
 impl LogTaleaStore {
     /// Opens the store in `directory` with default options, creating it when it is missing.
     ///
     /// # Errors
-    /// `StoreError::Io` with a [`BookError`] inside: the directory is in use, or a log is damaged before its end.
+    /// As [`open`].
     pub async fn open(directory: &Path) -> Result<Self, StoreError> {
         Self::open_with(directory, LogStoreOptions::default()).await
     }
 
-    /// Opens the store in `directory`, creating it when it is missing.
+    /// Opens the store in `directory`, creating it when it is missing. What was cut or renamed goes to the log of the program; [`open`]
+    /// returns it.
     ///
     /// # Errors
-    /// As [`LogTaleaStore::open`].
+    /// As [`open`].
     pub async fn open_with(directory: &Path, options: LogStoreOptions) -> Result<Self, StoreError> {
-        let directory = directory.to_owned();
-        let books = blocking(move || Books::open(&directory, options)).await?;
-        Ok(Self { books: Arc::new(books) })
-    }
-
-    /// What opening the store cut or renamed; empty when every file was sound.
-    pub fn recovery(&self) -> &BookRecoveryReport {
-        &self.books.recovery
+        let (store, recovery) = open(directory, &options).await?;
+        recovery.log();
+        Ok(store)
     }
 
     /// Writes a snapshot of a book, durably. A book without events gets none, and neither does `_system`, because its

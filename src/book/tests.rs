@@ -12,10 +12,10 @@ use uuid::Uuid;
 use super::frame::FrameFinder;
 use super::job::Draft;
 use super::queue::OpenBook;
-use super::scratch::{self, HistoryBlock, HistoryBlocks, HistoryRow, Scratch, SeqIndex};
+use super::scratch::{self, HistoryBlock, HistoryBlocks, HistoryRow, ScratchFile, SeqIndex};
 use super::state::BookState;
 use super::validate::Overlay;
-use super::{BookError, LogStoreOptions, LogTaleaStore, check, files, frame, open};
+use super::{BookError, LogStoreOptions, LogTaleaStore, check, files, frame, opening};
 use crate::disk;
 use crate::disk::faults::{self, Harness, Survival};
 
@@ -192,11 +192,11 @@ fn a_second_shutdown_waits_for_the_first_before_the_directory_is_released() {
         assert!(!first.is_finished() && !second.is_finished());
         drop(state);
         second.join().unwrap();
-        let again = open().unwrap();
+        let (again, recovery) = runtime.block_on(crate::book::open(directory.path(), &OPTIONS)).unwrap();
         let posted = posting.join().unwrap().into_iter().filter(Result::is_ok).count();
         let cash = runtime.block_on(again.balance(&account("cash"), None)).unwrap();
         assert_eq!(cash.amount.minor(), posted as i64);
-        assert!(posted > 0 && again.recovery().truncated.is_empty());
+        assert!(posted > 0 && recovery.truncated.is_empty());
         first.join().unwrap();
     });
 }
@@ -204,7 +204,7 @@ fn a_second_shutdown_waits_for_the_first_before_the_directory_is_released() {
 #[test]
 fn an_answer_that_never_came_is_no_shutdown() {
     let directory = tempfile::tempdir().unwrap();
-    let opened = open::create(directory.path(), &OPTIONS).unwrap();
+    let opened = opening::create(directory.path(), &OPTIONS).unwrap();
     let book = OpenBook::new("shop", directory.path(), opened, &OPTIONS, &std::sync::Arc::default());
     let error = book.closed_error();
     assert!(matches!(error, BookError::Worker { what: "writing", .. }), "{error}");
@@ -455,7 +455,7 @@ proptest! {
     #[test]
     fn a_chain_of_blocks_is_its_rows(lens in prop::collection::vec(1..5_usize, 1..60), target in 0..400_i64) {
         let directory = tempfile::tempdir().unwrap();
-        let scratch = Scratch::create(directory.path()).unwrap();
+        let scratch = ScratchFile::create(directory.path()).unwrap();
         let (mut last, mut all) = (None, Vec::new());
         for len in lens {
             let rows: Vec<HistoryRow> = (0..len).map(|at| row(2 * (all.len() + at) as i64)).collect();
@@ -482,7 +482,7 @@ proptest! {
     #[test]
     fn an_index_finds_what_a_map_finds(entries in prop::collection::vec((0..300_u128, any::<bool>()), 1..3000)) {
         let directory = tempfile::tempdir().unwrap();
-        let scratch = Scratch::create(directory.path()).unwrap();
+        let scratch = ScratchFile::create(directory.path()).unwrap();
         let mut index = SeqIndex::default();
         let mut map: HashMap<u128, Vec<i64>> = HashMap::new();
         for (seq, (id, flush)) in entries.iter().enumerate() {

@@ -17,7 +17,7 @@ use super::files;
 use super::frame;
 use super::job::{Draft, Job, Reply};
 use super::keys::{KeyOutcome, Keys};
-use super::open::OpenedBook;
+use super::opening::OpenedBook;
 use super::options::LogStoreOptions;
 use super::scratch;
 use super::snapshot::{self, KeysImage};

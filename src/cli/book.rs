@@ -19,14 +19,13 @@ use talea_core::types::{
 };
 use uuid::Uuid;
 
-use self::common::{BookDir, in_words, open, parse_account, tell, user_books};
+use self::common::{BookDir, in_words, open, open_or_create, parse_account, user_books};
 use self::posting::post;
 use self::reading::{
     account_json, balance, check, events, history, list_accounts, list_assets, trial_balance,
 };
 use super::arguments::JsonArg;
-use super::{in_store, print_json};
-use crate::book::LogTaleaStore;
+use super::print_json;
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -381,25 +380,11 @@ async fn dispatch(command: BookCommand) -> anyhow::Result<ExitCode> {
 
 async fn init(common: &BookDir) -> anyhow::Result<()> {
     refuse_foreign(&common.dir)?;
-    let store = LogTaleaStore::open(&common.dir).await?;
-    tell(store.recovery());
+    let (store, recovery) = open_or_create(&common.dir).await?;
     let books = user_books(&store)?;
     store.shutdown().await;
     if common.json {
-        let report = store.recovery();
-        let truncated = report.truncated.iter().map(|cut| {
-            json!({
-                "file": in_store(&common.dir, &cut.file), "length": cut.length, "fromLength": cut.from_length,
-                "reason": cut.reason, "savedAs": cut.saved_as.as_ref().map(|saved| in_store(&common.dir, saved)),
-            })
-        });
-        let quarantined = report.quarantined.iter().map(|renamed| {
-            let [file, saved_as] = [&renamed.file, &renamed.saved_as].map(|name| in_store(&common.dir, name));
-            json!({"file": file, "savedAs": saved_as})
-        });
-        let recovery = json!({
-            "truncated": truncated.collect::<Vec<_>>(), "quarantined": quarantined.collect::<Vec<_>>(),
-        });
+        let recovery = recovery.relative_to(&common.dir);
         print_json(&json!({"directory": common.dir, "books": books, "recovery": recovery}))?;
     }
     Ok(())

@@ -17,9 +17,10 @@ use self::common::{base64, require_journal};
 use super::arguments::JsonArg;
 use super::{JsonFailure, STDOUT, counted, cut_off, in_store, warn};
 use crate::journal::{
-    DEFAULT_MAX_PAYLOAD_BYTES, Damage, DamageReason, Journal, JournalError, JournalReader, OnCorruption,
+    self, DEFAULT_MAX_PAYLOAD_BYTES, Damage, JournalError, JournalOptions, JournalReader, OnCorruption,
     RecoveryReport, SavedRange, SegmentManager, recover, status,
 };
+use crate::store::{Cut, Finding};
 use anyhow::{Context as _, bail};
 use serde_json::{Value, json};
 
@@ -141,10 +142,8 @@ pub fn run(args: JournalArgs) -> anyhow::Result<ExitCode> {
 }
 
 fn append(dir: &Path) -> anyhow::Result<()> {
-    let journal = Journal::open(dir)?;
-    for cut in &journal.report().truncated {
-        warn(&changed(cut, true));
-    }
+    let (journal, report) = journal::open(dir, &JournalOptions::default())?;
+    report.recovery.truncated.iter().for_each(|cut| warn(&cut_text(cut)));
     let mut input = io::BufReader::with_capacity(INPUT_BYTES, io::stdin().lock());
     let mut output = io::BufWriter::new(io::stdout().lock());
     let mut acknowledge = |payloads: &[&[u8]]| -> anyhow::Result<()> {
@@ -375,11 +374,11 @@ fn report_text(report: &RecoveryReport) -> String {
         report.start,
         report.end
     );
-    for cut in &report.truncated {
-        let _ = writeln!(text, "{}", changed(cut, true));
+    for cut in &report.recovery.truncated {
+        let _ = writeln!(text, "{}", cut_text(cut));
     }
     for aside in &report.quarantined {
-        let _ = writeln!(text, "{}", changed(aside, false));
+        let _ = writeln!(text, "{}", aside_text(aside));
     }
     for range in &report.skipped {
         let _ = writeln!(text, "reads step over offsets {} to {}", range.start, range.end);
@@ -387,32 +386,29 @@ fn report_text(report: &RecoveryReport) -> String {
     text
 }
 
-/// The sentence for a range that was cut off, or set aside in its place.
-fn changed(range: &SavedRange, is_cut: bool) -> String {
-    let SavedRange { damage, len_bytes, saved } = range;
-    let file = damage.segment.display();
-    let (start, end) = (damage.position, damage.position + len_bytes);
-    let reason = format!("offsets {} to {}: {}", damage.offsets.start, damage.offsets.end, damage.reason);
-    let saved_as = saved.as_ref().map(|path| path.display());
-    let saved_as = saved_as.as_ref().map(|path| path as &dyn std::fmt::Display);
-    if is_cut {
-        return cut_off(&file, end, start, Some(&reason), saved_as.ok_or("there was nothing in it to save"));
-    }
-    let saved_as = saved_as.map_or("there was nothing to save".to_owned(), |path| format!("saved as {path}"));
-    format!("{file} bytes {start} to {end} were set aside ({reason}); {saved_as}")
+/// The sentence for a torn end that was cut off.
+fn cut_text(cut: &Cut) -> String {
+    let [start, end] = cut.offsets.unwrap_or_default();
+    let reason = format!("offsets {start} to {end}: {}", cut.reason);
+    cut_off(&Cut { reason, ..cut.clone() }, "there was nothing in it to save")
+}
+
+/// The sentence for a range that was set aside in its place.
+fn aside_text(SavedRange { damage, len_bytes, saved }: &SavedRange) -> String {
+    let Damage { segment, position, offsets, reason } = damage;
+    let saved_as = saved
+        .as_ref()
+        .map_or("there was nothing to save".to_owned(), |path| format!("saved as {}", path.display()));
+    format!(
+        "{} bytes {position} to {} were set aside (offsets {} to {}: {reason}); {saved_as}",
+        segment.display(),
+        position + len_bytes,
+        offsets.start,
+        offsets.end
+    )
 }
 
 fn report_json(dir: &Path, report: &RecoveryReport) -> Value {
-    let truncated = |cut: &SavedRange| {
-        json!({
-            "file": in_store(dir, &cut.damage.segment),
-            "length": cut.damage.position,
-            "fromLength": cut.damage.position + cut.len_bytes,
-            "offsets": [cut.damage.offsets.start, cut.damage.offsets.end],
-            "reason": cut.damage.reason.to_string(),
-            "savedAs": cut.saved.as_ref().map(|saved| in_store(dir, saved)),
-        })
-    };
     let quarantined = |aside: &SavedRange| {
         let mut value = damage_json(dir, &aside.damage);
         value["length"] = aside.len_bytes.into();
@@ -426,8 +422,8 @@ fn report_json(dir: &Path, report: &RecoveryReport) -> Value {
         "bytes": report.bytes,
         "start": report.start,
         "end": report.end,
-        "truncatedBytes": report.truncated_bytes(),
-        "truncated": report.truncated.iter().map(truncated).collect::<Vec<_>>(),
+        "truncatedBytes": report.recovery.truncated_bytes(),
+        "truncated": report.recovery.clone().relative_to(dir).truncated,
         "quarantined": report.quarantined.iter().map(quarantined).collect::<Vec<_>>(),
         "skipped": report.skipped.iter().map(|range| json!([range.start, range.end])).collect::<Vec<_>>(),
         "durationMs": report.duration.as_secs_f64() * 1000.0,
@@ -435,23 +431,8 @@ fn report_json(dir: &Path, report: &RecoveryReport) -> Value {
 }
 
 fn damage_json(dir: &Path, damage: &Damage) -> Value {
-    let verdict = match damage.reason {
-        DamageReason::Partial => "partial",
-        DamageReason::Checksum => "checksum",
-        DamageReason::Hash => "hash",
-        DamageReason::Header => "header",
-        DamageReason::Base(_) => "base",
-        DamageReason::Missing => "missing",
-        DamageReason::Overlap => "overlap",
-        DamageReason::LostEnd => "lostEnd",
-    };
-    json!({
-        "file": in_store(dir, &damage.segment),
-        "offset": damage.position,
-        "offsets": [damage.offsets.start, damage.offsets.end],
-        "verdict": verdict,
-        "reason": damage.reason.to_string(),
-    })
+    let finding = Finding::from(damage);
+    json!(Finding { file: in_store(dir, &damage.segment), ..finding })
 }
 
 fn cleanup(dir: &Path, as_json: bool) -> anyhow::Result<()> {

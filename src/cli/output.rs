@@ -7,6 +7,7 @@ use std::sync::OnceLock;
 use anyhow::{Context, anyhow};
 
 use crate::printable;
+use crate::store::{Cut, Recovery, SetAside};
 use crate::usage::shown::grouped;
 
 /// The whole command line, for the usage that goes with a refusal; the program sets it when it starts.
@@ -121,20 +122,21 @@ pub(super) fn target_of(path: &Path) -> anyhow::Result<PathBuf> {
     ))
 }
 
-/// The sentence for a file that recovery cut, whatever log it is of; what was not saved has a clause that says why.
-pub(super) fn cut_off(
-    file: &dyn std::fmt::Display,
-    from_length: u64,
-    length: u64,
-    reason: Option<&str>,
-    saved_as: Result<&dyn std::fmt::Display, &str>,
-) -> String {
-    let reason = reason.map_or(String::new(), |reason| format!(" ({reason})"));
-    let saved = match saved_as {
-        Ok(saved_as) => format!("what was cut is saved as {saved_as}"),
-        Err(why_not) => why_not.to_owned(),
-    };
-    format!("{file} was cut from {from_length} to {length} bytes{reason}; {saved}")
+/// The sentence for a file that recovery cut. `why_not` says why nothing was saved, when nothing was.
+pub(super) fn cut_off(cut: &Cut, why_not: &str) -> String {
+    let Cut { file, length, from_length, reason, saved_as, .. } = cut;
+    let saved = saved_as
+        .as_ref()
+        .map_or(why_not.to_owned(), |saved_as| format!("what was cut is saved as {}", saved_as.display()));
+    format!("{} was cut from {from_length} to {length} bytes ({reason}); {saved}", file.display())
+}
+
+/// Says on standard error which files recovery cut and renamed.
+pub(super) fn tell_recovery(recovery: &Recovery, why_not_saved: &str) {
+    recovery.truncated.iter().for_each(|cut| warn(&cut_off(cut, why_not_saved)));
+    for SetAside { file, saved_as } in &recovery.set_aside {
+        warn(&format!("{} was renamed to {}", file.display(), saved_as.display()));
+    }
 }
 
 /// Writes a warning to stderr.

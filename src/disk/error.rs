@@ -12,14 +12,14 @@ use std::path::{Path, PathBuf};
 #[non_exhaustive]
 pub enum Error {
     /// The operating system refused the operation.
-    #[error("cannot {operation} {}: {reason}{}", path.display(), remedy(operation, path, reason))]
+    #[error("cannot {operation} {}: {source}{}", path.display(), remedy(operation, path, source))]
     Io {
         /// The operation that failed.
         operation: Operation,
         /// The file or directory of the operation.
         path: PathBuf,
         /// The error of the operating system.
-        reason: io::Error,
+        source: io::Error,
     },
     /// A file is shorter than its reader expected.
     #[error(
@@ -63,7 +63,7 @@ impl Error {
     /// `InvalidFilename` for a name in another case.
     pub fn kind(&self) -> io::ErrorKind {
         match self {
-            Self::Io { reason, .. } => reason.kind(),
+            Self::Io { source, .. } => source.kind(),
             Self::UnexpectedEnd { .. } => io::ErrorKind::UnexpectedEof,
             Self::QuarantineFull { .. } => io::ErrorKind::AlreadyExists,
             Self::OtherCase { .. } => io::ErrorKind::InvalidFilename,

@@ -25,17 +25,6 @@ impl KernelLock {
         Ok(Self { file, is_held: false })
     }
 
-    /// Opens the lock file if the file exists, and creates nothing.
-    ///
-    /// # Errors
-    /// The errors of [`KernelLock::open`].
-    pub fn open_if_there(path: &Path) -> Result<Option<Self>, Error> {
-        match File::open_read_no_follow(path) {
-            Err(error) if error.is_not_found() => Ok(None),
-            opened => Ok(Some(Self { file: opened?, is_held: false })),
-        }
-    }
-
     /// Takes the lock if nobody holds the lock, and returns whether this handle holds the lock now. Does not wait.
     ///
     /// # Errors
@@ -76,9 +65,8 @@ mod tests {
     fn one_handle_at_a_time_holds_the_lock_and_dropping_it_frees_it_whoever_has_a_copy() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("LOCK");
-        assert!(KernelLock::open_if_there(&path).unwrap().is_none());
         let mut first = KernelLock::open(&path).unwrap();
-        let mut second = KernelLock::open_if_there(&path).unwrap().unwrap();
+        let mut second = KernelLock::open(&path).unwrap();
         assert!(first.try_lock().unwrap());
         assert!(!second.try_lock().unwrap());
         // A child has the same open file between fork and exec.

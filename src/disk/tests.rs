@@ -85,7 +85,7 @@ fn errors_name_operation_path_and_remedy() {
     let full = Error::Io {
         operation: Operation::Write { offset: None, len_bytes: 312 },
         path: PathBuf::from("/h/ledger.jsonl"),
-        reason: io::Error::from_raw_os_error(libc::ENOSPC),
+        source: io::Error::from_raw_os_error(libc::ENOSPC),
     };
     assert_eq!(
         full.to_string(),

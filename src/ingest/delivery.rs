@@ -13,15 +13,14 @@ use super::sink::{Delivered, LedgerEntry, LedgerSink, RefusedLine, TOGETHER_BYTE
 use crate::disk;
 use crate::home::LockName;
 use crate::interrupt::Interrupt;
-use crate::journal::{JournalError, JournalReader};
+use crate::journal::{HeaderFlaw, JournalError, JournalReader, seal, unseal};
 use crate::ledger::{AppendOptions, Batch, Ledger, LedgerError};
 use crate::lock::{LockError, with_lock_unless};
 
 /// Most bytes before the noted length of the ledger that are hashed to recognise the ledger.
 const WITNESS_BYTES: u64 = 4096;
 
-/// Version of the note's format, docs/ingest.md.
-const NOTE_VERSION: u16 = 2;
+/// Length of the note in bytes, docs/ingest.md.
 const NOTE_LEN: usize = 80;
 const NOTE_MAGIC: [u8; 8] = *b"BURNDLVR";
 
@@ -174,10 +173,7 @@ fn begun_batch(journal: &Path, start: u64, end: u64) -> Result<Vec<String>, Jour
 }
 
 fn len_bytes(file: &Path) -> Result<u64, disk::Error> {
-    match disk::metadata(file) {
-        Err(error) if error.is_not_found() => Ok(0),
-        found => found.map(|metadata| metadata.len_bytes),
-    }
+    Ok(disk::if_there(disk::metadata(file))?.map_or(0, |found| found.len_bytes))
 }
 
 /// BLAKE3 of the last bytes before `end`, which do not change as long as the ledger is only appended to; none when it is shorter.
@@ -218,26 +214,14 @@ impl UnderWay {
         Self { lines: 0..0, ledger_len_bytes: 0, witness: *blake3::hash(&[]).as_bytes() }
     }
 
-    fn encode(&self) -> [u8; NOTE_LEN] {
-        let mut bytes = [0; NOTE_LEN];
-        bytes[..8].copy_from_slice(&NOTE_MAGIC);
-        bytes[8..10].copy_from_slice(&NOTE_VERSION.to_le_bytes());
-        bytes[12..16].copy_from_slice(&(NOTE_LEN as u32).to_le_bytes());
-        bytes[16..24].copy_from_slice(&self.lines.start.to_le_bytes());
-        bytes[24..32].copy_from_slice(&self.lines.end.to_le_bytes());
-        bytes[32..40].copy_from_slice(&self.ledger_len_bytes.to_le_bytes());
-        bytes[40..72].copy_from_slice(&self.witness);
-        let crc = crc32c::crc32c(&bytes[..72]);
-        bytes[72..76].copy_from_slice(&crc.to_le_bytes());
-        bytes
+    fn encode(&self) -> Vec<u8> {
+        let numbers = [self.lines.start, self.lines.end, self.ledger_len_bytes].map(u64::to_le_bytes);
+        seal(&NOTE_MAGIC, NOTE_LEN as u32, &[numbers.as_flattened(), &self.witness].concat())
     }
 }
 
 fn read_note(path: &Path) -> Result<Note, DeliveryError> {
-    let file = match disk::File::open_read(path) {
-        Err(error) if error.is_not_found() => return Ok(Note::None),
-        opened => opened?,
-    };
+    let Some(file) = disk::if_there(disk::File::open_read(path))? else { return Ok(Note::None) };
     // One byte more than a note has, so that a longer file is noticed.
     let mut buffer = [0; NOTE_LEN + 1];
     let read = file.read_at(&mut buffer, 0)?;
@@ -245,25 +229,17 @@ fn read_note(path: &Path) -> Result<Note, DeliveryError> {
 }
 
 fn decode(path: &Path, bytes: &[u8]) -> Result<Note, DeliveryError> {
-    let is_whole = bytes.len() == NOTE_LEN
-        && bytes[..8] == NOTE_MAGIC
-        && crc32c::crc32c(&bytes[..72]).to_le_bytes() == bytes[72..76]
-        && bytes[76..] == [0; 4];
-    if !is_whole {
-        return Ok(Note::Damaged);
-    }
-    let version = u16::from_le_bytes([bytes[8], bytes[9]]);
-    if version != NOTE_VERSION || bytes[10..16] != [0, 0, NOTE_LEN as u8, 0, 0, 0] {
-        return Err(DeliveryError::Unsupported { path: path.to_owned(), version });
-    }
-    let number = |at: usize| {
-        let mut number = [0; 8];
-        number.copy_from_slice(&bytes[at..at + 8]);
-        u64::from_le_bytes(number)
+    let content = match unseal(&NOTE_MAGIC, bytes) {
+        Ok((_, content)) => content,
+        Err(HeaderFlaw::Damaged) => return Ok(Note::Damaged),
+        Err(HeaderFlaw::Unsupported { version, .. }) => {
+            return Err(DeliveryError::Unsupported { path: path.to_owned(), version });
+        }
     };
-    let mut witness = [0; 32];
-    witness.copy_from_slice(&bytes[40..72]);
-    Ok(Note::Read(UnderWay { lines: number(16)..number(24), ledger_len_bytes: number(32), witness }))
+    let Some((numbers, witness)) = content.split_first_chunk::<24>() else { return Ok(Note::Damaged) };
+    let Ok(witness) = witness.try_into() else { return Ok(Note::Damaged) };
+    let number = |at: usize| numbers[8 * at..].first_chunk().map_or(0, |number| u64::from_le_bytes(*number));
+    Ok(Note::Read(UnderWay { lines: number(0)..number(1), ledger_len_bytes: number(2), witness }))
 }
 
 #[cfg(all(test, unix))]

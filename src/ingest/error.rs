@@ -91,10 +91,10 @@ pub enum IngestError {
     )]
     Panicked,
     /// The background thread could not be started.
-    #[error("cannot start the ingestor's background thread: {reason}; raise the limit on threads")]
+    #[error("cannot start the ingestor's background thread: {source}; raise the limit on threads")]
     Threads {
         /// What the system said.
-        reason: std::io::Error,
+        source: std::io::Error,
     },
 }
 

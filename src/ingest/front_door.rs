@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::error::IngestError;
 use super::payload::{LedgerLine, serialize_ledger_line};
-use crate::journal::{Journal, JournalOptions, OpenCheck};
+use crate::journal::{self, JournalOptions, OpenCheck};
 
 /// Appends `lines` (each without its line end) to the journal in `directory` as one batch for the ledger, in one write and
 /// one sync, and returns their offsets. Waits up to `lock_timeout` for other writers of the journal. An ingestor
@@ -43,7 +43,8 @@ pub(crate) fn queue_batch(
     let payloads = lines.iter().enumerate().map(payload_of).collect::<Result<Vec<_>, _>>()?;
     let options =
         JournalOptions { check: OpenCheck::FromSyncedMark, lock_timeout, ..JournalOptions::default() };
-    let journal = Journal::open_with(directory, options)?;
+    let (journal, report) = journal::open(directory, &options)?;
+    report.recovery.log();
     let offsets = journal.append_batch(&payloads)?;
     // The records are durable. When the mark could not be replaced, the next opening only checks more.
     if let Err(error) = journal.close() {

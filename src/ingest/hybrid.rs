@@ -9,12 +9,14 @@ use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 use redb::{ReadableDatabase, TableDefinition, TableError};
 
 use super::store::{KVStore, KeyValue, StoreError, innermost};
 use crate::disk;
+use crate::store;
 
 const FJALL: &str = "fjall";
 const REDB: &str = "index.redb";
@@ -47,12 +49,11 @@ impl HybridStore {
     pub fn open(directory: &Path) -> Result<Self, StoreError> {
         let path = directory.to_owned();
         disk::create_dir_all(directory).map_err(|error| failed(&path, "creating it", error))?;
-        let mut lock = disk::KernelLock::open(&directory.join("LOCK"))
-            .map_err(|error| failed(&path, "opening its lock file", error))?;
-        if !lock.try_lock().map_err(|error| failed(&path, "locking it", error))? {
-            let held = "another process has it open; try again when that has ended";
-            return Err(failed(&path, "opening it", held));
-        }
+        let held =
+            || failed(&path, "opening it", "another process has it open; try again when that has ended");
+        let lock = store::lock(&directory.join("LOCK"), Duration::ZERO)
+            .map_err(|error| failed(&path, "locking it", error))?
+            .ok_or_else(held)?;
         make(directory, FJALL, |fjall| {
             disk::create_dir_all(fjall)?;
             open_fjall(fjall).map(drop)

@@ -12,7 +12,7 @@ use std::time::Duration;
 use super::error::IngestError;
 use super::sink::LedgerSink;
 use super::store::KVStore;
-use super::worker::{Drained, SetAsideListener, Worker};
+use super::worker::{DrainWorker, Drained, SetAsideListener};
 use crate::journal::JournalReader;
 
 /// How long the background thread sleeps while the journal has no new records: at first, and at most.
@@ -24,8 +24,8 @@ const LEDGER_RETRY: Duration = Duration::from_millis(500);
 
 /// Drains one journal into one store.
 pub struct Ingestor<S> {
-    place: Place<S>,
-    shared: Arc<Shared>,
+    place: WorkerPlace<S>,
+    shared: Arc<IngestShared>,
     /// Finds the end of the journal while the reader of the worker is busy.
     lag_reader: Mutex<JournalReader>,
 }
@@ -37,24 +37,24 @@ impl<S> std::fmt::Debug for Ingestor<S> {
 }
 
 /// The result of a background thread: the worker, and what it drained. None when the thread never got the worker.
-type Ended<S> = Option<(Box<Worker<S>>, Result<Drained, IngestError>)>;
+type Ended<S> = Option<(Box<DrainWorker<S>>, Result<Drained, IngestError>)>;
 
 /// Where the worker is.
-enum Place<S> {
-    Here(Box<Worker<S>>),
+enum WorkerPlace<S> {
+    Here(Box<DrainWorker<S>>),
     Thread(JoinHandle<Ended<S>>),
     /// Its thread panicked.
     Lost,
 }
 
 #[derive(Debug, Default)]
-struct Shared {
-    progress: Mutex<Progress>,
+struct IngestShared {
+    progress: Mutex<IngestProgress>,
     wake: Condvar,
 }
 
 #[derive(Debug, Default)]
-struct Progress {
+struct IngestProgress {
     /// Offset of the next record to consume.
     offset: u64,
     is_stopping: bool,
@@ -63,8 +63,8 @@ struct Progress {
     waiter: Option<Waker>,
 }
 
-impl Shared {
-    fn progress(&self) -> MutexGuard<'_, Progress> {
+impl IngestShared {
+    fn progress(&self) -> MutexGuard<'_, IngestProgress> {
         self.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -78,10 +78,10 @@ impl<S: KVStore> Ingestor<S> {
     /// be opened or moved to the offset in the store.
     pub fn new(journal: JournalReader, store: S) -> Result<Self, IngestError> {
         let lag_reader = Mutex::new(JournalReader::open(journal.directory())?);
-        let worker = Worker::new(journal, store)?;
-        let shared = Arc::new(Shared::default());
+        let worker = DrainWorker::new(journal, store)?;
+        let shared = Arc::new(IngestShared::default());
         shared.progress().offset = worker.offset;
-        Ok(Self { place: Place::Here(Box::new(worker)), shared, lag_reader })
+        Ok(Self { place: WorkerPlace::Here(Box::new(worker)), shared, lag_reader })
     }
 
     /// Delivers ledger lines to `sink`. Without one, a ledger line is [`IngestError::NoLedger`].
@@ -136,15 +136,15 @@ impl<S: KVStore> Ingestor<S> {
     /// [`IngestError::Panicked`] when an earlier thread panicked; [`IngestError::Threads`] when none can be started: the
     /// ingestor is then as it was.
     pub fn start(&mut self) -> Result<(), IngestError> {
-        match std::mem::replace(&mut self.place, Place::Lost) {
-            Place::Here(worker) => {
+        match std::mem::replace(&mut self.place, WorkerPlace::Lost) {
+            WorkerPlace::Here(worker) => {
                 {
                     let mut progress = self.shared.progress();
                     (progress.is_stopping, progress.is_finished) = (false, false);
                 }
                 let shared = self.shared.clone();
                 // The worker is sent to the running thread, because a thread that does not start would drop it.
-                let (hand_over, handed) = std::sync::mpsc::sync_channel::<Box<Worker<S>>>(1);
+                let (hand_over, handed) = std::sync::mpsc::sync_channel::<Box<DrainWorker<S>>>(1);
                 let work = move || {
                     let _finish = Finish(&shared);
                     let mut worker = handed.recv().ok()?;
@@ -158,20 +158,20 @@ impl<S: KVStore> Ingestor<S> {
                     Ok(thread) => {
                         // The thread waits for this, so the send neither blocks nor fails.
                         let _ = hand_over.send(worker);
-                        self.place = Place::Thread(thread);
+                        self.place = WorkerPlace::Thread(thread);
                         Ok(())
                     }
-                    Err(reason) => {
-                        self.place = Place::Here(worker);
-                        Err(IngestError::Threads { reason })
+                    Err(source) => {
+                        self.place = WorkerPlace::Here(worker);
+                        Err(IngestError::Threads { source })
                     }
                 }
             }
-            running @ Place::Thread(_) => {
+            running @ WorkerPlace::Thread(_) => {
                 self.place = running;
                 Ok(())
             }
-            Place::Lost => Err(IngestError::Panicked),
+            WorkerPlace::Lost => Err(IngestError::Panicked),
         }
     }
 
@@ -183,7 +183,7 @@ impl<S: KVStore> Ingestor<S> {
     pub async fn stop(&mut self) -> Result<Drained, IngestError> {
         self.shared.progress().is_stopping = true;
         self.shared.wake.notify_all();
-        if matches!(self.place, Place::Thread(_)) {
+        if matches!(self.place, WorkerPlace::Thread(_)) {
             poll_fn(|context| {
                 let mut progress = self.shared.progress();
                 if progress.is_finished {
@@ -208,7 +208,7 @@ impl<S: KVStore> Ingestor<S> {
 
     /// Whether the background thread is running. It ends by itself only after an error, which [`Ingestor::stop`] returns.
     pub fn is_running(&self) -> bool {
-        matches!(self.place, Place::Thread(_)) && !self.shared.progress().is_finished
+        matches!(self.place, WorkerPlace::Thread(_)) && !self.shared.progress().is_finished
     }
 
     /// Ends the background thread and returns the store.
@@ -219,38 +219,38 @@ impl<S: KVStore> Ingestor<S> {
         self.shared.progress().is_stopping = true;
         self.shared.wake.notify_all();
         self.join()?;
-        match std::mem::replace(&mut self.place, Place::Lost) {
-            Place::Here(worker) => Ok(worker.store),
-            Place::Thread(_) | Place::Lost => Err(IngestError::Panicked),
+        match std::mem::replace(&mut self.place, WorkerPlace::Lost) {
+            WorkerPlace::Here(worker) => Ok(worker.store),
+            WorkerPlace::Thread(_) | WorkerPlace::Lost => Err(IngestError::Panicked),
         }
     }
 
     fn join(&mut self) -> Result<Drained, IngestError> {
-        match std::mem::replace(&mut self.place, Place::Lost) {
-            Place::Thread(thread) => {
+        match std::mem::replace(&mut self.place, WorkerPlace::Lost) {
+            WorkerPlace::Thread(thread) => {
                 let (worker, outcome) = thread.join().ok().flatten().ok_or(IngestError::Panicked)?;
-                self.place = Place::Here(worker);
+                self.place = WorkerPlace::Here(worker);
                 outcome
             }
-            Place::Here(worker) => {
-                self.place = Place::Here(worker);
+            WorkerPlace::Here(worker) => {
+                self.place = WorkerPlace::Here(worker);
                 Ok(Drained::default())
             }
-            Place::Lost => Err(IngestError::Panicked),
+            WorkerPlace::Lost => Err(IngestError::Panicked),
         }
     }
 
-    fn worker(&mut self) -> Result<&mut Worker<S>, IngestError> {
+    fn worker(&mut self) -> Result<&mut DrainWorker<S>, IngestError> {
         match &mut self.place {
-            Place::Here(worker) => Ok(worker),
-            Place::Thread(_) => Err(IngestError::Running),
-            Place::Lost => Err(IngestError::Panicked),
+            WorkerPlace::Here(worker) => Ok(worker),
+            WorkerPlace::Thread(_) => Err(IngestError::Running),
+            WorkerPlace::Lost => Err(IngestError::Panicked),
         }
     }
 }
 
 /// Wakes the task that awaits the end of the thread, also after a panic.
-struct Finish<'s>(&'s Shared);
+struct Finish<'s>(&'s IngestShared);
 
 impl Drop for Finish<'_> {
     fn drop(&mut self) {
@@ -262,7 +262,7 @@ impl Drop for Finish<'_> {
     }
 }
 
-fn follow<S: KVStore>(worker: &mut Worker<S>, shared: &Shared) -> Result<Drained, IngestError> {
+fn follow<S: KVStore>(worker: &mut DrainWorker<S>, shared: &IngestShared) -> Result<Drained, IngestError> {
     let mut total = Drained::default();
     let mut wait = FIRST_WAIT;
     loop {

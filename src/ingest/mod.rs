@@ -57,4 +57,4 @@ pub use payload::{
 };
 pub use sink::{Delivered, LedgerEntry, LedgerSink, RefusedLine, SinkError};
 pub use store::{KVStore, KeyValue, MemoryStore, StoreError};
-pub use worker::{Drained, SetAside, SetAsideListener};
+pub use worker::{Drained, SetAsideListener, SetAsideRecord};

@@ -19,7 +19,7 @@ const BATCH_BYTES: u64 = 16 << 20;
 
 /// A record that was set aside under `Q:` and its offset.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SetAside {
+pub struct SetAsideRecord {
     /// Offset of the record in the journal.
     pub offset: u64,
     /// Length of its payload in bytes.
@@ -29,7 +29,7 @@ pub struct SetAside {
 }
 
 /// Called for each record that was set aside, once the record is in the store.
-pub type SetAsideListener = Box<dyn FnMut(&SetAside) + Send>;
+pub type SetAsideListener = Box<dyn FnMut(&SetAsideRecord) + Send>;
 
 /// What was drained.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -58,7 +58,7 @@ impl Drained {
 }
 
 /// The state of draining; owned by the ingestor or by its background thread.
-pub(super) struct Worker<S> {
+pub(super) struct DrainWorker<S> {
     pub(super) reader: JournalReader,
     pub(super) store: S,
     pub(super) sink: Option<LedgerSink>,
@@ -69,7 +69,7 @@ pub(super) struct Worker<S> {
     pub(super) offset: u64,
 }
 
-impl<S: KVStore> Worker<S> {
+impl<S: KVStore> DrainWorker<S> {
     pub(super) fn new(mut reader: JournalReader, store: S) -> Result<Self, IngestError> {
         let (binding, cursor, offset) = Binding::open(&mut reader, &store)?;
         Ok(Self { reader, store, sink: None, set_aside_listener: None, binding, cursor, offset })
@@ -77,7 +77,7 @@ impl<S: KVStore> Worker<S> {
 
     /// Drains one batch; no records at the end of the journal.
     pub(super) fn drain_batch(&mut self) -> Result<Drained, IngestError> {
-        let mut batch = Batch::default();
+        let mut batch = DrainBatch::default();
         let mut next = self.offset;
         while batch.drained.records < TOGETHER_RECORDS && batch.drained.payload_bytes < TOGETHER_BYTES {
             let is_full =
@@ -112,7 +112,7 @@ impl<S: KVStore> Worker<S> {
         Ok(batch.drained)
     }
 
-    fn store_batch(&mut self, batch: &mut Batch, next: u64) -> Result<(), IngestError> {
+    fn store_batch(&mut self, batch: &mut DrainBatch, next: u64) -> Result<(), IngestError> {
         // After reading, because a journal gets its identity before its records.
         self.binding.check_records()?;
         self.reader.sync_through(next)?;
@@ -129,7 +129,7 @@ impl<S: KVStore> Worker<S> {
     }
 
     /// Hands lines to the ledger and sets aside those it refuses.
-    fn deliver(&mut self, batch: &mut Batch) -> Result<(), IngestError> {
+    fn deliver(&mut self, batch: &mut DrainBatch) -> Result<(), IngestError> {
         let Some(first) = batch.lines.first() else { return Ok(()) };
         let offset = first.offset;
         let Some(sink) = &mut self.sink else { return Err(IngestError::NoLedger { offset }) };
@@ -146,7 +146,7 @@ impl<S: KVStore> Worker<S> {
     }
 
     /// The lists of the batch's subjects, old hashes first, each once.
-    fn subject_lists(&self, batch: &Batch) -> Result<Vec<KeyValue>, IngestError> {
+    fn subject_lists(&self, batch: &DrainBatch) -> Result<Vec<KeyValue>, IngestError> {
         let mut lists = Vec::with_capacity(batch.subjects.len() + 2);
         for (key, hashes) in &batch.subjects {
             let mut list = self.store.get(key)?.unwrap_or_default();
@@ -175,17 +175,17 @@ fn continues_batch(payload: &[u8]) -> bool {
 
 /// Records on their way to the store.
 #[derive(Default)]
-struct Batch {
+struct DrainBatch {
     /// `H:`, `V:`, `E:` and `Q:`.
     entries: Vec<KeyValue>,
     /// `S:` keys and the hashes to add, in order of arrival.
     subjects: BTreeMap<Vec<u8>, Vec<[u8; 32]>>,
     lines: Vec<LedgerEntry>,
-    set_aside: Vec<SetAside>,
+    set_aside: Vec<SetAsideRecord>,
     drained: Drained,
 }
 
-impl Batch {
+impl DrainBatch {
     fn take(&mut self, record: RecordRef<'_>) {
         self.drained.records += 1;
         self.drained.payload_bytes += record.payload.len() as u64;
@@ -217,6 +217,6 @@ impl Batch {
         value.extend_from_slice(payload);
         self.entries.push((format!("Q:{offset:016x}").into_bytes(), value));
         self.drained.set_aside += 1;
-        self.set_aside.push(SetAside { offset, len_bytes: payload.len() as u64, reason });
+        self.set_aside.push(SetAsideRecord { offset, len_bytes: payload.len() as u64, reason });
     }
 }

@@ -5,15 +5,12 @@
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::error::{JournalError, Result};
 use super::format::{FileKind, HeaderFlaw, Skips, decode_identity, encode_identity};
 use crate::disk;
-
-/// How long a writer that waits for the lock sleeps between two attempts: at first, and at most.
-const FIRST_WAIT: Duration = Duration::from_micros(200);
-const LONGEST_WAIT: Duration = Duration::from_millis(5);
+use crate::store::{self, SetAside};
 
 /// The most that is read of a small file, in bytes: SKIPS with a million ranges has less.
 const SMALL_BYTES: u64 = 64 << 20;
@@ -64,44 +61,21 @@ impl Directory {
 
     /// Takes the writer's lock, trying again until `timeout` has passed.
     pub(super) fn lock(&self, timeout: Duration) -> Result<disk::KernelLock> {
-        let mut lock = disk::KernelLock::open(&self.root.join("LOCK"))?;
-        let deadline = Instant::now().checked_add(timeout);
-        let mut wait = FIRST_WAIT;
-        loop {
-            if lock.try_lock()? {
-                return Ok(lock);
-            }
-            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-                return Err(JournalError::Locked { path: lock.path().to_owned() });
-            }
-            std::thread::sleep(wait);
-            wait = (wait * 2).min(LONGEST_WAIT);
-        }
+        let path = self.root.join("LOCK");
+        store::lock(&path, timeout)?.ok_or(JournalError::Locked { path })
     }
 
-    /// Deletes temporary files of replacements that were killed half-way. Only for the holder of the lock.
-    pub(super) fn remove_temporary_files(&self) -> Result<()> {
-        for name in self.names()? {
-            let is_ours = name.to_str().is_some_and(|name| {
-                name.ends_with(".tmp")
-                    && ["SYNCED.", "SKIPS.", "IDENTITY."].iter().any(|ours| name.starts_with(ours))
-            });
-            if is_ours {
-                disk::remove_file_if_exists(&self.root.join(name))?;
-            }
-        }
-        Ok(())
+    /// Takes the writer's lock and creates nothing. Without a lock file no writer has the journal open.
+    pub(super) fn lock_if_there(&self) -> Result<Option<disk::KernelLock>> {
+        let is_there = disk::if_there(disk::metadata(&self.root.join("LOCK")))?.is_some();
+        is_there.then(|| self.lock(Duration::ZERO)).transpose()
     }
 
     /// The synced mark. A missing or damaged mark is none, because without one recovery only checks more.
     pub(super) fn read_mark(&self) -> Result<Option<u64>> {
-        let path = self.mark();
-        match read_small(&path)?.map(|bytes| FileKind::SyncedMark.decode(&bytes)) {
-            Some(Ok(offset)) => Ok(Some(offset)),
-            Some(Err(HeaderFlaw::Unsupported { version, flags })) => {
-                Err(JournalError::Unsupported { path, version, flags })
-            }
-            Some(Err(HeaderFlaw::Damaged)) | None => Ok(None),
+        match read_with(self.mark(), |bytes| FileKind::SyncedMark.decode(bytes), "") {
+            Err(JournalError::Damaged { .. }) => Ok(None),
+            mark => mark,
         }
     }
 
@@ -110,38 +84,16 @@ impl Directory {
     }
 
     pub(super) fn read_skips(&self) -> Result<Skips> {
-        let path = self.skips();
-        match read_small(&path)?.map(|bytes| Skips::decode(&bytes)) {
-            None => Ok(Skips::default()),
-            Some(Ok(skips)) => Ok(skips),
-            Some(Err(HeaderFlaw::Unsupported { version, flags })) => {
-                Err(JournalError::Unsupported { path, version, flags })
-            }
-            Some(Err(HeaderFlaw::Damaged)) => Err(JournalError::Damaged {
-                path,
-                reason: "it fails its checksum",
-                remedy: "restore it from a copy, or let `burn journal recover DIR --skip-corrupt` set it aside and find the \
-                         damaged ranges again",
-            }),
-        }
+        let remedy = "restore it from a copy, or let `burn journal recover DIR --skip-corrupt` set it aside and find the \
+                      damaged ranges again";
+        Ok(read_with(self.skips(), Skips::decode, remedy)?.unwrap_or_default())
     }
 
     /// The journal's identity; none in a journal that no program with identities has written to.
     pub(super) fn read_identity(&self) -> Result<Option<u128>> {
-        let path = self.identity();
-        match read_small(&path)?.map(|bytes| decode_identity(&bytes)) {
-            None => Ok(None),
-            Some(Ok(identity)) => Ok(Some(identity)),
-            Some(Err(HeaderFlaw::Unsupported { version, flags })) => {
-                Err(JournalError::Unsupported { path, version, flags })
-            }
-            Some(Err(HeaderFlaw::Damaged)) => Err(JournalError::Damaged {
-                path,
-                reason: "it fails its checksum",
-                remedy: "restore it from a copy, or delete it: the journal then gets a new identity, and each store that was \
-                         filled from it must be moved away and filled again",
-            }),
-        }
+        let remedy = "restore it from a copy, or delete it: the journal then gets a new identity, and each store that was \
+                      filled from it must be moved away and filled again";
+        read_with(self.identity(), decode_identity, remedy)
     }
 
     /// Gives the journal a new identity, durably.
@@ -153,17 +105,13 @@ impl Directory {
 
     /// Begins a journal at its first offset. It gets a new identity, and the note of delivered lines is set aside, because that note
     /// is about the offsets of an earlier journal in this directory.
-    pub(super) fn begin(&self) -> Result<(), disk::Error> {
+    pub(super) fn begin(&self) -> Result<Option<SetAside>, disk::Error> {
+        store::sync_name_of(&self.root)?;
         let delivered = self.root.join("DELIVERED");
-        match disk::metadata(&delivered) {
-            Err(error) if error.is_not_found() => {}
-            found => {
-                found?;
-                disk::set_aside(&delivered, ".set-aside")?;
-            }
-        }
+        let is_there = disk::if_there(disk::metadata(&delivered))?.is_some();
+        let set_aside = is_there.then(|| SetAside::rename(&delivered, ".set-aside")).transpose()?;
         self.write_identity()?;
-        Ok(())
+        Ok(set_aside)
     }
 
     pub(super) fn write_skips(&self, skips: &Skips) -> Result<(), disk::Error> {
@@ -172,29 +120,15 @@ impl Directory {
 
     /// The names of all cursors, without what a replacement that was killed half-way left.
     pub(super) fn cursor_names(&self) -> Result<Vec<String>> {
-        let listed = match names(&self.cursors()) {
-            Err(error) if error.is_not_found() => return Ok(Vec::new()),
-            listed => listed?,
-        };
+        let listed = disk::if_there(names(&self.cursors()))?.unwrap_or_default();
         let names = listed.into_iter().filter_map(|name| name.into_string().ok());
         Ok(names.filter(|name| !name.ends_with(".tmp")).collect())
     }
 
     /// The offset of a cursor; none when there is no such cursor.
     pub(super) fn read_cursor(&self, name: &str) -> Result<Option<u64>> {
-        let path = self.cursors().join(name);
-        match read_small(&path)?.map(|bytes| FileKind::Cursor.decode(&bytes)) {
-            None => Ok(None),
-            Some(Ok(offset)) => Ok(Some(offset)),
-            Some(Err(HeaderFlaw::Unsupported { version, flags })) => {
-                Err(JournalError::Unsupported { path, version, flags })
-            }
-            Some(Err(HeaderFlaw::Damaged)) => Err(JournalError::Damaged {
-                path,
-                reason: "it fails its checksum",
-                remedy: "restore it from a copy, or delete it: its consumer then begins at the first record",
-            }),
-        }
+        let remedy = "restore it from a copy, or delete it: its consumer then begins at the first record";
+        read_with(self.cursors().join(name), |bytes| FileKind::Cursor.decode(bytes), remedy)
     }
 
     /// The offset that the furthest consumer has reached, by the cursors that can be read: the journal once extended at least
@@ -218,14 +152,28 @@ pub(super) fn segment_name(base: u64) -> String {
 
 /// The content of a small file, or `None` when there is none.
 pub(super) fn read_small(path: &Path) -> Result<Option<Vec<u8>>, JournalError> {
-    let file = match disk::File::open_read(path) {
-        Err(error) if error.is_not_found() => return Ok(None),
-        opened => opened?,
-    };
+    let Some(file) = disk::if_there(disk::File::open_read(path))? else { return Ok(None) };
     let mut bytes = vec![0; file.len_bytes()?.min(SMALL_BYTES) as usize];
     let read = file.read_at(&mut bytes, 0)?;
     bytes.truncate(read);
     Ok(Some(bytes))
+}
+
+/// Decodes a small file; `None` when there is none. `remedy` is what to do about a damaged one.
+fn read_with<T>(
+    path: PathBuf,
+    decode: impl FnOnce(&[u8]) -> Result<T, HeaderFlaw>,
+    remedy: &'static str,
+) -> Result<Option<T>> {
+    match read_small(&path)?.map(|bytes| decode(&bytes)).transpose() {
+        Ok(decoded) => Ok(decoded),
+        Err(HeaderFlaw::Unsupported { version, flags }) => {
+            Err(JournalError::Unsupported { path, version, flags })
+        }
+        Err(HeaderFlaw::Damaged) => {
+            Err(JournalError::Damaged { path, reason: "it fails its checksum", remedy })
+        }
+    }
 }
 
 /// The names in a directory.

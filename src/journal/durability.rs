@@ -4,6 +4,7 @@
 //! after the first failed write or sync nothing is acknowledged, and records that were not acknowledged are cut off again
 //! where that is known to be safe; records are written in the order of their offsets, each in one piece.
 
+use std::borrow::Cow;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
@@ -14,6 +15,7 @@ use super::error::{JournalError, Result};
 use super::format::{EncodedRecord, FileKind, HEADER_SIZE, MAX_OFFSET};
 use super::segment::{CleanupReport, cleanup_locked};
 use crate::disk;
+use crate::store::Durability;
 
 /// A journal that may keep a near mark leaves the mark while fewer bytes follow it: replacing a file costs
 /// more than checking as much again, and more than the sync that a short-lived writer came for.
@@ -23,23 +25,6 @@ const NEAR_MARK_BYTES: u64 = 64 * 1024;
 /// has no new length or block to make durable, which took it from 1.5 ms to 0.5 ms on ext4 while the disk was busy.
 const AHEAD_AFTER_BYTES: u64 = if cfg!(test) { 200 } else { 64 * 1024 };
 const AHEAD_BYTES: u64 = if cfg!(test) { 700 } else { 512 * 1024 };
-
-/// When an appended record is on stable storage.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum DurabilityLevel {
-    /// Before `append` returns. Callers that wait at the same time share one sync.
-    #[default]
-    Immediate,
-    /// After `append` has returned: once `max_records` wait for a sync, or the oldest has waited for `max_delay`.
-    Batched {
-        /// How many records may wait; 0 counts as 1.
-        max_records: usize,
-        /// How long a record may wait.
-        max_delay: Duration,
-    },
-    /// When the operating system writes it, a segment is sealed, or the journal is synced or closed.
-    Os,
-}
 
 /// The writing side of an open journal: one at a time, because its maker holds the journal's lock.
 #[derive(Debug)]
@@ -63,7 +48,7 @@ pub(super) struct Appender {
 /// What an [`Appender`] needs of the journal's options.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct AppendLimits {
-    pub(super) durability: DurabilityLevel,
+    pub(super) durability: Durability,
     pub(super) max_segment_bytes: u64,
     pub(super) max_payload_bytes: u32,
 }
@@ -162,7 +147,7 @@ impl Drop for FsyncGuard<'_> {
 }
 
 impl Appender {
-    /// Takes over a journal whose records are all synced, and starts the thread of [`DurabilityLevel::Batched`].
+    /// Takes over a journal whose records are all synced, and starts the thread of [`Durability::Batched`].
     pub(super) fn start(
         directory: Directory,
         limits: AppendLimits,
@@ -181,8 +166,8 @@ impl Appender {
             wake: Condvar::new(),
         });
         let syncer = match limits.durability {
-            DurabilityLevel::Batched { max_delay, .. } => Some(start_syncer(appender.clone(), max_delay)?),
-            DurabilityLevel::Immediate | DurabilityLevel::Os => None,
+            Durability::Batched { max_delay, .. } => Some(start_syncer(appender.clone(), max_delay)?),
+            Durability::Immediate | Durability::Os => None,
         };
         Ok((appender, syncer))
     }
@@ -217,11 +202,11 @@ impl Appender {
     ) -> Result<()> {
         let end = self.write_each(records, at)?;
         match self.limits.durability {
-            DurabilityLevel::Immediate => self.sync_to(end),
-            DurabilityLevel::Batched { max_records, .. } if self.active().waiting >= max_records => {
+            Durability::Immediate => self.sync_to(end),
+            Durability::Batched { max_records, .. } if self.active().waiting >= max_records => {
                 self.sync_to(end)
             }
-            DurabilityLevel::Batched { .. } | DurabilityLevel::Os => Ok(()),
+            Durability::Batched { .. } | Durability::Os => Ok(()),
         }
     }
 
@@ -314,7 +299,7 @@ impl Appender {
 
     /// After a failed sync: only under `Immediate` is a record that was not synced known not to be acknowledged.
     fn cut_back_to_synced(&self, active: &mut ActiveSegment) {
-        if self.limits.durability == DurabilityLevel::Immediate {
+        if self.limits.durability == Durability::Immediate {
             self.cut_back(active, self.synced.load(Ordering::Acquire));
         }
     }
@@ -354,19 +339,19 @@ impl Appender {
         let is_long_lived = active.appended_bytes > AHEAD_AFTER_BYTES;
         if end > active.allocated_bytes {
             active.allocated_bytes = end;
-            if is_long_lived && self.limits.durability != DurabilityLevel::Os {
+            if is_long_lived && self.limits.durability != Durability::Os {
                 active.allocated_bytes = (end + AHEAD_BYTES).min(self.limits.max_segment_bytes).max(end);
                 run.extend_with_zeros(active.allocated_bytes - end);
             }
         }
-        if let Err(error) = active.file.write_all_at(run.bytes(), active.len_bytes) {
+        if let Err(error) = active.file.write_all_at(&run.bytes, active.len_bytes) {
             let poisoned = self.poison(error);
             let whole = active.end();
             self.cut_back(active, whole);
             return Err(poisoned);
         }
         active.len_bytes = end;
-        if let DurabilityLevel::Batched { .. } = self.limits.durability {
+        if let Durability::Batched { .. } = self.limits.durability {
             active.waiting += run.records;
             if active.waiting_since.is_none() {
                 active.waiting_since = Some(Instant::now());
@@ -431,37 +416,26 @@ impl Appender {
 /// Records that go to the disk in one write: a single one without a copy, several joined.
 #[derive(Default)]
 struct WriteRun<'r> {
-    single: Option<&'r [u8]>,
-    joined: Vec<u8>,
+    bytes: Cow<'r, [u8]>,
     records: usize,
 }
 
 impl<'r> WriteRun<'r> {
     fn push(&mut self, record: &'r [u8]) {
         self.records += 1;
-        if self.records == 1 {
-            self.single = Some(record);
-            return;
+        match self.records {
+            1 => self.bytes = Cow::Borrowed(record),
+            _ => self.bytes.to_mut().extend_from_slice(record),
         }
-        if let Some(first) = self.single.take() {
-            self.joined.extend_from_slice(first);
-        }
-        self.joined.extend_from_slice(record);
     }
 
     fn extend_with_zeros(&mut self, len_bytes: u64) {
-        if let Some(only) = self.single.take() {
-            self.joined.extend_from_slice(only);
-        }
-        self.joined.resize(self.joined.len() + len_bytes as usize, 0);
-    }
-
-    fn bytes(&self) -> &[u8] {
-        self.single.unwrap_or(&self.joined)
+        let len = self.bytes.len() + len_bytes as usize;
+        self.bytes.to_mut().resize(len, 0);
     }
 
     fn len_bytes(&self) -> u64 {
-        self.bytes().len() as u64
+        self.bytes.len() as u64
     }
 }
 
@@ -503,7 +477,7 @@ fn start_syncer(appender: Arc<Appender>, max_delay: Duration) -> Result<JoinHand
 /// Starts a thread of the journal.
 pub(super) fn start_thread(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
     let started = std::thread::Builder::new().name(name.to_owned()).spawn(work);
-    started.map_err(|reason| JournalError::Threads { reason: Arc::new(reason) })
+    started.map_err(|source| JournalError::Threads { source: Arc::new(source) })
 }
 
 #[cfg(all(test, unix))]

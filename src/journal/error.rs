@@ -5,9 +5,12 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use serde::{Serialize, Serializer};
+
 use super::format::VERSION;
 use crate::disk;
 use crate::scan::ScanError;
+use crate::store::Finding;
 
 /// What a function of the journal returns.
 pub type Result<T, E = JournalError> = std::result::Result<T, E>;
@@ -38,6 +41,7 @@ pub enum JournalError {
     #[error("the journal stopped taking records when this failed: {first}; close it and open it again")]
     Poisoned {
         /// The failure.
+        #[source]
         first: Arc<disk::Error>,
     },
     /// The journal is damaged in a way that no torn write explains. Nothing was changed.
@@ -153,10 +157,10 @@ pub enum JournalError {
         remedy: &'static str,
     },
     /// A thread that the journal needs could not be started.
-    #[error("cannot start a thread of the journal: {reason}; raise the limit on threads")]
+    #[error("cannot start a thread of the journal: {source}; raise the limit on threads")]
     Threads {
         /// What the system said.
-        reason: Arc<std::io::Error>,
+        source: Arc<std::io::Error>,
     },
     /// The group-commit buffer was closed before the record was queued.
     #[error("the journal's group-commit buffer is closed; open the journal again")]
@@ -178,7 +182,7 @@ impl From<ScanError> for JournalError {
 /// Bytes could not be saved under `quarantine/`, so the file that has them was not changed.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error(
-    "bytes {} to {} of {} are to be saved before they are removed, and could not be; the file was not changed: {reason}",
+    "bytes {} to {} of {} are to be saved before they are removed, and could not be; the file was not changed: {source}",
     range.start, range.end, file.display()
 )]
 pub struct QuarantineError {
@@ -187,7 +191,7 @@ pub struct QuarantineError {
     /// The bytes, by their position in the file.
     pub range: Range<u64>,
     /// What failed.
-    pub reason: Arc<disk::Error>,
+    pub source: Arc<disk::Error>,
 }
 
 /// A range of a journal that cannot be read. Prints as one line that names file, byte, offset and reason.
@@ -237,6 +241,46 @@ impl fmt::Display for DamageReason {
             Self::Overlap => f.write_str("the segment reaches into the next one"),
             Self::LostEnd => f.write_str("these records were synced or consumed, and are gone"),
         }
+    }
+}
+
+impl DamageReason {
+    /// The name in documents.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Partial => "partial",
+            Self::Checksum => "checksum",
+            Self::Hash => "hash",
+            Self::Header => "header",
+            Self::Base(_) => "base",
+            Self::Missing => "missing",
+            Self::Overlap => "overlap",
+            Self::LostEnd => "lostEnd",
+        }
+    }
+}
+
+impl Serialize for DamageReason {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+/// What a check found wrong with a journal.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct JournalProblem {
+    /// The offsets that cannot be read, from the first to after the last; two equal ones for a header.
+    pub offsets: [u64; 2],
+    /// What is wrong.
+    #[serde(rename = "verdict")]
+    pub kind: DamageReason,
+}
+
+impl From<&Damage> for Finding<JournalProblem> {
+    fn from(damage: &Damage) -> Self {
+        let Damage { segment, position, offsets, reason } = damage;
+        let problem = JournalProblem { offsets: [offsets.start, offsets.end], kind: *reason };
+        Self { file: segment.clone(), offset: Some(*position), problem, reason: reason.to_string() }
     }
 }
 

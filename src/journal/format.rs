@@ -12,12 +12,13 @@ const MAGIC_SIZE: usize = 8;
 const VERSION_AT: usize = MAGIC_SIZE;
 const FLAGS_AT: usize = VERSION_AT + 2;
 const SIZE_AT: usize = FLAGS_AT + 2;
-const OFFSET_AT: usize = SIZE_AT + 4;
-const HEADER_CRC_AT: usize = OFFSET_AT + 8;
-const HEADER_ZERO_AT: usize = HEADER_CRC_AT + 4;
+const CONTENT_AT: usize = SIZE_AT + 4;
 
-/// Size in bytes of a [`FileHeader`].
-pub const HEADER_SIZE: u64 = HEADER_ZERO_AT as u64 + 4;
+/// What follows the content of a header or a small file: the CRC32C of everything before it, and four zeros.
+const SEAL_LEN: usize = 8;
+
+/// Size in bytes of a [`FileHeader`], whose content is an offset.
+pub const HEADER_SIZE: u64 = (CONTENT_AT + 8 + SEAL_LEN) as u64;
 
 const RECORD_CRC_AT: usize = 4;
 const RECORD_HASH_AT: usize = RECORD_CRC_AT + 4;
@@ -30,14 +31,39 @@ pub(super) const MAX_OFFSET: u64 = i64::MAX as u64;
 
 const HEADER_LEN: usize = HEADER_SIZE as usize;
 const IDENTITY_MAGIC: [u8; MAGIC_SIZE] = *b"BURNJRNL";
-const IDENTITY_AT: usize = OFFSET_AT;
-const IDENTITY_CRC_AT: usize = IDENTITY_AT + 16;
-const IDENTITY_ZERO_AT: usize = IDENTITY_CRC_AT + 4;
-const IDENTITY_LEN: usize = IDENTITY_ZERO_AT + 4;
 const SKIPS_MAGIC: [u8; MAGIC_SIZE] = *b"BURNSKIP";
-const SKIPS_COUNT_AT: usize = SIZE_AT;
-const SKIPS_START_AT: usize = SKIPS_COUNT_AT + 4;
-const SKIPS_HEADER_LEN: usize = SKIPS_START_AT + 8;
+
+/// The bytes of a header or a small file: magic, version, no flags, `size`, content, seal. `size` is the length in bytes, or a number of
+/// entries.
+pub(crate) fn seal(magic: &[u8; MAGIC_SIZE], size: u32, content: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(CONTENT_AT + content.len() + SEAL_LEN);
+    bytes.extend_from_slice(magic);
+    bytes.extend_from_slice(&VERSION.to_le_bytes());
+    bytes.extend_from_slice(&[0; SIZE_AT - FLAGS_AT]);
+    bytes.extend_from_slice(&size.to_le_bytes());
+    bytes.extend_from_slice(content);
+    let crc = crc32c::crc32c(&bytes);
+    bytes.extend_from_slice(&crc.to_le_bytes());
+    bytes.extend_from_slice(&[0; 4]);
+    bytes
+}
+
+/// The size and the content of bytes that [`seal`] made. Every byte counts, the trailing zeros too.
+pub(crate) fn unseal<'b>(magic: &[u8; MAGIC_SIZE], bytes: &'b [u8]) -> Result<(u32, &'b [u8]), HeaderFlaw> {
+    let crc_at = bytes.len().saturating_sub(SEAL_LEN);
+    let is_whole = crc_at >= CONTENT_AT
+        && bytes[..MAGIC_SIZE] == *magic
+        && crc32c::crc32c(&bytes[..crc_at]) == u32_at(bytes, crc_at)
+        && bytes[crc_at + 4..] == [0; 4];
+    if !is_whole {
+        return Err(HeaderFlaw::Damaged);
+    }
+    let [version, flags] = [VERSION_AT, FLAGS_AT].map(|at| u16::from_le_bytes([bytes[at], bytes[at + 1]]));
+    if version != VERSION || flags != 0 {
+        return Err(HeaderFlaw::Unsupported { version, flags });
+    }
+    Ok((u32_at(bytes, SIZE_AT), &bytes[CONTENT_AT..crc_at]))
+}
 
 /// The files that begin with a [`FileHeader`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,12 +128,8 @@ impl FileHeader {
     /// The bytes of the header, [`HEADER_SIZE`] of them.
     pub fn encode(self) -> [u8; HEADER_SIZE as usize] {
         let mut bytes = [0; HEADER_LEN];
-        bytes[..MAGIC_SIZE].copy_from_slice(self.kind.magic());
-        bytes[VERSION_AT..FLAGS_AT].copy_from_slice(&VERSION.to_le_bytes());
-        bytes[SIZE_AT..OFFSET_AT].copy_from_slice(&(HEADER_LEN as u32).to_le_bytes());
-        bytes[OFFSET_AT..HEADER_CRC_AT].copy_from_slice(&self.offset.to_le_bytes());
-        let crc = crc32c::crc32c(&bytes[..HEADER_CRC_AT]);
-        bytes[HEADER_CRC_AT..HEADER_ZERO_AT].copy_from_slice(&crc.to_le_bytes());
+        let sealed = seal(self.kind.magic(), HEADER_LEN as u32, &self.offset.to_le_bytes());
+        bytes.copy_from_slice(&sealed);
         bytes
     }
 
@@ -116,50 +138,25 @@ impl FileHeader {
     /// # Errors
     /// [`HeaderFlaw`].
     pub fn decode(kind: FileKind, bytes: &[u8]) -> Result<Self, HeaderFlaw> {
-        let is_whole = bytes.len() >= HEADER_LEN
-            && &bytes[..MAGIC_SIZE] == kind.magic()
-            && crc32c::crc32c(&bytes[..HEADER_CRC_AT]) == u32_at(bytes, HEADER_CRC_AT)
-            && bytes[HEADER_ZERO_AT..HEADER_LEN] == [0; 4];
-        if !is_whole {
-            return Err(HeaderFlaw::Damaged);
+        let (size, offset) = unseal(kind.magic(), bytes.get(..HEADER_LEN).unwrap_or_default())?;
+        if size as usize != HEADER_LEN {
+            return Err(HeaderFlaw::Unsupported { version: VERSION, flags: 0 });
         }
-        let (version, flags) = (u16_at(bytes, VERSION_AT), u16_at(bytes, FLAGS_AT));
-        if version != VERSION || flags != 0 || u32_at(bytes, SIZE_AT) as usize != HEADER_LEN {
-            return Err(HeaderFlaw::Unsupported { version, flags });
-        }
-        let offset = u64_at(bytes, OFFSET_AT);
+        let offset = u64_at(offset, 0);
         if offset <= MAX_OFFSET { Ok(Self { kind, offset }) } else { Err(HeaderFlaw::Damaged) }
     }
 }
 
 /// The bytes of the file IDENTITY.
-pub(super) fn encode_identity(identity: u128) -> [u8; IDENTITY_LEN] {
-    let mut bytes = [0; IDENTITY_LEN];
-    bytes[..MAGIC_SIZE].copy_from_slice(&IDENTITY_MAGIC);
-    bytes[VERSION_AT..FLAGS_AT].copy_from_slice(&VERSION.to_le_bytes());
-    bytes[SIZE_AT..IDENTITY_AT].copy_from_slice(&(IDENTITY_LEN as u32).to_le_bytes());
-    bytes[IDENTITY_AT..IDENTITY_CRC_AT].copy_from_slice(&identity.to_be_bytes());
-    let crc = crc32c::crc32c(&bytes[..IDENTITY_CRC_AT]);
-    bytes[IDENTITY_CRC_AT..IDENTITY_ZERO_AT].copy_from_slice(&crc.to_le_bytes());
-    bytes
+pub(super) fn encode_identity(identity: u128) -> Vec<u8> {
+    let content = identity.to_be_bytes();
+    seal(&IDENTITY_MAGIC, (CONTENT_AT + content.len() + SEAL_LEN) as u32, &content)
 }
 
 /// The identity in the bytes of the file IDENTITY.
 pub(super) fn decode_identity(bytes: &[u8]) -> Result<u128, HeaderFlaw> {
-    let is_whole = bytes.len() == IDENTITY_LEN
-        && bytes[..MAGIC_SIZE] == IDENTITY_MAGIC
-        && crc32c::crc32c(&bytes[..IDENTITY_CRC_AT]) == u32_at(bytes, IDENTITY_CRC_AT)
-        && bytes[IDENTITY_ZERO_AT..] == [0; 4];
-    if !is_whole {
-        return Err(HeaderFlaw::Damaged);
-    }
-    let (version, flags) = (u16_at(bytes, VERSION_AT), u16_at(bytes, FLAGS_AT));
-    if version != VERSION || flags != 0 {
-        return Err(HeaderFlaw::Unsupported { version, flags });
-    }
-    let mut identity = [0; 16];
-    identity.copy_from_slice(&bytes[IDENTITY_AT..IDENTITY_CRC_AT]);
-    Ok(u128::from_be_bytes(identity))
+    let (_, content) = unseal(&IDENTITY_MAGIC, bytes)?;
+    content.try_into().map(u128::from_be_bytes).map_err(|_| HeaderFlaw::Damaged)
 }
 
 /// A record that was read, with a payload of its own.
@@ -324,50 +321,24 @@ impl Skips {
     }
 
     pub(super) fn encode(&self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(SKIPS_HEADER_LEN + 16 * self.ranges.len() + 8);
-        bytes.extend_from_slice(&SKIPS_MAGIC);
-        bytes.extend_from_slice(&VERSION.to_le_bytes());
-        bytes.extend_from_slice(&[0; 2]);
-        bytes.extend_from_slice(&(self.ranges.len() as u32).to_le_bytes());
-        bytes.extend_from_slice(&self.start.to_le_bytes());
-        for range in &self.ranges {
-            bytes.extend_from_slice(&range.start.to_le_bytes());
-            bytes.extend_from_slice(&range.end.to_le_bytes());
-        }
-        let crc = crc32c::crc32c(&bytes);
-        bytes.extend_from_slice(&crc.to_le_bytes());
-        bytes.extend_from_slice(&[0; 4]);
-        bytes
+        let offsets = self.ranges.iter().flat_map(|range| [range.start, range.end]);
+        let content: Vec<u8> =
+            std::iter::once(self.start).chain(offsets).flat_map(u64::to_le_bytes).collect();
+        seal(&SKIPS_MAGIC, self.ranges.len() as u32, &content)
     }
 
     pub(super) fn decode(bytes: &[u8]) -> Result<Self, HeaderFlaw> {
-        let crc_at = bytes.len().saturating_sub(8);
-        let is_whole = bytes.len() >= SKIPS_HEADER_LEN + 8
-            && bytes[..MAGIC_SIZE] == SKIPS_MAGIC
-            && (crc_at - SKIPS_HEADER_LEN) as u64 == 16 * u64::from(u32_at(bytes, SKIPS_COUNT_AT))
-            && crc32c::crc32c(&bytes[..crc_at]) == u32_at(bytes, crc_at)
-            && bytes[crc_at + 4..] == [0; 4];
-        if !is_whole {
+        let (count, content) = unseal(&SKIPS_MAGIC, bytes)?;
+        let offsets: Vec<u64> = content.chunks_exact(8).map(|offset| u64_at(offset, 0)).collect();
+        let is_whole = content.len() as u64 == 8 + 16 * u64::from(count)
+            && offsets.iter().all(|offset| *offset <= MAX_OFFSET);
+        let Some((start, ranges)) = offsets.split_first().filter(|_| is_whole) else {
             return Err(HeaderFlaw::Damaged);
-        }
-        let (version, flags) = (u16_at(bytes, VERSION_AT), u16_at(bytes, FLAGS_AT));
-        if version != VERSION || flags != 0 {
-            return Err(HeaderFlaw::Unsupported { version, flags });
-        }
-        let offsets = bytes[SKIPS_START_AT..crc_at].chunks_exact(8).map(|offset| u64_at(offset, 0));
-        if offsets.max().is_some_and(|largest| largest > MAX_OFFSET) {
-            return Err(HeaderFlaw::Damaged);
-        }
-        let mut skips = Self::starting_at(u64_at(bytes, SKIPS_START_AT));
-        for entry in bytes[SKIPS_HEADER_LEN..crc_at].chunks_exact(16) {
-            skips.insert(u64_at(entry, 0)..u64_at(entry, 8));
-        }
+        };
+        let mut skips = Self::starting_at(*start);
+        ranges.chunks_exact(2).for_each(|range| skips.insert(range[0]..range[1]));
         Ok(skips)
     }
-}
-
-fn u16_at(bytes: &[u8], at: usize) -> u16 {
-    u16::from_le_bytes([bytes[at], bytes[at + 1]])
 }
 
 fn u32_at(bytes: &[u8], at: usize) -> u32 {
@@ -408,7 +379,7 @@ mod tests {
         );
         assert_eq!(decode_identity(&bytes), Ok(0x0102_0304));
         for bit in 0..bytes.len() * 8 {
-            let mut flipped = bytes;
+            let mut flipped = bytes.clone();
             flipped[bit / 8] ^= 1 << (bit % 8);
             assert_eq!(decode_identity(&flipped), Err(HeaderFlaw::Damaged), "bit {bit}");
         }

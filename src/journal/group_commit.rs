@@ -69,7 +69,9 @@ impl GroupCommitBuffer {
         let work = move || {
             let commit = |batch: &[CommitRequest]| {
                 let mut offsets = Vec::with_capacity(batch.len());
-                writer.commit_each(batch.iter().map(|request| &request.record), |at| offsets.push(at))?;
+                writer
+                    .appender
+                    .commit_each(batch.iter().map(|request| &request.record), |at| offsets.push(at))?;
                 Ok(offsets)
             };
             block_on(serve(receiver, options.queue_records.max(1), commit));
@@ -88,7 +90,7 @@ impl GroupCommitBuffer {
     /// [`JournalError::PayloadTooLarge`]; [`JournalError::Poisoned`] when its write or sync failed;
     /// [`JournalError::Closed`] when the buffer was closed before the record was queued.
     pub async fn append(&self, payload: &[u8]) -> Result<u64> {
-        let record = self.journal.encode(payload)?;
+        let record = self.journal.appender.encode(payload)?;
         self.queue.append(record).await
     }
 

@@ -9,13 +9,14 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::directory::Directory;
-use super::durability::{ActiveSegment, AppendLimits, Appender, DurabilityLevel, FsyncGuard, create_segment};
+use super::durability::{ActiveSegment, AppendLimits, Appender, FsyncGuard, create_segment};
 use super::error::{JournalError, Result};
 use super::format::{EncodedRecord, HEADER_SIZE, Record, RecordRef};
 use super::reader::JournalReader;
 use super::recovery::{OnCorruption, OpenCheck, RecoveryReport, recover_locked};
 use super::segment::CleanupReport;
 use crate::disk;
+use crate::store::Durability;
 
 /// The largest segment of a journal that was opened with default options, in bytes.
 pub const DEFAULT_MAX_SEGMENT_BYTES: u64 = 64 << 20;
@@ -27,7 +28,7 @@ pub const DEFAULT_MAX_PAYLOAD_BYTES: u32 = 64 << 20;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JournalOptions {
     /// When records become durable.
-    pub durability: DurabilityLevel,
+    pub durability: Durability,
     /// Length in bytes over which no record may take a segment that has records; such a record opens the next segment.
     pub max_segment_bytes: u64,
     /// The largest payload that is accepted, in bytes.
@@ -41,7 +42,7 @@ pub struct JournalOptions {
 impl Default for JournalOptions {
     fn default() -> Self {
         Self {
-            durability: DurabilityLevel::default(),
+            durability: Durability::default(),
             max_segment_bytes: DEFAULT_MAX_SEGMENT_BYTES,
             max_payload_bytes: DEFAULT_MAX_PAYLOAD_BYTES,
             check: OpenCheck::default(),
@@ -59,7 +60,6 @@ pub struct Journal {
     syncer: Option<JoinHandle<()>>,
     /// Opened by the first [`Journal::read`].
     reader: Mutex<Option<JournalReader>>,
-    report: RecoveryReport,
     check: OpenCheck,
     is_closed: bool,
     // Dropped last: no other writer may begin before everything above is done.
@@ -67,51 +67,15 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// Opens the journal in `directory` with default options, creating both when missing, and recovers what a torn write left.
+    /// Opens the journal in `directory` with default options. What recovery cut or renamed goes to the log of the program; [`open`]
+    /// returns it.
     ///
     /// # Errors
-    /// As [`Journal::open_with`].
+    /// As [`open`].
     pub fn open(directory: &Path) -> Result<Self> {
-        Self::open_with(directory, JournalOptions::default())
-    }
-
-    /// Opens the journal in `directory` for writing, creating both when missing, and recovers what a torn write left.
-    ///
-    /// # Errors
-    /// [`JournalError::Locked`] when another writer has it open for longer than `lock_timeout`;
-    /// [`JournalError::Corrupt`], [`JournalError::Unsupported`] and [`JournalError::Damaged`], which change nothing;
-    /// [`JournalError::Quarantine`]; [`JournalError::Threads`]; file operations that fail.
-    pub fn open_with(directory: &Path, options: JournalOptions) -> Result<Self, JournalError> {
-        disk::create_dir_all(directory)?;
-        let directory = Directory::at(directory);
-        let lock = directory.lock(options.lock_timeout)?;
-        let recovered = recover_locked(&directory, options.check, OnCorruption::Refuse)?;
-        if recovered.is_new {
-            directory.begin()?;
-        } else if directory.read_identity()?.is_none() {
-            directory.write_identity()?;
-        }
-        let mut report = recovered.report;
-        let (file, base, len_bytes) = match recovered.active {
-            Some(active) => {
-                (disk::File::open_rw(&directory.segment(active.base))?, active.base, active.len_bytes)
-            }
-            None => {
-                report.segments += 1;
-                (create_segment(&directory, report.end)?, report.end, HEADER_SIZE)
-            }
-        };
-        let JournalOptions { durability, max_segment_bytes, max_payload_bytes, check, .. } = options;
-        let limits = AppendLimits { durability, max_segment_bytes, max_payload_bytes };
-        // Recovery has synced what it found.
-        let active = ActiveSegment::new(file, base, len_bytes, recovered.mark);
-        let (appender, syncer) = Appender::start(directory, limits, active)?;
-        Ok(Self { appender, syncer, reader: Mutex::default(), report, check, is_closed: false, _lock: lock })
-    }
-
-    /// What opening found and did.
-    pub fn report(&self) -> &RecoveryReport {
-        &self.report
+        let (journal, report) = open(directory, &JournalOptions::default())?;
+        report.recovery.log();
+        Ok(journal)
     }
 
     /// Appends one record and returns its offset; the record is durable as the journal's level says.
@@ -122,7 +86,7 @@ impl Journal {
     /// cut off again, because the disk fails, a consumer has read it, or the level does not sync each append.
     /// [`JournalError::Full`].
     pub fn append(&self, payload: &[u8]) -> Result<u64> {
-        let record = self.encode(payload)?;
+        let record = self.appender.encode(payload)?;
         let mut offset = 0;
         self.appender.append(std::iter::once(&record), |at| offset = at)?;
         Ok(offset)
@@ -135,7 +99,7 @@ impl Journal {
     /// As [`Journal::append`]; one payload that is too large refuses the whole batch before anything is written.
     pub fn append_batch<P: AsRef<[u8]>>(&self, payloads: &[P]) -> Result<Vec<u64>> {
         let records: Vec<EncodedRecord> =
-            payloads.iter().map(|payload| self.encode(payload.as_ref())).collect::<Result<_>>()?;
+            payloads.iter().map(|payload| self.appender.encode(payload.as_ref())).collect::<Result<_>>()?;
         if records.is_empty() {
             return Ok(Vec::new());
         }
@@ -207,21 +171,6 @@ impl Journal {
         self.shut_down()
     }
 
-    /// Makes a record of a payload, without a lock: callers do this side by side.
-    pub(super) fn encode(&self, payload: &[u8]) -> Result<EncodedRecord> {
-        self.appender.encode(payload)
-    }
-
-    /// Writes records and syncs once, whatever the level.
-    #[cfg(feature = "group-commit")]
-    pub(super) fn commit_each<'r>(
-        &self,
-        records: impl Iterator<Item = &'r EncodedRecord>,
-        at: impl FnMut(u64),
-    ) -> Result<()> {
-        self.appender.commit_each(records, at)
-    }
-
     fn shut_down(&mut self) -> Result<()> {
         self.is_closed = true;
         self.appender.begin_close();
@@ -231,6 +180,42 @@ impl Journal {
         }
         self.appender.close(self.check == OpenCheck::FromSyncedMark)
     }
+}
+
+/// Opens the journal in `directory` for writing, creating both when missing, and recovers what a torn write left.
+///
+/// # Errors
+/// [`JournalError::Locked`] when another writer has it open for longer than `lock_timeout`;
+/// [`JournalError::Corrupt`], [`JournalError::Unsupported`] and [`JournalError::Damaged`], which change nothing;
+/// [`JournalError::Quarantine`]; [`JournalError::Threads`]; file operations that fail.
+pub fn open(directory: &Path, options: &JournalOptions) -> Result<(Journal, RecoveryReport), JournalError> {
+    let &JournalOptions { durability, max_segment_bytes, max_payload_bytes, check, lock_timeout } = options;
+    disk::create_dir_all(directory)?;
+    let directory = Directory::at(directory);
+    let lock = directory.lock(lock_timeout)?;
+    let recovered = recover_locked(&directory, check, OnCorruption::Refuse)?;
+    let mut report = recovered.report;
+    if recovered.is_new {
+        report.recovery.set_aside.extend(directory.begin()?);
+    } else if directory.read_identity()?.is_none() {
+        directory.write_identity()?;
+    }
+    let (file, base, len_bytes) = match recovered.active {
+        Some(active) => {
+            (disk::File::open_rw(&directory.segment(active.base))?, active.base, active.len_bytes)
+        }
+        None => {
+            report.segments += 1;
+            (create_segment(&directory, report.end)?, report.end, HEADER_SIZE)
+        }
+    };
+    let limits = AppendLimits { durability, max_segment_bytes, max_payload_bytes };
+    // Recovery has synced what it found.
+    let active = ActiveSegment::new(file, base, len_bytes, recovered.mark);
+    let (appender, syncer) = Appender::start(directory, limits, active)?;
+    let journal =
+        Journal { appender, syncer, reader: Mutex::default(), check, is_closed: false, _lock: lock };
+    Ok((journal, report))
 }
 
 impl Drop for Journal {

@@ -15,7 +15,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
-mod check;
+mod check_segment;
 mod cursor;
 mod directory;
 mod durability;
@@ -35,17 +35,20 @@ mod status;
 #[cfg(all(test, unix))]
 mod tests;
 
+pub use crate::store::Durability as DurabilityLevel;
 pub use cursor::{Cursor, CursorStatus, cursors};
-pub use durability::{DurabilityLevel, FsyncGuard};
-pub use error::{Damage, DamageReason, JournalError, QuarantineError, Result};
+pub use durability::FsyncGuard;
+pub use error::{Damage, DamageReason, JournalError, JournalProblem, QuarantineError, Result};
 pub use format::{
     FileHeader, FileKind, HEADER_SIZE, HeaderFlaw, RECORD_OVERHEAD, Record, RecordRef, VERSION,
 };
+#[cfg(feature = "ingest")]
+pub(crate) use format::{seal, unseal};
 #[cfg(feature = "group-commit")]
 pub use group_commit::{GroupCommitBuffer, GroupCommitOptions};
 pub use identity::identity;
-pub use journal::{DEFAULT_MAX_PAYLOAD_BYTES, DEFAULT_MAX_SEGMENT_BYTES, Journal, JournalOptions};
+pub use journal::{DEFAULT_MAX_PAYLOAD_BYTES, DEFAULT_MAX_SEGMENT_BYTES, Journal, JournalOptions, open};
 pub use reader::JournalReader;
-pub use recovery::{OnCorruption, OpenCheck, RecoveryReport, SavedRange, recover, recover_file};
+pub use recovery::{OnCorruption, OpenCheck, RecoveryReport, SavedRange, check, recover, recover_file};
 pub use segment::{CleanupReport, Segment, SegmentManager};
 pub use status::{JournalStatus, status};

@@ -165,10 +165,8 @@ impl JournalReader {
             return Ok(());
         }
         self.check_reached(offset)?;
-        // Not `open_to_sync`: the segment may be a symbolic link.
         let path = self.segments.directory().segment(segment.base);
-        let file = if cfg!(windows) { disk::File::open_rw(&path)? } else { disk::File::open_read(&path)? };
-        Ok(file.sync_data()?)
+        Ok(disk::File::open_to_sync(&path)?.sync_data()?)
     }
 
     /// Fails when the records end before `offset`. Lengths do not show that, because of the zeros that a writer writes ahead.
@@ -235,7 +233,8 @@ impl JournalReader {
             RecordWalk::Stopped { at, flaw } => (at, flaw),
             RecordWalk::Reached => match open.record_at(offset, self.segments.skips(), verified_record)? {
                 Ok(len_bytes) => {
-                    open.landmark(offset + len_bytes as u64);
+                    open.last_end = offset + len_bytes as u64;
+                    open.landmark(open.last_end);
                     return Ok(FoundRecord { offset, position: segment.position(offset), len_bytes });
                 }
                 Err(flaw) => (offset, flaw),
@@ -326,7 +325,6 @@ impl OpenSegment {
 
     /// Remembers that a record starts here.
     fn landmark(&mut self, offset: u64) {
-        self.last_end = offset;
         if self.landmarks.last().is_some_and(|last| offset >= last + LANDMARK_EVERY_BYTES) {
             self.landmarks.push(offset);
         }
@@ -353,9 +351,7 @@ impl OpenSegment {
                 return Ok(RecordWalk::Inside { start: at });
             }
             at = next;
-            if self.landmarks.last().is_some_and(|last| at >= last + LANDMARK_EVERY_BYTES) {
-                self.landmarks.push(at);
-            }
+            self.landmark(at);
         }
     }
 

@@ -11,12 +11,14 @@ use std::time::{Duration, Instant};
 
 use rayon::prelude::*;
 
-use super::check::{CheckedSegment, SegmentExtent, TornEnd, check_segment};
+use super::check_segment::{CheckedSegment, SegmentExtent, TornEnd, check_segment};
 use super::directory::{Directory, read_small};
-use super::error::{Damage, DamageReason, JournalError, QuarantineError, Result};
+use super::error::{Damage, DamageReason, JournalError, JournalProblem, QuarantineError, Result};
 use super::format::{FileKind, HEADER_SIZE, HeaderFlaw, Skips};
 use super::segment::{Segment, list};
+use super::status::JournalStatus;
 use crate::disk;
+use crate::store::{self, Check, Cut, Finding, Recovery};
 
 /// Damaged ranges of a segment that are saved in a file each; more are saved as one copy from the first to the last.
 const SAVED_APART: usize = if cfg!(test) { 8 } else { 64 };
@@ -47,9 +49,9 @@ pub struct RecoveryReport {
     pub records: u64,
     /// Their bytes, overhead included.
     pub bytes: u64,
-    /// Torn writes that were cut off.
-    pub truncated: Vec<SavedRange>,
-    /// Damage that was set aside.
+    /// Torn writes that were cut off, and files that were renamed.
+    pub recovery: Recovery,
+    /// Damage that was set aside in its place.
     pub quarantined: Vec<SavedRange>,
     /// All ranges of offsets that reads step over, also those of earlier recoveries.
     pub skipped: Vec<Range<u64>>,
@@ -57,22 +59,15 @@ pub struct RecoveryReport {
     pub duration: Duration,
 }
 
-impl RecoveryReport {
-    /// Bytes cut off after torn writes.
-    pub fn truncated_bytes(&self) -> u64 {
-        self.truncated.iter().map(|saved| saved.len_bytes).sum()
-    }
-}
-
-/// Bytes that recovery cut off or set aside, and where a copy of them is.
+/// Bytes that recovery set aside, and where a copy of them is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SavedRange {
     /// Where the bytes were and what was wrong.
     pub damage: Damage,
     /// Number of bytes of the file; 0 where no file had them.
     pub len_bytes: u64,
-    /// The copy, without the zeros at the end of a torn write; none where there were only zeros. The ranges of a segment with
-    /// very many share one copy of all bytes between the first and the last.
+    /// The copy; none where no file had the bytes. The ranges of a segment with very many share one copy of all bytes between
+    /// the first and the last.
     pub saved: Option<PathBuf>,
 }
 
@@ -108,6 +103,25 @@ pub fn recover(directory: &Path, on_corruption: OnCorruption) -> Result<Recovery
     Ok(recover_locked(&directory, OpenCheck::Everything, on_corruption)?.report)
 }
 
+/// Checks a whole journal and changes nothing. A torn end is a finding, too; opening cuts it off.
+///
+/// # Errors
+/// [`JournalError::Locked`] while a writer has the journal open; [`JournalError::Unsupported`] and [`JournalError::Damaged`]; file
+/// operations that fail.
+pub fn check(directory: &Path) -> Result<Check<JournalStatus, JournalProblem>> {
+    let directory = Directory::at(directory);
+    let _lock = directory.lock_if_there()?;
+    let (skips, segments) = inventory(&directory)?;
+    let survey = JournalSurvey::of(&directory, skips, segments, Scope::Everything)?;
+    let torn = survey.torn.iter().map(|(damage, _)| damage.clone());
+    let damages: Vec<Damage> =
+        survey.damages.iter().cloned().chain(torn).chain(survey.torn_creation()).collect();
+    let lost = damages.iter().find(|damage| damage.reason == DamageReason::LostEnd).cloned();
+    let (start, end) = (survey.skips.advance(0), survey.skips.advance(survey.whole_end));
+    let status = JournalStatus::of(&directory, start, end, lost)?;
+    Ok(Check::new(status, damages.iter().map(Finding::from).collect(), 0))
+}
+
 /// Checks every record of one segment file, which lies in its journal's directory. At the end of the last segment, cuts off what a
 /// torn write left. The records of other segments are not checked.
 ///
@@ -117,9 +131,7 @@ pub fn recover_file(path: &Path) -> Result<RecoveryReport> {
     let started = Instant::now();
     let directory = Directory::at(disk::parent_of(path));
     let _lock = directory.lock(Duration::ZERO)?;
-    let skips = directory.read_skips()?;
-    let mut segments = list(&directory)?;
-    segments.retain(|segment| segment.base >= skips.start);
+    let (skips, segments) = inventory(&directory)?;
     let is_named = |segment: &Segment| path.file_name().is_some_and(|name| *name == *segment.file_name());
     let Some(at) = segments.iter().position(is_named) else {
         return Err(JournalError::NotASegment { path: path.to_owned() });
@@ -145,7 +157,7 @@ pub fn recover_file(path: &Path) -> Result<RecoveryReport> {
         checked_from: file.base,
         records: checked.records,
         bytes: checked.bytes,
-        truncated: Vec::new(),
+        recovery: Recovery::default(),
         quarantined: Vec::new(),
         skipped: skips.ranges().to_vec(),
         duration: started.elapsed(),
@@ -160,22 +172,16 @@ pub(super) fn recover_locked(
 ) -> Result<RecoveredJournal> {
     let sets_aside = on_corruption == OnCorruption::SetAside;
     let started = Instant::now();
-    directory.remove_temporary_files()?;
+    store::remove_leftovers(directory.root(), &["SYNCED.", "SKIPS.", "IDENTITY."])?;
     let mut quarantined = Vec::new();
-    let (skips, segments) = match directory.read_skips() {
+    let (skips, segments) = match inventory(directory) {
         Err(JournalError::Damaged { path, .. }) if sets_aside => {
             quarantined.push(set_aside_skips(directory, &path)?);
             let segments = list(directory)?;
             let start = segments.first().map_or(0, |first| first.base);
             (Skips::starting_at(start), segments)
         }
-        skips => {
-            let skips = skips?;
-            let mut segments = list(directory)?;
-            // An interrupted cleanup leaves segments from before the start.
-            segments.retain(|segment| segment.base >= skips.start);
-            (skips, segments)
-        }
+        listed => listed?,
     };
     let scope = match check {
         OpenCheck::Everything => Scope::Everything,
@@ -186,6 +192,14 @@ pub(super) fn recover_locked(
         survey = survey.unless_corrupt()?;
     }
     survey.repair(quarantined, started)
+}
+
+/// The skips and the segments. Segments from before the start, which an interrupted cleanup leaves, do not count.
+fn inventory(directory: &Directory) -> Result<(Skips, Vec<Segment>)> {
+    let skips = directory.read_skips()?;
+    let mut segments = list(directory)?;
+    segments.retain(|segment| segment.base >= skips.start);
+    Ok((skips, segments))
 }
 
 /// Which records a survey checks.
@@ -272,6 +286,13 @@ impl<'d> JournalSurvey<'d> {
         Ok(survey)
     }
 
+    /// What is wrong with a last segment that was never finished.
+    fn torn_creation(&self) -> Option<Damage> {
+        let Segment { base, .. } = self.torn_creation?;
+        let segment = self.directory.segment(base);
+        Some(Damage { segment, position: 0, offsets: base..base, reason: DamageReason::Header })
+    }
+
     fn unless_corrupt(self) -> Result<Self> {
         if self.damages.is_empty() {
             return Ok(self);
@@ -347,8 +368,7 @@ impl<'d> JournalSurvey<'d> {
     }
 
     /// Saves, enters skips, then cuts and writes. In this order the repair can be stopped anywhere.
-    fn repair(mut self, quarantined: Vec<SavedRange>, started: Instant) -> Result<RecoveredJournal> {
-        let mut quarantined = quarantined;
+    fn repair(mut self, mut quarantined: Vec<SavedRange>, started: Instant) -> Result<RecoveredJournal> {
         let mut truncated = Vec::new();
         let found_skips = self.skips.clone();
         let damages = std::mem::take(&mut self.damages);
@@ -363,16 +383,11 @@ impl<'d> JournalSurvey<'d> {
             if lost.start < lost.end {
                 self.skips.insert(lost);
             }
-            truncated.push(self.save(damage, torn.nonzero_bytes)?);
+            let saved = damage.position..damage.position + torn.nonzero_bytes;
+            truncated.push(self.save_cut(damage, saved, "record")?);
         }
-        if let Some(creation) = self.torn_creation {
-            let damage = Damage {
-                segment: self.directory.segment(creation.base),
-                position: 0,
-                offsets: creation.base..creation.base,
-                reason: DamageReason::Header,
-            };
-            truncated.push(self.save(damage, u64::MAX)?);
+        if let (Some(creation), Some(damage)) = (self.torn_creation, self.torn_creation()) {
+            truncated.push(self.save_cut(damage, 0..creation.len_bytes, "header")?);
         }
         if self.skips != found_skips
             || quarantined.iter().any(|saved| saved.damage.segment == self.directory.skips())
@@ -382,15 +397,21 @@ impl<'d> JournalSurvey<'d> {
         for saved in &quarantined {
             self.mend(&saved.damage)?;
         }
-        for saved in &truncated {
-            self.cut(saved)?;
+        for cut in &truncated {
+            if cut.length > 0 {
+                cut.carry_out()?;
+            } else {
+                // A segment that was never finished: nothing is left of it.
+                disk::remove_file(&cut.file)?;
+                disk::sync_dir(self.directory.root())?;
+            }
         }
-        self.finish(truncated, quarantined, started)
+        self.finish(Recovery { truncated, ..Recovery::default() }, quarantined, started)
     }
 
     fn finish(
         self,
-        truncated: Vec<SavedRange>,
+        recovery: Recovery,
         quarantined: Vec<SavedRange>,
         started: Instant,
     ) -> Result<RecoveredJournal> {
@@ -410,7 +431,7 @@ impl<'d> JournalSurvey<'d> {
             checked_from: self.checked_from,
             records: self.records,
             bytes: self.bytes,
-            truncated,
+            recovery,
             quarantined,
             skipped: self.skips.ranges().to_vec(),
             duration: started.elapsed(),
@@ -423,13 +444,10 @@ impl<'d> JournalSurvey<'d> {
     /// on they count as synced, and a sync of a later segment would not cover them.
     fn sync_inherited(&self) -> Result<()> {
         let Some(last) = self.segments.last() else { return Ok(()) };
-        if self.mark.is_none_or(|mark| mark < self.whole_end) {
-            disk::File::open_rw(&self.directory.segment(last.base))?.sync_data()?;
-        }
-        if self.mark.is_none_or(|mark| mark <= last.base) {
-            disk::sync_dir(self.directory.root())?;
-        }
-        Ok(())
+        let is_behind = |offset: u64| self.mark.is_none_or(|mark| mark < offset);
+        let file = is_behind(self.whole_end).then(|| self.directory.segment(last.base));
+        let names = is_behind(last.base + 1).then(|| self.directory.root());
+        Ok(store::sync_inherited(file, names)?)
     }
 
     /// Saves the damages of one segment: each in a file of its own, or very many as one copy of everything between the first and the last,
@@ -437,7 +455,7 @@ impl<'d> JournalSurvey<'d> {
     fn save_all(&self, damages: &[Damage], saved: &mut Vec<SavedRange>) -> Result<()> {
         if damages.len() <= SAVED_APART {
             for damage in damages {
-                saved.push(self.save(damage.clone(), u64::MAX)?);
+                saved.push(self.save(damage.clone())?);
             }
             return Ok(());
         }
@@ -457,8 +475,8 @@ impl<'d> JournalSurvey<'d> {
         Ok(())
     }
 
-    /// Copies the bytes of a damage under `quarantine/`, the first `limit_bytes` of them.
-    fn save(&self, damage: Damage, limit_bytes: u64) -> Result<SavedRange> {
+    /// Copies the bytes of a damage under `quarantine/`.
+    fn save(&self, damage: Damage) -> Result<SavedRange> {
         let why = match damage.reason {
             DamageReason::Missing | DamageReason::LostEnd => {
                 return Ok(SavedRange { damage, len_bytes: 0, saved: None });
@@ -471,17 +489,25 @@ impl<'d> JournalSurvey<'d> {
         let file = disk::File::open_rw(&damage.segment)?;
         let range = damaged_bytes(&damage, file.len_bytes()?);
         let len_bytes = range.end - range.start;
-        let copied = range.start..range.end.min(range.start.saturating_add(limit_bytes));
-        let saved = match copied.is_empty() {
-            true => None,
-            false => Some(self.quarantine(&file, copied, why)?),
-        };
+        let saved = if range.is_empty() { None } else { Some(self.quarantine(&file, range, why)?) };
         Ok(SavedRange { damage, len_bytes, saved })
     }
 
+    /// Copies the bytes `saved` of a torn end under `quarantine/`, and returns the cut to make.
+    fn save_cut(&self, damage: Damage, saved: Range<u64>, why: &str) -> Result<Cut> {
+        let Damage { segment, position, offsets, reason } = damage;
+        let (directory, name) = (self.directory.quarantine(), copy_name(&segment, position, why));
+        let cut = Cut::save(&segment, position, saved.clone(), (&directory, &name), reason.to_string());
+        match cut {
+            Ok(cut) => Ok(Cut { offsets: Some([offsets.start, offsets.end]), ..cut }),
+            Err(error) => {
+                Err(QuarantineError { file: segment, range: saved, source: Arc::new(error) }.into())
+            }
+        }
+    }
+
     fn quarantine(&self, file: &disk::File, range: Range<u64>, why: &str) -> Result<PathBuf> {
-        let segment = file.path().file_name().unwrap_or_default().to_string_lossy();
-        let name = format!("{segment}@{}.{why}", range.start);
+        let name = copy_name(file.path(), range.start, why);
         save_bytes(self.directory, file, range, &name)
     }
 
@@ -501,26 +527,18 @@ impl<'d> JournalSurvey<'d> {
         }
         Ok(())
     }
+}
 
-    fn cut(&self, saved: &SavedRange) -> Result<()> {
-        let Damage { segment, position, .. } = &saved.damage;
-        if saved.damage.reason == DamageReason::Header {
-            disk::remove_file(segment)?;
-            disk::sync_dir(self.directory.root())?;
-        } else {
-            let file = disk::File::open_rw(segment)?;
-            file.set_len(*position)?;
-            file.sync_all()?;
-        }
-        Ok(())
-    }
+/// The name of a copy: that of the file, the position of the first byte, and why the bytes were saved.
+fn copy_name(file: &Path, position: u64, why: &str) -> String {
+    format!("{}@{position}.{why}", file.file_name().unwrap_or_default().to_string_lossy())
 }
 
 /// Saves bytes of a file under `quarantine/`, durably.
 fn save_bytes(directory: &Directory, file: &disk::File, range: Range<u64>, name: &str) -> Result<PathBuf> {
     let saved = disk::quarantine(file, range.clone(), &directory.quarantine(), name);
     saved.map_err(|error| {
-        QuarantineError { file: file.path().to_owned(), range, reason: Arc::new(error) }.into()
+        QuarantineError { file: file.path().to_owned(), range, source: Arc::new(error) }.into()
     })
 }
 

@@ -7,10 +7,11 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use super::cursor::{CursorStatus, cursors};
-use super::directory::{Directory, names};
+use super::directory::Directory;
 use super::error::{Damage, Result};
 use super::reader::JournalReader;
 use super::segment::{Segment, list};
+use crate::disk;
 
 /// The state of a journal as it is on the disk.
 #[derive(Debug, Clone)]
@@ -41,21 +42,20 @@ pub fn status(directory: &Path) -> Result<JournalStatus> {
     let mut reader = JournalReader::open(directory)?;
     let lost = reader.lost_end()?;
     let (start, end) = (reader.start(), reader.end()?);
-    let directory = Directory::at(directory);
-    let segments = list(&directory)?;
-    let mut quarantine = match names(&directory.quarantine()) {
-        Err(error) if error.is_not_found() => Vec::new(),
-        listed => listed?,
-    };
-    quarantine.sort_unstable();
-    Ok(JournalStatus {
-        segments,
-        start,
-        end,
-        lost,
-        synced: directory.read_mark()?,
-        cursors: cursors(directory.root())?,
-        skipped: directory.read_skips()?.ranges().to_vec(),
-        quarantine: quarantine.into_iter().map(|name| directory.quarantine().join(name)).collect(),
-    })
+    JournalStatus::of(&Directory::at(directory), start, end, lost)
+}
+
+impl JournalStatus {
+    pub(super) fn of(directory: &Directory, start: u64, end: u64, lost: Option<Damage>) -> Result<Self> {
+        Ok(Self {
+            segments: list(directory)?,
+            start,
+            end,
+            lost,
+            synced: directory.read_mark()?,
+            cursors: cursors(directory.root())?,
+            skipped: directory.read_skips()?.ranges().to_vec(),
+            quarantine: disk::if_there(disk::list(&directory.quarantine()))?.unwrap_or_default(),
+        })
+    }
 }

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use super::error::{LinePlace, SessionError};
 use super::format::{CHECKPOINT_SCHEMA, Checkpoint};
-use super::layout::{Layout, read_if_exists};
+use super::layout::{SessionLayout, read_if_exists};
 use super::time;
 use super::view::SessionView;
 use super::writer::SessionStoreV2;
@@ -21,7 +21,7 @@ pub const MAX_REASON_BYTES: usize = 64 * 1024;
 /// What to do about an invalid checkpoint.
 const RESTORE: &str = "restore it from a copy, or move it away to do without it; entries do not depend on it";
 
-impl Layout {
+impl SessionLayout {
     /// Reads a checkpoint and compares its number with its name; `None` when there is no such file.
     pub(super) fn read_checkpoint(&self, checkpoint_seq: u64) -> Result<Option<Checkpoint>, SessionError> {
         let path = self.checkpoint(checkpoint_seq);
@@ -126,14 +126,10 @@ impl SessionStoreV2 {
 
     fn check_free(&self, path: &Path, checkpoint_seq: u64, head_entry_seq: u64) -> Result<(), SessionError> {
         let taken = |reason| Err(SessionError::CheckpointInvalid { path: path.to_owned(), reason });
-        match disk::metadata(path) {
-            Ok(_) => {
-                return taken(
-                    "it exists, and checkpoints are never overwritten; choose another number".to_owned(),
-                );
-            }
-            Err(error) if error.is_not_found() => {}
-            Err(error) => return Err(error.into()),
+        if disk::if_there(disk::metadata(path))?.is_some() {
+            return taken(
+                "it exists, and checkpoints are never overwritten; choose another number".to_owned(),
+            );
         }
         for other in self.layout.checkpoint_seqs()? {
             let Some(checkpoint) = self.layout.read_checkpoint(other)? else { continue };

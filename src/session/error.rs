@@ -89,18 +89,6 @@ pub enum SessionError {
     /// A segment or the index could not be scanned.
     #[error(transparent)]
     Scan(#[from] ScanError),
-    /// A directory, a pipe or another special file has the name of a segment.
-    #[error("{} is not a file; a segment has that name: put the file itself in this place", path.display())]
-    NotAFile {
-        /// The path of the segment.
-        path: PathBuf,
-    },
-    /// A symbolic link has the name of a file or directory of the store.
-    #[error("{} is a symbolic link; a session store does not follow links: put the file itself in this place", path.display())]
-    SymbolicLink {
-        /// The link.
-        path: PathBuf,
-    },
     /// Another handle holds the lock of this store.
     #[error("{} is locked: another process writes to this store; try again when it has finished", path.display())]
     Locked {
@@ -474,6 +462,12 @@ impl SessionErrorClass {
     }
 }
 
+impl serde::Serialize for SessionErrorClass {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
 impl fmt::Display for SessionErrorClass {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
@@ -503,7 +497,6 @@ impl SessionError {
                 ScanError::Truncated { .. } => SessionErrorClass::IoUnexpectedEof,
                 _ => SessionErrorClass::IoOther,
             },
-            Self::NotAFile { .. } | Self::SymbolicLink { .. } => SessionErrorClass::IoOther,
             Self::Locked { .. } => SessionErrorClass::Locked,
             Self::Stale { .. } => SessionErrorClass::StaleHandle,
             Self::Poisoned { .. } => SessionErrorClass::PoisonedHandle,

@@ -14,6 +14,7 @@ use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
 use super::canonical::Canonical;
+use super::error::{LinePlace, SessionError};
 use super::format::{SEGMENT_FRAME_SCHEMA, SegmentFrame};
 use super::payload::NewEntry;
 
@@ -45,8 +46,22 @@ pub(super) struct FrameLine<'a> {
 #[derive(Debug)]
 pub(super) enum NotAFrame {
     NotText,
+    /// Only a scan of a segment looks at the length.
+    TooLong,
     Json(String),
     Schema(String),
+}
+
+impl NotAFrame {
+    /// The failure of a reader that wants the frame at this place.
+    pub(super) fn at(self, place: LinePlace) -> SessionError {
+        match self {
+            Self::NotText => SessionError::Json { place, reason: "not UTF-8".to_owned() },
+            Self::TooLong => SessionError::Json { place, reason: "too long".to_owned() },
+            Self::Json(reason) => SessionError::Json { place, reason },
+            Self::Schema(found) => SessionError::UnsupportedSchema { place, found },
+        }
+    }
 }
 
 impl<'a> FrameLine<'a> {

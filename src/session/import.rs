@@ -21,27 +21,28 @@ use std::collections::HashMap;
 use serde::{Deserialize, Serialize};
 
 use super::error::SessionError;
-use super::index::{self, Rows};
-use super::layout::{self, IMPORT_INTENT, Layout, read_if_exists};
+use super::index::{self, IndexRows};
+use super::integrity::find_cycle;
+use super::layout::{self, IMPORT_INTENT, SessionLayout, read_if_exists};
 use super::payload::NewEntry;
-use super::report::{QuarantinedFile, TruncatedFile};
 use super::writer::{SessionStoreV2, missing_parent};
 use crate::disk;
+use crate::store::Recovery;
 
 const INTENT_SCHEMA: &str = "relayburn.session_store_v2.import_intent.v1";
 
 /// The end of a store before an import; all 0 for an empty store.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Intent {
+struct ImportIntent {
     schema: String,
     segment_seq: u64,
     segment_bytes: u64,
     index_bytes: u64,
 }
 
-impl Intent {
-    fn of(rows: &Rows, index_bytes: u64) -> Self {
+impl ImportIntent {
+    fn of(rows: &IndexRows, index_bytes: u64) -> Self {
         let last = rows.last();
         Self {
             schema: INTENT_SCHEMA.to_owned(),
@@ -50,13 +51,6 @@ impl Intent {
             index_bytes,
         }
     }
-}
-
-/// What an opening writer cut and renamed to undo an import.
-#[derive(Debug, Default)]
-pub(super) struct TakenBack {
-    pub(super) truncated: Vec<TruncatedFile>,
-    pub(super) quarantined: Vec<QuarantinedFile>,
 }
 
 impl SessionStoreV2 {
@@ -73,7 +67,7 @@ impl SessionStoreV2 {
             return Ok(());
         }
         let from = self.mark();
-        self.record_intent(IMPORT_INTENT, &Intent::of(&self.snapshot.rows, from.index_bytes))?;
+        self.record_intent(IMPORT_INTENT, &ImportIntent::of(&self.snapshot.rows, from.index_bytes))?;
         let done =
             entries.iter().try_for_each(|entry| self.write_frame(entry)).and_then(|()| self.write_rows());
         let done = self.done_or_undone(from, done);
@@ -101,35 +95,26 @@ impl SessionStoreV2 {
                 });
             }
         }
-        // The number of the walk that first met an entry. A walk that meets one of its own entries found a cycle.
-        let mut walk_of = vec![0; entries.len()];
-        for start in 0..entries.len() {
-            let mut next = Some(start);
-            while let Some(place) = next {
-                let entry = &entries[place];
-                if walk_of[place] == start + 1 {
-                    return Err(SessionError::CyclicParent { entry_id: entry.id.clone().into_owned() });
-                }
-                if walk_of[place] != 0 {
-                    break;
-                }
-                walk_of[place] = start + 1;
-                next = match &entry.parent_id {
-                    None => None,
-                    Some(parent) => match places.get(&**parent) {
-                        Some(parent) => Some(*parent),
-                        None if self.snapshot.rows.find_id(parent).is_some() => None,
-                        None => return Err(missing_parent(entry, parent)),
-                    },
-                };
+        let parent_of = |entry: &NewEntry<'_>| {
+            let Some(parent) = &entry.parent_id else { return Ok(None) };
+            match places.get(&**parent) {
+                Some(place) => Ok(Some(*place)),
+                None if self.snapshot.rows.find_id(parent).is_some() => Ok(None),
+                None => Err(missing_parent(entry, parent)),
             }
+        };
+        let parents = entries.iter().map(parent_of).collect::<Result<Vec<_>, _>>()?;
+        match find_cycle(entries.len(), |place| parents[place]) {
+            Some(place) => {
+                Err(SessionError::CyclicParent { entry_id: entries[place].id.clone().into_owned() })
+            }
+            None => Ok(()),
         }
-        Ok(())
     }
 }
 
 /// Removes the intent, durably.
-fn forget(layout: &Layout) -> Result<(), SessionError> {
+fn forget(layout: &SessionLayout) -> Result<(), SessionError> {
     let path = layout.staging(IMPORT_INTENT);
     if disk::remove_file_if_exists(&path)? {
         disk::sync_dir(disk::parent_of(&path))?;
@@ -137,12 +122,12 @@ fn forget(layout: &Layout) -> Result<(), SessionError> {
     Ok(())
 }
 
-/// Undoes an import that did not finish. After a crash every step can be repeated.
-pub(super) fn resume(layout: &Layout) -> Result<Option<TakenBack>, SessionError> {
+/// Undoes an import that did not finish, and returns what this cut and renamed. After a crash every step can be repeated.
+pub(super) fn resume(layout: &SessionLayout) -> Result<Option<Recovery>, SessionError> {
     let Some(bytes) = read_if_exists(&layout.staging(IMPORT_INTENT))? else { return Ok(None) };
     // The length of the index decides, so the index must be durable.
     layout.sync_inherited()?;
-    let is_unfinished = match serde_json::from_slice::<Intent>(&bytes) {
+    let is_unfinished = match serde_json::from_slice::<ImportIntent>(&bytes) {
         Ok(intent) => is_as_before(layout, &intent)?.then_some(intent),
         // Intents are written whole, so this program did not write an unreadable one.
         Err(_) => None,
@@ -151,47 +136,34 @@ pub(super) fn resume(layout: &Layout) -> Result<Option<TakenBack>, SessionError>
         forget(layout)?;
         return Ok(None);
     };
-    let mut taken_back = TakenBack::default();
+    let mut taken_back = Recovery::default();
     let files = layout.segment_files()?;
     for (&segment_seq, &len_bytes) in files.len_bytes.range(intent.segment_seq..).rev() {
         let path = layout.segment_file_path(segment_seq);
         if segment_seq > intent.segment_seq {
             if len_bytes > 0 {
-                let saved = layout::quarantine(&path)?;
+                taken_back.set_aside.push(layout::set_aside(&path)?);
                 disk::sync_dir(&layout.segments_dir())?;
-                let quarantined =
-                    QuarantinedFile { file: layout.relative(&path), saved_as: layout.relative(&saved) };
-                taken_back.quarantined.push(quarantined);
             }
         } else if len_bytes > intent.segment_bytes {
-            let saved = layout.cut(&path, intent.segment_bytes..len_bytes)?;
-            taken_back.truncated.push(TruncatedFile {
-                file: layout.relative(&path),
-                length: intent.segment_bytes,
-                from_length: len_bytes,
-                reason: "an import that did not finish".to_owned(),
-                saved_as: saved.map(|saved| layout.relative(&saved)),
-            });
+            let reason = "an import that did not finish".to_owned();
+            taken_back.truncated.push(layout.cut(&path, intent.segment_bytes..len_bytes, reason)?);
         }
     }
-    taken_back.quarantined.reverse();
+    taken_back.set_aside.reverse();
     forget(layout)?;
     Ok(Some(taken_back))
 }
 
 /// Whether the index is as it was when the intent was recorded.
-fn is_as_before(layout: &Layout, intent: &Intent) -> Result<bool, SessionError> {
-    let len_bytes = match disk::metadata(&layout.index_file_path()) {
-        Ok(metadata) => metadata.len_bytes,
-        Err(error) if error.is_not_found() => 0,
-        Err(error) => return Err(error.into()),
-    };
+fn is_as_before(layout: &SessionLayout, intent: &ImportIntent) -> Result<bool, SessionError> {
+    let len_bytes = layout.index_file_bytes()?;
     if len_bytes != intent.index_bytes {
         return Ok(false);
     }
-    let mut rows = Rows::default();
+    let mut rows = IndexRows::default();
     match index::read(&layout.index_file_path(), 0, &mut rows) {
-        Ok(_) => Ok(Intent::of(&rows, len_bytes) == *intent),
+        Ok(_) => Ok(ImportIntent::of(&rows, len_bytes) == *intent),
         Err(error) if error.is_recoverable() => Ok(false),
         Err(error) => Err(error),
     }

@@ -19,7 +19,7 @@ use serde::Deserialize;
 use super::canonical::Canonical;
 use super::error::{LinePlace, SessionError};
 use super::format::{MAX_LINE_BYTES, OFFSET_INDEX_SCHEMA, OffsetIndexEntry};
-use super::layout::refuse_link;
+use crate::disk;
 use crate::scan::{self, Io, ScanError, Source};
 
 const ACTIVE: &str = "active";
@@ -65,7 +65,7 @@ impl CrcText {
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Slot {
+struct RowSlot {
     numbers: RowNumbers,
     id_start: u64,
     id_len: u32,
@@ -77,8 +77,8 @@ const NO_ROW: u32 = u32::MAX;
 
 /// The rows of an index, in order.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Rows {
-    slots: Vec<Slot>,
+pub(super) struct IndexRows {
+    slots: Vec<RowSlot>,
     ids: String,
     /// Rows by id, each with the hash of its id, because growing the table by the ids themselves would read all of them. Of rows
     /// with one id it holds the last.
@@ -90,7 +90,7 @@ pub(super) struct Rows {
     total_bytes: u64,
 }
 
-fn id_of<'r>(slots: &[Slot], ids: &'r str, row: u32) -> &'r str {
+fn id_of<'r>(slots: &[RowSlot], ids: &'r str, row: u32) -> &'r str {
     let slot = &slots[row as usize];
     &ids[slot.id_start as usize..][..slot.id_len as usize]
 }
@@ -100,7 +100,7 @@ fn spread(hash: u32) -> u64 {
     u64::from(hash) << 32 | u64::from(hash)
 }
 
-impl Rows {
+impl IndexRows {
     pub(super) fn len(&self) -> usize {
         self.slots.len()
     }
@@ -178,7 +178,7 @@ impl Rows {
 
     /// Returns the row of the frame that begins at this byte. The rows must be in the order of their frames.
     pub(super) fn find_place(&self, segment_seq: u64, byte_offset: u64) -> Option<usize> {
-        let place = |slot: &Slot| (slot.numbers.segment_seq, slot.numbers.byte_offset);
+        let place = |slot: &RowSlot| (slot.numbers.segment_seq, slot.numbers.byte_offset);
         self.slots.binary_search_by_key(&(segment_seq, byte_offset), place).ok()
     }
 
@@ -219,7 +219,7 @@ impl Rows {
         let id_start = self.ids.len() as u64;
         self.ids.push_str(id);
         self.total_bytes = self.total_bytes.saturating_add(numbers.byte_length);
-        self.slots.push(Slot { numbers, id_start, id_len: id.len() as u32, same_id });
+        self.slots.push(RowSlot { numbers, id_start, id_len: id.len() as u32, same_id });
     }
 
     /// Keeps the first `len` rows.
@@ -373,8 +373,8 @@ pub(super) struct IndexFile {
 /// Reads rows of the index file from byte `from`, the start of a line, and adds them to `rows`. A missing file is an empty index.
 ///
 /// After an error `rows` is unchanged.
-pub(super) fn read(path: &Path, from: u64, rows: &mut Rows) -> Result<IndexFile, SessionError> {
-    refuse_link(path)?;
+pub(super) fn read(path: &Path, from: u64, rows: &mut IndexRows) -> Result<IndexFile, SessionError> {
+    disk::refuse_link(path)?;
     let source = match Source::open(path, Io::Mmap) {
         Ok(source) => source,
         Err(ScanError::Open { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
@@ -483,7 +483,7 @@ mod tests {
             split in 0usize..40,
             cut in 0usize..40,
         ) {
-            let mut rows = Rows::default();
+            let mut rows = IndexRows::default();
             let (mut first, mut all) = (Vec::new(), Vec::new());
             for (at, id) in ids.iter().enumerate() {
                 rows.push(numbers(at as u64 + 1), id);
@@ -495,7 +495,7 @@ mod tests {
             let directory = tempfile::tempdir().unwrap();
             let path = directory.path().join("offsets.jsonl");
             std::fs::write(&path, &first).unwrap();
-            let mut back = Rows::default();
+            let mut back = IndexRows::default();
             let file = read(&path, 0, &mut back).unwrap();
             std::fs::write(&path, &all).unwrap();
             let file = read(&path, file.len_bytes, &mut back).unwrap();
@@ -527,7 +527,7 @@ mod tests {
 
     #[test]
     fn unordered_rows_are_still_found() {
-        let mut rows = Rows::default();
+        let mut rows = IndexRows::default();
         for (seq, id) in [(3, "a"), (5, "b"), (4, "c"), (5, "d")] {
             rows.push(numbers(seq), id);
         }

@@ -11,9 +11,10 @@ use rayon::prelude::*;
 
 use super::chain::Chain;
 use super::error::{FramePlace, LinePlace, SessionError};
-use super::frame::{FrameLine, NotAFrame};
-use super::index::{CrcText, RowNumbers, Rows};
-use super::layout::{Layout, refuse_link};
+use super::frame::FrameLine;
+use super::index::{CrcText, IndexRows, RowNumbers};
+use super::layout::SessionLayout;
+use crate::disk;
 use crate::scan::{Io, ScanError, Source};
 
 /// Shorter segments are read instead of mapped, because mapping costs more than reading a page or two.
@@ -35,6 +36,15 @@ pub(super) enum Parent {
     None,
     Row(u32),
     Missing,
+}
+
+impl Parent {
+    fn row(self) -> Option<usize> {
+        match self {
+            Self::Row(row) => Some(row as usize),
+            Self::None | Self::Missing => None,
+        }
+    }
 }
 
 /// The entry types that a manifest counts.
@@ -80,18 +90,18 @@ impl Verified {
 
 /// Opens a segment. A link or a missing file is an error.
 pub(super) fn open_segment(
-    layout: &Layout,
+    layout: &SessionLayout,
     segment_seq: u64,
     len_hint_bytes: u64,
 ) -> Result<Source, SessionError> {
     let path = layout.segment_file_path(segment_seq);
-    refuse_link(&path)?;
+    disk::refuse_link(&path)?;
     let io = if len_hint_bytes < MAP_FROM_BYTES { Io::Read } else { Io::Mmap };
     Ok(Source::open(&path, io)?)
 }
 
 /// Returns the place of the frame of a row, for messages.
-pub(super) fn frame_place(layout: &Layout, numbers: &RowNumbers) -> FramePlace {
+pub(super) fn frame_place(layout: &SessionLayout, numbers: &RowNumbers) -> FramePlace {
     FramePlace {
         path: layout.segment_file_path(numbers.segment_seq),
         entry_seq: numbers.entry_seq,
@@ -101,7 +111,7 @@ pub(super) fn frame_place(layout: &Layout, numbers: &RowNumbers) -> FramePlace {
 }
 
 /// Fails with the first row whose sequence is not above the sequence before.
-pub(super) fn check_order(layout: &Layout, rows: &Rows) -> Result<(), SessionError> {
+pub(super) fn check_order(layout: &SessionLayout, rows: &IndexRows) -> Result<(), SessionError> {
     match rows.first_unordered() {
         None => Ok(()),
         Some(row) => Err(SessionError::EntrySeqNotIncreasing {
@@ -115,7 +125,7 @@ pub(super) fn check_order(layout: &Layout, rows: &Rows) -> Result<(), SessionErr
 
 /// Returns the byte range of a row, or fails when it is not inside its segment or is too long.
 pub(super) fn check_range(
-    layout: &Layout,
+    layout: &SessionLayout,
     numbers: &RowNumbers,
     segment_bytes: u64,
     limit_bytes: u64,
@@ -134,7 +144,7 @@ pub(super) fn check_range(
 /// Returns the frame of a row and the hash of its payload, after checking the bytes against the row and the payload against its
 /// header.
 pub(super) fn check_frame<'a>(
-    layout: &Layout,
+    layout: &SessionLayout,
     numbers: &RowNumbers,
     id: &str,
     bytes: &'a [u8],
@@ -152,24 +162,15 @@ pub(super) fn check_frame<'a>(
             line: numbers.frame_seq,
             offset: numbers.byte_offset,
         };
-        match reason {
-            NotAFrame::NotText => SessionError::Json { place, reason: "not UTF-8".to_owned() },
-            NotAFrame::Json(reason) => SessionError::Json { place, reason },
-            NotAFrame::Schema(found) => SessionError::UnsupportedSchema { place, found },
-        }
+        reason.at(place)
     })?;
-    let field = if frame.entry_seq != numbers.entry_seq {
-        Some("entrySeq")
-    } else if frame.entry_id != id {
-        Some("entryId")
-    } else if frame.segment_seq != numbers.segment_seq {
-        Some("segmentSeq")
-    } else if frame.frame_seq != numbers.frame_seq {
-        Some("frameSeq")
-    } else {
-        None
-    };
-    if let Some(field) = field {
+    let agreements = [
+        ("entrySeq", frame.entry_seq == numbers.entry_seq),
+        ("entryId", frame.entry_id == id),
+        ("segmentSeq", frame.segment_seq == numbers.segment_seq),
+        ("frameSeq", frame.frame_seq == numbers.frame_seq),
+    ];
+    if let Some((field, _)) = agreements.into_iter().find(|(_, agrees)| !agrees) {
         return Err(SessionError::IndexFrameMismatch { place: place(), field });
     }
     match frame.verify_payload() {
@@ -180,8 +181,8 @@ pub(super) fn check_frame<'a>(
 
 /// Verifies the frames of a range of rows. A parent that is not among the first `known_rows` is missing.
 pub(super) fn verify(
-    layout: &Layout,
-    rows: &Rows,
+    layout: &SessionLayout,
+    rows: &IndexRows,
     range: Range<usize>,
     known_rows: usize,
     limit_bytes: u64,
@@ -224,7 +225,7 @@ pub(super) fn verify(
 }
 
 /// Groups the rows of a range by segment, segments ascending.
-fn group_by_segment(rows: &Rows, range: Range<usize>) -> Vec<(u64, Vec<usize>)> {
+fn group_by_segment(rows: &IndexRows, range: Range<usize>) -> Vec<(u64, Vec<usize>)> {
     let mut groups: Vec<(u64, Vec<usize>)> = Vec::new();
     for row in range {
         let segment_seq = rows.numbers(row).segment_seq;
@@ -245,8 +246,8 @@ fn group_by_segment(rows: &Rows, range: Range<usize>) -> Vec<(u64, Vec<usize>)> 
 }
 
 fn verify_task(
-    layout: &Layout,
-    rows: &Rows,
+    layout: &SessionLayout,
+    rows: &IndexRows,
     known_rows: usize,
     source: &Source,
     members: &[usize],
@@ -269,7 +270,7 @@ fn verify_task(
 }
 
 /// Returns the row of a parent among the first `known_rows`.
-pub(super) fn resolve(rows: &Rows, known_rows: usize, parent: Option<&str>) -> Parent {
+pub(super) fn resolve(rows: &IndexRows, known_rows: usize, parent: Option<&str>) -> Parent {
     let Some(id) = parent else { return Parent::None };
     match rows.find_id(id) {
         Some(row) if row < known_rows => Parent::Row(row as u32),
@@ -278,7 +279,7 @@ pub(super) fn resolve(rows: &Rows, known_rows: usize, parent: Option<&str>) -> P
 }
 
 /// Fails when two rows have one id.
-pub(super) fn check_ids_unique(rows: &Rows) -> Result<(), SessionError> {
+pub(super) fn check_ids_unique(rows: &IndexRows) -> Result<(), SessionError> {
     let Some(row) = rows.first_duplicate() else { return Ok(()) };
     let id = rows.id(row);
     let first = (0..row).find(|earlier| rows.id(*earlier) == id).unwrap_or(row);
@@ -290,7 +291,7 @@ pub(super) fn check_ids_unique(rows: &Rows) -> Result<(), SessionError> {
 }
 
 /// Fails unless ids are unique, and parents exist and lead to roots. `verified` holds the facts of all rows.
-pub(super) fn check_graph(rows: &Rows, verified: &Verified) -> Result<(), SessionError> {
+pub(super) fn check_graph(rows: &IndexRows, verified: &Verified) -> Result<(), SessionError> {
     check_ids_unique(rows)?;
     if let Some((row, parent_id)) = &verified.missing_parent {
         return Err(SessionError::MissingParent {
@@ -298,28 +299,26 @@ pub(super) fn check_graph(rows: &Rows, verified: &Verified) -> Result<(), Sessio
             parent_id: parent_id.clone(),
         });
     }
-    match find_cycle(&verified.facts) {
+    match find_cycle(rows.len(), |row| verified.facts[row].parent.row()) {
         Some(row) => Err(SessionError::CyclicParent { entry_id: rows.id(row).to_owned() }),
         None => Ok(()),
     }
 }
 
-fn find_cycle(facts: &[Facts]) -> Option<usize> {
-    // The number of the walk that first met a row. Rows of finished walks lead to a root.
-    let mut walk_of = vec![0u32; facts.len()];
-    for start in 0..facts.len() {
+/// Returns one of `count` entries that is its own ancestor, if there is one.
+pub(super) fn find_cycle(count: usize, parent_of: impl Fn(usize) -> Option<usize>) -> Option<usize> {
+    // The number of the walk that first met an entry. Entries of finished walks lead to a root.
+    let mut walk_of = vec![0u32; count];
+    for start in 0..count {
         let walk = start as u32 + 1;
-        let mut row = start;
-        while walk_of[row] == 0 {
-            walk_of[row] = walk;
-            match facts[row].parent {
-                Parent::Row(parent) => row = parent as usize,
-                Parent::None | Parent::Missing => break,
-            }
+        let mut next = Some(start);
+        while let Some(entry) = next.filter(|entry| walk_of[*entry] == 0) {
+            walk_of[entry] = walk;
+            next = parent_of(entry);
         }
-        // The walk met one of its own rows again, unless it stopped at a root, which has no parent.
-        if walk_of[row] == walk && matches!(facts[row].parent, Parent::Row(_)) {
-            return Some(row);
+        // The walk met one of its own entries again, unless it came to a root.
+        if let Some(entry) = next.filter(|entry| walk_of[*entry] == walk) {
+            return Some(entry);
         }
     }
     None
@@ -329,8 +328,8 @@ fn find_cycle(facts: &[Facts]) -> Option<usize> {
 pub(super) fn branches(facts: &[Facts]) -> u64 {
     let mut children = vec![0u8; facts.len()];
     for fact in facts {
-        if let Parent::Row(parent) = fact.parent {
-            let count = &mut children[parent as usize];
+        if let Some(parent) = fact.parent.row() {
+            let count = &mut children[parent];
             *count = count.saturating_add(1).min(2);
         }
     }
@@ -371,7 +370,8 @@ mod tests {
                     None => false,
                 })
             });
-            let found = find_cycle(&facts(&parents));
+            let facts = facts(&parents);
+            let found = find_cycle(facts.len(), |row| facts[row].parent.row());
             prop_assert_eq!(found.is_some(), loops);
         }
     }

@@ -7,7 +7,7 @@
 use serde::Serialize;
 
 use super::error::{LinePlace, SessionError};
-use super::layout::{Layout, read_if_exists};
+use super::layout::{SessionLayout, read_if_exists};
 use super::writer::SessionStoreV2;
 use crate::disk;
 
@@ -27,7 +27,7 @@ impl SessionStoreV2 {
 }
 
 /// Removes, durably, an intent that may have got its name before recording it failed. An intent with another text stays.
-fn take_back(layout: &Layout, name: &str, text: &[u8]) -> Result<(), SessionError> {
+fn take_back(layout: &SessionLayout, name: &str, text: &[u8]) -> Result<(), SessionError> {
     let path = layout.staging(name);
     if read_if_exists(&path)?.is_some_and(|found| found == text) {
         disk::remove_file(&path)?;
@@ -37,7 +37,7 @@ fn take_back(layout: &Layout, name: &str, text: &[u8]) -> Result<(), SessionErro
 }
 
 pub(super) fn text_of(
-    layout: &Layout,
+    layout: &SessionLayout,
     name: &str,
     document: &impl Serialize,
 ) -> Result<Vec<u8>, SessionError> {
@@ -47,6 +47,6 @@ pub(super) fn text_of(
     })
 }
 
-pub(super) fn write_document(layout: &Layout, name: &str, text: &[u8]) -> Result<(), SessionError> {
+pub(super) fn write_document(layout: &SessionLayout, name: &str, text: &[u8]) -> Result<(), SessionError> {
     layout.replace(&name.replace(".json", ".tmp"), &layout.staging(name), |file| Ok(file.write_all(text)?))
 }

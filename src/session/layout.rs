@@ -6,13 +6,13 @@
 //! durably; a file that is renamed away never overwrites another.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use super::error::{LinePlace, SessionError};
 use super::format::MAX_LINE_BYTES;
 use crate::disk;
+use crate::store::{self, Cut, SetAside};
 
 /// Staging name of a rebuilt index.
 pub(super) const REBUILD_STAGE: &str = "offsets.rebuild.tmp";
@@ -38,13 +38,13 @@ pub fn v2_sidecar_path(session_file: &Path) -> PathBuf {
 
 /// Whether the directory of [`v2_sidecar_path`] holds a manifest or an index.
 pub fn has_v2_sidecar(session_file: &Path) -> bool {
-    let layout = Layout { root: v2_sidecar_path(session_file) };
+    let layout = SessionLayout { root: v2_sidecar_path(session_file) };
     layout.manifest().exists() || layout.index_file_path().exists()
 }
 
 /// The paths of one store.
 #[derive(Debug, Clone)]
-pub(super) struct Layout {
+pub(super) struct SessionLayout {
     pub(super) root: PathBuf,
 }
 
@@ -67,7 +67,7 @@ fn number_of(name: &str, extension: &str) -> Option<u64> {
     (numbered(number, extension) == name).then_some(number)
 }
 
-impl Layout {
+impl SessionLayout {
     pub(super) fn segments_dir(&self) -> PathBuf {
         self.root.join("segments")
     }
@@ -78,6 +78,12 @@ impl Layout {
 
     pub(super) fn index_file_path(&self) -> PathBuf {
         self.root.join("index").join("offsets.jsonl")
+    }
+
+    /// Returns the length of the index, 0 when it is missing.
+    pub(super) fn index_file_bytes(&self) -> Result<u64, SessionError> {
+        let found = disk::if_there(disk::metadata(&self.index_file_path()))?;
+        Ok(found.map_or(0, |found| found.len_bytes))
     }
 
     pub(super) fn checkpoints_dir(&self) -> PathBuf {
@@ -128,7 +134,7 @@ impl Layout {
         let mut wide = Vec::new();
         for directory in self.directories() {
             if directory != self.root {
-                refuse_link(&directory)?;
+                disk::refuse_link(&directory)?;
             }
             disk::create_dir_all(&directory)?;
             if disk::metadata(&directory)?.mode & 0o077 != 0 {
@@ -139,34 +145,20 @@ impl Layout {
     }
 
     /// Syncs what a killed process may have written and not synced: the index, the migration ledger, and the names in the
-    /// store's directories. Segments are synced by [`Layout::sync_segments`].
+    /// store's directories. Segments are synced by [`SessionLayout::sync_segments`].
     ///
     /// Without this sync, a power cut could take back an entry whose id was already refused as taken.
     pub(super) fn sync_inherited(&self) -> Result<(), SessionError> {
-        let sync = |path: &Path| {
-            refuse_link(path)?;
-            match disk::File::open_to_sync(path) {
-                Ok(file) => Ok(file.sync_data().map(|()| true)?),
-                Err(error) if error.is_not_found() => Ok(false),
-                Err(error) => Err(SessionError::from(error)),
-            }
-        };
-        sync(&self.ledger())?;
-        if !sync(&self.index_file_path())? {
-            // A store without an index may be new, so its own name may not be durable.
-            disk::sync_dir(disk::parent_of(&self.root))?;
-        }
-        for directory in self.directories() {
-            disk::sync_dir(&directory)?;
-        }
-        Ok(())
+        let files = [self.ledger(), self.index_file_path()];
+        files.iter().try_for_each(|path| disk::refuse_link(path))?;
+        store::sync_inherited(files, self.directories())?;
+        Ok(store::sync_name_of(&self.root)?)
     }
 
     /// Syncs all segments, the last one first, because a writer syncs a segment before it begins the next.
     pub(super) fn sync_segments(&self, files: &SegmentFiles) -> Result<(), SessionError> {
-        files.len_bytes.keys().rev().try_for_each(|segment_seq| {
-            Ok(disk::File::open_to_sync(&self.segment_file_path(*segment_seq))?.sync_data()?)
-        })
+        let paths = files.len_bytes.keys().rev().map(|segment_seq| self.segment_file_path(*segment_seq));
+        Ok(store::sync_inherited(paths, [""; 0])?)
     }
 
     /// Lists the segment files. A missing directory has none.
@@ -179,12 +171,7 @@ impl Layout {
                 }
                 continue;
             };
-            let path = self.segment_file_path(segment_seq);
-            let metadata = disk::metadata(&path)?;
-            if !metadata.is_file {
-                refuse_link(&path)?;
-                return Err(SessionError::NotAFile { path });
-            }
+            let metadata = disk::metadata_of_regular_file(&self.segment_file_path(segment_seq))?;
             files.len_bytes.insert(segment_seq, metadata.len_bytes);
         }
         files.ignored.sort();
@@ -208,10 +195,7 @@ impl Layout {
         write: impl FnOnce(&disk::File) -> Result<(), SessionError>,
     ) -> Result<(), SessionError> {
         let staged = self.stage(stage, write)?;
-        if let Err(error) = disk::rename(&staged, target) {
-            let _ = disk::remove_file(&staged);
-            return Err(error.into());
-        }
+        disk::rename(&staged, target).inspect_err(|_| drop(disk::remove_file(&staged)))?;
         Ok(disk::sync_dir(disk::parent_of(target))?)
     }
 
@@ -232,19 +216,14 @@ impl Layout {
         written.map(|()| path)
     }
 
-    /// Saves `range` of a file beside it as `<name>.cut`, then cuts the file at the start of the range. Both are durable on return.
-    /// Returns the file with the saved bytes, or `None` when the range is blank and nothing was saved.
-    pub(super) fn cut(&self, path: &Path, range: Range<u64>) -> Result<Option<PathBuf>, SessionError> {
-        let file = disk::File::open_rw(path)?;
-        let saved = if is_blank(&file, range.clone())? {
-            None
-        } else {
-            let name = format!("{}.cut", path.file_name().unwrap_or_default().to_string_lossy());
-            Some(disk::quarantine(&file, range.clone(), disk::parent_of(path), &name)?)
-        };
-        file.set_len(range.start)?;
-        file.sync_all()?;
-        Ok(saved)
+    /// Saves `range` of a file beside it as `<name>.cut`, then cuts the file at the start of the range, durably. Blanks are not saved.
+    pub(super) fn cut(&self, path: &Path, range: Range<u64>, reason: String) -> Result<Cut, SessionError> {
+        let is_blank = is_blank(&disk::File::open_rw(path)?, range.clone())?;
+        let saved = if is_blank { 0..0 } else { range.clone() };
+        let name = format!("{}.cut", path.file_name().unwrap_or_default().to_string_lossy());
+        let cut = Cut::save(path, range.start, saved, (disk::parent_of(path), &name), reason)?;
+        cut.carry_out()?;
+        Ok(cut)
     }
 }
 
@@ -265,29 +244,17 @@ pub(super) fn is_blank(file: &disk::File, range: Range<u64>) -> Result<bool, Ses
 }
 
 /// Renames a file to `<name>.bak`, or `.bak.1` to `.bak.9999` when the name is taken. The caller syncs the directory.
-pub(super) fn quarantine(path: &Path) -> Result<PathBuf, SessionError> {
-    Ok(disk::set_aside(path, ".bak")?)
-}
-
-/// Fails when `path` is a symbolic link. A missing file is no failure.
-pub(super) fn refuse_link(path: &Path) -> Result<(), SessionError> {
-    match fs::symlink_metadata(path) {
-        Ok(metadata) if metadata.is_symlink() => Err(SessionError::SymbolicLink { path: path.to_owned() }),
-        _ => Ok(()),
-    }
+pub(super) fn set_aside(path: &Path) -> Result<SetAside, SessionError> {
+    Ok(SetAside::rename(path, ".bak")?)
 }
 
 /// Reads a whole file of at most [`MAX_LINE_BYTES`]; `None` when it is missing.
 pub(super) fn read_if_exists(path: &Path) -> Result<Option<Vec<u8>>, SessionError> {
-    let file = match disk::File::open_read_no_follow(path) {
-        Ok(file) => file,
-        Err(error) if error.is_not_found() => return Ok(None),
-        Err(error) => return Err(error.into()),
-    };
+    let Some(file) = disk::if_there(disk::File::open_read_no_follow(path))? else { return Ok(None) };
     let len_bytes = file.len_bytes()?;
     if len_bytes > MAX_LINE_BYTES {
         return Err(SessionError::Json {
-            place: LinePlace { path: path.to_owned(), line: 1, offset: 0 },
+            place: LinePlace::of_document(path),
             reason: format!("the file has {len_bytes} bytes, more than the {} allowed", MAX_LINE_BYTES),
         });
     }
@@ -297,10 +264,7 @@ pub(super) fn read_if_exists(path: &Path) -> Result<Option<Vec<u8>>, SessionErro
 }
 
 fn list(directory: &Path) -> Result<Vec<String>, SessionError> {
-    let paths = match disk::list(directory) {
-        Err(error) if error.is_not_found() => return Ok(Vec::new()),
-        listed => listed?,
-    };
+    let paths = disk::if_there(disk::list(directory))?.unwrap_or_default();
     // No file of a store has a name that is not UTF-8.
     Ok(paths.iter().filter_map(|path| path.file_name()?.to_str()).map(str::to_owned).collect())
 }

@@ -13,7 +13,7 @@ use super::format::{
     StoreHead,
 };
 use super::frame::hex;
-use super::layout::{Layout, read_if_exists};
+use super::layout::{SessionLayout, read_if_exists};
 use super::time;
 use super::view::SessionView;
 use super::writer::SessionStoreV2;
@@ -32,7 +32,7 @@ impl Manifest {
     }
 }
 
-impl Layout {
+impl SessionLayout {
     /// Reads the manifest without verifying its hash; `None` when there is no such file.
     pub(super) fn read_manifest(&self) -> Result<Option<Manifest>, SessionError> {
         let path = self.manifest();
@@ -71,27 +71,21 @@ impl SessionView {
     /// As [`SessionView::validate_integrity`].
     pub fn manifest_differences(&self, manifest: &Manifest) -> Result<Vec<&'static str>, SessionError> {
         let now = self.sum_up()?;
-        let of = |differs: bool, name| differs.then_some(name);
         let (then, now) = (manifest, &now);
-        Ok([
-            of(then.head.segment_seq != now.head.segment_seq, "head.segmentSeq"),
-            of(then.head.entry_seq != now.head.entry_seq, "head.entrySeq"),
-            of(then.head.entry_id != now.head.entry_id, "head.entryId"),
-            of(then.counters.entries_total != now.counters.entries_total, "counters.entriesTotal"),
-            of(then.counters.messages_total != now.counters.messages_total, "counters.messagesTotal"),
-            of(then.counters.branches_total != now.counters.branches_total, "counters.branchesTotal"),
-            of(
-                then.counters.compactions_total != now.counters.compactions_total,
-                "counters.compactionsTotal",
-            ),
-            of(then.counters.bytes_total != now.counters.bytes_total, "counters.bytesTotal"),
-            of(then.files.segment_count != now.segment_count, "files.segmentCount"),
-            of(then.integrity.chain_hash != now.chain_hash, "integrity.chainHash"),
-            of(then.integrity.last_crc32c != now.last_crc32c, "integrity.lastCrc32c"),
-        ]
-        .into_iter()
-        .flatten()
-        .collect())
+        let agreements = [
+            ("head.segmentSeq", then.head.segment_seq == now.head.segment_seq),
+            ("head.entrySeq", then.head.entry_seq == now.head.entry_seq),
+            ("head.entryId", then.head.entry_id == now.head.entry_id),
+            ("counters.entriesTotal", then.counters.entries_total == now.counters.entries_total),
+            ("counters.messagesTotal", then.counters.messages_total == now.counters.messages_total),
+            ("counters.branchesTotal", then.counters.branches_total == now.counters.branches_total),
+            ("counters.compactionsTotal", then.counters.compactions_total == now.counters.compactions_total),
+            ("counters.bytesTotal", then.counters.bytes_total == now.counters.bytes_total),
+            ("files.segmentCount", then.files.segment_count == now.segment_count),
+            ("integrity.chainHash", then.integrity.chain_hash == now.chain_hash),
+            ("integrity.lastCrc32c", then.integrity.last_crc32c == now.last_crc32c),
+        ];
+        Ok(agreements.into_iter().filter(|(_, agrees)| !agrees).map(|(name, _)| name).collect())
     }
 
     fn sum_up(&self) -> Result<Sum, SessionError> {

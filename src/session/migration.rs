@@ -6,13 +6,13 @@
 
 use super::error::{LinePlace, SessionError};
 use super::format::{MIGRATION_EVENT_SCHEMA, MigrationEvent};
-use super::layout::{Layout, read_if_exists, refuse_link};
-use super::report::TruncatedFile;
+use super::layout::{SessionLayout, read_if_exists};
 use super::time;
 use super::view::SessionView;
 use super::writer::SessionStoreV2;
 use crate::disk;
 use crate::scan;
+use crate::store::Cut;
 
 /// The content of the migration ledger.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -23,7 +23,7 @@ pub struct MigrationLedger {
     pub torn: Option<LinePlace>,
 }
 
-impl Layout {
+impl SessionLayout {
     pub(super) fn read_ledger(&self) -> Result<MigrationLedger, SessionError> {
         let path = self.ledger();
         let mut ledger = MigrationLedger::default();
@@ -53,7 +53,7 @@ impl Layout {
         mut event: MigrationEvent,
     ) -> Result<MigrationEvent, SessionError> {
         let path = self.ledger();
-        refuse_link(&path)?;
+        disk::refuse_link(&path)?;
         if let Some(place) = self.read_ledger()?.torn {
             return Err(SessionError::LedgerTorn { place });
         }
@@ -108,7 +108,7 @@ impl SessionStoreV2 {
     ///
     /// # Errors
     /// Failures of the file system.
-    pub fn repair_ledger(&mut self) -> Result<Option<TruncatedFile>, SessionError> {
+    pub fn repair_ledger(&mut self) -> Result<Option<Cut>, SessionError> {
         self.check_writable()?;
         let Some(torn) = self.layout.read_ledger()?.torn else { return Ok(None) };
         let (file, _) = disk::File::open_append(&torn.path)?;
@@ -120,13 +120,6 @@ impl SessionStoreV2 {
             file.sync_data()?;
             return Ok(None);
         }
-        let saved = self.layout.cut(&torn.path, torn.offset..end)?;
-        Ok(Some(TruncatedFile {
-            file: self.layout.relative(&torn.path),
-            length: torn.offset,
-            from_length: end,
-            reason: "its last line is torn".to_owned(),
-            saved_as: saved.map(|saved| self.layout.relative(&saved)),
-        }))
+        self.layout.cut(&torn.path, torn.offset..end, "its last line is torn".to_owned()).map(Some)
     }
 }

@@ -6,8 +6,9 @@
 //!
 //! - [`SessionStoreV2::open_for_inspection`] gives a [`SessionReader`], which changes nothing and may stay open while others
 //!   write. [`SessionView`] is a store at one moment.
-//! - [`SessionStoreV2::create`] gives the one writing handle, after recovery from a crash or damage, and reports what recovery did
-//!   ([`SessionRecoveryReport`]).
+//! - [`open()`] (or [`SessionStoreV2::create`]) gives the one writing handle, after recovery from a crash or damage, and reports what
+//!   recovery did ([`SessionRecoveryReport`]).
+//! - [`status()`] describes a store, and [`check()`] verifies it, without changing it.
 //! - [`SessionStoreV2::create_checkpoint`] and [`SessionStoreV2::rollback_to_checkpoint`] go back to a certified entry;
 //!   [`SessionStoreV2::write_manifest`] sums the store up.
 //! - [`export_line`] and [`parse_import_line`] turn entries into plain JSON Lines and back; [`frame_to_session_entry`] reads a
@@ -18,6 +19,7 @@
 
 mod canonical;
 mod chain;
+mod check;
 mod checkpoint;
 mod error;
 mod format;
@@ -46,6 +48,7 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
+pub use check::{SessionProblem, SessionStatus, check, status};
 pub use checkpoint::MAX_REASON_BYTES;
 pub use error::{FramePlace, LinePlace, SessionError, SessionErrorClass};
 pub use format::{
@@ -56,14 +59,14 @@ pub use format::{
 };
 pub use layout::{has_v2_sidecar, v2_sidecar_path};
 pub use migration::MigrationLedger;
-pub use options::{DEFAULT_MAX_SEGMENT_BYTES, Durability, Loss, SessionOptions, Verify};
+pub use open::open;
+pub use options::{DEFAULT_MAX_SEGMENT_BYTES, Loss, SessionOptions, Verify};
 pub use payload::{EntryPayload, MAX_ID_BYTES, NewEntry};
 pub use plain::{
-    ImportLine, export_line, frame_to_session_entry, parse_import_line, session_entry_to_frame_args,
+    ImportLine, export_line, frame_to_session_entry, parse_first_import_line, parse_import_line,
+    session_entry_to_frame_args,
 };
 pub use reader::SessionReader;
-pub use report::{
-    ChangedCrc, LostEntry, QuarantinedFile, SessionRecoveryReport, TruncatedFile, UnindexedRange,
-};
+pub use report::{ChangedCrc, LostEntry, SessionRecoveryReport, UnindexedRange};
 pub use view::{Entries, SessionView, Validated};
 pub use writer::SessionStoreV2;

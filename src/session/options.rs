@@ -2,6 +2,7 @@
 
 use super::error::SessionError;
 use super::format::MAX_LINE_BYTES;
+use crate::store::Durability;
 
 /// The segment size of [`SessionOptions::default`]: 64 MiB.
 pub const DEFAULT_MAX_SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
@@ -16,7 +17,10 @@ pub struct SessionOptions {
     pub verify: Verify,
     /// Whether an opening writer may drop entries that the index has.
     pub loss: Loss,
-    /// When appended entries become durable.
+    /// When appended entries become durable. An entry that is not durable yet is in its segment but not in the index, so other
+    /// handles do not see it. If the process dies, nothing is lost, because the next opening writer finds the entry; a power cut
+    /// may lose it. A session store has no thread: it looks at the delay of [`Durability::Batched`] when an entry is appended.
+    /// Dropping the handle tries a last sync.
     pub durability: Durability,
 }
 
@@ -63,16 +67,4 @@ pub enum Loss {
     /// Drops them, lists them in `SessionRecoveryReport::lost_entries` and keeps the bytes that it cuts beside the segments. The same
     /// happens to bytes after the last entry of a segment that are not an entry of the store.
     Accept,
-}
-
-/// When appended entries become durable.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Durability {
-    /// Before `SessionStoreV2::append_entry` returns.
-    #[default]
-    Each,
-    /// When `SessionStoreV2::sync` returns. Until then an entry is in its segment but not in the index, and other handles do not
-    /// see it. If the process dies, nothing is lost, because the next opening writer finds the entry; a power cut may lose it.
-    /// Dropping the handle tries a last sync.
-    Grouped,
 }

@@ -27,7 +27,7 @@ pub enum ImportLine<'a> {
 /// The members of both forms of a line.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Fields<'a> {
+struct ImportFields<'a> {
     #[serde(borrow, default)]
     entry_id: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
@@ -44,36 +44,55 @@ struct Fields<'a> {
     session_type: Option<Cow<'a, str>>,
 }
 
-/// Reads a line of plain JSON Lines.
+/// Reads a line of plain JSON Lines as an entry.
 ///
 /// A line is an entry with its payload inside, `{"entryId":…,"parentEntryId":…,"entryType":…,"payload":…}`, or a line of a
-/// session file, `{"type":…,"id":…,"parentId":…,…}`, which as a whole is the payload. The first line of a session file
-/// may be a header, of type `session`.
+/// session file, `{"type":…,"id":…,"parentId":…,…}`, which as a whole is the payload.
 ///
 /// # Errors
 /// [`SessionError::InvalidArgument`] with the reason. The caller adds the file and the line.
-pub fn parse_import_line(line: &str, is_first: bool) -> Result<ImportLine<'_>, SessionError> {
-    let mut fields: Fields<'_> = serde_json::from_str(line).map_err(|error| invalid(error.to_string()))?;
-    if let (Some(id), Some(entry_type), Some(payload)) =
-        (fields.entry_id.take(), fields.entry_type.take(), fields.payload)
-    {
-        let payload = EntryPayload::verbatim(payload.get())?;
-        return Ok(ImportLine::Entry(NewEntry {
+pub fn parse_import_line(line: &str) -> Result<NewEntry<'_>, SessionError> {
+    entry_of(line, parse(line)?)
+}
+
+/// Reads the first line of plain JSON Lines: an entry as of [`parse_import_line`], or the header of a session file, of type
+/// `session`.
+///
+/// # Errors
+/// As [`parse_import_line`].
+pub fn parse_first_import_line(line: &str) -> Result<ImportLine<'_>, SessionError> {
+    let fields = parse(line)?;
+    let is_header = fields.session_type.as_deref() == Some(HEADER_TYPE) && fields.parent_id.is_none();
+    if is_header && !fields.is_whole() {
+        return Ok(ImportLine::Header(fields.id.map(Cow::into_owned)));
+    }
+    entry_of(line, fields).map(ImportLine::Entry)
+}
+
+fn parse(line: &str) -> Result<ImportFields<'_>, SessionError> {
+    serde_json::from_str(line).map_err(|error| invalid(error.to_string()))
+}
+
+impl ImportFields<'_> {
+    /// Whether the line is an entry with its payload inside.
+    fn is_whole(&self) -> bool {
+        self.entry_id.is_some() && self.entry_type.is_some() && self.payload.is_some()
+    }
+}
+
+fn entry_of<'a>(line: &'a str, fields: ImportFields<'a>) -> Result<NewEntry<'a>, SessionError> {
+    match (fields.entry_id, fields.entry_type, fields.payload) {
+        (Some(id), Some(entry_type), Some(payload)) => Ok(NewEntry {
             id,
             parent_id: fields.parent_entry_id,
             entry_type,
-            payload,
-        }));
-    }
-    let Some(entry_type) = &fields.session_type else {
-        return Err(invalid(
+            payload: EntryPayload::verbatim(payload.get())?,
+        }),
+        _ if fields.session_type.is_none() => Err(invalid(
             "neither an entry (entryId, entryType, payload) nor a session line (type, id)".to_owned(),
-        ));
-    };
-    if is_first && *entry_type == HEADER_TYPE && fields.parent_id.is_none() {
-        return Ok(ImportLine::Header(fields.id.map(Cow::into_owned)));
+        )),
+        _ => frame_args(line, fields.session_type, fields.id, fields.parent_id),
     }
-    frame_args(line, fields).map(ImportLine::Entry)
 }
 
 /// Returns what to append for a session entry, a line of a session file: its id, parent and type, and the whole line as payload.
@@ -81,17 +100,19 @@ pub fn parse_import_line(line: &str, is_first: bool) -> Result<ImportLine<'_>, S
 /// # Errors
 /// [`SessionError::InvalidArgument`] when the text is not a JSON object with an id and a type.
 pub fn session_entry_to_frame_args(entry: &str) -> Result<NewEntry<'_>, SessionError> {
-    frame_args(entry, serde_json::from_str(entry).map_err(|error| invalid(error.to_string()))?)
+    let ImportFields { session_type, id, parent_id, .. } = parse(entry)?;
+    frame_args(entry, session_type, id, parent_id)
 }
 
-fn frame_args<'a>(entry: &'a str, fields: Fields<'a>) -> Result<NewEntry<'a>, SessionError> {
-    let Some(entry_type) = fields.session_type else {
-        return Err(invalid("a session entry without a type".to_owned()));
-    };
-    let Some(id) = fields.id else {
-        return Err(invalid(format!("a session line of type {entry_type:?} without an id")));
-    };
-    Ok(NewEntry { id, parent_id: fields.parent_id, entry_type, payload: EntryPayload::verbatim(entry)? })
+fn frame_args<'a>(
+    entry: &'a str,
+    entry_type: Option<Cow<'a, str>>,
+    id: Option<Cow<'a, str>>,
+    parent_id: Option<Cow<'a, str>>,
+) -> Result<NewEntry<'a>, SessionError> {
+    let entry_type = entry_type.ok_or_else(|| invalid("a session entry without a type".to_owned()))?;
+    let id = id.ok_or_else(|| invalid(format!("a session line of type {entry_type:?} without an id")))?;
+    Ok(NewEntry { id, parent_id, entry_type, payload: EntryPayload::verbatim(entry)? })
 }
 
 fn invalid(reason: String) -> SessionError {
@@ -134,7 +155,7 @@ pub fn export_line(frame: &SegmentFrame) -> String {
         timestamp: &'a str,
         payload: &'a RawValue,
     }
-    if let Ok(ImportLine::Entry(read)) = parse_import_line(frame.payload.get(), true)
+    if let Ok(ImportLine::Entry(read)) = parse_first_import_line(frame.payload.get())
         && read.id == frame.entry_id
         && read.parent_id.as_deref() == frame.parent_entry_id.as_deref()
         && read.entry_type == frame.entry_type

@@ -8,8 +8,8 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use super::error::SessionError;
-use super::index::{self, Rows};
-use super::layout::Layout;
+use super::index::{self, IndexRows};
+use super::layout::SessionLayout;
 use super::options::SessionOptions;
 use super::snapshot::Snapshot;
 use super::view::SessionView;
@@ -45,12 +45,12 @@ const RETRY_AFTER: Duration = Duration::from_millis(2);
 #[derive(Debug)]
 pub struct SessionReader {
     view: SessionView,
-    seen: Option<Seen>,
+    seen: Option<SeenIndex>,
 }
 
 /// The state of the index file when it was read.
 #[derive(Debug)]
-struct Seen {
+struct SeenIndex {
     identity: disk::Identity,
     len_bytes: u64,
     modified: SystemTime,
@@ -68,8 +68,8 @@ impl SessionStoreV2 {
         options: &SessionOptions,
     ) -> Result<SessionReader, SessionError> {
         let limit_bytes = options.frame_limit_bytes()?;
-        let layout = Layout { root: root.as_ref().to_owned() };
-        let view = SessionView { layout, snapshot: Snapshot::new(Rows::default()), limit_bytes };
+        let layout = SessionLayout { root: root.as_ref().to_owned() };
+        let view = SessionView { layout, snapshot: Snapshot::new(IndexRows::default()), limit_bytes };
         Ok(SessionReader { view, seen: None })
     }
 }
@@ -102,16 +102,12 @@ impl SessionReader {
 
     fn refresh(&mut self) -> Result<(), SessionError> {
         let path = self.view.layout.index_file_path();
-        let now = match disk::metadata(&path) {
-            Ok(now) => now,
-            Err(error) if error.is_not_found() => {
-                (self.view.snapshot, self.seen) = (Snapshot::new(Rows::default()), None);
-                return Ok(());
-            }
-            Err(error) => return Err(error.into()),
+        let Some(now) = disk::if_there(disk::metadata(&path))? else {
+            (self.view.snapshot, self.seen) = (Snapshot::new(IndexRows::default()), None);
+            return Ok(());
         };
         let (mut from, mut fresh) = (0, None);
-        let is_seen = |seen: &Seen| {
+        let is_seen = |seen: &SeenIndex| {
             (seen.identity, seen.len_bytes, seen.modified) == (now.identity, now.len_bytes, now.modified)
         };
         if self.seen.as_ref().is_some_and(is_seen) {
@@ -125,7 +121,7 @@ impl SessionReader {
         {
             from = seen.len_bytes;
         }
-        let rows = if from > 0 { &mut self.view.snapshot.rows } else { fresh.insert(Rows::default()) };
+        let rows = if from > 0 { &mut self.view.snapshot.rows } else { fresh.insert(IndexRows::default()) };
         let file = index::read(&path, from, rows)?;
         if let Some(rows) = fresh {
             self.view.snapshot = Snapshot::new(rows);
@@ -135,7 +131,7 @@ impl SessionReader {
         if file.is_terminated && !last_line.is_empty() {
             disk::File::open_read_no_follow(&path)?.read_exact_at(&mut last_line, file.last_line.start)?;
         }
-        self.seen = file.is_terminated.then_some(Seen {
+        self.seen = file.is_terminated.then_some(SeenIndex {
             identity: now.identity,
             len_bytes: file.len_bytes,
             // If rows were appended since the metadata was read, their time is unknown.
@@ -147,7 +143,7 @@ impl SessionReader {
     }
 }
 
-impl Seen {
+impl SeenIndex {
     /// Whether the last line is still the same, because a writer whose append fails cuts its row off again.
     fn still_there(&self, path: &Path) -> Result<bool, SessionError> {
         let mut now = vec![0; self.last_line.len()];

@@ -20,22 +20,22 @@ use std::ops::Range;
 
 pub(super) use self::carry_out::Recovered;
 use self::carry_out::carry_out;
-use self::plan::{Acknowledged, Cut, Plan, Replaced, has_entry_of, resolve_parents};
+use self::plan::{Acknowledged, PlannedCut, RecoveryPlan, Replaced, has_entry_of, resolve_parents};
 use super::error::SessionError;
-use super::index::{self, IndexFile, Rows};
+use super::index::{self, IndexFile, IndexRows};
 use super::integrity::{Verified, check_frame, check_graph, check_order, check_range, open_segment, verify};
-use super::layout::{self, Layout, SegmentFiles};
+use super::layout::{self, SegmentFiles, SessionLayout};
 use super::options::{Loss, SessionOptions, Verify};
 use crate::disk;
 
 /// Recovers a store: decides, then refuses or carries out.
 pub(super) fn recover(
-    layout: &Layout,
+    layout: &SessionLayout,
     options: &SessionOptions,
     limit_bytes: u64,
 ) -> Result<Recovered, SessionError> {
     let files = synced_segments(layout)?;
-    let mut rows = Rows::default();
+    let mut rows = IndexRows::default();
     let has_frames = files.len_bytes.values().any(|len_bytes| *len_bytes > 0);
     let plan = match index::read(&layout.index_file_path(), 0, &mut rows) {
         Ok(_) if rows.is_empty() && has_frames => {
@@ -70,9 +70,9 @@ pub(super) fn recover(
 }
 
 /// Builds the index again from the segments, whatever it holds and whatever is lost. Ids and parents are not checked.
-pub(super) fn rebuild(layout: &Layout) -> Result<Recovered, SessionError> {
+pub(super) fn rebuild(layout: &SessionLayout) -> Result<Recovered, SessionError> {
     let files = synced_segments(layout)?;
-    let mut rows = Rows::default();
+    let mut rows = IndexRows::default();
     let old = match index::read(&layout.index_file_path(), 0, &mut rows) {
         Ok(_) => Some(rows),
         Err(error) if error.is_recoverable() => None,
@@ -88,7 +88,7 @@ pub(super) fn rebuild(layout: &Layout) -> Result<Recovered, SessionError> {
 
 /// Lists the segments and syncs them, because the writer of their last frames may have been killed before its sync. A row that
 /// survives a power cut must not lead to a frame that did not.
-fn synced_segments(layout: &Layout) -> Result<SegmentFiles, SessionError> {
+fn synced_segments(layout: &SessionLayout) -> Result<SegmentFiles, SessionError> {
     let files = layout.segment_files()?;
     layout.sync_segments(&files)?;
     Ok(files)
@@ -97,11 +97,11 @@ fn synced_segments(layout: &Layout) -> Result<SegmentFiles, SessionError> {
 /// Plans for an index that names a missing segment file. Such an index is refused with `missing`, because it is the only record
 /// of what is missing; unless the entries in question are in other segments, which means that the index is wrong.
 fn plan_without_segments(
-    layout: &Layout,
+    layout: &SessionLayout,
     files: &SegmentFiles,
-    rows: Rows,
+    rows: IndexRows,
     missing: SessionError,
-) -> Result<Plan, SessionError> {
+) -> Result<RecoveryPlan, SessionError> {
     let replaced = Replaced { rows: Some(rows.clone()), reason: missing.to_string() };
     let plan = plan_rebuild(layout, files, replaced, None);
     let mut sought =
@@ -113,7 +113,11 @@ fn plan_without_segments(
 }
 
 /// Whether every segment file that the index names exists.
-fn check_segments_exist(layout: &Layout, files: &SegmentFiles, rows: &Rows) -> Result<(), SessionError> {
+fn check_segments_exist(
+    layout: &SessionLayout,
+    files: &SegmentFiles,
+    rows: &IndexRows,
+) -> Result<(), SessionError> {
     let missing = |segment_seq: u64| !files.len_bytes.contains_key(&segment_seq);
     if let Some(last) = rows.last().filter(|last| missing(last.segment_seq)) {
         let (path, index) = (layout.segment_file_path(last.segment_seq), layout.index_file_path());
@@ -135,9 +139,9 @@ fn check_segments_exist(layout: &Layout, files: &SegmentFiles, rows: &Rows) -> R
 }
 
 fn check_rows(
-    layout: &Layout,
+    layout: &SessionLayout,
     files: &SegmentFiles,
-    rows: &Rows,
+    rows: &IndexRows,
     verification: Verify,
     limit_bytes: u64,
 ) -> Result<Option<Verified>, SessionError> {
@@ -162,25 +166,25 @@ fn check_rows(
 }
 
 fn plan_rebuild(
-    layout: &Layout,
+    layout: &SessionLayout,
     files: &SegmentFiles,
     replaced: Replaced,
     acknowledged: Acknowledged,
-) -> Result<Plan, SessionError> {
-    let mut plan = Plan::new(Rows::default(), Some(Verified::default()));
+) -> Result<RecoveryPlan, SessionError> {
+    let mut plan = RecoveryPlan::new(IndexRows::default(), Some(Verified::default()));
     plan.replaced = Some(replaced);
     plan.take_in(layout, files, acknowledged)?;
     Ok(plan)
 }
 
 fn plan_tail(
-    layout: &Layout,
+    layout: &SessionLayout,
     files: &SegmentFiles,
-    rows: Rows,
+    rows: IndexRows,
     verified: Option<Verified>,
     file: &IndexFile,
     (loss, limit_bytes): (Loss, u64),
-) -> Result<Plan, SessionError> {
+) -> Result<RecoveryPlan, SessionError> {
     let acknowledged = rows.last().and_then(|last| Some((last.segment_seq, last.end()?)));
     let mut unindexed = unindexed(layout, files, &rows)?;
     if !unindexed.is_empty() {
@@ -192,7 +196,7 @@ fn plan_tail(
             return Ok(plan);
         }
     }
-    let mut plan = Plan::new(rows, verified);
+    let mut plan = RecoveryPlan::new(rows, verified);
     plan.complete_index = !file.is_terminated;
     if loss == Loss::Accept {
         // Between two rows nothing can be cut, because the rows after the cut would move.
@@ -200,7 +204,7 @@ fn plan_tail(
             files.len_bytes.get(segment_seq).is_some_and(|len_bytes| range.end == *len_bytes)
         };
         let cuts = unindexed.extract_if(.., is_last);
-        plan.cuts.extend(cuts.map(|(segment_seq, range)| Cut {
+        plan.cuts.extend(cuts.map(|(segment_seq, range)| PlannedCut {
             segment_seq,
             range,
             reason: "after the last entry, and not an entry of the store".to_owned(),
@@ -223,9 +227,9 @@ fn plan_tail(
 
 /// Returns the ranges before the end of the last row that are in no row and not blank.
 pub(super) fn unindexed(
-    layout: &Layout,
+    layout: &SessionLayout,
     files: &SegmentFiles,
-    rows: &Rows,
+    rows: &IndexRows,
 ) -> Result<Vec<(u64, Range<u64>)>, SessionError> {
     let Some(last) = rows.last() else { return Ok(Vec::new()) };
     let mut ends: BTreeMap<u64, u64> = BTreeMap::new();

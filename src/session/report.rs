@@ -4,6 +4,8 @@
 
 use serde::Serialize;
 
+use crate::store::Recovery;
+
 /// What a recovering open found and did. All members are empty for a sound store.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -18,10 +20,9 @@ pub struct SessionRecoveryReport {
     pub rows_before: Option<u64>,
     /// Number of rows of the index now.
     pub rows_after: u64,
-    /// Files that were cut. The bytes that were cut are saved beside them.
-    pub truncated: Vec<TruncatedFile>,
-    /// Files that were renamed away.
-    pub quarantined: Vec<QuarantinedFile>,
+    /// Files that were cut or renamed. Copies of cut bytes are beside their files.
+    #[serde(flatten)]
+    pub recovery: Recovery,
     /// Segments whose last line lacked its LF and got it.
     pub healed: Vec<String>,
     /// Whether the last row of the index lacked its LF and got it.
@@ -56,34 +57,8 @@ impl SessionRecoveryReport {
             || self.import_taken_back
             || self.resumed_rollback.is_some()
             || self.rows_before.is_some_and(|before| before != self.rows_after)
-            || !(self.truncated.is_empty() && self.quarantined.is_empty() && self.healed.is_empty())
+            || !(self.recovery.is_empty() && self.healed.is_empty())
     }
-}
-
-/// A file that was cut.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct TruncatedFile {
-    /// The file, relative to the root.
-    pub file: String,
-    /// Length in bytes now.
-    pub length: u64,
-    /// Length in bytes before.
-    pub from_length: u64,
-    /// Why the bytes were cut.
-    pub reason: String,
-    /// The file with the bytes that were cut, relative to the root; `None` when they were blank.
-    pub saved_as: Option<String>,
-}
-
-/// A file that was renamed away.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct QuarantinedFile {
-    /// Name before, relative to the root.
-    pub file: String,
-    /// Name now.
-    pub saved_as: String,
 }
 
 /// An entry whose bytes changed outside its payload.

@@ -24,17 +24,17 @@ use super::chain::Chain;
 use super::error::{SessionError, SessionErrorClass};
 use super::format::{Checkpoint, MIGRATION_EVENT_SCHEMA, MigrationEvent, MigrationVerification};
 use super::frame::hex;
-use super::index::{self, Rows};
+use super::index::{self, IndexRows};
 use super::integrity::{check_graph, verify};
 use super::intent::{text_of, write_document};
-use super::layout::{self, Layout, ROLLBACK_EVENT, ROLLBACK_INTENT, ROLLBACK_STAGE, read_if_exists};
+use super::layout::{self, ROLLBACK_EVENT, ROLLBACK_INTENT, ROLLBACK_STAGE, SessionLayout, read_if_exists};
 use super::manifest::ManifestOrigin;
-use super::report::{QuarantinedFile, TruncatedFile};
 use super::snapshot::Snapshot;
 use super::time;
 use super::view::SessionView;
 use super::writer::SessionStoreV2;
 use crate::disk;
+use crate::store::Recovery;
 
 const INTENT_SCHEMA: &str = "pi.session_store_v2.rollback_intent.v1";
 const FORMAT: &str = "native_v2";
@@ -44,7 +44,7 @@ const VERIFIED: MigrationVerification =
 /// A decided rollback.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Intent {
+struct RollbackIntent {
     schema: String,
     checkpoint: Checkpoint,
     migration_id: String,
@@ -55,15 +55,11 @@ struct Intent {
     manifest: Option<ManifestOrigin>,
 }
 
-impl Intent {
+impl RollbackIntent {
     /// Whether a file is the index that the rollback keeps.
     fn retains(&self, path: &std::path::Path) -> Result<bool, SessionError> {
         const PIECE_BYTES: usize = 1 << 20;
-        let file = match disk::File::open_read_no_follow(path) {
-            Ok(file) => file,
-            Err(error) if error.is_not_found() => return Ok(false),
-            Err(error) => return Err(error.into()),
-        };
+        let Some(file) = disk::if_there(disk::File::open_read_no_follow(path))? else { return Ok(false) };
         let (mut hasher, mut piece, mut len_bytes) = (Sha256::new(), vec![0; PIECE_BYTES], 0);
         loop {
             let read = file.read_at(&mut piece, len_bytes)?;
@@ -85,8 +81,7 @@ pub(super) struct Resumed {
     pub(super) completed: Option<u64>,
     /// Why the intent was not followed.
     pub(super) abandoned: Option<String>,
-    pub(super) truncated: Vec<TruncatedFile>,
-    pub(super) quarantined: Vec<QuarantinedFile>,
+    pub(super) recovery: Recovery,
 }
 
 impl SessionStoreV2 {
@@ -109,7 +104,7 @@ impl SessionStoreV2 {
             return Err(SessionError::LedgerTorn { place });
         }
         let layout = self.layout.clone();
-        let attempt = Attempt { layout: &layout, ids: (migration_id, correlation_id) };
+        let attempt = RollbackAttempt { layout: &layout, ids: (migration_id, correlation_id) };
         let path = self.layout.checkpoint(checkpoint_seq);
         let checkpoint = match self.layout.read_checkpoint(checkpoint_seq) {
             Ok(Some(checkpoint)) => checkpoint,
@@ -171,7 +166,7 @@ impl SessionStoreV2 {
             limit_bytes: self.limit_bytes,
             layout,
         };
-        let done = complete(&kept, &intent, &mut Resumed::default())
+        let done = complete(&kept, &intent, &mut Recovery::default())
             .and_then(|event| self.adopt(kept.snapshot).map(|()| event));
         if let Err(error) = &done {
             self.poison(error);
@@ -181,13 +176,13 @@ impl SessionStoreV2 {
 }
 
 /// One call of [`SessionStoreV2::rollback_to_checkpoint`].
-struct Attempt<'a> {
-    layout: &'a Layout,
+struct RollbackAttempt<'a> {
+    layout: &'a SessionLayout,
     /// Ids of the migration and of the correlation.
     ids: (&'a str, &'a str),
 }
 
-impl Attempt<'_> {
+impl RollbackAttempt<'_> {
     /// Logs an attempt that failed before anything was verified. A failure to log is ignored, because `error` is returned.
     fn failed(&self, source: &std::path::Path, error: SessionError) -> SessionError {
         let class = match error.class() {
@@ -211,7 +206,7 @@ impl Attempt<'_> {
     }
 
     /// Stages the index that is kept and the event. Returns the intent for the caller to record.
-    fn prepare(&self, checkpoint: Checkpoint, rows: &Rows) -> Result<Intent, SessionError> {
+    fn prepare(&self, checkpoint: Checkpoint, rows: &IndexRows) -> Result<RollbackIntent, SessionError> {
         let layout = self.layout;
         let (mut hasher, mut retained_index_bytes) = (Sha256::new(), 0);
         layout.stage(ROLLBACK_STAGE, |file| {
@@ -226,7 +221,7 @@ impl Attempt<'_> {
             source_format: manifest.source_format,
             created_at: manifest.created_at,
         });
-        let intent = Intent {
+        let intent = RollbackIntent {
             schema: INTENT_SCHEMA.to_owned(),
             checkpoint,
             migration_id: self.ids.0.to_owned(),
@@ -247,7 +242,7 @@ fn hex_text(digest: &[u8; 32]) -> String {
 }
 
 fn event(
-    layout: &Layout,
+    layout: &SessionLayout,
     (migration_id, correlation_id): (&str, &str),
     source_path: &str,
     verification: MigrationVerification,
@@ -271,13 +266,13 @@ fn event(
 
 /// Completes an interrupted rollback. An intent in an unknown form is left alone; an intent that fits neither the staged index nor
 /// the index in place is renamed away.
-pub(super) fn resume(layout: &Layout, limit_bytes: u64) -> Result<Resumed, SessionError> {
+pub(super) fn resume(layout: &SessionLayout, limit_bytes: u64) -> Result<Resumed, SessionError> {
     let mut resumed = Resumed::default();
     let path = layout.staging(ROLLBACK_INTENT);
     let Some(bytes) = read_if_exists(&path)? else { return Ok(resumed) };
     // Steps that were taken may not be durable yet, and the intent is removed at the end.
     layout.sync_inherited()?;
-    let intent: Intent = match serde_json::from_slice::<Intent>(&bytes) {
+    let intent: RollbackIntent = match serde_json::from_slice::<RollbackIntent>(&bytes) {
         Ok(intent) if intent.schema == INTENT_SCHEMA => intent,
         _ => {
             resumed.abandoned =
@@ -288,31 +283,31 @@ pub(super) fn resume(layout: &Layout, limit_bytes: u64) -> Result<Resumed, Sessi
     let staged = layout.staging(ROLLBACK_STAGE);
     let source = if intent.retains(&staged)? { staged } else { layout.index_file_path() };
     if !intent.retains(&source)? {
-        let saved = layout::quarantine(&path)?;
+        let renamed = layout::set_aside(&path)?;
         disk::sync_dir(disk::parent_of(&path))?;
-        resumed.abandoned =
-            Some(format!("it fits no index that is there; renamed to {}", layout.relative(&saved)));
+        let saved_as = layout.relative(&renamed.saved_as);
+        resumed.abandoned = Some(format!("it fits no index that is there; renamed to {saved_as}"));
         return Ok(resumed);
     }
-    let mut rows = Rows::default();
+    let mut rows = IndexRows::default();
     index::read(&source, 0, &mut rows)?;
     let kept = SessionView { layout: layout.clone(), snapshot: Snapshot::new(rows), limit_bytes };
-    complete(&kept, &intent, &mut resumed)?;
+    complete(&kept, &intent, &mut resumed.recovery)?;
     resumed.completed = Some(intent.checkpoint.checkpoint_seq);
     Ok(resumed)
 }
 
 /// Takes the steps after the intent. `kept` is the store with the rows that are kept.
-fn complete(kept: &SessionView, intent: &Intent, done: &mut Resumed) -> Result<MigrationEvent, SessionError> {
+fn complete(
+    kept: &SessionView,
+    intent: &RollbackIntent,
+    done: &mut Recovery,
+) -> Result<MigrationEvent, SessionError> {
     let layout = &kept.layout;
     let staged = layout.staging(ROLLBACK_STAGE);
-    match disk::metadata(&staged) {
-        Ok(_) => {
-            disk::rename(&staged, &layout.index_file_path())?;
-            disk::sync_dir(disk::parent_of(&layout.index_file_path()))?;
-        }
-        Err(error) if error.is_not_found() => {}
-        Err(error) => return Err(error.into()),
+    if disk::if_there(disk::metadata(&staged))?.is_some() {
+        disk::rename(&staged, &layout.index_file_path())?;
+        disk::sync_dir(disk::parent_of(&layout.index_file_path()))?;
     }
     let rows = &kept.snapshot.rows;
     let mut ends: BTreeMap<u64, u64> = BTreeMap::new();
@@ -323,28 +318,22 @@ fn complete(kept: &SessionView, intent: &Intent, done: &mut Resumed) -> Result<M
     }
     let files = layout.segment_files()?;
     for segment_seq in files.len_bytes.keys().rev().filter(|segment_seq| !ends.contains_key(segment_seq)) {
-        let path = layout.segment_file_path(*segment_seq);
-        let saved = layout::quarantine(&path)?;
-        let quarantined = QuarantinedFile { file: layout.relative(&path), saved_as: layout.relative(&saved) };
-        done.quarantined.push(quarantined);
+        done.set_aside.push(layout::set_aside(&layout.segment_file_path(*segment_seq))?);
     }
-    done.quarantined.reverse();
+    done.set_aside.reverse();
     disk::sync_dir(&layout.segments_dir())?;
     for (segment_seq, end) in ends {
         let len_bytes = files.len_bytes.get(&segment_seq).copied().unwrap_or_default();
         if len_bytes > end {
-            let path = layout.segment_file_path(segment_seq);
-            let saved = layout.cut(&path, end..len_bytes)?;
-            done.truncated.push(TruncatedFile {
-                file: layout.relative(&path),
-                length: end,
-                from_length: len_bytes,
-                reason: format!("after checkpoint {}", intent.checkpoint.checkpoint_seq),
-                saved_as: saved.map(|saved| layout.relative(&saved)),
-            });
+            let reason = format!("after checkpoint {}", intent.checkpoint.checkpoint_seq);
+            done.truncated.push(layout.cut(
+                &layout.segment_file_path(segment_seq),
+                end..len_bytes,
+                reason,
+            )?);
         }
     }
-    quarantine_later_checkpoints(layout, &intent.checkpoint, done)?;
+    set_aside_later_checkpoints(layout, &intent.checkpoint, done)?;
     if let Some(origin) = &intent.manifest {
         kept.write_manifest_of(origin.clone())?;
     }
@@ -355,10 +344,10 @@ fn complete(kept: &SessionView, intent: &Intent, done: &mut Resumed) -> Result<M
     Ok(event)
 }
 
-fn quarantine_later_checkpoints(
-    layout: &Layout,
+fn set_aside_later_checkpoints(
+    layout: &SessionLayout,
     kept: &Checkpoint,
-    done: &mut Resumed,
+    done: &mut Recovery,
 ) -> Result<(), SessionError> {
     for checkpoint_seq in layout.checkpoint_seqs()? {
         let stays = match layout.read_checkpoint(checkpoint_seq) {
@@ -367,11 +356,7 @@ fn quarantine_later_checkpoints(
             _ => checkpoint_seq <= kept.checkpoint_seq,
         };
         if !stays {
-            let path = layout.checkpoint(checkpoint_seq);
-            let saved = layout::quarantine(&path)?;
-            let quarantined =
-                QuarantinedFile { file: layout.relative(&path), saved_as: layout.relative(&saved) };
-            done.quarantined.push(quarantined);
+            done.set_aside.push(layout::set_aside(&layout.checkpoint(checkpoint_seq))?);
         }
     }
     disk::sync_dir(&layout.checkpoints_dir())?;
@@ -379,12 +364,12 @@ fn quarantine_later_checkpoints(
 }
 
 /// Logs the prepared event, unless the last event of the ledger is this event, because the crash came after it was logged.
-fn log_once(layout: &Layout, intent: &Intent) -> Result<MigrationEvent, SessionError> {
+fn log_once(layout: &SessionLayout, intent: &RollbackIntent) -> Result<MigrationEvent, SessionError> {
     let ledger = layout.read_ledger()?;
     if let Some(place) = &ledger.torn {
         // The torn line is this event, because no other event is logged while there is an intent.
         let end = disk::metadata(&place.path)?.len_bytes;
-        layout.cut(&place.path, place.offset..end)?;
+        layout.cut(&place.path, place.offset..end, String::new())?;
     }
     let prepared = read_if_exists(&layout.staging(ROLLBACK_EVENT))?
         .and_then(|bytes| serde_json::from_slice::<MigrationEvent>(&bytes).ok())
@@ -399,7 +384,7 @@ fn log_once(layout: &Layout, intent: &Intent) -> Result<MigrationEvent, SessionE
     }
 }
 
-fn completed_event(layout: &Layout, intent: &Intent) -> MigrationEvent {
+fn completed_event(layout: &SessionLayout, intent: &RollbackIntent) -> MigrationEvent {
     let ids = (intent.migration_id.as_str(), intent.correlation_id.as_str());
     event(layout, ids, &intent.checkpoint.snapshot_ref, VERIFIED, "ok", None)
 }

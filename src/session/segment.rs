@@ -14,7 +14,7 @@ use super::error::SessionError;
 use super::format::MAX_LINE_BYTES;
 use super::frame::{FrameLine, NotAFrame};
 use super::integrity::{EntryKind, open_segment};
-use super::layout::{Layout, SegmentFiles};
+use super::layout::{SegmentFiles, SessionLayout};
 use crate::scan::in_order::{WorkFailure, Workers, in_order};
 use crate::scan::{self, Source};
 
@@ -27,7 +27,7 @@ const MAX_CHUNKS: usize = 48;
 
 /// A line that is not blank.
 #[derive(Debug)]
-pub(super) struct Line {
+pub(super) struct SegmentLine {
     pub(super) offset: u64,
     /// LF included when there is one.
     pub(super) len_bytes: u64,
@@ -41,18 +41,9 @@ pub(super) enum Content {
     Frame(ScannedFrame),
     /// Not a frame. `has_nul` tells a line that a power cut left half-written from a line that was altered.
     Bad {
-        reason: BadLine,
+        reason: NotAFrame,
         has_nul: bool,
     },
-}
-
-/// Why a line is not a frame.
-#[derive(Debug)]
-pub(super) enum BadLine {
-    NotText,
-    TooLong,
-    Json(String),
-    Schema(String),
 }
 
 /// A frame as recovery needs it. Its texts are ranges of [`Scanned::text`].
@@ -77,7 +68,7 @@ pub(super) struct Scanned {
     pub(super) source: Option<Arc<Source>>,
     /// Whether the chunk reaches the end of the segment.
     pub(super) is_last: bool,
-    pub(super) lines: Vec<Line>,
+    pub(super) lines: Vec<SegmentLine>,
     text: String,
 }
 
@@ -96,7 +87,7 @@ impl Scanned {
         start..self.text.len() as u32
     }
 
-    fn scan(&mut self, job: &Job, bad_lines: BadLines, buffer: &mut Vec<u8>) -> Result<(), SessionError> {
+    fn scan(&mut self, job: &ScanJob, bad_lines: BadLines, buffer: &mut Vec<u8>) -> Result<(), SessionError> {
         self.lines.clear();
         self.text.clear();
         self.segment_seq = job.segment_seq;
@@ -111,7 +102,7 @@ impl Scanned {
             let is_bad = matches!(content, Content::Bad { .. });
             if !is_bad || bad_lines == BadLines::EndChunk {
                 let len_bytes = whole.len() as u64;
-                self.lines.push(Line { offset, len_bytes, is_terminated, content });
+                self.lines.push(SegmentLine { offset, len_bytes, is_terminated, content });
             }
             if is_bad && bad_lines == BadLines::EndChunk {
                 break;
@@ -125,7 +116,7 @@ impl Scanned {
     /// Reads a line; `whole` has its LF, too. A blank line has no content.
     fn content(&mut self, line: &[u8], whole: &[u8]) -> Option<Content> {
         let reason = if whole.len() as u64 > MAX_LINE_BYTES {
-            BadLine::TooLong
+            NotAFrame::TooLong
         } else if is_blank(line) {
             return None;
         } else {
@@ -142,9 +133,7 @@ impl Scanned {
                         parent: frame.parent_entry_id.as_deref().map(|parent| self.keep(parent)),
                     }));
                 }
-                Err(NotAFrame::NotText) => BadLine::NotText,
-                Err(NotAFrame::Json(reason)) => BadLine::Json(reason),
-                Err(NotAFrame::Schema(found)) => BadLine::Schema(found),
+                Err(reason) => reason,
             }
         };
         Some(Content::Bad { reason, has_nul: memchr::memchr(0, line).is_some() })
@@ -163,7 +152,7 @@ pub(super) enum BadLines {
 /// A scan of segments, in numeric order.
 #[derive(Debug)]
 pub(super) struct Scan<'l> {
-    pub(super) layout: &'l Layout,
+    pub(super) layout: &'l SessionLayout,
     pub(super) files: &'l SegmentFiles,
     /// The segment to start with, and the byte in it.
     pub(super) first: (u64, u64),
@@ -177,7 +166,7 @@ impl Scan<'_> {
         &self,
         mut take: impl FnMut(&mut Scanned) -> Result<ControlFlow<()>, SessionError>,
     ) -> Result<(), SessionError> {
-        let jobs = Jobs::new(self);
+        let jobs = ScanJobs::new(self);
         let is_short = jobs.left_bytes() <= CHUNK_BYTES;
         let threads = if is_short { 0 } else { rayon::current_num_threads().min(MAX_CHUNKS) };
         let under_way = (threads * CHUNKS_PER_WORKER).clamp(1, MAX_CHUNKS);
@@ -206,21 +195,21 @@ impl Scan<'_> {
 
 /// A chunk to scan.
 #[derive(Debug)]
-struct Job {
+struct ScanJob {
     segment_seq: u64,
     source: Arc<Source>,
     chunk: Range<u64>,
 }
 
 /// The chunks of all segments, in order.
-struct Jobs<'l> {
-    layout: &'l Layout,
+struct ScanJobs<'l> {
+    layout: &'l SessionLayout,
     /// Number, first byte to scan and length of the segments that are left, in reverse.
     segments: Vec<(u64, u64, u64)>,
     open: Option<(u64, Arc<Source>, std::vec::IntoIter<Range<u64>>)>,
 }
 
-impl<'l> Jobs<'l> {
+impl<'l> ScanJobs<'l> {
     /// Empty segments are left out.
     fn new(scan: &Scan<'l>) -> Self {
         let (first, from) = scan.first;
@@ -239,15 +228,15 @@ impl<'l> Jobs<'l> {
     }
 }
 
-impl Iterator for Jobs<'_> {
-    type Item = Result<Job, SessionError>;
+impl Iterator for ScanJobs<'_> {
+    type Item = Result<ScanJob, SessionError>;
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
             if let Some((segment_seq, source, chunks)) = &mut self.open
                 && let Some(chunk) = chunks.next()
             {
-                return Some(Ok(Job { segment_seq: *segment_seq, source: Arc::clone(source), chunk }));
+                return Some(Ok(ScanJob { segment_seq: *segment_seq, source: Arc::clone(source), chunk }));
             }
             let (segment_seq, from, len_bytes) = self.segments.pop()?;
             let opened = open_segment(self.layout, segment_seq, len_bytes - from).and_then(|source| {
@@ -277,7 +266,7 @@ fn is_blank(line: &[u8]) -> bool {
 }
 
 /// Returns how the payload of the frame at `line` and its header differ.
-pub(super) fn payload_fault(source: &Source, line: &Line) -> Result<String, SessionError> {
+pub(super) fn payload_fault(source: &Source, line: &SegmentLine) -> Result<String, SessionError> {
     let mut buffer = Vec::new();
     let bytes = source.bytes(line.offset..line.offset + line.len_bytes, &mut buffer)?;
     let fault = FrameLine::parse(bytes).ok().and_then(|frame| frame.verify_payload().err());
@@ -291,7 +280,7 @@ mod tests {
     use crate::session::{EntryPayload, NewEntry, SessionOptions, SessionStoreV2};
 
     /// A store of `count` entries with payloads of about 700 bytes.
-    fn store(root: &std::path::Path, count: usize, max_segment_bytes: u64) -> Layout {
+    fn store(root: &std::path::Path, count: usize, max_segment_bytes: u64) -> SessionLayout {
         let options = SessionOptions { max_segment_bytes, ..SessionOptions::default() };
         let payload = EntryPayload::from_value(&serde_json::json!({"text": "x".repeat(700)})).unwrap();
         let entries: Vec<NewEntry<'_>> = (0..count)
@@ -303,10 +292,10 @@ mod tests {
             })
             .collect();
         SessionStoreV2::create(root, &options).unwrap().0.append_entries(&entries).unwrap();
-        Layout { root: root.to_owned() }
+        SessionLayout { root: root.to_owned() }
     }
 
-    fn scan<'l>(layout: &'l Layout, files: &'l SegmentFiles) -> Scan<'l> {
+    fn scan<'l>(layout: &'l SessionLayout, files: &'l SegmentFiles) -> Scan<'l> {
         Scan { layout, files, first: (0, 0), bad_lines: BadLines::EndChunk }
     }
 

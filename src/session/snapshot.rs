@@ -5,22 +5,22 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::chain::LazyChain;
-use super::index::{RowNumbers, Rows};
+use super::index::{IndexRows, RowNumbers};
 
 /// Rows, and the chain over as many of them as their payload hashes are known.
 #[derive(Debug)]
 pub(super) struct Snapshot {
-    pub(super) rows: Rows,
+    pub(super) rows: IndexRows,
     chain: Mutex<LazyChain>,
 }
 
 impl Snapshot {
-    pub(super) fn new(rows: Rows) -> Self {
+    pub(super) fn new(rows: IndexRows) -> Self {
         Self::with_hashes(rows, Vec::new())
     }
 
     /// A snapshot with the payload hashes of the first rows.
-    pub(super) fn with_hashes(rows: Rows, payload_hashes: Vec<[u8; 32]>) -> Self {
+    pub(super) fn with_hashes(rows: IndexRows, payload_hashes: Vec<[u8; 32]>) -> Self {
         Self { rows, chain: Mutex::new(LazyChain::over(payload_hashes)) }
     }
 

@@ -12,13 +12,13 @@ use std::path::{Path, PathBuf};
 use super::chain::Chain;
 use super::error::{FramePlace, SessionError, SessionErrorClass};
 use super::format::{IndexSummary, OffsetIndexEntry, SegmentFrame, StoreHead};
-use super::frame::{FrameLine, NotAFrame};
-use super::index::{self, Rows};
+use super::frame::FrameLine;
+use super::index::{self, IndexRows};
 use super::integrity::{
     EntryKind, branches, check_frame, check_graph, check_ids_unique, check_order, check_range, open_segment,
     verify,
 };
-use super::layout::Layout;
+use super::layout::SessionLayout;
 use super::recovery;
 use super::snapshot::Snapshot;
 use crate::disk;
@@ -39,7 +39,7 @@ pub struct Validated {
 /// A store at one moment. Each frame is verified against its index row and its own header when it is read.
 #[derive(Debug)]
 pub struct SessionView {
-    pub(super) layout: Layout,
+    pub(super) layout: SessionLayout,
     pub(super) snapshot: Snapshot,
     pub(super) limit_bytes: u64,
 }
@@ -60,7 +60,7 @@ impl SessionView {
         self.layout.index_file_path()
     }
 
-    fn rows(&self) -> &Rows {
+    fn rows(&self) -> &IndexRows {
         &self.snapshot.rows
     }
 
@@ -196,11 +196,7 @@ impl SessionView {
                 continue;
             }
             let place = || index::place_of(&source, offset);
-            let frame = FrameLine::parse(line).map_err(|reason| match reason {
-                NotAFrame::NotText => SessionError::Json { place: place(), reason: "not UTF-8".to_owned() },
-                NotAFrame::Json(reason) => SessionError::Json { place: place(), reason },
-                NotAFrame::Schema(found) => SessionError::UnsupportedSchema { place: place(), found },
-            })?;
+            let frame = FrameLine::parse(line).map_err(|reason| reason.at(place()))?;
             frame.verify_payload().map_err(|reason| SessionError::PayloadIntegrityMismatch {
                 place: FramePlace {
                     path: source.path().to_owned(),
@@ -284,13 +280,9 @@ impl SessionView {
             Some((segment_seq, file)) if *segment_seq == numbers.segment_seq => file,
             _ => {
                 let path = self.layout.segment_file_path(numbers.segment_seq);
-                let file = disk::File::open_read_no_follow(&path).map_err(|error| {
-                    if error.is_not_found() {
-                        let index = self.layout.index_file_path();
-                        SessionError::IndexMissingFrame { path, entry_seq: numbers.entry_seq, index }
-                    } else {
-                        error.into()
-                    }
+                let file = disk::if_there(disk::File::open_read_no_follow(&path))?.ok_or_else(|| {
+                    let index = self.layout.index_file_path();
+                    SessionError::IndexMissingFrame { path, entry_seq: numbers.entry_seq, index }
                 })?;
                 &mut open.insert((numbers.segment_seq, file)).1
             }

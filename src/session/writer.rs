@@ -7,6 +7,7 @@
 
 use std::ops::Deref;
 use std::path::Path;
+use std::time::Instant;
 
 use sha2::{Digest, Sha256};
 
@@ -14,8 +15,8 @@ use super::error::{FramePlace, SessionError};
 use super::format::{MAX_LINE_BYTES, OffsetIndexEntry};
 use super::frame::{Coordinates, hex, write_line};
 use super::index::{CrcText, RowNumbers};
-use super::layout::{Layout, refuse_link};
-use super::options::{Durability, SessionOptions};
+use super::layout::SessionLayout;
+use super::options::SessionOptions;
 use super::payload::{MAX_ID_BYTES, NewEntry};
 use super::recovery;
 use super::report::SessionRecoveryReport;
@@ -23,6 +24,7 @@ use super::snapshot::Snapshot;
 use super::time;
 use super::view::SessionView;
 use crate::disk;
+use crate::store::Durability;
 
 /// A store opened for writing. All processes together have at most one such handle; readers are not disturbed.
 #[derive(Debug)]
@@ -36,6 +38,8 @@ pub struct SessionStoreV2 {
     index_bytes: u64,
     /// Rows from here on are not in the index file yet.
     first_unwritten: usize,
+    /// When the first of these rows was added; only [`Durability::Batched`] asks.
+    waiting_since: Instant,
     poisoned: Option<String>,
     _lock: disk::KernelLock,
 }
@@ -48,7 +52,7 @@ struct Tail {
 }
 
 impl Tail {
-    fn of(snapshot: &Snapshot, layout: &Layout) -> Result<Self, SessionError> {
+    fn of(snapshot: &Snapshot, layout: &SessionLayout) -> Result<Self, SessionError> {
         let next = |number: u64, what| {
             number
                 .checked_add(1)
@@ -78,7 +82,7 @@ struct Encoded {
 impl SessionStoreV2 {
     /// Makes a handle of a locked store with these rows.
     pub(super) fn over(
-        layout: Layout,
+        layout: SessionLayout,
         options: &SessionOptions,
         snapshot: Snapshot,
         lock: disk::KernelLock,
@@ -91,10 +95,11 @@ impl SessionStoreV2 {
             active: None,
             index: None,
             index_bytes: 0,
+            waiting_since: Instant::now(),
             poisoned: None,
             _lock: lock,
         };
-        store.index_bytes = store.index_file_bytes()?;
+        store.index_bytes = store.layout.index_file_bytes()?;
         Ok(store)
     }
 
@@ -115,19 +120,11 @@ impl SessionStoreV2 {
         self.view.snapshot = snapshot;
         self.first_unwritten = self.snapshot.rows.len();
         (self.active, self.index) = (None, None);
-        self.index_bytes = self.index_file_bytes()?;
+        self.index_bytes = self.layout.index_file_bytes()?;
         Ok(())
     }
 
-    fn index_file_bytes(&self) -> Result<u64, SessionError> {
-        match disk::metadata(&self.layout.index_file_path()) {
-            Ok(metadata) => Ok(metadata.len_bytes),
-            Err(error) if error.is_not_found() => Ok(0),
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    /// Appends an entry. With [`Durability::Each`] it is durable when this returns.
+    /// Appends an entry. With [`Durability::Immediate`] it is durable when this returns.
     ///
     /// # Errors
     /// [`SessionError::InvalidArgument`] for an id of more than [`MAX_ID_BYTES`], [`SessionError::DuplicateEntryId`], [`SessionError::MissingParent`], [`SessionError::CyclicParent`] (its own parent),
@@ -137,12 +134,25 @@ impl SessionStoreV2 {
         self.check_writable()?;
         self.check_links(entry)?;
         let from = self.mark();
-        let done = self.write_grouped(entry).and_then(|()| match self.options.durability {
-            Durability::Each => self.write_rows(),
-            Durability::Grouped => Ok(()),
-        });
+        let done =
+            self.write_grouped(entry).and_then(|()| if self.is_due() { self.write_rows() } else { Ok(()) });
         self.done_or_undone(from, done)?;
         Ok(self.snapshot.rows.row(self.snapshot.rows.len() - 1))
+    }
+
+    /// Whether the entries that wait for their sync are to be synced now.
+    fn is_due(&mut self) -> bool {
+        let waiting = self.snapshot.rows.len() - self.first_unwritten;
+        if waiting == 1 {
+            self.waiting_since = Instant::now();
+        }
+        match self.options.durability {
+            Durability::Immediate => true,
+            Durability::Batched { max_records, max_delay } => {
+                waiting >= max_records || (waiting > 0 && self.waiting_since.elapsed() >= max_delay)
+            }
+            Durability::Os => false,
+        }
     }
 
     /// Appends entries as one group. All of them are durable when this returns, at the cost of one sync, or none of them is in the
@@ -300,7 +310,7 @@ impl SessionStoreV2 {
             Some(file) => file,
             None => {
                 let path = self.layout.segment_file_path(segment_seq);
-                refuse_link(&path)?;
+                disk::refuse_link(&path)?;
                 let (file, created) = disk::File::open_append(&path)?;
                 // A writer may have been killed after it created the file and before the name was durable.
                 if created || expected_bytes == 0 {
@@ -375,7 +385,7 @@ impl SessionStoreV2 {
         let index = match self.index.take() {
             Some(index) => index,
             None => {
-                refuse_link(&path)?;
+                disk::refuse_link(&path)?;
                 let (index, created) = disk::File::open_append(&path)?;
                 // As for segments.
                 if created || self.index_bytes == 0 {
@@ -456,11 +466,7 @@ pub(super) struct Mark {
 
 /// Cuts a file back to its old length. A missing or shorter file stays as it is.
 fn cut_back(path: &Path, len_bytes: u64) -> Result<(), SessionError> {
-    let file = match disk::File::open_rw(path) {
-        Ok(file) => file,
-        Err(error) if error.is_not_found() => return Ok(()),
-        Err(error) => return Err(error.into()),
-    };
+    let Some(file) = disk::if_there(disk::File::open_rw(path))? else { return Ok(()) };
     if file.len_bytes()? > len_bytes {
         file.set_len(len_bytes)?;
     }

@@ -131,7 +131,7 @@ impl Store {
         // SAFETY: the file has no name or nothing else has it open, and it is closed here: nothing can write or shorten the file
         // while it is mapped.
         let map = unsafe { Mmap::map(spill.as_std()) };
-        let failed = |reason| disk::Error::Io { operation: Operation::Map, path: self.dir, reason };
+        let failed = |source| disk::Error::Io { operation: Operation::Map, path: self.dir, source };
         Ok(FrozenStore { memory: self.memory, spilled: Some(map.map_err(failed)?) })
     }
 }

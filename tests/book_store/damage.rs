@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use relayburn_ledger::book::{BookFindingKind, LogStoreOptions, LogTaleaStore, check};
+use relayburn_ledger::book::{self, BookFindingKind, LogStoreOptions, LogTaleaStore, check};
 use talea_core::store::{Store, StoreError};
 use talea_core::types::Book;
 
@@ -43,9 +43,8 @@ async fn a_log_cut_anywhere_in_its_last_frame_loses_that_frame_and_goes_on() {
         let findings = check(directory.path()).unwrap().findings;
         assert_eq!(findings.len(), usize::from(cut > ends[1]), "cut at {cut}: {findings:?}");
         assert!(
-            findings
-                .iter()
-                .all(|finding| finding.kind == BookFindingKind::TornTail && finding.offset == Some(ends[1]))
+            findings.iter().all(|finding| finding.problem.kind == BookFindingKind::TornTail
+                && finding.offset == Some(ends[1]))
         );
         let store = ours(directory.path()).await;
         assert_eq!(cash(&store).await, 3, "cut at {cut}");
@@ -146,7 +145,7 @@ async fn a_missing_segment_is_noticed_unless_it_is_the_last() {
         assert!(matches!(error, StoreError::Io(_)));
         let next = segments[missing + 1].file_name().unwrap().to_string_lossy().into_owned();
         assert!(error.to_string().contains(&next), "{error}");
-        assert_eq!(check(directory.path()).unwrap().findings[0].kind, BookFindingKind::Gap);
+        assert_eq!(check(directory.path()).unwrap().findings[0].problem.kind, BookFindingKind::Gap);
     }
 }
 
@@ -174,7 +173,7 @@ fn told(directory: &Path) -> Vec<(BookFindingKind, String, Option<u64>)> {
     found
         .map(|finding| {
             let name = finding.file.file_name().unwrap().to_string_lossy().into_owned();
-            (finding.kind, name, finding.offset)
+            (finding.problem.kind, name, finding.offset)
         })
         .collect()
 }
@@ -313,7 +312,7 @@ async fn a_check_goes_on_behind_damage_and_says_each_thing_once() {
     let empty = tempfile::tempdir().unwrap();
     check(empty.path()).unwrap_err();
     fs::write(empty.path().join("LOCK"), b"").unwrap();
-    assert!(check(empty.path()).unwrap().books.is_empty());
+    assert!(check(empty.path()).unwrap().status.books.is_empty());
 }
 
 #[tokio::test]
@@ -325,7 +324,7 @@ async fn a_snapshot_ahead_of_its_log_is_set_aside_for_good() {
     store.shutdown().await;
     let bytes = fs::read(directory.path().join(SEGMENT)).unwrap();
     fs::write(directory.path().join(SEGMENT), &bytes[..ends[2] as usize]).unwrap();
-    assert_eq!(check(directory.path()).unwrap().findings[0].kind, BookFindingKind::WrongSnapshot);
+    assert_eq!(check(directory.path()).unwrap().findings[0].problem.kind, BookFindingKind::WrongSnapshot);
     let store = ours(directory.path()).await;
     assert_eq!(cash(&store).await, 7);
     let book = Book("shop".into());
@@ -374,9 +373,9 @@ async fn a_torn_frame_that_a_snapshot_knows_of_is_saved_before_it_is_cut() {
     let torn = ends[2] - 5;
     fs::OpenOptions::new().write(true).open(&segment).unwrap().set_len(torn).unwrap();
     let bytes = fs::read(&segment).unwrap();
-    let store = ours(directory.path()).await;
+    let (store, recovery) = book::open(directory.path(), &NEVER_SNAPSHOT).await.unwrap();
     assert_eq!(cash(&store).await, 3);
-    let [cut] = &store.recovery().truncated[..] else { panic!("{:?}", store.recovery()) };
+    let [cut] = &recovery.truncated[..] else { panic!("{recovery:?}") };
     assert_eq!((cut.length, cut.from_length), (ends[1], torn));
     let saved = cut.saved_as.as_ref().unwrap();
     assert_eq!(fs::read(saved).unwrap(), bytes[ends[1] as usize..]);
@@ -403,9 +402,9 @@ async fn a_torn_frame_that_a_run_knows_of_is_saved_before_it_is_cut() {
         at += 8 + u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap()) as usize;
     }
     fs::write(&segment, &bytes[..starts[3] - 1]).unwrap();
-    let store = ours(directory.path()).await;
+    let (store, recovery) = book::open(directory.path(), &NEVER_SNAPSHOT).await.unwrap();
     assert_eq!(cash(&store).await, 0);
-    let saved = store.recovery().truncated[0].saved_as.clone().unwrap();
+    let saved = recovery.truncated[0].saved_as.clone().unwrap();
     assert_eq!(fs::read(saved).unwrap(), bytes[starts[2]..starts[3] - 1]);
 }
 
@@ -430,8 +429,8 @@ async fn a_refused_book_leaves_the_others_as_they_are_and_the_report_to_the_next
     assert!(refused.contains("this file was not changed"), "{refused}");
     assert_eq!(fs::read(&last).unwrap(), torn);
     fs::write(first("shop"), &whole).unwrap();
-    let store = ours(directory.path()).await;
-    let [cut] = &store.recovery().truncated[..] else { panic!("{:?}", store.recovery()) };
+    let (store, recovery) = book::open(directory.path(), &NEVER_SNAPSHOT).await.unwrap();
+    let [cut] = &recovery.truncated[..] else { panic!("{recovery:?}") };
     assert_eq!((&cut.file, cut.from_length - cut.length), (&last, 40));
 }
 
@@ -473,7 +472,10 @@ async fn a_run_or_a_snapshot_with_the_highest_number_leaves_room_for_the_next_on
     fs::copy(book.join("snapshot-00000000000000000004.snap"), book.join("snapshot-9223372036854775807.snap"))
         .unwrap();
     let findings = check(directory.path()).unwrap().findings;
-    assert!(matches!(&findings[..], [one] if one.kind == BookFindingKind::DamagedSnapshot), "{findings:?}");
+    assert!(
+        matches!(&findings[..], [one] if one.problem.kind == BookFindingKind::DamagedSnapshot),
+        "{findings:?}"
+    );
     for round in 0..3 {
         let store = open().await.unwrap();
         for number in 0..12 {
@@ -490,4 +492,22 @@ async fn a_run_or_a_snapshot_with_the_highest_number_leaves_room_for_the_next_on
     assert!(names.iter().any(|name| name.starts_with("idem-0000")), "{names:?}");
     assert!(names.contains(&"snapshot-9223372036854775807.snap.stale".to_owned()), "{names:?}");
     assert!(check(directory.path()).unwrap().ok);
+}
+
+#[tokio::test]
+async fn a_segment_that_is_a_symbolic_link_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    many_segments(directory.path()).await;
+    let known = book::status(directory.path()).unwrap();
+    let shop = known.books.iter().find(|book| book.book == "shop").unwrap();
+    assert!(shop.segments > 1 && shop.segments_bytes > 1200 && shop.events == 0, "{shop:?}");
+    let elsewhere = tempfile::tempdir().unwrap();
+    let segment = directory.path().join(SEGMENT);
+    let target = elsewhere.path().join("segment");
+    fs::rename(&segment, &target).unwrap();
+    std::os::unix::fs::symlink(&target, &segment).unwrap();
+    let refused = LogTaleaStore::open(directory.path()).await.unwrap_err().to_string();
+    assert!(refused.contains("symbolic links are not followed here"), "{refused}");
+    let findings = check(directory.path()).unwrap().findings;
+    assert!(findings.iter().any(|one| one.problem.kind == BookFindingKind::Unreadable), "{findings:?}");
 }

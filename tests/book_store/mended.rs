@@ -309,7 +309,7 @@ async fn the_limit_of_keys_in_memory_holds_for_new_books_and_over_restarts() {
         store.shutdown().await;
         let report = relayburn_ledger::book::check(directory.path()).unwrap();
         assert!(report.ok, "{:?}", report.findings);
-        let shop = report.books.iter().find(|book| book.book == "shop").unwrap();
+        let shop = report.status.books.iter().find(|book| book.book == "shop").unwrap();
         assert!(shop.run_keys <= posted && shop.run_keys >= posted - 10, "{} of {posted}", shop.run_keys);
         assert!(shop.runs <= 8);
     }

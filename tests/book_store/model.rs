@@ -235,7 +235,7 @@ async fn play(steps: Vec<Step>, options: LogStoreOptions) {
     // The final directory is sound, and the published crate reads the same events from it and has every key.
     let mut findings = check(directory.path()).unwrap().findings;
     // A damaged snapshot is skipped until newer snapshots replace it.
-    findings.retain(|finding| finding.kind != BookFindingKind::DamagedSnapshot);
+    findings.retain(|finding| finding.problem.kind != BookFindingKind::DamagedSnapshot);
     assert!(findings.is_empty(), "{findings:?}");
     let back = published(directory.path(), &options).await;
     compare(&back, &model).await;

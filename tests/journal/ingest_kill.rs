@@ -11,7 +11,7 @@ use relayburn_ledger::ingest::{
     Assertion, Epoch, HybridStore, KVStore, KeyValue, Vote, serialize_assertion, serialize_epoch,
     serialize_vote,
 };
-use relayburn_ledger::journal::{DurabilityLevel, Journal, JournalOptions};
+use relayburn_ledger::journal::{self, DurabilityLevel, Journal, JournalOptions};
 
 /// The number of kills; `KILL_ROUNDS` changes it.
 fn rounds() -> usize {
@@ -69,7 +69,7 @@ fn killed_at_random_under_load_it_ends_as_if_undisturbed() {
         max_segment_bytes: 256 * 1024,
         ..JournalOptions::default()
     };
-    let journal = Journal::open_with(&journal_dir, options).unwrap();
+    let journal = journal::open(&journal_dir, &options).unwrap().0;
     let done = AtomicBool::new(false);
     let mut seed = 0x2545_F491_4F6C_DD1Du64;
     std::thread::scope(|scope| {

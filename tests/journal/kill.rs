@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use crate::common::processes;
 use relayburn_ledger::ingest::{LedgerLine, Payload, deserialize, queue_ledger_lines};
 use relayburn_ledger::journal::{
-    GroupCommitBuffer, GroupCommitOptions, Journal, JournalError, JournalOptions, JournalReader,
+    self, GroupCommitBuffer, GroupCommitOptions, Journal, JournalError, JournalOptions, JournalReader,
     OnCorruption, recover,
 };
 
@@ -72,7 +72,7 @@ fn acknowledge(offset: u64, payload: &[u8]) {
 }
 
 fn group_writers(directory: &Path) {
-    let journal = Arc::new(Journal::open_with(directory, options()).unwrap());
+    let journal = Arc::new(journal::open(directory, &options()).unwrap().0);
     let buffer = Arc::new(GroupCommitBuffer::new(journal, GroupCommitOptions::default()).unwrap());
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap();
     let writers: Vec<_> = (0..WRITERS)
@@ -95,7 +95,7 @@ fn group_writers(directory: &Path) {
 }
 
 fn thread_writers(directory: &Path) {
-    let journal = Journal::open_with(directory, options()).unwrap();
+    let journal = journal::open(directory, &options()).unwrap().0;
     std::thread::scope(|scope| {
         for writer in 0..WRITERS {
             let journal = &journal;

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use relayburn_ledger::session::{
     EntryPayload, Loss, NewEntry, SegmentFrame, SessionError, SessionErrorClass, SessionOptions,
-    SessionStoreV2, SessionView,
+    SessionRecoveryReport, SessionStoreV2, SessionView,
 };
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -395,7 +395,8 @@ fn recovery_reports_what_it_did() {
     let report = |prefix| {
         let case = case(prefix);
         let (_directory, root) = case.copy();
-        SessionStoreV2::create(&root, &case.accepting()).unwrap().1
+        let report = SessionStoreV2::create(&root, &case.accepting()).unwrap().1;
+        SessionRecoveryReport { recovery: report.recovery.clone().relative_to(&root), ..report }
     };
     assert!(!report("01").changed_files() && !report("20").changed_files());
     assert!(
@@ -404,13 +405,14 @@ fn recovery_reports_what_it_did() {
     assert!(report("05").rows_before.is_none());
     let torn = report("08");
     assert!(!torn.index_rebuilt);
-    assert_eq!((torn.truncated[0].length, torn.truncated[0].from_length), (1004, 1174));
-    assert_eq!(torn.truncated[0].saved_as.as_deref(), Some("segments/0000000000000001.seg.cut"));
+    let cut = &torn.recovery.truncated[0];
+    assert_eq!((cut.length, cut.from_length), (1004, 1174));
+    assert_eq!(cut.saved_as.as_deref(), Some(Path::new("segments/0000000000000001.seg.cut")));
     let lost = report("09").lost_entries;
     assert_eq!((lost.len(), lost[0].entry_id.as_str()), (1, "q5"));
     assert_eq!(report("10").healed, ["segments/0000000000000001.seg"]);
     let wrong = report("12");
-    assert_eq!(wrong.quarantined[0].saved_as, "segments/0000000000000003.seg.bak");
+    assert_eq!(wrong.recovery.set_aside[0].saved_as, Path::new("segments/0000000000000003.seg.bak"));
     assert_eq!(wrong.lost_entries.len(), 5);
     let more = report("19");
     assert_eq!((more.rows_before, more.rows_after), (Some(3), 5));

@@ -8,7 +8,7 @@ use talea_core::types::Seq;
 
 use super::log::LogEnd;
 use super::report::BookFindingKind;
-use super::subject::{BookCheck, Newest};
+use super::subject::{BookCheck, NewestSnapshot};
 use crate::book::error::BookError;
 use crate::book::files::Listing;
 use crate::book::frame::{self, Replayed, Split};
@@ -74,7 +74,7 @@ impl BookCheck<'_> {
             self.find(BookFindingKind::WrongSnapshot, path, None, reason);
         }
         // Snapshots come in the order of their events, so the last one is the newest.
-        self.newest = Some(Newest { last, path: path.to_owned(), openings: self.openings, keys });
+        self.newest = Some(NewestSnapshot { last, path: path.to_owned(), openings: self.openings, keys });
         Ok(())
     }
 
@@ -159,7 +159,7 @@ impl BookCheck<'_> {
     }
 
     pub(super) fn missing_keys(&mut self, covered: &[Seq]) {
-        let Some(Newest { last, path, openings, keys }) = self.newest.take() else { return };
+        let Some(NewestSnapshot { last, path, openings, keys }) = self.newest.take() else { return };
         let in_runs = covered.partition_point(|seq| *seq <= last);
         let in_snapshot =
             keys.hot().filter(|(_, outcome)| covered.binary_search(&outcome.seq).is_err()).count();

@@ -7,12 +7,12 @@ use std::path::Path;
 use chrono::{DateTime, Utc};
 use talea_core::types::Seq;
 
-use super::report::{BookFinding, BookFindingKind};
-use super::subject::{BookCheck, Held};
+use super::report::{BookFinding, BookFindingKind, BookProblem};
+use super::subject::{BookCheck, HeldAsset};
 use crate::book::error::BookError;
 use crate::book::files::Listing;
 use crate::book::frame::{self, FrameFinder, HEADER_BYTES, Replayed, Split};
-use crate::book::scan::{self, ScannedItem};
+use crate::book::scan::{self, BadFrame, ScannedItem};
 use crate::book::state::PostingRef;
 
 /// How far the log reaches.
@@ -39,14 +39,6 @@ struct WalkFrom {
 struct Walked {
     last: Seq,
     good_frames: bool,
-}
-
-/// Why replaying stopped where a frame is bad.
-struct FirstBadFrame {
-    segment: usize,
-    offset: u64,
-    is_torn: bool,
-    reason: String,
 }
 
 impl BookCheck<'_> {
@@ -94,12 +86,7 @@ impl BookCheck<'_> {
                     expected: None,
                     is_known: true,
                 };
-                bad_frame = Some(FirstBadFrame {
-                    segment: bad.segment,
-                    offset: bad.offset,
-                    is_torn: bad.is_torn,
-                    reason: bad.reason,
-                });
+                bad_frame = Some(bad);
                 Some(stop)
             }
             Err(BookError::Gap { path, offset, expected, found }) => {
@@ -150,7 +137,7 @@ impl BookCheck<'_> {
     /// Reports the frame at which replaying stopped, before the findings of later frames.
     fn bad_frame(
         &mut self,
-        bad: &FirstBadFrame,
+        bad: &BadFrame,
         opens: bool,
         good_behind: bool,
         place: usize,
@@ -169,11 +156,11 @@ impl BookCheck<'_> {
         };
         let path = self.segments[bad.segment].path.clone();
         let reason = format!("damaged frame: {}; {outlook}", bad.reason);
-        let book = self.report.book.clone();
+        let problem = BookProblem { book: self.report.book.clone(), kind };
         // Kept even when there are too many findings, because only this one says whether the store opens.
         self.findings
             .kept
-            .insert(place, BookFinding { book, file: path, offset: Some(bad.offset), kind, reason });
+            .insert(place, BookFinding { file: path, offset: Some(bad.offset), problem, reason });
         Ok(())
     }
 
@@ -214,7 +201,7 @@ impl BookCheck<'_> {
                     Some(held) => held.more += 1,
                     None => {
                         let account = def.id.to_key();
-                        let held = Held { account, path: path.to_owned(), offset, more: 0 };
+                        let held = HeldAsset { account, path: path.to_owned(), offset, more: 0 };
                         self.held.insert(asset.to_owned(), held);
                     }
                 }
@@ -234,9 +221,9 @@ impl BookCheck<'_> {
         let mut walked = Walked::default();
         let WalkFrom { segment: first, offset, mut expected, mut is_known } = stop;
         for at in first..self.segments.len() {
-            let mut damage = LogDamages::default();
             let (base, path) = (self.segments[at].base, self.segments[at].path.clone());
-            let Ok(source) = self.segments[at].source() else {
+            // Taken out, because findings are added while its frames are read.
+            let Ok(source) = self.segments[at].take_source() else {
                 expected = None;
                 continue;
             };
@@ -245,93 +232,60 @@ impl BookCheck<'_> {
             let from = if at == first { offset } else { 0 };
             if at > first {
                 if let Some(expected) = expected.filter(|expected| *expected != base) {
-                    damage.push(0, || LogDamage::Gap(expected, base));
+                    self.gap(&path, 0, expected, base);
                 }
                 (expected, is_known) = (Some(base), false);
             }
-            frames(bytes, from, &mut expected, is_known, &mut walked, &mut damage);
+            self.frames((&path, bytes), from, &mut expected, is_known, &mut walked);
             source.check_len()?;
-            self.findings.left_out += damage.left_out;
-            for (offset, damage) in damage.kept {
-                match damage {
-                    LogDamage::Gap(expected, found) => self.gap(&path, offset, expected, found),
-                    LogDamage::Frame(reason) => {
-                        let reason = format!("damaged frame: {reason}");
-                        self.find(BookFindingKind::DamagedFrame, &path, Some(offset), reason);
-                    }
-                }
-            }
+            self.segments[at].source = Some(source);
         }
         Ok(walked)
     }
-}
 
-enum LogDamage {
-    Gap(Seq, Seq),
-    Frame(String),
-}
-
-/// What is damaged in a segment: offset and kind.
-#[derive(Default)]
-struct LogDamages {
-    kept: Vec<(u64, LogDamage)>,
-    left_out: u64,
-}
-
-impl LogDamages {
-    /// A segment of 64 MiB can have half a million damaged frames.
-    const KEPT_MAX: usize = 1 << 16;
-
-    fn push(&mut self, offset: u64, damage: impl FnOnce() -> LogDamage) {
-        if self.kept.len() < Self::KEPT_MAX {
-            self.kept.push((offset, damage()));
-        } else {
-            self.left_out += 1;
-        }
-    }
-}
-
-/// Walks over the frames of a segment from `at` on, after a bad frame to the next whole one.
-fn frames(
-    bytes: &[u8],
-    mut at: usize,
-    expected: &mut Option<Seq>,
-    mut is_known: bool,
-    walked: &mut Walked,
-    damage: &mut LogDamages,
-) {
-    let mut finder = None;
-    loop {
-        let reason = match frame::split(&bytes[at..]) {
-            Split::End => return,
-            Split::Torn => format!("it is cut short: {} bytes are left", bytes.len() - at),
-            Split::Whole { crc, payload } => {
-                match frame::check(crc, payload).and_then(|()| frame::replay(payload)) {
-                    Ok((seq, ..)) => {
-                        if let Some(expected) = expected.filter(|expected| *expected != seq) {
-                            damage.push(at as u64, || LogDamage::Gap(expected, seq));
+    /// Walks over the frames of a segment from `at` on, after a bad frame to the next whole one.
+    fn frames(
+        &mut self,
+        (path, bytes): (&Path, &[u8]),
+        mut at: usize,
+        expected: &mut Option<Seq>,
+        mut is_known: bool,
+        walked: &mut Walked,
+    ) {
+        let mut finder = None;
+        loop {
+            let reason = match frame::split(&bytes[at..]) {
+                Split::End => return,
+                Split::Torn => format!("it is cut short: {} bytes are left", bytes.len() - at),
+                Split::Whole { crc, payload } => {
+                    match frame::check(crc, payload).and_then(|()| frame::replay(payload)) {
+                        Ok((seq, ..)) => {
+                            if let Some(expected) = expected.filter(|expected| *expected != seq) {
+                                self.gap(path, at as u64, expected, seq);
+                            }
+                            *expected = seq.checked_add(1);
+                            walked.last = walked.last.max(seq);
+                            walked.good_frames = true;
+                            is_known = false;
+                            at += HEADER_BYTES + payload.len();
+                            continue;
                         }
-                        *expected = seq.checked_add(1);
-                        walked.last = walked.last.max(seq);
-                        walked.good_frames = true;
-                        is_known = false;
-                        at += HEADER_BYTES + payload.len();
-                        continue;
+                        Err(reason) => reason,
                     }
-                    Err(reason) => reason,
                 }
+            };
+            if !is_known {
+                let reason = format!("damaged frame: {reason}");
+                self.find(BookFindingKind::DamagedFrame, path, Some(at as u64), reason);
             }
-        };
-        if !is_known {
-            damage.push(at as u64, || LogDamage::Frame(reason));
-        }
-        is_known = false;
-        // The damaged bytes may have held any number of events.
-        *expected = None;
-        let finder = finder.get_or_insert_with(|| FrameFinder::new(bytes));
-        match finder.next_whole(at + 1) {
-            Some(next) => at = next,
-            None => return,
+            is_known = false;
+            // The damaged bytes may have held any number of events.
+            *expected = None;
+            let finder = finder.get_or_insert_with(|| FrameFinder::new(bytes));
+            match finder.next_whole(at + 1) {
+                Some(next) => at = next,
+                None => return,
+            }
         }
     }
 }

@@ -10,5 +10,5 @@ mod report;
 mod run;
 mod subject;
 
-pub use report::{BookCheckReport, BookFinding, BookFindingKind, BookReport, Unbalanced};
-pub use run::check;
+pub use report::{BookFinding, BookFindingKind, BookProblem, BookReport, BookStatus, Unbalanced};
+pub use run::{check, status};

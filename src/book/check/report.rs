@@ -1,23 +1,21 @@
 //! The report of a check. Touches nothing.
 
-use std::fmt;
 use std::path::PathBuf;
 
 use serde::Serialize;
 
-/// What a check found.
-#[derive(Debug, Clone, Serialize)]
+use crate::book::error::BookError;
+use crate::book::files::Listing;
+use crate::disk;
+use crate::store::Finding;
+
+/// What the books of a store hold.
+#[derive(Debug, Clone, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
-pub struct BookCheckReport {
-    /// Whether nothing is wrong.
-    pub ok: bool,
+pub struct BookStatus {
     /// One entry a book, by name.
     pub books: Vec<BookReport>,
-    /// What is wrong, in the order it was found. Of very many the later ones are only counted.
-    pub findings: Vec<BookFinding>,
-    /// Findings that are not in `findings`, because they would take too much memory.
-    pub findings_left_out: u64,
 }
 
 /// What a book holds.
@@ -49,6 +47,25 @@ pub struct BookReport {
     pub set_aside: Vec<PathBuf>,
 }
 
+impl BookReport {
+    /// What names and lengths of files say of a book.
+    pub(super) fn of(book: String, listing: &Listing) -> Result<Self, BookError> {
+        let mut segments_bytes = 0;
+        for (_, path) in &listing.segments {
+            segments_bytes += disk::metadata_of_regular_file(path)?.len_bytes;
+        }
+        Ok(Self {
+            book,
+            segments: listing.segments.len() as u64,
+            segments_bytes,
+            snapshots: listing.snapshots.len() as u64,
+            runs: listing.runs.len() as u64,
+            set_aside: listing.set_aside.clone(),
+            ..Self::default()
+        })
+    }
+}
+
 /// An asset of which a book's debits and credits differ, in minor units.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -62,37 +79,22 @@ pub struct Unbalanced {
     pub credits: i64,
 }
 
-/// Something that is wrong.
-#[derive(Debug, Clone, Serialize)]
+/// What a check found wrong with a book.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
-pub struct BookFinding {
+pub struct BookProblem {
     /// The book.
     pub book: String,
-    /// The file.
-    pub file: PathBuf,
-    /// Where in it, in bytes; absent where it concerns the whole file.
-    pub offset: Option<u64>,
     /// What kind of thing.
     #[serde(rename = "verdict")]
     pub kind: BookFindingKind,
-    /// What exactly, and what becomes of it.
-    pub reason: String,
 }
 
-impl fmt::Display for BookFinding {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let file = self.file.display().to_string();
-        match self.offset {
-            Some(offset) => write!(f, "{file} at byte {offset}: {}", self.reason),
-            // An error of the system has the path in its text.
-            None if self.reason.contains(&file) => f.write_str(&self.reason),
-            None => write!(f, "{file}: {}", self.reason),
-        }
-    }
-}
+/// Something that is wrong with a book.
+pub type BookFinding = Finding<BookProblem>;
 
-/// Kinds of [`BookFinding`].
+/// The kinds of [`BookProblem`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
@@ -139,7 +141,7 @@ impl Findings {
     const BYTES_MAX: usize = 16 << 20;
 
     pub(super) fn push(&mut self, finding: BookFinding) {
-        let texts = [finding.book.len(), finding.file.as_os_str().len(), finding.reason.len()];
+        let texts = [finding.problem.book.len(), finding.file.as_os_str().len(), finding.reason.len()];
         let bytes = size_of::<BookFinding>() + texts.iter().sum::<usize>();
         if self.kept_bytes + bytes > Self::BYTES_MAX {
             self.left_out += 1;

@@ -5,23 +5,23 @@ use std::path::Path;
 
 use talea_core::store::TrialBalanceRow;
 
-use super::report::{BookCheckReport, BookFinding, BookFindingKind, Findings, Unbalanced};
-use super::subject::{BookCheck, Held, Segment};
+use super::report::{
+    BookFinding, BookFindingKind, BookProblem, BookReport, BookStatus, Findings, Unbalanced,
+};
+use super::subject::{BookCheck, HeldAsset, LogSegment};
 use crate::book::directory::{book_names, take_lock_if_there};
 use crate::book::error::BookError;
 use crate::book::files;
-use crate::disk;
+use crate::store::Check;
 
 /// Checks the store in `directory` and changes nothing.
 ///
 /// # Errors
 /// When the store is in use, or is not there.
-pub fn check(directory: &Path) -> Result<BookCheckReport, BookError> {
-    let lock = take_lock_if_there(directory)?;
+pub fn check(directory: &Path) -> Result<Check<BookStatus, BookProblem>, BookError> {
+    let _lock = take_lock_if_there(directory)?;
     let books_directory = directory.join("books");
-    // A new store without its empty directory, which version control drops and opening makes again.
-    let names =
-        if lock.is_some() && !books_directory.exists() { Vec::new() } else { book_names(&books_directory)? };
+    let names = names_of(directory)?;
     let mut findings = Findings::default();
     let mut books = Vec::new();
     let mut assets = HashSet::new();
@@ -37,15 +37,14 @@ pub fn check(directory: &Path) -> Result<BookCheckReport, BookError> {
         books.push(check.report);
     }
     for (book, held) in held {
-        for (asset, Held { account, path, offset, more }) in
+        for (asset, HeldAsset { account, path, offset, more }) in
             held.into_iter().filter(|(asset, _)| !assets.contains(asset))
         {
             let more = if more > 0 { format!(" (and {more} more accounts)") } else { String::new() };
             findings.push(BookFinding {
-                book: book.clone(),
                 file: path,
                 offset: Some(offset),
-                kind: BookFindingKind::UnregisteredAsset,
+                problem: BookProblem { book: book.clone(), kind: BookFindingKind::UnregisteredAsset },
                 reason: format!(
                     "account {account} holds {asset}{more}, which is not registered; register it again with its precision, \
                      or restore the segments of _system from a backup"
@@ -53,21 +52,38 @@ pub fn check(directory: &Path) -> Result<BookCheckReport, BookError> {
             });
         }
     }
-    let Findings { kept: findings, left_out: findings_left_out, .. } = findings;
-    Ok(BookCheckReport { ok: findings.is_empty(), books, findings, findings_left_out })
+    Ok(Check::new(BookStatus { books }, findings.kept, findings.left_out))
+}
+
+/// The names of the books; none in a new store without its empty directory, which version control drops and opening makes again.
+fn names_of(directory: &Path) -> Result<Vec<String>, BookError> {
+    let is_there = |name: &str| directory.join(name).exists();
+    if is_there("LOCK") && !is_there("books") {
+        return Ok(Vec::new());
+    }
+    book_names(&directory.join("books"))
+}
+
+/// What the books of the store in `directory` hold, as far as names and lengths of files say: segments, snapshots, runs, and what was
+/// set aside. Takes no lock and reads no event; [`check`] also counts events, accounts and transactions.
+///
+/// # Errors
+/// When the store is not there.
+pub fn status(directory: &Path) -> Result<BookStatus, BookError> {
+    let report = |name: String| {
+        let listing = files::list(&directory.join("books").join(&name))?;
+        BookReport::of(name, &listing)
+    };
+    Ok(BookStatus { books: names_of(directory)?.into_iter().map(report).collect::<Result<_, _>>()? })
 }
 
 impl BookCheck<'_> {
     fn run(&mut self) -> Result<(), BookError> {
         let listing = files::list(&self.directory)?;
-        self.report.segments = listing.segments.len() as u64;
-        self.report.snapshots = listing.snapshots.len() as u64;
-        self.report.runs = listing.runs.len() as u64;
+        self.report = BookReport::of(self.report.book.clone(), &listing)?;
         for (base, path) in &listing.segments {
-            self.report.segments_bytes += disk::metadata(path)?.len_bytes;
-            self.segments.push(Segment { base: *base, path: path.clone(), source: None });
+            self.segments.push(LogSegment { base: *base, path: path.clone(), source: None });
         }
-        self.report.set_aside.clone_from(&listing.set_aside);
         let end = self.log(&listing)?;
         for row in self.state.trial_balance().into_iter().filter(|row| row.debits != row.credits) {
             let TrialBalanceRow { asset, debits, credits } = row;

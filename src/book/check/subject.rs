@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use chrono::{DateTime, Utc};
 use talea_core::types::Seq;
 
-use super::report::{BookFinding, BookFindingKind, BookReport, Findings};
+use super::report::{BookFinding, BookFindingKind, BookProblem, BookReport, Findings};
 use crate::book::error::BookError;
 use crate::book::keys::{KeyHasher, Keys};
 use crate::book::scratch::SeqIndex;
@@ -14,13 +14,21 @@ use crate::book::state::BookState;
 use crate::scan::{Io, Source};
 
 /// A segment, opened when it is first wanted.
-pub(super) struct Segment {
+pub(super) struct LogSegment {
     pub(super) base: Seq,
     pub(super) path: PathBuf,
     pub(super) source: Option<Source>,
 }
 
-impl Segment {
+impl LogSegment {
+    /// The source, for a caller that puts it back.
+    pub(super) fn take_source(&mut self) -> Result<Source, BookError> {
+        match self.source.take() {
+            Some(source) => Ok(source),
+            None => Ok(Source::open(&self.path, Io::Mmap)?),
+        }
+    }
+
     pub(super) fn source(&mut self) -> Result<&Source, BookError> {
         match &mut self.source {
             Some(source) => Ok(source),
@@ -30,7 +38,7 @@ impl Segment {
 }
 
 /// The newest snapshot that can be read and that the log reaches.
-pub(super) struct Newest {
+pub(super) struct NewestSnapshot {
     pub(super) last: Seq,
     pub(super) path: PathBuf,
     /// Events up to it that are no transactions.
@@ -39,7 +47,7 @@ pub(super) struct Newest {
 }
 
 /// Who holds an asset.
-pub(super) struct Held {
+pub(super) struct HeldAsset {
     /// The first account.
     pub(super) account: String,
     /// Where it was opened.
@@ -54,7 +62,7 @@ pub(super) struct BookCheck<'a> {
     pub(super) directory: PathBuf,
     pub(super) findings: &'a mut Findings,
     pub(super) report: BookReport,
-    pub(super) segments: Vec<Segment>,
+    pub(super) segments: Vec<LogSegment>,
     /// As replaying the log makes it.
     pub(super) state: BookState,
     pub(super) hasher: KeyHasher,
@@ -62,11 +70,11 @@ pub(super) struct BookCheck<'a> {
     pub(super) keys: SeqIndex,
     pub(super) openings: u64,
     pub(super) last_at: Option<DateTime<Utc>>,
-    pub(super) newest: Option<Newest>,
+    pub(super) newest: Option<NewestSnapshot>,
     /// Registered here.
     pub(super) assets: HashSet<String>,
     /// By asset.
-    pub(super) held: BTreeMap<String, Held>,
+    pub(super) held: BTreeMap<String, HeldAsset>,
 }
 
 impl<'a> BookCheck<'a> {
@@ -88,8 +96,8 @@ impl<'a> BookCheck<'a> {
     }
 
     pub(super) fn find(&mut self, kind: BookFindingKind, file: &Path, offset: Option<u64>, reason: String) {
-        let book = self.report.book.clone();
-        self.findings.push(BookFinding { book, file: file.to_owned(), offset, kind, reason });
+        let problem = BookProblem { book: self.report.book.clone(), kind };
+        self.findings.push(BookFinding { file: file.to_owned(), offset, problem, reason });
     }
 
     /// The last event that was replayed.

@@ -7,8 +7,9 @@ use clap::Args;
 use talea_core::store::StoreError;
 use talea_core::types::{AccountId, Book};
 
-use crate::book::{BookRecoveryReport, LogTaleaStore};
-use crate::cli::{cut_off, warn};
+use crate::book::{self, LogStoreOptions, LogTaleaStore};
+use crate::cli::tell_recovery;
+use crate::store::Recovery;
 
 #[derive(Debug, Args)]
 pub(super) struct BookDir {
@@ -89,20 +90,12 @@ pub(super) fn user_books(store: &LogTaleaStore) -> anyhow::Result<Vec<String>> {
 /// Opens a store that is there; only `init` makes one.
 pub(super) async fn open(directory: &Path) -> anyhow::Result<LogTaleaStore> {
     require_books(directory)?;
-    let store = LogTaleaStore::open(directory).await?;
-    tell(store.recovery());
-    Ok(store)
+    Ok(open_or_create(directory).await?.0)
 }
 
-/// Says on standard error what opening did.
-pub(super) fn tell(report: &BookRecoveryReport) {
-    for cut in &report.truncated {
-        let saved_as = cut.saved_as.as_ref().map(|path| path.display());
-        let saved_as = saved_as.as_ref().map(|path| path as &dyn std::fmt::Display);
-        let saved_as = saved_as.ok_or("what was cut was an unfinished frame, not kept");
-        warn(&cut_off(&cut.file.display(), cut.from_length, cut.length, Some(&cut.reason), saved_as));
-    }
-    for renamed in &report.quarantined {
-        warn(&format!("{} was renamed to {}", renamed.file.display(), renamed.saved_as.display()));
-    }
+/// Opens a store, or makes one. Says on standard error what opening did.
+pub(super) async fn open_or_create(directory: &Path) -> anyhow::Result<(LogTaleaStore, Recovery)> {
+    let (store, recovery) = book::open(directory, &LogStoreOptions::default()).await?;
+    tell_recovery(&recovery, "what was cut was an unfinished frame, not kept");
+    Ok((store, recovery))
 }

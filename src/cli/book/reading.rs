@@ -382,7 +382,7 @@ pub(super) fn check(common: &BookDir) -> anyhow::Result<ExitCode> {
             Heading::number("runs"),
         ];
         let mut rows = Vec::new();
-        for book in &report.books {
+        for book in &report.status.books {
             rows.push(vec![
                 book.book.clone(),
                 book.events.to_string(),
@@ -395,7 +395,7 @@ pub(super) fn check(common: &BookDir) -> anyhow::Result<ExitCode> {
         }
         print_text(&table::text(&headings, &rows))?;
         let mut text = String::new();
-        for book in &report.books {
+        for book in &report.status.books {
             for Unbalanced { asset, debits, credits, .. } in &book.unbalanced {
                 writeln!(
                     text,

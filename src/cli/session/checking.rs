@@ -6,12 +6,13 @@ use std::process::ExitCode;
 use serde::Serialize;
 
 use super::arguments::{CheckArgs, ReindexArgs, StoreDir, WriterArgs};
-use super::store::{NotIndexed, failure, must_exist, reader, unindexed};
-use crate::cli::{JsonFailure, counted, cut_off, print, print_json, printable, warn};
+use super::store::{failure, must_exist};
+use crate::cli::{JsonFailure, counted, in_store, print, print_json, printable, tell_recovery, warn};
 use crate::session::{
-    Durability, IndexSummary, Loss, SessionError, SessionOptions, SessionRecoveryReport, SessionStoreV2,
-    SessionView, StoreHead, UnindexedRange,
+    self, Loss, SessionError, SessionOptions, SessionProblem, SessionRecoveryReport, SessionStatus,
+    SessionStoreV2, UnindexedRange,
 };
+use crate::store::Durability;
 
 impl WriterArgs {
     /// Opens the store; what recovery did goes to standard error.
@@ -29,12 +30,8 @@ impl WriterArgs {
 struct StoreSummary {
     /// Whether there is no error and no whole line that the index lacks.
     ok: bool,
-    entry_count: u64,
-    head: Option<StoreHead>,
-    chain_hash: Option<String>,
-    total_bytes: u64,
-    index_summary: Option<IndexSummary>,
-    entry_ids: Vec<String>,
+    #[serde(flatten)]
+    status: SessionStatus,
     error: Option<JsonFailure>,
     /// The ranges that the index lacks; `None` for `reindex`.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -43,24 +40,10 @@ struct StoreSummary {
     recovery: Option<SessionRecoveryReport>,
 }
 
-/// Sums a store up. `chain_hash` is the result of verifying it.
-fn summarize(view: &SessionView, chain_hash: Result<String, SessionError>) -> StoreSummary {
-    let mut summary = StoreSummary {
-        entry_count: view.entry_count(),
-        head: view.head(),
-        total_bytes: view.total_bytes(),
-        index_summary: view.index_summary(),
-        entry_ids: view.entry_ids().map(str::to_owned).collect(),
-        ..StoreSummary::default()
-    };
-    match chain_hash {
-        Ok(chain_hash) => {
-            summary.ok = true;
-            summary.chain_hash = Some(chain_hash);
-        }
-        Err(error) => summary.error = Some(failure(&error)),
+impl StoreSummary {
+    fn of_failure(error: &SessionError) -> Self {
+        Self { error: Some(failure(error)), ..Self::default() }
     }
-    summary
 }
 
 fn print_summary(summary: &StoreSummary, json: bool) -> anyhow::Result<ExitCode> {
@@ -70,15 +53,15 @@ fn print_summary(summary: &StoreSummary, json: bool) -> anyhow::Result<ExitCode>
     if json {
         print_json(summary)?;
     } else if summary.error.is_none() {
-        let head = summary.head.as_ref().map_or("none".to_owned(), |head| {
+        let head = summary.status.head.as_ref().map_or("none".to_owned(), |head| {
             format!("{} (entry {}, segment {})", head.entry_id, head.entry_seq, head.segment_seq)
         });
-        let chain = summary.chain_hash.as_deref().unwrap_or("unknown");
-        let entries = summary.entry_ids.len();
+        let chain = summary.status.chain_hash.as_deref().unwrap_or("unknown");
+        let entries = summary.status.entry_ids.len();
         let state = if summary.ok { "sound" } else { "what the index has is sound, and it lacks entries" };
         let head = printable::line(&head);
         print(
-            format!("{state}\nentries       {entries}\nhead          {head}\nbytes         {}\nchain         {chain}\n", summary.total_bytes)
+            format!("{state}\nentries       {entries}\nhead          {head}\nbytes         {}\nchain         {chain}\n", summary.status.total_bytes)
                 .as_bytes(),
         )?;
     }
@@ -87,28 +70,38 @@ fn print_summary(summary: &StoreSummary, json: bool) -> anyhow::Result<ExitCode>
 
 pub(super) fn check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
     let StoreDir { dir, json } = &args.store;
-    let mut reader = reader(&args.store)?;
-    let looked_at = unindexed(&mut reader).and_then(|unindexed| Ok((unindexed, reader.view()?)));
-    let summary = match looked_at {
-        Ok((unindexed, view)) => {
-            let is_whole = !unindexed.iter().any(|left| left.has_lines);
-            let (lines, unfinished): (Vec<&NotIndexed>, _) =
-                unindexed.iter().partition(|left| left.has_lines);
-            for alike in [lines, unfinished] {
-                tell_first(&alike, |left| format!("{left}; {}", left.remedy()));
-            }
-            let ranges = unindexed.into_iter().map(|left| UnindexedRange {
-                file: left.path.strip_prefix(dir).unwrap_or(&left.path).to_string_lossy().into_owned(),
-                offset: left.range.start,
-                length: left.range.end - left.range.start,
-            });
-            let unindexed = Some(ranges.collect());
-            let verified = summarize(view, view.validate_integrity().map(|validated| validated.chain_hash));
-            StoreSummary { ok: verified.ok && is_whole, unindexed, ..verified }
-        }
-        Err(error) => StoreSummary { error: Some(failure(&error)), ..StoreSummary::default() },
+    must_exist(dir)?;
+    let check = match session::check(dir) {
+        Ok(check) => check,
+        Err(error) => return print_summary(&StoreSummary::of_failure(&error), *json),
     };
-    print_summary(&summary, *json)
+    let (mut lines, mut unfinished, mut error, mut unindexed) = (Vec::new(), Vec::new(), None, Vec::new());
+    for finding in &check.findings {
+        let length = match finding.problem {
+            SessionProblem::Failed { class } => {
+                error = Some(JsonFailure::new(class.as_str(), &finding.reason));
+                continue;
+            }
+            SessionProblem::Unindexed { length } => {
+                lines.push(finding);
+                length
+            }
+            SessionProblem::Unfinished { length } => {
+                unfinished.push(finding);
+                length
+            }
+        };
+        let file = in_store(dir, &finding.file).to_string_lossy().into_owned();
+        unindexed.push(UnindexedRange { file, offset: finding.offset.unwrap_or_default(), length });
+    }
+    for alike in [lines, unfinished] {
+        tell_first(&alike, ToString::to_string);
+    }
+    let unindexed = Some(unindexed);
+    print_summary(
+        &StoreSummary { ok: check.ok, status: check.status, error, unindexed, recovery: None },
+        *json,
+    )
 }
 
 pub(super) fn reindex(args: &ReindexArgs) -> anyhow::Result<ExitCode> {
@@ -125,13 +118,19 @@ pub(super) fn reindex(args: &ReindexArgs) -> anyhow::Result<ExitCode> {
             // The advice in the reason is to run this command.
             report.reason = report.reason.as_deref().map(|reason| without_remedy(reason).to_owned());
             let repaired = if args.repair_ledger { store.repair_ledger() } else { Ok(None) };
-            let failed = repaired.map(|cut| report.truncated.extend(cut)).err();
+            let failed = repaired.map(|cut| report.recovery.truncated.extend(cut)).err();
             tell(dir, &report);
+            report.recovery = report.recovery.relative_to(dir);
             // Opening has verified every frame.
-            let chain_hash = failed.map_or_else(|| store.chain_hash(), Err);
-            StoreSummary { recovery: Some(report), ..summarize(&store, chain_hash) }
+            let mut summary =
+                StoreSummary { recovery: Some(report), status: store.status(), ..StoreSummary::default() };
+            match failed.map_or_else(|| store.chain_hash(), Err) {
+                Ok(chain_hash) => (summary.ok, summary.status.chain_hash) = (true, Some(chain_hash)),
+                Err(error) => summary.error = Some(failure(&error)),
+            }
+            summary
         }
-        Err(error) => StoreSummary { error: Some(failure(&error)), ..StoreSummary::default() },
+        Err(error) => StoreSummary::of_failure(&error),
     };
     print_summary(&summary, *json)
 }
@@ -177,15 +176,7 @@ pub(super) fn tell(dir: &Path, report: &SessionRecoveryReport) {
         let new = report.rows_after - report.rows_before.unwrap_or_default();
         warn(&format!("the index got the rows of {} that it lacked", counted(new, "entry")));
     }
-    for cut in &report.truncated {
-        let saved_as = cut.saved_as.as_deref().map(full);
-        let saved_as = saved_as.as_ref().map(|name| name as &dyn std::fmt::Display);
-        let saved_as = saved_as.ok_or("there was nothing in it to save");
-        warn(&cut_off(&full(&cut.file), cut.from_length, cut.length, Some(&cut.reason), saved_as));
-    }
-    for renamed in &report.quarantined {
-        warn(&format!("{} was renamed to {}", full(&renamed.file), full(&renamed.saved_as)));
-    }
+    tell_recovery(&report.recovery, "there was nothing in it to save");
     for file in &report.healed {
         warn(&format!("{} got the line end that its last line lacked", full(file)));
     }

@@ -8,7 +8,8 @@ use serde::Serialize;
 use super::arguments::{CheckpointArgs, ManifestArgs, RollbackArgs, StoreDir};
 use super::store::{must_exist, reader};
 use crate::cli::{print, print_json, print_text, printable, warn};
-use crate::session::{Durability, Manifest};
+use crate::session::Manifest;
+use crate::store::Durability;
 
 pub(super) fn checkpoint(args: &CheckpointArgs) -> anyhow::Result<ExitCode> {
     let StoreDir { dir, json } = &args.writer.store;
@@ -16,7 +17,7 @@ pub(super) fn checkpoint(args: &CheckpointArgs) -> anyhow::Result<ExitCode> {
     if args.list {
         return list_checkpoints(&args.writer.store);
     }
-    let mut store = args.writer.open(Durability::Each)?;
+    let mut store = args.writer.open(Durability::Immediate)?;
     let last = store.checkpoints()?.last().copied().unwrap_or(0);
     let made = store.create_checkpoint(args.number.unwrap_or(last.saturating_add(1)), &args.reason)?;
     if *json {
@@ -60,7 +61,7 @@ fn list_checkpoints(args: &StoreDir) -> anyhow::Result<ExitCode> {
 
 pub(super) fn rollback(args: &RollbackArgs) -> anyhow::Result<ExitCode> {
     must_exist(&args.writer.store.dir)?;
-    let mut store = args.writer.open(Durability::Each)?;
+    let mut store = args.writer.open(Durability::Immediate)?;
     let id = |given: &Option<String>| given.clone().unwrap_or_else(|| uuid::Uuid::new_v4().to_string());
     let event =
         store.rollback_to_checkpoint(args.checkpoint, &id(&args.migration_id), &id(&args.correlation_id))?;
@@ -85,7 +86,7 @@ pub(super) fn manifest(args: &ManifestArgs) -> anyhow::Result<ExitCode> {
     let StoreDir { dir, json } = &args.writer.store;
     must_exist(dir)?;
     let (manifest, differences) = if args.write {
-        let mut store = args.writer.open(Durability::Each)?;
+        let mut store = args.writer.open(Durability::Immediate)?;
         let before = store.read_manifest()?;
         let session_id =
             args.session_id.clone().or_else(|| before.as_ref().map(|before| before.session_id.clone()));

@@ -10,10 +10,10 @@ use serde::ser::SerializeSeq;
 use serde_json::value::RawValue;
 
 use super::arguments::{ExportArgs, PathArgs, ShowArgs, StoreDir};
-use super::store::{Failed, reader, unindexed};
+use super::store::{Failed, reader};
 use crate::cli::{JsonFailure, STDOUT, counted, print, print_json, printable, warn, wrong_usage};
 use crate::disk;
-use crate::session::{SegmentFrame, SessionError, SessionReader, SessionView, export_line};
+use crate::session::{SegmentFrame, SessionError, SessionProblem, SessionReader, SessionView, export_line};
 
 pub(super) fn show(args: &ShowArgs) -> anyhow::Result<ExitCode> {
     let mut reader = reader(&args.store)?;
@@ -66,9 +66,9 @@ fn no_entry(store: &StoreDir, id: &str) -> anyhow::Result<ExitCode> {
 
 /// Prints what the index lacks, because reading by the index skips these entries.
 fn warn_if_entries_are_missing(reader: &mut SessionReader) -> Result<(), SessionError> {
-    for left in unindexed(reader)?.iter().filter(|left| left.has_lines) {
-        warn(&format!("{left}, and not shown; {}", left.remedy()));
-    }
+    let left = reader.unindexed()?;
+    let lines = left.iter().filter(|left| matches!(left.problem, SessionProblem::Unindexed { .. }));
+    lines.for_each(|left| warn(&format!("not shown: {left}")));
     Ok(())
 }
 

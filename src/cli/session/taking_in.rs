@@ -10,9 +10,10 @@ use super::arguments::{AppendArgs, ImportArgs};
 use super::store::Failed;
 use crate::cli::{JsonFailure, counted, print, print_error, print_json, printable, warn};
 use crate::session::{
-    Durability, EntryPayload, ImportLine, MAX_ID_BYTES, MAX_LINE_BYTES, NewEntry, SessionError,
-    SessionStoreV2, StoreHead, parse_import_line,
+    EntryPayload, ImportLine, MAX_ID_BYTES, MAX_LINE_BYTES, NewEntry, SessionError, SessionStoreV2,
+    StoreHead, parse_first_import_line, parse_import_line,
 };
+use crate::store::Durability;
 
 /// The number of entries that `append --group` acknowledges together.
 const GROUP_ENTRIES: usize = 1000;
@@ -62,7 +63,7 @@ pub(super) fn append(args: &AppendArgs) -> anyhow::Result<ExitCode> {
         head: Option<StoreHead>,
         error: Option<JsonFailure>,
     }
-    let durability = if args.group { Durability::Grouped } else { Durability::Each };
+    let durability = if args.group { Durability::Os } else { Durability::Immediate };
     let mut store = args.writer.open(durability)?;
     let (mut waiting, mut appended) = (Vec::new(), 0);
     let acknowledge = |store: &mut SessionStoreV2, waiting: &mut Vec<String>| -> anyhow::Result<()> {
@@ -118,14 +119,8 @@ pub(super) fn append(args: &AppendArgs) -> anyhow::Result<ExitCode> {
 
 /// Reads an entry to append and sorts the keys of its payload, because the format's other writers do so.
 fn parse_entry(line: &str) -> Result<NewEntry<'_>, SessionError> {
-    match parse_import_line(line, false)? {
-        ImportLine::Entry(entry) => {
-            Ok(NewEntry { payload: EntryPayload::sorted(entry.payload.get())?, ..entry })
-        }
-        ImportLine::Header(_) => {
-            Err(SessionError::InvalidArgument { reason: "a session header is not an entry".to_owned() })
-        }
-    }
+    let entry = parse_import_line(line)?;
+    Ok(NewEntry { payload: EntryPayload::sorted(entry.payload.get())?, ..entry })
 }
 
 pub(super) fn import(args: &ImportArgs) -> anyhow::Result<ExitCode> {
@@ -154,7 +149,12 @@ pub(super) fn import(args: &ImportArgs) -> anyhow::Result<ExitCode> {
         if !line.trim_ascii().is_empty() {
             let is_first = entries.is_empty() && !header;
             let read = at.text(line).context("nothing was imported").and_then(|text| {
-                parse_import_line(text, is_first).with_context(|| format!("{at}; nothing was imported"))
+                let line = if is_first {
+                    parse_first_import_line(text)
+                } else {
+                    parse_import_line(text).map(ImportLine::Entry)
+                };
+                line.with_context(|| format!("{at}; nothing was imported"))
             });
             match read {
                 Ok(ImportLine::Entry(entry)) => {
@@ -173,7 +173,7 @@ pub(super) fn import(args: &ImportArgs) -> anyhow::Result<ExitCode> {
         }
         at.offset += line.len() as u64;
     }
-    let mut store = args.writer.open(Durability::Each)?;
+    let mut store = args.writer.open(Durability::Immediate)?;
     let next_seq = store.entry_count().saturating_add(1);
     if let Err(error) = store.import(&entries) {
         return match refused_entry(&error, &entries, next_seq).and_then(|entry| places.get(entry)) {

@@ -6,12 +6,12 @@ use std::fs;
 use std::path::Path;
 
 use super::super::{HybridStore, IngestError, Ingestor, KVStore, MemoryStore};
-use crate::journal::{Cursor, Journal, JournalOptions, JournalReader, SegmentManager, cursors, status};
+use crate::journal::{Cursor, JournalOptions, JournalReader, SegmentManager, cursors, status};
 
 /// Appends records that nobody understands: each is set aside under its offset. Answers where the journal then ends.
 fn append(journal: &Path, count: usize) -> u64 {
     let options = JournalOptions { max_segment_bytes: 400, ..JournalOptions::default() };
-    let journal = Journal::open_with(journal, options).unwrap();
+    let journal = crate::journal::open(journal, &options).unwrap().0;
     journal.append_batch(&vec![b"odd"; count]).unwrap();
     let end = journal.end();
     journal.close().unwrap();

@@ -2,15 +2,15 @@
 
 use super::*;
 use crate::disk::faults::{Fault, Harness};
-use crate::journal::{Journal, JournalOptions};
+use crate::journal::JournalOptions;
 
 /// The system tells of a failed write-back once for each descriptor. Whoever syncs the same segment next must not take it for
 /// durable: neither another caller nor the rotation that seals it.
 #[test]
 fn a_failed_sync_is_believed_by_everybody_who_syncs_the_segment() {
     let directory = tempfile::tempdir().unwrap();
-    let options = JournalOptions { durability: DurabilityLevel::Os, ..JournalOptions::default() };
-    let journal = Journal::open_with(directory.path(), options).unwrap();
+    let options = JournalOptions { durability: Durability::Os, ..JournalOptions::default() };
+    let journal = crate::journal::open(directory.path(), &options).unwrap().0;
     journal.append(b"lost").unwrap();
     let end = journal.end();
     let before = journal.synced();

@@ -198,7 +198,7 @@ fn many_tasks_share_few_syncs_and_find_their_records() {
 fn a_payload_over_the_limit_never_reaches_the_queue() {
     let directory = tempfile::tempdir().unwrap();
     let options = JournalOptions { max_payload_bytes: 3, ..JournalOptions::default() };
-    let journal = Arc::new(Journal::open_with(directory.path(), options).unwrap());
+    let journal = Arc::new(crate::journal::open(directory.path(), &options).unwrap().0);
     let buffer = GroupCommitBuffer::new(journal, GroupCommitOptions::default()).unwrap();
     let mut outcome = None;
     block_on(async { outcome = Some(buffer.append(b"four").await) });

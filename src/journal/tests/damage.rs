@@ -14,8 +14,8 @@ fn damaged(
 ) -> Result<RecoveryReport, Vec<Damage>> {
     let before = snapshot(directory);
     let end = records.last_key_value().map(|(offset, payload)| offset + 40 + payload.len() as u64).unwrap();
-    let outcome = match Journal::open_with(directory, small_segments(SEGMENT_BYTES)) {
-        Ok(journal) => Ok(journal.report().clone()),
+    let outcome = match open(directory, &small_segments(SEGMENT_BYTES)) {
+        Ok((_, report)) => Ok(report),
         Err(JournalError::Corrupt { damages, .. }) => {
             assert_eq!(snapshot(directory), before, "a refused open changes nothing");
             let report = recover(directory, OnCorruption::SetAside).unwrap();
@@ -31,7 +31,7 @@ fn damaged(
         left.retain(|offset, _| !lost.contains(offset));
         assert_eq!(read_all(directory), left);
     }
-    let journal = Journal::open_with(directory, small_segments(SEGMENT_BYTES)).unwrap();
+    let journal = open_with(directory, small_segments(SEGMENT_BYTES)).unwrap();
     let offset = journal.append(b"after").unwrap();
     assert!(offset >= end || lost.contains(&offset), "offset {offset} was given out before");
     drop(journal);
@@ -66,10 +66,10 @@ fn a_torn_write_is_cut_at_every_byte_of_the_last_record() {
                 continue;
             }
             let report = outcome.unwrap();
-            assert_eq!(report.truncated_bytes(), kept as u64);
+            assert_eq!(report.recovery.truncated_bytes(), kept as u64);
             if kept > 0 {
-                assert_eq!(report.truncated[0].damage.offsets.start, *last);
-                assert_eq!(report.truncated[0].damage.segment, path);
+                assert_eq!(report.recovery.truncated[0].offsets.unwrap()[0], *last);
+                assert_eq!(report.recovery.truncated[0].file, path);
                 let tail = &cut[cut.len() - kept..];
                 // Zeros at the end are not saved.
                 let nonzero = tail.iter().rposition(|byte| *byte != 0).unwrap() + 1;
@@ -110,7 +110,7 @@ fn every_flipped_byte_is_found_and_costs_one_record_at_most() {
             match damaged(copy.path(), &records, &[*hit]) {
                 Ok(report) => {
                     assert_eq!(hit, last, "only the last record can look torn");
-                    assert_eq!(report.truncated[0].damage.position, position);
+                    assert_eq!(report.recovery.truncated[0].length, position);
                 }
                 Err(damages) => {
                     assert_ne!(hit, last);
@@ -187,7 +187,7 @@ fn a_zero_filled_tail_is_a_torn_write() {
         bytes.resize(bytes.len() + zeros, 0);
         std::fs::write(copy.path().join(last.file_name().unwrap()), bytes).unwrap();
         let report = damaged(copy.path(), &records, &[]).unwrap();
-        assert_eq!(report.truncated_bytes(), zeros as u64);
+        assert_eq!(report.recovery.truncated_bytes(), zeros as u64);
         assert_eq!(quarantined(copy.path()), [b""; 0], "zeros are no evidence");
     }
 }
@@ -202,7 +202,7 @@ fn of_a_torn_write_all_is_saved_but_the_zeros_at_its_end() {
     bytes.resize(bytes.len() + 5000, 0);
     std::fs::write(&last, bytes).unwrap();
     let report = damaged(original.path(), &records, &[]).unwrap();
-    assert_eq!(report.truncated_bytes(), 5010);
+    assert_eq!(report.recovery.truncated_bytes(), 5010);
     assert_eq!(quarantined(original.path()), [b"torn\0write".to_vec()]);
 }
 
@@ -218,8 +218,8 @@ fn a_mark_inside_a_record_costs_no_record() {
         std::fs::write(copy.path().join("SYNCED"), super::super::format::FileKind::SyncedMark.encode(mark))
             .unwrap();
         let from_mark = JournalOptions { check: OpenCheck::FromSyncedMark, ..small_segments(SEGMENT_BYTES) };
-        let journal = Journal::open_with(copy.path(), from_mark).unwrap();
-        assert!(journal.report().truncated.is_empty(), "{mark}");
+        let (journal, report) = open(copy.path(), &from_mark).unwrap();
+        assert!(report.recovery.truncated.is_empty(), "{mark}");
         let after = journal.append(b"after").unwrap();
         journal.close().unwrap();
         let mut expected = records.clone();
@@ -242,7 +242,7 @@ fn a_segment_behind_a_symbolic_link_is_read_and_written_like_any_other() {
     std::fs::remove_file(original.path().join("SYNCED")).unwrap();
     assert_eq!(read_all(original.path()), records);
     for _ in 0..3 {
-        let journal = Journal::open_with(original.path(), small_segments(SEGMENT_BYTES)).unwrap();
+        let journal = open_with(original.path(), small_segments(SEGMENT_BYTES)).unwrap();
         records.insert(journal.append(b"after").unwrap(), b"after".to_vec());
         let mut cursor = Cursor::open(original.path(), "c").unwrap();
         cursor.set(journal.end()).unwrap();
@@ -276,7 +276,7 @@ fn a_name_that_no_journal_reaches_is_no_segment() {
         for content in [&b""[..], &super::super::format::FileKind::Segment.encode(base), &[7; 100]] {
             std::fs::write(&stray, content).unwrap();
             assert_eq!(read_all(original.path()), records);
-            let journal = Journal::open_with(original.path(), small_segments(SEGMENT_BYTES)).unwrap();
+            let journal = open_with(original.path(), small_segments(SEGMENT_BYTES)).unwrap();
             records.insert(journal.append(b"after").unwrap(), b"after".to_vec());
             journal.close().unwrap();
             assert_settled(original.path());
@@ -356,7 +356,8 @@ fn hostile_segments_cost_no_more_than_n_log_n() {
         let refused = JournalReader::open(directory.path()).unwrap().read(0).map(drop);
         assert!(refused.is_err(), "{refused:?}");
         let report = recover(directory.path(), OnCorruption::SetAside).unwrap();
-        let lost: u64 = report.quarantined.iter().chain(&report.truncated).map(|saved| saved.len_bytes).sum();
+        let lost: u64 = report.quarantined.iter().map(|saved| saved.len_bytes).sum();
+        let lost = lost + report.recovery.truncated_bytes();
         assert!(lost + report.bytes == content.len() as u64 && lost + 1 >= least_lost / 2, "{lost}");
         assert!(quarantined(directory.path()).len() <= 2, "one copy of all damage, one of the torn end");
         assert_settled(directory.path());
@@ -439,7 +440,7 @@ fn a_last_segment_without_a_whole_header_was_never_finished() {
         std::fs::write(&path, header).unwrap();
         assert_eq!(read_all(copy.path()), records, "a reader is not disturbed by it");
         let report = damaged(copy.path(), &records, &[]).unwrap();
-        assert_eq!(report.truncated[0].damage.segment, path);
+        assert_eq!(report.recovery.truncated[0].file, path);
         let expected: Vec<Vec<u8>> = if len == 0 { vec![] } else { vec![header.to_vec()] };
         assert_eq!(quarantined(copy.path()), expected);
     }
@@ -467,7 +468,7 @@ fn checking_from_the_mark_sees_what_is_behind_it_and_only_that() {
         let mut bytes = files[&path].clone();
         bytes[at] ^= 4;
         std::fs::write(copy.path().join(path.file_name().unwrap()), bytes).unwrap();
-        Journal::open_with(copy.path(), options.clone()).map(|journal| journal.report().clone())
+        open(copy.path(), options).map(|(_, report)| report)
     };
     let before = open_with_flip(32 + 50, &from_mark).unwrap();
     assert_eq!((before.checked_from, before.records), (mark, 2));
@@ -482,8 +483,8 @@ fn a_mark_that_does_not_fit_only_costs_the_longer_check() {
     let records = filled(original.path(), 9, SEGMENT_BYTES);
     let from_mark = JournalOptions { check: OpenCheck::FromSyncedMark, ..JournalOptions::default() };
     std::fs::write(original.path().join("SYNCED"), b"torn").unwrap();
-    let journal = Journal::open_with(original.path(), from_mark).unwrap();
-    assert_eq!((journal.report().checked_from, journal.report().records), (0, records.len() as u64));
+    let (_, report) = open(original.path(), &from_mark).unwrap();
+    assert_eq!((report.checked_from, report.records), (0, records.len() as u64));
 }
 
 #[test]
@@ -548,15 +549,15 @@ fn one_file_is_recovered_by_itself() {
     let paths = segments(original.path());
     let (sealed, last) = (&paths[1], &paths[paths.len() - 1]);
     let report = recover_file(sealed).unwrap();
-    assert!(report.records > 0 && report.truncated.is_empty(), "{report:?}");
+    assert!(report.records > 0 && report.recovery.is_empty(), "{report:?}");
     // A torn end of the last segment is saved and cut.
     let whole = std::fs::read(last).unwrap();
     std::fs::write(last, [&whole[..], b"torn"].concat()).unwrap();
     let report = recover_file(last).unwrap();
-    assert_eq!(report.truncated_bytes(), 4);
+    assert_eq!(report.recovery.truncated_bytes(), 4);
     assert_eq!(std::fs::read(last).unwrap(), whole);
     assert_eq!(quarantined(original.path()), [b"torn"]);
-    assert!(recover_file(last).unwrap().truncated.is_empty());
+    assert!(recover_file(last).unwrap().recovery.is_empty());
     // Damage of a sealed segment is refused by its name, and not seen in another file.
     let mut bytes = std::fs::read(sealed).unwrap();
     bytes[40] ^= 1;
@@ -581,4 +582,33 @@ fn bytes_that_cannot_be_saved_are_not_cut() {
     assert_eq!((file, range.clone()), (&last, torn.len() as u64 - 4..torn.len() as u64));
     assert!(refused.to_string().contains("the file was not changed"), "{refused}");
     assert_eq!(std::fs::read(&last).unwrap(), torn);
+}
+
+#[test]
+fn a_check_finds_damage_and_torn_ends_and_changes_nothing() {
+    let original = tempfile::tempdir().unwrap();
+    filled(original.path(), 9, SEGMENT_BYTES);
+    let sound = check(original.path()).unwrap();
+    assert!(sound.ok && sound.findings.is_empty(), "{sound:?}");
+    assert_eq!(sound.status.end, status(original.path()).unwrap().end);
+    let paths = segments(original.path());
+    let (first, last) = (&paths[0], &paths[paths.len() - 1]);
+    // The CRC of the first record, which lies after the header and the record's length.
+    let mut bytes = std::fs::read(first).unwrap();
+    bytes[32 + 4] ^= 1;
+    std::fs::write(first, bytes).unwrap();
+    let whole = std::fs::read(last).unwrap();
+    std::fs::write(last, [&whole[..], b"torn"].concat()).unwrap();
+    let before = snapshot(original.path());
+    let found = check(original.path()).unwrap();
+    assert!(!found.ok);
+    let places: Vec<_> =
+        found.findings.iter().map(|finding| (&finding.file, finding.offset, finding.problem.kind)).collect();
+    let expected =
+        [(first, Some(32), DamageReason::Checksum), (last, Some(whole.len() as u64), DamageReason::Partial)];
+    assert_eq!(places, expected);
+    assert_eq!(snapshot(original.path()), before);
+    let lock = crate::store::lock(&original.path().join("LOCK"), std::time::Duration::ZERO).unwrap().unwrap();
+    assert!(matches!(check(original.path()), Err(JournalError::Locked { .. })));
+    drop(lock);
 }

@@ -9,7 +9,7 @@ type Attempts = Vec<(Option<u64>, Vec<u8>, Option<usize>)>;
 /// Opens after a failure or power cut, setting damage aside where open refuses, as the documentation says it may when
 /// several unsynced records were written.
 fn reopened(directory: &Path, may_refuse: bool) {
-    match Journal::open_with(directory, small_segments(300)) {
+    match open_with(directory, small_segments(300)) {
         Ok(_) => {}
         Err(JournalError::Corrupt { damages, .. }) if may_refuse => {
             assert!(!damages.is_empty());
@@ -41,7 +41,7 @@ fn appends(
     let mut attempts = Attempts::new();
     let outcome = (|| {
         let options = JournalOptions { durability, ..small_segments(300) };
-        let journal = Journal::open_with(directory, options)?;
+        let journal = open_with(directory, options)?;
         for number in 0..4 {
             attempts.push((None, payload(number), None));
             let offset = journal.append(&payload(number))?;
@@ -101,7 +101,7 @@ fn a_power_cut_with_one_record_under_way_is_never_refused() {
     let harness = Harness::recording(directory.path());
     let mut attempts = Attempts::new();
     harness.run(|| {
-        let journal = Journal::open_with(directory.path(), small_segments(2000)).unwrap();
+        let journal = open_with(directory.path(), small_segments(2000)).unwrap();
         for number in 0..6 {
             // Longer than a sector, so that it can tear.
             let payload = vec![number as u8 + 1; 700];
@@ -183,7 +183,7 @@ fn cursors_and_cleanup_survive_failures_and_power_cuts() {
     let scenario = |directory: &Path| -> Result<(), JournalError> {
         let mut cursor = Cursor::open(directory, "c")?;
         cursor.set(middle)?;
-        let journal = Journal::open_with(directory, small_segments(260))?;
+        let journal = open_with(directory, small_segments(260))?;
         journal.cleanup()?;
         journal.close()
     };
@@ -253,7 +253,7 @@ fn a_cursor_never_stands_behind_what_a_power_cut_leaves() {
     let harness = Harness::recording(directory.path());
     harness.run(|| {
         let options = JournalOptions { durability: DurabilityLevel::Os, ..JournalOptions::default() };
-        let journal = Journal::open_with(directory.path(), options).unwrap();
+        let journal = open_with(directory.path(), options).unwrap();
         let mut cursor = Cursor::open(directory.path(), "c").unwrap();
         for number in 0..5 {
             journal.append(&vec![number + 1; 900]).unwrap();
@@ -277,7 +277,7 @@ mod group_commit {
     /// Eight tasks at once; what each was answered, and after how many events.
     fn committed(directory: &Path, harness: &Harness) -> (Attempts, Result<(), JournalError>) {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        let journal = match Journal::open_with(directory, small_segments(300)) {
+        let journal = match open_with(directory, small_segments(300)) {
             Ok(journal) => Arc::new(journal),
             Err(error) => return (Attempts::new(), Err(error)),
         };

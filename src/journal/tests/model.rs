@@ -33,7 +33,7 @@ proptest! {
     fn a_journal_behaves_like_a_map_of_offsets(steps in proptest::collection::vec(step(), 1..30)) {
         let directory = tempfile::tempdir().unwrap();
         let options = JournalOptions { durability: DurabilityLevel::Os, ..small_segments(500) };
-        let mut journal = Some(Journal::open_with(directory.path(), options.clone()).unwrap());
+        let mut journal = Some(open_with(directory.path(), options.clone()).unwrap());
         let mut cursor = Cursor::open(directory.path(), "model").unwrap();
         let mut model: BTreeMap<u64, Vec<u8>> = BTreeMap::new();
         let mut end = 0;
@@ -69,9 +69,9 @@ proptest! {
                 Step::Reopen { from_mark } => {
                     journal.take().unwrap().close().unwrap();
                     let check = if from_mark { OpenCheck::FromSyncedMark } else { OpenCheck::Everything };
-                    let reopened = Journal::open_with(directory.path(), JournalOptions { check, ..options.clone() }).unwrap();
+                    let (reopened, report) = crate::journal::open(directory.path(), &JournalOptions { check, ..options.clone() }).unwrap();
                     if from_mark {
-                        prop_assert!(reopened.report().checked_from <= end && end - reopened.report().checked_from < 64 << 10);
+                        prop_assert!(report.checked_from <= end && end - report.checked_from < 64 << 10);
                     }
                     journal = Some(reopened);
                 }
@@ -89,8 +89,8 @@ proptest! {
                     journal.take().unwrap().close().unwrap();
                     let report = recover(directory.path(), OnCorruption::Refuse).unwrap();
                     prop_assert_eq!((report.records, report.end), (model.len() as u64, end));
-                    prop_assert!(report.truncated.is_empty() && report.quarantined.is_empty());
-                    journal = Some(Journal::open_with(directory.path(), options.clone()).unwrap());
+                    prop_assert!(report.recovery.is_empty() && report.quarantined.is_empty());
+                    journal = Some(open_with(directory.path(), options.clone()).unwrap());
                 }
             }
             prop_assert_eq!(journal.as_ref().unwrap().end(), end);

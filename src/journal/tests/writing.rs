@@ -10,7 +10,7 @@ use crate::disk::faults::{Fault, Harness};
 #[test]
 fn a_record_that_would_overfill_a_segment_opens_the_next() {
     let directory = tempfile::tempdir().unwrap();
-    let journal = Journal::open_with(directory.path(), small_segments(132)).unwrap();
+    let journal = open_with(directory.path(), small_segments(132)).unwrap();
     // 32 + 60 fits; + 40 is exactly the maximum; one more byte is not.
     for (len, expected_segments) in [(20, 1), (0, 1), (0, 2), (500, 3), (1, 4)] {
         journal.append(&vec![7; len]).unwrap();
@@ -36,7 +36,7 @@ fn a_second_writer_waits_or_is_refused() {
     assert!(matches!(refused, JournalError::Locked { .. }), "{refused}");
     let waiting = std::thread::scope(|scope| {
         let patient = JournalOptions { lock_timeout: Duration::from_secs(20), ..JournalOptions::default() };
-        let waiting = scope.spawn(|| Journal::open_with(directory.path(), patient).unwrap().end());
+        let waiting = scope.spawn(|| open_with(directory.path(), patient).unwrap().end());
         std::thread::sleep(Duration::from_millis(30));
         journal.append(b"before").unwrap();
         journal.close().unwrap();
@@ -61,7 +61,7 @@ fn the_lock_file_is_not_followed_through_a_link() {
 fn a_payload_over_the_limit_is_refused_and_the_journal_goes_on() {
     let directory = tempfile::tempdir().unwrap();
     let options = JournalOptions { max_payload_bytes: 10, ..JournalOptions::default() };
-    let journal = Journal::open_with(directory.path(), options).unwrap();
+    let journal = open_with(directory.path(), options).unwrap();
     let refused = journal.append(&[0; 11]).unwrap_err();
     assert!(matches!(refused, JournalError::PayloadTooLarge { len_bytes: 11, limit_bytes: 10 }));
     assert!(journal.append_batch(&[vec![0; 3], vec![0; 11]]).is_err());
@@ -72,8 +72,7 @@ fn a_payload_over_the_limit_is_refused_and_the_journal_goes_on() {
 fn levels_sync_when_they_say() {
     let directory = tempfile::tempdir().unwrap();
     let open = |durability| {
-        Journal::open_with(directory.path(), JournalOptions { durability, ..JournalOptions::default() })
-            .unwrap()
+        open_with(directory.path(), JournalOptions { durability, ..JournalOptions::default() }).unwrap()
     };
     let immediate = open(DurabilityLevel::Immediate);
     immediate.append(b"x").unwrap();
@@ -144,7 +143,7 @@ fn threads_share_a_journal_and_readers_follow_it() {
     const THREADS: usize = 4;
     const EACH: usize = 150;
     let directory = tempfile::tempdir().unwrap();
-    let journal = Journal::open_with(directory.path(), small_segments(4000)).unwrap();
+    let journal = open_with(directory.path(), small_segments(4000)).unwrap();
     let done = AtomicBool::new(false);
     let (seen, acknowledged) = std::thread::scope(|scope| {
         let follower = scope.spawn(|| {
@@ -202,7 +201,7 @@ fn only_the_starts_of_records_can_be_read() {
     let directory = tempfile::tempdir().unwrap();
     // A payload that holds a whole record: an offset into it must not pass for one.
     let inner = super::super::format::EncodedRecord::new(b"inner").bytes().to_vec();
-    let journal = Journal::open_with(directory.path(), small_segments(300)).unwrap();
+    let journal = open_with(directory.path(), small_segments(300)).unwrap();
     let mut starts = BTreeSet::new();
     for _ in 0..8 {
         starts.insert(journal.append(&inner).unwrap());
@@ -232,7 +231,7 @@ fn only_the_starts_of_records_can_be_read() {
 fn what_a_consumer_has_read_is_not_cut_off() {
     let directory = tempfile::tempdir().unwrap();
     let options = JournalOptions { durability: DurabilityLevel::Immediate, ..JournalOptions::default() };
-    let journal = Journal::open_with(directory.path(), options).unwrap();
+    let journal = open_with(directory.path(), options).unwrap();
     journal.append(b"acknowledged").unwrap();
     let mut cursor = Cursor::open(directory.path(), "c").unwrap();
     // Read ahead of the sync: as a reader that is quicker than the writer does.
@@ -268,7 +267,9 @@ fn a_journal_has_one_identity_until_it_is_begun_again() {
     std::fs::write(directory.path().join("DELIVERED"), b"of the old one").unwrap();
     std::fs::remove_file(segment_paths(directory.path()).remove(0)).unwrap();
     std::fs::remove_file(directory.path().join("SYNCED")).unwrap();
-    filled(directory.path(), 1, 1 << 20);
+    let (_, report) = open(directory.path(), &JournalOptions::default()).unwrap();
+    let [renamed] = &report.recovery.set_aside[..] else { panic!("{report:?}") };
+    assert_eq!(renamed.saved_as, directory.path().join("DELIVERED.set-aside"));
     let fourth = identity(directory.path()).unwrap().unwrap();
     assert_eq!(BTreeSet::from([first, second, third, fourth]).len(), 4);
     assert!(!directory.path().join("DELIVERED").exists());
@@ -304,7 +305,7 @@ fn cleanup_works_beside_a_torn_write_and_saves_nothing() {
 fn cleanup_deletes_what_every_cursor_has_passed_and_no_more() {
     let directory = tempfile::tempdir().unwrap();
     let records = filled(directory.path(), 12, 260);
-    let journal = Journal::open_with(directory.path(), small_segments(260)).unwrap();
+    let journal = open_with(directory.path(), small_segments(260)).unwrap();
     let before = segments(directory.path());
     assert!(before.len() >= 4);
     assert!(journal.cleanup().unwrap().deleted.is_empty(), "no cursor, nothing is deleted");
@@ -378,7 +379,7 @@ fn what_a_writer_wrote_ahead_is_behind_the_end() {
 #[test]
 fn a_journal_reads_its_own_records_those_in_later_segments_too() {
     let directory = tempfile::tempdir().unwrap();
-    let journal = Journal::open_with(directory.path(), small_segments(150)).unwrap();
+    let journal = open_with(directory.path(), small_segments(150)).unwrap();
     assert_eq!(journal.read(0).unwrap(), None);
     let offsets: Vec<u64> = (0..20).map(|number| journal.append(&payload(number)).unwrap()).collect();
     for (number, offset) in offsets.iter().enumerate().rev() {

@@ -6,28 +6,26 @@
 //! part is cut off again. The order of the steps is that of docs/session-store.md, because a crash between two steps must
 //! recover to the same outcome.
 
-use super::plan::{Plan, Replaced, has_entry_of};
+use super::plan::{RecoveryPlan, Replaced, has_entry_of};
 use crate::disk;
 use crate::session::error::SessionError;
-use crate::session::index::Rows;
-use crate::session::layout::{self, Layout, REBUILD_STAGE, SegmentFiles};
-use crate::session::report::{
-    ChangedCrc, LostEntry, QuarantinedFile, SessionRecoveryReport, TruncatedFile, UnindexedRange,
-};
+use crate::session::index::IndexRows;
+use crate::session::layout::{self, REBUILD_STAGE, SegmentFiles, SessionLayout};
+use crate::session::report::{ChangedCrc, LostEntry, SessionRecoveryReport, UnindexedRange};
 
 /// A store after recovery.
 #[derive(Debug)]
 pub(crate) struct Recovered {
-    pub(crate) rows: Rows,
+    pub(crate) rows: IndexRows,
     /// The payload hashes of all rows; empty when the frames were not read.
     pub(crate) payload_hashes: Vec<[u8; 32]>,
     pub(crate) report: SessionRecoveryReport,
 }
 
 pub(super) fn carry_out(
-    layout: &Layout,
+    layout: &SessionLayout,
     files: &SegmentFiles,
-    plan: Plan,
+    plan: RecoveryPlan,
 ) -> Result<Recovered, SessionError> {
     let mut report = SessionRecoveryReport {
         index_rebuilt: plan.replaced.is_some(),
@@ -63,30 +61,31 @@ pub(super) fn carry_out(
     } else if plan.complete_index || plan.first_new < plan.rows.len() {
         append_rows(layout, &plan.rows, plan.first_new, plan.complete_index)?;
     }
-    for &segment_seq in plan.quarantine.iter().rev() {
-        let saved_as = layout.relative(&layout::quarantine(&layout.segment_file_path(segment_seq))?);
-        report.quarantined.push(QuarantinedFile { file: name(segment_seq), saved_as });
+    for &segment_seq in plan.set_aside.iter().rev() {
+        report.recovery.set_aside.push(layout::set_aside(&layout.segment_file_path(segment_seq))?);
     }
-    report.quarantined.reverse();
-    if !plan.quarantine.is_empty() {
+    report.recovery.set_aside.reverse();
+    if !plan.set_aside.is_empty() {
         disk::sync_dir(&layout.segments_dir())?;
     }
     for cut in plan.cuts {
-        let saved = layout.cut(&layout.segment_file_path(cut.segment_seq), cut.range.clone())?;
-        report.truncated.push(TruncatedFile {
-            file: name(cut.segment_seq),
-            length: cut.range.start,
-            from_length: cut.range.end,
-            reason: if saved.is_some() { cut.reason } else { "only white space".to_owned() },
-            saved_as: saved.map(|saved| layout.relative(&saved)),
-        });
+        let mut cut = layout.cut(&layout.segment_file_path(cut.segment_seq), cut.range, cut.reason)?;
+        if cut.saved_as.is_none() {
+            "only white space".clone_into(&mut cut.reason);
+        }
+        report.recovery.truncated.push(cut);
     }
     let payload_hashes = plan.verified.map(|verified| verified.payload_hashes()).unwrap_or_default();
     Ok(Recovered { rows: plan.rows, payload_hashes, report })
 }
 
 /// Appends the rows from `first_new` on to the index, after the LF that its last row may lack.
-fn append_rows(layout: &Layout, rows: &Rows, first_new: usize, complete: bool) -> Result<(), SessionError> {
+fn append_rows(
+    layout: &SessionLayout,
+    rows: &IndexRows,
+    first_new: usize,
+    complete: bool,
+) -> Result<(), SessionError> {
     let (file, _) = disk::File::open_append(&layout.index_file_path())?;
     let len_bytes = file.len_bytes()?;
     let line_end = if complete { file.write_all(b"\n") } else { Ok(()) };
@@ -102,7 +101,7 @@ fn append_rows(layout: &Layout, rows: &Rows, first_new: usize, complete: bool) -
 }
 
 /// Reports entries of the old index that changed or left.
-fn compare(old: &Rows, new: &Rows, report: &mut SessionRecoveryReport) {
+fn compare(old: &IndexRows, new: &IndexRows, report: &mut SessionRecoveryReport) {
     for row in 0..old.len() {
         let (numbers, entry_id) = (old.numbers(row), old.id(row).to_owned());
         let entry_seq = numbers.entry_seq;
@@ -122,7 +121,7 @@ fn compare(old: &Rows, new: &Rows, report: &mut SessionRecoveryReport) {
     }
 }
 
-fn gaps(rows: &Rows) -> Vec<(u64, u64)> {
+fn gaps(rows: &IndexRows) -> Vec<(u64, u64)> {
     let mut expected = 1;
     let mut gaps = Vec::new();
     for row in 0..rows.len() {

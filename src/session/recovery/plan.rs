@@ -11,14 +11,15 @@ use std::path::Path;
 use crate::scan::Source;
 use crate::session::error::{FramePlace, SessionError};
 use crate::session::format::MAX_LINE_BYTES;
-use crate::session::index::{CrcText, RowNumbers, Rows, place_of};
+use crate::session::frame::NotAFrame;
+use crate::session::index::{CrcText, IndexRows, RowNumbers, place_of};
 use crate::session::integrity::{Facts, Parent, Verified, resolve};
-use crate::session::layout::{Layout, SegmentFiles};
-use crate::session::segment::{self, BadLine, BadLines, Content, Line, Scan, Scanned, ScannedFrame};
+use crate::session::layout::{SegmentFiles, SessionLayout};
+use crate::session::segment::{self, BadLines, Content, Scan, Scanned, ScannedFrame, SegmentLine};
 
 /// The outcome of recovery, decided but not carried out.
-pub(super) struct Plan {
-    pub(super) rows: Rows,
+pub(super) struct RecoveryPlan {
+    pub(super) rows: IndexRows,
     /// The facts of all rows, or `None` when the frames of the old rows were not read.
     pub(super) verified: Option<Verified>,
     /// Rows from here on are new.
@@ -27,10 +28,10 @@ pub(super) struct Plan {
     pub(super) complete_index: bool,
     /// Segments whose last line gets its LF.
     pub(super) heal: Vec<u64>,
-    pub(super) cuts: Vec<Cut>,
+    pub(super) cuts: Vec<PlannedCut>,
     stop: Option<Stop>,
     /// Segments that are renamed away.
-    pub(super) quarantine: Vec<u64>,
+    pub(super) set_aside: Vec<u64>,
     /// Ranges that are in no row and are left alone.
     pub(super) unindexed: Vec<(u64, Range<u64>)>,
     /// New rows whose parents were not among the rows before them, with the ids of the parents.
@@ -41,13 +42,13 @@ pub(super) struct Plan {
 /// The index that a new one replaces.
 pub(super) struct Replaced {
     /// `None` when the index cannot be read.
-    pub(super) rows: Option<Rows>,
+    pub(super) rows: Option<IndexRows>,
     /// Why it is replaced.
     pub(super) reason: String,
 }
 
 /// A range that is saved beside its segment and cut off.
-pub(super) struct Cut {
+pub(super) struct PlannedCut {
     pub(super) segment_seq: u64,
     pub(super) range: Range<u64>,
     /// Reported unless the range is blank.
@@ -67,7 +68,7 @@ pub(super) type Acknowledged = Option<(u64, u64)>;
 
 /// Where the next line is expected.
 #[derive(Debug, Clone, Copy)]
-struct Cursor {
+struct FrameCursor {
     segment_seq: u64,
     frame_seq: u64,
     entry_seq: u64,
@@ -75,7 +76,7 @@ struct Cursor {
     end: u64,
 }
 
-impl Cursor {
+impl FrameCursor {
     fn continues(&self, frame: &ScannedFrame) -> bool {
         frame.segment_seq == self.segment_seq
             && self.frame_seq.checked_add(1) == Some(frame.frame_seq)
@@ -95,8 +96,8 @@ impl Cursor {
     }
 }
 
-impl Plan {
-    pub(super) fn new(rows: Rows, verified: Option<Verified>) -> Self {
+impl RecoveryPlan {
+    pub(super) fn new(rows: IndexRows, verified: Option<Verified>) -> Self {
         Self {
             first_new: rows.len(),
             rows,
@@ -105,7 +106,7 @@ impl Plan {
             heal: Vec::new(),
             cuts: Vec::new(),
             stop: None,
-            quarantine: Vec::new(),
+            set_aside: Vec::new(),
             unindexed: Vec::new(),
             late_parents: Vec::new(),
             replaced: None,
@@ -115,13 +116,13 @@ impl Plan {
     /// Plans for the bytes after the last row: frames become rows, anything else is refused or cut.
     pub(super) fn take_in(
         &mut self,
-        layout: &Layout,
+        layout: &SessionLayout,
         files: &SegmentFiles,
         acknowledged: Acknowledged,
     ) -> Result<(), SessionError> {
         let last = self.rows.last();
         let first_segment = last.map_or(0, |last| last.segment_seq);
-        let mut cursor = Cursor {
+        let mut cursor = FrameCursor {
             segment_seq: first_segment,
             frame_seq: last.map_or(0, |last| last.frame_seq),
             entry_seq: last.map_or(0, |last| last.entry_seq),
@@ -136,7 +137,7 @@ impl Plan {
         scan.run(|chunk| {
             let Some(source) = chunk.source.clone() else { return Ok(ControlFlow::Continue(())) };
             if chunk.segment_seq != cursor.segment_seq {
-                cursor = Cursor { segment_seq: chunk.segment_seq, frame_seq: 0, end: 0, ..cursor };
+                cursor = FrameCursor { segment_seq: chunk.segment_seq, frame_seq: 0, end: 0, ..cursor };
             }
             if let Some(line) = self.take_lines(chunk, &index, &mut cursor, &mut facts)? {
                 stop = Some((source, chunk.lines.swap_remove(line)));
@@ -144,7 +145,7 @@ impl Plan {
             }
             if chunk.is_last && cursor.end < source.len_bytes() {
                 let range = cursor.end..source.len_bytes();
-                blank_ends.push(Cut { segment_seq: chunk.segment_seq, range, reason: String::new() });
+                blank_ends.push(PlannedCut { segment_seq: chunk.segment_seq, range, reason: String::new() });
             }
             Ok(ControlFlow::Continue(()))
         })?;
@@ -153,10 +154,10 @@ impl Plan {
             let segment_seq = cursor.segment_seq;
             // Blanks before the line go with it.
             let range = cursor.end..source.len_bytes();
-            self.cuts.push(Cut { segment_seq, range, reason: reason.clone() });
+            self.cuts.push(PlannedCut { segment_seq, range, reason: reason.clone() });
             self.stop = Some(Stop { segment_seq, offset: line.offset, reason });
             let later = files.len_bytes.range((Bound::Excluded(segment_seq), Bound::Unbounded));
-            self.quarantine.extend(later.filter(|(_, len)| **len > 0).map(|(seq, _)| *seq));
+            self.set_aside.extend(later.filter(|(_, len)| **len > 0).map(|(seq, _)| *seq));
         }
         // The next frame must follow the last one directly, so blanks after the last frame are cut.
         let active = self.rows.last().map_or(0, |last| last.segment_seq);
@@ -173,7 +174,7 @@ impl Plan {
         &mut self,
         chunk: &Scanned,
         index: &Path,
-        cursor: &mut Cursor,
+        cursor: &mut FrameCursor,
         facts: &mut Vec<Facts>,
     ) -> Result<Option<usize>, SessionError> {
         self.rows.check_room(index, chunk.lines.len())?;
@@ -224,12 +225,12 @@ impl Plan {
     /// Returns why the store is cut at this line, or refuses because the cut would destroy more than a torn tail.
     fn check_cut(
         &self,
-        layout: &Layout,
+        layout: &SessionLayout,
         files: &SegmentFiles,
         acknowledged: Acknowledged,
         source: &Source,
-        line: &Line,
-        cursor: &Cursor,
+        line: &SegmentLine,
+        cursor: &FrameCursor,
     ) -> Result<String, SessionError> {
         const UNFINISHED: &str = "an unfinished write";
         let good_frame_follows = || good_frame_follows(layout, files, line, cursor);
@@ -255,21 +256,21 @@ impl Plan {
         let is_torn = !line.is_terminated
             || if is_tail { has_nul || !good_frame_follows()? } else { has_nul && !good_frame_follows()? };
         match reason {
-            BadLine::Schema(found) if self.is_altered(source, line, cursor)? => {
+            NotAFrame::Schema(found) if self.is_altered(source, line, cursor)? => {
                 let reason = format!("its schema is {found:?}, and its CRC-32C is not that of its index row");
                 Err(SessionError::SegmentFrameCorrupt { place: place(), reason })
             }
-            BadLine::Schema(found) => {
+            NotAFrame::Schema(found) => {
                 Err(SessionError::UnsupportedSchema { place: place(), found: found.clone() })
             }
             _ if is_torn => Ok(UNFINISHED.to_owned()),
-            BadLine::Json(reason) => {
+            NotAFrame::Json(reason) => {
                 Err(SessionError::SegmentFrameCorrupt { place: place(), reason: reason.clone() })
             }
-            BadLine::NotText => {
+            NotAFrame::NotText => {
                 Err(SessionError::SegmentLineUnreadable { place: place(), reason: "is not UTF-8".to_owned() })
             }
-            BadLine::TooLong => Err(SessionError::SegmentLineUnreadable {
+            NotAFrame::TooLong => Err(SessionError::SegmentLineUnreadable {
                 place: place(),
                 reason: format!("is longer than {MAX_LINE_BYTES} bytes"),
             }),
@@ -277,7 +278,12 @@ impl Plan {
     }
 
     /// Whether the index that is replaced has a row for a line whose CRC differs from the line's.
-    fn is_altered(&self, source: &Source, line: &Line, cursor: &Cursor) -> Result<bool, SessionError> {
+    fn is_altered(
+        &self,
+        source: &Source,
+        line: &SegmentLine,
+        cursor: &FrameCursor,
+    ) -> Result<bool, SessionError> {
         let Some(Replaced { rows: Some(old), .. }) = &self.replaced else { return Ok(false) };
         let is_of_line = |row: &usize| {
             let numbers = old.numbers(*row);
@@ -294,7 +300,7 @@ impl Plan {
     /// leaves out sound frames.
     pub(super) fn check_nothing_lost(
         &self,
-        layout: &Layout,
+        layout: &SessionLayout,
         files: &SegmentFiles,
     ) -> Result<(), SessionError> {
         let Some(Replaced { rows: old, .. }) = &self.replaced else { return Ok(()) };
@@ -316,7 +322,7 @@ impl Plan {
 
 /// Whether `new` has the entry of a row of `old`: under its sequence and id or, because a row may be altered, as the very bytes
 /// that the row certifies.
-pub(super) fn has_entry_of(new: &Rows, old: &Rows, row: usize) -> bool {
+pub(super) fn has_entry_of(new: &IndexRows, old: &IndexRows, row: usize) -> bool {
     let numbers = old.numbers(row);
     let is_same_entry = new.find_seq(numbers.entry_seq).is_some_and(|found| new.id(found) == old.id(row));
     let has_same_bytes = |found| {
@@ -327,11 +333,14 @@ pub(super) fn has_entry_of(new: &Rows, old: &Rows, row: usize) -> bool {
 }
 
 /// Counts the sound frames from `stop` on, whatever their numbers.
-fn count_sound_frames(layout: &Layout, files: &SegmentFiles, stop: &Stop) -> Result<u64, SessionError> {
+fn count_sound_frames(
+    layout: &SessionLayout,
+    files: &SegmentFiles,
+    stop: &Stop,
+) -> Result<u64, SessionError> {
     let first = (stop.segment_seq, stop.offset);
     let scan = Scan { layout, files, first, bad_lines: BadLines::Skip };
-    let is_sound =
-        |line: &&Line| matches!(&line.content, Content::Frame(frame) if frame.payload_sha256.is_some());
+    let is_sound = |line: &&SegmentLine| matches!(&line.content, Content::Frame(frame) if frame.payload_sha256.is_some());
     let mut count = 0;
     scan.run(|chunk| {
         count += chunk.lines.iter().filter(is_sound).count() as u64;
@@ -342,10 +351,10 @@ fn count_sound_frames(layout: &Layout, files: &SegmentFiles, stop: &Stop) -> Res
 
 /// Whether a sound frame that would continue the store follows `line`, in its segment or in a later one.
 fn good_frame_follows(
-    layout: &Layout,
+    layout: &SessionLayout,
     files: &SegmentFiles,
-    line: &Line,
-    cursor: &Cursor,
+    line: &SegmentLine,
+    cursor: &FrameCursor,
 ) -> Result<bool, SessionError> {
     let first = (cursor.segment_seq, line.offset + line.len_bytes);
     let scan = Scan { layout, files, first, bad_lines: BadLines::Skip };
@@ -368,7 +377,7 @@ fn good_frame_follows(
 
 /// Completes the facts with the parents that follow their children, because only now all rows are known.
 pub(super) fn resolve_parents(
-    rows: &Rows,
+    rows: &IndexRows,
     start_row: usize,
     mut facts: Vec<Facts>,
     late_parents: &[(usize, String)],

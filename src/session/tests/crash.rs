@@ -4,9 +4,8 @@ use std::path::Path;
 
 use super::{entry, files, options};
 use crate::disk::faults::{Harness, Image, each_failure};
-use crate::session::{
-    Durability, Loss, NewEntry, SessionError, SessionErrorClass, SessionOptions, SessionStoreV2,
-};
+use crate::session::{Loss, NewEntry, SessionError, SessionErrorClass, SessionOptions, SessionStoreV2};
+use crate::store::Durability;
 
 /// Opens an image twice: the second time nothing changes. Answers the ids and the store.
 fn recover(
@@ -27,9 +26,9 @@ fn recover(
 }
 
 /// What `scenario` acknowledged, as (events recorded by then, number of entries).
-struct Acknowledged(Vec<(usize, usize)>);
+struct AcknowledgedEntries(Vec<(usize, usize)>);
 
-impl Acknowledged {
+impl AcknowledgedEntries {
     fn at(&self, image: &Image) -> usize {
         let known = self.0.iter().filter(|(events, _)| *events <= image.after_events());
         known.map(|(_, entries)| *entries).max().unwrap_or(0)
@@ -37,7 +36,12 @@ impl Acknowledged {
 }
 
 /// Every image must hold a prefix of `all` that is at least what was acknowledged.
-fn check_images(harness: &Harness, acknowledged: &Acknowledged, options: &SessionOptions, all: &[String]) {
+fn check_images(
+    harness: &Harness,
+    acknowledged: &AcknowledgedEntries,
+    options: &SessionOptions,
+    all: &[String],
+) {
     let mut images = 0;
     harness.each_image(|image| {
         let (ids, mut store) = recover(&image.path().join("s"), options, image);
@@ -65,7 +69,7 @@ fn appends_and_rotations_survive_a_power_cut_at_any_point() {
     let options = options(2500);
     let all = names(7);
     let harness = Harness::recording(directory.path());
-    let mut acknowledged = Acknowledged(Vec::new());
+    let mut acknowledged = AcknowledgedEntries(Vec::new());
     harness.run(|| {
         let (mut store, _) = SessionStoreV2::create(&root, &options).unwrap();
         let mut parent: Option<&str> = None;
@@ -82,10 +86,10 @@ fn appends_and_rotations_survive_a_power_cut_at_any_point() {
 fn groups_survive_a_power_cut_at_any_point() {
     let directory = tempfile::tempdir().unwrap();
     let root = directory.path().join("s");
-    let options = SessionOptions { durability: Durability::Grouped, ..options(4000) };
+    let options = SessionOptions { durability: Durability::Os, ..options(4000) };
     let all = names(9);
     let harness = Harness::recording(directory.path());
-    let mut acknowledged = Acknowledged(Vec::new());
+    let mut acknowledged = AcknowledgedEntries(Vec::new());
     harness.run(|| {
         let (mut store, _) = SessionStoreV2::create(&root, &options).unwrap();
         for (done, id) in all.iter().enumerate() {
@@ -106,7 +110,7 @@ fn a_group_into_an_empty_store_survives_a_power_cut_at_any_point() {
     let options = options(3000);
     let all = names(6);
     let harness = Harness::recording(directory.path());
-    let mut acknowledged = Acknowledged(Vec::new());
+    let mut acknowledged = AcknowledgedEntries(Vec::new());
     harness.run(|| {
         let (mut store, _) = SessionStoreV2::create(&root, &options).unwrap();
         let entries: Vec<NewEntry<'_>> = all.iter().map(|id| entry(id, None, 800)).collect();
@@ -169,7 +173,7 @@ fn a_failing_import_is_there_wholly_or_not_at_all() {
                 .append_entry(&entry("old", None, 700))
                 .unwrap(),
         );
-        let grouped = SessionOptions { durability: Durability::Grouped, ..options.clone() };
+        let grouped = SessionOptions { durability: Durability::Os, ..options.clone() };
         let told = harness.run(|| {
             let (mut store, _) = SessionStoreV2::create(&root, &grouped).ok()?;
             let imported = store.import(&backwards(&names(5))).is_ok();
@@ -216,7 +220,7 @@ fn recovery_itself_survives_a_power_cut_at_any_point() {
         }
         let harness = Harness::recording(directory.path());
         harness.run(|| drop(SessionStoreV2::create(&root, &options).unwrap()));
-        check_images(&harness, &Acknowledged(vec![(0, 4)]), &options, &names(4));
+        check_images(&harness, &AcknowledgedEntries(vec![(0, 4)]), &options, &names(4));
     }
 }
 
@@ -490,10 +494,10 @@ fn what_recovery_takes_in_from_a_killed_writer_is_durable_before_it_is_a_row() {
     for lose_index in [false, true] {
         let directory = tempfile::tempdir().unwrap();
         let root = directory.path().join("s");
-        let options = SessionOptions { durability: Durability::Grouped, ..options(2000) };
+        let options = SessionOptions { durability: Durability::Os, ..options(2000) };
         let all = names(6);
         let harness = Harness::recording(directory.path());
-        let (mut acknowledged, mut certified) = (Acknowledged(Vec::new()), usize::MAX);
+        let (mut acknowledged, mut certified) = (AcknowledgedEntries(Vec::new()), usize::MAX);
         harness.run(|| {
             let (mut store, _) = SessionStoreV2::create(&root, &options).unwrap();
             all.iter().for_each(|id| drop(store.append_entry(&entry(id, None, 600)).unwrap()));
@@ -575,7 +579,7 @@ fn an_empty_segment_of_a_killed_writer_gets_a_durable_name() {
     let options = options(1000);
     let all = names(2);
     let harness = Harness::recording(directory.path());
-    let mut acknowledged = Acknowledged(Vec::new());
+    let mut acknowledged = AcknowledgedEntries(Vec::new());
     harness.run(|| {
         let (mut store, _) = SessionStoreV2::create(&root, &options).unwrap();
         store.append_entry(&entry(&all[0], None, 700)).unwrap();
@@ -593,7 +597,7 @@ fn an_empty_segment_of_a_killed_writer_gets_a_durable_name() {
 fn the_images_catch_rows_that_are_not_durable() {
     let directory = tempfile::tempdir().unwrap();
     let root = directory.path().join("s");
-    let options = SessionOptions { durability: Durability::Grouped, ..options(1 << 20) };
+    let options = SessionOptions { durability: Durability::Os, ..options(1 << 20) };
     let harness = Harness::recording(directory.path());
     harness.run(|| {
         let (mut store, _) = SessionStoreV2::create(&root, &options).unwrap();

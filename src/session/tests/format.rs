@@ -1,15 +1,17 @@
 //! What the format's first implementation must find in what we write, and we in what others left.
 
 use std::fs;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use super::{entry, files, options};
 use crate::session::{
     EntryPayload, ImportLine, MigrationEvent, NewEntry, OffsetIndexEntry, SegmentFrame, SessionErrorClass,
-    SessionOptions, SessionStoreV2, Verify, export_line, frame_to_session_entry, has_v2_sidecar,
-    parse_import_line, v2_sidecar_path,
+    SessionOptions, SessionProblem, SessionStoreV2, Verify, check, export_line, frame_to_session_entry,
+    has_v2_sidecar, parse_first_import_line, parse_import_line, status, v2_sidecar_path,
 };
+use crate::store::{Durability, Finding};
 
 fn class(outcome: Result<impl std::fmt::Debug, crate::session::SessionError>) -> SessionErrorClass {
     outcome.unwrap_err().class()
@@ -267,7 +269,7 @@ fn damage_in_an_unindexed_tail_is_refused_with_its_place_when_good_frames_follow
         fs::write(&segment, &damaged[..damaged.len() - lines[4].len()]).unwrap();
         let (store, report) = SessionStoreV2::create(directory.path(), &options).unwrap();
         assert_eq!(store.row_count(), 3);
-        let saved = directory.path().join(report.truncated[0].saved_as.as_ref().unwrap());
+        let saved = directory.path().join(report.recovery.truncated[0].saved_as.as_ref().unwrap());
         assert_eq!(fs::read(saved).unwrap(), &damaged.as_bytes()[offset..damaged.len() - lines[4].len()]);
         drop(store);
         fs::write(&index, rows.split_inclusive('\n').take(2).collect::<String>()).unwrap();
@@ -427,20 +429,14 @@ fn plain_lines_come_back_as_the_same_entries() {
         r#"{"entryId":"w","parentEntryId":"m2","entryType":"custom","payload":[1,{"z":0,"a":1}]}"#,
         r#"{"entryId":"x","entryType":"message","payload":{"type":"message","id":"other"}}"#,
     ];
-    let parsed: Vec<NewEntry<'_>> = lines
-        .iter()
-        .map(|line| match parse_import_line(line, false).unwrap() {
-            ImportLine::Entry(entry) => entry,
-            ImportLine::Header(_) => panic!("not a header"),
-        })
-        .collect();
+    let parsed: Vec<NewEntry<'_>> = lines.iter().map(|line| parse_import_line(line).unwrap()).collect();
     store.import(&parsed).unwrap();
     let exported: Vec<String> = store.read_all_entries().map(|frame| export_line(&frame.unwrap())).collect();
     assert_eq!(exported[..2], lines[..2], "session lines are their payloads, byte for byte");
     assert!(exported[2].starts_with("{\"entryId\":\"w\",\"parentEntryId\":\"m2\""));
     let again: Vec<NewEntry<'_>> = exported
         .iter()
-        .map(|line| match parse_import_line(line, true).unwrap() {
+        .map(|line| match parse_first_import_line(line).unwrap() {
             ImportLine::Entry(entry) => entry,
             ImportLine::Header(_) => panic!("not a header"),
         })
@@ -457,9 +453,10 @@ fn plain_lines_come_back_as_the_same_entries() {
     };
     assert_eq!(key(&copy), key(&store));
     let header = r#"{"type":"session","version":3,"id":"s-1","cwd":"/h"}"#;
-    assert!(matches!(parse_import_line(header, true).unwrap(), ImportLine::Header(Some(id)) if id == "s-1"));
+    assert!(matches!(parse_first_import_line(header).unwrap(), ImportLine::Header(Some(id)) if id == "s-1"));
     for bad in ["", "[]", "{}", "{\"type\":\"message\"}", "{\"entryId\":\"a\",\"payload\":1}"] {
-        assert_eq!(class(parse_import_line(bad, true)), SessionErrorClass::InvalidArgument, "{bad}");
+        assert_eq!(class(parse_first_import_line(bad)), SessionErrorClass::InvalidArgument, "{bad}");
+        assert_eq!(class(parse_import_line(bad)), SessionErrorClass::InvalidArgument, "{bad}");
     }
     let values: Vec<Value> = exported.iter().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(values.len(), 4);
@@ -518,4 +515,66 @@ fn a_segment_is_read_without_the_index() {
     let refused = store.read_segment(1).unwrap_err();
     assert!(refused.to_string().contains(&format!("at byte {} (line ", text.len())), "{refused}");
     drop(store);
+}
+
+#[test]
+fn a_check_tells_damage_from_lines_without_rows_and_from_unfinished_writes() {
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path();
+    let (mut store, _) = SessionStoreV2::create(root, &options(1 << 20)).unwrap();
+    for id in ["a", "b", "c"] {
+        store.append_entry(&entry(id, None, 10)).unwrap();
+    }
+    let chain_hash = store.chain_hash().unwrap();
+    let segment = store.segment_file_path(1);
+    drop(store);
+    let whole = fs::read(&segment).unwrap();
+    let known = status(root).unwrap();
+    assert_eq!((known.entry_count, known.total_bytes, known.chain_hash), (3, whole.len() as u64, None));
+    let problems = |bytes: &[u8]| {
+        fs::write(&segment, bytes).unwrap();
+        let before = files(root);
+        let found = check(root).unwrap();
+        assert_eq!(files(root), before);
+        assert_eq!(
+            found.status.chain_hash,
+            found.findings.iter().all(is_about_the_index).then(|| chain_hash.clone())
+        );
+        (
+            found.ok,
+            found.findings.into_iter().map(|finding| (finding.offset, finding.problem)).collect::<Vec<_>>(),
+        )
+    };
+    fn is_about_the_index(finding: &Finding<SessionProblem>) -> bool {
+        !matches!(finding.problem, SessionProblem::Failed { .. })
+    }
+    let end = Some(whole.len() as u64);
+    assert_eq!(problems(&whole), (true, vec![]));
+    let half = [&whole[..], b"half"].concat();
+    assert_eq!(problems(&half), (true, vec![(end, SessionProblem::Unfinished { length: 4 })]));
+    let line = [&half[..], b"\n"].concat();
+    assert_eq!(problems(&line), (false, vec![(end, SessionProblem::Unindexed { length: 5 })]));
+    let mut altered = whole.clone();
+    altered[whole.len() - 20] ^= 1;
+    let class = SessionErrorClass::ChecksumMismatch;
+    assert_eq!(problems(&altered), (false, vec![(None, SessionProblem::Failed { class })]));
+}
+
+#[test]
+fn batched_entries_become_durable_by_their_number_and_by_their_age() {
+    let visible_after_each = |max_records, max_delay| {
+        let directory = tempfile::tempdir().unwrap();
+        let durability = Durability::Batched { max_records, max_delay };
+        let options = SessionOptions { durability, ..options(1 << 20) };
+        let (mut store, _) = SessionStoreV2::create(directory.path(), &options).unwrap();
+        // The first entry of a store is always durable at once.
+        let append = |id: &&str| {
+            store.append_entry(&entry(id, None, 10)).unwrap();
+            status(directory.path()).unwrap().entry_count
+        };
+        ["a", "b", "c", "d", "e"].iter().map(append).collect::<Vec<_>>()
+    };
+    assert_eq!(visible_after_each(3, Duration::MAX), [1, 1, 1, 4, 4]);
+    assert_eq!(visible_after_each(0, Duration::MAX), [1, 2, 3, 4, 5]);
+    assert_eq!(visible_after_each(usize::MAX, Duration::ZERO), [1, 2, 3, 4, 5]);
 }

@@ -6,7 +6,8 @@ use std::path::Path;
 
 use super::{entry, files, options};
 use crate::disk::faults::{Fault, Harness};
-use crate::session::{Durability, Loss, SessionError, SessionErrorClass, SessionOptions, SessionStoreV2};
+use crate::session::{Loss, SessionError, SessionErrorClass, SessionOptions, SessionStoreV2};
+use crate::store::Durability;
 
 /// Entries `e1` to `e<count>`.
 fn store_of(root: &Path, options: &SessionOptions, count: usize) {
@@ -51,8 +52,8 @@ fn one_flipped_digit_drops_no_entry_unless_it_is_asked_for() {
         let (store, report) = SessionStoreV2::create(root, &accepting).unwrap();
         assert_eq!(store.row_count(), 9);
         assert_eq!(report.lost_entries.len(), if lose_index { 0 } else { 991 });
-        assert_eq!(report.truncated[0].reason, "frameSeq is 11, 10 was expected");
-        let saved = root.join(report.truncated[0].saved_as.as_ref().unwrap());
+        assert_eq!(report.recovery.truncated[0].reason, "frameSeq is 11, 10 was expected");
+        let saved = root.join(report.recovery.truncated[0].saved_as.as_ref().unwrap());
         assert_eq!(fs::read(saved).unwrap(), before[&segment(root, 1)][line as usize..]);
         drop(store);
         assert!(!SessionStoreV2::create(root, &refusing).unwrap().1.changed_files());
@@ -102,7 +103,7 @@ fn a_stray_segment_of_the_highest_number_leaves_the_others_alone() {
     let before = files(root);
     let (mut store, report) = SessionStoreV2::create(root, &options).unwrap();
     assert_eq!(store.row_count(), 4);
-    assert!(report.quarantined.is_empty(), "{report:?}");
+    assert!(report.recovery.set_aside.is_empty(), "{report:?}");
     for (path, bytes) in before.iter().filter(|(path, _)| **path != stray) {
         assert_eq!(&fs::read(path).unwrap(), bytes, "{}", path.display());
     }
@@ -183,7 +184,7 @@ fn a_recovery_that_fails_leaves_no_half_row_to_readers() {
 fn what_a_killed_writer_did_not_sync_is_durable_before_it_is_answered_from() {
     let directory = tempfile::tempdir().unwrap();
     let root = directory.path().join("s");
-    let options = SessionOptions { durability: Durability::Grouped, ..options(1 << 20) };
+    let options = SessionOptions { durability: Durability::Os, ..options(1 << 20) };
     store_of(&root, &options, 1);
     let scratch = tempfile::tempdir().unwrap();
     let two = scratch.path().join("s");

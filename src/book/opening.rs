@@ -15,12 +15,12 @@ use super::files::{self, Listing};
 use super::frame::{FrameFinder, PostingIn, Replayed};
 use super::keys::{Covered, KeyOutcome, Keys};
 use super::options::LogStoreOptions;
-use super::recovery::{BookRecoveryReport, SetAsideFile, TruncatedSegment};
 use super::scan::{self, BadFrame, ScannedItem};
 use super::snapshot;
 use super::state::{BookState, PostingRef};
 use crate::disk;
 use crate::scan::{Io, Source};
+use crate::store::{self, Cut, Recovery, SetAside};
 
 /// Keys that are replayed before the first are spilled, where the limit is smaller, because a run should be worth its file.
 const REPLAY_HOT_MIN: usize = 1 << 16;
@@ -38,7 +38,7 @@ pub(super) struct OpenedBook {
     /// Events after the snapshot that the book was opened with.
     pub events_since_snapshot: u64,
     /// What opening cut or renamed.
-    pub recovery: BookRecoveryReport,
+    pub recovery: Recovery,
 }
 
 /// Creates a book: its directory and an empty segment, durable on return.
@@ -145,7 +145,7 @@ pub(super) fn read(directory: &Path, name: &str, options: &LogStoreOptions) -> R
 fn max_seq(listing: &Listing) -> Result<Seq, BookError> {
     let mut len_bytes = 0_u64;
     for (_, path) in &listing.segments {
-        len_bytes = len_bytes.saturating_add(disk::metadata(path)?.len_bytes);
+        len_bytes = len_bytes.saturating_add(disk::metadata_of_regular_file(path)?.len_bytes);
     }
     Ok((len_bytes / 16) as Seq)
 }
@@ -154,13 +154,13 @@ impl ReadBook {
     /// Cuts the log at its first bad frame, sets misleading snapshots aside, and opens the book for writing.
     pub(super) fn finish(self) -> Result<OpenedBook, BookError> {
         let Self { listing, mut state, mut keys, events, .. } = self;
-        let mut recovery = BookRecoveryReport::default();
+        let mut recovery = Recovery::default();
         let last_path = &listing.segments[listing.segments.len() - 1].1;
         if let Some(bad) = &self.bad {
             recovery.truncated.push(repair(last_path, bad, self.acknowledged > events)?);
         }
         for (_, path) in listing.snapshots.iter().filter(|(last, _)| *last > events) {
-            recovery.quarantined.push(set_aside(path)?);
+            recovery.set_aside.push(set_aside(path)?);
         }
         if self.keys_were_missing {
             // A program that starts from the snapshot finds older keys in runs only.
@@ -172,11 +172,10 @@ impl ReadBook {
             let count = keys.excess();
             spill(&self.name, &mut state, &mut keys, count);
         }
-        let (active, _) = disk::File::open_append(last_path)?;
         // The last writer may have been killed before it synced, and a power cut would take the event of a key that was
         // acknowledged. Earlier segments were synced before the next one was created.
-        active.sync_all()?;
-        disk::sync_dir(&self.directory)?;
+        store::sync_inherited([last_path], [&self.directory])?;
+        let (active, _) = disk::File::open_append(last_path)?;
         let active_len_bytes = active.len_bytes()?;
         let events_since_snapshot = (events - self.snapshot_seq) as u64;
         let assets = self.assets;
@@ -235,11 +234,10 @@ fn load_newest(
 }
 
 /// Renames a snapshot that is ahead of its log, because it would be believed again once the log is as long.
-fn set_aside(snapshot: &Path) -> Result<SetAsideFile, BookError> {
-    tracing::warn!(snapshot = %snapshot.display(), "snapshot is ahead of its log and was renamed to *.stale");
-    let saved_as = disk::set_aside(snapshot, ".stale")?;
+fn set_aside(snapshot: &Path) -> Result<SetAside, BookError> {
+    let renamed = SetAside::rename(snapshot, ".stale")?;
     disk::sync_dir(disk::parent_of(snapshot))?;
-    Ok(SetAsideFile { file: snapshot.to_owned(), saved_as })
+    Ok(renamed)
 }
 
 struct Replay<'a> {
@@ -325,24 +323,14 @@ impl<'a> From<&'a PostingIn<'_>> for PostingRef<'a> {
 }
 
 /// Cuts the last segment, `path`, at its first bad frame, and first saves bytes that may have been acknowledged.
-fn repair(path: &Path, bad: &BadFrame, was_acknowledged: bool) -> Result<TruncatedSegment, BookError> {
-    let file = disk::File::open_rw(path)?;
-    let len_bytes = file.len_bytes()?;
-    let mut saved_as = None;
-    if was_acknowledged || is_worth_saving(path, bad)? {
-        let mut name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        name.push_str(".torn");
-        let saved = disk::quarantine(&file, bad.offset..len_bytes, disk::parent_of(path), &name)?;
-        tracing::warn!(
-            segment = %path.display(), offset = bad.offset, reason = bad.reason, saved = %saved.display(),
-            "the end of the log is damaged and was cut; the bytes were saved"
-        );
-        saved_as = Some(saved);
-    }
-    file.set_len(bad.offset)?;
-    file.sync_all()?;
-    let (file, reason) = (path.to_owned(), bad.reason.clone());
-    Ok(TruncatedSegment { file, length: bad.offset, from_length: len_bytes, reason, saved_as })
+fn repair(path: &Path, bad: &BadFrame, was_acknowledged: bool) -> Result<Cut, BookError> {
+    let is_saved = was_acknowledged || is_worth_saving(path, bad)?;
+    let end = if is_saved { disk::metadata_of_regular_file(path)?.len_bytes } else { bad.offset };
+    let name = format!("{}.torn", path.file_name().unwrap_or_default().to_string_lossy());
+    let copy = (disk::parent_of(path), &*name);
+    let cut = Cut::save(path, bad.offset, bad.offset..end, copy, bad.reason.clone())?;
+    cut.carry_out()?;
+    Ok(cut)
 }
 
 /// Whether the bytes after the last good frame can be more than a write that was never acknowledged: they have a whole
