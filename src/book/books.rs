@@ -196,7 +196,7 @@ impl Books {
 /// A reader of events `first` to `last`, which the book has.
 pub(super) fn reader(book: &BookView, first: Seq, last: Seq) -> Result<EventReader, BookError> {
     let state = book.state();
-    EventReader::new(&book.directory, state.bases(), state.position(first)?, first, last)
+    EventReader::new(&book.directory, state.bases(), state.index.position(first)?, first, last)
 }
 
 /// Length of a page's frames in bytes from which no further event is added.

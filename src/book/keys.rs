@@ -118,7 +118,7 @@ impl Keys {
         let mut candidates = self.spilled.find(state.scratch_if_any(), self.hasher.hash(key))?;
         candidates.sort_unstable();
         for seq in candidates {
-            let event = files::read_event(&self.directory, state.position(seq)?, seq)?;
+            let event = files::read_event(&self.directory, state.index.position(seq)?, seq)?;
             if let LedgerEvent::TransactionPosted(transaction) = event.event
                 && transaction.idempotency_key.0 == key
             {
@@ -394,10 +394,7 @@ fn write_run<K: Serialize>(
         let mut out = Checksummed::new(file)?;
         out.text("[")?;
         for (number, entry) in entries.enumerate() {
-            if number > 0 {
-                out.text(",")?;
-            }
-            out.json(&entry?)?;
+            out.item(number, &entry?)?;
         }
         out.text("]")?;
         out.finish()
@@ -426,6 +423,20 @@ impl<'a> Checksummed<'a> {
         serde_json::to_writer(&mut self.bytes, value)
             .map_err(|error| BookError::Unwritable { reason: error.to_string() })?;
         self.pass_on(WRITE_BYTES)
+    }
+
+    /// Writes an element of an array or the key of a member; `number` is how many come before it.
+    pub(super) fn item(&mut self, number: usize, value: &impl Serialize) -> Result<(), BookError> {
+        if number > 0 {
+            self.text(",")?;
+        }
+        self.json(value)
+    }
+
+    /// Writes a text and the value that follows it.
+    pub(super) fn member(&mut self, text: &str, value: &impl Serialize) -> Result<(), BookError> {
+        self.text(text)?;
+        self.json(value)
     }
 
     fn pass_on(&mut self, at_least: usize) -> Result<(), BookError> {

@@ -70,75 +70,59 @@ pub(super) fn write(directory: &Path, image: &StateImage, keys: &KeysImage) -> R
 }
 
 fn write_json(out: &mut Checksummed<'_>, image: &StateImage, keys: &KeysImage) -> Result<(), BookError> {
-    out.text("{\"next_seq\":")?;
-    out.json(&image.next_seq)?;
+    out.member("{\"next_seq\":", &image.next_seq)?;
     out.text(",\"accounts\":{")?;
     for (number, account) in image.accounts.iter().enumerate() {
         let (def, cfg) = &*account.opened;
-        comma(out, number)?;
-        out.json(&def.id.to_key())?;
-        out.text(":{\"def\":")?;
-        out.json(def)?;
-        out.text(",\"cfg\":")?;
-        out.json(cfg)?;
-        out.text(",\"raw_balance\":")?;
-        out.json(&account.raw)?;
-        out.text(",\"updated_seq\":")?;
-        out.json(&account.updated_seq)?;
+        out.item(number, &def.id.to_key())?;
+        out.member(":{\"def\":", def)?;
+        out.member(",\"cfg\":", cfg)?;
+        out.member(",\"raw_balance\":", &account.raw)?;
+        out.member(",\"updated_seq\":", &account.updated_seq)?;
         out.text(",\"postings\":[")?;
         let mut postings = 0;
-        image.each_row(account, |row| {
-            comma(out, postings)?;
+        image.index.each_row(account, |row| {
             postings += 1;
-            out.json(&PostingOut {
-                seq: row.seq,
-                at: row.at,
-                txid: TxId(row.txid),
-                minor: row.minor,
-                direction: if row.credit { Direction::Credit } else { Direction::Debit },
-                raw_after: row.raw_after,
-            })
+            out.item(
+                postings - 1,
+                &PostingOut {
+                    seq: row.seq,
+                    at: row.at,
+                    txid: TxId(row.txid),
+                    minor: row.minor,
+                    direction: if row.credit { Direction::Credit } else { Direction::Debit },
+                    raw_after: row.raw_after,
+                },
+            )
         })?;
         out.text("]}")?;
     }
     out.text("},\"idem\":{\"hot\":{")?;
     for (number, (key, outcome)) in keys.hot.iter().enumerate() {
-        comma(out, number)?;
-        out.json(&key.as_ref())?;
-        out.text(":")?;
-        out.json(outcome)?;
+        out.item(number, &key.as_ref())?;
+        out.member(":", outcome)?;
     }
     out.text("},\"order\":[")?;
     for (number, (key, _)) in keys.hot.iter().enumerate() {
-        comma(out, number)?;
-        out.json(&key.as_ref())?;
+        out.item(number, &key.as_ref())?;
     }
-    out.text("],\"cap\":")?;
-    out.json(&keys.cap)?;
+    out.member("],\"cap\":", &keys.cap)?;
     // An id that was used twice is written twice, the later use last, because readers keep the last.
     out.text("},\"txids\":{")?;
     let mut txids = 0;
-    image.each_txid(|txid, seq, position| {
-        comma(out, txids)?;
+    image.index.each_txid(|txid, seq| {
+        let position = image.index.position(seq)?;
+        out.item(txids, &txid)?;
         txids += 1;
-        out.json(&txid)?;
-        out.text(":")?;
-        out.json(&(seq, (position.base, position.offset)))
+        out.member(":", &(seq, (position.base, position.offset)))
     })?;
     out.text("},\"sums\":{")?;
     for (number, (asset, sums)) in image.sums.iter().enumerate() {
-        comma(out, number)?;
-        out.json(asset)?;
-        out.text(":")?;
-        out.json(sums)?;
+        out.item(number, asset)?;
+        out.member(":", sums)?;
     }
-    out.text("},\"last_at\":")?;
-    out.json(&image.last_at)?;
+    out.member("},\"last_at\":", &image.last_at)?;
     out.text("}")
-}
-
-fn comma(out: &mut Checksummed<'_>, number: usize) -> Result<(), BookError> {
-    if number > 0 { out.text(",") } else { Ok(()) }
 }
 
 /// Reads a snapshot of event `last` into a new state and new keys. It has neither positions nor segments.

@@ -63,6 +63,50 @@ pub(super) fn effective(raw: i64, cfg: &AccountCfg) -> Option<i64> {
     if cfg.normal_side == Some(Direction::Credit) { raw.checked_neg() } else { Some(raw) }
 }
 
+/// Where the events of a book are, which transactions they posted, and the file with everything of this that is not recent.
+#[derive(Debug, Clone)]
+pub(super) struct EventIndex {
+    /// First numbers of the segments, ascending.
+    bases: Vec<Seq>,
+    positions: Positions,
+    txids: SeqIndex,
+    scratch: Option<Arc<ScratchFile>>,
+}
+
+impl EventIndex {
+    /// The position of event `seq`, which must have been applied.
+    pub(super) fn position(&self, seq: Seq) -> Result<FramePos, BookError> {
+        let base = self.bases[self.bases.partition_point(|base| *base <= seq) - 1];
+        Ok(FramePos { base, offset: self.positions.get(self.scratch.as_deref(), seq)? })
+    }
+
+    /// Calls `visit` with every transaction's id and number; of an id used twice the later comes later.
+    pub(super) fn each_txid(
+        &self,
+        mut visit: impl FnMut(Uuid, Seq) -> Result<(), BookError>,
+    ) -> Result<(), BookError> {
+        self.txids.visit(self.scratch.as_deref(), |entries| {
+            entries.iter().try_for_each(|(txid, seq)| visit(Uuid::from_u128(*txid), *seq))
+        })
+    }
+
+    /// Calls `visit` with every posting of an account, oldest first.
+    pub(super) fn each_row(
+        &self,
+        account: &Account,
+        mut visit: impl FnMut(&HistoryRow) -> Result<(), BookError>,
+    ) -> Result<(), BookError> {
+        if let (Some(scratch), Some(last)) = (&self.scratch, account.last_block) {
+            let mut block = HistoryBlock::find(scratch, last, |block| block.is_first())?;
+            while let Some(current) = block {
+                current.rows(scratch)?.iter().try_for_each(&mut visit)?;
+                block = current.next(scratch, last)?;
+            }
+        }
+        account.recent.iter().try_for_each(visit)
+    }
+}
+
 /// A book.
 #[derive(Debug)]
 pub(super) struct BookState {
@@ -74,14 +118,10 @@ pub(super) struct BookState {
     ids: HashMap<String, HashMap<String, u32>>,
     /// Debits and credits by asset.
     sums: HashMap<String, (i64, i64)>,
-    /// First numbers of the segments, ascending.
-    bases: Vec<Seq>,
-    positions: Positions,
-    txids: SeqIndex,
+    pub(super) index: EventIndex,
     /// Accounts with recent postings.
     touched: Vec<u32>,
     recent_rows: usize,
-    scratch: Option<Arc<ScratchFile>>,
     /// Number of details at which a flush is due; doubled after a failed flush.
     flush_at: usize,
 }
@@ -96,12 +136,14 @@ impl BookState {
             accounts: Vec::new(),
             ids: HashMap::new(),
             sums: HashMap::new(),
-            bases: Vec::new(),
-            positions: Positions::new(),
-            txids: SeqIndex::default(),
+            index: EventIndex {
+                bases: Vec::new(),
+                positions: Positions::new(),
+                txids: SeqIndex::default(),
+                scratch: None,
+            },
             touched: Vec::new(),
             recent_rows: 0,
-            scratch: None,
             flush_at: FLUSH_EVENTS,
         }
     }
@@ -141,12 +183,12 @@ impl BookState {
 
     /// Adds the segment that begins with the event `base`.
     pub(super) fn add_segment(&mut self, base: Seq) {
-        self.bases.push(base);
+        self.index.bases.push(base);
     }
 
     /// Adds the position of the next event; [`BookState::advance`] counts the event.
     pub(super) fn add_position(&mut self, offset: u64) {
-        self.positions.push(offset);
+        self.index.positions.push(offset);
     }
 
     /// Counts an event.
@@ -157,7 +199,7 @@ impl BookState {
 
     /// Adds the transaction id of an event.
     pub(super) fn add_txid(&mut self, txid: Uuid, seq: Seq) {
-        self.txids.insert(txid.as_u128(), seq);
+        self.index.txids.insert(txid.as_u128(), seq);
     }
 
     /// Applies a posted transaction. Postings to unknown accounts change only the sums; no store accepts such a posting.
@@ -222,23 +264,23 @@ impl BookState {
 
     /// Whether enough details are in memory for a flush.
     pub(super) fn is_flush_due(&self) -> bool {
-        let most = self.positions.recent_len().max(self.recent_rows).max(self.txids.recent_len());
+        let most = self.index.positions.recent_len().max(self.recent_rows).max(self.index.txids.recent_len());
         most >= self.flush_at
     }
 
     /// The scratch file, created on first use.
     pub(super) fn scratch(&mut self) -> Result<Arc<ScratchFile>, BookError> {
-        if let Some(scratch) = &self.scratch {
+        if let Some(scratch) = &self.index.scratch {
             return Ok(Arc::clone(scratch));
         }
         let scratch = Arc::new(ScratchFile::create(&self.directory)?);
-        self.scratch = Some(Arc::clone(&scratch));
+        self.index.scratch = Some(Arc::clone(&scratch));
         Ok(scratch)
     }
 
     /// The scratch file, if there is one yet.
     pub(super) fn scratch_if_any(&self) -> Option<&ScratchFile> {
-        self.scratch.as_deref()
+        self.index.scratch.as_deref()
     }
 
     /// Moves recent details to the scratch file. A failure is logged and costs memory, nothing else.
@@ -282,56 +324,31 @@ impl BookState {
         }
         self.touched.clear();
         self.recent_rows = 0;
-        self.positions.flush(&scratch)?;
-        self.txids.flush(&scratch)
+        self.index.positions.flush(&scratch)?;
+        self.index.txids.flush(&scratch)
     }
 
     /// Two runs of the transaction index that are due to be merged, and their file.
     pub(super) fn merge_due(
         &self,
     ) -> Option<(Arc<ScratchFile>, Arc<scratch::IndexRun>, Arc<scratch::IndexRun>)> {
-        let (older, newer) = self.txids.merge_due()?;
-        Some((Arc::clone(self.scratch.as_ref()?), older, newer))
+        let (older, newer) = self.index.txids.merge_due()?;
+        Some((Arc::clone(self.index.scratch.as_ref()?), older, newer))
     }
 
     /// Replaces the two runs by their merger.
     pub(super) fn install_merged(&mut self, merged: scratch::IndexRun) {
-        self.txids.install(merged);
-    }
-
-    /// The position of event `seq`, which must have been applied.
-    pub(super) fn position(&self, seq: Seq) -> Result<FramePos, BookError> {
-        let base = self.bases[self.bases.partition_point(|base| *base <= seq) - 1];
-        Ok(FramePos { base, offset: self.positions.get(self.scratch_if_any(), seq)? })
+        self.index.txids.install(merged);
     }
 
     /// The first numbers of the segments, ascending.
     pub(super) fn bases(&self) -> &[Seq] {
-        &self.bases
+        &self.index.bases
     }
 
     /// The latest transaction with this id.
     pub(super) fn latest_with_txid(&self, txid: Uuid) -> Result<Option<Seq>, BookError> {
-        Ok(self.txids.find(self.scratch_if_any(), txid.as_u128())?.into_iter().max())
-    }
-
-    /// Calls `visit` with every posting of an account, oldest first.
-    pub(super) fn each_row(
-        &self,
-        account: &Account,
-        visit: impl FnMut(&HistoryRow) -> Result<(), BookError>,
-    ) -> Result<(), BookError> {
-        each_row(self.scratch_if_any(), account, visit)
-    }
-
-    /// Calls `visit` with every transaction's id and number.
-    pub(super) fn each_txid(
-        &self,
-        mut visit: impl FnMut(Uuid, Seq) -> Result<(), BookError>,
-    ) -> Result<(), BookError> {
-        self.txids.visit(self.scratch_if_any(), |entries| {
-            entries.iter().try_for_each(|(txid, seq)| visit(Uuid::from_u128(*txid), *seq))
-        })
+        Ok(self.index.txids.find(self.scratch_if_any(), txid.as_u128())?.into_iter().max())
     }
 
     /// Sums by asset, in the order of the assets' bytes.
@@ -346,10 +363,7 @@ impl BookState {
             last_at: self.last_at,
             accounts: self.accounts.clone(),
             sums: self.sums.clone(),
-            bases: self.bases.clone(),
-            positions: self.positions.clone(),
-            txids: self.txids.clone(),
-            scratch: self.scratch.clone(),
+            index: self.index.clone(),
         }
     }
 
@@ -371,7 +385,7 @@ impl BookState {
         AccountView {
             opened: Arc::clone(&account.opened),
             last_block: account.last_block,
-            scratch: self.scratch.clone(),
+            scratch: self.index.scratch.clone(),
             recent,
         }
     }
@@ -409,52 +423,7 @@ pub(super) struct StateImage {
     pub last_at: Option<DateTime<Utc>>,
     pub accounts: Vec<Account>,
     pub sums: HashMap<String, (i64, i64)>,
-    bases: Vec<Seq>,
-    positions: Positions,
-    txids: SeqIndex,
-    scratch: Option<Arc<ScratchFile>>,
-}
-
-impl StateImage {
-    /// Calls `visit` with every posting of an account, oldest first.
-    pub(super) fn each_row(
-        &self,
-        account: &Account,
-        visit: impl FnMut(&HistoryRow) -> Result<(), BookError>,
-    ) -> Result<(), BookError> {
-        each_row(self.scratch.as_deref(), account, visit)
-    }
-
-    /// Calls `visit` with every transaction's id, number and position; of an id used twice the later comes later.
-    pub(super) fn each_txid(
-        &self,
-        mut visit: impl FnMut(Uuid, Seq, FramePos) -> Result<(), BookError>,
-    ) -> Result<(), BookError> {
-        let scratch = self.scratch.as_deref();
-        self.txids.visit(scratch, |entries| {
-            for (txid, seq) in entries {
-                let base = self.bases[self.bases.partition_point(|base| base <= seq) - 1];
-                let offset = self.positions.get(scratch, *seq)?;
-                visit(Uuid::from_u128(*txid), *seq, FramePos { base, offset })?;
-            }
-            Ok(())
-        })
-    }
-}
-
-fn each_row(
-    scratch: Option<&ScratchFile>,
-    account: &Account,
-    mut visit: impl FnMut(&HistoryRow) -> Result<(), BookError>,
-) -> Result<(), BookError> {
-    if let (Some(scratch), Some(last)) = (scratch, account.last_block) {
-        let mut block = HistoryBlock::find(scratch, last, |block| block.is_first())?;
-        while let Some(current) = block {
-            current.rows(scratch)?.iter().try_for_each(&mut visit)?;
-            block = current.next(scratch, last)?;
-        }
-    }
-    account.recent.iter().try_for_each(visit)
+    pub index: EventIndex,
 }
 
 /// An account's history at one moment.

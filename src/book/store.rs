@@ -325,7 +325,7 @@ impl Store for LogTaleaStore {
                 let found = {
                     let state = book.view.state();
                     let seq = state.latest_with_txid(txid)?;
-                    seq.map(|seq| Ok::<_, BookError>((seq, state.position(seq)?))).transpose()?
+                    seq.map(|seq| Ok::<_, BookError>((seq, state.index.position(seq)?))).transpose()?
                 };
                 let Some((seq, position)) = found else { continue };
                 let event = files::read_event(&book.view.directory, position, seq)?;

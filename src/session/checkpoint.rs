@@ -26,10 +26,8 @@ impl SessionLayout {
     pub(super) fn read_checkpoint(&self, checkpoint_seq: u64) -> Result<Option<Checkpoint>, SessionError> {
         let path = self.checkpoint(checkpoint_seq);
         let Some(bytes) = read_if_exists(&path)? else { return Ok(None) };
-        let checkpoint: Checkpoint = serde_json::from_slice(&bytes).map_err(|error| SessionError::Json {
-            place: LinePlace::of_document(&path),
-            reason: error.to_string(),
-        })?;
+        let checkpoint: Checkpoint =
+            serde_json::from_slice(&bytes).map_err(|error| SessionError::of_document(&path, &error))?;
         if checkpoint.schema != CHECKPOINT_SCHEMA {
             let place = LinePlace::of_document(&path);
             return Err(SessionError::UnsupportedSchema { place, found: checkpoint.schema });
@@ -115,10 +113,8 @@ impl SessionStoreV2 {
             chain_hash: self.chain_hash()?,
             reason: reason.to_owned(),
         };
-        let text = serde_json::to_vec_pretty(&checkpoint).map_err(|error| SessionError::Json {
-            place: LinePlace::of_document(&path),
-            reason: error.to_string(),
-        })?;
+        let text = serde_json::to_vec_pretty(&checkpoint)
+            .map_err(|error| SessionError::of_document(&path, &error))?;
         let stage = format!("{checkpoint_seq:016}.json.tmp");
         self.layout.replace(&stage, &path, |file| Ok(file.write_all(&text)?))?;
         Ok(checkpoint)

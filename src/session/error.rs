@@ -484,6 +484,11 @@ fn class_of_io(kind: io::ErrorKind) -> SessionErrorClass {
 }
 
 impl SessionError {
+    /// The failure of reading or writing a file that is one JSON document.
+    pub(super) fn of_document(path: &Path, error: &serde_json::Error) -> Self {
+        Self::Json { place: LinePlace::of_document(path), reason: error.to_string() }
+    }
+
     /// Returns the class of the failure.
     pub fn class(&self) -> SessionErrorClass {
         match self {

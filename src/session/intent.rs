@@ -6,7 +6,7 @@
 
 use serde::Serialize;
 
-use super::error::{LinePlace, SessionError};
+use super::error::SessionError;
 use super::layout::{SessionLayout, read_if_exists};
 use super::writer::SessionStoreV2;
 use crate::disk;
@@ -41,10 +41,7 @@ pub(super) fn text_of(
     name: &str,
     document: &impl Serialize,
 ) -> Result<Vec<u8>, SessionError> {
-    serde_json::to_vec(document).map_err(|error| SessionError::Json {
-        place: LinePlace::of_document(&layout.staging(name)),
-        reason: error.to_string(),
-    })
+    serde_json::to_vec(document).map_err(|error| SessionError::of_document(&layout.staging(name), &error))
 }
 
 pub(super) fn write_document(layout: &SessionLayout, name: &str, text: &[u8]) -> Result<(), SessionError> {

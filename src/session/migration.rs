@@ -63,10 +63,8 @@ impl SessionLayout {
         if event.at.is_empty() {
             event.at = time::now();
         }
-        let mut line = serde_json::to_vec(&event).map_err(|error| SessionError::Json {
-            place: LinePlace::of_document(&path),
-            reason: error.to_string(),
-        })?;
+        let mut line =
+            serde_json::to_vec(&event).map_err(|error| SessionError::of_document(&path, &error))?;
         line.push(b'\n');
         let (file, created) = disk::File::open_append(&path)?;
         let len_bytes = file.len_bytes()?;

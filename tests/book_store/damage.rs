@@ -429,7 +429,7 @@ async fn a_refused_book_leaves_the_others_as_they_are_and_the_report_to_the_next
     assert!(refused.contains("this file was not changed"), "{refused}");
     assert_eq!(fs::read(&last).unwrap(), torn);
     fs::write(first("shop"), &whole).unwrap();
-    let (store, recovery) = book::open(directory.path(), &NEVER_SNAPSHOT).await.unwrap();
+    let (_store, recovery) = book::open(directory.path(), &NEVER_SNAPSHOT).await.unwrap();
     let [cut] = &recovery.truncated[..] else { panic!("{recovery:?}") };
     assert_eq!((&cut.file, cut.from_length - cut.length), (&last, 40));
 }

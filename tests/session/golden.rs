@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use relayburn_ledger::session::{
     EntryPayload, Loss, NewEntry, SegmentFrame, SessionError, SessionErrorClass, SessionOptions,
-    SessionRecoveryReport, SessionStoreV2, SessionView,
+    SessionStoreV2, SessionView,
 };
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -395,8 +395,9 @@ fn recovery_reports_what_it_did() {
     let report = |prefix| {
         let case = case(prefix);
         let (_directory, root) = case.copy();
-        let report = SessionStoreV2::create(&root, &case.accepting()).unwrap().1;
-        SessionRecoveryReport { recovery: report.recovery.clone().relative_to(&root), ..report }
+        let mut report = SessionStoreV2::create(&root, &case.accepting()).unwrap().1;
+        report.recovery = report.recovery.relative_to(&root);
+        report
     };
     assert!(!report("01").changed_files() && !report("20").changed_files());
     assert!(

@@ -103,7 +103,7 @@ impl BookCheck<'_> {
                 "key {key:?} is said to be of event {seq}, which the log does not have"
             )));
         }
-        let position = self.state.position(seq)?;
+        let position = self.state.index.position(seq)?;
         let segment = self.segments.partition_point(|segment| segment.base <= position.base) - 1;
         let source = self.segments[segment].source()?;
         let mut buffer = Vec::new();
@@ -176,7 +176,7 @@ impl BookCheck<'_> {
     pub(super) fn repeated_keys(&mut self) -> Result<(), BookError> {
         let scratch = self.state.scratch()?;
         for (first, second) in self.keys.repeated(&scratch)? {
-            let position = self.state.position(second)?;
+            let position = self.state.index.position(second)?;
             let segment = self.segments.partition_point(|segment| segment.base <= position.base) - 1;
             let path = self.segments[segment].path.clone();
             let reason =
@@ -190,7 +190,7 @@ impl BookCheck<'_> {
 fn history_digest(state: &BookState, account: &Account) -> Result<blake3::Hash, BookError> {
     let mut digest = blake3::Hasher::new();
     let mut bytes = Vec::new();
-    state.each_row(account, |row| {
+    state.index.each_row(account, |row| {
         bytes.clear();
         row.write(&mut bytes);
         digest.update(&bytes);
@@ -229,7 +229,7 @@ fn differences(log: &BookState, snapshot: &BookState) -> Result<Option<String>, 
         }
     }
     let mut wrong = None;
-    snapshot.each_txid(|txid, seq| {
+    snapshot.index.each_txid(|txid, seq| {
         if log.latest_with_txid(txid)? != Some(seq) {
             wrong = Some(format!("transaction {txid}"));
         }
