@@ -52,7 +52,7 @@ impl BookReport {
     pub(super) fn of(book: String, listing: &Listing) -> Result<Self, BookError> {
         let mut segments_bytes = 0;
         for (_, path) in &listing.segments {
-            segments_bytes += disk::metadata_of_regular_file(path)?.len_bytes;
+            segments_bytes += disk::metadata(path)?.len_bytes;
         }
         Ok(Self {
             book,

@@ -11,6 +11,7 @@ use crate::book::error::BookError;
 use crate::book::keys::{KeyHasher, Keys};
 use crate::book::scratch::SeqIndex;
 use crate::book::state::BookState;
+use crate::disk;
 use crate::scan::{Io, Source};
 
 /// A segment, opened when it is first wanted.
@@ -21,19 +22,18 @@ pub(super) struct LogSegment {
 }
 
 impl LogSegment {
-    /// The source, for a caller that puts it back.
-    pub(super) fn take_source(&mut self) -> Result<Source, BookError> {
-        match self.source.take() {
-            Some(source) => Ok(source),
-            None => Ok(Source::open(&self.path, Io::Mmap)?),
-        }
+    pub(super) fn source(&mut self) -> Result<&Source, BookError> {
+        let source = self.take_source()?;
+        Ok(self.source.insert(source))
     }
 
-    pub(super) fn source(&mut self) -> Result<&Source, BookError> {
-        match &mut self.source {
-            Some(source) => Ok(source),
-            empty => Ok(empty.insert(Source::open(&self.path, Io::Mmap)?)),
+    /// The source, for a caller that puts it back.
+    pub(super) fn take_source(&mut self) -> Result<Source, BookError> {
+        if let Some(source) = self.source.take() {
+            return Ok(source);
         }
+        disk::metadata_of_regular_file(&self.path)?;
+        Ok(Source::open(&self.path, Io::Mmap)?)
     }
 }
 
