@@ -20,6 +20,7 @@ mod error;
 #[cfg(all(test, unix))]
 pub(crate) mod faults;
 mod kernel_lock;
+mod no_link;
 mod other_case;
 mod owner;
 mod path;
@@ -27,10 +28,10 @@ mod regular;
 
 pub use self::error::{Error, Operation};
 pub use self::kernel_lock::KernelLock;
+pub use self::no_link::{metadata_of_regular_file, refuse_link};
 pub use self::other_case::refuse_other_case;
 pub use self::path::{parent_of, with_suffix};
 use self::regular::Links;
-pub use self::regular::{metadata_of_regular_file, refuse_link};
 
 #[cfg(unix)]
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};

@@ -8,8 +8,6 @@ use std::fs::{self, OpenOptions};
 use std::io;
 use std::path::Path;
 
-use super::{Error, Metadata, Operation, perform_on_path};
-
 #[cfg(unix)]
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 #[cfg(windows)]
@@ -51,38 +49,8 @@ pub(super) fn open(options: &mut OpenOptions, links: Links, path: &Path) -> io::
     if kind.is_file() { Ok(file) } else { Err(no_regular_file(kind)) }
 }
 
-/// Metadata of the regular file at `path`. A symbolic link, a directory or a special file there is an error.
-pub fn metadata_of_regular_file(path: &Path) -> Result<Metadata, Error> {
-    perform_on_path(Operation::Open, path, || {
-        let metadata = fs::symlink_metadata(path)?;
-        match metadata.file_type() {
-            kind if kind.is_symlink() => Err(link()),
-            kind if kind.is_file() => Metadata::of(&metadata),
-            kind => Err(no_regular_file(kind)),
-        }
-    })
-}
-
-/// Fails when a symbolic link is at `path`. A path at which nothing exists is allowed.
-pub fn refuse_link(path: &Path) -> Result<(), Error> {
-    perform_on_path(Operation::Open, path, || match fs::symlink_metadata(path) {
-        Ok(metadata) if metadata.is_symlink() => Err(link()),
-        _ => Ok(()),
-    })
-}
-
 #[cfg(unix)]
-fn link() -> io::Error {
-    io::Error::from_raw_os_error(libc::ELOOP)
-}
-
-#[cfg(windows)]
-fn link() -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidInput, "it is a symbolic link")
-}
-
-#[cfg(unix)]
-fn no_regular_file(kind: fs::FileType) -> io::Error {
+pub(super) fn no_regular_file(kind: fs::FileType) -> io::Error {
     let kind = match () {
         () if kind.is_dir() => return io::Error::from_raw_os_error(libc::EISDIR),
         () if kind.is_fifo() => "a named pipe",
@@ -93,6 +61,6 @@ fn no_regular_file(kind: fs::FileType) -> io::Error {
 }
 
 #[cfg(windows)]
-fn no_regular_file(_kind: fs::FileType) -> io::Error {
+pub(super) fn no_regular_file(_kind: fs::FileType) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file")
 }
