@@ -63,7 +63,7 @@ impl Recovery {
         self.truncated.is_empty() && self.set_aside.is_empty()
     }
 
-    /// The number of bytes that were cut off.
+    /// Returns the number of bytes that were cut off.
     pub fn truncated_bytes(&self) -> u64 {
         self.truncated.iter().map(|cut| cut.from_length - cut.length).sum()
     }

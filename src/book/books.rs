@@ -160,7 +160,7 @@ impl Books {
         blocking(move || shared.find_or_create(&name)).await
     }
 
-    /// The book that validates a transaction. Where the book is missing and would reject the transaction, the rejection.
+    /// Returns the book that validates a transaction. Where the book is missing and would reject the transaction, the rejection.
     pub(super) async fn book_for(
         self: &Arc<Self>,
         transaction: &Transaction,
@@ -193,7 +193,7 @@ impl Books {
     }
 }
 
-/// A reader of events `first` to `last`, which the book has.
+/// Returns a reader of events `first` to `last`, which the book has.
 pub(super) fn reader(book: &BookView, first: Seq, last: Seq) -> Result<EventReader, BookError> {
     let state = book.state();
     EventReader::new(&book.directory, state.bases(), state.index.position(first)?, first, last)

@@ -22,7 +22,7 @@ pub(super) fn take_lock_if_there(directory: &Path) -> Result<Option<KernelLock>,
     is_there.then(|| take_lock(directory)).transpose()
 }
 
-/// The directories under `books/`, in byte order.
+/// Returns the directories under `books/`, in byte order.
 pub(super) fn book_names(directory: &Path) -> Result<Vec<String>, BookError> {
     let is_directory = |path: &PathBuf| disk::metadata(path).is_ok_and(|found| found.is_directory);
     let directories = disk::list(directory)?.into_iter().filter(is_directory);

@@ -184,7 +184,7 @@ impl EventReader {
         })
     }
 
-    /// The next event, or `None` after the last.
+    /// Returns the next event, or `None` after the last.
     pub(super) fn next_event(&mut self) -> Result<Option<Sequenced<LedgerEvent>>, BookError> {
         if self.next > self.last {
             return Ok(None);

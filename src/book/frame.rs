@@ -102,7 +102,7 @@ impl<'a> FrameFinder<'a> {
         })
     }
 
-    /// The checksum of `len` bytes from `start` on.
+    /// Returns the checksum of `len` bytes from `start` on.
     fn checksum(&self, start: usize, len: usize) -> u32 {
         if len <= 2 * FINDER_STEP_BYTES {
             return crc32fast::hash(&self.bytes[start..start + len]);
@@ -140,17 +140,17 @@ fn unwritable(reason: String) -> BookError {
     BookError::Unwritable { reason }
 }
 
-/// The `event` part of an asset registration.
+/// Returns the `event` part of an asset registration.
 pub(super) fn asset_json(asset: &AssetDef) -> Result<Vec<u8>, BookError> {
     to_json(&EventOut::AssetRegistered(asset))
 }
 
-/// The `event` part of an account opening.
+/// Returns the `event` part of an account opening.
 pub(super) fn account_json(def: &AccountDef, cfg: &AccountCfg) -> Result<Vec<u8>, BookError> {
     to_json(&EventOut::AccountOpened { def, cfg })
 }
 
-/// The `event` part of a transaction.
+/// Returns the `event` part of a transaction.
 ///
 /// # Errors
 /// [`BookError::Unwritable`] for one that could be written but not read again.
@@ -220,7 +220,7 @@ pub(super) fn decode(payload: &[u8]) -> Result<Sequenced<LedgerEvent>, String> {
     Ok(Sequenced { seq, at, event })
 }
 
-/// The sequence number of a payload whose keys are in the usual order; on `None` the caller uses [`decode`].
+/// Returns the sequence number of a payload whose keys are in the usual order; on `None` the caller uses [`decode`].
 pub(super) fn leading_seq(payload: &[u8]) -> Option<Seq> {
     let digits = payload.strip_prefix(b"{\"seq\":")?;
     let end = digits.iter().take(20).position(|byte| *byte == b',')?;

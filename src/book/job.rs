@@ -77,7 +77,7 @@ impl Draft {
     }
 }
 
-/// How many of the first jobs make the next batch, and their weight.
+/// Returns how many of the first jobs make the next batch, and their weight.
 pub(super) fn batch_of(jobs: &[Job]) -> (usize, usize) {
     let (mut count, mut sum) = (0, 0);
     for weight in jobs.iter().map(Job::weight) {

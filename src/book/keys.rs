@@ -102,12 +102,12 @@ impl Keys {
         }
     }
 
-    /// The outcome of a key that is in memory.
+    /// Returns the outcome of a key that is in memory.
     pub(super) fn find_hot(&self, key: &str) -> Option<KeyOutcome> {
         self.hot.get(key).copied()
     }
 
-    /// The outcome of a key, wherever it is.
+    /// Returns the outcome of a key, wherever it is.
     pub(super) fn find(&self, key: &str, state: &BookState) -> Result<Option<KeyOutcome>, BookError> {
         if let Some(outcome) = self.find_hot(key) {
             return Ok(Some(outcome));
@@ -151,7 +151,7 @@ impl Keys {
         self.hot_bytes > HOT_MAX_BYTES && self.order.len() > 1
     }
 
-    /// Number of the oldest keys to spill, so that the rest is within both limits.
+    /// Returns the number of the oldest keys to spill, so that the rest is within both limits.
     pub(super) fn excess(&self) -> usize {
         let by_count = self.order.len().saturating_sub(self.cap);
         let mut left_bytes = self.hot_bytes;
@@ -366,7 +366,7 @@ impl Covered {
         self.bits.get((seq / 64) as usize).is_some_and(|word| word & 1 << (seq % 64) != 0)
     }
 
-    /// Number of events before `replayed_from`.
+    /// Returns the number of events before `replayed_from`.
     pub(super) fn early(&self) -> u64 {
         self.early
     }
@@ -478,12 +478,12 @@ impl RunFile {
         Ok(Self { source })
     }
 
-    /// The JSON after the checksum. `buffer` is used where the file is not mapped.
+    /// Returns the JSON after the checksum. `buffer` is used where the file is not mapped.
     pub(super) fn payload<'b>(&'b self, buffer: &'b mut Vec<u8>) -> Result<&'b [u8], BookError> {
         Ok(self.source.bytes(4..self.source.len_bytes(), buffer)?)
     }
 
-    /// The entries of a run, in order. In another file the first is an error.
+    /// Returns the entries of a run, in order. In another file the first is an error.
     pub(super) fn entries<'b>(&'b self, buffer: &'b mut Vec<u8>) -> Result<RunEntries<'b>, BookError> {
         Ok(RunEntries { source: &self.source, bytes: self.payload(buffer)?, at: 0, last: None })
     }

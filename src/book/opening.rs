@@ -141,7 +141,7 @@ pub(super) fn read(directory: &Path, name: &str, options: &LogStoreOptions) -> R
     })
 }
 
-/// A number that no event of the log exceeds, because a frame is longer than 16 bytes. The names of files can say anything.
+/// Returns a number that no event of the log exceeds, because a frame is longer than 16 bytes. The names of files can say anything.
 fn max_seq(listing: &Listing) -> Result<Seq, BookError> {
     let mut len_bytes = 0_u64;
     for (_, path) in &listing.segments {

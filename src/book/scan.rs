@@ -183,7 +183,7 @@ impl<'a> FrameWalk<'a> {
         chunks
     }
 
-    /// The next chunk; none where the next segment does not follow.
+    /// Returns the next chunk; none where the next segment does not follow.
     fn chunk(&mut self) -> Option<Chunk<'a>> {
         let (segment, base, path, bytes) = self.segments[self.at];
         if self.is_first && base != self.next {

@@ -78,12 +78,12 @@ impl Positions {
         self.recent.push(offset);
     }
 
-    /// How many events have been pushed since [`Positions::flush`].
+    /// Returns how many events have been pushed since [`Positions::flush`].
     pub(super) fn recent_len(&self) -> usize {
         self.recent.len()
     }
 
-    /// The offset of event `seq`, which must have been pushed.
+    /// Returns the offset of event `seq`, which must have been pushed.
     pub(super) fn get(&self, scratch: Option<&ScratchFile>, seq: Seq) -> Result<u64, BookError> {
         if seq >= self.recent_first {
             return Ok(self.recent[(seq - self.recent_first) as usize]);
@@ -109,7 +109,7 @@ impl Positions {
     }
 }
 
-/// The scratch file, which exists once anything was flushed.
+/// Returns the scratch file, which exists once anything was flushed.
 fn in_file(scratch: Option<&ScratchFile>) -> Result<&ScratchFile, BookError> {
     let missing = || BookError::Worker { what: "reading", reason: "the book has no scratch file".to_owned() };
     scratch.ok_or_else(missing)
@@ -252,7 +252,7 @@ impl SeqIndex {
         }
     }
 
-    /// How many entries are in memory.
+    /// Returns how many entries are in memory.
     pub(super) fn recent_len(&self) -> usize {
         self.recent.len() + self.repeats.len()
     }
@@ -267,7 +267,7 @@ impl SeqIndex {
         self.recent.is_empty() && self.runs.is_empty()
     }
 
-    /// Every sequence number inserted under `id`, in no order.
+    /// Returns every sequence number inserted under `id`, in no order.
     pub(super) fn find(&self, scratch: Option<&ScratchFile>, id: u128) -> Result<Vec<Seq>, BookError> {
         let mut found: Vec<Seq> = self.recent.get(&id).copied().into_iter().collect();
         if !found.is_empty() {
@@ -297,7 +297,7 @@ impl SeqIndex {
         Ok(())
     }
 
-    /// The last two runs, if their sizes are near enough to be merged. Sizes fall by half or more from run to run, so
+    /// Returns the last two runs, if their sizes are near enough to be merged. Sizes fall by half or more from run to run, so
     /// their number is about the logarithm of the entries, up to [`MERGE_MAX_ENTRIES`].
     pub(super) fn merge_due(&self) -> Option<(Arc<IndexRun>, Arc<IndexRun>)> {
         let [.., older, newer] = self.runs.as_slice() else { return None };
@@ -334,7 +334,7 @@ impl SeqIndex {
 }
 
 impl SeqIndex {
-    /// Pairs of numbers that were inserted under the same id, ascending. Leaves everything in one run.
+    /// Returns pairs of numbers that were inserted under the same id, ascending. Leaves everything in one run.
     pub(super) fn repeated(&mut self, scratch: &ScratchFile) -> Result<Vec<(Seq, Seq)>, BookError> {
         self.flush(scratch)?;
         while let [.., older, newer] = self.runs.as_slice() {
@@ -474,7 +474,7 @@ impl HistoryBlock {
         self.number == 0
     }
 
-    /// All its postings, oldest first.
+    /// Returns all its postings, oldest first.
     pub(super) fn rows(&self, scratch: &ScratchFile) -> Result<Vec<HistoryRow>, BookError> {
         let mut bytes = vec![0; self.len * ROW_BYTES];
         scratch.read(&mut bytes, self.offset + BLOCK_HEADER_BYTES as u64)?;
@@ -497,7 +497,7 @@ impl HistoryBlock {
         Ok(Some(block))
     }
 
-    /// The block after this one in the chain that ends at `last`.
+    /// Returns the block after this one in the chain that ends at `last`.
     pub(super) fn next(&self, scratch: &ScratchFile, last: u64) -> Result<Option<Self>, BookError> {
         if self.offset == last {
             return Ok(None);

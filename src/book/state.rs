@@ -58,7 +58,7 @@ impl Account {
     }
 }
 
-/// The balance on the account's normal side. `None` for the smallest integer on the credit side, which has no negative.
+/// Returns the balance on the account's normal side. `None` for the smallest integer on the credit side, which has no negative.
 pub(super) fn effective(raw: i64, cfg: &AccountCfg) -> Option<i64> {
     if cfg.normal_side == Some(Direction::Credit) { raw.checked_neg() } else { Some(raw) }
 }
@@ -74,7 +74,7 @@ pub(super) struct EventIndex {
 }
 
 impl EventIndex {
-    /// The position of event `seq`, which must have been applied.
+    /// Returns the position of event `seq`, which must have been applied.
     pub(super) fn position(&self, seq: Seq) -> Result<FramePos, BookError> {
         let base = self.bases[self.bases.partition_point(|base| *base <= seq) - 1];
         Ok(FramePos { base, offset: self.positions.get(self.scratch.as_deref(), seq)? })
@@ -148,7 +148,7 @@ impl BookState {
         }
     }
 
-    /// The index of an account.
+    /// Returns the index of an account.
     pub(super) fn find(&self, book: &str, path: &str) -> Option<u32> {
         self.ids.get(book)?.get(path).copied()
     }
@@ -268,7 +268,7 @@ impl BookState {
         most >= self.flush_at
     }
 
-    /// The scratch file, created on first use.
+    /// Returns the scratch file, created on first use.
     pub(super) fn scratch(&mut self) -> Result<Arc<ScratchFile>, BookError> {
         if let Some(scratch) = &self.index.scratch {
             return Ok(Arc::clone(scratch));
@@ -278,7 +278,7 @@ impl BookState {
         Ok(scratch)
     }
 
-    /// The scratch file, if there is one yet.
+    /// Returns the scratch file, if there is one yet.
     pub(super) fn scratch_if_any(&self) -> Option<&ScratchFile> {
         self.index.scratch.as_deref()
     }
@@ -341,22 +341,22 @@ impl BookState {
         self.index.txids.install(merged);
     }
 
-    /// The first numbers of the segments, ascending.
+    /// Returns the first numbers of the segments, ascending.
     pub(super) fn bases(&self) -> &[Seq] {
         &self.index.bases
     }
 
-    /// The latest transaction with this id.
+    /// Returns the latest transaction with this id.
     pub(super) fn latest_with_txid(&self, txid: Uuid) -> Result<Option<Seq>, BookError> {
         Ok(self.index.txids.find(self.scratch_if_any(), txid.as_u128())?.into_iter().max())
     }
 
-    /// Sums by asset, in the order of the assets' bytes.
+    /// Returns sums by asset, in the order of the assets' bytes.
     pub(super) fn trial_balance(&self) -> Vec<TrialBalanceRow> {
         rows_of(&self.sums)
     }
 
-    /// A copy of what is needed to read all histories and positions as they are now.
+    /// Returns a copy of what is needed to read all histories and positions as they are now.
     pub(super) fn image(&self) -> StateImage {
         StateImage {
             next_seq: self.next_seq,
@@ -367,13 +367,13 @@ impl BookState {
         }
     }
 
-    /// A view for [`AccountView::last`] with the same `early`.
+    /// Returns a view for [`AccountView::last`] with the same `early`.
     pub(super) fn view_before(&self, index: u32, early: impl Fn(&HistoryRow) -> bool) -> AccountView {
         let recent = &self.account(index).recent;
         self.view(index, recent[..recent.partition_point(early)].last().copied().into_iter().collect())
     }
 
-    /// A view for [`AccountView::page`] with the same `after` and `limit`.
+    /// Returns a view for [`AccountView::page`] with the same `after` and `limit`.
     pub(super) fn view_page(&self, index: u32, after: Seq, limit: usize) -> AccountView {
         let mut page = Page { after, limit, rows: Vec::new(), events: 0 };
         page.take(&self.account(index).recent);
@@ -402,7 +402,7 @@ pub(super) fn add_to_side(sums: &mut (i64, i64), minor: i64, credit: bool) {
     *side = side.saturating_add(minor);
 }
 
-/// Sums as rows of a trial balance.
+/// Returns sums as rows of a trial balance.
 pub(super) fn rows_of(sums: &HashMap<String, (i64, i64)>) -> Vec<TrialBalanceRow> {
     let mut rows: Vec<_> = sums
         .iter()
@@ -437,7 +437,7 @@ pub(super) struct AccountView {
 }
 
 impl AccountView {
-    /// The last posting for which `early` holds. When it holds for a posting, it must hold for every earlier one.
+    /// Returns the last posting for which `early` holds. When it holds for a posting, it must hold for every earlier one.
     pub(super) fn last(&self, early: impl Fn(&HistoryRow) -> bool) -> Result<Option<HistoryRow>, BookError> {
         if let Some(row) = self.recent.last() {
             return Ok(Some(*row));

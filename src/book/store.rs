@@ -85,7 +85,7 @@ impl LogTaleaStore {
         ask(&found, Job::Snapshot).await
     }
 
-    /// The names of all books, `_system` included, in byte order.
+    /// Returns the names of all books, `_system` included, in byte order.
     ///
     /// # Errors
     /// `StoreError::Io` after shutdown.
@@ -95,7 +95,7 @@ impl LogTaleaStore {
         Ok(names)
     }
 
-    /// The accounts of a book as they were opened, in the order of their opening; empty for an unknown book.
+    /// Returns the accounts of a book as they were opened, in the order of their opening; empty for an unknown book.
     ///
     /// # Errors
     /// `StoreError::Io`: bad name, or shut down.
@@ -105,7 +105,7 @@ impl LogTaleaStore {
         Ok(state.accounts().map(|account| (*account.opened).clone()).collect())
     }
 
-    /// Accounts of a book from the one with index `from` on, in the order of their opening, at most `limit`.
+    /// Returns accounts of a book from the one with index `from` on, in the order of their opening, at most `limit`.
     #[cfg(feature = "cli")]
     pub(crate) fn account_page(
         &self,
@@ -130,7 +130,7 @@ impl LogTaleaStore {
         Ok(blocking(move || read_page(&book.view, from, limit, PAGE_BYTES)).await?)
     }
 
-    /// All registered assets in the order of their ids' bytes.
+    /// Returns all registered assets in the order of their ids' bytes.
     pub fn assets(&self) -> Vec<AssetDef> {
         let mut assets: Vec<AssetDef> = self.books.assets().values().cloned().collect();
         assets.sort_by(|a, b| a.id.as_str().cmp(b.id.as_str()));

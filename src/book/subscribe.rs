@@ -40,7 +40,7 @@ struct Subscription {
     stage: Stage,
 }
 
-/// The events of `name` from `from` on.
+/// Returns the events of `name` from `from` on.
 pub(super) fn stream(books: Arc<Books>, name: &str, from: Seq) -> EventStream {
     // Follows creations before the lookup, so that a book that is created in between is noticed.
     let created = books.follow();
@@ -65,7 +65,7 @@ pub(super) fn stream(books: Arc<Books>, name: &str, from: Seq) -> EventStream {
 }
 
 impl Subscription {
-    /// The next event; `None` when the store was shut down.
+    /// Returns the next event; `None` when the store was shut down.
     async fn step(&mut self) -> Result<Option<Sequenced<LedgerEvent>>, BookError> {
         loop {
             if let Some(event) = self.page.pop_front() {

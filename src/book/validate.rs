@@ -39,7 +39,7 @@ pub(super) struct Overlay {
 }
 
 impl Overlay {
-    /// The index of an account. Accounts that this batch opens follow those of the state.
+    /// Returns the index of an account. Accounts that this batch opens follow those of the state.
     pub(super) fn find(&self, state: &BookState, id: &AccountId) -> Option<u32> {
         state.find(&id.book.0, &id.path).or_else(|| {
             let at = self.opened_at.get(id)?;
@@ -72,7 +72,7 @@ impl Overlay {
         })
     }
 
-    /// The definition of an asset, if it has one.
+    /// Returns the definition of an asset, if it has one.
     pub(super) fn asset(&self, assets: &Assets, id: &AssetId) -> Option<AssetDef> {
         let here = self.registered.iter().find(|asset| asset.id == *id);
         here.cloned().or_else(|| assets.read().unwrap_or_else(PoisonError::into_inner).get(id).cloned())

@@ -45,12 +45,12 @@ pub(super) struct BookView {
 }
 
 impl BookView {
-    /// The state, for reading.
+    /// Returns the state, for reading.
     pub(super) fn state(&self) -> RwLockReadGuard<'_, BookState> {
         self.state.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The last event that may be shown. Ask for it before the state, which then reaches at least as far.
+    /// Returns the last event that may be shown. Ask for it before the state, which then reaches at least as far.
     pub(super) fn last_seq(&self) -> Seq {
         self.progress.borrow().last
     }
@@ -60,7 +60,7 @@ impl BookView {
         self.progress.subscribe()
     }
 
-    /// The error of a caller that comes after the book was closed.
+    /// Returns the error of a caller that comes after the book was closed.
     pub(super) fn error_of(&self, closed: &Closed) -> BookError {
         match closed {
             Closed::ShutDown => BookError::ShutDown,

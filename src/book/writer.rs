@@ -113,7 +113,7 @@ impl BookWriter {
         (writer, state)
     }
 
-    /// The thread that writes a snapshot, if there is one, for the caller to join.
+    /// Returns the thread that writes a snapshot, if there is one, for the caller to join.
     pub(super) fn take_snapshot_thread(&mut self) -> Option<JoinHandle<()>> {
         self.snapshot.take()
     }

@@ -20,7 +20,7 @@ use crate::archive::{
 };
 use crate::disk;
 use crate::ledger::{ExtraIds, Ledger, Reindexed};
-use crate::record::rows::Finding;
+use crate::record::rows::UnarchivedLine;
 use crate::scan::Io;
 
 #[derive(Debug, Args)]
@@ -293,7 +293,7 @@ impl Observer for Watch {
         ControlFlow::Continue(())
     }
 
-    fn finding(&mut self, finding: &Finding) {
+    fn finding(&mut self, finding: &UnarchivedLine) {
         self.findings += 1;
         if self.findings <= FINDINGS_SHOWN {
             self.bar.line(&format!(
@@ -324,9 +324,9 @@ struct ReportLine<'a> {
     reason: &'a str,
 }
 
-impl<'a> From<&'a Finding> for ReportLine<'a> {
-    fn from(finding: &'a Finding) -> Self {
-        let Finding { offset, length, verdict, reason } = finding;
+impl<'a> From<&'a UnarchivedLine> for ReportLine<'a> {
+    fn from(finding: &'a UnarchivedLine) -> Self {
+        let UnarchivedLine { offset, length, verdict, reason } = finding;
         Self { offset: *offset, length: *length, verdict: verdict.as_str(), reason }
     }
 }

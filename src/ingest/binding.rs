@@ -106,7 +106,7 @@ impl Binding {
         }
     }
 
-    /// The entries of journal and offset, which one transaction sets.
+    /// Returns the entries of journal and offset, which one transaction sets.
     pub(super) fn entries(&self, next: u64) -> [KeyValue; 2] {
         let identity = self.identity.unwrap_or_default().to_be_bytes();
         let path = self.journal.to_string_lossy();
@@ -156,7 +156,7 @@ impl Binding {
     }
 }
 
-/// The canonical path of a directory.
+/// Returns the canonical path of a directory.
 fn resolved(path: &Path) -> PathBuf {
     std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned())
 }

@@ -50,7 +50,7 @@ pub enum DeliveryError {
     },
 }
 
-/// A sink that appends lines of the journal in `journal` to `ledger`, durably. Lines that are no records of a ledger
+/// Returns a sink that appends lines of the journal in `journal` to `ledger`, durably. Lines that are no records of a ledger
 /// are refused for good; after any other failure the lines can be delivered again. The sink stops waiting for the ledger's lock when `interrupt`
 /// is requested, and the lines stay queued.
 pub fn ledger_sink(ledger: Ledger, journal: &Path, interrupt: &Interrupt) -> LedgerSink {

@@ -147,7 +147,7 @@ pub enum PayloadError {
     },
 }
 
-/// The payload of an assertion, whose BLAKE3 is its name in the store.
+/// Returns the payload of an assertion, whose BLAKE3 is its name in the store.
 ///
 /// # Errors
 /// [`PayloadError::Archive`] when it is too large for an archive (2 GiB).
@@ -155,7 +155,7 @@ pub fn serialize_assertion(assertion: &Assertion) -> Result<Vec<u8>, PayloadErro
     framed(RecordType::Assertion, rkyv::to_bytes::<rancor::Error>(assertion))
 }
 
-/// The payload of a vote.
+/// Returns the payload of a vote.
 ///
 /// # Errors
 /// As [`serialize_assertion`].
@@ -163,7 +163,7 @@ pub fn serialize_vote(vote: &Vote) -> Result<Vec<u8>, PayloadError> {
     framed(RecordType::Vote, rkyv::to_bytes::<rancor::Error>(vote))
 }
 
-/// The payload of an epoch.
+/// Returns the payload of an epoch.
 ///
 /// # Errors
 /// As [`serialize_assertion`].
@@ -171,7 +171,7 @@ pub fn serialize_epoch(epoch: &Epoch) -> Result<Vec<u8>, PayloadError> {
     framed(RecordType::Epoch, rkyv::to_bytes::<rancor::Error>(epoch))
 }
 
-/// The payload of one line for `ledger.jsonl`.
+/// Returns the payload of one line for `ledger.jsonl`.
 ///
 /// # Errors
 /// [`PayloadError::LineEnd`]; otherwise as [`serialize_assertion`].

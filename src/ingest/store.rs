@@ -14,7 +14,7 @@ pub type KeyValue = (Vec<u8>, Vec<u8>);
 /// Every method takes `&self`, and an `Arc` of a store is a store: give a clone to an [`Ingestor`](super::Ingestor) and read the
 /// store while the ingestor runs in the background.
 pub trait KVStore: Send + Sync + 'static {
-    /// The value of a key.
+    /// Returns the value of a key.
     ///
     /// # Errors
     /// [`StoreError`], as all methods do.
@@ -24,7 +24,7 @@ pub trait KVStore: Send + Sync + 'static {
     /// not at all. The batch is durable after the next [`KVStore::flush`] at the latest.
     fn put_batch(&self, batch: &[KeyValue]) -> Result<(), StoreError>;
 
-    /// All keys that start with `prefix`, in order, with their values.
+    /// Returns all keys that start with `prefix`, in order, with their values.
     fn scan_prefix(&self, prefix: &[u8]) -> Result<Vec<KeyValue>, StoreError>;
 
     /// Waits until everything that was set is on stable storage.
@@ -71,7 +71,7 @@ pub struct StoreError {
     pub source: Box<dyn std::error::Error + Send + Sync>,
 }
 
-/// The message of the innermost error, because the errors around it repeat that message in Rust's own notation.
+/// Returns the message of the innermost error, because the errors around it repeat that message in Rust's own notation.
 pub(super) fn innermost(error: &(dyn std::error::Error + Send + Sync + 'static)) -> String {
     let mut error: &dyn std::error::Error = error;
     while let Some(source) = error.source() {

@@ -145,7 +145,7 @@ impl<S: KVStore> DrainWorker<S> {
         Ok(())
     }
 
-    /// The lists of the batch's subjects, old hashes first, each once.
+    /// Returns the lists of the batch's subjects, old hashes first, each once.
     fn subject_lists(&self, batch: &DrainBatch) -> Result<Vec<KeyValue>, IngestError> {
         let mut lists = Vec::with_capacity(batch.subjects.len() + 2);
         for (key, hashes) in &batch.subjects {

@@ -46,7 +46,7 @@ impl Cursor {
         Ok(Self { directory, path, offset, reader: None })
     }
 
-    /// Offset of the next record to consume.
+    /// Returns the offset of the next record to consume.
     pub fn offset(&self) -> u64 {
         self.offset
     }
@@ -86,7 +86,7 @@ pub struct CursorStatus {
     pub offset: u64,
 }
 
-/// All cursors of the journal in `directory`, by name.
+/// Returns all cursors of the journal in `directory`, by name.
 ///
 /// # Errors
 /// [`JournalError::Damaged`]; file operations that fail.

@@ -54,7 +54,7 @@ impl Directory {
         self.root.join("IDENTITY")
     }
 
-    /// The names of all files in the directory.
+    /// Returns the names of all files in the directory.
     pub(super) fn names(&self) -> Result<Vec<OsString>, disk::Error> {
         names(&self.root)
     }
@@ -71,7 +71,7 @@ impl Directory {
         is_there.then(|| self.lock(Duration::ZERO)).transpose()
     }
 
-    /// The synced mark. A missing or damaged mark is none, because without one recovery only checks more.
+    /// Returns the synced mark. A missing or damaged mark is none, because without one recovery only checks more.
     pub(super) fn read_mark(&self) -> Result<Option<u64>> {
         match read_with(self.mark(), |bytes| FileKind::SyncedMark.decode(bytes), "") {
             Err(JournalError::Damaged { .. }) => Ok(None),
@@ -89,7 +89,7 @@ impl Directory {
         Ok(read_with(self.skips(), Skips::decode, remedy)?.unwrap_or_default())
     }
 
-    /// The journal's identity; none in a journal that no program with identities has written to.
+    /// Returns the journal's identity; none in a journal that no program with identities has written to.
     pub(super) fn read_identity(&self) -> Result<Option<u128>> {
         let remedy = "restore it from a copy, or delete it: the journal then gets a new identity, and each store that was \
                       filled from it must be moved away and filled again";
@@ -118,20 +118,20 @@ impl Directory {
         disk::replace(&self.skips(), &skips.encode(), true)
     }
 
-    /// The names of all cursors, without what a replacement that was killed half-way left.
+    /// Returns the names of all cursors, without what a replacement that was killed half-way left.
     pub(super) fn cursor_names(&self) -> Result<Vec<String>> {
         let listed = disk::if_there(names(&self.cursors()))?.unwrap_or_default();
         let names = listed.into_iter().filter_map(|name| name.into_string().ok());
         Ok(names.filter(|name| !name.ends_with(".tmp")).collect())
     }
 
-    /// The offset of a cursor; none when there is no such cursor.
+    /// Returns the offset of a cursor; none when there is no such cursor.
     pub(super) fn read_cursor(&self, name: &str) -> Result<Option<u64>> {
         let remedy = "restore it from a copy, or delete it: its consumer then begins at the first record";
         read_with(self.cursors().join(name), |bytes| FileKind::Cursor.decode(bytes), remedy)
     }
 
-    /// The offset that the furthest consumer has reached, by the cursors that can be read: the journal once extended at least
+    /// Returns the offset that the furthest consumer has reached, by the cursors that can be read: the journal once extended at least
     /// so far.
     pub(super) fn furthest_cursor(&self) -> Result<Option<u64>> {
         let mut furthest = None;
@@ -145,12 +145,12 @@ impl Directory {
     }
 }
 
-/// The name of the segment file with this base.
+/// Returns the name of the segment file with this base.
 pub(super) fn segment_name(base: u64) -> String {
     format!("{base:016x}.wal")
 }
 
-/// The content of a small file, or `None` when there is none.
+/// Returns the content of a small file, or `None` when there is none.
 pub(super) fn read_small(path: &Path) -> Result<Option<Vec<u8>>, JournalError> {
     let Some(file) = disk::if_there(disk::File::open_read(path))? else { return Ok(None) };
     let mut bytes = vec![0; file.len_bytes()?.min(SMALL_BYTES) as usize];
@@ -176,7 +176,7 @@ fn read_with<T>(
     }
 }
 
-/// The names in a directory.
+/// Returns the names in a directory.
 pub(super) fn names(directory: &Path) -> Result<Vec<OsString>, disk::Error> {
     let paths = disk::list(directory)?;
     Ok(paths.iter().filter_map(|path| path.file_name().map(ToOwned::to_owned)).collect())

@@ -176,7 +176,7 @@ impl Appender {
         &self.directory
     }
 
-    /// The offset after the last record.
+    /// Returns the offset after the last record.
     pub(super) fn end(&self) -> u64 {
         self.active().end()
     }

@@ -245,7 +245,7 @@ impl fmt::Display for DamageReason {
 }
 
 impl DamageReason {
-    /// The name in documents.
+    /// Returns the name in documents.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Partial => "partial",

@@ -48,7 +48,7 @@ pub(crate) fn seal(magic: &[u8; MAGIC_SIZE], size: u32, content: &[u8]) -> Vec<u
     bytes
 }
 
-/// The size and the content of bytes that [`seal`] made. Every byte counts, the trailing zeros too.
+/// Returns the size and the content of bytes that [`seal`] made. Every byte counts, the trailing zeros too.
 pub(crate) fn unseal<'b>(magic: &[u8; MAGIC_SIZE], bytes: &'b [u8]) -> Result<(u32, &'b [u8]), HeaderFlaw> {
     let crc_at = bytes.len().saturating_sub(SEAL_LEN);
     let is_whole = crc_at >= CONTENT_AT
@@ -85,12 +85,12 @@ impl FileKind {
         }
     }
 
-    /// The encoded header of such a file.
+    /// Returns the encoded header of such a file.
     pub(super) fn encode(self, offset: u64) -> [u8; HEADER_LEN] {
         FileHeader { kind: self, offset }.encode()
     }
 
-    /// The offset in the header of such a file.
+    /// Returns the offset in the header of such a file.
     pub(super) fn decode(self, bytes: &[u8]) -> Result<u64, HeaderFlaw> {
         FileHeader::decode(self, bytes).map(|header| header.offset)
     }
@@ -125,7 +125,7 @@ pub enum HeaderFlaw {
 }
 
 impl FileHeader {
-    /// The bytes of the header, [`HEADER_SIZE`] of them.
+    /// Returns the bytes of the header, [`HEADER_SIZE`] of them.
     pub fn encode(self) -> [u8; HEADER_SIZE as usize] {
         let mut bytes = [0; HEADER_LEN];
         let sealed = seal(self.kind.magic(), HEADER_LEN as u32, &self.offset.to_le_bytes());
@@ -147,13 +147,13 @@ impl FileHeader {
     }
 }
 
-/// The bytes of the file IDENTITY.
+/// Returns the bytes of the file IDENTITY.
 pub(super) fn encode_identity(identity: u128) -> Vec<u8> {
     let content = identity.to_be_bytes();
     seal(&IDENTITY_MAGIC, (CONTENT_AT + content.len() + SEAL_LEN) as u32, &content)
 }
 
-/// The identity in the bytes of the file IDENTITY.
+/// Returns the identity in the bytes of the file IDENTITY.
 pub(super) fn decode_identity(bytes: &[u8]) -> Result<u128, HeaderFlaw> {
     let (_, content) = unseal(&IDENTITY_MAGIC, bytes)?;
     content.try_into().map(u128::from_be_bytes).map_err(|_| HeaderFlaw::Damaged)
@@ -224,17 +224,17 @@ impl EncodedRecord {
     }
 }
 
-/// The CRC32C of the length, the hash and the payload of a whole record.
+/// Returns the CRC32C of the length, the hash and the payload of a whole record.
 fn record_crc(record: &[u8]) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c(&record[..RECORD_CRC_AT]), &record[RECORD_HASH_AT..])
 }
 
-/// Length in bytes that the record at the start of `bytes` claims, or `None` when its first 40 bytes are not all there.
+/// Returns the length in bytes that the record at the start of `bytes` claims, or `None` when its first 40 bytes are not all there.
 pub(super) fn record_len(bytes: &[u8]) -> Option<u64> {
     (bytes.len() >= RECORD_OVERHEAD).then(|| u64::from(u32_at(bytes, 0)) + RECORD_OVERHEAD as u64)
 }
 
-/// Length in bytes of the record at the start of `bytes`, after its CRC was compared; the hash is not.
+/// Returns the length in bytes of the record at the start of `bytes`, after its CRC was compared; the hash is not.
 pub(super) fn checked_record(bytes: &[u8]) -> Result<usize, RecordFlaw> {
     let len = record_len(bytes).ok_or(RecordFlaw::Partial)?;
     let record = usize::try_from(len).ok().and_then(|len| bytes.get(..len)).ok_or(RecordFlaw::Partial)?;
@@ -244,7 +244,7 @@ pub(super) fn checked_record(bytes: &[u8]) -> Result<usize, RecordFlaw> {
     Ok(record.len())
 }
 
-/// Length in bytes of the record at the start of `bytes`, after its CRC and its hash were compared.
+/// Returns the length in bytes of the record at the start of `bytes`, after its CRC and its hash were compared.
 pub(super) fn verified_record(bytes: &[u8]) -> Result<usize, RecordFlaw> {
     let len = checked_record(bytes)?;
     if has_its_hash(&bytes[..len]) { Ok(len) } else { Err(RecordFlaw::Hash) }
@@ -255,12 +255,12 @@ pub(super) fn has_its_hash(record: &[u8]) -> bool {
     blake3::hash(&record[RECORD_OVERHEAD..]) == stored_hash(record)
 }
 
-/// The CRC that a record's bytes carry.
+/// Returns the CRC that a record's bytes carry.
 pub(super) fn stored_crc(record: &[u8]) -> u32 {
     u32_at(record, RECORD_CRC_AT)
 }
 
-/// The hash that a record's bytes carry.
+/// Returns the hash that a record's bytes carry.
 pub(super) fn stored_hash(record: &[u8]) -> blake3::Hash {
     let mut hash = [0; 32];
     hash.copy_from_slice(&record[RECORD_HASH_AT..RECORD_OVERHEAD]);
@@ -285,7 +285,7 @@ impl Skips {
         &self.ranges
     }
 
-    /// The first offset from `offset` on that is neither deleted nor skipped.
+    /// Returns the first offset from `offset` on that is neither deleted nor skipped.
     pub(super) fn advance(&self, offset: u64) -> u64 {
         let offset = offset.max(self.start);
         let next = self.ranges.partition_point(|range| range.end <= offset);
@@ -295,7 +295,7 @@ impl Skips {
         }
     }
 
-    /// The first range that starts after `offset`.
+    /// Returns the first range that starts after `offset`.
     pub(super) fn next_after(&self, offset: u64) -> Option<&Range<u64>> {
         self.ranges.get(self.ranges.partition_point(|range| range.start <= offset))
     }

@@ -9,7 +9,7 @@ use super::directory::Directory;
 use super::error::{JournalError, Result};
 use super::segment::list;
 
-/// The identity of the journal in `directory`. No other journal has the same, not even one that is begun in this directory
+/// Returns the identity of the journal in `directory`. No other journal has the same, not even one that is begun in this directory
 /// after this one was removed. A journal of an earlier program gets its identity here, unless a writer has it open.
 ///
 /// # Errors

@@ -108,7 +108,7 @@ impl Journal {
         Ok(offsets)
     }
 
-    /// A guard whose appends are synced together, when it is committed or dropped, whatever the journal's level.
+    /// Returns a guard whose appends are synced together, when it is committed or dropped, whatever the journal's level.
     pub fn fsync_guard(&self) -> FsyncGuard<'_> {
         FsyncGuard::new(&self.appender)
     }
@@ -121,7 +121,7 @@ impl Journal {
         self.appender.sync()
     }
 
-    /// The offset after the last record, which is the next record's.
+    /// Returns the offset after the last record, which is the next record's.
     pub fn end(&self) -> u64 {
         self.appender.end()
     }
@@ -147,7 +147,7 @@ impl Journal {
         Ok(reader.read(offset)?.map(RecordRef::to_record))
     }
 
-    /// A reader of this journal. It sees records that are appended later.
+    /// Returns a reader of this journal. It sees records that are appended later.
     ///
     /// # Errors
     /// As [`JournalReader::open`].

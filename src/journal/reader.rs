@@ -67,7 +67,7 @@ impl JournalReader {
         Ok(Self { segments: SegmentManager::open(directory)?, open: None })
     }
 
-    /// The journal's directory.
+    /// Returns the journal's directory.
     pub fn directory(&self) -> &Path {
         self.segments.directory().root()
     }
@@ -107,7 +107,7 @@ impl JournalReader {
         }))
     }
 
-    /// The offset after the last complete record, where the next one will be.
+    /// Returns the offset after the last complete record, where the next one will be.
     ///
     /// # Errors
     /// As [`JournalReader::read`].
@@ -355,7 +355,7 @@ impl OpenSegment {
         }
     }
 
-    /// Length in bytes of the record at `offset`, which does not reach into a skipped range.
+    /// Returns the length in bytes of the record at `offset`, which does not reach into a skipped range.
     fn record_at(
         &mut self,
         offset: u64,
@@ -376,7 +376,7 @@ impl OpenSegment {
         Ok(check(self.window_at(position, len)?))
     }
 
-    /// The bytes from `position` on: `len` of them or more, fewer only at the end of the file.
+    /// Returns the bytes from `position` on: `len` of them or more, fewer only at the end of the file.
     fn window_at(&mut self, position: u64, len: usize) -> Result<&[u8], disk::Error> {
         let window_end = self.window_start + self.window.len() as u64;
         if position < self.window_start || position + len as u64 > window_end {

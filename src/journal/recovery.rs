@@ -194,7 +194,7 @@ pub(super) fn recover_locked(
     survey.repair(quarantined, started)
 }
 
-/// The skips and the segments. Segments from before the start, which an interrupted cleanup leaves, do not count.
+/// Returns the skips and the segments. Segments from before the start, which an interrupted cleanup leaves, do not count.
 fn inventory(directory: &Directory) -> Result<(Skips, Vec<Segment>)> {
     let skips = directory.read_skips()?;
     let mut segments = list(directory)?;
@@ -529,7 +529,7 @@ impl<'d> JournalSurvey<'d> {
     }
 }
 
-/// The name of a copy: that of the file, the position of the first byte, and why the bytes were saved.
+/// Returns the name of a copy: that of the file, the position of the first byte, and why the bytes were saved.
 fn copy_name(file: &Path, position: u64, why: &str) -> String {
     format!("{}@{position}.{why}", file.file_name().unwrap_or_default().to_string_lossy())
 }
@@ -542,7 +542,7 @@ fn save_bytes(directory: &Directory, file: &disk::File, range: Range<u64>, name:
     })
 }
 
-/// The bytes of a segment's file that a damage is about.
+/// Returns the bytes of a segment's file that a damage is about.
 fn damaged_bytes(damage: &Damage, file_len_bytes: u64) -> Range<u64> {
     match damage.reason {
         DamageReason::Missing | DamageReason::LostEnd => 0..0,

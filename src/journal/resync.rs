@@ -39,7 +39,7 @@ const HASHED_TIMES: usize = 4;
 static SHORT_SHIFTS: LazyLock<Vec<u32>> = LazyLock::new(|| powers(ONE_BYTE, 1 << SHORT_BITS));
 const SHORT_BITS: u32 = 12;
 
-/// The first `len` powers of `factor`.
+/// Returns the first `len` powers of `factor`.
 fn powers(factor: u32, len: usize) -> Vec<u32> {
     std::iter::successors(Some(ONE), |power| Some(multiply(factor, *power))).take(len).collect()
 }
@@ -82,7 +82,7 @@ impl<'b> Resync<'b> {
         Self { bytes, from, checkpoints, long_shifts, to_hash }
     }
 
-    /// The position of the first valid record that starts at or after `from`.
+    /// Returns the position of the first valid record that starts at or after `from`.
     pub(super) fn next_record(&mut self, from: usize) -> Option<usize> {
         for at in from..self.bytes.len() {
             // Zeros are common and never a record: the hash of an empty payload is not zero.
@@ -98,7 +98,7 @@ impl<'b> Resync<'b> {
         None
     }
 
-    /// The result of [`checked_record`] for the bytes at `at`, without reading all of them.
+    /// Returns the result of [`checked_record`] for the bytes at `at`, without reading all of them.
     pub(super) fn checked_record(&self, at: usize) -> Result<usize, RecordFlaw> {
         let rest = &self.bytes[at..];
         let len = record_len(rest).and_then(|len| usize::try_from(len).ok()).ok_or(RecordFlaw::Partial)?;
@@ -116,7 +116,7 @@ impl<'b> Resync<'b> {
         multiply(self.long_shifts[len >> SHORT_BITS], multiply(short, crc))
     }
 
-    /// CRC of `bytes[from..end]`.
+    /// Returns the CRC of `bytes[from..end]`.
     fn prefix(&self, end: usize) -> u32 {
         let whole = (end - self.from) / CHECKPOINT_EVERY;
         let tail = self.from + whole * CHECKPOINT_EVERY;

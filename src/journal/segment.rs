@@ -21,12 +21,12 @@ pub struct Segment {
 }
 
 impl Segment {
-    /// The name of the file: the base in 16 hexadecimal digits, and `.wal`.
+    /// Returns the name of the file: the base in 16 hexadecimal digits, and `.wal`.
     pub fn file_name(&self) -> String {
         segment_name(self.base)
     }
 
-    /// The offset after the last byte of this file.
+    /// Returns the offset after the last byte of this file.
     pub fn end(&self) -> u64 {
         self.base.saturating_add(self.len_bytes.saturating_sub(HEADER_SIZE))
     }
@@ -80,7 +80,7 @@ impl SegmentManager {
         Ok(())
     }
 
-    /// The segments by ascending base.
+    /// Returns the segments by ascending base.
     pub fn segments(&self) -> &[Segment] {
         &self.segments
     }
@@ -90,7 +90,7 @@ impl SegmentManager {
         self.skips.advance(0)
     }
 
-    /// The segment in which the record at `offset` is or will be; none before the first one.
+    /// Returns the segment in which the record at `offset` is or will be; none before the first one.
     pub fn find(&self, offset: u64) -> Option<Segment> {
         self.locate(offset).map(|located| located.segment)
     }
@@ -169,7 +169,7 @@ pub(super) fn cleanup_locked(directory: &Directory) -> Result<CleanupReport> {
     Ok(report)
 }
 
-/// The segment files by ascending base. Other names in the directory are left alone.
+/// Returns the segment files by ascending base. Other names in the directory are left alone.
 pub(super) fn list(directory: &Directory) -> Result<Vec<Segment>> {
     let mut segments = Vec::new();
     for name in directory.names()? {
@@ -191,7 +191,7 @@ pub(super) fn list(directory: &Directory) -> Result<Vec<Segment>> {
     Ok(segments)
 }
 
-/// The base in a segment's name; `None` for any other name.
+/// Returns the base in a segment's name; `None` for any other name.
 fn segment_base(name: &std::ffi::OsStr) -> Option<u64> {
     let digits = name.to_str()?.strip_suffix(".wal")?;
     let is_canonical = digits.len() == 16 && digits.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));

@@ -46,7 +46,7 @@ impl Verdict {
 
 /// A line that was not archived.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Finding {
+pub struct UnarchivedLine {
     /// Where the line starts, in bytes from the start of the ledger.
     pub offset: u64,
     /// The line's length in bytes, LF included.
@@ -71,7 +71,7 @@ pub struct Rows<'a> {
     /// Stamps.
     pub stamps: Vec<StampRow<'a>>,
     /// Lines that were not archived.
-    pub findings: Vec<Finding>,
+    pub findings: Vec<UnarchivedLine>,
     /// Lines of an unknown version or kind.
     pub unknown_lines: u64,
     /// Lines of a kind that is not archived (relationships, user turns).
@@ -89,7 +89,7 @@ impl Rows<'_> {
     /// Adds a finding about the line at `offset`. `len_bytes` is the line's length without the LF.
     pub(crate) fn find(&mut self, offset: u64, len_bytes: u64, verdict: Verdict, reason: String) {
         // Lines of a scan end in an LF.
-        self.findings.push(Finding { offset, length: len_bytes + 1, verdict, reason });
+        self.findings.push(UnarchivedLine { offset, length: len_bytes + 1, verdict, reason });
         self.len_bytes += FINDING_BYTES;
     }
 

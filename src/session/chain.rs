@@ -50,7 +50,7 @@ impl LazyChain {
         Self { hashes, linked: 0, chain: Chain::GENESIS }
     }
 
-    /// The number of rows whose hashes are known.
+    /// Returns the number of rows whose hashes are known.
     pub(super) fn rows(&self) -> usize {
         self.hashes.len()
     }

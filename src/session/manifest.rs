@@ -22,7 +22,7 @@ const STORE_VERSION: u8 = 2;
 const NO_CRC: &str = "00000000";
 
 impl Manifest {
-    /// The hash that belongs into `integrity.manifestHash`.
+    /// Returns the hash that belongs into `integrity.manifestHash`.
     pub fn hash(&self) -> String {
         let mut bare = self.clone();
         bare.integrity.manifest_hash.clear();

@@ -15,7 +15,7 @@ use crate::common::dump::{self, Dump, Value};
 use crate::common::{fixture, golden, in_parallel, ledgers, processes};
 use relayburn_ledger::archive::{self, BuildResult, Options, Restart, Unobserved, rebuild_full};
 use relayburn_ledger::dev::{self, GenerateOptions, ODD_KINDS, Profile, generate};
-use relayburn_ledger::record::rows::{Finding, Verdict};
+use relayburn_ledger::record::rows::{UnarchivedLine, Verdict};
 use serde_json::json;
 
 /// The time written into archives here, and as they hold it.
@@ -106,7 +106,11 @@ fn is_same_folder(one: &Path, other: &Path) -> bool {
 }
 
 /// Runs the builds of a case in `place`, compares each result with the reference's and returns all findings.
-fn run(case: &Case, place: &Place, build: impl Fn(bool) -> (BuildResult, Vec<Finding>)) -> Vec<Finding> {
+fn run(
+    case: &Case,
+    place: &Place,
+    build: impl Fn(bool) -> (BuildResult, Vec<UnarchivedLine>),
+) -> Vec<UnarchivedLine> {
     let mut all_findings = Vec::new();
     let mut cursor = match case.file("prior.sqlite") {
         Some(prior) => {
@@ -162,7 +166,7 @@ fn run(case: &Case, place: &Place, build: impl Fn(bool) -> (BuildResult, Vec<Fin
     all_findings
 }
 
-fn check_rows(case: &Case, place: &Place, findings: &[Finding], what: &str) {
+fn check_rows(case: &Case, place: &Place, findings: &[UnarchivedLine], what: &str) {
     dump::assert_same(&dump::by_key(place.archive()), &case.expected(), what);
     let rejected: Vec<_> = findings
         .iter()
@@ -250,9 +254,9 @@ fn the_command_line_builds_the_same_archives() {
     });
 }
 
-fn parse_finding(line: &str) -> Finding {
+fn parse_finding(line: &str) -> UnarchivedLine {
     let finding: serde_json::Value = serde_json::from_str(line).unwrap();
-    Finding {
+    UnarchivedLine {
         offset: finding["offset"].as_u64().unwrap(),
         length: finding["length"].as_u64().unwrap(),
         verdict: match finding["verdict"].as_str().unwrap() {

@@ -323,7 +323,7 @@ fn a_library_reads_a_ledger_that_is_truncated_without_a_signal_handler() {
     use relayburn_ledger::archive::{Observer, Phase, Progress};
     use relayburn_ledger::home::Home;
     use relayburn_ledger::ledger::{Filter, Ledger, RecordKind};
-    use relayburn_ledger::record::rows::Finding;
+    use relayburn_ledger::record::rows::UnarchivedLine;
     use std::ops::ControlFlow;
     struct Truncating<'p>(&'p Path);
     impl Observer for Truncating<'_> {
@@ -333,7 +333,7 @@ fn a_library_reads_a_ledger_that_is_truncated_without_a_signal_handler() {
             }
             ControlFlow::Continue(())
         }
-        fn finding(&mut self, _: &Finding) {}
+        fn finding(&mut self, _: &UnarchivedLine) {}
     }
     let (whole, _) = ledgers::generated(Profile::Mixed, 24_000_000, 4);
     let place = Place::with_ledger(&whole);

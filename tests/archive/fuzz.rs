@@ -22,7 +22,7 @@ use relayburn_ledger::archive::{self, BuildResult, Load, Options};
 use relayburn_ledger::home::Home;
 use relayburn_ledger::interrupt::Interrupt;
 use relayburn_ledger::ledger::{Filter, Ledger, Pattern, RecordKind};
-use relayburn_ledger::record::rows::Finding;
+use relayburn_ledger::record::rows::UnarchivedLine;
 use relayburn_ledger::scan::Io;
 use serde_json::json;
 
@@ -80,11 +80,11 @@ struct Told {
     /// Counts of turn, stamp, compaction and event lines; of malformed, rejected and unknown lines; of lines for the
     /// exact path; of bytes.
     counts: [u64; 9],
-    findings: Vec<Finding>,
+    findings: Vec<UnarchivedLine>,
 }
 
 impl Told {
-    fn add(&mut self, (result, findings): (BuildResult, Vec<Finding>)) {
+    fn add(&mut self, (result, findings): (BuildResult, Vec<UnarchivedLine>)) {
         assert!(result.restarted.is_none(), "went back to byte 0: {:?}", result.restarted);
         let counts = [
             result.turns_applied,

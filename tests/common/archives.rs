@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use relayburn_ledger::archive::{
     self, ArchiveError, BuildResult, Load, Observer, Options, Paths, Progress, Unobserved,
 };
-use relayburn_ledger::record::rows::{Finding, Verdict};
+use relayburn_ledger::record::rows::{UnarchivedLine, Verdict};
 use relayburn_ledger::scan::Io;
 
 /// Returns every combination of settings that must not change a row.
@@ -64,13 +64,13 @@ impl Place {
         super::names(self.directory())
     }
 
-    pub fn full(&self, options: &Options) -> (BuildResult, Vec<Finding>) {
+    pub fn full(&self, options: &Options) -> (BuildResult, Vec<UnarchivedLine>) {
         let mut findings = Findings::default();
         let result = archive::rebuild_full(&self.paths, options, &mut findings).unwrap();
         (result, findings.0)
     }
 
-    pub fn tail(&self, options: &Options) -> (BuildResult, Vec<Finding>) {
+    pub fn tail(&self, options: &Options) -> (BuildResult, Vec<UnarchivedLine>) {
         let mut findings = Findings::default();
         let result = archive::build_tail(&self.paths, options, &mut findings).unwrap();
         (result, findings.0)
@@ -99,19 +99,19 @@ fn paths_in(directory: &Path) -> Paths {
 
 /// An observer that keeps all reports.
 #[derive(Default)]
-pub struct Findings(pub Vec<Finding>);
+pub struct Findings(pub Vec<UnarchivedLine>);
 
 impl Observer for Findings {
     fn progress(&mut self, _: Progress) -> ControlFlow<()> {
         ControlFlow::Continue(())
     }
 
-    fn finding(&mut self, finding: &Finding) {
+    fn finding(&mut self, finding: &UnarchivedLine) {
         self.0.push(finding.clone());
     }
 }
 
 /// Returns the number of findings with this verdict.
-pub fn count(findings: &[Finding], verdict: Verdict) -> u64 {
+pub fn count(findings: &[UnarchivedLine], verdict: Verdict) -> u64 {
     findings.iter().filter(|finding| finding.verdict == verdict).count() as u64
 }

@@ -15,8 +15,6 @@ use crate::rooms::{module_of, sources};
 
 /// Names that several types have.
 const NOT_MENDED: &[&str] = &[
-    "Acknowledged",
-    "Batch",
     "Before",
     "Candidate",
     "Cell",
@@ -32,14 +30,10 @@ const NOT_MENDED: &[&str] = &[
     "Filter",
     "Gathered",
     "GivenUp",
-    "Held",
     "Home",
-    "Intent",
     "Item",
-    "Job",
     "Journal",
     "Known",
-    "Layout",
     "LedgerLine",
     "Log",
     "Look",
@@ -50,7 +44,6 @@ const NOT_MENDED: &[&str] = &[
     "ParsedCall",
     "Place",
     "Prices",
-    "Progress",
     "Range",
     "Reason",
     "Record",
@@ -59,7 +52,6 @@ const NOT_MENDED: &[&str] = &[
     "Row",
     "Rows",
     "Rules",
-    "Segment",
     "Session",
     "Spawn",
     "State",
@@ -70,7 +62,6 @@ const NOT_MENDED: &[&str] = &[
     "Value",
     "Waiting",
     "Work",
-    "Worker",
     "Written",
 ];
 

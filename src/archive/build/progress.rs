@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 
-use crate::record::rows::Finding;
+use crate::record::rows::UnarchivedLine;
 
 /// A phase of a build.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,7 +38,7 @@ pub trait Observer {
     /// Called now and then. `Break` ends the build; the archive is then unchanged.
     fn progress(&mut self, progress: Progress) -> ControlFlow<()>;
     /// Called for each line that is not archived, in the order of the ledger.
-    fn finding(&mut self, finding: &Finding);
+    fn finding(&mut self, finding: &UnarchivedLine);
 }
 
 /// An observer that ignores every report.
@@ -50,5 +50,5 @@ impl Observer for Unobserved {
         ControlFlow::Continue(())
     }
 
-    fn finding(&mut self, _: &Finding) {}
+    fn finding(&mut self, _: &UnarchivedLine) {}
 }

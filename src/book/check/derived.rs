@@ -95,7 +95,7 @@ impl BookCheck<'_> {
         }
     }
 
-    /// How the log contradicts an outcome, if it does.
+    /// Returns how the log contradicts an outcome, if it does.
     fn contradiction(&mut self, key: &str, outcome: KeyOutcome) -> Result<Option<String>, BookError> {
         let KeyOutcome { txid, seq, at } = outcome;
         if seq < 1 || seq > self.replayed() {
@@ -199,7 +199,7 @@ fn history_digest(state: &BookState, account: &Account) -> Result<blake3::Hash, 
     Ok(digest.finalize())
 }
 
-/// The first difference between what the log and what a snapshot says.
+/// Returns the first difference between what the log and what a snapshot says.
 fn differences(log: &BookState, snapshot: &BookState) -> Result<Option<String>, BookError> {
     if log.last_at != snapshot.last_at {
         return Ok(Some("the time of the last event".to_owned()));

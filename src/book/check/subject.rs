@@ -27,7 +27,7 @@ impl LogSegment {
         Ok(self.source.insert(source))
     }
 
-    /// The source, for a caller that puts it back.
+    /// Returns the source, for a caller that puts it back.
     pub(super) fn take_source(&mut self) -> Result<Source, BookError> {
         if let Some(source) = self.source.take() {
             return Ok(source);
@@ -100,7 +100,7 @@ impl<'a> BookCheck<'a> {
         self.findings.push(BookFinding { file: file.to_owned(), offset, problem, reason });
     }
 
-    /// The last event that was replayed.
+    /// Returns the last event that was replayed.
     pub(super) fn replayed(&self) -> Seq {
         self.state.next_seq - 1
     }
