@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::archive::{Observer, Phase, Progress};
-use crate::record::rows::Finding;
+use crate::record::rows::UnarchivedLine;
 
 fn is_wanted() -> bool {
     std::io::stderr().is_terminal() && std::env::var_os("RELAYBURN_PROGRESS").is_none_or(|value| value != "0")
@@ -113,5 +113,5 @@ impl Observer for BuildBar {
         ControlFlow::Continue(())
     }
 
-    fn finding(&mut self, _: &Finding) {}
+    fn finding(&mut self, _: &UnarchivedLine) {}
 }
