@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 
 use super::opencode::{Received, Request, Rules, StreamState, gathered_of_stream};
-use super::pass::{Agent, Candidate, Gathered};
+use super::pass::{Agent, Gathered};
 use super::report::IngestObserver;
 use super::run::{Ingest, Run};
 use super::{AgentReport, AgentsError, settings};
@@ -178,11 +178,9 @@ impl Ingest {
         interrupt: &Interrupt,
     ) -> Result<(), AgentsError> {
         gathered.cursor = Some(stream.state.cursor());
-        let candidate =
-            Candidate { agent: Agent::OpenCode, path: stream.key.clone(), root: PathBuf::new(), extra: None };
         let mut run = Run::new(self, observer, interrupt)?;
         let mut tally = AgentReport::default();
-        run.write(candidate, gathered, &mut tally)?;
+        run.write(stream.key.clone(), Agent::OpenCode, gathered, &mut tally)?;
         stream.is_unsaved = false;
         stream.saved = Instant::now();
         Ok(())

@@ -62,9 +62,19 @@ fn hash(parts: &[&[u8]]) -> u64 {
     u64::from_le_bytes(hasher.finalize().as_bytes()[..8].try_into().unwrap_or_default())
 }
 
-/// Returns a message by its source, id and time.
-pub(super) fn message_key(source: &[u8], id: &[u8], ts: &[u8]) -> u64 {
-    hash(&[source, id, ts])
+/// A message by its source, id and time. Copies of a message whose id is unique may have other times.
+fn message_key(source: &[u8], id: &[u8], ts: &[u8]) -> u64 {
+    hash(&[source, id, if is_unique(source, id) { b"" } else { ts }])
+}
+
+/// Whether an id names one message in all sessions: the ids of Codex's turns are UUIDs, those of Anthropic's messages have at
+/// least twenty random characters.
+fn is_unique(source: &[u8], id: &[u8]) -> bool {
+    match source {
+        b"codex" => id.len() == 36 && uuid::Uuid::try_parse_ascii(id).is_ok(),
+        b"claude-code" => id.len() >= 24 && id.starts_with(b"msg_"),
+        _ => false,
+    }
 }
 
 fn result_key(event: Value<'_>) -> Option<u64> {
@@ -327,6 +337,27 @@ fn line_at<'b>(
         }
         len_bytes *= 16;
     }
+}
+
+/// Hands out the stamps of the ledger.
+pub(super) fn each_stamp(home: &Home, take: &mut dyn FnMut(Value<'_>)) -> Result<(), AgentsError> {
+    let Some(ledger) = open_ledger(home)? else { return Ok(()) };
+    let finder = memchr::memmem::Finder::new(b"\"stamp\"");
+    let (mut document, mut buffer) = (Document::default(), Vec::new());
+    for chunk in chunks(&ledger, 0..ledger.len_bytes(), CHUNK_BYTES) {
+        let chunk = chunk?;
+        let base = chunk.start;
+        for (_, line) in scan::lines(base, ledger.bytes(chunk, &mut buffer)?) {
+            if finder.find(line).is_none() {
+                continue;
+            }
+            let Ok(root) = document.parse(trim_js(line)) else { continue };
+            if js::any_text(root, "kind") == Some(b"stamp") {
+                take(root);
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Returns whether a line is in the ledger.

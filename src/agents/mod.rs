@@ -23,6 +23,7 @@
 //! ```
 
 mod activity;
+mod burn_database;
 mod calls;
 mod claude;
 mod codex;
@@ -45,6 +46,8 @@ mod readers;
 mod report;
 mod run;
 mod settings;
+mod sqlite;
+mod terms;
 mod walk;
 
 pub use error::AgentsError;
@@ -52,8 +55,8 @@ pub use follow::{EventScope, EventStream, StreamStep};
 pub use kept::{HookCall, keep_hook};
 pub use pass::{Agent, ContentMode, Reason};
 pub use report::{
-    AgentReport, HookReport, IngestObserver, IngestOptions, IngestReport, NamedLine, NoObserver,
-    RecordCounts, SkippedFile,
+    AgentReport, HookReport, IngestObserver, IngestOptions, IngestProgress, IngestReport, NamedLine,
+    NoObserver, RecordCounts, SkippedFile,
 };
 pub use run::Ingest;
 pub use walk::Unreadable;

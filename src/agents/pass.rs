@@ -7,6 +7,7 @@ use super::AgentsError;
 use super::project::ProjectKeys;
 use crate::disk;
 use crate::home::Home;
+use crate::record::Id;
 
 /// An agent whose logs are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -184,13 +185,25 @@ pub(super) struct Record {
     pub text: Vec<u8>,
     /// The turn of the pass without which the record is not written.
     pub owner: Option<u32>,
-    /// A stamp to append before the record if the record is new.
+    /// The stamp of a turn that goes before the turn, when the ledger does not have the turn yet.
     pub stamp: Option<Vec<u8>>,
+    /// The stamp of the session's branch, when the turn is the first on the branch. When the turn repeats another session, the
+    /// stamp goes before the next turn of the log.
+    pub branch: Option<Vec<u8>>,
+    /// The id under which the TypeScript package may have written the same user turn.
+    pub other_id: Option<Id>,
 }
 
 impl From<Vec<u8>> for Record {
     fn from(text: Vec<u8>) -> Self {
-        Record { text, owner: None, stamp: None }
+        Record { text, owner: None, stamp: None, branch: None, other_id: None }
+    }
+}
+
+impl Record {
+    /// A record that is written only with the turn `owner` of its pass.
+    pub(super) fn with(text: Vec<u8>, owner: Option<u32>) -> Self {
+        Record { owner, ..text.into() }
     }
 }
 
@@ -298,6 +311,8 @@ pub(super) struct Gathered {
     pub relationships: Vec<Record>,
     pub tool_result_events: Vec<Record>,
     pub user_turns: Vec<Record>,
+    /// Stamps that belong to no record of the log, as whole lines.
+    pub stamps: Vec<Vec<u8>>,
     /// The new cursor as compact JSON text, with its keys in order. None keeps the old cursor.
     pub cursor: Option<Vec<u8>>,
     /// A note that the reader gets again at the next pass. It is kept in a derived file.

@@ -137,6 +137,10 @@ pub struct AgentReport {
     pub bytes_read: u64,
     /// Messages that are not complete yet.
     pub open_messages: u64,
+    /// What the agent itself says that the sessions in its logs cost, in dollars. Only OpenCode says so. It is no price of
+    /// `burn usage`, and is 0 for what a subscription paid.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reported_usd: Option<f64>,
 }
 
 /// The result of a run.
@@ -192,8 +196,24 @@ pub struct HookReport {
 pub trait IngestObserver {
     /// Receives a note for people about something that was skipped.
     fn note(&mut self, text: &str);
-    /// Receives the number of finished logs and of all logs.
-    fn progress(&mut self, agent: Agent, done: u64, of: u64);
+    /// The run has come so far with the logs of an agent.
+    fn progress(&mut self, progress: IngestProgress);
+}
+
+/// How far a run is with the logs of one agent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct IngestProgress {
+    /// The agent.
+    pub agent: Agent,
+    /// Logs that are done.
+    pub done_logs: u64,
+    /// Logs that were found.
+    pub logs: u64,
+    /// Bytes of what is new that were read.
+    pub done_bytes: u64,
+    /// What is new in the logs, in bytes, as far as their sizes and cursors tell.
+    pub bytes: u64,
 }
 
 /// An observer that does nothing.
@@ -202,5 +222,5 @@ pub struct NoObserver;
 
 impl IngestObserver for NoObserver {
     fn note(&mut self, _text: &str) {}
-    fn progress(&mut self, _agent: Agent, _done: u64, _of: u64) {}
+    fn progress(&mut self, _progress: IngestProgress) {}
 }

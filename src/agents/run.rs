@@ -6,27 +6,30 @@
 //! are in the ledger. So after a run was killed, the next run reads the same lines and recognises the appended records
 //! by their ids. Records are appended in the order of the logs, whatever the number of threads.
 
+mod append;
+
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use super::claude::Across;
+use super::claude::{Across, settled_note};
 use super::cursors::{Cursors, Side, key_of};
 use super::hook::HookRecords;
 use super::js;
 use super::kept::{self, HookCall};
 use super::known::{Known, has_line};
 use super::pass::{
-    Agent, Candidate, Common, ContentMode, Gathered, HandOver, Handed, LeftOut, Pass, ReadOptions, Reason,
-    Record, RootsOf, Stat,
+    Agent, Candidate, Common, ContentMode, Gathered, HandOver, Handed, LeftOut, Pass, Prepared, ReadOptions,
+    Reason, Record, RootsOf, Stat,
 };
 use super::pending::{self, Claimed};
 use super::project::ProjectKeys;
 use super::readers::{discover, each_file_once, prepare, read_log, roots_of};
 use super::report::{
-    AgentReport, HookReport, IngestObserver, IngestOptions, IngestReport, NamedLine, SkippedFile,
+    AgentReport, HookReport, IngestObserver, IngestOptions, IngestProgress, IngestReport, NamedLine,
+    SkippedFile,
 };
 use super::walk::Unreadable;
 use super::{AgentsError, hook, settings};
@@ -80,7 +83,10 @@ struct Taken {
 
 /// Records that wait to be appended.
 struct Queued {
-    candidate: Candidate,
+    /// The log, or what stands for one.
+    path: PathBuf,
+    /// The agent whose pending stamps may be meant for the session.
+    agent: Option<Agent>,
     gathered: Gathered,
 }
 
@@ -96,6 +102,10 @@ impl Ingest {
 
     pub(super) fn home(&self) -> &Home {
         &self.home
+    }
+
+    pub(super) fn checks_only(&self) -> bool {
+        self.options.check
     }
 
     pub(super) fn as_reference(&self) -> bool {
@@ -147,26 +157,7 @@ impl Ingest {
             self.known.save(&self.home)?;
             clean_states(&self.home);
         }
-        for agent in &report.agents {
-            report.scanned_sessions += agent.found_files;
-            report.ingested_sessions += agent.sessions;
-            report.appended_turns += agent.read_turns;
-            report.duplicates += agent.duplicates;
-            report.open_messages += agent.open_messages;
-            report.bytes_read += agent.bytes_read;
-            let (sum, part) = (&mut report.appended, &agent.appended);
-            sum.turns += part.turns;
-            sum.content += part.content;
-            sum.compactions += part.compactions;
-            sum.relationships += part.relationships;
-            sum.tool_result_events += part.tool_result_events;
-            sum.user_turns += part.user_turns;
-            for (reason, count) in &agent.left_out {
-                *report.left_out.entry(*reason).or_default() += count;
-            }
-        }
-        report.malformed_lines = report.left_out.get(Reason::Malformed.as_str()).copied().unwrap_or(0);
-        report.duration_ms = started.elapsed().as_millis() as u64;
+        add_up(&mut report, started);
         Ok(report)
     }
 
@@ -332,6 +323,10 @@ pub(super) struct Run<'r> {
     transcripts: Vec<PathBuf>,
     /// The folder of readers' states; none if states are not kept.
     state_dir: Option<PathBuf>,
+    /// Whether records must keep the strict rules.
+    pub(super) is_strict: bool,
+    /// Stamps of branches whose turns repeat another session, by their logs: they go before the next turn.
+    branches: HashMap<PathBuf, Vec<u8>>,
 }
 
 impl<'r> Run<'r> {
@@ -362,6 +357,8 @@ impl<'r> Run<'r> {
             is_hook: false,
             transcripts: Vec::new(),
             state_dir: (!as_reference && !ingest.options.check).then(|| state_dir(&ingest.home)),
+            is_strict: false,
+            branches: HashMap::new(),
             ingest,
             observer,
             interrupt,
@@ -412,14 +409,21 @@ impl<'r> Run<'r> {
         self.report.agents.push(tally.clone());
         let read = self.read_all(agent, &candidates, &mut tally);
         let read = read.and_then(|()| self.flush(&mut tally));
-        let read = read.and_then(|()| self.relations(agent, &mut tally));
+        let read = match agent {
+            Agent::Claude if !self.ingest.options.check => {
+                read.and_then(|()| self.relations(&candidates, &mut tally))
+            }
+            _ => read,
+        };
         self.warn(agent);
+        tally.reported_usd = self.reported_usd(&candidates);
         if let Some(last) = self.report.agents.last_mut() {
             *last = tally;
         }
         read
     }
 
+    /// Reads all logs, each by a thread of its own, and takes what they hand over in the order of the logs.
     fn read_all(
         &mut self,
         agent: Agent,
@@ -429,61 +433,15 @@ impl<'r> Run<'r> {
         if candidates.is_empty() {
             return Ok(());
         }
-        // Cursors change while logs are read, but each log changes only its own cursor.
-        let cursors: HashMap<&Path, Vec<u8>> = candidates
-            .iter()
-            .filter_map(|candidate| {
-                let cursor = self.cursors.get(&candidate.path, agent.as_str())?;
-                Some((candidate.path.as_path(), cursor.to_vec()))
-            })
-            .collect();
-        let sides: HashMap<&Path, Vec<u8>> = candidates
-            .iter()
-            .filter_map(|candidate| {
-                Some((candidate.path.as_path(), self.side.get(&candidate.path)?.to_vec()))
-            })
-            .collect();
         let options = self.options;
         let projects = std::mem::replace(&mut self.projects, ProjectKeys::new(options.as_reference));
-        let home = self.ingest.home.clone();
-        let state_dir = self.state_dir.clone();
-        let common = Common {
-            options: &options,
-            projects: &projects,
-            home: &home,
-            cursor: &|path| cursors.get(path).cloned(),
-            side: &|path| sides.get(path).cloned(),
-        };
-        let prepared = prepare(agent, &common, candidates)?;
+        let reading = self.reading(agent, candidates, &options, &projects)?;
         let threads = match self.ingest.options.threads {
             0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
             threads => threads,
         };
-        let read = |candidate: &Candidate, hand: &mut HandOver<'_>| {
-            let pass = |stat| Pass {
-                candidate,
-                stat,
-                cursor: cursors.get(candidate.path.as_path()).map(Vec::as_slice),
-                side: sides.get(candidate.path.as_path()).map(Vec::as_slice),
-                options: &options,
-                projects: &projects,
-                prepared: prepared.as_ref(),
-                state_dir: state_dir.as_deref(),
-            };
-            let read = Stat::of(&candidate.path).and_then(|stat| read_log(&pass(stat), hand));
-            if let Err(error) = read {
-                hand(Handed::Skipped(error));
-            }
-        };
-        let guarded = |candidate: &Candidate, hand: &mut HandOver<'_>| {
-            let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| read(candidate, hand)));
-            if caught.is_err() {
-                hand(Handed::Skipped(AgentsError::Panicked { path: candidate.path.clone() }));
-            }
-        };
-        let guarded = &guarded;
-        let of = candidates.len() as u64;
-        let mut done = 0;
+        let mut meter = Meter::new(agent, candidates, &reading.cursors);
+        let reading = &reading;
         // Each log is read by its own thread, which returns piece after piece, because a log of any length must not be
         // in memory as a whole. There are as many of these threads as permits.
         let result = std::thread::scope(|scope| {
@@ -496,7 +454,7 @@ impl<'r> Run<'r> {
                     let (sender, receiver) = crossbeam_channel::bounded(1);
                     let reader = std::thread::Builder::new().name("burn-ingest".into());
                     let started = reader.spawn_scoped(scope, move || {
-                        guarded(candidate, &mut |handed| sender.send(handed).is_ok());
+                        reading.read(candidate, &mut |handed| sender.send(handed).is_ok());
                     });
                     match started {
                         Ok(_) => Ok((candidate, receiver)),
@@ -511,12 +469,14 @@ impl<'r> Run<'r> {
                         if self.interrupt.is_requested() {
                             return Err(AgentsError::Interrupted);
                         }
+                        if let Handed::Piece(piece, _) = &handed {
+                            self.observer.progress(meter.read(piece.bytes_read));
+                        }
                         self.take(candidate, handed, &mut taken, tally)?;
                     }
                     tally.read_files += u64::from(taken.is_read && !taken.is_skipped);
                     tally.sessions += u64::from(taken.gave_turns);
-                    done += 1;
-                    self.observer.progress(agent, done, of);
+                    self.observer.progress(meter.log_is_done());
                     Ok(ControlFlow::Continue(()))
                 },
             )
@@ -531,6 +491,42 @@ impl<'r> Run<'r> {
             Err(WorkFailure::Work(error)) => Err(error),
             Err(WorkFailure::Panic { .. }) => Err(AgentsError::Panicked { path: PathBuf::from("the logs") }),
         }
+    }
+
+    /// What readers need. Cursors change while logs are read, each by its own log alone, so that readers have copies.
+    fn reading<'c>(
+        &self,
+        agent: Agent,
+        candidates: &'c [Candidate],
+        options: &'c ReadOptions,
+        projects: &'c ProjectKeys,
+    ) -> Result<LogReading<'c>, AgentsError> {
+        let cursor_of = |candidate: &'c Candidate| {
+            let cursor = self.cursors.get(&candidate.path, agent.as_str())?;
+            Some((candidate.path.as_path(), cursor.to_vec()))
+        };
+        let side_of = |candidate: &'c Candidate| {
+            Some((candidate.path.as_path(), self.side.get(&candidate.path)?.to_vec()))
+        };
+        let mut reading = LogReading {
+            options,
+            projects,
+            cursors: candidates.iter().filter_map(cursor_of).collect(),
+            sides: candidates.iter().filter_map(side_of).collect(),
+            prepared: None,
+            state_dir: self.state_dir.clone(),
+            #[cfg(all(test, unix))]
+            faults: disk::faults::current(),
+        };
+        let common = Common {
+            options,
+            projects,
+            home: &self.ingest.home,
+            cursor: &|path| reading.cursors.get(path).cloned(),
+            side: &|path| reading.sides.get(path).cloned(),
+        };
+        reading.prepared = prepare(agent, &common, candidates)?;
+        Ok(reading)
     }
 
     /// Adds the records of a piece to the queue.
@@ -567,13 +563,14 @@ impl<'r> Run<'r> {
                 if is_last {
                     tally.open_messages += gathered.open_messages;
                 }
-                self.left_out(candidate, std::mem::take(&mut gathered.left_out), tally);
+                self.left_out(&candidate.path, std::mem::take(&mut gathered.left_out), tally);
                 self.answered(candidate.agent, &gathered);
                 if let Some(told) = gathered.told.as_mut().filter(|_| is_last) {
-                    self.across.add(told);
+                    self.across.add(&candidate.path, told);
                 }
                 self.queued_bytes += gathered.len_bytes();
-                self.queue.push(Queued { candidate: candidate.clone(), gathered: *gathered });
+                let (path, agent) = (candidate.path.clone(), Some(candidate.agent));
+                self.queue.push(Queued { path, agent, gathered: *gathered });
                 if self.queued_bytes >= FLUSH_BYTES || self.queue.len() >= FLUSH_LOGS {
                     self.flush(tally)?;
                 }
@@ -582,12 +579,12 @@ impl<'r> Run<'r> {
         }
     }
 
-    fn left_out(&mut self, candidate: &Candidate, left_out: LeftOut, tally: &mut AgentReport) {
+    pub(super) fn left_out(&mut self, path: &Path, left_out: LeftOut, tally: &mut AgentReport) {
         for (reason, count) in left_out.counts {
             *tally.left_out.entry(reason.as_str()).or_default() += count;
         }
         self.report.lines.extend(left_out.lines.into_iter().map(|line| NamedLine {
-            path: candidate.path.clone(),
+            path: path.to_owned(),
             offset: line.offset,
             len_bytes: line.len_bytes,
             reason: line.reason,
@@ -595,45 +592,32 @@ impl<'r> Run<'r> {
         }));
     }
 
-    /// Appends the queued records.
-    fn flush(&mut self, tally: &mut AgentReport) -> Result<(), AgentsError> {
-        let queue = std::mem::take(&mut self.queue);
-        self.queued_bytes = 0;
-        if queue.is_empty() {
-            return Ok(());
-        }
-        if self.ingest.options.check {
-            return Ok(());
-        }
-        if queue.iter().any(|queued| !queued.gathered.has_no_records()) {
-            disk::create_dir_all(self.ingest.home.root())?;
-            let home = self.ingest.home.clone();
-            let interrupt = self.interrupt.clone();
-            with_lock_unless(&home.lock(LockName::Ledger), &interrupt, |_| self.append(&queue, tally))?;
-        }
-        for queued in queue {
-            let key = key_of(&queued.candidate.path);
-            if let Some(side) = queued.gathered.side {
-                self.side.set(key.clone(), side);
-            }
-            if let Some(cursor) = queued.gathered.cursor {
-                self.cursors.set(key, cursor);
-            }
-        }
-        if self.saved.elapsed() >= SAVE_EVERY {
-            self.save()?;
-        }
-        Ok(())
+    /// Queues what was gathered elsewhere, and appends the queue when it is long enough.
+    pub(super) fn queue(
+        &mut self,
+        path: &Path,
+        gathered: Gathered,
+        tally: &mut AgentReport,
+    ) -> Result<(), AgentsError> {
+        self.queued_bytes += gathered.len_bytes();
+        self.queue.push(Queued { path: path.to_owned(), agent: None, gathered });
+        if self.queued_bytes >= FLUSH_BYTES { self.flush(tally) } else { Ok(()) }
+    }
+
+    /// What the run did.
+    pub(super) fn into_report(self) -> IngestReport {
+        self.report
     }
 
     /// Appends records from a stream, and saves its cursor.
     pub(super) fn write(
         &mut self,
-        candidate: Candidate,
+        path: PathBuf,
+        agent: Agent,
         gathered: Gathered,
         tally: &mut AgentReport,
     ) -> Result<(), AgentsError> {
-        self.queue.push(Queued { candidate, gathered });
+        self.queue.push(Queued { path, agent: Some(agent), gathered });
         self.flush(tally)?;
         self.save()
     }
@@ -651,149 +635,48 @@ impl<'r> Run<'r> {
         Ok(())
     }
 
-    /// Appends queued records, under lock `ledger`.
-    fn append(&mut self, queue: &[Queued], tally: &mut AgentReport) -> Result<(), AgentsError> {
-        if !self.options.as_reference || self.is_hook {
-            self.ingest.known.catch_up(&self.ingest.home)?;
+    /// Appends the rows between logs.
+    fn relations(&mut self, candidates: &[Candidate], tally: &mut AgentReport) -> Result<(), AgentsError> {
+        let mut across = std::mem::take(&mut self.across);
+        for candidate in candidates {
+            if let Some(note) = self.side.get(&candidate.path) {
+                across.add_noted(&candidate.path, note);
+            }
         }
-        let mut batch = if self.options.as_reference { Batch::unchecked() } else { Batch::new() };
-        // The kind of each record of the batch, by its number.
-        let mut kinds: Vec<Option<RecordKind>> = Vec::new();
-        let mut content: u64 = 0;
-        let mut stamps = Vec::new();
-        for queued in queue {
-            let gathered = &queued.gathered;
-            batch.join_next();
-            if let Some(stamp) = self.stamp(queued) {
-                let before = batch.entry_count();
-                if batch.push_stamp(&stamp.line).is_ok() {
-                    kinds.push(None);
-                    let rows = batch.entry_count() - before - 1;
-                    kinds.extend(std::iter::repeat_n(Some(RecordKind::Relationship), rows));
-                    stamps.push(stamp);
-                } else {
-                    stamp.give_back();
+        // The TypeScript package compares only the logs that it has read.
+        let compared = across.compare(if self.options.as_reference { &[] } else { candidates });
+        if !compared.rows.is_empty() {
+            let mut batch = Batch::new();
+            for row in &compared.rows {
+                if let Err(refusal) = batch.push(RecordKind::Relationship, row) {
+                    self.observer.note(&format!("[burn] a relationship is not written: {}", refusal.reason));
                 }
             }
-            let mut filter = Filter::of(self, gathered);
-            for (kind, records) in [
-                (Some(RecordKind::Turn), &gathered.turns),
-                (None, &gathered.content),
-                (Some(RecordKind::Compaction), &gathered.compactions),
-                (Some(RecordKind::Relationship), &gathered.relationships),
-                (Some(RecordKind::ToolResultEvent), &gathered.tool_result_events),
-                (Some(RecordKind::UserTurn), &gathered.user_turns),
-            ] {
-                for record in records {
-                    let Some(text) = filter.passes(self, kind, record)? else {
-                        *tally.left_out.entry(Reason::Replay.as_str()).or_default() += 1;
-                        continue;
-                    };
-                    // The stamp goes before its turn, because the next run writes both again if this run is killed
-                    // between the two.
-                    if let Some(stamp) = &record.stamp
-                        && with_record(&text, |turn| self.ingest.known.has_message(turn)) == Some(false)
-                        && batch.push_stamp(stamp).is_ok()
-                    {
-                        kinds.push(None);
-                    }
-                    let pushed = match kind {
-                        Some(kind) => batch.push(kind, &text),
-                        None => batch.push_content(&text),
-                    };
-                    match (pushed, kind) {
-                        (Ok(()), Some(kind)) => {
-                            kinds.push(Some(kind));
-                            if kind == RecordKind::Turn && !self.options.as_reference {
-                                with_record(&text, |turn| self.ingest.known.add_turn(turn));
-                            }
-                        }
-                        (Ok(()), None) => content += 1,
-                        (Err(refusal), _) => {
-                            *tally.left_out.entry(Reason::Refused.as_str()).or_default() += 1;
-                            let path = queued.candidate.path.display();
-                            self.observer
-                                .note(&format!("[burn] {path}: a record is not written: {}", refusal.reason));
-                        }
-                    }
-                }
+            let ledger = Ledger::new(self.ingest.home.clone());
+            let appended = ledger.append(&batch, &AppendOptions::default())?;
+            tally.appended.relationships += appended.appended;
+            tally.duplicates += appended.duplicates;
+        }
+        for (path, continues) in compared.settled {
+            let note = self.side.get(&path).and_then(|note| settled_note(note, continues.as_deref()));
+            if let Some(note) = note {
+                self.side.set(key_of(&path), note);
             }
         }
-        if !self.options.as_reference {
-            // The results become known only now, because one line may have a result twice.
-            for event in queue.iter().flat_map(|queued| &queued.gathered.tool_result_events) {
-                with_record(&event.text, |event| self.ingest.known.add_result(event));
-            }
-        }
-        for session in batch.skipped_sessions() {
-            self.observer
-                .note(&format!("[burn] skipping content records with unsafe sessionId: {session:?}"));
-        }
-        content -= batch.skipped().min(content);
-        let mut written = Vec::new();
-        let ledger = Ledger::new(self.ingest.home.clone()).with_interrupt(self.interrupt);
-        let appended = ledger.append_telling(&batch, &AppendOptions::default(), &mut written);
-        let appended = match appended {
-            Ok(appended) => appended,
-            Err(error) => {
-                // If the line of a stamp was written, its claim shows this to the next run.
-                drop(stamps);
-                self.ingest.known = Known::default();
-                return Err(error.into());
-            }
+        Ok(())
+    }
+
+    /// What an agent says that the sessions in its logs cost, as far as the logs were read; none when it says nothing.
+    fn reported_usd(&self, candidates: &[Candidate]) -> Option<f64> {
+        let mut document = Document::default();
+        let mut of = |candidate: &Candidate| {
+            js::number(document.parse(self.side.get(&candidate.path)?).ok()?, "reportedUsd")
         };
-        stamps.into_iter().for_each(Claimed::applied);
-        for number in &written {
-            if let Some(Some(kind)) = kinds.get(*number as usize) {
-                *tally.appended.of(*kind) += 1;
-            }
-        }
-        let duplicates = appended.duplicates;
-        let duplicate_lines = kinds.len() as u64 - (written.len() as u64).min(kinds.len() as u64);
-        tally.duplicates += duplicates;
-        tally.appended.content += content - duplicates.saturating_sub(duplicate_lines).min(content);
-        Ok(())
-    }
-
-    /// Claims the pending stamp of a session.
-    fn stamp(&self, queued: &Queued) -> Option<Claimed> {
-        let gathered = &queued.gathered;
-        let is_stamped = matches!(queued.candidate.agent, Agent::Codex | Agent::OpenCode);
-        if gathered.turns.is_empty() || !is_stamped {
-            return None;
-        }
-        pending::claim(
-            &self.ingest.home,
-            &pending::Session {
-                agent: queued.candidate.agent,
-                id: gathered.session_id.as_deref().filter(|id| !id.is_empty())?,
-                cwd: gathered.cwd.as_deref(),
-                path: &queued.candidate.path,
-                mtime_ms: gathered.session_mtime_ms,
-                as_reference: self.options.as_reference,
-            },
-        )
-    }
-
-    /// The relationships between logs.
-    fn relations(&mut self, agent: Agent, tally: &mut AgentReport) -> Result<(), AgentsError> {
-        if agent != Agent::Claude || self.ingest.options.check {
-            return Ok(());
-        }
-        let rows = std::mem::take(&mut self.across).rows();
-        if rows.is_empty() {
-            return Ok(());
-        }
-        let mut batch = Batch::new();
-        for row in &rows {
-            if let Err(refusal) = batch.push(RecordKind::Relationship, row) {
-                self.observer.note(&format!("[burn] a relationship is not written: {}", refusal.reason));
-            }
-        }
-        let appended = Ledger::new(self.ingest.home.clone()).append(&batch, &AppendOptions::default())?;
-        tally.appended.relationships += appended.appended;
-        tally.duplicates += appended.duplicates;
-        Ok(())
+        candidates
+            .iter()
+            .filter(|candidate| candidate.agent == Agent::OpenCode)
+            .filter_map(&mut of)
+            .fold(None, |sum, usd| Some(sum.unwrap_or(0.0) + usd))
     }
 
     /// Counts the calls and results of sessions.
@@ -837,85 +720,110 @@ impl<'r> Run<'r> {
     }
 }
 
-/// Selects the records of a pass to write. Leaves out messages of other sessions and known results.
-struct Filter {
-    document: Document,
-    dropped: HashSet<u32>,
-    is_hook: bool,
-    /// The highest number among the events of the pass.
-    last_number: f64,
-    /// The sessions with events of hooks.
-    numbers: HashMap<Vec<u8>, hook::Numbers>,
+/// What the threads that read logs share.
+struct LogReading<'c> {
+    options: &'c ReadOptions,
+    projects: &'c ProjectKeys,
+    cursors: HashMap<&'c Path, Vec<u8>>,
+    sides: HashMap<&'c Path, Vec<u8>>,
+    prepared: Option<Prepared>,
+    state_dir: Option<PathBuf>,
+    #[cfg(all(test, unix))]
+    faults: Option<disk::faults::Harness>,
 }
 
-impl Filter {
-    fn of(run: &Run<'_>, gathered: &Gathered) -> Self {
-        let mut filter = Filter {
-            document: Document::default(),
-            dropped: HashSet::new(),
-            is_hook: run.is_hook,
-            last_number: -1.0,
-            numbers: HashMap::new(),
-        };
-        if run.options.as_reference {
-            return filter;
-        }
-        for event in &gathered.tool_result_events {
-            let number =
-                filter.document.parse(&event.text).ok().and_then(|event| js::number(event, "eventIndex"));
-            filter.last_number = filter.last_number.max(number.unwrap_or(-1.0));
-        }
-        for turn in &gathered.turns {
-            let is_of_another =
-                filter.document.parse(&turn.text).is_ok_and(|root| run.ingest.known.is_of_another(root));
-            if let Some(owner) = turn.owner.filter(|_| is_of_another) {
-                filter.dropped.insert(owner);
+impl LogReading<'_> {
+    /// Reads a log. What stops its reader skips the log, and the other logs are read.
+    fn read(&self, candidate: &Candidate, hand: &mut HandOver<'_>) {
+        let read = || {
+            #[cfg(all(test, unix))]
+            if let Some(harness) = &self.faults {
+                return harness.run(|| self.read_whole(candidate, hand));
             }
+            self.read_whole(candidate, hand)
+        };
+        match std::panic::catch_unwind(std::panic::AssertUnwindSafe(read)) {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => drop(hand(Handed::Skipped(error))),
+            Err(_) => drop(hand(Handed::Skipped(AgentsError::Panicked { path: candidate.path.clone() }))),
         }
-        filter
     }
 
-    /// The text of a record to write; none if the record repeats a known message or result.
-    fn passes<'t>(
-        &mut self,
-        run: &Run<'_>,
-        kind: Option<RecordKind>,
-        record: &'t Record,
-    ) -> Result<Option<Cow<'t, [u8]>>, AgentsError> {
-        let is_reference = run.options.as_reference;
-        if !is_reference && record.owner.is_some_and(|owner| self.dropped.contains(&owner)) {
-            return Ok(None);
-        }
-        let text = Cow::Borrowed(&record.text[..]);
-        if kind != Some(RecordKind::ToolResultEvent) || is_reference && !self.is_hook {
-            return Ok(Some(text));
-        }
-        let Ok(event) = self.document.parse(&record.text) else { return Ok(Some(text)) };
-        let known = &run.ingest.known;
-        if !is_reference && known.has_result(event) {
-            return Ok(None);
-        }
-        let session = js::any_text(event, "sessionId").unwrap_or_default();
-        let is_claude = js::any_text(event, "source") == Some(b"claude-code");
-        if !is_claude || !self.is_hook && !known.is_hooked(session) {
-            return Ok(Some(text));
-        }
-        if !self.numbers.contains_key(session) {
-            let mut numbers = hook::Numbers::of(known, session);
-            if !self.is_hook {
-                numbers.reserve(self.last_number);
-            }
-            self.numbers.insert(session.to_vec(), numbers);
-        }
-        let look = hook::Look { known, home: &run.ingest.home };
-        match self.numbers.get_mut(session) {
-            Some(numbers) => {
-                let which = if self.is_hook { hook::Renumbered::All } else { hook::Renumbered::Taken };
-                Ok(numbers.renumber(look, event, which)?.map(Cow::Owned))
-            }
-            None => Ok(Some(text)),
+    fn read_whole(&self, candidate: &Candidate, hand: &mut HandOver<'_>) -> Result<(), AgentsError> {
+        let pass = Pass {
+            candidate,
+            stat: Stat::of(&candidate.path)?,
+            cursor: self.cursors.get(candidate.path.as_path()).map(Vec::as_slice),
+            side: self.sides.get(candidate.path.as_path()).map(Vec::as_slice),
+            options: self.options,
+            projects: self.projects,
+            prepared: self.prepared.as_ref(),
+            state_dir: self.state_dir.as_deref(),
+        };
+        read_log(&pass, hand)
+    }
+}
+
+/// Measures how far a run is with the logs of an agent.
+struct Meter {
+    progress: IngestProgress,
+    /// What is new in each log, in bytes, as far as its size and its cursor tell; the last log first.
+    left: Vec<u64>,
+    /// Bytes that were read of the log at work.
+    read: u64,
+}
+
+impl Meter {
+    fn new(agent: Agent, candidates: &[Candidate], cursors: &HashMap<&Path, Vec<u8>>) -> Self {
+        let mut document = Document::default();
+        let mut new_bytes = |candidate: &Candidate| {
+            let size = disk::metadata_of_target(&candidate.path).map_or(0, |found| found.len_bytes);
+            let cursor = cursors.get(candidate.path.as_path()).and_then(|cursor| document.parse(cursor).ok());
+            let offset = cursor.and_then(|cursor| js::number(cursor, "offsetBytes")).unwrap_or(0.0) as u64;
+            size.checked_sub(offset).unwrap_or(size)
+        };
+        let left: Vec<u64> = candidates.iter().rev().map(&mut new_bytes).collect();
+        let (logs, bytes) = (candidates.len() as u64, left.iter().sum());
+        Meter { progress: IngestProgress { agent, done_logs: 0, logs, done_bytes: 0, bytes }, left, read: 0 }
+    }
+
+    /// Counts bytes of the log at work. Some readers read more than is new.
+    fn read(&mut self, bytes: u64) -> IngestProgress {
+        let left = self.left.last().copied().unwrap_or(0);
+        self.read = (self.read + bytes).min(left);
+        IngestProgress { done_bytes: self.progress.done_bytes + self.read, ..self.progress }
+    }
+
+    fn log_is_done(&mut self) -> IngestProgress {
+        self.read = 0;
+        self.progress.done_logs += 1;
+        self.progress.done_bytes += self.left.pop().unwrap_or(0);
+        self.progress
+    }
+}
+
+/// Adds the counts of the agents up.
+pub(super) fn add_up(report: &mut IngestReport, started: Instant) {
+    for agent in &report.agents {
+        report.scanned_sessions += agent.found_files;
+        report.ingested_sessions += agent.sessions;
+        report.appended_turns += agent.read_turns;
+        report.duplicates += agent.duplicates;
+        report.open_messages += agent.open_messages;
+        report.bytes_read += agent.bytes_read;
+        let (sum, part) = (&mut report.appended, &agent.appended);
+        sum.turns += part.turns;
+        sum.content += part.content;
+        sum.compactions += part.compactions;
+        sum.relationships += part.relationships;
+        sum.tool_result_events += part.tool_result_events;
+        sum.user_turns += part.user_turns;
+        for (reason, count) in &agent.left_out {
+            *report.left_out.entry(*reason).or_default() += count;
         }
     }
+    report.malformed_lines = report.left_out.get(Reason::Malformed.as_str()).copied().unwrap_or(0);
+    report.duration_ms = started.elapsed().as_millis() as u64;
 }
 
 fn state_dir(home: &Home) -> PathBuf {
@@ -937,3 +845,6 @@ pub(super) fn with_record<T>(text: &[u8], look: impl FnOnce(Value<'_>) -> T) -> 
     let mut document = Document::default();
     document.parse(text).ok().map(look)
 }
+
+#[cfg(all(test, unix))]
+mod tests;

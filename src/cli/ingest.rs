@@ -18,7 +18,7 @@ use super::progress::Spinner;
 use super::{counted, grouped, human_bytes, interrupt, print, print_text, printable, warn, wrong_usage};
 use crate::agents::{
     Agent, AgentsError, EventScope, EventStream, HookCall, Ingest, IngestObserver, IngestOptions,
-    IngestReport, NamedLine, StreamStep, keep_hook,
+    IngestProgress, IngestReport, NamedLine, StreamStep, keep_hook,
 };
 use crate::home::Home;
 use crate::interrupt::Interrupt;
@@ -43,6 +43,8 @@ Examples:
   burn ingest --check                        say what would be read, write nothing
   burn ingest --report left-out.jsonl        name each line that made no record
   burn ingest --agent claude --root claude=/mnt/old/.claude/projects
+  burn ingest --from-burn ~/.relayburn/burn.sqlite
+                                             take in the records of burn 2 to 4
   burn ingest --hook claude < payload.json   for a hook of Claude Code
   burn ingest --install-hook claude          let Claude Code call it, after showing what changes
   burn ingest --install-statusline claude    let Claude Code show `burn statusline`")]
@@ -68,6 +70,9 @@ pub struct IngestArgs {
     /// Read a hook's payload from standard input, and take in the session that it names. The only AGENT is claude.
     #[arg(long, value_name = "AGENT", conflicts_with = "json")]
     hook: Option<String>,
+    /// Take in the records of FILE, the burn.sqlite of burn 2 to 4, and what its content.sqlite has. FILE is only read.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["watch", "hook", "agent", "root", "as_reference"])]
+    from_burn: Option<PathBuf>,
     #[command(flatten)]
     install: install::InstallArgs,
     /// No notes on stderr.
@@ -116,6 +121,24 @@ struct Notes {
     is_quiet: bool,
     as_reference: bool,
     spinner: Spinner,
+    /// When the logs of the agent at work were begun.
+    started: Option<(Agent, Instant)>,
+}
+
+/// How far a run is: logs, bytes, and from the second second on the rate and the time left.
+fn progress_text(progress: IngestProgress, elapsed: Duration) -> String {
+    let IngestProgress { agent, done_logs, logs, done_bytes, bytes, .. } = progress;
+    let mut text = format!("{}: {} of {}", agent.as_str(), grouped(done_logs), counted(logs, "log"));
+    if bytes == 0 {
+        return text;
+    }
+    text += &format!(", {} of {}", human_bytes(done_bytes), human_bytes(bytes));
+    let rate = done_bytes as f64 / elapsed.as_secs_f64();
+    if elapsed >= Duration::from_secs(1) && rate >= 1.0 {
+        let left_seconds = bytes.saturating_sub(done_bytes) as f64 / rate;
+        text += &format!(", {}/s, {left_seconds:.0} s left", human_bytes(rate as u64));
+    }
+    text
 }
 
 impl IngestObserver for Notes {
@@ -129,8 +152,16 @@ impl IngestObserver for Notes {
         });
     }
 
-    fn progress(&mut self, agent: Agent, done: u64, of: u64) {
-        self.spinner.say(|| format!("{}: {} of {}", agent.as_str(), grouped(done), counted(of, "log")));
+    fn progress(&mut self, progress: IngestProgress) {
+        let started = match self.started {
+            Some((agent, started)) if agent == progress.agent => started,
+            _ => {
+                let now = Instant::now();
+                self.started = Some((progress.agent, now));
+                now
+            }
+        };
+        self.spinner.say(|| progress_text(progress, started.elapsed()));
     }
 }
 
@@ -233,7 +264,12 @@ pub fn run(mut args: IngestArgs) -> anyhow::Result<ExitCode> {
         threads: 0,
     };
     let mut ingest = Ingest::new(home.clone(), options);
-    let mut notes = Notes { is_quiet: args.quiet, as_reference: args.as_reference, spinner: Spinner::new() };
+    let mut notes = Notes {
+        is_quiet: args.quiet,
+        as_reference: args.as_reference,
+        spinner: Spinner::new(),
+        started: None,
+    };
     if args.hook.is_some() {
         return Ok(hook(&args, home, ingest, notes, &interrupt));
     }
@@ -346,7 +382,10 @@ fn once(
     notes: &mut Notes,
     interrupt: &Interrupt,
 ) -> anyhow::Result<ExitCode> {
-    let report = ingest.run(notes, interrupt)?;
+    let report = match &args.from_burn {
+        Some(path) => ingest.take_in_burn(path, notes, interrupt)?,
+        None => ingest.run(notes, interrupt)?,
+    };
     notes.spinner.clear();
     if let Some(path) = &args.report {
         write_lines(path, &report.lines)?;
@@ -503,4 +542,41 @@ fn write_lines(path: &std::path::Path, lines: &[NamedLine]) -> anyhow::Result<()
     }
     crate::disk::replace(&target_of(path)?, text.as_bytes(), false)
         .with_context(|| format!("cannot write the report to {}", path.display()))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn progress_tells_rate_and_time_left_once_they_mean_something() {
+        struct Last<'r>(&'r mut Option<IngestProgress>);
+        impl IngestObserver for Last<'_> {
+            fn note(&mut self, _text: &str) {}
+            fn progress(&mut self, progress: IngestProgress) {
+                if progress.done_logs == 1 && self.0.is_none() {
+                    *self.0 = Some(progress);
+                }
+            }
+        }
+        let mut report = None;
+        let folder = tempfile::tempdir().unwrap();
+        let logs = folder.path().join("projects/-w");
+        std::fs::create_dir_all(&logs).unwrap();
+        for name in ["a", "b"] {
+            std::fs::write(logs.join(format!("{name}.jsonl")), "{}\n".repeat(1_000)).unwrap();
+        }
+        let roots = vec![(Agent::Claude, folder.path().join("projects"))];
+        let options =
+            IngestOptions { agents: vec![Agent::Claude], roots, check: true, ..IngestOptions::default() };
+        let mut ingest = Ingest::new(Home::at(folder.path().join("home")), options);
+        ingest.run(&mut Last(&mut report), &Interrupt::new()).unwrap();
+        let progress = report.unwrap();
+        assert_eq!((progress.logs, progress.bytes, progress.done_bytes), (2, 6_000, 3_000));
+        let early = progress_text(progress, Duration::from_millis(200));
+        assert_eq!(early, format!("claude: 1 of 2 logs, {} of {}", human_bytes(3_000), human_bytes(6_000)));
+        let later = progress_text(progress, Duration::from_secs(2));
+        assert_eq!(later, format!("{early}, {}/s, 2 s left", human_bytes(1_500)));
+    }
 }

@@ -367,6 +367,20 @@ impl Collected {
 }
 
 impl Ledger {
+    /// Returns the ids of `wanted` that the ledger has.
+    #[cfg(feature = "agents")]
+    pub(crate) fn known_ids(&self, wanted: &[Id]) -> Result<HashSet<Id>, LedgerError> {
+        if wanted.is_empty() || open_existing(self.home().ledger())?.is_none() {
+            return Ok(HashSet::new());
+        }
+        self.locked(LockName::Ledger, |_| {
+            self.locked(LockName::LedgerIndex, |_| {
+                let ledger = LineFile::open(&self.home().ledger())?;
+                IdIndex::open(self.home(), &ledger)?.known(wanted.iter().copied())
+            })
+        })
+    }
+
     /// Rebuilds both index files from the ledger, and the sorted ids too. Other processes may append while the ledger
     /// is read; the lines they appended are read under lock `ledger` at the end.
     ///

@@ -1,27 +1,17 @@
-//! Random histories of Codex with known totals: turns of several calls, repeated counts, counters that start again,
-//! turns without an end, forks and spawned agents that repeat their parent's history, logs that move to the archive. In
-//! any order of reading and any number of passes, every token is counted once.
-//!
-//! `BURN_TEST_SCALE` (default 1) multiplies the number of histories.
+//! Random histories of Codex: turns of several calls, counts sent again, counters that begin anew, turns without an end, forks
+//! and spawned agents that repeat their parent's history, logs that move to the archive.
 #![cfg(unix)]
 
-use std::collections::BTreeMap;
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::path::PathBuf;
 
-use crate::common::Random;
-use crate::common::processes::burn;
+use relayburn_ledger::agents::Agent;
 use serde_json::{Value, json};
 
-const HISTORIES: u64 = 15;
+use super::histories::{self, History, LogFile, OtherPlace, plus};
+use crate::common::Random;
 
 /// Input including cached tokens, cached tokens, output, reasoning.
 type Counts = [u64; 4];
-
-fn plus(a: Counts, b: Counts) -> Counts {
-    std::array::from_fn(|at| a[at] + b[at])
-}
 
 fn usage(counts: Counts) -> Value {
     let [input, cached, output, reasoning] = counts;
@@ -169,8 +159,8 @@ fn meta(session: &str, millis: u64, parent: Option<(&str, bool)>) -> String {
     line(millis, "session_meta", payload)
 }
 
-/// The logs of a history in the order of writing, and the tokens that were used.
-fn history(maker: &mut Maker) -> (Vec<Session>, Counts) {
+/// The sessions of a history, in the order in which they were written, and the tokens that were used.
+fn sessions_of(maker: &mut Maker) -> (Vec<Session>, Counts) {
     let mut sessions: Vec<Session> = Vec::new();
     let mut used = [0; 4];
     for _ in 0..1 + maker.random.below(2) {
@@ -217,110 +207,25 @@ fn add_session(maker: &mut Maker, parent: Option<Session>, sessions: &mut Vec<Se
     sessions.push(Session { id, created, turns, totals, log: log.into_bytes() });
 }
 
-fn path_of(user: &Path, session: &Session, is_archived: bool) -> PathBuf {
-    let name = format!("rollout-2026-05-01T10-00-00-{}.jsonl", session.id);
-    let folder = if is_archived { "archived_sessions" } else { "sessions/2026/05/01" };
-    user.join(".codex").join(folder).join(name)
-}
-
-fn write(path: &Path, bytes: &[u8], is_old: bool) {
-    fs::create_dir_all(path.parent().unwrap()).unwrap();
-    // The log is changed in place, so it keeps its identity while it grows.
-    fs::write(path, bytes).unwrap();
-    let age = Duration::from_secs(if is_old { 86_400 } else { 1 });
-    fs::File::open(path).unwrap().set_modified(SystemTime::now() - age).unwrap();
-}
-
-fn ingest(user: &Path, home: &Path) {
-    let output =
-        burn(home).args(["ingest", "--agent", "codex"]).env("HOME", user).env_remove("CODEX_HOME").output();
-    let output = output.unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-}
-
-/// Makes the times of seen changes a day older.
-fn forget_when_it_was_seen(home: &Path) {
-    let path = home.join("ingest.side.json");
-    let text = fs::read_to_string(&path).unwrap();
-    let (mut changed, mut rest) = (String::new(), &text[..]);
-    const KEY: &str = "\"changedMs\":";
-    while let Some((before, behind)) = rest.split_once(KEY) {
-        changed += before;
-        changed += KEY;
-        let end = behind.find(|c: char| !(c.is_ascii_digit() || c == '.')).unwrap();
-        changed += &format!("{}", behind[..end].parse::<f64>().unwrap() - 86_400_000.0);
-        rest = &behind[end..];
-    }
-    fs::write(path, changed + rest).unwrap();
-}
-
-/// The tokens of a ledger, and the number of copies of each turn.
-fn counted_in(home: &Path) -> (Counts, BTreeMap<String, usize>) {
-    let (mut sum, mut turns) = ([0; 4], BTreeMap::new());
-    for line in fs::read_to_string(home.join("ledger.jsonl")).unwrap().lines() {
-        let line: Value = serde_json::from_str(line).unwrap();
-        if line["kind"] != "turn" {
-            continue;
+fn history(random: Random) -> History {
+    let mut maker = Maker { random, millis: 1_777_600_000_000, number: 0 };
+    let (sessions, [input, cached, output, reasoning]) = sessions_of(&mut maker);
+    let log = |session: Session, is_archived: bool| {
+        let name = format!("rollout-2026-05-01T10-00-00-{}.jsonl", session.id);
+        let archived = PathBuf::from("archived_sessions").join(&name);
+        LogFile {
+            place: PathBuf::from("sessions/2026/05/01").join(name),
+            other: is_archived.then_some(OtherPlace::Moved(archived)),
+            bytes: session.log,
         }
-        let record = &line["record"];
-        let count = |key: &str| record["usage"][key].as_u64().unwrap();
-        sum = plus(
-            sum,
-            [count("input") + count("cacheRead"), count("cacheRead"), count("output"), count("reasoning")],
-        );
-        *turns.entry(record["messageId"].as_str().unwrap().to_owned()).or_default() += 1;
-    }
-    (sum, turns)
+    };
+    let logs = sessions.into_iter().map(|session| log(session, maker.random.below(4) == 0)).collect();
+    let used = [input - cached, output, reasoning, cached, 0, 0];
+    // What a turn uses after a rest becomes a turn of its own.
+    History { agent: Agent::Codex, logs, used, may_rest: true }
 }
 
 #[test]
 fn every_token_is_counted_once_in_one_pass_and_in_many() {
-    let scale: u64 = std::env::var("BURN_TEST_SCALE").map_or(1, |scale| scale.parse().unwrap());
-    let mut replays = 0;
-    for number in 0..HISTORIES * scale {
-        let mut maker = Maker { random: Random::new(number), millis: 1_777_600_000_000, number: 0 };
-        let (sessions, used) = history(&mut maker);
-        replays += sessions.iter().map(|session| session.turns.len()).sum::<usize>();
-        let sandbox = tempfile::tempdir().unwrap();
-
-        let (user, home) = (sandbox.path().join("one"), sandbox.path().join("one-ledger"));
-        for session in &sessions {
-            write(&path_of(&user, session, maker.random.below(4) == 0), &session.log, true);
-        }
-        ingest(&user, &home);
-        let (sum, turns) = counted_in(&home);
-        assert_eq!(sum, used, "history {number} in one pass");
-        assert!(turns.values().all(|times| *times == 1), "history {number}: {turns:?}");
-
-        let (user, home) = (sandbox.path().join("many"), sandbox.path().join("many-ledger"));
-        let passes = 2 + maker.random.below(3);
-        let mut ends = vec![0; sessions.len()];
-        for _ in 0..passes {
-            // A log grows only after the logs before it are complete, because a copy never has more than its parent.
-            for (session, end) in sessions.iter().zip(&mut ends) {
-                *end += maker.random.below((session.log.len() - *end) as u64 + 1) as usize;
-                if maker.random.below(3) > 0 {
-                    *end = session.log.len();
-                }
-                if *end > 0 {
-                    write(&path_of(&user, session, false), &session.log[..*end], maker.random.below(2) == 0);
-                }
-                if *end < session.log.len() {
-                    break;
-                }
-            }
-            if ends.iter().any(|end| *end > 0) {
-                ingest(&user, &home);
-            }
-        }
-        for session in &sessions {
-            write(&path_of(&user, session, false), &session.log, true);
-        }
-        ingest(&user, &home);
-        // A run waits for logs that changed within minutes; with older times it sees logs at rest.
-        forget_when_it_was_seen(&home);
-        ingest(&user, &home);
-        assert_eq!(counted_in(&home).0, used, "history {number} in {passes} passes and one");
-    }
-    assert!(replays > 0);
+    histories::check("Codex", history);
 }

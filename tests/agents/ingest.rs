@@ -346,36 +346,183 @@ fn fill(user: &User, sessions: usize) {
     }
 }
 
+/// Removes the locks of a killed holder, which are taken over after five seconds: a test need not wait for that.
+fn remove_locks(user: &User) {
+    for entry in fs::read_dir(user.path(".relayburn")).into_iter().flatten() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "lock") {
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
+/// `BURN_TEST_SCALE=17` makes 102 kills.
 #[test]
-fn a_run_that_is_killed_is_made_good_by_the_next() {
-    let sessions = 12;
+fn a_run_that_is_killed_at_any_time_is_made_good_by_the_next() {
+    let sessions = 30;
     let whole = User::new();
     fill(&whole, sessions);
+    let started = std::time::Instant::now();
     whole.ingest(&[]);
+    let whole_micros = started.elapsed().as_micros() as u64;
     let wanted = whole.lines();
-    for round in 0..10 * common::scale() as u64 {
+    let mut random = common::Random::new(41);
+    for round in 0..2 * common::scale() {
         let user = User::new();
         fill(&user, sessions);
-        for kill in 0..3 {
+        for _ in 0..3 {
             let mut child =
                 user.burn(&["ingest"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-            std::thread::sleep(Duration::from_millis((round * 13 + kill * 31) % 120));
+            std::thread::sleep(Duration::from_micros(random.below(whole_micros)));
             child.kill().unwrap();
             child.wait().unwrap();
-        }
-        // The lock of a killed holder is taken over after five seconds. The test makes it older and does not wait.
-        for lock in ["ledger.lock", "ledger-index.lock", "cursors.lock"] {
-            let _ = fs::remove_file(user.path(".relayburn").join(lock));
-        }
-        let content = fs::read_dir(user.path(".relayburn")).into_iter().flatten();
-        for entry in content.map(|entry| entry.unwrap().path()) {
-            if entry.extension().is_some_and(|extension| extension == "lock") {
-                let _ = fs::remove_file(entry);
-            }
+            remove_locks(&user);
         }
         user.ingest(&[]);
         assert!(user.lines() == wanted, "round {round}: {} lines, not {}", user.lines().len(), wanted.len());
     }
+}
+
+/// Another program appends whole lines under its own lock files, as the TypeScript package does.
+#[test]
+fn a_run_beside_the_typescript_package_loses_and_repeats_nothing() {
+    const APPENDER: &str = r#"
+import os, sys, time
+home, count = sys.argv[1], int(sys.argv[2])
+os.makedirs(home, exist_ok=True)
+def acquire(path):
+    while True:
+        try:
+            return os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        except FileExistsError:
+            time.sleep(0.005)
+for number in range(count):
+    acquire(home + "/ledger.lock")
+    with open(home + "/ledger.jsonl", "a") as ledger:
+        ledger.write('{"v":1,"kind":"compaction","record":{"v":1,"source":"codex","sessionId":"x","ts":"2026-04-20T00:00:%02d.000Z"}}\n' % number)
+    os.unlink(home + "/ledger.lock")
+    time.sleep(0.01)
+"#;
+    if !Command::new("python3").arg("--version").output().is_ok_and(|output| output.status.success()) {
+        eprintln!("python3 not found: the part played by the TypeScript package is skipped");
+        return;
+    }
+    let whole = User::new();
+    fill(&whole, 12);
+    whole.ingest(&[]);
+    let user = User::new();
+    fill(&user, 12);
+    let mut other = Command::new("python3");
+    let mut other = other.arg("-c").arg(APPENDER).arg(user.path(".relayburn")).arg("40").spawn().unwrap();
+    user.ingest(&[]);
+    assert!(other.wait().unwrap().success());
+    user.ingest(&[]);
+    let (theirs, ours): (Vec<String>, Vec<String>) =
+        user.lines().into_iter().partition(|line| line.contains(r#""sessionId":"x""#));
+    assert_eq!(theirs.len(), 40);
+    assert_eq!(theirs.iter().collect::<std::collections::BTreeSet<_>>().len(), 40);
+    assert!(ours == whole.lines());
+}
+
+#[test]
+fn hooks_beside_a_run_write_each_result_once() {
+    let sessions = 12;
+    let user = User::new();
+    fill(&user, sessions);
+    let mut children =
+        vec![user.burn(&["ingest"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()];
+    for session in 0..sessions {
+        let name = format!("{session:08}-0000-4000-8000-000000000000");
+        let payload = json!({"session_id": name, "transcript_path": user.log(&format!("{name}.jsonl")),
+            "hook_event_name": "PostToolUse", "tool_use_id": format!("toolu_{session}_3"), "tool_response": "edited"});
+        let mut hook = user
+            .burn(&["ingest", "--hook", "claude"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let _ = hook.stdin.take().unwrap().write_all(payload.to_string().as_bytes());
+        children.push(hook);
+    }
+    for mut child in children {
+        assert!(child.wait().unwrap().success());
+    }
+    // What a hook could not take in within its time waits for the next run.
+    user.ingest(&[]);
+    let mut turns = std::collections::BTreeMap::new();
+    let mut results = std::collections::BTreeMap::new();
+    for line in fs::read_to_string(user.path(".relayburn/ledger.jsonl")).unwrap().lines() {
+        let line: Value = serde_json::from_str(line).unwrap();
+        let record = &line["record"];
+        let text = |key: &str| record[key].as_str().unwrap_or_default().to_owned();
+        match line["kind"].as_str().unwrap() {
+            "turn" => *turns.entry(text("messageId")).or_insert(0) += 1,
+            // What a hook tells has no time; the log tells the same result with its time.
+            "tool_result_event" if record["ts"].is_string() => {
+                *results.entry(text("toolUseId")).or_insert(0) += 1;
+            }
+            _ => {}
+        }
+    }
+    assert_eq!((turns.len(), results.len()), (60 * sessions, 30 * sessions));
+    assert!(turns.values().chain(results.values()).all(|times| *times == 1), "{turns:?} {results:?}");
+}
+
+#[test]
+fn a_run_says_what_each_agent_gave() {
+    let user = User::new();
+    fill(&user, 2);
+    let said = String::from_utf8(user.ingest(&[]).stdout).unwrap();
+    assert!(said.starts_with("[burn] ingest: ingested 2 sessions (+120 turns)\n"), "{said}");
+    assert!(said.contains("claude    2 logs: 2 read, 0 unchanged, 0 skipped; 120 turns and"), "{said}");
+    assert!(said.contains("codex     no logs in "), "{said}");
+    let said = String::from_utf8(user.ingest(&[]).stdout).unwrap();
+    assert!(said.starts_with("[burn] ingest: ingested 0 sessions (+0 turns)\n"), "{said}");
+    assert!(
+        said.contains("2 logs: 0 read, 2 unchanged, 0 skipped; 0 turns and 0 other records new"),
+        "{said}"
+    );
+    let said = String::from_utf8(user.ingest(&["--quiet"]).stdout).unwrap();
+    assert_eq!(said.lines().count(), 1, "{said}");
+}
+
+#[test]
+fn watch_takes_what_comes_and_ends_with_a_signal() {
+    let user = User::new();
+    fill(&user, 1);
+    let mut command = common::processes::with_signals();
+    command.args(["ingest", "--watch", "--interval", "50"]).env_clear().env("HOME", user.0.path());
+    command.env("RELAYBURN_HOME", user.path(".relayburn")).stdin(Stdio::null()).stderr(Stdio::piped());
+    let child = command.spawn().unwrap();
+    let turns = || user.lines().iter().filter(|line| line.contains(r#""kind":"turn""#)).count();
+    let wait_for = |wanted: usize| {
+        let started = std::time::Instant::now();
+        while turns() < wanted {
+            assert!(started.elapsed() < Duration::from_secs(30), "{} of {wanted} turns", turns());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    };
+    wait_for(60);
+    // In a folder that was not there before.
+    let name = "b0000000-0000-4000-8000-000000000009";
+    let folder = user.path(".claude/projects/-new");
+    fs::create_dir_all(&folder).unwrap();
+    let text = String::from_utf8(Log::conversation(2).bytes()).unwrap();
+    let text = text.replace(SESSION, name).replace("msg_", "new_").replace("end_", "new_end_");
+    let path = folder.join(format!("{name}.jsonl"));
+    fs::write(&path, text.replace("2026-", "2025-")).unwrap();
+    age(&path, 3600);
+    wait_for(64);
+    // SAFETY: a plain call, to a child that was not waited for.
+    unsafe { libc::kill(child.id() as i32, libc::SIGTERM) };
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        said.contains("watching every 50 ms") && said.contains("ingested 1 session (+60 turns)"),
+        "{said}"
+    );
 }
 
 #[test]

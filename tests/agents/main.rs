@@ -6,8 +6,12 @@
 mod common;
 
 mod accounting_conformance;
+mod burn_database;
+mod claude_histories;
 mod codex_histories;
 mod conformance;
+#[cfg(unix)]
+mod histories;
 mod hooks;
 mod ingest;
 mod install;

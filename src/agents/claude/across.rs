@@ -1,61 +1,99 @@
 //! Finds continuations and forks that show only when logs are compared with each other.
+//!
+//! A run compares the logs that it read with each other, and with what earlier runs noted of the others: `ingest.side.json` has
+//! the evidence of each log that may belong to another one. The lines of a log that the run did not read are looked through
+//! only when a log that has just come begins behind a line that no log of the run has.
 
 use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
 
-use super::super::js::RecordText;
+use super::super::js::{self, RecordText};
+use super::super::lines::{Ending, LineSource};
+use super::super::pass::Candidate;
+use super::base_name;
 use super::key::Key;
 use super::log::{Evidence, Told};
+use crate::scan::json::{Document, trim_js};
 
-/// The logs that a run has read.
+/// The logs of a run.
 #[derive(Default)]
 pub(crate) struct Across {
-    logs: Vec<(Vec<u8>, Evidence)>,
+    logs: Vec<ComparedLog>,
+    read: HashSet<PathBuf>,
     /// The first log that has a line.
     lines: HashMap<Key, usize>,
 }
 
+/// What is known of a log.
+struct ComparedLog {
+    path: PathBuf,
+    name: Vec<u8>,
+    evidence: Evidence,
+    /// Whether the evidence was not compared yet.
+    is_new: bool,
+}
+
+/// What comparing has found.
+#[derive(Default)]
+pub(crate) struct LogComparison {
+    /// Returns the relationships between logs: all continuations, then all forks.
+    pub rows: Vec<Vec<u8>>,
+    /// The logs that need not be compared again, with the name of the log that each of them continues.
+    pub settled: Vec<(PathBuf, Option<Vec<u8>>)>,
+}
+
 impl Across {
-    /// Adds a log.
-    pub(crate) fn add(&mut self, told: &mut Told) {
+    /// Takes in a log that was read.
+    pub(crate) fn add(&mut self, path: &Path, told: &mut Told) {
         let index = self.logs.len();
         for uuid in std::mem::take(&mut told.uuids) {
             self.lines.entry(uuid).or_insert(index);
         }
-        self.logs.push((told.base_name.clone(), told.evidence.clone()));
+        self.read.insert(path.to_owned());
+        self.logs.push(ComparedLog {
+            path: path.to_owned(),
+            name: told.base_name.clone(),
+            evidence: told.evidence.clone(),
+            is_new: told.is_new,
+        });
     }
 
-    /// Returns the relationships between logs: all continuations, then all forks.
-    pub(crate) fn rows(&self) -> Vec<Vec<u8>> {
-        let mut rows = Vec::new();
-        let mut continued: HashSet<(usize, usize)> = HashSet::new();
-        for (index, (name, evidence)) in self.logs.iter().enumerate() {
-            let Some(Some(parent)) = &evidence.first_parent else { continue };
-            let Some(other) = self.lines.get(parent).filter(|other| **other != index) else { continue };
-            continued.insert((index, *other));
-            let target = &self.logs[*other].0;
-            let is_known = evidence.marker.as_ref().is_some_and(|marker| marker.as_ref() == Some(target))
-                || evidence.continuations.contains(target);
-            if is_known {
+    /// Takes in the notes of a log that was not read. A log that was read is known better.
+    pub(crate) fn add_noted(&mut self, path: &Path, note: &[u8]) {
+        if self.read.contains(path) {
+            return;
+        }
+        let mut document = Document::default();
+        let Ok(note) = document.parse(note) else { return };
+        let Some(evidence) = note.get("evidence").map(Evidence::of_note) else { return };
+        let (path, name) = (path.to_owned(), base_name(path));
+        self.logs.push(ComparedLog { path, name, evidence, is_new: !js::is_true(note, "isCompared") });
+    }
+
+    /// Compares the logs. `candidates` are all logs that were found.
+    pub(crate) fn compare(&self, candidates: &[Candidate]) -> LogComparison {
+        let mut found = LogComparison::default();
+        let mut continued: HashMap<usize, Vec<u8>> = HashMap::new();
+        for (index, log) in self.logs.iter().enumerate() {
+            let Some((target, is_news)) = self.continues(index, candidates) else { continue };
+            continued.insert(index, target.clone());
+            let evidence = &log.evidence;
+            let is_known = evidence.marker.as_ref().is_some_and(|marker| marker.as_ref() == Some(&target))
+                || evidence.continuations.contains(&target);
+            if is_known || !is_news {
                 continue;
             }
-            let mut record = row(name, target, "continuation");
+            let mut record = row(&log.name, &target, "continuation");
             record.maybe_text("ts", evidence.first_ts.as_deref());
             record.maybe_text("sourceSessionId", evidence.foreign_session());
             record.maybe_text("sourceVersion", evidence.version.as_deref());
-            rows.push(record.finish());
+            found.rows.push(record.finish());
         }
-        let mut groups: Vec<(&[u8], Vec<usize>)> = Vec::new();
-        for (index, (_, evidence)) in self.logs.iter().enumerate() {
-            let Some(source) = evidence.foreign_session() else { continue };
-            match groups.iter_mut().find(|(known, _)| *known == source) {
-                Some((_, members)) => members.push(index),
-                None => groups.push((source, vec![index])),
-            }
-        }
-        for (source, members) in groups.iter().filter(|(_, members)| members.len() > 1) {
-            for index in members {
-                let (name, evidence) = &self.logs[*index];
-                let continues = members.iter().any(|other| continued.contains(&(*index, *other)));
+        for (source, members) in self.groups() {
+            let names: HashSet<&[u8]> = members.iter().map(|index| &self.logs[*index].name[..]).collect();
+            for log in members.iter().map(|index| (index, &self.logs[*index])) {
+                let (index, ComparedLog { name, evidence, .. }) = log;
+                let continues = continued.get(index).is_some_and(|target| names.contains(&target[..]));
                 if continues || evidence.forks.iter().any(|fork| fork == source) {
                     continue;
                 }
@@ -63,11 +101,95 @@ impl Across {
                 record.text("sourceSessionId", source);
                 record.maybe_text("ts", evidence.first_ts.as_deref());
                 record.maybe_text("sourceVersion", evidence.version.as_deref());
-                rows.push(record.finish());
+                found.rows.push(record.finish());
             }
         }
-        rows
+        for (index, log) in self.logs.iter().enumerate() {
+            let target = continued.remove(&index);
+            if log.is_new || target.is_some() && log.evidence.continues.is_none() {
+                found.settled.push((log.path.clone(), target));
+            }
+        }
+        found
     }
+
+    /// The log that another one continues, and whether nobody knew.
+    fn continues(&self, index: usize, candidates: &[Candidate]) -> Option<(Vec<u8>, bool)> {
+        let ComparedLog { path, evidence, is_new, .. } = &self.logs[index];
+        if let Some(target) = &evidence.continues {
+            return Some((target.clone(), false));
+        }
+        let parent = evidence.first_parent.as_ref()?.as_ref()?;
+        match self.lines.get(parent) {
+            Some(other) if *other == index => None,
+            Some(other) => Some((self.logs[*other].name.clone(), true)),
+            None if !is_new => None,
+            None => {
+                let is_neighbour = |other: &&Candidate| {
+                    other.path.parent() == path.parent()
+                        && !self.read.contains(&other.path)
+                        && other.path != *path
+                };
+                let mut neighbours = candidates.iter().filter(is_neighbour);
+                let other = neighbours.find(|other| has_line(&other.path, parent))?;
+                Some((base_name(&other.path), true))
+            }
+        }
+    }
+
+    /// Logs of one foreign session, two or more, of which one is new.
+    fn groups(&self) -> Vec<(&[u8], Vec<usize>)> {
+        let mut groups: Vec<(&[u8], Vec<usize>)> = Vec::new();
+        for (index, log) in self.logs.iter().enumerate() {
+            let Some(source) = log.evidence.foreign_session() else { continue };
+            match groups.iter_mut().find(|(known, _)| *known == source) {
+                Some((_, members)) => members.push(index),
+                None => groups.push((source, vec![index])),
+            }
+        }
+        groups
+            .retain(|(_, members)| members.len() > 1 && members.iter().any(|index| self.logs[*index].is_new));
+        groups
+    }
+}
+
+/// Whether a log has the line of a message or a prompt. A log that cannot be read has none: it is named when it is its turn.
+fn has_line(path: &Path, uuid: &Key) -> bool {
+    let text = uuid.text();
+    let finder = memchr::memmem::Finder::new(&text);
+    let mut document = Document::default();
+    let Ok(mut lines) = LineSource::open(path, 0, u64::MAX) else { return false };
+    while let Ok(Some(line)) = lines.next() {
+        if line.ending != Ending::Whole || finder.find(line.bytes).is_none() {
+            continue;
+        }
+        let Ok(value) = document.parse(trim_js(line.bytes)) else { continue };
+        let is_message = matches!(js::any_text(value, "type"), Some(b"assistant" | b"user"));
+        if is_message && js::text(value, "uuid") == Some(&text) {
+            return true;
+        }
+    }
+    false
+}
+
+/// The note of a log after it was compared.
+pub(crate) fn settled_note(note: &[u8], continues: Option<&[u8]>) -> Option<Vec<u8>> {
+    let mut document = Document::default();
+    let note = document.parse(note).ok()?;
+    let mut evidence = Evidence::of_note(note.get("evidence")?);
+    if let Some(target) = continues {
+        evidence.continues = Some(target.to_vec());
+    }
+    let mut settled = RecordText::default();
+    for (key, value) in note.members() {
+        let key = key.to_utf8_lossy();
+        if key != "evidence" && key != "isCompared" {
+            settled.value(&key, value);
+        }
+    }
+    settled.raw("evidence", &evidence.note()?);
+    settled.flag("isCompared", true);
+    Some(settled.finish())
 }
 
 fn row(name: &[u8], target: &[u8], kind: &str) -> RecordText {

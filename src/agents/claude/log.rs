@@ -4,21 +4,26 @@ use std::path::Path;
 
 use super::key::Key;
 use super::marker::marker;
-use crate::agents::{js, walk};
+use crate::agents::js::{self, RecordText};
+use crate::agents::walk;
 use crate::scan::json::Value;
 
 /// The session or sub-agent that a log belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum LogKind {
     Session,
-    /// The log of a sub-agent, in the folder of its session. It is not a session.
+    /// A sub-agent's: not a session of its own. It lies in the folder of its session; older versions put it beside the session.
     SubAgent,
 }
 
 impl LogKind {
     pub(super) fn of(path: &Path) -> Self {
         let folder = path.parent().and_then(Path::file_name);
-        if folder.is_some_and(|name| name == "subagents") { LogKind::SubAgent } else { LogKind::Session }
+        let name = path.file_name().unwrap_or_default().as_encoded_bytes();
+        match folder.is_some_and(|name| name == "subagents") || name.starts_with(b"agent-") {
+            true => LogKind::SubAgent,
+            false => LogKind::Session,
+        }
     }
 
     pub(super) fn has_root(self) -> bool {
@@ -40,6 +45,10 @@ pub(super) struct Evidence {
     /// Targets of explicit rows.
     pub(super) forks: Vec<Vec<u8>>,
     pub(super) continuations: Vec<Vec<u8>>,
+    /// The log that was found to have the first user line's parent.
+    pub(super) continues: Option<Vec<u8>>,
+    /// Lines of other kinds before the first user line: a parent among them is no line of another log.
+    pub(super) own_lines: Vec<Key>,
 }
 
 impl Evidence {
@@ -69,9 +78,18 @@ impl Evidence {
         }
     }
 
+    /// Takes a line that is no message and no prompt.
+    pub(super) fn take_other(&mut self, line: Value<'_>) {
+        if self.first_parent.is_none() {
+            self.own_lines.extend(js::text(line, "uuid").map(Key::of));
+        }
+    }
+
     pub(super) fn take_user(&mut self, line: Value<'_>, text: &[u8], path: &Path, as_reference: bool) {
         if !js::is_true(line, "isSidechain") && self.first_parent.is_none() {
-            self.first_parent = Some(js::text(line, "parentUuid").map(Key::of));
+            let parent = js::text(line, "parentUuid").map(Key::of);
+            let own_lines = std::mem::take(&mut self.own_lines);
+            self.first_parent = Some(parent.filter(|parent| !own_lines.contains(parent)));
         }
         let Some(marker) = marker(text) else { return };
         let target = match as_reference {
@@ -95,6 +113,45 @@ impl Evidence {
     pub(super) fn foreign_session(&self) -> Option<&[u8]> {
         self.foreign.as_deref()
     }
+
+    /// What is kept of the evidence, as JSON text; none when the log can belong to no other.
+    pub(super) fn note(&self) -> Option<Vec<u8>> {
+        let parent = self.first_parent.as_ref().and_then(Option::as_ref);
+        if self.foreign.is_none() && parent.is_none() {
+            return None;
+        }
+        let mut note = RecordText::default();
+        note.maybe_text("foreign", self.foreign.as_deref());
+        note.maybe_text("firstTs", self.first_ts.as_deref());
+        note.maybe_text("version", self.version.as_deref());
+        note.maybe_text("parent", parent.map(Key::text).as_deref());
+        note.flag_if("hasMarker", self.marker.is_some());
+        note.maybe_text("marker", self.marker.as_ref().and_then(Option::as_deref));
+        note.texts("forks", &self.forks);
+        note.texts("continuations", &self.continuations);
+        note.maybe_text("continues", self.continues.as_deref());
+        Some(note.finish())
+    }
+
+    /// Reads what [`Evidence::note`] wrote.
+    pub(super) fn of_note(note: Value<'_>) -> Self {
+        let text = |key| js::text(note, key).map(<[u8]>::to_vec);
+        let texts = |key| {
+            let items = note.get(key).into_iter().flat_map(Value::items);
+            items.filter_map(|item| js::wtf8(item).map(<[u8]>::to_vec)).collect()
+        };
+        Evidence {
+            foreign: text("foreign"),
+            first_ts: text("firstTs"),
+            version: text("version"),
+            first_parent: Some(js::text(note, "parent").map(Key::of)),
+            marker: js::is_true(note, "hasMarker").then(|| text("marker")),
+            forks: texts("forks"),
+            continuations: texts("continuations"),
+            continues: text("continues"),
+            own_lines: Vec::new(),
+        }
+    }
 }
 
 /// Returns whether a project's folder has a log of this name.
@@ -109,6 +166,8 @@ fn is_log(path: &Path, name: &str) -> bool {
 pub(in crate::agents) struct Told {
     pub(super) base_name: Vec<u8>,
     pub(super) evidence: Evidence,
+    /// Whether the evidence was not compared with other logs yet.
+    pub(super) is_new: bool,
     pub(super) uuids: Vec<Key>,
 }
 

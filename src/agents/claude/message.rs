@@ -1,8 +1,7 @@
 //! One answer of the model: joins the assistant lines with one `message.id` into a turn.
 
-use std::sync::Arc;
-
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use super::super::AgentsError;
 use super::super::activity::{ActivityCall, TurnWords, classify};
@@ -11,6 +10,7 @@ use super::super::fidelity::Coverage;
 use super::super::js::{self, KeyOrder, RecordText};
 use super::super::pass::ReadOptions;
 use super::super::project::ProjectKeys;
+use super::super::terms::{TurnTerms, extraordinary};
 use super::graph::Invocation;
 use super::key::Key;
 use crate::scan::json::{Kind, Value};
@@ -136,26 +136,15 @@ fn coverage_of(usage: Value<'_>) -> Coverage {
     }
 }
 
-/// The special terms of a message that change its price.
-#[derive(Debug, Clone, Default, PartialEq)]
-struct Terms {
-    service_tier: Option<Vec<u8>>,
-    speed: Option<Vec<u8>>,
-    web_searches: f64,
-}
-
-impl Terms {
-    /// Adds the usage of a line. Its values replace those of earlier lines.
-    fn add(&mut self, usage: Value<'_>) {
-        let is_ordinary = |word: &[u8]| matches!(word, b"standard" | b"default" | b"auto");
-        for (key, term) in [("service_tier", &mut self.service_tier), ("speed", &mut self.speed)] {
-            if let Some(word) = js::text(usage, key) {
-                *term = Some(word.to_vec()).filter(|word| !is_ordinary(word));
-            }
+/// Takes the usage of a line: what it says of the terms replaces what earlier lines said.
+fn add_terms(terms: &mut TurnTerms, usage: Value<'_>) {
+    for (key, term) in [("service_tier", &mut terms.service_tier), ("speed", &mut terms.speed)] {
+        if let Some(word) = js::text(usage, key) {
+            *term = extraordinary(word);
         }
-        let searches = usage.get("server_tool_use").and_then(|used| js::number(used, "web_search_requests"));
-        self.web_searches = self.web_searches.max(searches.unwrap_or(0.0));
     }
+    let searches = usage.get("server_tool_use").and_then(|used| js::number(used, "web_search_requests"));
+    terms.web_searches = terms.web_searches.max(searches.map_or(0, |searches| searches as u64));
 }
 
 /// The provider that served a message, unless Anthropic did. Other providers put a mark into the message's id or the
@@ -204,7 +193,9 @@ pub(super) struct Message {
     pub stop_reason: Option<Vec<u8>>,
     pub has_usage: bool,
     coverage: Coverage,
-    terms: Terms,
+    terms: TurnTerms,
+    /// The branch that the first line names.
+    branch: Option<Vec<u8>>,
     pub counts: Counts,
     usage_as_reference: Vec<u8>,
     cache_read_as_reference: Vec<u8>,
@@ -255,7 +246,8 @@ impl Message {
             stop_reason: None,
             has_usage: false,
             coverage: Coverage::default(),
-            terms: Terms::default(),
+            terms: TurnTerms::default(),
+            branch: js::text(line, "gitBranch").map(<[u8]>::to_vec),
             counts: Counts::default(),
             usage_as_reference: if options.as_reference { usage_as_reference(usage) } else { Vec::new() },
             cache_read_as_reference: usage.map_or_else(
@@ -300,7 +292,7 @@ impl Message {
             self.has_usage = true;
             self.coverage.add(coverage_of(usage));
             self.counts.grow(&Counts::of(usage));
-            self.terms.add(usage);
+            add_terms(&mut self.terms, usage);
         }
         for block in message.get("content").into_iter().flat_map(Value::items) {
             match js::any_text(block, "type") {
@@ -330,27 +322,16 @@ impl Message {
         let model = self.model.as_deref().unwrap_or_default();
         // The model is stored as JSON text.
         let model = model.strip_prefix(b"\"").and_then(|model| model.strip_suffix(b"\"")).unwrap_or_default();
-        let provider = provider_of(&self.id, model);
-        if self.id.is_empty() || provider.is_none() && self.terms == Terms::default() {
+        let provider = provider_of(&self.id, model).map(<[u8]>::to_vec);
+        TurnTerms { provider, ..self.terms.clone() }.stamp(session, &self.id, ts)
+    }
+
+    /// The session, the time and the branch of a message of the main thread that names all three.
+    pub(super) fn branch(&self) -> Option<(&[u8], &[u8], &[u8])> {
+        if self.is_side || self.id.is_empty() {
             return None;
         }
-        let mut selector = RecordText::default();
-        selector.text("sessionId", session);
-        selector.text("messageId", &self.id);
-        let mut enrichment = RecordText::default();
-        enrichment.maybe_text("provider", provider);
-        enrichment.maybe_text("serviceTier", self.terms.service_tier.as_deref());
-        enrichment.maybe_text("speed", self.terms.speed.as_deref());
-        if self.terms.web_searches >= 1.0 {
-            enrichment.text("webSearches", (self.terms.web_searches as u64).to_string().as_bytes());
-        }
-        let mut stamp = RecordText::default();
-        stamp.count("v", 1);
-        stamp.text("kind", b"stamp");
-        stamp.text("ts", ts);
-        stamp.raw("selector", &selector.finish());
-        stamp.raw("enrichment", &enrichment.finish());
-        Some(stamp.finish())
+        Some((self.session.as_deref()?, self.ts_text.as_deref()?, self.branch.as_deref()?))
     }
 
     /// Returns the tokens that the message read from the cache, as JSON text.

@@ -16,10 +16,10 @@ mod status;
 
 use std::path::{Path, PathBuf};
 
-pub(super) use self::across::Across;
+pub(super) use self::across::{Across, settled_note};
 
-use self::log::LogKind;
 pub(super) use self::log::Told;
+use self::log::{Evidence, LogKind};
 use self::piece::{Log, Piece, Place, State, Waiting};
 use super::AgentsError;
 use super::js::{self, RecordText};
@@ -122,6 +122,10 @@ struct Reader<'r> {
     /// Where the state is kept; none when it is not kept.
     state_path: Option<PathBuf>,
     state: State,
+    /// The evidence that was compared with that of other logs, as its note.
+    compared: Option<Vec<u8>>,
+    /// The log that this one was found to continue.
+    continues: Option<Vec<u8>>,
     /// Byte offset of the next piece.
     at: u64,
     /// Byte offset up to which the last piece has read.
@@ -183,10 +187,15 @@ impl<'r> Reader<'r> {
             projects: pass.projects,
             state_path: pass.state_dir.map(|folder| folder.join(state_name(&pass.candidate.path))),
             state: State::default(),
+            compared: None,
+            continues: None,
             at,
             seen: 0,
             piece_bytes: PIECE_BYTES,
         };
+        if at > 0 {
+            reader.recall(pass.side);
+        }
         reader.read_before()?;
         if let Some(text) = cursor.and_then(|cursor| cursor.last_user_text)
             && reader.state.prompt.is_none()
@@ -194,6 +203,15 @@ impl<'r> Reader<'r> {
             reader.state.prompt = Some(text.into());
         }
         Ok(Opened::Reader(Box::new(reader)))
+    }
+
+    /// Recalls what earlier runs found out by comparing the log with others.
+    fn recall(&mut self, side: Option<&[u8]>) {
+        let mut document = Document::default();
+        let Some(side) = side.and_then(|side| document.parse(side).ok()) else { return };
+        let Some(evidence) = side.get("evidence").map(Evidence::of_note) else { return };
+        self.compared = evidence.note().filter(|_| js::is_true(side, "isCompared"));
+        self.continues = evidence.continues;
     }
 
     fn log(&self) -> Log<'_> {
@@ -303,10 +321,18 @@ impl<'r> Reader<'r> {
             self.state.save(path, self.place());
         }
         gathered.cursor = Some(self.cursor());
-        gathered.side = (!self.options.as_reference).then(|| self.witness()).flatten();
+        let mut evidence = self.state.evidence.clone();
+        evidence.continues.clone_from(&self.continues);
+        let note = evidence.note().filter(|_| self.kind == LogKind::Session);
+        let is_new = self.options.as_reference || note.is_some() && note != self.compared;
+        if !self.options.as_reference {
+            gathered.side = self.side(note.as_deref(), !is_new);
+        }
         if let Some(told) = &mut gathered.told {
             told.base_name = self.base_name.clone();
-            told.evidence = self.state.evidence.clone();
+            // An agent's log belongs to the session that its lines name, and is no fork of it.
+            told.evidence = if self.kind == LogKind::Session { evidence } else { Evidence::default() };
+            told.is_new = is_new;
             if !has_more && self.kind == LogKind::Session {
                 told.uuids = self.state.graph.uuids().cloned().collect();
             }
@@ -328,12 +354,16 @@ impl<'r> Reader<'r> {
         cursor.finish()
     }
 
-    /// The hash of the bytes before the cursor.
-    fn witness(&self) -> Option<Vec<u8>> {
+    /// What is remembered of the log: a hash of what stands before the cursor, and the evidence of its relations.
+    fn side(&self, evidence: Option<&[u8]>, is_compared: bool) -> Option<Vec<u8>> {
         let hash = witness_at(&self.path, self.at)?;
         let mut side = RecordText::default();
         side.number("offset", self.at as f64);
         side.text("before", hash.as_bytes());
+        if let Some(evidence) = evidence {
+            side.raw("evidence", evidence);
+            side.flag_if("isCompared", is_compared);
+        }
         Some(side.finish())
     }
 }

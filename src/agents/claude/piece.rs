@@ -51,6 +51,8 @@ pub(super) struct State {
     chains: HashMap<Key, Key>,
     /// Whether the marker of the evidence comes from a line that will be read again.
     marker_is_held: bool,
+    /// The branch of the last message of the main thread that names one.
+    branch: Option<Vec<u8>>,
 }
 
 /// A message whose turn is written.
@@ -171,8 +173,12 @@ impl<'l> Piece<'l> {
         match js::any_text(line, "type") {
             Some(b"assistant") => self.assistant(state, at, line),
             Some(b"user") => return self.user(state, at, line),
-            Some(b"system") => self.system(state, at, line),
+            Some(b"system") => {
+                state.take_other(line, self.log);
+                self.system(state, at, line);
+            }
             other => {
+                state.take_other(line, self.log);
                 self.leave_out(at, Reason::UnknownType, || match other {
                     Some(name) => format!("type {}", js::to_utf8(name)),
                     None => "no type".into(),
@@ -618,8 +624,12 @@ impl<'l> Piece<'l> {
             let turn = message
                 .turn(before + index, &path, &self.results, agent.as_ref(), options, log.projects)
                 .map_err(|reason| given_up(log.path, reason))?;
-            let stamp = if options.as_reference { None } else { message.stamp() };
-            gathered.turns.push(Record { text: turn, owner: Some(index as u32), stamp });
+            let mut record = Record::with(turn, Some(index as u32));
+            if !options.as_reference {
+                record.stamp = message.stamp();
+                record.branch = state.branch_stamp(message);
+            }
+            gathered.turns.push(record);
             gathered.calls += message.calls.len() as u64;
             if !message.has_usage {
                 gathered.left_out.add(options, (message.at, 0), Reason::NoUsage, || {
@@ -665,24 +675,20 @@ impl<'l> Piece<'l> {
             let mut record = pending.record;
             let agent = pending.link.as_ref().and_then(|id| by_tool.get(&id[..]).or(earlier.get(id)));
             record.maybe_text("agentId", agent.map(Vec::as_slice));
-            gathered.tool_result_events.push(Record {
-                text: record.finish(),
-                owner: pending.owner,
-                stamp: None,
-            });
+            gathered.tool_result_events.push(Record::with(record.finish(), pending.owner));
         }
         let owners: Vec<Option<u32>> = self.user_turns.iter().map(|pending| pending.owner).collect();
         for pending in self.user_turns.into_iter().filter(|pending| pending.at < end) {
             let mut record = pending.record;
             record.maybe_text("followingMessageId", pending.link.as_deref());
-            gathered.user_turns.push(Record { text: record.finish(), owner: pending.owner, stamp: None });
+            gathered.user_turns.push(Record::with(record.finish(), pending.owner));
         }
         self.content.sort_by_key(|pending| pending.at);
         for pending in self.content.into_iter().filter(|pending| pending.at < end) {
             let is_kept = pending.message.is_none_or(|index| is_written(&self.messages[index as usize]));
             if is_kept {
                 let owner = pending.message.or(pending.user_turn.and_then(|turn| owners[turn]));
-                gathered.content.push(Record { text: pending.record, owner, stamp: None });
+                gathered.content.push(Record::with(pending.record, owner));
             }
         }
 

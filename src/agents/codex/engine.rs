@@ -18,6 +18,8 @@ use crate::agents::js::{self, RecordText};
 use crate::agents::measure;
 use crate::agents::pass::{ContentMode, Reason, RecordTexts};
 use crate::agents::project::ProjectKeys;
+use crate::agents::terms::{RequestSizes, TurnTerms, extraordinary};
+use crate::record::{Hasher, Id};
 use crate::scan::json::{Document, Kind, Value, is_array_index_key};
 
 /// The rules of one reading.
@@ -101,6 +103,18 @@ struct Gap {
     blocks: Vec<Block>,
     ts: Vec<u8>,
     preceding: Option<Vec<u8>>,
+    /// Whether the preceding turn ended without a `task_complete`.
+    is_behind_unfinished: bool,
+}
+
+impl Gap {
+    /// Adds a block that was written at `stamp`.
+    fn add(&mut self, block: Block, stamp: &[u8]) {
+        self.blocks.push(block);
+        if self.ts.is_empty() {
+            self.ts = stamp.to_vec();
+        }
+    }
 }
 
 struct Event {
@@ -135,6 +149,12 @@ struct Turn {
     end: [f64; 4],
     used: Counts,
     has_usage: bool,
+    sizes: RequestSizes,
+    /// Ours: the service tier when the turn began. A change while the turn runs holds for the next turn.
+    tier: Option<Vec<u8>>,
+    /// Ours: the gap before the turn, until the first answer, call or result: newer versions write the prompt behind the
+    /// beginning of its turn.
+    before: Option<Gap>,
     prompt: Vec<u8>,
     answer: Vec<u8>,
     calls: Vec<ToolCall>,
@@ -155,6 +175,12 @@ struct Turn {
 struct Made<T> {
     what: T,
     at: u64,
+}
+
+/// A user turn, and the id under which the TypeScript package may have written it.
+struct UserTurn {
+    text: Vec<u8>,
+    other_id: Option<Id>,
 }
 
 /// The state at the last end of a turn.
@@ -226,12 +252,16 @@ pub(super) struct Engine<'r> {
     relationships: Vec<Made<Vec<u8>>>,
     events: Vec<Made<Event>>,
     compactions: Vec<Made<Vec<u8>>>,
-    user_turns: Vec<Made<Vec<u8>>>,
+    user_turns: Vec<Made<UserTurn>>,
     totals: Option<Counts>,
     /// The input of the last call: the size of the context.
     context_size: Option<f64>,
     /// Usage before the first turn.
     early: Counts,
+    early_sizes: RequestSizes,
+    /// Who serves the session, unless OpenAI does.
+    provider: Option<Vec<u8>>,
+    tier: Option<Vec<u8>>,
     has_own_turn: bool,
     names_turns: bool,
     has_activity: bool,
@@ -297,6 +327,9 @@ impl<'r> Engine<'r> {
             totals: None,
             context_size: None,
             early: Counts::default(),
+            early_sizes: RequestSizes::default(),
+            provider: None,
+            tier: None,
             has_own_turn: false,
             names_turns: false,
             has_activity: false,
@@ -377,6 +410,7 @@ impl<'r> Engine<'r> {
         match line.kind {
             b"session_meta" => self.session_meta(line),
             b"turn_context" => {
+                self.take_tier(payload);
                 if let Some(id) = js::any_text(payload, "turn_id") {
                     self.add_context(id, payload);
                     self.fill_open_turn(id);
@@ -399,6 +433,13 @@ impl<'r> Engine<'r> {
         })
     }
 
+    /// Takes the service tier of settings that name one.
+    fn take_tier(&mut self, settings: Value<'_>) {
+        if let Some(tier) = settings.get("service_tier") {
+            self.tier = js::wtf8(tier).and_then(extraordinary);
+        }
+    }
+
     fn fill_open_turn(&mut self, id: &[u8]) {
         let (Some(turn), Some(context)) = (&mut self.open, self.contexts.last()) else { return };
         if turn.id == id {
@@ -419,6 +460,9 @@ impl<'r> Engine<'r> {
         } else if id.is_some_and(|id| id != self.now.session) {
             // This is the parent's line, before the parent's history.
             return;
+        }
+        if let Some(provider) = js::text(payload, "model_provider") {
+            self.provider = Some(provider.to_vec()).filter(|provider| provider != b"openai");
         }
         if let Some(folder) = js::any_text(payload, "cwd") {
             self.now.folder = Some(folder.to_vec());
@@ -535,8 +579,15 @@ impl<'r> Engine<'r> {
             b"task_complete" if is_open(&self.open) => self.end_turn(line.end, true)?,
             b"turn_aborted" if !self.rules.as_reference && (is_open(&self.open) || turn_id.is_none()) => {
                 self.end_turn(line.end, true)?;
+                self.now.gap.is_behind_unfinished = true;
+                self.frozen.gap.is_behind_unfinished = true;
             }
             b"token_count" => return Ok(self.token_count(payload)),
+            b"thread_settings_applied" if !self.rules.as_reference => {
+                let settings = payload.get("thread_settings").or_else(|| payload.get("settings"));
+                let Some(settings) = settings else { return Ok(false) };
+                self.take_tier(settings);
+            }
             b"exec_command_end" if is_open(&self.open) => {
                 let code = payload.get("exit_code").and_then(Value::as_number).map(|code| code.as_f64());
                 if let (Some(code), Some(call), Some(turn)) =
@@ -590,16 +641,21 @@ impl<'r> Engine<'r> {
         let step = Counts::step(self.totals, counts, last);
         self.totals = Some(counts);
         self.context_size = last.map(|last| last.input).or(self.context_size);
-        match (&mut self.open, self.turns.last_mut()) {
+        let (used, sizes) = match (&mut self.open, self.turns.last_mut()) {
             (Some(turn), _) => {
-                turn.used = turn.used.plus(step);
                 turn.has_usage = true;
+                (&mut turn.used, &mut turn.sizes)
             }
             (None, Some(turn)) => {
-                turn.used = turn.used.plus(step);
                 turn.has_usage |= !self.rules.as_reference;
+                (&mut turn.used, &mut turn.sizes)
             }
-            (None, None) => self.early = self.early.plus(step),
+            (None, None) => (&mut self.early, &mut self.early_sizes),
+        };
+        *used = used.plus(step);
+        if !step.is_zero() {
+            // A step that is not what the last request used may be that of several.
+            sizes.add(step.input, last == Some(step));
         }
         true
     }
@@ -612,11 +668,12 @@ impl<'r> Engine<'r> {
                 self.close_unfinished();
             } else {
                 self.end_turn(at_before, true)?;
+                self.now.gap.is_behind_unfinished = true;
             }
         }
         let is_replay = !self.rules.as_reference && self.rules.own.is_replay(&id, line.stamp);
         let gap = std::mem::take(&mut self.now.gap);
-        if !is_replay {
+        if self.rules.as_reference {
             self.add_user_turn(&gap, &id, line.stamp);
         }
         let key: &[u8] = if self.rules.has_no_turn_lines { b"" } else { &id };
@@ -640,14 +697,25 @@ impl<'r> Engine<'r> {
             turn.same_as = self.turns.iter().position(|before| before.id == id && before.same_as.is_none());
             if self.turns.is_empty() {
                 turn.used = std::mem::take(&mut self.early);
+                turn.sizes = std::mem::take(&mut self.early_sizes);
                 turn.has_usage = !turn.used.is_zero();
             }
+            turn.before = Some(gap).filter(|_| !is_replay);
+            turn.tier.clone_from(&self.tier);
         }
         turn.id = id;
         self.has_own_turn |= !is_replay;
         self.is_behind_answer = false;
         self.open = Some(turn);
         Ok(())
+    }
+
+    /// Ours: an answer, a call or a result has come: nothing more belongs to the gap before the open turn.
+    fn close_gap_before(&mut self) {
+        let Some(turn) = &mut self.open else { return };
+        let Some(gap) = turn.before.take() else { return };
+        let (id, ts) = (turn.id.clone(), turn.ts.clone());
+        self.add_user_turn(&gap, &id, &ts);
     }
 
     fn add_user_turn(&mut self, gap: &Gap, following: &[u8], stamp: &[u8]) {
@@ -662,7 +730,13 @@ impl<'r> Engine<'r> {
         record.raw("blocks", &blocks_text(&gap.blocks));
         record.text("followingMessageId", following);
         record.maybe_text("precedingMessageId", gap.preceding.as_deref());
-        self.user_turns.push(Made { what: record.finish(), at: 0 });
+        // The TypeScript package forgets a turn that did not complete.
+        let other_id = (gap.is_behind_unfinished && gap.preceding.is_some()).then(|| {
+            let session = js::to_utf8(&self.now.session);
+            let other = format!("{session}:start->{}", js::to_utf8(following));
+            Hasher::default().id_of_parts(&["codex", &session, &other])
+        });
+        self.user_turns.push(Made { what: UserTurn { text: record.finish(), other_id }, at: 0 });
         self.now.user_turns = self.user_turns.len();
     }
 
@@ -679,6 +753,7 @@ impl<'r> Engine<'r> {
 
     /// Ends the open turn, if there is one, so that all records so far may be written.
     pub(super) fn end_turn(&mut self, at: u64, commits: bool) -> Result<(), GivenUp> {
+        self.close_gap_before();
         let Some(mut turn) = self.open.take() else { return Ok(()) };
         turn.end = self.now.counters;
         for event in &mut turn.events {
@@ -735,6 +810,12 @@ impl<'r> Engine<'r> {
         let payload = line.payload;
         match line.payload_kind {
             b"message" => return self.message(line),
+            b"function_call" | b"custom_tool_call" | b"local_shell_call" | b"web_search_call" => {
+                self.close_gap_before();
+            }
+            _ => {}
+        }
+        match line.payload_kind {
             b"function_call_output" | b"custom_tool_call_output" => {
                 let Some(call) = js::any_text(payload, "call_id") else { return Ok(false) };
                 self.result(call, line)?;
@@ -786,6 +867,7 @@ impl<'r> Engine<'r> {
             self.start_turn(id, line)?;
         }
         if !is_user {
+            self.close_gap_before();
             self.has_activity = true;
             self.is_behind_answer = true;
             let Some(turn) = &mut self.open else { return Ok(false) };
@@ -809,17 +891,15 @@ impl<'r> Engine<'r> {
         if self.is_in_replay() {
             return Ok(());
         }
-        let gap = &mut self.now.gap;
-        gap.blocks.push(Block {
+        let block = Block {
             call: call.map(<[u8]>::to_vec),
             byte_len: measure::byte_len(text),
             tokens: line.tokens_of(text),
             is_error: false,
             raw: None,
-        });
-        if gap.ts.is_empty() {
-            gap.ts = line.stamp.to_vec();
-        }
+        };
+        let before = self.open.as_mut().and_then(|turn| turn.before.as_mut()).filter(|_| call.is_none());
+        before.unwrap_or(&mut self.now.gap).add(block, line.stamp);
         Ok(())
     }
 
@@ -895,6 +975,7 @@ impl<'r> Engine<'r> {
         if self.is_in_replay() {
             return Ok(());
         }
+        self.close_gap_before();
         let output = line.payload.get("output");
         let measured = measure::measured_text(output);
         self.add_block(Some(call), measured.as_deref().unwrap_or_default(), line)?;

@@ -535,6 +535,14 @@ fn hand_over(
     let records = engine.records(from, written, is_at_rest);
     let session = Some(engine.session().to_vec()).filter(|session| !session.is_empty());
     gathered.hold(records.texts, session);
+    for (index, (turn, stamp)) in gathered.turns.iter_mut().zip(records.stamps).enumerate() {
+        turn.stamp = stamp;
+        // A turn that the ledger has under another session is dropped.
+        turn.owner = Some(index as u32);
+    }
+    for (user_turn, other_id) in gathered.user_turns.iter_mut().zip(records.other_ids) {
+        user_turn.other_id = other_id;
+    }
     gathered.cwd = engine.folder().map(<[u8]>::to_vec).or(records.first_project);
     records.waits
 }

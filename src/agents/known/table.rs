@@ -12,7 +12,7 @@ use super::AgentsError;
 use crate::disk;
 use crate::scan::{Io, Source};
 
-const MAGIC: &[u8; 8] = b"BURNKNW1";
+const MAGIC: &[u8; 8] = b"BURNKNW2";
 const COVERED_AT: usize = 8;
 const WITNESS_AT: usize = COVERED_AT + 8;
 const COUNTS_AT: usize = WITNESS_AT + 8;

@@ -1,91 +1,25 @@
 //! Reads the databases of OpenCode, which it has since version 1.2.
 //!
-//! A database is opened for reading only, while OpenCode may write to it. If opening would create files beside the
-//! database, because it has no shared-memory file, a copy of the database and of its write-ahead log is read. A session
-//! is read again when its rows have changed.
-
-use std::collections::{BTreeMap, HashSet};
-use std::path::Path;
-use std::time::Duration;
-
-use rusqlite::{Connection, OpenFlags, Row};
+//! A session is read again when its rows changed.
 
 use super::handing::hand_over;
-use super::session::{Message, Part, Rules, Session};
+use super::session::{Message, Part, Rules, Session, SpawningTask};
 use crate::agents::AgentsError;
 use crate::agents::js::{self, RecordText};
 use crate::agents::pass::Reason;
 use crate::agents::pass::{Gathered, HandOver, Handed, Pass, Stat};
+use crate::agents::sqlite::{ForeignDatabase, beside, bytes_of, unusable};
 use crate::scan::json::{Document, Kind, Value, write_js_string};
+use std::collections::{BTreeMap, HashSet};
 
-const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// An open database. A copy is deleted when the database is closed.
-struct Database {
-    connection: Connection,
-    _copy: Option<tempfile::TempDir>,
-}
-
-fn beside(path: &Path, end: &str) -> std::path::PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(end);
-    name.into()
-}
-
-fn unusable(path: &Path, error: impl std::fmt::Display) -> AgentsError {
-    let reason = format!("{error}; it is not read, and nothing of it is counted: the next run tries again");
-    AgentsError::Unusable { path: path.to_owned(), reason }
-}
-
-impl Database {
-    fn open(path: &Path) -> Result<Self, AgentsError> {
-        let (wal, shared) = (beside(path, "-wal"), beside(path, "-shm"));
-        let fails = |error: std::io::Error| unusable(path, error);
-        let mut copy = None;
-        let mut opened = path.to_owned();
-        if !shared.exists() {
-            let folder = tempfile::tempdir().map_err(fails)?;
-            opened = folder.path().join("copy.db");
-            std::fs::copy(path, &opened).map_err(fails)?;
-            if wal.exists() {
-                std::fs::copy(&wal, beside(&opened, "-wal")).map_err(fails)?;
-            }
-            copy = Some(folder);
-        }
-        let flags = match copy {
-            // SQLite may apply the log to the copy, because the copy is private.
-            Some(_) => OpenFlags::SQLITE_OPEN_READ_WRITE,
-            None => OpenFlags::SQLITE_OPEN_READ_ONLY,
-        };
-        let connection = Connection::open_with_flags(&opened, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX);
-        let connection = connection.map_err(|error| unusable(path, error))?;
-        connection.busy_timeout(BUSY_TIMEOUT).map_err(|error| unusable(path, error))?;
-        Ok(Database { connection, _copy: copy })
-    }
-
-    /// The columns of a table; no columns if there is no such table.
-    fn columns(&self, table: &str) -> rusqlite::Result<HashSet<String>> {
-        let mut statement = self.connection.prepare("SELECT name FROM pragma_table_info(?1)")?;
-        let names = statement.query_map([table], |row| row.get(0))?;
-        names.collect()
-    }
-}
+/// A database of OpenCode.
+struct Database(ForeignDatabase);
 
 /// A row's session, time of change and JSON text.
 struct Stored {
     id: Vec<u8>,
     kind: Vec<u8>,
     data: Vec<u8>,
-}
-
-fn bytes_of(row: &Row<'_>, column: usize) -> rusqlite::Result<Vec<u8>> {
-    use rusqlite::types::ValueRef;
-    Ok(match row.get_ref(column)? {
-        ValueRef::Text(bytes) | ValueRef::Blob(bytes) => bytes.to_vec(),
-        ValueRef::Integer(number) => number.to_string().into_bytes(),
-        ValueRef::Real(number) => number.to_string().into_bytes(),
-        ValueRef::Null => Vec::new(),
-    })
 }
 
 /// Reads every session whose rows have changed since the last pass.
@@ -113,11 +47,16 @@ pub(super) fn read(pass: &Pass<'_>, hand: &mut HandOver<'_>) -> Result<(), Agent
         .flat_map(Value::members)
         .filter_map(|(id, digest)| Some((id.as_wtf8().to_vec(), js::wtf8(digest)?.to_vec())))
         .collect();
-    let database = Database::open(path)?;
+    let database = Database(ForeignDatabase::open(path)?);
     let fails = |error: rusqlite::Error| unusable(path, error);
-    database.connection.execute_batch("BEGIN").map_err(fails)?;
     let mut digests: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
     let mut waits = false;
+    let mut costs: BTreeMap<Vec<u8>, f64> = side
+        .and_then(|side| side.get("costs"))
+        .into_iter()
+        .flat_map(Value::members)
+        .filter_map(|(id, cost)| Some((id.as_wtf8().to_vec(), cost.as_number()?.as_f64())))
+        .collect();
     let sessions = database.sessions().map_err(fails)?;
     if sessions.is_none() {
         return Err(unusable(path, "it has no table of sessions that is known"));
@@ -130,6 +69,19 @@ pub(super) fn read(pass: &Pass<'_>, hand: &mut HandOver<'_>) -> Result<(), Agent
         }
         let mut gathered = Gathered { session_mtime_ms: newest_ms, ..Gathered::default() };
         session.messages = database.messages(&session.id, pass, &mut gathered).map_err(fails)?;
+        if let Some(parent) = &session.parent {
+            session.task = database.task(parent, &session.id).map_err(fails)?;
+        }
+        let mut copied = HashSet::new();
+        if let Some((source, boundary)) = &session.fork {
+            let mut of_source = Gathered::default();
+            let originals = database.messages(source, pass, &mut of_source).map_err(fails)?;
+            copied = session.copied(&originals, boundary.as_deref());
+            for id in &copied {
+                let name = || format!("message {} of a fork", js::to_utf8(id));
+                gathered.left_out.add(pass.options, (0, 0), Reason::Replay, name);
+            }
+        }
         let rules = Rules {
             as_reference: false,
             content: pass.options.content,
@@ -138,11 +90,12 @@ pub(super) fn read(pass: &Pass<'_>, hand: &mut HandOver<'_>) -> Result<(), Agent
             waits: !is_at_rest,
             is_stream: false,
         };
-        let Ok(records) = session.records(&rules, &HashSet::new()) else { continue };
+        let Ok(records) = session.records(&rules, &copied) else { continue };
         let has_open = !records.open.is_empty();
         waits |= has_open;
         // A session with unfinished answers is read again even if its rows are unchanged.
         digests.push((session.id.clone(), if has_open { Vec::new() } else { digest }));
+        costs.insert(session.id.clone(), session.reported_usd());
         hand_over(Some(&session), records, &mut gathered);
         if !hand(Handed::Piece(Box::new(gathered), false)) {
             return Ok(());
@@ -156,6 +109,12 @@ pub(super) fn read(pass: &Pass<'_>, hand: &mut HandOver<'_>) -> Result<(), Agent
     side.text("stamp", stamp.as_bytes());
     side.flag_if("isWaiting", waits);
     side.raw("sessions", &sessions.finish());
+    let mut noted = RecordText::default();
+    for (id, cost) in costs.iter().filter(|(_, cost)| **cost > 0.0) {
+        noted.number(&js::to_utf8(id), *cost);
+    }
+    side.raw("costs", &noted.finish());
+    side.number("reportedUsd", costs.values().sum());
     let last = Gathered { side: Some(side.finish()), session_mtime_ms: newest_ms, ..Gathered::default() };
     hand(Handed::Piece(Box::new(last), true));
     Ok(())
@@ -168,7 +127,7 @@ impl Database {
         let mut ids = HashSet::new();
         let mut has_table = false;
         for table in ["session_v2", "session"] {
-            let columns = self.columns(table)?;
+            let columns = self.0.columns(table)?;
             if !columns.contains("id") {
                 continue;
             }
@@ -176,12 +135,14 @@ impl Database {
             let column =
                 |name: &str| if columns.contains(name) { name.to_owned() } else { "NULL".to_owned() };
             let text = format!(
-                "SELECT id, {}, {}, {} FROM {table} ORDER BY id",
+                "SELECT id, {}, {}, {}, {}, {} FROM {table} ORDER BY id",
                 column("parent_id"),
                 column("directory"),
-                column("version")
+                column("version"),
+                column("fork_session_id"),
+                column("fork_boundary")
             );
-            let mut statement = self.connection.prepare(&text)?;
+            let mut statement = self.0.connection.prepare(&text)?;
             let mut rows = statement.query([])?;
             while let Some(row) = rows.next()? {
                 let some =
@@ -189,7 +150,9 @@ impl Database {
                 let id = bytes_of(row, 0)?;
                 if ids.insert(id.clone()) {
                     let (parent, directory, version) = (some(1)?, some(2)?, some(3)?);
-                    found.push(Session { id, parent, directory, version, messages: Vec::new() });
+                    let boundary = some(5)?;
+                    let fork = some(4)?.map(|source| (source, boundary));
+                    found.push(Session { id, parent, directory, version, fork, ..Session::default() });
                 }
             }
         }
@@ -200,7 +163,7 @@ impl Database {
     fn digest(&self, session: &[u8]) -> rusqlite::Result<Vec<u8>> {
         let mut digest = String::new();
         for table in ["message", "part", "session_message"] {
-            let columns = self.columns(table)?;
+            let columns = self.0.columns(table)?;
             if !columns.contains("session_id") {
                 continue;
             }
@@ -210,6 +173,7 @@ impl Database {
             );
             let id = js::to_utf8(session).into_owned();
             let (count, len, time): (i64, i64, f64) = self
+                .0
                 .connection
                 .query_row(&text, [id], |row| Ok((row.get(0)?, row.get(1)?, row.get::<_, i64>(2)? as f64)))?;
             digest += &format!("{table} {count} {len} {time};");
@@ -218,7 +182,7 @@ impl Database {
     }
 
     fn stored(&self, text: &str, id: &[u8]) -> rusqlite::Result<Vec<Stored>> {
-        let mut statement = self.connection.prepare_cached(text)?;
+        let mut statement = self.0.connection.prepare_cached(text)?;
         let id = js::to_utf8(id).into_owned();
         let rows = statement.query_map([id], |row| {
             Ok(Stored { id: bytes_of(row, 0)?, kind: bytes_of(row, 1)?, data: bytes_of(row, 2)? })
@@ -239,7 +203,7 @@ impl Database {
             let name = || format!("message {}", js::to_utf8(&stored.id));
             gathered.left_out.add(pass.options, (0, stored.data.len() as u64), reason, name);
         };
-        let columns = self.columns("session_message")?;
+        let columns = self.0.columns("session_message")?;
         if columns.contains("data") {
             let order = if columns.contains("seq") { "seq, id" } else { "id" };
             let text =
@@ -256,7 +220,7 @@ impl Database {
                 }
             }
         }
-        if self.columns("message")?.contains("data") {
+        if self.0.columns("message")?.contains("data") {
             let text = "SELECT id, '', data FROM message WHERE session_id = ?1 ORDER BY id";
             for stored in self.stored(text, session)? {
                 gathered.lines += 1;
@@ -283,8 +247,32 @@ impl Database {
         Ok(messages)
     }
 
+    /// The call in the parent session that started the session `child`.
+    fn task(&self, parent: &[u8], child: &[u8]) -> rusqlite::Result<Option<SpawningTask>> {
+        let mut document = Document::default();
+        for table in ["part", "session_message"] {
+            let columns = self.0.columns(table)?;
+            if !columns.contains("data") || !columns.contains("session_id") {
+                continue;
+            }
+            let text = format!("SELECT data FROM {table} WHERE session_id = ?1 AND instr(data, ?2) > 0");
+            let mut statement = self.0.connection.prepare_cached(&text)?;
+            let ids = [js::to_utf8(parent).into_owned(), js::to_utf8(child).into_owned()];
+            let mut rows = statement.query(ids)?;
+            while let Some(row) = rows.next()? {
+                let data = bytes_of(row, 0)?;
+                let Ok(data) = document.parse(&data) else { continue };
+                let parts = data.get("content").into_iter().flat_map(Value::items).chain([data]);
+                if let Some(task) = parts.filter_map(|part| SpawningTask::of_part(part, child)).next() {
+                    return Ok(Some(task));
+                }
+            }
+        }
+        Ok(None)
+    }
+
     fn parts(&self, message: &[u8]) -> rusqlite::Result<Vec<Part>> {
-        if !self.columns("part")?.contains("data") {
+        if !self.0.columns("part")?.contains("data") {
             return Ok(Vec::new());
         }
         let stored =

@@ -16,7 +16,7 @@ pub(super) use self::handing::gathered_of_stream;
 use self::handing::hand_over;
 pub(super) use self::server::{Received, Request};
 pub(super) use self::session::Rules;
-use self::session::{GivenUp, Message, Part, Session, SessionRecords};
+use self::session::{GivenUp, Message, Part, Session, SessionRecords, SpawningTask};
 pub(super) use self::stream::StreamState;
 use super::js::{self, RecordText};
 use super::pass::{Agent, Candidate, Gathered, HandOver, Handed, Pass, Reason, RootsOf, Stat};
@@ -110,6 +110,8 @@ struct Before {
     session_mtime_ms: f64,
     changed_ms: Option<f64>,
     newest_ms: f64,
+    /// The call that started the session.
+    task: Option<SpawningTask>,
 }
 
 fn before_of(side: &[u8]) -> Option<Before> {
@@ -120,6 +122,10 @@ fn before_of(side: &[u8]) -> Option<Before> {
         session_mtime_ms: js::number(side, "sessionMtimeMs")?,
         changed_ms: js::number(side, "changedMs"),
         newest_ms: js::number(side, "newestMs")?,
+        task: side.get("task").and_then(|task| {
+            let text = |key| js::text(task, key).map(<[u8]>::to_vec);
+            Some(SpawningTask { call: text("call")?, kind: text("kind"), description: text("description") })
+        }),
     })
 }
 
@@ -158,6 +164,13 @@ fn read_files(pass: &Pass<'_>, folder: &Path) -> Result<Handed, AgentsError> {
             Stopped::GivenUp(reason) => given_up(reason),
             Stopped::Error(error) => error,
         })?;
+        if let Some(parent) = session.parent.clone().filter(|_| !options.as_reference) {
+            let known = before.as_ref().and_then(|before| before.task.clone());
+            session.task = match known {
+                Some(task) => Some(task),
+                None => reader.task(&store, &parent, &session.id)?,
+            };
+        }
     }
     let newest_ms = reader.newest_ms;
     let is_moving = before.as_ref().is_some_and(|before| before.newest_ms != newest_ms);
@@ -197,6 +210,16 @@ fn read_files(pass: &Pass<'_>, folder: &Path) -> Result<Handed, AgentsError> {
         side.flag("isWaiting", !records.open.is_empty());
         side.number("sessionMtimeMs", pass.stat.mtime_ms);
         side.number("newestMs", newest_ms);
+        if let Some(session) = &session {
+            side.number("reportedUsd", session.reported_usd());
+            if let Some(task) = &session.task {
+                let mut noted = RecordText::default();
+                noted.text("call", &task.call);
+                noted.maybe_text("kind", task.kind.as_deref());
+                noted.maybe_text("description", task.description.as_deref());
+                side.raw("task", &noted.finish());
+            }
+        }
         if let Some(changed_ms) = changed_ms {
             side.number("changedMs", changed_ms);
         }
@@ -281,6 +304,27 @@ impl Files<'_, '_> {
             }
         }
         Ok(messages)
+    }
+
+    /// The call in the parent session that started the session `child`.
+    fn task(&self, store: &Path, parent: &[u8], child: &[u8]) -> Result<Option<SpawningTask>, AgentsError> {
+        let finder = memchr::memmem::Finder::new(child);
+        let mut document = Document::default();
+        let messages = self.json_files(&store.join("message").join(js::to_utf8(parent).as_ref()))?;
+        for message in messages.iter().filter_map(|message| message.file_stem()) {
+            for path in self.json_files(&store.join("part").join(message))? {
+                // A part that cannot be read is named when it is its session's turn.
+                let Ok(bytes) = fs::read(&path) else { continue };
+                if finder.find(&bytes).is_none() {
+                    continue;
+                }
+                let Ok(part) = document.parse(trim_js(&bytes)) else { continue };
+                if let Some(task) = SpawningTask::of_part(part, child) {
+                    return Ok(Some(task));
+                }
+            }
+        }
+        Ok(None)
     }
 
     fn parts(&mut self, store: &Path, message: &[u8]) -> Result<Vec<Part>, Stopped> {

@@ -26,8 +26,44 @@ pub(in crate::agents) struct Session {
     pub parent: Option<Vec<u8>>,
     pub directory: Option<Vec<u8>>,
     pub version: Option<Vec<u8>>,
+    /// The call of the parent that started the session, if it was found.
+    pub task: Option<SpawningTask>,
+    /// The session whose messages were copied when this one was forked, and the first message that was not.
+    pub fork: Option<(Vec<u8>, Option<Vec<u8>>)>,
     /// The parts in stored order.
     pub messages: Vec<Message>,
+}
+
+/// The call of the tool `task` that started a session.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(in crate::agents) struct SpawningTask {
+    pub call: Vec<u8>,
+    pub kind: Option<Vec<u8>>,
+    pub description: Option<Vec<u8>>,
+}
+
+impl SpawningTask {
+    /// The call in a part of a message, when it is the one that started `child`.
+    pub(super) fn of_part(part: Value<'_>, child: &[u8]) -> Option<Self> {
+        let state = part.get("state")?;
+        let told = state.get("metadata").and_then(|metadata| js::text(metadata, "sessionId"));
+        if js::first_text(part, &["tool", "name"]) != Some(b"task") || told != Some(child) {
+            return None;
+        }
+        let input = |key| state.get("input").and_then(|input| js::text(input, key)).map(<[u8]>::to_vec);
+        Some(SpawningTask {
+            call: js::first_text(part, &["callID", "id"])?.to_vec(),
+            kind: input("subagent_type"),
+            description: input("description"),
+        })
+    }
+
+    /// Appends the members that name the call.
+    fn write(&self, record: &mut RecordText) {
+        record.text("parentToolUseId", &self.call);
+        record.maybe_text("subagentType", self.kind.as_deref());
+        record.maybe_text("description", self.description.as_deref());
+    }
 }
 
 /// A prompt or an answer.
@@ -37,7 +73,10 @@ pub(in crate::agents) struct Message {
     pub session: Vec<u8>,
     pub is_answer: bool,
     pub created_ms: f64,
+    completed_ms: Option<f64>,
     pub is_finished: bool,
+    /// What OpenCode says that the answer cost, in dollars.
+    pub reported_usd: f64,
     pub parts: Vec<Part>,
     model: Vec<u8>,
     provider: Vec<u8>,
@@ -180,6 +219,8 @@ impl Message {
             session: js::any_text(value, "sessionID")?.to_vec(),
             is_answer,
             created_ms,
+            completed_ms: value.get("time").and_then(|time| js::number(time, "completed")),
+            reported_usd: js::number(value, "cost").filter(|cost| *cost > 0.0).unwrap_or(0.0),
             is_finished: time("completed") || js::present(value, "error").is_some(),
             parts: Vec::new(),
             provider: provider.clone().unwrap_or_default(),
@@ -267,6 +308,15 @@ impl Message {
             event.count("eventIndex", event_index);
         }
         event.finish()
+    }
+
+    /// What an answer has in common with its copy in a fork: times, model and counts.
+    fn identity(&self) -> Vec<u64> {
+        let model = blake3::hash(&self.model);
+        let model = u64::from_le_bytes(*model.as_bytes().first_chunk().unwrap_or(&[0; 8]));
+        let counts = self.usage.counts().map(|(_, count)| count.to_bits());
+        let completed = self.completed_ms.map_or(u64::MAX, f64::to_bits);
+        [&[self.created_ms.to_bits(), completed, model], &counts[..]].concat()
     }
 
     fn has_compaction(&self) -> bool {
@@ -454,8 +504,32 @@ impl Session {
             parent: js::any_text(value, "parentID").map(<[u8]>::to_vec),
             directory: js::any_text(value, "directory").map(<[u8]>::to_vec),
             version: js::any_text(value, "version").map(<[u8]>::to_vec),
-            messages: Vec::new(),
+            ..Session::default()
         })
+    }
+
+    /// What OpenCode says that the session cost, in dollars.
+    pub(super) fn reported_usd(&self) -> f64 {
+        self.messages.iter().map(|message| message.reported_usd).sum()
+    }
+
+    /// The ids of the messages that a fork has copied: answers that are those of `source` before the fork, and the prompts
+    /// before the last of them. Copies have new ids, and everything else of the original.
+    pub(super) fn copied(&self, source: &[Message], boundary: Option<&[u8]>) -> HashSet<Vec<u8>> {
+        let end = boundary.and_then(|id| source.iter().position(|message| message.id == id));
+        let originals: HashSet<Vec<u64>> = source[..end.unwrap_or(source.len())]
+            .iter()
+            .filter(|m| m.is_answer)
+            .map(Message::identity)
+            .collect();
+        let is_copy = |message: &&Message| message.is_answer && originals.contains(&message.identity());
+        let copies: Vec<&Message> = self.messages.iter().filter(is_copy).collect();
+        let Some(last_ms) = copies.iter().map(|copy| copy.created_ms).max_by(f64::total_cmp) else {
+            return HashSet::new();
+        };
+        let prompts =
+            self.messages.iter().filter(|message| !message.is_answer && message.created_ms <= last_ms);
+        copies.into_iter().chain(prompts).map(|message| message.id.clone()).collect()
     }
 
     /// Returns the records of all answers whose ids are not in `seen`.
@@ -612,7 +686,18 @@ impl Session {
             row.text("relationshipType", b"subagent");
             if !rules.as_reference {
                 row.text("agentId", &self.id);
+                if let Some(task) = &self.task {
+                    task.write(&mut row);
+                }
             }
+            row.maybe_text("ts", first_ts.map(str::as_bytes));
+            rows.push(row.finish());
+        }
+        if let Some((source, _)) = &self.fork {
+            let mut row = RecordText::of("opencode");
+            row.text("sessionId", &self.id);
+            row.text("relatedSessionId", source);
+            row.text("relationshipType", b"fork");
             row.maybe_text("ts", first_ts.map(str::as_bytes));
             rows.push(row.finish());
         }
@@ -687,6 +772,9 @@ impl Session {
             if !rules.as_reference {
                 subagent.text("agentId", &self.id);
                 subagent.text("parentAgentId", parent);
+                if let Some(task) = &self.task {
+                    task.write(&mut subagent);
+                }
             }
             record.raw("subagent", &subagent.finish());
         }

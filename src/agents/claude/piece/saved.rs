@@ -11,7 +11,7 @@ use super::*;
 use crate::agents::claude::packed::{Packer, Unpacker};
 use crate::disk;
 
-const MAGIC: &[u8; 8] = b"BURNSTA1";
+const MAGIC: &[u8; 8] = b"BURNSTA2";
 const SUM_AT: usize = MAGIC.len();
 const PLACE_AT: usize = SUM_AT + 16;
 const BODY_AT: usize = PLACE_AT + 16;
@@ -89,6 +89,7 @@ impl State {
             packer.key(line);
             packer.key(first);
         }
+        packer.maybe_text(self.branch.as_deref());
     }
 
     fn unpack(from: &mut Unpacker<'_>) -> Option<Self> {
@@ -107,6 +108,7 @@ impl State {
             })?,
             side_messages: from.each(Unpacker::key)?,
             chains: from.each(|from| Some((from.key()?, from.key()?)))?,
+            branch: from.maybe_text()?,
             marker_is_held: false,
         };
         from.0.is_empty().then_some(state)
@@ -139,6 +141,7 @@ impl Evidence {
             marker: from.maybe(Unpacker::maybe_text)?,
             forks: from.each(Unpacker::text)?,
             continuations: from.each(Unpacker::text)?,
+            ..Evidence::default()
         })
     }
 }
@@ -163,6 +166,7 @@ mod tests {
         state.calls.insert(b"t1".to_vec(), 300);
         state.events = 301;
         state.prompt = Some(Arc::from(&b"p"[..]));
+        state.branch = Some(b"main".to_vec());
         let known = KnownMessage { cache_read: 0.5, ts: (*b"\"T\"").into(), session: None };
         state.known.insert(b"m".to_vec(), known);
         state.side_messages = vec![key("u1"), key(uuid)];
@@ -175,14 +179,15 @@ mod tests {
         let told = |state: &State| {
             let uuids: std::collections::BTreeSet<Vec<u8>> = state.graph.uuids().map(Key::text).collect();
             format!(
-                "{uuids:?} {:?} {:?} {} {:?} {:?} {:?} {:?}",
+                "{uuids:?} {:?} {:?} {} {:?} {:?} {:?} {:?} {:?}",
                 state.evidence,
                 state.calls,
                 state.events,
                 state.prompt,
                 state.known,
                 state.side_messages,
-                state.chains
+                state.chains,
+                state.branch
             )
         };
         assert_eq!(told(&loaded), told(&state));

@@ -1,6 +1,7 @@
 //! Collects the state that later lines need from the lines before a piece.
 
 use super::*;
+use crate::agents::terms::branch_stamp;
 
 impl State {
     /// Adds a line before the piece. Its records were written, so it makes no record.
@@ -30,11 +31,16 @@ impl State {
                     session: js::text(line, "sessionId").map(Into::into),
                 });
                 known.cache_read = known.cache_read.max(count);
+                let is_side = js::is_true(line, "isSidechain");
                 if is_new
-                    && js::is_true(line, "isSidechain")
+                    && is_side
                     && let Some(uuid) = js::text(line, "uuid")
                 {
                     self.side_messages.push(Key::of(uuid));
+                }
+                let names_branch = is_new && !is_side && !id.is_empty();
+                if names_branch && let Some((_, _, branch)) = branch_of(line) {
+                    self.branch = Some(branch.to_vec());
                 }
             }
             Some(b"user") => {
@@ -56,12 +62,20 @@ impl State {
                 }
             }
             Some(b"system") => {
+                self.take_other(line, log);
                 if let Some((_, id)) = notified(line) {
                     *self.calls.entry(id.to_vec()).or_default() += 1;
                     self.events += 1;
                 }
             }
-            _ => {}
+            _ => self.take_other(line, log),
+        }
+    }
+
+    /// Takes a line that is no message and no prompt.
+    pub(super) fn take_other(&mut self, line: Value<'_>, log: &Log<'_>) {
+        if !log.options.as_reference {
+            self.evidence.take_other(line);
         }
     }
 
@@ -97,6 +111,16 @@ impl State {
         }
     }
 
+    /// The stamp of the branch of a message, when the branch is another one than that of the message before.
+    pub(super) fn branch_stamp(&mut self, message: &Message) -> Option<Vec<u8>> {
+        let (session, ts, branch) = message.branch()?;
+        if self.branch.as_deref() == Some(branch) {
+            return None;
+        }
+        let is_first = self.branch.replace(branch.to_vec()).is_none();
+        Some(branch_stamp(session, ts, branch, is_first))
+    }
+
     /// Returns the thread of a line.
     pub(super) fn thread(&mut self, line: Value<'_>) -> Thread {
         if !js::is_true(line, "isSidechain") {
@@ -113,4 +137,9 @@ impl State {
         }
         Thread::SideChain(first)
     }
+}
+
+/// The session, the time and the branch of a line that names all three.
+fn branch_of(line: Value<'_>) -> Option<(&[u8], &[u8], &[u8])> {
+    Some((js::text(line, "sessionId")?, js::text(line, "timestamp")?, js::text(line, "gitBranch")?))
 }

@@ -6,6 +6,10 @@ use super::*;
 #[derive(Default)]
 pub(in crate::agents::codex) struct Records {
     pub texts: RecordTexts,
+    /// The stamp of each turn, if it has one.
+    pub stamps: Vec<Option<Vec<u8>>>,
+    /// The other id of each user turn, if it has one.
+    pub other_ids: Vec<Option<Id>>,
     pub first_project: Option<Vec<u8>>,
     /// Turns of a parent whose own log is gone.
     pub replayed_turns: u64,
@@ -40,10 +44,12 @@ impl Engine<'_> {
         // With our rules, the first turn of an id has the usage of all turns of that id.
         let mut used: Vec<Counts> = turns.iter().map(|turn| turn.used).collect();
         let mut has_usage: Vec<bool> = turns.iter().map(|turn| turn.has_usage).collect();
+        let mut sizes: Vec<RequestSizes> = turns.iter().map(|turn| turn.sizes).collect();
         for (at, turn) in turns.iter().enumerate() {
             if let Some(first) = turn.same_as {
                 used[first] = used[first].plus(used[at]);
                 has_usage[first] |= has_usage[at];
+                sizes[first].join(turn.sizes);
             }
         }
         let last = turns.iter().rposition(|turn| turn.same_as.is_none());
@@ -82,6 +88,7 @@ impl Engine<'_> {
             if !is_written {
                 let place = TurnPlace { id: &id, index: turn_index, first_call, has_usage: has_usage[at] };
                 records.texts.turns.push(self.turn_record(turn, &place, usage));
+                records.stamps.push(self.stamp_of(turn, &id, usage, sizes[at]));
                 records.replayed_turns += u64::from(turn.is_replay);
             }
             self.content_of(turn, from, &mut records, is_full);
@@ -98,7 +105,10 @@ impl Engine<'_> {
         };
         records.texts.relationships = texts(&self.relationships[..frozen.relationships]);
         records.texts.compactions = texts(&self.compactions[..frozen.compactions]);
-        records.texts.user_turns = texts(&self.user_turns[..frozen.user_turns]);
+        for made in self.user_turns[..frozen.user_turns].iter().filter(|made| wanted(made.at)) {
+            records.texts.user_turns.push(made.what.text.clone());
+            records.other_ids.push(made.what.other_id);
+        }
         records
     }
 
@@ -127,6 +137,20 @@ impl Engine<'_> {
             records.texts.has_result_content |= line.kind == "tool_result";
             records.texts.content.push(record.finish());
         }
+    }
+
+    /// The stamp of a turn that is written under `id`. Of a turn of a parent nothing is known that this log's own settings tell.
+    fn stamp_of(&self, turn: &Turn, id: &[u8], usage: Counts, sizes: RequestSizes) -> Option<Vec<u8>> {
+        if self.rules.as_reference || turn.is_replay {
+            return None;
+        }
+        let terms = TurnTerms {
+            provider: self.provider.clone(),
+            service_tier: turn.tier.clone(),
+            context_tokens: sizes.telling(usage.input, self.provider.is_none()),
+            ..TurnTerms::default()
+        };
+        terms.stamp(&self.frozen.session, id, &turn.ts)
     }
 
     fn turn_record(&self, turn: &Turn, place: &TurnPlace<'_>, used: Counts) -> Vec<u8> {

@@ -1,0 +1,261 @@
+//! The databases of burn 2 to 4, `burn.sqlite` and `content.sqlite`: their records as lines of the ledger.
+//!
+//! From version 2 on, that program keeps its records in SQLite: each row of five tables has a record as JSON in `record_json`,
+//! `stamps` has selectors and enrichments, and the rows of `content` have what was said. Its other tables are derived. Of
+//! records whose agents have deleted the logs, these databases have the only copy.
+//!
+//! Guarantees: the databases are only read, beside their writer; a record that is taken in again changes nothing; every row that
+//! makes no line is counted by its reason.
+
+use std::collections::HashSet;
+use std::path::Path;
+use std::time::Instant;
+
+use super::AgentsError;
+use super::js::{self, KeyOrder};
+use super::known::each_stamp;
+use super::pass::{ContentMode, Gathered, LeftOut, ReadOptions, Reason, Record};
+use super::report::{AgentReport, IngestObserver, IngestReport};
+use super::run::{Ingest, Run, add_up};
+use super::sqlite::{ForeignDatabase, bytes_of, unusable};
+use super::terms::stamp_text;
+use crate::interrupt::Interrupt;
+use crate::record::RecordKind;
+use crate::scan::json::{Document, Kind, Value};
+
+/// Schemas whose tables are known: 1 is that of burn 2.0, 7 that of burn 4.
+const SCHEMAS: std::ops::RangeInclusive<i64> = 1..=7;
+
+/// The tables with records, in the order in which their records are appended.
+const TABLES: [(&str, RecordKind); 5] = [
+    ("turns", RecordKind::Turn),
+    ("compactions", RecordKind::Compaction),
+    ("relationships", RecordKind::Relationship),
+    ("tool_result_events", RecordKind::ToolResultEvent),
+    ("user_turns", RecordKind::UserTurn),
+];
+
+/// How many rows are gathered before they are queued.
+const ROWS: usize = 1_000;
+
+impl Ingest {
+    /// Appends the records of a database of burn 2 to 4 to the ledger, as far as the ledger does not have them. `path` is its
+    /// `burn.sqlite`; where content is kept, that of the `content.sqlite` beside it is taken in, too.
+    ///
+    /// # Errors
+    /// When a database cannot be read or has an unknown schema, and when the ledger cannot be written. What was appended before
+    /// stays, and another call takes in the rest.
+    pub fn take_in_burn(
+        &mut self,
+        path: &Path,
+        observer: &mut dyn IngestObserver,
+        interrupt: &Interrupt,
+    ) -> Result<IngestReport, AgentsError> {
+        let started = Instant::now();
+        let database = ForeignDatabase::open(path)?;
+        check_schema(path, &database)?;
+        let known_stamps = if self.checks_only() { HashSet::new() } else { known_stamps(self)? };
+        let mut run = Run::new(self, observer, interrupt)?;
+        run.is_strict = true;
+        let mut tally = AgentReport {
+            agent: "burn",
+            roots: vec![path.to_owned()],
+            found_files: 1,
+            read_files: 1,
+            ..AgentReport::default()
+        };
+        for (table, kind) in TABLES {
+            let rows = Rows {
+                path,
+                database: &database,
+                table,
+                text: format!("SELECT rowid, record_json FROM {table} ORDER BY rowid"),
+            };
+            rows.each_part(&mut run, &mut tally, interrupt, &mut |gathered, record| {
+                let records = match kind {
+                    RecordKind::Turn => &mut gathered.turns,
+                    RecordKind::Compaction => &mut gathered.compactions,
+                    RecordKind::Relationship => &mut gathered.relationships,
+                    RecordKind::ToolResultEvent => &mut gathered.tool_result_events,
+                    RecordKind::UserTurn => &mut gathered.user_turns,
+                };
+                // A turn that the ledger has under another session is dropped.
+                let owner = (kind == RecordKind::Turn).then_some(records.len() as u32);
+                records.push(Record::with(record, owner));
+            })?;
+        }
+        take_stamps(path, &database, &known_stamps, &mut run, &mut tally)?;
+        if run.options.content == ContentMode::Full {
+            take_content(&path.with_file_name("content.sqlite"), &mut run, &mut tally, interrupt)?;
+        }
+        run.flush(&mut tally)?;
+        let mut report = run.into_report();
+        report.agents.push(tally);
+        add_up(&mut report, started);
+        Ok(report)
+    }
+}
+
+/// Refuses a database whose tables are not known.
+fn check_schema(path: &Path, database: &ForeignDatabase) -> Result<(), AgentsError> {
+    let fails = |error: rusqlite::Error| unusable(path, error);
+    let refused = |reason: String| AgentsError::Unusable { path: path.to_owned(), reason };
+    if !database.columns("archive_state").map_err(fails)?.contains("schema_version") {
+        return Err(refused(
+            "it is no burn.sqlite of burn 2 to 4: it has no archive_state.schema_version".into(),
+        ));
+    }
+    let text = "SELECT schema_version FROM archive_state WHERE id = 1";
+    let schema: i64 = database.connection.query_row(text, [], |row| row.get(0)).map_err(fails)?;
+    if !SCHEMAS.contains(&schema) {
+        let (first, last) = (SCHEMAS.start(), SCHEMAS.end());
+        return Err(refused(format!(
+            "its schema is {schema}, and only {first} to {last} are known; nothing of it was read"
+        )));
+    }
+    for (table, _) in TABLES {
+        if !database.columns(table).map_err(fails)?.contains("record_json") {
+            return Err(refused(format!(
+                "its table {table} has no column record_json; nothing of it was read"
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// The rows of a table: their numbers and their JSON texts.
+struct Rows<'d> {
+    path: &'d Path,
+    database: &'d ForeignDatabase,
+    table: &'d str,
+    text: String,
+}
+
+impl Rows<'_> {
+    /// Queues the records of all rows, some at a time. `add` puts a record where it belongs.
+    fn each_part(
+        &self,
+        run: &mut Run<'_>,
+        tally: &mut AgentReport,
+        interrupt: &Interrupt,
+        add: &mut dyn FnMut(&mut Gathered, Vec<u8>),
+    ) -> Result<(), AgentsError> {
+        let fails = |error: rusqlite::Error| unusable(self.path, error);
+        let mut statement = self.database.connection.prepare(&self.text).map_err(fails)?;
+        let mut rows = statement.query([]).map_err(fails)?;
+        let mut document = Document::default();
+        let mut gathered = Gathered::default();
+        let mut count = 0;
+        while let Some(row) = rows.next().map_err(fails)? {
+            let number: i64 = row.get(0).map_err(fails)?;
+            let json = bytes_of(row, 1).map_err(fails)?;
+            tally.lines += 1;
+            tally.bytes_read += json.len() as u64;
+            let place = || format!("row {number} of {}", self.table);
+            match document.parse(&json) {
+                Ok(value) if value.kind() == Kind::Object => add(&mut gathered, json),
+                Ok(_) => self.leave_out(run, tally, Reason::NotARecord, place()),
+                Err(error) => self.leave_out(run, tally, Reason::Malformed, format!("{}: {error}", place())),
+            }
+            count += 1;
+            if count % ROWS == 0 {
+                if interrupt.is_requested() {
+                    return Err(AgentsError::Interrupted);
+                }
+                run.queue(self.path, std::mem::take(&mut gathered), tally)?;
+            }
+        }
+        run.queue(self.path, gathered, tally)
+    }
+
+    fn leave_out(&self, run: &mut Run<'_>, tally: &mut AgentReport, reason: Reason, detail: String) {
+        leave_out(self.path, run, tally, reason, detail);
+    }
+}
+
+fn leave_out(path: &Path, run: &mut Run<'_>, tally: &mut AgentReport, reason: Reason, detail: String) {
+    let mut left_out = LeftOut::default();
+    let options: ReadOptions = run.options;
+    left_out.add(&options, (0, 0), reason, || detail);
+    run.left_out(path, left_out, tally);
+}
+
+/// The stamps of the ledger. A stamp has no id, so that one that is taken in again is known by its text.
+fn known_stamps(ingest: &Ingest) -> Result<HashSet<[u8; 32]>, AgentsError> {
+    let mut known = HashSet::new();
+    each_stamp(ingest.home(), &mut |stamp| {
+        known.extend(
+            stamp_of(js::any_text(stamp, "ts"), stamp.get("selector"), stamp.get("enrichment"))
+                .map(|line| digest(&line)),
+        );
+    })?;
+    Ok(known)
+}
+
+fn digest(line: &[u8]) -> [u8; 32] {
+    *blake3::hash(line).as_bytes()
+}
+
+/// The line of a stamp in one spelling.
+fn stamp_of(
+    ts: Option<&[u8]>,
+    selector: Option<Value<'_>>,
+    enrichment: Option<Value<'_>>,
+) -> Option<Vec<u8>> {
+    let text = |value: Value<'_>| {
+        let mut text = Vec::new();
+        js::write_value(value, KeyOrder::Sorted, &mut text);
+        text
+    };
+    Some(stamp_text(ts?, &text(selector?), &text(enrichment?)))
+}
+
+fn take_stamps(
+    path: &Path,
+    database: &ForeignDatabase,
+    known: &HashSet<[u8; 32]>,
+    run: &mut Run<'_>,
+    tally: &mut AgentReport,
+) -> Result<(), AgentsError> {
+    let fails = |error: rusqlite::Error| unusable(path, error);
+    let text = "SELECT rowid, ts, selector_json, enrichment_json FROM stamps ORDER BY ts, written_at";
+    let mut statement = database.connection.prepare(text).map_err(fails)?;
+    let mut rows = statement.query([]).map_err(fails)?;
+    let mut gathered = Gathered::default();
+    let (mut selector, mut enrichment) = (Document::default(), Document::default());
+    while let Some(row) = rows.next().map_err(fails)? {
+        let number: i64 = row.get(0).map_err(fails)?;
+        let [ts, selector_json, enrichment_json] = [1, 2, 3].map(|column| bytes_of(row, column));
+        let (ts, selector_json, enrichment_json) =
+            (ts.map_err(fails)?, selector_json.map_err(fails)?, enrichment_json.map_err(fails)?);
+        tally.lines += 1;
+        tally.bytes_read += (selector_json.len() + enrichment_json.len()) as u64;
+        let parsed = (selector.parse(&selector_json).ok(), enrichment.parse(&enrichment_json).ok());
+        match stamp_of(Some(&ts), parsed.0, parsed.1) {
+            Some(line) if known.contains(&digest(&line)) => tally.duplicates += 1,
+            Some(line) => gathered.stamps.push(line),
+            None => leave_out(path, run, tally, Reason::Malformed, format!("row {number} of stamps")),
+        }
+    }
+    run.queue(path, gathered, tally)
+}
+
+/// Takes in what was said. A database of burn without a `content.sqlite` has nothing of it.
+fn take_content(
+    path: &Path,
+    run: &mut Run<'_>,
+    tally: &mut AgentReport,
+    interrupt: &Interrupt,
+) -> Result<(), AgentsError> {
+    if !path.exists() {
+        return Ok(());
+    }
+    let database = ForeignDatabase::open(path)?;
+    if !database.columns("content").map_err(|error| unusable(path, error))?.contains("body") {
+        let reason = "its table content has no column body; nothing of it was read".into();
+        return Err(AgentsError::Unusable { path: path.to_owned(), reason });
+    }
+    let text = "SELECT rowid, body FROM content ORDER BY rowid".to_owned();
+    let rows = Rows { path, database: &database, table: "content", text };
+    rows.each_part(run, tally, interrupt, &mut |gathered, record| gathered.content.push(record.into()))
+}

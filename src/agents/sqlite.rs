@@ -1,0 +1,82 @@
+//! SQLite databases of other programs, read beside their writer.
+//!
+//! A database is opened for reading only. Where that would make files beside it (no shared memory file is there), a private copy
+//! of the database and of its write-ahead log is read.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rusqlite::{Connection, OpenFlags, Row};
+
+use super::AgentsError;
+
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// An open database. A copy is deleted when the database is closed.
+pub(super) struct ForeignDatabase {
+    pub connection: Connection,
+    _copy: Option<tempfile::TempDir>,
+}
+
+/// The path of a file that belongs to the database at `path`, such as its `-wal`.
+pub(super) fn beside(path: &Path, end: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(end);
+    name.into()
+}
+
+/// The error for a database that cannot be used.
+pub(super) fn unusable(path: &Path, error: impl std::fmt::Display) -> AgentsError {
+    let reason = format!("{error}; it is not read, and nothing of it is counted: the next run tries again");
+    AgentsError::Unusable { path: path.to_owned(), reason }
+}
+
+impl ForeignDatabase {
+    /// Opens the database at `path` and begins a read transaction, so that all reads see one state.
+    pub(super) fn open(path: &Path) -> Result<Self, AgentsError> {
+        let (wal, shared) = (beside(path, "-wal"), beside(path, "-shm"));
+        let fails = |error: std::io::Error| unusable(path, error);
+        let mut copy = None;
+        let mut opened = path.to_owned();
+        if !shared.exists() {
+            let folder = tempfile::tempdir().map_err(fails)?;
+            opened = folder.path().join("copy.db");
+            std::fs::copy(path, &opened).map_err(fails)?;
+            if wal.exists() {
+                std::fs::copy(&wal, beside(&opened, "-wal")).map_err(fails)?;
+            }
+            copy = Some(folder);
+        }
+        let flags = match copy {
+            // SQLite may apply the log to the copy, because the copy is private.
+            Some(_) => OpenFlags::SQLITE_OPEN_READ_WRITE,
+            None => OpenFlags::SQLITE_OPEN_READ_ONLY,
+        };
+        let open = || -> rusqlite::Result<Connection> {
+            let connection = Connection::open_with_flags(&opened, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+            connection.busy_timeout(BUSY_TIMEOUT)?;
+            connection.execute_batch("BEGIN")?;
+            Ok(connection)
+        };
+        Ok(ForeignDatabase { connection: open().map_err(|error| unusable(path, error))?, _copy: copy })
+    }
+
+    /// The columns of a table; no columns if there is no such table.
+    pub(super) fn columns(&self, table: &str) -> rusqlite::Result<HashSet<String>> {
+        let mut statement = self.connection.prepare("SELECT name FROM pragma_table_info(?1)")?;
+        let names = statement.query_map([table], |row| row.get(0))?;
+        names.collect()
+    }
+}
+
+/// The bytes of a column, whatever its type; none for null.
+pub(super) fn bytes_of(row: &Row<'_>, column: usize) -> rusqlite::Result<Vec<u8>> {
+    use rusqlite::types::ValueRef;
+    Ok(match row.get_ref(column)? {
+        ValueRef::Text(bytes) | ValueRef::Blob(bytes) => bytes.to_vec(),
+        ValueRef::Integer(number) => number.to_string().into_bytes(),
+        ValueRef::Real(number) => number.to_string().into_bytes(),
+        ValueRef::Null => Vec::new(),
+    })
+}
