@@ -7,7 +7,7 @@
 use std::path::Path;
 
 use super::pipeline::RowsPlace;
-use super::schema::{INDEXES, TABLES};
+use super::schema;
 use crate::interrupt::Interrupt;
 use crate::record::Cell;
 use crate::record::columns::{compactions, stamps, tool_calls, tool_result_events, turns};
@@ -31,10 +31,7 @@ impl BulkWriter {
         page_size: u32,
         memory_bytes: usize,
     ) -> Result<Self, sqlite_file::SqliteFileError> {
-        let tables = TABLES.iter().map(|table| table.create);
-        let indexes = INDEXES.iter().map(|(_, create)| *create);
-        let sql = tables.chain(indexes).collect::<Vec<_>>().join(";\n");
-        let mut schema = Schema::from_sql(&sql, page_size)?;
+        let mut schema = Schema::from_sql(&schema::sql(), page_size)?;
         let turns = schema.table(turns::TABLE.name)?;
         let calls = schema.table(tool_calls::TABLE.name)?;
         let events = schema.table(tool_result_events::TABLE.name)?;

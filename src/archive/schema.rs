@@ -86,10 +86,22 @@ pub const ADDED_COLUMNS: [(&str, &str, &str); 8] = [
     ("tool_calls", "collapsed_calls", "INTEGER"),
 ];
 
+/// Returns the statements that create an empty archive.
+pub(super) fn sql() -> String {
+    let tables = TABLES.iter().map(|table| table.create);
+    tables.chain(INDEXES.iter().map(|(_, create)| *create)).collect::<Vec<_>>().join(";\n")
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    /// All archives of a version have one schema. So whoever changes the schema raises [`VERSION`], and then the number here.
+    #[test]
+    fn the_schema_of_a_version_stays_as_it_is() {
+        assert_eq!((VERSION, crc32c::crc32c(sql().as_bytes())), (3, 0x5977_0d5a));
+    }
 
     #[test]
     fn the_length_of_every_indexed_text_is_limited() {
