@@ -44,7 +44,6 @@ const NOT_MENDED: &[&str] = &[
     "ParsedCall",
     "Place",
     "Prices",
-    "Range",
     "Reason",
     "Record",
     "Region",
