@@ -16,7 +16,7 @@ use super::table::{self, Heading};
 use super::{STDOUT, print_json, print_text, warn, wrong_usage};
 use crate::archive::Paths;
 use crate::home::Home;
-use crate::usage::prices::{Charge, Class, Context, Counts, PricedModel, Rates, Size};
+use crate::usage::prices::{Charge, Class, PricedModel, Rates, RequestContext, Size, TokenCounts};
 use crate::usage::turn::{PricingKeys, RecordedUsage};
 use crate::usage::{
     self, Dimension, Instant, Period, PriceTable, Prices, Question, Sums, TooLarge, Usd, Zone,
@@ -183,7 +183,7 @@ const HEADINGS: &[Heading] = &[
 
 /// Prices for a million tokens, of searches and requests for a thousand, as exact decimals; null where there is none.
 fn model_json(model: &PricedModel<'_>, at: Instant) -> Value {
-    let rates = model.rates(at, &Context::new(), Size::Tokens(0), &Counts::default());
+    let rates = model.rates(at, &RequestContext::new(), Size::Tokens(0), &TokenCounts::default());
     let price = |class: Class| rates.for_million(class).map(|price| price.to_string());
     let prices: BTreeMap<&str, Option<String>> =
         Class::ALL.into_iter().map(|class| (class.as_str(), price(class))).collect();
@@ -194,7 +194,7 @@ fn model_json(model: &PricedModel<'_>, at: Instant) -> Value {
 }
 
 fn row(model: &PricedModel<'_>, at: Instant) -> Vec<String> {
-    let rates = model.rates(at, &Context::new(), Size::Tokens(0), &Counts::default());
+    let rates = model.rates(at, &RequestContext::new(), Size::Tokens(0), &TokenCounts::default());
     [vec![model.provider().to_owned(), model.model().to_owned()], cells(&rates)].concat()
 }
 
@@ -209,8 +209,10 @@ fn cells(rates: &Rates) -> Vec<String> {
 
 /// What is charged for searches and requests, and the prices of larger requests and of other contexts, a line each.
 fn conditions(model: &PricedModel<'_>, at: Instant) -> String {
-    let rates = |context: &Context, size| model.rates(at, context, Size::Tokens(size), &Counts::default());
-    let plain = rates(&Context::new(), 0);
+    let rates = |context: &RequestContext, size| {
+        model.rates(at, context, Size::Tokens(size), &TokenCounts::default())
+    };
+    let plain = rates(&RequestContext::new(), 0);
     let mut text = String::new();
     for (price, what) in
         [(plain.for_thousand_searches(), "web searches"), (plain.for_thousand_requests(), "requests")]
@@ -230,7 +232,10 @@ fn conditions(model: &PricedModel<'_>, at: Instant) -> String {
         }
     };
     for start in model.sizes() {
-        line(&rates(&Context::new(), start + 1), format!("above {} tokens of input", super::grouped(start)));
+        line(
+            &rates(&RequestContext::new(), start + 1),
+            format!("above {} tokens of input", super::grouped(start)),
+        );
     }
     for context in model.contexts() {
         let when: Vec<String> = context.iter().map(|(key, value)| format!("{key} {value}")).collect();
@@ -284,11 +289,11 @@ fn answer(case: &Value) -> anyhow::Result<Value> {
         let rates = model.rates(at, &keys.context, keys.size(&source), &counts);
         return Ok(charged(&model, &rates, &counts, keys.web_searches)?);
     }
-    let context: Context = match case.get("context") {
+    let context: RequestContext = match case.get("context") {
         Some(context) => serde_json::from_value(context.clone()).context("its context")?,
-        None => Context::new(),
+        None => RequestContext::new(),
     };
-    let counts = Counts {
+    let counts = TokenCounts {
         input: count("input")?,
         cache_read: count("cacheRead")?,
         cache_write_5m: count("cacheWrite5m")?,
@@ -308,7 +313,7 @@ fn answer(case: &Value) -> anyhow::Result<Value> {
 fn charged(
     model: &PricedModel<'_>,
     rates: &Rates,
-    counts: &Counts,
+    counts: &TokenCounts,
     web_searches: u64,
 ) -> Result<Value, TooLarge> {
     let Charge { usd, .. } = rates.charge(counts, web_searches, 1)?;

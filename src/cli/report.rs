@@ -15,7 +15,7 @@ use super::output::target_of;
 use super::usage::{SelectionArgs, bring_up_to_date};
 use super::{interrupt, print, print_json, print_text, query, warn, wrong_usage};
 use crate::disk;
-use crate::report::{self, MARKER, Report, ReportNames, ReportOptions};
+use crate::report::{self, MARKER, ReportNames, ReportOptions, ReportPage};
 use crate::usage::Question;
 
 #[derive(Debug, Args)]
@@ -33,7 +33,7 @@ pub(super) struct ReportArgs {
     /// The heading [default: Agents' usage]
     #[arg(long, value_name = "TEXT")]
     title: Option<String>,
-    /// Numbers in place of projects, sessions, machines and tags. Names of models, tools and subagents stay.
+    /// Numbers in place of projects, sessions, machines and tags, and of other names that are paths, addresses or ids.
     #[arg(long)]
     redact: bool,
     /// Replace a file that is no report.
@@ -47,7 +47,7 @@ pub(super) struct ReportArgs {
 
 /// What `--json` prints.
 #[derive(serde::Serialize)]
-struct Written {
+struct WrittenReport {
     path: String,
     bytes: usize,
     since: Option<String>,
@@ -82,7 +82,7 @@ pub(super) fn run(args: ReportArgs) -> anyhow::Result<ExitCode> {
     } else {
         disk::replace(&target_of(&args.out)?, page.html.as_bytes(), false)?;
         if args.form.json {
-            print_json(&Written::of(&page, &args.out)?)?;
+            print_json(&WrittenReport::of(&page, &args.out)?)?;
         } else {
             print_text(&format!("{}\n", args.out.display()))?;
         }
@@ -94,8 +94,8 @@ pub(super) fn run(args: ReportArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-impl Written {
-    fn of(page: &Report, path: &Path) -> anyhow::Result<Self> {
+impl WrittenReport {
+    fn of(page: &ReportPage, path: &Path) -> anyhow::Result<Self> {
         Ok(Self {
             path: path.to_string_lossy().into_owned(),
             bytes: page.html.len(),

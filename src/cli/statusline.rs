@@ -1,11 +1,12 @@
 //! `burn statusline`: one line for Claude Code's `statusLine` command.
 //!
-//! Touches the archive and the end of the ledger, for reading. Guarantees: whatever the input and the home, one line, exit code 0, nothing on
-//! standard error, and 100 ms at most: what is not known by then is left out. `--check` says what is wrong instead.
+//! Touches the archive and the end of the ledger, for reading; with `--import` the ledger, through [`Ingest::hook`]. Guarantees: whatever
+//! the input and the home, one line, exit code 0, nothing on standard error, and 100 ms at most: what is not known by then is left
+//! out. `--check` says what is wrong instead. An import is a process of its own, so nobody waits for it.
 
 use std::io::{Read as _, Write as _};
-use std::process::ExitCode;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::process::{Command, ExitCode, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant as Clock};
 
 use clap::Args;
@@ -13,26 +14,35 @@ use serde_json::Value;
 
 use super::arguments::{HomeArg, now, zone};
 use super::{print_text, printable, usage_text, wrong_usage};
+use crate::agents::{HookCall, Ingest, IngestOptions, NoObserver};
 use crate::archive::Paths;
 use crate::home::{Home, NoHome};
 use crate::interrupt::Interrupt;
 use crate::usage::shown::{cost, dollars};
-use crate::usage::{self, Bound, Filters, Instant, Pattern, Prices, Question, Sums, WeekStart, Zone};
+use crate::usage::{
+    self, ActiveBlock, Bound, Filters, Instant, Pattern, Prices, Question, Sums, WeekStart, Zone,
+};
 
 /// The line is printed after this time, with what is known.
 const DEADLINE: Duration = Duration::from_millis(100);
 /// How much of the input is read.
 const INPUT_MAX_BYTES: u64 = 16 << 20;
 /// The parts of a line, in the order in which they are shown.
-const PARTS: [&str; 9] = ["session", "today", "month", "ctx", "5h", "7d", "spend", "model", "project"];
+const PARTS: [&str; 10] =
+    ["session", "today", "month", "block", "ctx", "5h", "7d", "spend", "model", "project"];
+/// An import ends after this time; the next one goes on.
+const IMPORT_MAX: Duration = Duration::from_millis(200);
+/// An import is asked to end so long before, because it has locks to let go of.
+const IMPORT_GRACE: Duration = Duration::from_millis(50);
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Standard input is the JSON document that Claude Code gives its status line. Parts: session, today, month, ctx, 5h, 7d, spend, model, project.
+Standard input is the JSON document that Claude Code gives its status line. Parts: session, today, month, block, ctx, 5h, 7d, spend, model, project.
 
 Examples:
   burn statusline --show session,today,5h
   burn statusline --format '{model}: {session}, {today}' --color
+  burn statusline --import
   burn statusline --check < input.json")]
 pub(super) struct StatuslineArgs {
     /// The parts that are shown, with commas between them.
@@ -50,6 +60,12 @@ pub(super) struct StatuslineArgs {
     /// The time zone of days: Europe/Berlin, UTC, local, +05:45 [default: that of the system]
     #[arg(long, value_name = "ZONE", allow_hyphen_values = true)]
     tz: Option<String>,
+    /// After the line, take in what is new in the session's log, if nobody builds the archive.
+    #[arg(long, conflicts_with = "check")]
+    import: bool,
+    /// Only take in what is new; for the process that --import starts.
+    #[arg(long, hide = true)]
+    import_alone: bool,
     /// Say what is wrong with the input and the home.
     #[arg(long)]
     check: bool,
@@ -58,11 +74,21 @@ pub(super) struct StatuslineArgs {
 }
 
 pub(super) fn run(args: StatuslineArgs) -> anyhow::Result<ExitCode> {
+    if args.import_alone {
+        import(&args.home);
+        return Ok(ExitCode::SUCCESS);
+    }
     let deadline = Clock::now() + deadline();
     let parts = args.parts();
     let zone = zone(args.tz.as_deref(), "statusline");
-    let wants_month = parts.iter().any(|part| part == "month");
-    let work = Work { home: args.home.home(), zone, now: now(), wants_month };
+    let wants = |wanted: &str| parts.iter().any(|part| part == wanted);
+    let work = LineWork {
+        home: args.home.home(),
+        zone,
+        now: now(),
+        wants_month: wants("month"),
+        wants_block: wants("block"),
+    };
     let (sender, receiver) = channel();
     if args.check {
         work.run(&sender);
@@ -73,12 +99,58 @@ pub(super) fn run(args: StatuslineArgs) -> anyhow::Result<ExitCode> {
     std::panic::set_hook(Box::new(|_| {}));
     let now = work.now;
     let spawned = std::thread::Builder::new().spawn(move || work.run(&sender));
-    let known = if spawned.is_ok() { Known::receive(&receiver, deadline) } else { Known::default() };
+    let known =
+        if spawned.is_ok() { KnownSoFar::receive(&receiver, deadline) } else { KnownSoFar::default() };
     let line = args.line(&parts, &known, now);
     let mut out = std::io::stdout().lock();
     // Nobody may be left to read it.
     let _ = out.write_all(format!("{line}\n").as_bytes()).and_then(|()| out.flush());
+    if let (true, Ok(home)) = (args.import, args.home.home()) {
+        start_import(&known.text, &home);
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Starts the import of the session that the input names, and does not wait. What fails is made good by the next one.
+fn start_import(input: &[u8], home: &Home) {
+    let Ok(program) = std::env::current_exe() else { return };
+    let mut command = Command::new(program);
+    command.args(["statusline", "--import-alone", "--home"]).arg(home.root()).stdin(Stdio::piped());
+    let Ok(mut child) = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn() else { return };
+    // The child may have nothing to do.
+    let _ = child.stdin.take().map(|mut stdin| stdin.write_all(input));
+}
+
+/// Takes in the log of the session that the input names. A lock that is held, an input that names no session, a log that cannot be read:
+/// then nothing is done, because nobody would hear of it.
+fn import(home: &HomeArg) {
+    let started = Clock::now();
+    let Ok(home) = home.home() else { return };
+    if Paths::of_home(&home).lock.try_exists().unwrap_or(true) {
+        return;
+    }
+    let mut input = Vec::new();
+    let read = std::io::stdin().lock().take(INPUT_MAX_BYTES).read_to_end(&mut input);
+    let Some(call) = read.ok().and_then(|_| HookCall::parse(&input).ok()).flatten() else { return };
+    let interrupt = Interrupt::new();
+    let (sender, done) = channel::<()>();
+    let worker = {
+        let interrupt = interrupt.clone();
+        move || {
+            // The report is for hooks, whose calls are kept when they fail.
+            let _ = Ingest::new(home, IngestOptions::default()).hook(&call, &mut NoObserver, &interrupt);
+            drop(sender);
+        }
+    };
+    std::panic::set_hook(Box::new(|_| {}));
+    if std::thread::Builder::new().spawn(worker).is_err() {
+        return;
+    }
+    let wait = |until: Duration| done.recv_timeout(until.saturating_sub(started.elapsed()));
+    if wait(IMPORT_MAX - IMPORT_GRACE) == Err(RecvTimeoutError::Timeout) {
+        interrupt.request();
+        let _ = wait(IMPORT_MAX);
+    }
 }
 
 /// How long the line may take; tests on slow machines set it, in milliseconds.
@@ -88,11 +160,11 @@ fn deadline() -> Duration {
 }
 
 /// Says what is wrong; exit code 1 if anything is.
-fn check(receiver: &Receiver<Message>) -> anyhow::Result<ExitCode> {
+fn check(receiver: &Receiver<LineMessage>) -> anyhow::Result<ExitCode> {
     let problems: Vec<String> = receiver
         .iter()
         .filter_map(|message| match message {
-            Message::Wrong(problem) => Some(format!("{problem}\n")),
+            LineMessage::Wrong(problem) => Some(format!("{problem}\n")),
             _ => None,
         })
         .collect();
@@ -105,9 +177,10 @@ fn check(receiver: &Receiver<Message>) -> anyhow::Result<ExitCode> {
 }
 
 /// What becomes known, in the order in which it does.
-enum Message {
-    Input(Value),
+enum LineMessage {
+    Input { text: Vec<u8>, value: Value },
     Costs(Box<Costs>),
+    Block(ActiveBlock),
     Wrong(String),
 }
 
@@ -120,16 +193,17 @@ struct Costs {
     is_behind: bool,
 }
 
-struct Work {
+struct LineWork {
     home: Result<Home, NoHome>,
     zone: Zone,
     now: Instant,
     wants_month: bool,
+    wants_block: bool,
 }
 
-impl Work {
+impl LineWork {
     /// Reads the input, then the home. A message that nobody receives any more does not matter.
-    fn run(&self, to: &Sender<Message>) {
+    fn run(&self, to: &Sender<LineMessage>) {
         let mut input = Vec::new();
         let read = std::io::stdin().lock().take(INPUT_MAX_BYTES).read_to_end(&mut input);
         let parsed = read.map_err(|error| error.to_string()).and_then(|_| {
@@ -140,22 +214,28 @@ impl Work {
             Ok(value) => {
                 session = value["session_id"].as_str().map(str::to_owned);
                 if session.is_none() {
-                    let _ = to.send(Message::Wrong(
+                    let _ = to.send(LineMessage::Wrong(
                         "the input has no session_id, so no session is shown".to_owned(),
                     ));
                 }
-                let _ = to.send(Message::Input(value));
+                let _ = to.send(LineMessage::Input { text: input, value });
             }
             Err(reason) => {
-                let _ = to.send(Message::Wrong(format!("the input cannot be used: {reason}")));
+                let _ = to.send(LineMessage::Wrong(format!("the input cannot be used: {reason}")));
             }
         }
         let costs = self.costs(session.as_deref());
-        let _ =
-            to.send(costs.map_or_else(
-                |error| Message::Wrong(error.to_string()),
-                |costs| Message::Costs(Box::new(costs)),
-            ));
+        let _ = to.send(costs.map_or_else(
+            |error| LineMessage::Wrong(error.to_string()),
+            |costs| LineMessage::Costs(Box::new(costs)),
+        ));
+        if self.wants_block {
+            match self.block() {
+                Ok(Some(block)) => drop(to.send(LineMessage::Block(block))),
+                Ok(None) => {}
+                Err(error) => drop(to.send(LineMessage::Wrong(error.to_string()))),
+            }
+        }
     }
 
     fn costs(&self, session: Option<&str>) -> anyhow::Result<Costs> {
@@ -187,23 +267,34 @@ impl Work {
             is_behind: glance.is_behind,
         })
     }
+
+    /// The block that is under way. It may take longer than the other parts, because it depends on turns of many days.
+    fn block(&self) -> anyhow::Result<Option<ActiveBlock>> {
+        let home = self.home.as_ref().map_err(Clone::clone)?;
+        let prices = Prices::of_home(home)?;
+        Ok(usage::active_block(&Paths::of_home(home), &prices, self.now, &Interrupt::new())?)
+    }
 }
 
 /// What is known when the line is printed.
 #[derive(Default)]
-struct Known {
+struct KnownSoFar {
+    /// The input as it came.
+    text: Vec<u8>,
     input: Value,
     costs: Costs,
+    block: Option<ActiveBlock>,
 }
 
-impl Known {
-    fn receive(receiver: &Receiver<Message>, deadline: Clock) -> Self {
+impl KnownSoFar {
+    fn receive(receiver: &Receiver<LineMessage>, deadline: Clock) -> Self {
         let mut known = Self::default();
         while let Ok(message) = receiver.recv_timeout(deadline.saturating_duration_since(Clock::now())) {
             match message {
-                Message::Input(input) => known.input = input,
-                Message::Costs(costs) => known.costs = *costs,
-                Message::Wrong(_) => {}
+                LineMessage::Input { text, value } => (known.text, known.input) = (text, value),
+                LineMessage::Costs(costs) => known.costs = *costs,
+                LineMessage::Block(block) => known.block = Some(block),
+                LineMessage::Wrong(_) => {}
             }
         }
         known
@@ -228,7 +319,7 @@ impl StatuslineArgs {
         parts
     }
 
-    fn line(&self, parts: &[String], known: &Known, now: Instant) -> String {
+    fn line(&self, parts: &[String], known: &KnownSoFar, now: Instant) -> String {
         let text = |part: &str| self.part(part, known, now);
         match &self.format {
             None => {
@@ -256,8 +347,8 @@ impl StatuslineArgs {
     }
 
     /// A part as it is shown; `None` where it is not known.
-    fn part(&self, part: &str, known: &Known, now: Instant) -> Option<String> {
-        let Known { input, costs } = known;
+    fn part(&self, part: &str, known: &KnownSoFar, now: Instant) -> Option<String> {
+        let KnownSoFar { input, costs, .. } = known;
         let limits = &input["rate_limits"];
         match part {
             "session" => match costs.session.filter(|sums| sums.turns > 0) {
@@ -269,6 +360,11 @@ impl StatuslineArgs {
             },
             "today" => Some(format!("{} today", money(&costs.today?, costs.is_behind))),
             "month" => Some(format!("{} month", money(&costs.month?, costs.is_behind))),
+            "block" => {
+                let block = known.block.as_ref()?;
+                let cost = money(&block.sums, block.is_behind);
+                Some(format!("{cost} block{}", time_left(block.end.seconds - now.seconds)))
+            }
             "ctx" => self.percentage("ctx", &input["context_window"], now),
             "5h" => self.percentage("5h", &limits["five_hour"], now),
             "7d" => self.percentage("7d", &limits["seven_day"], now),
@@ -292,13 +388,7 @@ impl StatuslineArgs {
             None => number(resets, 1e12).map(|at| at as i64),
         };
         let left = resets.map(|at| at - now.seconds).filter(|left| *left > 0);
-        let left = left.map_or(String::new(), |seconds| {
-            match (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60) {
-                (0, 0, minutes) => format!(" ({minutes}m)"),
-                (0, hours, minutes) => format!(" ({hours}h{minutes:02}m)"),
-                (days, hours, _) => format!(" ({days}d{hours}h)"),
-            }
-        });
+        let left = left.map_or(String::new(), time_left);
         let text = format!("{name} {used:.0} %{left}");
         let is_warned = self.color && used >= self.limit_warn;
         Some(if is_warned { format!("\u{1b}[33m{text}\u{1b}[0m") } else { text })
@@ -308,6 +398,15 @@ impl StatuslineArgs {
 /// A number from 0 to below `end`. -0.0 becomes 0, because it would be printed with its sign.
 fn number(value: &Value, end: f64) -> Option<f64> {
     value.as_f64().filter(|number| (0.0..end).contains(number)).map(f64::abs)
+}
+
+/// ` (2h10m)`.
+fn time_left(seconds: i64) -> String {
+    match (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60) {
+        (0, 0, minutes) => format!(" ({minutes}m)"),
+        (0, hours, minutes) => format!(" ({hours}h{minutes:02}m)"),
+        (days, hours, _) => format!(" ({days}d{hours}h)"),
+    }
 }
 
 /// A cost with `≥` before a lower bound and `+` after what is not all read.

@@ -13,7 +13,7 @@ use super::arguments::{
     AskedTimes, FilesArgs, FilterArgs, FromArg, HomeArg, JsonArg, TimeArgs, now, patterns,
 };
 use super::progress::BuildBar;
-use super::usage_text::{self, Look};
+use super::usage_text::{self, TableLook};
 use super::{counted, human_bytes, interrupt, print, print_json, query, warn, wrong_usage};
 use crate::archive::{self, ArchiveError, Options, Paths, Unobserved};
 use crate::interrupt::Interrupt;
@@ -182,7 +182,7 @@ fn print_answer(
     } else if args.csv {
         print(usage_text::csv(answer).as_bytes())?;
     } else {
-        let look = Look::of_terminal(args.exact, std::io::stdout().is_terminal());
+        let look = TableLook::of_terminal(args.exact, std::io::stdout().is_terminal());
         let mut text = usage_text::table(answer, now, &look);
         if let Some(period) = active {
             text.push_str(&usage_text::active(answer, period, now));

@@ -5,10 +5,10 @@
 use super::printable;
 use super::table::{beginning, ending, width};
 use crate::usage::shown::{cost, dollars, grouped, short};
-use crate::usage::{Answer, AnswerRow, Dimension, Instant, Period, Reason, RowPeriod, Sums};
+use crate::usage::{Answer, AnswerRow, Dimension, Instant, Period, RowPeriod, Sums, UnpricedReason};
 
 /// How a table may look.
-pub(super) struct Look {
+pub(super) struct TableLook {
     /// Cells of a line; none for a pipe.
     width: Option<usize>,
     /// All digits.
@@ -17,7 +17,7 @@ pub(super) struct Look {
     is_coloured: bool,
 }
 
-impl Look {
+impl TableLook {
     pub(super) fn of_terminal(is_exact: bool, is_terminal: bool) -> Self {
         let width = comfy_table::Table::new().width().map_or(80, usize::from);
         Self {
@@ -58,23 +58,23 @@ pub(super) fn is_unicode() -> bool {
     })
 }
 
-struct Column {
+struct TextColumn {
     title: String,
     is_number: bool,
     cells: Vec<String>,
 }
 
-impl Column {
+impl TextColumn {
     fn width(&self) -> usize {
         self.cells.iter().chain([&self.title]).map(|cell| width(cell)).max().unwrap_or(0)
     }
 }
 
 /// The answer as a table, with a caption above and what is unsure below.
-pub(super) fn table(answer: &Answer, now: Instant, look: &Look) -> String {
+pub(super) fn table(answer: &Answer, now: Instant, look: &TableLook) -> String {
     let question = &answer.question;
     let sums: Vec<&Sums> = answer.rows.iter().map(|row| &row.sums).chain([&answer.total]).collect();
-    let number = |title: &str, cell: &dyn Fn(&Sums) -> String| Column {
+    let number = |title: &str, cell: &dyn Fn(&Sums) -> String| TextColumn {
         title: title.to_owned(),
         is_number: true,
         cells: sums.iter().map(|sums| cell(sums)).collect(),
@@ -82,7 +82,7 @@ pub(super) fn table(answer: &Answer, now: Instant, look: &Look) -> String {
     let mut names = names(answer);
     let costs = number("cost", &|sums| look.usd(sums));
     let percent = number("%", &|sums| format!("{:.1}", 100.0 * share(answer, sums)));
-    let bar = Column {
+    let bar = TextColumn {
         title: String::new(),
         is_number: false,
         cells: answer
@@ -103,13 +103,14 @@ pub(super) fn table(answer: &Answer, now: Instant, look: &Look) -> String {
     middle.push(number("cache w", &|sums| look.tokens(sums.counts[4] + sums.counts[5])));
     let mut left_out: Vec<&str> = Vec::new();
     let mut bar = Some(bar);
-    let width_of = |names: &[Column], middle: &[Column], bar: &Option<Column>| -> usize {
+    let width_of = |names: &[TextColumn], middle: &[TextColumn], bar: &Option<TextColumn>| -> usize {
         let columns = names.iter().chain(middle).chain([&costs, &percent]).chain(bar);
         columns.map(|column| column.width() + 2).sum::<usize>().saturating_sub(2)
     };
     if let Some(width) = look.width {
-        let fits =
-            |names: &[Column], middle: &[Column], bar: &Option<Column>| width_of(names, middle, bar) <= width;
+        let fits = |names: &[TextColumn], middle: &[TextColumn], bar: &Option<TextColumn>| {
+            width_of(names, middle, bar) <= width
+        };
         if !fits(&names, &middle, &bar) {
             bar = None;
         }
@@ -126,9 +127,10 @@ pub(super) fn table(answer: &Answer, now: Instant, look: &Look) -> String {
         let over = width_of(&names, &middle, &bar).saturating_sub(width);
         cut_names(&mut names, over, answer);
     }
-    let columns: Vec<&Column> = names.iter().chain(&middle).chain([&costs, &percent]).chain(&bar).collect();
+    let columns: Vec<&TextColumn> =
+        names.iter().chain(&middle).chain([&costs, &percent]).chain(&bar).collect();
     let widths: Vec<usize> = columns.iter().map(|column| column.width()).collect();
-    let line = |cell: &dyn Fn(&Column) -> String, style: Option<&str>| {
+    let line = |cell: &dyn Fn(&TextColumn) -> String, style: Option<&str>| {
         let mut out = String::new();
         for (column, column_width) in columns.iter().zip(&widths) {
             let cell = cell(column);
@@ -182,12 +184,12 @@ fn share(answer: &Answer, sums: &Sums) -> f64 {
 }
 
 /// The columns on the left: the period and the dimensions. The last cell is that of the total.
-fn names(answer: &Answer) -> Vec<Column> {
+fn names(answer: &Answer) -> Vec<TextColumn> {
     let question = &answer.question;
     let other =
         answer.other_rows.map_or(String::new(), |rows| format!("(other {})", super::counted(rows, "row")));
     let mut columns = Vec::new();
-    let column = |title: &str, cell: &dyn Fn(&AnswerRow) -> String| Column {
+    let column = |title: &str, cell: &dyn Fn(&AnswerRow) -> String| TextColumn {
         title: title.to_owned(),
         is_number: false,
         cells: answer.rows.iter().map(|row| printable::line(&cell(row)).into_owned()).collect(),
@@ -231,7 +233,7 @@ fn named(value: &str) -> String {
 const NAME_MIN: usize = 8;
 
 /// Makes names shorter by `over` cells: projects at the front, ids in the middle, models never.
-fn cut_names(names: &mut [Column], over: usize, answer: &Answer) {
+fn cut_names(names: &mut [TextColumn], over: usize, answer: &Answer) {
     let mut over = over;
     let has_period = answer.question.period.is_some();
     for (place, column) in names.iter_mut().enumerate() {
@@ -267,7 +269,7 @@ fn cut_names(names: &mut [Column], over: usize, answer: &Answer) {
 }
 
 /// What is above the table: the time that it is about, the zone, the prices, and a sparkline of days.
-fn caption(answer: &Answer, now: Instant, look: &Look) -> String {
+fn caption(answer: &Answer, now: Instant, look: &TableLook) -> String {
     let question = &answer.question;
     let date = |at: Instant| question.zone.date_of(at);
     let bounds = match (question.since, question.until) {
@@ -299,15 +301,15 @@ fn caption(answer: &Answer, now: Instant, look: &Look) -> String {
 }
 
 /// What is below the table: why the cost is a lower bound, and what is not shown.
-fn notes(answer: &Answer, look: &Look, left_out: &[&str]) -> String {
+fn notes(answer: &Answer, look: &TableLook, left_out: &[&str]) -> String {
     let mut text = String::new();
     let mut parts = Vec::new();
     if !answer.unpriced.is_empty() {
         const MODELS_SHOWN: usize = 3;
-        let name = |model: &str, reason: Reason| match reason {
-            Reason::Undated => format!("{model} without a time"),
-            Reason::Class => format!("{model}, a class without a price"),
-            Reason::Model => {
+        let name = |model: &str, reason: UnpricedReason| match reason {
+            UnpricedReason::Undated => format!("{model} without a time"),
+            UnpricedReason::Class => format!("{model}, a class without a price"),
+            UnpricedReason::Model => {
                 if model.is_empty() {
                     "no model".to_owned()
                 } else {
@@ -514,7 +516,7 @@ mod tests {
                 };
                 let paths = Paths::of_home(&home);
                 let answer = ask_ledger(&paths, &question, &Prices::built_in(), &Interrupt::new()).unwrap();
-                let look = |width| Look { width, is_exact: false, is_unicode: true, is_coloured: false };
+                let look = |width| TableLook { width, is_exact: false, is_unicode: true, is_coloured: false };
                 let whole = table(&answer, now, &look(None));
                 let wide = table(&answer, now, &look(Some(400)));
                 assert_eq!(whole.lines().nth(1), wide.lines().nth(1));

@@ -86,7 +86,7 @@ impl BarUnit {
 
 /// A bar of a chart.
 #[derive(Debug, Clone)]
-pub(super) struct Bar {
+pub(super) struct ChartBar {
     pub first_day: i64,
     pub last_day: i64,
     /// Its time, for people: `2026-11-23`, `2026-11-23 to 2026-11-29`, `2026-11`.
@@ -102,7 +102,7 @@ pub(super) fn bars(
     week_start: WeekStart,
     zone: &Zone,
     now_seconds: i64,
-) -> Vec<Bar> {
+) -> Vec<ChartBar> {
     let mut bars = Vec::new();
     let mut day = span.first;
     while day <= span.last {
@@ -114,20 +114,20 @@ pub(super) fn bars(
             BarUnit::Week | BarUnit::Years(_) => format!("{} to {}", date(first_day), date(last_day)),
         };
         let is_open = zone.day_start(first_day) <= now_seconds && now_seconds < zone.day_end(last_day);
-        bars.push(Bar { first_day, last_day, name, is_open });
+        bars.push(ChartBar { first_day, last_day, name, is_open });
         day = last_day.max(day) + 1;
     }
     bars
 }
 
 /// Returns the index of the bar of a day.
-pub(super) fn place_of(bars: &[Bar], day: i64) -> Option<usize> {
+pub(super) fn place_of(bars: &[ChartBar], day: i64) -> Option<usize> {
     let place = bars.partition_point(|bar| bar.last_day < day);
     bars.get(place).filter(|bar| bar.first_day <= day).map(|_| place)
 }
 
 /// Returns the labels below bars, at most twelve: places as shares of the width, and texts.
-pub(super) fn bar_labels(bars: &[Bar], unit: BarUnit) -> Vec<(f64, String)> {
+pub(super) fn bar_labels(bars: &[ChartBar], unit: BarUnit) -> Vec<(f64, String)> {
     const LABELS_MAX: usize = 12;
     let width = 1.0 / bars.len().max(1) as f64;
     let candidates: Vec<(f64, String)> = bars

@@ -160,7 +160,7 @@ fn line(shares: &[Option<f64>]) -> Markup {
 }
 
 /// A square of a grid.
-pub(super) struct Cell {
+pub(super) struct GridCell {
     pub column: usize,
     pub row: usize,
     /// From 0 to 1.
@@ -184,7 +184,7 @@ pub(super) struct HourGrid<'c> {
     pub title: &'c str,
     pub description: &'c str,
     pub rows: [&'static str; 7],
-    pub cells: Vec<Cell>,
+    pub cells: Vec<GridCell>,
 }
 
 impl HourGrid<'_> {
@@ -221,7 +221,7 @@ pub(super) struct DayGrid<'c> {
     pub columns: usize,
     /// Names above columns, with the index of the column.
     pub labels: Vec<(usize, String)>,
-    pub cells: Vec<Cell>,
+    pub cells: Vec<GridCell>,
 }
 
 impl DayGrid<'_> {

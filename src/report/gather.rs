@@ -3,7 +3,7 @@
 //! The archive is read twice. The first reading chooses the models, sessions and tags that are shown by name, and the
 //! length of a bar. The second reading gives all numbers, so that they come from one state of the archive.
 
-use super::calendar::{self, Bar, BarUnit, DaySpan};
+use super::calendar::{self, BarUnit, ChartBar, DaySpan};
 use crate::archive::Paths;
 use crate::interrupt::Interrupt;
 use crate::usage::{
@@ -25,7 +25,7 @@ const NO_TAGS: [&str; 7] =
     ["provider", "serviceTier", "speed", "processing", "webSearches", "contextTokens", "machine"];
 
 /// The answers of a page.
-pub(super) struct Gathered {
+pub(super) struct PageAnswers {
     /// The time at which the page is made.
     pub now: Instant,
     /// The filters, bounds and zone of the page.
@@ -33,7 +33,7 @@ pub(super) struct Gathered {
     /// The days of the charts; none without turns.
     pub span: Option<DaySpan>,
     pub unit: BarUnit,
-    pub bars: Vec<Bar>,
+    pub bars: Vec<ChartBar>,
     pub total: Answer,
     /// By day.
     pub days: Answer,
@@ -42,6 +42,8 @@ pub(super) struct Gathered {
     /// By weekday and hour.
     pub hours: Answer,
     pub models: Answer,
+    /// For each row of `models`, the model of the price table; empty for the row of all others.
+    pub priced_as: Vec<String>,
     pub projects: Answer,
     pub sources: Answer,
     pub subagents: Answer,
@@ -63,15 +65,21 @@ struct Choice {
     span: Option<DaySpan>,
 }
 
-pub(super) fn gather(
-    paths: &Paths,
-    base: &Question,
-    prices: &Prices,
-    now: Instant,
-    is_since_given: bool,
-    interrupt: &Interrupt,
-) -> Result<Gathered, UsageError> {
-    let choice = choose(paths, base, prices, now, is_since_given, interrupt)?;
+/// The subject of a page, and the sources of its numbers.
+pub(super) struct PageRequest<'p> {
+    pub paths: &'p Paths,
+    /// Filters, bounds, zone.
+    pub base: Question,
+    /// Whether the user has given the first instant.
+    pub is_since_given: bool,
+    pub prices: &'p Prices,
+    pub now: Instant,
+    pub interrupt: &'p Interrupt,
+}
+
+pub(super) fn gather(request: &PageRequest<'_>) -> Result<PageAnswers, UsageError> {
+    let PageRequest { paths, base, prices, now, interrupt, .. } = request;
+    let choice = choose(request)?;
     let unit = choice.span.map_or(BarUnit::Day, BarUnit::of);
     let bars = choice
         .span
@@ -81,8 +89,8 @@ pub(super) fn gather(
     // There is one answer for each question, in the order of the questions.
     let mut next = || answers.next().ok_or(UsageError::Archive(crate::archive::ArchiveError::Interrupted));
     let total = next()?;
-    let mut gathered = Gathered {
-        now,
+    let mut gathered = PageAnswers {
+        now: *now,
         question: base.clone(),
         span: choice.span,
         unit,
@@ -101,7 +109,9 @@ pub(super) fn gather(
         sessions: next()?,
         session_parts: next()?,
         tags: Vec::new(),
+        priced_as: Vec::new(),
     };
+    gathered.priced_as = gathered.models.rows.iter().map(|row| priced_as(row, prices)).collect();
     gathered.tags.extend(answers);
     Ok(gathered)
 }
@@ -115,15 +125,19 @@ fn dearest_sessions(base: &Question) -> Question {
     Question { period: Some(Period::Session), sort, limit: Some(ROWS_MAX), ..base.clone() }
 }
 
+/// The model of the price table whose prices apply to a row of models.
+fn priced_as(row: &AnswerRow, prices: &Prices) -> String {
+    let [Some(model), provider] = &row.values[..] else { return String::new() };
+    match prices.of_turn(provider.as_deref(), model) {
+        Some(priced) if priced.is_built_in() => priced.model().to_owned(),
+        Some(priced) => format!("{} (own prices)", priced.model()),
+        None => "no price".to_owned(),
+    }
+}
+
 /// Reads the archive to choose the values that are shown by name.
-fn choose(
-    paths: &Paths,
-    base: &Question,
-    prices: &Prices,
-    now: Instant,
-    is_since_given: bool,
-    interrupt: &Interrupt,
-) -> Result<Choice, UsageError> {
+fn choose(request: &PageRequest<'_>) -> Result<Choice, UsageError> {
+    let PageRequest { paths, base, prices, interrupt, .. } = request;
     let models = Question { by: vec![Dimension::Model], ..base.clone() };
     let days = Question { period: Some(Period::Day), ..base.clone() };
     let questions = [models, days, dearest_sessions(base)];
@@ -142,7 +156,7 @@ fn choose(
         models: names.filter(|name| is_whole(name)).take(SERIES_MAX).collect(),
         sessions: sessions.rows.iter().filter_map(session_id).filter(|id| is_whole(id)).collect(),
         tags: tags.into_iter().map(|(key, _)| key).collect(),
-        span: day_span(base, days, now, is_since_given),
+        span: day_span(request, days),
     })
 }
 
@@ -157,13 +171,14 @@ pub(super) fn session_id(row: &AnswerRow) -> Option<String> {
 }
 
 /// The days from the first requested day, or else from the first turn, to today or the last turn, within the bounds.
-fn day_span(base: &Question, days: &Answer, now: Instant, is_since_given: bool) -> Option<DaySpan> {
+fn day_span(request: &PageRequest<'_>, days: &Answer) -> Option<DaySpan> {
+    let PageRequest { base, now, is_since_given, .. } = request;
     let mut with_turns = days.rows.iter().filter_map(day_of_row);
     let first_turn = with_turns.next()?;
     let last_turn = with_turns.next_back().unwrap_or(first_turn);
     let day = |at: Instant| base.zone.day_of(at);
-    let first = base.since.filter(|_| is_since_given).map_or(first_turn, day);
-    let last = last_turn.max(day(now));
+    let first = base.since.filter(|_| *is_since_given).map_or(first_turn, day);
+    let last = last_turn.max(day(*now));
     Some(DaySpan { first, last: base.until.map_or(last, |until| day(until).min(last)).max(first) })
 }
 
@@ -172,7 +187,7 @@ pub(super) fn day_of_row(row: &AnswerRow) -> Option<i64> {
     calendar::day_of_key(&row.period.as_ref()?.key)
 }
 
-/// The questions in the order of [`Gathered`], with the questions about tags last.
+/// The questions in the order of [`PageAnswers`], with the questions about tags last.
 fn questions(base: &Question, choice: &Choice, unit: BarUnit) -> Vec<Question> {
     let filtered = |filters: Filters| Question { filters, ..base.clone() };
     let patterns = |texts: &[String]| texts.iter().map(Pattern::exact).collect::<Vec<_>>();
@@ -203,7 +218,7 @@ fn questions(base: &Question, choice: &Choice, unit: BarUnit) -> Vec<Question> {
     questions
 }
 
-impl Gathered {
+impl PageAnswers {
     /// Adds up the projects after the first rows. Before this step all projects are present, so that they can be
     /// numbered.
     pub(super) fn limit_projects(&mut self) -> Result<(), usage::TooLarge> {

@@ -48,6 +48,8 @@ mod text;
 
 pub use page::MARKER;
 
+use gather::PageRequest;
+
 use crate::archive::Paths;
 use crate::interrupt::Interrupt;
 use crate::usage::{Bound, Instant, Prices, Question, Sums, UsageError};
@@ -70,13 +72,14 @@ pub enum ReportNames {
     /// The names of the ledger.
     #[default]
     Recorded,
-    /// `project 1`, `session 1`, ..., numbered by cost. The page then has no path and no id.
+    /// `project 1`, `session 1`, ..., numbered by cost. Other names that are paths, addresses or account ids are numbered,
+    /// too. The page then has no path and no id.
     Numbered,
 }
 
 /// A page with its bounds and totals.
 #[derive(Debug, Clone)]
-pub struct Report {
+pub struct ReportPage {
     /// The page.
     pub html: String,
     /// The first instant of the page.
@@ -100,7 +103,7 @@ pub fn make(
     now: Instant,
     options: &ReportOptions,
     interrupt: &Interrupt,
-) -> Result<Report, UsageError> {
+) -> Result<ReportPage, UsageError> {
     let default_since = || Bound::Since.parse(DAYS, &question.zone, question.week_start, now).ok();
     let since = question.since.or_else(default_since);
     let base = Question {
@@ -113,12 +116,13 @@ pub fn make(
         explain: false,
         ..question.clone()
     };
+    let until = base.until;
     let is_since_given = question.since.is_some();
-    let mut gathered = gather::gather(paths, &base, prices, now, is_since_given, interrupt)?;
+    let mut gathered = gather::gather(&PageRequest { paths, base, is_since_given, prices, now, interrupt })?;
     if options.names == ReportNames::Numbered {
         redact::number_names(&mut gathered);
     }
     gathered.limit_projects()?;
-    let html = page::page(&gathered, prices, options.title.as_deref());
-    Ok(Report { html, since, until: base.until, total: gathered.total.total })
+    let html = page::page(&gathered, options.title.as_deref());
+    Ok(ReportPage { html, since, until, total: gathered.total.total })
 }

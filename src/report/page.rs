@@ -3,14 +3,14 @@
 use maud::{Markup, PreEscaped, html};
 
 use super::calendar::{DAILY_MAX, MONTHS, WEEKDAYS, bar_labels, date, place_of};
-use super::chart::{self, Cell, DayGrid, HourGrid, SERIES, Series, StackedBars};
+use super::chart::{self, DayGrid, GridCell, HourGrid, SERIES, Series, StackedBars};
 use super::data;
-use super::gather::{Gathered, SERIES_MAX, day_of_row};
+use super::gather::{PageAnswers, SERIES_MAX, day_of_row};
 use super::tables;
 use super::text::{amount, counted, exact, money, name, percent};
 use crate::record::time::{civil, month_after, weekday};
 use crate::usage::shown::{dollars, grouped, short};
-use crate::usage::{Answer, Filters, Prices, Reason, Sums, Usd};
+use crate::usage::{Answer, Filters, Sums, UnpricedReason, Usd};
 
 /// The first bytes of every page. A file with other first bytes is no report.
 pub const MARKER: &str = "<!doctype html><!-- burn report 1 -->";
@@ -21,7 +21,7 @@ const STYLE: &str = include_str!("style.css");
 const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'";
 
 /// Returns the whole page.
-pub(super) fn page(gathered: &Gathered, prices: &Prices, title: Option<&str>) -> String {
+pub(super) fn page(gathered: &PageAnswers, title: Option<&str>) -> String {
     let title = title.map_or("Agents' usage".to_owned(), name);
     let span = span(gathered);
     let markup = html! {
@@ -50,7 +50,7 @@ pub(super) fn page(gathered: &Gathered, prices: &Prices, title: Option<&str>) ->
                         (tokens(gathered))
                         section aria-labelledby="where" {
                             h2 id="where" { "Where it went" }
-                            (tables::all(gathered, prices))
+                            (tables::all(gathered))
                         }
                     }
                     (not_in_the_cost(&gathered.total))
@@ -68,7 +68,7 @@ pub(super) fn page(gathered: &Gathered, prices: &Prices, title: Option<&str>) ->
     format!("{MARKER}\n{}\n", markup.into_string())
 }
 
-fn data_block(gathered: &Gathered) -> String {
+fn data_block(gathered: &PageAnswers) -> String {
     let mut members = Vec::new();
     for (name, answers) in gathered.answers() {
         // Every answer has a JSON form, so this cannot fail.
@@ -81,7 +81,7 @@ fn data_block(gathered: &Gathered) -> String {
 }
 
 /// The first and the last requested date.
-fn span(gathered: &Gathered) -> String {
+fn span(gathered: &PageAnswers) -> String {
     let question = &gathered.question;
     let until = question.zone.date_of(question.until.unwrap_or(gathered.now));
     match question.since.map(|since| question.zone.date_of(since)) {
@@ -92,7 +92,7 @@ fn span(gathered: &Gathered) -> String {
 }
 
 /// The sources of the numbers, as sentences.
-fn about(gathered: &Gathered) -> Markup {
+fn about(gathered: &PageAnswers) -> Markup {
     let question = &gathered.question;
     let answer = &gathered.total;
     let own = answer.prices.own.as_ref().map(|(path, _)| name(&path.to_string_lossy()));
@@ -123,7 +123,7 @@ fn filters(filters: &Filters) -> String {
     parts.join(" and ")
 }
 
-fn no_turns(gathered: &Gathered) -> Markup {
+fn no_turns(gathered: &PageAnswers) -> Markup {
     html! {
         section.none {
             p { strong { "There are no turns in this time." } }
@@ -136,7 +136,7 @@ fn no_turns(gathered: &Gathered) -> Markup {
 }
 
 /// The cards: cost, turns, tokens, cache, unpriced tokens, this month.
-fn cards(gathered: &Gathered) -> Markup {
+fn cards(gathered: &PageAnswers) -> Markup {
     let answer = &gathered.total;
     let total = &answer.total;
     let read = total.counts[3];
@@ -165,7 +165,7 @@ fn cards(gathered: &Gathered) -> Markup {
 
 /// The name of the current month, its turns, and the cost of its complete days extrapolated to the whole month. None if
 /// the page does not include the whole month so far.
-fn this_month(gathered: &Gathered) -> Option<(&'static str, Sums, Option<Usd>)> {
+fn this_month(gathered: &PageAnswers) -> Option<(&'static str, Sums, Option<Usd>)> {
     let question = &gathered.question;
     let today = question.zone.day_of(gathered.now);
     let (year, month, day) = civil(today);
@@ -206,7 +206,7 @@ const MONTH_NAMES: [&str; 12] = [
 ];
 
 /// Sums of each bar, from days.
-fn bar_sums(gathered: &Gathered) -> Vec<Sums> {
+fn bar_sums(gathered: &PageAnswers) -> Vec<Sums> {
     let mut sums = vec![Sums::default(); gathered.bars.len()];
     for row in &gathered.days.rows {
         if let Some(place) = day_of_row(row).and_then(|day| place_of(&gathered.bars, day)) {
@@ -217,7 +217,7 @@ fn bar_sums(gathered: &Gathered) -> Vec<Sums> {
 }
 
 /// The cost of each bar by series, in units of 10^-24 dollar: the models with a colour, then all others.
-fn bar_costs(gathered: &Gathered, series: &[(String, Sums)], sums: &[Sums]) -> Vec<Vec<Usd>> {
+fn bar_costs(gathered: &PageAnswers, series: &[(String, Sums)], sums: &[Sums]) -> Vec<Vec<Usd>> {
     let mut costs = vec![vec![Usd::ZERO; sums.len()]; series.len()];
     for row in &gathered.chart.rows {
         let model = row.values.first().and_then(Option::as_deref);
@@ -238,12 +238,12 @@ fn bar_costs(gathered: &Gathered, series: &[(String, Sums)], sums: &[Sums]) -> V
     costs
 }
 
-fn heading(gathered: &Gathered, what: &str) -> String {
+fn heading(gathered: &PageAnswers, what: &str) -> String {
     format!("{what} by {}", gathered.unit.name())
 }
 
 /// The chart of cost by day, week or month, stacked by model.
-fn cost(gathered: &Gathered) -> Markup {
+fn cost(gathered: &PageAnswers) -> Markup {
     let series = gathered.series();
     let sums = bar_sums(gathered);
     let costs = bar_costs(gathered, &series, &sums);
@@ -350,7 +350,7 @@ fn axis_tokens(value: f64) -> String {
 }
 
 /// The names of a grid's rows: weekdays from the first day of the week.
-fn weekday_names(gathered: &Gathered) -> [&'static str; 7] {
+fn weekday_names(gathered: &PageAnswers) -> [&'static str; 7] {
     let first = weekday(gathered.question.week_start.week_of(0)) as usize;
     std::array::from_fn(|row| WEEKDAYS[(first + row) % 7])
 }
@@ -361,7 +361,7 @@ const BLOCK_WEEKS: i64 = 53;
 const BLOCKS_MAX: i64 = 5;
 
 /// A square for each day.
-fn days(gathered: &Gathered) -> Markup {
+fn days(gathered: &PageAnswers) -> Markup {
     let Some(span) = gathered.span else { return html! {} };
     let question = &gathered.question;
     let mut by_day: std::collections::HashMap<i64, Sums> = std::collections::HashMap::new();
@@ -390,7 +390,7 @@ fn days(gathered: &Gathered) -> Markup {
                 counted(sums.turns, "turn")
             );
             let share = if most > 0.0 { in_dollars(sums.usd) / most } else { 0.0 };
-            Cell { column: column(day), row: ((day - first_week) % 7) as usize, share, tip }
+            GridCell { column: column(day), row: ((day - first_week) % 7) as usize, share, tip }
         });
         let labels = days.clone().filter(|day| civil(*day).2 == 1).map(|day| {
             let (year, month, _) = civil(day);
@@ -424,7 +424,7 @@ fn days(gathered: &Gathered) -> Markup {
 }
 
 /// Weekdays by hours.
-fn hours(gathered: &Gathered) -> Markup {
+fn hours(gathered: &PageAnswers) -> Markup {
     let names = weekday_names(gathered);
     let mut sums = [[Sums::default(); 24]; 7];
     let first = weekday(gathered.question.week_start.week_of(0)) as usize;
@@ -446,7 +446,7 @@ fn hours(gathered: &Gathered) -> Markup {
             counted(sums.turns, "turn")
         );
         let share = if most > 0.0 { in_dollars(sums.usd) / most } else { 0.0 };
-        Cell { column: hour, row, share, tip }
+        GridCell { column: hour, row, share, tip }
     });
     let chart = HourGrid {
         id: "hours",
@@ -477,7 +477,7 @@ const CLASSES: [(&str, &str, &[usize]); 4] = [
 ];
 
 /// Tokens by class, and the cache's share of the input.
-fn tokens(gathered: &Gathered) -> Markup {
+fn tokens(gathered: &PageAnswers) -> Markup {
     let sums = bar_sums(gathered);
     let count =
         |sums: &Sums, counts: &[usize]| -> i128 { counts.iter().map(|place| sums.counts[*place]).sum() };
@@ -540,9 +540,9 @@ fn not_in_the_cost(answer: &Answer) -> Markup {
             name(&unpriced.model)
         };
         let why = match unpriced.reason {
-            Reason::Model => "no price table knows the model",
-            Reason::Class => "the model has no price for this class of tokens",
-            Reason::Undated => "the turns have no time",
+            UnpricedReason::Model => "no price table knows the model",
+            UnpricedReason::Class => "the model has no price for this class of tokens",
+            UnpricedReason::Undated => "the turns have no time",
         };
         parts.push(format!("{} tokens of {model}: {why}", short(unpriced.tokens)));
     }

@@ -1,21 +1,22 @@
 //! Replaces names by numbers, for a page that can be shown to others.
 //!
 //! Guarantees: no answer, and so neither the page nor its data block, has a name of a project, session, machine or tag
-//! (key and value), or a path; the same name has the same number everywhere. Numbers are in the order of cost.
+//! (key and value), or a path; nor a model, provider, source, subagent, tool or activity that is a path, an address or an
+//! id ([`is_private`]). The same name has the same number everywhere. Numbers are in the order of cost.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
 
-use super::gather::{Gathered, session_id};
+use super::gather::{PageAnswers, session_id};
 use crate::usage::{Answer, Dimension, Filters, Pattern};
 
 /// The numbers of names of one kind.
-struct Numbers {
+struct NumberedNames {
     kind: String,
     numbers: HashMap<String, usize>,
 }
 
-impl Numbers {
+impl NumberedNames {
     fn new(kind: impl Into<String>, names: impl IntoIterator<Item = String>) -> Self {
         let mut numbers = HashMap::new();
         for name in names {
@@ -30,6 +31,12 @@ impl Numbers {
         Self::new(kind, answer.rows.iter().filter_map(|row| row.values.first().cloned().flatten()))
     }
 
+    /// The private values of one of an answer's dimensions.
+    fn of_private_values(kind: &str, place: usize, answer: &Answer) -> Self {
+        let values = answer.rows.iter().filter_map(|row| row.values.get(place).cloned().flatten());
+        Self::new(kind, values.filter(|value| is_private(value)))
+    }
+
     /// The replacement of a name. A name without a number occurs only in a filter, or arrived after the names were
     /// chosen.
     fn called(&self, name: &str) -> String {
@@ -39,52 +46,105 @@ impl Numbers {
         }
     }
 
-    fn patterns(&self, patterns: &mut [Pattern]) {
-        for pattern in patterns.iter_mut().filter(|pattern| pattern.as_str() != "(none)") {
+    fn patterns(&self, patterns: &mut [Pattern], is_named: fn(&str) -> bool) {
+        for pattern in patterns.iter_mut().filter(|pattern| is_named(pattern.as_str())) {
             *pattern = Pattern::new(self.called(pattern.as_str()));
         }
     }
 }
 
+/// Whether a pattern names a value.
+fn is_value(pattern: &str) -> bool {
+    pattern != "(none)"
+}
+
+/// Whether a name identifies a file, a host or an account: a path, an address, an Amazon or Google resource name, an id.
+fn is_private(name: &str) -> bool {
+    const DIGITS_OF_ACCOUNTS: usize = 12;
+    let bytes = name.as_bytes();
+    let is_drive = bytes.len() > 2 && bytes[0].is_ascii_alphabetic() && bytes[1] == b':' && bytes[2] == b'/';
+    let has_account = bytes
+        .chunk_by(|a, b| a.is_ascii_digit() && b.is_ascii_digit())
+        .any(|run| run.len() >= DIGITS_OF_ACCOUNTS && run[0].is_ascii_digit());
+    let has_uuid = bytes.windows(36).any(|window| {
+        let is_dash = |place| matches!(place, 8 | 13 | 18 | 23);
+        (0..36).all(|at| if is_dash(at) { window[at] == b'-' } else { window[at].is_ascii_hexdigit() })
+    });
+    name.starts_with(['/', '~', '.'])
+        || name.contains(['\\', '@'])
+        || name.contains("://")
+        || name.starts_with("arn:")
+        || name.starts_with("projects/")
+        || is_drive
+        || has_account
+        || has_uuid
+}
+
 /// The numbers of all names.
 struct AllNumbers {
-    projects: Numbers,
-    sessions: Numbers,
-    machines: Numbers,
-    tag_keys: Numbers,
-    tag_values: HashMap<String, Numbers>,
+    projects: NumberedNames,
+    sessions: NumberedNames,
+    machines: NumberedNames,
+    models: NumberedNames,
+    providers: NumberedNames,
+    sources: NumberedNames,
+    subagents: NumberedNames,
+    tools: NumberedNames,
+    activities: NumberedNames,
+    tag_keys: NumberedNames,
+    tag_values: HashMap<String, NumberedNames>,
 }
 
 /// Replaces names by numbers in all answers.
-pub(super) fn number_names(gathered: &mut Gathered) {
+pub(super) fn number_names(gathered: &mut PageAnswers) {
     let key_of = |answer: &Answer| match answer.question.by.first() {
         Some(Dimension::Tag(key)) => Some(key.clone()),
         _ => None,
     };
     let keys: Vec<String> = gathered.tags.iter().filter_map(key_of).collect();
     let filter_keys = gathered.question.filters.tag.iter().map(|(key, _)| key.clone());
-    let tag_keys = Numbers::new("tag", keys.iter().cloned().chain(filter_keys));
+    let tag_keys = NumberedNames::new("tag", keys.iter().cloned().chain(filter_keys));
     let values = keys.iter().zip(&gathered.tags);
     let numbers = AllNumbers {
-        projects: Numbers::of_values("project", &gathered.projects),
-        sessions: Numbers::new("session", gathered.sessions.rows.iter().filter_map(session_id)),
-        machines: Numbers::of_values("machine", &gathered.machines),
-        tag_values: values.map(|(key, answer)| (key.clone(), Numbers::of_values("value", answer))).collect(),
+        projects: NumberedNames::of_values("project", &gathered.projects),
+        sessions: NumberedNames::new("session", gathered.sessions.rows.iter().filter_map(session_id)),
+        machines: NumberedNames::of_values("machine", &gathered.machines),
+        models: NumberedNames::of_private_values("model", 0, &gathered.models),
+        providers: NumberedNames::of_private_values("provider", 1, &gathered.models),
+        sources: NumberedNames::of_private_values("source", 0, &gathered.sources),
+        subagents: NumberedNames::of_private_values("subagent", 0, &gathered.subagents),
+        tools: NumberedNames::of_private_values("tool", 0, &gathered.tools),
+        activities: NumberedNames::of_private_values("activity", 0, &gathered.activities),
+        tag_values: values
+            .map(|(key, answer)| (key.clone(), NumberedNames::of_values("value", answer)))
+            .collect(),
         tag_keys,
     };
     numbers.filters(&mut gathered.question.filters);
     gathered.answers_mut().into_iter().for_each(|answer| numbers.answer(answer));
+    for priced_as in gathered.priced_as.iter_mut().filter(|model| is_private(model)) {
+        *priced_as = "own prices".to_owned();
+    }
 }
 
 impl AllNumbers {
-    fn of(&self, dimension: &Dimension) -> Option<&Numbers> {
-        match dimension {
-            Dimension::Project => Some(&self.projects),
-            Dimension::Session => Some(&self.sessions),
-            Dimension::Machine => Some(&self.machines),
-            Dimension::Tag(key) => self.tag_values.get(key),
-            _ => None,
-        }
+    /// The replacement of a value; `None` if the value keeps its name.
+    fn called(&self, dimension: &Dimension, value: &str) -> Option<String> {
+        let numbers = match dimension {
+            Dimension::Project => &self.projects,
+            Dimension::Session => &self.sessions,
+            Dimension::Machine => &self.machines,
+            Dimension::Tag(key) => self.tag_values.get(key)?,
+            _ if !is_private(value) => return None,
+            Dimension::Model => &self.models,
+            Dimension::Provider => &self.providers,
+            Dimension::Source => &self.sources,
+            Dimension::Subagent => &self.subagents,
+            Dimension::Tool => &self.tools,
+            Dimension::Activity => &self.activities,
+            Dimension::Weekday | Dimension::HourOfDay => return None,
+        };
+        Some(numbers.called(value))
     }
 
     fn answer(&self, answer: &mut Answer) {
@@ -94,15 +154,23 @@ impl AllNumbers {
         }
         for row in &mut answer.rows {
             for (dimension, value) in answer.question.by.iter().zip(&mut row.values) {
-                if let (Some(numbers), Some(value)) = (self.of(dimension), value) {
-                    *value = numbers.called(value);
+                if let Some(value) = value
+                    && let Some(called) = self.called(dimension, value)
+                {
+                    *value = called;
                 }
             }
             if answer.question.period == Some(crate::usage::Period::Session)
                 && let Some(period) = &mut row.period
                 && let Some((source, session)) = period.key.split_once('/')
             {
+                let source = self.called(&Dimension::Source, source).unwrap_or_else(|| source.to_owned());
                 period.key = format!("{source}/{}", self.sessions.called(session));
+            }
+        }
+        for unpriced in &mut answer.unpriced {
+            if let Some(called) = self.called(&Dimension::Model, &unpriced.model) {
+                unpriced.model = called;
             }
         }
         for dimension in &mut answer.question.by {
@@ -114,13 +182,56 @@ impl AllNumbers {
     }
 
     fn filters(&self, filters: &mut Filters) {
-        self.projects.patterns(&mut filters.project);
-        self.sessions.patterns(&mut filters.session);
-        self.machines.patterns(&mut filters.machine);
+        self.projects.patterns(&mut filters.project, is_value);
+        self.sessions.patterns(&mut filters.session, is_value);
+        self.machines.patterns(&mut filters.machine, is_value);
+        self.models.patterns(&mut filters.model, is_private);
+        self.providers.patterns(&mut filters.provider, is_private);
+        self.sources.patterns(&mut filters.source, is_private);
+        self.subagents.patterns(&mut filters.subagent, is_private);
+        self.activities.patterns(&mut filters.activity, is_private);
         for (key, pattern) in &mut filters.tag {
             let called = self.tag_values.get(key).map(|values| values.called(pattern.as_str()));
             *key = self.tag_keys.called(key);
             *pattern = Pattern::new(called.unwrap_or_else(|| "another value".to_owned()));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_addresses_and_ids_are_private_and_names_of_models_are_not() {
+        for name in [
+            "/models/llama.gguf",
+            "~/models/x",
+            "./x",
+            "C:/models/x",
+            "D:\\models\\x",
+            "http://10.0.0.7:8080/v1",
+            "arn:aws:bedrock:us-east-1:123456789012:application-inference-profile/abc",
+            "projects/mine/locations/europe-west4/endpoints/1",
+            "endpoint-123456789012",
+            "ft:gpt:ada@example.com",
+            "deployment-0b5a1c2e-7a35-4b5f-9d0e-0123456789ab",
+        ] {
+            assert!(is_private(name), "{name}");
+        }
+        for name in [
+            "",
+            "claude-opus-4-7",
+            "claude-sonnet-4-5-20250929",
+            "openrouter/x-ai/grok-4",
+            "us.anthropic.claude-opus-4-7-v1:0",
+            "claude-sonnet-4-5[1m]",
+            "accounts/fireworks/models/deepseek-v3",
+            "<synthetic>",
+            "mcp__issues__search",
+            "my-gateway",
+        ] {
+            assert!(!is_private(name), "{name}");
         }
     }
 }

@@ -5,11 +5,11 @@ use std::cmp::Reverse;
 use maud::{Markup, html};
 
 use super::calendar::{WEEKDAYS, date};
-use super::gather::{Gathered, ROWS_MAX, day_of_row, session_id};
+use super::gather::{PageAnswers, ROWS_MAX, day_of_row, session_id};
 use super::text::{exact, length, money, name, percent, value};
 use crate::record::time::weekday;
 use crate::usage::shown::{grouped, short};
-use crate::usage::{Answer, AnswerRow, Dimension, Prices, Sums};
+use crate::usage::{Answer, AnswerRow, Dimension, Sums};
 
 /// A table of numbers: the first column names the rows, the last two are cost and share.
 struct CostTable<'t> {
@@ -144,9 +144,9 @@ fn has_value(answer: &Answer) -> bool {
 }
 
 /// Returns all tables of a page.
-pub(super) fn all(gathered: &Gathered, prices: &Prices) -> Markup {
+pub(super) fn all(gathered: &PageAnswers) -> Markup {
     html! {
-        (models(&gathered.models, prices))
+        (models(gathered))
         (by_dimension("projects", "Projects", "project", &gathered.projects))
         div.pairs {
             (by_dimension("agents", "Agents", "source", &gathered.sources))
@@ -169,16 +169,12 @@ pub(super) fn all(gathered: &Gathered, prices: &Prices) -> Markup {
     }
 }
 
-fn models(answer: &Answer, prices: &Prices) -> Markup {
-    let row = |row: &AnswerRow| {
+fn models(gathered: &PageAnswers) -> Markup {
+    let answer = &gathered.models;
+    let row = |(row, priced_as): (&AnswerRow, &String)| {
         let mut texts = texts(row, answer);
-        if let [Some(model), provider] = &row.values[..] {
-            let basis = match prices.of_turn(provider.as_deref(), model) {
-                Some(priced) if priced.is_built_in() => name(priced.model()),
-                Some(priced) => format!("{} (own prices)", name(priced.model())),
-                None => "no price".to_owned(),
-            };
-            texts.push(basis.into());
+        if !row.is_other {
+            texts.push(name(priced_as).into());
         }
         CostRow { texts, count: row.sums.turns, sums: row.sums }
     };
@@ -188,13 +184,13 @@ fn models(answer: &Answer, prices: &Prices) -> Markup {
         note: None,
         texts: &["model", "provider", "priced as"],
         count: "turns",
-        rows: answer.rows.iter().map(row).collect(),
+        rows: answer.rows.iter().zip(&gathered.priced_as).map(row).collect(),
         total: total(answer, answer.total.turns),
     };
     table.draw()
 }
 
-fn sessions(gathered: &Gathered) -> Markup {
+fn sessions(gathered: &PageAnswers) -> Markup {
     let answer = &gathered.sessions;
     let zone = &gathered.question.zone;
     let ids: Vec<String> = answer.rows.iter().filter_map(session_id).collect();
@@ -241,7 +237,7 @@ fn short_id(id: &str, ids: &[String]) -> RowText {
 }
 
 /// The project and the model with the highest cost in a session, followed by `+2` if there are two more.
-fn session_parts(gathered: &Gathered, session: &AnswerRow) -> [String; 2] {
+fn session_parts(gathered: &PageAnswers, session: &AnswerRow) -> [String; 2] {
     let parts: Vec<&AnswerRow> =
         gathered.session_parts.rows.iter().filter(|part| part.period == session.period).collect();
     [0, 1].map(|place| {
@@ -264,7 +260,7 @@ fn session_parts(gathered: &Gathered, session: &AnswerRow) -> [String; 2] {
     })
 }
 
-fn days(gathered: &Gathered) -> Markup {
+fn days(gathered: &PageAnswers) -> Markup {
     let answer = &gathered.days;
     let mut rows: Vec<&AnswerRow> = answer.rows.iter().filter(|row| row.period.is_some()).collect();
     // The sort is stable, so the earlier of two equal days stays first.

@@ -4,10 +4,12 @@ use std::cmp::Ordering;
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 
+use super::error::UsageError;
 use super::money::{TooLarge, Usd};
 use super::question::{DIMENSIONS_MAX, Dimension, Period, Question, SortKey};
 use super::tally::{
-    Dimensions, ExplainedTurn, Group, LowerBounds, PeriodKey, Reason, Row as Growing, Sums, Tally, Times,
+    Dimensions, ExplainedTurn, GrowingRow, LowerBounds, NumberMap, PeriodKey, QuestionRows, Sums, Times,
+    UnpricedReason, UsageTally,
 };
 use crate::record::time::{DAY_SECONDS, Instant, civil, month_after};
 
@@ -74,7 +76,7 @@ pub struct Unpriced {
     /// The model, as the turns name it.
     pub model: String,
     /// Why.
-    pub reason: Reason,
+    pub reason: UnpricedReason,
     /// How many.
     pub tokens: i128,
 }
@@ -122,7 +124,7 @@ pub(super) struct Finished {
 }
 
 /// Returns the sum of all threads; `None` without a thread.
-pub(super) fn merge(tallies: Vec<Tally<'_>>) -> Result<Option<Tally<'_>>, TooLarge> {
+pub(super) fn merge(tallies: Vec<UsageTally<'_>>) -> Result<Option<UsageTally<'_>>, TooLarge> {
     let mut tallies = tallies.into_iter();
     let Some(mut all) = tallies.next() else { return Ok(None) };
     if let Some(error) = all.error {
@@ -135,19 +137,19 @@ pub(super) fn merge(tallies: Vec<Tally<'_>>) -> Result<Option<Tally<'_>>, TooLar
 }
 
 /// Returns the answers, for each question in turn. Empties the rows.
-pub(super) fn finish(all: &mut Tally<'_>) -> Result<Vec<Finished>, TooLarge> {
+pub(super) fn finish(all: &mut UsageTally<'_>) -> Result<Vec<Finished>, UsageError> {
     let groups = std::mem::take(&mut all.groups);
     groups.into_iter().map(|group| finish_group(group, all)).collect()
 }
 
-fn finish_group(mut group: Group<'_>, all: &Tally<'_>) -> Result<Finished, TooLarge> {
+fn finish_group(mut group: QuestionRows<'_>, all: &UsageTally<'_>) -> Result<Finished, UsageError> {
     let question = group.question;
     let selection = &all.selections[group.selection];
     if question.period == Some(Period::Block) {
         put_into_blocks(&mut group, &selection.hours)?;
     }
-    let mut keyed: Vec<((PeriodKey, Dimensions), Growing)> = group.rows.drain().collect();
-    fill(question, &mut keyed);
+    let mut keyed: Vec<((PeriodKey, Dimensions), GrowingRow)> = group.rows.drain().collect();
+    fill(question, &mut keyed)?;
     let mut periods: HashMap<PeriodKey, Option<RowPeriod>> = HashMap::new();
     let mut rows: Vec<AnswerRow> = keyed
         .into_iter()
@@ -198,27 +200,35 @@ fn finish_group(mut group: Group<'_>, all: &Tally<'_>) -> Result<Finished, TooLa
     })
 }
 
-/// Joins hours of UTC into blocks. A block begins at the hour of its first turn. A turn 5 hours or more after that
-/// hour, or after the turn before it, begins the next block. Both limits lie between two hours, so an hour is never
-/// divided.
-fn put_into_blocks(group: &mut Group<'_>, hours: &HashMap<i64, Times>) -> Result<(), TooLarge> {
+/// The length of a block, and of a pause that ends a block.
+pub(super) const BLOCK_SECONDS: i64 = BLOCK_HOURS * 3600;
+
+/// The hour of UTC at which the block of each hour begins. The hours ascend. A block begins at the hour of its first turn.
+/// A turn 5 hours or more after that hour, or after the turn before it, begins the next block. Both limits lie between two
+/// hours, so an hour is never divided.
+pub(super) fn block_starts(hours: &[(i64, Times)]) -> Vec<i64> {
+    let mut block: Option<(i64, Instant)> = None;
+    let start_of = |(hour, (first, last)): &(i64, Times)| {
+        let start = match block {
+            Some((start, before)) if *hour < start + BLOCK_HOURS && !is_after_pause(before, *first) => start,
+            _ => *hour,
+        };
+        block = Some((start, *last));
+        start
+    };
+    hours.iter().map(start_of).collect()
+}
+
+/// Whether the pause before a turn ends the block before it.
+pub(super) fn is_after_pause(before: Instant, turn: Instant) -> bool {
+    turn >= before.plus_nanos(i128::from(BLOCK_SECONDS) * 1_000_000_000)
+}
+
+/// Joins hours of UTC into blocks.
+fn put_into_blocks(group: &mut QuestionRows<'_>, hours: &NumberMap<i64, Times>) -> Result<(), TooLarge> {
     let mut hours: Vec<_> = hours.iter().map(|(hour, times)| (*hour, *times)).collect();
     hours.sort_unstable();
-    let mut starts: HashMap<i64, i64> = HashMap::new();
-    let mut block: Option<(i64, Instant)> = None;
-    for (hour, (first, last)) in hours {
-        let start = match block {
-            Some((start, before))
-                if hour < start + BLOCK_HOURS
-                    && first < before.plus_nanos(i128::from(BLOCK_HOURS) * 3_600_000_000_000) =>
-            {
-                start
-            }
-            _ => hour,
-        };
-        block = Some((start, last));
-        starts.insert(hour, start);
-    }
+    let starts: HashMap<i64, i64> = hours.iter().map(|(hour, _)| *hour).zip(block_starts(&hours)).collect();
     for ((key, dimensions), row) in std::mem::take(&mut group.rows) {
         let key = match key {
             PeriodKey::Block(hour) => PeriodKey::Block(starts.get(&hour).copied().unwrap_or(hour)),
@@ -232,13 +242,16 @@ fn put_into_blocks(group: &mut Group<'_>, hours: &HashMap<i64, Times>) -> Result
     Ok(())
 }
 
-/// The greatest number of empty rows that are added.
+/// The greatest number of periods that are filled.
 const FILL_MAX: usize = 1_000_000;
 
 /// Adds rows of zeros for calendar periods without turns, between the bounds or between the first and the last row.
-fn fill(question: &Question, rows: &mut Vec<((PeriodKey, Dimensions), Growing)>) {
+fn fill(
+    question: &Question,
+    rows: &mut Vec<((PeriodKey, Dimensions), GrowingRow)>,
+) -> Result<(), UsageError> {
     let Some(period) = question.period.filter(|period| question.fill && period.is_of_calendar()) else {
-        return;
+        return Ok(());
     };
     let zone = &question.zone;
     let start_of = |key: &PeriodKey| match key {
@@ -249,12 +262,12 @@ fn fill(question: &Question, rows: &mut Vec<((PeriodKey, Dimensions), Growing)>)
     let starts = || rows.iter().filter_map(|((key, _), _)| start_of(key));
     let first = question.since.map(|since| since.seconds).or_else(|| starts().min());
     let last = question.until.map(|until| until.seconds).or_else(|| starts().max());
-    let (Some(first), Some(last)) = (first, last) else { return };
+    let (Some(first), Some(last)) = (first, last) else { return Ok(()) };
     let known: std::collections::HashSet<PeriodKey> = rows.iter().map(|((key, _), _)| *key).collect();
     let mut at = first;
     for _ in 0..FILL_MAX {
         if at > last {
-            break;
+            return Ok(());
         }
         let span = zone.span_at(Instant::at(at));
         let local = at + span.offset;
@@ -276,10 +289,11 @@ fn fill(question: &Question, rows: &mut Vec<((PeriodKey, Dimensions), Growing)>)
             }
         };
         if !known.contains(&key) {
-            rows.push(((key, [0; DIMENSIONS_MAX]), Growing::default()));
+            rows.push(((key, [0; DIMENSIONS_MAX]), GrowingRow::default()));
         }
         at = next.max(at + 1);
     }
+    Err(UsageError::TooManyPeriods { period: period.as_str(), periods_max: FILL_MAX })
 }
 
 fn date(day: i64) -> String {
@@ -287,7 +301,7 @@ fn date(day: i64) -> String {
     format!("{year:04}-{month:02}-{day:02}")
 }
 
-fn row_period(group: &Group<'_>, key: PeriodKey, all: &Tally<'_>) -> Option<RowPeriod> {
+fn row_period(group: &QuestionRows<'_>, key: PeriodKey, all: &UsageTally<'_>) -> Option<RowPeriod> {
     let question = group.question;
     let zone = &question.zone;
     let of = |key: String, start: i64, end: i64| {
@@ -434,9 +448,9 @@ mod document {
     use crate::usage::prices::Size;
 
     /// A number with all its digits.
-    struct Number(Usd);
+    struct ExactUsd(Usd);
 
-    impl Serialize for Number {
+    impl Serialize for ExactUsd {
         fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
             RawValue::from_string(self.0.to_string()).map_err(S::Error::custom)?.serialize(serializer)
         }
@@ -451,7 +465,7 @@ mod document {
             map.serialize_entry(name, &count)?;
         }
         map.serialize_entry("tokens", &sums.tokens())?;
-        map.serialize_entry("usd", &Number(sums.usd))?;
+        map.serialize_entry("usd", &ExactUsd(sums.usd))?;
         map.serialize_entry("unpricedTokens", &sums.unpriced_tokens)?;
         map.serialize_entry("lowerBoundTurns", &sums.lower_bound_turns)
     }
@@ -467,9 +481,9 @@ mod document {
     }
 
     /// A row with its question.
-    struct Row<'a>(&'a Question, &'a AnswerRow);
+    struct RowDocument<'a>(&'a Question, &'a AnswerRow);
 
-    impl Serialize for Row<'_> {
+    impl Serialize for RowDocument<'_> {
         fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
             let Self(question, row) = self;
             let mut map = serializer.serialize_map(None)?;
@@ -505,7 +519,7 @@ mod document {
             map.serialize_entry("sessionId", &self.session)?;
             map.serialize_entry("messageId", &self.message)?;
             map.serialize_entry("model", &self.model)?;
-            map.serialize_entry("usd", &self.usd.map(Number))?;
+            map.serialize_entry("usd", &self.usd.map(ExactUsd))?;
             let priced = self.priced.as_ref().map(|priced| {
                 let request = match priced.size {
                     Size::AllInput => serde_json::Value::Null,
@@ -556,7 +570,7 @@ mod document {
                     "bytes": self.ledger.bytes
                 }),
             )?;
-            let rows: Vec<Row<'_>> = self.rows.iter().map(|row| Row(question, row)).collect();
+            let rows: Vec<RowDocument<'_>> = self.rows.iter().map(|row| RowDocument(question, row)).collect();
             map.serialize_entry("rows", &rows)?;
             map.serialize_entry("total", &Total(question, &self.total))?;
             let unpriced: Vec<_> = self.unpriced.iter().map(UnpricedOf).collect();

@@ -28,6 +28,17 @@ pub enum UsageError {
         /// How it differs.
         reason: String,
     },
+    /// There are more empty periods than can be filled.
+    #[error(
+        "{periods_max} rows do not reach from the first {period} to the last; ask for less time with --since and --until, or \
+         without --fill"
+    )]
+    TooManyPeriods {
+        /// The period.
+        period: &'static str,
+        /// How many are filled at most.
+        periods_max: usize,
+    },
     /// There is no ledger.
     #[error("there is no ledger at {}; `burn ledger append` makes one", ledger.display())]
     NoLedger {

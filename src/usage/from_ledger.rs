@@ -2,16 +2,19 @@
 //!
 //! Touches the ledger, for reading. Guarantees: the turns are the same as in an archive of the same bytes, because the
 //! same code reads lines and folds stamps. The ledger is read twice, because the first reading finds the last line of
-//! each turn.
+//! each turn. A line that cannot be a turn is not parsed ([`may_be_turn`]), and the first reading takes the key of an
+//! ordinary line without parsing it ([`key_without_parsing`]). When a line that counts, or that
+//! an explanation names, then proves to be no turn, both readings are repeated with every line parsed.
 
-use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::ops::{ControlFlow, Range};
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bumpalo::Bump;
 
 use super::error::UsageError;
-use super::tally::{LineAt, Tally};
+use super::tally::{LineAt, NumberMap, UsageTally};
 use crate::archive::ArchiveError;
 use crate::archive::pipeline::{PipelineInput, workers};
 use crate::archive::query::{StoredNumber, TurnFields};
@@ -24,6 +27,7 @@ use crate::record::maker::RowMaker;
 use crate::record::rows::{Rows, TurnRow};
 use crate::scan::in_order::{WorkFailure, Workers, in_order};
 use crate::scan::{self, ScanError, Source, chunks};
+use memchr::memmem::Finder;
 
 const CHUNK_BYTES: u64 = 1 << 20;
 
@@ -42,11 +46,11 @@ pub(super) fn tally_ledger<'q>(
     threads: usize,
     is_explained: bool,
     interrupt: &Interrupt,
-    new: impl Fn() -> Tally<'q> + Sync,
-) -> Result<Vec<Tally<'q>>, UsageError> {
+    new: impl Fn() -> UsageTally<'q> + Sync,
+) -> Result<Vec<UsageTally<'q>>, UsageError> {
     let cores = || std::thread::available_parallelism().map_or(1, usize::from);
     let threads = if threads == 0 { cores() } else { threads };
-    let work = Work { source, end, threads, interrupt };
+    let work = LedgerPass { source, end, threads, interrupt };
     let stamps = {
         let pool = workers(threads)?;
         let input = PipelineInput {
@@ -59,40 +63,85 @@ pub(super) fn tally_ledger<'q>(
         survey(&pool, &input, false)?.stamps
     };
     let fold = Fold::new(stamps.iter().flat_map(|set| set.borrow_dependent()));
-    let last_lines = last_lines(&work, is_explained)?;
-    // A worker sends its sums when it ends.
-    let tallies = std::sync::Mutex::new(Vec::new());
-    work.each_chunk(
-        || Worker { state: Some(new()), out: &tallies, lines: Lines::default() },
-        |worker, chunk, bytes| {
-            let first = last_lines.partition_point(|line| line.offset < chunk.start);
-            let mut expected = last_lines[first..].iter().peekable();
-            let Some(tally) = &mut worker.state else { return };
-            worker.lines.each(chunk.start, bytes, &fold, |offset, _, turn, rows| {
-                while expected.next_if(|line| line.offset < offset).is_some() {}
-                if let Some(line) = expected.next_if(|line| line.offset == offset) {
+    match work.tally(&fold, KeyReading::Unparsed, is_explained, &new)? {
+        Some(tallies) => Ok(tallies),
+        None => Ok(work.tally(&fold, KeyReading::Parsed, is_explained, &new)?.unwrap_or_default()),
+    }
+}
+
+/// How the first reading finds the key of a line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum KeyReading {
+    /// By parsing each line.
+    Parsed,
+    /// From the bytes of ordinary lines.
+    Unparsed,
+}
+
+/// Sums that workers have sent.
+type SentTallies<S> = std::sync::Mutex<Vec<S>>;
+
+impl LedgerPass<'_> {
+    /// Adds up the turns. `None` means that a line that counts, or one that an explanation names, is no turn.
+    fn tally<'q>(
+        &self,
+        fold: &Fold<'_>,
+        keys: KeyReading,
+        is_explained: bool,
+        new: &(impl Fn() -> UsageTally<'q> + Sync),
+    ) -> Result<Option<Vec<UsageTally<'q>>>, UsageError> {
+        let last_lines = last_lines(self, keys, is_explained)?;
+        let mut superseded: Vec<u64> =
+            last_lines.iter().flat_map(|line| line.superseded.iter().copied()).collect();
+        superseded.sort_unstable();
+        let has_other_lines = AtomicBool::new(false);
+        // A worker sends its sums when it ends.
+        let tallies = SentTallies::new(Vec::new());
+        self.each_chunk(
+            || TallyWorker { state: Some(new()), out: &tallies, lines: TurnReader::default() },
+            |worker, chunk, bytes| {
+                let first = last_lines.partition_point(|line| line.offset < chunk.start);
+                let mut expected = last_lines[first..].iter().peekable();
+                let first = superseded.partition_point(|offset| *offset < chunk.start);
+                let mut superseded = superseded[first..].iter().peekable();
+                let Some(tally) = &mut worker.state else { return };
+                for (offset, text) in scan::lines(chunk.start, bytes) {
+                    if superseded.next_if_eq(&&offset).is_some()
+                        && !worker.lines.read(offset, text, fold, |_, _| {})
+                    {
+                        has_other_lines.store(true, Ordering::Relaxed);
+                    }
+                    let Some(line) = expected.next_if(|line| line.offset == offset) else { continue };
                     let line_at = is_explained.then_some(LineAt {
                         offset,
                         length: line.length,
                         superseded: &line.superseded,
                     });
-                    with_fields(turn, rows, |fields| tally.add(fields, line_at));
+                    let is_turn = worker.lines.read(offset, text, fold, |turn, rows| {
+                        with_fields(turn, rows, |fields| tally.add(fields, line_at));
+                    });
+                    if !is_turn {
+                        has_other_lines.store(true, Ordering::Relaxed);
+                    }
                 }
-            });
-        },
-        |()| {},
-    )?;
-    Ok(tallies.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner))
+            },
+            |()| {},
+        )?;
+        if has_other_lines.into_inner() && keys == KeyReading::Unparsed {
+            return Ok(None);
+        }
+        Ok(Some(tallies.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner)))
+    }
 }
 
 /// A worker's state, which goes to `out` when the worker ends.
-struct Worker<'o, 'f, S> {
+struct TallyWorker<'o, 'f, S> {
     state: Option<S>,
-    out: &'o std::sync::Mutex<Vec<S>>,
-    lines: Lines<'f>,
+    out: &'o SentTallies<S>,
+    lines: TurnReader<'f>,
 }
 
-impl<S> Drop for Worker<'_, '_, S> {
+impl<S> Drop for TallyWorker<'_, '_, S> {
     fn drop(&mut self) {
         if let Some(state) = self.state.take() {
             self.out.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(state);
@@ -101,20 +150,34 @@ impl<S> Drop for Worker<'_, '_, S> {
 }
 
 /// The last line of each turn, by offset.
-fn last_lines(work: &Work<'_>, is_explained: bool) -> Result<Vec<LastLine>, UsageError> {
+fn last_lines(
+    work: &LedgerPass<'_>,
+    keys: KeyReading,
+    is_explained: bool,
+) -> Result<Vec<LastLine>, UsageError> {
     // A key has two hashes with different seeds, so that two turns never share a key in practice.
     let (one, other) = (RandomState::new(), RandomState::new());
-    let mut last: HashMap<(u64, u64), LastLine> = HashMap::new();
+    // Hashes are keys that nobody can choose.
+    let mut last: NumberMap<(u64, u64), LastLine> = NumberMap::default();
     let nothing = Fold::default();
     work.each_chunk(
-        Lines::default,
+        TurnReader::default,
         |lines, chunk, bytes| {
             let mut found = Vec::new();
-            lines.each(chunk.start, bytes, &nothing, |offset, length, turn, _| {
-                let key = [turns::SOURCE, turns::SESSION_ID, turns::MESSAGE_ID];
-                let key = key.map(|place| turn.cells[place].as_text());
-                found.push(((one.hash_one(key), other.hash_one(key)), offset, length));
-            });
+            let mut add = |offset: u64, line: &[u8], key: [&[u8]; 3]| {
+                found.push(((one.hash_one(key), other.hash_one(key)), offset, line.len() as u64 + 1));
+            };
+            for (offset, line) in scan::lines(chunk.start, bytes).filter(|(_, line)| may_be_turn(line)) {
+                match key_without_parsing(line).filter(|_| keys == KeyReading::Unparsed) {
+                    Some(key) => add(offset, line, key),
+                    None => {
+                        lines.read(offset, line, &nothing, |turn, _| {
+                            let key = [turns::SOURCE, turns::SESSION_ID, turns::MESSAGE_ID];
+                            add(offset, line, key.map(|place| turn.cells[place].as_text().as_bytes()));
+                        });
+                    }
+                }
+            }
             found
         },
         |found: Vec<_>| {
@@ -137,29 +200,58 @@ fn last_lines(work: &Work<'_>, is_explained: bool) -> Result<Vec<LastLine>, Usag
 
 /// Reads lines. Each thread has one.
 #[derive(Default)]
-struct Lines<'f> {
+struct TurnReader<'f> {
     maker: RowMaker<'f>,
     arena: Bump,
 }
 
-impl<'f> Lines<'f> {
-    /// Calls `each` with every turn of a chunk, and with the offset and the length of its line.
-    fn each(
+impl<'f> TurnReader<'f> {
+    /// Calls `take` with the turn of a line. Returns whether the line is a turn.
+    fn read(
         &mut self,
-        base: u64,
-        bytes: &[u8],
+        offset: u64,
+        line: &[u8],
         fold: &Fold<'f>,
-        mut each: impl FnMut(u64, u64, &TurnRow<'_>, &Rows<'_>),
-    ) {
-        for (offset, line) in scan::lines(base, bytes) {
-            self.arena.reset();
-            let mut rows = Rows::default();
-            self.maker.add(offset, line, fold, &self.arena, &mut rows);
-            if let Some(turn) = rows.turns.first() {
-                each(offset, line.len() as u64 + 1, turn, &rows);
-            }
+        take: impl FnOnce(&TurnRow<'_>, &Rows<'_>),
+    ) -> bool {
+        self.arena.reset();
+        let mut rows = Rows::default();
+        self.maker.add(offset, line, fold, &self.arena, &mut rows);
+        let turn = rows.turns.first();
+        if let Some(turn) = turn {
+            take(turn, &rows);
         }
+        turn.is_some()
     }
+}
+
+/// Whether a line may be a turn: the kind is the JSON string `"turn"`, and without a backslash no string has another spelling.
+fn may_be_turn(line: &[u8]) -> bool {
+    static TURN: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"turn\""));
+    TURN.find(line).is_some() || memchr::memchr(b'\\', line).is_some()
+}
+
+/// The source, the session and the message of a line, if the line is a turn; `None` if only a parser can tell.
+///
+/// A turn has these members, and in a line without a backslash a member has one spelling. So a member whose name occurs
+/// once, anywhere in the line, is the member of the turn.
+fn key_without_parsing(line: &[u8]) -> Option<[&[u8]; 3]> {
+    static KIND: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"kind\":\"turn\""));
+    static MEMBERS: LazyLock<[Finder<'static>; 3]> =
+        LazyLock::new(|| [&b"\"source\""[..], b"\"sessionId\"", b"\"messageId\""].map(Finder::new));
+    if memchr::memchr(b'\\', line).is_some() || KIND.find(line).is_none() {
+        return None;
+    }
+    let [source, session, message] = &*MEMBERS;
+    Some([only_text(line, source)?, only_text(line, session)?, only_text(line, message)?])
+}
+
+/// The text after the only occurrence of a member's name.
+fn only_text<'l>(line: &'l [u8], name: &Finder<'_>) -> Option<&'l [u8]> {
+    let rest = &line[name.find(line)? + name.needle().len()..];
+    let text = rest.strip_prefix(b":\"")?;
+    let end = memchr::memchr(b'"', text)?;
+    name.find(rest).is_none().then_some(&text[..end])
 }
 
 /// A few complete lines of a ledger in memory, and the stamps among them.
@@ -191,20 +283,23 @@ impl TurnLines {
     /// Calls `each` with every turn and the offset of its line.
     pub(super) fn each(&self, mut each: impl FnMut(u64, &TurnFields<'_>)) {
         let fold = Fold::new(self.stamps.iter().flat_map(|set| set.borrow_dependent()));
-        Lines::default().each(self.base, &self.bytes, &fold, |offset, _, turn, rows| {
-            with_fields(turn, rows, |fields| each(offset, fields));
-        });
+        let mut lines = TurnReader::default();
+        for (offset, line) in scan::lines(self.base, &self.bytes).filter(|(_, line)| may_be_turn(line)) {
+            lines.read(offset, line, &fold, |turn, rows| {
+                with_fields(turn, rows, |fields| each(offset, fields))
+            });
+        }
     }
 }
 
-struct Work<'s> {
+struct LedgerPass<'s> {
     source: &'s Source,
     end: u64,
     threads: usize,
     interrupt: &'s Interrupt,
 }
 
-impl Work<'_> {
+impl LedgerPass<'_> {
     /// Maps every chunk on all threads, and calls `take` with the results in the order of the ledger.
     fn each_chunk<W, T: Send>(
         &self,
@@ -281,4 +376,36 @@ fn with_fields(turn: &TurnRow<'_>, rows: &Rows<'_>, take: impl FnOnce(&TurnField
         fidelity: optional(turns::ATTRIBUTION_FIDELITY),
         calls: &calls,
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_an_ordinary_line_gives_its_key_without_parsing() {
+        let line = |record: &str| format!(r#"{{"v":1,"kind":"turn","record":{{{record}}}}}"#);
+        let ordinary = line(r#""source":"codex","sessionId":"s","messageId":"m","model":"x""#);
+        let key: [&[u8]; 3] = [b"codex", b"s", b"m"];
+        assert_eq!(key_without_parsing(ordinary.as_bytes()), Some(key));
+        assert!(may_be_turn(ordinary.as_bytes()));
+        for record in [
+            r#""source":"codex","sessionId":"s""#,
+            r#""source":"codex","sessionId":"s","messageId":7"#,
+            r#""source" :"codex","sessionId":"s","messageId":"m""#,
+            r#""source":"codex","sessionId":"s","messageId":"m","messageId":"n""#,
+            r#""source":"codex","sessionId":"s","messageId":"m","project":"source""#,
+            r#""source":"codex","sessionId":"s","messageId":"m","project":"\n""#,
+        ] {
+            assert_eq!(key_without_parsing(line(record).as_bytes()), None, "{record}");
+        }
+        assert!(may_be_turn(br#"{"v":1,"kind":"\u0074urn"}"#));
+        assert!(!may_be_turn(br#"{"v":1,"kind":"user_turn","record":{}}"#));
+        assert_eq!(key_without_parsing(ordinary.replace("turn", "stamp").as_bytes()), None);
+        // A torn line has no key, or one that the second reading finds to be no turn's.
+        assert_eq!(
+            key_without_parsing(br#"{"kind":"turn","source":"codex","sessionId":"s","messageId":"m"#),
+            None
+        );
+    }
 }

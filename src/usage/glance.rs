@@ -8,15 +8,17 @@ use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::ops::{ControlFlow, Range};
 
+use super::answer::{BLOCK_SECONDS, block_starts, is_after_pause};
 use super::error::UsageError;
 use super::from_ledger::TurnLines;
 use super::prices::Prices;
-use super::question::Question;
-use super::tally::{Sums, Tally};
-use crate::archive::query::{Glimpse, TurnColumns, TurnFields};
+use super::question::{Period, Question};
+use super::tally::{PeriodKey, Sums, UsageTally};
+use crate::archive::query::{Glimpse, TsBounds, TurnColumns, TurnFields};
 use crate::archive::{ArchiveError, Paths};
 use crate::interrupt::Interrupt;
 use crate::record::PatternKind;
+use crate::record::time::{DAY_SECONDS, Instant};
 use crate::scan::{Io, ScanError, Source};
 
 /// A longer unread part of the ledger is not read.
@@ -33,6 +35,19 @@ pub struct Glance {
     pub is_behind: bool,
 }
 
+/// The active block of five hours.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ActiveBlock {
+    /// When it began.
+    pub start: Instant,
+    /// When it ends.
+    pub end: Instant,
+    /// Its turns so far.
+    pub sums: Sums,
+    /// Whether the ledger has more than was read.
+    pub is_behind: bool,
+}
+
 /// Answers questions by their totals. A question about one session, or with a first instant, is fast; any other
 /// question reads all turns.
 ///
@@ -44,29 +59,114 @@ pub fn glance(
     prices: &Prices,
     interrupt: &Interrupt,
 ) -> Result<Glance, UsageError> {
+    let asked: Vec<_> = questions.iter().map(|question| (question, question.ts_bounds())).collect();
+    let (tallies, is_behind) = look(paths, &asked, prices, interrupt)?;
+    let sums = tallies.iter().map(|tally| Sums { calls: 0, ..tally.selections[0].total });
+    Ok(Glance { sums: sums.collect(), is_behind })
+}
+
+/// The active block of Claude Code's turns, as in `burn usage --active`; `None` if there is none.
+///
+/// The start of a block depends on all turns since the last pause of five hours. So turns of 1, 8 and 64 days are read until
+/// a pause is among them.
+///
+/// # Errors
+/// As [`glance`].
+pub fn active_block(
+    paths: &Paths,
+    prices: &Prices,
+    now: Instant,
+    interrupt: &Interrupt,
+) -> Result<Option<ActiveBlock>, UsageError> {
+    const DAYS: [i64; 3] = [1, 8, 64];
+    for days in DAYS {
+        let from = Instant { seconds: now.seconds - days * DAY_SECONDS, ..now };
+        if let Some(found) = block_since(paths, prices, Some(from), now, interrupt)? {
+            return Ok(found);
+        }
+    }
+    Ok(block_since(paths, prices, None, now, interrupt)?.flatten())
+}
+
+/// The active block, if it follows from the turns since `from`; otherwise the outer `None`.
+fn block_since(
+    paths: &Paths,
+    prices: &Prices,
+    from: Option<Instant>,
+    now: Instant,
+    interrupt: &Interrupt,
+) -> Result<Option<Option<ActiveBlock>>, UsageError> {
+    let of_blocks = Question { period: Some(Period::Block), until: Some(now), ..Question::default() };
+    let of_blocks = of_blocks.completed();
+    let bounds = Question { since: from, until: Some(now), ..Question::default() }.ts_bounds();
+    let (tallies, is_behind) = look(paths, &[(&of_blocks, bounds)], prices, interrupt)?;
+    let [tally] = &tallies[..] else { return Ok(None) };
+    // Of the turns before `from` only some were read.
+    let mut hours: Vec<_> = tally.selections[0]
+        .hours
+        .iter()
+        .map(|(hour, times)| (*hour, *times))
+        .filter(|(_, (first, last))| from.is_none_or(|from| *last >= from) && *first <= now)
+        .collect();
+    hours.sort_unstable();
+    let Some((_, (_, last))) = hours.last() else { return Ok(Some(None)) };
+    if is_after_pause(*last, now) {
+        return Ok(Some(None));
+    }
+    let pause = hours.windows(2).rposition(|pair| is_after_pause(pair[0].1.1, pair[1].1.0));
+    let first = match (pause, from) {
+        (Some(before), _) => before + 1,
+        (None, None) => 0,
+        (None, Some(_)) => return Ok(None),
+    };
+    let starts = block_starts(&hours[first..]);
+    let Some(start) = starts.last().copied().filter(|start| now.seconds < start * 3600 + BLOCK_SECONDS)
+    else {
+        return Ok(Some(None));
+    };
+    let mut sums = Sums::default();
+    for ((period, _), row) in &tally.groups[0].rows {
+        if matches!(period, PeriodKey::Block(hour) if *hour >= start) {
+            sums.add(&row.sums)?;
+        }
+    }
+    let (start, end) = (Instant::at(start * 3600), Instant::at(start * 3600 + BLOCK_SECONDS));
+    Ok(Some(Some(ActiveBlock { start, end, sums: Sums { calls: 0, ..sums }, is_behind })))
+}
+
+/// A question, and bounds on the text of `ts` that all its turns lie within.
+type Asked<'q> = (&'q Question, Option<TsBounds>);
+
+/// Adds up the turns of each question; says whether the ledger has more than was read.
+fn look<'q>(
+    paths: &Paths,
+    asked: &[Asked<'q>],
+    prices: &'q Prices,
+    interrupt: &Interrupt,
+) -> Result<(Vec<UsageTally<'q>>, bool), UsageError> {
     let mut attempt = 1;
     loop {
-        match look(paths, questions, prices, interrupt) {
+        match look_once(paths, asked, prices, interrupt) {
             Err(UsageError::Archive(ArchiveError::Changed { .. })) if attempt < ATTEMPTS_MAX => attempt += 1,
             looked => return looked,
         }
     }
 }
 
-fn look(
+fn look_once<'q>(
     paths: &Paths,
-    questions: &[Question],
-    prices: &Prices,
+    asked: &[Asked<'q>],
+    prices: &'q Prices,
     interrupt: &Interrupt,
-) -> Result<Glance, UsageError> {
+) -> Result<(Vec<UsageTally<'q>>, bool), UsageError> {
     let archive = match Glimpse::open(&paths.archive) {
         Ok(archive) => Some(archive),
         Err(ArchiveError::Missing { .. }) => None,
         Err(error) => return Err(error.into()),
     };
     let cursor = archive.as_ref().map_or(0, Glimpse::cursor_bytes);
-    let mut tallies: Vec<Tally<'_>> =
-        questions.iter().map(|question| Tally::new(std::slice::from_ref(question), prices)).collect();
+    let mut tallies: Vec<UsageTally<'_>> =
+        asked.iter().map(|(question, _)| UsageTally::new(std::slice::from_ref(*question), prices)).collect();
     let hashes = (RandomState::new(), RandomState::new());
     let (unread, is_behind) = match unread_lines(paths, cursor)? {
         Some((source, range)) if range.end - range.start <= UNREAD_MAX_BYTES => {
@@ -78,7 +178,7 @@ fn look(
     if let Some(archive) = archive {
         let columns =
             TurnColumns { keys: true, projects: true, activity: true, subagents: true, calls: false };
-        let read = questions.iter().zip(&mut tallies).try_for_each(|(question, tally)| {
+        let read = asked.iter().zip(&mut tallies).try_for_each(|((question, bounds), tally)| {
             let mut add = |turn: &TurnFields<'_>| {
                 if unread.is_empty()
                     || !unread.contains_key(&key(&hashes, turn.source, turn.session, turn.message))
@@ -87,19 +187,18 @@ fn look(
                 }
                 if interrupt.is_requested() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
             };
-            match (session_of(question), question.ts_bounds()) {
+            match (session_of(question), bounds) {
                 (Some(session), _) => archive.turns_of_session(columns, session, &mut add),
-                (None, Some((first, end))) => archive.turns_between(columns, (&first, &end), &mut add),
-                (None, None) => archive.turns_between(columns, ("", "\u{10ffff}"), &mut add),
+                (None, Some(bounds)) => archive.turns_between(columns, bounds, &mut add),
+                (None, None) => archive.turns_between(columns, &TsBounds::all(), &mut add),
             }
         });
         archive.settle(read)?;
     }
-    let sums = tallies.into_iter().map(|tally| match tally.error {
-        Some(error) => Err(error),
-        None => Ok(Sums { calls: 0, ..tally.selections[0].total }),
-    });
-    Ok(Glance { sums: sums.collect::<Result<_, _>>()?, is_behind })
+    match tallies.iter().find_map(|tally| tally.error) {
+        Some(error) => Err(error.into()),
+        None => Ok((tallies, is_behind)),
+    }
 }
 
 /// The session of a question, if its filter names exactly one.
@@ -131,9 +230,9 @@ fn unread_lines(paths: &Paths, cursor: u64) -> Result<Option<(Source, Range<u64>
 }
 
 /// A key has two hashes with different seeds, so that two turns never share a key in practice.
-type TurnHash = (u64, u64);
+type TurnKeyHash = (u64, u64);
 
-fn key(hashes: &(RandomState, RandomState), source: &str, session: &str, message: &str) -> TurnHash {
+fn key(hashes: &(RandomState, RandomState), source: &str, session: &str, message: &str) -> TurnKeyHash {
     let key = (source, session, message);
     (hashes.0.hash_one(key), hashes.1.hash_one(key))
 }
@@ -143,10 +242,10 @@ fn key(hashes: &(RandomState, RandomState), source: &str, session: &str, message
 fn add_lines(
     source: &Source,
     range: Range<u64>,
-    tallies: &mut [Tally<'_>],
+    tallies: &mut [UsageTally<'_>],
     hashes: &(RandomState, RandomState),
     interrupt: &Interrupt,
-) -> Result<HashMap<TurnHash, u64>, UsageError> {
+) -> Result<HashMap<TurnKeyHash, u64>, UsageError> {
     let lines = TurnLines::read(source, range, interrupt)?;
     let key = |turn: &TurnFields<'_>| key(hashes, turn.source, turn.session, turn.message);
     let mut last = HashMap::new();

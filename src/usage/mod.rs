@@ -56,20 +56,20 @@ use std::ops::ControlFlow;
 
 pub use answer::{Answer, AnswerRow, LedgerUsed, PricesUsed, RowPeriod, Unpriced};
 pub use error::UsageError;
-pub use glance::{Glance, glance};
+pub use glance::{ActiveBlock, Glance, active_block, glance};
 pub use money::{TooLarge, Usd};
 pub use prices::{PriceTable, Prices, PricesError};
 pub use question::{DIMENSIONS_MAX, Dimension, Filters, Period, Question, SortKey};
-pub use tally::{ExplainedTurn, LowerBounds, PricedAs, Reason, Sums};
+pub use tally::{ExplainedTurn, LowerBounds, PricedAs, Sums, UnpricedReason};
 
 pub use crate::record::Pattern;
 pub use crate::record::time::{Bound, Instant, TIME_FORMS, WeekStart, Zone};
 
-use crate::archive::query::{TurnScan, scan_turns};
+use crate::archive::query::{TsBounds, TurnScan, scan_turns};
 use crate::archive::{self, ArchiveError, Paths};
 use crate::interrupt::Interrupt;
 use crate::scan::{Io, ScanError, Source};
-use tally::Tally;
+use tally::UsageTally;
 
 /// Answers a question from the archive. A question that asks for explanations is answered from the part of the ledger
 /// that the archive has read.
@@ -101,7 +101,8 @@ pub fn ask_all(
 ) -> Result<Vec<Answer>, UsageError> {
     let questions: Vec<Question> =
         questions.iter().map(|question| Question { explain: false, ..question.completed() }).collect();
-    let (ledger, tallies) = tally_archive(paths, &questions, interrupt, || Tally::new(&questions, prices))?;
+    let (ledger, tallies) =
+        tally_archive(paths, &questions, interrupt, || UsageTally::new(&questions, prices))?;
     answers(&questions, prices, ledger, tallies)
 }
 
@@ -115,7 +116,7 @@ pub(crate) fn ask_all_and_keys(
     interrupt: &Interrupt,
 ) -> Result<(Vec<Answer>, HashMap<String, u64>), UsageError> {
     let (ledger, tallies) =
-        tally_archive(paths, questions, interrupt, || Tally::new(questions, prices).counting_keys())?;
+        tally_archive(paths, questions, interrupt, || UsageTally::new(questions, prices).counting_keys())?;
     let merged = answer::merge(tallies)?;
     let Some(mut merged) = merged else { return Ok((Vec::new(), HashMap::new())) };
     let finished = answer::finish(&mut merged)?;
@@ -127,10 +128,10 @@ fn tally_archive<'q>(
     paths: &Paths,
     questions: &[Question],
     interrupt: &Interrupt,
-    new: impl Fn() -> Tally<'q> + Sync,
-) -> Result<(LedgerUsed, Vec<Tally<'q>>), UsageError> {
+    new: impl Fn() -> UsageTally<'q> + Sync,
+) -> Result<(LedgerUsed, Vec<UsageTally<'q>>), UsageError> {
     let scan = TurnScan {
-        columns: Tally::columns(questions),
+        columns: UsageTally::columns(questions),
         between: between(questions),
         is_undated: &|ts| Instant::of_turn(ts).is_none(),
         threads: questions.first().map_or(0, |question| question.threads),
@@ -198,7 +199,7 @@ fn from_source(
     interrupt: &Interrupt,
 ) -> Result<Answer, UsageError> {
     let questions = [question.completed()];
-    let new = || Tally::new(&questions, prices);
+    let new = || UsageTally::new(&questions, prices);
     let tallies = from_ledger::tally_ledger(source, end, question.threads, question.explain, interrupt, new)?;
     let ledger =
         LedgerUsed { path: source.path().to_owned(), taken_in_bytes: end, bytes: source.len_bytes() };
@@ -209,11 +210,11 @@ fn answers(
     questions: &[Question],
     prices: &Prices,
     ledger: LedgerUsed,
-    tallies: Vec<Tally<'_>>,
+    tallies: Vec<UsageTally<'_>>,
 ) -> Result<Vec<Answer>, UsageError> {
     let finished = match answer::merge(tallies)? {
         Some(mut merged) => answer::finish(&mut merged)?,
-        None => answer::finish(&mut Tally::new(questions, prices))?,
+        None => answer::finish(&mut UsageTally::new(questions, prices))?,
     };
     Ok(documents(questions, prices, &ledger, finished))
 }
@@ -253,9 +254,11 @@ fn documents(
     questions.iter().zip(finished).map(answer).collect()
 }
 
-/// Bounds on the text of `ts` that include the turns of all questions. A turn's local date is at most a day from its
-/// date in UTC, whatever its offset. `None` if a question has no bounds.
-fn between(questions: &[Question]) -> Option<(String, String)> {
+/// Bounds on the text of `ts` that all questions' turns lie within. `None` if a question has none.
+fn between(questions: &[Question]) -> Option<TsBounds> {
     let bounds: Option<Vec<_>> = questions.iter().map(Question::ts_bounds).collect();
-    bounds?.into_iter().reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)))
+    let widest = |a: (String, String), b: (String, String)| (a.0.min(b.0), a.1.max(b.1));
+    bounds?
+        .into_iter()
+        .reduce(|a, b| TsBounds { any_offset: widest(a.any_offset, b.any_offset), utc: widest(a.utc, b.utc) })
 }

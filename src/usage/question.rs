@@ -1,5 +1,6 @@
 //! A question: periods, dimensions, filters, bounds, order.
 
+use crate::archive::query::TsBounds;
 use crate::record::Pattern;
 use crate::record::time::{Instant, WeekStart, Zone, civil};
 
@@ -242,18 +243,19 @@ impl Question {
         question
     }
 
-    /// Bounds on the text of `ts`, the first inclusive and the second exclusive; `None` if the question has no first
-    /// instant.
-    pub(super) fn ts_bounds(&self) -> Option<(String, String)> {
-        // Blocks are made of all turns, inside and outside the bounds.
+    /// Bounds on the text of `ts`; `None` if the question has no first instant.
+    pub(super) fn ts_bounds(&self) -> Option<TsBounds> {
+        // Blocks are made from all turns, so bounds do not apply.
         let since = self.since.filter(|_| self.period != Some(Period::Block))?;
         let date = |days: i64| {
             let (year, month, day) = civil(days);
             (0..10_000).contains(&year).then(|| format!("{year:04}-{month:02}-{day:02}"))
         };
-        let first = date(since.day() - 1)?;
-        let end = self.until.and_then(|until| date(until.day() + 2));
-        Some((first, end.unwrap_or_else(|| ":".to_owned())))
+        let end = |days: i64| {
+            let end = self.until.and_then(|until| date(until.day() + days));
+            end.unwrap_or_else(|| ":".to_owned())
+        };
+        Some(TsBounds { any_offset: (date(since.day() - 1)?, end(2)), utc: (date(since.day())?, end(1)) })
     }
 
     pub(super) fn has_tool(&self) -> bool {

@@ -1,6 +1,6 @@
 //! Converts the usage of a turn, as its source records it, into tokens that count and a request that has a price.
 
-use super::prices::{Context, Counts, Size};
+use super::prices::{RequestContext, Size, TokenCounts};
 
 /// The recorded usage of a turn.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -23,14 +23,14 @@ impl RecordedUsage {
     /// Returns the tokens of a turn of `source`. The output includes reasoning.
     ///
     /// The recorded output of these sources includes reasoning; the output of other sources does not.
-    pub fn counts(&self, source: &str) -> Counts {
+    pub fn counts(&self, source: &str) -> TokenCounts {
         let is_inside = matches!(source, "claude-code" | "anthropic-api" | "codex" | "openai-api");
         let (output, reasoning) = if is_inside {
             (self.output, self.reasoning.min(self.output))
         } else {
             (self.output.saturating_add(self.reasoning), self.reasoning)
         };
-        Counts {
+        TokenCounts {
             input: self.input,
             cache_read: self.cache_read,
             cache_write_5m: self.cache_create_5m,
@@ -47,7 +47,7 @@ pub struct PricingKeys {
     /// `provider`: the provider that served the turn.
     pub provider: Option<String>,
     /// `serviceTier`, `speed` and `processing`, as a request's context has them.
-    pub context: Context,
+    pub context: RequestContext,
     /// `webSearches`.
     pub web_searches: u64,
     /// `contextTokens`: the size of the request.
@@ -57,7 +57,7 @@ pub struct PricingKeys {
 impl PricingKeys {
     /// Reads the keys. `get` returns the value of a key of the enrichment.
     pub fn read<'e>(get: impl Fn(&str) -> Option<std::borrow::Cow<'e, str>>) -> Self {
-        let mut context = Context::new();
+        let mut context = RequestContext::new();
         for (key, of_context) in
             [("serviceTier", "service_tier"), ("speed", "speed"), ("processing", "processing")]
         {

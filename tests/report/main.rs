@@ -21,6 +21,7 @@ fn burn_at(now: &str, home: &Path, args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_burn"))
         .args(args)
         .current_dir(home)
+        .env("HOME", home)
         .env("RELAYBURN_HOME", home)
         .env("BURN_NOW", now)
         .env("LC_ALL", "C.UTF-8")
@@ -456,6 +457,49 @@ fn numbers_take_the_place_of_names() {
             .all(|name| all.contains(name)),
         "{all}"
     );
+}
+
+#[test]
+fn a_redacted_page_has_no_path_and_no_account_in_any_name() {
+    let arn = "arn:aws:bedrock:us-east-1:123456789012:application-inference-profile/abc";
+    let file = "/models/private.gguf";
+    let home = home_with(&[
+        turn("m1", "2026-11-20T10:00:00Z", json!({"model": arn})),
+        turn(
+            "m2",
+            "2026-11-20T11:00:00Z",
+            json!({"model": file, "subagent": {"isSidechain": true, "subagentType": "/agents/private.md"}}),
+        ),
+        turn(
+            "m3",
+            "2026-11-20T12:00:00Z",
+            json!({"toolCalls": [{"id": "t", "name": "/tools/private", "argsHash": "x"}]}),
+        ),
+        stamp(json!({"messageId": "m2"}), json!({"provider": "https://private.example"})),
+    ]);
+    let prices = home.path().join("prices.json");
+    let own = r#"{"format":1,"providers":[{"id":"me","match":{"is":"abc"},"models":[{"id":"arn:aws:bedrock:private","match":{"is":"abc"},"prices":[{"input":"1"}]}]}]}"#;
+    fs::write(&prices, own).unwrap();
+    let plain = page(home.path(), &[]);
+    assert!(
+        ["123456789012", "bedrock:private", file, "private.md", "tools/private", "private.example"]
+            .iter()
+            .all(|name| plain.contains(name))
+    );
+    for args in [&[][..], &["--model", arn, "--model", file], &["--model", "arn:*"]] {
+        let html = page(home.path(), &[args, &["--redact"]].concat());
+        assert!(
+            !html.contains("arn:") && !html.contains("private") && !html.contains("123456789012"),
+            "{args:?}"
+        );
+        checked(&html);
+    }
+    let elements = checked(&page(home.path(), &["--redact"]));
+    let data = data(&elements);
+    let models: Vec<&str> =
+        data["models"]["rows"].as_array().unwrap().iter().map(|row| row["model"].as_str().unwrap()).collect();
+    assert_eq!(models, ["claude-opus-4-7", "model 1", "model 2"]);
+    assert!(texts(&elements).contains("own prices"));
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! `burn statusline`: its costs are those of `burn usage`, and it never fails or waits.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write as _;
 use std::path::Path;
@@ -21,6 +22,7 @@ fn command(home: &Path, args: &[&str]) -> Command {
         .arg("statusline")
         .args(args)
         .current_dir("/")
+        .env("HOME", home)
         .env("RELAYBURN_HOME", home)
         .env("BURN_NOW", NOW)
         .env("LC_ALL", "C.UTF-8")
@@ -309,4 +311,235 @@ fn costs_are_those_of_usage() {
         }
         assert_eq!(usage::glance(&paths, &questions, &prices, &interrupt).unwrap(), glance);
     }
+}
+
+/// Lines of a random home: turns of two days, some of them without a price, without a time or written twice.
+fn random_lines(random: &mut Random) -> Vec<String> {
+    let models = ["claude-opus-4-7", "gpt-5.5", "my-gateway"];
+    let times = [
+        "2026-11-29T00:00:00Z",
+        "2026-11-28T23:59:59.999Z",
+        "2026-11-29T16:10:00Z",
+        "2026-11-29T09:00:00Z",
+        "soon",
+    ];
+    let line = |random: &mut Random| {
+        let more = json!({
+            "source": (["claude-code", "codex"][random.below(2) as usize]), "model": (models[random.below(3) as usize]),
+            "usage": {"input": (random.below(9000)), "output": (random.below(900)), "reasoning": 0, "cacheRead": 7, "cacheCreate5m": 0, "cacheCreate1h": 1}
+        });
+        format!("{}\n", turn(&format!("m{}", random.below(40)), times[random.below(5) as usize], more))
+    };
+    (0..random.below(60)).map(|_| line(random)).collect()
+}
+
+/// `0.0049` dollars as the line has them; half a cent goes to the even cent.
+fn in_cents(usd: &str) -> String {
+    let (whole, decimals) = usd.split_once('.').unwrap_or((usd, ""));
+    let padded = format!("{decimals:0<24}");
+    let cents: u64 = format!("{whole}{}", &padded[..2]).parse().unwrap();
+    let rest: u128 = padded[2..].parse().unwrap();
+    let half = 5 * 10_u128.pow(21);
+    let is_up = rest > half || (rest == half && cents % 2 == 1);
+    let cents = cents + u64::from(is_up);
+    format!("${}.{:02}", cents / 100, cents % 100)
+}
+
+#[test]
+fn the_line_says_what_usage_says() {
+    let mut random = Random::new(79);
+    let text = serde_json::to_vec(&input()).unwrap();
+    for _ in 0..12 * common::scale() {
+        let home = home_with(&[]);
+        let lines = random_lines(&mut random);
+        let read = random.below(lines.len() as u64 + 1) as usize;
+        fs::write(home.path().join("ledger.jsonl"), lines[..read].concat()).unwrap();
+        if random.below(4) > 0 {
+            super::burn(home.path(), &["usage"]);
+        }
+        fs::write(home.path().join("ledger.jsonl"), lines.concat()).unwrap();
+        let shown = line(home.path(), &["--show", "today,block"], &text);
+        let total = |args: &[&str]| -> Value {
+            let args = [&["usage", "--tz", "UTC", "--json"], args].concat();
+            // Numbers keep all their digits as texts.
+            let document: Box<serde_json::value::RawValue> =
+                serde_json::from_str(&super::burn(home.path(), &args)).unwrap();
+            let total = document.get().rsplit_once("\"total\":").unwrap().1;
+            let usd = total.split_once("\"usd\":").unwrap().1.split_once(',').unwrap().0.trim();
+            let count = |key: &str| -> u64 {
+                let text = total.split_once(&format!("\"{key}\":")).unwrap().1;
+                text.split([',', '}']).next().unwrap().trim().parse().unwrap()
+            };
+            json!([usd, count("unpricedTokens"), count("tokens"), count("lowerBoundTurns"), count("turns")])
+        };
+        let cost = |total: &Value| {
+            let [unpriced, tokens, bounds] = [1, 2, 3].map(|place| total[place].as_u64().unwrap());
+            let usd = total[0].as_str().unwrap();
+            let sign = if unpriced > 0 || bounds > 0 { "≥ " } else { "" };
+            if usd == "0" && unpriced > 0 && unpriced == tokens {
+                "unpriced".to_owned()
+            } else {
+                format!("{sign}{}", in_cents(usd))
+            }
+        };
+        let today = total(&["--since", "today"]);
+        let block = total(&["--active"]);
+        let mut wanted = format!("{} today", cost(&today));
+        if block[4] != 0 {
+            wanted += &format!(" · {} block (3h40m)", cost(&block));
+        }
+        assert_eq!(shown, wanted);
+    }
+}
+
+#[test]
+fn a_block_is_found_however_long_ago_the_last_pause_was() {
+    let hours = |count: i64| -> Vec<String> {
+        let now = Instant::of_turn(NOW).unwrap().seconds;
+        let at = |hour: i64| Instant::at(now - hour * 3600 - 60).to_rfc3339();
+        (0..count).map(|hour| format!("{}\n", turn(&format!("m{hour}"), &at(hour), json!({})))).collect()
+    };
+    let interrupt = Interrupt::new();
+    let now = Instant::of_turn(NOW).unwrap();
+    // Turns every hour for so long; the last pause is within a day, eight days, 64 days, or there is none.
+    for count in [1, 7, 30, 24 * 20, 24 * 100] {
+        let directory = tempfile::tempdir().unwrap();
+        let home = Home::at(directory.path());
+        let paths = Paths::of_home(&home);
+        fs::write(home.ledger(), hours(count).concat()).unwrap();
+        build_tail(&paths, &Options::default(), &mut Unobserved).unwrap();
+        let prices = Prices::of_home(&home).unwrap();
+        let block = usage::active_block(&paths, &prices, now, &interrupt).unwrap().unwrap();
+        let blocks = Question { period: Some(usage::Period::Block), until: Some(now), ..Question::default() };
+        let blocks = usage::ask(&paths, &blocks, &prices, &interrupt).unwrap();
+        let last = blocks.rows.last().unwrap();
+        let period = last.period.as_ref().unwrap();
+        assert_eq!((Some(block.start), Some(block.end)), (period.start, period.end), "{count}");
+        assert_eq!(block.sums, last.sums, "{count}");
+        // Five hours later it is over.
+        let later = Instant::at(now.seconds + 5 * 3600);
+        assert_eq!(usage::active_block(&paths, &prices, later, &interrupt).unwrap(), None);
+    }
+}
+
+/// What a run does to files, by `strace`; `None` where it is not installed.
+fn calls(home: &Path, args: &[&str], input: &[u8]) -> Option<Vec<String>> {
+    let log = tempfile::NamedTempFile::new().unwrap();
+    let plain = command(home, args);
+    let mut strace = Command::new("strace");
+    strace.args([
+        "-f",
+        "-qq",
+        "-e",
+        "trace=%file,ftruncate,fcntl,flock,fsync,fdatasync,write,pwrite64,fchmod",
+        "-o",
+    ]);
+    strace.arg(log.path()).arg(plain.get_program()).args(plain.get_args()).current_dir("/");
+    for (name, value) in plain.get_envs() {
+        strace.env(name, value.unwrap());
+    }
+    let mut child = match strace.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn() {
+        Ok(child) => child,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return None,
+        Err(error) => panic!("{error}"),
+    };
+    let _ = child.stdin.take().unwrap().write_all(input);
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(!output.stdout.is_empty());
+    Some(fs::read_to_string(log.path()).unwrap().lines().map(str::to_owned).collect())
+}
+
+#[test]
+fn nothing_is_written_and_no_lock_is_taken() {
+    let home = home_with(&[turn("m1", "2026-11-29T08:00:00Z", json!({"sessionId": "s-1"}))]);
+    super::burn(home.path(), &["usage"]);
+    let more = format!("{}\n", turn("m2", "2026-11-29T09:00:00Z", json!({})));
+    let mut ledger = fs::OpenOptions::new().append(true).open(home.path().join("ledger.jsonl")).unwrap();
+    ledger.write_all(more.as_bytes()).unwrap();
+    let text = serde_json::to_vec(&input()).unwrap();
+    let Some(calls) = calls(home.path(), &["--show", "session,today,month,block"], &text) else {
+        println!("strace is not installed");
+        return;
+    };
+    let root = home.path().to_str().unwrap();
+    let mut opened = BTreeSet::new();
+    for call in &calls {
+        let is_writing_open = call.contains("open")
+            && ["O_WRONLY", "O_RDWR", "O_CREAT", "O_TRUNC"].iter().any(|flag| call.contains(flag));
+        let is_of_null = call.contains("\"/dev/null\"");
+        assert!(!is_writing_open || is_of_null, "{call}");
+        let changes = [
+            "unlink",
+            "rename",
+            "mkdir",
+            "link(",
+            "linkat",
+            "truncate",
+            "chmod",
+            "fsync",
+            "fdatasync",
+            "pwrite",
+            "flock(",
+            "F_SETLK",
+            "F_OFD_SETLK",
+            "utime",
+        ];
+        let name = call.split_whitespace().nth(1).unwrap_or_default();
+        assert!(!changes.iter().any(|change| name.starts_with(change) || (change.starts_with("F_") && call.contains(change))), "{call}");
+        // Standard output alone, and signals between threads.
+        assert!(!name.starts_with("write(") || name.starts_with("write(1,"), "{call}");
+        if call.contains("open")
+            && !call.contains("ENOENT")
+            && let Some(path) = call.split('"').nth(1)
+        {
+            opened.insert(path.to_owned());
+        }
+    }
+    let of_home: Vec<&str> = opened.iter().filter_map(|path| path.strip_prefix(root)).collect();
+    assert_eq!(of_home, ["/archive.sqlite", "/ledger.jsonl"], "{opened:?}");
+    // The system's libraries and time zones, and what it says of the process.
+    let system = ["/lib", "/usr/", "/etc/", "/proc/", "/sys/", "/dev/null", "/dev/urandom"];
+    let others = opened.iter().filter(|path| !path.starts_with(root));
+    let others: Vec<_> = others.filter(|path| !system.iter().any(|start| path.starts_with(start))).collect();
+    assert!(others.is_empty(), "{others:?}");
+}
+
+#[test]
+fn an_import_takes_in_the_log_of_the_session() {
+    let home = home_with(&[]);
+    let log = home.path().join("projects/p/s-7.jsonl");
+    fs::create_dir_all(log.parent().unwrap()).unwrap();
+    let message = json!({
+        "type": "assistant", "uuid": "u-1", "sessionId": "s-7", "timestamp": "2026-11-29T08:00:00.000Z", "requestId": "r-1",
+        "message": {"id": "msg-1", "role": "assistant", "model": "claude-opus-4-7", "content": [], "stop_reason": "end_turn",
+            "usage": {"input_tokens": 1000, "output_tokens": 200, "cache_read_input_tokens": 0, "cache_creation_input_tokens": 0}}
+    });
+    fs::write(&log, format!("{message}\n")).unwrap();
+    let mut input = input();
+    input["session_id"] = json!("s-7");
+    input["transcript_path"] = json!(log);
+    let text = serde_json::to_vec(&input).unwrap();
+    let turns = || fs::read_to_string(home.path().join("ledger.jsonl")).unwrap().matches("msg-1").count();
+    // Without the option, and while somebody builds the archive, nothing is taken in.
+    assert_eq!(line(home.path(), &["--show", "session"], &text), "~$3.42 session");
+    let lock = home.path().join("archive.lock");
+    fs::write(&lock, "x").unwrap();
+    assert_eq!(line(home.path(), &["--show", "session", "--import"], &text), "~$3.42 session");
+    std::thread::sleep(Duration::from_millis(600));
+    assert_eq!(turns(), 0);
+    fs::remove_file(&lock).unwrap();
+    // The line comes first, so the next one has the turn. Builds without optimization may need several imports.
+    let deadline = Clock::now() + Duration::from_secs(60);
+    while turns() == 0 {
+        assert!(Clock::now() < deadline);
+        assert_eq!(line(home.path(), &["--show", "session", "--import"], &text), "~$3.42 session");
+        std::thread::sleep(Duration::from_millis(600));
+    }
+    assert_eq!(line(home.path(), &["--show", "session", "--import"], &text), "$0.01 session");
+    std::thread::sleep(Duration::from_millis(600));
+    assert_eq!(turns(), 1);
+    // An import is for a line alone, and a call that fails is not kept as one of a hook is.
+    assert_eq!(statusline(home.path(), &["--import", "--check"], &text).status.code(), Some(2));
+    assert!(!home.path().join("hooks").exists());
 }

@@ -5,14 +5,19 @@ use std::path::Path;
 use std::process::Command;
 
 fn turn(message: &str, model: &str, output: &str) -> String {
+    turn_at("2026-11-20T10:00:00.000Z", message, model, output)
+}
+
+fn turn_at(ts: &str, message: &str, model: &str, output: &str) -> String {
     format!(
-        r#"{{"v":1,"kind":"turn","record":{{"source":"claude-code","sessionId":"s","messageId":"{message}","turnIndex":0,"ts":"2026-11-20T10:00:00.000Z","model":"{model}","usage":{{"input":1000,"output":{output},"reasoning":0,"cacheRead":0,"cacheCreate5m":0,"cacheCreate1h":0}},"toolCalls":[]}}}}"#
+        r#"{{"v":1,"kind":"turn","record":{{"source":"claude-code","sessionId":"s","messageId":"{message}","turnIndex":0,"ts":"{ts}","model":"{model}","usage":{{"input":1000,"output":{output},"reasoning":0,"cacheRead":0,"cacheCreate5m":0,"cacheCreate1h":0}},"toolCalls":[]}}}}"#
     ) + "\n"
 }
 
 fn burn(home: &Path, args: &[&str]) -> (Option<i32>, String, String) {
     let output = Command::new(env!("CARGO_BIN_EXE_burn"))
         .args(args)
+        .env("HOME", home)
         .env("RELAYBURN_HOME", home)
         .env("BURN_NOW", "2026-11-21T12:00:00Z")
         .env("TZ", "Europe/Berlin")
@@ -108,4 +113,213 @@ fn what_cannot_be_counted_is_an_error() {
     let (code, out, error) = burn(home.path(), &["usage", "--explain", "--no-build"]);
     assert_eq!((code, &*out), (Some(1), ""), "{error}");
     assert!(error.contains("cannot explain"), "{error}");
+}
+
+/// Key, turns and cost of each row of a document.
+fn rows(document: &str) -> Vec<(String, u64, String)> {
+    let document: serde_json::Value = serde_json::from_str(document).unwrap();
+    let row = |row: &serde_json::Value| {
+        let key = row["period"]["key"].as_str().unwrap_or("undated").to_owned();
+        (key, row["turns"].as_u64().unwrap(), row["usd"].to_string())
+    };
+    document["rows"].as_array().unwrap().iter().map(row).collect()
+}
+
+#[test]
+fn empty_periods_are_filled_with_zeros() {
+    let home = tempfile::tempdir().unwrap();
+    // Berlin's clocks go back on 25 October and forward on 29 March.
+    let lines = [
+        turn_at("2026-10-24T22:30:00Z", "m1", "claude-opus-4-7", "200"),
+        turn_at("2026-10-25T02:30:00Z", "m2", "claude-opus-4-7", "200"),
+        turn_at("sometime", "m3", "claude-opus-4-7", "200"),
+    ];
+    fs::write(home.path().join("ledger.jsonl"), lines.concat()).unwrap();
+    let filled = |args: &[&str]| {
+        let (code, out, error) = burn(home.path(), &[&["usage", "--fill", "--json"], args].concat());
+        assert_eq!(code, Some(0), "{error}");
+        rows(&out)
+    };
+    let row =
+        |key: &str, turns: u64| (key.to_owned(), turns, if turns > 0 { "0.01" } else { "0" }.to_owned());
+    // Undated turns have no period, so their row stays as it is; the hour that comes twice is there twice.
+    let hours = filled(&["hour"]);
+    assert_eq!((hours[0].0.as_str(), hours[0].1), ("undated", 1));
+    assert_eq!(
+        hours[1..],
+        [
+            row("2026-10-25T00:00:00+02:00", 1),
+            row("2026-10-25T01:00:00+02:00", 0),
+            row("2026-10-25T02:00:00+02:00", 0),
+            row("2026-10-25T02:00:00+01:00", 0),
+            row("2026-10-25T03:00:00+01:00", 1),
+        ]
+    );
+    let spring = filled(&["hour", "--since", "2026-03-29T00:00", "--until", "2026-03-29T03:59"]);
+    let keys: Vec<&str> = spring.iter().map(|row| &*row.0).collect();
+    assert_eq!(keys, ["2026-03-29T00:00:00+01:00", "2026-03-29T01:00:00+01:00", "2026-03-29T03:00:00+02:00"]);
+    // Bounds reach further than turns.
+    let days = filled(&["day", "--since", "2026-10-23", "--until", "2026-10-26"]);
+    let two = ("2026-10-25".to_owned(), 2, "0.02".to_owned());
+    assert_eq!(days, [row("2026-10-23", 0), row("2026-10-24", 0), two.clone(), row("2026-10-26", 0)]);
+    let weeks = filled(&["week", "--since", "2026-10-18", "--until", "2026-10-26", "--week-start", "sunday"]);
+    let keys: Vec<(&str, u64)> = weeks.iter().map(|row| (&*row.0, row.1)).collect();
+    assert_eq!(keys, [("2026-10-18", 0), ("2026-10-25", 2)]);
+    let months = filled(&["month", "--since", "2026-09", "--until", "2026-12-01"]);
+    let keys: Vec<(&str, u64)> = months.iter().map(|row| (&*row.0, row.1)).collect();
+    assert_eq!(keys, [("2026-09", 0), ("2026-10", 2), ("2026-11", 0), ("2026-12", 0)]);
+    // Sessions are no part of the calendar.
+    assert_eq!(filled(&["session"]).len(), 1);
+    // More rows than anybody reads are refused, not cut off.
+    let (code, out, error) =
+        burn(home.path(), &["usage", "hour", "--fill", "--since", "0001", "--until", "2026-11-20"]);
+    assert_eq!((code, &*out), (Some(1), ""));
+    assert!(error.contains("1000000 rows do not reach from the first hour to the last"), "{error}");
+}
+
+#[test]
+fn the_block_under_way_says_what_is_left() {
+    let home = tempfile::tempdir().unwrap();
+    let ledger = home.path().join("ledger.jsonl");
+    // A block of the day before, and one that began at 10:00, at the hour of its first turn.
+    let lines = [
+        turn_at("2026-11-20T10:00:00Z", "m1", "claude-opus-4-7", "200"),
+        turn_at("2026-11-21T10:30:00Z", "m2", "claude-opus-4-7", "200"),
+        turn_at("2026-11-21T11:59:00Z", "m3", "claude-opus-4-7", "200"),
+        turn_at("2026-11-21T12:30:00Z", "m4", "claude-opus-4-7", "200"),
+    ];
+    fs::write(&ledger, lines.concat()).unwrap();
+    // It is 12:00: what comes later does not count yet.
+    let (code, out, error) = burn(home.path(), &["usage", "--active", "--json"]);
+    assert_eq!((code, &*error), (Some(0), ""));
+    assert_eq!(rows(&out), [("2026-11-21T10:00:00Z".to_owned(), 2, "0.02".to_owned())]);
+    let (_, text, _) = burn(home.path(), &["usage", "--active"]);
+    let last = text.lines().last().unwrap();
+    assert_eq!(
+        last,
+        "3 h 00 min left; 20 tokens and $0.00 a minute so far; 6.0 k tokens and $0.05 at its end at this rate"
+    );
+    // Nothing is under way after five hours without a turn.
+    fs::write(&ledger, &lines[0]).unwrap();
+    fs::remove_file(home.path().join("archive.sqlite")).unwrap();
+    let (code, out, error) = burn(home.path(), &["usage", "--active"]);
+    assert_eq!((code, &*out), (Some(0), ""));
+    assert!(error.contains("no block is under way"), "{error}");
+    let (code, out, _) = burn(home.path(), &["usage", "--active", "--json"]);
+    assert_eq!((code, rows(&out).len()), (Some(0), 0));
+    for args in [&["usage", "day", "--active"][..], &["usage", "--active", "--explain"]] {
+        assert_eq!(burn(home.path(), args).0, Some(2), "{args:?}");
+    }
+}
+
+#[test]
+fn a_table_of_prices_says_what_it_would_change() {
+    let home = tempfile::tempdir().unwrap();
+    let lines = [
+        turn_at("2026-09-30T12:00:00Z", "m1", "claude-opus-4-7", "200"),
+        turn_at("2026-10-01T12:00:00Z", "m2", "claude-opus-4-7", "200"),
+        turn_at("2026-10-02T12:00:00Z", "m3", "my-gateway", "200"),
+        turn_at("2026-10-03T12:00:00Z", "m4", "claude-haiku-4-5", "200"),
+    ];
+    fs::write(home.path().join("ledger.jsonl"), lines.concat()).unwrap();
+    assert_eq!(burn(home.path(), &["usage"]).0, Some(0));
+    let file = home.path().join("new.json");
+    let own = r#"{"format":1,"providers":[
+        {"id":"me","match":{"or":[{"starts":"my-"},{"is":"claude-opus-4-7"}]},"models":[
+            {"id":"gateway","match":{"is":"my-gateway"},"prices":[{"input":"1","output":"2"}]},
+            {"id":"opus","match":{"is":"claude-opus-4-7"},"prices":[{"input":"5","output":"25"},{"from":"2026-10-01","input":"10","output":"50"}]}]}]}"#;
+    fs::write(&file, own).unwrap();
+    let diff =
+        |more: &[&str]| burn(home.path(), &[&["prices", "diff", file.to_str().unwrap()], more].concat());
+    // September and the model that the table does not have stay as they are.
+    let (code, out, error) = diff(&["--json"]);
+    assert_eq!((code, &*error), (Some(0), ""));
+    let document: serde_json::Value = serde_json::from_str(&out).unwrap();
+    let side = |usd: &str, tokens: &str| serde_json::json!({"usd": usd, "unpricedTokens": tokens});
+    assert_eq!(
+        document["changes"],
+        serde_json::json!([
+            {"month": "2026-10", "model": "claude-opus-4-7", "before": side("0.01", "0"), "after": side("0.02", "0")},
+            {"month": "2026-10", "model": "my-gateway", "before": side("0", "1200"), "after": side("0.0014", "0")},
+        ])
+    );
+    let (_, text, _) = diff(&[]);
+    assert!(text.lines().nth(1).unwrap().starts_with("2026-10  claude-opus-4-7"), "{text}");
+    assert!(text.contains("0 and 1200 unpriced tokens"), "{text}");
+    // The table that is in use changes nothing.
+    fs::copy(&file, home.path().join("prices.json")).unwrap();
+    assert_eq!(diff(&[]).1, "nothing changes\n");
+    // What cannot be read is not compared.
+    fs::write(&file, "{}").unwrap();
+    let (code, out, error) = diff(&[]);
+    assert_eq!((code, &*out), (Some(1), ""));
+    assert!(error.contains("new.json is no price table"), "{error}");
+    for args in [&["prices", "diff"][..], &["prices", "claude-opus-4-7", "x.json"]] {
+        assert_eq!(burn(home.path(), args).0, Some(2), "{args:?}");
+    }
+}
+
+#[test]
+fn what_an_older_program_archived_is_no_count_and_no_wrong_number() {
+    let home = tempfile::tempdir().unwrap();
+    let lines: Vec<String> =
+        (1..=6).map(|number| turn(&format!("m{number}"), "claude-opus-4-7", "200")).collect();
+    fs::write(home.path().join("ledger.jsonl"), lines.concat()).unwrap();
+    assert_eq!(burn(home.path(), &["usage"]).0, Some(0));
+    let archive = rusqlite::Connection::open(home.path().join("archive.sqlite")).unwrap();
+    archive
+        .execute_batch(
+            "UPDATE turns SET input_tokens = -5 WHERE message_id = 'm1';
+             UPDATE turns SET output_tokens = 9223372036854775807 WHERE message_id = 'm2';
+             UPDATE turns SET cache_read_tokens = 1e300 WHERE message_id = 'm3';
+             UPDATE turns SET reasoning_tokens = 'many' WHERE message_id = 'm4';
+             UPDATE turns SET ts = 12345, model = x'ff00' WHERE message_id = 'm5';",
+        )
+        .unwrap();
+    drop(archive);
+    let (code, out, error) = burn(home.path(), &["usage", "--by", "model", "--no-build", "--json"]);
+    assert_eq!((code, &*error), (Some(0), ""));
+    let document: serde_json::Value = serde_json::from_str(&out).unwrap();
+    let total = &document["total"];
+    // One input and one output count as nothing; the model that is no text has no price, because its turn has no time.
+    assert_eq!(
+        [&total["turns"], &total["input"], &total["output"], &total["cacheRead"], &total["unpricedTokens"]],
+        [6, 5000, 1000, 0, 1200]
+    );
+    assert_eq!([&document["invalidTurns"], &total["lowerBoundTurns"]], [4, 4]);
+    assert_eq!(document["unpriced"][0]["reason"], "undated");
+    // With a name of 10 kB everything works as with a short one.
+    let long = "m".repeat(10_240);
+    fs::write(home.path().join("ledger.jsonl"), turn("m1", &long, "200")).unwrap();
+    let (code, out, _) =
+        burn(home.path(), &["usage", "--from", "ledger", "--model", &long, "--by", "model", "--csv"]);
+    assert_eq!(code, Some(0));
+    assert_eq!(out.lines().nth(1).unwrap(), format!("{long},1,1000,200,0,0,0,0,1200,0,1200,0"));
+}
+
+#[test]
+fn zones_times_and_tables_that_do_not_exist_are_refused_in_a_line() {
+    let home = tempfile::tempdir().unwrap();
+    fs::write(home.path().join("ledger.jsonl"), turn("m1", "claude-opus-4-7", "200")).unwrap();
+    let folder = home.path().to_str().unwrap();
+    for (args, code, said) in [
+        (&["--tz", "Mars/Olympus"][..], 2, "Mars/Olympus"),
+        (&["--tz", "+25:00"], 2, "+25:00"),
+        (&["--tz", ""], 2, "--tz"),
+        (&["--since", "2026-02-30"], 2, "\"2026-02-30\" is no time; write"),
+        (&["--until", "1/5/2026"], 2, "\"1/5/2026\" is no time; write"),
+        (&["--since", "-3d"], 2, "\"-3d\" is no time; write"),
+        (&["--since", "3661d"], 2, "\"3661d\" is no time; write"),
+        (&["--since", "2026-11-20", "--until", "2026-11-01"], 2, "--since is after --until"),
+        (&["--prices", "/nowhere/prices.json"], 1, "there is no price table at /nowhere/prices.json"),
+        (&["--prices", folder], 1, "no regular file"),
+    ] {
+        for command in ["usage", "report"] {
+            let (found, out, error) = burn(home.path(), &[&[command], args].concat());
+            assert_eq!((found, &*out), (Some(code), ""), "{command} {args:?}");
+            let first = error.lines().next().unwrap();
+            assert!(first.contains(said), "{command} {args:?}: {error}");
+        }
+    }
+    assert!(!home.path().join("burn-report.html").exists());
 }

@@ -98,6 +98,7 @@ fn folders() -> Vec<PathBuf> {
 fn burn(home: &Path, now: &str, args: &[&str]) -> (Option<i32>, Vec<u8>, String) {
     let output = Command::new(env!("CARGO_BIN_EXE_burn"))
         .args(args)
+        .env("HOME", home)
         .env("RELAYBURN_HOME", home)
         .env("BURN_NOW", now)
         .env_remove("TZ")

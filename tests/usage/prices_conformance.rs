@@ -13,8 +13,11 @@ use serde_json::Value;
 /// Charges every case of a file. Returns the number of cases.
 fn check(file: &Path) -> usize {
     let cases = fs::read(file).unwrap();
+    let nowhere = tempfile::tempdir().unwrap();
     let mut burn = Command::new(env!("CARGO_BIN_EXE_burn"))
         .args(["dev", "price"])
+        .env("HOME", nowhere.path())
+        .env("RELAYBURN_HOME", nowhere.path())
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
@@ -51,7 +54,8 @@ fn prices_of_ones_own_come_first_and_damaged_ones_are_refused() {
     let home = tempfile::tempdir().unwrap();
     let burn = |model: &str| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_burn"));
-        let output = command.args(["prices", model]).env("RELAYBURN_HOME", home.path()).output().unwrap();
+        command.env("HOME", home.path()).env("RELAYBURN_HOME", home.path());
+        let output = command.args(["prices", model]).output().unwrap();
         let text = |bytes| String::from_utf8(bytes).unwrap();
         (output.status.code(), text(output.stdout), text(output.stderr))
     };

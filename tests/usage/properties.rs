@@ -211,7 +211,15 @@ fn answers_add_up_whatever_is_asked() {
         let home = Home::at(directory.path());
         let paths = Paths::of_home(&home);
         let prices = Prices::of_home(&home).unwrap();
-        let lines: Vec<String> = (0..400).map(|_| line(&mut random) + "\n").collect();
+        let line = |random: &mut Random| {
+            let mut line = line(random);
+            // A torn line looks like a turn and is none, so it supersedes no line.
+            if random.below(30) == 0 {
+                line.pop();
+            }
+            line + "\n"
+        };
+        let lines: Vec<String> = (0..400).map(|_| line(&mut random)).collect();
         // Some builds before the last line.
         let cut = random.below(400) as usize;
         fs::write(home.ledger(), lines[..cut].concat()).unwrap();

@@ -4,7 +4,9 @@
 //! transaction. Another connection checks whether a commit happened while the transactions began; if so, all of them
 //! begin again.
 
-use std::ops::ControlFlow;
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::ops::{ControlFlow, Range};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
@@ -15,7 +17,7 @@ use super::AddedColumns;
 use crate::archive::error::{ArchiveError, SqliteContext};
 use crate::archive::open::{self, ArchiveReader, ArchiveState};
 use crate::interrupt::Interrupt;
-use crate::record::columns::turns;
+use crate::record::columns::{Table, tool_calls, turns};
 
 /// The columns to read in addition to the columns that every sum needs.
 #[derive(Debug, Clone, Copy, Default)]
@@ -57,12 +59,35 @@ pub(crate) struct TurnFields<'a> {
     pub calls: &'a [String],
 }
 
+/// Bounds on the text of `ts`, the first inclusive, the second exclusive. A local date is at most a day from the date in
+/// UTC, so the bounds of a `ts` that ends in `Z` are narrower.
+#[derive(Debug, Clone)]
+pub(crate) struct TsBounds {
+    pub any_offset: (String, String),
+    pub utc: (String, String),
+}
+
+impl TsBounds {
+    /// The bounds of every turn.
+    pub(crate) fn all() -> Self {
+        let all = (String::new(), "\u{10ffff}".to_owned());
+        Self { any_offset: all.clone(), utc: all }
+    }
+
+    /// The condition on turns. SQLite decides it from the index of `ts`, without a look at the row.
+    const CONDITION: &str =
+        "ts >= ?1 AND ts < ?2 AND ((ts >= ?3 AND ts < ?4) OR substr(ts, -1) NOT IN ('Z', 'z'))";
+
+    fn values(&self) -> [&dyn rusqlite::ToSql; 4] {
+        [&self.any_offset.0, &self.any_offset.1, &self.utc.0, &self.utc.1]
+    }
+}
+
 /// What a scan reads.
 pub(crate) struct TurnScan<'q> {
     pub columns: TurnColumns,
-    /// Bounds on the text of `ts`, the first inclusive, the second exclusive; applied only when few turns are between
-    /// them.
-    pub between: Option<(String, String)>,
+    /// Applied only when few turns are between them.
+    pub between: Option<TsBounds>,
     /// Whether a `ts` is not a time. Turns with such a `ts` are read whatever the bounds.
     pub is_undated: &'q (dyn Fn(&str) -> bool + Sync),
     /// Maximum number of threads; 0 means one for each core.
@@ -92,52 +117,60 @@ pub(crate) fn scan_turns<S: Send>(
     let threads = if scan.threads == 0 { cores() } else { scan.threads };
     let main = super::open_for_query(archive)?;
     let begun = main.settle(Begun::new(&main, archive))?;
-    if let Some((first, end)) = &scan.between
-        && begun.rows_between(&main, archive, first, end)? < begun.rows() / 4
+    if let Some(bounds) = &scan.between
+        && begun.rows_between(&main, archive, bounds)? < begun.rows() / 4
     {
         let mut state = new();
-        let read = read_between(&main, archive, scan, (first, end), &mut state, &each);
+        let read = read_between(&main, archive, scan, bounds, &mut state, &each);
         main.settle(read)?;
         return Ok((begun.state, vec![state]));
     }
-    if threads == 1 || (scan.threads == 0 && begun.rows() < ROWS_FOR_THREADS) {
+    let (mut readers, begun) = if threads == 1 || (scan.threads == 0 && begun.rows() < ROWS_FOR_THREADS) {
+        (vec![main], begun)
+    } else {
+        drop(main);
+        begin_together(archive, threads)?
+    };
+    let count = readers.len();
+    let calls =
+        scan.columns.calls.then(|| CallNames::read(&mut readers, archive, scan.interrupt)).transpose()?;
+    let left = LeftRows::all(begun.first_row, begun.last_row, count);
+    let states = on_each(&mut readers, |reader| {
         let mut state = new();
-        let left = Left::all(&begun, 1);
-        main.settle(read_rows(&main, archive, scan, begun.last_row, &left, &mut state, &each))?;
-        return Ok((begun.state, vec![state]));
-    }
-    drop(main);
-    let (readers, begun) = begin_together(archive, threads)?;
-    let left = Left::all(&begun, readers.len());
-    let results = std::thread::scope(|scope| {
-        let (left, begun, new, each) = (&left, &begun, &new, &each);
-        let work = move |reader: ArchiveReader| {
-            let mut state = new();
-            let read = read_rows(&reader, archive, scan, begun.last_row, left, &mut state, each);
-            if read.is_err() {
-                left.stop.store(true, Ordering::Relaxed);
-            }
-            reader.settle(read).map(|()| state)
-        };
-        let mut readers = readers.into_iter();
+        let select = Select::new(reader, archive, scan.columns, "rowid BETWEEN ?1 AND ?2", calls.as_ref());
+        let read = select.and_then(|mut select| {
+            left.read(scan.interrupt, |first, last| {
+                select.read(archive, [&first, &last], |turn| each(&mut state, turn))
+            })
+        });
+        reader.settle(read).map(|()| state)
+    })?;
+    Ok((begun.state, states))
+}
+
+/// Runs `work` with each reader, on as many threads. When a thread does not start, the other threads do its work.
+fn on_each<T: Send>(
+    readers: &mut [ArchiveReader],
+    work: impl Fn(&ArchiveReader) -> Result<T, ArchiveError> + Sync,
+) -> Result<Vec<T>, ArchiveError> {
+    std::thread::scope(|scope| {
+        let work = &work;
+        let mut readers = readers.iter_mut();
         let own = readers.next();
         let mut handles = Vec::new();
         for reader in readers {
             let builder = std::thread::Builder::new().name("burn-turns".to_owned());
-            // When a thread does not start, the other threads read its rows.
             handles.extend(builder.spawn_scoped(scope, move || work(reader)));
         }
-        let mut results: Vec<_> = own.into_iter().map(work).collect();
+        let mut results: Vec<_> = own.into_iter().map(|reader| work(reader)).collect();
         for handle in handles {
             match handle.join() {
                 Ok(result) => results.push(result),
                 Err(panic) => std::panic::resume_unwind(panic),
             }
         }
-        results
-    });
-    let states = results.into_iter().collect::<Result<Vec<S>, _>>()?;
-    Ok((begun.state, states))
+        results.into_iter().collect()
+    })
 }
 
 /// An archive opened for a short read on this thread, without creating or writing a file.
@@ -161,15 +194,15 @@ impl Glimpse {
         u64::try_from(self.state.ledger_offset_bytes).unwrap_or(0)
     }
 
-    /// Passes the turns between two texts of `ts`, the second exclusive, to `each` until `each` breaks.
+    /// Passes the turns within bounds to `each` until `each` breaks.
     pub(crate) fn turns_between(
         &self,
         columns: TurnColumns,
-        (first, end): (&str, &str),
+        bounds: &TsBounds,
         each: &mut impl FnMut(&TurnFields<'_>) -> ControlFlow<()>,
     ) -> Result<(), ArchiveError> {
-        let mut statement = Select::new(&self.reader, &self.path, columns, "ts >= ?1 AND ts < ?2")?;
-        statement.read(&self.path, [&first, &end], each).map(|_| ())
+        let mut statement = Select::new(&self.reader, &self.path, columns, TsBounds::CONDITION, None)?;
+        statement.read(&self.path, bounds.values(), each).map(|_| ())
     }
 
     /// Passes the turns of a session to `each` until `each` breaks.
@@ -182,7 +215,7 @@ impl Glimpse {
         // The primary key begins with the source, so the query names all sources.
         let sources = super::SOURCES.replace("{table}", "turns");
         let condition = format!("source IN ({sources}) AND session_id = ?1");
-        let mut statement = Select::new(&self.reader, &self.path, columns, &condition)?;
+        let mut statement = Select::new(&self.reader, &self.path, columns, &condition, None)?;
         statement.read(&self.path, [&session], each).map(|_| ())
     }
 
@@ -199,37 +232,53 @@ struct Begun {
     last_row: i64,
 }
 
-/// The rows that several threads have still to read.
-struct Left {
+/// The rows of a table that several threads have still to read.
+struct LeftRows {
     next: AtomicI64,
+    last: i64,
     step: i64,
     stop: AtomicBool,
 }
 
-impl Left {
-    fn all(begun: &Begun, threads: usize) -> Self {
-        Self {
-            next: AtomicI64::new(begun.first_row),
-            step: begun.step(threads),
-            stop: AtomicBool::new(false),
+impl LeftRows {
+    fn all(first: i64, last: i64, threads: usize) -> Self {
+        let rows = last.saturating_sub(first).saturating_add(1);
+        // Small enough that all threads end together.
+        let step = (rows / (8 * threads as i64)).clamp(1, ROWS_PER_STEP_MAX);
+        Self { next: AtomicI64::new(first), last, step, stop: AtomicBool::new(false) }
+    }
+
+    /// Passes ranges of rows, both ends inclusive, to `read` until no range is left, `read` breaks or another thread stops.
+    fn read(
+        &self,
+        interrupt: &Interrupt,
+        mut read: impl FnMut(i64, i64) -> Result<ControlFlow<()>, ArchiveError>,
+    ) -> Result<(), ArchiveError> {
+        while !self.stop.load(Ordering::Relaxed) {
+            if interrupt.is_requested() {
+                return Err(ArchiveError::Interrupted);
+            }
+            let first = self.next.fetch_add(self.step, Ordering::Relaxed);
+            if first > self.last {
+                break;
+            }
+            let flow = read(first, first.saturating_add(self.step - 1).min(self.last));
+            if !matches!(flow, Ok(ControlFlow::Continue(()))) {
+                self.stop.store(true, Ordering::Relaxed);
+            }
+            if flow?.is_break() {
+                break;
+            }
         }
+        Ok(())
     }
 }
 
 impl Begun {
     fn new(reader: &ArchiveReader, archive: &Path) -> Result<Self, ArchiveError> {
         let state = begin(reader, archive)?;
-        let bound = |sql: &str| -> Result<Option<i64>, ArchiveError> {
-            reader.query_row(sql, [], |row| row.get(0)).context(archive, "looking for its rows")
-        };
-        let first_row = bound("SELECT min(rowid) FROM turns")?.unwrap_or(1);
-        let last_row = bound("SELECT max(rowid) FROM turns")?.unwrap_or(0);
+        let (first_row, last_row) = row_bounds(reader, archive, &turns::TABLE)?;
         Ok(Self { state, first_row, last_row })
-    }
-
-    /// Returns the number of rows that a thread reads at a time: small enough that all threads end together.
-    fn step(&self, threads: usize) -> i64 {
-        (self.rows() / (8 * threads as i64)).clamp(1, ROWS_PER_STEP_MAX)
     }
 
     /// Upper bound of the number of turns, because rowids may have gaps.
@@ -241,9 +290,9 @@ impl Begun {
         &self,
         reader: &ArchiveReader,
         archive: &Path,
-        first: &str,
-        end: &str,
+        bounds: &TsBounds,
     ) -> Result<i64, ArchiveError> {
+        let (first, end) = &bounds.any_offset;
         let sql = "SELECT count(*) FROM (SELECT 1 FROM turns WHERE ts >= ?1 AND ts < ?2 LIMIT ?3)";
         let count =
             reader.query_row(sql, rusqlite::params![first, end, self.rows() / 4 + 1], |row| row.get(0));
@@ -255,6 +304,15 @@ impl Begun {
 fn begin(reader: &ArchiveReader, archive: &Path) -> Result<ArchiveState, ArchiveError> {
     reader.execute_batch("BEGIN").context(archive, "beginning to read")?;
     super::check_version(reader, archive)
+}
+
+/// Returns the first and the last rowid of a table; of an empty table 1 and 0.
+fn row_bounds(reader: &ArchiveReader, archive: &Path, table: &Table) -> Result<(i64, i64), ArchiveError> {
+    let bound = |end: &str| -> Result<Option<i64>, ArchiveError> {
+        let sql = format!("SELECT {end}(rowid) FROM {}", table.name);
+        reader.query_row(&sql, [], |row| row.get(0)).context(archive, "looking for its rows")
+    };
+    Ok((bound("min")?.unwrap_or(1), bound("max")?.unwrap_or(0)))
 }
 
 /// Opens readers whose transactions read the same state.
@@ -285,45 +343,17 @@ fn begin_together(archive: &Path, count: usize) -> Result<(Vec<ArchiveReader>, B
     Ok((vec![reader], begun))
 }
 
-/// Reads ranges of rows until no range is left.
-fn read_rows<S>(
-    reader: &ArchiveReader,
-    archive: &Path,
-    scan: &TurnScan<'_>,
-    last_row: i64,
-    left: &Left,
-    state: &mut S,
-    each: &impl Fn(&mut S, &TurnFields<'_>) -> ControlFlow<()>,
-) -> Result<(), ArchiveError> {
-    let mut statement = Select::new(reader, archive, scan.columns, "rowid BETWEEN ?1 AND ?2")?;
-    while !left.stop.load(Ordering::Relaxed) {
-        if scan.interrupt.is_requested() {
-            return Err(ArchiveError::Interrupted);
-        }
-        let start = left.next.fetch_add(left.step, Ordering::Relaxed);
-        if start > last_row {
-            break;
-        }
-        let last = start.saturating_add(left.step - 1).min(last_row);
-        let flow = statement.read(archive, [&start, &last], |turn| each(state, turn))?;
-        if flow.is_break() {
-            left.stop.store(true, Ordering::Relaxed);
-        }
-    }
-    Ok(())
-}
-
-/// Reads the turns between two texts of `ts` by their index, and all undated turns.
+/// Reads the turns within bounds by the index of `ts`, and all undated turns.
 fn read_between<S>(
     reader: &ArchiveReader,
     archive: &Path,
     scan: &TurnScan<'_>,
-    (first, end): (&String, &String),
+    bounds: &TsBounds,
     state: &mut S,
     each: &impl Fn(&mut S, &TurnFields<'_>) -> ControlFlow<()>,
 ) -> Result<(), ArchiveError> {
-    let mut statement = Select::new(reader, archive, scan.columns, "ts >= ?1 AND ts < ?2")?;
-    let flow = statement.read(archive, [first, end], |turn| {
+    let mut statement = Select::new(reader, archive, scan.columns, TsBounds::CONDITION, None)?;
+    let flow = statement.read(archive, bounds.values(), |turn| {
         if (scan.is_undated)(turn.ts) { ControlFlow::Continue(()) } else { each(state, turn) }
     })?;
     if flow.is_break() {
@@ -340,7 +370,7 @@ fn read_between<S>(
             }
         }
     }
-    let mut statement = Select::new(reader, archive, scan.columns, "rowid = ?1")?;
+    let mut statement = Select::new(reader, archive, scan.columns, "rowid = ?1", None)?;
     for row in undated {
         if statement.read(archive, [&row], |turn| each(state, turn))?.is_break() {
             break;
@@ -353,10 +383,137 @@ fn read_between<S>(
 const CALLS: &str = "SELECT tool_name FROM tool_calls
     WHERE source = ?1 AND session_id = ?2 AND message_id = ?3 ORDER BY call_index";
 
-/// A statement that selects turns, and a statement that selects their tool calls.
+/// The names of all tool calls, by turn: one scan of their table is faster than a query for each turn when all turns are read.
+///
+/// Two hashes with different keys stand for a turn, because no two turns of an archive have both in common. A call takes 32 bytes.
+struct CallNames {
+    hashes: (RandomState, RandomState),
+    names: Vec<String>,
+    /// By turn, then by the place of the call in the turn.
+    calls: Vec<CallAt>,
+    turns: HashMap<TurnHash, Range<u32>>,
+}
+
+type TurnHash = (u64, u64);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct CallAt {
+    turn: TurnHash,
+    index: i64,
+    name: u32,
+}
+
+/// The calls that one thread has read.
+#[derive(Default)]
+struct CallsRead {
+    calls: Vec<CallAt>,
+    names: Vec<String>,
+    numbers: HashMap<String, u32>,
+}
+
+impl CallsRead {
+    fn number(&mut self, name: &str) -> u32 {
+        if let Some(number) = self.numbers.get(name) {
+            return *number;
+        }
+        let number = self.names.len() as u32;
+        self.names.push(name.to_owned());
+        self.numbers.insert(name.to_owned(), number);
+        number
+    }
+}
+
+impl CallNames {
+    fn read(
+        readers: &mut [ArchiveReader],
+        archive: &Path,
+        interrupt: &Interrupt,
+    ) -> Result<Self, ArchiveError> {
+        let hashes = (RandomState::new(), RandomState::new());
+        let Some(first) = readers.first() else { return Err(ArchiveError::Interrupted) };
+        let (first_row, last_row) = first.settle(row_bounds(first, archive, &tool_calls::TABLE))?;
+        let left = LeftRows::all(first_row, last_row, readers.len());
+        let sql = "SELECT source, session_id, message_id, call_index, tool_name FROM tool_calls WHERE rowid BETWEEN ?1 AND ?2";
+        let parts = on_each(readers, |reader| {
+            let mut part = CallsRead::default();
+            let mut read = || -> Result<(), ArchiveError> {
+                let mut statement = reader.prepare(sql).context(archive, "preparing a query")?;
+                left.read(interrupt, |first, last| {
+                    let mut rows = statement.query([first, last]).context(archive, "querying it")?;
+                    while let Some(row) = rows.next().context(archive, "querying it")? {
+                        let call =
+                            read_call(row, &hashes, &mut part).context(archive, "reading tool calls")?;
+                        part.calls.push(call);
+                    }
+                    Ok(ControlFlow::Continue(()))
+                })
+            };
+            let read = reader.settle(read());
+            read.map(|()| part)
+        })?;
+        let mut all = CallsRead::default();
+        for part in parts {
+            let numbers: Vec<u32> = part.names.iter().map(|name| all.number(name)).collect();
+            let here = |call: CallAt| CallAt { name: numbers[call.name as usize], ..call };
+            all.calls.extend(part.calls.into_iter().map(here));
+        }
+        let CallsRead { mut calls, names, .. } = all;
+        calls.sort_unstable();
+        let mut turns = HashMap::new();
+        let mut at = 0;
+        for of_turn in calls.chunk_by(|a, b| a.turn == b.turn) {
+            let end = at + of_turn.len() as u32;
+            turns.insert(of_turn[0].turn, at..end);
+            at = end;
+        }
+        Ok(Self { hashes, names, calls, turns })
+    }
+
+    /// Adds the names of a turn's calls to `out`, in the order of the calls.
+    fn of_turn(&self, row: &Row<'_>, out: &mut Vec<String>) -> Result<(), rusqlite::Error> {
+        let Some(range) = self.turns.get(&turn_hash(row, &self.hashes)?) else { return Ok(()) };
+        let calls = &self.calls[range.start as usize..range.end as usize];
+        out.extend(calls.iter().map(|call| self.names[call.name as usize].clone()));
+        Ok(())
+    }
+}
+
+/// Hashes the columns of a row that identify a turn; the columns are the first three.
+fn turn_hash(row: &Row<'_>, hashes: &(RandomState, RandomState)) -> Result<TurnHash, rusqlite::Error> {
+    let bytes = |place: usize| -> Result<&[u8], rusqlite::Error> {
+        Ok(match row.get_ref(place)? {
+            ValueRef::Text(bytes) | ValueRef::Blob(bytes) => bytes,
+            _ => b"",
+        })
+    };
+    let key = (bytes(0)?, bytes(1)?, bytes(2)?);
+    Ok((hashes.0.hash_one(key), hashes.1.hash_one(key)))
+}
+
+fn read_call(
+    row: &Row<'_>,
+    hashes: &(RandomState, RandomState),
+    part: &mut CallsRead,
+) -> Result<CallAt, rusqlite::Error> {
+    let index = match row.get_ref(3)? {
+        ValueRef::Integer(index) => index,
+        _ => 0,
+    };
+    let name = part.number(&text(row, 4)?);
+    Ok(CallAt { turn: turn_hash(row, hashes)?, index, name })
+}
+
+/// Where the tool calls of a turn come from.
+enum CallSource<'c> {
+    Nowhere,
+    Query(Statement<'c>),
+    Known(&'c CallNames),
+}
+
+/// A statement that selects turns, and the names of their tool calls.
 struct Select<'c> {
     turns: Statement<'c>,
-    calls: Option<Statement<'c>>,
+    calls: CallSource<'c>,
 }
 
 impl<'c> Select<'c> {
@@ -365,6 +522,7 @@ impl<'c> Select<'c> {
         archive: &Path,
         wanted: TurnColumns,
         condition: &str,
+        known: Option<&'c CallNames>,
     ) -> Result<Self, ArchiveError> {
         let added = AddedColumns::of(reader).context(archive, "reading its schema")?;
         let or_null = |is_wanted: bool, place: usize| {
@@ -392,7 +550,11 @@ impl<'c> Select<'c> {
         ];
         let sql = format!("SELECT {} FROM turns WHERE {condition}", columns.join(", "));
         let prepare = |sql: &str| reader.prepare(sql).context(archive, "preparing a query");
-        let calls = wanted.calls.then(|| prepare(CALLS)).transpose()?;
+        let calls = match known {
+            _ if !wanted.calls => CallSource::Nowhere,
+            Some(known) => CallSource::Known(known),
+            None => CallSource::Query(prepare(CALLS)?),
+        };
         Ok(Self { turns: prepare(&sql)?, calls })
     }
 
@@ -405,10 +567,13 @@ impl<'c> Select<'c> {
         let mut calls_of_turn = Vec::new();
         let mut rows = self.turns.query(values.as_slice()).context(archive, "querying it")?;
         while let Some(row) = rows.next().context(archive, "querying it")? {
-            if let Some(calls) = &mut self.calls {
-                calls_of_turn.clear();
-                read_calls(row, calls, &mut calls_of_turn).context(archive, "reading tool calls")?;
+            calls_of_turn.clear();
+            match &mut self.calls {
+                CallSource::Nowhere => Ok(()),
+                CallSource::Query(calls) => read_calls(row, calls, &mut calls_of_turn),
+                CallSource::Known(known) => known.of_turn(row, &mut calls_of_turn),
             }
+            .context(archive, "reading tool calls")?;
             let flow = with_fields(row, &calls_of_turn, &mut each).context(archive, "reading a row")?;
             if flow.is_break() {
                 return Ok(flow);
@@ -433,7 +598,10 @@ fn read_calls(
 /// Returns a text. NULL and numbers read as empty; bytes that are not UTF-8 are replaced.
 fn text<'r>(row: &'r Row<'_>, place: usize) -> Result<std::borrow::Cow<'r, str>, rusqlite::Error> {
     Ok(match row.get_ref(place)? {
-        ValueRef::Text(bytes) | ValueRef::Blob(bytes) => String::from_utf8_lossy(bytes),
+        ValueRef::Text(bytes) | ValueRef::Blob(bytes) => match std::str::from_utf8(bytes) {
+            Ok(text) => text.into(),
+            Err(_) => String::from_utf8_lossy(bytes),
+        },
         _ => "".into(),
     })
 }

@@ -16,7 +16,9 @@ use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, Row, Statement, params_from_iter};
 
 #[cfg(feature = "usage")]
-pub(crate) use self::every_turn::{Glimpse, StoredNumber, TurnColumns, TurnFields, TurnScan, scan_turns};
+pub(crate) use self::every_turn::{
+    Glimpse, StoredNumber, TsBounds, TurnColumns, TurnFields, TurnScan, scan_turns,
+};
 pub use self::tables::{sessions, stamps, tool_calls};
 use super::build::Paths;
 use super::error::{ArchiveError, SqliteContext};

@@ -1,6 +1,7 @@
 //! Computes the charge of a request: the prices in force, by class of tokens, times its counts.
 
-use super::schema::{CLASSES, Context, Price};
+use super::records::PriceRecord;
+use super::schema::{CLASSES, RequestContext};
 use super::table::PricedModel;
 use crate::record::time::Instant;
 use crate::usage::money::{TooLarge, Usd};
@@ -23,7 +24,7 @@ pub enum Class {
 }
 
 impl Class {
-    /// All classes, in the order of [`Counts::by_class`].
+    /// All classes, in the order of [`TokenCounts::by_class`].
     pub const ALL: [Self; 6] =
         [Self::Input, Self::CacheRead, Self::CacheWrite5m, Self::CacheWrite1h, Self::Output, Self::Reasoning];
 
@@ -42,7 +43,7 @@ impl Class {
 
 /// The tokens of a request.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Counts {
+pub struct TokenCounts {
     /// Input that is neither read from a cache nor written to one.
     pub input: u64,
     /// Input read from the cache.
@@ -57,7 +58,7 @@ pub struct Counts {
     pub reasoning: u64,
 }
 
-impl Counts {
+impl TokenCounts {
     /// Returns all input, which is the context of the request.
     pub fn all_input(&self) -> u64 {
         [self.cache_read, self.cache_write_5m, self.cache_write_1h]
@@ -118,7 +119,7 @@ const THOUSANDS: i128 = 1_000;
 
 impl PricedModel<'_> {
     /// Returns the prices of a request at a time, in a context and of a size.
-    pub fn rates(&self, at: Instant, context: &Context, size: Size, counts: &Counts) -> Rates {
+    pub fn rates(&self, at: Instant, context: &RequestContext, size: Size, counts: &TokenCounts) -> Rates {
         let prices = self.in_force(at, context);
         let size_tokens = match size {
             Size::AllInput => Some(counts.all_input()),
@@ -137,7 +138,7 @@ impl PricedModel<'_> {
             request,
         ] = prices.map(|price| price.map(|price| price.at_size(size_tokens)));
         let all_input = counts.all_input();
-        let is_beyond = |price: &&Price| price.tiers.iter().any(|(start, _)| *start < all_input);
+        let is_beyond = |price: PriceRecord<'_>| price.tiers().any(|(start, _)| start < all_input);
         Rates {
             by_class: [
                 input,
@@ -150,20 +151,34 @@ impl PricedModel<'_> {
             web_search: search.unwrap_or(0) * THOUSANDS,
             request: request.unwrap_or(0) * THOUSANDS,
             is_free: prices.iter().all(Option::is_none),
-            is_tier_unknown: size_tokens.is_none() && prices.iter().flatten().any(is_beyond),
+            is_tier_unknown: size_tokens.is_none() && prices.into_iter().flatten().any(is_beyond),
         }
     }
 
+    /// The prices in a context, if they depend neither on the time of a request nor on its size.
+    pub(crate) fn rates_at_all_times(&self, context: &RequestContext) -> Option<Rates> {
+        let mut prices = self.found.model.prices();
+        let (first, None) = (prices.next()?, prices.next()) else { return None };
+        let has_variants = !context.is_empty() && self.found.model.variants().next().is_some();
+        let has_tiers = first.by_class().into_iter().flatten().any(|price| price.tiers().next().is_some());
+        // A model's only prices apply at all times, because the first prices apply when none are in force.
+        let any =
+            || self.rates(Instant::at(0), &RequestContext::new(), Size::Tokens(0), &TokenCounts::default());
+        (!has_variants && !has_tiers).then(any)
+    }
+
     /// The prices in force, by class.
-    fn in_force(&self, at: Instant, context: &Context) -> [Option<&Price>; CLASSES] {
-        let Some(model) = self.entry() else { return [None; CLASSES] };
-        let last = model.prices.iter().rfind(|prices| prices.are_in_force(at));
-        let mut by_class = last.or(model.prices.first()).map_or([None; CLASSES], |prices| prices.by_class());
+    fn in_force(&self, at: Instant, context: &RequestContext) -> [Option<PriceRecord<'_>>; CLASSES] {
+        let model = self.found.model;
+        let last = model.prices().rfind(|prices| prices.are_in_force(at)).or_else(|| model.prices().next());
+        let mut by_class = last.map_or([None; CLASSES], |prices| prices.by_class());
         // Variants belong to a provider's own models. If two variants have a price for a class, the first counts, so it
         // is set last.
-        if self.place.owner == self.place.provider && !context.is_empty() {
-            let apply = model.variants.iter().rev();
-            for variant in apply.filter(|variant| variant.fit(context) && variant.are_in_force(at)) {
+        if self.found.owner.is(self.found.provider) && !context.is_empty() {
+            for variant in model.variants().rev().filter(|variant| variant.are_in_force(at)) {
+                if !variant.when().all(|(key, value)| context.get(key).is_some_and(|of| of == value)) {
+                    continue;
+                }
                 for (price, replaced) in by_class.iter_mut().zip(variant.by_class()) {
                     *price = replaced.or(*price);
                 }
@@ -178,7 +193,7 @@ impl Rates {
     ///
     /// # Errors
     /// [`TooLarge`].
-    pub fn charge(&self, counts: &Counts, web_searches: u64, requests: u64) -> Result<Charge, TooLarge> {
+    pub fn charge(&self, counts: &TokenCounts, web_searches: u64, requests: u64) -> Result<Charge, TooLarge> {
         let mut sum = 0_i128;
         let mut unpriced_tokens = 0_u64;
         let mut add = |rate: i128, count: u64| {
@@ -200,7 +215,7 @@ impl Rates {
 
     /// Returns the cost that tokens read from the cache would have had as plain input, minus their actual cost; 0 if
     /// either has no price.
-    pub(crate) fn saved_by_cache(&self, counts: &Counts) -> Result<Usd, TooLarge> {
+    pub(crate) fn saved_by_cache(&self, counts: &TokenCounts) -> Result<Usd, TooLarge> {
         let [Some(input), Some(cache_read), ..] = self.by_class else { return Ok(Usd::ZERO) };
         let saved =
             input.checked_sub(cache_read).and_then(|rate| rate.checked_mul(i128::from(counts.cache_read)));
@@ -230,7 +245,7 @@ impl Rates {
     }
 
     /// Returns the classes that have tokens and no price.
-    pub fn unpriced(&self, counts: &Counts) -> Vec<Class> {
+    pub fn unpriced(&self, counts: &TokenCounts) -> Vec<Class> {
         let is_unpriced = |class: &Class| {
             self.by_class[*class as usize].is_none() && counts.by_class()[*class as usize] > 0
         };

@@ -2,18 +2,17 @@
 //!
 //! Guarantees: the order of the table decides, as in the package that the table is made from.
 
-use super::schema::Provider;
+use super::records::{ModelRecord, ProviderRecord, TableRecord};
 use crate::record::time::day_number;
 
-/// The place of a model in a table.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct Place {
-    /// The place of the requested provider.
-    pub provider: usize,
-    /// The place of the provider that has the model. It differs if the requested provider falls back to it.
-    pub owner: usize,
-    /// The model's place among those of its owner.
-    pub model: usize,
+/// The result of a look-up.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct FoundModel<'t> {
+    /// The requested provider.
+    pub provider: ProviderRecord<'t>,
+    /// The provider that has the model. It differs if the requested provider falls back to it.
+    pub owner: ProviderRecord<'t>,
+    pub model: ModelRecord<'t>,
 }
 
 /// Why a model has no price.
@@ -39,44 +38,37 @@ impl Unknown {
 }
 
 /// Finds a model by its name, at a provider if one is named.
-pub(super) fn place_of(
-    providers: &[Provider],
+pub(super) fn find<'t>(
+    table: TableRecord<'t>,
     provider: Option<&str>,
     model: &str,
-) -> Result<Place, Unknown> {
+) -> Result<FoundModel<'t>, Unknown> {
     let model = model.to_lowercase();
+    let mut providers = table.providers();
     let found = match provider {
         Some(name) => {
             let name = name.trim().to_lowercase();
-            let by_clause =
-                |provider: &Provider| provider.known.as_ref().is_some_and(|known| known.matches(&name));
-            let by_id = providers.iter().position(|provider| provider.id == name);
-            by_id.or_else(|| providers.iter().position(by_clause))
+            let by_id = providers.clone().find(|provider| provider.id() == name);
+            by_id.or_else(|| providers.find(|provider| provider.is_called(&name)))
         }
-        None => {
-            let by_clause =
-                |provider: &Provider| provider.matches.as_ref().is_some_and(|clause| clause.matches(&model));
-            providers.iter().position(by_clause)
-        }
+        None => providers.find(|provider| provider.claims(&model)),
     };
     let provider = found.ok_or(Unknown::Provider)?;
-    if providers[provider].models.is_none() {
+    if provider.is_left_out() {
         return Err(Unknown::LeftOut);
     }
-    let search = |model: &str| model_of(providers, provider, model);
+    let search = |model: &str| model_of(table, provider, model);
     search(&model).or_else(|| search(&with_dashed_date(&model)?)).ok_or(Unknown::Model)
 }
 
 /// The first model of a provider, or of those that it falls back to, that matches.
-fn model_of(providers: &[Provider], provider: usize, model: &str) -> Option<Place> {
-    let of_owner = |owner: usize| {
-        let models = providers[owner].models.as_ref()?;
-        let model = models.iter().position(|candidate| candidate.matches.matches(model))?;
-        Some(Place { provider, owner, model })
+fn model_of<'t>(table: TableRecord<'t>, provider: ProviderRecord<'t>, model: &str) -> Option<FoundModel<'t>> {
+    let of_owner = |owner: ProviderRecord<'t>| {
+        let model = owner.models().find(|candidate| candidate.is_called(model))?;
+        Some(FoundModel { provider, owner, model })
     };
-    let fallback = providers[provider].fallback.iter();
-    let by_id = |id: &String| providers.iter().position(|provider| provider.id == *id);
-    of_owner(provider).or_else(|| fallback.filter_map(by_id).find_map(of_owner))
+    let by_id = |id: &[u8]| table.providers().find(|provider| provider.id().as_bytes() == id);
+    of_owner(provider).or_else(|| provider.fallback().filter_map(by_id).find_map(of_owner))
 }
 
 /// The name with `-20250929` written as `-2025-09-29`; `None` without such a date.
@@ -145,12 +137,12 @@ fn is_of_bedrock(model: &str) -> bool {
 }
 
 /// A look-up in a table: the name of a provider, or none, and the name of a model.
-pub(super) type Candidate = (Option<String>, String);
+pub(super) type LookUp = (Option<String>, String);
 
 /// Returns the look-ups for a turn, in this order. The first that finds a model counts.
-pub(super) fn candidates(provider: Option<&str>, model: &str) -> Vec<Candidate> {
+pub(super) fn candidates(provider: Option<&str>, model: &str) -> Vec<LookUp> {
     let model = model.trim().to_lowercase();
-    let mut list = Candidates(Vec::new());
+    let mut list = LookUps(Vec::new());
     if let Some(provider) =
         provider.map(|provider| provider.trim().to_lowercase()).filter(|name| !name.is_empty())
     {
@@ -184,9 +176,9 @@ pub(super) fn candidates(provider: Option<&str>, model: &str) -> Vec<Candidate> 
     list.0
 }
 
-struct Candidates(Vec<Candidate>);
+struct LookUps(Vec<LookUp>);
 
-impl Candidates {
+impl LookUps {
     /// Adds a look-up of the model's name, and of the name without `[...]` at its end.
     fn both(&mut self, provider: Option<&str>, model: &str) {
         let plain = model.ends_with(']').then(|| model.rfind('[')).flatten().map(|at| &model[..at]);
@@ -217,7 +209,7 @@ mod tests {
     #[test]
     fn candidates_come_in_order_and_once() {
         let asked = |provider, model| -> Vec<String> {
-            let name = |(provider, model): Candidate| format!("{}:{model}", provider.unwrap_or_default());
+            let name = |(provider, model): LookUp| format!("{}:{model}", provider.unwrap_or_default());
             candidates(provider, model).into_iter().map(name).collect()
         };
         assert_eq!(asked(None, " Claude-X[1m] "), [":claude-x[1m]", ":claude-x"]);

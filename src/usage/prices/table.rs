@@ -1,19 +1,24 @@
 //! Price tables, the built-in table and the user's own, and their models.
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
 
 use sha2::{Digest, Sha256};
 
-use super::lookup::{Place, Unknown, candidates, place_of};
-use super::schema::{Context, File, Model, Provider};
-
-const BUILT_IN: &str = include_str!("prices.json");
+use super::lookup::{FoundModel, Unknown, candidates, find};
+use super::records::{self, TableRecord};
+use super::schema::{PriceFile, RequestContext};
 
 /// Why a price file cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PricesError {
+    /// The file does not exist.
+    #[error("there is no price table at {}; name another file (docs/prices.md describes the format)", path.display())]
+    Missing {
+        /// The file.
+        path: PathBuf,
+    },
     /// The file could not be read.
     #[error("cannot read the prices in {}: {source}; check its owner and mode, or move it away", path.display())]
     Read {
@@ -39,27 +44,24 @@ pub enum PricesError {
 const FILE_MAX_BYTES: u64 = 64 << 20;
 
 /// A price table.
-#[derive(Debug)]
 pub struct PriceTable {
-    providers: Vec<Provider>,
-    package: String,
-    version: String,
-    sha256: String,
+    /// Its records.
+    bytes: Cow<'static, [u8]>,
 }
+
+impl std::fmt::Debug for PriceTable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PriceTable").field("sha256", &self.sha256()).finish()
+    }
+}
+
+/// Made of `prices.json` by `records`, whose tests hold it to be just that.
+static BUILT_IN: PriceTable = PriceTable { bytes: Cow::Borrowed(include_bytes!("prices.bin")) };
 
 impl PriceTable {
     /// Returns the table that is part of the program.
     pub fn built_in() -> &'static Self {
-        static TABLE: OnceLock<PriceTable> = OnceLock::new();
-        TABLE.get_or_init(|| {
-            // A test reads the table, so the empty table is never used.
-            Self::parse(BUILT_IN).unwrap_or(Self {
-                providers: Vec::new(),
-                package: String::new(),
-                version: String::new(),
-                sha256: String::new(),
-            })
-        })
+        &BUILT_IN
     }
 
     /// Reads a user's own table, in the same format.
@@ -77,7 +79,10 @@ impl PriceTable {
             }
             std::fs::read(path)
         };
-        let bytes = read().map_err(|source| PricesError::Read { path: path.to_owned(), source })?;
+        let bytes = read().map_err(|source| match source.kind() {
+            std::io::ErrorKind::NotFound => PricesError::Missing { path: path.to_owned() },
+            _ => PricesError::Read { path: path.to_owned(), source },
+        })?;
         let invalid = |reason: String| PricesError::Invalid { path: path.to_owned(), reason };
         let text = std::str::from_utf8(&bytes)
             .map_err(|error| invalid(format!("not UTF-8 at byte {}", error.valid_up_to())))?;
@@ -85,11 +90,11 @@ impl PriceTable {
     }
 
     fn parse(text: &str) -> Result<Self, String> {
-        let file: File = serde_json::from_str(text).map_err(|error| error.to_string())?;
+        let file: PriceFile = serde_json::from_str(text).map_err(|error| error.to_string())?;
         if file.format != 1 {
             return Err(format!("its format is {}, and this program reads format 1", file.format));
         }
-        if let Some(currency) = file.currency.filter(|currency| currency != "USD") {
+        if let Some(currency) = file.currency.as_ref().filter(|currency| *currency != "USD") {
             return Err(format!("its currency is {currency:?}, and this program counts in USD"));
         }
         for provider in &file.providers {
@@ -97,34 +102,35 @@ impl PriceTable {
                 return Err(format!("the model {:?} of {:?} has no prices", model.id, provider.id));
             }
         }
-        let (package, version) = file.source.map_or_else(Default::default, |of| (of.package, of.version));
-        let sha256 = Sha256::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
-        Ok(Self { providers: file.providers, package, version, sha256 })
+        let sha256: String =
+            Sha256::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
+        Ok(Self { bytes: records::write(&file, &sha256)?.into() })
+    }
+
+    fn record(&self) -> TableRecord<'_> {
+        TableRecord::of(&self.bytes)
     }
 
     /// Returns the package that the table is made from; empty if the table does not name it.
     pub fn package(&self) -> &str {
-        &self.package
+        self.record().package()
     }
 
     /// Returns the version of that package.
     pub fn version(&self) -> &str {
-        &self.version
+        self.record().version()
     }
 
-    /// SHA-256 of the file, in hexadecimal digits.
+    /// SHA-256 of the table's JSON, in hexadecimal digits.
     pub fn sha256(&self) -> &str {
-        &self.sha256
+        self.record().sha256()
     }
 
     /// Returns every model with prices, in the order of the table.
     pub fn all(&self) -> impl Iterator<Item = PricedModel<'_>> {
-        self.providers.iter().enumerate().flat_map(move |(provider, of)| {
-            let models = 0..of.models.as_ref().map_or(0, Vec::len);
-            models.map(move |model| PricedModel {
-                table: self,
-                place: Place { provider, owner: provider, model },
-            })
+        self.record().providers().flat_map(move |provider| {
+            let found = move |model| FoundModel { provider, owner: provider, model };
+            provider.models().map(move |model| PricedModel { table: self, found: found(model) })
         })
     }
 
@@ -133,7 +139,7 @@ impl PriceTable {
     /// # Errors
     /// Why no model was found.
     pub fn find(&self, provider: Option<&str>, model: &str) -> Result<PricedModel<'_>, Unknown> {
-        place_of(&self.providers, provider, model).map(|place| PricedModel { table: self, place })
+        find(self.record(), provider, model).map(|found| PricedModel { table: self, found })
     }
 }
 
@@ -141,35 +147,35 @@ impl PriceTable {
 #[derive(Debug, Clone, Copy)]
 pub struct PricedModel<'t> {
     table: &'t PriceTable,
-    pub(super) place: Place,
+    pub(super) found: FoundModel<'t>,
 }
 
 impl<'t> PricedModel<'t> {
     /// Returns the provider's id.
     pub fn provider(&self) -> &'t str {
-        &self.table.providers[self.place.provider].id
+        self.found.provider.id()
     }
 
     /// Returns the model's id.
     pub fn model(&self) -> &'t str {
-        self.entry().map_or("", |model| &model.id)
+        self.found.model.id()
     }
 
     /// Returns the sizes of requests, in tokens, above which a price of the model changes.
     pub fn sizes(&self) -> Vec<u64> {
-        let entries = self.entry().map_or(&[][..], |model| &model.prices);
-        let prices = entries.iter().flat_map(|prices| prices.by_class().into_iter().flatten());
-        let mut sizes: Vec<u64> =
-            prices.flat_map(|price| price.tiers.iter().map(|(start, _)| *start)).collect();
+        let prices = self.found.model.prices().flat_map(|prices| prices.by_class().into_iter().flatten());
+        let mut sizes: Vec<u64> = prices.flat_map(|price| price.tiers().map(|(start, _)| start)).collect();
         sizes.sort_unstable();
         sizes.dedup();
         sizes
     }
 
     /// Returns the contexts in which the model has other prices.
-    pub fn contexts(&self) -> Vec<Context> {
-        let variants = self.entry().map_or(&[][..], |model| &model.variants);
-        let mut contexts: Vec<Context> = variants.iter().map(|variant| variant.context().clone()).collect();
+    pub fn contexts(&self) -> Vec<RequestContext> {
+        let context = |(key, value): (&str, &str)| (key.to_owned(), value.to_owned());
+        let variants = self.found.model.variants();
+        let mut contexts: Vec<RequestContext> =
+            variants.map(|variant| variant.when().map(context).collect()).collect();
         contexts.sort();
         contexts.dedup();
         contexts
@@ -178,10 +184,6 @@ impl<'t> PricedModel<'t> {
     /// Returns whether the price is from the built-in table and not from the user's own.
     pub fn is_built_in(&self) -> bool {
         std::ptr::eq(self.table, PriceTable::built_in())
-    }
-
-    pub(super) fn entry(&self) -> Option<&'t Model> {
-        self.table.providers[self.place.owner].models.as_ref()?.get(self.place.model)
     }
 }
 
@@ -239,12 +241,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_built_in_table_is_read() {
-        let table = PriceTable::parse(BUILT_IN).unwrap();
+    fn the_records_in_the_program_are_those_of_the_json() {
+        let table = PriceTable::parse(include_str!("prices.json")).unwrap();
+        if std::env::var_os("BURN_WRITE_PRICES").is_some() {
+            let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/usage/prices/prices.bin");
+            std::fs::write(path, &table.bytes).unwrap();
+            return;
+        }
+        assert!(
+            table.bytes == PriceTable::built_in().bytes,
+            "prices.bin is not that of prices.json; BURN_WRITE_PRICES=1 makes it anew"
+        );
         assert_eq!(table.package(), "genai-prices");
         assert!(table.all().count() > 1000);
         assert_eq!(table.sha256().len(), 64);
-        assert_eq!(PriceTable::built_in().sha256(), table.sha256());
     }
 
     #[test]
@@ -274,6 +284,14 @@ mod tests {
             (
                 r#"{"format":1,"providers":[{"id":"a","models":[{"id":"m","match":{"is":"m"},"prices":[{"from":"2026-02-30"}]}]}]}"#,
                 "no date",
+            ),
+            (
+                r#"{"format":1,"providers":[{"id":"a","models":[{"id":"m","match":{"is":"m"},"prices":[{"from":"2026-+2-01"}]}]}]}"#,
+                "no date",
+            ),
+            (
+                r#"{"format":1,"providers":[{"id":"a","models":[{"id":"m","match":{"is":"m"},"prices":[{"daily":["+1:00","10:60"]}]}]}]}"#,
+                "no time of day",
             ),
         ] {
             let refused = PriceTable::parse(text).unwrap_err();
