@@ -49,12 +49,12 @@ enum WorkerPlace<S> {
 
 #[derive(Debug, Default)]
 struct IngestShared {
-    progress: Mutex<IngestProgress>,
+    progress: Mutex<DrainProgress>,
     wake: Condvar,
 }
 
 #[derive(Debug, Default)]
-struct IngestProgress {
+struct DrainProgress {
     /// Offset of the next record to consume.
     offset: u64,
     is_stopping: bool,
@@ -64,7 +64,7 @@ struct IngestProgress {
 }
 
 impl IngestShared {
-    fn progress(&self) -> MutexGuard<'_, IngestProgress> {
+    fn progress(&self) -> MutexGuard<'_, DrainProgress> {
         self.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
