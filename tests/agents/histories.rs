@@ -155,6 +155,9 @@ impl History {
             write(&root.join(&log.place), &log.bytes, DAY_SECONDS);
             match &log.other {
                 Some(OtherPlace::Moved(place)) => {
+                    // An agent archives a log long after its last line, so that all of the log was written by then.
+                    ingest(self.agent, &root, &home);
+                    forget_when_it_was_seen(&home);
                     ingest(self.agent, &root, &home);
                     fs::create_dir_all(root.join(place).parent().unwrap()).unwrap();
                     fs::rename(root.join(&log.place), root.join(place)).unwrap();

@@ -93,7 +93,8 @@ impl Engine<'_> {
             }
             self.content_of(turn, from, &mut records, is_full);
         }
-        *written = written_now;
+        // Turns that a cut log has no more stay written.
+        written.extend(written_now);
         let wanted = |at: u64| at > from;
         for made in &self.events[..frozen.events] {
             if wanted(made.at) {
