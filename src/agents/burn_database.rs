@@ -1,11 +1,11 @@
-//! The databases of burn 2 to 4, `burn.sqlite` and `content.sqlite`: their records as lines of the ledger.
+//! Reads the databases of burn 2 to 4, `burn.sqlite` and `content.sqlite`, into the ledger.
 //!
-//! From version 2 on, that program keeps its records in SQLite: each row of five tables has a record as JSON in `record_json`,
-//! `stamps` has selectors and enrichments, and the rows of `content` have what was said. Its other tables are derived. Of
-//! records whose agents have deleted the logs, these databases have the only copy.
+//! From version 2 on, that program keeps its records in SQLite: each row of five tables has a record as JSON in
+//! `record_json`, `stamps` has selectors and enrichments, and the rows of `content` have texts. Its other tables are
+//! derived. If an agent has deleted its logs, these databases have the only copy of the records.
 //!
-//! Guarantees: the databases are only read, beside their writer; a record that is taken in again changes nothing; every row that
-//! makes no line is counted by its reason.
+//! Guarantees: the databases are only read, even while their writer has them open; a record that is read again changes
+//! nothing; every row that makes no line is counted by its reason.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -23,7 +23,7 @@ use crate::interrupt::Interrupt;
 use crate::record::RecordKind;
 use crate::scan::json::{Document, Kind, Value};
 
-/// Schemas whose tables are known: 1 is that of burn 2.0, 7 that of burn 4.
+/// The known schemas: 1 is the schema of burn 2.0, 7 the schema of burn 4.
 const SCHEMAS: std::ops::RangeInclusive<i64> = 1..=7;
 
 /// The tables with records, in the order in which their records are appended.
@@ -39,12 +39,12 @@ const TABLES: [(&str, RecordKind); 5] = [
 const ROWS: usize = 1_000;
 
 impl Ingest {
-    /// Appends the records of a database of burn 2 to 4 to the ledger, as far as the ledger does not have them. `path` is its
-    /// `burn.sqlite`; where content is kept, that of the `content.sqlite` beside it is taken in, too.
+    /// Appends the records of a database of burn 2 to 4 that the ledger does not have. `path` is its `burn.sqlite`. If
+    /// content is kept, the texts of the `content.sqlite` beside it are appended too.
     ///
     /// # Errors
-    /// When a database cannot be read or has an unknown schema, and when the ledger cannot be written. What was appended before
-    /// stays, and another call takes in the rest.
+    /// When a database cannot be read or has an unknown schema, and when the ledger cannot be written. Records that
+    /// were appended before the error stay, and another call appends the rest.
     pub fn take_in_burn(
         &mut self,
         path: &Path,
@@ -96,7 +96,7 @@ impl Ingest {
     }
 }
 
-/// Refuses a database whose tables are not known.
+/// Refuses a database with an unknown schema.
 fn check_schema(path: &Path, database: &ForeignDatabase) -> Result<(), AgentsError> {
     let fails = |error: rusqlite::Error| unusable(path, error);
     let refused = |reason: String| AgentsError::Unusable { path: path.to_owned(), reason };
@@ -132,7 +132,7 @@ struct Rows<'d> {
 }
 
 impl Rows<'_> {
-    /// Queues the records of all rows, some at a time. `add` puts a record where it belongs.
+    /// Queues the records of all rows, some at a time. `add` adds a record to its list.
     fn each_part(
         &self,
         run: &mut Run<'_>,
@@ -180,7 +180,7 @@ fn leave_out(path: &Path, run: &mut Run<'_>, tally: &mut AgentReport, reason: Re
     run.left_out(path, left_out, tally);
 }
 
-/// The stamps of the ledger. A stamp has no id, so that one that is taken in again is known by its text.
+/// The stamps of the ledger. A stamp has no id, so a repeated stamp is recognised by its text.
 fn known_stamps(ingest: &Ingest) -> Result<HashSet<[u8; 32]>, AgentsError> {
     let mut known = HashSet::new();
     each_stamp(ingest.home(), &mut |stamp| {
@@ -240,7 +240,7 @@ fn take_stamps(
     run.queue(path, gathered, tally)
 }
 
-/// Takes in what was said. A database of burn without a `content.sqlite` has nothing of it.
+/// Appends the texts. A database of burn without a `content.sqlite` has no texts.
 fn take_content(
     path: &Path,
     run: &mut Run<'_>,

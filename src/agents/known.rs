@@ -67,8 +67,8 @@ fn message_key(source: &[u8], id: &[u8], ts: &[u8]) -> u64 {
     hash(&[source, id, if is_unique(source, id) { b"" } else { ts }])
 }
 
-/// Whether an id names one message in all sessions: the ids of Codex's turns are UUIDs, those of Anthropic's messages have at
-/// least twenty random characters.
+/// Whether an id names one message in all sessions. The ids of Codex's turns are UUIDs, and the ids of Anthropic's
+/// messages have at least twenty random characters.
 fn is_unique(source: &[u8], id: &[u8]) -> bool {
     match source {
         b"codex" => id.len() == 36 && uuid::Uuid::try_parse_ascii(id).is_ok(),
@@ -339,7 +339,7 @@ fn line_at<'b>(
     }
 }
 
-/// Hands out the stamps of the ledger.
+/// Calls back with the stamps of the ledger.
 pub(super) fn each_stamp(home: &Home, take: &mut dyn FnMut(Value<'_>)) -> Result<(), AgentsError> {
     let Some(ledger) = open_ledger(home)? else { return Ok(()) };
     let finder = memchr::memmem::Finder::new(b"\"stamp\"");

@@ -185,10 +185,10 @@ pub(super) struct Record {
     pub text: Vec<u8>,
     /// The turn of the pass without which the record is not written.
     pub owner: Option<u32>,
-    /// The stamp of a turn that goes before the turn, when the ledger does not have the turn yet.
+    /// The stamp to append before a turn if the turn is new.
     pub stamp: Option<Vec<u8>>,
-    /// The stamp of the session's branch, when the turn is the first on the branch. When the turn repeats another session, the
-    /// stamp goes before the next turn of the log.
+    /// The stamp of the session's branch, if the turn is the first on the branch. If the turn repeats another session,
+    /// the stamp goes before the next turn of the log.
     pub branch: Option<Vec<u8>>,
     /// The id under which the TypeScript package may have written the same user turn.
     pub other_id: Option<Id>,
@@ -311,7 +311,7 @@ pub(super) struct Gathered {
     pub relationships: Vec<Record>,
     pub tool_result_events: Vec<Record>,
     pub user_turns: Vec<Record>,
-    /// Stamps that belong to no record of the log, as whole lines.
+    /// Stamps without a record in the log, as complete lines.
     pub stamps: Vec<Vec<u8>>,
     /// The new cursor as compact JSON text, with its keys in order. None keeps the old cursor.
     pub cursor: Option<Vec<u8>>,

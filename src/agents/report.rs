@@ -137,8 +137,8 @@ pub struct AgentReport {
     pub bytes_read: u64,
     /// Messages that are not complete yet.
     pub open_messages: u64,
-    /// What the agent itself says that the sessions in its logs cost, in dollars. Only OpenCode says so. It is no price of
-    /// `burn usage`, and is 0 for what a subscription paid.
+    /// The cost that the agent itself reports for the sessions in its logs, in dollars. Only OpenCode reports costs.
+    /// `burn usage` does not use this cost; it is 0 for sessions under a subscription.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reported_usd: Option<f64>,
 }
@@ -196,23 +196,23 @@ pub struct HookReport {
 pub trait IngestObserver {
     /// Receives a note for people about something that was skipped.
     fn note(&mut self, text: &str);
-    /// The run has come so far with the logs of an agent.
+    /// Receives the progress of the run with the logs of an agent.
     fn progress(&mut self, progress: IngestProgress);
 }
 
-/// How far a run is with the logs of one agent.
+/// The progress of a run with the logs of one agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct IngestProgress {
     /// The agent.
     pub agent: Agent,
-    /// Logs that are done.
+    /// Finished logs.
     pub done_logs: u64,
     /// Logs that were found.
     pub logs: u64,
-    /// Bytes of what is new that were read.
+    /// New bytes that were read.
     pub done_bytes: u64,
-    /// What is new in the logs, in bytes, as far as their sizes and cursors tell.
+    /// All new bytes of the logs, from their sizes and cursors.
     pub bytes: u64,
 }
 

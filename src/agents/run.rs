@@ -83,9 +83,9 @@ struct Taken {
 
 /// Records that wait to be appended.
 struct Queued {
-    /// The log, or what stands for one.
+    /// The log, or the name of a stream or database.
     path: PathBuf,
-    /// The agent whose pending stamps may be meant for the session.
+    /// The agent whose pending stamps may match the session.
     agent: Option<Agent>,
     gathered: Gathered,
 }
@@ -325,7 +325,7 @@ pub(super) struct Run<'r> {
     state_dir: Option<PathBuf>,
     /// Whether records must keep the strict rules.
     pub(super) is_strict: bool,
-    /// Stamps of branches whose turns repeat another session, by their logs: they go before the next turn.
+    /// Stamps of branches whose turns repeat another session, by log. They go before the next turn.
     branches: HashMap<PathBuf, Vec<u8>>,
 }
 
@@ -423,7 +423,7 @@ impl<'r> Run<'r> {
         read
     }
 
-    /// Reads all logs, each by a thread of its own, and takes what they hand over in the order of the logs.
+    /// Reads all logs, each in its own thread, and queues their records in the order of the logs.
     fn read_all(
         &mut self,
         agent: Agent,
@@ -493,7 +493,8 @@ impl<'r> Run<'r> {
         }
     }
 
-    /// What readers need. Cursors change while logs are read, each by its own log alone, so that readers have copies.
+    /// The data that readers need. Readers have copies of the cursors, because cursors change while logs are read; each
+    /// log changes only its own cursor.
     fn reading<'c>(
         &self,
         agent: Agent,
@@ -592,7 +593,7 @@ impl<'r> Run<'r> {
         }));
     }
 
-    /// Queues what was gathered elsewhere, and appends the queue when it is long enough.
+    /// Queues records from another source, and appends the queue when it is long enough.
     pub(super) fn queue(
         &mut self,
         path: &Path,
@@ -635,7 +636,7 @@ impl<'r> Run<'r> {
         Ok(())
     }
 
-    /// Appends the rows between logs.
+    /// Appends the relationships between logs.
     fn relations(&mut self, candidates: &[Candidate], tally: &mut AgentReport) -> Result<(), AgentsError> {
         let mut across = std::mem::take(&mut self.across);
         for candidate in candidates {
@@ -666,7 +667,7 @@ impl<'r> Run<'r> {
         Ok(())
     }
 
-    /// What an agent says that the sessions in its logs cost, as far as the logs were read; none when it says nothing.
+    /// The cost that an agent reports for the sessions in the logs that were read; none if it reports no cost.
     fn reported_usd(&self, candidates: &[Candidate]) -> Option<f64> {
         let mut document = Document::default();
         let mut of = |candidate: &Candidate| {
@@ -720,7 +721,7 @@ impl<'r> Run<'r> {
     }
 }
 
-/// What the threads that read logs share.
+/// The data that reading threads share.
 struct LogReading<'c> {
     options: &'c ReadOptions,
     projects: &'c ProjectKeys,
@@ -733,7 +734,7 @@ struct LogReading<'c> {
 }
 
 impl LogReading<'_> {
-    /// Reads a log. What stops its reader skips the log, and the other logs are read.
+    /// Reads a log. An error of its reader skips the log, and the other logs are read.
     fn read(&self, candidate: &Candidate, hand: &mut HandOver<'_>) {
         let read = || {
             #[cfg(all(test, unix))]
@@ -764,12 +765,12 @@ impl LogReading<'_> {
     }
 }
 
-/// Measures how far a run is with the logs of an agent.
+/// Measures the progress of a run with the logs of an agent.
 struct Meter {
     progress: IngestProgress,
-    /// What is new in each log, in bytes, as far as its size and its cursor tell; the last log first.
+    /// The new bytes of each log, from its size and its cursor; the last log first.
     left: Vec<u64>,
-    /// Bytes that were read of the log at work.
+    /// Bytes that were read from the current log.
     read: u64,
 }
 
@@ -787,7 +788,7 @@ impl Meter {
         Meter { progress: IngestProgress { agent, done_logs: 0, logs, done_bytes: 0, bytes }, left, read: 0 }
     }
 
-    /// Counts bytes of the log at work. Some readers read more than is new.
+    /// Counts bytes of the current log. Some readers read more than the new bytes.
     fn read(&mut self, bytes: u64) -> IngestProgress {
         let left = self.left.last().copied().unwrap_or(0);
         self.read = (self.read + bytes).min(left);
@@ -802,7 +803,7 @@ impl Meter {
     }
 }
 
-/// Adds the counts of the agents up.
+/// Adds up the counts of the agents.
 pub(super) fn add_up(report: &mut IngestReport, started: Instant) {
     for agent in &report.agents {
         report.scanned_sessions += agent.found_files;

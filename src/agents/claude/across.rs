@@ -1,8 +1,8 @@
 //! Finds continuations and forks that show only when logs are compared with each other.
 //!
-//! A run compares the logs that it read with each other, and with what earlier runs noted of the others: `ingest.side.json` has
-//! the evidence of each log that may belong to another one. The lines of a log that the run did not read are looked through
-//! only when a log that has just come begins behind a line that no log of the run has.
+//! A run compares the logs that it read with each other, and with the notes of earlier runs on other logs:
+//! `ingest.side.json` has the evidence of each log that may belong to another log. The lines of a log that the run did
+//! not read are searched only when a new log begins after a line that no log of the run has.
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -24,7 +24,7 @@ pub(crate) struct Across {
     lines: HashMap<Key, usize>,
 }
 
-/// What is known of a log.
+/// The known facts about a log.
 struct ComparedLog {
     path: PathBuf,
     name: Vec<u8>,
@@ -33,17 +33,17 @@ struct ComparedLog {
     is_new: bool,
 }
 
-/// What comparing has found.
+/// The result of the comparison.
 #[derive(Default)]
 pub(crate) struct LogComparison {
     /// Returns the relationships between logs: all continuations, then all forks.
     pub rows: Vec<Vec<u8>>,
-    /// The logs that need not be compared again, with the name of the log that each of them continues.
+    /// Logs that need no further comparison, each with the name of the log that it continues.
     pub settled: Vec<(PathBuf, Option<Vec<u8>>)>,
 }
 
 impl Across {
-    /// Takes in a log that was read.
+    /// Adds a log that was read.
     pub(crate) fn add(&mut self, path: &Path, told: &mut Told) {
         let index = self.logs.len();
         for uuid in std::mem::take(&mut told.uuids) {
@@ -58,7 +58,7 @@ impl Across {
         });
     }
 
-    /// Takes in the notes of a log that was not read. A log that was read is known better.
+    /// Adds the notes of a log that was not read. If the log was read, the notes are ignored.
     pub(crate) fn add_noted(&mut self, path: &Path, note: &[u8]) {
         if self.read.contains(path) {
             return;
@@ -113,7 +113,7 @@ impl Across {
         found
     }
 
-    /// The log that another one continues, and whether nobody knew.
+    /// The log that another log continues, and whether this is new.
     fn continues(&self, index: usize, candidates: &[Candidate]) -> Option<(Vec<u8>, bool)> {
         let ComparedLog { path, evidence, is_new, .. } = &self.logs[index];
         if let Some(target) = &evidence.continues {
@@ -137,7 +137,7 @@ impl Across {
         }
     }
 
-    /// Logs of one foreign session, two or more, of which one is new.
+    /// Two or more logs of one foreign session, at least one of them new.
     fn groups(&self) -> Vec<(&[u8], Vec<usize>)> {
         let mut groups: Vec<(&[u8], Vec<usize>)> = Vec::new();
         for (index, log) in self.logs.iter().enumerate() {
@@ -153,7 +153,8 @@ impl Across {
     }
 }
 
-/// Whether a log has the line of a message or a prompt. A log that cannot be read has none: it is named when it is its turn.
+/// Whether a log has the line of a message or a prompt. A log that cannot be read has no such line here, and is
+/// reported when it is read.
 fn has_line(path: &Path, uuid: &Key) -> bool {
     let text = uuid.text();
     let finder = memchr::memmem::Finder::new(&text);

@@ -12,7 +12,8 @@ use crate::scan::json::Value;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum LogKind {
     Session,
-    /// A sub-agent's: not a session of its own. It lies in the folder of its session; older versions put it beside the session.
+    /// The log of a sub-agent. It is not a session. It is in the folder of its session; older versions put it beside
+    /// the session.
     SubAgent,
 }
 
@@ -45,9 +46,9 @@ pub(super) struct Evidence {
     /// Targets of explicit rows.
     pub(super) forks: Vec<Vec<u8>>,
     pub(super) continuations: Vec<Vec<u8>>,
-    /// The log that was found to have the first user line's parent.
+    /// The log that has the parent of the first user line.
     pub(super) continues: Option<Vec<u8>>,
-    /// Lines of other kinds before the first user line: a parent among them is no line of another log.
+    /// Lines of other kinds before the first user line. A parent among them is not a line of another log.
     pub(super) own_lines: Vec<Key>,
 }
 
@@ -114,7 +115,7 @@ impl Evidence {
         self.foreign.as_deref()
     }
 
-    /// What is kept of the evidence, as JSON text; none when the log can belong to no other.
+    /// The evidence as JSON text for the side file; none if the log cannot belong to another log.
     pub(super) fn note(&self) -> Option<Vec<u8>> {
         let parent = self.first_parent.as_ref().and_then(Option::as_ref);
         if self.foreign.is_none() && parent.is_none() {

@@ -136,7 +136,7 @@ fn coverage_of(usage: Value<'_>) -> Coverage {
     }
 }
 
-/// Takes the usage of a line: what it says of the terms replaces what earlier lines said.
+/// Adds the usage of a line. Its terms replace the terms of earlier lines.
 fn add_terms(terms: &mut TurnTerms, usage: Value<'_>) {
     for (key, term) in [("service_tier", &mut terms.service_tier), ("speed", &mut terms.speed)] {
         if let Some(word) = js::text(usage, key) {

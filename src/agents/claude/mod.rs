@@ -122,9 +122,9 @@ struct Reader<'r> {
     /// Where the state is kept; none when it is not kept.
     state_path: Option<PathBuf>,
     state: State,
-    /// The evidence that was compared with that of other logs, as its note.
+    /// The compared evidence, in the form of the note.
     compared: Option<Vec<u8>>,
-    /// The log that this one was found to continue.
+    /// The log that this log continues.
     continues: Option<Vec<u8>>,
     /// Byte offset of the next piece.
     at: u64,
@@ -205,7 +205,7 @@ impl<'r> Reader<'r> {
         Ok(Opened::Reader(Box::new(reader)))
     }
 
-    /// Recalls what earlier runs found out by comparing the log with others.
+    /// Reads the results of earlier comparisons of the log with other logs.
     fn recall(&mut self, side: Option<&[u8]>) {
         let mut document = Document::default();
         let Some(side) = side.and_then(|side| document.parse(side).ok()) else { return };
@@ -330,7 +330,7 @@ impl<'r> Reader<'r> {
         }
         if let Some(told) = &mut gathered.told {
             told.base_name = self.base_name.clone();
-            // An agent's log belongs to the session that its lines name, and is no fork of it.
+            // An agent's log belongs to the session that its lines name, and is not a fork of this session.
             told.evidence = if self.kind == LogKind::Session { evidence } else { Evidence::default() };
             told.is_new = is_new;
             if !has_more && self.kind == LogKind::Session {
@@ -354,7 +354,7 @@ impl<'r> Reader<'r> {
         cursor.finish()
     }
 
-    /// What is remembered of the log: a hash of what stands before the cursor, and the evidence of its relations.
+    /// The note on the log: a hash of the bytes before the cursor, and the evidence for its relationships.
     fn side(&self, evidence: Option<&[u8]>, is_compared: bool) -> Option<Vec<u8>> {
         let hash = witness_at(&self.path, self.at)?;
         let mut side = RecordText::default();

@@ -51,7 +51,7 @@ pub(super) struct State {
     chains: HashMap<Key, Key>,
     /// Whether the marker of the evidence comes from a line that will be read again.
     marker_is_held: bool,
-    /// The branch of the last message of the main thread that names one.
+    /// The branch of the last message of the main thread with a branch.
     branch: Option<Vec<u8>>,
 }
 

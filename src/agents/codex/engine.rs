@@ -150,10 +150,11 @@ struct Turn {
     used: Counts,
     has_usage: bool,
     sizes: RequestSizes,
-    /// Ours: the service tier when the turn began. A change while the turn runs holds for the next turn.
+    /// With our rules: the service tier at the beginning of the turn. A change during the turn applies to the next
+    /// turn.
     tier: Option<Vec<u8>>,
-    /// Ours: the gap before the turn, until the first answer, call or result: newer versions write the prompt behind the
-    /// beginning of its turn.
+    /// With our rules: the gap before the turn, until the first answer, call or result, because newer versions write
+    /// the prompt after the beginning of its turn.
     before: Option<Gap>,
     prompt: Vec<u8>,
     answer: Vec<u8>,
@@ -259,7 +260,7 @@ pub(super) struct Engine<'r> {
     /// Usage before the first turn.
     early: Counts,
     early_sizes: RequestSizes,
-    /// Who serves the session, unless OpenAI does.
+    /// The provider that serves the session, unless OpenAI does.
     provider: Option<Vec<u8>>,
     tier: Option<Vec<u8>>,
     has_own_turn: bool,
@@ -433,7 +434,7 @@ impl<'r> Engine<'r> {
         })
     }
 
-    /// Takes the service tier of settings that name one.
+    /// Reads the service tier of settings that have one.
     fn take_tier(&mut self, settings: Value<'_>) {
         if let Some(tier) = settings.get("service_tier") {
             self.tier = js::wtf8(tier).and_then(extraordinary);
@@ -654,7 +655,7 @@ impl<'r> Engine<'r> {
         };
         *used = used.plus(step);
         if !step.is_zero() {
-            // A step that is not what the last request used may be that of several.
+            // A step that differs from the usage of the last request may be the usage of several requests.
             sizes.add(step.input, last == Some(step));
         }
         true
@@ -710,7 +711,7 @@ impl<'r> Engine<'r> {
         Ok(())
     }
 
-    /// Ours: an answer, a call or a result has come: nothing more belongs to the gap before the open turn.
+    /// With our rules: after an answer, a call or a result, nothing more belongs to the gap before the open turn.
     fn close_gap_before(&mut self) {
         let Some(turn) = &mut self.open else { return };
         let Some(gap) = turn.before.take() else { return };
@@ -730,7 +731,7 @@ impl<'r> Engine<'r> {
         record.raw("blocks", &blocks_text(&gap.blocks));
         record.text("followingMessageId", following);
         record.maybe_text("precedingMessageId", gap.preceding.as_deref());
-        // The TypeScript package forgets a turn that did not complete.
+        // The TypeScript package drops a turn that did not complete.
         let other_id = (gap.is_behind_unfinished && gap.preceding.is_some()).then(|| {
             let session = js::to_utf8(&self.now.session);
             let other = format!("{session}:start->{}", js::to_utf8(following));

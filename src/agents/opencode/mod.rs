@@ -313,7 +313,7 @@ impl Files<'_, '_> {
         let messages = self.json_files(&store.join("message").join(js::to_utf8(parent).as_ref()))?;
         for message in messages.iter().filter_map(|message| message.file_stem()) {
             for path in self.json_files(&store.join("part").join(message))? {
-                // A part that cannot be read is named when it is its session's turn.
+                // A part that cannot be read is reported when its session is read.
                 let Ok(bytes) = fs::read(&path) else { continue };
                 if finder.find(&bytes).is_none() {
                     continue;

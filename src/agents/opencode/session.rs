@@ -28,7 +28,7 @@ pub(in crate::agents) struct Session {
     pub version: Option<Vec<u8>>,
     /// The call of the parent that started the session, if it was found.
     pub task: Option<SpawningTask>,
-    /// The session whose messages were copied when this one was forked, and the first message that was not.
+    /// The session whose messages this fork copied, and the first message that was not copied.
     pub fork: Option<(Vec<u8>, Option<Vec<u8>>)>,
     /// The parts in stored order.
     pub messages: Vec<Message>,
@@ -43,7 +43,7 @@ pub(in crate::agents) struct SpawningTask {
 }
 
 impl SpawningTask {
-    /// The call in a part of a message, when it is the one that started `child`.
+    /// The call in a part of a message, if the call started `child`.
     pub(super) fn of_part(part: Value<'_>, child: &[u8]) -> Option<Self> {
         let state = part.get("state")?;
         let told = state.get("metadata").and_then(|metadata| js::text(metadata, "sessionId"));
@@ -75,7 +75,7 @@ pub(in crate::agents) struct Message {
     pub created_ms: f64,
     completed_ms: Option<f64>,
     pub is_finished: bool,
-    /// What OpenCode says that the answer cost, in dollars.
+    /// The cost of the answer that OpenCode reports, in dollars.
     pub reported_usd: f64,
     pub parts: Vec<Part>,
     model: Vec<u8>,
@@ -310,7 +310,7 @@ impl Message {
         event.finish()
     }
 
-    /// What an answer has in common with its copy in a fork: times, model and counts.
+    /// The values that an answer shares with its copy in a fork: times, model and counts.
     fn identity(&self) -> Vec<u64> {
         let model = blake3::hash(&self.model);
         let model = u64::from_le_bytes(*model.as_bytes().first_chunk().unwrap_or(&[0; 8]));
@@ -508,13 +508,13 @@ impl Session {
         })
     }
 
-    /// What OpenCode says that the session cost, in dollars.
+    /// The cost of the session that OpenCode reports, in dollars.
     pub(super) fn reported_usd(&self) -> f64 {
         self.messages.iter().map(|message| message.reported_usd).sum()
     }
 
-    /// The ids of the messages that a fork has copied: answers that are those of `source` before the fork, and the prompts
-    /// before the last of them. Copies have new ids, and everything else of the original.
+    /// The ids of the messages that a fork has copied: the answers that equal answers of `source` before the fork, and
+    /// the prompts before the last of them. Copies have new ids and are otherwise equal.
     pub(super) fn copied(&self, source: &[Message], boundary: Option<&[u8]>) -> HashSet<Vec<u8>> {
         let end = boundary.and_then(|id| source.iter().position(|message| message.id == id));
         let originals: HashSet<Vec<u64>> = source[..end.unwrap_or(source.len())]

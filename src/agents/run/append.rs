@@ -1,19 +1,19 @@
-//! The second half of a run: what was read is appended under lock `ledger`, without what the ledger says already.
+//! The second half of a run: appends the records under lock `ledger`, without the records that the ledger has already.
 //!
-//! Guarantees: the records of a log land in one append with their stamps; a cursor moves only after its records are in the
-//! ledger.
+//! Guarantees: one append writes the records of a log with their stamps; a cursor moves only after its records are in
+//! the ledger.
 
 use super::*;
 use crate::record::Id;
 
-/// A batch that is being filled, and what its lines are.
+/// A batch that is being filled, with the kinds of its lines.
 struct Filling {
     batch: Batch,
-    /// What each line of the batch is, by its number; none for a stamp.
+    /// The kind of each line of the batch, by its number; none for a stamp.
     kinds: Vec<Option<RecordKind>>,
-    /// How many content records were pushed.
+    /// The number of content records.
     content: u64,
-    /// Stamps that `burn run` left behind, claimed for this batch.
+    /// Pending stamps of `burn run`, claimed for this batch.
     claims: Vec<Claimed>,
     /// Ids that the ledger has among [`Record::other_id`].
     other_ids: HashSet<Id>,
@@ -93,7 +93,7 @@ impl Run<'_> {
         Ok(Ledger::new(self.ingest.home.clone()).known_ids(&ids)?)
     }
 
-    /// Pushes the stamp that `burn run` left behind for the session, if there is one.
+    /// Pushes the pending stamp of `burn run` for the session, if there is one.
     fn push_claimed_stamp(&self, queued: &Queued, filling: &mut Filling) {
         let Some(stamp) = self.claim(queued) else { return };
         let before = filling.batch.entry_count();
@@ -169,7 +169,8 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Pushes the stamps of a turn that is new. They go before the turn: a run that is killed between the two writes both again.
+    /// Pushes the stamps of a new turn. They go before the turn, because the next run writes both again if this run is
+    /// killed between the two.
     fn push_stamps_of_turn(&mut self, path: &Path, record: &Record, text: &[u8], filling: &mut Filling) {
         let carried = self.branches.remove(path);
         if record.stamp.is_none() && record.branch.is_none() && carried.is_none() {

@@ -111,7 +111,7 @@ impl State {
         }
     }
 
-    /// The stamp of the branch of a message, when the branch is another one than that of the message before.
+    /// The stamp of the branch of a message, if the branch differs from the branch of the message before.
     pub(super) fn branch_stamp(&mut self, message: &Message) -> Option<Vec<u8>> {
         let (session, ts, branch) = message.branch()?;
         if self.branch.as_deref() == Some(branch) {

@@ -140,7 +140,7 @@ impl Engine<'_> {
         }
     }
 
-    /// The stamp of a turn that is written under `id`. Of a turn of a parent nothing is known that this log's own settings tell.
+    /// The stamp of a turn that is written under `id`. The settings of this log do not apply to a parent's turn.
     fn stamp_of(&self, turn: &Turn, id: &[u8], usage: Counts, sizes: RequestSizes) -> Option<Vec<u8>> {
         if self.rules.as_reference || turn.is_replay {
             return None;
