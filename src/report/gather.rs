@@ -42,7 +42,7 @@ pub(super) struct PageAnswers {
     /// By weekday and hour.
     pub hours: Answer,
     pub models: Answer,
-    /// For each row of `models`, the model of the price table; empty for the row of all others.
+    /// For each row of `models` the model of the price table; empty for the row of all others.
     pub priced_as: Vec<String>,
     pub projects: Answer,
     pub sources: Answer,
@@ -70,7 +70,7 @@ pub(super) struct PageRequest<'p> {
     pub paths: &'p Paths,
     /// Filters, bounds, zone.
     pub base: Question,
-    /// Whether the user has given the first instant.
+    /// Whether the user gave the first instant.
     pub is_since_given: bool,
     pub prices: &'p Prices,
     pub now: Instant,

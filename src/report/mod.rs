@@ -72,8 +72,8 @@ pub enum ReportNames {
     /// The names of the ledger.
     #[default]
     Recorded,
-    /// `project 1`, `session 1`, ..., numbered by cost. Other names that are paths, addresses or account ids are numbered,
-    /// too. The page then has no path and no id.
+    /// `project 1`, `session 1`, ..., numbered by cost. Other names that are paths, addresses or account ids are
+    /// numbered too. The page then has no path and no id.
     Numbered,
 }
 

@@ -219,7 +219,7 @@ pub(super) fn block_starts(hours: &[(i64, Times)]) -> Vec<i64> {
     hours.iter().map(start_of).collect()
 }
 
-/// Whether the pause before a turn ends the block before it.
+/// Whether the pause before a turn ends the last block.
 pub(super) fn is_after_pause(before: Instant, turn: Instant) -> bool {
     turn >= before.plus_nanos(i128::from(BLOCK_SECONDS) * 1_000_000_000)
 }

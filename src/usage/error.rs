@@ -28,7 +28,7 @@ pub enum UsageError {
         /// How it differs.
         reason: String,
     },
-    /// There are more empty periods than can be filled.
+    /// There are more empty periods than the limit.
     #[error(
         "{periods_max} rows do not reach from the first {period} to the last; ask for less time with --since and --until, or \
          without --fill"
@@ -36,7 +36,7 @@ pub enum UsageError {
     TooManyPeriods {
         /// The period.
         period: &'static str,
-        /// How many are filled at most.
+        /// The greatest number of periods that are filled.
         periods_max: usize,
     },
     /// There is no ledger.

@@ -157,7 +157,7 @@ fn last_lines(
 ) -> Result<Vec<LastLine>, UsageError> {
     // A key has two hashes with different seeds, so that two turns never share a key in practice.
     let (one, other) = (RandomState::new(), RandomState::new());
-    // Hashes are keys that nobody can choose.
+    // The keys are hashes, so nobody can choose them.
     let mut last: NumberMap<(u64, u64), LastLine> = NumberMap::default();
     let nothing = Fold::default();
     work.each_chunk(
@@ -225,7 +225,8 @@ impl<'f> TurnReader<'f> {
     }
 }
 
-/// Whether a line may be a turn: the kind is the JSON string `"turn"`, and without a backslash no string has another spelling.
+/// Whether a line may be a turn. The kind is the JSON string `"turn"`, which has another spelling only with a
+/// backslash.
 fn may_be_turn(line: &[u8]) -> bool {
     static TURN: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"turn\""));
     TURN.find(line).is_some() || memchr::memchr(b'\\', line).is_some()

@@ -38,13 +38,13 @@ pub struct Glance {
 /// The active block of five hours.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ActiveBlock {
-    /// When it began.
+    /// The beginning of the block.
     pub start: Instant,
-    /// When it ends.
+    /// The end of the block.
     pub end: Instant,
-    /// Its turns so far.
+    /// The sums of its turns so far.
     pub sums: Sums,
-    /// Whether the ledger has more than was read.
+    /// Whether the ledger has bytes that were not read.
     pub is_behind: bool,
 }
 
@@ -67,8 +67,8 @@ pub fn glance(
 
 /// The active block of Claude Code's turns, as in `burn usage --active`; `None` if there is none.
 ///
-/// The start of a block depends on all turns since the last pause of five hours. So turns of 1, 8 and 64 days are read until
-/// a pause is among them.
+/// The start of a block depends on all turns since the last pause of five hours. So the turns of 1, 8 and 64 days are
+/// read, until they include a pause.
 ///
 /// # Errors
 /// As [`glance`].
@@ -101,7 +101,7 @@ fn block_since(
     let bounds = Question { since: from, until: Some(now), ..Question::default() }.ts_bounds();
     let (tallies, is_behind) = look(paths, &[(&of_blocks, bounds)], prices, interrupt)?;
     let [tally] = &tallies[..] else { return Ok(None) };
-    // Of the turns before `from` only some were read.
+    // Only some of the turns before `from` were read.
     let mut hours: Vec<_> = tally.selections[0]
         .hours
         .iter()
@@ -134,10 +134,10 @@ fn block_since(
     Ok(Some(Some(ActiveBlock { start, end, sums: Sums { calls: 0, ..sums }, is_behind })))
 }
 
-/// A question, and bounds on the text of `ts` that all its turns lie within.
+/// A question, and bounds on the text of `ts` that include all its turns.
 type Asked<'q> = (&'q Question, Option<TsBounds>);
 
-/// Adds up the turns of each question; says whether the ledger has more than was read.
+/// Adds up the turns of each question. Returns whether the ledger has bytes that were not read.
 fn look<'q>(
     paths: &Paths,
     asked: &[Asked<'q>],

@@ -147,8 +147,8 @@ pub struct PricedAs {
     pub size: Size,
 }
 
-/// Hashes keys that are numbers of this program's making. The standard hasher, which resists chosen collisions, took a tenth
-/// of the CPU time of `burn report` over 882,107 turns on 2026-11-30.
+/// Hashes numbers that this program assigns. The standard hasher, which resists chosen collisions, took a tenth of the
+/// CPU time of `burn report` over 882,107 turns on 2026-11-30.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct NumberHasher(u64);
 
@@ -193,7 +193,7 @@ impl Hasher for NumberHasher {
     }
 }
 
-/// A map whose keys are numbers of this program's making.
+/// A map whose keys are numbers that this program assigns.
 pub(super) type NumberMap<K, V> = HashMap<K, V, BuildHasherDefault<NumberHasher>>;
 
 /// Interned texts by number. 0 means no text.
@@ -218,7 +218,8 @@ impl Texts {
         number
     }
 
-    /// The number of a text that probably has the number `last`, because a comparison is faster than a look-up.
+    /// The number of a text. Compares with the text of number `last` first, because a comparison is faster than a
+    /// look-up.
     fn number_near(&mut self, last: u32, text: &str) -> u32 {
         if self.get(last) == Some(text) { last } else { self.number(text) }
     }

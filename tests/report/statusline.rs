@@ -313,7 +313,7 @@ fn costs_are_those_of_usage() {
     }
 }
 
-/// Lines of a random home: turns of two days, some of them without a price, without a time or written twice.
+/// The lines of a random home: turns of two days, some of them without a price, without a time or repeated.
 fn random_lines(random: &mut Random) -> Vec<String> {
     let models = ["claude-opus-4-7", "gpt-5.5", "my-gateway"];
     let times = [
@@ -333,7 +333,7 @@ fn random_lines(random: &mut Random) -> Vec<String> {
     (0..random.below(60)).map(|_| line(random)).collect()
 }
 
-/// `0.0049` dollars as the line has them; half a cent goes to the even cent.
+/// `0.0049` dollars in the form of the line; half a cent rounds to the even cent.
 fn in_cents(usd: &str) -> String {
     let (whole, decimals) = usd.split_once('.').unwrap_or((usd, ""));
     let padded = format!("{decimals:0<24}");
@@ -422,7 +422,7 @@ fn a_block_is_found_however_long_ago_the_last_pause_was() {
     }
 }
 
-/// What a run does to files, by `strace`; `None` where it is not installed.
+/// The file operations of a run, from `strace`; `None` if it is not installed.
 fn calls(home: &Path, args: &[&str], input: &[u8]) -> Option<Vec<String>> {
     let log = tempfile::NamedTempFile::new().unwrap();
     let plain = command(home, args);
@@ -487,7 +487,7 @@ fn nothing_is_written_and_no_lock_is_taken() {
         ];
         let name = call.split_whitespace().nth(1).unwrap_or_default();
         assert!(!changes.iter().any(|change| name.starts_with(change) || (change.starts_with("F_") && call.contains(change))), "{call}");
-        // Standard output alone, and signals between threads.
+        // Only standard output, and signals between threads.
         assert!(!name.starts_with("write(") || name.starts_with("write(1,"), "{call}");
         if call.contains("open")
             && !call.contains("ENOENT")
@@ -498,7 +498,7 @@ fn nothing_is_written_and_no_lock_is_taken() {
     }
     let of_home: Vec<&str> = opened.iter().filter_map(|path| path.strip_prefix(root)).collect();
     assert_eq!(of_home, ["/archive.sqlite", "/ledger.jsonl"], "{opened:?}");
-    // The system's libraries and time zones, and what it says of the process.
+    // The system's libraries and time zones, and its facts about the process.
     let system = ["/lib", "/usr/", "/etc/", "/proc/", "/sys/", "/dev/null", "/dev/urandom"];
     let others = opened.iter().filter(|path| !path.starts_with(root));
     let others: Vec<_> = others.filter(|path| !system.iter().any(|start| path.starts_with(start))).collect();
@@ -521,7 +521,7 @@ fn an_import_takes_in_the_log_of_the_session() {
     input["transcript_path"] = json!(log);
     let text = serde_json::to_vec(&input).unwrap();
     let turns = || fs::read_to_string(home.path().join("ledger.jsonl")).unwrap().matches("msg-1").count();
-    // Without the option, and while somebody builds the archive, nothing is taken in.
+    // Without the option, and while another process builds the archive, nothing is imported.
     assert_eq!(line(home.path(), &["--show", "session"], &text), "~$3.42 session");
     let lock = home.path().join("archive.lock");
     fs::write(&lock, "x").unwrap();
@@ -529,7 +529,7 @@ fn an_import_takes_in_the_log_of_the_session() {
     std::thread::sleep(Duration::from_millis(600));
     assert_eq!(turns(), 0);
     fs::remove_file(&lock).unwrap();
-    // The line comes first, so the next one has the turn. Builds without optimization may need several imports.
+    // The line comes before the import, so the next line has the turn. A debug build may need several imports.
     let deadline = Clock::now() + Duration::from_secs(60);
     while turns() == 0 {
         assert!(Clock::now() < deadline);
@@ -539,7 +539,7 @@ fn an_import_takes_in_the_log_of_the_session() {
     assert_eq!(line(home.path(), &["--show", "session", "--import"], &text), "$0.01 session");
     std::thread::sleep(Duration::from_millis(600));
     assert_eq!(turns(), 1);
-    // An import is for a line alone, and a call that fails is not kept as one of a hook is.
+    // An import belongs to one line, so a call that fails is not kept, unlike the call of a hook.
     assert_eq!(statusline(home.path(), &["--import", "--check"], &text).status.code(), Some(2));
     assert!(!home.path().join("hooks").exists());
 }

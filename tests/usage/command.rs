@@ -142,7 +142,7 @@ fn empty_periods_are_filled_with_zeros() {
     };
     let row =
         |key: &str, turns: u64| (key.to_owned(), turns, if turns > 0 { "0.01" } else { "0" }.to_owned());
-    // Undated turns have no period, so their row stays as it is; the hour that comes twice is there twice.
+    // Undated turns have no period, so their row does not change. The hour that occurs twice has two rows.
     let hours = filled(&["hour"]);
     assert_eq!((hours[0].0.as_str(), hours[0].1), ("undated", 1));
     assert_eq!(
@@ -158,7 +158,7 @@ fn empty_periods_are_filled_with_zeros() {
     let spring = filled(&["hour", "--since", "2026-03-29T00:00", "--until", "2026-03-29T03:59"]);
     let keys: Vec<&str> = spring.iter().map(|row| &*row.0).collect();
     assert_eq!(keys, ["2026-03-29T00:00:00+01:00", "2026-03-29T01:00:00+01:00", "2026-03-29T03:00:00+02:00"]);
-    // Bounds reach further than turns.
+    // The bounds are wider than the turns.
     let days = filled(&["day", "--since", "2026-10-23", "--until", "2026-10-26"]);
     let two = ("2026-10-25".to_owned(), 2, "0.02".to_owned());
     assert_eq!(days, [row("2026-10-23", 0), row("2026-10-24", 0), two.clone(), row("2026-10-26", 0)]);
@@ -168,9 +168,9 @@ fn empty_periods_are_filled_with_zeros() {
     let months = filled(&["month", "--since", "2026-09", "--until", "2026-12-01"]);
     let keys: Vec<(&str, u64)> = months.iter().map(|row| (&*row.0, row.1)).collect();
     assert_eq!(keys, [("2026-09", 0), ("2026-10", 2), ("2026-11", 0), ("2026-12", 0)]);
-    // Sessions are no part of the calendar.
+    // Sessions are not a part of the calendar.
     assert_eq!(filled(&["session"]).len(), 1);
-    // More rows than anybody reads are refused, not cut off.
+    // Too many rows are refused, not cut off.
     let (code, out, error) =
         burn(home.path(), &["usage", "hour", "--fill", "--since", "0001", "--until", "2026-11-20"]);
     assert_eq!((code, &*out), (Some(1), ""));
@@ -189,7 +189,7 @@ fn the_block_under_way_says_what_is_left() {
         turn_at("2026-11-21T12:30:00Z", "m4", "claude-opus-4-7", "200"),
     ];
     fs::write(&ledger, lines.concat()).unwrap();
-    // It is 12:00: what comes later does not count yet.
+    // It is 12:00, so later turns do not count yet.
     let (code, out, error) = burn(home.path(), &["usage", "--active", "--json"]);
     assert_eq!((code, &*error), (Some(0), ""));
     assert_eq!(rows(&out), [("2026-11-21T10:00:00Z".to_owned(), 2, "0.02".to_owned())]);

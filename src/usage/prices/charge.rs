@@ -155,13 +155,14 @@ impl PricedModel<'_> {
         }
     }
 
-    /// The prices in a context, if they depend neither on the time of a request nor on its size.
+    /// The prices in a context, if they depend neither on the time nor on the size of a request.
     pub(crate) fn rates_at_all_times(&self, context: &RequestContext) -> Option<Rates> {
         let mut prices = self.found.model.prices();
         let (first, None) = (prices.next()?, prices.next()) else { return None };
         let has_variants = !context.is_empty() && self.found.model.variants().next().is_some();
         let has_tiers = first.by_class().into_iter().flatten().any(|price| price.tiers().next().is_some());
-        // A model's only prices apply at all times, because the first prices apply when none are in force.
+        // If a model has only one entry of prices, the entry always applies, because the first entry applies when none
+        // is in force.
         let any =
             || self.rates(Instant::at(0), &RequestContext::new(), Size::Tokens(0), &TokenCounts::default());
         (!has_variants && !has_tiers).then(any)

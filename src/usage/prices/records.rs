@@ -1,9 +1,9 @@
-//! The records of a price table, which look-ups read without parsing.
+//! The binary records of a price table, which look-ups read without parsing.
 //!
-//! `prices.json` becomes the records in `prices.bin` before the program is built; a user's own table becomes records when it
-//! is read. A look-up touches a few pages. A record is a row of numbers of 32 bits,
-//! little-endian, or a text. A number that refers to a record is the record's offset from the beginning of the table; 0 refers to
-//! nothing, because the header is there. Equal records are one record.
+//! `prices.json` becomes the records in `prices.bin` before the program is built; a user's own table becomes records
+//! when it is read. A look-up touches a few pages. A record is a row of numbers of 32 bits, little-endian, or a text. A
+//! number that refers to a record is the record's offset from the beginning of the table. 0 refers to no record,
+//! because the header is there. Equal records are stored once.
 //!
 //! | record | numbers |
 //! | --- | --- |
@@ -16,8 +16,8 @@
 //! | price | base (four numbers: 128 bits); number of tiers; for each tier its start (two numbers) and its price (four) |
 //! | clause | what kind it is, and what it is about: a text, a clause, or a list of either |
 //!
-//! Guarantees: a test holds `prices.bin` to be what [`write`] makes of `prices.json`. To make it after a change of the JSON:
-//! `BURN_WRITE_PRICES=1 cargo test --lib the_records_in_the_program`.
+//! Guarantees: a test compares `prices.bin` with the records that [`write`] makes of `prices.json`. To make it after a
+//! change of the JSON: `BURN_WRITE_PRICES=1 cargo test --lib the_records_in_the_program`.
 //!
 //! Rejected: parsing the JSON at first use (10 ms of each start of the status line); the table as Rust constants, because the
 //! loader would relocate some 25,000 references at each start of any command.
@@ -28,7 +28,7 @@ use super::schema::{CLASSES, Clause, IsTexts, ModelEntry, Price, PriceFile, Pric
 use crate::record::time::{DAY_SECONDS, Instant};
 
 const MAGIC: &[u8; 8] = b"burnprc1";
-/// Bytes of a number.
+/// Length of a number in bytes.
 const NUMBER: usize = 4;
 const HEADER_AT: u32 = MAGIC.len() as u32;
 /// The numbers of the header.
@@ -50,7 +50,7 @@ const OR: u32 = 8;
 const AND: u32 = 9;
 const NOT: u32 = 10;
 
-/// The records of a table. `sha256` is that of its JSON, in hexadecimal digits.
+/// The records of a table. `sha256` is the SHA-256 of its JSON, in hexadecimal digits.
 ///
 /// # Errors
 /// The table has more than 4 GiB of records.
@@ -76,7 +76,7 @@ fn bytes_of(numbers: &[u32]) -> Vec<u8> {
     numbers.iter().flat_map(|number| number.to_le_bytes()).collect()
 }
 
-/// Writes each record after those that it refers to.
+/// Writes each record after the records that it refers to.
 struct RecordWriter {
     bytes: Vec<u8>,
     known: HashMap<Box<[u8]>, u32>,
@@ -249,7 +249,7 @@ fn is_like(text: &[u8], pattern: &[u8]) -> bool {
 pub(super) struct TableRecord<'t>(RawRecord<'t>);
 
 impl<'t> TableRecord<'t> {
-    /// Of bytes that [`write`] made.
+    /// Opens a table from bytes that [`write`] made.
     pub(super) fn of(table: &'t [u8]) -> Self {
         Self(RawRecord { table, at: HEADER_AT })
     }
@@ -279,7 +279,7 @@ impl<'t> ProviderRecord<'t> {
         self.0.text_of(0)
     }
 
-    /// Whether a name in lower case means this provider.
+    /// Whether a name in lower case names this provider.
     pub(super) fn is_called(self, name: &str) -> bool {
         self.0.referred(1).is_some_and(|clause| clause.matches(name.as_bytes()))
     }
@@ -289,7 +289,7 @@ impl<'t> ProviderRecord<'t> {
         self.0.referred(2).is_some_and(|clause| clause.matches(model.as_bytes()))
     }
 
-    /// Ids of the providers whose models are looked through when its own do not match.
+    /// Ids of the providers whose models are searched when no model of this provider matches.
     pub(super) fn fallback(self) -> impl Iterator<Item = &'t [u8]> {
         self.0.items(3).map(RawRecord::text)
     }
@@ -315,7 +315,7 @@ impl<'t> ModelRecord<'t> {
         self.0.text_of(0)
     }
 
-    /// Whether a name in lower case means this model.
+    /// Whether a name in lower case names this model.
     pub(super) fn is_called(self, name: &str) -> bool {
         self.0.referred(1).is_some_and(|clause| clause.matches(name.as_bytes()))
     }
@@ -329,7 +329,7 @@ impl<'t> ModelRecord<'t> {
     }
 }
 
-/// Prices in force at some times; of a variant, under some conditions.
+/// Prices in force at certain times; for a variant, under certain conditions.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct PricesRecord<'t>(RawRecord<'t>);
 
@@ -355,7 +355,7 @@ impl<'t> PricesRecord<'t> {
         }
     }
 
-    /// Each class's price, in the order of [`PricesEntry::by_class`].
+    /// The prices by class, in the order of [`PricesEntry::by_class`].
     pub(super) fn by_class(self) -> [Option<PriceRecord<'t>>; CLASSES] {
         std::array::from_fn(|class| self.0.referred(4 + class).map(PriceRecord))
     }
@@ -371,13 +371,13 @@ const PRICE_NUMBERS: usize = 5;
 const TIER_NUMBERS: usize = 6;
 
 impl PriceRecord<'_> {
-    /// The price for a request of so many tokens; the base when that is unknown.
+    /// The price for a request of a size in tokens; the base price if the size is unknown.
     pub(super) fn at_size(self, size_tokens: Option<u64>) -> i128 {
         let size = size_tokens.unwrap_or(0);
         self.tiers().rev().find(|(start, _)| *start < size).map_or(self.0.wide(0), |(_, price)| price)
     }
 
-    /// What applies to requests above a size in tokens, by size.
+    /// Prices for requests above a size in tokens, by size.
     pub(super) fn tiers(self) -> impl DoubleEndedIterator<Item = (u64, i128)> {
         (0..self.0.number(PRICE_NUMBERS - 1) as usize).map(move |tier| {
             let place = PRICE_NUMBERS + tier * TIER_NUMBERS;

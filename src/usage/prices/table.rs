@@ -55,7 +55,7 @@ impl std::fmt::Debug for PriceTable {
     }
 }
 
-/// Made of `prices.json` by `records`, whose tests hold it to be just that.
+/// The records that `records` makes of `prices.json`; a test compares them.
 static BUILT_IN: PriceTable = PriceTable { bytes: Cow::Borrowed(include_bytes!("prices.bin")) };
 
 impl PriceTable {
