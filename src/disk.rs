@@ -117,15 +117,6 @@ impl Identity {
     }
 }
 
-/// Whether `found` is of the file with this identity. Allocates nothing.
-#[cfg(all(unix, feature = "cli"))]
-pub(crate) fn is_identity(found: &libc::stat, identity: Identity) -> bool {
-    // The types differ between systems.
-    #[allow(clippy::unnecessary_cast)]
-    let (device, inode) = (found.st_dev as u64, found.st_ino as u64);
-    identity == Identity { device, inode }
-}
-
 /// The metadata of a file.
 #[derive(Debug, Clone, Copy)]
 pub struct Metadata {

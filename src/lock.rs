@@ -22,13 +22,9 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
-#[cfg(all(unix, feature = "cli"))]
-mod after_end;
 mod file;
 mod heartbeat;
 
-#[cfg(all(unix, feature = "cli"))]
-pub(crate) use self::after_end::delete_after_end;
 pub use self::file::STALE_AGE;
 use self::file::{Clock, LockFile};
 pub use self::heartbeat::HEARTBEAT;
@@ -313,11 +309,11 @@ where
 /// misses no lock file.
 static IS_ENDING: Mutex<bool> = Mutex::new(false);
 
-/// Prepares the end of the process after a signal: waits at most `within`, and until `is_forced`, until the process holds no
-/// lock file, and returns whether the process holds none. Meanwhile only work that holds another lock and need not wait can take a lock; other
+/// Prepares the end of the process after a signal: waits at most `within` until the process holds no lock file, and returns
+/// whether the process holds none. Meanwhile only work that holds another lock and need not wait can take a lock; other
 /// work gets [`LockError::Interrupted`]. After `true` no lock is taken any more: callers block until the process ends.
 #[cfg(all(unix, feature = "cli"))]
-pub(crate) fn end_holding_none(within: Duration, is_forced: impl Fn() -> bool) -> bool {
+pub(crate) fn end_holding_none(within: Duration) -> bool {
     const LOOK: Duration = Duration::from_millis(5);
     let until = Instant::now() + within;
     loop {
@@ -328,7 +324,7 @@ pub(crate) fn end_holding_none(within: Duration, is_forced: impl Fn() -> bool) -
             return true;
         }
         drop(is_ending);
-        if Instant::now() >= until || is_forced() {
+        if Instant::now() >= until {
             return false;
         }
         std::thread::sleep(LOOK);

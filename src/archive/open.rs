@@ -5,7 +5,7 @@
 //! because only a build refills the archive. Nothing in this file drops a table, a column or a row.
 
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension};
 
@@ -270,6 +270,34 @@ pub(super) fn open_for_build(path: &Path, interrupt: &Interrupt) -> Result<Conne
     schema_read(&connection).context(path, "reading its schema")?;
     interruptible(&mut connection, interrupt).context(path, "opening it")?;
     Ok(connection)
+}
+
+/// Begins a transaction that writes. Waits for the transaction of another program, until SQLite would give up or until
+/// `interrupt` is requested. The wait is a series of short ones, because SQLite's own wait ignores the interrupt.
+pub(super) fn begin_writing(
+    connection: &Connection,
+    path: &Path,
+    interrupt: &Interrupt,
+) -> Result<(), ArchiveError> {
+    const SLICE: Duration = Duration::from_millis(50);
+    let until = Instant::now() + BUSY_TIMEOUT;
+    connection.busy_timeout(SLICE).context(path, "beginning a transaction")?;
+    loop {
+        match connection.execute_batch("BEGIN IMMEDIATE") {
+            Err(error) if error.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseBusy) => {
+                if interrupt.is_requested() {
+                    return Err(ArchiveError::Interrupted);
+                }
+                if Instant::now() >= until {
+                    return Err(error).context(path, "beginning a transaction");
+                }
+            }
+            begun => {
+                begun.context(path, "beginning a transaction")?;
+                return connection.busy_timeout(BUSY_TIMEOUT).context(path, "beginning a transaction");
+            }
+        }
+    }
 }
 
 /// Makes the connection's statements end with `SQLITE_INTERRUPT` once `interrupt` is requested.

@@ -1,10 +1,9 @@
-//! SIGINT and SIGTERM during long work. The first asks the work to stop and clean up, the second ends the process at once, the
-//! third without regard to lock files.
+//! SIGINT and SIGTERM during long work. The first asks the work to stop and clean up, the second ends the process at once.
 //!
 //! Guarantees: a process ends within a second of the first signal. Work that watches has that time to stop. Work that does not
 //! watch ends at once by the signal's own effect, or as soon as it has let go of its lock files. Work that has not stopped by then
-//! is in a call that nobody can break off (a sync, a wait for another program); the process ends all the same, because every
-//! store survives the death of its writer at any moment. The lock files of a process that ends by force are deleted after its end.
+//! is in a call that cannot be interrupted, such as a sync. The process ends all the same, because every
+//! store survives the death of its writer at any moment.
 
 use std::process::ExitCode;
 
@@ -45,7 +44,7 @@ mod on_unix {
     use std::os::unix::net::UnixStream;
     use std::sync::OnceLock;
     use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
-    use std::time::{Duration, Instant};
+    use std::time::Duration;
 
     use super::Interrupt;
 
@@ -54,8 +53,6 @@ mod on_unix {
 
     /// The first signal; 0 before it came.
     static SIGNAL: AtomicI32 = AtomicI32::new(0);
-    /// Whether a second signal came.
-    static IS_FORCED: AtomicBool = AtomicBool::new(false);
     /// Whether the work looks at the flag.
     static IS_WATCHED: AtomicBool = AtomicBool::new(false);
     /// The flag of the work, and the descriptor that wakes the thread which ends the process.
@@ -85,8 +82,8 @@ mod on_unix {
     /// Handles each of the signals whose effect so far is one that `may_change` allows to change.
     fn handle_signals(may_change: impl Fn(libc::sighandler_t) -> bool) {
         for signal in [libc::SIGINT, libc::SIGTERM] {
-            // SAFETY: the handler stores to atomics, writes to a socket and gives a signal its usual effect, which is allowed in a
-            // handler. A failure leaves the usual effect from the start, which is as safe.
+            // SAFETY: the handler stores to atomics and writes to a socket, which is allowed in a handler; SA_RESETHAND
+            // gives the second signal its usual effect. A failure leaves the usual effect from the start, which is as safe.
             unsafe {
                 let mut usual: libc::sigaction = std::mem::zeroed();
                 libc::sigaction(signal, std::ptr::null(), &mut usual);
@@ -95,7 +92,7 @@ mod on_unix {
                 }
                 let mut action: libc::sigaction = std::mem::zeroed();
                 action.sa_sigaction = on_signal as extern "C" fn(_) as usize;
-                action.sa_flags = libc::SA_RESTART;
+                action.sa_flags = libc::SA_RESETHAND | libc::SA_RESTART;
                 libc::sigemptyset(&mut action.sa_mask);
                 libc::sigaction(signal, &action, std::ptr::null_mut());
             }
@@ -103,17 +100,13 @@ mod on_unix {
     }
 
     extern "C" fn on_signal(signal: libc::c_int) {
-        let is_first = SIGNAL.swap(signal, Ordering::Relaxed) == 0;
-        IS_FORCED.store(!is_first, Ordering::Relaxed);
-        let Some((interrupt, wake)) = ENDING.get() else { return };
-        interrupt.request();
-        // SAFETY: a plain write of one live byte to a descriptor that is never closed; `errno` of the interrupted code is put
-        // back by nobody, but a byte always fits into an empty socket. `signal` is a signal's number.
-        unsafe {
-            match wake {
-                Some(wake) if is_first => drop(libc::write(wake.as_raw_fd(), [0u8].as_ptr().cast(), 1)),
-                // Either the thread ends the process now, or the next signal does.
-                _ => drop(libc::signal(signal, libc::SIG_DFL)),
+        SIGNAL.store(signal, Ordering::Relaxed);
+        if let Some((interrupt, wake)) = ENDING.get() {
+            interrupt.request();
+            if let Some(wake) = wake {
+                // SAFETY: a plain write of one live byte to a descriptor that is never closed; `errno` of the interrupted
+                // code is put back by nobody, but a byte always fits into an empty socket.
+                unsafe { libc::write(wake.as_raw_fd(), [0u8].as_ptr().cast(), 1) };
             }
         }
     }
@@ -121,21 +114,11 @@ mod on_unix {
     /// Starts the thread that ends the process when its work does not. Without it only the second signal does.
     fn end_in_time() -> Option<OwnedFd> {
         let (mut woken, wake) = UnixStream::pair().ok()?;
-        let is_forced = || IS_FORCED.load(Ordering::Relaxed);
         let wait = move || {
             let _ = woken.read(&mut [0]);
-            let until = Instant::now() + GRACE;
-            if !IS_WATCHED.load(Ordering::Relaxed) {
-                if crate::lock::end_holding_none(GRACE, is_forced) {
-                    end_by(signal());
-                }
-            } else {
-                while Instant::now() < until && !is_forced() {
-                    std::thread::sleep(Duration::from_millis(5));
-                }
-            }
-            crate::lock::delete_after_end();
-            if is_forced() {
+            if IS_WATCHED.load(Ordering::Relaxed) {
+                std::thread::sleep(GRACE);
+            } else if crate::lock::end_holding_none(GRACE) {
                 end_by(signal());
             }
             let text = "burn: interrupted; what it left unfinished is put right by the next command\n";

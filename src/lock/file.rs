@@ -73,17 +73,6 @@ impl LockFile {
         self.identity
     }
 
-    #[cfg(all(unix, feature = "cli"))]
-    pub(super) fn descriptor(&self) -> std::os::fd::RawFd {
-        std::os::fd::AsRawFd::as_raw_fd(self.file.as_std())
-    }
-
-    /// Takes the side lock, unless another process has it.
-    #[cfg(all(unix, feature = "cli"))]
-    pub(super) fn try_side_lock(&self) -> Option<SideLock> {
-        SideLock::try_take(self.path()).ok().flatten()
-    }
-
     /// Shows that the holder is alive. Touches the open file, not the path: never creates a file, never touches a successor's file.
     pub(super) fn touch(&self) -> Result<(), disk::Error> {
         let now = (Instant::now(), local_now());
@@ -239,17 +228,12 @@ pub(super) fn take_over(path: &Path, orphan: Identity, clock: Clock) -> Result<b
 }
 
 /// The kernel lock on the side file. Dropping the lock deletes the side file and then unlocks the side file.
-pub(super) struct SideLock {
+struct SideLock {
     /// `None` where the side file cannot be had. There the last look alone must suffice, as between processes of the TypeScript package.
     file: Option<File>,
 }
 
 impl SideLock {
-    #[cfg(all(unix, feature = "cli"))]
-    pub(super) fn file(&self) -> Option<&File> {
-        self.file.as_ref()
-    }
-
     /// Returns `None` when another process has the side lock, or had the side lock a moment ago.
     fn try_take(lock_path: &Path) -> Result<Option<Self>, disk::Error> {
         let path = side_path(lock_path);

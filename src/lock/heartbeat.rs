@@ -84,12 +84,6 @@ pub(super) fn is_any() -> bool {
     !HEART.state().beating.is_empty()
 }
 
-/// The lock files that this process holds.
-#[cfg(all(unix, feature = "cli"))]
-pub(super) fn held() -> Vec<Arc<LockFile>> {
-    HEART.state().beating.iter().map(|beating| Arc::clone(&beating.file)).collect()
-}
-
 fn run() {
     let mut state = HEART.state();
     loop {

@@ -22,6 +22,7 @@ use crate::archive::pipeline::PipelineInput;
 use crate::archive::refold::{self, TurnsToRefold};
 use crate::archive::sessions;
 use crate::archive::survey::{self, StampSet, Survey, stamps_of};
+use crate::interrupt::Interrupt;
 use crate::record::fold::{Fold, Stamp};
 use crate::record::{stored_selector, stored_stamp};
 use crate::scan::json;
@@ -42,8 +43,12 @@ pub(super) struct LiveArchive {
 
 impl LiveArchive {
     /// Begins the transaction, adds what the archive's schema lacks, and returns the state row, too.
-    pub(super) fn begin(path: &Path, connection: Connection) -> Result<(Self, ArchiveState), ArchiveError> {
-        connection.execute_batch("BEGIN IMMEDIATE").context(path, "beginning a transaction")?;
+    pub(super) fn begin(
+        path: &Path,
+        connection: Connection,
+        interrupt: &Interrupt,
+    ) -> Result<(Self, ArchiveState), ArchiveError> {
+        open::begin_writing(&connection, path, interrupt)?;
         open::complete(&connection).context(path, "completing its schema")?;
         let Some(state) = open::read_state(&connection, path)? else {
             let reason = "it does not keep its state row".to_string();

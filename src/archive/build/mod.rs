@@ -215,7 +215,7 @@ impl<'b> Build<'b> {
     fn extend(&mut self, connection: Connection) -> Result<Option<Restart>, ArchiveError> {
         let path = &self.paths.archive;
         publish::sweep(path)?;
-        let (live, before) = LiveArchive::begin(path, connection)?;
+        let (live, before) = LiveArchive::begin(path, connection, &self.options.interrupt)?;
         // `run` closes the connection, because this process's own open connection would count as another reader.
         let restart = self.run(before, BuildTarget::Live(live))?;
         if !matches!(restart, Some(Restart::RefoldsMost)) || publish::is_free(path)? {
@@ -224,7 +224,7 @@ impl<'b> Build<'b> {
         self.counted_from = 0;
         self.session_ids.clear();
         let connection = open::open_for_build(path, &self.options.interrupt)?;
-        let (mut live, before) = LiveArchive::begin(path, connection)?;
+        let (mut live, before) = LiveArchive::begin(path, connection, &self.options.interrupt)?;
         live.is_in_place = true;
         self.run(before, BuildTarget::Live(live))
     }
