@@ -121,8 +121,9 @@ pub struct Cut {
 }
 
 impl Cut {
-    /// Saves the bytes `saved` of a file as `directory/name`, durably; an empty range needs no copy. Returns the cut of the file at
-    /// `length`, which [`Cut::carry_out`] makes.
+    /// Prepares to cut the file `path` to `length` bytes, and does not change the file. [`Cut::carry_out`] cuts it.
+    ///
+    /// Saves the range `saved` of the file durably as `directory/name`. An empty range is not saved.
     pub(crate) fn save(
         path: &Path,
         length: u64,

@@ -53,7 +53,7 @@ const SAVE_EVERY: std::time::Duration = std::time::Duration::from_secs(2);
 const HOOK_BEHIND_MAX_BYTES: u64 = 16 << 20;
 /// A hook does not rewrite a file `ingest.known` that is longer than this.
 const HOOK_SAVE_MAX_BYTES: u64 = 8 << 20;
-/// States of readers that were not used for so long are deleted.
+/// States of readers that were unused for this long are deleted.
 const STATE_KEPT: std::time::Duration = std::time::Duration::from_secs(7 * 24 * 3600);
 
 /// Sessions with tool calls but without any result.
@@ -202,7 +202,7 @@ impl Ingest {
         report
     }
 
-    /// Returns whether only a few bytes of the ledger are not yet known.
+    /// Fails if more than [`HOOK_BEHIND_MAX_BYTES`] of the ledger are not yet known.
     fn check_near(&mut self) -> Result<(), AgentsError> {
         let behind_bytes = self.known.behind_bytes(&self.home)?;
         if self.options.as_reference || behind_bytes <= HOOK_BEHIND_MAX_BYTES {
@@ -605,7 +605,7 @@ impl<'r> Run<'r> {
         if self.queued_bytes >= FLUSH_BYTES { self.flush(tally) } else { Ok(()) }
     }
 
-    /// What the run did.
+    /// Returns the report of the run.
     pub(super) fn into_report(self) -> IngestReport {
         self.report
     }

@@ -115,7 +115,8 @@ pub enum BookError {
         /// Where the frame begins, in bytes.
         offset: u64,
     },
-    /// A transaction, or the sign of the smallest integer, takes a balance out of the range of 64 bits.
+    /// A balance does not fit 64 bits: after a transaction, or when the smallest 64-bit integer is negated for an account
+    /// whose normal side is credit.
     #[error("the balance of account {:?} would leave the range of 64-bit integers; split the amount over accounts", account.to_key())]
     Overflow {
         /// The account.

@@ -18,7 +18,8 @@ use super::layout::{SegmentFiles, SessionLayout};
 use crate::scan::in_order::{WorkFailure, Workers, in_order};
 use crate::scan::{self, Source};
 
-/// The part of a segment that is scanned at once. Less than a core's second cache holds, because the bytes are read three times.
+/// The part of a segment that is scanned at once. It fits into the second-level cache of a core, because the bytes of a line are
+/// read several times: to find the end of the line, to parse the line, and to compute its CRC-32C and the hash of its payload.
 const CHUNK_BYTES: u64 = 256 * 1024;
 /// Chunks under way for each worker: one is scanned, the others wait for the chunks before them.
 const CHUNKS_PER_WORKER: usize = 16;

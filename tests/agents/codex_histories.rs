@@ -1,5 +1,5 @@
-//! Random histories of Codex: turns of several calls, counts sent again, counters that begin anew, turns without an end, forks
-//! and spawned agents that repeat their parent's history, logs that move to the archive.
+//! Random histories of Codex: turns of several calls, repeated counts, counters that start again from zero, turns without an
+//! end, forks and spawned agents that repeat the history of their parent, logs that move to the folder `archived_sessions`.
 #![cfg(unix)]
 
 use std::path::PathBuf;

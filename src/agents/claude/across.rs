@@ -36,7 +36,7 @@ struct ComparedLog {
 /// The result of the comparison.
 #[derive(Default)]
 pub(crate) struct LogComparison {
-    /// Returns the relationships between logs: all continuations, then all forks.
+    /// Relationships between logs: all continuations, then all forks.
     pub rows: Vec<Vec<u8>>,
     /// Logs that need no further comparison, each with the name of the log that it continues.
     pub settled: Vec<(PathBuf, Option<Vec<u8>>)>,

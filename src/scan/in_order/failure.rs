@@ -9,7 +9,7 @@ pub(crate) enum WorkFailure<E> {
     /// The work on job `number` panicked.
     Panic {
         number: u64,
-        /// The payload of the panic. The session store has no error of its own for a panic, and panics again with this payload.
+        /// The payload of the panic. The session store has no error for a panic, so it resumes the panic with this payload.
         #[cfg_attr(not(feature = "session"), allow(dead_code))]
         payload: Box<dyn Any + Send>,
     },
