@@ -169,7 +169,7 @@ fn many_waiters_take_over_one_orphan_once() {
 fn a_slow_holder_is_robbed_by_nobody() {
     let home = tempfile::tempdir().unwrap();
     let path = home.path().join("archive.lock");
-    let mut holder = Actor::ours(&[&"hold", &path, &"12"]);
+    let mut holder = Actor::ours(&[&"hold", &path, &"14"]);
     assert_eq!(holder.next_words(), "took");
     let held_inode = fs::metadata(&path).unwrap().ino();
     let started = Instant::now();
@@ -178,8 +178,9 @@ fn a_slow_holder_is_robbed_by_nobody() {
 
     sleep(Duration::from_secs(4));
     holder.signal("-STOP");
+    sleep(Duration::from_secs(2));
     let mut late = Actor::ours(&[&"hold", &path, &"0"]);
-    sleep(Duration::from_secs(3));
+    sleep(Duration::from_secs(1));
     holder.signal("-CONT");
 
     let refusal = early.next_words();
