@@ -2,7 +2,8 @@
 //! logs.
 //!
 //! Touches `cursors.json` under lock `cursors`, and `ingest.side.json`. The first is shared with the TypeScript package
-//! and has exactly its form. The second is derived: without it, a run reads some logs again, and loses nothing.
+//! and has exactly its form. The second is derived: without it, a run reads some logs again. Only what a turn of Codex
+//! used after it was written is lost then, because a run does not look the written part up in the ledger.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -189,8 +190,8 @@ impl Side {
         Side { files: parse(&text).into_iter().collect(), is_changed: false }
     }
 
-    pub(super) fn get(&self, path: &Path) -> Option<&[u8]> {
-        self.files.get(&key_of(path)).map(Vec::as_slice)
+    pub(super) fn get(&self, key: &[u8]) -> Option<&[u8]> {
+        self.files.get(key).map(Vec::as_slice)
     }
 
     pub(super) fn set(&mut self, key: Vec<u8>, side: Vec<u8>) {

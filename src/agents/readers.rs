@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
+use super::cursors::key_of;
 use super::pass::{Agent, Candidate, Common, HandOver, Pass, Prepared, RootsOf};
 use super::walk::Unreadable;
 use super::{AgentsError, claude, codex, gemini, opencode};
@@ -55,8 +56,22 @@ pub(super) fn read_log(pass: &Pass<'_>, hand: &mut HandOver<'_>) -> Result<(), A
     }
 }
 
-/// Keeps one path of a log with several paths: its own path rather than a link, else the first path.
-pub(super) fn each_file_once(candidates: Vec<Candidate>) -> Vec<Candidate> {
+/// Returns the key of a log's note in the side file.
+pub(super) fn note_key(agent: Agent, path: &Path) -> Vec<u8> {
+    match agent {
+        Agent::Codex => codex::note_key(path),
+        _ => key_of(path),
+    }
+}
+
+/// Keeps one file of each log.
+pub(super) fn each_log_once(agent: Agent, candidates: Vec<Candidate>) -> Vec<Candidate> {
+    let files = each_file_once(candidates);
+    if agent == Agent::Codex { codex::each_log_once(files) } else { files }
+}
+
+/// Keeps one path of a file with several paths: its own path rather than a link, else the first path.
+fn each_file_once(candidates: Vec<Candidate>) -> Vec<Candidate> {
     let is_link = |candidate: &Candidate| {
         disk::metadata(&candidate.path).is_ok_and(|found| !found.is_file && !found.is_directory)
     };

@@ -26,7 +26,7 @@ use super::pass::{
 };
 use super::pending::{self, Claimed};
 use super::project::ProjectKeys;
-use super::readers::{discover, each_file_once, prepare, read_log, roots_of};
+use super::readers::{discover, each_log_once, note_key, prepare, read_log, roots_of};
 use super::report::{
     AgentReport, HookReport, IngestObserver, IngestOptions, IngestProgress, IngestReport, NamedLine,
     SkippedFile,
@@ -391,7 +391,7 @@ impl<'r> Run<'r> {
             candidates.extend(named);
         }
         if !self.options.as_reference {
-            candidates = each_file_once(candidates);
+            candidates = each_log_once(agent, candidates);
         }
         for found in &unreadable {
             self.observer.note(&format!("[burn] cannot read {}: {}", found.path.display(), found.error));
@@ -507,7 +507,8 @@ impl<'r> Run<'r> {
             Some((candidate.path.as_path(), cursor.to_vec()))
         };
         let side_of = |candidate: &'c Candidate| {
-            Some((candidate.path.as_path(), self.side.get(&candidate.path)?.to_vec()))
+            let note = self.side.get(&note_key(agent, &candidate.path))?;
+            Some((candidate.path.as_path(), note.to_vec()))
         };
         let mut reading = LogReading {
             options,
@@ -640,7 +641,7 @@ impl<'r> Run<'r> {
     fn relations(&mut self, candidates: &[Candidate], tally: &mut AgentReport) -> Result<(), AgentsError> {
         let mut across = std::mem::take(&mut self.across);
         for candidate in candidates {
-            if let Some(note) = self.side.get(&candidate.path) {
+            if let Some(note) = self.side.get(&key_of(&candidate.path)) {
                 across.add_noted(&candidate.path, note);
             }
         }
@@ -659,9 +660,10 @@ impl<'r> Run<'r> {
             tally.duplicates += appended.duplicates;
         }
         for (path, continues) in compared.settled {
-            let note = self.side.get(&path).and_then(|note| settled_note(note, continues.as_deref()));
+            let key = key_of(&path);
+            let note = self.side.get(&key).and_then(|note| settled_note(note, continues.as_deref()));
             if let Some(note) = note {
-                self.side.set(key_of(&path), note);
+                self.side.set(key, note);
             }
         }
         Ok(())
@@ -671,7 +673,7 @@ impl<'r> Run<'r> {
     fn reported_usd(&self, candidates: &[Candidate]) -> Option<f64> {
         let mut document = Document::default();
         let mut of = |candidate: &Candidate| {
-            js::number(document.parse(self.side.get(&candidate.path)?).ok()?, "reportedUsd")
+            js::number(document.parse(self.side.get(&key_of(&candidate.path))?).ok()?, "reportedUsd")
         };
         candidates
             .iter()

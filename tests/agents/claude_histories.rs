@@ -230,14 +230,14 @@ fn history(random: Random) -> History {
     }
     let mut logs = Vec::new();
     for session in sessions {
-        let is_copied = maker.is_one_in(5);
         let name = format!("{}.jsonl", session.id);
         let other = PathBuf::from("-w-other").join(&name);
-        logs.push(LogFile {
-            place: PathBuf::from("-w-p").join(name),
-            other: is_copied.then_some(OtherPlace::Copied(other)),
-            bytes: text_of(&session.lines),
-        });
+        let other = match maker.below(5) {
+            0 => Some(OtherPlace::Copied(other)),
+            1 => Some(OtherPlace::Moved(other)),
+            _ => None,
+        };
+        logs.push(LogFile { place: PathBuf::from("-w-p").join(name), other, bytes: text_of(&session.lines) });
         for (agent, lines) in session.agents {
             let name = format!("agent-{agent}.jsonl");
             // Older versions put an agent's log beside its session's.

@@ -2,9 +2,11 @@
 //! end, forks and spawned agents that repeat the history of their parent, logs that move to the folder `archived_sessions`.
 #![cfg(unix)]
 
+use std::fs;
 use std::path::PathBuf;
 
 use relayburn_ledger::agents::Agent;
+use ruzstd::encoding::{CompressionLevel, compress_to_vec};
 use serde_json::{Value, json};
 
 use super::histories::{self, History, LogFile, OtherPlace, plus};
@@ -223,6 +225,94 @@ fn history(random: Random) -> History {
     let used = [input - cached, output, reasoning, cached, 0, 0];
     // What a turn uses after a rest becomes a turn of its own.
     History { agent: Agent::Codex, logs, used, may_rest: true }
+}
+
+/// A log of one turn. Its calls use 100, 200, 300 and so on tokens of input, and a tenth of output: parts of equal usage
+/// would have the same fingerprint.
+fn log_of_one_turn(session: &str, calls: u64, ends: bool) -> Vec<u8> {
+    let millis = 1_777_600_000_000;
+    let turn = json!({"turn_id": "turn"});
+    let mut text = meta(session, millis, None) + &event(millis, turn.clone(), "task_started");
+    let mut totals = [0; 4];
+    for number in 1..=calls {
+        let call = [100 * number, 0, 10 * number, 0];
+        totals = plus(totals, call);
+        text += &token_count(millis + number, totals, call);
+    }
+    if ends {
+        text += &event(millis + calls, turn, "task_complete");
+    }
+    text.into_bytes()
+}
+
+#[test]
+fn a_turn_that_is_open_when_its_log_moves_is_counted_once() {
+    let name = "rollout-2026-05-01T10-00-00-019de4a0-0000-7000-8000-000000000001.jsonl";
+    let session = "019de4a0-0000-7000-8000-000000000001";
+    let (active, archived) = ("sessions/2026/05/01", "archived_sessions");
+    for places in [
+        [format!("{active}/{name}"), format!("{archived}/{name}"), format!("{active}/{name}")],
+        [format!("{active}/{name}"), format!("{active}/{name}.zst"), format!("{archived}/{name}.zst")],
+    ] {
+        let sandbox = tempfile::tempdir().unwrap();
+        let (root, home) = (sandbox.path().join("many"), sandbox.path().join("many-ledger"));
+        let mut before: Option<PathBuf> = None;
+        for (number, place) in places.iter().enumerate() {
+            let path = root.join(place);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            match before.replace(path.clone()) {
+                Some(before) if before.extension() == path.extension() => {
+                    fs::rename(before, &path).unwrap();
+                    histories::ingest(Agent::Codex, &root, &home);
+                }
+                Some(before) => fs::remove_file(before).unwrap(),
+                None => {}
+            }
+            let bytes = log_of_one_turn(session, number as u64 + 1, number + 1 == places.len());
+            histories::write(&path, &stored_as(place, bytes), histories::DAY_SECONDS);
+            histories::ingest(Agent::Codex, &root, &home);
+            histories::forget_when_it_was_seen(&home);
+            histories::ingest(Agent::Codex, &root, &home);
+        }
+        let (sum, turns) = histories::counted_in(&home);
+        assert_eq!(sum, [600, 60, 0, 0, 0, 0], "{places:?}");
+        assert_eq!(turns.keys().collect::<Vec<_>>(), ["turn", "turn+1", "turn+2"], "{places:?}");
+
+        let (root, home) = (sandbox.path().join("one"), sandbox.path().join("one-ledger"));
+        let [.., last] = &places;
+        let bytes = log_of_one_turn(session, places.len() as u64, true);
+        histories::write(&root.join(last), &stored_as(last, bytes), histories::DAY_SECONDS);
+        histories::ingest(Agent::Codex, &root, &home);
+        let (sum_in_one_pass, turns) = histories::counted_in(&home);
+        assert_eq!(sum_in_one_pass, sum, "{places:?}");
+        assert_eq!(turns.keys().collect::<Vec<_>>(), ["turn"], "{places:?}");
+    }
+}
+
+#[test]
+fn a_log_in_two_homes_is_read_where_it_is_longest() {
+    let session = "019de4a0-0000-7000-8000-000000000001";
+    let name = format!("sessions/2026/05/01/rollout-2026-05-01T10-00-00-{session}.jsonl");
+    let sandbox = tempfile::tempdir().unwrap();
+    let (first, second, home) =
+        (sandbox.path().join("first"), sandbox.path().join("second"), sandbox.path().join("ledger"));
+    // The copies are ahead of each other in turn, with a total of 100, 300, 600 and 1,000 tokens of input.
+    for (calls, root, input) in [(1, &first, 100), (2, &second, 300), (3, &first, 600), (4, &second, 1000)] {
+        histories::write(&root.join(&name), &log_of_one_turn(session, calls, false), histories::DAY_SECONDS);
+        for _ in 0..2 {
+            histories::ingest_roots(Agent::Codex, &[&first, &second], &home);
+            histories::forget_when_it_was_seen(&home);
+        }
+        assert_eq!(histories::counted_in(&home).0, [input, input / 10, 0, 0, 0, 0], "{calls} calls");
+    }
+}
+
+/// The bytes of a log as a file of this name has them.
+fn stored_as(name: &str, bytes: Vec<u8>) -> Vec<u8> {
+    match name.ends_with(".zst") {
+        true => compress_to_vec(&bytes[..], CompressionLevel::Fastest),
+        false => bytes,
+    }
 }
 
 #[test]

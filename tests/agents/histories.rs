@@ -30,7 +30,7 @@ pub fn plus<const N: usize>(a: [u64; N], b: [u64; N]) -> [u64; N] {
 
 /// Where a log is found besides the place in which it grows.
 pub enum OtherPlace {
-    /// It is moved there once it is whole.
+    /// It is moved there, before or after its last lines.
     Moved(PathBuf),
     /// A copy of it appears there.
     Copied(PathBuf),
@@ -52,7 +52,7 @@ pub struct History {
     pub may_rest: bool,
 }
 
-fn write(path: &Path, bytes: &[u8], age_seconds: u64) {
+pub fn write(path: &Path, bytes: &[u8], age_seconds: u64) {
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     // The log is changed in place, so it keeps its identity while it grows.
     fs::write(path, bytes).unwrap();
@@ -64,17 +64,21 @@ fn set_age(path: &Path, seconds: u64) {
     fs::File::options().write(true).open(path).unwrap().set_modified(time).unwrap();
 }
 
-const DAY_SECONDS: u64 = 86_400;
+pub const DAY_SECONDS: u64 = 86_400;
 
-fn ingest(agent: Agent, root: &Path, home: &Path) {
-    let roots = vec![(agent, root.to_owned())];
+pub fn ingest(agent: Agent, root: &Path, home: &Path) {
+    ingest_roots(agent, &[root], home);
+}
+
+pub fn ingest_roots(agent: Agent, roots: &[&Path], home: &Path) {
+    let roots = roots.iter().map(|root| (agent, (*root).to_owned())).collect();
     let options = IngestOptions { agents: vec![agent], roots, threads: 1, ..IngestOptions::default() };
     let report = Ingest::new(Home::at(home), options).run(&mut NoObserver, &Interrupt::new()).unwrap();
     assert!(report.skipped_files.is_empty(), "{:?}", report.skipped_files);
 }
 
 /// Makes the times of seen changes a day older.
-fn forget_when_it_was_seen(home: &Path) {
+pub fn forget_when_it_was_seen(home: &Path) {
     const KEY: &str = "\"changedMs\":";
     let path = home.join("ingest.side.json");
     let Ok(text) = fs::read_to_string(&path) else { return };
@@ -90,7 +94,7 @@ fn forget_when_it_was_seen(home: &Path) {
 }
 
 /// Tokens in a ledger, and how often each message is there.
-fn counted_in(home: &Path) -> (Tokens, BTreeMap<String, usize>) {
+pub fn counted_in(home: &Path) -> (Tokens, BTreeMap<String, usize>) {
     let (mut sum, mut messages) = ([0; 6], BTreeMap::new());
     for line in fs::read_to_string(home.join("ledger.jsonl")).unwrap_or_default().lines() {
         if !line.contains(r#""kind":"turn""#) {
@@ -152,18 +156,25 @@ impl History {
             }
         }
         for log in &self.logs {
-            write(&root.join(&log.place), &log.bytes, DAY_SECONDS);
-            match &log.other {
-                Some(OtherPlace::Moved(place)) => {
-                    // An agent archives a log long after its last line, so that all of the log was written by then.
-                    ingest(self.agent, &root, &home);
-                    forget_when_it_was_seen(&home);
-                    ingest(self.agent, &root, &home);
+            let path = root.join(&log.place);
+            let lines_come_last = random.below(2) == 0;
+            if !lines_come_last {
+                write(&path, &log.bytes, DAY_SECONDS);
+            }
+            let moved = match &log.other {
+                Some(OtherPlace::Moved(place)) if path.exists() => {
                     fs::create_dir_all(root.join(place).parent().unwrap()).unwrap();
-                    fs::rename(root.join(&log.place), root.join(place)).unwrap();
+                    fs::rename(&path, root.join(place)).unwrap();
+                    Some(root.join(place))
                 }
-                Some(OtherPlace::Copied(place)) => write(&root.join(place), &log.bytes, DAY_SECONDS),
-                None => {}
+                Some(OtherPlace::Copied(place)) => {
+                    write(&root.join(place), &log.bytes, DAY_SECONDS);
+                    None
+                }
+                _ => None,
+            };
+            if lines_come_last {
+                write(moved.as_ref().unwrap_or(&path), &log.bytes, DAY_SECONDS);
             }
         }
         ingest(self.agent, &root, &home);

@@ -162,7 +162,7 @@ fn many_waiters_take_over_one_orphan_once() {
     }
 }
 
-/// A holder works for twelve seconds and is stopped for three of them. Twelve seconds are longer than a lock may stay
+/// A holder works for fourteen seconds and is stopped for three of them. Fourteen seconds are longer than a lock may stay
 /// untouched and longer than any waiter waits. Early waiters of both kinds give up; a late waiter gets the lock after
 /// its holder.
 #[test]

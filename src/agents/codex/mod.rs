@@ -43,7 +43,7 @@ pub(super) fn roots(of: &RootsOf<'_>) -> Vec<PathBuf> {
     }
 }
 
-/// Returns the logs under a folder of Codex. If a log is in several places, the longest copy is read.
+/// Returns the files of logs under a folder of Codex.
 pub(super) fn discover(root: &Path, as_reference: bool, unreadable: &mut Vec<Unreadable>) -> Vec<Candidate> {
     let mut paths = Vec::new();
     let folders = ["sessions", "archived_sessions"];
@@ -53,9 +53,6 @@ pub(super) fn discover(root: &Path, as_reference: bool, unreadable: &mut Vec<Unr
     }
     for name in folders.iter().take(if as_reference { 1 } else { 2 }).filter(|_| !is_one_of_them) {
         walk_sessions(&root.join(name), as_reference, unreadable, &mut paths);
-    }
-    if !as_reference {
-        paths = each_log_once(paths);
     }
     let candidate = |path| Candidate { agent: Agent::Codex, path, root: root.to_owned(), extra: None };
     paths.into_iter().map(candidate).collect()
@@ -92,22 +89,30 @@ fn log_name(path: &Path) -> String {
     name.strip_suffix(".jsonl").unwrap_or(name).to_owned()
 }
 
-fn each_log_once(paths: Vec<PathBuf>) -> Vec<PathBuf> {
+/// Returns the key of a log's note. The key is the log's name, because Codex moves and compresses its logs. A moved log
+/// without its note would lose what its open turn uses later, because the turn's id is already in the ledger.
+pub(super) fn note_key(path: &Path) -> Vec<u8> {
+    format!("codex:{}", log_name(path)).into_bytes()
+}
+
+/// Keeps the longest copy of each log.
+pub(super) fn each_log_once(candidates: Vec<Candidate>) -> Vec<Candidate> {
     let mut places: HashMap<String, Vec<usize>> = HashMap::new();
-    for (at, path) in paths.iter().enumerate() {
-        places.entry(log_name(path)).or_default().push(at);
+    for (at, candidate) in candidates.iter().enumerate() {
+        places.entry(log_name(&candidate.path)).or_default().push(at);
     }
     let mut chosen = HashSet::new();
     for group in places.values() {
         // Of equally long copies the first is read: plain before compressed, sessions before archived.
         let longest = group.iter().copied().max_by_key(|at| {
-            let path = &paths[*at];
+            let path = &candidates[*at].path;
             let len = if group.len() > 1 { len_bytes(path) } else { 0 };
             (len, !is_compressed(path), std::cmp::Reverse(*at))
         });
         chosen.extend(longest);
     }
-    paths.into_iter().enumerate().filter(|(at, _)| chosen.contains(at)).map(|(_, path)| path).collect()
+    let kept = candidates.into_iter().enumerate().filter(|(at, _)| chosen.contains(at));
+    kept.map(|(_, candidate)| candidate).collect()
 }
 
 /// The decompressed length, up to the first byte that cannot be read.

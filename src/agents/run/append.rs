@@ -37,12 +37,11 @@ impl Run<'_> {
             with_lock_unless(&home.lock(LockName::Ledger), &interrupt, |_| self.append(&queue, tally))?;
         }
         for queued in queue {
-            let key = key_of(&queued.path);
-            if let Some(side) = queued.gathered.side {
-                self.side.set(key.clone(), side);
+            if let (Some(side), Some(agent)) = (queued.gathered.side, queued.agent) {
+                self.side.set(note_key(agent, &queued.path), side);
             }
             if let Some(cursor) = queued.gathered.cursor {
-                self.cursors.set(key, cursor);
+                self.cursors.set(key_of(&queued.path), cursor);
             }
         }
         if self.saved.elapsed() >= SAVE_EVERY {
