@@ -38,6 +38,10 @@ const TABLES: [(&str, RecordKind); 5] = [
 /// How many rows are gathered before they are queued.
 const ROWS: usize = 1_000;
 
+/// Turns are queued one by one, because the turns of one [`Gathered`] are not compared with each other: a message that
+/// two sessions have would be appended twice if its rows are near each other, and once if they are not.
+const TURN_ROWS: usize = 1;
+
 impl Ingest {
     /// Appends the records of a database of burn 2 to 4 that the ledger does not have. `path` is its `burn.sqlite`. If
     /// content is kept, the texts of the `content.sqlite` beside it are appended too.
@@ -69,9 +73,10 @@ impl Ingest {
                 path,
                 database: &database,
                 table,
+                gathered_rows: if kind == RecordKind::Turn { TURN_ROWS } else { ROWS },
                 text: format!("SELECT rowid, record_json FROM {table} ORDER BY rowid"),
             };
-            rows.each_part(&mut run, &mut tally, interrupt, &mut |gathered, record| {
+            rows.each_part(&mut run, &mut tally, interrupt, &mut |gathered, mut record| {
                 let records = match kind {
                     RecordKind::Turn => &mut gathered.turns,
                     RecordKind::Compaction => &mut gathered.compactions,
@@ -80,8 +85,8 @@ impl Ingest {
                     RecordKind::UserTurn => &mut gathered.user_turns,
                 };
                 // A turn that the ledger has under another session is dropped.
-                let owner = (kind == RecordKind::Turn).then_some(records.len() as u32);
-                records.push(Record::with(record, owner));
+                record.owner = (kind == RecordKind::Turn).then_some(records.len() as u32);
+                records.push(record);
             })?;
         }
         take_stamps(path, &database, &known_stamps, &mut run, &mut tally)?;
@@ -127,7 +132,8 @@ fn check_schema(path: &Path, database: &ForeignDatabase) -> Result<(), AgentsErr
 struct Rows<'d> {
     path: &'d Path,
     database: &'d ForeignDatabase,
-    table: &'d str,
+    table: &'static str,
+    gathered_rows: usize,
     text: String,
 }
 
@@ -138,7 +144,7 @@ impl Rows<'_> {
         run: &mut Run<'_>,
         tally: &mut AgentReport,
         interrupt: &Interrupt,
-        add: &mut dyn FnMut(&mut Gathered, Vec<u8>),
+        add: &mut dyn FnMut(&mut Gathered, Record),
     ) -> Result<(), AgentsError> {
         let fails = |error: rusqlite::Error| unusable(self.path, error);
         let mut statement = self.database.connection.prepare(&self.text).map_err(fails)?;
@@ -153,12 +159,14 @@ impl Rows<'_> {
             tally.bytes_read += json.len() as u64;
             let place = || format!("row {number} of {}", self.table);
             match document.parse(&json) {
-                Ok(value) if value.kind() == Kind::Object => add(&mut gathered, json),
+                Ok(value) if value.kind() == Kind::Object => {
+                    add(&mut gathered, Record { row: Some((self.table, number)), ..json.into() });
+                }
                 Ok(_) => self.leave_out(run, tally, Reason::NotARecord, place()),
                 Err(error) => self.leave_out(run, tally, Reason::Malformed, format!("{}: {error}", place())),
             }
             count += 1;
-            if count % ROWS == 0 {
+            if count % self.gathered_rows == 0 {
                 if interrupt.is_requested() {
                     return Err(AgentsError::Interrupted);
                 }
@@ -233,7 +241,9 @@ fn take_stamps(
         let parsed = (selector.parse(&selector_json).ok(), enrichment.parse(&enrichment_json).ok());
         match stamp_of(Some(&ts), parsed.0, parsed.1) {
             Some(line) if known.contains(&digest(&line)) => tally.duplicates += 1,
-            Some(line) => gathered.stamps.push(line),
+            Some(line) => {
+                gathered.stamps.push(Record { row: Some(("stamps", number)), ..line.into() });
+            }
             None => leave_out(path, run, tally, Reason::Malformed, format!("row {number} of stamps")),
         }
     }
@@ -256,6 +266,6 @@ fn take_content(
         return Err(AgentsError::Unusable { path: path.to_owned(), reason });
     }
     let text = "SELECT rowid, body FROM content ORDER BY rowid".to_owned();
-    let rows = Rows { path, database: &database, table: "content", text };
-    rows.each_part(run, tally, interrupt, &mut |gathered, record| gathered.content.push(record.into()))
+    let rows = Rows { path, database: &database, table: "content", gathered_rows: ROWS, text };
+    rows.each_part(run, tally, interrupt, &mut |gathered, record| gathered.content.push(record))
 }

@@ -192,11 +192,14 @@ pub(super) struct Record {
     pub branch: Option<Vec<u8>>,
     /// The id under which the TypeScript package may have written the same user turn.
     pub other_id: Option<Id>,
+    /// The table and the row number of a record from a database of burn, by which the report names a record that is
+    /// not written.
+    pub row: Option<(&'static str, i64)>,
 }
 
 impl From<Vec<u8>> for Record {
     fn from(text: Vec<u8>) -> Self {
-        Record { text, owner: None, stamp: None, branch: None, other_id: None }
+        Record { text, owner: None, stamp: None, branch: None, other_id: None, row: None }
     }
 }
 
@@ -311,8 +314,8 @@ pub(super) struct Gathered {
     pub relationships: Vec<Record>,
     pub tool_result_events: Vec<Record>,
     pub user_turns: Vec<Record>,
-    /// Stamps without a record in the log, as complete lines.
-    pub stamps: Vec<Vec<u8>>,
+    /// Stamps without a record in the log. Their texts are complete lines.
+    pub stamps: Vec<Record>,
     /// The new cursor as compact JSON text, with its keys in order. None keeps the old cursor.
     pub cursor: Option<Vec<u8>>,
     /// A note that the reader gets again at the next pass. It is kept in a derived file.
@@ -375,6 +378,7 @@ impl Gathered {
             &self.relationships,
             &self.tool_result_events,
             &self.user_turns,
+            &self.stamps,
         ];
         all.into_iter().flatten().map(|record| record.text.len()).sum()
     }
@@ -388,6 +392,7 @@ impl Gathered {
             &self.relationships,
             &self.tool_result_events,
             &self.user_turns,
+            &self.stamps,
         ]
         .iter()
         .all(|records| records.is_empty())

@@ -139,10 +139,65 @@ fn each_row_becomes_a_line_or_is_counted_by_its_reason() {
     assert_eq!(sandbox.document()["duplicates"], 14, "without its writer the database has no shared memory");
 }
 
+/// Adds a turn whose session and time make another row of the same message.
+fn add_of_session(database: &Connection, session: &str, id: &str, ts: &str) {
+    let mut record = turn(id, ts, 7);
+    record["sessionId"] = json!(session);
+    let text = "INSERT INTO turns VALUES ('claude-code', ?1, ?2, 't', NULL, NULL, ?3, ?2, NULL, NULL)";
+    database.execute(text, [session, id, &record.to_string()]).unwrap();
+}
+
+#[test]
+fn a_message_of_two_sessions_counts_once_whatever_is_between_its_rows() {
+    const ID: &str = "msg_01ABCDEFGHIJKLMNOPQRSTUV";
+    for between in [0, 5, 1_200] {
+        let sandbox = Sandbox::new();
+        let database = fill(&sandbox.database());
+        database.execute_batch("DELETE FROM turns; BEGIN").unwrap();
+        add_of_session(&database, "s2", ID, TS);
+        for number in 0..between {
+            let ts = format!("2026-04-21T00:00:00.{number:04}Z");
+            add_of_session(&database, "s2", &format!("m{number}"), &ts);
+        }
+        // A copy of the message with another time, and a turn that only its fingerprint tells.
+        add_of_session(&database, "s3", ID, "2026-04-20T00:00:02.000Z");
+        add_of_session(&database, "s4", "another", TS);
+        database.execute_batch("COMMIT").unwrap();
+        let document = sandbox.document();
+        let counts = (&document["appended"]["turns"], &document["leftOut"], &document["duplicates"]);
+        assert_eq!(counts, (&json!(between + 1), &json!({"replay": 1}), &json!(1)), "{between} rows between");
+        let ledger = sandbox.ledger();
+        let with_message = ledger.iter().filter(|line| line["record"]["messageId"] == ID);
+        assert_eq!(with_message.map(|line| &line["record"]["sessionId"]).collect::<Vec<_>>(), ["s2"]);
+        let again = sandbox.document();
+        assert_eq!((&again["appended"]["turns"], &again["leftOut"]), (&json!(0), &json!({"replay": 1})));
+    }
+}
+
+#[test]
+fn stamps_alone_are_appended() {
+    let sandbox = Sandbox::new();
+    let database = fill(&sandbox.database());
+    let tables = ["turns", "compactions", "relationships", "tool_result_events", "user_turns"];
+    for table in tables {
+        database.execute(&format!("DELETE FROM {table}"), []).unwrap();
+    }
+    fs::remove_file(sandbox.database().with_file_name("content.sqlite")).unwrap();
+    sandbox.document();
+    let ledger = sandbox.ledger();
+    assert_eq!(ledger.iter().map(|line| &line["kind"]).collect::<Vec<_>>(), ["stamp", "stamp"]);
+}
+
 #[test]
 fn rows_that_are_left_out_are_named() {
     let sandbox = Sandbox::new();
-    drop(fill(&sandbox.database()));
+    let database = fill(&sandbox.database());
+    add_of_session(&database, "s2", "m1", TS);
+    let stamp = "INSERT INTO stamps VALUES ('', 's', ?1, '{}', '{\"k\":\"v\"}', 'later')";
+    database.execute(stamp, [TS]).unwrap();
+    let content = Connection::open(sandbox.database().with_file_name("content.sqlite")).unwrap();
+    content.execute("INSERT INTO content VALUES (8, 's', '[]')", []).unwrap();
+    drop((database, content));
     let report = sandbox.0.path().join("report.jsonl");
     let output = sandbox.ingest(&["--report", report.to_str().unwrap()]);
     assert!(output.status.success());
@@ -151,9 +206,20 @@ fn rows_that_are_left_out_are_named() {
         .lines()
         .map(|line| serde_json::from_str::<Value>(line).unwrap()["detail"].as_str().unwrap().to_owned())
         .collect();
-    assert_eq!(details.len(), 3);
-    assert!(details.iter().any(|detail| detail.starts_with("row 3 of turns")), "{details:?}");
-    assert!(details.iter().any(|detail| detail.contains("yesterday")), "{details:?}");
+    assert_eq!(details.len(), 6);
+    for (place, reason) in [
+        ("row 3 of turns: ", ""),
+        ("row 4 of turns", ""),
+        ("row 5 of turns: ", "yesterday"),
+        ("row 6 of turns", ""),
+        ("row 3 of stamps: ", "selector"),
+        ("row 8 of content", ""),
+    ] {
+        let is_named = |detail: &&String| detail.starts_with(place) && detail.contains(reason);
+        assert_eq!(details.iter().filter(is_named).count(), 1, "{place}: {details:?}");
+    }
+    let notes = String::from_utf8(output.stderr).unwrap();
+    assert!(notes.contains("burn.sqlite: row 5 of turns is not written: "), "{notes}");
 }
 
 #[test]

@@ -117,13 +117,13 @@ impl Run<'_> {
         let mut filter = Filter::of(self, gathered);
         for stamp in &gathered.stamps {
             let before = filling.batch.entry_count();
-            match filling.batch.push_stamp(stamp) {
+            match filling.batch.push_stamp(&stamp.text) {
                 Ok(()) => {
                     filling.kinds.push(None);
                     let rows = filling.batch.entry_count() - before - 1;
                     filling.kinds.extend(std::iter::repeat_n(Some(RecordKind::Relationship), rows));
                 }
-                Err(refusal) => self.refused(queued, &refusal.reason, tally),
+                Err(refusal) => self.refused(queued, stamp, &refusal.reason, tally),
             }
         }
         for (kind, records) in [
@@ -140,7 +140,10 @@ impl Run<'_> {
                     continue;
                 }
                 let Some(text) = filter.passes(self, kind, record)? else {
-                    *tally.left_out.entry(Reason::Replay.as_str()).or_default() += 1;
+                    match record.row {
+                        Some(row) => self.leave_out(queued, tally, Reason::Replay, || row_name(row)),
+                        None => *tally.left_out.entry(Reason::Replay.as_str()).or_default() += 1,
+                    }
                     if let Some(branch) = &record.branch {
                         self.branches.insert(queued.path.clone(), branch.clone());
                     }
@@ -161,7 +164,7 @@ impl Run<'_> {
                         }
                     }
                     (Ok(()), None) => filling.content += 1,
-                    (Err(refusal), _) => self.refused(queued, &refusal.reason, tally),
+                    (Err(refusal), _) => self.refused(queued, record, &refusal.reason, tally),
                 }
             }
         }
@@ -189,10 +192,26 @@ impl Run<'_> {
         }
     }
 
-    fn refused(&mut self, queued: &Queued, reason: &str, tally: &mut AgentReport) {
-        self.observer.note(&format!("[burn] {}: a record is not written: {reason}", queued.path.display()));
+    fn refused(&mut self, queued: &Queued, record: &Record, reason: &str, tally: &mut AgentReport) {
+        let path = queued.path.display();
+        let name = record.row.map_or("a record".to_owned(), row_name);
+        self.observer.note(&format!("[burn] {path}: {name} is not written: {reason}"));
+        self.leave_out(queued, tally, Reason::Refused, || match record.row {
+            Some(_) => format!("{name}: {reason}"),
+            None => reason.to_owned(),
+        });
+    }
+
+    /// Counts a record that is not written, and names it if lines are named.
+    fn leave_out(
+        &mut self,
+        queued: &Queued,
+        tally: &mut AgentReport,
+        reason: Reason,
+        detail: impl FnOnce() -> String,
+    ) {
         let mut left_out = LeftOut::default();
-        left_out.add(&self.options, (0, 0), Reason::Refused, || reason.to_owned());
+        left_out.add(&self.options, (0, 0), reason, detail);
         self.left_out(&queued.path, left_out, tally);
     }
 
@@ -243,6 +262,10 @@ impl Run<'_> {
             },
         )
     }
+}
+
+fn row_name((table, number): (&str, i64)) -> String {
+    format!("row {number} of {table}")
 }
 
 /// Selects the records of a pass to write. Leaves out messages of other sessions and known results.
