@@ -17,7 +17,7 @@ use super::known::each_stamp;
 use super::pass::{ContentMode, Gathered, LeftOut, ReadOptions, Reason, Record};
 use super::report::{AgentReport, IngestObserver, IngestReport};
 use super::run::{Ingest, Run, add_up};
-use super::sqlite::{ForeignDatabase, bytes_of, unusable};
+use super::sqlite::{ForeignDatabase, bytes_of, is_there, unusable};
 use super::terms::stamp_text;
 use crate::interrupt::Interrupt;
 use crate::record::RecordKind;
@@ -257,7 +257,7 @@ fn take_content(
     tally: &mut AgentReport,
     interrupt: &Interrupt,
 ) -> Result<(), AgentsError> {
-    if !path.exists() {
+    if !is_there(path)? {
         return Ok(());
     }
     let database = ForeignDatabase::open(path)?;

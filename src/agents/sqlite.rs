@@ -10,6 +10,7 @@ use std::time::Duration;
 use rusqlite::{Connection, OpenFlags, Row};
 
 use super::AgentsError;
+use crate::disk;
 
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -32,18 +33,36 @@ pub(super) fn unusable(path: &Path, error: impl std::fmt::Display) -> AgentsErro
     AgentsError::Unusable { path: path.to_owned(), reason }
 }
 
+/// Returns whether there is a regular file at `path`, with links followed. Any other file is an error, because opening a
+/// pipe waits for its writer, and a link to a missing file is an error, because the file would be skipped in silence.
+pub(super) fn is_there(path: &Path) -> Result<bool, AgentsError> {
+    match disk::metadata_of_target(path) {
+        Ok(found) if found.is_file => Ok(true),
+        Ok(_) => Err(unusable(path, "it is no regular file")),
+        Err(error) if error.is_not_found() && std::fs::read_link(path).is_err() => Ok(false),
+        Err(error) => Err(unusable(path, error)),
+    }
+}
+
 impl ForeignDatabase {
     /// Opens the database at `path` and begins a read transaction, so that all reads see one state.
     pub(super) fn open(path: &Path) -> Result<Self, AgentsError> {
-        let (wal, shared) = (beside(path, "-wal"), beside(path, "-shm"));
         let fails = |error: std::io::Error| unusable(path, error);
+        if !is_there(path)? {
+            return Err(unusable(path, "there is no such file"));
+        }
+        let wal = beside(path, "-wal");
+        let has_wal = is_there(&wal)?;
+        let has_shared = is_there(&beside(path, "-shm"))?;
+        // SQLite would open the rollback journal.
+        is_there(&beside(path, "-journal"))?;
         let mut copy = None;
         let mut opened = path.to_owned();
-        if !shared.exists() {
+        if !has_shared {
             let folder = tempfile::tempdir().map_err(fails)?;
             opened = folder.path().join("copy.db");
             std::fs::copy(path, &opened).map_err(fails)?;
-            if wal.exists() {
+            if has_wal {
                 std::fs::copy(&wal, beside(&opened, "-wal")).map_err(fails)?;
             }
             copy = Some(folder);

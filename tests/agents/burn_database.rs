@@ -188,6 +188,60 @@ fn stamps_alone_are_appended() {
     assert_eq!(ledger.iter().map(|line| &line["kind"]).collect::<Vec<_>>(), ["stamp", "stamp"]);
 }
 
+/// Runs a command that must fail before anyone writes into its pipe.
+#[cfg(unix)]
+fn said_without_waiting(sandbox: &Sandbox) -> String {
+    let mut command = burn(&sandbox.0.path().join("home"));
+    command.env("HOME", sandbox.0.path()).env_remove("RELAYBURN_CONTENT_STORE");
+    command.args(["ingest", "--from-burn"]).arg(sandbox.database());
+    let mut child = command.stderr(std::process::Stdio::piped()).spawn().unwrap();
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    while child.try_wait().unwrap().is_none() {
+        if std::time::Instant::now() > deadline {
+            child.kill().unwrap();
+            child.wait().unwrap();
+            panic!("it waits for a writer of the pipe");
+        }
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    failure(&child.wait_with_output().unwrap())
+}
+
+#[cfg(unix)]
+#[test]
+fn a_pipe_is_refused_and_not_waited_for() {
+    for name in ["burn.sqlite", "burn.sqlite-wal", "burn.sqlite-shm", "burn.sqlite-journal", "content.sqlite"]
+    {
+        let sandbox = Sandbox::new();
+        drop(fill(&sandbox.database()));
+        let path = sandbox.database().with_file_name(name);
+        let _ = fs::remove_file(&path);
+        assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+        let said = said_without_waiting(&sandbox);
+        assert!(said.contains(&format!("/{name}: it is no regular file")), "{said}");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn content_that_cannot_be_reached_is_an_error_that_names_it() {
+    // A link to itself, and a link to a file on a disk that is away.
+    for target in ["content.sqlite", "away/content.sqlite"] {
+        let sandbox = Sandbox::new();
+        drop(fill(&sandbox.database()));
+        let path = sandbox.database().with_file_name("content.sqlite");
+        fs::remove_file(&path).unwrap();
+        std::os::unix::fs::symlink(target, &path).unwrap();
+        let said = failure(&sandbox.ingest(&[]));
+        assert!(said.contains("old/content.sqlite"), "{said}");
+        // Texts that are not kept are not looked for.
+        let mut command = burn(&sandbox.0.path().join("home"));
+        command.env("HOME", sandbox.0.path()).env("RELAYBURN_CONTENT_STORE", "off");
+        let output = command.args(["ingest", "--from-burn"]).arg(sandbox.database()).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
 #[test]
 fn rows_that_are_left_out_are_named() {
     let sandbox = Sandbox::new();
