@@ -51,11 +51,13 @@ impl ForeignDatabase {
         if !is_there(path)? {
             return Err(unusable(path, "there is no such file"));
         }
-        let wal = beside(path, "-wal");
+        // SQLite names these files after the database itself, not after a link to the database.
+        let file = std::fs::canonicalize(path).map_err(fails)?;
+        let wal = beside(&file, "-wal");
         let has_wal = is_there(&wal)?;
-        let has_shared = is_there(&beside(path, "-shm"))?;
+        let has_shared = is_there(&beside(&file, "-shm"))?;
         // SQLite would open the rollback journal.
-        is_there(&beside(path, "-journal"))?;
+        is_there(&beside(&file, "-journal"))?;
         let mut copy = None;
         let mut opened = path.to_owned();
         if !has_shared {

@@ -188,6 +188,20 @@ fn stamps_alone_are_appended() {
     assert_eq!(ledger.iter().map(|line| &line["kind"]).collect::<Vec<_>>(), ["stamp", "stamp"]);
 }
 
+#[cfg(unix)]
+#[test]
+fn a_linked_database_is_read_with_its_log() {
+    let sandbox = Sandbox::new();
+    let path = sandbox.database();
+    let elsewhere = path.parent().unwrap().join("elsewhere.sqlite");
+    // The rows are only in the write-ahead log while their writer has the database open.
+    let writer = fill(&elsewhere);
+    std::os::unix::fs::symlink(&elsewhere, &path).unwrap();
+    assert_eq!(sandbox.document()["appended"]["turns"], 2);
+    drop(writer);
+    assert_eq!(sandbox.document()["duplicates"], 13);
+}
+
 /// Runs a command that must fail before anyone writes into its pipe.
 #[cfg(unix)]
 fn said_without_waiting(sandbox: &Sandbox) -> String {
