@@ -17,7 +17,7 @@
 //! everything else of parents, and the primary keys of children; then everything else of children.
 //!
 //! ```
-//! use relayburn_ledger::sqlite_file::{Duplicates, Loader, Schema, Value};
+//! use relayburn_ledger::sqlite_file::{Duplicates, Loader, Schema, SqlValue};
 //!
 //! let dir = tempfile::tempdir()?;
 //! let sql = "CREATE TABLE t(id TEXT PRIMARY KEY, n INTEGER); CREATE INDEX t_n ON t(n);";
@@ -30,7 +30,7 @@
 //!         let loader = &loader;
 //!         scope.spawn(move || {
 //!             let mut batch = loader.batch(sequence);
-//!             batch.push(t, &[Value::Text(b"same"), Value::Int(sequence as i64)])?;
+//!             batch.push(t, &[SqlValue::Text(b"same"), SqlValue::Int(sequence as i64)])?;
 //!             loader.submit(batch)
 //!         });
 //!     }
