@@ -14,7 +14,7 @@ use std::time::Instant;
 use super::AgentsError;
 use super::js::{self, KeyOrder};
 use super::known::each_stamp;
-use super::pass::{ContentMode, Gathered, LeftOut, ReadOptions, Reason, Record};
+use super::pass::{ContentMode, Gathered, LeftOut, PassRecord, ReadOptions, Reason};
 use super::report::{AgentReport, IngestObserver, IngestReport};
 use super::run::{Ingest, Run, add_up};
 use super::sqlite::{ForeignDatabase, bytes_of, is_there, unusable};
@@ -69,7 +69,7 @@ impl Ingest {
             ..AgentReport::default()
         };
         for (table, kind) in TABLES {
-            let rows = Rows {
+            let rows = TableRows {
                 path,
                 database: &database,
                 table,
@@ -129,7 +129,7 @@ fn check_schema(path: &Path, database: &ForeignDatabase) -> Result<(), AgentsErr
 }
 
 /// The rows of a table: their numbers and their JSON texts.
-struct Rows<'d> {
+struct TableRows<'d> {
     path: &'d Path,
     database: &'d ForeignDatabase,
     table: &'static str,
@@ -137,14 +137,14 @@ struct Rows<'d> {
     text: String,
 }
 
-impl Rows<'_> {
+impl TableRows<'_> {
     /// Queues the records of all rows, some at a time. `add` adds a record to its list.
     fn each_part(
         &self,
         run: &mut Run<'_>,
         tally: &mut AgentReport,
         interrupt: &Interrupt,
-        add: &mut dyn FnMut(&mut Gathered, Record),
+        add: &mut dyn FnMut(&mut Gathered, PassRecord),
     ) -> Result<(), AgentsError> {
         let fails = |error: rusqlite::Error| unusable(self.path, error);
         let mut statement = self.database.connection.prepare(&self.text).map_err(fails)?;
@@ -160,7 +160,7 @@ impl Rows<'_> {
             let place = || format!("row {number} of {}", self.table);
             match document.parse(&json) {
                 Ok(value) if value.kind() == Kind::Object => {
-                    add(&mut gathered, Record { row: Some((self.table, number)), ..json.into() });
+                    add(&mut gathered, PassRecord { row: Some((self.table, number)), ..json.into() });
                 }
                 Ok(_) => self.leave_out(run, tally, Reason::NotARecord, place()),
                 Err(error) => self.leave_out(run, tally, Reason::Malformed, format!("{}: {error}", place())),
@@ -242,7 +242,7 @@ fn take_stamps(
         match stamp_of(Some(&ts), parsed.0, parsed.1) {
             Some(line) if known.contains(&digest(&line)) => tally.duplicates += 1,
             Some(line) => {
-                gathered.stamps.push(Record { row: Some(("stamps", number)), ..line.into() });
+                gathered.stamps.push(PassRecord { row: Some(("stamps", number)), ..line.into() });
             }
             None => leave_out(path, run, tally, Reason::Malformed, format!("row {number} of stamps")),
         }
@@ -266,6 +266,6 @@ fn take_content(
         return Err(AgentsError::Unusable { path: path.to_owned(), reason });
     }
     let text = "SELECT rowid, body FROM content ORDER BY rowid".to_owned();
-    let rows = Rows { path, database: &database, table: "content", gathered_rows: ROWS, text };
+    let rows = TableRows { path, database: &database, table: "content", gathered_rows: ROWS, text };
     rows.each_part(run, tally, interrupt, &mut |gathered, record| gathered.content.push(record))
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 
-use super::opencode::{Received, Request, Rules, StreamState, gathered_of_stream};
+use super::opencode::{Received, RecordRules, Request, StreamState, gathered_of_stream};
 use super::pass::{Agent, Gathered};
 use super::report::IngestObserver;
 use super::run::{Ingest, Run};
@@ -144,7 +144,7 @@ impl Ingest {
         let mut gathered = Gathered::default();
         if let Some(session) = &told.flushes {
             let run = Run::new(self, observer, interrupt)?;
-            let rules = Rules {
+            let rules = RecordRules {
                 as_reference,
                 content: run.options.content,
                 projects: &run.projects,

@@ -186,7 +186,7 @@ impl HookRecords {
     /// Reads a hook's payload.
     pub(super) fn of(session: &[u8], payload: Value<'_>) -> Self {
         let mut made = HookRecords { session: session.to_vec(), ..HookRecords::default() };
-        let Some(told) = Event::of(payload) else { return made };
+        let Some(told) = HookPayload::of(payload) else { return made };
         if told.name == b"SubagentStop"
             && let Some(agent) = &told.agent
         {
@@ -228,7 +228,7 @@ fn parent_id(payload: Value<'_>) -> Option<&[u8]> {
 }
 
 /// The event in a hook's payload.
-struct Event {
+struct HookPayload {
     name: &'static [u8],
     id: Option<Vec<u8>>,
     status: &'static str,
@@ -238,12 +238,12 @@ struct Event {
     agent: Option<Vec<u8>>,
 }
 
-impl Event {
+impl HookPayload {
     fn of(payload: Value<'_>) -> Option<Self> {
         let id = js::first_text(payload, &IDS).map(<[u8]>::to_vec);
         let measured = |key| measure::measured_text(payload.get(key)).map(std::borrow::Cow::into_owned);
         Some(match js::any_text(payload, "hook_event_name")? {
-            b"PreToolUse" => Event {
+            b"PreToolUse" => HookPayload {
                 name: b"PreToolUse",
                 id,
                 status: "running",
@@ -259,7 +259,7 @@ impl Event {
                         || js::is_true(response, "isError")
                         || response.get("success").and_then(Value::as_bool) == Some(false)
                 });
-                Event {
+                HookPayload {
                     name: b"PostToolUse",
                     id,
                     status: if is_error { "errored" } else { "completed" },
@@ -272,7 +272,7 @@ impl Event {
             b"SubagentStop" => {
                 let agent = js::text(payload, "agent_id").map(<[u8]>::to_vec);
                 let status = stop_status(payload);
-                Event {
+                HookPayload {
                     name: b"SubagentStop",
                     id: parent_id(payload).map(<[u8]>::to_vec).or(agent.clone()),
                     status,
@@ -282,7 +282,7 @@ impl Event {
                     agent,
                 }
             }
-            b"Notification" => Event {
+            b"Notification" => HookPayload {
                 name: b"Notification",
                 id,
                 status: "unknown",

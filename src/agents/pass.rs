@@ -181,7 +181,7 @@ impl Pass<'_> {
 
 /// A record to append, as JSON text.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Record {
+pub(super) struct PassRecord {
     pub text: Vec<u8>,
     /// The turn of the pass without which the record is not written.
     pub owner: Option<u32>,
@@ -197,16 +197,16 @@ pub(super) struct Record {
     pub row: Option<(&'static str, i64)>,
 }
 
-impl From<Vec<u8>> for Record {
+impl From<Vec<u8>> for PassRecord {
     fn from(text: Vec<u8>) -> Self {
-        Record { text, owner: None, stamp: None, branch: None, other_id: None, row: None }
+        PassRecord { text, owner: None, stamp: None, branch: None, other_id: None, row: None }
     }
 }
 
-impl Record {
+impl PassRecord {
     /// A record that is written only with the turn `owner` of its pass.
     pub(super) fn with(text: Vec<u8>, owner: Option<u32>) -> Self {
-        Record { owner, ..text.into() }
+        PassRecord { owner, ..text.into() }
     }
 }
 
@@ -308,14 +308,14 @@ impl LeftOut {
 /// The records and counts of a pass.
 #[derive(Debug, Default)]
 pub(super) struct Gathered {
-    pub turns: Vec<Record>,
-    pub content: Vec<Record>,
-    pub compactions: Vec<Record>,
-    pub relationships: Vec<Record>,
-    pub tool_result_events: Vec<Record>,
-    pub user_turns: Vec<Record>,
+    pub turns: Vec<PassRecord>,
+    pub content: Vec<PassRecord>,
+    pub compactions: Vec<PassRecord>,
+    pub relationships: Vec<PassRecord>,
+    pub tool_result_events: Vec<PassRecord>,
+    pub user_turns: Vec<PassRecord>,
     /// Stamps without a record in the log. Their texts are complete lines.
-    pub stamps: Vec<Record>,
+    pub stamps: Vec<PassRecord>,
     /// The new cursor as compact JSON text, with its keys in order. None keeps the old cursor.
     pub cursor: Option<Vec<u8>>,
     /// A note that the reader gets again at the next pass. It is kept in a derived file.
@@ -336,7 +336,7 @@ pub(super) struct Gathered {
     pub bytes_read: u64,
     pub open_messages: u64,
     /// Further facts from Claude Code's logs.
-    pub told: Option<Box<super::claude::Told>>,
+    pub told: Option<Box<super::claude::LogFacts>>,
 }
 
 /// The records of a session as JSON texts. No record depends on another.

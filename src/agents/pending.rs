@@ -23,7 +23,7 @@ const SLACK_MS: f64 = 20.0;
 const SLACK_AS_REFERENCE_MS: f64 = 1.0;
 
 /// A stamp that waits for its session.
-struct Waiting {
+struct PendingStamp {
     path: PathBuf,
     harness: Vec<u8>,
     start_ms: f64,
@@ -42,7 +42,7 @@ pub(super) struct Claimed {
 }
 
 /// The session that a stamp is searched for.
-pub(super) struct Session<'s> {
+pub(super) struct StampTarget<'s> {
     pub agent: Agent,
     pub id: &'s [u8],
     pub cwd: Option<&'s [u8]>,
@@ -61,7 +61,7 @@ fn files(home: &Home) -> Vec<PathBuf> {
 }
 
 /// Reads a stamp. None if it is invalid.
-fn parse(path: &Path, text: &[u8]) -> Option<Waiting> {
+fn parse(path: &Path, text: &[u8]) -> Option<PendingStamp> {
     let mut document = Document::default();
     let root = document.parse(trim_js(text)).ok().filter(|root| root.kind() == Kind::Object)?;
     if root.get("v").and_then(Value::as_number)?.as_f64() != 1.0 {
@@ -82,7 +82,7 @@ fn parse(path: &Path, text: &[u8]) -> Option<Waiting> {
     };
     let mut text = Vec::new();
     js::write_value(enrichment, js::KeyOrder::AsParsed, &mut text);
-    Some(Waiting {
+    Some(PendingStamp {
         path: path.to_owned(),
         harness: harness.to_vec(),
         start_ms,
@@ -153,12 +153,12 @@ pub(super) fn take_over(home: &Home, is_in_ledger: &mut dyn FnMut(&[u8]) -> bool
 }
 
 /// Claims the oldest stamp that matches the session.
-pub(super) fn claim(home: &Home, session: &Session<'_>) -> Option<Claimed> {
+pub(super) fn claim(home: &Home, session: &StampTarget<'_>) -> Option<Claimed> {
     clean(home);
     let base = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
     let absolute = |text: &[u8]| project::absolute(&base, Path::new(&*js::to_utf8(text)));
     let slack_ms = if session.as_reference { SLACK_AS_REFERENCE_MS } else { SLACK_MS };
-    let fits = |stamp: &Waiting| {
+    let fits = |stamp: &PendingStamp| {
         stamp.harness == session.agent.as_str().as_bytes()
             && stamp.session_dir.as_ref().is_none_or(|dir| {
                 absolute(session.path.as_os_str().as_encoded_bytes()).starts_with(absolute(dir))
@@ -168,13 +168,13 @@ pub(super) fn claim(home: &Home, session: &Session<'_>) -> Option<Claimed> {
     };
     let is_json = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "json");
     let read = |path: PathBuf| parse(&path, &std::fs::read(&path).ok()?);
-    let mut found: Vec<Waiting> =
+    let mut found: Vec<PendingStamp> =
         files(home).into_iter().filter(is_json).filter_map(read).filter(|stamp| fits(stamp)).collect();
     found.sort_by(|a, b| a.start_ms.total_cmp(&b.start_ms));
     found.into_iter().find_map(|stamp| claim_one(stamp, session))
 }
 
-fn claim_one(stamp: Waiting, session: &Session<'_>) -> Option<Claimed> {
+fn claim_one(stamp: PendingStamp, session: &StampTarget<'_>) -> Option<Claimed> {
     let mut selector = RecordText::default();
     selector.text("sessionId", session.id);
     let mut line = RecordText::default();

@@ -21,8 +21,8 @@ use super::js;
 use super::kept::{self, HookCall};
 use super::known::{Known, has_line};
 use super::pass::{
-    Agent, Candidate, Common, ContentMode, Gathered, HandOver, Handed, LeftOut, Pass, Prepared, ReadOptions,
-    Reason, Record, RootsOf, Stat,
+    Agent, Candidate, Common, ContentMode, Gathered, HandOver, Handed, LeftOut, Pass, PassRecord, Prepared,
+    ReadOptions, Reason, RootsOf, Stat,
 };
 use super::pending::{self, Claimed};
 use super::project::ProjectKeys;

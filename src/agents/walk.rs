@@ -15,7 +15,7 @@ pub struct Unreadable {
 
 /// An entry of a folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Entry {
+pub(super) struct WalkEntry {
     pub path: PathBuf,
     pub is_file: bool,
     pub is_folder: bool,
@@ -23,7 +23,7 @@ pub(super) struct Entry {
 
 /// Returns the entries of a folder. A missing folder is empty. A folder that cannot be read is empty and reported. With
 /// `as_reference` links are not followed; otherwise a link counts as its target.
-pub(super) fn entries(folder: &Path, as_reference: bool, unreadable: &mut Vec<Unreadable>) -> Vec<Entry> {
+pub(super) fn entries(folder: &Path, as_reference: bool, unreadable: &mut Vec<Unreadable>) -> Vec<WalkEntry> {
     let paths = match disk::list(folder) {
         Ok(paths) => paths,
         Err(error) if error.is_not_found() => return Vec::new(),
@@ -35,7 +35,7 @@ pub(super) fn entries(folder: &Path, as_reference: bool, unreadable: &mut Vec<Un
     let look = |path: PathBuf| {
         let found = if as_reference { disk::metadata(&path) } else { disk::metadata_of_target(&path) };
         let found = found.ok()?;
-        Some(Entry { path, is_file: found.is_file, is_folder: found.is_directory })
+        Some(WalkEntry { path, is_file: found.is_file, is_folder: found.is_directory })
     };
     paths.into_iter().filter_map(look).collect()
 }
@@ -45,7 +45,7 @@ pub(super) fn entries_if_there(
     folder: &Path,
     as_reference: bool,
     unreadable: &mut Vec<Unreadable>,
-) -> Vec<Entry> {
+) -> Vec<WalkEntry> {
     if folder.is_dir() { entries(folder, as_reference, unreadable) } else { Vec::new() }
 }
 

@@ -8,7 +8,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::payload::{LedgerLine, Payload, deserialize};
+use super::payload::{Payload, QueuedLine, deserialize};
 use super::sink::{Delivered, LedgerEntry, LedgerSink, RefusedLine, TOGETHER_BYTES};
 use crate::disk;
 use crate::home::LockName;
@@ -161,7 +161,7 @@ fn begun_batch(journal: &Path, start: u64, end: u64) -> Result<Vec<String>, Jour
         if record.offset >= end {
             break;
         }
-        if let Ok(Payload::LedgerLine(LedgerLine { line, continues_batch })) = deserialize(record.payload) {
+        if let Ok(Payload::LedgerLine(QueuedLine { line, continues_batch })) = deserialize(record.payload) {
             if !continues_batch {
                 lines.clear();
             }

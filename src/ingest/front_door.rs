@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::error::IngestError;
-use super::payload::{LedgerLine, serialize_ledger_line};
+use super::payload::{QueuedLine, serialize_ledger_line};
 use crate::journal::{self, JournalOptions, OpenCheck};
 
 /// Appends `lines` (each without its line end) to the journal in `directory` as one batch for the ledger, in one write and
@@ -35,7 +35,7 @@ pub(crate) fn queue_batch(
         return Ok(Vec::new());
     }
     let payload_of = |(index, line): (usize, &&str)| {
-        serialize_ledger_line(&LedgerLine {
+        serialize_ledger_line(&QueuedLine {
             line: (*line).to_owned(),
             continues_batch: continues_batch || index > 0,
         })

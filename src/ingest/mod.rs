@@ -52,7 +52,7 @@ pub use hybrid::HybridStore;
 pub(crate) use hybrid::is_guarded;
 pub use ingestor::Ingestor;
 pub use payload::{
-    Assertion, Epoch, LedgerLine, Payload, PayloadError, RecordType, Vote, deserialize, serialize_assertion,
+    Assertion, Epoch, Payload, PayloadError, QueuedLine, RecordType, Vote, deserialize, serialize_assertion,
     serialize_epoch, serialize_ledger_line, serialize_vote,
 };
 pub use sink::{Delivered, LedgerEntry, LedgerSink, RefusedLine, SinkError};

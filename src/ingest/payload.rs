@@ -20,7 +20,7 @@ pub enum RecordType {
     Vote = 1,
     /// [`Epoch`].
     Epoch = 2,
-    /// [`LedgerLine`].
+    /// [`QueuedLine`].
     LedgerLine = 3,
 }
 
@@ -90,7 +90,7 @@ pub struct Epoch {
 
 /// A line for `ledger.jsonl`.
 #[derive(Debug, Clone, PartialEq, Eq, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
-pub struct LedgerLine {
+pub struct QueuedLine {
     /// The line, without its line end.
     pub line: String,
     /// Whether the line was queued in one batch with the line before it. The ledger compares turns of different batches by
@@ -109,7 +109,7 @@ pub enum Payload {
     /// [`RecordType::Epoch`].
     Epoch(Epoch),
     /// [`RecordType::LedgerLine`].
-    LedgerLine(LedgerLine),
+    LedgerLine(QueuedLine),
 }
 
 /// A payload cannot be deserialized, or not be made.
@@ -175,7 +175,7 @@ pub fn serialize_epoch(epoch: &Epoch) -> Result<Vec<u8>, PayloadError> {
 ///
 /// # Errors
 /// [`PayloadError::LineEnd`]; otherwise as [`serialize_assertion`].
-pub fn serialize_ledger_line(line: &LedgerLine) -> Result<Vec<u8>, PayloadError> {
+pub fn serialize_ledger_line(line: &QueuedLine) -> Result<Vec<u8>, PayloadError> {
     if let Some(at) = line.line.find('\n') {
         return Err(PayloadError::LineEnd { at });
     }
@@ -220,7 +220,7 @@ pub fn deserialize(payload: &[u8]) -> Result<Payload, PayloadError> {
             rkyv::from_bytes::<Epoch, rancor::Error>(&archive).map(Payload::Epoch).map_err(invalid)
         }
         RecordType::LedgerLine => {
-            let line = rkyv::from_bytes::<LedgerLine, rancor::Error>(&archive).map_err(invalid)?;
+            let line = rkyv::from_bytes::<QueuedLine, rancor::Error>(&archive).map_err(invalid)?;
             match line.line.find('\n') {
                 Some(at) => Err(PayloadError::LineEnd { at }),
                 None => Ok(Payload::LedgerLine(line)),

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use super::binding::Binding;
 use super::error::IngestError;
-use super::payload::{LedgerLine, Payload, deserialize};
+use super::payload::{Payload, QueuedLine, deserialize};
 use super::sink::{Delivered, LedgerEntry, LedgerSink, RefusedLine, TOGETHER_BYTES, TOGETHER_RECORDS};
 use super::store::{KVStore, KeyValue};
 use crate::journal::{Cursor, JournalReader, RecordRef};
@@ -170,7 +170,7 @@ impl<S: KVStore> DrainWorker<S> {
 
 /// Whether a record is a line for the ledger that was queued in one batch with the line before it.
 fn continues_batch(payload: &[u8]) -> bool {
-    matches!(deserialize(payload), Ok(Payload::LedgerLine(LedgerLine { continues_batch: true, .. })))
+    matches!(deserialize(payload), Ok(Payload::LedgerLine(QueuedLine { continues_batch: true, .. })))
 }
 
 /// Records on their way to the store.
@@ -199,7 +199,7 @@ impl DrainBatch {
                 format!("V:{}:{}", blake3::Hash::from_bytes(vote.assertion), record.hash)
             }
             Ok(Payload::Epoch(epoch)) => format!("E:{}", blake3::Hash::from_bytes(epoch.id)),
-            Ok(Payload::LedgerLine(LedgerLine { line, continues_batch })) => {
+            Ok(Payload::LedgerLine(QueuedLine { line, continues_batch })) => {
                 self.lines.push(LedgerEntry { offset: record.offset, line, continues_batch });
                 return;
             }

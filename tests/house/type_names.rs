@@ -13,57 +13,6 @@ use syn::Item;
 use crate::rings::{ModulePath, attributes, is_for_tests, without_texts};
 use crate::rooms::{module_of, sources};
 
-/// Names that several types have.
-const NOT_MENDED: &[&str] = &[
-    "Before",
-    "Candidate",
-    "Cell",
-    "Chunks",
-    "Context",
-    "Counts",
-    "Cursor",
-    "Enrichment",
-    "Entry",
-    "Error",
-    "Event",
-    "File",
-    "Filter",
-    "Gathered",
-    "GivenUp",
-    "Home",
-    "Item",
-    "Journal",
-    "Known",
-    "LedgerLine",
-    "Log",
-    "Look",
-    "Message",
-    "Model",
-    "Node",
-    "Numbers",
-    "ParsedCall",
-    "Place",
-    "Prices",
-    "Reason",
-    "Record",
-    "Region",
-    "Rng",
-    "Row",
-    "Rows",
-    "Rules",
-    "Session",
-    "Spawn",
-    "State",
-    "Tally",
-    "Target",
-    "Texts",
-    "Told",
-    "Value",
-    "Waiting",
-    "Work",
-    "Written",
-];
-
 /// The modules of types, by type name.
 type Definitions = BTreeMap<String, Vec<String>>;
 
@@ -196,7 +145,6 @@ fn a_type_has_a_name_of_its_own() {
     sources(&root, &mut found);
     let files: Vec<(ModulePath, String)> =
         found.iter().map(|file| (module_of(&root, file), fs::read_to_string(file).unwrap())).collect();
-    let mut found = repeated(&files);
-    found.retain(|name, _| !NOT_MENDED.contains(&&**name));
+    let found = repeated(&files);
     assert!(found.is_empty(), "names of several types, and the modules of the types: {found:#?}");
 }

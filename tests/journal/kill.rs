@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::common::processes;
-use relayburn_ledger::ingest::{LedgerLine, Payload, deserialize, queue_ledger_lines};
+use relayburn_ledger::ingest::{Payload, QueuedLine, deserialize, queue_ledger_lines};
 use relayburn_ledger::journal::{
     self, GroupCommitBuffer, GroupCommitOptions, Journal, JournalError, JournalOptions, JournalReader,
     OnCorruption, recover,
@@ -180,7 +180,7 @@ fn fifty_processes_queue_a_line_each_at_once() {
     let mut queued = BTreeSet::new();
     let mut offset = 0;
     while let Some(record) = reader.read(offset).unwrap() {
-        let Payload::LedgerLine(LedgerLine { line, .. }) = deserialize(record.payload).unwrap() else {
+        let Payload::LedgerLine(QueuedLine { line, .. }) = deserialize(record.payload).unwrap() else {
             panic!("no line")
         };
         let pid = line.trim_start_matches("{\"pid\":").trim_end_matches('}').parse().unwrap();

@@ -12,7 +12,7 @@ use super::super::lines::{Ending, LineSource};
 use super::super::pass::Candidate;
 use super::base_name;
 use super::key::Key;
-use super::log::{Evidence, Told};
+use super::log::{Evidence, LogFacts};
 use crate::scan::json::{Document, trim_js};
 
 /// The logs of a run.
@@ -44,7 +44,7 @@ pub(crate) struct LogComparison {
 
 impl Across {
     /// Adds a log that was read.
-    pub(crate) fn add(&mut self, path: &Path, told: &mut Told) {
+    pub(crate) fn add(&mut self, path: &Path, told: &mut LogFacts) {
         let index = self.logs.len();
         for uuid in std::mem::take(&mut told.uuids) {
             self.lines.entry(uuid).or_insert(index);

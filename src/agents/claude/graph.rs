@@ -16,7 +16,7 @@ const DEPTH_MAX: usize = 65;
 
 /// A call that spawns an agent.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Spawn {
+struct SpawnCall {
     id: Vec<u8>,
     subagent_type: Option<Vec<u8>>,
     description: Option<Vec<u8>>,
@@ -27,7 +27,7 @@ struct Spawn {
 #[derive(Debug, Clone)]
 enum Role {
     Assistant {
-        spawns: Box<[Spawn]>,
+        spawns: Box<[SpawnCall]>,
     },
     User {
         /// The tool use ids that the line answers.
@@ -88,7 +88,7 @@ impl Graph {
             let Some(id) = js::any_text(block, "id").filter(|_| is_spawn) else { continue };
             let input = block.get("input");
             let of = |key| input.and_then(|input| js::any_text(input, key));
-            spawns.push(Spawn {
+            spawns.push(SpawnCall {
                 id: id.to_vec(),
                 subagent_type: of("subagent_type").map(<[u8]>::to_vec),
                 description: of("description").map(<[u8]>::to_vec),
@@ -155,8 +155,8 @@ impl Graph {
         let nodes = from.each(|from| {
             let (key, parent, is_side) = (from.key()?, from.maybe(Unpacker::key)?, from.flag()?);
             let role = if from.flag()? {
-                let spawns: Vec<Spawn> = from.each(|from| {
-                    Some(Spawn {
+                let spawns: Vec<SpawnCall> = from.each(|from| {
+                    Some(SpawnCall {
                         id: from.text()?,
                         subagent_type: from.maybe_text()?,
                         description: from.maybe_text()?,
@@ -227,7 +227,7 @@ impl Graph {
                 Role::User { text_hash, .. } => text_hash,
                 Role::Assistant { .. } => None,
             };
-            let same_prompt = |spawn: &&Spawn| text_hash.is_some() && spawn.prompt_hash == text_hash;
+            let same_prompt = |spawn: &&SpawnCall| text_hash.is_some() && spawn.prompt_hash == text_hash;
             let spawn = spawns.iter().find(same_prompt).or(spawns.first())?;
             let parent = node.is_side.then(|| self.invocation_at(&assistant, answers, depth + 1)).flatten();
             Some(Invocation {

@@ -164,7 +164,7 @@ fn is_log(path: &Path, name: &str) -> bool {
 
 /// Facts about a log for the run, besides its records.
 #[derive(Debug, Default)]
-pub(in crate::agents) struct Told {
+pub(in crate::agents) struct LogFacts {
     pub(super) base_name: Vec<u8>,
     pub(super) evidence: Evidence,
     /// Whether the evidence was not compared with other logs yet.

@@ -24,7 +24,7 @@ pub(super) struct Results {
 
 /// The token counts of a message, from its lines.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Counts {
+pub(super) struct MessageCounts {
     pub input: f64,
     pub output: f64,
     pub cache_read: f64,
@@ -33,12 +33,12 @@ pub(super) struct Counts {
     cache_write_1h: f64,
 }
 
-impl Counts {
+impl MessageCounts {
     /// The counts of one line. A count that is absent, not a number or below 0 is 0.
     fn of(usage: Value<'_>) -> Self {
         let count = |object: Value<'_>, key| js::number(object, key).unwrap_or(0.0).max(0.0);
         let split = |key| usage.get("cache_creation").map_or(0.0, |split| count(split, key));
-        Counts {
+        MessageCounts {
             input: count(usage, "input_tokens"),
             output: count(usage, "output_tokens"),
             cache_read: count(usage, "cache_read_input_tokens"),
@@ -50,7 +50,7 @@ impl Counts {
 
     /// Keeps the larger value of each field, because the lines of a message are written while it is streamed, and its
     /// counts grow.
-    fn grow(&mut self, other: &Counts) {
+    fn grow(&mut self, other: &MessageCounts) {
         self.input = self.input.max(other.input);
         self.output = self.output.max(other.output);
         self.cache_read = self.cache_read.max(other.cache_read);
@@ -172,7 +172,7 @@ pub(super) enum Thread {
 
 /// A message, from the lines that were read so far.
 #[derive(Debug)]
-pub(super) struct Message {
+pub(super) struct ClaudeMessage {
     pub id: Vec<u8>,
     /// Byte offset of its first line.
     pub at: u64,
@@ -196,7 +196,7 @@ pub(super) struct Message {
     terms: TurnTerms,
     /// The branch that the first line names.
     branch: Option<Vec<u8>>,
-    pub counts: Counts,
+    pub counts: MessageCounts,
     usage_as_reference: Vec<u8>,
     cache_read_as_reference: Vec<u8>,
     pub calls: Vec<ToolCall>,
@@ -219,7 +219,7 @@ pub(super) fn as_is(line: Value<'_>, key: &str, options: &ReadOptions) -> Vec<u8
     out
 }
 
-impl Message {
+impl ClaudeMessage {
     /// Creates a message from its first line.
     pub(super) fn begin(
         id: &[u8],
@@ -230,7 +230,7 @@ impl Message {
         options: &ReadOptions,
     ) -> Self {
         let usage = line.get("message").and_then(|message| message.get("usage"));
-        Message {
+        ClaudeMessage {
             id: id.to_vec(),
             at,
             uuid: js::text(line, "uuid").map(Key::of),
@@ -248,7 +248,7 @@ impl Message {
             coverage: Coverage::default(),
             terms: TurnTerms::default(),
             branch: js::text(line, "gitBranch").map(<[u8]>::to_vec),
-            counts: Counts::default(),
+            counts: MessageCounts::default(),
             usage_as_reference: if options.as_reference { usage_as_reference(usage) } else { Vec::new() },
             cache_read_as_reference: usage.map_or_else(
                 || b"0".to_vec(),
@@ -291,7 +291,7 @@ impl Message {
         if let Some(usage) = message.get("usage") {
             self.has_usage = true;
             self.coverage.add(coverage_of(usage));
-            self.counts.grow(&Counts::of(usage));
+            self.counts.grow(&MessageCounts::of(usage));
             add_terms(&mut self.terms, usage);
         }
         for block in message.get("content").into_iter().flat_map(Value::items) {

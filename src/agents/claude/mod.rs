@@ -18,9 +18,9 @@ use std::path::{Path, PathBuf};
 
 pub(super) use self::across::{Across, settled_note};
 
-pub(super) use self::log::Told;
+pub(super) use self::log::LogFacts;
 use self::log::{Evidence, LogKind};
-use self::piece::{Log, Piece, Place, State, Waiting};
+use self::piece::{Log, Piece, PieceEnd, Place, State};
 use super::AgentsError;
 use super::js::{self, RecordText};
 use super::lines::{Ending, LineSource};
@@ -90,18 +90,18 @@ fn base_name(path: &Path) -> Vec<u8> {
 }
 
 /// The cursor of a log.
-struct Cursor {
+struct ClaudeCursor {
     inode: f64,
     offset: f64,
     mtime_ms: f64,
     last_user_text: Option<Vec<u8>>,
 }
 
-impl Cursor {
+impl ClaudeCursor {
     fn parse(text: &[u8]) -> Option<Self> {
         let mut document = Document::default();
         let root = document.parse(text).ok()?;
-        Some(Cursor {
+        Some(ClaudeCursor {
             inode: js::number(root, "inode")?,
             // A value that is no number compares as 0.
             offset: js::number(root, "offsetBytes").unwrap_or(0.0),
@@ -161,7 +161,7 @@ pub(super) fn read(pass: &Pass<'_>, hand: &mut HandOver<'_>) -> Result<(), Agent
 impl<'r> Reader<'r> {
     /// Looks at a log and reads the lines before its cursor.
     fn open(pass: &Pass<'r>) -> Result<Opened<'r>, AgentsError> {
-        let cursor = pass.cursor.and_then(Cursor::parse);
+        let cursor = pass.cursor.and_then(ClaudeCursor::parse);
         let stat = pass.stat;
         let size = stat.size_bytes as f64;
         let cursor = cursor.filter(|cursor| {
@@ -300,13 +300,13 @@ impl<'r> Reader<'r> {
         }
         let has_more = reached < size && reached >= wanted && !self.options.as_reference;
         let waiting = if has_more {
-            Waiting::ForAll
+            PieceEnd::ForAll
         } else if self.options.is_at_rest(self.stat.mtime_ms) {
-            Waiting::Nothing
+            PieceEnd::Nothing
         } else if self.options.now_ms - self.stat.mtime_ms >= SETTLED_MS {
-            Waiting::ForPrompts
+            PieceEnd::ForPrompts
         } else {
-            Waiting::ForAll
+            PieceEnd::ForAll
         };
         let (mut gathered, end) = piece.finish(&mut state, from, whole, waiting)?;
         self.state = state;

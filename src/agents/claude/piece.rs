@@ -14,12 +14,12 @@ use super::super::AgentsError;
 use super::super::calls::Replacement;
 use super::super::js::{self, RecordText};
 use super::super::measure;
-use super::super::pass::{ContentMode, Gathered, ReadOptions, Reason, Record};
+use super::super::pass::{ContentMode, Gathered, PassRecord, ReadOptions, Reason};
 use super::super::project::ProjectKeys;
 use super::graph::{Answers, Graph, Invocation};
 use super::key::Key;
 use super::log::{Evidence, LogKind, path_text};
-use super::message::{Message, Results, Thread, given_up, plain_text};
+use super::message::{ClaudeMessage, Results, Thread, given_up, plain_text};
 use crate::scan::json::{Kind, Value};
 
 pub(super) use saved::Place;
@@ -96,7 +96,7 @@ struct PendingRow {
 /// The lines of a piece.
 pub(super) struct Piece<'l> {
     log: &'l Log<'l>,
-    messages: Vec<Message>,
+    messages: Vec<ClaudeMessage>,
     by_id: HashMap<Vec<u8>, usize>,
     results: Results,
     user_turns: Vec<Pending>,
@@ -121,7 +121,7 @@ pub(super) struct Piece<'l> {
 
 /// How a piece ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Waiting {
+pub(super) enum PieceEnd {
     /// Waits for nothing, because the log is at rest.
     Nothing,
     /// Waits for every message that may still change.
@@ -270,7 +270,7 @@ impl<'l> Piece<'l> {
                     earlier.is_closed = earlier.thread == thread || is_within;
                 }
                 let prompt = self.prompts.last().map(|(_, prompt)| prompt).or(state.prompt.as_ref());
-                self.messages.push(Message::begin(id, at.0, line, thread, prompt.cloned(), options));
+                self.messages.push(ClaudeMessage::begin(id, at.0, line, thread, prompt.cloned(), options));
                 self.by_id.insert(id.to_vec(), index);
                 index
             }
@@ -569,18 +569,18 @@ impl<'l> Piece<'l> {
     }
 
     /// The offset up to which records are written. Later lines may still change.
-    fn end(&self, whole: u64, waiting: Waiting) -> u64 {
-        let first_of = |is_open: &dyn Fn(&Message) -> bool| {
+    fn end(&self, whole: u64, waiting: PieceEnd) -> u64 {
+        let first_of = |is_open: &dyn Fn(&ClaudeMessage) -> bool| {
             self.messages.iter().filter(|message| is_open(message)).map(|message| message.at).min()
         };
         if self.log.options.as_reference {
             return first_of(&|message| message.stop_reason.is_none()).unwrap_or(whole);
         }
-        if waiting == Waiting::Nothing {
+        if waiting == PieceEnd::Nothing {
             return whole;
         }
-        let is_done = |message: &Message| {
-            waiting == Waiting::ForPrompts
+        let is_done = |message: &ClaudeMessage| {
+            waiting == PieceEnd::ForPrompts
                 && message.unanswered.is_empty()
                 && message.stop_reason.as_deref().is_some_and(|reason| reason != b"tool_use")
         };
@@ -596,7 +596,7 @@ impl<'l> Piece<'l> {
         state: &mut State,
         from: u64,
         whole: u64,
-        waiting: Waiting,
+        waiting: PieceEnd,
     ) -> Result<(Gathered, u64), AgentsError> {
         let log = self.log;
         let options = log.options;
@@ -607,7 +607,7 @@ impl<'l> Piece<'l> {
         for message in &self.messages {
             agents.push(self.agent_of(message, state, &mut answers));
         }
-        let is_written = |message: &Message| match options.as_reference {
+        let is_written = |message: &ClaudeMessage| match options.as_reference {
             true => message.stop_reason.is_some(),
             false => message.at < end,
         };
@@ -624,7 +624,7 @@ impl<'l> Piece<'l> {
             let turn = message
                 .turn(before + index, &path, &self.results, agent.as_ref(), options, log.projects)
                 .map_err(|reason| given_up(log.path, reason))?;
-            let mut record = Record::with(turn, Some(index as u32));
+            let mut record = PassRecord::with(turn, Some(index as u32));
             if !options.as_reference {
                 record.stamp = message.stamp();
                 record.branch = state.branch_stamp(message);
@@ -675,26 +675,26 @@ impl<'l> Piece<'l> {
             let mut record = pending.record;
             let agent = pending.link.as_ref().and_then(|id| by_tool.get(&id[..]).or(earlier.get(id)));
             record.maybe_text("agentId", agent.map(Vec::as_slice));
-            gathered.tool_result_events.push(Record::with(record.finish(), pending.owner));
+            gathered.tool_result_events.push(PassRecord::with(record.finish(), pending.owner));
         }
         let owners: Vec<Option<u32>> = self.user_turns.iter().map(|pending| pending.owner).collect();
         for pending in self.user_turns.into_iter().filter(|pending| pending.at < end) {
             let mut record = pending.record;
             record.maybe_text("followingMessageId", pending.link.as_deref());
-            gathered.user_turns.push(Record::with(record.finish(), pending.owner));
+            gathered.user_turns.push(PassRecord::with(record.finish(), pending.owner));
         }
         self.content.sort_by_key(|pending| pending.at);
         for pending in self.content.into_iter().filter(|pending| pending.at < end) {
             let is_kept = pending.message.is_none_or(|index| is_written(&self.messages[index as usize]));
             if is_kept {
                 let owner = pending.message.or(pending.user_turn.and_then(|turn| owners[turn]));
-                gathered.content.push(Record::with(pending.record, owner));
+                gathered.content.push(PassRecord::with(pending.record, owner));
             }
         }
 
         let foreign = state.evidence.foreign_session().map(<[u8]>::to_vec);
         let version = state.evidence.version.clone();
-        let mut rows = Rows { log, foreign, version, rows: Vec::new() };
+        let mut rows = RelationshipRows { log, foreign, version, rows: Vec::new() };
         for row in self.rows.iter().filter(|row| row.at < end) {
             rows.explicit(row);
         }
@@ -709,7 +709,7 @@ impl<'l> Piece<'l> {
         if marker_is_before && let Some(target) = &state.evidence.marker {
             rows.marker(target.as_deref(), state.evidence.first_ts.as_deref(), &self.explicit);
         }
-        gathered.relationships.extend(rows.rows.into_iter().map(Record::from));
+        gathered.relationships.extend(rows.rows.into_iter().map(PassRecord::from));
 
         state.marker_is_held = self.marker_at.is_some_and(|at| at >= end);
         // The state after the lines before `end`.
@@ -749,7 +749,7 @@ impl<'l> Piece<'l> {
     }
 
     /// The agent of a message on a side chain.
-    fn agent_of(&self, message: &Message, state: &State, answers: &mut Answers) -> Option<Invocation> {
+    fn agent_of(&self, message: &ClaudeMessage, state: &State, answers: &mut Answers) -> Option<Invocation> {
         if !message.is_side {
             return None;
         }
@@ -832,14 +832,14 @@ fn notified(line: Value<'_>) -> Option<(&[u8], &[u8])> {
 }
 
 /// Builds relationship records.
-struct Rows<'r> {
+struct RelationshipRows<'r> {
     log: &'r Log<'r>,
     foreign: Option<Vec<u8>>,
     version: Option<Vec<u8>>,
     rows: Vec<Vec<u8>>,
 }
 
-impl Rows<'_> {
+impl RelationshipRows<'_> {
     fn explicit(&mut self, row: &PendingRow) {
         if row.kind == "root" && !self.log.kind.has_root() {
             return;
@@ -861,7 +861,7 @@ impl Rows<'_> {
         self.rows.push(record.finish());
     }
 
-    fn subagent(&mut self, message: &Message, agent: &Invocation) {
+    fn subagent(&mut self, message: &ClaudeMessage, agent: &Invocation) {
         let mut record = RecordText::of("native-claude");
         record.raw("sessionId", message.session_json());
         record.text("relationshipType", b"subagent");

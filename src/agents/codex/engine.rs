@@ -10,7 +10,7 @@ use std::collections::{HashMap, HashSet};
 
 pub(super) use records::{written_of, written_text};
 
-use super::parts::{self, Counts, ParsedCall, Spawn};
+use super::parts::{self, RolloutCall, RolloutCounts, SpawnedAgent};
 use crate::agents::activity::{ActivityCall, TurnWords, classify};
 use crate::agents::calls::ToolCall;
 use crate::agents::fidelity::{Coverage, Usage};
@@ -23,7 +23,7 @@ use crate::record::{Hasher, Id};
 use crate::scan::json::{Document, Kind, Value, is_array_index_key};
 
 /// The rules of one reading.
-pub(super) struct Rules<'r> {
+pub(super) struct RolloutRules<'r> {
     pub as_reference: bool,
     pub content: ContentMode,
     pub session_path: Vec<u8>,
@@ -117,7 +117,7 @@ impl Gap {
     }
 }
 
-struct Event {
+struct RolloutEvent {
     call: Vec<u8>,
     call_index: usize,
     event_index: usize,
@@ -147,7 +147,7 @@ struct Turn {
     project: Option<Vec<u8>>,
     start: [f64; 4],
     end: [f64; 4],
-    used: Counts,
+    used: RolloutCounts,
     has_usage: bool,
     sizes: RequestSizes,
     /// With our rules: the service tier at the beginning of the turn. A change during the turn applies to the next
@@ -162,10 +162,10 @@ struct Turn {
     call_ids: HashSet<Vec<u8>>,
     failed: HashSet<Vec<u8>>,
     touched: Vec<Vec<u8>>,
-    events: Vec<Event>,
+    events: Vec<RolloutEvent>,
     rows: Vec<Vec<u8>>,
     content: Vec<ContentLine>,
-    spawned: HashMap<Vec<u8>, Spawn>,
+    spawned: HashMap<Vec<u8>, SpawnedAgent>,
     is_replay: bool,
     /// With our rules: an earlier turn of this log with the same id, which gets the usage.
     same_as: Option<usize>,
@@ -216,7 +216,7 @@ struct Context {
 /// The usage of a turn that was already written, and the number of its ids.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(super) struct Written {
-    pub used: Counts,
+    pub used: RolloutCounts,
     pub times: usize,
     pub calls: usize,
 }
@@ -232,10 +232,10 @@ struct TurnPlace<'t> {
 
 /// A text at which the rules of the TypeScript package give a log up.
 #[derive(Debug)]
-pub(super) struct GivenUp(pub &'static str);
+pub(super) struct RolloutGivenUp(pub &'static str);
 
 pub(super) struct Engine<'r> {
-    rules: Rules<'r>,
+    rules: RolloutRules<'r>,
     now: Frozen,
     frozen: Frozen,
     contexts: Vec<Context>,
@@ -251,14 +251,14 @@ pub(super) struct Engine<'r> {
     links: HashSet<(Vec<u8>, Vec<u8>, bool)>,
     turns: Vec<Turn>,
     relationships: Vec<Made<Vec<u8>>>,
-    events: Vec<Made<Event>>,
+    events: Vec<Made<RolloutEvent>>,
     compactions: Vec<Made<Vec<u8>>>,
     user_turns: Vec<Made<UserTurn>>,
-    totals: Option<Counts>,
+    totals: Option<RolloutCounts>,
     /// The input of the last call: the size of the context.
     context_size: Option<f64>,
     /// Usage before the first turn.
-    early: Counts,
+    early: RolloutCounts,
     early_sizes: RequestSizes,
     /// The provider that serves the session, unless OpenAI does.
     provider: Option<Vec<u8>>,
@@ -302,7 +302,7 @@ impl<'d> RolloutLine<'d> {
 }
 
 impl<'r> Engine<'r> {
-    pub(super) fn new(rules: Rules<'r>, offset: u64) -> Self {
+    pub(super) fn new(rules: RolloutRules<'r>, offset: u64) -> Self {
         let mut now = Frozen { offset, ..Frozen::default() };
         if !rules.as_reference {
             now.session = rules.own.session.clone();
@@ -327,7 +327,7 @@ impl<'r> Engine<'r> {
             user_turns: Vec::new(),
             totals: None,
             context_size: None,
-            early: Counts::default(),
+            early: RolloutCounts::default(),
             early_sizes: RequestSizes::default(),
             provider: None,
             tier: None,
@@ -404,7 +404,7 @@ impl<'r> Engine<'r> {
     }
 
     /// Adds a line. Returns the reason if the line has nothing to keep.
-    pub(super) fn line(&mut self, line: &RolloutLine<'_>) -> Result<Option<Reason>, GivenUp> {
+    pub(super) fn line(&mut self, line: &RolloutLine<'_>) -> Result<Option<Reason>, RolloutGivenUp> {
         self.now.offset = line.end;
         let payload = line.payload;
         let mut kept = true;
@@ -568,7 +568,7 @@ impl<'r> Engine<'r> {
         self.now.compactions = self.compactions.len();
     }
 
-    fn event_message(&mut self, line: &RolloutLine<'_>) -> Result<bool, GivenUp> {
+    fn event_message(&mut self, line: &RolloutLine<'_>) -> Result<bool, RolloutGivenUp> {
         let payload = line.payload;
         let turn_id = js::any_text(payload, "turn_id");
         let is_open = |turn: &Option<Turn>| turn.as_ref().is_some_and(|turn| Some(&turn.id[..]) == turn_id);
@@ -635,11 +635,12 @@ impl<'r> Engine<'r> {
         };
         self.has_activity = true;
         self.is_behind_answer = true;
-        let counts = Counts::of(totals);
+        let counts = RolloutCounts::of(totals);
         self.now.counters = [counts.input - counts.cached, counts.output, counts.cached, counts.reasoning];
-        let last = info.get("last_token_usage").filter(|last| last.kind() == Kind::Object).map(Counts::of);
-        let (counts, last) = (counts.finite(), last.map(Counts::finite));
-        let step = Counts::step(self.totals, counts, last);
+        let last =
+            info.get("last_token_usage").filter(|last| last.kind() == Kind::Object).map(RolloutCounts::of);
+        let (counts, last) = (counts.finite(), last.map(RolloutCounts::finite));
+        let step = RolloutCounts::step(self.totals, counts, last);
         self.totals = Some(counts);
         self.context_size = last.map(|last| last.input).or(self.context_size);
         let (used, sizes) = match (&mut self.open, self.turns.last_mut()) {
@@ -661,7 +662,7 @@ impl<'r> Engine<'r> {
         true
     }
 
-    fn start_turn(&mut self, id: Vec<u8>, line: &RolloutLine<'_>) -> Result<(), GivenUp> {
+    fn start_turn(&mut self, id: Vec<u8>, line: &RolloutLine<'_>) -> Result<(), RolloutGivenUp> {
         self.names_turns |= !self.rules.has_no_turn_lines;
         let at_before = line.end;
         if self.open.is_some() {
@@ -683,7 +684,7 @@ impl<'r> Engine<'r> {
             Turn { ts: line.stamp.to_vec(), start: self.now.counters, is_replay, ..Turn::default() };
         if let Some(context) = context {
             if context.has_odd_folder && self.rules.as_reference {
-                return Err(GivenUp("a folder that is no text"));
+                return Err(RolloutGivenUp("a folder that is no text"));
             }
             turn.model = context.model.clone().unwrap_or_default();
             turn.project = context.folder.clone();
@@ -753,7 +754,7 @@ impl<'r> Engine<'r> {
     }
 
     /// Ends the open turn, if there is one, so that all records so far may be written.
-    pub(super) fn end_turn(&mut self, at: u64, commits: bool) -> Result<(), GivenUp> {
+    pub(super) fn end_turn(&mut self, at: u64, commits: bool) -> Result<(), RolloutGivenUp> {
         self.close_gap_before();
         let Some(mut turn) = self.open.take() else { return Ok(()) };
         turn.end = self.now.counters;
@@ -807,7 +808,7 @@ impl<'r> Engine<'r> {
         self.frozen = self.now.clone();
     }
 
-    fn response_item(&mut self, line: &RolloutLine<'_>) -> Result<bool, GivenUp> {
+    fn response_item(&mut self, line: &RolloutLine<'_>) -> Result<bool, RolloutGivenUp> {
         let payload = line.payload;
         match line.payload_kind {
             b"message" => return self.message(line),
@@ -840,7 +841,9 @@ impl<'r> Engine<'r> {
                 }
                 let call = match kind {
                     b"function_call" => parts::function_call(payload, as_reference),
-                    b"custom_tool_call" => parts::custom_call(payload, as_reference).map_err(GivenUp)?,
+                    b"custom_tool_call" => {
+                        parts::custom_call(payload, as_reference).map_err(RolloutGivenUp)?
+                    }
                     _ if as_reference => None,
                     kind => parts::builtin_call(payload, kind),
                 };
@@ -852,7 +855,7 @@ impl<'r> Engine<'r> {
         Ok(true)
     }
 
-    fn message(&mut self, line: &RolloutLine<'_>) -> Result<bool, GivenUp> {
+    fn message(&mut self, line: &RolloutLine<'_>) -> Result<bool, RolloutGivenUp> {
         let is_user = match js::any_text(line.payload, "role") {
             Some(b"user") => true,
             Some(b"assistant") => false,
@@ -885,9 +888,14 @@ impl<'r> Engine<'r> {
         Ok(true)
     }
 
-    fn add_block(&mut self, call: Option<&[u8]>, text: &[u8], line: &RolloutLine<'_>) -> Result<(), GivenUp> {
+    fn add_block(
+        &mut self,
+        call: Option<&[u8]>,
+        text: &[u8],
+        line: &RolloutLine<'_>,
+    ) -> Result<(), RolloutGivenUp> {
         if self.rules.as_reference && measure::has_special_token(text) {
-            return Err(GivenUp("a text with a special token"));
+            return Err(RolloutGivenUp("a text with a special token"));
         }
         if self.is_in_replay() {
             return Ok(());
@@ -922,8 +930,8 @@ impl<'r> Engine<'r> {
         }
     }
 
-    fn call(&mut self, parsed: ParsedCall, line: &RolloutLine<'_>) {
-        let ParsedCall { call, input, spawn } = parsed;
+    fn call(&mut self, parsed: RolloutCall, line: &RolloutLine<'_>) {
+        let RolloutCall { call, input, spawn } = parsed;
         let mut use_ = RecordText::default();
         use_.text("id", &call.id);
         use_.text("name", &call.name);
@@ -972,7 +980,7 @@ impl<'r> Engine<'r> {
         (call_index, event_index)
     }
 
-    fn result(&mut self, call: &[u8], line: &RolloutLine<'_>) -> Result<(), GivenUp> {
+    fn result(&mut self, call: &[u8], line: &RolloutLine<'_>) -> Result<(), RolloutGivenUp> {
         if self.is_in_replay() {
             return Ok(());
         }
@@ -992,7 +1000,7 @@ impl<'r> Engine<'r> {
             }
         }
         let has_failed = self.open.as_ref().is_some_and(|turn| turn.failed.contains(call));
-        self.add_event(Event {
+        self.add_event(RolloutEvent {
             call: call.to_vec(),
             call_index,
             event_index,
@@ -1037,7 +1045,7 @@ impl<'r> Engine<'r> {
         if let Some(spawn) = self.open.as_mut().and_then(|turn| turn.spawned.get_mut(call)) {
             spawn.id = spawn.id.take().or_else(|| agent.clone());
         }
-        self.add_event(Event {
+        self.add_event(RolloutEvent {
             call: call.to_vec(),
             call_index,
             event_index,
@@ -1053,7 +1061,7 @@ impl<'r> Engine<'r> {
         self.add_spawn_row(call, line);
     }
 
-    fn add_event(&mut self, event: Event) {
+    fn add_event(&mut self, event: RolloutEvent) {
         match &mut self.open {
             Some(turn) => turn.events.push(event),
             None => {

@@ -13,7 +13,9 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use self::engine::{Engine, GivenUp, Own, RolloutLine, Rules, Written, written_of, written_text};
+use self::engine::{
+    Engine, Own, RolloutGivenUp, RolloutLine, RolloutRules, Written, written_of, written_text,
+};
 use super::js::{self, RecordText};
 use super::lines::{Ending, LineSource};
 use super::measure;
@@ -274,7 +276,7 @@ fn own_of_side(path: &Path, side: &[u8]) -> Option<Own> {
 
 /// The note of the side file about the last reading of a log.
 #[derive(Default)]
-struct Before {
+struct RolloutNote {
     stat: Stat,
     /// Byte offset after the last complete line that was read.
     end: u64,
@@ -285,10 +287,10 @@ struct Before {
     written: HashMap<Vec<u8>, Written>,
 }
 
-fn before_of(side: &[u8]) -> Option<Before> {
+fn before_of(side: &[u8]) -> Option<RolloutNote> {
     let mut document = Document::default();
     let side = document.parse(side).ok()?;
-    Some(Before {
+    Some(RolloutNote {
         stat: Stat {
             inode: js::number(side, "inode")? as u64,
             mtime_ms: js::number(side, "mtimeMs")?,
@@ -355,7 +357,7 @@ pub(super) fn read(pass: &Pass<'_>, hand: &mut HandOver<'_>) -> Result<(), Agent
 fn read_at_once(pass: &Pass<'_>) -> Result<Handed, AgentsError> {
     let path = &pass.candidate.path;
     let session_path = path.as_os_str().as_encoded_bytes().to_vec();
-    let rules = |as_reference, content, own, has_no_turn_lines| Rules {
+    let rules = |as_reference, content, own, has_no_turn_lines| RolloutRules {
         as_reference,
         content,
         session_path: session_path.clone(),
@@ -384,7 +386,7 @@ fn read_at_once(pass: &Pass<'_>) -> Result<Handed, AgentsError> {
         if let (true, Some(cursor)) = (is_over, cursor) {
             return Ok(Handed::Unchanged(Some(touched_cursor(cursor, pass.stat.mtime_ms))));
         }
-        let given_up = |GivenUp(reason)| AgentsError::GivenUp { path: path.clone(), reason };
+        let given_up = |RolloutGivenUp(reason)| AgentsError::GivenUp { path: path.clone(), reason };
         let mut takes = |line: &RolloutLine<'_>| reference.line(line).map_err(given_up);
         each_line(pass, resumed_at.unwrap_or(0), 0, &mut gathered, &mut takes)?;
         gathered.cursor = Some(reference.cursor(pass.stat.inode, pass.stat.mtime_ms));
@@ -412,8 +414,8 @@ fn read_at_once(pass: &Pass<'_>) -> Result<Handed, AgentsError> {
         }
         // After a replacement or a cut, and for a compressed log, the whole file is new, but written records stay
         // written.
-        Some(before) => Before { written: before.written, ..Before::default() },
-        None => Before::default(),
+        Some(before) => RolloutNote { written: before.written, ..RolloutNote::default() },
+        None => RolloutNote::default(),
     };
     let own = match pass.prepared::<Logs>() {
         Some(logs) => logs.own(path),

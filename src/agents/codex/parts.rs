@@ -80,17 +80,17 @@ pub(super) fn reasoning_text(payload: Value<'_>) -> Vec<u8> {
 }
 
 /// A call from a line.
-pub(super) struct ParsedCall {
+pub(super) struct RolloutCall {
     pub call: ToolCall,
     /// The JSON text of the input, for the content sidecar.
     pub input: Vec<u8>,
     /// The arguments of `spawn_agent`: id, type, description.
-    pub spawn: Option<Spawn>,
+    pub spawn: Option<SpawnedAgent>,
 }
 
 /// A spawned agent, with the members that its lines have.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Spawn {
+pub(super) struct SpawnedAgent {
     pub id: Option<Vec<u8>>,
     pub kind: Option<Vec<u8>>,
     pub description: Option<Vec<u8>>,
@@ -121,7 +121,7 @@ pub(super) fn agent_id_of_output(output: Option<Value<'_>>) -> Option<Vec<u8>> {
 }
 
 /// Returns a function call. Arguments count as absent unless they are the JSON text of an object.
-pub(super) fn function_call(payload: Value<'_>, as_reference: bool) -> Option<ParsedCall> {
+pub(super) fn function_call(payload: Value<'_>, as_reference: bool) -> Option<RolloutCall> {
     let id = js::any_text(payload, "call_id")?;
     let name = js::any_text(payload, "name")?;
     let mut document = Document::default();
@@ -146,11 +146,11 @@ pub(super) fn function_call(payload: Value<'_>, as_reference: bool) -> Option<Pa
     }
     let first =
         |keys: &[&str]| arguments.and_then(|arguments| js::first_text(arguments, keys)).map(<[u8]>::to_vec);
-    let spawn = (name == b"spawn_agent").then(|| Spawn {
+    let spawn = (name == b"spawn_agent").then(|| SpawnedAgent {
         id: first(&AGENT_ID),
         kind: first(&["subagent_type", "agent_type", "type"]),
         description: first(&["description", "task", "prompt"]),
-        ..Spawn::default()
+        ..SpawnedAgent::default()
     });
     let call = ToolCall {
         id: id.to_vec(),
@@ -159,7 +159,7 @@ pub(super) fn function_call(payload: Value<'_>, as_reference: bool) -> Option<Pa
         target,
         ..ToolCall::default()
     };
-    Some(ParsedCall { call, input, spawn })
+    Some(RolloutCall { call, input, spawn })
 }
 
 /// The command in a list of words: the script of `sh -c`, else the words joined by spaces.
@@ -177,7 +177,7 @@ fn command_of_list(value: Value<'_>) -> Option<Vec<u8>> {
 pub(super) fn custom_call(
     payload: Value<'_>,
     as_reference: bool,
-) -> Result<Option<ParsedCall>, &'static str> {
+) -> Result<Option<RolloutCall>, &'static str> {
     let (Some(id), Some(name)) = (js::any_text(payload, "call_id"), js::any_text(payload, "name")) else {
         return Ok(None);
     };
@@ -211,11 +211,11 @@ pub(super) fn custom_call(
         target,
         ..ToolCall::default()
     };
-    Ok(Some(ParsedCall { call, input: text, spawn: None }))
+    Ok(Some(RolloutCall { call, input: text, spawn: None }))
 }
 
 /// Returns a shell call or web search of the model's own tools. The TypeScript package skips these.
-pub(super) fn builtin_call(payload: Value<'_>, kind: &[u8]) -> Option<ParsedCall> {
+pub(super) fn builtin_call(payload: Value<'_>, kind: &[u8]) -> Option<RolloutCall> {
     let id = js::first_text(payload, &["call_id", "id"])?;
     let action = payload.get("action");
     let (name, target) = match kind {
@@ -233,7 +233,7 @@ pub(super) fn builtin_call(payload: Value<'_>, kind: &[u8]) -> Option<ParsedCall
     }
     let args_hash = args_hash(action);
     let call = ToolCall { id: id.to_vec(), name: name.to_vec(), args_hash, target, ..ToolCall::default() };
-    Some(ParsedCall { call, input, spawn: None })
+    Some(RolloutCall { call, input, spawn: None })
 }
 
 /// The file of a patch: the rest of the first line that begins with `*** Update File:` (or Add, Delete).
@@ -296,7 +296,7 @@ pub(super) fn output_failed(output: Option<Value<'_>>) -> bool {
 
 /// Token counts as in a log: the input includes cached tokens.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub(super) struct Counts {
+pub(super) struct RolloutCounts {
     pub input: f64,
     pub cached: f64,
     pub cache_write: f64,
@@ -304,10 +304,10 @@ pub(super) struct Counts {
     pub reasoning: f64,
 }
 
-impl Counts {
+impl RolloutCounts {
     pub(super) fn of(usage: Value<'_>) -> Self {
         let count = |key| usage.get(key).map_or(0.0, number_of);
-        Counts {
+        RolloutCounts {
             input: count("input_tokens"),
             cached: count("cached_input_tokens"),
             cache_write: count("cache_write_input_tokens"),
@@ -325,8 +325,8 @@ impl Counts {
         [self.input, self.cached, self.cache_write, self.output, self.reasoning]
     }
 
-    fn zip(self, other: Counts, f: impl Fn(f64, f64) -> f64) -> Self {
-        Counts {
+    fn zip(self, other: RolloutCounts, f: impl Fn(f64, f64) -> f64) -> Self {
+        RolloutCounts {
             input: f(self.input, other.input),
             cached: f(self.cached, other.cached),
             cache_write: f(self.cache_write, other.cache_write),
@@ -335,24 +335,28 @@ impl Counts {
         }
     }
 
-    pub(super) fn plus(self, other: Counts) -> Self {
+    pub(super) fn plus(self, other: RolloutCounts) -> Self {
         self.zip(other, |a, b| a + b)
     }
 
     /// Returns the difference to `other`, at least 0 in each field.
-    pub(super) fn beyond(self, other: Counts) -> Self {
+    pub(super) fn beyond(self, other: RolloutCounts) -> Self {
         self.zip(other, |a, b| (a - b).max(0.0))
     }
 
     pub(super) fn is_zero(self) -> bool {
-        self == Counts::default()
+        self == RolloutCounts::default()
     }
 
     /// Returns the usage of one call: the difference between the totals before and after it.
-    pub(super) fn step(before: Option<Counts>, totals: Counts, last: Option<Counts>) -> Self {
+    pub(super) fn step(
+        before: Option<RolloutCounts>,
+        totals: RolloutCounts,
+        last: Option<RolloutCounts>,
+    ) -> Self {
         let Some(before) = before else { return last.unwrap_or(totals) };
         if totals == before {
-            return Counts::default();
+            return RolloutCounts::default();
         }
         let is_less = totals.each().iter().zip(before.each()).any(|(now, then)| *now < then);
         if is_less || last == Some(totals) {

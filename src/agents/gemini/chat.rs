@@ -7,7 +7,7 @@ use crate::scan::json::{Document, Kind, Value};
 
 /// The last state of a message, as JSON text.
 #[derive(Debug, Clone)]
-pub(super) struct Message {
+pub(super) struct ChatMessage {
     pub id: Vec<u8>,
     pub text: Vec<u8>,
     /// Whether the message left the conversation. It still counts, because its tokens were spent.
@@ -30,7 +30,7 @@ pub(super) struct Chat {
     pub directory: Option<Vec<u8>>,
     pub parent: Option<Vec<u8>>,
     pub is_subagent: bool,
-    pub messages: Vec<Message>,
+    pub messages: Vec<ChatMessage>,
     pub compactions: Vec<Compaction>,
     updated: Vec<u8>,
     place_of: HashMap<Vec<u8>, usize>,
@@ -96,7 +96,7 @@ impl Chat {
         }
         let Some(at) = known else {
             self.place_of.insert(id.clone(), self.messages.len());
-            self.messages.push(Message { id, text: text.finish(), is_gone: false });
+            self.messages.push(ChatMessage { id, text: text.finish(), is_gone: false });
             return;
         };
         let mut document = Document::default();

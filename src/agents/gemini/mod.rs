@@ -8,7 +8,7 @@ mod chat;
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
-use self::chat::{Chat, Message};
+use self::chat::{Chat, ChatMessage};
 use super::activity::{ActivityCall, TurnWords, classify};
 use super::calls::{ToolCall, args_hash, files_touched};
 use super::fidelity::{Coverage, Usage};
@@ -76,18 +76,18 @@ fn is_chat(path: &Path) -> bool {
 
 /// The note of the side file about a chat.
 #[derive(Default)]
-struct Before {
+struct ChatNote {
     stat: Stat,
     waits: bool,
     changed_ms: Option<f64>,
     written: HashSet<Vec<u8>>,
 }
 
-fn before_of(side: &[u8]) -> Option<Before> {
+fn before_of(side: &[u8]) -> Option<ChatNote> {
     let mut document = Document::default();
     let side = document.parse(side).ok()?;
     let written = side.get("written").into_iter().flat_map(Value::items);
-    Some(Before {
+    Some(ChatNote {
         stat: Stat {
             inode: js::number(side, "inode")? as u64,
             mtime_ms: js::number(side, "mtimeMs")?,
@@ -412,7 +412,7 @@ impl Writer<'_> {
     fn event(
         &self,
         message: &ParsedMessage,
-        call: &ParsedCall,
+        call: &GeminiCall,
         status: &str,
         call_index: usize,
         event_index: usize,
@@ -504,10 +504,10 @@ struct ParsedMessage {
     coverage: Coverage,
     words: Vec<u8>,
     thoughts: Vec<u8>,
-    calls: Vec<ParsedCall>,
+    calls: Vec<GeminiCall>,
 }
 
-struct ParsedCall {
+struct GeminiCall {
     call: ToolCall,
     /// JSON texts.
     input: Vec<u8>,
@@ -532,7 +532,7 @@ fn text_of(content: Option<Value<'_>>) -> Vec<u8> {
 }
 
 impl ParsedMessage {
-    fn of(value: Value<'_>, message: &Message) -> Self {
+    fn of(value: Value<'_>, message: &ChatMessage) -> Self {
         let tokens = value.get("tokens").filter(|tokens| tokens.kind() == Kind::Object);
         let count = |key| tokens.and_then(|tokens| js::number(tokens, key)).unwrap_or(0.0).max(0.0);
         let has = |key| tokens.is_some_and(|tokens| tokens.get(key).is_some());
@@ -577,7 +577,7 @@ impl ParsedMessage {
     }
 }
 
-fn parsed_call(value: Value<'_>) -> Option<ParsedCall> {
+fn parsed_call(value: Value<'_>) -> Option<GeminiCall> {
     let (id, name) = (js::any_text(value, "id")?, js::any_text(value, "name")?);
     let args = js::present(value, "args");
     let keys: &[&str] = match name {
@@ -609,7 +609,7 @@ fn parsed_call(value: Value<'_>) -> Option<ParsedCall> {
         }
         text
     };
-    Some(ParsedCall {
+    Some(GeminiCall {
         call: ToolCall {
             id: id.to_vec(),
             name: name.to_vec(),

@@ -3,7 +3,7 @@
 //! A session is read again when its rows changed.
 
 use super::handing::hand_over;
-use super::session::{Message, Part, Rules, Session, SpawningTask};
+use super::session::{Part, RecordRules, SessionHead, SessionMessage, SpawningTask};
 use crate::agents::AgentsError;
 use crate::agents::js::{self, RecordText};
 use crate::agents::pass::Reason;
@@ -82,7 +82,7 @@ pub(super) fn read(pass: &Pass<'_>, hand: &mut HandOver<'_>) -> Result<(), Agent
                 gathered.left_out.add(pass.options, (0, 0), Reason::Replay, name);
             }
         }
-        let rules = Rules {
+        let rules = RecordRules {
             as_reference: false,
             content: pass.options.content,
             projects: pass.projects,
@@ -122,8 +122,8 @@ pub(super) fn read(pass: &Pass<'_>, hand: &mut HandOver<'_>) -> Result<(), Agent
 
 impl Database {
     /// The heads of all sessions; none if there is no table of sessions.
-    fn sessions(&self) -> rusqlite::Result<Option<Vec<Session>>> {
-        let mut found: Vec<Session> = Vec::new();
+    fn sessions(&self) -> rusqlite::Result<Option<Vec<SessionHead>>> {
+        let mut found: Vec<SessionHead> = Vec::new();
         let mut ids = HashSet::new();
         let mut has_table = false;
         for table in ["session_v2", "session"] {
@@ -152,7 +152,14 @@ impl Database {
                     let (parent, directory, version) = (some(1)?, some(2)?, some(3)?);
                     let boundary = some(5)?;
                     let fork = some(4)?.map(|source| (source, boundary));
-                    found.push(Session { id, parent, directory, version, fork, ..Session::default() });
+                    found.push(SessionHead {
+                        id,
+                        parent,
+                        directory,
+                        version,
+                        fork,
+                        ..SessionHead::default()
+                    });
                 }
             }
         }
@@ -196,7 +203,7 @@ impl Database {
         session: &[u8],
         pass: &Pass<'_>,
         gathered: &mut Gathered,
-    ) -> rusqlite::Result<Vec<Message>> {
+    ) -> rusqlite::Result<Vec<SessionMessage>> {
         let mut messages = Vec::new();
         let mut ids = HashSet::new();
         let leave_out = |gathered: &mut Gathered, stored: &Stored, reason| {
@@ -232,7 +239,7 @@ impl Database {
                 let mut document = Document::default();
                 let text = with_members(&stored.data, &[("id", &stored.id), ("sessionID", session)]);
                 let message = match text.as_deref().map(|text| document.parse(text)) {
-                    Some(Ok(value)) => Message::of(value).ok_or(Reason::NotARecord),
+                    Some(Ok(value)) => SessionMessage::of(value).ok_or(Reason::NotARecord),
                     _ => Err(Reason::Malformed),
                 };
                 match message {
@@ -301,7 +308,7 @@ fn with_members(data: &[u8], members: &[(&str, &[u8])]) -> Option<Vec<u8>> {
 }
 
 /// The message of a row of `session_message`. The row's type gives the role, and its content gives the parts.
-fn second_generation(session: &[u8], stored: &Stored) -> Result<Message, Reason> {
+fn second_generation(session: &[u8], stored: &Stored) -> Result<SessionMessage, Reason> {
     let role: &[u8] = match &stored.kind[..] {
         b"assistant" => b"assistant",
         b"user" | b"synthetic" | b"compaction" => b"user",
@@ -329,7 +336,7 @@ fn second_generation(session: &[u8], stored: &Stored) -> Result<Message, Reason>
     let mut with_role = Document::default();
     let text = text.finish();
     let value = with_role.parse(&text).map_err(|_| Reason::Malformed)?;
-    let mut message = Message::of(value).ok_or(Reason::NotARecord)?;
+    let mut message = SessionMessage::of(value).ok_or(Reason::NotARecord)?;
     if stored.kind == b"compaction" {
         message.parts.push(Part::Compaction);
     }

@@ -15,8 +15,8 @@ use std::path::{Path, PathBuf};
 pub(super) use self::handing::gathered_of_stream;
 use self::handing::hand_over;
 pub(super) use self::server::{Received, Request};
-pub(super) use self::session::Rules;
-use self::session::{GivenUp, Message, Part, Session, SessionRecords, SpawningTask};
+pub(super) use self::session::RecordRules;
+use self::session::{GivenUp, Part, SessionHead, SessionMessage, SessionRecords, SpawningTask};
 pub(super) use self::stream::StreamState;
 use super::js::{self, RecordText};
 use super::pass::{Agent, Candidate, Gathered, HandOver, Handed, Pass, Reason, RootsOf, Stat};
@@ -104,7 +104,7 @@ pub(super) fn read(pass: &Pass<'_>, hand: &mut HandOver<'_>) -> Result<(), Agent
 
 /// The note of the side file about a session.
 #[derive(Default)]
-struct Before {
+struct SessionNote {
     /// Unfinished answers. OpenCode may rewrite them without changing the folder's time.
     is_waiting: bool,
     session_mtime_ms: f64,
@@ -114,10 +114,10 @@ struct Before {
     task: Option<SpawningTask>,
 }
 
-fn before_of(side: &[u8]) -> Option<Before> {
+fn before_of(side: &[u8]) -> Option<SessionNote> {
     let mut document = Document::default();
     let side = document.parse(side).ok()?;
-    Some(Before {
+    Some(SessionNote {
         is_waiting: js::is_true(side, "isWaiting"),
         session_mtime_ms: js::number(side, "sessionMtimeMs")?,
         changed_ms: js::number(side, "changedMs"),
@@ -179,7 +179,7 @@ fn read_files(pass: &Pass<'_>, folder: &Path) -> Result<Handed, AgentsError> {
     let is_at_rest = options.has_settled(newest_ms, changed_ms);
     let records = match &session {
         Some(session) => {
-            let rules = Rules {
+            let rules = RecordRules {
                 as_reference: options.as_reference,
                 content: options.content,
                 projects: pass.projects,
@@ -267,12 +267,12 @@ impl Files<'_, '_> {
         self.gathered.left_out.add(self.pass.options, (0, len_bytes), reason, name);
     }
 
-    fn session(&mut self) -> Result<Option<Session>, AgentsError> {
+    fn session(&mut self) -> Result<Option<SessionHead>, AgentsError> {
         let path = &self.pass.candidate.path;
         let Some(bytes) = self.bytes(path)? else { return Ok(None) };
         let mut document = Document::default();
         let value = document.parse(trim_js(&bytes)).ok();
-        Ok(value.filter(|value| value.kind() == Kind::Object).and_then(Session::of))
+        Ok(value.filter(|value| value.kind() == Kind::Object).and_then(SessionHead::of))
     }
 
     /// Paths of the JSON files of a folder, in the order of their names.
@@ -285,7 +285,7 @@ impl Files<'_, '_> {
         Ok(paths.into_iter().filter(|path| walk::has_extension(path, "json")).collect())
     }
 
-    fn messages(&mut self, store: &Path, session: &[u8]) -> Result<Vec<Message>, Stopped> {
+    fn messages(&mut self, store: &Path, session: &[u8]) -> Result<Vec<SessionMessage>, Stopped> {
         let folder = store.join("message").join(js::to_utf8(session).as_ref());
         let mut messages = Vec::new();
         for path in self.json_files(&folder).map_err(Stopped::Error)? {
@@ -293,7 +293,7 @@ impl Files<'_, '_> {
             let mut document = Document::default();
             let message = match document.parse(trim_js(&bytes)) {
                 Err(_) => Err(Reason::Malformed),
-                Ok(value) => Message::of(value).ok_or(Reason::NotARecord),
+                Ok(value) => SessionMessage::of(value).ok_or(Reason::NotARecord),
             };
             match message {
                 Ok(mut message) => {

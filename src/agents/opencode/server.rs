@@ -72,7 +72,7 @@ impl Request {
             self.path, self.host, self.port
         );
         let last = self.last_event.as_ref().filter(|id| !id.bytes().any(|byte| byte < b' ' || byte == 0x7f));
-        for (name, value) in [("Last-Event-ID", last), ("Authorization", self.authorization.as_ref())] {
+        for (name, value) in [("Last-ServerEvent-ID", last), ("Authorization", self.authorization.as_ref())] {
             if let Some(value) = value {
                 text += &format!("{name}: {value}\r\n");
             }
@@ -100,9 +100,9 @@ impl Request {
         let mut reader = BufReader::new(Patient { stream, interrupt: interrupt.clone() });
         let is_chunked = read_head(&mut reader)?;
         let body: Box<dyn Read> =
-            if is_chunked { Box::new(Chunks { reader, left: 0 }) } else { Box::new(reader) };
+            if is_chunked { Box::new(BodyChunks { reader, left: 0 }) } else { Box::new(reader) };
         let mut lines = BufReader::new(body);
-        let mut event = Event::default();
+        let mut event = ServerEvent::default();
         let mut line = Vec::new();
         loop {
             line.clear();
@@ -163,13 +163,13 @@ fn read_head(reader: &mut impl BufRead) -> io::Result<bool> {
 }
 
 /// Joins the chunks of a body.
-struct Chunks<R> {
+struct BodyChunks<R> {
     reader: R,
     /// Bytes of the chunk that were not yet read.
     left: u64,
 }
 
-impl<R: BufRead> Read for Chunks<R> {
+impl<R: BufRead> Read for BodyChunks<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         while self.left == 0 {
             let mut line = Vec::new();
@@ -197,13 +197,13 @@ impl<R: BufRead> Read for Chunks<R> {
 
 /// An event whose lines are being read.
 #[derive(Debug, Default)]
-struct Event {
+struct ServerEvent {
     id: Option<Vec<u8>>,
     data: Vec<u8>,
     has_data: bool,
 }
 
-impl Event {
+impl ServerEvent {
     /// Adds a line. Returns the event if the line ends an event.
     fn line(&mut self, line: &[u8]) -> Option<Received> {
         let line = line.strip_suffix(b"\n").unwrap_or(line);
@@ -268,9 +268,9 @@ mod tests {
     fn chunks_and_lines_are_put_together() {
         let body = b"5\r\ndata:\r\n9;x=1\r\n a\ndata:b\r\n4\r\n\n\nid\r\n0\r\n\r\n";
         let mut text = Vec::new();
-        Chunks { reader: &body[..], left: 0 }.read_to_end(&mut text).unwrap();
+        BodyChunks { reader: &body[..], left: 0 }.read_to_end(&mut text).unwrap();
         assert_eq!(text, b"data: a\ndata:b\n\nid");
-        let mut event = Event::default();
+        let mut event = ServerEvent::default();
         let lines: [&[u8]; 4] = [b"data: a\n", b": comment\n", b"data:b\r\n", b"id: 7\n"];
         assert!(lines.iter().all(|line| event.line(line).is_none()));
         match event.line(b"\r\n") {
@@ -283,6 +283,6 @@ mod tests {
         for head in ["", "HTTP/1.1 404 Not Found\r\n\r\n", "HTTP/1.1 200 OK\r\n"] {
             assert!(read_head(&mut head.as_bytes()).is_err(), "{head:?}");
         }
-        assert!(Chunks { reader: &b"zz\r\n"[..], left: 0 }.read_to_end(&mut Vec::new()).is_err());
+        assert!(BodyChunks { reader: &b"zz\r\n"[..], left: 0 }.read_to_end(&mut Vec::new()).is_err());
     }
 }

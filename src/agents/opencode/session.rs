@@ -21,7 +21,7 @@ pub(in crate::agents) struct GivenUp(pub &'static str);
 
 /// A session's head.
 #[derive(Debug, Clone, Default)]
-pub(in crate::agents) struct Session {
+pub(in crate::agents) struct SessionHead {
     pub id: Vec<u8>,
     pub parent: Option<Vec<u8>>,
     pub directory: Option<Vec<u8>>,
@@ -31,7 +31,7 @@ pub(in crate::agents) struct Session {
     /// The session whose messages this fork copied, and the first message that was not copied.
     pub fork: Option<(Vec<u8>, Option<Vec<u8>>)>,
     /// The parts in stored order.
-    pub messages: Vec<Message>,
+    pub messages: Vec<SessionMessage>,
 }
 
 /// The call of the tool `task` that started a session.
@@ -68,7 +68,7 @@ impl SpawningTask {
 
 /// A prompt or an answer.
 #[derive(Debug, Clone, Default)]
-pub(in crate::agents) struct Message {
+pub(in crate::agents) struct SessionMessage {
     pub id: Vec<u8>,
     pub session: Vec<u8>,
     pub is_answer: bool,
@@ -126,7 +126,7 @@ pub(in crate::agents) struct Tool {
 }
 
 /// How records are made.
-pub(in crate::agents) struct Rules<'r> {
+pub(in crate::agents) struct RecordRules<'r> {
     pub as_reference: bool,
     pub content: ContentMode,
     pub projects: &'r ProjectKeys,
@@ -198,7 +198,7 @@ fn usage_of(tokens: Option<Value<'_>>) -> (Usage, Coverage, Option<f64>) {
     (usage, coverage, js::number(tokens, "total"))
 }
 
-impl Message {
+impl SessionMessage {
     /// Returns a stored message, without its parts; none if the message does not count.
     pub(super) fn of(value: Value<'_>) -> Option<Self> {
         let role = js::any_text(value, "role")?;
@@ -214,7 +214,7 @@ impl Message {
         let provider = value.get("providerID").filter(|id| id.is_truthy()).map(js_word);
         let model = value.get("modelID").filter(|id| id.is_truthy()).map(js_word);
         let folder = value.get("path").and_then(|path| js::present(path, "cwd"));
-        Some(Message {
+        Some(SessionMessage {
             id: js::any_text(value, "id")?.to_vec(),
             session: js::any_text(value, "sessionID")?.to_vec(),
             is_answer,
@@ -281,7 +281,7 @@ impl Message {
     /// The event of a tool's result, with its share of the turn's tokens: `shares` events divide them.
     fn event_record(
         &self,
-        rules: &Rules<'_>,
+        rules: &RecordRules<'_>,
         tool: &Tool,
         ts: &str,
         usage: Usage,
@@ -496,15 +496,15 @@ fn iso(ms: f64) -> Option<String> {
     Some(format!("{year}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{milli:03}Z"))
 }
 
-impl Session {
+impl SessionHead {
     /// Returns a stored session; none if it has no id.
     pub(super) fn of(value: Value<'_>) -> Option<Self> {
-        Some(Session {
+        Some(SessionHead {
             id: js::any_text(value, "id")?.to_vec(),
             parent: js::any_text(value, "parentID").map(<[u8]>::to_vec),
             directory: js::any_text(value, "directory").map(<[u8]>::to_vec),
             version: js::any_text(value, "version").map(<[u8]>::to_vec),
-            ..Session::default()
+            ..SessionHead::default()
         })
     }
 
@@ -515,15 +515,16 @@ impl Session {
 
     /// The ids of the messages that a fork has copied: the answers that equal answers of `source` before the fork, and
     /// the prompts before the last of them. Copies have new ids and are otherwise equal.
-    pub(super) fn copied(&self, source: &[Message], boundary: Option<&[u8]>) -> HashSet<Vec<u8>> {
+    pub(super) fn copied(&self, source: &[SessionMessage], boundary: Option<&[u8]>) -> HashSet<Vec<u8>> {
         let end = boundary.and_then(|id| source.iter().position(|message| message.id == id));
         let originals: HashSet<Vec<u64>> = source[..end.unwrap_or(source.len())]
             .iter()
             .filter(|m| m.is_answer)
-            .map(Message::identity)
+            .map(SessionMessage::identity)
             .collect();
-        let is_copy = |message: &&Message| message.is_answer && originals.contains(&message.identity());
-        let copies: Vec<&Message> = self.messages.iter().filter(is_copy).collect();
+        let is_copy =
+            |message: &&SessionMessage| message.is_answer && originals.contains(&message.identity());
+        let copies: Vec<&SessionMessage> = self.messages.iter().filter(is_copy).collect();
         let Some(last_ms) = copies.iter().map(|copy| copy.created_ms).max_by(f64::total_cmp) else {
             return HashSet::new();
         };
@@ -535,12 +536,13 @@ impl Session {
     /// Returns the records of all answers whose ids are not in `seen`.
     pub(super) fn records(
         &self,
-        rules: &Rules<'_>,
+        rules: &RecordRules<'_>,
         seen: &HashSet<Vec<u8>>,
     ) -> Result<SessionRecords, GivenUp> {
         let mut records = SessionRecords { folder: self.directory.clone(), ..SessionRecords::default() };
         let (answers, prompts) = (self.sorted(rules, true), self.sorted(rules, false));
-        let ts = |message: &Message| iso(message.created_ms).ok_or(GivenUp("a time that no Date holds"));
+        let ts =
+            |message: &SessionMessage| iso(message.created_ms).ok_or(GivenUp("a time that no Date holds"));
         let parent = self.parent.as_deref().filter(|parent| !parent.is_empty());
 
         let first_ts = answers.first().map(|answer| ts(answer)).transpose()?;
@@ -608,17 +610,18 @@ impl Session {
     /// Returns the records that a flush of a stream adds. An answer is written when it has tokens or a finished step.
     pub(super) fn stream_records(
         &self,
-        rules: &Rules<'_>,
+        rules: &RecordRules<'_>,
         seen: &HashSet<Vec<u8>>,
         emitted: &mut Emitted,
     ) -> Result<SessionRecords, GivenUp> {
         let mut records = SessionRecords { folder: self.directory.clone(), ..SessionRecords::default() };
         let (answers, prompts) = (self.sorted(rules, true), self.sorted(rules, false));
-        let ts = |message: &Message| iso(message.created_ms).ok_or(GivenUp("a time that no Date holds"));
+        let ts =
+            |message: &SessionMessage| iso(message.created_ms).ok_or(GivenUp("a time that no Date holds"));
         let first_ts = answers.first().map(|answer| ts(answer)).transpose()?;
         records.texts.relationships = self.relationships(rules, first_ts.as_deref());
         let parent = self.parent.as_deref().filter(|parent| !parent.is_empty());
-        let usage_of = |answer: &Message| match rules.as_reference {
+        let usage_of = |answer: &SessionMessage| match rules.as_reference {
             true => answer.usage,
             false => answer.settled_usage(self.version.as_deref()),
         };
@@ -662,8 +665,8 @@ impl Session {
     }
 
     /// The answers or the prompts, by creation time.
-    fn sorted(&self, rules: &Rules<'_>, is_answer: bool) -> Vec<&Message> {
-        let mut list: Vec<&Message> =
+    fn sorted(&self, rules: &RecordRules<'_>, is_answer: bool) -> Vec<&SessionMessage> {
+        let mut list: Vec<&SessionMessage> =
             self.messages.iter().filter(|message| message.is_answer == is_answer).collect();
         if !rules.as_reference {
             list.retain(|message| iso(message.created_ms).is_some());
@@ -673,7 +676,7 @@ impl Session {
     }
 
     /// Adds the relationships of the session.
-    fn relationships(&self, rules: &Rules<'_>, first_ts: Option<&str>) -> Vec<Vec<u8>> {
+    fn relationships(&self, rules: &RecordRules<'_>, first_ts: Option<&str>) -> Vec<Vec<u8>> {
         let mut root = RecordText::of("opencode");
         root.text("sessionId", &self.id);
         root.text("relationshipType", b"root");
@@ -707,11 +710,11 @@ impl Session {
     #[allow(clippy::too_many_arguments)]
     fn turn_record(
         &self,
-        rules: &Rules<'_>,
-        answer: &Message,
+        rules: &RecordRules<'_>,
+        answer: &SessionMessage,
         index: usize,
         ts: &str,
-        prompt: Option<&Message>,
+        prompt: Option<&SessionMessage>,
         usage: Usage,
         parent: Option<&[u8]>,
     ) -> Result<Vec<u8>, GivenUp> {
@@ -791,7 +794,7 @@ impl Session {
             .map(|call| ActivityCall { name: &call.name, target: call.target.as_deref() })
             .collect();
         let words = TurnWords {
-            prompt: &prompt.map(Message::joined).unwrap_or_default(),
+            prompt: &prompt.map(SessionMessage::joined).unwrap_or_default(),
             answer: &answer.joined(),
             has_failed,
             has_reasoning: usage.reasoning > 0.0,
@@ -802,14 +805,15 @@ impl Session {
 
     fn add_user_turn(
         &self,
-        rules: &Rules<'_>,
+        rules: &RecordRules<'_>,
         records: &mut SessionRecords,
-        answer: &Message,
-        before: Option<&Message>,
-        prompts: &[&Message],
-        prompt: Option<&Message>,
+        answer: &SessionMessage,
+        before: Option<&SessionMessage>,
+        prompts: &[&SessionMessage],
+        prompt: Option<&SessionMessage>,
     ) -> Result<(), GivenUp> {
-        let is_in_gap = |prompt: &Message| before.is_none_or(|before| prompt.created_ms > before.created_ms);
+        let is_in_gap =
+            |prompt: &SessionMessage| before.is_none_or(|before| prompt.created_ms > before.created_ms);
         let prompt = prompt.filter(|prompt| is_in_gap(prompt));
         let mut blocks = Vec::new();
         let mut add = |call: Option<&Vec<u8>>, text: &[u8], is_error: bool| {
@@ -825,14 +829,14 @@ impl Session {
             blocks.push(block.finish());
             Ok(())
         };
-        for tool in before.into_iter().flat_map(Message::tools) {
+        for tool in before.into_iter().flat_map(SessionMessage::tools) {
             if let (Some(call), Some((measured, _))) = (&tool.call, &tool.output)
                 && !(rules.is_stream && call.is_empty())
             {
                 add(Some(call), measured.as_deref().unwrap_or_default(), tool.has_failed)?;
             }
         }
-        let asked: Vec<&Message> = if rules.as_reference {
+        let asked: Vec<&SessionMessage> = if rules.as_reference {
             prompt.into_iter().collect()
         } else {
             let of_gap =
@@ -863,11 +867,11 @@ impl Session {
 
     fn add_content(
         &self,
-        rules: &Rules<'_>,
+        rules: &RecordRules<'_>,
         records: &mut SessionRecords,
-        answer: &Message,
+        answer: &SessionMessage,
         ts: &str,
-        prompt: Option<&Message>,
+        prompt: Option<&SessionMessage>,
     ) -> Result<(), GivenUp> {
         let of = |session: &[u8], message: &[u8], ts: &str, role: &str, kind: &str| {
             let mut record = RecordText::of("opencode");

@@ -6,7 +6,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::session::{Emitted, GivenUp, Message, Part, Rules, Session, SessionRecords};
+use super::session::{Emitted, GivenUp, Part, RecordRules, SessionHead, SessionMessage, SessionRecords};
 use crate::agents::js::{self, RecordText};
 use crate::scan::json::{Document, Kind, Value};
 
@@ -16,11 +16,11 @@ type Parts = Vec<(Vec<u8>, Vec<u8>, Part)>;
 /// The state from all events so far.
 #[derive(Debug, Default)]
 pub(in crate::agents) struct StreamState {
-    sessions: HashMap<Vec<u8>, Session>,
+    sessions: HashMap<Vec<u8>, SessionHead>,
     /// The sessions whose beginning the stream has seen.
     owned: HashSet<Vec<u8>>,
     /// Messages by session, in the order of arrival.
-    messages: HashMap<Vec<u8>, Vec<Message>>,
+    messages: HashMap<Vec<u8>, Vec<SessionMessage>>,
     /// Parts by session and message.
     parts: HashMap<(Vec<u8>, Vec<u8>), Parts>,
     written: Vec<Vec<u8>>,
@@ -30,7 +30,7 @@ pub(in crate::agents) struct StreamState {
 
 /// The effect of an event.
 #[derive(Debug, Default)]
-pub(in crate::agents) struct Told {
+pub(in crate::agents) struct EventEffect {
     /// The session to write.
     pub flushes: Option<Vec<u8>>,
     /// Whether the event was about messages or sessions, whose files may have changed.
@@ -80,13 +80,13 @@ impl StreamState {
     }
 
     /// Adds an event, a JSON text. Other text has no effect.
-    pub(in crate::agents) fn take(&mut self, data: &[u8], as_reference: bool) -> Told {
+    pub(in crate::agents) fn take(&mut self, data: &[u8], as_reference: bool) -> EventEffect {
         let mut document = Document::default();
-        let Ok(mut event) = document.parse(data) else { return Told::default() };
+        let Ok(mut event) = document.parse(data) else { return EventEffect::default() };
         while let Some(inner) = event.get("payload").filter(|inner| inner.kind() == Kind::Object) {
             event = inner;
         }
-        let mut told = Told::default();
+        let mut told = EventEffect::default();
         let kind = js::any_text(event, "type").unwrap_or_default();
         let Some(properties) = event.get("properties").filter(|value| value.kind() == Kind::Object) else {
             return told;
@@ -95,7 +95,7 @@ impl StreamState {
         let info = properties.get("info").filter(|value| value.kind() == Kind::Object);
         match kind {
             b"session.created" | b"session.updated" => {
-                if let Some(session) = info.and_then(Session::of) {
+                if let Some(session) = info.and_then(SessionHead::of) {
                     if kind == b"session.created" {
                         self.owned.insert(session.id.clone());
                     }
@@ -109,7 +109,8 @@ impl StreamState {
                 }
             }
             b"message.updated" => {
-                if let Some(message) = info.and_then(Message::of).filter(|m| self.owned.contains(&m.session))
+                if let Some(message) =
+                    info.and_then(SessionMessage::of).filter(|m| self.owned.contains(&m.session))
                 {
                     let messages = self.messages.entry(message.session.clone()).or_default();
                     match messages.iter_mut().find(|known| known.id == message.id) {
@@ -177,8 +178,8 @@ impl StreamState {
     pub(in crate::agents) fn flush(
         &mut self,
         id: &[u8],
-        rules: &Rules<'_>,
-    ) -> Result<(Session, SessionRecords), GivenUp> {
+        rules: &RecordRules<'_>,
+    ) -> Result<(SessionHead, SessionRecords), GivenUp> {
         let mut session = self.sessions.get(id).cloned().unwrap_or_default();
         session.messages = self.messages.get(id).cloned().unwrap_or_default();
         for message in &mut session.messages {

@@ -15,7 +15,7 @@ struct Filling {
     content: u64,
     /// Pending stamps of `burn run`, claimed for this batch.
     claims: Vec<Claimed>,
-    /// Ids that the ledger has among [`Record::other_id`].
+    /// Ids that the ledger has among [`PassRecord::other_id`].
     other_ids: HashSet<Id>,
 }
 
@@ -114,7 +114,7 @@ impl Run<'_> {
         filling: &mut Filling,
     ) -> Result<(), AgentsError> {
         let gathered = &queued.gathered;
-        let mut filter = Filter::of(self, gathered);
+        let mut filter = RecordFilter::of(self, gathered);
         for stamp in &gathered.stamps {
             let before = filling.batch.entry_count();
             match filling.batch.push_stamp(&stamp.text) {
@@ -173,7 +173,7 @@ impl Run<'_> {
 
     /// Pushes the stamps of a new turn. They go before the turn, because the next run writes both again if this run is
     /// killed between the two.
-    fn push_stamps_of_turn(&mut self, path: &Path, record: &Record, text: &[u8], filling: &mut Filling) {
+    fn push_stamps_of_turn(&mut self, path: &Path, record: &PassRecord, text: &[u8], filling: &mut Filling) {
         let carried = self.branches.remove(path);
         if record.stamp.is_none() && record.branch.is_none() && carried.is_none() {
             return;
@@ -192,7 +192,7 @@ impl Run<'_> {
         }
     }
 
-    fn refused(&mut self, queued: &Queued, record: &Record, reason: &str, tally: &mut AgentReport) {
+    fn refused(&mut self, queued: &Queued, record: &PassRecord, reason: &str, tally: &mut AgentReport) {
         let path = queued.path.display();
         let name = record.row.map_or("a record".to_owned(), row_name);
         self.observer.note(&format!("[burn] {path}: {name} is not written: {reason}"));
@@ -252,7 +252,7 @@ impl Run<'_> {
         }
         pending::claim(
             &self.ingest.home,
-            &pending::Session {
+            &pending::StampTarget {
                 agent,
                 id: gathered.session_id.as_deref().filter(|id| !id.is_empty())?,
                 cwd: gathered.cwd.as_deref(),
@@ -269,7 +269,7 @@ fn row_name((table, number): (&str, i64)) -> String {
 }
 
 /// Selects the records of a pass to write. Leaves out messages of other sessions and known results.
-struct Filter {
+struct RecordFilter {
     document: Document,
     dropped: HashSet<u32>,
     is_hook: bool,
@@ -279,9 +279,9 @@ struct Filter {
     numbers: HashMap<Vec<u8>, hook::Numbers>,
 }
 
-impl Filter {
+impl RecordFilter {
     fn of(run: &Run<'_>, gathered: &Gathered) -> Self {
-        let mut filter = Filter {
+        let mut filter = RecordFilter {
             document: Document::default(),
             dropped: HashSet::new(),
             is_hook: run.is_hook,
@@ -311,7 +311,7 @@ impl Filter {
         &mut self,
         run: &Run<'_>,
         kind: Option<RecordKind>,
-        record: &'t Record,
+        record: &'t PassRecord,
     ) -> Result<Option<Cow<'t, [u8]>>, AgentsError> {
         let is_reference = run.options.as_reference;
         if !is_reference && record.owner.is_some_and(|owner| self.dropped.contains(&owner)) {

@@ -214,7 +214,7 @@ fn entries_of(journal: &Path) -> Vec<LedgerEntry> {
     let mut reader = JournalReader::open(journal).unwrap();
     while let Some(record) = reader.read(offset).unwrap() {
         offset = record.next_offset;
-        let Ok(Payload::LedgerLine(LedgerLine { line, continues_batch })) = deserialize(record.payload)
+        let Ok(Payload::LedgerLine(QueuedLine { line, continues_batch })) = deserialize(record.payload)
         else {
             panic!("another record")
         };

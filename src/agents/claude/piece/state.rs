@@ -112,7 +112,7 @@ impl State {
     }
 
     /// The stamp of the branch of a message, if the branch differs from the branch of the message before.
-    pub(super) fn branch_stamp(&mut self, message: &Message) -> Option<Vec<u8>> {
+    pub(super) fn branch_stamp(&mut self, message: &ClaudeMessage) -> Option<Vec<u8>> {
         let (session, ts, branch) = message.branch()?;
         if self.branch.as_deref() == Some(branch) {
             return None;

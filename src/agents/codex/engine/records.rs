@@ -42,7 +42,7 @@ impl Engine<'_> {
         let turns = std::mem::take(&mut self.turns);
         let turns = &turns[..frozen.turns];
         // With our rules, the first turn of an id has the usage of all turns of that id.
-        let mut used: Vec<Counts> = turns.iter().map(|turn| turn.used).collect();
+        let mut used: Vec<RolloutCounts> = turns.iter().map(|turn| turn.used).collect();
         let mut has_usage: Vec<bool> = turns.iter().map(|turn| turn.has_usage).collect();
         let mut sizes: Vec<RequestSizes> = turns.iter().map(|turn| turn.sizes).collect();
         for (at, turn) in turns.iter().enumerate() {
@@ -141,7 +141,7 @@ impl Engine<'_> {
     }
 
     /// The stamp of a turn that is written under `id`. The settings of this log do not apply to a parent's turn.
-    fn stamp_of(&self, turn: &Turn, id: &[u8], usage: Counts, sizes: RequestSizes) -> Option<Vec<u8>> {
+    fn stamp_of(&self, turn: &Turn, id: &[u8], usage: RolloutCounts, sizes: RequestSizes) -> Option<Vec<u8>> {
         if self.rules.as_reference || turn.is_replay {
             return None;
         }
@@ -154,7 +154,7 @@ impl Engine<'_> {
         terms.stamp(&self.frozen.session, id, &turn.ts)
     }
 
-    fn turn_record(&self, turn: &Turn, place: &TurnPlace<'_>, used: Counts) -> Vec<u8> {
+    fn turn_record(&self, turn: &Turn, place: &TurnPlace<'_>, used: RolloutCounts) -> Vec<u8> {
         let TurnPlace { id, index, first_call, has_usage } = *place;
         let calls = &turn.calls[first_call..];
         let own = &self.rules.own;
@@ -228,7 +228,7 @@ impl Engine<'_> {
         }
     }
 
-    fn event_record(&self, event: &Event) -> Vec<u8> {
+    fn event_record(&self, event: &RolloutEvent) -> Vec<u8> {
         let mut record = RecordText::of("codex");
         record.text("sessionId", &self.frozen.session);
         record.text("toolUseId", &event.call);
@@ -358,7 +358,7 @@ pub(in crate::agents::codex) fn written_of(text: &[u8]) -> HashMap<Vec<u8>, Writ
         let times = js::number(entry, "times")? as usize;
         Some((
             js::any_text(entry, "id")?.to_vec(),
-            Written { used: Counts::of(entry), times, calls: js::number(entry, "calls")? as usize },
+            Written { used: RolloutCounts::of(entry), times, calls: js::number(entry, "calls")? as usize },
         ))
     })
     .collect()
