@@ -59,10 +59,11 @@ fn is_value(pattern: &str) -> bool {
 }
 
 /// Whether a name identifies a file, a host or an account: a path, an address, an Amazon or Google resource name, an id.
+/// Gateways put names of their own before a path or an address, as in `hosted_vllm//home/ann/x`, so both are looked for
+/// after each `/`, too.
 fn is_private(name: &str) -> bool {
     const DIGITS_OF_ACCOUNTS: usize = 12;
     let bytes = name.as_bytes();
-    let is_drive = bytes.len() > 2 && bytes[0].is_ascii_alphabetic() && bytes[1] == b':' && bytes[2] == b'/';
     let has_account = bytes
         .chunk_by(|a, b| a.is_ascii_digit() && b.is_ascii_digit())
         .any(|run| run.len() >= DIGITS_OF_ACCOUNTS && run[0].is_ascii_digit());
@@ -70,14 +71,34 @@ fn is_private(name: &str) -> bool {
         let is_dash = |place| matches!(place, 8 | 13 | 18 | 23);
         (0..36).all(|at| if is_dash(at) { window[at] == b'-' } else { window[at].is_ascii_hexdigit() })
     });
-    name.starts_with(['/', '~', '.'])
+    name.starts_with(['/', '.'])
         || name.contains(['\\', '@'])
-        || name.contains("://")
+        || name.contains("//")
+        || name.contains("/home/")
+        || name.contains("/Users/")
         || name.starts_with("arn:")
         || name.starts_with("projects/")
-        || is_drive
+        || name.split('/').any(is_place)
         || has_account
         || has_uuid
+}
+
+/// Whether a part of a name between slashes says where something is: a folder, a drive, the scheme `file:`, a host with
+/// a port, or an IPv4 address. The version of a model (`v1:0`) has one digit, a port at least two.
+fn is_place(part: &str) -> bool {
+    let is_drive = part.len() == 2 && part.as_bytes()[0].is_ascii_alphabetic() && part.ends_with(':');
+    let is_address = |host: &str| {
+        host.split('.').count() == 4 && host.split('.').all(|number| number.parse::<u8>().is_ok())
+    };
+    let (host, port) = part.rsplit_once(':').unwrap_or((part, ""));
+    let is_port = (2..=5).contains(&port.len()) && port.bytes().all(|byte| byte.is_ascii_digit());
+    part.starts_with('~')
+        || part == "."
+        || part == ".."
+        || is_drive
+        || part.get(..5).is_some_and(|scheme| scheme.eq_ignore_ascii_case("file:"))
+        || is_port && !host.is_empty()
+        || is_address(host)
 }
 
 /// The numbers of all names.
@@ -164,7 +185,9 @@ impl AllNumbers {
                 && let Some(period) = &mut row.period
                 && let Some((source, session)) = period.key.split_once('/')
             {
-                let source = self.called(&Dimension::Source, source).unwrap_or_else(|| source.to_owned());
+                // In keys of sessions `/` and `%` of the source are encoded.
+                let plain = source.replace("%2F", "/").replace("%25", "%");
+                let source = self.called(&Dimension::Source, &plain).unwrap_or_else(|| source.to_owned());
                 period.key = format!("{source}/{}", self.sessions.called(session));
             }
         }
@@ -216,6 +239,21 @@ mod tests {
             "endpoint-123456789012",
             "ft:gpt:ada@example.com",
             "deployment-0b5a1c2e-7a35-4b5f-9d0e-0123456789ab",
+            "hosted_vllm//home/ann/x",
+            "hosted_vllm//models/x",
+            "hosted_vllm/home/ann/x",
+            "vllm/Users/ann/x",
+            "vllm/~/x",
+            "vllm/../x",
+            "vllm/C:/models/x",
+            "10.9.8.7:8080/m",
+            "openai/10.9.8.7:8080/m",
+            "10.9.8.7/m",
+            "gpu-box:8000",
+            "gpu.example.org:443/m",
+            "file:/home/bob/x",
+            "FILE:x.gguf",
+            "vllm/file:x.gguf",
         ] {
             assert!(is_private(name), "{name}");
         }
@@ -230,6 +268,12 @@ mod tests {
             "<synthetic>",
             "mcp__issues__search",
             "my-gateway",
+            "anthropic.claude-v2:1",
+            "ollama/llama3.1:8b",
+            "claude-2.1",
+            "openrouter/home-grown/model",
+            "accounts/profile/models/x",
+            "gemma:20251231",
         ] {
             assert!(!is_private(name), "{name}");
         }

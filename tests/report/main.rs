@@ -503,6 +503,33 @@ fn a_redacted_page_has_no_path_and_no_account_in_any_name() {
 }
 
 #[test]
+fn a_session_of_a_source_that_is_a_path_has_the_number_of_the_source() {
+    let of = |source: &str, session: &str| json!({"source": source, "sessionId": session});
+    let home = home_with(&[
+        turn("m1", "2026-11-20T10:00:00Z", of("/srv/kestrel", "s-1")),
+        turn("m2", "2026-11-20T11:00:00Z", of("100%/srv/kestrel@desk", "s-2")),
+        turn("m3", "2026-11-20T12:00:00Z", of("team/agent", "s-3")),
+    ]);
+    assert!(page(home.path(), &[]).contains("%2Fsrv%2Fkestrel/s-1"));
+    let html = page(home.path(), &["--redact"]);
+    assert!(!html.contains("kestrel"));
+    let data = data(&checked(&html));
+    let sources: BTreeSet<&str> = data["sources"]["rows"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|row| row["source"].as_str().unwrap())
+        .collect();
+    assert_eq!(sources, BTreeSet::from(["source 1", "source 2", "team/agent"]));
+    let sessions = data["sessions"]["rows"].as_array().unwrap();
+    let of_sessions: BTreeSet<&str> = sessions
+        .iter()
+        .map(|row| row["period"]["key"].as_str().unwrap().split_once('/').unwrap().0)
+        .collect();
+    assert_eq!(of_sessions, BTreeSet::from(["source 1", "source 2", "team%2Fagent"]));
+}
+
+#[test]
 fn a_page_without_turns_says_so() {
     let home = home_with(&[turn("m1", "never", json!({})), turn("m2", "2020-01-01T00:00:00Z", json!({}))]);
     let output = burn_at(NOW, home.path(), &["report", "--out", "-"]);
