@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use super::AgentsError;
 use super::project::ProjectKeys;
@@ -64,6 +65,8 @@ pub(super) struct ReadOptions {
     pub now_ms: f64,
     /// Whether to name each line that made no record, in addition to counting it.
     pub name_lines: bool,
+    /// When to stop reading a log of Claude Code before its end; none reads to the end.
+    pub part_until: Option<Instant>,
 }
 
 impl ReadOptions {
@@ -320,6 +323,9 @@ pub(super) struct Gathered {
     pub cursor: Option<Vec<u8>>,
     /// A note that the reader gets again at the next pass. It is kept in a derived file.
     pub side: Option<Vec<u8>>,
+    /// The file with the reader's state at the new cursor, and its bytes. The file is written after the records, because
+    /// a state that is ahead of the cursor is of no use.
+    pub state: Option<(PathBuf, Vec<u8>)>,
     /// The session and its folder, which select pending stamps.
     pub session_id: Option<Vec<u8>>,
     pub cwd: Option<Vec<u8>>,
@@ -369,7 +375,7 @@ impl Gathered {
         self.session_id = session;
     }
 
-    /// Returns the length of the records in bytes.
+    /// Returns the length of the records and of the state in bytes.
     pub(super) fn len_bytes(&self) -> usize {
         let all = [
             &self.turns,
@@ -380,7 +386,8 @@ impl Gathered {
             &self.user_turns,
             &self.stamps,
         ];
-        all.into_iter().flatten().map(|record| record.text.len()).sum()
+        let state_bytes = self.state.as_ref().map_or(0, |(_, bytes)| bytes.len());
+        all.into_iter().flatten().map(|record| record.text.len()).sum::<usize>() + state_bytes
     }
 
     /// Returns whether there is nothing to append.

@@ -187,7 +187,7 @@ impl Ingest {
             }
             Err(error) => report.failures.push(error.to_string()),
             Ok(found) if !found.is_file => {}
-            Ok(_) => match self.transcript(path.clone(), observer, interrupt) {
+            Ok(_) => match self.transcript(path.clone(), None, observer, interrupt) {
                 Ok((tally, skipped)) => {
                     report.read_turns = tally.read_turns;
                     report.failures.extend(skipped.into_iter().map(|skipped| skipped.error));
@@ -200,6 +200,31 @@ impl Ingest {
             },
         }
         report
+    }
+
+    /// Appends a part of the log that a call names: reads until `until`, at least one message and about 1 MiB at most.
+    /// The next call goes on after this part.
+    ///
+    /// # Errors
+    /// When more than 16 MiB of the ledger are not yet known, because `burn ingest` reads them; when the log cannot be
+    /// read, or the ledger or the cursors cannot be written.
+    #[cfg(feature = "cli")]
+    pub(crate) fn import_part(
+        &mut self,
+        call: &HookCall,
+        until: Instant,
+        interrupt: &Interrupt,
+    ) -> Result<(), AgentsError> {
+        settings::check_storage()?;
+        self.check_near()?;
+        // The entries are saved before the log is read, because the process may be ended while the log is read. Otherwise
+        // each part would begin with the same lines of the ledger.
+        self.known.catch_up(&self.home)?;
+        self.save_known_if_short()?;
+        if disk::metadata_of_target(&call.transcript)?.is_file {
+            self.transcript(call.transcript.clone(), Some(until), &mut super::NoObserver, interrupt)?;
+        }
+        Ok(())
     }
 
     /// Fails if more than [`HOOK_BEHIND_MAX_BYTES`] of the ledger are not yet known.
@@ -273,10 +298,11 @@ impl Ingest {
         Ok(kept)
     }
 
-    /// Reads one log.
+    /// Reads one log, to its end or until `part_until`.
     fn transcript(
         &mut self,
         path: PathBuf,
+        part_until: Option<Instant>,
         observer: &mut dyn IngestObserver,
         interrupt: &Interrupt,
     ) -> Result<(AgentReport, Vec<SkippedFile>), AgentsError> {
@@ -284,16 +310,25 @@ impl Ingest {
         let candidate = Candidate { agent: Agent::Claude, path, root, extra: None };
         let mut run = Run::new(self, observer, interrupt)?;
         run.is_hook = true;
+        run.options.part_until = part_until;
         let mut tally = AgentReport { agent: Agent::Claude.as_str(), ..AgentReport::default() };
-        run.read_all(Agent::Claude, std::slice::from_ref(&candidate), &mut tally)?;
-        run.flush(&mut tally)?;
-        run.save()?;
+        let read = run.read_all(Agent::Claude, std::slice::from_ref(&candidate), &mut tally);
+        let read = read.and_then(|()| run.flush(&mut tally));
+        // The cursor of appended records is saved even after an error, so that the lines are not read again.
+        let saved = run.save();
+        read.and(saved)?;
         run.warn(Agent::Claude);
         let skipped = run.report.skipped_files;
+        self.save_known_if_short()?;
+        Ok((tally, skipped))
+    }
+
+    /// Saves the entries for the next run if rewriting their file takes little time.
+    fn save_known_if_short(&mut self) -> Result<(), AgentsError> {
         if !self.options.as_reference && self.known.base_len_bytes() <= HOOK_SAVE_MAX_BYTES {
             self.known.save(&self.home)?;
         }
-        Ok((tally, skipped))
+        Ok(())
     }
 
     fn take_over_stamps(&self) {
@@ -345,6 +380,7 @@ impl<'r> Run<'r> {
                 content,
                 now_ms: settings::now_ms(),
                 name_lines: ingest.options.name_lines,
+                part_until: None,
             },
             projects: ProjectKeys::new(as_reference),
             cursors: Cursors::load(&ingest.home)?,

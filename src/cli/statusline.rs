@@ -1,6 +1,6 @@
 //! `burn statusline`: one line for Claude Code's `statusLine` command.
 //!
-//! Touches the archive and the end of the ledger, for reading; with `--import` the ledger, through [`Ingest::hook`]. Guarantees: whatever
+//! Touches the archive and the end of the ledger, for reading; with `--import` the ledger, through [`Ingest::import_part`]. Guarantees: whatever
 //! the input and the home, one line, exit code 0, nothing on standard error, and 100 ms at most: what is not known by then is left
 //! out. `--check` says what is wrong instead. An import is a process of its own, so nobody waits for it.
 
@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use super::arguments::{HomeArg, now, zone};
 use super::{print_text, printable, usage_text, wrong_usage};
-use crate::agents::{HookCall, Ingest, IngestOptions, NoObserver};
+use crate::agents::{HookCall, Ingest, IngestOptions};
 use crate::archive::Paths;
 use crate::home::{Home, NoHome};
 use crate::interrupt::Interrupt;
@@ -34,6 +34,8 @@ const PARTS: [&str; 10] =
 const IMPORT_MAX: Duration = Duration::from_millis(200);
 /// An import is asked to end so long before, because it has locks to let go of.
 const IMPORT_GRACE: Duration = Duration::from_millis(50);
+/// An import reads for so long. The rest of its time is for appending the records.
+const IMPORT_READS: Duration = Duration::from_millis(60);
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -137,8 +139,9 @@ fn import(home: &HomeArg) {
     let worker = {
         let interrupt = interrupt.clone();
         move || {
-            // The report is for hooks, whose calls are kept when they fail.
-            let _ = Ingest::new(home, IngestOptions::default()).hook(&call, &mut NoObserver, &interrupt);
+            // Nobody hears of a failure, and the next import tries again.
+            let mut ingest = Ingest::new(home, IngestOptions::default());
+            let _ = ingest.import_part(&call, started + IMPORT_READS, &interrupt);
             drop(sender);
         }
     };

@@ -543,3 +543,36 @@ fn an_import_takes_in_the_log_of_the_session() {
     assert_eq!(statusline(home.path(), &["--import", "--check"], &text).status.code(), Some(2));
     assert!(!home.path().join("hooks").exists());
 }
+
+/// Whatever the speed of the machine, an import takes in a part of the log, and the next one goes on after this part.
+#[test]
+fn imports_take_in_a_long_log_part_by_part() {
+    const TURNS: usize = 800;
+    let home = home_with(&[]);
+    let log = home.path().join("projects/p/s-8.jsonl");
+    fs::create_dir_all(log.parent().unwrap()).unwrap();
+    let answer = |number: usize| {
+        let (minute, second) = (number / 60, number % 60);
+        let message = json!({
+            "type": "assistant", "uuid": format!("u-{number}"), "sessionId": "s-8", "requestId": format!("r-{number}"),
+            "timestamp": format!("2026-11-29T08:{minute:02}:{second:02}.000Z"),
+            "message": {"id": format!("msg-{number}"), "role": "assistant", "model": "claude-opus-4-7",
+                "content": [{"type": "text", "text": "x".repeat(1_500)}], "stop_reason": "end_turn",
+                "usage": {"input_tokens": 1000, "output_tokens": 200}}
+        });
+        format!("{message}\n")
+    };
+    fs::write(&log, (0..TURNS).map(answer).collect::<String>()).unwrap();
+    let mut input = input();
+    input["session_id"] = json!("s-8");
+    input["transcript_path"] = json!(log);
+    let text = serde_json::to_vec(&input).unwrap();
+    let turns = || fs::read_to_string(home.path().join("ledger.jsonl")).unwrap().matches("\"msg-").count();
+    let deadline = Clock::now() + Duration::from_secs(120);
+    while turns() < TURNS {
+        assert!(Clock::now() < deadline, "{} turns of {TURNS}", turns());
+        line(home.path(), &["--show", "ctx", "--import"], &text);
+        std::thread::sleep(Duration::from_millis(300));
+    }
+    assert_eq!(turns(), TURNS);
+}

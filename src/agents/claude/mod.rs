@@ -15,6 +15,7 @@ mod piece;
 mod status;
 
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 pub(super) use self::across::{Across, settled_note};
 
@@ -31,6 +32,13 @@ use crate::scan::json::{Document, trim_js};
 
 /// The size of a piece: the records of so many bytes are written together.
 const PIECE_BYTES: u64 = 4 << 20;
+
+/// The size of a piece when only a part of the log is read.
+const SMALL_PIECE_BYTES: u64 = 64 << 10;
+
+/// A part of a log ends after so many bytes. 1 MiB of a log takes a few milliseconds to read and to append in a release
+/// build.
+const PART_BYTES: u64 = 1 << 20;
 
 /// How long a message with a final stop reason may still get lines.
 const SETTLED_MS: f64 = 5_000.0;
@@ -141,7 +149,7 @@ enum Opened<'r> {
     Reader(Box<Reader<'r>>),
 }
 
-/// Reads a log to its end, piece by piece.
+/// Reads a log piece by piece, to its end or to the end of a part.
 pub(super) fn read(pass: &Pass<'_>, hand: &mut HandOver<'_>) -> Result<(), AgentsError> {
     let mut reader = match Reader::open(pass)? {
         Opened::NothingNew(cursor) => {
@@ -150,9 +158,19 @@ pub(super) fn read(pass: &Pass<'_>, hand: &mut HandOver<'_>) -> Result<(), Agent
         }
         Opened::Reader(reader) => reader,
     };
+    let from = reader.at;
     loop {
-        let (gathered, has_more) = reader.next()?;
-        if !hand(Handed::Piece(Box::new(gathered), !has_more)) || !has_more {
+        let (mut gathered, has_more) = reader.next()?;
+        // A part ends only after the cursor has moved, so that each part goes on where the part before it has ended,
+        // however slow the machine is.
+        let is_part = pass.options.part_until.is_some_and(|until| {
+            reader.at > from && (reader.at - from >= PART_BYTES || Instant::now() >= until)
+        });
+        let is_over = !has_more || is_part;
+        if is_over {
+            gathered.state = reader.state_to_keep();
+        }
+        if !hand(Handed::Piece(Box::new(gathered), !has_more)) || is_over {
             return Ok(());
         }
     }
@@ -191,7 +209,7 @@ impl<'r> Reader<'r> {
             continues: None,
             at,
             seen: 0,
-            piece_bytes: PIECE_BYTES,
+            piece_bytes: pass.options.part_until.map_or(PIECE_BYTES, |_| SMALL_PIECE_BYTES),
         };
         if at > 0 {
             reader.recall(pass.side);
@@ -312,14 +330,6 @@ impl<'r> Reader<'r> {
         self.state = state;
         self.at = end;
         self.seen = reached;
-        let grows = self.options.now_ms - self.stat.mtime_ms < GROWS_MS;
-        if let Some(path) = &self.state_path
-            && !has_more
-            && grows
-            && end >= STATE_MIN_BYTES
-        {
-            self.state.save(path, self.place());
-        }
         gathered.cursor = Some(self.cursor());
         let mut evidence = self.state.evidence.clone();
         evidence.continues.clone_from(&self.continues);
@@ -338,6 +348,13 @@ impl<'r> Reader<'r> {
             }
         }
         Ok((gathered, has_more))
+    }
+
+    /// The file with the state at the cursor, and its bytes; none if the state is not worth the space.
+    fn state_to_keep(&self) -> Option<(PathBuf, Vec<u8>)> {
+        let grows = self.options.now_ms - self.stat.mtime_ms < GROWS_MS;
+        let path = self.state_path.as_ref().filter(|_| grows && self.at >= STATE_MIN_BYTES)?;
+        Some((path.clone(), self.state.saved(self.place())?))
     }
 
     fn place(&self) -> Place {

@@ -43,6 +43,11 @@ impl Run<'_> {
             if let Some(cursor) = queued.gathered.cursor {
                 self.cursors.set(key_of(&queued.path), cursor);
             }
+            if let Some((path, state)) = queued.gathered.state {
+                // After a failure the next run reads the lines before the cursor again.
+                let _ = disk::create_dir_all(disk::parent_of(&path))
+                    .and_then(|()| disk::replace(&path, &state, false));
+            }
         }
         if self.saved.elapsed() >= SAVE_EVERY {
             self.save()?;

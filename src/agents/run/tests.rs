@@ -114,3 +114,64 @@ fn a_run_of_which_any_operation_fails_is_made_good_by_the_next() {
         assert_eq!((report.appended.total(), &report.skipped_files[..]), (0, &[][..]), "{harness:?}");
     });
 }
+
+/// A log of about 700 KB with a prompt and an answer for each of 1,000 turns. The log rests, but may grow again.
+#[cfg(feature = "cli")]
+fn sandbox_with_a_long_log() -> (Sandbox, PathBuf) {
+    let sandbox = Sandbox(tempfile::tempdir().unwrap());
+    let path = sandbox.0.path().join("projects/-w").join(format!("{SESSION}.jsonl"));
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    let turn = |number: usize| {
+        let line = |kind: &str, message: String| {
+            let (minute, second) = (number / 60, number % 60);
+            let uuid = format!("{kind}-{number}");
+            format!(
+                r#"{{"type":"{kind}","uuid":"{uuid}","sessionId":"{SESSION}","cwd":"/w","timestamp":"2026-04-20T00:{minute:02}:{second:02}.000Z","message":{message}}}"#
+            ) + "\n"
+        };
+        let text = "x".repeat(200);
+        line("user", format!(r#"{{"role":"user","content":"prompt {number}"}}"#))
+            + &line(
+                "assistant",
+                format!(
+                    r#"{{"id":"msg_{number}","role":"assistant","model":"claude-opus-4-7","content":[{{"type":"text","text":"{text}"}}],"stop_reason":"end_turn","usage":{{"input_tokens":3,"output_tokens":7}}}}"#
+                ),
+            )
+    };
+    fs::write(&path, (0..1_000).map(turn).collect::<String>()).unwrap();
+    let hour_ago = std::time::SystemTime::now() - std::time::Duration::from_secs(3_600);
+    fs::File::options().write(true).open(&path).unwrap().set_modified(hour_ago).unwrap();
+    (sandbox, path)
+}
+
+#[cfg(feature = "cli")]
+#[test]
+fn each_part_of_a_log_goes_on_where_the_part_before_has_ended() {
+    let (whole, _) = sandbox_with_a_long_log();
+    assert_eq!(whole.run().unwrap().appended.turns, 1_000);
+    let (parts, path) = sandbox_with_a_long_log();
+    let call = format!(r#"{{"session_id":"{SESSION}","transcript_path":"{}"}}"#, path.display());
+    let call = HookCall::parse(call.as_bytes()).unwrap().unwrap();
+    let appended = |interrupt: &Interrupt| {
+        let before = parts.lines().len();
+        // The time is over when the part begins, as on a machine of any slowness.
+        let told = Ingest::new(Home::at(parts.home()), IngestOptions::default()).import_part(
+            &call,
+            Instant::now(),
+            interrupt,
+        );
+        told.map(|()| parts.lines().len() - before)
+    };
+    let mut count = 0;
+    while appended(&Interrupt::new()).unwrap() > 0 {
+        count += 1;
+        let has_state = fs::read_dir(parts.home().join("ingest.state")).is_ok_and(|found| found.count() == 1);
+        assert!(has_state || count <= 5, "{count}");
+        // A part that is asked to stop at once changes nothing for the next.
+        let interrupt = Interrupt::new();
+        interrupt.request();
+        assert!(matches!(appended(&interrupt), Err(AgentsError::Interrupted) | Ok(0)), "{count}");
+    }
+    assert!(count >= 8, "{count} parts");
+    assert_eq!(parts.lines(), whole.lines());
+}

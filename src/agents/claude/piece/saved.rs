@@ -36,17 +36,12 @@ impl Place {
 }
 
 impl State {
-    /// Writes the state. After a failure the next run reads the lines before the cursor again.
-    pub(in crate::agents::claude) fn save(&self, path: &Path, place: Place) {
+    /// Returns the bytes of the file; none if the state is too large to be kept.
+    pub(in crate::agents::claude) fn saved(&self, place: Place) -> Option<Vec<u8>> {
         let mut packer = Packer(place.bytes().to_vec());
         self.pack(&mut packer);
-        if packer.0.len() > STATE_MAX_BYTES {
-            return;
-        }
-        let bytes = [MAGIC, &blake3::hash(&packer.0).as_bytes()[..16], &packer.0].concat();
-        let saved =
-            disk::create_dir_all(disk::parent_of(path)).and_then(|()| disk::replace(path, &bytes, false));
-        drop(saved);
+        (packer.0.len() <= STATE_MAX_BYTES)
+            .then(|| [MAGIC, &blake3::hash(&packer.0).as_bytes()[..16], &packer.0].concat())
     }
 
     /// Reads the state that was kept for this log and cursor.
@@ -172,7 +167,8 @@ mod tests {
         state.side_messages = vec![key("u1"), key(uuid)];
         state.chains.insert(key("u1"), key(uuid));
         let place = Place { inode: 7, offset: 1 << 40 };
-        state.save(&path, place);
+        disk::create_dir_all(disk::parent_of(&path)).unwrap();
+        std::fs::write(&path, state.saved(place).unwrap()).unwrap();
         let loaded = State::load(&path, place).unwrap();
         // Each hash table has one entry, because the order of entries is not fixed. The graph is compared by its sorted
         // uuids.
