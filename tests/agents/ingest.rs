@@ -458,15 +458,17 @@ fn hooks_beside_a_run_write_each_result_once() {
         let text = |key: &str| record[key].as_str().unwrap_or_default().to_owned();
         match line["kind"].as_str().unwrap() {
             "turn" => *turns.entry(text("messageId")).or_insert(0) += 1,
-            // What a hook tells has no time; the log tells the same result with its time.
-            "tool_result_event" if record["ts"].is_string() => {
-                *results.entry(text("toolUseId")).or_insert(0) += 1;
+            // What a hook reports has no time. The log's report of the same result is left out if the hook was first.
+            "tool_result_event" => {
+                let (of_log, of_hook) = results.entry(text("toolUseId")).or_insert((0, 0));
+                *if record["ts"].is_string() { of_log } else { of_hook } += 1;
             }
             _ => {}
         }
     }
     assert_eq!((turns.len(), results.len()), (60 * sessions, 30 * sessions));
-    assert!(turns.values().chain(results.values()).all(|times| *times == 1), "{turns:?} {results:?}");
+    assert!(turns.values().all(|times| *times == 1), "{turns:?}");
+    assert!(results.values().all(|times| matches!(times, (1, 0 | 1) | (0, 1))), "{results:?}");
 }
 
 #[test]
