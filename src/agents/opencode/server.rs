@@ -72,7 +72,7 @@ impl Request {
             self.path, self.host, self.port
         );
         let last = self.last_event.as_ref().filter(|id| !id.bytes().any(|byte| byte < b' ' || byte == 0x7f));
-        for (name, value) in [("Last-ServerEvent-ID", last), ("Authorization", self.authorization.as_ref())] {
+        for (name, value) in [("Last-Event-ID", last), ("Authorization", self.authorization.as_ref())] {
             if let Some(value) = value {
                 text += &format!("{name}: {value}\r\n");
             }
