@@ -598,23 +598,59 @@ impl<'l> Piece<'l> {
         whole: u64,
         waiting: PieceEnd,
     ) -> Result<(Gathered, u64), AgentsError> {
-        let log = self.log;
-        let options = log.options;
         let end = self.end(whole, waiting);
-        let path = path_text(log.path);
         let mut answers = Answers::default();
-        let mut agents: Vec<Option<Invocation>> = Vec::with_capacity(self.messages.len());
-        for message in &self.messages {
-            agents.push(self.agent_of(message, state, &mut answers));
+        let agents: Vec<Option<Invocation>> =
+            self.messages.iter().map(|message| self.agent_of(message, state, &mut answers)).collect();
+        let mut gathered = std::mem::take(&mut self.gathered);
+        self.add_turns(&agents, end, state, &mut gathered)?;
+        self.add_compactions(end, state, &mut gathered);
+        self.add_events(&agents, end, state, &mut answers, &mut gathered);
+        self.add_content(end, &mut gathered);
+        for pending in std::mem::take(&mut self.user_turns).into_iter().filter(|pending| pending.at < end) {
+            let mut record = pending.record;
+            record.maybe_text("followingMessageId", pending.link.as_deref());
+            gathered.user_turns.push(PassRecord::with(record.finish(), pending.owner));
         }
-        let is_written = |message: &ClaudeMessage| match options.as_reference {
+        self.add_relationships(&agents, from, end, state, &mut gathered);
+        let first = self.messages.iter().find(|message| self.is_written(message, end));
+        gathered.content_session = first.and_then(|message| message.session.clone());
+        gathered.told = Some(Box::default());
+        self.pass_on(end, state);
+        Ok((gathered, end))
+    }
+
+    /// Whether the turn of a message is written, if `end` is the first line that may still change.
+    fn is_written(&self, message: &ClaudeMessage, end: u64) -> bool {
+        match self.log.options.as_reference {
             true => message.stop_reason.is_some(),
             false => message.at < end,
-        };
-        let mut gathered = std::mem::take(&mut self.gathered);
+        }
+    }
+
+    /// The messages whose turns are written, each with the agent of its side chain.
+    fn written<'s>(
+        &'s self,
+        agents: &'s [Option<Invocation>],
+        end: u64,
+    ) -> impl Iterator<Item = (&'s ClaudeMessage, Option<&'s Invocation>)> {
+        let all = self.messages.iter().zip(agents.iter().map(Option::as_ref));
+        all.filter(move |(message, _)| self.is_written(message, end))
+    }
+
+    fn add_turns(
+        &self,
+        agents: &[Option<Invocation>],
+        end: u64,
+        state: &mut State,
+        gathered: &mut Gathered,
+    ) -> Result<(), AgentsError> {
+        let log = self.log;
+        let options = log.options;
+        let path = path_text(log.path);
         let before = if options.as_reference { 0 } else { state.known.len() };
-        for (index, (message, agent)) in self.messages.iter().zip(&agents).enumerate() {
-            if !is_written(message) {
+        for (index, (message, agent)) in self.messages.iter().zip(agents).enumerate() {
+            if !self.is_written(message, end) {
                 gathered.open_messages += 1;
                 gathered.left_out.add(options, (message.at, 0), Reason::OpenMessage, || {
                     format!("message {} is not complete", js::to_utf8(&message.id))
@@ -638,69 +674,96 @@ impl<'l> Piece<'l> {
             }
         }
         gathered.read_turns = gathered.turns.len() as u64;
+        Ok(())
+    }
 
-        // Agents by the tool use ids that spawned them: first from this piece, then from the lines before it.
-        let mut by_tool: HashMap<&[u8], Vec<u8>> = HashMap::new();
-        for (message, agent) in self.messages.iter().zip(&agents).filter(|(message, _)| is_written(message)) {
-            if let Some(agent) = agent.as_ref().filter(|_| message.is_side) {
-                by_tool.entry(&agent.parent_tool_use_id).or_insert_with(|| agent.agent_id.clone());
-            }
-        }
-        let mut earlier: HashMap<Vec<u8>, Vec<u8>> = HashMap::new();
-        if !options.as_reference && !self.events.is_empty() {
-            for uuid in &state.side_messages {
-                if let Some(agent) = state.graph.invocation(uuid, &mut answers) {
-                    earlier.entry(agent.parent_tool_use_id).or_insert(agent.agent_id);
-                }
-            }
-        }
-
-        let cache_reads = |id: &[u8]| match self.by_id.get(id).map(|index| &self.messages[*index]) {
-            Some(message) if is_written(message) => Some(message.cache_read_json(options)),
-            _ => {
-                let known = state.known.get(id).filter(|_| !options.as_reference)?;
-                let mut out = Vec::new();
-                js::write_number(known.cache_read, &mut out);
-                Some(out)
-            }
-        };
-        for pending in self.compactions.into_iter().filter(|pending| pending.at < end) {
+    fn add_compactions(&mut self, end: u64, state: &State, gathered: &mut Gathered) {
+        for pending in std::mem::take(&mut self.compactions).into_iter().filter(|pending| pending.at < end) {
             let mut record = pending.record;
-            if let Some(count) = pending.link.and_then(|id| cache_reads(&id)) {
+            if let Some(count) = pending.link.and_then(|id| self.cache_read_of(&id, end, state)) {
                 record.raw("tokensBeforeCompact", &count);
             }
             gathered.compactions.push(record.finish().into());
         }
-        for pending in self.events.into_iter().filter(|pending| pending.at < end) {
-            let mut record = pending.record;
-            let agent = pending.link.as_ref().and_then(|id| by_tool.get(&id[..]).or(earlier.get(id)));
-            record.maybe_text("agentId", agent.map(Vec::as_slice));
-            gathered.tool_result_events.push(PassRecord::with(record.finish(), pending.owner));
+    }
+
+    /// The tokens that a written message read from the cache, as JSON text.
+    fn cache_read_of(&self, id: &[u8], end: u64, state: &State) -> Option<Vec<u8>> {
+        let options = self.log.options;
+        let message = self.by_id.get(id).map(|index| &self.messages[*index]);
+        if let Some(message) = message.filter(|message| self.is_written(message, end)) {
+            return Some(message.cache_read_json(options));
         }
-        let owners: Vec<Option<u32>> = self.user_turns.iter().map(|pending| pending.owner).collect();
-        for pending in self.user_turns.into_iter().filter(|pending| pending.at < end) {
-            let mut record = pending.record;
-            record.maybe_text("followingMessageId", pending.link.as_deref());
-            gathered.user_turns.push(PassRecord::with(record.finish(), pending.owner));
-        }
-        self.content.sort_by_key(|pending| pending.at);
-        for pending in self.content.into_iter().filter(|pending| pending.at < end) {
-            let is_kept = pending.message.is_none_or(|index| is_written(&self.messages[index as usize]));
-            if is_kept {
-                let owner = pending.message.or(pending.user_turn.and_then(|turn| owners[turn]));
-                gathered.content.push(PassRecord::with(pending.record, owner));
+        let known = state.known.get(id).filter(|_| !options.as_reference)?;
+        let mut out = Vec::new();
+        js::write_number(known.cache_read, &mut out);
+        Some(out)
+    }
+
+    /// Adds the events, each with the agent that its tool use spawned: in this piece, else in the lines before it.
+    fn add_events(
+        &mut self,
+        agents: &[Option<Invocation>],
+        end: u64,
+        state: &State,
+        answers: &mut Answers,
+        gathered: &mut Gathered,
+    ) {
+        let events = std::mem::take(&mut self.events);
+        let mut by_tool: HashMap<&[u8], &[u8]> = HashMap::new();
+        for (message, agent) in self.written(agents, end) {
+            if let Some(agent) = agent.filter(|_| message.is_side) {
+                by_tool.entry(&agent.parent_tool_use_id).or_insert(&agent.agent_id);
             }
         }
+        let mut earlier: HashMap<Vec<u8>, Vec<u8>> = HashMap::new();
+        if !self.log.options.as_reference && !events.is_empty() {
+            for uuid in &state.side_messages {
+                if let Some(agent) = state.graph.invocation(uuid, answers) {
+                    earlier.entry(agent.parent_tool_use_id).or_insert(agent.agent_id);
+                }
+            }
+        }
+        for pending in events.into_iter().filter(|pending| pending.at < end) {
+            let mut record = pending.record;
+            let agent = pending
+                .link
+                .as_ref()
+                .and_then(|id| by_tool.get(&id[..]).copied().or_else(|| earlier.get(id).map(Vec::as_slice)));
+            record.maybe_text("agentId", agent);
+            gathered.tool_result_events.push(PassRecord::with(record.finish(), pending.owner));
+        }
+    }
 
+    fn add_content(&mut self, end: u64, gathered: &mut Gathered) {
+        let mut content = std::mem::take(&mut self.content);
+        content.sort_by_key(|pending| pending.at);
+        for pending in content.into_iter().filter(|pending| pending.at < end) {
+            let message = pending.message.map(|index| &self.messages[index as usize]);
+            if message.is_none_or(|message| self.is_written(message, end)) {
+                let owner = pending.user_turn.and_then(|turn| self.user_turns[turn].owner);
+                gathered.content.push(PassRecord::with(pending.record, pending.message.or(owner)));
+            }
+        }
+    }
+
+    fn add_relationships(
+        &self,
+        agents: &[Option<Invocation>],
+        from: u64,
+        end: u64,
+        state: &State,
+        gathered: &mut Gathered,
+    ) {
         let foreign = state.evidence.foreign_session().map(<[u8]>::to_vec);
         let version = state.evidence.version.clone();
-        let mut rows = RelationshipRows { log, foreign, version, rows: Vec::new() };
+        let mut rows = RelationshipRows { log: self.log, foreign, version, rows: Vec::new() };
         for row in self.rows.iter().filter(|row| row.at < end) {
             rows.explicit(row);
         }
         let mut seen = HashSet::new();
-        for (message, agent) in self.messages.iter().zip(&agents).filter(|(message, _)| is_written(message)) {
-            if let Some(agent) = agent.as_ref().filter(|agent| seen.insert(agent.agent_id.clone())) {
+        for (message, agent) in self.written(agents, end) {
+            if let Some(agent) = agent.filter(|agent| seen.insert(&agent.agent_id)) {
                 rows.subagent(message, agent);
             }
         }
@@ -710,9 +773,11 @@ impl<'l> Piece<'l> {
             rows.marker(target.as_deref(), state.evidence.first_ts.as_deref(), &self.explicit);
         }
         gathered.relationships.extend(rows.rows.into_iter().map(PassRecord::from));
+    }
 
+    /// Brings the state to the lines before `end`.
+    fn pass_on(self, end: u64, state: &mut State) {
         state.marker_is_held = self.marker_at.is_some_and(|at| at >= end);
-        // The state after the lines before `end`.
         for (at, id) in self.event_calls {
             if at < end {
                 *state.calls.entry(id).or_default() += 1;
@@ -722,18 +787,13 @@ impl<'l> Piece<'l> {
         if let Some((_, id)) = self.last_messages.into_iter().rfind(|(at, _)| *at < end) {
             state.last_message = Some(id);
         }
-        let prompt = match options.as_reference {
+        let prompt = match self.log.options.as_reference {
             true => self.prompts.last(),
             false => self.prompts.iter().rfind(|(at, _)| *at < end),
         };
         if let Some((_, prompt)) = prompt {
             state.prompt = Some(prompt.clone());
         }
-        gathered.content_session = self
-            .messages
-            .iter()
-            .find(|message| is_written(message))
-            .and_then(|message| message.session.clone());
         for message in self.messages.into_iter().filter(|message| message.at < end) {
             let (ts, session) = (message.ts().into(), message.session.clone().map(Vec::into_boxed_slice));
             if message.is_side
@@ -744,8 +804,6 @@ impl<'l> Piece<'l> {
             let known = KnownMessage { cache_read: message.counts.cache_read, ts, session };
             state.known.insert(message.id, known);
         }
-        gathered.told = Some(Box::default());
-        Ok((gathered, end))
     }
 
     /// The agent of a message on a side chain.

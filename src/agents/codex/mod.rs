@@ -350,120 +350,164 @@ fn touched_cursor(cursor: Value<'_>, mtime_ms: f64) -> Vec<u8> {
 
 /// Reads a log.
 pub(super) fn read(pass: &Pass<'_>, hand: &mut HandOver<'_>) -> Result<(), AgentsError> {
-    hand(read_at_once(pass)?);
+    let mut document = Document::default();
+    let cursor = pass.cursor.and_then(|text| document.parse(text).ok());
+    let resumed_at = cursor.and_then(|cursor| offset_of_cursor(cursor, &pass.stat));
+    let resumption =
+        Resumption { cursor: cursor.filter(|_| resumed_at.is_some()), at: resumed_at.unwrap_or(0) };
+    hand(match pass.options.as_reference {
+        true => read_as_reference(pass, &resumption)?,
+        false => read_by_our_rules(pass, &resumption)?,
+    });
     Ok(())
 }
 
-fn read_at_once(pass: &Pass<'_>) -> Result<Handed, AgentsError> {
-    let path = &pass.candidate.path;
-    let session_path = path.as_os_str().as_encoded_bytes().to_vec();
-    let rules = |as_reference, content, own, has_no_turn_lines| RolloutRules {
-        as_reference,
-        content,
-        session_path: session_path.clone(),
-        projects: pass.projects,
-        own,
-        has_no_turn_lines,
-    };
-    let mut gathered = Gathered { session_mtime_ms: pass.stat.mtime_ms, ..Gathered::default() };
-    let mut cursor_document = Document::default();
-    let cursor = pass.cursor.and_then(|text| cursor_document.parse(text).ok());
-    let resumed_at = cursor.and_then(|cursor| offset_of_cursor(cursor, &pass.stat));
-    let is_over = resumed_at.is_some_and(|offset| offset >= pass.stat.size_bytes);
-    let mut reference = Engine::new(
-        rules(
-            true,
-            if pass.options.as_reference { pass.options.content } else { ContentMode::Off },
-            Own::default(),
-            false,
-        ),
-        resumed_at.unwrap_or(0),
-    );
-    if let (Some(cursor), Some(_)) = (cursor, resumed_at) {
-        reference.resume(cursor);
-    }
-    if pass.options.as_reference {
-        if let (true, Some(cursor)) = (is_over, cursor) {
-            return Ok(Handed::Unchanged(Some(touched_cursor(cursor, pass.stat.mtime_ms))));
-        }
-        let given_up = |RolloutGivenUp(reason)| AgentsError::GivenUp { path: path.clone(), reason };
-        let mut takes = |line: &RolloutLine<'_>| reference.line(line).map_err(given_up);
-        each_line(pass, resumed_at.unwrap_or(0), 0, &mut gathered, &mut takes)?;
-        gathered.cursor = Some(reference.cursor(pass.stat.inode, pass.stat.mtime_ms));
-        hand_over(&mut reference, 0, &mut HashMap::new(), false, &mut gathered);
-        return Ok(Handed::Piece(Box::new(gathered), true));
+/// Where the rules of the TypeScript package go on.
+struct Resumption<'c> {
+    /// The cursor, if it belongs to this file.
+    cursor: Option<Value<'c>>,
+    /// Byte offset after the cursor.
+    at: u64,
+}
+
+impl Resumption<'_> {
+    /// The cursor of a log that has nothing after it, with the time of the log.
+    fn at_end(&self, stat: &Stat) -> Option<Vec<u8>> {
+        let cursor = self.cursor.filter(|_| self.at >= stat.size_bytes)?;
+        Some(touched_cursor(cursor, stat.mtime_ms))
     }
 
+    /// An engine with the rules of the TypeScript package that goes on after the cursor.
+    fn engine<'p>(&self, pass: &Pass<'p>, content: ContentMode) -> Engine<'p> {
+        let rules = RolloutRules { as_reference: true, content, ..rules_of(pass, Own::default()) };
+        let mut engine = Engine::new(rules, self.at);
+        if let Some(cursor) = self.cursor {
+            engine.resume(cursor);
+        }
+        engine
+    }
+}
+
+/// Our rules for a log that names its turns.
+fn rules_of<'p>(pass: &Pass<'p>, own: Own) -> RolloutRules<'p> {
+    RolloutRules {
+        as_reference: false,
+        content: pass.options.content,
+        session_path: pass.candidate.path.as_os_str().as_encoded_bytes().to_vec(),
+        projects: pass.projects,
+        own,
+        has_no_turn_lines: false,
+    }
+}
+
+/// Reads the lines after the cursor by the rules of the TypeScript package.
+fn read_as_reference(pass: &Pass<'_>, resumption: &Resumption<'_>) -> Result<Handed, AgentsError> {
+    if let Some(cursor) = resumption.at_end(&pass.stat) {
+        return Ok(Handed::Unchanged(Some(cursor)));
+    }
+    let mut gathered = Gathered { session_mtime_ms: pass.stat.mtime_ms, ..Gathered::default() };
+    let mut engine = resumption.engine(pass, pass.options.content);
+    let given_up =
+        |RolloutGivenUp(reason)| AgentsError::GivenUp { path: pass.candidate.path.clone(), reason };
+    let mut takes = |line: &RolloutLine<'_>| engine.line(line).map_err(given_up);
+    each_line(pass, resumption.at, 0, &mut gathered, &mut takes)?;
+    gathered.cursor = Some(engine.cursor(pass.stat.inode, pass.stat.mtime_ms));
+    hand_over(&mut engine, 0, &mut HashMap::new(), false, &mut gathered);
+    Ok(Handed::Piece(Box::new(gathered), true))
+}
+
+/// Reads a changed log from its beginning by our rules, and makes the cursor for the TypeScript package beside it.
+fn read_by_our_rules(pass: &Pass<'_>, resumption: &Resumption<'_>) -> Result<Handed, AgentsError> {
+    let path = &pass.candidate.path;
     let before = pass.side.and_then(before_of);
     let is_unchanged = before.as_ref().is_some_and(|before| before.stat == pass.stat);
     let changed_ms = pass.changed_ms(before.as_ref().map(|before| (before.stat, before.changed_ms)));
     let is_at_rest = pass.options.has_settled(pass.stat.mtime_ms, changed_ms);
     let waits = before.as_ref().is_some_and(|before| before.waits);
-    let has_cursor = is_compressed(path) || resumed_at.is_some();
+    let has_cursor = is_compressed(path) || resumption.cursor.is_some();
     if is_unchanged && has_cursor && !(waits && is_at_rest) {
         return Ok(Handed::Unchanged(None));
     }
-    let before = match before {
-        Some(before)
-            if before.stat.inode == pass.stat.inode
-                && before.end <= pass.stat.size_bytes
-                && !is_compressed(path)
-                && tail_of(path, before.end)? == before.tail =>
-        {
-            before
-        }
-        // After a replacement or a cut, and for a compressed log, the whole file is new, but written records stay
-        // written.
-        Some(before) => RolloutNote { written: before.written, ..RolloutNote::default() },
-        None => RolloutNote::default(),
-    };
+    let before = continued(pass, before.unwrap_or_default())?;
     let own = match pass.prepared::<Logs>() {
         Some(logs) => logs.own(path),
         None => own_of(path)?,
     };
-    let mut ours = Engine::new(rules(false, pass.options.content, own.clone(), false), 0);
-    let from = resumed_at.unwrap_or(0);
-    let mut shadow = (!is_compressed(path)).then_some(reference);
+    let mut gathered = Gathered { session_mtime_ms: pass.stat.mtime_ms, ..Gathered::default() };
+    let (mut engine, end) = read_lines(pass, resumption, before.end, &own, &mut gathered)?;
+    let is_torn = gathered.left_out.counts.contains_key(&Reason::Torn);
+    let is_at_rest = is_at_rest && !is_torn;
+    let is_open = engine.has_open_turn() && !is_at_rest;
+    if is_at_rest {
+        let _ = engine.end_turn(u64::MAX, true);
+    }
+    gathered.open_messages = u64::from(is_open);
+    let mut written = before.written;
+    let waits = hand_over(&mut engine, before.end, &mut written, is_at_rest, &mut gathered);
+    let session = engine.session().to_vec();
+    gathered.session_id = Some(session).filter(|session| !session.is_empty());
+    let tail = tail_of(path, end)?;
+    let note = RolloutNote { stat: pass.stat, end, tail, changed_ms, waits: waits || is_open, written };
+    gathered.side = Some(side_of(&note, &own));
+    Ok(Handed::Piece(Box::new(gathered), true))
+}
+
+/// Returns the note, if the log goes on after its last reading. After a replacement or a cut, and for a compressed log,
+/// the whole file is new, but written records stay written.
+fn continued(pass: &Pass<'_>, note: RolloutNote) -> Result<RolloutNote, AgentsError> {
+    let path = &pass.candidate.path;
+    let goes_on = note.stat.inode == pass.stat.inode
+        && note.end <= pass.stat.size_bytes
+        && !is_compressed(path)
+        && tail_of(path, note.end)? == note.tail;
+    Ok(if goes_on { note } else { RolloutNote { written: note.written, ..RolloutNote::default() } })
+}
+
+/// Passes the whole log to an engine with our rules, and the lines after the cursor to an engine with the rules of the
+/// TypeScript package. Returns the first engine and the end of the last complete line.
+fn read_lines<'p>(
+    pass: &Pass<'p>,
+    resumption: &Resumption<'_>,
+    counted_from: u64,
+    own: &Own,
+    gathered: &mut Gathered,
+) -> Result<(Engine<'p>, u64), AgentsError> {
+    let mut engine = Engine::new(rules_of(pass, own.clone()), 0);
+    let mut shadow =
+        (!is_compressed(&pass.candidate.path)).then(|| resumption.engine(pass, ContentMode::Off));
     let mut takes = |line: &RolloutLine<'_>| {
-        if line.end > from && shadow.as_mut().is_some_and(|shadow| shadow.line(line).is_err()) {
+        if line.end > resumption.at && shadow.as_mut().is_some_and(|shadow| shadow.line(line).is_err()) {
             // The TypeScript package gives such a log up and has no cursor for it.
             shadow = None;
         }
-        Ok(ours.line(line).unwrap_or(None))
+        Ok(engine.line(line).unwrap_or(None))
     };
-    let mut end = each_line(pass, 0, before.end, &mut gathered, &mut takes)?;
-    if ours.looks_like_a_log_without_turn_lines() {
-        ours = Engine::new(rules(false, pass.options.content, own.clone(), true), 0);
-        let mut again = Gathered::default();
-        let mut takes = |line: &RolloutLine<'_>| Ok(ours.line(line).unwrap_or(None));
-        end = each_line(pass, 0, before.end, &mut again, &mut takes)?;
+    let mut end = each_line(pass, 0, counted_from, gathered, &mut takes)?;
+    if engine.looks_like_a_log_without_turn_lines() {
+        let rules = RolloutRules { has_no_turn_lines: true, ..rules_of(pass, own.clone()) };
+        engine = Engine::new(rules, 0);
+        let mut takes = |line: &RolloutLine<'_>| Ok(engine.line(line).unwrap_or(None));
+        end = each_line(pass, 0, counted_from, &mut Gathered::default(), &mut takes)?;
     }
-    gathered.cursor = match &shadow {
-        Some(_) if is_over => cursor.map(|cursor| touched_cursor(cursor, pass.stat.mtime_ms)),
-        Some(shadow) => Some(shadow.cursor(pass.stat.inode, pass.stat.mtime_ms)),
-        None => None,
-    };
-    let is_torn = gathered.left_out.counts.contains_key(&Reason::Torn);
-    let is_open = ours.has_open_turn();
-    let closes = is_open && is_at_rest && !is_torn;
-    if closes {
-        let _ = ours.end_turn(u64::MAX, true);
-    }
-    gathered.open_messages = u64::from(is_open && !closes);
-    let mut written = before.written;
-    let waits = hand_over(&mut ours, before.end, &mut written, is_at_rest && !is_torn, &mut gathered);
-    let session = ours.session().to_vec();
-    gathered.session_id = Some(session).filter(|session| !session.is_empty());
+    gathered.cursor = shadow.map(|shadow| {
+        let at_end = resumption.at_end(&pass.stat);
+        at_end.unwrap_or_else(|| shadow.cursor(pass.stat.inode, pass.stat.mtime_ms))
+    });
+    Ok((engine, end))
+}
+
+/// The side file: the note about this reading, and the session of the log.
+fn side_of(note: &RolloutNote, own: &Own) -> Vec<u8> {
     let mut side = RecordText::default();
-    side.number("inode", pass.stat.inode as f64);
-    side.number("mtimeMs", pass.stat.mtime_ms);
-    side.number("sizeBytes", pass.stat.size_bytes as f64);
-    side.number("end", end as f64);
-    side.text("tail", &tail_of(path, end)?);
-    if let Some(changed_ms) = changed_ms {
+    side.number("inode", note.stat.inode as f64);
+    side.number("mtimeMs", note.stat.mtime_ms);
+    side.number("sizeBytes", note.stat.size_bytes as f64);
+    side.number("end", note.end as f64);
+    side.text("tail", &note.tail);
+    if let Some(changed_ms) = note.changed_ms {
         side.number("changedMs", changed_ms);
     }
-    side.flag_if("waits", waits || (is_open && !closes));
+    side.flag_if("waits", note.waits);
     side.text("session", &own.session);
     side.flag_if("hasHead", own.has_head);
     side.maybe_text("parent", own.parent.as_deref());
@@ -474,9 +518,8 @@ fn read_at_once(pass: &Pass<'_>) -> Result<Handed, AgentsError> {
     side.flag_if("isFork", own.is_fork);
     side.maybe_text("agentRole", own.agent_role.as_deref());
     side.maybe_text("agentName", own.agent_name.as_deref());
-    side.raw("written", &written_text(&written));
-    gathered.side = Some(side.finish());
-    Ok(Handed::Piece(Box::new(gathered), true))
+    side.raw("written", &written_text(&note.written));
+    side.finish()
 }
 
 /// Passes every line to `takes`, counts lines after `counted_from` that have nothing to keep, and returns the end of

@@ -3,7 +3,8 @@
 //! A session is read again when its rows changed.
 
 use super::handing::hand_over;
-use super::session::{Part, RecordRules, SessionHead, SessionMessage, SpawningTask};
+use super::session::records::RecordRules;
+use super::session::{Part, SessionHead, SessionMessage, SpawningTask};
 use crate::agents::AgentsError;
 use crate::agents::js::{self, RecordText};
 use crate::agents::pass::Reason;

@@ -1,6 +1,7 @@
 //! Passes the records of a session to the run.
 
-use super::session::{SessionHead, SessionRecords};
+use super::session::SessionHead;
+use super::session::records::SessionRecords;
 use crate::agents::pass::Gathered;
 
 /// Adds the records of a session to the pass.

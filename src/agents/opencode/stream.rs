@@ -6,7 +6,8 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::session::{Emitted, GivenUp, Part, RecordRules, SessionHead, SessionMessage, SessionRecords};
+use super::session::records::{Emitted, GivenUp, RecordRules, SessionRecords};
+use super::session::{Part, SessionHead, SessionMessage};
 use crate::agents::js::{self, RecordText};
 use crate::scan::json::{Document, Kind, Value};
 

@@ -1,0 +1,563 @@
+//! Makes the records of a session: of all its answers, or of the answers that a stream has completed.
+
+use std::collections::{HashMap, HashSet};
+
+use super::{Folder, Part, SessionHead, SessionMessage, SpawningTask, Tool};
+use crate::agents::activity::{ActivityCall, TurnWords, classify};
+use crate::agents::calls::{ToolCall, files_touched};
+use crate::agents::fidelity::Usage;
+use crate::agents::js::RecordText;
+use crate::agents::measure;
+use crate::agents::pass::{ContentMode, RecordTexts};
+use crate::agents::project::ProjectKeys;
+use crate::record::time::civil;
+
+/// A value at which the TypeScript package gives a session up.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::agents) struct GivenUp(pub &'static str);
+
+/// How records are made.
+pub(in crate::agents) struct RecordRules<'r> {
+    pub as_reference: bool,
+    pub content: ContentMode,
+    pub projects: &'r ProjectKeys,
+    pub session_path: Vec<u8>,
+    /// Whether an unfinished answer may still change.
+    pub waits: bool,
+    /// Whether the session comes from the stream of a server. Its records have another order of members.
+    pub is_stream: bool,
+}
+
+/// The records that a stream of events has written already.
+#[derive(Debug, Clone, Default)]
+pub(in crate::agents::opencode) struct Emitted {
+    /// Results as `SESSION|MESSAGE|CALL|PART`, in the order in which they were written.
+    pub results: Vec<Vec<u8>>,
+    /// The number of the next event of a session.
+    pub next_numbers: Vec<(Vec<u8>, usize)>,
+}
+
+impl Emitted {
+    fn next_number(&mut self, session: &[u8]) -> usize {
+        let known = self.next_numbers.iter().position(|(id, _)| id == session);
+        let place = known.unwrap_or_else(|| {
+            self.next_numbers.push((session.to_vec(), 0));
+            self.next_numbers.len() - 1
+        });
+        let next = &mut self.next_numbers[place].1;
+        *next += 1;
+        *next - 1
+    }
+}
+
+/// The records of a session.
+#[derive(Debug, Default)]
+pub(in crate::agents) struct SessionRecords {
+    pub texts: RecordTexts,
+    /// The answers in the order of the pass, then the prompts with a compaction.
+    pub seen: Vec<Vec<u8>>,
+    /// Answers that are not finished.
+    pub open: Vec<Vec<u8>>,
+    pub folder: Option<Vec<u8>>,
+}
+
+impl SessionHead {
+    /// Returns the records of all answers whose ids are not in `seen`.
+    pub(in crate::agents::opencode) fn records(
+        &self,
+        rules: &RecordRules<'_>,
+        seen: &HashSet<Vec<u8>>,
+    ) -> Result<SessionRecords, GivenUp> {
+        let mut records = SessionRecords { folder: self.directory.clone(), ..SessionRecords::default() };
+        let (answers, prompts) = (self.sorted(rules, true), self.sorted(rules, false));
+        let ts =
+            |message: &SessionMessage| iso(message.created_ms).ok_or(GivenUp("a time that no Date holds"));
+        let parent = self.parent.as_deref().filter(|parent| !parent.is_empty());
+
+        let first_ts = answers.first().map(|answer| ts(answer)).transpose()?;
+        records.texts.relationships = self.relationships(rules, first_ts.as_deref());
+
+        let (mut call_counts, mut next_event) = (HashMap::<Vec<u8>, usize>::new(), 0);
+        let mut taken: HashSet<&[u8]> = HashSet::new();
+        for (index, answer) in answers.iter().enumerate() {
+            let is_known = seen.contains(&answer.id);
+            let is_last = index + 1 == answers.len()
+                && prompts.last().is_none_or(|prompt| prompt.created_ms <= answer.created_ms);
+            if !is_known && rules.waits && is_last && !answer.has_ended() {
+                records.open.push(answer.id.clone());
+                continue;
+            }
+            let is_new = !is_known && taken.insert(&answer.id);
+            if !is_new {
+                if !rules.as_reference {
+                    // The counters cover the whole session.
+                    for tool in answer.shared_tools() {
+                        *call_counts.entry(tool.call.clone().unwrap_or_default()).or_default() += 1;
+                        next_event += 1;
+                    }
+                }
+                continue;
+            }
+            let before = index.checked_sub(1).map(|at| answers[at]);
+            let ts = ts(answer)?;
+            let prompt = prompts.iter().rev().find(|prompt| prompt.created_ms <= answer.created_ms).copied();
+            let usage =
+                if rules.as_reference { answer.usage } else { answer.settled_usage(self.version.as_deref()) };
+            records.seen.push(answer.id.clone());
+            let turn = self.turn_record(rules, answer, index, &ts, prompt, usage, parent)?;
+            records.texts.turns.push(turn);
+            self.add_user_turn(rules, &mut records, answer, before, &prompts, prompt)?;
+            if rules.content == ContentMode::Full {
+                self.add_content(rules, &mut records, answer, &ts, prompt)?;
+            }
+            let shared: Vec<&Tool> = answer.shared_tools().collect();
+            for tool in &shared {
+                let call_index = call_counts.entry(tool.call.clone().unwrap_or_default()).or_default();
+                let numbers = (*call_index, next_event);
+                let shares = shared.len();
+                records.texts.events.push(answer.event_record(rules, tool, &ts, usage, shares, numbers));
+                *call_index += 1;
+                next_event += 1;
+            }
+        }
+
+        for prompt in prompts.iter().filter(|prompt| prompt.has_compaction() && !seen.contains(&prompt.id)) {
+            let before = answers.iter().rev().find(|answer| answer.created_ms < prompt.created_ms);
+            let mut record = RecordText::of("opencode");
+            record.text("sessionId", &self.id);
+            record.text("ts", ts(prompt)?.as_bytes());
+            if let Some(before) = before {
+                record.text("precedingMessageId", &before.id);
+                record.number("tokensBeforeCompact", before.usage.cache_read);
+            }
+            records.texts.compactions.push(record.finish());
+            records.seen.push(prompt.id.clone());
+        }
+        Ok(records)
+    }
+
+    /// Returns the records that a flush of a stream adds. An answer is written when it has tokens or a finished step.
+    pub(in crate::agents::opencode) fn stream_records(
+        &self,
+        rules: &RecordRules<'_>,
+        seen: &HashSet<Vec<u8>>,
+        emitted: &mut Emitted,
+    ) -> Result<SessionRecords, GivenUp> {
+        let mut records = SessionRecords { folder: self.directory.clone(), ..SessionRecords::default() };
+        let (answers, prompts) = (self.sorted(rules, true), self.sorted(rules, false));
+        let ts =
+            |message: &SessionMessage| iso(message.created_ms).ok_or(GivenUp("a time that no Date holds"));
+        let first_ts = answers.first().map(|answer| ts(answer)).transpose()?;
+        records.texts.relationships = self.relationships(rules, first_ts.as_deref());
+        let parent = self.parent.as_deref().filter(|parent| !parent.is_empty());
+        let usage_of = |answer: &SessionMessage| match rules.as_reference {
+            true => answer.usage,
+            false => answer.settled_usage(self.version.as_deref()),
+        };
+        let mut call_counts = HashMap::<Vec<u8>, usize>::new();
+        let known: HashSet<Vec<u8>> = emitted.results.iter().cloned().collect();
+        for answer in answers.iter().filter(|answer| answer.is_final()) {
+            let shared: Vec<&Tool> = answer.shared_tools().collect();
+            for tool in &shared {
+                let call = tool.call.clone().unwrap_or_default();
+                let call_index = call_counts.entry(call.clone()).or_default();
+                let index = *call_index;
+                *call_index += 1;
+                let part = tool.part.clone().unwrap_or_else(|| index.to_string().into_bytes());
+                let key = [&self.id[..], &answer.id, &call, &part].join(&b'|');
+                if known.contains(&key) {
+                    continue;
+                }
+                emitted.results.push(key);
+                let numbers = (index, emitted.next_number(&self.id));
+                let (usage, shares) = (usage_of(answer), shared.len());
+                let event = answer.event_record(rules, tool, &ts(answer)?, usage, shares, numbers);
+                records.texts.events.push(event);
+            }
+        }
+        for (index, answer) in answers.iter().enumerate() {
+            if !answer.is_final() || seen.contains(&answer.id) {
+                continue;
+            }
+            let before = index.checked_sub(1).map(|at| answers[at]);
+            let ts = ts(answer)?;
+            let prompt = prompts.iter().rev().find(|prompt| prompt.created_ms <= answer.created_ms).copied();
+            records.seen.push(answer.id.clone());
+            let turn = self.turn_record(rules, answer, index, &ts, prompt, usage_of(answer), parent)?;
+            records.texts.turns.push(turn);
+            self.add_user_turn(rules, &mut records, answer, before, &prompts, prompt)?;
+            if rules.content == ContentMode::Full {
+                self.add_content(rules, &mut records, answer, &ts, prompt)?;
+            }
+        }
+        Ok(records)
+    }
+
+    /// The answers or the prompts, by creation time.
+    fn sorted(&self, rules: &RecordRules<'_>, is_answer: bool) -> Vec<&SessionMessage> {
+        let mut list: Vec<&SessionMessage> =
+            self.messages.iter().filter(|message| message.is_answer == is_answer).collect();
+        if !rules.as_reference {
+            list.retain(|message| iso(message.created_ms).is_some());
+        }
+        list.sort_by(|a, b| a.created_ms.total_cmp(&b.created_ms));
+        list
+    }
+
+    /// Adds the relationships of the session.
+    fn relationships(&self, rules: &RecordRules<'_>, first_ts: Option<&str>) -> Vec<Vec<u8>> {
+        let mut root = RecordText::of("opencode");
+        root.text("sessionId", &self.id);
+        root.text("relationshipType", b"root");
+        root.maybe_text("ts", first_ts.map(str::as_bytes));
+        let mut rows = vec![root.finish()];
+        if let Some(parent) = self.parent.as_deref().filter(|parent| !parent.is_empty()) {
+            let mut row = RecordText::of("native-opencode");
+            row.text("sessionId", &self.id);
+            row.text("relatedSessionId", parent);
+            row.text("relationshipType", b"subagent");
+            if !rules.as_reference {
+                row.text("agentId", &self.id);
+                if let Some(task) = &self.task {
+                    task.write(&mut row);
+                }
+            }
+            row.maybe_text("ts", first_ts.map(str::as_bytes));
+            rows.push(row.finish());
+        }
+        if let Some((source, _)) = &self.fork {
+            let mut row = RecordText::of("opencode");
+            row.text("sessionId", &self.id);
+            row.text("relatedSessionId", source);
+            row.text("relationshipType", b"fork");
+            row.maybe_text("ts", first_ts.map(str::as_bytes));
+            rows.push(row.finish());
+        }
+        rows
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn turn_record(
+        &self,
+        rules: &RecordRules<'_>,
+        answer: &SessionMessage,
+        index: usize,
+        ts: &str,
+        prompt: Option<&SessionMessage>,
+        usage: Usage,
+        parent: Option<&[u8]>,
+    ) -> Result<Vec<u8>, GivenUp> {
+        let mut record = RecordText::of("opencode");
+        record.text("sessionId", &answer.session);
+        record.text("messageId", &answer.id);
+        record.count("turnIndex", index);
+        record.text("ts", ts.as_bytes());
+        record.text("model", &answer.model);
+        usage.write(&mut record);
+        let mut ids = HashSet::new();
+        let mut calls = Vec::new();
+        let mut has_failed = false;
+        for tool in answer.tools() {
+            let (Some(id), Some(name)) = (&tool.call, &tool.name) else { continue };
+            if !ids.insert(id) {
+                continue;
+            }
+            has_failed |= tool.has_failed;
+            calls.push(ToolCall {
+                id: id.clone(),
+                name: name.clone(),
+                args_hash: tool.args_hash.clone(),
+                target: tool.target.clone(),
+                skill_name: tool.skill.clone(),
+                ..ToolCall::default()
+            });
+        }
+        record.objects("toolCalls", &calls, ToolCall::write);
+        let mut coverage = answer.coverage;
+        for part in &answer.parts {
+            if let Part::StepFinish { coverage: told, .. } = part {
+                coverage.add(*told);
+            }
+        }
+        if rules.is_stream {
+            coverage.write_fidelity(&mut record);
+        } else {
+            record.text("sessionPath", &rules.session_path);
+        }
+        let project = match &answer.folder {
+            Folder::Named(folder) => Some(folder),
+            Folder::Session => self.directory.as_ref(),
+            Folder::Odd if rules.as_reference => return Err(GivenUp("a folder that is no text")),
+            Folder::Odd => None,
+        };
+        if let Some(project) = project {
+            record.text("project", project);
+            record.maybe_text("projectKey", rules.projects.key(project).as_deref().map(str::as_bytes));
+        }
+        let touched = files_touched(&calls, |name| matches!(name, b"read" | b"write" | b"edit"), true);
+        if !touched.is_empty() {
+            record.texts("filesTouched", &touched);
+        }
+        if let Some(parent) = parent {
+            let mut subagent = RecordText::default();
+            subagent.flag("isSidechain", true);
+            if !rules.as_reference {
+                subagent.text("agentId", &self.id);
+                subagent.text("parentAgentId", parent);
+                if let Some(task) = &self.task {
+                    task.write(&mut subagent);
+                }
+            }
+            record.raw("subagent", &subagent.finish());
+        }
+        let mut reasons = answer.parts.iter().filter_map(|part| match part {
+            Part::StepFinish { reason, .. } => reason.as_deref(),
+            _ => None,
+        });
+        record.maybe_text("stopReason", reasons.next_back());
+        if !rules.is_stream {
+            coverage.write_fidelity(&mut record);
+        }
+        let views: Vec<ActivityCall<'_>> = calls
+            .iter()
+            .map(|call| ActivityCall { name: &call.name, target: call.target.as_deref() })
+            .collect();
+        let words = TurnWords {
+            prompt: &prompt.map(SessionMessage::joined).unwrap_or_default(),
+            answer: &answer.joined(),
+            has_failed,
+            has_reasoning: usage.reasoning > 0.0,
+        };
+        classify(&views, &words).write(&mut record);
+        Ok(record.finish())
+    }
+
+    fn add_user_turn(
+        &self,
+        rules: &RecordRules<'_>,
+        records: &mut SessionRecords,
+        answer: &SessionMessage,
+        before: Option<&SessionMessage>,
+        prompts: &[&SessionMessage],
+        prompt: Option<&SessionMessage>,
+    ) -> Result<(), GivenUp> {
+        let is_in_gap =
+            |prompt: &SessionMessage| before.is_none_or(|before| prompt.created_ms > before.created_ms);
+        let prompt = prompt.filter(|prompt| is_in_gap(prompt));
+        let mut blocks = Vec::new();
+        let mut add = |call: Option<&Vec<u8>>, text: &[u8], is_error: bool| {
+            if rules.as_reference && measure::has_special_token(text) {
+                return Err(GivenUp("a text with a special token"));
+            }
+            let mut block = RecordText::default();
+            block.text("kind", if call.is_some() { b"tool_result" } else { b"text" });
+            block.maybe_text("toolUseId", call.map(Vec::as_slice));
+            block.count("byteLen", measure::byte_len(text));
+            block.count("approxTokens", measure::approx_tokens(text));
+            block.flag_if("isError", is_error);
+            blocks.push(block.finish());
+            Ok(())
+        };
+        for tool in before.into_iter().flat_map(SessionMessage::tools) {
+            if let (Some(call), Some((measured, _))) = (&tool.call, &tool.output)
+                && !(rules.is_stream && call.is_empty())
+            {
+                add(Some(call), measured.as_deref().unwrap_or_default(), tool.has_failed)?;
+            }
+        }
+        let asked: Vec<&SessionMessage> = if rules.as_reference {
+            prompt.into_iter().collect()
+        } else {
+            let of_gap =
+                prompts.iter().filter(|prompt| prompt.created_ms <= answer.created_ms && is_in_gap(prompt));
+            of_gap.copied().collect()
+        };
+        for prompt in asked {
+            for text in prompt.texts(true) {
+                add(None, text, false)?;
+            }
+        }
+        if blocks.is_empty() {
+            return Ok(());
+        }
+        let mut record = RecordText::of("opencode");
+        record.text("sessionId", &self.id);
+        let start = before.map_or(&b"start"[..], |before| &before.id);
+        let gap = [&self.id[..], b":", start, b"->", &answer.id].concat();
+        record.text("userUuid", prompt.map_or(&gap, |prompt| &prompt.id));
+        let ts = iso(prompt.unwrap_or(answer).created_ms).ok_or(GivenUp("a time that no Date holds"))?;
+        record.text("ts", ts.as_bytes());
+        record.raw("blocks", &[b"[".to_vec(), blocks.join(&b','), b"]".to_vec()].concat());
+        record.text("followingMessageId", &answer.id);
+        record.maybe_text("precedingMessageId", before.map(|before| &before.id[..]));
+        records.texts.user_turns.push(record.finish());
+        Ok(())
+    }
+
+    fn add_content(
+        &self,
+        rules: &RecordRules<'_>,
+        records: &mut SessionRecords,
+        answer: &SessionMessage,
+        ts: &str,
+        prompt: Option<&SessionMessage>,
+    ) -> Result<(), GivenUp> {
+        let of = |session: &[u8], message: &[u8], ts: &str, role: &str, kind: &str| {
+            let mut record = RecordText::of("opencode");
+            record.text("sessionId", session);
+            record.text("messageId", message);
+            record.text("ts", ts.as_bytes());
+            record.text("role", role.as_bytes());
+            record.text("kind", kind.as_bytes());
+            record
+        };
+        if let Some(prompt) = prompt {
+            let prompt_ts = iso(prompt.created_ms).ok_or(GivenUp("a time that no Date holds"))?;
+            let session = match (rules.as_reference, rules.is_stream) {
+                (true, false) => &answer.session,
+                (false, false) => &prompt.session,
+                (_, true) => &self.id,
+            };
+            for text in prompt.texts(false) {
+                let mut record = of(session, &prompt.id, &prompt_ts, "user", "text");
+                record.text("text", text);
+                records.texts.content.push(record.finish());
+            }
+        }
+        let session = if rules.is_stream { &self.id } else { &answer.session };
+        for part in &answer.parts {
+            match part {
+                Part::Text { text, is_synthetic: false } => {
+                    let mut record = of(session, &answer.id, ts, "assistant", "text");
+                    record.text("text", text);
+                    records.texts.content.push(record.finish());
+                }
+                Part::Reasoning(text) if !rules.as_reference => {
+                    let mut record = of(session, &answer.id, ts, "assistant", "thinking");
+                    record.text("text", text);
+                    records.texts.content.push(record.finish());
+                }
+                Part::Tool(tool) => {
+                    let (Some(call), Some(name)) = (&tool.call, &tool.name) else { continue };
+                    records.texts.calls += 1;
+                    let mut use_ = RecordText::default();
+                    use_.text("id", call);
+                    use_.text("name", name);
+                    use_.raw("input", &tool.input);
+                    let mut record = of(session, &answer.id, ts, "assistant", "tool_use");
+                    record.raw("toolUse", &use_.finish());
+                    records.texts.content.push(record.finish());
+                    let Some((_, output)) = &tool.output else { continue };
+                    records.texts.has_result_content = true;
+                    let mut result = RecordText::default();
+                    result.text("toolUseId", call);
+                    result.raw("content", output);
+                    result.flag_if("isError", tool.has_failed);
+                    let mut record = of(session, &answer.id, ts, "tool_result", "tool_result");
+                    record.raw("toolResult", &result.finish());
+                    records.texts.content.push(record.finish());
+                }
+                _ => (),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl SpawningTask {
+    /// Appends the members that name the call.
+    fn write(&self, record: &mut RecordText) {
+        record.text("parentToolUseId", &self.call);
+        record.maybe_text("subagentType", self.kind.as_deref());
+        record.maybe_text("description", self.description.as_deref());
+    }
+}
+
+impl SessionMessage {
+    /// The event of a tool's result, with its share of the turn's tokens: `shares` events divide them.
+    fn event_record(
+        &self,
+        rules: &RecordRules<'_>,
+        tool: &Tool,
+        ts: &str,
+        usage: Usage,
+        shares: usize,
+        (call_index, event_index): (usize, usize),
+    ) -> Vec<u8> {
+        let mut event = RecordText::of("opencode");
+        event.text("sessionId", &self.session);
+        event.text("messageId", &self.id);
+        event.text("toolUseId", tool.call.as_deref().unwrap_or_default());
+        event.count("callIndex", call_index);
+        if !rules.is_stream {
+            event.count("eventIndex", event_index);
+        }
+        event.text("ts", ts.as_bytes());
+        event.text("status", if tool.has_failed { b"errored" } else { b"completed" });
+        event.text("eventSource", b"tool_result");
+        event.flag_if("isError", tool.has_failed);
+        share(usage, shares as f64).write(&mut event);
+        event.text("usageAttribution", if shares == 1 { b"single-tool-turn" } else { b"even-split-turn" });
+        let measured = tool.output.as_ref().and_then(|(measured, _)| measured.as_deref());
+        measure::write_content_measures(measured, &mut event);
+        if rules.is_stream {
+            event.count("eventIndex", event_index);
+        }
+        event.finish()
+    }
+}
+
+/// The last time that a JavaScript Date can hold, in milliseconds since 1970.
+const DATE_MAX_MS: f64 = 8.64e15;
+
+/// The time as `toISOString` prints it.
+fn iso(ms: f64) -> Option<String> {
+    let ms = ms.trunc();
+    if ms.is_nan() || ms.abs() > DATE_MAX_MS {
+        return None;
+    }
+    let ms = ms as i64;
+    let (year, month, day) = civil(ms.div_euclid(86_400_000));
+    let in_day = ms.rem_euclid(86_400_000);
+    let (hour, minute) = (in_day / 3_600_000, in_day / 60_000 % 60);
+    let (second, milli) = (in_day / 1000 % 60, in_day % 1000);
+    let year = match year {
+        0..=9999 => format!("{year:04}"),
+        _ => format!("{}{:06}", if year < 0 { '-' } else { '+' }, year.abs()),
+    };
+    Some(format!("{year}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{milli:03}Z"))
+}
+
+/// An even share of a turn's usage.
+fn share(usage: Usage, shares: f64) -> Usage {
+    Usage {
+        input: usage.input / shares,
+        output: usage.output / shares,
+        reasoning: usage.reasoning / shares,
+        cache_read: usage.cache_read / shares,
+        cache_create_5m: usage.cache_create_5m / shares,
+        cache_create_1h: usage.cache_create_1h / shares,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_print_as_javascript_prints_them() {
+        for (ms, text) in [
+            (0.0, "1970-01-01T00:00:00.000Z"),
+            (-1.0, "1969-12-31T23:59:59.999Z"),
+            (1_777_000_000_123.9, "2026-04-24T03:06:40.123Z"),
+            (951_782_400_000.0, "2000-02-29T00:00:00.000Z"),
+            (253_402_300_800_000.0, "+010000-01-01T00:00:00.000Z"),
+            (-62_198_755_200_000.0, "-000001-01-01T00:00:00.000Z"),
+            (8.64e15, "+275760-09-13T00:00:00.000Z"),
+        ] {
+            assert_eq!(iso(ms).as_deref(), Some(text), "{ms}");
+        }
+        assert_eq!(iso(8.640_000_000_000_001e15), None);
+        assert_eq!(iso(f64::NAN), None);
+    }
+}
