@@ -153,16 +153,11 @@ fn choose(request: &PageRequest<'_>) -> Result<Choice, UsageError> {
     tags.truncate(TAGS_MAX);
     let names = models.rows.iter().filter_map(|row| row.values.first().cloned().flatten());
     Ok(Choice {
-        models: names.filter(|name| is_whole(name)).take(SERIES_MAX).collect(),
-        sessions: sessions.rows.iter().filter_map(session_id).filter(|id| is_whole(id)).collect(),
+        models: names.take(SERIES_MAX).collect(),
+        sessions: sessions.rows.iter().filter_map(session_id).collect(),
         tags: tags.into_iter().map(|(key, _)| key).collect(),
         span: day_span(request, days),
     })
-}
-
-/// Returns whether a filter with this text matches only this text.
-fn is_whole(text: &str) -> bool {
-    !text.ends_with('*') && text != "(none)"
 }
 
 /// Returns the session of a row of sessions, whose key is `SOURCE/SESSION`.

@@ -530,6 +530,40 @@ fn a_session_of_a_source_that_is_a_path_has_the_number_of_the_source() {
 }
 
 #[test]
+fn names_that_look_like_patterns_are_names() {
+    let of = |session: &str, project: &str, model: &str| json!({"sessionId": session, "project": project, "model": model});
+    let home = home_with(&[
+        turn("m1", "2026-11-20T10:00:00Z", of("*", "/srv/heron", "claude-opus-4-7")),
+        turn("m2", "2026-11-20T11:00:00Z", of("(none)", "/srv/plover", "claude-opus*")),
+        turn("m3", "2026-11-20T12:00:00Z", of("s-3", "/srv/dunlin", "claude-opus-4-1")),
+    ]);
+    let data = data(&checked(&page(home.path(), &[])));
+    let mut sessions: Vec<(&str, &str, u64)> = data["sessionParts"]["rows"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|row| {
+            let session = row["period"]["key"].as_str().unwrap();
+            (session, row["project"].as_str().unwrap(), row["turns"].as_u64().unwrap())
+        })
+        .collect();
+    sessions.sort_unstable();
+    let of_sessions = [
+        ("claude-code/(none)", "/srv/plover", 1),
+        ("claude-code/*", "/srv/heron", 1),
+        ("claude-code/s-3", "/srv/dunlin", 1),
+    ];
+    assert_eq!(sessions, of_sessions);
+    let models: BTreeSet<(&str, u64)> = data["chart"]["rows"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|row| (row["model"].as_str().unwrap(), row["turns"].as_u64().unwrap()))
+        .collect();
+    assert_eq!(models, BTreeSet::from([("claude-opus-4-1", 1), ("claude-opus-4-7", 1), ("claude-opus*", 1)]));
+}
+
+#[test]
 fn a_page_without_turns_says_so() {
     let home = home_with(&[turn("m1", "never", json!({})), turn("m2", "2020-01-01T00:00:00Z", json!({}))]);
     let output = burn_at(NOW, home.path(), &["report", "--out", "-"]);
