@@ -518,34 +518,42 @@ pub fn if_there<T>(outcome: Result<T, Error>) -> Result<Option<T>, Error> {
     }
 }
 
+/// Whether a replacement lasts through a power cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Replacing {
+    /// File and directory are synced: after a power cut the file has the old or the whole new content, and after `Ok` the
+    /// new content.
+    Durable,
+    /// Nothing is synced. For files that can be derived again.
+    Unsynced,
+}
+
 /// Replaces the whole content of `path` atomically: see [`replace_with`].
-pub fn replace(path: &Path, bytes: &[u8], durable: bool) -> Result<(), Error> {
-    replace_with(path, durable, |file| file.write_all(bytes))
+pub fn replace(path: &Path, bytes: &[u8], replacing: Replacing) -> Result<(), Error> {
+    replace_with(path, replacing, |file| file.write_all(bytes))
 }
 
 /// Replaces or creates `path` with the bytes that `write` writes: readers see the old content or the new content, never a mixture.
 ///
 /// The new content is written to an exclusively created temporary file beside `path` (`<name>.<32 hex digits>.tmp`). The
 /// temporary file gets the mode of the replaced file, and the owner and group as far as this process may give files away.
-/// On any error the temporary file is deleted. With `durable`, file and directory are synced: after a power cut the file
-/// has the old content or the whole new content, and after `Ok` the new content. If `path` is a symbolic link, the link
-/// itself is replaced.
+/// On any error the temporary file is deleted. If `path` is a symbolic link, the link itself is replaced.
 pub fn replace_with<E: From<Error>>(
     path: &Path,
-    durable: bool,
+    replacing: Replacing,
     write: impl FnOnce(&File) -> Result<(), E>,
 ) -> Result<(), E> {
     let mut name = path.file_name().map(OsString::from).unwrap_or_default();
     name.push(format!(".{}.tmp", uuid::Uuid::new_v4().simple()));
     let temporary = path.with_file_name(name);
     let file = File::create_new(&temporary)?;
-    let replaced = fill(&file, path, durable, write).and_then(|()| Ok(rename(&temporary, path)?));
+    let replaced = fill(&file, path, replacing, write).and_then(|()| Ok(rename(&temporary, path)?));
     if replaced.is_err() {
         // The first error is the error to report; a temporary file that cannot be deleted either is harmless.
         let _ = remove_file(&temporary);
         return replaced;
     }
-    if durable {
+    if replacing == Replacing::Durable {
         sync_dir(parent_of(path))?;
     }
     Ok(())
@@ -554,7 +562,7 @@ pub fn replace_with<E: From<Error>>(
 fn fill<E: From<Error>>(
     file: &File,
     replaced: &Path,
-    durable: bool,
+    replacing: Replacing,
     write: impl FnOnce(&File) -> Result<(), E>,
 ) -> Result<(), E> {
     match metadata(replaced) {
@@ -567,7 +575,7 @@ fn fill<E: From<Error>>(
         _ => {}
     }
     write(file)?;
-    if durable {
+    if replacing == Replacing::Durable {
         file.sync_all()?;
     }
     Ok(())

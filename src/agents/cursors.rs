@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use super::AgentsError;
 use super::js::{self, KeyOrder, RecordText};
-use crate::disk;
+use crate::disk::{self, Replacing};
 use crate::home::{Home, LockName};
 use crate::lock::with_lock;
 use crate::scan::json::{Document, Kind, Value, trim_js, write_js_string};
@@ -102,7 +102,7 @@ impl Cursors {
                 }
             }
             held.still_held()?;
-            disk::replace(&home.cursors(), &print(&entries), false)?;
+            disk::replace(&home.cursors(), &print(&entries), Replacing::Unsynced)?;
             Ok::<_, AgentsError>(())
         })?;
         self.changed.clear();
@@ -218,7 +218,7 @@ impl Side {
         document.raw("files", &files.finish());
         let mut text = document.finish();
         text.push(b'\n');
-        disk::replace(&Self::path(home), &text, false)?;
+        disk::replace(&Self::path(home), &text, Replacing::Unsynced)?;
         self.is_changed = false;
         Ok(())
     }

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use super::hook::HookRecords;
 use super::js::{self, RecordText};
 use super::{AgentsError, settings};
-use crate::disk;
+use crate::disk::{self, Replacing};
 use crate::home::Home;
 use crate::scan::json::{Document, JsonError, Value, trim_js};
 
@@ -90,7 +90,7 @@ pub fn keep_hook(home: &Home, call: Option<&HookCall>, reason: &str) -> Result<(
         std::process::id(),
         uuid::Uuid::new_v4().simple()
     );
-    disk::replace(&folder.join(name), &kept.finish(), false)?;
+    disk::replace(&folder.join(name), &kept.finish(), Replacing::Unsynced)?;
     Ok(())
 }
 

@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 use super::js::{self, RecordText};
 use super::pass::Agent;
 use super::{project, settings};
-use crate::disk;
+use crate::disk::{self, Replacing};
 use crate::home::Home;
 use crate::scan::json::{Document, Kind, Value, trim_js};
 
@@ -207,7 +207,7 @@ impl Claimed {
             noted.value(&key.to_utf8_lossy(), value);
         }
         noted.text("line", &self.line);
-        disk::replace(&self.path, &noted.finish(), false).ok()
+        disk::replace(&self.path, &noted.finish(), Replacing::Unsynced).ok()
     }
 
     /// Ends the claim: the line is in the ledger.

@@ -23,7 +23,7 @@ use super::files;
 use super::scratch::{self, ScratchFile, SeqIndex};
 use super::state::BookState;
 use super::time;
-use crate::disk;
+use crate::disk::{self, Replacing};
 use crate::scan::{Io, Source};
 
 /// Number of runs above which all are merged into one.
@@ -390,7 +390,7 @@ fn write_run<K: Serialize>(
     path: &Path,
     entries: impl Iterator<Item = Result<(K, KeyOutcome), BookError>>,
 ) -> Result<(), BookError> {
-    disk::replace_with(path, true, |file| {
+    disk::replace_with(path, Replacing::Durable, |file| {
         let mut out = Checksummed::new(file)?;
         out.text("[")?;
         for (number, entry) in entries.enumerate() {

@@ -20,7 +20,7 @@ use super::keys::{Checksummed, KeyOutcome, Keys, RunFile};
 use super::scratch::HistoryRow;
 use super::state::{BookState, StateImage};
 use super::time;
-use crate::disk;
+use crate::disk::{self, Replacing};
 
 /// How many snapshots are kept.
 const KEPT: usize = 2;
@@ -56,7 +56,7 @@ impl KeysImage {
 /// Writes a snapshot and deletes all but the newest two.
 pub(super) fn write(directory: &Path, image: &StateImage, keys: &KeysImage) -> Result<(), BookError> {
     let path = files::snapshot_path(directory, image.next_seq - 1);
-    disk::replace_with(&path, true, |file| {
+    disk::replace_with(&path, Replacing::Durable, |file| {
         let mut out = Checksummed::new(file)?;
         write_json(&mut out, image, keys)?;
         out.finish()

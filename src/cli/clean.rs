@@ -11,7 +11,7 @@ use super::{counted, human_bytes, print_json, print_text};
 use crate::archive::iso_millis;
 use crate::disk;
 use crate::home::Home;
-use crate::ledger::{Belonging, Ledger, Sidecar};
+use crate::ledger::{Belonging, Ledger, ResetScope, Sidecar};
 
 /// Overrides `content.retentionDays` of config.json.
 const TTL_VARIABLE: &str = "RELAYBURN_CONTENT_TTL_DAYS";
@@ -175,8 +175,8 @@ fn pruned_files(list: &[Sidecar]) -> Vec<PrunedFile<'_>> {
 
 pub(super) fn reset(args: &ResetArgs, home: Home, json: bool) -> anyhow::Result<ExitCode> {
     let ledger = Ledger::new(home);
-    let done =
-        if args.force { ledger.reset(args.everything)? } else { ledger.plan_reset(args.everything)? };
+    let scope = if args.everything { ResetScope::Everything } else { ResetScope::Derived };
+    let done = if args.force { ledger.reset(scope)? } else { ledger.plan_reset(scope)? };
     if json {
         let mut document = serde_json::to_value(&done)?;
         document["forced"] = args.force.into();

@@ -540,7 +540,7 @@ fn write_lines(path: &std::path::Path, lines: &[NamedLine]) -> anyhow::Result<()
         });
         text.push_str(&format!("{document}\n"));
     }
-    crate::disk::replace(&target_of(path)?, text.as_bytes(), false)
+    crate::disk::replace(&target_of(path)?, text.as_bytes(), crate::disk::Replacing::Unsynced)
         .with_context(|| format!("cannot write the report to {}", path.display()))
 }
 

@@ -14,7 +14,7 @@ use super::arguments::{JsonArg, now};
 use super::output::target_of;
 use super::usage::{SelectionArgs, bring_up_to_date};
 use super::{interrupt, print, print_json, print_text, query, warn, wrong_usage};
-use crate::disk;
+use crate::disk::{self, Replacing};
 use crate::report::{self, MARKER, ReportNames, ReportOptions, ReportPage};
 use crate::usage::Question;
 
@@ -80,7 +80,7 @@ pub(super) fn run(args: ReportArgs) -> anyhow::Result<ExitCode> {
     if is_to_stdout {
         print(page.html.as_bytes())?;
     } else {
-        disk::replace(&target_of(&args.out)?, page.html.as_bytes(), false)?;
+        disk::replace(&target_of(&args.out)?, page.html.as_bytes(), Replacing::Unsynced)?;
         if args.form.json {
             print_json(&WrittenReport::of(&page, &args.out)?)?;
         } else {

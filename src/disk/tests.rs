@@ -54,7 +54,7 @@ fn root_gives_what_it_creates_to_the_owner_of_the_directory_or_of_the_file_repla
     File::create_new(&path("created")).unwrap();
     File::open_append(&path("appended")).unwrap();
     KernelLock::open(&path("LOCK")).unwrap();
-    replace(&path("replaced"), b"anew", false).unwrap();
+    replace(&path("replaced"), b"anew", Replacing::Unsynced).unwrap();
     for name in ["created", "appended", "LOCK", "replaced"] {
         assert_eq!(owner(name), (4711, 4712, 0o600), "{name}");
     }
@@ -63,7 +63,7 @@ fn root_gives_what_it_creates_to_the_owner_of_the_directory_or_of_the_file_repla
     // A file that is replaced keeps its owner, whoever has the directory.
     chown(path("replaced"), Some(815), Some(816)).unwrap();
     fs::set_permissions(path("replaced"), fs::Permissions::from_mode(0o640)).unwrap();
-    replace(&path("replaced"), b"again", true).unwrap();
+    replace(&path("replaced"), b"again", Replacing::Durable).unwrap();
     assert_eq!(owner("replaced"), (815, 816, 0o640));
 }
 
@@ -104,13 +104,13 @@ fn errors_name_operation_path_and_remedy() {
 fn replace_keeps_the_mode_and_leaves_no_temporary_file() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("config");
-    replace(&path, b"old", false).unwrap();
+    replace(&path, b"old", Replacing::Unsynced).unwrap();
     assert_eq!(metadata(&path).unwrap().mode, 0o600);
     fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
-    replace(&path, b"new", true).unwrap();
+    replace(&path, b"new", Replacing::Durable).unwrap();
     assert_eq!(fs::read(&path).unwrap(), b"new");
     assert_eq!(metadata(&path).unwrap().mode, 0o640);
-    let refused = replace_with(&path, true, |file| {
+    let refused = replace_with(&path, Replacing::Durable, |file| {
         file.write_all(b"half")?;
         file.read_exact_at(&mut [0; 9], 0)
     });
@@ -125,7 +125,7 @@ fn replace_fails_whole_at_every_operation() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("state");
         fs::write(&path, b"old").unwrap();
-        let outcome = harness.run(|| replace(&path, b"brand new", true));
+        let outcome = harness.run(|| replace(&path, b"brand new", Replacing::Durable));
         let content = fs::read(&path).unwrap();
         match outcome {
             Ok(()) => assert_eq!(content, b"brand new"),
@@ -216,12 +216,12 @@ fn a_missing_sync_is_caught() {
     assert!(lost_acknowledgements(&harness, &acknowledged) > 0);
 }
 
-fn torn_replacements(durable: bool) -> usize {
+fn torn_replacements(replacing: Replacing) -> usize {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("state");
     fs::write(&path, [b'a'; 1500]).unwrap();
     let harness = Harness::recording(directory.path());
-    harness.run(|| replace(&path, &[b'b'; 1500], durable)).unwrap();
+    harness.run(|| replace(&path, &[b'b'; 1500], replacing)).unwrap();
     let mut torn = 0;
     harness.each_image(|image| {
         let content = fs::read(image.path().join("state")).unwrap();
@@ -234,13 +234,13 @@ fn torn_replacements(durable: bool) -> usize {
 
 #[test]
 fn a_durable_replacement_is_old_or_new_after_every_power_cut() {
-    assert_eq!(torn_replacements(true), 0);
+    assert_eq!(torn_replacements(Replacing::Durable), 0);
 }
 
 /// The canary: renaming before the content is synced leaves an empty or torn file in some image.
 #[test]
 fn a_replacement_without_sync_is_caught() {
-    assert!(torn_replacements(false) > 0);
+    assert!(torn_replacements(Replacing::Unsynced) > 0);
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use super::payload::{Payload, QueuedLine, deserialize};
 use super::sink::{Delivered, LedgerEntry, LedgerSink, RefusedLine, TOGETHER_BYTES};
-use crate::disk;
+use crate::disk::{self, Replacing};
 use crate::home::LockName;
 use crate::interrupt::Interrupt;
 use crate::journal::{HeaderFlaw, JournalError, JournalReader, seal, unseal};
@@ -78,7 +78,7 @@ fn deliver(
             Note::Damaged => {
                 // Without a note, each of these lines may be anywhere in the ledger.
                 let unknown = UnderWay { lines: first.offset..last.offset + 1, ..UnderWay::nothing() };
-                disk::replace(note, &unknown.encode(), true)?;
+                disk::replace(note, &unknown.encode(), Replacing::Durable)?;
                 unknown
             }
         };
@@ -128,7 +128,7 @@ fn deliver(
             let end = continuing.checked_sub(1).map_or(0, |last| entries[last].offset + 1);
             if end > before.lines.end {
                 before.lines.end = end;
-                disk::replace(note, &before.encode(), true)?;
+                disk::replace(note, &before.encode(), Replacing::Durable)?;
             }
             appended +=
                 ledger.resume_append(&again, &AppendOptions::durable(), before.ledger_len_bytes)?.appended;
@@ -136,7 +136,7 @@ fn deliver(
         if let Some(lines) = new_lines {
             let ledger_len_bytes = len_bytes(&file)?;
             let witness = witness(&file, ledger_len_bytes)?.unwrap_or_default();
-            disk::replace(note, &UnderWay { lines, ledger_len_bytes, witness }.encode(), true)?;
+            disk::replace(note, &UnderWay { lines, ledger_len_bytes, witness }.encode(), Replacing::Durable)?;
             appended += ledger.append(&new, &AppendOptions::durable())?.appended;
         }
         Ok(Delivered { duplicates: taken.saturating_sub(appended), refused })

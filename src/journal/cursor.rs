@@ -9,7 +9,7 @@ use super::directory::Directory;
 use super::error::{JournalError, Result};
 use super::format::FileKind;
 use super::reader::JournalReader;
-use crate::disk;
+use crate::disk::{self, Replacing};
 use crate::home::SessionId;
 
 /// How far a named consumer has come: the offset of the record that it wants next.
@@ -42,7 +42,7 @@ impl Cursor {
         }
         let offset = directory.read_skips()?.start;
         disk::create_dir_all(&directory.cursors())?;
-        disk::replace(&path, &FileKind::Cursor.encode(offset), true)?;
+        disk::replace(&path, &FileKind::Cursor.encode(offset), Replacing::Durable)?;
         Ok(Self { directory, path, offset, reader: None })
     }
 
@@ -62,7 +62,7 @@ impl Cursor {
             none => none.insert(JournalReader::open(self.directory.root())?),
         };
         reader.sync_through(offset)?;
-        disk::replace(&self.path, &FileKind::Cursor.encode(offset), true)?;
+        disk::replace(&self.path, &FileKind::Cursor.encode(offset), Replacing::Durable)?;
         self.offset = offset;
         Ok(())
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::error::{JournalError, Result};
 use super::format::{FileKind, HeaderFlaw, Skips, decode_identity, encode_identity};
-use crate::disk;
+use crate::disk::{self, Replacing};
 use crate::store::{self, SetAside};
 
 /// The most that is read of a small file, in bytes: SKIPS with a million ranges has less.
@@ -79,8 +79,8 @@ impl Directory {
         }
     }
 
-    pub(super) fn write_mark(&self, offset: u64, durable: bool) -> Result<(), disk::Error> {
-        disk::replace(&self.mark(), &FileKind::SyncedMark.encode(offset), durable)
+    pub(super) fn write_mark(&self, offset: u64, replacing: Replacing) -> Result<(), disk::Error> {
+        disk::replace(&self.mark(), &FileKind::SyncedMark.encode(offset), replacing)
     }
 
     pub(super) fn read_skips(&self) -> Result<Skips> {
@@ -99,7 +99,7 @@ impl Directory {
     /// Gives the journal a new identity, durably.
     pub(super) fn write_identity(&self) -> Result<u128, disk::Error> {
         let identity = uuid::Uuid::new_v4().as_u128();
-        disk::replace(&self.identity(), &encode_identity(identity), true)?;
+        disk::replace(&self.identity(), &encode_identity(identity), Replacing::Durable)?;
         Ok(identity)
     }
 
@@ -115,7 +115,7 @@ impl Directory {
     }
 
     pub(super) fn write_skips(&self, skips: &Skips) -> Result<(), disk::Error> {
-        disk::replace(&self.skips(), &skips.encode(), true)
+        disk::replace(&self.skips(), &skips.encode(), Replacing::Durable)
     }
 
     /// Returns the names of all cursors, without what a replacement that was killed half-way left.

@@ -14,7 +14,7 @@ use super::directory::Directory;
 use super::error::{JournalError, Result};
 use super::format::{EncodedRecord, FileKind, HEADER_SIZE, MAX_OFFSET};
 use super::segment::{CleanupReport, cleanup_locked};
-use crate::disk;
+use crate::disk::{self, Replacing};
 use crate::store::Durability;
 
 /// A journal that may keep a near mark leaves the mark while fewer bytes follow it: replacing a file costs
@@ -251,7 +251,7 @@ impl Appender {
             .mark
             .is_some_and(|mark| mark == end || (may_keep_near_mark && end - mark < NEAR_MARK_BYTES));
         if !is_near {
-            let written = self.directory.write_mark(end, false);
+            let written = self.directory.write_mark(end, Replacing::Unsynced);
             written.map_err(|error| self.poison(error))?;
             active.mark = Some(end);
         }
@@ -371,7 +371,7 @@ impl Appender {
             return Err(error);
         }
         let created = create_segment(&self.directory, end)
-            .and_then(|next| self.directory.write_mark(end, true).map(|()| next));
+            .and_then(|next| self.directory.write_mark(end, Replacing::Durable).map(|()| next));
         let next = created.map_err(|error| self.poison(error))?;
         (active.file, active.base, active.len_bytes) = (Arc::new(next), end, HEADER_SIZE);
         active.allocated_bytes = HEADER_SIZE;

@@ -12,7 +12,7 @@ use super::lines::LineFile;
 use super::pipeline::{LedgerWork, in_order};
 use super::sorted::{FileStat, IndexNote, Sorted, each_piece};
 use super::{Ledger, LedgerError};
-use crate::disk::{self, File};
+use crate::disk::{self, File, Replacing};
 use crate::home::{Home, LockName};
 use crate::interrupt::Interrupt;
 use crate::lock::with_lock_unless;
@@ -298,7 +298,7 @@ impl Fingerprints {
         self.window.drain(..self.window.len().saturating_sub(FINGERPRINTS));
         self.lines = self.window.len();
         let text = text_of(&self.window);
-        disk::replace_with(&path, false, |file| {
+        disk::replace_with(&path, Replacing::Unsynced, |file| {
             // When a file whose blocks are not allocated yet is renamed over another file, ext4 writes the file
             // out to the disk. Here, at every append of a turn to a full window, that write took three times as
             // long as the rest of the append. With allocated blocks the window may be zeros after a power cut:
@@ -429,9 +429,9 @@ impl Ledger {
                 let dropped_ids = collected.count_extra(home, extra)?;
                 go_on(interrupt)?;
                 held.still_held()?;
-                disk::replace(&home.fingerprints_index(), &text_of(fingerprints), false)?;
+                disk::replace(&home.fingerprints_index(), &text_of(fingerprints), Replacing::Unsynced)?;
                 go_on(interrupt)?;
-                disk::replace(&home.ids_index(), &text_of(&collected.ids), false)?;
+                disk::replace(&home.ids_index(), &text_of(&collected.ids), Replacing::Unsynced)?;
                 go_on(interrupt)?;
                 let ids = File::open_read(&home.ids_index())?;
                 let ledger = match open_existing(home.ledger())? {

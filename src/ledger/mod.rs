@@ -52,7 +52,7 @@ pub use content::{Sidecar, Sidecars};
 pub use error::LedgerError;
 pub use index::{ExtraIds, Reindexed};
 pub use read::{PassedOver, query};
-pub use reset::{Belonging, Reset};
+pub use reset::{Belonging, Reset, ResetScope};
 
 pub use crate::record::{Filter, Id, Pattern, RecordKind, RecordOrder};
 

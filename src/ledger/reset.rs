@@ -36,12 +36,22 @@ pub struct Reset {
     pub trash: Option<PathBuf>,
 }
 
+/// How much a reset takes away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ResetScope {
+    /// The files that are derived from the ledger.
+    #[default]
+    Derived,
+    /// The sources, too: ledger, content, cursors and high-water marks.
+    Everything,
+}
+
 impl Ledger {
     /// Returns what [`Ledger::reset`] would do. Changes nothing and takes no lock.
     ///
     /// # Errors
     /// When the home cannot be listed.
-    pub fn plan_reset(&self, everything: bool) -> Result<Reset, LedgerError> {
+    pub fn plan_reset(&self, scope: ResetScope) -> Result<Reset, LedgerError> {
         let home = self.home();
         let archive = home.archive();
         let derived = [
@@ -59,7 +69,7 @@ impl Ledger {
             let list = match () {
                 // A directory with the name of a derived file is not a file of this program.
                 () if derived.contains(&path) && !path.is_dir() => &mut plan.deleted,
-                () if everything && sources.contains(&path) => &mut plan.moved,
+                () if scope == ResetScope::Everything && sources.contains(&path) => &mut plan.moved,
                 () => &mut plan.kept,
             };
             list.push(Belonging { path, len_bytes });
@@ -70,12 +80,13 @@ impl Ledger {
         Ok(plan)
     }
 
-    /// Deletes the files that are derived from the ledger: archive and index files. With `everything` also moves
-    /// ledger, content, `cursors.json` and `hwm.json` to a directory `trash-<time>` in the home.
+    /// Deletes the files that are derived from the ledger: archive and index files. With
+    /// [`ResetScope::Everything`] also moves ledger, content, `cursors.json` and `hwm.json` to a directory
+    /// `trash-<time>` in the home.
     ///
     /// # Errors
     /// When a lock cannot be taken, or a file cannot be deleted or moved; earlier steps are then done.
-    pub fn reset(&self, everything: bool) -> Result<Reset, LedgerError> {
+    pub fn reset(&self, scope: ResetScope) -> Result<Reset, LedgerError> {
         let home = self.home();
         if !home.root().is_dir() {
             return Ok(Reset::default());
@@ -85,7 +96,7 @@ impl Ledger {
                 self.locked(LockName::LedgerIndex, |_| {
                     self.locked(LockName::Cursors, |held| {
                         held.still_held()?;
-                        self.carry_out(self.plan_reset(everything)?)
+                        self.carry_out(self.plan_reset(scope)?)
                     })
                 })
             })

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use super::LedgerError;
-use crate::disk::{self, File};
+use crate::disk::{self, File, Replacing};
 use crate::record::{ID_LEN_BYTES, Id};
 use crate::scan::{self, Io, Source};
 
@@ -230,7 +230,7 @@ impl Sorted {
             bytes.extend_from_slice(&offset.to_be_bytes());
         }
         // Durable, because after a power cut the file could otherwise hold only half of the entries.
-        disk::replace(path, &bytes, true)?;
+        disk::replace(path, &bytes, Replacing::Durable)?;
         match Self::open(path)? {
             Some((sorted, _)) => Ok(sorted),
             None => Err(LedgerError::Disk(disk::Error::UnexpectedEnd {

@@ -571,7 +571,7 @@ fn a_power_cut_at_any_moment_of_a_reset_leaves_the_ledger_here_or_in_the_trash()
     ledger.append(&turns(0..3), &AppendOptions::durable()).unwrap();
     let text = fs::read(ledger.home().ledger()).unwrap();
     let harness = Harness::recording(directory.path());
-    harness.run(|| ledger.reset(true).unwrap());
+    harness.run(|| ledger.reset(ResetScope::Everything).unwrap());
     assert!(!home.join("ledger.jsonl").exists());
     let mut in_trash = 0;
     harness.each_image(|image| {
@@ -592,7 +592,7 @@ fn a_reset_that_fails_anywhere_loses_nothing_and_syncs_the_trash_before_the_home
         let ledger = ledger(directory.path());
         ledger.append(&turns(0..3), &AppendOptions::default()).unwrap();
         let text = fs::read(ledger.home().ledger()).unwrap();
-        let outcome = harness.run(|| ledger.reset(true));
+        let outcome = harness.run(|| ledger.reset(ResetScope::Everything));
         assert_eq!(ledgers_of(ledger.home().root()), [text], "{harness:?}");
         if let Err(LedgerError::Disk(disk::Error::Io {
             operation: disk::Operation::SyncDirectory,

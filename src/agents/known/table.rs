@@ -9,7 +9,7 @@
 use std::path::Path;
 
 use super::AgentsError;
-use crate::disk;
+use crate::disk::{self, Replacing};
 use crate::scan::{Io, Source};
 
 const MAGIC: &[u8; 8] = b"BURNKNW2";
@@ -190,7 +190,7 @@ pub(super) fn write(
         header.extend_from_slice(&number.to_le_bytes());
     }
     header.extend_from_slice(&sum(&header).to_le_bytes());
-    disk::replace_with(path, false, |file| {
+    disk::replace_with(path, Replacing::Unsynced, |file| {
         file.write_all(&header)?;
         let mut out = Vec::new();
         let mut put = |entry: (u64, u64)| -> Result<(), AgentsError> {

@@ -46,7 +46,7 @@ impl Run<'_> {
             if let Some((path, state)) = queued.gathered.state {
                 // After a failure the next run reads the lines before the cursor again.
                 let _ = disk::create_dir_all(disk::parent_of(&path))
-                    .and_then(|()| disk::replace(&path, &state, false));
+                    .and_then(|()| disk::replace(&path, &state, disk::Replacing::Unsynced));
             }
         }
         if self.saved.elapsed() >= SAVE_EVERY {

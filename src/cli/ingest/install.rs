@@ -18,7 +18,7 @@ use anyhow::{Context, bail};
 
 use super::json_text::{self, Entry};
 use crate::cli::{print_text, warn};
-use crate::disk;
+use crate::disk::{self, Replacing};
 
 /// What a hook runs.
 const HOOK_COMMAND: &str = "burn ingest --hook claude --quiet";
@@ -192,7 +192,7 @@ impl Settings {
                 Some(backup)
             }
         };
-        disk::replace(&self.path, after.as_bytes(), true)?;
+        disk::replace(&self.path, after.as_bytes(), Replacing::Durable)?;
         Ok(backup)
     }
 }
