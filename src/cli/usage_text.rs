@@ -5,7 +5,9 @@
 use super::printable;
 use super::table::{beginning, ending, width};
 use crate::usage::shown::{cost, dollars, grouped, short};
-use crate::usage::{Answer, AnswerRow, Dimension, Instant, Period, RowPeriod, Sums, UnpricedReason};
+use crate::usage::{
+    Answer, AnswerRow, Dimension, ExplainedTurn, Instant, Period, RowPeriod, Sums, UnpricedReason,
+};
 
 /// How a table may look.
 pub(super) struct TableLook {
@@ -65,113 +67,137 @@ struct TextColumn {
 }
 
 impl TextColumn {
+    fn of_sums(title: &str, sums: &[&Sums], cell: &dyn Fn(&Sums) -> String) -> Self {
+        let cells = sums.iter().map(|sums| cell(sums)).collect();
+        Self { title: title.to_owned(), is_number: true, cells }
+    }
+
     fn width(&self) -> usize {
         self.cells.iter().chain([&self.title]).map(|cell| width(cell)).max().unwrap_or(0)
     }
 }
 
-/// The answer as a table, with a caption above and what is unsure below.
-pub(super) fn table(answer: &Answer, now: Instant, look: &TableLook) -> String {
-    let question = &answer.question;
-    let sums: Vec<&Sums> = answer.rows.iter().map(|row| &row.sums).chain([&answer.total]).collect();
-    let number = |title: &str, cell: &dyn Fn(&Sums) -> String| TextColumn {
-        title: title.to_owned(),
-        is_number: true,
-        cells: sums.iter().map(|sums| cell(sums)).collect(),
-    };
-    let mut names = names(answer);
-    let costs = number("cost", &|sums| look.usd(sums));
-    let percent = number("%", &|sums| format!("{:.1}", 100.0 * share(answer, sums)));
-    let bar = TextColumn {
-        title: String::new(),
-        is_number: false,
-        cells: answer
-            .rows
-            .iter()
-            .map(|row| look.bar(share(answer, &row.sums)))
-            .chain([String::new()])
-            .collect(),
-    };
-    let mut middle = Vec::new();
-    if question.by.contains(&Dimension::Tool) {
-        middle.push(number("calls", &|sums| look.tokens(i128::from(sums.calls))));
-    }
-    middle.push(number("turns", &|sums| look.tokens(i128::from(sums.turns))));
-    middle.push(number("input", &|sums| look.tokens(sums.counts[0])));
-    middle.push(number("output", &|sums| look.tokens(sums.counts[1])));
-    middle.push(number("cache r", &|sums| look.tokens(sums.counts[3])));
-    middle.push(number("cache w", &|sums| look.tokens(sums.counts[4] + sums.counts[5])));
-    let mut left_out: Vec<&str> = Vec::new();
-    let mut bar = Some(bar);
-    let width_of = |names: &[TextColumn], middle: &[TextColumn], bar: &Option<TextColumn>| -> usize {
-        let columns = names.iter().chain(middle).chain([&costs, &percent]).chain(bar);
-        columns.map(|column| column.width() + 2).sum::<usize>().saturating_sub(2)
-    };
-    if let Some(width) = look.width {
-        let fits = |names: &[TextColumn], middle: &[TextColumn], bar: &Option<TextColumn>| {
-            width_of(names, middle, bar) <= width
-        };
-        if !fits(&names, &middle, &bar) {
-            bar = None;
+/// The columns of a table, from left to right.
+struct TextColumns<'s> {
+    names: Vec<TextColumn>,
+    counts: Vec<TextColumn>,
+    costs: [TextColumn; 2],
+    bar: Option<TextColumn>,
+    /// Sums of each row, then the total.
+    sums: &'s [&'s Sums],
+    look: &'s TableLook,
+}
+
+impl<'s> TextColumns<'s> {
+    fn new(answer: &Answer, sums: &'s [&'s Sums], look: &'s TableLook) -> Self {
+        let number = |title, cell: &dyn Fn(&Sums) -> String| TextColumn::of_sums(title, sums, cell);
+        let mut counts = Vec::new();
+        if answer.question.by.contains(&Dimension::Tool) {
+            counts.push(number("calls", &|sums| look.tokens(i128::from(sums.calls))));
         }
-        if !fits(&names, &middle, &bar) {
-            middle.truncate(middle.len() - 2);
-            middle.push(number("cache", &|sums| look.tokens(sums.counts[3..].iter().sum())));
+        counts.push(number("turns", &|sums| look.tokens(i128::from(sums.turns))));
+        counts.push(number("input", &|sums| look.tokens(sums.counts[0])));
+        counts.push(number("output", &|sums| look.tokens(sums.counts[1])));
+        counts.push(number("cache r", &|sums| look.tokens(sums.counts[3])));
+        counts.push(number("cache w", &|sums| look.tokens(sums.counts[4] + sums.counts[5])));
+        let bars = answer.rows.iter().map(|row| look.bar(share(answer, &row.sums)));
+        let bar = TextColumn {
+            title: String::new(),
+            is_number: false,
+            cells: bars.chain([String::new()]).collect(),
+        };
+        let costs = [
+            number("cost", &|sums| look.usd(sums)),
+            number("%", &|sums| format!("{:.1}", 100.0 * share(answer, sums))),
+        ];
+        Self { names: names(answer), counts, costs, bar: Some(bar), sums, look }
+    }
+
+    fn all(&self) -> impl Iterator<Item = &TextColumn> {
+        self.names.iter().chain(&self.counts).chain(&self.costs).chain(&self.bar)
+    }
+
+    fn width(&self) -> usize {
+        self.all().map(|column| column.width() + 2).sum::<usize>().saturating_sub(2)
+    }
+
+    /// Leaves out columns, and cuts names, until the table has at most `width` cells. Returns the titles of counts that
+    /// were left out.
+    fn fit(&mut self, width: usize, answer: &Answer) -> Vec<&'static str> {
+        let mut left_out = Vec::new();
+        if self.width() > width {
+            self.bar = None;
+        }
+        if self.width() > width {
+            self.counts.truncate(self.counts.len() - 2);
+            let look = self.look;
+            let cache = |sums: &Sums| look.tokens(sums.counts[3..].iter().sum());
+            self.counts.push(TextColumn::of_sums("cache", self.sums, &cache));
         }
         for name in ["input", "turns", "cache", "output", "calls"] {
-            if !fits(&names, &middle, &bar) && middle.iter().any(|column| column.title == name) {
-                middle.retain(|column| column.title != name);
+            if self.width() > width && self.counts.iter().any(|column| column.title == name) {
+                self.counts.retain(|column| column.title != name);
                 left_out.push(name);
             }
         }
-        let over = width_of(&names, &middle, &bar).saturating_sub(width);
-        cut_names(&mut names, over, answer);
+        let over = self.width().saturating_sub(width);
+        cut_names(&mut self.names, over, answer);
+        left_out
     }
-    let columns: Vec<&TextColumn> =
-        names.iter().chain(&middle).chain([&costs, &percent]).chain(&bar).collect();
-    let widths: Vec<usize> = columns.iter().map(|column| column.width()).collect();
-    let line = |cell: &dyn Fn(&TextColumn) -> String, style: Option<&str>| {
+
+    /// A line of the table, in an ANSI style if the table has colours.
+    fn line(&self, widths: &[usize], cell: impl Fn(&TextColumn) -> &str, style: Option<&str>) -> String {
         let mut out = String::new();
-        for (column, column_width) in columns.iter().zip(&widths) {
+        for (column, column_width) in self.all().zip(widths) {
             let cell = cell(column);
-            let blanks = " ".repeat(column_width - width(&cell));
+            let blanks = " ".repeat(column_width - width(cell));
             if !out.is_empty() {
                 out.push_str("  ");
             }
-            out.push_str(&if column.is_number {
-                format!("{blanks}{cell}")
-            } else {
-                format!("{cell}{blanks}")
-            });
+            let (first, second) = if column.is_number { (&*blanks, cell) } else { (cell, &*blanks) };
+            out.push_str(first);
+            out.push_str(second);
         }
-        match style.filter(|_| look.is_coloured) {
+        match style.filter(|_| self.look.is_coloured) {
             Some(style) => format!("\u{1b}[{style}m{}\u{1b}[0m\n", out.trim_end()),
             None => format!("{}\n", out.trim_end()),
         }
-    };
+    }
+}
+
+/// The answer as a table, with a caption above and what is unsure below.
+pub(super) fn table(answer: &Answer, now: Instant, look: &TableLook) -> String {
+    let sums: Vec<&Sums> = answer.rows.iter().map(|row| &row.sums).chain([&answer.total]).collect();
+    let mut columns = TextColumns::new(answer, &sums, look);
+    let left_out = look.width.map(|width| columns.fit(width, answer)).unwrap_or_default();
+    let widths: Vec<usize> = columns.all().map(TextColumn::width).collect();
     let mut text = caption(answer, now, look);
-    text.push_str(&line(&|column| column.title.clone(), Some("2")));
+    text.push_str(&columns.line(&widths, |column| &column.title, Some("2")));
     for place in 0..sums.len() {
         let is_total = place + 1 == sums.len();
-        text.push_str(&line(&|column| column.cells[place].clone(), is_total.then_some("1")));
+        text.push_str(&columns.line(&widths, |column| &column.cells[place], is_total.then_some("1")));
         for turn in answer.rows.get(place).into_iter().flat_map(|row| &row.turns_at) {
-            let usd = turn.usd.map_or("unpriced".to_owned(), |usd| format!("${usd}"));
-            let superseded = match &*turn.superseded {
-                [] => String::new(),
-                offsets => {
-                    let offsets: Vec<String> = offsets.iter().map(u64::to_string).collect();
-                    format!(", in place of the lines at {}", offsets.join(", "))
-                }
-            };
-            let what = format!(
-                "  byte {} ({} bytes): {} {}/{}/{} {} {usd}{superseded}",
-                turn.offset, turn.length, turn.ts, turn.source, turn.session, turn.message, turn.model
-            );
-            text.push_str(&format!("{}\n", printable::line(&what)));
+            text.push_str(&format!("{}\n", printable::line(&explained(turn))));
         }
     }
     text.push_str(&notes(answer, look, &left_out));
     text
+}
+
+/// A turn of a row: where its line is, what it is, and its cost.
+fn explained(turn: &ExplainedTurn) -> String {
+    let usd = turn.usd.map_or("unpriced".to_owned(), |usd| format!("${usd}"));
+    let superseded = match &*turn.superseded {
+        [] => String::new(),
+        offsets => {
+            let offsets: Vec<String> = offsets.iter().map(u64::to_string).collect();
+            format!(", in place of the lines at {}", offsets.join(", "))
+        }
+    };
+    format!(
+        "  byte {} ({} bytes): {} {}/{}/{} {} {usd}{superseded}",
+        turn.offset, turn.length, turn.ts, turn.source, turn.session, turn.message, turn.model
+    )
 }
 
 /// The share of a row in the total: of its cost, or of its tokens where nothing costs anything.
