@@ -9,13 +9,13 @@ use std::time::{Duration, Instant, SystemTime};
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension};
 
-use super::cursor;
+use super::cursor::{self, Restart};
 use super::error::{ArchiveError, SqliteContext};
 use super::schema::{ADDED_COLUMNS, ARCHIVE_STATE, INDEXES, TABLES, VERSION};
 use crate::disk;
 use crate::interrupt::Interrupt;
 use crate::publish::{self, PublishError};
-use crate::scan::ScanError;
+use crate::scan::{ScanError, Source};
 
 /// How long a statement waits for another program's transaction.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -45,6 +45,18 @@ impl ArchiveState {
     /// Whether this crate wrote the row last: another program that moves the offset leaves the mark as it was.
     pub(super) fn is_ours(&self) -> bool {
         cursor::is_marked(self.ledger_offset_bytes, self.ledger_mark)
+    }
+
+    /// Why the ledger no longer has the bytes that the archive covers; `None` when it has them.
+    ///
+    /// # Errors
+    /// When the ledger cannot be read.
+    pub(super) fn check(&self, ledger: &Source) -> Result<Option<Restart>, ScanError> {
+        Ok(match cursor::check(ledger, self.ledger_offset_bytes, self.ledger_mark)? {
+            // Another program may count an unfinished line as read.
+            Some(Restart::CursorInsideLine) if !self.is_ours() => None,
+            lost => lost,
+        })
     }
 }
 

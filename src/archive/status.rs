@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use rusqlite::Connection;
 
 use super::build::Paths;
-use super::cursor::{self, Restart};
+use super::cursor::Restart;
 use super::error::{ArchiveError, SqliteContext};
 use super::open;
 use super::schema::VERSION;
@@ -145,11 +145,7 @@ pub(crate) fn compare(paths: &Paths) -> Result<Option<Comparison>, ArchiveError>
     let source = Source::open_if_there(&paths.ledger, Io::Read)?;
     let lost = match &source {
         None => (cursor_bytes > 0).then_some(Restart::LedgerShrank),
-        Some(source) => match cursor::check(source, state.ledger_offset_bytes, state.ledger_mark)? {
-            // Another program may count an unfinished line as read.
-            Some(Restart::CursorInsideLine) if !state.is_ours() => None,
-            lost => lost,
-        },
+        Some(source) => state.check(source)?,
     };
     Ok(Some(Comparison { cursor_bytes, ledger_bytes: source.map_or(0, |source| source.len_bytes()), lost }))
 }

@@ -7,6 +7,7 @@ use std::ffi::OsString;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use clap::{Args, CommandFactory, FromArgMatches as _, Parser, Subcommand};
 
 use crate::printable;
@@ -148,7 +149,7 @@ fn command_list(root: &clap::Command) -> String {
 fn command_line() -> clap::Command {
     let root = Cli::command();
     let list = command_list(&root);
-    root.before_help(list)
+    root.bin_name("burn").before_help(list)
 }
 
 /// Parses the command line of this process. Wrong usage ends the process with exit code 2; help and version end it with exit code 0.
@@ -162,7 +163,14 @@ pub fn parse() -> Cli {
         Err(refused) => refused,
     };
     if !refused.use_stderr() {
-        refused.exit();
+        // `exit` would say nothing when standard output cannot be written.
+        let printed = refused.print().and_then(|()| io::stdout().flush()).context(STDOUT);
+        let failed = printed.err().filter(|error| !is_closed_pipe(error));
+        let code = failed.map_or(0, |error| {
+            let _ = print_error(&error);
+            1
+        });
+        std::process::exit(code);
     }
     // The message repeats words of the command line, which a terminal must not obey, so cleaned words are parsed once more.
     let words = std::env::args_os().map(|word| printable::line(&word.to_string_lossy()).into_owned().into());

@@ -19,6 +19,7 @@ use self::kind::KindArg;
 use super::arguments::{FilesArgs, FilterArgs, FromArg, HomeArg, JsonArg, TimeArgs, now, patterns};
 use super::table::{self, Heading};
 use super::{STDOUT, counted, warn, wrong_usage};
+use crate::archive::query::Lag;
 use crate::archive::{self, Paths, query};
 use crate::ledger::{self, Filter, PassedOver, Pattern, RecordOrder};
 use crate::record::time::Instant;
@@ -228,12 +229,15 @@ fn has_all(document: &mut Document, record: &str, pairs: &[&String]) -> bool {
 }
 
 pub(super) fn warn_if_behind(paths: &Paths) -> anyhow::Result<()> {
-    let bytes = archive::query::lag_bytes(paths)?;
-    if bytes > 0 {
-        warn(&format!(
+    match archive::query::lag(paths)? {
+        Lag::Nothing => {}
+        Lag::Lines(bytes) => warn(&format!(
             "the archive lacks the last {} of the ledger; `burn state rebuild archive` takes them in",
             counted(bytes, "byte")
-        ));
+        )),
+        Lag::Rebuild(why) => warn(&format!(
+            "the archive has what the ledger no longer has, because {why}; `burn state rebuild archive` builds it again"
+        )),
     }
     Ok(())
 }
@@ -252,6 +256,10 @@ enum Form {
 /// A table under way.
 struct TableForm {
     columns: Vec<QueryColumn>,
+    /// Whether the user named the columns, so that each should have values.
+    is_chosen: bool,
+    /// Whether no record had a value, by column.
+    are_empty: Vec<bool>,
     totals: Totals,
     rows: Vec<Vec<String>>,
     /// Of the cells in `rows`.
@@ -262,10 +270,12 @@ struct TableForm {
 }
 
 impl TableForm {
-    fn new(columns: Vec<QueryColumn>) -> Self {
+    fn new(columns: Vec<QueryColumn>, is_chosen: bool) -> Self {
         let totals = Totals::new(&columns);
         Self {
+            are_empty: vec![true; columns.len()],
             columns,
+            is_chosen,
             totals,
             rows: Vec::new(),
             bytes: 0,
@@ -279,6 +289,9 @@ impl TableForm {
             let row: Vec<_> = self.columns.iter().map(|column| column.cell(root)).collect();
             self.bytes += row.iter().map(String::len).sum::<usize>();
             self.totals.add(&row);
+            for (is_empty, cell) in self.are_empty.iter_mut().zip(&row) {
+                *is_empty &= cell.is_empty();
+            }
             self.rows.push(row);
         }
     }
@@ -307,7 +320,7 @@ impl QueryOutput {
         let form = match (args.form.json, args.jsonl) {
             (true, _) => Form::Json { count: 0 },
             (_, true) => Form::Lines,
-            _ => Form::Table(Box::new(TableForm::new(columns))),
+            _ => Form::Table(Box::new(TableForm::new(columns, args.columns.is_some()))),
         };
         Self { out: BufWriter::new(io::stdout().lock()), form, has_records: false }
     }
@@ -361,6 +374,16 @@ impl QueryOutput {
                         table.left_out.iter().map(|at| table.columns[*at].heading().title).collect();
                     self.out.flush()?;
                     warn(&format!("no room for {}; --columns chooses", titles.join(", ")));
+                }
+                if self.has_records && table.is_chosen {
+                    let titles: Vec<&str> = (table.columns.iter().zip(&table.are_empty))
+                        .filter(|(_, is_empty)| **is_empty)
+                        .map(|(column, _)| column.heading().title)
+                        .collect();
+                    if !titles.is_empty() {
+                        self.out.flush()?;
+                        warn(&format!("no record has a value for {}", titles.join(", ")));
+                    }
                 }
             }
         }

@@ -454,7 +454,7 @@ fn warn_if_missing(ledger: &std::path::Path) -> anyhow::Result<()> {
 }
 
 /// Names the file that a build set aside.
-fn warn_of_set_aside(result: &BuildResult) {
+pub(super) fn warn_of_set_aside(result: &BuildResult) {
     if let (Some(aside), Some(reason)) = (&result.set_aside, &result.set_aside_reason) {
         warn(&format!("{reason}: {}", aside.display()));
     }

@@ -57,7 +57,7 @@ pub(super) struct StatuslineArgs {
     #[arg(long)]
     color: bool,
     /// From this percentage on a limit is worth a warning.
-    #[arg(long, value_name = "PERCENT", default_value_t = 80.0)]
+    #[arg(long, value_name = "PERCENT", default_value_t = 80.0, value_parser = percent)]
     limit_warn: f64,
     /// The time zone of days: Europe/Berlin, UTC, local, +05:45 [default: that of the system]
     #[arg(long, value_name = "ZONE", allow_hyphen_values = true)]
@@ -396,6 +396,12 @@ impl StatuslineArgs {
         let is_warned = self.color && used >= self.limit_warn;
         Some(if is_warned { format!("\u{1b}[33m{text}\u{1b}[0m") } else { text })
     }
+}
+
+/// A percentage of the command line.
+fn percent(text: &str) -> Result<f64, String> {
+    let number = text.parse().ok().filter(|number: &f64| number.is_finite() && *number >= 0.0);
+    number.ok_or_else(|| "write a number from 0".to_owned())
 }
 
 /// A number from 0 to below `end`. -0.0 becomes 0, because it would be printed with its sign.

@@ -14,7 +14,8 @@ use super::arguments::{
 };
 use super::progress::BuildBar;
 use super::usage_text::{self, TableLook};
-use super::{counted, human_bytes, interrupt, print, print_json, query, warn, wrong_usage};
+use super::{counted, human_bytes, interrupt, print, print_json, query, state, warn, wrong_usage};
+use crate::archive::query::Lag;
 use crate::archive::{self, ArchiveError, Options, Paths, Unobserved};
 use crate::interrupt::Interrupt;
 use crate::usage::{
@@ -214,12 +215,12 @@ pub(super) fn catch_up(paths: &Paths, noticed_bytes: u64, interrupt: &Interrupt)
         }
         return Ok(());
     }
-    let (unread_bytes, why) = match archive::query::lag_bytes(paths) {
-        Ok(0) => return Ok(()),
-        Ok(bytes) => (bytes, "behind"),
-        Err(ArchiveError::Missing { .. }) => {
-            (std::fs::metadata(&paths.ledger).map_or(0, |ledger| ledger.len()), "missing")
-        }
+    let ledger_bytes = || std::fs::metadata(&paths.ledger).map_or(0, |ledger| ledger.len());
+    let (unread_bytes, why) = match archive::query::lag(paths) {
+        Ok(Lag::Nothing) => return Ok(()),
+        Ok(Lag::Lines(bytes)) => (bytes, "behind"),
+        Ok(Lag::Rebuild(_)) => (ledger_bytes(), "of another ledger"),
+        Err(ArchiveError::Missing { .. }) => (ledger_bytes(), "missing"),
         // The question itself says what is wrong.
         Err(_) => return Ok(()),
     };
@@ -238,7 +239,10 @@ pub(super) fn catch_up(paths: &Paths, noticed_bytes: u64, interrupt: &Interrupt)
         built
     };
     match built {
-        Ok(_) => Ok(()),
+        Ok(result) => {
+            state::warn_of_set_aside(&result);
+            Ok(())
+        }
         Err(error @ ArchiveError::Interrupted) => Err(error.into()),
         Err(error) if !has_archive => Err(error.into()),
         Err(error) => {

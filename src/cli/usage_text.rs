@@ -216,7 +216,7 @@ fn names(answer: &Answer) -> Vec<TextColumn> {
         answer.other_rows.map_or(String::new(), |rows| format!("(other {})", super::counted(rows, "row")));
     let mut columns = Vec::new();
     let column = |title: &str, cell: &dyn Fn(&AnswerRow) -> String| TextColumn {
-        title: title.to_owned(),
+        title: printable::line(title).into_owned(),
         is_number: false,
         cells: answer.rows.iter().map(|row| printable::line(&cell(row)).into_owned()).collect(),
     };

@@ -58,7 +58,8 @@ fn is_value(pattern: &str) -> bool {
     pattern != "(none)"
 }
 
-/// Whether a name identifies a file, a host or an account: a path, an address, an Amazon or Google resource name, an id.
+/// Whether a name identifies a file, a host, an account or a person: a path, an address, an Amazon or Google resource name, an
+/// id, a key (`sk-...`), a model tuned for an organisation (`ft:gpt-4o:ORG:...`). `%` may be an encoded `@` or `/`.
 /// Gateways put names of their own before a path or an address, as in `hosted_vllm//home/ann/x`, so both are looked for
 /// after each `/`, too.
 fn is_private(name: &str) -> bool {
@@ -72,13 +73,16 @@ fn is_private(name: &str) -> bool {
         (0..36).all(|at| if is_dash(at) { window[at] == b'-' } else { window[at].is_ascii_hexdigit() })
     });
     name.starts_with(['/', '.'])
-        || name.contains(['\\', '@'])
+        || name.contains(['\\', '@', '%'])
         || name.contains("//")
         || name.contains("/home/")
         || name.contains("/Users/")
         || name.starts_with("arn:")
         || name.starts_with("projects/")
         || name.split('/').any(is_place)
+        || name
+            .split(['/', ':'])
+            .any(|part| part == "ft" || part.starts_with("ft-") || part.starts_with("sk-"))
         || has_account
         || has_uuid
 }
@@ -254,6 +258,11 @@ mod tests {
             "file:/home/bob/x",
             "FILE:x.gguf",
             "vllm/file:x.gguf",
+            "ft:gpt-4o:org::abc",
+            "openai/ft:gpt-4o:org",
+            "davinci:ft-org-2026",
+            "sk-ant-api03-abc",
+            "user%40example.com",
         ] {
             assert!(is_private(name), "{name}");
         }

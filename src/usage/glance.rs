@@ -19,7 +19,7 @@ use crate::archive::{ArchiveError, Paths};
 use crate::interrupt::Interrupt;
 use crate::record::PatternKind;
 use crate::record::time::{DAY_SECONDS, Instant};
-use crate::scan::{Io, ScanError, Source};
+use crate::scan::{Io, Source};
 
 /// A longer unread part of the ledger is not read.
 const UNREAD_MAX_BYTES: u64 = 4 << 20;
@@ -168,12 +168,12 @@ fn look_once<'q>(
     let mut tallies: Vec<UsageTally<'_>> =
         asked.iter().map(|(question, _)| UsageTally::new(std::slice::from_ref(*question), prices)).collect();
     let hashes = (RandomState::new(), RandomState::new());
-    let (unread, is_behind) = match unread_lines(paths, cursor)? {
-        Some((source, range)) if range.end - range.start <= UNREAD_MAX_BYTES => {
+    let (unread, is_behind) = match unread(paths, cursor)? {
+        Unread::Lines(source, range) if range.end - range.start <= UNREAD_MAX_BYTES => {
             (add_lines(&source, range, &mut tallies, &hashes, interrupt)?, false)
         }
-        Some(_) => (HashMap::new(), true),
-        None => (HashMap::new(), false),
+        Unread::Lines(..) | Unread::Shorter => (HashMap::new(), true),
+        Unread::Nothing => (HashMap::new(), false),
     };
     if let Some(archive) = archive {
         let columns =
@@ -212,21 +212,22 @@ fn session_of(question: &Question) -> Option<&str> {
     }
 }
 
-/// The complete lines of the ledger that the archive has not read; `None` if there is no ledger, or if it is shorter
-/// than the archive's cursor.
-fn unread_lines(paths: &Paths, cursor: u64) -> Result<Option<(Source, Range<u64>)>, UsageError> {
-    let source = match Source::open(&paths.ledger, Io::Read) {
-        Ok(source) => source,
-        Err(ScanError::Open { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
-            return Ok(None);
-        }
-        Err(error) => return Err(error.into()),
-    };
-    if source.len_bytes() <= cursor {
-        return Ok(None);
+/// What the ledger has that the archive does not cover.
+enum Unread {
+    Nothing,
+    /// Complete lines.
+    Lines(Source, Range<u64>),
+    /// Unknown, because the ledger is shorter than the archive's cursor.
+    Shorter,
+}
+
+fn unread(paths: &Paths, cursor: u64) -> Result<Unread, UsageError> {
+    let Some(source) = Source::open_if_there(&paths.ledger, Io::Read)? else { return Ok(Unread::Nothing) };
+    if source.len_bytes() < cursor {
+        return Ok(Unread::Shorter);
     }
     let end = source.line_end_before(cursor, source.len_bytes())?;
-    Ok((end > cursor).then_some((source, cursor..end)))
+    Ok(if end > cursor { Unread::Lines(source, cursor..end) } else { Unread::Nothing })
 }
 
 /// A key has two hashes with different seeds, so that two turns never share a key in practice.

@@ -127,3 +127,33 @@ fn ledger_and_archive_can_be_named() {
     }
     assert!(!made.path("home/ledger.jsonl").exists() && !made.path("home/archive.sqlite").exists());
 }
+
+#[test]
+fn help_that_cannot_be_written_is_a_failure() {
+    if !std::path::Path::new("/dev/full").exists() {
+        println!("skipped: there is no /dev/full");
+        return;
+    }
+    for word in ["--help", "--version", "help"] {
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let output =
+            std::process::Command::new(env!("CARGO_BIN_EXE_burn")).arg(word).stdout(full).output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{word}");
+        assert!(String::from_utf8_lossy(&output.stderr).contains("standard output"), "{output:?}");
+    }
+}
+
+#[test]
+fn a_chosen_column_that_no_record_has_is_named() {
+    let home = tempfile::tempdir().unwrap();
+    let line = r#"{"v":1,"kind":"turn","record":{"source":"codex","sessionId":"s","messageId":"m","turnIndex":0,"ts":"2026-11-20T10:00:00.000Z","model":"x","usage":{"input":1,"output":1,"reasoning":0,"cacheRead":0,"cacheCreate5m":0,"cacheCreate1h":0},"toolCalls":[]}}"#;
+    std::fs::write(home.path().join("ledger.jsonl"), format!("{line}\n")).unwrap();
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_burn"))
+        .args(["query", "turns", "--from", "ledger", "--columns", "model,modle"])
+        .env("HOME", home.path())
+        .env("RELAYBURN_HOME", home.path())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("no record has a value for modle") && !said.contains("model,"), "{said}");
+}

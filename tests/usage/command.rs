@@ -323,3 +323,43 @@ fn zones_times_and_tables_that_do_not_exist_are_refused_in_a_line() {
     }
     assert!(!home.path().join("burn-report.html").exists());
 }
+
+#[test]
+fn a_ledger_that_was_cut_or_changed_is_read_again() {
+    let home = tempfile::tempdir().unwrap();
+    let ledger = home.path().join("ledger.jsonl");
+    let lines: Vec<String> =
+        ["m1", "m2", "m3"].map(|message| turn(message, "claude-opus-4-7", "200")).to_vec();
+    let answer = |args: &[&str]| {
+        let (code, out, error) = burn(home.path(), &[&["usage", "--json"], args].concat());
+        assert_eq!(code, Some(0), "{error}");
+        let document: serde_json::Value = serde_json::from_str(&out).unwrap();
+        (document["total"]["turns"].as_u64().unwrap(), document["total"]["output"].as_u64().unwrap(), error)
+    };
+    fs::write(&ledger, lines.concat()).unwrap();
+    assert_eq!(answer(&[]), (3, 600, String::new()));
+    // Shorter than what the archive covers.
+    fs::write(&ledger, lines[..2].concat()).unwrap();
+    let (turns, _, error) = answer(&["--no-build"]);
+    assert_eq!(turns, 3);
+    assert!(error.contains("the ledger is shorter than what the archive has taken in"), "{error}");
+    let (_, _, error) = burn(home.path(), &["query", "turns"]);
+    assert!(error.contains("the ledger is shorter"), "{error}");
+    let (turns, output, error) = answer(&[]);
+    assert_eq!((turns, output), (2, 400));
+    assert!(error.contains("archive.sqlite.set-aside"), "{error}");
+    // As long as before, with another number.
+    std::thread::sleep(std::time::Duration::from_millis(20));
+    fs::write(&ledger, lines[..2].concat().replace("200", "300")).unwrap();
+    assert_eq!(answer(&[]).1, 600);
+    assert_eq!(answer(&["--from", "ledger"]), (2, 600, String::new()));
+}
+
+#[test]
+fn the_title_of_a_dimension_obeys_nothing() {
+    let home = tempfile::tempdir().unwrap();
+    fs::write(home.path().join("ledger.jsonl"), turn("m1", "claude-opus-4-7", "200")).unwrap();
+    let (code, text, _) = burn(home.path(), &["usage", "--by", "tag:a\u{1b}[31mb"]);
+    assert_eq!(code, Some(0));
+    assert!(text.contains("tag:a\u{FFFD}[31mb") && !text.contains('\u{1b}'), "{text:?}");
+}

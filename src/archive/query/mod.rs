@@ -21,6 +21,7 @@ pub(crate) use self::every_turn::{
 };
 pub use self::tables::{sessions, stamps, tool_calls};
 use super::build::Paths;
+use super::cursor::Restart;
 use super::error::{ArchiveError, SqliteContext};
 use super::open::{self, ArchiveReader, ArchiveState};
 use super::schema::VERSION;
@@ -297,16 +298,40 @@ pub fn tool_result_events(
         .objects(sink, |object, row| object.members(members.clone(), row))
 }
 
-/// Returns the number of bytes of complete ledger lines that the archive does not cover; 0 when there is no ledger.
+/// What an archive lacks of its ledger.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Lag {
+    /// Nothing, or there is no ledger.
+    Nothing,
+    /// The last complete lines, of so many bytes.
+    Lines(u64),
+    /// The archive was built from bytes that the ledger no longer has, so it has to be built from byte 0.
+    Rebuild(Restart),
+}
+
+/// Returns what the archive lacks of its ledger.
+///
+/// The bytes that the archive covers are compared only when the ledger was modified after the build, because the
+/// comparison reads up to 32 MiB of them.
 ///
 /// # Errors
 /// When the ledger or the archive cannot be read.
-pub fn lag_bytes(paths: &Paths) -> Result<u64, ArchiveError> {
-    let Some(source) = Source::open_if_there(&paths.ledger, Io::Read)? else { return Ok(0) };
+pub fn lag(paths: &Paths) -> Result<Lag, ArchiveError> {
+    // The archive is read first, because an append and a build in between must not look like a shorter ledger.
     let archive = open::open_read_only(&paths.archive)?;
     let state = archive.settle(open::read_state(&archive, &paths.archive))?;
-    let cursor = state.map_or(0, |state| state.ledger_offset_bytes.max(0) as u64);
-    Ok(source.line_end_before(0, source.len_bytes())?.saturating_sub(cursor))
+    let Some(source) = Source::open_if_there(&paths.ledger, Io::Read)? else { return Ok(Lag::Nothing) };
+    let complete_bytes = source.line_end_before(0, source.len_bytes())?;
+    let Some(state) = state else { return Ok(Lag::Lines(complete_bytes)) };
+    let cursor = state.ledger_offset_bytes.max(0) as u64;
+    if complete_bytes > cursor {
+        return Ok(Lag::Lines(complete_bytes - cursor));
+    }
+    let is_modified = source.len_bytes() < cursor || source.mtime_ms() != state.ledger_mtime_ms;
+    match if is_modified { state.check(&source)? } else { None } {
+        Some(restart) => Ok(Lag::Rebuild(restart)),
+        None => Ok(Lag::Nothing),
+    }
 }
 
 /// Opens an archive of this version.
