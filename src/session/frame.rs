@@ -198,6 +198,10 @@ pub(super) fn hex(digest: &[u8; 32]) -> [u8; 64] {
     text
 }
 
+pub(super) fn hex_text(digest: &[u8; 32]) -> String {
+    String::from_utf8_lossy(&hex(digest)).into_owned()
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {

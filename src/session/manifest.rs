@@ -12,7 +12,7 @@ use super::format::{
     MANIFEST_SCHEMA, Manifest, ManifestCounters, ManifestFiles, ManifestIntegrity, ManifestInvariants,
     StoreHead,
 };
-use super::frame::hex;
+use super::frame::hex_text;
 use super::layout::{SessionLayout, read_if_exists};
 use super::time;
 use super::view::SessionView;
@@ -28,7 +28,7 @@ impl Manifest {
         bare.integrity.manifest_hash.clear();
         // Strings, numbers and booleans always serialise.
         let text = serde_json::to_vec(&bare).unwrap_or_default();
-        String::from_utf8_lossy(&hex(&Sha256::digest(text).into())).into_owned()
+        hex_text(&Sha256::digest(text).into())
     }
 }
 

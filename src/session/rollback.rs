@@ -23,7 +23,7 @@ use sha2::{Digest, Sha256};
 use super::chain::Chain;
 use super::error::{SessionError, SessionErrorClass};
 use super::format::{Checkpoint, MIGRATION_EVENT_SCHEMA, MigrationEvent, MigrationVerification};
-use super::frame::hex;
+use super::frame::hex_text;
 use super::index::{self, IndexRows};
 use super::integrity::{check_graph, verify};
 use super::intent::{text_of, write_document};
@@ -235,10 +235,6 @@ impl RollbackAttempt<'_> {
         write_document(layout, ROLLBACK_EVENT, &text_of(layout, ROLLBACK_EVENT, &event)?)?;
         Ok(intent)
     }
-}
-
-fn hex_text(digest: &[u8; 32]) -> String {
-    String::from_utf8_lossy(&hex(digest)).into_owned()
 }
 
 fn event(
