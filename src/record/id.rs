@@ -14,26 +14,8 @@ use crate::scan::json::{Kind as JsonKind, Value, write_js_number};
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Id(pub(crate) u64);
 
-/// A set of ids. An id is part of a SHA-256, so its bits need no mixing.
-pub(crate) type IdSet = std::collections::HashSet<Id, std::hash::BuildHasherDefault<AsItIs>>;
-
-/// Hashes an id to itself.
-#[derive(Debug, Default, Clone, Copy)]
-pub(crate) struct AsItIs(u64);
-
-impl std::hash::Hasher for AsItIs {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        bytes.iter().for_each(|byte| self.0 = self.0.rotate_left(8) ^ u64::from(*byte));
-    }
-
-    fn write_u64(&mut self, id: u64) {
-        self.0 = id;
-    }
-}
+/// A set of ids. The fast hasher will do, because an id is part of a SHA-256.
+pub(crate) type IdSet = rustc_hash::FxHashSet<Id>;
 
 /// Length of an id in text, in bytes.
 pub(crate) const ID_LEN_BYTES: usize = 16;

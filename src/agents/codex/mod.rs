@@ -215,7 +215,8 @@ const HEAD_LINES: usize = 16;
 /// The session of a log: from its first session_meta, else from its name.
 fn own_of(path: &Path) -> Result<Own, AgentsError> {
     let name = log_name(path);
-    let named = name.get(name.len().saturating_sub(36)..).filter(|id| parts::is_uuid(id.as_bytes()));
+    let named =
+        name.get(name.len().saturating_sub(36)..).filter(|id| parts::uuid_of(id.as_bytes()).is_some());
     let named = named.unwrap_or_default().as_bytes().to_vec();
     let mut own = Own { created_ms: parts::millis_of_uuid7(&named), session: named, ..Own::default() };
     let mut lines = open(path, 0, u64::MAX)?;

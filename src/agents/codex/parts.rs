@@ -407,18 +407,11 @@ pub(super) fn millis_of(ts: &[u8]) -> Option<f64> {
 
 /// Returns the milliseconds in a UUID of version 7.
 pub(super) fn millis_of_uuid7(id: &[u8]) -> Option<f64> {
-    if !is_uuid(id) || id[14] != b'7' {
-        return None;
-    }
-    let digits: Vec<u8> = id[..13].iter().filter(|byte| **byte != b'-').copied().collect();
-    u64::from_str_radix(std::str::from_utf8(&digits).ok()?, 16).ok().map(|millis| millis as f64)
+    let id = uuid_of(id).filter(|id| id.get_version_num() == 7)?;
+    Some((id.as_u128() >> 80) as f64)
 }
 
-/// Returns whether a text has the form of a UUID.
-pub(super) fn is_uuid(text: &[u8]) -> bool {
-    text.len() == 36
-        && text.iter().enumerate().all(|(at, byte)| match at {
-            8 | 13 | 18 | 23 => *byte == b'-',
-            _ => byte.is_ascii_hexdigit(),
-        })
+/// Returns the UUID of a text with hyphens, without braces and `urn:`.
+pub(super) fn uuid_of(text: &[u8]) -> Option<uuid::Uuid> {
+    uuid::Uuid::try_parse_ascii(text).ok().filter(|_| text.len() == 36)
 }

@@ -22,27 +22,9 @@ fn skip_white(text: &str, at: usize) -> usize {
 
 /// Where the value that begins at `at` ends.
 fn value_end(text: &str, at: usize) -> usize {
-    let bytes = text.as_bytes();
-    let (mut depth, mut in_string, mut is_escaped) = (0_usize, false, false);
-    for (place, byte) in bytes.iter().enumerate().skip(at) {
-        if in_string {
-            in_string = is_escaped || *byte != b'"';
-            is_escaped = !is_escaped && *byte == b'\\';
-            if !in_string && depth == 0 {
-                return place + 1;
-            }
-            continue;
-        }
-        match byte {
-            b'"' => in_string = true,
-            b'{' | b'[' => depth += 1,
-            b'}' | b']' if depth > 1 => depth -= 1,
-            b'}' | b']' if depth == 1 => return place + 1,
-            b',' | b'}' | b']' | b' ' | b'\t' | b'\r' | b'\n' if depth == 0 => return place,
-            _ => {}
-        }
-    }
-    bytes.len()
+    let mut values = serde_json::Deserializer::from_str(&text[at..]).into_iter::<serde::de::IgnoredAny>();
+    values.next();
+    at + values.byte_offset()
 }
 
 /// The value of the whole text.
