@@ -110,19 +110,6 @@ pub struct RowPeriod {
     pub end: Option<Instant>,
 }
 
-/// The merged tallies.
-pub(super) struct Finished {
-    pub rows: Vec<AnswerRow>,
-    pub total: Sums,
-    pub cache_saved: Usd,
-    pub lower_bounds: LowerBounds,
-    pub unpriced: Vec<Unpriced>,
-    pub undated_left_out: u64,
-    pub invalid_turns: u64,
-    pub other_rows: Option<u64>,
-    pub turns_seen: u64,
-}
-
 /// Returns the sum of all threads; `None` without a thread.
 pub(super) fn merge(tallies: Vec<UsageTally<'_>>) -> Result<Option<UsageTally<'_>>, TooLarge> {
     let mut tallies = tallies.into_iter();
@@ -137,12 +124,21 @@ pub(super) fn merge(tallies: Vec<UsageTally<'_>>) -> Result<Option<UsageTally<'_
 }
 
 /// Returns the answers, for each question in turn. Empties the rows.
-pub(super) fn finish(all: &mut UsageTally<'_>) -> Result<Vec<Finished>, UsageError> {
+pub(super) fn finish(
+    all: &mut UsageTally<'_>,
+    prices: &PricesUsed,
+    ledger: &LedgerUsed,
+) -> Result<Vec<Answer>, UsageError> {
     let groups = std::mem::take(&mut all.groups);
-    groups.into_iter().map(|group| finish_group(group, all)).collect()
+    groups.into_iter().map(|group| finish_group(group, all, prices, ledger)).collect()
 }
 
-fn finish_group(mut group: QuestionRows<'_>, all: &UsageTally<'_>) -> Result<Finished, UsageError> {
+fn finish_group(
+    mut group: QuestionRows<'_>,
+    all: &UsageTally<'_>,
+    prices: &PricesUsed,
+    ledger: &LedgerUsed,
+) -> Result<Answer, UsageError> {
     let question = group.question;
     let selection = &all.selections[group.selection];
     if question.period == Some(Period::Block) {
@@ -187,7 +183,10 @@ fn finish_group(mut group: QuestionRows<'_>, all: &UsageTally<'_>) -> Result<Fin
             .then_with(|| (&a.model, a.reason.as_str()).cmp(&(&b.model, b.reason.as_str())))
     });
     let calls = if question.has_tool() { selection.total.calls } else { 0 };
-    Ok(Finished {
+    Ok(Answer {
+        question: question.clone(),
+        prices: prices.clone(),
+        ledger: ledger.clone(),
         rows,
         total: Sums { calls, ..selection.total },
         cache_saved: selection.cache_saved,

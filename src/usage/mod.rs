@@ -119,9 +119,8 @@ pub(crate) fn ask_all_and_keys(
         tally_archive(paths, questions, interrupt, || UsageTally::new(questions, prices).counting_keys())?;
     let merged = answer::merge(tallies)?;
     let Some(mut merged) = merged else { return Ok((Vec::new(), HashMap::new())) };
-    let finished = answer::finish(&mut merged)?;
-    let keys = merged.into_key_turns();
-    Ok((documents(questions, prices, &ledger, finished), keys))
+    let answers = answer::finish(&mut merged, &prices_used(prices), &ledger)?;
+    Ok((answers, merged.into_key_turns()))
 }
 
 fn tally_archive<'q>(
@@ -212,11 +211,8 @@ fn answers(
     ledger: LedgerUsed,
     tallies: Vec<UsageTally<'_>>,
 ) -> Result<Vec<Answer>, UsageError> {
-    let finished = match answer::merge(tallies)? {
-        Some(mut merged) => answer::finish(&mut merged)?,
-        None => answer::finish(&mut UsageTally::new(questions, prices))?,
-    };
-    Ok(documents(questions, prices, &ledger, finished))
+    let mut merged = answer::merge(tallies)?.unwrap_or_else(|| UsageTally::new(questions, prices));
+    answer::finish(&mut merged, &prices_used(prices), &ledger)
 }
 
 /// The only answer.
@@ -224,34 +220,14 @@ fn one(answers: Vec<Answer>) -> Result<Answer, UsageError> {
     answers.into_iter().next().ok_or(UsageError::Archive(ArchiveError::Interrupted))
 }
 
-fn documents(
-    questions: &[Question],
-    prices: &Prices,
-    ledger: &LedgerUsed,
-    finished: Vec<answer::Finished>,
-) -> Vec<Answer> {
+fn prices_used(prices: &Prices) -> PricesUsed {
     let table = PriceTable::built_in();
-    let prices = PricesUsed {
+    PricesUsed {
         package: table.package().to_owned(),
         version: table.version().to_owned(),
         sha256: table.sha256().to_owned(),
         own: prices.own().map(|(path, table)| (path.to_owned(), table.sha256().to_owned())),
-    };
-    let answer = |(question, finished): (&Question, answer::Finished)| Answer {
-        question: question.clone(),
-        prices: prices.clone(),
-        ledger: ledger.clone(),
-        rows: finished.rows,
-        total: finished.total,
-        cache_saved: finished.cache_saved,
-        lower_bounds: finished.lower_bounds,
-        unpriced: finished.unpriced,
-        undated_left_out: finished.undated_left_out,
-        invalid_turns: finished.invalid_turns,
-        other_rows: finished.other_rows,
-        turns_seen: finished.turns_seen,
-    };
-    questions.iter().zip(finished).map(answer).collect()
+    }
 }
 
 /// Bounds on the text of `ts` that all questions' turns lie within. `None` if a question has none.
