@@ -391,10 +391,7 @@ impl<'a> Acquisition<'a> {
                 created => return Held::keep(created?).map(LockAttempt::Took),
             }
         }
-        let present = match disk::metadata(self.path) {
-            Err(error) if error.is_not_found() => None,
-            other => Some(other?),
-        };
+        let present = disk::if_there(disk::metadata(self.path))?;
         // The caller may have taken the same lock file under another spelling of the path.
         if let Some(own) =
             present.and_then(|present| self.caller.own(|held| held.0.file.identity() == present.identity))

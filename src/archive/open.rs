@@ -103,11 +103,8 @@ impl SeenFiles {
     fn of(path: &Path) -> Result<Self, ArchiveError> {
         let open = |source| ScanError::Open { path: path.to_path_buf(), source };
         let target = std::fs::canonicalize(path).map_err(open)?;
-        let log_len_bytes = match disk::metadata(&disk::with_suffix(&target, "-wal")) {
-            Ok(log) => log.len_bytes,
-            Err(error) if error.is_not_found() => 0,
-            Err(error) => return Err(error.into()),
-        };
+        let log = disk::if_there(disk::metadata(&disk::with_suffix(&target, "-wal")))?;
+        let log_len_bytes = log.map_or(0, |log| log.len_bytes);
         let disk::Metadata { identity, len_bytes, modified, changed_ns, .. } = disk::metadata(&target)?;
         Ok(Self { identity, len_bytes, modified, changed_ns, log_len_bytes })
     }
@@ -477,9 +474,7 @@ pub(super) fn has_column(
 /// Creates the tables, columns, indexes and the state row that an archive of this version lacks. Keeps every row.
 pub(super) fn complete(connection: &Connection) -> Result<(), rusqlite::Error> {
     for table in &TABLES {
-        if !has_table(connection, table.name)? {
-            connection.execute_batch(table.create)?;
-        }
+        connection.execute_batch(&table.create.replacen("CREATE TABLE", "CREATE TABLE IF NOT EXISTS", 1))?;
     }
     for (table, column, kind) in ADDED_COLUMNS {
         if !has_column(connection, table, column)? {
@@ -500,17 +495,10 @@ pub(super) fn create_tables(connection: &Connection) -> Result<(), rusqlite::Err
 }
 
 pub(super) fn create_indexes(connection: &Connection) -> Result<(), rusqlite::Error> {
-    for (name, sql) in INDEXES {
-        let exists: bool = connection.query_row(
-            "SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE type = 'index' AND name = ?)",
-            [name],
-            |row| row.get(0),
-        )?;
-        if !exists {
-            connection.execute_batch(sql)?;
-        }
-    }
-    Ok(())
+    // SQLite stores the statement without IF NOT EXISTS.
+    INDEXES.iter().try_for_each(|(_, sql)| {
+        connection.execute_batch(&sql.replacen("CREATE INDEX", "CREATE INDEX IF NOT EXISTS", 1))
+    })
 }
 
 /// Writes the state row and the ledger mark.

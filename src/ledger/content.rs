@@ -127,19 +127,15 @@ impl Ledger {
         let mut pruned = Sidecars { expired: Vec::new(), kept: listed.kept };
         for mut sidecar in listed.expired {
             let Ok(session) = SessionId::new(&sidecar.session) else { continue };
-            let is_gone =
-                self.locked(LockName::Content(session), |held| match disk::metadata(&sidecar.path) {
-                    Ok(found) if found.modified <= cut_off => {
-                        held.still_held()?;
-                        disk::remove_file_if_exists(&sidecar.path).map_err(LedgerError::from)
-                    }
-                    Ok(found) => {
-                        (sidecar.len_bytes, sidecar.modified) = (found.len_bytes, found.modified);
-                        Ok(false)
-                    }
-                    Err(error) if error.is_not_found() => Ok(true),
-                    Err(error) => Err(error.into()),
-                })?;
+            let is_gone = self.locked(LockName::Content(session), |held| -> Result<bool, LedgerError> {
+                let Some(found) = disk::if_there(disk::metadata(&sidecar.path))? else { return Ok(true) };
+                if found.modified <= cut_off {
+                    held.still_held()?;
+                    return Ok(disk::remove_file_if_exists(&sidecar.path)?);
+                }
+                (sidecar.len_bytes, sidecar.modified) = (found.len_bytes, found.modified);
+                Ok(false)
+            })?;
             if is_gone {
                 pruned.expired.push(sidecar);
             } else {
@@ -152,25 +148,19 @@ impl Ledger {
 
     /// Lists every sidecar, by session id. Other files in the directory are skipped.
     pub fn sidecars(&self) -> Result<Vec<Sidecar>, LedgerError> {
-        let paths = match disk::list(&self.home().content_dir()) {
-            Err(error) if error.is_not_found() => return Ok(Vec::new()),
-            listed => listed?,
-        };
+        let paths = disk::if_there(disk::list(&self.home().content_dir()))?.unwrap_or_default();
         let mut sidecars = Vec::new();
         for name in paths.iter().filter_map(|path| path.file_name()) {
             let session = name.to_str().and_then(|name| name.strip_suffix(SUFFIX));
             let Some(session) = session.and_then(|session| SessionId::new(session).ok()) else { continue };
             let path = self.home().content(session);
-            match disk::metadata(&path) {
-                Ok(found) if found.is_file => sidecars.push(Sidecar {
-                    path,
-                    session: session.as_str().to_owned(),
-                    len_bytes: found.len_bytes,
-                    modified: found.modified,
-                }),
-                Err(error) if !error.is_not_found() => return Err(error.into()),
-                _ => {}
-            }
+            let found = disk::if_there(disk::metadata(&path))?.filter(|found| found.is_file);
+            sidecars.extend(found.map(|found| Sidecar {
+                path,
+                session: session.as_str().to_owned(),
+                len_bytes: found.len_bytes,
+                modified: found.modified,
+            }));
         }
         sidecars.sort_by(|a, b| a.session.cmp(&b.session));
         Ok(sidecars)

@@ -246,10 +246,7 @@ fn whole_lines(path: &Path, len_bytes: u64) -> Result<u64, ScanError> {
 }
 
 fn open_existing(path: PathBuf) -> Result<Option<File>, disk::Error> {
-    match File::open_read(&path) {
-        Err(error) if error.is_not_found() => Ok(None),
-        opened => opened.map(Some),
-    }
+    disk::if_there(File::open_read(&path))
 }
 
 /// The ids as lines.

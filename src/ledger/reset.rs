@@ -136,10 +136,9 @@ impl Ledger {
         loop {
             let name = if number == 0 { base.clone() } else { format!("{base}.{number}") };
             let path = self.home().root().join(name);
-            match disk::metadata(&path) {
-                Err(error) if error.is_not_found() => return Ok(path),
-                other => other?,
-            };
+            if disk::if_there(disk::metadata(&path))?.is_none() {
+                return Ok(path);
+            }
             number += 1;
         }
     }
@@ -147,18 +146,12 @@ impl Ledger {
 
 /// Lists a directory, by name; returns nothing when the directory is missing.
 fn list(directory: &Path) -> Result<Vec<PathBuf>, LedgerError> {
-    match disk::list(directory) {
-        Err(error) if error.is_not_found() => Ok(Vec::new()),
-        listed => Ok(listed?),
-    }
+    Ok(disk::if_there(disk::list(directory))?.unwrap_or_default())
 }
 
 /// Returns the length of a file, or of all files in a directory, in bytes. Links are not followed.
 fn total_len(path: &Path) -> Result<u64, LedgerError> {
-    let found = match disk::metadata(path) {
-        Err(error) if error.is_not_found() => return Ok(0),
-        found => found?,
-    };
+    let Some(found) = disk::if_there(disk::metadata(path))? else { return Ok(0) };
     if !found.is_directory {
         return Ok(found.len_bytes);
     }

@@ -43,9 +43,8 @@ impl Ledger {
     fn not_landed<'b>(&self, batch: &'b Batch, from_bytes: u64) -> Result<WantedEntries<'b>, LedgerError> {
         let mut wanted = WantedEntries::all(batch);
         let path = self.home().ledger();
-        match disk::metadata(&path) {
-            Err(error) if error.is_not_found() => return Ok(wanted),
-            found => found.map(drop)?,
+        if disk::if_there(disk::metadata(&path))?.is_none() {
+            return Ok(wanted);
         }
         let mut landed: HashMap<&[u8], usize> =
             batch.entries.iter().map(|entry| (batch.line(&entry.line), 0)).collect();

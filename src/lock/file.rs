@@ -130,10 +130,7 @@ impl LockFile {
 
     /// Returns when the file was touched; `None` when the name is gone or belongs to another process's file.
     fn modified_if_ours(&self) -> Result<Option<SystemTime>, disk::Error> {
-        let present = match disk::metadata(self.path()) {
-            Err(error) if error.is_not_found() => return Ok(None),
-            other => other?,
-        };
+        let Some(present) = disk::if_there(disk::metadata(self.path()))? else { return Ok(None) };
         let is_ours = present.identity == self.identity && self.token_matches();
         Ok(is_ours.then_some(present.modified))
     }
@@ -250,13 +247,9 @@ impl SideLock {
         if let Err(TryLockError::WouldBlock) = file.as_std().try_lock() {
             return Ok(None);
         }
-        match disk::metadata(&path) {
-            Ok(present) if present.identity == file.metadata()?.identity => {
-                Ok(Some(Self { file: Some(file) }))
-            }
-            Err(error) if !error.is_not_found() => Err(error),
-            _ => Ok(None),
-        }
+        let Some(present) = disk::if_there(disk::metadata(&path))? else { return Ok(None) };
+        let is_ours = present.identity == file.metadata()?.identity;
+        Ok(is_ours.then_some(Self { file: Some(file) }))
     }
 }
 
