@@ -11,6 +11,7 @@ use std::process::ExitCode;
 
 use anyhow::bail;
 use chrono::{DateTime, Utc};
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::json;
 use talea_core::store::{AccountCfg, Store as _, StoreError};
@@ -26,6 +27,7 @@ use self::reading::{
 };
 use super::arguments::JsonArg;
 use super::print_json;
+use crate::book::LogTaleaStore;
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -95,8 +97,8 @@ Examples:
         #[arg(long, requires = "account")]
         asset: Option<String>,
         /// What it is.
-        #[arg(long, value_enum, requires = "account")]
-        kind: Option<AccountKindArg>,
+        #[arg(long, value_parser = kind_parser(), requires = "account")]
+        kind: Option<AccountKind>,
         /// The side on which its balance counts [default: that of its kind]
         #[arg(long, value_enum, requires = "account")]
         normal_side: Option<NormalSideArg>,
@@ -241,27 +243,10 @@ fn parse_time(text: &str) -> Result<DateTime<Utc>, String> {
     text.parse().map_err(|error| format!("{error}; a time such as 2026-01-31T23:59:59Z is needed"))
 }
 
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum AccountKindArg {
-    Asset,
-    Liability,
-    Income,
-    Expense,
-    Equity,
-    Clearing,
-}
-
-impl From<AccountKindArg> for AccountKind {
-    fn from(kind: AccountKindArg) -> Self {
-        match kind {
-            AccountKindArg::Asset => Self::Asset,
-            AccountKindArg::Liability => Self::Liability,
-            AccountKindArg::Income => Self::Income,
-            AccountKindArg::Expense => Self::Expense,
-            AccountKindArg::Equity => Self::Equity,
-            AccountKindArg::Clearing => Self::Clearing,
-        }
-    }
+/// Parses the word that events have for a kind of account.
+fn kind_parser() -> impl TypedValueParser<Value = AccountKind> {
+    let kinds = PossibleValuesParser::new(["asset", "liability", "income", "expense", "equity", "clearing"]);
+    kinds.try_map(|word| serde_json::from_value(word.into()))
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -293,89 +278,75 @@ async fn dispatch(command: BookCommand) -> anyhow::Result<ExitCode> {
         BookCommand::Init { common } => init(&common).await?,
         BookCommand::Check { common } => return check(&common),
         BookCommand::Post { common, batch } => return post(&common, batch as usize).await,
-        BookCommand::Asset { common, id, precision, name, network, native_id } => {
-            let store = open(&common.dir).await?;
-            if let (Some(id), Some(precision)) = (id, precision) {
-                let name = name.unwrap_or_else(|| id.clone());
-                let class = match network {
-                    Some(network) => AssetClass::Crypto { network: Network::new(network), native_id },
-                    None => AssetClass::Fiat,
-                };
-                let asset = AssetDef { id: AssetId::new(id), class, precision, name };
-                store.register_asset(&asset).await?;
-                if common.json {
-                    print_json(&asset)?;
-                }
-            } else {
-                list_assets(&store, common.json)?;
-            }
+        command => {
+            let BookDir { dir, json } = command.common();
+            let (store, json) = (open(dir).await?, *json);
+            work(command, &store, json).await?;
             store.shutdown().await;
         }
-        BookCommand::Account { common, account, asset, kind, normal_side, min_balance } => {
-            let store = open(&common.dir).await?;
-            if let (Some(id), Some(asset), Some(kind)) = (account, asset, kind) {
-                let kind = AccountKind::from(kind);
-                let normal_side = match normal_side {
-                    Some(NormalSideArg::Debit) => Some(Direction::Debit),
-                    Some(NormalSideArg::Credit) => Some(Direction::Credit),
-                    Some(NormalSideArg::None) => None,
-                    None => kind.normal_side(),
-                };
-                let def = AccountDef { id, asset: AssetId::new(asset), kind };
-                let cfg = AccountCfg { normal_side, min_balance };
-                store.open_account(&def, &cfg).await?;
-                if common.json {
-                    print_json(&account_json(&def, &cfg))?;
-                }
-            } else {
-                list_accounts(&store, common.json)?;
-            }
-            store.shutdown().await;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Runs a command on an open store.
+async fn work(command: BookCommand, store: &LogTaleaStore, json: bool) -> anyhow::Result<()> {
+    match command {
+        // These open the store themselves.
+        BookCommand::Init { .. } | BookCommand::Check { .. } | BookCommand::Post { .. } => Ok(()),
+        BookCommand::Asset { id: Some(id), precision: Some(precision), name, network, native_id, .. } => {
+            let name = name.unwrap_or_else(|| id.clone());
+            let class = match network {
+                Some(network) => AssetClass::Crypto { network: Network::new(network), native_id },
+                None => AssetClass::Fiat,
+            };
+            let asset = AssetDef { id: AssetId::new(id), class, precision, name };
+            store.register_asset(&asset).await?;
+            if json { print_json(&asset) } else { Ok(()) }
         }
-        BookCommand::Balance { common, account, as_of } => {
-            let store = open(&common.dir).await?;
-            balance(&store, account, as_of, common.json).await?;
-            store.shutdown().await;
+        BookCommand::Asset { .. } => list_assets(store, json),
+        BookCommand::Account {
+            account: Some(id),
+            asset: Some(asset),
+            kind: Some(kind),
+            normal_side,
+            min_balance,
+            ..
+        } => {
+            let normal_side = match normal_side {
+                Some(NormalSideArg::Debit) => Some(Direction::Debit),
+                Some(NormalSideArg::Credit) => Some(Direction::Credit),
+                Some(NormalSideArg::None) => None,
+                None => kind.normal_side(),
+            };
+            let def = AccountDef { id, asset: AssetId::new(asset), kind };
+            let cfg = AccountCfg { normal_side, min_balance };
+            store.open_account(&def, &cfg).await?;
+            if json { print_json(&account_json(&def, &cfg)) } else { Ok(()) }
         }
-        BookCommand::History { common, account, after, limit } => {
-            let store = open(&common.dir).await?;
-            history(&store, &account, after, limit, common.json).await?;
-            store.shutdown().await;
+        BookCommand::Account { .. } => list_accounts(store, json),
+        BookCommand::Balance { account, as_of, .. } => balance(store, account, as_of, json).await,
+        BookCommand::History { account, after, limit, .. } => {
+            history(store, &account, after, limit, json).await
         }
-        BookCommand::TrialBalance { common, book, as_of } => {
-            let store = open(&common.dir).await?;
-            trial_balance(&store, book, as_of, common.json).await?;
-            store.shutdown().await;
-        }
-        BookCommand::Events { common, book, from, limit } => {
-            let store = open(&common.dir).await?;
-            events(&store, &book, from, limit, common.json).await?;
-            store.shutdown().await;
-        }
-        BookCommand::Transaction { common, id } => {
-            let store = open(&common.dir).await?;
+        BookCommand::TrialBalance { book, as_of, .. } => trial_balance(store, book, as_of, json).await,
+        BookCommand::Events { book, from, limit, .. } => events(store, &book, from, limit, json).await,
+        BookCommand::Transaction { id, .. } => {
             let Some(found) = store.transaction(&TxId(id)).await? else {
                 bail!("there is no transaction {id}")
             };
-            print_json(&json!({"seq": found.seq, "at": found.at, "transaction": found.transaction}))?;
-            store.shutdown().await;
+            print_json(&json!({"seq": found.seq, "at": found.at, "transaction": found.transaction}))
         }
-        BookCommand::Snapshot { common, book } => {
-            let store = open(&common.dir).await?;
+        BookCommand::Snapshot { book, .. } => {
             let books = match book {
                 Some(book) => vec![book],
-                None => user_books(&store)?,
+                None => user_books(store)?,
             };
             for book in &books {
                 store.snapshot_now(book).await?;
             }
-            store.shutdown().await;
-            if common.json {
-                print_json(&json!({"books": books}))?;
-            }
+            if json { print_json(&json!({"books": books})) } else { Ok(()) }
         }
     }
-    Ok(ExitCode::SUCCESS)
 }
 
 async fn init(common: &BookDir) -> anyhow::Result<()> {

@@ -7,11 +7,11 @@ use std::time::{Duration, SystemTime};
 use anyhow::anyhow;
 use clap::Args;
 
-use super::{counted, human_bytes, print_json, print_text};
+use super::{counted, human_bytes, print_result};
 use crate::archive::iso_millis;
 use crate::disk;
 use crate::home::Home;
-use crate::ledger::{Belonging, Ledger, ResetScope, Sidecar};
+use crate::ledger::{Belonging, Ledger, Reset, ResetScope, Sidecar, Sidecars};
 
 /// Overrides `content.retentionDays` of config.json.
 const TTL_VARIABLE: &str = "RELAYBURN_CONTENT_TTL_DAYS";
@@ -66,10 +66,9 @@ fn configured_days(home: &Home) -> anyhow::Result<Days> {
             .map_err(|reason| anyhow::anyhow!("{TTL_VARIABLE} is {}: {reason}", days.display()));
     }
     let path = home.config();
-    let file = match disk::File::open_read(&path) {
-        Err(error) if error.is_not_found() => return Ok(Days::Forever),
-        opened => opened.map_err(|error| anyhow!("{error}; give --days, or mend it"))?,
-    };
+    let opened = disk::if_there(disk::File::open_read(&path));
+    let opened = opened.map_err(|error| anyhow!("{error}; give --days, or mend it"))?;
+    let Some(file) = opened else { return Ok(Days::Forever) };
     let mut text = vec![0; file.len_bytes()? as usize];
     file.read_exact_at(&mut text, 0)?;
     let config: serde_json::Value = serde_json::from_slice(&text)
@@ -125,23 +124,24 @@ pub(super) fn prune(args: &PruneArgs, home: Home, json: bool) -> anyhow::Result<
         (Some(cut_off), false) => ledger.expired_content(cut_off, |_| false)?,
         (Some(cut_off), true) => ledger.prune_content(cut_off, |_| false)?,
     };
-    let total = |list: &[Sidecar]| list.iter().map(|sidecar| sidecar.len_bytes).sum::<u64>();
     let (bytes, kept_bytes) = (total(&sidecars.expired), total(&sidecars.kept));
-    if json {
-        print_json(&Pruned {
-            retention_days: if let Days::Count(days) = days { Some(days) } else { None },
-            cut_off: cut_off.map(iso_millis),
-            forced: args.force,
-            files: pruned_files(&sidecars.expired),
-            bytes,
-            kept: sidecars.kept.len() as u64,
-            kept_files: pruned_files(&sidecars.kept),
-            kept_bytes,
-        })?;
-        return Ok(ExitCode::SUCCESS);
-    }
+    let document = Pruned {
+        retention_days: if let Days::Count(days) = days { Some(days) } else { None },
+        cut_off: cut_off.map(iso_millis),
+        forced: args.force,
+        files: pruned_files(&sidecars.expired),
+        bytes,
+        kept: sidecars.kept.len() as u64,
+        kept_files: pruned_files(&sidecars.kept),
+        kept_bytes,
+    };
+    print_result(json, &document, || pruned_text(&sidecars, days, now, args.force))
+}
+
+fn pruned_text(sidecars: &Sidecars, days: Days, now: SystemTime, is_forced: bool) -> String {
+    let [bytes, kept_bytes] = [&sidecars.expired, &sidecars.kept].map(|list| total(list));
     let mut text = String::new();
-    let goes = if args.force { "deleted" } else { "would delete" };
+    let goes = if is_forced { "deleted" } else { "would delete" };
     for (title, list) in [(goes, &sidecars.expired), ("stays", &sidecars.kept)] {
         for Sidecar { path, len_bytes, modified, .. } in list {
             let age = now.duration_since(*modified).unwrap_or_default().as_secs() / 86_400;
@@ -151,7 +151,7 @@ pub(super) fn prune(args: &PruneArgs, home: Home, json: bool) -> anyhow::Result<
     }
     let files = counted(sidecars.expired.len() as u64, "content file");
     let kept = format!("{} kept, {}", counted(sidecars.kept.len() as u64, "file"), human_bytes(kept_bytes));
-    text.push_str(&match (days, args.force) {
+    text.push_str(&match (days, is_forced) {
         (Days::Forever, _) => format!("content is kept for ever; {kept}\n"),
         (_, true) => format!("{files} deleted, {}; {kept}\n", human_bytes(bytes)),
         (_, false) if sidecars.expired.is_empty() => format!("nothing to delete; {kept}\n"),
@@ -159,8 +159,11 @@ pub(super) fn prune(args: &PruneArgs, home: Home, json: bool) -> anyhow::Result<
             format!("{files} would go, {}; {kept}; --force deletes what would go\n", human_bytes(bytes))
         }
     });
-    print_text(&text)?;
-    Ok(ExitCode::SUCCESS)
+    text
+}
+
+fn total(list: &[Sidecar]) -> u64 {
+    list.iter().map(|sidecar| sidecar.len_bytes).sum()
 }
 
 fn pruned_files(list: &[Sidecar]) -> Vec<PrunedFile<'_>> {
@@ -177,19 +180,19 @@ pub(super) fn reset(args: &ResetArgs, home: Home, json: bool) -> anyhow::Result<
     let ledger = Ledger::new(home);
     let scope = if args.everything { ResetScope::Everything } else { ResetScope::Derived };
     let done = if args.force { ledger.reset(scope)? } else { ledger.plan_reset(scope)? };
-    if json {
-        let mut document = serde_json::to_value(&done)?;
-        document["forced"] = args.force.into();
-        print_json(&document)?;
-        return Ok(ExitCode::SUCCESS);
-    }
+    let mut document = serde_json::to_value(&done)?;
+    document["forced"] = args.force.into();
+    print_result(json, &document, || reset_text(&done, args.force))
+}
+
+fn reset_text(done: &Reset, is_forced: bool) -> String {
     let mut text = String::new();
     let mut list = |title: &str, belongings: &[Belonging]| {
         for Belonging { path, len_bytes } in belongings {
             text.push_str(&format!("{title:<12}  {}  {}\n", path.display(), human_bytes(*len_bytes)));
         }
     };
-    let (delete, move_aside) = if args.force { ("deleted", "moved") } else { ("would delete", "would move") };
+    let (delete, move_aside) = if is_forced { ("deleted", "moved") } else { ("would delete", "would move") };
     list(delete, &done.deleted);
     list(move_aside, &done.moved);
     list("stays", &done.kept);
@@ -202,12 +205,11 @@ pub(super) fn reset(args: &ResetArgs, home: Home, json: bool) -> anyhow::Result<
         }
         text.push_str(&format!("; {} kept\n", total(&done.kept)));
     }
-    match (&done.trash, args.force) {
+    match (&done.trash, is_forced) {
         (Some(trash), _) => text.push_str(&format!("what was moved is in {}\n", trash.display())),
         (None, _) if is_nothing => text.push_str("there is nothing to reset\n"),
         (None, true) => {}
         (None, false) => text.push_str("nothing was changed; --force does it\n"),
     }
-    print_text(&text)?;
-    Ok(ExitCode::SUCCESS)
+    text
 }

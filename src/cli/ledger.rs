@@ -18,8 +18,7 @@ use self::input::CheckedInput;
 use self::kind::AppendKind;
 use super::arguments::{HomeArg, JsonArg};
 use super::{
-    JsonFailure, STDOUT, counted, grouped, human_bytes, interrupt, print, print_json, print_text, printable,
-    warn, wrong_usage,
+    JsonFailure, STDOUT, counted, grouped, human_bytes, interrupt, print_result, printable, warn, wrong_usage,
 };
 use crate::home::Home;
 use crate::ingest::queue_batch;
@@ -131,12 +130,8 @@ fn queue(input: CheckedInput, home: &Home, json: bool) -> anyhow::Result<ExitCod
         }
         Ok(())
     })?;
-    if json {
-        print_json(&serde_json::json!({ "queued": queued, "offsets": offsets }))?;
-    } else {
-        print(format!("{} queued\n", grouped(queued)).as_bytes())?;
-    }
-    Ok(ExitCode::SUCCESS)
+    let document = serde_json::json!({ "queued": queued, "offsets": offsets });
+    print_result(json, &document, || format!("{} queued\n", grouped(queued)))
 }
 
 fn append(input: CheckedInput, home: Home, durable: bool, json: bool) -> anyhow::Result<ExitCode> {
@@ -158,9 +153,7 @@ fn append(input: CheckedInput, home: Home, durable: bool, json: bool) -> anyhow:
         done.duplicates += appended.duplicates;
         Ok(())
     })?;
-    if json {
-        print_json(&done)?;
-    } else {
+    print_result(json, &done, || {
         let mut text = format!("{} appended", grouped(done.appended));
         if done.duplicates > 0 {
             text.push_str(&format!(", {}", counted(done.duplicates, "duplicate")));
@@ -168,10 +161,8 @@ fn append(input: CheckedInput, home: Home, durable: bool, json: bool) -> anyhow:
         if done.skipped > 0 {
             text.push_str(&format!(", {} skipped", grouped(done.skipped)));
         }
-        text.push('\n');
-        print_text(&text)?;
-    }
-    Ok(ExitCode::SUCCESS)
+        text + "\n"
+    })
 }
 
 /// The clause about the batches that were appended before one failed.

@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::sync::OnceLock;
 
 use anyhow::{Context, anyhow};
@@ -177,8 +178,21 @@ pub(super) fn in_store(dir: &Path, file: &Path) -> PathBuf {
 pub(super) fn print_json(value: &impl serde::Serialize) -> anyhow::Result<()> {
     let mut text = serde_json::to_vec_pretty(value)?;
     text.push(b'\n');
-    print(&text)?;
-    Ok(())
+    print(&text)
+}
+
+/// Prints the result of a command: its document, or a text about it.
+pub(super) fn print_result(
+    json: bool,
+    document: &impl serde::Serialize,
+    text: impl FnOnce() -> String,
+) -> anyhow::Result<ExitCode> {
+    if json {
+        print_json(document)?
+    } else {
+        print_text(&text())?
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// An array of a JSON document, printed element by element as [`print_json`] prints it whole. A failure leaves it open.

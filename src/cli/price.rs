@@ -1,26 +1,20 @@
-//! `burn prices`: what a model costs at a time. And `burn dev price`: the same for lines of test cases.
+//! `burn prices`: what a model costs at a time.
 //!
 //! May touch: `prices.json` of the home and the archive, for reading.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::io::{self, BufRead, BufWriter, Write};
 use std::process::ExitCode;
 
-use anyhow::Context as _;
 use clap::Args;
 use serde_json::Value;
 
 use super::arguments::{HomeArg, JsonArg, now};
 use super::table::{self, Heading};
-use super::{STDOUT, print_json, print_text, warn, wrong_usage};
+use super::{print_result, warn, wrong_usage};
 use crate::archive::Paths;
 use crate::home::Home;
-use crate::usage::prices::{Charge, Class, PricedModel, Rates, RequestContext, Size, TokenCounts};
-use crate::usage::turn::{PricingKeys, RecordedUsage};
-use crate::usage::{
-    self, Dimension, Instant, Period, PriceTable, Prices, Question, Sums, TooLarge, Usd, Zone,
-};
+use crate::usage::prices::{Class, PricedModel, Rates, RequestContext, Size, TokenCounts};
+use crate::usage::{self, Dimension, Instant, Period, PriceTable, Prices, Question, Sums, Usd, Zone};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -75,20 +69,18 @@ pub(super) fn run(args: PricesArgs) -> anyhow::Result<ExitCode> {
     );
     let document = |models: &[PricedModel<'_>]| {
         let models: Vec<Value> = models.iter().map(|model| model_json(model, at)).collect();
-        print_json(&serde_json::json!({
+        serde_json::json!({
             "at": at.to_rfc3339_seconds(), "package": table.package(), "version": table.version(), "models": models
-        }))
+        })
+    };
+    let text = |models: &[PricedModel<'_>]| {
+        let rows: Vec<Vec<String>> = models.iter().map(|model| row(model, at)).collect();
+        format!("{head}{}", table::text(HEADINGS, &rows))
     };
     let Some(name) = args.model else {
         let own = prices.own().map(|(_, table)| table);
         let models: Vec<PricedModel<'_>> = own.into_iter().chain([table]).flat_map(PriceTable::all).collect();
-        if args.form.json {
-            document(&models)?;
-            return Ok(ExitCode::SUCCESS);
-        }
-        let rows: Vec<Vec<String>> = models.iter().map(|model| row(model, at)).collect();
-        print_text(&format!("{head}{}", table::text(HEADINGS, &rows)))?;
-        return Ok(ExitCode::SUCCESS);
+        return print_result(args.form.json, &document(&models), || text(&models));
     };
     let Some(model) = prices.of_turn(None, &name) else {
         warn(&format!(
@@ -97,13 +89,7 @@ pub(super) fn run(args: PricesArgs) -> anyhow::Result<ExitCode> {
         ));
         return Ok(ExitCode::FAILURE);
     };
-    if args.form.json {
-        document(&[model])?;
-        return Ok(ExitCode::SUCCESS);
-    }
-    print_text(&format!("{head}{}", table::text(HEADINGS, &[row(&model, at)])))?;
-    print_text(&conditions(&model, at))?;
-    Ok(ExitCode::SUCCESS)
+    print_result(args.form.json, &document(&[model]), || text(&[model]) + &conditions(&model, at))
 }
 
 /// Prints by month and model what the archive's turns cost under two tables, where that differs.
@@ -136,38 +122,27 @@ fn diff(home: &Home, before: &Prices, after: &Prices, is_json: bool) -> anyhow::
             != sums[1].map(|sums| (sums.usd, sums.unpriced_tokens))
     };
     let changed: Vec<_> = costs.iter().filter(|(_, sums)| is_changed(sums)).collect();
-    if is_json {
-        let side = |sums: &Option<Sums>| {
-            let (usd, tokens) = sums.map_or((Usd::ZERO, 0), |sums| (sums.usd, sums.unpriced_tokens));
-            serde_json::json!({"usd": usd.to_string(), "unpricedTokens": tokens.to_string()})
-        };
-        let changes: Vec<Value> = changed
-            .iter()
-            .map(|((month, model), [before, after])| {
-                serde_json::json!({
-                    "month": month, "model": model, "before": side(before), "after": side(after)
-                })
-            })
-            .collect();
-        print_json(&serde_json::json!({"changes": changes}))?;
-        return Ok(ExitCode::SUCCESS);
-    }
-    let rows: Vec<Vec<String>> = changed
-        .into_iter()
-        .map(|((month, model), sums)| vec![month.clone(), model.clone(), cost(&sums[0]), cost(&sums[1])])
-        .collect();
-    if rows.is_empty() {
-        print_text("nothing changes\n")?;
-    } else {
+    let side = |sums: &Option<Sums>| {
+        let (usd, tokens) = sums.map_or((Usd::ZERO, 0), |sums| (sums.usd, sums.unpriced_tokens));
+        serde_json::json!({"usd": usd.to_string(), "unpricedTokens": tokens.to_string()})
+    };
+    let change = |((month, model), [before, after]): &(&(String, String), &[Option<Sums>; 2])| serde_json::json!({"month": month, "model": model, "before": side(before), "after": side(after)});
+    let changes: Vec<Value> = changed.iter().map(change).collect();
+    print_result(is_json, &serde_json::json!({"changes": changes}), || {
+        if changed.is_empty() {
+            return "nothing changes\n".to_owned();
+        }
         let headings = [
             Heading::text("month"),
             Heading::text("model"),
             Heading::number("before"),
             Heading::number("after"),
         ];
-        print_text(&table::text(&headings, &rows))?;
-    }
-    Ok(ExitCode::SUCCESS)
+        let row = |((month, model), [before, after]): &(&(String, String), &[Option<Sums>; 2])| {
+            vec![month.clone(), model.clone(), cost(before), cost(after)]
+        };
+        table::text(&headings, &changed.iter().map(row).collect::<Vec<_>>())
+    })
 }
 
 const HEADINGS: &[Heading] = &[
@@ -242,90 +217,4 @@ fn conditions(model: &PricedModel<'_>, at: Instant) -> String {
         line(&rates(&context, 0), when.join(", "));
     }
     text
-}
-
-/// Reads cases from standard input, a line each, and prints what each is charged.
-pub(super) fn dev() -> anyhow::Result<ExitCode> {
-    let mut out = BufWriter::new(io::stdout().lock());
-    for (number, line) in io::stdin().lock().lines().enumerate() {
-        let line = line.context("cannot read standard input")?;
-        let case: Value =
-            serde_json::from_str(&line).with_context(|| format!("line {}: not a case", number + 1))?;
-        let answer = answer(&case).with_context(|| format!("line {}", number + 1))?;
-        writeln!(out, "{answer}").context(STDOUT)?;
-    }
-    out.flush().context(STDOUT)?;
-    Ok(ExitCode::SUCCESS)
-}
-
-fn answer(case: &Value) -> anyhow::Result<Value> {
-    let text = |value: &Value, key: &str| value[key].as_str().map(str::to_owned);
-    let case_of = case.get("turn").unwrap_or(case);
-    let name = text(case_of, "model").context("the case has no model")?;
-    let ts = text(case_of, "ts").context("the case has no ts")?;
-    let at = Instant::of_turn(&ts).with_context(|| format!("{ts:?} is no time"))?;
-    let count = |key: &str| -> anyhow::Result<u64> {
-        match &case_of["usage"][key] {
-            Value::Null => Ok(0),
-            count => count.as_u64().with_context(|| format!("usage.{key} is no count")),
-        }
-    };
-    if case.get("turn").is_some() {
-        let source = text(case_of, "source").context("the case has no source")?;
-        let keys = PricingKeys::read(|key| case_of["enrichment"][key].as_str().map(Cow::Borrowed));
-        let usage = RecordedUsage {
-            input: count("input")?,
-            output: count("output")?,
-            reasoning: count("reasoning")?,
-            cache_read: count("cacheRead")?,
-            cache_create_5m: count("cacheCreate5m")?,
-            cache_create_1h: count("cacheCreate1h")?,
-        };
-        let prices = Prices::built_in();
-        let Some(model) = prices.of_turn(keys.provider.as_deref(), &name) else {
-            return Ok(serde_json::json!({"unknown": "model"}));
-        };
-        let counts = usage.counts(&source);
-        let rates = model.rates(at, &keys.context, keys.size(&source), &counts);
-        return Ok(charged(&model, &rates, &counts, keys.web_searches)?);
-    }
-    let context: RequestContext = match case.get("context") {
-        Some(context) => serde_json::from_value(context.clone()).context("its context")?,
-        None => RequestContext::new(),
-    };
-    let counts = TokenCounts {
-        input: count("input")?,
-        cache_read: count("cacheRead")?,
-        cache_write_5m: count("cacheWrite5m")?,
-        cache_write_1h: count("cacheWrite1h")?,
-        output: count("output")?,
-        reasoning: count("reasoning")?,
-    };
-    match PriceTable::built_in().find(text(case, "provider").as_deref(), &name) {
-        Err(unknown) => Ok(serde_json::json!({"unknown": unknown.as_str()})),
-        Ok(model) => {
-            let rates = model.rates(at, &context, Size::AllInput, &counts);
-            Ok(charged(&model, &rates, &counts, count("webSearches")?)?)
-        }
-    }
-}
-
-fn charged(
-    model: &PricedModel<'_>,
-    rates: &Rates,
-    counts: &TokenCounts,
-    web_searches: u64,
-) -> Result<Value, TooLarge> {
-    let Charge { usd, .. } = rates.charge(counts, web_searches, 1)?;
-    let mut answer = serde_json::json!({
-        "provider": model.provider(), "model": model.model(), "usd": usd.to_string()
-    });
-    let unpriced = rates.unpriced(counts);
-    if !unpriced.is_empty() {
-        answer["unpriced"] = unpriced.into_iter().map(Class::as_str).collect();
-    }
-    if rates.is_tier_unknown {
-        answer["tierUnknown"] = Value::Bool(true);
-    }
-    Ok(answer)
 }

@@ -109,14 +109,8 @@ impl WrittenReport {
 
 /// Refuses a file that exists and does not begin as a report does, unless it may be replaced; and what is no regular file.
 fn refuse_others_file(path: &Path, may_replace: bool) -> anyhow::Result<()> {
-    let file = match disk::File::open_read(path) {
-        Ok(file) => file,
-        Err(error) if error.is_not_found() => return Ok(()),
-        Err(error) => return Err(error).context("cannot see whether it is a report"),
-    };
-    if may_replace {
-        return Ok(());
-    }
+    let opened = disk::if_there(disk::File::open_read(path)).context("cannot see whether it is a report")?;
+    let Some(file) = opened.filter(|_| !may_replace) else { return Ok(()) };
     let mut start = [0; MARKER.len()];
     let len = file.read_at(&mut start, 0)?;
     if start[..len] != *MARKER.as_bytes() {

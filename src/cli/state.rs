@@ -8,13 +8,14 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, anyhow};
-use clap::{Args, Subcommand, ValueEnum};
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::{Args, Subcommand};
 
 use super::arguments::{FilesArgs, HomeArg, JsonArg};
 use super::clean::{self, PruneArgs, ResetArgs};
 use super::progress::BuildBar;
 use super::status;
-use super::{counted, grouped, human_bytes, interrupt, print_json, print_text, warn, wrong_usage};
+use super::{counted, grouped, human_bytes, interrupt, print_result, print_text, warn, wrong_usage};
 use crate::archive::{
     self, ArchiveError, BuildResult, Load, Observer, Options, Paths, Phase, Progress, Restart,
 };
@@ -147,11 +148,11 @@ struct ArchiveArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
     /// How to read the ledger.
-    #[arg(long, hide = true, value_enum, default_value_t = IoArg::Mmap)]
-    io: IoArg,
+    #[arg(long, hide = true, default_value = "mmap", value_parser = io_parser())]
+    io: Io,
     /// The loader that writes the rows of a full rebuild.
-    #[arg(long, hide = true, value_enum, default_value_t = LoaderArg::Bulk)]
-    loader: LoaderArg,
+    #[arg(long, hide = true, default_value = "bulk", value_parser = loader_parser())]
+    loader: Load,
     /// Memory of the bulk loader before it spills into files beside the archive: bytes, or with KB, MB, GB, KiB, MiB, GiB.
     #[arg(long, hide = true, value_name = "SIZE", default_value = "512MiB", value_parser = crate::dev::parse_size)]
     memory: u64,
@@ -160,20 +161,14 @@ struct ArchiveArgs {
     no_verify: bool,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum IoArg {
-    /// Map it into memory.
-    Mmap,
-    /// Read it piece by piece.
-    Read,
+fn io_parser() -> impl TypedValueParser<Value = Io> {
+    let io = |word: String| if word == "read" { Io::Read } else { Io::Mmap };
+    PossibleValuesParser::new(["mmap", "read"]).map(io)
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum LoaderArg {
-    /// Build the database file bottom-up.
-    Bulk,
-    /// Insert through SQLite.
-    Insert,
+fn loader_parser() -> impl TypedValueParser<Value = Load> {
+    let load = |word: String| if word == "insert" { Load::Insert } else { Load::Bulk };
+    PossibleValuesParser::new(["bulk", "insert"]).map(load)
 }
 
 pub(super) fn run(args: StateArgs) -> anyhow::Result<ExitCode> {
@@ -206,12 +201,7 @@ fn extra_ids(force: bool) -> ExtraIds {
 fn rebuild_index(ledger: &Ledger, extra: ExtraIds, json: bool) -> anyhow::Result<ExitCode> {
     let result = ledger.rebuild_index(extra, &interrupt::watch())?;
     warn_if_missing(&ledger.home().ledger())?;
-    if json {
-        print_json(&result)?;
-    } else {
-        print_text(&reindexed(ledger, &result))?;
-    }
-    Ok(ExitCode::SUCCESS)
+    print_result(json, &result, || reindexed(ledger, &result))
 }
 
 fn reindexed(ledger: &Ledger, result: &Reindexed) -> String {
@@ -256,14 +246,10 @@ fn rebuild_all(ledger: &Ledger, extra: ExtraIds, json: bool) -> anyhow::Result<E
     let archive = archive::build_tail(&paths, &options, &mut watch);
     watch.bar.finish();
     let archive = archive?;
-    let is_nothing_stored = nothing_stored(&paths, &archive)?;
     warn_of_set_aside(&archive);
-    if json {
-        print_json(&Rebuilt { index, archive })?;
-    } else {
-        print_text(&summary(&paths, &archive))?;
-    }
-    Ok(if is_nothing_stored { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    let rebuilt = Rebuilt { index, archive };
+    print_result(json, &rebuilt, || summary(&paths, &rebuilt.archive))?;
+    exit_code(&paths, &rebuilt.archive)
 }
 
 /// The number of findings that are printed; `--report` has all findings.
@@ -306,28 +292,13 @@ impl Observer for Watch {
             ));
         }
         if let Some((_, report)) = &mut self.report {
-            let written = serde_json::to_writer(&mut *report, &ReportLine::from(finding))
+            let written = serde_json::to_writer(&mut *report, finding)
                 .map_err(std::io::Error::from)
                 .and_then(|()| std::io::Write::write_all(report, b"\n"));
             if let Err(error) = written {
                 self.report_error.get_or_insert(error);
             }
         }
-    }
-}
-
-#[derive(serde::Serialize)]
-struct ReportLine<'a> {
-    offset: u64,
-    length: u64,
-    verdict: &'static str,
-    reason: &'a str,
-}
-
-impl<'a> From<&'a UnarchivedLine> for ReportLine<'a> {
-    fn from(finding: &'a UnarchivedLine) -> Self {
-        let UnarchivedLine { offset, length, verdict, reason } = finding;
-        Self { offset: *offset, length: *length, verdict: verdict.as_str(), reason }
     }
 }
 
@@ -354,21 +325,15 @@ fn writable_paths(files: &FilesArgs, home: &HomeArg) -> anyhow::Result<Paths> {
 
 fn vacuum(paths: &Paths, json: bool) -> anyhow::Result<ExitCode> {
     let vacuumed = same_file_is_wrong_usage(archive::vacuum(paths, &interrupt::watch()))?;
-    if json {
-        print_json(&vacuumed)?;
-    } else if vacuumed.existed {
-        let text = format!(
-            "{}: {} bytes before, {} after, {} reclaimed\n",
-            vacuumed.archive_path.display(),
-            grouped(vacuumed.before_bytes),
-            grouped(vacuumed.after_bytes),
-            vacuumed.reclaimed_bytes
-        );
-        print_text(&text)?;
-    } else {
-        print_text(&format!("{}: there is no archive\n", vacuumed.archive_path.display()))?;
-    }
-    Ok(ExitCode::SUCCESS)
+    print_result(json, &vacuumed, || {
+        let archive = vacuumed.archive_path.display();
+        if !vacuumed.existed {
+            return format!("{archive}: there is no archive\n");
+        }
+        let (before, after) = (grouped(vacuumed.before_bytes), grouped(vacuumed.after_bytes));
+        let reclaimed = vacuumed.reclaimed_bytes;
+        format!("{archive}: {before} bytes before, {after} after, {reclaimed} reclaimed\n")
+    })
 }
 
 fn rebuild_archive(args: ArchiveArgs, home: &HomeArg, json: bool) -> anyhow::Result<ExitCode> {
@@ -378,16 +343,10 @@ fn rebuild_archive(args: ArchiveArgs, home: &HomeArg, json: bool) -> anyhow::Res
     }
     let options = Options {
         threads: args.threads.map_or(0, usize::from),
-        io: match args.io {
-            IoArg::Mmap => Io::Mmap,
-            IoArg::Read => Io::Read,
-        },
+        io: args.io,
         strict: args.strict,
         force: args.force,
-        load: match args.loader {
-            LoaderArg::Bulk => Load::Bulk,
-            LoaderArg::Insert => Load::Insert,
-        },
+        load: args.loader,
         memory_bytes: usize::try_from(args.memory).unwrap_or(usize::MAX),
         verify: !args.no_verify,
         interrupt: interrupt::watch(),
@@ -433,12 +392,8 @@ fn rebuild_archive(args: ArchiveArgs, home: &HomeArg, json: bool) -> anyhow::Res
         let more = counted(findings - FINDINGS_SHOWN, "more line");
         warn(&format!("and {more} left out; `--report FILE` lists all of them"));
     }
-    if json {
-        print_json(&result)?;
-    } else {
-        print_text(&summary(&paths, &result))?;
-    }
-    Ok(if nothing_stored(&paths, &result)? { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    print_result(json, &result, || summary(&paths, &result))?;
+    exit_code(&paths, &result)
 }
 
 fn exists(path: &std::path::Path) -> anyhow::Result<bool> {
@@ -508,25 +463,26 @@ fn create_report(path: &std::path::Path) -> anyhow::Result<std::fs::File> {
     })
 }
 
-/// Whether the build read the ledger from byte 0 and stored none of its lines, because then the file is not a ledger. Warns if so.
-fn nothing_stored(paths: &Paths, result: &BuildResult) -> anyhow::Result<bool> {
+/// Fails, with a warning, when the build read the ledger from byte 0 and stored none of its lines, because then the file is
+/// not a ledger.
+fn exit_code(paths: &Paths, result: &BuildResult) -> anyhow::Result<ExitCode> {
     let stored = result.turns_applied
         + result.tool_result_events_applied
         + result.compactions_applied
         + result.stamps_applied;
     let left_out = result.malformed_lines + result.rejected_lines + result.unknown_lines;
-    if stored > 0 || left_out == 0 {
-        return Ok(false);
+    if stored > 0
+        || left_out == 0
+        || archive::status(paths)?.ledger_offset_bytes.unsigned_abs() != result.scanned_bytes
+    {
+        return Ok(ExitCode::SUCCESS);
     }
-    let is_from_zero = archive::status(paths)?.ledger_offset_bytes.unsigned_abs() == result.scanned_bytes;
-    if is_from_zero {
-        let ledger = paths.ledger.display();
-        warn(&format!(
-            "nothing of {ledger} was stored, {} left out; `burn ledger check {ledger}` says why",
-            counted(left_out, "line")
-        ));
-    }
-    Ok(is_from_zero)
+    let ledger = paths.ledger.display();
+    warn(&format!(
+        "nothing of {ledger} was stored, {} left out; `burn ledger check {ledger}` says why",
+        counted(left_out, "line")
+    ));
+    Ok(ExitCode::FAILURE)
 }
 
 fn summary(paths: &Paths, result: &BuildResult) -> String {

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use super::{counted, grouped, human_bytes, print_json, print_text};
 use crate::archive::{self, Paths, Status};
+use crate::disk;
 use crate::home::Home;
 use crate::ledger::Ledger;
 
@@ -42,11 +43,10 @@ fn describe_home(home: &Home) -> anyhow::Result<String> {
     for (name, path, one) in
         [("index", home.ids_index(), "id"), ("", home.fingerprints_index(), "fingerprint")]
     {
-        let what = match crate::disk::metadata(&path) {
-            Ok(found) => counted(found.len_bytes / INDEX_LINE_BYTES, one),
-            Err(error) if error.is_not_found() => "missing; `burn state rebuild index` makes it".to_string(),
-            Err(error) => return Err(error.into()),
-        };
+        let what = disk::if_there(disk::metadata(&path))?.map_or_else(
+            || "missing; `burn state rebuild index` makes it".to_owned(),
+            |found| counted(found.len_bytes / INDEX_LINE_BYTES, one),
+        );
         text.push_str(&format!("{name:<13} {}, {what}\n", path.display()));
     }
     let sidecars = Ledger::new(home.clone()).sidecars()?;

@@ -26,7 +26,8 @@ pub struct StampRow<'a> {
 }
 
 /// Why a line was not archived.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
 pub enum Verdict {
     /// The line is not JSON.
     Malformed,
@@ -45,7 +46,7 @@ impl Verdict {
 }
 
 /// A line that was not archived.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct UnarchivedLine {
     /// Where the line starts, in bytes from the start of the ledger.
     pub offset: u64,

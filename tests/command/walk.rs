@@ -119,8 +119,8 @@ fn wrong_usage_is_told_on_stderr_with_exit_code_2() {
 }
 
 /// Commands without `--json`, whose output is for another program or has one record a line.
-const WITHOUT_JSON: [&str; 6] =
-    ["journal append", "dev generate-ledger", "dev price", "dev sqlite-options", "completions", "man"];
+const WITHOUT_JSON: [&str; 5] =
+    ["journal append", "dev generate-ledger", "dev sqlite-options", "completions", "man"];
 
 #[test]
 fn json_is_one_document_and_nothing_else() {

@@ -7,8 +7,8 @@ use serde::Serialize;
 
 use super::arguments::{CheckpointArgs, ManifestArgs, RollbackArgs, StoreDir};
 use super::store::{must_exist, reader};
-use crate::cli::{print, print_json, print_text, printable, warn};
-use crate::session::Manifest;
+use crate::cli::{print_result, printable, warn};
+use crate::session::{Checkpoint, Manifest};
 use crate::store::Durability;
 
 pub(super) fn checkpoint(args: &CheckpointArgs) -> anyhow::Result<ExitCode> {
@@ -20,43 +20,27 @@ pub(super) fn checkpoint(args: &CheckpointArgs) -> anyhow::Result<ExitCode> {
     let mut store = args.writer.open(Durability::Immediate)?;
     let last = store.checkpoints()?.last().copied().unwrap_or(0);
     let made = store.create_checkpoint(args.number.unwrap_or(last.saturating_add(1)), &args.reason)?;
-    if *json {
-        print_json(&made)?;
-    } else {
-        let text = format!(
-            "checkpoint {} at entry {} ({})\n",
-            made.checkpoint_seq, made.head_entry_seq, made.head_entry_id
-        );
-        print_text(&text)?;
-    }
-    Ok(ExitCode::SUCCESS)
+    print_result(*json, &made, || {
+        let (number, head) = (made.checkpoint_seq, made.head_entry_seq);
+        format!("checkpoint {number} at entry {head} ({})\n", made.head_entry_id)
+    })
 }
 
 fn list_checkpoints(args: &StoreDir) -> anyhow::Result<ExitCode> {
+    #[derive(Serialize)]
+    struct Listed<'c> {
+        checkpoints: &'c [Checkpoint],
+    }
     let mut reader = reader(args)?;
     let view = reader.view()?;
     let numbers = view.checkpoints()?;
     let found = numbers.iter().map(|number| view.read_checkpoint(*number)).collect::<Result<Vec<_>, _>>()?;
     let found: Vec<_> = found.into_iter().flatten().collect();
-    if args.json {
-        #[derive(Serialize)]
-        struct Listed<T> {
-            checkpoints: Vec<T>,
-        }
-        print_json(&Listed { checkpoints: found })?;
-        return Ok(ExitCode::SUCCESS);
-    }
-    let lines: String = found
-        .iter()
-        .map(|found| {
-            format!(
-                "{}\t{}\t{}\t{}\t{}\n",
-                found.checkpoint_seq, found.head_entry_seq, found.head_entry_id, found.at, found.reason
-            )
-        })
-        .collect();
-    print_text(&lines)?;
-    Ok(ExitCode::SUCCESS)
+    let line = |found: &Checkpoint| {
+        let Checkpoint { checkpoint_seq, head_entry_seq, head_entry_id, at, reason, .. } = found;
+        format!("{checkpoint_seq}\t{head_entry_seq}\t{head_entry_id}\t{at}\t{reason}\n")
+    };
+    print_result(args.json, &Listed { checkpoints: &found }, || found.iter().map(line).collect())
 }
 
 pub(super) fn rollback(args: &RollbackArgs) -> anyhow::Result<ExitCode> {
@@ -65,15 +49,12 @@ pub(super) fn rollback(args: &RollbackArgs) -> anyhow::Result<ExitCode> {
     let id = |given: &Option<String>| given.clone().unwrap_or_else(|| uuid::Uuid::new_v4().to_string());
     let event =
         store.rollback_to_checkpoint(args.checkpoint, &id(&args.migration_id), &id(&args.correlation_id))?;
-    if args.writer.store.json {
-        print_json(&event)?;
-    } else {
+    print_result(args.writer.store.json, &event, || {
         let head = store.head().map_or("an empty store".to_owned(), |head| {
             format!("entry {} ({})", head.entry_seq, head.entry_id)
         });
-        print(format!("back at checkpoint {}: {}\n", args.checkpoint, printable::line(&head)).as_bytes())?;
-    }
-    Ok(ExitCode::SUCCESS)
+        format!("back at checkpoint {}: {}\n", args.checkpoint, printable::line(&head))
+    })
 }
 
 pub(super) fn manifest(args: &ManifestArgs) -> anyhow::Result<ExitCode> {
@@ -110,20 +91,16 @@ pub(super) fn manifest(args: &ManifestArgs) -> anyhow::Result<ExitCode> {
             differences.join(", ")
         ));
     }
-    if *json {
-        print_json(&ComparedManifest { manifest: &manifest, differences })?;
-    } else {
-        let state =
-            if same { "up to date".to_owned() } else { format!("differs in {}", differences.join(", ")) };
-        let text = format!(
+    let state = if same { "up to date".to_owned() } else { format!("differs in {}", differences.join(", ")) };
+    print_result(*json, &ComparedManifest { manifest: &manifest, differences }, || {
+        format!(
             "session       {}\nentries       {}\nbytes         {}\nchain         {}\nupdated       {}\nstate         {state}\n",
             manifest.session_id,
             manifest.counters.entries_total,
             manifest.counters.bytes_total,
             manifest.integrity.chain_hash,
             manifest.updated_at
-        );
-        print_text(&text)?;
-    }
+        )
+    })?;
     Ok(if same { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 
 use super::arguments::{ExportArgs, PathArgs, ShowArgs, StoreDir};
 use super::store::{Failed, reader};
-use crate::cli::{JsonFailure, STDOUT, counted, print, print_json, printable, warn, wrong_usage};
+use crate::cli::{JsonFailure, STDOUT, counted, print_json, print_result, printable, warn, wrong_usage};
 use crate::disk;
 use crate::session::{SegmentFrame, SessionError, SessionProblem, SessionReader, SessionView, export_line};
 
@@ -198,12 +198,9 @@ pub(super) fn export(args: &ExportArgs) -> anyhow::Result<ExitCode> {
         let _ = disk::remove_file(path);
     }
     let exported = written?;
-    if args.store.json {
-        print_json(&Exported { exported })?;
-    } else {
-        print(format!("{} exported\n", counted(exported as u64, "line")).as_bytes())?;
-    }
-    Ok(ExitCode::SUCCESS)
+    print_result(args.store.json, &Exported { exported }, || {
+        format!("{} exported\n", counted(exported as u64, "line"))
+    })
 }
 
 fn write_export(file: &disk::File, view: &SessionView) -> Result<usize, SessionError> {

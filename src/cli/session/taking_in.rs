@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::arguments::{AppendArgs, ImportArgs};
 use super::store::Failed;
-use crate::cli::{JsonFailure, counted, print, print_error, print_json, printable, warn};
+use crate::cli::{JsonFailure, counted, print, print_error, print_json, print_result, printable, warn};
 use crate::session::{
     EntryPayload, ImportLine, MAX_ID_BYTES, MAX_LINE_BYTES, NewEntry, SessionError, SessionStoreV2,
     StoreHead, parse_first_import_line, parse_import_line,
@@ -191,12 +191,10 @@ pub(super) fn import(args: &ImportArgs) -> anyhow::Result<ExitCode> {
     if header {
         warn("the session header is not an entry; its id is in the manifest");
     }
-    if args.writer.store.json {
-        print_json(&Imported { imported: entries.len(), header, head: store.head() })?;
-    } else {
-        print(format!("{} imported\n", counted(entries.len() as u64, "line")).as_bytes())?;
-    }
-    Ok(ExitCode::SUCCESS)
+    let imported = Imported { imported: entries.len(), header, head: store.head() };
+    print_result(args.writer.store.json, &imported, || {
+        format!("{} imported\n", counted(entries.len() as u64, "line"))
+    })
 }
 
 /// What an entry of an import takes beside its line: measured with 150,000 lines of 160 bytes.
