@@ -375,8 +375,7 @@ impl Gathered {
         self.session_id = session;
     }
 
-    /// Returns the length of the records and of the state in bytes.
-    pub(super) fn len_bytes(&self) -> usize {
+    fn records(&self) -> impl Iterator<Item = &PassRecord> {
         let all = [
             &self.turns,
             &self.content,
@@ -386,23 +385,18 @@ impl Gathered {
             &self.user_turns,
             &self.stamps,
         ];
+        all.into_iter().flatten()
+    }
+
+    /// Returns the length of the records and of the state in bytes.
+    pub(super) fn len_bytes(&self) -> usize {
         let state_bytes = self.state.as_ref().map_or(0, |(_, bytes)| bytes.len());
-        all.into_iter().flatten().map(|record| record.text.len()).sum::<usize>() + state_bytes
+        self.records().map(|record| record.text.len()).sum::<usize>() + state_bytes
     }
 
     /// Returns whether there is nothing to append.
     pub(super) fn has_no_records(&self) -> bool {
-        [
-            &self.turns,
-            &self.content,
-            &self.compactions,
-            &self.relationships,
-            &self.tool_result_events,
-            &self.user_turns,
-            &self.stamps,
-        ]
-        .iter()
-        .all(|records| records.is_empty())
+        self.records().next().is_none()
     }
 }
 

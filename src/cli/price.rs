@@ -73,9 +73,19 @@ pub(super) fn run(args: PricesArgs) -> anyhow::Result<ExitCode> {
             "at": at.to_rfc3339_seconds(), "package": table.package(), "version": table.version(), "models": models
         })
     };
+    let headings = Heading::list([
+        "provider",
+        "model",
+        "#input",
+        "#cache read",
+        "#write 5m",
+        "#write 1h",
+        "#output",
+        "#reasoning",
+    ]);
     let text = |models: &[PricedModel<'_>]| {
         let rows: Vec<Vec<String>> = models.iter().map(|model| row(model, at)).collect();
-        format!("{head}{}", table::text(HEADINGS, &rows))
+        format!("{head}{}", table::text(&headings, &rows))
     };
     let Some(name) = args.model else {
         let own = prices.own().map(|(_, table)| table);
@@ -132,29 +142,13 @@ fn diff(home: &Home, before: &Prices, after: &Prices, is_json: bool) -> anyhow::
         if changed.is_empty() {
             return "nothing changes\n".to_owned();
         }
-        let headings = [
-            Heading::text("month"),
-            Heading::text("model"),
-            Heading::number("before"),
-            Heading::number("after"),
-        ];
+        let headings = Heading::list(["month", "model", "#before", "#after"]);
         let row = |((month, model), [before, after]): &(&(String, String), &[Option<Sums>; 2])| {
             vec![month.clone(), model.clone(), cost(before), cost(after)]
         };
         table::text(&headings, &changed.iter().map(row).collect::<Vec<_>>())
     })
 }
-
-const HEADINGS: &[Heading] = &[
-    Heading::text("provider"),
-    Heading::text("model"),
-    Heading::number("input"),
-    Heading::number("cache read"),
-    Heading::number("write 5m"),
-    Heading::number("write 1h"),
-    Heading::number("output"),
-    Heading::number("reasoning"),
-];
 
 /// Prices for a million tokens, of searches and requests for a thousand, as exact decimals; null where there is none.
 fn model_json(model: &PricedModel<'_>, at: Instant) -> Value {

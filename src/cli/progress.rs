@@ -12,17 +12,20 @@ fn is_wanted() -> bool {
     std::io::stderr().is_terminal() && std::env::var_os("RELAYBURN_PROGRESS").is_none_or(|value| value != "0")
 }
 
+/// A bar of this style, if progress is wanted.
+fn drawn(style: impl FnOnce() -> ProgressStyle) -> Option<ProgressBar> {
+    is_wanted().then(|| {
+        ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(10)).with_style(style())
+    })
+}
+
 /// A line of words for work of unknown length; nothing is shown if progress is not wanted.
 #[derive(Debug)]
 pub(super) struct Spinner(Option<ProgressBar>);
 
 impl Spinner {
     pub(super) fn new() -> Self {
-        Self(is_wanted().then(|| {
-            let spinner = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(10));
-            spinner.set_style(ProgressStyle::default_spinner());
-            spinner
-        }))
+        Self(drawn(ProgressStyle::default_spinner))
     }
 
     /// Shows the text of `words`, which is called only if progress is shown.
@@ -60,14 +63,10 @@ pub(super) struct BuildBar(Option<ProgressBar>);
 
 impl BuildBar {
     pub(super) fn new() -> Self {
-        Self(is_wanted().then(|| {
-            let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(10));
-            let template =
-                "{msg:10} {wide_bar} {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec} {eta}";
-            if let Ok(style) = ProgressStyle::with_template(template) {
-                bar.set_style(style);
-            }
-            bar
+        let template =
+            "{msg:10} {wide_bar} {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec} {eta}";
+        Self(drawn(|| {
+            ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
         }))
     }
 

@@ -44,16 +44,13 @@ impl<'t> Heading<'t> {
         Self { title, shape }
     }
 
-    pub(super) const fn text(title: &'t str) -> Self {
-        Self::new(title, Shape::Text)
-    }
-
-    pub(super) const fn number(title: &'t str) -> Self {
-        Self::new(title, Shape::Number)
-    }
-
-    pub(super) const fn time(title: &'t str) -> Self {
-        Self::new(title, Shape::Time)
+    /// The headings of a table: `#title` of numbers, `@title` of times, any other title of texts.
+    pub(super) fn list<const N: usize>(titles: [&'t str; N]) -> [Self; N] {
+        titles.map(|title| match title.split_at(1) {
+            ("#", title) => Self::new(title, Shape::Number),
+            ("@", title) => Self::new(title, Shape::Time),
+            _ => Self::new(title, Shape::Text),
+        })
     }
 
     /// A cell as a narrow terminal shows it.
@@ -208,7 +205,7 @@ mod tests {
 
     #[test]
     fn pieces_of_a_table_make_up_the_table() {
-        let headings = [Heading::number("event"), Heading::text("account"), Heading::time("time")];
+        let headings = Heading::list(["#event", "account", "@time"]);
         let rows: Vec<Vec<String>> = (0..7_u32)
             .map(|at| vec![10_u64.pow(at).to_string(), "a".repeat(12 - at as usize), at.to_string()])
             .collect();
@@ -229,7 +226,7 @@ mod tests {
         assert_eq!((beginning(wide, 5), ending(wide, 5)), ("日本", "本語"));
         assert_eq!((beginning(accent, 1), ending(accent, 4)), ("e\u{301}", "tude"));
         assert_eq!((beginning("ab", 9), ending("ab", 9), beginning("ab", 0)), ("ab", "ab", ""));
-        let headings = [Heading::text("name"), Heading::number("count")];
+        let headings = Heading::list(["name", "#count"]);
         let rows = [[wide, "1"], [accent, "22"], ["plain", "333"]].map(|row| row.map(str::to_owned).to_vec());
         let table = text(&headings, &rows);
         assert!(table.lines().skip(1).all(|line| width(line) == 19), "{table}");
@@ -243,15 +240,15 @@ mod tests {
     #[test]
     fn a_narrow_terminal_gets_short_cells_and_the_columns_that_it_has_room_for() {
         let headings = [
-            Heading::time("time"),
+            Heading::new("time", Shape::Time),
             Heading::new("session", Shape::Id),
-            Heading::text("model"),
-            Heading::number("input"),
-            Heading::number("output"),
-            Heading::number("cache r"),
-            Heading::number("cache w"),
+            Heading::new("model", Shape::Text),
+            Heading::new("input", Shape::Number),
+            Heading::new("output", Shape::Number),
+            Heading::new("cache r", Shape::Number),
+            Heading::new("cache w", Shape::Number),
             Heading::new("project", Shape::Path),
-            Heading::text("source"),
+            Heading::new("source", Shape::Text),
         ];
         let cells = [
             "2026-04-20T10:15:00.000Z",
@@ -280,7 +277,7 @@ mod tests {
         assert!(text(&headings, &rows).lines().all(|line| line == line.trim_end()));
         // Times and ids that are short, or are no ASCII, stay.
         for cell in ["", "yesterday", "é".repeat(30).as_str()] {
-            assert!(Heading::time("time").shortened(cell).chars().count() <= 30, "{cell}");
+            assert!(Heading::new("time", Shape::Time).shortened(cell).chars().count() <= 30, "{cell}");
         }
         assert_eq!(Heading::new("session", Shape::Id).shortened("session-1"), "session-1");
     }

@@ -40,8 +40,7 @@ pub(super) fn list_assets(store: &LogTaleaStore, json: bool) -> anyhow::Result<(
     if json {
         return print_json(&assets);
     }
-    let headings =
-        [Heading::text("asset"), Heading::number("precision"), Heading::text("class"), Heading::text("name")];
+    let headings = Heading::list(["asset", "#precision", "class", "name"]);
     let mut rows = Vec::new();
     for asset in assets {
         let class = match asset.class {
@@ -90,13 +89,7 @@ impl<'s> AccountPages<'s> {
 }
 
 pub(super) fn list_accounts(store: &LogTaleaStore, json: bool) -> anyhow::Result<()> {
-    let headings = [
-        Heading::text("account"),
-        Heading::text("asset"),
-        Heading::text("kind"),
-        Heading::text("normal side"),
-        Heading::number("min balance"),
-    ];
+    let headings = Heading::list(["account", "asset", "kind", "normal side", "#min balance"]);
     let row = |(def, cfg): &(AccountDef, AccountCfg)| {
         let side = match cfg.normal_side {
             Some(Direction::Debit) => "debit",
@@ -186,12 +179,7 @@ pub(super) async fn balance(
     as_of: Option<DateTime<Utc>>,
     json: bool,
 ) -> anyhow::Result<()> {
-    let headings = [
-        Heading::text("account"),
-        Heading::number("balance"),
-        Heading::text("asset"),
-        Heading::number("last event"),
-    ];
+    let headings = Heading::list(["account", "#balance", "asset", "#last event"]);
     let mut out = PagedOutput::new(&headings, json);
     for pass in out.passes() {
         let mut pages = AccountPages::new(store)?;
@@ -232,14 +220,7 @@ pub(super) async fn history(
     limit: usize,
     json: bool,
 ) -> anyhow::Result<()> {
-    let headings = [
-        Heading::number("event"),
-        Heading::time("time"),
-        Heading::number("debit"),
-        Heading::number("credit"),
-        Heading::text("asset"),
-        Heading::text("transaction"),
-    ];
+    let headings = Heading::list(["#event", "@time", "#debit", "#credit", "asset", "transaction"]);
     let row = |row: &PostingRecord, precision: u8| {
         let shown = amount(row.amount.minor(), precision);
         let (debit, credit) = match row.direction {
@@ -295,13 +276,7 @@ pub(super) async fn trial_balance(
         None => user_books(store)?,
     };
     let mut documents = Vec::new();
-    let headings = [
-        Heading::text("book"),
-        Heading::text("asset"),
-        Heading::number("debits"),
-        Heading::number("credits"),
-        Heading::number("difference"),
-    ];
+    let headings = Heading::list(["book", "asset", "#debits", "#credits", "#difference"]);
     let mut rows = Vec::new();
     for book in books {
         for line in store.trial_balance(&Book(book.clone()), as_of).await? {
@@ -372,15 +347,8 @@ pub(super) fn check(common: &BookDir) -> anyhow::Result<ExitCode> {
     if common.json {
         print_json(&report)?;
     } else {
-        let headings = [
-            Heading::text("book"),
-            Heading::number("events"),
-            Heading::number("accounts"),
-            Heading::number("segments"),
-            Heading::number("bytes"),
-            Heading::number("snapshots"),
-            Heading::number("runs"),
-        ];
+        let headings =
+            Heading::list(["book", "#events", "#accounts", "#segments", "#bytes", "#snapshots", "#runs"]);
         let mut rows = Vec::new();
         for book in &report.status.books {
             rows.push(vec![
