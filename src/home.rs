@@ -92,6 +92,11 @@ impl Home {
         self.root.join("cursors.json")
     }
 
+    /// `export.json`: the id under which the home exports, and the generation of its ledger.
+    pub fn export(&self) -> PathBuf {
+        self.root.join("export.json")
+    }
+
     /// `hwm.json`: high-water marks kept by other programs.
     pub fn high_water_marks(&self) -> PathBuf {
         self.root.join("hwm.json")
@@ -124,6 +129,8 @@ pub enum LockName<'a> {
     LedgerIndex,
     /// Writes to `cursors.json`.
     Cursors,
+    /// Exports of the archive, and writes to `export.json`.
+    Export,
     /// Writes to one content sidecar, and its deletion.
     Content(SessionId<'a>),
     /// Taken by test programs that share a home.
@@ -137,6 +144,7 @@ impl fmt::Display for LockName<'_> {
             Self::Ledger => f.write_str("ledger"),
             Self::LedgerIndex => f.write_str("ledger-index"),
             Self::Cursors => f.write_str("cursors"),
+            Self::Export => f.write_str("export"),
             Self::Content(session) => write!(f, "content.{session}"),
             Self::TestSerialize => f.write_str("test-serialize"),
         }

@@ -57,6 +57,7 @@
 //! | `ingest` | from a journal into a key-value store and the ledger | `journal`, `ledger`, `store`, `lock`, `disk`, `home`, `interrupt` |
 //! | `usage` | prices, and totals and costs over the turns of the archive | `archive`, `record`, `scan`, `home`, `interrupt` |
 //! | `report` | one HTML page with charts and tables of usage and costs | `usage`, `archive`, `record`, `interrupt`, `printable` |
+//! | `export` | the archive as Parquet files in a directory or an object store | `archive`, `record`, `disk`, `home`, `interrupt`, `lock` |
 //! | [`store`] | the vocabulary of all logs: durability, what opening changed, the lock of the one writer | `disk` |
 //! | [`disk`] | durable file operations, the place where faults are injected | nothing of ours |
 //! | [`home`] | where files live; session ids that may become paths | nothing of ours |
@@ -79,6 +80,8 @@ pub mod cli;
 #[doc(hidden)] // Generators, for the benches and tests of this package.
 pub mod dev;
 pub mod disk;
+#[cfg(feature = "parquet")]
+pub mod export;
 pub mod home;
 #[cfg(feature = "ingest")]
 pub mod ingest;

@@ -17,6 +17,7 @@ mod arguments;
 mod book;
 mod clean;
 mod dev;
+mod export;
 mod ingest;
 mod interrupt;
 mod journal;
@@ -84,6 +85,8 @@ enum Command {
     Report(Box<report::ReportArgs>),
     /// Print one line about cost and limits, for Claude Code's status line.
     Statusline(statusline::StatuslineArgs),
+    /// Write the archive as Parquet files into a directory or a bucket, for engines that read many homes.
+    Export(export::ExportCommandArgs),
     /// Show what a model costs at a time.
     Prices(price::PricesArgs),
     /// Append to, read, check and repair session stores.
@@ -121,7 +124,7 @@ struct CompletionsArgs {
 /// The commands as the help lists them, in groups. The others are listed last.
 const GROUPS: [(&str, &[&str]); 3] = [
     ("Everyday", &["ingest", "usage", "report", "statusline", "query", "prices"]),
-    ("Ledger and archive", &["state", "ledger"]),
+    ("Ledger and archive", &["state", "ledger", "export"]),
     ("Other logs", &["session", "book", "journal"]),
 ];
 
@@ -202,6 +205,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Usage(args) => usage::run(*args),
         Command::Report(args) => report::run(*args),
         Command::Statusline(args) => statusline::run(args),
+        Command::Export(args) => export::run(args),
         Command::Prices(args) => price::run(args),
         Command::Session(args) => session::run(args),
         Command::Book(args) => book::run(args),

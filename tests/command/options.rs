@@ -50,6 +50,27 @@ fn commands_without_a_document_refuse_json() {
     assert!(!made.path("new").exists());
 }
 
+#[cfg(not(feature = "parquet"))]
+#[test]
+fn exports_are_refused_with_the_feature_that_they_need() {
+    let made = Everything::new();
+    for words in [
+        &["export", "parquet", "--out", "exports"][..],
+        &["export", "gc", "--out", "exports"],
+        &["export", "forget", "--out", "exports", "--home-id", "a"],
+    ] {
+        let output = made.run(words, "");
+        is_civil(&words.join(" "), &output);
+        assert_eq!(output.status.code(), Some(1), "{words:?}");
+        assert!(
+            said(&output).contains("cargo install relayburn-ledger --features parquet"),
+            "{}",
+            said(&output)
+        );
+    }
+    assert!(!made.path("exports").exists() && !made.path("home/export.json").exists());
+}
+
 /// What `--home` names, a command sees, whatever the environment says.
 #[test]
 fn a_home_that_is_named_goes_before_the_one_of_the_environment() {

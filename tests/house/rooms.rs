@@ -28,6 +28,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("ingest", &["journal", "ledger", "store", "disk", "home", "interrupt", "lock"]),
     ("usage", &["archive", "record", "scan", "home", "interrupt"]),
     ("report", &["usage", "archive", "record", "interrupt", "printable"]),
+    ("export", &["archive", "record", "disk", "home", "interrupt", "lock"]),
     ("agents", &["ledger", "record", "scan", "disk", "home", "interrupt", "lock"]),
     (
         "cli",
@@ -49,6 +50,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "agents",
             "usage",
             "report",
+            "export",
             "printable",
         ],
     ),

@@ -5,6 +5,8 @@
 //! archive is missing or has another version, the query returns an error that says how to build the archive. Rows are
 //! passed on one by one, so memory does not grow with their number.
 
+#[cfg(feature = "parquet")]
+mod by_time;
 #[cfg(feature = "usage")]
 mod every_turn;
 mod tables;
@@ -15,6 +17,8 @@ use std::path::Path;
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, Row, Statement, params_from_iter};
 
+#[cfg(feature = "parquet")]
+pub(crate) use self::by_time::ArchiveSnapshot;
 #[cfg(feature = "usage")]
 pub(crate) use self::every_turn::{
     Glimpse, StoredNumber, TsBounds, TurnColumns, TurnFields, TurnScan, scan_turns,

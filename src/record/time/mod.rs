@@ -7,9 +7,11 @@ mod instant;
 mod zone;
 
 pub use bound::{Bound, TIME_FORMS};
-pub use instant::Instant;
 #[cfg(feature = "usage")]
-pub(crate) use instant::{DAY_SECONDS, civil, day_number};
+pub(crate) use instant::DAY_SECONDS;
+pub use instant::Instant;
+#[cfg(any(feature = "usage", feature = "parquet"))]
+pub(crate) use instant::{civil, day_number};
 #[cfg(feature = "usage")]
 pub(crate) use zone::{Span, month_after, weekday};
 pub use zone::{WeekStart, Zone};

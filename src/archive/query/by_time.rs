@@ -1,0 +1,132 @@
+//! Reads the rows of a table in the order of `ts`, one transaction for all tables, for exports.
+//!
+//! Touches: reads the archive. Guarantees: all tables are read as of one commit. Memory does not grow with the number of
+//! rows: an index gives the order, and where there is no index, SQLite sorts with files.
+
+use std::path::{Path, PathBuf};
+
+use rusqlite::Row;
+
+use super::AddedColumns;
+use crate::archive::error::{ArchiveError, SqliteContext};
+use crate::archive::open::ArchiveReader;
+use crate::interrupt::Interrupt;
+use crate::record::columns::{Table, tool_calls, tool_result_events, turns};
+
+/// The page cache of the transaction in KiB; by SQLite's rule its sorter has as much. The turns of a ledger that several
+/// agents wrote are read out of the order of the file.
+const CACHE_KIB: u32 = 32 * 1024;
+/// The number of rows between two looks at the interrupt.
+const ROWS_PER_LOOK: u32 = 4096;
+
+/// All tables of an archive as of one commit.
+pub(crate) struct ArchiveSnapshot {
+    reader: ArchiveReader,
+    path: PathBuf,
+    added: AddedColumns,
+    ledger_offset_bytes: u64,
+}
+
+impl ArchiveSnapshot {
+    /// Opens an archive of this version and begins the transaction.
+    ///
+    /// # Errors
+    /// As [`turns()`](super::turns()).
+    pub(crate) fn begin(archive: &Path) -> Result<Self, ArchiveError> {
+        let reader = super::open_for_query(archive)?;
+        let begin = || {
+            let settings = format!("PRAGMA cache_size = -{CACHE_KIB}; BEGIN");
+            reader.execute_batch(&settings).context(archive, "beginning to read")?;
+            let state = super::check_version(&reader, archive)?;
+            let added = AddedColumns::of(&reader).context(archive, "reading its schema")?;
+            Ok((u64::try_from(state.ledger_offset_bytes).unwrap_or(0), added))
+        };
+        let (ledger_offset_bytes, added) = reader.settle(begin())?;
+        Ok(Self { reader, path: archive.to_owned(), added, ledger_offset_bytes })
+    }
+
+    /// The number of ledger bytes that the archive covers.
+    pub(crate) fn ledger_offset_bytes(&self) -> u64 {
+        self.ledger_offset_bytes
+    }
+
+    /// Passes the rows of a table to `each`, sorted by the bytes of `ts`; rows without `ts` are first. A row has the columns of
+    /// the table; a tool call has the `ts` of its turn after them. With a date `since` (`YYYY-MM-DD`) some rows whose `ts`
+    /// is on an earlier date in UTC are left out, but no other rows.
+    ///
+    /// # Errors
+    /// Those of `each`, any error of SQLite, and [`ArchiveError::Interrupted`].
+    pub(crate) fn rows<E: From<ArchiveError>>(
+        &self,
+        table: &'static Table,
+        since: Option<&str>,
+        interrupt: &Interrupt,
+        mut each: impl FnMut(&Row<'_>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let sql = self.select(table, since.is_some());
+        let mut statement = self.reader.prepare(&sql).context(&self.path, "preparing a query")?;
+        let found = match since {
+            Some(since) => statement.query([since]),
+            None => statement.query([]),
+        };
+        let mut rows = found.context(&self.path, "querying it")?;
+        let mut until_look = 0;
+        while let Some(row) = rows.next().context(&self.path, "querying it")? {
+            if until_look == 0 {
+                if interrupt.is_requested() {
+                    return Err(ArchiveError::Interrupted.into());
+                }
+                until_look = ROWS_PER_LOOK;
+            }
+            until_look -= 1;
+            each(row)?;
+        }
+        Ok(())
+    }
+
+    /// Fails with [`ArchiveError::Changed`] when the archive was read without locks and changed meanwhile: the rows that
+    /// were passed on are then invalid.
+    pub(crate) fn settle(&self) -> Result<(), ArchiveError> {
+        self.reader.settle(Ok(()))
+    }
+
+    fn select(&self, table: &'static Table, has_since: bool) -> String {
+        let columns = |alias: &str| {
+            let one = |column: &&'static str| match self.added.column(table, column) {
+                "NULL" => "NULL".to_owned(),
+                column => format!("{alias}.{column}"),
+            };
+            table.columns.iter().map(one).collect::<Vec<_>>().join(", ")
+        };
+        let condition = |ts: &str| match has_since {
+            // The form of `ts` decides: text that is no plain time in UTC may be on a later date than it says. SQLite gives
+            // NULL for what is no time, and with a modifier another day for the 30th of February.
+            true => format!(
+                " WHERE {ts} >= ?1 OR {ts} IS NULL
+                  OR strftime('%Y-%m-%dT%H:%M', {ts}, '+0 days') IS NOT substr({ts}, 1, 16)"
+            ),
+            false => String::new(),
+        };
+        match table.name {
+            // CROSS JOIN keeps the loops in this order, so that the index on `ts` gives the order.
+            name if name == tool_calls::TABLE.name => format!(
+                "SELECT {}, t.ts FROM turns t CROSS JOIN tool_calls c ON c.source = t.source
+                   AND c.session_id = t.session_id AND c.message_id = t.message_id{} ORDER BY t.ts",
+                columns("c"),
+                condition("t.ts"),
+            ),
+            name if name == turns::TABLE.name => {
+                format!("SELECT {} FROM turns t{} ORDER BY t.ts", columns("t"), condition("t.ts"))
+            }
+            // Without an index on `ts`, SQLite sorts, and the rest of the key costs little more. Events need it, because
+            // any number of them may lack `ts`.
+            name => {
+                let key = match name == tool_result_events::TABLE.name {
+                    true => "t.ts, t.source, t.session_id, t.message_id, t.tool_use_id, t.event_index",
+                    false => "t.ts, t.source, t.session_id",
+                };
+                format!("SELECT {} FROM {name} t{} ORDER BY {key}", columns("t"), condition("t.ts"))
+            }
+        }
+    }
+}

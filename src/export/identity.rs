@@ -1,0 +1,198 @@
+//! `export.json` of a home: the id under which the home exports, and the generation of its ledger.
+//!
+//! Touches `export.json`, and reads the beginning of the ledger. Guarantees: an id and a generation are on the disk before a
+//! file has them in its name, so that an export after a crash goes on under the same names. A ledger that was replaced or
+//! became shorter begins a new generation, because the files of the rows that the ledger lost must stay.
+//!
+//! `{"version":1,"homeId":"…","generation":"…","ledger":{"bytes":…,"headBytes":…,"headBlake3":"…"}}`
+
+use std::path::Path;
+
+use super::error::ExportError;
+use super::layout::{HomeId, is_generation};
+use crate::disk;
+use crate::home::Home;
+use crate::record::time::Instant;
+
+/// The version of `export.json`.
+const VERSION: u32 = 1;
+/// So many bytes of the ledger tell it from another.
+const HEAD_MAX_BYTES: u64 = 64 << 10;
+
+/// The content of `export.json`.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct ExportIdentity {
+    version: u32,
+    pub home_id: HomeId,
+    pub generation: String,
+    ledger: LedgerHead,
+}
+
+/// What tells a ledger from another ledger.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct LedgerHead {
+    /// The number of bytes that the archive covered.
+    pub bytes: u64,
+    head_bytes: u64,
+    head_blake3: String,
+}
+
+impl LedgerHead {
+    /// Reads the head of a ledger of which an archive covers `bytes`.
+    pub(super) fn of(ledger: &Path, bytes: u64) -> Result<Self, ExportError> {
+        let head_bytes = bytes.min(HEAD_MAX_BYTES);
+        Ok(Self { bytes, head_bytes, head_blake3: head_blake3(ledger, head_bytes)? })
+    }
+}
+
+fn head_blake3(ledger: &Path, head_bytes: u64) -> Result<String, ExportError> {
+    let mut head = vec![0; head_bytes.min(HEAD_MAX_BYTES) as usize];
+    disk::File::open_read(ledger)?.read_exact_at(&mut head, 0)?;
+    Ok(blake3::hash(&head).to_hex().to_string())
+}
+
+impl ExportIdentity {
+    /// The identity of the home for this ledger, which [`ExportIdentity::save`] has to save before the identity is used. An
+    /// id that is given replaces the id of the home and begins a generation.
+    pub(super) fn of_home(
+        home: &Home,
+        given: Option<&HomeId>,
+        ledger: &LedgerHead,
+    ) -> Result<(Self, Option<Self>), ExportError> {
+        let saved = Self::load(&home.export())?;
+        let home_id = || given.cloned().unwrap_or_else(HomeId::random);
+        let identity = match &saved {
+            Some(saved) if given.is_none_or(|given| *given == saved.home_id) => {
+                let is_same = ledger.bytes >= saved.ledger.bytes
+                    && head_blake3(&home.ledger(), saved.ledger.head_bytes)? == saved.ledger.head_blake3;
+                if is_same {
+                    Self { ledger: ledger.clone(), ..saved.clone() }
+                } else {
+                    Self::begin(saved.home_id.clone(), ledger)
+                }
+            }
+            _ => Self::begin(home_id(), ledger),
+        };
+        Ok((identity, saved))
+    }
+
+    /// A new generation of a home.
+    pub(super) fn begin(home_id: HomeId, ledger: &LedgerHead) -> Self {
+        let seconds = jiff::Timestamp::now().as_second();
+        let mut generation = Instant::at(seconds).to_rfc3339_seconds().replace(['-', ':'], "");
+        // Two copies of a home may begin in the same second.
+        let random = uuid::Uuid::new_v4().simple().to_string();
+        generation.push_str(&random[..4]);
+        Self { version: VERSION, home_id, generation, ledger: ledger.clone() }
+    }
+
+    fn load(path: &Path) -> Result<Option<Self>, ExportError> {
+        let Some(file) = disk::if_there(disk::File::open_read(path))? else { return Ok(None) };
+        let mut bytes = vec![0; file.len_bytes()? as usize];
+        file.read_exact_at(&mut bytes, 0)?;
+        let damaged = |reason: String| ExportError::DamagedIdentity { path: path.to_owned(), reason };
+        let identity: Self = serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
+        if identity.version != VERSION {
+            return Err(damaged(format!(
+                "it has version {}, this program knows {VERSION}",
+                identity.version
+            )));
+        }
+        if !is_generation(&identity.generation) || identity.ledger.head_bytes > HEAD_MAX_BYTES {
+            return Err(damaged("its generation or its headBytes is none".to_owned()));
+        }
+        Ok(Some(identity))
+    }
+
+    /// Saves the identity if it is not what is `saved`.
+    pub(super) fn save(&self, home: &Home, saved: Option<&Self>) -> Result<(), ExportError> {
+        if saved == Some(self) {
+            return Ok(());
+        }
+        let mut text = serde_json::to_vec_pretty(self)
+            .map_err(|error| ExportError::Unwritable { reason: error.to_string() })?;
+        text.push(b'\n');
+        Ok(disk::replace(&home.export(), &text, true)?)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    fn settle(home: &Home, given: Option<&str>) -> ExportIdentity {
+        let bytes = fs::metadata(home.ledger()).unwrap().len();
+        let ledger = LedgerHead::of(&home.ledger(), bytes).unwrap();
+        let given = given.map(|id| id.parse().unwrap());
+        let (identity, saved) = ExportIdentity::of_home(home, given.as_ref(), &ledger).unwrap();
+        identity.save(home, saved.as_ref()).unwrap();
+        identity
+    }
+
+    #[test]
+    fn a_ledger_that_grows_keeps_its_generation_and_any_other_begins_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let home = Home::at(directory.path());
+        let mut generations = Vec::new();
+        for (ledger, is_new) in [
+            ("", true),
+            ("one\n", false),
+            ("one\ntwo\n", false),
+            ("one\n", true),
+            ("two\nthree\n", true),
+            ("two\nthree\nfour\n", false),
+            ("", true),
+        ] {
+            fs::write(home.ledger(), ledger).unwrap();
+            let identity = settle(&home, None);
+            assert!(is_generation(&identity.generation), "{}", identity.generation);
+            assert_eq!(generations.last() != Some(&identity.generation), is_new, "{ledger:?}");
+            if is_new {
+                generations.push(identity.generation);
+            }
+        }
+        generations.sort();
+        generations.dedup();
+        assert_eq!(generations.len(), 4);
+    }
+
+    #[test]
+    fn an_id_stays_until_another_is_given() {
+        let directory = tempfile::tempdir().unwrap();
+        let home = Home::at(directory.path());
+        fs::write(home.ledger(), "one\n").unwrap();
+        let random = settle(&home, None);
+        assert_eq!(random.home_id.as_str().len(), 16);
+        assert_eq!(settle(&home, None), random);
+        let given = settle(&home, Some("laptop"));
+        assert_eq!(given.home_id.as_str(), "laptop");
+        assert_ne!(given.generation, random.generation);
+        assert_eq!(settle(&home, None), given);
+        assert_eq!(settle(&home, Some("laptop")), given);
+    }
+
+    #[test]
+    fn a_damaged_file_is_refused_and_not_replaced() {
+        let directory = tempfile::tempdir().unwrap();
+        let home = Home::at(directory.path());
+        fs::write(home.ledger(), "one\n").unwrap();
+        settle(&home, None);
+        let text = fs::read_to_string(home.export()).unwrap();
+        let ledger = LedgerHead::of(&home.ledger(), 4).unwrap();
+        for damaged in [
+            "".to_owned(),
+            text.replace("\"version\": 1", "\"version\": 2"),
+            text.replace("\"headBytes\": 4", "\"headBytes\": 9999999"),
+            text.replace("\"homeId\": \"", "\"homeId\": \"../"),
+        ] {
+            fs::write(home.export(), &damaged).unwrap();
+            let error = ExportIdentity::of_home(&home, None, &ledger).unwrap_err();
+            assert!(matches!(error, ExportError::DamagedIdentity { .. }), "{error}");
+            assert_eq!(fs::read_to_string(home.export()).unwrap(), damaged);
+        }
+    }
+}
