@@ -137,7 +137,7 @@ mod with_parquet {
     use anyhow::Context as _;
 
     use super::super::progress::BuildBar;
-    use super::super::{counted, human_bytes, interrupt, print_json, print_text, warn, wrong_usage};
+    use super::super::{counted, human_bytes, interrupt, print_result, warn, wrong_usage};
     use super::{ExportCommand, ExportCommandArgs, ForgetArgs, GcArgs, ParquetArgs};
     use crate::disk;
     use crate::export::{
@@ -181,11 +181,7 @@ mod with_parquet {
         let summary = export::export_parquet(&home, &place, &options, &mut bar);
         bar.finish();
         let summary = summary?;
-        if is_json {
-            print_json(&summary)?;
-        } else {
-            print_text(&sentence(&summary))?;
-        }
+        print_result(is_json, &summary, || sentence(&summary))?;
         for table in summary.tables.iter().filter(|table| table.lossy > 0) {
             let cells = counted(table.lossy, "cell");
             warn(&format!(
@@ -245,18 +241,16 @@ mod with_parquet {
     fn gc(args: &GcArgs, is_json: bool) -> anyhow::Result<ExitCode> {
         let place: ExportPlace = read("gc", "--out", &args.place.out);
         let collected = export::collect_garbage(&place, args.grace, &interrupt::watch())?;
-        if is_json {
-            print_json(&collected)?;
-        } else {
-            print_text(&format!(
+        print_result(is_json, &collected, || {
+            format!(
                 "{} removed ({}); {} that no manifest names are younger; {} name {}\n",
                 counted(collected.files_removed, "file"),
                 human_bytes(collected.bytes_removed),
                 counted(collected.files_young, "file"),
                 counted(collected.manifests, "manifest"),
                 counted(collected.files_named, "file"),
-            ))?;
-        }
+            )
+        })?;
         if let [first, more @ ..] = &*collected.files_missing {
             warn(&format!(
                 "a manifest names {first}, which is not there{}; delete the manifest, and the next export of its home writes the \
@@ -271,16 +265,14 @@ mod with_parquet {
         let place: ExportPlace = read("forget", "--out", &args.place.out);
         let home_id: HomeId = read("forget", "--home-id", &args.home_id);
         let forgotten = export::forget_home(&place, &home_id, &interrupt::watch())?;
-        if is_json {
-            print_json(&forgotten)?;
-        } else {
-            print_text(&format!(
+        print_result(is_json, &forgotten, || {
+            format!(
                 "home {home_id}: {} and {} removed ({})\n",
                 counted(forgotten.manifests_removed, "manifest"),
                 counted(forgotten.files_removed, "file"),
                 human_bytes(forgotten.bytes_removed),
-            ))?;
-        }
+            )
+        })?;
         if forgotten.manifests_removed == 0 && forgotten.files_removed == 0 {
             warn(&format!("{place} has no file of home {home_id}"));
         }
