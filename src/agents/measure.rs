@@ -1,13 +1,13 @@
 //! Measures texts: bytes, code units, hashes, tokens.
 //!
-//! Tokens are those of OpenAI's cl100k_base vocabulary, counted by an encoder that is linear in every text: a megabyte of
-//! one letter takes as long as a megabyte of prose.
+//! Tokens are those of OpenAI's cl100k_base vocabulary (`tokens`).
 
 use std::borrow::Cow;
 
 use sha2::{Digest, Sha256};
 
 use super::js::{self, KeyOrder, RecordText};
+use super::tokens;
 use crate::scan::json::{Kind, Value};
 
 /// Texts that the encoder of the TypeScript package refuses.
@@ -40,7 +40,7 @@ pub(super) fn hash16(wtf8: &[u8]) -> String {
 
 /// Returns the number of cl100k_base tokens. Special tokens count as plain text.
 pub(super) fn approx_tokens(wtf8: &[u8]) -> usize {
-    if wtf8.is_empty() { 0 } else { bpe_openai::cl100k_base().count(&js::to_utf8(wtf8)) }
+    tokens::count(&js::to_utf8(wtf8))
 }
 
 /// Returns whether the text has a special token, at which the TypeScript package gives a whole file up.

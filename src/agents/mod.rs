@@ -48,6 +48,7 @@ mod run;
 mod settings;
 mod sqlite;
 mod terms;
+mod tokens;
 mod walk;
 
 pub use error::AgentsError;
