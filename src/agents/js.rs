@@ -67,9 +67,15 @@ pub(super) fn write_value(value: Value<'_>, order: KeyOrder, out: &mut Vec<u8>) 
     }
 }
 
+/// Below this number JavaScript prints whole numbers digit by digit, and doubles have all whole numbers.
+const MAX_COUNT: f64 = (1_u64 << 53) as f64;
+
 /// Appends a number as `JSON.stringify` prints it: `null` when it is not finite.
 pub(super) fn write_number(number: f64, out: &mut Vec<u8>) {
-    if number.is_finite() {
+    // Counts, which most numbers are.
+    if (0.0..MAX_COUNT).contains(&number) && number.fract() == 0.0 {
+        out.extend_from_slice(itoa::Buffer::new().format(number as u64).as_bytes());
+    } else if number.is_finite() {
         write_js_number(number, out);
     } else {
         out.extend_from_slice(b"null");
@@ -118,7 +124,7 @@ pub(super) fn is_true(object: Value<'_>, key: &str) -> bool {
 
 /// Returns the text with U+FFFD for each lone surrogate, for hashing, tokenising and patterns.
 pub(super) fn to_utf8(wtf8: &[u8]) -> Cow<'_, str> {
-    if let Ok(text) = std::str::from_utf8(wtf8) {
+    if let Ok(text) = simdutf8::basic::from_utf8(wtf8) {
         return Cow::Borrowed(text);
     }
     let mut text = String::with_capacity(wtf8.len());
@@ -171,6 +177,9 @@ fn utf16_units(wtf8: &[u8]) -> impl Iterator<Item = u16> {
     })
 }
 
+/// The length of most records without texts. Memory of this size is taken at once, because growing it takes time.
+const USUAL_BYTES: usize = 512;
+
 /// Builds the JSON text of one record, member by member in the order of the calls.
 #[derive(Debug, Default)]
 pub(super) struct RecordText {
@@ -180,14 +189,19 @@ pub(super) struct RecordText {
 impl RecordText {
     /// Returns an object that begins with `"v":1` and a source.
     pub(super) fn of(source: &str) -> Self {
-        let mut record = RecordText::default();
+        let mut record = RecordText { out: Vec::with_capacity(USUAL_BYTES) };
         record.count("v", 1);
         record.text("source", source.as_bytes());
         record
     }
 
     fn key(&mut self, key: &str) {
-        self.out.push(if self.out.is_empty() { b'{' } else { b',' });
+        match self.out.last() {
+            None => self.out.push(b'{'),
+            // No member ends in a brace that opens, so the object in a member has just begun.
+            Some(b'{') => {}
+            Some(_) => self.out.push(b','),
+        }
         write_js_string(key.as_bytes(), &mut self.out);
         self.out.push(b':');
     }
@@ -238,6 +252,14 @@ impl RecordText {
     pub(super) fn value(&mut self, key: &str, value: Value<'_>) {
         self.key(key);
         write_value(value, KeyOrder::AsParsed, &mut self.out);
+    }
+
+    /// An object, whose members `write` appends.
+    pub(super) fn object(&mut self, key: &str, write: impl FnOnce(&mut RecordText)) {
+        self.key(key);
+        self.out.push(b'{');
+        write(self);
+        self.out.push(b'}');
     }
 
     /// A list of strings.

@@ -27,6 +27,9 @@ const CHUNK_BYTES: u64 = 1 << 20;
 /// The file is written again when it lacks so much of the ledger.
 const SAVE_BEHIND_BYTES: u64 = 4 << 20;
 
+/// So many new entries are written before the end of a run: they need about 20 MB.
+const ENTRIES_MAX: usize = 400_000;
+
 /// How many bytes of a line are read at first, before the search for its end goes on.
 const LINE_BYTES: u64 = 4 << 10;
 
@@ -47,8 +50,9 @@ pub(super) struct Known {
     results: HashMap<u64, f64>,
     /// Sessions with events of hooks.
     hooked: HashSet<u64>,
-    /// Offsets of the lines with events of Claude Code, by session and tool use id.
-    events: HashMap<u64, Vec<u64>>,
+    /// Offsets of the lines with events of Claude Code, by session and tool use id: the first, and the others, because
+    /// most calls have one event.
+    events: HashMap<u64, (u64, Vec<u64>)>,
     /// The highest number of an event of Claude Code, by session.
     highest: HashMap<u64, f64>,
 }
@@ -88,6 +92,47 @@ fn result_key(event: Value<'_>) -> Option<u64> {
         text("eventSource")?,
         text("contentHash").unwrap_or_default(),
     ]))
+}
+
+/// The entries of a result.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum ResultNote {
+    /// A result from a line of a log, with the number of its event.
+    OfLog { key: u64, number: f64 },
+    /// A result that a hook has reported for a session.
+    OfHook { session: u64 },
+}
+
+impl ResultNote {
+    pub(super) fn of(event: Value<'_>) -> Option<Self> {
+        if let Some(key) = result_key(event) {
+            return Some(ResultNote::OfLog { key, number: js::number(event, "eventIndex").unwrap_or(0.0) });
+        }
+        // The lines of a log have a time.
+        let is_of_hook = js::any_text(event, "source") == Some(b"claude-code") && event.get("ts").is_none();
+        let session = js::any_text(event, "sessionId").filter(|_| is_of_hook)?;
+        Some(ResultNote::OfHook { session: hash(&[session]) })
+    }
+}
+
+/// The entries of an event of Claude Code.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct EventNote {
+    /// The hash of the session and the tool use id.
+    call: u64,
+    session: u64,
+    number: f64,
+}
+
+impl EventNote {
+    pub(super) fn of(event: Value<'_>) -> Option<Self> {
+        if js::any_text(event, "source") != Some(b"claude-code") {
+            return None;
+        }
+        let (session, call) = (js::any_text(event, "sessionId")?, js::any_text(event, "toolUseId")?);
+        let number = js::number(event, "eventIndex").unwrap_or(0.0);
+        Some(EventNote { call: hash(&[session, call]), session: hash(&[session]), number })
+    }
 }
 
 fn path_of(home: &Home) -> PathBuf {
@@ -153,6 +198,12 @@ impl Known {
         Ok(source)
     }
 
+    /// Does the same as [`Known::save`] when the entries need much memory.
+    pub(super) fn save_if_many(&mut self, home: &Home) -> Result<(), AgentsError> {
+        let entries = self.messages.len() + self.results.len() + self.events.len();
+        if entries >= ENTRIES_MAX { self.save(home) } else { Ok(()) }
+    }
+
     /// Writes the entries for the next run when enough of them are new. The file is derived, so a failure does not
     /// matter.
     pub(super) fn save(&mut self, home: &Home) -> Result<(), AgentsError> {
@@ -169,7 +220,9 @@ impl Known {
         let added = Tables {
             messages: pairs(&self.messages),
             results: self.results.iter().map(|(key, number)| (*key, number.to_bits())).collect(),
-            events: events.flat_map(|(key, offsets)| offsets.iter().map(|at| (*key, *at))).collect(),
+            events: events
+                .flat_map(|(key, (first, more))| [first].into_iter().chain(more).map(|at| (*key, *at)))
+                .collect(),
             hooked: self.hooked.iter().map(|session| (*session, 0)).collect(),
             highest: self.highest.iter().map(|(session, number)| (*session, number.to_bits())).collect(),
         };
@@ -188,18 +241,33 @@ impl Known {
         match js::any_text(root, "kind") {
             Some(b"turn") => self.add_turn(record),
             Some(b"tool_result_event") => {
-                self.add_result(record);
-                if js::any_text(record, "source") == Some(b"claude-code")
-                    && let Some(session) = js::any_text(record, "sessionId")
-                    && let Some(call) = js::any_text(record, "toolUseId")
-                {
-                    self.events.entry(hash(&[session, call])).or_default().push(offset);
-                    let number = js::number(record, "eventIndex").unwrap_or(0.0);
-                    let highest = self.highest.entry(hash(&[session])).or_insert(number);
-                    *highest = highest.max(number);
-                }
+                ResultNote::of(record).into_iter().for_each(|note| self.add_result(note));
+                EventNote::of(record).into_iter().for_each(|note| self.add_event(offset, note));
             }
             _ => {}
+        }
+    }
+
+    fn add_event(&mut self, offset: u64, EventNote { call, session, number }: EventNote) {
+        let entry = self.events.entry(call);
+        entry.and_modify(|(_, more)| more.push(offset)).or_insert((offset, Vec::new()));
+        let highest = self.highest.entry(session).or_insert(number);
+        *highest = highest.max(number);
+    }
+
+    /// Takes the lines that this run has appended, so that they are not read again: where they end, and the length and
+    /// the note of each. Turns and results of the lines were added before. If there are other new lines before them,
+    /// they are read with these by the next [`Known::catch_up`].
+    pub(super) fn take_appended(&mut self, end_bytes: u64, lines: &[(u64, Option<EventNote>)]) {
+        let start = end_bytes.checked_sub(lines.iter().map(|(len_bytes, _)| len_bytes).sum());
+        if start != Some(self.covered_bytes) {
+            return;
+        }
+        for (len_bytes, note) in lines {
+            if let Some(note) = note {
+                self.add_event(self.covered_bytes, *note);
+            }
+            self.covered_bytes += len_bytes;
         }
     }
 
@@ -217,19 +285,13 @@ impl Known {
     }
 
     /// A result that is in the ledger.
-    pub(super) fn add_result(&mut self, event: Value<'_>) {
-        match result_key(event) {
-            Some(key) => {
-                self.results.insert(key, js::number(event, "eventIndex").unwrap_or(0.0));
+    pub(super) fn add_result(&mut self, note: ResultNote) {
+        match note {
+            ResultNote::OfLog { key, number } => {
+                self.results.insert(key, number);
             }
-            None => {
-                // The lines of a log have a time.
-                if let Some(session) = js::any_text(event, "sessionId")
-                    && js::any_text(event, "source") == Some(b"claude-code")
-                    && event.get("ts").is_none()
-                {
-                    self.hooked.insert(hash(&[session]));
-                }
+            ResultNote::OfHook { session } => {
+                self.hooked.insert(session);
             }
         }
     }
@@ -292,7 +354,8 @@ impl Known {
     ) -> Result<(), AgentsError> {
         let key = hash(&[session, call]);
         let mut offsets = self.base.as_ref().map(|base| base.events(key)).unwrap_or_default();
-        offsets.extend(self.events.get(&key).into_iter().flatten());
+        let added = self.events.get(&key).into_iter();
+        offsets.extend(added.flat_map(|(first, more)| [first].into_iter().chain(more)));
         if offsets.is_empty() {
             return Ok(());
         }

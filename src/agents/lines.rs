@@ -1,7 +1,8 @@
 //! Reads the lines of a log, one at a time, with their offsets.
 //!
 //! Touches the given log, for reading. Guarantees: memory holds at most the longest kept line and [`PIECE_BYTES`] of
-//! the log; a line that is longer than [`LINE_MAX_BYTES`] is skipped and not held in memory.
+//! the log; a line of a file that is longer than [`LINE_MAX_BYTES`] is skipped, and memory holds at most
+//! [`LOOK_AHEAD_BYTES`] of it. A compressed log cannot be looked ahead in, so there it is held until it is too long.
 
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -15,6 +16,9 @@ const PIECE_BYTES: usize = 256 << 10;
 /// The longest line that is kept. The result of a tool may have many megabytes, but an agent could not have read a
 /// longer line.
 pub(super) const LINE_MAX_BYTES: usize = 256 << 20;
+
+/// After so many bytes of a line without its end, the end is searched in the file before more bytes are kept.
+const LOOK_AHEAD_BYTES: usize = 4 << 20;
 
 /// How a line ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,14 +60,18 @@ pub(super) struct LineSource {
     filled: usize,
     /// Byte offset of `start` in the log.
     offset: u64,
+    /// Where the lines of a file end; none for another reader.
+    end: Option<u64>,
     line_max_bytes: usize,
+    look_ahead_bytes: usize,
 }
 
 impl LineSource {
     /// Returns the lines from byte `from` to byte `to` of the file at `path`.
     pub(super) fn open(path: &Path, from: u64, to: u64) -> Result<Self, AgentsError> {
         let file = disk::File::open_read(path)?;
-        Ok(Self::of(path, Box::new(Range { file, at: from, end: to }), from))
+        let source = Self::of(path, Box::new(Range { file, at: from, end: to }), from);
+        Ok(LineSource { end: Some(to), ..source })
     }
 
     /// Returns the lines of `reader`, whose first byte is byte `from` of the log at `path`.
@@ -75,7 +83,9 @@ impl LineSource {
             start: 0,
             filled: 0,
             offset: from,
+            end: None,
             line_max_bytes: LINE_MAX_BYTES,
+            look_ahead_bytes: LOOK_AHEAD_BYTES,
         }
     }
 
@@ -94,6 +104,7 @@ impl LineSource {
         // Skipped bytes of a line that is too long.
         let mut dropped: u64 = 0;
         let mut searched = 0;
+        let (mut has_looked, mut is_skipped) = (false, false);
         loop {
             let pending = &self.buffer[self.start..self.filled];
             if let Some(at) = memchr::memchr(b'\n', &pending[searched..]) {
@@ -110,7 +121,19 @@ impl LineSource {
                 }));
             }
             searched = pending.len();
-            if searched > self.line_max_bytes {
+            if searched > self.look_ahead_bytes && !has_looked {
+                has_looked = true;
+                match self.line_len_ahead(searched)? {
+                    Some(len_bytes) if len_bytes > self.line_max_bytes as u64 => is_skipped = true,
+                    // The buffer grows once, to the length that the line needs.
+                    Some(len_bytes) => {
+                        let wanted = self.start + len_bytes as usize + PIECE_BYTES;
+                        self.buffer.resize(self.buffer.len().max(wanted), 0);
+                    }
+                    None => {}
+                }
+            }
+            if is_skipped || searched > self.line_max_bytes {
                 dropped += searched as u64;
                 self.start = self.filled;
                 searched = 0;
@@ -127,6 +150,27 @@ impl LineSource {
                     len_bytes,
                     ending: Ending::Torn,
                 }));
+            }
+        }
+    }
+
+    /// Returns the length of the line of which the buffer has `known` bytes and no end; none if the reader is no file.
+    fn line_len_ahead(&self, known: usize) -> Result<Option<u64>, AgentsError> {
+        let Some(end) = self.end else { return Ok(None) };
+        let mut ahead =
+            Range { file: disk::File::open_read(&self.path)?, at: self.offset + known as u64, end };
+        let mut piece = vec![0; PIECE_BYTES];
+        let mut len_bytes = known as u64;
+        loop {
+            let read = ahead.read(&mut piece).map_err(|source| AgentsError::Read {
+                path: self.path.clone(),
+                offset_bytes: self.offset + len_bytes,
+                source,
+            })?;
+            let at = memchr::memchr(b'\n', &piece[..read]);
+            len_bytes += at.unwrap_or(read) as u64;
+            if at.is_some() || read == 0 {
+                return Ok(Some(len_bytes));
             }
         }
     }
@@ -228,6 +272,33 @@ mod tests {
             );
         }
         assert_eq!(lines("", 3, 100), []);
+    }
+
+    #[test]
+    fn a_long_line_of_a_file_is_looked_at_before_it_is_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        let long = "x".repeat(3 * PIECE_BYTES);
+        let longer = "y".repeat(5 * PIECE_BYTES);
+        std::fs::write(&path, format!("ab\n{long}\n{longer}\ncd\n{longer}")).unwrap();
+        let mut source = LineSource::open(&path, 0, u64::MAX).unwrap().with_line_max(4 * PIECE_BYTES);
+        source.look_ahead_bytes = 2 * PIECE_BYTES;
+        let mut found = Vec::new();
+        while let Some(line) = source.next().unwrap() {
+            found.push((line.offset, line.bytes.len(), line.len_bytes, line.ending));
+            assert!(source.buffer.len() <= 4 * PIECE_BYTES, "{} bytes", source.buffer.len());
+        }
+        let (long, longer) = (long.len() as u64, longer.len() as u64);
+        assert_eq!(
+            found,
+            [
+                (0, 2, 3, Ending::Whole),
+                (3, long as usize, long + 1, Ending::Whole),
+                (4 + long, 0, longer + 1, Ending::TooLong),
+                (5 + long + longer, 2, 3, Ending::Whole),
+                (8 + long + longer, 0, longer, Ending::Torn),
+            ]
+        );
     }
 
     #[test]

@@ -14,6 +14,8 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use crossbeam_channel::Sender;
+
 use super::claude::{Across, settled_note};
 use super::cursors::{Cursors, Side, key_of};
 use super::hook::HookRecords;
@@ -36,14 +38,14 @@ use super::{AgentsError, hook, settings};
 use crate::disk;
 use crate::home::{Home, LockName};
 use crate::interrupt::Interrupt;
-use crate::ledger::{AppendOptions, Batch, Ledger};
+use crate::ledger::{AppendOptions, Batch, Ledger, SidecarLines};
 use crate::lock::with_lock_unless;
 use crate::record::RecordKind;
 use crate::scan::in_order::{WorkFailure, Workers, in_order};
 use crate::scan::json::{Document, Value};
 
 /// How many bytes of records are gathered before they are appended.
-const FLUSH_BYTES: usize = 4 << 20;
+const FLUSH_BYTES: usize = 2 << 20;
 /// The greatest number of logs that are appended together.
 const FLUSH_LOGS: usize = 256;
 /// How long changed cursors wait to be saved.
@@ -362,6 +364,7 @@ pub(super) struct Run<'r> {
     pub(super) is_strict: bool,
     /// Stamps of branches whose turns repeat another session, by log. They go before the next turn.
     branches: HashMap<PathBuf, Vec<u8>>,
+    sidecar_lines: SidecarLines,
 }
 
 impl<'r> Run<'r> {
@@ -395,6 +398,7 @@ impl<'r> Run<'r> {
             state_dir: (!as_reference && !ingest.options.check).then(|| state_dir(&ingest.home)),
             is_strict: false,
             branches: HashMap::new(),
+            sidecar_lines: SidecarLines::default(),
             ingest,
             observer,
             interrupt,
@@ -459,7 +463,7 @@ impl<'r> Run<'r> {
         read
     }
 
-    /// Reads all logs, each in its own thread, and queues their records in the order of the logs.
+    /// Reads all logs, several at once, and queues their records in the order of the logs.
     fn read_all(
         &mut self,
         agent: Agent,
@@ -478,9 +482,23 @@ impl<'r> Run<'r> {
         };
         let mut meter = Meter::new(agent, candidates, &reading.cursors);
         let reading = &reading;
-        // Each log is read by its own thread, which returns piece after piece, because a log of any length must not be
-        // in memory as a whole. There are as many of these threads as permits.
+        // A reader returns piece after piece, because a log of any length must not be in memory as a whole. As many logs are
+        // read at once as there are permits, and each has a reader.
         let result = std::thread::scope(|scope| {
+            let (jobs, waiting) = crossbeam_channel::unbounded::<(&Candidate, Sender<Handed>)>();
+            for _ in 0..threads.clamp(1, candidates.len()) {
+                let waiting = waiting.clone();
+                let reader = std::thread::Builder::new().name("burn-ingest".into());
+                let started = reader.spawn_scoped(scope, move || {
+                    for (candidate, sender) in waiting {
+                        reading.read(candidate, &mut |handed| sender.send(handed).is_ok());
+                    }
+                });
+                if let Err(source) = started {
+                    let path = candidates[0].path.clone();
+                    return Err(WorkFailure::Work(AgentsError::Read { path, offset_bytes: 0, source }));
+                }
+            }
             in_order(
                 Workers::Threads(1),
                 vec![(); threads.max(1)],
@@ -488,16 +506,9 @@ impl<'r> Run<'r> {
                 || (),
                 |(), (), candidate, _| {
                     let (sender, receiver) = crossbeam_channel::bounded(1);
-                    let reader = std::thread::Builder::new().name("burn-ingest".into());
-                    let started = reader.spawn_scoped(scope, move || {
-                        reading.read(candidate, &mut |handed| sender.send(handed).is_ok());
-                    });
-                    match started {
-                        Ok(_) => Ok((candidate, receiver)),
-                        Err(source) => {
-                            Err(AgentsError::Read { path: candidate.path.clone(), offset_bytes: 0, source })
-                        }
-                    }
+                    // The readers live as long as this channel.
+                    let _ = jobs.send((candidate, sender));
+                    Ok((candidate, receiver))
                 },
                 |(candidate, receiver)| {
                     let mut taken = Taken::default();

@@ -5,12 +5,12 @@
 //! inside that lock, lock `ledger-index` from the look-up in the index to the last id, so that two processes that deliver
 //! one record write the record once. Writes only at the end of files, through [`lines`](super::lines) and [`index`](super::index).
 
-use std::borrow::Cow;
 use std::collections::{HashSet, VecDeque};
 
 use super::batch::{Batch, BatchEntry};
 use super::index::{FINGERPRINTS, IdIndex};
 use super::lines::LineFile;
+use super::sidecar_lines::SidecarLines;
 use super::{Ledger, LedgerError};
 use crate::disk;
 use crate::home::LockName;
@@ -41,6 +41,16 @@ pub struct Appended {
     pub duplicates: u64,
     /// Content records whose session id is missing or cannot name a file.
     pub skipped: u64,
+}
+
+/// The ledger lines that an append has written.
+#[cfg_attr(not(feature = "agents"), allow(dead_code))]
+#[derive(Debug, Default)]
+pub(crate) struct WrittenLines {
+    /// The numbers of the lines in the batch, in the order of the ledger.
+    pub numbers: Vec<u32>,
+    /// Where the last of the lines ends in the ledger, in bytes.
+    pub end_bytes: u64,
 }
 
 /// State shared by the pieces of one batch that is too large for memory: see [`Ledger::append_piece`].
@@ -96,7 +106,7 @@ impl Ledger {
     /// again. Appending the same batch again writes only the missing lines, except that stamps are written again
     /// because stamps have no id: see [`Ledger::resume_append`].
     pub fn append(&self, batch: &Batch, options: &AppendOptions) -> Result<Appended, LedgerError> {
-        self.append_knowing(batch, options, None, &mut Vec::new())
+        self.append_knowing(batch, options, None, &mut SidecarLines::default(), &mut WrittenLines::default())
     }
 
     /// Appends the next piece of a batch that is too large for memory, as [`Ledger::append`] does with a batch. The
@@ -110,18 +120,21 @@ impl Ledger {
         options: &AppendOptions,
         pieces: &mut Pieces,
     ) -> Result<Appended, LedgerError> {
-        self.append_knowing(piece, options, Some(pieces), &mut Vec::new())
+        let (mut known, mut written) = (SidecarLines::default(), WrittenLines::default());
+        self.append_knowing(piece, options, Some(pieces), &mut known, &mut written)
     }
 
-    /// Does the same as [`Ledger::append`], and adds the batch indexes of the ledger lines that were written to `written`.
+    /// Does the same as [`Ledger::append`], and notes in `written` which ledger lines were written.
+    /// `known` is from the caller's last append.
     #[cfg(feature = "agents")]
     pub(crate) fn append_telling(
         &self,
         batch: &Batch,
         options: &AppendOptions,
-        written: &mut Vec<u32>,
+        known: &mut SidecarLines,
+        written: &mut WrittenLines,
     ) -> Result<Appended, LedgerError> {
-        self.append_knowing(batch, options, None, written)
+        self.append_knowing(batch, options, None, known, written)
     }
 
     fn append_knowing(
@@ -129,9 +142,10 @@ impl Ledger {
         batch: &Batch,
         options: &AppendOptions,
         pieces: Option<&mut Pieces>,
-        written: &mut Vec<u32>,
+        known: &mut SidecarLines,
+        written: &mut WrittenLines,
     ) -> Result<Appended, LedgerError> {
-        let mut done = self.append_sidecars(batch, options)?;
+        let mut done = self.append_sidecars(batch, options, known)?;
         if !batch.entries.is_empty() {
             self.append_wanted(batch, &WantedEntries::all(batch), options, pieces, written, &mut done)?;
         }
@@ -143,11 +157,12 @@ impl Ledger {
         &self,
         batch: &Batch,
         options: &AppendOptions,
+        known: &mut SidecarLines,
     ) -> Result<Appended, LedgerError> {
         let mut done = Appended { skipped: batch.skipped(), ..Appended::default() };
         if !batch.is_empty() {
             disk::create_dir_all(self.home().root())?;
-            self.append_content(batch, options, &mut done)?;
+            self.append_content(batch, options, known, &mut done)?;
         }
         Ok(done)
     }
@@ -159,7 +174,7 @@ impl Ledger {
         wanted: &WantedEntries<'_>,
         options: &AppendOptions,
         pieces: Option<&mut Pieces>,
-        written: &mut Vec<u32>,
+        written: &mut WrittenLines,
         done: &mut Appended,
     ) -> Result<(), LedgerError> {
         self.locked(LockName::Ledger, |held| {
@@ -172,13 +187,14 @@ impl Ledger {
             if entries.iter().all(|entry| entry.id.is_none()) {
                 done.appended += counted(entries.iter().copied());
                 let mut ledger = self.open_for_append()?;
-                written.extend(entries.iter().map(|entry| entry.number));
-                return self.write(batch, entries, &mut ledger, held, options);
+                written.numbers.extend(entries.iter().map(|entry| entry.number));
+                self.write(batch, entries, &mut ledger, held, options)?;
+                written.end_bytes = ledger.len_bytes();
+                return Ok(());
             }
             self.locked(LockName::LedgerIndex, |index_held| {
                 let held = [held, index_held];
-                let fresh = self.append_indexed(batch, wanted, options, pieces, done, held)?;
-                written.extend(fresh.iter().map(|entry| entry.number));
+                *written = self.append_indexed(batch, wanted, options, pieces, done, held)?;
                 Ok(())
             })
         })
@@ -192,7 +208,7 @@ impl Ledger {
         mut pieces: Option<&mut Pieces>,
         done: &mut Appended,
         [held, index_held]: [&Held; 2],
-    ) -> Result<Vec<&'b BatchEntry>, LedgerError> {
+    ) -> Result<WrittenLines, LedgerError> {
         let mut ledger = self.open_for_append()?;
         let mut index = IdIndex::open(self.home(), &ledger)?;
         let mut known = index.known(entries.iter().filter_map(|entry| entry.id))?;
@@ -261,7 +277,8 @@ impl Ledger {
             pieces.add(&fingerprints);
         }
         done.appended += counted(fresh.iter().copied());
-        Ok(fresh)
+        let numbers = fresh.iter().map(|entry| entry.number).collect();
+        Ok(WrittenLines { numbers, end_bytes: ledger.len_bytes() })
     }
 
     /// Opens the ledger and creates the file when the ledger is missing. The name is durable before the first line,
@@ -284,16 +301,7 @@ impl Ledger {
         held: &Held,
         options: &AppendOptions,
     ) -> Result<(), LedgerError> {
-        let are_together = entries.windows(2).all(|pair| pair[0].line.end == pair[1].line.start);
-        let text: Cow<'_, [u8]> = match (entries.first(), entries.last()) {
-            (Some(first), Some(last)) if are_together => {
-                batch.line(&(first.line.start..last.line.end)).into()
-            }
-            _ => {
-                let lines: Vec<&[u8]> = entries.iter().map(|entry| batch.line(&entry.line)).collect();
-                lines.concat().into()
-            }
-        };
+        let text = batch.joined(entries.iter().map(|entry| &entry.line));
         held.still_held()?;
         append_lines(ledger, &text, entries.len(), options)
     }

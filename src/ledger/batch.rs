@@ -3,6 +3,7 @@
 //! Touches only memory. Guarantees: a batch can be appended as it is, because every record has the members that its kind
 //! needs, every line is what `JSON.stringify` prints, and every id and fingerprint is known.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::fmt;
 use std::ops::Range;
@@ -148,6 +149,12 @@ impl Batch {
         self.entries.len()
     }
 
+    /// The length of a ledger line of the batch in bytes, LF included.
+    #[cfg(feature = "agents")]
+    pub(crate) fn entry_len_bytes(&self, number: u32) -> u64 {
+        self.entries.get(number as usize).map_or(0, |entry| entry.line.len() as u64)
+    }
+
     /// The number of records in the batch, without skipped records.
     pub fn len(&self) -> usize {
         self.entries.iter().filter(|entry| entry.is_counted).count() + self.content.len()
@@ -203,7 +210,25 @@ impl Batch {
     pub fn push(&mut self, kind: RecordKind, record: &[u8]) -> Result<(), Refusal> {
         self.parsed(record, |batch, tools, root| {
             object(root, kind.as_str())?;
-            batch.push_record(kind, root, &mut tools.hasher, &mut tools.rows)
+            batch.push_record(kind, root, None, tools)
+        })
+    }
+
+    /// Does the same as [`Batch::push`] with a record that a reader of agents' logs has printed, and that the caller has
+    /// parsed. Such a record is what `JSON.stringify` prints, so its text is not printed again.
+    #[cfg(feature = "agents")]
+    pub(crate) fn push_printed(
+        &mut self,
+        kind: RecordKind,
+        record: &[u8],
+        root: Value<'_>,
+    ) -> Result<(), Refusal> {
+        self.counted_line(record, |batch| {
+            let mut tools = std::mem::take(&mut batch.tools);
+            let taken = object(root, kind.as_str()).map_err(RefusalReason::from);
+            let taken = taken.and_then(|()| batch.push_record(kind, root, Some(record), &mut tools));
+            batch.tools = tools;
+            taken
         })
     }
 
@@ -214,7 +239,7 @@ impl Batch {
     /// When the line is not a stamp, or the stamp's selector has none of `sessionId`, `messageId` and `range`.
     pub fn push_stamp(&mut self, line: &[u8]) -> Result<(), Refusal> {
         self.parsed(line, |batch, tools, root| match line_of(root) {
-            ParsedLine::Stamp => batch.push_parsed_stamp(root, &mut tools.hasher, &mut tools.rows),
+            ParsedLine::Stamp => batch.push_parsed_stamp(root, tools),
             _ => Err("it is no stamp: {\"v\":1,\"kind\":\"stamp\",\"ts\":…,\"selector\":…,\"enrichment\":…} is needed".into()),
         })
     }
@@ -226,10 +251,8 @@ impl Batch {
     /// program does not know.
     pub fn push_line(&mut self, line: &[u8]) -> Result<(), Refusal> {
         self.parsed(line, |batch, tools, root| match line_of(root) {
-            ParsedLine::Record(kind, record) => {
-                batch.push_record(kind, record, &mut tools.hasher, &mut tools.rows)
-            }
-            ParsedLine::Stamp => batch.push_parsed_stamp(root, &mut tools.hasher, &mut tools.rows),
+            ParsedLine::Record(kind, record) => batch.push_record(kind, record, None, tools),
+            ParsedLine::Stamp => batch.push_parsed_stamp(root, tools),
             ParsedLine::Shapeless(_) => Err("its record is missing or no object".into()),
             ParsedLine::Unknown => Err("it is no ledger line of a known version and kind".into()),
         })
@@ -260,33 +283,69 @@ impl Batch {
         })
     }
 
+    /// Does the same as [`Batch::push_content`] with a record that a reader of agents' logs has printed. Such a record is
+    /// what `JSON.stringify` prints, so its text is not parsed and printed again.
+    #[cfg(feature = "agents")]
+    pub(crate) fn push_printed_content(&mut self, record: &[u8]) -> Result<(), Refusal> {
+        let session = printed_session(record).filter(|session| SessionId::new(session).is_ok());
+        let Some(session) = session else { return self.push_content(record) };
+        self.counted_line(record, |batch| {
+            let start = batch.text.len();
+            batch.text.extend_from_slice(record);
+            batch.text.push(b'\n');
+            batch.content.push(ContentEntry { session: session.to_owned(), line: start..batch.text.len() });
+            Ok(())
+        })
+    }
+
     /// The bytes of a line, LF included.
     pub(super) fn line(&self, range: &Range<usize>) -> &[u8] {
         &self.text[range.clone()]
     }
 
-    /// Parses `text` and passes the root to `take`, unless the text is blank. An error of `take` becomes a [`Refusal`].
+    /// The bytes of several lines, LF included. They are copied only if they are not next to each other.
+    pub(super) fn joined<'r>(&self, lines: impl Iterator<Item = &'r Range<usize>> + Clone) -> Cow<'_, [u8]> {
+        let are_together =
+            lines.clone().zip(lines.clone().skip(1)).all(|(line, next)| line.end == next.start);
+        match (lines.clone().next(), lines.clone().last()) {
+            (Some(first), Some(last)) if are_together => self.line(&(first.start..last.end)).into(),
+            _ => lines.map(|line| self.line(line)).collect::<Vec<_>>().concat().into(),
+        }
+    }
+
+    /// Parses `text` and passes the root to `take`, unless the text is blank.
     fn parsed(
         &mut self,
         text: &[u8],
         take: impl FnOnce(&mut Self, &mut Tools, Value<'_>) -> Result<(), RefusalReason>,
     ) -> Result<(), Refusal> {
+        self.counted_line(text, |batch| {
+            let text = trim_js(text);
+            if text.is_empty() {
+                return Ok(());
+            }
+            let mut tools = std::mem::take(&mut batch.tools);
+            let mut document = std::mem::take(&mut tools.document);
+            let taken = match document.parse(text) {
+                Ok(root) => take(batch, &mut tools, root),
+                Err(error) => Err(error.to_string().into()),
+            };
+            tools.document = document;
+            batch.tools = tools;
+            taken
+        })
+    }
+
+    /// Counts the line `text`, which `take` adds. An error of `take` becomes a [`Refusal`].
+    fn counted_line(
+        &mut self,
+        text: &[u8],
+        take: impl FnOnce(&mut Self) -> Result<(), RefusalReason>,
+    ) -> Result<(), Refusal> {
         let offset_bytes = self.lines_len_bytes;
         self.lines += 1;
         self.lines_len_bytes += text.len() as u64 + 1;
-        let text = trim_js(text);
-        if text.is_empty() {
-            return Ok(());
-        }
-        let mut tools = std::mem::take(&mut self.tools);
-        let mut document = std::mem::take(&mut tools.document);
-        let taken = match document.parse(text) {
-            Ok(root) => take(self, &mut tools, root),
-            Err(error) => Err(error.to_string().into()),
-        };
-        tools.document = document;
-        self.tools = tools;
-        taken.map_err(|RefusalReason { text, is_strict }| Refusal {
+        take(self).map_err(|RefusalReason { text, is_strict }| Refusal {
             line_number: self.lines,
             offset_bytes,
             reason: text,
@@ -298,8 +357,8 @@ impl Batch {
         &mut self,
         kind: RecordKind,
         record: Value<'_>,
-        hasher: &mut Hasher,
-        rows: &mut RowMaker<'static>,
+        printed: Option<&[u8]>,
+        tools: &mut Tools,
     ) -> Result<(), RefusalReason> {
         match kind {
             _ if self.is_unchecked => {}
@@ -319,21 +378,20 @@ impl Batch {
         self.text.extend_from_slice(b"{\"v\":1,\"kind\":\"");
         self.text.extend_from_slice(kind.as_str().as_bytes());
         self.text.extend_from_slice(b"\",\"record\":");
-        stringify(record, &mut self.text);
+        match printed {
+            Some(text) => self.text.extend_from_slice(text),
+            None => stringify(record, &mut self.text),
+        }
         self.text.push(b'}');
-        self.check_line(start, rows)?;
+        self.check_line(start, tools)?;
         self.keep_strict_rules(start, || doubt_in_record(kind, record))?;
+        let hasher = &mut tools.hasher;
         let fingerprint = if kind == RecordKind::Turn { hasher.fingerprint(record) } else { None };
         self.push_entry(start, Some(hasher.id(kind, record)), fingerprint, false);
         Ok(())
     }
 
-    fn push_parsed_stamp(
-        &mut self,
-        stamp: Value<'_>,
-        hasher: &mut Hasher,
-        rows: &mut RowMaker<'static>,
-    ) -> Result<(), RefusalReason> {
+    fn push_parsed_stamp(&mut self, stamp: Value<'_>, tools: &mut Tools) -> Result<(), RefusalReason> {
         let selector = stamp.get("selector").filter(|selector| selector.kind() == JsonKind::Object);
         let Some(selector) = selector else { return Err("the stamp has no selector".into()) };
         if !["sessionId", "messageId", "range"]
@@ -344,7 +402,7 @@ impl Batch {
         }
         let start = self.text.len();
         stringify(stamp, &mut self.text);
-        self.check_line(start, rows)?;
+        self.check_line(start, tools)?;
         self.keep_strict_rules(start, || doubt_in_stamp(stamp))?;
         self.push_entry(start, None, None, false);
         let text = |value: Option<Value<'_>>| {
@@ -378,7 +436,7 @@ impl Batch {
         }
         self.text.extend_from_slice(b"}}");
         let agent = agent.map_or_else(String::new, |(agent, _)| agent);
-        let id = hasher.id_of_parts(&["spawn-env", &session.0, "subagent", &parent.0, &agent, ""]);
+        let id = tools.hasher.id_of_parts(&["spawn-env", &session.0, "subagent", &parent.0, &agent, ""]);
         self.push_entry(start, Some(id), None, true);
         Ok(())
     }
@@ -407,13 +465,13 @@ impl Batch {
     }
 
     /// Refuses the line at `start` if the archive would refuse the line, and removes the line from the text again.
-    fn check_line(&mut self, start: usize, rows: &mut RowMaker<'static>) -> Result<(), String> {
+    fn check_line(&mut self, start: usize, tools: &mut Tools) -> Result<(), String> {
         if self.is_unchecked {
             return Ok(());
         }
         let arena = Bump::new();
         let mut made = Rows::default();
-        rows.add(0, &self.text[start..], &Fold::default(), &arena, &mut made);
+        tools.rows.add(0, &self.text[start..], &Fold::default(), &arena, &mut made);
         match made.findings.pop() {
             None => Ok(()),
             Some(finding) => {
@@ -422,6 +480,16 @@ impl Batch {
             }
         }
     }
+}
+
+/// The session of a printed record, which begins with `{"v":1,"source":"…","sessionId":"…"`; none if the record begins
+/// otherwise, or if the session's id has an escape.
+#[cfg(feature = "agents")]
+fn printed_session(record: &[u8]) -> Option<&str> {
+    let source = record.strip_prefix(b"{\"v\":1,\"source\":\"")?;
+    let session = source[memchr::memchr(b'"', source)?..].strip_prefix(b"\",\"sessionId\":\"")?;
+    let end = memchr::memchr2(b'"', b'\\', session).filter(|end| session[*end] == b'"')?;
+    std::str::from_utf8(&session[..end]).ok()
 }
 
 fn object(value: Value<'_>, what: &str) -> Result<(), String> {

@@ -4,20 +4,17 @@
 //! is written to a sidecar once. A sidecar is deleted only if a look under the lock shows that the last write is not after
 //! the cut-off.
 
-use std::collections::HashSet;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
 use super::append::{AppendOptions, Appended, append_lines, sync_lines};
 use super::batch::{Batch, ContentEntry};
 use super::lines::LineFile;
+use super::sidecar_lines::SidecarLines;
 use super::{Ledger, LedgerError};
 use crate::disk;
 use crate::home::{LockName, SessionId};
-use crate::scan::{self, Io, Source, chunks};
 
-/// How much of a sidecar is read at a time, in bytes.
-const CHUNK_BYTES: u64 = 1 << 20;
 const SUFFIX: &str = ".jsonl";
 
 /// A content sidecar.
@@ -48,6 +45,7 @@ impl Ledger {
         &self,
         batch: &Batch,
         options: &AppendOptions,
+        known: &mut SidecarLines,
         done: &mut Appended,
     ) -> Result<(), LedgerError> {
         // Sessions in the order in which they first occur.
@@ -68,13 +66,13 @@ impl Ledger {
                 let path = self.home().content(session);
                 disk::refuse_other_case(&path)?;
                 let mut file = LineFile::open(&path)?;
-                let lines: Vec<&[u8]> = entries.iter().map(|entry| batch.line(&entry.line)).collect();
-                let mut known = standing(&file, &lines)?;
-                let fresh: Vec<&[u8]> = lines.iter().copied().filter(|line| known.insert(*line)).collect();
+                let fresh = known.fresh(&file, batch, &entries)?;
                 let appended = fresh.len() as u64;
                 if !fresh.is_empty() {
                     held.still_held()?;
-                    append_lines(&mut file, &fresh.concat(), fresh.len(), options)?;
+                    let text = batch.joined(fresh.iter().map(|entry| &entry.line));
+                    append_lines(&mut file, &text, fresh.len(), options)?;
+                    known.take_appended(&file);
                 } else {
                     sync_lines(&file, options)?;
                 }
@@ -167,21 +165,41 @@ impl Ledger {
     }
 }
 
-/// Returns the lines of `lines`, each with its LF, that are in `file` already.
-fn standing<'b>(file: &LineFile, lines: &[&'b [u8]]) -> Result<HashSet<&'b [u8]>, LedgerError> {
-    let mut known = HashSet::new();
-    if file.len_bytes() == 0 {
-        return Ok(known);
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::home::Home;
+
+    #[test]
+    fn a_line_is_written_once_whoever_wrote_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let ledger = Ledger::new(Home::at(folder.path()));
+        let path = ledger.home().content(SessionId::new("s").unwrap());
+        let mut known = SidecarLines::default();
+        let mut append = |texts: &[&str]| {
+            let mut batch = Batch::new();
+            for text in texts {
+                let session = text.chars().next().unwrap();
+                batch
+                    .push_content(format!(r#"{{"sessionId":"{session}","text":"{text}"}}"#).as_bytes())
+                    .unwrap();
+            }
+            let mut done = Appended::default();
+            ledger.append_content(&batch, &AppendOptions::default(), &mut known, &mut done).unwrap();
+            (done.appended, done.duplicates)
+        };
+        assert_eq!(append(&["s1", "s2", "s1", "t1"]), (3, 1));
+        assert_eq!(append(&["s1", "s3"]), (1, 1));
+        assert_eq!(append(&["s3", "t1", "t2"]), (1, 2));
+        // Another program appends, and leaves its last line unfinished.
+        let mut text = std::fs::read_to_string(&path).unwrap();
+        text += "{\"sessionId\":\"s\",\"text\":\"s4\"}\n{\"sessionId\":\"s\",\"text\":\"s5\"}";
+        std::fs::write(&path, &text).unwrap();
+        assert_eq!(append(&["s4", "s5", "s6", "s2"]), (1, 3));
+        assert_eq!(std::fs::read_to_string(&path).unwrap().lines().count(), 6);
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(append(&["s1", "s1", "s6"]), (2, 1));
+        assert_eq!(append(&["s6", "s2"]), (1, 1));
     }
-    // Compare without the LF, because the last line of the file may lack its LF.
-    let wanted: std::collections::HashMap<&[u8], &'b [u8]> =
-        lines.iter().map(|line| (&line[..line.len() - 1], *line)).collect();
-    let source = Source::open(file.file().path(), Io::Read)?;
-    let mut buffer = Vec::new();
-    for chunk in chunks(&source, 0..source.len_bytes(), CHUNK_BYTES) {
-        for (_, line) in scan::lines(0, source.bytes(chunk?, &mut buffer)?) {
-            known.extend(wanted.get(line));
-        }
-    }
-    Ok(known)
 }

@@ -41,8 +41,11 @@ mod pipeline;
 mod read;
 mod reset;
 mod resume;
+mod sidecar_lines;
 mod sorted;
 
+#[cfg(feature = "agents")]
+pub(crate) use append::WrittenLines;
 pub use append::{AppendOptions, Appended, Pieces};
 pub use batch::{Batch, Refusal};
 pub use check::{
@@ -53,6 +56,8 @@ pub use error::LedgerError;
 pub use index::{ExtraIds, Reindexed};
 pub use read::{PassedOver, query};
 pub use reset::{Belonging, Reset, ResetScope};
+#[cfg(feature = "agents")]
+pub(crate) use sidecar_lines::SidecarLines;
 
 pub use crate::record::{Filter, Id, Pattern, RecordKind, RecordOrder};
 

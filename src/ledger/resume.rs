@@ -5,8 +5,9 @@
 
 use std::collections::HashMap;
 
-use super::append::{AppendOptions, Appended, WantedEntries};
+use super::append::{AppendOptions, Appended, WantedEntries, WrittenLines};
 use super::batch::Batch;
+use super::sidecar_lines::SidecarLines;
 use super::{Ledger, LedgerError};
 use crate::disk;
 use crate::home::LockName;
@@ -28,12 +29,12 @@ impl Ledger {
         options: &AppendOptions,
         len_bytes_before: u64,
     ) -> Result<Appended, LedgerError> {
-        let mut done = self.append_sidecars(batch, options)?;
+        let mut done = self.append_sidecars(batch, options, &mut SidecarLines::default())?;
         if !batch.entries.is_empty() {
             // The lock is held over both steps, so that no other program appends between them.
             self.locked(LockName::Ledger, |_| {
                 let wanted = self.not_landed(batch, len_bytes_before)?;
-                self.append_wanted(batch, &wanted, options, None, &mut Vec::new(), &mut done)
+                self.append_wanted(batch, &wanted, options, None, &mut WrittenLines::default(), &mut done)
             })?;
         }
         Ok(done)

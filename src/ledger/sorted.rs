@@ -195,47 +195,63 @@ impl Sorted {
         old: Option<&Self>,
         seen: &IndexNote,
     ) -> Result<Self, LedgerError> {
-        let mut entries: Vec<(Id, u64)> = Vec::new();
-        let (mut at, mut sum) = (0, 0);
-        if let Some(old) = old {
-            let mut buffer = Vec::new();
-            let bytes = old.source.bytes(HEADER_LEN_BYTES as u64..old.source.len_bytes(), &mut buffer)?;
-            entries.extend(bytes.as_chunks::<ENTRY_LEN_BYTES>().0.iter().map(|entry| {
-                let word = |at: usize| entry[at..].first_chunk().map_or(0, |word| u64::from_be_bytes(*word));
-                (Id(word(0)), word(8))
-            }));
-            (at, sum) = (old.covered_bytes, old.covered_sum);
-        }
+        // The bytes of an entry are in the order of the entries: the id, then the offset, the highest bytes first.
+        let mut buffer = Vec::new();
+        let old_entries = match old {
+            Some(old) => old.source.bytes(HEADER_LEN_BYTES as u64..old.source.len_bytes(), &mut buffer)?,
+            None => &[],
+        };
+        let old_entries = old_entries.as_chunks::<ENTRY_LEN_BYTES>().0;
+        let (mut at, mut sum) = old.map_or((0, 0), |old| (old.covered_bytes, old.covered_sum));
+        let mut added: Vec<[u8; ENTRY_LEN_BYTES]> = Vec::new();
         if let Some(ids) = ids {
             each_piece(ids, at, |offset, piece| {
                 sum = crc32c::crc32c_append(sum, piece);
-                entries
-                    .extend(scan::lines(offset, piece).filter_map(|(at, line)| Some((Id::parse(line)?, at))));
+                added.extend(scan::lines(offset, piece).filter_map(|(at, line)| {
+                    let mut entry = [0; ENTRY_LEN_BYTES];
+                    entry[..8].copy_from_slice(&Id::parse(line)?.0.to_be_bytes());
+                    entry[8..].copy_from_slice(&at.to_be_bytes());
+                    Some(entry)
+                }));
                 at = offset + piece.len() as u64;
             })?;
         }
-        // A stable sort, because a stable sort merges the old entries and the new entries instead of sorting all entries again.
-        entries.sort();
-        let mut bytes = vec![0; HEADER_LEN_BYTES];
-        bytes[..8].copy_from_slice(MAGIC);
-        bytes[8..16].copy_from_slice(&at.to_le_bytes());
-        bytes[16..24].copy_from_slice(&(entries.len() as u64).to_le_bytes());
-        bytes[24..28].copy_from_slice(&sum.to_le_bytes());
-        let header_sum = crc32c::crc32c(&bytes[..SUMMED_HEADER_BYTES]);
-        bytes[28..32].copy_from_slice(&header_sum.to_le_bytes());
-        bytes[SEEN_AT..][..SEEN_LEN_BYTES + 4].copy_from_slice(&seen.encode());
-        bytes.reserve(entries.len() * ENTRY_LEN_BYTES);
-        for (id, offset) in &entries {
-            bytes.extend_from_slice(&id.0.to_be_bytes());
-            bytes.extend_from_slice(&offset.to_be_bytes());
-        }
-        // Durable, because after a power cut the file could otherwise hold only half of the entries.
-        disk::replace(path, &bytes, Replacing::Durable)?;
+        added.sort_unstable();
+        let entries = old_entries.len() + added.len();
+        let mut out = vec![0; HEADER_LEN_BYTES];
+        out[..8].copy_from_slice(MAGIC);
+        out[8..16].copy_from_slice(&at.to_le_bytes());
+        out[16..24].copy_from_slice(&(entries as u64).to_le_bytes());
+        out[24..28].copy_from_slice(&sum.to_le_bytes());
+        let header_sum = crc32c::crc32c(&out[..SUMMED_HEADER_BYTES]);
+        out[28..32].copy_from_slice(&header_sum.to_le_bytes());
+        out[SEEN_AT..][..SEEN_LEN_BYTES + 4].copy_from_slice(&seen.encode());
+        // Durable, because after a power cut the file could otherwise hold only half of the entries. The entries are
+        // merged while they are written, because those of a long ledger need much memory.
+        disk::replace_with(path, Replacing::Durable, |file| {
+            let mut added = added.iter().peekable();
+            let mut put = |entry: &[u8]| {
+                out.extend_from_slice(entry);
+                if out.len() as u64 >= PIECE_BYTES {
+                    file.write_all(&out)?;
+                    out.clear();
+                }
+                Ok::<_, disk::Error>(())
+            };
+            for entry in old_entries {
+                while let Some(new) = added.next_if(|new| *new < entry) {
+                    put(new)?;
+                }
+                put(entry)?;
+            }
+            added.try_for_each(|new| put(new))?;
+            file.write_all(&out)
+        })?;
         match Self::open(path)? {
             Some((sorted, _)) => Ok(sorted),
             None => Err(LedgerError::Disk(disk::Error::UnexpectedEnd {
                 path: path.to_owned(),
-                range: 0..bytes.len() as u64,
+                range: 0..(HEADER_LEN_BYTES + entries * ENTRY_LEN_BYTES) as u64,
                 len_bytes: 0,
             })),
         }

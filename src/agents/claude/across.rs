@@ -20,8 +20,8 @@ use crate::scan::json::{Document, trim_js};
 pub(crate) struct Across {
     logs: Vec<ComparedLog>,
     read: HashSet<PathBuf>,
-    /// The first log that has a line.
-    lines: HashMap<Key, usize>,
+    /// The hashes of the lines of each log, sorted, because the ids of all lines of all logs would need much memory.
+    lines: Vec<Box<[u64]>>,
 }
 
 /// The known facts about a log.
@@ -45,10 +45,10 @@ pub(crate) struct LogComparison {
 impl Across {
     /// Adds a log that was read.
     pub(crate) fn add(&mut self, path: &Path, told: &mut LogFacts) {
-        let index = self.logs.len();
-        for uuid in std::mem::take(&mut told.uuids) {
-            self.lines.entry(uuid).or_insert(index);
-        }
+        let mut lines = std::mem::take(&mut told.lines);
+        lines.sort_unstable();
+        // Logs that were read come before logs that have notes alone.
+        self.lines.push(lines.into());
         self.read.insert(path.to_owned());
         self.logs.push(ComparedLog {
             path: path.to_owned(),
@@ -120,9 +120,10 @@ impl Across {
             return Some((target.clone(), false));
         }
         let parent = evidence.first_parent.as_ref()?.as_ref()?;
-        match self.lines.get(parent) {
-            Some(other) if *other == index => None,
-            Some(other) => Some((self.logs[*other].name.clone(), true)),
+        let line = parent.hash();
+        match self.lines.iter().position(|lines| lines.binary_search(&line).is_ok()) {
+            Some(other) if other == index => None,
+            Some(other) => Some((self.logs[other].name.clone(), true)),
             None if !is_new => None,
             None => {
                 let is_neighbour = |other: &&Candidate| {

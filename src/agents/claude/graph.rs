@@ -4,10 +4,10 @@
 //! Example: u1 ← a1 (calls Task t1) ← u2 (side chain) ← a2 (side chain). The walk from a2 reaches u2 and then a1. a1
 //! has the call t1, and u2 does not answer t1, so a2 belongs to the agent u2, which t1 spawned.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::super::js;
-use super::key::Key;
+use super::key::{Key, hash};
 use super::packed::{Packer, Unpacker};
 use crate::scan::json::Value;
 
@@ -58,6 +58,8 @@ pub(super) struct Invocation {
 #[derive(Debug, Default)]
 pub(super) struct Graph {
     nodes: HashMap<Key, Node>,
+    /// The ids of the calls that spawn agents.
+    spawns: HashSet<Vec<u8>>,
 }
 
 /// The answers that a graph has already computed.
@@ -65,10 +67,6 @@ pub(super) struct Graph {
 pub(super) struct Answers {
     invocations: HashMap<Key, Option<Invocation>>,
     crossings: HashMap<Key, Option<(Key, Key)>>,
-}
-
-fn hash(text: &[u8]) -> u64 {
-    u64::from_le_bytes(blake3::hash(text).as_bytes()[..8].try_into().unwrap_or_default())
 }
 
 impl Graph {
@@ -98,6 +96,7 @@ impl Graph {
                 break;
             }
         }
+        self.spawns.extend(spawns.iter().map(|spawn| spawn.id.clone()));
         let role = Role::Assistant { spawns: spawns.into() };
         self.nodes.insert(Key::of(uuid), Node { parent: parent.map(Key::of), is_side, role });
     }
@@ -152,6 +151,7 @@ impl Graph {
 
     /// Reads what [`Graph::pack`] wrote.
     pub(super) fn unpack(from: &mut Unpacker<'_>) -> Option<Self> {
+        let mut ids = HashSet::new();
         let nodes = from.each(|from| {
             let (key, parent, is_side) = (from.key()?, from.maybe(Unpacker::key)?, from.flag()?);
             let role = if from.flag()? {
@@ -163,6 +163,7 @@ impl Graph {
                         prompt_hash: from.maybe(Unpacker::count)?,
                     })
                 })?;
+                ids.extend(spawns.iter().map(|spawn| spawn.id.clone()));
                 Role::Assistant { spawns: spawns.into() }
             } else {
                 let results: Vec<Box<[u8]>> = from.each(|from| from.text().map(Into::into))?;
@@ -170,7 +171,12 @@ impl Graph {
             };
             Some((key, Node { parent, is_side, role }))
         })?;
-        Some(Graph { nodes })
+        Some(Graph { nodes, spawns: ids })
+    }
+
+    /// Returns whether a call with this id spawns an agent.
+    pub(super) fn is_spawn(&self, id: &[u8]) -> bool {
+        self.spawns.contains(id)
     }
 
     /// Returns the uuids of all lines.
@@ -182,7 +188,7 @@ impl Graph {
     /// its parents.
     fn crossing(&self, uuid: &Key, answers: &mut Answers) -> Option<(Key, Key)> {
         let mut walked: Vec<Key> = Vec::new();
-        let mut seen = std::collections::HashSet::new();
+        let mut seen = HashSet::new();
         let mut at = uuid.clone();
         let found = loop {
             if let Some(known) = answers.crossings.get(&at) {

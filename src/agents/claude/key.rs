@@ -7,6 +7,11 @@ pub(super) enum Key {
     Text(Box<[u8]>),
 }
 
+/// A hash of a text.
+pub(super) fn hash(text: &[u8]) -> u64 {
+    u64::from_le_bytes(blake3::hash(text).as_bytes()[..8].try_into().unwrap_or_default())
+}
+
 impl Key {
     pub(super) fn of(wtf8: &[u8]) -> Self {
         match Self::uuid(wtf8) {
@@ -21,6 +26,15 @@ impl Key {
         let uuid = uuid::Uuid::try_parse(text).ok()?;
         let mut buffer = uuid::Uuid::encode_buffer();
         (uuid.hyphenated().encode_lower(&mut buffer) == text).then(|| uuid.into_bytes())
+    }
+
+    /// A hash of the id.
+    pub(super) fn hash(&self) -> u64 {
+        match self {
+            // Most bits of a UUID are random.
+            Key::Uuid(bytes) => (u128::from_le_bytes(*bytes) ^ u128::from_le_bytes(*bytes) >> 64) as u64,
+            Key::Text(text) => hash(text),
+        }
     }
 
     pub(super) fn text(&self) -> Vec<u8> {

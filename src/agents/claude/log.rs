@@ -169,7 +169,8 @@ pub(in crate::agents) struct LogFacts {
     pub(super) evidence: Evidence,
     /// Whether the evidence was not compared with other logs yet.
     pub(super) is_new: bool,
-    pub(super) uuids: Vec<Key>,
+    /// Hashes of the ids of the lines.
+    pub(super) lines: Vec<u64>,
 }
 
 pub(super) fn path_text(path: &Path) -> Vec<u8> {

@@ -19,6 +19,7 @@ use std::time::Instant;
 
 pub(super) use self::across::{Across, settled_note};
 
+use self::key::Key;
 pub(super) use self::log::LogFacts;
 use self::log::{Evidence, LogKind};
 use self::piece::{Log, Piece, PieceEnd, Place, State};
@@ -31,7 +32,7 @@ use super::walk::{self, Unreadable};
 use crate::scan::json::{Document, trim_js};
 
 /// The size of a piece: the records of so many bytes are written together.
-const PIECE_BYTES: u64 = 4 << 20;
+const PIECE_BYTES: u64 = 512 << 10;
 
 /// The size of a piece when only a part of the log is read.
 const SMALL_PIECE_BYTES: u64 = 64 << 10;
@@ -182,12 +183,14 @@ impl<'r> Reader<'r> {
         let cursor = pass.cursor.and_then(ClaudeCursor::parse);
         let stat = pass.stat;
         let size = stat.size_bytes as f64;
+        // A log that was not written since is not opened.
+        let is_same = |cursor: &ClaudeCursor| cursor.mtime_ms == stat.mtime_ms && cursor.offset == size;
         let cursor = cursor.filter(|cursor| {
             cursor.inode == stat.inode as f64
                 && stat.mtime_ms >= cursor.mtime_ms
                 && size >= cursor.offset
                 && cursor.offset >= 0.0
-                && (pass.options.as_reference || witness_holds(pass, cursor.offset as u64))
+                && (pass.options.as_reference || is_same(cursor) || witness_holds(pass, cursor.offset as u64))
         });
         if let Some(cursor) = cursor.as_ref().filter(|cursor| cursor.offset >= size) {
             let refreshed = refresh(pass.cursor.unwrap_or_default(), stat.mtime_ms);
@@ -344,7 +347,7 @@ impl<'r> Reader<'r> {
             told.evidence = if self.kind == LogKind::Session { evidence } else { Evidence::default() };
             told.is_new = is_new;
             if !has_more && self.kind == LogKind::Session {
-                told.uuids = self.state.graph.uuids().cloned().collect();
+                told.lines = self.state.graph.uuids().map(Key::hash).collect();
             }
         }
         Ok((gathered, has_more))

@@ -98,6 +98,8 @@ pub(super) struct Piece<'l> {
     log: &'l Log<'l>,
     messages: Vec<ClaudeMessage>,
     by_id: HashMap<Vec<u8>, usize>,
+    /// The indexes of the messages whose threads may go on with them.
+    open: Vec<usize>,
     results: Results,
     user_turns: Vec<Pending>,
     /// The last user turn, as long as no new message has followed it.
@@ -136,6 +138,7 @@ impl<'l> Piece<'l> {
             log,
             messages: Vec::new(),
             by_id: HashMap::new(),
+            open: Vec::new(),
             results: Results::default(),
             user_turns: Vec::new(),
             unlinked: None,
@@ -264,11 +267,14 @@ impl<'l> Piece<'l> {
                     self.user_turns[unlinked].link = Some(id.to_vec());
                     self.user_turns[unlinked].owner = Some(index as u32);
                 }
-                for earlier in self.messages.iter_mut().filter(|earlier| !earlier.is_closed) {
+                self.open.retain(|earlier| {
+                    let earlier = &mut self.messages[*earlier];
                     // An agent inside its caller's log has ended when the caller goes on.
                     let is_within = matches!(earlier.thread, Thread::SideChain(_)) && thread == Thread::Main;
                     earlier.is_closed = earlier.thread == thread || is_within;
-                }
+                    !earlier.is_closed
+                });
+                self.open.push(index);
                 let prompt = self.prompts.last().map(|(_, prompt)| prompt).or(state.prompt.as_ref());
                 self.messages.push(ClaudeMessage::begin(id, at.0, line, thread, prompt.cloned(), options));
                 self.by_id.insert(id.to_vec(), index);
@@ -329,7 +335,7 @@ impl<'l> Piece<'l> {
             if let Some(owner) = self.tool_owner.get(id) {
                 self.messages[*owner as usize].unanswered.retain(|unanswered| unanswered != id);
             }
-            self.gathered.has_result_content |= measure::measured_text(result.get("content")).is_some();
+            self.gathered.has_result_content |= js::present(result, "content").is_some();
         }
         if !text.is_empty() {
             self.prompts.push((at.0, Arc::from(&text[..])));
@@ -441,41 +447,44 @@ impl<'l> Piece<'l> {
         }
         let Some(content) = content else { return };
         let user_turn = self.user_turns.len().checked_sub(1);
-        let mut add = |role: &[u8], kind: &[u8], member: &str, json: Vec<u8>| {
+        let begin = |role: &[u8], kind: &[u8]| {
             let mut record = RecordText::of("claude-code");
             record.text("sessionId", session);
             record.text("messageId", uuid);
             record.text("ts", js::text(line, "timestamp").unwrap_or_default());
             record.text("role", role);
             record.text("kind", kind);
-            record.raw(member, &json);
+            record
+        };
+        let mut add = |record: RecordText| {
             self.content.push(PendingContent { at, record: record.finish(), message: None, user_turn });
         };
-        let quoted = |text: &[u8]| {
-            let mut out = Vec::new();
-            crate::scan::json::write_js_string(text, &mut out);
-            out
-        };
         if let Some(text) = js::wtf8(content).filter(|text| !text.is_empty()) {
-            add(b"user", b"text", "text", quoted(text));
+            let mut record = begin(b"user", b"text");
+            record.text("text", text);
+            add(record);
         }
         for block in content.items() {
             match js::any_text(block, "type") {
                 Some(b"text") => {
                     if let Some(text) = js::text(block, "text") {
-                        add(b"user", b"text", "text", quoted(text));
+                        let mut record = begin(b"user", b"text");
+                        record.text("text", text);
+                        add(record);
                     }
                 }
                 Some(b"tool_result") => {
                     let Some(id) = js::any_text(block, "tool_use_id") else { continue };
-                    let mut result = RecordText::default();
-                    result.text("toolUseId", id);
-                    match js::present(block, "content") {
-                        Some(content) => result.value("content", content),
-                        None => result.text("content", b""),
-                    }
-                    result.flag_if("isError", js::is_true(block, "is_error"));
-                    add(b"tool_result", b"tool_result", "toolResult", result.finish());
+                    let mut record = begin(b"tool_result", b"tool_result");
+                    record.object("toolResult", |result| {
+                        result.text("toolUseId", id);
+                        match js::present(block, "content") {
+                            Some(content) => result.value("content", content),
+                            None => result.text("content", b""),
+                        }
+                        result.flag_if("isError", js::is_true(block, "is_error"));
+                    });
+                    add(record);
                 }
                 _ => {}
             }
@@ -717,7 +726,9 @@ impl<'l> Piece<'l> {
             }
         }
         let mut earlier: HashMap<Vec<u8>, Vec<u8>> = HashMap::new();
-        if !self.log.options.as_reference && !events.is_empty() {
+        // Most results answer no call that spawns an agent, and then the agents before the piece are not needed.
+        let is_of_agent = |event: &Pending| event.link.as_ref().is_some_and(|id| state.graph.is_spawn(id));
+        if !self.log.options.as_reference && events.iter().any(is_of_agent) {
             for uuid in &state.side_messages {
                 if let Some(agent) = state.graph.invocation(uuid, answers) {
                     earlier.entry(agent.parent_tool_use_id).or_insert(agent.agent_id);
@@ -861,15 +872,15 @@ fn message_content(
                 let (Some(id), Some(name)) = (js::any_text(block, "id"), js::any_text(block, "name")) else {
                     continue;
                 };
-                let mut call = RecordText::default();
-                call.text("id", id);
-                call.text("name", name);
-                match js::present(block, "input") {
-                    Some(input) => call.value("input", input),
-                    None => call.raw("input", b"{}"),
-                }
                 let mut record = begin(kind);
-                record.raw("toolUse", &call.finish());
+                record.object("toolUse", |call| {
+                    call.text("id", id);
+                    call.text("name", name);
+                    match js::present(block, "input") {
+                        Some(input) => call.value("input", input),
+                        None => call.raw("input", b"{}"),
+                    }
+                });
                 records.push(record.finish());
             }
             _ => {}

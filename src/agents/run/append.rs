@@ -4,7 +4,10 @@
 //! the ledger.
 
 use super::*;
+use crate::agents::known::{EventNote, ResultNote};
+use crate::ledger::WrittenLines;
 use crate::record::Id;
+use crate::scan::json::trim_js;
 
 /// A batch that is being filled, with the kinds of its lines.
 struct Filling {
@@ -17,6 +20,10 @@ struct Filling {
     claims: Vec<Claimed>,
     /// Ids that the ledger has among [`PassRecord::other_id`].
     other_ids: HashSet<Id>,
+    /// The results of the queue. They become known when all records are pushed, because one line may have a result twice.
+    results: Vec<ResultNote>,
+    /// Notes on events, by the number of their line.
+    events: HashMap<u32, EventNote>,
 }
 
 impl Run<'_> {
@@ -49,6 +56,9 @@ impl Run<'_> {
                     .and_then(|()| disk::replace(&path, &state, disk::Replacing::Unsynced));
             }
         }
+        if !self.options.as_reference && !self.is_hook {
+            self.ingest.known.save_if_many(&self.ingest.home)?;
+        }
         if self.saved.elapsed() >= SAVE_EVERY {
             self.save()?;
         }
@@ -71,18 +81,15 @@ impl Run<'_> {
             content: 0,
             claims: Vec::new(),
             other_ids: self.known_other_ids(queue)?,
+            results: Vec::new(),
+            events: HashMap::new(),
         };
         for queued in queue {
             filling.batch.join_next();
             self.push_claimed_stamp(queued, &mut filling);
             self.push_records(queued, tally, &mut filling)?;
         }
-        if !as_reference {
-            // The results become known only now, because one line may have a result twice.
-            for event in queue.iter().flat_map(|queued| &queued.gathered.tool_result_events) {
-                with_record(&event.text, |event| self.ingest.known.add_result(event));
-            }
-        }
+        filling.results.drain(..).for_each(|note| self.ingest.known.add_result(note));
         for session in filling.batch.skipped_sessions() {
             self.observer
                 .note(&format!("[burn] skipping content records with unsafe sessionId: {session:?}"));
@@ -119,7 +126,8 @@ impl Run<'_> {
         filling: &mut Filling,
     ) -> Result<(), AgentsError> {
         let gathered = &queued.gathered;
-        let mut filter = RecordFilter::of(self, gathered);
+        let mut filter = RecordFilter { is_hook: self.is_hook, ..RecordFilter::default() };
+        let mut document = Document::default();
         for stamp in &gathered.stamps {
             let before = filling.batch.entry_count();
             match filling.batch.push_stamp(&stamp.text) {
@@ -144,46 +152,117 @@ impl Run<'_> {
                     *tally.left_out.entry(Reason::Duplicate.as_str()).or_default() += 1;
                     continue;
                 }
-                let Some(text) = filter.passes(self, kind, record)? else {
-                    match record.row {
-                        Some(row) => self.leave_out(queued, tally, Reason::Replay, || row_name(row)),
-                        None => *tally.left_out.entry(Reason::Replay.as_str()).or_default() += 1,
-                    }
-                    if let Some(branch) = &record.branch {
-                        self.branches.insert(queued.path.clone(), branch.clone());
-                    }
-                    continue;
-                };
-                if kind == Some(RecordKind::Turn) {
-                    self.push_stamps_of_turn(&queued.path, record, &text, filling);
-                }
-                let pushed = match kind {
-                    Some(kind) => filling.batch.push(kind, &text),
-                    None => filling.batch.push_content(&text),
-                };
-                match (pushed, kind) {
-                    (Ok(()), Some(kind)) => {
-                        filling.kinds.push(Some(kind));
-                        if kind == RecordKind::Turn && !self.options.as_reference {
-                            with_record(&text, |turn| self.ingest.known.add_turn(turn));
+                match kind {
+                    None if filter.is_dropped(record) => self.is_replay(queued, record, tally),
+                    None => self.push_content(queued, record, tally, filling),
+                    // The record is parsed once for all that needs its members.
+                    Some(kind) => match document.parse(trim_js(&record.text)) {
+                        Ok(root) => {
+                            self.push_record(queued, (kind, root), record, &mut filter, tally, filling)?;
                         }
-                    }
-                    (Ok(()), None) => filling.content += 1,
-                    (Err(refusal), _) => self.refused(queued, record, &refusal.reason, tally),
+                        // The batch says what is wrong with the text.
+                        Err(_) => match filling.batch.push(kind, &record.text) {
+                            Ok(()) => filling.kinds.push(Some(kind)),
+                            Err(refusal) => self.refused(queued, record, &refusal.reason, tally),
+                        },
+                    },
                 }
             }
         }
         Ok(())
     }
 
+    fn push_content(
+        &mut self,
+        queued: &Queued,
+        record: &PassRecord,
+        tally: &mut AgentReport,
+        filling: &mut Filling,
+    ) {
+        let pushed = match record.row {
+            // Another program has printed the record.
+            Some(_) => filling.batch.push_content(&record.text),
+            None => filling.batch.push_printed_content(&record.text),
+        };
+        match pushed {
+            Ok(()) => filling.content += 1,
+            Err(refusal) => self.refused(queued, record, &refusal.reason, tally),
+        }
+    }
+
+    /// Pushes a record of the ledger unless the ledger has it.
+    fn push_record(
+        &mut self,
+        queued: &Queued,
+        (kind, root): (RecordKind, Value<'_>),
+        record: &PassRecord,
+        filter: &mut RecordFilter,
+        tally: &mut AgentReport,
+        filling: &mut Filling,
+    ) -> Result<(), AgentsError> {
+        let learns = !self.options.as_reference;
+        match kind {
+            RecordKind::Turn if learns => filter.look_at_turn(self, record, root),
+            RecordKind::ToolResultEvent if learns => filling.results.extend(ResultNote::of(root)),
+            _ => {}
+        }
+        let Some(text) = filter.passes(self, kind, record, root, &queued.gathered)? else {
+            self.is_replay(queued, record, tally);
+            return Ok(());
+        };
+        if kind == RecordKind::Turn {
+            self.push_stamps_of_turn(&queued.path, record, root, filling);
+        }
+        let number = filling.batch.entry_count() as u32;
+        let pushed = match (&text, record.row) {
+            (Cow::Borrowed(text), None) => filling.batch.push_printed(kind, text, root),
+            _ => filling.batch.push(kind, &text),
+        };
+        if let Err(refusal) = pushed {
+            self.refused(queued, record, &refusal.reason, tally);
+            return Ok(());
+        }
+        filling.kinds.push(Some(kind));
+        match (kind, &text) {
+            _ if !learns => {}
+            (RecordKind::Turn, _) => self.ingest.known.add_turn(root),
+            (RecordKind::ToolResultEvent, Cow::Borrowed(_)) => {
+                filling.events.extend(EventNote::of(root).map(|note| (number, note)));
+            }
+            (RecordKind::ToolResultEvent, Cow::Owned(text)) => {
+                let note = with_record(text, EventNote::of).flatten();
+                filling.events.extend(note.map(|note| (number, note)));
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Counts a record that repeats another session or a known result.
+    fn is_replay(&mut self, queued: &Queued, record: &PassRecord, tally: &mut AgentReport) {
+        match record.row {
+            Some(row) => self.leave_out(queued, tally, Reason::Replay, || row_name(row)),
+            None => *tally.left_out.entry(Reason::Replay.as_str()).or_default() += 1,
+        }
+        if let Some(branch) = &record.branch {
+            self.branches.insert(queued.path.clone(), branch.clone());
+        }
+    }
+
     /// Pushes the stamps of a new turn. They go before the turn, because the next run writes both again if this run is
     /// killed between the two.
-    fn push_stamps_of_turn(&mut self, path: &Path, record: &PassRecord, text: &[u8], filling: &mut Filling) {
+    fn push_stamps_of_turn(
+        &mut self,
+        path: &Path,
+        record: &PassRecord,
+        turn: Value<'_>,
+        filling: &mut Filling,
+    ) {
         let carried = self.branches.remove(path);
         if record.stamp.is_none() && record.branch.is_none() && carried.is_none() {
             return;
         }
-        if with_record(text, |turn| self.ingest.known.has_message(turn)) != Some(false) {
+        if self.ingest.known.has_message(turn) {
             if let Some(carried) = carried {
                 self.branches.insert(path.to_owned(), carried);
             }
@@ -222,11 +301,16 @@ impl Run<'_> {
 
     /// Appends a filled batch and counts what was written.
     fn write_batch(&mut self, filling: Filling, tally: &mut AgentReport) -> Result<(), AgentsError> {
-        let Filling { batch, kinds, content, claims, .. } = filling;
+        let Filling { batch, kinds, content, claims, events, .. } = filling;
         let content = content - batch.skipped().min(content);
-        let mut written = Vec::new();
+        let mut written = WrittenLines::default();
         let ledger = Ledger::new(self.ingest.home.clone()).with_interrupt(self.interrupt);
-        let appended = match ledger.append_telling(&batch, &AppendOptions::default(), &mut written) {
+        let appended = match ledger.append_telling(
+            &batch,
+            &AppendOptions::default(),
+            &mut self.sidecar_lines,
+            &mut written,
+        ) {
             Ok(appended) => appended,
             Err(error) => {
                 // If the line of a stamp was written, its claim shows this to the next run.
@@ -236,6 +320,12 @@ impl Run<'_> {
             }
         };
         claims.into_iter().for_each(Claimed::applied);
+        if !self.options.as_reference {
+            let line = |number: &u32| (batch.entry_len_bytes(*number), events.get(number).copied());
+            let lines: Vec<_> = written.numbers.iter().map(line).collect();
+            self.ingest.known.take_appended(written.end_bytes, &lines);
+        }
+        let written = written.numbers;
         for number in &written {
             if let Some(Some(kind)) = kinds.get(*number as usize) {
                 *tally.appended.of(*kind) += 1;
@@ -274,59 +364,51 @@ fn row_name((table, number): (&str, i64)) -> String {
 }
 
 /// Selects the records of a pass to write. Leaves out messages of other sessions and known results.
+#[derive(Default)]
 struct RecordFilter {
-    document: Document,
+    /// The turns of the pass that repeat another session.
     dropped: HashSet<u32>,
     is_hook: bool,
-    /// The highest number among the events of the pass.
-    last_number: f64,
     /// The sessions with events of hooks.
     numbers: HashMap<Vec<u8>, hook::Numbers>,
 }
 
+/// The highest number among the events of a pass.
+fn last_number(gathered: &Gathered) -> f64 {
+    let number = |event: &PassRecord| with_record(&event.text, |event| js::number(event, "eventIndex"));
+    gathered.tool_result_events.iter().filter_map(number).flatten().fold(-1.0, f64::max)
+}
+
 impl RecordFilter {
-    fn of(run: &Run<'_>, gathered: &Gathered) -> Self {
-        let mut filter = RecordFilter {
-            document: Document::default(),
-            dropped: HashSet::new(),
-            is_hook: run.is_hook,
-            last_number: -1.0,
-            numbers: HashMap::new(),
-        };
-        if run.options.as_reference {
-            return filter;
+    /// Notes whether a turn repeats another session. Turns come before the other records of their pass.
+    fn look_at_turn(&mut self, run: &Run<'_>, record: &PassRecord, turn: Value<'_>) {
+        if run.ingest.known.is_of_another(turn) {
+            self.dropped.extend(record.owner);
         }
-        for event in &gathered.tool_result_events {
-            let number =
-                filter.document.parse(&event.text).ok().and_then(|event| js::number(event, "eventIndex"));
-            filter.last_number = filter.last_number.max(number.unwrap_or(-1.0));
-        }
-        for turn in &gathered.turns {
-            let is_of_another =
-                filter.document.parse(&turn.text).is_ok_and(|root| run.ingest.known.is_of_another(root));
-            if let Some(owner) = turn.owner.filter(|_| is_of_another) {
-                filter.dropped.insert(owner);
-            }
-        }
-        filter
+    }
+
+    /// Whether the record belongs to a turn that repeats another session.
+    fn is_dropped(&self, record: &PassRecord) -> bool {
+        record.owner.is_some_and(|owner| self.dropped.contains(&owner))
     }
 
     /// The text of a record to write; none if the record repeats a known message or result.
     fn passes<'t>(
         &mut self,
         run: &Run<'_>,
-        kind: Option<RecordKind>,
+        kind: RecordKind,
         record: &'t PassRecord,
+        event: Value<'_>,
+        gathered: &Gathered,
     ) -> Result<Option<Cow<'t, [u8]>>, AgentsError> {
         let is_reference = run.options.as_reference;
-        if !is_reference && record.owner.is_some_and(|owner| self.dropped.contains(&owner)) {
+        if self.is_dropped(record) {
             return Ok(None);
         }
         let text = Cow::Borrowed(&record.text[..]);
-        if kind != Some(RecordKind::ToolResultEvent) || is_reference && !self.is_hook {
+        if kind != RecordKind::ToolResultEvent || is_reference && !self.is_hook {
             return Ok(Some(text));
         }
-        let Ok(event) = self.document.parse(&record.text) else { return Ok(Some(text)) };
         let known = &run.ingest.known;
         if !is_reference && known.has_result(event) {
             return Ok(None);
@@ -339,7 +421,7 @@ impl RecordFilter {
         if !self.numbers.contains_key(session) {
             let mut numbers = hook::Numbers::of(known, session);
             if !self.is_hook {
-                numbers.reserve(self.last_number);
+                numbers.reserve(last_number(gathered));
             }
             self.numbers.insert(session.to_vec(), numbers);
         }

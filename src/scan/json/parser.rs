@@ -195,16 +195,20 @@ impl Parser<'_> {
     }
 
     /// Reads a string that must be decoded. `at` is after the opening quote.
-    #[cold]
     fn string_to_decode(&mut self, link: u32) -> Result<(), JsonError> {
         let start = self.document.decoded.len();
         loop {
             let plain = plain_len_bytes(&self.line[self.at..]);
-            // Quotes, backslashes and control characters end a broken UTF-8 sequence, so pieces decode like the whole.
-            for chunk in self.line[self.at..][..plain].utf8_chunks() {
-                self.document.decoded.extend_from_slice(chunk.valid().as_bytes());
-                if !chunk.invalid().is_empty() {
-                    self.document.decoded.extend_from_slice(REPLACEMENT);
+            let text = &self.line[self.at..][..plain];
+            if self.is_utf8 {
+                self.document.decoded.extend_from_slice(text);
+            } else {
+                // Quotes, backslashes and control characters end a broken UTF-8 sequence, so pieces decode like the whole.
+                for chunk in text.utf8_chunks() {
+                    self.document.decoded.extend_from_slice(chunk.valid().as_bytes());
+                    if !chunk.invalid().is_empty() {
+                        self.document.decoded.extend_from_slice(REPLACEMENT);
+                    }
                 }
             }
             self.at += plain;
@@ -318,7 +322,7 @@ impl Document {
         if line.len() > LINE_MAX_BYTES {
             return Err(JsonError { offset_bytes: LINE_MAX_BYTES, reason: JsonReason::LineTooLong });
         }
-        let is_utf8 = std::str::from_utf8(line).is_ok();
+        let is_utf8 = simdutf8::basic::from_utf8(line).is_ok();
         Parser { document: self, line, at: 0, is_utf8 }.line()?;
         Ok(Value::root(self, line))
     }

@@ -146,6 +146,20 @@ fn every_escape_is_read_and_only_the_needed_ones_are_written() {
 }
 
 #[test]
+fn long_strings_are_escaped_at_every_place() {
+    for len in [0, 7, 31, 32, 33, 95, 96, 97, 160, 200] {
+        for at in 0..=len {
+            for special in ['\n', '"', '\\', '\u{1F}', ' ', '\u{7F}', 'é'] {
+                let mut text = "x".repeat(len);
+                text.insert(at, special);
+                let line = serde_json::to_string(&text).unwrap();
+                assert_rewritten(&line, &line);
+            }
+        }
+    }
+}
+
+#[test]
 fn bytes_that_are_not_utf8_become_one_replacement_for_each_maximal_subpart() {
     assert_rewritten(
         b"[\"\xFF\xFE\",\"a\xE2\x82\",\"\xF0\x9F\x98\\n\",\"\xED\xA0\x80\",\"\xC0\xAF\",\"ok\"]",

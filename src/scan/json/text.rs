@@ -58,6 +58,23 @@ pub fn is_array_index_key(key: &[u8]) -> Option<u32> {
 
 /// How many bytes come before the first byte that a JSON string must escape: `"`, `\` or a byte below 0x20.
 pub(super) fn plain_len_bytes(bytes: &[u8]) -> usize {
+    // Most strings are short; long ones are compared sixteen bytes at a time after their beginning.
+    if let Some(found) = special_in_words(&bytes[..bytes.len().min(32)]) {
+        return found;
+    }
+    let is_special = |byte: &u8| (*byte < 0x20) | (*byte == b'"') | (*byte == b'\\');
+    let mut at = bytes.len().min(32);
+    while let Some(chunk) = bytes[at..].first_chunk::<64>() {
+        if chunk.iter().fold(false, |found, byte| found | is_special(byte)) {
+            break;
+        }
+        at += 64;
+    }
+    at + special_in_words(&bytes[at..]).unwrap_or(bytes.len() - at)
+}
+
+/// Where the first byte is that a JSON string must escape.
+fn special_in_words(bytes: &[u8]) -> Option<usize> {
     const ONES: u64 = 0x0101_0101_0101_0101;
     const HIGHS: u64 = 0x8080_8080_8080_8080;
     let mut at = 0;
@@ -70,12 +87,12 @@ pub(super) fn plain_len_bytes(bytes: &[u8]) -> usize {
             | (quote.wrapping_sub(ONES) & !quote)
             | (backslash.wrapping_sub(ONES) & !backslash);
         if flags & HIGHS != 0 {
-            return at + ((flags & HIGHS).trailing_zeros() / 8) as usize;
+            return Some(at + ((flags & HIGHS).trailing_zeros() / 8) as usize);
         }
         at += 8;
     }
     let special = bytes[at..].iter().position(|byte| *byte < 0x20 || matches!(byte, b'"' | b'\\'));
-    special.map_or(bytes.len(), |found| at + found)
+    special.map(|found| at + found)
 }
 
 /// A JavaScript string: UTF-8, except that a lone surrogate is encoded in three bytes as if it were a character (WTF-8).
@@ -99,7 +116,7 @@ impl<'d> JsStr<'d> {
     /// The text with U+FFFD for each lone surrogate: the form that is stored and hashed. Borrowed when there is no lone
     /// surrogate.
     pub fn to_utf8_lossy(self) -> Cow<'d, str> {
-        if let Ok(text) = std::str::from_utf8(self.wtf8) {
+        if let Ok(text) = simdutf8::basic::from_utf8(self.wtf8) {
             return Cow::Borrowed(text);
         }
         let mut text = String::with_capacity(self.wtf8.len());

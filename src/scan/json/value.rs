@@ -126,8 +126,20 @@ impl<'d> Value<'d> {
 
     /// The member of an object with this key; `None` for anything but an object. Skips the members before it.
     pub fn get(self, key: &str) -> Option<Value<'d>> {
-        let mut members = self.members_in_text_order();
-        members.find(|(name, _)| *name == *key).map(|(_, value)| value)
+        let end = if self.kind() == Kind::Object { self.node().link } else { 0 };
+        let mut at = self.node + 1;
+        while at < end {
+            let JsonNode { len, link, .. } = self.document.nodes[at as usize];
+            // The lengths differ in most cases, so the bytes are seldom looked at.
+            if len as usize == key.len()
+                && link != NONE
+                && self.document.string_bytes(self.line, at) == key.as_bytes()
+            {
+                return Some(self.moved_to(link));
+            }
+            at = self.document.behind(at + 1);
+        }
+        None
     }
 
     /// The item of an array at this index; `None` for anything but an array. Skips the items before it.

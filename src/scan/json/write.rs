@@ -7,11 +7,18 @@ use super::text::plain_len_bytes;
 ///
 /// `wtf8` is UTF-8, or WTF-8 with surrogate pairs joined, as in [`JsStr::as_wtf8`](super::JsStr::as_wtf8).
 pub fn write_js_string(wtf8: &[u8], out: &mut Vec<u8>) {
+    // Most texts have few escapes.
+    out.reserve(wtf8.len() + wtf8.len() / 16 + 2);
     out.push(b'"');
+    let may_have_surrogates = memchr::memchr(0xED, wtf8).is_some();
     let mut rest = wtf8;
     loop {
         let (plain, special) = rest.split_at(plain_len_bytes(rest));
-        write_plain(plain, out);
+        if may_have_surrogates {
+            write_plain(plain, out);
+        } else {
+            out.extend_from_slice(plain);
+        }
         let [byte, behind @ ..] = special else { break };
         match byte {
             b'"' => out.extend_from_slice(b"\\\""),

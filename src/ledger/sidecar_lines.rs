@@ -1,0 +1,88 @@
+//! Finds the lines that a content sidecar has already, so that a line is written once.
+//!
+//! Reads sidecars; the caller holds their lock. A line that was written before an append failed is recognised by its bytes.
+
+use std::collections::HashSet;
+
+use super::LedgerError;
+use super::batch::{Batch, ContentEntry};
+use super::lines::LineFile;
+use crate::disk::Identity;
+use crate::scan::{self, Io, Source, chunks};
+
+/// How much of a sidecar is read at a time, in bytes.
+const CHUNK_BYTES: u64 = 1 << 20;
+
+/// Keys of the lines of the sidecar that was appended to last. A run that appends to one sidecar many times then reads each
+/// of its lines once, because the time would grow with the square of a session's length otherwise.
+#[derive(Debug, Default)]
+pub(crate) struct SidecarLines {
+    identity: Option<Identity>,
+    /// The lines before this byte have a key.
+    read_bytes: u64,
+    keys: HashSet<u64>,
+}
+
+/// A key of a line without its LF. Equal lines have equal keys; two lines with equal keys may differ.
+fn line_key(line: &[u8]) -> u64 {
+    (line.len() as u64) << 32 | u64::from(crc32c::crc32c(line))
+}
+
+impl SidecarLines {
+    /// Adds the keys of the lines of `file` that have none yet.
+    fn catch_up(&mut self, file: &LineFile) -> Result<(), LedgerError> {
+        let identity = file.file().metadata()?.identity;
+        if self.identity != Some(identity) || file.len_bytes() < self.read_bytes {
+            *self = SidecarLines { identity: Some(identity), ..SidecarLines::default() };
+        }
+        if file.len_bytes() > self.read_bytes {
+            let source = Source::open(file.file().path(), Io::Read)?;
+            let mut buffer = Vec::new();
+            for chunk in chunks(&source, self.read_bytes..source.len_bytes(), CHUNK_BYTES) {
+                let lines = scan::lines(0, source.bytes(chunk?, &mut buffer)?);
+                self.keys.extend(lines.map(|(_, line)| line_key(line)));
+            }
+            self.read_bytes = file.len_bytes();
+        }
+        Ok(())
+    }
+
+    /// Takes what the caller has appended to `file` since [`SidecarLines::fresh`]: the lines that it returned.
+    pub(super) fn take_appended(&mut self, file: &LineFile) {
+        self.read_bytes = file.len_bytes();
+    }
+
+    /// Returns the entries whose lines `file` does not have, each line once.
+    pub(super) fn fresh<'b>(
+        &mut self,
+        file: &LineFile,
+        batch: &Batch,
+        entries: &[&'b ContentEntry],
+    ) -> Result<Vec<&'b ContentEntry>, LedgerError> {
+        self.catch_up(file)?;
+        // Compare without the LF, because the last line of the file may lack its LF.
+        let line = |entry: &ContentEntry| batch.line(&(entry.line.start..entry.line.end - 1));
+        let keys: Vec<u64> = entries.iter().map(|entry| line_key(line(entry))).collect();
+        let doubtful: HashSet<u64> = keys.iter().copied().filter(|key| !self.keys.insert(*key)).collect();
+        let is_doubtful = |key: &u64| doubtful.contains(key);
+        let pairs = || entries.iter().copied().zip(&keys);
+        let compared: HashSet<&[u8]> =
+            pairs().filter(|(_, key)| is_doubtful(key)).map(|(entry, _)| line(entry)).collect();
+        let mut known = if compared.is_empty() { compared } else { standing(file, compared)? };
+        let fresh = pairs().filter(|(entry, key)| !is_doubtful(key) || known.insert(line(entry)));
+        Ok(fresh.map(|(entry, _)| entry).collect())
+    }
+}
+
+/// Returns the lines of `wanted`, without their LF, that are in `file` already.
+fn standing<'b>(file: &LineFile, wanted: HashSet<&'b [u8]>) -> Result<HashSet<&'b [u8]>, LedgerError> {
+    let mut known = HashSet::new();
+    let source = Source::open(file.file().path(), Io::Read)?;
+    let mut buffer = Vec::new();
+    for chunk in chunks(&source, 0..source.len_bytes(), CHUNK_BYTES) {
+        for (_, line) in scan::lines(0, source.bytes(chunk?, &mut buffer)?) {
+            known.extend(wanted.get(line));
+        }
+    }
+    Ok(known)
+}
