@@ -119,17 +119,19 @@ pub fn run<'f>(
         Workers::Pool(pool),
         (0..arenas).map(|_| Bump::new()).collect(),
         input.chunks(),
-        || (RowMaker::default(), Vec::new()),
-        |(maker, buffer), arena, chunk, number| {
+        || (RowMaker::default(), Vec::new(), [0; 3]),
+        |(maker, buffer, counts), arena, chunk, number| {
             let chunk = chunk?;
             let mut rest = chunk.clone();
             let mut batch = ChunkRows::new(arena, |_| Rows::default());
             if !is_long_line(&chunk, input.chunk_bytes) {
                 let bytes = input.source.bytes(chunk.clone(), buffer)?;
                 batch = ChunkRows::new(batch.into_owner(), |arena| {
-                    let mut rows = Rows::default();
+                    // The chunk before had about as many rows.
+                    let mut rows = Rows::with_capacity(*counts);
                     let budget = Budget { rows_bytes: part_bytes, enrichment_bytes: part_bytes };
                     rest.start = add_part(maker, chunk.start, bytes, fold, arena, &mut rows, budget);
+                    *counts = rows.counts();
                     rows
                 });
                 // Rows of a file that was truncated meanwhile are not rows of the ledger.

@@ -87,6 +87,21 @@ pub struct Rows<'a> {
 const FINDING_BYTES: usize = 160;
 
 impl Rows<'_> {
+    /// No rows, with space for as many turns, calls and events as `counts` says.
+    pub(crate) fn with_capacity([turns, calls, events]: [usize; 3]) -> Self {
+        Self {
+            turns: Vec::with_capacity(turns),
+            calls: Vec::with_capacity(calls),
+            events: Vec::with_capacity(events),
+            ..Self::default()
+        }
+    }
+
+    /// How many turns, calls and events there are.
+    pub(crate) fn counts(&self) -> [usize; 3] {
+        [self.turns.len(), self.calls.len(), self.events.len()]
+    }
+
     /// Adds a finding about the line at `offset`. `len_bytes` is the line's length without the LF.
     pub(crate) fn find(&mut self, offset: u64, len_bytes: u64, verdict: Verdict, reason: String) {
         // Lines of a scan end in an LF.
