@@ -1,13 +1,14 @@
 //! The bulk loader of full rebuilds: writes rows into a database file that is built bottom-up.
 //!
-//! The workers that make rows also encode them, so the end of the load only merges sorted keys. Sessions and the
-//! state row are few and are written through SQLite afterwards. The rules for repeated keys are the rules of
-//! [`load`](super::load).
+//! The workers that make rows also encode them, so the end of the load only merges sorted keys. Sessions are
+//! aggregated while the turns are laid into pages. Sessions and the state row are few and are written through SQLite
+//! afterwards. The rules for repeated keys are the rules of [`load`](super::load).
 
 use std::path::Path;
 
 use super::pipeline::RowsPlace;
 use super::schema;
+use super::session_rows::SessionRows;
 use crate::interrupt::Interrupt;
 use crate::record::Cell;
 use crate::record::columns::{compactions, stamps, tool_calls, tool_result_events, turns};
@@ -54,29 +55,35 @@ impl BulkWriter {
     ) -> Result<(), sqlite_file::SqliteFileError> {
         let mut batch = self.loader.batch_part(place.chunk, place.part);
         for turn in &rows.turns {
-            batch.push(self.turns, &turn.cells.map(value))?;
+            batch.push_cells(self.turns, &turn.cells)?;
             // The loader attaches these calls to the turn pushed before them.
             for call in &rows.calls[turn.calls.clone()] {
-                batch.push(self.calls, &call.map(value))?;
+                batch.push_cells(self.calls, call)?;
             }
         }
-        rows.events.iter().try_for_each(|row| batch.push(self.events, &row.map(value)))?;
-        rows.compactions.iter().try_for_each(|row| batch.push(self.compactions, &row.map(value)))?;
-        rows.stamps.iter().try_for_each(|stamp| batch.push(self.stamps, &stamp.cells.map(value)))?;
+        rows.events.iter().try_for_each(|row| batch.push_cells(self.events, row))?;
+        rows.compactions.iter().try_for_each(|row| batch.push_cells(self.compactions, row))?;
+        rows.stamps.iter().try_for_each(|stamp| batch.push_cells(self.stamps, &stamp.cells))?;
         if place.is_last { self.loader.submit(batch) } else { self.loader.submit_part(batch) }
     }
 
-    /// Completes the file, on the rayon pool that the caller runs in.
-    pub(super) fn finish(self, interrupt: &Interrupt) -> Result<Loaded, sqlite_file::SqliteFileError> {
-        self.loader.finish_unless(interrupt)
+    /// Completes the file, on the rayon pool that the caller runs in, and adds every turn that is kept to `sessions`.
+    pub(super) fn finish(
+        self,
+        sessions: &mut SessionRows,
+        interrupt: &Interrupt,
+    ) -> Result<Loaded, sqlite_file::SqliteFileError> {
+        self.loader.finish_unless(interrupt, Some((self.turns, &mut |turn| sessions.add(turn))))
     }
 }
 
-fn value(cell: Cell<'_>) -> SqlValue<'_> {
-    match cell {
-        Cell::Null => SqlValue::Null,
-        Cell::Int(number) => SqlValue::Int(number),
-        Cell::Real(number) => SqlValue::Real(number),
-        Cell::Text(text) => SqlValue::Text(text.as_bytes()),
+impl<'a> From<Cell<'a>> for SqlValue<'a> {
+    fn from(cell: Cell<'a>) -> Self {
+        match cell {
+            Cell::Null => SqlValue::Null,
+            Cell::Int(number) => SqlValue::Int(number),
+            Cell::Real(number) => SqlValue::Real(number),
+            Cell::Text(text) => SqlValue::Text(text.as_bytes()),
+        }
     }
 }

@@ -17,6 +17,7 @@ pub mod pipeline;
 pub mod query;
 mod refold;
 pub mod schema;
+mod session_rows;
 mod sessions;
 mod statement;
 mod status;

@@ -11,7 +11,10 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::statement::Statement;
 use crate::record::columns::turns;
 
-/// Classes of fidelity, worst first, as a `CASE` that ranks them; other values are ignored.
+/// Classes of fidelity, worst first; other values are ignored.
+pub(super) const FIDELITY: [&str; 5] = ["cost-only", "aggregate-only", "partial", "usage-only", "full"];
+
+/// The place in [`FIDELITY`] as a `CASE`.
 const RANK: &str = "CASE attribution_fidelity WHEN 'cost-only' THEN 0 WHEN 'aggregate-only' THEN 1 \
                     WHEN 'partial' THEN 2 WHEN 'usage-only' THEN 3 WHEN 'full' THEN 4 END";
 

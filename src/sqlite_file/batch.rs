@@ -6,7 +6,7 @@ use super::file::FrozenStore;
 use super::key::push_column;
 use super::record::{affine, header_len, push_body, push_type, push_varint};
 use super::run::{Strings, pack};
-use super::schema::{Affinity, Schema, TableId};
+use super::schema::{Affinity, Schema, SchemaTable, TableId};
 use super::{LoadResult, SqlValue, SqliteFileError};
 
 /// SQLITE_MAX_LENGTH.
@@ -49,13 +49,16 @@ pub(super) struct BatchPart {
 }
 
 impl RowBatch {
-    pub(super) fn new(schema: Arc<Schema>, sequence: u64, part: u32) -> Self {
+    /// `sizes` are those of another batch, for each table and then for each index; this batch reserves as much.
+    pub(super) fn new(schema: Arc<Schema>, sequence: u64, part: u32, sizes: &[(usize, usize)]) -> Self {
+        let (records, keys) = sizes.split_at(schema.tables.len());
+        let reserved = |sizes: &[(usize, usize)]| sizes.iter().copied().map(Strings::with_capacity).collect();
         Self {
             sequence,
             part,
-            records: schema.tables.iter().map(|_| Strings::default()).collect(),
+            records: reserved(records),
             parents: vec![Vec::new(); schema.tables.len()],
-            keys: schema.indexes.iter().map(|_| Strings::default()).collect(),
+            keys: reserved(keys),
             schema,
             types: Vec::new(),
         }
@@ -67,6 +70,18 @@ impl RowBatch {
     /// [`SqliteFileError::Row`], [`SqliteFileError::TooLarge`], and [`SqliteFileError::Unsupported`] for a table that accepts
     /// no rows. The batch is unchanged after an error.
     pub fn push(&mut self, table: TableId, row: &[SqlValue<'_>]) -> LoadResult<()> {
+        self.push_cells(table, row)
+    }
+
+    /// Encodes one row as [`push`](Self::push) does. The row has what becomes values.
+    ///
+    /// # Errors
+    /// Those of [`push`](Self::push).
+    pub(crate) fn push_cells<'v, V: Copy + Into<SqlValue<'v>>>(
+        &mut self,
+        table: TableId,
+        row: &[V],
+    ) -> LoadResult<()> {
         let Self { schema, records, parents, keys, types, .. } = self;
         let place = table.0;
         let table = &schema.tables[place];
@@ -82,44 +97,11 @@ impl RowBatch {
         if table.parent.is_some_and(|parent| records[parent].len() == 0) {
             return refused("no row of its parent's table precedes a row in its batch; push that first");
         }
-        types.clear();
-        let mut body_len = 0;
-        for (value, column) in row.iter().zip(&table.columns) {
-            let refused =
-                |what| SqliteFileError::Row { place: format!("{}.{}", table.name, column.name), what };
-            let value = affine(*value, column.affinity).map_err(refused)?;
-            match value {
-                SqlValue::Null if column.not_null => {
-                    return Err(refused("is NOT NULL; give a value or leave the row out"));
-                }
-                SqlValue::Real(_) if column.is_indexed && column.affinity == Affinity::Blob => {
-                    return Err(refused(
-                        "is indexed and has no type, so it takes no real number; give it one",
-                    ));
-                }
-                _ => {}
-            }
-            push_type(types, value);
-            body_len += value.body_len();
-        }
-        let header_len = header_len(types.len());
-        let record_len = header_len as usize + body_len;
-        // An index entry has at most the columns of the row, and the rowid.
-        if record_len + ROWID_MAX > RECORD_MAX {
-            let limit = (RECORD_MAX - ROWID_MAX) as u64;
-            return Err(SqliteFileError::TooLarge { what: "a row in bytes", limit });
-        }
         let Strings { bytes, ends } = &mut records[place];
-        if bytes.len() + record_len > u32::MAX as usize {
-            return Err(SqliteFileError::TooLarge {
-                what: "the rows of a batch in bytes",
-                limit: u64::from(u32::MAX),
-            });
-        }
-        push_varint(bytes, header_len);
-        bytes.extend_from_slice(types);
-        for (value, column) in row.iter().zip(&table.columns) {
-            push_body(bytes, affine(*value, column.affinity).unwrap_or(SqlValue::Null));
+        let start = bytes.len();
+        if let Err(error) = push_record(bytes, types, table, row) {
+            bytes.truncate(start);
+            return Err(error);
         }
         ends.push(bytes.len());
         if let Some(parent) = table.parent {
@@ -129,11 +111,17 @@ impl RowBatch {
             let Strings { bytes, ends } = &mut keys[*id];
             for column in &schema.indexes[*id].columns {
                 let affinity = table.columns[*column].affinity;
-                push_column(bytes, affine(row[*column], affinity).unwrap_or(SqlValue::Null), affinity);
+                let value = affine(row[*column].into(), affinity);
+                push_column(bytes, value.unwrap_or(SqlValue::Null), affinity);
             }
             ends.push(bytes.len());
         }
         Ok(())
+    }
+
+    /// How much space the batch's records and keys need, for each table and then for each index.
+    pub(super) fn sizes(&self) -> Vec<(usize, usize)> {
+        self.records.iter().chain(&self.keys).map(Strings::sizes).collect()
     }
 
     /// Sorts the keys and packs everything into buffers whose bytes follow each other.
@@ -148,7 +136,9 @@ impl RowBatch {
             counts: self.records.iter().map(|records| records.len() as u32).collect(),
             estimates: all.map(|of| (of.bytes.len() + 8 * of.len()) as u64).collect(),
         };
-        let (mut end, mut rest, mut order) = (0, Vec::new(), Vec::new());
+        // Runs are shorter than their keys.
+        let rest_len = self.keys.iter().map(|keys| keys.bytes.len() + 4 * keys.len()).sum();
+        let (mut end, mut rest, mut order) = (0, Vec::with_capacity(rest_len), Vec::new());
         for records in &self.records {
             end += records.bytes.len();
             part.ends.push(end);
@@ -165,6 +155,49 @@ impl RowBatch {
         }
         (part, self.records.into_iter().map(|records| records.bytes).chain([rest]).collect())
     }
+}
+
+/// Appends the record of a row. After an error, part of the record may have been appended. `types` is scratch.
+fn push_record<'v, V: Copy + Into<SqlValue<'v>>>(
+    bytes: &mut Vec<u8>,
+    types: &mut Vec<u8>,
+    table: &SchemaTable,
+    row: &[V],
+) -> LoadResult<()> {
+    let start = bytes.len();
+    types.clear();
+    for (value, column) in row.iter().zip(&table.columns) {
+        let refused = |what| SqliteFileError::Row { place: format!("{}.{}", table.name, column.name), what };
+        let value = affine((*value).into(), column.affinity).map_err(refused)?;
+        match value {
+            SqlValue::Null if column.not_null => {
+                return Err(refused("is NOT NULL; give a value or leave the row out"));
+            }
+            SqlValue::Real(_) if column.is_indexed && column.affinity == Affinity::Blob => {
+                return Err(refused("is indexed and has no type, so it takes no real number; give it one"));
+            }
+            _ => {}
+        }
+        push_type(types, value);
+        push_body(bytes, value);
+    }
+    let (header_len, body_end) = (header_len(types.len()), bytes.len());
+    // An index entry has at most the columns of the row, and the rowid.
+    if header_len as usize + body_end - start + ROWID_MAX > RECORD_MAX {
+        let limit = (RECORD_MAX - ROWID_MAX) as u64;
+        return Err(SqliteFileError::TooLarge { what: "a row in bytes", limit });
+    }
+    if body_end + header_len as usize > u32::MAX as usize {
+        return Err(SqliteFileError::TooLarge {
+            what: "the rows of a batch in bytes",
+            limit: u64::from(u32::MAX),
+        });
+    }
+    // The header goes before the body: it is appended, and the two change places.
+    push_varint(bytes, header_len);
+    bytes.extend_from_slice(types);
+    bytes[start..].rotate_right(header_len as usize);
+    Ok(())
 }
 
 /// All rows of a load, in order.
@@ -226,6 +259,11 @@ impl Data {
         (0..self.parts.len())
             .map(move |part| (self.section(part, section), self.bases[part][table]))
             .filter(|(run, _)| !run.is_empty())
+    }
+
+    /// The store, when nothing is read any more.
+    pub fn into_store(self) -> FrozenStore {
+        self.store
     }
 
     /// About how many bytes of pages a tree needs. Tables are numbered first, then indexes.

@@ -9,7 +9,7 @@ use super::key::decode;
 use super::record::{header_len, int_type, is_real, push_body, push_type, push_varint};
 use super::run::Merge;
 use super::schema::{Duplicates, Schema, SchemaIndex};
-use super::{LoadResult, SqlValue, SqliteFileError};
+use super::{LoadResult, RowVisitor, SqlValue, SqliteFileError, StoredRow};
 
 /// Largest number of characters of a key in an error.
 const LITERALS_MAX: usize = 200;
@@ -58,15 +58,16 @@ pub(super) struct RowCells<'a> {
 }
 
 impl<'a> RowCells<'a> {
-    pub fn new(data: &'a Data, table: usize, fates: &'a Fates) -> Self {
+    /// Calls `each` for every row when the row's turn comes.
+    pub fn new(data: &'a Data, table: usize, fates: &'a Fates, mut each: Option<RowVisitor<'a>>) -> Self {
         let sources = fates.sources();
         let mut others = Box::new(data.records(table).filter_map(move |(row, record)| {
-            let record = if fates.is_touched(row) {
-                sources.get(&row).map(|source| data.record(table, *source))
-            } else {
-                Some(record)
-            };
-            record.map(|record| (record, u64::from(row) + 1))
+            let record = if fates.is_touched(row) { data.record(table, *sources.get(&row)?) } else { record };
+            let rowid = u64::from(row) + 1;
+            if let Some(each) = &mut each {
+                each(StoredRow { rowid, record });
+            }
+            Some((record, rowid))
         }));
         Self { current: others.next(), others }
     }

@@ -50,13 +50,27 @@ fn push_number(key: &mut Vec<u8>, tag: u8, near: f64, beyond: i16) {
 #[inline]
 fn push_bytes(key: &mut Vec<u8>, tag: u8, mut bytes: &[u8]) {
     key.push(tag);
-    while let Some(zero) = memchr::memchr(0, bytes) {
+    while has_zero(bytes)
+        && let Some(zero) = memchr::memchr(0, bytes)
+    {
         key.extend_from_slice(&bytes[..=zero]);
         key.push(0xff);
         bytes = &bytes[zero + 1..];
     }
     key.extend_from_slice(bytes);
     key.extend_from_slice(&[0, 1]);
+}
+
+/// Whether a byte is zero. Most texts have a few words, for which `memchr` takes longer.
+#[inline]
+fn has_zero(bytes: &[u8]) -> bool {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    let Some(last) = bytes.last_chunk::<8>() else { return bytes.contains(&0) };
+    let zeros = |word: &[u8; 8]| {
+        let word = u64::from_le_bytes(*word);
+        word.wrapping_sub(ONES) & !word & (ONES << 7)
+    };
+    bytes.as_chunks::<8>().0.iter().fold(zeros(last), |found, word| found | zeros(word)) != 0
 }
 
 /// Calls `each` with every column's value in the form that is stored.

@@ -58,10 +58,11 @@ mod tree;
 mod value;
 
 use std::path::Path;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 pub use batch::RowBatch;
 pub use error::{LoadResult, SqliteFileError};
+pub use record::{RowVisitor, StoredRow};
 pub(crate) use schema::check_page_size;
 pub use schema::{Duplicates, Schema, TableId};
 pub use value::SqlValue;
@@ -72,7 +73,7 @@ use crate::interrupt::Interrupt;
 use batch::{BatchPart, Data};
 use cells::{Cells, EntryCells, RowCells};
 use fates::Fates;
-use file::{DatabaseFile, Store};
+use file::{DatabaseFile, FrozenStore, Store};
 use tree::BTree;
 
 /// Packed batches may use one part in this many of the budget before they are spilled. Spilling costs little while the page
@@ -86,10 +87,21 @@ const PACKED_SHARE: usize = 16;
 pub struct Loader {
     schema: Arc<Schema>,
     target: DatabaseFile,
-    packed: Mutex<(Store, Vec<BatchPart>)>,
+    packed: Mutex<PackedBatches>,
+}
+
+/// Batches that were submitted.
+struct PackedBatches {
+    store: Store,
+    parts: Vec<BatchPart>,
+    /// How much space the last batch needed, for each table and then for each index.
+    sizes: Vec<(usize, usize)>,
 }
 
 /// The result of [`Loader::finish`]: the whole database, written but not synced.
+///
+/// The value also owns the packed batches. Freeing them takes a tenth of a second for a gigabyte, so drop the value beside other
+/// work.
 #[derive(Debug)]
 pub struct Loaded {
     /// The target, still open for reading and writing; call `sync_all` before relying on the file.
@@ -102,6 +114,7 @@ pub struct Loaded {
     pub superseded: Vec<u64>,
     /// Bytes that went through a spill file.
     pub spilled_bytes: u64,
+    _packed: FrozenStore,
 }
 
 impl Loader {
@@ -114,10 +127,15 @@ impl Loader {
     /// [`SqliteFileError::Io`], also when a file of that name exists.
     pub fn create(path: &Path, schema: Schema, memory_bytes: usize) -> LoadResult<Self> {
         let beside = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let packed = PackedBatches {
+            store: Store::new(beside.to_owned(), memory_bytes / PACKED_SHARE),
+            parts: Vec::new(),
+            sizes: vec![(0, 0); schema.tables.len() + schema.indexes.len()],
+        };
         Ok(Self {
             target: DatabaseFile::create(path, schema.page_size, &schema.image)?,
             schema: Arc::new(schema),
-            packed: Mutex::new((Store::new(beside.to_owned(), memory_bytes / PACKED_SHARE), Vec::new())),
+            packed: Mutex::new(packed),
         })
     }
 
@@ -132,7 +150,13 @@ impl Loader {
     /// few megabytes. Submit every part but the last with [`submit_part`](Self::submit_part). Children must be in the same part
     /// as their parents.
     pub fn batch_part(&self, sequence: u64, part: u32) -> RowBatch {
-        RowBatch::new(Arc::clone(&self.schema), sequence, part)
+        RowBatch::new(Arc::clone(&self.schema), sequence, part, &self.packed().sizes)
+    }
+
+    fn packed(&self) -> MutexGuard<'_, PackedBatches> {
+        // A panicking thread leaves the data under the lock whole: the end of the load reports a part that was not pushed as
+        // missing.
+        self.packed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Sorts the batch's keys in this thread and adds its rows to the load. Of a batch in parts, submits the last part.
@@ -159,13 +183,13 @@ impl Loader {
 
     fn take(&self, batch: RowBatch, is_last: bool) -> LoadResult<()> {
         assert!(Arc::ptr_eq(&batch.schema, &self.schema), "a batch goes to the loader that gave it");
+        let sizes = batch.sizes();
         let (mut part, bytes) = batch.pack();
         part.is_last = is_last;
-        // A panicking thread leaves the data under the lock whole: the end of the load reports a part that was not pushed as
-        // missing.
-        let mut packed = self.packed.lock().unwrap_or_else(PoisonError::into_inner);
-        part.offset = packed.0.append(&bytes)?;
-        packed.1.push(part);
+        let mut packed = self.packed();
+        part.offset = packed.store.append(&bytes)?;
+        packed.parts.push(part);
+        packed.sizes = sizes;
         Ok(())
     }
 
@@ -175,16 +199,22 @@ impl Loader {
     /// [`SqliteFileError::Sequence`], also after a batch could not be submitted; [`SqliteFileError::Duplicate`], [`SqliteFileError::Io`],
     /// [`SqliteFileError::TooLarge`].
     pub fn finish(self) -> LoadResult<Loaded> {
-        self.finish_unless(&Interrupt::new())
+        self.finish_unless(&Interrupt::new(), None)
     }
 
-    /// Does the same as [`finish`](Self::finish), but gives up within a round of pages once `interrupt` is requested.
+    /// Does the same as [`finish`](Self::finish), but gives up within a round of pages once `interrupt` is requested. Calls
+    /// `each` for the rows of one table, in one thread at a time.
     ///
     /// # Errors
     /// Those of [`finish`](Self::finish), and [`SqliteFileError::Interrupted`].
-    pub fn finish_unless(self, interrupt: &Interrupt) -> LoadResult<Loaded> {
+    pub fn finish_unless(
+        self,
+        interrupt: &Interrupt,
+        mut each: Option<(TableId, RowVisitor<'_>)>,
+    ) -> LoadResult<Loaded> {
         let Self { schema, mut target, packed } = self;
-        let (store, mut parts) = packed.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let packed = packed.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let PackedBatches { store, mut parts, .. } = packed;
         parts.sort_unstable_by_key(|part| (part.sequence, part.part));
         let mut expected = (0, 0);
         for part in &parts {
@@ -203,7 +233,7 @@ impl Loader {
         let data = Data::new(parts, store, schema.tables.len())?;
         let fates: Vec<OnceLock<Fates>> = schema.tables.iter().map(|_| OnceLock::new()).collect();
         for stage in 0..3 {
-            build_stage(&mut target, &schema, &data, &fates, stage, interrupt)?;
+            build_stage(&mut target, &schema, &data, &fates, stage, &mut each, interrupt)?;
         }
         // The change counter, equal in both places, and the number of pages for which the counter is valid.
         let numbers = [(24, 1), (28, target.pages), (92, 1), (96, rusqlite::version_number() as u32)];
@@ -218,6 +248,7 @@ impl Loader {
             rows: rows.collect(),
             superseded,
             spilled_bytes,
+            _packed: data.into_store(),
         })
     }
 }
@@ -229,6 +260,7 @@ fn build_stage(
     data: &Data,
     fates: &[OnceLock<Fates>],
     stage: usize,
+    each: &mut Option<(TableId, RowVisitor<'_>)>,
     interrupt: &Interrupt,
 ) -> LoadResult<()> {
     // Primary keys are built in the stage of this number, everything else of their tables in the next stage.
@@ -237,7 +269,8 @@ fn build_stage(
     for (table, of) in schema.tables.iter().enumerate().filter(|(table, _)| stage_of(*table) + 1 == stage) {
         // The primary key, if there is one, finds the fates.
         let fates = fates[table].get_or_init(|| orphans(schema, data, fates, table));
-        let cells = Cells::Rows(RowCells::new(data, table, fates));
+        let each = each.take_if(|(of, _)| of.0 == table).map(|(_, each)| -> RowVisitor<'_> { each });
+        let cells = Cells::Rows(RowCells::new(data, table, fates, each));
         trees.push(BTree::new(cells, of.root, page_size, data.estimate(table)));
     }
     for (index, of) in schema.indexes.iter().enumerate() {

@@ -4,6 +4,24 @@
 use super::SqlValue;
 use super::schema::Affinity;
 
+/// A row that was kept, as it is stored.
+#[derive(Clone, Copy, Debug)]
+pub struct StoredRow<'a> {
+    /// The row's rowid.
+    pub rowid: u64,
+    pub(super) record: &'a [u8],
+}
+
+/// Called for each row of a table that is kept, in the order of rowids.
+pub type RowVisitor<'v> = &'v mut (dyn FnMut(StoredRow<'_>) + Send);
+
+impl<'a> StoredRow<'a> {
+    /// The values after affinity was applied, in the order of the table's columns.
+    pub fn values(&self) -> impl Iterator<Item = SqlValue<'a>> + use<'a> {
+        values(self.record)
+    }
+}
+
 /// Appends SQLite's big-endian base-128 varint. No caller needs the ninth byte: lengths and rowids are far below 2^56.
 #[inline]
 pub(super) fn push_varint(out: &mut Vec<u8>, value: u64) {
@@ -63,19 +81,6 @@ pub(super) fn push_type(header: &mut Vec<u8>, value: SqlValue<'_>) {
     }
 }
 
-impl SqlValue<'_> {
-    /// How many bytes [`push_body`] appends.
-    #[inline]
-    pub(super) fn body_len(&self) -> usize {
-        match self {
-            Self::Null => 0,
-            Self::Int(value) => int_type(*value).1,
-            Self::Real(_) => 8,
-            Self::Text(bytes) | Self::Blob(bytes) => bytes.len(),
-        }
-    }
-}
-
 /// Appends the body of an affine value.
 #[inline(always)] // As `push_type`.
 pub(super) fn push_body(out: &mut Vec<u8>, value: SqlValue<'_>) {
@@ -94,14 +99,44 @@ pub(super) fn header_len(types_len: usize) -> u64 {
     types_len + varint_len(alone) as u64
 }
 
+/// The values of a record, in the order of the columns.
+pub(super) fn values(record: &[u8]) -> impl Iterator<Item = SqlValue<'_>> {
+    let mut at = 0;
+    let header_len = read_varint(record, &mut at) as usize;
+    let mut rest = &record[header_len..];
+    std::iter::from_fn(move || {
+        (at < header_len).then(|| {
+            let serial_type = read_varint(record, &mut at) as usize;
+            let len = match serial_type {
+                0 | 8 | 9 => 0,
+                1..=4 => serial_type,
+                5 => 6,
+                6 | 7 => 8,
+                text_or_blob => (text_or_blob - 12) / 2,
+            };
+            let body;
+            (body, rest) = rest.split_at(len);
+            match serial_type {
+                0 => SqlValue::Null,
+                1..=6 => SqlValue::Int(signed(body)),
+                7 => SqlValue::Real(f64::from_bits(signed(body) as u64)),
+                8 | 9 => SqlValue::Int(serial_type as i64 - 8),
+                even if even % 2 == 0 => SqlValue::Blob(body),
+                _ => SqlValue::Text(body),
+            }
+        })
+    })
+}
+
+/// A big-endian integer in two's complement.
+fn signed(bytes: &[u8]) -> i64 {
+    let sign = bytes.first().map_or(0, |first| i64::from(*first as i8 >> 7));
+    bytes.iter().fold(sign, |value, byte| value << 8 | i64::from(*byte))
+}
+
 /// Whether a record stores the value of `column`, counted from 0, as a real.
 pub(super) fn is_real(record: &[u8], column: usize) -> bool {
-    let mut at = 0;
-    let header_len = read_varint(record, &mut at);
-    for _ in 0..column {
-        read_varint(record, &mut at);
-    }
-    (at as u64) < header_len && read_varint(record, &mut at) == 7
+    matches!(values(record).nth(column), Some(SqlValue::Real(_)))
 }
 
 /// Whether this integer of a REAL column is stored as an integer: below 48 bits SQLite may store an integer, and does where no
@@ -157,6 +192,21 @@ mod tests {
         for (types, whole) in [(1, 2), (126, 127), (127, 129), (16381, 16383), (16382, 16385)] {
             assert_eq!(header_len(types), whole, "{types}");
         }
+    }
+
+    #[test]
+    fn the_values_of_a_record_return() {
+        let edges = [0, 1, 2, 0x7f, 0x80, 0x7fff, 0x8000, 0x7f_ffff, 0x80_0000, 1 << 31, 1 << 47, i64::MAX];
+        let ints = edges.into_iter().flat_map(|edge| [edge, -edge, !edge]).map(SqlValue::Int);
+        let long = [b'x'; 100];
+        let others = [SqlValue::Null, SqlValue::Real(-0.5), SqlValue::Text(&long), SqlValue::Blob(b"")];
+        let row: Vec<SqlValue<'_>> = ints.chain(others).collect();
+        let (mut types, mut record) = (Vec::new(), Vec::new());
+        row.iter().for_each(|value| push_type(&mut types, *value));
+        push_varint(&mut record, header_len(types.len()));
+        record.extend_from_slice(&types);
+        row.iter().for_each(|value| push_body(&mut record, *value));
+        assert_eq!(values(&record).collect::<Vec<_>>(), row);
     }
 
     /// SQLite stores the value in a column of that affinity; our result must be the same.

@@ -19,6 +19,16 @@ pub(super) struct Strings {
 }
 
 impl Strings {
+    /// No strings, with space for as many as `sizes` says: bytes, and strings.
+    pub fn with_capacity((bytes, strings): (usize, usize)) -> Self {
+        Self { bytes: Vec::with_capacity(bytes), ends: Vec::with_capacity(strings) }
+    }
+
+    /// How much space the strings need: bytes, and strings.
+    pub fn sizes(&self) -> (usize, usize) {
+        (self.bytes.len(), self.ends.len())
+    }
+
     pub fn len(&self) -> usize {
         self.ends.len()
     }
@@ -46,25 +56,27 @@ pub(super) fn shared_len(left: &[u8], right: &[u8]) -> usize {
 }
 
 /// Sorts the keys of a batch, one for each row, and appends the keys to `out` as a run. `order` is scratch.
-pub(super) fn pack(keys: &Strings, order: &mut Vec<(u64, u32)>, out: &mut Vec<u8>) {
+pub(super) fn pack(keys: &Strings, order: &mut Vec<u128>, out: &mut Vec<u8>) {
     order.clear();
-    order.extend((0..keys.len() as u32).map(|row| (0, row)));
+    order.extend((0..keys.len() as u32).map(u128::from));
     sort(keys, order);
     let mut before: &[u8] = &[];
     let mut rest = &order[..];
-    while let Some((_, first)) = rest.first() {
-        let key = keys.get(*first);
+    while let Some(first) = rest.first() {
+        let key = keys.get(row_of(*first));
         let shared = shared_len(before, key);
         push_varint(out, shared as u64);
         let following = if key.len() < LONG_KEY_BYTES { &key[shared..] } else { key };
         push_varint(out, following.len() as u64);
         out.extend_from_slice(following);
-        let rows = rest.iter().take_while(|(_, row)| keys.get(*row) == key).count();
+        // Equal keys have equal numbers, and comparing these is cheaper.
+        let is_same = |sorted: &&u128| **sorted >> 32 == first >> 32 && keys.get(row_of(**sorted)) == key;
+        let rows = rest.iter().take_while(is_same).count();
         push_varint(out, rows as u64);
         let mut last = 0;
-        for (_, row) in &rest[..rows] {
+        for row in rest[..rows].iter().copied().map(row_of) {
             push_varint(out, u64::from(row - last));
-            last = *row;
+            last = row;
         }
         rest = &rest[rows..];
         before = key;
@@ -76,33 +88,43 @@ pub(super) fn pack(keys: &Strings, order: &mut Vec<(u64, u32)>, out: &mut Vec<u8
 /// The prefix that all keys share is skipped, the next eight bytes are compared as a number, and rows with equal numbers are
 /// sorted by the rest. There is no recursion, because the rest has as many levels as keys are long. Padding with zeros after a
 /// key's end changes no order, because no key is a prefix of another.
-fn sort(keys: &Strings, order: &mut [(u64, u32)]) {
+///
+/// Number and row are one integer, the row in the lower 32 bits, because comparing one integer takes no branch.
+fn sort(keys: &Strings, order: &mut [u128]) {
     // Ranges of rows to sort, each with the number of leading bytes that the keys share.
     let mut unsorted = vec![(0..order.len(), 0)];
     while let Some((range, depth)) = unsorted.pop() {
         let mut start = range.start;
         let order = &mut order[range];
-        let [(_, first), _, ..] = *order else { continue };
-        let first = keys.get(first);
-        let shared = order.iter().fold(first.len(), |shared, (_, row)| {
-            depth + shared_len(&first[depth..shared], &keys.get(*row)[depth..])
+        let [first, _, ..] = *order else { continue };
+        let first = keys.get(row_of(first));
+        let shared = order.iter().fold(first.len(), |shared, sorted| {
+            depth + shared_len(&first[depth..shared], &keys.get(row_of(*sorted))[depth..])
         });
-        for (head, row) in order.iter_mut() {
-            let rest = &keys.get(*row)[shared..];
+        if shared == first.len() {
+            // The keys do not differ anywhere, and the rows ascend.
+            continue;
+        }
+        for sorted in order.iter_mut() {
+            let row = row_of(*sorted);
+            let rest = &keys.get(row)[shared..];
             let mut bytes = [0; 8];
             let length = rest.len().min(8);
             bytes[..length].copy_from_slice(&rest[..length]);
-            *head = u64::from_be_bytes(bytes);
+            *sorted = u128::from(u64::from_be_bytes(bytes)) << 32 | u128::from(row);
         }
         order.sort_unstable();
-        for same in order.chunk_by(|a, b| a.0 == b.0) {
-            // If the keys do not differ anywhere, they are equal.
-            if shared < first.len() {
+        for same in order.chunk_by(|a, b| a >> 32 == b >> 32) {
+            if same.len() > 1 {
                 unsorted.push((start..start + same.len(), shared));
             }
             start += same.len();
         }
     }
+}
+
+fn row_of(sorted: u128) -> u32 {
+    sorted as u32
 }
 
 /// Reads a run key by key.

@@ -7,6 +7,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use rayon::iter::{IndexedParallelIterator, IntoParallelIterator, ParallelIterator};
 use rusqlite::{Connection, OpenFlags};
 
 use super::lost::LedgerLoss;
@@ -18,17 +19,27 @@ use crate::archive::load::InsertWriter;
 use crate::archive::load_bulk::BulkWriter;
 use crate::archive::open::{self, ArchiveState};
 use crate::archive::pipeline::PipelineInput;
+use crate::archive::schema::TABLES;
+use crate::archive::session_rows::SessionRows;
 use crate::archive::sessions;
 use crate::disk;
 use crate::interrupt::Interrupt;
 use crate::publish;
 use crate::record::fold::Fold;
 use crate::record::rows::Rows;
+use crate::sqlite_file::Loaded;
+
+/// Sessions may take one part in this many of the memory for rows before they are left to SQL.
+const SESSIONS_SHARE: usize = 16;
 
 /// The file of a plan while it is built.
 pub(super) struct NewArchive {
     /// The bulk loader until it has written the file; `None` when rows are inserted.
     bulk: Option<BulkWriter>,
+    /// What the bulk loader has written, until it is synced.
+    loaded: Option<Loaded>,
+    /// The sessions, if they were aggregated while the file was written.
+    sessions: Option<SessionRows>,
     /// Opened when SQLite is first needed.
     connection: Option<Connection>,
     lost: Option<LedgerLoss>,
@@ -50,7 +61,8 @@ impl NewArchive {
             of_the_live_archive => of_the_live_archive,
         };
         let built = plan.build_path().to_path_buf();
-        let mut new = Self { bulk: None, connection: None, lost, page_size, built, plan };
+        let (bulk, loaded, sessions, connection) = Default::default();
+        let mut new = Self { bulk, loaded, sessions, connection, lost, page_size, built, plan };
         match build.options.load {
             Load::Bulk => {
                 // The empty file of the plan is removed, because the loader creates its file exclusively.
@@ -99,8 +111,10 @@ impl NewArchive {
         build.report_at_end(Phase::Indexes)?;
         let indexing = Instant::now();
         if let Some(bulk) = self.bulk.take() {
-            let finished = build.pool.install(|| bulk.finish(&build.options.interrupt));
-            finished.map_err(ArchiveError::bulk(&build.paths.archive))?;
+            let mut sessions = SessionRows::new(build.options.memory_bytes / SESSIONS_SHARE);
+            let finished = build.pool.install(|| bulk.finish(&mut sessions, &build.options.interrupt));
+            self.loaded = Some(finished.map_err(ArchiveError::bulk(&build.paths.archive))?);
+            self.sessions = Some(sessions).filter(SessionRows::is_complete);
         } else {
             let (connection, built) = self.open(build)?;
             open::create_indexes(connection).context(built, "creating indexes")?;
@@ -110,46 +124,52 @@ impl NewArchive {
         Ok(())
     }
 
-    /// Checks the new file while sessions are aggregated from it; both only read. Only the sessions and the state row
-    /// are inserted after the check, through SQLite.
+    /// Checks the new file while its pages are synced, and while sessions are aggregated from it if they were not before.
+    /// Only the sessions and the state row are inserted after the check, through SQLite. The sync before publishing then
+    /// has little to write.
     pub(super) fn sessions_and_check(&mut self, build: &mut Build<'_>) -> Result<(), ArchiveError> {
         build.report_at_end(Phase::Verify)?;
+        let (loaded, has_sessions) = (self.loaded.take(), self.sessions.is_some());
         let (connection, built) = self.open(build)?;
         open::read_mapped(connection).context(built, "mapping it")?;
-        let Build { options, paths, result, .. } = build;
+        let Build { options, paths, result, pool, .. } = build;
         let archive = &paths.archive;
-        let (checked, aggregated) = std::thread::scope(|scope| {
+        std::thread::scope(|scope| {
+            let sync = scope.spawn(|| loaded.map_or(Ok(()), |loaded| loaded.file.sync_all()));
             let check = scope.spawn(|| {
                 let started = Instant::now();
                 if options.verify || cfg!(debug_assertions) {
-                    verify(built, archive, &options.interrupt).map(|()| started.elapsed())
+                    pool.install(|| verify(built, archive, &options.interrupt)).map(|()| started.elapsed())
                 } else {
                     Ok(Duration::ZERO)
                 }
             });
-            let started = Instant::now();
-            let aggregated = sessions::prepare(connection)
-                .context(built, "aggregating sessions")
-                .map(|()| started.elapsed());
-            let checked = check.join().unwrap_or_else(|_| {
-                Err(ArchiveError::Verify {
-                    path: archive.clone(),
-                    reason: "the check ended without a result".to_string(),
-                })
-            });
-            (checked, aggregated)
-        });
-        result.timings.verify = checked?;
-        result.timings.sessions = aggregated?;
-        Ok(())
+            if !has_sessions {
+                let started = Instant::now();
+                sessions::prepare(connection).context(built, "aggregating sessions")?;
+                result.timings.sessions = started.elapsed();
+            }
+            let ended = |what: &str| ArchiveError::Verify {
+                path: archive.clone(),
+                reason: format!("the {what} ended without a result"),
+            };
+            result.timings.verify = check.join().unwrap_or_else(|_| Err(ended("check")))?;
+            sync.join().map_err(|_| ended("sync"))??;
+            Ok(())
+        })
     }
 
     /// Writes sessions and state, and replaces the live archive with the file.
     pub(super) fn publish(mut self, build: &mut Build<'_>, state: &ArchiveState) -> Result<(), ArchiveError> {
         let committing = Instant::now();
+        let sessions = self.sessions.take();
         let (connection, built) = self.open(build)?;
         connection.execute_batch("BEGIN IMMEDIATE").context(built, "beginning a transaction")?;
-        sessions::keep(connection).context(built, "writing sessions")?;
+        match sessions {
+            Some(sessions) => sessions.keep(connection),
+            None => sessions::keep(connection),
+        }
+        .context(built, "writing sessions")?;
         open::write_state(connection, state).context(built, "writing its state")?;
         connection.execute_batch("COMMIT").context(built, "committing")?;
         build.result.timings.commit = committing.elapsed();
@@ -193,14 +213,25 @@ fn open_built(built: &Path, page_size: u32, interrupt: &Interrupt) -> Result<Con
     Ok(connection)
 }
 
-/// Runs SQLite's own check on a file that no process writes: `quick_check`, or in a debug build `integrity_check`,
-/// which compares each index with its table.
+/// Runs SQLite's own check on a file that no process writes, on the cores of the current pool: `quick_check` of each
+/// table with its indexes, or in a debug build `integrity_check` of the whole file, which compares each index with its
+/// table, too. A check table by table does not see a page that belongs to two tables or to none.
 fn verify(path: &Path, archive: &Path, interrupt: &Interrupt) -> Result<(), ArchiveError> {
+    if cfg!(debug_assertions) {
+        return check(path, archive, "PRAGMA integrity_check(1)", interrupt);
+    }
+    let mut tables = TABLES.map(|table| table.name).to_vec();
+    tables.push("sqlite_schema");
+    let each = tables.into_par_iter().with_max_len(1);
+    each.try_for_each(|table| check(path, archive, &format!("PRAGMA quick_check({table})"), interrupt))
+}
+
+/// Runs `pragma` on a connection of its own.
+fn check(path: &Path, archive: &Path, pragma: &str, interrupt: &Interrupt) -> Result<(), ArchiveError> {
     let mut connection = open::open_immutable(path)?;
     open::interruptible(&mut connection, interrupt).context(path, "opening it")?;
     open::read_mapped(&connection).context(path, "mapping it")?;
-    let check = if cfg!(debug_assertions) { "PRAGMA integrity_check(1)" } else { "PRAGMA quick_check(1)" };
-    let first: String = connection.query_row(check, [], |row| row.get(0)).context(path, "checking it")?;
+    let first: String = connection.query_row(pragma, [], |row| row.get(0)).context(path, "checking it")?;
     if first == "ok" {
         Ok(())
     } else {
