@@ -54,6 +54,9 @@ pub const PAGE_SIZE: u32 = 16384;
 
 /// How long to retry replacing a live archive that other programs have open, before it is written in place.
 const EXCLUSIVE_WAIT: Duration = Duration::from_millis(if cfg!(test) { 60 } else { 1000 });
+/// The same when the archive was in use before the build, too: a program that had the archive open all the time rarely
+/// closes it now.
+const EXCLUSIVE_WAIT_AGAIN: Duration = Duration::from_millis(if cfg!(test) { 30 } else { 100 });
 /// The pause between two attempts to replace the archive.
 const EXCLUSIVE_PAUSE: Duration = Duration::from_millis(20);
 
@@ -130,15 +133,6 @@ pub fn prepare(live: &Path) -> Result<PublishPlan, PublishError> {
     Ok(PublishPlan { live, build, page_size, found: look.found, in_use: look.in_use })
 }
 
-/// Whether a rename could replace the live archive now: no other connection has it open, and it has no other hard
-/// link.
-///
-/// # Errors
-/// As [`prepare`].
-pub(crate) fn is_free(live: &Path) -> Result<bool, PublishError> {
-    Ok(!live::look(&live::resolve(live)?)?.keeps_inode)
-}
-
 impl PublishPlan {
     /// Returns the empty file to build in. The file is beside the live archive and was created exclusively, with mode
     /// 0600.
@@ -208,12 +202,11 @@ impl PublishPlan {
         let build_sync = self.build.seal()?;
         reached(PublishStep::Sealed);
         let started = Instant::now();
+        let wait = if self.in_use { EXCLUSIVE_WAIT_AGAIN } else { EXCLUSIVE_WAIT };
         let method = loop {
             match replace::attempt(&self.build.path, &self.live, &mut still_held)? {
                 ReplaceAttempt::Done(method) => break method,
-                ReplaceAttempt::Occupied if started.elapsed() < EXCLUSIVE_WAIT => {
-                    thread::sleep(EXCLUSIVE_PAUSE)
-                }
+                ReplaceAttempt::Occupied if started.elapsed() < wait => thread::sleep(EXCLUSIVE_PAUSE),
                 ReplaceAttempt::Occupied | ReplaceAttempt::KeepInode => {
                     break in_place::write(&self.build, &self.live, &mut still_held)?;
                 }

@@ -33,8 +33,6 @@ pub(super) struct LiveArchive {
     path: PathBuf,
     /// Whether this crate built the archive up to its cursor. Another program may have stored any rows.
     is_ours: bool,
-    /// Whether turns are refolded in the live archive, whatever their number.
-    pub is_in_place: bool,
     /// The turns that the new stamps refold; `None` when there is nothing new.
     refolded: Option<TurnsToRefold>,
     /// The sessions of new turns, and whether their rows include the new turns.
@@ -54,10 +52,8 @@ impl LiveArchive {
             let reason = "it does not keep its state row".to_string();
             return Err(ArchiveError::Damaged { path: path.to_path_buf(), reason });
         };
-        // A rebuild would not store every row of another program.
-        let (is_ours, is_in_place) = (state.is_ours(), !state.is_ours());
-        let path = path.to_path_buf();
-        Ok((Self { connection, path, is_ours, is_in_place, refolded: None, extended: Vec::new() }, state))
+        let (path, is_ours) = (path.to_path_buf(), state.is_ours());
+        Ok((Self { connection, path, is_ours, refolded: None, extended: Vec::new() }, state))
     }
 
     /// Finds the stamps that may apply to the turns of `input` and to the turns that new stamps refold, or the reason to
@@ -86,7 +82,8 @@ impl LiveArchive {
         let new: Vec<&Stamp<'_>> = stamps_of(&survey.stamps).collect();
         let refolded = refold::turns_to_refold(connection, &new).context(path, doing)?;
         let sessions = refolded.sessions.values().flatten();
-        if !self.is_in_place && is_faster_rebuilt(refolded.rowids.len() as u64, input.range.end) {
+        // A rebuild would not store every row of another program.
+        if self.is_ours && is_faster_rebuilt(refolded.rowids.len() as u64, input.range.end) {
             build.counted_from = input.range.start;
             sessions.for_each(|session| build.session_ids.insert(session));
             survey.restart = Some(Restart::RefoldsMost);

@@ -209,23 +209,13 @@ impl<'b> Build<'b> {
         self.rebuild(last_rebuild_at, lost)
     }
 
-    /// Builds into the live archive. Where a full rebuild is faster, returns the reason to restart, unless other
-    /// processes have the archive open: publishing could then not rename, so publishing would write everything twice
-    /// more and wait for these processes.
+    /// Builds into the live archive. Where a full rebuild is faster, returns the reason to restart. A rebuild is also
+    /// faster when other processes have the archive open, so that publishing writes everything twice more, because
+    /// refolding in the live archive writes most pages as often and on one core.
     fn extend(&mut self, connection: Connection) -> Result<Option<Restart>, ArchiveError> {
         let path = &self.paths.archive;
         publish::sweep(path)?;
         let (live, before) = LiveArchive::begin(path, connection, &self.options.interrupt)?;
-        // `run` closes the connection, because this process's own open connection would count as another reader.
-        let restart = self.run(before, BuildTarget::Live(live))?;
-        if !matches!(restart, Some(Restart::RefoldsMost)) || publish::is_free(path)? {
-            return Ok(restart);
-        }
-        self.counted_from = 0;
-        self.session_ids.clear();
-        let connection = open::open_for_build(path, &self.options.interrupt)?;
-        let (mut live, before) = LiveArchive::begin(path, connection, &self.options.interrupt)?;
-        live.is_in_place = true;
         self.run(before, BuildTarget::Live(live))
     }
 

@@ -174,8 +174,4 @@ impl Distinct {
     pub(super) fn len(&self) -> u64 {
         self.seen.len() as u64
     }
-
-    pub(super) fn clear(&mut self) {
-        self.seen.clear();
-    }
 }
