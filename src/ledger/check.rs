@@ -16,6 +16,8 @@ use std::ops::{ControlFlow, Range};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use rayon::slice::ParallelSliceMut;
+
 use self::index::{IndexComparison, IndexLines};
 use self::lines::{Checker, FoundProblem, TsPrefix};
 pub use self::problem::Problem;
@@ -374,8 +376,9 @@ impl CheckRun<'_> {
     }
 
     fn compared(&mut self) -> Result<IndexComparison, LedgerError> {
-        self.ids.sort_unstable();
-        Ok(IndexComparison::of(&self.ids, IndexLines::read(&self.files.index)?))
+        let (ids, index) = (&mut self.ids, &self.files.index);
+        let ((), indexed) = rayon::join(|| ids.par_sort_unstable(), || IndexLines::read(index));
+        Ok(IndexComparison::of(&self.ids, indexed?))
     }
 
     /// Checks the lines that were appended since the last look, and compares; returns `None` when the ledger is not the

@@ -3,6 +3,8 @@
 use std::ops::Range;
 use std::path::Path;
 
+use rayon::slice::ParallelSliceMut;
+
 use crate::ledger::LedgerError;
 use crate::record::Id;
 use crate::scan::{self, Io, Source};
@@ -32,7 +34,7 @@ impl IndexLines {
                 _ => lines.invalid.push(offset..(end + 1).min(bytes.len() as u64)),
             }
         }
-        lines.ids.sort_unstable();
+        lines.ids.par_sort_unstable();
         Ok(lines)
     }
 }

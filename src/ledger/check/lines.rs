@@ -80,7 +80,7 @@ impl Checker {
         let nothing = Fold::default();
         let mut part = CheckedPart::default();
         let mut rows = Rows::default();
-        let is_utf8 = std::str::from_utf8(bytes).is_ok();
+        let is_utf8 = simdutf8::basic::from_utf8(bytes).is_ok();
         for (offset, line) in scan::lines(base, bytes) {
             let (unknown, other) = (rows.unknown_lines, rows.other_lines);
             maker.add(offset, line, &nothing, arena, &mut rows);
@@ -137,8 +137,7 @@ impl Checker {
                     broken = broken_rule(document, line);
                 }
             } else if rows.other_lines > other {
-                other_record(&mut part, document, hasher, offset, line);
-                broken = broken_rule(document, line);
+                broken = other_record(&mut part, document, hasher, offset, line);
             } else if rows.unknown_lines > unknown {
                 let mut kind = unknown_kind(document, line);
                 if let Some((end, _)) = kind.char_indices().nth(KIND_CHARS) {
@@ -174,21 +173,22 @@ impl Checker {
     }
 }
 
-/// Adds id and time of a record that has no row.
+/// Adds id and time of a record that has no row. Returns the first strict rule that the record breaks.
 fn other_record(
     part: &mut CheckedPart,
     document: &mut Document,
     hasher: &mut Hasher,
     offset: u64,
     line: &[u8],
-) {
-    let Ok(root) = document.parse(trim_js(line)) else { return };
-    let ParsedLine::Record(kind, record) = line_of(root) else { return };
+) -> Option<StrictRule> {
+    let root = document.parse(trim_js(line)).ok()?;
+    let ParsedLine::Record(kind, record) = line_of(root) else { return None };
     part.ids.push((hasher.id(kind, record), offset));
     let text = |key: &str| record.get(key).and_then(Value::as_str);
     if let (Some(source), Some(session), Some(ts)) = (text("source"), text("sessionId"), text("ts")) {
         part.time(&source, &session, &ts);
     }
+    doubt_in_record(kind, record).map(|doubt| doubt.rule)
 }
 
 /// Returns the first strict rule that a line breaks.
