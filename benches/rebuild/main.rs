@@ -7,7 +7,7 @@
 //! `/proc/sys/vm/drop_caches`. Without it the ledger is read once at the start.
 //!
 //! Memory is RssAnon + RssShmem of the process, sampled every 10 ms if the system reports it. Pages of the ledger and
-//! of the archive in the page cache do not count.
+//! of the archive in the page cache do not count. The CPU time, user and system, is from the last sample.
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
@@ -50,7 +50,7 @@ fn main() {
     std::io::copy(&mut std::fs::File::open(&wish.ledger).unwrap(), &mut std::io::sink()).unwrap();
     let ledger_bytes = std::fs::metadata(&wish.ledger).unwrap().len();
     println!(
-        "subject,round,ledger_bytes,threads,memory_bytes,page_bytes,cache,seconds,peak_anon_kib,archive_bytes,detail"
+        "subject,round,ledger_bytes,threads,memory_bytes,page_bytes,cache,seconds,cpu_seconds,peak_anon_kib,archive_bytes,detail"
     );
     let cache = if wish.is_cold { "cold" } else { "warm" };
     for round in 1..=wish.rounds {
@@ -62,13 +62,14 @@ fn main() {
                 println!("# cold runs left out: /proc/sys/vm/drop_caches: {error}");
                 return;
             }
-            let (seconds, peak, detail) = match (subject.as_str(), &wish.yardstick) {
-                ("yardstick", Some((program, schema))) => yardstick(program, schema, &wish.ledger),
-                _ => ours(subject, &wish, &archive),
-            };
+            let (seconds, Watched { peak_kib, cpu_seconds }, detail) =
+                match (subject.as_str(), &wish.yardstick) {
+                    ("yardstick", Some((program, schema))) => yardstick(program, schema, &wish.ledger),
+                    _ => ours(subject, &wish, &archive),
+                };
             let archive_bytes = std::fs::metadata(&archive).map_or(0, |metadata| metadata.len());
             println!(
-                "{subject},{round},{ledger_bytes},{},{},{},{cache},{seconds:.3},{peak},{archive_bytes},{detail}",
+                "{subject},{round},{ledger_bytes},{},{},{},{cache},{seconds:.3},{cpu_seconds:.2},{peak_kib},{archive_bytes},{detail}",
                 wish.threads, wish.memory_bytes, wish.page_size_bytes
             );
             for suffix in ["", "-wal", "-shm", ".lock"] {
@@ -106,8 +107,8 @@ fn parse(args: Vec<String>) -> Option<Wish> {
     Some(wish)
 }
 
-/// Runs a subject as a child process. Returns its seconds, its peak memory in KiB, and the times of its phases.
-fn ours(subject: &str, wish: &Wish, archive: &Path) -> (f64, u64, String) {
+/// Runs a subject as a child process. Returns its seconds, what was seen meanwhile, and the times of its phases.
+fn ours(subject: &str, wish: &Wish, archive: &Path) -> (f64, Watched, String) {
     let mut child = Command::new(std::env::current_exe().unwrap())
         .arg("--child")
         .arg(subject)
@@ -119,15 +120,15 @@ fn ours(subject: &str, wish: &Wish, archive: &Path) -> (f64, u64, String) {
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    let peak = watch(&mut child);
+    let watched = watch(&mut child);
     let output = child.wait_with_output().unwrap();
     assert!(output.status.success(), "{subject} failed");
     let text = String::from_utf8(output.stdout).unwrap();
     let (seconds, detail) = text.trim().split_once(' ').unwrap_or((text.trim(), ""));
-    (seconds.parse().unwrap(), peak, detail.to_string())
+    (seconds.parse().unwrap(), watched, detail.to_string())
 }
 
-fn yardstick(program: &str, schema: &str, ledger: &Path) -> (f64, u64, String) {
+fn yardstick(program: &str, schema: &str, ledger: &Path) -> (f64, Watched, String) {
     let mut child = Command::new(program)
         .arg(ledger)
         .arg(schema)
@@ -135,7 +136,7 @@ fn yardstick(program: &str, schema: &str, ledger: &Path) -> (f64, u64, String) {
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    let peak = watch(&mut child);
+    let watched = watch(&mut child);
     let output = child.wait_with_output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     let after = |mark: &str| -> f64 {
@@ -143,24 +144,44 @@ fn yardstick(program: &str, schema: &str, ledger: &Path) -> (f64, u64, String) {
         rest.trim_start().split([' ', 's', '\n']).next().unwrap().parse().unwrap()
     };
     let (parse, total) = (after("parse"), after("TOTAL"));
-    (parse + total, peak, format!("parse={:.0} write={:.0}", parse * 1e3, total * 1e3))
+    (parse + total, watched, format!("parse={:.0} write={:.0}", parse * 1e3, total * 1e3))
 }
 
-/// Peak of RssAnon + RssShmem in KiB until the process ends; 0 if the system does not report it.
-fn watch(child: &mut Child) -> u64 {
-    let status = format!("/proc/{}/status", child.id());
-    let mut peak = 0;
-    while child.try_wait().unwrap().is_none() {
-        if let Ok(text) = std::fs::read_to_string(&status) {
-            let of = |field: &str| -> u64 {
-                let line = text.lines().find(|line| line.starts_with(field));
-                line.and_then(|line| line.split_whitespace().nth(1)?.parse().ok()).unwrap_or(0)
-            };
-            peak = peak.max(of("RssAnon:") + of("RssShmem:"));
+/// What was seen of a process; zeros if the system does not report it.
+#[derive(Default)]
+struct Watched {
+    /// The peak of RssAnon + RssShmem.
+    peak_kib: u64,
+    cpu_seconds: f64,
+}
+
+/// Looks at a process every 10 ms until it ends.
+fn watch(child: &mut Child) -> Watched {
+    // Clock ticks of /proc/PID/stat, whatever the machine.
+    const TICKS_PER_SECOND: f64 = 100.0;
+    let id = child.id();
+    let read = |file: &str| std::fs::read_to_string(format!("/proc/{id}/{file}")).unwrap_or_default();
+    let look = |seen: &mut Watched| {
+        let text = read("status");
+        let of = |field: &str| -> u64 {
+            let line = text.lines().find(|line| line.starts_with(field));
+            line.and_then(|line| line.split_whitespace().nth(1)?.parse().ok()).unwrap_or(0)
+        };
+        seen.peak_kib = seen.peak_kib.max(of("RssAnon:") + of("RssShmem:"));
+        // The 12th and 13th field after the name, which may have spaces: user and system time.
+        let ticks: f64 = read("stat").rsplit(") ").next().map_or(0.0, |fields| {
+            fields.split(' ').skip(11).take(2).filter_map(|field| field.parse::<f64>().ok()).sum()
+        });
+        seen.cpu_seconds = seen.cpu_seconds.max(ticks / TICKS_PER_SECOND);
+    };
+    let mut seen = Watched::default();
+    loop {
+        look(&mut seen);
+        if child.try_wait().unwrap().is_some() {
+            return seen;
         }
         std::thread::sleep(Duration::from_millis(10));
     }
-    peak
 }
 
 /// One measured run: prints its seconds and the times of its phases.
