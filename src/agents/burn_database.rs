@@ -16,7 +16,7 @@ use super::js::{self, KeyOrder};
 use super::known::each_stamp;
 use super::pass::{ContentMode, Gathered, LeftOut, PassRecord, ReadOptions, Reason};
 use super::report::{AgentReport, IngestObserver, IngestReport};
-use super::run::{Ingest, Run, add_up};
+use super::run::{DatabaseImport, Ingest, Run, add_up};
 use super::sqlite::{ForeignDatabase, bytes_of, is_there, unusable};
 use super::terms::stamp_text;
 use crate::interrupt::Interrupt;
@@ -35,12 +35,17 @@ const TABLES: [(&str, RecordKind); 5] = [
     ("user_turns", RecordKind::UserTurn),
 ];
 
-/// How many rows are gathered before they are queued.
-const ROWS: usize = 1_000;
+/// How much is read before it is appended. The lines of the ledger do not depend on it.
+#[derive(Debug, Clone, Copy)]
+struct ImportPortions {
+    /// The number of rows that are queued together.
+    rows: usize,
+    /// The number of bytes that are appended together; none for that of every run.
+    flush_bytes: Option<usize>,
+}
 
-/// Turns are queued one by one, because the turns of one [`Gathered`] are not compared with each other: a message that
-/// two sessions have would be appended twice if its rows are near each other, and once if they are not.
-const TURN_ROWS: usize = 1;
+/// The portions of an import.
+const PORTIONS: ImportPortions = ImportPortions { rows: 1_000, flush_bytes: None };
 
 impl Ingest {
     /// Appends the records of a database of burn 2 to 4 that the ledger does not have. `path` is its `burn.sqlite`. If
@@ -55,12 +60,23 @@ impl Ingest {
         observer: &mut dyn IngestObserver,
         interrupt: &Interrupt,
     ) -> Result<IngestReport, AgentsError> {
+        self.take_portions(path, PORTIONS, observer, interrupt)
+    }
+
+    fn take_portions(
+        &mut self,
+        path: &Path,
+        portions: ImportPortions,
+        observer: &mut dyn IngestObserver,
+        interrupt: &Interrupt,
+    ) -> Result<IngestReport, AgentsError> {
         let started = Instant::now();
         let database = ForeignDatabase::open(path)?;
         check_schema(path, &database)?;
         let known_stamps = if self.checks_only() { HashSet::new() } else { known_stamps(self)? };
         let mut run = Run::new(self, observer, interrupt)?;
-        run.is_strict = true;
+        run.import = Some(DatabaseImport::of(hooked_sessions(path, &database)?));
+        run.flush_bytes = portions.flush_bytes.unwrap_or(run.flush_bytes);
         let mut tally = AgentReport {
             agent: "burn",
             roots: vec![path.to_owned()],
@@ -73,7 +89,9 @@ impl Ingest {
                 path,
                 database: &database,
                 table,
-                gathered_rows: if kind == RecordKind::Turn { TURN_ROWS } else { ROWS },
+                // Turns are queued one by one, because the turns of one `Gathered` are not compared with each other: a
+                // message that two sessions have would be appended twice.
+                gathered_rows: if kind == RecordKind::Turn { 1 } else { portions.rows },
                 text: format!("SELECT rowid, record_json FROM {table} ORDER BY rowid"),
             };
             rows.each_part(&mut run, &mut tally, interrupt, &mut |gathered, mut record| {
@@ -91,7 +109,8 @@ impl Ingest {
         }
         take_stamps(path, &database, &known_stamps, &mut run, &mut tally)?;
         if run.options.content == ContentMode::Full {
-            take_content(&path.with_file_name("content.sqlite"), &mut run, &mut tally, interrupt)?;
+            let content = path.with_file_name("content.sqlite");
+            take_content(&content, portions, &mut run, &mut tally, interrupt)?;
         }
         run.flush(&mut tally)?;
         let mut report = run.into_report();
@@ -126,6 +145,24 @@ fn check_schema(path: &Path, database: &ForeignDatabase) -> Result<(), AgentsErr
         }
     }
     Ok(())
+}
+
+/// The sessions of Claude Code with events of hooks. Such an event has no time.
+fn hooked_sessions(path: &Path, database: &ForeignDatabase) -> Result<HashSet<Vec<u8>>, AgentsError> {
+    let fails = |error: rusqlite::Error| unusable(path, error);
+    let text = "SELECT record_json FROM tool_result_events WHERE record_json NOT LIKE '%\"ts\"%'";
+    let mut statement = database.connection.prepare(text).map_err(fails)?;
+    let mut rows = statement.query([]).map_err(fails)?;
+    let mut document = Document::default();
+    let mut sessions = HashSet::new();
+    while let Some(row) = rows.next().map_err(fails)? {
+        let json = bytes_of(row, 0).map_err(fails)?;
+        let Ok(event) = document.parse(&json) else { continue };
+        if js::any_text(event, "source") == Some(b"claude-code") && event.get("messageId").is_none() {
+            sessions.extend(js::any_text(event, "sessionId").map(<[u8]>::to_vec));
+        }
+    }
+    Ok(sessions)
 }
 
 /// The rows of a table: their numbers and their JSON texts.
@@ -253,6 +290,7 @@ fn take_stamps(
 /// Appends the texts. A database of burn without a `content.sqlite` has no texts.
 fn take_content(
     path: &Path,
+    portions: ImportPortions,
     run: &mut Run<'_>,
     tally: &mut AgentReport,
     interrupt: &Interrupt,
@@ -266,6 +304,9 @@ fn take_content(
         return Err(AgentsError::Unusable { path: path.to_owned(), reason });
     }
     let text = "SELECT rowid, body FROM content ORDER BY rowid".to_owned();
-    let rows = TableRows { path, database: &database, table: "content", gathered_rows: ROWS, text };
+    let rows = TableRows { path, database: &database, table: "content", gathered_rows: portions.rows, text };
     rows.each_part(run, tally, interrupt, &mut |gathered, record| gathered.content.push(record))
 }
+
+#[cfg(test)]
+mod tests;

@@ -176,6 +176,8 @@ pub(super) fn pretty(value: Value<'_>, depth: usize, out: &mut Vec<u8>) {
 #[derive(Debug, Default)]
 pub(super) struct Side {
     files: HashMap<Vec<u8>, Vec<u8>>,
+    /// The number of ledger bytes whose turns the notes have.
+    noted_bytes: u64,
     is_changed: bool,
 }
 
@@ -187,7 +189,21 @@ impl Side {
     /// Loads the notes. A broken file counts as missing, because it is derived.
     pub(super) fn load(home: &Home) -> Self {
         let text = read(&Self::path(home)).unwrap_or_default();
-        Side { files: parse(&text).into_iter().collect(), is_changed: false }
+        let mut document = Document::default();
+        let root = document.parse(trim_js(&text)).ok();
+        let noted_bytes = root.and_then(|root| js::number(root, "ledgerBytes")).unwrap_or(0.0) as u64;
+        Side { files: parse(&text).into_iter().collect(), noted_bytes, is_changed: false }
+    }
+
+    pub(super) fn noted_bytes(&self) -> u64 {
+        self.noted_bytes
+    }
+
+    /// Sets the number of ledger bytes whose turns the notes have. It is saved with the next note, or when it has changed
+    /// much, because the next run reads the bytes after it.
+    pub(super) fn set_noted_bytes(&mut self, bytes: u64) {
+        self.is_changed |= bytes.abs_diff(self.noted_bytes) >= NOTED_STEP_BYTES;
+        self.noted_bytes = bytes;
     }
 
     pub(super) fn get(&self, key: &[u8]) -> Option<&[u8]> {
@@ -215,6 +231,7 @@ impl Side {
         }
         let mut document = RecordText::default();
         document.count("v", 1);
+        document.number("ledgerBytes", self.noted_bytes as f64);
         document.raw("files", &files.finish());
         let mut text = document.finish();
         text.push(b'\n');
@@ -223,6 +240,9 @@ impl Side {
         Ok(())
     }
 }
+
+/// See [`Side::set_noted_bytes`].
+const NOTED_STEP_BYTES: u64 = 1 << 20;
 
 /// The name of the file of notes.
 const SIDE_NAME: &str = "ingest.side.json";

@@ -4,7 +4,7 @@
 //! of the log are later compared with the session's events in the ledger: a result that the ledger has is not written
 //! again, and other events get the numbers after those in the ledger.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use super::AgentsError;
 use super::js::{self, RecordText};
@@ -35,14 +35,17 @@ pub(super) struct Look<'k> {
 struct CallEvents {
     /// The highest call index.
     highest: Option<f64>,
-    /// Numbers of the events in the ledger.
-    taken: HashSet<u64>,
+    /// The numbers of the events, and the content of each.
+    taken: HashMap<u64, EventContent>,
     is_finished: bool,
     /// Whether the result came from a hook. Such an event has neither message id nor time.
     is_finished_by_hook: bool,
-    /// The content of each event: source, status, agent, hash.
-    said: Vec<[Option<Vec<u8>>; 4]>,
+    /// The content of each event.
+    said: Vec<EventContent>,
 }
+
+/// Source, status, agent and hash of an event.
+type EventContent = [Option<Vec<u8>>; 4];
 
 /// Selects the events of a log that get new numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,16 +58,21 @@ pub(super) enum Renumbered {
 
 const FINISHED: [&[u8]; 3] = [b"completed", b"errored", b"cancelled"];
 
-fn told(event: Value<'_>) -> [Option<Vec<u8>>; 4] {
+fn told(event: Value<'_>) -> EventContent {
     ["eventSource", "status", "agentId", "contentHash"]
         .map(|key| js::any_text(event, key).map(<[u8]>::to_vec))
 }
 
+fn number_of(event: Value<'_>) -> f64 {
+    js::number(event, "eventIndex").unwrap_or(0.0)
+}
+
 impl CallEvents {
-    fn add(&mut self, event: Value<'_>) {
+    /// Adds an event under `number`.
+    fn add(&mut self, event: Value<'_>, number: f64) {
         let call = js::number(event, "callIndex").unwrap_or(0.0);
         self.highest = Some(self.highest.map_or(call, |highest| highest.max(call)));
-        self.taken.insert(js::number(event, "eventIndex").unwrap_or(0.0) as u64);
+        self.taken.insert(number as u64, told(event));
         let is_finished = js::any_text(event, "status").is_some_and(|status| FINISHED.contains(&status));
         if is_finished && js::any_text(event, "eventSource") == Some(b"tool_result") {
             self.is_finished = true;
@@ -85,7 +93,9 @@ impl Numbers {
     fn call(&mut self, look: Look<'_>, id: &[u8]) -> Result<&mut CallEvents, AgentsError> {
         if !self.calls.contains_key(id) {
             let mut events = CallEvents::default();
-            look.known.each_event_of(look.home, (&self.session, id), &mut |event| events.add(event))?;
+            look.known.each_event_of(look.home, (&self.session, id), &mut |event| {
+                events.add(event, number_of(event));
+            })?;
             self.calls.insert(id.to_vec(), events);
         }
         Ok(self.calls.entry(id.to_vec()).or_default())
@@ -123,12 +133,25 @@ impl Numbers {
         if is_there && js::any_text(event, "eventSource") == Some(b"tool_result") {
             return Ok(None);
         }
-        let number = js::number(event, "eventIndex").unwrap_or(0.0);
+        let number = number_of(event);
         let is_renumbered = match which {
             Renumbered::All => has_events,
-            Renumbered::Taken => events.taken.contains(&(number as u64)),
+            Renumbered::Taken => {
+                let said = told(event);
+                let other = events.taken.get(&(number as u64)).filter(|taken| **taken != said);
+                // Without a message only its content tells an event that got its new number in an earlier run.
+                if other.is_some() && event.get("messageId").is_none() && events.said.contains(&said) {
+                    return Ok(None);
+                }
+                other.is_some()
+            }
         };
         let numbers = if is_renumbered { Some(self.next(look, id)?) } else { None };
+        if which == Renumbered::Taken {
+            let number = numbers.map_or(number, |(_, number)| number);
+            self.highest = Some(self.highest.map_or(number, |highest| highest.max(number)));
+            self.call(look, id)?.add(event, number);
+        }
         let mut record = RecordText::default();
         for (key, value) in event.members() {
             match (&*key.to_utf8_lossy(), numbers) {

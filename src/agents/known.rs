@@ -81,7 +81,34 @@ fn is_unique(source: &[u8], id: &[u8]) -> bool {
     }
 }
 
-fn result_key(event: Value<'_>) -> Option<u64> {
+/// Whether the id of a turn tells it from all other turns, so that a turn with equal time, model and counts is another
+/// turn. The turns of old rollouts of Codex are numbered, so that a fork repeats them under their numbers.
+pub(super) fn has_certain_id(turn: Value<'_>) -> bool {
+    let text = |key| js::any_text(turn, key).unwrap_or_default();
+    let (source, id) = (text("source"), text("messageId"));
+    match source {
+        b"codex" => {
+            let (first, further) = parts_of_turn_id(id);
+            further > 0 || is_unique(source, first)
+        }
+        b"opencode" => !id.is_empty(),
+        b"gemini-cli" => id.len() == 36 && uuid::Uuid::try_parse_ascii(id).is_ok(),
+        source => is_unique(source, id),
+    }
+}
+
+/// The id under which a turn of Codex was first written, and the number behind its `+`: 0 for the first part of the turn.
+pub(super) fn parts_of_turn_id(id: &[u8]) -> (&[u8], usize) {
+    let further = memchr::memrchr(b'+', id).and_then(|at| {
+        let digits = std::str::from_utf8(&id[at + 1..]).ok()?;
+        let number: usize = digits.parse().ok().filter(|number| *number > 0)?;
+        (number.to_string() == digits).then_some((&id[..at], number))
+    });
+    further.unwrap_or((id, 0))
+}
+
+/// What makes two results of a log equal besides their numbers; none for an event without a message.
+pub(super) fn result_key(event: Value<'_>) -> Option<u64> {
     let text = |key| js::any_text(event, key);
     let message = text("messageId")?;
     Some(hash(&[
@@ -402,24 +429,42 @@ fn line_at<'b>(
     }
 }
 
-/// Calls back with the stamps of the ledger.
-pub(super) fn each_stamp(home: &Home, take: &mut dyn FnMut(Value<'_>)) -> Result<(), AgentsError> {
-    let Some(ledger) = open_ledger(home)? else { return Ok(()) };
-    let finder = memchr::memmem::Finder::new(b"\"stamp\"");
+/// Calls back with the lines of the ledger from byte `from` on that have `word` in their text and are JSON. Returns the
+/// end of the last complete line. A missing ledger has no lines.
+pub(super) fn each_line_with(
+    home: &Home,
+    from: u64,
+    word: &[u8],
+    take: &mut dyn FnMut(Value<'_>),
+) -> Result<u64, AgentsError> {
+    let Some(ledger) = open_ledger(home)? else { return Ok(0) };
+    let finder = memchr::memmem::Finder::new(word);
     let (mut document, mut buffer) = (Document::default(), Vec::new());
-    for chunk in chunks(&ledger, 0..ledger.len_bytes(), CHUNK_BYTES) {
+    let mut end = from.min(ledger.len_bytes());
+    for chunk in chunks(&ledger, end..ledger.len_bytes(), CHUNK_BYTES) {
         let chunk = chunk?;
         let base = chunk.start;
-        for (_, line) in scan::lines(base, ledger.bytes(chunk, &mut buffer)?) {
-            if finder.find(line).is_none() {
-                continue;
-            }
-            let Ok(root) = document.parse(trim_js(line)) else { continue };
-            if js::any_text(root, "kind") == Some(b"stamp") {
+        let bytes = ledger.bytes(chunk, &mut buffer)?;
+        // Bytes after the last line feed are still being written.
+        let whole = memchr::memrchr(b'\n', bytes).map_or(0, |at| at + 1);
+        for (_, line) in scan::lines(base, &bytes[..whole]).filter(|(_, line)| finder.find(line).is_some()) {
+            if let Ok(root) = document.parse(trim_js(line)) {
                 take(root);
             }
         }
+        end = base + whole as u64;
     }
+    ledger.check_len()?;
+    Ok(end)
+}
+
+/// Calls back with the stamps of the ledger.
+pub(super) fn each_stamp(home: &Home, take: &mut dyn FnMut(Value<'_>)) -> Result<(), AgentsError> {
+    each_line_with(home, 0, b"\"stamp\"", &mut |root| {
+        if js::any_text(root, "kind") == Some(b"stamp") {
+            take(root);
+        }
+    })?;
     Ok(())
 }
 

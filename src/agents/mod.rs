@@ -50,6 +50,8 @@ mod sqlite;
 mod terms;
 mod tokens;
 mod walk;
+#[cfg(feature = "cli")]
+mod watch;
 
 pub use error::AgentsError;
 pub use follow::{EventScope, EventStream, StreamStep};
@@ -61,3 +63,5 @@ pub use report::{
 };
 pub use run::Ingest;
 pub use walk::Unreadable;
+#[cfg(feature = "cli")]
+pub(crate) use watch::LogWatch;

@@ -143,6 +143,8 @@ pub(super) struct Common<'c> {
     pub options: &'c ReadOptions,
     pub projects: &'c ProjectKeys,
     pub home: &'c Home,
+    /// The number of ledger bytes whose turns the notes have.
+    pub noted_bytes: u64,
     /// The cursor of a log in `cursors.json`, as JSON text, if the cursor has the agent's kind.
     pub cursor: &'c (dyn Fn(&Path) -> Option<Vec<u8>> + Sync),
     /// The last value of [`Gathered::side`] for this log.

@@ -19,6 +19,38 @@ pub(super) fn roots_of(agent: Agent, of: &RootsOf<'_>) -> Vec<PathBuf> {
     }
 }
 
+/// A folder with logs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct LogFolder {
+    pub path: PathBuf,
+    /// How many levels of folders below it have logs, too.
+    pub levels: usize,
+}
+
+/// Returns the folders below a root in which logs are looked for. They need not exist.
+pub(super) fn log_folders(agent: Agent, root: &Path, as_reference: bool) -> Vec<LogFolder> {
+    let folder = |path: PathBuf, levels| LogFolder { path, levels };
+    match agent {
+        // Projects, sessions, sub-agents.
+        Agent::Claude => vec![folder(root.to_owned(), 3)],
+        Agent::Codex => {
+            let folders = codex::log_folders(root, as_reference).into_iter();
+            folders.map(|path| folder(path, usize::MAX)).collect()
+        }
+        Agent::OpenCode if root.is_file() => vec![folder(disk::parent_of(root).to_owned(), 0)],
+        Agent::OpenCode => {
+            let storage = opencode::storage_of(root);
+            vec![
+                folder(root.to_owned(), 0),
+                folder(storage.join("session"), usize::MAX),
+                folder(storage.join("message"), 1),
+            ]
+        }
+        // Projects, chats, sub-agents.
+        Agent::Gemini => vec![folder(root.join("tmp"), 3)],
+    }
+}
+
 /// Returns the logs below a root.
 pub(super) fn discover(
     agent: Agent,
@@ -44,6 +76,12 @@ pub(super) fn prepare(
         Agent::Codex => codex::prepare(common, candidates).map(Some),
         _ => Ok(None),
     }
+}
+
+/// Returns the number of ledger bytes whose turns the notes have after a reading of all logs; none for an agent whose
+/// notes do not tell.
+pub(super) fn noted_bytes(agent: Agent, prepared: Option<&Prepared>) -> Option<u64> {
+    prepared.filter(|_| agent == Agent::Codex).and_then(codex::noted_bytes)
 }
 
 /// Reads a log to its end.

@@ -21,14 +21,16 @@ use super::cursors::{Cursors, Side, key_of};
 use super::hook::HookRecords;
 use super::js;
 use super::kept::{self, HookCall};
-use super::known::{Known, has_line};
+use super::known::{Known, has_line, result_key};
 use super::pass::{
     Agent, Candidate, Common, ContentMode, Gathered, HandOver, Handed, LeftOut, Pass, PassRecord, Prepared,
     ReadOptions, Reason, RootsOf, Stat,
 };
 use super::pending::{self, Claimed};
 use super::project::ProjectKeys;
-use super::readers::{discover, each_log_once, note_key, prepare, read_log, roots_of};
+use super::readers::{
+    discover, each_log_once, log_folders, note_key, noted_bytes, prepare, read_log, roots_of,
+};
 use super::report::{
     AgentReport, HookReport, IngestObserver, IngestOptions, IngestProgress, IngestReport, NamedLine,
     SkippedFile,
@@ -92,8 +94,10 @@ struct Queued {
     gathered: Gathered,
 }
 
-fn is_root_of(unreadable: &Unreadable, roots: &[PathBuf]) -> bool {
-    roots.contains(&unreadable.path)
+/// Whether the unreadable folder is a root, or the folder of a root that has its logs.
+fn is_root_of(unreadable: &Unreadable, agent: Agent, roots: &[PathBuf], as_reference: bool) -> bool {
+    let mut folders = roots.iter().flat_map(|root| log_folders(agent, root, as_reference));
+    roots.contains(&unreadable.path) || folders.any(|folder| folder.path == unreadable.path)
 }
 
 impl Ingest {
@@ -106,11 +110,27 @@ impl Ingest {
         &self.home
     }
 
+    /// The given roots of an agent, else its default roots. `user` is the user's folder.
+    pub(super) fn roots_of(&self, agent: Agent, user: &Path) -> Vec<PathBuf> {
+        let given = self.options.roots.iter().filter(|(of, _)| *of == agent);
+        let given: Vec<PathBuf> = given.map(|(_, root)| root.clone()).collect();
+        let of = RootsOf { user, as_reference: self.options.as_reference, variable: &settings::variable };
+        if given.is_empty() { roots_of(agent, &of) } else { given }
+    }
+
+    /// The agents whose logs a run reads, in order.
+    pub(super) fn agents(&self) -> Vec<Agent> {
+        let is_read = |agent: &Agent| {
+            self.options.agents.contains(agent) && !(*agent == Agent::Gemini && self.options.as_reference)
+        };
+        Agent::ALL.into_iter().filter(is_read).collect()
+    }
+
     pub(super) fn checks_only(&self) -> bool {
         self.options.check
     }
 
-    pub(super) fn as_reference(&self) -> bool {
+    pub(crate) fn as_reference(&self) -> bool {
         self.options.as_reference
     }
 
@@ -137,12 +157,8 @@ impl Ingest {
         let mut run = Run::new(self, observer, interrupt)?;
         run.transcripts =
             kept.iter().filter_map(|kept| kept.call.as_ref().map(|call| call.transcript.clone())).collect();
-        let agents = Agent::ALL.into_iter().filter(|agent| run.ingest.options.agents.contains(agent));
         let mut result = Ok(());
-        for agent in agents.collect::<Vec<_>>() {
-            if agent == Agent::Gemini && run.options.as_reference {
-                continue;
-            }
+        for agent in run.ingest.agents() {
             result = run.agent(agent, &user);
             if result.is_err() {
                 break;
@@ -341,6 +357,29 @@ impl Ingest {
     }
 }
 
+/// What a run that imports a database remembers of its events, so that it does not matter how many rows are appended
+/// together.
+#[derive(Debug, Default)]
+pub(super) struct DatabaseImport {
+    /// The sessions of the database with events of hooks.
+    hooked: HashSet<Vec<u8>>,
+    /// The results that were imported. They are not compared with each other, because the rows of a database are
+    /// different events.
+    results: HashSet<u64>,
+    /// The numbers of the sessions with events of hooks.
+    numbers: HashMap<Vec<u8>, hook::Numbers>,
+}
+
+impl DatabaseImport {
+    pub(super) fn of(hooked: HashSet<Vec<u8>>) -> Self {
+        DatabaseImport { hooked, ..DatabaseImport::default() }
+    }
+
+    fn has_result(&self, event: Value<'_>) -> bool {
+        result_key(event).is_some_and(|key| self.results.contains(&key))
+    }
+}
+
 /// A run at work.
 pub(super) struct Run<'r> {
     ingest: &'r mut Ingest,
@@ -360,8 +399,12 @@ pub(super) struct Run<'r> {
     transcripts: Vec<PathBuf>,
     /// The folder of readers' states; none if states are not kept.
     state_dir: Option<PathBuf>,
-    /// Whether records must keep the strict rules.
-    pub(super) is_strict: bool,
+    /// For a run that imports a database, whose records must keep the strict rules.
+    pub(super) import: Option<DatabaseImport>,
+    /// How many bytes of records are gathered before they are appended.
+    pub(super) flush_bytes: usize,
+    /// The number of ledger bytes whose turns the notes will have once all logs are read.
+    noted_bytes: Option<u64>,
     /// Stamps of branches whose turns repeat another session, by log. They go before the next turn.
     branches: HashMap<PathBuf, Vec<u8>>,
     sidecar_lines: SidecarLines,
@@ -396,7 +439,9 @@ impl<'r> Run<'r> {
             is_hook: false,
             transcripts: Vec::new(),
             state_dir: (!as_reference && !ingest.options.check).then(|| state_dir(&ingest.home)),
-            is_strict: false,
+            import: None,
+            flush_bytes: FLUSH_BYTES,
+            noted_bytes: None,
             branches: HashMap::new(),
             sidecar_lines: SidecarLines::default(),
             ingest,
@@ -406,16 +451,7 @@ impl<'r> Run<'r> {
     }
 
     fn agent(&mut self, agent: Agent, user: &Path) -> Result<(), AgentsError> {
-        let given: Vec<PathBuf> = self
-            .ingest
-            .options
-            .roots
-            .iter()
-            .filter(|(of, _)| *of == agent)
-            .map(|(_, root)| root.clone())
-            .collect();
-        let of = RootsOf { user, as_reference: self.options.as_reference, variable: &settings::variable };
-        let roots = if given.is_empty() { roots_of(agent, &of) } else { given };
+        let roots = self.ingest.roots_of(agent, user);
         let mut unreadable = Vec::new();
         let mut candidates: Vec<Candidate> = Vec::new();
         for root in &roots {
@@ -435,7 +471,7 @@ impl<'r> Run<'r> {
         }
         for found in &unreadable {
             self.observer.note(&format!("[burn] cannot read {}: {}", found.path.display(), found.error));
-            if is_root_of(found, &roots) {
+            if is_root_of(found, agent, &roots, self.options.as_reference) {
                 self.report.unreadable_roots.push(found.path.clone());
             }
         }
@@ -449,6 +485,10 @@ impl<'r> Run<'r> {
         self.report.agents.push(tally.clone());
         let read = self.read_all(agent, &candidates, &mut tally);
         let read = read.and_then(|()| self.flush(&mut tally));
+        // The note on a log that was not read may lack turns of the ledger.
+        if let Some(bytes) = self.noted_bytes.take().filter(|_| read.is_ok() && tally.skipped_files == 0) {
+            self.side.set_noted_bytes(bytes);
+        }
         let read = match agent {
             Agent::Claude if !self.ingest.options.check => {
                 read.and_then(|()| self.relations(&candidates, &mut tally))
@@ -480,6 +520,7 @@ impl<'r> Run<'r> {
             0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
             threads => threads,
         };
+        self.noted_bytes = noted_bytes(agent, reading.prepared.as_ref());
         let mut meter = Meter::new(agent, candidates, &reading.cursors);
         let reading = &reading;
         // A reader returns piece after piece, because a log of any length must not be in memory as a whole. As many logs are
@@ -571,6 +612,7 @@ impl<'r> Run<'r> {
             options,
             projects,
             home: &self.ingest.home,
+            noted_bytes: self.side.noted_bytes(),
             cursor: &|path| reading.cursors.get(path).cloned(),
             side: &|path| reading.sides.get(path).cloned(),
         };
@@ -620,7 +662,7 @@ impl<'r> Run<'r> {
                 self.queued_bytes += gathered.len_bytes();
                 let (path, agent) = (candidate.path.clone(), Some(candidate.agent));
                 self.queue.push(Queued { path, agent, gathered: *gathered });
-                if self.queued_bytes >= FLUSH_BYTES || self.queue.len() >= FLUSH_LOGS {
+                if self.queued_bytes >= self.flush_bytes || self.queue.len() >= FLUSH_LOGS {
                     self.flush(tally)?;
                 }
                 Ok(())
@@ -650,7 +692,7 @@ impl<'r> Run<'r> {
     ) -> Result<(), AgentsError> {
         self.queued_bytes += gathered.len_bytes();
         self.queue.push(Queued { path: path.to_owned(), agent: None, gathered });
-        if self.queued_bytes >= FLUSH_BYTES { self.flush(tally) } else { Ok(()) }
+        if self.queued_bytes >= self.flush_bytes { self.flush(tally) } else { Ok(()) }
     }
 
     /// Returns the report of the run.

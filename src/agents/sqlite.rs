@@ -1,9 +1,10 @@
 //! SQLite databases of other programs, read beside their writer.
 //!
-//! A database is opened for reading only. Where that would make files beside it (no shared memory file is there), a private copy
-//! of the database and of its write-ahead log is read.
+//! A database is opened for reading only. Where that would make files beside it (it has a write-ahead log, and no shared memory
+//! file is there), a private copy of the database and of its log is read.
 
 use std::collections::HashSet;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -44,6 +45,22 @@ pub(super) fn is_there(path: &Path) -> Result<bool, AgentsError> {
     }
 }
 
+/// Whether the header of a database says that it has a write-ahead log.
+fn has_log_mode(path: &Path) -> std::io::Result<bool> {
+    let mut header = Vec::new();
+    std::fs::File::open(path)?.take(READ_VERSION_AT + 1).read_to_end(&mut header)?;
+    Ok(header.get(READ_VERSION_AT as usize) == Some(&LOG_MODE))
+}
+
+/// The byte of the header with the version of the format that a reader needs, and its value with a write-ahead log.
+const READ_VERSION_AT: u64 = 19;
+const LOG_MODE: u8 = 2;
+
+/// Length and time of a file, by which a change is noticed; none if there is no file.
+fn state_of(path: &Path) -> Option<(u64, std::time::SystemTime)> {
+    disk::metadata(path).ok().map(|found| (found.len_bytes, found.modified))
+}
+
 impl ForeignDatabase {
     /// Opens the database at `path` and begins a read transaction, so that all reads see one state.
     pub(super) fn open(path: &Path) -> Result<Self, AgentsError> {
@@ -60,12 +77,18 @@ impl ForeignDatabase {
         is_there(&beside(&file, "-journal"))?;
         let mut copy = None;
         let mut opened = path.to_owned();
-        if !has_shared {
+        // Without a write-ahead log SQLite makes no files to read a database, and sees the lock of its writer. A copy would be
+        // half of a transaction.
+        if !has_shared && has_log_mode(path).map_err(fails)? {
             let folder = tempfile::tempdir().map_err(fails)?;
             opened = folder.path().join("copy.db");
+            let before = (state_of(&file), state_of(&wal));
             std::fs::copy(path, &opened).map_err(fails)?;
             if has_wal {
                 std::fs::copy(&wal, beside(&opened, "-wal")).map_err(fails)?;
+            }
+            if before != (state_of(&file), state_of(&wal)) {
+                return Err(unusable(path, "it has changed while it was copied"));
             }
             copy = Some(folder);
         }

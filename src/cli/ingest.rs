@@ -2,8 +2,10 @@
 
 mod install;
 mod json_text;
+mod notes;
+mod watch;
 
-use std::io::{Read, Write};
+use std::io::Read;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::mpsc::{RecvTimeoutError, Sender};
@@ -12,26 +14,23 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use serde_json::json;
 
+use self::notes::{IngestNotes, sentence};
 use super::arguments::{HomeArg, JsonArg};
 use super::output::{command_line, target_of};
-use super::progress::Spinner;
-use super::{counted, grouped, human_bytes, interrupt, print, print_text, printable, warn, wrong_usage};
+use super::{counted, grouped, human_bytes, interrupt, print, print_text, warn, wrong_usage};
 use crate::agents::{
-    Agent, AgentsError, EventScope, EventStream, HookCall, Ingest, IngestObserver, IngestOptions,
-    IngestProgress, IngestReport, NamedLine, StreamStep, keep_hook,
+    Agent, HookCall, Ingest, IngestObserver as _, IngestOptions, IngestReport, NamedLine, keep_hook,
 };
 use crate::home::Home;
 use crate::interrupt::Interrupt;
-
-/// How often `--watch` looks when `--interval` does not say.
-const INTERVAL_MS: u64 = 1000;
 
 /// Read what coding agents have logged, and append it to the ledger.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Claude Code, Codex, OpenCode and Gemini CLI keep a log of every session. This command reads what is new in those logs, and \
 appends each message, tool result and prompt to the ledger once, however often an agent wrote it. Logs are only read. A run \
-that is ended at any moment is made good by the next.
+that is ended at any moment is made good by the next. The exit code is 1 when a log or a folder could not be read; the \
+others were.
 
 Logs are looked for in ~/.claude/projects, ~/.codex/sessions, ~/.local/share/opencode and ~/.gemini, and in the places that \
 CLAUDE_CONFIG_DIR, XDG_CONFIG_HOME, CODEX_HOME, XDG_DATA_HOME, OPENCODE_DB and GEMINI_CLI_HOME name. \
@@ -55,7 +54,7 @@ pub struct IngestArgs {
     /// Look for an agent's logs in DIR instead. May repeat.
     #[arg(long, value_name = "AGENT=DIR", value_parser = parse_root)]
     root: Vec<(Agent, PathBuf)>,
-    /// Read and count, as a JSON document, and write nothing. Exit code 1 when something could not be read.
+    /// Read and count, as a JSON document, and write nothing.
     #[arg(long, conflicts_with_all = ["watch", "hook"])]
     check: bool,
     /// Write a JSON line to FILE for each line that made no record: its log, byte offset, length and reason.
@@ -64,9 +63,6 @@ pub struct IngestArgs {
     /// Go on until SIGINT or SIGTERM.
     #[arg(long, conflicts_with_all = ["hook", "json"])]
     watch: bool,
-    /// How long --watch waits between two runs, in milliseconds [default: 1000].
-    #[arg(long, value_name = "MS")]
-    interval: Option<String>,
     /// Read a hook's payload from standard input, and take in the session that it names. The only AGENT is claude.
     #[arg(long, value_name = "AGENT", conflicts_with = "json")]
     hook: Option<String>,
@@ -81,17 +77,8 @@ pub struct IngestArgs {
     /// Make records as the TypeScript package does, defects included.
     #[arg(long, hide = true)]
     as_reference: bool,
-    /// With --watch: follow the events of an OpenCode server, too.
-    #[arg(long)]
-    opencode_stream: bool,
-    /// The OpenCode server [default: OPENCODE_SERVER_URL, else http://127.0.0.1:4096].
-    #[arg(long, value_name = "URL")]
-    opencode_url: Option<String>,
-    /// Follow the events of all projects of the OpenCode server.
-    #[arg(long)]
-    opencode_global: bool,
-    #[arg(long, hide = true)]
-    daemon: bool,
+    #[command(flatten)]
+    watching: watch::WatchArgs,
     #[arg(long, hide = true, num_args = 0..=1)]
     runtime: Option<Option<String>>,
     #[command(flatten)]
@@ -114,55 +101,6 @@ fn parse_root(text: &str) -> Result<(Agent, PathBuf), String> {
         return Err("DIR is missing".into());
     }
     Ok((parse_agent(name)?, PathBuf::from(dir)))
-}
-
-/// Notes go to stderr, progress to a terminal.
-struct Notes {
-    is_quiet: bool,
-    as_reference: bool,
-    spinner: Spinner,
-    /// When the logs of the agent at work were begun.
-    started: Option<(Agent, Instant)>,
-}
-
-/// How far a run is: logs, bytes, and from the second second on the rate and the time left.
-fn progress_text(progress: IngestProgress, elapsed: Duration) -> String {
-    let IngestProgress { agent, done_logs, logs, done_bytes, bytes, .. } = progress;
-    let mut text = format!("{}: {} of {}", agent.as_str(), grouped(done_logs), counted(logs, "log"));
-    if bytes == 0 {
-        return text;
-    }
-    text += &format!(", {} of {}", human_bytes(done_bytes), human_bytes(bytes));
-    let rate = done_bytes as f64 / elapsed.as_secs_f64();
-    if elapsed >= Duration::from_secs(1) && rate >= 1.0 {
-        let left_seconds = bytes.saturating_sub(done_bytes) as f64 / rate;
-        text += &format!(", {}/s, {left_seconds:.0} s left", human_bytes(rate as u64));
-    }
-    text
-}
-
-impl IngestObserver for Notes {
-    fn note(&mut self, text: &str) {
-        if self.is_quiet {
-            return;
-        }
-        self.spinner.suspend(|| {
-            // Notes are for people; a closed stderr is no reason to lose records.
-            let _ = std::io::stderr().lock().write_all(printable::lines(&format!("{text}\n")).as_bytes());
-        });
-    }
-
-    fn progress(&mut self, progress: IngestProgress) {
-        let started = match self.started {
-            Some((agent, started)) if agent == progress.agent => started,
-            _ => {
-                let now = Instant::now();
-                self.started = Some((progress.agent, now));
-                now
-            }
-        };
-        self.spinner.say(|| progress_text(progress, started.elapsed()));
-    }
 }
 
 impl IngestArgs {
@@ -209,35 +147,8 @@ impl IngestArgs {
                 "changing the settings of Claude Code excludes --watch, --hook, --json, --check and --report",
             );
         }
-        if self.watch && self.daemon {
-            usage("--daemon is not supported; run --watch under a service manager");
-        }
-        if self.watch {
-            self.interval_ms();
-            return Ok(());
-        }
-        for (name, is_given) in [
-            ("--interval", self.interval.is_some()),
-            ("--opencode-stream", self.opencode_stream),
-            ("--opencode-url", self.opencode_url.is_some()),
-            ("--opencode-global", self.opencode_global),
-            ("--daemon", self.daemon),
-        ] {
-            if is_given && !self.quiet {
-                warn(&format!("{name} only has an effect with --watch"));
-            }
-        }
+        self.watching.check(self.watch, self.quiet);
         Ok(())
-    }
-
-    fn interval_ms(&self) -> u64 {
-        let Some(text) = &self.interval else { return INTERVAL_MS };
-        match text.parse() {
-            Ok(0) | Err(_) => {
-                wrong_usage(&["ingest"], "--interval must be a positive integer in milliseconds")
-            }
-            Ok(ms) => ms,
-        }
     }
 }
 
@@ -264,24 +175,25 @@ pub fn run(mut args: IngestArgs) -> anyhow::Result<ExitCode> {
         threads: 0,
     };
     let mut ingest = Ingest::new(home.clone(), options);
-    let mut notes = Notes {
-        is_quiet: args.quiet,
-        as_reference: args.as_reference,
-        spinner: Spinner::new(),
-        started: None,
-    };
+    let mut notes = IngestNotes::new(args.quiet);
     if args.hook.is_some() {
         return Ok(hook(&args, home, ingest, notes, &interrupt));
     }
     if args.watch {
-        return watch(&args, &mut ingest, &mut notes, &interrupt);
+        return watch::run(&args.watching, &mut ingest, &mut notes, &interrupt);
     }
     once(&args, &mut ingest, &mut notes, &interrupt)
 }
 
 /// Takes in a hook's call. A hook that fails or dawdles stops its agent, so this exits with 0 within a moment, and what could not be
 /// taken in is kept for the next run. The TypeScript package takes the risk.
-fn hook(args: &IngestArgs, home: Home, ingest: Ingest, notes: Notes, interrupt: &Interrupt) -> ExitCode {
+fn hook(
+    args: &IngestArgs,
+    home: Home,
+    ingest: Ingest,
+    notes: IngestNotes,
+    interrupt: &Interrupt,
+) -> ExitCode {
     let (sender, told) = std::sync::mpsc::channel();
     let as_reference = args.as_reference;
     let budget = if as_reference { None } else { hook_budget() };
@@ -336,7 +248,7 @@ enum HookEvent {
 }
 
 /// Reads the call from standard input and takes it in.
-fn take_hook(mut ingest: Ingest, mut notes: Notes, interrupt: &Interrupt, sender: &Sender<HookEvent>) {
+fn take_hook(mut ingest: Ingest, mut notes: IngestNotes, interrupt: &Interrupt, sender: &Sender<HookEvent>) {
     let mut payload = Vec::new();
     let read = std::io::stdin().lock().read_to_end(&mut payload).map_err(|error| error.to_string());
     let parsed = read.and_then(|_| HookCall::parse(&payload).map_err(|error| error.to_string()));
@@ -349,7 +261,7 @@ fn take_hook(mut ingest: Ingest, mut notes: Notes, interrupt: &Interrupt, sender
             notes.note(&format!("[burn] ingest: {failure}"));
             tell(HookEvent::Failed(failure));
         }
-        Ok(None) if is_null && notes.as_reference => tell(HookEvent::Failed("null".into())),
+        Ok(None) if is_null && ingest.as_reference() => tell(HookEvent::Failed("null".into())),
         Ok(None) => {
             notes.note("[burn] ingest: the payload names no session_id and transcript_path; nothing to do")
         }
@@ -358,7 +270,7 @@ fn take_hook(mut ingest: Ingest, mut notes: Notes, interrupt: &Interrupt, sender
             let report = ingest.hook(&call, &mut notes, interrupt);
             for failure in report.failures {
                 notes.note(&format!("[burn] ingest: {failure}"));
-                if !notes.as_reference {
+                if !ingest.as_reference() {
                     tell(HookEvent::Failed(failure));
                 }
             }
@@ -379,7 +291,7 @@ fn hook_budget() -> Option<Duration> {
 fn once(
     args: &IngestArgs,
     ingest: &mut Ingest,
-    notes: &mut Notes,
+    notes: &mut IngestNotes,
     interrupt: &Interrupt,
 ) -> anyhow::Result<ExitCode> {
     let report = match &args.from_burn {
@@ -406,91 +318,22 @@ fn once(
             root.display()
         );
     }
-    let is_incomplete = !report.skipped_files.is_empty() || !report.unreadable.is_empty();
-    Ok(if args.check && is_incomplete { ExitCode::FAILURE } else { ExitCode::SUCCESS })
-}
-
-fn watch(
-    args: &IngestArgs,
-    ingest: &mut Ingest,
-    notes: &mut Notes,
-    interrupt: &Interrupt,
-) -> anyhow::Result<ExitCode> {
-    let interval_ms = args.interval_ms();
-    if !args.quiet {
-        notes.note(&format!(
-            "[burn] ingest: watching every {} ms; SIGINT or SIGTERM ends it",
-            grouped(interval_ms)
-        ));
+    // The TypeScript package ends with 0.
+    if args.as_reference && !args.check {
+        return Ok(ExitCode::SUCCESS);
     }
-    let mut stream = if args.opencode_stream { connect(args, ingest, notes, interrupt) } else { None };
-    while !interrupt.is_requested() {
-        match ingest.run(notes, interrupt) {
-            Ok(report) if report.appended_turns > 0 => notes.note(&sentence(&report)),
-            Ok(_) => {}
-            Err(AgentsError::Interrupted) => break,
-            Err(error) => notes.note(&format!("[burn] ingest: {error}")),
-        }
-        notes.spinner.clear();
-        wait(Duration::from_millis(interval_ms), &mut stream, ingest, notes, interrupt);
+    let skipped = report.skipped_files.iter().map(|skipped| (&skipped.path, &skipped.error));
+    let left_out: Vec<_> =
+        skipped.chain(report.unreadable.iter().map(|found| (&found.path, &found.error))).collect();
+    match left_out[..] {
+        [] => Ok(ExitCode::SUCCESS),
+        [(path, error)] => bail!("{} was not read: {error}; the next run tries again", path.display()),
+        [(path, error), ref others @ ..] => bail!(
+            "{} and {} were not read: {error}; the next run tries again",
+            path.display(),
+            counted(others.len() as u64, "other log or folder")
+        ),
     }
-    Ok(ExitCode::SUCCESS)
-}
-
-fn connect(
-    args: &IngestArgs,
-    ingest: &Ingest,
-    notes: &mut Notes,
-    interrupt: &Interrupt,
-) -> Option<EventStream> {
-    let scope = if args.opencode_global { EventScope::Global } else { EventScope::Project };
-    let connected = ingest.connect(args.opencode_url.as_deref(), scope, interrupt);
-    connected.map_err(|error| notes.note(&stream_is_over(&error.to_string()))).ok()
-}
-
-fn stream_is_over(reason: &str) -> String {
-    format!("[burn] ingest: OpenCode event stream unavailable ({reason}); polling continues")
-}
-
-/// Waits for the next run. Events that come meanwhile are taken; those about sessions are a reason to run at once.
-fn wait(
-    interval: Duration,
-    stream: &mut Option<EventStream>,
-    ingest: &mut Ingest,
-    notes: &mut Notes,
-    interrupt: &Interrupt,
-) {
-    /// How long to wait at a time, so that an interrupt is seen.
-    const SLICE: Duration = Duration::from_millis(50);
-    let until = Instant::now() + interval;
-    let mut is_wanted = false;
-    while let Some(following) = stream {
-        let left = until.saturating_duration_since(Instant::now());
-        match ingest.follow(following, left.min(SLICE), notes, interrupt) {
-            Ok(StreamStep::Taken { is_about_sessions }) => is_wanted |= is_about_sessions,
-            Ok(StreamStep::Ended(reason)) => {
-                if !interrupt.is_requested() {
-                    notes.note(&stream_is_over(&reason));
-                }
-                *stream = None;
-            }
-            Ok(_) if is_wanted || left.is_zero() || interrupt.is_requested() => return,
-            Ok(_) => {}
-            Err(error) => {
-                notes.note(&stream_is_over(&error.to_string()));
-                *stream = None;
-            }
-        }
-    }
-    if !is_wanted {
-        interrupt.sleep(until.saturating_duration_since(Instant::now()));
-    }
-}
-
-/// The sentence that other programs may look for.
-fn sentence(report: &IngestReport) -> String {
-    let (sessions, turns) = (report.ingested_sessions, report.appended_turns);
-    format!("[burn] ingest: ingested {} (+{})", counted(sessions, "session"), counted(turns, "turn"))
 }
 
 /// What each agent gave.
@@ -532,7 +375,7 @@ fn write_lines(path: &std::path::Path, lines: &[NamedLine]) -> anyhow::Result<()
     let mut text = String::new();
     for line in lines {
         let document = json!({
-            "path": line.path,
+            "path": line.path.to_string_lossy(),
             "offset": line.offset,
             "length": line.len_bytes,
             "reason": line.reason.as_str(),
@@ -542,41 +385,4 @@ fn write_lines(path: &std::path::Path, lines: &[NamedLine]) -> anyhow::Result<()
     }
     crate::disk::replace(&target_of(path)?, text.as_bytes(), crate::disk::Replacing::Unsynced)
         .with_context(|| format!("cannot write the report to {}", path.display()))
-}
-
-#[cfg(test)]
-#[allow(clippy::unwrap_used)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn progress_tells_rate_and_time_left_once_they_mean_something() {
-        struct Last<'r>(&'r mut Option<IngestProgress>);
-        impl IngestObserver for Last<'_> {
-            fn note(&mut self, _text: &str) {}
-            fn progress(&mut self, progress: IngestProgress) {
-                if progress.done_logs == 1 && self.0.is_none() {
-                    *self.0 = Some(progress);
-                }
-            }
-        }
-        let mut report = None;
-        let folder = tempfile::tempdir().unwrap();
-        let logs = folder.path().join("projects/-w");
-        std::fs::create_dir_all(&logs).unwrap();
-        for name in ["a", "b"] {
-            std::fs::write(logs.join(format!("{name}.jsonl")), "{}\n".repeat(1_000)).unwrap();
-        }
-        let roots = vec![(Agent::Claude, folder.path().join("projects"))];
-        let options =
-            IngestOptions { agents: vec![Agent::Claude], roots, check: true, ..IngestOptions::default() };
-        let mut ingest = Ingest::new(Home::at(folder.path().join("home")), options);
-        ingest.run(&mut Last(&mut report), &Interrupt::new()).unwrap();
-        let progress = report.unwrap();
-        assert_eq!((progress.logs, progress.bytes, progress.done_bytes), (2, 6_000, 3_000));
-        let early = progress_text(progress, Duration::from_millis(200));
-        assert_eq!(early, format!("claude: 1 of 2 logs, {} of {}", human_bytes(3_000), human_bytes(6_000)));
-        let later = progress_text(progress, Duration::from_secs(2));
-        assert_eq!(later, format!("{early}, {}/s, 2 s left", human_bytes(1_500)));
-    }
 }

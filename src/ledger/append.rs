@@ -235,8 +235,9 @@ impl Ledger {
                 known_fingerprints.extend(of_part.drain(..));
                 part = entry.part;
             }
-            let is_fresh = entry.fingerprint.is_none_or(|id| !known_fingerprints.contains(&id))
-                && entry.id.is_none_or(|id| known.insert(id));
+            let is_repeated = entry.fingerprint.is_some_and(|id| known_fingerprints.contains(&id));
+            let is_fresh =
+                (entry.has_certain_id || !is_repeated) && entry.id.is_none_or(|id| known.insert(id));
             if is_fresh || is_landed(entry) {
                 of_part.extend(entry.fingerprint);
             }

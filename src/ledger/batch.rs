@@ -53,6 +53,8 @@ pub(super) struct BatchEntry {
     pub id: Option<Id>,
     /// `None` for records that are not turns.
     pub fingerprint: Option<Id>,
+    /// Whether a turn with the same fingerprint is another turn: see [`Batch::compare_last_by_id_alone`].
+    pub has_certain_id: bool,
     /// Whether the line is the relationship that a stamp implies.
     pub is_implied: bool,
     /// Whether the line counts as a record of the batch. Relationships that stamps imply do not count, and neither do
@@ -230,6 +232,15 @@ impl Batch {
             batch.tools = tools;
             taken
         })
+    }
+
+    /// Compares the turn that was pushed last with others by its id alone, because its id is certain: agents that work side
+    /// by side have turns with equal times, models and counts.
+    #[cfg(feature = "agents")]
+    pub(crate) fn compare_last_by_id_alone(&mut self) {
+        if let Some(entry) = self.entries.last_mut() {
+            entry.has_certain_id = true;
+        }
     }
 
     /// Adds a stamp from its whole line, `{"v":1,"kind":"stamp",...}`. A stamp that names a session and a parent agent
@@ -446,7 +457,16 @@ impl Batch {
         self.text.push(b'\n');
         let (line, number) = (start..self.text.len(), self.entries.len() as u32);
         let (is_counted, part) = (!is_implied, self.part);
-        self.entries.push(BatchEntry { line, id, fingerprint, is_implied, is_counted, part, number });
+        self.entries.push(BatchEntry {
+            line,
+            id,
+            fingerprint,
+            has_certain_id: false,
+            is_implied,
+            is_counted,
+            part,
+            number,
+        });
     }
 
     /// Removes the line at `start` from the text again if the batch is strict and the line breaks a strict rule.

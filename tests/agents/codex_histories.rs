@@ -70,6 +70,10 @@ impl Maker {
     }
 
     fn counts(&mut self) -> Counts {
+        if self.random.below(6) == 0 {
+            // Calls, turns and parts of turns may have equal counts.
+            return [1_000, 400, 100, 20];
+        }
         let cached = self.random.below(90_000);
         let reasoning = self.random.below(2_000);
         [cached + 1 + self.random.below(50_000), cached, reasoning + 1 + self.random.below(5_000), reasoning]
@@ -139,7 +143,8 @@ fn tell(maker: &mut Maker, turns: &[Turn], totals: &mut Counts, telling: &Tellin
 
 /// A count, sometimes repeated, sometimes of counters that started again.
 fn counted(maker: &mut Maker, millis: u64, totals: &mut Counts, call: Counts, telling: &Telling) -> String {
-    let begins_anew = telling.stamp.is_none() && maker.random.below(12) == 0;
+    // Counters that begin anew at their own value are a repeated count.
+    let begins_anew = telling.stamp.is_none() && maker.random.below(12) == 0 && *totals != call;
     *totals = if begins_anew { call } else { plus(*totals, call) };
     if !telling.has_counts {
         return String::new();
@@ -227,8 +232,7 @@ fn history(random: Random) -> History {
     History { agent: Agent::Codex, logs, used, may_rest: true }
 }
 
-/// A log of one turn. Its calls use 100, 200, 300 and so on tokens of input, and a tenth of output: parts of equal usage
-/// would have the same fingerprint.
+/// A log of one turn. Its calls use 100, 200, 300 and so on tokens of input, and a tenth of output.
 fn log_of_one_turn(session: &str, calls: u64, ends: bool) -> Vec<u8> {
     let millis = 1_777_600_000_000;
     let turn = json!({"turn_id": "turn"});

@@ -4,7 +4,7 @@
 //! A history is a list of logs in the order in which an agent wrote them. `claude_histories` and `codex_histories` make them;
 //! this file reads them with the importer, in one pass and in random passes, and compares the sums.
 //!
-//! `BURN_TEST_HISTORIES` is the number of histories of each agent (default 500, and 150 without optimisation), `BURN_TEST_HISTORY` the number of the first.
+//! `BURN_TEST_HISTORIES` is the number of histories of each agent (default 250), `BURN_TEST_HISTORY` the number of the first.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -150,7 +150,8 @@ impl History {
             self.disturb(&root, &ends, random);
             ingest(self.agent, &root, &home);
             // What is derived may be deleted.
-            for name in ["ingest.known", "ingest.state"].iter().filter(|_| random.below(12) == 0) {
+            let derived = [("ingest.known", 12), ("ingest.state", 12), ("ingest.side.json", 4)];
+            for (name, _) in derived.into_iter().filter(|(_, one_in)| random.below(*one_in) == 0) {
                 let _ = fs::remove_file(home.join(name));
                 let _ = fs::remove_dir_all(home.join(name));
             }
@@ -218,7 +219,7 @@ impl History {
 pub fn check(name: &str, make: impl Fn(Random) -> History + Sync) {
     let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
     let first = number("BURN_TEST_HISTORY").unwrap_or(0);
-    let count = number("BURN_TEST_HISTORIES").unwrap_or(if cfg!(debug_assertions) { 150 } else { 500 });
+    let count = number("BURN_TEST_HISTORIES").unwrap_or(250);
     let numbers: Vec<u64> = (first..first + count).collect();
     common::in_parallel(&numbers, |number| {
         let label = format!("history {number} of {name}");

@@ -14,24 +14,24 @@ use serde_json::{Value, json};
 const SESSION: &str = "a0000000-0000-4000-8000-000000000001";
 
 /// A user's folder.
-struct User(tempfile::TempDir);
+pub(super) struct User(pub(super) tempfile::TempDir);
 
 impl User {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         User(tempfile::tempdir().unwrap())
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(super) fn path(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }
 
-    fn log(&self, name: &str) -> PathBuf {
+    pub(super) fn log(&self, name: &str) -> PathBuf {
         let path = self.path(".claude/projects/-work").join(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         path
     }
 
-    fn burn(&self, words: &[&str]) -> Command {
+    pub(super) fn burn(&self, words: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_burn"));
         command
             .args(words)
@@ -43,14 +43,14 @@ impl User {
         command
     }
 
-    fn ingest(&self, words: &[&str]) -> Output {
+    pub(super) fn ingest(&self, words: &[&str]) -> Output {
         let output = self.burn(&[&["ingest"], words].concat()).output().unwrap();
         assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
         output
     }
 
     /// The lines of ledger and content, sorted, without the name of the folder.
-    fn lines(&self) -> Vec<String> {
+    pub(super) fn lines(&self) -> Vec<String> {
         let home = self.path(".relayburn");
         let mut files = vec![home.join("ledger.jsonl")];
         let content = fs::read_dir(home.join("content")).into_iter().flatten();
@@ -64,13 +64,13 @@ impl User {
     }
 }
 
-fn age(path: &Path, seconds: u64) {
+pub(super) fn age(path: &Path, seconds: u64) {
     fs::File::open(path).unwrap().set_modified(SystemTime::now() - Duration::from_secs(seconds)).unwrap();
 }
 
 /// Builds a log.
 #[derive(Default)]
-struct Log {
+pub(super) struct Log {
     lines: Vec<Value>,
     last: Option<String>,
 }
@@ -109,7 +109,7 @@ impl Log {
     }
 
     /// Turns with lines that a pass may separate: lines of one message, results, prompts, a compaction.
-    fn conversation(turns: usize) -> Self {
+    pub(super) fn conversation(turns: usize) -> Self {
         let mut log = Log::default();
         for turn in 0..turns {
             log.prompt(&format!("prompt {turn}: fix the bug"));
@@ -131,7 +131,7 @@ impl Log {
         log
     }
 
-    fn bytes(&self) -> Vec<u8> {
+    pub(super) fn bytes(&self) -> Vec<u8> {
         self.lines.iter().flat_map(|line| format!("{line}\n").into_bytes()).collect()
     }
 }
@@ -214,6 +214,34 @@ fn a_log_that_was_cut_and_has_grown_again_is_read_from_its_beginning() {
         let id = format!(r#""messageId":"other_{number}","turnIndex""#);
         assert_eq!(user.lines().iter().filter(|line| line.contains(&id)).count(), 1, "{id}");
     }
+}
+
+#[test]
+fn results_that_have_moved_in_their_log_are_written_once() {
+    let user = User::new();
+    let mut log = Log::conversation(2);
+    fs::write(user.log("s.jsonl"), log.bytes()).unwrap();
+    age(&user.log("s.jsonl"), 3600);
+    user.ingest(&[]);
+    let results = || {
+        let lines = user.lines().into_iter().filter(|line| line.contains("tool_result_event"));
+        let of = |line: String| serde_json::from_str::<Value>(&line).unwrap()["record"]["toolUseId"].clone();
+        lines.map(of).collect::<Vec<_>>()
+    };
+    assert_eq!(results(), ["toolu_0", "toolu_1"]);
+    // Another log in its place has one more result at its front, so that the others get other numbers.
+    let mut front = log.lines[3].clone();
+    front["message"]["content"][0]["tool_use_id"] = json!("toolu_new");
+    front["uuid"] = json!("00000000-0000-4000-8000-000000000099");
+    log.lines.insert(0, front);
+    let beside = user.path("beside");
+    fs::write(&beside, log.bytes()).unwrap();
+    age(&beside, 3600);
+    fs::rename(beside, user.log("s.jsonl")).unwrap();
+    user.ingest(&[]);
+    let mut found = results();
+    found.sort_by_key(|call| call.to_string());
+    assert_eq!(found, ["toolu_0", "toolu_1", "toolu_new"]);
 }
 
 #[test]

@@ -6,9 +6,13 @@
 mod common;
 
 mod accounting_conformance;
+#[cfg(unix)]
+mod bad_input;
 mod burn_database;
 mod claude_histories;
 mod codex_histories;
+#[cfg(unix)]
+mod codex_rules;
 mod conformance;
 #[cfg(unix)]
 mod histories;
@@ -17,3 +21,5 @@ mod ingest;
 mod install;
 mod opencode_database;
 mod stamps;
+#[cfg(target_os = "linux")]
+mod watch;

@@ -133,3 +133,85 @@ fn a_damaged_database_is_named_and_the_rest_is_read() {
     assert_eq!(turns(user.path()).len(), 1);
     assert!(!output.stdout.is_empty());
 }
+
+/// Adds an answer of the second generation to a session.
+fn add_answer(database: &Connection, session: &str, id: &str, at_ms: i64, content: Value) {
+    let data = json!({"time": {"created": CREATED_MS + at_ms, "completed": CREATED_MS + at_ms + 500},
+        "model": {"id": "claude-opus-4-7", "providerID": "anthropic"}, "tokens": tokens(), "content": content});
+    let row = params![id, session, "assistant", at_ms, CREATED_MS, CREATED_MS, data.to_string()];
+    database.execute("INSERT INTO session_message VALUES(?, ?, ?, ?, ?, ?, ?)", row).unwrap();
+}
+
+fn records(user: &Path, kind: &str) -> Vec<Value> {
+    let ledger = fs::read_to_string(user.join("burn/ledger.jsonl")).unwrap();
+    let lines = ledger.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    lines.filter(|line| line["kind"] == kind).map(|mut line| line["record"].take()).collect()
+}
+
+#[test]
+fn answers_that_a_fork_copied_are_counted_once() {
+    let user = tempfile::tempdir().unwrap();
+    let database = create(user.path());
+    second_generation(&database);
+    database
+        .execute_batch(
+            "ALTER TABLE session_v2 ADD fork_session_id TEXT; ALTER TABLE session_v2 ADD fork_boundary TEXT;
+             INSERT INTO session_v2 VALUES('ses_2', NULL, '/w/p', '2.0.0', 1777629600000, 1777629600000, 'ses_1', 'msg_4');",
+        )
+        .unwrap();
+    add_answer(&database, "ses_1", "msg_3", 6_000, json!([]));
+    add_answer(&database, "ses_1", "msg_4", 8_000, json!([]));
+    // Copies of msg_3, which is before the fork, and of msg_4, which is not; and an answer of the fork's own.
+    add_answer(&database, "ses_2", "msg_5", 6_000, json!([]));
+    add_answer(&database, "ses_2", "msg_6", 8_000, json!([]));
+    add_answer(&database, "ses_2", "msg_7", 9_000, json!([]));
+    for run in 0..2 {
+        let output = ingest(user.path());
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let mut ids: Vec<Value> = turns(user.path()).iter().map(|turn| turn["messageId"].clone()).collect();
+        ids.sort_by_key(|id| id.to_string());
+        assert_eq!(ids, ["msg_2", "msg_3", "msg_4", "msg_6", "msg_7"], "run {run}");
+        let document: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(document["leftOut"].get("replay"), (run == 0).then(|| json!(1)).as_ref());
+    }
+    let rows = records(user.path(), "relationship");
+    let fork: Vec<&Value> = rows.iter().filter(|row| row["relationshipType"] == "fork").collect();
+    assert_eq!(fork.len(), 1);
+    assert_eq!((&fork[0]["sessionId"], &fork[0]["relatedSessionId"]), (&json!("ses_2"), &json!("ses_1")));
+}
+
+#[test]
+fn agents_of_equal_usage_are_counted_and_name_the_calls_that_started_them() {
+    let user = tempfile::tempdir().unwrap();
+    let database = create(user.path());
+    second_generation(&database);
+    let call = |id: &str, child: &str| {
+        json!({"type": "tool", "id": id, "name": "task", "state": {"status": "completed", "output": "x",
+            "input": {"subagent_type": "reviewer", "description": "look", "prompt": "p"}, "metadata": {"sessionId": child}}})
+    };
+    add_answer(&database, "ses_1", "msg_3", 6_000, json!([call("call_a", "ses_a"), call("call_b", "ses_b")]));
+    for child in ["a", "b"] {
+        let row = params![format!("ses_{child}"), CREATED_MS];
+        let text = "INSERT INTO session_v2 VALUES(?1, 'ses_1', '/w/p', '2.0.0', ?2, ?2)";
+        database.execute(text, row).unwrap();
+        // Both work side by side: the same time, model and counts.
+        add_answer(&database, &format!("ses_{child}"), &format!("msg_{child}"), 7_000, json!([]));
+    }
+    assert!(ingest(user.path()).status.success());
+    let turns = turns(user.path());
+    assert_eq!(turns.len(), 4, "{turns:?}");
+    let rows = records(user.path(), "relationship");
+    for child in ["a", "b"] {
+        let (session, call) = (json!(format!("ses_{child}")), json!(format!("call_{child}")));
+        let turn = turns.iter().find(|turn| turn["sessionId"] == session).unwrap();
+        assert_eq!(turn["subagent"]["agentId"], session, "{turn}");
+        let is_row = |row: &&Value| row["sessionId"] == session && row["relationshipType"] == "subagent";
+        let row = rows.iter().find(is_row).unwrap();
+        assert_eq!((&row["agentId"], &row["parentToolUseId"]), (&session, &call), "{row}");
+        assert_eq!(
+            (&row["subagentType"], &row["description"]),
+            (&json!("reviewer"), &json!("look")),
+            "{row}"
+        );
+    }
+}

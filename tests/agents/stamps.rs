@@ -79,3 +79,55 @@ fn terms_that_are_not_the_ordinary_ones_are_stamped_once() {
     assert_eq!(lines(reference.path(), "turn").len(), 4);
     assert!(lines(reference.path(), "stamp").is_empty());
 }
+
+#[test]
+fn the_branch_of_a_session_is_stamped_once_and_at_each_change() {
+    let user = tempfile::tempdir().unwrap();
+    let path = user.path().join(".claude/projects/-w").join(format!("{SESSION}.jsonl"));
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    let branches = [Some("main"), Some("main"), None, Some("topic"), Some("topic"), Some("main")];
+    let line = |number: usize, side: bool, branch: Option<&str>| {
+        let mut line = json!({"type": "assistant", "uuid": format!("u{number}{side}"), "sessionId": SESSION, "cwd": "/w",
+            "isSidechain": side, "timestamp": format!("2026-04-20T00:00:0{number}.000Z"),
+            "message": {"id": format!("msg_{number}{side}"), "role": "assistant", "model": "claude-opus-4-7", "stop_reason": "end_turn",
+                "content": [{"type": "text", "text": "x"}], "usage": {"input_tokens": number + 1, "output_tokens": 5}}});
+        if let Some(branch) = branch {
+            line["gitBranch"] = json!(branch);
+        }
+        format!("{line}\n")
+    };
+    // A sub-agent may work on another branch, and does not change that of the session.
+    let lines: Vec<String> = branches
+        .iter()
+        .enumerate()
+        .map(|(number, branch)| line(number, false, *branch) + &line(number, true, Some("agent")))
+        .collect();
+    // The log is read in two passes, the second of which goes on in the middle of a branch.
+    for end in [2, lines.len()] {
+        fs::write(&path, lines[..end].concat()).unwrap();
+        super::ingest::age(&path, 3600);
+        ingest(user.path(), &[]);
+    }
+    let stamps = lines_of_stamps(user.path());
+    let wanted = [
+        (json!({"sessionId": SESSION}), json!({"gitBranch": "main"})),
+        (
+            json!({"sessionId": SESSION, "range": {"fromTs": "2026-04-20T00:00:03.000Z"}}),
+            json!({"gitBranch": "topic"}),
+        ),
+        (
+            json!({"sessionId": SESSION, "range": {"fromTs": "2026-04-20T00:00:05.000Z"}}),
+            json!({"gitBranch": "main"}),
+        ),
+    ];
+    assert_eq!(stamps, wanted);
+    fs::remove_file(user.path().join("burn/cursors.json")).unwrap();
+    ingest(user.path(), &[]);
+    assert_eq!(lines_of_stamps(user.path()), wanted, "reading a log again adds nothing");
+}
+
+/// The selectors and enrichments of the stamps.
+fn lines_of_stamps(user: &Path) -> Vec<(Value, Value)> {
+    let of = |stamp: Value| (stamp["selector"].clone(), stamp["enrichment"].clone());
+    lines(user, "stamp").into_iter().map(of).collect()
+}

@@ -74,17 +74,15 @@ pub(super) fn discover(root: &Path, as_reference: bool, unreadable: &mut Vec<Unr
     let mut add = |path: PathBuf| {
         found.push(Candidate { agent: Agent::Claude, path, root: root.to_owned(), extra: None });
     };
+    let is_log = |path: &Path| walk::has_extension(path, "jsonl");
     for project in walk::folders(root, as_reference, unreadable) {
         for entry in walk::entries(&project, as_reference, unreadable) {
-            if entry.is_file && walk::has_extension(&entry.path, "jsonl") {
-                add(entry.path);
-            } else if entry.is_folder && !as_reference {
-                let agents = entry.path.join("subagents");
-                for entry in walk::entries_if_there(&agents, as_reference, unreadable) {
-                    if entry.is_file && walk::has_extension(&entry.path, "jsonl") {
-                        add(entry.path);
-                    }
-                }
+            walk::logs(std::slice::from_ref(&entry), as_reference, is_log, unreadable)
+                .into_iter()
+                .for_each(&mut add);
+            if entry.is_folder && !as_reference {
+                let agents = walk::entries(&entry.path.join("subagents"), as_reference, unreadable);
+                walk::logs(&agents, as_reference, is_log, unreadable).into_iter().for_each(&mut add);
             }
         }
     }

@@ -220,6 +220,8 @@ pub(super) struct Written {
     pub used: RolloutCounts,
     pub times: usize,
     pub calls: usize,
+    /// Whether only the ledger tells of the turn. The TypeScript package may have written it, which knows fewer calls.
+    pub is_from_ledger: bool,
 }
 
 /// The id and the place under which a turn is written.

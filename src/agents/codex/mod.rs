@@ -5,6 +5,7 @@
 //! TypeScript package keeps the cursor for that package.
 
 mod engine;
+mod ledger;
 mod parts;
 mod zst;
 
@@ -16,6 +17,7 @@ use std::sync::{Arc, Mutex};
 use self::engine::{
     Engine, Own, RolloutGivenUp, RolloutLine, RolloutRules, Written, written_of, written_text,
 };
+use self::ledger::LedgerTurns;
 use super::js::{self, RecordText};
 use super::lines::{Ending, LineSource};
 use super::measure;
@@ -45,39 +47,24 @@ pub(super) fn roots(of: &RootsOf<'_>) -> Vec<PathBuf> {
     }
 }
 
-/// Returns the files of logs under a folder of Codex.
-pub(super) fn discover(root: &Path, as_reference: bool, unreadable: &mut Vec<Unreadable>) -> Vec<Candidate> {
-    let mut paths = Vec::new();
+/// Returns the folders of a root that have logs.
+pub(super) fn log_folders(root: &Path, as_reference: bool) -> Vec<PathBuf> {
     let folders = ["sessions", "archived_sessions"];
-    let is_one_of_them = folders.iter().any(|name| root.ends_with(name));
-    if is_one_of_them {
-        walk_sessions(root, as_reference, unreadable, &mut paths);
+    if folders.iter().any(|name| root.ends_with(name)) {
+        return vec![root.to_owned()];
     }
-    for name in folders.iter().take(if as_reference { 1 } else { 2 }).filter(|_| !is_one_of_them) {
-        walk_sessions(&root.join(name), as_reference, unreadable, &mut paths);
-    }
-    let candidate = |path| Candidate { agent: Agent::Codex, path, root: root.to_owned(), extra: None };
-    paths.into_iter().map(candidate).collect()
+    folders.iter().take(if as_reference { 1 } else { 2 }).map(|name| root.join(name)).collect()
 }
 
-/// Lists a folder's logs, then the logs of its folders from the last name to the first.
-fn walk_sessions(
-    folder: &Path,
-    as_reference: bool,
-    unreadable: &mut Vec<Unreadable>,
-    paths: &mut Vec<PathBuf>,
-) {
-    let entries = walk::entries(folder, as_reference, unreadable);
+/// Returns the files of logs under a folder of Codex.
+pub(super) fn discover(root: &Path, as_reference: bool, unreadable: &mut Vec<Unreadable>) -> Vec<Candidate> {
     let is_log = |path: &Path| {
         walk::has_extension(path, "jsonl")
             || (!as_reference && path.as_os_str().as_encoded_bytes().ends_with(b".jsonl.zst"))
     };
-    paths.extend(
-        entries.iter().filter(|entry| entry.is_file && is_log(&entry.path)).map(|entry| entry.path.clone()),
-    );
-    for entry in entries.iter().rev().filter(|entry| entry.is_folder) {
-        walk_sessions(&entry.path, as_reference, unreadable, paths);
-    }
+    let folders = log_folders(root, as_reference).into_iter();
+    let paths = folders.flat_map(|folder| walk::logs_below(&folder, as_reference, &is_log, unreadable));
+    paths.map(|path| Candidate { agent: Agent::Codex, path, root: root.to_owned(), extra: None }).collect()
 }
 
 fn is_compressed(path: &Path) -> bool {
@@ -91,8 +78,7 @@ fn log_name(path: &Path) -> String {
     name.strip_suffix(".jsonl").unwrap_or(name).to_owned()
 }
 
-/// Returns the key of a log's note. The key is the log's name, because Codex moves and compresses its logs. A moved log
-/// without its note would lose what its open turn uses later, because the turn's id is already in the ledger.
+/// Returns the key of a log's note. The key is the log's name, because Codex moves and compresses its logs.
 pub(super) fn note_key(path: &Path) -> Vec<u8> {
     format!("codex:{}", log_name(path)).into_bytes()
 }
@@ -144,12 +130,26 @@ struct Logs {
     of_session: HashMap<Vec<u8>, PathBuf>,
     /// The turn ids of logs. Each log is read once.
     turns: Mutex<HashMap<PathBuf, Arc<HashSet<Vec<u8>>>>>,
+    /// The turns of the ledger that the notes may lack.
+    written: LedgerTurns,
 }
 
 /// Reads the heads of all logs, so that a fork knows its parents in any order of reading.
 pub(super) fn prepare(common: &Common<'_>, candidates: &[Candidate]) -> Result<Prepared, AgentsError> {
-    let mut logs = Logs { of_path: HashMap::new(), of_session: HashMap::new(), turns: Mutex::default() };
+    let mut logs = Logs {
+        of_path: HashMap::new(),
+        of_session: HashMap::new(),
+        turns: Mutex::default(),
+        written: LedgerTurns::default(),
+    };
     if !common.options.as_reference {
+        // A log that was read before has a note, unless the notes were deleted. A compressed log has no cursor.
+        let lacks_note = |candidate: &Candidate| {
+            let path = &candidate.path;
+            (common.side)(path).is_none() && (is_compressed(path) || (common.cursor)(path).is_some())
+        };
+        let from = if candidates.iter().any(lacks_note) { 0 } else { common.noted_bytes };
+        logs.written = LedgerTurns::read(common.home, from)?;
         for candidate in candidates {
             let path = &candidate.path;
             let known = (common.side)(path).and_then(|side| own_of_side(path, &side));
@@ -160,6 +160,11 @@ pub(super) fn prepare(common: &Common<'_>, candidates: &[Candidate]) -> Result<P
         }
     }
     Ok(Box::new(logs))
+}
+
+/// Returns the number of ledger bytes whose turns the notes of this reading have.
+pub(super) fn noted_bytes(prepared: &Prepared) -> Option<u64> {
+    prepared.downcast_ref::<Logs>().map(|logs| logs.written.end())
 }
 
 impl Logs {
@@ -177,6 +182,11 @@ impl Logs {
         }
         own.ancestors_turns = Arc::new(ids);
         own
+    }
+
+    /// Adds what the ledger has of a log's turns to its note. Returns whether the note lacked something.
+    fn add_written(&self, path: &Path, written: &mut HashMap<Vec<u8>, Written>) -> bool {
+        self.of_path.get(path).is_some_and(|own| self.written.add_to(written, &own.session))
     }
 
     fn turns_of(&self, path: &Path) -> Arc<HashSet<Vec<u8>>> {
@@ -426,11 +436,14 @@ fn read_by_our_rules(pass: &Pass<'_>, resumption: &Resumption<'_>) -> Result<Han
     let is_at_rest = pass.options.has_settled(pass.stat.mtime_ms, changed_ms);
     let waits = before.as_ref().is_some_and(|before| before.waits);
     let has_cursor = is_compressed(path) || resumption.cursor.is_some();
-    if is_unchanged && has_cursor && !(waits && is_at_rest) {
+    let logs = pass.prepared::<Logs>();
+    let mut before = before.unwrap_or_default();
+    let is_behind = logs.is_some_and(|logs| logs.add_written(path, &mut before.written));
+    if is_unchanged && has_cursor && !is_behind && !(waits && is_at_rest) {
         return Ok(Handed::Unchanged(None));
     }
-    let before = continued(pass, before.unwrap_or_default())?;
-    let own = match pass.prepared::<Logs>() {
+    let before = continued(pass, before)?;
+    let own = match logs {
         Some(logs) => logs.own(path),
         None => own_of(path)?,
     };

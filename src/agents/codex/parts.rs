@@ -316,6 +316,19 @@ impl RolloutCounts {
         }
     }
 
+    /// The counts of a record: its input is without cached tokens.
+    pub(super) fn of_record(usage: Value<'_>) -> Self {
+        let count = |key| js::number(usage, key).unwrap_or(0.0);
+        let (cached, cache_write) = (count("cacheRead"), count("cacheCreate5m"));
+        RolloutCounts {
+            input: count("input") + cached + cache_write,
+            cached,
+            cache_write,
+            output: count("output"),
+            reasoning: count("reasoning"),
+        }
+    }
+
     /// Replaces counts that are not finite by 0.
     pub(super) fn finite(self) -> Self {
         self.zip(self, |count, _| if count.is_finite() { count } else { 0.0 })

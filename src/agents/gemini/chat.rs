@@ -71,6 +71,11 @@ impl Chat {
         false
     }
 
+    /// Whether a message with this id was taken.
+    pub(super) fn has(&self, id: &[u8]) -> bool {
+        self.place_of.contains_key(id)
+    }
+
     fn take_head(&mut self, head: Value<'_>) {
         let text = |key| js::text(head, key).map(<[u8]>::to_vec);
         if let Some(session) = text("sessionId") {

@@ -48,16 +48,11 @@ pub(super) fn discover(root: &Path, as_reference: bool, unreadable: &mut Vec<Unr
                 extra,
             });
         };
-        for file in entries.iter().filter(|entry| entry.is_file && is_chat(&entry.path)) {
-            add(&file.path);
-        }
+        walk::logs(&entries, as_reference, is_chat, unreadable).iter().for_each(|path| add(path));
+        let is_child = |path: &Path| walk::has_extension(path, "jsonl") && !is_set_aside(path);
         for folder in entries.iter().filter(|entry| entry.is_folder) {
             let children = walk::entries(&folder.path, as_reference, unreadable);
-            let is_child = |path: &Path| walk::has_extension(path, "jsonl") && !is_set_aside(path);
-            children
-                .iter()
-                .filter(|entry| entry.is_file && is_child(&entry.path))
-                .for_each(|entry| add(&entry.path));
+            walk::logs(&children, as_reference, is_child, unreadable).iter().for_each(|path| add(path));
         }
     }
     found
@@ -155,7 +150,10 @@ fn chat_of(pass: &Pass<'_>, gathered: &mut Gathered) -> Result<Option<Chat>, Age
         let bytes = std::fs::read(path).map_err(read_error)?;
         gathered.bytes_read = bytes.len() as u64;
         match document.parse(trim_js(&bytes)) {
-            Err(error) => gathered.left_out.add(pass.options, place, Reason::Malformed, || error.to_string()),
+            Err(error) => {
+                gathered.left_out.add(pass.options, place, Reason::Malformed, || error.to_string());
+                return Ok(None);
+            }
             Ok(value) => chat.take_whole(value),
         }
     } else {
@@ -171,7 +169,7 @@ fn chat_of(pass: &Pass<'_>, gathered: &mut Gathered) -> Result<Option<Chat>, Age
                 Ending::Whole => match document.parse(text) {
                     Err(_) => Some(Reason::Malformed),
                     Ok(value) if value.kind() != Kind::Object => Some(Reason::NotARecord),
-                    Ok(value) => (!chat.take(value)).then_some(Reason::UnknownType),
+                    Ok(value) => take_line(&mut chat, value),
                 },
             };
             if let Some(reason) = reason {
@@ -188,6 +186,26 @@ fn chat_of(pass: &Pass<'_>, gathered: &mut Gathered) -> Result<Option<Chat>, Age
     Ok(Some(chat))
 }
 
+/// Adds a line of a log to its chat. Returns the reason if the line makes no record.
+fn take_line(chat: &mut Chat, line: Value<'_>) -> Option<Reason> {
+    let is_further = js::text(line, "id").is_some_and(|id| chat.has(id));
+    if !chat.take(line) {
+        return Some(Reason::UnknownType);
+    }
+    match js::any_text(line, "type") {
+        Some(b"gemini" | b"user") if is_further => Some(Reason::Duplicate),
+        // A change of the chat, its head, or a message.
+        None | Some(b"gemini" | b"user") => None,
+        Some(_) => Some(Reason::NothingToKeep),
+    }
+}
+
+/// The bytes of a regular file; none of anything else, because opening a pipe would wait.
+fn read_regular(path: &Path) -> Option<Vec<u8>> {
+    let is_file = crate::disk::metadata_of_target(path).is_ok_and(|found| found.is_file);
+    if is_file { std::fs::read(path).ok() } else { None }
+}
+
 /// The session that started this session: for a sub-agent, the folder's name.
 fn parent_of(pass: &Pass<'_>, chat: &Chat) -> Option<Vec<u8>> {
     let folder = pass.candidate.path.parent()?;
@@ -201,14 +219,14 @@ fn parent_of(pass: &Pass<'_>, chat: &Chat) -> Option<Vec<u8>> {
 /// The folder of the project: from `.project_root`, else from `projects.json`, else from the chat.
 fn project_of(pass: &Pass<'_>, chat: &Chat) -> Option<Vec<u8>> {
     let folder = pass.candidate.extra.as_ref()?;
-    if let Ok(text) = std::fs::read(folder.join(".project_root")) {
+    if let Some(text) = read_regular(&folder.join(".project_root")) {
         let text = trim_js(&text);
         if !text.is_empty() {
             return Some(js::to_utf8(text).into_owned().into_bytes());
         }
     }
     let name = folder.file_name().unwrap_or_default().as_encoded_bytes();
-    if let Ok(text) = std::fs::read(pass.candidate.root.join("projects.json")) {
+    if let Some(text) = read_regular(&pass.candidate.root.join("projects.json")) {
         let mut document = Document::default();
         let value = document.parse(trim_js(&text)).ok();
         for (key, value) in value.and_then(|value| value.get("projects")).into_iter().flat_map(Value::members)

@@ -3,7 +3,7 @@
 //! A session is read again when its rows changed.
 
 use super::handing::hand_over;
-use super::session::records::RecordRules;
+use super::session::records::{GivenUp, RecordRules};
 use super::session::{Part, SessionHead, SessionMessage, SpawningTask};
 use crate::agents::AgentsError;
 use crate::agents::js::{self, RecordText};
@@ -58,11 +58,10 @@ pub(super) fn read(pass: &Pass<'_>, hand: &mut HandOver<'_>) -> Result<(), Agent
         .flat_map(Value::members)
         .filter_map(|(id, cost)| Some((id.as_wtf8().to_vec(), cost.as_number()?.as_f64())))
         .collect();
-    let sessions = database.sessions().map_err(fails)?;
-    if sessions.is_none() {
-        return Err(unusable(path, "it has no table of sessions that is known"));
+    if let Some(lack) = database.lack().map_err(fails)? {
+        return Err(unusable(path, lack));
     }
-    for mut session in sessions.unwrap_or_default() {
+    for mut session in database.sessions().map_err(fails)? {
         let digest = database.digest(&session.id).map_err(fails)?;
         if known.get(&session.id) == Some(&digest) {
             digests.push((session.id, digest));
@@ -91,7 +90,9 @@ pub(super) fn read(pass: &Pass<'_>, hand: &mut HandOver<'_>) -> Result<(), Agent
             waits: !is_at_rest,
             is_stream: false,
         };
-        let Ok(records) = session.records(&rules, &copied) else { continue };
+        let records = session
+            .records(&rules, &copied)
+            .map_err(|GivenUp(reason)| AgentsError::GivenUp { path: path.clone(), reason })?;
         let has_open = !records.open.is_empty();
         waits |= has_open;
         // A session with unfinished answers is read again even if its rows are unchanged.
@@ -122,17 +123,30 @@ pub(super) fn read(pass: &Pass<'_>, hand: &mut HandOver<'_>) -> Result<(), Agent
 }
 
 impl Database {
-    /// The heads of all sessions; none if there is no table of sessions.
-    fn sessions(&self) -> rusqlite::Result<Option<Vec<SessionHead>>> {
+    /// What the database lacks to be of a known generation, as while OpenCode migrates it.
+    fn lack(&self) -> rusqlite::Result<Option<&'static str>> {
+        let has = |table, column| self.0.columns(table).map(|columns| columns.contains(column));
+        let (has_first, has_second) = (has("message", "data")?, has("session_message", "data")?);
+        Ok(if !has("session_v2", "id")? && !has("session", "id")? {
+            Some("it has no table of sessions that is known")
+        } else if !has_first && !has_second {
+            Some("it has no table of messages that is known")
+        } else if has_first && !has("part", "data")? {
+            Some("it has messages without a table of their parts that is known")
+        } else {
+            None
+        })
+    }
+
+    /// The heads of all sessions.
+    fn sessions(&self) -> rusqlite::Result<Vec<SessionHead>> {
         let mut found: Vec<SessionHead> = Vec::new();
         let mut ids = HashSet::new();
-        let mut has_table = false;
         for table in ["session_v2", "session"] {
             let columns = self.0.columns(table)?;
             if !columns.contains("id") {
                 continue;
             }
-            has_table = true;
             let column =
                 |name: &str| if columns.contains(name) { name.to_owned() } else { "NULL".to_owned() };
             let text = format!(
@@ -164,7 +178,7 @@ impl Database {
                 }
             }
         }
-        Ok(has_table.then_some(found))
+        Ok(found)
     }
 
     /// A fingerprint of the rows of a session: their number, sizes and times.
@@ -245,7 +259,7 @@ impl Database {
                 };
                 match message {
                     Ok(mut message) => {
-                        message.parts = self.parts(&stored.id)?;
+                        message.parts = self.parts(&stored.id, pass, gathered)?;
                         messages.push(message);
                     }
                     Err(reason) => leave_out(gathered, &stored, reason),
@@ -279,15 +293,22 @@ impl Database {
         Ok(None)
     }
 
-    fn parts(&self, message: &[u8]) -> rusqlite::Result<Vec<Part>> {
-        if !self.0.columns("part")?.contains("data") {
-            return Ok(Vec::new());
-        }
+    fn parts(&self, message: &[u8], pass: &Pass<'_>, gathered: &mut Gathered) -> rusqlite::Result<Vec<Part>> {
         let stored =
             self.stored("SELECT id, '', data FROM part WHERE message_id = ?1 ORDER BY id", message)?;
         let mut document = Document::default();
-        let part = |stored: Stored| document.parse(&stored.data).ok().map(|value| Part::of(value, false));
-        Ok(stored.into_iter().filter_map(part).collect())
+        let mut parts = Vec::with_capacity(stored.len());
+        for stored in stored {
+            match document.parse(&stored.data) {
+                Ok(value) => parts.push(Part::of(value, false)),
+                Err(_) => {
+                    let name = || format!("part {}", js::to_utf8(&stored.id));
+                    let place = (0, stored.data.len() as u64);
+                    gathered.left_out.add(pass.options, place, Reason::Malformed, name);
+                }
+            }
+        }
+        Ok(parts)
     }
 }
 

@@ -47,6 +47,11 @@ pub(super) fn roots(of: &RootsOf<'_>) -> Vec<PathBuf> {
     roots
 }
 
+/// Returns the folder `storage` of a root.
+pub(super) fn storage_of(root: &Path) -> PathBuf {
+    if root.ends_with("storage") { root.to_owned() } else { root.join("storage") }
+}
+
 /// Returns the databases under a root, then its session files. A root may be a database itself.
 pub(super) fn discover(root: &Path, as_reference: bool, unreadable: &mut Vec<Unreadable>) -> Vec<Candidate> {
     let database =
@@ -56,40 +61,24 @@ pub(super) fn discover(root: &Path, as_reference: bool, unreadable: &mut Vec<Unr
     }
     let mut found = Vec::new();
     if !as_reference {
-        let entries = walk::entries_if_there(root, as_reference, unreadable);
+        let entries = walk::entries(root, as_reference, unreadable);
         let is_database = |path: &Path| {
             let name = path.file_name().unwrap_or_default().as_encoded_bytes();
             name.starts_with(b"opencode") && name.ends_with(b".db")
         };
-        let databases = entries.into_iter().filter(|entry| entry.is_file && is_database(&entry.path));
-        found.extend(databases.map(|entry| database(entry.path)));
+        let databases = walk::logs(&entries, as_reference, is_database, unreadable);
+        found.extend(databases.into_iter().map(database));
     }
-    let storage = if root.ends_with("storage") { root.to_owned() } else { root.join("storage") };
-    let mut files = Vec::new();
-    walk_sessions(&storage.join("session"), as_reference, unreadable, &mut files);
-    for path in files {
-        let messages = storage.join("message").join(path.file_stem().unwrap_or_default());
-        found.push(Candidate { agent: Agent::OpenCode, path, root: root.to_owned(), extra: Some(messages) });
-    }
-    found
-}
-
-/// Lists a folder's session files, then those of its folders from the last name to the first.
-fn walk_sessions(
-    folder: &Path,
-    as_reference: bool,
-    unreadable: &mut Vec<Unreadable>,
-    files: &mut Vec<PathBuf>,
-) {
-    let entries = walk::entries(folder, as_reference, unreadable);
     let is_session = |path: &Path| {
         let name = path.file_name().unwrap_or_default().as_encoded_bytes();
         name.starts_with(b"ses_") && name.ends_with(b".json")
     };
-    files.extend(entries.iter().filter(|e| e.is_file && is_session(&e.path)).map(|entry| entry.path.clone()));
-    for entry in entries.iter().rev().filter(|entry| entry.is_folder) {
-        walk_sessions(&entry.path, as_reference, unreadable, files);
+    let storage = storage_of(root);
+    for path in walk::logs_below(&storage.join("session"), as_reference, &is_session, unreadable) {
+        let messages = storage.join("message").join(path.file_stem().unwrap_or_default());
+        found.push(Candidate { agent: Agent::OpenCode, path, root: root.to_owned(), extra: Some(messages) });
     }
+    found
 }
 
 /// Reads a session file, or all sessions of a database.
@@ -133,7 +122,11 @@ fn before_of(side: &[u8]) -> Option<SessionNote> {
 fn read_files(pass: &Pass<'_>, folder: &Path) -> Result<Handed, AgentsError> {
     let options = pass.options;
     // A session without a folder of messages is counted as found and left alone.
-    let Ok(folder_stat) = Stat::of(folder) else { return Ok(Handed::Unchanged(None)) };
+    let folder_stat = match Stat::of(folder) {
+        Ok(stat) => stat,
+        Err(AgentsError::Disk(error)) if error.is_not_found() => return Ok(Handed::Unchanged(None)),
+        Err(error) => return Err(error),
+    };
     let mut cursor_document = Document::default();
     let cursor = pass.cursor.and_then(|text| cursor_document.parse(text).ok());
     let cursor_ms = cursor.and_then(|cursor| js::number(cursor, "mtimeMs"));
@@ -141,7 +134,9 @@ fn read_files(pass: &Pass<'_>, folder: &Path) -> Result<Handed, AgentsError> {
     let before = if options.as_reference { None } else { pass.side.and_then(before_of) };
     let is_unchanged = is_same_file && cursor_ms == Some(folder_stat.mtime_ms);
     let session_changed = before.as_ref().is_some_and(|before| before.session_mtime_ms != pass.stat.mtime_ms);
-    if is_unchanged && !session_changed && !before.as_ref().is_some_and(|before| before.is_waiting) {
+    // Without a note, an answer may wait whose file changes in place.
+    let waits = before.as_ref().map_or(!options.as_reference, |before| before.is_waiting);
+    if is_unchanged && !session_changed && !waits {
         return Ok(Handed::Unchanged(None));
     }
     let goes_on = is_same_file && cursor_ms.is_some_and(|before| before <= folder_stat.mtime_ms);
@@ -243,10 +238,18 @@ struct Files<'f, 'p> {
 }
 
 impl Files<'_, '_> {
-    /// A file's bytes; none if the file is gone or too long.
+    /// A file's bytes; none if the file is gone, is no regular file or is too long.
     fn bytes(&mut self, path: &Path) -> Result<Option<Vec<u8>>, AgentsError> {
-        let is_file = disk::metadata_of_target(path).is_ok_and(|found| found.is_file);
-        let Some(stat) = Stat::of(path).ok().filter(|_| is_file) else { return Ok(None) };
+        match disk::metadata_of_target(path) {
+            Ok(found) if found.is_file => {}
+            Err(error) if error.is_not_found() => return Ok(None),
+            // Opening a pipe would wait.
+            _ => {
+                self.leave_out(path, 0, Reason::NotARecord);
+                return Ok(None);
+            }
+        }
+        let Ok(stat) = Stat::of(path) else { return Ok(None) };
         self.newest_ms = self.newest_ms.max(stat.mtime_ms);
         if stat.size_bytes > FILE_MAX_BYTES {
             self.leave_out(path, stat.size_bytes, Reason::TooLong);
@@ -315,6 +318,10 @@ impl Files<'_, '_> {
         for message in messages.iter().filter_map(|message| message.file_stem()) {
             for path in self.json_files(&store.join("part").join(message))? {
                 // A part that cannot be read is reported when its session is read.
+                let is_file = disk::metadata_of_target(&path).is_ok_and(|found| found.is_file);
+                if !is_file {
+                    continue;
+                }
                 let Ok(bytes) = fs::read(&path) else { continue };
                 if finder.find(&bytes).is_none() {
                     continue;

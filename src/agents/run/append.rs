@@ -4,7 +4,7 @@
 //! the ledger.
 
 use super::*;
-use crate::agents::known::{EventNote, ResultNote};
+use crate::agents::known::{EventNote, ResultNote, has_certain_id, result_key};
 use crate::ledger::WrittenLines;
 use crate::record::Id;
 use crate::scan::json::trim_js;
@@ -72,7 +72,7 @@ impl Run<'_> {
             self.ingest.known.catch_up(&self.ingest.home)?;
         }
         let mut filling = Filling {
-            batch: match (as_reference, self.is_strict) {
+            batch: match (as_reference, self.import.is_some()) {
                 (true, _) => Batch::unchecked(),
                 (false, true) => Batch::strict(),
                 (false, false) => Batch::new(),
@@ -225,7 +225,12 @@ impl Run<'_> {
         filling.kinds.push(Some(kind));
         match (kind, &text) {
             _ if !learns => {}
-            (RecordKind::Turn, _) => self.ingest.known.add_turn(root),
+            (RecordKind::Turn, _) => {
+                if has_certain_id(root) {
+                    filling.batch.compare_last_by_id_alone();
+                }
+                self.ingest.known.add_turn(root);
+            }
             (RecordKind::ToolResultEvent, Cow::Borrowed(_)) => {
                 filling.events.extend(EventNote::of(root).map(|note| (number, note)));
             }
@@ -395,7 +400,7 @@ impl RecordFilter {
     /// The text of a record to write; none if the record repeats a known message or result.
     fn passes<'t>(
         &mut self,
-        run: &Run<'_>,
+        run: &mut Run<'_>,
         kind: RecordKind,
         record: &'t PassRecord,
         event: Value<'_>,
@@ -410,28 +415,37 @@ impl RecordFilter {
             return Ok(Some(text));
         }
         let known = &run.ingest.known;
-        if !is_reference && known.has_result(event) {
+        let import = &mut run.import;
+        let is_imported = import.as_ref().is_some_and(|import| import.has_result(event));
+        if !is_reference && known.has_result(event) && !is_imported {
             return Ok(None);
         }
         let session = js::any_text(event, "sessionId").unwrap_or_default();
         let is_claude = js::any_text(event, "source") == Some(b"claude-code");
-        if !is_claude || !self.is_hook && !known.is_hooked(session) {
-            return Ok(Some(text));
-        }
-        if !self.numbers.contains_key(session) {
-            let mut numbers = hook::Numbers::of(known, session);
-            if !self.is_hook {
-                numbers.reserve(last_number(gathered));
+        let is_hooked = self.is_hook
+            || known.is_hooked(session)
+            || import.as_ref().is_some_and(|import| import.hooked.contains(session));
+        let mut passed = Some(text);
+        if is_claude && is_hooked {
+            // The numbers of an import go on from one event to the next.
+            let goes_on = import.is_some();
+            let all = import.as_mut().map_or(&mut self.numbers, |import| &mut import.numbers);
+            if !all.contains_key(session) {
+                let mut numbers = hook::Numbers::of(known, session);
+                if !self.is_hook && !goes_on {
+                    numbers.reserve(last_number(gathered));
+                }
+                all.insert(session.to_vec(), numbers);
             }
-            self.numbers.insert(session.to_vec(), numbers);
-        }
-        let look = hook::Look { known, home: &run.ingest.home };
-        match self.numbers.get_mut(session) {
-            Some(numbers) => {
-                let which = if self.is_hook { hook::Renumbered::All } else { hook::Renumbered::Taken };
-                Ok(numbers.renumber(look, event, which)?.map(Cow::Owned))
+            let look = hook::Look { known, home: &run.ingest.home };
+            let which = if self.is_hook { hook::Renumbered::All } else { hook::Renumbered::Taken };
+            if let Some(numbers) = all.get_mut(session) {
+                passed = numbers.renumber(look, event, which)?.map(Cow::Owned);
             }
-            None => Ok(Some(text)),
         }
+        if let (Some(import), Some(_)) = (import, &passed) {
+            import.results.extend(result_key(event));
+        }
+        Ok(passed)
     }
 }

@@ -66,7 +66,8 @@ impl Engine<'_> {
                 continue;
             }
             let before = written.get(&turn.id).copied().unwrap_or_default();
-            let mut now = Written { used: used[at], times: 1, calls: turn.calls.len() };
+            let mut now =
+                Written { used: used[at], times: 1, calls: turn.calls.len(), is_from_ledger: false };
             let (mut usage, mut id, mut first_call) = (used[at], turn.id.clone(), 0);
             let mut is_written = !self.rules.as_reference && before.times > 0;
             if is_written {
@@ -74,14 +75,15 @@ impl Engine<'_> {
                 usage = usage.beyond(before.used);
                 first_call = before.calls.min(turn.calls.len());
                 now.times = before.times;
-                let has_more = !usage.is_zero() || first_call < turn.calls.len();
+                let has_more = !usage.is_zero() || first_call < turn.calls.len() && !before.is_from_ledger;
                 if has_more && (Some(at) != last || is_at_rest) {
                     id.extend_from_slice(format!("+{}", before.times).as_bytes());
                     now.times += 1;
                     is_written = false;
                 } else {
                     records.waits |= has_more;
-                    now = before;
+                    let calls = if has_more { before.calls } else { before.calls.max(now.calls) };
+                    now = Written { calls, is_from_ledger: false, ..before };
                 }
             }
             written_now.insert(turn.id.clone(), now);
@@ -358,7 +360,12 @@ pub(in crate::agents::codex) fn written_of(text: &[u8]) -> HashMap<Vec<u8>, Writ
         let times = js::number(entry, "times")? as usize;
         Some((
             js::any_text(entry, "id")?.to_vec(),
-            Written { used: RolloutCounts::of(entry), times, calls: js::number(entry, "calls")? as usize },
+            Written {
+                used: RolloutCounts::of(entry),
+                times,
+                calls: js::number(entry, "calls")? as usize,
+                is_from_ledger: false,
+            },
         ))
     })
     .collect()

@@ -1,0 +1,230 @@
+//! `burn ingest --watch`: a run for each burst of changes, and a run from time to time in case a change was not reported.
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use super::notes::{IngestNotes, sentence};
+use crate::agents::{
+    AgentsError, EventScope, EventStream, Ingest, IngestObserver as _, LogWatch, StreamStep,
+};
+use crate::cli::{grouped, warn, wrong_usage};
+use crate::interrupt::Interrupt;
+
+/// The time between two runs where changes are not reported, in milliseconds.
+const POLL_MS: u64 = 1_000;
+/// The time between two runs where changes are reported, in case a report is lost, and because a message is written after
+/// its log has been at rest for some time.
+const NET: Duration = Duration::from_secs(30);
+/// When a run follows that saw a change: a finished message is written 5 s after its last line.
+const SETTLED: Duration = Duration::from_millis(5_100);
+/// How long to wait at a time, so that an interrupt is seen.
+const SLICE: Duration = Duration::from_millis(50);
+
+/// The options that only have an effect with `--watch`.
+#[derive(Debug, clap::Args)]
+pub(super) struct WatchArgs {
+    /// With --watch: run every MS milliseconds, instead of when the system reports a change of a log.
+    #[arg(long, value_name = "MS")]
+    interval: Option<String>,
+    /// With --watch: follow the events of an OpenCode server, too.
+    #[arg(long)]
+    opencode_stream: bool,
+    /// The OpenCode server [default: OPENCODE_SERVER_URL, else http://127.0.0.1:4096].
+    #[arg(long, value_name = "URL")]
+    opencode_url: Option<String>,
+    /// Follow the events of all projects of the OpenCode server.
+    #[arg(long)]
+    opencode_global: bool,
+    #[arg(long, hide = true)]
+    daemon: bool,
+}
+
+impl WatchArgs {
+    /// Refuses a daemon and an interval that is none. Warns of options that have no effect without `--watch`.
+    pub(super) fn check(&self, watches: bool, is_quiet: bool) {
+        if watches {
+            if self.daemon {
+                wrong_usage(&["ingest"], "--daemon is not supported; run --watch under a service manager");
+            }
+            self.interval_ms();
+            return;
+        }
+        for (name, is_given) in [
+            ("--interval", self.interval.is_some()),
+            ("--opencode-stream", self.opencode_stream),
+            ("--opencode-url", self.opencode_url.is_some()),
+            ("--opencode-global", self.opencode_global),
+            ("--daemon", self.daemon),
+        ] {
+            if is_given && !is_quiet {
+                warn(&format!("{name} only has an effect with --watch"));
+            }
+        }
+    }
+
+    /// The time between two runs, if it is given.
+    fn interval_ms(&self) -> Option<u64> {
+        match self.interval.as_ref()?.parse() {
+            Ok(0) | Err(_) => {
+                wrong_usage(&["ingest"], "--interval must be a positive integer in milliseconds")
+            }
+            Ok(ms) => Some(ms),
+        }
+    }
+}
+
+/// What makes the next run begin.
+enum WatchPace {
+    /// Only the time: every so many milliseconds.
+    Polls(u64),
+    /// A change, or the time.
+    Changes(Box<LogWatch>),
+}
+
+impl WatchPace {
+    fn of(args: &WatchArgs, ingest: &Ingest) -> Result<Self, AgentsError> {
+        match args.interval_ms() {
+            Some(ms) => Ok(WatchPace::Polls(ms)),
+            // The TypeScript package polls.
+            None if ingest.as_reference() => Ok(WatchPace::Polls(POLL_MS)),
+            None => Ok(WatchPace::Changes(Box::new(LogWatch::of(ingest)?))),
+        }
+    }
+
+    /// Gives events up when they cannot be relied on, and says why.
+    fn give_up_if_faulty(&mut self, notes: &mut IngestNotes) {
+        let WatchPace::Changes(watch) = self else { return };
+        if let Some(reason) = watch.fault() {
+            let every = grouped(POLL_MS);
+            notes.say(&format!("[burn] ingest: {reason}; every {every} ms a run looks for changes instead"));
+            *self = WatchPace::Polls(POLL_MS);
+        }
+    }
+
+    /// Makes all changes before this moment part of the run that follows.
+    fn begin_run(&mut self) {
+        if let WatchPace::Changes(watch) = self {
+            watch.catch_up();
+        }
+    }
+}
+
+/// Runs until a signal comes.
+pub(super) fn run(
+    args: &WatchArgs,
+    ingest: &mut Ingest,
+    notes: &mut IngestNotes,
+    interrupt: &Interrupt,
+) -> anyhow::Result<ExitCode> {
+    let mut pace = WatchPace::of(args, ingest)?;
+    pace.begin_run();
+    pace.give_up_if_faulty(notes);
+    notes.say(&match &pace {
+        WatchPace::Polls(ms) => {
+            format!("[burn] ingest: watching every {} ms; SIGINT or SIGTERM ends it", grouped(*ms))
+        }
+        WatchPace::Changes(_) => "[burn] ingest: watching for changes; SIGINT or SIGTERM ends it".to_owned(),
+    });
+    let mut stream = if args.opencode_stream { connect(args, ingest, notes, interrupt) } else { None };
+    let mut saw_change = true;
+    while !interrupt.is_requested() {
+        let started = Instant::now();
+        notes.forget_older();
+        match ingest.run(notes, interrupt) {
+            Ok(report) if report.appended_turns > 0 => notes.say(&sentence(&report)),
+            Ok(_) => {}
+            Err(AgentsError::Interrupted) => break,
+            Err(error) => notes.note(&format!("[burn] ingest: {error}")),
+        }
+        notes.spinner.clear();
+        let until = started
+            + match &pace {
+                WatchPace::Polls(ms) => started.elapsed() + Duration::from_millis(*ms),
+                WatchPace::Changes(_) if saw_change => SETTLED,
+                WatchPace::Changes(_) => NET,
+            };
+        // Reading takes a third of the time at most, however many logs there are.
+        let waiting = RunWait { until, not_before: Instant::now() + started.elapsed() * 2 };
+        saw_change = waiting.wait(&pace, &mut stream, ingest, notes, interrupt);
+        if let (WatchPace::Changes(watch), false) = (&pace, saw_change) {
+            watch.distrust();
+        }
+        pace.begin_run();
+        pace.give_up_if_faulty(notes);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn connect(
+    args: &WatchArgs,
+    ingest: &Ingest,
+    notes: &mut IngestNotes,
+    interrupt: &Interrupt,
+) -> Option<EventStream> {
+    let scope = if args.opencode_global { EventScope::Global } else { EventScope::Project };
+    let connected = ingest.connect(args.opencode_url.as_deref(), scope, interrupt);
+    connected.map_err(|error| notes.say(&stream_is_over(&error.to_string()))).ok()
+}
+
+fn stream_is_over(reason: &str) -> String {
+    format!("[burn] ingest: OpenCode event stream unavailable ({reason}); the runs go on")
+}
+
+/// The wait for the next run.
+struct RunWait {
+    /// When the run begins at the latest.
+    until: Instant,
+    /// When the run begins at the earliest, even if a log changes.
+    not_before: Instant,
+}
+
+impl RunWait {
+    /// Waits for the next run. Returns whether something has changed. Events of OpenCode that come meanwhile are taken; those
+    /// about sessions are a reason to run at once.
+    fn wait(
+        &self,
+        pace: &WatchPace,
+        stream: &mut Option<EventStream>,
+        ingest: &mut Ingest,
+        notes: &mut IngestNotes,
+        interrupt: &Interrupt,
+    ) -> bool {
+        let mut is_wanted = false;
+        loop {
+            let left = self.until.saturating_duration_since(Instant::now());
+            if left.is_zero() || interrupt.is_requested() {
+                return is_wanted;
+            }
+            let slice = left.min(SLICE);
+            let wait_here = match stream {
+                None if is_wanted => return true,
+                None => slice,
+                Some(following) => match ingest.follow(following, slice, notes, interrupt) {
+                    Ok(StreamStep::Taken { is_about_sessions }) => {
+                        is_wanted |= is_about_sessions;
+                        continue;
+                    }
+                    Ok(StreamStep::Ended(reason)) => {
+                        if !interrupt.is_requested() {
+                            notes.say(&stream_is_over(&reason));
+                        }
+                        *stream = None;
+                        continue;
+                    }
+                    Ok(_) if is_wanted => return true,
+                    Ok(_) => Duration::ZERO,
+                    Err(error) => {
+                        notes.say(&stream_is_over(&error.to_string()));
+                        *stream = None;
+                        continue;
+                    }
+                },
+            };
+            match pace {
+                WatchPace::Changes(watch) if watch.wait(wait_here, self.not_before) => return true,
+                WatchPace::Changes(_) => {}
+                WatchPace::Polls(_) => std::thread::sleep(wait_here),
+            }
+        }
+    }
+}
