@@ -112,6 +112,11 @@ impl Home {
         self.root.join("prices.json")
     }
 
+    /// `machine.json`: the name that a person gave to the machine of this home.
+    pub fn machine(&self) -> PathBuf {
+        self.root.join("machine.json")
+    }
+
     /// `<name>.lock`, a file that exists while a process holds the lock.
     pub fn lock(&self, name: LockName<'_>) -> PathBuf {
         self.root.join(format!("{name}.lock"))

@@ -46,7 +46,7 @@
 //! | module | what it is for | it uses |
 //! | --- | --- | --- |
 //! | [`record`] | what a ledger line is: kinds, columns, readers, ids, stamps, typed records | `scan` |
-//! | [`ledger`] | appends, index files, queries over the ledger, check, prune, reset | `record`, `archive`, `scan`, `lock`, `disk`, `home`, `interrupt` |
+//! | [`ledger`] | appends, index files, merges, queries over the ledger, check, prune, reset | `record`, `archive`, `scan`, `lock`, `disk`, `home`, `interrupt` |
 //! | [`archive`] | builds, status, queries over the archive | `record`, `scan`, `lock`, `disk`, `home`, `interrupt` |
 //! | [`scan`] | mapped logs, chunks that end at line ends, exact JSON | nothing of ours |
 //! | [`lock`] | the lock-file protocol shared with other programs | `disk`, `interrupt` |

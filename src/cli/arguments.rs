@@ -53,14 +53,6 @@ impl FilesArgs {
         }
         Ok(Some(Paths::offline(ledger.clone(), archive.clone())))
     }
-
-    /// The files that are named, else those of the home.
-    pub(super) fn paths(&self, home: &HomeArg) -> anyhow::Result<Paths> {
-        Ok(match self.named()? {
-            Some(paths) => paths,
-            None => Paths::of_home(&home.home()?),
-        })
-    }
 }
 
 /// Where records come from.

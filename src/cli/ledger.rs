@@ -1,10 +1,11 @@
-//! `burn ledger`: appends records, and checks the ledger.
+//! `burn ledger`: appends records, merges and exports ledgers, and checks the ledger.
 //!
 //! May touch: what the library's functions for it touch, standard input, output and error. Promises: records are said to be
 //! written only when they are; a check changes nothing.
 
 mod input;
 mod kind;
+mod merge;
 
 use std::io::{self, BufWriter, Write};
 use std::path::PathBuf;
@@ -16,6 +17,7 @@ use clap::{Args, Subcommand};
 
 use self::input::CheckedInput;
 use self::kind::AppendKind;
+use self::merge::MergeArgs;
 use super::arguments::{HomeArg, JsonArg};
 use super::{
     JsonFailure, STDOUT, counted, grouped, human_bytes, interrupt, print_result, printable, warn, wrong_usage,
@@ -31,6 +33,7 @@ const QUEUE_WAIT: Duration = Duration::from_secs(30);
 #[command(after_help = "\
 Examples:
   burn ledger append --kind turns < turns.jsonl
+  burn ledger merge /mnt/laptop/.relayburn /mnt/server/.relayburn --into all
   burn ledger check")]
 pub(super) struct LedgerArgs {
     #[command(subcommand)]
@@ -47,7 +50,8 @@ enum LedgerCommand {
     #[command(after_help = "\
 The lines of one run are one batch. All lines are checked first; a record that cannot be appended is an error that names its \
 line, and nothing is written. Input of more than 16 MiB is kept in an unnamed file in the home until it is checked, and is then \
-appended in pieces. A line has at most 32 MiB. A stamp is given as its whole line, any other record as the member `record` of its line.
+appended in pieces. A line has at most 32 MiB. Without --kind each record is given as its whole line, as `burn ledger export` \
+writes it; with --kind stamp, too; with any other kind as the member `record` of its line.
 
 A record is also refused when a time in it is not RFC 3339 with date, time and zone, a count is not a whole number \
 from 0 to 2^53-1, or a required text is empty. --lenient accepts these, as the TypeScript package does.
@@ -60,13 +64,14 @@ Examples:
   burn ledger append --kind compactions --durable --json < compactions.jsonl
   burn ledger append --kind turns --via-journal < turns.jsonl && burn journal drain
   burn ledger append --kind stamp < stamps.jsonl
+  burn ledger export --since 118476 | ssh desk burn ledger append --lenient
 
 A stamp:
   {\"v\":1,\"kind\":\"stamp\",\"ts\":\"2026-04-20T00:00:00.000Z\",
    \"selector\":{\"sessionId\":\"s1\"},\"enrichment\":{\"tier\":\"gold\"}}")]
     Append {
         /// The kind of the records.
-        #[arg(long, value_enum)]
+        #[arg(long, value_enum, default_value_t = AppendKind::Lines)]
         kind: AppendKind,
         /// Accept what the TypeScript package accepts: also invalid times, invalid counts and empty texts.
         #[arg(long)]
@@ -77,6 +82,49 @@ A stamp:
         /// Queue the batch in the journal of the home, durably, instead of waiting for the ledger.
         #[arg(long)]
         via_journal: bool,
+    },
+    /// Append to one ledger the lines of others that it lacks.
+    #[command(after_help = "\
+The ledgers are only read. The result depends on the set of their lines alone: the order of the ledgers, repetition, and a ledger that comes \
+in parts change nothing. A home is given as its directory: its content sidecars are merged, too, and its turns get the name of its \
+machine, if `burn ledger machine` has set one.
+
+Lines with one id and different contents are all kept and named. The one with more output tokens counts, else the longer one. A turn that has the \
+fingerprint of another turn is that turn under another id; it is named and left out. Malformed lines are named and kept. A last \
+line without an end is named and left out.
+
+Lines are appended in pieces of 16 MiB, as appends do; other programs may append meanwhile. After an error or a crash, merge the same \
+ledgers again.
+
+Examples:
+  burn ledger merge ~/.relayburn /mnt/server/.relayburn --into all
+  burn ledger merge 'backup/*/ledger.jsonl.zst' --into all --json
+  ssh server cat .relayburn/ledger.jsonl | burn ledger merge - --into ~/.relayburn")]
+    Merge(MergeArgs),
+    /// Write the ledger's whole lines to standard output, for `burn ledger append` on another machine.
+    #[command(after_help = "\
+Standard error says where the next export begins. Records that the other ledger has are dropped there by their ids; stamps have no id, so a \
+stamp that is sent twice is there twice, with the same effect.
+
+Examples:
+  burn ledger export > copy.jsonl
+  burn ledger export --since 118476 | ssh desk burn ledger append --lenient")]
+    Export {
+        /// Where to begin: the offset of a line, in bytes.
+        #[arg(long, value_name = "OFFSET", default_value_t = 0, hide_default_value = true)]
+        since: u64,
+    },
+    /// Print the name of this home's machine, or set it.
+    #[command(after_help = "\
+The name is kept in machine.json in the home. Where several ledgers are merged, the turns of this home get it: see `burn usage --by machine`. \
+To remove the name, delete the file.
+
+Examples:
+  burn ledger machine
+  burn ledger machine laptop")]
+    Machine {
+        /// The name to set.
+        name: Option<String>,
     },
     /// Find everything that is wrong with a ledger; exit 1 if there is anything.
     #[command(after_help = "\
@@ -107,6 +155,9 @@ pub(super) fn run(args: LedgerArgs) -> anyhow::Result<ExitCode> {
             let input = CheckedInput::read(kind, lenient, home.root())?;
             if via_journal { queue(input, &home, json) } else { append(input, home, durable, json) }
         }
+        LedgerCommand::Merge(merge) => merge::merge(&merge, json),
+        LedgerCommand::Export { since } => merge::export(args.home.home()?, since),
+        LedgerCommand::Machine { name } => merge::machine(args.home.home()?, name.as_deref(), json),
         LedgerCommand::Check { file } => {
             let files = match file {
                 Some(file) => CheckFiles::of_ledger(file),

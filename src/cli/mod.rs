@@ -22,6 +22,7 @@ mod ingest;
 mod interrupt;
 mod journal;
 mod ledger;
+mod ledgers;
 mod manual;
 mod output;
 mod overview;
@@ -74,7 +75,7 @@ pub struct Cli {
 enum Command {
     /// Show, rebuild and clean up the files derived from the ledger.
     State(state::StateArgs),
-    /// Append to the ledger, and check the ledger.
+    /// Append to the ledger, merge ledgers, and check the ledger.
     Ledger(ledger::LedgerArgs),
     /// Ask for records.
     Query(query::QueryArgs),

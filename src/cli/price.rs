@@ -151,13 +151,23 @@ fn diff(home: &Home, before: &Prices, after: &Prices, is_json: bool) -> anyhow::
 }
 
 /// Prices for a million tokens, of searches and requests for a thousand, as exact decimals; null where there is none.
+/// `larger` has the prices of requests with more input than `above` tokens.
 fn model_json(model: &PricedModel<'_>, at: Instant) -> Value {
-    let rates = model.rates(at, &RequestContext::new(), Size::Tokens(0), &TokenCounts::default());
-    let price = |class: Class| rates.for_million(class).map(|price| price.to_string());
-    let prices: BTreeMap<&str, Option<String>> =
-        Class::ALL.into_iter().map(|class| (class.as_str(), price(class))).collect();
+    let rates_of =
+        |size| model.rates(at, &RequestContext::new(), Size::Tokens(size), &TokenCounts::default());
+    let prices_of = |rates: &Rates| -> BTreeMap<&str, Option<String>> {
+        let price = |class: Class| rates.for_million(class).map(|price| price.to_string());
+        Class::ALL.into_iter().map(|class| (class.as_str(), price(class))).collect()
+    };
+    let rates = rates_of(0);
+    let larger: Vec<Value> = model
+        .sizes()
+        .into_iter()
+        .map(|above| serde_json::json!({"above": above, "prices": prices_of(&rates_of(above + 1))}))
+        .collect();
     serde_json::json!({
-        "provider": model.provider(), "model": model.model(), "isFree": rates.is_free(), "prices": prices,
+        "provider": model.provider(), "model": model.model(), "isFree": rates.is_free(), "prices": prices_of(&rates),
+        "larger": larger,
         "webSearch": rates.for_thousand_searches().to_string(), "request": rates.for_thousand_requests().to_string()
     })
 }

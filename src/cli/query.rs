@@ -16,9 +16,10 @@ use clap::Args;
 
 use self::columns::{QueryColumn, Totals};
 use self::kind::KindArg;
-use super::arguments::{FilesArgs, FilterArgs, FromArg, HomeArg, JsonArg, TimeArgs, now, patterns};
+use super::arguments::{FilterArgs, FromArg, HomeArg, JsonArg, TimeArgs, now, patterns};
+use super::ledgers::{LedgersArgs, Wanted};
 use super::table::{self, Heading};
-use super::{STDOUT, counted, warn, wrong_usage};
+use super::{STDOUT, counted, interrupt, warn, wrong_usage};
 use crate::archive::query::Lag;
 use crate::archive::{self, Paths, query};
 use crate::ledger::{self, Filter, PassedOver, Pattern, RecordOrder};
@@ -65,7 +66,7 @@ pub(super) struct QueryArgs {
     #[command(flatten)]
     form: JsonArg,
     #[command(flatten)]
-    files: FilesArgs,
+    files: LedgersArgs,
     #[command(flatten)]
     home: HomeArg,
 }
@@ -120,7 +121,9 @@ pub(super) fn run(args: QueryArgs) -> anyhow::Result<ExitCode> {
         left -= 1;
         if written.is_ok() && left > 0 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     };
-    let paths = args.files.paths(&args.home)?;
+    let wanted = if from == FromArg::Archive { Wanted::Archive } else { Wanted::Ledger };
+    let ledgers = args.files.open(&args.home, wanted, interrupt::watch)?;
+    let paths = &ledgers.paths;
     let asked: anyhow::Result<PassedOver> = match (from, kind.record()) {
         (FromArg::Ledger, Some(kind)) => {
             ledger::query(&paths.ledger, kind, &filter, &mut sink).map_err(Into::into)
@@ -162,7 +165,7 @@ pub(super) fn run(args: QueryArgs) -> anyhow::Result<ExitCode> {
     }
     if from == FromArg::Archive {
         // The records are printed already; only the lag may be unknown.
-        warn_if_behind(&paths).unwrap_or_else(|error| warn(&error.to_string()));
+        warn_if_behind(paths).unwrap_or_else(|error| warn(&error.to_string()));
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -10,7 +10,7 @@ use anyhow::{Context, bail};
 use clap::Args;
 use serde_json::value::RawValue;
 
-use super::arguments::{JsonArg, now};
+use super::arguments::{FromArg, JsonArg, now};
 use super::output::target_of;
 use super::usage::{SelectionArgs, bring_up_to_date};
 use super::{interrupt, print, print_json, print_text, query, warn, wrong_usage};
@@ -66,17 +66,18 @@ pub(super) fn run(args: ReportArgs) -> anyhow::Result<ExitCode> {
     if !is_to_stdout {
         refuse_others_file(&args.out, args.force)?;
     }
-    let paths = args.selection.paths()?;
     let prices = args.selection.prices()?;
     let interrupt = interrupt::watch();
+    let ledgers = args.selection.ledgers(FromArg::Archive, &interrupt)?;
+    let paths = &ledgers.paths;
     if !args.selection.no_build {
-        bring_up_to_date(&paths, &interrupt)?;
+        bring_up_to_date(paths, &interrupt)?;
     }
     let options = ReportOptions {
         title: args.title,
         names: if args.redact { ReportNames::Numbered } else { ReportNames::Recorded },
     };
-    let page = report::make(&paths, &question, &prices, now, &options, &interrupt)?;
+    let page = report::make(paths, &question, &prices, now, &options, &interrupt)?;
     if is_to_stdout {
         print(page.html.as_bytes())?;
     } else {
@@ -90,7 +91,7 @@ pub(super) fn run(args: ReportArgs) -> anyhow::Result<ExitCode> {
     if page.total.turns == 0 {
         warn("the page has no turns: none is in this time and passes the filters");
     }
-    query::warn_if_behind(&paths).unwrap_or_else(|error| warn(&error.to_string()));
+    query::warn_if_behind(paths).unwrap_or_else(|error| warn(&error.to_string()));
     Ok(ExitCode::SUCCESS)
 }
 

@@ -13,6 +13,7 @@ use clap::{Args, Subcommand};
 
 use super::arguments::{FilesArgs, HomeArg, JsonArg};
 use super::clean::{self, PruneArgs, ResetArgs};
+use super::ledgers::{LedgersArgs, Wanted, merge_summary};
 use super::progress::BuildBar;
 use super::status;
 use super::{counted, grouped, human_bytes, interrupt, print_result, print_text, warn, wrong_usage};
@@ -20,7 +21,7 @@ use crate::archive::{
     self, ArchiveError, BuildResult, Load, Observer, Options, Paths, Phase, Progress, Restart,
 };
 use crate::disk;
-use crate::ledger::{ExtraIds, Ledger, Reindexed};
+use crate::ledger::{ExtraIds, Ledger, MergeReport, Reindexed};
 use crate::record::rows::UnarchivedLine;
 use crate::scan::Io;
 
@@ -91,6 +92,9 @@ Examples:
 enum RebuildCommand {
     /// Bring archive.sqlite up to date with the ledger.
     #[command(after_help = "\
+Several ledgers are merged, as `burn ledger merge` does, to a file beside the archive with the added name .ledger.jsonl, and the archive is \
+built of it from byte 0. A ledger is a file, also of gzip or zstd, a home, a pattern in quotes, or - for standard input.
+
 Without --full, a build reads the lines that were appended since the last build. With --full, a build reads the ledger from byte 0 into a \
 new file, which then replaces the archive; the old archive stays readable until that moment. A file that is not an \
 SQLite database is left alone, unless --force renames it.
@@ -98,7 +102,8 @@ SQLite database is left alone, unless --force renames it.
 Examples:
   burn state rebuild archive
   burn state rebuild archive --full --report bad-lines.jsonl
-  burn state rebuild archive --full --ledger copy/ledger.jsonl --archive copy/archive.sqlite")]
+  burn state rebuild archive --full --ledger copy/ledger.jsonl --archive copy/archive.sqlite
+  burn state rebuild archive --ledger 'homes/*' --ledger old.jsonl.gz --archive all.sqlite")]
     Archive(ArchiveArgs),
     /// Build ledger.idx and ledger.content.idx again from the ledger.
     #[command(after_help = "\
@@ -143,7 +148,7 @@ struct ArchiveArgs {
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
     #[command(flatten)]
-    files: FilesArgs,
+    files: LedgersArgs,
     /// Parse with N threads [default: one for each core]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
@@ -337,9 +342,17 @@ fn vacuum(paths: &Paths, json: bool) -> anyhow::Result<ExitCode> {
 }
 
 fn rebuild_archive(args: ArchiveArgs, home: &HomeArg, json: bool) -> anyhow::Result<ExitCode> {
-    let paths = writable_paths(&args.files, home)?;
+    if args.files.lacks_archive() {
+        wrong_usage(&WORDS, "--ledger needs --archive, the archive to build");
+    }
+    let ledgers =
+        args.files.open(home, if args.vacuum { Wanted::AsItIs } else { Wanted::Ledger }, interrupt::watch)?;
+    let paths = &ledgers.paths;
+    if args.files.is_home() {
+        disk::create_dir_all(disk::parent_of(&paths.archive))?;
+    }
     if args.vacuum {
-        return vacuum(&paths, json);
+        return vacuum(paths, json);
     }
     let options = Options {
         threads: args.threads.map_or(0, usize::from),
@@ -354,7 +367,7 @@ fn rebuild_archive(args: ArchiveArgs, home: &HomeArg, json: bool) -> anyhow::Res
     };
     let report = match args.report {
         Some(path) => {
-            refuse_to_overwrite(&path, &paths);
+            refuse_to_overwrite(&path, paths);
             let file = create_report(&path)?;
             Some((path, std::io::BufWriter::new(file)))
         }
@@ -362,10 +375,10 @@ fn rebuild_archive(args: ArchiveArgs, home: &HomeArg, json: bool) -> anyhow::Res
     };
     let mut watch =
         Watch { ledger: paths.ledger.clone(), bar: BuildBar::new(), report, report_error: None, findings: 0 };
-    let result = same_file_is_wrong_usage(if args.full {
-        archive::rebuild_full(&paths, &options, &mut watch)
+    let result = same_file_is_wrong_usage(if args.full || ledgers.merged.is_some() {
+        archive::rebuild_full(paths, &options, &mut watch)
     } else {
-        archive::build_tail(&paths, &options, &mut watch)
+        archive::build_tail(paths, &options, &mut watch)
     });
     let Watch { bar, report, report_error, findings, .. } = watch;
     bar.finish();
@@ -392,8 +405,19 @@ fn rebuild_archive(args: ArchiveArgs, home: &HomeArg, json: bool) -> anyhow::Res
         let more = counted(findings - FINDINGS_SHOWN, "more line");
         warn(&format!("and {more} left out; `--report FILE` lists all of them"));
     }
-    print_result(json, &result, || summary(&paths, &result))?;
-    exit_code(&paths, &result)
+    #[derive(serde::Serialize)]
+    struct BuiltOfLedgers<'r> {
+        #[serde(flatten)]
+        build: &'r BuildResult,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        merge: &'r Option<MergeReport>,
+    }
+    let merged = &ledgers.merged;
+    print_result(json, &BuiltOfLedgers { build: &result, merge: merged }, || {
+        let merged = merged.as_ref().map_or(String::new(), |report| merge_summary(report, &paths.ledger));
+        merged + &summary(paths, &result)
+    })?;
+    exit_code(paths, &result)
 }
 
 fn exists(path: &std::path::Path) -> anyhow::Result<bool> {

@@ -9,9 +9,8 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::arguments::{
-    AskedTimes, FilesArgs, FilterArgs, FromArg, HomeArg, JsonArg, TimeArgs, now, patterns,
-};
+use super::arguments::{AskedTimes, FilterArgs, FromArg, HomeArg, JsonArg, TimeArgs, now, patterns};
+use super::ledgers::{LedgersArgs, OpenLedgers, Wanted};
 use super::progress::BuildBar;
 use super::usage_text::{self, TableLook};
 use super::{counted, human_bytes, interrupt, print, print_json, query, state, warn, wrong_usage};
@@ -108,7 +107,7 @@ pub(super) struct SelectionArgs {
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     pub(super) threads: usize,
     #[command(flatten)]
-    files: FilesArgs,
+    files: LedgersArgs,
     #[command(flatten)]
     pub(super) home: HomeArg,
 }
@@ -124,17 +123,18 @@ fn refused_by(command: &str, reason: impl std::fmt::Display) -> ! {
 pub(super) fn run(args: UsageArgs) -> anyhow::Result<ExitCode> {
     let now = now();
     let mut question = question(&args, now);
-    let paths = args.selection.paths()?;
     let prices = args.selection.prices()?;
     let from = args.from.unwrap_or(FromArg::Archive);
     let interrupt = interrupt::watch();
+    let ledgers = args.selection.ledgers(from, &interrupt)?;
+    let paths = &ledgers.paths;
     if from == FromArg::Archive && !args.selection.no_build {
-        bring_up_to_date(&paths, &interrupt)?;
+        bring_up_to_date(paths, &interrupt)?;
     }
     let ask = |question: &Question| -> Result<Answer, UsageError> {
         match from {
-            FromArg::Archive => usage::ask(&paths, question, &prices, &interrupt),
-            FromArg::Ledger => usage::ask_ledger(&paths, question, &prices, &interrupt),
+            FromArg::Archive => usage::ask(paths, question, &prices, &interrupt),
+            FromArg::Ledger => usage::ask_ledger(paths, question, &prices, &interrupt),
         }
     };
     let mut answer = ask(&question)?;
@@ -167,7 +167,7 @@ pub(super) fn run(args: UsageArgs) -> anyhow::Result<ExitCode> {
     }
     print_answer(&args, &answer, now, active.as_ref())?;
     if from == FromArg::Archive {
-        query::warn_if_behind(&paths).unwrap_or_else(|error| warn(&error.to_string()));
+        query::warn_if_behind(paths).unwrap_or_else(|error| warn(&error.to_string()));
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -308,9 +308,14 @@ impl SelectionArgs {
         })
     }
 
-    /// Ledger and archive.
-    pub(super) fn paths(&self) -> anyhow::Result<Paths> {
-        self.files.paths(&self.home)
+    /// Ledger and archive, made by merging if several ledgers are named.
+    pub(super) fn ledgers(&self, from: FromArg, interrupt: &Interrupt) -> anyhow::Result<OpenLedgers> {
+        let wanted = match from {
+            FromArg::Archive if self.no_build => Wanted::AsItIs,
+            FromArg::Archive => Wanted::Archive,
+            FromArg::Ledger => Wanted::Ledger,
+        };
+        self.files.open(&self.home, wanted, || interrupt.clone())
     }
 
     /// The question about these turns. What makes no sense ends the program with the usage of `command`.

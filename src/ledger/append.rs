@@ -285,7 +285,7 @@ impl Ledger {
     /// Opens the ledger and creates the file when the ledger is missing. The name is durable before the first line,
     /// whether the append is durable or not. Therefore a durable append need not sync the directory, which lock files
     /// change all the time.
-    fn open_for_append(&self) -> Result<LineFile, disk::Error> {
+    pub(super) fn open_for_append(&self) -> Result<LineFile, disk::Error> {
         let ledger = LineFile::open(&self.home().ledger())?;
         if ledger.len_bytes() == 0 {
             disk::sync_dir(self.home().root())?;

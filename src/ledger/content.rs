@@ -4,17 +4,22 @@
 //! is written to a sidecar once. A sidecar is deleted only if a look under the lock shows that the last write is not after
 //! the cut-off.
 
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
 use super::append::{AppendOptions, Appended, append_lines, sync_lines};
 use super::batch::{Batch, ContentEntry};
 use super::lines::LineFile;
-use super::sidecar_lines::SidecarLines;
+use super::sidecar_lines::{SidecarLines, standing};
 use super::{Ledger, LedgerError};
 use crate::disk;
-use crate::home::{LockName, SessionId};
+use crate::home::{Home, LockName, SessionId};
+use crate::scan::{self, Io, Source, chunks};
 
+/// How much of a sidecar is compared and appended at a time by a merge, in bytes.
+const CONTENT_PIECE_BYTES: u64 = 8 << 20;
 const SUFFIX: &str = ".jsonl";
 
 /// A content sidecar.
@@ -142,6 +147,73 @@ impl Ledger {
         }
         pruned.kept.sort_by(|a, b| a.session.cmp(&b.session));
         Ok(pruned)
+    }
+
+    /// Appends the lines of the sidecars of `homes` that the sidecars of this home lack. Unfinished last lines are left
+    /// out. Of the sidecars of one session the longest comes first, else the one with the lesser hash, so that the order of
+    /// the homes changes nothing. Returns the number of appended lines.
+    pub(super) fn merge_content(&self, homes: &[&Home]) -> Result<u64, LedgerError> {
+        let mut of_session: BTreeMap<String, Vec<PathBuf>> = BTreeMap::new();
+        for home in homes {
+            for sidecar in Ledger::new((*home).clone()).sidecars()? {
+                of_session.entry(sidecar.session).or_default().push(sidecar.path);
+            }
+        }
+        let mut appended = 0;
+        for (session, paths) in of_session {
+            let Ok(session) = SessionId::new(&session) else { continue };
+            let opened: Result<Vec<Source>, _> =
+                paths.iter().map(|path| Source::open(path, Io::default())).collect();
+            let mut sources = opened?;
+            if sources.len() > 1 {
+                let mut buffer = Vec::new();
+                let mut order = Vec::new();
+                for source in sources {
+                    let len_bytes = source.len_bytes();
+                    let hash = *blake3::hash(source.bytes(0..len_bytes, &mut buffer)?).as_bytes();
+                    order.push(((Reverse(len_bytes), hash), source));
+                }
+                order.sort_by_key(|(order, _)| *order);
+                sources = order.into_iter().map(|(_, source)| source).collect();
+            }
+            for source in sources {
+                appended += self.merge_sidecar(session, &source)?;
+            }
+        }
+        if appended > 0 {
+            disk::sync_dir(&self.home().content_dir())?;
+        }
+        Ok(appended)
+    }
+
+    /// Appends the lines of `source` that the sidecar of `session` lacks, and returns their number.
+    fn merge_sidecar(&self, session: SessionId<'_>, source: &Source) -> Result<u64, LedgerError> {
+        disk::create_dir_all(&self.home().content_dir())?;
+        let path = self.home().content(session);
+        let mut appended = 0;
+        self.locked(LockName::Content(session), |held| {
+            disk::refuse_other_case(&path)?;
+            let mut file = LineFile::open(&path)?;
+            let is_own = Source::open(&path, Io::Read)?.is_same_file(source);
+            let end = if is_own { 0 } else { source.line_end_before(0, source.len_bytes())? };
+            let mut buffer = Vec::new();
+            for chunk in chunks(source, 0..end, CONTENT_PIECE_BYTES) {
+                let piece = source.bytes(chunk?, &mut buffer)?.to_vec();
+                // A map of a file that was cut has zeros after its new end.
+                source.check_len()?;
+                let lines: Vec<&[u8]> = scan::lines(0, &piece).map(|(_, line)| line).collect();
+                let mut known = standing(&file, lines.iter().copied().collect())?;
+                let fresh: Vec<&[u8]> = lines.into_iter().filter(|line| known.insert(*line)).collect();
+                if !fresh.is_empty() {
+                    held.still_held()?;
+                    let text: Vec<u8> = fresh.iter().flat_map(|line| line.iter().chain(b"\n")).copied().collect();
+                    append_lines(&mut file, &text, fresh.len(), &AppendOptions::durable())?;
+                    appended += fresh.len() as u64;
+                }
+            }
+            Ok::<_, LedgerError>(())
+        })?;
+        Ok(appended)
     }
 
     /// Lists every sidecar, by session id. Other files in the directory are skipped.

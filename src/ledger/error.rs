@@ -118,6 +118,45 @@ pub enum LedgerError {
         /// The number of the chunk, counted from 0.
         number: u64,
     },
+    /// A merge was interrupted between two pieces.
+    #[error("interrupted; {appended} lines were appended to {}; merge the same ledgers again to append the others", ledger.display())]
+    MergeInterrupted {
+        /// The ledger that was appended to.
+        ledger: PathBuf,
+        /// Number of lines that were appended.
+        appended: u64,
+    },
+    /// `machine.json` has no name of a machine.
+    #[error("{} has no name of a machine: {reason}; set the name with `burn ledger machine NAME`", path.display())]
+    MachineFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// An export was to begin at an offset where no line begins.
+    #[error(
+        "no line of {} begins at byte {offset}; {}", path.display(),
+        match next {
+            Some(next) => format!("the next one begins at byte {next}: is the offset that of another ledger?"),
+            None => format!(
+                "its whole lines end at byte {end}, so it was cut or replaced: merge it instead, or export it from byte 0"
+            ),
+        }
+    )]
+    ExportFrom {
+        /// The ledger.
+        path: PathBuf,
+        /// The offset, in bytes.
+        offset: u64,
+        /// The offset after the last whole line, in bytes.
+        end: u64,
+        /// Where the next line begins, in bytes; `None` when the offset is after the last line.
+        next: Option<u64>,
+    },
+    /// Exported lines could not be written.
+    #[error("cannot write the exported lines: {0}; export again from the same offset")]
+    Output(#[source] std::io::Error),
     /// The caller was interrupted.
     #[error("interrupted; each index file is the old one or the new one")]
     Interrupted,

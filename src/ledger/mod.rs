@@ -1,4 +1,4 @@
-//! The ledger: appends records, queries them, and checks and tidies the files of a home.
+//! The ledger: appends records, queries them, merges ledgers, and checks and tidies the files of a home.
 //!
 //! [`Ledger`] is a handle on one [`Home`]. The handle holds no open file and no state, so a process may have as many
 //! handles as it likes, on one home or on several, in any thread. Appends exclude each other across processes by the lock
@@ -35,8 +35,11 @@ mod batch;
 mod check;
 mod content;
 mod error;
+mod export;
 mod index;
 mod lines;
+mod machine;
+mod merge;
 mod pipeline;
 mod read;
 mod reset;
@@ -53,7 +56,10 @@ pub use check::{
 };
 pub use content::{Sidecar, Sidecars};
 pub use error::LedgerError;
+pub use export::ExportedLines;
 pub use index::{ExtraIds, Reindexed};
+pub use machine::{InvalidMachineName, MachineName};
+pub use merge::{LedgerLineAt, MergeFinding, MergeInput, MergeReport, MergedInput};
 pub use read::{PassedOver, query};
 pub use reset::{Belonging, Reset, ResetScope};
 #[cfg(feature = "agents")]

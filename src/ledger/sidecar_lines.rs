@@ -75,7 +75,10 @@ impl SidecarLines {
 }
 
 /// Returns the lines of `wanted`, without their LF, that are in `file` already.
-fn standing<'b>(file: &LineFile, wanted: HashSet<&'b [u8]>) -> Result<HashSet<&'b [u8]>, LedgerError> {
+pub(super) fn standing<'b>(
+    file: &LineFile,
+    wanted: HashSet<&'b [u8]>,
+) -> Result<HashSet<&'b [u8]>, LedgerError> {
     let mut known = HashSet::new();
     let source = Source::open(file.file().path(), Io::Read)?;
     let mut buffer = Vec::new();

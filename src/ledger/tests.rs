@@ -608,3 +608,45 @@ fn a_reset_that_fails_anywhere_loses_nothing_and_syncs_the_trash_before_the_home
         synced.iter().map(|name| if name.starts_with("trash-") { "trash" } else { name }).collect();
     assert_eq!(names, ["", "trash", ""]);
 }
+
+/// A merge whose every operation fails once: the error names a path, whole lines are left, and the next merge completes it.
+#[test]
+fn a_merge_that_fails_is_completed_by_the_next() {
+    let directory = tempfile::tempdir().unwrap();
+    let [a, b] = ["a", "b"].map(|name| Home::at(directory.path().join(name)));
+    for (home, numbers) in [(&a, 0..20), (&b, 10..30)] {
+        let ledger = Ledger::new(home.clone());
+        ledger.append(&turns(numbers), &AppendOptions::default()).unwrap();
+        ledger.set_machine(&MachineName::new("desk").unwrap()).unwrap();
+        let mut content = Batch::new();
+        content.push_content(br#"{"sessionId":"s1","text":"1"}"#).unwrap();
+        ledger.append(&content, &AppendOptions::default()).unwrap();
+    }
+    let inputs = [a, b].map(|home| MergeInput::of_home(&home).unwrap());
+    let merged = |name: &str| Ledger::new(Home::at(directory.path().join(name)));
+    let expected = {
+        let ledger = merged("expected");
+        ledger.merge(&inputs, &mut |_| {}).unwrap();
+        std::fs::read(ledger.home().ledger()).unwrap()
+    };
+    let mut round = 0;
+    each_failure(|harness| {
+        round += 1;
+        let ledger = merged(&format!("into{round}"));
+        let outcome = harness.run(|| ledger.merge(&inputs, &mut |_| {}));
+        if let Err(error) = &outcome {
+            let said = error.to_string();
+            assert!(said.contains(&*directory.path().to_string_lossy()), "{said}");
+        } else {
+            assert_eq!(std::fs::read(ledger.home().ledger()).unwrap(), expected);
+        }
+        ledger.merge(&inputs, &mut |_| {}).unwrap();
+        let text = std::fs::read(ledger.home().ledger()).unwrap();
+        assert_eq!(text, expected, "after {outcome:?}");
+        assert_eq!(
+            std::fs::read_to_string(ledger.home().content_dir().join("s1.jsonl")).unwrap().lines().count(),
+            1
+        );
+    });
+    assert!(round > 20, "{round}");
+}

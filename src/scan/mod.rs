@@ -8,6 +8,10 @@ pub(crate) mod in_order;
 pub mod json;
 mod source;
 pub mod truncation;
+#[cfg(feature = "agents")]
+mod zstd_frames;
 
 pub use chunk::{Chunks, chunks, is_long_line, lines};
 pub use source::{Io, ScanError, Source};
+#[cfg(feature = "agents")]
+pub(crate) use zstd_frames::ZstdFrames;

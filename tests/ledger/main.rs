@@ -12,3 +12,5 @@ mod check;
 mod clean;
 mod hostile_records;
 mod lock_processes;
+mod merge;
+mod merge_command;

@@ -7,10 +7,10 @@
 mod engine;
 mod ledger;
 mod parts;
-mod zst;
 
 use std::collections::{HashMap, HashSet};
-use std::io::Read;
+use std::fs::File;
+use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
@@ -27,6 +27,7 @@ use super::pass::{
 use super::walk::Unreadable;
 use super::{AgentsError, walk};
 use crate::disk;
+use crate::scan::ZstdFrames;
 use crate::scan::json::{Document, Kind, Value, trim_js};
 
 /// How many bytes before the end of the last reading are compared, to see that the rest continues the same log.
@@ -108,7 +109,7 @@ fn len_bytes(path: &Path) -> u64 {
     if !is_compressed(path) {
         return disk::metadata_of_target(path).map_or(0, |found| found.len_bytes);
     }
-    let Ok(mut reader) = zst::open(path) else { return 0 };
+    let Ok(mut reader) = open_compressed(path) else { return 0 };
     let (mut total, mut buffer) = (0, vec![0; 64 << 10]);
     while let Ok(count @ 1..) = reader.read(&mut buffer) {
         total += count as u64;
@@ -116,9 +117,14 @@ fn len_bytes(path: &Path) -> u64 {
     total
 }
 
+fn open_compressed(path: &Path) -> Result<ZstdFrames<BufReader<File>>, AgentsError> {
+    let read_error = |source| AgentsError::Read { path: path.to_owned(), offset_bytes: 0, source };
+    Ok(ZstdFrames::new(BufReader::new(File::open(path).map_err(read_error)?)))
+}
+
 fn open(path: &Path, from: u64, to: u64) -> Result<LineSource, AgentsError> {
     if is_compressed(path) {
-        Ok(LineSource::of(path, Box::new(zst::open(path)?), 0))
+        Ok(LineSource::of(path, Box::new(open_compressed(path)?), 0))
     } else {
         LineSource::open(path, from, to)
     }

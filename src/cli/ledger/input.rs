@@ -102,8 +102,11 @@ fn push(batch: &mut Batch, kind: AppendKind, line: &[u8]) -> Result<(), crate::l
     };
     match RecordKind::ALL.iter().copied().find(is_asked_for) {
         Some(record) => batch.push(record, line),
-        None if kind == AppendKind::Content => batch.push_content(line),
-        None => batch.push_stamp(line),
+        None => match kind {
+            AppendKind::Content => batch.push_content(line),
+            AppendKind::Lines => batch.push_line(line),
+            _ => batch.push_stamp(line),
+        },
     }
 }
 

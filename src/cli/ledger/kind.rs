@@ -4,6 +4,8 @@ use clap::ValueEnum;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum AppendKind {
+    /// Whole lines of a ledger, as `burn ledger export` writes them.
+    Lines,
     Turns,
     Compactions,
     Relationships,

@@ -1,29 +1,23 @@
-//! Reads compressed rollouts as a stream: consecutive frames of zstd.
+//! Reads files of zstd as a stream: consecutive frames. Only reads.
 
-use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read};
-use std::path::Path;
+use std::io::{self, BufRead, Read};
 
 use ruzstd::decoding::errors::{FrameDecoderError, ReadFrameHeaderError};
 use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
 
-use crate::agents::AgentsError;
-
 /// The decompressed bytes of all frames of a file.
-pub(super) struct Frames {
-    file: BufReader<File>,
+pub(crate) struct ZstdFrames<R> {
+    file: R,
     decoder: FrameDecoder,
     is_within: bool,
 }
 
-/// Opens a compressed log.
-pub(super) fn open(path: &Path) -> Result<Frames, AgentsError> {
-    let read_error = |source| AgentsError::Read { path: path.to_owned(), offset_bytes: 0, source };
-    let file = BufReader::new(File::open(path).map_err(read_error)?);
-    Ok(Frames { file, decoder: FrameDecoder::new(), is_within: false })
-}
+impl<R: BufRead> ZstdFrames<R> {
+    /// Reads `file` from where it is.
+    pub(crate) fn new(file: R) -> Self {
+        Self { file, decoder: FrameDecoder::new(), is_within: false }
+    }
 
-impl Frames {
     /// Begins the next frame; false at the end of the file.
     fn begin(&mut self) -> io::Result<bool> {
         while !self.file.fill_buf()?.is_empty() {
@@ -57,7 +51,7 @@ impl Frames {
     }
 }
 
-impl Read for Frames {
+impl<R: BufRead> Read for ZstdFrames<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if buffer.is_empty() {
             return Ok(0);

@@ -1,0 +1,232 @@
+//! Decides which lines a merge appends, and in which order.
+//!
+//! Reads a line again only when another line has the same id, or the same time if the line is a stamp. Writes nothing.
+//!
+//! An example: the target has version 2 of turn T, an input has versions 1 and 3 of T and a turn U. In the order of their
+//! ranks the versions are 1, 2, 3. The merge appends 1, then 2 again, then 3, because the last line of a turn counts, and
+//! because 1 must not be lost; and U.
+//!
+//! Guarantees: what the archive of the target has after the merge depends on the set of all lines alone, not on their order,
+//! on how often a line is there, or on which ledger has it. Without lines in the target, the appended bytes do, too.
+
+use std::collections::HashSet;
+
+use rayon::slice::ParallelSliceMut;
+
+use super::super::LedgerError;
+use super::keys::{LineClass, LineKey, MergePlace, TARGET};
+use super::report::{MergeFinding, MergeReport, VERSIONS_NAMED};
+use super::stamps::{StampFacts, contested_sets};
+use super::store::LineStore;
+use super::versions::VersionRank;
+use crate::record::{Id, RecordKind};
+use crate::scan::json::Document;
+
+/// A line to append.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct PlannedLine {
+    pub line: LineKey,
+    /// Whether the target has the line already: a version that counts is written again after a version that does not.
+    pub is_again: bool,
+    /// The time of the version that counts, and the place among the lines of its key.
+    order: (i64, u32),
+}
+
+/// A text that some lines have.
+#[derive(Debug, Clone)]
+struct TextVersion {
+    line: LineKey,
+    /// The offset of the last line of the target that has the text.
+    in_target: Option<u64>,
+    rank: Option<VersionRank>,
+}
+
+/// The lines of a turn in a plan.
+struct PlannedTurn {
+    fingerprint: u64,
+    key: u64,
+    is_in_target: bool,
+    /// The version that counts.
+    place: MergePlace,
+    /// The turn's lines among the lines of the plan.
+    first: usize,
+    count: usize,
+}
+
+/// Plans one merge.
+pub(super) struct Planner<'s, 'f> {
+    pub store: &'s LineStore<'s>,
+    pub report: &'f mut MergeReport,
+    pub found: &'f mut dyn FnMut(MergeFinding),
+    /// What an earlier plan of this merge reported: keys of records with several contents, and of turns that are left out.
+    pub told: &'f mut [HashSet<u64>; 2],
+    lines: Vec<PlannedLine>,
+    turns: Vec<PlannedTurn>,
+    document: Document,
+    buffer: Vec<u8>,
+    text: Vec<u8>,
+}
+
+impl<'s, 'f> Planner<'s, 'f> {
+    pub(super) fn new(
+        store: &'s LineStore<'s>,
+        report: &'f mut MergeReport,
+        found: &'f mut dyn FnMut(MergeFinding),
+        told: &'f mut [HashSet<u64>; 2],
+    ) -> Self {
+        let (lines, turns) = (Vec::new(), Vec::new());
+        let (document, buffer, text) = (Document::default(), Vec::new(), Vec::new());
+        Self { store, report, found, told, lines, turns, document, buffer, text }
+    }
+
+    /// The lines to append, in their order. Sorts `keys`, which has all lines of all ledgers.
+    pub(super) fn plan(mut self, keys: &mut [LineKey]) -> Result<Vec<PlannedLine>, LedgerError> {
+        // Lines of the target come last among equal texts, so that the last of them is the last of all.
+        keys.par_sort_unstable_by_key(|line| {
+            (line.class, line.key, line.text, line.place.input == TARGET, line.place)
+        });
+        for group in keys.chunk_by(|a, b| (a.class, a.key) == (b.class, b.key)) {
+            let versions = group.chunk_by(|a, b| a.text == b.text).filter_map(version_of).collect();
+            match group[0].class {
+                LineClass::Record(place) => self.record(place.kind(), versions)?,
+                LineClass::Stamp => self.stamps(versions)?,
+                LineClass::Other => self.append_from(&versions, 0),
+            }
+        }
+        self.leave_out_same_turns();
+        let mut lines = self.lines;
+        lines.retain(|line| line.order.1 != LEFT_OUT);
+        lines.par_sort_unstable_by_key(|planned| {
+            (planned.order.0, planned.line.class, planned.line.key, planned.order.1)
+        });
+        Ok(lines)
+    }
+
+    /// Plans the lines of one id.
+    fn record(&mut self, kind: RecordKind, mut versions: Vec<TextVersion>) -> Result<(), LedgerError> {
+        self.unite_spellings(&mut versions)?;
+        let first = self.lines.len();
+        self.append_from(&versions, places_kept(&versions));
+        let Some(counts) = versions.last() else { return Ok(()) };
+        if versions.len() > 1 && self.lines.len() > first && self.told[0].insert(counts.line.key) {
+            self.report.conflicts += 1;
+            let newest = versions.iter().rev().take(VERSIONS_NAMED);
+            let finding = MergeFinding::Conflict {
+                kind: kind.as_str(),
+                id: Id(counts.line.key).to_string(),
+                versions: versions.len(),
+                lines: newest.map(|version| self.store.at(version.line.place)).collect(),
+            };
+            (self.found)(finding);
+        }
+        if kind == RecordKind::Turn && counts.line.fingerprint != 0 {
+            self.turns.push(PlannedTurn {
+                fingerprint: counts.line.fingerprint,
+                key: counts.line.key,
+                is_in_target: versions.iter().any(|version| version.in_target.is_some()),
+                place: counts.line.place,
+                first,
+                count: self.lines.len() - first,
+            });
+        }
+        Ok(())
+    }
+
+    /// Plans the stamps of one time. Only contested stamps need an order.
+    fn stamps(&mut self, mut versions: Vec<TextVersion>) -> Result<(), LedgerError> {
+        if versions.len() < 2 {
+            self.append_from(&versions, places_kept(&versions));
+            return Ok(());
+        }
+        self.unite_spellings(&mut versions)?;
+        let mut facts = Vec::with_capacity(versions.len());
+        for version in &versions {
+            let line = self.store.text(version.line.place, &mut self.text)?;
+            facts.push(self.document.parse(line).map(StampFacts::of).unwrap_or_default());
+        }
+        let sets = contested_sets(&facts);
+        let mut of_set: Vec<(usize, usize)> = sets.into_iter().zip(0..).collect();
+        of_set.sort_unstable();
+        for set in of_set.chunk_by(|a, b| a.0 == b.0) {
+            let of_set: Vec<TextVersion> = set.iter().map(|(_, stamp)| versions[*stamp].clone()).collect();
+            let first = self.lines.len();
+            self.append_from(&of_set, places_kept(&of_set));
+            // Lines of all sets of one time are put together in the order of their ranks.
+            for (planned, (_, stamp)) in self.lines[first..].iter_mut().rev().zip(set.iter().rev()) {
+                planned.order.1 = *stamp as u32;
+            }
+        }
+        Ok(())
+    }
+
+    /// Ranks versions, and keeps one version of each content: one that the target has, else the one whose text is least.
+    /// The versions are then in the order of their ranks.
+    fn unite_spellings(&mut self, versions: &mut Vec<TextVersion>) -> Result<(), LedgerError> {
+        if versions.len() < 2 {
+            return Ok(());
+        }
+        for version in versions.iter_mut() {
+            let line = self.store.text(version.line.place, &mut self.text)?;
+            version.rank = Some(VersionRank::of_line(line, &mut self.document, &mut self.buffer));
+        }
+        // The last of the target's lines comes first among lines of equal content.
+        versions.sort_unstable_by_key(|version| {
+            (version.rank, std::cmp::Reverse(version.in_target), version.line.text)
+        });
+        versions.dedup_by_key(|version| version.rank);
+        Ok(())
+    }
+
+    /// Plans to append the versions from `kept` on.
+    fn append_from(&mut self, versions: &[TextVersion], kept: usize) {
+        let at_us = versions.last().map_or(0, |version| version.line.at_us);
+        for (place, version) in versions.iter().enumerate().skip(kept) {
+            let is_again = version.in_target.is_some();
+            if version.line.class == LineClass::Other && is_again {
+                continue;
+            }
+            self.lines.push(PlannedLine { line: version.line, is_again, order: (at_us, place as u32) });
+        }
+    }
+
+    /// Leaves out turns that have the fingerprint of another turn: of a turn of the target, else of the turn with the least id.
+    fn leave_out_same_turns(&mut self) {
+        self.turns.sort_unstable_by_key(|turn| (turn.fingerprint, !turn.is_in_target, turn.key));
+        for same in self.turns.chunk_by(|a, b| a.fingerprint == b.fingerprint) {
+            let [kept, others @ ..] = same else { continue };
+            for other in others.iter().filter(|other| !other.is_in_target) {
+                for planned in &mut self.lines[other.first..other.first + other.count] {
+                    planned.order.1 = LEFT_OUT;
+                }
+                if !self.told[1].insert(other.key) {
+                    continue;
+                }
+                self.report.same_turns += 1;
+                let [left_out, kept] = [other, kept].map(|turn| self.store.at(turn.place));
+                (self.found)(MergeFinding::SameTurn { left_out, kept });
+            }
+        }
+    }
+}
+
+/// [`PlannedLine::order`] of a line that is not appended after all.
+const LEFT_OUT: u32 = u32::MAX;
+
+/// The version that the lines of one text are: those of the target are last.
+fn version_of(lines: &[LineKey]) -> Option<TextVersion> {
+    let (first, last) = (lines.first()?, lines.last()?);
+    let in_target = (last.place.input == TARGET).then_some(last.place.offset);
+    Some(TextVersion { line: if in_target.is_some() { *last } else { *first }, in_target, rank: None })
+}
+
+/// How many of the versions, which are in the order of their ranks, the target has already in this order. The versions after
+/// them are appended, also those that the target has, because they must come after those that it lacks.
+fn places_kept(versions: &[TextVersion]) -> usize {
+    let mut end = None;
+    let is_in_order = |version: &&TextVersion| {
+        let is_later = version.in_target.is_some() && version.in_target > end;
+        end = version.in_target;
+        is_later
+    };
+    versions.iter().take_while(is_in_order).count()
+}
