@@ -206,7 +206,8 @@ impl Ledger {
                 let fresh: Vec<&[u8]> = lines.into_iter().filter(|line| known.insert(*line)).collect();
                 if !fresh.is_empty() {
                     held.still_held()?;
-                    let text: Vec<u8> = fresh.iter().flat_map(|line| line.iter().chain(b"\n")).copied().collect();
+                    let text: Vec<u8> =
+                        fresh.iter().flat_map(|line| line.iter().chain(b"\n")).copied().collect();
                     append_lines(&mut file, &text, fresh.len(), &AppendOptions::durable())?;
                     appended += fresh.len() as u64;
                 }
