@@ -106,6 +106,7 @@ impl Recovery {
 #[serde(rename_all = "camelCase")]
 pub struct Cut {
     /// The file.
+    #[serde(serialize_with = "crate::disk::lossy::one")]
     pub file: PathBuf,
     /// Its length in bytes now.
     pub length: u64,
@@ -117,6 +118,7 @@ pub struct Cut {
     /// Why the bytes were cut.
     pub reason: String,
     /// A copy of the bytes; `None` when they could not hold anything acknowledged.
+    #[serde(serialize_with = "crate::disk::lossy::maybe")]
     pub saved_as: Option<PathBuf>,
 }
 
@@ -151,8 +153,10 @@ impl Cut {
 #[serde(rename_all = "camelCase")]
 pub struct SetAside {
     /// Its name before.
+    #[serde(serialize_with = "crate::disk::lossy::one")]
     pub file: PathBuf,
     /// Its name now.
+    #[serde(serialize_with = "crate::disk::lossy::one")]
     pub saved_as: PathBuf,
 }
 
@@ -169,6 +173,7 @@ impl SetAside {
 #[serde(rename_all = "camelCase")]
 pub struct Finding<P> {
     /// The file.
+    #[serde(serialize_with = "crate::disk::lossy::one")]
     pub file: PathBuf,
     /// Where in the file, in bytes; `None` when the whole file is concerned.
     pub offset: Option<u64>,

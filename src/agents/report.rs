@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use super::pass::{Agent, Reason};
-use super::walk::{Unreadable, as_text, as_texts};
+use super::walk::Unreadable;
 use crate::record::RecordKind;
 
 /// What to read, and how.
@@ -83,7 +83,7 @@ impl RecordCounts {
 #[non_exhaustive]
 pub struct SkippedFile {
     /// The log.
-    #[serde(serialize_with = "as_text")]
+    #[serde(serialize_with = "crate::disk::lossy::one")]
     pub path: PathBuf,
     /// Why, in words.
     pub error: String,
@@ -113,7 +113,7 @@ pub struct AgentReport {
     /// The agent.
     pub agent: &'static str,
     /// The roots that were searched.
-    #[serde(serialize_with = "as_texts")]
+    #[serde(serialize_with = "crate::disk::lossy::many")]
     pub roots: Vec<PathBuf>,
     /// Logs that were found.
     pub found_files: u64,

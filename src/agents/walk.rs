@@ -9,20 +9,10 @@ use crate::disk;
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Unreadable {
     /// The folder or file.
-    #[serde(serialize_with = "as_text")]
+    #[serde(serialize_with = "crate::disk::lossy::one")]
     pub path: PathBuf,
     /// Why, in words.
     pub error: String,
-}
-
-/// Writes a path as text. JSON has no other bytes than text, so those that are none become U+FFFD.
-pub(super) fn as_text<S: serde::Serializer>(path: &Path, to: S) -> Result<S::Ok, S::Error> {
-    to.serialize_str(&path.to_string_lossy())
-}
-
-/// The same for paths.
-pub(super) fn as_texts<S: serde::Serializer>(paths: &[PathBuf], to: S) -> Result<S::Ok, S::Error> {
-    to.collect_seq(paths.iter().map(|path| path.to_string_lossy()))
 }
 
 /// An entry of a folder.

@@ -22,6 +22,7 @@ use crate::scan::{Io, Source};
 #[serde(rename_all = "camelCase")]
 pub struct Status {
     /// The archive.
+    #[serde(serialize_with = "crate::disk::lossy::one")]
     pub archive_path: PathBuf,
     /// Whether the archive exists.
     pub exists: bool,
@@ -52,10 +53,12 @@ pub struct Status {
     /// Files beside the archive that builds kept for people: archives whose ledger lost lines that the archive has,
     /// and files that were not a database. In the JSON only when there are any.
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(serialize_with = "crate::disk::lossy::many")]
     pub set_aside: Vec<PathBuf>,
     /// Files beside the archive that a running rebuild uses or a killed rebuild left. The next build deletes them. In
     /// the JSON only when there are any.
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(serialize_with = "crate::disk::lossy::many")]
     pub leftovers: Vec<PathBuf>,
 }
 
@@ -76,6 +79,7 @@ pub struct RowCounts {
 #[serde(rename_all = "camelCase")]
 pub struct Vacuumed {
     /// The archive.
+    #[serde(serialize_with = "crate::disk::lossy::one")]
     pub archive_path: PathBuf,
     /// Whether there was an archive.
     pub existed: bool,

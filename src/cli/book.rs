@@ -356,7 +356,9 @@ async fn init(common: &BookDir) -> anyhow::Result<()> {
     store.shutdown().await;
     if common.json {
         let recovery = recovery.relative_to(&common.dir);
-        print_json(&json!({"directory": common.dir, "books": books, "recovery": recovery}))?;
+        print_json(
+            &json!({"directory": common.dir.to_string_lossy(), "books": books, "recovery": recovery}),
+        )?;
     }
     Ok(())
 }

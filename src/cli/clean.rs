@@ -101,6 +101,7 @@ struct Pruned<'p> {
 #[derive(serde::Serialize)]
 #[serde(rename_all = "camelCase")]
 struct PrunedFile<'p> {
+    #[serde(serialize_with = "disk::lossy::one")]
     path: &'p Path,
     session_id: &'p str,
     bytes: u64,

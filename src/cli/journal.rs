@@ -3,6 +3,7 @@
 //! May touch: the journal's directory, standard input and output. Guarantees: an offset is printed only for a record on
 //! stable storage; `read` and `status` take no lock; with `--json` only one document goes to standard output.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::io::{self, BufRead, Write};
 use std::path::{Path, PathBuf};
@@ -285,13 +286,13 @@ fn show_status(dir: &Path, as_json: bool) -> anyhow::Result<()> {
             "lost": status.lost.as_ref().map(|damage| damage_json(dir, damage)),
             "synced": status.synced,
             "segments": status.segments.iter().map(|segment| json!({
-                "path": dir.join(segment.file_name()), "base": segment.base, "lenBytes": segment.len_bytes,
+                "path": dir.join(segment.file_name()).to_string_lossy(), "base": segment.base, "lenBytes": segment.len_bytes,
             })).collect::<Vec<_>>(),
             "cursors": status.cursors.iter().map(|cursor| json!({
                 "name": cursor.name, "offset": cursor.offset, "lagBytes": status.end.saturating_sub(cursor.offset),
             })).collect::<Vec<_>>(),
             "skipped": status.skipped.iter().map(|range| json!([range.start, range.end])).collect::<Vec<_>>(),
-            "quarantine": status.quarantine,
+            "quarantine": lossy(&status.quarantine),
         }))?;
         return Ok(refuse_lost_end(dir, status.lost)?);
     }
@@ -412,7 +413,8 @@ fn report_json(dir: &Path, report: &RecoveryReport) -> Value {
     let quarantined = |aside: &SavedRange| {
         let mut value = damage_json(dir, &aside.damage);
         value["length"] = aside.len_bytes.into();
-        value["savedAs"] = json!(aside.saved.as_ref().map(|saved| in_store(dir, saved)));
+        value["savedAs"] =
+            json!(aside.saved.as_ref().map(|saved| in_store(dir, saved).display().to_string()));
         value
     };
     json!({
@@ -435,11 +437,16 @@ fn damage_json(dir: &Path, damage: &Damage) -> Value {
     json!(Finding { file: in_store(dir, &damage.segment), ..finding })
 }
 
+/// Paths for a document, which is Unicode text.
+fn lossy(paths: &[PathBuf]) -> Vec<Cow<'_, str>> {
+    paths.iter().map(|path| path.to_string_lossy()).collect()
+}
+
 fn cleanup(dir: &Path, as_json: bool) -> anyhow::Result<()> {
     let report = SegmentManager::open(dir)?.cleanup()?;
     if as_json {
         return print(&json!({
-            "deleted": report.deleted, "deletedBytes": report.deleted_bytes, "start": report.start,
+            "deleted": lossy(&report.deleted), "deletedBytes": report.deleted_bytes, "start": report.start,
         }));
     }
     let count = counted(report.deleted.len() as u64, "segment");

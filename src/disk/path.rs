@@ -1,6 +1,8 @@
-//! Makes paths from paths.
+//! Makes paths from paths, and prints paths into documents.
 
 use std::path::{Path, PathBuf};
+
+use serde::Serializer;
 
 /// Returns the directory of `path`; `.` for a bare name.
 pub fn parent_of(path: &Path) -> &Path {
@@ -15,4 +17,28 @@ pub fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     PathBuf::from(name)
+}
+
+/// Serializes paths into documents. Bytes that are not UTF-8 become U+FFFD, because a document is Unicode text and a report
+/// of a file must not fail because of the name of the file.
+pub(crate) mod lossy {
+    use super::*;
+
+    /// Serializes one path.
+    pub(crate) fn one<P: AsRef<Path>, S: Serializer>(path: &P, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&path.as_ref().to_string_lossy())
+    }
+
+    /// Serializes a path or null.
+    pub(crate) fn maybe<S: Serializer>(path: &Option<PathBuf>, serializer: S) -> Result<S::Ok, S::Error> {
+        match path {
+            Some(path) => one(path, serializer),
+            None => serializer.serialize_none(),
+        }
+    }
+
+    /// Serializes a list of paths.
+    pub(crate) fn many<S: Serializer>(paths: &[PathBuf], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(paths.iter().map(|path| path.to_string_lossy()))
+    }
 }

@@ -80,6 +80,7 @@ impl CheckFiles {
 #[serde(rename_all = "camelCase")]
 pub struct CheckFinding {
     /// The file.
+    #[serde(serialize_with = "crate::disk::lossy::one")]
     pub file: PathBuf,
     /// Where the line starts, in bytes.
     pub offset: u64,
@@ -97,6 +98,7 @@ pub struct CheckFinding {
 #[serde(rename_all = "camelCase")]
 pub struct IndexCheck {
     /// The index.
+    #[serde(serialize_with = "crate::disk::lossy::one")]
     pub path: PathBuf,
     /// Whether it exists.
     pub exists: bool,
@@ -146,6 +148,7 @@ impl StrictCheck {
 #[serde(rename_all = "camelCase")]
 pub struct ArchiveCheck {
     /// The archive.
+    #[serde(serialize_with = "crate::disk::lossy::one")]
     pub path: PathBuf,
     /// How many bytes of the ledger the archive has read.
     pub ledger_offset_bytes: u64,
@@ -156,6 +159,7 @@ pub struct ArchiveCheck {
 #[serde(rename_all = "camelCase")]
 pub struct CheckReport {
     /// The ledger.
+    #[serde(serialize_with = "crate::disk::lossy::one")]
     pub ledger: PathBuf,
     /// Whether the ledger exists. A home without a ledger has no problem, unless its index has ids.
     pub exists: bool,

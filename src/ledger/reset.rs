@@ -16,6 +16,7 @@ use crate::home::LockName;
 #[serde(rename_all = "camelCase")]
 pub struct Belonging {
     /// The file or directory.
+    #[serde(serialize_with = "crate::disk::lossy::one")]
     pub path: PathBuf,
     /// The length in bytes; for a directory, the length of all files in the directory.
     #[serde(rename = "bytes")]
@@ -33,6 +34,7 @@ pub struct Reset {
     /// Files and directories that stay.
     pub kept: Vec<Belonging>,
     /// The trash directory; `None` when nothing is moved, and in a plan.
+    #[serde(serialize_with = "crate::disk::lossy::maybe")]
     pub trash: Option<PathBuf>,
 }
 

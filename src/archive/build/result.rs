@@ -37,6 +37,7 @@ pub struct BuildResult {
     /// Path of the copy of the old archive, when the ledger lost lines that the archive has; or the new path of a
     /// file in the archive's place that was not a database.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(serialize_with = "crate::disk::lossy::maybe")]
     pub set_aside: Option<PathBuf>,
     /// Why a file was set aside, in words.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -44,6 +44,7 @@ pub struct BookReport {
     /// Assets of which debits and credits differ. No fault: a store takes transactions as they are posted.
     pub unbalanced: Vec<Unbalanced>,
     /// Copies that repairs kept of what they cut, and snapshots that were ahead of their log.
+    #[serde(serialize_with = "crate::disk::lossy::many")]
     pub set_aside: Vec<PathBuf>,
 }
 

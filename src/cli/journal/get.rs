@@ -75,7 +75,7 @@ fn entries(store: &HybridStore, args: &GetArgs) -> anyhow::Result<Vec<KeyValue>>
 
 fn document(store: &Path, entries: &[KeyValue]) -> Value {
     let entry = |(key, value): &KeyValue| json!({ "key": String::from_utf8_lossy(key), "value": decoded(key, value) });
-    json!({ "store": store, "entries": entries.iter().map(entry).collect::<Vec<_>>() })
+    json!({ "store": store.to_string_lossy(), "entries": entries.iter().map(entry).collect::<Vec<_>>() })
 }
 
 /// A value as the key says what it is.
