@@ -408,6 +408,15 @@ fn read_once_at(file: &fs::File, buffer: &mut [u8], offset: u64) -> io::Result<u
     file.seek_read(buffer, offset)
 }
 
+/// Reads a whole regular file. Opening never waits, so a named pipe or a device is an error.
+pub fn read(path: &Path) -> Result<Vec<u8>, Error> {
+    let file = File::open_read(path)?;
+    let mut bytes = vec![0; usize::try_from(file.len_bytes()?).unwrap_or(usize::MAX)];
+    let len_bytes = file.read_at(&mut bytes, 0)?;
+    bytes.truncate(len_bytes);
+    Ok(bytes)
+}
+
 /// Metadata of `path` itself: a symbolic link is reported, not followed.
 pub fn metadata(path: &Path) -> Result<Metadata, Error> {
     perform_on_path(Operation::Inspect, path, || Metadata::of(&fs::symlink_metadata(path)?))
@@ -504,6 +513,11 @@ pub fn rename(from: &Path, to: &Path) -> Result<(), Error> {
 /// Deletes a file (if the path is a symbolic link, the link). Not synced: see [`sync_dir`].
 pub fn remove_file(path: &Path) -> Result<(), Error> {
     perform_on_path(Operation::Remove, path, || fs::remove_file(path))
+}
+
+/// Deletes an empty directory. Not synced: see [`sync_dir`].
+pub fn remove_dir(path: &Path) -> Result<(), Error> {
+    perform_on_path(Operation::Remove, path, || fs::remove_dir(path))
 }
 
 /// Deletes a file if the file exists; returns whether this call deleted the file.

@@ -117,6 +117,50 @@ impl Home {
         self.root.join("machine.json")
     }
 
+    /// `ingest.side.json`: notes of `burn ingest` on agents' logs, which belong to the ledger and to `cursors.json`.
+    pub(crate) fn ingest_notes(&self) -> PathBuf {
+        self.root.join("ingest.side.json")
+    }
+
+    /// `ingest.known`: hashes of the messages and results of the ledger, derived from the ledger.
+    pub(crate) fn ingest_known(&self) -> PathBuf {
+        self.root.join("ingest.known")
+    }
+
+    /// `ingest.state/`: the states of the readers of long logs, derived from the logs before their cursors.
+    pub(crate) fn ingest_states_dir(&self) -> PathBuf {
+        self.root.join("ingest.state")
+    }
+
+    /// Whether a path is a file of this program in the home, or in a directory of this program there. The path need not
+    /// exist.
+    #[cfg(feature = "cli")]
+    pub(crate) fn owns(&self, path: &Path) -> bool {
+        const NAMES: [&str; 12] = [
+            "config.json",
+            "content",
+            "cursors.json",
+            "export.json",
+            "hooks",
+            "hwm.json",
+            "ingest",
+            "journal",
+            "machine.json",
+            "models.dev.json",
+            "pending-stamps",
+            "prices.json",
+        ];
+        let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        let directory = std::fs::canonicalize(directory.unwrap_or(Path::new(".")));
+        let (Ok(directory), Ok(root)) = (directory, std::fs::canonicalize(&self.root)) else { return false };
+        let path = directory.join(path.file_name().unwrap_or_default());
+        let Ok(inside) = path.strip_prefix(root) else { return false };
+        // Some file systems do not distinguish case.
+        let name = inside.iter().next().unwrap_or_default().to_string_lossy().to_lowercase();
+        let begins = ["archive.sqlite", "ingest.", "ledger."].iter().any(|start| name.starts_with(start));
+        begins || name.ends_with(".lock") || NAMES.contains(&&*name)
+    }
+
     /// `<name>.lock`, a file that exists while a process holds the lock.
     pub fn lock(&self, name: LockName<'_>) -> PathBuf {
         self.root.join(format!("{name}.lock"))

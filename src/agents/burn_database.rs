@@ -199,8 +199,10 @@ impl TableRows<'_> {
                 Ok(value) if value.kind() == Kind::Object => {
                     add(&mut gathered, PassRecord { row: Some((self.table, number)), ..json.into() });
                 }
-                Ok(_) => self.leave_out(run, tally, Reason::NotARecord, place()),
-                Err(error) => self.leave_out(run, tally, Reason::Malformed, format!("{}: {error}", place())),
+                Ok(_) => self.leave_out(run, tally, Reason::NotARecord, place())?,
+                Err(error) => {
+                    self.leave_out(run, tally, Reason::Malformed, format!("{}: {error}", place()))?;
+                }
             }
             count += 1;
             if count % self.gathered_rows == 0 {
@@ -213,16 +215,28 @@ impl TableRows<'_> {
         run.queue(self.path, gathered, tally)
     }
 
-    fn leave_out(&self, run: &mut Run<'_>, tally: &mut AgentReport, reason: Reason, detail: String) {
-        leave_out(self.path, run, tally, reason, detail);
+    fn leave_out(
+        &self,
+        run: &mut Run<'_>,
+        tally: &mut AgentReport,
+        reason: Reason,
+        detail: String,
+    ) -> Result<(), AgentsError> {
+        leave_out(self.path, run, tally, reason, detail)
     }
 }
 
-fn leave_out(path: &Path, run: &mut Run<'_>, tally: &mut AgentReport, reason: Reason, detail: String) {
+fn leave_out(
+    path: &Path,
+    run: &mut Run<'_>,
+    tally: &mut AgentReport,
+    reason: Reason,
+    detail: String,
+) -> Result<(), AgentsError> {
     let mut left_out = LeftOut::default();
     let options: ReadOptions = run.options;
     left_out.add(&options, (0, 0), reason, || detail);
-    run.left_out(path, left_out, tally);
+    run.left_out(path, left_out, tally)
 }
 
 /// The stamps of the ledger. A stamp has no id, so a repeated stamp is recognised by its text.
@@ -281,7 +295,7 @@ fn take_stamps(
             Some(line) => {
                 gathered.stamps.push(PassRecord { row: Some(("stamps", number)), ..line.into() });
             }
-            None => leave_out(path, run, tally, Reason::Malformed, format!("row {number} of stamps")),
+            None => leave_out(path, run, tally, Reason::Malformed, format!("row {number} of stamps"))?,
         }
     }
     run.queue(path, gathered, tally)

@@ -6,10 +6,11 @@
 //! used after it was written is lost then, because a run does not look the written part up in the ledger.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::AgentsError;
 use super::js::{self, KeyOrder, RecordText};
+use super::known::LedgerWitness;
 use crate::disk::{self, Replacing};
 use crate::home::{Home, LockName};
 use crate::lock::with_lock;
@@ -22,9 +23,18 @@ pub(super) struct Cursors {
     changed: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
-/// Returns the name of a log in the cursors.
+/// Returns the name of a log in the cursors. A byte 0x80 to 0xFF that is not UTF-8 becomes the lone surrogate U+DC80 to
+/// U+DCFF, so that two logs never have one name. JavaScript keeps lone surrogates.
 pub(super) fn key_of(path: &Path) -> Vec<u8> {
-    path.to_string_lossy().into_owned().into_bytes()
+    let bytes = path.as_os_str().as_encoded_bytes();
+    let mut key = Vec::with_capacity(bytes.len());
+    for chunk in bytes.utf8_chunks() {
+        key.extend_from_slice(chunk.valid().as_bytes());
+        for byte in chunk.invalid() {
+            key.extend_from_slice(&[0xED, 0xB0 | byte >> 6, 0x80 | byte & 0x3F]);
+        }
+    }
+    key
 }
 
 fn compact(value: Value<'_>) -> Vec<u8> {
@@ -43,17 +53,9 @@ fn parse(text: &[u8]) -> Vec<(Vec<u8>, Vec<u8>)> {
     entries.map(|(key, value)| (key.as_wtf8().to_vec(), compact(value))).collect()
 }
 
+/// The bytes of a file; none if it is missing.
 fn read(path: &Path) -> Result<Vec<u8>, AgentsError> {
-    match disk::File::open_read(path) {
-        Ok(file) => {
-            let mut bytes = vec![0; file.len_bytes()? as usize];
-            let count = file.read_at(&mut bytes, 0)?;
-            bytes.truncate(count);
-            Ok(bytes)
-        }
-        Err(error) if error.is_not_found() => Ok(Vec::new()),
-        Err(error) => Err(error.into()),
-    }
+    Ok(disk::if_there(disk::read(path))?.unwrap_or_default())
 }
 
 impl Cursors {
@@ -172,6 +174,17 @@ pub(super) fn pretty(value: Value<'_>, depth: usize, out: &mut Vec<u8>) {
     }
 }
 
+/// The ledger that notes were made with; none in notes of an earlier version.
+fn noted_ledger(notes: &[u8]) -> Option<LedgerWitness> {
+    let mut document = Document::default();
+    let ledger = document.parse(trim_js(notes)).ok()?.get("ledger")?;
+    let hash = std::str::from_utf8(js::text(ledger, "hash")?).ok()?;
+    Some(LedgerWitness {
+        len_bytes: js::number(ledger, "bytes")? as u64,
+        hash: u64::from_str_radix(hash, 16).ok()?,
+    })
+}
+
 /// Notes on logs besides their cursors.
 #[derive(Debug, Default)]
 pub(super) struct Side {
@@ -182,13 +195,13 @@ pub(super) struct Side {
 }
 
 impl Side {
-    fn path(home: &Home) -> PathBuf {
-        home.root().join(SIDE_NAME)
-    }
-
-    /// Loads the notes. A broken file counts as missing, because it is derived.
+    /// Loads the notes. A broken file counts as missing, because it is derived, and so do notes that were made with another
+    /// ledger: a log that they call read may have no record in this ledger.
     pub(super) fn load(home: &Home) -> Self {
-        let text = read(&Self::path(home)).unwrap_or_default();
+        let text = read(&home.ingest_notes()).unwrap_or_default();
+        if !noted_ledger(&text).is_none_or(|ledger| ledger.holds(home)) {
+            return Side::default();
+        }
         let mut document = Document::default();
         let root = document.parse(trim_js(&text)).ok();
         let noted_bytes = root.and_then(|root| js::number(root, "ledgerBytes")).unwrap_or(0.0) as u64;
@@ -227,15 +240,20 @@ impl Side {
         keys.sort();
         let mut files = RecordText::default();
         for (key, side) in keys {
-            files.raw(&String::from_utf8_lossy(key), side);
+            files.raw(key, side);
         }
         let mut document = RecordText::default();
         document.count("v", 1);
+        let mut ledger = RecordText::default();
+        let witness = LedgerWitness::of(home)?;
+        ledger.number("bytes", witness.len_bytes as f64);
+        ledger.text("hash", format!("{:016x}", witness.hash).as_bytes());
+        document.raw("ledger", &ledger.finish());
         document.number("ledgerBytes", self.noted_bytes as f64);
         document.raw("files", &files.finish());
         let mut text = document.finish();
         text.push(b'\n');
-        disk::replace(&Self::path(home), &text, Replacing::Unsynced)?;
+        disk::replace(&home.ingest_notes(), &text, Replacing::Unsynced)?;
         self.is_changed = false;
         Ok(())
     }
@@ -244,13 +262,35 @@ impl Side {
 /// See [`Side::set_noted_bytes`].
 const NOTED_STEP_BYTES: u64 = 1 << 20;
 
-/// The name of the file of notes.
-const SIDE_NAME: &str = "ingest.side.json";
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    #[cfg(unix)]
+    #[test]
+    fn logs_whose_names_are_not_utf8_have_names_of_their_own() {
+        use std::os::unix::ffi::OsStrExt;
+        let path = |name: &[u8]| Path::new(std::ffi::OsStr::from_bytes(name)).to_owned();
+        let directory = tempfile::tempdir().unwrap();
+        let home = Home::at(directory.path());
+        let names = [&b"a"[..], b"a\xff", b"a\xfe", "a\u{fffd}".as_bytes(), b"a\x80\xc3", b"\xed\xbf\xbf"];
+        let cursor = |at: usize| format!(r#"{{"kind":"claude","offsetBytes":{at}}}"#).into_bytes();
+        let (mut cursors, mut side) = (Cursors::default(), Side::default());
+        for (at, name) in names.iter().enumerate() {
+            cursors.set(key_of(&path(name)), cursor(at));
+            side.set(key_of(&path(name)), cursor(at));
+        }
+        cursors.save(&home).unwrap();
+        side.save(&home).unwrap();
+        let text = std::fs::read_to_string(home.cursors()).unwrap();
+        assert!(text.contains(r#""a\udcff""#), "{text}");
+        let (cursors, side) = (Cursors::load(&home).unwrap(), Side::load(&home));
+        for (at, name) in names.iter().enumerate() {
+            assert_eq!(cursors.get(&path(name), "claude"), Some(&cursor(at)[..]), "{name:?}");
+            assert_eq!(side.get(&key_of(&path(name))), Some(&cursor(at)[..]), "{name:?}");
+        }
+    }
 
     #[test]
     fn cursors_are_printed_as_javascript_prints_them() {

@@ -60,6 +60,9 @@ pub enum AgentsError {
         /// The log.
         path: PathBuf,
     },
+    /// Lines that made no record could not be named.
+    #[error("the lines without a record cannot be named: {0}; the next run reads them again")]
+    Unnamed(std::io::Error),
     /// The work was asked to stop.
     #[error("interrupted; run it again to go on")]
     Interrupted,

@@ -1,8 +1,26 @@
 //! Writes the usage and fidelity members of a turn.
 
-use super::js::RecordText;
+use super::js::{self, RecordText};
+use crate::scan::json::Value;
 
-/// The token counts of a turn.
+/// Stands in a record for a value of the log that is no count of tokens, because a record has only numbers. `burn usage`
+/// counts it as 0, and its turn as invalid.
+const NO_COUNT: f64 = -1.0;
+
+/// The largest count of tokens. `burn usage` calls a larger number no count.
+const COUNT_MAX: f64 = 1e12;
+
+/// Returns a count of tokens: 0 if it is absent or null, NaN if the value is no whole number from 0 to [`COUNT_MAX`].
+pub(super) fn token_count(object: Value<'_>, key: &str) -> f64 {
+    checked(js::number_or_nan(object, key))
+}
+
+fn checked(number: f64) -> f64 {
+    let is_count = number.fract() == 0.0 && (0.0..=COUNT_MAX).contains(&number);
+    if is_count { number } else { f64::NAN }
+}
+
+/// The token counts of a turn. NaN is a value of the log that is no count.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(super) struct Usage {
     pub input: f64,
@@ -26,11 +44,56 @@ impl Usage {
         ]
     }
 
+    /// Returns the counts whose values are no counts, by their names in records.
+    pub(super) fn invalid_counts(&self) -> Vec<&'static str> {
+        self.counts().into_iter().filter(|(_, count)| count.is_nan()).map(|(key, _)| key).collect()
+    }
+
+    /// Replaces values that are no numbers by 0, as the TypeScript package does.
+    pub(super) fn or_zero(self) -> Self {
+        self.map(|count| if count.is_nan() { 0.0 } else { count })
+    }
+
+    /// Replaces numbers that are no counts by NaN.
+    pub(super) fn checked(self) -> Self {
+        self.map(checked)
+    }
+
+    /// Returns the counts that are not in `part`.
+    pub(super) fn beyond(self, part: Usage) -> Self {
+        self.zip(part, beyond)
+    }
+
+    /// Returns the larger of each two counts.
+    pub(super) fn larger(self, other: Usage) -> Self {
+        self.zip(other, larger)
+    }
+
+    /// Returns whether no count is above 0.
+    pub(super) fn is_empty(&self) -> bool {
+        self.counts().iter().all(|(_, count)| *count <= 0.0)
+    }
+
+    fn map(self, change: impl Fn(f64) -> f64) -> Self {
+        self.zip(self, |count, _| change(count))
+    }
+
+    fn zip(self, other: Usage, join: impl Fn(f64, f64) -> f64) -> Self {
+        Usage {
+            input: join(self.input, other.input),
+            output: join(self.output, other.output),
+            reasoning: join(self.reasoning, other.reasoning),
+            cache_read: join(self.cache_read, other.cache_read),
+            cache_create_5m: join(self.cache_create_5m, other.cache_create_5m),
+            cache_create_1h: join(self.cache_create_1h, other.cache_create_1h),
+        }
+    }
+
     /// Appends the member `usage`.
     pub(super) fn write(&self, record: &mut RecordText) {
         let mut usage = RecordText::default();
         for (key, count) in self.counts() {
-            usage.number(key, count);
+            usage.number(key, if count.is_nan() { NO_COUNT } else { count });
         }
         record.raw("usage", &usage.finish());
     }
@@ -45,6 +108,18 @@ pub(super) struct Coverage {
     pub has_reasoning: bool,
     pub has_cache_read: bool,
     pub has_cache_create: bool,
+}
+
+/// Returns a difference that is not below 0; NaN if one of the two is no count.
+pub(super) fn beyond(count: f64, part: f64) -> f64 {
+    let difference = count - part;
+    if difference < 0.0 { 0.0 } else { difference }
+}
+
+/// Returns the larger count. A value that is no count gives way to a count above 0.
+pub(super) fn larger(a: f64, b: f64) -> f64 {
+    let count = a.max(b);
+    if count > 0.0 { count } else { a + b }
 }
 
 impl Coverage {

@@ -117,6 +117,11 @@ pub(super) fn number(object: Value<'_>, key: &str) -> Option<f64> {
     object.get(key)?.as_number().map(|number| number.as_f64()).filter(|number| number.is_finite())
 }
 
+/// Returns a number: 0 if the member is absent or null, NaN if it is no finite number.
+pub(super) fn number_or_nan(object: Value<'_>, key: &str) -> f64 {
+    present(object, key).map_or(0.0, |_| number(object, key).unwrap_or(f64::NAN))
+}
+
 /// Returns whether the member `key` is `true`.
 pub(super) fn is_true(object: Value<'_>, key: &str) -> bool {
     object.get(key).and_then(Value::as_bool) == Some(true)
@@ -195,14 +200,14 @@ impl RecordText {
         record
     }
 
-    fn key(&mut self, key: &str) {
+    fn key(&mut self, key: impl AsRef<[u8]>) {
         match self.out.last() {
             None => self.out.push(b'{'),
             // No member ends in a brace that opens, so the object in a member has just begun.
             Some(b'{') => {}
             Some(_) => self.out.push(b','),
         }
-        write_js_string(key.as_bytes(), &mut self.out);
+        write_js_string(key.as_ref(), &mut self.out);
         self.out.push(b':');
     }
 
@@ -243,7 +248,7 @@ impl RecordText {
     }
 
     /// A member with a given JSON text.
-    pub(super) fn raw(&mut self, key: &str, json: &[u8]) {
+    pub(super) fn raw(&mut self, key: impl AsRef<[u8]>, json: &[u8]) {
         self.key(key);
         self.out.extend_from_slice(json);
     }

@@ -11,7 +11,6 @@
 mod table;
 
 use std::collections::{HashMap, HashSet};
-use std::path::PathBuf;
 
 use self::table::{Base, Tables};
 use super::AgentsError;
@@ -32,9 +31,6 @@ const ENTRIES_MAX: usize = 400_000;
 
 /// How many bytes of a line are read at first, before the search for its end goes on.
 const LINE_BYTES: u64 = 4 << 10;
-
-/// The name of the file.
-const KNOWN_NAME: &str = "ingest.known";
 
 /// Hashes of the messages, results and events of the ledger.
 #[derive(Debug, Default)]
@@ -81,8 +77,14 @@ fn is_unique(source: &[u8], id: &[u8]) -> bool {
     }
 }
 
-/// Whether the id of a turn tells it from all other turns, so that a turn with equal time, model and counts is another
-/// turn. The turns of old rollouts of Codex are numbered, so that a fork repeats them under their numbers.
+/// A prompt or a result line of Claude Code by its UUID, which a copy of the line in another session has, too.
+fn user_line_key(uuid: &[u8]) -> Option<u64> {
+    let is_unique = uuid.len() == 36 && uuid::Uuid::try_parse_ascii(uuid).is_ok();
+    is_unique.then(|| hash(&[b"claude-code", b"user line", uuid]))
+}
+
+/// Whether the id of a turn tells it from all other turns, whoever wrote them, so that a turn with equal time, model and
+/// counts is another turn. The turns of old rollouts of Codex are numbered, so that a fork repeats them under their numbers.
 pub(super) fn has_certain_id(turn: Value<'_>) -> bool {
     let text = |key| js::any_text(turn, key).unwrap_or_default();
     let (source, id) = (text("source"), text("messageId"));
@@ -162,8 +164,29 @@ impl EventNote {
     }
 }
 
-fn path_of(home: &Home) -> PathBuf {
-    home.root().join(KNOWN_NAME)
+/// The part of the ledger from which notes were made: its length in bytes, and hashes of its first and last bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct LedgerWitness {
+    pub len_bytes: u64,
+    pub hash: u64,
+}
+
+impl LedgerWitness {
+    /// The whole ledger, as it is now. A missing ledger is empty.
+    pub(super) fn of(home: &Home) -> Result<Self, AgentsError> {
+        let Some(ledger) = open_ledger(home)? else { return Ok(Self::default()) };
+        let len_bytes = ledger.len_bytes();
+        Ok(LedgerWitness { len_bytes, hash: table::witness(&ledger, len_bytes).unwrap_or_default() })
+    }
+
+    /// Returns whether the ledger still has these bytes.
+    pub(super) fn holds(self, home: &Home) -> bool {
+        if self.len_bytes == 0 {
+            return true;
+        }
+        let ledger = open_ledger(home).ok().flatten().filter(|ledger| ledger.len_bytes() >= self.len_bytes);
+        ledger.and_then(|ledger| table::witness(&ledger, self.len_bytes)) == Some(self.hash)
+    }
 }
 
 /// The ledger; none when there is no file.
@@ -219,7 +242,7 @@ impl Known {
         }
         if !self.is_loaded {
             self.is_loaded = true;
-            self.base = Base::open(&path_of(home), found);
+            self.base = Base::open(&home.ingest_known(), found);
             self.covered_bytes = self.base.as_ref().map_or(0, Base::covered_bytes);
         }
         Ok(source)
@@ -253,20 +276,21 @@ impl Known {
             hooked: self.hooked.iter().map(|session| (*session, 0)).collect(),
             highest: self.highest.iter().map(|(session, number)| (*session, number.to_bits())).collect(),
         };
-        table::write(&path_of(home), self.base.as_ref(), added, &ledger, self.covered_bytes)?;
+        table::write(&home.ingest_known(), self.base.as_ref(), added, &ledger, self.covered_bytes)?;
         *self = Known::default();
         Ok(())
     }
 
     fn take_line(&mut self, offset: u64, line: &[u8], document: &mut Document) {
-        let is_turn = memchr::memmem::find(line, b"\"turn\"").is_some();
-        if !is_turn && memchr::memmem::find(line, b"\"tool_result_event\"").is_none() {
+        let kinds = [&b"\"turn\""[..], b"\"tool_result_event\"", b"\"user_turn\""];
+        if !kinds.iter().any(|kind| memchr::memmem::find(line, kind).is_some()) {
             return;
         }
         let Ok(root) = document.parse(trim_js(line)) else { return };
         let Some(record) = root.get("record") else { return };
         match js::any_text(root, "kind") {
             Some(b"turn") => self.add_turn(record),
+            Some(b"user_turn") => self.add_user_turn(record),
             Some(b"tool_result_event") => {
                 ResultNote::of(record).into_iter().for_each(|note| self.add_result(note));
                 EventNote::of(record).into_iter().for_each(|note| self.add_event(offset, note));
@@ -311,6 +335,29 @@ impl Known {
         }
     }
 
+    /// A user turn that is in the ledger.
+    pub(super) fn add_user_turn(&mut self, user_turn: Value<'_>) {
+        let text = |key| js::any_text(user_turn, key);
+        if text("source") == Some(b"claude-code")
+            && let (Some(session), Some(key)) = (text("sessionId"), text("userUuid").and_then(user_line_key))
+            && self.base.as_ref().and_then(|base| base.message(key)).is_none()
+        {
+            self.messages.entry(key).or_insert_with(|| hash(&[session]));
+        }
+    }
+
+    /// Returns whether another session than `session` of Claude Code has the prompt or the result line with this UUID.
+    pub(super) fn is_user_line_of_another(&self, session: &[u8], uuid: &[u8]) -> bool {
+        let owner = user_line_key(uuid).and_then(|key| self.owner_of(key));
+        owner.is_some_and(|owner| owner != hash(&[session]))
+    }
+
+    /// The hash of the session that has a message or a user line.
+    fn owner_of(&self, key: u64) -> Option<u64> {
+        let of_base = || self.base.as_ref().and_then(|base| base.message(key));
+        self.messages.get(&key).copied().or_else(of_base)
+    }
+
     /// A result that is in the ledger.
     pub(super) fn add_result(&mut self, note: ResultNote) {
         match note {
@@ -341,9 +388,7 @@ impl Known {
         else {
             return false;
         };
-        let key = message_key(source, id, ts);
-        let of_base = || self.base.as_ref().and_then(|base| base.message(key));
-        let owner = self.messages.get(&key).copied().or_else(of_base);
+        let owner = self.owner_of(message_key(source, id, ts));
         !id.is_empty() && owner.is_some_and(|owner| owner != hash(&[session]))
     }
 
@@ -530,7 +575,7 @@ mod tests {
         let mut known = Known::default();
         known.catch_up(&home).unwrap();
         known.save(&home).unwrap();
-        assert!(path_of(&home).exists(), "the ledger has {} bytes", ledger.len());
+        assert!(home.ingest_known().exists(), "the ledger has {} bytes", ledger.len());
         // Several saves, and entries that no file has.
         for (round, more) in [(1, 12_000), (2, 12_100)] {
             for id in more - 3000 * (2 - round)..more {
@@ -570,7 +615,7 @@ mod tests {
         let ledger: String = (0..20_000).map(|id| turn("s", id) + "\n").collect();
         std::fs::write(home.ledger(), &ledger).unwrap();
         let source = open_ledger(&home).unwrap().unwrap();
-        table::write(&path_of(&home), None, Tables::default(), &source, ledger.len() as u64).unwrap();
+        table::write(&home.ingest_known(), None, Tables::default(), &source, ledger.len() as u64).unwrap();
         let is_used = || {
             let mut known = Known::default();
             known.look(&home).unwrap();
@@ -581,9 +626,9 @@ mod tests {
         assert!(!is_used(), "the first line has changed");
         std::fs::write(home.ledger(), &ledger).unwrap();
         assert!(is_used());
-        let bytes = std::fs::read(path_of(&home)).unwrap();
+        let bytes = std::fs::read(home.ingest_known()).unwrap();
         for cut in [0, 10, 63, bytes.len() - 1] {
-            std::fs::write(path_of(&home), &bytes[..cut]).unwrap();
+            std::fs::write(home.ingest_known(), &bytes[..cut]).unwrap();
             assert!(!is_used(), "cut to {cut} bytes");
         }
         std::fs::write(home.ledger(), b"").unwrap();

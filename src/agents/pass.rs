@@ -55,6 +55,17 @@ pub enum ContentMode {
     Off,
 }
 
+impl ContentMode {
+    /// Returns the mode's name in settings.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ContentMode::Full => "full",
+            ContentMode::HashOnly => "hash-only",
+            ContentMode::Off => "off",
+        }
+    }
+}
+
 /// The options for all reading of a run.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ReadOptions {
@@ -197,6 +208,9 @@ pub(super) struct PassRecord {
     pub branch: Option<Vec<u8>>,
     /// The id under which the TypeScript package may have written the same user turn.
     pub other_id: Option<Id>,
+    /// Offset and length in bytes of the line that made the record, by which the report names a line of which no record is
+    /// written. None for content, and if the reader names such lines itself.
+    pub line: Option<(u64, u64)>,
     /// The table and the row number of a record from a database of burn, by which the report names a record that is
     /// not written.
     pub row: Option<(&'static str, i64)>,
@@ -204,7 +218,7 @@ pub(super) struct PassRecord {
 
 impl From<Vec<u8>> for PassRecord {
     fn from(text: Vec<u8>) -> Self {
-        PassRecord { text, owner: None, stamp: None, branch: None, other_id: None, row: None }
+        PassRecord { text, owner: None, stamp: None, branch: None, other_id: None, line: None, row: None }
     }
 }
 
@@ -225,6 +239,8 @@ pub enum Reason {
     Replay,
     /// The message has no usage.
     NoUsage,
+    /// A value of its usage is no count of tokens. It counts as 0, and its turn as invalid.
+    InvalidCount,
     /// It is not JSON.
     Malformed,
     /// It is JSON, but no object, or does not have the form of its type.
@@ -245,10 +261,11 @@ pub enum Reason {
 
 impl Reason {
     /// All reasons, in the order of reports.
-    pub const ALL: [Reason; 11] = [
+    pub const ALL: [Reason; 12] = [
         Reason::Duplicate,
         Reason::Replay,
         Reason::NoUsage,
+        Reason::InvalidCount,
         Reason::Malformed,
         Reason::NotARecord,
         Reason::UnknownType,
@@ -265,6 +282,7 @@ impl Reason {
             Reason::Duplicate => "duplicate",
             Reason::Replay => "replay",
             Reason::NoUsage => "noUsage",
+            Reason::InvalidCount => "invalidCount",
             Reason::Malformed => "malformed",
             Reason::NotARecord => "notARecord",
             Reason::UnknownType => "unknownType",
@@ -295,6 +313,14 @@ pub(super) struct LeftOut {
 }
 
 impl LeftOut {
+    /// Adds a line that is named already.
+    pub(super) fn push(&mut self, options: &ReadOptions, line: LeftOutLine) {
+        *self.counts.entry(line.reason).or_default() += 1;
+        if options.name_lines {
+            self.lines.push(line);
+        }
+    }
+
     /// Counts a line, and names it if lines are named.
     pub(super) fn add(
         &mut self,
@@ -323,6 +349,8 @@ pub(super) struct Gathered {
     pub stamps: Vec<PassRecord>,
     /// The new cursor as compact JSON text, with its keys in order. None keeps the old cursor.
     pub cursor: Option<Vec<u8>>,
+    /// The stamp of the branch that an earlier pass kept for the next turn of the log, as its note has it.
+    pub carried: Option<Vec<u8>>,
     /// A note that the reader gets again at the next pass. It is kept in a derived file.
     pub side: Option<Vec<u8>>,
     /// The file with the reader's state at the new cursor, and its bytes. The file is written after the records, because

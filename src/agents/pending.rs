@@ -96,7 +96,7 @@ fn parse(path: &Path, text: &[u8]) -> Option<PendingStamp> {
 pub(super) fn clean(home: &Home) {
     let now_ms = settings::now_ms();
     for path in files(home) {
-        let is_stale = match std::fs::read(&path) {
+        let is_stale = match disk::read(&path) {
             Err(_) => true,
             Ok(text) => match parse(&path, &text) {
                 Some(stamp) => now_ms - stamp.start_ms > EXPIRED_MS,
@@ -137,7 +137,7 @@ fn is_alive(_pid: u32) -> bool {
 pub(super) fn take_over(home: &Home, is_in_ledger: &mut dyn FnMut(&[u8]) -> bool) {
     for path in files(home) {
         let Some(pid) = claimant(&path).filter(|pid| !is_alive(*pid)) else { continue };
-        let Ok(text) = std::fs::read(&path) else { continue };
+        let Ok(text) = disk::read(&path) else { continue };
         let mut document = Document::default();
         let line = document.parse(trim_js(&text)).ok().and_then(|root| js::text(root, "line"));
         if line.is_some_and(&mut *is_in_ledger) {
@@ -167,7 +167,7 @@ pub(super) fn claim(home: &Home, session: &StampTarget<'_>) -> Option<Claimed> {
             && session.cwd.is_none_or(|cwd| absolute(cwd) == absolute(&stamp.cwd))
     };
     let is_json = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "json");
-    let read = |path: PathBuf| parse(&path, &std::fs::read(&path).ok()?);
+    let read = |path: PathBuf| parse(&path, &disk::read(&path).ok()?);
     let mut found: Vec<PendingStamp> =
         files(home).into_iter().filter(is_json).filter_map(read).filter(|stamp| fits(stamp)).collect();
     found.sort_by(|a, b| a.start_ms.total_cmp(&b.start_ms));
@@ -199,7 +199,7 @@ fn claim_one(stamp: PendingStamp, session: &StampTarget<'_>) -> Option<Claimed> 
 impl Claimed {
     /// Adds the line to the claim.
     fn note(&self) -> Option<()> {
-        let text = std::fs::read(&self.path).ok()?;
+        let text = disk::read(&self.path).ok()?;
         let mut document = Document::default();
         let root = document.parse(trim_js(&text)).ok()?;
         let mut noted = RecordText::default();

@@ -9,6 +9,7 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::Mutex;
 
 use super::js;
+use crate::disk;
 
 /// How many parents the search for `.git` visits.
 const MAX_LEVELS: usize = 100;
@@ -44,7 +45,7 @@ impl ProjectKeys {
 
     fn look_up(&self, folder: &[u8]) -> Option<String> {
         let folder = absolute(&self.base, Path::new(js::to_utf8(folder).as_ref()));
-        let config = fs::read(git_folder(&folder)?.join("config")).ok()?;
+        let config = disk::read(&git_folder(&folder)?.join("config")).ok()?;
         let url = origin_url(&String::from_utf8_lossy(&config), self.as_reference)?;
         key_of_url(&url, self.as_reference)
     }
@@ -82,11 +83,11 @@ fn git_folder(folder: &Path) -> Option<PathBuf> {
 
 /// The folder that a `.git` file names, or for a worktree the common folder that this folder names.
 fn linked_folder(git_file: &Path, folder: &Path) -> Option<PathBuf> {
-    let text = fs::read(git_file).ok()?;
+    let text = disk::read(git_file).ok()?;
     let text = String::from_utf8_lossy(&text);
     let named = text.lines().find_map(|line| line.strip_prefix("gitdir:"))?.trim();
     let git = absolute(folder, Path::new(named));
-    let common = fs::read(git.join("commondir")).ok();
+    let common = disk::read(&git.join("commondir")).ok();
     let common = common.map(|text| String::from_utf8_lossy(&text).trim().to_owned());
     match common.filter(|text| !text.is_empty()) {
         Some(common) => Some(absolute(&git, Path::new(&common))),

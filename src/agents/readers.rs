@@ -1,6 +1,7 @@
 //! Dispatches to the readers of the agents: finds roots and logs, and reads logs.
 
 use std::collections::HashMap;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
 use super::cursors::key_of;
@@ -102,10 +103,46 @@ pub(super) fn note_key(agent: Agent, path: &Path) -> Vec<u8> {
     }
 }
 
-/// Keeps one file of each log.
+/// Keeps one file of each log. Copies of the logs of Claude Code and Gemini CLI may differ, so all are kept.
 pub(super) fn each_log_once(agent: Agent, candidates: Vec<Candidate>) -> Vec<Candidate> {
     let files = each_file_once(candidates);
-    if agent == Agent::Codex { codex::each_log_once(files) } else { files }
+    match agent {
+        Agent::Codex => codex::each_log_once(files),
+        Agent::OpenCode => files,
+        Agent::Claude => longest_copy_first(files, |path| {
+            let is_of_agent = disk::parent_of(path).ends_with("subagents");
+            let name = path.file_name().unwrap_or_default().to_owned();
+            // The logs of sub-agents are named within their session.
+            let session = path.ancestors().nth(2).filter(|_| is_of_agent).and_then(Path::file_name);
+            (session.map(OsStr::to_owned), name)
+        }),
+        Agent::Gemini => longest_copy_first(files, |path| {
+            let session = disk::parent_of(path).file_name().filter(|name| *name != "chats");
+            (session.map(OsStr::to_owned), path.file_stem().unwrap_or_default().to_owned())
+        }),
+    }
+}
+
+/// Puts the longest of the logs with one name at the place of the first, and so on. An older copy may end within a message,
+/// and the first turn of a message stays.
+fn longest_copy_first(
+    mut files: Vec<Candidate>,
+    name_of: impl Fn(&Path) -> (Option<OsString>, OsString),
+) -> Vec<Candidate> {
+    let mut places: HashMap<_, Vec<usize>> = HashMap::new();
+    for (place, file) in files.iter().enumerate() {
+        places.entry(name_of(&file.path)).or_default().push(place);
+    }
+    for places in places.into_values().filter(|places| places.len() > 1) {
+        let mut copies: Vec<Candidate> = places.iter().map(|place| files[*place].clone()).collect();
+        let len_bytes =
+            |copy: &Candidate| disk::metadata_of_target(&copy.path).map_or(0, |found| found.len_bytes);
+        copies.sort_by_cached_key(|copy| std::cmp::Reverse(len_bytes(copy)));
+        for (place, copy) in places.into_iter().zip(copies) {
+            files[place] = copy;
+        }
+    }
+    files
 }
 
 /// Keeps one path of a file with several paths: its own path rather than a link, else the first path.

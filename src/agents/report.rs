@@ -18,7 +18,7 @@ pub struct IngestOptions {
     pub as_reference: bool,
     /// Read and count without writing anything.
     pub check: bool,
-    /// Name each line that made no record.
+    /// Name each line that made no record: see [`IngestObserver::left_out`].
     pub name_lines: bool,
     /// Number of reading threads; 0 for one per core.
     pub threads: usize,
@@ -179,9 +179,6 @@ pub struct IngestReport {
     /// The roots among the unreadable folders.
     #[serde(skip)]
     pub unreadable_roots: Vec<PathBuf>,
-    /// Lines that made no record, if they are named.
-    #[serde(skip)]
-    pub lines: Vec<NamedLine>,
 }
 
 /// The result of a hook.
@@ -200,6 +197,14 @@ pub trait IngestObserver {
     fn note(&mut self, text: &str);
     /// Receives the progress of the run with the logs of an agent.
     fn progress(&mut self, progress: IngestProgress);
+    /// Receives lines that made no record, if [`IngestOptions::name_lines`] is set, before the cursor of their log moves.
+    ///
+    /// # Errors
+    /// An error ends the run before the cursor moves, so that the next run names the lines.
+    fn left_out(&mut self, lines: &[NamedLine]) -> std::io::Result<()> {
+        let _ = lines;
+        Ok(())
+    }
 }
 
 /// The progress of a run with the logs of one agent.

@@ -23,8 +23,8 @@ use super::js;
 use super::kept::{self, HookCall};
 use super::known::{Known, has_line, result_key};
 use super::pass::{
-    Agent, Candidate, Common, ContentMode, Gathered, HandOver, Handed, LeftOut, Pass, PassRecord, Prepared,
-    ReadOptions, Reason, RootsOf, Stat,
+    Agent, Candidate, Common, ContentMode, Gathered, HandOver, Handed, LeftOut, LeftOutLine, Pass,
+    PassRecord, Prepared, ReadOptions, Reason, RootsOf, Stat,
 };
 use super::pending::{self, Claimed};
 use super::project::ProjectKeys;
@@ -406,8 +406,21 @@ pub(super) struct Run<'r> {
     /// The number of ledger bytes whose turns the notes will have once all logs are read.
     noted_bytes: Option<u64>,
     /// Stamps of branches whose turns repeat another session, by log. They go before the next turn.
-    branches: HashMap<PathBuf, Vec<u8>>,
+    branches: HashMap<PathBuf, CarriedStamp>,
     sidecar_lines: SidecarLines,
+}
+
+/// The stamp of the branch of turns that repeat another session. It goes before the next turn of the log.
+struct CarriedStamp {
+    line: Vec<u8>,
+    /// Whether a known turn of the log came after it, with which it may be in the ledger.
+    may_be_written: bool,
+}
+
+impl CarriedStamp {
+    fn new(line: Vec<u8>) -> Self {
+        CarriedStamp { line, may_be_written: false }
+    }
 }
 
 impl<'r> Run<'r> {
@@ -438,7 +451,7 @@ impl<'r> Run<'r> {
             across: Across::default(),
             is_hook: false,
             transcripts: Vec::new(),
-            state_dir: (!as_reference && !ingest.options.check).then(|| state_dir(&ingest.home)),
+            state_dir: (!as_reference && !ingest.options.check).then(|| ingest.home.ingest_states_dir()),
             import: None,
             flush_bytes: FLUSH_BYTES,
             noted_bytes: None,
@@ -572,9 +585,10 @@ impl<'r> Run<'r> {
         self.projects = projects;
         match result {
             Ok(()) => Ok(()),
-            Err(WorkFailure::Work(AgentsError::Interrupted)) => {
+            Err(WorkFailure::Work(error @ (AgentsError::Interrupted | AgentsError::Unnamed(_)))) => {
+                // The lines of the queued logs are named.
                 self.flush(tally)?;
-                Err(AgentsError::Interrupted)
+                Err(error)
             }
             Err(WorkFailure::Work(error)) => Err(error),
             Err(WorkFailure::Panic { .. }) => Err(AgentsError::Panicked { path: PathBuf::from("the logs") }),
@@ -654,7 +668,7 @@ impl<'r> Run<'r> {
                 if is_last {
                     tally.open_messages += gathered.open_messages;
                 }
-                self.left_out(&candidate.path, std::mem::take(&mut gathered.left_out), tally);
+                self.left_out(&candidate.path, std::mem::take(&mut gathered.left_out), tally)?;
                 self.answered(candidate.agent, &gathered);
                 if let Some(told) = gathered.told.as_mut().filter(|_| is_last) {
                     self.across.add(&candidate.path, told);
@@ -670,17 +684,28 @@ impl<'r> Run<'r> {
         }
     }
 
-    pub(super) fn left_out(&mut self, path: &Path, left_out: LeftOut, tally: &mut AgentReport) {
+    /// Counts and names lines that made no record.
+    pub(super) fn left_out(
+        &mut self,
+        path: &Path,
+        left_out: LeftOut,
+        tally: &mut AgentReport,
+    ) -> Result<(), AgentsError> {
         for (reason, count) in left_out.counts {
             *tally.left_out.entry(reason.as_str()).or_default() += count;
         }
-        self.report.lines.extend(left_out.lines.into_iter().map(|line| NamedLine {
+        if left_out.lines.is_empty() {
+            return Ok(());
+        }
+        let named = |line: LeftOutLine| NamedLine {
             path: path.to_owned(),
             offset: line.offset,
             len_bytes: line.len_bytes,
             reason: line.reason,
             detail: line.detail,
-        }));
+        };
+        let lines: Vec<NamedLine> = left_out.lines.into_iter().map(named).collect();
+        self.observer.left_out(&lines).map_err(AgentsError::Unnamed)
     }
 
     /// Queues records from another source, and appends the queue when it is long enough.
@@ -918,13 +943,9 @@ pub(super) fn add_up(report: &mut IngestReport, started: Instant) {
     report.duration_ms = started.elapsed().as_millis() as u64;
 }
 
-fn state_dir(home: &Home) -> PathBuf {
-    home.root().join("ingest.state")
-}
-
 /// Deletes the states of logs that no longer grow. Errors are ignored, because the files are derived.
 fn clean_states(home: &Home) {
-    for path in disk::list(&state_dir(home)).unwrap_or_default() {
+    for path in disk::list(&home.ingest_states_dir()).unwrap_or_default() {
         let modified = disk::metadata(&path).ok().filter(|found| found.is_file).map(|found| found.modified);
         if modified.and_then(|time| time.elapsed().ok()).is_some_and(|age| age > STATE_KEPT) {
             let _ = disk::remove_file(&path);

@@ -5,8 +5,12 @@ use std::path::PathBuf;
 use super::AgentsError;
 use super::js;
 use super::pass::ContentMode;
+use crate::disk;
 use crate::home::Home;
 use crate::scan::json::{Document, Kind, Value, trim_js};
+
+/// The variable that decides whether texts are kept.
+const CONTENT_VARIABLE: &str = "RELAYBURN_CONTENT_STORE";
 
 /// Returns the value of an environment variable; none if it is empty.
 pub(super) fn variable(name: &str) -> Option<PathBuf> {
@@ -33,20 +37,37 @@ fn mode(word: &str) -> Option<ContentMode> {
 }
 
 /// How much content is kept: `RELAYBURN_CONTENT_STORE`, else `content.store` of `config.json`, else all. Other values
-/// are ignored. A `config.json` that is no JSON object causes a warning.
+/// are ignored with a warning, because a misspelt `off` would keep every text. A `config.json` that is no JSON object
+/// causes a warning, too.
 pub(super) fn content_mode(home: &Home, warn: &mut dyn FnMut(String)) -> ContentMode {
-    let configured = configured_mode(home, warn);
-    let from_environment = std::env::var("RELAYBURN_CONTENT_STORE").ok().and_then(|word| mode(&word));
-    from_environment.or(configured).unwrap_or_default()
+    let mut ignored = Vec::new();
+    let mut checked = |name: &str, word: &str| {
+        let found = mode(word);
+        if found.is_none() {
+            ignored.push(format!("{name} is {word:?}"));
+        }
+        found
+    };
+    let configured =
+        configured_word(home, warn).and_then(|word| checked("content.store of config.json", &word));
+    let word = variable(CONTENT_VARIABLE);
+    let from_environment = word.and_then(|word| checked(CONTENT_VARIABLE, &word.to_string_lossy()));
+    let used = from_environment.or(configured).unwrap_or_default();
+    for ignored in ignored {
+        warn(format!(
+            "{ignored}, which is none of full, hash-only and off; content is kept as with {}",
+            used.as_str()
+        ));
+    }
+    used
 }
 
-fn configured_mode(home: &Home, warn: &mut dyn FnMut(String)) -> Option<ContentMode> {
+fn configured_word(home: &Home, warn: &mut dyn FnMut(String)) -> Option<String> {
     let path = home.config();
-    let text = match std::fs::read(&path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return None,
+    let text = match disk::if_there(disk::read(&path)) {
+        Ok(text) => text?,
         Err(error) => {
-            warn(format!("cannot read {} ({error}); using defaults", path.display()));
+            warn(format!("{error}; using defaults"));
             return None;
         }
     };
@@ -62,7 +83,7 @@ fn configured_mode(home: &Home, warn: &mut dyn FnMut(String)) -> Option<ContentM
         }
         Ok(root) => {
             let word = root.get("content").and_then(|content: Value<'_>| js::any_text(content, "store"))?;
-            mode(&js::to_utf8(word))
+            Some(js::to_utf8(word).into_owned())
         }
     }
 }

@@ -29,7 +29,7 @@ pub(super) struct PruneArgs {
 
 #[derive(Debug, Args)]
 pub(super) struct ResetArgs {
-    /// Also move the ledger, the content, cursors.json and hwm.json to a trash directory.
+    /// Also move the ledger, the content, cursors.json, hwm.json and ingest.side.json to a trash directory.
     #[arg(long)]
     everything: bool,
     /// Delete and move the files.
@@ -66,11 +66,10 @@ fn configured_days(home: &Home) -> anyhow::Result<Days> {
             .map_err(|reason| anyhow::anyhow!("{TTL_VARIABLE} is {}: {reason}", days.display()));
     }
     let path = home.config();
-    let opened = disk::if_there(disk::File::open_read(&path));
-    let opened = opened.map_err(|error| anyhow!("{error}; give --days, or mend it"))?;
-    let Some(file) = opened else { return Ok(Days::Forever) };
-    let mut text = vec![0; file.len_bytes()? as usize];
-    file.read_exact_at(&mut text, 0)?;
+    let text = disk::if_there(disk::read(&path));
+    let Some(text) = text.map_err(|error| anyhow!("{error}; give --days, or mend it"))? else {
+        return Ok(Days::Forever);
+    };
     let config: serde_json::Value = serde_json::from_slice(&text)
         .map_err(|error| anyhow!("{} is not JSON: {error}; give --days, or mend it", path.display()))?;
     match &config["content"]["retentionDays"] {

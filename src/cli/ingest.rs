@@ -2,6 +2,7 @@
 
 mod install;
 mod json_text;
+mod left_out;
 mod notes;
 mod watch;
 
@@ -11,15 +12,15 @@ use std::process::ExitCode;
 use std::sync::mpsc::{RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
-use serde_json::json;
+use anyhow::bail;
 
+use self::left_out::LeftOutFile;
 use self::notes::{IngestNotes, sentence};
 use super::arguments::{HomeArg, JsonArg};
-use super::output::{command_line, target_of};
+use super::output::command_line;
 use super::{counted, grouped, human_bytes, interrupt, print, print_text, warn, wrong_usage};
 use crate::agents::{
-    Agent, HookCall, Ingest, IngestObserver as _, IngestOptions, IngestReport, NamedLine, keep_hook,
+    Agent, AgentsError, HookCall, Ingest, IngestObserver as _, IngestOptions, IngestReport, keep_hook,
 };
 use crate::home::Home;
 use crate::interrupt::Interrupt;
@@ -57,7 +58,8 @@ pub struct IngestArgs {
     /// Read and count, as a JSON document, and write nothing.
     #[arg(long, conflicts_with_all = ["watch", "hook"])]
     check: bool,
-    /// Write a JSON line to FILE for each line that made no record: its log, byte offset, length and reason.
+    /// Write a JSON line to FILE for each line that made no record: its log, byte offset, length and reason. FILE must not
+    /// exist yet.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["watch", "hook"])]
     report: Option<PathBuf>,
     /// Go on until SIGINT or SIGTERM.
@@ -174,8 +176,9 @@ pub fn run(mut args: IngestArgs) -> anyhow::Result<ExitCode> {
         name_lines: args.report.is_some(),
         threads: 0,
     };
+    let left_out = args.report.as_deref().map(|path| LeftOutFile::create(path, &home)).transpose()?;
     let mut ingest = Ingest::new(home.clone(), options);
-    let mut notes = IngestNotes::new(args.quiet);
+    let mut notes = IngestNotes::new(args.quiet, left_out);
     if args.hook.is_some() {
         return Ok(hook(&args, home, ingest, notes, &interrupt));
     }
@@ -294,14 +297,21 @@ fn once(
     notes: &mut IngestNotes,
     interrupt: &Interrupt,
 ) -> anyhow::Result<ExitCode> {
-    let report = match &args.from_burn {
-        Some(path) => ingest.take_in_burn(path, notes, interrupt)?,
-        None => ingest.run(notes, interrupt)?,
+    let ran = match &args.from_burn {
+        Some(path) => ingest.take_in_burn(path, notes, interrupt),
+        None => ingest.run(notes, interrupt),
     };
     notes.spinner.clear();
-    if let Some(path) = &args.report {
-        write_lines(path, &report.lines)?;
+    if let Some(left_out) = &notes.left_out {
+        left_out.remove_if_unused(ran.is_err())?;
     }
+    let report = match (ran, &args.report) {
+        // As text, because a closed pipe here must not be mistaken for a closed stdout.
+        (Err(error @ AgentsError::Unnamed(_)), Some(path)) => {
+            bail!("cannot write the report {}: {error}", path.display());
+        }
+        (ran, _) => ran?,
+    };
     if args.form.json || args.check {
         print(format!("{}\n", serde_json::to_string(&report)?).as_bytes())?;
     } else {
@@ -368,21 +378,4 @@ fn summary(report: &IngestReport) -> String {
         }
     }
     text
-}
-
-/// Writes the lines that made no record.
-fn write_lines(path: &std::path::Path, lines: &[NamedLine]) -> anyhow::Result<()> {
-    let mut text = String::new();
-    for line in lines {
-        let document = json!({
-            "path": line.path.to_string_lossy(),
-            "offset": line.offset,
-            "length": line.len_bytes,
-            "reason": line.reason.as_str(),
-            "detail": line.detail,
-        });
-        text.push_str(&format!("{document}\n"));
-    }
-    crate::disk::replace(&target_of(path)?, text.as_bytes(), crate::disk::Replacing::Unsynced)
-        .with_context(|| format!("cannot write the report to {}", path.display()))
 }

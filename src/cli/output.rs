@@ -123,6 +123,29 @@ pub(super) fn target_of(path: &Path) -> anyhow::Result<PathBuf> {
     ))
 }
 
+/// Creates the file of `--report`. An existing file is wrong usage of the command that `words` name, and stays as it is. A
+/// device or a pipe is written to, because it has nothing to lose.
+pub(super) fn create_report(path: &Path, words: &[&str]) -> anyhow::Result<std::fs::File> {
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let created = match options.open(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            if std::fs::metadata(path).map_or(true, |found| found.is_file()) {
+                let reason = format!("{} exists and is not overwritten: name another file", path.display());
+                wrong_usage(words, &reason);
+            }
+            std::fs::OpenOptions::new().write(true).open(path)
+        }
+        created => created,
+    };
+    created.map_err(|error| {
+        let path = path.display();
+        anyhow!("cannot create the report {path}: {error}; its directory must exist and be writable")
+    })
+}
+
 /// The sentence for a file that recovery cut. `why_not` says why nothing was saved, when nothing was.
 pub(super) fn cut_off(cut: &Cut, why_not: &str) -> String {
     let Cut { file, length, from_length, reason, saved_as, .. } = cut;

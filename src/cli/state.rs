@@ -7,13 +7,14 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context, anyhow};
+use anyhow::Context;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Subcommand};
 
 use super::arguments::{FilesArgs, HomeArg, JsonArg};
 use super::clean::{self, PruneArgs, ResetArgs};
 use super::ledgers::{LedgersArgs, Wanted, merge_summary};
+use super::output::create_report;
 use super::progress::BuildBar;
 use super::status;
 use super::{counted, grouped, human_bytes, interrupt, print_result, print_text, warn, wrong_usage};
@@ -77,8 +78,8 @@ Examples:
     Prune(PruneArgs),
     /// List what a reset deletes, moves and keeps; with --force, reset.
     #[command(after_help = "\
-A reset deletes the archive and the index files, which can be built again. With --everything it also moves ledger, content, cursors.json \
-and hwm.json to a directory trash-<time> in the home, and never deletes them.
+A reset deletes the archive, the index files, ingest.known and ingest.state/, which can be made again. With --everything it also moves \
+ledger, content, cursors.json, hwm.json and ingest.side.json to a directory trash-<time> in the home, and never deletes them.
 
 A symbolic link is deleted or moved itself, never the file that it leads to. A relative link in the trash leads nowhere.
 
@@ -368,7 +369,7 @@ fn rebuild_archive(args: ArchiveArgs, home: &HomeArg, json: bool) -> anyhow::Res
     let report = match args.report {
         Some(path) => {
             refuse_to_overwrite(&path, paths);
-            let file = create_report(&path)?;
+            let file = create_report(&path, &WORDS)?;
             Some((path, std::io::BufWriter::new(file)))
         }
         None => None,
@@ -463,28 +464,6 @@ fn refuse_to_overwrite(report: &std::path::Path, paths: &Paths) {
         );
         wrong_usage(&WORDS, &reason);
     }
-}
-
-/// Creates the report. An existing file is kept. A device or a pipe is written to, because it has nothing to lose.
-fn create_report(path: &std::path::Path) -> anyhow::Result<std::fs::File> {
-    let mut options = std::fs::OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let created = match options.open(path) {
-        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
-            if std::fs::metadata(path).map_or(true, |found| found.is_file()) {
-                let reason = format!("{} exists and is not overwritten: name another file", path.display());
-                wrong_usage(&WORDS, &reason);
-            }
-            std::fs::OpenOptions::new().write(true).open(path)
-        }
-        created => created,
-    };
-    created.map_err(|error| {
-        let path = path.display();
-        anyhow!("cannot create the report {path}: {error}; its directory must exist and be writable")
-    })
 }
 
 /// Fails, with a warning, when the build read the ledger from byte 0 and stored none of its lines, because then the file is

@@ -199,6 +199,12 @@ impl Batch {
         self.skipped.iter().map(String::as_str).filter(|session| seen.insert(*session)).collect()
     }
 
+    /// The number of content records that were skipped because of a session id that cannot name a file.
+    #[cfg(feature = "agents")]
+    pub(crate) fn skipped_sessions_count(&self) -> usize {
+        self.skipped.len()
+    }
+
     /// The number of content records that were skipped because their session id cannot name a file or is missing.
     pub fn skipped(&self) -> u64 {
         self.skipped.len() as u64 + self.without_session

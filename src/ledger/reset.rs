@@ -1,7 +1,7 @@
 //! Resets a home: deletes derived files, and moves other files aside.
 //!
-//! Touches the archive and the index files. A reset of everything also touches the ledger, the content, `cursors.json` and
-//! `hwm.json`. Guarantees: only files that can be made again are deleted, and a plan changes nothing.
+//! Touches the archive, the index files, `ingest.known` and `ingest.state/`. A reset of everything also touches the ledger,
+//! the content, `cursors.json`, `hwm.json` and `ingest.side.json`. Guarantees: only files that can be made again are deleted, and a plan changes nothing.
 
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -63,14 +63,19 @@ impl Ledger {
             home.ids_index(),
             home.fingerprints_index(),
             sorted_path(home),
+            home.ingest_known(),
         ];
-        let sources = [home.ledger(), home.content_dir(), home.cursors(), home.high_water_marks()];
+        let derived_directory = home.ingest_states_dir();
+        // The notes belong to the ledger and the cursors: without these they would call logs read that are not.
+        let sources =
+            [home.ledger(), home.content_dir(), home.cursors(), home.high_water_marks(), home.ingest_notes()];
         let mut plan = Reset::default();
         for path in list(home.root())? {
             let len_bytes = total_len(&path)?;
             let list = match () {
                 // A directory with the name of a derived file is not a file of this program.
                 () if derived.contains(&path) && !path.is_dir() => &mut plan.deleted,
+                () if derived_directory == path && disk::metadata(&path)?.is_directory => &mut plan.deleted,
                 () if scope == ResetScope::Everything && sources.contains(&path) => &mut plan.moved,
                 () => &mut plan.kept,
             };
@@ -82,9 +87,9 @@ impl Ledger {
         Ok(plan)
     }
 
-    /// Deletes the files that are derived from the ledger: archive and index files. With
-    /// [`ResetScope::Everything`] also moves ledger, content, `cursors.json` and `hwm.json` to a directory
-    /// `trash-<time>` in the home.
+    /// Deletes the files that are derived from the ledger and from agents' logs: archive, index files, `ingest.known` and
+    /// `ingest.state/`. With [`ResetScope::Everything`] also moves ledger, content, `cursors.json`, `hwm.json` and
+    /// `ingest.side.json` to a directory `trash-<time>` in the home.
     ///
     /// # Errors
     /// When a lock cannot be taken, or a file cannot be deleted or moved; earlier steps are then done.
@@ -119,8 +124,15 @@ impl Ledger {
             disk::sync_dir(&trash)?;
             plan.trash = Some(trash);
         }
-        for belonging in &plan.deleted {
-            disk::remove_file_if_exists(&belonging.path)?;
+        for Belonging { path, .. } in &plan.deleted {
+            if *path == self.home().ingest_states_dir() {
+                for state in list(path)? {
+                    disk::remove_file_if_exists(&state)?;
+                }
+                disk::remove_dir(path)?;
+            } else {
+                disk::remove_file_if_exists(path)?;
+            }
         }
         disk::sync_dir(root)?;
         // The lock files that this reset holds are not reported.

@@ -19,6 +19,8 @@ mod histories;
 mod hooks;
 mod ingest;
 mod install;
+#[cfg(unix)]
+mod left_out;
 mod opencode_database;
 mod stamps;
 #[cfg(target_os = "linux")]

@@ -123,6 +123,10 @@ fn full_home() -> tempfile::TempDir {
 #[test]
 fn reset_deletes_what_is_derived_and_moves_the_rest_to_the_trash() {
     let home = full_home();
+    std::fs::write(home.path().join("ingest.side.json"), "{}").unwrap();
+    std::fs::write(home.path().join("ingest.known"), "").unwrap();
+    std::fs::create_dir(home.path().join("ingest.state")).unwrap();
+    std::fs::write(home.path().join("ingest.state/0123"), "").unwrap();
     let before = names(home.path());
     let (code, text) = burn(home.path(), &["state", "reset", "--everything"], None);
     assert_eq!(code, 0);
@@ -139,7 +143,7 @@ fn reset_deletes_what_is_derived_and_moves_the_rest_to_the_trash() {
     let (code, _) = burn(home.path(), &["state", "reset", "--force"], None);
     assert_eq!(code, 0);
     let kept = ["config.json", "models.dev.json", "journal"];
-    let sources = ["content", "cursors.json", "hwm.json", "ledger.jsonl"];
+    let sources = ["content", "cursors.json", "hwm.json", "ingest.side.json", "ledger.jsonl"];
     assert_eq!(names(home.path()), set(kept).union(&set(sources)).cloned().collect());
 
     assert_eq!(burn(home.path(), &["state", "rebuild", "all"], None).0, 0);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::super::AgentsError;
 use super::super::activity::{ActivityCall, TurnWords, classify};
 use super::super::calls::{self, Replacement, ToolCall};
-use super::super::fidelity::Coverage;
+use super::super::fidelity::{Coverage, Usage, larger, token_count};
 use super::super::js::{self, KeyOrder, RecordText};
 use super::super::pass::ReadOptions;
 use super::super::project::ProjectKeys;
@@ -34,9 +34,9 @@ pub(super) struct MessageCounts {
 }
 
 impl MessageCounts {
-    /// The counts of one line. A count that is absent, not a number or below 0 is 0.
+    /// The counts of one line: 0 for an absent count, NaN for a value that is no count.
     fn of(usage: Value<'_>) -> Self {
-        let count = |object: Value<'_>, key| js::number(object, key).unwrap_or(0.0).max(0.0);
+        let count = token_count;
         let split = |key| usage.get("cache_creation").map_or(0.0, |split| count(split, key));
         MessageCounts {
             input: count(usage, "input_tokens"),
@@ -51,12 +51,12 @@ impl MessageCounts {
     /// Keeps the larger value of each field, because the lines of a message are written while it is streamed, and its
     /// counts grow.
     fn grow(&mut self, other: &MessageCounts) {
-        self.input = self.input.max(other.input);
-        self.output = self.output.max(other.output);
-        self.cache_read = self.cache_read.max(other.cache_read);
-        self.cache_write = self.cache_write.max(other.cache_write);
-        self.cache_write_5m = self.cache_write_5m.max(other.cache_write_5m);
-        self.cache_write_1h = self.cache_write_1h.max(other.cache_write_1h);
+        self.input = larger(self.input, other.input);
+        self.output = larger(self.output, other.output);
+        self.cache_read = larger(self.cache_read, other.cache_read);
+        self.cache_write = larger(self.cache_write, other.cache_write);
+        self.cache_write_5m = larger(self.cache_write_5m, other.cache_write_5m);
+        self.cache_write_1h = larger(self.cache_write_1h, other.cache_write_1h);
     }
 
     /// Tokens written to a cache for 5 minutes and for 1 hour. A total without a split counts as 5 minutes.
@@ -67,9 +67,9 @@ impl MessageCounts {
         }
     }
 
-    fn write(&self, record: &mut RecordText) {
+    pub(super) fn usage(&self) -> Usage {
         let (cache_create_5m, cache_create_1h) = self.cache_writes();
-        super::super::fidelity::Usage {
+        Usage {
             input: self.input,
             output: self.output,
             reasoning: 0.0,
@@ -77,7 +77,6 @@ impl MessageCounts {
             cache_create_5m,
             cache_create_1h,
         }
-        .write(record);
     }
 }
 
@@ -176,6 +175,8 @@ pub(super) struct ClaudeMessage {
     pub id: Vec<u8>,
     /// Byte offset of its first line.
     pub at: u64,
+    /// The length of its first line in bytes.
+    pub len_bytes: u64,
     pub uuid: Option<Key>,
     /// JSON texts of the first line's values, of any type.
     ts: Vec<u8>,
@@ -223,7 +224,7 @@ impl ClaudeMessage {
     /// Creates a message from its first line.
     pub(super) fn begin(
         id: &[u8],
-        at: u64,
+        (at, len_bytes): (u64, u64),
         line: Value<'_>,
         thread: Thread,
         prompt: Option<Arc<[u8]>>,
@@ -233,6 +234,7 @@ impl ClaudeMessage {
         ClaudeMessage {
             id: id.to_vec(),
             at,
+            len_bytes,
             uuid: js::text(line, "uuid").map(Key::of),
             ts: as_is(line, "timestamp", options),
             session_id: as_is(line, "sessionId", options),
@@ -288,7 +290,7 @@ impl ClaudeMessage {
         if let Some(reason) = js::any_text(message, "stop_reason") {
             self.stop_reason = Some(reason.to_vec());
         }
-        if let Some(usage) = message.get("usage") {
+        if let Some(usage) = message.get("usage").filter(|usage| usage.kind() == Kind::Object) {
             self.has_usage = true;
             self.coverage.add(coverage_of(usage));
             self.counts.grow(&MessageCounts::of(usage));
@@ -340,7 +342,7 @@ impl ClaudeMessage {
             return self.cache_read_as_reference.clone();
         }
         let mut out = Vec::new();
-        js::write_number(self.counts.cache_read, &mut out);
+        js::write_number(self.counts.usage().or_zero().cache_read, &mut out);
         out
     }
 
@@ -392,7 +394,7 @@ impl ClaudeMessage {
         record.raw("model", self.model.as_deref().unwrap_or(b"\"\""));
         match options.as_reference {
             true => record.raw("usage", &self.usage_as_reference),
-            false => self.counts.write(&mut record),
+            false => self.counts.usage().write(&mut record),
         }
         record.objects("toolCalls", &calls, ToolCall::write);
         record.text("sessionPath", path);

@@ -51,6 +51,9 @@ const STATE_MIN_BYTES: u64 = 256 << 10;
 /// A log that was not written for so long has probably ended, so its state is not kept.
 const GROWS_MS: f64 = 24.0 * 3600.0 * 1000.0;
 
+/// The member of a note that has the stamp of a branch whose turns repeat another session.
+pub(super) const CARRIED: &str = "branch";
+
 /// How many bytes before the cursor are hashed. The hash shows that a log was rewritten.
 const WITNESS_BYTES: u64 = 4096;
 
@@ -133,6 +136,8 @@ struct Reader<'r> {
     compared: Option<Vec<u8>>,
     /// The log that this log continues.
     continues: Option<Vec<u8>>,
+    /// The stamp of the branch that an earlier pass kept for the next turn.
+    carried: Option<Vec<u8>>,
     /// Byte offset of the next piece.
     at: u64,
     /// Byte offset up to which the last piece has read.
@@ -208,6 +213,7 @@ impl<'r> Reader<'r> {
             state: State::default(),
             compared: None,
             continues: None,
+            carried: None,
             at,
             seen: 0,
             piece_bytes: pass.options.part_until.map_or(PIECE_BYTES, |_| SMALL_PIECE_BYTES),
@@ -228,6 +234,11 @@ impl<'r> Reader<'r> {
     fn recall(&mut self, side: Option<&[u8]>) {
         let mut document = Document::default();
         let Some(side) = side.and_then(|side| document.parse(side).ok()) else { return };
+        self.carried = side.get(CARRIED).map(|stamp| {
+            let mut line = Vec::new();
+            js::write_value(stamp, js::KeyOrder::AsParsed, &mut line);
+            line
+        });
         let Some(evidence) = side.get("evidence").map(Evidence::of_note) else { return };
         self.compared = evidence.note().filter(|_| js::is_true(side, "isCompared"));
         self.continues = evidence.continues;
@@ -287,20 +298,20 @@ impl<'r> Reader<'r> {
             let Some(line) = source.next()? else { break };
             let at = (line.offset, line.len_bytes);
             reached = line.end();
-            piece.gathered.lines += 1;
-            piece.gathered.bytes_read += line.len_bytes;
+            // The piece before has counted the lines that it left to this piece.
+            if line.offset >= self.seen {
+                piece.gathered.lines += 1;
+                piece.gathered.bytes_read += line.len_bytes;
+            }
             match line.ending {
                 Ending::Torn => {
                     // The last line of a log at rest is reported, but still waits, because it is no complete line.
-                    piece.gathered.left_out.add(self.options, at, Reason::Torn, || "no line feed yet".into());
+                    piece.leave_out(at, Reason::Torn, || "no line feed yet".into());
                     wanted = reached;
                     continue;
                 }
                 Ending::TooLong => {
-                    piece
-                        .gathered
-                        .left_out
-                        .add(self.options, at, Reason::TooLong, || format!("a line of {} bytes", at.1));
+                    piece.leave_out(at, Reason::TooLong, || format!("a line of {} bytes", at.1));
                     whole = reached;
                     continue;
                 }
@@ -312,9 +323,7 @@ impl<'r> Reader<'r> {
             }
             match document.parse(text) {
                 Ok(root) => piece.line(&mut state, at, root)?,
-                Err(error) => {
-                    piece.gathered.left_out.add(self.options, at, Reason::Malformed, || error.to_string());
-                }
+                Err(error) => piece.leave_out(at, Reason::Malformed, || error.to_string()),
             }
         }
         let has_more = reached < size && reached >= wanted && !self.options.as_reference;
@@ -327,11 +336,12 @@ impl<'r> Reader<'r> {
         } else {
             PieceEnd::ForAll
         };
-        let (mut gathered, end) = piece.finish(&mut state, from, whole, waiting)?;
+        let (mut gathered, end) = piece.finish(&mut state, from, whole, waiting, !has_more)?;
         self.state = state;
         self.at = end;
         self.seen = reached;
         gathered.cursor = Some(self.cursor());
+        gathered.carried = self.carried.take();
         let mut evidence = self.state.evidence.clone();
         evidence.continues.clone_from(&self.continues);
         let note = evidence.note().filter(|_| self.kind == LogKind::Session);

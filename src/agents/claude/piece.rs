@@ -4,6 +4,7 @@
 //! these earlier lines. After the last line of a piece, [`Piece::finish`] decides which records are written: the
 //! records up to the first line that may still change.
 
+mod relationships;
 mod saved;
 mod state;
 
@@ -14,7 +15,7 @@ use super::super::AgentsError;
 use super::super::calls::Replacement;
 use super::super::js::{self, RecordText};
 use super::super::measure;
-use super::super::pass::{ContentMode, Gathered, PassRecord, ReadOptions, Reason};
+use super::super::pass::{ContentMode, Gathered, LeftOutLine, PassRecord, ReadOptions, Reason};
 use super::super::project::ProjectKeys;
 use super::graph::{Answers, Graph, Invocation};
 use super::key::Key;
@@ -22,7 +23,8 @@ use super::log::{Evidence, LogKind, path_text};
 use super::message::{ClaudeMessage, Results, Thread, given_up, plain_text};
 use crate::scan::json::{Kind, Value};
 
-pub(super) use saved::Place;
+use self::relationships::RelationshipRows;
+pub(super) use self::saved::Place;
 
 /// The part that all pieces of a log share.
 pub(super) struct Log<'l> {
@@ -67,11 +69,20 @@ struct KnownMessage {
 /// A record that lacks its last member so far.
 struct Pending {
     at: u64,
+    /// The length of the line in bytes.
+    len_bytes: u64,
     record: RecordText,
     /// The message or tool use id that gives the last member.
     link: Option<Vec<u8>>,
     /// The message of the piece without which the record is not written.
     owner: Option<u32>,
+}
+
+impl Pending {
+    fn finish(self) -> PassRecord {
+        let line = Some((self.at, self.len_bytes));
+        PassRecord { line, ..PassRecord::with(self.record.finish(), self.owner) }
+    }
 }
 
 /// Content of a line, or content of a message at the message's first line.
@@ -118,6 +129,8 @@ pub(super) struct Piece<'l> {
     event_calls: Vec<(u64, Vec<u8>)>,
     marker_at: Option<u64>,
     tool_owner: HashMap<Vec<u8>, u32>,
+    /// Lines that made no record.
+    left_out: Vec<LeftOutLine>,
     pub gathered: Gathered,
 }
 
@@ -154,12 +167,20 @@ impl<'l> Piece<'l> {
             event_calls: Vec::new(),
             marker_at: None,
             tool_owner: HashMap::new(),
+            left_out: Vec::new(),
             gathered: Gathered::default(),
         }
     }
 
-    fn leave_out(&mut self, at: (u64, u64), reason: Reason, detail: impl FnOnce() -> String) {
-        self.gathered.left_out.add(self.log.options, at, reason, detail);
+    /// Adds a line that made no record.
+    pub(super) fn leave_out(
+        &mut self,
+        (offset, len_bytes): (u64, u64),
+        reason: Reason,
+        detail: impl FnOnce() -> String,
+    ) {
+        let detail = if self.log.options.name_lines { detail() } else { String::new() };
+        self.left_out.push(LeftOutLine { offset, len_bytes, reason, detail });
     }
 
     /// Adds a line that begins at `at.0` and has `at.1` bytes.
@@ -276,7 +297,7 @@ impl<'l> Piece<'l> {
                 });
                 self.open.push(index);
                 let prompt = self.prompts.last().map(|(_, prompt)| prompt).or(state.prompt.as_ref());
-                self.messages.push(ClaudeMessage::begin(id, at.0, line, thread, prompt.cloned(), options));
+                self.messages.push(ClaudeMessage::begin(id, at, line, thread, prompt.cloned(), options));
                 self.by_id.insert(id.to_vec(), index);
                 index
             }
@@ -345,12 +366,12 @@ impl<'l> Piece<'l> {
         if let Some(session) = session {
             for result in results() {
                 if let Some(id) = js::text(result, "tool_use_id") {
-                    self.result_event(state, at.0, line, session, id, result);
+                    self.result_event(state, at, line, session, id, result);
                     made_record = true;
                 }
             }
             if let Some(uuid) = js::text(line, "uuid") {
-                made_record |= self.user_turn(state, at.0, line, session, uuid, content)?;
+                made_record |= self.user_turn(state, at, line, session, uuid, content)?;
                 self.user_content(at.0, line, session, uuid, content);
             }
         }
@@ -366,7 +387,7 @@ impl<'l> Piece<'l> {
     fn user_turn(
         &mut self,
         state: &State,
-        at: u64,
+        (at, len_bytes): (u64, u64),
         line: Value<'_>,
         session: &[u8],
         uuid: &[u8],
@@ -425,7 +446,7 @@ impl<'l> Piece<'l> {
         let preceding = self.last_message(state);
         record.maybe_text("precedingMessageId", preceding);
         self.unlinked = Some(self.user_turns.len());
-        self.user_turns.push(Pending { at, record, link: None, owner });
+        self.user_turns.push(Pending { at, len_bytes, record, link: None, owner });
         Ok(true)
     }
 
@@ -504,7 +525,7 @@ impl<'l> Piece<'l> {
     fn result_event(
         &mut self,
         state: &State,
-        at: u64,
+        (at, len_bytes): (u64, u64),
         line: Value<'_>,
         session: &[u8],
         id: &[u8],
@@ -528,12 +549,12 @@ impl<'l> Piece<'l> {
             replacement.write(&mut record);
         }
         let owner = self.tool_owner.get(id).copied();
-        self.events.push(Pending { at, record, link: Some(id.to_vec()), owner });
+        self.events.push(Pending { at, len_bytes, record, link: Some(id.to_vec()), owner });
     }
 
     fn system(&mut self, state: &mut State, at: (u64, u64), line: Value<'_>) {
         self.relationships(at.0, line);
-        let mut made_record = self.notification(state, at.0, line);
+        let mut made_record = self.notification(state, at, line);
         if js::any_text(line, "subtype") == Some(b"compact_boundary")
             && let Some(session) = js::text(line, "sessionId")
         {
@@ -542,7 +563,13 @@ impl<'l> Piece<'l> {
             record.text("ts", js::text(line, "timestamp").unwrap_or_default());
             let preceding = self.last_message(state).map(<[u8]>::to_vec);
             record.maybe_text("precedingMessageId", preceding.as_deref());
-            self.compactions.push(Pending { at: at.0, record, link: preceding, owner: None });
+            self.compactions.push(Pending {
+                at: at.0,
+                len_bytes: at.1,
+                record,
+                link: preceding,
+                owner: None,
+            });
             made_record = true;
         }
         if !made_record {
@@ -553,7 +580,7 @@ impl<'l> Piece<'l> {
         }
     }
 
-    fn notification(&mut self, state: &State, at: u64, line: Value<'_>) -> bool {
+    fn notification(&mut self, state: &State, (at, len_bytes): (u64, u64), line: Value<'_>) -> bool {
         let Some((session, id)) = notified(line) else { return false };
         let (call_index, event_index) = self.count_event(state, at, id);
         let status = super::status::of_notification(line);
@@ -573,7 +600,7 @@ impl<'l> Piece<'l> {
         record.flag_if("isError", status == "errored");
         let content = ["content", "output", "result", "message"].iter().find_map(|key| line.get(key));
         measure::write_content_measures(measure::measured_text(content).as_deref(), &mut record);
-        self.events.push(Pending { at, record, link: None, owner: None });
+        self.events.push(Pending { at, len_bytes, record, link: None, owner: None });
         true
     }
 
@@ -595,17 +622,27 @@ impl<'l> Piece<'l> {
         };
         let message = first_of(&|message| !message.is_closed && !is_done(message));
         let user_turn = self.unlinked.map(|unlinked| self.user_turns[unlinked].at);
-        message.into_iter().chain(user_turn).min().unwrap_or(whole).min(whole)
+        let mut end = message.into_iter().chain(user_turn).min().unwrap_or(whole).min(whole);
+        // A prompt waits for its answer, because the answer shows whether another session has both already.
+        for user_turn in self.user_turns.iter().rev().filter(|user_turn| user_turn.owner.is_some()) {
+            let owner = user_turn.owner.map(|owner| &self.messages[owner as usize]);
+            if user_turn.at < end && owner.is_some_and(|owner| owner.at >= end) {
+                end = user_turn.at;
+            }
+        }
+        end
     }
 
     /// Returns the records up to the first line that may still change, and the offset of that line. `whole` is the end
-    /// of the last complete line.
+    /// of the last complete line. If the piece is not the last, the next piece begins at that offset and names the lines after
+    /// it.
     pub(super) fn finish(
         mut self,
         state: &mut State,
         from: u64,
         whole: u64,
         waiting: PieceEnd,
+        is_last: bool,
     ) -> Result<(Gathered, u64), AgentsError> {
         let end = self.end(whole, waiting);
         let mut answers = Answers::default();
@@ -616,15 +653,18 @@ impl<'l> Piece<'l> {
         self.add_compactions(end, state, &mut gathered);
         self.add_events(&agents, end, state, &mut answers, &mut gathered);
         self.add_content(end, &mut gathered);
-        for pending in std::mem::take(&mut self.user_turns).into_iter().filter(|pending| pending.at < end) {
-            let mut record = pending.record;
-            record.maybe_text("followingMessageId", pending.link.as_deref());
-            gathered.user_turns.push(PassRecord::with(record.finish(), pending.owner));
+        for mut pending in std::mem::take(&mut self.user_turns).into_iter().filter(|pending| pending.at < end)
+        {
+            pending.record.maybe_text("followingMessageId", pending.link.as_deref());
+            gathered.user_turns.push(pending.finish());
         }
         self.add_relationships(&agents, from, end, state, &mut gathered);
         let first = self.messages.iter().find(|message| self.is_written(message, end));
         gathered.content_session = first.and_then(|message| message.session.clone());
         gathered.told = Some(Box::default());
+        for line in self.left_out.drain(..).filter(|line| is_last || line.offset < end) {
+            gathered.left_out.push(self.log.options, line);
+        }
         self.pass_on(end, state);
         Ok((gathered, end))
     }
@@ -648,7 +688,7 @@ impl<'l> Piece<'l> {
     }
 
     fn add_turns(
-        &self,
+        &mut self,
         agents: &[Option<Invocation>],
         end: u64,
         state: &mut State,
@@ -658,41 +698,50 @@ impl<'l> Piece<'l> {
         let options = log.options;
         let path = path_text(log.path);
         let before = if options.as_reference { 0 } else { state.known.len() };
+        let mut left_out = Vec::new();
         for (index, (message, agent)) in self.messages.iter().zip(agents).enumerate() {
+            let mut leave_out = |reason, detail: &str| {
+                left_out.push((message.at, reason, format!("message {} {detail}", js::to_utf8(&message.id))));
+            };
             if !self.is_written(message, end) {
                 gathered.open_messages += 1;
-                gathered.left_out.add(options, (message.at, 0), Reason::OpenMessage, || {
-                    format!("message {} is not complete", js::to_utf8(&message.id))
-                });
+                leave_out(Reason::OpenMessage, "is not complete");
                 continue;
             }
             let turn = message
                 .turn(before + index, &path, &self.results, agent.as_ref(), options, log.projects)
                 .map_err(|reason| given_up(log.path, reason))?;
             let mut record = PassRecord::with(turn, Some(index as u32));
+            record.line = Some((message.at, message.len_bytes));
             if !options.as_reference {
                 record.stamp = message.stamp();
                 record.branch = state.branch_stamp(message);
             }
             gathered.turns.push(record);
             gathered.calls += message.calls.len() as u64;
+            let invalid = message.counts.usage().invalid_counts();
             if !message.has_usage {
-                gathered.left_out.add(options, (message.at, 0), Reason::NoUsage, || {
-                    format!("message {} has no usage; its turn has no tokens", js::to_utf8(&message.id))
-                });
+                leave_out(Reason::NoUsage, "has no usage; its turn has no tokens");
+            } else if !invalid.is_empty() {
+                leave_out(Reason::InvalidCount, &format!("has no count of {}", invalid.join(", ")));
             }
+        }
+        for (at, reason, detail) in left_out {
+            self.leave_out((at, 0), reason, || detail);
         }
         gathered.read_turns = gathered.turns.len() as u64;
         Ok(())
     }
 
     fn add_compactions(&mut self, end: u64, state: &State, gathered: &mut Gathered) {
-        for pending in std::mem::take(&mut self.compactions).into_iter().filter(|pending| pending.at < end) {
-            let mut record = pending.record;
-            if let Some(count) = pending.link.and_then(|id| self.cache_read_of(&id, end, state)) {
-                record.raw("tokensBeforeCompact", &count);
+        for mut pending in
+            std::mem::take(&mut self.compactions).into_iter().filter(|pending| pending.at < end)
+        {
+            let count = pending.link.as_ref().and_then(|id| self.cache_read_of(id, end, state));
+            if let Some(count) = count {
+                pending.record.raw("tokensBeforeCompact", &count);
             }
-            gathered.compactions.push(record.finish().into());
+            gathered.compactions.push(pending.finish());
         }
     }
 
@@ -735,14 +784,13 @@ impl<'l> Piece<'l> {
                 }
             }
         }
-        for pending in events.into_iter().filter(|pending| pending.at < end) {
-            let mut record = pending.record;
+        for mut pending in events.into_iter().filter(|pending| pending.at < end) {
             let agent = pending
                 .link
                 .as_ref()
                 .and_then(|id| by_tool.get(&id[..]).copied().or_else(|| earlier.get(id).map(Vec::as_slice)));
-            record.maybe_text("agentId", agent);
-            gathered.tool_result_events.push(PassRecord::with(record.finish(), pending.owner));
+            pending.record.maybe_text("agentId", agent);
+            gathered.tool_result_events.push(pending.finish());
         }
     }
 
@@ -753,7 +801,10 @@ impl<'l> Piece<'l> {
             let message = pending.message.map(|index| &self.messages[index as usize]);
             if message.is_none_or(|message| self.is_written(message, end)) {
                 let owner = pending.user_turn.and_then(|turn| self.user_turns[turn].owner);
-                gathered.content.push(PassRecord::with(pending.record, pending.message.or(owner)));
+                let line = Some((pending.at, 0));
+                gathered
+                    .content
+                    .push(PassRecord { line, ..PassRecord::with(pending.record, pending.message.or(owner)) });
             }
         }
     }
@@ -898,73 +949,4 @@ fn notified(line: Value<'_>) -> Option<(&[u8], &[u8])> {
     )?;
     js::first_text(line, &["agent_id", "agentId", "subagent_session_id", "subagentSessionId"])?;
     Some((session, id))
-}
-
-/// Builds relationship records.
-struct RelationshipRows<'r> {
-    log: &'r Log<'r>,
-    foreign: Option<Vec<u8>>,
-    version: Option<Vec<u8>>,
-    rows: Vec<Vec<u8>>,
-}
-
-impl RelationshipRows<'_> {
-    fn explicit(&mut self, row: &PendingRow) {
-        if row.kind == "root" && !self.log.kind.has_root() {
-            return;
-        }
-        let mut record = RecordText::of("claude-code");
-        record.text("sessionId", self.log.base_name);
-        record.maybe_text("relatedSessionId", row.target.as_deref());
-        record.text("relationshipType", row.kind.as_bytes());
-        record.maybe_text("ts", row.ts.as_deref());
-        record.maybe_text("sourceSessionId", row.source_session.as_deref());
-        record.maybe_text("sourceVersion", row.source_version.as_deref());
-        // Members that the line lacks come last.
-        if row.source_session.is_none() {
-            record.maybe_text("sourceSessionId", self.foreign.as_deref());
-        }
-        if row.source_version.is_none() {
-            record.maybe_text("sourceVersion", self.version.as_deref());
-        }
-        self.rows.push(record.finish());
-    }
-
-    fn subagent(&mut self, message: &ClaudeMessage, agent: &Invocation) {
-        let mut record = RecordText::of("native-claude");
-        record.raw("sessionId", message.session_json());
-        record.text("relationshipType", b"subagent");
-        record.text("agentId", &agent.agent_id);
-        match &agent.parent_agent_id {
-            Some(parent) => record.text("relatedSessionId", parent),
-            None => record.raw("relatedSessionId", message.session_json()),
-        }
-        let tool = Some(&agent.parent_tool_use_id[..]).filter(|id| !id.is_empty());
-        record.maybe_text("parentToolUseId", tool);
-        record.maybe_text("subagentType", agent.subagent_type.as_deref());
-        record.maybe_text("description", agent.description.as_deref());
-        record.maybe_text("ts", message.ts_text.as_deref());
-        record.maybe_text("sourceSessionId", self.foreign.as_deref());
-        record.maybe_text("sourceVersion", self.version.as_deref());
-        self.rows.push(record.finish());
-    }
-
-    fn marker(
-        &mut self,
-        target: Option<&[u8]>,
-        first_ts: Option<&[u8]>,
-        explicit: &HashSet<(&'static str, Vec<u8>)>,
-    ) {
-        if target.is_some_and(|target| explicit.contains(&("continuation", target.to_vec()))) {
-            return;
-        }
-        let mut record = RecordText::of("claude-code");
-        record.text("sessionId", self.log.base_name);
-        record.text("relationshipType", b"continuation");
-        record.maybe_text("relatedSessionId", target);
-        record.maybe_text("ts", first_ts);
-        record.maybe_text("sourceSessionId", self.foreign.as_deref());
-        record.maybe_text("sourceVersion", self.version.as_deref());
-        self.rows.push(record.finish());
-    }
 }

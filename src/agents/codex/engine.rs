@@ -170,6 +170,8 @@ struct Turn {
     is_replay: bool,
     /// With our rules: an earlier turn of this log with the same id, which gets the usage.
     same_as: Option<usize>,
+    /// Offset and length of the first line.
+    place: (u64, u64),
     closed_at: u64,
 }
 
@@ -279,13 +281,15 @@ pub(super) struct RolloutLine<'d> {
     pub payload: Value<'d>,
     pub payload_kind: &'d [u8],
     pub stamp: &'d [u8],
+    /// Byte offset of the line.
+    at: u64,
     /// Byte offset of the next line.
     pub end: u64,
     tokens: std::cell::OnceCell<usize>,
 }
 
 impl<'d> RolloutLine<'d> {
-    pub(super) fn of(value: Value<'d>, end: u64) -> Result<Self, Reason> {
+    pub(super) fn of(value: Value<'d>, (at, end): (u64, u64)) -> Result<Self, Reason> {
         let payload =
             value.get("payload").filter(|payload| matches!(payload.kind(), Kind::Object | Kind::Array));
         let payload = payload.ok_or(Reason::NotARecord)?;
@@ -294,6 +298,7 @@ impl<'d> RolloutLine<'d> {
             payload,
             payload_kind: js::any_text(payload, "type").unwrap_or_default(),
             stamp: js::any_text(value, "timestamp").unwrap_or_default(),
+            at,
             end,
             tokens: std::cell::OnceCell::new(),
         })
@@ -385,8 +390,9 @@ impl<'r> Engine<'r> {
         !self.names_turns && self.has_activity
     }
 
-    pub(super) fn has_open_turn(&self) -> bool {
-        self.open.is_some()
+    /// The id of the open turn, and offset and length of its first line.
+    pub(super) fn open_turn(&self) -> Option<(&[u8], (u64, u64))> {
+        self.open.as_ref().map(|turn| (&turn.id[..], turn.place))
     }
 
     fn add_context(&mut self, id: &[u8], payload: Value<'_>) {
@@ -709,6 +715,7 @@ impl<'r> Engine<'r> {
             turn.tier.clone_from(&self.tier);
         }
         turn.id = id;
+        turn.place = (line.at, line.end - line.at);
         self.has_own_turn |= !is_replay;
         self.is_behind_answer = false;
         self.open = Some(turn);

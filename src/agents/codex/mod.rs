@@ -74,7 +74,10 @@ fn is_compressed(path: &Path) -> bool {
 
 /// A file's name without `.zst` and `.jsonl`.
 fn log_name(path: &Path) -> String {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let name = path.file_name().unwrap_or_default();
+    // Two logs whose names are not UTF-8 have different names.
+    let name =
+        name.to_str().map_or_else(|| name.as_encoded_bytes().escape_ascii().to_string(), str::to_owned);
     let name = name.strip_suffix(".zst").unwrap_or(&name);
     name.strip_suffix(".jsonl").unwrap_or(name).to_owned()
 }
@@ -217,7 +220,7 @@ fn turn_ids(path: &Path) -> Result<HashSet<Vec<u8>>, AgentsError> {
             continue;
         }
         let Ok(value) = document.parse(trim_js(line.bytes)) else { continue };
-        let Ok(line) = RolloutLine::of(value, 0) else { continue };
+        let Ok(line) = RolloutLine::of(value, (0, 0)) else { continue };
         if line.kind == b"event_msg" && line.payload_kind == b"task_started" {
             ids.extend(js::any_text(line.payload, "turn_id").map(<[u8]>::to_vec));
         }
@@ -240,7 +243,7 @@ fn own_of(path: &Path) -> Result<Own, AgentsError> {
     for _ in 0..HEAD_LINES {
         let Some(line) = lines.next()? else { break };
         let Ok(value) = document.parse(trim_js(line.bytes)) else { continue };
-        let Ok(line) = RolloutLine::of(value, 0) else { continue };
+        let Ok(line) = RolloutLine::of(value, (0, 0)) else { continue };
         let Some(id) = js::text(line.payload, "id").filter(|_| line.kind == b"session_meta") else {
             continue;
         };
@@ -457,7 +460,11 @@ fn read_by_our_rules(pass: &Pass<'_>, resumption: &Resumption<'_>) -> Result<Han
     let (mut engine, end) = read_lines(pass, resumption, before.end, &own, &mut gathered)?;
     let is_torn = gathered.left_out.counts.contains_key(&Reason::Torn);
     let is_at_rest = is_at_rest && !is_torn;
-    let is_open = engine.has_open_turn() && !is_at_rest;
+    let is_open = !is_at_rest && engine.open_turn().is_some();
+    if let Some((id, place)) = engine.open_turn().filter(|_| is_open) {
+        let detail = || format!("turn {} is not complete", js::to_utf8(id));
+        gathered.left_out.add(pass.options, place, Reason::OpenMessage, detail);
+    }
     if is_at_rest {
         let _ = engine.end_turn(u64::MAX, true);
     }
@@ -559,15 +566,15 @@ fn each_line(
         let place = (line.offset, line.len_bytes);
         let line_end = line.end();
         let reason = match line.ending {
-            Ending::Torn => Some((Reason::Torn, String::new())),
-            Ending::TooLong => Some((Reason::TooLong, String::new())),
+            Ending::Torn => Some((Reason::Torn, "no line feed yet".to_owned())),
+            Ending::TooLong => Some((Reason::TooLong, format!("a line of {} bytes", line.len_bytes))),
             Ending::Whole => {
                 let text = trim_js(line.bytes);
                 match document.parse(text) {
                     _ if text.is_empty() => None,
                     Err(error) => Some((Reason::Malformed, error.to_string())),
-                    Ok(value) => match RolloutLine::of(value, line_end) {
-                        Err(reason) => Some((reason, String::new())),
+                    Ok(value) => match RolloutLine::of(value, (line.offset, line_end)) {
+                        Err(reason) => Some((reason, "the line has no payload".to_owned())),
                         Ok(line) => takes(&line)?.map(|reason| (reason, kind_of(&line))),
                     },
                 }

@@ -11,14 +11,17 @@ use std::path::{Path, PathBuf};
 use self::chat::{Chat, ChatMessage};
 use super::activity::{ActivityCall, TurnWords, classify};
 use super::calls::{ToolCall, args_hash, files_touched};
-use super::fidelity::{Coverage, Usage};
+use super::fidelity::{Coverage, Usage, beyond, token_count};
 use super::js::{self, RecordText};
 use super::lines::{Ending, LineSource};
 use super::measure;
-use super::pass::{Agent, Candidate, ContentMode, Gathered, HandOver, Handed, Pass, Reason, RootsOf, Stat};
+use super::pass::{
+    Agent, Candidate, ContentMode, Gathered, HandOver, Handed, Pass, PassRecord, Reason, RootsOf, Stat,
+};
 use super::walk::Unreadable;
 use super::{AgentsError, walk};
-use crate::scan::json::{Document, Kind, Value, trim_js};
+use crate::disk;
+use crate::scan::json::{Document, Kind, Value, trim_js, write_js_string};
 
 const SOURCE: &str = "gemini-cli";
 
@@ -75,7 +78,58 @@ struct ChatNote {
     stat: Stat,
     waits: bool,
     changed_ms: Option<f64>,
-    written: HashSet<Vec<u8>>,
+    /// None for a message of which only the id was noted.
+    written: HashMap<Vec<u8>, Option<WrittenMessage>>,
+}
+
+/// The written part of a message.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct WrittenMessage {
+    /// The sum of its turns.
+    usage: Usage,
+    /// The number of its turns.
+    times: usize,
+    calls: usize,
+    results: usize,
+}
+
+impl WrittenMessage {
+    /// Reads an entry of the note. An earlier version noted only the id.
+    fn of_note(entry: Value<'_>) -> Option<(Vec<u8>, Option<Self>)> {
+        if let Some(id) = js::wtf8(entry) {
+            return Some((id.to_vec(), None));
+        }
+        let count = |key| js::number_or_nan(entry, key);
+        let usage = Usage {
+            input: count("input"),
+            output: count("output"),
+            reasoning: count("reasoning"),
+            cache_read: count("cacheRead"),
+            ..Usage::default()
+        };
+        let whole = |key| js::number(entry, key).unwrap_or(0.0) as usize;
+        let written =
+            WrittenMessage { usage, times: whole("times"), calls: whole("calls"), results: whole("results") };
+        Some((js::any_text(entry, "id")?.to_vec(), Some(written)))
+    }
+
+    fn entry(&self, id: &[u8]) -> Vec<u8> {
+        let mut entry = RecordText::default();
+        entry.text("id", id);
+        let usage = self.usage;
+        for (key, count) in [
+            ("input", usage.input),
+            ("output", usage.output),
+            ("reasoning", usage.reasoning),
+            ("cacheRead", usage.cache_read),
+        ] {
+            entry.number(key, count);
+        }
+        entry.count("times", self.times);
+        entry.count("calls", self.calls);
+        entry.count("results", self.results);
+        entry.finish()
+    }
 }
 
 fn before_of(side: &[u8]) -> Option<ChatNote> {
@@ -90,7 +144,7 @@ fn before_of(side: &[u8]) -> Option<ChatNote> {
         },
         waits: js::is_true(side, "waits"),
         changed_ms: js::number(side, "changedMs"),
-        written: written.filter_map(|id| js::wtf8(id).map(<[u8]>::to_vec)).collect(),
+        written: written.filter_map(WrittenMessage::of_note).collect(),
     })
 }
 
@@ -113,7 +167,15 @@ fn read_at_once(pass: &Pass<'_>) -> Result<Handed, AgentsError> {
     let mut written = before.map(|before| before.written).unwrap_or_default();
     let mut waits = false;
     if let Some(chat) = &chat {
-        let writer = Writer { pass, chat, project: project_of(pass, chat), parent: parent_of(pass, chat) };
+        let path = &pass.candidate.path;
+        let other_form = if walk::has_extension(path, "json") { "jsonl" } else { "json" };
+        let writer = Writer {
+            pass,
+            chat,
+            project: project_of(pass, chat),
+            parent: parent_of(pass, chat),
+            is_only_form: !path.with_extension(other_form).exists(),
+        };
         waits = writer.records(is_at_rest, &mut written, &mut gathered);
         gathered.session_id = Some(chat.session.clone());
         gathered.content_session = gathered.session_id.clone();
@@ -127,9 +189,17 @@ fn read_at_once(pass: &Pass<'_>) -> Result<Handed, AgentsError> {
     if let Some(changed_ms) = changed_ms {
         side.number("changedMs", changed_ms);
     }
-    let mut ids: Vec<Vec<u8>> = written.into_iter().collect();
-    ids.sort();
-    side.texts("written", &ids);
+    let mut written: Vec<_> = written.into_iter().collect();
+    written.sort_by(|(a, _), (b, _)| a.cmp(b));
+    let entries = written.iter().map(|(id, written)| match written {
+        Some(written) => written.entry(id),
+        None => {
+            let mut text = Vec::new();
+            write_js_string(id, &mut text);
+            text
+        }
+    });
+    side.raw("written", &[b"[", &entries.collect::<Vec<_>>().join(&b',')[..], b"]"].concat());
     gathered.side = Some(side.finish());
     Ok(Handed::Piece(Box::new(gathered), true))
 }
@@ -139,57 +209,78 @@ fn chat_of(pass: &Pass<'_>, gathered: &mut Gathered) -> Result<Option<Chat>, Age
     let path = &pass.candidate.path;
     let mut chat = Chat::default();
     let mut document = Document::default();
+    // The lines that only lack a session.
+    let mut taken: Vec<(u64, u64)> = Vec::new();
     if walk::has_extension(path, "json") {
         let place = (0, pass.stat.size_bytes);
         gathered.lines = 1;
         if pass.stat.size_bytes > FILE_MAX_BYTES {
-            gathered.left_out.add(pass.options, place, Reason::TooLong, String::new);
+            let detail = || format!("a chat of {} bytes", pass.stat.size_bytes);
+            gathered.left_out.add(pass.options, place, Reason::TooLong, detail);
             return Ok(None);
         }
-        let read_error = |source| AgentsError::Read { path: path.clone(), offset_bytes: 0, source };
-        let bytes = std::fs::read(path).map_err(read_error)?;
+        let bytes = disk::read(path)?;
         gathered.bytes_read = bytes.len() as u64;
         match document.parse(trim_js(&bytes)) {
-            Err(error) => {
-                gathered.left_out.add(pass.options, place, Reason::Malformed, || error.to_string());
-                return Ok(None);
+            Err(error) => gathered.left_out.add(pass.options, place, Reason::Malformed, || error.to_string()),
+            Ok(value) => {
+                chat.take_whole(value, place);
+                taken.push(place);
             }
-            Ok(value) => chat.take_whole(value),
         }
     } else {
         let mut lines = LineSource::open(path, 0, pass.stat.size_bytes)?;
         while let Some(line) = lines.next()? {
             gathered.lines += 1;
             gathered.bytes_read += line.len_bytes;
+            let place = (line.offset, line.len_bytes);
             let text = trim_js(line.bytes);
-            let reason = match line.ending {
-                Ending::Torn => Some(Reason::Torn),
-                Ending::TooLong => Some(Reason::TooLong),
+            let left_out = match line.ending {
+                Ending::Torn => Some((Reason::Torn, "no line feed yet".to_owned())),
+                Ending::TooLong => Some((Reason::TooLong, format!("a line of {} bytes", line.len_bytes))),
                 Ending::Whole if text.is_empty() => None,
                 Ending::Whole => match document.parse(text) {
-                    Err(_) => Some(Reason::Malformed),
-                    Ok(value) if value.kind() != Kind::Object => Some(Reason::NotARecord),
-                    Ok(value) => take_line(&mut chat, value),
+                    Err(error) => Some((Reason::Malformed, error.to_string())),
+                    Ok(value) if value.kind() != Kind::Object => {
+                        Some((Reason::NotARecord, "the line is no JSON object".to_owned()))
+                    }
+                    Ok(value) => match take_line(&mut chat, value, place) {
+                        None => {
+                            taken.push(place);
+                            None
+                        }
+                        Some(reason) => Some((reason, kind_of(value))),
+                    },
                 },
             };
-            if let Some(reason) = reason {
-                gathered.left_out.add(pass.options, (line.offset, line.len_bytes), reason, String::new);
+            if let Some((reason, detail)) = left_out {
+                gathered.left_out.add(pass.options, place, reason, || detail);
             }
         }
     }
     if chat.session.is_empty() {
-        gathered
-            .left_out
-            .add(pass.options, (0, pass.stat.size_bytes), Reason::NotARecord, || "no session id".to_owned());
+        for place in taken {
+            gathered
+                .left_out
+                .add(pass.options, place, Reason::NotARecord, || "the chat has no session id".to_owned());
+        }
         return Ok(None);
     }
     Ok(Some(chat))
 }
 
+/// The type of a line without a record.
+fn kind_of(line: Value<'_>) -> String {
+    match js::any_text(line, "type") {
+        Some(kind) => format!("type {}", js::to_utf8(kind)),
+        None => "no type".to_owned(),
+    }
+}
+
 /// Adds a line of a log to its chat. Returns the reason if the line makes no record.
-fn take_line(chat: &mut Chat, line: Value<'_>) -> Option<Reason> {
+fn take_line(chat: &mut Chat, line: Value<'_>, place: (u64, u64)) -> Option<Reason> {
     let is_further = js::text(line, "id").is_some_and(|id| chat.has(id));
-    if !chat.take(line) {
+    if !chat.take(line, place) {
         return Some(Reason::UnknownType);
     }
     match js::any_text(line, "type") {
@@ -198,12 +289,6 @@ fn take_line(chat: &mut Chat, line: Value<'_>) -> Option<Reason> {
         None | Some(b"gemini" | b"user") => None,
         Some(_) => Some(Reason::NothingToKeep),
     }
-}
-
-/// The bytes of a regular file; none of anything else, because opening a pipe would wait.
-fn read_regular(path: &Path) -> Option<Vec<u8>> {
-    let is_file = crate::disk::metadata_of_target(path).is_ok_and(|found| found.is_file);
-    if is_file { std::fs::read(path).ok() } else { None }
 }
 
 /// The session that started this session: for a sub-agent, the folder's name.
@@ -219,14 +304,14 @@ fn parent_of(pass: &Pass<'_>, chat: &Chat) -> Option<Vec<u8>> {
 /// The folder of the project: from `.project_root`, else from `projects.json`, else from the chat.
 fn project_of(pass: &Pass<'_>, chat: &Chat) -> Option<Vec<u8>> {
     let folder = pass.candidate.extra.as_ref()?;
-    if let Some(text) = read_regular(&folder.join(".project_root")) {
+    if let Ok(text) = disk::read(&folder.join(".project_root")) {
         let text = trim_js(&text);
         if !text.is_empty() {
             return Some(js::to_utf8(text).into_owned().into_bytes());
         }
     }
     let name = folder.file_name().unwrap_or_default().as_encoded_bytes();
-    if let Some(text) = read_regular(&pass.candidate.root.join("projects.json")) {
+    if let Ok(text) = disk::read(&pass.candidate.root.join("projects.json")) {
         let mut document = Document::default();
         let value = document.parse(trim_js(&text)).ok();
         for (key, value) in value.and_then(|value| value.get("projects")).into_iter().flat_map(Value::members)
@@ -247,11 +332,18 @@ struct Writer<'w> {
     chat: &'w Chat,
     project: Option<Vec<u8>>,
     parent: Option<Vec<u8>>,
+    /// Whether the chat has only one file. The notes on its two forms do not know of each other.
+    is_only_form: bool,
 }
 
 impl Writer<'_> {
     /// Adds the records that were not written yet. Returns whether a message may still change.
-    fn records(&self, is_at_rest: bool, written: &mut HashSet<Vec<u8>>, gathered: &mut Gathered) -> bool {
+    fn records(
+        &self,
+        is_at_rest: bool,
+        written: &mut HashMap<Vec<u8>, Option<WrittenMessage>>,
+        gathered: &mut Gathered,
+    ) -> bool {
         let chat = self.chat;
         self.add_relationships(gathered);
         let mut waits = false;
@@ -279,38 +371,57 @@ impl Writer<'_> {
             let index = turn_index;
             turn_index += 1;
             let is_closed = at + 1 < chat.messages.len() || message.is_gone || is_at_rest;
+            let leave_out = |parsed: &ParsedMessage, reason, detail: &str, gathered: &mut Gathered| {
+                let detail = || format!("message {} {detail}", js::to_utf8(&parsed.id));
+                gathered.left_out.add(self.pass.options, message.place, reason, detail);
+            };
             if !is_closed {
                 waits = true;
                 gathered.open_messages += 1;
+                leave_out(&parsed, Reason::OpenMessage, "is not complete", gathered);
                 continue;
             }
             if !parsed.has_tokens && parsed.model.is_none() {
-                let place = (0, message.text.len() as u64);
-                if !written.contains(&parsed.id) {
-                    gathered.left_out.add(self.pass.options, place, Reason::NoUsage, String::new);
+                if !written.contains_key(&parsed.id) {
+                    leave_out(&parsed, Reason::NoUsage, "has neither tokens nor a model", gathered);
                 }
                 continue;
             }
-            let is_new = written.insert(parsed.id.clone());
-            if is_new {
-                let turn = self.turn(&parsed, index, &prompt);
-                gathered.turns.push(turn.into());
+            let known = written.get(&parsed.id).copied();
+            let is_new = known.is_none();
+            let mut part = parsed.part(known);
+            if !is_new && !self.is_only_form && part.take().is_some() {
+                let detail = "grew after it was written, and the other form of the chat may have the rest";
+                leave_out(&parsed, Reason::Duplicate, detail, gathered);
+            }
+            let has_more = part.is_some() || parsed.has_more_results(known);
+            written.insert(parsed.id.clone(), Some(parsed.written(known, part.is_some())));
+            // A message that another session has is dropped with its prompts and results.
+            let owner = part.as_ref().map(|_| gathered.turns.len() as u32);
+            if let Some(part) = part {
+                let invalid = part.usage.invalid_counts();
+                if !invalid.is_empty() {
+                    let detail = format!("has no count of {}", invalid.join(", "));
+                    leave_out(&parsed, Reason::InvalidCount, &detail, gathered);
+                }
+                gathered.turns.push(PassRecord::with(self.turn(&parsed, &part, index, &prompt), owner));
                 gathered.read_turns += 1;
-                gathered.calls += parsed.calls.len() as u64;
-                if let Some(record) = self.user_turn(before.as_ref(), &asked, &parsed) {
-                    gathered.user_turns.push(record.into());
-                }
-                if self.pass.options.content == ContentMode::Full {
-                    self.add_content(&asked, &parsed, gathered);
-                }
+                gathered.calls += (parsed.calls.len() - part.first_call) as u64;
+            }
+            if is_new && let Some(record) = self.user_turn(before.as_ref(), &asked, &parsed) {
+                gathered.user_turns.push(PassRecord::with(record, owner));
+            }
+            if has_more && self.pass.options.content == ContentMode::Full {
+                let from = gathered.content.len();
+                self.add_content(&asked, &parsed, gathered);
+                gathered.content[from..].iter_mut().for_each(|content| content.owner = owner);
             }
             for call in &parsed.calls {
                 let Some(status) = call.status else { continue };
                 let call_index = call_counts.entry(call.call.id.clone()).or_default();
-                if is_new {
-                    gathered
-                        .tool_result_events
-                        .push(self.event(&parsed, call, status, *call_index, next_event).into());
+                if has_more {
+                    let event = self.event(&parsed, call, status, *call_index, next_event);
+                    gathered.tool_result_events.push(PassRecord::with(event, owner));
                 }
                 *call_index += 1;
                 next_event += 1;
@@ -318,15 +429,19 @@ impl Writer<'_> {
             before = Some(parsed);
             asked.clear();
         }
-        for compaction in &chat.compactions {
+        self.add_compactions(gathered);
+        waits
+    }
+
+    fn add_compactions(&self, gathered: &mut Gathered) {
+        for compaction in &self.chat.compactions {
             let mut record = RecordText::of(SOURCE);
-            record.text("sessionId", &chat.session);
+            record.text("sessionId", &self.chat.session);
             record.text("ts", &compaction.ts);
             record.text("precedingMessageId", &compaction.preceding);
             record.number("tokensBeforeCompact", compaction.cached);
             gathered.compactions.push(record.finish().into());
         }
-        waits
     }
 
     fn add_relationships(&self, gathered: &mut Gathered) {
@@ -347,15 +462,16 @@ impl Writer<'_> {
         }
     }
 
-    fn turn(&self, message: &ParsedMessage, index: usize, prompt: &[u8]) -> Vec<u8> {
+    fn turn(&self, message: &ParsedMessage, part: &MessagePart, index: usize, prompt: &[u8]) -> Vec<u8> {
         let mut record = RecordText::of(SOURCE);
         record.text("sessionId", &self.chat.session);
-        record.text("messageId", &message.id);
+        record.text("messageId", &part.id);
         record.count("turnIndex", index);
         record.text("ts", &message.ts);
         record.text("model", message.model.as_deref().unwrap_or_default());
-        message.usage.write(&mut record);
-        let calls: Vec<ToolCall> = message.calls.iter().map(|call| call.call.clone()).collect();
+        part.usage.write(&mut record);
+        let calls = message.calls[part.first_call..].iter();
+        let calls: Vec<ToolCall> = calls.map(|call| call.call.clone()).collect();
         record.objects("toolCalls", &calls, ToolCall::write);
         record.text("sessionPath", self.pass.candidate.path.as_os_str().as_encoded_bytes());
         if let Some(project) = &self.project {
@@ -549,17 +665,58 @@ fn text_of(content: Option<Value<'_>>) -> Vec<u8> {
     }
 }
 
+/// The part of a message that makes a turn.
+struct MessagePart {
+    /// The id of the turn: `ID` of the message, and `ID+1`, `ID+2` for what came after the message was written.
+    id: Vec<u8>,
+    usage: Usage,
+    first_call: usize,
+}
+
 impl ParsedMessage {
+    fn results(&self) -> usize {
+        self.calls.iter().filter(|call| call.status.is_some()).count()
+    }
+
+    /// The part that is not written yet; none if everything is written.
+    fn part(&self, known: Option<Option<WrittenMessage>>) -> Option<MessagePart> {
+        let Some(known) = known else {
+            return Some(MessagePart { id: self.id.clone(), usage: self.usage, first_call: 0 });
+        };
+        let known = known?;
+        let usage = self.usage.or_zero().beyond(known.usage);
+        let first_call = known.calls.min(self.calls.len());
+        let id = [&self.id[..], format!("+{}", known.times).as_bytes()].concat();
+        let has_more = !usage.is_empty() || first_call < self.calls.len();
+        has_more.then_some(MessagePart { id, usage, first_call })
+    }
+
+    fn has_more_results(&self, known: Option<Option<WrittenMessage>>) -> bool {
+        known.flatten().is_some_and(|known| known.results < self.results())
+    }
+
+    /// What is written once this reading is written.
+    fn written(&self, known: Option<Option<WrittenMessage>>, has_part: bool) -> WrittenMessage {
+        let known = known.flatten();
+        let usage = self.usage.or_zero();
+        WrittenMessage {
+            usage: known.map_or(usage, |known| known.usage.larger(usage)),
+            times: known.map_or(1, |known| known.times + usize::from(has_part)),
+            calls: known.map_or(0, |known| known.calls).max(self.calls.len()),
+            results: known.map_or(0, |known| known.results).max(self.results()),
+        }
+    }
+
     fn of(value: Value<'_>, message: &ChatMessage) -> Self {
         let tokens = value.get("tokens").filter(|tokens| tokens.kind() == Kind::Object);
-        let count = |key| tokens.and_then(|tokens| js::number(tokens, key)).unwrap_or(0.0).max(0.0);
+        let count = |key| tokens.map_or(0.0, |tokens| token_count(tokens, key));
         let has = |key| tokens.is_some_and(|tokens| tokens.get(key).is_some());
         let (input, cached, tool) = (count("input"), count("cached"), count("tool"));
         let (mut output, thoughts) = (count("output"), count("thoughts"));
         let total = tokens.and_then(|tokens| js::number(tokens, "total"));
         let is_sum = |sum: f64| total == Some(sum) || total == Some(sum + tool);
         if thoughts > 0.0 && !is_sum(input + output + thoughts) && is_sum(input + output) {
-            output = (output - thoughts).max(0.0);
+            output = beyond(output, thoughts);
         }
         let mut ids = HashSet::new();
         let calls = value.get("toolCalls").into_iter().flat_map(Value::items).filter_map(parsed_call);
@@ -575,7 +732,7 @@ impl ParsedMessage {
             model: js::any_text(value, "model").map(<[u8]>::to_vec),
             has_tokens: tokens.is_some(),
             usage: Usage {
-                input: (input - cached).max(0.0) + tool,
+                input: beyond(input, cached) + tool,
                 output,
                 reasoning: thoughts,
                 cache_read: cached,

@@ -12,7 +12,7 @@ use super::AgentsError;
 use crate::disk::{self, Replacing};
 use crate::scan::{Io, Source};
 
-const MAGIC: &[u8; 8] = b"BURNKNW2";
+const MAGIC: &[u8; 8] = b"BURNKNW3";
 const COVERED_AT: usize = 8;
 const WITNESS_AT: usize = COVERED_AT + 8;
 const COUNTS_AT: usize = WITNESS_AT + 8;
@@ -51,7 +51,8 @@ fn sum(bytes: &[u8]) -> u64 {
     word(blake3::hash(bytes).as_bytes(), 0)
 }
 
-fn witness(ledger: &Source, covered_bytes: u64) -> Option<u64> {
+/// A hash of the first and the last bytes of a part of the ledger.
+pub(super) fn witness(ledger: &Source, covered_bytes: u64) -> Option<u64> {
     let mut buffer = Vec::new();
     let from = covered_bytes.saturating_sub(WITNESS_BYTES);
     let mut hasher = blake3::Hasher::new();

@@ -11,7 +11,7 @@ use crate::agents::pass::Reason;
 use crate::agents::pass::{Gathered, HandOver, Handed, Pass, Stat};
 use crate::agents::sqlite::{ForeignDatabase, beside, bytes_of, unusable};
 use crate::scan::json::{Document, Kind, Value, write_js_string};
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 /// A database of OpenCode.
 struct Database(ForeignDatabase);
@@ -61,7 +61,8 @@ pub(super) fn read(pass: &Pass<'_>, hand: &mut HandOver<'_>) -> Result<(), Agent
     if let Some(lack) = database.lack().map_err(fails)? {
         return Err(unusable(path, lack));
     }
-    for mut session in database.sessions().map_err(fails)? {
+    let orphans = database.orphans().map_err(fails)?;
+    for mut session in database.sessions().map_err(fails)?.into_iter().chain(orphans) {
         let digest = database.digest(&session.id).map_err(fails)?;
         if known.get(&session.id) == Some(&digest) {
             digests.push((session.id, digest));
@@ -98,7 +99,7 @@ pub(super) fn read(pass: &Pass<'_>, hand: &mut HandOver<'_>) -> Result<(), Agent
         // A session with unfinished answers is read again even if its rows are unchanged.
         digests.push((session.id.clone(), if has_open { Vec::new() } else { digest }));
         costs.insert(session.id.clone(), session.reported_usd());
-        hand_over(Some(&session), records, &mut gathered);
+        hand_over(Some(&session), records, pass.options, &mut gathered);
         if !hand(Handed::Piece(Box::new(gathered), false)) {
             return Ok(());
         }
@@ -179,6 +180,33 @@ impl Database {
             }
         }
         Ok(found)
+    }
+
+    /// Sessions of which the database has only messages. Their tokens were spent, so they count.
+    fn orphans(&self) -> rusqlite::Result<Vec<SessionHead>> {
+        let mut without: Vec<String> = Vec::new();
+        for table in ["session_v2", "session"] {
+            if self.0.columns(table)?.contains("id") {
+                without.push(format!("AND session_id NOT IN (SELECT id FROM {table})"));
+            }
+        }
+        let mut ids = BTreeSet::new();
+        for table in ["session_message", "message"] {
+            let columns = self.0.columns(table)?;
+            if !columns.contains("session_id") || !columns.contains("data") {
+                continue;
+            }
+            let text = format!(
+                "SELECT DISTINCT session_id FROM {table} WHERE session_id IS NOT NULL {}",
+                without.join(" ")
+            );
+            let mut statement = self.0.connection.prepare(&text)?;
+            let mut rows = statement.query([])?;
+            while let Some(row) = rows.next()? {
+                ids.insert(bytes_of(row, 0)?);
+            }
+        }
+        Ok(ids.into_iter().map(|id| SessionHead { id, ..SessionHead::default() }).collect())
     }
 
     /// A fingerprint of the rows of a session: their number, sizes and times.
@@ -298,13 +326,15 @@ impl Database {
             self.stored("SELECT id, '', data FROM part WHERE message_id = ?1 ORDER BY id", message)?;
         let mut document = Document::default();
         let mut parts = Vec::with_capacity(stored.len());
-        for stored in stored {
-            match document.parse(&stored.data) {
+        for Stored { id, data, .. } in stored {
+            gathered.lines += 1;
+            gathered.bytes_read += data.len() as u64;
+            match document.parse(&data) {
                 Ok(value) => parts.push(Part::of(value, false)),
-                Err(_) => {
-                    let name = || format!("part {}", js::to_utf8(&stored.id));
-                    let place = (0, stored.data.len() as u64);
-                    gathered.left_out.add(pass.options, place, Reason::Malformed, name);
+                Err(error) => {
+                    let (id, message) = (js::to_utf8(&id), js::to_utf8(message));
+                    let detail = || format!("part {id} of message {message}: {error}");
+                    gathered.left_out.add(pass.options, (0, data.len() as u64), Reason::Malformed, detail);
                 }
             }
         }

@@ -9,7 +9,6 @@ mod session;
 mod stream;
 
 use std::collections::HashSet;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 pub(super) use self::handing::gathered_of_stream;
@@ -221,7 +220,7 @@ fn read_files(pass: &Pass<'_>, folder: &Path) -> Result<Handed, AgentsError> {
         }
         gathered.side = Some(side.finish());
     }
-    hand_over(session.as_ref(), records, &mut gathered);
+    hand_over(session.as_ref(), records, options, &mut gathered);
     Ok(Handed::Piece(Box::new(gathered), true))
 }
 
@@ -255,15 +254,12 @@ impl Files<'_, '_> {
             self.leave_out(path, stat.size_bytes, Reason::TooLong);
             return Ok(None);
         }
-        match fs::read(path) {
-            Ok(bytes) => {
-                self.gathered.bytes_read += bytes.len() as u64;
-                self.gathered.lines += 1;
-                Ok(Some(bytes))
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(source) => Err(AgentsError::Read { path: path.to_owned(), offset_bytes: 0, source }),
+        let bytes = disk::if_there(disk::read(path))?;
+        if let Some(bytes) = &bytes {
+            self.gathered.bytes_read += bytes.len() as u64;
+            self.gathered.lines += 1;
         }
+        Ok(bytes)
     }
 
     fn leave_out(&mut self, path: &Path, len_bytes: u64, reason: Reason) {
@@ -318,11 +314,7 @@ impl Files<'_, '_> {
         for message in messages.iter().filter_map(|message| message.file_stem()) {
             for path in self.json_files(&store.join("part").join(message))? {
                 // A part that cannot be read is reported when its session is read.
-                let is_file = disk::metadata_of_target(&path).is_ok_and(|found| found.is_file);
-                if !is_file {
-                    continue;
-                }
-                let Ok(bytes) = fs::read(&path) else { continue };
+                let Ok(bytes) = disk::read(&path) else { continue };
                 if finder.find(&bytes).is_none() {
                     continue;
                 }

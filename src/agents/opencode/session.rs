@@ -5,7 +5,7 @@ pub(super) mod records;
 use std::collections::HashSet;
 
 use crate::agents::calls::args_hash;
-use crate::agents::fidelity::{Coverage, Usage};
+use crate::agents::fidelity::{Coverage, Usage, beyond};
 use crate::agents::js;
 use crate::agents::measure;
 use crate::scan::json::{Kind, Value, write_js_number};
@@ -119,8 +119,8 @@ fn usage_of(tokens: Option<Value<'_>>) -> (Usage, Coverage, Option<f64>) {
         return (Usage::default(), Coverage::default(), None);
     };
     let cache = tokens.get("cache");
-    let count = |key| js::number(tokens, key).unwrap_or(0.0);
-    let cached = |key| cache.and_then(|cache| js::number(cache, key)).unwrap_or(0.0);
+    let count = |key| js::number_or_nan(tokens, key);
+    let cached = |key| cache.map_or(0.0, |cache| js::number_or_nan(cache, key));
     let has = |key| tokens.get(key).is_some();
     let has_cached = |key| cache.is_some_and(|cache| cache.get(key).is_some());
     let usage = Usage {
@@ -236,10 +236,11 @@ impl SessionMessage {
 
     /// With our rules: the tokens, by the rule that OpenCode's total, provider and version show.
     fn settled_usage(&self, version: Option<&[u8]>) -> Usage {
-        let mut usage = self.usage;
+        let mut usage = self.usage.checked();
         let mut steps = Usage::default();
         for part in &self.parts {
             if let Part::StepFinish { usage, .. } = part {
+                let usage = usage.checked();
                 steps.input += usage.input;
                 steps.output += usage.output;
                 steps.reasoning += usage.reasoning;
@@ -264,7 +265,7 @@ impl SessionMessage {
             }
         };
         if is_inside {
-            usage.output = (usage.output - usage.reasoning).max(0.0);
+            usage.output = beyond(usage.output, usage.reasoning);
         }
         usage
     }

@@ -4,6 +4,8 @@
 //! the ledger.
 
 use super::*;
+use crate::agents::claude::CARRIED;
+use crate::agents::js::RecordText;
 use crate::agents::known::{EventNote, ResultNote, has_certain_id, result_key};
 use crate::ledger::WrittenLines;
 use crate::record::Id;
@@ -14,6 +16,11 @@ struct Filling {
     batch: Batch,
     /// The kind of each line of the batch, by its number; none for a stamp.
     kinds: Vec<Option<RecordKind>>,
+    /// The log's line of each line of the batch, by its number: an index of `lines`.
+    line_of: Vec<Option<usize>>,
+    lines: MadeLines,
+    /// The results of the batch by their keys, each with the index of its line in `lines`.
+    seen_results: HashMap<u64, usize>,
     /// The number of content records.
     content: u64,
     /// Pending stamps of `burn run`, claimed for this batch.
@@ -26,10 +33,70 @@ struct Filling {
     events: HashMap<u32, EventNote>,
 }
 
+impl Filling {
+    /// Whether another line of the batch has the same result. One line may have a result twice.
+    fn is_repeated(&mut self, line: Option<usize>, event: Value<'_>) -> bool {
+        let (Some(line), Some(key)) = (line, result_key(event)) else { return false };
+        *self.seen_results.entry(key).or_insert(line) != line
+    }
+
+    /// Notes the kind of a pushed record and its line.
+    fn add_kind(&mut self, kind: RecordKind, line: Option<usize>) {
+        self.kinds.push(Some(kind));
+        self.line_of.resize(self.kinds.len() - 1, None);
+        self.line_of.push(line);
+    }
+}
+
+/// The lines of logs that made records, as far as readers tell, and whether one of their records is written.
+#[derive(Default)]
+struct MadeLines {
+    lines: Vec<MadeLine>,
+    places: HashMap<(usize, u64), usize>,
+}
+
+struct MadeLine {
+    /// The log, by its index in the queue.
+    queued: usize,
+    place: (u64, u64),
+    /// Why no record is written, so far; none once a record is written.
+    unwritten: Option<Reason>,
+}
+
+impl MadeLines {
+    /// The index of the line that made a record.
+    fn index_of(&mut self, queued: usize, record: &PassRecord) -> Option<usize> {
+        let place = record.line?;
+        Some(*self.places.entry((queued, place.0)).or_insert_with(|| {
+            self.lines.push(MadeLine { queued, place, unwritten: Some(Reason::Duplicate) });
+            self.lines.len() - 1
+        }))
+    }
+
+    fn set_reason(&mut self, index: usize, reason: Reason) {
+        if let Some(unwritten) = &mut self.lines[index].unwritten {
+            *unwritten = reason;
+        }
+    }
+}
+
+/// A record that is pushed, with its parsed text and its line as an index of [`Filling::lines`].
+struct ParsedRecord<'r> {
+    kind: RecordKind,
+    record: &'r PassRecord,
+    root: Value<'r>,
+    line: Option<usize>,
+}
+
 impl Run<'_> {
     /// Appends the queued records.
     pub(in crate::agents) fn flush(&mut self, tally: &mut AgentReport) -> Result<(), AgentsError> {
-        let queue = std::mem::take(&mut self.queue);
+        let mut queue = std::mem::take(&mut self.queue);
+        for queued in &mut queue {
+            if let Some(line) = queued.gathered.carried.take() {
+                self.branches.insert(queued.path.clone(), CarriedStamp::new(line));
+            }
+        }
         self.queued_bytes = 0;
         if queue.is_empty() {
             return Ok(());
@@ -41,10 +108,19 @@ impl Run<'_> {
             disk::create_dir_all(self.ingest.home.root())?;
             let home = self.ingest.home.clone();
             let interrupt = self.interrupt.clone();
-            with_lock_unless(&home.lock(LockName::Ledger), &interrupt, |_| self.append(&queue, tally))?;
+            let appended =
+                with_lock_unless(&home.lock(LockName::Ledger), &interrupt, |_| self.append(&queue, tally));
+            if appended.is_err() {
+                // It knows turns that are not written.
+                self.ingest.known = Known::default();
+            }
+            appended?;
         }
-        for queued in queue {
-            if let (Some(side), Some(agent)) = (queued.gathered.side, queued.agent) {
+        for mut queued in queue {
+            if let (Some(mut side), Some(agent)) = (queued.gathered.side.take(), queued.agent) {
+                if let Some(carried) = self.branches.get(&queued.path) {
+                    side = with_member(&side, CARRIED, &carried.line);
+                }
                 self.side.set(note_key(agent, &queued.path), side);
             }
             if let Some(cursor) = queued.gathered.cursor {
@@ -78,23 +154,36 @@ impl Run<'_> {
                 (false, false) => Batch::new(),
             },
             kinds: Vec::new(),
+            line_of: Vec::new(),
+            lines: MadeLines::default(),
+            seen_results: HashMap::new(),
             content: 0,
             claims: Vec::new(),
             other_ids: self.known_other_ids(queue)?,
             results: Vec::new(),
             events: HashMap::new(),
         };
-        for queued in queue {
+        for number in 0..queue.len() {
             filling.batch.join_next();
-            self.push_claimed_stamp(queued, &mut filling);
-            self.push_records(queued, tally, &mut filling)?;
+            self.push_claimed_stamp(&queue[number], &mut filling);
+            self.push_records(queue, number, tally, &mut filling)?;
         }
         filling.results.drain(..).for_each(|note| self.ingest.known.add_result(note));
         for session in filling.batch.skipped_sessions() {
             self.observer
                 .note(&format!("[burn] skipping content records with unsafe sessionId: {session:?}"));
         }
-        self.write_batch(filling, tally)
+        let mut lines = self.write_batch(filling, tally)?;
+        lines.sort_unstable_by_key(|line| (line.queued, line.place.0));
+        for line in lines {
+            let Some(reason) = line.unwritten.filter(|_| !as_reference) else { continue };
+            let detail = || match reason {
+                Reason::Replay => "its records are known from another session or from a hook".to_owned(),
+                _ => "the ledger has its records already".to_owned(),
+            };
+            self.leave_out(&queue[line.queued], line.place, tally, reason, detail)?;
+        }
+        Ok(())
     }
 
     /// The ids of user turns that the TypeScript package wrote under another `userUuid`.
@@ -121,12 +210,18 @@ impl Run<'_> {
     /// Pushes the records of a log that the ledger does not have yet.
     fn push_records(
         &mut self,
-        queued: &Queued,
+        queue: &[Queued],
+        number: usize,
         tally: &mut AgentReport,
         filling: &mut Filling,
     ) -> Result<(), AgentsError> {
+        let queued = &queue[number];
         let gathered = &queued.gathered;
-        let mut filter = RecordFilter { is_hook: self.is_hook, ..RecordFilter::default() };
+        let mut filter = RecordFilter {
+            is_hook: self.is_hook,
+            is_of_claude: queued.agent == Some(Agent::Claude) && !self.options.as_reference,
+            ..RecordFilter::default()
+        };
         let mut document = Document::default();
         for stamp in &gathered.stamps {
             let before = filling.batch.entry_count();
@@ -136,7 +231,7 @@ impl Run<'_> {
                     let rows = filling.batch.entry_count() - before - 1;
                     filling.kinds.extend(std::iter::repeat_n(Some(RecordKind::Relationship), rows));
                 }
-                Err(refusal) => self.refused(queued, stamp, &refusal.reason, tally),
+                Err(refusal) => self.refused(queued, stamp, &refusal.reason, tally)?,
             }
         }
         for (kind, records) in [
@@ -153,17 +248,21 @@ impl Run<'_> {
                     continue;
                 }
                 match kind {
-                    None if filter.is_dropped(record) => self.is_replay(queued, record, tally),
-                    None => self.push_content(queued, record, tally, filling),
+                    None if filter.is_dropped(record) || filter.is_copied_content(self, record) => {
+                        self.is_replay(queued, record, None, tally, filling)?;
+                    }
+                    None => self.push_content(queued, record, tally, filling)?,
                     // The record is parsed once for all that needs its members.
                     Some(kind) => match document.parse(trim_js(&record.text)) {
                         Ok(root) => {
-                            self.push_record(queued, (kind, root), record, &mut filter, tally, filling)?;
+                            let line = filling.lines.index_of(number, record);
+                            let parsed = ParsedRecord { kind, record, root, line };
+                            self.push_record(queued, &parsed, &mut filter, tally, filling)?;
                         }
                         // The batch says what is wrong with the text.
                         Err(_) => match filling.batch.push(kind, &record.text) {
-                            Ok(()) => filling.kinds.push(Some(kind)),
-                            Err(refusal) => self.refused(queued, record, &refusal.reason, tally),
+                            Ok(()) => filling.add_kind(kind, None),
+                            Err(refusal) => self.refused(queued, record, &refusal.reason, tally)?,
                         },
                     },
                 }
@@ -178,28 +277,35 @@ impl Run<'_> {
         record: &PassRecord,
         tally: &mut AgentReport,
         filling: &mut Filling,
-    ) {
+    ) -> Result<(), AgentsError> {
+        let skipped = filling.batch.skipped_sessions_count();
         let pushed = match record.row {
             // Another program has printed the record.
             Some(_) => filling.batch.push_content(&record.text),
             None => filling.batch.push_printed_content(&record.text),
         };
-        match pushed {
-            Ok(()) => filling.content += 1,
-            Err(refusal) => self.refused(queued, record, &refusal.reason, tally),
+        if let Err(refusal) = pushed {
+            return self.refused(queued, record, &refusal.reason, tally);
         }
+        filling.content += 1;
+        if filling.batch.skipped_sessions_count() > skipped {
+            let name = record.row.map_or("content".to_owned(), row_name);
+            let detail = || format!("{name}: the session id cannot name a file");
+            self.leave_out(queued, record.line.unwrap_or_default(), tally, Reason::Refused, detail)?;
+        }
+        Ok(())
     }
 
     /// Pushes a record of the ledger unless the ledger has it.
     fn push_record(
         &mut self,
         queued: &Queued,
-        (kind, root): (RecordKind, Value<'_>),
-        record: &PassRecord,
+        parsed: &ParsedRecord<'_>,
         filter: &mut RecordFilter,
         tally: &mut AgentReport,
         filling: &mut Filling,
     ) -> Result<(), AgentsError> {
+        let ParsedRecord { kind, record, root, line } = *parsed;
         let learns = !self.options.as_reference;
         match kind {
             RecordKind::Turn if learns => filter.look_at_turn(self, record, root),
@@ -207,9 +313,11 @@ impl Run<'_> {
             _ => {}
         }
         let Some(text) = filter.passes(self, kind, record, root, &queued.gathered)? else {
-            self.is_replay(queued, record, tally);
-            return Ok(());
+            return self.is_replay(queued, record, line, tally, filling);
         };
+        if learns && kind == RecordKind::ToolResultEvent && filling.is_repeated(line, root) {
+            return Ok(());
+        }
         if kind == RecordKind::Turn {
             self.push_stamps_of_turn(&queued.path, record, root, filling);
         }
@@ -219,18 +327,22 @@ impl Run<'_> {
             _ => filling.batch.push(kind, &text),
         };
         if let Err(refusal) = pushed {
-            self.refused(queued, record, &refusal.reason, tally);
-            return Ok(());
+            if let Some(line) = line {
+                // The refusal names the line.
+                filling.lines.lines[line].unwritten = None;
+            }
+            return self.refused(queued, record, &refusal.reason, tally);
         }
-        filling.kinds.push(Some(kind));
+        filling.add_kind(kind, line);
         match (kind, &text) {
             _ if !learns => {}
             (RecordKind::Turn, _) => {
-                if has_certain_id(root) {
+                if is_certain(queued, root) {
                     filling.batch.compare_last_by_id_alone();
                 }
                 self.ingest.known.add_turn(root);
             }
+            (RecordKind::UserTurn, _) => self.ingest.known.add_user_turn(root),
             (RecordKind::ToolResultEvent, Cow::Borrowed(_)) => {
                 filling.events.extend(EventNote::of(root).map(|note| (number, note)));
             }
@@ -244,14 +356,27 @@ impl Run<'_> {
     }
 
     /// Counts a record that repeats another session or a known result.
-    fn is_replay(&mut self, queued: &Queued, record: &PassRecord, tally: &mut AgentReport) {
-        match record.row {
-            Some(row) => self.leave_out(queued, tally, Reason::Replay, || row_name(row)),
-            None => *tally.left_out.entry(Reason::Replay.as_str()).or_default() += 1,
+    fn is_replay(
+        &mut self,
+        queued: &Queued,
+        record: &PassRecord,
+        line: Option<usize>,
+        tally: &mut AgentReport,
+        filling: &mut Filling,
+    ) -> Result<(), AgentsError> {
+        match (record.row, line) {
+            (Some(row), _) => {
+                self.leave_out(queued, (0, 0), tally, Reason::Replay, || row_name(row))?;
+            }
+            (None, Some(line)) => filling.lines.set_reason(line, Reason::Replay),
+            // Content is named with the other records of its line.
+            (None, None) if record.line.is_some() => {}
+            (None, None) => *tally.left_out.entry(Reason::Replay.as_str()).or_default() += 1,
         }
         if let Some(branch) = &record.branch {
-            self.branches.insert(queued.path.clone(), branch.clone());
+            self.branches.insert(queued.path.clone(), CarriedStamp::new(branch.clone()));
         }
+        Ok(())
     }
 
     /// Pushes the stamps of a new turn. They go before the turn, because the next run writes both again if this run is
@@ -269,11 +394,17 @@ impl Run<'_> {
         }
         if self.ingest.known.has_message(turn) {
             if let Some(carried) = carried {
+                let carried = CarriedStamp { may_be_written: true, ..carried };
                 self.branches.insert(path.to_owned(), carried);
             }
             return;
         }
-        let branch = record.branch.as_ref().or(carried.as_ref());
+        // The ledger is read only if the log was read from its beginning again.
+        let is_written = |carried: &CarriedStamp| {
+            carried.may_be_written && has_line(&self.ingest.home, &carried.line).unwrap_or(false)
+        };
+        let carried = carried.filter(|carried| record.branch.is_none() && !is_written(carried));
+        let branch = record.branch.as_ref().or(carried.as_ref().map(|carried| &carried.line));
         for stamp in [branch, record.stamp.as_ref()].into_iter().flatten() {
             if filling.batch.push_stamp(stamp).is_ok() {
                 filling.kinds.push(None);
@@ -281,32 +412,43 @@ impl Run<'_> {
         }
     }
 
-    fn refused(&mut self, queued: &Queued, record: &PassRecord, reason: &str, tally: &mut AgentReport) {
+    fn refused(
+        &mut self,
+        queued: &Queued,
+        record: &PassRecord,
+        reason: &str,
+        tally: &mut AgentReport,
+    ) -> Result<(), AgentsError> {
         let path = queued.path.display();
         let name = record.row.map_or("a record".to_owned(), row_name);
         self.observer.note(&format!("[burn] {path}: {name} is not written: {reason}"));
-        self.leave_out(queued, tally, Reason::Refused, || match record.row {
+        self.leave_out(queued, record.line.unwrap_or_default(), tally, Reason::Refused, || match record.row {
             Some(_) => format!("{name}: {reason}"),
             None => reason.to_owned(),
-        });
+        })
     }
 
     /// Counts a record that is not written, and names it if lines are named.
     fn leave_out(
         &mut self,
         queued: &Queued,
+        place: (u64, u64),
         tally: &mut AgentReport,
         reason: Reason,
         detail: impl FnOnce() -> String,
-    ) {
+    ) -> Result<(), AgentsError> {
         let mut left_out = LeftOut::default();
-        left_out.add(&self.options, (0, 0), reason, detail);
-        self.left_out(&queued.path, left_out, tally);
+        left_out.add(&self.options, place, reason, detail);
+        self.left_out(&queued.path, left_out, tally)
     }
 
-    /// Appends a filled batch and counts what was written.
-    fn write_batch(&mut self, filling: Filling, tally: &mut AgentReport) -> Result<(), AgentsError> {
-        let Filling { batch, kinds, content, claims, events, .. } = filling;
+    /// Appends a filled batch and counts what was written. Returns the lines that made records.
+    fn write_batch(
+        &mut self,
+        filling: Filling,
+        tally: &mut AgentReport,
+    ) -> Result<Vec<MadeLine>, AgentsError> {
+        let Filling { batch, kinds, line_of, mut lines, content, claims, events, .. } = filling;
         let content = content - batch.skipped().min(content);
         let mut written = WrittenLines::default();
         let ledger = Ledger::new(self.ingest.home.clone()).with_interrupt(self.interrupt);
@@ -320,27 +462,29 @@ impl Run<'_> {
             Err(error) => {
                 // If the line of a stamp was written, its claim shows this to the next run.
                 drop(claims);
-                self.ingest.known = Known::default();
                 return Err(error.into());
             }
         };
         claims.into_iter().for_each(Claimed::applied);
         if !self.options.as_reference {
             let line = |number: &u32| (batch.entry_len_bytes(*number), events.get(number).copied());
-            let lines: Vec<_> = written.numbers.iter().map(line).collect();
-            self.ingest.known.take_appended(written.end_bytes, &lines);
+            let appended: Vec<_> = written.numbers.iter().map(line).collect();
+            self.ingest.known.take_appended(written.end_bytes, &appended);
         }
         let written = written.numbers;
         for number in &written {
             if let Some(Some(kind)) = kinds.get(*number as usize) {
                 *tally.appended.of(*kind) += 1;
             }
+            if let Some(Some(line)) = line_of.get(*number as usize) {
+                lines.lines[*line].unwritten = None;
+            }
         }
         let duplicates = appended.duplicates;
         let duplicate_lines = kinds.len() as u64 - (written.len() as u64).min(kinds.len() as u64);
         tally.duplicates += duplicates;
         tally.appended.content += content - duplicates.saturating_sub(duplicate_lines).min(content);
-        Ok(())
+        Ok(lines.lines)
     }
 
     /// Claims the pending stamp of a session.
@@ -364,6 +508,28 @@ impl Run<'_> {
     }
 }
 
+/// Whether a turn is told from all others by its id. Within the logs of an agent, different ids are different messages; the
+/// numbered turns of old rollouts of Codex are none.
+fn is_certain(queued: &Queued, turn: Value<'_>) -> bool {
+    match queued.agent {
+        Some(Agent::Claude | Agent::OpenCode | Agent::Gemini) => {
+            js::text(turn, "messageId").is_some_and(|id| !id.is_empty())
+        }
+        _ => has_certain_id(turn),
+    }
+}
+
+/// The note with one more member.
+fn with_member(note: &[u8], key: &str, json: &[u8]) -> Vec<u8> {
+    let mut document = Document::default();
+    let mut with = RecordText::default();
+    for (key, value) in document.parse(note).into_iter().flat_map(Value::members) {
+        with.value(&key.to_utf8_lossy(), value);
+    }
+    with.raw(key, json);
+    with.finish()
+}
+
 fn row_name((table, number): (&str, i64)) -> String {
     format!("row {number} of {table}")
 }
@@ -374,6 +540,7 @@ struct RecordFilter {
     /// The turns of the pass that repeat another session.
     dropped: HashSet<u32>,
     is_hook: bool,
+    is_of_claude: bool,
     /// The sessions with events of hooks.
     numbers: HashMap<Vec<u8>, hook::Numbers>,
 }
@@ -397,6 +564,36 @@ impl RecordFilter {
         record.owner.is_some_and(|owner| self.dropped.contains(&owner))
     }
 
+    /// Whether a record of Claude Code is of a line that another session has. Its message is before the cursor, or still
+    /// to come.
+    fn is_copied(
+        &self,
+        run: &Run<'_>,
+        kind: Option<RecordKind>,
+        record: &PassRecord,
+        root: Value<'_>,
+    ) -> bool {
+        if !self.is_of_claude || record.owner.is_some() {
+            return false;
+        }
+        let known = &run.ingest.known;
+        let text = |key| js::any_text(root, key);
+        let uuid = match kind {
+            Some(RecordKind::UserTurn) => text("userUuid"),
+            Some(RecordKind::ToolResultEvent) => text("messageId"),
+            None if text("role") == Some(b"assistant") => return known.is_of_another(root),
+            None => text("messageId"),
+            Some(_) => None,
+        };
+        uuid.is_some_and(|uuid| known.is_user_line_of_another(text("sessionId").unwrap_or_default(), uuid))
+    }
+
+    fn is_copied_content(&self, run: &Run<'_>, record: &PassRecord) -> bool {
+        let is_without_owner = self.is_of_claude && record.owner.is_none();
+        let is_copied = |root: Value<'_>| self.is_copied(run, None, record, root);
+        is_without_owner && with_record(&record.text, is_copied) == Some(true)
+    }
+
     /// The text of a record to write; none if the record repeats a known message or result.
     fn passes<'t>(
         &mut self,
@@ -407,7 +604,7 @@ impl RecordFilter {
         gathered: &Gathered,
     ) -> Result<Option<Cow<'t, [u8]>>, AgentsError> {
         let is_reference = run.options.as_reference;
-        if self.is_dropped(record) {
+        if self.is_dropped(record) || self.is_copied(run, Some(kind), record, event) {
             return Ok(None);
         }
         let text = Cow::Borrowed(&record.text[..]);

@@ -4,7 +4,8 @@ use std::collections::HashSet;
 use std::io::Write as _;
 use std::time::{Duration, Instant};
 
-use crate::agents::{Agent, IngestObserver, IngestProgress, IngestReport};
+use super::left_out::LeftOutFile;
+use crate::agents::{Agent, IngestObserver, IngestProgress, IngestReport, NamedLine};
 use crate::cli::output::counted;
 use crate::cli::progress::Spinner;
 use crate::cli::{grouped, human_bytes};
@@ -18,6 +19,7 @@ pub(super) struct IngestNotes {
     started: Option<(Agent, Instant)>,
     /// With `--watch`: the notes of the last run, and of this run. A run does not repeat what the last run said.
     said: [HashSet<String>; 2],
+    pub(super) left_out: Option<LeftOutFile>,
 }
 
 /// How far a run is: logs, bytes, and from the second second on the rate and the time left.
@@ -37,8 +39,8 @@ fn progress_text(progress: IngestProgress, elapsed: Duration) -> String {
 }
 
 impl IngestNotes {
-    pub(super) fn new(is_quiet: bool) -> Self {
-        IngestNotes { is_quiet, spinner: Spinner::new(), started: None, said: Default::default() }
+    pub(super) fn new(is_quiet: bool, left_out: Option<LeftOutFile>) -> Self {
+        IngestNotes { is_quiet, spinner: Spinner::new(), started: None, said: Default::default(), left_out }
     }
 
     /// Prints a note, unless notes are off.
@@ -78,6 +80,10 @@ impl IngestObserver for IngestNotes {
             }
         };
         self.spinner.say(|| progress_text(progress, started.elapsed()));
+    }
+
+    fn left_out(&mut self, lines: &[NamedLine]) -> std::io::Result<()> {
+        self.left_out.as_mut().map_or(Ok(()), |left_out| left_out.write(lines))
     }
 }
 

@@ -1,6 +1,7 @@
 //! Collects the state that later lines need from the lines before a piece.
 
 use super::*;
+use crate::agents::fidelity::token_count;
 use crate::agents::terms::branch_stamp;
 
 impl State {
@@ -22,8 +23,7 @@ impl State {
                     return;
                 }
                 let usage = message.and_then(|message| message.get("usage"));
-                let count =
-                    usage.and_then(|usage| js::number(usage, "cache_read_input_tokens")).unwrap_or(0.0);
+                let count = usage.map_or(0.0, |usage| token_count(usage, "cache_read_input_tokens"));
                 let is_new = !self.known.contains_key(id);
                 let known = self.known.entry(id.to_vec()).or_insert_with(|| KnownMessage {
                     cache_read: 0.0,

@@ -58,6 +58,10 @@ pub(in crate::agents) struct SessionRecords {
     pub seen: Vec<Vec<u8>>,
     /// Answers that are not finished.
     pub open: Vec<Vec<u8>>,
+    /// Answers with values that are no counts, and the names of these values.
+    pub invalid: Vec<(Vec<u8>, Vec<&'static str>)>,
+    /// Messages whose time no date has.
+    pub undated: Vec<Vec<u8>>,
     pub folder: Option<Vec<u8>>,
 }
 
@@ -76,6 +80,10 @@ impl SessionHead {
 
         let first_ts = answers.first().map(|answer| ts(answer)).transpose()?;
         records.texts.relationships = self.relationships(rules, first_ts.as_deref());
+        if !rules.as_reference {
+            let undated = self.messages.iter().filter(|message| iso(message.created_ms).is_none());
+            records.undated = undated.map(|message| message.id.clone()).collect();
+        }
 
         let (mut call_counts, mut next_event) = (HashMap::<Vec<u8>, usize>::new(), 0);
         let mut taken: HashSet<&[u8]> = HashSet::new();
@@ -101,9 +109,16 @@ impl SessionHead {
             let before = index.checked_sub(1).map(|at| answers[at]);
             let ts = ts(answer)?;
             let prompt = prompts.iter().rev().find(|prompt| prompt.created_ms <= answer.created_ms).copied();
-            let usage =
-                if rules.as_reference { answer.usage } else { answer.settled_usage(self.version.as_deref()) };
+            let usage = if rules.as_reference {
+                answer.usage.or_zero()
+            } else {
+                answer.settled_usage(self.version.as_deref())
+            };
             records.seen.push(answer.id.clone());
+            let invalid = usage.invalid_counts();
+            if !invalid.is_empty() {
+                records.invalid.push((answer.id.clone(), invalid));
+            }
             let turn = self.turn_record(rules, answer, index, &ts, prompt, usage, parent)?;
             records.texts.turns.push(turn);
             self.add_user_turn(rules, &mut records, answer, before, &prompts, prompt)?;
@@ -128,7 +143,7 @@ impl SessionHead {
             record.text("ts", ts(prompt)?.as_bytes());
             if let Some(before) = before {
                 record.text("precedingMessageId", &before.id);
-                record.number("tokensBeforeCompact", before.usage.cache_read);
+                record.number("tokensBeforeCompact", before.usage.or_zero().cache_read);
             }
             records.texts.compactions.push(record.finish());
             records.seen.push(prompt.id.clone());
@@ -151,7 +166,7 @@ impl SessionHead {
         records.texts.relationships = self.relationships(rules, first_ts.as_deref());
         let parent = self.parent.as_deref().filter(|parent| !parent.is_empty());
         let usage_of = |answer: &SessionMessage| match rules.as_reference {
-            true => answer.usage,
+            true => answer.usage.or_zero(),
             false => answer.settled_usage(self.version.as_deref()),
         };
         let mut call_counts = HashMap::<Vec<u8>, usize>::new();

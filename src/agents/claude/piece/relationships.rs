@@ -1,0 +1,72 @@
+//! Makes the relationships that the lines of a log state.
+
+use super::*;
+
+/// Builds relationship records.
+pub(super) struct RelationshipRows<'r> {
+    pub log: &'r Log<'r>,
+    pub foreign: Option<Vec<u8>>,
+    pub version: Option<Vec<u8>>,
+    pub rows: Vec<Vec<u8>>,
+}
+
+impl RelationshipRows<'_> {
+    pub(super) fn explicit(&mut self, row: &PendingRow) {
+        if row.kind == "root" && !self.log.kind.has_root() {
+            return;
+        }
+        let mut record = RecordText::of("claude-code");
+        record.text("sessionId", self.log.base_name);
+        record.maybe_text("relatedSessionId", row.target.as_deref());
+        record.text("relationshipType", row.kind.as_bytes());
+        record.maybe_text("ts", row.ts.as_deref());
+        record.maybe_text("sourceSessionId", row.source_session.as_deref());
+        record.maybe_text("sourceVersion", row.source_version.as_deref());
+        // Members that the line lacks come last.
+        if row.source_session.is_none() {
+            record.maybe_text("sourceSessionId", self.foreign.as_deref());
+        }
+        if row.source_version.is_none() {
+            record.maybe_text("sourceVersion", self.version.as_deref());
+        }
+        self.rows.push(record.finish());
+    }
+
+    pub(super) fn subagent(&mut self, message: &ClaudeMessage, agent: &Invocation) {
+        let mut record = RecordText::of("native-claude");
+        record.raw("sessionId", message.session_json());
+        record.text("relationshipType", b"subagent");
+        record.text("agentId", &agent.agent_id);
+        match &agent.parent_agent_id {
+            Some(parent) => record.text("relatedSessionId", parent),
+            None => record.raw("relatedSessionId", message.session_json()),
+        }
+        let tool = Some(&agent.parent_tool_use_id[..]).filter(|id| !id.is_empty());
+        record.maybe_text("parentToolUseId", tool);
+        record.maybe_text("subagentType", agent.subagent_type.as_deref());
+        record.maybe_text("description", agent.description.as_deref());
+        record.maybe_text("ts", message.ts_text.as_deref());
+        record.maybe_text("sourceSessionId", self.foreign.as_deref());
+        record.maybe_text("sourceVersion", self.version.as_deref());
+        self.rows.push(record.finish());
+    }
+
+    pub(super) fn marker(
+        &mut self,
+        target: Option<&[u8]>,
+        first_ts: Option<&[u8]>,
+        explicit: &HashSet<(&'static str, Vec<u8>)>,
+    ) {
+        if target.is_some_and(|target| explicit.contains(&("continuation", target.to_vec()))) {
+            return;
+        }
+        let mut record = RecordText::of("claude-code");
+        record.text("sessionId", self.log.base_name);
+        record.text("relationshipType", b"continuation");
+        record.maybe_text("relatedSessionId", target);
+        record.maybe_text("ts", first_ts);
+        record.maybe_text("sourceSessionId", self.foreign.as_deref());
+        record.maybe_text("sourceVersion", self.version.as_deref());
+        self.rows.push(record.finish());
+    }
+}
