@@ -23,7 +23,6 @@ use super::log::{Evidence, LogKind, path_text};
 use super::message::{ClaudeMessage, Results, Thread, given_up, plain_text};
 use crate::scan::json::{Kind, Value};
 
-use self::relationships::RelationshipRows;
 pub(super) use self::saved::Place;
 
 /// The part that all pieces of a log share.
@@ -807,34 +806,6 @@ impl<'l> Piece<'l> {
                     .push(PassRecord { line, ..PassRecord::with(pending.record, pending.message.or(owner)) });
             }
         }
-    }
-
-    fn add_relationships(
-        &self,
-        agents: &[Option<Invocation>],
-        from: u64,
-        end: u64,
-        state: &State,
-        gathered: &mut Gathered,
-    ) {
-        let foreign = state.evidence.foreign_session().map(<[u8]>::to_vec);
-        let version = state.evidence.version.clone();
-        let mut rows = RelationshipRows { log: self.log, foreign, version, rows: Vec::new() };
-        for row in self.rows.iter().filter(|row| row.at < end) {
-            rows.explicit(row);
-        }
-        let mut seen = HashSet::new();
-        for (message, agent) in self.written(agents, end) {
-            if let Some(agent) = agent.filter(|agent| seen.insert(&agent.agent_id)) {
-                rows.subagent(message, agent);
-            }
-        }
-        let marker_is_before =
-            self.marker_at.map_or(state.evidence.marker.is_some(), |at| at < end || at < from);
-        if marker_is_before && let Some(target) = &state.evidence.marker {
-            rows.marker(target.as_deref(), state.evidence.first_ts.as_deref(), &self.explicit);
-        }
-        gathered.relationships.extend(rows.rows.into_iter().map(PassRecord::from));
     }
 
     /// Brings the state to the lines before `end`.

@@ -2,16 +2,47 @@
 
 use super::*;
 
+impl Piece<'_> {
+    /// Adds the relationships of the lines before `end`.
+    pub(super) fn add_relationships(
+        &self,
+        agents: &[Option<Invocation>],
+        from: u64,
+        end: u64,
+        state: &State,
+        gathered: &mut Gathered,
+    ) {
+        let foreign = state.evidence.foreign_session().map(<[u8]>::to_vec);
+        let version = state.evidence.version.clone();
+        let mut rows = RelationshipRows { log: self.log, foreign, version, rows: Vec::new() };
+        for row in self.rows.iter().filter(|row| row.at < end) {
+            rows.explicit(row);
+        }
+        let mut seen = HashSet::new();
+        for (message, agent) in self.written(agents, end) {
+            if let Some(agent) = agent.filter(|agent| seen.insert(&agent.agent_id)) {
+                rows.subagent(message, agent);
+            }
+        }
+        let marker_is_before =
+            self.marker_at.map_or(state.evidence.marker.is_some(), |at| at < end || at < from);
+        if marker_is_before && let Some(target) = &state.evidence.marker {
+            rows.marker(target.as_deref(), state.evidence.first_ts.as_deref(), &self.explicit);
+        }
+        gathered.relationships.extend(rows.rows.into_iter().map(PassRecord::from));
+    }
+}
+
 /// Builds relationship records.
-pub(super) struct RelationshipRows<'r> {
-    pub log: &'r Log<'r>,
-    pub foreign: Option<Vec<u8>>,
-    pub version: Option<Vec<u8>>,
-    pub rows: Vec<Vec<u8>>,
+struct RelationshipRows<'r> {
+    log: &'r Log<'r>,
+    foreign: Option<Vec<u8>>,
+    version: Option<Vec<u8>>,
+    rows: Vec<Vec<u8>>,
 }
 
 impl RelationshipRows<'_> {
-    pub(super) fn explicit(&mut self, row: &PendingRow) {
+    fn explicit(&mut self, row: &PendingRow) {
         if row.kind == "root" && !self.log.kind.has_root() {
             return;
         }
@@ -32,7 +63,7 @@ impl RelationshipRows<'_> {
         self.rows.push(record.finish());
     }
 
-    pub(super) fn subagent(&mut self, message: &ClaudeMessage, agent: &Invocation) {
+    fn subagent(&mut self, message: &ClaudeMessage, agent: &Invocation) {
         let mut record = RecordText::of("native-claude");
         record.raw("sessionId", message.session_json());
         record.text("relationshipType", b"subagent");
@@ -51,7 +82,7 @@ impl RelationshipRows<'_> {
         self.rows.push(record.finish());
     }
 
-    pub(super) fn marker(
+    fn marker(
         &mut self,
         target: Option<&[u8]>,
         first_ts: Option<&[u8]>,
