@@ -26,8 +26,8 @@ const CHUNK_BYTES: u64 = 1 << 20;
 /// The file is written again when it lacks so much of the ledger.
 const SAVE_BEHIND_BYTES: u64 = 4 << 20;
 
-/// So many new entries are written before the end of a run: they need about 20 MB.
-const ENTRIES_MAX: usize = 400_000;
+/// So many new entries are written before the end of a run: they need about 10 MB.
+const ENTRIES_MAX: usize = 200_000;
 
 /// How many bytes of a line are read at first, before the search for its end goes on.
 const LINE_BYTES: u64 = 4 << 10;
