@@ -14,7 +14,6 @@ use std::path::Path;
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 use rayon::prelude::*;
-use serde::Deserialize;
 
 use super::canonical::Canonical;
 use super::error::{LinePlace, SessionError};
@@ -39,6 +38,17 @@ pub(super) struct RowNumbers {
 }
 
 impl RowNumbers {
+    fn of(row: &OffsetIndexEntry) -> Self {
+        Self {
+            entry_seq: row.entry_seq,
+            segment_seq: row.segment_seq,
+            frame_seq: row.frame_seq,
+            byte_offset: row.byte_offset,
+            byte_length: row.byte_length,
+            crc: CrcText::read(&row.crc32c),
+        }
+    }
+
     /// Returns the first byte after the line, or `None` when the sum overflows.
     pub(super) fn end(&self) -> Option<u64> {
         self.byte_offset.checked_add(self.byte_length)
@@ -295,68 +305,26 @@ impl IndexRows {
     }
 }
 
-/// An [`OffsetIndexEntry`] that borrows its texts.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct RowLine<'a> {
-    #[serde(borrow)]
-    schema: Cow<'a, str>,
-    entry_seq: u64,
-    #[serde(borrow)]
-    entry_id: Cow<'a, str>,
-    segment_seq: u64,
-    frame_seq: u64,
-    byte_offset: u64,
-    byte_length: u64,
-    #[serde(borrow)]
-    crc32c: Cow<'a, str>,
-    #[serde(borrow)]
-    state: Cow<'a, str>,
-}
-
-impl<'a> RowLine<'a> {
-    /// Parses a line in the form that writers give it.
-    fn parse_canonical(text: &'a str) -> Option<Self> {
-        let mut rest = Canonical::new(text);
-        rest.literal("{\"schema\":\"pi.session_store_v2.offset_index.v1\",\"entrySeq\":")?;
-        let entry_seq = rest.number()?;
-        rest.literal(",\"entryId\":")?;
-        let entry_id = Cow::Borrowed(rest.string()?);
-        rest.literal(",\"segmentSeq\":")?;
-        let segment_seq = rest.number()?;
-        rest.literal(",\"frameSeq\":")?;
-        let frame_seq = rest.number()?;
-        rest.literal(",\"byteOffset\":")?;
-        let byte_offset = rest.number()?;
-        rest.literal(",\"byteLength\":")?;
-        let byte_length = rest.number()?;
-        rest.literal(",\"crc32c\":")?;
-        let crc32c = Cow::Borrowed(rest.string()?);
-        rest.literal(",\"state\":\"active\"}")?;
-        let (schema, state) = (Cow::Borrowed(OFFSET_INDEX_SCHEMA), Cow::Borrowed(ACTIVE));
-        rest.rest().is_empty().then_some(Self {
-            schema,
-            entry_seq,
-            entry_id,
-            segment_seq,
-            frame_seq,
-            byte_offset,
-            byte_length,
-            crc32c,
-            state,
-        })
-    }
-
-    fn numbers(&self) -> RowNumbers {
-        RowNumbers {
-            entry_seq: self.entry_seq,
-            segment_seq: self.segment_seq,
-            frame_seq: self.frame_seq,
-            byte_offset: self.byte_offset,
-            byte_length: self.byte_length,
-            crc: CrcText::read(&self.crc32c),
-        }
-    }
+/// Parses a line in the form that writers give it: its numbers and its id.
+fn parse_canonical(text: &str) -> Option<(RowNumbers, &str)> {
+    let mut rest = Canonical::new(text);
+    rest.literal("{\"schema\":\"pi.session_store_v2.offset_index.v1\",\"entrySeq\":")?;
+    let entry_seq = rest.number()?;
+    rest.literal(",\"entryId\":")?;
+    let entry_id = rest.string()?;
+    rest.literal(",\"segmentSeq\":")?;
+    let segment_seq = rest.number()?;
+    rest.literal(",\"frameSeq\":")?;
+    let frame_seq = rest.number()?;
+    rest.literal(",\"byteOffset\":")?;
+    let byte_offset = rest.number()?;
+    rest.literal(",\"byteLength\":")?;
+    let byte_length = rest.number()?;
+    rest.literal(",\"crc32c\":")?;
+    let crc = CrcText::read(rest.string()?);
+    rest.literal(",\"state\":\"active\"}")?;
+    let numbers = RowNumbers { entry_seq, segment_seq, frame_seq, byte_offset, byte_length, crc };
+    rest.rest().is_empty().then_some((numbers, entry_id))
 }
 
 /// What was read of the index file.
@@ -413,6 +381,13 @@ struct ParsedRows {
     ids: String,
 }
 
+impl ParsedRows {
+    fn push(&mut self, numbers: RowNumbers, id: &str) {
+        self.rows.push((numbers, id.len()));
+        self.ids.push_str(id);
+    }
+}
+
 fn parse_chunk(source: &Source, chunk: Range<u64>) -> Result<ParsedRows, SessionError> {
     let mut buffer = Vec::new();
     let bytes = source.bytes(chunk.clone(), &mut buffer)?;
@@ -430,7 +405,11 @@ fn parse_chunk(source: &Source, chunk: Range<u64>) -> Result<ParsedRows, Session
         if text.trim().is_empty() {
             continue;
         }
-        let row = match RowLine::parse_canonical(text).map_or_else(|| serde_json::from_str(text), Ok) {
+        if let Some((numbers, id)) = parse_canonical(text) {
+            parsed.push(numbers, id);
+            continue;
+        }
+        let row: OffsetIndexEntry = match serde_json::from_str(text) {
             Ok(row) => row,
             Err(error) => {
                 // A file that was cut under its map reads as zeros, which must not be reported as bad JSON.
@@ -444,8 +423,7 @@ fn parse_chunk(source: &Source, chunk: Range<u64>) -> Result<ParsedRows, Session
                 return Err(SessionError::UnsupportedRow { place: place(), found });
             }
         }
-        parsed.rows.push((row.numbers(), row.entry_id.len()));
-        parsed.ids.push_str(&row.entry_id);
+        parsed.push(RowNumbers::of(&row), &row.entry_id);
     }
     Ok(parsed)
 }
