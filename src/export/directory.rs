@@ -11,7 +11,7 @@ use super::error::ExportError;
 use super::layout::{HomeId, MANIFESTS};
 use super::spool::FileSpool;
 use super::store::{ExportStore, FRESH_AGE, ManifestReplaced, Put, StoredFile, StoredManifest};
-use crate::disk;
+use crate::disk::{self, Replacing};
 use crate::interrupt::Interrupt;
 use crate::lock::with_lock_unless;
 
@@ -63,7 +63,9 @@ impl ExportStore for ExportDirectory {
         if is_there {
             return Ok(Put::WasThere);
         }
-        disk::replace_with(&path, true, |file| content.pieces(|piece| Ok(file.write_all(piece)?)))?;
+        disk::replace_with(&path, Replacing::Durable, |file| {
+            content.pieces(|piece| Ok(file.write_all(piece)?))
+        })?;
         Ok(Put::Written)
     }
 
@@ -88,7 +90,7 @@ impl ExportStore for ExportDirectory {
         }
         let path = self.at(path);
         disk::create_dir_all(disk::parent_of(&path))?;
-        disk::replace(&path, bytes, true)?;
+        disk::replace(&path, bytes, Replacing::Durable)?;
         Ok(ManifestReplaced::Yes)
     }
 

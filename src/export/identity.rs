@@ -10,7 +10,7 @@ use std::path::Path;
 
 use super::error::ExportError;
 use super::layout::{HomeId, is_generation};
-use crate::disk;
+use crate::disk::{self, Replacing};
 use crate::home::Home;
 use crate::record::time::Instant;
 
@@ -114,7 +114,7 @@ impl ExportIdentity {
         let mut text = serde_json::to_vec_pretty(self)
             .map_err(|error| ExportError::Unwritable { reason: error.to_string() })?;
         text.push(b'\n');
-        Ok(disk::replace(&home.export(), &text, true)?)
+        Ok(disk::replace(&home.export(), &text, Replacing::Durable)?)
     }
 }
 
