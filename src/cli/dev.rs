@@ -41,6 +41,9 @@ Examples:
         #[arg(long)]
         force: bool,
     },
+    /// Read price cases from standard input, a JSON object a line, and print the charge of each.
+    #[command(hide = true, after_help = "Examples:\n  burn dev price < prices.jsonl")]
+    Price,
     /// Print SQLite's version and the options it was compiled with.
     #[command(after_help = "Examples:\n  burn dev sqlite-options")]
     SqliteOptions,
@@ -49,6 +52,7 @@ Examples:
 pub(super) fn run(args: DevArgs) -> anyhow::Result<ExitCode> {
     let (out, size, seed, profile, force) = match args.command {
         DevCommand::GenerateLedger { out, size, seed, profile, force } => (out, size, seed, profile, force),
+        DevCommand::Price => return super::price::dev(),
         DevCommand::SqliteOptions => return sqlite_options(),
     };
     let options = GenerateOptions { size_bytes: size, seed, profile };

@@ -1,20 +1,26 @@
-//! `burn prices`: what a model costs at a time.
+//! `burn prices`: what a model costs at a time. And `burn dev price`: the same for lines of test cases.
 //!
 //! May touch: `prices.json` of the home and the archive, for reading.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::io::{self, BufRead, BufWriter, Write};
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use clap::Args;
 use serde_json::Value;
 
 use super::arguments::{HomeArg, JsonArg, now};
 use super::table::{self, Heading};
-use super::{print_result, warn, wrong_usage};
+use super::{STDOUT, print_result, warn, wrong_usage};
 use crate::archive::Paths;
 use crate::home::Home;
-use crate::usage::prices::{Class, PricedModel, Rates, RequestContext, Size, TokenCounts};
-use crate::usage::{self, Dimension, Instant, Period, PriceTable, Prices, Question, Sums, Usd, Zone};
+use crate::usage::prices::{Charge, Class, PricedModel, Rates, RequestContext, Size, TokenCounts};
+use crate::usage::turn::{PricingKeys, RecordedUsage};
+use crate::usage::{
+    self, Dimension, Instant, Period, PriceTable, Prices, Question, Sums, TooLarge, Usd, Zone,
+};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -221,4 +227,90 @@ fn conditions(model: &PricedModel<'_>, at: Instant) -> String {
         line(&rates(&context, 0), when.join(", "));
     }
     text
+}
+
+/// Reads cases from standard input, a line each, and prints what each is charged.
+pub(super) fn dev() -> anyhow::Result<ExitCode> {
+    let mut out = BufWriter::new(io::stdout().lock());
+    for (number, line) in io::stdin().lock().lines().enumerate() {
+        let line = line.context("cannot read standard input")?;
+        let case: Value =
+            serde_json::from_str(&line).with_context(|| format!("line {}: not a case", number + 1))?;
+        let answer = answer(&case).with_context(|| format!("line {}", number + 1))?;
+        writeln!(out, "{answer}").context(STDOUT)?;
+    }
+    out.flush().context(STDOUT)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn answer(case: &Value) -> anyhow::Result<Value> {
+    let text = |value: &Value, key: &str| value[key].as_str().map(str::to_owned);
+    let case_of = case.get("turn").unwrap_or(case);
+    let name = text(case_of, "model").context("the case has no model")?;
+    let ts = text(case_of, "ts").context("the case has no ts")?;
+    let at = Instant::of_turn(&ts).with_context(|| format!("{ts:?} is no time"))?;
+    let count = |key: &str| -> anyhow::Result<u64> {
+        match &case_of["usage"][key] {
+            Value::Null => Ok(0),
+            count => count.as_u64().with_context(|| format!("usage.{key} is no count")),
+        }
+    };
+    if case.get("turn").is_some() {
+        let source = text(case_of, "source").context("the case has no source")?;
+        let keys = PricingKeys::read(|key| case_of["enrichment"][key].as_str().map(Cow::Borrowed));
+        let usage = RecordedUsage {
+            input: count("input")?,
+            output: count("output")?,
+            reasoning: count("reasoning")?,
+            cache_read: count("cacheRead")?,
+            cache_create_5m: count("cacheCreate5m")?,
+            cache_create_1h: count("cacheCreate1h")?,
+        };
+        let prices = Prices::built_in();
+        let Some(model) = prices.of_turn(keys.provider.as_deref(), &name) else {
+            return Ok(serde_json::json!({"unknown": "model"}));
+        };
+        let counts = usage.counts(&source);
+        let rates = model.rates(at, &keys.context, keys.size(&source), &counts);
+        return Ok(charged(&model, &rates, &counts, keys.web_searches)?);
+    }
+    let context: RequestContext = match case.get("context") {
+        Some(context) => serde_json::from_value(context.clone()).context("its context")?,
+        None => RequestContext::new(),
+    };
+    let counts = TokenCounts {
+        input: count("input")?,
+        cache_read: count("cacheRead")?,
+        cache_write_5m: count("cacheWrite5m")?,
+        cache_write_1h: count("cacheWrite1h")?,
+        output: count("output")?,
+        reasoning: count("reasoning")?,
+    };
+    match PriceTable::built_in().find(text(case, "provider").as_deref(), &name) {
+        Err(unknown) => Ok(serde_json::json!({"unknown": unknown.as_str()})),
+        Ok(model) => {
+            let rates = model.rates(at, &context, Size::AllInput, &counts);
+            Ok(charged(&model, &rates, &counts, count("webSearches")?)?)
+        }
+    }
+}
+
+fn charged(
+    model: &PricedModel<'_>,
+    rates: &Rates,
+    counts: &TokenCounts,
+    web_searches: u64,
+) -> Result<Value, TooLarge> {
+    let Charge { usd, .. } = rates.charge(counts, web_searches, 1)?;
+    let mut answer = serde_json::json!({
+        "provider": model.provider(), "model": model.model(), "usd": usd.to_string()
+    });
+    let unpriced = rates.unpriced(counts);
+    if !unpriced.is_empty() {
+        answer["unpriced"] = unpriced.into_iter().map(Class::as_str).collect();
+    }
+    if rates.is_tier_unknown {
+        answer["tierUnknown"] = Value::Bool(true);
+    }
+    Ok(answer)
 }

@@ -119,8 +119,8 @@ fn wrong_usage_is_told_on_stderr_with_exit_code_2() {
 }
 
 /// Commands without `--json`, whose output is for another program or has one record a line.
-const WITHOUT_JSON: [&str; 5] =
-    ["journal append", "dev generate-ledger", "dev sqlite-options", "completions", "man"];
+const WITHOUT_JSON: [&str; 6] =
+    ["journal append", "dev generate-ledger", "dev price", "dev sqlite-options", "completions", "man"];
 
 #[test]
 fn json_is_one_document_and_nothing_else() {
@@ -268,7 +268,7 @@ fn names_that_are_wrong_are_named_with_a_remedy() {
             let makes_it = MAKES.contains(&name.as_str());
             // A missing home counts as empty.
             let may_do = !wrong.starts_with("file") && (makes_it || !is_path)
-                || ["completions", "man", "dev sqlite-options"].contains(&name.as_str());
+                || ["completions", "man", "dev price", "dev sqlite-options"].contains(&name.as_str());
             if may_do {
                 continue;
             }

@@ -1,87 +1,42 @@
-//! Compares charges with those of genai-prices itself, to the last digit.
+//! Compares `burn dev price` with the charges of genai-prices itself, to the last digit.
 //!
 //! Cases are the lines of `fixtures/prices.jsonl`, and of `prices.jsonl` in the folder `BURN_GOLDEN`.
 
 use crate::common;
-use std::borrow::Cow;
 use std::fs;
+use std::io::Write;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
-use relayburn_ledger::usage::prices::{Class, PricedModel, Rates, RequestContext, Size, TokenCounts};
-use relayburn_ledger::usage::turn::{PricingKeys, RecordedUsage};
-use relayburn_ledger::usage::{Instant, PriceTable, Prices};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 /// Charges every case of a file. Returns the number of cases.
 fn check(file: &Path) -> usize {
-    let text = fs::read_to_string(file).unwrap();
-    for line in text.lines() {
-        let case: Value = serde_json::from_str(line).unwrap();
-        assert_eq!(charge(&case), case["expect"], "{}: {line}", file.display());
+    let cases = fs::read(file).unwrap();
+    let nowhere = tempfile::tempdir().unwrap();
+    let mut burn = Command::new(env!("CARGO_BIN_EXE_burn"))
+        .args(["dev", "price"])
+        .env("HOME", nowhere.path())
+        .env("RELAYBURN_HOME", nowhere.path())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = burn.stdin.take().unwrap();
+    let (text, output) = std::thread::scope(|scope| {
+        let text = cases.clone();
+        scope.spawn(move || stdin.write_all(&text).unwrap());
+        (String::from_utf8(cases).unwrap(), burn.wait_with_output().unwrap())
+    });
+    assert!(output.status.success());
+    let answers = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(answers.lines().count(), text.lines().count());
+    for (case, answer) in text.lines().zip(answers.lines()) {
+        let expected: Value = serde_json::from_str(case).unwrap();
+        let answer: Value = serde_json::from_str(answer).unwrap();
+        assert_eq!(answer, expected["expect"], "{}: {case}", file.display());
     }
     text.lines().count()
-}
-
-/// The charge of a case: of a request, or of a turn as the ledger has it.
-fn charge(case: &Value) -> Value {
-    let case_of = case.get("turn").unwrap_or(case);
-    let at = Instant::of_turn(case_of["ts"].as_str().unwrap()).unwrap();
-    let name = case_of["model"].as_str().unwrap();
-    let count = |key: &str| match &case_of["usage"][key] {
-        Value::Null => 0,
-        count => count.as_u64().unwrap(),
-    };
-    if case.get("turn").is_some() {
-        let source = case_of["source"].as_str().unwrap();
-        let keys = PricingKeys::read(|key| case_of["enrichment"][key].as_str().map(Cow::Borrowed));
-        let usage = RecordedUsage {
-            input: count("input"),
-            output: count("output"),
-            reasoning: count("reasoning"),
-            cache_read: count("cacheRead"),
-            cache_create_5m: count("cacheCreate5m"),
-            cache_create_1h: count("cacheCreate1h"),
-        };
-        let prices = Prices::built_in();
-        let Some(model) = prices.of_turn(keys.provider.as_deref(), name) else {
-            return json!({"unknown": "model"});
-        };
-        let counts = usage.counts(source);
-        let rates = model.rates(at, &keys.context, keys.size(source), &counts);
-        return charged(&model, &rates, &counts, keys.web_searches);
-    }
-    let context: RequestContext = case
-        .get("context")
-        .map_or_else(RequestContext::new, |context| serde_json::from_value(context.clone()).unwrap());
-    let counts = TokenCounts {
-        input: count("input"),
-        cache_read: count("cacheRead"),
-        cache_write_5m: count("cacheWrite5m"),
-        cache_write_1h: count("cacheWrite1h"),
-        output: count("output"),
-        reasoning: count("reasoning"),
-    };
-    match PriceTable::built_in().find(case["provider"].as_str(), name) {
-        Err(unknown) => json!({"unknown": unknown.as_str()}),
-        Ok(model) => {
-            let rates = model.rates(at, &context, Size::AllInput, &counts);
-            charged(&model, &rates, &counts, count("webSearches"))
-        }
-    }
-}
-
-fn charged(model: &PricedModel<'_>, rates: &Rates, counts: &TokenCounts, web_searches: u64) -> Value {
-    let usd = rates.charge(counts, web_searches, 1).unwrap().usd;
-    let mut answer = json!({"provider": model.provider(), "model": model.model(), "usd": usd.to_string()});
-    let unpriced = rates.unpriced(counts);
-    if !unpriced.is_empty() {
-        answer["unpriced"] = unpriced.into_iter().map(Class::as_str).collect();
-    }
-    if rates.is_tier_unknown {
-        answer["tierUnknown"] = Value::Bool(true);
-    }
-    answer
 }
 
 #[test]
